@@ -1,0 +1,124 @@
+//! Why a message is refused.
+//!
+//! A [`Reason`] is a closed list and part of the contract: `error.data.reason`, the metric label,
+//! the `Portunus-Outcome` header and a row of `docs/errors.md` are all its name. How a reason looks
+//! on the wire is decided in one place, the proxy's `reply` module.
+
+use std::borrow::Cow;
+use std::fmt;
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal),+ $(,)?) => {
+        /// The closed list of refusals.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the stages that give it.
+            pub const ALL: &[Reason] = &[$(Reason::$variant),+];
+
+            /// The stable name.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Reason::$variant => $name),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The connection, header section or framing broke HTTP's rules; the connection is closed.
+    MalformedHttp => "malformed_http",
+    /// The header section is larger, or has more fields, than the listener takes.
+    HeadersTooLarge => "headers_too_large",
+    /// A header section or body did not arrive before its deadline.
+    RequestTimeout => "request_timeout",
+    /// A connection or request above what this process may hold at once.
+    Overloaded => "overloaded",
+    /// `Host` names no host that this listener answers for.
+    ForbiddenHost => "forbidden_host",
+    /// `Origin` is not listed.
+    ForbiddenOrigin => "forbidden_origin",
+    /// No virtual server has this host and path.
+    UnknownRoute => "unknown_route",
+    /// The HTTP method has no meaning on an MCP endpoint.
+    MethodNotAllowed => "method_not_allowed",
+    /// The body is not declared as uncoded UTF-8 JSON.
+    UnsupportedMediaType => "unsupported_media_type",
+    /// The client accepts neither JSON nor an event stream.
+    NotAcceptable => "not_acceptable",
+    /// The body is larger than the limit.
+    BodyTooLarge => "body_too_large",
+    /// The body is no JSON, or not UTF-8.
+    ParseError => "parse_error",
+    /// The body is JSON and no message that this revision knows.
+    InvalidRequest => "invalid_request",
+    /// The message is nested, long or wide beyond the bounds of the virtual server.
+    BoundsExceeded => "bounds_exceeded",
+    /// A header contradicts the body, or one that the revision asks for is missing.
+    HeaderMismatch => "header_mismatch",
+    /// The protocol revision is not served here.
+    UnsupportedVersion => "unsupported_version",
+    /// The modern envelope in `_meta` is missing or broken.
+    InvalidEnvelope => "invalid_envelope",
+    /// The upstream cannot be reached, or broke off before it answered.
+    UpstreamUnavailable => "upstream_unavailable",
+    /// The upstream did not answer in time.
+    UpstreamTimeout => "upstream_timeout",
+    /// The upstream answered something that is no MCP answer.
+    UpstreamMalformed => "upstream_malformed",
+    /// The upstream refused the gateway's own credentials.
+    UpstreamUnauthorized => "upstream_unauthorized",
+    /// The gateway is shutting down.
+    Draining => "draining",
+    /// The configuration that this stream ran under is gone.
+    RouteRemoved => "route_removed",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refusal on its way to the client.
+///
+/// `detail` is public: it never holds payload, credentials or addresses inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Which of the closed list.
+    pub reason: Reason,
+    /// What a person should read.
+    pub detail: Cow<'static, str>,
+    /// Further members of `error.data`, values as JSON text.
+    pub data: Vec<(&'static str, String)>,
+}
+
+impl Denial {
+    /// A refusal with its public text.
+    pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Denial {
+        Denial { reason, detail: detail.into(), data: Vec::new() }
+    }
+
+    /// Adds a member of `error.data`; `json` must be JSON text.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, json: String) -> Denial {
+        self.data.push((key, json));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_snake_case() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            let name = reason.as_str();
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+            assert!(Reason::ALL[index + 1..].iter().all(|other| other.as_str() != name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The vocabulary of an MCP message and the pure code that judges one.
+//!
+//! A message travels as [`Arrival`] → [`Message`] → [`Call`]; filters read the call and write a
+//! [`Verdict`]; only the [`pipeline`] can turn it into a [`Cleared`], without which nothing is
+//! forwarded. What is refused is a [`Denial`] with a closed [`Reason`].
+//!
+//! Nothing here opens a socket or a file, starts a task, logs, or reads the time by itself: time
+//! comes in through [`Clock`]. That is what lets the control agent compile and test exactly the
+//! code that a proxy enforces.
+
+pub mod call;
+pub mod clock;
+pub mod denial;
+pub mod identity;
+pub mod mcp;
+pub mod message;
+pub mod pipeline;
+
+pub use call::{Call, Target, Verdict};
+pub use clock::{Clock, ManualClock, Moment};
+pub use denial::{Denial, Reason};
+pub use identity::Identity;
+pub use message::{Arrival, Direction, Era, Kind, Message};
+pub use pipeline::{Cleared, Pipeline};

@@ -1,0 +1,31 @@
+//! Numbers that a message may not exceed.
+
+/// Limits on the shape of one JSON message, checked before anything recursive looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Nesting of arrays and objects; at most [`Bounds::MAX_DEPTH`].
+    pub depth: usize,
+    /// Bytes of one string as written, escapes included.
+    pub string_bytes: usize,
+    /// Items of one array.
+    pub array_items: usize,
+    /// Keys of one object.
+    pub object_keys: usize,
+}
+
+impl Bounds {
+    /// Deepest nesting that any configuration can allow.
+    ///
+    /// `serde_json` refuses 128; staying below it keeps one answer for one message.
+    pub const MAX_DEPTH: usize = 120;
+
+    /// The preset for deployments that know their tools well.
+    pub const STRICT: Bounds =
+        Bounds { depth: 10, string_bytes: 10_000, array_items: 1_000, object_keys: 100 };
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { depth: 64, string_bytes: 1 << 20, array_items: 100_000, object_keys: 10_000 }
+    }
+}

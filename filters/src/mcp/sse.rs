@@ -1,0 +1,231 @@
+//! Splitting an event stream into events without changing a byte.
+//!
+//! Follows the WHATWG HTML standard, "Parsing an event stream": lines end in LF, CRLF or CR, an
+//! empty line ends an event. Events come out as the raw bytes they arrived in, comments and all;
+//! joined they are exactly the input, however it was cut into chunks.
+
+use bytes::{Bytes, BytesMut};
+use std::borrow::Cow;
+
+/// Cuts a byte stream at the ends of its events.
+#[derive(Debug)]
+pub struct Splitter {
+    buffer: BytesMut,
+    /// Where the search for the next line end goes on.
+    scanned: usize,
+    /// Where the line that is being read starts.
+    line: usize,
+    /// The last byte seen was a CR that ended a line: a LF right after it belongs to it.
+    after_cr: bool,
+    max_event_bytes: usize,
+}
+
+/// One event as it came, with the empty line that ends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event(Bytes);
+
+/// An event longer than the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Oversize;
+
+impl Splitter {
+    /// A splitter that refuses events above `max_event_bytes`.
+    pub fn new(max_event_bytes: usize) -> Splitter {
+        Splitter { buffer: BytesMut::new(), scanned: 0, line: 0, after_cr: false, max_event_bytes }
+    }
+
+    /// Takes the next chunk of the stream.
+    pub fn push(&mut self, chunk: &[u8]) {
+        self.buffer.extend_from_slice(chunk);
+    }
+
+    /// The next complete event, if there is one.
+    ///
+    /// # Errors
+    /// [`Oversize`] as soon as an event, complete or not, exceeds the limit.
+    pub fn next_event(&mut self) -> Result<Option<Event>, Oversize> {
+        if self.after_cr && self.buffer.get(self.scanned) == Some(&b'\n') {
+            self.scanned += 1;
+            self.line = self.scanned;
+        }
+        self.after_cr &= self.scanned == self.buffer.len();
+        while let Some(hit) = memchr::memchr2(b'\n', b'\r', &self.buffer[self.scanned..]) {
+            let end = self.scanned + hit;
+            let empty = end == self.line;
+            let cr = self.buffer[end] == b'\r';
+            let crlf = cr && self.buffer.get(end + 1) == Some(&b'\n');
+            self.scanned = end + if crlf { 2 } else { 1 };
+            self.line = self.scanned;
+            self.after_cr = cr && !crlf && self.scanned == self.buffer.len();
+            if empty {
+                return self.take();
+            }
+        }
+        self.scanned = self.buffer.len();
+        if self.buffer.len() > self.max_event_bytes { Err(Oversize) } else { Ok(None) }
+    }
+
+    /// What has arrived since the last complete event.
+    pub fn remainder(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    fn take(&mut self) -> Result<Option<Event>, Oversize> {
+        if self.scanned > self.max_event_bytes {
+            return Err(Oversize);
+        }
+        let event = Event(self.buffer.split_to(self.scanned).freeze());
+        self.scanned = 0;
+        self.line = 0;
+        Ok(Some(event))
+    }
+}
+
+impl Event {
+    /// The bytes as they came.
+    pub fn raw(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The joined `data` lines; `None` if there is none (a comment, or only `id` and `retry`).
+    pub fn data(&self) -> Option<Cow<'_, [u8]>> {
+        let mut joined: Option<Cow<'_, [u8]>> = None;
+        for line in lines(&self.0) {
+            let Some(value) = field(line, b"data") else { continue };
+            joined = Some(match joined {
+                None => Cow::Borrowed(value),
+                Some(first) => {
+                    let mut whole = first.into_owned();
+                    whole.push(b'\n');
+                    whole.extend_from_slice(value);
+                    Cow::Owned(whole)
+                }
+            });
+        }
+        joined
+    }
+
+    /// Whether the event sets the client's last event id: it can resume from here.
+    pub fn has_id(&self) -> bool {
+        lines(&self.0).any(|line| field(line, b"id").is_some())
+    }
+}
+
+/// The lines of an event, without their ends and without a leading byte order mark.
+fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let event = event.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event);
+    event.split(|&byte| byte == b'\n').flat_map(|line| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        line.split(|&byte| byte == b'\r')
+    })
+}
+
+/// The value of a field line, without the one space that may follow the colon.
+fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let rest = line.strip_prefix(name)?;
+    match rest {
+        [] => Some(rest),
+        [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn split(chunks: &[&[u8]]) -> (Vec<String>, String) {
+        let mut splitter = Splitter::new(1 << 20);
+        let mut events = Vec::new();
+        for chunk in chunks {
+            splitter.push(chunk);
+            while let Some(event) = splitter.next_event().unwrap() {
+                events.push(String::from_utf8_lossy(event.raw()).into_owned());
+            }
+        }
+        (events, String::from_utf8_lossy(splitter.remainder()).into_owned())
+    }
+
+    #[test]
+    fn events_end_at_empty_lines_of_any_kind() {
+        let cases: &[(&str, &[u8], &[&str], &str)] = &[
+            ("LF", b"data: a\n\ndata: b\n\n", &["data: a\n\n", "data: b\n\n"], ""),
+            ("CRLF", b"data: a\r\n\r\ndata: b\r\n\r\n", &["data: a\r\n\r\n", "data: b\r\n\r\n"], ""),
+            ("CR", b"data: a\r\rdata: b\r\r", &["data: a\r\r", "data: b\r\r"], ""),
+            ("mixed", b"data: a\n\r\ndata: b\r\n\n", &["data: a\n\r\n", "data: b\r\n\n"], ""),
+            ("comment with CRLF", b": ping\r\n\r\n", &[": ping\r\n\r\n"], ""),
+            ("lone colon", b":\n\n", &[":\n\n"], ""),
+            ("half an event", b"data: a\n\ndata: b\n", &["data: a\n\n"], "data: b\n"),
+            ("empty lines between", b"\n\n\ndata: a\n\n", &["\n", "\n", "\n", "data: a\n\n"], ""),
+        ];
+        for (name, input, events, rest) in cases {
+            let (got, remainder) = split(&[input]);
+            assert_eq!(
+                (got.as_slice(), remainder.as_str()),
+                (events.iter().map(|e| (*e).to_owned()).collect::<Vec<_>>().as_slice(), *rest),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_event_is_out_before_the_line_feed_of_its_last_crlf_arrives() {
+        let (events, _) = split(&[b"data: a\r\n\r"]);
+        assert_eq!(events, ["data: a\r\n\r"]);
+        let (events, _) = split(&[b"data: a\r\n\r", b"\ndata: b\n\n"]);
+        assert_eq!(events, ["data: a\r\n\r", "\ndata: b\n\n"]);
+    }
+
+    #[test]
+    fn data_lines_are_joined_and_other_fields_ignored() {
+        let cases: &[(&str, &[u8], Option<&str>)] = &[
+            ("one line", b"event: message\ndata: {}\n\n", Some("{}")),
+            ("no space", b"data:{}\n\n", Some("{}")),
+            ("two lines", b"data: a\ndata:  b\n\n", Some("a\n b")),
+            ("empty data", b"data: \nid: 0\nretry: 3000\n\n", Some("")),
+            ("bare field name", b"data\n\n", Some("")),
+            ("comment", b": keepalive\n\n", None),
+            ("another field", b"database: a\n\n", None),
+            ("byte order mark", b"\xef\xbb\xbfdata: a\n\n", Some("a")),
+            ("CR lines", b"id: 1\rdata: a\r\r", Some("a")),
+            ("left-over line feed", b"\ndata: a\n\n", Some("a")),
+        ];
+        for (name, raw, expected) in cases {
+            let event = Event(Bytes::copy_from_slice(raw));
+            let data = event.data().map(|data| String::from_utf8_lossy(&data).into_owned());
+            assert_eq!(data.as_deref(), *expected, "{name}");
+        }
+        assert!(Event(Bytes::from_static(b"id: 7\ndata: a\n\n")).has_id());
+        assert!(!Event(Bytes::from_static(b"data: id: 7\n\n")).has_id());
+    }
+
+    #[test]
+    fn an_event_over_the_limit_is_refused_complete_or_not() {
+        for input in [&b"data: 0123456789"[..], b"data: 0123456789\n\n"] {
+            let mut splitter = Splitter::new(10);
+            splitter.push(input);
+            assert_eq!(splitter.next_event(), Err(Oversize));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn splitting_keeps_every_byte_and_does_not_depend_on_chunks(
+            input in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'a'), Just(b':')], 0..64),
+            cuts in proptest::collection::vec(0usize..64, 0..8),
+        ) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(input.len())).collect();
+            cuts.extend([0, input.len()]);
+            cuts.sort_unstable();
+            let chunks: Vec<&[u8]> = cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect();
+            let (events, rest) = split(&chunks);
+            prop_assert_eq!(events.concat() + &rest, String::from_utf8_lossy(&input).into_owned());
+            let data = |events: &[String]| -> Vec<Vec<u8>> {
+                events.iter().filter_map(|e| Some(Event(Bytes::copy_from_slice(e.as_bytes())).data()?.into_owned())).collect()
+            };
+            let (whole, _) = split(&[&input]);
+            prop_assert_eq!(data(&events), data(&whole));
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The one way from a message to the permission to forward it.
+//!
+//! The order of the filters is fixed here; a bundle turns them on and fills them. Only
+//! [`Pipeline::judge`] makes a [`Cleared`], and forwarding takes nothing else, so a path that skips
+//! the filters does not compile.
+
+use crate::call::{Call, Target, Verdict, splice};
+use crate::denial::{Denial, Reason};
+use crate::message::{Arrival, Kind, Message};
+use bytes::Bytes;
+
+/// One stage that may refuse or change a message. Does no I/O.
+pub trait Filter: Send + Sync {
+    /// The name in configuration, metrics and the log.
+    fn name(&self) -> &'static str;
+
+    /// Whether it looks at messages of this kind.
+    fn applies(&self, kind: Kind) -> bool;
+
+    /// Judges one message.
+    ///
+    /// # Errors
+    /// The [`Denial`] that ends the message.
+    fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial>;
+}
+
+/// The filters of one virtual server, in order.
+#[derive(Default)]
+pub struct Pipeline {
+    filters: Vec<Box<dyn Filter>>,
+}
+
+/// Proof that every filter agreed; consumed once, to open the legs of the message.
+#[derive(Debug)]
+pub struct Cleared {
+    body: Bytes,
+}
+
+impl Cleared {
+    /// Gives up the permission for the body that may leave.
+    pub fn into_body(self) -> Bytes {
+        self.body
+    }
+}
+
+impl Pipeline {
+    /// A pipeline of these filters, in this order.
+    pub fn new(filters: Vec<Box<dyn Filter>>) -> Pipeline {
+        Pipeline { filters }
+    }
+
+    /// Runs the filters over the messages of one body.
+    ///
+    /// `done` is told the name of each filter after it ran: the runner measures, not the filter.
+    /// One refused element refuses a batch: half a batch is not what the client asked for.
+    ///
+    /// # Errors
+    /// The first [`Denial`].
+    pub fn judge(
+        &self,
+        arrival: &Arrival,
+        messages: &[Message],
+        target: &Target,
+        mut done: impl FnMut(&'static str),
+    ) -> Result<Cleared, Denial> {
+        let mut verdict = Verdict::default();
+        for filter in &self.filters {
+            for message in messages.iter().filter(|message| filter.applies(message.kind)) {
+                filter.judge(&Call { arrival, message, target }, &mut verdict)?;
+            }
+            done(filter.name());
+        }
+        let body = messages.first().map(|message| message.body.clone()).unwrap_or_default();
+        match splice(&body, verdict.edits) {
+            Ok(body) => Ok(Cleared { body }),
+            Err(_) => Err(Denial::new(
+                Reason::InvalidRequest,
+                "two rules want to change the same part of the message",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Edit;
+    use crate::clock::Moment;
+    use crate::identity::Identity;
+    use crate::mcp::Span;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Duration;
+
+    struct Refuses(Kind);
+
+    impl Filter for Refuses {
+        fn name(&self) -> &'static str {
+            "refuses"
+        }
+        fn applies(&self, kind: Kind) -> bool {
+            kind == self.0
+        }
+        fn judge(&self, _: &Call<'_>, _: &mut Verdict) -> Result<(), Denial> {
+            Err(Denial::new(Reason::InvalidRequest, "no"))
+        }
+    }
+
+    struct Edits;
+
+    impl Filter for Edits {
+        fn name(&self) -> &'static str {
+            "edits"
+        }
+        fn applies(&self, _: Kind) -> bool {
+            true
+        }
+        fn judge(&self, _: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
+            let span = Span { start: 0, end: 1 };
+            verdict.edits.push(Edit { owner: "edits", span, with: Bytes::from_static(b"[") });
+            Ok(())
+        }
+    }
+
+    fn judge(filters: Vec<Box<dyn Filter>>) -> (Result<Bytes, Reason>, Vec<&'static str>) {
+        let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let arrival = Arrival {
+            listener: "test".into(),
+            source,
+            identity: Identity::Anonymous { source },
+            request_id: "r".into(),
+            at: Moment { monotonic: Duration::ZERO, wall: Duration::ZERO },
+        };
+        let target = Target { server: "s".into(), upstream: "u".into() };
+        let message = Message { body: Bytes::from_static(b"{}"), ..Message::bodiless(Kind::Stream, None) };
+        let mut ran = Vec::new();
+        let result = Pipeline::new(filters).judge(&arrival, &[message], &target, |name| ran.push(name));
+        (result.map(Cleared::into_body).map_err(|denial| denial.reason), ran)
+    }
+
+    #[test]
+    fn without_filters_a_message_leaves_as_it_came() {
+        assert_eq!(judge(vec![]), (Ok(Bytes::from_static(b"{}")), vec![]));
+    }
+
+    #[test]
+    fn a_refusal_ends_the_message_before_later_filters() {
+        let (result, ran) = judge(vec![Box::new(Edits), Box::new(Refuses(Kind::Stream)), Box::new(Edits)]);
+        assert_eq!((result, ran), (Err(Reason::InvalidRequest), vec!["edits"]));
+    }
+
+    #[test]
+    fn a_filter_sees_only_the_kinds_it_asked_for() {
+        assert!(judge(vec![Box::new(Refuses(Kind::End))]).0.is_ok());
+    }
+
+    #[test]
+    fn edits_are_applied_once_and_conflicts_refuse() {
+        assert_eq!(judge(vec![Box::new(Edits)]).0, Ok(Bytes::from_static(b"[}")));
+        assert_eq!(judge(vec![Box::new(Edits), Box::new(Edits)]).0, Err(Reason::InvalidRequest));
+    }
+}
