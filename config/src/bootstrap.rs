@@ -1,0 +1,236 @@
+//! What a process is: the half of the configuration that needs a restart to change.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::hosts::{HostPattern, OriginRule};
+
+/// Everything a process is started with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bootstrap {
+    /// Where MCP clients connect; at least one.
+    pub listeners: Vec<Listener>,
+    /// `/livez /readyz /metrics`; `None` serves none.
+    pub telemetry: Option<SocketAddr>,
+    /// `/status /config /refusals`, always on loopback; `None` serves none.
+    pub admin: Option<SocketAddr>,
+    /// Unix socket of the commands that change state; default `<state>/control.sock`.
+    pub control: PathBuf,
+    /// Worker threads; default: what the machine offers.
+    pub threads: usize,
+    /// Folder of what outlives the process; default `./.portunus`.
+    pub state: PathBuf,
+    /// How the process ends.
+    pub drain: Drain,
+    /// The process's own log.
+    pub log: LogSettings,
+    /// Where one line per message goes.
+    pub access_log: AccessLog,
+}
+
+impl Bootstrap {
+    /// Keys, named as in the document, in which `new` differs: they take effect at the next start.
+    ///
+    /// Everything else of a configuration is in the snapshot and swaps live.
+    pub fn restart_needed(&self, new: &Bootstrap) -> Vec<&'static str> {
+        let changed = [
+            ("listen", self.listeners != new.listeners),
+            ("telemetry", self.telemetry != new.telemetry),
+            ("admin", self.admin != new.admin),
+            ("control", self.control != new.control),
+            ("threads", self.threads != new.threads),
+            ("state", self.state != new.state),
+            ("drain", self.drain != new.drain),
+            ("log", self.log != new.log),
+            ("access_log", self.access_log != new.access_log),
+        ];
+        changed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
+}
+
+/// One address that MCP clients connect to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Name in logs, metrics and policy input; unique.
+    pub name: String,
+    /// Address; port 0 lets the system choose.
+    pub bind: SocketAddr,
+    /// Accepted `Host` values; `None` accepts any.
+    pub hosts: Option<Vec<HostPattern>>,
+    /// Accepted `Origin` values.
+    pub origins: OriginRule,
+    /// Peers whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Bounds on connections and on what comes over them.
+    pub limits: ConnectionLimits,
+}
+
+/// Bounds on connections and on what comes over them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Open connections; more are refused. Default 10000.
+    pub max_connections: usize,
+    /// Silence between two requests of a connection. Default 75 s.
+    pub idle_timeout: Duration,
+    /// From the first byte of a request to the end of its header. Default 10 s.
+    pub header_timeout: Duration,
+    /// From the end of the header to the end of the body. Default 30 s.
+    pub body_timeout: Duration,
+    /// A client that takes no byte for this long is gone. Default 30 s.
+    pub write_timeout: Duration,
+    /// Size of a request's header. Default 64 KiB.
+    pub max_header_bytes: usize,
+    /// Number of a request's header fields. Default 128.
+    pub max_headers: usize,
+    /// Size of a request's body. Default 4 MiB.
+    pub max_body_bytes: usize,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        ConnectionLimits {
+            max_connections: 10_000,
+            idle_timeout: Duration::from_secs(75),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            max_header_bytes: 64 << 10,
+            max_headers: 128,
+            max_body_bytes: 4 << 20,
+        }
+    }
+}
+
+/// How a process ends after SIGTERM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Calls and streams still open after this are cut. Default 30 s.
+    pub deadline: Duration,
+    /// Connections are still accepted for this long after readiness went false. Default 0 s.
+    pub delay: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Drain { deadline: Duration::from_secs(30), delay: Duration::ZERO }
+    }
+}
+
+/// The process's own log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Least severe line that is written.
+    pub level: LogLevel,
+    /// Shape of a line.
+    pub format: LogFormat,
+}
+
+/// Least severe log line that is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Someone must act.
+    Error,
+    /// Degraded but serving.
+    Warn,
+    /// The life of the process and bundle revisions.
+    #[default]
+    Info,
+    /// One line a call.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// Every level, as written in a document.
+    pub const NAMES: [(&'static str, LogLevel); 5] = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+
+    /// The level as written in a document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+/// Shape of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where one line per message goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// Appended to this file.
+    File(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bootstrap() -> Bootstrap {
+        Bootstrap {
+            listeners: vec![],
+            telemetry: None,
+            admin: None,
+            control: "c".into(),
+            threads: 1,
+            state: "s".into(),
+            drain: Drain::default(),
+            log: LogSettings::default(),
+            access_log: AccessLog::default(),
+        }
+    }
+
+    #[test]
+    fn each_changed_key_is_named() {
+        let address = Some(SocketAddr::from(([127, 0, 0, 1], 1)));
+        let drain = Drain { delay: Duration::from_secs(1), ..Drain::default() };
+        let log = LogSettings { level: LogLevel::Debug, ..LogSettings::default() };
+        let table: [(&[&str], Bootstrap); 9] = [
+            (&[], bootstrap()),
+            (&["telemetry"], Bootstrap { telemetry: address, ..bootstrap() }),
+            (&["admin"], Bootstrap { admin: address, ..bootstrap() }),
+            (&["control"], Bootstrap { control: "d".into(), ..bootstrap() }),
+            (&["threads"], Bootstrap { threads: 2, ..bootstrap() }),
+            (&["state"], Bootstrap { state: "t".into(), ..bootstrap() }),
+            (&["drain"], Bootstrap { drain, ..bootstrap() }),
+            (&["log"], Bootstrap { log, ..bootstrap() }),
+            (&["access_log"], Bootstrap { access_log: AccessLog::Off, ..bootstrap() }),
+        ];
+        for (expected, new) in table {
+            assert_eq!(bootstrap().restart_needed(&new), expected);
+        }
+    }
+
+    #[test]
+    fn level_names_agree_both_ways() {
+        for (name, level) in LogLevel::NAMES {
+            assert_eq!(level.as_str(), name);
+        }
+    }
+}

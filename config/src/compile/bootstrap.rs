@@ -1,0 +1,236 @@
+//! What a process is, with every default filled in.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::bootstrap::{Bootstrap, Listener};
+use crate::diagnostic::{Findings, Place};
+use crate::document::{HostsDocument, ListenerDocument, ProcessDocument, RulesDocument};
+use crate::hosts::{HostPattern, OriginRule};
+
+/// Where a gateway listens when its document does not say.
+const DEFAULT_BIND: SocketAddr =
+    SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 8080));
+
+/// Compiles the process half. `rules` says whether callers are identified; `None` if unreadable.
+pub(crate) fn compile_bootstrap(
+    process: &ProcessDocument,
+    rules: Option<&RulesDocument>,
+    findings: &Findings,
+) -> Bootstrap {
+    super::refuse_unenforced(process.unenforced(), findings);
+    check_admin(process, findings);
+    check_addresses(process, findings);
+    let identified = rules.is_none_or(|rules| rules.identity.is_some());
+    let documents = process.listeners.iter().flatten();
+    let mut names: BTreeMap<String, ()> = BTreeMap::new();
+    let mut listeners = Vec::new();
+    for (index, document) in documents.enumerate() {
+        if !identified {
+            check_exposure(document, process.anonymous, findings);
+        }
+        let listener = listener(document, index);
+        if names.insert(listener.name.clone(), ()).is_some() {
+            let place = document.name.as_ref().map_or(&document.place, |name| &name.place);
+            findings.error(
+                place,
+                format!("another listener is named `{}`", listener.name),
+                "choose another name",
+            );
+        }
+        listeners.push(listener);
+    }
+    if process.listeners.is_none() {
+        listeners.push(default_listener());
+    }
+    let state = process.state.clone().unwrap_or_else(|| PathBuf::from("./.portunus"));
+    Bootstrap {
+        listeners,
+        telemetry: process.telemetry.as_ref().map(|address| address.value),
+        admin: process.admin.as_ref().map(|address| address.value),
+        control: process.control.clone().unwrap_or_else(|| state.join("control.sock")),
+        threads: process.threads.unwrap_or_else(available_threads),
+        state,
+        drain: process.drain,
+        log: process.log,
+        access_log: process.access_log.clone(),
+    }
+}
+
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn listener(document: &ListenerDocument, index: usize) -> Listener {
+    let bind = document.bind.value;
+    let loopback = bind.ip().to_canonical().is_loopback();
+    let hosts = match &document.hosts {
+        Some(HostsDocument::Any) => None,
+        Some(HostsDocument::Listed(hosts)) => Some(hosts.clone()),
+        None if loopback => Some(loopback_hosts(bind)),
+        None => None,
+    };
+    let origins = match &document.origins {
+        Some(origins) => origins.clone(),
+        None if loopback => OriginRule::loopback(),
+        None => OriginRule::default(),
+    };
+    let name = match (&document.name, index) {
+        (Some(name), _) => name.value.clone(),
+        (None, 0) => "main".to_owned(),
+        (None, index) => format!("listener-{}", index + 1),
+    };
+    let trusted_proxies = document.trusted_proxies.clone();
+    Listener { name, bind, hosts, origins, trusted_proxies, limits: document.limits }
+}
+
+fn default_listener() -> Listener {
+    Listener {
+        name: "main".to_owned(),
+        bind: DEFAULT_BIND,
+        hosts: Some(loopback_hosts(DEFAULT_BIND)),
+        origins: OriginRule::loopback(),
+        trusted_proxies: vec![],
+        limits: crate::ConnectionLimits::default(),
+    }
+}
+
+/// The loopback names, and the address itself where it is another one of 127.0.0.0/8.
+fn loopback_hosts(bind: SocketAddr) -> Vec<HostPattern> {
+    let mut hosts = HostPattern::loopback();
+    let own = HostPattern::exact(bind.ip().to_string());
+    if !hosts.contains(&own) {
+        hosts.push(own);
+    }
+    hosts
+}
+
+/// Without identity nobody is told apart, so only this machine may connect unless that is meant.
+fn check_exposure(document: &ListenerDocument, anonymous: bool, findings: &Findings) {
+    let bind = &document.bind;
+    if bind.value.ip().to_canonical().is_loopback() {
+        return;
+    }
+    if anonymous || document.anonymous {
+        let problem = "anyone who reaches this address may call, without saying who they are";
+        let hint = "keep the address behind something that knows its callers";
+        findings.warn(&bind.place, problem, hint);
+    } else {
+        let problem = "without `identity`, a gateway listens on loopback only";
+        let hint = "bind to 127.0.0.1 or [::1]; if anyone who reaches this address may call, say so with \
+                    `anonymous: allow`";
+        findings.error(&bind.place, problem, hint);
+    }
+}
+
+fn check_admin(process: &ProcessDocument, findings: &Findings) {
+    if let Some(admin) = &process.admin
+        && !admin.value.ip().to_canonical().is_loopback()
+    {
+        let hint = "bind it to 127.0.0.1, and reach it through a tunnel";
+        findings.error(&admin.place, "the admin address is not on loopback", hint);
+    }
+}
+
+fn check_addresses(process: &ProcessDocument, findings: &Findings) {
+    let listeners = process.listeners.iter().flatten().map(|listener| &listener.bind);
+    let surfaces = [&process.telemetry, &process.admin].into_iter().flatten();
+    let mut taken: BTreeMap<SocketAddr, &Place> = BTreeMap::new();
+    for address in listeners.chain(surfaces).filter(|address| address.value.port() != 0) {
+        if let Some(earlier) = taken.insert(address.value, &address.place) {
+            let problem = format!("`{}` is taken by `{}`", address.value, earlier.path);
+            findings.error(&address.place, problem, "give each its own port");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{loaded, loaded_with, problems};
+
+    const RULES: &str = "version: 1\nupstreams: {a: 'http://localhost:1/'}\nservers: {/mcp: a}\n";
+
+    #[test]
+    fn the_smallest_document_is_a_loopback_gateway() {
+        let bootstrap = loaded(RULES).bootstrap;
+        let listener = &bootstrap.listeners[0];
+        assert_eq!((listener.name.as_str(), listener.bind.to_string().as_str()), ("main", "127.0.0.1:8080"));
+        assert!(listener.hosts.as_ref().unwrap().iter().any(|host| host.matches("localhost:9")));
+        assert!(!listener.hosts.as_ref().unwrap().iter().any(|host| host.matches("evil.org")));
+        assert!(listener.origins.allows("http://localhost:5173"));
+        assert_eq!(bootstrap.state.to_str(), Some("./.portunus"));
+        assert_eq!(bootstrap.control.to_str(), Some("./.portunus/control.sock"));
+        assert!(bootstrap.threads >= 1);
+    }
+
+    #[test]
+    fn defaults_follow_the_address() {
+        let table = [
+            ("loopback", "listen: 127.0.0.2:1", "127.0.0.2", true, true),
+            ("loopback, another name", "listen: 127.0.0.2:1", "evil.org", false, true),
+            ("ipv6 loopback", "listen: '[::1]:1'", "[::1]:1", true, true),
+            ("mapped loopback", "listen: '[::ffff:127.0.0.1]:1'", "localhost", true, true),
+            ("elsewhere", "listen: 0.0.0.0:1\nanonymous: allow", "evil.org", true, false),
+        ];
+        for (name, text, host, host_ok, origin_ok) in table {
+            let listener = loaded(&format!("{RULES}{text}\n")).bootstrap.listeners.remove(0);
+            let matches =
+                listener.hosts.is_none_or(|hosts| hosts.iter().any(|pattern| pattern.matches(host)));
+            assert_eq!(
+                (matches, listener.origins.allows("http://localhost:1")),
+                (host_ok, origin_ok),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_identity_only_loopback_is_bound() {
+        let refused = "without `identity`, a gateway listens on loopback only";
+        let table = [
+            ("all interfaces", "listen: 0.0.0.0:1", Some("listen")),
+            ("all interfaces, ipv6", "listen: '[::]:1'", Some("listen")),
+            ("private", "listeners: [{bind: '10.0.0.1:1'}]", Some("listeners[0].bind")),
+            ("loopback", "listen: 127.0.0.1:1", None),
+            ("allowed", "listen: 0.0.0.0:1\nanonymous: allow", None),
+            ("allowed for one", "listeners: [{bind: '10.0.0.1:1', anonymous: allow}]", None),
+            (
+                "allowed for another",
+                "listeners: [{bind: '10.0.0.1:1'}, {bind: '10.0.0.1:2', anonymous: allow}]",
+                Some("listeners[0].bind"),
+            ),
+        ];
+        for (name, text, path) in table {
+            let text = format!("{RULES}{text}\n");
+            match path {
+                Some(path) => assert_eq!(problems(&text), [format!("{path}: {refused}")], "{name}"),
+                None => {
+                    let exposed =
+                        loaded_with(&text, &[]).warnings.iter().any(|w| w.problem.starts_with("anyone who"));
+                    assert_eq!(exposed, name.starts_with("allowed"), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn addresses_and_names_are_not_shared() {
+        let table = [
+            ("telemetry: 127.0.0.1:1\nadmin: 127.0.0.1:1", "admin: `127.0.0.1:1` is taken by `telemetry`"),
+            ("listen: 127.0.0.1:1\ntelemetry: 127.0.0.1:1", "telemetry: `127.0.0.1:1` is taken by `listen`"),
+            ("admin: 10.0.0.1:1", "admin: the admin address is not on loopback"),
+            (
+                "listeners: [{bind: '127.0.0.1:1', name: a}, {bind: '127.0.0.1:2', name: a}]",
+                "listeners[1].name: another listener is named `a`",
+            ),
+        ];
+        for (text, problem) in table {
+            assert_eq!(problems(&format!("{RULES}{text}\n")), [problem], "{text}");
+        }
+        assert_eq!(
+            loaded(&format!("{RULES}listeners: ['127.0.0.1:0', '127.0.0.1:0']\n")).bootstrap.listeners.len(),
+            2
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! Documents to what a process runs: defaults filled in, names resolved, secrets read and confined.
+//!
+//! Everything is compiled even when something is wrong, so that one run reports all of it; the
+//! caller discards the result if there are errors.
+
+mod bootstrap;
+mod keyring;
+mod servers;
+mod upstreams;
+
+pub(crate) use bootstrap::compile_bootstrap;
+pub(crate) use keyring::Keyring;
+
+use std::sync::Arc;
+
+use crate::diagnostic::Findings;
+use crate::document::{CeilingDocument, RulesDocument, Unenforced};
+use crate::routes::Routes;
+use crate::snapshot::{Revision, Snapshot};
+
+/// What confines the rules of a document.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Confinement<'a> {
+    /// `egress_ceiling` of the bootstrap.
+    pub(crate) ceiling: Option<&'a CeilingDocument>,
+    /// The rules are a bundle: nothing grants itself, and secrets have names.
+    pub(crate) bundle: bool,
+}
+
+/// Compiles the rules of a document; the revision's digest is the loader's to fill in.
+pub(crate) fn compile_snapshot(
+    rules: &RulesDocument,
+    confinement: Confinement<'_>,
+    keyring: &Keyring<'_>,
+    findings: &Findings,
+) -> Snapshot {
+    refuse_unenforced(rules.unenforced(), findings);
+    warn_without_policy(rules, findings);
+    let upstreams = upstreams::compile(&rules.upstreams, confinement, keyring, findings);
+    let servers = servers::compile(&rules.servers, &rules.upstreams, &upstreams, findings);
+    let label = rules.revision.as_ref().map(|label| label.value.clone());
+    Snapshot {
+        revision: Revision { digest: String::new(), label },
+        serial: 0,
+        routes: Routes::new(servers.into_iter().map(Arc::new).collect()),
+        upstreams,
+    }
+}
+
+/// Turns sections that this build does not enforce into errors that name them.
+fn refuse_unenforced<'a>(sections: impl Iterator<Item = &'a Unenforced>, findings: &Findings) {
+    for section in sections {
+        refuse(section, findings);
+    }
+}
+
+fn refuse(section: &Unenforced, findings: &Findings) {
+    let problem = format!("this build cannot enforce `{}`", section.section);
+    let hint = "remove the section, or run a build that has it: a rule that is written but not applied \
+                would look like protection";
+    findings.error(&section.place, problem, hint);
+}
+
+fn warn_without_policy(rules: &RulesDocument, findings: &Findings) {
+    if rules.policy.is_none() {
+        let problem = "without `policy`, every caller may call every tool";
+        let hint = "let only callers that may do so reach the listeners";
+        findings.warn(&rules.place, problem, hint);
+    }
+}

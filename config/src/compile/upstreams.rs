@@ -1,0 +1,242 @@
+//! Upstreams: secrets resolved, addresses held to their grant.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::{Confinement, Keyring};
+use crate::address::{AddressClass, AddressGrant};
+use crate::diagnostic::{Findings, Located, Place};
+use crate::document::{
+    CeilingDocument, CredentialsDocument, HeaderSource, HeadersDocument, UpstreamDocument,
+};
+use crate::upstream::{Credentials, HeaderRules, Host, Scheme, Upstream, UpstreamKey, UpstreamUrl};
+
+pub(super) fn compile(
+    documents: &[UpstreamDocument],
+    confinement: Confinement<'_>,
+    keyring: &Keyring<'_>,
+    findings: &Findings,
+) -> Vec<Arc<Upstream>> {
+    let compile = |document| upstream(document, confinement, keyring, findings).map(Arc::new);
+    documents.iter().filter_map(compile).collect()
+}
+
+fn upstream(
+    document: &UpstreamDocument,
+    confinement: Confinement<'_>,
+    keyring: &Keyring<'_>,
+    findings: &Findings,
+) -> Option<Upstream> {
+    let url = document.url.as_ref();
+    let target = url.map(|url| &url.value);
+    let credentials = credentials(&document.credentials, target, keyring, findings);
+    let headers = header_rules(&document.headers, target, keyring);
+    let Located { value: url, place } = url?.clone();
+    check_url(&url, &place, findings);
+    let addresses = grant(document, &url, confinement, findings);
+    let name: Arc<str> = document.name.value.as_str().into();
+    let connect = document.timeouts.connect;
+    let key = UpstreamKey::of(&(&name, &url, document.pool, connect, addresses), &credentials);
+    Some(Upstream {
+        name,
+        key,
+        url,
+        era: document.era,
+        timeouts: document.timeouts,
+        pool: document.pool,
+        headers,
+        credentials,
+        host: document.host,
+        addresses,
+    })
+}
+
+fn credentials(
+    document: &CredentialsDocument,
+    url: Option<&UpstreamUrl>,
+    keyring: &Keyring<'_>,
+    findings: &Findings,
+) -> Credentials {
+    match document {
+        CredentialsDocument::None => Credentials::None,
+        CredentialsDocument::Passthrough(place) => {
+            let problem = "the client's own `Authorization` is passed to this upstream";
+            let hint = "give the upstream a credential of its own, unless it checks each client itself";
+            findings.warn(place, problem, hint);
+            Credentials::Passthrough
+        }
+        CredentialsDocument::Bearer(reference) => {
+            let Some(secret) = keyring.secret(reference, url) else { return Credentials::None };
+            match secret.into_bearer() {
+                Ok(value) => Credentials::Header { name: http::header::AUTHORIZATION, value },
+                Err(problem) => {
+                    let hint = "it should hold the token alone, without `Bearer`";
+                    findings.error(&reference.place, format!("the secret {problem}"), hint);
+                    Credentials::None
+                }
+            }
+        }
+        CredentialsDocument::Header { name, value } => match keyring.secret(value, url) {
+            Some(value) => Credentials::Header { name: name.clone(), value },
+            None => Credentials::None,
+        },
+        CredentialsDocument::Exchange(exchange) => {
+            super::refuse(exchange, findings);
+            Credentials::None
+        }
+    }
+}
+
+fn header_rules(document: &HeadersDocument, url: Option<&UpstreamUrl>, keyring: &Keyring<'_>) -> HeaderRules {
+    let value = |source: &HeaderSource| match source {
+        HeaderSource::Literal(value) => Some(value.clone()),
+        HeaderSource::Reference(reference) => {
+            let secret = keyring.secret(reference, url)?;
+            let mut value = HeaderValue::from_str(secret.expose()).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        }
+    };
+    let set = document.set.iter().filter_map(|(name, source)| Some((name.clone(), value(source)?))).collect();
+    HeaderRules { set, remove: document.remove.clone() }
+}
+
+fn check_url(url: &UpstreamUrl, place: &Place, findings: &Findings) {
+    if url.scheme == Scheme::Https {
+        let hint = "use `http://` to a TLS proxy on this machine, or run a build that has it";
+        findings.error(place, "this build cannot speak TLS to an upstream (`https`)", hint);
+    }
+    if let Host::Ip(address) = url.host
+        && AddressClass::of(address) == AddressClass::Forbidden
+    {
+        let problem = format!("`{address}` is never dialled: a metadata, link-local or reserved address");
+        findings.error(place, problem, "name the address of an MCP server");
+    }
+}
+
+/// What an upstream may be dialled at: what it asks for, and itself where it is written as an
+/// address. A ceiling bounds both; in a bundle without one, nothing beyond public addresses is granted.
+fn grant(
+    document: &UpstreamDocument,
+    url: &UpstreamUrl,
+    confinement: Confinement<'_>,
+    findings: &Findings,
+) -> AddressGrant {
+    let place = document.url.as_ref().map_or(&document.name.place, |url| &url.place);
+    let wanted = document.addresses.union(url.host.own_grant());
+    let none = CeilingDocument::default();
+    let Some(ceiling) = confinement.ceiling.or(confinement.bundle.then_some(&none)) else { return wanted };
+    if !ceiling.addresses.contains(&wanted) {
+        let problem =
+            format!("this upstream needs {} addresses, beyond the ceiling", wanted.names().join(" and "));
+        let hint = "extend the bootstrap's `egress_ceiling: {addresses: [...]}` if that is meant";
+        findings.error(place, problem, hint);
+    }
+    let covered = |hosts: &Vec<_>| {
+        hosts.iter().any(|host: &crate::HostPattern| host.covers(&url.host.bare(), url.port))
+    };
+    if ceiling.hosts.as_ref().is_some_and(|hosts| !covered(hosts)) {
+        let problem = format!("the host `{}` is beyond the ceiling", url.authority);
+        findings.error(
+            place,
+            problem,
+            "extend the bootstrap's `egress_ceiling: {hosts: [...]}` if that is meant",
+        );
+    }
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use crate::testing::{brief, loaded, problems};
+    use crate::{Loaded, MapEnvironment, Report, load};
+
+    fn one_file(url: &str, rest: &str) -> String {
+        format!("version: 1\nupstreams: {{a: {{url: '{url}'{rest}}}}}\nservers: {{/mcp: a}}\n")
+    }
+
+    fn in_bundle(url: &str, rest: &str, bootstrap: &str) -> Result<Loaded, Report> {
+        let mut environment = MapEnvironment::default();
+        environment.files.insert("g.yaml".into(), format!("version: 1\nbundle: {{path: b}}\n{bootstrap}"));
+        environment.files.insert(PathBuf::from("b/gateway.yaml"), one_file(url, rest));
+        load(Path::new("g.yaml"), &environment)
+    }
+
+    #[test]
+    fn an_address_written_in_a_file_here_is_its_own_grant() {
+        let table = [
+            ("http://127.0.0.1:1/", "", vec!["loopback"]),
+            ("http://localhost:1/", "", vec!["loopback"]),
+            ("http://10.0.0.1/", "", vec!["private"]),
+            ("http://crm.internal/", "", vec![]),
+            ("http://crm.internal/", ", addresses: private", vec!["private"]),
+            ("http://127.0.0.1/", ", addresses: [private]", vec!["loopback", "private"]),
+        ];
+        for (url, rest, expected) in table {
+            let granted = loaded(&one_file(url, rest)).snapshot.upstreams[0].addresses.names();
+            assert_eq!(granted, expected, "{url}{rest}");
+        }
+    }
+
+    #[test]
+    fn metadata_and_link_local_addresses_are_refused_whatever_is_granted() {
+        for address in
+            ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "[::ffff:169.254.169.254]", "0.0.0.0"]
+        {
+            let text = one_file(&format!("http://{address}/"), ", addresses: [loopback, private]");
+            let found = problems(&text);
+            assert!(found.len() == 1 && found[0].contains("is never dialled"), "{address}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_bundle_stays_below_the_ceiling() {
+        let loopback = "egress_ceiling: {addresses: [loopback]}\n";
+        let hosts = "egress_ceiling: {hosts: ['*.example.com']}\n";
+        let beyond_address = "upstreams.a.url: this upstream needs loopback addresses, beyond the ceiling";
+        let beyond_private = "upstreams.a.url: this upstream needs private addresses, beyond the ceiling";
+        let table = [
+            ("public, no ceiling", "http://api.example.com/", "", "", None),
+            ("loopback, no ceiling", "http://127.0.0.1/", "", "", Some(beyond_address)),
+            ("localhost, no ceiling", "http://localhost/", "", "", Some(beyond_address)),
+            ("asked for, no ceiling", "http://crm/", ", addresses: [private]", "", Some(beyond_private)),
+            ("loopback granted", "http://127.0.0.1/", "", loopback, None),
+            ("private beyond", "http://10.0.0.1/", "", loopback, Some(beyond_private)),
+            ("host listed", "http://api.example.com/", "", hosts, None),
+            (
+                "host beyond",
+                "http://evil.org:81/",
+                "",
+                hosts,
+                Some("upstreams.a.url: the host `evil.org:81` is beyond the ceiling"),
+            ),
+        ];
+        for (name, url, rest, bootstrap, problem) in table {
+            let found = in_bundle(url, rest, bootstrap)
+                .err()
+                .map(|report| report.0.iter().map(brief).collect::<Vec<_>>());
+            let hit = found
+                .as_ref()
+                .is_some_and(|found| problem.is_some_and(|p| found.iter().any(|shown| shown == p)));
+            assert_eq!((found.is_some(), hit), (problem.is_some(), problem.is_some()), "{name}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_ceiling_in_one_file_bounds_that_file() {
+        let text = format!("{}egress_ceiling: {{addresses: []}}\n", one_file("http://127.0.0.1/", ""));
+        assert_eq!(
+            problems(&text),
+            ["upstreams.a.url: this upstream needs loopback addresses, beyond the ceiling"]
+        );
+    }
+
+    #[test]
+    fn passthrough_is_warned_about() {
+        let loaded = loaded(&one_file("http://h/", ", credentials: passthrough"));
+        assert!(loaded.warnings.iter().any(|warning| warning.path == "upstreams.a.credentials"));
+    }
+}

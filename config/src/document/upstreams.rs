@@ -1,0 +1,452 @@
+//! `upstreams`.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use super::secrets::reference;
+use super::{Unenforced, unenforced};
+use crate::address::AddressGrant;
+use crate::diagnostic::{Located, Place};
+use crate::headers;
+use crate::limits::{LABEL, POSITIVE_DURATION, is_label};
+use crate::reader::{Section, Value};
+use crate::secret::Reference;
+use crate::upstream::{EraMode, HostPolicy, Pool, Timeouts, UpstreamUrl};
+
+/// One upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamDocument {
+    /// Its key.
+    pub name: Located<String>,
+    /// `url`; `None` if it could not be read.
+    pub url: Option<Located<UpstreamUrl>>,
+    /// `era`.
+    pub era: EraMode,
+    /// `timeout` or `timeouts`.
+    pub timeouts: Timeouts,
+    /// `pool`.
+    pub pool: Pool,
+    /// `headers`.
+    pub headers: HeadersDocument,
+    /// `credentials`.
+    pub credentials: CredentialsDocument,
+    /// `host`.
+    pub host: HostPolicy,
+    /// `addresses`.
+    pub addresses: AddressGrant,
+    /// What is written and not enforced.
+    pub unenforced: Vec<Unenforced>,
+}
+
+/// Changes to the headers that an upstream receives.
+#[derive(Clone, Debug, Default)]
+pub struct HeadersDocument {
+    /// `set`.
+    pub set: Vec<(HeaderName, HeaderSource)>,
+    /// `remove`.
+    pub remove: Vec<HeaderName>,
+}
+
+/// Where the value of a header field comes from.
+#[derive(Clone, Debug)]
+pub enum HeaderSource {
+    /// It is written in the document.
+    Literal(HeaderValue),
+    /// It is a secret.
+    Reference(Located<Reference>),
+}
+
+/// `credentials`.
+#[derive(Clone, Debug, Default)]
+pub enum CredentialsDocument {
+    /// `none`.
+    #[default]
+    None,
+    /// `passthrough`.
+    Passthrough(Place),
+    /// `{bearer: REFERENCE}`.
+    Bearer(Located<Reference>),
+    /// `{header: {name, value: REFERENCE}}`.
+    Header {
+        /// `name`.
+        name: HeaderName,
+        /// `value`.
+        value: Located<Reference>,
+    },
+    /// `{exchange: …}`, RFC 8693.
+    Exchange(Unenforced),
+}
+
+pub(super) fn read(section: &mut Section<'_>) -> Vec<UpstreamDocument> {
+    let hint = "name at least one MCP server: `upstreams: {crm: \"http://127.0.0.1:9101/mcp\"}`";
+    let Some(value) = section.required("upstreams", hint) else { return vec![] };
+    if !value.is_mapping() {
+        return value.expected("a mapping from names to URLs").unwrap_or_default();
+    }
+    let entries = value.entries();
+    if entries.is_empty() {
+        value.error("no upstream is named", hint);
+    }
+    entries.into_iter().map(|(name, value)| upstream(name, &value, section)).collect()
+}
+
+/// `addresses`, a list of `loopback` and `private`.
+pub(super) fn addresses(value: &Value<'_>) -> AddressGrant {
+    let loopback = AddressGrant { loopback: true, private: false };
+    let private = AddressGrant { loopback: false, private: true };
+    let words = [("loopback", loopback), ("private", private)];
+    let granted = value.items_or_one().into_iter().filter_map(|item| item.one_of(&words));
+    granted.fold(AddressGrant::default(), |all, one| all.union(one))
+}
+
+/// An upstream is there whatever is wrong inside it: servers may name it without a second complaint.
+fn upstream(name: Located<String>, value: &Value<'_>, section: &Section<'_>) -> UpstreamDocument {
+    if !is_label(&name.value) {
+        section.error(&name.place, "no name that can stand in a metric label", LABEL);
+    }
+    let blank = UpstreamDocument {
+        name,
+        url: None,
+        era: EraMode::default(),
+        timeouts: Timeouts::default(),
+        pool: Pool::default(),
+        headers: HeadersDocument::default(),
+        credentials: CredentialsDocument::default(),
+        host: HostPolicy::default(),
+        addresses: AddressGrant::default(),
+        unenforced: vec![],
+    };
+    if value.as_text().is_some() {
+        return UpstreamDocument { url: url(value), ..blank };
+    }
+    let long = |section: &mut Section<'_>| UpstreamDocument {
+        url: section.required("url", "write `url: \"http://host:port/path\"`").and_then(|value| url(&value)),
+        era: section.value("era").and_then(|value| value.one_of(&ERAS)).unwrap_or_default(),
+        timeouts: timeouts(section),
+        pool: section.value("pool").and_then(|value| pool(&value)).unwrap_or_default(),
+        headers: section.value("headers").and_then(|value| header_rules(&value)).unwrap_or_default(),
+        credentials: section.value("credentials").and_then(|value| credentials(&value)).unwrap_or_default(),
+        host: section.value("host").and_then(|value| value.one_of(&HOSTS)).unwrap_or_default(),
+        addresses: section.value("addresses").map(|value| addresses(&value)).unwrap_or_default(),
+        unenforced: unenforced(section, &NOT_BUILT),
+        ..blank.clone()
+    };
+    value.section(long).unwrap_or(blank)
+}
+
+const ERAS: [(&str, EraMode); 3] =
+    [("auto", EraMode::Auto), ("legacy", EraMode::Legacy), ("modern", EraMode::Modern)];
+
+const HOSTS: [(&str, HostPolicy); 2] =
+    [("upstream", HostPolicy::Upstream), ("preserve", HostPolicy::Preserve)];
+
+const NOT_BUILT: [&str; 8] =
+    ["by_tenant", "labels", "health", "tls", "sessions", "stateless_ok", "trust_cache_scope", "replicas"];
+
+fn url(value: &Value<'_>) -> Option<Located<UpstreamUrl>> {
+    let text = value.text()?;
+    match UpstreamUrl::parse(&text.value) {
+        Ok(url) => Some(Located { value: url, place: text.place }),
+        Err(problem) => {
+            value.error(format!("the URL {problem}"), "write `http://host:port/path`");
+            None
+        }
+    }
+}
+
+fn timeouts(section: &mut Section<'_>) -> Timeouts {
+    section.exclusive("timeout", "timeouts");
+    let default = Timeouts::default();
+    if let Some(value) = section.value("timeout") {
+        let short = value.duration(POSITIVE_DURATION);
+        section.value("timeouts");
+        return short.map_or(default, |all| Timeouts { first_byte: all, total: Some(all), ..default });
+    }
+    let long = |section: &mut Section<'_>| {
+        let total = match section.value("total") {
+            Some(value) if value.as_text() == Some("none") => None,
+            Some(value) => value.duration(POSITIVE_DURATION).or(default.total),
+            None => default.total,
+        };
+        let mut duration = |key, default: Duration| {
+            section.value(key).and_then(|value| value.duration(POSITIVE_DURATION)).unwrap_or(default)
+        };
+        Timeouts {
+            connect: duration("connect", default.connect),
+            first_byte: duration("first_byte", default.first_byte),
+            idle: duration("idle", default.idle),
+            total,
+        }
+    };
+    section.value("timeouts").and_then(|value| value.section(long)).unwrap_or(default)
+}
+
+fn pool(value: &Value<'_>) -> Option<Pool> {
+    let default = Pool::default();
+    value.section(|section| {
+        let idle = section.value("idle_timeout").and_then(|value| value.duration(POSITIVE_DURATION));
+        let mut count = |key, least, default| {
+            section.value(key).and_then(|value| value.count(least..=1_000_000)).unwrap_or(default)
+        };
+        Pool {
+            max_idle: count("max_idle", 0, default.max_idle),
+            idle_timeout: idle.unwrap_or(default.idle_timeout),
+            max_connections: count("max_connections", 1, default.max_connections),
+        }
+    })
+}
+
+fn header_rules(value: &Value<'_>) -> Option<HeadersDocument> {
+    value.section(|section| {
+        let set = section.value("set").map(|value| value.entries()).unwrap_or_default();
+        let remove = section.value("remove").map(|value| value.items_or_one()).unwrap_or_default();
+        let mut rules = HeadersDocument::default();
+        for (name, value) in set {
+            let Some(header) = checked(headers::settable(&name.value), &name, section) else { continue };
+            if rules.set.iter().any(|(earlier, _)| *earlier == header) {
+                section.error(&name.place, "this field is set twice", "header names have no case; keep one");
+            }
+            let Some(source) = header_source(&header, &value, section) else { continue };
+            rules.set.push((header, source));
+        }
+        let names = remove.iter().filter_map(Value::text);
+        rules.remove =
+            names.filter_map(|name| checked(headers::removable(&name.value), &name, section)).collect();
+        rules
+    })
+}
+
+fn checked(
+    header: Result<HeaderName, headers::Refusal>,
+    name: &Located<String>,
+    section: &Section<'_>,
+) -> Option<HeaderName> {
+    header.map_err(|refusal| section.error(&name.place, refusal.problem, refusal.hint)).ok()
+}
+
+fn header_source(header: &HeaderName, value: &Value<'_>, section: &Section<'_>) -> Option<HeaderSource> {
+    let text = value.text()?.value;
+    if Reference::parse(&text).is_some() {
+        return reference(value).map(HeaderSource::Reference);
+    }
+    let Ok(mut literal) = HeaderValue::from_str(&text) else {
+        value.error("the value cannot stand in a header field", "use one line of printable ASCII");
+        return None;
+    };
+    if headers::carries_credential(header) {
+        let problem = "a field that carries a credential is set to a text in the document";
+        section.warn(&value.place(), problem, Reference::FORMS);
+        literal.set_sensitive(true);
+    }
+    Some(HeaderSource::Literal(literal))
+}
+
+/// `credentials`. What stands there is never shown: it may be the credential.
+fn credentials(value: &Value<'_>) -> Option<CredentialsDocument> {
+    const FORMS: &str = "write `none`, `passthrough`, `{bearer: REFERENCE}` or `{header: {name: X-Api-Key, \
+                         value: REFERENCE}}`, where a reference is `env:NAME`, `file:/path` or `secret:NAME`";
+    match value.as_text() {
+        Some("none") => return Some(CredentialsDocument::None),
+        Some("passthrough") => return Some(CredentialsDocument::Passthrough(value.place())),
+        _ if value.is_mapping() => {}
+        _ => {
+            value.error("this is no kind of credentials", FORMS);
+            return None;
+        }
+    }
+    value.section(|section| {
+        let bearer = section.value("bearer");
+        let header = section.value("header");
+        let exchange = section.unenforced("exchange");
+        match (bearer, header, exchange) {
+            (Some(bearer), None, None) => reference(&bearer).map(CredentialsDocument::Bearer),
+            (None, Some(header), None) => credential_header(&header),
+            (None, None, Some(exchange)) => Some(CredentialsDocument::Exchange(exchange)),
+            _ => {
+                section.error(section.place(), "exactly one kind of credentials should stand here", FORMS);
+                None
+            }
+        }
+    })?
+}
+
+fn credential_header(value: &Value<'_>) -> Option<CredentialsDocument> {
+    value.section(|section| {
+        let name = section.required("name", "write `name: X-Api-Key`").and_then(|name| name.text());
+        let value = section.required("value", Reference::FORMS).and_then(|value| reference(&value));
+        let name = name.and_then(|name| checked(headers::credential(&name.value), &name, section));
+        Some(CredentialsDocument::Header { name: name?, value: value? })
+    })?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Upstream;
+    use crate::testing::{loaded_with, problems};
+
+    fn upstream(value: &str) -> Upstream {
+        let text = format!("version: 1\nupstreams: {{a: {value}}}\nservers: {{/mcp: a}}\n");
+        let upstreams = loaded_with(&text, &[("T", "t0k")]).snapshot.upstreams;
+        Upstream::clone(&upstreams[0])
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let short = upstream("'http://localhost:1/mcp'");
+        assert_eq!(
+            (short.era, short.host, short.pool),
+            (EraMode::Auto, HostPolicy::Upstream, Pool::default())
+        );
+        assert_eq!(short.timeouts, Timeouts::default());
+        assert_eq!(short.key, upstream("{url: 'http://localhost:1/mcp'}").key);
+    }
+
+    #[test]
+    fn the_long_form_says_everything() {
+        let long = upstream(
+            "{url: 'http://h/mcp', era: legacy, \n  \
+             timeouts: {connect: 1s, first_byte: 2s, idle: 3s, total: none},\n  \
+             pool: {max_idle: 1, idle_timeout: 2s, max_connections: 3}, \n  \
+             host: preserve, addresses: [private],\n  \
+             headers: {set: {X-Team: blue, X-Key: 'env:T'}, remove: [X-Debug]}}",
+        );
+        let seconds = Duration::from_secs;
+        let timeouts =
+            Timeouts { connect: seconds(1), first_byte: seconds(2), idle: seconds(3), total: None };
+        assert_eq!(long.timeouts, timeouts);
+        assert_eq!(long.pool, Pool { max_idle: 1, idle_timeout: seconds(2), max_connections: 3 });
+        assert_eq!((long.era, long.host), (EraMode::Legacy, HostPolicy::Preserve));
+        assert_eq!(long.addresses.names(), ["private"]);
+        let set: Vec<_> = long
+            .headers
+            .set
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.to_str().unwrap(), v.is_sensitive()))
+            .collect();
+        assert_eq!(set, [("x-team", "blue", false), ("x-key", "t0k", true)]);
+        assert_eq!(long.headers.remove, ["x-debug"]);
+    }
+
+    #[test]
+    fn the_short_timeout_is_for_the_answer_and_the_whole() {
+        let timeouts = upstream("{url: 'http://h/', timeout: 7s}").timeouts;
+        let seven = Duration::from_secs(7);
+        assert_eq!(timeouts, Timeouts { first_byte: seven, total: Some(seven), ..Timeouts::default() });
+    }
+
+    #[test]
+    fn connections_are_shared_only_between_equal_settings() {
+        let base = "url: 'http://h/'";
+        let key = upstream(&format!("{{{base}}}")).key;
+        for same in ["era: modern", "timeout: 9s", "host: preserve", "headers: {remove: [X-A]}"] {
+            assert_eq!(upstream(&format!("{{{base}, {same}}}")).key, key, "{same}");
+        }
+        for other in [
+            "pool: {max_idle: 1}",
+            "timeouts: {connect: 1s}",
+            "addresses: [private]",
+            "credentials: passthrough",
+            "credentials: {bearer: 'env:T'}",
+            "credentials: {header: {name: X-Key, value: 'env:T'}}",
+        ] {
+            assert_ne!(upstream(&format!("{{{base}, {other}}}")).key, key, "{other}");
+        }
+        assert_ne!(upstream("{url: 'http://h/other'}").key, key);
+    }
+
+    #[test]
+    fn a_credential_in_a_plain_header_is_warned_about_and_hidden() {
+        let text = "version: 1\nupstreams: {a: {url: 'http://h/', headers: {set: {X-Api-Key: hunter2}}}}\n\
+                    servers: {/mcp: a}\n";
+        let loaded = loaded_with(text, &[]);
+        let warning = loaded
+            .warnings
+            .iter()
+            .find(|warning| warning.path == "upstreams.a.headers.set.X-Api-Key")
+            .unwrap();
+        assert!(!warning.to_string().contains("hunter2"));
+        assert!(loaded.snapshot.upstreams[0].headers.set[0].1.is_sensitive());
+    }
+
+    /// The only error of a document with this upstream, from its name on.
+    fn problem(value: &str) -> String {
+        let found = problems(&format!("version: 1\nupstreams: {{a: {value}}}\nservers: {{/mcp: a}}\n"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].strip_prefix("upstreams.a").unwrap_or(&found[0]).to_owned()
+    }
+
+    #[test]
+    fn wrong_upstreams_are_named() {
+        let table = [
+            ("", ": nothing where a mapping should be"),
+            ("''", ": text where text that is not empty should be"),
+            ("{}", ": `url` is missing"),
+            ("'ftp://h/'", ": the URL does not begin with `http://` or `https://`"),
+            ("{url: 'http://u:pw@h/'}", ".url: the URL holds a user name or password; use `credentials`"),
+        ];
+        for (value, expected) in table {
+            assert_eq!(problem(value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn wrong_settings_are_named() {
+        let table = [
+            ("era: ancient", ".era: `ancient` is not known here"),
+            ("timeout: 0s", ".timeout: `0s` is out of range"),
+            ("timeout: 1s, timeouts: {}", ".timeouts: both `timeout` and `timeouts` are written"),
+            ("timeouts: {total: never}", ".timeouts.total: `never` is not a duration"),
+            ("pool: {max_connections: 0}", ".pool.max_connections: `0` is out of range"),
+            ("addresses: [all]", ".addresses[0]: `all` is not known here"),
+            ("headers: {set: {Host: x}}", ".headers.set.Host: this field belongs to the gateway"),
+            ("headers: {set: {Authorization: x}}", ".headers.set.Authorization: `Authorization` is not set"),
+            (
+                "headers: {set: {X-A: \"a\\nb\"}}",
+                ".headers.set.X-A: the value cannot stand in a header field",
+            ),
+            ("headers: {set: {X-A: a, x-a: b}}", ".headers.set.x-a: this field is set twice"),
+            ("headers: {remove: [Mcp-Name]}", ".headers.remove[0]: this field belongs to the gateway"),
+            ("credentials: {}", ".credentials: exactly one kind of credentials should stand here"),
+            ("credentials: {exchange: {}}", ".credentials.exchange: this build cannot enforce `exchange`"),
+            (
+                "credentials: {header: {name: Host, value: 'env:T'}}",
+                ".credentials.header.name: this field belongs to the gateway",
+            ),
+        ];
+        for (setting, expected) in table {
+            let found = problem(&format!("{{url: 'http://h/', {setting}}}"));
+            assert!(found.starts_with(expected), "{setting}: {found}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_is_named() {
+        for key in NOT_BUILT {
+            let text = format!(
+                "version: 1\nupstreams: {{a: {{url: 'http://h/', {key}: x}}}}\nservers: {{/mcp: a}}\n"
+            );
+            assert_eq!(problems(&text), [format!("upstreams.a.{key}: this build cannot enforce `{key}`")]);
+        }
+    }
+
+    #[test]
+    fn upstreams_are_a_mapping_of_labels() {
+        let table = [
+            ("servers: {}", vec!["`upstreams` is missing", "servers: no server is named"]),
+            ("upstreams: {}\nservers: {/mcp: a}", vec!["upstreams: no upstream is named"]),
+            (
+                "upstreams: [a]\nservers: {/mcp: a}",
+                vec!["upstreams: a list where a mapping from names to URLs should be"],
+            ),
+            (
+                "upstreams: {'a b': 'http://h/'}\nservers: {/mcp: 'a b'}",
+                vec!["upstreams.a b: no name that can stand in a metric label"],
+            ),
+        ];
+        for (text, expected) in table {
+            assert_eq!(problems(&format!("version: 1\n{text}\n")), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Configuration documents, compiled to the snapshot that a proxy enforces.
+//!
+//! A load goes one way: text → tree with positions (`yaml`) → typed [`document::Document`]
+//! (`reader`) → [`Bootstrap`] and [`Snapshot`] (`compile`). Every step reports into one list, so
+//! that a document is refused once, with everything that is wrong with it, and a configuration
+//! that comes out is whole: names resolved, secrets read and confined, defaults filled in.
+//!
+//! There is no network here, no runtime, and no clock.
+
+mod address;
+mod bootstrap;
+mod carry;
+mod compile;
+mod diagnostic;
+pub mod document;
+mod environment;
+mod headers;
+mod hosts;
+mod limits;
+mod load;
+mod reader;
+mod redact;
+mod routes;
+mod secret;
+mod snapshot;
+#[cfg(test)]
+mod testing;
+pub mod units;
+mod upstream;
+mod yaml;
+
+pub use address::{AddressClass, AddressGrant};
+pub use bootstrap::{
+    AccessLog, Bootstrap, ConnectionLimits, Drain, Listener, LogFormat, LogLevel, LogSettings,
+};
+pub use carry::Carry;
+pub use diagnostic::{Diagnostic, Located, Location, Place, Report, Severity};
+pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
+pub use hosts::{HostPattern, OriginRule};
+pub use load::{Attempt, Fingerprint, Loaded, load, load_text};
+pub use redact::redacted;
+pub use routes::{NormalPath, PathProblem, Resolution, Routes};
+pub use secret::{Reference, Secret};
+pub use snapshot::{HttpStatus, Revision, ServerId, Snapshot, VirtualServer};
+pub use upstream::{
+    Credentials, EraMode, HeaderRules, Host, HostPolicy, Pool, Scheme, Timeouts, Upstream, UpstreamKey,
+    UpstreamUrl,
+};

@@ -1,0 +1,428 @@
+//! From disk to a compiled configuration.
+//!
+//! A load remembers what it read, so that a watcher asks one question, whether any of it has
+//! changed, and cannot miss a change that came while the load was running.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::bootstrap::Bootstrap;
+use crate::compile::{Confinement, Keyring, compile_bootstrap, compile_snapshot};
+use crate::diagnostic::{Diagnostic, Findings, Located, Place, Report};
+use crate::document::{BundleSource, Document, Part, ProcessDocument, RulesDocument};
+use crate::environment::Environment;
+use crate::secret::sha256;
+use crate::snapshot::Snapshot;
+
+/// A configuration that can run.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What the process is.
+    pub bootstrap: Bootstrap,
+    /// What it enforces.
+    pub snapshot: Snapshot,
+    /// What someone should know, though it is accepted.
+    pub warnings: Vec<Diagnostic>,
+    /// Every file that was read, those of secrets too.
+    pub sources: Vec<PathBuf>,
+}
+
+/// Loads a configuration.
+///
+/// `path` is a file with both halves, a file with the process half and a `bundle`, or a folder with
+/// such a file named `gateway.yaml`. Relative paths of what is read (`bundle`, `file:`) begin at the
+/// document, those of what is written (`state`, `control`, `access_log`) in the working folder.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(path: &Path, env: &dyn Environment) -> Result<Loaded, Report> {
+    Attempt::new(path, env).outcome
+}
+
+/// Loads a configuration from text; `origin` names the file in diagnostics and is where relative
+/// paths begin.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_text(text: &str, origin: &Path, env: &dyn Environment) -> Result<Loaded, Report> {
+    Loader::new(env).run(|loader| loader.compile(text, origin)).outcome
+}
+
+/// One load, successful or not, and what it depended on.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The configuration, or what is wrong with it.
+    pub outcome: Result<Loaded, Report>,
+    /// The files it read or missed, as it found them.
+    pub fingerprint: Fingerprint,
+}
+
+impl Attempt {
+    /// Loads like [`load`].
+    pub fn new(path: &Path, env: &dyn Environment) -> Attempt {
+        let file = if path.is_dir() { path.join(GATEWAY_FILE) } else { path.to_owned() };
+        Loader::new(env).run(|loader| {
+            let text = loader.document(&file, &Place::default())?;
+            loader.compile(&text, &file)
+        })
+    }
+}
+
+/// The state of a set of files: a digest of each one's content, or that it could not be read.
+///
+/// Contents rather than times: two writes within a clock tick look alike to a file system, and
+/// these files are small.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprint(BTreeMap<PathBuf, Option<[u8; 32]>>);
+
+impl Fingerprint {
+    /// The files, whether they could be read or not.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.keys().map(PathBuf::as_path)
+    }
+
+    /// Whether any of the files differs from what was found then.
+    pub fn changed(&self, env: &dyn Environment) -> bool {
+        self.0.iter().any(|(path, digest)| content_digest(&env.file(path)) != *digest)
+    }
+}
+
+/// The outside world during one load: the same as [`Environment`], with a memory.
+pub(crate) struct Reads<'a> {
+    env: &'a dyn Environment,
+    seen: RefCell<BTreeMap<PathBuf, Option<[u8; 32]>>>,
+}
+
+impl Reads<'_> {
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        self.env.variable(name)
+    }
+
+    pub(crate) fn file(&self, path: &Path) -> io::Result<String> {
+        let content = self.env.file(path);
+        // The first reading counts: a later one may already be newer than what was compiled.
+        self.seen.borrow_mut().entry(path.to_owned()).or_insert_with(|| content_digest(&content));
+        content
+    }
+
+    pub(crate) fn world_readable(&self, path: &Path) -> bool {
+        self.env.world_readable(path)
+    }
+}
+
+const GATEWAY_FILE: &str = "gateway.yaml";
+
+struct Loader<'a> {
+    reads: Reads<'a>,
+    findings: Findings,
+    /// Digests of the documents, in the order in which they were read.
+    documents: RefCell<Vec<[u8; 32]>>,
+}
+
+impl<'a> Loader<'a> {
+    fn new(env: &'a dyn Environment) -> Loader<'a> {
+        let reads = Reads { env, seen: RefCell::default() };
+        Loader { reads, findings: Findings::default(), documents: RefCell::default() }
+    }
+
+    fn run(self, load: impl FnOnce(&Self) -> Option<(Bootstrap, Snapshot)>) -> Attempt {
+        let compiled = load(&self);
+        let seen = self.reads.seen.into_inner();
+        let sources =
+            seen.iter().filter(|(_, digest)| digest.is_some()).map(|(path, _)| path.clone()).collect();
+        let failed = self.findings.has_errors();
+        let diagnostics = self.findings.into_sorted();
+        let outcome = match compiled {
+            Some((bootstrap, snapshot)) if !failed => {
+                Ok(Loaded { bootstrap, snapshot, warnings: diagnostics, sources })
+            }
+            _ => Err(Report(diagnostics)),
+        };
+        Attempt { outcome, fingerprint: Fingerprint(seen) }
+    }
+
+    /// The text of a document; a document that is missing is reported at `named_at`.
+    fn document(&self, file: &Path, named_at: &Place) -> Option<String> {
+        let content = self.reads.file(file);
+        if let Err(error) = &content {
+            let problem = format!("`{}` cannot be read: {error}", file.display());
+            self.findings.error(named_at, problem, "check the path, and that this user may read it");
+        }
+        content.ok()
+    }
+
+    fn compile(&self, text: &str, file: &Path) -> Option<(Bootstrap, Snapshot)> {
+        let document = self.read(text, file, Part::Whole)?;
+        let process = document.process?;
+        let Some(rules) = document.rules else { return self.compile_with_bundle(&process, file) };
+        self.compile_both(&process, &rules, file, false)
+    }
+
+    fn compile_with_bundle(&self, process: &ProcessDocument, file: &Path) -> Option<(Bootstrap, Snapshot)> {
+        let rules = match &process.bundle {
+            Some(BundleSource::Folder(folder)) => self.bundle(folder, file),
+            Some(BundleSource::Pull(_)) | None => None,
+        };
+        match rules {
+            Some(rules) => self.compile_both(process, &rules, file, true),
+            None => {
+                compile_bootstrap(process, None, &self.findings);
+                None
+            }
+        }
+    }
+
+    fn bundle(&self, folder: &Located<PathBuf>, file: &Path) -> Option<RulesDocument> {
+        let beside = file.parent().unwrap_or(Path::new(""));
+        let bundle_file = beside.join(&folder.value).join(GATEWAY_FILE);
+        let text = self.document(&bundle_file, &folder.place)?;
+        self.read(&text, &bundle_file, Part::Bundle)?.rules
+    }
+
+    fn read(&self, text: &str, file: &Path, part: Part) -> Option<Document> {
+        self.documents.borrow_mut().push(sha256(text.as_bytes()));
+        Document::read(text, file, part, &self.findings)
+    }
+
+    fn compile_both(
+        &self,
+        process: &ProcessDocument,
+        rules: &RulesDocument,
+        file: &Path,
+        bundle: bool,
+    ) -> Option<(Bootstrap, Snapshot)> {
+        let bootstrap = compile_bootstrap(process, Some(rules), &self.findings);
+        let keyring = Keyring::new(&process.secrets, bundle, file, &self.reads, &self.findings);
+        let confinement = Confinement { ceiling: process.egress_ceiling.as_ref(), bundle };
+        let mut snapshot = compile_snapshot(rules, confinement, &keyring, &self.findings);
+        keyring.refuse_unreadable();
+        keyring.warn_about_unused();
+        snapshot.revision.digest = revision_digest(&self.documents.borrow(), &keyring.digests());
+        Some((bootstrap, snapshot))
+    }
+}
+
+fn content_digest(content: &io::Result<String>) -> Option<[u8; 32]> {
+    content.as_ref().ok().map(|text| sha256(text.as_bytes()))
+}
+
+/// Names no file: replicas with different folders and equal contents run the same revision.
+fn revision_digest(documents: &[[u8; 32]], secrets: &[(String, [u8; 32])]) -> String {
+    let mut bytes = Vec::new();
+    documents.iter().for_each(|digest| bytes.extend_from_slice(digest));
+    for (_, digest) in secrets {
+        bytes.extend_from_slice(digest);
+    }
+    sha256(&bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::{MapEnvironment, ProcessEnvironment};
+    use crate::testing::{brief, loaded_with};
+
+    const RULES: &str = "version: 1\n\
+        upstreams: {a: {url: 'http://api.example.com/', credentials: {bearer: 'secret:s'}}}\n\
+                         servers: {/mcp: a}\n";
+    const BOOTSTRAP: &str = "version: 1\nlisten: 127.0.0.1:1\nbundle: rules\n\
+                             secrets: {s: {from: 'file:token', hosts: [api.example.com]},\n  \
+                             other: {from: 'env:OTHER', hosts: [a.org]}}\n";
+
+    fn files(files: &[(&str, &str)]) -> MapEnvironment {
+        let files = files.iter().map(|(path, text)| (PathBuf::from(path), (*text).to_owned())).collect();
+        MapEnvironment { files, ..MapEnvironment::default() }
+    }
+
+    fn errors(outcome: Result<Loaded, Report>) -> Vec<String> {
+        outcome.err().map(|report| report.0.iter().map(brief).collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_bootstrap_names_its_bundle() {
+        let env =
+            files(&[("/c/gateway.yaml", BOOTSTRAP), ("/c/rules/gateway.yaml", RULES), ("/c/token", "t0k\n")]);
+        let loaded = load(Path::new("/c/gateway.yaml"), &env).unwrap();
+        assert_eq!(loaded.bootstrap.listeners[0].bind.port(), 1);
+        assert_eq!(&*loaded.snapshot.upstreams[0].name, "a");
+        assert!(loaded.warnings.iter().all(|warning| !warning.path.starts_with("secrets")));
+        let sources: Vec<_> = loaded.sources.iter().map(|path| path.to_str().unwrap()).collect();
+        assert_eq!(sources, ["/c/gateway.yaml", "/c/rules/gateway.yaml", "/c/token"]);
+    }
+
+    #[test]
+    fn a_bundle_holds_rules_and_reaches_for_nothing_by_itself() {
+        let table = [
+            ("a listener", "listen: 127.0.0.1:2\n", "listen: `listen` does not belong in this file"),
+            ("its own secrets", "secrets: {}\n", "secrets: `secrets` does not belong in this file"),
+            (
+                "its own ceiling",
+                "egress_ceiling: {}\n",
+                "egress_ceiling: `egress_ceiling` does not belong in this file",
+            ),
+            ("another bundle", "bundle: x\n", "bundle: `bundle` does not belong in this file"),
+        ];
+        for (name, text, problem) in table {
+            let rules = format!("{RULES}{text}");
+            let env = files(&[("g.yaml", BOOTSTRAP), ("rules/gateway.yaml", &rules), ("token", "t")]);
+            let found = errors(load(Path::new("g.yaml"), &env));
+            assert!(found.iter().any(|shown| shown == problem), "{name}: {found:?}");
+        }
+        for reference in ["env:HOME", "file:/etc/passwd"] {
+            let rules = RULES.replace("secret:s", reference);
+            let env = files(&[("g.yaml", BOOTSTRAP), ("rules/gateway.yaml", &rules), ("token", "t")]);
+            let attempt = Attempt::new(Path::new("g.yaml"), &env);
+            let found = errors(attempt.outcome);
+            let problem = "upstreams.a.credentials.bearer: a bundle cannot reach for a secret by itself";
+            assert!(found.iter().any(|shown| shown == problem), "{reference}: {found:?}");
+            assert!(!attempt.fingerprint.0.contains_key(Path::new("/etc/passwd")));
+        }
+    }
+
+    #[test]
+    fn mistakes_in_both_files_are_reported_together() {
+        let bootstrap = BOOTSTRAP.replace("127.0.0.1:1", "nowhere");
+        let rules = RULES.replace("servers", "severs");
+        let env = files(&[("g.yaml", &bootstrap), ("rules/gateway.yaml", &rules), ("token", "t")]);
+        let report = load(Path::new("g.yaml"), &env).unwrap_err().to_string();
+        assert!(report.contains("g.yaml:2:9: listen: `nowhere`"), "{report}");
+        assert!(
+            report.contains(
+                "rules/gateway.yaml:3:1: severs: unknown key `severs`\n  hint: did you mean `servers`?"
+            ),
+            "{report}"
+        );
+        assert!(report.contains("`servers` is missing"), "{report}");
+    }
+
+    #[test]
+    fn missing_files_are_named_where_they_are_asked_for() {
+        let env = files(&[("g.yaml", BOOTSTRAP)]);
+        assert_eq!(
+            errors(load(Path::new("nope.yaml"), &env)),
+            ["`nope.yaml` cannot be read: entity not found"]
+        );
+        let report = load(Path::new("g.yaml"), &env).unwrap_err();
+        assert_eq!(
+            report.0.iter().map(brief).collect::<Vec<_>>(),
+            ["bundle: `rules/gateway.yaml` cannot be read: entity not found"]
+        );
+        assert_eq!(report.0[0].at.as_ref().map(|at| at.line), Some(3));
+    }
+
+    #[test]
+    fn a_revision_follows_documents_and_secrets_and_nothing_else() {
+        let digest = |folder: &str, bootstrap: &str, rules: &str, token: &str| {
+            let path = |file: &str| format!("/{folder}/{file}");
+            let (main, bundle, secret) = (path("g.yaml"), path("rules/gateway.yaml"), path("token"));
+            let env = files(&[(&main, bootstrap), (&bundle, rules), (&secret, token)]);
+            load(Path::new(&main), &env).unwrap().snapshot.revision.digest
+        };
+        let first = digest("c", BOOTSTRAP, RULES, "t0k");
+        assert_eq!(first.len(), 12);
+        assert_eq!(first, digest("d", BOOTSTRAP, RULES, "t0k"), "the folder does not count");
+        assert_ne!(first, digest("c", &format!("{BOOTSTRAP}#"), RULES, "t0k"), "the bootstrap counts");
+        assert_ne!(first, digest("c", BOOTSTRAP, &format!("{RULES}#"), "t0k"), "the bundle counts");
+        assert_ne!(first, digest("c", BOOTSTRAP, RULES, "other"), "the secret counts");
+    }
+
+    #[test]
+    fn a_variable_is_part_of_the_revision() {
+        let text = RULES.replace("secret:s", "env:T");
+        let [one, two] = ["1", "2"].map(|value| loaded_with(&text, &[("T", value)]).snapshot);
+        assert_ne!(one.revision, two.revision);
+        assert_ne!(one.upstreams[0].key, two.upstreams[0].key);
+    }
+
+    #[test]
+    fn a_change_to_anything_that_was_read_or_missed_is_seen() {
+        let mut env = files(&[("g.yaml", BOOTSTRAP), ("rules/gateway.yaml", RULES)]);
+        let failed = Attempt::new(Path::new("g.yaml"), &env);
+        assert!(failed.outcome.is_err() && !failed.fingerprint.changed(&env));
+        env.files.insert("token".into(), "t".into());
+        assert!(failed.fingerprint.changed(&env), "the missing file came");
+        let loaded = Attempt::new(Path::new("g.yaml"), &env);
+        assert!(loaded.outcome.is_ok() && !loaded.fingerprint.changed(&env));
+        for path in ["g.yaml", "rules/gateway.yaml", "token"] {
+            let mut other = env.clone();
+            other.files.insert(path.into(), "changed".into());
+            assert!(loaded.fingerprint.changed(&other), "{path}");
+        }
+        env.files.remove(Path::new("token"));
+        assert!(loaded.fingerprint.changed(&env), "a file went");
+        env.files.insert("unrelated".into(), "x".into());
+        env.files.insert("token".into(), "t".into());
+        assert!(!loaded.fingerprint.changed(&env), "an unrelated file came");
+    }
+
+    #[test]
+    fn every_example_loads() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        let variables = [("SEARCH_TOKEN", "t1"), ("CRM_KEY", "t2"), ("TEAM_TOKEN", "t3")];
+        let env = Overlay { variables: crate::testing::environment(&variables) };
+        let mut count = 0;
+        for entry in std::fs::read_dir(&examples).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let outcome = load(&path, &env);
+                assert!(outcome.is_ok(), "{}:\n{}", path.display(), outcome.unwrap_err());
+                count += 1;
+            }
+        }
+        assert_eq!(count, 3);
+    }
+
+    #[test]
+    fn the_example_of_the_design_is_refused_for_what_is_not_built_and_nothing_else() {
+        let text = r#"
+version: 1
+listen: 127.0.0.1:8080
+telemetry: 127.0.0.1:9900
+admin: 127.0.0.1:9901
+upstreams:
+  crm:    { url: "http://127.0.0.1:9101/mcp" }
+  search:
+    { url: "https://search.internal/mcp", era: auto, timeout: 30s, credentials: { bearer: "env:SEARCH_TOKEN" } }
+servers:
+  /mcp: { upstreams: [crm, search], names: prefix_on_conflict }
+tools:
+  "crm.delete_*":
+    { risk: critical, class: confidential, labels: [external_write], cost: 0.05, timeout: 10s, owner: crm-team }
+identity:
+  jwt: [{ issuer: "https://idp.example.com", audience: "https://gw.example.com/mcp" }]
+policy: { path: policy/, entrypoint: mcp/authz/decision, cache_ttl: 5m }
+limits: { per_principal: 1000/hour, per_tool: 100/hour, adaptive_surge: true }
+egress: { url_allowlist: ["api.company.com", "data.warehouse.internal"] }
+dlp: { profile: balanced }
+"#;
+        let found = crate::testing::problems_with(text, &[("SEARCH_TOKEN", "x")]);
+        let expected = [
+            "upstreams.search.url: this build cannot speak TLS to an upstream (`https`)",
+            "servers./mcp: this build cannot merge 2 upstreams into one server",
+            "tools: this build cannot enforce `tools`",
+            "identity: this build cannot enforce `identity`",
+            "policy: this build cannot enforce `policy`",
+            "limits: this build cannot enforce `limits`",
+            "egress: this build cannot enforce `egress`",
+            "dlp: this build cannot enforce `dlp`",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    /// The real files with made-up variables.
+    struct Overlay {
+        variables: MapEnvironment,
+    }
+
+    impl Environment for Overlay {
+        fn variable(&self, name: &str) -> Option<String> {
+            self.variables.variable(name)
+        }
+
+        fn file(&self, path: &Path) -> io::Result<String> {
+            ProcessEnvironment.file(path)
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Credentials: how a document refers to one, and the value that nothing prints.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use ring::digest::{SHA256, digest};
+
+/// The value of a credential; `Debug` and `Display` print `[secret]`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Largest secret; more would not fit a request's header anywhere.
+    pub const MAX_BYTES: usize = 16 << 10;
+
+    /// Checks that a value can stand in a header field.
+    ///
+    /// # Errors
+    /// What is wrong with it, never the value.
+    pub(crate) fn new(value: String) -> Result<Secret, &'static str> {
+        match value.as_bytes() {
+            [] => Err("is empty"),
+            long if long.len() > Secret::MAX_BYTES => Err("is longer than 16 KiB"),
+            bytes if bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n')) => Err("has more than one line"),
+            bytes if !bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) => {
+                Err("has a character that a header field cannot hold")
+            }
+            [b' ', ..] | [.., b' '] => Err("begins or ends with a space"),
+            _ => Ok(Secret(value)),
+        }
+    }
+
+    /// The value, for the one place that writes it into a request.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The credential `Bearer <value>` (RFC 6750 §2.1).
+    ///
+    /// # Errors
+    /// If the value is no bearer token.
+    pub(crate) fn into_bearer(self) -> Result<Secret, &'static str> {
+        match self.0.contains(' ') {
+            true => Err("has a space in it, so it is no bearer token"),
+            false => Ok(Secret(format!("Bearer {}", self.0))),
+        }
+    }
+
+    /// Identity of the value, for revisions and pool keys.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        sha256(self.0.as_bytes())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Where a document says that a credential is found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reference {
+    /// `env:NAME`, an environment variable of the process.
+    Variable(String),
+    /// `file:PATH`, a file without its trailing newline; a relative path begins at the document.
+    File(PathBuf),
+    /// `secret:NAME`, an entry of the bootstrap's `secrets`.
+    Named(String),
+    /// `vault:…`, which this build cannot read.
+    Vault,
+}
+
+impl Reference {
+    /// What a reference looks like, for hints.
+    pub(crate) const FORMS: &'static str =
+        "write `env:NAME`, `file:/path` or `secret:NAME`, never the value itself";
+
+    /// Reads a reference; `None` for anything else, which may be a credential and must not be shown.
+    pub fn parse(text: &str) -> Option<Reference> {
+        let (scheme, rest) = text.split_once(':')?;
+        let name = rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+        match scheme {
+            "vault" => Some(Reference::Vault),
+            _ if rest.is_empty() => None,
+            "env" if name => Some(Reference::Variable(rest.to_owned())),
+            "secret" if name => Some(Reference::Named(rest.to_owned())),
+            "file" => Some(Reference::File(rest.into())),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reference::Variable(name) => write!(f, "env:{name}"),
+            Reference::File(path) => write!(f, "file:{}", path.display()),
+            Reference::Named(name) => write!(f, "secret:{name}"),
+            Reference::Vault => f.write_str("vault:"),
+        }
+    }
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_prints_nothing_of_itself() {
+        let secret = Secret::new("hunter2".into()).unwrap();
+        assert_eq!(
+            format!("{secret} {secret:?} {:#?}", Some(&secret)),
+            "[secret] [secret] Some(\n    [secret],\n)"
+        );
+        assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn a_secret_can_stand_in_a_header() {
+        let table = [
+            ("plain", "abc.DEF-123==", true),
+            ("space inside", "Basic abc", true),
+            ("empty", "", false),
+            ("newline inside", "a\nb", false),
+            ("carriage return", "a\r", false),
+            ("control", "a\u{1}", false),
+            ("delete", "a\u{7f}", false),
+            ("tab", "a\tb", false),
+            ("non-ASCII", "ä", false),
+            ("leading space", " a", false),
+            ("trailing space", "a ", false),
+        ];
+        for (name, value, valid) in table {
+            assert_eq!(Secret::new(value.into()).is_ok(), valid, "{name}");
+        }
+        assert!(Secret::new("x".repeat(Secret::MAX_BYTES)).is_ok());
+        assert!(Secret::new("x".repeat(Secret::MAX_BYTES + 1)).is_err());
+    }
+
+    #[test]
+    fn a_bearer_token_has_no_space() {
+        assert_eq!(Secret::new("abc".into()).and_then(Secret::into_bearer).unwrap().expose(), "Bearer abc");
+        assert!(Secret::new("Bearer abc".into()).and_then(Secret::into_bearer).is_err());
+    }
+
+    #[test]
+    fn references_have_four_forms() {
+        let table = [
+            ("env:TOKEN_1", Some(Reference::Variable("TOKEN_1".into()))),
+            ("file:/run/token", Some(Reference::File("/run/token".into()))),
+            ("secret:crm-token", Some(Reference::Named("crm-token".into()))),
+            ("vault:kv/a#b", Some(Reference::Vault)),
+            ("env:", None),
+            ("secret:a b", None),
+            ("sk-live-123", None),
+            ("https://a", None),
+            ("", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(Reference::parse(text), expected, "{text}");
+        }
+    }
+}

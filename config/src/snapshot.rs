@@ -1,0 +1,128 @@
+//! What is enforced: the half of a configuration that swaps without a restart.
+//!
+//! A snapshot is immutable and whole: everything in it was compiled and checked together.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portunus_filters::mcp::Bounds;
+
+use crate::hosts::HostPattern;
+use crate::routes::Routes;
+use crate::upstream::Upstream;
+
+/// One compiled revision.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Which revision this is.
+    pub revision: Revision,
+    /// Position among the activations of this process, from 1; 0 until [`crate::Carry::activate`].
+    pub serial: u64,
+    /// Which virtual server answers where.
+    pub routes: Routes,
+    /// Every upstream of the document, in its order.
+    pub upstreams: Vec<Arc<Upstream>>,
+}
+
+/// Identity of a revision: equal sources and secrets give equal digests on every replica.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Revision {
+    /// First 12 hex digits of a SHA-256 over the documents and the digests of their secrets.
+    pub digest: String,
+    /// The document's own `revision`, if it names one.
+    pub label: Option<String>,
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.label {
+            Some(label) => write!(f, "{label} ({})", self.digest),
+            None => f.write_str(&self.digest),
+        }
+    }
+}
+
+/// Stable name of a virtual server across revisions: `<hosts or *>|<path>`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(pub Arc<str>);
+
+impl ServerId {
+    /// The id of the server at `path` for `hosts`, whatever order those are written in.
+    pub fn of(hosts: &[HostPattern], path: &str) -> ServerId {
+        let mut names: Vec<String> = hosts.iter().map(HostPattern::to_string).collect();
+        names.sort_unstable();
+        let hosts = if names.is_empty() { "*".to_owned() } else { names.join(",") };
+        ServerId(format!("{hosts}|{path}").into())
+    }
+}
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One MCP endpoint that the gateway offers.
+#[derive(Clone, Debug)]
+pub struct VirtualServer {
+    /// Stable across revisions.
+    pub id: ServerId,
+    /// Label in metrics and records; unique: the path without its slash unless the document names it.
+    pub name: Arc<str>,
+    /// Normal form of the path, without a trailing slash.
+    pub path: String,
+    /// Hosts it answers to; empty for any.
+    pub hosts: Vec<HostPattern>,
+    /// Where its messages go; exactly one in this build.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Bounds on the shape of messages.
+    pub bounds: Bounds,
+    /// Largest request body; `None` leaves it to the listener. A listener's limit is never exceeded.
+    pub max_body_bytes: Option<usize>,
+    /// How refusals of calls show in HTTP.
+    pub http_status: HttpStatus,
+    /// Silence after which a stream that the gateway originates carries a comment. Default 15 s.
+    pub keepalive: Duration,
+}
+
+impl VirtualServer {
+    /// Default of [`VirtualServer::keepalive`].
+    pub const KEEPALIVE: Duration = Duration::from_secs(15);
+}
+
+/// How refusals of calls show in HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpStatus {
+    /// Status 200, the refusal is a JSON-RPC answer: what every measured client understands.
+    #[default]
+    InBand,
+    /// The status mirrors the refusal, for fleets whose clients can take it.
+    Mirror,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_shows_its_label_before_its_digest() {
+        let bare = Revision { digest: "0123456789ab".into(), label: None };
+        assert_eq!(bare.to_string(), "0123456789ab");
+        let named = Revision { label: Some("v7".into()), ..bare };
+        assert_eq!(named.to_string(), "v7 (0123456789ab)");
+    }
+
+    #[test]
+    fn an_id_does_not_depend_on_the_order_of_hosts() {
+        let hosts = |list: &[&str]| -> Vec<HostPattern> {
+            list.iter().map(|text| HostPattern::parse(text).unwrap()).collect()
+        };
+        assert_eq!(ServerId::of(&[], "/mcp").to_string(), "*|/mcp");
+        assert_eq!(ServerId::of(&hosts(&["b.org", "A.org"]), "/mcp").to_string(), "a.org,b.org|/mcp");
+        assert_eq!(
+            ServerId::of(&hosts(&["a.org", "b.org"]), "/"),
+            ServerId::of(&hosts(&["b.org", "a.org"]), "/")
+        );
+    }
+}
