@@ -1,0 +1,3 @@
+//! portunus-benches
+
+fn main() {}

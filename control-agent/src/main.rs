@@ -1,0 +1,3 @@
+//! portunus-agent
+
+fn main() {}

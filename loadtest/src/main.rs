@@ -1,0 +1,3 @@
+//! portunus-load
+
+fn main() {}

@@ -1,0 +1,150 @@
+//! The read surface for operators: `/status`, `/config`, `/refusals`.
+//!
+//! It only reads, and only answers for loopback names and its own address: a page on the web that
+//! makes a browser ask here under its own name gets nothing (DNS rebinding).
+
+use crate::context::Gateway;
+use crate::telemetry::{answer, plain};
+use crate::text::json;
+use async_trait::async_trait;
+use http::header::{HOST, ORIGIN};
+use http::{Method, Response, StatusCode};
+use pingora_core::apps::http_app::ServeHttp;
+use pingora_core::protocols::http::ServerSession;
+use portunus_config::Diagnostic;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+
+/// Refusals shown unless `limit` asks for more or less.
+const DEFAULT_LIMIT: usize = 100;
+
+/// The app behind `admin`.
+pub struct Admin {
+    gateway: Arc<Gateway>,
+    address: SocketAddr,
+}
+
+impl Admin {
+    /// A surface over this process, bound to `address`.
+    pub fn new(gateway: Arc<Gateway>, address: SocketAddr) -> Admin {
+        Admin { gateway, address }
+    }
+
+    fn answers_for(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let name = name.trim_matches(['[', ']']);
+        name.eq_ignore_ascii_case("localhost")
+            || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback() || ip == self.address.ip())
+    }
+
+    /// What is in force, what was refused, what runs.
+    fn status(&self) -> String {
+        let gateway = &self.gateway;
+        let active = gateway.active();
+        let reload = gateway.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = format!(
+            "{{\n\"version\":{},\n\"revision\":{},\n\"serial\":{},\n\"phase\":\"{:?}\",\n\"in_flight\":{},\n\"snapshots_alive\":{},\n",
+            json(env!("CARGO_PKG_VERSION")),
+            json(&active.revision),
+            active.snapshot.serial,
+            gateway.drain.phase(),
+            gateway.drain.in_flight(),
+            gateway.metrics.snapshots_alive.get()
+        );
+        let _ = write!(
+            out,
+            "\"streams\":{},\n\"connections\":{},\n",
+            gateway.metrics.streams.get(),
+            gateway.metrics.connections.get()
+        );
+        let restart: Vec<String> = reload.restart_needed.iter().map(|key| json(key)).collect();
+        let _ = write!(out, "\"restart_needed\":[{}],\n", restart.join(","));
+        let _ = write!(out, "\"refused\":{},\n", diagnostics(&reload.refused));
+        let _ = write!(out, "\"warnings\":{},\n", diagnostics(&reload.warnings));
+        let servers: Vec<String> = active
+            .snapshot
+            .routes
+            .iter()
+            .map(|server| {
+                let upstreams: Vec<String> =
+                    server.upstreams.iter().map(|upstream| json(&upstream.name)).collect();
+                format!("{{\"path\":{},\"upstreams\":[{}]}}", json(&server.path), upstreams.join(","))
+            })
+            .collect();
+        let _ = write!(out, "\"servers\":[{}],\n", servers.join(","));
+        let upstreams: Vec<String> = active
+            .snapshot
+            .upstreams
+            .iter()
+            .map(|upstream| {
+                let pool = active.pool(upstream);
+                let (idle, busy) = pool.map_or((0, 0), |pool| (pool.idle_count(), pool.active_count()));
+                format!(
+                    "{{\"name\":{},\"url\":{},\"connections\":{{\"idle\":{idle},\"active\":{busy}}}}}",
+                    json(&upstream.name),
+                    json(&upstream.url.redacted())
+                )
+            })
+            .collect();
+        let _ = write!(out, "\"upstreams\":[{}]\n}}\n", upstreams.join(","));
+        out
+    }
+
+    fn refusals(&self, query: &str) -> String {
+        let value = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        let limit = value("limit").and_then(|limit| limit.parse().ok()).unwrap_or(DEFAULT_LIMIT);
+        self.gateway.refusals.render(limit, value("id"))
+    }
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let request = session.req_header();
+        let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        if !self.answers_for(host) || request.headers.contains_key(ORIGIN) {
+            return plain(
+                StatusCode::FORBIDDEN,
+                "the admin surface answers for loopback names, and no web page\n",
+            );
+        }
+        if request.method != Method::GET {
+            return plain(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this surface only reads; changes go through the control socket\n",
+            );
+        }
+        let json = |body: String| answer(StatusCode::OK, "application/json", body.into_bytes());
+        match request.uri.path() {
+            "/status" => json(self.status()),
+            "/config" => json(format!(
+                "{:#}\n",
+                portunus_config::redacted(&self.gateway.bootstrap, &self.gateway.active().snapshot)
+            )),
+            "/refusals" => json(self.refusals(request.uri.query().unwrap_or_default())),
+            _ => plain(
+                StatusCode::NOT_FOUND,
+                "here are /status, /config and /refusals?limit=N&id=REQUEST-ID\n",
+            ),
+        }
+    }
+}
+
+fn diagnostics(list: &[Diagnostic]) -> String {
+    let shown: Vec<String> = list
+        .iter()
+        .map(|one| {
+            format!(
+                "{{\"path\":{},\"problem\":{},\"hint\":{}}}",
+                json(&one.path),
+                json(&one.problem),
+                json(&one.hint)
+            )
+        })
+        .collect();
+    format!("[{}]", shown.join(","))
+}

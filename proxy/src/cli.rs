@@ -1,0 +1,108 @@
+//! The command line.
+
+use crate::run::{Process, run};
+use clap::{Parser, Subcommand};
+use portunus_config::{Attempt, ProcessEnvironment, Report, load};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// `EX_CONFIG` of sysexits(3): the configuration is at fault, a restart will not help.
+const BAD_CONFIGURATION: u8 = 78;
+
+/// A gateway in front of every MCP server.
+#[derive(Debug, Parser)]
+#[command(name = "portunus", version, about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Order,
+}
+
+const LONG_ABOUT: &str = "A gateway in front of every MCP server: it reads each JSON-RPC message, holds it to the \
+protocol and to your rules, and passes it on byte for byte.";
+
+const AFTER_HELP: &str = "Exit codes: 0 ended in order, 1 could not start or run, 78 the configuration is at fault.\n\
+Signals: TERM and INT end in order (a second INT at once), HUP reads the configuration again.";
+
+#[derive(Debug, Subcommand)]
+enum Order {
+    /// Run the gateway.
+    Run {
+        /// One-file configuration, bootstrap file, or bundle folder.
+        #[arg(long, short, default_value = "gateway.yaml", value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Run a gateway with demo servers behind it, and say what to try.
+    //Demo(crate::demo_command::DemoArguments),
+    /// Check a configuration file or bundle folder and print everything that is wrong with it.
+    Check {
+        /// File or folder.
+        path: PathBuf,
+    },
+}
+
+/// Runs what the command line asks for.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers, everything else is a mistake.
+            let code = if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            drop(error.print());
+            return code;
+        }
+    };
+    match arguments.command {
+        Order::Run { config } => run_configured(&config),
+        /*Order::Demo(arguments) => match crate::demo_command::process(&arguments) {
+            Ok(process) => finish(run(process)),
+            Err(problem) => fail(&problem),
+        },*/
+        Order::Check { path } => check(&path),
+    }
+}
+
+fn run_configured(config: &Path) -> ExitCode {
+    let attempt = Attempt::new(config, &ProcessEnvironment);
+    match attempt.outcome {
+        Ok(loaded) => {
+            let watched = Some((config.to_owned(), attempt.fingerprint));
+            finish(run(Process { loaded, watched, extra: Vec::new(), ready: Box::new(|_| {}) }))
+        }
+        Err(report) => bad_configuration(config, &report),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of the command")]
+fn check(path: &Path) -> ExitCode {
+    match load(path, &ProcessEnvironment) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                println!("{warning}");
+            }
+            let servers = loaded.snapshot.routes.iter().count();
+            println!("{}: good, revision {}, {servers} server(s)", path.display(), loaded.snapshot.revision);
+            ExitCode::SUCCESS
+        }
+        Err(report) => bad_configuration(path, &report),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "there is no log before there is a configuration")]
+fn bad_configuration(path: &Path, report: &Report) -> ExitCode {
+    eprint!("{report}");
+    eprintln!("{}: {} problem(s); nothing was changed", path.display(), report.0.len());
+    ExitCode::from(BAD_CONFIGURATION)
+}
+
+fn finish(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the log may not have started")]
+fn fail(problem: &str) -> ExitCode {
+    eprintln!("portunus: {problem}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,170 @@
+//! What every message can reach: the snapshot in force and what outlives it.
+
+use crate::access_log::Sink;
+use crate::drain::Drain;
+use crate::estate::{Estate, Pools};
+use crate::identify::Identifier;
+use crate::metrics::Metrics;
+use crate::reaper::Reaper;
+use crate::refusals::Refusals;
+use arc_swap::ArcSwap;
+use portunus_config::{Bootstrap, Carry, Diagnostic, Loaded, Snapshot, Upstream};
+use portunus_filters::Clock;
+use portunus_filters::Pipeline;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// The process, as a message sees it.
+pub struct Gateway {
+    active: ArcSwap<Active>,
+    serials: watch::Sender<u64>,
+    carry: Mutex<Carry>,
+    reaper: Reaper,
+    /// What the process was started with.
+    pub bootstrap: Bootstrap,
+    /// Tables that outlive snapshots.
+    pub estate: Estate,
+    /// Everything that is measured.
+    pub metrics: Arc<Metrics>,
+    /// The last refusals.
+    pub refusals: Refusals,
+    /// Where records go.
+    pub access_log: Sink,
+    /// Where time is read.
+    pub clock: Arc<dyn Clock>,
+    /// The end of the process.
+    pub drain: Arc<Drain>,
+    /// Names requests and callers.
+    pub identifier: Identifier,
+    /// The last configuration that was refused, and what needs a restart.
+    pub reload: Mutex<ReloadState>,
+}
+
+/// What became of the last change of the configuration.
+#[derive(Debug, Default)]
+pub struct ReloadState {
+    /// Diagnostics of a configuration that was refused; empty if the last one is in force.
+    pub refused: Vec<Diagnostic>,
+    /// Keys that changed and wait for a restart.
+    pub restart_needed: Vec<&'static str>,
+    /// Warnings of the configuration in force.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// One snapshot in force, with the pools and filters it runs on.
+pub struct Active {
+    /// What is enforced.
+    pub snapshot: Snapshot,
+    /// The filters, in order.
+    pub pipeline: Pipeline,
+    /// Name of the revision, for records.
+    pub revision: String,
+    pools: Pools,
+    metrics: Arc<Metrics>,
+}
+
+impl Active {
+    fn new(snapshot: Snapshot, pools: Pools, metrics: Arc<Metrics>) -> Active {
+        metrics.snapshots_alive.inc();
+        let revision = snapshot.revision.to_string();
+        Active { snapshot, pipeline: Pipeline::default(), revision, pools, metrics }
+    }
+
+    /// The pool of an upstream of this snapshot.
+    pub fn pool(&self, upstream: &Upstream) -> Option<Arc<crate::upstreams::pool::Pool>> {
+        self.pools.get(&upstream.key).cloned()
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.metrics.snapshots_alive.dec();
+    }
+}
+
+impl Gateway {
+    /// A gateway that enforces `loaded`.
+    ///
+    /// # Errors
+    /// If the access log cannot be opened, a thread not be started or the system has no randomness.
+    pub fn new(loaded: Loaded, clock: Arc<dyn Clock>) -> std::io::Result<Gateway> {
+        let metrics = Arc::new(Metrics::new().map_err(std::io::Error::other)?);
+        let estate = Estate::default();
+        let mut carry = Carry::default();
+        let mut snapshot = loaded.snapshot;
+        carry.activate(&mut snapshot);
+        let pools = estate.reconcile(&snapshot);
+        metrics.resolve(&snapshot);
+        let serial = snapshot.serial;
+        let active = Active::new(snapshot, pools, Arc::clone(&metrics));
+        let gateway = Gateway {
+            active: ArcSwap::from_pointee(active),
+            serials: watch::Sender::new(serial),
+            carry: Mutex::new(carry),
+            reaper: Reaper::start()?,
+            access_log: Sink::open(&loaded.bootstrap.access_log, Arc::clone(&metrics))?,
+            identifier: Identifier::new()?,
+            bootstrap: loaded.bootstrap,
+            estate,
+            metrics,
+            refusals: Refusals::default(),
+            clock,
+            drain: Arc::new(Drain::default()),
+            reload: Mutex::new(ReloadState { warnings: loaded.warnings, ..ReloadState::default() }),
+        };
+        gateway.activated("accepted");
+        Ok(gateway)
+    }
+
+    /// The snapshot in force, for the length of one message.
+    pub fn active(&self) -> Arc<Active> {
+        self.active.load_full()
+    }
+
+    /// Serial numbers of activations, for streams that outlive them.
+    pub fn serials(&self) -> watch::Receiver<u64> {
+        self.serials.subscribe()
+    }
+
+    /// Puts a compiled configuration in force.
+    ///
+    /// What the process cannot change while it runs keeps its old value and is named in the status.
+    pub fn activate(&self, loaded: Loaded) {
+        let restart_needed = self.bootstrap.restart_needed(&loaded.bootstrap);
+        if !restart_needed.is_empty() {
+            tracing::warn!(keys = restart_needed.join(", "), "changed keys take effect at the next start");
+        }
+        let mut snapshot = loaded.snapshot;
+        self.carry.lock().unwrap_or_else(PoisonError::into_inner).activate(&mut snapshot);
+        let serial = snapshot.serial;
+        self.metrics.resolve(&snapshot);
+        let pools = self.estate.reconcile(&snapshot);
+        let active = Arc::new(Active::new(snapshot, pools, Arc::clone(&self.metrics)));
+        tracing::info!(revision = %active.revision, serial, "configuration in force");
+        self.reaper.retire(self.active.swap(active));
+        self.serials.send_replace(serial);
+        *self.reload.lock().unwrap_or_else(PoisonError::into_inner) =
+            ReloadState { refused: Vec::new(), restart_needed, warnings: loaded.warnings };
+        self.activated("accepted");
+    }
+
+    /// Notes a configuration that was refused; the one in force stays.
+    pub fn refuse_configuration(&self, diagnostics: Vec<Diagnostic>) {
+        for diagnostic in &diagnostics {
+            tracing::error!(
+                path = diagnostic.path,
+                problem = diagnostic.problem,
+                hint = diagnostic.hint,
+                "configuration refused"
+            );
+        }
+        self.reload.lock().unwrap_or_else(PoisonError::into_inner).refused = diagnostics;
+        self.metrics.activations.with_label_values(&["refused"]).inc();
+    }
+
+    fn activated(&self, result: &str) {
+        let now = self.clock.now().wall.as_secs();
+        self.metrics.activations.with_label_values(&[result]).inc();
+        self.metrics.activated_at.set(i64::try_from(now).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,64 @@
+//! What runs and outlives snapshots: pools, names, the sweeper.
+//!
+//! After each activation [`Estate::reconcile`] keeps what the new snapshot still uses, adds what is
+//! new and lets go of the rest. A pool that was let go closes with its last call.
+
+use crate::metrics::Metrics;
+use crate::upstreams::dns::Resolver;
+use crate::upstreams::pool::Pool;
+use portunus_config::{Host, Snapshot, Upstream, UpstreamKey};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Pools by upstream.
+pub type Pools = HashMap<UpstreamKey, Arc<Pool>>;
+
+/// The tables that outlive snapshots.
+#[derive(Default)]
+pub struct Estate {
+    pools: Mutex<Pools>,
+    /// Names of upstreams.
+    pub resolver: Arc<Resolver>,
+}
+
+impl Estate {
+    /// Makes the tables fit `snapshot` and gives the pools it needs.
+    pub fn reconcile(&self, snapshot: &Snapshot) -> Pools {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        *pools = snapshot
+            .upstreams
+            .iter()
+            .map(|upstream| {
+                let kept = pools.get(&upstream.key).cloned();
+                (upstream.key, kept.unwrap_or_else(|| Arc::new(Pool::new(upstream))))
+            })
+            .collect();
+        self.resolver.retain(|name| snapshot.upstreams.iter().any(|upstream| is_host(upstream, name)));
+        pools.clone()
+    }
+
+    /// Closes what has been idle for too long at `now`, and measures the tables.
+    pub fn sweep(&self, now: Instant, metrics: &Metrics) {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (mut idle, mut active) = (0, 0);
+        for pool in pools.values() {
+            pool.sweep(now);
+            idle += pool.idle_count();
+            active += pool.active_count();
+        }
+        let sizes = [
+            ("upstream_connections_idle", idle),
+            ("upstream_connections_active", active),
+            ("upstream_pools", pools.len()),
+            ("names", self.resolver.len()),
+        ];
+        for (table, size) in sizes {
+            metrics.tables.with_label_values(&[table]).set(i64::try_from(size).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+fn is_host(upstream: &Upstream, name: &str) -> bool {
+    matches!(&upstream.url.host, Host::Name(host) if host == name)
+}

@@ -1,0 +1,200 @@
+//! Stage 9: the only way out of the process.
+//!
+//! Two entries: [`send`] takes a [`Leg`], which only [`Dispatch::open`] makes, from a `Cleared`;
+//! [`crate::errand::run`] takes a closed list of what the gateway says on its own. A path that
+//! forwards what no filter saw does not compile.
+
+use crate::headers::write_request_head;
+use crate::upstreams::dns::Resolver;
+use crate::upstreams::h1::Fault;
+use crate::upstreams::pool::{Checkout, CheckoutError, Pool};
+use crate::upstreams::wire::{BodyReader, Head};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method};
+use portunus_config::Upstream;
+use portunus_filters::{Cleared, Denial, Reason};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// What a leg takes over from the client's request.
+#[derive(Debug)]
+pub struct Inbound<'a> {
+    /// HTTP method.
+    pub method: &'a Method,
+    /// The client's headers.
+    pub headers: &'a HeaderMap,
+    /// The client's query string.
+    pub query: Option<&'a str>,
+    /// The client's address, for `Forwarded`.
+    pub client: IpAddr,
+    /// Whether the listener's peer may say how the client reached it.
+    pub behind_proxy: bool,
+    /// The id that is logged and answered.
+    pub request_id: &'a str,
+    /// The trace that it belongs to.
+    pub traceparent: &'a str,
+}
+
+/// Turns permissions into legs.
+#[derive(Debug)]
+pub struct Dispatch;
+
+/// The permission to send one message to one upstream, with its bounded retries.
+pub struct Leg {
+    upstream: Arc<Upstream>,
+    pool: Arc<Pool>,
+    head: BytesMut,
+    body: Bytes,
+    repeatable: bool,
+    deadline: Option<Instant>,
+}
+
+/// An answer whose head has arrived.
+pub struct Exchange {
+    /// The head.
+    pub head: Head,
+    /// Where the body ends.
+    pub body: BodyReader,
+    /// The connection it comes on.
+    pub checkout: Checkout,
+    /// When the call as a whole is over, if it has an end.
+    pub deadline: Option<Instant>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub struct Failure {
+    /// What the client is told.
+    pub denial: Denial,
+    /// What the operator is told.
+    pub cause: String,
+    /// The upstream may still be working on the message.
+    pub pending: bool,
+}
+
+impl Dispatch {
+    /// Opens the leg of a message; the permission is consumed.
+    pub fn open(
+        cleared: Cleared,
+        inbound: &Inbound<'_>,
+        upstream: Arc<Upstream>,
+        pool: Arc<Pool>,
+        use_of: Use,
+    ) -> Leg {
+        let body = cleared.into_body();
+        let mut head = BytesMut::with_capacity(1024 + body.len().min(16 * 1024));
+        write_request_head(&mut head, inbound, &upstream, body.len());
+        let total = if use_of.endless { None } else { upstream.timeouts.total };
+        let deadline = total.map(|total| Instant::now() + total);
+        Leg { upstream, pool, head, body, repeatable: use_of.repeatable, deadline }
+    }
+}
+
+/// How a leg may be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Use {
+    /// It may be sent again after the upstream may have read it.
+    pub repeatable: bool,
+    /// Its answer has no end of its own.
+    pub endless: bool,
+}
+
+impl Leg {
+    /// The upstream it leads to.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+}
+
+/// Sends a message and waits for the head of its answer.
+///
+/// A message of which no byte was accepted is sent once more; so is a repeatable one whose
+/// connection ended before a byte of the answer came.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn send(leg: Leg, resolver: &Arc<Resolver>) -> Result<Exchange, Failure> {
+    let first_byte = Instant::now() + leg.upstream.timeouts.first_byte;
+    let until = leg.deadline.map_or(first_byte, |deadline| deadline.min(first_byte));
+    match attempt(&leg, resolver, until, false).await {
+        Err(Attempt::Unread(fault)) => {
+            tracing::debug!(upstream = &*leg.upstream.name, %fault, "sent again on a new connection");
+            attempt(&leg, resolver, until, true).await.map_err(Failure::from)
+        }
+        Err(Attempt::Silent(fault)) if leg.repeatable => {
+            tracing::debug!(upstream = &*leg.upstream.name, %fault, "repeated on a new connection");
+            attempt(&leg, resolver, until, true).await.map_err(Failure::from)
+        }
+        result => result.map_err(Failure::from),
+    }
+}
+
+/// How one attempt failed.
+enum Attempt {
+    Connect(CheckoutError),
+    /// No byte was accepted.
+    Unread(Fault),
+    /// The connection ended before a byte of the answer.
+    Silent(Fault),
+    Broken(Fault),
+    TimedOut(Duration),
+}
+
+async fn attempt(
+    leg: &Leg,
+    resolver: &Arc<Resolver>,
+    until: Instant,
+    fresh: bool,
+) -> Result<Exchange, Attempt> {
+    let mut checkout = leg.pool.checkout(&leg.upstream, resolver, fresh).await.map_err(Attempt::Connect)?;
+    let broken = || Attempt::Broken(Fault::Broken(std::io::ErrorKind::NotConnected.into()));
+    let connection = checkout.connection().ok_or_else(broken)?;
+    let answered = async {
+        connection.send(leg.head.clone(), &leg.body).await?;
+        connection.read_head(false).await
+    };
+    match timeout_at(until, answered).await {
+        Ok(Ok(head)) => {
+            let body = BodyReader::new(head.framing);
+            Ok(Exchange { head, body, checkout, deadline: leg.deadline })
+        }
+        Ok(Err(fault @ Fault::Unsent(_))) => Err(Attempt::Unread(fault)),
+        Ok(Err(fault @ Fault::Silent(_))) => Err(Attempt::Silent(fault)),
+        Ok(Err(fault)) => Err(Attempt::Broken(fault)),
+        Err(_) => Err(Attempt::TimedOut(leg.upstream.timeouts.first_byte)),
+    }
+}
+
+impl From<Attempt> for Failure {
+    fn from(attempt: Attempt) -> Failure {
+        let unavailable = |detail: &'static str| Denial::new(Reason::UpstreamUnavailable, detail);
+        let (denial, cause, pending) = match attempt {
+            Attempt::Connect(CheckoutError::Exhausted) => {
+                (unavailable("the server is busy: try again"), CheckoutError::Exhausted.to_string(), false)
+            }
+            Attempt::Connect(error) => {
+                (unavailable("the server cannot be reached"), error.to_string(), false)
+            }
+            Attempt::Unread(fault) => {
+                (unavailable("the server does not take requests"), fault.to_string(), false)
+            }
+            Attempt::Silent(fault) => {
+                (unavailable("the server broke off without an answer"), fault.to_string(), false)
+            }
+            Attempt::Broken(Fault::Malformed(why)) => {
+                let denial = Denial::new(Reason::UpstreamMalformed, "the server's answer is not valid HTTP");
+                (denial, why.0.to_owned(), false)
+            }
+            Attempt::Broken(fault) => {
+                (unavailable("the server broke off within its answer"), fault.to_string(), false)
+            }
+            Attempt::TimedOut(after) => {
+                let denial = Denial::new(Reason::UpstreamTimeout, "the server did not answer in time");
+                (denial, format!("no answer within {after:?}"), true)
+            }
+        };
+        Failure { denial, cause, pending }
+    }
+}

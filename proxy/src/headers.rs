@@ -1,0 +1,308 @@
+//! Which headers cross the gateway, in either direction.
+//!
+//! What belongs to one hop stays on it (RFC 9110 §7.6.1); what says who the client is, is said once
+//! and by us; credentials go where the configuration sends them and nowhere else.
+
+use crate::forward::Inbound;
+use bytes::{BufMut, BytesMut};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, ORIGIN,
+    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use pingora_http::ResponseHeader;
+use portunus_config::{Credentials, HostPolicy, Upstream};
+use std::net::IpAddr;
+
+/// Writes the head of the request to an upstream.
+pub fn write_request_head(out: &mut BytesMut, inbound: &Inbound<'_>, upstream: &Upstream, body_bytes: usize) {
+    let url = &upstream.url;
+    out.put_slice(inbound.method.as_str().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(url.path.as_bytes());
+    if let Some(query) = inbound.query {
+        out.put_u8(if url.path.contains('?') { b'&' } else { b'?' });
+        out.put_slice(query.as_bytes());
+    }
+    out.put_slice(b" HTTP/1.1\r\n");
+    let kept_host = inbound.headers.get(HOST).filter(|_| upstream.host == HostPolicy::Preserve);
+    put(out, "host", kept_host.map_or(url.authority.as_bytes(), HeaderValue::as_bytes));
+    let hop = hop_tokens(inbound.headers);
+    for (name, value) in inbound.headers {
+        if goes_up(name, upstream, &hop) {
+            put(out, name.as_str(), value.as_bytes());
+        }
+    }
+    put(out, "accept-encoding", b"identity");
+    put(out, "forwarded", forwarded(inbound).as_bytes());
+    put(out, "x-request-id", inbound.request_id.as_bytes());
+    put(out, "traceparent", inbound.traceparent.as_bytes());
+    for (name, value) in &upstream.headers.set {
+        put(out, name.as_str(), value.as_bytes());
+    }
+    if let Credentials::Header { name, value } = &upstream.credentials {
+        put(out, name.as_str(), value.expose().as_bytes());
+    }
+    if inbound.method == Method::POST {
+        put(out, "content-length", body_bytes.to_string().as_bytes());
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// Values come from parsed headers, a checked configuration or our own text: none holds CR or LF.
+fn put(out: &mut BytesMut, name: &str, value: &[u8]) {
+    out.put_slice(name.as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
+fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
+    let credential = *name == AUTHORIZATION || *name == COOKIE;
+    if credential && !matches!(upstream.credentials, Credentials::Passthrough) {
+        return false;
+    }
+    let ours = [HOST, CONTENT_LENGTH, EXPECT, ACCEPT_ENCODING, FORWARDED];
+    let text = name.as_str();
+    // `Origin` was checked here against our hosts; next to another Host it would only mislead.
+    let origin = *name == ORIGIN && upstream.host != HostPolicy::Preserve;
+    let claims =
+        text.starts_with("x-forwarded-") || matches!(text, "x-real-ip" | "x-request-id" | "traceparent");
+    let sets = upstream.headers.set.iter().any(|(set, _)| set == name)
+        || matches!(&upstream.credentials, Credentials::Header { name: set, .. } if set == name);
+    !(ours.contains(name)
+        || origin
+        || claims
+        || sets
+        || is_hop(name)
+        || hop.contains(name)
+        || upstream.headers.remove.contains(name))
+}
+
+/// One clean `Forwarded` element (RFC 7239).
+fn forwarded(inbound: &Inbound<'_>) -> String {
+    let client = match inbound.client {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("\"[{ip}]\""),
+    };
+    let said = |name| {
+        let value = inbound.headers.get(name).filter(|_| inbound.behind_proxy)?;
+        value.to_str().ok().filter(|text| !text.contains(['"', '\\', ';', ',']))
+    };
+    let proto =
+        said("x-forwarded-proto").filter(|proto| matches!(*proto, "http" | "https")).unwrap_or("http");
+    let own_host = inbound.headers.get(HOST).and_then(|host| host.to_str().ok());
+    match said("x-forwarded-host").or(own_host).filter(|host| !host.contains(['"', '\\'])) {
+        Some(host) => format!("for={client};host=\"{host}\";proto={proto}"),
+        None => format!("for={client};proto={proto}"),
+    }
+}
+
+/// What the gateway adds to every answer of one request.
+#[derive(Debug)]
+pub struct Stamp<'a> {
+    /// The id that is logged and answered.
+    pub request_id: &'a str,
+    /// The origin that may read the answer, if the request named a listed one.
+    pub origin: Option<&'a HeaderValue>,
+}
+
+impl Stamp<'_> {
+    /// Adds the gateway's own headers.
+    ///
+    /// # Errors
+    /// If a value is no header value; none of ours is.
+    pub fn put(&self, head: &mut ResponseHeader) -> pingora_core::Result<()> {
+        head.insert_header("Portunus-Request-Id", self.request_id)?;
+        if let Some(origin) = self.origin {
+            head.insert_header("Access-Control-Allow-Origin", origin.clone())?;
+            head.insert_header(
+                "Access-Control-Expose-Headers",
+                "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After, Portunus-Request-Id, Portunus-Outcome",
+            )?;
+            head.append_header(VARY, "Origin")?;
+        }
+        Ok(())
+    }
+}
+
+/// The head of the answer to the client, from the upstream's.
+///
+/// # Errors
+/// If the status or a header cannot be represented.
+pub fn response_head(
+    status: u16,
+    headers: &HeaderMap,
+    upstream: &Upstream,
+) -> pingora_core::Result<ResponseHeader> {
+    let mut head = ResponseHeader::build_no_case(status, Some(headers.len() + 6))?;
+    let hop = hop_tokens(headers);
+    for (name, value) in headers {
+        if goes_down(name, upstream, &hop) {
+            head.append_header(name.clone(), value.clone())?;
+        }
+    }
+    Ok(head)
+}
+
+fn goes_down(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
+    let text = name.as_str();
+    let ours =
+        text.starts_with("access-control-") || text.starts_with("portunus-") || *name == CONTENT_LENGTH;
+    let cookie = *name == SET_COOKIE && !matches!(upstream.credentials, Credentials::Passthrough);
+    !(ours || cookie || is_hop(name) || hop.contains(name))
+}
+
+fn is_hop(name: &HeaderName) -> bool {
+    [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
+        || matches!(
+            name.as_str(),
+            "keep-alive" | "proxy-connection" | "proxy-authenticate" | "proxy-authorization"
+        )
+}
+
+/// Names that `Connection` declares to belong to the hop.
+fn hop_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        // Naming one of these here would strip what the protocol needs.
+        .filter(|name| {
+            !name.as_str().starts_with("mcp-")
+                && !matches!(name.as_str(), "content-type" | "accept" | "authorization")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portunus_config::{Snapshot, load_text};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    struct Variables;
+
+    impl portunus_config::Environment for Variables {
+        fn variable(&self, name: &str) -> Option<String> {
+            (name == "TOKEN").then(|| "s3cret".to_owned())
+        }
+        fn file(&self, path: &Path) -> std::io::Result<String> {
+            std::fs::read_to_string(path)
+        }
+    }
+
+    fn upstream(more: &str) -> Arc<Upstream> {
+        let text = format!(
+            "version: 1\nlisten: 127.0.0.1:0\nupstreams:\n  up: {{ url: \"http://127.0.0.1:9/base\"{more} }}\nservers:\n  /mcp: up\n"
+        );
+        let loaded = load_text(&text, Path::new("gateway.yaml"), &Variables).unwrap();
+        let Snapshot { upstreams, .. } = loaded.snapshot;
+        Arc::clone(&upstreams[0])
+    }
+
+    fn written(upstream: &Upstream, fields: &[(&'static str, &'static str)], behind_proxy: bool) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        let inbound = Inbound {
+            method: &Method::POST,
+            headers: &headers,
+            query: Some("a=1"),
+            client: "198.51.100.7".parse().unwrap(),
+            behind_proxy,
+            request_id: "r-1",
+            traceparent: "00-a-b-00",
+        };
+        let mut out = BytesMut::new();
+        write_request_head(&mut out, &inbound, upstream, 5);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_request_keeps_what_is_end_to_end_and_nothing_else() {
+        let fields = [
+            ("host", "gw.example"),
+            ("mcp-session-id", "s-1"),
+            ("accept", "application/json, text/event-stream"),
+            ("connection", "keep-alive, x-hop, mcp-session-id"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
+            ("authorization", "Bearer client"),
+            ("cookie", "c=1"),
+            ("origin", "http://gw.example"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+            ("content-length", "999"),
+            ("accept-encoding", "gzip"),
+        ];
+        let expected = "POST /base?a=1 HTTP/1.1\r\nhost: 127.0.0.1:9\r\nmcp-session-id: s-1\r\n\
+            accept: application/json, text/event-stream\r\naccept-encoding: identity\r\n\
+            forwarded: for=198.51.100.7;host=\"gw.example\";proto=http\r\nx-request-id: r-1\r\n\
+            traceparent: 00-a-b-00\r\ncontent-length: 5\r\n\r\n";
+        assert_eq!(written(&upstream(""), &fields, false), expected);
+    }
+
+    #[test]
+    fn credentials_go_where_the_configuration_sends_them() {
+        let shown = [("host", "gw"), ("authorization", "Bearer client")];
+        let cases = [
+            ("none", "", None),
+            ("reference", ", credentials: { bearer: \"env:TOKEN\" }", Some("authorization: Bearer s3cret")),
+            ("passthrough", ", credentials: passthrough", Some("authorization: Bearer client")),
+        ];
+        for (name, more, expected) in cases {
+            let head = written(&upstream(more), &shown, false);
+            let line = head.lines().find(|line| line.starts_with("authorization"));
+            assert_eq!(line, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_is_kept_in_one_clean_element() {
+        let fields =
+            [("host", "gw"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "mcp.example.com")];
+        let trusted = written(&upstream(""), &fields, true);
+        assert!(
+            trusted.contains("forwarded: for=198.51.100.7;host=\"mcp.example.com\";proto=https\r\n"),
+            "{trusted}"
+        );
+        let stranger = written(&upstream(""), &fields, false);
+        assert!(stranger.contains("host=\"gw\";proto=http\r\n"), "{stranger}");
+    }
+
+    #[test]
+    fn preserved_hosts_keep_their_origin() {
+        let fields = [("host", "gw.example"), ("origin", "http://gw.example")];
+        let head = written(&upstream(", host: preserve"), &fields, false);
+        assert!(
+            head.contains("\r\nhost: gw.example\r\n") && head.contains("\r\norigin: http://gw.example\r\n"),
+            "{head}"
+        );
+    }
+
+    #[test]
+    fn an_answer_loses_what_belongs_to_the_hop_or_to_us() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("content-type", "text/event-stream"),
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+            ("access-control-allow-origin", "*"),
+            ("portunus-outcome", "forged"),
+            ("set-cookie", "a=1"),
+            ("mcp-session-id", "s-1"),
+        ] {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        let head = response_head(200, &headers, &upstream("")).unwrap();
+        let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-type", "mcp-session-id"]);
+    }
+}

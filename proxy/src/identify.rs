@@ -1,0 +1,260 @@
+//! Who calls, and under which id the call is known.
+//!
+//! The client's address is the right-most hop that is not a trusted proxy; what anybody else says
+//! about it is dropped. What a client shows as a credential becomes a keyed digest that keeps
+//! callers apart and allows nothing.
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, FORWARDED};
+use ipnet::IpNet;
+use portunus_filters::Identity;
+use portunus_filters::identity::Digest;
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Longest request id that is taken over from a client.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Names requests and callers; its key and prefix live as long as the process.
+pub struct Identifier {
+    key: hmac::Key,
+    prefix: String,
+    next: AtomicU64,
+    random: SystemRandom,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The client.
+    pub client: IpAddr,
+    /// Whether the peer is a proxy that is trusted to say so.
+    pub behind_proxy: bool,
+}
+
+/// The trace that a request belongs to (W3C Trace Context).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// The value that goes upstream.
+    pub parent: String,
+}
+
+impl Trace {
+    /// The 32 hex digits of the trace.
+    pub fn id(&self) -> &str {
+        self.parent.get(3..35).unwrap_or_default()
+    }
+}
+
+impl Identifier {
+    /// A new key and prefix.
+    ///
+    /// # Errors
+    /// If the system has no randomness.
+    pub fn new() -> std::io::Result<Identifier> {
+        let random = SystemRandom::new();
+        let failed = |_| std::io::Error::other("the system has no randomness");
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &random).map_err(failed)?;
+        let mut prefix = [0; 5];
+        random.fill(&mut prefix).map_err(failed)?;
+        Ok(Identifier { key, prefix: hex(&prefix), next: AtomicU64::new(1), random })
+    }
+
+    /// The id of a request: the client's own `X-Request-Id` if it is one plain token, else a new one.
+    pub fn request_id(&self, headers: &HeaderMap) -> Arc<str> {
+        let offered = headers.get("x-request-id").and_then(|value| value.to_str().ok());
+        match offered.filter(|id| is_token(id)) {
+            Some(id) => id.into(),
+            None => format!("{}-{:x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed)).into(),
+        }
+    }
+
+    /// The trace that the client names, or a new one.
+    pub fn trace(&self, headers: &HeaderMap) -> Trace {
+        let offered = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        match offered.filter(|value| is_traceparent(value)) {
+            Some(value) => Trace { parent: value.to_owned() },
+            None => {
+                let mut bytes = [0; 24];
+                // Without randomness the trace is all zeroes, which every collector drops as invalid.
+                let _ = self.random.fill(&mut bytes);
+                Trace { parent: format!("00-{}-{}-00", hex(&bytes[..16]), hex(&bytes[16..])) }
+            }
+        }
+    }
+
+    /// The caller, from what it shows.
+    pub fn identity(&self, headers: &HeaderMap, source: IpAddr) -> Identity {
+        match headers.get(AUTHORIZATION) {
+            Some(shown) => {
+                let tag = hmac::sign(&self.key, shown.as_bytes());
+                let mut digest = [0; 16];
+                digest.copy_from_slice(&tag.as_ref()[..16]);
+                Identity::Presented { digest: Digest(digest) }
+            }
+            None => Identity::Anonymous { source },
+        }
+    }
+}
+
+/// The client behind `peer`, by the hops that trusted proxies added.
+pub fn source(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Source {
+    let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
+    let peer = peer.to_canonical();
+    if !is_trusted(&peer) {
+        return Source { client: peer, behind_proxy: false };
+    }
+    let mut client = peer;
+    for hop in hops(headers).iter().rev() {
+        // A hop that cannot be read ends the chain: what lies behind it is hearsay.
+        let Some(ip) = address(hop) else { break };
+        client = ip;
+        if !is_trusted(&ip) {
+            break;
+        }
+    }
+    Source { client, behind_proxy: true }
+}
+
+/// The hops in the order in which they were added.
+fn hops(headers: &HeaderMap) -> Vec<String> {
+    let values = |name: &str| -> Vec<String> {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(|hop| hop.trim().to_owned())
+            .collect()
+    };
+    if headers.contains_key("x-forwarded-for") {
+        return values("x-forwarded-for");
+    }
+    values(FORWARDED.as_str())
+        .iter()
+        .map(|element| {
+            let node = element.split(';').find_map(|pair| {
+                let (name, value) = pair.split_once('=')?;
+                name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"').to_owned())
+            });
+            node.unwrap_or_default()
+        })
+        .collect()
+}
+
+/// An address with or without brackets and port.
+fn address(hop: &str) -> Option<IpAddr> {
+    let bracketed = hop.strip_prefix('[').and_then(|rest| rest.split(']').next());
+    let bare =
+        bracketed.or_else(|| hop.split_once(':').filter(|(_, port)| !port.contains(':')).map(|(ip, _)| ip));
+    bare.unwrap_or(hop).parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
+
+fn is_token(id: &str) -> bool {
+    (1..=MAX_REQUEST_ID).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(&byte))
+}
+
+fn is_traceparent(value: &str) -> bool {
+    let parts: Vec<&str> = value.split('-').collect();
+    let [version, trace, parent, flags] = parts.as_slice() else { return false };
+    let is_hex = |text: &str, length: usize| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_set = |text: &str| text.bytes().any(|byte| byte != b'0');
+    *version == "00"
+        && is_hex(trace, 32)
+        && is_set(trace)
+        && is_hex(parent, 16)
+        && is_set(parent)
+        && is_hex(flags, 2)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        // Writing to a `String` cannot fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_client_is_the_right_most_hop_that_is_not_trusted() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
+        let xff = |value| headers(&[("x-forwarded-for", value)]);
+        let forwarded = |value| headers(&[("forwarded", value)]);
+        let cases = [
+            ("stranger's claim", "203.0.113.7", xff("1.2.3.4"), "203.0.113.7"),
+            ("one proxy", "10.0.0.1", xff("198.51.100.9"), "198.51.100.9"),
+            ("two proxies", "10.0.0.1", xff("198.51.100.9, 10.0.0.2"), "198.51.100.9"),
+            ("forged left part", "10.0.0.1", xff("6.6.6.6, 198.51.100.9"), "198.51.100.9"),
+            ("all trusted", "10.0.0.1", xff("10.0.0.3, 10.0.0.2"), "10.0.0.3"),
+            ("unreadable hop", "10.0.0.1", xff("198.51.100.9, unknown, 10.0.0.2"), "10.0.0.2"),
+            ("with a port", "10.0.0.1", xff("198.51.100.9:4711"), "198.51.100.9"),
+            (
+                "forwarded",
+                "10.0.0.1",
+                forwarded("for=198.51.100.9;proto=https, for=\"[::1]\""),
+                "198.51.100.9",
+            ),
+            ("IPv6 with a port", "10.0.0.1", forwarded("For=\"[2001:db8::7]:99\""), "2001:db8::7"),
+            ("no header", "10.0.0.1", HeaderMap::new(), "10.0.0.1"),
+            ("mapped peer", "::ffff:10.0.0.1", xff("198.51.100.9"), "198.51.100.9"),
+        ];
+        for (name, peer, headers, expected) in cases {
+            let found = source(peer.parse().unwrap(), &headers, &trusted);
+            assert_eq!(found.client, expected.parse::<IpAddr>().unwrap(), "{name}");
+        }
+    }
+
+    #[test]
+    fn request_ids_are_joined_only_if_they_are_tokens() {
+        let identifier = Identifier::new().unwrap();
+        assert_eq!(&*identifier.request_id(&headers(&[("x-request-id", "abc-1")])), "abc-1");
+        for bad in ["", "a b", "<x>", "a\"b"] {
+            assert_ne!(&*identifier.request_id(&headers(&[("x-request-id", bad)])), bad);
+        }
+        let fresh = HeaderMap::new();
+        assert_ne!(identifier.request_id(&fresh), identifier.request_id(&fresh));
+    }
+
+    #[test]
+    fn traces_are_joined_if_valid_and_made_otherwise() {
+        let identifier = Identifier::new().unwrap();
+        let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let trace = identifier.trace(&headers(&[("traceparent", valid)]));
+        assert_eq!((trace.parent.as_str(), trace.id()), (valid, "4bf92f3577b34da6a3ce929d0e0e4736"));
+        for bad in [
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "garbage",
+            "00-4BF92F3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            let made = identifier.trace(&headers(&[("traceparent", bad)]));
+            assert!(made.parent != bad && is_traceparent(&made.parent), "{}", made.parent);
+        }
+    }
+
+    #[test]
+    fn a_credential_becomes_a_digest_that_only_this_process_knows() {
+        let shown = headers(&[("authorization", "Bearer secret-token")]);
+        let ip: IpAddr = "::1".parse().unwrap();
+        let (one, other) = (Identifier::new().unwrap(), Identifier::new().unwrap());
+        assert_eq!(one.identity(&shown, ip), one.identity(&shown, ip));
+        assert_ne!(one.identity(&shown, ip), other.identity(&shown, ip));
+        assert!(!format!("{:?}", one.identity(&shown, ip)).contains("secret"));
+        assert_eq!(one.identity(&HeaderMap::new(), ip), Identity::Anonymous { source: ip });
+    }
+}

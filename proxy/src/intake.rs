@@ -1,0 +1,286 @@
+//! Stage 3: from a request's headers and body to a message that is well-formed.
+//!
+//! Methods, media types, codings and sizes are judged before the body is read where that is
+//! possible; parsing and the agreement of headers and body are the filters crate's.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::{HeaderMap, Method};
+use pingora_core::protocols::http::ServerSession;
+use portunus_filters::mcp::Bounds;
+use portunus_filters::mcp::headers::Mirror;
+use portunus_filters::mcp::{Id, LateId, Revision};
+use portunus_filters::message::{Reading, Unreadable, read};
+use portunus_filters::{Denial, Era, Kind, Message, Reason};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// First allocation for a body whose length is not declared.
+const BODY_BYTES: usize = 8 * 1024;
+
+/// Why there is no body.
+pub enum BodyFault {
+    /// It is refused; the id if it was found on the way.
+    Denied(Denial, Option<Id>),
+    /// The client went away.
+    Gone,
+}
+
+/// What the HTTP method asks for.
+///
+/// # Errors
+/// [`Reason::MethodNotAllowed`].
+pub fn kind_of(method: &Method) -> Result<Option<Kind>, Denial> {
+    match *method {
+        Method::POST => Ok(None),
+        Method::GET => Ok(Some(Kind::Stream)),
+        Method::DELETE => Ok(Some(Kind::End)),
+        _ => Err(Denial::new(Reason::MethodNotAllowed, "an MCP endpoint takes POST, GET and DELETE")),
+    }
+}
+
+/// Judges what a POST declares about itself.
+///
+/// # Errors
+/// [`Reason::UnsupportedMediaType`], [`Reason::NotAcceptable`], [`Reason::HeaderMismatch`] for a
+/// mirrored header that is sent twice.
+pub fn declared(headers: &HeaderMap) -> Result<(), Denial> {
+    let media = |detail| Err(Denial::new(Reason::UnsupportedMediaType, detail));
+    let Some(content_type) = headers.get(CONTENT_TYPE) else {
+        return media("the Content-Type must be application/json");
+    };
+    if !is_json(content_type.as_bytes()) {
+        return media("the Content-Type must be application/json in UTF-8");
+    }
+    if headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return media("send the body without a content coding");
+    }
+    if headers.contains_key(ACCEPT) && !accepts_mcp(headers) {
+        return Err(Denial::new(Reason::NotAcceptable, "accept application/json and text/event-stream"));
+    }
+    singular(headers)
+}
+
+/// Headers that decide something must not be there twice.
+///
+/// # Errors
+/// [`Reason::HeaderMismatch`].
+pub fn singular(headers: &HeaderMap) -> Result<(), Denial> {
+    for name in
+        ["mcp-protocol-version", "mcp-method", "mcp-name", "mcp-session-id", "content-type", "last-event-id"]
+    {
+        if headers.get_all(name).iter().nth(1).is_some() {
+            return Err(Denial::new(Reason::HeaderMismatch, format!("the `{name}` header is sent twice")));
+        }
+    }
+    Ok(())
+}
+
+/// Reads the body within its limits.
+///
+/// A legacy client understands a refusal only under its request's id, so of a body that is too
+/// large up to twice the limit is read on, without keeping it, to find that id.
+///
+/// # Errors
+/// [`BodyFault`].
+pub async fn body(
+    session: &mut ServerSession,
+    limit: usize,
+    within: Duration,
+    era: Era,
+) -> Result<Bytes, BodyFault> {
+    let late = Denial::new(Reason::RequestTimeout, "the body did not arrive in time");
+    match timeout(within, collect(session, limit, era)).await {
+        Ok(result) => result,
+        Err(_) => Err(BodyFault::Denied(late, None)),
+    }
+}
+
+async fn collect(session: &mut ServerSession, limit: usize, era: Era) -> Result<Bytes, BodyFault> {
+    let headers = &session.req_header().headers;
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared
+        .is_some_and(|length| length > limit.saturating_mul(2) || (length > limit && era == Era::Modern))
+    {
+        return Err(BodyFault::Denied(too_large(limit), None));
+    }
+    if headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        session.write_continue_response().await.map_err(|_| BodyFault::Gone)?;
+    }
+    let mut whole = BytesMut::with_capacity(declared.unwrap_or(BODY_BYTES).min(limit));
+    while let Some(chunk) = session.read_request_body().await.map_err(|error| fault(&error))? {
+        if whole.len() + chunk.len() > limit {
+            return Err(oversize(session, &whole, chunk, limit, era).await);
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
+}
+
+async fn oversize(
+    session: &mut ServerSession,
+    kept: &[u8],
+    chunk: Bytes,
+    limit: usize,
+    era: Era,
+) -> BodyFault {
+    if era == Era::Modern {
+        return BodyFault::Denied(too_large(limit), None);
+    }
+    let mut finder = LateId::default();
+    finder.push(kept);
+    finder.push(&chunk);
+    let mut seen = kept.len() + chunk.len();
+    while let Ok(Some(chunk)) = session.read_request_body().await {
+        seen += chunk.len();
+        if seen > limit.saturating_mul(2) {
+            return BodyFault::Denied(too_large(limit), None);
+        }
+        finder.push(&chunk);
+    }
+    BodyFault::Denied(too_large(limit), finder.finish())
+}
+
+/// Reads and drops what the client still sends, so that its connection can be kept; gives up
+/// beyond `limit` bytes.
+pub async fn discard(session: &mut ServerSession, limit: usize, within: Duration) -> bool {
+    if session.req_header().headers.contains_key(EXPECT) && !session.is_body_done() {
+        return false;
+    }
+    let dropped = async {
+        let mut seen = 0;
+        loop {
+            match session.read_request_body().await {
+                Ok(Some(chunk)) => seen += chunk.len(),
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+            if seen > limit {
+                return false;
+            }
+        }
+    };
+    timeout(within, dropped).await.unwrap_or(false)
+}
+
+/// Reads the message of a POST.
+///
+/// # Errors
+/// As [`read`].
+pub fn message(body: &Bytes, headers: &HeaderMap, bounds: &Bounds) -> Result<Reading, Box<Unreadable>> {
+    read(body, bounds, &mirror(headers), &Revision::ALL)
+}
+
+/// The message that a GET or DELETE stands for.
+pub fn bodiless(kind: Kind, headers: &HeaderMap) -> Message {
+    Message::bodiless(kind, mirror(headers).version.and_then(Revision::parse))
+}
+
+/// The era that the headers alone suggest.
+pub fn likely_era(headers: &HeaderMap) -> Era {
+    mirror(headers).version.and_then(Revision::parse).map_or(Era::Legacy, Revision::era)
+}
+
+fn mirror(headers: &HeaderMap) -> Mirror<'_> {
+    let text = |name| headers.get(name).map(|value| value.to_str().map_or("", str::trim));
+    Mirror { version: text("mcp-protocol-version"), method: text("mcp-method"), name: text("mcp-name") }
+}
+
+fn is_json(content_type: &[u8]) -> bool {
+    let mut parts = content_type.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+    parts.next().is_some_and(|media| media.eq_ignore_ascii_case(b"application/json"))
+        && parts.all(|parameter| {
+            let lower = parameter.to_ascii_lowercase();
+            !lower.starts_with(b"charset") || matches!(&lower[..], b"charset=utf-8" | b"charset=\"utf-8\"")
+        })
+}
+
+fn accepts_mcp(headers: &HeaderMap) -> bool {
+    const TAKEN: [&[u8]; 5] =
+        [b"application/json", b"text/event-stream", b"application/*", b"text/*", b"*/*"];
+    headers
+        .get_all(ACCEPT)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|range| range.split(|&byte| byte == b';').next())
+        .any(|range| TAKEN.iter().any(|taken| range.trim_ascii().eq_ignore_ascii_case(taken)))
+}
+
+fn too_large(limit: usize) -> Denial {
+    Denial::new(Reason::BodyTooLarge, format!("the body exceeds {limit} bytes"))
+        .with("limitBytes", limit.to_string())
+}
+
+/// A body that broke off: by its own framing, or with its connection.
+fn fault(error: &pingora_core::Error) -> BodyFault {
+    use pingora_core::ErrorType;
+    match error.etype() {
+        ErrorType::ReadTimedout => {
+            BodyFault::Denied(Denial::new(Reason::RequestTimeout, "the body did not arrive in time"), None)
+        }
+        ErrorType::ConnectionClosed | ErrorType::ReadError => BodyFault::Gone,
+        _ => BodyFault::Denied(Denial::new(Reason::MalformedHttp, "the body's framing is broken"), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn a_post_declares_what_it_carries() {
+        let json = ("content-type", "application/json");
+        let media = Err(Reason::UnsupportedMediaType);
+        let cases: &[(&str, HeaderMap, Result<(), Reason>)] = &[
+            ("plain", headers(&[json]), Ok(())),
+            ("charset", headers(&[("content-type", "Application/JSON; charset=UTF-8")]), Ok(())),
+            ("another charset", headers(&[("content-type", "application/json; charset=utf-16")]), media),
+            ("a form", headers(&[("content-type", "text/plain")]), media),
+            ("nothing", headers(&[]), media),
+            ("compressed", headers(&[json, ("content-encoding", "gzip")]), media),
+            ("identity", headers(&[json, ("content-encoding", "identity")]), Ok(())),
+            ("both accepted", headers(&[json, ("accept", "application/json, text/event-stream")]), Ok(())),
+            ("anything accepted", headers(&[json, ("accept", "text/html, */*;q=0.1")]), Ok(())),
+            (
+                "nothing of ours accepted",
+                headers(&[json, ("accept", "text/html")]),
+                Err(Reason::NotAcceptable),
+            ),
+            (
+                "two names",
+                headers(&[json, ("mcp-name", "a"), ("mcp-name", "b")]),
+                Err(Reason::HeaderMismatch),
+            ),
+        ];
+        for (name, headers, expected) in cases {
+            assert_eq!(declared(headers).map_err(|denial| denial.reason), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_three_methods_mean_something() {
+        assert_eq!(kind_of(&Method::POST), Ok(None));
+        assert_eq!(kind_of(&Method::GET), Ok(Some(Kind::Stream)));
+        assert_eq!(kind_of(&Method::DELETE), Ok(Some(Kind::End)));
+        for method in [Method::PUT, Method::HEAD, Method::PATCH, Method::TRACE, Method::CONNECT] {
+            assert_eq!(
+                kind_of(&method).map_err(|denial| denial.reason),
+                Err(Reason::MethodNotAllowed),
+                "{method}"
+            );
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The data plane: Pingora around the filters and the configuration.
+//!
+//! Read a request downward: [`edge`] (connections, raw checks) → [`serve`] (the stages in order) →
+//! [`intake`] → `filters` → [`forward`] → [`respond`]; refusals become answers in [`reply`], records
+//! in [`outcome`]. What outlives a message is in [`context`] and [`estate`].
+//!
+//! Deliberately absent: decisions. What may pass is the filters' business, what is configured is
+//! the configuration crate's; this crate moves bytes.
+
+pub mod access_log;
+pub mod admin;
+pub mod cli;
+pub mod clock;
+pub mod context;
+pub mod control;
+//pub mod demo;
+//pub mod demo_command;
+pub mod drain;
+pub mod edge;
+pub mod errand;
+pub mod estate;
+pub mod forward;
+pub mod head;
+pub mod headers;
+pub mod identify;
+pub mod intake;
+pub mod listeners;
+pub mod log;
+pub mod metrics;
+pub mod outcome;
+pub mod readiness;
+pub mod reaper;
+pub mod refusals;
+pub mod reply;
+pub mod respond;
+pub mod run;
+pub mod serve;
+pub mod telemetry;
+pub mod text;
+pub mod upstreams;
+pub mod watch;

@@ -1,0 +1,326 @@
+//! Counters, gauges and histograms, and their names.
+//!
+//! Handles with labels are resolved when a snapshot is built; a call only adds to them. A tool's
+//! name becomes a label only after its server answered a call of it well, and only the first
+//! [`MAX_TOOL_LABELS`] of a server do: names that callers make up are counted under `other`.
+
+use portunus_config::{Snapshot, VirtualServer};
+use portunus_filters::Reason;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Tool names per virtual server that get a label of their own.
+pub const MAX_TOOL_LABELS: usize = 512;
+
+/// The outcome of a call, as `mcp_requests_total` counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Answered by the upstream.
+    Ok,
+    /// Refused by a rule about the caller.
+    Denied,
+    /// Malformed, contradictory or out of bounds.
+    Invalid,
+    /// The upstream failed.
+    UpstreamError,
+    /// The upstream did not answer in time.
+    Timeout,
+    /// The client went away.
+    Cancelled,
+    /// The upstream answered with a JSON-RPC error.
+    Error,
+}
+
+impl Status {
+    /// Label values, in the order of the variants.
+    const ALL: [Status; 7] = [
+        Status::Ok,
+        Status::Denied,
+        Status::Invalid,
+        Status::UpstreamError,
+        Status::Timeout,
+        Status::Cancelled,
+        Status::Error,
+    ];
+
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Denied => "denied",
+            Status::Invalid => "invalid",
+            Status::UpstreamError => "upstream_error",
+            Status::Timeout => "timeout",
+            Status::Cancelled => "cancelled",
+            Status::Error => "error",
+        }
+    }
+}
+
+impl From<Reason> for Status {
+    fn from(reason: Reason) -> Status {
+        match reason {
+            Reason::ForbiddenHost | Reason::ForbiddenOrigin | Reason::Overloaded | Reason::Draining => {
+                Status::Denied
+            }
+            Reason::UpstreamUnavailable
+            | Reason::UpstreamMalformed
+            | Reason::UpstreamUnauthorized
+            | Reason::RouteRemoved => Status::UpstreamError,
+            Reason::UpstreamTimeout => Status::Timeout,
+            Reason::MalformedHttp
+            | Reason::HeadersTooLarge
+            | Reason::RequestTimeout
+            | Reason::UnknownRoute
+            | Reason::MethodNotAllowed
+            | Reason::UnsupportedMediaType
+            | Reason::NotAcceptable
+            | Reason::BodyTooLarge
+            | Reason::ParseError
+            | Reason::InvalidRequest
+            | Reason::BoundsExceeded
+            | Reason::HeaderMismatch
+            | Reason::UnsupportedVersion
+            | Reason::InvalidEnvelope => Status::Invalid,
+        }
+    }
+}
+
+/// Stages whose time is measured.
+#[derive(Clone, Copy, Debug)]
+pub enum Stage {
+    /// Reading and parsing the body.
+    Intake,
+    /// Virtual server and upstream.
+    Resolve,
+    /// The filters.
+    Filters,
+    /// Until the head of the upstream's answer.
+    Forward,
+    /// Until the last byte of the answer was written.
+    Respond,
+}
+
+/// Everything that is measured.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    errors: IntCounterVec,
+    denials: HashMap<Reason, IntCounter>,
+    stages: [Histogram; 5],
+    active: IntGaugeVec,
+    pending: IntGaugeVec,
+    connections_refused: IntCounter,
+    /// Connections that clients hold.
+    pub connections: IntGauge,
+    /// Streams without an end of their own: GET and `subscriptions/listen`.
+    pub streams: IntGauge,
+    /// Snapshots that something still holds.
+    pub snapshots_alive: IntGauge,
+    /// Activations of a configuration, by result.
+    pub activations: IntCounterVec,
+    /// Unix time of the last activation, in seconds.
+    pub activated_at: IntGauge,
+    /// Records that the access log could not take.
+    pub records_dropped: IntCounter,
+    /// What the gateway said to upstreams on its own.
+    pub errands: IntCounterVec,
+    /// Sizes of the tables that outlive messages.
+    pub tables: IntGaugeVec,
+    servers: RwLock<HashMap<Arc<str>, Arc<ServerMetrics>>>,
+}
+
+/// Handles of one virtual server.
+pub struct ServerMetrics {
+    name: Arc<str>,
+    /// Connections to its upstream that are at work.
+    pub active: IntGauge,
+    /// Calls that wait for an answer.
+    pub pending: IntGauge,
+    other: Arc<ToolMetrics>,
+    tools: RwLock<HashMap<Box<str>, Arc<ToolMetrics>>>,
+}
+
+/// Handles of one tool.
+pub struct ToolMetrics {
+    requests: [IntCounter; Status::ALL.len()],
+    duration: Histogram,
+}
+
+impl ToolMetrics {
+    /// Counts one finished call.
+    pub fn count(&self, status: Status, seconds: f64) {
+        if let Some(position) = Status::ALL.iter().position(|one| *one == status) {
+            self.requests[position].inc();
+        }
+        self.duration.observe(seconds);
+    }
+}
+
+impl Metrics {
+    /// All metrics, registered and at zero.
+    ///
+    /// # Errors
+    /// If two of them share a name: a programming error, told at start.
+    pub fn new() -> prometheus::Result<Metrics> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            keep(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            keep(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        let gauge = |name: &str, help: &str| keep(&registry, IntGauge::new(name, help)?);
+        let counter = |name: &str, help: &str| keep(&registry, IntCounter::new(name, help)?);
+        let buckets =
+            vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+        let durations =
+            HistogramOpts::new("mcp_request_duration_seconds", "Time from first byte to last byte of a call")
+                .buckets(buckets);
+        let fine =
+            vec![1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 1.0, 10.0];
+        let stages = HistogramOpts::new("mcp_stage_duration_seconds", "Time a message spends in a stage")
+            .buckets(fine);
+        let stages = keep(&registry, HistogramVec::new(stages, &["stage"])?)?;
+        let denials = counters("mcp_denials_total", "Refusals by reason", &["reason"])?;
+        Ok(Metrics {
+            requests: counters(
+                "mcp_requests_total",
+                "Messages of clients by outcome",
+                &["server_name", "tool_name", "status"],
+            )?,
+            durations: keep(&registry, HistogramVec::new(durations, &["server_name", "tool_name"])?)?,
+            errors: counters("mcp_errors_total", "Failed messages by reason", &["server_name", "reason"])?,
+            denials: Reason::ALL
+                .iter()
+                .map(|reason| (*reason, denials.with_label_values(&[reason.as_str()])))
+                .collect(),
+            stages: ["intake", "resolve", "filters", "forward", "respond"]
+                .map(|name| stages.with_label_values(&[name])),
+            active: gauges("mcp_active_connections", "Connections to upstreams at work", &["server_name"])?,
+            pending: gauges("mcp_pending_requests", "Calls that wait for an answer", &["server_name"])?,
+            connections_refused: counter("portunus_connections_refused_total", "Connections above the cap")?,
+            connections: gauge("portunus_client_connections", "Connections that clients hold")?,
+            streams: gauge("portunus_streams", "Open GET and subscriptions/listen streams")?,
+            snapshots_alive: gauge("portunus_snapshots_alive", "Configurations that something still holds")?,
+            activations: counters("portunus_activations_total", "Configurations by result", &["result"])?,
+            activated_at: gauge("portunus_activated_timestamp_seconds", "Unix time of the last activation")?,
+            records_dropped: counter(
+                "portunus_records_dropped_total",
+                "Records the access log could not take",
+            )?,
+            errands: counters(
+                "portunus_errands_total",
+                "Messages the gateway sent on its own",
+                &["kind", "result"],
+            )?,
+            tables: gauges("portunus_table_entries", "Entries in tables that outlive messages", &["table"])?,
+            servers: RwLock::default(),
+            registry,
+        })
+    }
+
+    /// The text exposition format, version 0.0.4.
+    pub fn render(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            tracing::error!(%error, "metrics could not be rendered");
+        }
+        out
+    }
+
+    /// Handles for each virtual server of a snapshot; those of removed ones are forgotten.
+    pub fn resolve(&self, snapshot: &Snapshot) {
+        let resolved: HashMap<Arc<str>, Arc<ServerMetrics>> = {
+            let known = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+            snapshot
+                .routes
+                .iter()
+                .map(|server| {
+                    let handles = known
+                        .get(&server.name)
+                        .cloned()
+                        .unwrap_or_else(|| Arc::new(self.server_handles(server)));
+                    (Arc::clone(&server.name), handles)
+                })
+                .collect()
+        };
+        *self.servers.write().unwrap_or_else(PoisonError::into_inner) = resolved;
+    }
+
+    /// The handles of a virtual server.
+    pub fn server(&self, server: &VirtualServer) -> Arc<ServerMetrics> {
+        let known = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        match known.get(&server.name) {
+            Some(handles) => Arc::clone(handles),
+            None => Arc::new(self.server_handles(server)),
+        }
+    }
+
+    /// The handles of a tool of a server; `proven` admits its name as a label.
+    pub fn tool(&self, server: &ServerMetrics, tool: Option<&str>, proven: bool) -> Arc<ToolMetrics> {
+        let Some(tool) = tool else { return Arc::clone(&server.other) };
+        if let Some(handles) = server.tools.read().unwrap_or_else(PoisonError::into_inner).get(tool) {
+            return Arc::clone(handles);
+        }
+        if !proven {
+            return Arc::clone(&server.other);
+        }
+        let mut tools = server.tools.write().unwrap_or_else(PoisonError::into_inner);
+        if tools.len() >= MAX_TOOL_LABELS {
+            return Arc::clone(&server.other);
+        }
+        let handles =
+            tools.entry(tool.into()).or_insert_with(|| Arc::new(self.tool_handles(&server.name, tool)));
+        Arc::clone(handles)
+    }
+
+    /// Counts a refusal.
+    pub fn denied(&self, reason: Reason, server: Option<&str>) {
+        if let Some(counter) = self.denials.get(&reason) {
+            counter.inc();
+        }
+        if let Some(server) = server {
+            self.errors.with_label_values(&[server, reason.as_str()]).inc();
+        }
+    }
+
+    /// Counts a connection above the cap.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
+    }
+
+    /// Adds the time of one stage.
+    pub fn stage(&self, stage: Stage, seconds: f64) {
+        self.stages[stage as usize].observe(seconds);
+    }
+
+    fn server_handles(&self, server: &VirtualServer) -> ServerMetrics {
+        ServerMetrics {
+            name: Arc::clone(&server.name),
+            active: self.active.with_label_values(&[&*server.name]),
+            pending: self.pending.with_label_values(&[&*server.name]),
+            other: Arc::new(self.tool_handles(&server.name, "other")),
+            tools: RwLock::default(),
+        }
+    }
+
+    fn tool_handles(&self, server: &str, tool: &str) -> ToolMetrics {
+        ToolMetrics {
+            requests: Status::ALL
+                .map(|status| self.requests.with_label_values(&[server, tool, status.as_str()])),
+            duration: self.durations.with_label_values(&[server, tool]),
+        }
+    }
+}
+
+fn keep<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}

@@ -1,0 +1,286 @@
+//! One [`Outcome`] a message: filled on the way, recorded once, at the latest when it is dropped.
+//!
+//! It is the only place that counts messages and writes records, so a path that forgets to report
+//! does not exist: what is dropped without an end counts as cancelled.
+
+use crate::context::Gateway;
+use crate::metrics::{ServerMetrics, Stage, Status};
+use crate::refusals::Refusal;
+use crate::text::push_json;
+use chrono::{DateTime, SecondsFormat};
+use portunus_filters::{Arrival, Denial, Era, Message, Reason};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What happened to one message, or to one batch.
+pub struct Outcome {
+    gateway: Arc<Gateway>,
+    started: Instant,
+    stage: Instant,
+    facts: Facts,
+    server: Option<Arc<ServerMetrics>>,
+    waiting: bool,
+}
+
+#[derive(Default)]
+struct Facts {
+    request_id: Arc<str>,
+    trace_id: Option<Box<str>>,
+    listener: Arc<str>,
+    source: String,
+    auth: &'static str,
+    wall: Duration,
+    user_agent: Option<Box<str>>,
+    server: Option<Arc<str>>,
+    upstream: Option<Arc<str>>,
+    era: Option<Era>,
+    version: Option<&'static str>,
+    action: Option<Box<str>>,
+    target: Option<Box<str>>,
+    revision: Option<Box<str>>,
+    request_bytes: usize,
+    response_bytes: u64,
+    http_status: u16,
+    upstream_ms: Option<f64>,
+    events: u64,
+    reason: Option<Reason>,
+    detail: Option<String>,
+    status: Option<Status>,
+    rpc_error: Option<i64>,
+}
+
+impl Outcome {
+    /// The outcome of what has just arrived.
+    pub fn new(gateway: &Arc<Gateway>, arrival: &Arrival) -> Outcome {
+        let now = Instant::now();
+        let facts = Facts {
+            request_id: Arc::clone(&arrival.request_id),
+            listener: Arc::clone(&arrival.listener),
+            source: arrival.source.to_string(),
+            auth: arrival.identity.auth(),
+            wall: arrival.at.wall,
+            ..Facts::default()
+        };
+        Outcome {
+            gateway: Arc::clone(gateway),
+            started: now,
+            stage: now,
+            facts,
+            server: None,
+            waiting: false,
+        }
+    }
+
+    /// Notes what the client calls itself and the trace it belongs to.
+    pub fn client(&mut self, user_agent: Option<&str>, trace_id: Option<&str>) {
+        self.facts.user_agent = user_agent.map(Into::into);
+        self.facts.trace_id = trace_id.map(Into::into);
+    }
+
+    /// Notes the virtual server and its configuration.
+    pub fn server(&mut self, server: &portunus_config::VirtualServer, revision: &str) {
+        self.facts.server = Some(Arc::clone(&server.name));
+        self.facts.revision = Some(revision.into());
+        self.server = Some(self.gateway.metrics.server(server));
+    }
+
+    /// Notes the message; of a batch, its first.
+    pub fn message(&mut self, message: &Message, body_bytes: usize) {
+        self.facts.era = Some(message.era);
+        self.facts.version = message.revision.map(|revision| revision.as_str());
+        self.facts.action = Some(message.action().into());
+        self.facts.target.clone_from(&message.target);
+        self.facts.request_bytes = body_bytes;
+    }
+
+    /// Notes the upstream that was chosen; from here on the message counts as pending.
+    pub fn forwarding(&mut self, upstream: &Arc<str>) {
+        self.facts.upstream = Some(Arc::clone(upstream));
+        if let Some(server) = &self.server {
+            server.pending.inc();
+            server.active.inc();
+            self.waiting = true;
+        }
+    }
+
+    /// Ends a stage; its time starts where the last one ended.
+    pub fn stage_done(&mut self, stage: Stage) {
+        let now = Instant::now();
+        let took = now.duration_since(self.stage).as_secs_f64();
+        self.stage = now;
+        if matches!(stage, Stage::Forward) {
+            self.facts.upstream_ms = Some(took * 1e3);
+        }
+        self.gateway.metrics.stage(stage, took);
+    }
+
+    /// Notes bytes that went to the client, and how many events they were.
+    pub fn sent(&mut self, bytes: usize, events: u64) {
+        self.facts.response_bytes += bytes as u64;
+        self.facts.events += events;
+    }
+
+    /// Notes the status line that the client got.
+    pub fn http_status(&mut self, status: u16) {
+        self.facts.http_status = status;
+    }
+
+    /// The upstream's answer: its JSON-RPC error, if it is one.
+    pub fn answered(&mut self, rpc_error: Option<i64>) {
+        self.facts.rpc_error = rpc_error;
+        self.facts.status = Some(if rpc_error.is_some() { Status::Error } else { Status::Ok });
+    }
+
+    /// As [`Outcome::answered`]; an HTTP error status is an error too.
+    pub fn answered_status(&mut self, status: u16, rpc_error: Option<i64>) {
+        self.answered(rpc_error);
+        if status >= 400 {
+            self.facts.status = Some(Status::Error);
+        }
+    }
+
+    /// The refusal that the client gets.
+    pub fn denied(&mut self, denial: &Denial) {
+        self.facts.reason = Some(denial.reason);
+        self.facts.status = Some(denial.reason.into());
+        self.facts.detail.get_or_insert_with(|| denial.detail.clone().into_owned());
+    }
+
+    /// What only the operator may read of a failure.
+    pub fn cause(&mut self, cause: &dyn std::fmt::Display) {
+        tracing::debug!(
+            request_id = &*self.facts.request_id,
+            upstream = self.facts.upstream.as_deref(),
+            "{cause}"
+        );
+        self.facts.detail = Some(cause.to_string());
+    }
+
+    fn record(&mut self) {
+        let elapsed = self.started.elapsed();
+        let status = self.facts.status.unwrap_or(Status::Cancelled);
+        let metrics = &self.gateway.metrics;
+        if let Some(server) = &self.server {
+            if self.waiting {
+                server.pending.dec();
+                server.active.dec();
+            }
+            let tool =
+                self.facts.target.as_deref().filter(|_| self.facts.action.as_deref() == Some("tools/call"));
+            metrics.tool(server, tool, status == Status::Ok).count(status, elapsed.as_secs_f64());
+        }
+        if let Some(reason) = self.facts.reason {
+            metrics.denied(reason, self.facts.server.as_deref());
+            self.gateway.refusals.push(self.refusal(reason));
+        }
+        if self.gateway.access_log.is_enabled() {
+            let line = self.facts.line(status, elapsed);
+            self.gateway.access_log.write(line);
+        }
+    }
+
+    fn refusal(&self, reason: Reason) -> Refusal {
+        Refusal {
+            request_id: Arc::clone(&self.facts.request_id),
+            at: timestamp(self.facts.wall),
+            reason,
+            source: self.facts.source.clone(),
+            server: self.facts.server.clone(),
+            action: self.facts.action.clone(),
+            target: self.facts.target.clone(),
+            revision: self.facts.revision.clone(),
+            detail: self.facts.detail.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        self.record();
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+pub fn timestamp(wall: Duration) -> String {
+    let seconds = i64::try_from(wall.as_secs()).unwrap_or_default();
+    DateTime::from_timestamp(seconds, wall.subsec_nanos())
+        .map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
+        .unwrap_or_default()
+}
+
+impl Facts {
+    /// The record as one line of `record/1`.
+    fn line(&self, status: Status, elapsed: Duration) -> String {
+        let mut line = String::with_capacity(512);
+        line.push_str("{\"schema\":\"record/1\",\"event_type\":\"mcp.message\",\"ts\":\"");
+        line.push_str(&timestamp(self.wall));
+        line.push('"');
+        let mut field = |name: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                let _ = write!(line, ",\"{name}\":");
+                push_json(&mut line, value);
+            }
+        };
+        field("event_id", Some(&self.request_id));
+        field("request_id", Some(&self.request_id));
+        field("trace_id", self.trace_id.as_deref());
+        field("auth", Some(self.auth));
+        field("ip_address", Some(&self.source));
+        field("user_agent", self.user_agent.as_deref());
+        field("listener", Some(&self.listener));
+        field("era", self.era.map(Era::as_str));
+        field("mcp_version", self.version);
+        field("action", self.action.as_deref());
+        field("resource", self.target.as_deref());
+        field("server_name", self.server.as_deref());
+        field("upstream", self.upstream.as_deref());
+        let call = self.action.as_deref() == Some("tools/call");
+        field("tool_name", self.target.as_deref().filter(|_| call));
+        field("decision", Some(if self.reason.is_some() { "deny" } else { "allow" }));
+        field("status", Some(status.as_str()));
+        field("reason", self.reason.map(Reason::as_str));
+        field("bundle_revision", self.revision.as_deref());
+        if let Some(code) = self.rpc_error {
+            let _ = write!(line, ",\"rpc_error\":{code}");
+        }
+        if let Some(ms) = self.upstream_ms {
+            let _ = write!(line, ",\"upstream_ms\":{ms:.3}");
+        }
+        let _ = write!(
+            line,
+            ",\"http_status\":{},\"args_bytes\":{},\"result_size\":{},\"events\":{},\"duration_ms\":{:.3}}}",
+            self.http_status,
+            self.request_bytes,
+            self.response_bytes,
+            self.events,
+            elapsed.as_secs_f64() * 1e3
+        );
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_line_of_json_with_hostile_text_defused() {
+        let facts = Facts {
+            request_id: "r-1".into(),
+            wall: Duration::from_millis(1_700_000_000_123),
+            user_agent: Some("evil\n\x1b[31m\u{202e}".into()),
+            action: Some("tools/call".into()),
+            target: Some("echo\"}".into()),
+            reason: Some(Reason::HeaderMismatch),
+            ..Facts::default()
+        };
+        let line = facts.line(Status::Invalid, Duration::from_micros(1500));
+        assert!(line.is_ascii() && !line.contains('\n'), "{line}");
+        let record: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(record["ts"], "2023-11-14T22:13:20.123Z");
+        assert_eq!(record["tool_name"], "echo\"}");
+        assert_eq!(record["decision"], "deny");
+        assert_eq!(record["duration_ms"], 1.5);
+    }
+}

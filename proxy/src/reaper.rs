@@ -1,0 +1,52 @@
+//! Where retired snapshots end.
+//!
+//! Dropping a snapshot with compiled policies takes milliseconds; a worker must not be the one that
+//! happens to hold it last. This thread keeps each retired one until nobody else does.
+
+use crate::context::Active;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+/// How often held snapshots are looked at.
+const PERIOD: Duration = Duration::from_millis(20);
+
+/// The thread's mailbox.
+pub struct Reaper {
+    retired: Sender<Arc<Active>>,
+}
+
+impl Reaper {
+    /// Starts the thread; it ends with the last sender.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start() -> std::io::Result<Reaper> {
+        let (retired, mailbox) = channel();
+        std::thread::Builder::new().name("reaper".into()).spawn(move || reap(&mailbox))?;
+        Ok(Reaper { retired })
+    }
+
+    /// Hands a retired snapshot over.
+    pub fn retire(&self, snapshot: Arc<Active>) {
+        // If the thread is gone the snapshot is dropped here, which is only slower.
+        drop(self.retired.send(snapshot));
+    }
+}
+
+fn reap(mailbox: &Receiver<Arc<Active>>) {
+    let mut held: Vec<Arc<Active>> = Vec::new();
+    loop {
+        let next = if held.is_empty() {
+            mailbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            mailbox.recv_timeout(PERIOD)
+        };
+        match next {
+            Ok(snapshot) => held.push(snapshot),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        held.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+    }
+}

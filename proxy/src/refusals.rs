@@ -1,0 +1,128 @@
+//! The last refusals, for whoever has to explain one.
+
+use crate::text::push_json;
+use portunus_filters::Reason;
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Refusals that are remembered.
+pub const CAPACITY: usize = 10_000;
+
+/// One refused message.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The id that the client was given.
+    pub request_id: Arc<str>,
+    /// When it arrived, RFC 3339.
+    pub at: String,
+    /// Why.
+    pub reason: Reason,
+    /// Address of the client.
+    pub source: String,
+    /// Label of the virtual server, if it came that far.
+    pub server: Option<Arc<str>>,
+    /// Method.
+    pub action: Option<Box<str>>,
+    /// Tool, prompt, resource or task.
+    pub target: Option<Box<str>>,
+    /// Revision of the configuration.
+    pub revision: Option<Box<str>>,
+    /// Internal detail; never shown to the client.
+    pub detail: String,
+}
+
+/// A ring of [`CAPACITY`] refusals.
+#[derive(Default)]
+pub struct Refusals {
+    ring: Mutex<VecDeque<Refusal>>,
+}
+
+impl Refusals {
+    /// Remembers one, forgetting the oldest if there is no room.
+    pub fn push(&self, refusal: Refusal) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if ring.len() == CAPACITY {
+            ring.pop_front();
+        }
+        ring.push_back(refusal);
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether none is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The newest `limit` as a JSON array, newest first; with `id`, only that request's.
+    pub fn render(&self, limit: usize, id: Option<&str>) -> String {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = String::from("[");
+        let chosen = ring.iter().rev().filter(|refusal| id.is_none_or(|id| &*refusal.request_id == id));
+        for (index, refusal) in chosen.take(limit).enumerate() {
+            out.push_str(if index == 0 { "\n" } else { ",\n" });
+            refusal.render(&mut out);
+        }
+        out.push_str("\n]\n");
+        out
+    }
+}
+
+impl Refusal {
+    fn render(&self, out: &mut String) {
+        let fields = [
+            ("request_id", Some(&*self.request_id)),
+            ("ts", Some(&*self.at)),
+            ("reason", Some(self.reason.as_str())),
+            ("ip_address", Some(&*self.source)),
+            ("server_name", self.server.as_deref()),
+            ("action", self.action.as_deref()),
+            ("resource", self.target.as_deref()),
+            ("bundle_revision", self.revision.as_deref()),
+            ("detail", Some(&*self.detail)),
+        ];
+        let present = fields.iter().filter_map(|(name, value)| Some((name, (*value)?)));
+        for (index, (name, value)) in present.enumerate() {
+            let _ = write!(out, "{}\"{name}\":", if index == 0 { "{" } else { "," });
+            push_json(out, value);
+        }
+        out.push('}');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(id: &str) -> Refusal {
+        Refusal {
+            request_id: id.into(),
+            at: "t".into(),
+            reason: Reason::UnknownRoute,
+            source: "::1".into(),
+            server: None,
+            action: None,
+            target: None,
+            revision: None,
+            detail: "<b>".into(),
+        }
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten_and_the_newest_comes_first() {
+        let refusals = Refusals::default();
+        for index in 0..CAPACITY + 5 {
+            refusals.push(refusal(&index.to_string()));
+        }
+        assert_eq!(refusals.len(), CAPACITY);
+        let shown: serde_json::Value = serde_json::from_str(&refusals.render(2, None)).unwrap();
+        assert_eq!(shown[0]["request_id"], (CAPACITY + 4).to_string());
+        assert_eq!(shown.as_array().unwrap().len(), 2);
+        assert!(refusals.render(10, Some("0")).contains("[\n]"), "forgotten");
+        assert!(refusals.render(10, Some("7")).contains(r#""detail":"\u003cb\u003e""#));
+    }
+}

@@ -1,0 +1,237 @@
+//! Answers of our own: the one table from a [`Reason`] to what the client gets.
+//!
+//! Clients were measured: only HTTP 200 with the request's id is understood by all of them, any
+//! other status ends whole sessions of one SDK. So a request whose id is known is refused in band,
+//! except where the specification fixes a status or a client reads one as something else (the
+//! era, the session, authorization).
+
+use crate::text::json;
+use bytes::Bytes;
+use http::StatusCode;
+use portunus_config::HttpStatus;
+use portunus_filters::mcp::{Id, Method};
+use portunus_filters::{Denial, Era, Kind, Reason};
+
+/// What is known of the message that is refused.
+#[derive(Debug, Default)]
+pub struct Refused<'a> {
+    /// Its kind; `None` if it could not be read.
+    pub kind: Option<Kind>,
+    /// Its era, or the likely one.
+    pub era: Option<Era>,
+    /// Its id.
+    pub id: Option<&'a Id>,
+    /// Its method.
+    pub method: Option<&'a Method>,
+    /// Whether the virtual server wants refusals as HTTP statuses.
+    pub http_status: HttpStatus,
+}
+
+/// An answer, but for the headers that every answer carries.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// JSON, or empty.
+    pub body: Bytes,
+    /// Value of `Allow`, for 405.
+    pub allow: Option<&'static str>,
+    /// Value of `Retry-After` in seconds.
+    pub retry_after: Option<u32>,
+    /// The connection cannot be used again.
+    pub close: bool,
+}
+
+/// How a reason looks on the wire.
+struct Row {
+    status: StatusCode,
+    code: i64,
+    /// A request whose id is known gets HTTP 200.
+    in_band: bool,
+}
+
+const fn fixed(status: StatusCode, code: i64) -> Row {
+    Row { status, code, in_band: false }
+}
+
+const fn in_band(status: StatusCode, code: i64) -> Row {
+    Row { status, code, in_band: true }
+}
+
+fn row(reason: Reason, era: Era) -> Row {
+    match reason {
+        Reason::MalformedHttp => fixed(StatusCode::BAD_REQUEST, -32600),
+        Reason::HeadersTooLarge => fixed(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, -32600),
+        Reason::RequestTimeout => fixed(StatusCode::REQUEST_TIMEOUT, -31408),
+        Reason::Overloaded => fixed(StatusCode::SERVICE_UNAVAILABLE, -31503),
+        Reason::ForbiddenHost | Reason::ForbiddenOrigin => fixed(StatusCode::FORBIDDEN, -32600),
+        Reason::UnknownRoute => fixed(StatusCode::NOT_FOUND, -31404),
+        Reason::MethodNotAllowed => fixed(StatusCode::METHOD_NOT_ALLOWED, -32600),
+        Reason::UnsupportedMediaType => fixed(StatusCode::UNSUPPORTED_MEDIA_TYPE, -32600),
+        Reason::NotAcceptable => fixed(StatusCode::NOT_ACCEPTABLE, -32600),
+        Reason::BodyTooLarge | Reason::BoundsExceeded => match era {
+            Era::Legacy => in_band(StatusCode::PAYLOAD_TOO_LARGE, -31413),
+            Era::Modern => fixed(StatusCode::PAYLOAD_TOO_LARGE, -31413),
+        },
+        Reason::ParseError => fixed(StatusCode::BAD_REQUEST, -32700),
+        Reason::InvalidRequest => fixed(StatusCode::BAD_REQUEST, -32600),
+        Reason::HeaderMismatch => fixed(StatusCode::BAD_REQUEST, -32020),
+        Reason::UnsupportedVersion => match era {
+            Era::Legacy => fixed(StatusCode::BAD_REQUEST, -32600),
+            Era::Modern => fixed(StatusCode::BAD_REQUEST, -32022),
+        },
+        Reason::InvalidEnvelope => fixed(StatusCode::BAD_REQUEST, -32602),
+        Reason::UpstreamUnavailable | Reason::Draining | Reason::RouteRemoved => {
+            in_band(StatusCode::SERVICE_UNAVAILABLE, -31503)
+        }
+        Reason::UpstreamTimeout => in_band(StatusCode::GATEWAY_TIMEOUT, -31504),
+        Reason::UpstreamMalformed | Reason::UpstreamUnauthorized => in_band(StatusCode::BAD_GATEWAY, -31502),
+    }
+}
+
+/// The answer to a refused message.
+pub fn refuse(denial: &Denial, refused: &Refused<'_>, request_id: &str) -> Answer {
+    let row = row(denial.reason, refused.era.unwrap_or(Era::Legacy));
+    let bare = |status| Answer { status, body: Bytes::new(), allow: None, retry_after: None, close: false };
+    if row.in_band && refused.kind == Some(Kind::Notification) {
+        // Nobody waits for it, and any other status ends the session of one SDK.
+        return bare(StatusCode::ACCEPTED);
+    }
+    let probes = refused.method.and_then(Method::rules).is_some_and(|rules| rules.probes_era);
+    let visible = row.in_band && refused.id.is_some() && !probes && refused.http_status == HttpStatus::InBand;
+    Answer {
+        status: if visible { StatusCode::OK } else { row.status },
+        body: Bytes::from(error(row.code, denial, refused.id, request_id)),
+        allow: (row.status == StatusCode::METHOD_NOT_ALLOWED).then_some("GET, POST, DELETE, OPTIONS"),
+        retry_after: matches!(denial.reason, Reason::Overloaded | Reason::Draining).then_some(1),
+        close: closes(denial.reason),
+    }
+}
+
+/// The refusal as the last event of a stream that has already begun; without an id, so that a
+/// client never resumes from it.
+pub fn last_event(denial: &Denial, id: &Id, era: Era, request_id: &str) -> Bytes {
+    let body = error(row(denial.reason, era).code, denial, Some(id), request_id);
+    Bytes::from(format!("event: message\ndata: {body}\n\n"))
+}
+
+/// The graceful end of `subscriptions/listen` (2026-07-28, patterns/subscriptions).
+pub fn listen_complete(id: &Id) -> Bytes {
+    let id = id.as_json();
+    Bytes::from(format!(
+        "event: message\ndata: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"resultType\":\"complete\",\
+         \"_meta\":{{\"io.modelcontextprotocol/subscriptionId\":{id}}}}}}}\n\n"
+    ))
+}
+
+/// Whether the connection cannot be trusted, or is not worth it, after this refusal.
+fn closes(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::MalformedHttp | Reason::HeadersTooLarge | Reason::RequestTimeout | Reason::Overloaded
+    )
+}
+
+fn error(code: i64, denial: &Denial, id: Option<&Id>, request_id: &str) -> String {
+    let id = id.map_or("null", Id::as_json);
+    let mut data =
+        format!("\"reason\":\"{}\",\"origin\":\"gateway\",\"requestId\":{}", denial.reason, json(request_id));
+    for (key, value) in &denial.data {
+        data.push_str(&format!(",\"{key}\":{value}"));
+    }
+    let message = json(&denial.detail);
+    format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":{code},\"message\":{message},\"data\":{{{data}}}}}}}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portunus_filters::mcp::Envelope;
+
+    fn id() -> Id {
+        Envelope::read(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#).unwrap().id.unwrap()
+    }
+
+    fn status(reason: Reason, refused: &Refused<'_>) -> u16 {
+        refuse(&Denial::new(reason, "text"), refused, "r").status.as_u16()
+    }
+
+    #[test]
+    fn each_reason_has_the_status_its_clients_understand() {
+        let id = id();
+        let call = Method::of("tools/call");
+        let discover = Method::of("server/discover");
+        let request = |era, method| Refused {
+            kind: Some(Kind::Request),
+            era: Some(era),
+            id: Some(&id),
+            method: Some(method),
+            http_status: HttpStatus::InBand,
+        };
+        let legacy = request(Era::Legacy, &call);
+        let modern = request(Era::Modern, &call);
+        let probe = request(Era::Modern, &discover);
+        let mirror = Refused { http_status: HttpStatus::Mirror, ..request(Era::Modern, &call) };
+        let stream = Refused { kind: Some(Kind::Stream), era: Some(Era::Legacy), ..Refused::default() };
+        let notification =
+            Refused { kind: Some(Kind::Notification), era: Some(Era::Legacy), ..Refused::default() };
+        let unread = Refused::default();
+        let cases = [
+            ("a call to a dead upstream", Reason::UpstreamUnavailable, &legacy, 200),
+            ("the same, mirrored", Reason::UpstreamUnavailable, &mirror, 503),
+            ("a probe of a dead upstream", Reason::UpstreamUnavailable, &probe, 503),
+            ("a stream of a dead upstream", Reason::UpstreamUnavailable, &stream, 503),
+            ("a notification to a dead upstream", Reason::UpstreamUnavailable, &notification, 202),
+            ("a slow upstream", Reason::UpstreamTimeout, &modern, 200),
+            ("a slow probe", Reason::UpstreamTimeout, &probe, 504),
+            ("rubbish", Reason::UpstreamMalformed, &legacy, 200),
+            ("too large, legacy", Reason::BodyTooLarge, &legacy, 200),
+            ("too large, modern", Reason::BodyTooLarge, &modern, 413),
+            ("too large, unread", Reason::BodyTooLarge, &unread, 413),
+            ("headers contradict", Reason::HeaderMismatch, &modern, 400),
+            ("headers contradict in a notification", Reason::HeaderMismatch, &notification, 400),
+            ("not JSON", Reason::ParseError, &unread, 400),
+            ("foreign origin", Reason::ForbiddenOrigin, &unread, 403),
+        ];
+        for (name, reason, refused, expected) in cases {
+            assert_eq!(status(reason, refused), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_its_request_and_reason_and_nothing_else() {
+        let id = id();
+        let denial =
+            Denial::new(Reason::UpstreamTimeout, "no answer in time").with("retryAfterMs", "500".into());
+        let refused = Refused { kind: Some(Kind::Request), id: Some(&id), ..Refused::default() };
+        let body = refuse(&denial, &refused, "r-1").body;
+        let expected = serde_json::json!({"jsonrpc": "2.0", "id": 7, "error": {
+            "code": -31504, "message": "no answer in time",
+            "data": {"reason": "upstream_timeout", "origin": "gateway", "requestId": "r-1", "retryAfterMs": 500}}});
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), expected);
+    }
+
+    #[test]
+    fn own_codes_keep_out_of_the_reserved_range() {
+        for reason in Reason::ALL {
+            for era in [Era::Legacy, Era::Modern] {
+                let code = row(*reason, era).code;
+                let standard = matches!(code, -32700 | -32602 | -32600 | -32020 | -32022);
+                assert!(standard || !(-32768..=-32000).contains(&code), "{reason} {code}");
+            }
+        }
+    }
+
+    #[test]
+    fn stream_ends_are_events_without_an_id_line() {
+        let denial = Denial::new(Reason::UpstreamUnavailable, "broke off");
+        for event in [last_event(&denial, &id(), Era::Modern, "r"), listen_complete(&id())] {
+            let text = String::from_utf8(event.to_vec()).unwrap();
+            assert!(text.ends_with("\n\n") && !text.lines().any(|line| line.starts_with("id:")), "{text}");
+            let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+            assert_eq!(serde_json::from_str::<serde_json::Value>(data).unwrap()["id"], 7);
+        }
+    }
+}

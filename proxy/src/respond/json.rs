@@ -1,0 +1,134 @@
+//! JSON answers.
+//!
+//! An answer of ordinary size is held until it is complete: it then leaves in one write, and an
+//! upstream that dies within it leaves the client with a clean error instead of half a body.
+
+use super::wait::{Ending, Wait};
+use super::{End, Respond};
+use crate::forward::Exchange;
+use crate::upstreams::wire::Framing;
+use bytes::{Bytes, BytesMut};
+use pingora_core::protocols::http::ServerSession;
+use portunus_filters::mcp::Envelope;
+use portunus_filters::{Denial, Reason};
+
+/// Bytes that are held back; a longer answer streams.
+const HOLD_BYTES: usize = 256 * 1024;
+
+impl Respond<'_> {
+    pub(super) async fn json(
+        &mut self,
+        exchange: &mut Exchange,
+        client: &mut ServerSession,
+        checked: bool,
+    ) -> End {
+        let mut held = Held::default();
+        loop {
+            match self.next(exchange, client).await {
+                Wait::Chunk(chunk) => held.push(chunk),
+                Wait::End => break,
+                Wait::Swapped => {}
+                Wait::Ended(Ending::ClientGone) => return End::Broken,
+                Wait::Ended(ending) => return self.note(&ending).map_or(End::Broken, End::Refused),
+            }
+            if held.len() > HOLD_BYTES {
+                return self.stream_json(exchange, client, held.into_bytes()).await;
+            }
+        }
+        let body = held.into_bytes();
+        let rpc_error = match self.judge(&body) {
+            Ok(rpc_error) => rpc_error,
+            Err(why) if checked => {
+                self.outcome.cause(&why);
+                return End::Refused(Denial::new(
+                    Reason::UpstreamMalformed,
+                    "the server's answer is no JSON-RPC answer",
+                ));
+            }
+            Err(_) => None,
+        };
+        self.outcome.answered_status(exchange.head.status.as_u16(), rpc_error);
+        let Ok(head) = self.head(exchange, Some(body.len() as u64)) else { return End::Broken };
+        self.write_whole(client, head, body).await
+    }
+
+    async fn stream_json(
+        &mut self,
+        exchange: &mut Exchange,
+        client: &mut ServerSession,
+        first: Bytes,
+    ) -> End {
+        let length = match exchange.head.framing {
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::Close => None,
+        };
+        self.outcome.answered_status(exchange.head.status.as_u16(), None);
+        self.outcome.http_status(exchange.head.status.as_u16());
+        let Ok(head) = self.head(exchange, length) else { return End::Broken };
+        if client.write_response_header(Box::new(head)).await.is_err()
+            || self.write(client, &first, 0).await.is_err()
+        {
+            return End::Broken;
+        }
+        drop(first);
+        self.stream_rest(exchange, client).await
+    }
+
+    /// Whether a body answers the request; the code, if it answers by an error.
+    fn judge(&self, body: &[u8]) -> Result<Option<i64>, &'static str> {
+        let text = std::str::from_utf8(body).map_err(|_| "not UTF-8")?;
+        if self.expect.batch && text.trim_ascii_start().starts_with('[') {
+            return Envelope::read_batch(text).map(|_| None).map_err(|_| "no JSON-RPC batch");
+        }
+        let envelope = Envelope::read(text).map_err(|_| "no JSON-RPC message")?;
+        let ours = envelope.id.as_ref().is_some_and(|id| self.expect.open.contains(id));
+        if envelope.method.is_some() || !ours {
+            return Err("not the answer to this request");
+        }
+        Ok(envelope.error_code.or(envelope.result.is_none().then_some(0)))
+    }
+}
+
+/// Pieces of a body, joined only if there is more than one.
+#[derive(Default)]
+struct Held {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Held {
+    fn push(&mut self, chunk: Bytes) {
+        if self.first.is_empty() {
+            self.first = chunk;
+            return;
+        }
+        if self.rest.is_empty() {
+            self.rest.extend_from_slice(&self.first);
+        }
+        self.rest.extend_from_slice(&chunk);
+    }
+
+    fn len(&self) -> usize {
+        self.rest.len().max(self.first.len())
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_joined_in_order() {
+        let mut held = Held::default();
+        assert_eq!(held.len(), 0);
+        for piece in ["ab", "c", "def"] {
+            held.push(Bytes::from_static(piece.as_bytes()));
+        }
+        assert_eq!(held.len(), 6);
+        assert_eq!(held.into_bytes(), "abcdef");
+    }
+}

@@ -1,0 +1,93 @@
+//! One wait for everything that can happen to an answer in progress.
+
+use super::Respond;
+use crate::context::Gateway;
+use crate::drain::{Phase, reached};
+use crate::errand::{self, Errand};
+use crate::forward::Exchange;
+use crate::upstreams::h1::Fault;
+use bytes::Bytes;
+use pingora_core::protocols::http::ServerSession;
+use portunus_config::{ServerId, Upstream};
+use portunus_filters::Era;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// What happened first.
+pub(super) enum Wait {
+    /// More of the body.
+    Chunk(Bytes),
+    /// The body is complete.
+    End,
+    /// A new configuration is in force, and the answer may go on.
+    Swapped,
+    /// The answer ends here.
+    Ended(Ending),
+}
+
+/// Why an answer ends before its body does.
+pub(super) enum Ending {
+    ClientGone,
+    Fault(Fault),
+    /// Nothing came for the upstream's idle timeout.
+    Idle,
+    /// The call's total time is over.
+    Deadline,
+    /// The process ends.
+    Expired,
+    /// The virtual server is gone, or leads elsewhere.
+    RouteRemoved,
+}
+
+impl Respond<'_> {
+    /// Waits for the next piece of the answer, for the client to leave, for a limit in time, for a
+    /// swap, and for the end of the process.
+    pub(super) async fn next(&mut self, exchange: &mut Exchange, client: &mut ServerSession) -> Wait {
+        let mut phase = self.gateway.drain.watch();
+        let stop_at = if self.expect.endless { Phase::Draining } else { Phase::Expired };
+        let idle = Instant::now() + self.upstream.timeouts.idle;
+        let until = exchange.deadline.map_or(idle, |deadline| deadline.min(idle));
+        let Some(connection) = exchange.checkout.connection() else {
+            return Wait::Ended(Ending::Fault(Fault::Broken(std::io::ErrorKind::NotConnected.into())));
+        };
+        tokio::select! {
+            biased;
+            read = connection.read_body(&mut exchange.body) => match read {
+                Ok(Some(chunk)) => Wait::Chunk(chunk),
+                Ok(None) => Wait::End,
+                Err(fault) => Wait::Ended(Ending::Fault(fault)),
+            },
+            _ = client.read_body_or_idle(true) => Wait::Ended(Ending::ClientGone),
+            changed = self.serials.changed() => match changed {
+                Ok(()) if !still_routed(self.gateway, &self.expect.server, self.upstream) => Wait::Ended(Ending::RouteRemoved),
+                _ => Wait::Swapped,
+            },
+            () = reached(&mut phase, stop_at) => Wait::Ended(Ending::Expired),
+            () = tokio::time::sleep_until(until) => {
+                let total = exchange.deadline.is_some_and(|deadline| deadline <= until);
+                self.cancel_upstream();
+                Wait::Ended(if total { Ending::Deadline } else { Ending::Idle })
+            }
+        }
+    }
+
+    /// A legacy server does not take a closed connection for a cancellation: it is told.
+    pub(super) fn cancel_upstream(&self) {
+        if self.expect.era != Era::Legacy || self.expect.founds_session || !self.session.exists() {
+            return;
+        }
+        for id in &self.expect.open {
+            let errand = Errand::Cancel { session: self.session.clone(), id: id.clone() };
+            errand::run(self.gateway, errand, Arc::clone(self.upstream), Arc::clone(self.pool));
+        }
+    }
+}
+
+/// Whether the configuration in force still leads this client to this upstream.
+///
+/// The snapshot is looked at and let go: a stream holds none.
+fn still_routed(gateway: &Gateway, server: &ServerId, upstream: &Upstream) -> bool {
+    let active = gateway.active();
+    let server = active.snapshot.routes.server(server);
+    server.is_some_and(|server| server.upstreams.iter().any(|one| one.key == upstream.key))
+}

@@ -1,0 +1,83 @@
+//! The one writer through which text from the wire reaches a log, a page or a terminal.
+//!
+//! Output is a JSON string: no control byte, no escape sequence, no bidirectional override and no
+//! markup survives as itself, and no value is longer than its bound.
+
+use std::fmt::Write;
+
+/// Longest value of one field, in bytes of the original text.
+pub const MAX_FIELD_BYTES: usize = 256;
+
+/// Appends `text` to `out` as a JSON string, quotes included, cut at [`MAX_FIELD_BYTES`].
+pub fn push_json(out: &mut String, text: &str) {
+    out.push('"');
+    let mut used = 0;
+    for character in text.chars() {
+        used += character.len_utf8();
+        if used > MAX_FIELD_BYTES {
+            out.push('…');
+            break;
+        }
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            _ if is_unsafe(character) => {
+                let mut units = [0; 2];
+                for unit in character.encode_utf16(&mut units) {
+                    // Writing to a `String` cannot fail.
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+            _ => out.push(character),
+        }
+    }
+    out.push('"');
+}
+
+/// `text` as a JSON string, quotes included.
+pub fn json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    push_json(&mut out, text);
+    out
+}
+
+/// Characters that a terminal, page or log viewer acts on instead of showing.
+fn is_unsafe(character: char) -> bool {
+    matches!(character,
+        '\0'..='\x1f' | '\x7f'..='\u{9f}' | '<' | '>' | '&'
+        | '\u{ad}' | '\u{61c}' | '\u{180e}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_acts_on_a_viewer_is_escaped_and_reads_back() {
+        let cases = [
+            ("plain", "echo", "\"echo\""),
+            ("letters of any script", "zażółć 日本", "\"zażółć 日本\""),
+            ("quotes", "a\"b\\c", r#""a\"b\\c""#),
+            ("newline", "a\nb", r#""a\u000ab""#),
+            ("terminal escape", "\x1b[31m", r#""\u001b[31m""#),
+            ("C1 control", "\u{9b}31m", r#""\u009b31m""#),
+            ("override", "a\u{202e}b", r#""a\u202eb""#),
+            ("tag characters", "\u{e0041}", r#""\udb40\udc41""#),
+            ("markup", "<script>", r#""\u003cscript\u003e""#),
+        ];
+        for (name, text, expected) in cases {
+            assert_eq!(json(text), expected, "{name}");
+            assert_eq!(serde_json::from_str::<String>(&json(text)).unwrap(), text, "{name}");
+        }
+    }
+
+    #[test]
+    fn long_text_is_cut_at_a_character() {
+        let long = "ż".repeat(MAX_FIELD_BYTES);
+        let cut: String = serde_json::from_str(&json(&long)).unwrap();
+        assert_eq!(cut.chars().count(), MAX_FIELD_BYTES / 2 + 1);
+        assert!(cut.ends_with('…'));
+    }
+}

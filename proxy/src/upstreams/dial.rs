@@ -1,0 +1,100 @@
+//! The one dialler: every outgoing connection of the process is made here.
+//!
+//! It resolves, checks the resolved address and connects to exactly what it checked.
+
+use super::dns::Resolver;
+use portunus_config::{AddressGrant, Host};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum DialError {
+    /// The name could not be resolved.
+    Unresolved(std::io::Error),
+    /// Every address of the host is in a range that it was not granted.
+    Refused(IpAddr),
+    /// No address accepted.
+    Unreachable(std::io::Error),
+    /// No address accepted in time.
+    TimedOut,
+}
+
+impl std::fmt::Display for DialError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DialError::Unresolved(error) => write!(f, "the name could not be resolved: {error}"),
+            DialError::Refused(ip) => write!(f, "the address {ip} is not granted to this upstream"),
+            DialError::Unreachable(error) => write!(f, "no connection: {error}"),
+            DialError::TimedOut => f.write_str("no connection in time"),
+        }
+    }
+}
+
+/// Connects to the first address of `host` that is permitted and accepts.
+///
+/// # Errors
+/// [`DialError`]; `within` bounds the whole of it.
+pub async fn dial(
+    resolver: &Arc<Resolver>,
+    host: &Host,
+    port: u16,
+    grant: &AddressGrant,
+    within: Duration,
+) -> Result<TcpStream, DialError> {
+    match timeout(within, connect_first(resolver, host, port, grant)).await {
+        Ok(result) => result,
+        Err(_) => Err(DialError::TimedOut),
+    }
+}
+
+async fn connect_first(
+    resolver: &Arc<Resolver>,
+    host: &Host,
+    port: u16,
+    grant: &AddressGrant,
+) -> Result<TcpStream, DialError> {
+    let addresses = resolver.resolve(host).await.map_err(DialError::Unresolved)?;
+    let mut last = None;
+    for &ip in addresses.iter() {
+        if !grant.permits(ip) {
+            last.get_or_insert(DialError::Refused(ip));
+            continue;
+        }
+        match connect(SocketAddr::new(ip, port)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = Some(DialError::Unreachable(error)),
+        }
+    }
+    Err(last.unwrap_or(DialError::TimedOut))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the dialler that everything else has to use")]
+async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_not_granted_is_never_dialled() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let resolver = Arc::new(Resolver::default());
+        let within = Duration::from_secs(5);
+        for host in [Host::Name("localhost".to_owned()), Host::Ip("127.0.0.1".parse().unwrap())] {
+            let none = AddressGrant { loopback: false, private: true };
+            let refused = dial(&resolver, &host, port, &none, within).await;
+            assert!(matches!(refused, Err(DialError::Refused(ip)) if ip.is_loopback()), "{host:?}");
+            let granted = AddressGrant { loopback: true, private: false };
+            assert!(dial(&resolver, &host, port, &granted, within).await.is_ok(), "{host:?}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! portunus-tests
+
+fn main() {}

@@ -1,0 +1,136 @@
+//! `cargo xtask prove`: the shows, which prove at full length what the tests touch briefly.
+//!
+//! Each show is an ignored test `prove::NAME` of the crate `portunus-tests`.
+
+use crate::sdk::Kit;
+use crate::step::{Failure, Step, say, seconds};
+use crate::test;
+use std::time::Instant;
+
+/// One show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Show {
+    name: &'static str,
+    about: &'static str,
+}
+
+impl Show {
+    /// All of them, in the order in which they run.
+    pub(crate) const ALL: [Show; 7] = [
+        Show {
+            name: "first-hour",
+            about: "the README's first command ends in a gateway that SDK clients use",
+        },
+        Show {
+            name: "conformance",
+            about: "what passes the official suite directly passes through the gateway",
+        },
+        Show { name: "clients", about: "eight SDK clients do through the gateway what they do directly" },
+        Show { name: "bytes", about: "bodies of 0 B to 4 MiB arrive byte for byte, in both directions" },
+        Show { name: "swap", about: "150 swaps under load with 1,000 open streams lose no call" },
+        Show { name: "hostile", about: "hostile input is refused, slow input ends, floods are shed" },
+        Show { name: "drain", about: "SIGTERM under load loses no call, and the exit follows the last one" },
+    ];
+
+    /// The show of this name.
+    pub(crate) fn named(name: &str) -> Option<Show> {
+        Show::ALL.into_iter().find(|show| show.name == name)
+    }
+
+    /// Its test's path; a Rust name has no hyphens.
+    fn test(self) -> String {
+        format!("prove::{}", self.name.replace('-', "_"))
+    }
+
+    fn run(self, kit: &Kit) -> Result<(), Failure> {
+        let mut passed = 0;
+        Step::new("Prove", "cargo test --package portunus-tests -- --ignored --exact --nocapture")
+            .with(|command| {
+                kit.export(command);
+                command.arg(self.test());
+            })
+            .mend("the output above says what was expected and what came")
+            .run_watched(|line| passed += passed_in(line))?;
+        if passed == 1 {
+            return Ok(());
+        }
+        Err(Failure {
+            problem: format!("{passed} tests are named `{}`, where there should be one", self.test()),
+            mend: "name the ignored test in `tests/` like its show".to_owned(),
+        })
+    }
+}
+
+/// Names the shows.
+pub(crate) fn list() {
+    for show in Show::ALL {
+        say(&format!("{:<12} {}", show.name, show.about));
+    }
+}
+
+/// Runs shows one after the other, all of them even when one fails, and sums them up.
+///
+/// # Errors
+/// If one of them fails.
+pub(crate) fn run(shows: &[Show]) -> Result<(), Failure> {
+    let kit = test::prepare()?;
+    let mut rows = Vec::new();
+    let mut failed = Vec::new();
+    for show in shows {
+        let start = Instant::now();
+        let verdict = match show.run(&kit) {
+            Ok(()) => "passed",
+            Err(failure) => {
+                say(&format!("\n{failure}"));
+                failed.push(show.name);
+                "FAILED"
+            }
+        };
+        rows.push(format!("{:<12} {verdict}  {}", show.name, seconds(start.elapsed())));
+    }
+    say(&format!("\nshow         result  time\n{}", rows.join("\n")));
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure {
+        problem: format!("{} of {} shows failed: {}", failed.len(), shows.len(), failed.join(", ")),
+        mend: "its own lines above name what was expected; `cargo xtask prove NAME` runs one again"
+            .to_owned(),
+    })
+}
+
+/// How many tests a line of the test harness says have passed.
+fn passed_in(line: &str) -> u32 {
+    let Some(counts) = line.strip_prefix("test result: ok. ") else { return 0 };
+    counts.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_show_is_found_by_its_name_and_names_its_test() {
+        assert_eq!(Show::named("first-hour").unwrap().test(), "prove::first_hour");
+        assert_eq!(Show::named("first_hour"), None);
+    }
+
+    #[test]
+    fn passed_tests_are_counted_from_the_summary_line() {
+        let cases = [
+            (
+                "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.01s",
+                1,
+            ),
+            (
+                "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out; finished in 0.00s",
+                0,
+            ),
+            ("test result: FAILED. 1 passed; 1 failed; 0 ignored", 0),
+            ("the gateway says: 1 passed", 0),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(passed_in(line), expected, "{line}");
+        }
+    }
+}
