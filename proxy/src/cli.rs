@@ -32,7 +32,7 @@ enum Order {
         config: PathBuf,
     },
     /// Run a gateway with demo servers behind it, and say what to try.
-    //Demo(crate::demo_command::DemoArguments),
+    Demo(crate::demo_command::DemoArguments),
     /// Check a configuration file or bundle folder and print everything that is wrong with it.
     Check {
         /// File or folder.
@@ -53,10 +53,10 @@ pub fn main() -> ExitCode {
     };
     match arguments.command {
         Order::Run { config } => run_configured(&config),
-        /*Order::Demo(arguments) => match crate::demo_command::process(&arguments) {
+        Order::Demo(arguments) => match crate::demo_command::process(&arguments) {
             Ok(process) => finish(run(process)),
             Err(problem) => fail(&problem),
-        },*/
+        },
         Order::Check { path } => check(&path),
     }
 }
@@ -89,8 +89,7 @@ fn check(path: &Path) -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "there is no log before there is a configuration")]
 fn bad_configuration(path: &Path, report: &Report) -> ExitCode {
-    eprint!("{report}");
-    eprintln!("{}: {} problem(s); nothing was changed", path.display(), report.0.len());
+    eprintln!("{report}\n{}: {} problem(s); nothing was changed", path.display(), report.0.len());
     ExitCode::from(BAD_CONFIGURATION)
 }
 

@@ -8,6 +8,7 @@ use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPEC
 use http::{HeaderMap, Method};
 use pingora_core::protocols::http::ServerSession;
 use portunus_filters::mcp::Bounds;
+use portunus_config::{EraMode, VirtualServer};
 use portunus_filters::mcp::headers::Mirror;
 use portunus_filters::mcp::{Id, LateId, Revision};
 use portunus_filters::message::{Reading, Unreadable, read};
@@ -171,8 +172,25 @@ pub async fn discard(session: &mut ServerSession, limit: usize, within: Duration
 ///
 /// # Errors
 /// As [`read`].
-pub fn message(body: &Bytes, headers: &HeaderMap, bounds: &Bounds) -> Result<Reading, Box<Unreadable>> {
-    read(body, bounds, &mirror(headers), &Revision::ALL)
+pub fn message(
+    body: &Bytes,
+    headers: &HeaderMap,
+    bounds: &Bounds,
+    offered: &[Revision],
+) -> Result<Reading, Box<Unreadable>> {
+    read(body, bounds, &mirror(headers), offered)
+}
+
+/// The revisions that a virtual server serves: those of its upstreams' eras.
+pub fn offered(server: &VirtualServer) -> Vec<Revision> {
+    let serves = |era: Era| {
+        server.upstreams.iter().any(|upstream| match upstream.era {
+            EraMode::Auto => true,
+            EraMode::Legacy => era == Era::Legacy,
+            EraMode::Modern => era == Era::Modern,
+        })
+    };
+    Revision::ALL.into_iter().filter(|revision| serves(revision.era())).collect()
 }
 
 /// The message that a GET or DELETE stands for.

@@ -72,7 +72,7 @@ fn claimed(meta: &Object<'_>, mirror: &Mirror<'_>, offered: &[Revision]) -> Resu
         .filter(|revision| revision.era() == Era::Modern && offered.contains(revision))
     {
         Some(revision) => Ok(Verdict { era: Era::Modern, revision: Some(revision) }),
-        None => Err(unsupported(&claim, offered)),
+        None => Err(unsupported(&claim, Era::Modern, offered)),
     }
 }
 
@@ -94,7 +94,7 @@ fn unclaimed(envelope: &Envelope<'_>, mirror: &Mirror<'_>, offered: &[Revision])
         (Some(_), Shape::Result | Shape::Error) => {
             Err(Denial::new(Reason::InvalidRequest, "a modern client sends no answers: use `inputResponses`"))
         }
-        (None, _) => Err(unsupported(header, offered)),
+        (None, _) => Err(unsupported(header, Era::Legacy, offered)),
     }
 }
 
@@ -135,8 +135,14 @@ fn mismatch(detail: &'static str) -> Denial {
     Denial::new(Reason::HeaderMismatch, detail)
 }
 
-fn unsupported(requested: &str, offered: &[Revision]) -> Denial {
-    let names: Vec<&str> = offered.iter().map(|revision| revision.as_str()).collect();
+/// Lists what is served in the form that the client speaks: `server/discover` names the stateless
+/// revisions only, and a client compares the two lists.
+fn unsupported(requested: &str, era: Era, offered: &[Revision]) -> Denial {
+    let of_era = || offered.iter().filter(|revision| revision.era() == era);
+    let names: Vec<&str> = match of_era().next() {
+        Some(_) => of_era().map(|revision| revision.as_str()).collect(),
+        None => offered.iter().map(|revision| revision.as_str()).collect(),
+    };
     let list = serde_json::json!(names).to_string();
     Denial::new(Reason::UnsupportedVersion, format!("this server speaks {}", names.join(", ")))
         .with("supported", list)
@@ -307,8 +313,10 @@ mod tests {
         let body = body("tools/list", true, Some(r#""2031-01-01""#), "");
         let envelope = Envelope::read(&body).unwrap();
         let mirror = Mirror { version: Some("2031-01-01"), ..Mirror::default() };
-        let denial = judge(&envelope, &mirror, &[Revision::V2026_07_28]).unwrap_err();
+        let denial = judge(&envelope, &mirror, &Revision::ALL).unwrap_err();
         assert_eq!(denial.data[0], ("supported", r#"["2026-07-28"]"#.to_owned()));
+        let legacy_only = judge(&envelope, &mirror, &[Revision::V2025_11_25]).unwrap_err();
+        assert_eq!(legacy_only.data[0], ("supported", r#"["2025-11-25"]"#.to_owned()));
         assert_eq!(denial.data[1], ("requested", r#""2031-01-01""#.to_owned()));
     }
 }

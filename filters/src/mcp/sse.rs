@@ -17,12 +17,18 @@ pub struct Splitter {
     line: usize,
     /// The last byte seen was a CR that ended a line: a LF right after it belongs to it.
     after_cr: bool,
+    /// No event has come out: a byte order mark may still lead the stream.
+    first: bool,
     max_event_bytes: usize,
 }
 
 /// One event as it came, with the empty line that ends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event(Bytes);
+pub struct Event {
+    raw: Bytes,
+    /// Where its first line starts: behind the mark that may lead a stream.
+    text: usize,
+}
 
 /// An event longer than the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +37,14 @@ pub struct Oversize;
 impl Splitter {
     /// A splitter that refuses events above `max_event_bytes`.
     pub fn new(max_event_bytes: usize) -> Splitter {
-        Splitter { buffer: BytesMut::new(), scanned: 0, line: 0, after_cr: false, max_event_bytes }
+        Splitter {
+            buffer: BytesMut::new(),
+            scanned: 0,
+            line: 0,
+            after_cr: false,
+            first: true,
+            max_event_bytes,
+        }
     }
 
     /// Takes the next chunk of the stream.
@@ -44,11 +57,13 @@ impl Splitter {
     /// # Errors
     /// [`Oversize`] as soon as an event, complete or not, exceeds the limit.
     pub fn next_event(&mut self) -> Result<Option<Event>, Oversize> {
-        if self.after_cr && self.buffer.get(self.scanned) == Some(&b'\n') {
-            self.scanned += 1;
-            self.line = self.scanned;
+        if let Some(next) = self.buffer.get(self.scanned).filter(|_| self.after_cr) {
+            if *next == b'\n' {
+                self.scanned += 1;
+                self.line = self.scanned;
+            }
+            self.after_cr = false;
         }
-        self.after_cr &= self.scanned == self.buffer.len();
         while let Some(hit) = memchr::memchr2(b'\n', b'\r', &self.buffer[self.scanned..]) {
             let end = self.scanned + hit;
             let empty = end == self.line;
@@ -74,23 +89,25 @@ impl Splitter {
         if self.scanned > self.max_event_bytes {
             return Err(Oversize);
         }
-        let event = Event(self.buffer.split_to(self.scanned).freeze());
+        let raw = self.buffer.split_to(self.scanned).freeze();
+        let text = if self.first && raw.starts_with(MARK) { MARK.len() } else { 0 };
+        self.first = false;
         self.scanned = 0;
         self.line = 0;
-        Ok(Some(event))
+        Ok(Some(Event { raw, text }))
     }
 }
 
 impl Event {
     /// The bytes as they came.
     pub fn raw(&self) -> &Bytes {
-        &self.0
+        &self.raw
     }
 
     /// The joined `data` lines; `None` if there is none (a comment, or only `id` and `retry`).
     pub fn data(&self) -> Option<Cow<'_, [u8]>> {
         let mut joined: Option<Cow<'_, [u8]>> = None;
-        for line in lines(&self.0) {
+        for line in lines(&self.raw[self.text..]) {
             let Some(value) = field(line, b"data") else { continue };
             joined = Some(match joined {
                 None => Cow::Borrowed(value),
@@ -107,13 +124,15 @@ impl Event {
 
     /// Whether the event sets the client's last event id: it can resume from here.
     pub fn has_id(&self) -> bool {
-        lines(&self.0).any(|line| field(line, b"id").is_some())
+        lines(&self.raw[self.text..]).any(|line| field(line, b"id").is_some())
     }
 }
 
-/// The lines of an event, without their ends and without a leading byte order mark.
+/// The byte order mark, which is dropped at the start of a stream and nowhere else.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The lines of an event, without their ends.
 fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let event = event.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event);
     event.split(|&byte| byte == b'\n').flat_map(|line| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         line.split(|&byte| byte == b'\r')
@@ -145,6 +164,10 @@ mod tests {
             }
         }
         (events, String::from_utf8_lossy(splitter.remainder()).into_owned())
+    }
+
+    fn event(raw: &[u8]) -> Event {
+        Event { raw: Bytes::copy_from_slice(raw), text: 0 }
     }
 
     #[test]
@@ -187,17 +210,33 @@ mod tests {
             ("bare field name", b"data\n\n", Some("")),
             ("comment", b": keepalive\n\n", None),
             ("another field", b"database: a\n\n", None),
-            ("byte order mark", b"\xef\xbb\xbfdata: a\n\n", Some("a")),
+            ("byte order mark within the stream", b"\xef\xbb\xbfdata: a\n\n", None),
             ("CR lines", b"id: 1\rdata: a\r\r", Some("a")),
             ("left-over line feed", b"\ndata: a\n\n", Some("a")),
         ];
         for (name, raw, expected) in cases {
-            let event = Event(Bytes::copy_from_slice(raw));
-            let data = event.data().map(|data| String::from_utf8_lossy(&data).into_owned());
+            let data = event(raw).data().map(|data| String::from_utf8_lossy(&data).into_owned());
             assert_eq!(data.as_deref(), *expected, "{name}");
         }
-        assert!(Event(Bytes::from_static(b"id: 7\ndata: a\n\n")).has_id());
-        assert!(!Event(Bytes::from_static(b"data: id: 7\n\n")).has_id());
+        assert!(event(b"id: 7\ndata: a\n\n").has_id());
+        assert!(!event(b"data: id: 7\n\n").has_id());
+    }
+
+    #[test]
+    fn a_line_feed_belongs_to_one_carriage_return_only() {
+        let (events, rest) = split(&[b"data: a\r", b"\n", b"\n", b"data: b\n\n"]);
+        assert_eq!(
+            (events.as_slice(), rest.as_str()),
+            (&["data: a\r\n\n".to_owned(), "data: b\n\n".to_owned()][..], "")
+        );
+    }
+
+    #[test]
+    fn a_byte_order_mark_counts_at_the_start_of_the_stream_only() {
+        let mut splitter = Splitter::new(1 << 20);
+        splitter.push(b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n");
+        assert_eq!(splitter.next_event().unwrap().unwrap().data().as_deref(), Some(&b"a"[..]));
+        assert_eq!(splitter.next_event().unwrap().unwrap().data(), None);
     }
 
     #[test]
@@ -222,7 +261,7 @@ mod tests {
             let (events, rest) = split(&chunks);
             prop_assert_eq!(events.concat() + &rest, String::from_utf8_lossy(&input).into_owned());
             let data = |events: &[String]| -> Vec<Vec<u8>> {
-                events.iter().filter_map(|e| Some(Event(Bytes::copy_from_slice(e.as_bytes())).data()?.into_owned())).collect()
+                events.iter().filter_map(|e| Some(event(e.as_bytes()).data()?.into_owned())).collect()
             };
             let (whole, _) = split(&[&input]);
             prop_assert_eq!(data(&events), data(&whole));

@@ -1,0 +1,181 @@
+//! A client that sends exactly the bytes a test wants.
+
+use super::within;
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// One connection.
+pub(crate) struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    address: SocketAddr,
+}
+
+/// One answer.
+#[derive(Debug)]
+pub(crate) struct Response {
+    /// Status code.
+    pub(crate) status: u16,
+    /// Names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    /// Decoded body; empty if only the head was read.
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    /// The first value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// The reason of a refusal, from its body.
+    pub(crate) fn reason(&self) -> String {
+        self.json()["error"]["data"]["reason"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr) -> Client {
+        let stream = within(10, "a connection", TcpStream::connect(address)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream, buffer: Vec::new(), address }
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        within(30, "the write", self.stream.write_all(bytes)).await.unwrap();
+    }
+
+    /// Sends without expecting that anybody still reads.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
+    /// Sends a POST with a length.
+    pub(crate) async fn post(&mut self, path: &str, headers: &[(&str, String)], body: &[u8]) {
+        let head = self.head("POST", path, headers);
+        let head = format!(
+            "{head}content-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        self.send(&[head.as_bytes(), body].concat()).await;
+    }
+
+    /// Opens a GET stream.
+    pub(crate) async fn open_stream(&mut self, path: &str, headers: &[(&str, String)]) {
+        let head = self.head("GET", path, headers);
+        self.send(format!("{head}accept: text/event-stream\r\n\r\n").as_bytes()).await;
+    }
+
+    /// Request line and headers, open for more.
+    pub(crate) fn head(&self, method: &str, path: &str, headers: &[(&str, String)]) -> String {
+        let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n{fields}", self.address)
+    }
+
+    /// Closes the sending half.
+    pub(crate) async fn half_close(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    /// Reads one complete answer.
+    pub(crate) async fn response(&mut self) -> Response {
+        within(30, "an answer", async {
+            let mut response = self.read_head().await.expect("an answer before the connection ended");
+            response.body = self.read_body(&response).await;
+            response
+        })
+        .await
+    }
+
+    /// Reads the head of an answer only.
+    pub(crate) async fn response_head(&mut self) -> Response {
+        within(30, "the head of an answer", self.read_head()).await.expect("a head before the connection ended")
+    }
+
+    async fn read_head(&mut self) -> Option<Response> {
+        let end = loop {
+            if let Some(end) = self.buffer.windows(4).position(|part| part == b"\r\n\r\n") {
+                break end;
+            }
+            if self.fill().await == 0 {
+                return None;
+            }
+        };
+        let head = String::from_utf8(self.buffer.drain(..end + 4).collect()).unwrap();
+        let mut lines = head.trim_end().split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers = lines.filter_map(|line| line.split_once(": "));
+        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        Some(Response { status, headers, body: Vec::new() })
+    }
+
+    async fn read_body(&mut self, response: &Response) -> Vec<u8> {
+        if let Some(length) = response.header("content-length") {
+            let length: usize = length.parse().unwrap();
+            while self.buffer.len() < length {
+                assert!(self.fill().await > 0, "the body broke off");
+            }
+            return self.buffer.drain(..length).collect();
+        }
+        let mut body = Vec::new();
+        if response.header("transfer-encoding") == Some("chunked") {
+            while let Some(chunk) = self.read_chunk().await {
+                body.extend(chunk);
+            }
+        }
+        body
+    }
+
+    /// The next chunk of a chunked body; `None` at its proper end.
+    async fn read_chunk(&mut self) -> Option<Vec<u8>> {
+        let size = usize::from_str_radix(self.line().await.split(';').next().unwrap(), 16).unwrap();
+        while self.buffer.len() < size + 2 {
+            assert!(self.fill().await > 0, "a chunk broke off");
+        }
+        let chunk: Vec<u8> = self.buffer.drain(..size).collect();
+        self.buffer.drain(..2);
+        (size > 0).then_some(chunk)
+    }
+
+    /// The next chunk, within a time; panics if the body breaks off.
+    pub(crate) async fn chunk(&mut self) -> Option<String> {
+        let chunk = within(30, "a chunk", self.read_chunk()).await?;
+        Some(String::from_utf8(chunk).unwrap())
+    }
+
+    /// The rest of a chunked body as text.
+    pub(crate) async fn rest(&mut self) -> String {
+        let mut text = String::new();
+        while let Some(chunk) = self.chunk().await {
+            text.push_str(&chunk);
+        }
+        text
+    }
+
+    async fn line(&mut self) -> String {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|part| part == b"\r\n") {
+                let line: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                return String::from_utf8(line).unwrap().trim_end().to_owned();
+            }
+            assert!(self.fill().await > 0, "a line broke off");
+        }
+    }
+
+    /// Everything up to the end of the connection, as text; a reset counts as the end.
+    pub(crate) async fn until_closed(&mut self) -> String {
+        within(30, "the end of the connection", async { while self.fill().await > 0 {} }).await;
+        String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
+    }
+
+    async fn fill(&mut self) -> usize {
+        self.buffer.reserve(64 * 1024);
+        self.stream.read_buf(&mut self.buffer).await.unwrap_or(0)
+    }
+}

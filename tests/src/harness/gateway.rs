@@ -1,0 +1,233 @@
+//! The gateway as a process.
+
+use super::{Client, Response, within};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use tokio::sync::watch;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+static BUILD: Once = Once::new();
+
+/// The binary under test, built once if it is not current.
+pub(crate) fn binary() -> PathBuf {
+    BUILD.call_once(|| {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let built = Command::new(cargo).args(["build", "--quiet", "--package", "portunus"]).status().unwrap();
+        assert!(built.success(), "the gateway does not build");
+    });
+    // The test binary is target/PROFILE/deps/NAME; the gateway is target/debug/portunus.
+    let own = std::env::current_exe().unwrap();
+    own.ancestors().nth(3).unwrap().join("debug/portunus")
+}
+
+/// A running gateway and its scratch folder; both end with the value.
+pub(crate) struct Gateway {
+    child: Child,
+    folder: PathBuf,
+    log: Arc<Mutex<Vec<Value>>>,
+    lines: watch::Receiver<usize>,
+    /// Where MCP clients connect.
+    pub(crate) address: SocketAddr,
+    /// Telemetry surface.
+    pub(crate) telemetry: SocketAddr,
+    /// Admin surface.
+    pub(crate) admin: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts a gateway with `/mcp` in front of one upstream.
+    pub(crate) async fn before(upstream: SocketAddr) -> Gateway {
+        Gateway::start(&format!("upstreams:\n  up: http://{upstream}/mcp\nservers:\n  /mcp: up\n")).await
+    }
+
+    /// Starts a gateway on `document`, to which listeners, surfaces and state are added.
+    pub(crate) async fn start(document: &str) -> Gateway {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("portunus-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Gateway::start_in(folder, document).await
+    }
+
+    async fn start_in(folder: PathBuf, document: &str) -> Gateway {
+        std::fs::write(folder.join("gateway.yaml"), complete(document, &folder)).unwrap();
+        let mut child = Command::new(binary())
+            .args(["run", "--config"])
+            .arg(folder.join("gateway.yaml"))
+            .current_dir(&folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = watch::channel(0);
+        let log: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let sink = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let entry = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                sink.lock().unwrap().push(entry);
+                sender.send_modify(|count| *count += 1);
+            }
+        });
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut gateway = Gateway { child, folder, log, lines, address: nowhere, telemetry: nowhere, admin: nowhere };
+        gateway.logged("the start line", |entry| entry["message"] == "ready").await;
+        gateway.address = gateway.listening("mcp");
+        gateway.telemetry = gateway.listening("telemetry");
+        gateway.admin = gateway.listening("admin");
+        gateway
+    }
+
+    fn listening(&self, surface: &str) -> SocketAddr {
+        let log = self.log.lock().unwrap();
+        let entry = log.iter().find(|entry| entry["message"] == "listening" && entry["surface"] == surface);
+        entry.unwrap()["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Waits for a line of the log.
+    pub(crate) async fn logged(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
+        let mut lines = self.lines.clone();
+        let found = async {
+            loop {
+                lines.borrow_and_update();
+                let found = self.log.lock().unwrap().iter().find(|entry| matches(entry)).cloned();
+                if let Some(entry) = found {
+                    return entry;
+                }
+                assert!(lines.changed().await.is_ok(), "the gateway ended: {:?}", self.log.lock().unwrap());
+            }
+        };
+        within(20, what, found).await
+    }
+
+    /// Everything logged so far, as text.
+    pub(crate) fn log_text(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|entry| format!("{entry}\n")).collect()
+    }
+
+    /// The records of the access log so far.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.folder.join("access.log")).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Waits for a record.
+    pub(crate) async fn recorded(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
+        let found = async {
+            loop {
+                if let Some(record) = self.records().into_iter().find(|record| matches(record)) {
+                    return record;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        within(10, what, found).await
+    }
+
+    /// A connection of a client.
+    pub(crate) async fn connect(&self) -> Client {
+        Client::connect(self.address).await
+    }
+
+    /// One POST on a connection of its own.
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, String)], body: &str) -> Response {
+        let mut client = self.connect().await;
+        client.post(path, headers, body.as_bytes()).await;
+        client.response().await
+    }
+
+    /// One GET of an operating surface.
+    pub(crate) async fn get(&self, surface: SocketAddr, path: &str) -> Response {
+        let mut client = Client::connect(surface).await;
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: {surface}\r\n\r\n").as_bytes()).await;
+        client.response().await
+    }
+
+    /// `/status` as JSON.
+    pub(crate) async fn status(&self) -> Value {
+        serde_json::from_slice(&self.get(self.admin, "/status").await.body).unwrap()
+    }
+
+    /// Waits for a state that `/status` shows.
+    pub(crate) async fn reaches(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
+        let reached = async {
+            loop {
+                let status = self.status().await;
+                if matches(&status) {
+                    return status;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        within(10, what, reached).await
+    }
+
+    /// The value of one metric line, labels included in `name`.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let text = String::from_utf8(self.get(self.telemetry, "/metrics").await.body).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        line.parse().ok()
+    }
+
+    /// Replaces the configuration in one step.
+    pub(crate) fn configure(&self, document: &str) {
+        let next = self.folder.join("next.yaml");
+        std::fs::write(&next, complete(document, &self.folder)).unwrap();
+        std::fs::rename(next, self.folder.join("gateway.yaml")).unwrap();
+    }
+
+    /// The scratch folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Sends a signal by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let mut lines = self.lines.clone();
+        // The log closes with the process.
+        within(20, "the end of the gateway", async { while lines.changed().await.is_ok() {} }).await;
+        self.child.wait().unwrap()
+    }
+
+    /// Process id, for reading its memory.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let log = self.log_text();
+        if std::thread::panicking() {
+            println!("log of the gateway:\n{log}");
+        }
+        self.child.kill().ok();
+        self.child.wait().ok();
+        std::fs::remove_dir_all(&self.folder).ok();
+        if !std::thread::panicking() {
+            assert!(!log.contains("panicked"), "the gateway panicked:\n{log}");
+        }
+    }
+}
+
+/// A document with what every test needs.
+fn complete(document: &str, folder: &Path) -> String {
+    let listen = if document.contains("listeners:") { "" } else { "listen: 127.0.0.1:0\n" };
+    format!(
+        "version: 1\n{listen}telemetry: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {state}\n\
+         access_log: {folder}/access.log\nlog: {{ level: debug, format: json }}\n{document}",
+        state = folder.join("state").display(),
+        folder = folder.display()
+    )
+}

@@ -1,0 +1,40 @@
+//! Gateways, upstreams and clients for tests.
+
+mod client;
+mod gateway;
+mod upstream;
+
+pub(crate) use client::{Client, Response};
+pub(crate) use gateway::{Gateway, binary};
+pub(crate) use upstream::{Request, Upstream, Wire};
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Waits for `future` and says what was waited for if it does not come.
+pub(crate) async fn within<F: Future>(seconds: u64, what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(Duration::from_secs(seconds), future).await {
+        Ok(output) => output,
+        Err(_) => panic!("waited {seconds} s for {what}"),
+    }
+}
+
+/// A legacy request as JSON text.
+pub(crate) fn rpc(id: u32, method: &str, params: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#)
+}
+
+/// A modern `tools/call` as JSON text.
+pub(crate) fn modern_call(id: u32, tool: &str) -> String {
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"test","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}"#;
+    rpc(id, "tools/call", &format!(r#"{{"name":"{tool}","arguments":{{}},{meta}}}"#))
+}
+
+/// The headers that go with [`modern_call`].
+pub(crate) fn modern_headers(tool: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("mcp-protocol-version", "2026-07-28".to_owned()),
+        ("mcp-method", "tools/call".to_owned()),
+        ("mcp-name", tool.to_owned()),
+    ]
+}

@@ -1,0 +1,26 @@
+//! Integration tests: one binary, against the real proxy as a process of its own.
+//!
+//! `harness` starts gateways, scripted upstreams and raw clients; each other module holds the tests
+//! of one concern; `prove` holds the long ones, which only run when they are asked for; `tidy` holds
+//! the rules of the repository.
+
+#[cfg(test)]
+mod drain;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod operate;
+#[cfg(test)]
+mod passage;
+#[cfg(test)]
+mod prove;
+#[cfg(test)]
+mod sdk;
+#[cfg(test)]
+mod swap;
+#[cfg(test)]
+mod tidy;

@@ -1,3 +1,0 @@
-//! portunus-tests
-
-fn main() {}

@@ -1,0 +1,144 @@
+//! The surfaces for operators, and the command line.
+
+use crate::harness::{Client, Gateway, Upstream, binary, rpc};
+use std::io::{Read, Write};
+use std::process::{Command, Output};
+
+fn portunus(arguments: &[&str]) -> Output {
+    Command::new(binary()).args(arguments).output().unwrap()
+}
+
+fn file(name: &str, text: &str) -> std::path::PathBuf {
+    let path = std::env::temp_dir().join(format!("portunus-{}-{name}", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn check_names_every_mistake_at_once_and_exits_with_78() {
+    let text = "version: 1\nlisten: nowhere\nupstrems:\n  up: http://127.0.0.1:1/mcp\nservers:\n  /mcp: upp\ndlp: { profile: balanced }\n";
+    let path = file("bad.yaml", text);
+    let output = portunus(&["check", path.to_str().unwrap()]);
+    std::fs::remove_file(&path).unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    for expected in ["listen", "did you mean `upstreams`", "dlp", "hint:"] {
+        assert!(told.contains(expected), "{expected} is missing:\n{told}");
+    }
+}
+
+#[test]
+fn the_command_line_answers_and_explains() {
+    let version = portunus(&["--version"]);
+    assert!(String::from_utf8_lossy(&version.stdout).starts_with("portunus ") && version.status.success());
+    let help = String::from_utf8(portunus(&["--help"]).stdout).unwrap();
+    for word in ["run", "demo", "check", "Exit codes"] {
+        assert!(help.contains(word), "{help}");
+    }
+    assert_eq!(portunus(&["rnu"]).status.code(), Some(1));
+    let missing = portunus(&["run", "--config", "/does/not/exist.yaml"]);
+    assert_eq!(missing.status.code(), Some(78));
+}
+
+#[test]
+fn a_taken_address_is_told_and_exits_with_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let state = std::env::temp_dir().join(format!("portunus-{}-taken", std::process::id()));
+    let text = format!("version: 1\nlisten: {address}\nstate: {}\nupstreams:\n  up: http://127.0.0.1:1/mcp\nservers:\n  /mcp: up\n", state.display());
+    let path = file("taken.yaml", &text);
+    let output = portunus(&["run", "--config", path.to_str().unwrap()]);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_dir_all(&state).unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && told.contains("is another process using it?"), "{told}");
+}
+
+#[tokio::test]
+async fn telemetry_shows_life_readiness_and_what_was_counted() {
+    let upstream = Upstream::answering().await;
+    let gateway = Gateway::before(upstream.address).await;
+    for path in ["/livez", "/health", "/readyz", "/ready"] {
+        assert_eq!(gateway.get(gateway.telemetry, path).await.status, 200, "{path}");
+    }
+    gateway.post("/mcp", &[], &rpc(1, "tools/call", r#"{"name":"echo"}"#)).await;
+    gateway.post("/mcp", &[], "{").await;
+    gateway.recorded("the refusal", |record| record["reason"] == "parse_error").await;
+    let counted = [
+        (r#"mcp_requests_total{server_name="mcp",status="ok",tool_name="echo"}"#, 1.0),
+        (r#"mcp_requests_total{server_name="mcp",status="invalid",tool_name="other"}"#, 1.0),
+        (r#"mcp_denials_total{reason="parse_error"}"#, 1.0),
+        (r#"mcp_errors_total{reason="parse_error",server_name="mcp"}"#, 1.0),
+        (r#"mcp_pending_requests{server_name="mcp"}"#, 0.0),
+        (r#"mcp_stage_duration_seconds_count{stage="forward"}"#, 1.0),
+        ("portunus_snapshots_alive", 1.0),
+    ];
+    for (name, expected) in counted {
+        assert_eq!(gateway.metric(name).await, Some(expected), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn made_up_tools_get_no_label() {
+    let upstream = Upstream::start(|request: crate::harness::Request, mut wire: crate::harness::Wire| async move {
+        wire.json(&format!(r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":-32602,"message":"no"}}}}"#, request.id())).await;
+        Some(wire)
+    })
+    .await;
+    let gateway = Gateway::before(upstream.address).await;
+    gateway.post("/mcp", &[], &rpc(1, "tools/call", r#"{"name":"made_up"}"#)).await;
+    gateway.recorded("the record", |record| record["tool_name"] == "made_up").await;
+    let text = String::from_utf8(gateway.get(gateway.telemetry, "/metrics").await.body).unwrap();
+    assert!(!text.contains("made_up"));
+    assert_eq!(gateway.metric(r#"mcp_requests_total{server_name="mcp",status="error",tool_name="other"}"#).await, Some(1.0));
+}
+
+#[tokio::test]
+async fn admin_reads_and_answers_no_stranger() {
+    let upstream = Upstream::answering().await;
+    let secret = file("secret", "tops3cret\n");
+    let document = format!(
+        "upstreams:\n  up: {{ url: http://{}/mcp, credentials: {{ bearer: \"file:{}\" }} }}\nservers:\n  /mcp: up\n",
+        upstream.address,
+        secret.display()
+    );
+    let gateway = Gateway::start(&document).await;
+    let status = gateway.status().await;
+    assert_eq!((status["phase"].as_str(), status["serial"].as_u64()), (Some("Serving"), Some(1)));
+    assert_eq!(status["servers"][0]["path"], "/mcp");
+    let config = gateway.get(gateway.admin, "/config").await;
+    let config = String::from_utf8(config.body).unwrap();
+    assert!(config.contains("[secret]") && !config.contains("tops3cret"), "{config}");
+    gateway.post("/mcp", &[("x-request-id", "find-me".to_owned())], "{").await;
+    let refusals = gateway.get(gateway.admin, "/refusals?id=find-me").await.json();
+    assert_eq!((refusals[0]["reason"].as_str(), refusals.as_array().unwrap().len()), (Some("parse_error"), 1));
+    std::fs::remove_file(secret).unwrap();
+
+    let mut rebound = Client::connect(gateway.admin).await;
+    rebound.send(b"GET /status HTTP/1.1\r\nHost: evil.example\r\n\r\n").await;
+    assert_eq!(rebound.response().await.status, 403);
+    let mut write = Client::connect(gateway.admin).await;
+    write.send(format!("POST /status HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\n\r\n", gateway.admin).as_bytes()).await;
+    assert_eq!(write.response().await.status, 405);
+}
+
+#[tokio::test]
+async fn the_control_socket_changes_the_level_and_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let upstream = Upstream::answering().await;
+    let gateway = Gateway::before(upstream.address).await;
+    let socket = gateway.folder().join("state/control.sock");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::metadata(gateway.folder().join("state")).unwrap().permissions().mode() & 0o777, 0o700);
+    let ask = |request: &str| {
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(ask("POST /loglevel?warn HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200"));
+    assert!(ask("POST /loglevel?loud HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 400"));
+    assert!(ask("GET /loglevel?warn HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 405"));
+    assert!(ask("POST /nonsense HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 404"));
+}
