@@ -31,7 +31,10 @@ pub struct DemoArguments {
 /// # Errors
 /// If an address or the state folder cannot be had; in words for the terminal.
 pub fn process(arguments: &DemoArguments) -> Result<Process, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(|error| error.to_string())?;
     let _inside = runtime.enter();
     let free = |address: SocketAddr| -> SocketAddr {
         if reserve(address).is_ok() { address } else { SocketAddr::new(address.ip(), 0) }
@@ -39,7 +42,8 @@ pub fn process(arguments: &DemoArguments) -> Result<Process, String> {
     let servers = reserve(SocketAddr::from(([127, 0, 0, 1], 0))).map_err(|error| error.to_string())?;
     let state = std::env::temp_dir().join(format!("portunus-demo-{}", std::process::id()));
     let text = document(arguments, &free, servers.address.port(), &state);
-    let loaded = load_text(&text, Path::new("demo.yaml"), &ProcessEnvironment).map_err(|report| report.to_string())?;
+    let loaded =
+        load_text(&text, Path::new("demo.yaml"), &ProcessEnvironment).map_err(|report| report.to_string())?;
     let mut service = Service::new("demo".to_owned(), Demo::new());
     service.threads = Some(1);
     service.add_listener(servers.endpoint());
@@ -51,7 +55,12 @@ pub fn process(arguments: &DemoArguments) -> Result<Process, String> {
     Ok(Process { loaded, watched: None, extra: vec![Box::new(service)], ready })
 }
 
-fn document(arguments: &DemoArguments, free: &dyn Fn(SocketAddr) -> SocketAddr, port: u16, state: &PathBuf) -> String {
+fn document(
+    arguments: &DemoArguments,
+    free: &dyn Fn(SocketAddr) -> SocketAddr,
+    port: u16,
+    state: &PathBuf,
+) -> String {
     format!(
         "version: 1\nlisten: {listen}\ntelemetry: {telemetry}\nadmin: {admin}\nstate: {state:?}\naccess_log: {log:?}\n\
          log: {{ level: warn }}\n\
@@ -71,12 +80,17 @@ fn print(addresses: &Addresses) {
     let Some(listen) = addresses.listeners.first() else { return };
     let url = format!("http://{listen}");
     println!("{}", TEXT.replace("{url}", &url));
-    for (name, path, address) in [("metrics", "/metrics", addresses.telemetry), ("status", "/status", addresses.admin)] {
+    for (name, path, address) in
+        [("metrics", "/metrics", addresses.telemetry), ("status", "/status", addresses.admin)]
+    {
         if let Some(address) = address {
             println!("{name:<9}http://{address}{path}");
         }
     }
-    println!("control  {} (curl --unix-socket … -X POST http://x/drain)\n\nCtrl-C ends it.", addresses.control.display());
+    println!(
+        "control  {} (curl --unix-socket … -X POST http://x/drain)\n\nCtrl-C ends it.",
+        addresses.control.display()
+    );
 }
 
 const TEXT: &str = r#"Portunus is running with demo MCP servers behind it:

@@ -204,11 +204,14 @@ impl<'a> Passage<'a> {
         let limit = server.max_body_bytes.map_or(limits.max_body_bytes, |own| own.min(limits.max_body_bytes));
         let era = intake::likely_era(&self.request.headers);
         match intake::body(client, limit, limits.body_timeout, era).await {
-            Ok(body) => intake::message(&body, &self.request.headers, &server.bounds, &intake::offered(server)).map_err(|unreadable| {
-                let Unreadable { denial, id, era } = *unreadable;
-                let kind = id.is_some().then_some(Kind::Request);
-                halt(denial, Knowledge { kind, id, era: Some(era), ..known() })
-            }),
+            Ok(body) => {
+                intake::message(&body, &self.request.headers, &server.bounds, &intake::offered(server))
+                    .map_err(|unreadable| {
+                        let Unreadable { denial, id, era } = *unreadable;
+                        let kind = id.is_some().then_some(Kind::Request);
+                        halt(denial, Knowledge { kind, id, era: Some(era), ..known() })
+                    })
+            }
             Err(BodyFault::Denied(denial, id)) => {
                 let kind = id.is_some().then_some(Kind::Request);
                 Err(halt(denial, Knowledge { kind, id, era: Some(era), ..known() }))

@@ -22,25 +22,65 @@ async fn answer_to(bytes: &'static str) -> Response {
 #[tokio::test]
 async fn answers_that_are_none_become_errors_in_band() {
     let cases = [
-        ("HTML with 200", "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>", -31502),
-        ("HTML with 500", "HTTP/1.1 500 Oops\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>", -31502),
-        ("HTML with 502", "HTTP/1.1 502 Bad\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>", -31503),
-        ("a redirect", "HTTP/1.1 307 R\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n", -31502),
+        (
+            "HTML with 200",
+            "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
+            -31502,
+        ),
+        (
+            "HTML with 500",
+            "HTTP/1.1 500 Oops\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
+            -31502,
+        ),
+        (
+            "HTML with 502",
+            "HTTP/1.1 502 Bad\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
+            -31503,
+        ),
+        (
+            "a redirect",
+            "HTTP/1.1 307 R\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+            -31502,
+        ),
         ("202 to a request", "HTTP/1.1 202 A\r\ncontent-length: 0\r\n\r\n", -31502),
-        ("200 without a body", "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n", -31502),
-        ("broken JSON", "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{]", -31502),
-        ("another id", "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 36\r\n\r\n{\"jsonrpc\":\"2.0\",\"id\":6,\"result\":{}}", -31502),
-        ("its credentials refused", "HTTP/1.1 401 U\r\nwww-authenticate: Bearer\r\ncontent-length: 0\r\n\r\n", -31502),
+        (
+            "200 without a body",
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n",
+            -31502,
+        ),
+        (
+            "broken JSON",
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{]",
+            -31502,
+        ),
+        (
+            "another id",
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 36\r\n\r\n{\"jsonrpc\":\"2.0\",\"id\":6,\"result\":{}}",
+            -31502,
+        ),
+        (
+            "its credentials refused",
+            "HTTP/1.1 401 U\r\nwww-authenticate: Bearer\r\ncontent-length: 0\r\n\r\n",
+            -31502,
+        ),
         ("two lengths", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}x", -31502),
         ("no HTTP", "SSH-2.0-OpenSSH_9.2\r\n\r\n", -31502),
         ("half a head", "HTTP/1.1 200 OK\r\ncontent-ty", -31503),
-        ("half a body", "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{\"jsonrpc\"", -31503),
+        (
+            "half a body",
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{\"jsonrpc\"",
+            -31503,
+        ),
         ("nothing", "", -31503),
     ];
     for (name, bytes, code) in cases {
         let response = answer_to(bytes).await;
         let body = response.json();
-        assert_eq!((response.status, body["id"].as_u64(), body["error"]["code"].as_i64()), (200, Some(5), Some(code)), "{name}");
+        assert_eq!(
+            (response.status, body["id"].as_u64(), body["error"]["code"].as_i64()),
+            (200, Some(5), Some(code)),
+            "{name}"
+        );
         assert_eq!(body["error"]["data"]["origin"], "gateway", "{name}");
         assert!(response.header("portunus-outcome").is_some(), "{name}");
     }
@@ -49,13 +89,27 @@ async fn answers_that_are_none_become_errors_in_band() {
 #[tokio::test]
 async fn statuses_that_mean_something_pass() {
     let cases = [
-        ("session gone", "HTTP/1.1 404 N\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}", 404, "{}"),
-        ("bad request", "HTTP/1.1 400 B\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nno", 400, "no"),
+        (
+            "session gone",
+            "HTTP/1.1 404 N\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+            404,
+            "{}",
+        ),
+        (
+            "bad request",
+            "HTTP/1.1 400 B\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nno",
+            400,
+            "no",
+        ),
         ("HTML 404", "HTTP/1.1 404 N\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>", 404, ""),
     ];
     for (name, bytes, status, body) in cases {
         let response = answer_to(bytes).await;
-        assert_eq!((response.status, String::from_utf8_lossy(&response.body).as_ref()), (status, body), "{name}");
+        assert_eq!(
+            (response.status, String::from_utf8_lossy(&response.body).as_ref()),
+            (status, body),
+            "{name}"
+        );
     }
 }
 
@@ -73,7 +127,10 @@ async fn a_compressed_answer_passes_as_it_is() {
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc",
     )
     .await;
-    assert_eq!((response.header("content-encoding"), response.body.as_slice()), (Some("gzip"), b"abc".as_slice()));
+    assert_eq!(
+        (response.header("content-encoding"), response.body.as_slice()),
+        (Some("gzip"), b"abc".as_slice())
+    );
 }
 
 #[tokio::test]
@@ -123,18 +180,27 @@ async fn stream_of(pieces: &'static [&'static str], proper_end: bool) -> (Gatewa
 
 #[tokio::test]
 async fn a_stream_that_breaks_off_ends_with_an_error_event_at_an_event_boundary() {
-    let whole = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{}}\n\n";
+    let whole =
+        "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{}}\n\n";
     for (name, proper_end) in [("abort within an event", false), ("end without an answer", true)] {
         let (gateway, _upstream) = stream_of(&[": hello\n\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{}}\n\n", "event: message\ndata: {\"jso"], proper_end).await;
         let mut client = gateway.connect().await;
         client.post("/mcp", &[], call().as_bytes()).await;
         assert_eq!(client.response_head().await.status, 200, "{name}");
         let text = client.rest().await;
-        let rest = text.strip_prefix(": hello\n\n").and_then(|text| text.strip_prefix(whole)).unwrap_or_else(|| panic!("{name}: {text}"));
+        let rest = text
+            .strip_prefix(": hello\n\n")
+            .and_then(|text| text.strip_prefix(whole))
+            .unwrap_or_else(|| panic!("{name}: {text}"));
         assert!(!rest.contains("{\"jso\n") && !text.contains("\nid:"), "{name}: {rest}");
-        let data = rest.strip_prefix("event: message\ndata: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap();
+        let data =
+            rest.strip_prefix("event: message\ndata: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap();
         let error: serde_json::Value = serde_json::from_str(data).unwrap();
-        assert_eq!((error["id"].as_u64(), error["error"]["code"].as_i64()), (Some(5), Some(-31503)), "{name}");
+        assert_eq!(
+            (error["id"].as_u64(), error["error"]["code"].as_i64()),
+            (Some(5), Some(-31503)),
+            "{name}"
+        );
     }
 }
 
@@ -234,7 +300,11 @@ async fn only_what_may_be_repeated_is_sent_twice() {
     let gateway = Gateway::before(upstream.address).await;
     let list = rpc(5, "tools/list", "{}");
     assert_eq!(gateway.post("/mcp", &[], &list).await.json()["result"], serde_json::json!({}));
-    assert_eq!(gateway.post("/mcp", &[], &list).await.json()["result"], serde_json::json!({}), "a list is repeated");
+    assert_eq!(
+        gateway.post("/mcp", &[], &list).await.json()["result"],
+        serde_json::json!({}),
+        "a list is repeated"
+    );
     assert_eq!(upstream.requests(), 3);
     assert_eq!(gateway.post("/mcp", &[], &call()).await.reason(), "upstream_unavailable", "a call is not");
     assert_eq!(upstream.requests(), 4);

@@ -16,24 +16,38 @@ async fn ambiguous_http_is_refused_and_closed() {
     let upstream = Upstream::unreachable().await;
     let gateway = Gateway::before(upstream.address).await;
     let host = gateway.address;
-    let post = |fields: &str, body: &str| format!("POST /mcp HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{fields}\r\n{body}");
+    let post = |fields: &str, body: &str| {
+        format!("POST /mcp HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{fields}\r\n{body}")
+    };
     let body = rpc(1, "ping", "{}");
     let length = body.len();
     let smuggled = format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n");
     let malformed = (400, "malformed_http".to_owned());
     let cases = vec![
         ("length with coding", post(&smuggled, &format!("0\r\n\r\n{body}")), malformed.clone()),
-        ("second length", post(&format!("Content-Length: {length}\r\nContent-Length: {length}\r\n"), &body), malformed.clone()),
+        (
+            "second length",
+            post(&format!("Content-Length: {length}\r\nContent-Length: {length}\r\n"), &body),
+            malformed.clone(),
+        ),
         ("bare LF", format!("POST /mcp HTTP/1.1\nHost: {host}\nContent-Length: 0\n\n"), malformed.clone()),
         ("folded header", post("X-A: b\r\n c\r\n", ""), malformed.clone()),
         ("space before colon", post("Content-Length : 0\r\n", ""), malformed.clone()),
         ("NUL in a value", post("X-A: a\0b\r\n", ""), malformed.clone()),
         ("escape in a value", post("X-A: a\x1bb\r\n", ""), malformed.clone()),
-        ("absolute form for another host", format!("POST http://evil/mcp HTTP/1.1\r\nHost: {host}\r\n\r\n"), malformed.clone()),
+        (
+            "absolute form for another host",
+            format!("POST http://evil/mcp HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            malformed.clone(),
+        ),
         ("two hosts", post("Host: evil\r\n", ""), malformed.clone()),
         ("obsolete version", format!("POST /mcp HTTP/0.9\r\nHost: {host}\r\n\r\n"), malformed),
         ("too many headers", post(&"X-A: b\r\n".repeat(200), ""), (431, "headers_too_large".into())),
-        ("too large headers", post(&format!("X-A: {}\r\n", "b".repeat(70_000)), ""), (431, "headers_too_large".into())),
+        (
+            "too large headers",
+            post(&format!("X-A: {}\r\n", "b".repeat(70_000)), ""),
+            (431, "headers_too_large".into()),
+        ),
     ];
     for (name, bytes, expected) in cases {
         assert_eq!(refused(&gateway, bytes.as_bytes()).await, expected, "{name}");
@@ -46,28 +60,105 @@ async fn bad_messages_are_refused_by_the_table_on_a_kept_connection() {
     let upstream = Upstream::unreachable().await;
     let gateway = Gateway::before(upstream.address).await;
     let mut client = gateway.connect().await;
-    let nested = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}{}}}"#, "[".repeat(20_000), "]".repeat(20_000));
-    let long = rpc(9, "tools/call", &format!(r#"{{"name":"echo","arguments":{{"t":"{}"}}}}"#, "x".repeat(1 << 21)));
+    let nested = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}{}}}"#,
+        "[".repeat(20_000),
+        "]".repeat(20_000)
+    );
+    let long =
+        rpc(9, "tools/call", &format!(r#"{{"name":"echo","arguments":{{"t":"{}"}}}}"#, "x".repeat(1 << 21)));
     let none: Vec<(&str, String)> = vec![];
     let modern = |change: (&'static str, &str)| -> Vec<(&'static str, String)> {
         let headers = modern_headers("echo").into_iter();
-        headers.map(|(name, value)| if name == change.0 { (name, change.1.to_owned()) } else { (name, value) }).collect()
+        headers
+            .map(|(name, value)| if name == change.0 { (name, change.1.to_owned()) } else { (name, value) })
+            .collect()
     };
     let cases: Vec<(&str, Vec<(&str, String)>, Vec<u8>, u16, i64, &str)> = vec![
         ("depth 20,000", none.clone(), nested.into_bytes(), 200, -31413, "bounds_exceeded"),
         ("long string, legacy", none.clone(), long.into_bytes(), 200, -31413, "bounds_exceeded"),
-        ("duplicate method", none.clone(), br#"{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}"#.to_vec(), 400, -32600, "invalid_request"),
-        ("duplicate name", none.clone(), rpc(1, "tools/call", r#"{"name":"a","n\u0061me":"b"}"#).into_bytes(), 400, -32600, "invalid_request"),
+        (
+            "duplicate method",
+            none.clone(),
+            br#"{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}"#.to_vec(),
+            400,
+            -32600,
+            "invalid_request",
+        ),
+        (
+            "duplicate name",
+            none.clone(),
+            rpc(1, "tools/call", r#"{"name":"a","n\u0061me":"b"}"#).into_bytes(),
+            400,
+            -32600,
+            "invalid_request",
+        ),
         ("wrong first byte", none.clone(), b"hello".to_vec(), 400, -32700, "parse_error"),
         ("empty", none.clone(), Vec::new(), 400, -32700, "parse_error"),
-        ("invalid UTF-8", none.clone(), b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}".to_vec(), 400, -32700, "parse_error"),
-        ("lone surrogate", none.clone(), rpc(1, "ping", r#"{"a":"\ud800"}"#).into_bytes(), 400, -32700, "parse_error"),
-        ("null id", none.clone(), br#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#.to_vec(), 400, -32600, "invalid_request"),
-        ("batch of a later revision", vec![("mcp-protocol-version", "2025-06-18".into())], b"[]".to_vec(), 400, -32600, "invalid_request"),
-        ("header names another tool", modern(("mcp-name", "delete_all")), modern_call(1, "echo").into_bytes(), 400, -32020, "header_mismatch"),
-        ("header names another method", modern(("mcp-method", "tools/list")), modern_call(1, "echo").into_bytes(), 400, -32020, "header_mismatch"),
-        ("header names another revision", modern(("mcp-protocol-version", "2025-11-25")), modern_call(1, "echo").into_bytes(), 400, -32020, "header_mismatch"),
-        ("legacy body with a contradicting header", vec![("mcp-name", "safe".into())], rpc(1, "tools/call", r#"{"name":"echo"}"#).into_bytes(), 400, -32020, "header_mismatch"),
+        (
+            "invalid UTF-8",
+            none.clone(),
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}".to_vec(),
+            400,
+            -32700,
+            "parse_error",
+        ),
+        (
+            "lone surrogate",
+            none.clone(),
+            rpc(1, "ping", r#"{"a":"\ud800"}"#).into_bytes(),
+            400,
+            -32700,
+            "parse_error",
+        ),
+        (
+            "null id",
+            none.clone(),
+            br#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#.to_vec(),
+            400,
+            -32600,
+            "invalid_request",
+        ),
+        (
+            "batch of a later revision",
+            vec![("mcp-protocol-version", "2025-06-18".into())],
+            b"[]".to_vec(),
+            400,
+            -32600,
+            "invalid_request",
+        ),
+        (
+            "header names another tool",
+            modern(("mcp-name", "delete_all")),
+            modern_call(1, "echo").into_bytes(),
+            400,
+            -32020,
+            "header_mismatch",
+        ),
+        (
+            "header names another method",
+            modern(("mcp-method", "tools/list")),
+            modern_call(1, "echo").into_bytes(),
+            400,
+            -32020,
+            "header_mismatch",
+        ),
+        (
+            "header names another revision",
+            modern(("mcp-protocol-version", "2025-11-25")),
+            modern_call(1, "echo").into_bytes(),
+            400,
+            -32020,
+            "header_mismatch",
+        ),
+        (
+            "legacy body with a contradicting header",
+            vec![("mcp-name", "safe".into())],
+            rpc(1, "tools/call", r#"{"name":"echo"}"#).into_bytes(),
+            400,
+            -32020,
+            "header_mismatch",
+        ),
     ];
     for (name, headers, body, status, code, reason) in cases {
         client.post("/mcp", &headers, &body).await;
@@ -97,11 +188,21 @@ async fn unsupported_versions_list_what_is_served() {
 #[tokio::test]
 async fn oversize_is_answered_as_each_era_understands() {
     let upstream = Upstream::unreachable().await;
-    let document = format!("upstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: {{ upstreams: [up], max_body_bytes: 1000 }}\n", upstream.address);
+    let document = format!(
+        "upstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: {{ upstreams: [up], max_body_bytes: 1000 }}\n",
+        upstream.address
+    );
     let gateway = Gateway::start(&document).await;
-    let last = format!(r#"{{"method":"tools/call","params":{{"a":"{}"}},"jsonrpc":"2.0","id":77}}"#, "x".repeat(1200));
+    let last = format!(
+        r#"{{"method":"tools/call","params":{{"a":"{}"}},"jsonrpc":"2.0","id":77}}"#,
+        "x".repeat(1200)
+    );
     let response = gateway.post("/mcp", &[], &last).await;
-    assert_eq!((response.status, response.json()["id"].as_u64()), (200, Some(77)), "the id is found at the end");
+    assert_eq!(
+        (response.status, response.json()["id"].as_u64()),
+        (200, Some(77)),
+        "the id is found at the end"
+    );
     assert_eq!(response.json()["error"]["code"], -31413);
     let modern = [("mcp-protocol-version", "2026-07-28".to_owned())];
     let response = gateway.post("/mcp", &modern, &last).await;
@@ -122,17 +223,80 @@ async fn foreign_hosts_origins_media_and_methods_are_refused() {
     };
     let own = gateway.address;
     let cases = [
-        ("rebound host", format!("POST /mcp HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n"), 403, "forbidden_host"),
-        ("foreign origin", format!("POST /mcp HTTP/1.1\r\nHost: {own}\r\nOrigin: http://evil.example\r\nContent-Length: 0\r\n\r\n"), 403, "forbidden_origin"),
-        ("null origin", format!("POST /mcp HTTP/1.1\r\nHost: {own}\r\nOrigin: null\r\nContent-Length: 0\r\n\r\n"), 403, "forbidden_origin"),
-        ("preflight of a foreign origin", format!("OPTIONS /mcp HTTP/1.1\r\nHost: {own}\r\nOrigin: http://evil.example\r\n\r\n"), 403, "forbidden_origin"),
-        ("a form", format!("POST /mcp HTTP/1.1\r\nHost: {own}\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{{}}"), 415, "unsupported_media_type"),
-        ("gzip", format!("POST /mcp HTTP/1.1\r\nHost: {own}\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{{}}"), 415, "unsupported_media_type"),
-        ("nothing acceptable", format!("POST /mcp HTTP/1.1\r\nHost: {own}\r\nContent-Type: application/json\r\nAccept: image/png\r\nContent-Length: 2\r\n\r\n{{}}"), 406, "not_acceptable"),
-        ("PUT", format!("PUT /mcp HTTP/1.1\r\nHost: {own}\r\nContent-Length: 0\r\n\r\n"), 405, "method_not_allowed"),
-        ("unknown path", format!("POST /other HTTP/1.1\r\nHost: {own}\r\nContent-Length: 0\r\n\r\n"), 404, "unknown_route"),
-        ("encoded separator", format!("POST /x%2fmcp HTTP/1.1\r\nHost: {own}\r\nContent-Length: 0\r\n\r\n"), 404, "unknown_route"),
-        ("dot segments", format!("POST /x/../mcp HTTP/1.1\r\nHost: {own}\r\nContent-Length: 0\r\n\r\n"), 404, "unknown_route"),
+        (
+            "rebound host",
+            format!("POST /mcp HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n"),
+            403,
+            "forbidden_host",
+        ),
+        (
+            "foreign origin",
+            format!(
+                "POST /mcp HTTP/1.1\r\nHost: {own}\r\nOrigin: http://evil.example\r\nContent-Length: 0\r\n\r\n"
+            ),
+            403,
+            "forbidden_origin",
+        ),
+        (
+            "null origin",
+            format!("POST /mcp HTTP/1.1\r\nHost: {own}\r\nOrigin: null\r\nContent-Length: 0\r\n\r\n"),
+            403,
+            "forbidden_origin",
+        ),
+        (
+            "preflight of a foreign origin",
+            format!("OPTIONS /mcp HTTP/1.1\r\nHost: {own}\r\nOrigin: http://evil.example\r\n\r\n"),
+            403,
+            "forbidden_origin",
+        ),
+        (
+            "a form",
+            format!(
+                "POST /mcp HTTP/1.1\r\nHost: {own}\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{{}}"
+            ),
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            "gzip",
+            format!(
+                "POST /mcp HTTP/1.1\r\nHost: {own}\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{{}}"
+            ),
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            "nothing acceptable",
+            format!(
+                "POST /mcp HTTP/1.1\r\nHost: {own}\r\nContent-Type: application/json\r\nAccept: image/png\r\nContent-Length: 2\r\n\r\n{{}}"
+            ),
+            406,
+            "not_acceptable",
+        ),
+        (
+            "PUT",
+            format!("PUT /mcp HTTP/1.1\r\nHost: {own}\r\nContent-Length: 0\r\n\r\n"),
+            405,
+            "method_not_allowed",
+        ),
+        (
+            "unknown path",
+            format!("POST /other HTTP/1.1\r\nHost: {own}\r\nContent-Length: 0\r\n\r\n"),
+            404,
+            "unknown_route",
+        ),
+        (
+            "encoded separator",
+            format!("POST /x%2fmcp HTTP/1.1\r\nHost: {own}\r\nContent-Length: 0\r\n\r\n"),
+            404,
+            "unknown_route",
+        ),
+        (
+            "dot segments",
+            format!("POST /x/../mcp HTTP/1.1\r\nHost: {own}\r\nContent-Length: 0\r\n\r\n"),
+            404,
+            "unknown_route",
+        ),
     ];
     for (name, request, status, reason) in cases {
         let response = exchange(request).await;
@@ -145,7 +309,11 @@ async fn foreign_hosts_origins_media_and_methods_are_refused() {
 async fn drips_stalls_and_half_closes_end_at_their_deadlines() {
     let upstream = Upstream::unreachable().await;
     let listener = "listeners:\n  - bind: 127.0.0.1:0\n    limits: { header_timeout: 300ms, body_timeout: 300ms, idle_timeout: 300ms }\n";
-    let gateway = Gateway::start(&format!("{listener}upstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: up\n", upstream.address)).await;
+    let gateway = Gateway::start(&format!(
+        "{listener}upstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: up\n",
+        upstream.address
+    ))
+    .await;
     let host = gateway.address;
 
     let mut idle = gateway.connect().await;
@@ -158,7 +326,9 @@ async fn drips_stalls_and_half_closes_end_at_their_deadlines() {
     let dripped = drip(gateway.connect().await, format!("POST /mcp HTTP/1.1\r\nHost: {host}\r\nX: ")).await;
     assert!(dripped.starts_with("HTTP/1.1 408"), "a header section that drips: {dripped}");
 
-    let begun = format!("POST /mcp HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n");
+    let begun = format!(
+        "POST /mcp HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n"
+    );
     let dripped = drip(gateway.connect().await, begun.clone()).await;
     assert!(dripped.starts_with("HTTP/1.1 408"), "a body that drips: {dripped}");
 

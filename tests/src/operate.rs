@@ -45,7 +45,10 @@ fn a_taken_address_is_told_and_exits_with_1() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let state = std::env::temp_dir().join(format!("portunus-{}-taken", std::process::id()));
-    let text = format!("version: 1\nlisten: {address}\nstate: {}\nupstreams:\n  up: http://127.0.0.1:1/mcp\nservers:\n  /mcp: up\n", state.display());
+    let text = format!(
+        "version: 1\nlisten: {address}\nstate: {}\nupstreams:\n  up: http://127.0.0.1:1/mcp\nservers:\n  /mcp: up\n",
+        state.display()
+    );
     let path = file("taken.yaml", &text);
     let output = portunus(&["run", "--config", path.to_str().unwrap()]);
     std::fs::remove_file(&path).unwrap();
@@ -80,17 +83,25 @@ async fn telemetry_shows_life_readiness_and_what_was_counted() {
 
 #[tokio::test]
 async fn made_up_tools_get_no_label() {
-    let upstream = Upstream::start(|request: crate::harness::Request, mut wire: crate::harness::Wire| async move {
-        wire.json(&format!(r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":-32602,"message":"no"}}}}"#, request.id())).await;
-        Some(wire)
-    })
-    .await;
+    let upstream =
+        Upstream::start(|request: crate::harness::Request, mut wire: crate::harness::Wire| async move {
+            wire.json(&format!(
+                r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":-32602,"message":"no"}}}}"#,
+                request.id()
+            ))
+            .await;
+            Some(wire)
+        })
+        .await;
     let gateway = Gateway::before(upstream.address).await;
     gateway.post("/mcp", &[], &rpc(1, "tools/call", r#"{"name":"made_up"}"#)).await;
     gateway.recorded("the record", |record| record["tool_name"] == "made_up").await;
     let text = String::from_utf8(gateway.get(gateway.telemetry, "/metrics").await.body).unwrap();
     assert!(!text.contains("made_up"));
-    assert_eq!(gateway.metric(r#"mcp_requests_total{server_name="mcp",status="error",tool_name="other"}"#).await, Some(1.0));
+    assert_eq!(
+        gateway.metric(r#"mcp_requests_total{server_name="mcp",status="error",tool_name="other"}"#).await,
+        Some(1.0)
+    );
 }
 
 #[tokio::test]
@@ -111,14 +122,22 @@ async fn admin_reads_and_answers_no_stranger() {
     assert!(config.contains("[secret]") && !config.contains("tops3cret"), "{config}");
     gateway.post("/mcp", &[("x-request-id", "find-me".to_owned())], "{").await;
     let refusals = gateway.get(gateway.admin, "/refusals?id=find-me").await.json();
-    assert_eq!((refusals[0]["reason"].as_str(), refusals.as_array().unwrap().len()), (Some("parse_error"), 1));
+    assert_eq!(
+        (refusals[0]["reason"].as_str(), refusals.as_array().unwrap().len()),
+        (Some("parse_error"), 1)
+    );
     std::fs::remove_file(secret).unwrap();
 
     let mut rebound = Client::connect(gateway.admin).await;
     rebound.send(b"GET /status HTTP/1.1\r\nHost: evil.example\r\n\r\n").await;
     assert_eq!(rebound.response().await.status, 403);
     let mut write = Client::connect(gateway.admin).await;
-    write.send(format!("POST /status HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\n\r\n", gateway.admin).as_bytes()).await;
+    write
+        .send(
+            format!("POST /status HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\n\r\n", gateway.admin)
+                .as_bytes(),
+        )
+        .await;
     assert_eq!(write.response().await.status, 405);
 }
 
@@ -129,7 +148,10 @@ async fn the_control_socket_changes_the_level_and_is_private() {
     let gateway = Gateway::before(upstream.address).await;
     let socket = gateway.folder().join("state/control.sock");
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(std::fs::metadata(gateway.folder().join("state")).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        std::fs::metadata(gateway.folder().join("state")).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
     let ask = |request: &str| {
         let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
         stream.write_all(request.as_bytes()).unwrap();

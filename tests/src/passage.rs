@@ -34,7 +34,11 @@ async fn heads_comments_and_events_leave_as_they_come() {
         async move {
             let mut gate = gate.lock().await;
             wire.begin_events().await;
-            for piece in [": ping\r\n\r\n", "id: 7\nretry: 3000\ndata: \n\n", "data: {\"jsonrpc\":\"2.0\",\"id\":5,\"result\":{}}\r\r"] {
+            for piece in [
+                ": ping\r\n\r\n",
+                "id: 7\nretry: 3000\ndata: \n\n",
+                "data: {\"jsonrpc\":\"2.0\",\"id\":5,\"result\":{}}\r\r",
+            ] {
                 gate.recv().await;
                 wire.chunk(piece).await;
             }
@@ -48,7 +52,11 @@ async fn heads_comments_and_events_leave_as_they_come() {
     client.post("/mcp", &[], call().as_bytes()).await;
     let head = client.response_head().await;
     assert_eq!(head.header("content-type"), Some("text/event-stream"), "before the first event");
-    for expected in [": ping\r\n\r\n", "id: 7\nretry: 3000\ndata: \n\n", "data: {\"jsonrpc\":\"2.0\",\"id\":5,\"result\":{}}\r\r"] {
+    for expected in [
+        ": ping\r\n\r\n",
+        "id: 7\nretry: 3000\ndata: \n\n",
+        "data: {\"jsonrpc\":\"2.0\",\"id\":5,\"result\":{}}\r\r",
+    ] {
         go.send(()).unwrap();
         assert_eq!(client.chunk().await.as_deref(), Some(expected));
     }
@@ -67,7 +75,11 @@ async fn bodies_arrive_byte_for_byte_with_length_or_chunks() {
 
     let mut client = gateway.connect().await;
     let head = client.head("POST", "/mcp", &[]);
-    client.send(format!("{head}content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes()).await;
+    client
+        .send(
+            format!("{head}content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes(),
+        )
+        .await;
     for piece in body.as_bytes().chunks(7) {
         client.send(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()).await;
     }
@@ -85,7 +97,10 @@ async fn a_client_that_waits_for_100_continue_gets_it() {
     let mut client = gateway.connect().await;
     let body = call();
     let head = client.head("POST", "/mcp", &[]);
-    let head = format!("{head}content-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "{head}content-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     client.send(head.as_bytes()).await;
     assert_eq!(client.response_head().await.status, 100);
     client.send(body.as_bytes()).await;
@@ -99,7 +114,11 @@ async fn pipelined_requests_are_answered_in_order() {
     let mut client = gateway.connect().await;
     let one = |id: u32| {
         let body = rpc(id, "ping", "{}");
-        format!("POST /mcp HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", gateway.address, body.len())
+        format!(
+            "POST /mcp HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            gateway.address,
+            body.len()
+        )
     };
     client.send(format!("{}{}{}", one(1), one(2), one(3)).as_bytes()).await;
     for id in 1..=3 {
@@ -112,7 +131,8 @@ async fn every_verb_and_kind_of_message_passes() {
     let (upstream, mut requests) = listening().await;
     let gateway = Gateway::before(upstream.address).await;
     let session = [("mcp-session-id", "s-1".to_owned())];
-    let batch = r#"[{"jsonrpc":"2.0","method":"notifications/a"},{"jsonrpc":"2.0","method":"notifications/b"}]"#;
+    let batch =
+        r#"[{"jsonrpc":"2.0","method":"notifications/a"},{"jsonrpc":"2.0","method":"notifications/b"}]"#;
     for (name, body) in [
         ("notification", r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#),
         ("batch of 2025-03-26", batch),
@@ -120,14 +140,20 @@ async fn every_verb_and_kind_of_message_passes() {
         let response = gateway.post("/mcp", &session, body).await;
         assert_eq!((response.status, response.body.len()), (202, 0), "{name}");
         let arrived = requests.recv().await.unwrap();
-        assert_eq!((arrived.header("mcp-session-id"), arrived.body.as_slice()), (Some("s-1"), body.as_bytes()), "{name}");
+        assert_eq!(
+            (arrived.header("mcp-session-id"), arrived.body.as_slice()),
+            (Some("s-1"), body.as_bytes()),
+            "{name}"
+        );
     }
     let mut client = gateway.connect().await;
     let head = client.head("DELETE", "/mcp", &session);
     client.send(format!("{head}\r\n").as_bytes()).await;
     assert_eq!(client.response().await.status, 202);
     let arrived = requests.recv().await.unwrap();
-    assert!(arrived.head.starts_with("DELETE /mcp HTTP/1.1\r\n") && arrived.header("content-length").is_none());
+    assert!(
+        arrived.head.starts_with("DELETE /mcp HTTP/1.1\r\n") && arrived.header("content-length").is_none()
+    );
 }
 
 #[tokio::test]
@@ -190,7 +216,11 @@ async fn listed_origins_may_call_and_are_told_so() {
 #[tokio::test]
 async fn twenty_megabytes_come_through_as_json_and_as_an_event() {
     let upstream = Upstream::start(|request: Request, mut wire: Wire| async move {
-        let body = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{"text":"{}"}}}}"#, request.id(), "x".repeat(20 << 20));
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":{},"result":{{"text":"{}"}}}}"#,
+            request.id(),
+            "x".repeat(20 << 20)
+        );
         if request.header("mcp-protocol-version").is_some() {
             wire.json(&body).await;
         } else {

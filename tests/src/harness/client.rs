@@ -95,7 +95,9 @@ impl Client {
 
     /// Reads the head of an answer only.
     pub(crate) async fn response_head(&mut self) -> Response {
-        within(30, "the head of an answer", self.read_head()).await.expect("a head before the connection ended")
+        within(30, "the head of an answer", self.read_head())
+            .await
+            .expect("a head before the connection ended")
     }
 
     async fn read_head(&mut self) -> Option<Response> {

@@ -75,7 +75,8 @@ impl Gateway {
             }
         });
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut gateway = Gateway { child, folder, log, lines, address: nowhere, telemetry: nowhere, admin: nowhere };
+        let mut gateway =
+            Gateway { child, folder, log, lines, address: nowhere, telemetry: nowhere, admin: nowhere };
         gateway.logged("the start line", |entry| entry["message"] == "ready").await;
         gateway.address = gateway.listening("mcp");
         gateway.telemetry = gateway.listening("telemetry");
@@ -107,7 +108,12 @@ impl Gateway {
 
     /// Everything logged so far, as text.
     pub(crate) fn log_text(&self) -> String {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|entry| format!("{entry}\n")).collect()
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|entry| format!("{entry}\n"))
+            .collect()
     }
 
     /// The records of the access log so far.
@@ -188,7 +194,8 @@ impl Gateway {
 
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
+        let sent =
+            Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 

@@ -56,8 +56,10 @@ impl Wire {
     /// Answers with JSON and a length.
     pub(crate) async fn json(&mut self, body: &str) {
         let length = body.len();
-        self.send(format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"))
-            .await;
+        self.send(format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        ))
+        .await;
     }
 
     /// Answers a request with an empty result.
@@ -67,7 +69,8 @@ impl Wire {
 
     /// Begins an event stream.
     pub(crate) async fn begin_events(&mut self) {
-        self.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        self.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await;
     }
 
     /// Sends one chunk.
