@@ -5,14 +5,13 @@
 
 use crate::context::Gateway;
 use crate::telemetry::{answer, plain};
-use crate::text::json;
 use async_trait::async_trait;
 use http::header::{HOST, ORIGIN};
 use http::{Method, Response, StatusCode};
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 use portunus_config::Diagnostic;
-use std::fmt::Write;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
@@ -42,56 +41,38 @@ impl Admin {
     }
 
     /// What is in force, what was refused, what runs.
-    fn status(&self) -> String {
+    fn status(&self) -> Value {
         let gateway = &self.gateway;
         let active = gateway.active();
         let reload = gateway.reload.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut out = format!(
-            "{{\n\"version\":{},\n\"revision\":{},\n\"serial\":{},\n\"phase\":\"{:?}\",\n\"in_flight\":{},\n\"snapshots_alive\":{},\n",
-            json(env!("CARGO_PKG_VERSION")),
-            json(&active.revision),
-            active.snapshot.serial,
-            gateway.drain.phase(),
-            gateway.drain.in_flight(),
-            gateway.metrics.snapshots_alive.get()
-        );
-        let _ = write!(
-            out,
-            "\"streams\":{},\n\"connections\":{},\n",
-            gateway.metrics.streams.get(),
-            gateway.metrics.connections.get()
-        );
-        let restart: Vec<String> = reload.restart_needed.iter().map(|key| json(key)).collect();
-        let _ = write!(out, "\"restart_needed\":[{}],\n", restart.join(","));
-        let _ = write!(out, "\"refused\":{},\n", diagnostics(&reload.refused));
-        let _ = write!(out, "\"warnings\":{},\n", diagnostics(&reload.warnings));
-        let servers: Vec<String> = active
-            .snapshot
-            .routes
-            .iter()
-            .map(|server| {
-                let upstreams: Vec<String> =
-                    server.upstreams.iter().map(|upstream| json(&upstream.name)).collect();
-                format!("{{\"path\":{},\"upstreams\":[{}]}}", json(&server.path), upstreams.join(","))
+        let servers = active.snapshot.routes.iter().map(|server| {
+            let upstreams: Vec<&str> = server.upstreams.iter().map(|upstream| &*upstream.name).collect();
+            json!({"path": server.path, "name": *server.name, "upstreams": upstreams})
+        });
+        let upstreams = active.snapshot.upstreams.iter().map(|upstream| {
+            let pool = active.pool(upstream);
+            let (idle, active) = pool.map_or((0, 0), |pool| (pool.idle_count(), pool.active_count()));
+            json!({
+                "name": *upstream.name,
+                "url": upstream.url.redacted(),
+                "connections": {"idle": idle, "active": active},
             })
-            .collect();
-        let _ = write!(out, "\"servers\":[{}],\n", servers.join(","));
-        let upstreams: Vec<String> = active
-            .snapshot
-            .upstreams
-            .iter()
-            .map(|upstream| {
-                let pool = active.pool(upstream);
-                let (idle, busy) = pool.map_or((0, 0), |pool| (pool.idle_count(), pool.active_count()));
-                format!(
-                    "{{\"name\":{},\"url\":{},\"connections\":{{\"idle\":{idle},\"active\":{busy}}}}}",
-                    json(&upstream.name),
-                    json(&upstream.url.redacted())
-                )
-            })
-            .collect();
-        let _ = write!(out, "\"upstreams\":[{}]\n}}\n", upstreams.join(","));
-        out
+        });
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "revision": active.revision,
+            "serial": active.snapshot.serial,
+            "phase": format!("{:?}", gateway.drain.phase()).to_lowercase(),
+            "in_flight": gateway.drain.in_flight(),
+            "connections": gateway.metrics.connections.get(),
+            "streams": gateway.metrics.streams.get(),
+            "snapshots_alive": gateway.metrics.snapshots_alive.get(),
+            "restart_needed": reload.restart_needed,
+            "refused": diagnostics(&reload.refused),
+            "warnings": diagnostics(&reload.warnings),
+            "servers": servers.collect::<Vec<_>>(),
+            "upstreams": upstreams.collect::<Vec<_>>(),
+        })
     }
 
     fn refusals(&self, query: &str) -> String {
@@ -118,14 +99,14 @@ impl ServeHttp for Admin {
                 "this surface only reads; changes go through the control socket\n",
             );
         }
-        let json = |body: String| answer(StatusCode::OK, "application/json", body.into_bytes());
+        let shown = |body: String| answer(StatusCode::OK, "application/json", body.into_bytes());
         match request.uri.path() {
-            "/status" => json(self.status()),
-            "/config" => json(format!(
+            "/status" => shown(format!("{:#}\n", self.status())),
+            "/config" => shown(format!(
                 "{:#}\n",
                 portunus_config::redacted(&self.gateway.bootstrap, &self.gateway.active().snapshot)
             )),
-            "/refusals" => json(self.refusals(request.uri.query().unwrap_or_default())),
+            "/refusals" => shown(self.refusals(request.uri.query().unwrap_or_default())),
             _ => plain(
                 StatusCode::NOT_FOUND,
                 "here are /status, /config and /refusals?limit=N&id=REQUEST-ID\n",
@@ -134,17 +115,6 @@ impl ServeHttp for Admin {
     }
 }
 
-fn diagnostics(list: &[Diagnostic]) -> String {
-    let shown: Vec<String> = list
-        .iter()
-        .map(|one| {
-            format!(
-                "{{\"path\":{},\"problem\":{},\"hint\":{}}}",
-                json(&one.path),
-                json(&one.problem),
-                json(&one.hint)
-            )
-        })
-        .collect();
-    format!("[{}]", shown.join(","))
+fn diagnostics(list: &[Diagnostic]) -> Vec<Value> {
+    list.iter().map(|one| json!({"path": one.path, "problem": one.problem, "hint": one.hint})).collect()
 }

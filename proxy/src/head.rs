@@ -195,6 +195,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of named cases")]
     fn whatever_two_parsers_could_read_differently_is_refused() {
         let post = |fields: &str| format!("POST /mcp HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         let cases: Vec<(&str, String, &str)> = vec![

@@ -138,11 +138,7 @@ impl<'a> Passage<'a> {
             }
         };
         self.outcome.stage_done(Stage::Intake);
-        let known = Knowledge::of(&reading, server.http_status);
-        if self.connection.gateway.drain.phase() >= Phase::Expired {
-            return Err(halt(Denial::new(Reason::Draining, "the gateway is shutting down"), known));
-        }
-        self.clear(&active, &server, &reading, known, serials)
+        self.clear(&active, &server, &reading, serials)
     }
 
     /// Stage 2, before anything costly: for whom is this request, and who may send it from a page?
@@ -226,10 +222,13 @@ impl<'a> Passage<'a> {
         active: &Active,
         server: &Arc<VirtualServer>,
         reading: &Reading,
-        known: Knowledge,
         serials: watch::Receiver<u64>,
     ) -> Result<Outbound, Halt> {
         let messages = reading.messages();
+        let known = Knowledge::of(reading, server.http_status);
+        if self.connection.gateway.drain.phase() >= Phase::Expired {
+            return Err(halt(Denial::new(Reason::Draining, "the gateway is shutting down"), known));
+        }
         if let Some(first) = messages.first() {
             self.outcome.message(first, first.body.len());
         }

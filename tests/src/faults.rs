@@ -20,6 +20,7 @@ async fn answer_to(bytes: &'static str) -> Response {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of named cases")]
 async fn answers_that_are_none_become_errors_in_band() {
     let cases = [
         (

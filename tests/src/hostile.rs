@@ -56,6 +56,7 @@ async fn ambiguous_http_is_refused_and_closed() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of named cases")]
 async fn bad_messages_are_refused_by_the_table_on_a_kept_connection() {
     let upstream = Upstream::unreachable().await;
     let gateway = Gateway::before(upstream.address).await;
@@ -213,6 +214,7 @@ async fn oversize_is_answered_as_each_era_understands() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of named cases")]
 async fn foreign_hosts_origins_media_and_methods_are_refused() {
     let upstream = Upstream::unreachable().await;
     let gateway = Gateway::before(upstream.address).await;
@@ -225,7 +227,7 @@ async fn foreign_hosts_origins_media_and_methods_are_refused() {
     let cases = [
         (
             "rebound host",
-            format!("POST /mcp HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n"),
+            "POST /mcp HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n".to_owned(),
             403,
             "forbidden_host",
         ),

@@ -115,7 +115,7 @@ async fn admin_reads_and_answers_no_stranger() {
     );
     let gateway = Gateway::start(&document).await;
     let status = gateway.status().await;
-    assert_eq!((status["phase"].as_str(), status["serial"].as_u64()), (Some("Serving"), Some(1)));
+    assert_eq!((status["phase"].as_str(), status["serial"].as_u64()), (Some("serving"), Some(1)));
     assert_eq!(status["servers"][0]["path"], "/mcp");
     let config = gateway.get(gateway.admin, "/config").await;
     let config = String::from_utf8(config.body).unwrap();

@@ -280,6 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of named cases")]
     fn envelopes_are_told_apart() {
         let shape = Fault::Shape;
         let cases: &[(&str, &str, Result<Shape, Fault>)] = &[

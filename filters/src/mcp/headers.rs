@@ -181,6 +181,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of named cases")]
     fn the_body_decides_the_era() {
         let claim = Some(r#""2026-07-28""#);
         type Case<'a> = (&'a str, String, Option<&'a str>, Option<&'a str>, Result<Era, Reason>);

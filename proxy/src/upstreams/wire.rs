@@ -258,6 +258,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of named cases")]
     fn heads_are_read_or_refused() {
         let malformed = |why| Err(Malformed(why));
         let cases: Vec<(&str, String, Result<Option<(u16, Framing, bool)>, Malformed>)> = vec![

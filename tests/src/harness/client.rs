@@ -41,6 +41,7 @@ impl Response {
 }
 
 impl Client {
+    #[expect(clippy::disallowed_methods, reason = "a client of the gateway, not the gateway")]
     pub(crate) async fn connect(address: SocketAddr) -> Client {
         let stream = within(10, "a connection", TcpStream::connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();

@@ -13,7 +13,6 @@ pub(crate) struct Upstream {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     requests: Arc<AtomicUsize>,
-    connections: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
 
@@ -99,11 +98,10 @@ impl Upstream {
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (requests, connections) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (counted, opened, script) = (Arc::clone(&requests), Arc::clone(&connections), Arc::new(script));
+        let requests = Arc::new(AtomicUsize::new(0));
+        let (counted, script) = (Arc::clone(&requests), Arc::new(script));
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                opened.fetch_add(1, Ordering::SeqCst);
                 stream.set_nodelay(true).ok();
                 let (script, counted) = (Arc::clone(&script), Arc::clone(&counted));
                 tokio::spawn(async move {
@@ -116,7 +114,7 @@ impl Upstream {
                 });
             }
         });
-        Upstream { address, requests, connections, accepting }
+        Upstream { address, requests, accepting }
     }
 
     /// A server that must not be reached.
@@ -143,11 +141,6 @@ impl Upstream {
     /// Requests so far.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
-    }
-
-    /// Connections so far.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
     }
 }
 
