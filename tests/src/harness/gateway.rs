@@ -13,8 +13,11 @@ use tokio::sync::watch;
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static BUILD: Once = Once::new();
 
-/// The binary under test, built once if it is not current.
+/// The binary under test: the one that `PORTUNUS_BINARY` names, or else built once if it is not current.
 pub(crate) fn binary() -> PathBuf {
+    if let Some(named) = std::env::var_os("PORTUNUS_BINARY") {
+        return named.into();
+    }
     BUILD.call_once(|| {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
         let built = Command::new(cargo).args(["build", "--quiet", "--package", "portunus"]).status().unwrap();

@@ -1,3 +1,0 @@
-//! portunus-benches
-
-fn main() {}
