@@ -8,6 +8,7 @@
 use crate::context::Gateway;
 use crate::drain::{Phase, reached};
 use crate::head::{HeadLimits, HeadScan};
+use crate::metrics::Counted;
 use crate::outcome::Outcome;
 use crate::reply::{self, Answer, Refused};
 use crate::serve::{Connection, serve};
@@ -198,9 +199,8 @@ impl ServerApp for Edge {
             drop(timeout(CLOSE_LINGER, write(&mut stream, full)).await);
             return None;
         };
-        self.gateway.metrics.connections.inc();
+        let _counted = Counted::one(&self.gateway.metrics.connections);
         self.run(door, stream, peer).await;
-        self.gateway.metrics.connections.dec();
         None
     }
 }

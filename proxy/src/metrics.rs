@@ -320,6 +320,23 @@ impl Metrics {
     }
 }
 
+/// One more in a gauge, until it is dropped.
+pub struct Counted(IntGauge);
+
+impl Counted {
+    /// Counts one.
+    pub fn one(gauge: &IntGauge) -> Counted {
+        gauge.inc();
+        Counted(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 fn keep<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)

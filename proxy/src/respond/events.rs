@@ -6,6 +6,7 @@
 use super::wait::{Ending, Wait};
 use super::{End, Respond};
 use crate::forward::Exchange;
+use crate::metrics::Counted;
 use crate::reply::{last_event, listen_complete};
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
@@ -31,7 +32,7 @@ impl Respond<'_> {
         if client.write_response_header(Box::new(head)).await.is_err() {
             return End::Broken;
         }
-        let _open = self.expect.endless.then(|| Open::new(&self.gateway.metrics.streams));
+        let _open = self.expect.endless.then(|| Counted::one(&self.gateway.metrics.streams));
         let mut progress =
             Progress { splitter: Splitter::new(MAX_EVENT_BYTES), resumable: false, rpc_error: None };
         let last = loop {
@@ -152,20 +153,4 @@ impl Respond<'_> {
 enum Stop {
     Client,
     Oversize,
-}
-
-/// Counts a stream while it is open.
-struct Open(prometheus::IntGauge);
-
-impl Open {
-    fn new(gauge: &prometheus::IntGauge) -> Open {
-        gauge.inc();
-        Open(gauge.clone())
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }

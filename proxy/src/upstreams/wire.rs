@@ -368,7 +368,7 @@ mod tests {
             (
                 "longer than its size",
                 b"1\r\nab\r\n",
-                Err(Malformed("a line of the chunked body is too long")),
+                Err(Malformed("a chunk is longer than its size")),
             ),
             ("bare LF", b"1\na\r\n", Err(Malformed("a line of the chunked body does not end in CRLF"))),
         ];
