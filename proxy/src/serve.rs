@@ -270,6 +270,7 @@ impl<'a> Passage<'a> {
         let session = Session::of(&self.request.headers);
         let end = {
             let stamp = Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() };
+            let phase = gateway.drain.watch();
             let (outcome, gateway) = (&mut self.outcome, &gateway);
             let mut respond = Respond {
                 gateway,
@@ -280,6 +281,7 @@ impl<'a> Passage<'a> {
                 session,
                 expect,
                 serials,
+                phase,
             };
             match sent {
                 Some(Ok(exchange)) => respond.run(exchange, client).await,
@@ -309,7 +311,11 @@ impl<'a> Passage<'a> {
         let answer = reply::refuse(denial, &refused, &self.arrival.request_id);
         self.outcome.http_status(answer.status.as_u16());
         let limits = &self.connection.listener.limits;
-        if answer.close || !intake::discard(client, limits.max_body_bytes, limits.body_timeout).await {
+        let leaving = self.connection.gateway.drain.phase() >= Phase::Draining;
+        if leaving
+            || answer.close
+            || !intake::discard(client, limits.max_body_bytes, limits.body_timeout).await
+        {
             client.set_keepalive(None);
         }
         let head = self.refusal_head(denial, &answer);

@@ -27,9 +27,7 @@ struct Progress {
 
 impl Respond<'_> {
     pub(super) async fn events(&mut self, exchange: &mut Exchange, client: &mut ServerSession) -> End {
-        let Ok(head) = self.head(exchange, None) else { return End::Broken };
-        self.outcome.http_status(head.status.as_u16());
-        if client.write_response_header(Box::new(head)).await.is_err() {
+        if self.begin(exchange, None, client).await.is_err() {
             return End::Broken;
         }
         let _open = self.expect.endless.then(|| Counted::one(&self.gateway.metrics.streams));

@@ -48,8 +48,7 @@ impl Respond<'_> {
             Err(_) => None,
         };
         self.outcome.answered_status(exchange.head.status.as_u16(), rpc_error);
-        let Ok(head) = self.head(exchange, Some(body.len() as u64)) else { return End::Broken };
-        self.write_whole(client, head, body).await
+        self.write_whole(exchange, client, body).await
     }
 
     async fn stream_json(
@@ -63,10 +62,7 @@ impl Respond<'_> {
             Framing::Chunked | Framing::Close => None,
         };
         self.outcome.answered_status(exchange.head.status.as_u16(), None);
-        self.outcome.http_status(exchange.head.status.as_u16());
-        let Ok(head) = self.head(exchange, length) else { return End::Broken };
-        if client.write_response_header(Box::new(head)).await.is_err()
-            || self.write(client, &first, 0).await.is_err()
+        if self.begin(exchange, length, client).await.is_err() || self.write(client, &first, 0).await.is_err()
         {
             return End::Broken;
         }

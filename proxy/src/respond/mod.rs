@@ -10,6 +10,7 @@ mod json;
 mod wait;
 
 use crate::context::Gateway;
+use crate::drain::Phase;
 use crate::errand::Session;
 use crate::forward::{Exchange, Failure};
 use crate::headers::{Stamp, response_head};
@@ -69,6 +70,8 @@ pub struct Respond<'a> {
     pub expect: Expect,
     /// Activations since the snapshot that this message was judged by.
     pub serials: watch::Receiver<u64>,
+    /// How far the end of the process has come.
+    pub phase: watch::Receiver<Phase>,
 }
 
 /// How an answer ended.
@@ -113,8 +116,7 @@ impl Respond<'_> {
     /// The status alone, for bodies that no client should see.
     async fn bare(&mut self, exchange: &Exchange, client: &mut ServerSession) -> End {
         self.outcome.answered_status(exchange.head.status.as_u16(), None);
-        let Ok(head) = self.head(exchange, Some(0)) else { return End::Broken };
-        self.write_whole(client, head, Bytes::new()).await
+        self.write_whole(exchange, client, Bytes::new()).await
     }
 
     /// Bytes that no rule reads, as they come.
@@ -124,8 +126,7 @@ impl Respond<'_> {
             crate::upstreams::wire::Framing::Length(length) => Some(length),
             _ => None,
         };
-        let Ok(head) = self.head(exchange, length) else { return End::Broken };
-        if client.write_response_header(Box::new(head)).await.is_err() {
+        if self.begin(exchange, length, client).await.is_err() {
             return End::Broken;
         }
         self.stream_rest(exchange, client).await
@@ -150,7 +151,21 @@ impl Respond<'_> {
         }
     }
 
-    /// The head for the client; `length` of the body, or as long as it takes.
+    /// Writes the head for the client; `length` of the body, or as long as it takes.
+    async fn begin(
+        &mut self,
+        exchange: &Exchange,
+        length: Option<u64>,
+        client: &mut ServerSession,
+    ) -> pingora_core::Result<()> {
+        self.outcome.http_status(exchange.head.status.as_u16());
+        if *self.phase.borrow() >= Phase::Draining {
+            client.set_keepalive(None);
+        }
+        let head = self.head(exchange, length)?;
+        client.write_response_header(Box::new(head)).await
+    }
+
     fn head(&self, exchange: &Exchange, length: Option<u64>) -> pingora_core::Result<ResponseHeader> {
         let mut head = response_head(exchange.head.status.as_u16(), &exchange.head.headers, self.upstream)?;
         match length {
@@ -162,10 +177,9 @@ impl Respond<'_> {
         Ok(head)
     }
 
-    async fn write_whole(&mut self, client: &mut ServerSession, head: ResponseHeader, body: Bytes) -> End {
-        self.outcome.http_status(head.status.as_u16());
+    async fn write_whole(&mut self, exchange: &Exchange, client: &mut ServerSession, body: Bytes) -> End {
         self.outcome.sent(body.len(), 0);
-        if client.write_response_header(Box::new(head)).await.is_err() {
+        if self.begin(exchange, Some(body.len() as u64), client).await.is_err() {
             return End::Broken;
         }
         if !body.is_empty() && client.write_response_body(body, false).await.is_err() {

@@ -43,15 +43,14 @@ impl Respond<'_> {
     /// Waits for the next piece of the answer, for the client to leave, for a limit in time, for a
     /// swap, and for the end of the process.
     pub(super) async fn next(&mut self, exchange: &mut Exchange, client: &mut ServerSession) -> Wait {
-        let mut phase = self.gateway.drain.watch();
         let stop_at = if self.expect.endless { Phase::Draining } else { Phase::Expired };
         let idle = Instant::now() + self.upstream.timeouts.idle;
         let until = exchange.deadline.map_or(idle, |deadline| deadline.min(idle));
         let Some(connection) = exchange.checkout.connection() else {
             return Wait::Ended(Ending::Fault(Fault::Broken(std::io::ErrorKind::NotConnected.into())));
         };
+        // Not biased: an upstream that always has something to say must not hide the other ends.
         tokio::select! {
-            biased;
             read = connection.read_body(&mut exchange.body) => match read {
                 Ok(Some(chunk)) => Wait::Chunk(chunk),
                 Ok(None) => Wait::End,
@@ -59,10 +58,10 @@ impl Respond<'_> {
             },
             _ = client.read_body_or_idle(true) => Wait::Ended(Ending::ClientGone),
             changed = self.serials.changed() => match changed {
-                Ok(()) if !still_routed(self.gateway, &self.expect.server, self.upstream) => Wait::Ended(Ending::RouteRemoved),
+                Ok(()) if self.expect.endless && !still_routed(self.gateway, &self.expect.server, self.upstream) => Wait::Ended(Ending::RouteRemoved),
                 _ => Wait::Swapped,
             },
-            () = reached(&mut phase, stop_at) => Wait::Ended(Ending::Expired),
+            () = reached(&mut self.phase, stop_at) => Wait::Ended(Ending::Expired),
             () = tokio::time::sleep_until(until) => {
                 let total = exchange.deadline.is_some_and(|deadline| deadline <= until);
                 self.cancel_upstream();
@@ -83,11 +82,13 @@ impl Respond<'_> {
     }
 }
 
-/// Whether the configuration in force still leads this client to this upstream.
+/// Whether the configuration in force still leads this stream to this upstream.
 ///
-/// The snapshot is looked at and let go: a stream holds none.
+/// The snapshot is looked at and let go: a stream holds none. Limits and credentials may have
+/// changed; they are for what comes next. A call finishes under the snapshot that judged it.
 fn still_routed(gateway: &Gateway, server: &ServerId, upstream: &Upstream) -> bool {
     let active = gateway.active();
     let server = active.snapshot.routes.server(server);
-    server.is_some_and(|server| server.upstreams.iter().any(|one| one.key == upstream.key))
+    let same = |one: &Upstream| one.name == upstream.name && one.url == upstream.url;
+    server.is_some_and(|server| server.upstreams.iter().any(|one| same(one)))
 }

@@ -365,11 +365,7 @@ mod tests {
             ("signed size", b"+3\r\nabc\r\n", Err(Malformed("a chunk has no valid size"))),
             ("prefixed size", b"0x3\r\nabc\r\n", Err(Malformed("a chunk has no valid size"))),
             ("huge size", b"ffffffffffffffff\r\n", Err(Malformed("a chunk has no valid size"))),
-            (
-                "longer than its size",
-                b"1\r\nab\r\n",
-                Err(Malformed("a chunk is longer than its size")),
-            ),
+            ("longer than its size", b"1\r\nab\r\n", Err(Malformed("a chunk is longer than its size"))),
             ("bare LF", b"1\na\r\n", Err(Malformed("a line of the chunked body does not end in CRLF"))),
         ];
         for (name, input, expected) in cases {
