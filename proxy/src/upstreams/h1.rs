@@ -1,7 +1,7 @@
 //! One HTTP/1.1 connection to an upstream.
 //!
 //! Head and body leave in one write, which measured a third cheaper than two; a body above
-//! [`ONE_WRITE_BYTES`] follows its head without being copied.
+//! 16 KiB follows its head without being copied.
 
 use super::wire::{BodyReader, Head, Malformed, Part, read_head};
 use bytes::{Bytes, BytesMut};
