@@ -66,8 +66,9 @@ impl AddressGrant {
     }
 }
 
-/// Metadata services outside the link-local range: Alibaba, Azure.
-const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
+/// Metadata services outside the link-local range: Alibaba, Azure, Oracle.
+const METADATA_V4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
 
 /// Metadata services outside the link-local range: AWS, Google Cloud.
 const METADATA_V6: [Ipv6Addr; 2] =
@@ -99,7 +100,11 @@ fn of_v6(address: Ipv6Addr) -> AddressClass {
     let forbidden = address.is_unspecified()
         || address.is_multicast()
         || first & 0xffc0 == 0xfe80
-        || METADATA_V6.contains(&address);
+        || METADATA_V6.contains(&address)
+        // Local NAT64 prefixes beyond the plain one (RFC 8215) and Teredo carry addresses that cannot be
+        // judged here.
+        || address.segments()[..3] == [0x64, 0xff9b, 1]
+        || address.segments()[..2] == [0x2001, 0];
     let private = first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfec0;
     match () {
         () if forbidden => AddressClass::Forbidden,
@@ -115,7 +120,10 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match segments {
         [0, 0, 0, 0, 0, 0xffff, high, low] => Some(join(high, low)),
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(join(high, low)),
-        [0x64, 0xff9b, 0 | 1, 0, 0, 0, high, low] => Some(join(high, low)),
+        // RFC 6052 (NAT64), RFC 2765 (SIIT).
+        [0x64, 0xff9b, 0 | 1, 0, 0, 0, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => {
+            Some(join(high, low))
+        }
         [0x2002, high, low, ..] => Some(join(high, low)),
         _ => None,
     }
@@ -158,6 +166,10 @@ mod tests {
             ("fe80::1", Forbidden),
             ("fd00:ec2::254", Forbidden),
             ("fd20:ce::254", Forbidden),
+            ("192.0.0.192", Forbidden),
+            ("64:ff9b:1:7f00:1::", Forbidden),
+            ("::ffff:0:a9fe:a9fe", Forbidden),
+            ("2001:0:7f00:1::", Forbidden),
             ("0.0.0.0", Forbidden),
             ("::", Forbidden),
             ("224.0.0.1", Forbidden),

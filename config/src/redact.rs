@@ -78,6 +78,7 @@ fn upstream(upstream: &Upstream) -> Value {
             "max_idle": pool.max_idle,
             "idle_timeout": duration(pool.idle_timeout),
             "max_connections": pool.max_connections,
+            "max_streams": pool.max_streams,
         },
         "headers": {
             "set": Value::Object(set.map(|(name, value)| (name.to_string(), header_value(value))).collect()),
@@ -117,7 +118,6 @@ fn virtual_server(server: &VirtualServer) -> Value {
             HttpStatus::InBand => "in_band",
             HttpStatus::Mirror => "mirror",
         },
-        "keepalive": duration(server.keepalive),
     })
 }
 
@@ -174,7 +174,6 @@ mod tests {
         assert_eq!(at("/upstreams/a/credentials/header/value"), "[secret]");
         assert_eq!(at("/upstreams/a/timeouts/total"), "10m");
         assert_eq!(at("/servers/1/bounds/depth"), 10);
-        assert_eq!(at("/servers/0/keepalive"), "15s");
         assert!(at("/revision").as_str().unwrap().starts_with("v1 ("));
     }
 }

@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use portunus_filters::mcp::Bounds;
 
@@ -82,13 +81,6 @@ pub struct VirtualServer {
     pub max_body_bytes: Option<usize>,
     /// How refusals of calls show in HTTP.
     pub http_status: HttpStatus,
-    /// Silence after which a stream that the gateway originates carries a comment. Default 15 s.
-    pub keepalive: Duration,
-}
-
-impl VirtualServer {
-    /// Default of [`VirtualServer::keepalive`].
-    pub const KEEPALIVE: Duration = Duration::from_secs(15);
 }
 
 /// How refusals of calls show in HTTP.

@@ -251,13 +251,16 @@ pub struct Pool {
     pub max_idle: usize,
     /// Idle connections are closed after this. Default 4 s: Node and uvicorn close theirs at 5 s.
     pub idle_timeout: Duration,
-    /// Connections open at once, busy ones included. Default 1024.
+    /// Connections for calls at once, idle ones not counted. Default 1024.
     pub max_connections: usize,
+    /// Connections for streams without an end of their own, beside those for calls: clients that
+    /// listen must not keep others from calling. Default 4096.
+    pub max_streams: usize,
 }
 
 impl Default for Pool {
     fn default() -> Self {
-        Pool { max_idle: 64, idle_timeout: Duration::from_secs(4), max_connections: 1024 }
+        Pool { max_idle: 64, idle_timeout: Duration::from_secs(4), max_connections: 1024, max_streams: 4096 }
     }
 }
 

@@ -123,12 +123,7 @@ impl Message {
     }
 
     fn of(envelope: Envelope<'_>, verdict: headers::Verdict, body: &Bytes) -> Message {
-        let target = envelope
-            .method
-            .as_ref()
-            .and_then(|method| method.rules()?.target)
-            .and_then(|key| envelope.params.text(key))
-            .map(|text| text.as_ref().into());
+        let target = target(&envelope);
         Message {
             kind: match envelope.shape {
                 Shape::Request => Kind::Request,
@@ -171,10 +166,20 @@ impl Reading {
 pub struct Unreadable {
     /// Why.
     pub denial: Denial,
-    /// The id, if it could be read.
+    /// The id, if it is a request and its id could be read.
     pub id: Option<Id>,
     /// The era that the sender most likely speaks.
     pub era: Era,
+    /// The method, if it could be read.
+    pub method: Option<Method>,
+    /// Tool or prompt name, resource URI or task id, if it could be read.
+    pub target: Option<Box<str>>,
+}
+
+impl Unreadable {
+    fn new(denial: Denial, id: Option<Id>, era: Era) -> Box<Unreadable> {
+        Box::new(Unreadable { denial, id, era, method: None, target: None })
+    }
 }
 
 /// Reads the body of a POST.
@@ -188,8 +193,8 @@ pub fn read(
     mirror: &Mirror<'_>,
     offered: &[Revision],
 ) -> Result<Reading, Box<Unreadable>> {
-    let guess = mirror.version.and_then(Revision::parse).map_or(Era::Legacy, Revision::era);
-    let faulty = |fault: Fault| Box::new(Unreadable { denial: denial(&fault), id: None, era: guess });
+    let guess = mirror.version.map_or(Era::Legacy, headers::likely_era);
+    let faulty = |fault: Fault| Unreadable::new(denial(&fault), None, guess);
     let text = match check(body, bounds) {
         Ok(text) => text,
         Err(fault @ Fault::Bound { .. }) => return Err(out_of_bounds(body, &fault, guess)),
@@ -198,13 +203,20 @@ pub fn read(
     if text.trim_ascii_start().starts_with('[') {
         return read_batch(text, body, mirror, offered)
             .map(Reading::Batch)
-            .map_err(|denial| Box::new(Unreadable { denial, id: None, era: guess }));
+            .map_err(|denial| Unreadable::new(denial, None, guess));
     }
     let envelope = Envelope::read(text).map_err(faulty)?;
     match headers::judge(&envelope, mirror, offered) {
         Ok(verdict) => Ok(Reading::One(Message::of(envelope, verdict, body))),
         Err(denial) => {
-            Err(Box::new(Unreadable { denial, id: envelope.id, era: era_of(&envelope.params, guess) }))
+            let asks = envelope.shape == Shape::Request;
+            Err(Box::new(Unreadable {
+                denial,
+                era: era_of(&envelope.params, guess),
+                target: target(&envelope),
+                id: envelope.id.filter(|_| asks),
+                method: envelope.method,
+            }))
         }
     }
 }
@@ -213,7 +225,7 @@ pub fn read(
 fn out_of_bounds(body: &Bytes, fault: &Fault, guess: Era) -> Box<Unreadable> {
     let mut finder = LateId::default();
     finder.push(body);
-    Box::new(Unreadable { denial: denial(fault), id: finder.finish(), era: guess })
+    Unreadable::new(denial(fault), finder.finish(), guess)
 }
 
 /// A batch is legal in 2025-03-26 alone, and `initialize` never belongs to one.
@@ -227,6 +239,7 @@ fn read_batch(
     if !batches {
         return Err(Denial::new(Reason::InvalidRequest, "this revision has no batches: send one message"));
     }
+    headers::unmirrored(mirror)?;
     let envelopes = Envelope::read_batch(text).map_err(|fault| denial(&fault))?;
     envelopes
         .into_iter()
@@ -239,6 +252,12 @@ fn read_batch(
             Ok(Message::of(envelope, verdict, body))
         })
         .collect()
+}
+
+/// What `Mcp-Name` mirrors, as the body has it.
+fn target(envelope: &Envelope<'_>) -> Option<Box<str>> {
+    let key = envelope.method.as_ref()?.rules()?.target?;
+    envelope.params.text(key).map(|text| text.as_ref().into())
 }
 
 fn era_of(params: &crate::mcp::envelope::Object<'_>, guess: Era) -> Era {

@@ -66,7 +66,13 @@ fn run_configured(config: &Path) -> ExitCode {
     match attempt.outcome {
         Ok(loaded) => {
             let watched = Some((config.to_owned(), attempt.fingerprint));
-            finish(run(Process { loaded, watched, extra: Vec::new(), ready: Box::new(|_| {}) }))
+            finish(run(Process {
+                loaded,
+                watched,
+                extra: Vec::new(),
+                scratch: None,
+                ready: Box::new(|_| {}),
+            }))
         }
         Err(report) => bad_configuration(config, &report),
     }

@@ -2,6 +2,7 @@
 
 use crate::access_log::Sink;
 use crate::drain::Drain;
+use crate::errand::MAX_ERRANDS;
 use crate::estate::{Estate, Pools};
 use crate::identify::Identifier;
 use crate::metrics::Metrics;
@@ -12,7 +13,7 @@ use portunus_config::{Bootstrap, Carry, Diagnostic, Loaded, Snapshot, Upstream};
 use portunus_filters::Clock;
 use portunus_filters::Pipeline;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// The process, as a message sees it.
 pub struct Gateway {
@@ -36,6 +37,8 @@ pub struct Gateway {
     pub drain: Arc<Drain>,
     /// Names requests and callers.
     pub identifier: Identifier,
+    /// Permits for what the gateway says on its own.
+    pub errands: Arc<Semaphore>,
     /// The last configuration that was refused, and what needs a restart.
     pub reload: Mutex<ReloadState>,
 }
@@ -110,6 +113,7 @@ impl Gateway {
             refusals: Refusals::default(),
             clock,
             drain: Arc::new(Drain::default()),
+            errands: Arc::new(Semaphore::new(MAX_ERRANDS)),
             reload: Mutex::new(ReloadState { warnings: loaded.warnings, ..ReloadState::default() }),
         };
         gateway.activated("accepted");

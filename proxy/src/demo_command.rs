@@ -52,7 +52,7 @@ pub fn process(arguments: &DemoArguments) -> Result<Process, String> {
         drop(servers);
         print(addresses);
     });
-    Ok(Process { loaded, watched: None, extra: vec![Box::new(service)], ready })
+    Ok(Process { loaded, watched: None, extra: vec![Box::new(service)], scratch: Some(state), ready })
 }
 
 fn document(

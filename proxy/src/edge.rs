@@ -6,11 +6,12 @@
 //! handed those bytes.
 
 use crate::context::Gateway;
-use crate::drain::{Phase, reached};
+use crate::drain::{InFlight, Phase, reached};
 use crate::head::{HeadLimits, HeadScan};
 use crate::metrics::Counted;
 use crate::outcome::Outcome;
 use crate::reply::{self, Answer, Refused};
+use crate::respond::in_time;
 use crate::serve::{Connection, serve};
 use async_trait::async_trait;
 use bytes::BytesMut;
@@ -18,6 +19,7 @@ use pingora_core::apps::ServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
+use pingora_http::ResponseHeader;
 use portunus_config::{ConnectionLimits, Listener};
 use portunus_filters::{Arrival, Denial, Identity, Reason};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -51,8 +53,8 @@ struct Door {
 
 /// What the wait for a request ended in.
 enum Awaited {
-    /// A complete header section, and what arrived behind it.
-    Head(BytesMut),
+    /// A complete header section, and what arrived behind it; in flight since its first byte.
+    Head(BytesMut, InFlight),
     /// Nothing more comes, or nothing more is taken.
     Over,
     /// What came is refused.
@@ -83,12 +85,12 @@ impl Edge {
         let limits = &door.listener.limits;
         let mut pipelined = BytesMut::new();
         loop {
-            let head = match self.await_head(&mut stream, std::mem::take(&mut pipelined), limits).await {
-                Awaited::Head(head) => head,
-                Awaited::Over => return,
-                Awaited::Refused(denial) => return self.refuse(door, peer, &mut stream, &denial).await,
-            };
-            let _in_flight = self.gateway.drain.enter();
+            let (head, _in_flight) =
+                match self.await_head(&mut stream, std::mem::take(&mut pipelined), limits).await {
+                    Awaited::Head(head, in_flight) => (head, in_flight),
+                    Awaited::Over => return,
+                    Awaited::Refused(denial) => return self.refuse(door, peer, &mut stream, &denial).await,
+                };
             let mut session = ServerSession::new_http1(stream);
             session.set_pipelined_prefix(head);
             session.set_pipelining_enabled(true);
@@ -96,10 +98,7 @@ impl Edge {
             session.set_write_timeout(Some(limits.write_timeout));
             session.set_total_drain_timeout(Some(limits.body_timeout));
             if !matches!(session.read_request().await, Ok(true)) {
-                // The raw check passed and the parser did not: answer, and trust nothing after it.
-                session.set_keepalive(None);
-                drop(session.respond_error(400).await);
-                return;
+                return self.refuse_unparsed(door, peer, &mut session).await;
             }
             if self.gateway.drain.phase() >= Phase::Draining {
                 session.set_keepalive(None);
@@ -128,12 +127,13 @@ impl Edge {
                 None => return Awaited::Over,
             }
         }
+        let in_flight = self.gateway.drain.enter();
         let deadline = Instant::now() + limits.header_timeout;
         let head_limits = HeadLimits { bytes: limits.max_header_bytes, fields: limits.max_headers };
         let mut scan = HeadScan::default();
         loop {
             match scan.look(&bytes, head_limits) {
-                Ok(Some(_)) => return Awaited::Head(bytes),
+                Ok(Some(_)) => return Awaited::Head(bytes, in_flight),
                 Ok(None) => {}
                 Err(denial) => return Awaited::Refused(denial),
             }
@@ -164,21 +164,43 @@ impl Edge {
 
     /// Answers what never became a request, and closes.
     async fn refuse(&self, door: &Door, peer: IpAddr, stream: &mut Stream, denial: &Denial) {
+        let (answer, request_id) = self.record_refusal(door, peer, denial);
+        let wire = raw(&answer, denial, &request_id);
+        if let Ok(Ok(())) = timeout(door.listener.limits.write_timeout, write(stream, &wire)).await {
+            linger(stream).await;
+        }
+    }
+
+    /// The raw check passed and the parser did not: the same answer, and nothing after it is trusted.
+    async fn refuse_unparsed(&self, door: &Door, peer: IpAddr, session: &mut ServerSession) {
+        let denial = Denial::new(Reason::MalformedHttp, "the header section cannot be parsed");
+        let (answer, request_id) = self.record_refusal(door, peer, &denial);
+        session.set_keepalive(None);
+        let written = async {
+            let mut head = ResponseHeader::build(answer.status, Some(6))?;
+            head.insert_header("Content-Type", "application/json")?;
+            head.insert_header("Content-Length", answer.body.len())?;
+            head.insert_header("Portunus-Request-Id", &*request_id)?;
+            head.insert_header("Portunus-Outcome", denial.reason.as_str())?;
+            session.write_response_header(Box::new(head)).await?;
+            session.write_response_body(answer.body, true).await
+        };
+        drop(in_time(door.listener.limits.write_timeout, written).await);
+    }
+
+    fn record_refusal(&self, door: &Door, peer: IpAddr, denial: &Denial) -> (Answer, Arc<str>) {
         let arrival = Arrival {
             listener: door.listener.name.as_str().into(),
             source: peer,
             identity: Identity::Anonymous { source: peer },
-            request_id: self.gateway.identifier.request_id(&http::HeaderMap::new()),
+            request_id: self.gateway.identifier.event_id(),
             at: self.gateway.clock.now(),
         };
         let mut outcome = Outcome::new(&self.gateway, &arrival);
         outcome.denied(denial);
         let answer = reply::refuse(denial, &Refused::default(), &arrival.request_id);
         outcome.http_status(answer.status.as_u16());
-        let wire = raw(&answer, denial, &arrival.request_id);
-        if let Ok(Ok(())) = timeout(door.listener.limits.write_timeout, write(stream, &wire)).await {
-            linger(stream).await;
-        }
+        (answer, arrival.request_id)
     }
 }
 

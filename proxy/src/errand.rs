@@ -6,7 +6,8 @@
 use crate::context::Gateway;
 use crate::forward::Inbound;
 use crate::headers::write_request_head;
-use crate::upstreams::pool::Pool;
+use crate::upstreams::pool::{Pool, Wish};
+use crate::upstreams::wire::Head;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portunus_config::Upstream;
@@ -15,6 +16,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+
+/// Errands under way at once.
+pub const MAX_ERRANDS: usize = 64;
 
 const WITHIN: Duration = Duration::from_secs(5);
 
@@ -67,17 +71,37 @@ impl Session {
 
 /// Runs an errand in the background.
 pub fn run(gateway: &Arc<Gateway>, errand: Errand, upstream: Arc<Upstream>, pool: Arc<Pool>) {
+    let kind = match &errand {
+        Errand::Cancel { .. } => "cancel",
+        Errand::Delete { .. } => "delete",
+    };
+    // When an upstream hangs, every call to it wants an errand; they must not crowd out calls.
+    let Ok(permit) = Arc::clone(&gateway.errands).try_acquire_owned() else {
+        gateway.metrics.errands.with_label_values(&[kind, "dropped"]).inc();
+        return;
+    };
     let gateway = Arc::clone(gateway);
     tokio::spawn(async move {
-        let kind = match &errand {
-            Errand::Cancel { .. } => "cancel",
-            Errand::Delete { .. } => "delete",
-        };
+        let _permit = permit;
         let done = timeout(WITHIN, deliver(&gateway, &errand, &upstream, &pool)).await.unwrap_or(false);
         let result = if done { "done" } else { "failed" };
         gateway.metrics.errands.with_label_values(&[kind, result]).inc();
         tracing::debug!(kind, upstream = &*upstream.name, result, "errand");
     });
+}
+
+/// Ends the legacy session that an answer founded and nobody learned of.
+pub fn delete_orphan(
+    gateway: &Arc<Gateway>,
+    head: &Head,
+    session: Session,
+    upstream: &Arc<Upstream>,
+    pool: &Arc<Pool>,
+) {
+    if let Some(id) = head.headers.get("mcp-session-id") {
+        let errand = Errand::Delete { session: session.named(id) };
+        run(gateway, errand, Arc::clone(upstream), Arc::clone(pool));
+    }
 }
 
 async fn deliver(gateway: &Gateway, errand: &Errand, upstream: &Arc<Upstream>, pool: &Arc<Pool>) -> bool {
@@ -99,18 +123,15 @@ async fn deliver(gateway: &Gateway, errand: &Errand, upstream: &Arc<Upstream>, p
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         behind_proxy: false,
         request_id: &request_id,
-        traceparent: &trace.parent,
+        trace: &trace,
     };
     let mut head = BytesMut::new();
     write_request_head(&mut head, &inbound, upstream, body.len());
-    let Ok(mut checkout) = pool.checkout(upstream, &gateway.estate.resolver, false).await else {
+    let Ok(mut checkout) = pool.checkout(upstream, &gateway.estate.resolver, Wish::default()).await else {
         return false;
     };
     let Some(connection) = checkout.connection() else { return false };
-    if connection.send(head, &body).await.is_err() {
-        return false;
-    }
-    connection.read_head(false).await.is_ok_and(|head| head.status.is_success())
+    connection.exchange(head, &body).await.is_ok_and(|head| head.status.is_success())
 }
 
 fn cancelled(id: &Id) -> Bytes {

@@ -5,9 +5,11 @@
 //! forwards what no filter saw does not compile.
 
 use crate::headers::write_request_head;
+use crate::identify::Trace;
+use crate::upstreams::dial::DialError;
 use crate::upstreams::dns::Resolver;
 use crate::upstreams::h1::Fault;
-use crate::upstreams::pool::{Checkout, CheckoutError, Pool};
+use crate::upstreams::pool::{Checkout, CheckoutError, Pool, Wish};
 use crate::upstreams::wire::{BodyReader, Head};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method};
@@ -34,7 +36,7 @@ pub struct Inbound<'a> {
     /// The id that is logged and answered.
     pub request_id: &'a str,
     /// The trace that it belongs to.
-    pub traceparent: &'a str,
+    pub trace: &'a Trace,
 }
 
 /// Turns permissions into legs.
@@ -47,7 +49,7 @@ pub struct Leg {
     pool: Arc<Pool>,
     head: BytesMut,
     body: Bytes,
-    repeatable: bool,
+    use_of: Use,
     deadline: Option<Instant>,
 }
 
@@ -88,7 +90,7 @@ impl Dispatch {
         write_request_head(&mut head, inbound, &upstream, body.len());
         let total = if use_of.endless { None } else { upstream.timeouts.total };
         let deadline = total.map(|total| Instant::now() + total);
-        Leg { upstream, pool, head, body, repeatable: use_of.repeatable, deadline }
+        Leg { upstream, pool, head, body, use_of, deadline }
     }
 }
 
@@ -115,7 +117,8 @@ impl Leg {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn send(leg: Leg, resolver: &Arc<Resolver>) -> Result<Exchange, Failure> {
+pub async fn send(leg: Leg, resolver: Arc<Resolver>) -> Result<Exchange, Failure> {
+    let resolver = &resolver;
     let first_byte = Instant::now() + leg.upstream.timeouts.first_byte;
     let until = leg.deadline.map_or(first_byte, |deadline| deadline.min(first_byte));
     match attempt(&leg, resolver, until, false).await {
@@ -123,7 +126,7 @@ pub async fn send(leg: Leg, resolver: &Arc<Resolver>) -> Result<Exchange, Failur
             tracing::debug!(upstream = &*leg.upstream.name, %fault, "sent again on a new connection");
             attempt(&leg, resolver, until, true).await.map_err(Failure::from)
         }
-        Err(Attempt::Silent(fault)) if leg.repeatable => {
+        Err(Attempt::Silent(fault)) if leg.use_of.repeatable => {
             tracing::debug!(upstream = &*leg.upstream.name, %fault, "repeated on a new connection");
             attempt(&leg, resolver, until, true).await.map_err(Failure::from)
         }
@@ -148,14 +151,14 @@ async fn attempt(
     until: Instant,
     fresh: bool,
 ) -> Result<Exchange, Attempt> {
-    let mut checkout = leg.pool.checkout(&leg.upstream, resolver, fresh).await.map_err(Attempt::Connect)?;
+    let wish = Wish { fresh, endless: leg.use_of.endless };
+    let mut checkout = match timeout_at(until, leg.pool.checkout(&leg.upstream, resolver, wish)).await {
+        Ok(checkout) => checkout.map_err(Attempt::Connect)?,
+        Err(_) => return Err(Attempt::Connect(CheckoutError::Dial(DialError::TimedOut))),
+    };
     let broken = || Attempt::Broken(Fault::Broken(std::io::ErrorKind::NotConnected.into()));
     let connection = checkout.connection().ok_or_else(broken)?;
-    let answered = async {
-        connection.send(leg.head.clone(), &leg.body).await?;
-        connection.read_head(false).await
-    };
-    match timeout_at(until, answered).await {
+    match timeout_at(until, connection.exchange(leg.head.clone(), &leg.body)).await {
         Ok(Ok(head)) => {
             let body = BodyReader::new(head.framing);
             Ok(Exchange { head, body, checkout, deadline: leg.deadline })
@@ -164,6 +167,12 @@ async fn attempt(
         Ok(Err(fault @ Fault::Silent(_))) => Err(Attempt::Silent(fault)),
         Ok(Err(fault)) => Err(Attempt::Broken(fault)),
         Err(_) => Err(Attempt::TimedOut(leg.upstream.timeouts.first_byte)),
+    }
+}
+
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Failure {
+        Failure { cause: denial.detail.clone().into_owned(), denial, pending: true }
     }
 }
 

@@ -55,7 +55,8 @@ impl HeadScan {
 /// Checks a complete header section.
 fn check(section: &[u8], limits: HeadLimits) -> Result<(), Denial> {
     let mut lines = section.strip_suffix(b"\r\n\r\n").unwrap_or(section).split(|&byte| byte == b'\n');
-    let target = request_line(unended(lines.next().unwrap_or_default()))?;
+    let first = unended(lines.next().unwrap_or_default());
+    let target = request_line(first)?;
     let mut framing = Framing::default();
     let mut fields = 0;
     for line in lines {
@@ -67,6 +68,9 @@ fn check(section: &[u8], limits: HeadLimits) -> Result<(), Denial> {
             ));
         }
         field(unended(line), &mut framing)?;
+    }
+    if first.ends_with(b"HTTP/1.0") && framing.codings > 0 {
+        return Err(malformed("HTTP/1.0 has no transfer codings"));
     }
     framing.judge(target)
 }
@@ -211,6 +215,11 @@ mod tests {
             ),
             ("list of lengths", post("Content-Length: 3, 3\r\n"), "Content-Length is not a number"),
             ("signed length", post("Content-Length: +3\r\n"), "Content-Length is not a number"),
+            (
+                "coding in HTTP/1.0",
+                "POST /mcp HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".into(),
+                "HTTP/1.0 has no transfer codings",
+            ),
             (
                 "two codings",
                 post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),

@@ -29,14 +29,18 @@ pub fn write_request_head(out: &mut BytesMut, inbound: &Inbound<'_>, upstream: &
     put(out, "host", kept_host.map_or(url.authority.as_bytes(), HeaderValue::as_bytes));
     let hop = hop_tokens(inbound.headers);
     for (name, value) in inbound.headers {
-        if goes_up(name, upstream, &hop) {
+        if goes_up(name, upstream, &hop) && (inbound.trace.joined || name != "tracestate") {
             put(out, name.as_str(), value.as_bytes());
         }
     }
     put(out, "accept-encoding", b"identity");
     put(out, "forwarded", forwarded(inbound).as_bytes());
-    put(out, "x-request-id", inbound.request_id.as_bytes());
-    put(out, "traceparent", inbound.traceparent.as_bytes());
+    let replaced = |name: &str| upstream.headers.set.iter().any(|(set, _)| set.as_str() == name);
+    for (name, value) in [("x-request-id", inbound.request_id), ("traceparent", &inbound.trace.parent)] {
+        if !replaced(name) {
+            put(out, name, value.as_bytes());
+        }
+    }
     for (name, value) in &upstream.headers.set {
         put(out, name.as_str(), value.as_bytes());
     }
@@ -57,6 +61,19 @@ fn put(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.put_slice(b"\r\n");
 }
 
+/// Headers by which a client could pass for another address or path behind us.
+const ROUTING_CLAIMS: [&str; 9] = [
+    "cf-connecting-ip",
+    "client-ip",
+    "fastly-client-ip",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-url",
+    "x-real-ip",
+    "x-rewrite-url",
+];
+
 fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
     let credential = *name == AUTHORIZATION || *name == COOKIE;
     if credential && !matches!(upstream.credentials, Credentials::Passthrough) {
@@ -66,8 +83,9 @@ fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
     let text = name.as_str();
     // `Origin` was checked here against our hosts; next to another Host it would only mislead.
     let origin = *name == ORIGIN && upstream.host != HostPolicy::Preserve;
-    let claims =
-        text.starts_with("x-forwarded-") || matches!(text, "x-real-ip" | "x-request-id" | "traceparent");
+    let claims = text.starts_with("x-forwarded-")
+        || matches!(text, "x-request-id" | "traceparent")
+        || ROUTING_CLAIMS.contains(&text);
     let sets = upstream.headers.set.iter().any(|(set, _)| set == name)
         || matches!(&upstream.credentials, Credentials::Header { name: set, .. } if set == name);
     !(ours.contains(name)
@@ -86,7 +104,9 @@ fn forwarded(inbound: &Inbound<'_>) -> String {
         IpAddr::V6(ip) => format!("\"[{ip}]\""),
     };
     let said = |name| {
-        let value = inbound.headers.get(name).filter(|_| inbound.behind_proxy)?;
+        // Twice means that one of them is the client's own.
+        let mut values = inbound.headers.get_all(name).iter();
+        let value = values.next().filter(|_| inbound.behind_proxy && values.next().is_none())?;
         value.to_str().ok().filter(|text| !text.contains(['"', '\\', ';', ',']))
     };
     let proto =
@@ -215,7 +235,7 @@ mod tests {
             client: "198.51.100.7".parse().unwrap(),
             behind_proxy,
             request_id: "r-1",
-            traceparent: "00-a-b-00",
+            trace: &crate::identify::Trace { parent: "00-a-b-00".to_owned(), joined: false },
         };
         let mut out = BytesMut::new();
         write_request_head(&mut out, &inbound, upstream, 5);
@@ -236,6 +256,8 @@ mod tests {
             ("origin", "http://gw.example"),
             ("x-forwarded-for", "6.6.6.6"),
             ("forwarded", "for=6.6.6.6"),
+            ("tracestate", "a=b"),
+            ("x-original-url", "/admin"),
             ("content-length", "999"),
             ("accept-encoding", "gzip"),
         ];

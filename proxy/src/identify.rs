@@ -40,6 +40,8 @@ pub struct Source {
 pub struct Trace {
     /// The value that goes upstream.
     pub parent: String,
+    /// Whether the client named it; else its `tracestate` belongs to another one.
+    pub joined: bool,
 }
 
 impl Trace {
@@ -68,20 +70,25 @@ impl Identifier {
         let offered = headers.get("x-request-id").and_then(|value| value.to_str().ok());
         match offered.filter(|id| is_token(id)) {
             Some(id) => id.into(),
-            None => format!("{}-{:x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed)).into(),
+            None => self.event_id(),
         }
+    }
+
+    /// An id that no client can choose.
+    pub fn event_id(&self) -> Arc<str> {
+        format!("{}-{:x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed)).into()
     }
 
     /// The trace that the client names, or a new one.
     pub fn trace(&self, headers: &HeaderMap) -> Trace {
         let offered = headers.get("traceparent").and_then(|value| value.to_str().ok());
         match offered.filter(|value| is_traceparent(value)) {
-            Some(value) => Trace { parent: value.to_owned() },
+            Some(value) => Trace { parent: value.to_owned(), joined: true },
             None => {
                 let mut bytes = [0; 24];
                 // Without randomness the trace is all zeroes, which every collector drops as invalid.
                 let _ = self.random.fill(&mut bytes);
-                Trace { parent: format!("00-{}-{}-00", hex(&bytes[..16]), hex(&bytes[16..])) }
+                Trace { parent: format!("00-{}-{}-00", hex(&bytes[..16]), hex(&bytes[16..])), joined: false }
             }
         }
     }
@@ -107,8 +114,21 @@ pub fn source(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Source {
     if !is_trusted(&peer) {
         return Source { client: peer, behind_proxy: false };
     }
+    // A proxy that writes one of the two headers lets the other through as the client forged it: only
+    // what both agree on, or what stands alone, is believed.
+    let by = |hops: Vec<String>| right_most_untrusted(peer, &hops, &is_trusted);
+    let client = match (x_forwarded_for(headers), forwarded_for(headers)) {
+        (Some(one), Some(other)) => Some(by(one)).filter(|client| *client == by(other)).unwrap_or(peer),
+        (Some(hops), None) | (None, Some(hops)) => by(hops),
+        (None, None) => peer,
+    };
+    Source { client, behind_proxy: true }
+}
+
+/// Walks from the peer towards the client, as long as hops are trusted.
+fn right_most_untrusted(peer: IpAddr, hops: &[String], is_trusted: &dyn Fn(&IpAddr) -> bool) -> IpAddr {
     let mut client = peer;
-    for hop in hops(headers).iter().rev() {
+    for hop in hops.iter().rev() {
         // A hop that cannot be read ends the chain: what lies behind it is hearsay.
         let Some(ip) = address(hop) else { break };
         client = ip;
@@ -116,33 +136,31 @@ pub fn source(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Source {
             break;
         }
     }
-    Source { client, behind_proxy: true }
+    client
 }
 
-/// The hops in the order in which they were added.
-fn hops(headers: &HeaderMap) -> Vec<String> {
-    let values = |name: &str| -> Vec<String> {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .map(|hop| hop.trim().to_owned())
-            .collect()
+fn elements(headers: &HeaderMap, name: &str) -> Option<Vec<String>> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let elements: Vec<String> =
+        values.flat_map(|value| value.split(',')).map(|hop| hop.trim().to_owned()).collect();
+    headers.contains_key(name).then_some(elements)
+}
+
+/// The hops of `X-Forwarded-For`, in the order in which they were added.
+fn x_forwarded_for(headers: &HeaderMap) -> Option<Vec<String>> {
+    elements(headers, "x-forwarded-for")
+}
+
+/// The hops of `Forwarded` (RFC 7239), in the order in which they were added.
+fn forwarded_for(headers: &HeaderMap) -> Option<Vec<String>> {
+    let node = |element: &String| {
+        let node = element.split(';').find_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"').to_owned())
+        });
+        node.unwrap_or_default()
     };
-    if headers.contains_key("x-forwarded-for") {
-        return values("x-forwarded-for");
-    }
-    values(FORWARDED.as_str())
-        .iter()
-        .map(|element| {
-            let node = element.split(';').find_map(|pair| {
-                let (name, value) = pair.split_once('=')?;
-                name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"').to_owned())
-            });
-            node.unwrap_or_default()
-        })
-        .collect()
+    Some(elements(headers, FORWARDED.as_str())?.iter().map(node).collect())
 }
 
 /// An address with or without brackets and port.
@@ -211,6 +229,18 @@ mod tests {
                 "198.51.100.9",
             ),
             ("IPv6 with a port", "10.0.0.1", forwarded("For=\"[2001:db8::7]:99\""), "2001:db8::7"),
+            (
+                "two headers that disagree",
+                "10.0.0.1",
+                headers(&[("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=198.51.100.9")]),
+                "10.0.0.1",
+            ),
+            (
+                "two headers that agree",
+                "10.0.0.1",
+                headers(&[("x-forwarded-for", "6.6.6.6, 198.51.100.9"), ("forwarded", "for=198.51.100.9")]),
+                "198.51.100.9",
+            ),
             ("no header", "10.0.0.1", HeaderMap::new(), "10.0.0.1"),
             ("mapped peer", "::ffff:10.0.0.1", xff("198.51.100.9"), "198.51.100.9"),
         ];

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method};
 use pingora_core::protocols::http::ServerSession;
 use portunus_config::{EraMode, VirtualServer};
 use portunus_filters::mcp::Bounds;
-use portunus_filters::mcp::headers::Mirror;
+use portunus_filters::mcp::headers::{self as mcp_headers, Mirror};
 use portunus_filters::mcp::{Id, LateId, Revision};
 use portunus_filters::message::{Reading, Unreadable, read};
 use portunus_filters::{Denial, Era, Kind, Message, Reason};
@@ -18,6 +18,10 @@ use tokio::time::timeout;
 
 /// First allocation for a body whose length is not declared.
 const BODY_BYTES: usize = 8 * 1024;
+
+/// What is read of a body that nobody wants, and for how long.
+const DISCARD_BYTES: usize = 64 * 1024;
+const DISCARD_WITHIN: Duration = Duration::from_millis(300);
 
 /// Why there is no body.
 pub enum BodyFault {
@@ -146,10 +150,15 @@ async fn oversize(
     BodyFault::Denied(too_large(limit), finder.finish())
 }
 
-/// Reads and drops what the client still sends, so that its connection can be kept; gives up
-/// beyond `limit` bytes.
-pub async fn discard(session: &mut ServerSession, limit: usize, within: Duration) -> bool {
-    if session.req_header().headers.contains_key(EXPECT) && !session.is_body_done() {
+/// Reads and drops what the client still sends, so that its connection can be kept.
+///
+/// A body that is here, or arrives at once, is worth a connection; nothing else is waited for: the
+/// answer comes after it.
+pub async fn discard(session: &mut ServerSession) -> bool {
+    if session.is_body_done() {
+        return true;
+    }
+    if session.req_header().headers.contains_key(EXPECT) {
         return false;
     }
     let dropped = async {
@@ -160,12 +169,12 @@ pub async fn discard(session: &mut ServerSession, limit: usize, within: Duration
                 Ok(None) => return true,
                 Err(_) => return false,
             }
-            if seen > limit {
+            if seen > DISCARD_BYTES {
                 return false;
             }
         }
     };
-    timeout(within, dropped).await.unwrap_or(false)
+    timeout(DISCARD_WITHIN, dropped).await.unwrap_or(false)
 }
 
 /// Reads the message of a POST.
@@ -194,13 +203,17 @@ pub fn offered(server: &VirtualServer) -> Vec<Revision> {
 }
 
 /// The message that a GET or DELETE stands for.
-pub fn bodiless(kind: Kind, headers: &HeaderMap) -> Message {
-    Message::bodiless(kind, mirror(headers).version.and_then(Revision::parse))
+///
+/// # Errors
+/// [`Reason::UnsupportedVersion`] for a revision that is not offered.
+pub fn bodiless(kind: Kind, headers: &HeaderMap, offered: &[Revision]) -> Result<Message, Denial> {
+    let revision = mcp_headers::bodiless(mirror(headers).version, offered)?;
+    Ok(Message::bodiless(kind, revision))
 }
 
 /// The era that the headers alone suggest.
 pub fn likely_era(headers: &HeaderMap) -> Era {
-    mirror(headers).version.and_then(Revision::parse).map_or(Era::Legacy, Revision::era)
+    mirror(headers).version.map_or(Era::Legacy, mcp_headers::likely_era)
 }
 
 fn mirror(headers: &HeaderMap) -> Mirror<'_> {

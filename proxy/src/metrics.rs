@@ -294,6 +294,7 @@ impl Metrics {
     /// Counts a connection above the cap.
     pub fn connection_refused(&self) {
         self.connections_refused.inc();
+        self.denied(Reason::Overloaded, None);
     }
 
     /// Adds the time of one stage.

@@ -25,6 +25,7 @@ pub struct Outcome {
 
 #[derive(Default)]
 struct Facts {
+    event_id: Arc<str>,
     request_id: Arc<str>,
     trace_id: Option<Box<str>>,
     listener: Arc<str>,
@@ -48,6 +49,7 @@ struct Facts {
     detail: Option<String>,
     status: Option<Status>,
     rpc_error: Option<i64>,
+    proven: bool,
 }
 
 impl Outcome {
@@ -55,6 +57,7 @@ impl Outcome {
     pub fn new(gateway: &Arc<Gateway>, arrival: &Arrival) -> Outcome {
         let now = Instant::now();
         let facts = Facts {
+            event_id: gateway.identifier.event_id(),
             request_id: Arc::clone(&arrival.request_id),
             listener: Arc::clone(&arrival.listener),
             source: arrival.source.to_string(),
@@ -140,6 +143,26 @@ impl Outcome {
         }
     }
 
+    /// Notes whether the upstream gave a result that is no tool error: the tool then exists.
+    pub fn proven(&mut self, proven: bool) {
+        self.facts.proven = proven;
+    }
+
+    /// Notes that the client did not get the end of its answer.
+    pub fn cut(&mut self) {
+        if self.facts.reason.is_none() {
+            self.facts.status = Some(Status::Cancelled);
+        }
+    }
+
+    /// Notes what could be read of a message that is refused.
+    pub fn glimpsed(&mut self, era: Era, method: Option<&str>, target: Option<&str>, body_bytes: usize) {
+        self.facts.era = Some(era);
+        self.facts.action = method.map(Into::into);
+        self.facts.target = target.map(Into::into);
+        self.facts.request_bytes = body_bytes;
+    }
+
     /// The refusal that the client gets.
     pub fn denied(&mut self, denial: &Denial) {
         self.facts.reason = Some(denial.reason);
@@ -168,7 +191,7 @@ impl Outcome {
             }
             let tool =
                 self.facts.target.as_deref().filter(|_| self.facts.action.as_deref() == Some("tools/call"));
-            metrics.tool(server, tool, status == Status::Ok).count(status, elapsed.as_secs_f64());
+            metrics.tool(server, tool, self.facts.proven).count(status, elapsed.as_secs_f64());
         }
         if let Some(reason) = self.facts.reason {
             metrics.denied(reason, self.facts.server.as_deref());
@@ -222,7 +245,7 @@ impl Facts {
                 push_json(&mut line, value);
             }
         };
-        field("event_id", Some(&self.request_id));
+        field("event_id", Some(&self.event_id));
         field("request_id", Some(&self.request_id));
         field("trace_id", self.trace_id.as_deref());
         field("auth", Some(self.auth));

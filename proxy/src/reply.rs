@@ -19,8 +19,10 @@ pub struct Refused<'a> {
     pub kind: Option<Kind>,
     /// Its era, or the likely one.
     pub era: Option<Era>,
-    /// Its id.
-    pub id: Option<&'a Id>,
+    /// Ids of its requests; more than one only in a batch.
+    pub ids: &'a [Id],
+    /// It is a batch.
+    pub batch: bool,
     /// Its method.
     pub method: Option<&'a Method>,
     /// Whether the virtual server wants refusals as HTTP statuses.
@@ -93,15 +95,16 @@ fn row(reason: Reason, era: Era) -> Row {
 pub fn refuse(denial: &Denial, refused: &Refused<'_>, request_id: &str) -> Answer {
     let row = row(denial.reason, refused.era.unwrap_or(Era::Legacy));
     let bare = |status| Answer { status, body: Bytes::new(), allow: None, retry_after: None, close: false };
-    if row.in_band && refused.kind == Some(Kind::Notification) {
-        // Nobody waits for it, and any other status ends the session of one SDK.
+    if row.in_band && matches!(refused.kind, Some(Kind::Notification | Kind::Response)) {
+        // Nobody waits for an answer to it, and any other status ends the session of one SDK.
         return bare(StatusCode::ACCEPTED);
     }
     let probes = refused.method.and_then(Method::rules).is_some_and(|rules| rules.probes_era);
-    let visible = row.in_band && refused.id.is_some() && !probes && refused.http_status == HttpStatus::InBand;
+    let visible =
+        row.in_band && !refused.ids.is_empty() && !probes && refused.http_status == HttpStatus::InBand;
     Answer {
         status: if visible { StatusCode::OK } else { row.status },
-        body: Bytes::from(error(row.code, denial, refused.id, request_id)),
+        body: Bytes::from(body(row.code, denial, refused, request_id)),
         allow: (row.status == StatusCode::METHOD_NOT_ALLOWED).then_some("GET, POST, DELETE, OPTIONS"),
         retry_after: matches!(denial.reason, Reason::Overloaded | Reason::Draining).then_some(1),
         close: closes(denial.reason),
@@ -132,6 +135,16 @@ fn closes(reason: Reason) -> bool {
     )
 }
 
+/// One error, or one for each request of a batch (JSON-RPC 2.0 §6).
+fn body(code: i64, denial: &Denial, refused: &Refused<'_>, request_id: &str) -> String {
+    if !refused.batch || refused.ids.is_empty() {
+        return error(code, denial, refused.ids.first(), request_id);
+    }
+    let errors: Vec<String> =
+        refused.ids.iter().map(|id| error(code, denial, Some(id), request_id)).collect();
+    format!("[{}]", errors.join(","))
+}
+
 fn error(code: i64, denial: &Denial, id: Option<&Id>, request_id: &str) -> String {
     let id = id.map_or("null", Id::as_json);
     let mut data =
@@ -160,13 +173,14 @@ mod tests {
 
     #[test]
     fn each_reason_has_the_status_its_clients_understand() {
-        let id = id();
+        let ids = [id()];
         let call = Method::of("tools/call");
         let discover = Method::of("server/discover");
         let request = |era, method| Refused {
             kind: Some(Kind::Request),
             era: Some(era),
-            id: Some(&id),
+            ids: &ids,
+            batch: false,
             method: Some(method),
             http_status: HttpStatus::InBand,
         };
@@ -177,6 +191,7 @@ mod tests {
         let stream = Refused { kind: Some(Kind::Stream), era: Some(Era::Legacy), ..Refused::default() };
         let notification =
             Refused { kind: Some(Kind::Notification), era: Some(Era::Legacy), ..Refused::default() };
+        let response = Refused { kind: Some(Kind::Response), era: Some(Era::Legacy), ..Refused::default() };
         let unread = Refused::default();
         let cases = [
             ("a call to a dead upstream", Reason::UpstreamUnavailable, &legacy, 200),
@@ -184,6 +199,7 @@ mod tests {
             ("a probe of a dead upstream", Reason::UpstreamUnavailable, &probe, 503),
             ("a stream of a dead upstream", Reason::UpstreamUnavailable, &stream, 503),
             ("a notification to a dead upstream", Reason::UpstreamUnavailable, &notification, 202),
+            ("an answer to a dead upstream", Reason::UpstreamUnavailable, &response, 202),
             ("a slow upstream", Reason::UpstreamTimeout, &modern, 200),
             ("a slow probe", Reason::UpstreamTimeout, &probe, 504),
             ("rubbish", Reason::UpstreamMalformed, &legacy, 200),
@@ -202,15 +218,24 @@ mod tests {
 
     #[test]
     fn an_error_names_its_request_and_reason_and_nothing_else() {
-        let id = id();
+        let ids = [id()];
         let denial =
             Denial::new(Reason::UpstreamTimeout, "no answer in time").with("retryAfterMs", "500".into());
-        let refused = Refused { kind: Some(Kind::Request), id: Some(&id), ..Refused::default() };
+        let refused = Refused { kind: Some(Kind::Request), ids: &ids, ..Refused::default() };
         let body = refuse(&denial, &refused, "r-1").body;
         let expected = serde_json::json!({"jsonrpc": "2.0", "id": 7, "error": {
             "code": -31504, "message": "no answer in time",
             "data": {"reason": "upstream_timeout", "origin": "gateway", "requestId": "r-1", "retryAfterMs": 500}}});
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_batch_is_refused_request_by_request() {
+        let ids = [id(), Envelope::read(r#"{"jsonrpc":"2.0","id":"b","result":{}}"#).unwrap().id.unwrap()];
+        let refused = Refused { kind: Some(Kind::Request), ids: &ids, batch: true, ..Refused::default() };
+        let answer = refuse(&Denial::new(Reason::UpstreamUnavailable, "gone"), &refused, "r");
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((answer.status.as_u16(), &body[0]["id"], &body[1]["id"]), (200, &7.into(), &"b".into()));
     }
 
     #[test]

@@ -16,11 +16,12 @@ use crate::telemetry::Telemetry;
 use crate::watch::Watcher;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora_core::services::ServiceWithDependents;
 use pingora_core::services::listening::Service;
 use portunus_config::{Fingerprint, Loaded};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +36,9 @@ const LINGER: Duration = Duration::from_millis(250);
 const EXPIRY: Duration = Duration::from_secs(2);
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Services that somebody else adds.
+pub type Extra = Vec<Box<dyn ServiceWithDependents>>;
+
 /// A process that is about to start.
 pub struct Process {
     /// Its configuration.
@@ -42,7 +46,9 @@ pub struct Process {
     /// Where the configuration came from and how it was found, if it is to be watched.
     pub watched: Option<(PathBuf, Fingerprint)>,
     /// Further services on the same server: the demo's.
-    pub extra: Vec<Box<dyn pingora_core::services::ServiceWithDependents>>,
+    pub extra: Extra,
+    /// A state folder of its own that goes with the process.
+    pub scratch: Option<PathBuf>,
     /// Called with the listeners' addresses once they accept.
     pub ready: Box<dyn FnOnce(&Addresses) + Send>,
 }
@@ -71,7 +77,7 @@ struct Bound {
 /// # Errors
 /// If something cannot be started: an address, a file, a thread.
 pub fn run(process: Process) -> io::Result<()> {
-    let Process { loaded, watched, extra, ready } = process;
+    let Process { loaded, watched, extra, scratch, ready } = process;
     let level = log::start(&loaded.bootstrap.log).map_err(io::Error::other)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -90,11 +96,10 @@ pub fn run(process: Process) -> io::Result<()> {
     let addresses = bound.addresses(gateway.bootstrap.control.clone());
     let (commands, inbox) = mpsc::channel(4);
     let control = Control::bind(&gateway.bootstrap.control, level.clone(), commands)?;
-    let server = server(&gateway, &bound, readiness, extra);
     let stop = Arc::new(Notify::new());
-    let signal = Stop(Arc::clone(&stop));
-    let thread = std::thread::Builder::new().name("pingora".into());
-    thread.spawn(move || server.run(RunArgs { shutdown_signal: Box::new(signal) }))?;
+    spawn_server("data", data(&gateway, &bound), Arc::clone(&stop))?;
+    // Nobody notifies these: they end with the process.
+    spawn_server("surfaces", surfaces(&gateway, &bound, readiness, extra), Arc::new(Notify::new()))?;
     let reload = Arc::new(Notify::new());
     spawn_asides(&runtime, &gateway, control, watched, &reload);
     let aside = Aside { gateway: Arc::clone(&gateway), stop, reload, level };
@@ -107,6 +112,9 @@ pub fn run(process: Process) -> io::Result<()> {
     })?;
     gateway.access_log.close();
     std::fs::remove_file(&gateway.bootstrap.control).ok();
+    if let Some(scratch) = scratch {
+        std::fs::remove_dir_all(scratch).ok();
+    }
     Ok(())
 }
 
@@ -182,9 +190,14 @@ impl ShutdownSignalWatch for Stop {
 }
 
 fn make_state_folder(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let mode = made.and_then(|()| std::fs::metadata(path)).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot make the state folder {}: {error}", path.display()))
-    })
+    })?;
+    if mode.permissions().mode() & 0o077 != 0 {
+        tracing::warn!(folder = %path.display(), "the state folder is open to others: chmod 700 it");
+    }
+    Ok(())
 }
 
 fn bind(gateway: &Gateway) -> io::Result<Bound> {
@@ -212,41 +225,49 @@ impl Bound {
     }
 }
 
-fn server(
-    gateway: &Arc<Gateway>,
-    bound: &Bound,
-    readiness: Readiness,
-    extra: Vec<Box<dyn pingora_core::services::ServiceWithDependents>>,
-) -> Server {
-    let conf = ServerConf {
-        threads: gateway.bootstrap.threads,
-        // The main thread ends the process; Pingora only has to stay out of its way.
-        grace_period_seconds: Some(24 * 60 * 60),
-        ..ServerConf::default()
-    };
+/// A server of Pingora for `threads` a service. The main thread ends the process; Pingora only has
+/// to stay out of its way.
+fn server(threads: usize) -> Server {
+    let conf = ServerConf { threads, grace_period_seconds: Some(24 * 60 * 60), ..ServerConf::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
+    server
+}
+
+/// The data listeners: these stop accepting when draining begins.
+fn data(gateway: &Arc<Gateway>, bound: &Bound) -> Server {
+    let mut server = server(gateway.bootstrap.threads);
     let addresses: Vec<SocketAddr> = bound.listeners.iter().map(|reserved| reserved.address).collect();
     let mut data = Service::new("data".to_owned(), Edge::new(Arc::clone(gateway), &addresses));
     for reserved in &bound.listeners {
         data.add_listener(reserved.endpoint());
     }
     server.add_service(data);
+    server
+}
+
+/// The operating surfaces: these answer until the process ends, so that its end can be watched.
+fn surfaces(gateway: &Arc<Gateway>, bound: &Bound, readiness: Readiness, extra: Extra) -> Server {
+    let mut server = server(1);
     if let Some(reserved) = &bound.telemetry {
         let mut surface =
             Service::new("telemetry".to_owned(), Telemetry::new(Arc::clone(gateway), readiness));
-        surface.threads = Some(1);
         surface.add_listener(reserved.endpoint());
         server.add_service(surface);
     }
     if let Some(reserved) = &bound.admin {
         let mut surface = Service::new("admin".to_owned(), Admin::new(Arc::clone(gateway), reserved.address));
-        surface.threads = Some(1);
         surface.add_listener(reserved.endpoint());
         server.add_service(surface);
     }
     server.add_services(extra);
     server
+}
+
+fn spawn_server(name: &str, server: Server, stop: Arc<Notify>) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(move || server.run(RunArgs { shutdown_signal: Box::new(Stop(stop)) }))?;
+    Ok(())
 }
 
 fn spawn_asides(

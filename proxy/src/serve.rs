@@ -4,8 +4,10 @@
 //! written when the [`Outcome`] is dropped, whatever happened. One snapshot is held from resolve to
 //! forward and let go before the answer is awaited.
 
+mod answer;
+
 use crate::context::{Active, Gateway};
-use crate::drain::Phase;
+use crate::drain::{Phase, reached};
 use crate::errand::Session;
 use crate::forward::{Dispatch, Inbound, Leg, Use, send};
 use crate::headers::Stamp;
@@ -13,15 +15,14 @@ use crate::identify::{Source, Trace, source};
 use crate::intake::{self, BodyFault};
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
-use crate::reply::{self, Refused};
-use crate::respond::{End, Expect, Respond};
+use crate::respond::{End, Expect, Respond, in_time, unrouted};
 use crate::upstreams::pool::Pool;
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, USER_AGENT, VARY};
+use http::header::{HOST, ORIGIN, TRANSFER_ENCODING, USER_AGENT};
 use http::{HeaderValue, Method, Version};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::server::ReusableHttpStream;
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::RequestHeader;
 use portunus_config::{HttpStatus, Listener, NormalPath, Resolution, Upstream, VirtualServer};
 use portunus_filters::call::Target;
 use portunus_filters::mcp::Id;
@@ -68,7 +69,8 @@ struct Outbound {
 struct Knowledge {
     kind: Option<Kind>,
     era: Option<Era>,
-    id: Option<Id>,
+    ids: Vec<Id>,
+    batch: bool,
     method: Option<portunus_filters::mcp::Method>,
     http_status: HttpStatus,
 }
@@ -82,6 +84,13 @@ enum Halt {
 
 /// Serves one request; gives the connection back if it can carry another.
 pub async fn serve(mut client: ServerSession, connection: Connection<'_>) -> Option<ReusableHttpStream> {
+    // Pingora sets up its body reader on first use. A wait for the client to leave that comes before
+    // would take the first byte of the next request for the end of this one.
+    client.is_body_done();
+    if client.req_header().headers.contains_key(TRANSFER_ENCODING) {
+        // The parser of chunks is laxer than ours: nothing behind such a body is read as a request.
+        client.set_keepalive(None);
+    }
     let mut passage = Passage::begin(&client, connection);
     let end = match passage.admit(&mut client).await {
         Ok(outbound) => passage.exchange(outbound, &mut client).await,
@@ -90,13 +99,14 @@ pub async fn serve(mut client: ServerSession, connection: Connection<'_>) -> Opt
         Err(Halt::Gone) => End::Broken,
     };
     passage.outcome.stage_done(Stage::Respond);
+    if matches!(end, End::Broken) {
+        passage.outcome.cut();
+    }
     drop(passage);
     match end {
-        End::Done => client.finish().await.ok().flatten(),
-        End::Refused(_) | End::Broken => {
-            client.shutdown().await;
-            None
-        }
+        End::Done => in_time(connection.listener.limits.write_timeout, client.finish()).await.ok().flatten(),
+        // Dropped, not shut down: that would flush to a client that may never read.
+        End::Refused(_) | End::Left | End::Broken => None,
     }
 }
 
@@ -125,17 +135,21 @@ impl<'a> Passage<'a> {
         if self.request.method == Method::OPTIONS && self.origin.is_some() {
             return Err(Halt::Preflight);
         }
-        let serials = self.connection.gateway.serials();
-        let active = self.connection.gateway.active();
-        let server = self.resolve(&active)?;
+        let gateway = self.connection.gateway;
+        let server = self.resolve(&gateway.active())?;
         let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
-        let reading = match intake::kind_of(&self.request.method).map_err(|denial| halt(denial, known))? {
-            None => self.read_post(client, &server).await?,
-            Some(kind) => {
-                intake::singular(&self.request.headers)
-                    .map_err(|denial| halt(denial, Knowledge::default()))?;
-                Reading::One(intake::bodiless(kind, &self.request.headers))
-            }
+        let kind = intake::kind_of(&self.request.method).map_err(|denial| halt(denial, known))?;
+        let body = match kind {
+            None => Some(self.read_body(client, &server).await?),
+            Some(_) => None,
+        };
+        // The body may have taken its time: from here on, and for good, the snapshot of now counts.
+        let serials = gateway.serials();
+        let active = gateway.active();
+        let server = self.still_served(&active, &server)?;
+        let reading = match (body, kind) {
+            (Some(body), _) => self.read_message(&body, &server)?,
+            (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,
         };
         self.outcome.stage_done(Stage::Intake);
         self.clear(&active, &server, &reading, serials)
@@ -188,32 +202,65 @@ impl<'a> Passage<'a> {
         self.request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
     }
 
-    /// Stage 3: the message of a POST.
-    async fn read_post(
-        &mut self,
-        client: &mut ServerSession,
-        server: &VirtualServer,
-    ) -> Result<Reading, Halt> {
+    /// The same virtual server in the snapshot that judges the message.
+    fn still_served(&mut self, active: &Active, server: &VirtualServer) -> Result<Arc<VirtualServer>, Halt> {
+        match active.snapshot.routes.server(&server.id) {
+            Some(server) => {
+                self.outcome.server(server, &active.revision);
+                Ok(Arc::clone(server))
+            }
+            None => {
+                let denial = Denial::new(Reason::UnknownRoute, "no MCP server is served at this path");
+                Err(halt(denial, Knowledge::default()))
+            }
+        }
+    }
+
+    /// Stage 3, the body of a POST; holds no snapshot while it waits.
+    async fn read_body(&mut self, client: &mut ServerSession, server: &VirtualServer) -> Result<Bytes, Halt> {
         let known = || Knowledge { http_status: server.http_status, ..Knowledge::default() };
         intake::declared(&self.request.headers).map_err(|denial| halt(denial, known()))?;
         let limits = &self.connection.listener.limits;
         let limit = server.max_body_bytes.map_or(limits.max_body_bytes, |own| own.min(limits.max_body_bytes));
         let era = intake::likely_era(&self.request.headers);
-        match intake::body(client, limit, limits.body_timeout, era).await {
-            Ok(body) => {
-                intake::message(&body, &self.request.headers, &server.bounds, &intake::offered(server))
-                    .map_err(|unreadable| {
-                        let Unreadable { denial, id, era } = *unreadable;
-                        let kind = id.is_some().then_some(Kind::Request);
-                        halt(denial, Knowledge { kind, id, era: Some(era), ..known() })
-                    })
-            }
+        let mut phase = self.connection.gateway.drain.watch();
+        let body = tokio::select! {
+            biased;
+            body = intake::body(client, limit, limits.body_timeout, era) => body,
+            () = reached(&mut phase, Phase::Expired) => Err(BodyFault::Denied(draining(), None)),
+        };
+        match body {
+            Ok(body) => Ok(body),
             Err(BodyFault::Denied(denial, id)) => {
                 let kind = id.is_some().then_some(Kind::Request);
-                Err(halt(denial, Knowledge { kind, id, era: Some(era), ..known() }))
+                let ids = id.into_iter().collect();
+                Err(halt(denial, Knowledge { kind, ids, era: Some(era), ..known() }))
             }
             Err(BodyFault::Gone) => Err(Halt::Gone),
         }
+    }
+
+    /// Stage 3, the message in a body.
+    fn read_message(&mut self, body: &Bytes, server: &VirtualServer) -> Result<Reading, Halt> {
+        let read = intake::message(body, &self.request.headers, &server.bounds, &intake::offered(server));
+        read.map_err(|unreadable| {
+            let Unreadable { denial, id, era, method, target } = *unreadable;
+            let name = method.as_ref().map(|method| method.name());
+            self.outcome.glimpsed(era, name, target.as_deref(), body.len());
+            let kind = id.is_some().then_some(Kind::Request);
+            let ids = id.into_iter().collect();
+            let http_status = server.http_status;
+            halt(denial, Knowledge { kind, ids, era: Some(era), method, http_status, batch: false })
+        })
+    }
+
+    /// Stage 3, what a GET or DELETE stands for.
+    fn read_bodiless(&mut self, kind: Kind, server: &VirtualServer) -> Result<Reading, Halt> {
+        let headers = &self.request.headers;
+        let message = intake::singular(headers)
+            .and_then(|()| intake::bodiless(kind, headers, &intake::offered(server)))
+            .map_err(|denial| halt(denial, Knowledge { kind: Some(kind), ..Knowledge::default() }))?;
+        Ok(Reading::One(message))
     }
 
     /// Stages 5 to 8, and the leg that they permit.
@@ -227,7 +274,7 @@ impl<'a> Passage<'a> {
         let messages = reading.messages();
         let known = Knowledge::of(reading, server.http_status);
         if self.connection.gateway.drain.phase() >= Phase::Expired {
-            return Err(halt(Denial::new(Reason::Draining, "the gateway is shutting down"), known));
+            return Err(halt(draining(), known));
         }
         if let Some(first) = messages.first() {
             self.outcome.message(first, first.body.len());
@@ -249,7 +296,7 @@ impl<'a> Passage<'a> {
             client: self.source.client,
             behind_proxy: self.source.behind_proxy,
             request_id: &self.arrival.request_id,
-            traceparent: &self.trace.parent,
+            trace: &self.trace,
         };
         let use_of = Use { repeatable: messages.iter().all(is_repeatable), endless: expect.endless };
         let leg = Dispatch::open(cleared, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
@@ -261,35 +308,37 @@ impl<'a> Passage<'a> {
         let Outbound { leg, upstream, pool, expect, refused, serials } = outbound;
         self.outcome.forwarding(&upstream.name);
         let gateway = Arc::clone(self.connection.gateway);
-        let sent = tokio::select! {
-            biased;
-            sent = send(leg, &gateway.estate.resolver) => Some(sent),
-            _ = client.read_body_or_idle(true) => None,
+        let (mut phase, session) = (gateway.drain.watch(), Session::of(&self.request.headers));
+        let mut respond = Respond {
+            gateway: &gateway,
+            outcome: &mut self.outcome,
+            stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
+            upstream: &upstream,
+            pool: &pool,
+            session,
+            expect,
+            serials,
+            phase: phase.clone(),
+            write_timeout: self.connection.listener.limits.write_timeout,
+            deadline: None,
         };
-        self.outcome.stage_done(Stage::Forward);
-        let session = Session::of(&self.request.headers);
-        let end = {
-            let stamp = Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() };
-            let phase = gateway.drain.watch();
-            let (outcome, gateway) = (&mut self.outcome, &gateway);
-            let mut respond = Respond {
-                gateway,
-                outcome,
-                stamp,
-                upstream: &upstream,
-                pool: &pool,
-                session,
-                expect,
-                serials,
-                phase,
-            };
-            match sent {
-                Some(Ok(exchange)) => respond.run(exchange, client).await,
-                Some(Err(failure)) => {
-                    respond.failed(&failure);
-                    End::Refused(failure.denial)
-                }
-                None => End::Broken,
+        let stop_at = if respond.expect.endless { Phase::Draining } else { Phase::Expired };
+        let mut sending = Box::pin(send(leg, Arc::clone(&gateway.estate.resolver)));
+        let sent = tokio::select! {
+            sent = &mut sending => sent,
+            _ = client.read_body_or_idle(true) => {
+                respond.abandoned(sending);
+                return End::Broken;
+            }
+            () = unrouted(&gateway, &mut respond.serials, &respond.expect, &upstream) => Err(route_removed().into()),
+            () = reached(&mut phase, stop_at) => Err(draining().into()),
+        };
+        respond.outcome.stage_done(Stage::Forward);
+        let end = match sent {
+            Ok(exchange) => respond.run(exchange, client).await,
+            Err(failure) => {
+                respond.failed(&failure);
+                End::Refused(failure.denial)
             }
         };
         match end {
@@ -297,108 +346,37 @@ impl<'a> Passage<'a> {
             end => end,
         }
     }
-
-    /// Writes a refusal and keeps the connection where that is possible.
-    async fn refuse(&mut self, denial: &Denial, known: &Knowledge, client: &mut ServerSession) -> End {
-        self.outcome.denied(denial);
-        let refused = Refused {
-            kind: known.kind,
-            era: known.era,
-            id: known.id.as_ref(),
-            method: known.method.as_ref(),
-            http_status: known.http_status,
-        };
-        let answer = reply::refuse(denial, &refused, &self.arrival.request_id);
-        self.outcome.http_status(answer.status.as_u16());
-        let limits = &self.connection.listener.limits;
-        let leaving = self.connection.gateway.drain.phase() >= Phase::Draining;
-        if leaving
-            || answer.close
-            || !intake::discard(client, limits.max_body_bytes, limits.body_timeout).await
-        {
-            client.set_keepalive(None);
-        }
-        let head = self.refusal_head(denial, &answer);
-        match head {
-            Ok(head) => self.write(head, answer.body, client).await,
-            Err(_) => End::Broken,
-        }
-    }
-
-    fn refusal_head(&self, denial: &Denial, answer: &reply::Answer) -> pingora_core::Result<ResponseHeader> {
-        let mut head = ResponseHeader::build_no_case(answer.status, Some(10))?;
-        head.insert_header(CONTENT_LENGTH, answer.body.len())?;
-        if !answer.body.is_empty() {
-            head.insert_header(CONTENT_TYPE, "application/json")?;
-        }
-        if let Some(allow) = answer.allow {
-            head.insert_header(ALLOW, allow)?;
-        }
-        if let Some(seconds) = answer.retry_after {
-            head.insert_header(RETRY_AFTER, seconds)?;
-        }
-        head.insert_header("Portunus-Outcome", denial.reason.as_str())?;
-        self.stamp().put(&mut head)?;
-        Ok(head)
-    }
-
-    fn stamp(&self) -> Stamp<'_> {
-        Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() }
-    }
-
-    /// Answers a CORS preflight (Fetch standard §3.2) of a listed origin.
-    async fn preflight(&mut self, client: &mut ServerSession) -> End {
-        self.outcome.answered(None);
-        self.outcome.http_status(204);
-        if !intake::discard(client, 0, self.connection.listener.limits.body_timeout).await {
-            client.set_keepalive(None);
-        }
-        match self.preflight_head() {
-            Ok(head) => self.write(head, Bytes::new(), client).await,
-            Err(_) => End::Broken,
-        }
-    }
-
-    fn preflight_head(&self) -> pingora_core::Result<ResponseHeader> {
-        let mut head = ResponseHeader::build_no_case(204, Some(8))?;
-        self.stamp().put(&mut head)?;
-        head.insert_header("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS")?;
-        let asked = self.request.headers.get("access-control-request-headers");
-        let headers = asked.cloned().unwrap_or(HeaderValue::from_static("content-type"));
-        head.insert_header("Access-Control-Allow-Headers", headers)?;
-        head.insert_header("Access-Control-Max-Age", "600")?;
-        head.append_header(VARY, "Access-Control-Request-Headers")?;
-        Ok(head)
-    }
-
-    async fn write(&mut self, head: ResponseHeader, body: Bytes, client: &mut ServerSession) -> End {
-        self.outcome.sent(body.len(), 0);
-        if client.write_response_header(Box::new(head)).await.is_err() {
-            return End::Broken;
-        }
-        if !body.is_empty() && client.write_response_body(body, false).await.is_err() {
-            return End::Broken;
-        }
-        match client.finish_body().await {
-            Ok(()) => End::Done,
-            Err(_) => End::Broken,
-        }
-    }
 }
 
 impl Knowledge {
     fn of(reading: &Reading, http_status: HttpStatus) -> Knowledge {
-        match reading {
-            Reading::One(message) => Knowledge {
-                kind: Some(message.kind),
-                era: Some(message.era),
-                id: message.id.clone().filter(|_| message.kind == Kind::Request),
-                method: message.method.clone(),
-                http_status,
+        let messages = reading.messages();
+        let requests = messages.iter().filter(|message| message.kind == Kind::Request);
+        let ids: Vec<Id> = requests.filter_map(|message| message.id.clone()).collect();
+        let batch = matches!(reading, Reading::Batch(_));
+        let first = messages.first();
+        Knowledge {
+            // What a batch without requests holds, nobody waits for.
+            kind: match (batch, ids.is_empty()) {
+                (true, false) => Some(Kind::Request),
+                (true, true) => Some(Kind::Notification),
+                (false, _) => first.map(|message| message.kind),
             },
-            Reading::Batch(_) => Knowledge { era: Some(Era::Legacy), http_status, ..Knowledge::default() },
+            era: first.map(|message| message.era),
+            ids,
+            batch,
+            method: first.and_then(|message| message.method.clone()).filter(|_| !batch),
+            http_status,
         }
     }
+}
+
+fn draining() -> Denial {
+    Denial::new(Reason::Draining, "the gateway is shutting down")
+}
+
+fn route_removed() -> Denial {
+    Denial::new(Reason::RouteRemoved, "this endpoint is no longer served")
 }
 
 fn halt(denial: Denial, known: Knowledge) -> Halt {

@@ -147,7 +147,8 @@ async fn an_unreachable_upstream_is_told_so_that_no_client_mistakes_its_era() {
         ("initialize", vec![], rpc(1, "initialize", "{}"), 503),
         ("discover", modern, discover, 503),
         ("notification", vec![], r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.into(), 202),
-        ("answer", vec![], r#"{"jsonrpc":"2.0","id":1,"result":{}}"#.into(), 503),
+        ("answer", vec![], r#"{"jsonrpc":"2.0","id":1,"result":{}}"#.into(), 202),
+        ("batch", vec![], format!("[{}]", call()), 200),
     ];
     for (name, headers, body, status) in cases {
         let response = gateway.post("/mcp", &headers, &body).await;
@@ -160,16 +161,19 @@ async fn an_unreachable_upstream_is_told_so_that_no_client_mistakes_its_era() {
 }
 
 /// An upstream whose event stream is what `script` makes of it.
-async fn stream_of(pieces: &'static [&'static str], proper_end: bool) -> (Gateway, Upstream) {
-    let upstream = Upstream::start(move |_, mut wire: Wire| async move {
-        wire.begin_events().await;
-        for piece in pieces {
-            wire.chunk(piece).await;
+async fn stream_of(pieces: Vec<&'static str>, proper_end: bool) -> (Gateway, Upstream) {
+    let upstream = Upstream::start(move |_, mut wire: Wire| {
+        let pieces = pieces.clone();
+        async move {
+            wire.begin_events().await;
+            for piece in pieces {
+                wire.chunk(piece).await;
+            }
+            if proper_end {
+                wire.end_chunks().await;
+            }
+            None
         }
-        if proper_end {
-            wire.end_chunks().await;
-        }
-        None
     })
     .await;
     let document = format!(
@@ -184,7 +188,7 @@ async fn a_stream_that_breaks_off_ends_with_an_error_event_at_an_event_boundary(
     let whole =
         "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{}}\n\n";
     for (name, proper_end) in [("abort within an event", false), ("end without an answer", true)] {
-        let (gateway, _upstream) = stream_of(&[": hello\n\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{}}\n\n", "event: message\ndata: {\"jso"], proper_end).await;
+        let (gateway, _upstream) = stream_of(vec![": hello\n\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{}}\n\n", "event: message\ndata: {\"jso"], proper_end).await;
         let mut client = gateway.connect().await;
         client.post("/mcp", &[], call().as_bytes()).await;
         assert_eq!(client.response_head().await.status, 200, "{name}");
@@ -207,7 +211,7 @@ async fn a_stream_that_breaks_off_ends_with_an_error_event_at_an_event_boundary(
 
 #[tokio::test]
 async fn a_resumable_stream_may_end_without_an_answer() {
-    let (gateway, _upstream) = stream_of(&["id: 0\nretry: 50\ndata: \n\n"], true).await;
+    let (gateway, _upstream) = stream_of(vec!["id: 0\nretry: 50\ndata: \n\n"], true).await;
     let mut client = gateway.connect().await;
     client.post("/mcp", &[], call().as_bytes()).await;
     client.response_head().await;
@@ -215,19 +219,126 @@ async fn a_resumable_stream_may_end_without_an_answer() {
 }
 
 #[tokio::test]
-async fn a_server_request_never_reaches_a_modern_client() {
-    let (gateway, _upstream) = stream_of(
-        &[
-            "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"sampling/createMessage\",\"params\":{}}\n\n",
-            "data: {\"jsonrpc\":\"2.0\",\"id\":5,\"result\":{}}\n\n",
-        ],
-        true,
-    )
-    .await;
+async fn a_server_request_on_a_modern_stream_ends_its_call_with_an_error() {
+    let asks = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"sampling/createMessage\",\"params\":{}}\n\n";
+    let (gateway, _upstream) = stream_of(vec![asks], false).await;
     let mut client = gateway.connect().await;
     client.post("/mcp", &modern_headers("echo"), modern_call(5, "echo").as_bytes()).await;
     client.response_head().await;
-    assert_eq!(client.rest().await, "data: {\"jsonrpc\":\"2.0\",\"id\":5,\"result\":{}}\n\n");
+    let text = client.rest().await;
+    assert!(text.contains("-31502") && !text.contains("sampling"), "{text}");
+}
+
+#[tokio::test]
+async fn a_modern_stream_with_event_ids_still_owes_its_answer() {
+    let note = "id: 7\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{}}\n\n";
+    for proper_end in [true, false] {
+        let (gateway, _upstream) = stream_of(vec![note], proper_end).await;
+        let mut client = gateway.connect().await;
+        client.post("/mcp", &modern_headers("echo"), modern_call(5, "echo").as_bytes()).await;
+        client.response_head().await;
+        assert!(client.rest().await.contains("-31503"), "proper end: {proper_end}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_answered_within_one_event_is_answered() {
+    let answers = "data: [{\"jsonrpc\":\"2.0\",\"id\":5,\"result\":{}}]\n\n";
+    let (gateway, _upstream) = stream_of(vec![answers], true).await;
+    let mut client = gateway.connect().await;
+    client.post("/mcp", &[], format!("[{}]", call()).as_bytes()).await;
+    client.response_head().await;
+    assert_eq!(client.rest().await, answers);
+}
+
+#[tokio::test]
+async fn an_early_refusal_of_a_large_body_is_not_missed() {
+    let upstream = Upstream::raw(|mut wire: Wire| async move {
+        wire.read_some().await;
+        wire.send("HTTP/1.1 413 Too Large\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+            .await;
+        wire.idle().await;
+    })
+    .await;
+    let document = format!(
+        "listeners:\n  - {{ bind: 127.0.0.1:0, limits: {{ max_body_bytes: 12MiB }} }}\nupstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: {{ upstreams: [up], bounds: {{ depth: 9, string: 12MiB }} }}\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&document).await;
+    let body =
+        rpc(5, "tools/call", &format!(r#"{{"name":"echo","arguments":{{"t":"{}"}}}}"#, "x".repeat(9 << 20)));
+    let response = within(10, "the early answer", gateway.post("/mcp", &[], &body)).await;
+    assert_eq!((response.status, response.body.as_slice()), (413, b"{}".as_slice()));
+}
+
+#[tokio::test]
+async fn streams_do_not_take_the_connections_of_calls() {
+    let upstream = Upstream::start(|request: Request, mut wire: Wire| async move {
+        if request.head.starts_with("GET") {
+            wire.begin_events().await;
+            wire.closed().await;
+            return None;
+        }
+        wire.result(&request).await;
+        Some(wire)
+    })
+    .await;
+    let document = format!(
+        "upstreams:\n  up: {{ url: http://{}/mcp, pool: {{ max_connections: 2 }} }}\nservers:\n  /mcp: up\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&document).await;
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        let mut client = gateway.connect().await;
+        client.open_stream("/mcp", &[]).await;
+        assert_eq!(client.response_head().await.status, 200);
+        streams.push(client);
+    }
+    assert_eq!(gateway.post("/mcp", &[], &call()).await.json()["result"], serde_json::json!({}));
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_learned_of_is_ended_and_a_known_one_is_not() {
+    for leaves_early in [true, false] {
+        let (seen, mut requests) = mpsc::unbounded_channel();
+        let (release, gate) = tokio::sync::watch::channel(false);
+        let upstream = Upstream::start(move |request: Request, mut wire: Wire| {
+            let (seen, mut gate) = (seen.clone(), gate.clone());
+            async move {
+                let deletes = request.head.starts_with("DELETE");
+                seen.send(request.clone()).unwrap();
+                if deletes {
+                    wire.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                    return Some(wire);
+                }
+                gate.wait_for(|open| *open || !leaves_early).await.ok();
+                wire.send("HTTP/1.1 200 OK\r\nmcp-session-id: s-7\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n").await;
+                wire.chunk("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n").await;
+                wire.closed().await;
+                None
+            }
+        })
+        .await;
+        let gateway = Gateway::before(upstream.address).await;
+        let mut client = gateway.connect().await;
+        client.post("/mcp", &[], rpc(1, "initialize", "{}").as_bytes()).await;
+        within(5, "initialize", requests.recv()).await;
+        if leaves_early {
+            drop(client);
+            gateway.recorded("the client's leaving", |record| record["status"] == "cancelled").await;
+            release.send(true).unwrap();
+            let ended = within(5, "the end of the session", requests.recv()).await.unwrap();
+            assert!(ended.head.starts_with("DELETE") && ended.header("mcp-session-id") == Some("s-7"));
+        } else {
+            client.response_head().await;
+            assert!(client.chunk().await.unwrap().contains("result"));
+            drop(client);
+            gateway.recorded("the client's leaving", |record| record["action"] == "initialize").await;
+            let text = String::from_utf8(gateway.get(gateway.telemetry, "/metrics").await.body).unwrap();
+            assert!(!text.contains("portunus_errands_total{kind=\"delete\""), "a live session was ended");
+        }
+    }
 }
 
 #[tokio::test]

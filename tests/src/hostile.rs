@@ -352,3 +352,75 @@ async fn drip(mut client: Client, begun: String) -> String {
     }
     client.until_closed().await
 }
+
+#[tokio::test]
+async fn a_clients_answer_is_never_answered_under_its_id() {
+    let upstream = Upstream::unreachable().await;
+    let gateway = Gateway::before(upstream.address).await;
+    let long = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"t":"{}"}}}}"#, "x".repeat(1 << 21));
+    for (name, headers, body) in [
+        ("out of bounds", vec![], long),
+        (
+            "modern",
+            vec![("mcp-protocol-version", "2026-07-28".to_owned())],
+            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#.to_owned(),
+        ),
+    ] {
+        let response = gateway.post("/mcp", &headers, &body).await;
+        assert!(response.status >= 400 && response.json()["id"].is_null(), "{name}: {response:?}");
+    }
+}
+
+#[tokio::test]
+async fn mirrored_headers_beside_what_they_cannot_mirror_are_refused() {
+    let upstream = Upstream::unreachable().await;
+    let gateway = Gateway::before(upstream.address).await;
+    let batch = format!("[{}]", rpc(1, "tools/call", r#"{"name":"delete_all"}"#));
+    let answer = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#.to_owned();
+    for (name, header, body) in [
+        ("a batch", ("mcp-name", "safe"), &batch),
+        ("a batch's method", ("mcp-method", "tools/list"), &batch),
+        ("an answer", ("mcp-method", "tools/call"), &answer),
+    ] {
+        let response = gateway.post("/mcp", &[(header.0, header.1.to_owned())], body).await;
+        assert_eq!((response.status, response.reason().as_str()), (400, "header_mismatch"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn each_era_is_kept_out_of_a_server_of_the_other() {
+    let upstream = Upstream::unreachable().await;
+    let document = format!(
+        "upstreams:\n  new: {{ url: http://{0}/mcp, era: modern }}\n  old: {{ url: http://{0}/mcp, era: legacy }}\nservers:\n  /new: new\n  /old: old\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&document).await;
+    let legacy = rpc(1, "initialize", "{}");
+    assert_eq!(gateway.post("/new", &[], &legacy).await.reason(), "unsupported_version");
+    let modern = gateway.post("/old", &modern_headers("echo"), &modern_call(1, "echo")).await;
+    assert_eq!(
+        (modern.reason().as_str(), modern.json()["error"]["code"].as_i64()),
+        ("unsupported_version", Some(-32022))
+    );
+    let mut client = gateway.connect().await;
+    let head = client.head("DELETE", "/new", &[("mcp-protocol-version", "banana".to_owned())]);
+    client.send(format!("{head}\r\n").as_bytes()).await;
+    assert_eq!(client.response().await.status, 400, "an unknown revision without a body");
+}
+
+#[tokio::test]
+async fn nothing_behind_a_chunked_body_is_read_as_a_request() {
+    let upstream = Upstream::answering().await;
+    let gateway = Gateway::before(upstream.address).await;
+    let body = rpc(1, "ping", "{}");
+    let mut client = gateway.connect().await;
+    let head = client.head("POST", "/mcp", &[]);
+    let smuggled = client.head("DELETE", "/mcp", &[]);
+    let wire = format!(
+        "{head}content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n\r\n{smuggled}\r\n",
+        body.len()
+    );
+    client.try_send(wire.as_bytes()).await.ok();
+    client.until_closed().await;
+    assert!(upstream.requests() <= 1, "the bytes behind a broken last chunk ran as a request");
+}

@@ -127,6 +127,82 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn a_request_that_arrives_while_a_bodiless_one_waits_is_not_cut() {
+    let (go, gate) = tokio::sync::watch::channel(false);
+    let upstream = Upstream::start(move |request: Request, mut wire: Wire| {
+        let mut gate = gate.clone();
+        async move {
+            if request.head.starts_with("DELETE") {
+                gate.wait_for(|open| *open).await.ok();
+                wire.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            } else {
+                wire.result(&request).await;
+            }
+            Some(wire)
+        }
+    })
+    .await;
+    let gateway = Gateway::before(upstream.address).await;
+    let mut client = gateway.connect().await;
+    let head = client.head("DELETE", "/mcp", &[]);
+    client.send(format!("{head}\r\n").as_bytes()).await;
+    while upstream.requests() == 0 {
+        tokio::task::yield_now().await;
+    }
+    client.post("/mcp", &[], call().as_bytes()).await;
+    // Another call makes sure that the gateway has had the chance to read what waits.
+    gateway.post("/mcp", &[], &call()).await;
+    go.send(true).unwrap();
+    assert_eq!(client.response().await.status, 200, "the DELETE");
+    assert_eq!(client.response().await.json()["id"], 5, "the call behind it");
+}
+
+#[tokio::test]
+async fn unfinished_bodies_hold_no_snapshot() {
+    let (upstream, _requests) = listening().await;
+    let document = |revision: u32| {
+        format!(
+            "revision: r{revision}\nupstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: up\n",
+            upstream.address
+        )
+    };
+    let gateway = Gateway::start(&document(0)).await;
+    let mut unfinished = Vec::new();
+    for revision in 1..=3 {
+        let mut client = gateway.connect().await;
+        let head = client.head("POST", "/mcp", &[]);
+        client
+            .send(format!("{head}content-type: application/json\r\ncontent-length: 500\r\n\r\n{{").as_bytes())
+            .await;
+        gateway.reaches("the body's beginning", |status| status["in_flight"] == revision).await;
+        unfinished.push(client);
+        gateway.configure(&document(revision));
+        gateway.reaches("the next revision", |status| status["serial"] == revision + 1).await;
+    }
+    gateway.reaches("one snapshot", |status| status["snapshots_alive"] == 1).await;
+}
+
+#[tokio::test]
+async fn a_reader_that_never_reads_gives_its_place_back() {
+    let upstream = Upstream::start(|request: Request, mut wire: Wire| async move {
+        let text = "x".repeat(20 << 20);
+        wire.json(&format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{"t":"{text}"}}}}"#, request.id())).await;
+        Some(wire)
+    })
+    .await;
+    let document = format!(
+        "listeners:\n  - {{ bind: 127.0.0.1:0, limits: {{ max_connections: 1, write_timeout: 300ms }} }}\nupstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: up\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&document).await;
+    let mut silent = gateway.connect().await;
+    silent.post("/mcp", &[], call().as_bytes()).await;
+    gateway.recorded("the end of the call", |record| record["status"] == "cancelled").await;
+    gateway.reaches("the connection to be given up", |status| status["connections"] == 0).await;
+    assert_eq!(gateway.post("/mcp", &[], "{").await.status, 400, "the next client");
+}
+
+#[tokio::test]
 async fn every_verb_and_kind_of_message_passes() {
     let (upstream, mut requests) = listening().await;
     let gateway = Gateway::before(upstream.address).await;

@@ -30,7 +30,6 @@ pub(super) fn compile(
         bounds: server.bounds,
         max_body_bytes: server.max_body_bytes,
         http_status: server.http_status,
-        keepalive: server.keepalive,
     };
     servers.iter().zip(labels).map(virtual_server).collect()
 }

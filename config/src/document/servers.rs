@@ -1,7 +1,5 @@
 //! `servers`.
 
-use std::time::Duration;
-
 use portunus_filters::mcp::Bounds;
 
 use super::listeners::label;
@@ -9,10 +7,10 @@ use super::secrets::hosts;
 use super::{Unenforced, unenforced};
 use crate::diagnostic::{Located, Place};
 use crate::hosts::HostPattern;
-use crate::limits::{MAX_BODY_BYTES, POSITIVE_DURATION};
+use crate::limits::MAX_BODY_BYTES;
 use crate::reader::{Section, Value};
 use crate::routes::NormalPath;
-use crate::snapshot::{HttpStatus, VirtualServer};
+use crate::snapshot::HttpStatus;
 
 /// One virtual server.
 #[derive(Clone, Debug)]
@@ -35,8 +33,6 @@ pub struct ServerDocument {
     pub max_body_bytes: Option<usize>,
     /// `http_status`.
     pub http_status: HttpStatus,
-    /// `keepalive`.
-    pub keepalive: Duration,
     /// What is written and not enforced.
     pub unenforced: Vec<Unenforced>,
 }
@@ -135,7 +131,6 @@ fn blank(place: Place, path: &NormalPath) -> ServerDocument {
         bounds: Bounds::default(),
         max_body_bytes: None,
         http_status: HttpStatus::default(),
-        keepalive: VirtualServer::KEEPALIVE,
         unenforced: vec![],
     }
 }
@@ -163,11 +158,10 @@ fn long(section: &mut Section<'_>, blank: ServerDocument) -> ServerDocument {
             .value("http_status")
             .and_then(|value| value.one_of(&STATUSES))
             .unwrap_or_default(),
-        keepalive: section
-            .value("keepalive")
-            .and_then(|value| value.duration(POSITIVE_DURATION))
-            .unwrap_or(blank.keepalive),
-        unenforced: unenforced(section, &["tools", "allow", "deny", "rename", "sessions", "cache"]),
+        unenforced: unenforced(
+            section,
+            &["tools", "allow", "deny", "rename", "sessions", "cache", "keepalive"],
+        ),
         ..blank
     }
 }
@@ -203,6 +197,7 @@ fn bounds(value: &Value<'_>) -> Option<Bounds> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::VirtualServer;
     use crate::testing::{loaded, problems};
 
     const UPSTREAMS: &str = "version: 1\nupstreams: {a: 'http://localhost:1/'}\n";
@@ -231,7 +226,7 @@ mod tests {
                 (Bounds::default(), HttpStatus::InBand),
                 "{form}"
             );
-            assert_eq!((server.max_body_bytes, server.keepalive), (None, Duration::from_secs(15)), "{form}");
+            assert_eq!(server.max_body_bytes, None, "{form}");
             assert_eq!(&*server.upstreams[0].name, "a", "{form}");
         }
     }
@@ -253,11 +248,11 @@ mod tests {
     fn the_long_form_says_everything() {
         let long = server(
             "{/mcp: {upstreams: a, name: crm, bounds: {depth: 5, string: 1KiB, array: 7, keys: 8},\n  \
-             max_body_bytes: 2MiB, http_status: mirror, keepalive: 5s}}",
+             max_body_bytes: 2MiB, http_status: mirror}}",
         );
         assert_eq!(long.bounds, Bounds { depth: 5, string_bytes: 1024, array_items: 7, object_keys: 8 });
         assert_eq!((&*long.name, long.max_body_bytes), ("crm", Some(2 << 20)));
-        assert_eq!((long.http_status, long.keepalive), (HttpStatus::Mirror, Duration::from_secs(5)));
+        assert_eq!(long.http_status, HttpStatus::Mirror);
         assert_eq!(server("{/mcp: {upstreams: a, bounds: strict}}").bounds, Bounds::STRICT);
     }
 
@@ -298,7 +293,6 @@ mod tests {
                 "{/mcp: {upstreams: a, http_status: loud}}",
                 "servers./mcp.http_status: `loud` is not known here",
             ),
-            ("{/mcp: {upstreams: a, keepalive: 0s}}", "servers./mcp.keepalive: `0s` is out of range"),
             ("{/mcp: {upstreams: a, rename: {}}}", "servers./mcp.rename: this build cannot enforce `rename`"),
             ("{/mcp: b}", "servers./mcp: no upstream is named `b`"),
             ("{/mcp: [a, a]}", "servers./mcp: this build cannot merge 2 upstreams into one server"),

@@ -193,6 +193,7 @@ fn pool(value: &Value<'_>) -> Option<Pool> {
             max_idle: count("max_idle", 0, default.max_idle),
             idle_timeout: idle.unwrap_or(default.idle_timeout),
             max_connections: count("max_connections", 1, default.max_connections),
+            max_streams: count("max_streams", 0, default.max_streams),
         }
     })
 }
@@ -308,7 +309,7 @@ mod tests {
         let long = upstream(
             "{url: 'http://h/mcp', era: legacy, \n  \
              timeouts: {connect: 1s, first_byte: 2s, idle: 3s, total: none},\n  \
-             pool: {max_idle: 1, idle_timeout: 2s, max_connections: 3}, \n  \
+             pool: {max_idle: 1, idle_timeout: 2s, max_connections: 3, max_streams: 2}, \n  \
              host: preserve, addresses: [private],\n  \
              headers: {set: {X-Team: blue, X-Key: 'env:T'}, remove: [X-Debug]}}",
         );
@@ -316,7 +317,10 @@ mod tests {
         let timeouts =
             Timeouts { connect: seconds(1), first_byte: seconds(2), idle: seconds(3), total: None };
         assert_eq!(long.timeouts, timeouts);
-        assert_eq!(long.pool, Pool { max_idle: 1, idle_timeout: seconds(2), max_connections: 3 });
+        assert_eq!(
+            long.pool,
+            Pool { max_idle: 1, idle_timeout: seconds(2), max_connections: 3, max_streams: 2 }
+        );
         assert_eq!((long.era, long.host), (EraMode::Legacy, HostPolicy::Preserve));
         assert_eq!(long.addresses.names(), ["private"]);
         let set: Vec<_> = long

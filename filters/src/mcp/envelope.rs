@@ -117,6 +117,17 @@ impl<'a> Envelope<'a> {
         elements.into_iter().map(|element| Envelope::read(element.get())).collect()
     }
 
+    /// Whether it is a result that does not say `isError`.
+    pub fn is_success(&self) -> bool {
+        let failed = |text| {
+            Object::read(text)
+                .ok()
+                .and_then(|result| result.get("isError"))
+                .is_some_and(|flag| flag.get() == "true")
+        };
+        self.shape == Shape::Result && !self.result.is_some_and(failed)
+    }
+
     fn of_call(members: &Object<'a>) -> Result<Envelope<'a>, Fault> {
         let name = members.text("method").ok_or(Fault::Shape("`method` must be a string"))?;
         if members.get("result").is_some() || members.get("error").is_some() {

@@ -79,6 +79,9 @@ fn claimed(meta: &Object<'_>, mirror: &Mirror<'_>, offered: &[Revision]) -> Resu
 fn unclaimed(envelope: &Envelope<'_>, mirror: &Mirror<'_>, offered: &[Revision]) -> Result<Verdict, Denial> {
     let initialize = envelope.method.as_ref().is_some_and(|method| method.is("initialize"));
     let Some(header) = mirror.version.filter(|_| !initialize) else {
+        if !offered.iter().any(|revision| revision.era() == Era::Legacy) {
+            return Err(unsupported("none", Era::Legacy, offered));
+        }
         return Ok(Verdict { era: Era::Legacy, revision: None });
     };
     let known = Revision::parse(header).filter(|revision| offered.contains(revision));
@@ -94,15 +97,43 @@ fn unclaimed(envelope: &Envelope<'_>, mirror: &Mirror<'_>, offered: &[Revision])
         (Some(_), Shape::Result | Shape::Error) => {
             Err(Denial::new(Reason::InvalidRequest, "a modern client sends no answers: use `inputResponses`"))
         }
-        (None, _) => Err(unsupported(header, Era::Legacy, offered)),
+        (None, _) => Err(unsupported(header, likely_era(header), offered)),
     }
+}
+
+/// The era that a version suggests, known or not: revisions are dates, so text order is time order.
+pub fn likely_era(version: &str) -> Era {
+    if version >= Revision::V2026_07_28.as_str() { Era::Modern } else { Era::Legacy }
+}
+
+/// The revision that a request without a body names in its header.
+///
+/// # Errors
+/// [`Reason::UnsupportedVersion`] if it is none of those offered.
+pub fn bodiless(version: Option<&str>, offered: &[Revision]) -> Result<Option<Revision>, Denial> {
+    let Some(header) = version else { return Ok(None) };
+    match Revision::parse(header).filter(|revision| offered.contains(revision)) {
+        Some(revision) => Ok(Some(revision)),
+        None => Err(unsupported(header, likely_era(header), offered)),
+    }
+}
+
+/// Refuses mirrored headers beside a body that is no single call: there is nothing they could mirror.
+///
+/// # Errors
+/// [`Reason::HeaderMismatch`].
+pub fn unmirrored(mirror: &Mirror<'_>) -> Result<(), Denial> {
+    if mirror.method.is_some() || mirror.name.is_some() {
+        return Err(mismatch("`Mcp-Method` and `Mcp-Name` only go with one request or notification"));
+    }
+    Ok(())
 }
 
 /// Holds `Mcp-Method` and `Mcp-Name` to the body: always where they are sent, and present where
 /// the modern era asks for them.
 fn mirrored(envelope: &Envelope<'_>, mirror: &Mirror<'_>, era: Era) -> Result<(), Denial> {
     let required = era == Era::Modern && envelope.shape == Shape::Request;
-    let Some(method) = &envelope.method else { return Ok(()) };
+    let Some(method) = &envelope.method else { return unmirrored(mirror) };
     match mirror.method {
         Some(header) if header != method.name() => {
             return Err(mismatch("`Mcp-Method` differs from the method in the body"));

@@ -22,6 +22,8 @@ pub struct LateId {
     value: Vec<u8>,
     taking: bool,
     seen: bool,
+    /// A top-level key `method` was there: without it, it is no request.
+    calls: bool,
 }
 
 impl LateId {
@@ -32,8 +34,13 @@ impl LateId {
         }
     }
 
-    /// The id, if the text so far had exactly one that is valid.
+    /// The id, if the text so far is a request's and had exactly one that is valid.
+    ///
+    /// A client's answer carries an id of the server's: it must never be answered under it.
     pub fn finish(self) -> Option<Id> {
+        if !self.calls {
+            return None;
+        }
         let value = String::from_utf8(self.value).ok()?;
         let answer = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":0}}", value.trim());
         Envelope::read(&answer).ok()?.id
@@ -44,7 +51,11 @@ impl LateId {
             self.take(byte);
             match byte {
                 _ if self.escaped => self.escaped = false,
-                b'\\' => self.escaped = true,
+                b'\\' => {
+                    self.escaped = true;
+                    // A key with an escape is none that is looked for.
+                    self.word.push(byte);
+                }
                 b'"' => self.in_string = false,
                 _ if self.depth == 1 && self.word.len() <= MAX_ID_BYTES => self.word.push(byte),
                 _ => {}
@@ -59,6 +70,7 @@ impl LateId {
                 }
             }
             b':' if self.depth == 1 => {
+                self.calls |= self.word == b"method";
                 self.taking = self.word == b"id";
                 if self.taking && std::mem::replace(&mut self.seen, true) {
                     // Twice the same key: neither counts.
@@ -106,12 +118,14 @@ mod tests {
                 r#"{"method":"m","params":{"a":[{"id":1}],"b":"\"id\":2"},"jsonrpc":"2.0","id":"x\"y"}"#,
                 Some(r#""x\"y""#),
             ),
+            ("an answer", r#"{"jsonrpc":"2.0","id":1,"result":{"method":"m"}}"#, None),
+            ("an escaped key", r#"{"method":"m","i\"d":4}"#, None),
             ("spaces", "{ \"id\" : 12 , \"method\":\"m\"}", Some("12")),
-            ("cut off after it", r#"{"id":3,"params":{"text":"aaaa"#, Some("3")),
+            ("cut off after it", r#"{"method":"m","id":3,"params":{"text":"aaaa"#, Some("3")),
             ("none", r#"{"method":"m","params":{"id":5}}"#, None),
-            ("null", r#"{"id":null}"#, None),
-            ("twice", r#"{"id":1,"id":2}"#, None),
-            ("an object", r#"{"id":{"id":1}}"#, None),
+            ("null", r#"{"method":"m","id":null}"#, None),
+            ("twice", r#"{"method":"m","id":1,"id":2}"#, None),
+            ("an object", r#"{"method":"m","id":{"id":1}}"#, None),
             ("a value named id", r#"{"method":"id","x":1}"#, None),
         ];
         for (name, text, expected) in cases {

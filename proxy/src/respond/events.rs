@@ -11,7 +11,7 @@ use crate::reply::{last_event, listen_complete};
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
 use portunus_filters::mcp::sse::{Event, Splitter};
-use portunus_filters::mcp::{Envelope, Shape};
+use portunus_filters::mcp::{Envelope, Id, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
 
 /// Largest event: results of 20 MB exist, and one event is held until it is complete.
@@ -23,6 +23,8 @@ struct Progress {
     /// An event had an id: the client can resume, so an early end is no failure.
     resumable: bool,
     rpc_error: Option<i64>,
+    /// Requests whose answers went by.
+    answered: Vec<Id>,
 }
 
 impl Respond<'_> {
@@ -31,8 +33,12 @@ impl Respond<'_> {
             return End::Broken;
         }
         let _open = self.expect.endless.then(|| Counted::one(&self.gateway.metrics.streams));
-        let mut progress =
-            Progress { splitter: Splitter::new(MAX_EVENT_BYTES), resumable: false, rpc_error: None };
+        let mut progress = Progress {
+            splitter: Splitter::new(MAX_EVENT_BYTES),
+            resumable: false,
+            rpc_error: None,
+            answered: Vec::new(),
+        };
         let last = loop {
             match self.next(exchange, client).await {
                 Wait::Chunk(chunk) => {
@@ -40,15 +46,11 @@ impl Respond<'_> {
                     match self.pass_events(&mut progress, client).await {
                         Ok(()) => {}
                         Err(Stop::Client) => return End::Broken,
-                        Err(Stop::Oversize) => break self.oversize(),
+                        Err(Stop::Malformed(detail)) => break self.malformed(detail),
                     }
                 }
                 Wait::End => break self.ended(&progress),
-                Wait::Swapped => {}
-                Wait::Ended(Ending::ClientGone) => {
-                    self.left(&progress);
-                    return End::Broken;
-                }
+                Wait::Ended(Ending::ClientGone) => return self.left(&progress),
                 Wait::Ended(ending) => break self.cut(&ending, &progress),
             }
         };
@@ -57,40 +59,44 @@ impl Respond<'_> {
 
     /// Writes every event that is complete.
     async fn pass_events(&mut self, progress: &mut Progress, client: &mut ServerSession) -> Result<(), Stop> {
-        while let Some(event) = progress.splitter.next_event().map_err(|_| Stop::Oversize)? {
-            progress.resumable |= event.has_id();
-            if self.follow(&event, progress) {
-                self.write(client, event.raw(), 1).await.map_err(|_| Stop::Client)?;
-            }
+        const TOO_LARGE: Stop = Stop::Malformed("the server sent an event that is too large");
+        while let Some(event) = progress.splitter.next_event().map_err(|_| TOO_LARGE)? {
+            self.follow(&event, progress)?;
+            self.write(client, event.raw(), 1).await.map_err(|_| Stop::Client)?;
+            // Only now: until it is written, the answer is owed.
+            self.expect.open.retain(|open| !progress.answered.contains(open));
         }
         Ok(())
     }
 
-    /// Keeps track of what an event answers; `false` if it must not reach the client.
-    fn follow(&mut self, event: &Event, progress: &mut Progress) -> bool {
-        let Some(data) = event.data() else { return true };
-        let Some(envelope) = std::str::from_utf8(&data).ok().and_then(|text| Envelope::read(text).ok())
-        else {
-            return true;
+    /// Keeps track of what an event answers.
+    fn follow(&mut self, event: &Event, progress: &mut Progress) -> Result<(), Stop> {
+        // The modern era has no resumption: an id there promises nothing.
+        progress.resumable |= self.expect.era == Era::Legacy && event.has_id();
+        let Some(data) = event.data() else { return Ok(()) };
+        let Ok(text) = std::str::from_utf8(&data) else { return Ok(()) };
+        let read = if self.expect.era == Era::Legacy && text.trim_ascii_start().starts_with('[') {
+            Envelope::read_batch(text)
+        } else {
+            Envelope::read(text).map(|envelope| vec![envelope])
         };
-        match envelope.shape {
-            Shape::Request if self.expect.era == Era::Modern => {
-                // A modern server asks by `input_required`; a request of its own would hang its call.
-                tracing::warn!(
-                    upstream = &*self.upstream.name,
-                    "dropped a server's request on a modern stream"
-                );
-                false
-            }
-            Shape::Result | Shape::Error => {
-                if let Some(id) = &envelope.id {
-                    self.expect.open.retain(|open| open != id);
+        for envelope in read.unwrap_or_default() {
+            match envelope.shape {
+                // It would ask by `input_required`; a request of its own makes its call hang.
+                Shape::Request if self.expect.era == Era::Modern => {
+                    return Err(Stop::Malformed(
+                        "the server sent a request, which this revision does not have",
+                    ));
                 }
-                progress.rpc_error = envelope.error_code;
-                true
+                Shape::Result | Shape::Error => {
+                    self.outcome.proven(envelope.is_success());
+                    progress.rpc_error = envelope.error_code;
+                    progress.answered.extend(envelope.id);
+                }
+                Shape::Request | Shape::Notification => {}
             }
-            Shape::Request | Shape::Notification => true,
         }
+        Ok(())
     }
 
     /// The upstream ended the stream: by its rules, or without the answer it owes.
@@ -118,8 +124,8 @@ impl Respond<'_> {
         if resumes { None } else { self.final_error(&denial) }
     }
 
-    fn oversize(&mut self) -> Option<Bytes> {
-        let denial = Denial::new(Reason::UpstreamMalformed, "the server sent an event that is too large");
+    fn malformed(&mut self, detail: &'static str) -> Option<Bytes> {
+        let denial = Denial::new(Reason::UpstreamMalformed, detail);
         self.outcome.denied(&denial);
         self.final_error(&denial)
     }
@@ -131,11 +137,13 @@ impl Respond<'_> {
         (!joined.is_empty()).then(|| Bytes::from(joined))
     }
 
-    /// The client closed a stream that has no end of its own: nothing was cancelled.
-    fn left(&mut self, progress: &Progress) {
+    /// The client closed its end: of a stream without an end of its own, that is how it ends.
+    fn left(&mut self, progress: &Progress) -> End {
         if self.expect.endless || self.expect.open.is_empty() {
             self.outcome.answered(progress.rpc_error);
+            return End::Left;
         }
+        End::Broken
     }
 
     async fn close(&mut self, last: Option<Bytes>, client: &mut ServerSession) -> End {
@@ -150,5 +158,5 @@ impl Respond<'_> {
 
 enum Stop {
     Client,
-    Oversize,
+    Malformed(&'static str),
 }

@@ -27,7 +27,6 @@ impl Respond<'_> {
             match self.next(exchange, client).await {
                 Wait::Chunk(chunk) => held.push(chunk),
                 Wait::End => break,
-                Wait::Swapped => {}
                 Wait::Ended(Ending::ClientGone) => return End::Broken,
                 Wait::Ended(ending) => return self.note(&ending).map_or(End::Broken, End::Refused),
             }
@@ -37,7 +36,10 @@ impl Respond<'_> {
         }
         let body = held.into_bytes();
         let rpc_error = match self.judge(&body) {
-            Ok(rpc_error) => rpc_error,
+            Ok(judged) => {
+                self.outcome.proven(judged.proven);
+                judged.rpc_error
+            }
             Err(why) if checked => {
                 self.outcome.cause(&why);
                 return End::Refused(Denial::new(
@@ -70,19 +72,28 @@ impl Respond<'_> {
         self.stream_rest(exchange, client).await
     }
 
-    /// Whether a body answers the request; the code, if it answers by an error.
-    fn judge(&self, body: &[u8]) -> Result<Option<i64>, &'static str> {
+    /// Whether a body answers the request, and how.
+    fn judge(&self, body: &[u8]) -> Result<Judged, &'static str> {
         let text = std::str::from_utf8(body).map_err(|_| "not UTF-8")?;
         if self.expect.batch && text.trim_ascii_start().starts_with('[') {
-            return Envelope::read_batch(text).map(|_| None).map_err(|_| "no JSON-RPC batch");
+            let unproven = Judged { rpc_error: None, proven: false };
+            return Envelope::read_batch(text).map(|_| unproven).map_err(|_| "no JSON-RPC batch");
         }
         let envelope = Envelope::read(text).map_err(|_| "no JSON-RPC message")?;
         let ours = envelope.id.as_ref().is_some_and(|id| self.expect.open.contains(id));
         if envelope.method.is_some() || !ours {
             return Err("not the answer to this request");
         }
-        Ok(envelope.error_code.or(envelope.result.is_none().then_some(0)))
+        let rpc_error = envelope.error_code.or(envelope.result.is_none().then_some(0));
+        Ok(Judged { rpc_error, proven: envelope.is_success() })
     }
+}
+
+/// How a body answers.
+struct Judged {
+    rpc_error: Option<i64>,
+    /// By a result that is no tool error: what was asked for exists.
+    proven: bool,
 }
 
 /// Pieces of a body, joined only if there is more than one.

@@ -10,22 +10,28 @@ mod json;
 mod wait;
 
 use crate::context::Gateway;
-use crate::drain::Phase;
-use crate::errand::Session;
+use crate::drain::{Phase, reached};
+use crate::errand::{self, Session};
 use crate::forward::{Exchange, Failure};
 use crate::headers::{Stamp, response_head};
 use crate::outcome::Outcome;
 use crate::upstreams::pool::Pool;
+use crate::upstreams::wire::{Framing, Head};
 use bytes::Bytes;
 use class::{Class, classify};
+use http::StatusCode;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
-use portunus_config::{ServerId, Upstream};
+use portunus_config::{Credentials, ServerId, Upstream};
 use portunus_filters::mcp::Id;
 use portunus_filters::{Denial, Era, Kind, Reason};
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+pub use wait::unrouted;
 use wait::{Ending, Wait};
 
 /// Largest piece of one write: the write timeout applies to each.
@@ -72,6 +78,10 @@ pub struct Respond<'a> {
     pub serials: watch::Receiver<u64>,
     /// How far the end of the process has come.
     pub phase: watch::Receiver<Phase>,
+    /// How long the client may take for one piece of the answer.
+    pub write_timeout: Duration,
+    /// When the call as a whole is over.
+    pub deadline: Option<Instant>,
 }
 
 /// How an answer ended.
@@ -80,6 +90,8 @@ pub enum End {
     Done,
     /// Before its head was written: the caller answers.
     Refused(Denial),
+    /// The client closed a stream that has no end of its own.
+    Left,
     /// The client is gone, or was left with half an answer.
     Broken,
 }
@@ -87,6 +99,7 @@ pub enum End {
 impl Respond<'_> {
     /// Brings the answer to the client.
     pub async fn run(&mut self, mut exchange: Exchange, client: &mut ServerSession) -> End {
+        self.deadline = exchange.deadline;
         let end = match classify(&exchange.head, &self.expect, &self.upstream.credentials) {
             Class::Events => self.events(&mut exchange, client).await,
             Class::Json { checked } => self.json(&mut exchange, client, checked).await,
@@ -97,10 +110,13 @@ impl Respond<'_> {
                 End::Refused(denial)
             }
         };
-        if exchange.head.keep_alive && exchange.body.is_done() {
+        if self.expect.founds_session && matches!(end, End::Broken) && !self.expect.open.is_empty() {
+            self.delete_orphan(&exchange.head);
+        }
+        // What a connection was authenticated with must not serve another caller.
+        let shared = !matches!(self.upstream.credentials, Credentials::Passthrough);
+        if shared && exchange.head.keep_alive && exchange.body.is_done() {
             exchange.checkout.put_back();
-        } else if self.expect.founds_session && matches!(end, End::Broken) {
-            self.delete_orphan(&exchange);
         }
         end
     }
@@ -113,6 +129,24 @@ impl Respond<'_> {
         }
     }
 
+    /// The client left before the head of its answer. A session that is being founded is waited for,
+    /// to be ended: nobody will ever use it.
+    pub fn abandoned(
+        &self,
+        sending: std::pin::Pin<Box<dyn Future<Output = Result<Exchange, Failure>> + Send>>,
+    ) {
+        if !self.expect.founds_session {
+            return;
+        }
+        let (gateway, session) = (Arc::clone(self.gateway), self.session.clone());
+        let (upstream, pool) = (Arc::clone(self.upstream), Arc::clone(self.pool));
+        tokio::spawn(async move {
+            if let Ok(exchange) = sending.await {
+                errand::delete_orphan(&gateway, &exchange.head, session, &upstream, &pool);
+            }
+        });
+    }
+
     /// The status alone, for bodies that no client should see.
     async fn bare(&mut self, exchange: &Exchange, client: &mut ServerSession) -> End {
         self.outcome.answered_status(exchange.head.status.as_u16(), None);
@@ -123,8 +157,8 @@ impl Respond<'_> {
     async fn opaque(&mut self, exchange: &mut Exchange, client: &mut ServerSession) -> End {
         self.outcome.answered_status(exchange.head.status.as_u16(), None);
         let length = match exchange.head.framing {
-            crate::upstreams::wire::Framing::Length(length) => Some(length),
-            _ => None,
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::Close => None,
         };
         if self.begin(exchange, length, client).await.is_err() {
             return End::Broken;
@@ -142,7 +176,6 @@ impl Respond<'_> {
                     }
                 }
                 Wait::End => return self.finish(client).await,
-                Wait::Swapped => {}
                 Wait::Ended(ending) => {
                     self.note(&ending);
                     return End::Broken;
@@ -163,12 +196,14 @@ impl Respond<'_> {
             client.set_keepalive(None);
         }
         let head = self.head(exchange, length)?;
-        client.write_response_header(Box::new(head)).await
+        in_time(self.write_timeout, client.write_response_header(Box::new(head))).await
     }
 
     fn head(&self, exchange: &Exchange, length: Option<u64>) -> pingora_core::Result<ResponseHeader> {
         let mut head = response_head(exchange.head.status.as_u16(), &exchange.head.headers, self.upstream)?;
         match length {
+            // RFC 9110 §8.6: a 204 has no length.
+            Some(0) if exchange.head.status == StatusCode::NO_CONTENT => {}
             Some(length) => head.insert_header(CONTENT_LENGTH, length)?,
             None if self.expect.http_1_0 => {}
             None => head.insert_header(TRANSFER_ENCODING, "chunked")?,
@@ -178,17 +213,23 @@ impl Respond<'_> {
     }
 
     async fn write_whole(&mut self, exchange: &Exchange, client: &mut ServerSession, body: Bytes) -> End {
-        self.outcome.sent(body.len(), 0);
         if self.begin(exchange, Some(body.len() as u64), client).await.is_err() {
             return End::Broken;
         }
-        if !body.is_empty() && client.write_response_body(body, false).await.is_err() {
+        if self.write(client, &body, 0).await.is_err() {
             return End::Broken;
         }
-        self.finish(client).await
+        let end = self.finish(client).await;
+        if matches!(end, End::Done) {
+            self.expect.open.clear();
+        }
+        end
     }
 
     /// Writes bytes that count as `events` events.
+    ///
+    /// A client that reads slowly is waited for piece by piece, but not beyond the end of the call or
+    /// of the process.
     async fn write(
         &mut self,
         client: &mut ServerSession,
@@ -198,14 +239,21 @@ impl Respond<'_> {
         let mut rest = bytes.clone();
         while !rest.is_empty() {
             let piece = rest.split_to(rest.len().min(WRITE_BYTES));
-            client.write_response_body(piece, false).await?;
+            tokio::select! {
+                biased;
+                written = in_time(self.write_timeout, client.write_response_body(piece, false)) => written?,
+                () = reached(&mut self.phase, Phase::Expired) => return Err(timed_out()),
+            }
+            if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(timed_out());
+            }
         }
         self.outcome.sent(bytes.len(), events);
         Ok(())
     }
 
     async fn finish(&mut self, client: &mut ServerSession) -> End {
-        match client.finish_body().await {
+        match in_time(self.write_timeout, client.finish_body()).await {
             Ok(()) => End::Done,
             Err(_) => End::Broken,
         }
@@ -229,11 +277,22 @@ impl Respond<'_> {
         Some(denial)
     }
 
-    fn delete_orphan(&self, exchange: &Exchange) {
-        if let Some(id) = exchange.head.headers.get("mcp-session-id") {
-            let session = self.session.clone().named(id);
-            let errand = crate::errand::Errand::Delete { session };
-            crate::errand::run(self.gateway, errand, Arc::clone(self.upstream), Arc::clone(self.pool));
-        }
+    fn delete_orphan(&self, head: &Head) {
+        errand::delete_orphan(self.gateway, head, self.session.clone(), self.upstream, self.pool);
     }
+}
+
+/// Bounds a write that Pingora itself does not bound: heads, ends and flushes.
+///
+/// # Errors
+/// What the write gives, or that its time is over.
+pub async fn in_time<T>(
+    within: Duration,
+    write: impl Future<Output = pingora_core::Result<T>>,
+) -> pingora_core::Result<T> {
+    timeout(within, write).await.unwrap_or_else(|_| Err(timed_out()))
+}
+
+fn timed_out() -> Box<pingora_core::Error> {
+    pingora_core::Error::new(pingora_core::ErrorType::WriteTimedout)
 }

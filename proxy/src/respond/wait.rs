@@ -1,6 +1,6 @@
 //! One wait for everything that can happen to an answer in progress.
 
-use super::Respond;
+use super::{Expect, Respond};
 use crate::context::Gateway;
 use crate::drain::{Phase, reached};
 use crate::errand::{self, Errand};
@@ -11,6 +11,7 @@ use pingora_core::protocols::http::ServerSession;
 use portunus_config::{ServerId, Upstream};
 use portunus_filters::Era;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// What happened first.
@@ -19,8 +20,6 @@ pub(super) enum Wait {
     Chunk(Bytes),
     /// The body is complete.
     End,
-    /// A new configuration is in force, and the answer may go on.
-    Swapped,
     /// The answer ends here.
     Ended(Ending),
 }
@@ -57,10 +56,9 @@ impl Respond<'_> {
                 Err(fault) => Wait::Ended(Ending::Fault(fault)),
             },
             _ = client.read_body_or_idle(true) => Wait::Ended(Ending::ClientGone),
-            changed = self.serials.changed() => match changed {
-                Ok(()) if self.expect.endless && !still_routed(self.gateway, &self.expect.server, self.upstream) => Wait::Ended(Ending::RouteRemoved),
-                _ => Wait::Swapped,
-            },
+            () = unrouted(self.gateway, &mut self.serials, &self.expect, self.upstream) => {
+                Wait::Ended(Ending::RouteRemoved)
+            }
             () = reached(&mut self.phase, stop_at) => Wait::Ended(Ending::Expired),
             () = tokio::time::sleep_until(until) => {
                 let total = exchange.deadline.is_some_and(|deadline| deadline <= until);
@@ -82,10 +80,26 @@ impl Respond<'_> {
     }
 }
 
-/// Whether the configuration in force still leads this stream to this upstream.
-///
+/// Returns when the configuration in force no longer leads this stream to this upstream; never for a
+/// call, which finishes under the snapshot that judged it.
+pub async fn unrouted(
+    gateway: &Gateway,
+    serials: &mut watch::Receiver<u64>,
+    expect: &Expect,
+    upstream: &Upstream,
+) {
+    if !expect.endless {
+        return std::future::pending().await;
+    }
+    while still_routed(gateway, &expect.server, upstream) {
+        if serials.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
 /// The snapshot is looked at and let go: a stream holds none. Limits and credentials may have
-/// changed; they are for what comes next. A call finishes under the snapshot that judged it.
+/// changed; they are for what comes next.
 fn still_routed(gateway: &Gateway, server: &ServerId, upstream: &Upstream) -> bool {
     let active = gateway.active();
     let server = active.snapshot.routes.server(server);

@@ -18,10 +18,20 @@ const REFRESH: Duration = Duration::from_secs(30);
 /// Names that are resolved at once; more than a configuration can reasonably name.
 const MAX_NAMES: usize = 4096;
 
+/// How long a failure stands: a name that does not resolve must not cost a lookup for each call.
+const FAILURE: Duration = Duration::from_secs(1);
+
 /// Answers by name.
 #[derive(Default)]
 pub struct Resolver {
     names: Mutex<HashMap<String, Entry>>,
+    flights: Mutex<HashMap<String, Arc<Flight>>>,
+}
+
+/// The first lookup of a name, which everybody who asks waits for.
+#[derive(Default)]
+struct Flight {
+    landed: tokio::sync::Mutex<Option<Instant>>,
 }
 
 struct Entry {
@@ -47,8 +57,33 @@ impl Resolver {
                 tokio::spawn(async move { resolver.refresh(&name).await.map(drop) });
                 Ok(addresses)
             }
-            None => self.refresh(name).await,
+            None => self.first(name).await,
         }
+    }
+
+    /// Resolves a name that has no answer yet: one lookup for all who ask, and none right after a
+    /// failure.
+    async fn first(self: &Arc<Self>, name: &str) -> std::io::Result<Arc<[IpAddr]>> {
+        let flight = {
+            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            if flights.len() >= MAX_NAMES {
+                flights.clear();
+            }
+            Arc::clone(flights.entry(name.to_owned()).or_default())
+        };
+        let mut failed = flight.landed.lock().await;
+        if let Some((addresses, _)) = self.cached(name) {
+            return Ok(addresses);
+        }
+        if failed.is_some_and(|at| at.elapsed() < FAILURE) {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                "the name did not resolve a moment ago",
+            ));
+        }
+        let result = self.refresh(name).await;
+        *failed = result.is_err().then(Instant::now);
+        result
     }
 
     /// Names held.
@@ -145,6 +180,9 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_name_is_an_error() {
         let host = Host::Name("does-not-exist.invalid".to_owned());
-        assert!(Arc::new(Resolver::default()).resolve(&host).await.is_err());
+        let resolver = Arc::new(Resolver::default());
+        assert!(resolver.resolve(&host).await.is_err());
+        let again = resolver.resolve(&host).await.unwrap_err();
+        assert!(again.to_string().contains("a moment ago"), "the failure stands for a moment: {again}");
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 pub struct Pool {
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    stream_permits: Arc<Semaphore>,
     active: AtomicUsize,
     max_idle: usize,
     idle_timeout: Duration,
@@ -39,6 +40,16 @@ pub enum CheckoutError {
     Dial(DialError),
 }
 
+/// What kind of connection is wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish {
+    /// A new one: the last warm one was dead.
+    pub fresh: bool,
+    /// For a stream without an end of its own: those have permits of their own, so that clients
+    /// that listen cannot keep others from calling.
+    pub endless: bool,
+}
+
 impl std::fmt::Display for CheckoutError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -54,13 +65,14 @@ impl Pool {
         Pool {
             idle: Mutex::new(Vec::new()),
             permits: Arc::new(Semaphore::new(upstream.pool.max_connections.min(Semaphore::MAX_PERMITS))),
+            stream_permits: Arc::new(Semaphore::new(upstream.pool.max_streams.min(Semaphore::MAX_PERMITS))),
             active: AtomicUsize::new(0),
             max_idle: upstream.pool.max_idle,
             idle_timeout: upstream.pool.idle_timeout,
         }
     }
 
-    /// A warm connection, or a new one; `fresh` insists on a new one.
+    /// A warm connection, or a new one.
     ///
     /// # Errors
     /// [`CheckoutError`].
@@ -68,17 +80,18 @@ impl Pool {
         self: &Arc<Self>,
         upstream: &Upstream,
         resolver: &Arc<Resolver>,
-        fresh: bool,
+        wish: Wish,
     ) -> Result<Checkout, CheckoutError> {
         let within = upstream.timeouts.connect;
-        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+        let permits = if wish.endless { &self.stream_permits } else { &self.permits };
+        let permit = match Arc::clone(permits).try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) => match timeout(within, Arc::clone(&self.permits).acquire_owned()).await {
+            Err(_) => match timeout(within, Arc::clone(permits).acquire_owned()).await {
                 Ok(Ok(permit)) => permit,
                 _ => return Err(CheckoutError::Exhausted),
             },
         };
-        let warm = if fresh { None } else { self.take_idle() };
+        let warm = if wish.fresh { None } else { self.take_idle() };
         let connection = match warm {
             Some(connection) => connection,
             None => {
@@ -138,7 +151,7 @@ impl Checkout {
 
     /// Keeps the connection for the next call. Only after a complete answer.
     pub fn put_back(mut self) {
-        if let Some(mut connection) = self.connection.take() {
+        if let Some(mut connection) = self.connection.take().filter(|connection| connection.whole) {
             connection.idle_since = Instant::now();
             let mut idle = self.pool.lock();
             if idle.len() < self.pool.max_idle {
@@ -174,7 +187,7 @@ mod tests {
     }
 
     async fn checkout(pool: &Arc<Pool>, upstream: &Upstream) -> Result<Checkout, CheckoutError> {
-        pool.checkout(upstream, &Arc::new(Resolver::default()), false).await
+        pool.checkout(upstream, &Arc::new(Resolver::default()), Wish::default()).await
     }
 
     async fn accept(listener: &TcpListener) -> TcpStream {
@@ -193,7 +206,9 @@ mod tests {
         let mut again = checkout(&pool, &up).await.unwrap();
         let connection = again.connection().unwrap();
         assert!(connection.reused);
-        connection.send(bytes::BytesMut::from("x"), &bytes::Bytes::new()).await.unwrap();
+        let nothing = bytes::Bytes::new();
+        let exchanged = connection.exchange(bytes::BytesMut::from("x"), &nothing);
+        assert!(tokio::time::timeout(Duration::from_millis(50), exchanged).await.is_err(), "nobody answers");
         let mut byte = [0];
         tokio::io::AsyncReadExt::read_exact(&mut two, &mut byte).await.unwrap();
         one.shutdown().await.unwrap();
@@ -240,6 +255,11 @@ mod tests {
         let pool = Arc::new(Pool::new(&up));
         let held = checkout(&pool, &up).await.unwrap();
         assert!(matches!(checkout(&pool, &up).await, Err(CheckoutError::Exhausted)));
+        let listens = Wish { endless: true, ..Wish::default() };
+        assert!(
+            pool.checkout(&up, &Arc::new(Resolver::default()), listens).await.is_ok(),
+            "streams have their own"
+        );
         drop(held);
         assert!(checkout(&pool, &up).await.is_ok());
     }

@@ -82,6 +82,17 @@ impl Wire {
         self.send("0\r\n\r\n").await;
     }
 
+    /// Reads whatever is there.
+    pub(crate) async fn read_some(&mut self) {
+        let mut piece = [0; 1024];
+        self.stream.read(&mut piece).await.ok();
+    }
+
+    /// Keeps the connection open and does nothing, until the script is ended.
+    pub(crate) async fn idle(&mut self) {
+        std::future::pending().await
+    }
+
     /// Waits until the other side closes.
     pub(crate) async fn closed(&mut self) {
         let mut piece = [0; 1024];
@@ -115,6 +126,22 @@ impl Upstream {
             }
         });
         Upstream { address, requests, accepting }
+    }
+
+    /// A server that gives each connection to `script` before anything was read.
+    pub(crate) async fn raw<S, F>(script: S) -> Upstream
+    where
+        S: Fn(Wire) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepting = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(script(Wire { stream }));
+            }
+        });
+        Upstream { address, requests: Arc::default(), accepting }
     }
 
     /// A server that must not be reached.

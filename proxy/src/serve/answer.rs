@@ -1,0 +1,106 @@
+//! Answers of our own on a session: refusals and preflights.
+
+use super::{Knowledge, Passage};
+use crate::drain::Phase;
+use crate::headers::Stamp;
+use crate::intake;
+use crate::reply::{self, Refused};
+use crate::respond::{End, in_time};
+use bytes::Bytes;
+use http::HeaderValue;
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY};
+use pingora_core::protocols::http::ServerSession;
+use pingora_http::ResponseHeader;
+use portunus_filters::Denial;
+
+impl Passage<'_> {
+    /// Writes a refusal and keeps the connection where that is possible.
+    pub(super) async fn refuse(
+        &mut self,
+        denial: &Denial,
+        known: &Knowledge,
+        client: &mut ServerSession,
+    ) -> End {
+        self.outcome.denied(denial);
+        let refused = Refused {
+            kind: known.kind,
+            era: known.era,
+            ids: &known.ids,
+            batch: known.batch,
+            method: known.method.as_ref(),
+            http_status: known.http_status,
+        };
+        let answer = reply::refuse(denial, &refused, &self.arrival.request_id);
+        self.outcome.http_status(answer.status.as_u16());
+        let leaving = self.connection.gateway.drain.phase() >= Phase::Draining;
+        if leaving || answer.close || !intake::discard(client).await {
+            client.set_keepalive(None);
+        }
+        let head = self.refusal_head(denial, &answer);
+        match head {
+            Ok(head) => self.write(head, answer.body, client).await,
+            Err(_) => End::Broken,
+        }
+    }
+
+    fn refusal_head(&self, denial: &Denial, answer: &reply::Answer) -> pingora_core::Result<ResponseHeader> {
+        let mut head = ResponseHeader::build_no_case(answer.status, Some(10))?;
+        head.insert_header(CONTENT_LENGTH, answer.body.len())?;
+        if !answer.body.is_empty() {
+            head.insert_header(CONTENT_TYPE, "application/json")?;
+        }
+        if let Some(allow) = answer.allow {
+            head.insert_header(ALLOW, allow)?;
+        }
+        if let Some(seconds) = answer.retry_after {
+            head.insert_header(RETRY_AFTER, seconds)?;
+        }
+        head.insert_header("Portunus-Outcome", denial.reason.as_str())?;
+        self.stamp().put(&mut head)?;
+        Ok(head)
+    }
+
+    fn stamp(&self) -> Stamp<'_> {
+        Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() }
+    }
+
+    /// Answers a CORS preflight (Fetch standard §3.2) of a listed origin.
+    pub(super) async fn preflight(&mut self, client: &mut ServerSession) -> End {
+        self.outcome.answered(None);
+        self.outcome.http_status(204);
+        if !intake::discard(client).await {
+            client.set_keepalive(None);
+        }
+        match self.preflight_head() {
+            Ok(head) => self.write(head, Bytes::new(), client).await,
+            Err(_) => End::Broken,
+        }
+    }
+
+    fn preflight_head(&self) -> pingora_core::Result<ResponseHeader> {
+        let mut head = ResponseHeader::build_no_case(204, Some(8))?;
+        self.stamp().put(&mut head)?;
+        head.insert_header("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS")?;
+        let asked = self.request.headers.get("access-control-request-headers");
+        let headers = asked.cloned().unwrap_or(HeaderValue::from_static("content-type"));
+        head.insert_header("Access-Control-Allow-Headers", headers)?;
+        head.insert_header("Access-Control-Max-Age", "600")?;
+        head.append_header(VARY, "Access-Control-Request-Headers")?;
+        Ok(head)
+    }
+
+    async fn write(&mut self, head: ResponseHeader, body: Bytes, client: &mut ServerSession) -> End {
+        self.outcome.sent(body.len(), 0);
+        let written = async {
+            client.write_response_header(Box::new(head)).await?;
+            if !body.is_empty() {
+                client.write_response_body(body, false).await?;
+            }
+            client.finish_body().await
+        };
+        match in_time(self.connection.listener.limits.write_timeout, written).await {
+            Ok(()) => End::Done,
+            Err(_) => End::Broken,
+        }
+    }
+}
