@@ -395,7 +395,7 @@ async fn each_era_is_kept_out_of_a_server_of_the_other() {
         upstream.address
     );
     let gateway = Gateway::start(&document).await;
-    let legacy = rpc(1, "initialize", "{}");
+    let legacy = rpc(1, "initialize", r#"{"protocolVersion":"2025-11-25"}"#);
     assert_eq!(gateway.post("/new", &[], &legacy).await.reason(), "unsupported_version");
     let modern = gateway.post("/old", &modern_headers("echo"), &modern_call(1, "echo")).await;
     assert_eq!(

@@ -80,7 +80,11 @@ fn unclaimed(envelope: &Envelope<'_>, mirror: &Mirror<'_>, offered: &[Revision])
     let initialize = envelope.method.as_ref().is_some_and(|method| method.is("initialize"));
     let Some(header) = mirror.version.filter(|_| !initialize) else {
         if !offered.iter().any(|revision| revision.era() == Era::Legacy) {
-            return Err(unsupported("none", Era::Legacy, offered));
+            // Only `initialize` names its revision in the body.
+            return Err(match envelope.params.text("protocolVersion").filter(|_| initialize) {
+                Some(named) => unsupported(&named, Era::Legacy, offered),
+                None => missing_claim(),
+            });
         }
         return Ok(Verdict { era: Era::Legacy, revision: None });
     };
@@ -90,10 +94,7 @@ fn unclaimed(envelope: &Envelope<'_>, mirror: &Mirror<'_>, offered: &[Revision])
             Ok(Verdict { era: Era::Legacy, revision: Some(revision) })
         }
         (Some(revision), Shape::Notification) => Ok(Verdict { era: Era::Modern, revision: Some(revision) }),
-        (Some(_), Shape::Request) => {
-            let detail = format!("`params._meta[\"{META_VERSION}\"]` is missing");
-            Err(Denial::new(Reason::InvalidEnvelope, detail))
-        }
+        (Some(_), Shape::Request) => Err(missing_claim()),
         (Some(_), Shape::Result | Shape::Error) => {
             Err(Denial::new(Reason::InvalidRequest, "a modern client sends no answers: use `inputResponses`"))
         }
@@ -160,6 +161,10 @@ fn decode(value: &str) -> Result<Cow<'_, str>, Denial> {
     };
     let bytes = STANDARD.decode(coded).map_err(|_| mismatch("`Mcp-Name` is not valid base64"))?;
     String::from_utf8(bytes).map(Cow::Owned).map_err(|_| mismatch("`Mcp-Name` is not UTF-8"))
+}
+
+fn missing_claim() -> Denial {
+    Denial::new(Reason::InvalidEnvelope, format!("`params._meta[\"{META_VERSION}\"]` is missing"))
 }
 
 fn mismatch(detail: &'static str) -> Denial {

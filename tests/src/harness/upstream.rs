@@ -85,7 +85,7 @@ impl Wire {
     /// Reads whatever is there.
     pub(crate) async fn read_some(&mut self) {
         let mut piece = [0; 1024];
-        self.stream.read(&mut piece).await.ok();
+        assert!(self.stream.read(&mut piece).await.is_ok(), "the connection broke");
     }
 
     /// Keeps the connection open and does nothing, until the script is ended.
