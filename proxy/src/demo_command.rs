@@ -1,10 +1,9 @@
 //! `portunus demo`: a gateway with demo servers behind it, and what to try on it.
 
 use crate::demo::Demo;
-use crate::listeners::reserve;
+use crate::listeners::{Given, listen};
 use crate::run::{Addresses, Process};
 use clap::Args;
-use pingora_core::services::listening::Service;
 use portunus_config::{ProcessEnvironment, load_text};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,27 +30,16 @@ pub struct DemoArguments {
 /// # Errors
 /// If an address or the state folder cannot be had; in words for the terminal.
 pub fn process(arguments: &DemoArguments) -> Result<Process, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(|error| error.to_string())?;
-    let _inside = runtime.enter();
     let free = |address: SocketAddr| -> SocketAddr {
-        if reserve(address).is_ok() { address } else { SocketAddr::new(address.ip(), 0) }
+        if listen(address).is_ok() { address } else { SocketAddr::new(address.ip(), 0) }
     };
-    let servers = reserve(SocketAddr::from(([127, 0, 0, 1], 0))).map_err(|error| error.to_string())?;
+    let servers = listen(SocketAddr::from(([127, 0, 0, 1], 0))).map_err(|error| error.to_string())?;
     let state = std::env::temp_dir().join(format!("portunus-demo-{}", std::process::id()));
     let text = document(arguments, &free, servers.address.port(), &state);
     let loaded =
         load_text(&text, Path::new("demo.yaml"), &ProcessEnvironment).map_err(|report| report.to_string())?;
-    let mut service = Service::new("demo".to_owned(), Demo::new());
-    service.threads = Some(1);
-    service.add_listener(servers.endpoint());
-    let ready = Box::new(move |addresses: &Addresses| {
-        // The reservation is held until its listener is bound beside it.
-        drop(servers);
-        print(addresses);
-    });
+    let service = Given::new("demo", Demo::new(), &[&servers], Some(1)).map_err(|error| error.to_string())?;
+    let ready = Box::new(print);
     Ok(Process { loaded, watched: None, extra: vec![Box::new(service)], scratch: Some(state), ready })
 }
 

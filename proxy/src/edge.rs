@@ -16,16 +16,19 @@ use crate::serve::{Connection, serve};
 use async_trait::async_trait;
 use bytes::BytesMut;
 use pingora_core::apps::ServerApp;
-use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::l4::stream::Stream as L4Stream;
+use pingora_core::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
 use portunus_config::{ConnectionLimits, Listener};
 use portunus_filters::{Arrival, Denial, Identity, Reason};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -38,7 +41,7 @@ const CLOSE_LINGER_BYTES: usize = 256 * 1024;
 /// First allocation for a header section.
 const HEAD_BYTES: usize = 4096;
 
-/// The app behind all listeners.
+/// What all listeners lead to.
 pub struct Edge {
     gateway: Arc<Gateway>,
     doors: Vec<Door>,
@@ -204,9 +207,9 @@ impl Edge {
     }
 }
 
-#[async_trait]
-impl ServerApp for Edge {
-    async fn process_new(self: &Arc<Self>, mut stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
+impl Edge {
+    /// One connection, from its first byte to its end.
+    async fn connect(&self, mut stream: Stream) {
         let socket = stream.get_socket_digest();
         let inet = |address: Option<&pingora_core::protocols::l4::socket::SocketAddr>| {
             address.and_then(|address| address.as_inet()).copied()
@@ -214,18 +217,69 @@ impl ServerApp for Edge {
         let local = inet(socket.as_ref().and_then(|socket| socket.local_addr()));
         let peer = inet(socket.as_ref().and_then(|socket| socket.peer_addr()));
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
-        let door = self.door(local)?;
+        let Some(door) = self.door(local) else { return };
         let Ok(_permit) = Arc::clone(&door.permits).try_acquire_owned() else {
             self.gateway.metrics.connection_refused();
-            let full = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\nPortunus-Outcome: overloaded\r\n\r\n";
-            drop(timeout(CLOSE_LINGER, write(&mut stream, full)).await);
-            return None;
+            drop(timeout(CLOSE_LINGER, write(&mut stream, FULL)).await);
+            return;
         };
         let _counted = Counted::one(&self.gateway.metrics.connections);
         self.run(door, stream, peer).await;
+    }
+
+    /// Takes what still waits in the listen queues, for `linger`, and then closes them.
+    ///
+    /// A connection that the kernel has accepted may have sent its request already; closing the
+    /// socket would reset it.
+    pub async fn accept_rest(self: Arc<Self>, queues: Vec<std::net::TcpListener>, linger: Duration) {
+        let until = Instant::now() + linger;
+        let accepting = queues.into_iter().map(|queue| {
+            let edge = Arc::clone(&self);
+            async move {
+                let Ok(queue) = TcpListener::from_std(queue) else { return };
+                while let Ok(Ok((stream, _))) = timeout_at(until, queue.accept()).await {
+                    edge.take(stream);
+                }
+                // The time is over: whoever is in the queue at this moment is the last.
+                while let Ok(Ok((stream, _))) = timeout(Duration::ZERO, queue.accept()).await {
+                    edge.take(stream);
+                }
+            }
+        });
+        let tasks: Vec<_> = accepting.map(tokio::spawn).collect();
+        for task in tasks {
+            if task.await.is_err() {
+                tracing::error!("the last connections could not be taken");
+            }
+        }
+    }
+
+    fn take(self: &Arc<Self>, stream: TcpStream) {
+        let (edge, in_flight) = (Arc::clone(self), self.gateway.drain.enter());
+        let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+        let mut stream = L4Stream::from(stream);
+        stream.set_socket_digest(digest);
+        tokio::spawn(async move {
+            let _in_flight = in_flight;
+            edge.connect(Box::new(stream)).await;
+        });
+    }
+}
+
+/// The edge as Pingora's app.
+pub struct Rim(pub Arc<Edge>);
+
+#[async_trait]
+impl ServerApp for Rim {
+    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
+        self.0.connect(stream).await;
         None
     }
 }
+
+/// For a connection above the cap, before a byte of it was read.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n\
+Content-Length: 0\r\nPortunus-Outcome: overloaded\r\n\r\n";
 
 /// An answer as bytes, for a connection that has no session.
 fn raw(answer: &Answer, denial: &Denial, request_id: &str) -> Vec<u8> {

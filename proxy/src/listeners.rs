@@ -1,64 +1,100 @@
-//! Addresses, taken before anything starts.
+//! Addresses, listened on before anything starts.
 //!
-//! Pingora retries a taken address for half a minute and cannot tell the port that 0 became. So each
-//! address is bound here first: a taken one is an error at once, and a port chosen by the system is
-//! held by a socket that never listens until Pingora binds beside it.
+//! Pingora retries a taken address for half a minute, cannot tell the port that 0 became, and closes
+//! a listener together with the connections that still wait in its queue. So each socket is made
+//! here and handed to Pingora as if it were inherited. A taken address is an error at once, and the
+//! socket stays ours: what waits when Pingora stops accepting is still taken.
 
-use pingora_core::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
+use async_trait::async_trait;
+use pingora_core::apps::ServerApp;
+use pingora_core::listeners::{L4BufferSettings, ListenerConfig};
+use pingora_core::server::{ListenFds, ShutdownWatch};
+use pingora_core::services::Service as Serves;
+use pingora_core::services::listening::Service;
 use std::io;
-use std::net::SocketAddr;
-use tokio::net::TcpSocket;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
 
 /// Read and write buffers of a client connection: small, since most connections are idle.
 const READ_BUFFER: usize = 8 * 1024;
 const WRITE_BUFFER: usize = 16 * 1024;
 
-/// An address that is ours.
-pub struct Reserved {
+/// A socket that listens.
+#[derive(Debug)]
+pub struct Listening {
     /// The address, with the port that it really has.
     pub address: SocketAddr,
-    held: Option<TcpSocket>,
+    socket: TcpListener,
 }
 
-/// Takes an address.
+/// Listens on an address.
 ///
 /// # Errors
 /// If it is taken or not ours.
-pub fn reserve(address: SocketAddr) -> io::Result<Reserved> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    let chosen = address.port() == 0;
-    if chosen {
-        socket.set_reuseport(true)?;
-    } else {
-        socket.set_reuseaddr(true)?;
-    }
-    socket.bind(address).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot listen on {address}: {error}; is another process using it?"),
-        )
-    })?;
-    if chosen {
-        return Ok(Reserved { address: socket.local_addr()?, held: Some(socket) });
-    }
-    // Binding beside a listener with SO_REUSEADDR succeeds; listening does not.
-    drop(socket.listen(1).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot listen on {address}: {error}; is another process using it?"),
-        )
-    })?);
-    Ok(Reserved { address, held: None })
+pub fn listen(address: SocketAddr) -> io::Result<Listening> {
+    let told = |error: io::Error| {
+        let text = format!("cannot listen on {address}: {error}; is another process using it?");
+        io::Error::new(error.kind(), text)
+    };
+    let socket = TcpListener::bind(address).map_err(told)?;
+    socket.set_nonblocking(true)?;
+    Ok(Listening { address: socket.local_addr()?, socket })
 }
 
-impl Reserved {
-    /// The endpoint for Pingora.
-    pub fn endpoint(&self) -> ListenerConfig {
-        let mut options = TcpSocketOptions::default();
-        options.so_reuseport = self.held.is_some().then_some(true);
-        ListenerConfig::tcp(self.address.to_string())
-            .tcp_socket_options(options)
-            .l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER))
+impl Listening {
+    /// Another handle on the same socket.
+    ///
+    /// # Errors
+    /// If the process has no file descriptor left.
+    pub fn share(&self) -> io::Result<TcpListener> {
+        self.socket.try_clone()
+    }
+}
+
+/// A service of Pingora on sockets that are there already.
+pub struct Given<A> {
+    service: Service<A>,
+    sockets: Vec<(String, TcpListener)>,
+}
+
+impl<A> Given<A> {
+    /// Serves `app` on `listening`, on `threads` threads or as many as the server has.
+    ///
+    /// # Errors
+    /// If the process has no file descriptor left.
+    pub fn new(name: &str, app: A, listening: &[&Listening], threads: Option<usize>) -> io::Result<Given<A>> {
+        let mut service = Service::new(name.to_owned(), app);
+        service.threads = threads;
+        let mut sockets = Vec::with_capacity(listening.len());
+        for one in listening {
+            let address = one.address.to_string();
+            let buffers = L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER);
+            service.add_listener(ListenerConfig::tcp(address.as_str()).l4_buffer(buffers));
+            sockets.push((address, one.share()?));
+        }
+        Ok(Given { service, sockets })
+    }
+}
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> Serves for Given<A> {
+    async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, per_socket: usize) {
+        if let Some(table) = &fds {
+            let mut table = table.lock();
+            for (address, socket) in self.sockets.drain(..) {
+                // From here on Pingora owns this handle, as one that another process passed on.
+                table.add(address, socket.into_raw_fd());
+            }
+        }
+        self.service.start_service(fds, shutdown, per_socket).await;
+    }
+
+    fn name(&self) -> &str {
+        self.service.name()
+    }
+
+    fn threads(&self) -> Option<usize> {
+        self.service.threads()
     }
 }
 
@@ -66,14 +102,14 @@ impl Reserved {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_taken_address_is_an_error_at_once_and_port_zero_becomes_real() {
-        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap();
-        assert!(reserve(address).err().unwrap().to_string().contains("is another process using it?"));
-        let chosen = reserve("127.0.0.1:0".parse().unwrap()).unwrap();
-        assert_ne!(chosen.address.port(), 0);
-        drop(taken);
-        assert!(reserve(address).is_ok());
+    #[test]
+    fn a_taken_address_is_an_error_at_once_and_port_zero_becomes_real() {
+        let first = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_ne!(first.address.port(), 0);
+        let taken = listen(first.address).err().unwrap();
+        assert!(taken.to_string().contains("is another process using it?"), "{taken}");
+        let address = first.address;
+        drop(first);
+        assert!(listen(address).is_ok());
     }
 }

@@ -8,19 +8,18 @@ use crate::clock::SystemClock;
 use crate::context::Gateway;
 use crate::control::{Command, Control};
 use crate::drain::Phase;
-use crate::edge::Edge;
-use crate::listeners::{Reserved, reserve};
-use crate::log::{self, LevelHandle};
+use crate::edge::{Edge, Rim};
+use crate::listeners::{Given, Listening, listen};
+use crate::log;
 use crate::readiness::Readiness;
 use crate::telemetry::Telemetry;
 use crate::watch::Watcher;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use pingora_core::services::ServiceWithDependents;
-use pingora_core::services::listening::Service;
 use portunus_config::{Fingerprint, Loaded};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +29,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{interval, sleep, timeout};
 
-/// Connections that were idle when draining began are given this long for a request on its way.
+/// Connections that were idle or still queued when draining began are given this long for a request
+/// on its way.
 const LINGER: Duration = Duration::from_millis(250);
 /// After the deadline, time for the last errors to be written.
 const EXPIRY: Duration = Duration::from_secs(2);
@@ -67,9 +67,9 @@ pub struct Addresses {
 }
 
 struct Bound {
-    listeners: Vec<Reserved>,
-    telemetry: Option<Reserved>,
-    admin: Option<Reserved>,
+    listeners: Vec<Listening>,
+    telemetry: Option<Listening>,
+    admin: Option<Listening>,
 }
 
 /// Runs until a signal or command ends the process.
@@ -95,16 +95,18 @@ pub fn run(process: Process) -> io::Result<()> {
     let listening = readiness.wait_for("listeners");
     let addresses = bound.addresses(gateway.bootstrap.control.clone());
     let (commands, inbox) = mpsc::channel(4);
-    let control = Control::bind(&gateway.bootstrap.control, level.clone(), commands)?;
+    let control = Control::bind(&gateway.bootstrap.control, level, commands)?;
     let stop = Arc::new(Notify::new());
-    spawn_server("data", data(&gateway, &bound), Arc::clone(&stop))?;
+    let edge = Arc::new(Edge::new(Arc::clone(&gateway), &addresses.listeners));
+    spawn_server("data", data(&gateway, &edge, &bound)?, Arc::clone(&stop))?;
     // Nobody notifies these: they end with the process.
-    spawn_server("surfaces", surfaces(&gateway, &bound, readiness, extra), Arc::new(Notify::new()))?;
+    spawn_server("surfaces", surfaces(&gateway, &bound, readiness, extra)?, Arc::new(Notify::new()))?;
+    let queues = bound.listeners.iter().map(Listening::share).collect::<io::Result<_>>()?;
     let reload = Arc::new(Notify::new());
     spawn_asides(&runtime, &gateway, control, watched, &reload);
-    let aside = Aside { gateway: Arc::clone(&gateway), stop, reload, level };
+    let aside = Aside { gateway: Arc::clone(&gateway), edge, queues, stop, reload };
     runtime.block_on(async {
-        accepting(&addresses).await;
+        // The sockets listen already; who connects now waits for Pingora's threads, not in vain.
         drop(listening);
         announce(&gateway, &addresses);
         ready(&addresses);
@@ -121,9 +123,11 @@ pub fn run(process: Process) -> io::Result<()> {
 /// What the main thread steers by.
 struct Aside {
     gateway: Arc<Gateway>,
+    edge: Arc<Edge>,
+    /// Our own handles on the listening sockets.
+    queues: Vec<TcpListener>,
     stop: Arc<Notify>,
     reload: Arc<Notify>,
-    level: LevelHandle,
 }
 
 impl Aside {
@@ -142,40 +146,35 @@ impl Aside {
                 },
             }
         }
+        let Aside { gateway, edge, queues, stop, .. } = self;
         tokio::select! {
-            () = self.drain() => {}
+            () = drain(&gateway, edge, queues, &stop) => {}
             _ = interrupt.recv() => tracing::warn!("interrupted again: ending at once"),
         }
         Ok(())
     }
+}
 
-    /// Ends in order: not ready, no new connections, calls finish, deadline.
-    async fn drain(&self) {
-        let drain = &self.gateway.drain;
-        let settings = self.gateway.bootstrap.drain;
-        tracing::info!(in_flight = drain.in_flight(), "draining");
-        drain.advance(Phase::Leaving);
-        sleep(settings.delay).await;
-        drain.advance(Phase::Draining);
-        self.stop.notify_one();
-        let calm = async {
-            sleep(LINGER).await;
-            drain.idle().await;
-        };
-        if timeout(settings.deadline, calm).await.is_err() {
-            tracing::warn!(
-                in_flight = drain.in_flight(),
-                "the drain deadline passed: ending what still runs"
-            );
-            drain.advance(Phase::Expired);
-            if timeout(EXPIRY, drain.idle()).await.is_err() {
-                tracing::error!(in_flight = drain.in_flight(), "calls were cut off");
-            }
+/// Ends in order: not ready, no new connections, calls finish, deadline.
+async fn drain(gateway: &Gateway, edge: Arc<Edge>, queues: Vec<TcpListener>, stop: &Notify) {
+    let (drain, settings) = (&gateway.drain, gateway.bootstrap.drain);
+    tracing::info!(in_flight = drain.in_flight(), "draining");
+    drain.advance(Phase::Leaving);
+    sleep(settings.delay).await;
+    drain.advance(Phase::Draining);
+    stop.notify_one();
+    let calm = async {
+        edge.accept_rest(queues, LINGER).await;
+        drain.idle().await;
+    };
+    if timeout(settings.deadline, calm).await.is_err() {
+        tracing::warn!(in_flight = drain.in_flight(), "the drain deadline passed: ending what still runs");
+        drain.advance(Phase::Expired);
+        if timeout(EXPIRY, drain.idle()).await.is_err() {
+            tracing::error!(in_flight = drain.in_flight(), "calls were cut off");
         }
-        tracing::info!("drained");
-        // Keeps the level handle, and with it the log, alive to the last line.
-        let _ = &self.level;
     }
+    tracing::info!("drained");
 }
 
 /// Tells Pingora to stop accepting.
@@ -203,19 +202,15 @@ fn make_state_folder(path: &Path) -> io::Result<()> {
 fn bind(gateway: &Gateway) -> io::Result<Bound> {
     let bootstrap = &gateway.bootstrap;
     Ok(Bound {
-        listeners: bootstrap
-            .listeners
-            .iter()
-            .map(|listener| reserve(listener.bind))
-            .collect::<io::Result<_>>()?,
-        telemetry: bootstrap.telemetry.map(reserve).transpose()?,
-        admin: bootstrap.admin.map(reserve).transpose()?,
+        listeners: bootstrap.listeners.iter().map(|one| listen(one.bind)).collect::<io::Result<_>>()?,
+        telemetry: bootstrap.telemetry.map(listen).transpose()?,
+        admin: bootstrap.admin.map(listen).transpose()?,
     })
 }
 
 impl Bound {
     fn addresses(&self, control: PathBuf) -> Addresses {
-        let address = |reserved: &Reserved| reserved.address;
+        let address = |listening: &Listening| listening.address;
         Addresses {
             listeners: self.listeners.iter().map(address).collect(),
             telemetry: self.telemetry.as_ref().map(address),
@@ -235,33 +230,26 @@ fn server(threads: usize) -> Server {
 }
 
 /// The data listeners: these stop accepting when draining begins.
-fn data(gateway: &Arc<Gateway>, bound: &Bound) -> Server {
+fn data(gateway: &Gateway, edge: &Arc<Edge>, bound: &Bound) -> io::Result<Server> {
     let mut server = server(gateway.bootstrap.threads);
-    let addresses: Vec<SocketAddr> = bound.listeners.iter().map(|reserved| reserved.address).collect();
-    let mut data = Service::new("data".to_owned(), Edge::new(Arc::clone(gateway), &addresses));
-    for reserved in &bound.listeners {
-        data.add_listener(reserved.endpoint());
-    }
-    server.add_service(data);
-    server
+    let listening: Vec<&Listening> = bound.listeners.iter().collect();
+    server.add_service(Given::new("data", Rim(Arc::clone(edge)), &listening, None)?);
+    Ok(server)
 }
 
 /// The operating surfaces: these answer until the process ends, so that its end can be watched.
-fn surfaces(gateway: &Arc<Gateway>, bound: &Bound, readiness: Readiness, extra: Extra) -> Server {
+fn surfaces(gateway: &Arc<Gateway>, bound: &Bound, readiness: Readiness, extra: Extra) -> io::Result<Server> {
     let mut server = server(1);
-    if let Some(reserved) = &bound.telemetry {
-        let mut surface =
-            Service::new("telemetry".to_owned(), Telemetry::new(Arc::clone(gateway), readiness));
-        surface.add_listener(reserved.endpoint());
-        server.add_service(surface);
+    if let Some(listening) = &bound.telemetry {
+        let app = Telemetry::new(Arc::clone(gateway), readiness);
+        server.add_service(Given::new("telemetry", app, &[listening], None)?);
     }
-    if let Some(reserved) = &bound.admin {
-        let mut surface = Service::new("admin".to_owned(), Admin::new(Arc::clone(gateway), reserved.address));
-        surface.add_listener(reserved.endpoint());
-        server.add_service(surface);
+    if let Some(listening) = &bound.admin {
+        let app = Admin::new(Arc::clone(gateway), listening.address);
+        server.add_service(Given::new("admin", app, &[listening], None)?);
     }
     server.add_services(extra);
-    server
+    Ok(server)
 }
 
 fn spawn_server(name: &str, server: Server, stop: Arc<Notify>) -> io::Result<()> {
@@ -289,24 +277,6 @@ fn spawn_asides(
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
         }
     });
-}
-
-/// Waits until the listeners take connections: Pingora does not say when it has bound them.
-#[expect(clippy::disallowed_methods, reason = "asks our own listeners whether they are up")]
-async fn accepting(addresses: &Addresses) {
-    for address in &addresses.listeners {
-        let mut probe = *address;
-        if probe.ip().is_unspecified() {
-            probe.set_ip(if probe.is_ipv4() {
-                [127, 0, 0, 1].into()
-            } else {
-                std::net::Ipv6Addr::LOCALHOST.into()
-            });
-        }
-        while tokio::net::TcpStream::connect(probe).await.is_err() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
 }
 
 fn announce(gateway: &Gateway, addresses: &Addresses) {

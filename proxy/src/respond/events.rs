@@ -49,7 +49,15 @@ impl Respond<'_> {
                         Err(Stop::Malformed(detail)) => break self.malformed(detail),
                     }
                 }
-                Wait::End => break self.ended(&progress),
+                Wait::End => {
+                    // The second half of the CRLF that ended the last event.
+                    if progress.splitter.remainder() == b"\n"
+                        && self.write(client, &Bytes::from_static(b"\n"), 0).await.is_err()
+                    {
+                        return End::Broken;
+                    }
+                    break self.ended(&progress);
+                }
                 Wait::Ended(Ending::ClientGone) => return self.left(&progress),
                 Wait::Ended(ending) => break self.cut(&ending, &progress),
             }
