@@ -102,6 +102,8 @@ pub fn run(process: Process) -> io::Result<()> {
     // Nobody notifies these: they end with the process.
     spawn_server("surfaces", surfaces(&gateway, &bound, readiness, extra)?, Arc::new(Notify::new()))?;
     let queues = bound.listeners.iter().map(Listening::share).collect::<io::Result<_>>()?;
+    // A handle that stays open keeps a socket listening.
+    drop(bound);
     let reload = Arc::new(Notify::new());
     spawn_asides(&runtime, &gateway, control, watched, &reload);
     let aside = Aside { gateway: Arc::clone(&gateway), edge, queues, stop, reload };

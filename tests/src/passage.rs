@@ -351,7 +351,7 @@ async fn a_slow_reader_holds_its_upstream_back_and_loses_nothing() {
     let upstream = Upstream::start(|request: Request, mut wire: Wire| async move {
         wire.begin_events().await;
         let note = format!("data: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{{\"t\":\"{}\"}}}}\n\n", "y".repeat(60_000));
-        for _ in 0..300 {
+        for _ in 0..1200 {
             wire.chunk(&note).await;
         }
         wire.chunk(&format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{{}}}}\n\n", request.id())).await;
@@ -369,9 +369,9 @@ async fn a_slow_reader_holds_its_upstream_back_and_loses_nothing() {
         gateway.get(gateway.telemetry, "/metrics").await;
     }
     let grown = resident_kib(gateway.pid()).saturating_sub(before);
-    assert!(grown < 12 * 1024, "18 MB were held for a reader that does not read: {grown} KiB");
+    assert!(grown < 32 * 1024, "72 MB were held for a reader that does not read: {grown} KiB");
     let text = client.rest().await;
-    assert_eq!(text.matches("notifications/message").count(), 300);
+    assert_eq!(text.matches("notifications/message").count(), 1200);
     assert!(text.ends_with("\"result\":{}}\n\n"));
 }
 

