@@ -8,6 +8,7 @@
 use crate::context::Gateway;
 use crate::drain::{InFlight, Phase, reached};
 use crate::head::{HeadLimits, HeadScan};
+use crate::listeners::hold_back;
 use crate::metrics::Counted;
 use crate::outcome::Outcome;
 use crate::reply::{self, Answer, Refused};
@@ -38,6 +39,8 @@ const DRAIN_LINGER: Duration = Duration::from_millis(200);
 /// the answer is not lost to a reset.
 const CLOSE_LINGER: Duration = Duration::from_millis(500);
 const CLOSE_LINGER_BYTES: usize = 256 * 1024;
+/// A listener that closes waits this long for handshakes that were under way.
+const HANDSHAKE: Duration = Duration::from_millis(30);
 /// First allocation for a header section.
 const HEAD_BYTES: usize = 4096;
 
@@ -236,12 +239,15 @@ impl Edge {
         let accepting = queues.into_iter().map(|queue| {
             let edge = Arc::clone(&self);
             async move {
+                let handle = queue.try_clone();
                 let Ok(queue) = TcpListener::from_std(queue) else { return };
                 while let Ok(Ok((stream, _))) = timeout_at(until, queue.accept()).await {
                     edge.take(stream);
                 }
-                // The time is over: whoever is in the queue at this moment is the last.
-                while let Ok(Ok((stream, _))) = timeout(Duration::ZERO, queue.accept()).await {
+                if let Err(error) = handle.and_then(|handle| hold_back(&handle)) {
+                    tracing::debug!(%error, "new connections cannot be held back while the listener closes");
+                }
+                while let Ok(Ok((stream, _))) = timeout(HANDSHAKE, queue.accept()).await {
                     edge.take(stream);
                 }
             }

@@ -11,6 +11,7 @@ use pingora_core::listeners::{L4BufferSettings, ListenerConfig};
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service as Serves;
 use pingora_core::services::listening::Service;
+use socket2::{SockFilter, SockRef};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
@@ -49,6 +50,28 @@ impl Listening {
     pub fn share(&self) -> io::Result<TcpListener> {
         self.socket.try_clone()
     }
+}
+
+/// Lets a listening socket take no new connection, while handshakes under way go on.
+///
+/// A socket that is closed resets what the kernel has accepted for it in that instant. Behind this
+/// filter (SYN without ACK is dropped, RFC 9293 §3.1) nothing new arrives, so its queue can be emptied
+/// first; a client that is held back tries again, and is then refused.
+///
+/// # Errors
+/// If the system forbids packet filters.
+pub fn hold_back(socket: &TcpListener) -> io::Result<()> {
+    const FLAGS_OFFSET: u32 = 13;
+    const SYN_ACK_MASK: u32 = 0x12;
+    const SYN: u32 = 0x02;
+    let program = [
+        SockFilter::new(0x30, 0, 0, FLAGS_OFFSET),
+        SockFilter::new(0x54, 0, 0, SYN_ACK_MASK),
+        SockFilter::new(0x15, 0, 1, SYN),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    SockRef::from(socket).attach_filter(&program)
 }
 
 /// A service of Pingora on sockets that are there already.
@@ -111,5 +134,16 @@ mod tests {
         let address = first.address;
         drop(first);
         assert!(listen(address).is_ok());
+    }
+
+    #[test]
+    fn a_socket_that_is_held_back_keeps_what_it_has() {
+        let listening = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let before = std::net::TcpStream::connect(listening.address).unwrap();
+        hold_back(&listening.socket).unwrap();
+        let patience = std::time::Duration::from_millis(100);
+        assert!(std::net::TcpStream::connect_timeout(&listening.address, patience).is_err(), "a new one");
+        let (_, peer) = listening.socket.accept().unwrap();
+        assert_eq!(peer, before.local_addr().unwrap());
     }
 }
