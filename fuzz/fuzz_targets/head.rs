@@ -41,7 +41,8 @@ fn agrees(section: &[u8]) {
         // Stricter than the check in places; then the request is refused there.
         Err(_) => return,
     }
-    let count = |name: &str| request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).count();
+    let count =
+        |name: &str| request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).count();
     assert_eq!(count("host"), 1);
     assert!(count("content-length") + count("transfer-encoding") <= 1);
 }
