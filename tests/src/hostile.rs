@@ -424,3 +424,23 @@ async fn nothing_behind_a_chunked_body_is_read_as_a_request() {
     client.until_closed().await;
     assert!(upstream.requests() <= 1, "the bytes behind a broken last chunk ran as a request");
 }
+
+#[tokio::test]
+async fn the_refusal_of_a_body_that_is_still_being_sent_arrives() {
+    let upstream = Upstream::unreachable().await;
+    let gateway = Gateway::before(upstream.address).await;
+    for _ in 0..5 {
+        let mut client = gateway.connect().await;
+        let modern = [("mcp-protocol-version", "2026-07-28".to_owned())];
+        let head = client.head("POST", "/mcp", &modern);
+        client
+            .send(
+                format!("{head}content-type: application/json\r\ncontent-length: 6000000\r\n\r\n").as_bytes(),
+            )
+            .await;
+        // More than the sockets' buffers take, less than all of it.
+        client.try_send(&[b'x'; 20_000]).await.ok();
+        let response = client.response().await;
+        assert_eq!((response.status, response.header("connection")), (413, Some("close")));
+    }
+}

@@ -33,14 +33,17 @@ impl Passage<'_> {
         let answer = reply::refuse(denial, &refused, &self.arrival.request_id);
         self.outcome.http_status(answer.status.as_u16());
         let leaving = self.connection.gateway.drain.phase() >= Phase::Draining;
-        if leaving || answer.close || !intake::discard(client).await {
+        let whole = intake::discard(client).await;
+        if leaving || answer.close || !whole {
             client.set_keepalive(None);
         }
-        let head = self.refusal_head(denial, &answer);
-        match head {
-            Ok(head) => self.write(head, answer.body, client).await,
-            Err(_) => End::Broken,
+        let Ok(head) = self.refusal_head(denial, &answer) else { return End::Broken };
+        let end = self.write(head, answer.body, client).await;
+        if !whole {
+            // Closing with unread bytes resets the connection, and the reset can overtake the answer.
+            intake::discard(client).await;
         }
+        end
     }
 
     fn refusal_head(&self, denial: &Denial, answer: &reply::Answer) -> pingora_core::Result<ResponseHeader> {
