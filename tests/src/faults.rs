@@ -376,6 +376,26 @@ async fn half_an_event_and_then_silence_ends_at_the_idle_timeout() {
 }
 
 #[tokio::test]
+async fn a_stream_that_outlives_its_call_ends_properly_after_its_error() {
+    let upstream = Upstream::start(|_, mut wire: Wire| async move {
+        wire.begin_events().await;
+        wire.closed().await;
+        None
+    })
+    .await;
+    let document = format!(
+        "upstreams:\n  up: {{ url: http://{}/mcp, timeouts: {{ total: 300ms }} }}\nservers:\n  /mcp: up\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&document).await;
+    let mut client = gateway.connect().await;
+    client.post("/mcp", &[], call().as_bytes()).await;
+    client.response_head().await;
+    // `rest` insists on the last chunk.
+    assert!(client.rest().await.contains("-31504"));
+}
+
+#[tokio::test]
 async fn slow_heads_end_at_the_first_byte_timeout() {
     let upstream = Upstream::start(|_, mut wire: Wire| async move {
         wire.closed().await;

@@ -23,7 +23,7 @@ struct Progress {
     /// An event had an id: the client can resume, so an early end is no failure.
     resumable: bool,
     rpc_error: Option<i64>,
-    /// Requests whose answers went by.
+    /// Requests that the event at hand answers.
     answered: Vec<Id>,
 }
 
@@ -73,6 +73,7 @@ impl Respond<'_> {
             self.write(client, event.raw(), 1).await.map_err(|_| Stop::Client)?;
             // Only now: until it is written, the answer is owed.
             self.expect.open.retain(|open| !progress.answered.contains(open));
+            progress.answered.clear();
         }
         Ok(())
     }

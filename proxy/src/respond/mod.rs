@@ -244,7 +244,7 @@ impl Respond<'_> {
                 written = in_time(self.write_timeout, client.write_response_body(piece, false)) => written?,
                 () = reached(&mut self.phase, Phase::Expired) => return Err(timed_out()),
             }
-            if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            if !rest.is_empty() && self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(timed_out());
             }
         }
@@ -261,18 +261,17 @@ impl Respond<'_> {
 
     /// Notes an ending in the record, and gives the refusal that it means.
     fn note(&mut self, ending: &Ending) -> Option<Denial> {
-        let (reason, detail) = match ending {
+        let denial = match ending {
             Ending::ClientGone => return None,
             Ending::Fault(fault) => {
                 self.outcome.cause(fault);
-                (Reason::UpstreamUnavailable, "the server broke off within its answer")
+                Denial::new(Reason::UpstreamUnavailable, "the server broke off within its answer")
             }
-            Ending::Idle => (Reason::UpstreamTimeout, "the server sent nothing for too long"),
-            Ending::Deadline => (Reason::UpstreamTimeout, "the call took too long"),
-            Ending::Expired => (Reason::Draining, "the gateway is shutting down"),
-            Ending::RouteRemoved => (Reason::RouteRemoved, "this endpoint is no longer served"),
+            Ending::Idle => Denial::new(Reason::UpstreamTimeout, "the server sent nothing for too long"),
+            Ending::Deadline => Denial::new(Reason::UpstreamTimeout, "the call took too long"),
+            Ending::Expired => draining(),
+            Ending::RouteRemoved => route_removed(),
         };
-        let denial = Denial::new(reason, detail);
         self.outcome.denied(&denial);
         Some(denial)
     }
@@ -291,6 +290,16 @@ pub async fn in_time<T>(
     write: impl Future<Output = pingora_core::Result<T>>,
 ) -> pingora_core::Result<T> {
     timeout(within, write).await.unwrap_or_else(|_| Err(timed_out()))
+}
+
+/// The refusal of what the end of the process cuts short.
+pub fn draining() -> Denial {
+    Denial::new(Reason::Draining, "the gateway is shutting down")
+}
+
+/// The refusal of what a new configuration no longer serves.
+pub fn route_removed() -> Denial {
+    Denial::new(Reason::RouteRemoved, "this endpoint is no longer served")
 }
 
 fn timed_out() -> Box<pingora_core::Error> {
