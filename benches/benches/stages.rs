@@ -41,7 +41,7 @@ fn framing(criterion: &mut Criterion) {
     criterion.bench_function("answer head and body", |bench| {
         bench.iter(|| {
             let mut buffer = BytesMut::from(&answer[..]);
-            let head = read_head(&mut buffer, false);
+            let head = read_head(&mut buffer);
             let framing = head.ok().flatten().map_or(Framing::Close, |head| head.framing);
             BodyReader::new(framing).next_part(&mut buffer).is_ok()
         });

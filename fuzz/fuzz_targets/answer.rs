@@ -32,7 +32,7 @@ fn read(wire: &[u8], step: usize) -> Result<Answer, Malformed> {
     let mut pieces = wire.chunks(step);
     let mut buffer = BytesMut::new();
     let head = loop {
-        if let Some(head) = read_head(&mut buffer, false)? {
+        if let Some(head) = read_head(&mut buffer)? {
             break head;
         }
         let Some(piece) = pieces.next() else { return Ok(None) };

@@ -15,7 +15,7 @@ use crate::identify::{Source, Trace, source};
 use crate::intake::{self, BodyFault};
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
-use crate::respond::{End, Expect, Respond, in_time, unrouted};
+use crate::respond::{End, Expect, Respond, draining, in_time, route_removed, unrouted};
 use crate::upstreams::pool::Pool;
 use bytes::Bytes;
 use http::header::{HOST, ORIGIN, TRANSFER_ENCODING, USER_AGENT};
@@ -369,14 +369,6 @@ impl Knowledge {
             http_status,
         }
     }
-}
-
-fn draining() -> Denial {
-    Denial::new(Reason::Draining, "the gateway is shutting down")
-}
-
-fn route_removed() -> Denial {
-    Denial::new(Reason::RouteRemoved, "this endpoint is no longer served")
 }
 
 fn halt(denial: Denial, known: Knowledge) -> Halt {

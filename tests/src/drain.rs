@@ -177,16 +177,7 @@ async fn a_stream_of_a_call_that_outlives_the_deadline_ends_with_the_reason() {
 #[tokio::test]
 async fn a_stream_whose_head_never_came_does_not_hold_the_process() {
     // Node keeps the head of a silent stream back until its first event.
-    let (told, mut arrived) = mpsc::unbounded_channel();
-    let upstream = Upstream::start(move |_, mut wire: Wire| {
-        let told = told.clone();
-        async move {
-            told.send(()).ok();
-            wire.closed().await;
-            None
-        }
-    })
-    .await;
+    let (upstream, mut arrived) = Upstream::silent().await;
     let mut gateway = Gateway::before(upstream.address).await;
     let mut client = gateway.connect().await;
     client.open_stream("/mcp", &[]).await;

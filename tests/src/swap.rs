@@ -1,9 +1,8 @@
 //! A configuration that changes while the gateway runs: what swaps, and what lives on.
 
-use crate::harness::{Feed, Gateway, Long, Upstream, Wire, rpc, within};
+use crate::harness::{Feed, Gateway, Long, Upstream, rpc, within};
 use serde_json::Value;
 use std::net::SocketAddr;
-use tokio::sync::mpsc;
 
 fn call() -> String {
     rpc(1, "tools/call", r#"{"name":"echo","arguments":{}}"#)
@@ -162,16 +161,7 @@ async fn open_streams_hold_no_snapshot() {
 
 #[tokio::test]
 async fn a_removed_route_ends_a_stream_whose_head_never_came() {
-    let (told, mut arrived) = mpsc::unbounded_channel();
-    let upstream = Upstream::start(move |_, mut wire: Wire| {
-        let told = told.clone();
-        async move {
-            told.send(()).ok();
-            wire.closed().await;
-            None
-        }
-    })
-    .await;
+    let (upstream, mut arrived) = Upstream::silent().await;
     let gateway = Gateway::start(&document("one", upstream.address, &["/mcp", "/gone"])).await;
     let mut client = gateway.connect().await;
     client.open_stream("/gone", &[]).await;

@@ -103,7 +103,7 @@ impl Connection {
                 self.buffer.reserve(READ_BYTES);
                 match self.stream.try_read_buf(&mut self.buffer) {
                     Ok(0) => return Ok(None),
-                    Ok(_) => early = read_head(&mut self.buffer, false).map_err(Fault::Malformed)?,
+                    Ok(_) => early = read_head(&mut self.buffer).map_err(Fault::Malformed)?,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     Err(_) => return Ok(None),
                 }
@@ -128,7 +128,7 @@ impl Connection {
     async fn read_head(&mut self) -> Result<Head, Fault> {
         loop {
             if !self.buffer.is_empty()
-                && let Some(head) = read_head(&mut self.buffer, false).map_err(Fault::Malformed)?
+                && let Some(head) = read_head(&mut self.buffer).map_err(Fault::Malformed)?
             {
                 return Ok(head);
             }

@@ -47,7 +47,7 @@ pub enum Framing {
 ///
 /// # Errors
 /// [`Malformed`] for anything that is not one unambiguous HTTP/1.x head within its limits.
-pub fn read_head(buffer: &mut BytesMut, request_was_head: bool) -> Result<Option<Head>, Malformed> {
+pub fn read_head(buffer: &mut BytesMut) -> Result<Option<Head>, Malformed> {
     loop {
         let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut fields);
@@ -70,7 +70,7 @@ pub fn read_head(buffer: &mut BytesMut, request_was_head: bool) -> Result<Option
         if status.is_informational() {
             continue;
         }
-        let framing = framing(status, &headers, request_was_head)?;
+        let framing = framing(status, &headers)?;
         let keep_alive = persistent && framing != Framing::Close && !closes(&headers);
         return Ok(Some(Head { status, headers, framing, keep_alive }));
     }
@@ -88,7 +88,7 @@ fn collect(fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Malformed> {
     Ok(headers)
 }
 
-fn framing(status: StatusCode, headers: &HeaderMap, request_was_head: bool) -> Result<Framing, Malformed> {
+fn framing(status: StatusCode, headers: &HeaderMap) -> Result<Framing, Malformed> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let framing = match (codings.next(), lengths.next()) {
@@ -103,7 +103,7 @@ fn framing(status: StatusCode, headers: &HeaderMap, request_was_head: bool) -> R
         (None, Some(_)) => return Err(Malformed("more than one Content-Length")),
         (None, None) => Framing::Close,
     };
-    let bodiless = request_was_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(if bodiless { Framing::Length(0) } else { framing })
 }
 
@@ -253,7 +253,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn head(text: &str) -> Result<Option<(u16, Framing, bool)>, Malformed> {
-        let head = read_head(&mut BytesMut::from(text), false)?;
+        let head = read_head(&mut BytesMut::from(text))?;
         Ok(head.map(|head| (head.status.as_u16(), head.framing, head.keep_alive)))
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 
 /// A scripted server; it ends with the value.
@@ -142,6 +143,21 @@ impl Upstream {
             }
         });
         Upstream { address, requests: Arc::default(), accepting }
+    }
+
+    /// A server that reads each request, tells of it, and never answers.
+    pub(crate) async fn silent() -> (Upstream, UnboundedReceiver<()>) {
+        let (told, arrived) = unbounded_channel();
+        let upstream = Upstream::start(move |_, mut wire: Wire| {
+            let told = told.clone();
+            async move {
+                told.send(()).ok();
+                wire.closed().await;
+                None
+            }
+        })
+        .await;
+        (upstream, arrived)
     }
 
     /// A server that must not be reached.
