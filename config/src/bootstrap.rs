@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::hosts::{HostPattern, OriginRule};
+use crate::tls::ListenerTls;
 
 /// Everything a process is started with.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +38,7 @@ impl Bootstrap {
     /// Everything else of a configuration is in the snapshot and swaps live.
     pub fn restart_needed(&self, new: &Bootstrap) -> Vec<&'static str> {
         let changed = [
-            ("listen", self.listeners != new.listeners),
+            ("listen", self.listeners_changed(new)),
             ("telemetry", self.telemetry != new.telemetry),
             ("admin", self.admin != new.admin),
             ("control", self.control != new.control),
@@ -48,6 +49,16 @@ impl Bootstrap {
             ("access_log", self.access_log != new.access_log),
         ];
         changed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
+
+    /// How the listener of that name speaks TLS: what a reload brings to one that is running.
+    pub fn listener_tls(&self, name: &str) -> Option<&ListenerTls> {
+        self.listeners.iter().find(|listener| listener.name == name)?.tls.as_ref()
+    }
+
+    fn listeners_changed(&self, new: &Bootstrap) -> bool {
+        self.listeners.len() != new.listeners.len()
+            || self.listeners.iter().zip(&new.listeners).any(|(old, new)| old.restart_needed(new))
     }
 }
 
@@ -66,6 +77,20 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
     /// Bounds on connections and on what comes over them.
     pub limits: ConnectionLimits,
+    /// How it speaks TLS; `None` for plain TCP. What is inside swaps live.
+    pub tls: Option<ListenerTls>,
+    /// HTTP/2 beside HTTP/1.1: by ALPN with TLS, by prior knowledge (RFC 9113 §3.3) without.
+    pub http2: bool,
+    /// Connections begin with a PROXY protocol header, version 2; only trusted proxies connect.
+    pub proxy_protocol: bool,
+}
+
+impl Listener {
+    /// Whether `new` needs a restart. What is inside `tls` does not.
+    fn restart_needed(&self, new: &Listener) -> bool {
+        let fixed = |listener: &Listener| Listener { tls: None, ..listener.clone() };
+        self.tls.is_some() != new.tls.is_some() || fixed(self) != fixed(new)
+    }
 }
 
 /// Bounds on connections and on what comes over them.
@@ -87,6 +112,8 @@ pub struct ConnectionLimits {
     pub max_headers: usize,
     /// Size of a request's body. Default 4 MiB.
     pub max_body_bytes: usize,
+    /// HTTP/2 streams of one connection at once. Default 100.
+    pub max_streams: usize,
 }
 
 impl Default for ConnectionLimits {
@@ -100,6 +127,7 @@ impl Default for ConnectionLimits {
             max_header_bytes: 64 << 10,
             max_headers: 128,
             max_body_bytes: 4 << 20,
+            max_streams: 100,
         }
     }
 }

@@ -25,6 +25,7 @@ mod secret;
 mod snapshot;
 #[cfg(test)]
 mod testing;
+mod tls;
 pub mod units;
 mod upstream;
 mod yaml;
@@ -42,6 +43,10 @@ pub use redact::redacted;
 pub use routes::{NormalPath, PathProblem, Resolution, Routes};
 pub use secret::{Reference, Secret};
 pub use snapshot::{HttpStatus, Revision, ServerId, Snapshot, VirtualServer};
+pub use tls::{
+    ClientCertificateMode, ClientCertificates, HttpVersion, ListenerTls, ListenerTlsSettings, Pin,
+    PinMismatch, TlsVersion, UnknownSni, UpstreamTls, UpstreamTlsSettings,
+};
 pub use upstream::{
     Credentials, EraMode, HeaderRules, Host, HostPolicy, Pool, Scheme, Timeouts, Upstream, UpstreamKey,
     UpstreamUrl,

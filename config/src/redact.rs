@@ -57,6 +57,7 @@ fn listener(listener: &Listener) -> Value {
             "max_header_bytes": limits.max_header_bytes,
             "max_headers": limits.max_headers,
             "max_body_bytes": limits.max_body_bytes,
+            "max_streams": limits.max_streams,
         },
     })
 }

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::address::AddressGrant;
 use crate::secret::{Secret, sha256};
+use crate::tls::{HttpVersion, UpstreamTls};
 
 /// One MCP server behind the gateway.
 #[derive(Clone, Debug)]
@@ -33,6 +34,10 @@ pub struct Upstream {
     pub host: HostPolicy,
     /// Which resolved addresses may be dialled.
     pub addresses: AddressGrant,
+    /// How it is spoken to under `https`; `None` under `http`.
+    pub tls: Option<UpstreamTls>,
+    /// Which version of HTTP it speaks.
+    pub http: HttpVersion,
 }
 
 /// Identity of an upstream's connections: a hash over its name, URL, credentials, pool, connect

@@ -82,7 +82,9 @@ fn listener(document: &ListenerDocument, index: usize) -> Listener {
         (None, index) => format!("listener-{}", index + 1),
     };
     let trusted_proxies = document.trusted_proxies.clone();
-    Listener { name, bind, hosts, origins, trusted_proxies, limits: document.limits }
+    let limits = document.limits;
+    let (tls, http2, proxy_protocol) = (None, false, false);
+    Listener { name, bind, hosts, origins, trusted_proxies, limits, tls, http2, proxy_protocol }
 }
 
 fn default_listener() -> Listener {
@@ -93,6 +95,9 @@ fn default_listener() -> Listener {
         origins: OriginRule::loopback(),
         trusted_proxies: vec![],
         limits: crate::ConnectionLimits::default(),
+        tls: None,
+        http2: false,
+        proxy_protocol: false,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::diagnostic::{Findings, Located, Place};
 use crate::document::{
     CeilingDocument, CredentialsDocument, HeaderSource, HeadersDocument, UpstreamDocument,
 };
+use crate::tls::HttpVersion;
 use crate::upstream::{Credentials, HeaderRules, Host, Scheme, Upstream, UpstreamKey, UpstreamUrl};
 
 pub(super) fn compile(
@@ -49,6 +50,8 @@ fn upstream(
         credentials,
         host: document.host,
         addresses,
+        tls: None,
+        http: HttpVersion::One,
     })
 }
 

@@ -157,6 +157,7 @@ fn limits(value: &Value<'_>) -> Option<ConnectionLimits> {
             |key, range, default| section.value(key).and_then(|value| value.count(range)).unwrap_or(default);
         let max_connections = count("max_connections", 1..=1_000_000, default.max_connections);
         let max_headers = count("max_headers", 8..=256, default.max_headers);
+        let max_streams = count("max_streams", 1..=1000, default.max_streams);
         let mut size =
             |key, range, default| section.value(key).and_then(|value| value.size(range)).unwrap_or(default);
         let max_header_bytes = size("max_header_bytes", (1 << 10)..=(1 << 20), default.max_header_bytes);
@@ -170,6 +171,7 @@ fn limits(value: &Value<'_>) -> Option<ConnectionLimits> {
             max_header_bytes,
             max_headers,
             max_body_bytes,
+            max_streams,
         }
     })
 }
@@ -188,7 +190,7 @@ mod tests {
              origins: ['https://app.example.com', 'null']\n  trusted_proxies: [10.0.0.0/8, '::1']\n  \
              limits: {{max_connections: 5, idle_timeout: 1s, header_timeout: 2s,\n    \
              body_timeout: 3s, write_timeout: 4s,\n    \
-             max_header_bytes: 2KiB, max_headers: 9, max_body_bytes: 1MiB}}\n"
+             max_header_bytes: 2KiB, max_headers: 9, max_body_bytes: 1MiB, max_streams: 7}}\n"
         );
         let listener = loaded_with(&text, &[]).bootstrap.listeners.remove(0);
         assert_eq!((listener.name.as_str(), listener.bind.port()), ("edge", 0));
@@ -208,6 +210,7 @@ mod tests {
             max_header_bytes: 2048,
             max_headers: 9,
             max_body_bytes: 1 << 20,
+            max_streams: 7,
         };
         assert_eq!(listener.limits, expected);
     }

@@ -1,0 +1,200 @@
+//! TLS, compiled to what a handshake needs: everything that can be wrong with certificates, keys,
+//! trust and revocation lists is found when a document is loaded.
+//!
+//! Cryptography is always ring's, named explicitly: nothing here depends on the default that a
+//! process may have installed.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+
+/// How a listener speaks TLS. It swaps live: a rotated certificate is a reload like any other.
+///
+/// Equal values give equal handshakes. A proxy keeps the one in force when a reload brings an equal
+/// one, so that clients can go on resuming their sessions.
+#[derive(Clone)]
+pub struct ListenerTls {
+    /// For each handshake: certificates by name, client verification, protocols (ALPN), resumption.
+    pub config: Arc<ServerConfig>,
+    /// From the accepted connection to the end of its handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// Handshakes under way at once on this listener. Default 1000.
+    pub max_handshakes: usize,
+    /// What the document says, for people.
+    pub settings: Arc<ListenerTlsSettings>,
+    /// Digest of all that `config` was made from.
+    pub(crate) identity: [u8; 32],
+}
+
+impl PartialEq for ListenerTls {
+    fn eq(&self, other: &ListenerTls) -> bool {
+        let all = |tls: &ListenerTls| (tls.identity, tls.handshake_timeout, tls.max_handshakes);
+        all(self) == all(other)
+    }
+}
+
+impl fmt::Debug for ListenerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListenerTls")
+            .field("settings", &self.settings)
+            .field("handshake_timeout", &self.handshake_timeout)
+            .field("max_handshakes", &self.max_handshakes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a document says about a listener's TLS, paths as they are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTlsSettings {
+    /// Certificate and key files; the first is the default.
+    pub certificates: Vec<(PathBuf, PathBuf)>,
+    /// Oldest protocol version. Default 1.2.
+    pub min: TlsVersion,
+    /// What a client gets that names no host of ours.
+    pub unknown_sni: UnknownSni,
+    /// Client certificates; `None` asks for none.
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// Which client certificates a listener accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// File with the authorities that sign them.
+    pub trust: PathBuf,
+    /// Files with revocation lists.
+    pub crls: Vec<PathBuf>,
+    /// Whether a client may come without.
+    pub mode: ClientCertificateMode,
+}
+
+/// Whether a client may come without a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificateMode {
+    /// It may not: the handshake fails.
+    #[default]
+    Required,
+    /// It may; one that it shows must be valid all the same.
+    Optional,
+}
+
+/// Oldest version of TLS that is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    V1_2,
+    /// RFC 8446.
+    V1_3,
+}
+
+/// What a client gets that names (SNI, RFC 6066 §3) no host of ours, or none at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownSni {
+    /// The first certificate.
+    #[default]
+    Default,
+    /// A failed handshake.
+    Refuse,
+}
+
+/// How the gateway speaks TLS to an upstream.
+#[derive(Clone)]
+pub struct UpstreamTls {
+    /// For each handshake: trust, pins, client certificate, protocols (ALPN), resumption.
+    pub config: Arc<ClientConfig>,
+    /// The name that is sent (SNI) and verified; an address is verified only. Never empty.
+    pub server_name: ServerName<'static>,
+    /// What the document says, for people.
+    pub settings: Arc<UpstreamTlsSettings>,
+    /// Digest of all that `config` was made from.
+    pub(crate) identity: [u8; 32],
+}
+
+impl PartialEq for UpstreamTls {
+    fn eq(&self, other: &UpstreamTls) -> bool {
+        (self.identity, &self.server_name) == (other.identity, &other.server_name)
+    }
+}
+
+impl fmt::Debug for UpstreamTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpstreamTls")
+            .field("server_name", &self.server_name)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a document says about an upstream's TLS, paths as they are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTlsSettings {
+    /// File with the authorities that sign its certificate; `None` for the system's.
+    pub ca: Option<PathBuf>,
+    /// Files with revocation lists.
+    pub crls: Vec<PathBuf>,
+    /// File with the certificate that the gateway shows.
+    pub certificate: Option<PathBuf>,
+    /// `sha256/…` of the public keys that the server may have; empty for any.
+    pub pins: Vec<Pin>,
+    /// Oldest protocol version. Default 1.2.
+    pub min: TlsVersion,
+}
+
+/// SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 §2.4).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pin(pub [u8; 32]);
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use base64::Engine;
+        write!(f, "sha256/{}", base64::engine::general_purpose::STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A server whose certificate is valid has a public key that is not pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinMismatch {
+    /// The pin of the key that the server has.
+    pub presented: Pin,
+}
+
+impl PinMismatch {
+    /// The mismatch behind a failed handshake, if that is what it is.
+    pub fn behind(error: &rustls::Error) -> Option<&PinMismatch> {
+        use rustls::{CertificateError, Error};
+        match error {
+            Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for PinMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the server's key is not pinned; its pin is `{}`", self.presented)
+    }
+}
+
+impl std::error::Error for PinMismatch {}
+
+/// Which version of HTTP an upstream is spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[default]
+    One,
+    /// HTTP/2; without TLS by prior knowledge (RFC 9113 §3.3).
+    Two,
+    /// What the TLS handshake agrees on (ALPN).
+    Auto,
+}
