@@ -64,6 +64,8 @@ reasons! {
     InvalidEnvelope => "invalid_envelope",
     /// The upstream cannot be reached, or broke off before it answered.
     UpstreamUnavailable => "upstream_unavailable",
+    /// The upstream did not prove that it is who the configuration names.
+    UpstreamUntrusted => "upstream_untrusted",
     /// The upstream did not answer in time.
     UpstreamTimeout => "upstream_timeout",
     /// The upstream answered something that is no MCP answer.

@@ -2,6 +2,7 @@
 
 use crate::access_log::Sink;
 use crate::drain::Drain;
+use crate::edge::LiveTls;
 use crate::errand::MAX_ERRANDS;
 use crate::estate::{Estate, Pools};
 use crate::identify::Identifier;
@@ -23,6 +24,8 @@ pub struct Gateway {
     reaper: Reaper,
     /// What the process was started with.
     pub bootstrap: Bootstrap,
+    /// TLS of each listener, in the order of the document; it swaps without a restart.
+    pub tls: Vec<Option<Arc<LiveTls>>>,
     /// Tables that outlive snapshots.
     pub estate: Estate,
     /// Everything that is measured.
@@ -107,6 +110,7 @@ impl Gateway {
             reaper: Reaper::start()?,
             access_log: Sink::open(&loaded.bootstrap.access_log, Arc::clone(&metrics))?,
             identifier: Identifier::new()?,
+            tls: live_tls(&loaded.bootstrap),
             bootstrap: loaded.bootstrap,
             estate,
             metrics,
@@ -137,6 +141,11 @@ impl Gateway {
         let restart_needed = self.bootstrap.restart_needed(&loaded.bootstrap);
         if !restart_needed.is_empty() {
             tracing::warn!(keys = restart_needed.join(", "), "changed keys take effect at the next start");
+        }
+        for (listener, live) in self.bootstrap.listeners.iter().zip(&self.tls) {
+            if let (Some(live), Some(tls)) = (live, loaded.bootstrap.listener_tls(&listener.name)) {
+                live.replace(tls);
+            }
         }
         let mut snapshot = loaded.snapshot;
         self.carry.lock().unwrap_or_else(PoisonError::into_inner).activate(&mut snapshot);
@@ -171,4 +180,10 @@ impl Gateway {
         self.metrics.activations.with_label_values(&[result]).inc();
         self.metrics.activated_at.set(i64::try_from(now).unwrap_or(i64::MAX));
     }
+}
+
+fn live_tls(bootstrap: &Bootstrap) -> Vec<Option<Arc<LiveTls>>> {
+    let live =
+        |listener: &portunus_config::Listener| listener.tls.clone().map(|tls| Arc::new(LiveTls::new(tls)));
+    bootstrap.listeners.iter().map(live).collect()
 }

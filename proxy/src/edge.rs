@@ -1,29 +1,35 @@
-//! The rim: connections, permits, deadlines, raw header checks, keep-alive.
+//! The rim: connections and their permits, who is behind them, TLS, and which HTTP they speak.
 //!
-//! Pingora waits for an idle connection and for its next header in one future, without a deadline
-//! for either. So the keep-alive loop is ours: the first byte under the idle timeout, the header
-//! section under its own deadline and checked on its raw bytes, and only then a session that is
-//! handed those bytes.
+//! In order: a permit, the PROXY protocol header, the TLS handshake, and then the loop of
+//! HTTP/1.1 or HTTP/2. Each of them has a deadline and a bound.
+
+mod frames;
+mod h1;
+mod h2;
+mod layers;
+mod proxy_protocol;
+mod tls;
+
+pub use tls::{Handshake, LiveTls};
 
 use crate::context::Gateway;
-use crate::drain::{InFlight, Phase, reached};
-use crate::head::{HeadLimits, HeadScan};
 use crate::listeners::hold_back;
 use crate::metrics::Counted;
 use crate::outcome::Outcome;
 use crate::reply::{self, Answer, Refused};
 use crate::respond::in_time;
-use crate::serve::{Connection, serve};
+use crate::serve::Connection;
 use async_trait::async_trait;
-use bytes::BytesMut;
 use pingora_core::apps::ServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
-use portunus_config::{ConnectionLimits, Listener};
-use portunus_filters::{Arrival, Denial, Identity, Reason};
+use portunus_config::Listener;
+use portunus_filters::{Arrival, Denial, Identity};
+use proxy_protocol::announced;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -33,47 +39,53 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long an idle connection is kept while draining: a request may already be on its way.
-const DRAIN_LINGER: Duration = Duration::from_millis(200);
 /// How long, and how much of, what a refused client still sends is read before closing, so that
 /// the answer is not lost to a reset.
 const CLOSE_LINGER: Duration = Duration::from_millis(500);
 const CLOSE_LINGER_BYTES: usize = 256 * 1024;
 /// A listener that closes waits this long for handshakes that were under way.
 const HANDSHAKE: Duration = Duration::from_millis(30);
-/// First allocation for a header section.
-const HEAD_BYTES: usize = 4096;
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy)]
+struct Visitor {
+    /// The peer; behind a PROXY protocol header, who that names.
+    address: IpAddr,
+    /// The connection is under TLS.
+    secure: bool,
+}
 
 /// What all listeners lead to.
+#[derive(Clone)]
 pub struct Edge {
     gateway: Arc<Gateway>,
-    doors: Vec<Door>,
+    doors: Arc<[Door]>,
 }
 
 /// One listener at work.
+#[derive(Clone)]
 struct Door {
     listener: Arc<Listener>,
     bound: SocketAddr,
     permits: Arc<Semaphore>,
-}
-
-/// What the wait for a request ended in.
-enum Awaited {
-    /// A complete header section, and what arrived behind it; in flight since its first byte.
-    Head(BytesMut, InFlight),
-    /// Nothing more comes, or nothing more is taken.
-    Over,
-    /// What came is refused.
-    Refused(Denial),
+    /// For requests that share a connection: as many at once as there may be connections.
+    stream_permits: Arc<Semaphore>,
+    tls: Option<Arc<LiveTls>>,
 }
 
 impl Edge {
     /// An edge for listeners that are bound to these addresses.
     pub fn new(gateway: Arc<Gateway>, bound: &[SocketAddr]) -> Edge {
-        let doors = gateway.bootstrap.listeners.iter().zip(bound).map(|(listener, bound)| Door {
-            listener: Arc::new(listener.clone()),
-            bound: *bound,
-            permits: Arc::new(Semaphore::new(listener.limits.max_connections.min(Semaphore::MAX_PERMITS))),
+        let listeners = gateway.bootstrap.listeners.iter().zip(&gateway.tls);
+        let doors = listeners.zip(bound).map(|((listener, tls), bound)| {
+            let most = listener.limits.max_connections.min(Semaphore::MAX_PERMITS);
+            Door {
+                listener: Arc::new(listener.clone()),
+                bound: *bound,
+                permits: Arc::new(Semaphore::new(most)),
+                stream_permits: Arc::new(Semaphore::new(most)),
+                tls: tls.clone(),
+            }
         });
         Edge { doors: doors.collect(), gateway }
     }
@@ -87,100 +99,24 @@ impl Edge {
         exact.or_else(|| self.doors.iter().filter(same_port).find(|door| door.bound.ip().is_unspecified()))
     }
 
-    async fn run(&self, door: &Door, mut stream: Stream, peer: IpAddr) {
-        let limits = &door.listener.limits;
-        let mut pipelined = BytesMut::new();
-        loop {
-            let (head, _in_flight) =
-                match self.await_head(&mut stream, std::mem::take(&mut pipelined), limits).await {
-                    Awaited::Head(head, in_flight) => (head, in_flight),
-                    Awaited::Over => return,
-                    Awaited::Refused(denial) => return self.refuse(door, peer, &mut stream, &denial).await,
-                };
-            let mut session = ServerSession::new_http1(stream);
-            session.set_pipelined_prefix(head);
-            session.set_pipelining_enabled(true);
-            session.set_read_timeout(Some(limits.body_timeout));
-            session.set_write_timeout(Some(limits.write_timeout));
-            session.set_total_drain_timeout(Some(limits.body_timeout));
-            if !matches!(session.read_request().await, Ok(true)) {
-                return self.refuse_unparsed(door, peer, &mut session).await;
-            }
-            if self.gateway.drain.phase() >= Phase::Draining {
-                session.set_keepalive(None);
-            }
-            let connection = Connection { gateway: &self.gateway, listener: &door.listener, peer };
-            let Some(reusable) = serve(session, connection).await else { return };
-            let (kept, prefix) = reusable.into_parts();
-            stream = kept;
-            pipelined = prefix.unwrap_or_default();
-        }
-    }
-
-    /// Waits for the next header section.
-    async fn await_head(
-        &self,
-        stream: &mut Stream,
-        mut bytes: BytesMut,
-        limits: &ConnectionLimits,
-    ) -> Awaited {
-        if bytes.is_empty() {
-            match self.first_byte(stream, limits.idle_timeout).await {
-                Some(byte) => {
-                    bytes.reserve(HEAD_BYTES);
-                    bytes.extend_from_slice(&[byte]);
-                }
-                None => return Awaited::Over,
-            }
-        }
-        let in_flight = self.gateway.drain.enter();
-        let deadline = Instant::now() + limits.header_timeout;
-        let head_limits = HeadLimits { bytes: limits.max_header_bytes, fields: limits.max_headers };
-        let mut scan = HeadScan::default();
-        loop {
-            match scan.look(&bytes, head_limits) {
-                Ok(Some(_)) => return Awaited::Head(bytes, in_flight),
-                Ok(None) => {}
-                Err(denial) => return Awaited::Refused(denial),
-            }
-            bytes.reserve(HEAD_BYTES);
-            match timeout_at(deadline, stream.read_buf(&mut bytes)).await {
-                Ok(Ok(read)) if read > 0 => {}
-                Ok(_) => return Awaited::Over,
-                Err(_) => {
-                    let denial =
-                        Denial::new(Reason::RequestTimeout, "the header section did not arrive in time");
-                    return Awaited::Refused(denial);
-                }
-            }
-        }
-    }
-
-    /// The first byte of a request; holds no buffer while it waits.
-    async fn first_byte(&self, stream: &mut Stream, idle: Duration) -> Option<u8> {
-        let mut byte = [0];
-        let mut phase = self.gateway.drain.watch();
-        let read = tokio::select! {
-            biased;
-            read = timeout(idle, stream.read(&mut byte)) => read,
-            () = reached(&mut phase, Phase::Draining) => timeout(DRAIN_LINGER, stream.read(&mut byte)).await,
-        };
-        matches!(read, Ok(Ok(1))).then_some(byte[0])
-    }
-
     /// Answers what never became a request, and closes.
-    async fn refuse(&self, door: &Door, peer: IpAddr, stream: &mut Stream, denial: &Denial) {
-        let (answer, request_id) = self.record_refusal(door, peer, denial);
+    async fn refuse(&self, door: &Door, visitor: Visitor, stream: &mut Stream, denial: &Denial) {
+        let (answer, request_id) = self.record_refusal(door, visitor, denial);
         let wire = raw(&answer, denial, &request_id);
         if let Ok(Ok(())) = timeout(door.listener.limits.write_timeout, write(stream, &wire)).await {
             linger(stream).await;
         }
     }
 
-    /// The raw check passed and the parser did not: the same answer, and nothing after it is trusted.
-    async fn refuse_unparsed(&self, door: &Door, peer: IpAddr, session: &mut ServerSession) {
-        let denial = Denial::new(Reason::MalformedHttp, "the header section cannot be parsed");
-        let (answer, request_id) = self.record_refusal(door, peer, &denial);
+    /// Answers a request that no stage has seen, and nothing after it.
+    async fn refuse_session(
+        &self,
+        door: &Door,
+        visitor: Visitor,
+        session: &mut ServerSession,
+        denial: &Denial,
+    ) {
+        let (answer, request_id) = self.record_refusal(door, visitor, denial);
         session.set_keepalive(None);
         let written = async {
             let mut head = ResponseHeader::build(answer.status, Some(6))?;
@@ -194,11 +130,11 @@ impl Edge {
         drop(in_time(door.listener.limits.write_timeout, written).await);
     }
 
-    fn record_refusal(&self, door: &Door, peer: IpAddr, denial: &Denial) -> (Answer, Arc<str>) {
+    fn record_refusal(&self, door: &Door, visitor: Visitor, denial: &Denial) -> (Answer, Arc<str>) {
         let arrival = Arrival {
             listener: door.listener.name.as_str().into(),
-            source: peer,
-            identity: Identity::Anonymous { source: peer },
+            source: visitor.address,
+            identity: Identity::Anonymous { source: visitor.address },
             request_id: self.gateway.identifier.event_id(),
             at: self.gateway.clock.now(),
         };
@@ -227,7 +163,65 @@ impl Edge {
             return;
         };
         let _counted = Counted::one(&self.gateway.metrics.connections);
-        self.run(door, stream, peer).await;
+        let peer = match self.client_behind(door, &mut stream, peer).await {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::debug!(listener = door.listener.name, %peer, %error, "connection refused");
+                return self.gateway.metrics.connection_refused();
+            }
+        };
+        let (stream, http_2) = match &door.tls {
+            None => (stream, false),
+            Some(tls) => match self.secured(door, tls, stream, peer).await {
+                Some(secured) => secured,
+                None => return,
+            },
+        };
+        let visitor = Visitor { address: peer, secure: door.tls.is_some() };
+        // Boxed: what an idle connection of the other protocol would need is not reserved.
+        match http_2 {
+            true => Box::pin(self.run_h2(door, stream, Vec::new(), visitor)).await,
+            false => self.run_h1(door, stream, visitor).await,
+        }
+    }
+
+    fn connection<'a>(&'a self, door: &'a Door, visitor: Visitor) -> Connection<'a> {
+        let Visitor { address: peer, secure } = visitor;
+        Connection { gateway: &self.gateway, listener: &door.listener, peer, secure }
+    }
+
+    /// Who is behind the peer, where its connections say so.
+    async fn client_behind(&self, door: &Door, stream: &mut Stream, peer: IpAddr) -> io::Result<IpAddr> {
+        if !door.listener.proxy_protocol {
+            return Ok(peer);
+        }
+        if !door.listener.trusted_proxies.iter().any(|trusted| trusted.contains(&peer)) {
+            let problem = "the peer is none of `trusted_proxies` and may not say who its client is";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
+        }
+        let announced = timeout(door.listener.limits.header_timeout, announced(stream)).await;
+        announced.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(|client| client.unwrap_or(peer))
+    }
+
+    /// The connection under TLS, and whether it speaks HTTP/2.
+    async fn secured(
+        &self,
+        door: &Door,
+        tls: &LiveTls,
+        stream: Stream,
+        peer: IpAddr,
+    ) -> Option<(Stream, bool)> {
+        let listener = door.listener.name.as_str();
+        let fresh = !door.listener.proxy_protocol;
+        let (result, secured) = match Box::pin(tls.accept(stream, fresh)).await {
+            Ok((stream, http_2)) => (Handshake::Done, Some((Box::new(stream) as Stream, http_2))),
+            Err((result, why)) => {
+                tracing::debug!(listener, %peer, result = result.as_str(), why, "TLS handshake failed");
+                (result, None)
+            }
+        };
+        self.gateway.metrics.handshakes.with_label_values(&[listener, result.as_str()]).inc();
+        secured
     }
 
     /// Takes what still waits in the listen queues, for `linger`, and then closes them.
@@ -299,7 +293,7 @@ fn raw(answer: &Answer, denial: &Denial, request_id: &str) -> Vec<u8> {
     [head.as_bytes(), &answer.body].concat()
 }
 
-async fn write(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
+async fn write(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await?;
     AsyncWriteExt::shutdown(stream).await

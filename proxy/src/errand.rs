@@ -7,8 +7,9 @@ use crate::context::Gateway;
 use crate::forward::Inbound;
 use crate::headers::write_request_head;
 use crate::upstreams::pool::{Pool, Wish};
+use crate::upstreams::request::Outgoing;
 use crate::upstreams::wire::Head;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portunus_config::Upstream;
 use portunus_filters::mcp::Id;
@@ -121,17 +122,18 @@ async fn deliver(gateway: &Gateway, errand: &Errand, upstream: &Arc<Upstream>, p
         headers: &headers,
         query: None,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        secure: false,
         behind_proxy: false,
         request_id: &request_id,
         trace: &trace,
     };
-    let mut head = BytesMut::new();
+    let mut head = Outgoing::buffer(body.len());
     write_request_head(&mut head, &inbound, upstream, body.len());
     let Ok(mut checkout) = pool.checkout(upstream, &gateway.estate.resolver, Wish::default()).await else {
         return false;
     };
     let Some(connection) = checkout.connection() else { return false };
-    connection.exchange(head, &body).await.is_ok_and(|head| head.status.is_success())
+    connection.exchange(&Outgoing::new(head, body)).await.is_ok_and(|head| head.status.is_success())
 }
 
 fn cancelled(id: &Id) -> Bytes {

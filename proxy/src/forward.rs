@@ -8,10 +8,11 @@ use crate::headers::write_request_head;
 use crate::identify::Trace;
 use crate::upstreams::dial::DialError;
 use crate::upstreams::dns::Resolver;
-use crate::upstreams::h1::Fault;
+use crate::upstreams::fault::Fault;
 use crate::upstreams::pool::{Checkout, CheckoutError, Pool, Wish};
-use crate::upstreams::wire::{BodyReader, Head};
-use bytes::{Bytes, BytesMut};
+use crate::upstreams::request::Outgoing;
+use crate::upstreams::tls::TlsFault;
+use crate::upstreams::wire::Head;
 use http::{HeaderMap, Method};
 use portunus_config::Upstream;
 use portunus_filters::{Cleared, Denial, Reason};
@@ -31,6 +32,8 @@ pub struct Inbound<'a> {
     pub query: Option<&'a str>,
     /// The client's address, for `Forwarded`.
     pub client: IpAddr,
+    /// Whether the client's connection to here is under TLS.
+    pub secure: bool,
     /// Whether the listener's peer may say how the client reached it.
     pub behind_proxy: bool,
     /// The id that is logged and answered.
@@ -47,8 +50,7 @@ pub struct Dispatch;
 pub struct Leg {
     upstream: Arc<Upstream>,
     pool: Arc<Pool>,
-    head: BytesMut,
-    body: Bytes,
+    request: Outgoing,
     use_of: Use,
     deadline: Option<Instant>,
 }
@@ -57,8 +59,6 @@ pub struct Leg {
 pub struct Exchange {
     /// The head.
     pub head: Head,
-    /// Where the body ends.
-    pub body: BodyReader,
     /// The connection it comes on.
     pub checkout: Checkout,
     /// When the call as a whole is over, if it has an end.
@@ -86,11 +86,12 @@ impl Dispatch {
         use_of: Use,
     ) -> Leg {
         let body = cleared.into_body();
-        let mut head = BytesMut::with_capacity(1024 + body.len().min(16 * 1024));
+        let mut head = Outgoing::buffer(body.len());
         write_request_head(&mut head, inbound, &upstream, body.len());
+        let request = Outgoing::new(head, body);
         let total = if use_of.endless { None } else { upstream.timeouts.total };
         let deadline = total.map(|total| Instant::now() + total);
-        Leg { upstream, pool, head, body, use_of, deadline }
+        Leg { upstream, pool, request, use_of, deadline }
     }
 }
 
@@ -158,15 +159,15 @@ async fn attempt(
     };
     let broken = || Attempt::Broken(Fault::Broken(std::io::ErrorKind::NotConnected.into()));
     let connection = checkout.connection().ok_or_else(broken)?;
-    match timeout_at(until, connection.exchange(leg.head.clone(), &leg.body)).await {
-        Ok(Ok(head)) => {
-            let body = BodyReader::new(head.framing);
-            Ok(Exchange { head, body, checkout, deadline: leg.deadline })
-        }
+    match timeout_at(until, connection.exchange(&leg.request)).await {
+        Ok(Ok(head)) => Ok(Exchange { head, checkout, deadline: leg.deadline }),
         Ok(Err(fault @ Fault::Unsent(_))) => Err(Attempt::Unread(fault)),
         Ok(Err(fault @ Fault::Silent(_))) => Err(Attempt::Silent(fault)),
         Ok(Err(fault)) => Err(Attempt::Broken(fault)),
-        Err(_) => Err(Attempt::TimedOut(leg.upstream.timeouts.first_byte)),
+        Err(_) => {
+            connection.suspect();
+            Err(Attempt::TimedOut(leg.upstream.timeouts.first_byte))
+        }
     }
 }
 
@@ -182,6 +183,10 @@ impl From<Attempt> for Failure {
         let (denial, cause, pending) = match attempt {
             Attempt::Connect(CheckoutError::Exhausted) => {
                 (unavailable("the server is busy: try again"), CheckoutError::Exhausted.to_string(), false)
+            }
+            Attempt::Connect(CheckoutError::Dial(error @ DialError::Tls(TlsFault::Untrusted(_)))) => {
+                let detail = "the server did not prove who it is";
+                (Denial::new(Reason::UpstreamUntrusted, detail), error.to_string(), false)
             }
             Attempt::Connect(error) => {
                 (unavailable("the server cannot be reached"), error.to_string(), false)

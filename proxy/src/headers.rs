@@ -109,8 +109,8 @@ fn forwarded(inbound: &Inbound<'_>) -> String {
         let value = values.next().filter(|_| inbound.behind_proxy && values.next().is_none())?;
         value.to_str().ok().filter(|text| !text.contains(['"', '\\', ';', ',']))
     };
-    let proto =
-        said("x-forwarded-proto").filter(|proto| matches!(*proto, "http" | "https")).unwrap_or("http");
+    let own = if inbound.secure { "https" } else { "http" };
+    let proto = said("x-forwarded-proto").filter(|proto| matches!(*proto, "http" | "https")).unwrap_or(own);
     let own_host = inbound.headers.get(HOST).and_then(|host| host.to_str().ok());
     match said("x-forwarded-host").or(own_host).filter(|host| !host.contains(['"', '\\'])) {
         Some(host) => format!("for={client};host=\"{host}\";proto={proto}"),
@@ -233,6 +233,7 @@ mod tests {
             headers: &headers,
             query: Some("a=1"),
             client: "198.51.100.7".parse().unwrap(),
+            secure: false,
             behind_proxy,
             request_id: "r-1",
             trace: &crate::identify::Trace { parent: "00-a-b-00".to_owned(), joined: false },

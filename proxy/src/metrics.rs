@@ -71,6 +71,7 @@ impl From<Reason> for Status {
             Reason::UpstreamUnavailable
             | Reason::UpstreamMalformed
             | Reason::UpstreamUnauthorized
+            | Reason::UpstreamUntrusted
             | Reason::RouteRemoved => Status::UpstreamError,
             Reason::UpstreamTimeout => Status::Timeout,
             Reason::MalformedHttp
@@ -117,6 +118,8 @@ pub struct Metrics {
     active: IntGaugeVec,
     pending: IntGaugeVec,
     connections_refused: IntCounter,
+    /// TLS handshakes of clients, by listener and how they ended.
+    pub handshakes: IntCounterVec,
     /// Connections that clients hold.
     pub connections: IntGauge,
     /// Streams without an end of their own: GET and `subscriptions/listen`.
@@ -206,6 +209,11 @@ impl Metrics {
             active: gauges("mcp_active_connections", "Connections to upstreams at work", &["server_name"])?,
             pending: gauges("mcp_pending_requests", "Calls that wait for an answer", &["server_name"])?,
             connections_refused: counter("portunus_connections_refused_total", "Connections above the cap")?,
+            handshakes: counters(
+                "portunus_tls_handshakes_total",
+                "TLS handshakes of clients by how they ended",
+                &["listener", "result"],
+            )?,
             connections: gauge("portunus_client_connections", "Connections that clients hold")?,
             streams: gauge("portunus_streams", "Open GET and subscriptions/listen streams")?,
             snapshots_alive: gauge("portunus_snapshots_alive", "Configurations that something still holds")?,

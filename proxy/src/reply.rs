@@ -87,7 +87,9 @@ fn row(reason: Reason, era: Era) -> Row {
             in_band(StatusCode::SERVICE_UNAVAILABLE, -31503)
         }
         Reason::UpstreamTimeout => in_band(StatusCode::GATEWAY_TIMEOUT, -31504),
-        Reason::UpstreamMalformed | Reason::UpstreamUnauthorized => in_band(StatusCode::BAD_GATEWAY, -31502),
+        Reason::UpstreamMalformed | Reason::UpstreamUnauthorized | Reason::UpstreamUntrusted => {
+            in_band(StatusCode::BAD_GATEWAY, -31502)
+        }
     }
 }
 

@@ -39,8 +39,10 @@ pub struct Connection<'a> {
     pub gateway: &'a Arc<Gateway>,
     /// The listener.
     pub listener: &'a Arc<Listener>,
-    /// The other end.
+    /// The other end; behind a PROXY protocol header, who that names.
     pub peer: IpAddr,
+    /// It is under TLS.
+    pub secure: bool,
 }
 
 /// One request on its way through the stages.
@@ -294,6 +296,7 @@ impl<'a> Passage<'a> {
             headers: &self.request.headers,
             query: self.request.uri.query(),
             client: self.source.client,
+            secure: self.connection.secure,
             behind_proxy: self.source.behind_proxy,
             request_id: &self.arrival.request_id,
             trace: &self.trace,

@@ -115,7 +115,7 @@ impl Respond<'_> {
         }
         // What a connection was authenticated with must not serve another caller.
         let shared = !matches!(self.upstream.credentials, Credentials::Passthrough);
-        if shared && exchange.head.keep_alive && exchange.body.is_done() {
+        if shared {
             exchange.checkout.put_back();
         }
         end

@@ -5,7 +5,7 @@ use crate::context::Gateway;
 use crate::drain::{Phase, reached};
 use crate::errand::{self, Errand};
 use crate::forward::Exchange;
-use crate::upstreams::h1::Fault;
+use crate::upstreams::fault::Fault;
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
 use portunus_config::{ServerId, Upstream};
@@ -50,7 +50,7 @@ impl Respond<'_> {
         };
         // Not biased: an upstream that always has something to say must not hide the other ends.
         tokio::select! {
-            read = connection.read_body(&mut exchange.body) => match read {
+            read = connection.read_body() => match read {
                 Ok(Some(chunk)) => Wait::Chunk(chunk),
                 Ok(None) => Wait::End,
                 Err(fault) => Wait::Ended(Ending::Fault(fault)),

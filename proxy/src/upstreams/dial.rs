@@ -3,7 +3,9 @@
 //! It resolves, checks the resolved address and connects to exactly what it checked.
 
 use super::dns::Resolver;
-use portunus_config::{AddressGrant, Host};
+use super::stream::Stream;
+use super::tls::{TlsFault, secure};
+use portunus_config::{AddressGrant, Host, Upstream};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,8 @@ pub enum DialError {
     Unreachable(std::io::Error),
     /// No address accepted in time.
     TimedOut,
+    /// An address accepted, and then TLS failed.
+    Tls(TlsFault),
 }
 
 impl std::fmt::Display for DialError {
@@ -30,7 +34,30 @@ impl std::fmt::Display for DialError {
             DialError::Refused(ip) => write!(f, "the address {ip} is not granted to this upstream"),
             DialError::Unreachable(error) => write!(f, "no connection: {error}"),
             DialError::TimedOut => f.write_str("no connection in time"),
+            DialError::Tls(fault) => fault.fmt(f),
         }
+    }
+}
+
+/// Connects to an upstream, under TLS where it is configured; within its connect timeout.
+///
+/// # Errors
+/// [`DialError`].
+pub async fn open(resolver: &Arc<Resolver>, upstream: &Upstream) -> Result<Stream, DialError> {
+    let opened = async {
+        let url = &upstream.url;
+        let stream = connect_first(resolver, &url.host, url.port, &upstream.addresses).await?;
+        match &upstream.tls {
+            None => Ok(Stream::Plain(stream)),
+            Some(tls) => {
+                let secured = secure(stream, tls).await.map_err(DialError::Tls)?;
+                Ok(Stream::Secure(Box::new(secured)))
+            }
+        }
+    };
+    match timeout(upstream.timeouts.connect, opened).await {
+        Ok(result) => result,
+        Err(_) => Err(DialError::TimedOut),
     }
 }
 

@@ -3,126 +3,137 @@
 //! Head and body leave in one write, which measured a third cheaper than two; a body above
 //! 16 KiB follows its head without being copied.
 
-use super::wire::{BodyReader, Head, Malformed, Part, read_head};
+use super::fault::Fault;
+use super::request::Outgoing;
+use super::stream::Stream;
+use super::wire::{BodyReader, Framing, Head, Part, read_head};
 use bytes::{Bytes, BytesMut};
-use std::io::ErrorKind;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Instant;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-const ONE_WRITE_BYTES: usize = 16 * 1024;
 const READ_BYTES: usize = 16 * 1024;
 
 /// A connection, between requests or within one.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     buffer: BytesMut,
+    body: BodyReader,
     /// When it was last returned to its pool.
     pub idle_since: Instant,
     /// Whether it has carried a request before.
     pub reused: bool,
-    /// Whether the last request left it completely: if not, it can carry no other.
-    pub whole: bool,
-}
-
-/// Why an exchange ended without its answer.
-#[derive(Debug)]
-pub enum Fault {
-    /// Nothing of the request was accepted: it may be sent again whatever it asks for.
-    Unsent(std::io::Error),
-    /// The connection ended before a byte of the answer came.
-    Silent(std::io::Error),
-    /// The connection ended within the answer.
-    Broken(std::io::Error),
-    /// The answer is not HTTP.
-    Malformed(Malformed),
-}
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Fault::Unsent(error) => write!(f, "the request was not accepted: {error}"),
-            Fault::Silent(error) => write!(f, "the connection ended before the answer: {error}"),
-            Fault::Broken(error) => write!(f, "the connection ended within the answer: {error}"),
-            Fault::Malformed(Malformed(why)) => f.write_str(why),
-        }
-    }
+    /// Whether the last request left it completely, and its answer lets it go on.
+    reusable: bool,
 }
 
 impl Connection {
     /// Takes a fresh stream.
-    pub fn new(stream: TcpStream) -> Connection {
-        Connection { stream, buffer: BytesMut::new(), idle_since: Instant::now(), reused: false, whole: true }
+    pub fn new(stream: Stream) -> Connection {
+        Connection {
+            stream,
+            buffer: BytesMut::new(),
+            body: BodyReader::new(Framing::Length(0)),
+            idle_since: Instant::now(),
+            reused: false,
+            reusable: true,
+        }
     }
 
     /// Whether an idle connection can carry a request: open, and nothing unasked has arrived.
-    pub fn is_quiet(&self) -> bool {
-        let mut probe = [0];
-        let nothing = self.stream.try_read(&mut probe);
-        self.buffer.is_empty() && matches!(nothing, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    pub fn is_quiet(&mut self) -> bool {
+        self.buffer.is_empty() && self.stream.is_quiet()
+    }
+
+    /// Whether it can carry another request: the last one left it, and its answer was read, whole.
+    pub fn is_reusable(&self) -> bool {
+        self.reusable && self.body.is_done()
     }
 
     /// Sends a request and reads the head of its answer.
     ///
     /// # Errors
-    /// [`Fault`]; [`Fault::Unsent`] only if not one byte was taken.
-    pub async fn exchange(&mut self, mut head: BytesMut, body: &Bytes) -> Result<Head, Fault> {
-        let joined = body.len() <= ONE_WRITE_BYTES;
-        if joined {
-            head.extend_from_slice(body);
-        }
-        self.whole = false;
+    /// [`Fault`]; [`Fault::Unsent`] only if the upstream can have read nothing.
+    pub async fn exchange(&mut self, request: &Outgoing) -> Result<Head, Fault> {
+        self.reusable = false;
+        let whole = match self.send_joined(request.joined()).await? {
+            // It may have answered before it closed.
+            false => false,
+            true if request.rest().is_empty() => true,
+            true => match self.send_rest(request.rest()).await? {
+                Sent::Whole(None) => true,
+                Sent::Cut => false,
+                Sent::Whole(Some(head)) => return Ok(self.begin(head, true)),
+                Sent::Refused(head) => return Ok(self.begin(head, false)),
+            },
+        };
+        let head = self.read_head().await?;
+        Ok(self.begin(head, whole))
+    }
+
+    fn begin(&mut self, head: Head, whole: bool) -> Head {
+        self.body = BodyReader::new(head.framing);
+        self.reusable = whole && head.keep_alive;
+        head
+    }
+
+    /// Sends head and small body; false if the upstream takes no more of them.
+    async fn send_joined(&mut self, bytes: &[u8]) -> Result<bool, Fault> {
         let mut sent = 0;
-        while sent < head.len() {
-            match self.stream.write(&head[sent..]).await {
+        while sent < bytes.len() {
+            match self.stream.write(&bytes[sent..]).await {
                 Ok(written) if written > 0 => sent += written,
-                Err(error) if sent == 0 => return Err(Fault::Unsent(error)),
-                // It may have answered before it closed.
-                Ok(_) | Err(_) => return self.read_head().await,
+                Err(error) if sent == 0 && bytes.len() <= self.stream.atomic_bytes() => {
+                    return Err(Fault::Unsent(error));
+                }
+                Ok(_) | Err(_) => return Ok(false),
             }
         }
-        if joined {
-            self.whole = true;
-            return self.read_head().await;
-        }
-        match self.send_rest(body).await? {
-            Some(head) => Ok(head),
-            None => self.read_head().await,
-        }
+        Ok(self.stream.flush().await.is_ok())
     }
 
     /// Sends a large body while listening: an upstream that refuses it answers before it is out.
-    async fn send_rest(&mut self, body: &[u8]) -> Result<Option<Head>, Fault> {
+    async fn send_rest(&mut self, body: &[u8]) -> Result<Sent, Fault> {
         let mut rest = body;
-        let mut early = None;
+        let mut early: Option<Head> = None;
         while !rest.is_empty() {
-            let wanted = Interest::READABLE | Interest::WRITABLE;
-            let ready = self.stream.ready(wanted).await.map_err(Fault::Broken)?;
-            if ready.is_readable() && early.is_none() {
-                self.buffer.reserve(READ_BYTES);
-                match self.stream.try_read_buf(&mut self.buffer) {
-                    Ok(0) => return Ok(None),
-                    Ok(_) => early = read_head(&mut self.buffer).map_err(Fault::Malformed)?,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    Err(_) => return Ok(None),
-                }
-                if early.as_ref().is_some_and(|head| !head.status.is_success()) {
-                    return Ok(early);
-                }
-            }
-            match self.stream.try_write(rest) {
-                Ok(written) => rest = &rest[written..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if early.is_some() {
-                        self.stream.writable().await.map_err(Fault::Broken)?;
+            match self.write_or_read(rest, early.is_none()).await {
+                Progress::Wrote(Ok(written)) if written > 0 => rest = &rest[written..],
+                Progress::Read(Ok(read)) if read > 0 => {
+                    early = read_head(&mut self.buffer).map_err(Fault::Malformed)?;
+                    if let Some(head) = early.take_if(|head| !head.status.is_success()) {
+                        return Ok(Sent::Refused(head));
                     }
                 }
-                Err(_) => return Ok(early),
+                Progress::Wrote(_) | Progress::Read(_) => {
+                    return Ok(early.map_or(Sent::Cut, Sent::Refused));
+                }
             }
         }
-        self.whole = true;
-        Ok(early)
+        match self.stream.flush().await {
+            Ok(()) => Ok(Sent::Whole(early)),
+            Err(_) => Ok(early.map_or(Sent::Cut, Sent::Refused)),
+        }
+    }
+
+    /// Whichever is possible first; reading only if `listening`.
+    async fn write_or_read(&mut self, rest: &[u8], listening: bool) -> Progress {
+        self.buffer.reserve(READ_BYTES);
+        let (stream, buffer) = (&mut self.stream, &mut self.buffer);
+        poll_fn(|context| {
+            if listening {
+                let mut read = pin!(stream.read_buf(buffer));
+                if let Poll::Ready(read) = read.as_mut().poll(context) {
+                    return Poll::Ready(Progress::Read(read));
+                }
+            }
+            Pin::new(&mut *stream).poll_write(context, rest).map(Progress::Wrote)
+        })
+        .await
     }
 
     async fn read_head(&mut self) -> Result<Head, Fault> {
@@ -147,15 +158,15 @@ impl Connection {
     ///
     /// # Errors
     /// [`Fault::Broken`], [`Fault::Malformed`].
-    pub async fn read_body(&mut self, reader: &mut BodyReader) -> Result<Option<Bytes>, Fault> {
+    pub async fn read_body(&mut self) -> Result<Option<Bytes>, Fault> {
         loop {
-            match reader.next_part(&mut self.buffer).map_err(Fault::Malformed)? {
+            match self.body.next_part(&mut self.buffer).map_err(Fault::Malformed)? {
                 Part::Data(data) => return Ok(Some(data)),
                 Part::End => return Ok(None),
                 Part::Starved => {}
             }
             match self.fill().await {
-                Ok(0) if reader.ends_with_connection() => return Ok(None),
+                Ok(0) if self.body.ends_with_connection() => return Ok(None),
                 Ok(0) => return Err(Fault::Broken(ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
                 Err(error) => return Err(Fault::Broken(error)),
@@ -167,4 +178,19 @@ impl Connection {
         self.buffer.reserve(READ_BYTES);
         self.stream.read_buf(&mut self.buffer).await
     }
+}
+
+/// How far a large body got.
+enum Sent {
+    /// Completely; the head of an answer that came meanwhile.
+    Whole(Option<Head>),
+    /// Not completely, and the answer came first.
+    Refused(Head),
+    /// The upstream takes no more; it may have answered before it closed.
+    Cut,
+}
+
+enum Progress {
+    Wrote(io::Result<usize>),
+    Read(io::Result<usize>),
 }

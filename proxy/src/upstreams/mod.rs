@@ -1,7 +1,13 @@
 //! What runs on the far side: names, connections and their pools.
 
+pub mod connection;
 pub mod dial;
 pub mod dns;
+pub mod fault;
 pub mod h1;
+pub mod h2;
 pub mod pool;
+pub mod request;
+pub mod stream;
+pub mod tls;
 pub mod wire;

@@ -1,22 +1,31 @@
 //! The connections to one upstream.
 //!
-//! Last in, first out: the warmest connection is used next and the others age out together, before
-//! the five seconds after which Node and uvicorn close theirs. A connection that was closed or has
-//! something to read is never given out.
+//! Over HTTP/1.1, last in, first out: the warmest connection is used next and the others age out
+//! together, before the five seconds after which Node and uvicorn close theirs. A connection that was
+//! closed or has something to read is never given out. Over HTTP/2 calls share connections, and a new
+//! one is made when all have as many streams as they may.
 
-use super::dial::{DialError, dial};
+use super::connection::Connection;
+use super::dial::{DialError, open};
 use super::dns::Resolver;
-use super::h1::Connection;
-use portunus_config::Upstream;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use super::h1;
+use super::h2::Link;
+use super::stream::Stream;
+use portunus_config::{HttpVersion, Scheme, Upstream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Idle connections to one upstream, and the permits for all of them.
+/// Connections to one upstream, and the permits for all calls to it.
 pub struct Pool {
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<h1::Connection>>,
+    links: Mutex<Vec<Link>>,
+    /// Held while a shared connection is made, so that calls that wait share it.
+    linking: tokio::sync::Mutex<()>,
+    /// It has agreed on HTTP/2 before.
+    shares: AtomicBool,
     permits: Arc<Semaphore>,
     stream_permits: Arc<Semaphore>,
     active: AtomicUsize,
@@ -43,7 +52,7 @@ pub enum CheckoutError {
 /// What kind of connection is wanted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wish {
-    /// A new one: the last warm one was dead.
+    /// Not an idle one: the last was dead.
     pub fresh: bool,
     /// For a stream without an end of its own: those have permits of their own, so that clients
     /// that listen cannot keep others from calling.
@@ -64,6 +73,9 @@ impl Pool {
     pub fn new(upstream: &Upstream) -> Pool {
         Pool {
             idle: Mutex::new(Vec::new()),
+            links: Mutex::new(Vec::new()),
+            linking: tokio::sync::Mutex::new(()),
+            shares: AtomicBool::new(upstream.http == HttpVersion::Two),
             permits: Arc::new(Semaphore::new(upstream.pool.max_connections.min(Semaphore::MAX_PERMITS))),
             stream_permits: Arc::new(Semaphore::new(upstream.pool.max_streams.min(Semaphore::MAX_PERMITS))),
             active: AtomicUsize::new(0),
@@ -91,44 +103,93 @@ impl Pool {
                 _ => return Err(CheckoutError::Exhausted),
             },
         };
-        let warm = if wish.fresh { None } else { self.take_idle() };
-        let connection = match warm {
+        let connection = match self.warm(wish) {
             Some(connection) => connection,
-            None => {
-                let url = &upstream.url;
-                let stream = dial(resolver, &url.host, url.port, &upstream.addresses, within).await;
-                Connection::new(stream.map_err(CheckoutError::Dial)?)
-            }
+            None => self.connect(upstream, resolver, wish).await.map_err(CheckoutError::Dial)?,
         };
         self.active.fetch_add(1, Ordering::Relaxed);
         Ok(Checkout { connection: Some(connection), pool: Arc::clone(self), _permit: permit })
     }
 
-    /// Connections waiting for work.
-    pub fn idle_count(&self) -> usize {
-        self.lock().len()
+    /// A connection that is there already.
+    fn warm(&self, wish: Wish) -> Option<Connection> {
+        if let Some(stream) = self.links().iter().find_map(Link::lease) {
+            return Some(Connection::Two(stream));
+        }
+        let idle = if wish.fresh { None } else { self.take_idle() };
+        idle.map(Connection::One)
     }
 
-    /// Connections at work.
+    async fn connect(
+        &self,
+        upstream: &Upstream,
+        resolver: &Arc<Resolver>,
+        wish: Wish,
+    ) -> Result<Connection, DialError> {
+        let _turn = match self.shares.load(Ordering::Acquire) {
+            true => {
+                let turn = self.linking.lock().await;
+                if let Some(connection) = self.warm(wish) {
+                    return Ok(connection);
+                }
+                Some(turn)
+            }
+            false => None,
+        };
+        let stream = open(resolver, upstream).await?;
+        let shared = match upstream.http {
+            HttpVersion::One => false,
+            HttpVersion::Two => true,
+            HttpVersion::Auto => stream.chose_http_2(),
+        };
+        if !shared {
+            return Ok(Connection::One(h1::Connection::new(stream)));
+        }
+        self.shares.store(true, Ordering::Release);
+        self.link(stream, upstream.url.scheme).await.map_err(DialError::Unreachable)
+    }
+
+    async fn link(&self, stream: Stream, scheme: Scheme) -> std::io::Result<Connection> {
+        let scheme = match scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        let link = Link::open(stream, scheme).await?;
+        let lease = link.lease().ok_or(std::io::ErrorKind::ConnectionReset)?;
+        self.links().push(link);
+        Ok(Connection::Two(lease))
+    }
+
+    /// Connections waiting for work.
+    pub fn idle_count(&self) -> usize {
+        let links = self.links().iter().filter(|link| link.idle_since().is_some()).count();
+        self.idle().len() + links
+    }
+
+    /// Calls and streams under way.
     pub fn active_count(&self) -> usize {
         self.active.load(Ordering::Relaxed)
     }
 
     /// Closes what has been idle for too long at `now`.
     pub fn sweep(&self, now: Instant) {
-        let expired: Vec<Connection> = {
-            let mut idle = self.lock();
+        let expired: Vec<_> = {
+            let mut idle = self.idle();
             // Oldest first: connections are pushed and popped at the end.
             let keep = idle.iter().position(|one| now.duration_since(one.idle_since) < self.idle_timeout);
             let count = keep.unwrap_or(idle.len());
             idle.drain(..count).collect()
         };
         drop(expired);
+        self.links().retain(|link| {
+            let idle = link.idle_since().is_some_and(|since| now.duration_since(since) >= self.idle_timeout);
+            !idle && !link.is_retired()
+        });
     }
 
-    fn take_idle(&self) -> Option<Connection> {
+    fn take_idle(&self) -> Option<h1::Connection> {
         loop {
-            let mut connection = self.lock().pop()?;
+            let mut connection = self.idle().pop()?;
             if connection.idle_since.elapsed() < self.idle_timeout && connection.is_quiet() {
                 connection.reused = true;
                 return Some(connection);
@@ -136,8 +197,12 @@ impl Pool {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<h1::Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn links(&self) -> MutexGuard<'_, Vec<Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,11 +214,14 @@ impl Checkout {
         self.connection.as_mut()
     }
 
-    /// Keeps the connection for the next call. Only after a complete answer.
+    /// Keeps the connection for the next call, if its state allows that.
     pub fn put_back(mut self) {
-        if let Some(mut connection) = self.connection.take().filter(|connection| connection.whole) {
+        // A share of a connection goes back by being dropped.
+        if let Some(Connection::One(mut connection)) = self.connection.take()
+            && connection.is_reusable()
+        {
             connection.idle_since = Instant::now();
-            let mut idle = self.pool.lock();
+            let mut idle = self.pool.idle();
             if idle.len() < self.pool.max_idle {
                 idle.push(connection);
             }
@@ -169,6 +237,7 @@ impl Drop for Checkout {
 
 #[cfg(test)]
 mod tests {
+    use super::super::request::Outgoing;
     use super::*;
     use portunus_config::{MapEnvironment, load_text};
     use std::path::Path;
@@ -190,6 +259,10 @@ mod tests {
         pool.checkout(upstream, &Arc::new(Resolver::default()), Wish::default()).await
     }
 
+    fn is_warm(connection: &Connection) -> bool {
+        matches!(connection, Connection::One(connection) if connection.reused)
+    }
+
     async fn accept(listener: &TcpListener) -> TcpStream {
         listener.accept().await.unwrap().0
     }
@@ -205,9 +278,9 @@ mod tests {
         second.put_back();
         let mut again = checkout(&pool, &up).await.unwrap();
         let connection = again.connection().unwrap();
-        assert!(connection.reused);
-        let nothing = bytes::Bytes::new();
-        let exchanged = connection.exchange(bytes::BytesMut::from("x"), &nothing);
+        assert!(is_warm(connection));
+        let request = Outgoing::new(bytes::BytesMut::from("x"), bytes::Bytes::new());
+        let exchanged = connection.exchange(&request);
         assert!(tokio::time::timeout(Duration::from_millis(50), exchanged).await.is_err(), "nobody answers");
         let mut byte = [0];
         tokio::io::AsyncReadExt::read_exact(&mut two, &mut byte).await.unwrap();
@@ -224,12 +297,12 @@ mod tests {
             far.write_all(unasked).await.unwrap();
             far.shutdown().await.unwrap();
             let mut one = one;
-            let stream_has_news = one.connection().unwrap();
+            let Some(Connection::One(stream_has_news)) = one.connection() else { panic!("not HTTP/1.1") };
             while stream_has_news.is_quiet() {
                 tokio::task::yield_now().await;
             }
             one.put_back();
-            assert!(!checkout(&pool, &up).await.unwrap().connection().unwrap().reused);
+            assert!(!is_warm(checkout(&pool, &up).await.unwrap().connection().unwrap()));
             drop(accept(&listener).await);
         }
     }

@@ -99,7 +99,7 @@ fn framing(status: StatusCode, headers: &HeaderMap) -> Result<Framing, Malformed
             Framing::Chunked
         }
         (Some(_), None) => return Err(Malformed("a transfer coding other than chunked")),
-        (None, Some(length)) if lengths.next().is_none() => Framing::Length(decimal(length.as_bytes())?),
+        (None, Some(length)) if lengths.next().is_none() => Framing::Length(decimal(length)?),
         (None, Some(_)) => return Err(Malformed("more than one Content-Length")),
         (None, None) => Framing::Close,
     };
@@ -107,8 +107,13 @@ fn framing(status: StatusCode, headers: &HeaderMap) -> Result<Framing, Malformed
     Ok(if bodiless { Framing::Length(0) } else { framing })
 }
 
-fn decimal(digits: &[u8]) -> Result<u64, Malformed> {
+/// A `Content-Length`, which is digits and nothing else.
+///
+/// # Errors
+/// [`Malformed`] for anything else.
+pub fn decimal(value: &HeaderValue) -> Result<u64, Malformed> {
     const BAD: Malformed = Malformed("Content-Length is not a number");
+    let digits = value.as_bytes();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(BAD);
     }
