@@ -256,6 +256,41 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_swaps_only_what_is_inside_its_tls() {
+        use crate::tls::testing::{Authority, files, loaded};
+        let pair = Authority::new("root").issue(&["gw.example.com"]);
+        let bootstrap = |listener: &str| {
+            let text = format!(
+                "version: 1\nlisteners: [{{bind: '127.0.0.1:1', {listener}}}]\n\
+                 upstreams: {{a: 'http://localhost:1/'}}\nservers: {{/mcp: a}}\n"
+            );
+            loaded(&files(&[("gateway.yaml", &text), ("c", &pair.chain), ("k", &pair.key)])).bootstrap
+        };
+        let plain = bootstrap("");
+        let tls = bootstrap("tls: {certificates: {certificate: c, key: k}}");
+        let strict = bootstrap(
+            "tls: {certificates: {certificate: c, key: k}, min: 1.3, unknown_sni: refuse, \
+             handshake_timeout: 1s, max_handshakes: 7}",
+        );
+        let table = [
+            ("the same", &tls, bootstrap("tls: {certificates: {certificate: c, key: k}}"), false),
+            ("inside", &tls, strict.clone(), false),
+            ("TLS comes", &plain, tls.clone(), true),
+            ("TLS goes", &tls, plain.clone(), true),
+            ("h2c", &plain, bootstrap("http2: true"), true),
+            ("another limit", &plain, bootstrap("limits: {max_streams: 7}"), true),
+        ];
+        for (name, old, new, restart) in table {
+            let expected: &[&str] = if restart { &["listen"] } else { &[] };
+            assert_eq!(old.restart_needed(&new), expected, "{name}");
+        }
+        let inside = strict.listener_tls("main").unwrap();
+        assert_eq!((inside.handshake_timeout, inside.max_handshakes), (Duration::from_secs(1), 7));
+        assert_ne!(Some(inside), tls.listener_tls("main"));
+        assert!(plain.listener_tls("main").is_none() && tls.listener_tls("other").is_none());
+    }
+
+    #[test]
     fn level_names_agree_both_ways() {
         for (name, level) in LogLevel::NAMES {
             assert_eq!(level.as_str(), name);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::yaml;
 
@@ -17,6 +18,12 @@ pub trait Environment {
     /// Whatever the file system says; [`io::ErrorKind::InvalidData`] for text that is not UTF-8 or
     /// larger than any document.
     fn file(&self, path: &Path) -> io::Result<String>;
+
+    /// The time since the Unix epoch, for warnings about certificates that expire; the epoch itself
+    /// where there is no clock.
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Whether users other than the owner and the group can read a file.
     fn world_readable(&self, _path: &Path) -> bool {
@@ -44,6 +51,11 @@ impl Environment for ProcessEnvironment {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is where a load reads the time")]
+    fn now(&self) -> Duration {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
     #[cfg(unix)]
     fn world_readable(&self, path: &Path) -> bool {
         use std::os::unix::fs::PermissionsExt;
@@ -58,6 +70,8 @@ pub struct MapEnvironment {
     pub variables: BTreeMap<String, String>,
     /// Contents by path.
     pub files: BTreeMap<PathBuf, String>,
+    /// The time since the Unix epoch.
+    pub now: Duration,
 }
 
 impl Environment for MapEnvironment {
@@ -67,6 +81,10 @@ impl Environment for MapEnvironment {
 
     fn file(&self, path: &Path) -> io::Result<String> {
         self.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn now(&self) -> Duration {
+        self.now
     }
 }
 

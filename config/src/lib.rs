@@ -5,7 +5,7 @@
 //! that a document is refused once, with everything that is wrong with it, and a configuration
 //! that comes out is whole: names resolved, secrets read and confined, defaults filled in.
 //!
-//! There is no network here, no runtime, and no clock.
+//! There is no network here and no runtime, and the only clock is the [`Environment`]'s.
 
 mod address;
 mod bootstrap;
@@ -44,8 +44,8 @@ pub use routes::{NormalPath, PathProblem, Resolution, Routes};
 pub use secret::{Reference, Secret};
 pub use snapshot::{HttpStatus, Revision, ServerId, Snapshot, VirtualServer};
 pub use tls::{
-    ClientCertificateMode, ClientCertificates, HttpVersion, ListenerTls, ListenerTlsSettings, Pin,
-    PinMismatch, TlsVersion, UnknownSni, UpstreamTls, UpstreamTlsSettings,
+    CertificateFacts, ClientCertificateMode, ClientCertificates, HttpVersion, ListenerTls,
+    ListenerTlsSettings, Pin, PinMismatch, TlsVersion, UnknownSni, UpstreamTls, UpstreamTlsSettings,
 };
 pub use upstream::{
     Credentials, EraMode, HeaderRules, Host, HostPolicy, Pool, Scheme, Timeouts, Upstream, UpstreamKey,

@@ -7,9 +7,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::bootstrap::Bootstrap;
-use crate::compile::{Confinement, Keyring, compile_bootstrap, compile_snapshot};
+use crate::compile::{Confinement, Files, Keyring, compile_bootstrap, compile_snapshot};
 use crate::diagnostic::{Diagnostic, Findings, Located, Place, Report};
 use crate::document::{BundleSource, Document, Part, ProcessDocument, RulesDocument};
 use crate::environment::Environment;
@@ -107,6 +108,11 @@ impl Reads<'_> {
         content
     }
 
+    /// Time since the Unix epoch.
+    pub(crate) fn now(&self) -> Duration {
+        self.env.now()
+    }
+
     pub(crate) fn world_readable(&self, path: &Path) -> bool {
         self.env.world_readable(path)
     }
@@ -157,7 +163,7 @@ impl<'a> Loader<'a> {
         let document = self.read(text, file, Part::Whole)?;
         let process = document.process?;
         let Some(rules) = document.rules else { return self.compile_with_bundle(&process, file) };
-        self.compile_both(&process, &rules, file, false)
+        Some(self.compile_both(&process, &rules, file, None))
     }
 
     fn compile_with_bundle(&self, process: &ProcessDocument, file: &Path) -> Option<(Bootstrap, Snapshot)> {
@@ -166,19 +172,21 @@ impl<'a> Loader<'a> {
             Some(BundleSource::Pull(_)) | None => None,
         };
         match rules {
-            Some(rules) => self.compile_both(process, &rules, file, true),
+            Some((rules, bundle)) => Some(self.compile_both(process, &rules, file, Some(&bundle))),
             None => {
-                compile_bootstrap(process, None, &self.findings);
+                compile_bootstrap(process, None, &self.files(file, false));
                 None
             }
         }
     }
 
-    fn bundle(&self, folder: &Located<PathBuf>, file: &Path) -> Option<RulesDocument> {
+    /// The rules of a bundle, and the file they stand in.
+    fn bundle(&self, folder: &Located<PathBuf>, file: &Path) -> Option<(RulesDocument, PathBuf)> {
         let beside = file.parent().unwrap_or(Path::new(""));
         let bundle_file = beside.join(&folder.value).join(GATEWAY_FILE);
         let text = self.document(&bundle_file, &folder.place)?;
-        self.read(&text, &bundle_file, Part::Bundle)?.rules
+        let rules = self.read(&text, &bundle_file, Part::Bundle)?.rules?;
+        Some((rules, bundle_file))
     }
 
     fn read(&self, text: &str, file: &Path, part: Part) -> Option<Document> {
@@ -191,16 +199,23 @@ impl<'a> Loader<'a> {
         process: &ProcessDocument,
         rules: &RulesDocument,
         file: &Path,
-        bundle: bool,
-    ) -> Option<(Bootstrap, Snapshot)> {
-        let bootstrap = compile_bootstrap(process, Some(rules), &self.findings);
-        let keyring = Keyring::new(&process.secrets, bundle, file, &self.reads, &self.findings);
-        let confinement = Confinement { ceiling: process.egress_ceiling.as_ref(), bundle };
-        let mut snapshot = compile_snapshot(rules, confinement, &keyring, &self.findings);
+        bundle: Option<&Path>,
+    ) -> (Bootstrap, Snapshot) {
+        let process_files = self.files(file, false);
+        let bootstrap = compile_bootstrap(process, Some(rules), &process_files);
+        let rules_files = self.files(bundle.unwrap_or(file), bundle.is_some());
+        let keyring = Keyring::new(&process.secrets, bundle.is_some(), &process_files);
+        let confinement = Confinement { ceiling: process.egress_ceiling.as_ref(), bundle: bundle.is_some() };
+        let mut snapshot = compile_snapshot(rules, confinement, &rules_files, &keyring);
         keyring.refuse_unreadable();
         keyring.warn_about_unused();
-        snapshot.revision.digest = revision_digest(&self.documents.borrow(), &keyring.digests());
-        Some((bootstrap, snapshot))
+        let contents = [keyring.digests(), rules_files.digests()].concat();
+        snapshot.revision.digest = revision_digest(&self.documents.borrow(), &contents);
+        (bootstrap, snapshot)
+    }
+
+    fn files(&self, document: &Path, bundle: bool) -> Files<'_> {
+        Files::beside(document, bundle, &self.reads, &self.findings)
     }
 }
 
@@ -209,13 +224,12 @@ fn content_digest(content: &io::Result<String>) -> Option<[u8; 32]> {
 }
 
 /// Names no file: replicas with different folders and equal contents run the same revision.
-fn revision_digest(documents: &[[u8; 32]], secrets: &[(String, [u8; 32])]) -> String {
-    let mut bytes = Vec::new();
-    documents.iter().for_each(|digest| bytes.extend_from_slice(digest));
-    for (_, digest) in secrets {
-        bytes.extend_from_slice(digest);
-    }
-    sha256(&bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+fn revision_digest(documents: &[[u8; 32]], contents: &[[u8; 32]]) -> String {
+    sha256(&[documents, contents].concat().concat())
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -360,8 +374,7 @@ mod tests {
     #[test]
     fn every_example_loads() {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-        let variables = [("SEARCH_TOKEN", "t1"), ("CRM_KEY", "t2"), ("TEAM_TOKEN", "t3")];
-        let env = Overlay { variables: crate::testing::environment(&variables) };
+        let env = Overlay(crate::testing::example_environment(&examples));
         let mut count = 0;
         for entry in std::fs::read_dir(&examples).unwrap() {
             let path = entry.unwrap().path();
@@ -371,7 +384,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 3);
+        assert_eq!(count, 4);
     }
 
     #[test]
@@ -399,7 +412,7 @@ dlp: { profile: balanced }
 "#;
         let found = crate::testing::problems_with(text, &[("SEARCH_TOKEN", "x")]);
         let expected = [
-            "upstreams.search.url: this build cannot speak TLS to an upstream (`https`)",
+            "upstreams.search.url: this system has no authorities to verify the server with",
             "servers./mcp: this build cannot merge 2 upstreams into one server",
             "tools: this build cannot enforce `tools`",
             "identity: this build cannot enforce `identity`",
@@ -411,18 +424,20 @@ dlp: { profile: balanced }
         assert_eq!(found, expected);
     }
 
-    /// The real files with made-up variables.
-    struct Overlay {
-        variables: MapEnvironment,
-    }
+    /// The real files, with made-up variables and certificates.
+    struct Overlay(MapEnvironment);
 
     impl Environment for Overlay {
         fn variable(&self, name: &str) -> Option<String> {
-            self.variables.variable(name)
+            self.0.variable(name)
         }
 
         fn file(&self, path: &Path) -> io::Result<String> {
-            ProcessEnvironment.file(path)
+            self.0.file(path).or_else(|_| ProcessEnvironment.file(path))
+        }
+
+        fn now(&self) -> Duration {
+            self.0.now()
         }
     }
 }

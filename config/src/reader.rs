@@ -44,7 +44,7 @@ impl<'a> Value<'a> {
     /// Reports that `wanted` should stand here. The value is not shown: it may be a credential.
     pub(crate) fn expected<T>(&self, wanted: &str) -> Option<T> {
         let hint = match self.node.kind {
-            Kind::Bool | Kind::Integer(_) | Kind::Float if wanted.starts_with("text") => {
+            Kind::Bool(_) | Kind::Integer(_) | Kind::Float(_) if wanted.starts_with("text") => {
                 "put the value in quotes".to_owned()
             }
             Kind::Null => format!("write {wanted}, or remove the key"),
@@ -94,6 +94,14 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// `true` or `false`.
+    pub(crate) fn flag(&self) -> Option<bool> {
+        match self.node.kind {
+            Kind::Bool(flag) => Some(flag),
+            _ => self.expected("`true` or `false`"),
+        }
+    }
+
     /// A whole number within `range`.
     pub(crate) fn count(&self, range: RangeInclusive<usize>) -> Option<usize> {
         let Kind::Integer(number) = self.node.kind else { return self.expected("a whole number") };
@@ -138,11 +146,14 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// One of a closed list of words.
+    /// One of a closed list of words. A number is one too: `1.2` needs no quotes.
     pub(crate) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
-        let Some(text) = self.as_text() else {
-            return self.expected(&format!("one of {}", quoted(&names)));
+        let text = match &self.node.kind {
+            Kind::Text(text) => text.as_str(),
+            Kind::Integer(number) => &number.to_string(),
+            Kind::Float(number) => &number.to_string(),
+            _ => return self.expected(&format!("one of {}", quoted(&names))),
         };
         let found = words.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         if found.is_none() {

@@ -1,12 +1,15 @@
 //! The effective configuration for people: every default filled in, every secret hidden.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderValue;
 use serde_json::{Value, json};
 
 use crate::bootstrap::{AccessLog, Bootstrap, Listener, LogFormat};
+use crate::secret::Reference;
 use crate::snapshot::{HttpStatus, Snapshot, VirtualServer};
+use crate::tls::{ClientCertificateMode, HttpVersion, ListenerTls, UnknownSni, UpstreamTls};
 use crate::units::show_duration;
 use crate::upstream::{Credentials, HostPolicy, Upstream};
 
@@ -59,6 +62,9 @@ fn listener(listener: &Listener) -> Value {
             "max_body_bytes": limits.max_body_bytes,
             "max_streams": limits.max_streams,
         },
+        "tls": listener.tls.as_ref().map(listener_tls),
+        "http2": listener.http2,
+        "proxy_protocol": if listener.proxy_protocol { "v2" } else { "off" },
     })
 }
 
@@ -97,7 +103,61 @@ fn upstream(upstream: &Upstream) -> Value {
             HostPolicy::Preserve => "preserve",
         },
         "addresses": upstream.addresses.names(),
+        "http": match upstream.http {
+            HttpVersion::One => json!(1),
+            HttpVersion::Two => json!(2),
+            HttpVersion::Auto => json!("auto"),
+        },
+        "tls": upstream.tls.as_ref().map(upstream_tls),
     })
+}
+
+fn listener_tls(tls: &ListenerTls) -> Value {
+    let settings = &tls.settings;
+    let clients = settings.client_certificates.as_ref().map(|clients| {
+        json!({
+            "trust": clients.trust.display().to_string(),
+            "crls": paths(&clients.crls),
+            "mode": match clients.mode {
+                ClientCertificateMode::Required => "required",
+                ClientCertificateMode::Optional => "optional",
+            },
+        })
+    });
+    json!({
+        "certificates": settings.certificates.iter().map(pair).collect::<Vec<_>>(),
+        "min": settings.min.as_str(),
+        "unknown_sni": match settings.unknown_sni {
+            UnknownSni::Default => "default",
+            UnknownSni::Refuse => "refuse",
+        },
+        "client_certificates": clients,
+        "handshake_timeout": duration(tls.handshake_timeout),
+        "max_handshakes": tls.max_handshakes,
+    })
+}
+
+fn upstream_tls(tls: &UpstreamTls) -> Value {
+    let settings = &tls.settings;
+    let own = settings.certificate.as_ref();
+    json!({
+        "ca": settings.ca.as_ref().map(|path| path.display().to_string()),
+        "crls": paths(&settings.crls),
+        "certificate": own.map(|(certificate, _)| certificate.display().to_string()),
+        "key": own.map(|(_, key)| key.to_string()),
+        "pins": texts(&settings.pins),
+        "server_name": tls.server_name.to_str(),
+        "min": settings.min.as_str(),
+    })
+}
+
+/// A key is shown by where it is, never by what it is.
+fn pair((certificate, key): &(PathBuf, Reference)) -> Value {
+    json!({ "certificate": certificate.display().to_string(), "key": key.to_string() })
+}
+
+fn paths(paths: &[PathBuf]) -> Vec<String> {
+    paths.iter().map(|path| path.display().to_string()).collect()
 }
 
 fn virtual_server(server: &VirtualServer) -> Value {

@@ -50,3 +50,29 @@ pub(crate) fn environment(variables: &[(&str, &str)]) -> MapEnvironment {
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     MapEnvironment { variables: variables.iter().map(owned).collect(), ..MapEnvironment::default() }
 }
+
+/// What the examples in `folder` name: variables, and certificates that nobody has checked in.
+pub(crate) fn example_environment(folder: &Path) -> MapEnvironment {
+    use crate::tls::testing::{Authority, files};
+    let authority = Authority::new("example");
+    let [gateway, partner, me] =
+        ["gw.example.com", "partner.example.com", "me"].map(|n| authority.issue(&[n]));
+    let (ca, list) = (authority.pem(), authority.revoke(&[], 4000));
+    let pems = [
+        ("gateway.pem", &gateway.chain),
+        ("gateway.key", &gateway.key),
+        ("partner.pem", &partner.chain),
+        ("clients-ca.pem", &ca),
+        ("clients.crl", &list),
+        ("ca.pem", &ca),
+        ("ca.crl", &list),
+        ("me.pem", &me.chain),
+        ("me.key", &me.key),
+    ];
+    let mut env = files(&[("/etc/ssl/certs/ca-certificates.crt", &ca)]);
+    env.files.extend(pems.map(|(name, text)| (folder.join("tls").join(name), text.clone())));
+    let variables =
+        [("SEARCH_TOKEN", "t1"), ("CRM_KEY", "t2"), ("TEAM_TOKEN", "t3"), ("PARTNER_KEY", &partner.key)];
+    env.variables.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    env
+}

@@ -36,9 +36,9 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) enum Kind {
     Null,
-    Bool,
+    Bool(bool),
     Integer(i64),
-    Float,
+    Float(f64),
     Text(String),
     List(Vec<Node>),
     Map(Vec<Entry>),
@@ -48,8 +48,8 @@ impl Kind {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Kind::Null => "nothing",
-            Kind::Bool => "true or false",
-            Kind::Integer(_) | Kind::Float => "a number",
+            Kind::Bool(_) => "true or false",
+            Kind::Integer(_) | Kind::Float(_) => "a number",
             Kind::Text(_) => "text",
             Kind::List(_) => "a list",
             Kind::Map(_) => "a mapping",
@@ -175,9 +175,9 @@ impl Loader<'_> {
         let kind = match node.data {
             YamlDataOwned::Value(scalar) => match scalar {
                 ScalarOwned::Null => Kind::Null,
-                ScalarOwned::Boolean(_) => Kind::Bool,
+                ScalarOwned::Boolean(value) => Kind::Bool(value),
                 ScalarOwned::Integer(value) => Kind::Integer(value),
-                ScalarOwned::FloatingPoint(_) => Kind::Float,
+                ScalarOwned::FloatingPoint(value) => Kind::Float(value.into_inner()),
                 ScalarOwned::String(text) => Kind::Text(text),
             },
             YamlDataOwned::Sequence(items) => {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::{Files, tls};
 use crate::bootstrap::{Bootstrap, Listener};
 use crate::diagnostic::{Findings, Place};
 use crate::document::{HostsDocument, ListenerDocument, ProcessDocument, RulesDocument};
@@ -17,8 +18,9 @@ const DEFAULT_BIND: SocketAddr =
 pub(crate) fn compile_bootstrap(
     process: &ProcessDocument,
     rules: Option<&RulesDocument>,
-    findings: &Findings,
+    files: &Files<'_>,
 ) -> Bootstrap {
+    let findings = files.findings();
     super::refuse_unenforced(process.unenforced(), findings);
     check_admin(process, findings);
     check_addresses(process, findings);
@@ -30,7 +32,7 @@ pub(crate) fn compile_bootstrap(
         if !identified {
             check_exposure(document, process.anonymous, findings);
         }
-        let listener = listener(document, index);
+        let listener = listener(document, index, files);
         if names.insert(listener.name.clone(), ()).is_some() {
             let place = document.name.as_ref().map_or(&document.place, |name| &name.place);
             findings.error(
@@ -62,7 +64,7 @@ fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn listener(document: &ListenerDocument, index: usize) -> Listener {
+fn listener(document: &ListenerDocument, index: usize, files: &Files<'_>) -> Listener {
     let bind = document.bind.value;
     let loopback = bind.ip().to_canonical().is_loopback();
     let hosts = match &document.hosts {
@@ -83,7 +85,14 @@ fn listener(document: &ListenerDocument, index: usize) -> Listener {
     };
     let trusted_proxies = document.trusted_proxies.clone();
     let limits = document.limits;
-    let (tls, http2, proxy_protocol) = (None, false, false);
+    let http2 = document.http2.unwrap_or(document.tls.is_some());
+    let tls = document.tls.as_ref().and_then(|tls| tls::listener(tls, http2, &document.place, files));
+    let proxy_protocol = document.proxy_protocol.value;
+    if proxy_protocol && trusted_proxies.is_empty() {
+        let hint = "name them: `trusted_proxies: [10.0.0.0/8]`";
+        let problem = "anyone could claim any address, since no proxy is trusted";
+        files.findings().error(&document.proxy_protocol.place, problem, hint);
+    }
     Listener { name, bind, hosts, origins, trusted_proxies, limits, tls, http2, proxy_protocol }
 }
 

@@ -1,13 +1,13 @@
 //! Secrets: read when an upstream uses them, and only for the hosts that they are confined to.
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
 
+use super::Files;
 use crate::diagnostic::{Findings, Located, Place};
 use crate::document::SecretDocument;
-use crate::load::Reads;
 use crate::reader::suggestion;
-use crate::secret::{Reference, Secret};
+use crate::secret::{Reference, Secret, sha256};
+use crate::tls::Problem;
 use crate::upstream::UpstreamUrl;
 
 /// The secrets that one load may use.
@@ -15,53 +15,58 @@ pub(crate) struct Keyring<'a> {
     secrets: &'a [SecretDocument],
     /// A bundle may use named secrets only.
     bundle: bool,
-    /// Where relative `file:` paths begin.
-    folder: PathBuf,
-    reads: &'a Reads<'a>,
+    /// Those of the process: a bundle's secrets are named there.
+    files: &'a Files<'a>,
     findings: &'a Findings,
     used: RefCell<Vec<String>>,
-    /// Reference and digest of every value handed out.
-    digests: RefCell<Vec<(String, [u8; 32])>>,
+    /// Digest of every value handed out, in the order of their use.
+    digests: RefCell<Vec<[u8; 32]>>,
 }
 
 impl<'a> Keyring<'a> {
-    pub(crate) fn new(
-        secrets: &'a [SecretDocument],
-        bundle: bool,
-        document: &Path,
-        reads: &'a Reads<'a>,
-        findings: &'a Findings,
-    ) -> Keyring<'a> {
-        let folder = document.parent().unwrap_or(Path::new("")).to_owned();
-        Keyring {
-            secrets,
-            bundle,
-            folder,
-            reads,
-            findings,
-            used: RefCell::default(),
-            digests: RefCell::default(),
-        }
+    pub(crate) fn new(secrets: &'a [SecretDocument], bundle: bool, files: &'a Files<'a>) -> Keyring<'a> {
+        let findings = files.findings();
+        Keyring { secrets, bundle, files, findings, used: RefCell::default(), digests: RefCell::default() }
     }
 
     /// The secret for an upstream at `url`; `None` if it was refused or could not be read.
     ///
     /// Without a URL it is read all the same, so that what is wrong with it is reported too.
     pub(crate) fn secret(&self, reference: &Located<Reference>, url: Option<&UpstreamUrl>) -> Option<Secret> {
-        match &reference.value {
-            Reference::Named(name) => self.named(name, &reference.place, url),
-            _ if self.bundle => {
-                let hint =
-                    "name the secret in the bootstrap's `secrets`, with its hosts, and write `secret:NAME`";
-                self.findings.error(&reference.place, "a bundle cannot reach for a secret by itself", hint);
+        let (source, place) = self.source(reference, url)?;
+        match Secret::new(self.value(source, place)?) {
+            Ok(secret) => {
+                self.digests.borrow_mut().push(secret.digest());
+                Some(secret)
+            }
+            Err(problem) => {
+                let hint = "it goes into a header: one line of printable ASCII";
+                self.findings.error(place, format!("the secret in `{source}` {problem}"), hint);
                 None
             }
-            in_place => self.read(in_place, &reference.place),
         }
     }
 
-    /// Reference and digest of every secret in use, in the order of their use.
-    pub(crate) fn digests(&self) -> Vec<(String, [u8; 32])> {
+    /// What `parse` makes of a secret of several lines, such as a private key, for an upstream at `url`.
+    pub(crate) fn parsed<T>(
+        &self,
+        reference: &Located<Reference>,
+        url: Option<&UpstreamUrl>,
+        parse: impl FnOnce(&str) -> Result<T, Problem>,
+    ) -> Option<T> {
+        let (source, place) = self.source(reference, url)?;
+        let text = self.value(source, place)?;
+        self.digests.borrow_mut().push(sha256(text.as_bytes()));
+        let problem = match parse(&text) {
+            Ok(parsed) => return Some(parsed),
+            Err(problem) => problem,
+        };
+        self.findings.error(place, format!("`{source}` {}", problem.problem), problem.hint);
+        None
+    }
+
+    /// Digest of every secret in use, in the order of their use.
+    pub(crate) fn digests(&self) -> Vec<[u8; 32]> {
         self.digests.borrow().clone()
     }
 
@@ -89,7 +94,25 @@ impl<'a> Keyring<'a> {
         }
     }
 
-    fn named(&self, name: &str, place: &Place, url: Option<&UpstreamUrl>) -> Option<Secret> {
+    /// Where a secret for an upstream at `url` is read from; `None` if it was refused.
+    fn source<'b>(
+        &'b self,
+        reference: &'b Located<Reference>,
+        url: Option<&UpstreamUrl>,
+    ) -> Option<(&'b Reference, &'b Place)> {
+        match &reference.value {
+            Reference::Named(name) => self.named(name, &reference.place, url),
+            _ if self.bundle => {
+                let hint =
+                    "name the secret in the bootstrap's `secrets`, with its hosts, and write `secret:NAME`";
+                self.findings.error(&reference.place, "a bundle cannot reach for a secret by itself", hint);
+                None
+            }
+            in_place => Some((in_place, &reference.place)),
+        }
+    }
+
+    fn named(&self, name: &str, place: &Place, url: Option<&UpstreamUrl>) -> Option<(&Reference, &Place)> {
         let Some(secret) = self.secrets.iter().find(|secret| secret.name.value == name) else {
             let known: Vec<&str> = self.secrets.iter().map(|secret| secret.name.value.as_str()).collect();
             let hint = match known.is_empty() {
@@ -109,64 +132,20 @@ impl<'a> Keyring<'a> {
             self.findings.error(place, problem, hint);
             return None;
         }
-        let from = secret.from.as_ref()?;
-        self.read(&from.value, &from.place)
+        secret.from.as_ref().map(|from| (&from.value, &from.place))
     }
 
-    fn read(&self, reference: &Reference, place: &Place) -> Option<Secret> {
-        let value = match reference {
-            Reference::Variable(name) => self.variable(name, place),
-            Reference::File(path) => self.file(&self.folder.join(path), place),
-            // A named secret never reads from another one: the document's reader refuses it.
-            Reference::Named(_) => None,
-            Reference::Vault => {
-                self.refuse_vault(place);
-                None
-            }
-        }?;
-        match Secret::new(value) {
-            Ok(secret) => {
-                self.digests.borrow_mut().push((reference.to_string(), secret.digest()));
-                Some(secret)
-            }
-            Err(problem) => {
-                let hint = "it goes into a header: one line of printable ASCII";
-                self.findings.error(place, format!("the secret in `{reference}` {problem}"), hint);
-                None
-            }
+    /// A named secret never reads from another one: the document's reader refuses it.
+    fn value(&self, reference: &Reference, place: &Place) -> Option<String> {
+        if *reference == Reference::Vault {
+            self.refuse_vault(place);
         }
+        self.files.secret(reference, place)
     }
 
     fn refuse_vault(&self, place: &Place) {
         let hint = "use `env:NAME` or `file:/path`, which a vault's agent can write";
         self.findings.error(place, "this build cannot read from `vault:`", hint);
-    }
-
-    fn variable(&self, name: &str, place: &Place) -> Option<String> {
-        let value = self.reads.variable(name);
-        if value.is_none() {
-            let problem = format!("the environment variable `{name}` is not set");
-            self.findings.error(place, problem, format!("set it: `export {name}=…`"));
-        }
-        value
-    }
-
-    fn file(&self, path: &Path, place: &Place) -> Option<String> {
-        match self.reads.file(path) {
-            Ok(text) => {
-                if self.reads.world_readable(path) {
-                    let problem = format!("every user of this machine can read `{}`", path.display());
-                    self.findings.warn(place, problem, format!("chmod 600 {}", path.display()));
-                }
-                let line = text.strip_suffix('\n').unwrap_or(&text);
-                Some(line.strip_suffix('\r').unwrap_or(line).to_owned())
-            }
-            Err(error) => {
-                let problem = format!("`{}` cannot be read: {error}", path.display());
-                self.findings.error(place, problem, "check the path, and that this user may read it");
-                None
-            }
-        }
     }
 }
 

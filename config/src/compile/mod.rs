@@ -4,11 +4,14 @@
 //! caller discards the result if there are errors.
 
 mod bootstrap;
+mod files;
 mod keyring;
 mod servers;
+mod tls;
 mod upstreams;
 
 pub(crate) use bootstrap::compile_bootstrap;
+pub(crate) use files::Files;
 pub(crate) use keyring::Keyring;
 
 use std::sync::Arc;
@@ -31,12 +34,13 @@ pub(crate) struct Confinement<'a> {
 pub(crate) fn compile_snapshot(
     rules: &RulesDocument,
     confinement: Confinement<'_>,
+    files: &Files<'_>,
     keyring: &Keyring<'_>,
-    findings: &Findings,
 ) -> Snapshot {
+    let findings = files.findings();
     refuse_unenforced(rules.unenforced(), findings);
     warn_without_policy(rules, findings);
-    let upstreams = upstreams::compile(&rules.upstreams, confinement, keyring, findings);
+    let upstreams = upstreams::compile(&rules.upstreams, confinement, files, keyring);
     let servers = servers::compile(&rules.servers, &rules.upstreams, &upstreams, findings);
     let label = rules.revision.as_ref().map(|label| label.value.clone());
     Snapshot {

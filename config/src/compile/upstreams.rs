@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::{Confinement, Keyring};
+use super::{Confinement, Files, Keyring, tls};
 use crate::address::{AddressClass, AddressGrant};
 use crate::diagnostic::{Findings, Located, Place};
 use crate::document::{
@@ -16,29 +16,34 @@ use crate::upstream::{Credentials, HeaderRules, Host, Scheme, Upstream, Upstream
 pub(super) fn compile(
     documents: &[UpstreamDocument],
     confinement: Confinement<'_>,
+    files: &Files<'_>,
     keyring: &Keyring<'_>,
-    findings: &Findings,
 ) -> Vec<Arc<Upstream>> {
-    let compile = |document| upstream(document, confinement, keyring, findings).map(Arc::new);
+    let compile = |document| upstream(document, confinement, files, keyring).map(Arc::new);
     documents.iter().filter_map(compile).collect()
 }
 
 fn upstream(
     document: &UpstreamDocument,
     confinement: Confinement<'_>,
+    files: &Files<'_>,
     keyring: &Keyring<'_>,
-    findings: &Findings,
 ) -> Option<Upstream> {
+    let findings = files.findings();
     let url = document.url.as_ref();
     let target = url.map(|url| &url.value);
     let credentials = credentials(&document.credentials, target, keyring, findings);
     let headers = header_rules(&document.headers, target, keyring);
+    let http = http_version(document, findings);
+    let tls = tls::upstream(document.tls.as_ref(), url?, http, files, keyring);
     let Located { value: url, place } = url?.clone();
     check_url(&url, &place, findings);
     let addresses = grant(document, &url, confinement, findings);
     let name: Arc<str> = document.name.value.as_str().into();
     let connect = document.timeouts.connect;
-    let key = UpstreamKey::of(&(&name, &url, document.pool, connect, addresses), &credentials);
+    let handshake = tls.as_ref().map(|tls| (tls.identity, &tls.server_name));
+    let key =
+        UpstreamKey::of(&(&name, &url, document.pool, connect, addresses, http, handshake), &credentials);
     Some(Upstream {
         name,
         key,
@@ -50,8 +55,8 @@ fn upstream(
         credentials,
         host: document.host,
         addresses,
-        tls: None,
-        http: HttpVersion::One,
+        tls,
+        http,
     })
 }
 
@@ -105,11 +110,17 @@ fn header_rules(document: &HeadersDocument, url: Option<&UpstreamUrl>, keyring: 
     HeaderRules { set, remove: document.remove.clone() }
 }
 
-fn check_url(url: &UpstreamUrl, place: &Place, findings: &Findings) {
-    if url.scheme == Scheme::Https {
-        let hint = "use `http://` to a TLS proxy on this machine, or run a build that has it";
-        findings.error(place, "this build cannot speak TLS to an upstream (`https`)", hint);
+fn http_version(document: &UpstreamDocument, findings: &Findings) -> HttpVersion {
+    let Some(http) = &document.http else { return HttpVersion::default() };
+    let plain = document.url.as_ref().is_some_and(|url| url.value.scheme == Scheme::Http);
+    if plain && http.value == HttpVersion::Auto {
+        let hint = "write 1, or 2 where the server is known to speak it, or `https://` in the URL";
+        findings.error(&http.place, "the version is agreed on in a TLS handshake, and there is none", hint);
     }
+    http.value
+}
+
+fn check_url(url: &UpstreamUrl, place: &Place, findings: &Findings) {
     if let Host::Ip(address) = url.host
         && AddressClass::of(address) == AddressClass::Forbidden
     {

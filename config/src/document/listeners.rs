@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Unenforced, unenforced};
+use super::tls::{self, ListenerTlsDocument};
 use crate::bootstrap::ConnectionLimits;
 use crate::diagnostic::{Located, Place};
 use crate::hosts::{HostPattern, OriginPattern, OriginRule};
@@ -29,8 +29,12 @@ pub struct ListenerDocument {
     pub limits: ConnectionLimits,
     /// `anonymous: allow`.
     pub anonymous: bool,
-    /// `tls` and `proxy_protocol`, if they are written.
-    pub unenforced: Vec<Unenforced>,
+    /// `tls`.
+    pub tls: Option<ListenerTlsDocument>,
+    /// `http2`; `None` leaves it to `tls`.
+    pub http2: Option<bool>,
+    /// `proxy_protocol`, true for `v2`.
+    pub proxy_protocol: Located<bool>,
     /// Where the listener is written.
     pub place: Place,
 }
@@ -76,16 +80,19 @@ pub(super) fn anonymous(section: &mut Section<'_>) -> bool {
 }
 
 fn short_listener(bind: Located<SocketAddr>) -> ListenerDocument {
+    let place = bind.place.clone();
     ListenerDocument {
         name: None,
-        place: bind.place.clone(),
         bind,
         hosts: None,
         origins: None,
         trusted_proxies: vec![],
         limits: ConnectionLimits::default(),
         anonymous: false,
-        unenforced: vec![],
+        tls: None,
+        http2: None,
+        proxy_protocol: Located { value: false, place: place.clone() },
+        place,
     }
 }
 
@@ -95,6 +102,7 @@ fn listener(value: &Value<'_>) -> Option<ListenerDocument> {
     }
     value.section(|section| {
         let bind = section.required("bind", "write `bind: 127.0.0.1:8080`").and_then(|bind| address(&bind));
+        let short = bind.map(short_listener);
         let long = ListenerDocument {
             name: section.value("name").and_then(|name| label(&name)),
             hosts: section.value("hosts").and_then(|value| hosts(&value)),
@@ -105,8 +113,10 @@ fn listener(value: &Value<'_>) -> Option<ListenerDocument> {
                 .unwrap_or_default(),
             limits: section.value("limits").and_then(|value| limits(&value)).unwrap_or_default(),
             anonymous: anonymous(section),
-            unenforced: unenforced(section, &["tls", "proxy_protocol"]),
-            ..short_listener(bind?)
+            tls: section.value("tls").and_then(|value| tls::listener(&value)),
+            http2: section.value("http2").and_then(|value| value.flag()),
+            proxy_protocol: proxy_protocol(section),
+            ..short?
         };
         Some(ListenerDocument { place: section.place().clone(), ..long })
     })?
@@ -118,6 +128,14 @@ pub(super) fn label(value: &Value<'_>) -> Option<Located<String>> {
         true => Ok(text.to_owned()),
         false => Err("no name that can stand in a metric label"),
     })
+}
+
+/// `proxy_protocol`, true for `v2`.
+fn proxy_protocol(section: &mut Section<'_>) -> Located<bool> {
+    let value = section.value("proxy_protocol");
+    let place = value.as_ref().map_or_else(|| section.place().clone(), Value::place);
+    let words = [("v2", true), ("off", false)];
+    Located { value: value.and_then(|value| value.one_of(&words)).unwrap_or_default(), place }
 }
 
 fn hosts(value: &Value<'_>) -> Option<HostsDocument> {
@@ -254,9 +272,14 @@ mod tests {
                 "listeners: [{bind: '127.0.0.1:1', name: 'a b'}]",
                 "listeners[0].name: `a b`: no name that can stand in a metric label",
             ),
+            ("listeners: [{bind: '127.0.0.1:1', tls: {}}]", "listeners[0].tls: `certificates` is missing"),
             (
-                "listeners: [{bind: '127.0.0.1:1', tls: {}}]",
-                "listeners[0].tls: this build cannot enforce `tls`",
+                "listeners: [{bind: '127.0.0.1:1', http2: 2}]",
+                "listeners[0].http2: a number where `true` or `false` should be",
+            ),
+            (
+                "listeners: [{bind: '127.0.0.1:1', proxy_protocol: v1}]",
+                "listeners[0].proxy_protocol: `v1` is not known here",
             ),
             (
                 "listen: 127.0.0.1:1\nlisteners: ['127.0.0.1:2']",

@@ -9,6 +9,7 @@ mod process;
 mod rules;
 mod secrets;
 mod servers;
+mod tls;
 mod upstreams;
 
 pub use listeners::{HostsDocument, ListenerDocument};
@@ -16,6 +17,7 @@ pub use process::{BundleSource, CeilingDocument, ProcessDocument};
 pub use rules::RulesDocument;
 pub use secrets::SecretDocument;
 pub use servers::{NamePolicy, ServerDocument};
+pub use tls::{CertificateDocument, ClientCertificatesDocument, ListenerTlsDocument, UpstreamTlsDocument};
 pub use upstreams::{CredentialsDocument, HeaderSource, HeadersDocument, UpstreamDocument};
 
 use std::path::Path;

@@ -117,8 +117,7 @@ impl ProcessDocument {
             BundleSource::Folder(_) => None,
             BundleSource::Pull(pull) => Some(pull),
         });
-        let listeners = self.listeners.iter().flatten().flat_map(|listener| &listener.unenforced);
-        [&self.agent, &self.peers, &self.traces].into_iter().flatten().chain(pull).chain(listeners)
+        [&self.agent, &self.peers, &self.traces].into_iter().flatten().chain(pull)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::secrets::reference;
+use super::tls::{self, UpstreamTlsDocument};
 use super::{Unenforced, unenforced};
 use crate::address::AddressGrant;
 use crate::diagnostic::{Located, Place};
@@ -12,6 +13,7 @@ use crate::headers;
 use crate::limits::{LABEL, POSITIVE_DURATION, is_label};
 use crate::reader::{Section, Value};
 use crate::secret::Reference;
+use crate::tls::HttpVersion;
 use crate::upstream::{EraMode, HostPolicy, Pool, Timeouts, UpstreamUrl};
 
 /// One upstream.
@@ -35,6 +37,10 @@ pub struct UpstreamDocument {
     pub host: HostPolicy,
     /// `addresses`.
     pub addresses: AddressGrant,
+    /// `tls`.
+    pub tls: Option<UpstreamTlsDocument>,
+    /// `http`; `None` for HTTP/1.1.
+    pub http: Option<Located<HttpVersion>>,
     /// What is written and not enforced.
     pub unenforced: Vec<Unenforced>,
 }
@@ -115,6 +121,8 @@ fn upstream(name: Located<String>, value: &Value<'_>, section: &Section<'_>) -> 
         credentials: CredentialsDocument::default(),
         host: HostPolicy::default(),
         addresses: AddressGrant::default(),
+        tls: None,
+        http: None,
         unenforced: vec![],
     };
     if value.as_text().is_some() {
@@ -129,6 +137,8 @@ fn upstream(name: Located<String>, value: &Value<'_>, section: &Section<'_>) -> 
         credentials: section.value("credentials").and_then(|value| credentials(&value)).unwrap_or_default(),
         host: section.value("host").and_then(|value| value.one_of(&HOSTS)).unwrap_or_default(),
         addresses: section.value("addresses").map(|value| addresses(&value)).unwrap_or_default(),
+        tls: section.value("tls").and_then(|value| tls::upstream(&value)),
+        http: tls::http_version(section),
         unenforced: unenforced(section, &NOT_BUILT),
         ..blank.clone()
     };
@@ -141,8 +151,8 @@ const ERAS: [(&str, EraMode); 3] =
 const HOSTS: [(&str, HostPolicy); 2] =
     [("upstream", HostPolicy::Upstream), ("preserve", HostPolicy::Preserve)];
 
-const NOT_BUILT: [&str; 8] =
-    ["by_tenant", "labels", "health", "tls", "sessions", "stateless_ok", "trust_cache_scope", "replicas"];
+const NOT_BUILT: [&str; 7] =
+    ["by_tenant", "labels", "health", "sessions", "stateless_ok", "trust_cache_scope", "replicas"];
 
 fn url(value: &Value<'_>) -> Option<Located<UpstreamUrl>> {
     let text = value.text()?;

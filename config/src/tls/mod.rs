@@ -4,6 +4,18 @@
 //! Cryptography is always ring's, named explicitly: nothing here depends on the default that a
 //! process may have installed.
 
+mod build;
+#[cfg(test)]
+mod handshakes;
+mod pem;
+mod pins;
+mod sni;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub(crate) use build::{ClientParts, ServerParts, Trust, authorities, certified, system_authorities};
+pub(crate) use pem::{Certificates, Problem, certificates, private_key, revocation_lists};
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +23,8 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
+
+use crate::secret::Reference;
 
 /// How a listener speaks TLS. It swaps live: a rotated certificate is a reload like any other.
 ///
@@ -24,6 +38,8 @@ pub struct ListenerTls {
     pub handshake_timeout: Duration,
     /// Handshakes under way at once on this listener. Default 1000.
     pub max_handshakes: usize,
+    /// The certificates, in the order of the document.
+    pub certificates: Vec<CertificateFacts>,
     /// What the document says, for people.
     pub settings: Arc<ListenerTlsSettings>,
     /// Digest of all that `config` was made from.
@@ -47,11 +63,20 @@ impl fmt::Debug for ListenerTls {
     }
 }
 
+/// What a certificate says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// DNS names it is valid for, in lower case; `*.` stands for one label.
+    pub names: Vec<String>,
+    /// End of its validity, time since the Unix epoch.
+    pub not_after: Duration,
+}
+
 /// What a document says about a listener's TLS, paths as they are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTlsSettings {
-    /// Certificate and key files; the first is the default.
-    pub certificates: Vec<(PathBuf, PathBuf)>,
+    /// Certificate files with where their keys are; the first is the default.
+    pub certificates: Vec<(PathBuf, Reference)>,
     /// Oldest protocol version. Default 1.2.
     pub min: TlsVersion,
     /// What a client gets that names no host of ours.
@@ -89,6 +114,16 @@ pub enum TlsVersion {
     V1_2,
     /// RFC 8446.
     V1_3,
+}
+
+impl TlsVersion {
+    /// The version as written in a document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TlsVersion::V1_2 => "1.2",
+            TlsVersion::V1_3 => "1.3",
+        }
+    }
 }
 
 /// What a client gets that names (SNI, RFC 6066 §3) no host of ours, or none at all.
@@ -136,8 +171,8 @@ pub struct UpstreamTlsSettings {
     pub ca: Option<PathBuf>,
     /// Files with revocation lists.
     pub crls: Vec<PathBuf>,
-    /// File with the certificate that the gateway shows.
-    pub certificate: Option<PathBuf>,
+    /// File with the certificate that the gateway shows, and where its key is.
+    pub certificate: Option<(PathBuf, Reference)>,
     /// `sha256/…` of the public keys that the server may have; empty for any.
     pub pins: Vec<Pin>,
     /// Oldest protocol version. Default 1.2.
