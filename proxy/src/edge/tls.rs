@@ -21,7 +21,7 @@ const WRITE_WITHIN: Duration = Duration::from_millis(500);
 
 /// For a client that forgot the `s` of `https`.
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\
-Content-Length: 50\r\nPortunus-Outcome: malformed_http\r\n\r\nThis listener speaks TLS: use a URL with https://\n\n";
+Content-Length: 50\r\nPortunus-Outcome: malformed_http\r\n\r\nThis listener speaks TLS: use a URL with https://\n";
 
 /// How one listener speaks TLS now.
 pub struct LiveTls {
