@@ -101,6 +101,7 @@ impl Gateway {
         carry.activate(&mut snapshot);
         let pools = estate.reconcile(&snapshot);
         metrics.resolve(&snapshot);
+        metrics.certificates(&loaded.bootstrap);
         let serial = snapshot.serial;
         let active = Active::new(snapshot, pools, Arc::clone(&metrics));
         let gateway = Gateway {
@@ -147,6 +148,7 @@ impl Gateway {
                 live.replace(tls);
             }
         }
+        self.metrics.certificates(&loaded.bootstrap);
         let mut snapshot = loaded.snapshot;
         self.carry.lock().unwrap_or_else(PoisonError::into_inner).activate(&mut snapshot);
         let serial = snapshot.serial;

@@ -167,7 +167,7 @@ impl Edge {
             Ok(client) => client,
             Err(error) => {
                 tracing::debug!(listener = door.listener.name, %peer, %error, "connection refused");
-                return self.gateway.metrics.connection_refused();
+                return self.gateway.metrics.proxy_headers_refused.inc();
             }
         };
         let (stream, http_2) = match &door.tls {

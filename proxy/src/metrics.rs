@@ -4,7 +4,7 @@
 //! name becomes a label only after its server answered a call of it well, and only the first
 //! [`MAX_TOOL_LABELS`] of a server do: names that callers make up are counted under `other`.
 
-use portunus_config::{Snapshot, VirtualServer};
+use portunus_config::{Bootstrap, Snapshot, VirtualServer};
 use portunus_filters::Reason;
 use prometheus::core::Collector;
 use prometheus::{
@@ -118,8 +118,11 @@ pub struct Metrics {
     active: IntGaugeVec,
     pending: IntGaugeVec,
     connections_refused: IntCounter,
+    /// Connections that did not begin with the PROXY protocol header that their listener asks for.
+    pub proxy_headers_refused: IntCounter,
     /// TLS handshakes of clients, by listener and how they ended.
     pub handshakes: IntCounterVec,
+    certificates: IntGaugeVec,
     /// Connections that clients hold.
     pub connections: IntGauge,
     /// Streams without an end of their own: GET and `subscriptions/listen`.
@@ -209,10 +212,19 @@ impl Metrics {
             active: gauges("mcp_active_connections", "Connections to upstreams at work", &["server_name"])?,
             pending: gauges("mcp_pending_requests", "Calls that wait for an answer", &["server_name"])?,
             connections_refused: counter("portunus_connections_refused_total", "Connections above the cap")?,
+            proxy_headers_refused: counter(
+                "portunus_proxy_headers_refused_total",
+                "Connections without a PROXY protocol header that is trusted",
+            )?,
             handshakes: counters(
                 "portunus_tls_handshakes_total",
                 "TLS handshakes of clients by how they ended",
                 &["listener", "result"],
+            )?,
+            certificates: gauges(
+                "portunus_certificate_not_after_timestamp_seconds",
+                "Unix time at which a listener's certificate expires",
+                &["listener", "certificate"],
             )?,
             connections: gauge("portunus_client_connections", "Connections that clients hold")?,
             streams: gauge("portunus_streams", "Open GET and subscriptions/listen streams")?,
@@ -296,6 +308,18 @@ impl Metrics {
         }
         if let Some(server) = server {
             self.errors.with_label_values(&[server, reason.as_str()]).inc();
+        }
+    }
+
+    /// Shows when the certificates in force expire.
+    pub fn certificates(&self, bootstrap: &Bootstrap) {
+        self.certificates.reset();
+        for listener in &bootstrap.listeners {
+            for certificate in listener.tls.iter().flat_map(|tls| &tls.certificates) {
+                let name = certificate.names.first().map_or("", String::as_str);
+                let expiry = i64::try_from(certificate.not_after.as_secs()).unwrap_or(i64::MAX);
+                self.certificates.with_label_values(&[listener.name.as_str(), name]).set(expiry);
+            }
         }
     }
 
