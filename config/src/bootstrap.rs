@@ -266,7 +266,7 @@ mod tests {
             );
             loaded(&files(&[("gateway.yaml", &text), ("c", &pair.chain), ("k", &pair.key)])).bootstrap
         };
-        let plain = bootstrap("");
+        let [plain, h2c] = ["", "http2: true"].map(bootstrap);
         let tls = bootstrap("tls: {certificates: {certificate: c, key: k}}");
         let strict = bootstrap(
             "tls: {certificates: {certificate: c, key: k}, min: 1.3, unknown_sni: refuse, \
@@ -275,9 +275,9 @@ mod tests {
         let table = [
             ("the same", &tls, bootstrap("tls: {certificates: {certificate: c, key: k}}"), false),
             ("inside", &tls, strict.clone(), false),
-            ("TLS comes", &plain, tls.clone(), true),
-            ("TLS goes", &tls, plain.clone(), true),
-            ("h2c", &plain, bootstrap("http2: true"), true),
+            ("TLS comes", &h2c, tls.clone(), true),
+            ("TLS goes", &tls, h2c.clone(), true),
+            ("h2c", &plain, h2c.clone(), true),
             ("another limit", &plain, bootstrap("limits: {max_streams: 7}"), true),
         ];
         for (name, old, new, restart) in table {

@@ -18,9 +18,11 @@ mod headers;
 mod hosts;
 mod limits;
 mod load;
+mod print;
 mod reader;
 mod redact;
 mod routes;
+mod schema;
 mod secret;
 mod snapshot;
 #[cfg(test)]
@@ -39,8 +41,10 @@ pub use diagnostic::{Diagnostic, Located, Location, Place, Report, Severity};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use hosts::{HostPattern, OriginRule};
 pub use load::{Attempt, Fingerprint, Loaded, load, load_text};
-pub use redact::redacted;
+pub use print::as_yaml;
+pub use redact::{effective, redacted};
 pub use routes::{NormalPath, PathProblem, Resolution, Routes};
+pub use schema::{schema, schema_text};
 pub use secret::{Reference, Secret};
 pub use snapshot::{HttpStatus, Revision, ServerId, Snapshot, VirtualServer};
 pub use tls::{

@@ -174,7 +174,7 @@ impl<'a> Loader<'a> {
         match rules {
             Some((rules, bundle)) => Some(self.compile_both(process, &rules, file, Some(&bundle))),
             None => {
-                compile_bootstrap(process, None, &self.files(file, false));
+                compile_bootstrap(process, None, &self.files(file, None));
                 None
             }
         }
@@ -201,9 +201,9 @@ impl<'a> Loader<'a> {
         file: &Path,
         bundle: Option<&Path>,
     ) -> (Bootstrap, Snapshot) {
-        let process_files = self.files(file, false);
+        let process_files = self.files(file, None);
         let bootstrap = compile_bootstrap(process, Some(rules), &process_files);
-        let rules_files = self.files(bundle.unwrap_or(file), bundle.is_some());
+        let rules_files = self.files(file, bundle);
         let keyring = Keyring::new(&process.secrets, bundle.is_some(), &process_files);
         let confinement = Confinement { ceiling: process.egress_ceiling.as_ref(), bundle: bundle.is_some() };
         let mut snapshot = compile_snapshot(rules, confinement, &rules_files, &keyring);
@@ -214,7 +214,7 @@ impl<'a> Loader<'a> {
         (bootstrap, snapshot)
     }
 
-    fn files(&self, document: &Path, bundle: bool) -> Files<'_> {
+    fn files(&self, document: &Path, bundle: Option<&Path>) -> Files<'_> {
         Files::beside(document, bundle, &self.reads, &self.findings)
     }
 }

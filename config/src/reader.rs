@@ -274,6 +274,8 @@ impl<'a> Section<'a> {
 
     /// A section with its place among the keys that no code of this build enforces.
     pub(crate) fn unenforced(&mut self, key: &'static str) -> Option<Unenforced> {
+        #[cfg(test)]
+        crate::testing::record_unenforced(&self.path, key);
         self.value(key)?;
         Some(Unenforced { section: key.to_owned(), place: self.key_place(key)? })
     }
@@ -293,6 +295,8 @@ impl<'a> Section<'a> {
     }
 
     fn report_unknown_keys(&self) {
+        #[cfg(test)]
+        crate::testing::record_section(&self.path, &self.known);
         for entry in self.entries.iter().filter(|entry| !self.known.contains(&entry.key.as_str())) {
             let place = self.source.place(join(&self.path, &entry.key), entry.line, entry.column);
             let hint = suggestion(&entry.key, &self.known, "known keys:");

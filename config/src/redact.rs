@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::bootstrap::{AccessLog, Bootstrap, Listener, LogFormat};
@@ -11,14 +11,19 @@ use crate::secret::Reference;
 use crate::snapshot::{HttpStatus, Snapshot, VirtualServer};
 use crate::tls::{ClientCertificateMode, HttpVersion, ListenerTls, UnknownSni, UpstreamTls};
 use crate::units::show_duration;
-use crate::upstream::{Credentials, HostPolicy, Upstream};
+use crate::upstream::{Credentials, HeaderRules, HostPolicy, Upstream};
 
-/// The effective configuration as JSON, in the document's own words.
-pub fn redacted(bootstrap: &Bootstrap, snapshot: &Snapshot) -> Value {
+/// The effective configuration as one document, `revision` without its digest.
+///
+/// Names are resolved and defaults filled in: rules of a bundle stand beside the process that loads
+/// it, and a named secret is replaced by where it is read from. Read again in the folder of the
+/// document it came from, it gives the same configuration, unless a secret was written in the
+/// document or in a URL: that is `[secret]` here.
+pub fn effective(bootstrap: &Bootstrap, snapshot: &Snapshot) -> Value {
     let upstreams = snapshot.upstreams.iter();
-    json!({
-        "revision": snapshot.revision.to_string(),
-        "serial": snapshot.serial,
+    without_nulls(json!({
+        "version": 1,
+        "revision": snapshot.revision.label,
         "listeners": bootstrap.listeners.iter().map(listener).collect::<Vec<_>>(),
         "telemetry": bootstrap.telemetry.map(|address| address.to_string()),
         "admin": bootstrap.admin.map(|address| address.to_string()),
@@ -37,14 +42,44 @@ pub fn redacted(bootstrap: &Bootstrap, snapshot: &Snapshot) -> Value {
         },
         "upstreams": Value::Object(upstreams.map(|one| (one.name.to_string(), upstream(one))).collect()),
         "servers": snapshot.routes.iter().map(|server| virtual_server(server)).collect::<Vec<_>>(),
-    })
+    }))
+}
+
+/// The effective configuration of a running process: with its revision, its serial, and the ids that
+/// records name.
+pub fn redacted(bootstrap: &Bootstrap, snapshot: &Snapshot) -> Value {
+    let mut shown = effective(bootstrap, snapshot);
+    shown["revision"] = json!(snapshot.revision.to_string());
+    shown["serial"] = json!(snapshot.serial);
+    for upstream in &snapshot.upstreams {
+        shown["upstreams"][&*upstream.name]["key"] = json!(upstream.key.to_string());
+    }
+    for (index, server) in snapshot.routes.iter().enumerate() {
+        shown["servers"][index]["id"] = json!(server.id.to_string());
+    }
+    shown
+}
+
+/// A key that has no value is not written.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(keys) => {
+            let written = keys.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(written.map(|(key, value)| (key, without_nulls(value))).collect())
+        }
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        value => value,
+    }
 }
 
 fn listener(listener: &Listener) -> Value {
     let limits = &listener.limits;
+    // A listener beyond loopback was accepted only because it was allowed to be anonymous.
+    let loopback = listener.bind.ip().to_canonical().is_loopback();
     json!({
         "name": listener.name,
         "bind": listener.bind.to_string(),
+        "anonymous": if loopback { "loopback" } else { "allow" },
         "hosts": match &listener.hosts {
             None => json!("any"),
             Some(hosts) => json!(texts(hosts)),
@@ -70,10 +105,10 @@ fn listener(listener: &Listener) -> Value {
 
 fn upstream(upstream: &Upstream) -> Value {
     let (timeouts, pool) = (&upstream.timeouts, &upstream.pool);
-    let set = upstream.headers.set.iter();
+    let rules = &upstream.headers;
+    let set = rules.set.iter().map(|(name, value)| (name, header_value(name, value, rules)));
     json!({
         "url": upstream.url.redacted(),
-        "key": upstream.key.to_string(),
         "era": upstream.era.as_str(),
         "timeouts": {
             "connect": duration(timeouts.connect),
@@ -88,14 +123,17 @@ fn upstream(upstream: &Upstream) -> Value {
             "max_streams": pool.max_streams,
         },
         "headers": {
-            "set": Value::Object(set.map(|(name, value)| (name.to_string(), header_value(value))).collect()),
+            "set": Value::Object(set.map(|(name, value)| (name.to_string(), value)).collect()),
             "remove": texts(&upstream.headers.remove),
         },
         "credentials": match &upstream.credentials {
             Credentials::None => json!("none"),
             Credentials::Passthrough => json!("passthrough"),
+            Credentials::Header { value, .. } if value.is_bearer() => {
+                json!({ "bearer": value.source().to_string() })
+            }
             Credentials::Header { name, value } => {
-                json!({ "header": { "name": name.to_string(), "value": value.to_string() } })
+                json!({ "header": { "name": name.to_string(), "value": value.source().to_string() } })
             }
         },
         "host": match upstream.host {
@@ -145,7 +183,7 @@ fn upstream_tls(tls: &UpstreamTls) -> Value {
         "crls": paths(&settings.crls),
         "certificate": own.map(|(certificate, _)| certificate.display().to_string()),
         "key": own.map(|(_, key)| key.to_string()),
-        "pins": texts(&settings.pins),
+        "pins": unless_empty(texts(&settings.pins)),
         "server_name": tls.server_name.to_str(),
         "min": settings.min.as_str(),
     })
@@ -163,10 +201,9 @@ fn paths(paths: &[PathBuf]) -> Vec<String> {
 fn virtual_server(server: &VirtualServer) -> Value {
     let bounds = &server.bounds;
     json!({
-        "id": server.id.to_string(),
         "name": &*server.name,
         "path": server.path,
-        "hosts": texts(&server.hosts),
+        "hosts": unless_empty(texts(&server.hosts)),
         "upstreams": server.upstreams.iter().map(|upstream| upstream.name.to_string()).collect::<Vec<_>>(),
         "bounds": {
             "depth": bounds.depth,
@@ -182,11 +219,19 @@ fn virtual_server(server: &VirtualServer) -> Value {
     })
 }
 
-fn header_value(value: &HeaderValue) -> Value {
-    match value.to_str() {
-        Ok(text) if !value.is_sensitive() => json!(text),
-        _ => json!("[secret]"),
+/// A value is shown by where it was read from, and else only if it is none that could be a secret.
+fn header_value(name: &HeaderName, value: &HeaderValue, rules: &HeaderRules) -> Value {
+    let source = rules.sources.iter().find(|(of, _)| of == name).map(|(_, source)| source.to_string());
+    match (source, value.to_str()) {
+        (Some(source), _) => json!(source),
+        (None, Ok(text)) if !value.is_sensitive() => json!(text),
+        (None, _) => json!("[secret]"),
     }
+}
+
+/// An empty list of these would be refused: it reads as if it allowed nothing.
+fn unless_empty(items: Vec<String>) -> Option<Vec<String>> {
+    (!items.is_empty()).then_some(items)
 }
 
 fn duration(duration: Duration) -> String {
@@ -229,10 +274,10 @@ mod tests {
         assert_eq!(at("/drain/deadline"), "30s");
         assert_eq!(at("/upstreams/a/url"), "http://h/mcp?[secret]");
         assert_eq!(at("/upstreams/a/headers/set/x-a"), "plain");
-        assert_eq!(at("/upstreams/a/headers/set/x-b"), "[secret]");
+        assert_eq!(at("/upstreams/a/headers/set/x-b"), "env:T");
         assert_eq!(at("/upstreams/a/headers/set/x-api-key"), "[secret]");
-        assert_eq!(at("/upstreams/a/credentials/header/name"), "authorization");
-        assert_eq!(at("/upstreams/a/credentials/header/value"), "[secret]");
+        assert_eq!(at("/upstreams/a/credentials/bearer"), "env:T");
+        assert_eq!(at("/upstreams/b/credentials/header/value"), "env:T");
         assert_eq!(at("/upstreams/a/timeouts/total"), "10m");
         assert_eq!(at("/servers/1/bounds/depth"), 10);
         assert!(at("/revision").as_str().unwrap().starts_with("v1 ("));

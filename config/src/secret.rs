@@ -7,7 +7,13 @@ use ring::digest::{SHA256, digest};
 
 /// The value of a credential; `Debug` and `Display` print `[secret]`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret {
+    value: String,
+    /// Where it was read from, for people.
+    source: Reference,
+    /// `Bearer ` stands before what was read.
+    bearer: bool,
+}
 
 impl Secret {
     /// Largest secret; more would not fit a request's header anywhere.
@@ -17,7 +23,7 @@ impl Secret {
     ///
     /// # Errors
     /// What is wrong with it, never the value.
-    pub(crate) fn new(value: String) -> Result<Secret, &'static str> {
+    pub(crate) fn new(value: String, source: Reference) -> Result<Secret, &'static str> {
         match value.as_bytes() {
             [] => Err("is empty"),
             long if long.len() > Secret::MAX_BYTES => Err("is longer than 16 KiB"),
@@ -26,13 +32,23 @@ impl Secret {
                 Err("has a character that a header field cannot hold")
             }
             [b' ', ..] | [.., b' '] => Err("begins or ends with a space"),
-            _ => Ok(Secret(value)),
+            _ => Ok(Secret { value, source, bearer: false }),
         }
     }
 
     /// The value, for the one place that writes it into a request.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.value
+    }
+
+    /// Where the value was read from, which is no secret.
+    pub fn source(&self) -> &Reference {
+        &self.source
+    }
+
+    /// Whether it was made a bearer token.
+    pub(crate) fn is_bearer(&self) -> bool {
+        self.bearer
     }
 
     /// The credential `Bearer <value>` (RFC 6750 §2.1).
@@ -40,15 +56,15 @@ impl Secret {
     /// # Errors
     /// If the value is no bearer token.
     pub(crate) fn into_bearer(self) -> Result<Secret, &'static str> {
-        match self.0.contains(' ') {
+        match self.value.contains(' ') {
             true => Err("has a space in it, so it is no bearer token"),
-            false => Ok(Secret(format!("Bearer {}", self.0))),
+            false => Ok(Secret { value: format!("Bearer {}", self.value), bearer: true, ..self }),
         }
     }
 
     /// Identity of the value, for revisions and pool keys.
     pub(crate) fn digest(&self) -> [u8; 32] {
-        sha256(self.0.as_bytes())
+        sha256(self.value.as_bytes())
     }
 }
 
@@ -118,9 +134,13 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
 mod tests {
     use super::*;
 
+    fn secret(value: &str) -> Result<Secret, &'static str> {
+        Secret::new(value.to_owned(), Reference::Variable("T".to_owned()))
+    }
+
     #[test]
     fn a_secret_prints_nothing_of_itself() {
-        let secret = Secret::new("hunter2".into()).unwrap();
+        let secret = secret("hunter2").unwrap();
         assert_eq!(
             format!("{secret} {secret:?} {:#?}", Some(&secret)),
             "[secret] [secret] Some(\n    [secret],\n)"
@@ -144,16 +164,16 @@ mod tests {
             ("trailing space", "a ", false),
         ];
         for (name, value, valid) in table {
-            assert_eq!(Secret::new(value.into()).is_ok(), valid, "{name}");
+            assert_eq!(secret(value).is_ok(), valid, "{name}");
         }
-        assert!(Secret::new("x".repeat(Secret::MAX_BYTES)).is_ok());
-        assert!(Secret::new("x".repeat(Secret::MAX_BYTES + 1)).is_err());
+        assert!(secret(&"x".repeat(Secret::MAX_BYTES)).is_ok());
+        assert!(secret(&"x".repeat(Secret::MAX_BYTES + 1)).is_err());
     }
 
     #[test]
     fn a_bearer_token_has_no_space() {
-        assert_eq!(Secret::new("abc".into()).and_then(Secret::into_bearer).unwrap().expose(), "Bearer abc");
-        assert!(Secret::new("Bearer abc".into()).and_then(Secret::into_bearer).is_err());
+        assert_eq!(secret("abc").and_then(Secret::into_bearer).unwrap().expose(), "Bearer abc");
+        assert!(secret("Bearer abc").and_then(Secret::into_bearer).is_err());
     }
 
     #[test]

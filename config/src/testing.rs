@@ -1,8 +1,15 @@
 //! Loads documents for the tests of this crate.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use serde_json::Value;
+
+use crate::diagnostic::Findings;
 use crate::environment::MapEnvironment;
+use crate::schema::tests::assert_valid;
+use crate::yaml::{self, Kind, Node};
 use crate::{Diagnostic, Loaded, Report, Severity, load_text};
 
 /// A document that is accepted, with an empty environment.
@@ -12,8 +19,10 @@ pub(crate) fn loaded(text: &str) -> Loaded {
 
 /// A document that is accepted, with these environment variables.
 pub(crate) fn loaded_with(text: &str, variables: &[(&str, &str)]) -> Loaded {
-    load_text(text, Path::new("gateway.yaml"), &environment(variables))
-        .unwrap_or_else(|report| panic!("{report}"))
+    let loaded = load_text(text, Path::new("gateway.yaml"), &environment(variables))
+        .unwrap_or_else(|report| panic!("{report}"));
+    assert_valid(text);
+    loaded
 }
 
 /// The errors of a document that is refused, as `path: problem`.
@@ -75,4 +84,53 @@ pub(crate) fn example_environment(folder: &Path) -> MapEnvironment {
         [("SEARCH_TOKEN", "t1"), ("CRM_KEY", "t2"), ("TEAM_TOKEN", "t3"), ("PARTNER_KEY", &partner.key)];
     env.variables.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
     env
+}
+
+/// Keys that the reader asked for, by the path of their section.
+pub(crate) type Sections = BTreeMap<String, BTreeSet<&'static str>>;
+
+thread_local! {
+    static SECTIONS: RefCell<Sections> = RefCell::default();
+    static UNENFORCED: RefCell<BTreeSet<(String, &'static str)>> = RefCell::default();
+}
+
+/// The sections that are read on this thread while `read` runs, without keys that are not enforced.
+pub(crate) fn recorded(read: impl FnOnce()) -> Sections {
+    SECTIONS.take();
+    UNENFORCED.take();
+    read();
+    let mut sections = SECTIONS.take();
+    for (path, key) in UNENFORCED.take() {
+        if let Some(keys) = sections.get_mut(&path) {
+            keys.remove(key);
+        }
+    }
+    sections
+}
+
+pub(crate) fn record_section(path: &str, known: &[&'static str]) {
+    SECTIONS.with_borrow_mut(|sections| sections.entry(path.to_owned()).or_default().extend(known));
+}
+
+pub(crate) fn record_unenforced(path: &str, key: &'static str) {
+    UNENFORCED.with_borrow_mut(|unenforced| unenforced.insert((path.to_owned(), key)));
+}
+
+/// A document as other tools see it.
+pub(crate) fn as_json(text: &str) -> Option<Value> {
+    yaml::parse(text, Path::new("gateway.yaml"), &Findings::default()).map(|node| json(&node))
+}
+
+fn json(node: &Node) -> Value {
+    match &node.kind {
+        Kind::Null => Value::Null,
+        Kind::Bool(flag) => (*flag).into(),
+        Kind::Integer(number) => (*number).into(),
+        Kind::Float(number) => (*number).into(),
+        Kind::Text(text) => text.as_str().into(),
+        Kind::List(items) => items.iter().map(json).collect(),
+        Kind::Map(entries) => {
+            Value::Object(entries.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect())
+        }
+    }
 }

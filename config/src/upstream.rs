@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::address::AddressGrant;
-use crate::secret::{Secret, sha256};
+use crate::secret::{Reference, Secret, sha256};
 use crate::tls::{HttpVersion, UpstreamTls};
 
 /// One MCP server behind the gateway.
@@ -276,6 +276,8 @@ pub struct HeaderRules {
     pub set: Vec<(HeaderName, HeaderValue)>,
     /// Not forwarded.
     pub remove: Vec<HeaderName>,
+    /// Where the values that come from secrets were read from, for people.
+    pub sources: Vec<(HeaderName, Reference)>,
 }
 
 /// What an upstream is shown as credentials. The client's own are stripped unless they pass through.

@@ -2,7 +2,8 @@
 
 use crate::run::{Process, run};
 use clap::{Parser, Subcommand};
-use portunus_config::{Attempt, ProcessEnvironment, Report, load};
+use portunus_config::{Attempt, ProcessEnvironment, Report, as_yaml, effective, load, schema_text};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -38,6 +39,16 @@ enum Order {
         /// File or folder.
         path: PathBuf,
     },
+    /// Print the effective configuration: every default filled in, every secret hidden.
+    Print {
+        /// File or folder.
+        path: PathBuf,
+        /// As YAML, which `check` accepts again, or as JSON.
+        #[arg(long, value_name = "yaml|json", default_value = "yaml", value_parser = ["yaml", "json"])]
+        format: String,
+    },
+    /// Print the JSON Schema of configurations, for editors.
+    Schema,
 }
 
 /// Runs what the command line asks for.
@@ -58,6 +69,8 @@ pub fn main() -> ExitCode {
             Err(problem) => fail(&problem),
         },
         Order::Check { path } => check(&path),
+        Order::Print { path, format } => print(&path, format == "json"),
+        Order::Schema => answer(&schema_text()),
     }
 }
 
@@ -90,6 +103,35 @@ fn check(path: &Path) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(report) => bad_configuration(path, &report),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "doubts stand beside the answer, not in it")]
+fn print(path: &Path, json: bool) -> ExitCode {
+    let loaded = match load(path, &ProcessEnvironment) {
+        Ok(loaded) => loaded,
+        Err(report) => return bad_configuration(path, &report),
+    };
+    for warning in &loaded.warnings {
+        eprintln!("{warning}");
+    }
+    let effective = effective(&loaded.bootstrap, &loaded.snapshot);
+    match json {
+        true => answer(&format!("{effective:#}\n")),
+        false => answer(&format!(
+            "# Revision {}. Relative paths begin in the folder of the file\n\
+             # that was printed; `[secret]` stands for a value that is written in it.\n{}",
+            loaded.snapshot.revision,
+            as_yaml(&effective)
+        )),
+    }
+}
+
+/// Writes the answer of a command. A reader that has seen enough is no failure.
+fn answer(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(&error.to_string()),
+        _ => ExitCode::SUCCESS,
     }
 }
 

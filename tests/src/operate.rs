@@ -2,6 +2,7 @@
 
 use crate::harness::{Client, Gateway, Upstream, binary, rpc};
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Command, Output};
 
 fn portunus(arguments: &[&str]) -> Output {
@@ -38,6 +39,39 @@ fn the_command_line_answers_and_explains() {
     assert_eq!(portunus(&["rnu"]).status.code(), Some(1));
     let missing = portunus(&["run", "--config", "/does/not/exist.yaml"]);
     assert_eq!(missing.status.code(), Some(78));
+}
+
+#[test]
+fn what_is_printed_is_accepted_again_and_holds_no_secret() {
+    let secret = file("printed-secret", "tops3cret\n");
+    let text = format!(
+        "version: 1\nupstreams:\n  up: {{ url: http://127.0.0.1:1/mcp, credentials: {{ bearer: \"file:{}\" }} }}\n\
+         servers:\n  /mcp: up\n",
+        secret.display()
+    );
+    let written = file("printed.yaml", &text);
+    let printed = portunus(&["print", written.to_str().unwrap()]);
+    let yaml = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.status.success() && yaml.contains("max_body_bytes: 4194304"), "{yaml}");
+    assert!(!yaml.contains("tops3cret"), "{yaml}");
+    let again = file("printed-again.yaml", &yaml);
+    assert!(portunus(&["check", again.to_str().unwrap()]).status.success(), "{yaml}");
+    let json = portunus(&["print", again.to_str().unwrap(), "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["servers"][0]["path"], "/mcp");
+    for path in [written, again, secret] {
+        std::fs::remove_file(&path).unwrap();
+    }
+    let refused = file("printed-refused.yaml", "version: 1\n");
+    assert_eq!(portunus(&["print", refused.to_str().unwrap()]).status.code(), Some(78));
+    std::fs::remove_file(&refused).unwrap();
+}
+
+#[test]
+fn the_schema_is_the_one_that_the_samples_name() {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/gateway.schema.json");
+    let printed = portunus(&["schema"]);
+    assert_eq!(String::from_utf8(printed.stdout).unwrap(), std::fs::read_to_string(sample).unwrap());
 }
 
 #[test]
@@ -119,7 +153,8 @@ async fn admin_reads_and_answers_no_stranger() {
     assert_eq!(status["servers"][0]["path"], "/mcp");
     let config = gateway.get(gateway.admin, "/config").await;
     let config = String::from_utf8(config.body).unwrap();
-    assert!(config.contains("[secret]") && !config.contains("tops3cret"), "{config}");
+    let source = format!("\"bearer\": \"file:{}\"", secret.display());
+    assert!(config.contains(&source) && !config.contains("tops3cret"), "{config}");
     gateway.post("/mcp", &[("x-request-id", "find-me".to_owned())], "{").await;
     let refusals = gateway.get(gateway.admin, "/refusals?id=find-me").await.json();
     assert_eq!(

@@ -23,6 +23,8 @@ const SYSTEM_TRUST: [&str; 4] = [
 pub(crate) struct Files<'a> {
     /// Where relative paths begin.
     folder: PathBuf,
+    /// The folder of the document that was named to us.
+    document: PathBuf,
     /// A bundle names files of its own folder only.
     bundle: bool,
     pub(super) reads: &'a Reads<'a>,
@@ -33,15 +35,29 @@ pub(crate) struct Files<'a> {
 }
 
 impl<'a> Files<'a> {
-    /// The files of the half that stands in `document`.
+    /// The files of a document, or of the bundle that it names.
     pub(crate) fn beside(
         document: &Path,
-        bundle: bool,
+        bundle: Option<&Path>,
         reads: &'a Reads<'a>,
         findings: &'a Findings,
     ) -> Files<'a> {
-        let folder = document.parent().unwrap_or(Path::new("")).to_owned();
-        Files { folder, bundle, reads, findings, digests: RefCell::default(), system_trust: OnceCell::new() }
+        let folder = |file: &Path| file.parent().unwrap_or(Path::new("")).to_owned();
+        Files {
+            folder: folder(bundle.unwrap_or(document)),
+            document: folder(document),
+            bundle: bundle.is_some(),
+            reads,
+            findings,
+            digests: RefCell::default(),
+            system_trust: OnceCell::new(),
+        }
+    }
+
+    /// A path as the document would have to write it.
+    pub(super) fn seen_from_document(&self, path: &Path) -> PathBuf {
+        let file = self.folder.join(path);
+        file.strip_prefix(&self.document).map(Path::to_owned).unwrap_or(file)
     }
 
     /// What `parse` makes of a file that is no secret; what is wrong with it is reported.

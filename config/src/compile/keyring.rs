@@ -34,7 +34,7 @@ impl<'a> Keyring<'a> {
     /// Without a URL it is read all the same, so that what is wrong with it is reported too.
     pub(crate) fn secret(&self, reference: &Located<Reference>, url: Option<&UpstreamUrl>) -> Option<Secret> {
         let (source, place) = self.source(reference, url)?;
-        match Secret::new(self.value(source, place)?) {
+        match Secret::new(self.value(source, place)?, source.clone()) {
             Ok(secret) => {
                 self.digests.borrow_mut().push(secret.digest());
                 Some(secret)
@@ -63,6 +63,13 @@ impl<'a> Keyring<'a> {
         };
         self.findings.error(place, format!("`{source}` {}", problem.problem), problem.hint);
         None
+    }
+
+    /// Where a reference leads: a named secret to its source.
+    pub(crate) fn followed(&self, reference: &Reference) -> Reference {
+        let Reference::Named(name) = reference else { return reference.clone() };
+        let named = self.secrets.iter().find(|secret| secret.name.value == *name);
+        named.and_then(|secret| secret.from.as_ref()).map_or(reference, |from| &from.value).clone()
     }
 
     /// Digest of every secret in use, in the order of their use.

@@ -51,7 +51,7 @@ pub(super) fn listener(
         handshake_timeout: document.handshake_timeout,
         max_handshakes: document.max_handshakes,
         certificates: facts,
-        settings: Arc::new(listener_settings(document)),
+        settings: Arc::new(listener_settings(document, files)),
         identity,
     })
 }
@@ -88,10 +88,11 @@ pub(super) fn upstream(
         http,
     };
     let identity = parts.identity();
+    let settings = document.map(|document| upstream_settings(document, files, keyring));
     Some(UpstreamTls {
         config: Arc::new(reported(parts.build(), place, findings)?),
         server_name: name?,
-        settings: Arc::new(document.map(upstream_settings).unwrap_or_default()),
+        settings: Arc::new(settings.unwrap_or_default()),
         identity,
     })
 }
@@ -204,36 +205,39 @@ fn reported<T>(built: Result<T, Problem>, place: &Place, findings: &Findings) ->
     built.map_err(|problem| findings.error(place, format!("it {}", problem.problem), problem.hint)).ok()
 }
 
-fn listener_settings(document: &ListenerTlsDocument) -> ListenerTlsSettings {
+fn listener_settings(document: &ListenerTlsDocument, files: &Files<'_>) -> ListenerTlsSettings {
     let clients = document.client_certificates.as_ref();
+    let pair = |pair: &CertificateDocument| (shown(&pair.certificate, files), pair.key.value.clone());
     ListenerTlsSettings {
-        certificates: document.certificates.iter().map(pair_settings).collect(),
+        certificates: document.certificates.iter().map(pair).collect(),
         min: document.min,
         unknown_sni: document.unknown_sni,
         client_certificates: clients.map(|clients| ClientCertificates {
-            trust: clients.trust.value.clone(),
-            crls: values(&clients.crls),
+            trust: shown(&clients.trust, files),
+            crls: clients.crls.iter().map(|path| shown(path, files)).collect(),
             mode: clients.mode,
         }),
     }
 }
 
-fn upstream_settings(document: &UpstreamTlsDocument) -> UpstreamTlsSettings {
+fn upstream_settings(
+    document: &UpstreamTlsDocument,
+    files: &Files<'_>,
+    keyring: &Keyring<'_>,
+) -> UpstreamTlsSettings {
+    let pair =
+        |pair: &CertificateDocument| (shown(&pair.certificate, files), keyring.followed(&pair.key.value));
     UpstreamTlsSettings {
-        ca: document.ca.as_ref().map(|ca| ca.value.clone()),
-        crls: values(&document.crls),
-        certificate: document.certificate.as_ref().map(pair_settings),
+        ca: document.ca.as_ref().map(|ca| shown(ca, files)),
+        crls: document.crls.iter().map(|path| shown(path, files)).collect(),
+        certificate: document.certificate.as_ref().map(pair),
         pins: document.pins.clone(),
         min: document.min,
     }
 }
 
-fn pair_settings(pair: &CertificateDocument) -> (PathBuf, Reference) {
-    (pair.certificate.value.clone(), pair.key.value.clone())
-}
-
-fn values(paths: &[Located<PathBuf>]) -> Vec<PathBuf> {
-    paths.iter().map(|path| path.value.clone()).collect()
+fn shown(path: &Located<PathBuf>, files: &Files<'_>) -> PathBuf {
+    files.seen_from_document(&path.value)
 }
 
 #[cfg(test)]

@@ -97,17 +97,20 @@ fn credentials(
 }
 
 fn header_rules(document: &HeadersDocument, url: Option<&UpstreamUrl>, keyring: &Keyring<'_>) -> HeaderRules {
-    let value = |source: &HeaderSource| match source {
-        HeaderSource::Literal(value) => Some(value.clone()),
-        HeaderSource::Reference(reference) => {
-            let secret = keyring.secret(reference, url)?;
-            let mut value = HeaderValue::from_str(secret.expose()).ok()?;
-            value.set_sensitive(true);
-            Some(value)
+    let mut rules = HeaderRules { remove: document.remove.clone(), ..HeaderRules::default() };
+    for (name, source) in &document.set {
+        match source {
+            HeaderSource::Literal(value) => rules.set.push((name.clone(), value.clone())),
+            HeaderSource::Reference(reference) => {
+                let Some(secret) = keyring.secret(reference, url) else { continue };
+                let Ok(mut value) = HeaderValue::from_str(secret.expose()) else { continue };
+                value.set_sensitive(true);
+                rules.set.push((name.clone(), value));
+                rules.sources.push((name.clone(), secret.source().clone()));
+            }
         }
-    };
-    let set = document.set.iter().filter_map(|(name, source)| Some((name.clone(), value(source)?))).collect();
-    HeaderRules { set, remove: document.remove.clone() }
+    }
+    rules
 }
 
 fn http_version(document: &UpstreamDocument, findings: &Findings) -> HttpVersion {

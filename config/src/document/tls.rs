@@ -68,9 +68,9 @@ pub struct UpstreamTlsDocument {
 
 const VERSIONS: [(&str, TlsVersion); 2] = [("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
 
-const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-const DEFAULT_MAX_HANDSHAKES: usize = 1000;
+pub(crate) const DEFAULT_MAX_HANDSHAKES: usize = 1000;
 
 /// `tls` of a listener; `None` if what is written cannot be used.
 pub(super) fn listener(value: &Value<'_>) -> Option<ListenerTlsDocument> {

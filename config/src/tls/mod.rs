@@ -72,7 +72,7 @@ pub struct CertificateFacts {
     pub not_after: Duration,
 }
 
-/// What a document says about a listener's TLS, paths as they are written.
+/// What a document says about a listener's TLS, paths from the document's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTlsSettings {
     /// Certificate files with where their keys are; the first is the default.
@@ -164,7 +164,7 @@ impl fmt::Debug for UpstreamTls {
     }
 }
 
-/// What a document says about an upstream's TLS, paths as they are written.
+/// What a document says about an upstream's TLS, paths from the folder of the document that was loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamTlsSettings {
     /// File with the authorities that sign its certificate; `None` for the system's.

@@ -11,6 +11,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
 
+use crate::schema::tests::assert_valid;
 use crate::{Attempt, Loaded, MapEnvironment};
 
 /// An authority that signs certificates.
@@ -92,7 +93,9 @@ pub(crate) fn files(files: &[(&str, &str)]) -> MapEnvironment {
 
 /// The configuration in `gateway.yaml`, which is accepted.
 pub(crate) fn loaded(env: &MapEnvironment) -> Loaded {
-    Attempt::new(Path::new("gateway.yaml"), env).outcome.unwrap_or_else(|report| panic!("{report}"))
+    let outcome = Attempt::new(Path::new("gateway.yaml"), env).outcome;
+    assert_valid(&env.files[Path::new("gateway.yaml")]);
+    outcome.unwrap_or_else(|report| panic!("{report}"))
 }
 
 /// What both sides know after a handshake.
