@@ -32,16 +32,13 @@ pub(crate) fn compile_bootstrap(
         if !identified {
             check_exposure(document, process.anonymous, findings);
         }
-        let listener = listener(document, index, files);
-        if names.insert(listener.name.clone(), ()).is_some() {
+        let name = listener_name(document, index);
+        if names.insert(name.clone(), ()).is_some() {
             let place = document.name.as_ref().map_or(&document.place, |name| &name.place);
-            findings.error(
-                place,
-                format!("another listener is named `{}`", listener.name),
-                "choose another name",
-            );
+            findings.error(place, format!("another listener is named `{name}`"), "choose another name");
         }
-        listeners.push(listener);
+        check_proxy_protocol(document, findings);
+        listeners.extend(listener(document, name, files));
     }
     if process.listeners.is_none() {
         listeners.push(default_listener());
@@ -64,7 +61,24 @@ fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn listener(document: &ListenerDocument, index: usize, files: &Files<'_>) -> Listener {
+fn listener_name(document: &ListenerDocument, index: usize) -> String {
+    match (&document.name, index) {
+        (Some(name), _) => name.value.clone(),
+        (None, 0) => "main".to_owned(),
+        (None, index) => format!("listener-{}", index + 1),
+    }
+}
+
+fn check_proxy_protocol(document: &ListenerDocument, findings: &Findings) {
+    if document.proxy_protocol.value && document.trusted_proxies.is_empty() {
+        let hint = "name them: `trusted_proxies: [10.0.0.0/8]`";
+        let problem = "anyone could claim any address, since no proxy is trusted";
+        findings.error(&document.proxy_protocol.place, problem, hint);
+    }
+}
+
+/// A listener whose TLS is wrong is none: it must not become a plain one.
+fn listener(document: &ListenerDocument, name: String, files: &Files<'_>) -> Option<Listener> {
     let bind = document.bind.value;
     let loopback = bind.ip().to_canonical().is_loopback();
     let hosts = match &document.hosts {
@@ -78,22 +92,15 @@ fn listener(document: &ListenerDocument, index: usize, files: &Files<'_>) -> Lis
         None if loopback => OriginRule::loopback(),
         None => OriginRule::default(),
     };
-    let name = match (&document.name, index) {
-        (Some(name), _) => name.value.clone(),
-        (None, 0) => "main".to_owned(),
-        (None, index) => format!("listener-{}", index + 1),
-    };
     let trusted_proxies = document.trusted_proxies.clone();
     let limits = document.limits;
     let http2 = document.http2.unwrap_or(document.tls.is_some());
-    let tls = document.tls.as_ref().and_then(|tls| tls::listener(tls, http2, &document.place, files));
+    let tls = match &document.tls {
+        Some(tls) => Some(tls::listener(tls, http2, &document.place, files)?),
+        None => None,
+    };
     let proxy_protocol = document.proxy_protocol.value;
-    if proxy_protocol && trusted_proxies.is_empty() {
-        let hint = "name them: `trusted_proxies: [10.0.0.0/8]`";
-        let problem = "anyone could claim any address, since no proxy is trusted";
-        files.findings().error(&document.proxy_protocol.place, problem, hint);
-    }
-    Listener { name, bind, hosts, origins, trusted_proxies, limits, tls, http2, proxy_protocol }
+    Some(Listener { name, bind, hosts, origins, trusted_proxies, limits, tls, http2, proxy_protocol })
 }
 
 fn default_listener() -> Listener {

@@ -56,24 +56,26 @@ pub(super) fn listener(
     })
 }
 
-/// How an upstream is spoken to: `None` for plain HTTP, or if something is wrong.
+/// How an upstream is spoken to: `Some(None)` is plain HTTP, `None` that something is wrong.
+///
+/// The two are apart, so that no mistake can end as plain text.
 pub(super) fn upstream(
     document: Option<&UpstreamTlsDocument>,
     url: &Located<UpstreamUrl>,
     http: HttpVersion,
     files: &Files<'_>,
     keyring: &Keyring<'_>,
-) -> Option<UpstreamTls> {
+) -> Option<Option<UpstreamTls>> {
     let findings = files.findings();
     if url.value.scheme == Scheme::Http {
         if let Some(document) = document {
             let hint = "write `https://` in the URL, or remove the section: it would look like protection";
             findings.error(&document.place, "the URL of this upstream is `http://`", hint);
         }
-        return None;
+        return Some(None);
     }
     let place = document.map_or(&url.place, |document| &document.place);
-    let name = server_name(document, &url.value, findings);
+    let name = server_name(document, url, findings);
     let trust = upstream_trust(document, place, files);
     let pair = document.and_then(|document| document.certificate.as_ref());
     let certificate = pair.map(|pair| client_certificate(pair, &url.value, files, keyring));
@@ -89,12 +91,12 @@ pub(super) fn upstream(
     };
     let identity = parts.identity();
     let settings = document.map(|document| upstream_settings(document, files, keyring));
-    Some(UpstreamTls {
+    Some(Some(UpstreamTls {
         config: Arc::new(reported(parts.build(), place, findings)?),
         server_name: name?,
         settings: Arc::new(settings.unwrap_or_default()),
         identity,
-    })
+    }))
 }
 
 /// A certificate that clients are shown, with what it says about itself.
@@ -175,21 +177,20 @@ fn revocation_lists(
 /// The name that is asked for and verified: `server_name`, else the host of the URL.
 fn server_name(
     document: Option<&UpstreamTlsDocument>,
-    url: &UpstreamUrl,
+    url: &Located<UpstreamUrl>,
     findings: &Findings,
 ) -> Option<ServerName<'static>> {
-    if let Some(name) = document.and_then(|document| document.server_name.as_ref()) {
-        let parsed = ServerName::try_from(name.value.clone());
-        if parsed.is_err() {
-            let hint = "write the name or the address that stands in the server's certificate";
-            findings.error(&name.place, format!("`{}`: not a name that a certificate has", name.value), hint);
-        }
-        return parsed.ok();
+    let (name, place) = match (document.and_then(|document| document.server_name.as_ref()), &url.value.host) {
+        (Some(name), _) => (&name.value, &name.place),
+        (None, Host::Ip(address)) => return Some(ServerName::from(*address)),
+        (None, Host::Name(name)) => (name, &url.place),
+    };
+    let parsed = ServerName::try_from(name.clone());
+    if parsed.is_err() {
+        let hint = "name what stands in the server's certificate: `tls: {server_name: crm.example.com}`";
+        findings.error(place, format!("`{name}`: not a name that a certificate has"), hint);
     }
-    match &url.host {
-        Host::Ip(address) => Some(ServerName::from(*address)),
-        Host::Name(name) => ServerName::try_from(name.clone()).ok(),
-    }
+    parsed.ok()
 }
 
 fn upstream_trust(document: Option<&UpstreamTlsDocument>, place: &Place, files: &Files<'_>) -> Option<Trust> {

@@ -39,6 +39,7 @@ fn upstream(
     let Located { value: url, place } = url?.clone();
     check_url(&url, &place, findings);
     let addresses = grant(document, &url, confinement, findings);
+    let tls = tls?;
     let name: Arc<str> = document.name.value.as_str().into();
     let connect = document.timeouts.connect;
     let handshake = tls.as_ref().map(|tls| (tls.identity, &tls.server_name));

@@ -22,7 +22,7 @@ fn found(env: &MapEnvironment) -> Vec<String> {
         Ok(loaded) => (Severity::Warning, loaded.warnings),
         Err(Report(found)) => (Severity::Error, found),
     };
-    let found = found.iter().filter(|one| one.severity == severity && one.path.contains("tls"));
+    let found = found.iter().filter(|one| one.severity == severity && brief(one).contains("tls"));
     let cut = |shown: String| {
         let rest = shown.split_once("tls").map_or("", |(_, rest)| rest);
         format!("tls{rest}")
@@ -190,6 +190,20 @@ fn tls_stands_where_it_protects_something() {
         let shown: Vec<_> = shown.iter().map(|one| one.replace("pins[0]", "pins")).collect();
         assert_eq!(shown, expected, "{name}");
     }
+}
+
+#[test]
+fn a_host_that_no_certificate_can_have_is_refused_and_never_spoken_to_in_plain_text() {
+    let ca = Authority::new("root").pem();
+    let text = |tls: &str| {
+        format!(
+            "version: 1\nupstreams: {{a: {{url: 'https://tls-/', tls: {{ca: ca{tls}}}}}}}\nservers: {{/mcp: a}}\n"
+        )
+    };
+    let refused = found(&with(&text(""), &[("ca", &ca)]));
+    assert_eq!(refused, ["tls-`: not a name that a certificate has"]);
+    let named = loaded(&with(&text(", server_name: gw.example.com"), &[("ca", &ca)]));
+    assert!(named.snapshot.upstreams[0].tls.is_some());
 }
 
 #[test]
