@@ -37,18 +37,20 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// Calls of a tool in `size` bytes of JSON; for the legacy era a session is opened first.
+    /// Calls of a tool in `size` bytes of JSON, with header fields of the caller's own; for the
+    /// legacy era a session is opened first.
     ///
     /// # Errors
     /// If that many bytes are too few, or no session can be opened.
-    pub(crate) fn new(target: Target, era: Era, tool: &str, size: usize) -> Result<Calls, String> {
+    pub(crate) fn new(target: Target, era: Era, own: &str, call: (&str, usize)) -> Result<Calls, String> {
         let fields = match era {
             Era::Modern => {
-                format!("mcp-protocol-version: 2026-07-28\r\nmcp-method: tools/call\r\nmcp-name: {tool}\r\n")
+                let (revision, tool) = ("mcp-protocol-version: 2026-07-28", call.0);
+                format!("{own}{revision}\r\nmcp-method: tools/call\r\nmcp-name: {tool}\r\n")
             }
-            Era::Legacy => open_session(&target)?,
+            Era::Legacy => open_session(&target, own)?,
         };
-        Calls::with_fields(target, era, &fields, (tool, size))
+        Calls::with_fields(target, era, &fields, call)
     }
 
     fn with_fields(
@@ -164,14 +166,14 @@ fn request(target: &Target, fields: &str, json: &str) -> Vec<u8> {
 }
 
 /// Opens a legacy session and gives the header fields of calls in it.
-fn open_session(target: &Target) -> Result<String, String> {
+fn open_session(target: &Target, own: &str) -> Result<String, String> {
     let mut stream = connect(target)?;
     let hello = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"load","version":"1"}}}"#;
-    let answer = exchange(&mut stream, &request(target, "", hello))?;
+    let answer = exchange(&mut stream, &request(target, own, hello))?;
     if answer.status != Some(200) {
         return Err(format!("`initialize` was answered by {}", start(&answer.body)));
     }
-    let mut fields = "mcp-protocol-version: 2025-11-25\r\n".to_owned();
+    let mut fields = format!("{own}mcp-protocol-version: 2025-11-25\r\n");
     if let Some(session) = answer.session {
         fields.push_str(&format!("mcp-session-id: {session}\r\n"));
     }

@@ -176,7 +176,7 @@ mod tests {
 
     fn load(pace: Pace, era: Era, size: usize) -> Report {
         let target = Target::parse(&format!("http://{}/mcp", serve())).unwrap();
-        let calls = Calls::new(target, era, "echo", size).unwrap();
+        let calls = Calls::new(target, era, "x-one: 1\r\n", ("echo", size)).unwrap();
         let window = Window { warm_up: Duration::from_millis(20), length: Duration::from_millis(100) };
         run(&calls, pace, window, (3, &[])).unwrap()
     }

@@ -71,6 +71,12 @@ struct What {
     /// Form of the calls: `modern` (2026-07-28), or `legacy` (2025-11-25, in one session).
     #[arg(long, value_enum, default_value_t = Era::Modern)]
     era: Era,
+    /// Header field of every call, such as `Authorization: Bearer TOKEN`.
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = field)]
+    headers: Vec<String>,
+    /// Seconds to wait for the endpoint to listen.
+    #[arg(long, default_value_t = 0.0, value_parser = seconds)]
+    wait: f64,
 }
 
 #[derive(Debug, Args)]
@@ -122,7 +128,16 @@ fn run(order: &Run) -> Result<ExitCode, String> {
 
 fn calls(what: &What) -> Result<Calls, String> {
     let target = Target::parse(&what.url)?;
-    Calls::new(target, what.era, &what.tool, what.size)
+    target.wait(Duration::from_secs_f64(what.wait))?;
+    Calls::new(target, what.era, &what.headers.concat(), (&what.tool, what.size))
+}
+
+/// A header field with its line end.
+fn field(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((name, _)) if !name.is_empty() && !text.contains(['\r', '\n']) => Ok(format!("{text}\r\n")),
+        _ => Err("wants NAME: VALUE".to_owned()),
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -144,6 +159,8 @@ mod tests {
         assert!(line("load run http://127.0.0.1:1/mcp --rate 5 --pid a=1 --pid 2"));
         assert!(line("load run http://127.0.0.1:1/mcp --closed --era legacy --seconds 0.5"));
         assert!(!line("load run http://127.0.0.1:1/mcp --closed --rate 5"));
+        assert!(line("load run http://127.0.0.1:1/mcp --header a:b --header c:d"));
+        assert!(!line("load run http://127.0.0.1:1/mcp --header a"));
         assert!(!line("load run http://127.0.0.1:1/mcp --rate 0"));
         assert!(!line("load run http://127.0.0.1:1/mcp --seconds -1"));
     }

@@ -1,6 +1,11 @@
 //! Where calls go.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use crate::poll::Poll;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+/// How long after a refused connection the next is tried.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// An endpoint on this machine.
 #[derive(Clone, Debug)]
@@ -30,11 +35,37 @@ impl Target {
             path: format!("/{path}"),
         })
     }
+
+    /// Waits until somebody listens there, for so long at most.
+    ///
+    /// # Errors
+    /// If nobody does.
+    pub(crate) fn wait(&self, limit: Duration) -> Result<(), String> {
+        let end = Instant::now() + limit;
+        let pause = Poll::new().map_err(|error| error.to_string())?;
+        while let Err(error) = TcpStream::connect(self.address) {
+            if Instant::now() >= end {
+                return Err(format!("{}: {error}", self.address));
+            }
+            pause.wait(Some(AGAIN), &mut Vec::new()).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn who_does_not_listen_is_waited_for_so_long_at_most() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+        assert_eq!(target.wait(Duration::ZERO), Ok(()));
+        drop(listener);
+        assert!(target.wait(Duration::from_millis(20)).unwrap_err().contains("refused"));
+    }
 
     #[test]
     fn load_goes_to_this_machine_only() {
