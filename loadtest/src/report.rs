@@ -130,9 +130,11 @@ pub(crate) struct Report {
     seconds: f64,
     /// Calls with their intended start in the measured time, answered properly.
     pub(crate) calls: u64,
+    /// Calls that were not answered properly, also before the measured time.
+    pub(crate) failed: u64,
     /// Connections that the other side closed between calls.
     closed: u64,
-    /// What went wrong, also before the measured time.
+    /// What was wrong, and how often.
     errors: BTreeMap<String, u64>,
     /// From the intended start to the last byte of the answer.
     latency: Latency,
@@ -165,6 +167,7 @@ impl Report {
             answered_per_second: answered / spent.elapsed.as_secs_f64(),
             seconds: spent.elapsed.as_secs_f64(),
             calls: tally.latency.len(),
+            failed: tally.errors.values().sum(),
             closed: tally.closed,
             latency: Latency::of(&tally.latency),
             lag: Latency::of(&tally.lag),
@@ -172,11 +175,6 @@ impl Report {
             load: spent.own,
             processes: spent.watched,
         }
-    }
-
-    /// Calls that were not answered properly.
-    pub(crate) fn failed(&self) -> u64 {
-        self.errors.values().sum()
     }
 
     /// Prints the figures; fails if a call did.
@@ -187,7 +185,7 @@ impl Report {
         } else {
             print!("{}", self.text());
         }
-        if self.failed() == 0 && self.calls > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if self.failed == 0 && self.calls > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
     fn text(&self) -> String {
@@ -195,10 +193,7 @@ impl Report {
         let mut lines = vec![
             format!(
                 "{} calls answered, {} failed, {:.0} a second over {:.1} s",
-                self.calls,
-                self.failed(),
-                self.answered_per_second,
-                self.seconds
+                self.calls, self.failed, self.answered_per_second, self.seconds
             ),
             format!(
                 "latency us   p50 {p50_us:.0}  p90 {p90_us:.0}  p99 {p99_us:.0}  p99.9 {p999_us:.0}  max {max_us:.0}  mean {mean_us:.0}"
