@@ -112,6 +112,10 @@ impl Peer {
 
     /// Writes its configuration and gives the path.
     fn configure(&self, site: &Site, folder: &Path, listen: SocketAddr) -> std::io::Result<PathBuf> {
+        // Logs of earlier turns would fill the disk.
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
         fs::create_dir_all(folder)?;
         let template = fs::read_to_string(peers_folder().join(self.template()))?;
         let upstream = site.upstream();
