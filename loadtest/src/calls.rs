@@ -103,7 +103,9 @@ impl Calls {
             return Err("an answer with another id".to_owned());
         }
         if memmem::find(body, b"\"result\"").is_none() {
-            return Err(format!("an answer without a result: {}", start(body)));
+            // From the error on, so that equal ones count as one problem, whatever their ids.
+            let error = memmem::find(body, b"\"error\"").unwrap_or(0);
+            return Err(format!("an answer without a result: {}", start(&body[error..])));
         }
         match memmem::find(body, &self.nonce(number)) {
             Some(_) => Ok(()),

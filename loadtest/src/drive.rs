@@ -165,7 +165,9 @@ mod tests {
     use crate::calls::Era;
     use crate::target::Target;
     use crate::upstream::Upstream;
-    use std::net::SocketAddr;
+    use crate::wire::Inbox;
+    use std::io::Write;
+    use std::net::{SocketAddr, TcpListener};
 
     fn serve() -> SocketAddr {
         let mut upstream = Upstream::bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -175,7 +177,11 @@ mod tests {
     }
 
     fn load(pace: Pace, era: Era, size: usize) -> Report {
-        let target = Target::parse(&format!("http://{}/mcp", serve())).unwrap();
+        load_on(serve(), pace, era, size)
+    }
+
+    fn load_on(address: SocketAddr, pace: Pace, era: Era, size: usize) -> Report {
+        let target = Target::parse(&format!("http://{address}/mcp")).unwrap();
         let calls = Calls::new(target, era, "x-one: 1\r\n", ("echo", size)).unwrap();
         let window = Window { warm_up: Duration::from_millis(20), length: Duration::from_millis(100) };
         run(&calls, pace, window, (3, &[])).unwrap()
@@ -191,6 +197,25 @@ mod tests {
     fn large_calls_in_a_legacy_session_are_answered() {
         let report = load(Pace::Open { rate: 100 }, Era::Legacy, 3_000_000);
         assert_eq!((report.calls, report.failed), (10, 0), "{report:?}");
+    }
+
+    #[test]
+    fn an_answer_that_is_not_its_own_fails_the_call() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut inbox = Inbox::default();
+                // One answer a connection: after a wrong one the generator opens another.
+                if inbox.fill(&stream).is_ok_and(|read| read > 0) {
+                    let body = r#"{"id":1000000000000,"result":{"text":"0123456789abcdef"}}"#;
+                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+                }
+            }
+        });
+        let report = load_on(address, Pace::Open { rate: 100 }, Era::Modern, 400);
+        assert_eq!((report.calls, report.failed), (0, 12), "{report:?}");
     }
 
     #[test]

@@ -107,10 +107,7 @@ impl<'a> Load<'a> {
     }
 
     fn failed(&self, why: &str) -> Failure {
-        Failure {
-            problem: format!("load on {}: {why}", self.running.peer),
-            mend: "its last words are in `compare/NAME/output.log` of the target folder".to_owned(),
-        }
+        self.running.failure(why)
     }
 }
 

