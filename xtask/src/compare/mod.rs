@@ -67,6 +67,7 @@ pub(crate) fn prove() -> Result<(), Failure> {
 fn measure(options: &Options) -> Result<Results, Failure> {
     let peers = options.peers()?;
     let site = Site::set_up(peers.iter().any(|peer| peer.is_envoy()))?;
+    site.warn_if_busy();
     let turns = peers.iter().map(|peer| SIZES.iter().filter(|size| peer.takes(**size)).count()).sum();
     say(&format!("==> Compare\n    this takes about {}", seconds(estimate(options, turns))));
     let start = Instant::now();

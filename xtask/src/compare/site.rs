@@ -48,9 +48,12 @@ impl Drop for Upstream {
     }
 }
 
+/// The load average above which figures say more about the machine than about who is measured.
+const BUSY: f64 = 0.7;
+
 /// How busy the machine was, and how much of it others took.
 struct Moment {
-    load_average: String,
+    load_average: f64,
     stolen: u64,
     whole: u64,
 }
@@ -62,8 +65,9 @@ impl Site {
     /// # Errors
     /// If something can neither be found nor be made.
     pub(super) fn set_up(with_envoy: bool) -> Result<Site, Failure> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        if cores < 2 {
+        // Before the build, which would be taken for somebody else's work.
+        let began = Moment::now();
+        if cores() < 2 {
             return Err(Failure {
                 problem: "the comparison needs two cores, this process may use one".to_owned(),
                 mend: "run it on a machine with two, one for the load and one for whoever is measured"
@@ -86,8 +90,18 @@ impl Site {
             upstream: Upstream::start(&load)?,
             load,
             token: token.trim().to_owned(),
-            began: Moment::now(),
+            began,
         })
+    }
+
+    /// Says so when the machine has other things to do.
+    pub(super) fn warn_if_busy(&self) {
+        if self.began.load_average > BUSY {
+            say(&format!(
+                "The machine is busy (load average {:.2}): read the figures as a test of the comparison only.",
+                self.began.load_average
+            ));
+        }
     }
 
     /// The address of the server behind.
@@ -107,7 +121,12 @@ impl Site {
         let revision = first(output_of("git", &["describe", "--always", "--dirty"]));
         vec![
             format!("machine: {}, {} cores, {}", processor(), cores(), memory()),
-            format!("system: {}, Linux {}", distribution(), first(output_of("uname", &["-r"]))),
+            format!(
+                "system: {}, Linux {}, TCP congestion control {}",
+                distribution(),
+                first(output_of("uname", &["-r"])),
+                first(fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").ok())
+            ),
             format!(
                 "programs: {}; {}",
                 first(complaint("nginx", "-v")),
@@ -250,7 +269,7 @@ impl Moment {
         // user, nice, system, idle, iowait, irq, softirq, steal (proc(5)); guests count within user.
         let ticks: Vec<u64> = ticks.take(8).map(|tick| tick.parse().unwrap_or(0)).collect();
         Moment {
-            load_average: average.split(' ').next().unwrap_or("?").to_owned(),
+            load_average: average.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN),
             stolen: ticks.get(7).copied().unwrap_or(0),
             whole: ticks.iter().sum(),
         }
