@@ -113,6 +113,7 @@ fn forward_stage(criterion: &mut Criterion) {
             query: None,
             client: CLIENT,
             behind_proxy: false,
+            secure: false,
             request_id: &request_id,
             trace: &trace,
         };
