@@ -36,6 +36,22 @@ pub(crate) const SDK: &[Tool] = &[
     },
 ];
 
+/// Whom the gateway is compared with, and what pins processes to cores.
+pub(crate) const COMPARE: &[Tool] = &[
+    Tool { name: "nginx", packages: &["nginx"], present: || succeeds("nginx", &["-v"]) },
+    Tool { name: "HAProxy", packages: &["haproxy"], present: || succeeds("haproxy", &["-v"]) },
+    Tool {
+        name: "taskset and prlimit",
+        packages: &["util-linux"],
+        present: || succeeds("taskset", &["--version"]) && succeeds("prlimit", &["--version"]),
+    },
+    Tool {
+        name: "Python 3.10 or later with venv",
+        packages: &["python3", "python3-venv"],
+        present: || python().is_some(),
+    },
+];
+
 /// A Python that can make the environments of the tests.
 ///
 /// Debian ships `venv` without the part that puts pip into an environment, hence `ensurepip`.

@@ -5,6 +5,7 @@
 //! dependencies, so that the first build of a newcomer answers at once.
 
 mod ci;
+mod compare;
 mod demo;
 mod fuzz;
 mod machine;
@@ -32,6 +33,9 @@ TASKS
                                    --quick: only the tests that need neither Node nor Python.
     prove [NAME | --list]          Run the long shows, or the one named NAME. Minutes each.
     fuzz [TARGET] [--seconds N]    Fuzz one target, or all in turn, for N seconds each (600).
+    compare [OPTIONS]              What a call costs, beside nginx, HAProxy and Envoy. About half an hour.
+                                   --rounds N (7), --seconds N a measurement (3), --only NAME,…,
+                                   --rate CALLS a second (found by itself), --write benches/RESULTS.md
     ci                             What a change has to pass: format, lints, docs, licences, tests.
     help                           This text.
 
@@ -49,6 +53,7 @@ enum Task {
     Prove(Vec<Show>),
     ListShows,
     Fuzz { target: Option<String>, seconds: u32 },
+    Compare(compare::Options),
     Ci,
 }
 
@@ -84,6 +89,7 @@ fn run(task: Task) -> Result<(), Failure> {
             Ok(())
         }
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+        Task::Compare(options) => compare::run(&options),
         Task::Ci => ci::run(),
     }
 }
@@ -114,6 +120,7 @@ fn parse(arguments: Vec<OsString>) -> Result<Task, String> {
             None => Err(format!("no show is named `{name}`; `cargo xtask prove --list` names them")),
         },
         ("fuzz", words) => parse_fuzz(words),
+        ("compare", words) => Ok(Task::Compare(compare::Options::parse(words)?)),
         ("ci", []) => Ok(Task::Ci),
         (name @ ("test" | "prove" | "ci"), words) => {
             Err(format!("`{name}` does not take `{}`", words.join(" ")))
@@ -170,6 +177,7 @@ mod tests {
             ("all targets, short", "fuzz --seconds 5", fuzz(None, 5)),
             ("one target", "fuzz sse", fuzz(Some("sse"), 600)),
             ("one target, short", "fuzz sse --seconds 60", fuzz(Some("sse"), 60)),
+            ("compare", "compare", Task::Compare(compare::Options::default())),
             ("ci", "ci", Task::Ci),
         ];
         for (name, line, expected) in cases {
@@ -187,6 +195,7 @@ mod tests {
             ("no number", "fuzz sse --seconds", "`--seconds`"),
             ("not a number", "fuzz --seconds ten", "`--seconds`"),
             ("no time", "fuzz --seconds 0", "`--seconds`"),
+            ("unknown option of the comparison", "compare --fast", "`--fast`"),
         ];
         for (name, line, expected) in cases {
             let problem = parsed(line).unwrap_err();

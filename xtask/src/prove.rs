@@ -1,10 +1,11 @@
 //! `cargo xtask prove`: the shows, which prove at full length what the tests touch briefly.
 //!
-//! Each show is an ignored test `prove::NAME` of the crate `portunus-tests`.
+//! Each show is an ignored test `prove::NAME` of the crate `portunus-tests`, but for the one that
+//! measures: it is a comparison held against its promises.
 
 use crate::sdk::Kit;
 use crate::step::{Failure, Step, say, seconds};
-use crate::test;
+use crate::{compare, test};
 use std::time::Instant;
 
 /// One show.
@@ -16,7 +17,7 @@ pub(crate) struct Show {
 
 impl Show {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Show; 7] = [
+    pub(crate) const ALL: [Show; 8] = [
         Show {
             name: "first-hour",
             about: "the README's first command ends in a gateway that SDK clients use",
@@ -30,7 +31,12 @@ impl Show {
         Show { name: "swap", about: "150 swaps under load with 1,000 open streams lose no call" },
         Show { name: "hostile", about: "hostile input is refused, slow input ends, floods are shed" },
         Show { name: "drain", about: "SIGTERM under load loses no call, and the exit follows the last one" },
+        Show::PRICE,
     ];
+
+    /// The one that measures; it needs release builds and other proxies, and no SDK.
+    const PRICE: Show =
+        Show { name: "price", about: "a call costs no more beside nginx and Envoy than is promised" };
 
     /// The show of this name.
     pub(crate) fn named(name: &str) -> Option<Show> {
@@ -42,7 +48,14 @@ impl Show {
         format!("prove::{}", self.name.replace('-', "_"))
     }
 
-    fn run(self, kit: &Kit) -> Result<(), Failure> {
+    fn run(self, kit: Option<&Kit>) -> Result<(), Failure> {
+        match kit {
+            Some(kit) if self != Show::PRICE => self.run_test(kit),
+            _ => compare::prove(),
+        }
+    }
+
+    fn run_test(self, kit: &Kit) -> Result<(), Failure> {
         let mut passed = 0;
         Step::new("Prove", "cargo test --package portunus-tests -- --ignored --exact --nocapture")
             .with(|command| {
@@ -73,12 +86,12 @@ pub(crate) fn list() {
 /// # Errors
 /// If one of them fails.
 pub(crate) fn run(shows: &[Show]) -> Result<(), Failure> {
-    let kit = test::prepare()?;
+    let kit = if shows == [Show::PRICE] { None } else { Some(test::prepare()?) };
     let mut rows = Vec::new();
     let mut failed = Vec::new();
     for show in shows {
         let start = Instant::now();
-        let verdict = match show.run(&kit) {
+        let verdict = match show.run(kit.as_ref()) {
             Ok(()) => "passed",
             Err(failure) => {
                 say(&format!("\n{failure}"));

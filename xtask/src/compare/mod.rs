@@ -1,0 +1,154 @@
+//! `cargo xtask compare`: what a call costs through Portunus and through other proxies.
+//!
+//! Everything is measured at one offered rate for all, below what the slowest of them can do, so
+//! that CPU time a call is compared at equal work; the rounds take turns in which peer goes first,
+//! so that a disturbance of the machine does not fall on one of them. The method, and what the
+//! figures do not show, is in `docs/benchmarks.md`.
+
+mod load;
+mod options;
+mod peer;
+mod results;
+mod site;
+mod table;
+
+pub(crate) use options::Options;
+
+use crate::step::{Failure, say, seconds};
+use load::{Load, Pace};
+use peer::Peer;
+use results::{Results, Sample};
+use site::Site;
+use std::time::{Duration, Instant};
+
+/// Bytes of a call's JSON, and of its answer's text.
+const SIZES: [u32; 2] = [400, 4_096];
+
+/// Idle connections that are held to see what one costs.
+const IDLE: u32 = 5_000;
+
+/// The fixed rate, in per cent of what the slowest peer can do.
+const OFFERED: f64 = 60.0;
+
+/// The rate at which latencies are compared, in per cent of the same.
+const HALF: f64 = 50.0;
+
+/// Measures, prints, and writes down where that is asked for.
+///
+/// # Errors
+/// If something that is needed is neither there nor can be installed, or a peer does not serve.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let results = measure(options)?;
+    say(&table::summary(&results));
+    if options.write {
+        table::write(&results)?;
+    }
+    Ok(())
+}
+
+/// Measures and holds the figures against what is promised.
+///
+/// # Errors
+/// If one is not kept.
+pub(crate) fn prove() -> Result<(), Failure> {
+    let results = measure(&Options::default())?;
+    say(&table::summary(&results));
+    let (text, kept) = table::verdict(&results);
+    say(&text);
+    if kept {
+        return Ok(());
+    }
+    Err(Failure {
+        problem: "the price list is not kept".to_owned(),
+        mend: "look first whether the machine was busy (the line on its load above), then what the last changes cost: `cargo bench`".to_owned(),
+    })
+}
+
+fn measure(options: &Options) -> Result<Results, Failure> {
+    let peers = options.peers()?;
+    let site = Site::set_up(peers.iter().any(|peer| peer.is_envoy()))?;
+    site.warn_if_busy();
+    let turns = peers.iter().map(|peer| SIZES.iter().filter(|size| peer.takes(**size)).count()).sum();
+    say(&format!("==> Compare\n    this takes about {}", seconds(estimate(options, turns))));
+    let start = Instant::now();
+    let mut results = Results::new(&site, options);
+    for size in SIZES {
+        let asked: Vec<&Peer> = peers.iter().copied().filter(|peer| peer.takes(size)).collect();
+        let slowest = match options.rate {
+            Some(rate) => f64::from(rate) * 100.0 / OFFERED,
+            None => slowest(&site, &asked, (size, options))?,
+        };
+        results.rates.insert(size, rates(slowest));
+    }
+    for round in 0..options.rounds {
+        for place in 0..peers.len() {
+            let peer = peers[(place + round as usize) % peers.len()];
+            for size in SIZES.into_iter().filter(|size| peer.takes(*size)) {
+                let sample = sample(&site, peer, (size, results.rates[&size], options.seconds))?;
+                say(&format!("    {}", sample.line(round + 1, peer.name, size)));
+                results.add(peer, size, sample);
+            }
+        }
+        say(&format!("round {} of {} after {}", round + 1, options.rounds, seconds(start.elapsed())));
+    }
+    for peer in peers.iter().filter(|peer| peer.quiet && peer.is_proxy()) {
+        let held = hold(&site, peer)?;
+        results.idle.insert(peer.name, held);
+        say(&format!("    {:<14} {held:.1} KB an idle connection", peer.name));
+    }
+    results.finish(&site, start.elapsed());
+    Ok(results)
+}
+
+/// The offered rate and half the load, in calls a second.
+fn rates(slowest: f64) -> (u32, u32) {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "far below 2^32")]
+    let rate = |percent: f64| ((slowest * percent / 100.0) as u32).max(1);
+    (rate(OFFERED), rate(HALF))
+}
+
+/// What the slowest of the peers can do, in calls a second.
+fn slowest(site: &Site, peers: &[&Peer], (size, options): (u32, &Options)) -> Result<f64, Failure> {
+    let mut slowest = f64::INFINITY;
+    for peer in peers {
+        let running = peer.start(site)?;
+        let report = Load::on(site, &running, size).seconds(options.seconds).run(Pace::Closed)?;
+        say(&format!("    {:<14} {size:>5} B: at most {:.0} calls a second", peer.name, report.rate));
+        slowest = slowest.min(report.rate);
+    }
+    Ok(slowest)
+}
+
+/// One turn of a peer: at the offered rate, at half load, and as fast as it can.
+fn sample(
+    site: &Site,
+    peer: &Peer,
+    (size, (offered, half), seconds): (u32, (u32, u32), u32),
+) -> Result<Sample, Failure> {
+    let running = peer.start(site)?;
+    let load = || Load::on(site, &running, size).seconds(seconds);
+    Ok(Sample {
+        offered: load().run(Pace::Open(offered))?,
+        half: load().run(Pace::Open(half))?,
+        closed: load().run(Pace::Closed)?,
+    })
+}
+
+/// KB (1,000 bytes) of resident memory that an idle connection costs.
+fn hold(site: &Site, peer: &Peer) -> Result<f64, Failure> {
+    let running = peer.start(site)?;
+    let before = Load::on(site, &running, SIZES[0]).seconds(1).run(Pace::Open(1_000))?;
+    let held = Load::on(site, &running, SIZES[0]).hold(IDLE)?;
+    let after = running.resident_kib()?;
+    drop(held);
+    #[expect(clippy::cast_precision_loss, reason = "KiB of memory are far below 2^52")]
+    let bytes = after.saturating_sub(before.resident_kib) as f64 * 1_024.0;
+    Ok(bytes / f64::from(IDLE) / 1_000.0)
+}
+
+/// How long a comparison takes, to be told before it begins.
+fn estimate(options: &Options, turns: usize) -> Duration {
+    // Warm-up, start and end of each of three measurements take about two seconds more.
+    let turn = Duration::from_secs(u64::from(options.seconds + 2) * 3);
+    turn * options.rounds * u32::try_from(turns).unwrap_or(u32::MAX)
+}
