@@ -64,7 +64,7 @@ impl Admin {
             "serial": active.snapshot.serial,
             "phase": format!("{:?}", gateway.drain.phase()).to_lowercase(),
             "in_flight": gateway.drain.in_flight(),
-            "connections": gateway.metrics.connections.get(),
+            "connections": gateway.metrics.edge.connections.get(),
             "streams": gateway.metrics.streams.get(),
             "snapshots_alive": gateway.metrics.snapshots_alive.get(),
             "restart_needed": reload.restart_needed,

@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::reaper::Reaper;
 use crate::refusals::Refusals;
 use arc_swap::ArcSwap;
-use portunus_config::{Bootstrap, Carry, Diagnostic, Loaded, Snapshot, Upstream};
+use portunus_config::{Bootstrap, Carry, Diagnostic, Loaded, Severity, Snapshot, Upstream};
 use portunus_filters::Clock;
 use portunus_filters::Pipeline;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -101,7 +101,7 @@ impl Gateway {
         carry.activate(&mut snapshot);
         let pools = estate.reconcile(&snapshot);
         metrics.resolve(&snapshot);
-        metrics.certificates(&loaded.bootstrap);
+        metrics.edge.certificates(&loaded.bootstrap);
         let serial = snapshot.serial;
         let active = Active::new(snapshot, pools, Arc::clone(&metrics));
         let gateway = Gateway {
@@ -148,7 +148,7 @@ impl Gateway {
                 live.replace(tls);
             }
         }
-        self.metrics.certificates(&loaded.bootstrap);
+        self.metrics.edge.certificates(&loaded.bootstrap);
         let mut snapshot = loaded.snapshot;
         self.carry.lock().unwrap_or_else(PoisonError::into_inner).activate(&mut snapshot);
         let serial = snapshot.serial;
@@ -165,7 +165,7 @@ impl Gateway {
 
     /// Notes a configuration that was refused; the one in force stays.
     pub fn refuse_configuration(&self, diagnostics: Vec<Diagnostic>) {
-        for diagnostic in &diagnostics {
+        for diagnostic in diagnostics.iter().filter(|one| one.severity == Severity::Error) {
             tracing::error!(
                 path = diagnostic.path,
                 problem = diagnostic.problem,

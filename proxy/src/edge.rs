@@ -162,12 +162,12 @@ impl Edge {
             drop(timeout(CLOSE_LINGER, write(&mut stream, FULL)).await);
             return;
         };
-        let _counted = Counted::one(&self.gateway.metrics.connections);
+        let _counted = Counted::one(&self.gateway.metrics.edge.connections);
         let peer = match self.client_behind(door, &mut stream, peer).await {
             Ok(client) => client,
             Err(error) => {
                 tracing::debug!(listener = door.listener.name, %peer, %error, "connection refused");
-                return self.gateway.metrics.proxy_headers_refused.inc();
+                return self.gateway.metrics.edge.proxy_headers_refused.inc();
             }
         };
         let (stream, http_2) = match &door.tls {
@@ -220,7 +220,7 @@ impl Edge {
                 (result, None)
             }
         };
-        self.gateway.metrics.handshakes.with_label_values(&[listener, result.as_str()]).inc();
+        self.gateway.metrics.edge.handshakes.with_label_values(&[listener, result.as_str()]).inc();
         secured
     }
 

@@ -117,14 +117,8 @@ pub struct Metrics {
     stages: [Histogram; 5],
     active: IntGaugeVec,
     pending: IntGaugeVec,
-    connections_refused: IntCounter,
-    /// Connections that did not begin with the PROXY protocol header that their listener asks for.
-    pub proxy_headers_refused: IntCounter,
-    /// TLS handshakes of clients, by listener and how they ended.
-    pub handshakes: IntCounterVec,
-    certificates: IntGaugeVec,
-    /// Connections that clients hold.
-    pub connections: IntGauge,
+    /// What happens before a message.
+    pub edge: EdgeMetrics,
     /// Streams without an end of their own: GET and `subscriptions/listen`.
     pub streams: IntGauge,
     /// Snapshots that something still holds.
@@ -140,6 +134,18 @@ pub struct Metrics {
     /// Sizes of the tables that outlive messages.
     pub tables: IntGaugeVec,
     servers: RwLock<HashMap<Arc<str>, Arc<ServerMetrics>>>,
+}
+
+/// What is measured of connections, before there is a message.
+pub struct EdgeMetrics {
+    connections_refused: IntCounter,
+    certificates: IntGaugeVec,
+    /// Connections that did not begin with the PROXY protocol header that their listener asks for.
+    pub proxy_headers_refused: IntCounter,
+    /// TLS handshakes of clients, by listener and how they ended.
+    pub handshakes: IntCounterVec,
+    /// Connections that clients hold.
+    pub connections: IntGauge,
 }
 
 /// Handles of one virtual server.
@@ -211,22 +217,7 @@ impl Metrics {
                 .map(|name| stages.with_label_values(&[name])),
             active: gauges("mcp_active_connections", "Connections to upstreams at work", &["server_name"])?,
             pending: gauges("mcp_pending_requests", "Calls that wait for an answer", &["server_name"])?,
-            connections_refused: counter("portunus_connections_refused_total", "Connections above the cap")?,
-            proxy_headers_refused: counter(
-                "portunus_proxy_headers_refused_total",
-                "Connections without a PROXY protocol header that is trusted",
-            )?,
-            handshakes: counters(
-                "portunus_tls_handshakes_total",
-                "TLS handshakes of clients by how they ended",
-                &["listener", "result"],
-            )?,
-            certificates: gauges(
-                "portunus_certificate_not_after_timestamp_seconds",
-                "Unix time at which a listener's certificate expires",
-                &["listener", "certificate"],
-            )?,
-            connections: gauge("portunus_client_connections", "Connections that clients hold")?,
+            edge: EdgeMetrics::new(&registry)?,
             streams: gauge("portunus_streams", "Open GET and subscriptions/listen streams")?,
             snapshots_alive: gauge("portunus_snapshots_alive", "Configurations that something still holds")?,
             activations: counters("portunus_activations_total", "Configurations by result", &["result"])?,
@@ -311,21 +302,9 @@ impl Metrics {
         }
     }
 
-    /// Shows when the certificates in force expire.
-    pub fn certificates(&self, bootstrap: &Bootstrap) {
-        self.certificates.reset();
-        for listener in &bootstrap.listeners {
-            for certificate in listener.tls.iter().flat_map(|tls| &tls.certificates) {
-                let name = certificate.names.first().map_or("", String::as_str);
-                let expiry = i64::try_from(certificate.not_after.as_secs()).unwrap_or(i64::MAX);
-                self.certificates.with_label_values(&[listener.name.as_str(), name]).set(expiry);
-            }
-        }
-    }
-
     /// Counts a connection above the cap.
     pub fn connection_refused(&self) {
-        self.connections_refused.inc();
+        self.edge.connections_refused.inc();
         self.denied(Reason::Overloaded, None);
     }
 
@@ -349,6 +328,41 @@ impl Metrics {
             requests: Status::ALL
                 .map(|status| self.requests.with_label_values(&[server, tool, status.as_str()])),
             duration: self.durations.with_label_values(&[server, tool]),
+        }
+    }
+}
+
+impl EdgeMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<EdgeMetrics> {
+        let handshakes =
+            Opts::new("portunus_tls_handshakes_total", "TLS handshakes of clients by how they ended");
+        let certificates = Opts::new(
+            "portunus_certificate_not_after_timestamp_seconds",
+            "Unix time at which a listener's certificate expires",
+        );
+        let counter = |name: &str, help: &str| keep(registry, IntCounter::new(name, help)?);
+        let connections = IntGauge::new("portunus_client_connections", "Connections that clients hold")?;
+        Ok(EdgeMetrics {
+            connections_refused: counter("portunus_connections_refused_total", "Connections above the cap")?,
+            proxy_headers_refused: counter(
+                "portunus_proxy_headers_refused_total",
+                "Connections without a PROXY protocol header that is trusted",
+            )?,
+            handshakes: keep(registry, IntCounterVec::new(handshakes, &["listener", "result"])?)?,
+            certificates: keep(registry, IntGaugeVec::new(certificates, &["listener", "certificate"])?)?,
+            connections: keep(registry, connections)?,
+        })
+    }
+
+    /// Shows when the certificates in force expire.
+    pub fn certificates(&self, bootstrap: &Bootstrap) {
+        self.certificates.reset();
+        for listener in &bootstrap.listeners {
+            for certificate in listener.tls.iter().flat_map(|tls| &tls.certificates) {
+                let name = certificate.names.first().map_or("", String::as_str);
+                let expiry = i64::try_from(certificate.not_after.as_secs()).unwrap_or(i64::MAX);
+                self.certificates.with_label_values(&[listener.name.as_str(), name]).set(expiry);
+            }
         }
     }
 }

@@ -156,6 +156,7 @@ async fn admin_reads_and_answers_no_stranger() {
     let source = format!("\"bearer\": \"file:{}\"", secret.display());
     assert!(config.contains(&source) && !config.contains("tops3cret"), "{config}");
     gateway.post("/mcp", &[("x-request-id", "find-me".to_owned())], "{").await;
+    gateway.recorded("the refusal", |record| record["request_id"] == "find-me").await;
     let refusals = gateway.get(gateway.admin, "/refusals?id=find-me").await.json();
     assert_eq!(
         (refusals[0]["reason"].as_str(), refusals.as_array().unwrap().len()),

@@ -5,7 +5,7 @@
 use super::dns::Resolver;
 use super::stream::Stream;
 use super::tls::{TlsFault, secure};
-use portunus_config::{AddressGrant, Host, Upstream};
+use portunus_config::{AddressGrant, Host, Scheme, Upstream};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +48,10 @@ pub async fn open(resolver: &Arc<Resolver>, upstream: &Upstream) -> Result<Strea
         let url = &upstream.url;
         let stream = connect_first(resolver, &url.host, url.port, &upstream.addresses).await?;
         match &upstream.tls {
+            None if url.scheme == Scheme::Https => {
+                // Compiling a configuration rules this out; in the clear it must not go in any case.
+                Err(DialError::Tls(TlsFault::Failed("no TLS is configured for `https`".to_owned())))
+            }
             None => Ok(Stream::Plain(stream)),
             Some(tls) => {
                 let secured = secure(stream, tls).await.map_err(DialError::Tls)?;
