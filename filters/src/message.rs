@@ -260,9 +260,9 @@ fn target(envelope: &Envelope<'_>) -> Option<Box<str>> {
     envelope.params.text(key).map(|text| text.as_ref().into())
 }
 
-fn era_of(params: &crate::mcp::envelope::Object<'_>, guess: Era) -> Era {
+fn era_of(params: &crate::mcp::object::Object<'_>, guess: Era) -> Era {
     let claimed =
-        params.object("_meta").ok().flatten().is_some_and(|meta| meta.get(headers::META_VERSION).is_some());
+        params.inside("_meta").ok().flatten().is_some_and(|meta| meta.get(headers::META_VERSION).is_some());
     if claimed { Era::Modern } else { guess }
 }
 

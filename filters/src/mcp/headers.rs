@@ -4,7 +4,7 @@
 //! Validation": an intermediary that reads the body must refuse a mismatch). Which era a request
 //! belongs to follows the order that the SDKs use, so a gateway and its upstream never disagree.
 
-use super::envelope::Object;
+use super::object::Object;
 use super::{Envelope, Revision, Shape};
 use crate::denial::{Denial, Reason};
 use crate::message::Era;
@@ -43,9 +43,9 @@ pub struct Verdict {
 pub fn judge(envelope: &Envelope<'_>, mirror: &Mirror<'_>, offered: &[Revision]) -> Result<Verdict, Denial> {
     let meta = envelope
         .params
-        .object("_meta")
+        .inside("_meta")
         .map_err(|fault| Denial::new(Reason::InvalidRequest, fault.to_string()))?;
-    let verdict = match meta.as_ref().filter(|meta| meta.get(META_VERSION).is_some()) {
+    let verdict = match meta.filter(|meta| meta.get(META_VERSION).is_some()) {
         Some(meta) => claimed(meta, mirror, offered)?,
         None => unclaimed(envelope, mirror, offered)?,
     };

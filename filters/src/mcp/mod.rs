@@ -9,6 +9,7 @@ pub mod envelope;
 pub mod headers;
 mod late_id;
 pub mod method;
+pub mod object;
 pub mod revision;
 mod scan;
 pub mod sse;

@@ -116,12 +116,43 @@ impl Nest {
     }
 }
 
+/// Where the first quote or backslash is.
+///
+/// Most strings of a message are shorter than what it costs to set up a search by vectors: the
+/// first bytes are looked at eight at a time.
+pub(super) fn quote_or_escape(text: &[u8]) -> Option<usize> {
+    const NEAR: usize = 32;
+    let (near, far) = text.split_at(text.len().min(NEAR));
+    let (words, rest) = near.as_chunks();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let hits = zero_bytes(word ^ spread(b'"')) | zero_bytes(word ^ spread(b'\\'));
+        if hits != 0 {
+            return Some(index * 8 + hits.trailing_zeros() as usize / 8);
+        }
+    }
+    let start = near.len() - rest.len();
+    match rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+        Some(hit) => Some(start + hit),
+        None => Some(near.len() + memchr::memchr2(b'"', b'\\', far)?),
+    }
+}
+
+const fn spread(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// The high bit of the first byte that is zero, and of none before it.
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(spread(0x01)) & !word & spread(0x80)
+}
+
 /// Index of the quote that closes the string starting at `at`; surrogate escapes must pair.
 fn string_end(body: &[u8], mut at: usize) -> Result<usize, Fault> {
     const OPEN: Fault = Fault::Syntax("the body ends inside a string");
     loop {
         let rest = body.get(at..).ok_or(OPEN)?;
-        let hit = at + memchr::memchr2(b'"', b'\\', rest).ok_or(OPEN)?;
+        let hit = at + quote_or_escape(rest).ok_or(OPEN)?;
         if body[hit] == b'"' {
             return Ok(hit);
         }
@@ -194,6 +225,21 @@ mod tests {
         }
         let wide = Bounds::default();
         assert_eq!(check(br#"["\ud83d\ude00"]"#, &wide).map(drop), Ok(()), "surrogate pair");
+    }
+
+    #[test]
+    fn the_first_quote_or_escape_is_found_wherever_it_stands() {
+        for length in 0..80 {
+            let mut text = vec![b'!'; length];
+            assert_eq!(quote_or_escape(&text), None, "{length}");
+            for at in (0..length).rev() {
+                for stop in [b'"', b'\\'] {
+                    text[at] = stop;
+                    assert_eq!(quote_or_escape(&text), Some(at), "{at} of {length}");
+                }
+            }
+        }
+        assert_eq!(quote_or_escape("\u{a2}\u{dc}\u{22}".as_bytes()), Some(4));
     }
 
     #[test]

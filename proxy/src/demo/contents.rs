@@ -3,7 +3,7 @@
 use super::rpc::{NO_RESOURCE, RpcError, excerpt};
 use super::schemas;
 use super::world::{README, World, note_uri};
-use portunus_filters::mcp::envelope::Object;
+use portunus_filters::mcp::object::Object;
 use serde_json::{Value, json};
 
 const NOTE_TEMPLATE: &str = "demo://note/{id}";

@@ -9,7 +9,7 @@ use super::tools::{self, Elicited, Outcome, Question};
 use super::voice::{Level, Voice};
 use super::world::Change;
 use pingora_core::server::ShutdownWatch;
-use portunus_filters::mcp::envelope::Object;
+use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::{Envelope, Revision, Shape};
 use portunus_filters::message::Era;
 use serde_json::{Value, json};
@@ -186,7 +186,7 @@ fn note(session: &Session, envelope: &Envelope<'_>) {
             if envelope.method.as_ref().is_some_and(|method| method.is("notifications/cancelled")) =>
         {
             if let Some(id) = envelope.params.get("requestId") {
-                session.cancel(&call_key(id.get()));
+                session.cancel(&call_key(id));
             }
         }
         Shape::Result => {

@@ -12,7 +12,7 @@ use super::tools::{self, Elicited, Outcome, Question};
 use super::voice::{Level, Voice};
 use super::world::Change;
 use pingora_core::server::ShutdownWatch;
-use portunus_filters::mcp::envelope::Object;
+use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::{Envelope, Revision, Shape};
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
@@ -157,7 +157,7 @@ fn elicited(server: &Server, tool: &str, params: &Object<'_>) -> Result<Option<E
             None => Ok(None),
         };
     };
-    let state = serde_json::from_str::<String>(state.get()).unwrap_or_default();
+    let state = serde_json::from_str::<String>(state).unwrap_or_default();
     if !server.world.sealed(tool, &state) {
         return Err(RpcError::invalid_params("`requestState` was not given out for this call"));
     }
@@ -197,8 +197,8 @@ impl Interests {
         let Ok(Some(wanted)) = params.object("notifications") else {
             return Err(RpcError::invalid_params("`notifications` must be an object"));
         };
-        let yes = |key: &str| wanted.get(key).is_some_and(|raw| raw.get() == "true");
-        let uris: Vec<String> = match wanted.get("resourceSubscriptions").map(|raw| raw.get()) {
+        let yes = |key: &str| wanted.get(key).is_some_and(|raw| raw == "true");
+        let uris: Vec<String> = match wanted.get("resourceSubscriptions") {
             None | Some("null") => Vec::new(),
             Some(text) => serde_json::from_str(text)
                 .map_err(|_| RpcError::invalid_params("`resourceSubscriptions` must be an array of URIs"))?,

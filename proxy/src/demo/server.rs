@@ -169,7 +169,7 @@ pub(super) fn heartbeat() -> Interval {
 /// The `progressToken` of a request.
 pub(super) fn progress_token(envelope: &Envelope<'_>) -> Option<Value> {
     let meta = envelope.params.object("_meta").ok().flatten()?;
-    scalar(meta.get("progressToken")?.get())
+    scalar(meta.get("progressToken")?)
 }
 
 /// A string or a number.

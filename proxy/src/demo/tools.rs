@@ -8,7 +8,7 @@ use super::rpc::{RpcError, excerpt};
 use super::schemas::{MAX_DELAY_MS, MAX_STEPS};
 use super::voice::{Level, Voice};
 use super::world::{MAX_NOTE_BYTES, World, note_uri};
-use portunus_filters::mcp::envelope::Object;
+use portunus_filters::mcp::object::Object;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -174,7 +174,7 @@ fn string(arguments: &Object<'_>, key: &str) -> Result<String, String> {
 }
 
 fn number(arguments: &Object<'_>, key: &str) -> Result<serde_json::Number, String> {
-    let raw = arguments.get(key).and_then(|raw| serde_json::from_str(raw.get()).ok());
+    let raw = arguments.get(key).and_then(|raw| serde_json::from_str(raw).ok());
     raw.ok_or_else(|| format!("`{key}` must be a number."))
 }
 
@@ -186,7 +186,7 @@ fn whole(
 ) -> Result<u64, String> {
     let Some(raw) = arguments.get(key) else { return Ok(default) };
     let wrong = || format!("`{key}` must be a whole number from {} to {}.", range.start(), range.end());
-    let number = raw.get().strip_suffix(".0").unwrap_or(raw.get());
+    let number = raw.strip_suffix(".0").unwrap_or(raw);
     number.parse().ok().filter(|number| range.contains(number)).ok_or_else(wrong)
 }
 
