@@ -6,6 +6,7 @@ use crate::identity::Identity;
 use crate::mcp::headers::{self, Mirror};
 use crate::mcp::{Bounds, Envelope, Fault, Id, LateId, Method, Revision, Shape, Span, check};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -89,7 +90,7 @@ pub struct Message {
     /// The id of a request or answer.
     pub id: Option<Id>,
     /// Tool or prompt name, resource URI or task id: what `Mcp-Name` mirrors.
-    pub target: Option<Box<str>>,
+    pub target: Option<Arc<str>>,
     /// Where `params` lies in `body`.
     pub params: Option<Span>,
     /// The HTTP body that holds the message, alone or in a batch.
@@ -113,12 +114,12 @@ impl Message {
     }
 
     /// The method's name, or what stands for it in records.
-    pub fn action(&self) -> &str {
+    pub fn action(&self) -> Cow<'static, str> {
         match (&self.method, self.kind) {
-            (Some(method), _) => method.name(),
-            (None, Kind::Stream) => "stream",
-            (None, Kind::End) => "end",
-            (None, _) => "response",
+            (Some(method), _) => method.to_name(),
+            (None, Kind::Stream) => Cow::Borrowed("stream"),
+            (None, Kind::End) => Cow::Borrowed("end"),
+            (None, _) => Cow::Borrowed("response"),
         }
     }
 
@@ -173,7 +174,7 @@ pub struct Unreadable {
     /// The method, if it could be read.
     pub method: Option<Method>,
     /// Tool or prompt name, resource URI or task id, if it could be read.
-    pub target: Option<Box<str>>,
+    pub target: Option<Arc<str>>,
 }
 
 impl Unreadable {
@@ -255,7 +256,7 @@ fn read_batch(
 }
 
 /// What `Mcp-Name` mirrors, as the body has it.
-fn target(envelope: &Envelope<'_>) -> Option<Box<str>> {
+fn target(envelope: &Envelope<'_>) -> Option<Arc<str>> {
     let key = envelope.method.as_ref()?.rules()?.target?;
     envelope.params.text(key).map(|text| text.as_ref().into())
 }

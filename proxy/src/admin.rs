@@ -60,7 +60,7 @@ impl Admin {
         });
         json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "revision": active.revision,
+            "revision": &*active.revision,
             "serial": active.snapshot.serial,
             "phase": format!("{:?}", gateway.drain.phase()).to_lowercase(),
             "in_flight": gateway.drain.in_flight(),

@@ -64,7 +64,7 @@ pub struct Active {
     /// The filters, in order.
     pub pipeline: Pipeline,
     /// Name of the revision, for records.
-    pub revision: String,
+    pub revision: Arc<str>,
     pools: Pools,
     metrics: Arc<Metrics>,
 }
@@ -72,7 +72,7 @@ pub struct Active {
 impl Active {
     fn new(snapshot: Snapshot, pools: Pools, metrics: Arc<Metrics>) -> Active {
         metrics.snapshots_alive.inc();
-        let revision = snapshot.revision.to_string();
+        let revision = snapshot.revision.to_string().into();
         Active { snapshot, pipeline: Pipeline::default(), revision, pools, metrics }
     }
 

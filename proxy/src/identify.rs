@@ -4,27 +4,37 @@
 //! about it is dropped. What a client shows as a credential becomes a keyed digest that keeps
 //! callers apart and allows nothing.
 
-use http::HeaderMap;
+use crate::entropy::Entropy;
 use http::header::{AUTHORIZATION, FORWARDED};
+use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use portunus_filters::Identity;
 use portunus_filters::identity::Digest;
 use ring::hmac;
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::rand::SystemRandom;
+use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Longest request id that is taken over from a client.
 const MAX_REQUEST_ID: usize = 128;
+/// Length of a `traceparent` of version 00.
+const TRACEPARENT_BYTES: usize = 55;
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Names requests and callers; its key and prefix live as long as the process.
 pub struct Identifier {
     key: hmac::Key,
-    prefix: String,
+    prefix: [u8; 5],
     next: AtomicU64,
-    random: SystemRandom,
+    entropy: Entropy,
 }
+
+/// A number that no other event of the process has; spelt out only where it is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EventNumber(u64);
 
 /// Where a request comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,17 +67,16 @@ impl Identifier {
     /// # Errors
     /// If the system has no randomness.
     pub fn new() -> std::io::Result<Identifier> {
-        let random = SystemRandom::new();
-        let failed = |_| std::io::Error::other("the system has no randomness");
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &random).map_err(failed)?;
-        let mut prefix = [0; 5];
-        random.fill(&mut prefix).map_err(failed)?;
-        Ok(Identifier { key, prefix: hex(&prefix), next: AtomicU64::new(1), random })
+        let failed = || std::io::Error::other("the system has no randomness");
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| failed())?;
+        let entropy = Entropy::new();
+        let prefix = entropy.take().ok_or_else(failed)?;
+        Ok(Identifier { key, prefix, next: AtomicU64::new(1), entropy })
     }
 
     /// The id of a request: the client's own `X-Request-Id` if it is one plain token, else a new one.
     pub fn request_id(&self, headers: &HeaderMap) -> Arc<str> {
-        let offered = headers.get("x-request-id").and_then(|value| value.to_str().ok());
+        let offered = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
         match offered.filter(|id| is_token(id)) {
             Some(id) => id.into(),
             None => self.event_id(),
@@ -76,19 +85,39 @@ impl Identifier {
 
     /// An id that no client can choose.
     pub fn event_id(&self) -> Arc<str> {
-        format!("{}-{:x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed)).into()
+        self.spell(self.number()).as_str().into()
+    }
+
+    /// The number of a new event.
+    pub fn number(&self) -> EventNumber {
+        EventNumber(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The id of an event: `PREFIX-NUMBER` in hexadecimal.
+    pub fn spell(&self, event: EventNumber) -> String {
+        let mut id = String::with_capacity(2 * self.prefix.len() + 1 + 16);
+        push_hex(&mut id, &self.prefix);
+        id.push('-');
+        // Writing to a `String` cannot fail.
+        let _ = write!(id, "{:x}", event.0);
+        id
     }
 
     /// The trace that the client names, or a new one.
     pub fn trace(&self, headers: &HeaderMap) -> Trace {
-        let offered = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let offered = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
         match offered.filter(|value| is_traceparent(value)) {
             Some(value) => Trace { parent: value.to_owned(), joined: true },
             None => {
-                let mut bytes = [0; 24];
                 // Without randomness the trace is all zeroes, which every collector drops as invalid.
-                let _ = self.random.fill(&mut bytes);
-                Trace { parent: format!("00-{}-{}-00", hex(&bytes[..16]), hex(&bytes[16..])), joined: false }
+                let bytes: [u8; 24] = self.entropy.take().unwrap_or_default();
+                let mut parent = String::with_capacity(TRACEPARENT_BYTES);
+                parent.push_str("00-");
+                push_hex(&mut parent, &bytes[..16]);
+                parent.push('-');
+                push_hex(&mut parent, &bytes[16..]);
+                parent.push_str("-00");
+                Trace { parent, joined: false }
             }
         }
     }
@@ -191,13 +220,12 @@ fn is_traceparent(value: &str) -> bool {
         && is_hex(flags, 2)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        // Writing to a `String` cannot fail.
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+fn push_hex(out: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
 }
 
 #[cfg(test)]

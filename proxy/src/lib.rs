@@ -17,6 +17,7 @@ pub mod demo;
 pub mod demo_command;
 pub mod drain;
 pub mod edge;
+pub mod entropy;
 pub mod errand;
 pub mod estate;
 pub mod forward;

@@ -4,12 +4,16 @@
 //! does not exist: what is dropped without an end counts as cancelled.
 
 use crate::context::Gateway;
+use crate::identify::EventNumber;
 use crate::metrics::{ServerMetrics, Stage, Status};
 use crate::refusals::Refusal;
 use crate::text::push_json;
 use chrono::{DateTime, SecondsFormat};
+use portunus_filters::mcp::Method;
 use portunus_filters::{Arrival, Denial, Era, Message, Reason};
+use std::borrow::Cow;
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,11 +29,11 @@ pub struct Outcome {
 
 #[derive(Default)]
 struct Facts {
-    event_id: Arc<str>,
+    event: EventNumber,
     request_id: Arc<str>,
     trace_id: Option<Box<str>>,
     listener: Arc<str>,
-    source: String,
+    source: Option<IpAddr>,
     auth: &'static str,
     wall: Duration,
     user_agent: Option<Box<str>>,
@@ -37,9 +41,9 @@ struct Facts {
     upstream: Option<Arc<str>>,
     era: Option<Era>,
     version: Option<&'static str>,
-    action: Option<Box<str>>,
-    target: Option<Box<str>>,
-    revision: Option<Box<str>>,
+    action: Option<Cow<'static, str>>,
+    target: Option<Arc<str>>,
+    revision: Option<Arc<str>>,
     request_bytes: usize,
     response_bytes: u64,
     http_status: u16,
@@ -57,10 +61,10 @@ impl Outcome {
     pub fn new(gateway: &Arc<Gateway>, arrival: &Arrival) -> Outcome {
         let now = Instant::now();
         let facts = Facts {
-            event_id: gateway.identifier.event_id(),
+            event: gateway.identifier.number(),
             request_id: Arc::clone(&arrival.request_id),
             listener: Arc::clone(&arrival.listener),
-            source: arrival.source.to_string(),
+            source: Some(arrival.source),
             auth: arrival.identity.auth(),
             wall: arrival.at.wall,
             ..Facts::default()
@@ -75,16 +79,18 @@ impl Outcome {
         }
     }
 
-    /// Notes what the client calls itself and the trace it belongs to.
+    /// Notes what the client calls itself and the trace it belongs to, for the record alone.
     pub fn client(&mut self, user_agent: Option<&str>, trace_id: Option<&str>) {
-        self.facts.user_agent = user_agent.map(Into::into);
-        self.facts.trace_id = trace_id.map(Into::into);
+        if self.gateway.access_log.is_enabled() {
+            self.facts.user_agent = user_agent.map(Into::into);
+            self.facts.trace_id = trace_id.map(Into::into);
+        }
     }
 
     /// Notes the virtual server and its configuration.
-    pub fn server(&mut self, server: &portunus_config::VirtualServer, revision: &str) {
+    pub fn server(&mut self, server: &portunus_config::VirtualServer, revision: &Arc<str>) {
         self.facts.server = Some(Arc::clone(&server.name));
-        self.facts.revision = Some(revision.into());
+        self.facts.revision = Some(Arc::clone(revision));
         self.server = Some(self.gateway.metrics.server(server));
     }
 
@@ -92,7 +98,7 @@ impl Outcome {
     pub fn message(&mut self, message: &Message, body_bytes: usize) {
         self.facts.era = Some(message.era);
         self.facts.version = message.revision.map(|revision| revision.as_str());
-        self.facts.action = Some(message.action().into());
+        self.facts.action = Some(message.action());
         self.facts.target.clone_from(&message.target);
         self.facts.request_bytes = body_bytes;
     }
@@ -156,10 +162,16 @@ impl Outcome {
     }
 
     /// Notes what could be read of a message that is refused.
-    pub fn glimpsed(&mut self, era: Era, method: Option<&str>, target: Option<&str>, body_bytes: usize) {
+    pub fn glimpsed(
+        &mut self,
+        era: Era,
+        method: Option<&Method>,
+        target: Option<Arc<str>>,
+        body_bytes: usize,
+    ) {
         self.facts.era = Some(era);
-        self.facts.action = method.map(Into::into);
-        self.facts.target = target.map(Into::into);
+        self.facts.action = method.map(Method::to_name);
+        self.facts.target = target;
         self.facts.request_bytes = body_bytes;
     }
 
@@ -198,7 +210,8 @@ impl Outcome {
             self.gateway.refusals.push(self.refusal(reason));
         }
         if self.gateway.access_log.is_enabled() {
-            let line = self.facts.line(status, elapsed);
+            let event_id = self.gateway.identifier.spell(self.facts.event);
+            let line = self.facts.line(&event_id, status, elapsed);
             self.gateway.access_log.write(line);
         }
     }
@@ -208,7 +221,7 @@ impl Outcome {
             request_id: Arc::clone(&self.facts.request_id),
             at: timestamp(self.facts.wall),
             reason,
-            source: self.facts.source.clone(),
+            source: self.facts.source.map(|ip| ip.to_string()).unwrap_or_default(),
             server: self.facts.server.clone(),
             action: self.facts.action.clone(),
             target: self.facts.target.clone(),
@@ -234,7 +247,7 @@ pub fn timestamp(wall: Duration) -> String {
 
 impl Facts {
     /// The record as one line of `record/1`.
-    fn line(&self, status: Status, elapsed: Duration) -> String {
+    fn line(&self, event_id: &str, status: Status, elapsed: Duration) -> String {
         let mut line = String::with_capacity(512);
         line.push_str("{\"schema\":\"record/1\",\"event_type\":\"mcp.message\",\"ts\":\"");
         line.push_str(&timestamp(self.wall));
@@ -245,11 +258,11 @@ impl Facts {
                 push_json(&mut line, value);
             }
         };
-        field("event_id", Some(&self.event_id));
+        field("event_id", Some(event_id));
         field("request_id", Some(&self.request_id));
         field("trace_id", self.trace_id.as_deref());
         field("auth", Some(self.auth));
-        field("ip_address", Some(&self.source));
+        field("ip_address", self.source.map(|ip| ip.to_string()).as_deref());
         field("user_agent", self.user_agent.as_deref());
         field("listener", Some(&self.listener));
         field("era", self.era.map(Era::as_str));
@@ -298,7 +311,7 @@ mod tests {
             reason: Some(Reason::HeaderMismatch),
             ..Facts::default()
         };
-        let line = facts.line(Status::Invalid, Duration::from_micros(1500));
+        let line = facts.line("e-1", Status::Invalid, Duration::from_micros(1500));
         assert!(line.is_ascii() && !line.contains('\n'), "{line}");
         let record: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(record["ts"], "2023-11-14T22:13:20.123Z");

@@ -2,6 +2,7 @@
 
 use crate::text::push_json;
 use portunus_filters::Reason;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,11 +24,11 @@ pub struct Refusal {
     /// Label of the virtual server, if it came that far.
     pub server: Option<Arc<str>>,
     /// Method.
-    pub action: Option<Box<str>>,
+    pub action: Option<Cow<'static, str>>,
     /// Tool, prompt, resource or task.
-    pub target: Option<Box<str>>,
+    pub target: Option<Arc<str>>,
     /// Revision of the configuration.
-    pub revision: Option<Box<str>>,
+    pub revision: Option<Arc<str>>,
     /// Internal detail; never shown to the client.
     pub detail: String,
 }

@@ -247,8 +247,7 @@ impl<'a> Passage<'a> {
         let read = intake::message(body, &self.request.headers, &server.bounds, &intake::offered(server));
         read.map_err(|unreadable| {
             let Unreadable { denial, id, era, method, target } = *unreadable;
-            let name = method.as_ref().map(|method| method.name());
-            self.outcome.glimpsed(era, name, target.as_deref(), body.len());
+            self.outcome.glimpsed(era, method.as_ref(), target, body.len());
             let kind = id.is_some().then_some(Kind::Request);
             let ids = id.into_iter().collect();
             let http_status = server.http_status;

@@ -1,5 +1,7 @@
 //! Method names and what a gateway has to know of each.
 
+use std::borrow::Cow;
+
 /// A JSON-RPC method of MCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -89,6 +91,14 @@ impl Method {
         match self {
             Method::Known(rules) => rules.name,
             Method::Other(name) => name,
+        }
+    }
+
+    /// The name on the wire, to keep: a known one costs nothing.
+    pub fn to_name(&self) -> Cow<'static, str> {
+        match self {
+            Method::Known(rules) => Cow::Borrowed(rules.name),
+            Method::Other(name) => Cow::Owned(name.to_string()),
         }
     }
 
