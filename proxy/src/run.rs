@@ -225,7 +225,10 @@ impl Bound {
 /// A server of Pingora for `threads` a service. The main thread ends the process; Pingora only has
 /// to stay out of its way.
 fn server(threads: usize) -> Server {
-    let conf = ServerConf { threads, grace_period_seconds: Some(24 * 60 * 60), ..ServerConf::default() };
+    // One thread has nobody to share tasks with: the scheduler that can costs it about a tenth.
+    let work_stealing = threads > 1;
+    let grace_period_seconds = Some(24 * 60 * 60);
+    let conf = ServerConf { threads, work_stealing, grace_period_seconds, ..ServerConf::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     server
