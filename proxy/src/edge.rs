@@ -32,6 +32,7 @@ use proxy_protocol::announced;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -127,7 +128,7 @@ impl Edge {
             session.write_response_header(Box::new(head)).await?;
             session.write_response_body(answer.body, true).await
         };
-        drop(in_time(door.listener.limits.write_timeout, written).await);
+        drop(in_time(door.listener.limits.write_timeout, pin!(written)).await);
     }
 
     fn record_refusal(&self, door: &Door, visitor: Visitor, denial: &Denial) -> (Answer, Arc<str>) {

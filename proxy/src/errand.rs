@@ -8,7 +8,6 @@ use crate::forward::Inbound;
 use crate::headers::write_request_head;
 use crate::upstreams::pool::{Pool, Wish};
 use crate::upstreams::request::Outgoing;
-use crate::upstreams::wire::Head;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portunus_config::Upstream;
@@ -94,15 +93,13 @@ pub fn run(gateway: &Arc<Gateway>, errand: Errand, upstream: Arc<Upstream>, pool
 /// Ends the legacy session that an answer founded and nobody learned of.
 pub fn delete_orphan(
     gateway: &Arc<Gateway>,
-    head: &Head,
+    id: &HeaderValue,
     session: Session,
     upstream: &Arc<Upstream>,
     pool: &Arc<Pool>,
 ) {
-    if let Some(id) = head.headers.get("mcp-session-id") {
-        let errand = Errand::Delete { session: session.named(id) };
-        run(gateway, errand, Arc::clone(upstream), Arc::clone(pool));
-    }
+    let errand = Errand::Delete { session: session.named(id) };
+    run(gateway, errand, Arc::clone(upstream), Arc::clone(pool));
 }
 
 async fn deliver(gateway: &Gateway, errand: &Errand, upstream: &Arc<Upstream>, pool: &Arc<Pool>) -> bool {

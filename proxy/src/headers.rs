@@ -5,14 +5,16 @@
 
 use crate::forward::Inbound;
 use bytes::{BufMut, BytesMut};
-use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, ORIGIN,
-    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, ORIGIN, SET_COOKIE, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use pingora_http::ResponseHeader;
 use portunus_config::{Credentials, HostPolicy, Upstream};
+use std::fmt::Write;
 use std::net::IpAddr;
+
+const PORTUNUS_REQUEST_ID: HeaderName = HeaderName::from_static("portunus-request-id");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Writes the head of the request to an upstream.
 pub fn write_request_head(out: &mut BytesMut, inbound: &Inbound<'_>, upstream: &Upstream, body_bytes: usize) {
@@ -34,7 +36,7 @@ pub fn write_request_head(out: &mut BytesMut, inbound: &Inbound<'_>, upstream: &
         }
     }
     put(out, "accept-encoding", b"identity");
-    put(out, "forwarded", forwarded(inbound).as_bytes());
+    put_forwarded(out, inbound);
     let replaced = |name: &str| upstream.headers.set.iter().any(|(set, _)| set.as_str() == name);
     for (name, value) in [("x-request-id", inbound.request_id), ("traceparent", &inbound.trace.parent)] {
         if !replaced(name) {
@@ -48,7 +50,8 @@ pub fn write_request_head(out: &mut BytesMut, inbound: &Inbound<'_>, upstream: &
         put(out, name.as_str(), value.expose().as_bytes());
     }
     if inbound.method == Method::POST {
-        put(out, "content-length", body_bytes.to_string().as_bytes());
+        // Writing to a `BytesMut` cannot fail.
+        let _ = write!(out, "content-length: {body_bytes}\r\n");
     }
     out.put_slice(b"\r\n");
 }
@@ -61,61 +64,84 @@ fn put(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.put_slice(b"\r\n");
 }
 
+/// Fields of the hop to us, and those that we write ourselves.
+fn is_replaced(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "content-length"
+            | "expect"
+            | "accept-encoding"
+            | "forwarded"
+            | "x-request-id"
+            | "traceparent"
+    )
+}
+
 /// Headers by which a client could pass for another address or path behind us.
-const ROUTING_CLAIMS: [&str; 9] = [
-    "cf-connecting-ip",
-    "client-ip",
-    "fastly-client-ip",
-    "true-client-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-original-url",
-    "x-real-ip",
-    "x-rewrite-url",
-];
+fn claims_route(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || matches!(
+            name,
+            "cf-connecting-ip"
+                | "client-ip"
+                | "fastly-client-ip"
+                | "true-client-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "x-original-url"
+                | "x-real-ip"
+                | "x-rewrite-url"
+        )
+}
 
 fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
     let credential = *name == AUTHORIZATION || *name == COOKIE;
     if credential && !matches!(upstream.credentials, Credentials::Passthrough) {
         return false;
     }
-    let ours = [HOST, CONTENT_LENGTH, EXPECT, ACCEPT_ENCODING, FORWARDED];
     let text = name.as_str();
     // `Origin` was checked here against our hosts; next to another Host it would only mislead.
     let origin = *name == ORIGIN && upstream.host != HostPolicy::Preserve;
-    let claims = text.starts_with("x-forwarded-")
-        || matches!(text, "x-request-id" | "traceparent")
-        || ROUTING_CLAIMS.contains(&text);
     let sets = upstream.headers.set.iter().any(|(set, _)| set == name)
         || matches!(&upstream.credentials, Credentials::Header { name: set, .. } if set == name);
-    !(ours.contains(name)
+    !(is_replaced(text)
         || origin
-        || claims
+        || claims_route(text)
         || sets
-        || is_hop(name)
+        || is_hop(text)
         || hop.contains(name)
         || upstream.headers.remove.contains(name))
 }
 
 /// One clean `Forwarded` element (RFC 7239).
-fn forwarded(inbound: &Inbound<'_>) -> String {
-    let client = match inbound.client {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("\"[{ip}]\""),
-    };
-    let said = |name| {
+fn put_forwarded(out: &mut BytesMut, inbound: &Inbound<'_>) {
+    let said = |name: HeaderName| {
+        if !inbound.behind_proxy {
+            return None;
+        }
         // Twice means that one of them is the client's own.
         let mut values = inbound.headers.get_all(name).iter();
-        let value = values.next().filter(|_| inbound.behind_proxy && values.next().is_none())?;
+        let value = values.next().filter(|_| values.next().is_none())?;
         value.to_str().ok().filter(|text| !text.contains(['"', '\\', ';', ',']))
     };
     let own = if inbound.secure { "https" } else { "http" };
-    let proto = said("x-forwarded-proto").filter(|proto| matches!(*proto, "http" | "https")).unwrap_or(own);
+    let proto = said(X_FORWARDED_PROTO).filter(|proto| matches!(*proto, "http" | "https")).unwrap_or(own);
     let own_host = inbound.headers.get(HOST).and_then(|host| host.to_str().ok());
-    match said("x-forwarded-host").or(own_host).filter(|host| !host.contains(['"', '\\'])) {
-        Some(host) => format!("for={client};host=\"{host}\";proto={proto}"),
-        None => format!("for={client};proto={proto}"),
+    let host = said(X_FORWARDED_HOST).or(own_host).filter(|host| !host.contains(['"', '\\']));
+    // Writing to a `BytesMut` cannot fail.
+    let _ = match inbound.client {
+        IpAddr::V4(ip) => write!(out, "forwarded: for={ip}"),
+        IpAddr::V6(ip) => write!(out, "forwarded: for=\"[{ip}]\""),
+    };
+    if let Some(host) = host {
+        out.put_slice(b";host=\"");
+        out.put_slice(host.as_bytes());
+        out.put_u8(b'"');
     }
+    out.put_slice(b";proto=");
+    out.put_slice(proto.as_bytes());
+    out.put_slice(b"\r\n");
 }
 
 /// What the gateway adds to every answer of one request.
@@ -133,7 +159,7 @@ impl Stamp<'_> {
     /// # Errors
     /// If a value is no header value; none of ours is.
     pub fn put(&self, head: &mut ResponseHeader) -> pingora_core::Result<()> {
-        head.insert_header("Portunus-Request-Id", self.request_id)?;
+        head.insert_header(PORTUNUS_REQUEST_ID, self.request_id)?;
         if let Some(origin) = self.origin {
             head.insert_header("Access-Control-Allow-Origin", origin.clone())?;
             head.insert_header(
@@ -146,39 +172,49 @@ impl Stamp<'_> {
     }
 }
 
-/// The head of the answer to the client, from the upstream's.
-///
-/// # Errors
-/// If the status or a header cannot be represented.
+/// The head of the answer to the client, made of the upstream's fields; `length` is its `Content-Length`.
 pub fn response_head(
-    status: u16,
-    headers: &HeaderMap,
+    status: StatusCode,
+    mut headers: HeaderMap,
+    length: Option<u64>,
     upstream: &Upstream,
-) -> pingora_core::Result<ResponseHeader> {
-    let mut head = ResponseHeader::build_no_case(status, Some(headers.len() + 6))?;
-    let hop = hop_tokens(headers);
-    for (name, value) in headers {
-        if goes_down(name, upstream, &hop) {
-            head.append_header(name.clone(), value.clone())?;
-        }
+) -> ResponseHeader {
+    match length {
+        Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        None => drop(headers.remove(CONTENT_LENGTH)),
     }
-    Ok(head)
+    let hop = hop_tokens(&headers);
+    let stays = |name: &&HeaderName| !goes_down(name, upstream, &hop);
+    let stay: Vec<HeaderName> = headers.keys().filter(stays).cloned().collect();
+    for name in stay {
+        headers.remove(name);
+    }
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = status;
+    parts.headers = headers;
+    parts.into()
 }
 
 fn goes_down(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
     let text = name.as_str();
-    let ours =
-        text.starts_with("access-control-") || text.starts_with("portunus-") || *name == CONTENT_LENGTH;
+    let ours = text.starts_with("access-control-") || text.starts_with("portunus-");
     let cookie = *name == SET_COOKIE && !matches!(upstream.credentials, Credentials::Passthrough);
-    !(ours || cookie || is_hop(name) || hop.contains(name))
+    !(ours || cookie || is_hop(text) || hop.contains(name))
 }
 
-fn is_hop(name: &HeaderName) -> bool {
-    [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
-        || matches!(
-            name.as_str(),
-            "keep-alive" | "proxy-connection" | "proxy-authenticate" | "proxy-authorization"
-        )
+fn is_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+    )
 }
 
 /// Names that `Connection` declares to belong to the hop.
@@ -323,7 +359,7 @@ mod tests {
         ] {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
-        let head = response_head(200, &headers, &upstream("")).unwrap();
+        let head = response_head(StatusCode::OK, headers, None, &upstream(""));
         let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["content-type", "mcp-session-id"]);

@@ -3,9 +3,11 @@
 //! Methods, media types, codings and sizes are judged before the body is read where that is
 //! possible; parsing and the agreement of headers and body are the filters crate's.
 
-use bytes::{Bytes, BytesMut};
+use crate::patience::patient;
+use crate::pieces::Pieces;
+use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora_core::protocols::http::ServerSession;
 use portunus_config::{EraMode, VirtualServer};
 use portunus_filters::mcp::Bounds;
@@ -13,8 +15,23 @@ use portunus_filters::mcp::headers::{self as mcp_headers, Mirror};
 use portunus_filters::mcp::{Id, LateId, Revision};
 use portunus_filters::message::{Reading, Unreadable, read};
 use portunus_filters::{Denial, Era, Kind, Message, Reason};
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::timeout;
+
+const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
+
+/// Headers that decide something.
+const DECISIVE: [HeaderName; 6] = [
+    MCP_PROTOCOL_VERSION,
+    MCP_METHOD,
+    MCP_NAME,
+    HeaderName::from_static("mcp-session-id"),
+    CONTENT_TYPE,
+    HeaderName::from_static("last-event-id"),
+];
 
 /// First allocation for a body whose length is not declared.
 const BODY_BYTES: usize = 8 * 1024;
@@ -75,9 +92,10 @@ pub fn declared(headers: &HeaderMap) -> Result<(), Denial> {
 /// # Errors
 /// [`Reason::HeaderMismatch`].
 pub fn singular(headers: &HeaderMap) -> Result<(), Denial> {
-    for name in
-        ["mcp-protocol-version", "mcp-method", "mcp-name", "mcp-session-id", "content-type", "last-event-id"]
-    {
+    if headers.len() == headers.keys_len() {
+        return Ok(());
+    }
+    for name in &DECISIVE {
         if headers.get_all(name).iter().nth(1).is_some() {
             return Err(Denial::new(Reason::HeaderMismatch, format!("the `{name}` header is sent twice")));
         }
@@ -94,19 +112,26 @@ pub fn singular(headers: &HeaderMap) -> Result<(), Denial> {
 /// [`BodyFault`].
 pub async fn body(
     session: &mut ServerSession,
+    headers: &HeaderMap,
     limit: usize,
     within: Duration,
     era: Era,
 ) -> Result<Bytes, BodyFault> {
-    let late = Denial::new(Reason::RequestTimeout, "the body did not arrive in time");
-    match timeout(within, collect(session, limit, era)).await {
-        Ok(result) => result,
-        Err(_) => Err(BodyFault::Denied(late, None)),
+    match patient(within, pin!(collect(session, headers, limit, era))).await {
+        Some(result) => result,
+        None => {
+            let late = Denial::new(Reason::RequestTimeout, "the body did not arrive in time");
+            Err(BodyFault::Denied(late, None))
+        }
     }
 }
 
-async fn collect(session: &mut ServerSession, limit: usize, era: Era) -> Result<Bytes, BodyFault> {
-    let headers = &session.req_header().headers;
+async fn collect(
+    session: &mut ServerSession,
+    headers: &HeaderMap,
+    limit: usize,
+    era: Era,
+) -> Result<Bytes, BodyFault> {
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared
         .is_some_and(|length| length > limit.saturating_mul(2) || (length > limit && era == Era::Modern))
@@ -116,14 +141,14 @@ async fn collect(session: &mut ServerSession, limit: usize, era: Era) -> Result<
     if headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         session.write_continue_response().await.map_err(|_| BodyFault::Gone)?;
     }
-    let mut whole = BytesMut::with_capacity(declared.unwrap_or(BODY_BYTES).min(limit));
+    let mut whole = Pieces::default();
     while let Some(chunk) = session.read_request_body().await.map_err(|error| fault(&error))? {
         if whole.len() + chunk.len() > limit {
-            return Err(oversize(session, &whole, chunk, limit, era).await);
+            return Err(oversize(session, &whole.into_bytes(), chunk, limit, era).await);
         }
-        whole.extend_from_slice(&chunk);
+        whole.push(chunk, declared.unwrap_or(BODY_BYTES).min(limit));
     }
-    Ok(whole.freeze())
+    Ok(whole.into_bytes())
 }
 
 async fn oversize(
@@ -154,11 +179,11 @@ async fn oversize(
 ///
 /// A body that is here, or arrives at once, is worth a connection; nothing else is waited for: the
 /// answer comes after it.
-pub async fn discard(session: &mut ServerSession) -> bool {
+pub async fn discard(session: &mut ServerSession, headers: &HeaderMap) -> bool {
     if session.is_body_done() {
         return true;
     }
-    if session.req_header().headers.contains_key(EXPECT) {
+    if headers.contains_key(EXPECT) {
         return false;
     }
     let dropped = async {
@@ -191,7 +216,7 @@ pub fn message(
 }
 
 /// The revisions that a virtual server serves: those of its upstreams' eras.
-pub fn offered(server: &VirtualServer) -> Vec<Revision> {
+pub fn offered(server: &VirtualServer) -> &'static [Revision] {
     let serves = |era: Era| {
         server.upstreams.iter().any(|upstream| match upstream.era {
             EraMode::Auto => true,
@@ -199,7 +224,12 @@ pub fn offered(server: &VirtualServer) -> Vec<Revision> {
             EraMode::Modern => era == Era::Modern,
         })
     };
-    Revision::ALL.into_iter().filter(|revision| serves(revision.era())).collect()
+    match (serves(Era::Modern), serves(Era::Legacy)) {
+        (true, true) => &Revision::ALL,
+        (true, false) => Revision::MODERN,
+        (false, true) => Revision::LEGACY,
+        (false, false) => &[],
+    }
 }
 
 /// The message that a GET or DELETE stands for.
@@ -213,12 +243,13 @@ pub fn bodiless(kind: Kind, headers: &HeaderMap, offered: &[Revision]) -> Result
 
 /// The era that the headers alone suggest.
 pub fn likely_era(headers: &HeaderMap) -> Era {
-    mirror(headers).version.map_or(Era::Legacy, mcp_headers::likely_era)
+    let version = headers.get(MCP_PROTOCOL_VERSION).and_then(|value| value.to_str().ok());
+    version.map_or(Era::Legacy, |version| mcp_headers::likely_era(version.trim()))
 }
 
 fn mirror(headers: &HeaderMap) -> Mirror<'_> {
-    let text = |name| headers.get(name).map(|value| value.to_str().map_or("", str::trim));
-    Mirror { version: text("mcp-protocol-version"), method: text("mcp-method"), name: text("mcp-name") }
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().map_or("", str::trim));
+    Mirror { version: text(MCP_PROTOCOL_VERSION), method: text(MCP_METHOD), name: text(MCP_NAME) }
 }
 
 fn is_json(content_type: &[u8]) -> bool {

@@ -29,6 +29,8 @@ pub mod listeners;
 pub mod log;
 pub mod metrics;
 pub mod outcome;
+pub mod patience;
+pub mod pieces;
 pub mod readiness;
 pub mod reaper;
 pub mod refusals;

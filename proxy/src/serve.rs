@@ -8,7 +8,6 @@ mod answer;
 
 use crate::context::{Active, Gateway};
 use crate::drain::{Phase, reached};
-use crate::errand::Session;
 use crate::forward::{Dispatch, Inbound, Leg, Use, send};
 use crate::headers::Stamp;
 use crate::identify::{Source, Trace, source};
@@ -19,18 +18,18 @@ use crate::respond::{End, Expect, Respond, draining, in_time, route_removed, unr
 use crate::upstreams::pool::Pool;
 use bytes::Bytes;
 use http::header::{HOST, ORIGIN, TRANSFER_ENCODING, USER_AGENT};
-use http::{HeaderValue, Method, Version};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Version};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::server::ReusableHttpStream;
-use pingora_http::RequestHeader;
 use portunus_config::{HttpStatus, Listener, NormalPath, Resolution, Upstream, VirtualServer};
 use portunus_filters::call::Target;
 use portunus_filters::mcp::Id;
 use portunus_filters::message::{Reading, Unreadable};
 use portunus_filters::{Arrival, Denial, Era, Kind, Message, Reason};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// The connection that a request came on.
 #[derive(Clone, Copy)]
@@ -48,7 +47,7 @@ pub struct Connection<'a> {
 /// One request on its way through the stages.
 struct Passage<'a> {
     connection: Connection<'a>,
-    request: RequestHeader,
+    request: Parts,
     arrival: Arrival,
     source: Source,
     trace: Trace,
@@ -62,8 +61,7 @@ struct Outbound {
     upstream: Arc<Upstream>,
     pool: Arc<Pool>,
     expect: Expect,
-    refused: Knowledge,
-    serials: watch::Receiver<u64>,
+    http_status: HttpStatus,
 }
 
 /// What a refusal may use of a message.
@@ -93,7 +91,7 @@ pub async fn serve(mut client: ServerSession, connection: Connection<'_>) -> Opt
         // The parser of chunks is laxer than ours: nothing behind such a body is read as a request.
         client.set_keepalive(None);
     }
-    let mut passage = Passage::begin(&client, connection);
+    let mut passage = Passage::begin(take_head(&mut client), connection);
     let end = match passage.admit(&mut client).await {
         Ok(outbound) => passage.exchange(outbound, &mut client).await,
         Err(Halt::Refused(denial, known)) => passage.refuse(&denial, &known, &mut client).await,
@@ -106,15 +104,26 @@ pub async fn serve(mut client: ServerSession, connection: Connection<'_>) -> Opt
     }
     drop(passage);
     match end {
-        End::Done => in_time(connection.listener.limits.write_timeout, client.finish()).await.ok().flatten(),
+        End::Done => {
+            let kept = in_time(connection.listener.limits.write_timeout, pin!(client.finish())).await;
+            kept.ok().flatten()
+        }
         // Dropped, not shut down: that would flush to a client that may never read.
         End::Refused(_) | End::Left | End::Broken => None,
     }
 }
 
+/// Takes the request's head out of the session, which needs no more of it than method and version.
+fn take_head(client: &mut ServerSession) -> Parts {
+    let head = client.req_header_mut();
+    let (mut rest, ()) = Request::new(()).into_parts();
+    rest.method = head.method.clone();
+    rest.version = head.version;
+    std::mem::replace(head, rest.into()).into()
+}
+
 impl<'a> Passage<'a> {
-    fn begin(client: &ServerSession, connection: Connection<'a>) -> Passage<'a> {
-        let request = client.req_header().clone();
+    fn begin(request: Parts, connection: Connection<'a>) -> Passage<'a> {
         let (gateway, listener) = (connection.gateway, connection.listener);
         let source = source(connection.peer, &request.headers, &listener.trusted_proxies);
         let arrival = Arrival {
@@ -138,7 +147,7 @@ impl<'a> Passage<'a> {
             return Err(Halt::Preflight);
         }
         let gateway = self.connection.gateway;
-        let server = self.resolve(&gateway.active())?;
+        let (server, serial) = self.resolve(&gateway.active())?;
         let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
         let kind = intake::kind_of(&self.request.method).map_err(|denial| halt(denial, known))?;
         let body = match kind {
@@ -146,15 +155,15 @@ impl<'a> Passage<'a> {
             Some(_) => None,
         };
         // The body may have taken its time: from here on, and for good, the snapshot of now counts.
-        let serials = gateway.serials();
         let active = gateway.active();
-        let server = self.still_served(&active, &server)?;
+        let server =
+            if active.snapshot.serial == serial { server } else { self.still_served(&active, &server)? };
         let reading = match (body, kind) {
             (Some(body), _) => self.read_message(&body, &server)?,
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,
         };
         self.outcome.stage_done(Stage::Intake);
-        self.clear(&active, &server, &reading, serials)
+        self.clear(&active, &server, &reading)
     }
 
     /// Stage 2, before anything costly: for whom is this request, and who may send it from a page?
@@ -185,8 +194,8 @@ impl<'a> Passage<'a> {
         }
     }
 
-    /// Stage 4: the virtual server of this host and path.
-    fn resolve(&mut self, active: &Active) -> Result<Arc<VirtualServer>, Halt> {
+    /// Stage 4: the virtual server of this host and path, and the serial of the snapshot that has it.
+    fn resolve(&mut self, active: &Active) -> Result<(Arc<VirtualServer>, u64), Halt> {
         let unknown = |detail| halt(Denial::new(Reason::UnknownRoute, detail), Knowledge::default());
         let path = NormalPath::parse(self.request.uri.path())
             .map_err(|_| unknown("the path cannot be normalised"))?;
@@ -194,7 +203,7 @@ impl<'a> Passage<'a> {
             Resolution::Server(server) => {
                 self.outcome.server(server, &active.revision);
                 self.outcome.stage_done(Stage::Resolve);
-                Ok(Arc::clone(server))
+                Ok((Arc::clone(server), active.snapshot.serial))
             }
             Resolution::None => Err(unknown("no MCP server is served at this path")),
         }
@@ -228,7 +237,7 @@ impl<'a> Passage<'a> {
         let mut phase = self.connection.gateway.drain.watch();
         let body = tokio::select! {
             biased;
-            body = intake::body(client, limit, limits.body_timeout, era) => body,
+            body = intake::body(client, &self.request.headers, limit, limits.body_timeout, era) => body,
             () = reached(&mut phase, Phase::Expired) => Err(BodyFault::Denied(draining(), None)),
         };
         match body {
@@ -244,7 +253,7 @@ impl<'a> Passage<'a> {
 
     /// Stage 3, the message in a body.
     fn read_message(&mut self, body: &Bytes, server: &VirtualServer) -> Result<Reading, Halt> {
-        let read = intake::message(body, &self.request.headers, &server.bounds, &intake::offered(server));
+        let read = intake::message(body, &self.request.headers, &server.bounds, intake::offered(server));
         read.map_err(|unreadable| {
             let Unreadable { denial, id, era, method, target } = *unreadable;
             self.outcome.glimpsed(era, method.as_ref(), target, body.len());
@@ -259,7 +268,7 @@ impl<'a> Passage<'a> {
     fn read_bodiless(&mut self, kind: Kind, server: &VirtualServer) -> Result<Reading, Halt> {
         let headers = &self.request.headers;
         let message = intake::singular(headers)
-            .and_then(|()| intake::bodiless(kind, headers, &intake::offered(server)))
+            .and_then(|()| intake::bodiless(kind, headers, intake::offered(server)))
             .map_err(|denial| halt(denial, Knowledge { kind: Some(kind), ..Knowledge::default() }))?;
         Ok(Reading::One(message))
     }
@@ -270,26 +279,24 @@ impl<'a> Passage<'a> {
         active: &Active,
         server: &Arc<VirtualServer>,
         reading: &Reading,
-        serials: watch::Receiver<u64>,
     ) -> Result<Outbound, Halt> {
         let messages = reading.messages();
-        let known = Knowledge::of(reading, server.http_status);
+        let expect = expect(reading, server, self.request.version);
+        let refused = |denial| halt(denial, Knowledge::of(&expect, server.http_status));
         if self.connection.gateway.drain.phase() >= Phase::Expired {
-            return Err(halt(draining(), known));
+            return Err(refused(draining()));
         }
         if let Some(first) = messages.first() {
             self.outcome.message(first, first.body.len());
         }
-        let unserved = || Denial::new(Reason::UpstreamUnavailable, "no server stands behind this endpoint");
         let found = server.upstreams.first().and_then(|upstream| Some((upstream, active.pool(upstream)?)));
-        let Some((upstream, pool)) = found else { return Err(halt(unserved(), known)) };
-        let target = Target { server: Arc::clone(&server.name), upstream: Arc::clone(&upstream.name) };
-        let cleared = match active.pipeline.judge(&self.arrival, messages, &target, |_| {}) {
-            Ok(cleared) => cleared,
-            Err(denial) => return Err(halt(denial, known)),
+        let Some((upstream, pool)) = found else {
+            let detail = "no server stands behind this endpoint";
+            return Err(refused(Denial::new(Reason::UpstreamUnavailable, detail)));
         };
+        let target = Target { server: Arc::clone(&server.name), upstream: Arc::clone(&upstream.name) };
+        let cleared = active.pipeline.judge(&self.arrival, messages, &target, |_| {}).map_err(refused)?;
         self.outcome.stage_done(Stage::Filters);
-        let expect = expect(reading, server, self.request.version);
         let inbound = Inbound {
             method: &self.request.method,
             headers: &self.request.headers,
@@ -302,24 +309,24 @@ impl<'a> Passage<'a> {
         };
         let use_of = Use { repeatable: messages.iter().all(is_repeatable), endless: expect.endless };
         let leg = Dispatch::open(cleared, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
-        Ok(Outbound { leg, upstream: Arc::clone(upstream), pool, expect, refused: known, serials })
+        let http_status = server.http_status;
+        Ok(Outbound { leg, upstream: Arc::clone(upstream), pool, expect, http_status })
     }
 
     /// Stages 9 and 10.
     async fn exchange(&mut self, outbound: Outbound, client: &mut ServerSession) -> End {
-        let Outbound { leg, upstream, pool, expect, refused, serials } = outbound;
+        let Outbound { leg, upstream, pool, expect, http_status } = outbound;
         self.outcome.forwarding(&upstream.name);
         let gateway = Arc::clone(self.connection.gateway);
-        let (mut phase, session) = (gateway.drain.watch(), Session::of(&self.request.headers));
+        let mut phase = gateway.drain.watch();
         let mut respond = Respond {
             gateway: &gateway,
             outcome: &mut self.outcome,
             stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
             upstream: &upstream,
             pool: &pool,
-            session,
+            headers: &self.request.headers,
             expect,
-            serials,
             phase: phase.clone(),
             write_timeout: self.connection.listener.limits.write_timeout,
             deadline: None,
@@ -332,7 +339,7 @@ impl<'a> Passage<'a> {
                 respond.abandoned(sending);
                 return End::Broken;
             }
-            () = unrouted(&gateway, &mut respond.serials, &respond.expect, &upstream) => Err(route_removed().into()),
+            () = unrouted(&gateway, &respond.expect, &upstream) => Err(route_removed().into()),
             () = reached(&mut phase, stop_at) => Err(draining().into()),
         };
         respond.outcome.stage_done(Stage::Forward);
@@ -344,30 +351,24 @@ impl<'a> Passage<'a> {
             }
         };
         match end {
-            End::Refused(denial) => self.refuse(&denial, &refused, client).await,
+            End::Refused(denial) => {
+                let known = Knowledge::of(&respond.expect, http_status);
+                self.refuse(&denial, &known, client).await
+            }
             end => end,
         }
     }
 }
 
 impl Knowledge {
-    fn of(reading: &Reading, http_status: HttpStatus) -> Knowledge {
-        let messages = reading.messages();
-        let requests = messages.iter().filter(|message| message.kind == Kind::Request);
-        let ids: Vec<Id> = requests.filter_map(|message| message.id.clone()).collect();
-        let batch = matches!(reading, Reading::Batch(_));
-        let first = messages.first();
+    /// What is known of a message before anything of its answer was passed on.
+    fn of(expect: &Expect, http_status: HttpStatus) -> Knowledge {
         Knowledge {
-            // What a batch without requests holds, nobody waits for.
-            kind: match (batch, ids.is_empty()) {
-                (true, false) => Some(Kind::Request),
-                (true, true) => Some(Kind::Notification),
-                (false, _) => first.map(|message| message.kind),
-            },
-            era: first.map(|message| message.era),
-            ids,
-            batch,
-            method: first.and_then(|message| message.method.clone()).filter(|_| !batch),
+            kind: Some(expect.kind),
+            era: Some(expect.era),
+            ids: expect.open.clone(),
+            batch: expect.batch,
+            method: expect.method.clone(),
             http_status,
         }
     }
@@ -379,7 +380,7 @@ fn halt(denial: Denial, known: Knowledge) -> Halt {
 
 /// What the client waits for, from what it sent.
 fn expect(reading: &Reading, server: &VirtualServer, version: Version) -> Expect {
-    let messages = reading.messages();
+    let (messages, batch) = (reading.messages(), matches!(reading, Reading::Batch(_)));
     let requests = || messages.iter().filter(|message| message.kind == Kind::Request);
     let kind = match (requests().next(), messages.first()) {
         (Some(_), _) => Kind::Request,
@@ -393,7 +394,8 @@ fn expect(reading: &Reading, server: &VirtualServer, version: Version) -> Expect
         kind,
         era: messages.first().map_or(Era::Legacy, |message| message.era),
         open: requests().filter_map(|message| message.id.clone()).collect(),
-        batch: matches!(reading, Reading::Batch(_)),
+        method: messages.first().and_then(|message| message.method.clone()).filter(|_| !batch),
+        batch,
         endless: kind == Kind::Stream || rule(|rules| rules.endless),
         founds_session: rule(|rules| rules.name == "initialize"),
         server: server.id.clone(),

@@ -28,6 +28,12 @@ impl Revision {
         Revision::V2024_11_05,
     ];
 
+    /// Those of the modern era, newest first.
+    pub const MODERN: &'static [Revision] = Revision::ALL.split_at(1).0;
+
+    /// Those of the legacy era, newest first.
+    pub const LEGACY: &'static [Revision] = Revision::ALL.split_at(1).1;
+
     /// Reads the date form of the specification, exactly.
     pub fn parse(text: &str) -> Option<Revision> {
         Revision::ALL.into_iter().find(|revision| revision.as_str() == text)
@@ -65,6 +71,8 @@ mod tests {
         for revision in Revision::ALL {
             assert_eq!(Revision::parse(revision.as_str()), Some(revision));
         }
+        let of = |era| Revision::ALL.into_iter().filter(|one| one.era() == era).collect::<Vec<_>>();
+        assert_eq!((Revision::MODERN, Revision::LEGACY), (&*of(Era::Modern), &*of(Era::Legacy)));
         assert_eq!(Revision::parse("2026-07-28 "), None);
         assert_eq!(Revision::parse("2025-01-01"), None);
     }

@@ -116,6 +116,7 @@ mod tests {
             kind,
             era: Era::Legacy,
             open: vec![],
+            method: None,
             batch: false,
             endless: false,
             founds_session: false,

@@ -6,8 +6,9 @@
 use super::wait::{Ending, Wait};
 use super::{End, Respond};
 use crate::forward::Exchange;
+use crate::pieces::Pieces;
 use crate::upstreams::wire::Framing;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
 use portunus_filters::mcp::Envelope;
 use portunus_filters::{Denial, Reason};
@@ -22,10 +23,16 @@ impl Respond<'_> {
         client: &mut ServerSession,
         checked: bool,
     ) -> End {
-        let mut held = Held::default();
+        let likely = match exchange.head.framing {
+            Framing::Length(length) => {
+                usize::try_from(length).map_or(HOLD_BYTES, |length| length.min(HOLD_BYTES))
+            }
+            Framing::Chunked | Framing::Close => 0,
+        };
+        let mut held = Pieces::default();
         loop {
             match self.next(exchange, client).await {
-                Wait::Chunk(chunk) => held.push(chunk),
+                Wait::Chunk(chunk) => held.push(chunk, likely),
                 Wait::End => break,
                 Wait::Ended(Ending::ClientGone) => return End::Broken,
                 Wait::Ended(ending) => return self.note(&ending).map_or(End::Broken, End::Refused),
@@ -94,48 +101,4 @@ struct Judged {
     rpc_error: Option<i64>,
     /// By a result that is no tool error: what was asked for exists.
     proven: bool,
-}
-
-/// Pieces of a body, joined only if there is more than one.
-#[derive(Default)]
-struct Held {
-    first: Bytes,
-    rest: BytesMut,
-}
-
-impl Held {
-    fn push(&mut self, chunk: Bytes) {
-        if self.first.is_empty() {
-            self.first = chunk;
-            return;
-        }
-        if self.rest.is_empty() {
-            self.rest.extend_from_slice(&self.first);
-        }
-        self.rest.extend_from_slice(&chunk);
-    }
-
-    fn len(&self) -> usize {
-        self.rest.len().max(self.first.len())
-    }
-
-    fn into_bytes(self) -> Bytes {
-        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_are_joined_in_order() {
-        let mut held = Held::default();
-        assert_eq!(held.len(), 0);
-        for piece in ["ab", "c", "def"] {
-            held.push(Bytes::from_static(piece.as_bytes()));
-        }
-        assert_eq!(held.len(), 6);
-        assert_eq!(held.into_bytes(), "abcdef");
-    }
 }

@@ -15,24 +15,28 @@ use crate::errand::{self, Session};
 use crate::forward::{Exchange, Failure};
 use crate::headers::{Stamp, response_head};
 use crate::outcome::Outcome;
+use crate::patience::patient;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::wire::{Framing, Head};
 use bytes::Bytes;
 use class::{Class, classify};
-use http::StatusCode;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::TRANSFER_ENCODING;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use portunus_config::{Credentials, ServerId, Upstream};
-use portunus_filters::mcp::Id;
+use portunus_filters::mcp::{Id, Method};
 use portunus_filters::{Denial, Era, Kind, Reason};
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 pub use wait::unrouted;
 use wait::{Ending, Wait};
+
+const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Largest piece of one write: the write timeout applies to each.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -46,6 +50,8 @@ pub struct Expect {
     pub era: Era,
     /// Requests that are not answered yet.
     pub open: Vec<Id>,
+    /// The method of what it sent, if that is one message.
+    pub method: Option<Method>,
     /// It sent a batch.
     pub batch: bool,
     /// `subscriptions/listen`, which ends with a result, or a GET stream, which just ends.
@@ -70,12 +76,10 @@ pub struct Respond<'a> {
     pub upstream: &'a Arc<Upstream>,
     /// Its connections.
     pub pool: &'a Arc<Pool>,
-    /// The client's session headers, for errands about it.
-    pub session: Session,
+    /// The client's headers, for errands about its session.
+    pub headers: &'a HeaderMap,
     /// What the client waits for.
     pub expect: Expect,
-    /// Activations since the snapshot that this message was judged by.
-    pub serials: watch::Receiver<u64>,
     /// How far the end of the process has come.
     pub phase: watch::Receiver<Phase>,
     /// How long the client may take for one piece of the answer.
@@ -100,18 +104,19 @@ impl Respond<'_> {
     /// Brings the answer to the client.
     pub async fn run(&mut self, mut exchange: Exchange, client: &mut ServerSession) -> End {
         self.deadline = exchange.deadline;
+        let founded = session_id(&exchange.head).filter(|_| self.expect.founds_session).cloned();
         let end = match classify(&exchange.head, &self.expect, &self.upstream.credentials) {
             Class::Events => self.events(&mut exchange, client).await,
             Class::Json { checked } => self.json(&mut exchange, client, checked).await,
             Class::Opaque => self.opaque(&mut exchange, client).await,
-            Class::Bare => self.bare(&exchange, client).await,
+            Class::Bare => self.bare(&mut exchange, client).await,
             Class::Denied(denial, cause) => {
                 self.outcome.cause(&cause);
                 End::Refused(denial)
             }
         };
-        if self.expect.founds_session && matches!(end, End::Broken) && !self.expect.open.is_empty() {
-            self.delete_orphan(&exchange.head);
+        if let Some(orphan) = founded.filter(|_| matches!(end, End::Broken) && !self.expect.open.is_empty()) {
+            errand::delete_orphan(self.gateway, &orphan, Session::of(self.headers), self.upstream, self.pool);
         }
         // What a connection was authenticated with must not serve another caller.
         let shared = !matches!(self.upstream.credentials, Credentials::Passthrough);
@@ -131,24 +136,23 @@ impl Respond<'_> {
 
     /// The client left before the head of its answer. A session that is being founded is waited for,
     /// to be ended: nobody will ever use it.
-    pub fn abandoned(
-        &self,
-        sending: std::pin::Pin<Box<dyn Future<Output = Result<Exchange, Failure>> + Send>>,
-    ) {
+    pub fn abandoned(&self, sending: Pin<Box<dyn Future<Output = Result<Exchange, Failure>> + Send>>) {
         if !self.expect.founds_session {
             return;
         }
-        let (gateway, session) = (Arc::clone(self.gateway), self.session.clone());
+        let (gateway, session) = (Arc::clone(self.gateway), Session::of(self.headers));
         let (upstream, pool) = (Arc::clone(self.upstream), Arc::clone(self.pool));
         tokio::spawn(async move {
-            if let Ok(exchange) = sending.await {
-                errand::delete_orphan(&gateway, &exchange.head, session, &upstream, &pool);
+            if let Ok(exchange) = sending.await
+                && let Some(orphan) = session_id(&exchange.head)
+            {
+                errand::delete_orphan(&gateway, orphan, session, &upstream, &pool);
             }
         });
     }
 
     /// The status alone, for bodies that no client should see.
-    async fn bare(&mut self, exchange: &Exchange, client: &mut ServerSession) -> End {
+    async fn bare(&mut self, exchange: &mut Exchange, client: &mut ServerSession) -> End {
         self.outcome.answered_status(exchange.head.status.as_u16(), None);
         self.write_whole(exchange, client, Bytes::new()).await
     }
@@ -187,39 +191,66 @@ impl Respond<'_> {
     /// Writes the head for the client; `length` of the body, or as long as it takes.
     async fn begin(
         &mut self,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         length: Option<u64>,
         client: &mut ServerSession,
     ) -> pingora_core::Result<()> {
+        let head = self.prepare(exchange, length, client)?;
+        in_time(self.write_timeout, pin!(client.write_response_header(Box::new(head)))).await
+    }
+
+    /// The head for the client, of a body of `length` bytes or of as many as come.
+    fn prepare(
+        &mut self,
+        exchange: &mut Exchange,
+        length: Option<u64>,
+        client: &mut ServerSession,
+    ) -> pingora_core::Result<ResponseHeader> {
         self.outcome.http_status(exchange.head.status.as_u16());
         if *self.phase.borrow() >= Phase::Draining {
             client.set_keepalive(None);
         }
-        let head = self.head(exchange, length)?;
-        in_time(self.write_timeout, client.write_response_header(Box::new(head))).await
-    }
-
-    fn head(&self, exchange: &Exchange, length: Option<u64>) -> pingora_core::Result<ResponseHeader> {
-        let mut head = response_head(exchange.head.status.as_u16(), &exchange.head.headers, self.upstream)?;
-        match length {
-            // RFC 9110 §8.6: a 204 has no length.
-            Some(0) if exchange.head.status == StatusCode::NO_CONTENT => {}
-            Some(length) => head.insert_header(CONTENT_LENGTH, length)?,
-            None if self.expect.http_1_0 => {}
-            None => head.insert_header(TRANSFER_ENCODING, "chunked")?,
+        let (status, fields) = (exchange.head.status, std::mem::take(&mut exchange.head.headers));
+        // RFC 9110 §8.6: a 204 has no length.
+        let told = length.filter(|length| *length > 0 || status != StatusCode::NO_CONTENT);
+        let mut head = response_head(status, fields, told, self.upstream);
+        if length.is_none() && !self.expect.http_1_0 {
+            head.insert_header(TRANSFER_ENCODING, "chunked")?;
         }
         self.stamp.put(&mut head)?;
         Ok(head)
     }
 
-    async fn write_whole(&mut self, exchange: &Exchange, client: &mut ServerSession, body: Bytes) -> End {
-        if self.begin(exchange, Some(body.len() as u64), client).await.is_err() {
-            return End::Broken;
-        }
-        if self.write(client, &body, 0).await.is_err() {
-            return End::Broken;
-        }
-        let end = self.finish(client).await;
+    /// Writes head, body and end; together, if the body is no longer than one piece.
+    async fn write_whole(&mut self, exchange: &mut Exchange, client: &mut ServerSession, body: Bytes) -> End {
+        let length = body.len();
+        let end = if length <= WRITE_BYTES {
+            let Ok(head) = self.prepare(exchange, Some(length as u64), client) else { return End::Broken };
+            let written = pin!(async {
+                client.write_response_header(Box::new(head)).await?;
+                if length > 0 {
+                    client.write_response_body(body, false).await?;
+                }
+                client.finish_body().await
+            });
+            let written = tokio::select! {
+                biased;
+                written = in_time(self.write_timeout, written) => written,
+                () = reached(&mut self.phase, Phase::Expired) => Err(timed_out()),
+            };
+            if written.is_err() {
+                return End::Broken;
+            }
+            self.outcome.sent(length, 0);
+            End::Done
+        } else {
+            if self.begin(exchange, Some(length as u64), client).await.is_err()
+                || self.write(client, &body, 0).await.is_err()
+            {
+                return End::Broken;
+            }
+            self.finish(client).await
+        };
         if matches!(end, End::Done) {
             self.expect.open.clear();
         }
@@ -239,9 +270,10 @@ impl Respond<'_> {
         let mut rest = bytes.clone();
         while !rest.is_empty() {
             let piece = rest.split_to(rest.len().min(WRITE_BYTES));
+            let written = pin!(client.write_response_body(piece, false));
             tokio::select! {
                 biased;
-                written = in_time(self.write_timeout, client.write_response_body(piece, false)) => written?,
+                written = in_time(self.write_timeout, written) => written?,
                 () = reached(&mut self.phase, Phase::Expired) => return Err(timed_out()),
             }
             if !rest.is_empty() && self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -253,7 +285,7 @@ impl Respond<'_> {
     }
 
     async fn finish(&mut self, client: &mut ServerSession) -> End {
-        match in_time(self.write_timeout, client.finish_body()).await {
+        match in_time(self.write_timeout, pin!(client.finish_body())).await {
             Ok(()) => End::Done,
             Err(_) => End::Broken,
         }
@@ -275,10 +307,11 @@ impl Respond<'_> {
         self.outcome.denied(&denial);
         Some(denial)
     }
+}
 
-    fn delete_orphan(&self, head: &Head) {
-        errand::delete_orphan(self.gateway, head, self.session.clone(), self.upstream, self.pool);
-    }
+/// The id of the session that an answer founds.
+fn session_id(head: &Head) -> Option<&HeaderValue> {
+    head.headers.get(MCP_SESSION_ID)
 }
 
 /// Bounds a write that Pingora itself does not bound: heads, ends and flushes.
@@ -287,9 +320,9 @@ impl Respond<'_> {
 /// What the write gives, or that its time is over.
 pub async fn in_time<T>(
     within: Duration,
-    write: impl Future<Output = pingora_core::Result<T>>,
+    write: Pin<&mut impl Future<Output = pingora_core::Result<T>>>,
 ) -> pingora_core::Result<T> {
-    timeout(within, write).await.unwrap_or_else(|_| Err(timed_out()))
+    patient(within, write).await.unwrap_or_else(|| Err(timed_out()))
 }
 
 /// The refusal of what the end of the process cuts short.

@@ -3,7 +3,7 @@
 use super::{Expect, Respond};
 use crate::context::Gateway;
 use crate::drain::{Phase, reached};
-use crate::errand::{self, Errand};
+use crate::errand::{self, Errand, Session};
 use crate::forward::Exchange;
 use crate::upstreams::fault::Fault;
 use bytes::Bytes;
@@ -11,7 +11,6 @@ use pingora_core::protocols::http::ServerSession;
 use portunus_config::{ServerId, Upstream};
 use portunus_filters::Era;
 use std::sync::Arc;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// What happened first.
@@ -56,7 +55,7 @@ impl Respond<'_> {
                 Err(fault) => Wait::Ended(Ending::Fault(fault)),
             },
             _ = client.read_body_or_idle(true) => Wait::Ended(Ending::ClientGone),
-            () = unrouted(self.gateway, &mut self.serials, &self.expect, self.upstream) => {
+            () = unrouted(self.gateway, &self.expect, self.upstream) => {
                 Wait::Ended(Ending::RouteRemoved)
             }
             () = reached(&mut self.phase, stop_at) => Wait::Ended(Ending::Expired),
@@ -70,11 +69,15 @@ impl Respond<'_> {
 
     /// A legacy server does not take a closed connection for a cancellation: it is told.
     pub(super) fn cancel_upstream(&self) {
-        if self.expect.era != Era::Legacy || self.expect.founds_session || !self.session.exists() {
+        if self.expect.era != Era::Legacy || self.expect.founds_session {
+            return;
+        }
+        let session = Session::of(self.headers);
+        if !session.exists() {
             return;
         }
         for id in &self.expect.open {
-            let errand = Errand::Cancel { session: self.session.clone(), id: id.clone() };
+            let errand = Errand::Cancel { session: session.clone(), id: id.clone() };
             errand::run(self.gateway, errand, Arc::clone(self.upstream), Arc::clone(self.pool));
         }
     }
@@ -82,15 +85,12 @@ impl Respond<'_> {
 
 /// Returns when the configuration in force no longer leads this stream to this upstream; never for a
 /// call, which finishes under the snapshot that judged it.
-pub async fn unrouted(
-    gateway: &Gateway,
-    serials: &mut watch::Receiver<u64>,
-    expect: &Expect,
-    upstream: &Upstream,
-) {
+pub async fn unrouted(gateway: &Gateway, expect: &Expect, upstream: &Upstream) {
     if !expect.endless {
         return std::future::pending().await;
     }
+    // Before the first look: what is activated after it, is seen by the one or told by the other.
+    let mut serials = gateway.serials();
     while still_routed(gateway, &expect.server, upstream) {
         if serials.changed().await.is_err() {
             return std::future::pending().await;

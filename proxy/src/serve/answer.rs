@@ -12,6 +12,7 @@ use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY};
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use portunus_filters::Denial;
+use std::pin::pin;
 
 impl Passage<'_> {
     /// Writes a refusal and keeps the connection where that is possible.
@@ -33,7 +34,7 @@ impl Passage<'_> {
         let answer = reply::refuse(denial, &refused, &self.arrival.request_id);
         self.outcome.http_status(answer.status.as_u16());
         let leaving = self.connection.gateway.drain.phase() >= Phase::Draining;
-        let whole = intake::discard(client).await;
+        let whole = intake::discard(client, &self.request.headers).await;
         if leaving || answer.close || !whole {
             client.set_keepalive(None);
         }
@@ -41,7 +42,7 @@ impl Passage<'_> {
         let end = self.write(head, answer.body, client).await;
         if !whole {
             // Closing with unread bytes resets the connection, and the reset can overtake the answer.
-            intake::discard(client).await;
+            intake::discard(client, &self.request.headers).await;
         }
         end
     }
@@ -71,7 +72,7 @@ impl Passage<'_> {
     pub(super) async fn preflight(&mut self, client: &mut ServerSession) -> End {
         self.outcome.answered(None);
         self.outcome.http_status(204);
-        if !intake::discard(client).await {
+        if !intake::discard(client, &self.request.headers).await {
             client.set_keepalive(None);
         }
         match self.preflight_head() {
@@ -101,7 +102,7 @@ impl Passage<'_> {
             }
             client.finish_body().await
         };
-        match in_time(self.connection.listener.limits.write_timeout, written).await {
+        match in_time(self.connection.listener.limits.write_timeout, pin!(written)).await {
             Ok(()) => End::Done,
             Err(_) => End::Broken,
         }

@@ -1,0 +1,42 @@
+//! Waiting with a limit in time that costs nothing where nothing is waited for.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// What `future` gives within this time; `None` if it takes longer.
+///
+/// Most writes, and reads of what has already arrived, are done at once: for those no clock is read
+/// and no timer made. The future stays where its owner pinned it: those of a session are large.
+pub async fn patient<F: Future>(within: Duration, mut future: Pin<&mut F>) -> Option<F::Output> {
+    if let Poll::Ready(output) = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
+        return Some(output);
+    }
+    timeout(within, future).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+    use std::pin::pin;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn what_is_ready_needs_no_time() {
+        assert_eq!(patient(Duration::ZERO, pin!(ready(7))).await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn what_comes_later_is_waited_for_and_what_never_comes_is_not() {
+        let (sender, receiver) = oneshot::channel();
+        let receiver = pin!(receiver);
+        let (received, ()) = tokio::join!(patient(Duration::from_secs(60), receiver), async {
+            sender.send(7).unwrap();
+        });
+        assert_eq!(received.map(Result::unwrap), Some(7));
+        assert_eq!(patient(Duration::from_millis(1), pin!(pending::<()>())).await, None);
+    }
+}
