@@ -19,9 +19,9 @@ use crate::outcome::Outcome;
 use crate::reply::{self, Answer, Refused};
 use crate::respond::in_time;
 use crate::serve::Connection;
+use crate::session::Client;
 use async_trait::async_trait;
 use pingora_core::apps::ServerApp;
-use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora_core::server::ShutdownWatch;
@@ -109,26 +109,21 @@ impl Edge {
         }
     }
 
-    /// Answers a request that no stage has seen, and nothing after it.
-    async fn refuse_session(
-        &self,
-        door: &Door,
-        visitor: Visitor,
-        session: &mut ServerSession,
-        denial: &Denial,
-    ) {
+    /// Answers a request that no stage has seen.
+    async fn refuse_client(&self, door: &Door, visitor: Visitor, client: &mut Client, denial: &Denial) {
         let (answer, request_id) = self.record_refusal(door, visitor, denial);
-        session.set_keepalive(None);
-        let written = async {
+        let head = || -> pingora_core::Result<ResponseHeader> {
             let mut head = ResponseHeader::build(answer.status, Some(6))?;
             head.insert_header("Content-Type", "application/json")?;
             head.insert_header("Content-Length", answer.body.len())?;
             head.insert_header("Portunus-Request-Id", &*request_id)?;
             head.insert_header("Portunus-Outcome", denial.reason.as_str())?;
-            session.write_response_header(Box::new(head)).await?;
-            session.write_response_body(answer.body, true).await
+            Ok(head)
         };
-        drop(in_time(door.listener.limits.write_timeout, pin!(written)).await);
+        if let Ok(head) = head() {
+            let written = client.answer(head, answer.body.clone());
+            drop(in_time(door.listener.limits.write_timeout, pin!(written)).await);
+        }
     }
 
     fn record_refusal(&self, door: &Door, visitor: Visitor, denial: &Denial) -> (Answer, Arc<str>) {

@@ -2,10 +2,16 @@
 //!
 //! Whatever two parsers could read differently is refused on the bytes themselves (RFC 9112 §2.2,
 //! §5, §6.3): bare LF, folded lines, space around a name, control bytes, two lengths, a length
-//! beside a transfer coding, two hosts, a target that names another host. The parser behind this
-//! check repairs some of these silently.
+//! beside a transfer coding, two hosts, a target that names another host. Most parsers repair some of
+//! these silently.
 
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use portunus_filters::{Denial, Reason};
+
+/// Room for the fields of an ordinary request.
+const FIELDS: usize = 16;
 
 /// Limits on a header section.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +56,34 @@ impl HeadScan {
         self.scanned = bytes.len();
         if bytes.len() > limits.bytes { Err(too_large(limits)) } else { Ok(None) }
     }
+}
+
+/// Reads a section that [`HeadScan::look`] has found to be complete and sound.
+///
+/// # Errors
+/// [`Reason::MalformedHttp`] for a target or a value that has no form in which the stages could read it.
+pub fn read(section: &Bytes) -> Result<Parts, Denial> {
+    let mut lines = Lines(section.strip_suffix(b"\r\n\r\n").unwrap_or(section));
+    let first = lines.next().unwrap_or_default();
+    let mut words = first.split(|&byte| byte == b' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = Method::from_bytes(method).map_err(|_| malformed("the method is no token"))?;
+    head.uri = Uri::from_maybe_shared(section.slice_ref(target))
+        .map_err(|_| malformed("the request target is no URI"))?;
+    if first.ends_with(b"HTTP/1.0") {
+        head.version = Version::HTTP_10;
+    }
+    head.headers.reserve(FIELDS);
+    for line in lines {
+        let (name, value) = line.split_at(memchr::memchr(b':', line).unwrap_or(line.len()));
+        let name = HeaderName::from_bytes(name).map_err(|_| malformed("a header name is no token"))?;
+        let value = section.slice_ref(value.get(1..).unwrap_or_default().trim_ascii());
+        let value = HeaderValue::from_maybe_shared(value)
+            .map_err(|_| malformed("a header value has a control character"))?;
+        head.headers.append(name, value);
+    }
+    Ok(head)
 }
 
 /// Checks a complete header section.
@@ -356,5 +390,23 @@ mod tests {
             }
             assert_eq!(scan.look(request.as_bytes(), LIMITS), Ok(Some(request.len())));
         }
+    }
+
+    #[test]
+    fn a_sound_section_is_read_as_it_is_written() {
+        let section = Bytes::from_static(
+            b"POST /mcp?a=b HTTP/1.0\r\nHost: gw:80\r\nX-A:  one \r\nx-a:\ttwo\r\nEmpty:\r\n\r\n",
+        );
+        let head = read(&section).unwrap();
+        assert_eq!((head.method.as_str(), head.version), ("POST", Version::HTTP_10));
+        assert_eq!((head.uri.path(), head.uri.query()), ("/mcp", Some("a=b")));
+        let values: Vec<_> = head.headers.get_all("x-a").iter().collect();
+        assert_eq!(values, ["one", "two"]);
+        assert_eq!(
+            (head.headers["host"].as_bytes(), head.headers["empty"].as_bytes()),
+            (&b"gw:80"[..], &b""[..])
+        );
+        let target = Bytes::from_static(b"GET /a|b<c> HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(read(&target).unwrap_err().reason, Reason::MalformedHttp);
     }
 }

@@ -5,10 +5,10 @@
 
 use crate::patience::patient;
 use crate::pieces::Pieces;
+use crate::session::{BodyError, Client};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use pingora_core::protocols::http::ServerSession;
 use portunus_config::{EraMode, VirtualServer};
 use portunus_filters::mcp::Bounds;
 use portunus_filters::mcp::headers::{self as mcp_headers, Mirror};
@@ -111,13 +111,13 @@ pub fn singular(headers: &HeaderMap) -> Result<(), Denial> {
 /// # Errors
 /// [`BodyFault`].
 pub async fn body(
-    session: &mut ServerSession,
+    client: &mut Client,
     headers: &HeaderMap,
     limit: usize,
     within: Duration,
     era: Era,
 ) -> Result<Bytes, BodyFault> {
-    match patient(within, pin!(collect(session, headers, limit, era))).await {
+    match patient(within, pin!(collect(client, headers, limit, era))).await {
         Some(result) => result,
         None => {
             let late = Denial::new(Reason::RequestTimeout, "the body did not arrive in time");
@@ -127,7 +127,7 @@ pub async fn body(
 }
 
 async fn collect(
-    session: &mut ServerSession,
+    client: &mut Client,
     headers: &HeaderMap,
     limit: usize,
     era: Era,
@@ -139,25 +139,19 @@ async fn collect(
         return Err(BodyFault::Denied(too_large(limit), None));
     }
     if headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        session.write_continue_response().await.map_err(|_| BodyFault::Gone)?;
+        client.go_on().await.map_err(|_| BodyFault::Gone)?;
     }
     let mut whole = Pieces::default();
-    while let Some(chunk) = session.read_request_body().await.map_err(|error| fault(&error))? {
+    while let Some(chunk) = client.read_body().await.map_err(fault)? {
         if whole.len() + chunk.len() > limit {
-            return Err(oversize(session, &whole.into_bytes(), chunk, limit, era).await);
+            return Err(oversize(client, &whole.into_bytes(), chunk, limit, era).await);
         }
         whole.push(chunk, declared.unwrap_or(BODY_BYTES).min(limit));
     }
     Ok(whole.into_bytes())
 }
 
-async fn oversize(
-    session: &mut ServerSession,
-    kept: &[u8],
-    chunk: Bytes,
-    limit: usize,
-    era: Era,
-) -> BodyFault {
+async fn oversize(client: &mut Client, kept: &[u8], chunk: Bytes, limit: usize, era: Era) -> BodyFault {
     if era == Era::Modern {
         return BodyFault::Denied(too_large(limit), None);
     }
@@ -165,7 +159,7 @@ async fn oversize(
     finder.push(kept);
     finder.push(&chunk);
     let mut seen = kept.len() + chunk.len();
-    while let Ok(Some(chunk)) = session.read_request_body().await {
+    while let Ok(Some(chunk)) = client.read_body().await {
         seen += chunk.len();
         if seen > limit.saturating_mul(2) {
             return BodyFault::Denied(too_large(limit), None);
@@ -179,8 +173,8 @@ async fn oversize(
 ///
 /// A body that is here, or arrives at once, is worth a connection; nothing else is waited for: the
 /// answer comes after it.
-pub async fn discard(session: &mut ServerSession, headers: &HeaderMap) -> bool {
-    if session.is_body_done() {
+pub async fn discard(client: &mut Client, headers: &HeaderMap) -> bool {
+    if client.is_body_done() {
         return true;
     }
     if headers.contains_key(EXPECT) {
@@ -189,7 +183,7 @@ pub async fn discard(session: &mut ServerSession, headers: &HeaderMap) -> bool {
     let dropped = async {
         let mut seen = 0;
         loop {
-            match session.read_request_body().await {
+            match client.read_body().await {
                 Ok(Some(chunk)) => seen += chunk.len(),
                 Ok(None) => return true,
                 Err(_) => return false,
@@ -278,14 +272,15 @@ fn too_large(limit: usize) -> Denial {
 }
 
 /// A body that broke off: by its own framing, or with its connection.
-fn fault(error: &pingora_core::Error) -> BodyFault {
-    use pingora_core::ErrorType;
-    match error.etype() {
-        ErrorType::ReadTimedout => {
+fn fault(error: BodyError) -> BodyFault {
+    match error {
+        BodyError::Late => {
             BodyFault::Denied(Denial::new(Reason::RequestTimeout, "the body did not arrive in time"), None)
         }
-        ErrorType::ConnectionClosed | ErrorType::ReadError => BodyFault::Gone,
-        _ => BodyFault::Denied(Denial::new(Reason::MalformedHttp, "the body's framing is broken"), None),
+        BodyError::Gone => BodyFault::Gone,
+        BodyError::Malformed => {
+            BodyFault::Denied(Denial::new(Reason::MalformedHttp, "the body's framing is broken"), None)
+        }
     }
 }
 

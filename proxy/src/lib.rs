@@ -38,6 +38,7 @@ pub mod reply;
 pub mod respond;
 pub mod run;
 pub mod serve;
+pub mod session;
 pub mod telemetry;
 pub mod text;
 pub mod upstreams;

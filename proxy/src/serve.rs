@@ -14,21 +14,20 @@ use crate::identify::{Source, Trace, source};
 use crate::intake::{self, BodyFault};
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
-use crate::respond::{End, Expect, Respond, draining, in_time, route_removed, unrouted};
+use crate::respond::{End, Expect, Respond, draining, route_removed, unrouted};
+use crate::session::Client;
+use crate::session::one::Rest;
 use crate::upstreams::pool::Pool;
 use bytes::Bytes;
-use http::header::{HOST, ORIGIN, TRANSFER_ENCODING, USER_AGENT};
+use http::header::{HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Version};
-use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::server::ReusableHttpStream;
+use http::{HeaderValue, Method, Version};
 use portunus_config::{HttpStatus, Listener, NormalPath, Resolution, Upstream, VirtualServer};
 use portunus_filters::call::Target;
 use portunus_filters::mcp::Id;
 use portunus_filters::message::{Reading, Unreadable};
 use portunus_filters::{Arrival, Denial, Era, Kind, Message, Reason};
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
 
 /// The connection that a request came on.
@@ -83,15 +82,8 @@ enum Halt {
 }
 
 /// Serves one request; gives the connection back if it can carry another.
-pub async fn serve(mut client: ServerSession, connection: Connection<'_>) -> Option<ReusableHttpStream> {
-    // Pingora sets up its body reader on first use. A wait for the client to leave that comes before
-    // would take the first byte of the next request for the end of this one.
-    client.is_body_done();
-    if client.req_header().headers.contains_key(TRANSFER_ENCODING) {
-        // The parser of chunks is laxer than ours: nothing behind such a body is read as a request.
-        client.set_keepalive(None);
-    }
-    let mut passage = Passage::begin(take_head(&mut client), connection);
+pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) -> Option<Rest> {
+    let mut passage = Passage::begin(head, connection);
     let end = match passage.admit(&mut client).await {
         Ok(outbound) => passage.exchange(outbound, &mut client).await,
         Err(Halt::Refused(denial, known)) => passage.refuse(&denial, &known, &mut client).await,
@@ -102,24 +94,16 @@ pub async fn serve(mut client: ServerSession, connection: Connection<'_>) -> Opt
     if matches!(end, End::Broken) {
         passage.outcome.cut();
     }
-    drop(passage);
     match end {
         End::Done => {
-            let kept = in_time(connection.listener.limits.write_timeout, pin!(client.finish())).await;
-            kept.ok().flatten()
+            if !client.is_body_done() {
+                intake::discard(&mut client, &passage.request.headers).await;
+            }
+            client.finish()
         }
         // Dropped, not shut down: that would flush to a client that may never read.
         End::Refused(_) | End::Left | End::Broken => None,
     }
-}
-
-/// Takes the request's head out of the session, which needs no more of it than method and version.
-fn take_head(client: &mut ServerSession) -> Parts {
-    let head = client.req_header_mut();
-    let (mut rest, ()) = Request::new(()).into_parts();
-    rest.method = head.method.clone();
-    rest.version = head.version;
-    std::mem::replace(head, rest.into()).into()
 }
 
 impl<'a> Passage<'a> {
@@ -141,7 +125,7 @@ impl<'a> Passage<'a> {
     }
 
     /// Everything up to the permission to forward.
-    async fn admit(&mut self, client: &mut ServerSession) -> Result<Outbound, Halt> {
+    async fn admit(&mut self, client: &mut Client) -> Result<Outbound, Halt> {
         self.host_and_origin()?;
         if self.request.method == Method::OPTIONS && self.origin.is_some() {
             return Err(Halt::Preflight);
@@ -228,7 +212,7 @@ impl<'a> Passage<'a> {
     }
 
     /// Stage 3, the body of a POST; holds no snapshot while it waits.
-    async fn read_body(&mut self, client: &mut ServerSession, server: &VirtualServer) -> Result<Bytes, Halt> {
+    async fn read_body(&mut self, client: &mut Client, server: &VirtualServer) -> Result<Bytes, Halt> {
         let known = || Knowledge { http_status: server.http_status, ..Knowledge::default() };
         intake::declared(&self.request.headers).map_err(|denial| halt(denial, known()))?;
         let limits = &self.connection.listener.limits;
@@ -314,7 +298,7 @@ impl<'a> Passage<'a> {
     }
 
     /// Stages 9 and 10.
-    async fn exchange(&mut self, outbound: Outbound, client: &mut ServerSession) -> End {
+    async fn exchange(&mut self, outbound: Outbound, client: &mut Client) -> End {
         let Outbound { leg, upstream, pool, expect, http_status } = outbound;
         self.outcome.forwarding(&upstream.name);
         let gateway = Arc::clone(self.connection.gateway);
@@ -335,7 +319,7 @@ impl<'a> Passage<'a> {
         let mut sending = Box::pin(send(leg, Arc::clone(&gateway.estate.resolver)));
         let sent = tokio::select! {
             sent = &mut sending => sent,
-            _ = client.read_body_or_idle(true) => {
+            () = client.gone() => {
                 respond.abandoned(sending);
                 return End::Broken;
             }

@@ -1,17 +1,17 @@
 //! HTTP/1.1 towards clients: the keep-alive loop.
 //!
-//! Pingora waits for an idle connection and for its next header in one future, without a deadline
-//! for either. Here the first byte has the idle timeout, the header section its own deadline; it is
-//! checked on its raw bytes, and only then handed to a session.
+//! The first byte has the idle timeout, the header section its own deadline. It is checked on its raw
+//! bytes and only then handed to a session.
 
 use super::h2::PREFACE;
 use super::{Door, Edge, Visitor};
 use crate::drain::{InFlight, Phase, reached};
-use crate::head::{HeadLimits, HeadScan};
+use crate::head::{HeadLimits, HeadScan, read};
 use crate::serve::serve;
-use bytes::BytesMut;
+use crate::session::Client;
+use crate::session::one::{Rest, Session};
+use bytes::{Bytes, BytesMut};
 use pingora_core::protocols::Stream;
-use pingora_core::protocols::http::ServerSession;
 use portunus_config::ConnectionLimits;
 use portunus_filters::{Denial, Reason};
 use std::time::Duration;
@@ -26,7 +26,7 @@ const HEAD_BYTES: usize = 4096;
 /// What the wait for a request ended in.
 enum Awaited {
     /// A complete header section, and what arrived behind it; in flight since its first byte.
-    Head(BytesMut, InFlight),
+    Head(Bytes, BytesMut, InFlight),
     /// The beginning of HTTP/2, and what arrived behind it.
     Preface(BytesMut),
     /// Nothing more comes, or nothing more is taken.
@@ -39,38 +39,33 @@ impl Edge {
     /// Serves one connection to its end, or until it turns out to speak HTTP/2.
     pub(super) async fn run_h1(&self, door: &Door, mut stream: Stream, visitor: Visitor) {
         let limits = &door.listener.limits;
-        let mut pipelined = BytesMut::new();
+        let mut ahead = BytesMut::new();
         // Under TLS the handshake has settled it (RFC 9113 §3.3); in the clear the first bytes do.
         let mut may_upgrade = door.listener.http2 && !visitor.secure;
         loop {
-            let waited = self.await_head(&mut stream, std::mem::take(&mut pipelined), limits, may_upgrade);
-            let (head, _in_flight) = match waited.await {
-                Awaited::Head(head, in_flight) => (head, in_flight),
-                Awaited::Preface(ahead) => {
-                    return Box::pin(self.run_h2(door, stream, ahead.into(), visitor)).await;
+            let waited = self.await_head(&mut stream, std::mem::take(&mut ahead), limits, may_upgrade);
+            let (head, behind, _in_flight) = match waited.await {
+                Awaited::Head(head, ahead, in_flight) => (head, ahead, in_flight),
+                Awaited::Preface(begun) => {
+                    return Box::pin(self.run_h2(door, stream, begun.into(), visitor)).await;
                 }
                 Awaited::Over => return,
                 Awaited::Refused(denial) => return self.refuse(door, visitor, &mut stream, &denial).await,
             };
             may_upgrade = false;
-            let mut session = ServerSession::new_http1(stream);
-            session.set_pipelined_prefix(head);
-            session.set_pipelining_enabled(true);
-            session.set_read_timeout(Some(limits.body_timeout));
-            session.set_write_timeout(Some(limits.write_timeout));
-            session.set_total_drain_timeout(Some(limits.body_timeout));
-            if !matches!(session.read_request().await, Ok(true)) {
-                // The raw check passed and the parser did not: nothing after it is trusted.
-                let denial = Denial::new(Reason::MalformedHttp, "the header section cannot be parsed");
-                return self.refuse_session(door, visitor, &mut session, &denial).await;
-            }
+            let head = match read(&head) {
+                Ok(head) => head,
+                Err(denial) => return self.refuse(door, visitor, &mut stream, &denial).await,
+            };
+            let session = Session::new(&head, Rest { stream, ahead: behind });
+            let mut client = Client::One(Box::new(session));
             if self.gateway.drain.phase() >= Phase::Draining {
-                session.set_keepalive(None);
+                client.close_after();
             }
-            let Some(reusable) = serve(session, self.connection(door, visitor)).await else { return };
-            let (kept, prefix) = reusable.into_parts();
-            stream = kept;
-            pipelined = prefix.unwrap_or_default();
+            let Some(rest) = Box::pin(serve(head, client, self.connection(door, visitor))).await else {
+                return;
+            };
+            Rest { stream, ahead } = rest;
         }
     }
 
@@ -100,7 +95,10 @@ impl Edge {
             match scan.look(&bytes, head_limits) {
                 _ if preface && bytes.len() >= PREFACE.len() => return Awaited::Preface(bytes),
                 _ if preface => {}
-                Ok(Some(_)) => return Awaited::Head(bytes, in_flight),
+                Ok(Some(length)) => {
+                    let head = bytes.split_to(length).freeze();
+                    return Awaited::Head(head, bytes, in_flight);
+                }
                 Ok(None) => {}
                 Err(denial) => return Awaited::Refused(denial),
             }

@@ -5,8 +5,10 @@ use super::layers::Guarded;
 use super::{Door, Edge, Visitor};
 use crate::drain::{Phase, reached};
 use crate::serve::serve;
+use crate::session::Client;
 use http::header::{COOKIE, HOST};
-use http::{HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{
     H2Accept, H2Options, HttpSession, default_h2_options, handshake,
@@ -107,18 +109,29 @@ impl Edge {
             Err(_) => Err(Denial::new(Reason::Overloaded, "too many requests are open at once")),
             Ok(permit) => as_one(session.req_header_mut(), limits.max_headers).map(|()| permit),
         };
+        let head = take_head(&mut session);
+        let mut client = Client::Two(Box::new(session));
         let (edge, door) = (self.clone(), door.clone());
         let in_flight = self.gateway.drain.enter();
         streams.spawn(async move {
             let _in_flight = in_flight;
             match refused {
                 Ok(_permit) => {
-                    serve(session, edge.connection(&door, visitor)).await;
+                    serve(head, client, edge.connection(&door, visitor)).await;
                 }
-                Err(denial) => edge.refuse_session(&door, visitor, &mut session, &denial).await,
+                Err(denial) => edge.refuse_client(&door, visitor, &mut client, &denial).await,
             }
         });
     }
+}
+
+/// Takes the request's head out of a session, which needs no more of it than method and version.
+fn take_head(session: &mut ServerSession) -> Parts {
+    let head = session.req_header_mut();
+    let (mut rest, ()) = Request::new(()).into_parts();
+    rest.method = head.method.clone();
+    rest.version = head.version;
+    std::mem::replace(head, rest.into()).into()
 }
 
 fn options(limits: &ConnectionLimits) -> H2Options {

@@ -8,8 +8,8 @@ use super::{End, Respond};
 use crate::forward::Exchange;
 use crate::metrics::Counted;
 use crate::reply::{last_event, listen_complete};
+use crate::session::Client;
 use bytes::Bytes;
-use pingora_core::protocols::http::ServerSession;
 use portunus_filters::mcp::sse::{Event, Splitter};
 use portunus_filters::mcp::{Envelope, Id, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
@@ -28,7 +28,7 @@ struct Progress {
 }
 
 impl Respond<'_> {
-    pub(super) async fn events(&mut self, exchange: &mut Exchange, client: &mut ServerSession) -> End {
+    pub(super) async fn events(&mut self, exchange: &mut Exchange, client: &mut Client) -> End {
         if self.begin(exchange, None, client).await.is_err() {
             return End::Broken;
         }
@@ -66,7 +66,7 @@ impl Respond<'_> {
     }
 
     /// Writes every event that is complete.
-    async fn pass_events(&mut self, progress: &mut Progress, client: &mut ServerSession) -> Result<(), Stop> {
+    async fn pass_events(&mut self, progress: &mut Progress, client: &mut Client) -> Result<(), Stop> {
         const TOO_LARGE: Stop = Stop::Malformed("the server sent an event that is too large");
         while let Some(event) = progress.splitter.next_event().map_err(|_| TOO_LARGE)? {
             self.follow(&event, progress)?;
@@ -155,7 +155,7 @@ impl Respond<'_> {
         End::Broken
     }
 
-    async fn close(&mut self, last: Option<Bytes>, client: &mut ServerSession) -> End {
+    async fn close(&mut self, last: Option<Bytes>, client: &mut Client) -> End {
         if let Some(bytes) = last
             && self.write(client, &bytes, 1).await.is_err()
         {

@@ -7,9 +7,9 @@ use super::wait::{Ending, Wait};
 use super::{End, Respond};
 use crate::forward::Exchange;
 use crate::pieces::Pieces;
+use crate::session::Client;
 use crate::upstreams::wire::Framing;
 use bytes::Bytes;
-use pingora_core::protocols::http::ServerSession;
 use portunus_filters::mcp::Envelope;
 use portunus_filters::{Denial, Reason};
 
@@ -17,12 +17,7 @@ use portunus_filters::{Denial, Reason};
 const HOLD_BYTES: usize = 256 * 1024;
 
 impl Respond<'_> {
-    pub(super) async fn json(
-        &mut self,
-        exchange: &mut Exchange,
-        client: &mut ServerSession,
-        checked: bool,
-    ) -> End {
+    pub(super) async fn json(&mut self, exchange: &mut Exchange, client: &mut Client, checked: bool) -> End {
         let likely = match exchange.head.framing {
             Framing::Length(length) => {
                 usize::try_from(length).map_or(HOLD_BYTES, |length| length.min(HOLD_BYTES))
@@ -60,12 +55,7 @@ impl Respond<'_> {
         self.write_whole(exchange, client, body).await
     }
 
-    async fn stream_json(
-        &mut self,
-        exchange: &mut Exchange,
-        client: &mut ServerSession,
-        first: Bytes,
-    ) -> End {
+    async fn stream_json(&mut self, exchange: &mut Exchange, client: &mut Client, first: Bytes) -> End {
         let length = match exchange.head.framing {
             Framing::Length(length) => Some(length),
             Framing::Chunked | Framing::Close => None,

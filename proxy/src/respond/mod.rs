@@ -16,18 +16,19 @@ use crate::forward::{Exchange, Failure};
 use crate::headers::{Stamp, response_head};
 use crate::outcome::Outcome;
 use crate::patience::patient;
+use crate::session::Client;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::wire::{Framing, Head};
 use bytes::Bytes;
 use class::{Class, classify};
 use http::header::TRANSFER_ENCODING;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use portunus_config::{Credentials, ServerId, Upstream};
 use portunus_filters::mcp::{Id, Method};
 use portunus_filters::{Denial, Era, Kind, Reason};
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,7 +103,7 @@ pub enum End {
 
 impl Respond<'_> {
     /// Brings the answer to the client.
-    pub async fn run(&mut self, mut exchange: Exchange, client: &mut ServerSession) -> End {
+    pub async fn run(&mut self, mut exchange: Exchange, client: &mut Client) -> End {
         self.deadline = exchange.deadline;
         let founded = session_id(&exchange.head).filter(|_| self.expect.founds_session).cloned();
         let end = match classify(&exchange.head, &self.expect, &self.upstream.credentials) {
@@ -152,13 +153,13 @@ impl Respond<'_> {
     }
 
     /// The status alone, for bodies that no client should see.
-    async fn bare(&mut self, exchange: &mut Exchange, client: &mut ServerSession) -> End {
+    async fn bare(&mut self, exchange: &mut Exchange, client: &mut Client) -> End {
         self.outcome.answered_status(exchange.head.status.as_u16(), None);
         self.write_whole(exchange, client, Bytes::new()).await
     }
 
     /// Bytes that no rule reads, as they come.
-    async fn opaque(&mut self, exchange: &mut Exchange, client: &mut ServerSession) -> End {
+    async fn opaque(&mut self, exchange: &mut Exchange, client: &mut Client) -> End {
         self.outcome.answered_status(exchange.head.status.as_u16(), None);
         let length = match exchange.head.framing {
             Framing::Length(length) => Some(length),
@@ -171,7 +172,7 @@ impl Respond<'_> {
     }
 
     /// Passes the rest of a body on, piece by piece.
-    async fn stream_rest(&mut self, exchange: &mut Exchange, client: &mut ServerSession) -> End {
+    async fn stream_rest(&mut self, exchange: &mut Exchange, client: &mut Client) -> End {
         loop {
             match self.next(exchange, client).await {
                 Wait::Chunk(chunk) => {
@@ -193,10 +194,10 @@ impl Respond<'_> {
         &mut self,
         exchange: &mut Exchange,
         length: Option<u64>,
-        client: &mut ServerSession,
-    ) -> pingora_core::Result<()> {
+        client: &mut Client,
+    ) -> io::Result<()> {
         let head = self.prepare(exchange, length, client)?;
-        in_time(self.write_timeout, pin!(client.write_response_header(Box::new(head)))).await
+        in_time(self.write_timeout, pin!(client.begin(head))).await
     }
 
     /// The head for the client, of a body of `length` bytes or of as many as come.
@@ -204,35 +205,29 @@ impl Respond<'_> {
         &mut self,
         exchange: &mut Exchange,
         length: Option<u64>,
-        client: &mut ServerSession,
-    ) -> pingora_core::Result<ResponseHeader> {
+        client: &mut Client,
+    ) -> io::Result<ResponseHeader> {
         self.outcome.http_status(exchange.head.status.as_u16());
         if *self.phase.borrow() >= Phase::Draining {
-            client.set_keepalive(None);
+            client.close_after();
         }
         let (status, fields) = (exchange.head.status, std::mem::take(&mut exchange.head.headers));
         // RFC 9110 §8.6: a 204 has no length.
         let told = length.filter(|length| *length > 0 || status != StatusCode::NO_CONTENT);
         let mut head = response_head(status, fields, told, self.upstream);
         if length.is_none() && !self.expect.http_1_0 {
-            head.insert_header(TRANSFER_ENCODING, "chunked")?;
+            head.insert_header(TRANSFER_ENCODING, "chunked").map_err(io::Error::other)?;
         }
-        self.stamp.put(&mut head)?;
+        self.stamp.put(&mut head).map_err(io::Error::other)?;
         Ok(head)
     }
 
     /// Writes head, body and end; together, if the body is no longer than one piece.
-    async fn write_whole(&mut self, exchange: &mut Exchange, client: &mut ServerSession, body: Bytes) -> End {
+    async fn write_whole(&mut self, exchange: &mut Exchange, client: &mut Client, body: Bytes) -> End {
         let length = body.len();
         let end = if length <= WRITE_BYTES {
             let Ok(head) = self.prepare(exchange, Some(length as u64), client) else { return End::Broken };
-            let written = pin!(async {
-                client.write_response_header(Box::new(head)).await?;
-                if length > 0 {
-                    client.write_response_body(body, false).await?;
-                }
-                client.finish_body().await
-            });
+            let written = pin!(client.answer(head, body));
             let written = tokio::select! {
                 biased;
                 written = in_time(self.write_timeout, written) => written,
@@ -261,16 +256,11 @@ impl Respond<'_> {
     ///
     /// A client that reads slowly is waited for piece by piece, but not beyond the end of the call or
     /// of the process.
-    async fn write(
-        &mut self,
-        client: &mut ServerSession,
-        bytes: &Bytes,
-        events: u64,
-    ) -> pingora_core::Result<()> {
+    async fn write(&mut self, client: &mut Client, bytes: &Bytes, events: u64) -> io::Result<()> {
         let mut rest = bytes.clone();
         while !rest.is_empty() {
             let piece = rest.split_to(rest.len().min(WRITE_BYTES));
-            let written = pin!(client.write_response_body(piece, false));
+            let written = pin!(client.write(piece));
             tokio::select! {
                 biased;
                 written = in_time(self.write_timeout, written) => written?,
@@ -284,8 +274,8 @@ impl Respond<'_> {
         Ok(())
     }
 
-    async fn finish(&mut self, client: &mut ServerSession) -> End {
-        match in_time(self.write_timeout, pin!(client.finish_body())).await {
+    async fn finish(&mut self, client: &mut Client) -> End {
+        match in_time(self.write_timeout, pin!(client.end())).await {
             Ok(()) => End::Done,
             Err(_) => End::Broken,
         }
@@ -314,14 +304,14 @@ fn session_id(head: &Head) -> Option<&HeaderValue> {
     head.headers.get(MCP_SESSION_ID)
 }
 
-/// Bounds a write that Pingora itself does not bound: heads, ends and flushes.
+/// Bounds a write in time.
 ///
 /// # Errors
 /// What the write gives, or that its time is over.
 pub async fn in_time<T>(
     within: Duration,
-    write: Pin<&mut impl Future<Output = pingora_core::Result<T>>>,
-) -> pingora_core::Result<T> {
+    write: Pin<&mut impl Future<Output = io::Result<T>>>,
+) -> io::Result<T> {
     patient(within, write).await.unwrap_or_else(|| Err(timed_out()))
 }
 
@@ -335,6 +325,6 @@ pub fn route_removed() -> Denial {
     Denial::new(Reason::RouteRemoved, "this endpoint is no longer served")
 }
 
-fn timed_out() -> Box<pingora_core::Error> {
-    pingora_core::Error::new(pingora_core::ErrorType::WriteTimedout)
+fn timed_out() -> io::Error {
+    io::ErrorKind::TimedOut.into()
 }

@@ -5,9 +5,9 @@ use crate::context::Gateway;
 use crate::drain::{Phase, reached};
 use crate::errand::{self, Errand, Session};
 use crate::forward::Exchange;
+use crate::session::Client;
 use crate::upstreams::fault::Fault;
 use bytes::Bytes;
-use pingora_core::protocols::http::ServerSession;
 use portunus_config::{ServerId, Upstream};
 use portunus_filters::Era;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(super) enum Ending {
 impl Respond<'_> {
     /// Waits for the next piece of the answer, for the client to leave, for a limit in time, for a
     /// swap, and for the end of the process.
-    pub(super) async fn next(&mut self, exchange: &mut Exchange, client: &mut ServerSession) -> Wait {
+    pub(super) async fn next(&mut self, exchange: &mut Exchange, client: &mut Client) -> Wait {
         let stop_at = if self.expect.endless { Phase::Draining } else { Phase::Expired };
         let idle = Instant::now() + self.upstream.timeouts.idle;
         let until = exchange.deadline.map_or(idle, |deadline| deadline.min(idle));
@@ -54,7 +54,7 @@ impl Respond<'_> {
                 Ok(None) => Wait::End,
                 Err(fault) => Wait::Ended(Ending::Fault(fault)),
             },
-            _ = client.read_body_or_idle(true) => Wait::Ended(Ending::ClientGone),
+            () = client.gone() => Wait::Ended(Ending::ClientGone),
             () = unrouted(self.gateway, &self.expect, self.upstream) => {
                 Wait::Ended(Ending::RouteRemoved)
             }

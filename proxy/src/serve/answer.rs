@@ -6,22 +6,17 @@ use crate::headers::Stamp;
 use crate::intake;
 use crate::reply::{self, Refused};
 use crate::respond::{End, in_time};
+use crate::session::Client;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY};
-use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use portunus_filters::Denial;
 use std::pin::pin;
 
 impl Passage<'_> {
     /// Writes a refusal and keeps the connection where that is possible.
-    pub(super) async fn refuse(
-        &mut self,
-        denial: &Denial,
-        known: &Knowledge,
-        client: &mut ServerSession,
-    ) -> End {
+    pub(super) async fn refuse(&mut self, denial: &Denial, known: &Knowledge, client: &mut Client) -> End {
         self.outcome.denied(denial);
         let refused = Refused {
             kind: known.kind,
@@ -36,7 +31,7 @@ impl Passage<'_> {
         let leaving = self.connection.gateway.drain.phase() >= Phase::Draining;
         let whole = intake::discard(client, &self.request.headers).await;
         if leaving || answer.close || !whole {
-            client.set_keepalive(None);
+            client.close_after();
         }
         let Ok(head) = self.refusal_head(denial, &answer) else { return End::Broken };
         let end = self.write(head, answer.body, client).await;
@@ -69,11 +64,11 @@ impl Passage<'_> {
     }
 
     /// Answers a CORS preflight (Fetch standard §3.2) of a listed origin.
-    pub(super) async fn preflight(&mut self, client: &mut ServerSession) -> End {
+    pub(super) async fn preflight(&mut self, client: &mut Client) -> End {
         self.outcome.answered(None);
         self.outcome.http_status(204);
         if !intake::discard(client, &self.request.headers).await {
-            client.set_keepalive(None);
+            client.close_after();
         }
         match self.preflight_head() {
             Ok(head) => self.write(head, Bytes::new(), client).await,
@@ -93,15 +88,9 @@ impl Passage<'_> {
         Ok(head)
     }
 
-    async fn write(&mut self, head: ResponseHeader, body: Bytes, client: &mut ServerSession) -> End {
+    async fn write(&mut self, head: ResponseHeader, body: Bytes, client: &mut Client) -> End {
         self.outcome.sent(body.len(), 0);
-        let written = async {
-            client.write_response_header(Box::new(head)).await?;
-            if !body.is_empty() {
-                client.write_response_body(body, false).await?;
-            }
-            client.finish_body().await
-        };
+        let written = client.answer(head, body);
         match in_time(self.connection.listener.limits.write_timeout, pin!(written)).await {
             Ok(()) => End::Done,
             Err(_) => End::Broken,

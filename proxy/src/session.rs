@@ -1,0 +1,141 @@
+//! One request's way in and its answer's way out, over whichever HTTP its connection speaks.
+
+pub mod one;
+
+use bytes::Bytes;
+use one::Rest;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::{Error, ErrorType};
+use pingora_http::ResponseHeader;
+use std::io;
+
+/// A client that waits for an answer.
+pub enum Client {
+    /// HTTP/1.1: the whole connection.
+    One(Box<one::Session>),
+    /// HTTP/2: a stream of it.
+    Two(Box<ServerSession>),
+}
+
+/// Why a body ends before it is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// The client closed its connection or its stream.
+    Gone,
+    /// It took too long.
+    Late,
+    /// Its framing is broken.
+    Malformed,
+}
+
+impl Client {
+    /// Whether the request's body was read to its end.
+    pub fn is_body_done(&mut self) -> bool {
+        match self {
+            Client::One(session) => session.is_body_done(),
+            Client::Two(session) => session.is_body_done(),
+        }
+    }
+
+    /// The next part of the request's body; `None` at its end. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`BodyError`].
+    pub async fn read_body(&mut self) -> Result<Option<Bytes>, BodyError> {
+        match self {
+            Client::One(session) => session.read_body().await,
+            Client::Two(session) => session.read_request_body().await.map_err(|error| fault(&error)),
+        }
+    }
+
+    /// Returns when the client has left; what it sends meanwhile is kept.
+    pub async fn gone(&mut self) {
+        match self {
+            Client::One(session) => session.gone().await,
+            Client::Two(session) => drop(session.read_body_or_idle(true).await),
+        }
+    }
+
+    /// Tells a client that waits for it to send its body (`100 Continue`).
+    ///
+    /// # Errors
+    /// If it has left.
+    pub async fn go_on(&mut self) -> io::Result<()> {
+        match self {
+            Client::One(session) => session.go_on().await,
+            Client::Two(session) => session.write_continue_response().await.map_err(io::Error::other),
+        }
+    }
+
+    /// Lets the connection end with this answer, where it is not shared.
+    pub fn close_after(&mut self) {
+        if let Client::One(session) = self {
+            session.close_after();
+        }
+    }
+
+    /// Writes the head of an answer whose body comes in pieces.
+    ///
+    /// # Errors
+    /// If the client has left.
+    pub async fn begin(&mut self, head: ResponseHeader) -> io::Result<()> {
+        match self {
+            Client::One(session) => session.begin(&head).await,
+            Client::Two(session) => {
+                session.write_response_header(Box::new(head)).await.map_err(io::Error::other)
+            }
+        }
+    }
+
+    /// Writes a piece of the body.
+    ///
+    /// # Errors
+    /// If the client has left.
+    pub async fn write(&mut self, piece: Bytes) -> io::Result<()> {
+        match self {
+            Client::One(session) => session.write(&piece).await,
+            Client::Two(session) => session.write_response_body(piece, false).await.map_err(io::Error::other),
+        }
+    }
+
+    /// Ends the body.
+    ///
+    /// # Errors
+    /// If the client has left.
+    pub async fn end(&mut self) -> io::Result<()> {
+        match self {
+            Client::One(session) => session.end().await,
+            Client::Two(session) => session.finish_body().await.map_err(io::Error::other),
+        }
+    }
+
+    /// Writes an answer as a whole.
+    ///
+    /// # Errors
+    /// If the client has left.
+    pub async fn answer(&mut self, head: ResponseHeader, body: Bytes) -> io::Result<()> {
+        match self {
+            Client::One(session) => session.answer(&head, &body).await,
+            Client::Two(session) => {
+                session.write_response_header(Box::new(head)).await.map_err(io::Error::other)?;
+                session.write_response_body(body, true).await.map_err(io::Error::other)
+            }
+        }
+    }
+
+    /// What is left of the connection for its next request; `None` if there is none, or if it is shared.
+    pub fn finish(self) -> Option<Rest> {
+        match self {
+            Client::One(session) => session.finish(),
+            Client::Two(_) => None,
+        }
+    }
+}
+
+fn fault(error: &Error) -> BodyError {
+    match error.etype() {
+        ErrorType::ReadTimedout => BodyError::Late,
+        ErrorType::ConnectionClosed | ErrorType::ReadError => BodyError::Gone,
+        _ => BodyError::Malformed,
+    }
+}
