@@ -55,6 +55,21 @@ fn padded(size: usize, text: impl Fn(&str) -> String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use portunus_config::{MapEnvironment, load_text};
+    use std::path::Path;
+
+    #[test]
+    fn the_compared_configuration_is_accepted_with_and_without_a_log() {
+        let template = include_str!("../peers/portunus.yaml");
+        for mark in ["#quiet# ", "#log# "] {
+            let lines = template.lines().map(|line| line.strip_prefix(mark).unwrap_or(line));
+            let text: String = lines.map(|line| format!("{line}\n")).collect();
+            let words = [("@LISTEN@", "127.0.0.1:1"), ("@UPSTREAM@", "127.0.0.1:2"), ("@FOLDER@", "folder")];
+            let text = words.iter().fold(text, |text, (word, value)| text.replace(word, value));
+            let loaded = load_text(&text, Path::new("portunus.yaml"), &MapEnvironment::default());
+            assert!(loaded.is_ok_and(|loaded| loaded.bootstrap.threads == 1), "{mark}");
+        }
+    }
 
     #[test]
     fn inputs_have_the_size_they_are_named_by() {

@@ -22,6 +22,20 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What `cargo run` tells this program of its own package.
+///
+/// Handed on to another cargo, it would look like a change to build scripts that watch these
+/// variables, and rebuild half of the gateway each time a task follows a plain `cargo build`.
+const OF_THIS_PACKAGE: [&str; 7] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_MANIFEST_LINKS",
+    "CARGO_PKG_NAME",
+    "CARGO_PKG_VERSION_MAJOR",
+    "CARGO_PKG_VERSION_MINOR",
+    "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
+];
+
 /// One command of a task.
 pub(crate) struct Step {
     title: &'static str,
@@ -41,6 +55,9 @@ impl Step {
             _ => Command::new(program),
         };
         command.current_dir(root()).args(words);
+        for variable in OF_THIS_PACKAGE {
+            command.env_remove(variable);
+        }
         Step { title, mend: "read the output above; the command can be run again by itself", command }
     }
 
@@ -189,6 +206,15 @@ mod tests {
             command.env("RUSTDOCFLAGS", "-Dwarnings");
         });
         assert_eq!(shown(&step.command), "RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps");
+    }
+
+    #[test]
+    fn a_command_is_not_told_of_this_package() {
+        let step = Step::new("Ask", "sh").with(|command| {
+            command.args(["-c", "test -z \"$CARGO_PKG_NAME$CARGO_MANIFEST_DIR\""]);
+        });
+        assert!(std::env::var_os("CARGO_PKG_NAME").is_some(), "cargo sets it for tests too");
+        step.run().unwrap();
     }
 
     #[test]
