@@ -18,8 +18,6 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long an idle connection is kept while draining: a request may already be on its way.
-const DRAIN_LINGER: Duration = Duration::from_millis(200);
 /// First allocation for a header section.
 const HEAD_BYTES: usize = 4096;
 
@@ -123,9 +121,9 @@ impl Edge {
         let mut phase = self.gateway.drain.watch();
         let read = tokio::select! {
             biased;
-            read = timeout(idle, stream.read(&mut byte)) => read,
-            () = reached(&mut phase, Phase::Draining) => timeout(DRAIN_LINGER, stream.read(&mut byte)).await,
+            read = timeout(idle, stream.read(&mut byte)) => read.ok(),
+            () = reached(&mut phase, Phase::Draining) => self.gateway.drain.linger(stream.read(&mut byte)).await,
         };
-        matches!(read, Ok(Ok(1))).then_some(byte[0])
+        matches!(read, Some(Ok(1))).then_some(byte[0])
     }
 }

@@ -7,7 +7,7 @@ mod clients;
 mod drain;
 mod first_hour;
 mod hostile;
-mod load;
+pub(crate) mod load;
 mod swap;
 
 #[tokio::test]
