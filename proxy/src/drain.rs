@@ -80,14 +80,14 @@ impl Drain {
     }
 
     /// Waits for `request` on a connection that was idle when draining began, as long as that makes
-    /// sense; it counts as in flight meanwhile.
-    pub async fn linger<F: Future>(self: &Arc<Self>, request: F) -> Option<F::Output> {
-        let _in_flight = self.enter();
+    /// sense. It is in flight from the beginning, and without a gap when it came.
+    pub async fn linger<F: Future>(self: &Arc<Self>, request: F) -> Option<(F::Output, InFlight)> {
+        let in_flight = self.enter();
         let mut phase = self.watch();
         let patience = if self.succeeded() { UNHURRIED } else { LINGER };
         tokio::select! {
             biased;
-            request = request => Some(request),
+            request = request => Some((request, in_flight)),
             () = sleep(patience) => None,
             () = reached(&mut phase, Phase::Expired) => None,
         }
@@ -156,9 +156,11 @@ mod tests {
         let silence = std::future::pending::<()>;
         let drain = Arc::new(Drain::default());
         let began = tokio::time::Instant::now();
-        assert_eq!(drain.linger(silence()).await, None);
+        assert!(drain.linger(silence()).await.is_none());
         assert_eq!(began.elapsed().as_millis(), 200);
-        assert_eq!(drain.linger(std::future::ready(7)).await, Some(7));
+        let (request, in_flight) = drain.linger(std::future::ready(7)).await.unwrap();
+        assert_eq!((request, drain.in_flight()), (7, 1));
+        drop(in_flight);
 
         drain.succeed();
         let began = tokio::time::Instant::now();
@@ -166,7 +168,7 @@ mod tests {
         assert_eq!((began.elapsed().as_secs(), in_flight, drain.in_flight()), (6, 1, 0));
         drain.advance(Phase::Expired);
         let began = tokio::time::Instant::now();
-        assert_eq!(drain.linger(silence()).await, None);
+        assert!(drain.linger(silence()).await.is_none());
         assert!(began.elapsed().is_zero());
     }
 

@@ -193,6 +193,7 @@ impl Helm {
             stop.notify_one();
         }
         drain.advance(Phase::Draining);
+        tracing::debug!("ending streams, and connections that are idle");
         let calm = async {
             tokio::join!(edge.accept_rest(unshared(holdings, kept.as_ref()), LINGER), sleep(LINGER));
             drain.idle().await;

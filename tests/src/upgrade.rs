@@ -175,11 +175,12 @@ async fn what_runs_in_the_old_process_ends_as_in_a_drain() {
 #[tokio::test]
 async fn an_idle_connection_is_still_served_by_the_old_process() {
     let upstream = Counted::start().await;
-    let mut old = upstream.gateway().await;
+    let mut old = Gateway::start(&upstream.document("").replace("level: info", "level: debug")).await;
     let (mut early, mut late) = (old.connect().await, old.connect().await);
     assert_eq!(call(&mut early).await, (200, false));
     let _new = old.succeed().await;
-    old.logged("the start of the drain", |entry| entry["message"] == "draining").await;
+    let ending = "ending streams, and connections that are idle";
+    old.logged("the end of idle connections", |entry| entry["message"] == ending).await;
     // An equal process without a successor drains from beginning to end meanwhile.
     let mut twin = upstream.gateway().await;
     let mut closed = twin.connect().await;

@@ -188,14 +188,25 @@ pub(crate) struct Followers {
 }
 
 impl Followers {
-    /// Opens `count` streams, half of them GET, on these paths in turn.
+    /// Opens `count` streams, half of them GET, on these paths in turn, before anything was said.
     pub(crate) async fn open(gateway: &Gateway, paths: &[&'static str], count: u32) -> Followers {
+        Followers::open_after(0, gateway, paths, count).await
+    }
+
+    /// Opens them when `said` events are past.
+    pub(crate) async fn open_after(
+        said: usize,
+        gateway: &Gateway,
+        paths: &[&'static str],
+        count: u32,
+    ) -> Followers {
         let heard = Arc::new(AtomicUsize::new(0));
         let mut streams = Vec::new();
         for (number, path) in (0..count).zip(paths.iter().cycle().copied()) {
             let kind = if number % 2 == 0 { Long::Get } else { Long::Listen(number) };
             let client = kind.open(gateway, path).await;
-            streams.push(Follower { path, ended: tokio::spawn(follow(client, kind, Arc::clone(&heard))) });
+            streams
+                .push(Follower { path, ended: tokio::spawn(follow(client, kind, said, Arc::clone(&heard))) });
         }
         Followers { streams, heard }
     }
@@ -238,8 +249,8 @@ impl Drop for Follower {
 }
 
 /// Reads events in their order up to a proper end in the way of this stream.
-async fn follow(mut client: Client, kind: Long, heard: Arc<AtomicUsize>) -> Instant {
-    let mut expected = 1;
+async fn follow(mut client: Client, kind: Long, said: usize, heard: Arc<AtomicUsize>) -> Instant {
+    let mut expected = said + 1;
     let mut last = String::new();
     while let Some(chunk) = client.chunk().await {
         assert_eq!(last, "", "{kind:?} went on after its end");
