@@ -1,13 +1,15 @@
 //! A process that is succeeded by another: what the callers see, and what becomes of attempts that fail.
 
-use crate::harness::{Client, Feed, Gateway, Long, Request, Upstream, Wire, rpc, run, within};
+mod supervised;
+
+use crate::harness::{Client, Feed, Gateway, Long, Request, Wire, rpc, within};
 use crate::prove::load::Load;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -47,6 +49,10 @@ impl Counted {
         Gateway::start(&self.document("")).await
     }
 
+    async fn verbose_gateway(&self) -> Gateway {
+        Gateway::start(&self.document("").replace("level: info", "level: debug")).await
+    }
+
     /// Waits until so many further calls have come.
     async fn further(&self, calls: usize) {
         let until = self.calls.load(SeqCst) + calls;
@@ -74,6 +80,12 @@ async fn assert_serves(gateway: &Gateway) {
 
 async fn assert_ends_in_order(gateway: &mut Gateway) {
     assert_eq!(gateway.ended().await.code(), Some(0), "{}", gateway.log_text());
+}
+
+/// Waits until the old process, which logs at `debug`, lets nothing idle run on.
+async fn ending(old: &Gateway) {
+    let ending = "ending streams, and connections that are idle";
+    old.logged("the end of what is idle", |entry| entry["message"] == ending).await;
 }
 
 /// Waits until an attempt to upgrade is over and has changed nothing.
@@ -175,12 +187,11 @@ async fn what_runs_in_the_old_process_ends_as_in_a_drain() {
 #[tokio::test]
 async fn an_idle_connection_is_still_served_by_the_old_process() {
     let upstream = Counted::start().await;
-    let mut old = Gateway::start(&upstream.document("").replace("level: info", "level: debug")).await;
+    let mut old = upstream.verbose_gateway().await;
     let (mut early, mut late) = (old.connect().await, old.connect().await);
     assert_eq!(call(&mut early).await, (200, false));
     let _new = old.succeed().await;
-    let ending = "ending streams, and connections that are idle";
-    old.logged("the end of idle connections", |entry| entry["message"] == ending).await;
+    ending(&old).await;
     // An equal process without a successor drains from beginning to end meanwhile.
     let mut twin = upstream.gateway().await;
     let mut closed = twin.connect().await;
@@ -195,9 +206,23 @@ async fn an_idle_connection_is_still_served_by_the_old_process() {
 }
 
 #[tokio::test]
+async fn a_stream_on_a_connection_of_the_old_process_begins_before_it_ends() {
+    let upstream = Counted::start().await;
+    let mut old = upstream.gateway().await;
+    let mut client = old.connect().await;
+    assert_eq!(call(&mut client).await, (200, false));
+    let _new = old.succeed().await;
+    old.logged("the start of the drain", |entry| entry["message"] == "draining").await;
+    client.open_stream("/mcp", &[("mcp-session-id", "s-1".to_owned())]).await;
+    assert_eq!(client.response_head().await.status, 200);
+    Long::Get.assert_ending(&within(5, "the end of the stream", client.rest()).await);
+    assert_ends_in_order(&mut old).await;
+}
+
+#[tokio::test]
 async fn the_operating_surfaces_and_the_control_socket_are_the_successors() {
     let upstream = Counted::start().await;
-    let old = upstream.gateway().await;
+    let old = upstream.verbose_gateway().await;
     let mut prober = Client::connect(old.telemetry).await;
     let probe = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
     prober.send(probe).await;
@@ -207,7 +232,7 @@ async fn the_operating_surfaces_and_the_control_socket_are_the_successors() {
     running.post("/mcp", &[], rpc(5, "tools/call", r#"{"name":"a"}"#).as_bytes()).await;
     upstream.further(1).await;
     let new = old.succeed().await;
-    old.logged("the start of the drain", |entry| entry["message"] == "draining").await;
+    ending(&old).await;
     // The prober's connection leads to the old process, its question is about the address.
     prober.send(probe).await;
     assert_eq!(prober.response().await.status, 200);
@@ -330,6 +355,37 @@ async fn a_refused_successor_is_told_why() {
 }
 
 #[tokio::test]
+async fn a_successor_of_another_user_is_refused() {
+    const NOBODY: u32 = 65_534;
+    let upstream = Counted::start().await;
+    let gateway = upstream.gateway().await;
+    let folder = gateway.folder();
+    if std::fs::metadata(folder).unwrap().uid() != 0 {
+        println!("skipped: only root can be somebody else");
+        return;
+    }
+    // Even where the file system would let it in.
+    let (own, state) = (folder.join("portunus"), folder.join("state"));
+    std::fs::copy(crate::harness::binary(), &own).unwrap();
+    for (path, mode) in [(&state, 0o755), (&state.join("control.sock"), 0o666)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let document = format!(
+        "version: 1\nlisten: 127.0.0.1:0\nstate: {}\naccess_log: off\nupstreams:\n  up: http://127.0.0.1:1/mcp\nservers:\n  /mcp: up\n",
+        state.display()
+    );
+    std::fs::write(folder.join("other.yaml"), document).unwrap();
+    let mut command = Command::new(own);
+    command.args(["run", "--upgrade", "--config", "other.yaml"]).current_dir(folder).uid(NOBODY).gid(NOBODY);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("the running process belongs to user 0, this one to 65534"), "{text}");
+    assert_serves(&gateway).await;
+    assert!(!gateway.log_text().contains("handing"), "{}", gateway.log_text());
+}
+
+#[tokio::test]
 async fn an_end_during_the_talk_is_told_to_the_successor() {
     let upstream = Counted::start().await;
     let mut gateway = upstream.gateway().await;
@@ -360,118 +416,4 @@ impl Drop for Drained<'_> {
         let (_, answer) = control(self.0, "POST /drain HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
     }
-}
-
-/// What a supervisor hears.
-struct Supervisor(UnixDatagram);
-
-impl Supervisor {
-    fn heard(&self) -> String {
-        let mut buffer = [0; 512];
-        let length = self.0.recv(&mut buffer).unwrap();
-        String::from_utf8(buffer[..length].to_vec()).unwrap()
-    }
-
-    /// The next that is no sign of life.
-    fn told(&self) -> String {
-        loop {
-            let heard = self.heard();
-            if heard != "WATCHDOG=1\n" {
-                return heard;
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_supervisor_hears_of_each_step() {
-    let upstream = Counted::start().await;
-    let mut socket = None;
-    let mut old = Gateway::start_as(&upstream.document(""), |folder: &Path| {
-        let path = folder.join("notify");
-        let bound = UnixDatagram::bind(&path).unwrap();
-        bound.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        socket = Some(bound);
-        let mut command = run();
-        command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "20000000");
-        command
-    })
-    .await;
-    let supervisor = Supervisor(socket.unwrap());
-    assert_eq!(supervisor.told(), "READY=1\nSTATUS=serving\n");
-    drop(pretend(&old));
-    assert!(supervisor.told().starts_with("RELOADING=1\nMONOTONIC_USEC="));
-    assert_eq!(supervisor.told(), format!("MAINPID={}\n", old.pid()));
-    assert_eq!(supervisor.told(), "READY=1\nSTATUS=serving after an upgrade that failed\n");
-
-    // The successor learns of the supervisor from the old process, its own environment has none.
-    let mut new = old.succeed().await;
-    assert!(supervisor.told().starts_with("RELOADING=1\n"));
-    assert_eq!(supervisor.told(), format!("MAINPID={}\n", new.pid()));
-    assert_eq!(supervisor.told(), "READY=1\nSTATUS=serving\n");
-    assert_ends_in_order(&mut old).await;
-    new.signal("TERM");
-    assert_eq!(supervisor.told(), "STOPPING=1\nSTATUS=draining\n");
-    assert_ends_in_order(&mut new).await;
-}
-
-/// The gateway as systemd starts it with this socket.
-fn activated(socket: &TcpListener, name: &str) -> Command {
-    let mut command = Command::new("sh");
-    // The number of the process is not known before it runs, and `exec` keeps it.
-    command.args(["-c", r#"LISTEN_PID=$$ exec "$0" "$@" 3<&0 0</dev/null"#]);
-    command.arg(crate::harness::binary()).args(["run", "--config", "gateway.yaml"]);
-    command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
-    command.stdin(Stdio::from(OwnedFd::from(socket.try_clone().unwrap()))).stdout(Stdio::null());
-    command
-}
-
-#[tokio::test]
-async fn with_socket_activation_callers_wait_while_nothing_runs() {
-    let upstream = Upstream::answering().await;
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
-    let document = format!(
-        "listen: {address}\nupstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: up\n",
-        upstream.address
-    );
-    // Connected, and asked, before there is anybody.
-    let mut early = Client::connect(address).await;
-    early.post("/mcp", &[], rpc(5, "tools/call", r#"{"name":"a"}"#).as_bytes()).await;
-    let mut first = Gateway::start_as(&document, |_| activated(&socket, "main")).await;
-    assert_eq!(first.address, address);
-    assert_eq!(early.response().await.status, 200);
-    drop(early);
-
-    // A successor has it from the first process, and must not close it for systemd either.
-    let mut second = first.succeed().await;
-    assert_ends_in_order(&mut first).await;
-    assert_serves(&second).await;
-    second.signal("TERM");
-    assert_ends_in_order(&mut second).await;
-    let mut between = Client::connect(address).await;
-    between.post("/mcp", &[], rpc(5, "tools/call", r#"{"name":"a"}"#).as_bytes()).await;
-    let third = Gateway::start_as(&document, |_| activated(&socket, "main")).await;
-    assert_eq!(between.response().await.status, 200);
-    assert_serves(&third).await;
-}
-
-#[tokio::test]
-async fn a_passed_socket_without_a_listener_is_an_error() {
-    let upstream = Counted::start().await;
-    let gateway = upstream.gateway().await;
-    let stray = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut command = activated(&stray, "stray");
-    // A place of its own: the other gateway only lends its configuration.
-    let state = gateway.folder().join("elsewhere");
-    let document = format!(
-        "version: 1\nlisten: 127.0.0.1:0\nstate: {}\nupstreams:\n  up: http://127.0.0.1:1/mcp\nservers:\n  /mcp: up\n",
-        state.display()
-    );
-    std::fs::create_dir_all(&state).unwrap();
-    std::fs::write(state.join("gateway.yaml"), document).unwrap();
-    let output = command.current_dir(&state).stderr(Stdio::piped()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("(`stray`), and no listener of the configuration has that address"), "{text}");
 }
