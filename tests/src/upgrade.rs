@@ -2,13 +2,14 @@
 
 mod supervised;
 
-use crate::harness::{Client, Feed, Gateway, Long, Request, Wire, rpc, within};
+use crate::harness::{Client, Feed, Gateway, Long, Request, Wire, rpc, run, within};
 use crate::prove::load::Load;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -393,6 +394,59 @@ async fn an_end_during_the_talk_is_told_to_the_successor() {
     gateway.signal("TERM");
     assert_eq!(read_until(&mut stream, "\n"), "{\"refused\":\"the running process ends\"}\n");
     assert_ends_in_order(&mut gateway).await;
+}
+
+/// Answers one successor as an old process without sockets does, and with `last` when it is ready.
+fn old_process_in(folder: &Path, last: &'static str) -> std::thread::JoinHandle<()> {
+    std::fs::create_dir_all(folder.join("state")).unwrap();
+    let listener = UnixListener::bind(folder.join("state/control.sock")).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(read_until(&mut stream, "\r\n\r\n").starts_with("POST /upgrade HTTP/1.1\r\n"));
+        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").unwrap();
+        let facts = r#"{"all":{"version":"0.0.0","notify":null,"watchdog_usec":null}}"#;
+        stream.write_all(format!("{facts}\n").as_bytes()).unwrap();
+        assert_eq!(read_until(&mut stream, "\n"), "{\"ready\":[]}\n");
+        stream.write_all(last.as_bytes()).unwrap();
+    })
+}
+
+#[tokio::test]
+async fn an_old_process_that_dies_at_the_last_word_is_succeeded_all_the_same() {
+    let upstream = Counted::start().await;
+    let mut old = None;
+    let new = Gateway::start_as(&upstream.document(""), |folder| {
+        old = Some(old_process_in(folder, ""));
+        let mut command = run();
+        command.arg("--upgrade");
+        command
+    })
+    .await;
+    old.unwrap().join().unwrap();
+    let died = "the old process died while it was succeeded";
+    new.logged("what became of it", |entry| entry["message"] == died).await;
+    assert_serves(&new).await;
+    let (_, answer) = control(&new, "POST /reload HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_successor_that_is_refused_at_the_last_word_ends() {
+    let upstream = Counted::start().await;
+    let lender = upstream.gateway().await;
+    let folder = lender.folder().join("elsewhere");
+    let old = old_process_in(&folder, "{\"refused\":\"second thoughts\"}\n");
+    let text = std::fs::read_to_string(lender.folder().join("gateway.yaml")).unwrap();
+    let state = lender.folder().join("state");
+    let text = text.replace(&*state.to_string_lossy(), &folder.join("state").to_string_lossy());
+    std::fs::write(folder.join("gateway.yaml"), text).unwrap();
+    let output = lender.command(&["upgrade", "--config", "elsewhere/gateway.yaml"]).await;
+    old.join().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("does not hand over, and goes on: second thoughts"), "{text}");
+    // The path is the old process's, and what was made beside it is gone.
+    assert!(folder.join("state/control.sock").exists() && !folder.join("state/control.sock.next").exists());
 }
 
 #[tokio::test]
