@@ -1,6 +1,7 @@
 //! The command line.
 
-use crate::run::{Process, run};
+use crate::handover::take::Inheritance;
+use crate::run::{Origin, Process, run};
 use clap::{Parser, Subcommand};
 use portunus_config::{Attempt, ProcessEnvironment, Report, as_yaml, effective, load, schema_text};
 use std::io::{ErrorKind, Write as _};
@@ -29,6 +30,18 @@ enum Order {
     /// Run the gateway.
     Run {
         /// One-file configuration, bootstrap file, or bundle folder.
+        #[arg(long, short, default_value = "gateway.yaml", value_name = "FILE")]
+        config: PathBuf,
+        /// Take over from the process that runs with the same `state`, without a lost call.
+        #[arg(long)]
+        upgrade: bool,
+        /// Tell the process at the other end of standard input when this one serves.
+        #[arg(long, hide = true, requires = "upgrade")]
+        report: bool,
+    },
+    /// Start a successor of the running gateway, and return when it serves in its place.
+    Upgrade {
+        /// Its configuration, as for `run`.
         #[arg(long, short, default_value = "gateway.yaml", value_name = "FILE")]
         config: PathBuf,
     },
@@ -63,7 +76,11 @@ pub fn main() -> ExitCode {
         }
     };
     match arguments.command {
-        Order::Run { config } => run_configured(&config),
+        Order::Run { config, upgrade, report } => run_configured(&config, upgrade, report),
+        Order::Upgrade { config } => match crate::upgrade_command::start(&config) {
+            Ok(code) => code,
+            Err(problem) => fail(&problem.to_string()),
+        },
         Order::Demo(arguments) => match crate::demo_command::process(&arguments) {
             Ok(process) => finish(run(process)),
             Err(problem) => fail(&problem),
@@ -74,21 +91,22 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run_configured(config: &Path) -> ExitCode {
+fn run_configured(config: &Path, upgrade: bool, report: bool) -> ExitCode {
     let attempt = Attempt::new(config, &ProcessEnvironment);
-    match attempt.outcome {
-        Ok(loaded) => {
-            let watched = Some((config.to_owned(), attempt.fingerprint));
-            finish(run(Process {
-                loaded,
-                watched,
-                extra: Vec::new(),
-                scratch: None,
-                ready: Box::new(|_| {}),
-            }))
-        }
-        Err(report) => bad_configuration(config, &report),
-    }
+    let loaded = match attempt.outcome {
+        Ok(loaded) => loaded,
+        Err(report) => return bad_configuration(config, &report),
+    };
+    let origin = if upgrade { Ok(Origin::Upgrade) } else { Inheritance::of_systemd().map(Origin::Start) };
+    let process = |origin| Process {
+        loaded,
+        watched: Some((config.to_owned(), attempt.fingerprint)),
+        origin,
+        extra: Vec::new(),
+        scratch: None,
+        ready: if report { Box::new(|_| crate::upgrade_command::report()) } else { Box::new(|_| {}) },
+    };
+    finish(origin.and_then(|origin| run(process(origin))))
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of the command")]

@@ -1,60 +1,100 @@
-//! The socket that changes state: `POST /loglevel?LEVEL`, `POST /reload`, `POST /drain`.
+//! The socket that changes state: `POST /loglevel?LEVEL`, `POST /reload`, `POST /drain`, `POST /upgrade`.
 //!
 //! HTTP over a Unix socket of mode 0600 in the state folder (0700), so that `curl --unix-socket`
-//! is client enough. The peer must be the owner of that folder or root.
+//! is client enough. The peer must be the owner of that folder or root. Its path goes to a successor
+//! without a gap: the new socket is made beside it and then renamed over it.
 
+use crate::handover::PROTOCOL;
+use crate::handover::give::Candidate;
 use crate::log::LevelHandle;
 use crate::telemetry::plain;
-use http::{Method, Response, StatusCode};
+use http::header::UPGRADE;
+use http::{HeaderValue, Method, Response, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_http::ResponseHeader;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::timeout;
 
 /// One request's time, from connect to answer.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// What an operator asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an operator, or a successor, asked for.
 pub enum Command {
     /// Read the configuration again now.
     Reload,
     /// End the process in order.
     Drain,
+    /// Hand over to this process.
+    Upgrade(Candidate),
 }
 
-/// The listening socket; removed when dropped.
+/// The listening socket.
 pub struct Control {
     listener: UnixListener,
-    path: PathBuf,
     owner: u32,
     level: LevelHandle,
     commands: mpsc::Sender<Command>,
 }
 
 impl Control {
-    /// Listens at `path`, in a folder that is made if need be.
+    /// Listens at `path`.
     ///
     /// # Errors
-    /// If another process listens there, or the folder or socket cannot be made.
-    pub fn bind(path: &Path, level: LevelHandle, commands: mpsc::Sender<Command>) -> io::Result<Control> {
-        if path.exists() {
-            if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                let taken = format!("another process listens on {}", path.display());
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, taken));
-            }
-            std::fs::remove_file(path)?;
+    /// If another process listens there, or the socket cannot be made.
+    pub fn bind(
+        path: &Path,
+        level: LevelHandle,
+        commands: mpsc::Sender<Command>,
+    ) -> io::Result<(Control, Claim)> {
+        if StdUnixStream::connect(path).is_ok() {
+            let taken = format!(
+                "another process listens on {}; `portunus upgrade` takes over from it",
+                path.display()
+            );
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, taken));
         }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        let owner = std::fs::metadata(path)?.uid();
-        Ok(Control { listener, path: path.to_owned(), owner, level, commands })
+        let control = Control::make(path, level, commands)?;
+        Ok((control, Claim { path: path.to_owned(), successor_of: None }))
+    }
+
+    /// Listens beside `path`, where the old process still does, until [`Claim::move_in`].
+    ///
+    /// # Errors
+    /// If the socket cannot be made.
+    pub fn bind_beside(
+        path: &Path,
+        level: LevelHandle,
+        commands: mpsc::Sender<Command>,
+    ) -> io::Result<(Control, Claim)> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".next");
+        let beside = PathBuf::from(beside);
+        let control = Control::make(&beside, level, commands)?;
+        Ok((control, Claim { path: beside, successor_of: Some(path.to_owned()) }))
+    }
+
+    /// Listens at a path where nobody does any more.
+    fn make(path: &Path, level: LevelHandle, commands: mpsc::Sender<Command>) -> io::Result<Control> {
+        let told = |error: io::Error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot make the control socket {}: {error}", path.display()),
+            )
+        };
+        if path.exists() {
+            std::fs::remove_file(path).map_err(told)?;
+        }
+        let listener = UnixListener::bind(path).map_err(told)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(told)?;
+        let owner = std::fs::metadata(path).map_err(told)?.uid();
+        Ok(Control { listener, owner, level, commands })
     }
 
     /// Answers until the process ends.
@@ -77,15 +117,21 @@ impl Control {
     async fn serve(&self, stream: UnixStream) {
         let peer = stream.peer_cred().map(|peer| peer.uid());
         let permitted = peer.as_ref().is_ok_and(|uid| *uid == self.owner || *uid == 0);
+        let Ok((stream, twin)) = twins(stream) else { return };
         let mut session = ServerSession::new_http1(Box::new(Stream::from(stream)));
         if !matches!(session.read_request().await, Ok(true)) {
             return;
         }
         let request = session.req_header();
-        let answer = if permitted {
-            self.obey(&request.method, request.uri.path(), request.uri.query().unwrap_or_default())
-        } else {
+        let answer = if !permitted {
             plain(StatusCode::FORBIDDEN, "only the owner of this process may change it\n")
+        } else if (&request.method, request.uri.path()) == (&Method::POST, "/upgrade") {
+            match self.upgrade(request.headers.get(UPGRADE), twin).await {
+                Ok(()) => return,
+                Err((status, text)) => plain(status, &text),
+            }
+        } else {
+            self.obey(&request.method, request.uri.path(), request.uri.query().unwrap_or_default())
         };
         session.set_keepalive(None);
         let (parts, body) = answer.into_parts();
@@ -98,7 +144,10 @@ impl Control {
 
     fn obey(&self, method: &Method, path: &str, query: &str) -> Response<Vec<u8>> {
         if method != Method::POST {
-            return plain(StatusCode::METHOD_NOT_ALLOWED, "POST /loglevel?LEVEL, /reload or /drain\n");
+            return plain(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "POST /loglevel?LEVEL, /reload, /drain or /upgrade\n",
+            );
         }
         let command = match path {
             "/loglevel" => {
@@ -113,16 +162,91 @@ impl Control {
             }
             "/reload" => Command::Reload,
             "/drain" => Command::Drain,
-            _ => return plain(StatusCode::NOT_FOUND, "here are /loglevel?LEVEL, /reload and /drain\n"),
+            _ => {
+                return plain(
+                    StatusCode::NOT_FOUND,
+                    "here are /loglevel?LEVEL, /reload, /drain and /upgrade\n",
+                );
+            }
         };
-        match self.commands.try_send(command) {
-            Ok(()) => plain(StatusCode::ACCEPTED, "accepted\n"),
-            Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "busy with an earlier command\n"),
+        match self.place() {
+            Ok(place) => {
+                place.send(command);
+                plain(StatusCode::ACCEPTED, "accepted\n")
+            }
+            Err((status, text)) => plain(status, &text),
+        }
+    }
+
+    /// Passes a successor on; from then on nothing of HTTP is said to it here.
+    async fn upgrade(
+        &self,
+        protocol: Option<&HeaderValue>,
+        stream: UnixStream,
+    ) -> Result<(), (StatusCode, String)> {
+        if protocol.is_none_or(|protocol| protocol != PROTOCOL) {
+            let text = format!(
+                "this process hands over by {PROTOCOL}, as `portunus upgrade` of version {} does; restart where versions differ in that\n",
+                env!("CARGO_PKG_VERSION")
+            );
+            return Err((StatusCode::UPGRADE_REQUIRED, text));
+        }
+        let place = self.place()?;
+        let candidate = Candidate::greet(stream)
+            .await
+            .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))?;
+        place.send(Command::Upgrade(candidate));
+        Ok(())
+    }
+
+    /// Room for a command.
+    fn place(&self) -> Result<mpsc::Permit<'_, Command>, (StatusCode, String)> {
+        self.commands.try_reserve().map_err(|error| match error {
+            TrySendError::Full(()) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "busy with an earlier command\n".to_owned())
+            }
+            TrySendError::Closed(()) => (StatusCode::CONFLICT, "this process ends already\n".to_owned()),
+        })
+    }
+}
+
+/// Two handles on one connection.
+fn twins(stream: UnixStream) -> io::Result<(UnixStream, UnixStream)> {
+    let stream = stream.into_std()?;
+    let twin = stream.try_clone()?;
+    Ok((UnixStream::from_std(stream)?, UnixStream::from_std(twin)?))
+}
+
+/// The path of the control socket, as far as it is ours; removed with the value.
+pub struct Claim {
+    path: PathBuf,
+    /// The path that this socket is going to have.
+    successor_of: Option<PathBuf>,
+}
+
+impl Claim {
+    /// Puts the socket in the place of the old process's, in one step.
+    ///
+    /// # Errors
+    /// If the file system says no: then the socket stays beside it.
+    pub fn move_in(&mut self) -> io::Result<()> {
+        if let Some(path) = &self.successor_of {
+            std::fs::rename(&self.path, path)?;
+            self.path = path.clone();
+            self.successor_of = None;
+        }
+        Ok(())
+    }
+
+    /// Leaves the path to the process that goes on; a socket beside it is of no use to that one.
+    pub fn leave(mut self) {
+        if self.successor_of.is_none() {
+            self.path = PathBuf::new();
         }
     }
 }
 
-impl Drop for Control {
+impl Drop for Claim {
     fn drop(&mut self) {
         // The process is ending; a socket that is gone already is what was wanted.
         drop(std::fs::remove_file(&self.path));

@@ -1,8 +1,9 @@
 //! `portunus demo`: a gateway with demo servers behind it, and what to try on it.
 
 use crate::demo::Demo;
+use crate::handover::take::Inheritance;
 use crate::listeners::{Given, listen};
-use crate::run::{Addresses, Process};
+use crate::run::{Addresses, Origin, Process};
 use clap::Args;
 use portunus_config::{ProcessEnvironment, load_text};
 use std::net::SocketAddr;
@@ -40,7 +41,8 @@ pub fn process(arguments: &DemoArguments) -> Result<Process, String> {
         load_text(&text, Path::new("demo.yaml"), &ProcessEnvironment).map_err(|report| report.to_string())?;
     let service = Given::new("demo", Demo::new(), &[&servers], Some(1)).map_err(|error| error.to_string())?;
     let ready = Box::new(print);
-    Ok(Process { loaded, watched: None, extra: vec![Box::new(service)], scratch: Some(state), ready })
+    let origin = Origin::Start(Inheritance::default());
+    Ok(Process { loaded, watched: None, origin, extra: vec![Box::new(service)], scratch: Some(state), ready })
 }
 
 fn document(

@@ -1,8 +1,16 @@
 //! The end of the process, in order: no new work, running calls finish, then nothing is left.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
+
+/// How long an idle connection is kept while draining: a request may already be on its way.
+const LINGER: Duration = Duration::from_millis(200);
+/// The same where a successor serves already, so that nobody waits for the end of this process: longer
+/// than the 5 s after which most pools of clients drop an idle connection by themselves.
+const UNHURRIED: Duration = Duration::from_secs(6);
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +30,7 @@ pub struct Drain {
     phase: watch::Sender<Phase>,
     in_flight: AtomicUsize,
     idle: Notify,
+    succeeded: AtomicBool,
 }
 
 /// One exchange in flight.
@@ -33,6 +42,7 @@ impl Default for Drain {
             phase: watch::Sender::new(Phase::Serving),
             in_flight: AtomicUsize::new(0),
             idle: Notify::new(),
+            succeeded: AtomicBool::new(false),
         }
     }
 }
@@ -57,6 +67,30 @@ impl Drain {
             }
             later
         });
+    }
+
+    /// Notes that a successor serves in place of this process.
+    pub fn succeed(&self) {
+        self.succeeded.store(true, Ordering::Release);
+    }
+
+    /// Whether a successor serves in place of this process.
+    pub fn succeeded(&self) -> bool {
+        self.succeeded.load(Ordering::Acquire)
+    }
+
+    /// Waits for `request` on a connection that was idle when draining began, as long as that makes
+    /// sense. It is in flight from the beginning, and without a gap when it came.
+    pub async fn linger<F: Future>(self: &Arc<Self>, request: F) -> Option<(F::Output, InFlight)> {
+        let in_flight = self.enter();
+        let mut phase = self.watch();
+        let patience = if self.succeeded() { UNHURRIED } else { LINGER };
+        tokio::select! {
+            biased;
+            request = request => Some((request, in_flight)),
+            () = sleep(patience) => None,
+            () = reached(&mut phase, Phase::Expired) => None,
+        }
     }
 
     /// Counts an exchange until the guard is dropped.
@@ -115,6 +149,27 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(second);
         waiting.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_kept_longer_where_nobody_waits_and_never_beyond_the_deadline() {
+        let silence = std::future::pending::<()>;
+        let drain = Arc::new(Drain::default());
+        let began = tokio::time::Instant::now();
+        assert!(drain.linger(silence()).await.is_none());
+        assert_eq!(began.elapsed().as_millis(), 200);
+        let (request, in_flight) = drain.linger(std::future::ready(7)).await.unwrap();
+        assert_eq!((request, drain.in_flight()), (7, 1));
+        drop(in_flight);
+
+        drain.succeed();
+        let began = tokio::time::Instant::now();
+        let (_, in_flight) = tokio::join!(drain.linger(silence()), async { drain.in_flight() });
+        assert_eq!((began.elapsed().as_secs(), in_flight, drain.in_flight()), (6, 1, 0));
+        drain.advance(Phase::Expired);
+        let began = tokio::time::Instant::now();
+        assert!(drain.linger(silence()).await.is_none());
+        assert!(began.elapsed().is_zero());
     }
 
     #[tokio::test]

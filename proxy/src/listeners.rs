@@ -3,7 +3,8 @@
 //! Pingora retries a taken address for half a minute, cannot tell the port that 0 became, and closes
 //! a listener together with the connections that still wait in its queue. So each socket is made
 //! here and handed to Pingora as if it were inherited. A taken address is an error at once, and the
-//! socket stays ours: what waits when Pingora stops accepting is still taken.
+//! socket stays ours: what waits when Pingora stops accepting is still taken, and a successor can be
+//! given the socket itself.
 
 use async_trait::async_trait;
 use pingora_core::apps::ServerApp;
@@ -11,11 +12,14 @@ use pingora_core::listeners::{L4BufferSettings, ListenerConfig};
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service as Serves;
 use pingora_core::services::listening::Service;
+use serde::{Deserialize, Serialize};
 use socket2::{SockFilter, SockRef};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
+use std::pin::Pin;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Read and write buffers of a client connection: small, since most connections are idle.
@@ -25,11 +29,36 @@ const WRITE_BUFFER: usize = 16 * 1024;
 /// Shorter than what calls wait for, long enough to cost nothing.
 const TICK: Duration = Duration::from_millis(250);
 
+/// What is served on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Surface {
+    /// MCP clients.
+    Mcp,
+    /// Probes and scrapers.
+    Telemetry,
+    /// Operators.
+    Admin,
+}
+
+/// A place to listen, as the configuration says it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// What is served there.
+    pub surface: Surface,
+    /// Name of the listener; for the other surfaces, theirs.
+    pub name: String,
+    /// Address; port 0 lets the system choose.
+    pub bind: SocketAddr,
+}
+
 /// A socket that listens.
 #[derive(Debug)]
 pub struct Listening {
     /// The address, with the port that it really has.
     pub address: SocketAddr,
+    /// Whether a supervisor keeps the socket open beyond this process.
+    pub supervised: bool,
     socket: TcpListener,
 }
 
@@ -43,11 +72,24 @@ pub fn listen(address: SocketAddr) -> io::Result<Listening> {
         io::Error::new(error.kind(), text)
     };
     let socket = TcpListener::bind(address).map_err(told)?;
-    socket.set_nonblocking(true)?;
-    Ok(Listening { address: socket.local_addr()?, socket })
+    Listening::adopt(socket, false)
 }
 
 impl Listening {
+    /// Takes over a socket that somebody else made; `supervised` if they keep it open.
+    ///
+    /// # Errors
+    /// If it does not listen.
+    pub fn adopt(socket: TcpListener, supervised: bool) -> io::Result<Listening> {
+        let address = socket.local_addr()?;
+        if !SockRef::from(&socket).is_listener()? {
+            let text = format!("the socket for {address} that was passed on does not listen");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        socket.set_nonblocking(true)?;
+        Ok(Listening { address, supervised, socket })
+    }
+
     /// Another handle on the same socket.
     ///
     /// # Errors
@@ -79,10 +121,15 @@ pub fn hold_back(socket: &TcpListener) -> io::Result<()> {
     SockRef::from(socket).attach_filter(&program)
 }
 
+/// Work that shares the threads of a service.
+pub type Companion = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
 /// A service of Pingora on sockets that are there already.
 pub struct Given<A> {
     service: Service<A>,
     sockets: Vec<(String, TcpListener)>,
+    companion: Option<Companion>,
+    closed: Option<oneshot::Sender<()>>,
 }
 
 impl<A> Given<A> {
@@ -100,7 +147,19 @@ impl<A> Given<A> {
             service.add_listener(ListenerConfig::tcp(address.as_str()).l4_buffer(buffers));
             sockets.push((address, one.share()?));
         }
-        Ok(Given { service, sockets })
+        Ok(Given { service, sockets, companion: None, closed: None })
+    }
+
+    /// Starts `companion` when the service starts, on its threads.
+    pub fn beside(mut self, companion: Companion) -> Given<A> {
+        self.companion = Some(companion);
+        self
+    }
+
+    /// Tells when the service, asked to stop, accepts nothing any more.
+    pub fn telling(mut self, closed: oneshot::Sender<()>) -> Given<A> {
+        self.closed = Some(closed);
+        self
     }
 }
 
@@ -128,7 +187,14 @@ impl<A: ServerApp + Send + Sync + 'static> Serves for Given<A> {
                 table.add(address, socket.into_raw_fd());
             }
         }
+        if let Some(companion) = self.companion.take() {
+            tokio::spawn(companion);
+        }
         self.service.start_service(fds, shutdown, per_socket).await;
+        if let Some(closed) = self.closed.take() {
+            // Who does not wait for it does not have to know.
+            closed.send(()).ok();
+        }
     }
 
     fn name(&self) -> &str {
@@ -153,6 +219,19 @@ mod tests {
         let address = first.address;
         drop(first);
         assert!(listen(address).is_ok());
+    }
+
+    #[test]
+    fn only_a_socket_that_listens_is_adopted() {
+        let listens = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listens.local_addr().unwrap();
+        let adopted = Listening::adopt(listens, true).unwrap();
+        assert_eq!((adopted.address, adopted.supervised), (address, true));
+
+        let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let refused = Listening::adopt(bound.into(), false).unwrap_err();
+        assert!(refused.to_string().contains("does not listen"), "{refused}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The life of the process: start, signals, end.
+//! The life of the process, up to the moment when it serves; what follows is in `helm`.
 //!
 //! Pingora's server runs on a thread of its own, because it sleeps its whole grace period when told
 //! to stop. This thread decides when the process ends: when the last call is done.
@@ -6,34 +6,32 @@
 use crate::admin::Admin;
 use crate::clock::SystemClock;
 use crate::context::Gateway;
-use crate::control::{Command, Control};
-use crate::drain::Phase;
+use crate::control::{Claim, Command, Control};
 use crate::edge::{Edge, Rim};
-use crate::listeners::{Given, Listening, listen};
-use crate::log;
+use crate::handover::Holding;
+use crate::handover::take::{Inheritance, Predecessor};
+use crate::helm::{Helm, Signals};
+use crate::listeners::{Given, Listening, Place, Surface};
+use crate::log::{self, LevelHandle};
+use crate::notify::Supervisor;
 use crate::readiness::Readiness;
 use crate::telemetry::Telemetry;
 use crate::watch::Watcher;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use pingora_core::services::ServiceWithDependents;
-use portunus_config::{Fingerprint, Loaded};
+use portunus_config::{Bootstrap, Fingerprint, Loaded};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
-use tokio::time::{interval, sleep, timeout};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::interval;
 
-/// Connections that were idle or still queued when draining began are given this long for a request
-/// on its way.
-const LINGER: Duration = Duration::from_millis(250);
-/// After the deadline, time for the last errors to be written.
-const EXPIRY: Duration = Duration::from_secs(2);
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Services that somebody else adds.
@@ -45,12 +43,22 @@ pub struct Process {
     pub loaded: Loaded,
     /// Where the configuration came from and how it was found, if it is to be watched.
     pub watched: Option<(PathBuf, Fingerprint)>,
-    /// Further services on the same server: the demo's.
+    /// Where its listening sockets come from.
+    pub origin: Origin,
+    /// Further services on the same server: the demo's. A process that has some is not succeeded.
     pub extra: Extra,
     /// A state folder of its own that goes with the process.
     pub scratch: Option<PathBuf>,
     /// Called with the listeners' addresses once they accept.
     pub ready: Box<dyn FnOnce(&Addresses) + Send>,
+}
+
+/// Where the listening sockets of a process come from.
+pub enum Origin {
+    /// It makes them, except for those that systemd passed to it.
+    Start(Inheritance),
+    /// The process that listens on the control socket gives it those that both have.
+    Upgrade,
 }
 
 /// Where the process listens.
@@ -67,17 +75,29 @@ pub struct Addresses {
 }
 
 struct Bound {
-    listeners: Vec<Listening>,
-    telemetry: Option<Listening>,
-    admin: Option<Listening>,
+    listeners: Vec<(Place, Listening)>,
+    telemetry: Option<(Place, Listening)>,
+    admin: Option<(Place, Listening)>,
 }
 
-/// Runs until a signal or command ends the process.
+/// What the sockets and commands of a process come from.
+struct Beginning {
+    bound: Bound,
+    control: Control,
+    claim: Claim,
+    inbox: mpsc::Receiver<Command>,
+    supervisor: Supervisor,
+    /// The old process, and those of its sockets that are ours now.
+    before: Option<(Predecessor, Vec<usize>)>,
+}
+
+/// Runs until a signal, a command or a successor ends the process.
 ///
 /// # Errors
-/// If something cannot be started: an address, a file, a thread.
+/// If something cannot be started: an address, a file, a thread; or if the old process does not let
+/// this one succeed it.
 pub fn run(process: Process) -> io::Result<()> {
-    let Process { loaded, watched, extra, scratch, ready } = process;
+    let Process { loaded, watched, origin, extra, scratch, ready } = process;
     let level = log::start(&loaded.bootstrap.log).map_err(io::Error::other)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -90,93 +110,68 @@ pub fn run(process: Process) -> io::Result<()> {
         tracing::warn!(path = warning.path, hint = warning.hint, "{}", warning.problem);
     }
     let gateway = Arc::new(Gateway::new(loaded, Arc::new(SystemClock::new()))?);
-    let bound = bind(&gateway)?;
-    let readiness = Readiness::default();
-    let listening = readiness.wait_for("listeners");
+    let Beginning { bound, control, claim, inbox, supervisor, before } =
+        begin(&gateway.bootstrap, origin, level)?;
     let addresses = bound.addresses(gateway.bootstrap.control.clone());
-    let (commands, inbox) = mpsc::channel(4);
-    let control = Control::bind(&gateway.bootstrap.control, level, commands)?;
-    let stop = Arc::new(Notify::new());
+    let last = (!extra.is_empty()).then_some("a demo cannot be upgraded: end it and start anew");
+    let readiness = Readiness::default();
     let edge = Arc::new(Edge::new(Arc::clone(&gateway), &addresses.listeners));
-    spawn_server("data", data(&gateway, &edge, &bound)?, Arc::clone(&stop))?;
-    // Nobody notifies these: they end with the process.
-    spawn_server("surfaces", surfaces(&gateway, &bound, readiness, extra)?, Arc::new(Notify::new()))?;
-    let queues = bound.listeners.iter().map(Listening::share).collect::<io::Result<_>>()?;
-    // A handle that stays open keeps a socket listening.
-    drop(bound);
-    let reload = Arc::new(Notify::new());
-    spawn_asides(&runtime, &gateway, control, watched, &reload);
-    let aside = Aside { gateway: Arc::clone(&gateway), edge, queues, stop, reload };
-    runtime.block_on(async {
-        // The sockets listen already; who connects now waits for Pingora's threads, not in vain.
-        drop(listening);
-        announce(&gateway, &addresses);
-        ready(&addresses);
-        aside.until_the_end(inbox).await
-    })?;
-    gateway.access_log.close();
-    std::fs::remove_file(&gateway.bootstrap.control).ok();
+    let (stop, close, reload) =
+        (Arc::<Notify>::default(), Arc::<Notify>::default(), Arc::<Notify>::default());
+    let (data, closed) = data(&gateway, &edge, &bound, &readiness, &supervisor)?;
+    let surfaces = surfaces(&gateway, &bound, readiness.clone(), extra)?;
+    let holdings = bound.into_holdings()?;
+    spawn_server("data", data, Arc::clone(&stop))?;
+    // In a drain without a successor nobody notifies these: they end with the process.
+    spawn_server("surfaces", surfaces, Arc::clone(&close))?;
+    runtime.block_on(readiness.ready());
+    let watcher = spawn_asides(&runtime, &gateway, control, watched, &reload);
+    let records = Arc::clone(&gateway);
+    let mut helm =
+        Helm { gateway, edge, holdings, stop, closed, close, reload, watcher, supervisor, claim, last };
+    let succeeded = before.map_or(Ok(()), |(predecessor, claimed)| predecessor.ready(claimed));
+    // Up to here a signal ends this process at once, and the old one goes on.
+    let signals = Signals::listen()?;
+    if let Err(error) = succeeded {
+        runtime.block_on(helm.step_back(signals));
+        records.access_log.close();
+        return Err(error);
+    }
+    if let Err(error) = helm.claim.move_in() {
+        tracing::error!(%error, "the control socket cannot take the place of the old one");
+    }
+    announce(&helm.gateway, &addresses);
+    helm.supervisor.ready("serving");
+    ready(&addresses);
+    runtime.block_on(helm.until_the_end(signals, inbox));
+    records.access_log.close();
     if let Some(scratch) = scratch {
         std::fs::remove_dir_all(scratch).ok();
     }
     Ok(())
 }
 
-/// What the main thread steers by.
-struct Aside {
-    gateway: Arc<Gateway>,
-    edge: Arc<Edge>,
-    /// Our own handles on the listening sockets.
-    queues: Vec<TcpListener>,
-    stop: Arc<Notify>,
-    reload: Arc<Notify>,
-}
-
-impl Aside {
-    async fn until_the_end(self, mut commands: mpsc::Receiver<Command>) -> io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => self.reload.notify_one(),
-                command = commands.recv() => match command {
-                    Some(Command::Reload) => self.reload.notify_one(),
-                    Some(Command::Drain) | None => break,
-                },
-            }
+/// Gets the sockets, and the supervisor that goes with them.
+fn begin(bootstrap: &Bootstrap, origin: Origin, level: LevelHandle) -> io::Result<Beginning> {
+    let (commands, inbox) = mpsc::channel(4);
+    match origin {
+        Origin::Start(mut inheritance) => {
+            // First, because it tells best what is wrong where another process runs.
+            let (control, claim) = Control::bind(&bootstrap.control, level, commands)?;
+            let bound = Bound::of(bootstrap, &mut inheritance)?;
+            inheritance.settle()?;
+            let supervisor = Supervisor::of_environment();
+            Ok(Beginning { bound, control, claim, inbox, supervisor, before: None })
         }
-        let Aside { gateway, edge, queues, stop, .. } = self;
-        tokio::select! {
-            () = drain(&gateway, edge, queues, &stop) => {}
-            _ = interrupt.recv() => tracing::warn!("interrupted again: ending at once"),
-        }
-        Ok(())
-    }
-}
-
-/// Ends in order: not ready, no new connections, calls finish, deadline.
-async fn drain(gateway: &Gateway, edge: Arc<Edge>, queues: Vec<TcpListener>, stop: &Notify) {
-    let (drain, settings) = (&gateway.drain, gateway.bootstrap.drain);
-    tracing::info!(in_flight = drain.in_flight(), "draining");
-    drain.advance(Phase::Leaving);
-    sleep(settings.delay).await;
-    drain.advance(Phase::Draining);
-    stop.notify_one();
-    let calm = async {
-        edge.accept_rest(queues, LINGER).await;
-        drain.idle().await;
-    };
-    if timeout(settings.deadline, calm).await.is_err() {
-        tracing::warn!(in_flight = drain.in_flight(), "the drain deadline passed: ending what still runs");
-        drain.advance(Phase::Expired);
-        if timeout(EXPIRY, drain.idle()).await.is_err() {
-            tracing::error!(in_flight = drain.in_flight(), "calls were cut off");
+        Origin::Upgrade => {
+            let (predecessor, mut inheritance) = Predecessor::ask(&bootstrap.control)?;
+            let bound = Bound::of(bootstrap, &mut inheritance)?;
+            let claimed = inheritance.settle()?;
+            let (control, claim) = Control::bind_beside(&bootstrap.control, level, commands)?;
+            let supervisor = Supervisor::inherited(predecessor.facts());
+            Ok(Beginning { bound, control, claim, inbox, supervisor, before: Some((predecessor, claimed)) })
         }
     }
-    tracing::info!("drained");
 }
 
 /// Tells Pingora to stop accepting.
@@ -201,24 +196,43 @@ fn make_state_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn bind(gateway: &Gateway) -> io::Result<Bound> {
-    let bootstrap = &gateway.bootstrap;
-    Ok(Bound {
-        listeners: bootstrap.listeners.iter().map(|one| listen(one.bind)).collect::<io::Result<_>>()?,
-        telemetry: bootstrap.telemetry.map(listen).transpose()?,
-        admin: bootstrap.admin.map(listen).transpose()?,
-    })
-}
-
 impl Bound {
+    /// Listens wherever the configuration says, on what is inherited first.
+    fn of(bootstrap: &Bootstrap, inheritance: &mut Inheritance) -> io::Result<Bound> {
+        let mut listen = |surface, name: &str, bind| -> io::Result<(Place, Listening)> {
+            let place = Place { surface, name: name.to_owned(), bind };
+            let listening = inheritance.listen(&place)?;
+            Ok((place, listening))
+        };
+        let listeners = bootstrap.listeners.iter().map(|one| listen(Surface::Mcp, &one.name, one.bind));
+        Ok(Bound {
+            listeners: listeners.collect::<io::Result<_>>()?,
+            telemetry: bootstrap
+                .telemetry
+                .map(|bind| listen(Surface::Telemetry, "telemetry", bind))
+                .transpose()?,
+            admin: bootstrap.admin.map(|bind| listen(Surface::Admin, "admin", bind)).transpose()?,
+        })
+    }
+
     fn addresses(&self, control: PathBuf) -> Addresses {
-        let address = |listening: &Listening| listening.address;
+        let address = |(_, listening): &(Place, Listening)| listening.address;
         Addresses {
             listeners: self.listeners.iter().map(address).collect(),
             telemetry: self.telemetry.as_ref().map(address),
             admin: self.admin.as_ref().map(address),
             control,
         }
+    }
+
+    /// What remains of this when Pingora has its own handles: a handle that stays open keeps a socket
+    /// listening.
+    fn into_holdings(self) -> io::Result<Vec<Holding>> {
+        let all = self.listeners.into_iter().chain(self.telemetry).chain(self.admin);
+        let holding = |(place, listening): (Place, Listening)| {
+            Ok(Holding { place, supervised: listening.supervised, socket: listening.share()? })
+        };
+        all.map(holding).collect()
     }
 }
 
@@ -234,22 +248,37 @@ fn server(threads: usize) -> Server {
     server
 }
 
-/// The data listeners: these stop accepting when draining begins.
-fn data(gateway: &Gateway, edge: &Arc<Edge>, bound: &Bound) -> io::Result<Server> {
+/// The data listeners, and when they have stopped accepting: they are told to when draining begins.
+///
+/// The process is ready when their threads run, and alive for the watchdog while these do.
+fn data(
+    gateway: &Gateway,
+    edge: &Arc<Edge>,
+    bound: &Bound,
+    readiness: &Readiness,
+    supervisor: &Supervisor,
+) -> io::Result<(Server, oneshot::Receiver<()>)> {
     let mut server = server(gateway.bootstrap.threads);
-    let listening: Vec<&Listening> = bound.listeners.iter().collect();
-    server.add_service(Given::new("data", Rim(Arc::clone(edge)), &listening, None)?);
-    Ok(server)
+    let listening: Vec<&Listening> = bound.listeners.iter().map(|(_, listening)| listening).collect();
+    let (starting, beat) = (readiness.wait_for("listeners"), supervisor.clone().beat());
+    let companion = Box::pin(async move {
+        drop(starting);
+        beat.await;
+    });
+    let (telling, closed) = oneshot::channel();
+    let service = Given::new("data", Rim(Arc::clone(edge)), &listening, None)?;
+    server.add_service(service.beside(companion).telling(telling));
+    Ok((server, closed))
 }
 
 /// The operating surfaces: these answer until the process ends, so that its end can be watched.
 fn surfaces(gateway: &Arc<Gateway>, bound: &Bound, readiness: Readiness, extra: Extra) -> io::Result<Server> {
     let mut server = server(1);
-    if let Some(listening) = &bound.telemetry {
+    if let Some((_, listening)) = &bound.telemetry {
         let app = Telemetry::new(Arc::clone(gateway), readiness);
         server.add_service(Given::new("telemetry", app, &[listening], None)?);
     }
-    if let Some(listening) = &bound.admin {
+    if let Some((_, listening)) = &bound.admin {
         let app = Admin::new(Arc::clone(gateway), listening.address);
         server.add_service(Given::new("admin", app, &[listening], None)?);
     }
@@ -269,11 +298,12 @@ fn spawn_asides(
     control: Control,
     watched: Option<(PathBuf, Fingerprint)>,
     reload: &Arc<Notify>,
-) {
+) -> Option<AbortHandle> {
     runtime.spawn(control.run());
-    if let Some((path, fingerprint)) = watched {
-        runtime.spawn(Watcher::new(Arc::clone(gateway), &path, fingerprint).run(Arc::clone(reload)));
-    }
+    let watcher = watched.map(|(path, fingerprint)| {
+        let watcher = Watcher::new(Arc::clone(gateway), &path, fingerprint);
+        runtime.spawn(watcher.run(Arc::clone(reload))).abort_handle()
+    });
     let gateway = Arc::clone(gateway);
     runtime.spawn(async move {
         let mut tick = interval(SWEEP);
@@ -282,6 +312,7 @@ fn spawn_asides(
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
         }
     });
+    watcher
 }
 
 fn announce(gateway: &Gateway, addresses: &Addresses) {

@@ -23,7 +23,9 @@ impl Telemetry {
 
     fn ready(&self) -> Response<Vec<u8>> {
         let mut missing = self.readiness.missing();
-        if self.gateway.drain.phase() > Phase::Serving {
+        let drain = &self.gateway.drain;
+        // A prober asks about the address, and a successor serves there.
+        if drain.phase() > Phase::Serving && !drain.succeeded() {
             missing.push("draining");
         }
         if missing.is_empty() {

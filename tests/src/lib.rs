@@ -5,6 +5,8 @@
 //! the rules of the repository.
 
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod faults;
@@ -24,3 +26,5 @@ mod sdk;
 mod swap;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod upgrade;

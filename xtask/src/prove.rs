@@ -17,7 +17,7 @@ pub(crate) struct Show {
 
 impl Show {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Show; 8] = [
+    pub(crate) const ALL: [Show; 9] = [
         Show {
             name: "first-hour",
             about: "the README's first command ends in a gateway that SDK clients use",
@@ -31,6 +31,7 @@ impl Show {
         Show { name: "swap", about: "150 swaps under load with 1,000 open streams lose no call" },
         Show { name: "hostile", about: "hostile input is refused, slow input ends, floods are shed" },
         Show { name: "drain", about: "SIGTERM under load loses no call, and the exit follows the last one" },
+        Show { name: "upgrade", about: "five upgrades under load with 100 open streams lose no call" },
         Show::PRICE,
     ];
 

@@ -18,8 +18,6 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long an idle connection is kept while draining: a request may already be on its way.
-const DRAIN_LINGER: Duration = Duration::from_millis(200);
 /// First allocation for a header section.
 const HEAD_BYTES: usize = 4096;
 
@@ -77,16 +75,16 @@ impl Edge {
         limits: &ConnectionLimits,
         may_upgrade: bool,
     ) -> Awaited {
-        if bytes.is_empty() {
-            match self.first_byte(stream, limits.idle_timeout).await {
-                Some(byte) => {
-                    bytes.reserve(HEAD_BYTES);
-                    bytes.extend_from_slice(&[byte]);
-                }
-                None => return Awaited::Over,
-            }
-        }
-        let in_flight = self.gateway.drain.enter();
+        let in_flight = if bytes.is_empty() {
+            let Some((byte, in_flight)) = self.first_byte(stream, limits.idle_timeout).await else {
+                return Awaited::Over;
+            };
+            bytes.reserve(HEAD_BYTES);
+            bytes.extend_from_slice(&[byte]);
+            in_flight
+        } else {
+            self.gateway.drain.enter()
+        };
         let deadline = Instant::now() + limits.header_timeout;
         let head_limits = HeadLimits { bytes: limits.max_header_bytes, fields: limits.max_headers };
         let mut scan = HeadScan::default();
@@ -115,15 +113,16 @@ impl Edge {
         }
     }
 
-    /// The first byte of a request; holds no buffer while it waits.
-    async fn first_byte(&self, stream: &mut Stream, idle: Duration) -> Option<u8> {
+    /// The first byte of a request, in flight from now on; holds no buffer while it waits.
+    async fn first_byte(&self, stream: &mut Stream, idle: Duration) -> Option<(u8, InFlight)> {
+        let drain = &self.gateway.drain;
         let mut byte = [0];
-        let mut phase = self.gateway.drain.watch();
-        let read = tokio::select! {
+        let mut phase = drain.watch();
+        let came = tokio::select! {
             biased;
-            read = timeout(idle, stream.read(&mut byte)) => read,
-            () = reached(&mut phase, Phase::Draining) => timeout(DRAIN_LINGER, stream.read(&mut byte)).await,
+            read = timeout(idle, stream.read(&mut byte)) => read.ok().map(|read| (read, drain.enter())),
+            () = reached(&mut phase, Phase::Draining) => drain.linger(stream.read(&mut byte)).await,
         };
-        matches!(read, Ok(Ok(1))).then_some(byte[0])
+        came.and_then(|(read, in_flight)| matches!(read, Ok(1)).then_some((byte[0], in_flight)))
     }
 }

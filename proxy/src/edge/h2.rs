@@ -60,6 +60,8 @@ impl Edge {
         let digest = Arc::new(Digest::default());
         let mut phase = self.gateway.drain.watch();
         let (mut streams, mut malformed, mut leaving) = (JoinSet::new(), 0, false);
+        // While the client learns that it is to leave, a request of it may be on its way.
+        let mut _in_flight = None;
         loop {
             let patience = if leaving { LEAVE_WITHIN } else { limits.idle_timeout };
             let event = tokio::select! {
@@ -90,6 +92,7 @@ impl Edge {
                 Event::Idle if leaving => break,
                 Event::Idle | Event::Draining => {
                     leaving = true;
+                    _in_flight = Some(self.gateway.drain.enter());
                     connection.graceful_shutdown();
                 }
                 Event::StreamEnded => {}

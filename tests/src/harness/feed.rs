@@ -58,6 +58,11 @@ impl Feed {
         self.upstream.address
     }
 
+    /// How many events were sent.
+    pub(crate) fn said(&self) -> usize {
+        self.said.load(Ordering::SeqCst)
+    }
+
     /// Sends the next event on every stream, and gives it.
     pub(crate) fn say(&self) -> String {
         let number = self.said.fetch_add(1, Ordering::SeqCst) + 1;

@@ -2,10 +2,11 @@
 
 use super::{Client, Response, within};
 use serde_json::Value;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use tokio::sync::watch;
@@ -28,10 +29,28 @@ pub(crate) fn binary() -> PathBuf {
     own.ancestors().nth(3).unwrap().join("debug/portunus")
 }
 
+/// A folder that goes with the last gateway in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Arc<Scratch> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("portunus-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Arc::new(Scratch(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
 /// A running gateway and its scratch folder; both end with the value.
 pub(crate) struct Gateway {
     child: Child,
-    folder: PathBuf,
+    folder: Arc<Scratch>,
     log: Arc<Mutex<Vec<Value>>>,
     lines: watch::Receiver<usize>,
     /// Where MCP clients connect.
@@ -50,22 +69,42 @@ impl Gateway {
 
     /// Starts a gateway on `document`, to which listeners, surfaces and state are added.
     pub(crate) async fn start(document: &str) -> Gateway {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("portunus-test-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Gateway::start_in(folder, document).await
+        Gateway::start_as(document, |_| run()).await
     }
 
-    async fn start_in(folder: PathBuf, document: &str) -> Gateway {
-        std::fs::write(folder.join("gateway.yaml"), complete(document, &folder)).unwrap();
-        let mut child = Command::new(binary())
-            .args(["run", "--config"])
-            .arg(folder.join("gateway.yaml"))
-            .current_dir(&folder)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+    /// Starts what `command` makes of the scratch folder, with a configuration in it.
+    pub(crate) async fn start_as(document: &str, command: impl FnOnce(&Path) -> Command) -> Gateway {
+        let folder = Scratch::new();
+        std::fs::write(folder.0.join("gateway.yaml"), complete(document, &folder.0)).unwrap();
+        let command = command(&folder.0);
+        Gateway::launch(folder, command).await
+    }
+
+    /// Starts a successor on what the configuration is now; it serves in place of this gateway.
+    pub(crate) async fn succeed(&self) -> Gateway {
+        let mut command = run();
+        command.arg("--upgrade");
+        Gateway::launch(Arc::clone(&self.folder), command).await
+    }
+
+    /// Runs a command of the binary beside this gateway, to its end.
+    pub(crate) async fn command(&self, arguments: &[&str]) -> Output {
+        // Files, since a pipe would not end with a command that leaves a process behind.
+        let files = ["stdout", "stderr"].map(|name| self.folder().join(name));
+        let [stdout, stderr] = files.each_ref().map(|path| Stdio::from(File::create(path).unwrap()));
+        let mut command = tokio::process::Command::new(binary());
+        command.args(arguments).current_dir(self.folder()).stdin(Stdio::null()).kill_on_drop(true);
+        let mut child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
+        let status = within(20, "the end of the command", child.wait()).await.unwrap();
+        let [stdout, stderr] = files.map(|path| std::fs::read(path).unwrap());
+        Output { status, stdout, stderr }
+    }
+
+    async fn launch(folder: Arc<Scratch>, mut command: Command) -> Gateway {
+        command.current_dir(&folder.0).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Sockets that it was given are its own now.
+        drop(command);
         let (sender, lines) = watch::channel(0);
         let log: Arc<Mutex<Vec<Value>>> = Arc::default();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -121,7 +160,7 @@ impl Gateway {
 
     /// The records of the access log so far.
     pub(crate) fn records(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.folder.join("access.log")).unwrap_or_default();
+        let text = std::fs::read_to_string(self.folder().join("access.log")).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
@@ -185,14 +224,14 @@ impl Gateway {
 
     /// Replaces the configuration in one step.
     pub(crate) fn configure(&self, document: &str) {
-        let next = self.folder.join("next.yaml");
-        std::fs::write(&next, complete(document, &self.folder)).unwrap();
-        std::fs::rename(next, self.folder.join("gateway.yaml")).unwrap();
+        let next = self.folder().join("next.yaml");
+        std::fs::write(&next, complete(document, self.folder())).unwrap();
+        std::fs::rename(next, self.folder().join("gateway.yaml")).unwrap();
     }
 
     /// The scratch folder.
     pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+        &self.folder.0
     }
 
     /// Sends a signal by name.
@@ -224,16 +263,26 @@ impl Drop for Gateway {
         }
         self.child.kill().ok();
         self.child.wait().ok();
-        std::fs::remove_dir_all(&self.folder).ok();
         if !std::thread::panicking() {
             assert!(!log.contains("panicked"), "the gateway panicked:\n{log}");
         }
     }
 }
 
+/// The gateway on the configuration of its folder.
+pub(crate) fn run() -> Command {
+    let mut command = Command::new(binary());
+    command.args(["run", "--config", "gateway.yaml"]).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
 /// A document with what every test needs.
 fn complete(document: &str, folder: &Path) -> String {
-    let listen = if document.contains("listeners:") { "" } else { "listen: 127.0.0.1:0\n" };
+    let listen = if document.contains("listeners:") || document.contains("listen:") {
+        ""
+    } else {
+        "listen: 127.0.0.1:0\n"
+    };
     // Under load a line per packet would be all that is measured: `level: LEVEL` asks for less.
     let (level, document) = match document.strip_prefix("level: ").and_then(|rest| rest.split_once('\n')) {
         Some((level, rest)) => (level, rest),

@@ -8,7 +8,7 @@ mod upstream;
 
 pub(crate) use client::{Client, Response};
 pub(crate) use feed::{Feed, Long, event};
-pub(crate) use gateway::{Gateway, binary};
+pub(crate) use gateway::{Gateway, binary, run};
 pub(crate) use sdk::{Runtime, Server, root, url};
 pub(crate) use upstream::{Request, Upstream, Wire};
 

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 const FILES: u64 = 8_192;
 
 /// Fails early where the limit of this shell is too low for a show.
-pub(super) fn assert_files() {
+pub(crate) fn assert_files() {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
     let soft: u64 = line.split_whitespace().next().unwrap().parse().unwrap_or(u64::MAX);
@@ -24,7 +24,7 @@ pub(super) fn assert_files() {
 }
 
 /// Resident memory of a process.
-pub(super) fn resident_kib(pid: u32) -> u64 {
+pub(crate) fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
@@ -32,24 +32,24 @@ pub(super) fn resident_kib(pid: u32) -> u64 {
 
 /// What callers saw.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     /// Answers by request id: the revision whose header the upstream got.
-    pub(super) answers: HashMap<String, String>,
+    pub(crate) answers: HashMap<String, String>,
     /// Calls without an answer: request id, and how it ended.
-    pub(super) unanswered: Vec<(String, Unanswered)>,
+    pub(crate) unanswered: Vec<(String, Unanswered)>,
     /// Answers that were not the right one.
-    pub(super) wrong: Vec<String>,
+    pub(crate) wrong: Vec<String>,
     /// Connections that an answer closed by `Connection: close`.
-    pub(super) closed: usize,
+    pub(crate) closed: usize,
     /// Connections that were refused.
-    pub(super) refused: usize,
+    pub(crate) refused: usize,
     /// When the last answer came.
-    pub(super) last: Option<Instant>,
+    pub(crate) last: Option<Instant>,
 }
 
 /// How a call ended that was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unanswered {
+pub(crate) enum Unanswered {
     /// It could not even be sent whole: the connection was closed before.
     Unsent,
     /// It was sent on a connection that had carried answers before.
@@ -60,7 +60,7 @@ pub(super) enum Unanswered {
 
 impl Tally {
     /// Both together.
-    pub(super) fn and(mut self, other: Tally) -> Tally {
+    pub(crate) fn and(mut self, other: Tally) -> Tally {
         self.answers.extend(other.answers);
         self.unanswered.extend(other.unanswered);
         self.wrong.extend(other.wrong);
@@ -71,10 +71,11 @@ impl Tally {
     }
 }
 
-/// One caller on one connection, which it replaces when an answer closes it.
+/// One caller on one connection, which it replaces when an answer closes it; or after each answer.
 struct Caller {
     address: SocketAddr,
-    name: usize,
+    name: String,
+    keeps: bool,
     connection: Option<(Client, bool)>,
     tally: Tally,
 }
@@ -86,7 +87,7 @@ impl Caller {
             if *stop.borrow() || !self.connect().await {
                 break;
             }
-            self.call(&format!("c{}-{turn}", self.name), turn).await;
+            self.call(&format!("{}-{turn}", self.name), turn).await;
         }
         self.tally
     }
@@ -123,37 +124,47 @@ impl Caller {
         }
         if response.header("connection") == Some("close") {
             self.tally.closed += 1;
-        } else {
+        } else if self.keeps {
             self.connection = Some((client, false));
         }
     }
 }
 
 /// Callers at work.
-pub(super) struct Load {
+pub(crate) struct Load {
     callers: Vec<JoinHandle<Tally>>,
     stop: watch::Sender<bool>,
 }
 
 impl Load {
-    /// Starts so many callers.
-    pub(super) fn start(gateway: &Gateway, callers: usize) -> Load {
+    /// Starts so many callers that keep their connections.
+    pub(crate) fn start(gateway: &Gateway, callers: usize) -> Load {
+        Load::of(gateway.address, callers, true)
+    }
+
+    /// Starts so many callers with a connection for each call.
+    pub(crate) fn fresh(gateway: &Gateway, callers: usize) -> Load {
+        Load::of(gateway.address, callers, false)
+    }
+
+    fn of(address: SocketAddr, callers: usize, keeps: bool) -> Load {
         let stop = watch::Sender::new(false);
-        let caller = |name| {
-            let caller = Caller { address: gateway.address, name, connection: None, tally: Tally::default() };
+        let caller = |number| {
+            let name = format!("{}{number}", if keeps { "k" } else { "f" });
+            let caller = Caller { address, name, keeps, connection: None, tally: Tally::default() };
             tokio::spawn(caller.run(stop.subscribe()))
         };
         Load { callers: (0..callers).map(caller).collect(), stop }
     }
 
     /// Stops the callers after their running calls.
-    pub(super) async fn stop(self) -> Tally {
+    pub(crate) async fn stop(self) -> Tally {
         self.stop.send_replace(true);
         self.end().await
     }
 
     /// Waits until the callers end by themselves.
-    pub(super) async fn end(self) -> Tally {
+    pub(crate) async fn end(self) -> Tally {
         let mut sum = Tally::default();
         for caller in self.callers {
             sum = sum.and(caller.await.unwrap());
@@ -163,34 +174,45 @@ impl Load {
 }
 
 /// One long stream that is read as it comes.
-pub(super) struct Follower {
+pub(crate) struct Follower {
     /// Where it was opened.
-    pub(super) path: &'static str,
+    pub(crate) path: &'static str,
     ended: JoinHandle<Instant>,
 }
 
 /// Streams, and how many events they all had together.
-pub(super) struct Followers {
+pub(crate) struct Followers {
     /// The streams.
-    pub(super) streams: Vec<Follower>,
+    pub(crate) streams: Vec<Follower>,
     heard: Arc<AtomicUsize>,
 }
 
 impl Followers {
-    /// Opens `count` streams, half of them GET, on these paths in turn.
-    pub(super) async fn open(gateway: &Gateway, paths: &[&'static str], count: u32) -> Followers {
+    /// Opens `count` streams, half of them GET, on these paths in turn, before anything was said.
+    pub(crate) async fn open(gateway: &Gateway, paths: &[&'static str], count: u32) -> Followers {
+        Followers::open_after(0, gateway, paths, count).await
+    }
+
+    /// Opens them when `said` events are past.
+    pub(crate) async fn open_after(
+        said: usize,
+        gateway: &Gateway,
+        paths: &[&'static str],
+        count: u32,
+    ) -> Followers {
         let heard = Arc::new(AtomicUsize::new(0));
         let mut streams = Vec::new();
         for (number, path) in (0..count).zip(paths.iter().cycle().copied()) {
             let kind = if number % 2 == 0 { Long::Get } else { Long::Listen(number) };
             let client = kind.open(gateway, path).await;
-            streams.push(Follower { path, ended: tokio::spawn(follow(client, kind, Arc::clone(&heard))) });
+            streams
+                .push(Follower { path, ended: tokio::spawn(follow(client, kind, said, Arc::clone(&heard))) });
         }
         Followers { streams, heard }
     }
 
     /// Says something on every stream and waits until all `open` have heard it.
-    pub(super) async fn hear(&self, feed: &Feed, open: usize) {
+    pub(crate) async fn hear(&self, feed: &Feed, open: usize) {
         let before = self.heard.load(Ordering::SeqCst);
         feed.say();
         crate::harness::within(20, "every stream to carry the event", async {
@@ -205,12 +227,12 @@ impl Followers {
     }
 
     /// Streams that have ended.
-    pub(super) fn ended(&self) -> usize {
+    pub(crate) fn ended(&self) -> usize {
         self.streams.iter().filter(|stream| stream.ended.is_finished()).count()
     }
 
     /// Waits for the end of all streams on `path`, and gives the time of the last.
-    pub(super) async fn end(&mut self, path: &str) -> Option<Instant> {
+    pub(crate) async fn end(&mut self, path: &str) -> Option<Instant> {
         let mut last = None;
         for mut stream in self.streams.extract_if(.., |stream| stream.path == path) {
             last = last.max(Some((&mut stream.ended).await.unwrap()));
@@ -227,8 +249,8 @@ impl Drop for Follower {
 }
 
 /// Reads events in their order up to a proper end in the way of this stream.
-async fn follow(mut client: Client, kind: Long, heard: Arc<AtomicUsize>) -> Instant {
-    let mut expected = 1;
+async fn follow(mut client: Client, kind: Long, said: usize, heard: Arc<AtomicUsize>) -> Instant {
+    let mut expected = said + 1;
     let mut last = String::new();
     while let Some(chunk) = client.chunk().await {
         assert_eq!(last, "", "{kind:?} went on after its end");

@@ -7,8 +7,9 @@ mod clients;
 mod drain;
 mod first_hour;
 mod hostile;
-mod load;
+pub(crate) mod load;
 mod swap;
+mod upgrade;
 
 #[tokio::test]
 #[ignore = "a show: cargo xtask prove first-hour"]
@@ -50,4 +51,10 @@ async fn hostile() {
 #[ignore = "a show: cargo xtask prove drain"]
 async fn drain() {
     drain::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove upgrade"]
+async fn upgrade() {
+    upgrade::run().await;
 }

@@ -1,0 +1,226 @@
+//! The main thread at work: signals and commands, a successor, and the end in order.
+
+use crate::context::Gateway;
+use crate::control::{Claim, Command};
+use crate::drain::Phase;
+use crate::edge::Edge;
+use crate::handover::Holding;
+use crate::handover::give::{Candidate, Kept};
+use crate::listeners::Surface;
+use crate::notify::Supervisor;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+/// Connections that were idle or still queued when draining began are given this long for a request
+/// on its way.
+const LINGER: Duration = Duration::from_millis(250);
+/// With a successor nobody waits for the end, and connections accepted last get more: time for slow
+/// handshakes, and for streams that would otherwise be refused.
+const SETTLING: Duration = Duration::from_secs(1);
+/// After the deadline, time for the last errors to be written.
+const EXPIRY: Duration = Duration::from_secs(2);
+
+/// What the main thread steers by.
+pub struct Helm {
+    /// The process as messages see it.
+    pub gateway: Arc<Gateway>,
+    /// What the listeners lead to.
+    pub edge: Arc<Edge>,
+    /// Our own handles on the listening sockets.
+    pub holdings: Vec<Holding>,
+    /// Tells Pingora to stop accepting MCP clients.
+    pub stop: Arc<Notify>,
+    /// Says when it has.
+    pub closed: oneshot::Receiver<()>,
+    /// Tells Pingora to stop accepting on the operating surfaces.
+    pub close: Arc<Notify>,
+    /// Has the configuration read again.
+    pub reload: Arc<Notify>,
+    /// The task that follows the configuration.
+    pub watcher: Option<AbortHandle>,
+    /// Who has to know about all this.
+    pub supervisor: Supervisor,
+    /// The control socket's path.
+    pub claim: Claim,
+    /// Why no process can succeed this one, if none can.
+    pub last: Option<&'static str>,
+}
+
+/// The signals that steer the process; they end it at once as long as nobody listens for them.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Listens for them from now on.
+    ///
+    /// # Errors
+    /// If the system does not deliver signals.
+    pub fn listen() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// A talk with a successor that is over.
+type Prepared = (Candidate, io::Result<Kept>);
+
+impl Helm {
+    /// Runs until a signal, a command or a successor ends the process, and ends it in order.
+    pub async fn until_the_end(self, mut signals: Signals, mut commands: mpsc::Receiver<Command>) {
+        // It lives to the end: a talk that the end interrupts says so to the other side.
+        let mut talks = JoinSet::new();
+        let kept = loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => break None,
+                _ = signals.interrupt.recv() => break None,
+                _ = signals.hangup.recv() => self.reload.notify_one(),
+                Some(Ok(prepared)) = talks.join_next() => {
+                    if let Some(kept) = self.hand_over(prepared).await {
+                        break Some(kept);
+                    }
+                }
+                command = commands.recv() => match command {
+                    Some(Command::Reload) => self.reload.notify_one(),
+                    Some(Command::Upgrade(candidate)) => self.prepare(candidate, &mut talks).await,
+                    Some(Command::Drain) | None => break None,
+                },
+            }
+        };
+        drop(commands);
+        self.end(kept, signals).await;
+    }
+
+    /// Lets the process whose sockets these are go on alone: this one was not let in its place.
+    ///
+    /// What was accepted here meanwhile is finished.
+    pub async fn step_back(self, signals: Signals) {
+        let all = (0..self.holdings.len()).collect();
+        self.end(Some(all), signals).await;
+    }
+
+    /// Begins to talk with a successor, if there can be one now.
+    async fn prepare(&self, mut candidate: Candidate, talks: &mut JoinSet<Prepared>) {
+        let pid = candidate.pid;
+        let holdings = self.holdings.iter().map(Holding::share).collect::<io::Result<Vec<_>>>();
+        let refusal = match (&holdings, self.last) {
+            (_, Some(why)) => Some(why.to_owned()),
+            (Err(error), _) => Some(error.to_string()),
+            _ if !talks.is_empty() => Some("another upgrade is under way".to_owned()),
+            _ if !self.supervisor.knows(pid) => Some(
+                "a supervisor looks after it, and the successor would be outside of its unit: upgrade with `systemctl reload`"
+                    .to_owned(),
+            ),
+            _ => None,
+        };
+        if let Some(why) = refusal {
+            tracing::warn!(pid, why, "upgrade refused");
+            return candidate.refuse(&why).await;
+        }
+        tracing::info!(pid, "handing the listening sockets to a successor");
+        self.supervisor.reloading(&format!("handing over to process {pid}"));
+        let (drain, facts) = (Arc::clone(&self.gateway.drain), self.supervisor.facts());
+        talks.spawn(async move {
+            let kept = candidate.prepare(&holdings.unwrap_or_default(), facts, &drain).await;
+            (candidate, kept)
+        });
+    }
+
+    /// Gives the place to a successor that serves; or goes on.
+    async fn hand_over(&self, (mut candidate, kept): Prepared) -> Option<Kept> {
+        let pid = candidate.pid;
+        let outcome = match kept {
+            Ok(kept) => {
+                // Before the successor is told: it may say more only as the main process.
+                self.supervisor.main_process(pid);
+                candidate.succeed().await.map(|()| kept)
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(kept) => {
+                tracing::info!(pid, "a successor serves");
+                Some(kept)
+            }
+            Err(error) => {
+                tracing::warn!(pid, %error, "the upgrade failed, this process goes on");
+                self.supervisor.main_process(std::process::id());
+                self.supervisor.ready("serving after an upgrade that failed");
+                None
+            }
+        }
+    }
+
+    async fn end(self, kept: Option<Kept>, mut signals: Signals) {
+        tokio::select! {
+            () = self.drain(kept) => {}
+            _ = signals.interrupt.recv() => tracing::warn!("interrupted again: ending at once"),
+        }
+    }
+
+    /// Ends in order: not ready, no new connections, calls finish, deadline.
+    async fn drain(self, kept: Option<Kept>) {
+        let Helm { gateway, edge, holdings, stop, closed, close, watcher, claim, supervisor, .. } = self;
+        let (drain, settings) = (&gateway.drain, gateway.bootstrap.drain);
+        tracing::info!(in_flight = drain.in_flight(), successor = kept.is_some(), "draining");
+        // Until the end, where the path of the control socket stays this process's.
+        let mut _claimed = None;
+        if kept.is_some() {
+            // Changes from now on are meant for the successor.
+            watcher.iter().for_each(AbortHandle::abort);
+            claim.leave();
+            drain.succeed();
+            close.notify_one();
+            stop.notify_one();
+            // Whose stream ends asks again at once, and must not be accepted here.
+            drop(timeout(EXPIRY, closed).await);
+            sleep(SETTLING).await;
+        } else {
+            _claimed = Some(claim);
+            supervisor.stopping("draining");
+            drain.advance(Phase::Leaving);
+            sleep(settings.delay).await;
+            stop.notify_one();
+        }
+        drain.advance(Phase::Draining);
+        tracing::debug!("ending streams, and connections that are idle");
+        let calm = async {
+            tokio::join!(edge.accept_rest(unshared(holdings, kept.as_ref()), LINGER), sleep(LINGER));
+            drain.idle().await;
+        };
+        if timeout(settings.deadline, calm).await.is_err() {
+            tracing::warn!(
+                in_flight = drain.in_flight(),
+                "the drain deadline passed: ending what still runs"
+            );
+            drain.advance(Phase::Expired);
+            if timeout(EXPIRY, drain.idle()).await.is_err() {
+                tracing::error!(in_flight = drain.in_flight(), "calls were cut off");
+            }
+        }
+        tracing::info!("drained");
+    }
+}
+
+/// The sockets of MCP clients that close with this process: what waits in their queues is for nobody
+/// else, and a filter on them concerns nobody else.
+fn unshared(holdings: Vec<Holding>, kept: Option<&Kept>) -> Vec<std::net::TcpListener> {
+    let shared =
+        |index: usize, one: &Holding| one.supervised || kept.is_some_and(|kept| kept.contains(&index));
+    holdings
+        .into_iter()
+        .enumerate()
+        .filter(|(index, one)| one.place.surface == Surface::Mcp && !shared(*index, one))
+        .map(|(_, one)| one.socket)
+        .collect()
+}
