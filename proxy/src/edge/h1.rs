@@ -18,8 +18,8 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// First allocation for a header section.
-const HEAD_BYTES: usize = 4096;
+/// First allocation for a request: an ordinary one fits with its body.
+const HEAD_BYTES: usize = 8 * 1024;
 
 /// What the wait for a request ended in.
 enum Awaited {
