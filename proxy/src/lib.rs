@@ -40,5 +40,6 @@ pub mod run;
 pub mod serve;
 pub mod telemetry;
 pub mod text;
+pub mod tools;
 pub mod upstreams;
 pub mod watch;

@@ -24,3 +24,5 @@ mod sdk;
 mod swap;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod tools;

@@ -48,16 +48,20 @@ impl Gateway {
         Gateway::start(&format!("upstreams:\n  up: http://{upstream}/mcp\nservers:\n  /mcp: up\n")).await
     }
 
-    /// Starts a gateway on `document`, to which listeners, surfaces and state are added.
-    pub(crate) async fn start(document: &str) -> Gateway {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("portunus-test-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Gateway::start_in(folder, document).await
+    /// Starts a gateway on `text` as it is; only the log takes the form that is read here.
+    pub(crate) async fn as_written(text: &str) -> Gateway {
+        Gateway::launch(new_folder(), &format!("{text}\nlog: {{ level: debug, format: json }}\n")).await
     }
 
-    async fn start_in(folder: PathBuf, document: &str) -> Gateway {
-        std::fs::write(folder.join("gateway.yaml"), complete(document, &folder)).unwrap();
+    /// Starts a gateway on `document`, to which listeners, surfaces and state are added.
+    pub(crate) async fn start(document: &str) -> Gateway {
+        let folder = new_folder();
+        let text = complete(document, &folder);
+        Gateway::launch(folder, &text).await
+    }
+
+    async fn launch(folder: PathBuf, text: &str) -> Gateway {
+        std::fs::write(folder.join("gateway.yaml"), text).unwrap();
         let mut child = Command::new(binary())
             .args(["run", "--config"])
             .arg(folder.join("gateway.yaml"))
@@ -229,6 +233,13 @@ impl Drop for Gateway {
             assert!(!log.contains("panicked"), "the gateway panicked:\n{log}");
         }
     }
+}
+
+fn new_folder() -> PathBuf {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("portunus-test-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
 }
 
 /// A document with what every test needs.
