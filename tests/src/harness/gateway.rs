@@ -50,7 +50,7 @@ impl Gateway {
 
     /// Starts a gateway on `text` as it is; only the log takes the form that is read here.
     pub(crate) async fn as_written(text: &str) -> Gateway {
-        Gateway::launch(new_folder(), &format!("{text}\nlog: {{ level: debug, format: json }}\n")).await
+        Gateway::launch(new_folder(), &format!("{text}\nlog: {{ level: info, format: json }}\n")).await
     }
 
     /// Starts a gateway on `document`, to which listeners, surfaces and state are added.

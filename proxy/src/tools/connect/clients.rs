@@ -187,7 +187,11 @@ asyncio.run(main())";
 const TYPESCRIPT: &str = "\
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 
-const client = new Client({ name: 'first-hour', version: '1.0.0' });
+const client = new Client(
+  { name: 'first-hour', version: '1.0.0' },
+  // By default it speaks no revision after 2025-11-25.
+  { versionNegotiation: { mode: 'auto' } },
+);
 await client.connect(new StreamableHTTPClientTransport(new URL({url})));
 const { tools } = await client.listTools();
 console.log(tools.map(tool => tool.name).join('\\n'));
