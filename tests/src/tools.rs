@@ -160,6 +160,7 @@ async fn probe_shows_each_step_as_a_line_and_ends_its_session() {
     let output = run(&["probe", &url_of(&upstream)]).await;
     let told = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("It declares `tools`."), "{told}");
     for step in ["address", "connect", "initialize", "tools", "stream", "end"] {
         assert!(told.lines().any(|line| line.split_whitespace().nth(1) == Some(step)), "{step}:\n{told}");
     }
@@ -247,11 +248,16 @@ async fn probe_shows_what_a_handshake_showed_and_why_one_failed() {
     let (report, served) = probed(&url("localhost"), &["--ca", certificate]).await;
     let detail = step(&report, "tls")["detail"].to_string();
     assert!(served && detail.contains("TLS 1.3") && detail.contains("rcgen"), "{report:#}");
-    let plain = format!("https://{}/mcp", upstream.address);
+    let plain = Upstream::raw(|mut wire: Wire| async move {
+        wire.read_some().await;
+        wire.send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+    })
+    .await;
+    let plain_url = format!("https://{}/mcp", plain.address);
     let cases = [
         (url("localhost"), stranger.to_str().unwrap(), "nobody who is trusted"),
         (url("127.0.0.1"), certificate, "another name"),
-        (plain, certificate, "does not speak TLS"),
+        (plain_url, certificate, "does not speak TLS"),
     ];
     for (url, ca, expected) in cases {
         let (report, served) = probed(&url, &["--ca", ca]).await;
@@ -269,6 +275,37 @@ async fn probe_of_a_server_that_hangs_ends_in_bounded_time() {
     let (report, served) = probed(&url_of(&upstream), &["--timeout", "300ms"]).await;
     assert!(!served && report["failed"] == "initialize", "{report:#}");
     assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn probe_that_is_interrupted_ends_its_session_all_the_same() {
+    let (told, mut asked) = mpsc::unbounded_channel();
+    let upstream = Upstream::start(move |request: Request, mut wire: Wire| {
+        told.send(request.clone()).ok();
+        async move {
+            match String::from_utf8_lossy(&request.body).contains("tools/list") {
+                true => wire.idle().await,
+                false => answer(PLAIN, &request, &mut wire).await,
+            }
+            Some(wire)
+        }
+    })
+    .await;
+    let mut command = Command::new(binary());
+    command.args(["probe", &url_of(&upstream), "--timeout", "60s"]).stdout(Stdio::piped()).kill_on_drop(true);
+    let child = command.spawn().unwrap();
+    let heard = async |asked: &mut mpsc::UnboundedReceiver<Request>, wanted: &str| loop {
+        let request = within(30, wanted, asked.recv()).await.unwrap();
+        if request.head.starts_with(wanted) || String::from_utf8_lossy(&request.body).contains(wanted) {
+            return request;
+        }
+    };
+    heard(&mut asked, "tools/list").await;
+    let pid = child.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(heard(&mut asked, "DELETE").await.header("mcp-session-id"), Some("s-1"));
+    let output = within(30, "the end of the probe", child.wait_with_output()).await.unwrap();
+    assert!(output.status.code() == Some(1) && stdout(&output).contains("interrupted"), "{output:?}");
 }
 
 #[tokio::test]
@@ -372,9 +409,10 @@ async fn init_writes_nothing_where_nothing_works_or_a_token_could_go_astray() {
     let (upstream, mut asked) = legacy(PLAIN).await;
     let url = url_of(&upstream);
     let folder = Folder::new();
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 6] = [
         (&["init", &dead], "nothing is written"),
         (&["init", &url, &url], "is given twice"),
+        (&["init", &url, "--ca", "ca.pem"], "no URL begins with `https://`"),
         (&["init", &url, "nowhere"], "\"nowhere\": the URL does not begin with"),
         (&["init", &url, "--listen", "0.0.0.0:8080"], "--allow-anonymous"),
         (&["init", &url, &dead, "--bearer", "env:PORTUNUS_TEST_TOKEN"], "HOST=env:NAME"),

@@ -195,6 +195,9 @@ impl Reading {
             "text/event-stream" => self.events(until).await,
             "application/json" => {
                 let body = self.whole().await?;
+                if body.len() > MAX_BODY_BYTES {
+                    return Ok(Content::Other("it exceeds 16 MiB".to_owned(), excerpt(&body)));
+                }
                 Ok(match Json::read(&body) {
                     Ok(message) => Content::Message(message),
                     Err(fault) => Content::Other(fault.to_string(), excerpt(&body)),

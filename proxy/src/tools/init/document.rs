@@ -90,7 +90,7 @@ fn surfaces(listen: SocketAddr) -> [SocketAddr; 2] {
 }
 
 fn upstream(one: &Looked<'_>, name: &str) -> String {
-    let Looked { target, upstream, report } = one;
+    let Looked { target, report, .. } = one;
     let mut lines = match report.failure() {
         None => comment(&format!("{}.", report.summary())),
         Some(step) => {
@@ -112,7 +112,7 @@ fn upstream(one: &Looked<'_>, name: &str) -> String {
     if let Some(bearer) = &target.bearer {
         settings.push(format!("credentials: {{ bearer: {} }}", quoted(bearer)));
     }
-    if let Some(ca) = target.ca.as_ref().filter(|_| upstream.url.scheme == portunus_config::Scheme::Https) {
+    if let Some(ca) = &target.ca {
         settings.push(format!("tls: {{ ca: {} }}", quoted(&ca.to_string_lossy())));
     }
     if !report.grants.is_empty() {

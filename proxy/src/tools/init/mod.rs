@@ -9,7 +9,7 @@ use super::target::Target;
 use clap::Args;
 use document::{Looked, Settings, document};
 use portunus_config::units::parse_duration;
-use portunus_config::{ProcessEnvironment, Upstream, UpstreamUrl, load_text};
+use portunus_config::{ProcessEnvironment, Scheme, Upstream, UpstreamUrl, load_text};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -118,10 +118,14 @@ fn targets(arguments: &InitArguments) -> Result<Vec<Target>, String> {
         }
     }
     let tokens = Token::read(&arguments.bearer, &urls)?;
+    let secure = |url: &UpstreamUrl| url.scheme == Scheme::Https;
+    if arguments.ca.is_some() && !urls.iter().any(secure) {
+        return Err("--ca: no URL begins with `https://`".to_owned());
+    }
     let target = |(url, text): (&UpstreamUrl, &String)| Target {
         url: text.clone(),
         bearer: tokens.iter().find(|token| token.is_for(url)).map(|token| token.reference.clone()),
-        ca: arguments.ca.clone(),
+        ca: arguments.ca.clone().filter(|_| secure(url)),
         timeout: arguments.timeout,
     };
     Ok(urls.iter().zip(&arguments.urls).map(target).collect())

@@ -12,6 +12,7 @@ pub use visit::probe;
 
 use super::screen::{BEAT, Screen};
 use super::target::Target;
+use crate::text;
 use clap::Args;
 use portunus_config::units::parse_duration;
 use std::path::PathBuf;
@@ -19,6 +20,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::interval;
+
+/// Capabilities that are shown; the JSON report has all.
+const SHOWN_CAPABILITIES: usize = 16;
 
 /// Which server to look at.
 #[derive(Debug, Args)]
@@ -98,12 +102,23 @@ fn line(step: &Step) -> String {
     line
 }
 
+/// What the server says that it can do; nothing if it does not say.
+fn declared(server: &Server) -> String {
+    let names: Vec<String> =
+        server.capabilities.iter().take(SHOWN_CAPABILITIES).map(|name| text::json(name)).collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!("It declares {}.\n", names.join(", ").replace('"', "`")),
+    }
+}
+
 fn conclusion(report: &Report) -> String {
     match report.failure() {
         None => format!(
-            "\n{} can be served: {}\nNext: `portunus init` with the same URL writes a configuration for it.",
+            "\n{} can be served: {}\n{}Next: `portunus init` with the same URL writes a configuration for it.",
             report.url,
-            report.summary()
+            report.summary(),
+            declared(&report.server)
         ),
         Some(step) => {
             format!("\n{} cannot be served: the step `{}` failed, see above", report.url, step.stage.name())

@@ -28,7 +28,7 @@ const SHOWN_PROBLEMS: usize = 5;
 /// Some servers send the head of a stream only with its first event.
 const STREAM_HEAD: Duration = Duration::from_secs(2);
 
-/// Looks at a server, step by step, and ends what it began.
+/// Looks at a server, step by step, and ends what it began, when interrupted too.
 pub async fn probe(upstream: Arc<Upstream>, within: Duration, watcher: Watcher) -> Report {
     let mut visit = Visit {
         within,
@@ -39,7 +39,13 @@ pub async fn probe(upstream: Arc<Upstream>, within: Duration, watcher: Watcher) 
         modern: None,
         legacy: None,
     };
-    visit.look().await;
+    let interrupted = tokio::select! {
+        _ = visit.look() => false,
+        heard = tokio::signal::ctrl_c() => heard.is_ok(),
+    };
+    if interrupted {
+        visit.steps.fail::<()>("interrupted", "run it again to see the rest");
+    }
     visit.leave().await;
     let Visit { link, steps, addresses, server, .. } = visit;
     let grants = grants(&link.upstream.url.host, &addresses);
@@ -154,9 +160,10 @@ impl Visit {
                 Some(())
             }
             Ok(Err(fault)) => self.steps.fail(fault.to_string(), super::tls::mend(&fault)),
-            Err(_) => self
-                .steps
-                .fail(format!("no handshake within {:?}", self.within), "look whether this port speaks TLS"),
+            Err(_) => self.steps.fail(
+                format!("no handshake within {:?}", self.within),
+                "look whether this port speaks TLS; if it speaks plain HTTP, the URL begins with `http://`",
+            ),
         }
     }
 
