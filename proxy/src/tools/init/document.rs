@@ -55,10 +55,12 @@ fn head(settings: Settings<'_>, servers: usize, path: &str) -> String {
     let server = if servers == 1 { String::new() } else { format!(" --server {path}") };
     let [telemetry, admin] = surfaces(listen);
     let mut text = format!(
-        "# A gateway in front of the MCP servers below, as `portunus init` found them.\n#\n\
+        "# yaml-language-server: $schema=gateway.schema.json\n\
+         # A gateway in front of the MCP servers below, as `portunus init` found them.\n#\n\
          #   portunus check {file}\n\
          #   portunus run --config {file}\n\
-         #   portunus connect CLIENT --config {file}{server}\n\n\
+         #   portunus connect CLIENT --config {file}{server}\n\
+         #   portunus schema > gateway.schema.json      for editors: they then know every key\n\n\
          version: 1\n"
     );
     if listen.ip().is_loopback() {
