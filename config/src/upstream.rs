@@ -169,7 +169,7 @@ impl Host {
     }
 
     /// What a literal address or `localhost`, written on this machine, grants by itself.
-    pub(crate) fn own_grant(&self) -> AddressGrant {
+    pub fn own_grant(&self) -> AddressGrant {
         use crate::address::AddressClass;
         match self {
             Host::Name(name) if name == "localhost" || name.ends_with(".localhost") => {

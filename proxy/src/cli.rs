@@ -47,6 +47,12 @@ enum Order {
     },
     /// Run a gateway with demo servers behind it, and say what to try.
     Demo(crate::demo_command::DemoArguments),
+    /// Look at an MCP server, step by step: can it be served, and if not, what to do.
+    Probe(crate::tools::probe::ProbeArguments),
+    /// Look at MCP servers and write a configuration in front of them.
+    Init(crate::tools::init::InitArguments),
+    /// Print the text that connects an MCP client to the gateway.
+    Connect(crate::tools::connect::ConnectArguments),
     /// Check a configuration file or bundle folder and print everything that is wrong with it.
     Check {
         /// File or folder.
@@ -85,6 +91,15 @@ pub fn main() -> ExitCode {
             Ok(process) => finish(run(process)),
             Err(problem) => fail(&problem),
         },
+        Order::Probe(arguments) => {
+            crate::tools::probe::run(&arguments).unwrap_or_else(|problem| fail(&problem))
+        }
+        Order::Init(arguments) => {
+            crate::tools::init::run(&arguments).unwrap_or_else(|problem| fail(&problem))
+        }
+        Order::Connect(arguments) => {
+            crate::tools::connect::run(&arguments).unwrap_or_else(|problem| fail(&problem))
+        }
         Order::Check { path } => check(&path),
         Order::Print { path, format } => print(&path, format == "json"),
         Order::Schema => answer(&schema_text()),

@@ -44,6 +44,7 @@ pub mod serve;
 pub mod session;
 pub mod telemetry;
 pub mod text;
+pub mod tools;
 pub mod upgrade_command;
 pub mod upstreams;
 pub mod watch;

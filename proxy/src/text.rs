@@ -41,6 +41,23 @@ pub fn json(text: &str) -> String {
     out
 }
 
+/// A JSON document of our own writing in which texts from the wire were put as they came: whatever a
+/// viewer would act on becomes an escape. Line ends and other blanks between values stay.
+pub fn tame(document: &str) -> String {
+    let mut out = String::with_capacity(document.len());
+    for character in document.chars() {
+        if is_unsafe(character) && character != '\n' {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
 /// Characters that a terminal, page or log viewer acts on instead of showing.
 fn is_unsafe(character: char) -> bool {
     matches!(character,
@@ -71,6 +88,15 @@ mod tests {
             assert_eq!(json(text), expected, "{name}");
             assert_eq!(serde_json::from_str::<String>(&json(text)).unwrap(), text, "{name}");
         }
+    }
+
+    #[test]
+    fn a_tamed_document_reads_the_same() {
+        let document = "{\n  \"a\": \"x\u{202e}\u{9b}<b>\u{e0041}\"\n}";
+        let tamed = tame(document);
+        assert!(!tamed.chars().any(|character| character != '\n' && is_unsafe(character)), "{tamed}");
+        let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(read(&tamed), read(document));
     }
 
     #[test]

@@ -27,4 +27,6 @@ mod swap;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
+mod tools;
+#[cfg(test)]
 mod upgrade;

@@ -147,7 +147,7 @@ async fn open_streams_hold_no_snapshot() {
             streams.push(kind.open(&gateway, "/mcp").await);
         }
     }
-    assert_eq!(gateway.status().await["streams"], 50);
+    gateway.reaches("all streams", |status| status["streams"] == 50).await;
     for number in 1..=10 {
         let revision = format!("r-{number}");
         swap(&gateway, &document(&revision, feed.address(), &["/mcp"]), &revision).await;

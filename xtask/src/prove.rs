@@ -17,10 +17,14 @@ pub(crate) struct Show {
 
 impl Show {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Show; 9] = [
+    pub(crate) const ALL: [Show; 10] = [
         Show {
             name: "first-hour",
             about: "the README's first command ends in a gateway that SDK clients use",
+        },
+        Show {
+            name: "first-tools",
+            about: "`init` in front of three public servers, and the text of `connect` for each client, work",
         },
         Show {
             name: "conformance",

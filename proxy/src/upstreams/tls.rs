@@ -54,6 +54,9 @@ fn fault(error: &io::Error) -> TlsFault {
 fn in_words(problem: &CertificateError) -> String {
     let text = match problem {
         CertificateError::UnknownIssuer => "it was issued by nobody who is trusted here (`tls.ca`)",
+        CertificateError::BadSignature => {
+            "the authority of that name in `tls.ca` has not signed it: another key, or a forgery"
+        }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
         CertificateError::Revoked => "it was revoked",

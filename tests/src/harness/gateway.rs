@@ -67,6 +67,14 @@ impl Gateway {
         Gateway::start(&format!("upstreams:\n  up: http://{upstream}/mcp\nservers:\n  /mcp: up\n")).await
     }
 
+    /// Starts a gateway on `text` as it is; only the log takes the form that is read here.
+    pub(crate) async fn as_written(text: &str) -> Gateway {
+        let folder = Scratch::new();
+        let text = format!("{text}\nlog: {{ level: info, format: json }}\n");
+        std::fs::write(folder.0.join("gateway.yaml"), text).unwrap();
+        Gateway::launch(folder, run()).await
+    }
+
     /// Starts a gateway on `document`, to which listeners, surfaces and state are added.
     pub(crate) async fn start(document: &str) -> Gateway {
         Gateway::start_as(document, |_| run()).await

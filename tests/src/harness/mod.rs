@@ -1,12 +1,14 @@
 //! Gateways, upstreams and clients for tests.
 
 mod client;
+mod demo;
 mod feed;
 mod gateway;
 mod sdk;
 mod upstream;
 
 pub(crate) use client::{Client, Response};
+pub(crate) use demo::Demo;
 pub(crate) use feed::{Feed, Long, event};
 pub(crate) use gateway::{Gateway, binary, run};
 pub(crate) use sdk::{Runtime, Server, root, url};

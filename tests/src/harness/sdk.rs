@@ -35,7 +35,8 @@ pub(crate) enum Runtime {
 }
 
 impl Runtime {
-    fn interpreter(self) -> PathBuf {
+    /// What runs its programs.
+    pub(crate) fn interpreter(self) -> PathBuf {
         match self {
             Runtime::Node => {
                 tool("PORTUNUS_MODULES", "node_modules/@modelcontextprotocol");
@@ -44,6 +45,23 @@ impl Runtime {
             Runtime::Python1 => tool("PORTUNUS_PY1", "py1/bin/python"),
             Runtime::Python2 => tool("PORTUNUS_PY2", "py2/bin/python"),
         }
+    }
+
+    /// Where its interpreter is.
+    pub(crate) fn home(self) -> PathBuf {
+        self.interpreter().parent().unwrap().to_owned()
+    }
+
+    /// An empty folder in which a program of its own finds the packages.
+    pub(crate) fn folder(self, name: &str) -> PathBuf {
+        let home = match self {
+            // Node looks for packages beside a program and above it.
+            Runtime::Node => tool("PORTUNUS_MODULES", "node_modules").parent().unwrap().to_owned(),
+            Runtime::Python1 | Runtime::Python2 => std::env::temp_dir(),
+        };
+        let folder = home.join(format!("program-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
     }
 
     /// A command for `program`, a file of `tests/sdk` or an absolute path.

@@ -1,65 +1,26 @@
 //! The first hour: `portunus demo` prints what to try, and all of it works.
 
-use crate::harness::{Runtime, binary, within};
+use crate::harness::{Demo, Runtime, within};
 use serde_json::Value;
-use std::process::Stdio;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
 
-/// The demo, and everything it printed once it was ready.
-struct Demo {
-    process: Child,
-    text: String,
-}
-
-impl Demo {
-    async fn start() -> Demo {
-        let surfaces = ["--listen", "--telemetry", "--admin"].map(|surface| [surface, "127.0.0.1:0"]);
-        let mut command = Command::new(binary());
-        command.arg("demo").args(surfaces.concat()).kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let mut text = String::new();
-        within(20, "what the demo prints", async {
-            while !text.ends_with("Ctrl-C ends it.\n") {
-                let line = lines.next_line().await.unwrap();
-                text.push_str(&line.unwrap_or_else(|| panic!("the demo ended after:\n{text}")));
-                text.push('\n');
-            }
-        })
-        .await;
-        Demo { process, text }
-    }
-
-    /// The URL that is printed first.
-    fn url(&self) -> &str {
-        self.text.split_whitespace().find(|word| word.starts_with("http://")).unwrap()
-    }
-
-    /// The address behind a label at the start of a line.
-    fn labelled(&self, label: &str) -> &str {
-        let line = self.text.lines().find_map(|line| line.strip_prefix(label));
-        line.unwrap_or_else(|| panic!("no {label} in:\n{}", self.text)).trim()
-    }
-
-    /// The printed curl commands, each as one line of a shell.
-    fn curls(&self) -> Vec<String> {
-        let mut commands: Vec<String> = Vec::new();
-        let mut goes_on = false;
-        for line in self.text.lines() {
-            let starts = line.starts_with("  curl ");
-            if starts {
-                commands.push(String::new());
-            }
-            if let Some(command) = commands.last_mut().filter(|_| starts || goes_on) {
-                command.push_str(line);
-                command.push('\n');
-            }
-            goes_on = (starts || goes_on) && line.ends_with('\\');
+/// The printed curl commands, each as one line of a shell.
+fn curls(text: &str) -> Vec<String> {
+    let mut commands: Vec<String> = Vec::new();
+    let mut goes_on = false;
+    for line in text.lines() {
+        let starts = line.starts_with("  curl ");
+        if starts {
+            commands.push(String::new());
         }
-        commands
+        if let Some(command) = commands.last_mut().filter(|_| starts || goes_on) {
+            command.push_str(line);
+            command.push('\n');
+        }
+        goes_on = (starts || goes_on) && line.ends_with('\\');
     }
+    commands
 }
 
 /// What a shell prints for a command, with the HTTP status behind it.
@@ -80,7 +41,7 @@ fn message(body: &str) -> Value {
 }
 
 async fn try_what_is_printed(demo: &Demo) {
-    let curls = demo.curls();
+    let curls = curls(&demo.text);
     assert_eq!(curls.len(), 3, "{}", demo.text);
     let (body, status) = shell(&curls[0]).await;
     assert_eq!(status, "200", "{body}");

@@ -6,6 +6,7 @@ mod bytes;
 mod clients;
 mod drain;
 mod first_hour;
+mod first_tools;
 mod hostile;
 pub(crate) mod load;
 mod swap;
@@ -15,6 +16,12 @@ mod upgrade;
 #[ignore = "a show: cargo xtask prove first-hour"]
 async fn first_hour() {
     first_hour::run().await;
+}
+
+#[tokio::test]
+#[ignore = "a show: cargo xtask prove first-tools"]
+async fn first_tools() {
+    first_tools::run().await;
 }
 
 #[tokio::test]
