@@ -19,6 +19,9 @@ use tokio_rustls::rustls::{CertificateError, Error};
 const HANDSHAKE_RECORD: u8 = 0x16;
 const WRITE_WITHIN: Duration = Duration::from_millis(500);
 
+/// What rustls says when none of our certificates has the name or the kind of key that is asked for.
+const NO_CERTIFICATE_FITS: &str = "no server certificate chain resolved";
+
 /// For a client that forgot the `s` of `https`.
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\
 Content-Length: 50\r\nPortunus-Outcome: malformed_http\r\n\r\nThis listener speaks TLS: use a URL with https://\n";
@@ -147,6 +150,8 @@ fn judge(error: &io::Error) -> Handshake {
     match cause {
         Error::NoCertificatesPresented => Handshake::NoCertificate,
         Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Handshake::NothingInCommon,
+        // rustls has no name of its own for a resolver without a certificate for this client.
+        Error::General(why) if why == NO_CERTIFICATE_FITS => Handshake::NothingInCommon,
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => Handshake::UnknownIssuer,
         Error::InvalidCertificate(
             CertificateError::Expired
