@@ -4,17 +4,20 @@
 //! settings, priorities, continuations, empty data (CVE-2019-9512 to 9518, CVE-2024-27316). They are
 //! counted on the bytes before anything answers them, and a connection with too many of them ends.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Frames without work that a connection may send at once; real clients send a few.
 const BURST: u32 = 1000;
 /// How fast that allowance comes back.
 const REFILL: Duration = Duration::from_millis(10);
-/// One window update belongs to each frame of data that a client receives, so they cost less.
+/// Window updates belong to data that a client receives: so many bytes for each are free, up to a bound.
+const BYTES_PER_UPDATE: usize = 256;
+const FREE_BYTES: usize = 16 << 20;
+/// What comes beyond costs less than other frames, for a client may grant its windows ahead.
 const UPDATES_PER_POINT: u32 = 32;
 
 const HEAD_BYTES: usize = 9;
@@ -38,13 +41,28 @@ pub(super) struct FrameScale {
     skip: usize,
     points: u32,
     updates: u32,
+    /// Bytes that the client was sent and has not answered by window updates.
+    unanswered: usize,
     refilled: Instant,
 }
 
 impl FrameScale {
     /// A scale for a connection that begins with `skip` bytes of no frame.
     pub(super) fn new(skip: usize, now: Instant) -> FrameScale {
-        FrameScale { head: [0; HEAD_BYTES], filled: 0, skip, points: BURST, updates: 0, refilled: now }
+        FrameScale {
+            head: [0; HEAD_BYTES],
+            filled: 0,
+            skip,
+            points: BURST,
+            updates: 0,
+            unanswered: 0,
+            refilled: now,
+        }
+    }
+
+    /// Notes that the client was sent so many bytes.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.unanswered = self.unanswered.saturating_add(bytes).min(FREE_BYTES);
     }
 
     /// Looks at the next bytes; false if they are too much.
@@ -77,6 +95,10 @@ impl FrameScale {
             DATA => self.skip == 0 && flags & END_STREAM == 0,
             SETTINGS | PING => flags & ACK == 0,
             PRIORITY | RST_STREAM | CONTINUATION => true,
+            WINDOW_UPDATE if self.unanswered >= BYTES_PER_UPDATE => {
+                self.unanswered -= BYTES_PER_UPDATE;
+                false
+            }
             WINDOW_UPDATE => {
                 self.updates = (self.updates + 1) % UPDATES_PER_POINT;
                 self.updates == 0
@@ -123,9 +145,11 @@ impl<T> Weighed<T> {
         &self.inner
     }
 
-    /// The stream within, to be written to.
-    pub(super) fn inner_mut(&mut self) -> &mut T {
-        &mut self.inner
+    fn noted(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.scale.sent(bytes);
+        }
+        written
     }
 }
 
@@ -147,6 +171,36 @@ impl<T: AsyncRead + Unpin> AsyncRead for Weighed<T> {
             return Poll::Ready(Err(flood()));
         }
         read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Weighed<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        this.noted(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
+        this.noted(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 }
 
@@ -193,6 +247,21 @@ mod tests {
         for (name, kind, flags, length, expected) in cases {
             assert_eq!(allowed(kind, flags, length, most), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn window_updates_for_what_was_sent_are_free() {
+        let start = Instant::now();
+        let update = frame(WINDOW_UPDATE, 0, 4);
+        let mut scale = FrameScale::new(0, start);
+        // Two for each frame of 16 KiB, as many clients do, and far more of them than are free otherwise.
+        for _ in 0..100_000 {
+            scale.sent(16 << 10);
+            assert!(scale.weigh(&update, start) && scale.weigh(&update, start));
+        }
+        let beyond = (0..).take_while(|_| scale.weigh(&update, start)).count();
+        let most = FREE_BYTES / BYTES_PER_UPDATE + ((BURST + 1) * UPDATES_PER_POINT) as usize;
+        assert!(beyond < most, "{beyond}");
     }
 
     #[test]

@@ -114,4 +114,4 @@ macro_rules! layer {
 }
 
 layer!(Secured, |this| &mut *this.0, |this| &mut *this.0, |this| this.0.get_ref().0);
-layer!(Guarded, |this| &mut this.0, |this| this.0.inner_mut(), |this| this.0.inner());
+layer!(Guarded, |this| &mut this.0, |this| &mut this.0, |this| this.0.inner());
