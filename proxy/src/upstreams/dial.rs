@@ -25,6 +25,8 @@ pub enum DialError {
     TimedOut,
     /// An address accepted, and then TLS failed.
     Tls(TlsFault),
+    /// An address accepted, and HTTP/2 did not begin on it.
+    NotHttp2(std::io::Error),
 }
 
 impl std::fmt::Display for DialError {
@@ -35,6 +37,9 @@ impl std::fmt::Display for DialError {
             DialError::Unreachable(error) => write!(f, "no connection: {error}"),
             DialError::TimedOut => f.write_str("no connection in time"),
             DialError::Tls(fault) => fault.fmt(f),
+            DialError::NotHttp2(error) => {
+                write!(f, "HTTP/2 did not begin: {error} (`http` says which version the upstream speaks)")
+            }
         }
     }
 }

@@ -4,19 +4,23 @@ use super::fault::Fault;
 use super::request::Outgoing;
 use super::wire::{Framing, Head, MAX_HEAD_BYTES, Malformed, decimal};
 use bytes::Bytes;
-use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
 use http::{Response, StatusCode};
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Streams of one connection at once; a server may allow fewer.
 const MAX_STREAMS: usize = 100;
+/// How many may be open before the server has said so: a number that it cannot say (RFC 9113 §6.5.1).
+const UNSETTLED: usize = usize::MAX - 1;
 /// What an upstream may send ahead of a client that reads slowly.
 const STREAM_WINDOW: u32 = 256 << 10;
 /// All streams together: none of them waits because others are read slowly.
@@ -46,10 +50,11 @@ pub struct Stream {
 }
 
 impl Link {
-    /// Begins HTTP/2 on a connected stream of bytes.
+    /// Begins HTTP/2 on a connected stream of bytes, and waits for the server's settings: until they
+    /// are here nobody knows how many streams it takes, or whether it speaks HTTP/2 at all.
     ///
     /// # Errors
-    /// If the preface cannot be written.
+    /// If the preface cannot be written, or what answers it is no HTTP/2.
     pub async fn open<T>(io: T, scheme: &'static str) -> io::Result<Link>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -58,11 +63,12 @@ impl Link {
         builder
             .enable_push(false)
             .max_concurrent_streams(0)
-            .initial_max_send_streams(MAX_STREAMS)
+            .initial_max_send_streams(UNSETTLED)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEADER_LIST);
-        let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
+        let (sender, mut connection) = builder.handshake(io).await.map_err(io::Error::other)?;
+        settled(&sender, &mut connection).await?;
         let shared = Arc::new(Shared {
             scheme,
             streams: AtomicUsize::new(0),
@@ -122,9 +128,10 @@ impl Stream {
             Some(early) => early,
             None => response.await,
         };
-        let answer = answer.map_err(|error| {
-            let fault = before_head(error);
-            if matches!(fault, Fault::Unsent(_)) { fault } else { self.lost(fault) }
+        let answer = answer.map_err(|error| match error.is_reset() {
+            // A reset concerns this stream and no other.
+            true => before_head(error),
+            false => self.lost(before_head(error)),
         })?;
         let head = head_of(&answer)?;
         self.body = Some(answer.into_body());
@@ -170,6 +177,19 @@ impl Drop for Stream {
     }
 }
 
+async fn settled<T>(sender: &SendRequest<Bytes>, connection: &mut Connection<T>) -> io::Result<()>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    poll_fn(|context| match Pin::new(&mut *connection).poll(context) {
+        Poll::Ready(Ok(())) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(io::Error::other(error))),
+        Poll::Pending if sender.current_max_send_streams() == UNSETTLED => Poll::Pending,
+        Poll::Pending => Poll::Ready(Ok(())),
+    })
+    .await
+}
+
 type Answer = Result<Response<RecvStream>, h2::Error>;
 
 /// Sends a body as the upstream takes it, while listening: one that refuses it answers before it is out.
@@ -184,7 +204,8 @@ async fn send_body(
         let capacity = tokio::select! {
             answer = &mut *response, if early.is_none() => {
                 if !answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
-                    sending.send_reset(Reason::NO_ERROR);
+                    // Not reset: that would cut the rest of the answer off. The stream ends with its
+                    // last handle.
                     return Some(answer);
                 }
                 early = Some(answer);

@@ -128,7 +128,9 @@ impl Pool {
     ) -> Result<Connection, DialError> {
         let _turn = match self.shares.load(Ordering::Acquire) {
             true => {
-                let turn = self.linking.lock().await;
+                // One attempt after the other would let the last caller wait for all of them.
+                let turn = timeout(upstream.timeouts.connect, self.linking.lock()).await;
+                let turn = turn.map_err(|_| DialError::TimedOut)?;
                 if let Some(connection) = self.warm(wish) {
                     return Ok(connection);
                 }
@@ -146,7 +148,10 @@ impl Pool {
             return Ok(Connection::One(h1::Connection::new(stream)));
         }
         self.shares.store(true, Ordering::Release);
-        self.link(stream, upstream.url.scheme).await.map_err(DialError::Unreachable)
+        match timeout(upstream.timeouts.connect, self.link(stream, upstream.url.scheme)).await {
+            Ok(linked) => linked.map_err(DialError::NotHttp2),
+            Err(_) => Err(DialError::TimedOut),
+        }
     }
 
     async fn link(&self, stream: Stream, scheme: Scheme) -> std::io::Result<Connection> {
