@@ -11,6 +11,12 @@ mod drain;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod floods;
+#[cfg(test)]
+mod h2;
+#[cfg(test)]
+mod h2_upstream;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hostile;
@@ -21,11 +27,17 @@ mod passage;
 #[cfg(test)]
 mod prove;
 #[cfg(test)]
+mod proxy_protocol;
+#[cfg(test)]
 mod sdk;
 #[cfg(test)]
 mod swap;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
+mod tls_upstream;
 #[cfg(test)]
 mod tools;
 #[cfg(test)]

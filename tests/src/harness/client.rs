@@ -2,12 +2,41 @@
 
 use super::within;
 use std::net::SocketAddr;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+/// What bytes go to and come from.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+
+/// Connects a socket.
+#[expect(clippy::disallowed_methods, reason = "a client of the gateway, not the gateway")]
+pub(crate) async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = within(10, "a connection", TcpStream::connect(address)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Connects under TLS, to a server of this name.
+pub(crate) async fn dial_tls(
+    address: SocketAddr,
+    config: &ClientConfig,
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let connector = TlsConnector::from(Arc::new(config.clone()));
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    within(10, "a handshake", connector.connect(name, dial(address).await?)).await
+}
 
 /// One connection.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
     buffer: Vec<u8>,
     address: SocketAddr,
 }
@@ -46,20 +75,23 @@ impl Client {
     }
 
     /// Connects where the other side may not listen any more.
-    #[expect(clippy::disallowed_methods, reason = "a client of the gateway, not the gateway")]
     pub(crate) async fn try_connect(address: SocketAddr) -> std::io::Result<Client> {
-        let stream = within(10, "a connection", TcpStream::connect(address)).await?;
-        stream.set_nodelay(true)?;
-        Ok(Client { stream, buffer: Vec::new(), address })
+        Ok(Client::over(dial(address).await?, address))
+    }
+
+    /// Speaks HTTP/1.1 on a connection to `address`.
+    pub(crate) fn over(stream: impl Duplex + 'static, address: SocketAddr) -> Client {
+        Client { stream: Box::new(stream), buffer: Vec::new(), address }
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        within(30, "the write", self.stream.write_all(bytes)).await.unwrap();
+        within(30, "the write", self.try_send(bytes)).await.unwrap();
     }
 
     /// Sends without expecting that anybody still reads.
     pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.stream.write_all(bytes).await
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
     }
 
     /// Sends a POST with a length.

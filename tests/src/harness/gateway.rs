@@ -80,6 +80,17 @@ impl Gateway {
         Gateway::start_as(document, |_| run()).await
     }
 
+    /// The same with files beside the document: `(name, text)`.
+    pub(crate) async fn start_beside(files: &[(&str, &str)], document: &str) -> Gateway {
+        let place = |folder: &Path| {
+            for (name, text) in files {
+                std::fs::write(folder.join(name), text).unwrap();
+            }
+            run()
+        };
+        Gateway::start_as(document, place).await
+    }
+
     /// Starts what `command` makes of the scratch folder, with a configuration in it.
     pub(crate) async fn start_as(document: &str, command: impl FnOnce(&Path) -> Command) -> Gateway {
         let folder = Scratch::new();
@@ -230,11 +241,51 @@ impl Gateway {
         line.parse().ok()
     }
 
+    /// The sum of a counter over all label sets that hold `label`.
+    pub(crate) async fn counted(&self, counter: &str, label: &str) -> f64 {
+        let text = String::from_utf8(self.get(self.telemetry, "/metrics").await.body).unwrap();
+        let lines = text.lines().filter(|line| line.starts_with(counter) && line.contains(label));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// Waits until such a sum is reached.
+    pub(crate) async fn counts(&self, counter: &str, label: &str, sum: f64) {
+        let reached = async {
+            while self.counted(counter, label).await < sum {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        within(10, &format!("{counter} {label} to be {sum}"), reached).await;
+        let now = self.counted(counter, label).await;
+        assert!((now - sum).abs() < 0.5, "{counter} {label} is {now}, not {sum}");
+    }
+
+    /// Waits until `/refusals` tells a cause.
+    pub(crate) async fn tells(&self, cause: &str) {
+        let told = async {
+            loop {
+                let refusals = self.get(self.admin, "/refusals").await.body;
+                if String::from_utf8(refusals).unwrap().contains(cause) {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        within(5, &format!("the refusal `{cause}`"), told).await;
+    }
+
     /// Replaces the configuration in one step.
     pub(crate) fn configure(&self, document: &str) {
         let next = self.folder().join("next.yaml");
         std::fs::write(&next, complete(document, self.folder())).unwrap();
         std::fs::rename(next, self.folder().join("gateway.yaml")).unwrap();
+    }
+
+    /// Replaces a file beside the document in one step.
+    pub(crate) fn place(&self, name: &str, text: &str) {
+        let next = self.folder().join(format!("{name}.next"));
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(next, self.folder().join(name)).unwrap();
     }
 
     /// The scratch folder.
@@ -260,6 +311,13 @@ impl Gateway {
     /// Process id, for reading its memory.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Resident memory.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 }
 

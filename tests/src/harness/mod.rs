@@ -1,13 +1,17 @@
 //! Gateways, upstreams and clients for tests.
 
+mod certs;
 mod client;
 mod demo;
 mod feed;
+pub(crate) mod frames;
 mod gateway;
+pub(crate) mod h2;
 mod sdk;
 mod upstream;
 
-pub(crate) use client::{Client, Response};
+pub(crate) use certs::{Authority, Pair, VERSIONS};
+pub(crate) use client::{Client, Response, dial, dial_tls};
 pub(crate) use demo::Demo;
 pub(crate) use feed::{Feed, Long, event};
 pub(crate) use gateway::{Gateway, binary, run};

@@ -1,13 +1,16 @@
 //! A server that does exactly what a test's script says.
 
+use super::client::Duplex;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 /// A scripted server; it ends with the value.
 pub(crate) struct Upstream {
@@ -44,13 +47,14 @@ impl Request {
 
 /// The connection that a request came on.
 pub(crate) struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
 }
 
 impl Wire {
     /// Sends bytes; a peer that is gone is no error of the script.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.ok();
+        self.stream.flush().await.ok();
     }
 
     /// Answers with JSON and a length.
@@ -108,6 +112,23 @@ impl Upstream {
         S: Fn(Request, Wire) -> F + Send + Sync + 'static,
         F: Future<Output = Option<Wire>> + Send + 'static,
     {
+        Upstream::start_with(None, script).await
+    }
+
+    /// The same under TLS; who fails the handshake does not come to the script.
+    pub(crate) async fn secured<S, F>(tls: ServerConfig, script: S) -> Upstream
+    where
+        S: Fn(Request, Wire) -> F + Send + Sync + 'static,
+        F: Future<Output = Option<Wire>> + Send + 'static,
+    {
+        Upstream::start_with(Some(TlsAcceptor::from(Arc::new(tls))), script).await
+    }
+
+    async fn start_with<S, F>(tls: Option<TlsAcceptor>, script: S) -> Upstream
+    where
+        S: Fn(Request, Wire) -> F + Send + Sync + 'static,
+        F: Future<Output = Option<Wire>> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(AtomicUsize::new(0));
@@ -115,8 +136,15 @@ impl Upstream {
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).ok();
-                let (script, counted) = (Arc::clone(&script), Arc::clone(&counted));
+                let (script, counted, tls) = (Arc::clone(&script), Arc::clone(&counted), tls.clone());
                 tokio::spawn(async move {
+                    let stream: Box<dyn Duplex> = match tls {
+                        None => Box::new(stream),
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(secured) => Box::new(secured),
+                            Err(_) => return,
+                        },
+                    };
                     let mut wire = Some(Wire { stream });
                     while let Some(mut open) = wire.take() {
                         let Some(request) = read_request(&mut open.stream).await else { return };
@@ -139,7 +167,7 @@ impl Upstream {
         let address = listener.local_addr().unwrap();
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(script(Wire { stream }));
+                tokio::spawn(script(Wire { stream: Box::new(stream) }));
             }
         });
         Upstream { address, requests: Arc::default(), accepting }
@@ -170,15 +198,12 @@ impl Upstream {
 
     /// A server that answers every request with an empty result and notifications with 202.
     pub(crate) async fn answering() -> Upstream {
-        Upstream::start(|request: Request, mut wire: Wire| async move {
-            if request.id() == "null" {
-                wire.send("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
-            } else {
-                wire.result(&request).await;
-            }
-            Some(wire)
-        })
-        .await
+        Upstream::start(answer_any).await
+    }
+
+    /// The same under TLS.
+    pub(crate) async fn answering_secured(tls: ServerConfig) -> Upstream {
+        Upstream::secured(tls, answer_any).await
     }
 
     /// Requests so far.
@@ -193,7 +218,16 @@ impl Drop for Upstream {
     }
 }
 
-async fn read_request(stream: &mut TcpStream) -> Option<Request> {
+async fn answer_any(request: Request, mut wire: Wire) -> Option<Wire> {
+    if request.id() == "null" {
+        wire.send("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
+    } else {
+        wire.result(&request).await;
+    }
+    Some(wire)
+}
+
+async fn read_request(stream: &mut Box<dyn Duplex>) -> Option<Request> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|part| part == b"\r\n\r\n") {
