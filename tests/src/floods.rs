@@ -53,13 +53,14 @@ pub(crate) fn bomb(host: &str) -> Vec<u8> {
 }
 
 /// A caller on a connection of its own who never rests; how many calls were answered.
-struct Bystander {
+pub(crate) struct Bystander {
     stop: tokio::sync::watch::Sender<bool>,
     calling: JoinHandle<usize>,
 }
 
 impl Bystander {
-    async fn start(gateway: &Gateway) -> Bystander {
+    /// Connects and begins.
+    pub(crate) async fn start(gateway: &Gateway) -> Bystander {
         let client = H2Client::over(dial(gateway.address).await.unwrap(), gateway.address).await;
         let stop = tokio::sync::watch::Sender::new(false);
         let told = stop.subscribe();
@@ -75,7 +76,8 @@ impl Bystander {
         Bystander { stop, calling }
     }
 
-    async fn unharmed(self) -> usize {
+    /// Stops it; how many calls were answered, which is all of them.
+    pub(crate) async fn unharmed(self) -> usize {
         self.stop.send_replace(true);
         within(20, "the bystander", self.calling).await.expect("every call was answered")
     }

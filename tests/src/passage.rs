@@ -360,7 +360,7 @@ async fn a_slow_reader_holds_its_upstream_back_and_loses_nothing() {
     })
     .await;
     let gateway = Gateway::before(upstream.address).await;
-    let before = resident_kib(gateway.pid());
+    let before = gateway.resident_kib();
     let mut client = gateway.connect().await;
     client.post("/mcp", &[], call().as_bytes()).await;
     client.response_head().await;
@@ -368,15 +368,9 @@ async fn a_slow_reader_holds_its_upstream_back_and_loses_nothing() {
     for _ in 0..20 {
         gateway.get(gateway.telemetry, "/metrics").await;
     }
-    let grown = resident_kib(gateway.pid()).saturating_sub(before);
+    let grown = gateway.resident_kib().saturating_sub(before);
     assert!(grown < 32 * 1024, "72 MB were held for a reader that does not read: {grown} KiB");
     let text = client.rest().await;
     assert_eq!(text.matches("notifications/message").count(), 1200);
     assert!(text.ends_with("\"result\":{}}\n\n"));
-}
-
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }

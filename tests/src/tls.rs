@@ -4,6 +4,7 @@ use crate::harness::h2::H2Client;
 use crate::harness::{Authority, Client, Gateway, Pair, Upstream, VERSIONS, dial, dial_tls, rpc, within};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::rustls::{ClientConfig, ProtocolVersion};
 
 const COUNTER: &str = "portunus_tls_handshakes_total";
@@ -204,6 +205,28 @@ async fn client_certificates_are_verified_and_each_refusal_is_counted_by_its_cau
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_client_learns_why_it_is_refused_though_it_goes_on_sending() {
+    let (clients, strangers) = (Authority::new("of clients"), Authority::new("of strangers"));
+    let trust = clients.pem();
+    let tls = ", client_certificates: clients.pem";
+    let secure = Secure::start(tls, "", &[("clients.pem", &trust)]).await;
+    let wrong = strangers.issue(&["wrong"]);
+    let config = secure.authority.client_of(&VERSIONS[..1], &["http/1.1"], Some(&wrong));
+    for _ in 0..5 {
+        // In TLS 1.3 the client is done before the server has looked at its certificate.
+        let mut stream = dial_tls(secure.gateway.address, &config, "gw.test").await.unwrap();
+        for _ in 0..100 {
+            stream.write_all(&[b'x'; 1024]).await.unwrap();
+            stream.flush().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let told = within(5, "the reason", stream.read(&mut [0; 16])).await.unwrap_err().to_string();
+        assert!(told.contains("UnknownCA"), "{told}");
+    }
+    secure.counts("unknown_issuer", 5.0).await;
 }
 
 /// Connects and calls again and again until told to stop; calls that were answered, and that were not.

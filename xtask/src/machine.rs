@@ -25,6 +25,12 @@ pub(crate) const BUILD: &[Tool] = &[
 pub(crate) const FUZZ: &[Tool] =
     &[Tool { name: "a C++ compiler", packages: &["g++"], present: || succeeds("c++", &["--version"]) }];
 
+/// The clients of the show `tls`.
+pub(crate) const TLS: &[Tool] = &[
+    Tool { name: "openssl", packages: &["openssl"], present: || succeeds("openssl", &["version"]) },
+    Tool { name: "curl", packages: &["curl"], present: || succeeds("curl", &["--version"]) },
+];
+
 /// What brings the SDK clients of the tests.
 pub(crate) const SDK: &[Tool] = &[
     Tool { name: "node", packages: &["nodejs"], present: || succeeds("node", &["--version"]) },

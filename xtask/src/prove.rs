@@ -5,7 +5,7 @@
 
 use crate::sdk::Kit;
 use crate::step::{Failure, Step, say, seconds};
-use crate::{compare, test};
+use crate::{compare, machine, test};
 use std::time::Instant;
 
 /// One show.
@@ -17,7 +17,7 @@ pub(crate) struct Show {
 
 impl Show {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Show; 10] = [
+    pub(crate) const ALL: [Show; 12] = [
         Show {
             name: "first-hour",
             about: "the README's first command ends in a gateway that SDK clients use",
@@ -33,6 +33,11 @@ impl Show {
         Show { name: "clients", about: "eight SDK clients do through the gateway what they do directly" },
         Show { name: "bytes", about: "bodies of 0 B to 4 MiB arrive byte for byte, in both directions" },
         Show { name: "swap", about: "150 swaps under load with 1,000 open streams lose no call" },
+        Show {
+            name: "tls",
+            about: "openssl and curl get in as they should, and certificates rotate under load",
+        },
+        Show { name: "h2", about: "real clients and large bodies pass over HTTP/2, and its floods end" },
         Show { name: "hostile", about: "hostile input is refused, slow input ends, floods are shed" },
         Show { name: "drain", about: "SIGTERM under load loses no call, and the exit follows the last one" },
         Show { name: "upgrade", about: "five upgrades under load with 100 open streams lose no call" },
@@ -91,6 +96,9 @@ pub(crate) fn list() {
 /// # Errors
 /// If one of them fails.
 pub(crate) fn run(shows: &[Show]) -> Result<(), Failure> {
+    if shows.iter().any(|show| show.name == "tls") {
+        machine::ensure(&[machine::TLS])?;
+    }
     let kit = if shows == [Show::PRICE] { None } else { Some(test::prepare()?) };
     let mut rows = Vec::new();
     let mut failed = Vec::new();

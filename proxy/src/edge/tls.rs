@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{CertificateError, Error};
@@ -109,37 +110,55 @@ impl LiveTls {
         fresh: bool,
     ) -> Result<(Secured, bool), (Handshake, String)> {
         let tls = self.current.load_full();
-        let Some(_turn) = Turn::take(&self.under_way, tls.max_handshakes) else {
+        let Some(turn) = Turn::take(&self.under_way, tls.max_handshakes) else {
             return Err((Handshake::Shed, "too many handshakes are under way".to_owned()));
         };
         match timeout(tls.handshake_timeout, shake_hands(&tls, stream, fresh)).await {
-            Ok(result) => result,
+            Ok(Ok(secured)) => Ok(secured),
+            Ok(Err(Failed { result, why, stream })) => {
+                drop(turn);
+                if let Some(mut stream) = stream {
+                    super::linger(&mut stream).await;
+                }
+                Err((result, why))
+            }
             Err(_) => Err((Handshake::TimedOut, "it did not end in time".to_owned())),
         }
     }
 }
 
-async fn shake_hands(
-    tls: &ListenerTls,
-    mut stream: Stream,
-    fresh: bool,
-) -> Result<(Secured, bool), (Handshake, String)> {
+/// A handshake that failed.
+struct Failed {
+    result: Handshake,
+    why: String,
+    /// The connection, if what was said last may still have to arrive: a client of TLS 1.3 sends its
+    /// request before it learns that its certificate is refused, and closing would reset it.
+    stream: Option<Stream>,
+}
+
+async fn shake_hands(tls: &ListenerTls, mut stream: Stream, fresh: bool) -> Result<(Secured, bool), Failed> {
     if fresh {
         // Looked at in the socket, not read: a plain request gets an answer that it understands.
         let mut first = [HANDSHAKE_RECORD];
         let peeked = stream.try_peek(&mut first).await;
         if matches!(peeked, Ok(true)) && first[0] != HANDSHAKE_RECORD && first[0] != 0 {
             drop(timeout(WRITE_WITHIN, super::write(&mut stream, NOT_TLS)).await);
-            super::linger(&mut stream).await;
-            return Err((Handshake::NotTls, "the first byte is not that of a TLS handshake".to_owned()));
+            let why = "the first byte is not that of a TLS handshake".to_owned();
+            return Err(Failed { result: Handshake::NotTls, why, stream: Some(stream) });
         }
     }
-    match TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await {
+    match TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).into_fallible().await {
         Ok(stream) => {
             let http_2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             Ok((Secured(Box::new(stream)), http_2))
         }
-        Err(error) => Err((judge(&error), error.to_string())),
+        Err((error, mut stream)) => {
+            let (result, why) = (judge(&error), error.to_string());
+            // Whoever broke off, or refused us, waits for nothing.
+            let waits = !matches!(result, Handshake::Closed | Handshake::Alert);
+            let told = waits && matches!(timeout(WRITE_WITHIN, stream.shutdown()).await, Ok(Ok(())));
+            Err(Failed { result, why, stream: told.then_some(stream) })
+        }
     }
 }
 

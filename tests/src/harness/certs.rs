@@ -52,7 +52,9 @@ impl Authority {
     /// A certificate that is valid until the first day of a year.
     pub(crate) fn issue_until(&self, names: &[&str], year: i32) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let first = names[0].clone();
         let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(DnType::CommonName, first);
         params.not_before = date_time_ymd(2001, 1, 1);
         params.not_after = date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();

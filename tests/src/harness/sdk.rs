@@ -74,7 +74,19 @@ impl Runtime {
 
     /// Runs a program to its end; panics with its output if it fails.
     pub(crate) async fn run(self, seconds: u64, program: &str, arguments: &[&str]) -> String {
+        self.run_with(&[], seconds, program, arguments).await
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) async fn run_with(
+        self,
+        variables: &[(&str, &str)],
+        seconds: u64,
+        program: &str,
+        arguments: &[&str],
+    ) -> String {
         let mut command = self.command(program, arguments);
+        command.envs(variables.iter().copied());
         let output = within(seconds, program, command.output()).await.unwrap();
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -1,6 +1,6 @@
 //! Hostile input, a flood beyond the cap, and ten minutes of fuzzing for each target.
 
-use super::load::{assert_files, resident_kib};
+use super::load::assert_files;
 use crate::harness::{Client, Gateway, Upstream, root, rpc, within};
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -76,7 +76,7 @@ async fn flood() {
         held.push(gateway.connect().await);
     }
     all_answer(&mut held).await;
-    let before = resident_kib(gateway.pid());
+    let before = gateway.resident_kib();
     let (mut told, mut reset, mut peak) = (0, 0, before);
     let mut knocking = JoinSet::new();
     for number in 0..FLOOD {
@@ -88,10 +88,10 @@ async fn flood() {
             }
         }
         if number % 500 == 0 {
-            peak = peak.max(resident_kib(gateway.pid()));
+            peak = peak.max(gateway.resident_kib());
         }
     }
-    let after = resident_kib(gateway.pid());
+    let after = gateway.resident_kib();
     peak = peak.max(after);
     println!(
         "{FLOOD} connections beyond the cap of {HELD}: {told} told 503, {reset} reset after talking first"

@@ -1,6 +1,6 @@
 //! Callers that never rest, streams that are followed, and what they saw.
 
-use crate::harness::{Client, Feed, Gateway, Long, event, rpc};
+use crate::harness::{Client, Feed, Gateway, Long, dial_tls, event, rpc};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::rustls::ClientConfig;
 
 /// Open files that the shows need: two for each stream, and room.
 const FILES: u64 = 8_192;
@@ -21,13 +22,6 @@ pub(crate) fn assert_files() {
         soft >= FILES,
         "this show needs {FILES} open files, the limit is {soft}: run `ulimit -n {FILES}`"
     );
-}
-
-/// Resident memory of a process.
-pub(crate) fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// What callers saw.
@@ -71,11 +65,32 @@ impl Tally {
     }
 }
 
+/// How callers reach the gateway.
+#[derive(Clone)]
+pub(crate) struct Way {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Under TLS, to a server of this name.
+    pub(crate) tls: Option<(ClientConfig, &'static str)>,
+    /// Every call on a connection of its own.
+    pub(crate) fresh: bool,
+}
+
+impl Way {
+    async fn connect(&self) -> std::io::Result<Client> {
+        match &self.tls {
+            None => Client::try_connect(self.address).await,
+            Some((config, name)) => {
+                Ok(Client::over(dial_tls(self.address, config, name).await?, self.address))
+            }
+        }
+    }
+}
+
 /// One caller on one connection, which it replaces when an answer closes it; or after each answer.
 struct Caller {
-    address: SocketAddr,
+    way: Way,
     name: String,
-    keeps: bool,
     connection: Option<(Client, bool)>,
     tally: Tally,
 }
@@ -94,7 +109,7 @@ impl Caller {
 
     async fn connect(&mut self) -> bool {
         if self.connection.is_none() {
-            match Client::try_connect(self.address).await {
+            match self.way.connect().await {
                 Ok(client) => self.connection = Some((client, true)),
                 Err(_) => self.tally.refused += 1,
             }
@@ -124,7 +139,7 @@ impl Caller {
         }
         if response.header("connection") == Some("close") {
             self.tally.closed += 1;
-        } else if self.keeps {
+        } else if !self.way.fresh {
             self.connection = Some((client, false));
         }
     }
@@ -139,19 +154,20 @@ pub(crate) struct Load {
 impl Load {
     /// Starts so many callers that keep their connections.
     pub(crate) fn start(gateway: &Gateway, callers: usize) -> Load {
-        Load::of(gateway.address, callers, true)
+        Load::by(&Way { address: gateway.address, tls: None, fresh: false }, callers)
     }
 
     /// Starts so many callers with a connection for each call.
     pub(crate) fn fresh(gateway: &Gateway, callers: usize) -> Load {
-        Load::of(gateway.address, callers, false)
+        Load::by(&Way { address: gateway.address, tls: None, fresh: true }, callers)
     }
 
-    fn of(address: SocketAddr, callers: usize, keeps: bool) -> Load {
+    /// Starts so many callers that come by one way.
+    pub(crate) fn by(way: &Way, callers: usize) -> Load {
         let stop = watch::Sender::new(false);
         let caller = |number| {
-            let name = format!("{}{number}", if keeps { "k" } else { "f" });
-            let caller = Caller { address, name, keeps, connection: None, tally: Tally::default() };
+            let name = format!("{}{number}", if way.fresh { "f" } else { "k" });
+            let caller = Caller { way: way.clone(), name, connection: None, tally: Tally::default() };
             tokio::spawn(caller.run(stop.subscribe()))
         };
         Load { callers: (0..callers).map(caller).collect(), stop }

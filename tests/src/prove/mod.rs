@@ -7,9 +7,11 @@ mod clients;
 mod drain;
 mod first_hour;
 mod first_tools;
+mod h2;
 mod hostile;
 pub(crate) mod load;
 mod swap;
+mod tls;
 mod upgrade;
 
 #[tokio::test]
@@ -64,4 +66,16 @@ async fn drain() {
 #[ignore = "a show: cargo xtask prove upgrade"]
 async fn upgrade() {
     upgrade::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove tls"]
+async fn tls() {
+    tls::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove h2"]
+async fn h2() {
+    h2::run().await;
 }
