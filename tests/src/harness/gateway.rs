@@ -151,6 +151,13 @@ impl Gateway {
         entry.unwrap()["address"].as_str().unwrap().parse().unwrap()
     }
 
+    /// Where the listener of this name takes connections.
+    pub(crate) fn listener(&self, name: &str) -> SocketAddr {
+        let log = self.log.lock().unwrap();
+        let entry = log.iter().find(|entry| entry["message"] == "listening" && entry["name"] == name);
+        entry.unwrap()["address"].as_str().unwrap().parse().unwrap()
+    }
+
     /// Waits for a line of the log.
     pub(crate) async fn logged(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
         let mut lines = self.lines.clone();
