@@ -80,6 +80,8 @@ impl Edge {
                 Event::Rejected => {
                     malformed += 1;
                     if malformed == MALFORMED {
+                        let error = "too many requests were no HTTP";
+                        tracing::debug!(peer = %visitor.address, error, "an HTTP/2 connection ended");
                         break;
                     }
                 }
