@@ -90,8 +90,8 @@ async fn what_is_no_header_or_comes_from_anybody_else_is_closed_unanswered() {
         client.try_post("/mcp", &[], body.as_bytes()).await.ok();
         assert_eq!(client.until_closed().await, "", "{name}");
     }
-    trusting.counts("portunus_connections_refused_total", "", 4.0).await;
-    strict.counts("portunus_connections_refused_total", "", 1.0).await;
+    trusting.counts("portunus_proxy_headers_refused_total", "", 4.0).await;
+    strict.counts("portunus_proxy_headers_refused_total", "", 1.0).await;
     assert_eq!(upstream.requests(), 0);
 }
 

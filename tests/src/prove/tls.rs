@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use tokio_rustls::rustls::ClientConfig;
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo"}}"#;
 const ROTATING: Duration = Duration::from_secs(30);
@@ -305,13 +306,17 @@ async fn rotation(papers: &Papers) {
     }
     assert_eq!(gateway.counted(COUNTER, "").await, handshakes, "every handshake went well");
     assert!(loads * 2.0 > f64::from(rotations), "{loads} of {rotations}");
-    // The last one is in force.
+    last_in_force(papers, &gateway, &config).await;
+}
+
+/// A last certificate is put down and shown.
+async fn last_in_force(papers: &Papers, gateway: &Gateway, config: &ClientConfig) {
     let last = papers.gateways.issue(&["a.test"]);
     gateway.place("a.key", &last.key);
     gateway.place("a.pem", &last.chain);
     crate::harness::within(5, "the last certificate", async {
         loop {
-            let stream = crate::harness::dial_tls(gateway.address, &config, "a.test").await.unwrap();
+            let stream = crate::harness::dial_tls(gateway.address, config, "a.test").await.unwrap();
             if last.is(&stream.get_ref().1.peer_certificates().unwrap()[0]) {
                 return;
             }
