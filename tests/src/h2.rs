@@ -1,7 +1,7 @@
 //! HTTP/2 towards clients: the same calls, on connections that they share.
 
 use crate::harness::frames::{self, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, frame, post};
-use crate::harness::h2::{H2Client, piece};
+use crate::harness::h2::{H2Client, finish, piece};
 use crate::harness::{Authority, Feed, Gateway, Request, Upstream, Wire, dial, dial_tls, event, rpc, within};
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -274,6 +274,27 @@ async fn a_call_that_its_client_resets_is_cancelled_and_the_connection_goes_on()
 }
 
 #[tokio::test]
+async fn a_body_that_does_not_come_and_calls_beyond_the_bound_are_refused_alone() {
+    let (upstream, mut arrived) = Upstream::silent().await;
+    let impatient = gateway(upstream.address, "body_timeout: 200ms").await;
+    let slow = client(&impatient).await;
+    let mut sender = slow.sender.clone().ready().await.unwrap();
+    let (answer, _unsent) = sender.send_request(slow.request("POST", "/mcp", &[]), false).unwrap();
+    let late = within(5, "the refusal", finish(answer)).await.unwrap();
+    assert_eq!(late.header("portunus-outcome"), Some("request_timeout"), "{late:?}");
+    assert!(!slow.is_over());
+
+    let narrow = gateway(upstream.address, "max_connections: 1").await;
+    let client = client(&narrow).await;
+    let waiting = client.begin(client.request("POST", "/mcp", &[]), call().into()).await.unwrap();
+    within(5, "the call at the upstream", arrived.recv()).await;
+    let beyond = client.post("/mcp", &[], call().as_bytes()).await;
+    assert_eq!(beyond.header("portunus-outcome"), Some("overloaded"), "{beyond:?}");
+    assert!(!client.is_over());
+    drop(waiting);
+}
+
+#[tokio::test]
 async fn who_reads_slowly_holds_little_memory_and_nobody_else_up() {
     const SLOW: usize = 12;
     let large = message(r#"{"jsonrpc":"2.0","result":{"#, r#"},"id":5}"#, 16 << 20);
@@ -343,7 +364,7 @@ async fn a_drain_says_goaway_finishes_calls_and_ends_streams_between_events() {
     gateway.signal("TERM");
     assert_eq!(within(5, "the end of the stream", piece(&mut stream)).await, None);
     release.send_replace(true);
-    let answer = within(5, "the answer", crate::harness::h2::finish(call)).await.unwrap();
+    let answer = within(5, "the answer", finish(call)).await.unwrap();
     assert_eq!((answer.status, answer.json()["id"].as_u64()), (200, Some(5)));
     assert_eq!(client.ended().await, "in order");
     assert_eq!(gateway.ended().await.code(), Some(0), "{}", gateway.log_text());
