@@ -4,7 +4,7 @@ use crate::clock::Moment;
 use crate::denial::{Denial, Reason};
 use crate::identity::Identity;
 use crate::mcp::headers::{self, Mirror};
-use crate::mcp::{Bounds, Envelope, Fault, Id, LateId, Method, Revision, Shape, Span, check};
+use crate::mcp::{Bounds, Envelope, Fault, Id, LateId, Method, Revision, Shape, Span, check, text};
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -195,18 +195,18 @@ pub fn read(
     offered: &[Revision],
 ) -> Result<Reading, Box<Unreadable>> {
     let guess = mirror.version.map_or(Era::Legacy, headers::likely_era);
-    let faulty = |fault: Fault| Unreadable::new(denial(&fault), None, guess);
-    let text = match check(body, bounds) {
-        Ok(text) => text,
-        Err(fault @ Fault::Bound { .. }) => return Err(out_of_bounds(body, &fault, guess)),
-        Err(fault) => return Err(faulty(fault)),
+    let faulty = |fault: Fault| match fault {
+        Fault::Bound { .. } => out_of_bounds(body, &fault, guess),
+        _ => Unreadable::new(denial(&fault), None, guess),
     };
+    let text = text(body).map_err(faulty)?;
     if text.trim_ascii_start().starts_with('[') {
+        check(body, bounds).map_err(faulty)?;
         return read_batch(text, body, mirror, offered)
             .map(Reading::Batch)
             .map_err(|denial| Unreadable::new(denial, None, guess));
     }
-    let envelope = Envelope::read(text).map_err(faulty)?;
+    let envelope = Envelope::read_bounded(text, bounds).map_err(faulty)?;
     match headers::judge(&envelope, mirror, offered) {
         Ok(verdict) => Ok(Reading::One(Message::of(envelope, verdict, body))),
         Err(denial) => {

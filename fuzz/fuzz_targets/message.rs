@@ -2,6 +2,8 @@
 //!
 //! An input is three lines, `MCP-Protocol-Version`, `Mcp-Method` and `Mcp-Name` (an empty line is
 //! an absent header), and the body after them. So seeds can be read and written by hand.
+//!
+//! What is taken for JSON, and what is found in it, is compared with a reader that is not ours.
 
 #![no_main]
 
@@ -9,7 +11,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use portunus_filters::Message;
 use portunus_filters::mcp::headers::Mirror;
-use portunus_filters::mcp::{Bounds, Id, Revision};
+use portunus_filters::mcp::{Bounds, Envelope, Fault, Id, Revision, check};
 use portunus_filters::message::{Reading, read};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -20,6 +22,8 @@ fuzz_target!(|input: &[u8]| {
         || parts.next().and_then(|line| std::str::from_utf8(line).ok()).filter(|line| !line.is_empty());
     let mirror = Mirror { version: header(), method: header(), name: header() };
     let body = Bytes::copy_from_slice(parts.next().unwrap_or_default());
+
+    compare_the_grammar(&body);
 
     match read(&body, &Bounds::default(), &mirror, &Revision::ALL) {
         Ok(reading) => {
@@ -42,6 +46,25 @@ fuzz_target!(|input: &[u8]| {
         }
     }
 });
+
+/// Text is JSON for us if it is for another reader, save for halves of surrogate pairs.
+fn compare_the_grammar(body: &[u8]) {
+    let checked = check(body, &Bounds::default());
+    let raw = serde_json::from_slice::<&RawValue>(body);
+    match checked {
+        Ok(_) => assert!(raw.is_ok(), "what is accepted is JSON"),
+        Err(Fault::Syntax(why)) => assert!(raw.is_err() || why.contains("surrogate"), "refused JSON: {why}"),
+        Err(_) => {}
+    }
+    // It reads what a string means, so it refuses such halves too.
+    if serde_json::from_slice::<Value>(body).is_ok() {
+        assert!(matches!(checked, Ok(_) | Err(Fault::Bound { .. })), "refused what others read");
+    }
+    // An upstream's text is held to the grammar alone.
+    if let (Ok(text), Err(_)) = (std::str::from_utf8(body), raw) {
+        assert!(Envelope::read(text).is_err(), "an answer that is no JSON");
+    }
+}
 
 /// The body is the input, and what points into it stays inside and says what it should.
 fn judge_parts(message: &Message, body: &Bytes) {

@@ -19,6 +19,14 @@ impl Bounds {
     /// `serde_json` refuses 128; staying below it keeps one answer for one message.
     pub const MAX_DEPTH: usize = 120;
 
+    /// For what is bounded otherwise, or was before.
+    pub(super) const NONE: Bounds = Bounds {
+        depth: usize::MAX,
+        string_bytes: usize::MAX,
+        array_items: usize::MAX,
+        object_keys: usize::MAX,
+    };
+
     /// The preset for deployments that know their tools well.
     pub const STRICT: Bounds =
         Bounds { depth: 10, string_bytes: 10_000, array_items: 1_000, object_keys: 100 };

@@ -5,8 +5,8 @@
 //! two parsers that disagree on which one counts are how a gateway is bypassed.
 
 use super::object::{Object, unquoted};
-use super::{Fault, Method};
-use serde_json::value::RawValue;
+use super::scan::{Scan, Stop};
+use super::{Bounds, Fault, Method};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -90,16 +90,28 @@ pub struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads one message from text that [`super::check`] accepted.
+    /// Reads one message of an upstream, or one that [`super::check`] accepted.
     ///
     /// # Errors
     /// [`Fault::Syntax`] if it is no JSON, [`Fault::Shape`] if it is no JSON-RPC 2.0 message with
     /// by-name parameters, [`Fault::DuplicateKey`] for a repeated key.
     pub fn read(text: &'a str) -> Result<Envelope<'a>, Fault> {
-        if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
-            return Err(not_an_object(text));
+        if !starts_object(text) {
+            return Err(not_an_object(Scan::free(text), &Bounds::NONE));
         }
         Envelope::of(Object::message(text)?)
+    }
+
+    /// Reads one message of a client.
+    ///
+    /// # Errors
+    /// As [`Envelope::read`]; also [`Fault::Bound`] where `bounds` are exceeded, and
+    /// [`Fault::Syntax`] for half of a surrogate pair.
+    pub fn read_bounded(text: &'a str, bounds: &Bounds) -> Result<Envelope<'a>, Fault> {
+        if !starts_object(text) {
+            return Err(not_an_object(Scan::bounded(text, bounds), bounds));
+        }
+        Envelope::of(Object::bounded_message(text, bounds)?)
     }
 
     fn of(members: Object<'a>) -> Result<Envelope<'a>, Fault> {
@@ -117,16 +129,11 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// As [`Envelope::read`]; also for an empty batch.
     pub fn read_batch(text: &'a str) -> Result<Vec<Envelope<'a>>, Fault> {
-        let elements: Vec<&'a RawValue> =
-            serde_json::from_str(text).map_err(|_| Fault::Syntax("the body is not valid JSON"))?;
+        let elements = elements(&mut Scan::free(text)).map_err(|stop| stop.fault(&Bounds::NONE))?;
         if elements.is_empty() {
             return Err(Fault::Shape("a batch must not be empty"));
         }
-        let envelope = |element: &'a RawValue| match element.get() {
-            text if text.starts_with('{') => Envelope::of(Object::element(element)?),
-            text => Err(not_an_object(text)),
-        };
-        elements.into_iter().map(envelope).collect()
+        elements.into_iter().map(Envelope::read).collect()
     }
 
     /// Whether it is a result that does not say `isError`.
@@ -190,11 +197,27 @@ impl<'a> Envelope<'a> {
     }
 }
 
-fn not_an_object(text: &str) -> Fault {
-    match serde_json::from_str::<&RawValue>(text) {
-        Ok(_) => Fault::Shape("a message must be a JSON object"),
-        Err(_) => Fault::Syntax("the body is not valid JSON"),
+fn starts_object(text: &str) -> bool {
+    text.bytes().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) == Some(b'{')
+}
+
+fn not_an_object(mut scan: Scan<'_>, bounds: &Bounds) -> Fault {
+    match scan.value().and_then(|_| scan.end()) {
+        Ok(()) => Fault::Shape("a message must be a JSON object"),
+        Err(stop) => stop.fault(bounds),
     }
+}
+
+/// The texts of an array's elements.
+fn elements<'a>(scan: &mut Scan<'a>) -> Result<Vec<&'a str>, Stop> {
+    let mut elements = Vec::new();
+    let mut more = scan.enter(b'[')?;
+    while more {
+        elements.push(scan.value()?);
+        more = scan.next()?;
+    }
+    scan.end()?;
+    Ok(elements)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub use envelope::{Envelope, Id, Shape};
 pub use late_id::LateId;
 pub use method::Method;
 pub use revision::Revision;
-pub use scan::{Fault, check};
+pub use scan::{Fault, check, text};
 
 /// A half-open byte range of a message body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

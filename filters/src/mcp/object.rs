@@ -1,16 +1,12 @@
 //! The members of a JSON object as slices of its text.
 //!
-//! `serde_json` says once whether a text is JSON. What is inside a text that is can then be found by
-//! its quotes and brackets alone. One walk finds the members of a message and of the objects in it
-//! that a gateway reads, instead of one parse for each.
+//! One pass finds the members of a message and of the objects in it that a gateway reads, while it
+//! proves that the whole is JSON.
 
-use super::Fault;
-use super::scan::quote_or_escape;
-use serde_json::value::RawValue;
+use super::scan::{Scan, Stop, string_stop};
+use super::{Bounds, Fault};
 use std::borrow::Cow;
 use std::collections::HashSet;
-
-const BAD: Fault = Fault::Syntax("the body is not valid JSON");
 
 /// The members of a JSON object in order, values as text, no key twice.
 #[derive(Debug, Default)]
@@ -21,7 +17,17 @@ struct Member<'a> {
     key: Cow<'a, str>,
     text: &'a str,
     /// Its members in turn, if it is one of those that messages are read for.
-    inside: Option<Result<Object<'a>, Fault>>,
+    inside: Option<Result<Object<'a>, Repeated>>,
+}
+
+/// A key occurs twice.
+#[derive(Clone, Copy, Debug)]
+struct Repeated;
+
+impl From<Repeated> for Fault {
+    fn from(Repeated: Repeated) -> Fault {
+        Fault::DuplicateKey
+    }
 }
 
 /// Which objects of a message are taken apart with it.
@@ -49,8 +55,7 @@ impl<'a> Object<'a> {
     /// # Errors
     /// [`Fault::Syntax`] if it is no JSON object, [`Fault::DuplicateKey`] for a repeated key.
     pub fn read(text: &'a str) -> Result<Object<'a>, Fault> {
-        let whole: &RawValue = serde_json::from_str(text).map_err(|_| BAD)?;
-        Object::within(whole.get(), Place::Deeper)
+        Object::whole(Scan::free(text), &Bounds::NONE, Place::Deeper)
     }
 
     /// Takes a message apart.
@@ -58,24 +63,47 @@ impl<'a> Object<'a> {
     /// # Errors
     /// As [`Object::read`].
     pub(super) fn message(text: &'a str) -> Result<Object<'a>, Fault> {
-        let whole: &RawValue = serde_json::from_str(text).map_err(|_| BAD)?;
-        Object::element(whole)
+        Object::whole(Scan::free(text), &Bounds::NONE, Place::Message)
     }
 
-    /// Takes a message apart that is an element of a batch.
+    /// Takes a client's message apart.
     ///
     /// # Errors
-    /// As [`Object::read`].
-    pub(super) fn element(whole: &'a RawValue) -> Result<Object<'a>, Fault> {
-        Object::within(whole.get(), Place::Message)
+    /// As [`Object::read`]; [`Fault::Bound`] where `bounds` are exceeded.
+    pub(super) fn bounded_message(text: &'a str, bounds: &Bounds) -> Result<Object<'a>, Fault> {
+        Object::whole(Scan::bounded(text, bounds), bounds, Place::Message)
     }
 
-    /// Takes an object apart in a text that was parsed before.
-    ///
-    /// In any other text members may be found that are none; what is found is still bounded by the
-    /// text, and nothing in it is trusted because it was found.
-    fn within(text: &'a str, place: Place) -> Result<Object<'a>, Fault> {
-        Walk { text, at: 0 }.object(place).ok_or(BAD)?
+    /// What is wrong with the text counts before what is repeated in it.
+    fn whole(mut scan: Scan<'a>, bounds: &Bounds, place: Place) -> Result<Object<'a>, Fault> {
+        let object = Object::next(&mut scan, place).map_err(|stop| stop.fault(bounds))?;
+        scan.end().map_err(|stop| stop.fault(bounds))?;
+        Ok(object?)
+    }
+
+    /// The object that comes next.
+    fn next(scan: &mut Scan<'a>, place: Place) -> Result<Result<Object<'a>, Repeated>, Stop> {
+        let mut members = Vec::new();
+        let mut more = scan.enter(b'{')?;
+        if more {
+            members.reserve(6);
+        }
+        while more {
+            let key = scan.key()?.meaning().ok_or(Stop::Grammar)?;
+            let deeper = place.below(&key).filter(|_| scan.look() == Some(b'{'));
+            let (text, inside) = match deeper {
+                Some(place) => {
+                    let start = scan.at();
+                    let inside = Object::next(scan, place)?;
+                    (scan.since(start)?, Some(inside))
+                }
+                None => (scan.value()?, None),
+            };
+            members.push(Member { key, text, inside });
+            more = scan.next()?;
+        }
+        let object = Object(members);
+        Ok(if object.has_duplicates() { Err(Repeated) } else { Ok(object) })
     }
 
     /// The text of a key's value.
@@ -94,7 +122,7 @@ impl<'a> Object<'a> {
     /// As [`Object::read`].
     pub fn object(&self, key: &str) -> Result<Option<Object<'a>>, Fault> {
         match self.get(key) {
-            Some(text) if text.starts_with('{') => Object::within(text, Place::Deeper).map(Some),
+            Some(text) if text.starts_with('{') => Object::read(text).map(Some),
             _ => Ok(None),
         }
     }
@@ -105,14 +133,15 @@ impl<'a> Object<'a> {
     /// [`Fault::DuplicateKey`] for a repeated key in it.
     pub fn inside(&self, key: &str) -> Result<Option<&Object<'a>>, Fault> {
         match self.member(key).and_then(|member| member.inside.as_ref()) {
-            Some(inside) => inside.as_ref().map(Some).map_err(Clone::clone),
+            Some(inside) => inside.as_ref().map(Some).map_err(|&repeated| repeated.into()),
             None => Ok(None),
         }
     }
 
     /// As [`Object::inside`], to keep: `params`, `result` or `error` of a message.
     pub(super) fn take(&mut self, key: &str) -> Option<Result<Object<'a>, Fault>> {
-        self.0.iter_mut().find(|member| member.key == key)?.inside.take()
+        let inside = self.0.iter_mut().find(|member| member.key == key)?.inside.take()?;
+        Some(inside.map_err(Fault::from))
     }
 
     fn member(&self, key: &str) -> Option<&Member<'a>> {
@@ -139,110 +168,9 @@ impl<'a> Object<'a> {
 /// What a JSON string says; borrowed unless it has escapes. `None` if it is no string.
 pub(super) fn unquoted(text: &str) -> Option<Cow<'_, str>> {
     let inside = text.strip_prefix('"')?;
-    match quote_or_escape(inside.as_bytes())? {
+    match string_stop(inside.as_bytes())? {
         end if end + 1 == inside.len() && inside.ends_with('"') => Some(Cow::Borrowed(&inside[..end])),
         _ => serde_json::from_str(text).ok().map(Cow::Owned),
-    }
-}
-
-/// A way through JSON text by its quotes and brackets.
-struct Walk<'a> {
-    text: &'a str,
-    at: usize,
-}
-
-impl<'a> Walk<'a> {
-    /// The object that comes next; `None` if none does.
-    fn object(&mut self, place: Place) -> Option<Result<Object<'a>, Fault>> {
-        let mut members = Vec::with_capacity(6);
-        self.take(b'{')?;
-        while self.look()? != b'}' {
-            let key = self.key()?;
-            self.take(b':')?;
-            let deeper = place.below(&key).filter(|_| self.look() == Some(b'{'));
-            let start = self.at;
-            let (text, inside) = match deeper {
-                Some(place) => {
-                    let inside = self.object(place)?;
-                    (self.text.get(start..self.at)?, Some(inside))
-                }
-                None => (self.value()?, None),
-            };
-            members.push(Member { key, text, inside });
-            if self.look()? == b',' {
-                self.at += 1;
-            }
-        }
-        self.at += 1;
-        let object = Object(members);
-        Some(if object.has_duplicates() { Err(Fault::DuplicateKey) } else { Ok(object) })
-    }
-
-    fn key(&mut self) -> Option<Cow<'a, str>> {
-        self.take(b'"')?;
-        let start = self.at;
-        let stop = start + quote_or_escape(self.text.as_bytes().get(start..)?)?;
-        if self.text.as_bytes()[stop] == b'"' {
-            self.at = stop + 1;
-            return self.text.get(start..stop).map(Cow::Borrowed);
-        }
-        self.at = self.string_end(start - 1)?;
-        unquoted(self.text.get(start - 1..self.at)?)
-    }
-
-    /// The next byte that is no white space.
-    fn look(&mut self) -> Option<u8> {
-        let rest = self.text.as_bytes().get(self.at..)?;
-        let space = rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))?;
-        self.at += space;
-        Some(rest[space])
-    }
-
-    fn take(&mut self, wanted: u8) -> Option<()> {
-        (self.look()? == wanted).then(|| self.at += 1)
-    }
-
-    /// The text of the value that comes next, or of a key.
-    fn value(&mut self) -> Option<&'a str> {
-        let first = self.look()?;
-        let start = self.at;
-        match first {
-            b'"' => self.at = self.string_end(start)?,
-            b'{' | b'[' => self.at = self.bracket_end(start)?,
-            _ => {
-                let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n');
-                let rest = &self.text.as_bytes()[start..];
-                self.at = start + rest.iter().position(ends)?;
-            }
-        }
-        self.text.get(start..self.at).filter(|value| !value.is_empty())
-    }
-
-    /// Where the string that starts at `start` ends, its quote included.
-    fn string_end(&self, start: usize) -> Option<usize> {
-        let mut at = start + 1;
-        loop {
-            let hit = at + quote_or_escape(self.text.as_bytes().get(at..)?)?;
-            if self.text.as_bytes()[hit] == b'"' {
-                return Some(hit + 1);
-            }
-            at = hit + 2;
-        }
-    }
-
-    /// Where the object or array that starts at `start` ends, its bracket included.
-    fn bracket_end(&self, start: usize) -> Option<usize> {
-        let (mut at, mut depth) = (start, 0usize);
-        loop {
-            match self.text.as_bytes().get(at)? {
-                b'"' => at = self.string_end(at)? - 1,
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' if depth == 1 => return Some(at + 1),
-                b'}' | b']' => depth -= 1,
-                _ => {}
-            }
-            at += 1;
-        }
     }
 }
 
@@ -311,13 +239,19 @@ mod tests {
             "{a:1}",
             "{\"a\":1}x",
             "{\"a\":\"\\\"}",
+            "{\"a\":",
+            "{\"a",
+            "{\"a\":\"\\",
+            "{\"a\":[",
+            "{{",
+            "{\"a\":,",
+            "{\"a\":1,}",
+            "{\"a\":1 \"b\":2}",
+            "{\"\\ud800\":1}",
+            "]",
+            "{]",
         ] {
-            assert_eq!(Object::read(text).map(drop), Err(BAD), "{text}");
-        }
-        for text in
-            ["{\"a\":", "{\"a", "{\"a\":\"\\", "{\"a\":[", "{{", "{\"a\":,", "{\"\\ud800\":1}", "]", "{]"]
-        {
-            assert!(Object::within(text, Place::Message).is_err(), "{text}");
+            assert!(matches!(Object::read(text), Err(Fault::Syntax(_))), "{text}");
         }
     }
 
@@ -339,14 +273,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_walk_finds_what_a_parser_finds(
+        fn one_pass_finds_what_a_parser_finds(
             members in proptest::collection::btree_map(any::<String>(), json(), 0..20),
             pretty in any::<bool>(),
         ) {
             let whole = Value::Object(Map::from_iter(members.clone()));
             let text = if pretty { serde_json::to_string_pretty(&whole) } else { serde_json::to_string(&whole) };
             let text = text.unwrap();
-            let object = Object::within(&text, Place::Deeper).unwrap();
+            let object = Object::read(&text).unwrap();
             prop_assert_eq!(object.0.len(), members.len());
             for (key, value) in &members {
                 let found: Value = serde_json::from_str(object.get(key).unwrap()).unwrap();
@@ -354,11 +288,6 @@ mod tests {
                 let text = object.text(key);
                 prop_assert_eq!(text.as_deref(), value.as_str());
             }
-        }
-
-        #[test]
-        fn the_walk_stays_inside_of_any_text(text in "[{}\\[\\],:\"\\\\ a1\u{e9}]{0,24}") {
-            drop(Object::within(&text, Place::Message));
         }
     }
 }

@@ -1,11 +1,13 @@
-//! One pass over hostile bytes before a parser sees them.
+//! One strict pass over JSON text from strangers.
 //!
-//! `serde_json` is safe against depth but skips over the contents of values nobody asked for, so
-//! it accepts lone surrogates and unbounded strings there. This pass checks encoding and bounds of
-//! the whole message without building anything; whether it is well-formed JSON is then the
-//! parser's business.
+//! The grammar is that of RFC 8259, with nothing added. Beyond it, a client's message is held to
+//! [`Bounds`] and may have no half of a surrogate pair in it: readers disagree on what that is. What
+//! is inside an object is for [`super::object`], which goes by the same pass.
+//!
+//! Nothing here calls itself: what is open lies on a stack of its own, as deep as the bounds allow.
 
 use super::Bounds;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Why a body cannot be read as a JSON-RPC message.
@@ -36,223 +38,384 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Checks encoding and bounds of a whole body.
+/// Why a text was not read to its end: a [`Fault`] in one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    Grammar,
+    OpenString,
+    OpenBracket,
+    Hexadecimal,
+    LoneHalf,
+    Depth,
+    StringBytes,
+    ArrayItems,
+    ObjectKeys,
+}
+
+impl Stop {
+    /// What it means under the bounds that were in force.
+    pub(super) fn fault(self, bounds: &Bounds) -> Fault {
+        match self {
+            Stop::Grammar => Fault::Syntax("the body is not valid JSON"),
+            Stop::OpenString => Fault::Syntax("the body ends inside a string"),
+            Stop::OpenBracket => Fault::Syntax("the body ends inside an object or array"),
+            Stop::Hexadecimal => Fault::Syntax("a \\u escape needs four hexadecimal digits"),
+            Stop::LoneHalf => Fault::Syntax("a \\u escape is half of a surrogate pair"),
+            Stop::Depth => Fault::Bound { what: "nesting depth", limit: bounds.depth.min(Bounds::MAX_DEPTH) },
+            Stop::StringBytes => {
+                Fault::Bound { what: "a string's length in bytes", limit: bounds.string_bytes }
+            }
+            Stop::ArrayItems => {
+                Fault::Bound { what: "the number of items in an array", limit: bounds.array_items }
+            }
+            Stop::ObjectKeys => {
+                Fault::Bound { what: "the number of keys in an object", limit: bounds.object_keys }
+            }
+        }
+    }
+}
+
+/// A body as text.
 ///
 /// # Errors
-/// [`Fault::Syntax`] for invalid UTF-8, lone surrogates, unbalanced brackets and open strings;
+/// [`Fault::Syntax`] if it is not UTF-8.
+pub fn text(body: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(body).map_err(|_| Fault::Syntax("the body is not UTF-8"))
+}
+
+/// Checks encoding, grammar and bounds of a whole body.
+///
+/// # Errors
+/// [`Fault::Syntax`] if it is not one JSON value in UTF-8, or has half of a surrogate pair in it;
 /// [`Fault::Bound`] where `bounds` are exceeded.
 pub fn check<'a>(body: &'a [u8], bounds: &Bounds) -> Result<&'a str, Fault> {
-    let text = std::str::from_utf8(body).map_err(|_| Fault::Syntax("the body is not UTF-8"))?;
-    let depth_limit = bounds.depth.min(Bounds::MAX_DEPTH);
-    let mut nest = Nest { counts: [0; Bounds::MAX_DEPTH], arrays: [false; Bounds::MAX_DEPTH], depth: 0 };
-    let mut at = 0;
-    while let Some(&byte) = body.get(at) {
-        match byte {
-            b'"' => {
-                let end = string_end(body, at + 1)?;
-                if end - at - 1 > bounds.string_bytes {
-                    return Err(Fault::Bound {
-                        what: "a string's length in bytes",
-                        limit: bounds.string_bytes,
-                    });
-                }
-                at = end;
-            }
-            b'{' | b'[' => nest.open(byte == b'[', depth_limit)?,
-            b'}' | b']' => nest.close(byte == b']')?,
-            b',' => nest.item(bounds)?,
-            _ => {}
-        }
-        at += 1;
-    }
-    if nest.depth != 0 {
-        return Err(Fault::Syntax("the body ends inside an object or array"));
-    }
+    let text = text(body)?;
+    let mut scan = Scan::bounded(text, bounds);
+    scan.value().and_then(|_| scan.end()).map_err(|stop| stop.fault(bounds))?;
     Ok(text)
 }
 
-/// Counts items per open bracket.
-struct Nest {
-    counts: [u32; Bounds::MAX_DEPTH],
-    arrays: [bool; Bounds::MAX_DEPTH],
-    depth: usize,
+/// A way through a text. What it has passed is JSON.
+pub(super) struct Scan<'a> {
+    text: &'a str,
+    at: usize,
+    open: Vec<Level>,
+    rules: Rules,
 }
 
-impl Nest {
-    fn open(&mut self, array: bool, limit: usize) -> Result<(), Fault> {
-        if self.depth >= limit {
-            return Err(Fault::Bound { what: "nesting depth", limit });
+/// What is between the quotes of a string that was passed.
+pub(super) struct Quoted<'a> {
+    inside: &'a str,
+    escaped: bool,
+}
+
+impl<'a> Quoted<'a> {
+    /// What it says; `None` if that is half of a surrogate pair.
+    pub(super) fn meaning(&self) -> Option<Cow<'a, str>> {
+        if !self.escaped {
+            return Some(Cow::Borrowed(self.inside));
         }
-        self.counts[self.depth] = 1;
-        self.arrays[self.depth] = array;
-        self.depth += 1;
-        Ok(())
+        serde_json::from_str(&format!("\"{}\"", self.inside)).ok().map(Cow::Owned)
+    }
+}
+
+/// What is asked of a text beyond the grammar.
+struct Rules {
+    bounds: Bounds,
+    halves: bool,
+}
+
+/// An object or array that is open.
+struct Level {
+    array: bool,
+    items: usize,
+}
+
+impl<'a> Scan<'a> {
+    /// For what a client sent.
+    pub(super) fn bounded(text: &'a str, bounds: &Bounds) -> Scan<'a> {
+        let depth = bounds.depth.min(Bounds::MAX_DEPTH);
+        Scan::new(text, Rules { bounds: Bounds { depth, ..*bounds }, halves: false })
     }
 
-    fn close(&mut self, array: bool) -> Result<(), Fault> {
-        match self.depth.checked_sub(1) {
-            Some(depth) if self.arrays[depth] == array => {
-                self.depth = depth;
-                Ok(())
+    /// For what was bounded before, or is bounded otherwise: the grammar alone.
+    pub(super) fn free(text: &'a str) -> Scan<'a> {
+        Scan::new(text, Rules { bounds: Bounds::NONE, halves: true })
+    }
+
+    fn new(text: &'a str, rules: Rules) -> Scan<'a> {
+        Scan { text, at: 0, open: Vec::with_capacity(8), rules }
+    }
+
+    /// Where it is.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What lies between a place it was at and where it is.
+    pub(super) fn since(&self, start: usize) -> Result<&'a str, Stop> {
+        self.text.get(start..self.at).ok_or(Stop::Grammar)
+    }
+
+    /// The next byte that is no white space.
+    pub(super) fn look(&mut self) -> Option<u8> {
+        loop {
+            match self.byte()? {
+                b' ' | b'\t' | b'\r' | b'\n' => self.at += 1,
+                byte => return Some(byte),
             }
-            _ => Err(Fault::Syntax("brackets do not match")),
         }
     }
 
-    fn item(&mut self, bounds: &Bounds) -> Result<(), Fault> {
-        let Some(top) = self.depth.checked_sub(1) else {
-            return Err(Fault::Syntax("a comma outside of any object or array"));
-        };
-        self.counts[top] += 1;
-        let (limit, what) = if self.arrays[top] {
-            (bounds.array_items, "the number of items in an array")
-        } else {
-            (bounds.object_keys, "the number of keys in an object")
-        };
-        if self.counts[top] as usize > limit {
-            return Err(Fault::Bound { what, limit });
+    /// Passes one byte and the white space before it.
+    pub(super) fn take(&mut self, wanted: u8) -> Result<(), Stop> {
+        if self.look() != Some(wanted) {
+            return Err(self.unexpected());
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Nothing but white space is left.
+    pub(super) fn end(&mut self) -> Result<(), Stop> {
+        if self.look().is_none() { Ok(()) } else { Err(Stop::Grammar) }
+    }
+
+    /// Goes into the object or array that comes next; whether anything is in it. Goes out again of
+    /// one that is empty.
+    pub(super) fn enter(&mut self, bracket: u8) -> Result<bool, Stop> {
+        self.take(bracket)?;
+        if self.open.len() >= self.rules.bounds.depth {
+            return Err(Stop::Depth);
+        }
+        let array = bracket == b'[';
+        if self.look() == Some(closing(array)) {
+            self.at += 1;
+            return Ok(false);
+        }
+        self.open.push(Level { array, items: 1 });
+        Ok(true)
+    }
+
+    /// Goes on behind an item to the next one, or out of what has no more; whether there is one.
+    pub(super) fn next(&mut self) -> Result<bool, Stop> {
+        let next = self.look();
+        let level = self.open.last_mut().ok_or(Stop::Grammar)?;
+        match next {
+            Some(b',') => level.count(&self.rules.bounds)?,
+            Some(byte) if byte == closing(level.array) => drop(self.open.pop()),
+            _ => return Err(self.unexpected()),
+        }
+        self.at += 1;
+        Ok(next == Some(b','))
+    }
+
+    /// Passes the value that comes next, and gives its text.
+    pub(super) fn value(&mut self) -> Result<&'a str, Stop> {
+        self.look();
+        let start = self.at;
+        let floor = self.open.len();
+        loop {
+            let mut inside = self.enter_or_pass()?;
+            while !inside {
+                if self.open.len() == floor {
+                    return self.since(start);
+                }
+                inside = self.next()?;
+            }
+            if self.open.last().is_some_and(|level| !level.array) {
+                self.key()?;
+            }
+        }
+    }
+
+    /// Whether what comes next has anything in it; passes it if not.
+    fn enter_or_pass(&mut self) -> Result<bool, Stop> {
+        match self.look() {
+            Some(b'"') => self.string().map(|_| false),
+            Some(bracket @ (b'{' | b'[')) => self.enter(bracket),
+            Some(b'-' | b'0'..=b'9') => self.number().map(|()| false),
+            Some(b't') => self.word("true").map(|()| false),
+            Some(b'f') => self.word("false").map(|()| false),
+            Some(b'n') => self.word("null").map(|()| false),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// Passes a key and its colon, and gives the key.
+    pub(super) fn key(&mut self) -> Result<Quoted<'a>, Stop> {
+        self.look();
+        let key = self.string()?;
+        self.take(b':')?;
+        Ok(key)
+    }
+
+    fn string(&mut self) -> Result<Quoted<'a>, Stop> {
+        if self.byte() != Some(b'"') {
+            return Err(self.unexpected());
+        }
+        self.at += 1;
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            self.at += string_stop(self.rest()).ok_or(Stop::OpenString)?;
+            match self.byte() {
+                Some(b'"') => break,
+                Some(b'\\') => self.escape()?,
+                _ => return Err(Stop::Grammar),
+            }
+            escaped = true;
+        }
+        let inside = self.since(start)?;
+        if inside.len() > self.rules.bounds.string_bytes {
+            return Err(Stop::StringBytes);
+        }
+        self.at += 1;
+        Ok(Quoted { inside, escaped })
+    }
+
+    fn escape(&mut self) -> Result<(), Stop> {
+        match self.rest().get(1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'u') => {
+                let paired = match code_unit(self.rest())? {
+                    0xD800..=0xDBFF => matches!(code_unit(&self.rest()[6..]), Ok(0xDC00..=0xDFFF)),
+                    0xDC00..=0xDFFF => false,
+                    _ => {
+                        self.at += 6;
+                        return Ok(());
+                    }
+                };
+                if !paired && !self.rules.halves {
+                    return Err(Stop::LoneHalf);
+                }
+                self.at += if paired { 12 } else { 6 };
+            }
+            Some(_) => return Err(Stop::Grammar),
+            None => return Err(Stop::OpenString),
         }
         Ok(())
     }
+
+    fn number(&mut self) -> Result<(), Stop> {
+        self.pass(|byte| byte == b'-');
+        if !self.pass(|byte| byte == b'0') {
+            self.digits()?;
+        }
+        if self.pass(|byte| byte == b'.') {
+            self.digits()?;
+        }
+        if self.pass(|byte| matches!(byte, b'e' | b'E')) {
+            self.pass(|byte| matches!(byte, b'+' | b'-'));
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    /// Passes at least one digit.
+    fn digits(&mut self) -> Result<(), Stop> {
+        let start = self.at;
+        while self.pass(|byte| byte.is_ascii_digit()) {}
+        if self.at == start { Err(Stop::Grammar) } else { Ok(()) }
+    }
+
+    fn word(&mut self, word: &str) -> Result<(), Stop> {
+        if !self.rest().starts_with(word.as_bytes()) {
+            return Err(Stop::Grammar);
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn pass(&mut self, wanted: impl Fn(u8) -> bool) -> bool {
+        let found = self.byte().is_some_and(wanted);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
+    /// Something else is here than what must come.
+    fn unexpected(&self) -> Stop {
+        if self.at >= self.text.len() && !self.open.is_empty() { Stop::OpenBracket } else { Stop::Grammar }
+    }
 }
 
-/// Where the first quote or backslash is.
+impl Level {
+    fn count(&mut self, bounds: &Bounds) -> Result<(), Stop> {
+        self.items += 1;
+        match self.array {
+            true if self.items > bounds.array_items => Err(Stop::ArrayItems),
+            false if self.items > bounds.object_keys => Err(Stop::ObjectKeys),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn closing(array: bool) -> u8 {
+    if array { b']' } else { b'}' }
+}
+
+/// Where the first byte is that means something within a string: a quote, a backslash, or a
+/// control character, which may not be there.
 ///
-/// Most strings of a message are shorter than what it costs to set up a search by vectors: the
-/// first bytes are looked at eight at a time.
-pub(super) fn quote_or_escape(text: &[u8]) -> Option<usize> {
-    const NEAR: usize = 32;
-    let (near, far) = text.split_at(text.len().min(NEAR));
-    let (words, rest) = near.as_chunks();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let hits = zero_bytes(word ^ spread(b'"')) | zero_bytes(word ^ spread(b'\\'));
+/// Most strings of a message are a few words long: they are looked at eight bytes at a time. In long
+/// ones, blocks in which nothing is are passed over by what the compiler makes vectors of.
+pub(super) fn string_stop(text: &[u8]) -> Option<usize> {
+    const NEAR: usize = 64;
+    let mut at = 0;
+    while let Some(word) = text.get(at..)?.first_chunk() {
+        let hits = word_stops(u64::from_le_bytes(*word));
         if hits != 0 {
-            return Some(index * 8 + hits.trailing_zeros() as usize / 8);
+            return Some(at + hits.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+        if at == NEAR {
+            at += clean_blocks(&text[NEAR..]);
         }
     }
-    let start = near.len() - rest.len();
-    match rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
-        Some(hit) => Some(start + hit),
-        None => Some(near.len() + memchr::memchr2(b'"', b'\\', far)?),
+    text[at..].iter().position(|&byte| stops(byte)).map(|hit| at + hit)
+}
+
+/// Bytes at the beginning that need no look at each.
+#[inline(never)]
+fn clean_blocks(text: &[u8]) -> usize {
+    let (blocks, _) = text.as_chunks::<32>();
+    let clean = |block: &&[u8; 32]| block.iter().fold(0, |hits, &byte| hits | u8::from(stops(byte))) == 0;
+    blocks.iter().take_while(clean).count() * 32
+}
+
+/// Whether a byte means something within a string. All control characters and the quote, and no
+/// other, are at most 0x20 once the second bit is turned.
+fn stops(byte: u8) -> bool {
+    (byte ^ 0x02 < 0x21) | (byte == b'\\')
+}
+
+/// As [`stops`], for eight bytes: the high bit of the first that does, and of none before it.
+fn word_stops(word: u64) -> u64 {
+    const fn spread(byte: u8) -> u64 {
+        u64::from_le_bytes([byte; 8])
     }
+    let quotes_and_controls = (word ^ spread(0x02)).wrapping_sub(spread(0x21));
+    let backslashes = (word ^ spread(b'\\')).wrapping_sub(spread(0x01));
+    (quotes_and_controls | backslashes) & !word & spread(0x80)
 }
 
-const fn spread(byte: u8) -> u64 {
-    u64::from_le_bytes([byte; 8])
-}
-
-/// The high bit of the first byte that is zero, and of none before it.
-fn zero_bytes(word: u64) -> u64 {
-    word.wrapping_sub(spread(0x01)) & !word & spread(0x80)
-}
-
-/// Index of the quote that closes the string starting at `at`; surrogate escapes must pair.
-fn string_end(body: &[u8], mut at: usize) -> Result<usize, Fault> {
-    const OPEN: Fault = Fault::Syntax("the body ends inside a string");
-    loop {
-        let rest = body.get(at..).ok_or(OPEN)?;
-        let hit = at + quote_or_escape(rest).ok_or(OPEN)?;
-        if body[hit] == b'"' {
-            return Ok(hit);
-        }
-        at = hit + 2;
-        if body.get(hit + 1) != Some(&b'u') {
-            continue;
-        }
-        let unit = code_unit(body, hit)?;
-        at = hit + 6;
-        match unit {
-            0xD800..=0xDBFF if matches!(code_unit(body, at), Ok(0xDC00..=0xDFFF)) => at += 6,
-            0xD800..=0xDFFF => return Err(Fault::Syntax("a \\u escape is half of a surrogate pair")),
-            _ => {}
-        }
-    }
-}
-
-/// Value of the `\uXXXX` escape at `at`.
-fn code_unit(body: &[u8], at: usize) -> Result<u32, Fault> {
-    const BAD: Fault = Fault::Syntax("a \\u escape needs four hexadecimal digits");
-    let escape = body.get(at..at + 6).ok_or(BAD)?;
-    let digits = escape.strip_prefix(b"\\u").ok_or(BAD)?;
+/// Value of the `\uXXXX` escape that `text` begins with.
+fn code_unit(text: &[u8]) -> Result<u32, Stop> {
+    let escape = text.get(..6).ok_or(Stop::Hexadecimal)?;
+    let digits = escape.strip_prefix(b"\\u").ok_or(Stop::Hexadecimal)?;
     digits.iter().try_fold(0, |unit, &digit| {
-        let value = (digit as char).to_digit(16).ok_or(BAD)?;
+        let value = (digit as char).to_digit(16).ok_or(Stop::Hexadecimal)?;
         Ok(unit * 16 + value)
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn nested(depth: usize) -> String {
-        format!("{}{}", "[".repeat(depth), "]".repeat(depth))
-    }
-
-    #[test]
-    fn bodies_are_judged_by_encoding_and_bounds() {
-        let bounds = Bounds { depth: 4, string_bytes: 8, array_items: 3, object_keys: 2 };
-        let bound = |what, limit| Err(Fault::Bound { what, limit });
-        let pair = Err(Fault::Syntax("a \\u escape is half of a surrogate pair"));
-        let cases: &[(&str, &[u8], Result<(), Fault>)] = &[
-            ("depth at the limit", b"[[[[]]]]", Ok(())),
-            ("depth over the limit", b"[[[[[]]]]]", bound("nesting depth", 4)),
-            ("string at the limit", br#"["12345678"]"#, Ok(())),
-            ("string over the limit", br#"["123456789"]"#, bound("a string's length in bytes", 8)),
-            ("items at the limit", b"[1,2,3]", Ok(())),
-            ("items over the limit", b"[1,2,3,4]", bound("the number of items in an array", 3)),
-            ("keys over the limit", br#"{"a":1,"b":2,"c":3}"#, bound("the number of keys in an object", 2)),
-            ("brackets in strings are text", br#"["[[[[[["]"#, Ok(())),
-            ("commas in strings are text", br#"[",,,,,"]"#, Ok(())),
-            ("escaped quote", br#"["\"["]"#, Ok(())),
-            ("bracket kinds differ", b"[}", Err(Fault::Syntax("brackets do not match"))),
-            ("more closed than opened", b"]", Err(Fault::Syntax("brackets do not match"))),
-            ("open array", b"[", Err(Fault::Syntax("the body ends inside an object or array"))),
-            ("open string", b"[\"a", Err(Fault::Syntax("the body ends inside a string"))),
-            ("backslash at the end", b"[\"a\\", Err(Fault::Syntax("the body ends inside a string"))),
-            ("invalid UTF-8", b"[\"\xff\"]", Err(Fault::Syntax("the body is not UTF-8"))),
-            ("lone high surrogate", br#"["\ud83d"]"#, pair.clone()),
-            ("lone low surrogate", br#"["\ude00"]"#, pair.clone()),
-            ("high then text", br#"["\ud83dx"]"#, pair),
-            (
-                "short escape",
-                br#"["\u12"]"#,
-                Err(Fault::Syntax("a \\u escape needs four hexadecimal digits")),
-            ),
-        ];
-        for (name, body, expected) in cases {
-            assert_eq!(&check(body, &bounds).map(drop), expected, "{name}");
-        }
-        let wide = Bounds::default();
-        assert_eq!(check(br#"["\ud83d\ude00"]"#, &wide).map(drop), Ok(()), "surrogate pair");
-    }
-
-    #[test]
-    fn the_first_quote_or_escape_is_found_wherever_it_stands() {
-        for length in 0..80 {
-            let mut text = vec![b'!'; length];
-            assert_eq!(quote_or_escape(&text), None, "{length}");
-            for at in (0..length).rev() {
-                for stop in [b'"', b'\\'] {
-                    text[at] = stop;
-                    assert_eq!(quote_or_escape(&text), Some(at), "{at} of {length}");
-                }
-            }
-        }
-        assert_eq!(quote_or_escape("\u{a2}\u{dc}\u{22}".as_bytes()), Some(4));
-    }
-
-    #[test]
-    fn twenty_thousand_brackets_are_refused_by_depth() {
-        let verdict = check(nested(20_000).as_bytes(), &Bounds::default()).map(drop);
-        assert_eq!(verdict, Err(Fault::Bound { what: "nesting depth", limit: 64 }));
-    }
-
-    #[test]
-    fn no_configuration_lifts_the_depth_above_what_the_parser_takes() {
-        let bounds = Bounds { depth: usize::MAX, ..Bounds::default() };
-        assert!(check(nested(Bounds::MAX_DEPTH).as_bytes(), &bounds).is_ok());
-        assert!(check(nested(Bounds::MAX_DEPTH + 1).as_bytes(), &bounds).is_err());
-        assert!(serde_json::from_str::<serde_json::Value>(&nested(Bounds::MAX_DEPTH)).is_ok());
-    }
-}
+mod tests;
