@@ -118,7 +118,7 @@ fn forward_stage(criterion: &mut Criterion) {
             trace: &trace,
         };
         bench.iter(|| {
-            let mut head = BytesMut::with_capacity(1_024);
+            let mut head = Vec::with_capacity(1_024);
             write_request_head(&mut head, black_box(&inbound), &server.upstreams[0], 400);
             head
         });

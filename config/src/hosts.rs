@@ -41,7 +41,16 @@ impl HostPattern {
     ///
     /// Without a port the header means its scheme's: 80, or 443 behind whatever ends TLS.
     pub fn matches(&self, host_header: &str) -> bool {
-        Authority::parse(host_header).is_some_and(|authority| self.matches_authority(&authority))
+        HostPattern::any_matches(std::slice::from_ref(self), host_header)
+    }
+
+    /// Whether a `Host` header names one of `patterns`, as [`HostPattern::matches`].
+    ///
+    /// A name that stands there as it stands here is found without being parsed.
+    pub fn any_matches(patterns: &[HostPattern], host_header: &str) -> bool {
+        patterns.iter().any(|pattern| pattern.matches_as_written(host_header))
+            || Authority::parse(host_header)
+                .is_some_and(|authority| patterns.iter().any(|pattern| pattern.matches_authority(&authority)))
     }
 
     /// Whether connections to `host` on `port` go to what it names.
@@ -67,13 +76,26 @@ impl HostPattern {
         HostPattern { name: NamePattern::Exact(host), port: None }
     }
 
+    /// For a header that begins with this very name; in one, IPv6 would have brackets.
+    fn matches_as_written(&self, host_header: &str) -> bool {
+        let NamePattern::Exact(name) = &self.name else { return false };
+        if name.contains(':') {
+            return false;
+        }
+        let port = host_header.strip_prefix(name.as_str()).and_then(port_of);
+        port.is_some_and(|port| self.matches_port(port))
+    }
+
     fn matches_authority(&self, authority: &Authority<'_>) -> bool {
-        let port_matches = match (self.port, authority.port) {
+        self.matches_port(authority.port) && self.name.matches(&authority.host)
+    }
+
+    fn matches_port(&self, port: Option<u16>) -> bool {
+        match (self.port, port) {
             (None, _) => true,
             (Some(wanted), Some(port)) => wanted == port,
             (Some(wanted), None) => wanted == 80 || wanted == 443,
-        };
-        port_matches && self.name.matches(&authority.host)
+        }
     }
 }
 
@@ -209,16 +231,20 @@ impl<'a> Authority<'a> {
                 (host_name(name)?, after)
             }
         };
-        let port = match port.strip_prefix(':') {
-            None if port.is_empty() => None,
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
-            _ => return None,
-        };
-        Some(Authority { host, port })
+        Some(Authority { host, port: port_of(port)? })
     }
 
     fn is_address(&self) -> bool {
         self.host.parse::<IpAddr>().is_ok()
+    }
+}
+
+/// The port in what follows a host: nothing, or a colon and digits; `None` if it is neither.
+fn port_of(text: &str) -> Option<Option<u16>> {
+    match text.strip_prefix(':') {
+        None => text.is_empty().then_some(None),
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok().map(Some),
+        Some(_) => None,
     }
 }
 

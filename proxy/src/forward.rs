@@ -6,6 +6,7 @@
 
 use crate::headers::write_request_head;
 use crate::identify::Trace;
+use crate::patience::patient_until;
 use crate::upstreams::dial::DialError;
 use crate::upstreams::dns::Resolver;
 use crate::upstreams::fault::Fault;
@@ -17,6 +18,7 @@ use http::{HeaderMap, Method};
 use portunus_config::Upstream;
 use portunus_filters::{Cleared, Denial, Reason};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -153,13 +155,15 @@ async fn attempt(
     fresh: bool,
 ) -> Result<Exchange, Attempt> {
     let wish = Wish { fresh, endless: leg.use_of.endless };
-    let mut checkout = match timeout_at(until, leg.pool.checkout(&leg.upstream, resolver, wish)).await {
-        Ok(checkout) => checkout.map_err(Attempt::Connect)?,
-        Err(_) => return Err(Attempt::Connect(CheckoutError::Dial(DialError::TimedOut))),
-    };
+    let mut checkout =
+        match patient_until(until, pin!(leg.pool.checkout(&leg.upstream, resolver, wish))).await {
+            Some(checkout) => checkout.map_err(Attempt::Connect)?,
+            None => return Err(Attempt::Connect(CheckoutError::Dial(DialError::TimedOut))),
+        };
     let broken = || Attempt::Broken(Fault::Broken(std::io::ErrorKind::NotConnected.into()));
     let connection = checkout.connection().ok_or_else(broken)?;
-    match timeout_at(until, connection.exchange(&leg.request)).await {
+    let exchanged = timeout_at(until, pin!(connection.exchange(&leg.request))).await;
+    match exchanged {
         Ok(Ok(head)) => Ok(Exchange { head, checkout, deadline: leg.deadline }),
         Ok(Err(fault @ Fault::Unsent(_))) => Err(Attempt::Unread(fault)),
         Ok(Err(fault @ Fault::Silent(_))) => Err(Attempt::Silent(fault)),

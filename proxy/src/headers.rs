@@ -4,12 +4,11 @@
 //! and by us; credentials go where the configuration sends them and nowhere else.
 
 use crate::forward::Inbound;
-use bytes::{BufMut, BytesMut};
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, ORIGIN, SET_COOKIE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use pingora_http::ResponseHeader;
 use portunus_config::{Credentials, HostPolicy, Upstream};
-use std::fmt::Write;
+use std::io::Write;
 use std::net::IpAddr;
 
 const PORTUNUS_REQUEST_ID: HeaderName = HeaderName::from_static("portunus-request-id");
@@ -17,16 +16,16 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Writes the head of the request to an upstream.
-pub fn write_request_head(out: &mut BytesMut, inbound: &Inbound<'_>, upstream: &Upstream, body_bytes: usize) {
+pub fn write_request_head(out: &mut Vec<u8>, inbound: &Inbound<'_>, upstream: &Upstream, body_bytes: usize) {
     let url = &upstream.url;
-    out.put_slice(inbound.method.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(url.path.as_bytes());
+    out.extend_from_slice(inbound.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(url.path.as_bytes());
     if let Some(query) = inbound.query {
-        out.put_u8(if url.path.contains('?') { b'&' } else { b'?' });
-        out.put_slice(query.as_bytes());
+        out.push(if url.path.contains('?') { b'&' } else { b'?' });
+        out.extend_from_slice(query.as_bytes());
     }
-    out.put_slice(b" HTTP/1.1\r\n");
+    out.extend_from_slice(b" HTTP/1.1\r\n");
     let kept_host = inbound.headers.get(HOST).filter(|_| upstream.host == HostPolicy::Preserve);
     put(out, "host", kept_host.map_or(url.authority.as_bytes(), HeaderValue::as_bytes));
     let hop = hop_tokens(inbound.headers);
@@ -50,18 +49,18 @@ pub fn write_request_head(out: &mut BytesMut, inbound: &Inbound<'_>, upstream: &
         put(out, name.as_str(), value.expose().as_bytes());
     }
     if inbound.method == Method::POST {
-        // Writing to a `BytesMut` cannot fail.
+        // Writing to memory cannot fail.
         let _ = write!(out, "content-length: {body_bytes}\r\n");
     }
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Values come from parsed headers, a checked configuration or our own text: none holds CR or LF.
-fn put(out: &mut BytesMut, name: &str, value: &[u8]) {
-    out.put_slice(name.as_bytes());
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
+fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Fields of the hop to us, and those that we write ourselves.
@@ -115,7 +114,7 @@ fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
 }
 
 /// One clean `Forwarded` element (RFC 7239).
-fn put_forwarded(out: &mut BytesMut, inbound: &Inbound<'_>) {
+fn put_forwarded(out: &mut Vec<u8>, inbound: &Inbound<'_>) {
     let said = |name: HeaderName| {
         if !inbound.behind_proxy {
             return None;
@@ -129,19 +128,19 @@ fn put_forwarded(out: &mut BytesMut, inbound: &Inbound<'_>) {
     let proto = said(X_FORWARDED_PROTO).filter(|proto| matches!(*proto, "http" | "https")).unwrap_or(own);
     let own_host = inbound.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = said(X_FORWARDED_HOST).or(own_host).filter(|host| !host.contains(['"', '\\']));
-    // Writing to a `BytesMut` cannot fail.
+    // Writing to memory cannot fail.
     let _ = match inbound.client {
         IpAddr::V4(ip) => write!(out, "forwarded: for={ip}"),
         IpAddr::V6(ip) => write!(out, "forwarded: for=\"[{ip}]\""),
     };
     if let Some(host) = host {
-        out.put_slice(b";host=\"");
-        out.put_slice(host.as_bytes());
-        out.put_u8(b'"');
+        out.extend_from_slice(b";host=\"");
+        out.extend_from_slice(host.as_bytes());
+        out.push(b'"');
     }
-    out.put_slice(b";proto=");
-    out.put_slice(proto.as_bytes());
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b";proto=");
+    out.extend_from_slice(proto.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// What the gateway adds to every answer of one request.
@@ -274,9 +273,9 @@ mod tests {
             request_id: "r-1",
             trace: &crate::identify::Trace { parent: "00-a-b-00".to_owned(), joined: false },
         };
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         write_request_head(&mut out, &inbound, upstream, 5);
-        String::from_utf8(out.to_vec()).unwrap()
+        String::from_utf8(out).unwrap()
     }
 
     #[test]

@@ -19,15 +19,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Longest request id that is taken over from a client.
 const MAX_REQUEST_ID: usize = 128;
-/// Length of a `traceparent` of version 00.
-const TRACEPARENT_BYTES: usize = 55;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Names requests and callers; its key and prefix live as long as the process.
 pub struct Identifier {
     key: hmac::Key,
-    prefix: [u8; 5],
+    prefix: String,
     next: AtomicU64,
     entropy: Entropy,
 }
@@ -70,7 +68,10 @@ impl Identifier {
         let failed = || std::io::Error::other("the system has no randomness");
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| failed())?;
         let entropy = Entropy::new();
-        let prefix = entropy.take().ok_or_else(failed)?;
+        let random: [u8; 5] = entropy.take().ok_or_else(failed)?;
+        let mut prefix = vec![b'-'; 2 * random.len() + 1];
+        put_hex(&mut prefix, &random);
+        let prefix = String::from_utf8(prefix).map_err(|_| failed())?;
         Ok(Identifier { key, prefix, next: AtomicU64::new(1), entropy })
     }
 
@@ -95,9 +96,8 @@ impl Identifier {
 
     /// The id of an event: `PREFIX-NUMBER` in hexadecimal.
     pub fn spell(&self, event: EventNumber) -> String {
-        let mut id = String::with_capacity(2 * self.prefix.len() + 1 + 16);
-        push_hex(&mut id, &self.prefix);
-        id.push('-');
+        let mut id = String::with_capacity(self.prefix.len() + 16);
+        id.push_str(&self.prefix);
         // Writing to a `String` cannot fail.
         let _ = write!(id, "{:x}", event.0);
         id
@@ -111,13 +111,10 @@ impl Identifier {
             None => {
                 // Without randomness the trace is all zeroes, which every collector drops as invalid.
                 let bytes: [u8; 24] = self.entropy.take().unwrap_or_default();
-                let mut parent = String::with_capacity(TRACEPARENT_BYTES);
-                parent.push_str("00-");
-                push_hex(&mut parent, &bytes[..16]);
-                parent.push('-');
-                push_hex(&mut parent, &bytes[16..]);
-                parent.push_str("-00");
-                Trace { parent, joined: false }
+                let mut parent = *b"00-                                -                -00";
+                put_hex(&mut parent[3..35], &bytes[..16]);
+                put_hex(&mut parent[36..52], &bytes[16..]);
+                Trace { parent: String::from_utf8_lossy(&parent).into_owned(), joined: false }
             }
         }
     }
@@ -220,11 +217,12 @@ fn is_traceparent(value: &str) -> bool {
         && is_hex(flags, 2)
 }
 
-fn push_hex(out: &mut String, bytes: &[u8]) {
+/// Writes each byte as two digits, as far as there is room.
+fn put_hex(out: &mut [u8], bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    let (pairs, _) = out.as_chunks_mut();
+    for (pair, byte) in pairs.iter_mut().zip(bytes) {
+        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
     }
 }
 

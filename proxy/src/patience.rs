@@ -4,17 +4,29 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// What `future` gives within this time; `None` if it takes longer.
 ///
 /// Most writes, and reads of what has already arrived, are done at once: for those no clock is read
 /// and no timer made. The future stays where its owner pinned it: those of a session are large.
 pub async fn patient<F: Future>(within: Duration, mut future: Pin<&mut F>) -> Option<F::Output> {
-    if let Poll::Ready(output) = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
-        return Some(output);
+    match at_once(future.as_mut()).await {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => timeout(within, future).await.ok(),
     }
-    timeout(within, future).await.ok()
+}
+
+/// As [`patient`], up to a point in time.
+pub async fn patient_until<F: Future>(until: Instant, mut future: Pin<&mut F>) -> Option<F::Output> {
+    match at_once(future.as_mut()).await {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => timeout_at(until, future).await.ok(),
+    }
+}
+
+async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
 
 #[cfg(test)]

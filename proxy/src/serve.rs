@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::header::{HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method, Version};
-use portunus_config::{HttpStatus, Listener, NormalPath, Resolution, Upstream, VirtualServer};
+use portunus_config::{HostPattern, HttpStatus, Listener, NormalPath, Resolution, Upstream, VirtualServer};
 use portunus_filters::call::Target;
 use portunus_filters::mcp::Id;
 use portunus_filters::message::{Reading, Unreadable};
@@ -155,7 +155,7 @@ impl<'a> Passage<'a> {
         let listener = self.connection.listener;
         let host = self.host();
         if let Some(hosts) = &listener.hosts
-            && !hosts.iter().any(|pattern| pattern.matches(host))
+            && !HostPattern::any_matches(hosts, host)
         {
             let denial = Denial::new(Reason::ForbiddenHost, "this listener does not answer for that Host");
             return Err(halt(denial, Knowledge::default()));

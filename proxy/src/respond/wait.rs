@@ -23,6 +23,16 @@ pub(super) enum Wait {
     Ended(Ending),
 }
 
+impl From<Result<Option<Bytes>, Fault>> for Wait {
+    fn from(read: Result<Option<Bytes>, Fault>) -> Wait {
+        match read {
+            Ok(Some(chunk)) => Wait::Chunk(chunk),
+            Ok(None) => Wait::End,
+            Err(fault) => Wait::Ended(Ending::Fault(fault)),
+        }
+    }
+}
+
 /// Why an answer ends before its body does.
 pub(super) enum Ending {
     ClientGone,
@@ -41,19 +51,19 @@ impl Respond<'_> {
     /// Waits for the next piece of the answer, for the client to leave, for a limit in time, for a
     /// swap, and for the end of the process.
     pub(super) async fn next(&mut self, exchange: &mut Exchange, client: &mut Client) -> Wait {
-        let stop_at = if self.expect.endless { Phase::Draining } else { Phase::Expired };
-        let idle = Instant::now() + self.upstream.timeouts.idle;
-        let until = exchange.deadline.map_or(idle, |deadline| deadline.min(idle));
         let Some(connection) = exchange.checkout.connection() else {
             return Wait::Ended(Ending::Fault(Fault::Broken(std::io::ErrorKind::NotConnected.into())));
         };
+        // One read brings a bounded number of bytes: the other ends are looked at after them.
+        if let Some(read) = connection.arrived() {
+            return read.into();
+        }
+        let stop_at = if self.expect.endless { Phase::Draining } else { Phase::Expired };
+        let idle = Instant::now() + self.upstream.timeouts.idle;
+        let until = exchange.deadline.map_or(idle, |deadline| deadline.min(idle));
         // Not biased: an upstream that always has something to say must not hide the other ends.
         tokio::select! {
-            read = connection.read_body() => match read {
-                Ok(Some(chunk)) => Wait::Chunk(chunk),
-                Ok(None) => Wait::End,
-                Err(fault) => Wait::Ended(Ending::Fault(fault)),
-            },
+            read = connection.read_body() => read.into(),
             () = client.gone() => Wait::Ended(Ending::ClientGone),
             () = unrouted(self.gateway, &self.expect, self.upstream) => {
                 Wait::Ended(Ending::RouteRemoved)

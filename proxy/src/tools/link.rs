@@ -6,7 +6,7 @@ use crate::upstreams::fault::Fault;
 use crate::upstreams::pool::{Checkout, CheckoutError, Pool, Wish};
 use crate::upstreams::request::Outgoing;
 use crate::upstreams::wire::Head;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, StatusCode};
 use portunus_config::{Credentials, Upstream};
@@ -150,10 +150,10 @@ impl Link {
         Ok(Answer { status: head.status, headers: head.headers, content, resumable })
     }
 
-    fn head(&self, request: &Request) -> BytesMut {
+    fn head(&self, request: &Request) -> Vec<u8> {
         let upstream = &self.upstream;
-        let mut out = BytesMut::with_capacity(1024);
-        out.put_slice(format!("{} {} HTTP/1.1\r\n", request.method, upstream.url.path).as_bytes());
+        let mut out = Vec::with_capacity(1024);
+        out.extend_from_slice(format!("{} {} HTTP/1.1\r\n", request.method, upstream.url.path).as_bytes());
         put(&mut out, "host", upstream.url.authority.as_bytes());
         put(&mut out, "user-agent", concat!("portunus/", env!("CARGO_PKG_VERSION")).as_bytes());
         put(&mut out, "accept-encoding", b"identity");
@@ -170,17 +170,17 @@ impl Link {
             put(&mut out, "content-type", b"application/json");
             put(&mut out, "content-length", request.body.len().to_string().as_bytes());
         }
-        out.put_slice(b"\r\n");
+        out.extend_from_slice(b"\r\n");
         out
     }
 }
 
 /// Values are our own, or were parsed as header values: none holds CR or LF.
-fn put(out: &mut BytesMut, name: &str, value: &[u8]) {
-    out.put_slice(name.as_bytes());
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
+fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The body of one answer.

@@ -37,6 +37,14 @@ impl Connection {
         }
     }
 
+    /// As [`Connection::read_body`], of what is here already; `None` if it must be waited for.
+    pub fn arrived(&mut self) -> Option<Result<Option<Bytes>, Fault>> {
+        match self {
+            Connection::One(connection) => connection.arrived(),
+            Connection::Two(_) => None,
+        }
+    }
+
     /// Notes that nothing came in time. A connection of one exchange ends with it; a shared one gets
     /// no new calls, for it may be dead.
     pub fn suspect(&self) {

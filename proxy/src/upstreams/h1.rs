@@ -160,10 +160,8 @@ impl Connection {
     /// [`Fault::Broken`], [`Fault::Malformed`].
     pub async fn read_body(&mut self) -> Result<Option<Bytes>, Fault> {
         loop {
-            match self.body.next_part(&mut self.buffer).map_err(Fault::Malformed)? {
-                Part::Data(data) => return Ok(Some(data)),
-                Part::End => return Ok(None),
-                Part::Starved => {}
+            if let Some(arrived) = self.arrived() {
+                return arrived;
             }
             match self.fill().await {
                 Ok(0) if self.body.ends_with_connection() => return Ok(None),
@@ -171,6 +169,16 @@ impl Connection {
                 Ok(_) => {}
                 Err(error) => return Err(Fault::Broken(error)),
             }
+        }
+    }
+
+    /// As [`Connection::read_body`], of what has been read from the connection; `None` if more must be.
+    pub fn arrived(&mut self) -> Option<Result<Option<Bytes>, Fault>> {
+        match self.body.next_part(&mut self.buffer) {
+            Ok(Part::Data(data)) => Some(Ok(Some(data))),
+            Ok(Part::End) => Some(Ok(None)),
+            Ok(Part::Starved) => None,
+            Err(why) => Some(Err(Fault::Malformed(why))),
         }
     }
 

@@ -284,7 +284,7 @@ mod tests {
         let mut again = checkout(&pool, &up).await.unwrap();
         let connection = again.connection().unwrap();
         assert!(is_warm(connection));
-        let request = Outgoing::new(bytes::BytesMut::from("x"), bytes::Bytes::new());
+        let request = Outgoing::new(b"x".to_vec(), bytes::Bytes::new());
         let exchanged = connection.exchange(&request);
         assert!(tokio::time::timeout(Duration::from_millis(50), exchanged).await.is_err(), "nobody answers");
         let mut byte = [0];

@@ -1,6 +1,6 @@
 //! A request as it leaves, whatever protocol carries it.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Request, Uri};
 
 /// A body up to this size leaves in one write with its head; a larger one follows without being copied.
@@ -17,20 +17,20 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// Takes a head in the form of HTTP/1.1, and its body.
-    pub fn new(mut head: BytesMut, body: Bytes) -> Outgoing {
+    pub fn new(mut head: Vec<u8>, body: Bytes) -> Outgoing {
         let head_bytes = head.len();
         let joins = body.len() <= ONE_WRITE_BYTES;
         if joins {
-            head.put_slice(&body);
+            head.extend_from_slice(&body);
         }
         let rest = if joins { Bytes::new() } else { body };
-        Outgoing { joined: head.freeze(), head_bytes, rest }
+        Outgoing { joined: head.into(), head_bytes, rest }
     }
 
     /// Room that a head and the part of a body that joins it may take.
-    pub fn buffer(body_bytes: usize) -> BytesMut {
+    pub fn buffer(body_bytes: usize) -> Vec<u8> {
         let joins = if body_bytes <= ONE_WRITE_BYTES { body_bytes } else { 0 };
-        BytesMut::with_capacity(1024 + joins)
+        Vec::with_capacity(1024 + joins)
     }
 
     /// What leaves in one write: the head, and a small body.
@@ -74,7 +74,7 @@ mod tests {
 
     fn outgoing(body: &[u8]) -> Outgoing {
         let head = "POST /mcp?a=b HTTP/1.1\r\nhost: crm:81\r\nx-a: 1\r\nx-a: 2\r\n\r\n";
-        Outgoing::new(BytesMut::from(head), Bytes::copy_from_slice(body))
+        Outgoing::new(head.into(), Bytes::copy_from_slice(body))
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use std::mem::MaybeUninit;
 
 /// Bytes of one answer's head.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -49,9 +50,10 @@ pub enum Framing {
 /// [`Malformed`] for anything that is not one unambiguous HTTP/1.x head within its limits.
 pub fn read_head(buffer: &mut BytesMut) -> Result<Option<Head>, Malformed> {
     loop {
-        let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut response = httparse::Response::new(&mut fields);
-        let length = match response.parse(buffer) {
+        let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut []);
+        let parsing = httparse::ParserConfig::default();
+        let length = match parsing.parse_response_with_uninit_headers(&mut response, buffer, &mut fields) {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) if buffer.len() > MAX_HEAD_BYTES => {
                 return Err(Malformed("the head of the answer is too large"));
