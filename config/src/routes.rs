@@ -77,7 +77,10 @@ impl NormalPath {
         if !raw_path.starts_with('/') {
             return Err(PathProblem::NotAbsolute);
         }
-        let decoded = decode_unreserved(raw_path)?;
+        let plain =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'~');
+        let decoded =
+            if raw_path.bytes().all(plain) { raw_path.to_owned() } else { decode_unreserved(raw_path)? };
         let last = decoded.matches('/').count();
         for (index, segment) in decoded.split('/').enumerate().skip(1) {
             match segment {

@@ -4,7 +4,10 @@
 //! and by us; credentials go where the configuration sends them and nowhere else.
 
 use crate::forward::Inbound;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, ORIGIN, SET_COOKIE, VARY};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONNECTION, CONTENT_LENGTH,
+    COOKIE, HOST, InvalidHeaderValue, ORIGIN, SET_COOKIE, VARY,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use pingora_http::ResponseHeader;
 use portunus_config::{Credentials, HostPolicy, Upstream};
@@ -49,8 +52,9 @@ pub fn write_request_head(out: &mut Vec<u8>, inbound: &Inbound<'_>, upstream: &U
         put(out, name.as_str(), value.expose().as_bytes());
     }
     if inbound.method == Method::POST {
-        // Writing to memory cannot fail.
-        let _ = write!(out, "content-length: {body_bytes}\r\n");
+        out.extend_from_slice(b"content-length: ");
+        put_decimal(out, body_bytes);
+        out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -128,11 +132,8 @@ fn put_forwarded(out: &mut Vec<u8>, inbound: &Inbound<'_>) {
     let proto = said(X_FORWARDED_PROTO).filter(|proto| matches!(*proto, "http" | "https")).unwrap_or(own);
     let own_host = inbound.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = said(X_FORWARDED_HOST).or(own_host).filter(|host| !host.contains(['"', '\\']));
-    // Writing to memory cannot fail.
-    let _ = match inbound.client {
-        IpAddr::V4(ip) => write!(out, "forwarded: for={ip}"),
-        IpAddr::V6(ip) => write!(out, "forwarded: for=\"[{ip}]\""),
-    };
+    out.extend_from_slice(b"forwarded: for=");
+    put_node(out, inbound.client);
     if let Some(host) = host {
         out.extend_from_slice(b";host=\"");
         out.extend_from_slice(host.as_bytes());
@@ -141,6 +142,30 @@ fn put_forwarded(out: &mut Vec<u8>, inbound: &Inbound<'_>) {
     out.extend_from_slice(b";proto=");
     out.extend_from_slice(proto.as_bytes());
     out.extend_from_slice(b"\r\n");
+}
+
+/// An address as RFC 7239 §6 writes it.
+fn put_node(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            for (index, part) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                put_decimal(out, usize::from(part));
+            }
+        }
+        // Writing to memory cannot fail.
+        IpAddr::V6(address) => drop(write!(out, "\"[{address}]\"")),
+    }
+}
+
+/// Spelt by hand: what formats anything costs ten times as much, and each request has five numbers.
+fn put_decimal(out: &mut Vec<u8>, number: usize) {
+    if number >= 10 {
+        put_decimal(out, number / 10);
+    }
+    out.push(b"0123456789"[number % 10]);
 }
 
 /// What the gateway adds to every answer of one request.
@@ -153,31 +178,48 @@ pub struct Stamp<'a> {
 }
 
 impl Stamp<'_> {
-    /// Adds the gateway's own headers.
+    /// Adds the gateway's own headers to an answer of its own.
     ///
     /// # Errors
-    /// If a value is no header value; none of ours is.
+    /// If the id is no header value; ours always is.
     pub fn put(&self, head: &mut ResponseHeader) -> pingora_core::Result<()> {
         head.insert_header(PORTUNUS_REQUEST_ID, self.request_id)?;
-        if let Some(origin) = self.origin {
-            head.insert_header("Access-Control-Allow-Origin", origin.clone())?;
-            head.insert_header(
-                "Access-Control-Expose-Headers",
-                "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After, Portunus-Request-Id, Portunus-Outcome",
-            )?;
-            head.append_header(VARY, "Origin")?;
+        for (name, value) in self.for_origin().into_iter().flatten() {
+            head.append_header(name, value)?;
         }
         Ok(())
+    }
+
+    fn add(&self, headers: &mut HeaderMap) -> Result<(), InvalidHeaderValue> {
+        headers.insert(PORTUNUS_REQUEST_ID, HeaderValue::from_str(self.request_id)?);
+        for (name, value) in self.for_origin().into_iter().flatten() {
+            headers.append(name, value);
+        }
+        Ok(())
+    }
+
+    /// What lets a page of a listed origin read the answer (Fetch standard §3.2).
+    fn for_origin(&self) -> Option<[(HeaderName, HeaderValue); 3]> {
+        let exposed = "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After, Portunus-Request-Id, Portunus-Outcome";
+        Some([
+            (ACCESS_CONTROL_ALLOW_ORIGIN, self.origin?.clone()),
+            (ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed)),
+            (VARY, HeaderValue::from_static("Origin")),
+        ])
     }
 }
 
 /// The head of the answer to the client, made of the upstream's fields; `length` is its `Content-Length`.
+///
+/// # Errors
+/// If the id of the request is no header value; ours always is.
 pub fn response_head(
     status: StatusCode,
     mut headers: HeaderMap,
     length: Option<u64>,
     upstream: &Upstream,
-) -> ResponseHeader {
+    stamp: &Stamp<'_>,
+) -> Result<ResponseHeader, InvalidHeaderValue> {
     match length {
         Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
         None => drop(headers.remove(CONTENT_LENGTH)),
@@ -188,10 +230,11 @@ pub fn response_head(
     for name in stay {
         headers.remove(name);
     }
+    stamp.add(&mut headers)?;
     let (mut parts, ()) = Response::new(()).into_parts();
     parts.status = status;
     parts.headers = headers;
-    parts.into()
+    Ok(parts.into())
 }
 
 fn goes_down(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
@@ -353,14 +396,26 @@ mod tests {
             ("content-length", "5"),
             ("access-control-allow-origin", "*"),
             ("portunus-outcome", "forged"),
+            ("portunus-request-id", "forged"),
             ("set-cookie", "a=1"),
             ("mcp-session-id", "s-1"),
         ] {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
-        let head = response_head(StatusCode::OK, headers, None, &upstream(""));
+        let stamp = Stamp { request_id: "r-1", origin: None };
+        let head = response_head(StatusCode::OK, headers, None, &upstream(""), &stamp).unwrap();
         let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["content-type", "mcp-session-id"]);
+        assert_eq!(names, ["content-type", "mcp-session-id", "portunus-request-id"]);
+        assert_eq!(head.headers["portunus-request-id"], "r-1", "not the upstream's");
+    }
+
+    #[test]
+    fn numbers_are_spelt_as_they_are_counted() {
+        for number in [0, 7, 9, 10, 99, 100, 65_535, usize::MAX] {
+            let mut out = Vec::new();
+            put_decimal(&mut out, number);
+            assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
+        }
     }
 }

@@ -114,7 +114,7 @@ impl Identifier {
                 let mut parent = *b"00-                                -                -00";
                 put_hex(&mut parent[3..35], &bytes[..16]);
                 put_hex(&mut parent[36..52], &bytes[16..]);
-                Trace { parent: String::from_utf8_lossy(&parent).into_owned(), joined: false }
+                Trace { parent: std::str::from_utf8(&parent).unwrap_or_default().to_owned(), joined: false }
             }
         }
     }

@@ -83,11 +83,8 @@ impl<'a> Object<'a> {
 
     /// The object that comes next.
     fn next(scan: &mut Scan<'a>, place: Place) -> Result<Result<Object<'a>, Repeated>, Stop> {
-        let mut members = Vec::new();
         let mut more = scan.enter(b'{')?;
-        if more {
-            members.reserve(6);
-        }
+        let mut members = Vec::with_capacity(if more { 6 } else { 0 });
         while more {
             let key = scan.key()?.meaning().ok_or(Stop::Grammar)?;
             let deeper = place.below(&key).filter(|_| scan.look() == Some(b'{'));

@@ -214,11 +214,11 @@ impl Respond<'_> {
         let (status, fields) = (exchange.head.status, std::mem::take(&mut exchange.head.headers));
         // RFC 9110 §8.6: a 204 has no length.
         let told = length.filter(|length| *length > 0 || status != StatusCode::NO_CONTENT);
-        let mut head = response_head(status, fields, told, self.upstream);
+        let head = response_head(status, fields, told, self.upstream, &self.stamp);
+        let mut head = head.map_err(io::Error::other)?;
         if length.is_none() && !self.expect.http_1_0 {
             head.insert_header(TRANSFER_ENCODING, "chunked").map_err(io::Error::other)?;
         }
-        self.stamp.put(&mut head).map_err(io::Error::other)?;
         Ok(head)
     }
 
