@@ -318,6 +318,8 @@ impl<'a> Passage<'a> {
         let stop_at = if respond.expect.endless { Phase::Draining } else { Phase::Expired };
         let mut sending = Box::pin(send(leg, Arc::clone(&gateway.estate.resolver)));
         let sent = tokio::select! {
+            // An answer that is there is passed on, whatever else has happened.
+            biased;
             sent = &mut sending => sent,
             () = client.gone() => {
                 respond.abandoned(sending);

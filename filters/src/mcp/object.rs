@@ -3,7 +3,7 @@
 //! One pass finds the members of a message and of the objects in it that a gateway reads, while it
 //! proves that the whole is JSON.
 
-use super::scan::{Scan, Stop, string_stop};
+use super::scan::{Scan, Stop};
 use super::{Bounds, Fault};
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -162,12 +162,13 @@ impl<'a> Object<'a> {
     }
 }
 
-/// What a JSON string says; borrowed unless it has escapes. `None` if it is no string.
+/// What a JSON string says that was passed as one; borrowed unless it has escapes. `None` if it is no
+/// string, or half of a surrogate pair.
 pub(super) fn unquoted(text: &str) -> Option<Cow<'_, str>> {
-    let inside = text.strip_prefix('"')?;
-    match string_stop(inside.as_bytes())? {
-        end if end + 1 == inside.len() && inside.ends_with('"') => Some(Cow::Borrowed(&inside[..end])),
-        _ => serde_json::from_str(text).ok().map(Cow::Owned),
+    let inside = text.strip_prefix('"')?.strip_suffix('"')?;
+    match memchr::memchr(b'\\', inside.as_bytes()) {
+        None => Some(Cow::Borrowed(inside)),
+        Some(_) => serde_json::from_str(text).ok().map(Cow::Owned),
     }
 }
 
