@@ -19,9 +19,10 @@ impl Bounds {
     /// `serde_json` refuses 128; staying below it keeps one answer for one message.
     pub const MAX_DEPTH: usize = 120;
 
-    /// For what is bounded otherwise, or was before.
+    /// For what is bounded otherwise, or was before: the depth alone, since each level that is open
+    /// takes memory.
     pub(super) const NONE: Bounds = Bounds {
-        depth: usize::MAX,
+        depth: 127,
         string_bytes: usize::MAX,
         array_items: usize::MAX,
         object_keys: usize::MAX,

@@ -74,6 +74,16 @@ fn twenty_thousand_brackets_are_refused_by_depth() {
 }
 
 #[test]
+fn text_that_is_not_bounded_otherwise_is_bounded_in_depth() {
+    let passes = |depth: usize| {
+        let text = nested(depth);
+        let mut scan = Scan::free(&text);
+        scan.value().and_then(|_| scan.end())
+    };
+    assert_eq!((passes(127), passes(128)), (Ok(()), Err(Stop::Depth)));
+}
+
+#[test]
 fn no_configuration_lifts_the_depth_above_what_the_parser_takes() {
     let bounds = Bounds { depth: usize::MAX, ..Bounds::default() };
     assert!(check(nested(Bounds::MAX_DEPTH).as_bytes(), &bounds).is_ok());
