@@ -25,7 +25,8 @@ fuzz_target!(|input: &[u8]| {
 /// A header is read in one go from bytes that are all there, and nothing behind it is taken.
 fn announces(input: &[u8]) {
     let mut rest = input;
-    let read = match pin!(proxy_protocol::announced(&mut rest)).poll(&mut Context::from_waker(Waker::noop())) {
+    let read = match pin!(proxy_protocol::announced(&mut rest)).poll(&mut Context::from_waker(Waker::noop()))
+    {
         Poll::Ready(read) => read,
         Poll::Pending => panic!("waits for bytes although the input has ended"),
     };

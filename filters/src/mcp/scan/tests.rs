@@ -91,12 +91,6 @@ fn no_configuration_lifts_the_depth_above_what_the_parser_takes() {
     assert!(serde_json::from_str::<serde_json::Value>(&nested(Bounds::MAX_DEPTH)).is_ok());
 }
 
-#[test]
-fn deep_text_of_an_upstream_needs_no_deep_stack() {
-    let text = nested(200_000);
-    assert_eq!(Scan::free(&text).value(), Ok(text.as_str()));
-}
-
 /// Whether the grammar alone takes a text.
 fn grammatical(text: &str) -> bool {
     let mut scan = Scan::free(text);
