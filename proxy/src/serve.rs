@@ -99,7 +99,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
             if !client.is_body_done() {
                 intake::discard(&mut client, &passage.request.headers).await;
             }
-            client.finish()
+            client.finish().await
         }
         // Dropped, not shut down: that would flush to a client that may never read.
         End::Refused(_) | End::Left | End::Broken => None,

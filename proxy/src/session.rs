@@ -13,8 +13,8 @@ use std::io;
 pub enum Client {
     /// HTTP/1.1: the whole connection.
     One(Box<one::Session>),
-    /// HTTP/2: a stream of it.
-    Two(Box<ServerSession>),
+    /// HTTP/2: a stream of it; and whether the request was HEAD, whose answer has no body.
+    Two(Box<ServerSession>, bool),
 }
 
 /// Why a body ends before it is complete.
@@ -33,7 +33,7 @@ impl Client {
     pub fn is_body_done(&mut self) -> bool {
         match self {
             Client::One(session) => session.is_body_done(),
-            Client::Two(session) => session.is_body_done(),
+            Client::Two(session, _) => session.is_body_done(),
         }
     }
 
@@ -44,7 +44,7 @@ impl Client {
     pub async fn read_body(&mut self) -> Result<Option<Bytes>, BodyError> {
         match self {
             Client::One(session) => session.read_body().await,
-            Client::Two(session) => session.read_request_body().await.map_err(|error| fault(&error)),
+            Client::Two(session, _) => session.read_request_body().await.map_err(|error| fault(&error)),
         }
     }
 
@@ -52,7 +52,7 @@ impl Client {
     pub async fn gone(&mut self) {
         match self {
             Client::One(session) => session.gone().await,
-            Client::Two(session) => drop(session.read_body_or_idle(true).await),
+            Client::Two(session, _) => drop(session.read_body_or_idle(true).await),
         }
     }
 
@@ -63,7 +63,7 @@ impl Client {
     pub async fn go_on(&mut self) -> io::Result<()> {
         match self {
             Client::One(session) => session.go_on().await,
-            Client::Two(session) => session.write_continue_response().await.map_err(io::Error::other),
+            Client::Two(session, _) => session.write_continue_response().await.map_err(io::Error::other),
         }
     }
 
@@ -81,7 +81,7 @@ impl Client {
     pub async fn begin(&mut self, head: ResponseHeader) -> io::Result<()> {
         match self {
             Client::One(session) => session.begin(&head).await,
-            Client::Two(session) => {
+            Client::Two(session, _) => {
                 session.write_response_header(Box::new(head)).await.map_err(io::Error::other)
             }
         }
@@ -94,7 +94,10 @@ impl Client {
     pub async fn write(&mut self, piece: Bytes) -> io::Result<()> {
         match self {
             Client::One(session) => session.write(&piece).await,
-            Client::Two(session) => session.write_response_body(piece, false).await.map_err(io::Error::other),
+            Client::Two(_, true) => Ok(()),
+            Client::Two(session, false) => {
+                session.write_response_body(piece, false).await.map_err(io::Error::other)
+            }
         }
     }
 
@@ -105,7 +108,7 @@ impl Client {
     pub async fn end(&mut self) -> io::Result<()> {
         match self {
             Client::One(session) => session.end().await,
-            Client::Two(session) => session.finish_body().await.map_err(io::Error::other),
+            Client::Two(session, _) => session.finish_body().await.map_err(io::Error::other),
         }
     }
 
@@ -116,18 +119,20 @@ impl Client {
     pub async fn answer(&mut self, head: ResponseHeader, body: Bytes) -> io::Result<()> {
         match self {
             Client::One(session) => session.answer(&head, &body).await,
-            Client::Two(session) => {
+            Client::Two(session, bodiless) => {
+                let body = if *bodiless { Bytes::new() } else { body };
                 session.write_response_header(Box::new(head)).await.map_err(io::Error::other)?;
                 session.write_response_body(body, true).await.map_err(io::Error::other)
             }
         }
     }
 
-    /// What is left of the connection for its next request; `None` if there is none, or if it is shared.
-    pub fn finish(self) -> Option<Rest> {
+    /// What is left of the connection for its next request; `None` if there is none, or if it is
+    /// shared. One that ends with a whole answer says so (RFC 8446 §6.1).
+    pub async fn finish(self) -> Option<Rest> {
         match self {
-            Client::One(session) => session.finish(),
-            Client::Two(_) => None,
+            Client::One(session) => session.finish().await,
+            Client::Two(..) => None,
         }
     }
 }

@@ -5,9 +5,18 @@ use crate::harness::{Authority, Client, Gateway, Pair, Upstream, VERSIONS, dial,
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_rustls::rustls::{ClientConfig, ProtocolVersion};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, ProtocolVersion};
 
 const COUNTER: &str = "portunus_tls_handshakes_total";
+
+/// The first bytes of a handshake.
+fn hello(config: &ClientConfig) -> Vec<u8> {
+    let name = "gw.test".try_into().unwrap();
+    let mut client = ClientConnection::new(Arc::new(config.clone()), name).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
 
 fn call() -> String {
     rpc(1, "tools/call", r#"{"name":"echo","arguments":{}}"#)
@@ -322,11 +331,18 @@ async fn silence_ends_at_the_deadline_and_too_many_handshakes_are_shed() {
     secure.counts("timeout", 1.0).await;
 
     let secure = Secure::start(", max_handshakes: 1", "", &[]).await;
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        idle.push(dial(secure.gateway.address).await.unwrap());
+    }
+    assert!(secure.connect(&secure.client()).await.is_some(), "who says nothing keeps nobody out");
     let mut silent = Vec::new();
-    within(5, "a silent one to hold the only turn", async {
+    within(5, "one that stops halfway to hold the only turn", async {
         loop {
             // Each may itself have come while a caller's handshake was under way.
-            silent.push(dial(secure.gateway.address).await.unwrap());
+            let mut halfway = dial(secure.gateway.address).await.unwrap();
+            halfway.write_all(&hello(&secure.client())).await.unwrap();
+            silent.push(halfway);
             if secure.connect(&secure.client()).await.is_none() {
                 return;
             }

@@ -47,7 +47,7 @@ impl Edge {
                 Awaited::Preface(begun) => {
                     return Box::pin(self.run_h2(door, stream, begun.into(), visitor)).await;
                 }
-                Awaited::Over => return,
+                Awaited::Over => return Rest { stream, ahead }.close().await,
                 Awaited::Refused(denial) => return self.refuse(door, visitor, &mut stream, &denial).await,
             };
             may_upgrade = false;

@@ -8,7 +8,7 @@ use crate::serve::serve;
 use crate::session::Client;
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{
     H2Accept, H2Options, HttpSession, default_h2_options, handshake,
@@ -115,7 +115,7 @@ impl Edge {
             Ok(permit) => as_one(session.req_header_mut(), limits.max_headers).map(|()| permit),
         };
         let head = take_head(&mut session);
-        let mut client = Client::Two(Box::new(session));
+        let mut client = Client::Two(Box::new(session), head.method == Method::HEAD);
         let (edge, door) = (self.clone(), door.clone());
         let in_flight = self.gateway.drain.enter();
         streams.spawn(async move {

@@ -8,12 +8,14 @@ use arc_swap::ArcSwap;
 use pingora_core::protocols::Stream;
 use portunus_config::ListenerTls;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::server::Acceptor;
 use tokio_rustls::rustls::{CertificateError, Error};
 
 /// First byte of every TLS connection: a handshake record (RFC 8446 §5.1).
@@ -110,19 +112,50 @@ impl LiveTls {
         fresh: bool,
     ) -> Result<(Secured, bool), (Handshake, String)> {
         let tls = self.current.load_full();
-        let Some(turn) = Turn::take(&self.under_way, tls.max_handshakes) else {
-            return Err((Handshake::Shed, "too many handshakes are under way".to_owned()));
-        };
-        match timeout(tls.handshake_timeout, shake_hands(&tls, stream, fresh)).await {
+        match timeout(tls.handshake_timeout, self.shake_hands(&tls, stream, fresh)).await {
             Ok(Ok(secured)) => Ok(secured),
             Ok(Err(Failed { result, why, stream })) => {
-                drop(turn);
                 if let Some(mut stream) = stream {
                     super::linger(&mut stream).await;
                 }
                 Err((result, why))
             }
             Err(_) => Err((Handshake::TimedOut, "it did not end in time".to_owned())),
+        }
+    }
+
+    async fn shake_hands(
+        &self,
+        tls: &ListenerTls,
+        mut stream: Stream,
+        fresh: bool,
+    ) -> Result<(Secured, bool), Failed> {
+        if fresh {
+            // Looked at in the socket, not read: a plain request gets an answer that it understands.
+            let mut first = [HANDSHAKE_RECORD];
+            let peeked = stream.try_peek(&mut first).await;
+            if matches!(peeked, Ok(true)) && first[0] != HANDSHAKE_RECORD && first[0] != 0 {
+                drop(timeout(WRITE_WITHIN, super::write(&mut stream, NOT_TLS)).await);
+                let why = "the first byte is not that of a TLS handshake".to_owned();
+                return Err(Failed { result: Handshake::NotTls, why, stream: Some(stream) });
+            }
+        }
+        let mut greeted = pin!(LazyConfigAcceptor::new(Acceptor::default(), stream));
+        let start = match greeted.as_mut().await {
+            Ok(start) => start,
+            Err(error) => return Err(failed(&error, greeted.take_io()).await),
+        };
+        // Only now: a connection that says nothing costs nothing, and must not keep others out.
+        let Some(_turn) = Turn::take(&self.under_way, tls.max_handshakes) else {
+            let why = "too many handshakes are under way".to_owned();
+            return Err(Failed { result: Handshake::Shed, why, stream: None });
+        };
+        match start.into_stream(Arc::clone(&tls.config)).into_fallible().await {
+            Ok(stream) => {
+                let http_2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                Ok((Secured(Box::new(stream)), http_2))
+            }
+            Err((error, stream)) => Err(failed(&error, Some(stream)).await),
         }
     }
 }
@@ -136,30 +169,14 @@ struct Failed {
     stream: Option<Stream>,
 }
 
-async fn shake_hands(tls: &ListenerTls, mut stream: Stream, fresh: bool) -> Result<(Secured, bool), Failed> {
-    if fresh {
-        // Looked at in the socket, not read: a plain request gets an answer that it understands.
-        let mut first = [HANDSHAKE_RECORD];
-        let peeked = stream.try_peek(&mut first).await;
-        if matches!(peeked, Ok(true)) && first[0] != HANDSHAKE_RECORD && first[0] != 0 {
-            drop(timeout(WRITE_WITHIN, super::write(&mut stream, NOT_TLS)).await);
-            let why = "the first byte is not that of a TLS handshake".to_owned();
-            return Err(Failed { result: Handshake::NotTls, why, stream: Some(stream) });
-        }
-    }
-    match TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).into_fallible().await {
-        Ok(stream) => {
-            let http_2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            Ok((Secured(Box::new(stream)), http_2))
-        }
-        Err((error, mut stream)) => {
-            let (result, why) = (judge(&error), error.to_string());
-            // Whoever broke off, or refused us, waits for nothing.
-            let waits = !matches!(result, Handshake::Closed | Handshake::Alert);
-            let told = waits && matches!(timeout(WRITE_WITHIN, stream.shutdown()).await, Ok(Ok(())));
-            Err(Failed { result, why, stream: told.then_some(stream) })
-        }
-    }
+/// Notes how a handshake failed, and ends it in order where the client may still read.
+async fn failed(error: &io::Error, stream: Option<Stream>) -> Failed {
+    let (result, why) = (judge(error), error.to_string());
+    // Whoever broke off, or refused us, waits for nothing.
+    let waiting = stream.filter(|_| !matches!(result, Handshake::Closed | Handshake::Alert));
+    let Some(mut stream) = waiting else { return Failed { result, why, stream: None } };
+    let told = matches!(timeout(WRITE_WITHIN, stream.shutdown()).await, Ok(Ok(())));
+    Failed { result, why, stream: told.then_some(stream) }
 }
 
 fn judge(error: &io::Error) -> Handshake {

@@ -14,13 +14,16 @@ use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_http::ResponseHeader;
 use std::io::{self, Write};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 const READ_BYTES: usize = 8 * 1024;
 /// What a client may send ahead while it waits for an answer.
 const AHEAD_BYTES: usize = 64 * 1024;
 /// A body up to this size leaves in one write with its head.
 const ONE_WRITE_BYTES: usize = 16 * 1024;
+const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 /// Room for the head of an answer.
 const HEAD_BYTES: usize = 512;
 
@@ -43,6 +46,14 @@ pub struct Rest {
     pub stream: Stream,
     /// What was read of it and not used.
     pub ahead: BytesMut,
+}
+
+impl Rest {
+    /// Ends the connection in order: what was said is complete.
+    pub async fn close(mut self) {
+        // A client that never reads is not waited for.
+        drop(timeout(CLOSE_WITHIN, AsyncWriteExt::shutdown(&mut self.stream)).await);
+    }
 }
 
 /// How far an answer has come.
@@ -107,6 +118,10 @@ impl Session {
     }
 
     pub(super) async fn go_on(&mut self) -> io::Result<()> {
+        if self.http_1_0 {
+            // RFC 9110 §10.1.1: it would take that for the answer.
+            return Ok(());
+        }
         self.rest.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         self.rest.stream.flush().await
     }
@@ -183,9 +198,16 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Option<Rest> {
-        let whole = self.answer == Answer::Done && self.body.is_done();
-        (whole && self.persists).then_some(self.rest)
+    pub(super) async fn finish(self) -> Option<Rest> {
+        let Session { rest, answer, body, persists, .. } = self;
+        if answer != Answer::Done {
+            return None;
+        }
+        if persists && body.is_done() {
+            return Some(rest);
+        }
+        rest.close().await;
+        None
     }
 
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -297,7 +319,7 @@ mod tests {
 
     /// All that the client has received when the session is gone.
     async fn received(session: Session, mut far: DuplexStream) -> (String, bool) {
-        let kept = session.finish();
+        let kept = session.finish().await;
         let persists = kept.is_some();
         drop(kept);
         let mut bytes = Vec::new();
@@ -355,7 +377,7 @@ mod tests {
         let (mut shorter, _far) = session("POST", Version::HTTP_11, &[], b"");
         shorter.begin(&counted).await.unwrap();
         shorter.write(b"ab").await.unwrap();
-        assert!(shorter.end().await.is_err() && shorter.finish().is_none());
+        assert!(shorter.end().await.is_err() && shorter.finish().await.is_none());
         let (mut other, _far) = session("POST", Version::HTTP_11, &[], b"");
         assert!(other.answer(&counted, b"ab").await.is_err());
     }
@@ -387,7 +409,7 @@ mod tests {
             }
             assert_eq!(body, b"abcde", "{name}");
             session.answer(&answer(202, &[("content-length", "0")]), b"").await.unwrap();
-            assert_eq!(session.finish().unwrap().ahead, behind, "{name}");
+            assert_eq!(session.finish().await.unwrap().ahead, behind, "{name}");
         }
     }
 
@@ -409,5 +431,18 @@ mod tests {
         drop(far);
         session.gone().await;
         assert_eq!(session.rest.ahead, "POST /mcp HTTP/1.1");
+    }
+
+    #[tokio::test]
+    async fn only_a_client_that_knows_it_is_told_to_go_on() {
+        for (version, told) in [
+            (Version::HTTP_11, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"),
+            (Version::HTTP_10, "HTTP/1.1 200"),
+        ] {
+            let (mut session, far) = session("POST", version, &[], b"");
+            session.go_on().await.unwrap();
+            session.answer(&answer(200, &[("content-length", "0")]), b"").await.unwrap();
+            assert!(received(session, far).await.0.starts_with(told), "{version:?}");
+        }
     }
 }

@@ -22,9 +22,13 @@ const MAX_STREAMS: usize = 100;
 /// How many may be open before the server has said so: a number that it cannot say (RFC 9113 §6.5.1).
 const UNSETTLED: usize = usize::MAX - 1;
 /// What an upstream may send ahead of a client that reads slowly.
-const STREAM_WINDOW: u32 = 256 << 10;
+const STREAM_WINDOW: u32 = 128 << 10;
 /// All streams together: none of them waits because others are read slowly.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * 100;
+/// What frames of less than 256 bytes may fall short of that, unread, before the connection ends: all
+/// windows full of events of 16 bytes. The default ends it, and everybody's calls on it, when a few
+/// clients read small events slowly.
+const SMALL_FRAMES: usize = CONNECTION_WINDOW as usize / 16 * 240;
 const MAX_HEADER_LIST: u32 = 64 << 10;
 
 /// A connection that calls share.
@@ -66,6 +70,7 @@ impl Link {
             .initial_max_send_streams(UNSETTLED)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .data_frame_budget(SMALL_FRAMES)
             .max_header_list_size(MAX_HEADER_LIST);
         let (sender, mut connection) = builder.handshake(io).await.map_err(io::Error::other)?;
         settled(&sender, &mut connection).await?;

@@ -134,7 +134,8 @@ impl Pool {
                 if let Some(connection) = self.warm(wish) {
                     return Ok(connection);
                 }
-                Some(turn)
+                // Whoever had the turn before may have found that it shares no longer.
+                self.shares.load(Ordering::Acquire).then_some(turn)
             }
             false => None,
         };
@@ -145,6 +146,7 @@ impl Pool {
             HttpVersion::Auto => stream.chose_http_2(),
         };
         if !shared {
+            self.shares.store(false, Ordering::Release);
             return Ok(Connection::One(h1::Connection::new(stream)));
         }
         self.shares.store(true, Ordering::Release);
