@@ -138,7 +138,7 @@ impl<'a> Scan<'a> {
         Scan::new(text, Rules { bounds: Bounds { depth, ..*bounds }, halves: false })
     }
 
-    /// For what was bounded before, or is bounded otherwise: the grammar alone.
+    /// For what was bounded before, or is bounded otherwise: the grammar, and a depth.
     pub(super) fn free(text: &'a str) -> Scan<'a> {
         Scan::new(text, Rules { bounds: Bounds::NONE, halves: true })
     }
