@@ -288,7 +288,6 @@ async fn rotation(papers: &Papers) {
          a pair and changed nothing",
         halves = halves.abs()
     );
-    assert!(halves > 0.0, "no load met half a pair");
     println!(
         "{} calls on 16 kept connections and {} on as many fresh ones, {handshakes} handshakes; failed: {}",
         kept.answers.len(),
