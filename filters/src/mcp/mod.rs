@@ -11,6 +11,7 @@ mod late_id;
 pub mod method;
 pub mod object;
 pub mod revision;
+pub mod rewrite;
 mod scan;
 pub mod sse;
 

@@ -15,6 +15,8 @@ pub struct Object<'a>(Vec<Member<'a>>);
 #[derive(Debug)]
 struct Member<'a> {
     key: Cow<'a, str>,
+    /// Key, colon and value as they stand.
+    whole: &'a str,
     text: &'a str,
     /// Its members in turn, if it is one of those that messages are read for.
     inside: Option<Result<Object<'a>, Repeated>>,
@@ -86,6 +88,8 @@ impl<'a> Object<'a> {
         let mut more = scan.enter(b'{')?;
         let mut members = Vec::with_capacity(if more { 6 } else { 0 });
         while more {
+            scan.look();
+            let first = scan.at();
             let key = scan.key()?.meaning().ok_or(Stop::Grammar)?;
             let deeper = place.below(&key).filter(|_| scan.look() == Some(b'{'));
             let (text, inside) = match deeper {
@@ -96,7 +100,7 @@ impl<'a> Object<'a> {
                 }
                 None => (scan.value()?, None),
             };
-            members.push(Member { key, text, inside });
+            members.push(Member { key, whole: scan.since(first)?, text, inside });
             more = scan.next()?;
         }
         let object = Object(members);
@@ -139,6 +143,16 @@ impl<'a> Object<'a> {
     pub(super) fn take(&mut self, key: &str) -> Option<Result<Object<'a>, Fault>> {
         let inside = self.0.iter_mut().find(|member| member.key == key)?.inside.take()?;
         Some(inside.map_err(Fault::from))
+    }
+
+    /// Every key and the text of its value, in order.
+    pub fn members(&self) -> impl ExactSizeIterator<Item = (&str, &'a str)> {
+        self.0.iter().map(|member| (member.key.as_ref(), member.text))
+    }
+
+    /// Every member as it stands: its key, and the text of key, colon and value.
+    pub(super) fn wholes(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.0.iter().map(|member| (member.key.as_ref(), member.whole))
     }
 
     fn member(&self, key: &str) -> Option<&Member<'a>> {

@@ -1,0 +1,173 @@
+//! Changing members of a JSON object while every other one keeps its bytes.
+//!
+//! Members stay in their order and as they were written, number text, escapes and inner spaces
+//! included; only what is between two members is written anew.
+
+use super::object::Object;
+use std::borrow::Cow;
+
+/// Changes to the members of one object.
+#[derive(Debug)]
+pub struct Rewrite<'o, 'a> {
+    object: &'o Object<'a>,
+    changes: Vec<Change<'o>>,
+}
+
+#[derive(Debug)]
+struct Change<'o> {
+    key: Cow<'o, str>,
+    /// JSON text; `None` removes the member.
+    value: Option<Cow<'o, str>>,
+}
+
+impl<'a> Object<'a> {
+    /// Begins a changed copy of this object.
+    pub fn rewrite(&self) -> Rewrite<'_, 'a> {
+        Rewrite { object: self, changes: Vec::new() }
+    }
+}
+
+impl<'o> Rewrite<'o, '_> {
+    /// Gives a member a new value, in its place or after all others. `json` must be JSON text.
+    #[must_use]
+    pub fn set(self, key: impl Into<Cow<'o, str>>, json: impl Into<Cow<'o, str>>) -> Self {
+        self.change(key.into(), Some(json.into()))
+    }
+
+    /// As [`Rewrite::set`], if there is a value.
+    #[must_use]
+    pub fn set_some(self, key: impl Into<Cow<'o, str>>, json: Option<impl Into<Cow<'o, str>>>) -> Self {
+        match json {
+            Some(json) => self.set(key, json),
+            None => self,
+        }
+    }
+
+    /// Takes a member away.
+    #[must_use]
+    pub fn remove(self, key: impl Into<Cow<'o, str>>) -> Self {
+        self.change(key.into(), None)
+    }
+
+    fn change(mut self, key: Cow<'o, str>, value: Option<Cow<'o, str>>) -> Self {
+        self.changes.retain(|change| change.key != key);
+        self.changes.push(Change { key, value });
+        self
+    }
+
+    /// Whether the copy has no members.
+    pub fn is_empty(&self) -> bool {
+        let kept = |key: &str| self.changes.iter().all(|change| change.key != key);
+        self.changes.iter().all(|change| change.value.is_none())
+            && !self.object.members().any(|(key, _)| kept(key))
+    }
+
+    /// The copy as text.
+    pub fn text(&self) -> String {
+        let old: usize = self.object.wholes().map(|(_, whole)| whole.len() + 1).sum();
+        let new: usize = self.changes.iter().map(|change| change.len()).sum();
+        let mut out = String::with_capacity(old + new + 2);
+        self.write(&mut out);
+        out
+    }
+
+    /// Writes the copy behind what `out` holds.
+    pub fn write(&self, out: &mut String) {
+        out.push('{');
+        let first = out.len();
+        for (key, whole) in self.object.wholes() {
+            match self.changes.iter().find(|change| change.key == key) {
+                None => {
+                    part(out, first);
+                    out.push_str(whole);
+                }
+                Some(change) => change.write(out, first),
+            }
+        }
+        let known = |key: &str| self.object.get(key).is_some();
+        for change in self.changes.iter().filter(|change| !known(&change.key)) {
+            change.write(out, first);
+        }
+        out.push('}');
+    }
+}
+
+impl Change<'_> {
+    fn len(&self) -> usize {
+        self.value.as_ref().map_or(0, |value| self.key.len() + value.len() + 4)
+    }
+
+    fn write(&self, out: &mut String, first: usize) {
+        let Some(value) = &self.value else { return };
+        part(out, first);
+        push_string(out, &self.key);
+        out.push(':');
+        out.push_str(value);
+    }
+}
+
+fn part(out: &mut String, first: usize) {
+    if out.len() > first {
+        out.push(',');
+    }
+}
+
+/// Writes a text as a JSON string.
+pub fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| matches!(c, '"' | '\\' | '\0'..='\x1f')) {
+        let (plain, special) = rest.split_at(at);
+        out.push_str(plain);
+        let mut chars = special.chars();
+        match chars.next() {
+            Some('"') => out.push_str("\\\""),
+            Some('\\') => out.push_str("\\\\"),
+            Some('\n') => out.push_str("\\n"),
+            Some('\r') => out.push_str("\\r"),
+            Some('\t') => out.push_str("\\t"),
+            Some(control) => out.push_str(&format!("\\u{:04x}", u32::from(control))),
+            None => {}
+        }
+        rest = chars.as_str();
+    }
+    out.push_str(rest);
+    out.push('"');
+}
+
+/// A text as a JSON string.
+pub fn string(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    push_string(&mut out, text);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_not_named_keeps_its_bytes() {
+        let text = "{ \"a\" : 1.50 ,\n\"\\u0062\":[ ] , \"c\" :  \"\\/\" }";
+        let object = Object::read(text).unwrap();
+        let changed = object.rewrite().set("d", "4").remove("b").set("a", "2").remove("x");
+        assert_eq!(changed.text(), "{\"a\":2,\"c\" :  \"\\/\",\"d\":4}");
+        assert_eq!(object.rewrite().text(), "{\"a\" : 1.50,\"\\u0062\":[ ],\"c\" :  \"\\/\"}");
+    }
+
+    #[test]
+    fn the_last_change_of_a_member_counts() {
+        let object = Object::read("{\"a\":1}").unwrap();
+        assert_eq!(object.rewrite().set("a", "2").remove("a").text(), "{}");
+        assert!(object.rewrite().remove("a").is_empty() && !object.rewrite().is_empty());
+        assert_eq!(object.rewrite().remove("a").set("a", "3").text(), "{\"a\":3}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_written_string_is_read_as_the_same(text in any::<String>()) {
+            prop_assert_eq!(serde_json::from_str::<String>(&string(&text)).unwrap(), text);
+        }
+    }
+}
