@@ -36,7 +36,7 @@ pub struct Id {
 
 impl PartialEq for Id {
     fn eq(&self, other: &Id) -> bool {
-        self.plain() == other.plain()
+        self.meaning() == other.meaning()
     }
 }
 
@@ -46,9 +46,17 @@ impl Id {
         &self.text
     }
 
-    /// What it means, with quotes if it is a string.
-    fn plain(&self) -> &str {
+    /// What it means, with quotes if it is a string: the same text for equal ids.
+    pub fn meaning(&self) -> &str {
         self.plain.as_ref().unwrap_or(&self.text)
+    }
+
+    /// Reads an id from its JSON text, where a message carries one elsewhere than in its envelope.
+    ///
+    /// # Errors
+    /// [`Fault::Shape`] if it is neither a string nor an integer.
+    pub fn of(text: &str) -> Result<Id, Fault> {
+        Id::read(text)
     }
 
     fn read(text: &str) -> Result<Id, Fault> {
