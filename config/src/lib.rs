@@ -30,6 +30,7 @@ mod testing;
 mod tls;
 pub mod units;
 mod upstream;
+mod url;
 mod yaml;
 
 pub use address::{AddressClass, AddressGrant};
@@ -51,7 +52,5 @@ pub use tls::{
     CertificateFacts, ClientCertificateMode, ClientCertificates, HttpVersion, ListenerTls,
     ListenerTlsSettings, Pin, PinMismatch, TlsVersion, UnknownSni, UpstreamTls, UpstreamTlsSettings,
 };
-pub use upstream::{
-    Credentials, EraMode, HeaderRules, Host, HostPolicy, Pool, Scheme, Timeouts, Upstream, UpstreamKey,
-    UpstreamUrl,
-};
+pub use upstream::{Credentials, EraMode, HeaderRules, HostPolicy, Pool, Timeouts, Upstream, UpstreamKey};
+pub use url::{Host, Scheme, UpstreamUrl};

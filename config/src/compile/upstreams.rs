@@ -11,7 +11,8 @@ use crate::document::{
     CeilingDocument, CredentialsDocument, HeaderSource, HeadersDocument, UpstreamDocument,
 };
 use crate::tls::HttpVersion;
-use crate::upstream::{Credentials, HeaderRules, Host, Scheme, Upstream, UpstreamKey, UpstreamUrl};
+use crate::upstream::{Credentials, HeaderRules, Upstream, UpstreamKey};
+use crate::url::{Host, Scheme, UpstreamUrl};
 
 pub(super) fn compile(
     documents: &[UpstreamDocument],
