@@ -1,5 +1,6 @@
 //! An MCP server behind the gateway: where it is and how it is spoken to.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::address::AddressGrant;
+use crate::replicas::{Ejection, Health};
 use crate::secret::{Reference, Secret, sha256};
 use crate::tls::{HttpVersion, UpstreamTls};
 use crate::url::UpstreamUrl;
@@ -18,8 +20,27 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// Equal keys may share connections, across revisions too.
     pub key: UpstreamKey,
+    /// `key` without the URL: what connections to each replica have in common.
+    pub(crate) settings_key: UpstreamKey,
     /// Where it is.
     pub url: UpstreamUrl,
+    /// Further places where the same server is, behind the same scheme.
+    pub replicas: Vec<UpstreamUrl>,
+    /// Probes of its replicas; `None` learns from calls alone.
+    pub health: Option<Health>,
+    /// When a replica gets no calls for a while.
+    pub ejection: Ejection,
+    /// How messages travel to it.
+    pub transport: Transport,
+    /// Whose calls share a legacy session that the gateway holds.
+    pub sessions: LegSharing,
+    /// Whether a legacy session that is gone may be made again without its callers knowing: the
+    /// server keeps nothing in it.
+    pub stateless_ok: bool,
+    /// Whether its `cacheScope: public` counts: one caller's answer may be another's.
+    pub trust_cache_scope: bool,
+    /// What the document says of it: region, trust.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// Which protocol era it speaks.
     pub era: EraMode,
     /// How long its answers may take.
@@ -55,6 +76,11 @@ impl UpstreamKey {
         };
         // `Debug` quotes texts and names fields, so that no two upstreams can run together.
         UpstreamKey(sha256(format!("{settings:?} {credentials}").as_bytes()))
+    }
+
+    /// The key of connections to one place, made from that of the settings.
+    pub(crate) fn at(&self, url: &UpstreamUrl) -> UpstreamKey {
+        UpstreamKey(sha256(format!("{:?} {url:?}", self.0).as_bytes()))
     }
 }
 
@@ -173,4 +199,24 @@ pub enum HostPolicy {
     Upstream,
     /// The one the client sent.
     Preserve,
+}
+
+/// How messages travel to an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Streamable HTTP: one endpoint, since 2025-03-26.
+    #[default]
+    Streamable,
+    /// HTTP with SSE: a stream that names the endpoint for messages, 2024-11-05. Legacy only.
+    HttpSse,
+}
+
+/// Whose calls share a legacy session that the gateway holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LegSharing {
+    /// Those of one caller.
+    #[default]
+    PerCaller,
+    /// Everyone's.
+    Shared,
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use rustls::pki_types::ServerName;
+
 use crate::address::AddressGrant;
 
 /// Where an upstream is.
@@ -115,6 +117,14 @@ impl Host {
                 loopback: AddressClass::of(*address) == AddressClass::Loopback,
                 private: AddressClass::of(*address) == AddressClass::Private,
             },
+        }
+    }
+
+    /// What a certificate has to name; `None` for a name that none can have.
+    pub(crate) fn server_name(&self) -> Option<ServerName<'static>> {
+        match self {
+            Host::Name(name) => ServerName::try_from(name.clone()).ok(),
+            Host::Ip(address) => Some(ServerName::from(*address)),
         }
     }
 
