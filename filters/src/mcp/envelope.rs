@@ -137,7 +137,7 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// As [`Envelope::read`]; also for an empty batch.
     pub fn read_batch(text: &'a str) -> Result<Vec<Envelope<'a>>, Fault> {
-        let elements = elements(&mut Scan::free(text)).map_err(|stop| stop.fault(&Bounds::NONE))?;
+        let elements = elements(text)?;
         if elements.is_empty() {
             return Err(Fault::Shape("a batch must not be empty"));
         }
@@ -217,7 +217,15 @@ fn not_an_object(mut scan: Scan<'_>, bounds: &Bounds) -> Fault {
 }
 
 /// The texts of an array's elements.
-fn elements<'a>(scan: &mut Scan<'a>) -> Result<Vec<&'a str>, Stop> {
+///
+/// # Errors
+/// [`Fault::Syntax`] if it is no JSON array.
+pub(super) fn elements(text: &str) -> Result<Vec<&str>, Fault> {
+    let mut scan = Scan::free(text);
+    walk(&mut scan).map_err(|stop| stop.fault(&Bounds::NONE))
+}
+
+fn walk<'a>(scan: &mut Scan<'a>) -> Result<Vec<&'a str>, Stop> {
     let mut elements = Vec::new();
     let mut more = scan.enter(b'[')?;
     while more {
