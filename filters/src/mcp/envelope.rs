@@ -4,8 +4,8 @@
 //! else stays text. The same key twice in one of these objects is refused, however it is escaped:
 //! two parsers that disagree on which one counts are how a gateway is bypassed.
 
-use super::object::{Object, unquoted};
-use super::scan::{Scan, Stop};
+use super::object::{Object, elements, unquoted};
+use super::scan::Scan;
 use super::{Bounds, Fault, Method};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -129,7 +129,7 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// As [`Envelope::read`]; also for an empty batch.
     pub fn read_batch(text: &'a str) -> Result<Vec<Envelope<'a>>, Fault> {
-        let elements = elements(&mut Scan::free(text)).map_err(|stop| stop.fault(&Bounds::NONE))?;
+        let elements = elements(text)?;
         if elements.is_empty() {
             return Err(Fault::Shape("a batch must not be empty"));
         }
@@ -206,18 +206,6 @@ fn not_an_object(mut scan: Scan<'_>, bounds: &Bounds) -> Fault {
         Ok(()) => Fault::Shape("a message must be a JSON object"),
         Err(stop) => stop.fault(bounds),
     }
-}
-
-/// The texts of an array's elements.
-fn elements<'a>(scan: &mut Scan<'a>) -> Result<Vec<&'a str>, Stop> {
-    let mut elements = Vec::new();
-    let mut more = scan.enter(b'[')?;
-    while more {
-        elements.push(scan.value()?);
-        more = scan.next()?;
-    }
-    scan.end()?;
-    Ok(elements)
 }
 
 #[cfg(test)]

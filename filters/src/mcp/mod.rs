@@ -5,6 +5,7 @@
 //! untouched message leaves byte for byte.
 
 mod bounds;
+pub mod catalog;
 pub mod envelope;
 pub mod headers;
 mod late_id;
