@@ -7,8 +7,8 @@ use super::meta::Members;
 use super::profile::{Ability, Profile};
 use super::question::{MAX_QUESTIONS, Question};
 use crate::mcp::Fault;
-use crate::mcp::envelope::elements;
 use crate::mcp::object::Object;
+use crate::mcp::object::elements;
 use std::borrow::Cow;
 
 const METHOD_NOT_FOUND: i64 = -32601;

@@ -5,7 +5,7 @@ use super::facts::Facts;
 use super::meta::{META_SERVER_INFO, META_SUBSCRIPTION_ID, Members, array};
 use super::profile::Profile;
 use super::request::message;
-use crate::mcp::envelope::elements;
+use crate::mcp::object::elements;
 use crate::mcp::object::{Object, unquoted};
 use crate::mcp::rewrite::string;
 use crate::mcp::{Fault, Revision};
