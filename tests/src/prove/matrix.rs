@@ -129,7 +129,9 @@ impl Sum {
     fn judge(&mut self, place: &Place, client: &str, step: &str, told: &Value) {
         if told["ok"] == true {
             self.passed += 1;
-        } else if let Some(cannot) = CANNOT.iter().find(|cannot| cannot.covers(client, place, step)) {
+        } else if let Some(cannot) =
+            CANNOT.iter().find(|cannot| told.is_object() && cannot.covers(client, place, step))
+        {
             self.listed.insert((cannot.rule, format!("{step} of {client} at {}", place.name)));
         } else {
             let note = told["note"].as_str().unwrap_or("did not run");

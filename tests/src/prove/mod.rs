@@ -11,6 +11,7 @@ mod h2;
 mod hostile;
 pub(crate) mod load;
 mod matrix;
+mod pairings;
 mod swap;
 mod tls;
 mod upgrade;
@@ -43,6 +44,12 @@ async fn clients() {
 #[ignore = "a show: cargo xtask prove matrix"]
 async fn matrix() {
     matrix::run().await;
+}
+
+#[tokio::test]
+#[ignore = "a show: cargo xtask prove pairings"]
+async fn pairings() {
+    pairings::run().await;
 }
 
 #[tokio::test]
