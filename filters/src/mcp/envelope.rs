@@ -36,7 +36,7 @@ pub struct Id {
 
 impl PartialEq for Id {
     fn eq(&self, other: &Id) -> bool {
-        self.plain() == other.plain()
+        self.meaning() == other.meaning()
     }
 }
 
@@ -46,9 +46,17 @@ impl Id {
         &self.text
     }
 
-    /// What it means, with quotes if it is a string.
-    fn plain(&self) -> &str {
+    /// What it means, with quotes if it is a string: the same text for equal ids.
+    pub fn meaning(&self) -> &str {
         self.plain.as_ref().unwrap_or(&self.text)
+    }
+
+    /// Reads an id from its JSON text, where a message carries one elsewhere than in its envelope.
+    ///
+    /// # Errors
+    /// [`Fault::Shape`] if it is neither a string nor an integer.
+    pub fn of(text: &str) -> Result<Id, Fault> {
+        Id::read(text)
     }
 
     fn read(text: &str) -> Result<Id, Fault> {
@@ -129,7 +137,7 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// As [`Envelope::read`]; also for an empty batch.
     pub fn read_batch(text: &'a str) -> Result<Vec<Envelope<'a>>, Fault> {
-        let elements = elements(&mut Scan::free(text)).map_err(|stop| stop.fault(&Bounds::NONE))?;
+        let elements = elements(text)?;
         if elements.is_empty() {
             return Err(Fault::Shape("a batch must not be empty"));
         }
@@ -209,7 +217,15 @@ fn not_an_object(mut scan: Scan<'_>, bounds: &Bounds) -> Fault {
 }
 
 /// The texts of an array's elements.
-fn elements<'a>(scan: &mut Scan<'a>) -> Result<Vec<&'a str>, Stop> {
+///
+/// # Errors
+/// [`Fault::Syntax`] if it is no JSON array.
+pub(super) fn elements(text: &str) -> Result<Vec<&str>, Fault> {
+    let mut scan = Scan::free(text);
+    walk(&mut scan).map_err(|stop| stop.fault(&Bounds::NONE))
+}
+
+fn walk<'a>(scan: &mut Scan<'a>) -> Result<Vec<&'a str>, Stop> {
     let mut elements = Vec::new();
     let mut more = scan.enter(b'[')?;
     while more {

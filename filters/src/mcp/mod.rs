@@ -5,6 +5,7 @@
 //! untouched message leaves byte for byte.
 
 mod bounds;
+pub mod bridge;
 pub mod envelope;
 pub mod headers;
 mod late_id;
@@ -13,6 +14,7 @@ pub mod object;
 pub mod revision;
 pub mod rewrite;
 mod scan;
+mod sentinel;
 pub mod sse;
 
 pub use bounds::Bounds;

@@ -1,0 +1,152 @@
+//! Errors of upstreams in the words of the client's era.
+//!
+//! Codes from -32020 on mean something only since 2026-07-28, -32002 and -32042 only before; all
+//! others are said alike.
+
+use super::meta::Members;
+use super::profile::{Ability, Profile};
+use super::question::{MAX_QUESTIONS, Question};
+use crate::mcp::Fault;
+use crate::mcp::envelope::elements;
+use crate::mcp::object::Object;
+use std::borrow::Cow;
+
+const METHOD_NOT_FOUND: i64 = -32601;
+const INVALID_PARAMS: i64 = -32602;
+const INTERNAL: i64 = -32603;
+/// Before 2026-07-28: no such resource.
+const RESOURCE_NOT_FOUND: i64 = -32002;
+const HEADER_MISMATCH: i64 = -32020;
+const MISSING_CAPABILITY: i64 = -32021;
+const UNSUPPORTED_VERSION: i64 = -32022;
+/// 2025-11-25: the user has to visit a URL first.
+const URL_ELICITATION: i64 = -32042;
+
+/// The error of an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct RpcError<'a> {
+    /// Its code.
+    pub code: i64,
+    /// Its message, a JSON string; `""` where there is none.
+    pub message: &'a str,
+    /// Its data, as JSON text.
+    pub data: Option<&'a str>,
+    /// All of it, a JSON object.
+    pub whole: &'a str,
+}
+
+/// An error as a client gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said<'a> {
+    /// Its code.
+    pub code: i64,
+    /// Status of the HTTP answer, if nothing of it was sent before.
+    pub status: u16,
+    /// All of it, a JSON object, see [`super::wrap_said`].
+    pub error: Cow<'a, str>,
+}
+
+/// What a modern client gets for a legacy server's error.
+#[derive(Clone, Debug)]
+pub enum ForModern<'a> {
+    /// An error.
+    Error(Said<'a>),
+    /// Questions; once they are answered the same request is sent to the server again.
+    Ask(Vec<Question>),
+}
+
+impl<'a> RpcError<'a> {
+    /// Reads an error that was taken apart.
+    ///
+    /// # Errors
+    /// [`Fault::Shape`] if it has no integer for a code.
+    pub(super) fn of(whole: &'a str, error: &Object<'a>) -> Result<RpcError<'a>, Fault> {
+        let code = error.get("code").and_then(|code| code.parse().ok());
+        Ok(RpcError {
+            code: code.ok_or(Fault::Shape("the `code` of an error must be an integer"))?,
+            message: error.get("message").filter(|text| text.starts_with('"')).unwrap_or("\"\""),
+            data: error.get("data"),
+            whole,
+        })
+    }
+
+    fn said(&self, status: u16) -> Said<'a> {
+        Said { code: self.code, status, error: Cow::Borrowed(self.whole) }
+    }
+
+    /// The same error under another code; all else keeps its bytes.
+    fn as_code(&self, code: i64, status: u16) -> Result<Said<'a>, Fault> {
+        let error = Object::read(self.whole)?.rewrite().set("code", code.to_string()).text();
+        Ok(Said { code, status, error: Cow::Owned(error) })
+    }
+}
+
+/// The HTTP status that goes with an error to a modern client (2026-07-28 streamable HTTP).
+pub fn status_for_modern(code: i64) -> u16 {
+    match code {
+        METHOD_NOT_FOUND => 404,
+        HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION => 400,
+        _ => 200,
+    }
+}
+
+/// A legacy server's error for a modern client.
+///
+/// # Errors
+/// As [`Object::read`].
+pub fn error_for_modern<'a>(error: &RpcError<'a>, profile: &Profile) -> Result<ForModern<'a>, Fault> {
+    Ok(match error.code {
+        RESOURCE_NOT_FOUND => {
+            ForModern::Error(error.as_code(INVALID_PARAMS, status_for_modern(INVALID_PARAMS))?)
+        }
+        URL_ELICITATION => match visits(error)? {
+            questions if questions.is_empty() => ForModern::Error(error.as_code(INTERNAL, 200)?),
+            questions if profile.can(Ability::ElicitUrl) => ForModern::Ask(questions),
+            _ => ForModern::Error(incapable(error, Ability::ElicitUrl)?),
+        },
+        // An older server cannot mean what these say, and a modern client would believe it.
+        -32099..=HEADER_MISMATCH => ForModern::Error(error.as_code(INTERNAL, 200)?),
+        code => ForModern::Error(error.said(status_for_modern(code))),
+    })
+}
+
+/// A modern server's error for a legacy client, which must get HTTP 200 whatever it is.
+///
+/// # Errors
+/// As [`Object::read`].
+pub fn error_for_legacy<'a>(error: &RpcError<'a>, method: &str) -> Result<Said<'a>, Fault> {
+    match error.code {
+        INVALID_PARAMS if method == "resources/read" && names_a_resource(error) => {
+            error.as_code(RESOURCE_NOT_FOUND, 200)
+        }
+        HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION => error.as_code(INTERNAL, 200),
+        _ => Ok(error.said(200)),
+    }
+}
+
+fn names_a_resource(error: &RpcError<'_>) -> bool {
+    error.data.is_some_and(|data| Object::read(data).is_ok_and(|data| data.text("uri").is_some()))
+}
+
+/// The questions of a -32042: URLs that the user is to visit.
+fn visits(error: &RpcError<'_>) -> Result<Vec<Question>, Fault> {
+    let Some(data) = error.data.filter(|data| data.starts_with('{')) else { return Ok(Vec::new()) };
+    let Some(listed) = Object::read(data)?.get("elicitations") else { return Ok(Vec::new()) };
+    let visits = elements(listed)?;
+    if visits.len() > MAX_QUESTIONS {
+        return Err(Fault::Bound { what: "the number of questions at once", limit: MAX_QUESTIONS });
+    }
+    let question = |(index, params)| Question::of_legacy(&format!("e{index}"), "elicitation/create", params);
+    visits.into_iter().enumerate().map(question).collect()
+}
+
+/// -32021 in place of an error that only an able client can do something about.
+fn incapable<'a>(error: &RpcError<'a>, ability: Ability) -> Result<Said<'a>, Fault> {
+    let data = Members::new().with("requiredCapabilities", ability.required()).text();
+    let text = Object::read(error.whole)?
+        .rewrite()
+        .set("code", MISSING_CAPABILITY.to_string())
+        .set("data", data)
+        .text();
+    Ok(Said { code: MISSING_CAPABILITY, status: 400, error: Cow::Owned(text) })
+}
