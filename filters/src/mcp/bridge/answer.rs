@@ -263,3 +263,6 @@ fn wrap(id: &str, key: &str, json: &str) -> String {
         .with(key, json)
         .text()
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,3 +143,6 @@ fn bounded(text: &str) -> Result<&str, Fault> {
         false => Ok(text),
     }
 }
+
+#[cfg(test)]
+mod tests;
