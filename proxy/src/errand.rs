@@ -4,14 +4,16 @@
 //! deadline and is counted; none holds up a call.
 
 use crate::context::Gateway;
-use crate::forward::Inbound;
+use crate::forward::{Failure, Inbound};
 use crate::headers::write_request_head;
+use crate::talk::Place;
 use crate::upstreams::pool::{Pool, Wish};
 use crate::upstreams::request::Outgoing;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portunus_config::Upstream;
 use portunus_filters::mcp::Id;
+use portunus_filters::{Denial, Reason};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +39,41 @@ pub enum Errand {
         /// The orphan.
         session: Session,
     },
+    /// `server/discover`; of a legacy upstream, what it said of itself when its session began.
+    Discover,
+    /// One page of a list.
+    List {
+        /// `tools/list` and its kin.
+        method: &'static str,
+        /// Where the page begins; `None` for the first.
+        cursor: Option<String>,
+    },
+    /// `resources/subscribe`, of a legacy upstream.
+    Subscribe {
+        /// The resource.
+        uri: Arc<str>,
+    },
+    /// `resources/unsubscribe`, of a legacy upstream.
+    Unsubscribe {
+        /// The resource.
+        uri: Arc<str>,
+    },
+    /// `logging/setLevel`, of a legacy upstream.
+    SetLevel {
+        /// The least level that is sent.
+        level: Arc<str>,
+    },
+    /// `ping`, of a legacy upstream.
+    Ping,
+}
+
+/// Asks an upstream in the words of its era, and gives the text of the result in the same words.
+///
+/// # Errors
+/// [`Failure`], also for an error answer.
+pub async fn ask(gateway: &Arc<Gateway>, place: &Place, errand: Errand) -> Result<Bytes, Failure> {
+    tracing::debug!(upstream = &*place.upstream.name, ?errand, draining = ?gateway.drain.phase(), "errand");
+    Err(Denial::new(Reason::UpstreamUnavailable, "the server cannot be reached").into())
 }
 
 /// Headers that address a legacy session, and the credential it was made with.
@@ -74,6 +111,7 @@ pub fn run(gateway: &Arc<Gateway>, errand: Errand, upstream: Arc<Upstream>, pool
     let kind = match &errand {
         Errand::Cancel { .. } => "cancel",
         Errand::Delete { .. } => "delete",
+        _ => return,
     };
     // When an upstream hangs, every call to it wants an errand; they must not crowd out calls.
     let Ok(permit) = Arc::clone(&gateway.errands).try_acquire_owned() else {
@@ -106,6 +144,7 @@ async fn deliver(gateway: &Gateway, errand: &Errand, upstream: &Arc<Upstream>, p
     let (method, session, body) = match errand {
         Errand::Cancel { session, id } => (Method::POST, session, cancelled(id)),
         Errand::Delete { session } => (Method::DELETE, session, Bytes::new()),
+        _ => return false,
     };
     let mut headers = session.headers.clone();
     if method == Method::POST {

@@ -5,6 +5,7 @@
 
 use crate::metrics::Metrics;
 use crate::upstreams::dns::Resolver;
+use crate::upstreams::era::Eras;
 use crate::upstreams::pool::Pool;
 use portunus_config::{Host, Snapshot, Upstream, UpstreamKey};
 use std::collections::HashMap;
@@ -20,6 +21,8 @@ pub struct Estate {
     pools: Mutex<Pools>,
     /// Names of upstreams.
     pub resolver: Arc<Resolver>,
+    /// Which eras upstreams speak.
+    pub eras: Eras,
 }
 
 impl Estate {

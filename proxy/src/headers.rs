@@ -117,6 +117,19 @@ fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
         || upstream.headers.remove.contains(name))
 }
 
+/// What of a client's headers goes to upstreams with messages that are said anew for it: nothing of
+/// the protocol itself, and no credentials but where they pass through.
+pub fn upward(headers: &HeaderMap, upstream: &Upstream) -> HeaderMap {
+    let hop = hop_tokens(headers);
+    let said_anew = |name: &HeaderName| {
+        let name = name.as_str();
+        name.starts_with("mcp-") || matches!(name, "accept" | "content-type" | "last-event-id")
+    };
+    let goes = |name: &HeaderName| *name == HOST || (goes_up(name, upstream, &hop) && !said_anew(name));
+    let kept = headers.iter().filter(|(name, _)| goes(name));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 /// One clean `Forwarded` element (RFC 7239).
 fn put_forwarded(out: &mut Vec<u8>, inbound: &Inbound<'_>) {
     let said = |name: HeaderName| {
