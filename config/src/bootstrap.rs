@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::hosts::{HostPattern, OriginRule};
+use crate::peers::{Peers, ReplicaId, Sealing};
 use crate::tls::ListenerTls;
 
 /// Everything a process is started with.
@@ -30,6 +31,12 @@ pub struct Bootstrap {
     pub log: LogSettings,
     /// Where one line per message goes.
     pub access_log: AccessLog,
+    /// Name of this process among its peers; `None`: it has none and makes one up when it starts.
+    pub replica: Option<ReplicaId>,
+    /// What seals ids and states that clients keep.
+    pub sealing: Sealing,
+    /// The other replicas; `None`: this process is the only one.
+    pub peers: Option<Peers>,
 }
 
 impl Bootstrap {
@@ -47,6 +54,9 @@ impl Bootstrap {
             ("drain", self.drain != new.drain),
             ("log", self.log != new.log),
             ("access_log", self.access_log != new.access_log),
+            ("replica", self.replica != new.replica),
+            ("sealing", self.sealing != new.sealing),
+            ("peers", self.peers_changed(new)),
         ];
         changed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
@@ -54,6 +64,13 @@ impl Bootstrap {
     /// How the listener of that name speaks TLS: what a reload brings to one that is running.
     pub fn listener_tls(&self, name: &str) -> Option<&ListenerTls> {
         self.listeners.iter().find(|listener| listener.name == name)?.tls.as_ref()
+    }
+
+    fn peers_changed(&self, new: &Bootstrap) -> bool {
+        match (&self.peers, &new.peers) {
+            (Some(old), Some(new)) => old.restart_needed(new),
+            (old, new) => old.is_some() != new.is_some(),
+        }
     }
 
     fn listeners_changed(&self, new: &Bootstrap) -> bool {
@@ -87,7 +104,7 @@ pub struct Listener {
 
 impl Listener {
     /// Whether `new` needs a restart. What is inside `tls` does not.
-    fn restart_needed(&self, new: &Listener) -> bool {
+    pub(crate) fn restart_needed(&self, new: &Listener) -> bool {
         let fixed = |listener: &Listener| Listener { tls: None, ..listener.clone() };
         self.tls.is_some() != new.tls.is_some() || fixed(self) != fixed(new)
     }
@@ -231,6 +248,9 @@ mod tests {
             drain: Drain::default(),
             log: LogSettings::default(),
             access_log: AccessLog::default(),
+            replica: None,
+            sealing: Sealing::default(),
+            peers: None,
         }
     }
 

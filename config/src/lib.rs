@@ -14,22 +14,29 @@ mod compile;
 mod diagnostic;
 pub mod document;
 mod environment;
+mod glob;
 mod headers;
 mod hosts;
 mod limits;
 mod load;
+mod members;
+mod peers;
 mod print;
 mod reader;
 mod redact;
+mod replicas;
 mod routes;
 mod schema;
 mod secret;
+mod serving;
 mod snapshot;
 #[cfg(test)]
 mod testing;
 mod tls;
 pub mod units;
 mod upstream;
+mod url;
+mod view;
 mod yaml;
 
 pub use address::{AddressClass, AddressGrant};
@@ -41,17 +48,23 @@ pub use diagnostic::{Diagnostic, Located, Location, Place, Report, Severity};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use hosts::{HostPattern, OriginRule};
 pub use load::{Attempt, Fingerprint, Loaded, load, load_text};
+pub use members::{Choice, Member, NamePolicy};
+pub use peers::{Peers, ReplicaId, Sealing};
 pub use print::as_yaml;
 pub use redact::{effective, redacted};
+pub use replicas::{Ejection, Health};
 pub use routes::{NormalPath, PathProblem, Resolution, Routes};
 pub use schema::{schema, schema_text};
 pub use secret::{Reference, Secret};
+pub use serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 pub use snapshot::{HttpStatus, Revision, ServerId, Snapshot, VirtualServer};
 pub use tls::{
     CertificateFacts, ClientCertificateMode, ClientCertificates, HttpVersion, ListenerTls,
     ListenerTlsSettings, Pin, PinMismatch, TlsVersion, UnknownSni, UpstreamTls, UpstreamTlsSettings,
 };
 pub use upstream::{
-    Credentials, EraMode, HeaderRules, Host, HostPolicy, Pool, Scheme, Timeouts, Upstream, UpstreamKey,
-    UpstreamUrl,
+    Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Pool, Timeouts, Transport, Upstream,
+    UpstreamKey,
 };
+pub use url::{Host, Scheme, UpstreamUrl};
+pub use view::View;

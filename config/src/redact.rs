@@ -184,7 +184,7 @@ fn upstream_tls(tls: &UpstreamTls) -> Value {
         "certificate": own.map(|(certificate, _)| certificate.display().to_string()),
         "key": own.map(|(_, key)| key.to_string()),
         "pins": unless_empty(texts(&settings.pins)),
-        "server_name": tls.server_name.to_str(),
+        "server_name": settings.server_name,
         "min": settings.min.as_str(),
     })
 }

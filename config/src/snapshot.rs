@@ -4,12 +4,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portunus_filters::mcp::Bounds;
 
 use crate::hosts::HostPattern;
+use crate::members::{Choice, Member, NamePolicy};
 use crate::routes::Routes;
-use crate::upstream::Upstream;
+use crate::serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
+use crate::upstream::{Transport, Upstream};
+use crate::view::View;
 
 /// One compiled revision.
 #[derive(Clone, Debug)]
@@ -73,14 +77,58 @@ pub struct VirtualServer {
     pub path: String,
     /// Hosts it answers to; empty for any.
     pub hosts: Vec<HostPattern>,
-    /// Where its messages go; exactly one in this build.
+    /// Every upstream that may be chosen, in the order of the document, each once.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// What is merged, at least one: the first that has a name owns it.
+    pub members: Vec<Member>,
+    /// How names of several members share it.
+    pub names: NamePolicy,
+    /// Between a member's name and that of its tool or prompt. No name of a member, followed by it,
+    /// begins another's: a prefixed name belongs to one member only. Default `_`.
+    pub separator: Arc<str>,
+    /// What callers see of its members.
+    pub view: Arc<View>,
+    /// Whether clients of an era that an upstream does not speak are served all the same.
+    pub bridge: bool,
+    /// Sessions that are given to clients.
+    pub sessions: SessionRules,
+    /// What is kept of its upstreams' answers.
+    pub cache: CacheRules,
+    /// Calls that wait for input of their caller.
+    pub parked: ParkedRules,
+    /// Events that are kept for clients that resume a stream; `None` keeps none.
+    pub replay: Option<ReplayRules>,
+    /// A comment goes over streams that begin here when nothing else did for this long. Default 15 s.
+    pub keepalive: Duration,
+    /// Deadline of each upstream where several are asked at once. Default 5 s.
+    pub list_timeout: Duration,
+    /// Whether clients are offered the transport of 2024-11-05 as well.
+    pub http_sse: bool,
     /// Bounds on the shape of messages.
     pub bounds: Bounds,
     /// Largest request body; `None` leaves it to the listener. A listener's limit is never exceeded.
     pub max_body_bytes: Option<usize>,
     /// How refusals of calls show in HTTP.
     pub http_status: HttpStatus,
+}
+
+impl VirtualServer {
+    /// Default of [`VirtualServer::separator`]: what the interfaces of language models take as a name.
+    pub const DEFAULT_SEPARATOR: &'static str = "_";
+    /// Default of [`VirtualServer::keepalive`].
+    pub const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(15);
+    /// Default of [`VirtualServer::list_timeout`].
+    pub const DEFAULT_LIST_TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// Whether a client and its one upstream can be left to speak with each other, if they speak
+    /// the same era: nothing is chosen, merged or changed between them.
+    pub fn is_plain(&self) -> bool {
+        let [Member { choice: Choice::Fixed(upstream), .. }] = self.members.as_slice() else { return false };
+        self.view.is_empty()
+            && self.names != NamePolicy::Prefix
+            && upstream.transport == Transport::Streamable
+            && upstream.replicas.is_empty()
+    }
 }
 
 /// How refusals of calls show in HTTP.

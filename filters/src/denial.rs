@@ -62,6 +62,28 @@ reasons! {
     UnsupportedVersion => "unsupported_version",
     /// The modern envelope in `_meta` is missing or broken.
     InvalidEnvelope => "invalid_envelope",
+    /// No tool of that name is served here.
+    UnknownTool => "unknown_tool",
+    /// No prompt of that name is served here.
+    UnknownPrompt => "unknown_prompt",
+    /// No resource of that URI is served here.
+    UnknownResource => "unknown_resource",
+    /// No server behind this endpoint has the method.
+    UnknownMethod => "unknown_method",
+    /// The parameters are not those of the method.
+    InvalidParams => "invalid_params",
+    /// The request needs something that the client did not declare.
+    MissingCapability => "missing_capability",
+    /// A request of a session, without the session's id.
+    MissingSession => "missing_session",
+    /// The session has ended, never was, or is another caller's.
+    UnknownSession => "unknown_session",
+    /// The `requestState` or cursor has expired, was used, or is another caller's.
+    UnknownState => "unknown_state",
+    /// A call that waited for its client at a replica that is gone.
+    ReplicaLost => "replica_lost",
+    /// The server's answer has no form in the client's revision.
+    Untranslatable => "untranslatable",
     /// The upstream cannot be reached, or broke off before it answered.
     UpstreamUnavailable => "upstream_unavailable",
     /// The upstream did not prove that it is who the configuration names.

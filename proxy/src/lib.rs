@@ -41,6 +41,7 @@ pub mod refusals;
 pub mod reply;
 pub mod respond;
 pub mod run;
+pub mod sealing;
 pub mod serve;
 pub mod session;
 pub mod talk;

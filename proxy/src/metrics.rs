@@ -72,6 +72,8 @@ impl From<Reason> for Status {
             | Reason::UpstreamMalformed
             | Reason::UpstreamUnauthorized
             | Reason::UpstreamUntrusted
+            | Reason::Untranslatable
+            | Reason::ReplicaLost
             | Reason::RouteRemoved => Status::UpstreamError,
             Reason::UpstreamTimeout => Status::Timeout,
             Reason::MalformedHttp
@@ -87,7 +89,16 @@ impl From<Reason> for Status {
             | Reason::BoundsExceeded
             | Reason::HeaderMismatch
             | Reason::UnsupportedVersion
-            | Reason::InvalidEnvelope => Status::Invalid,
+            | Reason::InvalidEnvelope
+            | Reason::UnknownTool
+            | Reason::UnknownPrompt
+            | Reason::UnknownResource
+            | Reason::UnknownMethod
+            | Reason::InvalidParams
+            | Reason::MissingCapability
+            | Reason::MissingSession
+            | Reason::UnknownSession
+            | Reason::UnknownState => Status::Invalid,
         }
     }
 }

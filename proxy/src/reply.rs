@@ -83,9 +83,27 @@ fn row(reason: Reason, era: Era) -> Row {
             Era::Modern => fixed(StatusCode::BAD_REQUEST, -32022),
         },
         Reason::InvalidEnvelope => fixed(StatusCode::BAD_REQUEST, -32602),
-        Reason::UpstreamUnavailable | Reason::Draining | Reason::RouteRemoved => {
+        Reason::UnknownTool | Reason::UnknownPrompt | Reason::InvalidParams | Reason::UnknownState => {
+            in_band(StatusCode::BAD_REQUEST, -32602)
+        }
+        Reason::UnknownResource => match era {
+            Era::Legacy => in_band(StatusCode::NOT_FOUND, -32002),
+            Era::Modern => in_band(StatusCode::NOT_FOUND, -32602),
+        },
+        Reason::UnknownMethod => match era {
+            Era::Legacy => in_band(StatusCode::NOT_FOUND, -32601),
+            Era::Modern => fixed(StatusCode::NOT_FOUND, -32601),
+        },
+        Reason::MissingCapability => match era {
+            Era::Legacy => in_band(StatusCode::BAD_REQUEST, -32603),
+            Era::Modern => fixed(StatusCode::BAD_REQUEST, -32021),
+        },
+        Reason::MissingSession => fixed(StatusCode::BAD_REQUEST, -32600),
+        Reason::UnknownSession => fixed(StatusCode::NOT_FOUND, -32600),
+        Reason::UpstreamUnavailable | Reason::Draining | Reason::RouteRemoved | Reason::ReplicaLost => {
             in_band(StatusCode::SERVICE_UNAVAILABLE, -31503)
         }
+        Reason::Untranslatable => in_band(StatusCode::BAD_GATEWAY, -32603),
         Reason::UpstreamTimeout => in_band(StatusCode::GATEWAY_TIMEOUT, -31504),
         Reason::UpstreamMalformed | Reason::UpstreamUnauthorized | Reason::UpstreamUntrusted => {
             in_band(StatusCode::BAD_GATEWAY, -31502)
@@ -245,7 +263,7 @@ mod tests {
         for reason in Reason::ALL {
             for era in [Era::Legacy, Era::Modern] {
                 let code = row(*reason, era).code;
-                let standard = matches!(code, -32700 | -32602 | -32600 | -32020 | -32022);
+                let standard = matches!(code, -32700 | -32603..=-32600 | -32022..=-32020 | -32002);
                 assert!(standard || !(-32768..=-32000).contains(&code), "{reason} {code}");
             }
         }

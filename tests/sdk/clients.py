@@ -4,11 +4,13 @@
     clients.py URL                                   every client that is installed
     clients.py URL --client py2-modern --client ts1
     clients.py GATEWAY_URL --direct UPSTREAM_URL     run both; exit 0 only if what passes directly passes through
+    clients.py URL --prefix crm_ --scheme crm        one member of several behind one URL
 
 Clients:  py1 (mcp 1.30, legacy)   py2-legacy py2-auto py2-modern (mcp 2.3)
           ts1 (@modelcontextprotocol/sdk 1.32, legacy)   ts2-legacy ts2-auto ts2-modern (.../client 2.4)
-The server must keep the contract of upstream.py. Each step has its own time limit; a step that cannot apply to a
-client reports SKIP with the reason. tools.py says which environment variables name the interpreters.
+The server must keep the contract of upstream.py, its names after --prefix and its resources under --scheme. Each step
+has its own time limit; a step that cannot apply to a client reports SKIP with the reason. tools.py says which
+environment variables name the interpreters.
 
 Steps that the conformance suite does not see: `progress` wants the first progress event well before the result (a
 buffering proxy fails it), `cancel` asks the server afterwards whether it saw the cancellation, `sub-updated` and
@@ -41,8 +43,8 @@ CLIENTS = {
 }
 STEPS = [
     "connect", "list-tools", "echo", "unicode", "add", "fail", "unknown-tool", "unknown-method", "progress", "logging",
-    "resources", "template", "prompts", "complete", "elicit", "sample", "sub-updated", "tools-changed", "idle-stream",
-    "cancel", "big-down", "big-up", "parallel50", "ping-or-discover", "close",
+    "resources", "template", "prompts", "complete", "elicit", "sample", "roots", "sub-updated", "tools-changed",
+    "idle-stream", "cancel", "big-down", "big-up", "parallel50", "ping-or-discover", "close",
 ]
 
 
@@ -51,10 +53,11 @@ def installed(name):
     return shutil.which(interpreter) and (driver == PYTHON_DRIVER or os.path.isdir(tools.MODULES))
 
 
-def run_client(name, url, limit):
+def run_client(name, url, args):
     """-> {step: what the driver printed about it}"""
     try:
-        run = subprocess.run(CLIENTS[name] + [url], capture_output=True, text=True, timeout=limit)
+        names = dict(os.environ, PREFIX=args.prefix, SCHEME=args.scheme)
+        run = subprocess.run(CLIENTS[name] + [url], capture_output=True, text=True, timeout=args.limit, env=names)
         output, errors = run.stdout, run.stderr
     except subprocess.TimeoutExpired as expired:
         output = expired.stdout or b""
@@ -120,6 +123,8 @@ def arguments():
     parser.add_argument("--client", action="append", choices=list(CLIENTS))
     parser.add_argument("--allow", action="append", default=[], choices=STEPS, metavar="STEP",
                         help="a step that may fail, for a reason that lies with the client (repeatable)")
+    parser.add_argument("--prefix", default="", help="what stands before the names of tools and prompts")
+    parser.add_argument("--scheme", default="test", help="the scheme of the resources (default test)")
     parser.add_argument("--limit", type=int, default=150, help="seconds for one client's whole run")
     parser.add_argument("--json", metavar="FILE", help="write the whole result there")
     parser.add_argument("-v", action="store_true", help="notes and times too")
@@ -132,8 +137,8 @@ def main():
     if not names:
         print("0 passed, 0 failed, 0 skipped: no client is installed")
         return 1
-    results = {name: run_client(name, args.url, args.limit) for name in names}
-    baseline = {name: run_client(name, args.direct, args.limit) for name in names} if args.direct else None
+    results = {name: run_client(name, args.url, args) for name in names}
+    baseline = {name: run_client(name, args.direct, args) for name in names} if args.direct else None
     print_table(results)
     passed, skipped, failures = judge(results, baseline, args.allow)
     for name, step, note in failures:
@@ -142,7 +147,7 @@ def main():
         print_notes(results)
     if args.json:
         with open(args.json, "w") as file:
-            json.dump({"through": results, "direct": baseline}, file, indent=1)
+            json.dump({"steps": STEPS, "through": results, "direct": baseline}, file, indent=1)
     print(f"{passed} passed, {len(failures)} failed, {skipped} skipped")
     return 1 if failures or not passed else 0
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """clients_py.py 1|2 MODE URL - the Python SDK drivers of clients.py (1: mcp 1.30, 2: mcp 2.3).
 
-Prints one JSON line per step. `Driver` has the steps that both SDKs share, its subclasses what differs.
+Prints one JSON line per step. PREFIX stands before the names of tools and prompts, SCHEME is that of the resources;
+`Driver` has the steps that both SDKs share, its subclasses what differs.
 """
 import asyncio
 import json
@@ -14,6 +15,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 IDLE_S = float(os.environ.get("IDLE_S", "3"))
 STEP_S = float(os.environ.get("STEP_S", "30"))
 CONNECT_S = 15
+PREFIX = os.environ.get("PREFIX", "")
+SCHEME = os.environ.get("SCHEME", "test")
+WATCHED = f"{SCHEME}://watched"
 
 
 class Skip(Exception):
@@ -99,9 +103,10 @@ class Driver:
             "fail": self.fail, "unknown-tool": self.unknown_tool, "unknown-method": self.unknown_method,
             "progress": self.progress, "logging": self.logging, "resources": self.resources,
             "template": self.template, "prompts": self.prompts, "complete": self.complete, "elicit": self.elicit,
-            "sample": self.sample, "sub-updated": self.sub_updated, "tools-changed": self.tools_changed,
-            "idle-stream": self.idle_stream, "cancel": self.cancel, "big-down": self.big_down, "big-up": self.big_up,
-            "parallel50": self.parallel50, "ping-or-discover": self.ping_or_discover,
+            "sample": self.sample, "roots": self.roots, "sub-updated": self.sub_updated,
+            "tools-changed": self.tools_changed, "idle-stream": self.idle_stream, "cancel": self.cancel,
+            "big-down": self.big_down, "big-up": self.big_up, "parallel50": self.parallel50,
+            "ping-or-discover": self.ping_or_discover,
         }
         return [(name, step, 30 + IDLE_S if name == "idle-stream" else STEP_S) for name, step in steps.items()]
 
@@ -113,18 +118,31 @@ class Driver:
         async def on_elicit(context, params):
             return types.ElicitResult(action="accept", content={"name": "Ada"})
 
+        async def on_roots(context):
+            return types.ListRootsResult(roots=[types.Root(uri="file:///srv/data", name="data")])
+
         async def on_log(params):
             self.logs.append(params)
 
         async def on_message(message):
             self.notifications.append(message)
 
-        return {"sampling_callback": on_sample, "elicitation_callback": on_elicit, "logging_callback": on_log,
-                "message_handler": on_message}
+        return {"sampling_callback": on_sample, "elicitation_callback": on_elicit, "list_roots_callback": on_roots,
+                "logging_callback": on_log, "message_handler": on_message}
+
+    async def listed(self, kind, key="name"):
+        """The names on all pages of a list."""
+        names, cursor = [], None
+        while True:
+            page = await getattr(self.client, f"list_{kind}")(cursor=cursor)
+            names += [str(getattr(item, key)) for item in getattr(page, kind)]
+            cursor = getattr(page, "next_cursor", None) or getattr(page, "nextCursor", None)
+            if not cursor:
+                return names
 
     async def list_tools(self):
-        names = [tool.name for tool in (await self.client.list_tools()).tools]
-        assert {"echo", "add", "slow", "wait"} <= set(names), names
+        names = await self.listed("tools")
+        assert {PREFIX + name for name in ("echo", "add", "slow", "wait")} <= set(names), names
         return f"{len(names)} tools"
 
     async def echo(self):
@@ -173,20 +191,21 @@ class Driver:
         assert len(self.logs) >= 2, self.logs
 
     async def resources(self):
-        uris = [str(resource.uri) for resource in (await self.client.list_resources()).resources]
-        assert "test://static" in uris, uris
-        assert (await self.read("test://static")).contents[0].text == "static text"
+        uris = await self.listed("resources", "uri")
+        assert f"{SCHEME}://static" in uris, uris
+        assert (await self.read(f"{SCHEME}://static")).contents[0].text == "static text"
 
     async def template(self):
-        assert (await self.read("test://item/abc")).contents[0].text == "item abc"
+        assert (await self.read(f"{SCHEME}://item/abc")).contents[0].text == "item abc"
 
     async def prompts(self):
-        assert any(prompt.name == "greet" for prompt in (await self.client.list_prompts()).prompts)
-        result = await self.client.get_prompt("greet", {"name": "Bo"})
+        names = await self.listed("prompts")
+        assert PREFIX + "greet" in names, names
+        result = await self.client.get_prompt(PREFIX + "greet", {"name": "Bo"})
         assert "Bo" in result.messages[0].content.text
 
     async def complete(self):
-        reference = self.types.PromptReference(type="ref/prompt", name="greet")
+        reference = self.types.PromptReference(type="ref/prompt", name=PREFIX + "greet")
         result = await self.client.complete(reference, {"name": "name", "value": "al"})
         assert result.completion.values == ["alice", "albert"], result
 
@@ -196,8 +215,11 @@ class Driver:
     async def sample(self):
         assert text(await self.call("ask_llm", {"prompt": "2+2?"})) == "llm said echo:2+2?"
 
+    async def roots(self):
+        assert text(await self.call("ask_roots", {})) == "roots file:///srv/data"
+
     async def sub_updated(self):
-        await self.subscribe("test://watched")
+        await self.subscribe(WATCHED)
         self.notifications.clear()
         return await wait_for_event(self.notifications, is_notification("ResourceUpdated"), self.touch)
 
@@ -262,7 +284,7 @@ class Python1(Driver):
         return True, f"{opened.protocolVersion} session {'yes' if session_id() else 'no'}"
 
     async def call(self, name, arguments, progress=None, log=False):
-        return await self.client.call_tool(name, arguments, progress_callback=progress)
+        return await self.client.call_tool(PREFIX + name, arguments, progress_callback=progress)
 
     async def call_and_cancel(self, name, arguments):
         # this SDK does not cancel by itself; the next request gets this id
@@ -304,7 +326,7 @@ class Python2(Driver):
 
     async def call(self, name, arguments, progress=None, log=False):
         meta = {"io.modelcontextprotocol/logLevel": "debug"} if log and self.era == "modern" else None
-        return await self.client.call_tool(name, arguments, progress_callback=progress, meta=meta)
+        return await self.client.call_tool(PREFIX + name, arguments, progress_callback=progress, meta=meta)
 
     async def call_and_cancel(self, name, arguments):
         import anyio
@@ -351,7 +373,7 @@ class Python2(Driver):
     async def sub_updated(self):
         if self.era == "legacy":
             return await super().sub_updated()
-        async with self.listening(resource_subscriptions=["test://watched"]) as (subscription, events):
+        async with self.listening(resource_subscriptions=[WATCHED]) as (subscription, events):
             after = await wait_for_event(events, is_notification("Updated"), self.touch)
             return f"honored {subscription.honored.resource_subscriptions}; {after}"
 

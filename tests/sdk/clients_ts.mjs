@@ -1,11 +1,14 @@
 // clients_ts.mjs 1|2 MODE URL : the TypeScript SDK drivers of clients.py (1: @modelcontextprotocol/sdk, 2: /client).
-// Prints one JSON line per step.
+// Prints one JSON line per step. PREFIX stands before the names of tools and prompts, SCHEME is that of the resources.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { require } from './packages.mjs';
 
 const [generation, mode, url] = process.argv.slice(2);
 const IDLE_S = parseFloat(process.env.IDLE_S ?? '3');
 const STEP_S = parseFloat(process.env.STEP_S ?? '30');
+const PREFIX = process.env.PREFIX ?? '';
+const SCHEME = process.env.SCHEME ?? 'test';
+const WATCHED = `${SCHEME}://watched`;
 const CALL_TIMEOUT = { timeout: (STEP_S - 1) * 1000 };
 
 const logs = [];
@@ -36,6 +39,7 @@ async function step(name, run, limitSeconds = STEP_S) {
 }
 
 const onElicit = async () => ({ action: 'accept', content: { name: 'Ada' } });
+const onRoots = async () => ({ roots: [{ uri: 'file:///srv/data', name: 'data' }] });
 const onSample = async request => {
   const content = request.params.messages[0].content;
   const asked = (Array.isArray(content) ? content[0] : content).text;
@@ -50,9 +54,11 @@ const connecting = {
     const { Client } = require('@modelcontextprotocol/sdk/client/index.js');
     const { StreamableHTTPClientTransport } = require('@modelcontextprotocol/sdk/client/streamableHttp.js');
     const types = require('@modelcontextprotocol/sdk/types.js');
-    const client = new Client({ name: 'ts1', version: '1' }, { capabilities: { sampling: {}, elicitation: {} } });
+    const capabilities = { sampling: {}, elicitation: {}, roots: {} };
+    const client = new Client({ name: 'ts1', version: '1' }, { capabilities });
     client.setRequestHandler(types.ElicitRequestSchema, onElicit);
     client.setRequestHandler(types.CreateMessageRequestSchema, onSample);
+    client.setRequestHandler(types.ListRootsRequestSchema, onRoots);
     client.setNotificationHandler(types.LoggingMessageNotificationSchema, onLog);
     client.setNotificationHandler(types.ResourceUpdatedNotificationSchema, onNotification);
     client.setNotificationHandler(types.ToolListChangedNotificationSchema, onNotification);
@@ -61,7 +67,7 @@ const connecting = {
     return {
       client, transport, era: 'legacy', version: transport.protocolVersion,
       call: (name, args, { log, ...options } = {}) =>
-        client.callTool({ name, arguments: args }, undefined, { ...CALL_TIMEOUT, ...options }),
+        client.callTool({ name: PREFIX + name, arguments: args }, undefined, { ...CALL_TIMEOUT, ...options }),
       unknownMethod: request => client.request(request, types.EmptyResultSchema),
     };
   },
@@ -69,10 +75,11 @@ const connecting = {
     const { Client, StreamableHTTPClientTransport } = require('@modelcontextprotocol/client');
     const z = require('zod/v4');
     const versionNegotiation = { mode: mode === 'legacy' || mode === 'auto' ? mode : { pin: mode } };
-    const capabilities = { sampling: {}, elicitation: { form: {} } };
+    const capabilities = { sampling: {}, elicitation: { form: {} }, roots: {} };
     const client = new Client({ name: 'ts2', version: '1' }, { capabilities, versionNegotiation });
     client.setRequestHandler('elicitation/create', onElicit);
     client.setRequestHandler('sampling/createMessage', onSample);
+    client.setRequestHandler('roots/list', onRoots);
     client.setNotificationHandler('notifications/message', onLog);
     client.setNotificationHandler('notifications/resources/updated', onNotification);
     client.setNotificationHandler('notifications/tools/list_changed', onNotification);
@@ -83,7 +90,8 @@ const connecting = {
     return {
       client, transport, era, version: client.getNegotiatedProtocolVersion(),
       call: (name, args, { log, ...options } = {}) => client.callTool(
-        { name, arguments: args, ...(log && era === 'modern' ? logMeta : {}) }, { ...CALL_TIMEOUT, ...options }),
+        { name: PREFIX + name, arguments: args, ...(log && era === 'modern' ? logMeta : {}) },
+        { ...CALL_TIMEOUT, ...options }),
       unknownMethod: request => client.request(request, z.object({}).passthrough()),
     };
   },
@@ -141,9 +149,20 @@ async function toolsChanged(idleSeconds) {
   });
 }
 
+/** The items on all pages of a list. */
+async function listed(kind, list) {
+  const items = [];
+  let page;
+  do {
+    page = await list(page && { cursor: page.nextCursor });
+    items.push(...page[kind]);
+  } while (page.nextCursor);
+  return items;
+}
+
 await step('list-tools', async () => {
-  const names = (await client.listTools()).tools.map(tool => tool.name);
-  assert(['echo', 'add', 'slow', 'wait'].every(name => names.includes(name)), names);
+  const names = (await listed('tools', page => client.listTools(page))).map(tool => tool.name);
+  assert(['echo', 'add', 'slow', 'wait'].every(name => names.includes(PREFIX + name)), names);
   return `${names.length} tools`;
 });
 await step('echo', async () => assert(text(await call('echo', { text: 'hi' })) === 'hi', 'echo'));
@@ -194,32 +213,35 @@ await step('logging', async () => {
   assert(logs.length >= 2, logs);
 });
 await step('resources', async () => {
-  const uris = (await client.listResources()).resources.map(resource => resource.uri);
-  assert(uris.includes('test://static'), uris);
-  const result = await client.readResource({ uri: 'test://static' });
+  const uris = (await listed('resources', page => client.listResources(page))).map(resource => resource.uri);
+  assert(uris.includes(`${SCHEME}://static`), uris);
+  const result = await client.readResource({ uri: `${SCHEME}://static` });
   assert(result.contents[0].text === 'static text', result);
 });
 await step('template', async () => {
-  const result = await client.readResource({ uri: 'test://item/abc' });
+  const result = await client.readResource({ uri: `${SCHEME}://item/abc` });
   assert(result.contents[0].text === 'item abc', result);
 });
 await step('prompts', async () => {
-  assert((await client.listPrompts()).prompts.some(prompt => prompt.name === 'greet'), 'greet');
-  const result = await client.getPrompt({ name: 'greet', arguments: { name: 'Bo' } });
+  const names = (await listed('prompts', page => client.listPrompts(page))).map(prompt => prompt.name);
+  assert(names.includes(`${PREFIX}greet`), names);
+  const result = await client.getPrompt({ name: `${PREFIX}greet`, arguments: { name: 'Bo' } });
   assert(result.messages[0].content.text.includes('Bo'), result);
 });
 await step('complete', async () => {
   const argument = { name: 'name', value: 'al' };
-  const result = await client.complete({ ref: { type: 'ref/prompt', name: 'greet' }, argument });
+  const result = await client.complete({ ref: { type: 'ref/prompt', name: `${PREFIX}greet` }, argument });
   assert(JSON.stringify(result.completion.values) === '["alice","albert"]', result);
 });
 await step('elicit', async () => assert(text(await call('ask_name', {})) === 'hello Ada', 'elicit'));
 await step('sample', async () =>
   assert(text(await call('ask_llm', { prompt: '2+2?' })) === 'llm said echo:2+2?', 'sample'));
+await step('roots', async () =>
+  assert(text(await call('ask_roots', {})) === 'roots file:///srv/data', 'roots'));
 await step('sub-updated', async () => {
   notifications.length = 0;
-  if (era === 'legacy') await client.subscribeResource({ uri: 'test://watched' });
-  return listening({ resourceSubscriptions: ['test://watched'] },
+  if (era === 'legacy') await client.subscribeResource({ uri: WATCHED });
+  return listening({ resourceSubscriptions: [WATCHED] },
     () => waitForNotification('resources/updated', () => call('touch', {})));
 });
 await step('tools-changed', () => toolsChanged(0));

@@ -157,11 +157,17 @@ function askingTools(server) {
     if (answer.kind === 'elicit') return text(`Elicitation ${answer.action}`);
     return inputRequired({ inputRequests: { answer: elicit('Please confirm', stringFields('confirmation')) } });
   });
-  // Without the capability the SDK refuses the question itself: -32021, HTTP 400.
+  // Without the capability the SDK refuses the question of a modern call itself: -32021, HTTP 400. A legacy client is
+  // asked in any case, as by the servers that never look at what it declared.
   addTool(server, 'test_missing_capability', 'Needs a client that declares sampling', {}, async (_, ctx) => {
+    const question = sample('Can you sample?');
+    if (!ctx.mcpReq.envelope) {
+      await ctx.mcpReq.send(question);
+      return text('The client can sample');
+    }
     const answer = inputResponse(ctx.mcpReq.inputResponses, 'llm');
     if (answer.kind === 'sampling') return text('The client can sample');
-    return inputRequired({ inputRequests: { llm: sample('Can you sample?') } });
+    return inputRequired({ inputRequests: { llm: question } });
   });
 }
 

@@ -2,8 +2,14 @@
 import asyncio
 import errno
 import socket
+import sys
 
 import uvicorn
+
+
+def scheme():
+    """The scheme of the server's resources: what follows `--scheme`, so that several servers can stand side by side."""
+    return sys.argv[sys.argv.index("--scheme") + 1] if "--scheme" in sys.argv else "test"
 
 
 def serve(app, port):

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""upstream.py PORT [--json] - the server that clients.py expects, on the Python SDK v2 (mcp 2.3).
+"""upstream.py PORT [--json] [--scheme NAME] - the server that clients.py expects, on the Python SDK v2 (mcp 2.3).
 
 Dual era: one endpoint, /mcp, serves 2024-11-05 to 2025-11-25 (sessions) and 2026-07-28 (stateless). --json answers
-with plain JSON where it can. upstream_legacy.py (mcp 1.30) and upstream_modern.mjs (TypeScript SDK v2) each serve one
-era and keep the same contract:
+with plain JSON where it can, --scheme names the scheme of the resources. upstream_legacy.py (mcp 1.30) and
+upstream_modern.mjs (TypeScript SDK v2) each serve one era and keep the same contract:
 
   tools      echo(text) add(a,b) fail() slow(steps,delay_ms) wait(key,ms) wait_state(key) big(size) length(text)
-             logs() ask_name() ask_llm(prompt) touch() add_tool(), which adds extra_N
+             logs() ask_name() ask_llm(prompt) ask_roots() touch() add_tool(), which adds extra_N
   resources  test://static, test://watched, template test://item/{id}
   prompts    greet(name)
 """
@@ -19,17 +19,18 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.types import (
     Completion, CompletionArgument, CompletionContext, CreateMessageRequest, CreateMessageRequestParams,
     CreateMessageResult, ElicitRequest, ElicitRequestFormParams, ElicitResult, EmptyResult, InputRequiredResult,
-    PromptReference, ResourceTemplateReference, SamplingMessage, SetLevelRequestParams, SubscribeRequestParams,
-    TextContent, UnsubscribeRequestParams,
+    ListRootsRequest, ListRootsResult, PromptReference, ResourceTemplateReference, SamplingMessage,
+    SetLevelRequestParams, SubscribeRequestParams, TextContent, UnsubscribeRequestParams,
 )
 from pydantic import BaseModel
-from serving import serve
+from serving import scheme, serve
 
 mcp = MCPServer("fixture-dual", version="1.0.0")
 waits: dict[str, str] = {}
 extra_numbers = itertools.count(1)
 touches = itertools.count(1)
 touched = 0
+SCHEME = scheme()
 
 
 def modern(ctx: Context) -> bool:
@@ -126,13 +127,21 @@ async def ask_llm(prompt: str, ctx: Context) -> str | InputRequiredResult:
     return InputRequiredResult(input_requests={"llm": request})
 
 
+@mcp.tool(structured_output=False)
+async def ask_roots(ctx: Context) -> str | InputRequiredResult:
+    answer = (ctx.input_responses or {}).get("roots") if modern(ctx) else await ctx.session.list_roots()
+    if isinstance(answer, ListRootsResult):
+        return "roots " + " ".join(str(root.uri) for root in answer.roots)
+    return InputRequiredResult(input_requests={"roots": ListRootsRequest()})
+
+
 @mcp.tool()
 async def touch(ctx: Context) -> str:
     global touched
     touched = next(touches)
-    await ctx.notify_resource_updated("test://watched")  # modern listeners
+    await ctx.notify_resource_updated(f"{SCHEME}://watched")  # modern listeners
     if not modern(ctx):
-        await ctx.session.send_resource_updated("test://watched")  # this legacy session's GET stream
+        await ctx.session.send_resource_updated(f"{SCHEME}://watched")  # this legacy session's GET stream
     return str(touched)
 
 
@@ -146,17 +155,17 @@ async def add_tool(ctx: Context) -> str:
     return name
 
 
-@mcp.resource("test://static", mime_type="text/plain")
+@mcp.resource(f"{SCHEME}://static", mime_type="text/plain")
 def static() -> str:
     return "static text"
 
 
-@mcp.resource("test://watched", mime_type="text/plain")
+@mcp.resource(f"{SCHEME}://watched", mime_type="text/plain")
 def watched() -> str:
     return f"watched {touched}"
 
 
-@mcp.resource("test://item/{id}", mime_type="text/plain")
+@mcp.resource(f"{SCHEME}://item/{{id}}", mime_type="text/plain")
 def item(id: str) -> str:
     return f"item {id}"
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""upstream_legacy.py PORT [--sse] - the contract of upstream.py on the Python SDK v1 (mcp 1.30), legacy only.
+"""upstream_legacy.py PORT [--sse] [--scheme NAME] - the contract of upstream.py on the Python SDK v1 (mcp 1.30).
 
-2024-11-05 to 2025-11-25 at /mcp: sessions, a GET stream, requests from the server. --sse: the deprecated HTTP+SSE
-transport of 2024-11-05 at /sse and /messages/ instead.
+Legacy only: 2024-11-05 to 2025-11-25 at /mcp with sessions, a GET stream and requests from the server. --sse: the
+deprecated HTTP+SSE transport of 2024-11-05 at /sse and /messages/ instead.
 """
 import asyncio
 import itertools
@@ -11,7 +11,7 @@ import sys
 import mcp.types as types
 from mcp.server.fastmcp import Context, FastMCP
 from pydantic import BaseModel
-from serving import serve
+from serving import scheme, serve
 
 mcp = FastMCP("fixture-legacy")
 low = mcp._mcp_server
@@ -19,6 +19,7 @@ waits: dict[str, str] = {}
 extra_numbers = itertools.count(1)
 touches = itertools.count(1)
 touched = 0
+SCHEME = scheme()
 
 
 def advertise(get_capabilities):
@@ -109,11 +110,18 @@ async def ask_llm(prompt: str, ctx: Context) -> str:
     return f"llm said {answer.content.text}"
 
 
+@mcp.tool(structured_output=False)
+async def ask_roots(ctx: Context) -> str:
+    # The SDK sends this request on the session's GET stream, not on the call's own.
+    answer = await ctx.session.list_roots()
+    return "roots " + " ".join(str(root.uri) for root in answer.roots)
+
+
 @mcp.tool()
 async def touch(ctx: Context) -> str:
     global touched
     touched = next(touches)
-    await ctx.session.send_resource_updated("test://watched")
+    await ctx.session.send_resource_updated(f"{SCHEME}://watched")
     return str(touched)
 
 
@@ -125,17 +133,17 @@ async def add_tool(ctx: Context) -> str:
     return name
 
 
-@mcp.resource("test://static", mime_type="text/plain")
+@mcp.resource(f"{SCHEME}://static", mime_type="text/plain")
 def static() -> str:
     return "static text"
 
 
-@mcp.resource("test://watched", mime_type="text/plain")
+@mcp.resource(f"{SCHEME}://watched", mime_type="text/plain")
 def watched() -> str:
     return f"watched {touched}"
 
 
-@mcp.resource("test://item/{id}", mime_type="text/plain")
+@mcp.resource(f"{SCHEME}://item/{{id}}", mime_type="text/plain")
 def item(id: str) -> str:
     return f"item {id}"
 

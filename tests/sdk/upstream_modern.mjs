@@ -1,4 +1,4 @@
-// upstream_modern.mjs PORT : the contract of upstream.py on the TypeScript SDK v2, 2026-07-28 only.
+// upstream_modern.mjs PORT [--scheme NAME] : the contract of upstream.py on the TypeScript SDK v2, 2026-07-28 only.
 import { listen, require } from './packages.mjs';
 
 const { toNodeHandler } = require('@modelcontextprotocol/node');
@@ -10,6 +10,8 @@ const z = require('zod/v4');
 const waits = new Map();
 const extraTools = [];
 let touched = 0;
+const [port = '0', flag, scheme = 'test'] = process.argv.slice(2);
+if (flag && flag !== '--scheme') throw new Error(`unknown option ${flag}`);
 
 const text = value => ({ content: [{ type: 'text', text: String(value) }] });
 
@@ -98,12 +100,17 @@ function askingTools(tool) {
     const llm = inputRequired.createMessage({ messages: [question], maxTokens: 50 });
     return inputRequired({ inputRequests: { llm } });
   });
+  tool('ask_roots', {}, async (_, ctx) => {
+    const answer = inputResponse(ctx.mcpReq.inputResponses, 'roots');
+    if (answer.kind === 'roots') return text(`roots ${answer.roots.map(root => root.uri).join(' ')}`);
+    return inputRequired({ inputRequests: { roots: inputRequired.listRoots() } });
+  });
 }
 
 function changingTools(tool) {
   tool('touch', {}, async () => {
     touched++;
-    handler.notify.resourceUpdated('test://watched');
+    handler.notify.resourceUpdated(`${scheme}://watched`);
     return text(touched);
   });
   tool('add_tool', {}, async () => {
@@ -118,9 +125,9 @@ function changingTools(tool) {
 function resourcesAndPrompts(server) {
   const plain = { mimeType: 'text/plain' };
   const contents = (uri, value) => ({ contents: [{ uri: uri.href, ...plain, text: value }] });
-  server.registerResource('static', 'test://static', plain, async uri => contents(uri, 'static text'));
-  server.registerResource('watched', 'test://watched', plain, async uri => contents(uri, `watched ${touched}`));
-  server.registerResource('item', new ResourceTemplate('test://item/{id}', { list: undefined }), plain,
+  server.registerResource('static', `${scheme}://static`, plain, async uri => contents(uri, 'static text'));
+  server.registerResource('watched', `${scheme}://watched`, plain, async uri => contents(uri, `watched ${touched}`));
+  server.registerResource('item', new ResourceTemplate(`${scheme}://item/{id}`, { list: undefined }), plain,
     async (uri, { id }) => contents(uri, `item ${id}`));
   const name = completable(z.string(), value => ['alice', 'albert', 'bob'].filter(known => known.startsWith(value)));
   server.registerPrompt('greet', { argsSchema: z.object({ name }) }, async args => ({
@@ -131,7 +138,7 @@ function resourcesAndPrompts(server) {
 const handler = createMcpHandler(buildServer, { legacy: 'reject' });
 const serveMcp = toNodeHandler(handler);
 
-await listen(process.argv[2] ?? 0, (request, response) => {
+await listen(port, (request, response) => {
   if (request.url.split('?')[0] === '/mcp') return serveMcp(request, response);
   response.writeHead(404).end();
 });

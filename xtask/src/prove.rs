@@ -17,7 +17,7 @@ pub(crate) struct Show {
 
 impl Show {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Show; 12] = [
+    pub(crate) const ALL: [Show; 14] = [
         Show {
             name: "first-hour",
             about: "the README's first command ends in a gateway that SDK clients use",
@@ -31,6 +31,14 @@ impl Show {
             about: "what passes the official suite directly passes through the gateway",
         },
         Show { name: "clients", about: "eight SDK clients do through the gateway what they do directly" },
+        Show {
+            name: "matrix",
+            about: "eight clients pass every step before servers of either era, and all at once",
+        },
+        Show {
+            name: "pairings",
+            about: "the official suite of one era passes through to a server of the other",
+        },
         Show { name: "bytes", about: "bodies of 0 B to 4 MiB arrive byte for byte, in both directions" },
         Show { name: "swap", about: "150 swaps under load with 1,000 open streams lose no call" },
         Show {

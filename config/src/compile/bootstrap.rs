@@ -9,6 +9,7 @@ use crate::bootstrap::{Bootstrap, Listener};
 use crate::diagnostic::{Findings, Place};
 use crate::document::{HostsDocument, ListenerDocument, ProcessDocument, RulesDocument};
 use crate::hosts::{HostPattern, OriginRule};
+use crate::peers::Sealing;
 
 /// Where a gateway listens when its document does not say.
 const DEFAULT_BIND: SocketAddr =
@@ -54,6 +55,9 @@ pub(crate) fn compile_bootstrap(
         drain: process.drain,
         log: process.log,
         access_log: process.access_log.clone(),
+        replica: None,
+        sealing: Sealing::default(),
+        peers: None,
     }
 }
 

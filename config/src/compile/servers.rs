@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::diagnostic::Findings;
-use crate::document::{NamePolicy, ServerDocument, UpstreamDocument};
+use crate::document::{ServerDocument, UpstreamDocument};
+use crate::members::{Choice, Member, NamePolicy};
 use crate::reader::suggestion;
+use crate::serving::{CacheRules, ParkedRules, SessionRules};
 use crate::snapshot::{ServerId, VirtualServer};
 use crate::upstream::Upstream;
 
@@ -21,17 +23,37 @@ pub(super) fn compile(
     check_overlap(servers, findings);
     warn_about_unused(servers, documents, findings);
     let labels = labels(servers, findings);
-    let virtual_server = |(server, name): (&ServerDocument, String)| VirtualServer {
-        id: ServerId::of(&server.hosts, &server.path),
-        name: name.into(),
-        path: server.path.clone(),
-        hosts: server.hosts.clone(),
-        upstreams: server.upstreams.iter().filter_map(|name| find(upstreams, &name.value)).collect(),
-        bounds: server.bounds,
-        max_body_bytes: server.max_body_bytes,
-        http_status: server.http_status,
+    servers.iter().zip(labels).map(|(server, name)| virtual_server(server, name, upstreams)).collect()
+}
+
+fn virtual_server(document: &ServerDocument, name: String, upstreams: &[Arc<Upstream>]) -> VirtualServer {
+    let chosen: Vec<_> = document.upstreams.iter().filter_map(|name| find(upstreams, &name.value)).collect();
+    let member = |upstream: &Arc<Upstream>| Member {
+        name: Arc::clone(&upstream.name),
+        choice: Choice::Fixed(Arc::clone(upstream)),
     };
-    servers.iter().zip(labels).map(virtual_server).collect()
+    VirtualServer {
+        id: ServerId::of(&document.hosts, &document.path),
+        name: name.into(),
+        path: document.path.clone(),
+        hosts: document.hosts.clone(),
+        members: chosen.iter().map(member).collect(),
+        upstreams: chosen,
+        names: document.names.as_ref().map(|names| names.value).unwrap_or_default(),
+        separator: VirtualServer::DEFAULT_SEPARATOR.into(),
+        view: Arc::default(),
+        bridge: true,
+        sessions: SessionRules::default(),
+        cache: CacheRules::default(),
+        parked: ParkedRules::default(),
+        replay: None,
+        keepalive: VirtualServer::DEFAULT_KEEPALIVE,
+        list_timeout: VirtualServer::DEFAULT_LIST_TIMEOUT,
+        http_sse: false,
+        bounds: document.bounds,
+        max_body_bytes: document.max_body_bytes,
+        http_status: document.http_status,
+    }
 }
 
 fn find(upstreams: &[Arc<Upstream>], name: &str) -> Option<Arc<Upstream>> {

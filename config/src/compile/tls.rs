@@ -15,7 +15,7 @@ use crate::tls::{
     self, CertificateFacts, Certificates, ClientCertificates, ClientParts, HttpVersion, ListenerTls,
     ListenerTlsSettings, Problem, ServerParts, TlsVersion, Trust, UpstreamTls, UpstreamTlsSettings,
 };
-use crate::upstream::{Host, Scheme, UpstreamUrl};
+use crate::url::{Scheme, UpstreamUrl};
 
 /// How a listener speaks TLS; `None` if something is wrong with it.
 pub(super) fn listener(
@@ -180,10 +180,9 @@ fn server_name(
     url: &Located<UpstreamUrl>,
     findings: &Findings,
 ) -> Option<ServerName<'static>> {
-    let (name, place) = match (document.and_then(|document| document.server_name.as_ref()), &url.value.host) {
-        (Some(name), _) => (&name.value, &name.place),
-        (None, Host::Ip(address)) => return Some(ServerName::from(*address)),
-        (None, Host::Name(name)) => (name, &url.place),
+    let (name, place) = match document.and_then(|document| document.server_name.as_ref()) {
+        Some(name) => (&name.value, &name.place),
+        None => (&url.value.host.bare(), &url.place),
     };
     let parsed = ServerName::try_from(name.clone());
     if parsed.is_err() {
@@ -233,6 +232,7 @@ fn upstream_settings(
         crls: document.crls.iter().map(|path| shown(path, files)).collect(),
         certificate: document.certificate.as_ref().map(pair),
         pins: document.pins.clone(),
+        server_name: document.server_name.as_ref().map(|name| name.value.clone()),
         min: document.min,
     }
 }

@@ -1,5 +1,6 @@
 //! Upstreams: secrets resolved, addresses held to their grant.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -10,8 +11,10 @@ use crate::diagnostic::{Findings, Located, Place};
 use crate::document::{
     CeilingDocument, CredentialsDocument, HeaderSource, HeadersDocument, UpstreamDocument,
 };
+use crate::replicas::Ejection;
 use crate::tls::HttpVersion;
-use crate::upstream::{Credentials, HeaderRules, Host, Scheme, Upstream, UpstreamKey, UpstreamUrl};
+use crate::upstream::{Credentials, HeaderRules, LegSharing, Transport, Upstream, UpstreamKey};
+use crate::url::{Host, Scheme, UpstreamUrl};
 
 pub(super) fn compile(
     documents: &[UpstreamDocument],
@@ -42,13 +45,22 @@ fn upstream(
     let tls = tls?;
     let name: Arc<str> = document.name.value.as_str().into();
     let connect = document.timeouts.connect;
-    let handshake = tls.as_ref().map(|tls| (tls.identity, &tls.server_name));
-    let key =
-        UpstreamKey::of(&(&name, &url, document.pool, connect, addresses, http, handshake), &credentials);
+    let handshake = tls.as_ref().map(|tls| (tls.identity, tls.settings.server_name.as_ref()));
+    let settings = (&name, document.pool, connect, addresses, http, handshake);
+    let settings_key = UpstreamKey::of(&settings, &credentials);
     Some(Upstream {
         name,
-        key,
+        key: settings_key.at(&url),
+        settings_key,
         url,
+        replicas: vec![],
+        health: None,
+        ejection: Ejection::default(),
+        transport: Transport::default(),
+        sessions: LegSharing::default(),
+        stateless_ok: false,
+        trust_cache_scope: false,
+        labels: BTreeMap::new(),
         era: document.era,
         timeouts: document.timeouts,
         pool: document.pool,

@@ -16,7 +16,7 @@ pub use listeners::{HostsDocument, ListenerDocument};
 pub use process::{BundleSource, CeilingDocument, ProcessDocument};
 pub use rules::RulesDocument;
 pub use secrets::SecretDocument;
-pub use servers::{NamePolicy, ServerDocument};
+pub use servers::ServerDocument;
 pub use tls::{CertificateDocument, ClientCertificatesDocument, ListenerTlsDocument, UpstreamTlsDocument};
 pub(crate) use tls::{DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_HANDSHAKES};
 pub use upstreams::{CredentialsDocument, HeaderSource, HeadersDocument, UpstreamDocument};

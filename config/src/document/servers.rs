@@ -8,6 +8,7 @@ use super::{Unenforced, unenforced};
 use crate::diagnostic::{Located, Place};
 use crate::hosts::HostPattern;
 use crate::limits::MAX_BODY_BYTES;
+use crate::members::NamePolicy;
 use crate::reader::{Section, Value};
 use crate::routes::NormalPath;
 use crate::snapshot::HttpStatus;
@@ -35,17 +36,6 @@ pub struct ServerDocument {
     pub http_status: HttpStatus,
     /// What is written and not enforced.
     pub unenforced: Vec<Unenforced>,
-}
-
-/// How names of several upstreams share one virtual server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NamePolicy {
-    /// Every name carries its upstream's.
-    Prefix,
-    /// Names that two upstreams have carry their upstream's.
-    PrefixOnConflict,
-    /// Names stay as they are.
-    None,
 }
 
 pub(super) fn read(section: &mut Section<'_>) -> Vec<ServerDocument> {
@@ -136,15 +126,10 @@ fn blank(place: Place, path: &NormalPath) -> ServerDocument {
 }
 
 fn long(section: &mut Section<'_>, blank: ServerDocument) -> ServerDocument {
-    const POLICIES: [(&str, NamePolicy); 3] = [
-        ("prefix", NamePolicy::Prefix),
-        ("prefix_on_conflict", NamePolicy::PrefixOnConflict),
-        ("none", NamePolicy::None),
-    ];
     const STATUSES: [(&str, HttpStatus); 2] =
         [("in_band", HttpStatus::InBand), ("mirror", HttpStatus::Mirror)];
     let policy = |value: Value<'_>| {
-        value.one_of(&POLICIES).map(|policy| Located { value: policy, place: value.place() })
+        value.one_of(&NamePolicy::NAMES).map(|policy| Located { value: policy, place: value.place() })
     };
     let upstreams = section.required("upstreams", "name the upstream that this server offers");
     ServerDocument {

@@ -14,7 +14,8 @@ use crate::limits::{LABEL, POSITIVE_DURATION, is_label};
 use crate::reader::{Section, Value};
 use crate::secret::Reference;
 use crate::tls::HttpVersion;
-use crate::upstream::{EraMode, HostPolicy, Pool, Timeouts, UpstreamUrl};
+use crate::upstream::{EraMode, HostPolicy, Pool, Timeouts};
+use crate::url::UpstreamUrl;
 
 /// One upstream.
 #[derive(Clone, Debug)]

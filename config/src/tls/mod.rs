@@ -175,6 +175,8 @@ pub struct UpstreamTlsSettings {
     pub certificate: Option<(PathBuf, Reference)>,
     /// `sha256/…` of the public keys that the server may have; empty for any.
     pub pins: Vec<Pin>,
+    /// Name or address that is asked for and verified; `None` for the host of each URL.
+    pub server_name: Option<String>,
     /// Oldest protocol version. Default 1.2.
     pub min: TlsVersion,
 }

@@ -4,8 +4,8 @@
 //! else stays text. The same key twice in one of these objects is refused, however it is escaped:
 //! two parsers that disagree on which one counts are how a gateway is bypassed.
 
-use super::object::{Object, unquoted};
-use super::scan::{Scan, Stop};
+use super::object::{Object, elements, unquoted};
+use super::scan::Scan;
 use super::{Bounds, Fault, Method};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub struct Id {
 
 impl PartialEq for Id {
     fn eq(&self, other: &Id) -> bool {
-        self.plain() == other.plain()
+        self.meaning() == other.meaning()
     }
 }
 
@@ -46,9 +46,17 @@ impl Id {
         &self.text
     }
 
-    /// What it means, with quotes if it is a string.
-    fn plain(&self) -> &str {
+    /// What it means, with quotes if it is a string: the same text for equal ids.
+    pub fn meaning(&self) -> &str {
         self.plain.as_ref().unwrap_or(&self.text)
+    }
+
+    /// Reads an id from its JSON text, where a message carries one elsewhere than in its envelope.
+    ///
+    /// # Errors
+    /// [`Fault::Shape`] if it is neither a string nor an integer.
+    pub fn of(text: &str) -> Result<Id, Fault> {
+        Id::read(text)
     }
 
     fn read(text: &str) -> Result<Id, Fault> {
@@ -129,7 +137,7 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// As [`Envelope::read`]; also for an empty batch.
     pub fn read_batch(text: &'a str) -> Result<Vec<Envelope<'a>>, Fault> {
-        let elements = elements(&mut Scan::free(text)).map_err(|stop| stop.fault(&Bounds::NONE))?;
+        let elements = elements(text)?;
         if elements.is_empty() {
             return Err(Fault::Shape("a batch must not be empty"));
         }
@@ -206,18 +214,6 @@ fn not_an_object(mut scan: Scan<'_>, bounds: &Bounds) -> Fault {
         Ok(()) => Fault::Shape("a message must be a JSON object"),
         Err(stop) => stop.fault(bounds),
     }
-}
-
-/// The texts of an array's elements.
-fn elements<'a>(scan: &mut Scan<'a>) -> Result<Vec<&'a str>, Stop> {
-    let mut elements = Vec::new();
-    let mut more = scan.enter(b'[')?;
-    while more {
-        elements.push(scan.value()?);
-        more = scan.next()?;
-    }
-    scan.end()?;
-    Ok(elements)
 }
 
 #[cfg(test)]

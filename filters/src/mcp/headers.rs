@@ -5,11 +5,9 @@
 //! belongs to follows the order that the SDKs use, so a gateway and its upstream never disagree.
 
 use super::object::Object;
-use super::{Envelope, Revision, Shape};
+use super::{Envelope, Revision, Shape, sentinel};
 use crate::denial::{Denial, Reason};
 use crate::message::Era;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use std::borrow::Cow;
 
 /// Key of the claimed revision in `params._meta`.
@@ -156,11 +154,7 @@ fn mirrored(envelope: &Envelope<'_>, mirror: &Mirror<'_>, era: Era) -> Result<()
 
 /// Undoes the `=?base64?…?=` form of values that a header cannot carry as they are.
 fn decode(value: &str) -> Result<Cow<'_, str>, Denial> {
-    let Some(coded) = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
-        return Ok(Cow::Borrowed(value));
-    };
-    let bytes = STANDARD.decode(coded).map_err(|_| mismatch("`Mcp-Name` is not valid base64"))?;
-    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| mismatch("`Mcp-Name` is not UTF-8"))
+    sentinel::decode(value).ok_or_else(|| mismatch("`Mcp-Name` is not valid base64 of UTF-8 text"))
 }
 
 fn missing_claim() -> Denial {

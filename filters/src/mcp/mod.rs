@@ -5,6 +5,8 @@
 //! untouched message leaves byte for byte.
 
 mod bounds;
+pub mod bridge;
+pub mod catalog;
 pub mod envelope;
 pub mod headers;
 mod late_id;
@@ -13,6 +15,7 @@ pub mod object;
 pub mod revision;
 pub mod rewrite;
 mod scan;
+mod sentinel;
 pub mod sse;
 
 pub use bounds::Bounds;

@@ -4,7 +4,7 @@ use super::within;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -85,9 +85,7 @@ impl Runtime {
         program: &str,
         arguments: &[&str],
     ) -> String {
-        let mut command = self.command(program, arguments);
-        command.envs(variables.iter().copied());
-        let output = within(seconds, program, command.output()).await.unwrap();
+        let output = self.attempt(variables, seconds, program, arguments).await;
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(
@@ -97,6 +95,19 @@ impl Runtime {
             output.status
         );
         told
+    }
+
+    /// Runs a program to its end, whatever that is.
+    pub(crate) async fn attempt(
+        self,
+        variables: &[(&str, &str)],
+        seconds: u64,
+        program: &str,
+        arguments: &[&str],
+    ) -> Output {
+        let mut command = self.command(program, arguments);
+        command.envs(variables.iter().copied());
+        within(seconds, program, command.output()).await.unwrap()
     }
 }
 
@@ -110,7 +121,12 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server that takes a port as its first argument and says `listening on PORT`.
     pub(crate) async fn start(runtime: Runtime, program: &str) -> Server {
-        let mut command = runtime.command(program, &["0"]);
+        Server::start_with(runtime, program, &[]).await
+    }
+
+    /// The same with further arguments.
+    pub(crate) async fn start_with(runtime: Runtime, program: &str, options: &[&str]) -> Server {
+        let mut command = runtime.command(program, &[&["0"], options].concat());
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let first = within(30, program, lines.next_line()).await.unwrap();

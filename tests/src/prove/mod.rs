@@ -10,6 +10,8 @@ mod first_tools;
 mod h2;
 mod hostile;
 pub(crate) mod load;
+mod matrix;
+mod pairings;
 mod swap;
 mod tls;
 mod upgrade;
@@ -36,6 +38,18 @@ async fn conformance() {
 #[ignore = "a show: cargo xtask prove clients"]
 async fn clients() {
     clients::clients().await;
+}
+
+#[tokio::test]
+#[ignore = "a show: cargo xtask prove matrix"]
+async fn matrix() {
+    matrix::run().await;
+}
+
+#[tokio::test]
+#[ignore = "a show: cargo xtask prove pairings"]
+async fn pairings() {
+    pairings::run().await;
 }
 
 #[tokio::test]

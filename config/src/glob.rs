@@ -1,0 +1,102 @@
+//! Patterns over names and URIs: `*` is any run of characters, everything else is itself.
+
+use std::fmt;
+
+/// A pattern over a name or URI.
+///
+/// There is no other wildcard: URIs and their templates are full of `?`, `[` and `{`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Glob {
+    text: Box<str>,
+}
+
+impl Glob {
+    #[cfg(test)]
+    pub(crate) fn new(text: &str) -> Glob {
+        Glob { text: text.into() }
+    }
+
+    /// Whether it matches all of `name`. Linear: each piece is looked for once, leftmost first,
+    /// which is right because only the first and the last are anchored.
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        let Some((first, rest)) = self.text.split_once('*') else { return *self.text == *name };
+        let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+        let inner = name.strip_prefix(first).and_then(|name| name.strip_suffix(last));
+        let Some(inner) = inner else { return false };
+        let mut rest = inner;
+        middle.split('*').all(|piece| {
+            let found = rest.find(piece).and_then(|at| rest.get(at + piece.len()..));
+            rest = found.unwrap_or_default();
+            found.is_some()
+        })
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_star_is_any_run_of_characters() {
+        let table = [
+            ("delete_*", "delete_all", true),
+            ("delete_*", "delete_", true),
+            ("delete_*", "undelete_all", false),
+            ("*_admin", "user_admin", true),
+            ("*_admin", "user_admins", false),
+            ("*", "", true),
+            ("**", "x", true),
+            ("a*b*c", "a1b2c", true),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "acb", false),
+            ("ab*ba", "aba", false),
+            ("*aa*aa*", "aaa", false),
+            ("file:///etc/*", "file:///etc/passwd", true),
+            ("file:///etc/*", "file:///etcetera", false),
+            ("x?y", "xzy", false),
+            ("x?y", "x?y", true),
+            ("é*", "éa", true),
+            ("", "", true),
+            ("", "a", false),
+        ];
+        for (pattern, name, expected) in table {
+            assert_eq!(Glob::new(pattern).matches(name), expected, "{pattern} {name}");
+        }
+    }
+
+    /// The definition, one character at a time.
+    fn by_definition(pattern: &[char], name: &[char]) -> bool {
+        match (pattern.split_first(), name.split_first()) {
+            (None, None) => true,
+            (Some(('*', rest)), _) => {
+                by_definition(rest, name)
+                    || name.split_first().is_some_and(|(_, n)| by_definition(pattern, n))
+            }
+            (Some((a, rest)), Some((b, name))) => a == b && by_definition(rest, name),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_matches_as_its_definition_does(pattern in "[ab*é]{0,8}", name in "[abé]{0,10}") {
+            let characters = |text: &str| text.chars().collect::<Vec<_>>();
+            let expected = by_definition(&characters(&pattern), &characters(&name));
+            prop_assert_eq!(Glob::new(&pattern).matches(&name), expected);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What callers see of a virtual server's members: names shown or hidden, renamed, described anew.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::glob::Glob;
+
+/// Which names of its members a virtual server shows, and how.
+///
+/// Rules are over `member.original`: names of tools and prompts, URIs of resources, and templates of
+/// URIs, as the member's upstream calls them. A member's name has no dot, so the first one parts
+/// the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// `None` allows everything.
+    pub(crate) allow: Option<Vec<Pattern>>,
+    pub(crate) deny: Vec<Pattern>,
+    pub(crate) rename: Changes,
+    pub(crate) describe: Changes,
+}
+
+/// New texts by member and original name.
+pub(crate) type Changes = BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<str>>>;
+
+impl View {
+    /// Whether callers see it: some `allow` matches, or there is none, and no `deny` does.
+    pub fn admits(&self, member: &str, original: &str) -> bool {
+        let hit = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(member, original));
+        self.allow.as_deref().is_none_or(hit) && !hit(&self.deny)
+    }
+
+    /// The name that it is served under, if the document gives it one.
+    pub fn renamed(&self, member: &str, original: &str) -> Option<&str> {
+        changed(&self.rename, member, original)
+    }
+
+    /// The description that it is served with, if the document gives it one.
+    pub fn described(&self, member: &str, original: &str) -> Option<&str> {
+        changed(&self.describe, member, original)
+    }
+
+    /// Whether everything is shown as it is.
+    pub fn is_empty(&self) -> bool {
+        *self == View::default()
+    }
+}
+
+fn changed<'a>(changes: &'a Changes, member: &str, original: &str) -> Option<&'a str> {
+    changes.get(member)?.get(original).map(|text| &**text)
+}
+
+/// A pattern over `member.original`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pattern {
+    pub(crate) member: Glob,
+    pub(crate) original: Glob,
+}
+
+impl Pattern {
+    #[cfg(test)]
+    /// Reads `member.original`, each with any number of `*`.
+    pub(crate) fn parse(text: &str) -> Result<Pattern, &'static str> {
+        let (member, original) = split(text)?;
+        Ok(Pattern { member: Glob::new(member), original: Glob::new(original) })
+    }
+
+    fn matches(&self, member: &str, original: &str) -> bool {
+        self.member.matches(member) && self.original.matches(original)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.member, self.original)
+    }
+}
+
+#[cfg(test)]
+/// The two halves of `member.original`.
+pub(crate) fn split(text: &str) -> Result<(&str, &str), &'static str> {
+    match text.split_once('.') {
+        Some((member, original)) if !member.is_empty() && !original.is_empty() => Ok((member, original)),
+        _ => Err("does not say whose name it is"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(allow: Option<&[&str]>, deny: &[&str]) -> View {
+        let read = |texts: &[&str]| texts.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+        View { allow: allow.map(read), deny: read(deny), ..View::default() }
+    }
+
+    #[test]
+    fn what_is_denied_is_hidden_even_where_it_is_allowed() {
+        let table = [
+            ("nothing said", view(None, &[]), true),
+            ("allowed", view(Some(&["crm.*"]), &[]), true),
+            ("another is allowed", view(Some(&["search.*"]), &[]), false),
+            ("one of two", view(Some(&["search.*", "*.delete_*"]), &[]), true),
+            ("denied", view(None, &["crm.delete_*"]), false),
+            ("both", view(Some(&["crm.*"]), &["*.delete_*"]), false),
+            ("another is denied", view(None, &["search.delete_*"]), true),
+            ("nothing allowed", view(Some(&[]), &[]), false),
+        ];
+        for (name, view, shown) in table {
+            assert_eq!(view.admits("crm", "delete_customer"), shown, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_first_dot_parts_member_and_name() {
+        let uris = view(None, &["files.file:///etc/*.conf"]);
+        assert!(!uris.admits("files", "file:///etc/a.conf"));
+        assert!(uris.admits("files", "file:///etc/a.txt"));
+        for text in ["delete_*", ".x", "crm.", ""] {
+            assert!(Pattern::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn changes_are_of_one_member() {
+        let names = BTreeMap::from([("find_customer".into(), "find".into())]);
+        let view = View { rename: BTreeMap::from([("crm".into(), names)]), ..View::default() };
+        assert_eq!(view.renamed("crm", "find_customer"), Some("find"));
+        assert_eq!(view.renamed("search", "find_customer"), None);
+        assert_eq!(view.described("crm", "find_customer"), None);
+        assert!(!view.is_empty() && View::default().is_empty());
+    }
+}

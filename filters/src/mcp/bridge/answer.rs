@@ -1,0 +1,268 @@
+//! Answers of upstreams in the words of the client's era.
+
+use super::error::RpcError;
+use super::facts::Facts;
+use super::meta::{META_SERVER_INFO, Members, array, is_reserved};
+use super::methods::is_cacheable;
+use crate::mcp::object::Object;
+use crate::mcp::object::elements;
+use crate::mcp::rewrite::string;
+use crate::mcp::{Fault, rewrite::Rewrite};
+
+/// An answer to a request.
+#[derive(Clone, Debug)]
+pub enum Answer<'a> {
+    /// The text of its result.
+    Result(&'a str),
+    /// Its error.
+    Error(RpcError<'a>),
+}
+
+/// Reads an answer of an upstream.
+///
+/// # Errors
+/// [`Fault::Shape`] if it is no answer, [`Fault::Syntax`] and [`Fault::DuplicateKey`] as
+/// [`Object::read`].
+pub fn answer(message: &str) -> Result<Answer<'_>, Fault> {
+    let mut message = Object::message(message)?;
+    if message.get("method").is_some() {
+        return Err(Fault::Shape("an answer has no method"));
+    }
+    match (message.get("result"), message.get("error")) {
+        (Some(result), None) if result.starts_with('{') => Ok(Answer::Result(result)),
+        (Some(_), None) => Err(Fault::Shape("`result` must be an object")),
+        (None, Some(whole)) => {
+            let error = message.take("error").ok_or(Fault::Shape("`error` must be an object"))??;
+            RpcError::of(whole, &error).map(Answer::Error)
+        }
+        _ => Err(Fault::Shape("an answer has either a result or an error")),
+    }
+}
+
+/// Who may be served a result from a cache (2026-07-28 utilities/caching).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Anybody.
+    Public,
+    /// Only the authorization context that asked.
+    Private,
+}
+
+impl Scope {
+    /// Reads the value of `cacheScope`.
+    pub fn parse(text: &str) -> Option<Scope> {
+        match text {
+            "public" => Some(Scope::Public),
+            "private" => Some(Scope::Private),
+            _ => None,
+        }
+    }
+
+    /// The value of `cacheScope`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::Public => "public",
+            Scope::Private => "private",
+        }
+    }
+}
+
+/// How long and for whom a client may keep a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caching {
+    /// Milliseconds from now on.
+    pub ttl_ms: u64,
+    /// For whom.
+    pub scope: Scope,
+}
+
+impl Caching {
+    /// Not at all: what is true of a result that says nothing.
+    pub const NONE: Caching = Caching { ttl_ms: 0, scope: Scope::Private };
+
+    /// Reads `ttlMs` and `cacheScope` of a result. What is missing or makes no sense is taken for
+    /// the careful value.
+    pub fn of(result: &Object<'_>) -> Caching {
+        let scope = result.text("cacheScope").and_then(|scope| Scope::parse(&scope));
+        Caching {
+            ttl_ms: result.get("ttlMs").and_then(|ttl| ttl.parse().ok()).unwrap_or(Caching::NONE.ttl_ms),
+            scope: scope.unwrap_or(Caching::NONE.scope),
+        }
+    }
+
+    pub(super) fn added_to(self, members: Members) -> Members {
+        members.with("ttlMs", &self.ttl_ms.to_string()).with_string("cacheScope", self.scope.as_str())
+    }
+
+    fn set<'o, 'a>(self, rewrite: Rewrite<'o, 'a>) -> Rewrite<'o, 'a> {
+        rewrite.set("ttlMs", self.ttl_ms.to_string()).set("cacheScope", string(self.scope.as_str()))
+    }
+}
+
+/// What a result is, by its `resultType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResultType {
+    /// What was asked for; also where nothing is said, as before 2026-07-28.
+    Complete,
+    /// Questions that have to be answered first.
+    InputRequired,
+    /// Something of an extension.
+    Other,
+}
+
+/// Reads the `resultType` of a modern result.
+///
+/// # Errors
+/// [`Fault::Shape`] if it is no string.
+pub fn result_type(result: &Object<'_>) -> Result<ResultType, Fault> {
+    let Some(text) = result.get("resultType") else { return Ok(ResultType::Complete) };
+    Ok(match text {
+        "\"complete\"" => ResultType::Complete,
+        "\"input_required\"" => ResultType::InputRequired,
+        _ => match result.text("resultType").ok_or(Fault::Shape("`resultType` must be a string"))?.as_ref() {
+            "complete" => ResultType::Complete,
+            "input_required" => ResultType::InputRequired,
+            _ => ResultType::Other,
+        },
+    })
+}
+
+/// A legacy server's result for a modern client: complete, signed with `facts.server_info`, and on
+/// cacheable methods with `caching`, or none.
+///
+/// # Errors
+/// As [`Object::read`].
+pub fn result_for_modern(
+    result: &str,
+    method: &str,
+    facts: &Facts,
+    caching: Option<Caching>,
+) -> Result<String, Fault> {
+    let result = Object::read(result)?;
+    let rewrite = result.rewrite().set("resultType", "\"complete\"");
+    let rewrite = match facts.server_info.as_deref() {
+        Some(info) => rewrite.set("_meta", signed(&result, info)?),
+        None => rewrite,
+    };
+    let caching = is_cacheable(method).then(|| caching.unwrap_or(Caching::NONE));
+    Ok(cached(rewrite, caching).text())
+}
+
+/// A modern server's result for a modern client, signed anew where `facts` name a server, and on
+/// cacheable methods with `caching` if it is not the upstream's own.
+///
+/// # Errors
+/// As [`Object::read`].
+pub fn result_between_modern(
+    result: &str,
+    method: &str,
+    facts: &Facts,
+    caching: Option<Caching>,
+) -> Result<String, Fault> {
+    let result = Object::read(result)?;
+    let rewrite = result.rewrite();
+    let rewrite = match facts.server_info.as_deref() {
+        Some(info) => rewrite.set("_meta", signed(&result, info)?),
+        None => rewrite,
+    };
+    let complete = result_type(&result)? == ResultType::Complete;
+    Ok(cached(rewrite, caching.filter(|_| complete && is_cacheable(method))).text())
+}
+
+fn cached<'o, 'a>(rewrite: Rewrite<'o, 'a>, caching: Option<Caching>) -> Rewrite<'o, 'a> {
+    match caching {
+        Some(caching) => caching.set(rewrite),
+        None => rewrite,
+    }
+}
+
+fn signed(result: &Object<'_>, server_info: &str) -> Result<String, Fault> {
+    let meta = result.object("_meta")?;
+    Ok(Members::of(meta.as_ref(), |key| key != META_SERVER_INFO).with(META_SERVER_INFO, server_info).text())
+}
+
+/// A modern server's result for a legacy client.
+///
+/// # Errors
+/// [`Fault::Shape`] for a result that is not complete: an older client knows no other kind. Else as
+/// [`Object::read`].
+pub fn result_for_legacy(result: &str, method: &str) -> Result<String, Fault> {
+    let result = Object::read(result)?;
+    if result_type(&result)? != ResultType::Complete {
+        return Err(Fault::Shape("this kind of result cannot be told to an older client"));
+    }
+    let rewrite = match result.object("_meta")? {
+        Some(meta) => {
+            let kept = Members::of(Some(&meta), |key| !is_reserved(key));
+            match kept.is_empty() {
+                true => result.rewrite().remove("_meta"),
+                false => result.rewrite().set("_meta", kept.text()),
+            }
+        }
+        None => result.rewrite(),
+    };
+    let rewrite = rewrite.remove("resultType");
+    let rewrite = if is_cacheable(method) { rewrite.remove("ttlMs").remove("cacheScope") } else { rewrite };
+    let rewrite = match result.get("structuredContent") {
+        Some(value) if method == "tools/call" && !value.starts_with('{') => {
+            rewrite.remove("structuredContent").set("content", with_text(&result, value)?)
+        }
+        _ => rewrite,
+    };
+    Ok(rewrite.text())
+}
+
+/// The content of a tool's result, in which a value is told as text: older clients take only
+/// objects as structured content.
+fn with_text(result: &Object<'_>, value: &str) -> Result<String, Fault> {
+    let content = result.get("content").filter(|content| *content != "null").unwrap_or("[]");
+    let blocks = elements(content)?;
+    let told = |block: &&str| {
+        Object::read(block).is_ok_and(|block| block.text("text").is_some_and(|text| text == value))
+    };
+    if blocks.iter().any(told) {
+        return Ok(content.to_owned());
+    }
+    let block = text_block(value);
+    Ok(array(blocks.into_iter().chain([block.as_str()])))
+}
+
+fn text_block(text: &str) -> String {
+    Members::new().with("type", "\"text\"").with_string("text", text).text()
+}
+
+/// The result of a tool call that failed for a reason its caller's model should read; a modern
+/// client's lacks `resultType`, see [`result_for_modern`].
+pub fn tool_error(text: &str) -> String {
+    Members::new().with("content", &array([text_block(text).as_str()])).with("isError", "true").text()
+}
+
+/// A message that answers request `id` by `result`, both JSON text.
+pub fn wrap_result(id: &str, result: &str) -> String {
+    wrap(id, "result", result)
+}
+
+/// A message that answers request `id` by an error that was translated; `id` is JSON text.
+pub fn wrap_said(id: &str, error: &str) -> String {
+    wrap(id, "error", error)
+}
+
+/// A message that answers request `id` by an error; `id` and `data` are JSON text.
+pub fn wrap_error(id: &str, code: i64, message: &str, data: Option<&str>) -> String {
+    let error = Members::new()
+        .with("code", &code.to_string())
+        .with_string("message", message)
+        .with_some("data", data);
+    wrap(id, "error", &error.text())
+}
+
+fn wrap(id: &str, key: &str, json: &str) -> String {
+    Members::with_capacity(48 + id.len() + json.len())
+        .with("jsonrpc", "\"2.0\"")
+        .with("id", id)
+        .with(key, json)
+        .text()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,365 @@
+//! What a client says of itself.
+
+use super::level::LogLevel;
+use super::meta::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, Members, is_reserved};
+use crate::denial::{Denial, Reason};
+use crate::mcp::Revision;
+use crate::mcp::headers::META_VERSION;
+use crate::mcp::object::Object;
+use std::sync::Arc;
+
+/// Something that a server may ask of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    /// Ask its user by a form.
+    Elicit,
+    /// Send its user to a URL.
+    ElicitUrl,
+    /// Ask its model.
+    Sample,
+    /// Ask its model, which may use the server's tools.
+    SampleTools,
+    /// Tell its roots.
+    Roots,
+}
+
+impl Ability {
+    /// What a client must declare for it: `data.requiredCapabilities` of -32021, as JSON text.
+    pub fn required(self) -> &'static str {
+        match self {
+            Ability::Elicit => r#"{"elicitation":{"form":{}}}"#,
+            Ability::ElicitUrl => r#"{"elicitation":{"url":{}}}"#,
+            Ability::Sample => r#"{"sampling":{}}"#,
+            Ability::SampleTools => r#"{"sampling":{"tools":{}}}"#,
+            Ability::Roots => r#"{"roots":{}}"#,
+        }
+    }
+}
+
+/// What a client says of itself in the words of one era, to be said again in the other's.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Name and version of its software, a JSON object, where it tells.
+    pub client_info: Option<Arc<str>>,
+    /// What it can do, a JSON object as 2026-07-28 writes it.
+    pub capabilities: Arc<str>,
+    /// The severity from which on it wants log messages; a modern client that names none wants none,
+    /// for a legacy one the server decides.
+    pub log_level: Option<LogLevel>,
+    /// The same as `capabilities`, as revisions before write it.
+    legacy: Arc<str>,
+    abilities: Abilities,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Abilities {
+    form: bool,
+    url: bool,
+    sample: bool,
+    sample_tools: bool,
+    roots: bool,
+}
+
+/// A profile lives as long as a session, and is part of keys.
+const MAX_BYTES: usize = 64 * 1024;
+
+impl Profile {
+    /// Reads the envelope of a modern request: its `params._meta`.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidEnvelope`] if capabilities are missing, or something in it is not what
+    /// 2026-07-28 says (basic, "`_meta`"); [`Reason::BoundsExceeded`] above 64 KiB.
+    pub fn of_envelope(meta: &Object<'_>) -> Result<Profile, Denial> {
+        let claimed = Claim { object: meta, reason: Reason::InvalidEnvelope };
+        let Some(capabilities) = claimed.member(META_CLIENT_CAPABILITIES)? else {
+            return Err(claimed.refused(META_CLIENT_CAPABILITIES, "is missing"));
+        };
+        let declared = claimed.taken_apart(META_CLIENT_CAPABILITIES, capabilities)?;
+        let log_level = match meta.get(META_LOG_LEVEL) {
+            None | Some("null") => None,
+            Some(_) => Some(
+                meta.text(META_LOG_LEVEL)
+                    .and_then(|name| LogLevel::parse(&name))
+                    .ok_or_else(|| claimed.refused(META_LOG_LEVEL, "is no level of severity"))?,
+            ),
+        };
+        let info = claimed.member(META_CLIENT_INFO)?;
+        Ok(Profile { log_level, ..Profile::of(info, capabilities.into(), &declared) })
+    }
+
+    /// Reads the parameters of a legacy `initialize` request.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidRequest`] if something in it is not what the revisions say (lifecycle,
+    /// "Initialization"); [`Reason::BoundsExceeded`] above 64 KiB.
+    pub fn of_initialize(params: &Object<'_>) -> Result<Profile, Denial> {
+        let claimed = Claim { object: params, reason: Reason::InvalidRequest };
+        let text = claimed.member("capabilities")?.unwrap_or("{}");
+        let declared = claimed.taken_apart("capabilities", text)?;
+        let modern = modernised(&claimed, &declared)?;
+        let declared = claimed.taken_apart("capabilities", &modern)?;
+        Ok(Profile::of(claimed.member("clientInfo")?, modern.as_str().into(), &declared))
+    }
+
+    /// A client that can nothing but call, such as the gateway when it asks for itself.
+    pub fn silent(name: &str, version: &str) -> Profile {
+        let info = Members::new().with_string("name", name).with_string("version", version).text();
+        Profile::of(Some(&info), "{}".into(), &Object::default())
+    }
+
+    fn of(info: Option<&str>, capabilities: Arc<str>, declared: &Object<'_>) -> Profile {
+        Profile {
+            client_info: info.map(Arc::from),
+            capabilities,
+            log_level: None,
+            legacy: legacy(declared).into(),
+            abilities: Abilities::of(declared),
+        }
+    }
+
+    /// The same client with another log level.
+    #[must_use]
+    pub fn with_log_level(&self, level: Option<LogLevel>) -> Profile {
+        Profile { log_level: level, ..self.clone() }
+    }
+
+    /// Whether a server may ask this of it.
+    pub fn can(&self, ability: Ability) -> bool {
+        match ability {
+            Ability::Elicit => self.abilities.form,
+            Ability::ElicitUrl => self.abilities.url,
+            Ability::Sample => self.abilities.sample,
+            Ability::SampleTools => self.abilities.sample_tools,
+            Ability::Roots => self.abilities.roots,
+        }
+    }
+
+    /// Whether a server may ask it anything at all.
+    pub fn answers(&self) -> bool {
+        let Abilities { form, url, sample, roots, .. } = self.abilities;
+        form || url || sample || roots
+    }
+
+    /// A text that two profiles have in common only if a server could not tell them apart by what
+    /// they say of themselves: part of the keys of session pools. Log levels are none of it.
+    pub fn key(&self) -> String {
+        format!("{}\n{}", self.client_info.as_deref().unwrap_or_default(), self.capabilities)
+    }
+
+    /// `_meta` of a modern request of this client that has no other, a JSON object.
+    pub fn envelope(&self, version: Revision) -> String {
+        self.enveloped(None, version).text()
+    }
+
+    /// What is kept of a client's `_meta` but for its progress token, with this profile in it. What
+    /// the protocol reserves means something to a modern server only if a modern client wrote it.
+    pub(super) fn enveloped(&self, meta: Option<&Object<'_>>, version: Revision) -> Members {
+        const NEW: [&str; 4] = [META_VERSION, META_CLIENT_INFO, META_CLIENT_CAPABILITIES, META_LOG_LEVEL];
+        let modern = meta.is_some_and(|meta| meta.get(META_VERSION).is_some());
+        let kept = |key: &str| match is_reserved(key) {
+            true => modern && !NEW.contains(&key),
+            false => key != "progressToken",
+        };
+        Members::of(meta, kept)
+            .with_string(META_VERSION, version.as_str())
+            .with_some(META_CLIENT_INFO, self.client_info.as_deref())
+            .with(META_CLIENT_CAPABILITIES, &self.capabilities)
+            .with_some(META_LOG_LEVEL, self.log_level.map(LogLevel::json).as_deref())
+    }
+
+    /// Capabilities as a legacy `initialize` request says them, a JSON object.
+    pub(super) fn legacy_capabilities(&self) -> &str {
+        &self.legacy
+    }
+}
+
+impl Abilities {
+    fn of(declared: &Object<'_>) -> Abilities {
+        let part = |name| declared.object(name).ok().flatten();
+        let (elicitation, sampling) = (part("elicitation"), part("sampling"));
+        let mode = |name| elicitation.as_ref().is_some_and(|modes| says(modes, name));
+        let url = mode("url");
+        Abilities {
+            // An empty declaration is older than the modes, and means forms.
+            form: mode("form") || (elicitation.is_some() && !url),
+            url,
+            sample: sampling.is_some(),
+            sample_tools: sampling.is_some_and(|details| says(&details, "tools")),
+            roots: says(declared, "roots"),
+        }
+    }
+}
+
+/// A capability is declared by an object, however empty.
+fn says(declared: &Object<'_>, key: &str) -> bool {
+    declared.get(key).is_some_and(|text| text.starts_with('{'))
+}
+
+/// Legacy servers know no extensions, and are never told of changed roots, since modern clients send
+/// no notifications.
+fn legacy(declared: &Object<'_>) -> String {
+    let kept = Members::of(Some(declared), |key| !matches!(key, "extensions" | "roots"));
+    if says(declared, "roots") { kept.with("roots", "{}").text() } else { kept.text() }
+}
+
+/// Legacy capabilities in modern words.
+fn modernised(claimed: &Claim<'_, '_>, declared: &Object<'_>) -> Result<String, Denial> {
+    let kept =
+        Members::of(Some(declared), |key| !matches!(key, "tasks" | "extensions" | "roots" | "elicitation"));
+    let kept = if says(declared, "roots") { kept.with("roots", "{}") } else { kept };
+    let Some(text) = declared.get("elicitation").filter(|text| text.starts_with('{')) else {
+        return Ok(kept.text());
+    };
+    let modes = claimed.taken_apart("capabilities", text)?;
+    if says(&modes, "form") || says(&modes, "url") {
+        return Ok(kept.with("elicitation", text).text());
+    }
+    let named = Members::of(Some(&modes), |key| !matches!(key, "form" | "url")).with("form", "{}").text();
+    Ok(kept.with("elicitation", &named).text())
+}
+
+/// The object in which a client says something of itself.
+struct Claim<'o, 'a> {
+    object: &'o Object<'a>,
+    reason: Reason,
+}
+
+impl<'a> Claim<'_, 'a> {
+    /// The text of a member that is an object, if there is one.
+    fn member(&self, key: &str) -> Result<Option<&'a str>, Denial> {
+        match self.object.get(key) {
+            None | Some("null") => Ok(None),
+            Some(text) if text.len() > MAX_BYTES => {
+                Err(Denial::new(Reason::BoundsExceeded, format!("`{key}` is longer than {MAX_BYTES} bytes")))
+            }
+            Some(text) => self.taken_apart(key, text).map(|_| Some(text)),
+        }
+    }
+
+    fn taken_apart<'t>(&self, key: &str, text: &'t str) -> Result<Object<'t>, Denial> {
+        Object::read(text).map_err(|_| self.refused(key, "must be an object that has no key twice"))
+    }
+
+    fn refused(&self, key: &str, why: &str) -> Denial {
+        Denial::new(self.reason, format!("`{key}` {why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_envelope(meta: &str) -> Result<Profile, Reason> {
+        Profile::of_envelope(&Object::read(meta).unwrap()).map_err(|denial| denial.reason)
+    }
+
+    fn of_initialize(params: &str) -> Result<Profile, Reason> {
+        Profile::of_initialize(&Object::read(params).unwrap()).map_err(|denial| denial.reason)
+    }
+
+    fn capable(capabilities: &str) -> Profile {
+        of_envelope(&format!(r#"{{"{META_CLIENT_CAPABILITIES}":{capabilities}}}"#)).unwrap()
+    }
+
+    #[test]
+    fn an_envelope_is_read_as_the_revision_says() {
+        let cases = [
+            ("whole", r#"{"C":{},"I":{"name":"a","version":"1"},"L":"error"}"#, Ok(Some(LogLevel::Error))),
+            ("name not told", r#"{"C":{}}"#, Ok(None)),
+            ("nothing declared", r#"{"I":{}}"#, Err(Reason::InvalidEnvelope)),
+            ("capabilities are a list", r#"{"C":[]}"#, Err(Reason::InvalidEnvelope)),
+            ("declared twice", r#"{"C":{"roots":{},"roots":{}}}"#, Err(Reason::InvalidEnvelope)),
+            ("name is a text", r#"{"C":{},"I":"a"}"#, Err(Reason::InvalidEnvelope)),
+            ("unknown level", r#"{"C":{},"L":"loud"}"#, Err(Reason::InvalidEnvelope)),
+            ("level is a number", r#"{"C":{},"L":3}"#, Err(Reason::InvalidEnvelope)),
+        ];
+        for (name, meta, expected) in cases {
+            let meta = meta
+                .replace("\"C\"", &format!("\"{META_CLIENT_CAPABILITIES}\""))
+                .replace("\"I\"", &format!("\"{META_CLIENT_INFO}\""))
+                .replace("\"L\"", &format!("\"{META_LOG_LEVEL}\""));
+            assert_eq!(of_envelope(&meta).map(|profile| profile.log_level), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_profile_is_bounded() {
+        let long = "x".repeat(MAX_BYTES);
+        let meta = format!(r#"{{"{META_CLIENT_CAPABILITIES}":{{"experimental":{{"a":"{long}"}}}}}}"#);
+        assert_eq!(of_envelope(&meta).map(drop), Err(Reason::BoundsExceeded));
+        let params = format!(r#"{{"capabilities":{{}},"clientInfo":{{"name":"{long}"}}}}"#);
+        assert_eq!(of_initialize(&params).map(drop), Err(Reason::BoundsExceeded));
+    }
+
+    #[test]
+    fn capabilities_are_said_in_the_words_of_the_other_era() {
+        let cases = [
+            ("nothing", "{}", "{}"),
+            ("bare elicitation is a form", r#"{"elicitation":{}}"#, r#"{"elicitation":{"form":{}}}"#),
+            (
+                "details stay",
+                r#"{"elicitation":{"applyDefaults" : true}}"#,
+                r#"{"elicitation":{"applyDefaults" : true,"form":{}}}"#,
+            ),
+            ("modes stay", r#"{"elicitation":{"url":{} }}"#, r#"{"elicitation":{"url":{} }}"#),
+            ("roots lose their detail", r#"{"roots":{"listChanged":true}}"#, r#"{"roots":{}}"#),
+            ("null is nothing", r#"{"roots":null,"elicitation":null}"#, "{}"),
+            ("tasks and extensions go", r#"{"tasks":{"list":{}},"extensions":{"a/b":{}}}"#, "{}"),
+            (
+                "all else keeps its bytes",
+                r#"{"sampling":{ "tools":{}},"experimental":{"x":{"n":1.50}}}"#,
+                r#"{"sampling":{ "tools":{}},"experimental":{"x":{"n":1.50}}}"#,
+            ),
+        ];
+        for (name, legacy, modern) in cases {
+            let params = format!(r#"{{"protocolVersion":"2025-11-25","capabilities":{legacy}}}"#);
+            assert_eq!(&*of_initialize(&params).unwrap().capabilities, modern, "{name}");
+        }
+        let modern = capable(r#"{"extensions":{"a/b":{}},"roots":{},"sampling":{ }}"#);
+        assert_eq!(modern.legacy_capabilities(), r#"{"sampling":{ },"roots":{}}"#);
+    }
+
+    #[test]
+    fn what_a_client_can_is_what_it_declares() {
+        use Ability::{Elicit, ElicitUrl, Roots, Sample, SampleTools};
+        let cases: &[(&str, &[Ability])] = &[
+            ("{}", &[]),
+            (r#"{"elicitation":{}}"#, &[Elicit]),
+            (r#"{"elicitation":{"form":{}}}"#, &[Elicit]),
+            (r#"{"elicitation":{"url":{}}}"#, &[ElicitUrl]),
+            (r#"{"elicitation":{"form":{},"url":{}}}"#, &[Elicit, ElicitUrl]),
+            (r#"{"sampling":{}}"#, &[Sample]),
+            (r#"{"sampling":{"tools":{}}}"#, &[Sample, SampleTools]),
+            (r#"{"roots":{}}"#, &[Roots]),
+            (r#"{"roots":true,"sampling":null,"elicitation":"yes"}"#, &[]),
+        ];
+        for (capabilities, abilities) in cases {
+            let profile = capable(capabilities);
+            for ability in [Elicit, ElicitUrl, Sample, SampleTools, Roots] {
+                assert_eq!(profile.can(ability), abilities.contains(&ability), "{capabilities} {ability:?}");
+                assert!(capable(ability.required()).can(ability), "{ability:?}");
+            }
+            assert_eq!(profile.answers(), !abilities.is_empty(), "{capabilities}");
+        }
+    }
+
+    #[test]
+    fn profiles_share_a_key_only_if_they_say_the_same() {
+        let one = capable(r#"{"roots":{}}"#);
+        assert_eq!(one.key(), one.with_log_level(Some(LogLevel::Debug)).key());
+        assert_ne!(one.key(), capable("{}").key());
+        assert_ne!(Profile::silent("a", "1").key(), Profile::silent("a", "2").key());
+    }
+
+    #[test]
+    fn a_modern_envelope_takes_the_place_of_what_a_legacy_client_wrote() {
+        let params = r#"{"capabilities":{"elicitation":{}},"clientInfo":{"name":"a" }}"#;
+        let profile = of_initialize(params).unwrap().with_log_level(Some(LogLevel::Notice));
+        let envelope = profile.envelope(Revision::V2026_07_28);
+        assert_eq!(
+            envelope,
+            r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"a" },"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{}}},"io.modelcontextprotocol/logLevel":"notice"}"#
+        );
+        assert_eq!(of_envelope(&envelope).unwrap().key(), profile.key());
+    }
+}

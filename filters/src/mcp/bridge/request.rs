@@ -1,0 +1,172 @@
+//! Requests of clients in the words of the upstream's era.
+
+use super::meta::{self, Members, is_reserved};
+use super::methods::{reference_key, target_key};
+use super::profile::Profile;
+use crate::mcp::object::Object;
+use crate::mcp::rewrite::{Rewrite, string};
+use crate::mcp::{Fault, Revision};
+use bytes::Bytes;
+use std::borrow::Cow;
+
+/// What of a request belongs to the connection that it goes out on.
+#[derive(Clone, Copy, Debug)]
+pub struct Put<'a> {
+    /// Its id there, as JSON text.
+    pub id: &'a str,
+    /// The progress token in place of the client's, as JSON text; only if the client gave one.
+    pub progress_token: Option<&'a str>,
+    /// Name or URI that the upstream knows its target by.
+    pub target: Option<&'a str>,
+}
+
+/// What a retry carries (2026-07-28 patterns/mrtr).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// Answers by the keys of their questions, a JSON object.
+    pub input_responses: Option<String>,
+    /// The upstream's state exactly as it wrote it, a JSON string.
+    pub request_state: Option<String>,
+}
+
+/// A client's request for a legacy server.
+///
+/// # Errors
+/// [`Fault::Shape`] if it is no request with by-name parameters, [`Fault::Syntax`] and
+/// [`Fault::DuplicateKey`] as [`Object::read`].
+pub fn legacy_request(body: &str, put: &Put<'_>) -> Result<String, Fault> {
+    let parts = Parts::read(body)?;
+    let request = parts.request()?;
+    let kept = Members::of(request.meta, |key| !is_reserved(key) && key != "progressToken")
+        .with_some("progressToken", request.token(put));
+    let params = request.params.rewrite();
+    let params = match kept.is_empty() {
+        true => params.remove("_meta"),
+        false => params.set("_meta", kept.text()),
+    };
+    request.put(put, params.remove("inputResponses").remove("requestState"))
+}
+
+/// A client's request for a modern server; `retry` takes the place of what the client's own carries.
+///
+/// # Errors
+/// As [`legacy_request`].
+pub fn modern_request(
+    body: &str,
+    put: &Put<'_>,
+    profile: &Profile,
+    version: Revision,
+    retry: Option<&Retry>,
+) -> Result<String, Fault> {
+    let parts = Parts::read(body)?;
+    let request = parts.request()?;
+    let meta = profile.enveloped(request.meta, version).with_some("progressToken", request.token(put));
+    let responses = retry.and_then(|retry| retry.input_responses.as_deref());
+    let state = retry.and_then(|retry| retry.request_state.as_deref());
+    let params = request
+        .params
+        .rewrite()
+        .set("_meta", meta.text())
+        .remove("inputResponses")
+        .remove("requestState")
+        .set_some("inputResponses", responses)
+        .set_some("requestState", state);
+    request.put(put, params)
+}
+
+/// The `initialize` request that founds a session for a client; `id` is JSON text.
+pub fn initialize(profile: &Profile, id: &str, version: Revision) -> Bytes {
+    let info = profile.client_info.as_deref().unwrap_or(super::facts::UNNAMED);
+    let params = Members::new()
+        .with_string("protocolVersion", version.as_str())
+        .with("capabilities", profile.legacy_capabilities())
+        .with("clientInfo", info);
+    message("initialize", Some(id), &params.text()).into()
+}
+
+/// The notification that follows the answer to `initialize`.
+pub fn initialized() -> Bytes {
+    Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#)
+}
+
+/// A message of JSON-RPC; `id` and `params` are JSON text.
+pub(super) fn message(method: &str, id: Option<&str>, params: &str) -> String {
+    Members::with_capacity(64 + method.len() + params.len())
+        .with("jsonrpc", "\"2.0\"")
+        .with_some("id", id)
+        .with_string("method", method)
+        .with("params", params)
+        .text()
+}
+
+/// A request taken apart.
+struct Parts<'a> {
+    message: Object<'a>,
+    params: Object<'a>,
+}
+
+struct Request<'o, 'a> {
+    message: &'o Object<'a>,
+    params: &'o Object<'a>,
+    meta: Option<&'o Object<'a>>,
+    method: Cow<'a, str>,
+}
+
+impl<'a> Parts<'a> {
+    fn read(body: &'a str) -> Result<Parts<'a>, Fault> {
+        let mut message = Object::message(body)?;
+        let params = match (message.take("params"), message.get("params")) {
+            (Some(params), _) => params?,
+            (None, None) => Object::default(),
+            (None, Some(_)) => return Err(Fault::Shape("`params` must be an object")),
+        };
+        Ok(Parts { message, params })
+    }
+
+    fn request(&self) -> Result<Request<'_, 'a>, Fault> {
+        let method = self.message.text("method").ok_or(Fault::Shape("`method` must be a string"))?;
+        if self.message.get("id").is_none() {
+            return Err(Fault::Shape("a request must have an id"));
+        }
+        let meta = meta::of_params(&self.params)?;
+        Ok(Request { message: &self.message, params: &self.params, meta, method })
+    }
+}
+
+impl<'o, 'a> Request<'o, 'a> {
+    /// The progress token that goes out, if the client gave one.
+    fn token<'t>(&self, put: &Put<'t>) -> Option<&'t str>
+    where
+        'a: 't,
+    {
+        let given = self.meta?.get("progressToken").filter(|&token| token != "null")?;
+        Some(put.progress_token.unwrap_or(given))
+    }
+
+    /// The request with new parameters, under its new id and target. Nobody here declares tasks, so
+    /// nobody may be asked for one.
+    fn put(&self, put: &Put<'_>, params: Rewrite<'o, 'a>) -> Result<String, Fault> {
+        let params = match put.target {
+            Some(target) => self.aimed(target, params)?,
+            None => params,
+        };
+        let params = if self.method == "tools/call" { params.remove("task") } else { params };
+        Ok(self.message.rewrite().set("id", put.id).set("params", params.text()).text())
+    }
+
+    fn aimed(&self, target: &str, params: Rewrite<'o, 'a>) -> Result<Rewrite<'o, 'a>, Fault> {
+        if let Some(key) = target_key(&self.method) {
+            return Ok(params.set(key, string(target)));
+        }
+        match self.params.object("ref")?.filter(|_| self.method == "completion/complete") {
+            Some(reference) => {
+                let aimed = reference.rewrite().set(reference_key(&reference), string(target)).text();
+                Ok(params.set("ref", aimed))
+            }
+            None => Ok(params),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

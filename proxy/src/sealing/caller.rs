@@ -1,0 +1,88 @@
+//! For whom something is: the virtual server and the caller, as keys.
+
+use portunus_config::ServerId;
+use portunus_filters::Identity;
+use ring::digest::{Context, SHA256, digest};
+use std::fmt;
+use std::net::IpAddr;
+
+/// Where a token is valid.
+#[derive(Clone, Copy, Debug)]
+pub struct Binding<'a> {
+    /// The virtual server that it was given out by.
+    pub server: &'a ServerId,
+    /// Who may bring it back, by [`CallerKey::for_seals`].
+    pub caller: CallerKey,
+}
+
+impl Binding<'_> {
+    /// What is authenticated beside a token's contents.
+    pub(super) fn associated(&self, form: u8, purpose: u8) -> [u8; 50] {
+        let mut bound = [0; 50];
+        bound[0] = form;
+        bound[1] = purpose;
+        bound[2..18].copy_from_slice(&self.caller.0);
+        bound[18..].copy_from_slice(digest(&SHA256, self.server.0.as_bytes()).as_ref());
+        bound
+    }
+}
+
+/// A digest of who calls; two callers never share one.
+///
+/// Equal on every replica: for a verified principal because nothing else goes into it, for a
+/// credential that was only shown because replicas digest those under one key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallerKey([u8; 16]);
+
+impl CallerKey {
+    /// For what callers carry. All who show nothing are one caller: their address may change on the
+    /// way, so what they carry is a secret that whoever bears it may use.
+    pub fn for_seals(identity: &Identity) -> CallerKey {
+        match identity {
+            Identity::Anonymous { .. } => CallerKey::digest(&[b"anonymous"]),
+            Identity::Presented { .. } | Identity::Principal(_) => CallerKey::for_tables(identity),
+        }
+    }
+
+    /// For what is kept here: sessions with servers, caches, counts of parked calls. Those who show
+    /// nothing are told apart by their address, so that strangers never share a thing.
+    pub fn for_tables(identity: &Identity) -> CallerKey {
+        match identity {
+            Identity::Anonymous { source: IpAddr::V4(address) } => {
+                CallerKey::digest(&[b"address", &address.octets()])
+            }
+            Identity::Anonymous { source: IpAddr::V6(address) } => {
+                CallerKey::digest(&[b"address", &address.octets()])
+            }
+            Identity::Presented { digest } => CallerKey::digest(&[b"presented", &digest.0]),
+            Identity::Principal(principal) => {
+                CallerKey::digest(&[b"principal", principal.tenant.as_bytes(), principal.subject.as_bytes()])
+            }
+        }
+    }
+
+    /// The key itself, for keys that are made of several.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// Each part with its length before it, so that no two lists of parts run together.
+    fn digest(parts: &[&[u8]]) -> CallerKey {
+        let mut context = Context::new(&SHA256);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut key = [0; 16];
+        key.copy_from_slice(&context.finish().as_ref()[..16]);
+        CallerKey(key)
+    }
+}
+
+impl fmt::Debug for CallerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallerKey(")?;
+        self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str("…)")
+    }
+}

@@ -1,0 +1,111 @@
+//! Handles that servers mint, and ids of the requests that they make, as clients see them.
+
+use super::{Home, Purpose, Reader, Token, Writer};
+use portunus_config::UpstreamUrl;
+use ring::digest::{Context, SHA256};
+
+/// Which server something belongs to, in eight bytes that are the same on every replica.
+///
+/// Credentials are no part of it, so that rotating one keeps what was sealed before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UpstreamMark([u8; 8]);
+
+impl UpstreamMark {
+    pub(super) const LEN: usize = 8;
+
+    /// The mark of the server called `name` at `url`; each replica of a server has its own.
+    pub fn of(name: &str, url: &UpstreamUrl) -> UpstreamMark {
+        let mut context = Context::new(&SHA256);
+        for part in [name, url.scheme.default_port().to_string().as_str(), &url.authority, &url.path] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut mark = [0; 8];
+        mark.copy_from_slice(&context.finish().as_ref()[..8]);
+        UpstreamMark(mark)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
+
+    pub(super) fn read(from: &mut Reader<'_>) -> Option<UpstreamMark> {
+        from.array().map(UpstreamMark)
+    }
+}
+
+/// A server's cursor: only who was given it may go on with the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CursorToken {
+    /// The server.
+    pub upstream: UpstreamMark,
+    /// Its own cursor.
+    pub text: Box<str>,
+}
+
+/// A server's handle (task id, event id, elicitation id): only who was given it may use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandleToken {
+    /// The server.
+    pub upstream: UpstreamMark,
+    /// Its own handle.
+    pub text: Box<str>,
+}
+
+/// The id of a request that a server makes of a legacy client: names who waits for the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestIdToken {
+    /// Who made the request in the client's session.
+    pub home: Home,
+    /// The server.
+    pub upstream: UpstreamMark,
+    /// The id as JSON text, or the key of an input request.
+    pub original: Box<str>,
+}
+
+impl Token for CursorToken {
+    const PURPOSE: Purpose = Purpose::Cursor;
+    const FORM: u8 = 1;
+
+    fn write(&self, out: &mut Writer) {
+        out.bytes(self.upstream.as_bytes());
+        out.text(&self.text);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Option<CursorToken> {
+        Some(CursorToken { upstream: UpstreamMark::read(from)?, text: from.text()?.into() })
+    }
+}
+
+impl Token for HandleToken {
+    const PURPOSE: Purpose = Purpose::Handle;
+    const FORM: u8 = 1;
+
+    fn write(&self, out: &mut Writer) {
+        out.bytes(self.upstream.as_bytes());
+        out.text(&self.text);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Option<HandleToken> {
+        Some(HandleToken { upstream: UpstreamMark::read(from)?, text: from.text()?.into() })
+    }
+}
+
+impl Token for RequestIdToken {
+    const PURPOSE: Purpose = Purpose::Handle;
+    const FORM: u8 = 2;
+
+    fn write(&self, out: &mut Writer) {
+        self.home.write(out);
+        out.bytes(self.upstream.as_bytes());
+        out.text(&self.original);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Option<RequestIdToken> {
+        Some(RequestIdToken {
+            home: Home::read(from)?,
+            upstream: UpstreamMark::read(from)?,
+            original: from.text()?.into(),
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! `Mcp-Session-Id` as we give it out: what never changes about a legacy client's session.
+//!
+//! Any replica can serve from it. What changes later (log level, subscriptions, legs made since) is
+//! kept by the session's home.
+
+use super::{Binding, Purpose, Reader, Seals, Token, UpstreamMark, Writer};
+use portunus_filters::mcp::Revision;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One run of one replica: where the state behind a token is, or was.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Home {
+    replica: Arc<str>,
+    boot: u32,
+}
+
+impl Home {
+    /// Longest name of a replica, in bytes.
+    pub const MAX_NAME: usize = 16;
+
+    /// The run `boot` of `replica`; `None` unless the name has 1 to 16 bytes of visible ASCII.
+    pub fn new(replica: Arc<str>, boot: u32) -> Option<Home> {
+        let fits = (1..=Home::MAX_NAME).contains(&replica.len()) && is_visible(&replica);
+        fits.then_some(Home { replica, boot })
+    }
+
+    /// Name of the replica among its peers.
+    pub fn replica(&self) -> &Arc<str> {
+        &self.replica
+    }
+
+    /// Which of its runs: a replica that was started again has another.
+    pub fn boot(&self) -> u32 {
+        self.boot
+    }
+
+    pub(crate) fn write(&self, out: &mut Writer) {
+        out.short(&self.replica);
+        out.bytes(&self.boot.to_be_bytes());
+    }
+
+    pub(crate) fn read(from: &mut Reader<'_>) -> Option<Home> {
+        let replica = from.short()?;
+        Home::new(replica.into(), from.array().map(u32::from_be_bytes)?)
+    }
+}
+
+/// What is sealed into a session id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionToken {
+    /// When the session began, in seconds since the Unix epoch.
+    pub issued: u64,
+    /// The revision that was agreed on with the client.
+    pub version: Revision,
+    /// What this session is called in tables and tombstones.
+    pub number: [u8; 16],
+    /// Who keeps what changes.
+    pub home: Home,
+    /// Sessions with servers that were opened for it.
+    pub legs: Vec<SealedLeg>,
+}
+
+/// A session with one server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedLeg {
+    /// The server.
+    pub upstream: UpstreamMark,
+    /// The server's own session id; empty if it gave none.
+    pub id: Box<str>,
+    /// The revision that was agreed on with the server.
+    pub version: Revision,
+}
+
+/// A sealed session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedSession {
+    /// The session id, at most 512 bytes.
+    pub text: String,
+    /// Which of the legs did not fit and are known only to the home.
+    pub left_out: Vec<usize>,
+}
+
+impl SessionToken {
+    /// The session id, with as many legs as fit, in their order.
+    pub fn seal(&self, seals: &Seals, binding: &Binding<'_>) -> SealedSession {
+        let mut out = Writer::new(Self::FORM);
+        self.write_root(&mut out);
+        let mut left_out = Vec::new();
+        for (index, leg) in self.legs.iter().enumerate() {
+            match leg.fits() && out.len() + leg.len() <= Purpose::Session.max_plain() {
+                true => leg.write(&mut out),
+                false => left_out.push(index),
+            }
+        }
+        let plain = out.finish().unwrap_or_default();
+        SealedSession { text: seals.seal(Purpose::Session, binding, &plain), left_out }
+    }
+
+    /// Whether the session is older than `lifetime` at `wall`, the time since the Unix epoch.
+    pub fn is_over(&self, wall: Duration, lifetime: Duration) -> bool {
+        wall.saturating_sub(Duration::from_secs(self.issued)) >= lifetime
+    }
+
+    fn write_root(&self, out: &mut Writer) {
+        out.number(self.issued);
+        out.revision(self.version);
+        out.bytes(&self.number);
+        self.home.write(out);
+    }
+}
+
+impl Token for SessionToken {
+    const PURPOSE: Purpose = Purpose::Session;
+    const FORM: u8 = 1;
+
+    fn write(&self, out: &mut Writer) {
+        self.write_root(out);
+        self.legs.iter().for_each(|leg| leg.write(out));
+    }
+
+    fn read(from: &mut Reader<'_>) -> Option<SessionToken> {
+        let (issued, version, number) = (from.number()?, from.revision()?, from.array()?);
+        let home = Home::read(from)?;
+        let mut legs = Vec::new();
+        while !from.is_empty() {
+            legs.push(SealedLeg::read(from)?);
+        }
+        Some(SessionToken { issued, version, number, home, legs })
+    }
+}
+
+impl SealedLeg {
+    fn len(&self) -> usize {
+        UpstreamMark::LEN + 1 + 1 + self.id.len()
+    }
+
+    fn fits(&self) -> bool {
+        self.id.len() <= usize::from(u8::MAX) && is_visible(&self.id)
+    }
+
+    fn write(&self, out: &mut Writer) {
+        out.bytes(self.upstream.as_bytes());
+        out.revision(self.version);
+        out.short(&self.id);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Option<SealedLeg> {
+        let (upstream, version, id) = (UpstreamMark::read(from)?, from.revision()?, from.short()?);
+        is_visible(id).then(|| SealedLeg { upstream, id: id.into(), version })
+    }
+}
+
+/// What the specification lets a session id be made of (2025-11-25, transports §Session Management).
+fn is_visible(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
+}

@@ -1,0 +1,333 @@
+use super::*;
+use portunus_config::{ServerId, UpstreamUrl};
+use portunus_filters::Identity;
+use portunus_filters::identity::{Digest, Principal};
+use portunus_filters::mcp::Revision;
+use proptest::prelude::*;
+use std::collections::HashSet;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+const OLD: &[u8] = b"the key of last year, long enough to be one";
+const NEW: &[u8] = b"the key of this year, long enough to be one";
+
+static SERVER: LazyLock<ServerId> = LazyLock::new(|| ServerId("*|/mcp".into()));
+static OTHER_SERVER: LazyLock<ServerId> = LazyLock::new(|| ServerId("*|/team/mcp".into()));
+
+fn seals(keys: &[&[u8]]) -> Seals {
+    Seals::of(keys.iter().copied()).unwrap()
+}
+
+fn principal(tenant: &str, subject: &str) -> Identity {
+    Identity::Principal(Principal { tenant: tenant.into(), subject: subject.into() }.into())
+}
+
+fn binding<'a>(server: &'a ServerId, identity: &Identity) -> Binding<'a> {
+    Binding { server, caller: CallerKey::for_seals(identity) }
+}
+
+fn anna() -> Binding<'static> {
+    binding(&SERVER, &principal("acme", "anna"))
+}
+
+fn home() -> Home {
+    Home::new("replica-a".into(), 7).unwrap()
+}
+
+fn mark(name: &str) -> UpstreamMark {
+    UpstreamMark::of(name, &UpstreamUrl::parse("http://127.0.0.1:9101/mcp").unwrap())
+}
+
+fn session(legs: Vec<SealedLeg>) -> SessionToken {
+    let version = Revision::V2025_11_25;
+    SessionToken { issued: 1_700_000_000, version, number: [9; 16], home: home(), legs }
+}
+
+fn leg(id: &str) -> SealedLeg {
+    SealedLeg { upstream: mark("crm"), id: id.into(), version: Revision::V2025_06_18 }
+}
+
+#[test]
+fn a_token_opens_only_for_its_purpose_server_and_caller() {
+    let seals = seals(&[NEW]);
+    let text = seals.seal(Purpose::Session, &anna(), b"contents");
+    assert_eq!(seals.open(Purpose::Session, &anna(), &text).as_deref(), Some(&b"contents"[..]));
+    for purpose in Purpose::ALL.into_iter().filter(|purpose| *purpose != Purpose::Session) {
+        assert_eq!(seals.open(purpose, &anna(), &text), None, "{purpose:?}");
+    }
+    let stolen = [
+        ("another server", binding(&OTHER_SERVER, &principal("acme", "anna"))),
+        ("another subject", binding(&SERVER, &principal("acme", "bert"))),
+        ("another tenant", binding(&SERVER, &principal("acmea", "nna"))),
+        ("nobody", binding(&SERVER, &Identity::Anonymous { source: [127, 0, 0, 1].into() })),
+        ("a stranger", binding(&SERVER, &Identity::Presented { digest: Digest([0; 16]) })),
+    ];
+    for (name, binding) in stolen {
+        assert_eq!(seals.open(Purpose::Session, &binding, &text), None, "{name}");
+    }
+}
+
+#[test]
+fn anonymous_callers_take_their_tokens_along_and_share_nothing_kept_here() {
+    let at = |last| Identity::Anonymous { source: [192, 0, 2, last].into() };
+    assert_eq!(CallerKey::for_seals(&at(1)), CallerKey::for_seals(&at(2)));
+    assert_ne!(CallerKey::for_tables(&at(1)), CallerKey::for_tables(&at(2)));
+    let six = Identity::Anonymous { source: "2001:db8::1".parse().unwrap() };
+    let keys = [at(1), at(2), six, principal("a", "bc"), principal("ab", "c"), principal("", "abc")];
+    let distinct: HashSet<CallerKey> = keys.iter().map(CallerKey::for_tables).collect();
+    assert_eq!(distinct.len(), keys.len());
+}
+
+#[test]
+fn the_first_key_seals_and_every_key_opens() {
+    let (before, between, after) = (seals(&[OLD]), seals(&[NEW, OLD]), seals(&[NEW]));
+    let (old, new) =
+        (before.seal(Purpose::State, &anna(), b"old"), between.seal(Purpose::State, &anna(), b"new"));
+    let open = |seals: &Seals, text: &str| seals.open(Purpose::State, &anna(), text);
+    assert_eq!(open(&between, &old).as_deref(), Some(&b"old"[..]));
+    assert_eq!(open(&after, &new).as_deref(), Some(&b"new"[..]));
+    assert_eq!(open(&after, &old), None);
+    assert_eq!(open(&before, &new), None);
+}
+
+#[test]
+fn without_configured_keys_a_process_opens_only_its_own() {
+    let (one, other) = (seals(&[]), seals(&[]));
+    let text = one.seal(Purpose::Handle, &anna(), b"mine");
+    assert!(one.open(Purpose::Handle, &anna(), &text).is_some());
+    assert!(other.open(Purpose::Handle, &anna(), &text).is_none());
+    assert!(!one.are_shared() && seals(&[NEW]).are_shared());
+}
+
+#[test]
+fn replicas_with_the_same_keys_digest_credentials_alike() {
+    let sign = |seals: &Seals| ring::hmac::sign(seals.identity_key(), b"Bearer x").as_ref().to_vec();
+    assert_eq!(sign(&seals(&[NEW, OLD])), sign(&seals(&[NEW])));
+    assert_ne!(sign(&seals(&[])), sign(&seals(&[])));
+}
+
+#[test]
+fn no_two_tokens_and_no_two_numbers_are_alike() {
+    let seals = seals(&[NEW]);
+    let tokens: HashSet<String> = (0..1000).map(|_| seals.seal(Purpose::Session, &anna(), b"")).collect();
+    assert_eq!(tokens.len(), 1000);
+    let numbers: HashSet<[u8; 16]> = (0..1000).map(|_| seals.fresh_number()).collect();
+    assert_eq!(numbers.len(), 1000);
+}
+
+#[test]
+fn a_text_has_one_spelling() {
+    let seals = seals(&[NEW]);
+    let text = seals.seal(Purpose::Session, &anna(), b"12");
+    let opens = |text: &str| seals.open(Purpose::Session, &anna(), text).is_some();
+    assert!(opens(&text));
+    // 47 bytes end in a character of which two bits are unused.
+    let last = text.chars().last().unwrap();
+    let twin = (u32::from(last) + 1).try_into().unwrap();
+    let respelt = |last: char| format!("{}{last}", &text[..text.len() - 1]);
+    let spellings =
+        [format!("{text}="), format!("{text} "), format!(" {text}"), respelt(twin), String::new()];
+    for spelling in spellings {
+        assert!(!opens(&spelling), "{spelling:?}");
+    }
+}
+
+#[test]
+fn what_is_longer_than_any_token_is_not_even_decoded() {
+    let seals = seals(&[NEW]);
+    for purpose in Purpose::ALL {
+        let most = vec![0; purpose.max_plain()];
+        let text = seals.seal(purpose, &anna(), &most);
+        assert!(text.len() <= purpose.max_text(), "{purpose:?}");
+        assert_eq!(seals.open(purpose, &anna(), &text), Some(most), "{purpose:?}");
+        let more = seals.seal(purpose, &anna(), &vec![0; purpose.max_plain() + 1]);
+        assert_eq!(seals.open(purpose, &anna(), &more), None, "{purpose:?}");
+    }
+}
+
+#[test]
+fn keys_that_are_none_are_refused_by_the_place_they_came_from() {
+    let refused = |keys: &[(&str, &str)]| {
+        let secrets: Vec<_> = keys.iter().map(|(name, value)| secret(name, value)).collect();
+        Seals::new(&secrets).err().map(|error| error.to_string())
+    };
+    let good = "0123456789abcdef0123456789abcdef";
+    assert_eq!(refused(&[("A", good)]), None);
+    let short = refused(&[("A", good), ("B", "hunter2")]).unwrap();
+    assert!(short.contains("env:B") && !short.contains("hunter2"), "{short}");
+    let twice = refused(&[("A", good), ("B", good)]).unwrap();
+    assert!(twice.contains("env:B stands there twice"), "{twice}");
+}
+
+/// A secret as configurations bring it.
+fn secret(name: &str, value: &str) -> portunus_config::Secret {
+    let text = format!(
+        "version: 1\nlisten: 127.0.0.1:0\nservers: {{/mcp: {{upstreams: [a]}}}}\nupstreams: {{a: {{url: \
+         \"http://127.0.0.1:1/\", credentials: {{header: {{name: X-Key, value: \"env:{name}\"}}}}}}}}\n"
+    );
+    let variables = [(name.to_owned(), value.to_owned())].into();
+    let environment = portunus_config::MapEnvironment { variables, ..Default::default() };
+    let loaded = portunus_config::load_text(&text, std::path::Path::new("x.yaml"), &environment).unwrap();
+    match &loaded.snapshot.upstreams[0].credentials {
+        portunus_config::Credentials::Header { value, .. } => value.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_session_gives_back_what_it_was_given() {
+    let seals = seals(&[NEW]);
+    let token = session(vec![leg("5f1c0a52-7b2f-4a9e-8f43-7a6f6a1f8a11"), leg("")]);
+    let sealed = token.seal(&seals, &anna());
+    assert!(sealed.text.len() <= 512 && sealed.text.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(sealed.left_out.is_empty());
+    assert_eq!(SessionToken::open(&seals, &anna(), &sealed.text), Some(token));
+}
+
+#[test]
+fn legs_that_do_not_fit_are_named() {
+    let seals = seals(&[NEW]);
+    let long = "x".repeat(150);
+    let table = [
+        ("two of three", vec![leg(&long), leg(&long), leg("short")], vec![1]),
+        ("longer than any", vec![leg(&"x".repeat(256)), leg("short")], vec![0]),
+        ("many", vec![leg("5f1c0a52-7b2f-4a9e-8f43-7a6f6a1f8a11"); 8], vec![6, 7]),
+        ("no session id", vec![leg("a b"), leg("a\u{e9}"), leg("a")], vec![0, 1]),
+    ];
+    for (name, legs, left_out) in table {
+        let sealed = session(legs.clone()).seal(&seals, &anna());
+        assert!(sealed.text.len() <= 512, "{name}");
+        assert_eq!(sealed.left_out, left_out, "{name}");
+        let opened = SessionToken::open(&seals, &anna(), &sealed.text).unwrap();
+        assert_eq!(opened.legs.len() + left_out.len(), legs.len(), "{name}");
+    }
+}
+
+#[test]
+fn sessions_and_parked_calls_end_in_time() {
+    let (issued, second) = (Duration::from_secs(1_700_000_000), Duration::from_secs(1));
+    let (token, hour) = (session(Vec::new()), Duration::from_secs(3600));
+    assert!(!token.is_over(issued + hour - second, hour) && token.is_over(issued + hour, hour));
+    // A replica whose clock is behind.
+    assert!(!token.is_over(issued - hour, hour));
+    let state = state(None);
+    let ends = Duration::from_secs(state.expires);
+    assert!(!state.is_over(ends - second) && state.is_over(ends));
+}
+
+fn state(inner: Option<&str>) -> StateToken {
+    let digest = StateToken::digest("tools/call", br#"{"name":"a"}"#);
+    StateToken { home: home(), serial: 41, digest, expires: 1_700_000_600, inner: inner.map(Into::into) }
+}
+
+#[test]
+fn a_digest_tells_method_and_arguments_apart() {
+    let digests = [("ab", "c"), ("a", "bc"), ("ab", ""), ("", "abc")]
+        .map(|(one, two)| StateToken::digest(one, two.as_bytes()));
+    assert_eq!(digests.iter().collect::<HashSet<_>>().len(), digests.len());
+}
+
+#[test]
+fn tokens_that_share_a_key_are_told_apart() {
+    let seals = seals(&[NEW]);
+    let handle = HandleToken { upstream: mark("crm"), text: "task-1".into() };
+    let id = RequestIdToken { home: home(), upstream: mark("crm"), original: "\"7\"".into() };
+    let (handle_text, id_text) = (handle.seal(&seals, &anna()).unwrap(), id.seal(&seals, &anna()).unwrap());
+    assert_eq!(HandleToken::open(&seals, &anna(), &handle_text), Some(handle));
+    assert_eq!(RequestIdToken::open(&seals, &anna(), &id_text), Some(id));
+    assert_eq!(HandleToken::open(&seals, &anna(), &id_text), None);
+    assert_eq!(RequestIdToken::open(&seals, &anna(), &handle_text), None);
+}
+
+#[test]
+fn a_mark_is_a_server_at_a_place() {
+    let of = |name, url| UpstreamMark::of(name, &UpstreamUrl::parse(url).unwrap());
+    let marks = [
+        of("crm", "http://127.0.0.1:1/mcp"),
+        of("search", "http://127.0.0.1:1/mcp"),
+        of("crm", "http://127.0.0.1:2/mcp"),
+        of("crm", "http://127.0.0.1:1/mcp2"),
+        of("crm", "https://127.0.0.1:1/mcp"),
+    ];
+    assert_eq!(marks.iter().collect::<HashSet<_>>().len(), marks.len());
+}
+
+#[test]
+fn what_a_server_gives_to_carry_is_bounded() {
+    let seals = seals(&[NEW]);
+    let cursor = |length| CursorToken { upstream: mark("crm"), text: "c".repeat(length).into() };
+    assert!(cursor(4000).seal(&seals, &anna()).is_ok());
+    for length in [8 << 10, 70_000] {
+        let oversize = cursor(length).seal(&seals, &anna()).unwrap_err();
+        assert_eq!(oversize.max_bytes, Purpose::Cursor.max_plain());
+    }
+    assert!(state(Some(&"s".repeat(40_000))).seal(&seals, &anna()).is_ok());
+    assert!(state(Some(&"s".repeat(66_000))).seal(&seals, &anna()).is_err());
+}
+
+#[test]
+fn a_home_has_a_name_that_fits() {
+    let names =
+        [("a", true), ("0123456789abcdef", true), ("", false), ("0123456789abcdefg", false), ("a b", false)];
+    for (name, fits) in names {
+        assert_eq!(Home::new(name.into(), 1).is_some(), fits, "{name:?}");
+    }
+}
+
+/// Whether bytes that read as a token are exactly what that token writes.
+fn is_exact<T: Token>(plain: &[u8]) -> bool {
+    T::decode(plain).is_none_or(|token| {
+        let mut out = Writer::new(T::FORM);
+        token.write(&mut out);
+        out.finish().as_deref() == Some(plain)
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_was_changed_does_not_open(
+        plain in prop::collection::vec(any::<u8>(), 0..300),
+        place in any::<prop::sample::Index>(),
+        flip in 1u8..=255,
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let seals = seals(&[NEW, OLD]);
+        let text = seals.seal(Purpose::Session, &anna(), &plain);
+        prop_assert_eq!(seals.open(Purpose::Session, &anna(), &text), Some(plain));
+        let mut bytes = text.clone().into_bytes();
+        let place = place.index(bytes.len());
+        bytes[place] ^= flip;
+        if let Ok(changed) = std::str::from_utf8(&bytes) {
+            prop_assert_eq!(seals.open(Purpose::Session, &anna(), changed), None);
+        }
+        prop_assert_eq!(seals.open(Purpose::Session, &anna(), &text[..cut.index(text.len())]), None);
+    }
+
+    #[test]
+    fn any_session_fits_and_reads_back(
+        issued in any::<u64>(),
+        number in any::<[u8; 16]>(),
+        name in "[!-~]{1,16}",
+        boot in any::<u32>(),
+        ids in prop::collection::vec("[!-~]{0,300}", 0..40),
+    ) {
+        let seals = seals(&[NEW]);
+        let home = Home::new(name.into(), boot).unwrap();
+        let legs: Vec<SealedLeg> = ids.iter().map(|id| leg(id)).collect();
+        let mut token = SessionToken { issued, version: Revision::V2025_03_26, number, home, legs };
+        let sealed = token.seal(&seals, &anna());
+        prop_assert!(sealed.text.len() <= 512);
+        let mut index = 0;
+        token.legs.retain(|_| { index += 1; !sealed.left_out.contains(&(index - 1)) });
+        prop_assert_eq!(SessionToken::open(&seals, &anna(), &sealed.text), Some(token));
+    }
+
+    #[test]
+    fn contents_have_one_form(form in 0u8..4, rest in prop::collection::vec(any::<u8>(), 0..120)) {
+        let plain = [&[form][..], &rest].concat();
+        prop_assert!(is_exact::<SessionToken>(&plain));
+        prop_assert!(is_exact::<StateToken>(&plain));
+        prop_assert!(is_exact::<CursorToken>(&plain));
+        prop_assert!(is_exact::<RequestIdToken>(&plain));
+    }
+}
