@@ -48,6 +48,7 @@ pub mod talk;
 pub mod telemetry;
 pub mod text;
 pub mod tools;
+pub mod turns;
 pub mod upgrade_command;
 pub mod upstreams;
 pub mod watch;

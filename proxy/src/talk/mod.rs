@@ -4,22 +4,30 @@
 //! what a modern upstream says by `input_required` rounds and a legacy one by requests of its own
 //! looks the same from here. The permission for all that it sends is the `Cleared` it was opened with.
 
-pub mod words;
+mod course;
+mod legacy;
+mod modern;
+pub(crate) mod reading;
+pub(crate) mod voice;
 
 use crate::context::Gateway;
-use crate::forward::{Failure, Inbound};
+use crate::forward::{Dispatch, Failure, Inbound, Permit};
 use crate::legs::Leg;
 use crate::upstreams::pool::Pool;
 use bytes::Bytes;
 use http::HeaderMap;
+use legacy::Legacy;
+use modern::Modern;
 use portunus_config::{ServerId, Upstream};
+use portunus_filters::mcp::bridge::{self, Listener, Token};
+use portunus_filters::mcp::rewrite::string;
+use portunus_filters::mcp::{Envelope, Method};
 use portunus_filters::{Cleared, Denial, Era, Message, Reason};
 use std::sync::Arc;
-pub use words::{Facts, ParamHeader, Profile, Question, Retry};
+use voice::Voice;
 
-/// Names an authorization context in keys of pools, caches and tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CallerKey(pub [u8; 16]);
+pub use crate::sealing::CallerKey;
+pub use portunus_filters::mcp::bridge::{Facts, ParamHeader, Profile, Question, Reply, Retry};
 
 /// For whom something is said, and where: what every session, pool entry and cache key contains.
 #[derive(Clone)]
@@ -83,7 +91,7 @@ pub enum LegOf<'a> {
 /// What happens next in a talk.
 #[derive(Debug)]
 pub enum Turn {
-    /// A notification of this request: the upstream's message, with the client's progress token.
+    /// A notification of this request in the client's words, with the client's progress token.
     Note(Bytes),
     /// Questions to the client, answered by [`Talk::reply`]; more may follow before that.
     Ask(Vec<Question>),
@@ -118,25 +126,33 @@ pub enum Outcome {
     },
 }
 
-/// A client's answer to a question.
-#[derive(Clone, Debug)]
-pub enum Reply {
-    /// The text of `result`.
-    Result(String),
-    /// An error, which a modern upstream cannot be told.
-    Error {
-        /// Its code.
-        code: i64,
-        /// Its message.
-        message: String,
-    },
-}
-
 /// One client request under way at an upstream. Dropped, it breaks off without telling the upstream.
 pub struct Talk {
+    common: Common,
+    way: Way,
+    over: bool,
+}
+
+/// What of a talk does not depend on the era of its upstream.
+struct Common {
     gateway: Arc<Gateway>,
     place: Place,
-    era: Era,
+    permit: Permit,
+    voice: Voice,
+    /// The era of the client.
+    client: Era,
+    method: Method,
+    /// The client's progress token, as JSON text.
+    token: Option<String>,
+    target: Option<Arc<str>>,
+    /// What the client calls its target.
+    aimed_at: Option<Arc<str>>,
+    rounds: Rounds,
+}
+
+enum Way {
+    Modern(Box<Modern>),
+    Legacy(Box<Legacy>),
 }
 
 impl Talk {
@@ -146,38 +162,148 @@ impl Talk {
     /// [`Failure`] if the upstream's era or a legacy session cannot be had, or the message not be said
     /// in the upstream's words.
     pub async fn open(gateway: &Arc<Gateway>, order: Order<'_>) -> Result<Talk, Failure> {
-        let era = order.message.era;
-        Ok(Talk { gateway: Arc::clone(gateway), place: order.place, era })
+        let era = match order.leg {
+            LegOf::Own(_) => Era::Legacy,
+            LegOf::Pooled => gateway.estate.eras.choose(gateway, &order.place, order.message.era).await?,
+        };
+        let (leg, params, retry, sent) =
+            (order.leg, order.params.clone(), order.retry.clone(), order.inbound);
+        let common = Common::of(gateway, order)?;
+        let way = match era {
+            Era::Modern => {
+                Way::Modern(Box::new(Modern::open(&common, &params, sent.headers, retry.as_ref())?))
+            }
+            Era::Legacy => Way::Legacy(Box::new(Legacy::open(&common, leg).await?)),
+        };
+        Ok(Talk { common, way, over: false })
     }
 
-    /// What happens next. Safe to cancel.
+    /// What happens next. Safe to cancel; waits for ever once the talk is over.
     pub async fn next(&mut self) -> Turn {
-        let detail = "the server cannot be reached";
-        tracing::debug!(upstream = &*self.place.upstream.name, "no talk");
-        Turn::Failed(Denial::new(Reason::UpstreamUnavailable, detail).into())
+        if self.over {
+            return std::future::pending().await;
+        }
+        let turn = match &mut self.way {
+            Way::Modern(modern) => modern.next(&self.common).await,
+            Way::Legacy(legacy) => legacy.next(&self.common).await,
+        };
+        self.over = matches!(turn, Turn::Done(_) | Turn::Failed(_));
+        turn
     }
 
-    /// Answers questions by their keys.
+    /// Answers questions by their keys; keys that were not asked, or are answered, are passed over.
     ///
     /// # Errors
     /// [`Failure`] if the upstream cannot be told; nothing follows then.
     pub async fn reply(&mut self, replies: Vec<(Arc<str>, Reply)>) -> Result<(), Failure> {
-        drop(replies);
-        Ok(())
+        let told = match &mut self.way {
+            Way::Modern(modern) => modern.reply(&self.common, replies),
+            Way::Legacy(legacy) => legacy.reply(&self.common, replies).await,
+        };
+        self.over |= told.is_err();
+        told
     }
 
     /// Breaks off, and tells a legacy upstream; also before it has answered.
     pub fn cancel(self) {
-        drop(self.gateway);
+        if let Way::Legacy(legacy) = &self.way
+            && !self.over
+        {
+            legacy.cancel(&self.common);
+        }
     }
 
     /// The era in which the upstream is spoken to.
     pub fn era(&self) -> Era {
-        self.era
+        match &self.way {
+            Way::Modern(_) => Era::Modern,
+            Way::Legacy(_) => Era::Legacy,
+        }
     }
 
     /// The upstream.
     pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.place.upstream
+        &self.common.place.upstream
     }
+}
+
+impl Common {
+    fn of(gateway: &Arc<Gateway>, order: Order<'_>) -> Result<Common, Failure> {
+        let method = order.message.method.clone();
+        let method =
+            method.ok_or_else(|| Denial::new(Reason::InvalidRequest, "the message is no request"))?;
+        let mut common = Common {
+            gateway: Arc::clone(gateway),
+            permit: Dispatch::permit(order.cleared),
+            voice: Voice::of(order.inbound, &order.place),
+            place: order.place,
+            client: order.message.era,
+            method,
+            token: None,
+            target: order.target,
+            aimed_at: order.message.target.clone(),
+            rounds: order.rounds,
+        };
+        common.token = progress_token(common.text()?);
+        Ok(common)
+    }
+
+    /// The client's request.
+    fn text(&self) -> Result<&str, Failure> {
+        std::str::from_utf8(self.permit.body())
+            .map_err(|_| Denial::new(Reason::ParseError, "the message is not UTF-8").into())
+    }
+
+    /// Whether the upstream may ask something on this request.
+    fn may_be_asked(&self) -> bool {
+        self.rounds == Rounds::Asks && self.place.profile.answers() && bridge::may_ask(self.method.name())
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.method.rules().is_some_and(|rules| rules.repeatable)
+    }
+
+    /// A notification as the client gets it; `None` if it is not for it.
+    fn note(&self, text: &str, number: &str) -> Option<Bytes> {
+        let token = self.token.as_deref().map(|client| Token { upstream: number, client });
+        let log_level = self.place.profile.log_level;
+        let listener = Listener { era: self.client, token, log_level, subscription: None };
+        match bridge::notification(text, &listener) {
+            Ok(told) => told.map(Bytes::from),
+            Err(fault) => {
+                tracing::debug!(upstream = &*self.place.upstream.name, %fault, "notification dropped");
+                None
+            }
+        }
+    }
+
+    /// The outcome of a request whose questions stay without an answer: what a model can read if it
+    /// was a tool's, else an error.
+    fn unanswered(&self, detail: &str) -> Outcome {
+        if self.method.is("tools/call") {
+            return Outcome::Result(bridge::tool_error(detail).into());
+        }
+        let error = format!("{{\"code\":-32603,\"message\":{}}}", string(detail));
+        Outcome::Error { code: -32603, error: error.into() }
+    }
+
+    fn done(&self, outcome: Outcome, era: Era, facts: Option<&Arc<Facts>>) -> Turn {
+        Turn::Done(Answer { era, outcome, facts: facts.map(Arc::clone) })
+    }
+}
+
+/// Why questions cannot be put to the client, if they cannot.
+fn unanswerable(common: &Common, questions: &[Question]) -> Option<&'static str> {
+    let unable = || questions.iter().any(|question| !common.place.profile.can(question.ability()));
+    match common.rounds {
+        Rounds::Asks if !unable() => None,
+        Rounds::Through | Rounds::Asks => Some("the server asks what this client cannot answer"),
+        Rounds::Never => Some("the server asks for input, and this client cannot be asked"),
+    }
+}
+
+fn progress_token(body: &str) -> Option<String> {
+    let envelope = Envelope::read(body).ok()?;
+    let meta = envelope.params.inside("_meta").ok()??;
+    meta.get("progressToken").filter(|token| *token != "null").map(str::to_owned)
 }
