@@ -40,6 +40,12 @@ impl PartialEq for Id {
     }
 }
 
+impl From<u64> for Id {
+    fn from(number: u64) -> Id {
+        Id { text: number.to_string().into(), plain: None }
+    }
+}
+
 impl Id {
     /// The id as JSON text, ready to be written into an answer.
     pub fn as_json(&self) -> &str {
