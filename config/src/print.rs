@@ -114,6 +114,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::schema::tests::EXAMPLES;
     use crate::testing::{as_json, example_environment};
     use crate::{Attempt, Loaded, MapEnvironment, effective};
 
@@ -168,11 +169,11 @@ mod tests {
     fn an_effective_configuration_is_accepted_and_comes_to_the_same() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
         let mut env = example_environment(&folder);
-        for file in ["minimal.yaml", "full.yaml", "edge.yaml", "bootstrap.yaml", "bundle/gateway.yaml"] {
+        for file in EXAMPLES {
             let path = folder.join(file);
             env.files.insert(path.clone(), std::fs::read_to_string(&path).unwrap());
         }
-        for file in ["minimal.yaml", "full.yaml", "edge.yaml", "bootstrap.yaml"] {
+        for file in EXAMPLES.into_iter().filter(|file| !file.starts_with("bundle/")) {
             let (first, second) = round_trip(&folder.join(file), &env);
             let of = |loaded: &Loaded| effective(&loaded.bootstrap, &loaded.snapshot);
             assert_eq!(of(&first), of(&second), "{file}");
