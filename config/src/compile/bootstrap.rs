@@ -173,7 +173,7 @@ fn check_addresses(process: &ProcessDocument, findings: &Findings) {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{loaded, loaded_with, problems};
+    use crate::testing::{loaded, loaded_with, problems, problems_with};
 
     const RULES: &str = "version: 1\nupstreams: {a: 'http://localhost:1/'}\nservers: {/mcp: a}\n";
 
@@ -253,6 +253,19 @@ mod tests {
         ];
         for (text, problem) in table {
             assert_eq!(problems(&format!("{RULES}{text}\n")), [problem], "{text}");
+        }
+        let peers = "replica: a\nsealing: 'env:SEAL'\n\
+                     peers: {listen: '127.0.0.1:1', members: {b: 'http://127.0.0.1:2'}}\n";
+        let taken = [
+            ("listen: 127.0.0.1:1", "peers.listen: `127.0.0.1:1` is taken by `listen`"),
+            (
+                "listeners: [{bind: '127.0.0.1:3', name: peers}]",
+                "listeners[0].name: another listener is named `peers`",
+            ),
+        ];
+        for (text, problem) in taken {
+            let found = problems_with(&format!("{RULES}{peers}{text}\n"), &[("SEAL", &"k".repeat(32))]);
+            assert_eq!(found, [problem], "{text}");
         }
         assert_eq!(
             loaded(&format!("{RULES}listeners: ['127.0.0.1:0', '127.0.0.1:0']\n")).bootstrap.listeners.len(),

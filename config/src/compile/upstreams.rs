@@ -223,8 +223,8 @@ fn grant(
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use crate::testing::{brief, loaded, problems};
-    use crate::{Loaded, MapEnvironment, Report, load};
+    use crate::testing::{brief, loaded, loaded_with, problems, problems_with};
+    use crate::{Loaded, MapEnvironment, Report, Severity, load};
 
     fn one_file(url: &str, rest: &str) -> String {
         format!("version: 1\nupstreams: {{a: {{url: '{url}'{rest}}}}}\nservers: {{/mcp: a}}\n")
@@ -303,6 +303,93 @@ mod tests {
         assert_eq!(
             problems(&text),
             ["upstreams.a.url: this upstream needs loopback addresses, beyond the ceiling"]
+        );
+    }
+
+    #[test]
+    fn every_replica_stays_below_the_ceiling() {
+        let two = |second: &str| {
+            one_file("http://api.example.com/", "").replace(
+                "url: 'http://api.example.com/'",
+                &format!("replicas: ['http://api.example.com/', '{second}']"),
+            )
+        };
+        let load = |second: &str| {
+            let mut environment = MapEnvironment::default();
+            let ceiling = "egress_ceiling: {hosts: ['*.example.com']}\n";
+            environment.files.insert("g.yaml".into(), format!("version: 1\nbundle: {{path: b}}\n{ceiling}"));
+            environment.files.insert(PathBuf::from("b/gateway.yaml"), two(second));
+            let found = load(Path::new("g.yaml"), &environment);
+            found.map_err(|report| {
+                report.0.iter().filter(|d| d.severity == Severity::Error).map(brief).collect::<Vec<_>>()
+            })
+        };
+        assert!(load("http://other.example.com/").is_ok());
+        assert_eq!(
+            load("http://evil.org/").unwrap_err(),
+            ["upstreams.a.replicas[1]: the host `evil.org` is beyond the ceiling"]
+        );
+        assert_eq!(
+            load("http://10.0.0.1/").unwrap_err(),
+            [
+                "upstreams.a.replicas[0]: this upstream needs private addresses, beyond the ceiling",
+                "upstreams.a.replicas[1]: the host `10.0.0.1` is beyond the ceiling",
+            ]
+        );
+        assert_eq!(
+            problems(&two("http://169.254.169.254/")),
+            [
+                "upstreams.a.replicas[1]: `169.254.169.254` is never dialled: a metadata, link-local or reserved address"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_secret_goes_to_all_replicas_or_none() {
+        let text = |hosts: &str| {
+            format!(
+                "version: 1\nupstreams: {{a: {{replicas: ['http://a.org/', 'http://b.org/'], \n  \
+                 credentials: {{bearer: 'secret:s'}}}}}}\nservers: {{/mcp: a}}\n\
+                 secrets: {{s: {{from: 'env:T', hosts: [{hosts}]}}}}\n"
+            )
+        };
+        let variables = [("T", "t0k")];
+        assert_eq!(loaded_with(&text("a.org, b.org"), &variables).snapshot.upstreams.len(), 1);
+        assert_eq!(
+            problems_with(&text("a.org"), &variables),
+            ["upstreams.a.credentials.bearer: the secret `s` may not be sent to `b.org`"]
+        );
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_named() {
+        let table = [
+            (", transport: sse, era: modern", ".era: no modern server speaks the transport `sse`"),
+            (
+                ", credentials: passthrough, sessions: shared",
+                ".sessions: `sessions: shared` shares between callers what each has by its own credentials",
+            ),
+            (
+                ", credentials: passthrough, trust_cache_scope: true",
+                ".trust_cache_scope: `trust_cache_scope: true` shares between callers what each has by its own \
+                 credentials",
+            ),
+            (", by_tenant: {}", ".by_tenant: unknown key `by_tenant`"),
+        ];
+        for (settings, problem) in table {
+            assert_eq!(
+                problems(&one_file("http://h/", settings)),
+                [format!("upstreams.a{problem}")],
+                "{settings}"
+            );
+        }
+        for accepted in [", transport: sse, era: legacy", ", credentials: passthrough, sessions: per_caller"]
+        {
+            assert_eq!(loaded(&one_file("http://h/", accepted)).snapshot.upstreams.len(), 1, "{accepted}");
+        }
+        assert_eq!(
+            loaded(&one_file("http://h/", ", transport: sse")).snapshot.upstreams[0].era,
+            crate::EraMode::Legacy
         );
     }
 
