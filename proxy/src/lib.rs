@@ -46,6 +46,8 @@ pub mod serve;
 pub mod session;
 pub mod talk;
 pub mod telemetry;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod text;
 pub mod tools;
 pub mod turns;
