@@ -44,11 +44,13 @@ pub mod run;
 pub mod sealing;
 pub mod serve;
 pub mod session;
+pub mod table;
 pub mod talk;
 pub mod telemetry;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod text;
+pub mod tombstones;
 pub mod tools;
 pub mod turns;
 pub mod upgrade_command;
