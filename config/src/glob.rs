@@ -11,9 +11,13 @@ pub(crate) struct Glob {
 }
 
 impl Glob {
-    #[cfg(test)]
     pub(crate) fn new(text: &str) -> Glob {
         Glob { text: text.into() }
+    }
+
+    /// Whether it stands for exactly one name.
+    pub(crate) fn is_literal(&self) -> bool {
+        !self.text.contains('*')
     }
 
     /// Whether it matches all of `name`. Linear: each piece is looked for once, leftmost first,

@@ -15,6 +15,9 @@ pub(crate) const POSITIVE_DURATION: RangeInclusive<Duration> = Duration::from_mi
 /// Largest body that a document can allow.
 pub(crate) const MAX_BODY_BYTES: usize = 1 << 30;
 
+/// Most entries of a table that a document can allow.
+pub(crate) const MAX_ENTRIES: usize = 10_000_000;
+
 /// Most worker threads.
 pub(crate) const MAX_THREADS: usize = 1024;
 
@@ -25,4 +28,11 @@ pub(crate) const LABEL: &str = "use letters, digits and `.`, `_`, `-`, `/`; at m
 pub(crate) fn is_label(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
+}
+
+/// Whether a text can be a tool's name: 1 to 128 letters, digits, `_`, `-` and `.` (MCP 2025-11-25,
+/// server/tools, "Tool Names").
+pub(crate) fn is_tool_name(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }

@@ -384,7 +384,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 4);
+        assert_eq!(count, 5);
     }
 
     #[test]
@@ -413,7 +413,6 @@ dlp: { profile: balanced }
         let found = crate::testing::problems_with(text, &[("SEARCH_TOKEN", "x")]);
         let expected = [
             "upstreams.search.url: this system has no authorities to verify the server with",
-            "servers./mcp: this build cannot merge 2 upstreams into one server",
             "tools: this build cannot enforce `tools`",
             "identity: this build cannot enforce `identity`",
             "policy: this build cannot enforce `policy`",

@@ -5,6 +5,12 @@ use std::sync::Arc;
 
 use crate::upstream::Upstream;
 
+/// Most members of one virtual server.
+pub(crate) const MAX_MEMBERS: usize = 100;
+
+/// Most upstreams that one member chooses from by an argument.
+pub(crate) const MAX_TWINS: usize = 100;
+
 /// How names of several members share one virtual server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NamePolicy {

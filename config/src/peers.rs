@@ -56,6 +56,9 @@ pub struct Sealing {
 impl Sealing {
     /// Fewest bytes of a key's text: 32 random bytes are 43 characters of base64.
     pub const MIN_KEY_BYTES: usize = 32;
+
+    /// Most keys: those of a rotation that is under way, and some to spare.
+    pub(crate) const MAX_KEYS: usize = 4;
 }
 
 /// The other replicas of this gateway, and where they find this one.
@@ -68,6 +71,9 @@ pub struct Peers {
 }
 
 impl Peers {
+    /// Most replicas of one gateway.
+    pub(crate) const MAX_MEMBERS: usize = 100;
+
     fn places(&self) -> impl Iterator<Item = (&ReplicaId, &crate::UpstreamUrl)> {
         self.members.iter().map(|(name, upstream)| (name, &upstream.url))
     }

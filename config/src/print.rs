@@ -114,6 +114,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::schema::tests::EXAMPLES;
     use crate::testing::{as_json, example_environment};
     use crate::{Attempt, Loaded, MapEnvironment, effective};
 
@@ -164,19 +165,25 @@ mod tests {
         (first, second)
     }
 
+    /// All that is in virtual servers and their upstreams.
+    fn servers(loaded: &Loaded) -> Vec<String> {
+        loaded.snapshot.routes.iter().map(|server| format!("{server:?}")).collect()
+    }
+
     #[test]
     fn an_effective_configuration_is_accepted_and_comes_to_the_same() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
         let mut env = example_environment(&folder);
-        for file in ["minimal.yaml", "full.yaml", "edge.yaml", "bootstrap.yaml", "bundle/gateway.yaml"] {
+        for file in EXAMPLES {
             let path = folder.join(file);
             env.files.insert(path.clone(), std::fs::read_to_string(&path).unwrap());
         }
-        for file in ["minimal.yaml", "full.yaml", "edge.yaml", "bootstrap.yaml"] {
+        for file in EXAMPLES.into_iter().filter(|file| !file.starts_with("bundle/")) {
             let (first, second) = round_trip(&folder.join(file), &env);
             let of = |loaded: &Loaded| effective(&loaded.bootstrap, &loaded.snapshot);
             assert_eq!(of(&first), of(&second), "{file}");
             assert_eq!(first.bootstrap, second.bootstrap, "{file}");
+            assert_eq!(servers(&first), servers(&second), "{file}: something is not printed");
             let keys =
                 |loaded: &Loaded| loaded.snapshot.upstreams.iter().map(|one| one.key).collect::<Vec<_>>();
             let sorted = |mut keys: Vec<crate::UpstreamKey>| {
@@ -185,6 +192,28 @@ mod tests {
             };
             assert_eq!(sorted(keys(&first)), sorted(keys(&second)), "{file}: another identity");
         }
+    }
+
+    #[test]
+    fn nothing_is_printed_as_its_default_that_is_not() {
+        let text = "version: 1\nreplica: a\nsealing: ['env:NEW', 'env:OLD']\n\
+            peers: {listen: '127.0.0.1:1', members: {b: 'http://127.0.0.1:2'}}\nupstreams:\n  \
+            x: {replicas: ['http://h/', 'http://i/'], health: {interval: 9s, timeout: 8s, unhealthy_after: 7},\n    \
+            ejection: {after: 2, base: 3s}, sessions: shared, stateless_ok: true, trust_cache_scope: true,\n    \
+            labels: {region: eu}}\n  y: {url: 'http://j/', transport: sse}\nservers:\n  \
+            /mcp: {upstreams: [{name: m, upstream: x}, {name: t, by_tenant: {acme: x}, otherwise: y},\n    \
+            {name: u, by_tenant: {acme: x}}, {name: r, selector: where, regions: {a: x, b: y}, default: b}],\n    \
+            names: none, separator: '-', allow: 'm.*', deny: ['*.x'], rename: {m.a: b}, describe: {m.a: 'A: b.'},\n    \
+            bridge: false, sessions: {idle: 1s, lifetime: 2s, max: 3}, parked: {max: 4, per_caller: 5, within: 6s},\n    \
+            cache: {lists: 7s, max_ttl: 8s, stale: 9s, coalesce: 10s, reads: false, max_bytes: 11},\n    \
+            replay: {events: 12, bytes: 13}, keepalive: 14s, list_timeout: 15s, http_sse: true}\n  \
+            /off: {upstreams: y, cache: 'off', names: prefix}\n";
+        let key = |character: &str| character.repeat(32);
+        let mut env = crate::testing::environment(&[("NEW", &key("n")), ("OLD", &key("o"))]);
+        env.files.insert("gateway.yaml".into(), text.to_owned());
+        let (first, second) = round_trip(Path::new("gateway.yaml"), &env);
+        assert_eq!(first.bootstrap, second.bootstrap);
+        assert_eq!(servers(&first), servers(&second));
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! The effective configuration for people: every default filled in, every secret hidden.
 
+mod peers;
+mod servers;
+mod upstreams;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::bootstrap::{AccessLog, Bootstrap, Listener, LogFormat};
 use crate::secret::Reference;
-use crate::snapshot::{HttpStatus, Snapshot, VirtualServer};
-use crate::tls::{ClientCertificateMode, HttpVersion, ListenerTls, UnknownSni, UpstreamTls};
+use crate::snapshot::Snapshot;
+use crate::tls::{ClientCertificateMode, ListenerTls, UnknownSni, UpstreamTls};
 use crate::units::show_duration;
-use crate::upstream::{Credentials, HeaderRules, HostPolicy, Upstream};
+use peers::{peers, sealing};
+use servers::virtual_server;
+use upstreams::upstream;
 
 /// The effective configuration as one document, `revision` without its digest.
 ///
@@ -40,6 +45,9 @@ pub fn effective(bootstrap: &Bootstrap, snapshot: &Snapshot) -> Value {
             AccessLog::Off => json!("off"),
             AccessLog::File(path) => json!({ "file": path.display().to_string() }),
         },
+        "replica": bootstrap.replica.as_ref().map(ToString::to_string),
+        "sealing": sealing(&bootstrap.sealing),
+        "peers": bootstrap.peers.as_ref().map(peers),
         "upstreams": Value::Object(upstreams.map(|one| (one.name.to_string(), upstream(one))).collect()),
         "servers": snapshot.routes.iter().map(|server| virtual_server(server)).collect::<Vec<_>>(),
     }))
@@ -103,53 +111,6 @@ fn listener(listener: &Listener) -> Value {
     })
 }
 
-fn upstream(upstream: &Upstream) -> Value {
-    let (timeouts, pool) = (&upstream.timeouts, &upstream.pool);
-    let rules = &upstream.headers;
-    let set = rules.set.iter().map(|(name, value)| (name, header_value(name, value, rules)));
-    json!({
-        "url": upstream.url.redacted(),
-        "era": upstream.era.as_str(),
-        "timeouts": {
-            "connect": duration(timeouts.connect),
-            "first_byte": duration(timeouts.first_byte),
-            "idle": duration(timeouts.idle),
-            "total": timeouts.total.map_or("none".to_owned(), duration),
-        },
-        "pool": {
-            "max_idle": pool.max_idle,
-            "idle_timeout": duration(pool.idle_timeout),
-            "max_connections": pool.max_connections,
-            "max_streams": pool.max_streams,
-        },
-        "headers": {
-            "set": Value::Object(set.map(|(name, value)| (name.to_string(), value)).collect()),
-            "remove": texts(&upstream.headers.remove),
-        },
-        "credentials": match &upstream.credentials {
-            Credentials::None => json!("none"),
-            Credentials::Passthrough => json!("passthrough"),
-            Credentials::Header { value, .. } if value.is_bearer() => {
-                json!({ "bearer": value.source().to_string() })
-            }
-            Credentials::Header { name, value } => {
-                json!({ "header": { "name": name.to_string(), "value": value.source().to_string() } })
-            }
-        },
-        "host": match upstream.host {
-            HostPolicy::Upstream => "upstream",
-            HostPolicy::Preserve => "preserve",
-        },
-        "addresses": upstream.addresses.names(),
-        "http": match upstream.http {
-            HttpVersion::One => json!(1),
-            HttpVersion::Two => json!(2),
-            HttpVersion::Auto => json!("auto"),
-        },
-        "tls": upstream.tls.as_ref().map(upstream_tls),
-    })
-}
-
 fn listener_tls(tls: &ListenerTls) -> Value {
     let settings = &tls.settings;
     let clients = settings.client_certificates.as_ref().map(|clients| {
@@ -196,37 +157,6 @@ fn pair((certificate, key): &(PathBuf, Reference)) -> Value {
 
 fn paths(paths: &[PathBuf]) -> Vec<String> {
     paths.iter().map(|path| path.display().to_string()).collect()
-}
-
-fn virtual_server(server: &VirtualServer) -> Value {
-    let bounds = &server.bounds;
-    json!({
-        "name": &*server.name,
-        "path": server.path,
-        "hosts": unless_empty(texts(&server.hosts)),
-        "upstreams": server.upstreams.iter().map(|upstream| upstream.name.to_string()).collect::<Vec<_>>(),
-        "bounds": {
-            "depth": bounds.depth,
-            "string": bounds.string_bytes,
-            "array": bounds.array_items,
-            "keys": bounds.object_keys,
-        },
-        "max_body_bytes": server.max_body_bytes,
-        "http_status": match server.http_status {
-            HttpStatus::InBand => "in_band",
-            HttpStatus::Mirror => "mirror",
-        },
-    })
-}
-
-/// A value is shown by where it was read from, and else only if it is none that could be a secret.
-fn header_value(name: &HeaderName, value: &HeaderValue, rules: &HeaderRules) -> Value {
-    let source = rules.sources.iter().find(|(of, _)| of == name).map(|(_, source)| source.to_string());
-    match (source, value.to_str()) {
-        (Some(source), _) => json!(source),
-        (None, Ok(text)) if !value.is_sensitive() => json!(text),
-        (None, _) => json!("[secret]"),
-    }
 }
 
 /// An empty list of these would be refused: it reads as if it allowed nothing.

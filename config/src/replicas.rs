@@ -6,6 +6,9 @@ use crate::tls::UpstreamTls;
 use crate::upstream::Upstream;
 use crate::url::{Host, UpstreamUrl};
 
+/// Most replicas of one upstream, the first included.
+pub(crate) const MAX_REPLICAS: usize = 100;
+
 /// Probes of an upstream's replicas that do not wait for calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {

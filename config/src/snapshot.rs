@@ -77,7 +77,7 @@ pub struct VirtualServer {
     pub path: String,
     /// Hosts it answers to; empty for any.
     pub hosts: Vec<HostPattern>,
-    /// Every upstream that may be chosen, in the order of the document, each once.
+    /// Every upstream that may be chosen, in the order of the members, each once.
     pub upstreams: Vec<Arc<Upstream>>,
     /// What is merged, at least one: the first that has a name owns it.
     pub members: Vec<Member>,

@@ -80,8 +80,15 @@ pub(crate) fn example_environment(folder: &Path) -> MapEnvironment {
     ];
     let mut env = files(&[("/etc/ssl/certs/ca-certificates.crt", &ca)]);
     env.files.extend(pems.map(|(name, text)| (folder.join("tls").join(name), text.clone())));
-    let variables =
-        [("SEARCH_TOKEN", "t1"), ("CRM_KEY", "t2"), ("TEAM_TOKEN", "t3"), ("PARTNER_KEY", &partner.key)];
+    let variables = [
+        ("SEARCH_TOKEN", "t1"),
+        ("CRM_KEY", "t2"),
+        ("TEAM_TOKEN", "t3"),
+        ("PARTNER_KEY", partner.key.as_str()),
+        ("REPLICA", "a"),
+        ("SEALING_KEY", "first key, of at least 32 characters"),
+        ("OLD_SEALING_KEY", "another one, of 32 characters as well"),
+    ];
     env.variables.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
     env
 }

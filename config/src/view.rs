@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use crate::glob::Glob;
 
+/// Most patterns of one list, and most names that one server changes.
+pub(crate) const MAX_RULES: usize = 1000;
+
 /// Which names of its members a virtual server shows, and how.
 ///
 /// Rules are over `member.original`: names of tools and prompts, URIs of resources, and templates of
@@ -58,7 +61,6 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
-    #[cfg(test)]
     /// Reads `member.original`, each with any number of `*`.
     pub(crate) fn parse(text: &str) -> Result<Pattern, &'static str> {
         let (member, original) = split(text)?;
@@ -76,7 +78,6 @@ impl fmt::Display for Pattern {
     }
 }
 
-#[cfg(test)]
 /// The two halves of `member.original`.
 pub(crate) fn split(text: &str) -> Result<(&str, &str), &'static str> {
     match text.split_once('.') {

@@ -1,15 +1,14 @@
 //! What a process is, with every default filled in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{Files, tls};
+use super::{Files, peers, tls};
 use crate::bootstrap::{Bootstrap, Listener};
 use crate::diagnostic::{Findings, Place};
 use crate::document::{HostsDocument, ListenerDocument, ProcessDocument, RulesDocument};
 use crate::hosts::{HostPattern, OriginRule};
-use crate::peers::Sealing;
 
 /// Where a gateway listens when its document does not say.
 const DEFAULT_BIND: SocketAddr =
@@ -27,14 +26,14 @@ pub(crate) fn compile_bootstrap(
     check_addresses(process, findings);
     let identified = rules.is_none_or(|rules| rules.identity.is_some());
     let documents = process.listeners.iter().flatten();
-    let mut names: BTreeMap<String, ()> = BTreeMap::new();
+    let mut names: BTreeSet<String> = process.peers.iter().map(|_| peers::LISTENER.to_owned()).collect();
     let mut listeners = Vec::new();
     for (index, document) in documents.enumerate() {
         if !identified {
             check_exposure(document, process.anonymous, findings);
         }
         let name = listener_name(document, index);
-        if names.insert(name.clone(), ()).is_some() {
+        if !names.insert(name.clone()) {
             let place = document.name.as_ref().map_or(&document.place, |name| &name.place);
             findings.error(place, format!("another listener is named `{name}`"), "choose another name");
         }
@@ -44,6 +43,7 @@ pub(crate) fn compile_bootstrap(
     if process.listeners.is_none() {
         listeners.push(default_listener());
     }
+    let replica = peers::replica(process, files);
     let state = process.state.clone().unwrap_or_else(|| PathBuf::from("./.portunus"));
     Bootstrap {
         listeners,
@@ -55,9 +55,9 @@ pub(crate) fn compile_bootstrap(
         drain: process.drain,
         log: process.log,
         access_log: process.access_log.clone(),
-        replica: None,
-        sealing: Sealing::default(),
-        peers: None,
+        sealing: peers::sealing(process.sealing.as_ref(), files),
+        peers: peers::peers(process, replica.as_ref(), files),
+        replica,
     }
 }
 
@@ -160,7 +160,8 @@ fn check_admin(process: &ProcessDocument, findings: &Findings) {
 
 fn check_addresses(process: &ProcessDocument, findings: &Findings) {
     let listeners = process.listeners.iter().flatten().map(|listener| &listener.bind);
-    let surfaces = [&process.telemetry, &process.admin].into_iter().flatten();
+    let peers = process.peers.as_ref().and_then(|peers| peers.listen.as_ref());
+    let surfaces = [process.telemetry.as_ref(), process.admin.as_ref(), peers].into_iter().flatten();
     let mut taken: BTreeMap<SocketAddr, &Place> = BTreeMap::new();
     for address in listeners.chain(surfaces).filter(|address| address.value.port() != 0) {
         if let Some(earlier) = taken.insert(address.value, &address.place) {
@@ -172,7 +173,7 @@ fn check_addresses(process: &ProcessDocument, findings: &Findings) {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{loaded, loaded_with, problems};
+    use crate::testing::{loaded, loaded_with, problems, problems_with};
 
     const RULES: &str = "version: 1\nupstreams: {a: 'http://localhost:1/'}\nservers: {/mcp: a}\n";
 
@@ -252,6 +253,19 @@ mod tests {
         ];
         for (text, problem) in table {
             assert_eq!(problems(&format!("{RULES}{text}\n")), [problem], "{text}");
+        }
+        let peers = "replica: a\nsealing: 'env:SEAL'\n\
+                     peers: {listen: '127.0.0.1:1', members: {b: 'http://127.0.0.1:2'}}\n";
+        let taken = [
+            ("listen: 127.0.0.1:1", "peers.listen: `127.0.0.1:1` is taken by `listen`"),
+            (
+                "listeners: [{bind: '127.0.0.1:3', name: peers}]",
+                "listeners[0].name: another listener is named `peers`",
+            ),
+        ];
+        for (text, problem) in taken {
+            let found = problems_with(&format!("{RULES}{peers}{text}\n"), &[("SEAL", &"k".repeat(32))]);
+            assert_eq!(found, [problem], "{text}");
         }
         assert_eq!(
             loaded(&format!("{RULES}listeners: ['127.0.0.1:0', '127.0.0.1:0']\n")).bootstrap.listeners.len(),

@@ -29,11 +29,11 @@ impl<'a> Keyring<'a> {
         Keyring { secrets, bundle, files, findings, used: RefCell::default(), digests: RefCell::default() }
     }
 
-    /// The secret for an upstream at `url`; `None` if it was refused or could not be read.
+    /// The secret for an upstream at `urls`; `None` if it was refused or could not be read.
     ///
     /// Without a URL it is read all the same, so that what is wrong with it is reported too.
-    pub(crate) fn secret(&self, reference: &Located<Reference>, url: Option<&UpstreamUrl>) -> Option<Secret> {
-        let (source, place) = self.source(reference, url)?;
+    pub(crate) fn secret(&self, reference: &Located<Reference>, urls: &[&UpstreamUrl]) -> Option<Secret> {
+        let (source, place) = self.source(reference, urls)?;
         match Secret::new(self.value(source, place)?, source.clone()) {
             Ok(secret) => {
                 self.digests.borrow_mut().push(secret.digest());
@@ -47,14 +47,14 @@ impl<'a> Keyring<'a> {
         }
     }
 
-    /// What `parse` makes of a secret of several lines, such as a private key, for an upstream at `url`.
+    /// What `parse` makes of a secret of several lines, such as a private key, for an upstream at `urls`.
     pub(crate) fn parsed<T>(
         &self,
         reference: &Located<Reference>,
-        url: Option<&UpstreamUrl>,
+        urls: &[&UpstreamUrl],
         parse: impl FnOnce(&str) -> Result<T, Problem>,
     ) -> Option<T> {
-        let (source, place) = self.source(reference, url)?;
+        let (source, place) = self.source(reference, urls)?;
         let text = self.value(source, place)?;
         self.digests.borrow_mut().push(sha256(text.as_bytes()));
         let problem = match parse(&text) {
@@ -101,14 +101,14 @@ impl<'a> Keyring<'a> {
         }
     }
 
-    /// Where a secret for an upstream at `url` is read from; `None` if it was refused.
+    /// Where a secret for an upstream at `urls` is read from; `None` if it was refused.
     fn source<'b>(
         &'b self,
         reference: &'b Located<Reference>,
-        url: Option<&UpstreamUrl>,
+        urls: &[&UpstreamUrl],
     ) -> Option<(&'b Reference, &'b Place)> {
         match &reference.value {
-            Reference::Named(name) => self.named(name, &reference.place, url),
+            Reference::Named(name) => self.named(name, &reference.place, urls),
             _ if self.bundle => {
                 let hint =
                     "name the secret in the bootstrap's `secrets`, with its hosts, and write `secret:NAME`";
@@ -119,7 +119,7 @@ impl<'a> Keyring<'a> {
         }
     }
 
-    fn named(&self, name: &str, place: &Place, url: Option<&UpstreamUrl>) -> Option<(&Reference, &Place)> {
+    fn named(&self, name: &str, place: &Place, urls: &[&UpstreamUrl]) -> Option<(&Reference, &Place)> {
         let Some(secret) = self.secrets.iter().find(|secret| secret.name.value == name) else {
             let known: Vec<&str> = self.secrets.iter().map(|secret| secret.name.value.as_str()).collect();
             let hint = match known.is_empty() {
@@ -132,7 +132,7 @@ impl<'a> Keyring<'a> {
         self.used.borrow_mut().push(name.to_owned());
         let covered =
             |url: &UpstreamUrl| secret.hosts.iter().any(|host| host.covers(&url.host.bare(), url.port));
-        if let Some(url) = url.filter(|url| !covered(url)) {
+        if let Some(url) = urls.iter().find(|url| !covered(url)) {
             let hosts: Vec<String> = secret.hosts.iter().map(|host| format!("`{host}`")).collect();
             let problem = format!("the secret `{name}` may not be sent to `{}`", url.authority);
             let hint = format!("it is confined to {}; extend its `hosts` if that is meant", hosts.join(", "));

@@ -6,9 +6,12 @@
 mod bootstrap;
 mod files;
 mod keyring;
+mod members;
+mod peers;
 mod servers;
 mod tls;
 mod upstreams;
+mod views;
 
 pub(crate) use bootstrap::compile_bootstrap;
 pub(crate) use files::Files;
@@ -41,7 +44,7 @@ pub(crate) fn compile_snapshot(
     refuse_unenforced(rules.unenforced(), findings);
     warn_without_policy(rules, findings);
     let upstreams = upstreams::compile(&rules.upstreams, confinement, files, keyring);
-    let servers = servers::compile(&rules.servers, &rules.upstreams, &upstreams, findings);
+    let servers = servers::compile(rules, &upstreams, findings);
     let label = rules.revision.as_ref().map(|label| label.value.clone());
     Snapshot {
         revision: Revision { digest: String::new(), label },

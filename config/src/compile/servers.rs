@@ -3,61 +3,103 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::diagnostic::Findings;
-use crate::document::{ServerDocument, UpstreamDocument};
-use crate::members::{Choice, Member, NamePolicy};
+use super::{members, views};
+use crate::diagnostic::{Findings, Located};
+use crate::document::{ChoiceDocument, RulesDocument, ServerDocument, UpstreamDocument};
 use crate::reader::suggestion;
-use crate::serving::{CacheRules, ParkedRules, SessionRules};
 use crate::snapshot::{ServerId, VirtualServer};
-use crate::upstream::Upstream;
+use crate::upstream::{Credentials, EraMode, Upstream};
 
-/// `documents` names every upstream that is written, `upstreams` those that compiled.
+/// The virtual servers of a document, of the upstreams that compiled.
 pub(super) fn compile(
-    servers: &[ServerDocument],
-    documents: &[UpstreamDocument],
+    rules: &RulesDocument,
     upstreams: &[Arc<Upstream>],
     findings: &Findings,
 ) -> Vec<VirtualServer> {
-    check_names(servers, documents, findings);
-    check_single_upstream(servers, findings);
+    let servers = &rules.servers;
+    check_names(servers, &rules.upstreams, findings);
     check_overlap(servers, findings);
-    warn_about_unused(servers, documents, findings);
+    check_tenants(rules, findings);
+    warn_about_unused(servers, &rules.upstreams, findings);
     let labels = labels(servers, findings);
-    servers.iter().zip(labels).map(|(server, name)| virtual_server(server, name, upstreams)).collect()
+    let compile = |(document, name): (&ServerDocument, String)| {
+        members::check(document, findings);
+        let server = virtual_server(document, name, upstreams, findings);
+        check_upstreams(document, &server, findings);
+        server
+    };
+    servers.iter().zip(labels).map(compile).collect()
 }
 
-fn virtual_server(document: &ServerDocument, name: String, upstreams: &[Arc<Upstream>]) -> VirtualServer {
-    let chosen: Vec<_> = document.upstreams.iter().filter_map(|name| find(upstreams, &name.value)).collect();
-    let member = |upstream: &Arc<Upstream>| Member {
-        name: Arc::clone(&upstream.name),
-        choice: Choice::Fixed(Arc::clone(upstream)),
-    };
+fn virtual_server(
+    document: &ServerDocument,
+    name: String,
+    upstreams: &[Arc<Upstream>],
+    findings: &Findings,
+) -> VirtualServer {
+    let members = members::compile(&document.members, upstreams);
+    let separator = document.separator.as_ref().map(|separator| separator.value.as_str());
     VirtualServer {
         id: ServerId::of(&document.hosts, &document.path),
         name: name.into(),
         path: document.path.clone(),
         hosts: document.hosts.clone(),
-        members: chosen.iter().map(member).collect(),
-        upstreams: chosen,
-        names: document.names.as_ref().map(|names| names.value).unwrap_or_default(),
-        separator: VirtualServer::DEFAULT_SEPARATOR.into(),
-        view: Arc::default(),
-        bridge: true,
-        sessions: SessionRules::default(),
-        cache: CacheRules::default(),
-        parked: ParkedRules::default(),
-        replay: None,
-        keepalive: VirtualServer::DEFAULT_KEEPALIVE,
-        list_timeout: VirtualServer::DEFAULT_LIST_TIMEOUT,
-        http_sse: false,
+        upstreams: members::chosen(&members),
+        members,
+        names: document.names,
+        separator: separator.unwrap_or(VirtualServer::DEFAULT_SEPARATOR).into(),
+        view: Arc::new(views::compile(document, findings)),
+        bridge: document.unbridged.is_none(),
+        sessions: document.sessions,
+        cache: document.cache,
+        parked: document.parked,
+        replay: document.replay,
+        keepalive: document.keepalive,
+        list_timeout: document.list_timeout,
+        http_sse: document.http_sse,
         bounds: document.bounds,
         max_body_bytes: document.max_body_bytes,
         http_status: document.http_status,
     }
 }
 
-fn find(upstreams: &[Arc<Upstream>], name: &str) -> Option<Arc<Upstream>> {
-    upstreams.iter().find(|upstream| &*upstream.name == name).cloned()
+/// What upstreams cannot be to each other in one server.
+fn check_upstreams(document: &ServerDocument, server: &VirtualServer, findings: &Findings) {
+    let own = |upstream: &&Arc<Upstream>| upstream.credentials == Credentials::Passthrough;
+    if let Some(upstream) = server.upstreams.iter().find(own).filter(|_| server.upstreams.len() > 1) {
+        let problem =
+            format!("clients' own credentials for `{}` would go to other upstreams as well", upstream.name);
+        let hint = "give the upstream a credential of its own, or a server of its own";
+        findings.error(&document.place, problem, hint);
+    }
+    let pinned = |era: EraMode| server.upstreams.iter().any(|upstream| upstream.era == era);
+    if let Some(place) =
+        document.unbridged.as_ref().filter(|_| pinned(EraMode::Legacy) && pinned(EraMode::Modern))
+    {
+        let problem = "no client can use both the legacy and the modern upstreams of this server";
+        findings.error(place, problem, "remove `bridge: false`, or give each era a server of its own");
+    }
+}
+
+/// Only an identified caller has a tenant.
+fn check_tenants(rules: &RulesDocument, findings: &Findings) {
+    if rules.identity.is_some() {
+        return;
+    }
+    for member in rules.servers.iter().flat_map(|server| &server.members) {
+        if let ChoiceDocument::ByTenant { otherwise, .. } = &member.choice {
+            let problem = match otherwise {
+                Some(otherwise) => format!("without `identity`, every caller goes to `{}`", otherwise.value),
+                None => "without `identity`, no caller has a tenant, and nobody sees this".to_owned(),
+            };
+            findings.warn(&member.name.place, problem, "name the one upstream, until callers are identified");
+        }
+    }
+}
+
+/// Every name of an upstream that servers use.
+fn references(servers: &[ServerDocument]) -> impl Iterator<Item = &Located<String>> {
+    servers.iter().flat_map(|server| &server.members).flat_map(|member| member.choice.names())
 }
 
 fn check_names(servers: &[ServerDocument], documents: &[UpstreamDocument], findings: &Findings) {
@@ -66,24 +108,10 @@ fn check_names(servers: &[ServerDocument], documents: &[UpstreamDocument], findi
     if known.is_empty() {
         return;
     }
-    for name in servers.iter().flat_map(|server| &server.upstreams) {
+    for name in references(servers) {
         if !known.contains(&name.value.as_str()) {
             let hint = suggestion(&name.value, &known, "known upstreams:");
             findings.error(&name.place, format!("no upstream is named `{}`", name.value), hint);
-        }
-    }
-}
-
-fn check_single_upstream(servers: &[ServerDocument], findings: &Findings) {
-    for server in servers {
-        if server.upstreams.len() > 1 {
-            let problem =
-                format!("this build cannot merge {} upstreams into one server", server.upstreams.len());
-            let hint = "give each upstream a server of its own: `/crm/mcp: crm`";
-            findings.error(&server.place, problem, hint);
-        } else if let Some(names) = server.names.as_ref().filter(|names| names.value == NamePolicy::Prefix) {
-            let problem = "this build cannot enforce `names: prefix`";
-            findings.error(&names.place, problem, "remove the key: with one upstream no two names collide");
         }
     }
 }
@@ -104,8 +132,7 @@ fn check_overlap(servers: &[ServerDocument], findings: &Findings) {
 }
 
 fn warn_about_unused(servers: &[ServerDocument], documents: &[UpstreamDocument], findings: &Findings) {
-    let used: BTreeSet<&str> =
-        servers.iter().flat_map(|server| &server.upstreams).map(|name| name.value.as_str()).collect();
+    let used: BTreeSet<&str> = references(servers).map(|name| name.value.as_str()).collect();
     for upstream in documents.iter().filter(|upstream| !used.contains(upstream.name.value.as_str())) {
         findings.warn(
             &upstream.name.place,
@@ -210,6 +237,83 @@ mod tests {
                     "{name}"
                 ),
             }
+        }
+    }
+
+    #[test]
+    fn credentials_of_clients_go_to_one_upstream() {
+        let text = |servers: &str| {
+            format!(
+                "version: 1\nupstreams: {{own: {{url: 'http://h/', credentials: passthrough}}, b: 'http://h/b'}}\n\
+                 servers: {servers}\n"
+            )
+        };
+        let problem = "clients' own credentials for `own` would go to other upstreams as well";
+        assert_eq!(loaded(&text("{/a: own, /b: b}")).snapshot.routes.iter().count(), 2);
+        for upstreams in ["[own, b]", "[{name: x, by_tenant: {acme: own}, otherwise: b}]"] {
+            let text = text(&format!("{{/mcp: {{upstreams: {upstreams}}}}}"));
+            assert_eq!(problems(&text), [format!("servers./mcp: {problem}")], "{upstreams}");
+        }
+    }
+
+    #[test]
+    fn eras_that_no_client_speaks_both_of_need_the_bridge() {
+        let text = |second: &str, server: &str| {
+            format!(
+                "version: 1\nupstreams: {{a: {{url: 'http://h/', era: legacy}}, \
+                 b: {{url: 'http://h/b', era: {second}}}}}\n\
+                 servers: {{/mcp: {{upstreams: [a, b], {server}}}}}\n"
+            )
+        };
+        let problem = "no client can use both the legacy and the modern upstreams of this server";
+        for (second, server) in
+            [("modern", "bridge: true"), ("auto", "bridge: false"), ("legacy", "bridge: false")]
+        {
+            assert_eq!(loaded(&text(second, server)).snapshot.upstreams.len(), 2, "{second} {server}");
+        }
+        assert_eq!(problems(&text("modern", "bridge: false")), [format!("servers./mcp.bridge: {problem}")]);
+    }
+
+    #[test]
+    fn tenants_of_nobody_are_warned_about() {
+        let warned = |member: &str| -> Vec<String> {
+            let loaded =
+                loaded(&format!("{UPSTREAMS}servers: {{/mcp: {{upstreams: [{member}, crm, search]}}}}\n"));
+            loaded.warnings.into_iter().filter(|w| w.path.contains("mcp")).map(|w| w.problem).collect()
+        };
+        assert_eq!(
+            warned("{name: x, by_tenant: {acme: crm}, otherwise: search}"),
+            ["without `identity`, every caller goes to `search`"]
+        );
+        assert_eq!(
+            warned("{name: x, by_tenant: {acme: crm}}"),
+            ["without `identity`, no caller has a tenant, and nobody sees this"]
+        );
+        assert!(warned("{name: x, upstream: crm}").is_empty());
+    }
+
+    #[test]
+    fn one_upstream_as_it_is_makes_a_plain_server() {
+        let plain = |upstream: &str, server: &str| {
+            let text = format!(
+                "version: 1\nupstreams: {{a: {{url: 'http://h/a'{upstream}}}, b: 'http://h/b'}}\n\
+                 servers: {{/mcp: {{{server}}}, /b: b, /a: a}}\n"
+            );
+            loaded(&text).snapshot.routes.iter().next().unwrap().is_plain()
+        };
+        let table = [
+            ("alone", "", "upstreams: a", true),
+            ("unbridged", "", "upstreams: a, bridge: false, names: none", true),
+            ("two", "", "upstreams: [a, b]", false),
+            ("prefixed", "", "upstreams: a, names: prefix", false),
+            ("hidden", "", "upstreams: a, deny: 'a.x'", false),
+            ("renamed", "", "upstreams: a, rename: {a.x: y}", false),
+            ("by tenant", "", "upstreams: {name: x, by_tenant: {t: a}}", false),
+            ("an older transport", ", transport: sse", "upstreams: a", false),
+            ("probed", ", health: 1s", "upstreams: a", true),
+        ];
+        for (name, upstream, server, expected) in table {
+            assert_eq!(plain(upstream, server), expected, "{name}");
         }
     }
 

@@ -58,15 +58,17 @@ pub(super) fn listener(
 
 /// How an upstream is spoken to: `Some(None)` is plain HTTP, `None` that something is wrong.
 ///
-/// The two are apart, so that no mistake can end as plain text.
+/// The two are apart, so that no mistake can end as plain text. All of `urls` have one scheme; the
+/// name to verify is that of the first.
 pub(super) fn upstream(
     document: Option<&UpstreamTlsDocument>,
-    url: &Located<UpstreamUrl>,
+    urls: &[&Located<UpstreamUrl>],
     http: HttpVersion,
     files: &Files<'_>,
     keyring: &Keyring<'_>,
 ) -> Option<Option<UpstreamTls>> {
     let findings = files.findings();
+    let url = urls.first()?;
     if url.value.scheme == Scheme::Http {
         if let Some(document) = document {
             let hint = "write `https://` in the URL, or remove the section: it would look like protection";
@@ -75,10 +77,11 @@ pub(super) fn upstream(
         return Some(None);
     }
     let place = document.map_or(&url.place, |document| &document.place);
-    let name = server_name(document, url, findings);
+    // Each replica's is found wrong here, so that none can be later.
+    let names: Vec<_> = urls.iter().map(|url| server_name(document, url, findings)).collect();
     let trust = upstream_trust(document, place, files);
     let pair = document.and_then(|document| document.certificate.as_ref());
-    let certificate = pair.map(|pair| client_certificate(pair, &url.value, files, keyring));
+    let certificate = pair.map(|pair| client_certificate(pair, urls, files, keyring));
     let parts = ClientParts {
         trust: trust?,
         pins: document.map(|document| document.pins.clone()).unwrap_or_default(),
@@ -93,7 +96,7 @@ pub(super) fn upstream(
     let settings = document.map(|document| upstream_settings(document, files, keyring));
     Some(Some(UpstreamTls {
         config: Arc::new(reported(parts.build(), place, findings)?),
-        server_name: name?,
+        server_name: names.into_iter().collect::<Option<Vec<_>>>()?.into_iter().next()?,
         settings: Arc::new(settings.unwrap_or_default()),
         identity,
     }))
@@ -138,12 +141,13 @@ fn server_certificate(
 /// The certificate that the gateway shows to an upstream.
 fn client_certificate(
     pair: &CertificateDocument,
-    url: &UpstreamUrl,
+    urls: &[&Located<UpstreamUrl>],
     files: &Files<'_>,
     keyring: &Keyring<'_>,
 ) -> Option<Arc<CertifiedKey>> {
     let chain = chain(&pair.certificate, files);
-    let key = keyring.parsed(&pair.key, Some(url), |text| {
+    let targets: Vec<_> = urls.iter().map(|url| &url.value).collect();
+    let key = keyring.parsed(&pair.key, &targets, |text| {
         let key = tls::private_key(text)?;
         chain.map(|chain| tls::certified(chain, key)).transpose()
     });

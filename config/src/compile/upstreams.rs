@@ -1,6 +1,5 @@
 //! Upstreams: secrets resolved, addresses held to their grant.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -11,9 +10,9 @@ use crate::diagnostic::{Findings, Located, Place};
 use crate::document::{
     CeilingDocument, CredentialsDocument, HeaderSource, HeadersDocument, UpstreamDocument,
 };
-use crate::replicas::Ejection;
+use crate::hosts::HostPattern;
 use crate::tls::HttpVersion;
-use crate::upstream::{Credentials, HeaderRules, LegSharing, Transport, Upstream, UpstreamKey};
+use crate::upstream::{Credentials, EraMode, HeaderRules, LegSharing, Transport, Upstream, UpstreamKey};
 use crate::url::{Host, Scheme, UpstreamUrl};
 
 pub(super) fn compile(
@@ -33,35 +32,40 @@ fn upstream(
     keyring: &Keyring<'_>,
 ) -> Option<Upstream> {
     let findings = files.findings();
-    let url = document.url.as_ref();
-    let target = url.map(|url| &url.value);
-    let credentials = credentials(&document.credentials, target, keyring, findings);
-    let headers = header_rules(&document.headers, target, keyring);
+    let urls: Vec<_> = document.url.iter().chain(&document.replicas).collect();
+    let targets: Vec<_> = urls.iter().map(|url| &url.value).collect();
+    let credentials = credentials(&document.credentials, &targets, keyring, findings);
+    let headers = header_rules(&document.headers, &targets, keyring);
     let http = http_version(document, findings);
-    let tls = tls::upstream(document.tls.as_ref(), url?, http, files, keyring);
-    let Located { value: url, place } = url?.clone();
-    check_url(&url, &place, findings);
-    let addresses = grant(document, &url, confinement, findings);
+    let era = era(document, findings);
+    check_schemes(&urls, findings);
+    check_sharing(document, findings);
+    let tls = tls::upstream(document.tls.as_ref(), &urls, http, files, keyring);
+    urls.iter().for_each(|url| check_url(&url.value, &url.place, findings));
+    let addresses = grant(document, &urls, confinement, findings);
+    let url = document.url.as_ref()?.value.clone();
     let tls = tls?;
     let name: Arc<str> = document.name.value.as_str().into();
-    let connect = document.timeouts.connect;
     let handshake = tls.as_ref().map(|tls| (tls.identity, tls.settings.server_name.as_ref()));
-    let settings = (&name, document.pool, connect, addresses, http, handshake);
+    let settings = (&name, document.pool, document.timeouts.connect, addresses, http, handshake);
     let settings_key = UpstreamKey::of(&settings, &credentials);
     Some(Upstream {
         name,
         key: settings_key.at(&url),
         settings_key,
         url,
-        replicas: vec![],
-        health: None,
-        ejection: Ejection::default(),
-        transport: Transport::default(),
-        sessions: LegSharing::default(),
-        stateless_ok: false,
-        trust_cache_scope: false,
-        labels: BTreeMap::new(),
-        era: document.era,
+        replicas: document.replicas.iter().map(|url| url.value.clone()).collect(),
+        health: document.health,
+        ejection: document.ejection,
+        transport: document.transport,
+        sessions: match document.shared_sessions {
+            Some(_) => LegSharing::Shared,
+            None => LegSharing::PerCaller,
+        },
+        stateless_ok: document.stateless_ok,
+        trust_cache_scope: document.trust_cache_scope.is_some(),
+        labels: document.labels.clone(),
+        era,
         timeouts: document.timeouts,
         pool: document.pool,
         headers,
@@ -75,7 +79,7 @@ fn upstream(
 
 fn credentials(
     document: &CredentialsDocument,
-    url: Option<&UpstreamUrl>,
+    urls: &[&UpstreamUrl],
     keyring: &Keyring<'_>,
     findings: &Findings,
 ) -> Credentials {
@@ -88,7 +92,7 @@ fn credentials(
             Credentials::Passthrough
         }
         CredentialsDocument::Bearer(reference) => {
-            let Some(secret) = keyring.secret(reference, url) else { return Credentials::None };
+            let Some(secret) = keyring.secret(reference, urls) else { return Credentials::None };
             match secret.into_bearer() {
                 Ok(value) => Credentials::Header { name: http::header::AUTHORIZATION, value },
                 Err(problem) => {
@@ -98,7 +102,7 @@ fn credentials(
                 }
             }
         }
-        CredentialsDocument::Header { name, value } => match keyring.secret(value, url) {
+        CredentialsDocument::Header { name, value } => match keyring.secret(value, urls) {
             Some(value) => Credentials::Header { name: name.clone(), value },
             None => Credentials::None,
         },
@@ -109,13 +113,13 @@ fn credentials(
     }
 }
 
-fn header_rules(document: &HeadersDocument, url: Option<&UpstreamUrl>, keyring: &Keyring<'_>) -> HeaderRules {
+fn header_rules(document: &HeadersDocument, urls: &[&UpstreamUrl], keyring: &Keyring<'_>) -> HeaderRules {
     let mut rules = HeaderRules { remove: document.remove.clone(), ..HeaderRules::default() };
     for (name, source) in &document.set {
         match source {
             HeaderSource::Literal(value) => rules.set.push((name.clone(), value.clone())),
             HeaderSource::Reference(reference) => {
-                let Some(secret) = keyring.secret(reference, url) else { continue };
+                let Some(secret) = keyring.secret(reference, urls) else { continue };
                 let Ok(mut value) = HeaderValue::from_str(secret.expose()) else { continue };
                 value.set_sensitive(true);
                 rules.set.push((name.clone(), value));
@@ -136,7 +140,46 @@ fn http_version(document: &UpstreamDocument, findings: &Findings) -> HttpVersion
     http.value
 }
 
-fn check_url(url: &UpstreamUrl, place: &Place, findings: &Findings) {
+/// The transport of 2024-11-05 is spoken by the legacy era only.
+fn era(document: &UpstreamDocument, findings: &Findings) -> EraMode {
+    let written = document.era.as_ref();
+    if document.transport == Transport::Streamable {
+        return written.map(|era| era.value).unwrap_or_default();
+    }
+    if let Some(era) = written.filter(|era| era.value == EraMode::Modern) {
+        let hint = "remove `era`, or `transport: sse`";
+        findings.error(&era.place, "no modern server speaks the transport `sse`", hint);
+    }
+    EraMode::Legacy
+}
+
+/// One way to speak TLS serves all replicas, or none of them.
+fn check_schemes(urls: &[&Located<UpstreamUrl>], findings: &Findings) {
+    let Some((first, further)) = urls.split_first() else { return };
+    for url in further.iter().filter(|url| url.value.scheme != first.value.scheme) {
+        let problem = format!("this replica is `{}://`, and the first is not", url.value.scheme);
+        findings.error(&url.place, problem, "make them upstreams of their own, or use one scheme");
+    }
+}
+
+/// With the client's own credentials, what one client is told is not for another.
+fn check_sharing(document: &UpstreamDocument, findings: &Findings) {
+    if !matches!(document.credentials, CredentialsDocument::Passthrough(_)) {
+        return;
+    }
+    let written = [
+        ("sessions: shared", &document.shared_sessions),
+        ("trust_cache_scope: true", &document.trust_cache_scope),
+    ];
+    for (key, place) in written {
+        if let Some(place) = place {
+            let problem = format!("`{key}` shares between callers what each has by its own credentials");
+            findings.error(place, problem, "give the upstream a credential of its own, or remove the key");
+        }
+    }
+}
+
+pub(super) fn check_url(url: &UpstreamUrl, place: &Place, findings: &Findings) {
     if let Host::Ip(address) = url.host
         && AddressClass::of(address) == AddressClass::Forbidden
     {
@@ -149,12 +192,13 @@ fn check_url(url: &UpstreamUrl, place: &Place, findings: &Findings) {
 /// address. A ceiling bounds both; in a bundle without one, nothing beyond public addresses is granted.
 fn grant(
     document: &UpstreamDocument,
-    url: &UpstreamUrl,
+    urls: &[&Located<UpstreamUrl>],
     confinement: Confinement<'_>,
     findings: &Findings,
 ) -> AddressGrant {
-    let place = document.url.as_ref().map_or(&document.name.place, |url| &url.place);
-    let wanted = document.addresses.union(url.host.own_grant());
+    let own = urls.iter().map(|url| url.value.host.own_grant());
+    let wanted = own.fold(document.addresses, AddressGrant::union);
+    let place = urls.first().map_or(&document.name.place, |url| &url.place);
     let none = CeilingDocument::default();
     let Some(ceiling) = confinement.ceiling.or(confinement.bundle.then_some(&none)) else { return wanted };
     if !ceiling.addresses.contains(&wanted) {
@@ -163,16 +207,14 @@ fn grant(
         let hint = "extend the bootstrap's `egress_ceiling: {addresses: [...]}` if that is meant";
         findings.error(place, problem, hint);
     }
-    let covered = |hosts: &Vec<_>| {
-        hosts.iter().any(|host: &crate::HostPattern| host.covers(&url.host.bare(), url.port))
+    let covered = |url: &UpstreamUrl| {
+        let covers = |host: &HostPattern| host.covers(&url.host.bare(), url.port);
+        ceiling.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(covers))
     };
-    if ceiling.hosts.as_ref().is_some_and(|hosts| !covered(hosts)) {
+    for Located { value: url, place } in urls.iter().filter(|url| !covered(&url.value)) {
         let problem = format!("the host `{}` is beyond the ceiling", url.authority);
-        findings.error(
-            place,
-            problem,
-            "extend the bootstrap's `egress_ceiling: {hosts: [...]}` if that is meant",
-        );
+        let hint = "extend the bootstrap's `egress_ceiling: {hosts: [...]}` if that is meant";
+        findings.error(place, problem, hint);
     }
     wanted
 }
@@ -181,8 +223,8 @@ fn grant(
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use crate::testing::{brief, loaded, problems};
-    use crate::{Loaded, MapEnvironment, Report, load};
+    use crate::testing::{brief, loaded, loaded_with, problems, problems_with};
+    use crate::{Loaded, MapEnvironment, Report, Severity, load};
 
     fn one_file(url: &str, rest: &str) -> String {
         format!("version: 1\nupstreams: {{a: {{url: '{url}'{rest}}}}}\nservers: {{/mcp: a}}\n")
@@ -261,6 +303,93 @@ mod tests {
         assert_eq!(
             problems(&text),
             ["upstreams.a.url: this upstream needs loopback addresses, beyond the ceiling"]
+        );
+    }
+
+    #[test]
+    fn every_replica_stays_below_the_ceiling() {
+        let two = |second: &str| {
+            one_file("http://api.example.com/", "").replace(
+                "url: 'http://api.example.com/'",
+                &format!("replicas: ['http://api.example.com/', '{second}']"),
+            )
+        };
+        let load = |second: &str| {
+            let mut environment = MapEnvironment::default();
+            let ceiling = "egress_ceiling: {hosts: ['*.example.com']}\n";
+            environment.files.insert("g.yaml".into(), format!("version: 1\nbundle: {{path: b}}\n{ceiling}"));
+            environment.files.insert(PathBuf::from("b/gateway.yaml"), two(second));
+            let found = load(Path::new("g.yaml"), &environment);
+            found.map_err(|report| {
+                report.0.iter().filter(|d| d.severity == Severity::Error).map(brief).collect::<Vec<_>>()
+            })
+        };
+        assert!(load("http://other.example.com/").is_ok());
+        assert_eq!(
+            load("http://evil.org/").unwrap_err(),
+            ["upstreams.a.replicas[1]: the host `evil.org` is beyond the ceiling"]
+        );
+        assert_eq!(
+            load("http://10.0.0.1/").unwrap_err(),
+            [
+                "upstreams.a.replicas[0]: this upstream needs private addresses, beyond the ceiling",
+                "upstreams.a.replicas[1]: the host `10.0.0.1` is beyond the ceiling",
+            ]
+        );
+        assert_eq!(
+            problems(&two("http://169.254.169.254/")),
+            [
+                "upstreams.a.replicas[1]: `169.254.169.254` is never dialled: a metadata, link-local or reserved address"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_secret_goes_to_all_replicas_or_none() {
+        let text = |hosts: &str| {
+            format!(
+                "version: 1\nupstreams: {{a: {{replicas: ['http://a.org/', 'http://b.org/'], \n  \
+                 credentials: {{bearer: 'secret:s'}}}}}}\nservers: {{/mcp: a}}\n\
+                 secrets: {{s: {{from: 'env:T', hosts: [{hosts}]}}}}\n"
+            )
+        };
+        let variables = [("T", "t0k")];
+        assert_eq!(loaded_with(&text("a.org, b.org"), &variables).snapshot.upstreams.len(), 1);
+        assert_eq!(
+            problems_with(&text("a.org"), &variables),
+            ["upstreams.a.credentials.bearer: the secret `s` may not be sent to `b.org`"]
+        );
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_named() {
+        let table = [
+            (", transport: sse, era: modern", ".era: no modern server speaks the transport `sse`"),
+            (
+                ", credentials: passthrough, sessions: shared",
+                ".sessions: `sessions: shared` shares between callers what each has by its own credentials",
+            ),
+            (
+                ", credentials: passthrough, trust_cache_scope: true",
+                ".trust_cache_scope: `trust_cache_scope: true` shares between callers what each has by its own \
+                 credentials",
+            ),
+            (", by_tenant: {}", ".by_tenant: unknown key `by_tenant`"),
+        ];
+        for (settings, problem) in table {
+            assert_eq!(
+                problems(&one_file("http://h/", settings)),
+                [format!("upstreams.a{problem}")],
+                "{settings}"
+            );
+        }
+        for accepted in [", transport: sse, era: legacy", ", credentials: passthrough, sessions: per_caller"]
+        {
+            assert_eq!(loaded(&one_file("http://h/", accepted)).snapshot.upstreams.len(), 1, "{accepted}");
+        }
+        assert_eq!(
+            loaded(&one_file("http://h/", ", transport: sse")).snapshot.upstreams[0].era,
+            crate::EraMode::Legacy
         );
     }
 

@@ -4,22 +4,34 @@
 //! upstreams) is `compile`'s. Sections that no code of this build enforces have their
 //! field as well: an [`Unenforced`], which compile turns into an error.
 
+mod credentials;
 mod listeners;
+mod members;
+mod peers;
 mod process;
+mod replicas;
 mod rules;
 mod secrets;
 mod servers;
+mod serving;
 mod tls;
 mod upstreams;
+mod views;
 
+pub use credentials::{CredentialsDocument, HeaderSource, HeadersDocument};
 pub use listeners::{HostsDocument, ListenerDocument};
+pub use members::{ChoiceDocument, MemberDocument};
+pub use peers::{PeersDocument, SealingDocument};
 pub use process::{BundleSource, CeilingDocument, ProcessDocument};
 pub use rules::RulesDocument;
 pub use secrets::SecretDocument;
 pub use servers::ServerDocument;
+pub use serving::ServingDefaults;
 pub use tls::{CertificateDocument, ClientCertificatesDocument, ListenerTlsDocument, UpstreamTlsDocument};
 pub(crate) use tls::{DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_HANDSHAKES};
-pub use upstreams::{CredentialsDocument, HeaderSource, HeadersDocument, UpstreamDocument};
+pub use upstreams::UpstreamDocument;
+pub(crate) use views::Change;
+pub use views::ViewDocument;
 
 use std::path::Path;
 

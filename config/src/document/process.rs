@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::listeners::{self, ListenerDocument};
+use super::peers::{self, PeersDocument, SealingDocument};
 use super::secrets::{self, SecretDocument};
 use super::{Unenforced, upstreams};
 use crate::address::AddressGrant;
@@ -44,8 +45,12 @@ pub struct ProcessDocument {
     pub egress_ceiling: Option<CeilingDocument>,
     /// `agent`.
     pub agent: Option<Unenforced>,
+    /// `replica`, a name or `env:NAME`.
+    pub replica: Option<Located<String>>,
+    /// `sealing`.
+    pub sealing: Option<SealingDocument>,
     /// `peers`.
-    pub peers: Option<Unenforced>,
+    pub peers: Option<PeersDocument>,
     /// `traces`.
     pub traces: Option<Unenforced>,
 }
@@ -70,7 +75,7 @@ pub struct CeilingDocument {
 
 impl ProcessDocument {
     /// Every key of this half.
-    pub(crate) const KEYS: [&'static str; 17] = [
+    pub(crate) const KEYS: [&'static str; 19] = [
         "listen",
         "listeners",
         "telemetry",
@@ -86,6 +91,8 @@ impl ProcessDocument {
         "secrets",
         "egress_ceiling",
         "agent",
+        "replica",
+        "sealing",
         "peers",
         "traces",
     ];
@@ -106,7 +113,9 @@ impl ProcessDocument {
             secrets: secrets::read(section),
             egress_ceiling: section.value("egress_ceiling").and_then(|value| ceiling(&value)),
             agent: section.unenforced("agent"),
-            peers: section.unenforced("peers"),
+            replica: section.value("replica").and_then(|value| value.text()),
+            sealing: section.value("sealing").and_then(|value| peers::sealing(&value)),
+            peers: section.value("peers").and_then(|value| peers::peers(&value)),
             traces: section.unenforced("traces"),
         }
     }
@@ -117,7 +126,7 @@ impl ProcessDocument {
             BundleSource::Folder(_) => None,
             BundleSource::Pull(pull) => Some(pull),
         });
-        [&self.agent, &self.peers, &self.traces].into_iter().flatten().chain(pull)
+        [&self.agent, &self.traces].into_iter().flatten().chain(pull)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Unenforced;
 use super::listeners::label;
 use super::servers::{self, ServerDocument};
+use super::serving::ServingDefaults;
 use super::upstreams::{self, UpstreamDocument};
 use crate::diagnostic::{Located, Place};
 use crate::reader::Section;
@@ -42,10 +43,6 @@ pub struct RulesDocument {
     pub checks: Option<Unenforced>,
     /// `approvals`.
     pub approvals: Option<Unenforced>,
-    /// `sessions`.
-    pub sessions: Option<Unenforced>,
-    /// `cache`.
-    pub cache: Option<Unenforced>,
 }
 
 impl RulesDocument {
@@ -71,11 +68,12 @@ impl RulesDocument {
     ];
 
     pub(crate) fn read(section: &mut Section<'_>) -> RulesDocument {
+        let defaults = ServingDefaults::read(section);
         RulesDocument {
             place: section.place().clone(),
             revision: section.value("revision").and_then(|value| label(&value)),
             upstreams: upstreams::read(section),
-            servers: servers::read(section),
+            servers: servers::read(section, &defaults),
             tools: section.unenforced("tools"),
             identity: section.unenforced("identity"),
             policy: section.unenforced("policy"),
@@ -88,8 +86,6 @@ impl RulesDocument {
             audit: section.unenforced("audit"),
             checks: section.unenforced("checks"),
             approvals: section.unenforced("approvals"),
-            sessions: section.unenforced("sessions"),
-            cache: section.unenforced("cache"),
         }
     }
 
@@ -108,12 +104,9 @@ impl RulesDocument {
             &self.audit,
             &self.checks,
             &self.approvals,
-            &self.sessions,
-            &self.cache,
         ];
-        let upstreams = self.upstreams.iter().flat_map(|upstream| &upstream.unenforced);
         let servers = self.servers.iter().flat_map(|server| &server.unenforced);
-        sections.into_iter().flatten().chain(upstreams).chain(servers)
+        sections.into_iter().flatten().chain(servers)
     }
 }
 
@@ -127,9 +120,9 @@ mod tests {
 
     #[test]
     fn every_section_that_is_not_enforced_is_an_error_that_names_it() {
-        let enforced = ["revision", "upstreams", "servers"];
+        let enforced = ["revision", "upstreams", "servers", "sessions", "cache"];
         let sections = RulesDocument::KEYS.into_iter().filter(|key| !enforced.contains(key));
-        for key in sections.chain(["agent", "peers", "traces"]) {
+        for key in sections.chain(["agent", "traces"]) {
             for value in ["{anything: [1, {x: y}]}", "short", ""] {
                 let found = problems(&format!("{RULES}{key}: {value}\n"));
                 assert_eq!(found, [format!("{key}: this build cannot enforce `{key}`")], "{value}");

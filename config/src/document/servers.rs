@@ -1,17 +1,23 @@
 //! `servers`.
 
+use std::time::Duration;
+
 use portunus_filters::mcp::Bounds;
 
 use super::listeners::label;
+use super::members::{self, MemberDocument};
 use super::secrets::hosts;
+use super::serving::{self, ServingDefaults};
+use super::views::{self, ViewDocument};
 use super::{Unenforced, unenforced};
 use crate::diagnostic::{Located, Place};
 use crate::hosts::HostPattern;
-use crate::limits::MAX_BODY_BYTES;
+use crate::limits::{MAX_BODY_BYTES, is_tool_name};
 use crate::members::NamePolicy;
 use crate::reader::{Section, Value};
 use crate::routes::NormalPath;
-use crate::snapshot::HttpStatus;
+use crate::serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
+use crate::snapshot::{HttpStatus, VirtualServer};
 
 /// One virtual server.
 #[derive(Clone, Debug)]
@@ -24,10 +30,30 @@ pub struct ServerDocument {
     pub hosts: Vec<HostPattern>,
     /// `name`.
     pub name: Option<Located<String>>,
-    /// `upstreams`, names in the order in which they own tools.
-    pub upstreams: Vec<Located<String>>,
+    /// `upstreams`, in the order in which they own names.
+    pub members: Vec<MemberDocument>,
     /// `names`.
-    pub names: Option<Located<NamePolicy>>,
+    pub names: NamePolicy,
+    /// `separator`.
+    pub separator: Option<Located<String>>,
+    /// `allow`, `deny`, `rename` and `describe`.
+    pub view: ViewDocument,
+    /// `bridge: false`, where it is written.
+    pub unbridged: Option<Place>,
+    /// `sessions`.
+    pub sessions: SessionRules,
+    /// `cache`.
+    pub cache: CacheRules,
+    /// `parked`.
+    pub parked: ParkedRules,
+    /// `replay`.
+    pub replay: Option<ReplayRules>,
+    /// `keepalive`.
+    pub keepalive: Duration,
+    /// `list_timeout`.
+    pub list_timeout: Duration,
+    /// `http_sse`.
+    pub http_sse: bool,
     /// `bounds`.
     pub bounds: Bounds,
     /// `max_body_bytes`.
@@ -38,7 +64,7 @@ pub struct ServerDocument {
     pub unenforced: Vec<Unenforced>,
 }
 
-pub(super) fn read(section: &mut Section<'_>) -> Vec<ServerDocument> {
+pub(super) fn read(section: &mut Section<'_>, defaults: &ServingDefaults) -> Vec<ServerDocument> {
     let hint = "say where clients connect: `servers: {/mcp: NAME_OF_AN_UPSTREAM}`";
     let Some(value) = section.required("servers", hint) else { return vec![] };
     if value.is_list() {
@@ -46,7 +72,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Vec<ServerDocument> {
         if items.is_empty() {
             value.error("no server is named", hint);
         }
-        return items.iter().filter_map(listed).collect();
+        return items.iter().filter_map(|item| listed(item, defaults)).collect();
     }
     if !value.is_mapping() {
         return value.expected("a mapping from paths to upstreams").unwrap_or_default();
@@ -55,19 +81,14 @@ pub(super) fn read(section: &mut Section<'_>) -> Vec<ServerDocument> {
     if entries.is_empty() {
         value.error("no server is named", hint);
     }
-    entries.into_iter().filter_map(|(key, value)| keyed(&key, &value, section)).collect()
+    entries.iter().filter_map(|(key, value)| keyed(key, value, section, defaults)).collect()
 }
 
-/// `/path: …` or `host/path: …`.
-fn keyed(key: &Located<String>, value: &Value<'_>, section: &Section<'_>) -> Option<ServerDocument> {
+/// `/path` or `host/path`.
+fn place_of(key: &Located<String>, section: &Section<'_>) -> Option<(NormalPath, Option<HostPattern>)> {
     let (host, path) = key.value.split_at(key.value.find('/').unwrap_or(key.value.len()));
-    let path = match NormalPath::parse(path) {
-        Ok(path) => path,
-        Err(problem) => {
-            section.error(&key.place, format!("the path {problem}"), PATH_FORMS);
-            return None;
-        }
-    };
+    let path = NormalPath::parse(path)
+        .map_err(|problem| section.error(&key.place, format!("the path {problem}"), PATH_FORMS));
     let host = match host {
         "" => None,
         host => match HostPattern::parse(host) {
@@ -78,10 +99,21 @@ fn keyed(key: &Located<String>, value: &Value<'_>, section: &Section<'_>) -> Opt
             }
         },
     };
-    let blank = blank(key.place.clone(), &path);
+    Some((path.ok()?, host))
+}
+
+/// `/path: …` or `host/path: …`.
+fn keyed(
+    key: &Located<String>,
+    value: &Value<'_>,
+    section: &Section<'_>,
+    defaults: &ServingDefaults,
+) -> Option<ServerDocument> {
+    let (path, host) = place_of(key, section)?;
+    let blank = blank(key.place.clone(), &path, defaults);
     let mut server = match value.is_mapping() {
         true => value.section(|section| long(section, blank))?,
-        false => ServerDocument { upstreams: names(value), ..blank },
+        false => ServerDocument { members: members::read(value), ..blank },
     };
     if let Some(host) = host {
         if !server.hosts.is_empty() {
@@ -93,16 +125,14 @@ fn keyed(key: &Located<String>, value: &Value<'_>, section: &Section<'_>) -> Opt
 }
 
 /// `- {path: …, upstreams: …}`.
-fn listed(value: &Value<'_>) -> Option<ServerDocument> {
+fn listed(value: &Value<'_>, defaults: &ServingDefaults) -> Option<ServerDocument> {
     value.section(|section| {
         let path = section.required("path", "write `path: /mcp`");
         let path = path.and_then(|path| path.parsed(PATH_FORMS, NormalPath::parse));
         let root = NormalPath::parse("/").ok();
         // Read under a path that stands in, so that the rest of a server is checked as well.
-        let server = long(
-            section,
-            blank(section.place().clone(), path.as_ref().map(|path| &path.value).or(root.as_ref())?),
-        );
+        let under = path.as_ref().map(|path| &path.value).or(root.as_ref())?;
+        let server = long(section, blank(section.place().clone(), under, defaults));
         path.map(|_| server)
     })?
 }
@@ -110,14 +140,24 @@ fn listed(value: &Value<'_>) -> Option<ServerDocument> {
 const PATH_FORMS: &str =
     "write a path such as `/mcp`, with a host before it if it matters: `api.example.com/mcp`";
 
-fn blank(place: Place, path: &NormalPath) -> ServerDocument {
+fn blank(place: Place, path: &NormalPath, defaults: &ServingDefaults) -> ServerDocument {
     ServerDocument {
         place,
         path: path.without_trailing_slash().to_owned(),
         hosts: vec![],
         name: None,
-        upstreams: vec![],
-        names: None,
+        members: vec![],
+        names: NamePolicy::default(),
+        separator: None,
+        view: ViewDocument::default(),
+        unbridged: None,
+        sessions: defaults.sessions,
+        cache: defaults.cache,
+        parked: ParkedRules::default(),
+        replay: None,
+        keepalive: VirtualServer::DEFAULT_KEEPALIVE,
+        list_timeout: VirtualServer::DEFAULT_LIST_TIMEOUT,
+        http_sse: false,
         bounds: Bounds::default(),
         max_body_bytes: None,
         http_status: HttpStatus::default(),
@@ -128,35 +168,39 @@ fn blank(place: Place, path: &NormalPath) -> ServerDocument {
 fn long(section: &mut Section<'_>, blank: ServerDocument) -> ServerDocument {
     const STATUSES: [(&str, HttpStatus); 2] =
         [("in_band", HttpStatus::InBand), ("mirror", HttpStatus::Mirror)];
-    let policy = |value: Value<'_>| {
-        value.one_of(&NamePolicy::NAMES).map(|policy| Located { value: policy, place: value.place() })
-    };
     let upstreams = section.required("upstreams", "name the upstream that this server offers");
+    let status = section.value("http_status").and_then(|value| value.one_of(&STATUSES));
+    let bridge = section.value("bridge");
     ServerDocument {
         hosts: section.value("hosts").map(|value| hosts(&value)).unwrap_or_default(),
         name: section.value("name").and_then(|value| label(&value)),
-        upstreams: upstreams.map(|value| names(&value)).unwrap_or_default(),
-        names: section.value("names").and_then(policy),
+        members: upstreams.map(|value| members::read(&value)).unwrap_or_default(),
+        names: section.value("names").and_then(|value| value.one_of(&NamePolicy::NAMES)).unwrap_or_default(),
+        separator: section.value("separator").and_then(|value| separator(&value)),
+        view: views::read(section),
+        unbridged: bridge.and_then(|value| (!value.flag()?).then(|| value.place())),
+        sessions: serving::sessions(section, blank.sessions),
+        cache: serving::cache(section, blank.cache),
+        parked: serving::parked(section),
+        replay: serving::replay(section),
+        keepalive: serving::duration(section, "keepalive", blank.keepalive),
+        list_timeout: serving::duration(section, "list_timeout", blank.list_timeout),
+        http_sse: section.value("http_sse").and_then(|value| value.flag()).unwrap_or_default(),
         bounds: section.value("bounds").and_then(|value| bounds(&value)).unwrap_or_default(),
         max_body_bytes: section.value("max_body_bytes").and_then(|value| value.size(1..=MAX_BODY_BYTES)),
-        http_status: section
-            .value("http_status")
-            .and_then(|value| value.one_of(&STATUSES))
-            .unwrap_or_default(),
-        unenforced: unenforced(
-            section,
-            &["tools", "allow", "deny", "rename", "sessions", "cache", "keepalive"],
-        ),
+        http_status: status.unwrap_or_default(),
+        unenforced: unenforced(section, &["tools"]),
         ..blank
     }
 }
 
-fn names(value: &Value<'_>) -> Vec<Located<String>> {
-    let items = value.items_or_one();
-    if items.is_empty() {
-        value.error("no upstream is named", "name the upstream that this server offers");
-    }
-    items.iter().filter_map(Value::text).collect()
+/// What may stand between a member's name and a tool's: what may stand in a tool's name.
+fn separator(value: &Value<'_>) -> Option<Located<String>> {
+    let hint = "write 1 to 8 letters, digits, `_`, `-` or `.`, such as `__`";
+    value.parsed(hint, |text| match is_tool_name(text) && text.len() <= 8 {
+        true => Ok(text.to_owned()),
+        false => Err("cannot stand in the name of a tool"),
+    })
 }
 
 fn bounds(value: &Value<'_>) -> Option<Bounds> {
@@ -182,7 +226,6 @@ fn bounds(value: &Value<'_>) -> Option<Bounds> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::VirtualServer;
     use crate::testing::{loaded, problems};
 
     const UPSTREAMS: &str = "version: 1\nupstreams: {a: 'http://localhost:1/'}\n";
@@ -260,10 +303,6 @@ mod tests {
             ("{/mcp: {}}", "servers./mcp: `upstreams` is missing"),
             ("[{upstreams: a}]", "servers[0]: `path` is missing"),
             ("[{path: mcp, upstreams: a}]", "servers[0].path: `mcp`: does not begin with `/`"),
-            (
-                "{/mcp: {upstreams: a, names: prefix}}",
-                "servers./mcp.names: this build cannot enforce `names: prefix`",
-            ),
             ("{/mcp: {upstreams: a, names: suffix}}", "servers./mcp.names: `suffix` is not known here"),
             (
                 "{/mcp: {upstreams: a, name: 'a b'}}",
@@ -278,9 +317,12 @@ mod tests {
                 "{/mcp: {upstreams: a, http_status: loud}}",
                 "servers./mcp.http_status: `loud` is not known here",
             ),
-            ("{/mcp: {upstreams: a, rename: {}}}", "servers./mcp.rename: this build cannot enforce `rename`"),
+            ("{/mcp: {upstreams: a, tools: {}}}", "servers./mcp.tools: this build cannot enforce `tools`"),
+            (
+                "{/mcp: {upstreams: a, separator: '/'}}",
+                "servers./mcp.separator: `/`: cannot stand in the name of a tool",
+            ),
             ("{/mcp: b}", "servers./mcp: no upstream is named `b`"),
-            ("{/mcp: [a, a]}", "servers./mcp: this build cannot merge 2 upstreams into one server"),
             ("{/mcp: a, /mcp/: a}", "servers./mcp/: `servers./mcp` answers at the same path and host"),
         ];
         for (servers, problem) in table {

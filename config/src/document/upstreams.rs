@@ -1,20 +1,19 @@
 //! `upstreams`.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
-
-use super::secrets::reference;
+use super::credentials::{CredentialsDocument, HeadersDocument, credentials, header_rules};
+use super::replicas;
 use super::tls::{self, UpstreamTlsDocument};
-use super::{Unenforced, unenforced};
 use crate::address::AddressGrant;
 use crate::diagnostic::{Located, Place};
-use crate::headers;
 use crate::limits::{LABEL, POSITIVE_DURATION, is_label};
 use crate::reader::{Section, Value};
-use crate::secret::Reference;
+use crate::replicas::{Ejection, Health};
 use crate::tls::HttpVersion;
-use crate::upstream::{EraMode, HostPolicy, Pool, Timeouts};
+use crate::upstream::{EraMode, HostPolicy, LegSharing, Pool, Timeouts, Transport};
 use crate::url::UpstreamUrl;
 
 /// One upstream.
@@ -22,10 +21,26 @@ use crate::url::UpstreamUrl;
 pub struct UpstreamDocument {
     /// Its key.
     pub name: Located<String>,
-    /// `url`; `None` if it could not be read.
+    /// `url`, or the first of `replicas`; `None` if it could not be read.
     pub url: Option<Located<UpstreamUrl>>,
-    /// `era`.
-    pub era: EraMode,
+    /// The others of `replicas`.
+    pub replicas: Vec<Located<UpstreamUrl>>,
+    /// `health`.
+    pub health: Option<Health>,
+    /// `ejection`.
+    pub ejection: Ejection,
+    /// `transport`.
+    pub transport: Transport,
+    /// `sessions: shared`, where it is written.
+    pub shared_sessions: Option<Place>,
+    /// `stateless_ok`.
+    pub stateless_ok: bool,
+    /// `trust_cache_scope: true`, where it is written.
+    pub trust_cache_scope: Option<Place>,
+    /// `labels`.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// `era`; `None` for `auto`.
+    pub era: Option<Located<EraMode>>,
     /// `timeout` or `timeouts`.
     pub timeouts: Timeouts,
     /// `pool`.
@@ -42,47 +57,6 @@ pub struct UpstreamDocument {
     pub tls: Option<UpstreamTlsDocument>,
     /// `http`; `None` for HTTP/1.1.
     pub http: Option<Located<HttpVersion>>,
-    /// What is written and not enforced.
-    pub unenforced: Vec<Unenforced>,
-}
-
-/// Changes to the headers that an upstream receives.
-#[derive(Clone, Debug, Default)]
-pub struct HeadersDocument {
-    /// `set`.
-    pub set: Vec<(HeaderName, HeaderSource)>,
-    /// `remove`.
-    pub remove: Vec<HeaderName>,
-}
-
-/// Where the value of a header field comes from.
-#[derive(Clone, Debug)]
-pub enum HeaderSource {
-    /// It is written in the document.
-    Literal(HeaderValue),
-    /// It is a secret.
-    Reference(Located<Reference>),
-}
-
-/// `credentials`.
-#[derive(Clone, Debug, Default)]
-pub enum CredentialsDocument {
-    /// `none`.
-    #[default]
-    None,
-    /// `passthrough`.
-    Passthrough(Place),
-    /// `{bearer: REFERENCE}`.
-    Bearer(Located<Reference>),
-    /// `{header: {name, value: REFERENCE}}`.
-    Header {
-        /// `name`.
-        name: HeaderName,
-        /// `value`.
-        value: Located<Reference>,
-    },
-    /// `{exchange: …}`, RFC 8693.
-    Exchange(Unenforced),
 }
 
 pub(super) fn read(section: &mut Section<'_>) -> Vec<UpstreamDocument> {
@@ -115,7 +89,15 @@ fn upstream(name: Located<String>, value: &Value<'_>, section: &Section<'_>) -> 
     let blank = UpstreamDocument {
         name,
         url: None,
-        era: EraMode::default(),
+        replicas: vec![],
+        health: None,
+        ejection: Ejection::default(),
+        transport: Transport::default(),
+        shared_sessions: None,
+        stateless_ok: false,
+        trust_cache_scope: None,
+        labels: BTreeMap::new(),
+        era: None,
         timeouts: Timeouts::default(),
         pool: Pool::default(),
         headers: HeadersDocument::default(),
@@ -124,14 +106,29 @@ fn upstream(name: Located<String>, value: &Value<'_>, section: &Section<'_>) -> 
         addresses: AddressGrant::default(),
         tls: None,
         http: None,
-        unenforced: vec![],
     };
     if value.as_text().is_some() {
-        return UpstreamDocument { url: url(value), ..blank };
+        return UpstreamDocument { url: replicas::url(value), ..blank };
     }
-    let long = |section: &mut Section<'_>| UpstreamDocument {
-        url: section.required("url", "write `url: \"http://host:port/path\"`").and_then(|value| url(&value)),
-        era: section.value("era").and_then(|value| value.one_of(&ERAS)).unwrap_or_default(),
+    value.section(|section| long(section, blank.clone())).unwrap_or(blank)
+}
+
+fn long(section: &mut Section<'_>, blank: UpstreamDocument) -> UpstreamDocument {
+    let (url, replicas) = replicas::urls(section);
+    let labels = section.value("labels");
+    UpstreamDocument {
+        url,
+        replicas,
+        health: section.value("health").and_then(|value| replicas::health(&value)),
+        ejection: section.value("ejection").and_then(|value| replicas::ejection(&value)).unwrap_or_default(),
+        transport: section.value("transport").and_then(|value| value.one_of(&TRANSPORTS)).unwrap_or_default(),
+        shared_sessions: section.value("sessions").and_then(|value| shared(&value)),
+        stateless_ok: section.value("stateless_ok").and_then(|value| value.flag()).unwrap_or_default(),
+        trust_cache_scope: section
+            .value("trust_cache_scope")
+            .and_then(|value| value.flag()?.then(|| value.place())),
+        labels: labels.map(|value| replicas::labels(&value, section)).unwrap_or_default(),
+        era: section.value("era").and_then(|value| era(&value)),
         timeouts: timeouts(section),
         pool: section.value("pool").and_then(|value| pool(&value)).unwrap_or_default(),
         headers: section.value("headers").and_then(|value| header_rules(&value)).unwrap_or_default(),
@@ -140,10 +137,8 @@ fn upstream(name: Located<String>, value: &Value<'_>, section: &Section<'_>) -> 
         addresses: section.value("addresses").map(|value| addresses(&value)).unwrap_or_default(),
         tls: section.value("tls").and_then(|value| tls::upstream(&value)),
         http: tls::http_version(section),
-        unenforced: unenforced(section, &NOT_BUILT),
-        ..blank.clone()
-    };
-    value.section(long).unwrap_or(blank)
+        ..blank
+    }
 }
 
 const ERAS: [(&str, EraMode); 3] =
@@ -152,18 +147,17 @@ const ERAS: [(&str, EraMode); 3] =
 const HOSTS: [(&str, HostPolicy); 2] =
     [("upstream", HostPolicy::Upstream), ("preserve", HostPolicy::Preserve)];
 
-const NOT_BUILT: [&str; 7] =
-    ["by_tenant", "labels", "health", "sessions", "stateless_ok", "trust_cache_scope", "replicas"];
+const TRANSPORTS: [(&str, Transport); 2] =
+    [("streamable", Transport::Streamable), ("sse", Transport::HttpSse)];
 
-fn url(value: &Value<'_>) -> Option<Located<UpstreamUrl>> {
-    let text = value.text()?;
-    match UpstreamUrl::parse(&text.value) {
-        Ok(url) => Some(Located { value: url, place: text.place }),
-        Err(problem) => {
-            value.error(format!("the URL {problem}"), "write `http://host:port/path`");
-            None
-        }
-    }
+fn era(value: &Value<'_>) -> Option<Located<EraMode>> {
+    value.one_of(&ERAS).map(|era| Located { value: era, place: value.place() })
+}
+
+/// Where `shared` is written.
+fn shared(value: &Value<'_>) -> Option<Place> {
+    let sharing = value.one_of(&[("per_caller", LegSharing::PerCaller), ("shared", LegSharing::Shared)]);
+    (sharing? == LegSharing::Shared).then(|| value.place())
 }
 
 fn timeouts(section: &mut Section<'_>) -> Timeouts {
@@ -207,89 +201,6 @@ fn pool(value: &Value<'_>) -> Option<Pool> {
             max_streams: count("max_streams", 0, default.max_streams),
         }
     })
-}
-
-fn header_rules(value: &Value<'_>) -> Option<HeadersDocument> {
-    value.section(|section| {
-        let set = section.value("set").map(|value| value.entries()).unwrap_or_default();
-        let remove = section.value("remove").map(|value| value.items_or_one()).unwrap_or_default();
-        let mut rules = HeadersDocument::default();
-        for (name, value) in set {
-            let Some(header) = checked(headers::settable(&name.value), &name, section) else { continue };
-            if rules.set.iter().any(|(earlier, _)| *earlier == header) {
-                section.error(&name.place, "this field is set twice", "header names have no case; keep one");
-            }
-            let Some(source) = header_source(&header, &value, section) else { continue };
-            rules.set.push((header, source));
-        }
-        let names = remove.iter().filter_map(Value::text);
-        rules.remove =
-            names.filter_map(|name| checked(headers::removable(&name.value), &name, section)).collect();
-        rules
-    })
-}
-
-fn checked(
-    header: Result<HeaderName, headers::Refusal>,
-    name: &Located<String>,
-    section: &Section<'_>,
-) -> Option<HeaderName> {
-    header.map_err(|refusal| section.error(&name.place, refusal.problem, refusal.hint)).ok()
-}
-
-fn header_source(header: &HeaderName, value: &Value<'_>, section: &Section<'_>) -> Option<HeaderSource> {
-    let text = value.text()?.value;
-    if Reference::parse(&text).is_some() {
-        return reference(value).map(HeaderSource::Reference);
-    }
-    let Ok(mut literal) = HeaderValue::from_str(&text) else {
-        value.error("the value cannot stand in a header field", "use one line of printable ASCII");
-        return None;
-    };
-    if headers::carries_credential(header) {
-        let problem = "a field that carries a credential is set to a text in the document";
-        section.warn(&value.place(), problem, Reference::FORMS);
-        literal.set_sensitive(true);
-    }
-    Some(HeaderSource::Literal(literal))
-}
-
-/// `credentials`. What stands there is never shown: it may be the credential.
-fn credentials(value: &Value<'_>) -> Option<CredentialsDocument> {
-    const FORMS: &str = "write `none`, `passthrough`, `{bearer: REFERENCE}` or `{header: {name: X-Api-Key, \
-                         value: REFERENCE}}`, where a reference is `env:NAME`, `file:/path` or `secret:NAME`";
-    match value.as_text() {
-        Some("none") => return Some(CredentialsDocument::None),
-        Some("passthrough") => return Some(CredentialsDocument::Passthrough(value.place())),
-        _ if value.is_mapping() => {}
-        _ => {
-            value.error("this is no kind of credentials", FORMS);
-            return None;
-        }
-    }
-    value.section(|section| {
-        let bearer = section.value("bearer");
-        let header = section.value("header");
-        let exchange = section.unenforced("exchange");
-        match (bearer, header, exchange) {
-            (Some(bearer), None, None) => reference(&bearer).map(CredentialsDocument::Bearer),
-            (None, Some(header), None) => credential_header(&header),
-            (None, None, Some(exchange)) => Some(CredentialsDocument::Exchange(exchange)),
-            _ => {
-                section.error(section.place(), "exactly one kind of credentials should stand here", FORMS);
-                None
-            }
-        }
-    })?
-}
-
-fn credential_header(value: &Value<'_>) -> Option<CredentialsDocument> {
-    value.section(|section| {
-        let name = section.required("name", "write `name: X-Api-Key`").and_then(|name| name.text());
-        let value = section.required("value", Reference::FORMS).and_then(|value| reference(&value));
-        let name = name.and_then(|name| checked(headers::credential(&name.value), &name, section));
-        Some(CredentialsDocument::Header { name: name?, value: value? })
-    })?
 }
 
 #[cfg(test)]
@@ -433,16 +344,6 @@ mod tests {
         for (setting, expected) in table {
             let found = problem(&format!("{{url: 'http://h/', {setting}}}"));
             assert!(found.starts_with(expected), "{setting}: {found}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_built_is_named() {
-        for key in NOT_BUILT {
-            let text = format!(
-                "version: 1\nupstreams: {{a: {{url: 'http://h/', {key}: x}}}}\nservers: {{/mcp: a}}\n"
-            );
-            assert_eq!(problems(&text), [format!("upstreams.a.{key}: this build cannot enforce `{key}`")]);
         }
     }
 

@@ -6,8 +6,11 @@
 
 #[cfg(test)]
 mod checker;
+mod peers;
 mod process;
 mod rules;
+mod servers;
+mod serving;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;
@@ -26,6 +29,7 @@ pub fn schema() -> Value {
         .required("version", version)
         .optional("revision", revision)
         .all(process::keys())
+        .all(peers::keys())
         .all(rules::keys())
         .exclusive("listen", "listeners")
         .build();

@@ -1,13 +1,13 @@
 //! What is enforced.
 
-use portunus_filters::mcp::Bounds;
 use serde_json::{Value, json};
 
-use super::process::{addresses, hosts};
-use super::tls;
+use super::process::addresses;
 use super::values::{
-    Object, count, defined, duration, forms, label, mapping, one_or_list, size, with_default, words,
+    Object, count, defined, duration, flag, forms, mapping, one_or_list, with_default, words,
 };
+use super::{servers, serving, tls};
+use crate::replicas::{Ejection, Health};
 use crate::units::show_duration;
 use crate::upstream::{Pool, Timeouts};
 
@@ -19,10 +19,15 @@ pub(super) fn keys() -> Vec<(&'static str, Value)> {
         1,
         "MCP servers behind the gateway, by name.",
     );
-    vec![("upstreams", upstreams), ("servers", servers())]
+    vec![
+        ("upstreams", upstreams),
+        ("servers", servers::servers()),
+        ("sessions", serving::sessions("Default of `sessions` of every server.")),
+        ("cache", serving::cache("Default of `cache` of every server.")),
+    ]
 }
 
-fn url(description: &str) -> Value {
+pub(super) fn url(description: &str) -> Value {
     json!({
         "description": description,
         "type": "string",
@@ -33,8 +38,34 @@ fn url(description: &str) -> Value {
 
 fn upstream() -> Value {
     let default = Timeouts::default();
-    Object::new("An MCP server, with settings.")
-        .required("url", url("Where it is; a query is sent with every request and hidden where it is shown."))
+    let place = "Where it is; a query is sent with every request and hidden where it is shown.";
+    let replicas = "Several places where the same server is, instead of `url`.";
+    let labels = mapping(
+        json!({ "$ref": "#/$defs/label" }),
+        json!({ "$ref": "#/$defs/label" }),
+        0,
+        "What is known of it: region, trust.",
+    );
+    let mut schema = Object::new("An MCP server, with settings.")
+        .optional("url", url(place))
+        .optional("replicas", one_or_list(url("One place."), 1, replicas))
+        .exclusive("url", "replicas")
+        .optional("health", health())
+        .optional("ejection", ejection())
+        .optional(
+            "transport",
+            words(&["streamable", "sse"], "How messages travel; `sse` is that of 2024-11-05."),
+        )
+        .optional(
+            "sessions",
+            words(&["per_caller", "shared"], "Whose calls share a legacy session that the gateway holds."),
+        )
+        .optional(
+            "stateless_ok",
+            flag(false, "Whether a legacy session that is gone may be made again unseen."),
+        )
+        .optional("trust_cache_scope", flag(false, "Whether its `cacheScope: public` counts."))
+        .optional("labels", labels)
         .optional("era", words(&["auto", "legacy", "modern"], "Which revisions of MCP it speaks."))
         .optional("http", tls::http_version())
         .optional("tls", tls::upstream())
@@ -49,6 +80,34 @@ fn upstream() -> Value {
             "addresses",
             addresses("Classes of addresses that it may be dialled at, beside public ones."),
         )
+        .build();
+    schema["anyOf"] = json!([{ "required": ["url"] }, { "required": ["replicas"] }]);
+    schema
+}
+
+fn health() -> Value {
+    let default = Health::default();
+    let interval = || duration(default.interval, "From one probe to the next.");
+    let long = Object::new("Probes.")
+        .optional("interval", interval())
+        .optional("timeout", duration(default.timeout, "A probe that takes longer has failed."))
+        .optional(
+            "unhealthy_after",
+            count(
+                1..=1000,
+                Some(default.unhealthy_after),
+                "Probes that fail in a row until it gets no calls.",
+            ),
+        )
+        .build();
+    forms("Probes that do not wait for calls. Default: none.", vec![interval(), long])
+}
+
+fn ejection() -> Value {
+    let default = Ejection::default();
+    Object::new("When a replica gets no calls for a while.")
+        .optional("after", count(1..=1000, Some(default.after), "Calls that fail in a row."))
+        .optional("base", duration(default.base, "For how long the first time; then longer."))
         .build()
 }
 
@@ -104,50 +163,4 @@ fn credentials() -> Value {
         "What it is shown as credentials. The client's own are stripped unless they pass through.",
         vec![json!({ "enum": ["none", "passthrough"], "default": "none" }), bearer, header],
     )
-}
-
-fn servers() -> Value {
-    let path = json!({
-        "description": "Path of the endpoint.",
-        "type": "string",
-        "pattern": "^/",
-        "examples": ["/mcp"],
-    });
-    let names = one_or_list(json!({ "type": "string", "minLength": 1 }), 1, "Name of the upstream.");
-    let keyed = mapping(
-        json!({ "type": "string", "pattern": "^[^/]*/" }),
-        forms("An MCP endpoint.", vec![names, server().build()]),
-        1,
-        "By path, with a host before it if it matters.",
-    );
-    let listed = json!({ "type": "array", "items": server().required("path", path).build(), "minItems": 1 });
-    forms("MCP endpoints that the gateway offers.", vec![keyed, listed])
-}
-
-fn server() -> Object {
-    let upstreams =
-        one_or_list(json!({ "type": "string", "minLength": 1 }), 1, "Name of the upstream it offers.");
-    let status = "How refusals of calls show in HTTP.";
-    Object::new("An MCP endpoint, with settings.")
-        .required("upstreams", upstreams)
-        .optional("hosts", hosts("Hosts it answers to. Default: any."))
-        .optional("name", label("Label in metrics and records. Default: the path without its first slash."))
-        .optional(
-            "names",
-            words(&["none", "prefix_on_conflict"], "How names of several upstreams share one endpoint."),
-        )
-        .optional("bounds", bounds())
-        .optional("max_body_bytes", size(None, "Body of a request. Default: the listener's."))
-        .optional("http_status", words(&["in_band", "mirror"], status))
-}
-
-fn bounds() -> Value {
-    let default = Bounds::default();
-    let long = Object::new("Bounds on the shape of a message.")
-        .optional("depth", count(1..=Bounds::MAX_DEPTH, Some(default.depth), "Nesting."))
-        .optional("string", size(Some(default.string_bytes), "Bytes of one string as written."))
-        .optional("array", count(1..=100_000_000, Some(default.array_items), "Items of one array."))
-        .optional("keys", count(1..=10_000_000, Some(default.object_keys), "Keys of one object."))
-        .build();
-    forms("Bounds on the shape of a message.", vec![words(&["default", "strict"], "A preset."), long])
 }

@@ -40,6 +40,16 @@ pub(super) fn listener() -> Value {
 }
 
 pub(super) fn upstream() -> Value {
+    outgoing("TLS to this upstream; for `https://` only.")
+}
+
+pub(super) fn peers() -> Value {
+    let mut schema = outgoing("Mutual TLS between replicas. Default: none, on loopback only.");
+    schema["required"] = json!(["ca", "certificate", "key"]);
+    schema
+}
+
+fn outgoing(description: &str) -> Value {
     let pin = json!({ "type": "string", "pattern": "^sha256/[A-Za-z0-9+/]{43}=$" });
     let name = json!({
         "description": "Name or address that is asked for and verified. Default: the host of the URL.",
@@ -47,7 +57,7 @@ pub(super) fn upstream() -> Value {
         "minLength": 1,
     });
     let ca = "PEM file with the authorities that sign its certificate. Default: the system's.";
-    let mut schema = Object::new("TLS to this upstream; for `https://` only.")
+    let mut schema = Object::new(description)
         .optional("ca", path(ca))
         .optional("crls", lists())
         .optional("certificate", path("PEM file with the certificate that the gateway shows."))

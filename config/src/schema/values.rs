@@ -148,6 +148,11 @@ pub(super) fn words(words: &[&str], description: &str) -> Value {
     json!({ "description": description, "enum": words, "default": words.first() })
 }
 
+/// `true` or `false`.
+pub(super) fn flag(default: bool, description: &str) -> Value {
+    json!({ "description": description, "type": "boolean", "default": default })
+}
+
 /// One value, or a list of them.
 pub(super) fn one_or_list(item: Value, least: usize, description: &str) -> Value {
     json!({

@@ -207,6 +207,39 @@ fn a_host_that_no_certificate_can_have_is_refused_and_never_spoken_to_in_plain_t
 }
 
 #[test]
+fn each_replica_is_verified_by_its_own_name() {
+    let ca = Authority::new("root").pem();
+    let upstream = |second: &str, tls: &str| {
+        let text = format!(
+            "version: 1\nupstreams: {{a: {{replicas: ['https://a.org/', '{second}'], tls: {{ca: ca{tls}}}}}}}\n\
+             servers: {{/mcp: a}}\n"
+        );
+        with(&text, &[("ca", &ca)])
+    };
+    let names = |env: &MapEnvironment| -> Vec<String> {
+        let upstream = std::sync::Arc::clone(&loaded(env).snapshot.upstreams[0]);
+        let tls = upstream.urls().map(|url| upstream.at(url).tls.unwrap().server_name);
+        tls.map(|name| name.to_str().into_owned()).collect()
+    };
+    assert_eq!(names(&upstream("https://b.org/", "")), ["a.org", "b.org"]);
+    assert_eq!(names(&upstream("https://10.0.0.1/", "")), ["a.org", "10.0.0.1"]);
+    assert_eq!(names(&upstream("https://b.org/", ", server_name: gw.org")), ["gw.org", "gw.org"]);
+    let upstream_of_two =
+        std::sync::Arc::clone(&loaded(&upstream("https://b.org/", "")).snapshot.upstreams[0]);
+    let keys: Vec<_> = upstream_of_two.urls().map(|url| upstream_of_two.at(url).key).collect();
+    assert!(keys[0] == upstream_of_two.key && keys[1] != keys[0]);
+    let errors = |env: &MapEnvironment| Attempt::new(Path::new("gateway.yaml"), env).outcome.unwrap_err().0;
+    let mixed = errors(&upstream("http://b.org/", ""));
+    let problem = "upstreams.a.replicas[1]: this replica is `http://`, and the first is not";
+    assert!(mixed.iter().map(brief).any(|found| found == problem), "{mixed:?}");
+    let unnamed = errors(&upstream("https://tls-/", ""));
+    assert!(
+        unnamed.iter().any(|found| found.problem.contains("not a name that a certificate has")),
+        "{unnamed:?}"
+    );
+}
+
+#[test]
 fn the_version_of_http_is_agreed_on_under_tls_only() {
     let plain = |http: &str| {
         let text = format!(
