@@ -49,6 +49,8 @@ pub mod session;
 pub mod table;
 pub mod talk;
 pub mod telemetry;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod text;
 pub mod tombstones;
 pub mod tools;

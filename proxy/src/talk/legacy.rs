@@ -213,6 +213,9 @@ impl Legacy {
                 };
                 self.note_era(common, &outcome);
                 self.course.finish();
+                self.release();
+                // The next call may have it, however long the answer is looked at.
+                self.held = Held::Own(Arc::clone(&leg));
                 Ok(Some(common.done(outcome, Era::Legacy, Some(&leg.facts))))
             }
         }

@@ -8,6 +8,8 @@ mod course;
 mod legacy;
 mod modern;
 pub(crate) mod reading;
+#[cfg(test)]
+mod tests;
 pub(crate) mod voice;
 
 use crate::context::Gateway;
