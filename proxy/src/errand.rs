@@ -1,42 +1,117 @@
 //! What the gateway says to upstreams on its own.
 //!
 //! A closed list, built from typed fields and never from a client's bytes. Each errand has its own
-//! deadline and is counted; none holds up a call.
+//! deadline and is counted. [`run`] tells something in the background and holds up no call; [`ask`]
+//! waits for an answer.
+
+mod ask;
+mod words;
 
 use crate::context::Gateway;
-use crate::forward::Inbound;
-use crate::headers::write_request_head;
-use crate::upstreams::pool::{Pool, Wish};
-use crate::upstreams::request::Outgoing;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use crate::forward::{Dispatch, Use, Wording};
+use crate::talk::voice::{self, Voice};
+use crate::upstreams::pool::Pool;
+pub use ask::ask;
+pub(crate) use ask::{Addressed, Said, exchange, is_modern_code, on_leg, send};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::Upstream;
-use portunus_filters::mcp::Id;
-use std::net::{IpAddr, Ipv4Addr};
+use portunus_filters::mcp::bridge::{LogLevel, Reply};
+use portunus_filters::mcp::{Id, Revision};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Errands under way at once.
+/// Errands under way in the background at once.
 pub const MAX_ERRANDS: usize = 64;
+/// Errands that are waited for at once.
+pub const MAX_ASKED: usize = 512;
 
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Everything that the gateway may say.
 #[derive(Debug)]
 pub enum Errand {
-    /// `notifications/cancelled` for a legacy request that timed out here.
+    /// `notifications/cancelled` for a legacy request that ended here.
     Cancel {
         /// The session and revision headers of the request.
         session: Session,
         /// The request.
         id: Id,
     },
-    /// DELETE of a legacy session whose client went away before it learned of it.
+    /// DELETE of a legacy session that nobody uses any more.
     Delete {
-        /// The orphan.
+        /// The session.
         session: Session,
     },
+    /// The answer to a legacy server's `ping`.
+    Pong {
+        /// The session that it came on.
+        session: Session,
+        /// The request.
+        id: Id,
+    },
+    /// The refusal of a legacy server's request that belongs to no call.
+    Decline {
+        /// The session that it came on.
+        session: Session,
+        /// The request.
+        id: Id,
+    },
+    /// A client's answer to a legacy server's question outside of any call.
+    Answer {
+        /// The session that it came on.
+        session: Session,
+        /// The request.
+        id: Id,
+        /// The answer.
+        reply: Reply,
+    },
+    /// `server/discover`; of a legacy upstream, what it said of itself when its session began.
+    Discover,
+    /// `initialize`, which founds a legacy session.
+    Initialize {
+        /// The revision that is asked for.
+        version: Revision,
+    },
+    /// `notifications/initialized`.
+    Initialized,
+    /// GET: the stream of a legacy session.
+    Stream,
+    /// One page of a list.
+    List {
+        /// `tools/list` and its kin.
+        method: &'static str,
+        /// Where the page begins; `None` for the first.
+        cursor: Option<String>,
+    },
+    /// `resources/subscribe`, of a legacy upstream.
+    Subscribe {
+        /// The resource.
+        uri: Arc<str>,
+    },
+    /// `resources/unsubscribe`, of a legacy upstream.
+    Unsubscribe {
+        /// The resource.
+        uri: Arc<str>,
+    },
+    /// `logging/setLevel`, of a legacy upstream.
+    SetLevel {
+        /// The least level that is sent.
+        level: LogLevel,
+    },
+    /// `ping`, of a legacy upstream.
+    Ping,
+}
+
+/// Permits for errands that are waited for.
+#[derive(Clone)]
+pub struct Asked(Arc<Semaphore>);
+
+impl Default for Asked {
+    fn default() -> Asked {
+        Asked(Arc::new(Semaphore::new(MAX_ASKED)))
+    }
 }
 
 /// Headers that address a legacy session, and the credential it was made with.
@@ -56,6 +131,15 @@ impl Session {
         Session { headers: headers.collect() }
     }
 
+    /// A session by its id and revision, with the credential among `headers`.
+    pub(crate) fn addressed(headers: &HeaderMap, id: Option<&HeaderValue>, version: Revision) -> Session {
+        let mut fields = Vec::new();
+        voice::address(&mut fields, id, version);
+        let mut session = Session::of(headers);
+        session.headers.extend(fields);
+        session
+    }
+
     /// The same session under the id that the upstream gave it.
     #[must_use]
     pub fn named(mut self, id: &HeaderValue) -> Session {
@@ -71,10 +155,7 @@ impl Session {
 
 /// Runs an errand in the background.
 pub fn run(gateway: &Arc<Gateway>, errand: Errand, upstream: Arc<Upstream>, pool: Arc<Pool>) {
-    let kind = match &errand {
-        Errand::Cancel { .. } => "cancel",
-        Errand::Delete { .. } => "delete",
-    };
+    let kind = errand.kind();
     // When an upstream hangs, every call to it wants an errand; they must not crowd out calls.
     let Ok(permit) = Arc::clone(&gateway.errands).try_acquire_owned() else {
         gateway.metrics.errands.with_label_values(&[kind, "dropped"]).inc();
@@ -84,9 +165,8 @@ pub fn run(gateway: &Arc<Gateway>, errand: Errand, upstream: Arc<Upstream>, pool
     tokio::spawn(async move {
         let _permit = permit;
         let done = timeout(WITHIN, deliver(&gateway, &errand, &upstream, &pool)).await.unwrap_or(false);
-        let result = if done { "done" } else { "failed" };
-        gateway.metrics.errands.with_label_values(&[kind, result]).inc();
-        tracing::debug!(kind, upstream = &*upstream.name, result, "errand");
+        count(&gateway, &errand, done);
+        tracing::debug!(kind, upstream = &*upstream.name, done, "errand");
     });
 }
 
@@ -102,55 +182,24 @@ pub fn delete_orphan(
     run(gateway, errand, Arc::clone(upstream), Arc::clone(pool));
 }
 
-async fn deliver(gateway: &Gateway, errand: &Errand, upstream: &Arc<Upstream>, pool: &Arc<Pool>) -> bool {
-    let (method, session, body) = match errand {
-        Errand::Cancel { session, id } => (Method::POST, session, cancelled(id)),
-        Errand::Delete { session } => (Method::DELETE, session, Bytes::new()),
-    };
-    let mut headers = session.headers.clone();
-    if method == Method::POST {
-        headers.insert("content-type", HeaderValue::from_static("application/json"));
-    }
-    headers.insert("accept", HeaderValue::from_static("application/json, text/event-stream"));
-    let request_id = gateway.identifier.request_id(&HeaderMap::new());
-    let trace = gateway.identifier.trace(&HeaderMap::new());
-    let inbound = Inbound {
-        method: &method,
-        headers: &headers,
-        query: None,
-        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        secure: false,
-        behind_proxy: false,
-        request_id: &request_id,
-        trace: &trace,
-    };
-    let mut head = Outgoing::buffer(body.len());
-    write_request_head(&mut head, &inbound, upstream, body.len());
-    let Ok(mut checkout) = pool.checkout(upstream, &gateway.estate.resolver, Wish::default()).await else {
-        return false;
-    };
-    let Some(connection) = checkout.connection() else { return false };
-    connection.exchange(&Outgoing::new(head, body)).await.is_ok_and(|head| head.status.is_success())
+async fn deliver(
+    gateway: &Arc<Gateway>,
+    errand: &Errand,
+    upstream: &Arc<Upstream>,
+    pool: &Arc<Pool>,
+) -> bool {
+    let session = errand.session().cloned().unwrap_or_default();
+    let voice = Voice::own(gateway, &Arc::new(session.headers));
+    let method = errand.http();
+    let own = voice::posted();
+    let wording = Wording { inbound: &voice.inbound(&method), own: &own, body: errand.message("0") };
+    let use_of = Use { repeatable: false, endless: false };
+    let leg = Dispatch::errand(errand, wording, Arc::clone(upstream), Arc::clone(pool), use_of);
+    let sent = crate::forward::send(leg, Arc::clone(&gateway.estate.resolver)).await;
+    sent.is_ok_and(|exchange| exchange.head.status.is_success())
 }
 
-fn cancelled(id: &Id) -> Bytes {
-    let id = id.as_json();
-    Bytes::from(format!(
-        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{id},\"reason\":\"timed out at the gateway\"}}}}"
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use portunus_filters::mcp::Envelope;
-
-    #[test]
-    fn a_cancellation_names_the_request_as_it_was_written() {
-        let id = Envelope::read(r#"{"jsonrpc":"2.0","id":"a\"b","result":0}"#).unwrap().id.unwrap();
-        let body = cancelled(&id);
-        let message: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(message["params"]["requestId"], "a\"b");
-        assert_eq!(message["method"], "notifications/cancelled");
-    }
+fn count(gateway: &Gateway, errand: &Errand, done: bool) {
+    let result = if done { "done" } else { "failed" };
+    gateway.metrics.errands.with_label_values(&[errand.kind(), result]).inc();
 }

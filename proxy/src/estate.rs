@@ -3,11 +3,15 @@
 //! After each activation [`Estate::reconcile`] keeps what the new snapshot still uses, adds what is
 //! new and lets go of the rest. A pool that was let go closes with its last call.
 
+use crate::errand::Asked;
+use crate::legs::{Hearsay, Legs};
 use crate::metrics::Metrics;
 use crate::upstreams::dns::Resolver;
+use crate::upstreams::era::Eras;
 use crate::upstreams::pool::Pool;
 use portunus_config::{Host, Snapshot, Upstream, UpstreamKey};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -20,6 +24,15 @@ pub struct Estate {
     pools: Mutex<Pools>,
     /// Names of upstreams.
     pub resolver: Arc<Resolver>,
+    /// Which eras upstreams speak.
+    pub eras: Eras,
+    /// Legacy sessions at upstreams.
+    pub legs: Legs,
+    /// What legacy upstreams say outside of calls.
+    pub heard: Hearsay,
+    /// Permits for what the gateway asks on its own.
+    pub asked: Asked,
+    numbers: AtomicU64,
 }
 
 impl Estate {
@@ -38,6 +51,11 @@ impl Estate {
         pools.clone()
     }
 
+    /// A number for the id of a request, which no other request of this process has.
+    pub fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Closes what has been idle for too long at `now`, and measures the tables.
     pub fn sweep(&self, now: Instant, metrics: &Metrics) {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -52,6 +70,9 @@ impl Estate {
             ("upstream_connections_active", active),
             ("upstream_pools", pools.len()),
             ("names", self.resolver.len()),
+            ("legs", self.legs.len()),
+            ("heard", self.heard.len()),
+            ("eras", self.eras.len()),
         ];
         for (table, size) in sizes {
             metrics.tables.with_label_values(&[table]).set(i64::try_from(size).unwrap_or(i64::MAX));

@@ -1,10 +1,11 @@
 //! Stage 9: the only way out of the process.
 //!
-//! Two entries: [`send`] takes a [`Leg`], which only [`Dispatch::open`] makes, from a `Cleared`;
-//! [`crate::errand::run`] takes a closed list of what the gateway says on its own. A path that
-//! forwards what no filter saw does not compile.
+//! [`send`] takes a [`Leg`], and only [`Dispatch`] makes legs: from a `Cleared`, from the [`Permit`]
+//! that one was turned into, or from an [`Errand`] of the closed list of what the gateway says on its
+//! own. A path that forwards what no filter saw does not compile.
 
-use crate::headers::write_request_head;
+use crate::errand::Errand;
+use crate::headers::{OwnFields, write_worded_head};
 use crate::identify::Trace;
 use crate::patience::patient_until;
 use crate::upstreams::dial::DialError;
@@ -14,7 +15,8 @@ use crate::upstreams::pool::{Checkout, CheckoutError, Pool, Wish};
 use crate::upstreams::request::Outgoing;
 use crate::upstreams::tls::TlsFault;
 use crate::upstreams::wire::Head;
-use http::{HeaderMap, Method};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method};
 use portunus_config::Upstream;
 use portunus_filters::{Cleared, Denial, Reason};
 use std::net::IpAddr;
@@ -68,7 +70,7 @@ pub struct Exchange {
 }
 
 /// Why there is no answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     /// What the client is told.
     pub denial: Denial,
@@ -76,6 +78,8 @@ pub struct Failure {
     pub cause: String,
     /// The upstream may still be working on the message.
     pub pending: bool,
+    /// `WWW-Authenticate` of an upstream that refused the client's own credential.
+    pub challenge: Option<Box<HeaderValue>>,
 }
 
 impl Dispatch {
@@ -87,14 +91,54 @@ impl Dispatch {
         pool: Arc<Pool>,
         use_of: Use,
     ) -> Leg {
-        let body = cleared.into_body();
-        let mut head = Outgoing::buffer(body.len());
-        write_request_head(&mut head, inbound, &upstream, body.len());
-        let request = Outgoing::new(head, body);
-        let total = if use_of.endless { None } else { upstream.timeouts.total };
-        let deadline = total.map(|total| Instant::now() + total);
-        Leg { upstream, pool, request, use_of, deadline }
+        let wording = Wording { inbound, own: &[], body: cleared.into_body() };
+        Leg::of(wording, upstream, pool, use_of)
     }
+
+    /// Turns a permission into one that lasts as long as its request.
+    pub fn permit(cleared: Cleared) -> Permit {
+        Permit { body: cleared.into_body() }
+    }
+
+    /// Opens the leg of an errand.
+    pub fn errand(
+        errand: &Errand,
+        wording: Wording<'_>,
+        upstream: Arc<Upstream>,
+        pool: Arc<Pool>,
+        use_of: Use,
+    ) -> Leg {
+        tracing::trace!(kind = errand.kind(), upstream = &*upstream.name, "errand leaves");
+        Leg::of(wording, upstream, pool, use_of)
+    }
+}
+
+/// The permission for one request at one upstream in the words of its era, with its bounded repeats
+/// and its continuations: answers to the upstream's questions, further rounds, its cancellation.
+pub struct Permit {
+    body: Bytes,
+}
+
+impl Permit {
+    /// What was permitted, in the client's words.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Opens a leg for a wording of it.
+    pub fn leg(&self, wording: Wording<'_>, upstream: Arc<Upstream>, pool: Arc<Pool>, use_of: Use) -> Leg {
+        Leg::of(wording, upstream, pool, use_of)
+    }
+}
+
+/// One HTTP request as an upstream gets it.
+pub struct Wording<'a> {
+    /// Where it comes from.
+    pub inbound: &'a Inbound<'a>,
+    /// Fields that the gateway says in the client's place.
+    pub own: &'a OwnFields,
+    /// Its body.
+    pub body: Bytes,
 }
 
 /// How a leg may be used.
@@ -107,6 +151,16 @@ pub struct Use {
 }
 
 impl Leg {
+    fn of(wording: Wording<'_>, upstream: Arc<Upstream>, pool: Arc<Pool>, use_of: Use) -> Leg {
+        let Wording { inbound, own, body } = wording;
+        let mut head = Outgoing::buffer(body.len());
+        write_worded_head(&mut head, inbound, own, &upstream, body.len());
+        let request = Outgoing::new(head, body);
+        let total = if use_of.endless { None } else { upstream.timeouts.total };
+        let deadline = total.map(|total| Instant::now() + total);
+        Leg { upstream, pool, request, use_of, deadline }
+    }
+
     /// The upstream it leads to.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
@@ -177,7 +231,7 @@ async fn attempt(
 
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Failure {
-        Failure { cause: denial.detail.clone().into_owned(), denial, pending: true }
+        Failure { cause: denial.detail.clone().into_owned(), denial, pending: true, challenge: None }
     }
 }
 
@@ -213,6 +267,6 @@ impl From<Attempt> for Failure {
                 (denial, format!("no answer within {after:?}"), true)
             }
         };
-        Failure { denial, cause, pending }
+        Failure { denial, cause, pending, challenge: None }
     }
 }

@@ -18,8 +18,22 @@ const PORTUNUS_REQUEST_ID: HeaderName = HeaderName::from_static("portunus-reques
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// Fields of a request that the gateway writes in the client's place.
+pub type OwnFields = [(HeaderName, HeaderValue)];
+
 /// Writes the head of the request to an upstream.
 pub fn write_request_head(out: &mut Vec<u8>, inbound: &Inbound<'_>, upstream: &Upstream, body_bytes: usize) {
+    write_worded_head(out, inbound, &[], upstream, body_bytes);
+}
+
+/// As [`write_request_head`]; `own` fields stand for whatever the client says under their names.
+pub fn write_worded_head(
+    out: &mut Vec<u8>,
+    inbound: &Inbound<'_>,
+    own: &OwnFields,
+    upstream: &Upstream,
+    body_bytes: usize,
+) {
     let url = &upstream.url;
     out.extend_from_slice(inbound.method.as_str().as_bytes());
     out.push(b' ');
@@ -33,9 +47,13 @@ pub fn write_request_head(out: &mut Vec<u8>, inbound: &Inbound<'_>, upstream: &U
     put(out, "host", kept_host.map_or(url.authority.as_bytes(), HeaderValue::as_bytes));
     let hop = hop_tokens(inbound.headers);
     for (name, value) in inbound.headers {
-        if goes_up(name, upstream, &hop) && (inbound.trace.joined || name != "tracestate") {
+        let said_anew = own.iter().any(|(own, _)| own == name);
+        if goes_up(name, upstream, &hop) && !said_anew && (inbound.trace.joined || name != "tracestate") {
             put(out, name.as_str(), value.as_bytes());
         }
+    }
+    for (name, value) in own {
+        put(out, name.as_str(), value.as_bytes());
     }
     put(out, "accept-encoding", b"identity");
     put_forwarded(out, inbound);
@@ -115,6 +133,19 @@ fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
         || is_hop(text)
         || hop.contains(name)
         || upstream.headers.remove.contains(name))
+}
+
+/// What of a client's headers goes to upstreams with messages that are said anew for it: nothing of
+/// the protocol itself, and no credentials but where they pass through.
+pub fn upward(headers: &HeaderMap, upstream: &Upstream) -> HeaderMap {
+    let hop = hop_tokens(headers);
+    let said_anew = |name: &HeaderName| {
+        let name = name.as_str();
+        name.starts_with("mcp-") || matches!(name, "accept" | "content-type" | "last-event-id")
+    };
+    let goes = |name: &HeaderName| *name == HOST || (goes_up(name, upstream, &hop) && !said_anew(name));
+    let kept = headers.iter().filter(|(name, _)| goes(name));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// One clean `Forwarded` element (RFC 7239).

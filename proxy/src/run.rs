@@ -309,6 +309,7 @@ fn spawn_asides(
         let mut tick = interval(SWEEP);
         loop {
             tick.tick().await;
+            gateway.estate.legs.sweep(&gateway);
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
         }
     });

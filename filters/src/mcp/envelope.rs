@@ -4,8 +4,8 @@
 //! else stays text. The same key twice in one of these objects is refused, however it is escaped:
 //! two parsers that disagree on which one counts are how a gateway is bypassed.
 
-use super::object::{Object, unquoted};
-use super::scan::{Scan, Stop};
+use super::object::{Object, elements, unquoted};
+use super::scan::Scan;
 use super::{Bounds, Fault, Method};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -37,6 +37,12 @@ pub struct Id {
 impl PartialEq for Id {
     fn eq(&self, other: &Id) -> bool {
         self.meaning() == other.meaning()
+    }
+}
+
+impl From<u64> for Id {
+    fn from(number: u64) -> Id {
+        Id { text: number.to_string().into(), plain: None }
     }
 }
 
@@ -214,26 +220,6 @@ fn not_an_object(mut scan: Scan<'_>, bounds: &Bounds) -> Fault {
         Ok(()) => Fault::Shape("a message must be a JSON object"),
         Err(stop) => stop.fault(bounds),
     }
-}
-
-/// The texts of an array's elements.
-///
-/// # Errors
-/// [`Fault::Syntax`] if it is no JSON array.
-pub(super) fn elements(text: &str) -> Result<Vec<&str>, Fault> {
-    let mut scan = Scan::free(text);
-    walk(&mut scan).map_err(|stop| stop.fault(&Bounds::NONE))
-}
-
-fn walk<'a>(scan: &mut Scan<'a>) -> Result<Vec<&'a str>, Stop> {
-    let mut elements = Vec::new();
-    let mut more = scan.enter(b'[')?;
-    while more {
-        elements.push(scan.value()?);
-        more = scan.next()?;
-    }
-    scan.end()?;
-    Ok(elements)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod bounds;
 pub mod bridge;
+pub mod catalog;
 pub mod envelope;
 pub mod headers;
 mod late_id;

@@ -176,6 +176,26 @@ impl<'a> Object<'a> {
     }
 }
 
+/// The texts of an array's elements, in order.
+///
+/// # Errors
+/// [`Fault::Syntax`] if it is no JSON array.
+pub fn elements(text: &str) -> Result<Vec<&str>, Fault> {
+    let mut scan = Scan::free(text);
+    listed(&mut scan).map_err(|stop| stop.fault(&Bounds::NONE))
+}
+
+fn listed<'a>(scan: &mut Scan<'a>) -> Result<Vec<&'a str>, Stop> {
+    let mut elements = Vec::new();
+    let mut more = scan.enter(b'[')?;
+    while more {
+        elements.push(scan.value()?);
+        more = scan.next()?;
+    }
+    scan.end()?;
+    Ok(elements)
+}
+
 /// What a JSON string says that was passed as one; borrowed unless it has escapes. `None` if it is no
 /// string, or half of a surrogate pair.
 pub(super) fn unquoted(text: &str) -> Option<Cow<'_, str>> {

@@ -126,6 +126,21 @@ impl Event {
     pub fn has_id(&self) -> bool {
         lines(&self.raw[self.text..]).any(|line| field(line, b"id").is_some())
     }
+
+    /// The last event id that the event sets; one with a NUL is ignored, as the standard asks.
+    pub fn id(&self) -> Option<&[u8]> {
+        let ids = lines(&self.raw[self.text..]).filter_map(|line| field(line, b"id"));
+        ids.filter(|id| !id.contains(&0)).last()
+    }
+
+    /// The reconnection time that the event sets, in milliseconds.
+    pub fn retry_ms(&self) -> Option<u64> {
+        let times = lines(&self.raw[self.text..]).filter_map(|line| field(line, b"retry"));
+        times
+            .filter(|time| !time.is_empty() && time.iter().all(u8::is_ascii_digit))
+            .last()
+            .and_then(|time| std::str::from_utf8(time).ok()?.parse().ok())
+    }
 }
 
 /// The byte order mark, which is dropped at the start of a stream and nowhere else.
@@ -168,6 +183,15 @@ mod tests {
 
     fn event(raw: &[u8]) -> Event {
         Event { raw: Bytes::copy_from_slice(raw), text: 0 }
+    }
+
+    #[test]
+    fn ids_and_retry_times_are_those_set_last() {
+        let said = event(b"id: 1\nid:2\nretry: 30\nretry: soon\ndata: x\n\n");
+        assert_eq!((said.id(), said.retry_ms()), (Some(&b"2"[..]), Some(30)));
+        let silent = event(b"id: a\0b\ndata: x\n\n");
+        assert_eq!((silent.id(), silent.retry_ms()), (None, None));
+        assert_eq!(event(b"id\n\n").id(), Some(&b""[..]));
     }
 
     #[test]

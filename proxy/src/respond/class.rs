@@ -1,6 +1,5 @@
 //! What an answer is, from its status and media type.
 
-use super::Expect;
 use crate::upstreams::wire::Head;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -9,7 +8,7 @@ use portunus_filters::{Denial, Kind, Reason};
 
 /// How an answer is handled.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     /// An event stream.
     Events,
     /// A JSON body; `checked` asks that it answers the request.
@@ -25,8 +24,8 @@ pub(super) enum Class {
     Denied(Denial, String),
 }
 
-/// Tells what to do with an answer.
-pub(super) fn classify(head: &Head, expect: &Expect, credentials: &Credentials) -> Class {
+/// Tells what to do with the answer to a message of the kind `sent`.
+pub(crate) fn classify(head: &Head, sent: Kind, credentials: &Credentials) -> Class {
     let status = head.status;
     let media = media(head);
     if challenged(head) && !matches!(credentials, Credentials::Passthrough) {
@@ -36,9 +35,9 @@ pub(super) fn classify(head: &Head, expect: &Expect, credentials: &Credentials) 
         return denied(Reason::UpstreamMalformed, "the server redirects, which is not followed", status);
     }
     if status.is_server_error() {
-        return match (expect.kind, media) {
+        return match (sent, media) {
             (Kind::Request, Media::Json) => Class::Json { checked: true },
-            _ if matches!(status.as_u16(), 502..=504) || expect.kind != Kind::Request => {
+            _ if matches!(status.as_u16(), 502..=504) || sent != Kind::Request => {
                 denied(Reason::UpstreamUnavailable, "the server is unavailable", status)
             }
             _ => denied(Reason::UpstreamMalformed, "the server failed without an answer", status),
@@ -52,7 +51,7 @@ pub(super) fn classify(head: &Head, expect: &Expect, credentials: &Credentials) 
         };
     }
     let coded = head.headers.get_all(CONTENT_ENCODING).iter().any(|coding| coding.as_bytes() != b"identity");
-    match (expect.kind, media, status) {
+    match (sent, media, status) {
         (Kind::Request | Kind::Stream, Media::Events, StatusCode::OK) if coded => Class::Opaque,
         (Kind::Request | Kind::Stream, Media::Events, StatusCode::OK) => Class::Events,
         (Kind::Request, Media::Json, StatusCode::OK) if coded => Class::Opaque,
@@ -101,8 +100,6 @@ mod tests {
     use super::*;
     use crate::upstreams::wire::Framing;
     use http::HeaderMap;
-    use portunus_config::ServerId;
-    use portunus_filters::Era;
 
     fn class(kind: Kind, status: u16, media: &str, more: &[(&'static str, &str)]) -> Class {
         let mut headers = HeaderMap::new();
@@ -112,18 +109,7 @@ mod tests {
         }
         let status = StatusCode::from_u16(status).unwrap();
         let head = Head { status, headers, framing: Framing::Close, keep_alive: false };
-        let expect = Expect {
-            kind,
-            era: Era::Legacy,
-            open: vec![],
-            method: None,
-            batch: false,
-            endless: false,
-            founds_session: false,
-            server: ServerId("*|/mcp".into()),
-            http_1_0: false,
-        };
-        classify(&head, &expect, &Credentials::None)
+        classify(&head, kind, &Credentials::None)
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! replaced by a refusal that the client understands, and a stream that breaks off ends with an
 //! event that says so, never with silence.
 
-mod class;
+pub(crate) mod class;
 mod events;
 mod json;
 mod wait;
@@ -106,7 +106,7 @@ impl Respond<'_> {
     pub async fn run(&mut self, mut exchange: Exchange, client: &mut Client) -> End {
         self.deadline = exchange.deadline;
         let founded = session_id(&exchange.head).filter(|_| self.expect.founds_session).cloned();
-        let end = match classify(&exchange.head, &self.expect, &self.upstream.credentials) {
+        let end = match classify(&exchange.head, self.expect.kind, &self.upstream.credentials) {
             Class::Events => self.events(&mut exchange, client).await,
             Class::Json { checked } => self.json(&mut exchange, client, checked).await,
             Class::Opaque => self.opaque(&mut exchange, client).await,

@@ -5,10 +5,10 @@
 //! many were made before it, and none waits for the system's randomness.
 
 use super::caller::Binding;
+use aes_gcm_siv::aead::{AeadInOut, KeyInit};
+use aes_gcm_siv::{Aes256GcmSiv, Key, Nonce, Tag};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chacha20poly1305::aead::{AeadInOut, KeyInit};
-use chacha20poly1305::{Key, Tag, XChaCha20Poly1305, XNonce};
 use portunus_config::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{hkdf, hmac};
@@ -21,7 +21,7 @@ const MIN_KEY: usize = 32;
 /// First byte of every token, and part of what is bound into it.
 pub(super) const FORM: u8 = 1;
 const KEY_ID: usize = 4;
-const NONCE: usize = 24;
+const NONCE: usize = 12;
 const TAG: usize = 16;
 /// Bytes of a token beside its contents.
 const OVERHEAD: usize = 1 + KEY_ID + NONCE + TAG;
@@ -97,7 +97,7 @@ pub struct Seals {
 /// What one configured key became.
 struct KeyRing {
     id: [u8; KEY_ID],
-    ciphers: [XChaCha20Poly1305; Purpose::ALL.len()],
+    ciphers: [Aes256GcmSiv; Purpose::ALL.len()],
 }
 
 impl Seals {
@@ -160,14 +160,13 @@ impl Seals {
 
     /// A number that nobody can guess and no other call gets.
     pub fn fresh_number(&self) -> [u8; 16] {
-        let [number @ .., _, _, _, _, _, _, _, _] = self.fresh();
-        number
+        self.fresh()
     }
 
     /// `plain` under the key of `purpose`, bound to `binding`.
     pub fn seal(&self, purpose: Purpose, binding: &Binding<'_>, plain: &[u8]) -> String {
         let Some(key) = self.keys.first() else { return String::new() };
-        let nonce = self.fresh();
+        let nonce: [u8; NONCE] = self.fresh();
         let mut token = Vec::with_capacity(OVERHEAD + plain.len());
         token.push(FORM);
         token.extend_from_slice(&key.id);
@@ -176,9 +175,9 @@ impl Seals {
         token.extend_from_slice(plain);
         let (head, contents) = token.split_at_mut(OVERHEAD);
         let bound = binding.associated(FORM, purpose.number());
-        match key.cipher(purpose).encrypt_inout_detached(&XNonce::from(nonce), &bound, contents.into()) {
+        match key.cipher(purpose).encrypt_inout_detached(&Nonce::from(nonce), &bound, contents.into()) {
             Ok(tag) => head[OVERHEAD - TAG..].copy_from_slice(&tag),
-            // Beyond 256 GiB; what is not sealed must not leave.
+            // Beyond 64 GiB; what is not sealed must not leave.
             Err(_) => return String::new(),
         }
         URL_SAFE_NO_PAD.encode(token)
@@ -194,7 +193,7 @@ impl Seals {
         let (&form, head) = head.split_first()?;
         let (id, head) = head.split_first_chunk::<KEY_ID>()?;
         let (nonce, tag) = head.split_first_chunk::<NONCE>()?;
-        let (nonce, tag) = (XNonce::from(*nonce), Tag::from(*tag.first_chunk::<TAG>()?));
+        let (nonce, tag) = (Nonce::from(*nonce), Tag::from(*tag.first_chunk::<TAG>()?));
         if form != FORM {
             return None;
         }
@@ -208,11 +207,12 @@ impl Seals {
         })
     }
 
-    fn fresh(&self) -> [u8; NONCE] {
+    /// At most 32 bytes.
+    fn fresh<const N: usize>(&self) -> [u8; N] {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let tag = hmac::sign(&self.nonces, &turn.to_be_bytes());
-        let mut fresh = [0; NONCE];
-        fresh.copy_from_slice(&tag.as_ref()[..NONCE]);
+        let mut fresh = [0; N];
+        fresh.copy_from_slice(&tag.as_ref()[..N]);
         fresh
     }
 }
@@ -220,13 +220,14 @@ impl Seals {
 impl KeyRing {
     fn of(root: &Root) -> Option<KeyRing> {
         let id = *root.derive(b"key id")?.first_chunk()?;
-        let cipher =
-            |purpose: Purpose| Some(XChaCha20Poly1305::new(&Key::from(root.derive(purpose.label())?)));
+        let cipher = |purpose: Purpose| {
+            Some(Aes256GcmSiv::new(&Key::<Aes256GcmSiv>::from(root.derive(purpose.label())?)))
+        };
         let [session, state, cursor, handle, peer] = Purpose::ALL.map(cipher);
         Some(KeyRing { id, ciphers: [session?, state?, cursor?, handle?, peer?] })
     }
 
-    fn cipher(&self, purpose: Purpose) -> &XChaCha20Poly1305 {
+    fn cipher(&self, purpose: Purpose) -> &Aes256GcmSiv {
         &self.ciphers[usize::from(purpose.number())]
     }
 }

@@ -1,12 +1,12 @@
 //! What clients carry for us and cannot read, change or lend: sealed tokens.
 //!
-//! A token is authenticated encryption (XChaCha20-Poly1305) of a few bytes under the key of its
+//! A token is authenticated encryption (AES-256-GCM-SIV, RFC 8452) of a few bytes under the key of its
 //! purpose. The virtual server and the caller are bound in without being in it, so that a token that
 //! was taken elsewhere does not open. Its text is base64url without padding, which a header field, a
 //! JSON string and a URL hold as it is:
 //!
 //! ```text
-//! form (1) | key id (4) | nonce (24) | tag (16) | ciphertext
+//! form (1) | key id (4) | nonce (12) | tag (16) | ciphertext
 //! ```
 //!
 //! Every token that does not open is one and the same `None`: why it does not is nobody's business.

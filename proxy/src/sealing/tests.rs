@@ -121,7 +121,7 @@ fn a_text_has_one_spelling() {
     let text = seals.seal(Purpose::Session, &anna(), b"12");
     let opens = |text: &str| seals.open(Purpose::Session, &anna(), text).is_some();
     assert!(opens(&text));
-    // 47 bytes end in a character of which two bits are unused.
+    // 35 bytes end in a character of which two bits are unused.
     let last = text.chars().last().unwrap();
     let twin = (u32::from(last) + 1).try_into().unwrap();
     let respelt = |last: char| format!("{}{last}", &text[..text.len() - 1]);

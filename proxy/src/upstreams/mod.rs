@@ -3,6 +3,7 @@
 pub mod connection;
 pub mod dial;
 pub mod dns;
+pub mod era;
 pub mod fault;
 pub mod h1;
 pub mod h2;

@@ -4,8 +4,8 @@ use super::error::RpcError;
 use super::facts::Facts;
 use super::meta::{META_SERVER_INFO, Members, array, is_reserved};
 use super::methods::is_cacheable;
-use crate::mcp::envelope::elements;
 use crate::mcp::object::Object;
+use crate::mcp::object::elements;
 use crate::mcp::rewrite::string;
 use crate::mcp::{Fault, rewrite::Rewrite};
 
@@ -263,3 +263,6 @@ fn wrap(id: &str, key: &str, json: &str) -> String {
         .with(key, json)
         .text()
 }
+
+#[cfg(test)]
+mod tests;

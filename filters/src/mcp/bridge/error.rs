@@ -7,8 +7,8 @@ use super::meta::Members;
 use super::profile::{Ability, Profile};
 use super::question::{MAX_QUESTIONS, Question};
 use crate::mcp::Fault;
-use crate::mcp::envelope::elements;
 use crate::mcp::object::Object;
+use crate::mcp::object::elements;
 use std::borrow::Cow;
 
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -149,4 +149,96 @@ fn incapable<'a>(error: &RpcError<'a>, ability: Ability) -> Result<Said<'a>, Fau
         .set("data", data)
         .text();
     Ok(Said { code: MISSING_CAPABILITY, status: 400, error: Cow::Owned(text) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Answer, answer};
+    use super::*;
+
+    fn error(text: &str) -> String {
+        format!(r#"{{"jsonrpc":"2.0","id":1,"error":{text}}}"#)
+    }
+
+    fn profile(capabilities: &str) -> Profile {
+        let meta = format!(r#"{{"io.modelcontextprotocol/clientCapabilities":{capabilities}}}"#);
+        Profile::of_envelope(&Object::read(&meta).unwrap()).unwrap()
+    }
+
+    fn for_modern(text: &str, capabilities: &str) -> Result<(i64, u16, String), Vec<Question>> {
+        let message = error(text);
+        let Ok(Answer::Error(error)) = answer(&message) else { panic!("{text}") };
+        match error_for_modern(&error, &profile(capabilities)).unwrap() {
+            ForModern::Error(said) => Ok((said.code, said.status, said.error.into_owned())),
+            ForModern::Ask(questions) => Err(questions),
+        }
+    }
+
+    #[test]
+    fn a_modern_client_gets_codes_that_its_revision_knows() {
+        for (text, code, status) in [
+            (r#"{"code":-32602,"message":"m"}"#, -32602, 200),
+            (r#"{"code":-32601,"message":"m"}"#, -32601, 404),
+            (r#"{"code":-32002,"message":"m","data":{"uri" : "a"}}"#, -32602, 200),
+            (r#"{"code":-32001,"message":"m"}"#, -32001, 200),
+            (r#"{"code":4031,"message":"m","vendor":1.0}"#, 4031, 200),
+            (r#"{"code":-32020,"message":"m"}"#, -32603, 200),
+            (r#"{"code":-32021,"message":"m"}"#, -32603, 200),
+            (r#"{"code":-32022,"message":"m"}"#, -32603, 200),
+            (r#"{"code":-32099,"message":"m"}"#, -32603, 200),
+            (r#"{"code":-32100,"message":"m"}"#, -32100, 200),
+            (r#"{"code":-32042,"message":"m","data":{"elicitations":[]}}"#, -32603, 200),
+            (r#"{"code":-32042,"message":"m","data":"x"}"#, -32603, 200),
+        ] {
+            let (_, rest) = text.split_once(',').unwrap();
+            let expected = format!("{{\"code\":{code},{rest}");
+            assert_eq!(for_modern(text, "{}"), Ok((code, status, expected)), "{text}");
+        }
+        for (code, status) in [(-32601, 404), (-32020, 400), (-32021, 400), (-32022, 400), (-32602, 200)] {
+            assert_eq!(status_for_modern(code), status, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_url_to_visit_first_becomes_a_question_if_the_client_can_visit() {
+        let text = r#"{"code":-32042,"message":"visit","data":{"elicitations":[{"mode":"url","elicitationId":"e","url":"https://a","message" : "?"}]}}"#;
+        let questions = for_modern(text, r#"{"elicitation":{"url":{}}}"#).unwrap_err();
+        assert_eq!(questions.len(), 1);
+        assert_eq!((&*questions[0].key, &*questions[0].method), ("e0", "elicitation/create"));
+        assert_eq!(&*questions[0].params, r#"{"mode":"url","url":"https://a","message" : "?"}"#);
+        assert_eq!(questions[0].ability(), Ability::ElicitUrl);
+        let refused = (
+            -32021,
+            400,
+            r#"{"code":-32021,"message":"visit","data":{"requiredCapabilities":{"elicitation":{"url":{}}}}}"#
+                .to_owned(),
+        );
+        assert_eq!(for_modern(text, r#"{"elicitation":{}}"#), Ok(refused));
+        let many = vec!["{}"; MAX_QUESTIONS + 1].join(",");
+        let message = error(&format!(r#"{{"code":-32042,"data":{{"elicitations":[{many}]}}}}"#));
+        let Ok(Answer::Error(error)) = answer(&message) else { panic!("an error") };
+        assert!(matches!(error_for_modern(&error, &profile("{}")), Err(Fault::Bound { .. })));
+    }
+
+    #[test]
+    fn a_legacy_client_gets_codes_that_its_revision_knows_and_never_a_status() {
+        for (method, text, code) in [
+            ("resources/read", r#"{"code":-32602,"message":"m","data":{"uri" : "a"}}"#, -32002),
+            ("resources/read", r#"{"code":-32602,"message":"m"}"#, -32602),
+            ("resources/read", r#"{"code":-32602,"message":"m","data":[1]}"#, -32602),
+            ("tools/call", r#"{"code":-32602,"message":"m","data":{"uri":"a"}}"#, -32602),
+            ("tools/call", r#"{"code":-32601,"message":"m"}"#, -32601),
+            ("tools/call", r#"{"code":-32020,"message":"m"}"#, -32603),
+            ("tools/call", r#"{"code":-32021,"message":"m"}"#, -32603),
+            ("tools/call", r#"{"code":-32022,"message":"m"}"#, -32603),
+            ("tools/call", r#"{"code":4031,"message":"m","vendor":1.0}"#, 4031),
+        ] {
+            let (_, rest) = text.split_once(',').unwrap();
+            let message = error(text);
+            let Ok(Answer::Error(error)) = answer(&message) else { panic!("{text}") };
+            let said = error_for_legacy(&error, method).unwrap();
+            let expected = format!("{{\"code\":{code},{rest}");
+            assert_eq!((said.code, said.status, &*said.error), (code, 200, &*expected), "{text}");
+        }
+    }
 }

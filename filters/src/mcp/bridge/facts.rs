@@ -4,7 +4,7 @@ mod merge;
 
 use super::answer::Caching;
 use super::meta::{META_SERVER_INFO, Members, array};
-use crate::mcp::envelope::elements;
+use crate::mcp::object::elements;
 use crate::mcp::object::{Object, unquoted};
 use crate::mcp::{Fault, Revision};
 use crate::message::Era;
@@ -143,3 +143,6 @@ fn bounded(text: &str) -> Result<&str, Fault> {
         false => Ok(text),
     }
 }
+
+#[cfg(test)]
+mod tests;

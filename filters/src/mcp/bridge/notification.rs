@@ -95,3 +95,97 @@ fn is_foreign(method: &str, era: Era) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODERN: Listener<'_> =
+        Listener { era: Era::Modern, token: None, log_level: None, subscription: None };
+    const LEGACY: Listener<'_> = Listener { era: Era::Legacy, ..MODERN };
+
+    fn told(method: &str, params: &str, listener: &Listener<'_>) -> Option<String> {
+        let message = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{method}"{params}}}"#);
+        let head = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{method}""#);
+        let told = notification(&message, listener).unwrap()?;
+        Some(told.strip_prefix(&head).unwrap().strip_suffix('}').unwrap().to_owned())
+    }
+
+    #[test]
+    fn progress_is_told_under_the_token_of_the_client_that_asked() {
+        let token = |upstream| Some(Token { upstream, client: "\"c\"" });
+        let listener = |upstream| Listener { token: token(upstream), ..MODERN };
+        let mapped = Some(r#","params":{"progressToken":"c","progress": 1.0}"#.to_owned());
+        for (told_token, upstream, expected) in [
+            ("7", "7", mapped.clone()),
+            (r#""\u0061""#, r#""a""#, mapped),
+            ("8", "7", None),
+            (r#""7""#, "7", None),
+            (r#""\ud800""#, "7", None),
+        ] {
+            let params = format!(r#","params":{{"progressToken":{told_token},"progress": 1.0}}"#);
+            assert_eq!(told("progress", &params, &listener(upstream)), expected, "{told_token} {upstream}");
+        }
+        assert_eq!(told("progress", r#","params":{"progressToken":7}"#, &LEGACY), None);
+        assert_eq!(told("progress", "", &listener("7")), None);
+    }
+
+    #[test]
+    fn log_messages_are_told_from_the_wanted_severity_on() {
+        let at = |level| Some(format!(r#","params":{{"level":"{level}","data":1}}"#));
+        let from = |log_level, listener: Listener<'static>| Listener { log_level, ..listener };
+        for (level, listener, expected) in [
+            ("error", MODERN, None),
+            ("debug", LEGACY, at("debug")),
+            ("error", from(Some(LogLevel::Error), MODERN), at("error")),
+            ("alert", from(Some(LogLevel::Error), MODERN), at("alert")),
+            ("warning", from(Some(LogLevel::Error), MODERN), None),
+            ("warning", from(Some(LogLevel::Error), LEGACY), None),
+            ("loud", from(Some(LogLevel::Error), LEGACY), at("loud")),
+        ] {
+            assert_eq!(told("message", &at(level).unwrap(), &listener), expected, "{level} {listener:?}");
+        }
+    }
+
+    #[test]
+    fn messages_of_a_subscription_are_marked_with_its_id_only_for_modern_clients() {
+        let marked = Listener { subscription: Some("\"s\""), ..MODERN };
+        let mark = r#""_meta":{"io.modelcontextprotocol/subscriptionId":"s"}"#;
+        let upstream = r#","params":{"uri":"a","_meta":{"io.modelcontextprotocol/subscriptionId":9}}"#;
+        assert_eq!(told("tools/list_changed", "", &marked), Some(format!(r#","params":{{{mark}}}"#)));
+        assert_eq!(
+            told("resources/updated", upstream, &marked),
+            Some(format!(r#","params":{{"uri":"a",{mark}}}"#))
+        );
+        assert_eq!(told("resources/updated", upstream, &LEGACY), Some(r#","params":{"uri":"a"}"#.to_owned()));
+        assert_eq!(told("resources/updated", upstream, &MODERN), Some(r#","params":{"uri":"a"}"#.to_owned()));
+        assert_eq!(told("tools/list_changed", "", &LEGACY), Some(String::new()));
+    }
+
+    #[test]
+    fn what_the_other_era_alone_knows_is_not_told() {
+        for (method, modern, legacy) in [
+            ("subscriptions/acknowledged", false, false),
+            ("cancelled", false, false),
+            ("elicitation/complete", false, true),
+            ("x/vendor", true, true),
+        ] {
+            let params = r#","params":{"a" : 1.0}"#;
+            let expected = |told: bool| told.then(|| params.to_owned());
+            assert_eq!(told(method, params, &MODERN), expected(modern), "{method}");
+            assert_eq!(told(method, params, &LEGACY), expected(legacy), "{method}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_notification_is_refused() {
+        for (message, fault) in [
+            (r#"{"id":1,"result":{}}"#, Fault::Shape("`method` must be a string")),
+            (r#"{"method":"m","params":[]}"#, Fault::Shape("`params` must be an object")),
+            (r#"{"method":"m","params":{"_meta":[]}}"#, Fault::Shape("`_meta` must be an object")),
+            (r#"{"method":"m","params":{"a":1,"a":2}}"#, Fault::DuplicateKey),
+        ] {
+            assert_eq!(notification(message, &MODERN), Err(fault), "{message}");
+        }
+    }
+}

@@ -17,6 +17,8 @@ pub enum Ability {
     ElicitUrl,
     /// Ask its model.
     Sample,
+    /// Ask its model, which may use the server's tools.
+    SampleTools,
     /// Tell its roots.
     Roots,
 }
@@ -28,6 +30,7 @@ impl Ability {
             Ability::Elicit => r#"{"elicitation":{"form":{}}}"#,
             Ability::ElicitUrl => r#"{"elicitation":{"url":{}}}"#,
             Ability::Sample => r#"{"sampling":{}}"#,
+            Ability::SampleTools => r#"{"sampling":{"tools":{}}}"#,
             Ability::Roots => r#"{"roots":{}}"#,
         }
     }
@@ -53,6 +56,7 @@ struct Abilities {
     form: bool,
     url: bool,
     sample: bool,
+    sample_tools: bool,
     roots: bool,
 }
 
@@ -125,13 +129,14 @@ impl Profile {
             Ability::Elicit => self.abilities.form,
             Ability::ElicitUrl => self.abilities.url,
             Ability::Sample => self.abilities.sample,
+            Ability::SampleTools => self.abilities.sample_tools,
             Ability::Roots => self.abilities.roots,
         }
     }
 
     /// Whether a server may ask it anything at all.
     pub fn answers(&self) -> bool {
-        let Abilities { form, url, sample, roots } = self.abilities;
+        let Abilities { form, url, sample, roots, .. } = self.abilities;
         form || url || sample || roots
     }
 
@@ -170,14 +175,16 @@ impl Profile {
 
 impl Abilities {
     fn of(declared: &Object<'_>) -> Abilities {
-        let elicitation = declared.object("elicitation").ok().flatten();
+        let part = |name| declared.object(name).ok().flatten();
+        let (elicitation, sampling) = (part("elicitation"), part("sampling"));
         let mode = |name| elicitation.as_ref().is_some_and(|modes| says(modes, name));
         let url = mode("url");
         Abilities {
             // An empty declaration is older than the modes, and means forms.
             form: mode("form") || (elicitation.is_some() && !url),
             url,
-            sample: says(declared, "sampling"),
+            sample: sampling.is_some(),
+            sample_tools: sampling.is_some_and(|details| says(&details, "tools")),
             roots: says(declared, "roots"),
         }
     }
@@ -204,8 +211,11 @@ fn modernised(claimed: &Claim<'_, '_>, declared: &Object<'_>) -> Result<String, 
         return Ok(kept.text());
     };
     let modes = claimed.taken_apart("capabilities", text)?;
-    let named = says(&modes, "form") || says(&modes, "url");
-    Ok(kept.with("elicitation", if named { text } else { r#"{"form":{}}"# }).text())
+    if says(&modes, "form") || says(&modes, "url") {
+        return Ok(kept.with("elicitation", text).text());
+    }
+    let named = Members::of(Some(&modes), |key| !matches!(key, "form" | "url")).with("form", "{}").text();
+    Ok(kept.with("elicitation", &named).text())
 }
 
 /// The object in which a client says something of itself.
@@ -232,5 +242,124 @@ impl<'a> Claim<'_, 'a> {
 
     fn refused(&self, key: &str, why: &str) -> Denial {
         Denial::new(self.reason, format!("`{key}` {why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_envelope(meta: &str) -> Result<Profile, Reason> {
+        Profile::of_envelope(&Object::read(meta).unwrap()).map_err(|denial| denial.reason)
+    }
+
+    fn of_initialize(params: &str) -> Result<Profile, Reason> {
+        Profile::of_initialize(&Object::read(params).unwrap()).map_err(|denial| denial.reason)
+    }
+
+    fn capable(capabilities: &str) -> Profile {
+        of_envelope(&format!(r#"{{"{META_CLIENT_CAPABILITIES}":{capabilities}}}"#)).unwrap()
+    }
+
+    #[test]
+    fn an_envelope_is_read_as_the_revision_says() {
+        let cases = [
+            ("whole", r#"{"C":{},"I":{"name":"a","version":"1"},"L":"error"}"#, Ok(Some(LogLevel::Error))),
+            ("name not told", r#"{"C":{}}"#, Ok(None)),
+            ("nothing declared", r#"{"I":{}}"#, Err(Reason::InvalidEnvelope)),
+            ("capabilities are a list", r#"{"C":[]}"#, Err(Reason::InvalidEnvelope)),
+            ("declared twice", r#"{"C":{"roots":{},"roots":{}}}"#, Err(Reason::InvalidEnvelope)),
+            ("name is a text", r#"{"C":{},"I":"a"}"#, Err(Reason::InvalidEnvelope)),
+            ("unknown level", r#"{"C":{},"L":"loud"}"#, Err(Reason::InvalidEnvelope)),
+            ("level is a number", r#"{"C":{},"L":3}"#, Err(Reason::InvalidEnvelope)),
+        ];
+        for (name, meta, expected) in cases {
+            let meta = meta
+                .replace("\"C\"", &format!("\"{META_CLIENT_CAPABILITIES}\""))
+                .replace("\"I\"", &format!("\"{META_CLIENT_INFO}\""))
+                .replace("\"L\"", &format!("\"{META_LOG_LEVEL}\""));
+            assert_eq!(of_envelope(&meta).map(|profile| profile.log_level), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_profile_is_bounded() {
+        let long = "x".repeat(MAX_BYTES);
+        let meta = format!(r#"{{"{META_CLIENT_CAPABILITIES}":{{"experimental":{{"a":"{long}"}}}}}}"#);
+        assert_eq!(of_envelope(&meta).map(drop), Err(Reason::BoundsExceeded));
+        let params = format!(r#"{{"capabilities":{{}},"clientInfo":{{"name":"{long}"}}}}"#);
+        assert_eq!(of_initialize(&params).map(drop), Err(Reason::BoundsExceeded));
+    }
+
+    #[test]
+    fn capabilities_are_said_in_the_words_of_the_other_era() {
+        let cases = [
+            ("nothing", "{}", "{}"),
+            ("bare elicitation is a form", r#"{"elicitation":{}}"#, r#"{"elicitation":{"form":{}}}"#),
+            (
+                "details stay",
+                r#"{"elicitation":{"applyDefaults" : true}}"#,
+                r#"{"elicitation":{"applyDefaults" : true,"form":{}}}"#,
+            ),
+            ("modes stay", r#"{"elicitation":{"url":{} }}"#, r#"{"elicitation":{"url":{} }}"#),
+            ("roots lose their detail", r#"{"roots":{"listChanged":true}}"#, r#"{"roots":{}}"#),
+            ("null is nothing", r#"{"roots":null,"elicitation":null}"#, "{}"),
+            ("tasks and extensions go", r#"{"tasks":{"list":{}},"extensions":{"a/b":{}}}"#, "{}"),
+            (
+                "all else keeps its bytes",
+                r#"{"sampling":{ "tools":{}},"experimental":{"x":{"n":1.50}}}"#,
+                r#"{"sampling":{ "tools":{}},"experimental":{"x":{"n":1.50}}}"#,
+            ),
+        ];
+        for (name, legacy, modern) in cases {
+            let params = format!(r#"{{"protocolVersion":"2025-11-25","capabilities":{legacy}}}"#);
+            assert_eq!(&*of_initialize(&params).unwrap().capabilities, modern, "{name}");
+        }
+        let modern = capable(r#"{"extensions":{"a/b":{}},"roots":{},"sampling":{ }}"#);
+        assert_eq!(modern.legacy_capabilities(), r#"{"sampling":{ },"roots":{}}"#);
+    }
+
+    #[test]
+    fn what_a_client_can_is_what_it_declares() {
+        use Ability::{Elicit, ElicitUrl, Roots, Sample, SampleTools};
+        let cases: &[(&str, &[Ability])] = &[
+            ("{}", &[]),
+            (r#"{"elicitation":{}}"#, &[Elicit]),
+            (r#"{"elicitation":{"form":{}}}"#, &[Elicit]),
+            (r#"{"elicitation":{"url":{}}}"#, &[ElicitUrl]),
+            (r#"{"elicitation":{"form":{},"url":{}}}"#, &[Elicit, ElicitUrl]),
+            (r#"{"sampling":{}}"#, &[Sample]),
+            (r#"{"sampling":{"tools":{}}}"#, &[Sample, SampleTools]),
+            (r#"{"roots":{}}"#, &[Roots]),
+            (r#"{"roots":true,"sampling":null,"elicitation":"yes"}"#, &[]),
+        ];
+        for (capabilities, abilities) in cases {
+            let profile = capable(capabilities);
+            for ability in [Elicit, ElicitUrl, Sample, SampleTools, Roots] {
+                assert_eq!(profile.can(ability), abilities.contains(&ability), "{capabilities} {ability:?}");
+                assert!(capable(ability.required()).can(ability), "{ability:?}");
+            }
+            assert_eq!(profile.answers(), !abilities.is_empty(), "{capabilities}");
+        }
+    }
+
+    #[test]
+    fn profiles_share_a_key_only_if_they_say_the_same() {
+        let one = capable(r#"{"roots":{}}"#);
+        assert_eq!(one.key(), one.with_log_level(Some(LogLevel::Debug)).key());
+        assert_ne!(one.key(), capable("{}").key());
+        assert_ne!(Profile::silent("a", "1").key(), Profile::silent("a", "2").key());
+    }
+
+    #[test]
+    fn a_modern_envelope_takes_the_place_of_what_a_legacy_client_wrote() {
+        let params = r#"{"capabilities":{"elicitation":{}},"clientInfo":{"name":"a" }}"#;
+        let profile = of_initialize(params).unwrap().with_log_level(Some(LogLevel::Notice));
+        let envelope = profile.envelope(Revision::V2026_07_28);
+        assert_eq!(
+            envelope,
+            r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"a" },"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"form":{}}},"io.modelcontextprotocol/logLevel":"notice"}"#
+        );
+        assert_eq!(of_envelope(&envelope).unwrap().key(), profile.key());
     }
 }

@@ -44,6 +44,7 @@ impl Question {
     pub fn ability(&self) -> Ability {
         match &*self.method {
             "roots/list" => Ability::Roots,
+            "sampling/createMessage" if self.says(uses_tools) => Ability::SampleTools,
             "sampling/createMessage" => Ability::Sample,
             _ if self.visits_a_url() => Ability::ElicitUrl,
             _ => Ability::Elicit,
@@ -52,8 +53,16 @@ impl Question {
 
     fn visits_a_url(&self) -> bool {
         &*self.method == "elicitation/create"
-            && Object::read(&self.params).is_ok_and(|params| params.text("mode").as_deref() == Some("url"))
+            && self.says(|params| params.text("mode").as_deref() == Some("url"))
     }
+
+    fn says(&self, something: impl Fn(&Object<'_>) -> bool) -> bool {
+        Object::read(&self.params).is_ok_and(|params| something(&params))
+    }
+}
+
+fn uses_tools(params: &Object<'_>) -> bool {
+    ["tools", "toolChoice"].iter().any(|key| params.get(key).is_some_and(|text| text != "null"))
 }
 
 fn is_question(method: &str) -> bool {
@@ -226,3 +235,6 @@ pub fn question_of_server_request(message: &str, key: &str) -> Result<Option<Que
         _ => Err(Fault::Shape("the parameters of a question must be an object")),
     }
 }
+
+#[cfg(test)]
+mod tests;

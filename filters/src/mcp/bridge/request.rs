@@ -167,3 +167,6 @@ impl<'o, 'a> Request<'o, 'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

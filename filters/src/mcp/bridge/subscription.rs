@@ -5,7 +5,7 @@ use super::facts::Facts;
 use super::meta::{META_SERVER_INFO, META_SUBSCRIPTION_ID, Members, array};
 use super::profile::Profile;
 use super::request::message;
-use crate::mcp::envelope::elements;
+use crate::mcp::object::elements;
 use crate::mcp::object::{Object, unquoted};
 use crate::mcp::rewrite::string;
 use crate::mcp::{Fault, Revision};
@@ -132,4 +132,90 @@ pub fn listen_result(id: &str, facts: &Facts) -> String {
         .with_some(META_SERVER_INFO, facts.server_info.as_deref())
         .text();
     Members::new().with("resultType", "\"complete\"").with("_meta", &meta).text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::Envelope;
+
+    fn filter(notifications: &str) -> Result<Filter, Fault> {
+        Filter::of(&Object::read(&format!(r#"{{"notifications":{notifications}}}"#)).unwrap())
+    }
+
+    fn facts(capabilities: &str) -> Facts {
+        let result = format!(r#"{{"protocolVersion":"2025-11-25","capabilities":{capabilities}}}"#);
+        Facts::of_initialize(&result).unwrap()
+    }
+
+    #[test]
+    fn a_filter_is_read_as_the_revision_writes_it() {
+        let all = r#"{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true,"resourceSubscriptions":["a","b\"c"]}"#;
+        let read = filter(all).unwrap();
+        assert_eq!(
+            read,
+            Filter { tools: true, prompts: true, resources: true, uris: vec!["a".into(), "b\"c".into()] }
+        );
+        assert_eq!(read.json(), all);
+        assert!(filter("{}").unwrap().is_empty());
+        assert_eq!(filter("{}").unwrap().json(), "{}");
+        let twice = filter(r#"{"toolsListChanged":false,"resourceSubscriptions":["a","\u0061"]}"#).unwrap();
+        assert_eq!(twice, Filter { uris: vec!["a".into()], ..Filter::default() });
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_refused() {
+        let strings = Fault::Shape("`resourceSubscriptions` must be an array of strings");
+        for (notifications, fault) in [
+            ("[]", Fault::Shape("`notifications` must be an object")),
+            (r#"{"toolsListChanged":1}"#, Fault::Shape("what is to be told of must be true or false")),
+            (r#"{"resourceSubscriptions":{}}"#, strings.clone()),
+            (r#"{"resourceSubscriptions":[1]}"#, strings),
+            (r#"{"toolsListChanged":true,"toolsListChanged":true}"#, Fault::DuplicateKey),
+        ] {
+            assert_eq!(filter(notifications), Err(fault), "{notifications}");
+        }
+        let uris = |count: usize| {
+            let uris: Vec<String> = (0..count).map(|uri| format!("\"u:{uri}\"")).collect();
+            filter(&format!(r#"{{"resourceSubscriptions":[{}]}}"#, uris.join(",")))
+        };
+        assert_eq!(uris(MAX_URIS).unwrap().uris.len(), MAX_URIS);
+        assert!(matches!(uris(MAX_URIS + 1), Err(Fault::Bound { limit: MAX_URIS, .. })));
+        let long = filter(&format!(r#"{{"resourceSubscriptions":["{}"]}}"#, "x".repeat(MAX_URI_BYTES)));
+        assert!(matches!(long, Err(Fault::Bound { limit: MAX_URI_BYTES, .. })));
+    }
+
+    #[test]
+    fn only_what_a_server_can_tell_is_honoured() {
+        let all = Filter { tools: true, prompts: true, resources: true, uris: vec!["a".into()] };
+        for (capabilities, expected) in [
+            ("{}", "{}"),
+            (r#"{"tools":{},"resources":{}}"#, "{}"),
+            (r#"{"tools":{"listChanged":true}}"#, r#"{"toolsListChanged":true}"#),
+            (r#"{"prompts":{"listChanged":true}}"#, r#"{"promptsListChanged":true}"#),
+            (r#"{"resources":{"subscribe":true,"listChanged":false}}"#, r#"{"resourceSubscriptions":["a"]}"#),
+            (r#"{"resources":{"listChanged":true}}"#, r#"{"resourcesListChanged":true}"#),
+        ] {
+            assert_eq!(all.honoured(&facts(capabilities)).json(), expected, "{capabilities}");
+        }
+        let none = facts(r#"{"tools":{"listChanged":true},"resources":{"subscribe":true}}"#);
+        assert!(Filter::default().honoured(&none).is_empty());
+    }
+
+    #[test]
+    fn a_subscription_begins_and_ends_with_its_id() {
+        let filter = Filter { tools: true, ..Filter::default() };
+        assert_eq!(
+            acknowledged(&filter, "\"s\""),
+            r#"{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"s"},"notifications":{"toolsListChanged":true}}}"#
+        );
+        assert_eq!(
+            listen_result("7", &Facts::merge(&[], r#"{"name":"g"}"#)),
+            r#"{"resultType":"complete","_meta":{"io.modelcontextprotocol/subscriptionId":7,"io.modelcontextprotocol/serverInfo":{"name":"g"}}}"#
+        );
+        let request = listen_request(&filter, "7", &Profile::silent("g", "1"), Revision::V2026_07_28);
+        let request = Envelope::read(&request).unwrap();
+        assert!(request.method.as_ref().is_some_and(|method| method.is("subscriptions/listen")));
+        assert_eq!(Filter::of(&request.params), Ok(filter));
+    }
 }

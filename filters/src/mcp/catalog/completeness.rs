@@ -1,0 +1,106 @@
+//! The text of a list result, and what it says of its own completeness.
+
+use super::{Catalog, ListKind, Scope, State, UnknownCursor};
+use crate::clock::Moment;
+use crate::mcp::rewrite;
+use crate::message::Era;
+use bytes::Bytes;
+
+/// Key of `_meta` under which a list names the upstreams that are missing from it or out of date.
+pub const INCOMPLETE: &str = "io.portunus/incomplete";
+
+/// What ends a list result.
+#[derive(Clone, Copy, Debug)]
+pub struct Closing<'a> {
+    /// The era of the client: only a modern one is told how long it may keep the list.
+    pub era: Era,
+    /// How long it may, in milliseconds.
+    pub ttl_ms: u64,
+    /// Who may share it.
+    pub scope: Scope,
+    /// What the gateway says of itself to a modern client: the text of a JSON object.
+    pub server_info: Option<&'a str>,
+    /// The time of the answer.
+    pub now: Moment,
+}
+
+impl Catalog {
+    /// The result of a list request, in pieces to be written one after another.
+    ///
+    /// # Errors
+    /// [`UnknownCursor`] for one that is not of this list as it is now.
+    pub fn result(
+        &self,
+        kind: ListKind,
+        cursor: Option<&str>,
+        closing: &Closing<'_>,
+    ) -> Result<Vec<Bytes>, UnknownCursor> {
+        let page = self.page(kind, cursor)?;
+        let mut pieces = Vec::with_capacity(page.pieces.len() + 2);
+        pieces.push(Bytes::from_static(opening(kind)));
+        pieces.extend(page.pieces.iter().cloned());
+        let mut end = String::from("]");
+        if let Some(cursor) = &page.next_cursor {
+            end.push_str(",\"nextCursor\":");
+            rewrite::push_string(&mut end, cursor);
+        }
+        self.close(&mut end, kind, closing);
+        pieces.push(Bytes::from(end));
+        Ok(pieces)
+    }
+
+    /// The upstreams whose list is missing or out of date, as the text of a JSON array; `None` if the
+    /// list is complete.
+    pub fn incomplete(&self, kind: ListKind, now: Moment) -> Option<String> {
+        let mut out = String::new();
+        for server in &self.servers {
+            let state = server.states[kind.index()];
+            let reason = match state {
+                State::Fresh => continue,
+                State::Stale { reason, .. } | State::Missing { reason } => reason,
+            };
+            out.push(if out.is_empty() { '[' } else { ',' });
+            out.push_str("{\"upstream\":");
+            rewrite::push_string(&mut out, &server.name);
+            if let State::Stale { read_at, .. } = state {
+                let age = now.monotonic.saturating_sub(read_at.monotonic).as_secs();
+                out.push_str(&format!(",\"state\":\"stale\",\"ageSeconds\":{age}"));
+            } else {
+                out.push_str(",\"state\":\"missing\"");
+            }
+            out.push_str(",\"reason\":");
+            rewrite::push_string(&mut out, reason);
+            out.push('}');
+        }
+        (!out.is_empty()).then(|| out + "]")
+    }
+
+    fn close(&self, end: &mut String, kind: ListKind, closing: &Closing<'_>) {
+        let modern = closing.era == Era::Modern;
+        let info = closing.server_info.filter(|_| modern);
+        let members = [
+            info.map(|info| format!("\"io.modelcontextprotocol/serverInfo\":{info}")),
+            self.incomplete(kind, closing.now).map(|named| format!("\"{INCOMPLETE}\":{named}")),
+        ];
+        let members: Vec<String> = members.into_iter().flatten().collect();
+        if !members.is_empty() {
+            end.push_str(&format!(",\"_meta\":{{{}}}", members.join(",")));
+        }
+        if modern {
+            let (ttl_ms, scope) = (closing.ttl_ms, closing.scope.as_str());
+            end.push_str(&format!(
+                ",\"resultType\":\"complete\",\"ttlMs\":{ttl_ms},\"cacheScope\":\"{scope}\""
+            ));
+        }
+        end.push('}');
+    }
+}
+
+fn opening(kind: ListKind) -> &'static [u8] {
+    match kind {
+        ListKind::Tools => b"{\"tools\":[",
+        ListKind::Prompts => b"{\"prompts\":[",
+        ListKind::Resources => b"{\"resources\":[",
+        ListKind::Templates => b"{\"resourceTemplates\":[",
+    }
+}

@@ -1,0 +1,172 @@
+//! The lists of many servers as one.
+//!
+//! Each page of an upstream's list is read once into slices of its text ([`Page`]); what is broken in
+//! it is set aside with its reason. All pages of a list are a [`Listing`]. [`Catalog::merge`] gives
+//! each item of all members a name that no other has, and writes the merged lists as pieces that
+//! copy only what was changed.
+//!
+//! A catalogue says how well each list is known ([`State`]): what is missing from it is named in the
+//! `_meta` of its lists, so a list that is not complete never looks as if it were.
+//!
+//! Nothing is fetched here, and nothing grows: see `proxy/src/catalog.rs` for where lists come from.
+
+mod broken;
+mod completeness;
+mod kind;
+mod merge;
+mod naming;
+mod page;
+mod resources;
+mod schema;
+mod served;
+mod source;
+mod template;
+mod twins;
+mod uri;
+
+pub use crate::mcp::bridge::ParamHeader;
+pub use broken::Broken;
+pub use completeness::{Closing, INCOMPLETE};
+pub use kind::ListKind;
+pub use naming::{Conflict, Conflicts, Names, Naming, Policy};
+pub use page::{Hints, Item, Listing, Page, Quarantine, Quarantined, Scope};
+pub use resources::Located;
+pub use served::{ServedPage, UnknownCursor};
+pub use source::{Known, Lists, Offer, Source, State, Twins};
+pub use twins::Selector;
+
+use crate::mcp::object::Object;
+use bytes::Bytes;
+use naming::Ledger;
+use served::Served;
+use std::collections::HashMap;
+use std::sync::Arc;
+use template::Template;
+
+/// The merged lists of a virtual server, for one authorization context.
+#[derive(Debug)]
+pub struct Catalog {
+    lists: [Merged; 4],
+    members: Vec<Arc<str>>,
+    servers: Vec<Server>,
+    names: Names,
+    /// The member that first had a resource or template of each scheme.
+    schemes: HashMap<Box<str>, usize>,
+}
+
+/// One merged list.
+#[derive(Debug, Default)]
+struct Merged {
+    entries: Vec<Entry>,
+    index: HashMap<Arc<str>, usize>,
+    /// Of templates only, by entry.
+    templates: Vec<Option<Template>>,
+    served: Served,
+    ledger: Ledger,
+    conflicts: Conflicts,
+}
+
+/// A server of a member, as it is reported.
+#[derive(Debug)]
+pub struct Server {
+    /// The member's name; `member/region` for twins.
+    pub name: Arc<str>,
+    /// How well each list is known, by [`ListKind::index`].
+    pub states: [State; 4],
+    /// What is not served of each list.
+    pub quarantined: [Quarantine; 4],
+}
+
+/// An item of a merged list.
+#[derive(Debug)]
+pub struct Entry {
+    /// The name or URI under which it is served.
+    pub name: Arc<str>,
+    /// Index of its member.
+    pub member: usize,
+    /// Its name or URI at its upstream.
+    pub original: Arc<str>,
+    /// Arguments that are repeated in headers.
+    pub params: Arc<[ParamHeader]>,
+    /// What its upstream claims of it.
+    pub hints: Hints,
+    /// The argument that chooses its server, where several have it.
+    pub selector: Option<Arc<Selector>>,
+    definition: Bytes,
+}
+
+impl Entry {
+    /// Its definition as it is served.
+    pub fn definition(&self) -> &Bytes {
+        &self.definition
+    }
+
+    /// The text of a tool's input schema, the selector's argument in it.
+    pub fn input_schema(&self) -> Option<&str> {
+        let object = Object::read(std::str::from_utf8(&self.definition).ok()?).ok()?;
+        object.get("inputSchema")
+    }
+}
+
+impl Catalog {
+    /// The tool that is served under a name.
+    pub fn tool(&self, name: &str) -> Option<&Entry> {
+        self.list(ListKind::Tools).entry(name)
+    }
+
+    /// The prompt that is served under a name.
+    pub fn prompt(&self, name: &str) -> Option<&Entry> {
+        self.list(ListKind::Prompts).entry(name)
+    }
+
+    /// The template that is served under this text, as `completion/complete` refers to it.
+    pub fn template(&self, text: &str) -> Option<&Entry> {
+        self.list(ListKind::Templates).entry(text)
+    }
+
+    /// All items of a list, in its order.
+    pub fn entries(&self, kind: ListKind) -> &[Entry] {
+        &self.list(kind).entries
+    }
+
+    /// A page of a list: the first, or the one that a cursor leads to.
+    ///
+    /// # Errors
+    /// [`UnknownCursor`] for one that is not of this list as it is now.
+    pub fn page(&self, kind: ListKind, cursor: Option<&str>) -> Result<&ServedPage, UnknownCursor> {
+        self.list(kind).served.page(cursor)
+    }
+
+    /// A number for the text of a list: another one means that it changed.
+    pub fn generation(&self, kind: ListKind) -> u64 {
+        self.list(kind).served.generation()
+    }
+
+    /// Names of the members, in the order of [`Entry::member`].
+    pub fn members(&self) -> &[Arc<str>] {
+        &self.members
+    }
+
+    /// Every server with what is known of its lists, twins by themselves.
+    pub fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    /// Names that more than one item wanted.
+    pub fn conflicts(&self) -> impl Iterator<Item = &Conflicts> {
+        self.lists.iter().map(|list| &list.conflicts)
+    }
+
+    fn list(&self, kind: ListKind) -> &Merged {
+        &self.lists[kind.index()]
+    }
+}
+
+impl Merged {
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries.get(*self.index.get(name)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

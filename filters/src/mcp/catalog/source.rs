@@ -1,0 +1,97 @@
+//! What a catalogue is made of: the lists of each member, and how well they are known.
+
+use super::{ListKind, Listing};
+use crate::clock::Moment;
+use std::sync::Arc;
+
+/// One member of a virtual server.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name: the prefix of its names, and what globs begin with.
+    pub member: Arc<str>,
+    /// What it offers.
+    pub offer: Offer,
+}
+
+/// The servers behind a member.
+#[derive(Clone, Debug)]
+pub enum Offer {
+    /// One.
+    One(Lists),
+    /// Equal servers in several regions.
+    Twins(Twins),
+}
+
+/// Equal servers in several regions, among which an argument of each tool chooses.
+#[derive(Clone, Debug)]
+pub struct Twins {
+    /// The argument's name.
+    pub selector: Arc<str>,
+    /// Each region and its lists. The first is the default: what is no tool is served from it.
+    pub regions: Vec<(Arc<str>, Lists)>,
+}
+
+/// The four lists of one server, by [`ListKind::index`].
+#[derive(Clone, Debug, Default)]
+pub struct Lists(pub [Known; 4]);
+
+/// One list of one server.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The list, or the last that was read. `None` also for a server that has no such list.
+    pub listing: Option<Arc<Listing>>,
+    /// How well it is known.
+    pub state: State,
+}
+
+/// How well a list is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// As its server says.
+    #[default]
+    Fresh,
+    /// As its server last said; it could not be read again.
+    Stale {
+        /// When it was read.
+        read_at: Moment,
+        /// Why it could not be read again, in words for clients.
+        reason: &'static str,
+    },
+    /// Not at all.
+    Missing {
+        /// Why it could not be read, in words for clients.
+        reason: &'static str,
+    },
+}
+
+impl Known {
+    /// A list that was just read.
+    pub fn fresh(listing: Arc<Listing>) -> Known {
+        Known { listing: Some(listing), state: State::Fresh }
+    }
+
+    /// A list that could not be read and never was.
+    pub fn missing(reason: &'static str) -> Known {
+        Known { listing: None, state: State::Missing { reason } }
+    }
+}
+
+impl Lists {
+    /// One of them.
+    pub fn of(&self, kind: ListKind) -> &Known {
+        &self.0[kind.index()]
+    }
+}
+
+impl Source {
+    /// Every server of it with its name for reports: the member's, for twins `member/region`.
+    pub(super) fn servers(&self) -> Vec<(Arc<str>, &Lists)> {
+        match &self.offer {
+            Offer::One(lists) => vec![(self.member.clone(), lists)],
+            Offer::Twins(twins) => {
+                let named = |region: &str| format!("{}/{region}", self.member).into();
+                twins.regions.iter().map(|(region, lists)| (named(region), lists)).collect()
+            }
+        }
+    }
+}

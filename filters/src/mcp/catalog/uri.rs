@@ -1,0 +1,53 @@
+//! URIs of resources that two members have.
+//!
+//! The member listed first keeps the URI as it is. The same URI of another is served as
+//! `portunus:MEMBER/URI`: a valid URI whatever the original is (RFC 3986, `path-rootless`), which
+//! readers that normalise paths leave alone.
+
+const SCHEME: &str = "portunus:";
+
+/// The form in which a member's URI is served beside the same one of another member.
+pub(super) fn prefixed(member: &str, uri: &str) -> String {
+    format!("{SCHEME}{member}/{uri}")
+}
+
+/// Member and original of a URI in that form.
+pub(super) fn unprefixed(uri: &str) -> Option<(&str, &str)> {
+    uri.strip_prefix(SCHEME)?.split_once('/')
+}
+
+/// The scheme of a URI or template, if it begins with one.
+pub(super) fn scheme(uri: &str) -> Option<&str> {
+    let (scheme, _) = uri.split_once(':')?;
+    let (first, rest) = scheme.as_bytes().split_first()?;
+    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    (first.is_ascii_alphabetic() && rest.iter().all(legal)).then_some(scheme)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefixed_uri_leads_back() {
+        for uri in ["file:///etc/../x?a=1#b", "a:b", "portunus:y/z:1", "db://{table}", ""] {
+            assert_eq!(unprefixed(&prefixed("crm_eu", uri)), Some(("crm_eu", uri)));
+        }
+        assert_eq!(unprefixed("portunus:crm"), None);
+        assert_eq!(unprefixed("file:///crm/x"), None);
+    }
+
+    #[test]
+    fn schemes_are_those_of_rfc_3986() {
+        let cases = [
+            ("file:///x", Some("file")),
+            ("a+b.c-1:x", Some("a+b.c-1")),
+            ("x", None),
+            ("/a:b", None),
+            ("1a:b", None),
+        ];
+        for (uri, expected) in cases {
+            assert_eq!(scheme(uri), expected, "{uri}");
+        }
+    }
+}

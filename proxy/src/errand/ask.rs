@@ -1,0 +1,276 @@
+//! Errands that are waited for.
+
+use super::{Errand, WITHIN, count};
+use crate::context::Gateway;
+use crate::forward::{self, Dispatch, Exchange, Failure, Use, Wording};
+use crate::legs::Leg;
+use crate::talk::reading::{Patience, Reading, malformed};
+use crate::talk::voice::{self, Fields, Voice};
+use crate::talk::{Outcome, Place};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use portunus_filters::mcp::bridge::{self, Caching, Put};
+use portunus_filters::mcp::{Envelope, Revision, Shape};
+use portunus_filters::{Denial, Era, Kind, Reason};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Longest wait for an answer, if the upstream's own limits are longer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Asks an upstream in the words of its era, and gives the text of the result in the same words.
+///
+/// Safe to drop: what was asked is broken off.
+///
+/// # Errors
+/// [`Failure`], also for an error answer.
+pub async fn ask(gateway: &Arc<Gateway>, place: &Place, errand: Errand) -> Result<Bytes, Failure> {
+    let wanted = match errand {
+        Errand::Subscribe { .. } | Errand::Unsubscribe { .. } | Errand::SetLevel { .. } | Errand::Ping => {
+            Era::Legacy
+        }
+        _ => Era::Modern,
+    };
+    match gateway.estate.eras.choose(gateway, place, wanted).await? {
+        Era::Modern => in_modern_words(gateway, place, &errand).await,
+        Era::Legacy => in_legacy_words(gateway, place, &errand).await,
+    }
+}
+
+async fn in_modern_words(gateway: &Arc<Gateway>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
+    let said = exchange(gateway, place, errand, Addressed::modern(errand)).await?;
+    if said.contradicts(Era::Modern) {
+        gateway.estate.eras.contradicted(place, Era::Modern);
+    }
+    said.result(errand)
+}
+
+/// A leg that the upstream forgot is replaced once: what was asked on it was not read.
+async fn in_legacy_words(gateway: &Arc<Gateway>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
+    let leg = gateway.estate.legs.lease(gateway, place, false).await?;
+    match asked(gateway, &leg, errand).await {
+        Err(_) if leg.is_dead() => {
+            drop(leg);
+            let leg = gateway.estate.legs.lease(gateway, place, false).await?;
+            asked(gateway, &leg, errand).await
+        }
+        result => result,
+    }
+}
+
+async fn asked(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand) -> Result<Bytes, Failure> {
+    if let Errand::Discover = errand {
+        return Ok(leg.facts.discover_result(Caching::NONE).into());
+    }
+    if let Errand::Subscribe { .. } = errand {
+        // What is subscribed to is told on the stream: it should be there before.
+        leg.listening().await;
+    }
+    on_leg_said(gateway, leg, errand).await?.result(errand)
+}
+
+/// Runs an errand on a legacy session; gives the text of the result, if there is one.
+pub(crate) async fn on_leg(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: Errand) -> Result<Bytes, Failure> {
+    on_leg_said(gateway, leg, &errand).await?.result(&errand)
+}
+
+async fn on_leg_said(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand) -> Result<Said, Failure> {
+    let addressed = Addressed { fields: leg.posted(), leg: Some(leg) };
+    let said = exchange(gateway, leg.place(), errand, addressed).await?;
+    if leg.is_unknown(said.status, said.refusal.as_deref()) {
+        leg.die();
+        return Err(Failure::forgotten());
+    }
+    Ok(said)
+}
+
+/// Where an errand goes, beside its upstream.
+pub(crate) struct Addressed<'a> {
+    /// Fields of the request.
+    pub(crate) fields: Fields,
+    /// The legacy session.
+    pub(crate) leg: Option<&'a Arc<Leg>>,
+}
+
+impl Addressed<'_> {
+    /// To a modern upstream.
+    pub(crate) fn modern(errand: &Errand) -> Addressed<'static> {
+        let mut fields = voice::posted();
+        voice::mirror(&mut fields, Revision::V2026_07_28, errand.method().unwrap_or_default(), None);
+        Addressed { fields, leg: None }
+    }
+}
+
+/// What an upstream said to an errand.
+pub(crate) struct Said {
+    /// The status.
+    pub(crate) status: StatusCode,
+    /// The headers.
+    pub(crate) headers: HeaderMap,
+    /// The answer, if it is one.
+    pub(crate) outcome: Option<Outcome>,
+    /// The body of a 4xx.
+    pub(crate) refusal: Option<Bytes>,
+}
+
+impl Said {
+    /// Whether only a server that does not speak `era` says this.
+    pub(crate) fn contradicts(&self, era: Era) -> bool {
+        let code = match &self.outcome {
+            Some(Outcome::Error { code, .. }) => Some(*code),
+            Some(Outcome::Result(_)) => return false,
+            None => None,
+        };
+        match era {
+            Era::Modern => self.status.is_client_error() && !code.is_some_and(is_modern_code),
+            Era::Legacy => code.is_some_and(|code| code == -32022),
+        }
+    }
+
+    fn result(self, errand: &Errand) -> Result<Bytes, Failure> {
+        let (kind, status) = (errand.kind(), self.status.as_u16());
+        match self.outcome {
+            Some(Outcome::Result(result)) => Ok(result),
+            None if errand.method().is_none() && self.status.is_success() => Ok(Bytes::new()),
+            Some(Outcome::Error { code, .. }) => {
+                let cause = format!("`{kind}` was answered by error {code} (HTTP {status})");
+                Err(Failure { cause, ..malformed("the server refused what the gateway asked of it") })
+            }
+            None => {
+                let cause = format!("`{kind}` was answered by HTTP {status} without a message");
+                Err(Failure { cause, ..malformed("the server's answer is no JSON-RPC answer") })
+            }
+        }
+    }
+}
+
+/// Codes that only a modern server gives, with a 4xx status (2026-07-28 basic, "Error Codes").
+pub(crate) fn is_modern_code(code: i64) -> bool {
+    matches!(code, -32022..=-32020 | -32602 | -32601)
+}
+
+/// Sends an errand and waits for the head of the answer.
+pub(crate) async fn send(
+    gateway: &Arc<Gateway>,
+    place: &Place,
+    errand: &Errand,
+    addressed: Addressed<'_>,
+) -> Result<Exchange, Failure> {
+    send_as(gateway, place, errand, &addressed, Bytes::new()).await
+}
+
+/// Sends an errand and reads on to its answer, within a time of its own.
+pub(crate) async fn exchange(
+    gateway: &Arc<Gateway>,
+    place: &Place,
+    errand: &Errand,
+    addressed: Addressed<'_>,
+) -> Result<Said, Failure> {
+    let within = place.upstream.timeouts.first_byte.min(ANSWERED_WITHIN);
+    let within = if errand.method().is_some() { within } else { within.min(WITHIN) };
+    let exchanged = timeout(within, async {
+        let _permit = gateway.estate.asked.0.acquire().await.ok();
+        conversation(gateway, place, errand, addressed).await
+    });
+    let said = exchanged.await.unwrap_or_else(|_| {
+        let denial = Denial::new(Reason::UpstreamTimeout, "the server did not answer in time");
+        Err(Failure { cause: format!("no answer to `{}` within {within:?}", errand.kind()), ..denial.into() })
+    });
+    count(gateway, errand, said.is_ok());
+    said
+}
+
+async fn conversation(
+    gateway: &Arc<Gateway>,
+    place: &Place,
+    errand: &Errand,
+    addressed: Addressed<'_>,
+) -> Result<Said, Failure> {
+    let number = match addressed.leg {
+        Some(leg) => leg.number(),
+        None => gateway.estate.number(),
+    }
+    .to_string();
+    let body = worded(place, errand, &addressed, &number)?;
+    let sent = send_as(gateway, place, errand, &addressed, body).await?;
+    let asked = errand.method().is_some();
+    let kind = if asked { Kind::Request } else { Kind::Notification };
+    let mut reading = Reading::begin(sent, &place.upstream, kind)?;
+    let (status, headers) = (reading.status(), reading.headers().clone());
+    let mut said = Said { status, headers, outcome: None, refusal: None };
+    while asked || status.is_client_error() {
+        let Some(message) = reading.next(Patience::default()).await? else { break };
+        if status.is_client_error() {
+            said.refusal = Some(message.clone());
+        }
+        match Outcome::of(&message, &number, status.is_client_error()) {
+            Some(outcome) => {
+                said.outcome = Some(outcome);
+                break;
+            }
+            None => {
+                if let Some(leg) = addressed.leg {
+                    leg.overhear(gateway, &message);
+                }
+            }
+        }
+    }
+    reading.finish();
+    Ok(said)
+}
+
+fn worded(place: &Place, errand: &Errand, addressed: &Addressed<'_>, number: &str) -> Result<Bytes, Failure> {
+    if let Errand::Initialize { version } = errand {
+        return Ok(bridge::initialize(&place.profile, number, *version));
+    }
+    let message = errand.message(number);
+    if addressed.leg.is_some() {
+        return Ok(message);
+    }
+    let unsayable = |_| malformed("what the gateway asks cannot be said");
+    let text = std::str::from_utf8(&message).map_err(|_| malformed("what the gateway asks is not UTF-8"))?;
+    let put = Put { id: number, progress_token: None, target: None };
+    let modern = bridge::modern_request(text, &put, &place.profile, Revision::V2026_07_28, None);
+    modern.map(Bytes::from).map_err(unsayable)
+}
+
+async fn send_as(
+    gateway: &Arc<Gateway>,
+    place: &Place,
+    errand: &Errand,
+    addressed: &Addressed<'_>,
+    body: Bytes,
+) -> Result<Exchange, Failure> {
+    let voice = Voice::own(gateway, &place.headers);
+    let method = errand.http();
+    let repeatable = matches!(errand, Errand::Discover | Errand::List { .. } | Errand::Ping | Errand::Stream);
+    let use_of = Use { repeatable, endless: matches!(errand, Errand::Stream) };
+    let wording = Wording { inbound: &voice.inbound(&method), own: &addressed.fields, body };
+    let leg = Dispatch::errand(errand, wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
+    forward::send(leg, Arc::clone(&gateway.estate.resolver)).await
+}
+
+impl Outcome {
+    /// The answer to the request `id` in a message. Before a refused request was read, its error may
+    /// have no id (JSON-RPC 2.0 §5).
+    pub(crate) fn of(message: &Bytes, id: &str, refused: bool) -> Option<Outcome> {
+        let text = std::str::from_utf8(message).ok()?;
+        let envelope = Envelope::read(text).ok()?;
+        let answers = envelope.id.as_ref().map_or(refused, |answered| answered.as_json() == id);
+        if !answers {
+            return None;
+        }
+        match envelope.shape {
+            Shape::Result => {
+                let result = envelope.result?;
+                Some(Outcome::Result(message.slice_ref(result.as_bytes())))
+            }
+            Shape::Error => {
+                let bridge::Answer::Error(error) = bridge::answer(text).ok()? else { return None };
+                Some(Outcome::Error { code: error.code, error: message.slice_ref(error.whole.as_bytes()) })
+            }
+            Shape::Request | Shape::Notification => None,
+        }
+    }
+}

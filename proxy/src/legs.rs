@@ -1,0 +1,263 @@
+//! Legacy sessions that the gateway holds at upstreams.
+//!
+//! A leg belongs to one caller, credential, profile and virtual server, and is never shared beyond
+//! them. Calls of one caller share its first leg; a call that may be asked something takes one on
+//! which no other such call is under way, so that a question outside of a call's own stream has one
+//! call that it can belong to. A leg that its upstream forgot is dead and never used again.
+
+mod founding;
+mod heard;
+mod pool;
+mod stream;
+
+use crate::context::Gateway;
+use crate::errand::{self, Errand, Session};
+use crate::forward::Failure;
+use crate::talk::voice::{self, Fields};
+use crate::talk::{Facts, Place, Reply};
+use bytes::Bytes;
+pub use heard::{Heard, Hearsay, What};
+use http::{HeaderValue, StatusCode};
+use pool::Usage;
+pub(crate) use pool::credential;
+pub use pool::{LegLease, Legs};
+use portunus_filters::mcp::bridge::LogLevel;
+use portunus_filters::mcp::{Id, Revision};
+use portunus_filters::{Denial, Reason};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+/// Messages that wait for one call, from the stream of its leg.
+const INBOX: usize = 64;
+/// How long the stream of a new leg is waited for.
+const OPEN_WITHIN: Duration = Duration::from_secs(1);
+
+/// A legacy session at an upstream.
+pub struct Leg {
+    /// What the server said of itself.
+    pub facts: Arc<Facts>,
+    /// The revision that was agreed on.
+    pub version: Revision,
+    place: Place,
+    /// `None` at a server that has no sessions.
+    id: Option<HeaderValue>,
+    origin: Origin,
+    next: AtomicU64,
+    dead: AtomicBool,
+    state: Mutex<State>,
+    stream: OnceLock<AbortHandle>,
+    /// The stream was opened, or refused.
+    open: watch::Sender<bool>,
+    usage: Usage,
+}
+
+/// Whose a leg is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The pool's.
+    Pooled,
+    /// One legacy client's.
+    Own,
+    /// One legacy client's, founded by another process.
+    Adopted,
+}
+
+#[derive(Default)]
+struct State {
+    level: Option<LogLevel>,
+    /// Calls under way that hear what comes on the stream of the leg.
+    attached: Vec<Attached>,
+}
+
+struct Attached {
+    number: u64,
+    /// Questions may be its.
+    asks: bool,
+    /// Messages on their way to it.
+    inbox: mpsc::Sender<Bytes>,
+}
+
+impl Leg {
+    fn new(
+        place: Place,
+        origin: Origin,
+        facts: Arc<Facts>,
+        version: Revision,
+        id: Option<HeaderValue>,
+    ) -> Leg {
+        Leg {
+            facts,
+            version,
+            place,
+            id,
+            origin,
+            next: AtomicU64::new(1),
+            dead: AtomicBool::new(false),
+            state: Mutex::default(),
+            stream: OnceLock::new(),
+            open: watch::Sender::new(false),
+            usage: Usage::default(),
+        }
+    }
+
+    /// A leg that another process founded, as its sealed id names it: it has no stream here.
+    pub fn adopt(place: Place, id: Option<HeaderValue>, version: Revision, facts: Arc<Facts>) -> Arc<Leg> {
+        let leg = Leg::new(place, Origin::Adopted, facts, version, id);
+        // Numbers that the home may have used must not come again.
+        leg.next.store(1 << 32, Ordering::Relaxed);
+        Arc::new(leg)
+    }
+
+    /// The session id that the upstream gave, for sealing.
+    pub fn id(&self) -> Option<&HeaderValue> {
+        self.id.as_ref()
+    }
+
+    /// For whom it is, and where.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whose it is.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The upstream no longer knows it.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Notes that the upstream no longer knows it; says whether that is news.
+    pub(crate) fn die(&self) -> bool {
+        !self.dead.swap(true, Ordering::AcqRel)
+    }
+
+    /// Makes the upstream send log messages from `level` on, if it does not already.
+    ///
+    /// # Errors
+    /// [`Failure`] if the upstream does not take the request.
+    pub async fn set_level(self: &Arc<Self>, gateway: &Arc<Gateway>, level: LogLevel) -> Result<(), Failure> {
+        if !self.facts.has("logging") || self.lock().level == Some(level) {
+            return Ok(());
+        }
+        errand::on_leg(gateway, self, Errand::SetLevel { level }).await?;
+        self.lock().level = Some(level);
+        Ok(())
+    }
+
+    /// The level that was set.
+    pub fn level(&self) -> Option<LogLevel> {
+        self.lock().level
+    }
+
+    /// Answers a question that came outside of any call.
+    pub fn answer(&self, gateway: &Arc<Gateway>, id: Id, reply: Reply) {
+        self.tell(gateway, Errand::Answer { session: self.session(), id, reply });
+    }
+
+    /// Ends the session at the upstream.
+    pub fn end(&self, gateway: &Arc<Gateway>) {
+        if self.die() && self.id.is_some() {
+            self.tell(gateway, Errand::Delete { session: self.session() });
+        }
+        if let Some(stream) = self.stream.get() {
+            stream.abort();
+        }
+    }
+
+    /// Runs an errand in the background.
+    pub(crate) fn tell(&self, gateway: &Arc<Gateway>, errand: Errand) {
+        errand::run(gateway, errand, Arc::clone(&self.place.upstream), Arc::clone(&self.place.pool));
+    }
+
+    /// What addresses it, with the credential that it was made with.
+    pub(crate) fn session(&self) -> Session {
+        Session::addressed(&self.place.headers, self.id.as_ref(), self.version)
+    }
+
+    /// Fields of a POST on it.
+    pub(crate) fn posted(&self) -> Fields {
+        let mut fields = voice::posted();
+        voice::address(&mut fields, self.id.as_ref(), self.version);
+        fields
+    }
+
+    /// A number for an id or progress token, unique on this leg.
+    pub(crate) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Waits until the stream is open, or was refused; not for long.
+    pub(crate) async fn listening(&self) {
+        let mut open = self.open.subscribe();
+        // The sender is `self`'s own, so that it cannot be gone.
+        drop(timeout(OPEN_WITHIN, open.wait_for(|open| *open)).await);
+    }
+
+    /// Takes in a message that came on the answer to an errand.
+    pub(crate) fn overhear(self: &Arc<Self>, gateway: &Arc<Gateway>, message: &Bytes) {
+        stream::sort(gateway, self, message);
+    }
+
+    /// Whether an answer says that the upstream has forgotten the session: 404, or a 400 that says so,
+    /// as several servers do (2025-11-25 transports, "Session Management").
+    pub(crate) fn is_unknown(&self, status: StatusCode, refusal: Option<&[u8]>) -> bool {
+        let says_so = || {
+            let body = refusal.unwrap_or_default().to_ascii_lowercase();
+            memchr::memmem::find(&body, b"session").is_some()
+        };
+        self.id.is_some()
+            && (status == StatusCode::NOT_FOUND || (status == StatusCode::BAD_REQUEST && says_so()))
+    }
+
+    /// Lets a call hear what comes on the stream of the leg and may be its.
+    pub(crate) fn attach(&self, number: u64, asks: bool) -> mpsc::Receiver<Bytes> {
+        let (inbox, receiver) = mpsc::channel(INBOX);
+        self.lock().attached.push(Attached { number, asks, inbox });
+        receiver
+    }
+
+    /// Ends what [`Leg::attach`] began.
+    pub(crate) fn detach(&self, number: u64) {
+        self.lock().attached.retain(|one| one.number != number);
+    }
+
+    /// Gives a message to a call that it can belong to: the one of a number, or the one that may be
+    /// asked. `false` if there is none, or it does not listen.
+    fn deliver(&self, number: Option<u64>, message: &Bytes) -> bool {
+        let state = self.lock();
+        let mut fitting = state.attached.iter().filter(|one| match number {
+            Some(number) => one.number == number,
+            None => one.asks,
+        });
+        match (fitting.next(), fitting.next()) {
+            (Some(one), None) => one.inbox.try_send(message.clone()).is_ok(),
+            _ => false,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Failure {
+    /// The upstream has forgotten a session: what was sent on it was not read.
+    pub(crate) fn forgotten() -> Failure {
+        let denial = Denial::new(Reason::UpstreamUnavailable, "the server has forgotten this session");
+        Failure { pending: false, ..Failure::from(denial) }
+    }
+}
+
+impl Drop for Leg {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.get() {
+            stream.abort();
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Founding a legacy session: `initialize`, then `notifications/initialized`.
+
+use super::{Leg, Origin, stream};
+use crate::context::Gateway;
+use crate::errand::{self, Addressed, Errand, Said};
+use crate::forward::Failure;
+use crate::talk::reading::malformed;
+use crate::talk::voice::{self, MCP_SESSION_ID};
+use crate::talk::{Facts, Outcome, Place};
+use portunus_filters::mcp::Revision;
+use std::sync::Arc;
+
+/// Why there is no session.
+pub(crate) enum Refused {
+    /// The upstream does not speak a legacy revision.
+    NotLegacy(Failure),
+    /// It may, but not now or not with us.
+    Failed(Failure),
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Refused {
+        Refused::Failed(failure)
+    }
+}
+
+/// Founds a session and opens its stream.
+pub(crate) async fn request(
+    gateway: &Arc<Gateway>,
+    place: &Place,
+    origin: Origin,
+    version: Revision,
+) -> Result<Arc<Leg>, Refused> {
+    let errand = Errand::Initialize { version };
+    let said =
+        errand::exchange(gateway, place, &errand, Addressed { fields: voice::posted(), leg: None }).await?;
+    let (facts, agreed) = read(&said)?;
+    let id = said.headers.get(MCP_SESSION_ID).cloned();
+    let leg = Arc::new(Leg::new(place.clone(), origin, Arc::new(facts), agreed, id));
+    if let Err(failure) = errand::on_leg(gateway, &leg, Errand::Initialized).await {
+        leg.end(gateway);
+        return Err(failure.into());
+    }
+    stream::open(gateway, &leg);
+    Ok(leg)
+}
+
+/// What the server said of itself, and the revision that it wants.
+fn read(said: &Said) -> Result<(Facts, Revision), Refused> {
+    let result = match &said.outcome {
+        Some(Outcome::Result(result)) => result,
+        Some(Outcome::Error { code, .. }) => {
+            let cause = format!("`initialize` was answered by error {code} (HTTP {})", said.status.as_u16());
+            let failure = Failure { cause, ..malformed("the server does not begin a session") };
+            return Err(if is_era_evidence(*code) { Refused::NotLegacy(failure) } else { failure.into() });
+        }
+        None => {
+            let cause = format!("`initialize` was answered by HTTP {}", said.status.as_u16());
+            return Err(Refused::NotLegacy(Failure {
+                cause,
+                ..malformed("the server does not begin a session")
+            }));
+        }
+    };
+    let text = std::str::from_utf8(result).map_err(|_| malformed("the server's answer is not UTF-8"))?;
+    let facts = Facts::of_initialize(text).map_err(|fault| Failure {
+        cause: fault.to_string(),
+        ..malformed("the server's answer to `initialize` is none")
+    })?;
+    match facts.version {
+        version if Revision::LEGACY.contains(&version) => Ok((facts, version)),
+        _ => Err(Refused::NotLegacy(malformed("the server wants a revision that has no sessions"))),
+    }
+}
+
+/// Error codes by which a modern server answers `initialize` (2026-07-28 versioning; JSON-RPC 2.0 §5.1).
+fn is_era_evidence(code: i64) -> bool {
+    matches!(code, -32022 | -32021 | -32020 | -32601 | -32602)
+}

@@ -1,0 +1,365 @@
+//! The legs that calls of one caller share.
+
+use super::founding::{self, Refused};
+use super::{Leg, Origin};
+use crate::context::Gateway;
+use crate::forward::Failure;
+use crate::talk::{CallerKey, Place};
+use crate::turns::Turns;
+use http::header::{AUTHORIZATION, COOKIE};
+use portunus_config::{Credentials, ServerId, UpstreamKey};
+use portunus_filters::mcp::Revision;
+use portunus_filters::{Denial, Era, Reason};
+use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+/// Legs of one caller at one upstream: as many calls of it may wait for answers of people.
+const MAX_PER_CALLER: usize = 64;
+/// Legs in all.
+const MAX_LEGS: usize = 10_000;
+/// A leg that no call used for this long is ended.
+const IDLE: Duration = Duration::from_secs(300);
+/// Legs that one sweep ends: each end is an errand, and those are bounded.
+const MAX_ENDED: usize = 32;
+
+/// All legs of pools, by what keeps callers apart.
+#[derive(Default)]
+pub struct Legs {
+    shelves: Mutex<HashMap<Key, Arc<Shelf>>>,
+    count: Arc<AtomicUsize>,
+}
+
+/// What two calls must have in common to share a leg.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    upstream: UpstreamKey,
+    server: ServerId,
+    caller: CallerKey,
+    /// The client's own, where it is what the upstream sees.
+    credential: Option<Box<[u8]>>,
+    profile: String,
+}
+
+impl Key {
+    fn of(place: &Place) -> Key {
+        let passes = matches!(place.upstream.credentials, Credentials::Passthrough);
+        Key {
+            upstream: place.upstream.key,
+            server: place.server.clone(),
+            caller: place.caller,
+            credential: passes.then(|| credential(place)),
+            profile: place.profile.key(),
+        }
+    }
+}
+
+/// What passes through, digested: keys outlive the calls that showed it.
+pub(crate) fn credential(place: &Place) -> Box<[u8]> {
+    let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+    for name in [AUTHORIZATION, COOKIE] {
+        for value in place.headers.get_all(&name) {
+            digest.update(&value.len().to_be_bytes());
+            digest.update(value.as_bytes());
+        }
+        digest.update(name.as_str().as_bytes());
+    }
+    digest.finish().as_ref().into()
+}
+
+/// The legs under one key.
+struct Shelf {
+    legs: Mutex<Vec<Arc<Leg>>>,
+    /// Legs that are being founded.
+    expected: AtomicUsize,
+    /// For the founding of a leg that all who wait will share.
+    turns: Turns,
+    /// A leg came free, or the founding of one failed.
+    changed: Notify,
+    count: Arc<AtomicUsize>,
+}
+
+/// How a pooled leg is in use.
+#[derive(Default)]
+pub(super) struct Usage {
+    /// Calls on it.
+    calls: AtomicUsize,
+    /// A call that may be asked has it.
+    claimed: AtomicBool,
+    /// It was used since the last sweep.
+    touched: AtomicBool,
+    idle_since: Mutex<Option<Duration>>,
+}
+
+/// The use of a leg for one call.
+pub struct LegLease {
+    leg: Arc<Leg>,
+    shelf: Arc<Shelf>,
+    exclusive: bool,
+}
+
+impl Deref for LegLease {
+    type Target = Arc<Leg>;
+
+    fn deref(&self) -> &Arc<Leg> {
+        &self.leg
+    }
+}
+
+impl Drop for LegLease {
+    fn drop(&mut self) {
+        let usage = &self.leg.usage;
+        usage.touched.store(true, Ordering::Relaxed);
+        if self.exclusive {
+            usage.claimed.store(false, Ordering::Release);
+            self.shelf.changed.notify_one();
+        }
+        usage.calls.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Legs {
+    /// A leg for one call: `exclusive` if the call may be asked something. Founds one if there is none.
+    ///
+    /// # Errors
+    /// [`Failure`] if none can be founded, or the caller has too many.
+    pub async fn lease(
+        &self,
+        gateway: &Arc<Gateway>,
+        place: &Place,
+        exclusive: bool,
+    ) -> Result<LegLease, Failure> {
+        let shelf = self.shelf(place);
+        let begun = Instant::now();
+        let until = begun + place.upstream.timeouts.connect;
+        loop {
+            let changed = shelf.changed.notified();
+            if let Some(lease) = shelf.take(exclusive) {
+                return Ok(lease);
+            }
+            if let Some(failure) = shelf.turns.failed_since(begun) {
+                return Err(failure);
+            }
+            if !exclusive {
+                let _turn = shelf.turns.take(begun).await?;
+                if let Some(lease) = shelf.take(false) {
+                    return Ok(lease);
+                }
+                return self.found(gateway, place, &shelf, false).await;
+            }
+            if shelf.expect_one() {
+                return self.found(gateway, place, &shelf, true).await;
+            }
+            if timeout_at(until, changed).await.is_err() {
+                return Err(busy("too many calls of this caller wait at the server"));
+            }
+        }
+    }
+
+    /// Founds the session of one legacy client, which ends it by [`Leg::end`]; one that nobody waits
+    /// for any more is ended at once.
+    ///
+    /// # Errors
+    /// [`Failure`] if the upstream founds none.
+    pub async fn own(
+        &self,
+        gateway: &Arc<Gateway>,
+        place: &Place,
+        version: Revision,
+    ) -> Result<Arc<Leg>, Failure> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (gateway, place) = (Arc::clone(gateway), place.clone());
+        tokio::spawn(async move {
+            let founded = founding::request(&gateway, &place, Origin::Own, version).await;
+            let founded = founded.map_err(|refused| refused.noted(&gateway, &place));
+            if let Err(Ok(unwanted)) = sender.send(founded) {
+                unwanted.end(&gateway);
+            }
+        });
+        receiver.await.unwrap_or_else(|_| Err(busy("the server's session was not founded")))
+    }
+
+    /// Ends what has been idle for too long, or belongs to an upstream that is configured no longer.
+    pub fn sweep(&self, gateway: &Arc<Gateway>) {
+        let now = gateway.clock.now().monotonic;
+        let active = gateway.active();
+        let known: HashSet<UpstreamKey> = active.snapshot.upstreams.iter().map(|one| one.key).collect();
+        let mut ended = Vec::new();
+        self.lock().retain(|key, shelf| {
+            let idle = if known.contains(&key.upstream) { IDLE } else { Duration::ZERO };
+            shelf.expire(now, idle, &mut ended);
+            !shelf.is_unused()
+        });
+        for leg in ended {
+            leg.end(gateway);
+        }
+    }
+
+    /// Legs of all pools.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    async fn found(
+        &self,
+        gateway: &Arc<Gateway>,
+        place: &Place,
+        shelf: &Arc<Shelf>,
+        exclusive: bool,
+    ) -> Result<LegLease, Failure> {
+        if !exclusive {
+            shelf.expected.fetch_add(1, Ordering::AcqRel);
+        }
+        let expected = Expected(Arc::clone(shelf));
+        if self.count.load(Ordering::Relaxed) >= MAX_LEGS {
+            return Err(busy("the gateway holds too many sessions at servers"));
+        }
+        let (gateway, place) = (Arc::clone(gateway), place.clone());
+        // Whoever waits for it may leave; the session is there all the same, and the next one's.
+        let founding = tokio::spawn(async move {
+            let newest = Revision::LEGACY.first().copied().unwrap_or(Revision::V2025_11_25);
+            let founded = founding::request(&gateway, &place, Origin::Pooled, newest).await;
+            let shelf = Arc::clone(&expected.0);
+            match founded {
+                Ok(leg) => Ok(shelf.add(leg, exclusive)),
+                Err(refused) => {
+                    let failure = refused.noted(&gateway, &place);
+                    shelf.turns.fail(&failure);
+                    shelf.changed.notify_waiters();
+                    Err(failure)
+                }
+            }
+        });
+        founding.await.unwrap_or_else(|_| Err(busy("the server's session was not founded")))
+    }
+
+    fn shelf(&self, place: &Place) -> Arc<Shelf> {
+        let key = Key::of(place);
+        let mut shelves = self.lock();
+        let shelf = shelves.entry(key).or_insert_with(|| Arc::new(Shelf::new(Arc::clone(&self.count))));
+        Arc::clone(shelf)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Shelf>>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Refused {
+    /// What the caller is told; what it says of the upstream's era is remembered.
+    fn noted(self, gateway: &Gateway, place: &Place) -> Failure {
+        match self {
+            Refused::NotLegacy(failure) => {
+                gateway.estate.eras.contradicted(place, Era::Legacy);
+                failure
+            }
+            Refused::Failed(failure) => failure,
+        }
+    }
+}
+
+/// Takes back that a leg is expected, however its founding ends.
+struct Expected(Arc<Shelf>);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.expected.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Shelf {
+    fn new(count: Arc<AtomicUsize>) -> Shelf {
+        Shelf {
+            legs: Mutex::default(),
+            expected: AtomicUsize::new(0),
+            turns: Turns::default(),
+            changed: Notify::new(),
+            count,
+        }
+    }
+
+    /// The first leg that is free for such a use; the dead are cleared away.
+    fn take(self: &Arc<Self>, exclusive: bool) -> Option<LegLease> {
+        let mut legs = self.lock();
+        let before = legs.len();
+        legs.retain(|leg| !leg.is_dead());
+        self.count.fetch_sub(before - legs.len(), Ordering::Relaxed);
+        let free = |leg: &&Arc<Leg>| !exclusive || !leg.usage.claimed.swap(true, Ordering::AcqRel);
+        let leg = Arc::clone(legs.iter().find(free)?);
+        leg.usage.calls.fetch_add(1, Ordering::AcqRel);
+        Some(LegLease { leg, shelf: Arc::clone(self), exclusive })
+    }
+
+    fn add(self: &Arc<Self>, leg: Arc<Leg>, exclusive: bool) -> LegLease {
+        leg.usage.calls.store(1, Ordering::Release);
+        leg.usage.claimed.store(exclusive, Ordering::Release);
+        self.lock().push(Arc::clone(&leg));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.changed.notify_waiters();
+        LegLease { leg, shelf: Arc::clone(self), exclusive }
+    }
+
+    /// Whether one more leg may be founded for a call of its own; it is expected from then on.
+    fn expect_one(&self) -> bool {
+        let legs = self.lock();
+        let room = legs.len() + self.expected.load(Ordering::Acquire) < MAX_PER_CALLER;
+        if room {
+            self.expected.fetch_add(1, Ordering::AcqRel);
+        }
+        room
+    }
+
+    /// Takes out the legs that were idle for too long, until enough are out.
+    fn expire(&self, now: Duration, idle: Duration, ended: &mut Vec<Arc<Leg>>) {
+        let mut legs = self.lock();
+        let before = legs.len();
+        legs.retain(|leg| {
+            if leg.is_dead() {
+                return false;
+            }
+            let expired = ended.len() < MAX_ENDED && leg.usage.idle_for(now) >= Some(idle);
+            if expired {
+                ended.push(Arc::clone(leg));
+            }
+            !expired
+        });
+        self.count.fetch_sub(before - legs.len(), Ordering::Relaxed);
+    }
+
+    fn is_unused(self: &Arc<Self>) -> bool {
+        // Whoever waits for a leg of it holds it too.
+        Arc::strong_count(self) == 1 && self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Leg>>> {
+        self.legs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Usage {
+    /// How long no call has used it, as sweeps see it; `None` while one does.
+    fn idle_for(&self, now: Duration) -> Option<Duration> {
+        let mut since = self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.calls.load(Ordering::Acquire) > 0 {
+            *since = None;
+            return None;
+        }
+        if self.touched.swap(false, Ordering::Relaxed) || since.is_none() {
+            *since = Some(now);
+        }
+        since.map(|since| now.saturating_sub(since))
+    }
+}
+
+fn busy(detail: &'static str) -> Failure {
+    Failure { pending: false, ..Failure::from(Denial::new(Reason::UpstreamUnavailable, detail)) }
+}

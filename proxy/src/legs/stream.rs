@@ -1,0 +1,163 @@
+//! The stream of a leg: what a legacy server says outside of calls.
+
+use super::{Heard, Leg, Origin, What};
+use crate::context::Gateway;
+use crate::errand::{self, Addressed, Errand};
+use crate::talk::reading::{Patience, Reading, Resume};
+use crate::talk::voice;
+use bytes::Bytes;
+use http::HeaderValue;
+use http::StatusCode;
+use portunus_filters::Kind;
+use portunus_filters::mcp::bridge::question_of_server_request;
+use portunus_filters::mcp::{Envelope, Shape};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// First and longest wait before a lost stream is opened again.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+
+/// Opens the stream of a leg and reads it in the background until the leg is gone.
+pub(super) fn open(gateway: &Arc<Gateway>, leg: &Arc<Leg>) {
+    let task = tokio::spawn(listen(Arc::downgrade(gateway), Arc::downgrade(leg)));
+    if let Err(second) = leg.stream.set(task.abort_handle()) {
+        second.abort();
+    }
+}
+
+/// How one connection of the stream ended.
+enum Lost {
+    /// The server offers none, or the leg is gone.
+    ForGood,
+    /// It may be opened again.
+    Again,
+}
+
+async fn listen(gateway: Weak<Gateway>, leg: Weak<Leg>) {
+    let mut resume = Resume::default();
+    let mut wait = BACK_OFF.0;
+    let mut opened = false;
+    loop {
+        let reading = match (gateway.upgrade(), leg.upgrade()) {
+            (Some(gateway), Some(leg)) => {
+                let reading = connect(&gateway, &leg, &resume).await;
+                leg.open.send_replace(true);
+                reading
+            }
+            _ => return,
+        };
+        match reading {
+            Ok(Some(mut reading)) => {
+                if opened && resume.last_event_id.is_none() {
+                    told(&gateway, &leg, What::Gap);
+                }
+                opened = true;
+                wait = BACK_OFF.0;
+                if let Lost::ForGood = read(&gateway, &leg, &mut reading).await {
+                    return;
+                }
+                resume = reading.resume().clone();
+            }
+            Ok(None) => return,
+            Err(()) => {}
+        }
+        sleep(resume.retry.unwrap_or(wait).clamp(BACK_OFF.0, BACK_OFF.1)).await;
+        wait = (wait * 2).min(BACK_OFF.1);
+    }
+}
+
+/// The stream, begun; `None` if there is none, an error if it may be there later.
+async fn connect(gateway: &Arc<Gateway>, leg: &Arc<Leg>, resume: &Resume) -> Result<Option<Reading>, ()> {
+    let mut fields = voice::listening();
+    voice::address(&mut fields, leg.id.as_ref(), leg.version);
+    let last = resume.last_event_id.as_deref().and_then(|id| HeaderValue::from_bytes(id).ok());
+    fields.extend(last.map(|id| (http::HeaderName::from_static("last-event-id"), id)));
+    let addressed = Addressed { fields, leg: Some(leg) };
+    let sent = errand::send(gateway, &leg.place, &Errand::Stream, addressed).await;
+    let exchange = sent.map_err(drop)?;
+    let (status, named) = (exchange.head.status, leg.id.is_some());
+    if status.is_success() {
+        return Reading::begin(exchange, &leg.place.upstream, Kind::Stream).map(Some).or(Ok(None));
+    }
+    if status == StatusCode::NOT_FOUND && named && leg.die() {
+        told_of(gateway, leg, What::Gone);
+    }
+    // 405 and its like are final; an upstream that is down is not.
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::CONFLICT {
+        return Err(());
+    }
+    Ok(None)
+}
+
+/// Reads until the stream ends.
+async fn read(gateway: &Weak<Gateway>, leg: &Weak<Leg>, reading: &mut Reading) -> Lost {
+    loop {
+        let idle = leg.upgrade().map(|leg| leg.place.upstream.timeouts.idle);
+        let next = reading.next(Patience { idle, until: None }).await;
+        let (Some(gateway), Some(leg)) = (gateway.upgrade(), leg.upgrade()) else { return Lost::ForGood };
+        match next {
+            Ok(Some(message)) => sort(&gateway, &leg, &message),
+            Ok(None) => return Lost::Again,
+            Err(failure) => {
+                tracing::debug!(upstream = &*leg.place.upstream.name, cause = failure.cause, "stream lost");
+                return Lost::Again;
+            }
+        }
+    }
+}
+
+/// Gives a message to whom it concerns.
+pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &Bytes) {
+    let Some(envelope) = std::str::from_utf8(message).ok().and_then(|text| Envelope::read(text).ok()) else {
+        return tracing::debug!(upstream = &*leg.place.upstream.name, "what came on a stream is no message");
+    };
+    match (envelope.shape, envelope.method, envelope.id) {
+        (Shape::Request, Some(method), Some(id)) if method.is("ping") => {
+            leg.tell(gateway, Errand::Pong { session: leg.session(), id });
+        }
+        (Shape::Request, _, Some(id)) => {
+            if leg.deliver(None, message) {
+                return;
+            }
+            let text = std::str::from_utf8(message).unwrap_or_default();
+            match question_of_server_request(text, id.as_json()) {
+                Ok(Some(question)) if leg.origin == Origin::Own => {
+                    told_of(gateway, leg, What::Question { id, question });
+                }
+                _ => leg.tell(gateway, Errand::Decline { session: leg.session(), id }),
+            }
+        }
+        (Shape::Notification, Some(method), _) => {
+            let delivered = match method.name() {
+                "notifications/progress" => {
+                    let number = envelope.params.get("progressToken").and_then(|token| token.parse().ok());
+                    number.is_some_and(|number| leg.deliver(Some(number), message))
+                }
+                "notifications/message" | "notifications/cancelled" => leg.deliver(None, message),
+                _ => false,
+            };
+            if !delivered {
+                told_of(gateway, leg, What::Notice { method, message: message.clone() });
+            }
+        }
+        _ => {}
+    }
+}
+
+fn told(gateway: &Weak<Gateway>, leg: &Weak<Leg>, what: What) {
+    if let (Some(gateway), Some(leg)) = (gateway.upgrade(), leg.upgrade()) {
+        told_of(&gateway, &leg, what);
+    }
+}
+
+fn told_of(gateway: &Arc<Gateway>, leg: &Arc<Leg>, what: What) {
+    let place = &leg.place;
+    gateway.estate.heard.push(Heard {
+        upstream: Arc::clone(&place.upstream),
+        server: place.server.clone(),
+        caller: place.caller,
+        leg: Arc::clone(leg),
+        what,
+    });
+}

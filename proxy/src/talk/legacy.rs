@@ -1,0 +1,406 @@
+//! A talk with a legacy upstream: one POST on a session, whose stream asks by requests of its own.
+
+use super::course::{Budget, Course};
+use super::reading::{Resume, malformed};
+use super::voice::{self, Fields};
+use super::{Common, LegOf, Outcome, Question, Reply, Turn, unanswerable};
+use crate::errand::Errand;
+use crate::forward::{Failure, Use, Wording, send};
+use crate::legs::{Leg, LegLease};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method};
+use portunus_filters::mcp::bridge::{self, Put};
+use portunus_filters::mcp::{Envelope, Id, Shape};
+use portunus_filters::{Denial, Era, Kind, Reason};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+/// How long further questions are waited for, so that they make one round.
+const GATHER: Duration = Duration::from_millis(25);
+/// Questions of one request.
+const MAX_QUESTIONS: usize = 64;
+/// How often a stream that broke off is resumed.
+const MAX_RESUMED: u32 = 64;
+/// The wait before a stream is resumed where the server names none, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+type Renewing = Pin<Box<dyn Future<Output = Result<LegLease, Failure>> + Send>>;
+
+pub(super) struct Legacy {
+    held: Held,
+    /// Id and progress token, unique on the leg.
+    number: u64,
+    id: String,
+    course: Course,
+    budget: Budget,
+    inbox: Option<mpsc::Receiver<Bytes>>,
+    questions: Questions,
+    renewing: Option<Renewing>,
+    renewed: bool,
+    resuming: Option<Pin<Box<Sleep>>>,
+    resume: Resume,
+    resumed: u32,
+}
+
+/// The leg that carries the request.
+enum Held {
+    Leased(LegLease),
+    Own(Arc<Leg>),
+}
+
+impl Held {
+    fn leg(&self) -> &Arc<Leg> {
+        match self {
+            Held::Leased(lease) => lease,
+            Held::Own(leg) => leg,
+        }
+    }
+}
+
+/// What the upstream asked.
+#[derive(Default)]
+struct Questions {
+    asked: u64,
+    /// Not handed out yet.
+    fresh: Vec<Question>,
+    /// When they are.
+    due: Option<Instant>,
+    /// Not answered yet.
+    open: Vec<(Arc<str>, Id)>,
+}
+
+/// What happened first.
+enum Event {
+    Answer(Result<Option<Bytes>, Failure>),
+    Aside(Option<Bytes>),
+    Due,
+}
+
+impl Legacy {
+    pub(super) async fn open(common: &Common, leg: LegOf<'_>) -> Result<Legacy, Failure> {
+        let held = match leg {
+            LegOf::Own(leg) => Held::Own(Arc::clone(leg)),
+            LegOf::Pooled => Held::Leased(lease(common).await?),
+        };
+        let mut legacy = Legacy {
+            held,
+            number: 0,
+            id: String::new(),
+            course: Course::Idle,
+            budget: Budget::of(&common.place),
+            inbox: None,
+            questions: Questions::default(),
+            renewing: None,
+            renewed: false,
+            resuming: None,
+            resume: Resume::default(),
+            resumed: 0,
+        };
+        legacy.begin(common)?;
+        Ok(legacy)
+    }
+
+    /// Sends the request on the leg that is held.
+    fn begin(&mut self, common: &Common) -> Result<(), Failure> {
+        let leg = Arc::clone(self.held.leg());
+        self.number = leg.number();
+        self.id = self.number.to_string();
+        let put = Put {
+            id: &self.id,
+            progress_token: common.token.is_some().then_some(self.id.as_str()),
+            target: common.target.as_deref(),
+        };
+        let body = bridge::legacy_request(common.text()?, &put)
+            .map_err(|fault| Denial::new(Reason::InvalidRequest, fault.to_string()))?;
+        let asks = common.may_be_asked();
+        self.inbox = (asks || common.token.is_some()).then(|| leg.attach(self.number, asks));
+        self.course = self.sent(common, &Method::POST, leg.posted(), body.into());
+        Ok(())
+    }
+
+    fn sent(&self, common: &Common, method: &Method, fields: Fields, body: Bytes) -> Course {
+        let place = &common.place;
+        let inbound = common.voice.inbound(method);
+        let wording = Wording { inbound: &inbound, own: &fields, body };
+        let streams = method == Method::GET;
+        let use_of = Use { repeatable: streams || common.is_repeatable(), endless: streams };
+        let leg = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
+        let kind = if streams { Kind::Stream } else { Kind::Request };
+        Course::begin(leg, &common.gateway.estate.resolver, kind)
+    }
+
+    pub(super) async fn next(&mut self, common: &Common) -> Turn {
+        loop {
+            if let Err(failure) = self.prepare(common).await {
+                return Turn::Failed(failure);
+            }
+            let due = self.questions.due;
+            let event = tokio::select! {
+                biased;
+                next = self.course.next(&common.place.upstream, self.budget.patience()) => Event::Answer(next),
+                aside = heard(&mut self.inbox) => Event::Aside(aside),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Event::Due,
+            };
+            let turn = match event {
+                Event::Answer(Ok(Some(message))) => self.take(common, &message),
+                Event::Answer(Ok(None)) => self.ended(common, None),
+                Event::Answer(Err(failure)) => self.ended(common, Some(failure)),
+                Event::Aside(Some(message)) => self.take(common, &message),
+                Event::Aside(None) => {
+                    self.inbox = None;
+                    Ok(None)
+                }
+                Event::Due => Ok(self.hand_out()),
+            };
+            match turn {
+                Ok(Some(turn)) => return turn,
+                Ok(None) => {}
+                Err(failure) => return Turn::Failed(failure),
+            }
+        }
+    }
+
+    /// Finishes what has to be done before there is an answer to read.
+    async fn prepare(&mut self, common: &Common) -> Result<(), Failure> {
+        if let Some(renewing) = &mut self.renewing {
+            let lease = renewing.as_mut().await;
+            self.renewing = None;
+            self.held = Held::Leased(lease?);
+            self.begin(common)?;
+        }
+        if let Some(pause) = &mut self.resuming {
+            pause.as_mut().await;
+            self.resuming = None;
+            let mut fields = voice::listening();
+            let leg = self.held.leg();
+            voice::address(&mut fields, leg.id(), leg.version);
+            let last = self.resume.last_event_id.as_deref();
+            let last = last.and_then(|id| HeaderValue::from_bytes(id).ok());
+            fields.extend(last.map(|id| (HeaderName::from_static("last-event-id"), id)));
+            self.course = self.sent(common, &Method::GET, fields, Bytes::new());
+        }
+        Ok(())
+    }
+
+    /// What a message of the upstream means.
+    fn take(&mut self, common: &Common, message: &Bytes) -> Result<Option<Turn>, Failure> {
+        let refused = self.course.refusal();
+        let leg = Arc::clone(self.held.leg());
+        if let Some(status) = refused
+            && leg.is_unknown(status, Some(message))
+        {
+            return self.forgotten(common).map(|()| None);
+        }
+        let read =
+            std::str::from_utf8(message).ok().and_then(|text| Some((text, Envelope::read(text).ok()?)));
+        let Some((text, envelope)) = read else {
+            return if refused.is_some() { Ok(None) } else { Err(no_message()) };
+        };
+        match (envelope.shape, envelope.method, envelope.id) {
+            (Shape::Notification, ..) => Ok(common.note(text, &self.id).map(Turn::Note)),
+            (Shape::Request, Some(method), Some(id)) if method.is("ping") => {
+                leg.tell(&common.gateway, Errand::Pong { session: leg.session(), id });
+                Ok(None)
+            }
+            (Shape::Request, _, Some(id)) => Ok(self.asked(common, text, id)),
+            _ => {
+                let Some(outcome) = Outcome::of(message, &self.id, refused.is_some()) else {
+                    return if refused.is_some() { Ok(None) } else { Err(no_message()) };
+                };
+                self.note_era(common, &outcome);
+                self.course.finish();
+                Ok(Some(common.done(outcome, Era::Legacy, Some(&leg.facts))))
+            }
+        }
+    }
+
+    /// A request of the upstream.
+    fn asked(&mut self, common: &Common, text: &str, id: Id) -> Option<Turn> {
+        let leg = self.held.leg();
+        self.questions.asked += 1;
+        let key = format!("q{}", self.questions.asked);
+        let question = bridge::question_of_server_request(text, &key).ok().flatten();
+        let room = self.questions.open.len() < MAX_QUESTIONS;
+        match question.filter(|one| room && unanswerable(common, std::slice::from_ref(one)).is_none()) {
+            Some(question) => {
+                self.questions.open.push((Arc::clone(&question.key), id));
+                self.questions.fresh.push(question);
+                self.budget.pause();
+                // A modern client answers all of a round at once; a legacy one each by itself.
+                if common.client == Era::Legacy {
+                    return self.hand_out();
+                }
+                self.questions.due.get_or_insert_with(|| Instant::now() + GATHER);
+                None
+            }
+            None => {
+                leg.tell(&common.gateway, Errand::Decline { session: leg.session(), id });
+                None
+            }
+        }
+    }
+
+    fn hand_out(&mut self) -> Option<Turn> {
+        self.questions.due = None;
+        let fresh = std::mem::take(&mut self.questions.fresh);
+        (!fresh.is_empty()).then_some(Turn::Ask(fresh))
+    }
+
+    pub(super) async fn reply(
+        &mut self,
+        common: &Common,
+        replies: Vec<(Arc<str>, Reply)>,
+    ) -> Result<(), Failure> {
+        for (key, reply) in replies {
+            let Some(at) = self.questions.open.iter().position(|(open, _)| *open == key) else { continue };
+            let (_, id) = &self.questions.open[at];
+            let body = match &reply {
+                Reply::Result(result) => bridge::wrap_result(id.as_json(), result),
+                Reply::Error(error) => bridge::wrap_said(id.as_json(), error),
+            };
+            self.tell(common, body.into()).await?;
+            self.questions.open.swap_remove(at);
+        }
+        if self.questions.open.is_empty() {
+            self.budget.resume();
+        }
+        Ok(())
+    }
+
+    /// Sends an answer to a question, a continuation of the request.
+    async fn tell(&self, common: &Common, body: Bytes) -> Result<(), Failure> {
+        let (place, leg) = (&common.place, self.held.leg());
+        let (inbound, fields) = (common.voice.inbound(&Method::POST), leg.posted());
+        let wording = Wording { inbound: &inbound, own: &fields, body };
+        let use_of = Use { repeatable: false, endless: false };
+        let way = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
+        let exchange = send(way, Arc::clone(&common.gateway.estate.resolver)).await?;
+        let status = exchange.head.status;
+        if status.is_success() {
+            exchange.checkout.put_back();
+            return Ok(());
+        }
+        if leg.is_unknown(status, None) {
+            leg.die();
+            return Err(Failure::forgotten());
+        }
+        Err(Failure {
+            cause: format!("an answer to a question was refused by HTTP {}", status.as_u16()),
+            ..malformed("the server does not take the answer to its question")
+        })
+    }
+
+    /// The upstream has forgotten the session: the request was not read, and goes out once more where
+    /// the session is the pool's.
+    fn forgotten(&mut self, common: &Common) -> Result<(), Failure> {
+        self.release();
+        self.course = Course::Idle;
+        if self.held.leg().die() {
+            tracing::info!(upstream = &*common.place.upstream.name, "the server has forgotten a session");
+        }
+        if self.renewed || matches!(self.held, Held::Own(_)) {
+            return Err(Failure::forgotten());
+        }
+        self.renewed = true;
+        let (gateway, place) = (Arc::clone(&common.gateway), common.place.clone());
+        let asks = common.may_be_asked();
+        self.renewing =
+            Some(Box::pin(async move { gateway.estate.legs.lease(&gateway, &place, asks).await }));
+        Ok(())
+    }
+
+    /// The answer ended without being one, or broke off: a stream with ids is resumed.
+    fn ended(&mut self, common: &Common, failure: Option<Failure>) -> Result<Option<Turn>, Failure> {
+        if let Some(status) = self.course.refusal() {
+            if self.held.leg().is_unknown(status, None) {
+                return self.forgotten(common).map(|()| None);
+            }
+            return Err(failure.unwrap_or_else(|| Failure {
+                cause: format!("HTTP {} without a JSON-RPC message", status.as_u16()),
+                ..malformed("the server refused the request without an answer")
+            }));
+        }
+        let late = failure.as_ref().is_some_and(|failure| failure.pending);
+        if let Some(reading) = self.course.reading().filter(|_| !late) {
+            let said = reading.resume();
+            self.resume.retry = said.retry.or(self.resume.retry);
+            if said.last_event_id.is_some() {
+                self.resume.last_event_id.clone_from(&said.last_event_id);
+            }
+        }
+        if !late && self.resume.last_event_id.is_some() && self.resumed < MAX_RESUMED {
+            self.resumed += 1;
+            self.course = Course::Idle;
+            self.resuming = Some(Box::pin(sleep(self.resume.retry.unwrap_or(RETRY.0).min(RETRY.1))));
+            return Ok(None);
+        }
+        Err(failure.unwrap_or_else(|| {
+            let detail = "the server ended its stream without an answer";
+            Failure { pending: false, ..Denial::new(Reason::UpstreamUnavailable, detail).into() }
+        }))
+    }
+
+    /// A refusal in words that only a modern server uses.
+    fn note_era(&self, common: &Common, outcome: &Outcome) {
+        if let Outcome::Error { code: -32022..=-32020, .. } = outcome
+            && self.course.refusal().is_some()
+        {
+            self.held.leg().die();
+            common.gateway.estate.eras.contradicted(&common.place, Era::Legacy);
+        }
+    }
+
+    /// Tells the upstream that nobody waits any more.
+    pub(super) fn cancel(&self, common: &Common) {
+        let leg = self.held.leg();
+        if self.renewing.is_none() && !leg.is_dead() {
+            let id = Id::from(self.number);
+            leg.tell(&common.gateway, Errand::Cancel { session: leg.session(), id });
+        }
+    }
+
+    fn release(&mut self) {
+        if self.inbox.take().is_some() {
+            self.held.leg().detach(self.number);
+        }
+    }
+}
+
+impl Drop for Legacy {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// A leg for the request; one that sends log messages as the client wants them.
+async fn lease(common: &Common) -> Result<LegLease, Failure> {
+    let (gateway, place) = (&common.gateway, &common.place);
+    let lease = gateway.estate.legs.lease(gateway, place, common.may_be_asked()).await?;
+    let Some(level) = place.profile.log_level else { return Ok(lease) };
+    match lease.set_level(gateway, level).await {
+        Err(_) if lease.is_dead() => {
+            drop(lease);
+            gateway.estate.legs.lease(gateway, place, common.may_be_asked()).await
+        }
+        Err(failure) => {
+            tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "no log level set");
+            Ok(lease)
+        }
+        Ok(()) => Ok(lease),
+    }
+}
+
+async fn heard(inbox: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
+    match inbox {
+        Some(inbox) => inbox.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn no_message() -> Failure {
+    malformed("the server's answer is no JSON-RPC answer")
+}

@@ -1,0 +1,309 @@
+//! One client request under way at an upstream of either era.
+//!
+//! A [`Talk`] yields notifications, questions and one final answer, and takes answers to questions:
+//! what a modern upstream says by `input_required` rounds and a legacy one by requests of its own
+//! looks the same from here. The permission for all that it sends is the `Cleared` it was opened with.
+
+mod course;
+mod legacy;
+mod modern;
+pub(crate) mod reading;
+pub(crate) mod voice;
+
+use crate::context::Gateway;
+use crate::forward::{Dispatch, Failure, Inbound, Permit};
+use crate::legs::Leg;
+use crate::upstreams::pool::Pool;
+use bytes::Bytes;
+use http::HeaderMap;
+use legacy::Legacy;
+use modern::Modern;
+use portunus_config::{ServerId, Upstream};
+use portunus_filters::mcp::bridge::{self, Listener, Token};
+use portunus_filters::mcp::rewrite::string;
+use portunus_filters::mcp::{Envelope, Method};
+use portunus_filters::{Cleared, Denial, Era, Message, Reason};
+use std::sync::Arc;
+use voice::Voice;
+
+pub use crate::sealing::CallerKey;
+pub use portunus_filters::mcp::bridge::{Facts, ParamHeader, Profile, Question, Reply, Retry};
+
+/// For whom something is said, and where: what every session, pool entry and cache key contains.
+#[derive(Clone)]
+pub struct Place {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// Its connections.
+    pub pool: Arc<Pool>,
+    /// The virtual server that the client speaks to.
+    pub server: ServerId,
+    /// The authorization context.
+    pub caller: CallerKey,
+    /// What the client says of itself.
+    pub profile: Arc<Profile>,
+    /// Headers of the client that go up, see [`crate::headers::upward`].
+    pub headers: Arc<HeaderMap>,
+}
+
+/// What a talk is opened with.
+pub struct Order<'a> {
+    /// The permission, and the body it was given for.
+    pub cleared: Cleared,
+    /// The client's request.
+    pub message: &'a Message,
+    /// The HTTP request that it came with.
+    pub inbound: &'a Inbound<'a>,
+    /// For whom and where.
+    pub place: Place,
+    /// The name or URI of what it is aimed at, as the upstream calls it; `None` leaves it as it is.
+    pub target: Option<Arc<str>>,
+    /// Properties of the arguments that headers mirror, from the tool's schema.
+    pub params: Arc<[ParamHeader]>,
+    /// What becomes of questions.
+    pub rounds: Rounds,
+    /// The legacy session, if the upstream is a legacy one.
+    pub leg: LegOf<'a>,
+    /// What a modern client carries on from an earlier round.
+    pub retry: Option<Retry>,
+}
+
+/// What becomes of questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounds {
+    /// They come as [`Turn::Ask`].
+    Asks,
+    /// `input_required` of a modern upstream is a final answer as it is; a legacy one is refused.
+    Through,
+    /// The client cannot answer: they are refused.
+    Never,
+}
+
+/// Which legacy session carries a request.
+#[derive(Clone, Copy)]
+pub enum LegOf<'a> {
+    /// One of the pool of its place.
+    Pooled,
+    /// That of the client's own session.
+    Own(&'a Arc<Leg>),
+}
+
+/// What happens next in a talk.
+#[derive(Debug)]
+pub enum Turn {
+    /// A notification of this request in the client's words, with the client's progress token.
+    Note(Bytes),
+    /// Questions to the client, answered by [`Talk::reply`]; more may follow before that.
+    Ask(Vec<Question>),
+    /// The final answer; nothing follows.
+    Done(Answer),
+    /// There will be no answer; nothing follows.
+    Failed(Failure),
+}
+
+/// The final answer, in the upstream's words.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Whose words they are.
+    pub era: Era,
+    /// What was answered.
+    pub outcome: Outcome,
+    /// What the server said of itself before, where that is known: a legacy one says it once.
+    pub facts: Option<Arc<Facts>>,
+}
+
+/// What was answered.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The text of `result`.
+    Result(Bytes),
+    /// An error.
+    Error {
+        /// Its code.
+        code: i64,
+        /// The text of `error`.
+        error: Bytes,
+    },
+}
+
+/// One client request under way at an upstream. Dropped, it breaks off without telling the upstream.
+pub struct Talk {
+    common: Common,
+    way: Way,
+    over: bool,
+}
+
+/// What of a talk does not depend on the era of its upstream.
+struct Common {
+    gateway: Arc<Gateway>,
+    place: Place,
+    permit: Permit,
+    voice: Voice,
+    /// The era of the client.
+    client: Era,
+    method: Method,
+    /// The client's progress token, as JSON text.
+    token: Option<String>,
+    target: Option<Arc<str>>,
+    /// What the client calls its target.
+    aimed_at: Option<Arc<str>>,
+    rounds: Rounds,
+}
+
+enum Way {
+    Modern(Box<Modern>),
+    Legacy(Box<Legacy>),
+}
+
+impl Talk {
+    /// Begins; returns before the upstream has answered.
+    ///
+    /// # Errors
+    /// [`Failure`] if the upstream's era or a legacy session cannot be had, or the message not be said
+    /// in the upstream's words.
+    pub async fn open(gateway: &Arc<Gateway>, order: Order<'_>) -> Result<Talk, Failure> {
+        let era = match order.leg {
+            LegOf::Own(_) => Era::Legacy,
+            LegOf::Pooled => gateway.estate.eras.choose(gateway, &order.place, order.message.era).await?,
+        };
+        let (leg, params, retry, sent) =
+            (order.leg, order.params.clone(), order.retry.clone(), order.inbound);
+        let common = Common::of(gateway, order)?;
+        let way = match era {
+            Era::Modern => {
+                Way::Modern(Box::new(Modern::open(&common, &params, sent.headers, retry.as_ref())?))
+            }
+            Era::Legacy => Way::Legacy(Box::new(Legacy::open(&common, leg).await?)),
+        };
+        Ok(Talk { common, way, over: false })
+    }
+
+    /// What happens next. Safe to cancel; waits for ever once the talk is over.
+    pub async fn next(&mut self) -> Turn {
+        if self.over {
+            return std::future::pending().await;
+        }
+        let turn = match &mut self.way {
+            Way::Modern(modern) => modern.next(&self.common).await,
+            Way::Legacy(legacy) => legacy.next(&self.common).await,
+        };
+        self.over = matches!(turn, Turn::Done(_) | Turn::Failed(_));
+        turn
+    }
+
+    /// Answers questions by their keys; keys that were not asked, or are answered, are passed over.
+    ///
+    /// # Errors
+    /// [`Failure`] if the upstream cannot be told; nothing follows then.
+    pub async fn reply(&mut self, replies: Vec<(Arc<str>, Reply)>) -> Result<(), Failure> {
+        let told = match &mut self.way {
+            Way::Modern(modern) => modern.reply(&self.common, replies),
+            Way::Legacy(legacy) => legacy.reply(&self.common, replies).await,
+        };
+        self.over |= told.is_err();
+        told
+    }
+
+    /// Breaks off, and tells a legacy upstream; also before it has answered.
+    pub fn cancel(self) {
+        if let Way::Legacy(legacy) = &self.way
+            && !self.over
+        {
+            legacy.cancel(&self.common);
+        }
+    }
+
+    /// The era in which the upstream is spoken to.
+    pub fn era(&self) -> Era {
+        match &self.way {
+            Way::Modern(_) => Era::Modern,
+            Way::Legacy(_) => Era::Legacy,
+        }
+    }
+
+    /// The upstream.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.common.place.upstream
+    }
+}
+
+impl Common {
+    fn of(gateway: &Arc<Gateway>, order: Order<'_>) -> Result<Common, Failure> {
+        let method = order.message.method.clone();
+        let method =
+            method.ok_or_else(|| Denial::new(Reason::InvalidRequest, "the message is no request"))?;
+        let mut common = Common {
+            gateway: Arc::clone(gateway),
+            permit: Dispatch::permit(order.cleared),
+            voice: Voice::of(order.inbound, &order.place),
+            place: order.place,
+            client: order.message.era,
+            method,
+            token: None,
+            target: order.target,
+            aimed_at: order.message.target.clone(),
+            rounds: order.rounds,
+        };
+        common.token = progress_token(common.text()?);
+        Ok(common)
+    }
+
+    /// The client's request.
+    fn text(&self) -> Result<&str, Failure> {
+        std::str::from_utf8(self.permit.body())
+            .map_err(|_| Denial::new(Reason::ParseError, "the message is not UTF-8").into())
+    }
+
+    /// Whether the upstream may ask something on this request.
+    fn may_be_asked(&self) -> bool {
+        self.rounds == Rounds::Asks && self.place.profile.answers() && bridge::may_ask(self.method.name())
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.method.rules().is_some_and(|rules| rules.repeatable)
+    }
+
+    /// A notification as the client gets it; `None` if it is not for it.
+    fn note(&self, text: &str, number: &str) -> Option<Bytes> {
+        let token = self.token.as_deref().map(|client| Token { upstream: number, client });
+        let log_level = self.place.profile.log_level;
+        let listener = Listener { era: self.client, token, log_level, subscription: None };
+        match bridge::notification(text, &listener) {
+            Ok(told) => told.map(Bytes::from),
+            Err(fault) => {
+                tracing::debug!(upstream = &*self.place.upstream.name, %fault, "notification dropped");
+                None
+            }
+        }
+    }
+
+    /// The outcome of a request whose questions stay without an answer: what a model can read if it
+    /// was a tool's, else an error.
+    fn unanswered(&self, detail: &str) -> Outcome {
+        if self.method.is("tools/call") {
+            return Outcome::Result(bridge::tool_error(detail).into());
+        }
+        let error = format!("{{\"code\":-32603,\"message\":{}}}", string(detail));
+        Outcome::Error { code: -32603, error: error.into() }
+    }
+
+    fn done(&self, outcome: Outcome, era: Era, facts: Option<&Arc<Facts>>) -> Turn {
+        Turn::Done(Answer { era, outcome, facts: facts.map(Arc::clone) })
+    }
+}
+
+/// Why questions cannot be put to the client, if they cannot.
+fn unanswerable(common: &Common, questions: &[Question]) -> Option<&'static str> {
+    let unable = || questions.iter().any(|question| !common.place.profile.can(question.ability()));
+    match common.rounds {
+        Rounds::Asks if !unable() => None,
+        Rounds::Through | Rounds::Asks => Some("the server asks what this client cannot answer"),
+        Rounds::Never => Some("the server asks for input, and this client cannot be asked"),
+    }
+}
+
+fn progress_token(body: &str) -> Option<String> {
+    let envelope = Envelope::read(body).ok()?;
+    let meta = envelope.params.inside("_meta").ok()??;
+    meta.get("progressToken").filter(|token| *token != "null").map(str::to_owned)
+}

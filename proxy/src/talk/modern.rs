@@ -1,0 +1,260 @@
+//! A talk with a modern upstream: one POST a round (2026-07-28 patterns/mrtr).
+
+use super::course::{Budget, Course};
+use super::reading::malformed;
+use super::voice::{self, Fields};
+use super::{Common, Outcome, Reply, Retry, Rounds, Turn, unanswerable};
+use crate::forward::{Failure, Use, Wording};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use memchr::memmem;
+use portunus_filters::mcp::bridge::{self, ParamHeader, Put, ResultType};
+use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::rewrite::string;
+use portunus_filters::mcp::{Envelope, Revision, Shape};
+use portunus_filters::{Denial, Era, Kind, Reason};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Sleep, sleep};
+
+/// Rounds of one request.
+const MAX_ROUNDS: u32 = 8;
+/// The first wait and the longest before an upstream that only wants to be asked again is.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+const VERSION: Revision = Revision::V2026_07_28;
+
+pub(super) struct Modern {
+    course: Course,
+    budget: Budget,
+    /// Fields of every round.
+    fields: Fields,
+    /// The id of the round under way, as JSON text.
+    id: String,
+    rounds: u32,
+    round: Option<Round>,
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Where a client's error answer ended the request.
+    last: Option<Outcome>,
+}
+
+/// Questions that are out.
+struct Round {
+    state: Option<String>,
+    open: Vec<Arc<str>>,
+    replies: Vec<(Arc<str>, String)>,
+}
+
+impl Modern {
+    pub(super) fn open(
+        common: &Common,
+        params: &[ParamHeader],
+        sent: &HeaderMap,
+        retry: Option<&Retry>,
+    ) -> Result<Modern, Failure> {
+        let mut modern = Modern {
+            course: Course::Idle,
+            budget: Budget::of(&common.place),
+            fields: fields(common, params, sent)?,
+            id: String::new(),
+            rounds: 0,
+            round: None,
+            pause: None,
+            last: None,
+        };
+        modern.send(common, retry)?;
+        Ok(modern)
+    }
+
+    fn send(&mut self, common: &Common, retry: Option<&Retry>) -> Result<(), Failure> {
+        self.id = common.gateway.estate.number().to_string();
+        let put = Put {
+            id: &self.id,
+            progress_token: common.token.is_some().then_some(self.id.as_str()),
+            target: common.target.as_deref(),
+        };
+        let body = bridge::modern_request(common.text()?, &put, &common.place.profile, VERSION, retry)
+            .map_err(|fault| Denial::new(Reason::InvalidRequest, fault.to_string()))?;
+        let place = &common.place;
+        let inbound = common.voice.inbound(&Method::POST);
+        let wording = Wording { inbound: &inbound, own: &self.fields, body: body.into() };
+        let use_of = Use { repeatable: common.is_repeatable(), endless: false };
+        let leg = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
+        self.course = Course::begin(leg, &common.gateway.estate.resolver, Kind::Request);
+        Ok(())
+    }
+
+    pub(super) async fn next(&mut self, common: &Common) -> Turn {
+        loop {
+            if let Some(outcome) = self.last.take() {
+                return common.done(outcome, Era::Modern, None);
+            }
+            if let Some(pause) = &mut self.pause {
+                pause.as_mut().await;
+                self.pause = None;
+                if let Err(failure) = self.go_on(common) {
+                    return Turn::Failed(failure);
+                }
+            }
+            if self.round.is_some() {
+                // Nothing comes before the answers have gone.
+                return std::future::pending().await;
+            }
+            let turn = match self.course.next(&common.place.upstream, self.budget.patience()).await {
+                Ok(Some(message)) => self.take(common, &message),
+                Ok(None) => Err(self.ended(common)),
+                Err(failure) => Err(failure),
+            };
+            match turn {
+                Ok(Some(turn)) => return turn,
+                Ok(None) => {}
+                Err(failure) => return Turn::Failed(failure),
+            }
+        }
+    }
+
+    /// What a message of the upstream means.
+    fn take(&mut self, common: &Common, message: &Bytes) -> Result<Option<Turn>, Failure> {
+        let refused = self.course.refusal().is_some();
+        let Some(text) = std::str::from_utf8(message).ok() else { return Err(no_message()) };
+        let Ok(envelope) = Envelope::read(text) else {
+            return if refused { Ok(None) } else { Err(no_message()) };
+        };
+        match envelope.shape {
+            Shape::Notification => Ok(common.note(text, &self.id).map(Turn::Note)),
+            // It would ask by `input_required`.
+            Shape::Request => Err(malformed("the server sent a request, which this revision does not have")),
+            Shape::Result | Shape::Error => {
+                let Some(outcome) = Outcome::of(message, &self.id, refused) else {
+                    return if refused { Ok(None) } else { Err(no_message()) };
+                };
+                self.note_era(common, &outcome);
+                self.course.finish();
+                self.answer(common, outcome)
+            }
+        }
+    }
+
+    fn answer(&mut self, common: &Common, outcome: Outcome) -> Result<Option<Turn>, Failure> {
+        let Outcome::Result(result) = &outcome else {
+            return Ok(Some(common.done(outcome, Era::Modern, None)));
+        };
+        let text = std::str::from_utf8(result).map_err(|_| no_message())?;
+        if common.rounds == Rounds::Through || !asks(text) {
+            return Ok(Some(common.done(outcome, Era::Modern, None)));
+        }
+        let asked = bridge::questions_of(text);
+        let (questions, state) = asked.map_err(|fault| Failure {
+            cause: fault.to_string(),
+            ..malformed("the server asks for something that this revision does not have")
+        })?;
+        self.rounds += 1;
+        if self.rounds > MAX_ROUNDS {
+            return Err(malformed("the server asks for too many rounds"));
+        }
+        if let Some(detail) = unanswerable(common, &questions) {
+            return Ok(Some(common.done(common.unanswered(detail), Era::Modern, None)));
+        }
+        let open = questions.iter().map(|question| Arc::clone(&question.key)).collect();
+        self.round = Some(Round { state, open, replies: Vec::new() });
+        if questions.is_empty() {
+            let wait = BACK_OFF.0 * 2u32.saturating_pow(self.rounds.saturating_sub(1));
+            self.pause = Some(Box::pin(sleep(wait.min(BACK_OFF.1))));
+            return Ok(None);
+        }
+        self.budget.pause();
+        Ok(Some(Turn::Ask(questions)))
+    }
+
+    pub(super) fn reply(&mut self, common: &Common, replies: Vec<(Arc<str>, Reply)>) -> Result<(), Failure> {
+        let Some(round) = &mut self.round else { return Ok(()) };
+        for (key, reply) in replies {
+            let Some(at) = round.open.iter().position(|open| *open == key) else { continue };
+            match reply {
+                Reply::Result(result) => {
+                    round.open.swap_remove(at);
+                    round.replies.push((key, result));
+                }
+                // `inputResponses` has no place for an error.
+                Reply::Error(_) => {
+                    self.round = None;
+                    self.last = Some(common.unanswered("the client did not answer what the server asked"));
+                    return Ok(());
+                }
+            }
+        }
+        if round.open.is_empty() { self.go_on(common) } else { Ok(()) }
+    }
+
+    /// Begins the next round with what was answered.
+    fn go_on(&mut self, common: &Common) -> Result<(), Failure> {
+        let Some(round) = self.round.take() else { return Ok(()) };
+        self.budget.resume();
+        let responses = (!round.replies.is_empty()).then(|| {
+            let members: Vec<String> =
+                round.replies.iter().map(|(key, json)| format!("{}:{json}", string(key))).collect();
+            format!("{{{}}}", members.join(","))
+        });
+        let retry = Retry { input_responses: responses, request_state: round.state };
+        self.send(common, Some(&retry))
+    }
+
+    /// The answer ended without being one.
+    fn ended(&self, common: &Common) -> Failure {
+        let Some(status) = self.course.refusal() else {
+            let detail = "the server ended its stream without an answer";
+            return Failure { pending: false, ..Denial::new(Reason::UpstreamUnavailable, detail).into() };
+        };
+        common.gateway.estate.eras.contradicted(&common.place, Era::Modern);
+        Failure {
+            cause: format!("HTTP {} without a JSON-RPC message", status.as_u16()),
+            ..malformed("the server refused the request without an answer")
+        }
+    }
+
+    /// A refusal in words that no modern server uses.
+    fn note_era(&self, common: &Common, outcome: &Outcome) {
+        if let Outcome::Error { code, .. } = outcome
+            && self.course.refusal().is_some()
+            && !crate::errand::is_modern_code(*code)
+        {
+            common.gateway.estate.eras.contradicted(&common.place, Era::Modern);
+        }
+    }
+}
+
+fn asks(result: &str) -> bool {
+    // Most results do not, and are not taken apart.
+    memmem::find(result.as_bytes(), b"resultType").is_some()
+        && Object::read(result).is_ok_and(|result| {
+            bridge::result_type(&result).is_ok_and(|what| what == ResultType::InputRequired)
+        })
+}
+
+fn no_message() -> Failure {
+    malformed("the server's answer is no JSON-RPC answer")
+}
+
+/// Fields of a POST: what it mirrors of its body, and what a modern client says of arguments that no
+/// schema here knows.
+fn fields(common: &Common, params: &[ParamHeader], sent: &HeaderMap) -> Result<Fields, Failure> {
+    let mut fields = voice::posted();
+    let target = common.target.as_deref().or(common.aimed_at.as_deref());
+    voice::mirror(&mut fields, VERSION, common.method.name(), target.map(bridge::mcp_name));
+    if !params.is_empty() {
+        let unread = |_| malformed("the request cannot be read again");
+        let envelope = Envelope::read(common.text()?).map_err(unread)?;
+        for (name, value) in bridge::param_headers(&envelope.params, params)? {
+            let name = HeaderName::from_bytes(name.as_bytes());
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&value)) {
+                fields.push((name, value));
+            }
+        }
+    }
+    if common.client == Era::Modern {
+        let unknown = sent.iter().filter(|(name, _)| name.as_str().starts_with("mcp-param-"));
+        let told: Vec<_> = unknown.filter(|(name, _)| fields.iter().all(|(own, _)| own != *name)).collect();
+        fields.extend(told.into_iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
+    Ok(fields)
+}

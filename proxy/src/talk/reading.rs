@@ -1,0 +1,259 @@
+//! An upstream's answer, message by message, whatever form it comes in.
+
+use crate::forward::{Exchange, Failure};
+use crate::pieces::Pieces;
+use crate::respond::class::{Class, classify};
+use crate::upstreams::wire::Framing;
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::WWW_AUTHENTICATE;
+use portunus_config::{Credentials, Upstream};
+use portunus_filters::mcp::sse::Splitter;
+use portunus_filters::{Denial, Kind, Reason};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// Largest message of an upstream: results of 20 MB exist, and one is held until it is complete.
+const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
+/// Largest body of a refusal that is looked at.
+const MAX_REFUSAL_BYTES: usize = 256 * 1024;
+/// How long the end of a stream is waited for once its answer is there, to keep the connection.
+const END_WITHIN: Duration = Duration::from_secs(1);
+
+/// An answer whose head has arrived.
+pub(crate) struct Reading {
+    exchange: Exchange,
+    upstream: Arc<Upstream>,
+    body: Body,
+    status: StatusCode,
+    /// The body is complete.
+    ended: bool,
+    resume: Resume,
+}
+
+/// Where a broken stream goes on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resume {
+    /// The id of the last event that had one.
+    pub(crate) last_event_id: Option<Vec<u8>>,
+    /// How long the server wants to be left alone.
+    pub(crate) retry: Option<Duration>,
+}
+
+enum Body {
+    /// One message.
+    Json(Pieces, usize),
+    /// One message an event.
+    Events(Box<Splitter>),
+    /// What a 4xx says: a message, or anything else.
+    Refusal(Pieces),
+    /// Nothing that is read.
+    Nothing,
+}
+
+/// How long an answer is waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Patience {
+    /// Between two pieces of it; `None` is for ever.
+    pub(crate) idle: Option<Duration>,
+    /// All of it.
+    pub(crate) until: Option<Instant>,
+}
+
+impl Reading {
+    /// Begins to read the answer to a message of the kind `sent`.
+    ///
+    /// # Errors
+    /// [`Failure`] for what is no MCP answer.
+    pub(crate) fn begin(
+        exchange: Exchange,
+        upstream: &Arc<Upstream>,
+        sent: Kind,
+    ) -> Result<Reading, Failure> {
+        let (head, status) = (&exchange.head, exchange.head.status);
+        let body = match classify(head, sent, &upstream.credentials) {
+            Class::Denied(denial, cause) => {
+                return Err(Failure { cause, pending: false, ..Failure::from(denial) });
+            }
+            _ if status == StatusCode::UNAUTHORIZED || head.headers.contains_key(WWW_AUTHENTICATE) => {
+                let detail = "the server refused the client's credentials";
+                let challenge = head.headers.get(WWW_AUTHENTICATE).cloned().map(Box::new);
+                let failure = Failure::from(Denial::new(Reason::UpstreamUnauthorized, detail));
+                return Err(Failure { challenge, pending: false, ..failure });
+            }
+            _ if status.is_client_error() => Body::Refusal(Pieces::default()),
+            Class::Events => Body::Events(Box::new(Splitter::new(MAX_MESSAGE_BYTES))),
+            Class::Json { .. } => Body::Json(Pieces::default(), expected_bytes(&exchange)),
+            Class::Opaque | Class::Bare if sent == Kind::Request || sent == Kind::Stream => {
+                return Err(malformed("the server's answer is compressed, which it was not asked for"));
+            }
+            Class::Opaque | Class::Bare => Body::Nothing,
+        };
+        let upstream = Arc::clone(upstream);
+        Ok(Reading { exchange, upstream, body, status, ended: false, resume: Resume::default() })
+    }
+
+    /// The status of the answer.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The headers of the answer.
+    pub(crate) fn headers(&self) -> &http::HeaderMap {
+        &self.exchange.head.headers
+    }
+
+    /// Where the stream can be resumed.
+    pub(crate) fn resume(&self) -> &Resume {
+        &self.resume
+    }
+
+    /// The text of the next message; `None` at the end. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`Failure`] if it breaks off, is too large, or does not come in time.
+    pub(crate) async fn next(&mut self, patience: Patience) -> Result<Option<Bytes>, Failure> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            match self.chunk(patience).await? {
+                Some(chunk) => self.push(chunk)?,
+                None => self.ended = true,
+            }
+        }
+    }
+
+    /// The message that is complete, if there is one.
+    fn take(&mut self) -> Result<Option<Bytes>, Failure> {
+        match &mut self.body {
+            Body::Events(splitter) => loop {
+                let next = splitter.next_event();
+                let Some(event) =
+                    next.map_err(|_| malformed("the server sent an event that is too large"))?
+                else {
+                    return Ok(None);
+                };
+                if let Some(id) = event.id() {
+                    self.resume.last_event_id = Some(id.to_vec()).filter(|id| !id.is_empty());
+                }
+                if let Some(ms) = event.retry_ms() {
+                    self.resume.retry = Some(Duration::from_millis(ms));
+                }
+                let said = event.data().filter(|data| !data.trim_ascii().is_empty());
+                if let Some(data) = said {
+                    return Ok(Some(slice_of(event.raw(), &data)));
+                }
+            },
+            Body::Json(pieces, _) | Body::Refusal(pieces) if self.ended && !pieces.is_empty() => {
+                Ok(Some(std::mem::take(pieces).into_bytes()))
+            }
+            Body::Json(..) | Body::Refusal(_) | Body::Nothing => Ok(None),
+        }
+    }
+
+    fn push(&mut self, chunk: Bytes) -> Result<(), Failure> {
+        match &mut self.body {
+            Body::Events(splitter) => splitter.push(&chunk),
+            Body::Json(pieces, likely) => {
+                if pieces.len() + chunk.len() > MAX_MESSAGE_BYTES {
+                    return Err(malformed("the server's answer is too large"));
+                }
+                pieces.push(chunk, *likely);
+            }
+            Body::Refusal(pieces) => {
+                if pieces.len() + chunk.len() > MAX_REFUSAL_BYTES {
+                    return Err(malformed("the server refused the request at too great a length"));
+                }
+                pieces.push(chunk, 0);
+            }
+            Body::Nothing => {}
+        }
+        Ok(())
+    }
+
+    async fn chunk(&mut self, patience: Patience) -> Result<Option<Bytes>, Failure> {
+        let broken = || Failure::broken("the connection is gone".to_owned());
+        let connection = self.exchange.checkout.connection().ok_or_else(broken)?;
+        if let Some(read) = connection.arrived() {
+            return read.map_err(|fault| Failure::broken(fault.to_string()));
+        }
+        let idle = patience.idle.map(|idle| Instant::now() + idle);
+        let until = [idle, patience.until].into_iter().flatten().min();
+        let mut reading = pin!(connection.read_body());
+        let read = match until {
+            None => reading.await,
+            Some(until) => match tokio::time::timeout_at(until, reading.as_mut()).await {
+                Ok(read) => read,
+                Err(_) => return Err(late(patience.until.is_some_and(|all| all <= until))),
+            },
+        };
+        read.map_err(|fault| Failure::broken(fault.to_string()))
+    }
+
+    /// Lets the connection go, back into its pool if the answer was read to its end.
+    ///
+    /// A stream ends behind its answer: if the end is not here yet, it is waited for aside.
+    pub(crate) fn finish(mut self) {
+        // What a connection was authenticated with must not serve another caller.
+        if matches!(self.upstream.credentials, Credentials::Passthrough) {
+            return;
+        }
+        if !self.ended
+            && let Some(Ok(None)) = self.exchange.checkout.connection().and_then(|one| one.arrived())
+        {
+            self.ended = true;
+        }
+        if self.ended {
+            return self.exchange.checkout.put_back();
+        }
+        tokio::spawn(async move {
+            let rest = async {
+                let connection = self.exchange.checkout.connection()?;
+                while let Ok(Some(_)) = connection.read_body().await {}
+                Some(())
+            };
+            if timeout(END_WITHIN, rest).await.is_ok() {
+                self.exchange.checkout.put_back();
+            }
+        });
+    }
+}
+
+impl Failure {
+    /// An answer that broke off.
+    pub(crate) fn broken(cause: String) -> Failure {
+        let denial = Denial::new(Reason::UpstreamUnavailable, "the server broke off within its answer");
+        Failure { cause, pending: false, ..Failure::from(denial) }
+    }
+}
+
+/// An answer that is none.
+pub(crate) fn malformed(detail: &'static str) -> Failure {
+    Failure { pending: false, ..Failure::from(Denial::new(Reason::UpstreamMalformed, detail)) }
+}
+
+fn late(total: bool) -> Failure {
+    let detail = if total { "the call took too long" } else { "the server sent nothing for too long" };
+    Denial::new(Reason::UpstreamTimeout, detail).into()
+}
+
+fn expected_bytes(exchange: &Exchange) -> usize {
+    match exchange.head.framing {
+        Framing::Length(length) => usize::try_from(length).map_or(0, |length| length.min(MAX_MESSAGE_BYTES)),
+        Framing::Chunked | Framing::Close => 0,
+    }
+}
+
+/// `part` as a share of `whole` if it lies in it, else a copy.
+fn slice_of(whole: &Bytes, part: &[u8]) -> Bytes {
+    match portunus_filters::mcp::Span::locate(whole, part) {
+        Some(span) => whole.slice(span.start as usize..span.end as usize),
+        None => Bytes::copy_from_slice(part),
+    }
+}

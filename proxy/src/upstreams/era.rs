@@ -1,0 +1,244 @@
+//! Which era an upstream speaks: pinned by the configuration, else found out once and remembered.
+//!
+//! A verdict holds for an upstream and the credential it was found with, for ten minutes, and falls
+//! with the first answer that only the other era gives. A server that is down, or refuses the
+//! credential, is no evidence of anything.
+
+use crate::context::Gateway;
+use crate::errand::{self, Addressed, Errand, Said};
+use crate::forward::Failure;
+use crate::legs::credential;
+use crate::talk::{Outcome, Place};
+use crate::turns::Turns;
+use portunus_config::{Credentials, EraMode, UpstreamKey};
+use portunus_filters::Era;
+use portunus_filters::mcp::bridge::Facts;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a verdict holds.
+const HOLDS: Duration = Duration::from_secs(600);
+/// Verdicts that are remembered.
+const MAX_VERDICTS: usize = 4096;
+
+/// What is known of the eras of an upstream; `None` is not found out yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spoken {
+    /// Whether it speaks a legacy revision.
+    pub legacy: Option<bool>,
+    /// Whether it speaks a modern revision.
+    pub modern: Option<bool>,
+}
+
+impl Spoken {
+    /// What is known of one era.
+    pub fn knows(self, era: Era) -> Option<bool> {
+        match era {
+            Era::Legacy => self.legacy,
+            Era::Modern => self.modern,
+        }
+    }
+
+    fn with(self, era: Era, spoken: bool) -> Spoken {
+        match era {
+            Era::Legacy => Spoken { legacy: Some(spoken), ..self },
+            Era::Modern => Spoken { modern: Some(spoken), ..self },
+        }
+    }
+
+    fn is_of_use(self) -> bool {
+        self.legacy == Some(true) || self.modern == Some(true)
+    }
+
+    fn pinned(mode: EraMode) -> Option<Spoken> {
+        let only = |era| Spoken::default().with(era, true).with(other(era), false);
+        match mode {
+            EraMode::Auto => None,
+            EraMode::Legacy => Some(only(Era::Legacy)),
+            EraMode::Modern => Some(only(Era::Modern)),
+        }
+    }
+}
+
+/// Verdicts by upstream and credential.
+#[derive(Default)]
+pub struct Eras {
+    verdicts: Mutex<HashMap<Key, Arc<Verdict>>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    upstream: UpstreamKey,
+    /// The client's own, where it is what the upstream sees.
+    credential: Option<Box<[u8]>>,
+}
+
+impl Key {
+    fn of(place: &Place) -> Key {
+        let passes = matches!(place.upstream.credentials, Credentials::Passthrough);
+        Key { upstream: place.upstream.key, credential: passes.then(|| credential(place)) }
+    }
+}
+
+#[derive(Default)]
+struct Verdict {
+    turns: Turns,
+    known: Mutex<Known>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Known {
+    spoken: Spoken,
+    until: Duration,
+}
+
+impl Eras {
+    /// What is known of an upstream, after asking if that is nothing: one era at least is spoken.
+    ///
+    /// # Errors
+    /// [`Failure`] if it gives no evidence: it is down, or refuses the credential.
+    pub async fn of(&self, gateway: &Arc<Gateway>, place: &Place) -> Result<Spoken, Failure> {
+        if let Some(pinned) = Spoken::pinned(place.upstream.era) {
+            return Ok(pinned);
+        }
+        let verdict = self.verdict(place);
+        if let Some(spoken) = verdict.fresh(gateway) {
+            return Ok(spoken);
+        }
+        let _turn = verdict.turns.take(Instant::now()).await?;
+        if let Some(spoken) = verdict.fresh(gateway) {
+            return Ok(spoken);
+        }
+        match probe(gateway, place).await {
+            Ok(spoken) => {
+                tracing::info!(
+                    upstream = &*place.upstream.name,
+                    modern = spoken.modern == Some(true),
+                    "era found out"
+                );
+                verdict.learn(gateway, spoken);
+                Ok(spoken)
+            }
+            Err(failure) => {
+                verdict.turns.fail(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    /// The era in which an upstream is spoken to for a client of `wanted`: its own where that is spoken.
+    ///
+    /// # Errors
+    /// As [`Eras::of`].
+    pub async fn choose(&self, gateway: &Arc<Gateway>, place: &Place, wanted: Era) -> Result<Era, Failure> {
+        let spoken = self.of(gateway, place).await?;
+        match spoken.knows(wanted) {
+            Some(true) => Ok(wanted),
+            Some(false) => Ok(other(wanted)),
+            // A server that answers `server/discover` may begin sessions as well.
+            None => match gateway.estate.legs.lease(gateway, place, false).await {
+                Ok(_) => {
+                    self.verdict(place).learn(gateway, spoken.with(wanted, true));
+                    Ok(wanted)
+                }
+                Err(_) if self.verdict(place).knows(wanted) == Some(false) => Ok(other(wanted)),
+                Err(failure) => Err(failure),
+            },
+        }
+    }
+
+    /// Whether an upstream speaks an era.
+    ///
+    /// # Errors
+    /// As [`Eras::of`].
+    pub async fn speaks(&self, gateway: &Arc<Gateway>, place: &Place, era: Era) -> Result<bool, Failure> {
+        Ok(self.choose(gateway, place, era).await? == era)
+    }
+
+    /// Notes that an upstream answered as one that does not speak `era`.
+    pub fn contradicted(&self, place: &Place, era: Era) {
+        if Spoken::pinned(place.upstream.era).is_some() {
+            return;
+        }
+        let verdict = self.verdict(place);
+        let mut known = verdict.lock();
+        known.spoken = known.spoken.with(era, false);
+        if !known.spoken.is_of_use() && known.spoken.knows(other(era)) == Some(false) {
+            *known = Known::default();
+        }
+        tracing::info!(upstream = &*place.upstream.name, era = era.as_str(), "era not spoken after all");
+    }
+
+    /// Verdicts that are remembered.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn verdict(&self, place: &Place) -> Arc<Verdict> {
+        let key = Key::of(place);
+        let mut verdicts = self.lock();
+        if verdicts.len() >= MAX_VERDICTS && !verdicts.contains_key(&key) {
+            // Nothing is lost but the probes.
+            verdicts.retain(|_, verdict| Arc::strong_count(verdict) > 1);
+        }
+        Arc::clone(verdicts.entry(key).or_default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Verdict>>> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Verdict {
+    fn fresh(&self, gateway: &Gateway) -> Option<Spoken> {
+        let known = *self.lock();
+        let fresh = known.spoken.is_of_use() && gateway.clock.now().monotonic < known.until;
+        fresh.then_some(known.spoken)
+    }
+
+    fn knows(&self, era: Era) -> Option<bool> {
+        self.lock().spoken.knows(era)
+    }
+
+    fn learn(&self, gateway: &Gateway, spoken: Spoken) {
+        *self.lock() = Known { spoken, until: gateway.clock.now().monotonic + HOLDS };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn probe(gateway: &Arc<Gateway>, place: &Place) -> Result<Spoken, Failure> {
+    let errand = Errand::Discover;
+    match errand::exchange(gateway, place, &errand, Addressed::modern(&errand)).await {
+        Ok(said) if is_modern(&said) => Ok(Spoken::default().with(Era::Modern, true)),
+        Ok(_) => Ok(Spoken::default().with(Era::Modern, false).with(Era::Legacy, true)),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// A result that is one, or an error that only a modern server gives to a request without faults.
+fn is_modern(said: &Said) -> bool {
+    match &said.outcome {
+        Some(Outcome::Result(result)) => {
+            std::str::from_utf8(result).is_ok_and(|result| Facts::of_discover(result).is_ok())
+        }
+        Some(Outcome::Error { code, .. }) => matches!(code, -32022..=-32020),
+        None => false,
+    }
+}
+
+fn other(era: Era) -> Era {
+    match era {
+        Era::Legacy => Era::Modern,
+        Era::Modern => Era::Legacy,
+    }
+}
