@@ -89,6 +89,16 @@ impl Caller {
         Caller { token: Some(token.to_owned()), name: token.to_owned(), ..self }
     }
 
+    /// A client with a connection for each request.
+    pub(crate) fn fresh(self) -> Caller {
+        Caller { fresh: true, ..self }
+    }
+
+    /// A client that waits only so long for the next piece of an answer.
+    pub(crate) fn patient_for(self, patience: Duration) -> Caller {
+        Caller { patience, ..self }
+    }
+
     /// A client in the same session, with another's token or none.
     pub(crate) fn in_session(self, session: &str) -> Caller {
         Caller { session: Some(session.to_owned()), ..self }
@@ -116,6 +126,11 @@ impl Caller {
             self.notify("notifications/initialized", json!({})).await?;
         }
         Ok(said)
+    }
+
+    /// The id that its next request will have.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next
     }
 
     /// Calls a tool and answers what it asks, in the way of the era.

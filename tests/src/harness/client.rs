@@ -3,6 +3,7 @@
 use super::within;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -263,6 +264,16 @@ impl Client {
     pub(crate) async fn until_closed(&mut self) -> String {
         within(30, "the end of the connection", async { while self.fill().await > 0 {} }).await;
         String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
+    }
+
+    /// Waits until the connection ends, or until nothing has come for so long; whether it ended.
+    pub(crate) async fn until_closed_or_idle(&mut self, idle: Duration) -> bool {
+        while let Ok(read) = tokio::time::timeout(idle, self.fill()).await {
+            if read == 0 {
+                return true;
+            }
+        }
+        false
     }
 
     async fn fill(&mut self) -> usize {

@@ -1,6 +1,6 @@
 //! A small MCP server of one era, which counts what it is asked and leaves calls to the test.
 
-use super::{Request, Upstream, Wire};
+use super::{Request, Upstream, Wire, within};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -83,9 +83,15 @@ pub(crate) struct Call {
     /// Its session, in the legacy era.
     pub(crate) session: Option<Arc<Session>>,
     stream: mpsc::Sender<Value>,
+    world: Arc<World>,
 }
 
 impl Call {
+    /// Counts something that a test asks for.
+    pub(crate) fn count(&self, what: &str) {
+        self.world.count(what);
+    }
+
     /// Name of the tool.
     pub(crate) fn tool(&self) -> &str {
         self.params["name"].as_str().unwrap_or_default()
@@ -167,14 +173,34 @@ impl Mcp {
         self.world.counts.lock().unwrap().get(method).copied().unwrap_or(0)
     }
 
+    /// Waits until it has counted so many.
+    pub(crate) async fn reaches(&self, what: &str, count: usize) {
+        let reached = async {
+            while self.counted(what) < count {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        within(10, &format!("{what} to come {count} times"), reached).await;
+    }
+
     /// All counts.
     pub(crate) fn counts(&self) -> BTreeMap<String, usize> {
         self.world.counts.lock().unwrap().clone()
     }
 
+    /// Legacy sessions that were not ended.
+    pub(crate) fn sessions(&self) -> usize {
+        self.world.sessions.lock().unwrap().len()
+    }
+
     /// Forgets all sessions, as a restart does.
     pub(crate) fn forget(&self) {
         self.world.sessions.lock().unwrap().clear();
+    }
+
+    /// Says that something happened, on every stream that listens.
+    pub(crate) fn note(&self, method: &str, params: Value) {
+        self.world.notes.send(json!({"jsonrpc": "2.0", "method": method, "params": params})).ok();
     }
 }
 
@@ -243,7 +269,12 @@ impl World {
         Some(wire)
     }
 
-    async fn legacy(&self, session: Arc<Session>, message: &Value, mut wire: Wire) -> Option<Wire> {
+    async fn legacy(
+        self: &Arc<Self>,
+        session: Arc<Session>,
+        message: &Value,
+        mut wire: Wire,
+    ) -> Option<Wire> {
         if message.get("method").is_none() {
             let waiting = session.waiting.lock().unwrap().remove(message["id"].as_str().unwrap_or_default());
             if let Some(waiting) = waiting {
@@ -273,7 +304,7 @@ impl World {
         }
     }
 
-    async fn modern(&self, message: &Value, mut wire: Wire) -> Option<Wire> {
+    async fn modern(self: &Arc<Self>, message: &Value, mut wire: Wire) -> Option<Wire> {
         if message.get("id").is_none() {
             wire.send("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
             return Some(wire);
@@ -330,11 +361,17 @@ impl World {
     }
 
     /// Runs the script, with its questions on an event stream if it has any.
-    async fn call(&self, session: Option<Arc<Session>>, message: &Value, mut wire: Wire) -> Option<Wire> {
+    async fn call(
+        self: &Arc<Self>,
+        session: Option<Arc<Session>>,
+        message: &Value,
+        mut wire: Wire,
+    ) -> Option<Wire> {
         let (stream, mut asked) = mpsc::channel(1);
         let (method, params) =
             (message["method"].as_str().unwrap_or_default().to_owned(), message["params"].clone());
-        let mut answer = pin!((self.script)(Call { method, params, session, stream }));
+        let mut answer =
+            pin!((self.script)(Call { method, params, session, stream, world: Arc::clone(self) }));
         let mut streams = false;
         let reply = loop {
             tokio::select! {

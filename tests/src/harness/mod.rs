@@ -1,5 +1,6 @@
 //! Gateways, upstreams and clients for tests.
 
+mod balancer;
 mod caller;
 mod certs;
 mod client;
@@ -12,6 +13,7 @@ pub(crate) mod mcp;
 mod sdk;
 mod upstream;
 
+pub(crate) use balancer::Balancer;
 pub(crate) use caller::{Caller, Lost, Said};
 pub(crate) use certs::{Authority, Pair, VERSIONS};
 pub(crate) use client::{Client, Response, dial, dial_tls};

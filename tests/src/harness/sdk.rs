@@ -65,7 +65,7 @@ impl Runtime {
     }
 
     /// A command for `program`, a file of `tests/sdk` or an absolute path.
-    fn command(self, program: impl AsRef<Path>, arguments: &[impl AsRef<OsStr>]) -> Command {
+    pub(crate) fn command(self, program: impl AsRef<Path>, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(self.interpreter());
         command.arg(root().join("tests/sdk").join(program)).args(arguments);
         command.current_dir(root()).stdin(Stdio::null()).kill_on_drop(true);

@@ -5,6 +5,7 @@
 mod bytes;
 mod clients;
 mod counts;
+mod day;
 mod drain;
 mod federation;
 mod first_hour;
@@ -14,7 +15,9 @@ mod hostile;
 mod isolation;
 pub(crate) mod load;
 mod matrix;
+mod pair;
 mod pairings;
+mod replicas;
 mod restart;
 mod swap;
 mod tls;
@@ -78,6 +81,18 @@ async fn counts() {
 #[ignore = "a show: cargo xtask prove isolation"]
 async fn isolation() {
     isolation::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove replicas"]
+async fn replicas() {
+    replicas::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove day"]
+async fn day() {
+    day::run().await;
 }
 
 #[tokio::test]
