@@ -1,7 +1,7 @@
 //! Clients and servers of both eras: first that those of the harness understand each other.
 
 use crate::harness::mcp::{Call, question, text, tool};
-use crate::harness::{Caller, Era, Mcp, Nature};
+use crate::harness::{Balancer, Caller, Era, Mcp, Nature, free_address};
 use serde_json::json;
 
 /// A server whose `ask` wants the name of the user, and says hello to it.
@@ -53,4 +53,18 @@ async fn the_scripted_server_of_one_era_refuses_the_other() {
     let mut caller = Caller::new(Era::Legacy, legacy.address()).ready().await;
     legacy.forget();
     assert_eq!(caller.call("ask", json!({})).await.unwrap().head.status, 404);
+}
+
+#[tokio::test]
+async fn the_balancer_takes_its_backends_in_turn_and_passes_over_a_dead_one() {
+    let naming = async |name: &str| Mcp::naming(Nature::of(Era::Modern), &[name.to_owned()]).await;
+    let (first, second, third) = (naming("a").await, naming("b").await, free_address());
+    let balancer = Balancer::before(vec![first.address(), second.address(), third]).await;
+    let mut caller = Caller::new(Era::Modern, balancer.address).fresh();
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        let said = caller.request("tools/list", json!({})).await.unwrap();
+        seen.push(said.message["result"]["tools"][0]["name"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(seen, ["a", "b", "a", "a", "b", "a"]);
 }

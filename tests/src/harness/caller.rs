@@ -163,7 +163,8 @@ impl Caller {
         let events = head.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
         let (mut text, mut before) = (String::new(), Vec::new());
         while let Some(piece) = self.wait(connection.piece(&mut head)).await?.map_err(|_| Lost::Broken)? {
-            text.push_str(&String::from_utf8(piece).unwrap());
+            // Some servers end lines with CRLF; JSON text has neither.
+            text.push_str(&String::from_utf8(piece).unwrap().replace('\r', ""));
             while let Some((event, rest)) = events.then(|| text.split_once("\n\n")).flatten() {
                 let (message, rest) = (event_message(event), rest.to_owned());
                 text = rest;

@@ -102,7 +102,7 @@ impl Events {
             loop {
                 tokio::select! {
                     chunk = self.client.chunk() => {
-                        self.text.push_str(&chunk.expect("the stream goes on"));
+                        self.text.push_str(&chunk.expect("the stream goes on").replace('\r', ""));
                         if let Some(message) = self.find(method) {
                             return message;
                         }
