@@ -304,12 +304,14 @@ fn spawn_asides(
         let watcher = Watcher::new(Arc::clone(gateway), &path, fingerprint);
         runtime.spawn(watcher.run(Arc::clone(reload))).abort_handle()
     });
+    runtime.spawn(crate::bridge::hear(Arc::clone(gateway)));
     let gateway = Arc::clone(gateway);
     runtime.spawn(async move {
         let mut tick = interval(SWEEP);
         loop {
             tick.tick().await;
             gateway.estate.legs.sweep(&gateway);
+            gateway.estate.sessions.sweep(&gateway);
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
         }
     });

@@ -220,7 +220,12 @@ async fn conversation(
     Ok(said)
 }
 
-fn worded(place: &Place, errand: &Errand, addressed: &Addressed<'_>, number: &str) -> Result<Bytes, Failure> {
+pub(super) fn worded(
+    place: &Place,
+    errand: &Errand,
+    addressed: &Addressed<'_>,
+    number: &str,
+) -> Result<Bytes, Failure> {
     if let Errand::Initialize { version } = errand {
         return Ok(bridge::initialize(&place.profile, number, *version));
     }
@@ -235,7 +240,7 @@ fn worded(place: &Place, errand: &Errand, addressed: &Addressed<'_>, number: &st
     modern.map(Bytes::from).map_err(unsayable)
 }
 
-async fn send_as(
+pub(super) async fn send_as(
     gateway: &Arc<Gateway>,
     place: &Place,
     errand: &Errand,
@@ -245,7 +250,7 @@ async fn send_as(
     let voice = Voice::own(gateway, &place.headers);
     let method = errand.http();
     let repeatable = matches!(errand, Errand::Discover | Errand::List { .. } | Errand::Ping | Errand::Stream);
-    let use_of = Use { repeatable, endless: matches!(errand, Errand::Stream) };
+    let use_of = Use { repeatable, endless: matches!(errand, Errand::Stream | Errand::Listen { .. }) };
     let wording = Wording { inbound: &voice.inbound(&method), own: &addressed.fields, body };
     let leg = Dispatch::errand(errand, wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
     forward::send(leg, Arc::clone(&gateway.estate.resolver)).await

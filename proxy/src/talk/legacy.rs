@@ -272,7 +272,7 @@ impl Legacy {
     }
 
     /// Sends an answer to a question, a continuation of the request.
-    async fn tell(&self, common: &Common, body: Bytes) -> Result<(), Failure> {
+    async fn tell(&mut self, common: &Common, body: Bytes) -> Result<(), Failure> {
         let (place, leg) = (&common.place, self.held.leg());
         let (inbound, fields) = (common.voice.inbound(&Method::POST), leg.posted());
         let wording = Wording { inbound: &inbound, own: &fields, body };

@@ -112,6 +112,15 @@ pub struct Answer {
     pub facts: Option<Arc<Facts>>,
 }
 
+impl Answer {
+    /// The text of the result or of the error.
+    pub fn text(&self) -> &Bytes {
+        match &self.outcome {
+            Outcome::Result(text) | Outcome::Error { error: text, .. } => text,
+        }
+    }
+}
+
 /// What was answered.
 #[derive(Clone, Debug)]
 pub enum Outcome {

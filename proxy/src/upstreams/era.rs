@@ -10,9 +10,9 @@ use crate::forward::Failure;
 use crate::legs::credential;
 use crate::talk::{Outcome, Place};
 use crate::turns::Turns;
-use portunus_config::{Credentials, EraMode, UpstreamKey};
-use portunus_filters::Era;
+use portunus_config::{Credentials, EraMode, Upstream, UpstreamKey};
 use portunus_filters::mcp::bridge::Facts;
+use portunus_filters::{Era, Moment};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -155,6 +155,17 @@ impl Eras {
     /// As [`Eras::of`].
     pub async fn speaks(&self, gateway: &Arc<Gateway>, place: &Place, era: Era) -> Result<bool, Failure> {
         Ok(self.choose(gateway, place, era).await? == era)
+    }
+
+    /// What is known of an upstream at `now` without asking it; nothing where its clients' own
+    /// credentials decide.
+    pub fn known(&self, upstream: &Upstream, now: Moment) -> Spoken {
+        if let Some(pinned) = Spoken::pinned(upstream.era) {
+            return pinned;
+        }
+        let verdict = self.lock().get(&Key { upstream: upstream.key, credential: None }).cloned();
+        let known = verdict.map(|verdict| *verdict.lock()).unwrap_or_default();
+        if now.monotonic < known.until { known.spoken } else { Spoken::default() }
     }
 
     /// Notes that an upstream answered as one that does not speak `era`.
