@@ -24,6 +24,7 @@ mod fetch;
 mod pantry;
 mod shelf;
 mod slot;
+mod status;
 mod ware;
 
 use crate::context::Gateway;
@@ -218,11 +219,13 @@ impl Catalogs {
         }
     }
 
-    /// What was last offered to each audience of a virtual server, at most so many.
-    pub fn last(&self, server: &ServerId, limit: usize) -> Vec<Arc<Offering>> {
+    /// What is known of a virtual server's lists, for operators: of the audience that asked last.
+    /// `None` if nobody did.
+    pub fn report(&self, server: &ServerId, now: Moment) -> Option<serde_json::Value> {
         let shelves = self.lock();
-        let of_server = shelves.iter().filter(|((one, _), _)| one == server);
-        of_server.filter_map(|(_, shelf)| shelf.last()).take(limit).collect()
+        let of_server: Vec<_> = shelves.iter().filter(|((one, _), _)| one == server).collect();
+        let (_, last) = of_server.iter().max_by_key(|(_, shelf)| shelf.last_used())?;
+        Some(status::report(&*last.last()?, of_server.len(), now))
     }
 
     /// Forgets what no virtual server of a snapshot has.

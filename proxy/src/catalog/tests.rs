@@ -384,3 +384,19 @@ async fn gone_audiences_are_forgotten() {
     stage.catalogs.sweep(stage.clock.now(), &loaded().snapshot);
     assert_eq!(held(&stage), [0, 0, 0]);
 }
+
+#[tokio::test]
+async fn operators_see_what_is_wrong() {
+    let stage = Stage::plain();
+    assert!(stage.catalogs.report(&stage.server.id, stage.clock.now()).is_none());
+    stage.script.say("a", Says::Tools(&["x", "not good"], None));
+    stage.script.say("b", Says::Tools(&["x"], None));
+    stage.show().await;
+    let report = stage.catalogs.report(&stage.server.id, stage.clock.now()).unwrap();
+    assert_eq!(report["served"]["tools"], 2);
+    let of_a = &report["members"][0]["lists"];
+    assert_eq!((&of_a["tools"]["state"], &of_a["prompts"]["state"]), (&"known".into(), &"missing".into()));
+    assert_eq!(of_a["tools"]["quarantined"]["items"][0]["name"], "not good");
+    let conflict = &report["conflicts"]["items"][0];
+    assert_eq!((&conflict["owner"], &conflict["servedAs"]), (&"a".into(), &"b_x".into()));
+}
