@@ -41,7 +41,7 @@ pub struct Estate {
     pub parked: ParkedCalls,
     /// Who listens to what.
     pub hub: Hub,
-    /// What upstreams offer.
+    /// What virtual servers offer.
     pub catalogs: Catalogs,
     /// What is sealed into what clients carry.
     pub seals: Seals,
@@ -91,6 +91,7 @@ impl Estate {
                 (upstream.key, kept.unwrap_or_else(|| Arc::new(Pool::new(upstream))))
             })
             .collect();
+        self.catalogs.reconcile(snapshot);
         self.resolver.retain(|name| snapshot.upstreams.iter().any(|upstream| is_host(upstream, name)));
         pools.clone()
     }
@@ -122,7 +123,7 @@ impl Estate {
             ("parked", self.parked.len()),
             ("subscriptions", self.hub.len()),
         ];
-        for (table, size) in sizes {
+        for (table, size) in sizes.into_iter().chain(self.catalogs.sizes()) {
             metrics.tables.with_label_values(&[table]).set(i64::try_from(size).unwrap_or(i64::MAX));
         }
     }

@@ -312,6 +312,7 @@ fn spawn_asides(
             tick.tick().await;
             gateway.estate.legs.sweep(&gateway);
             gateway.estate.sessions.sweep(&gateway);
+            gateway.estate.catalogs.sweep(gateway.clock.now(), &gateway.active().snapshot);
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
         }
     });
