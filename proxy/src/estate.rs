@@ -3,12 +3,15 @@
 //! After each activation [`Estate::reconcile`] keeps what the new snapshot still uses, adds what is
 //! new and lets go of the rest. A pool that was let go closes with its last call.
 
+use crate::context::Gateway;
 use crate::errand::Asked;
 use crate::legs::{Hearsay, Legs};
 use crate::metrics::Metrics;
+use crate::talk::Place;
 use crate::upstreams::dns::Resolver;
 use crate::upstreams::era::Eras;
 use crate::upstreams::pool::Pool;
+use crate::upstreams::replicas::{Replicas, Seat};
 use portunus_config::{Host, Snapshot, Upstream, UpstreamKey};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +29,8 @@ pub struct Estate {
     pub resolver: Arc<Resolver>,
     /// Which eras upstreams speak.
     pub eras: Eras,
+    /// Several places behind one name.
+    pub replicas: Replicas,
     /// Legacy sessions at upstreams.
     pub legs: Legs,
     /// What legacy upstreams say outside of calls.
@@ -47,8 +52,16 @@ impl Estate {
                 (upstream.key, kept.unwrap_or_else(|| Arc::new(Pool::new(upstream))))
             })
             .collect();
+        self.replicas.reconcile(snapshot);
         self.resolver.retain(|name| snapshot.upstreams.iter().any(|upstream| is_host(upstream, name)));
         pools.clone()
+    }
+
+    /// The place of a call among the replicas of its upstream, where its caller's session is if it
+    /// has one.
+    pub fn settle(&self, gateway: &Gateway, place: Place) -> (Place, Option<Seat>) {
+        let now = gateway.clock.now().monotonic;
+        self.replicas.settle(place, now, |place| self.legs.holds(place))
     }
 
     /// A number for the id of a request, which no other request of this process has.
@@ -60,7 +73,8 @@ impl Estate {
     pub fn sweep(&self, now: Instant, metrics: &Metrics) {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (mut idle, mut active) = (0, 0);
-        for pool in pools.values() {
+        let replicas = self.replicas.pools();
+        for pool in pools.values().chain(&replicas) {
             pool.sweep(now);
             idle += pool.idle_count();
             active += pool.active_count();
@@ -68,7 +82,7 @@ impl Estate {
         let sizes = [
             ("upstream_connections_idle", idle),
             ("upstream_connections_active", active),
-            ("upstream_pools", pools.len()),
+            ("upstream_pools", pools.len() + replicas.len()),
             ("names", self.resolver.len()),
             ("legs", self.legs.len()),
             ("heard", self.heard.len()),
@@ -81,5 +95,5 @@ impl Estate {
 }
 
 fn is_host(upstream: &Upstream, name: &str) -> bool {
-    matches!(&upstream.url.host, Host::Name(host) if host == name)
+    upstream.urls().any(|url| matches!(&url.host, Host::Name(host) if host == name))
 }

@@ -310,6 +310,7 @@ fn spawn_asides(
         loop {
             tick.tick().await;
             gateway.estate.legs.sweep(&gateway);
+            gateway.estate.replicas.probe(&gateway);
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
         }
     });
