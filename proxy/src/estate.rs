@@ -6,14 +6,17 @@
 use crate::bridge::parked::ParkedCalls;
 use crate::bridge::{Hub, Sessions};
 use crate::catalog::Catalogs;
+use crate::context::Gateway;
 use crate::entropy::Entropy;
 use crate::errand::Asked;
 use crate::legs::{Hearsay, Legs};
 use crate::metrics::Metrics;
 use crate::sealing::{Home, Seals};
+use crate::talk::Place;
 use crate::upstreams::dns::Resolver;
 use crate::upstreams::era::Eras;
 use crate::upstreams::pool::Pool;
+use crate::upstreams::replicas::{Replicas, Seat};
 use portunus_config::{Bootstrap, Host, Snapshot, Upstream, UpstreamKey};
 use std::collections::HashMap;
 use std::io;
@@ -31,6 +34,8 @@ pub struct Estate {
     pub resolver: Arc<Resolver>,
     /// Which eras upstreams speak.
     pub eras: Eras,
+    /// Several places behind one name.
+    pub replicas: Replicas,
     /// Legacy sessions at upstreams.
     pub legs: Legs,
     /// What legacy upstreams say outside of calls.
@@ -41,7 +46,7 @@ pub struct Estate {
     pub parked: ParkedCalls,
     /// Who listens to what.
     pub hub: Hub,
-    /// What upstreams offer.
+    /// What virtual servers offer.
     pub catalogs: Catalogs,
     /// What is sealed into what clients carry.
     pub seals: Seals,
@@ -73,6 +78,7 @@ impl Estate {
             parked: ParkedCalls::default(),
             hub: Hub::default(),
             catalogs: Catalogs::default(),
+            replicas: Replicas::default(),
             seals: Seals::new(&bootstrap.sealing.keys)?,
             home: home.ok_or_else(|| io::Error::other("the name of the replica is no visible ASCII"))?,
             asked: Asked::default(),
@@ -91,8 +97,17 @@ impl Estate {
                 (upstream.key, kept.unwrap_or_else(|| Arc::new(Pool::new(upstream))))
             })
             .collect();
+        self.catalogs.reconcile(snapshot);
+        self.replicas.reconcile(snapshot);
         self.resolver.retain(|name| snapshot.upstreams.iter().any(|upstream| is_host(upstream, name)));
         pools.clone()
+    }
+
+    /// The place of a call among the replicas of its upstream, where its caller's session is if it
+    /// has one.
+    pub fn settle(&self, gateway: &Gateway, place: Place) -> (Place, Option<Seat>) {
+        let now = gateway.clock.now().monotonic;
+        self.replicas.settle(place, now, |place| self.legs.holds(place))
     }
 
     /// A number for the id of a request, which no other request of this process has.
@@ -104,7 +119,8 @@ impl Estate {
     pub fn sweep(&self, now: Instant, metrics: &Metrics) {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (mut idle, mut active) = (0, 0);
-        for pool in pools.values() {
+        let replicas = self.replicas.pools();
+        for pool in pools.values().chain(&replicas) {
             pool.sweep(now);
             idle += pool.idle_count();
             active += pool.active_count();
@@ -112,7 +128,7 @@ impl Estate {
         let sizes = [
             ("upstream_connections_idle", idle),
             ("upstream_connections_active", active),
-            ("upstream_pools", pools.len()),
+            ("upstream_pools", pools.len() + replicas.len()),
             ("names", self.resolver.len()),
             ("legs", self.legs.len()),
             ("heard", self.heard.len()),
@@ -122,12 +138,12 @@ impl Estate {
             ("parked", self.parked.len()),
             ("subscriptions", self.hub.len()),
         ];
-        for (table, size) in sizes {
+        for (table, size) in sizes.into_iter().chain(self.catalogs.sizes()) {
             metrics.tables.with_label_values(&[table]).set(i64::try_from(size).unwrap_or(i64::MAX));
         }
     }
 }
 
 fn is_host(upstream: &Upstream, name: &str) -> bool {
-    matches!(&upstream.url.host, Host::Name(host) if host == name)
+    upstream.urls().any(|url| matches!(&url.host, Host::Name(host) if host == name))
 }

@@ -78,8 +78,22 @@ pub struct Failure {
     pub cause: String,
     /// The upstream may still be working on the message.
     pub pending: bool,
+    /// What it says of the place that was to answer.
+    pub reach: Reach,
     /// `WWW-Authenticate` of an upstream that refused the client's own credential.
     pub challenge: Option<Box<HeaderValue>>,
+}
+
+/// What a failure says of the place that was to answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// It was not reached: nothing of the message was taken, and another place may get it.
+    Unreached,
+    /// It was reached, and failed.
+    Failing,
 }
 
 impl Dispatch {
@@ -231,13 +245,24 @@ async fn attempt(
 
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Failure {
-        Failure { cause: denial.detail.clone().into_owned(), denial, pending: true, challenge: None }
+        Failure {
+            cause: denial.detail.clone().into_owned(),
+            denial,
+            pending: true,
+            reach: Reach::Unknown,
+            challenge: None,
+        }
     }
 }
 
 impl From<Attempt> for Failure {
     fn from(attempt: Attempt) -> Failure {
         let unavailable = |detail: &'static str| Denial::new(Reason::UpstreamUnavailable, detail);
+        let reach = match &attempt {
+            Attempt::Connect(CheckoutError::Exhausted) => Reach::Unknown,
+            Attempt::Connect(_) | Attempt::Unread(_) => Reach::Unreached,
+            Attempt::Silent(_) | Attempt::Broken(_) | Attempt::TimedOut(_) => Reach::Failing,
+        };
         let (denial, cause, pending) = match attempt {
             Attempt::Connect(CheckoutError::Exhausted) => {
                 (unavailable("the server is busy: try again"), CheckoutError::Exhausted.to_string(), false)
@@ -267,6 +292,6 @@ impl From<Attempt> for Failure {
                 (denial, format!("no answer within {after:?}"), true)
             }
         };
-        Failure { denial, cause, pending, challenge: None }
+        Failure { denial, cause, pending, reach, challenge: None }
     }
 }

@@ -18,6 +18,7 @@ use crate::identify::{Source, Trace, source};
 use crate::intake::{self, BodyFault};
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
+use crate::peers::Relayed;
 use crate::respond::{End, Expect, Respond, draining, route_removed, unrouted};
 use crate::session::Client;
 use crate::session::one::Rest;
@@ -45,6 +46,9 @@ pub struct Connection<'a> {
     pub peer: IpAddr,
     /// It is under TLS.
     pub secure: bool,
+    /// Another replica sent the request, and what it found out about it: it was charged there, and is
+    /// never sent on.
+    pub relayed: Option<&'a Relayed>,
 }
 
 /// One request on its way through the stages.
@@ -131,14 +135,20 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
 impl<'a> Passage<'a> {
     fn begin(request: Parts, connection: Connection<'a>) -> Passage<'a> {
         let (gateway, listener) = (connection.gateway, connection.listener);
-        let source = source(connection.peer, &request.headers, &listener.trusted_proxies);
-        let arrival = Arrival {
-            listener: listener.name.as_str().into(),
-            source: source.client,
-            identity: gateway.identifier.identity(&request.headers, source.client),
-            request_id: gateway.identifier.request_id(&request.headers),
-            at: gateway.clock.now(),
+        let source = match connection.relayed {
+            Some(relayed) => relayed.source.clone(),
+            None => source(connection.peer, &request.headers, &listener.trusted_proxies),
         };
+        let (identity, request_id) = match connection.relayed {
+            Some(relayed) => (relayed.identity.clone(), Arc::clone(&relayed.request_id)),
+            None => (
+                gateway.identifier.identity(&request.headers, source.client),
+                gateway.identifier.request_id(&request.headers),
+            ),
+        };
+        let listener = listener.name.as_str().into();
+        let arrival =
+            Arrival { listener, source: source.client, identity, request_id, at: gateway.clock.now() };
         let trace = gateway.identifier.trace(&request.headers);
         let mut outcome = Outcome::new(gateway, &arrival);
         let user_agent = request.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
@@ -213,13 +223,19 @@ impl<'a> Passage<'a> {
         let path = NormalPath::parse(self.request.uri.path())
             .map_err(|_| unknown("the path cannot be normalised"))?;
         match active.snapshot.routes.resolve(Some(self.host()), &path) {
-            Resolution::Server(server) => {
+            Resolution::Server(server) if self.is_asserted(|relayed| relayed.server == server.id) => {
                 self.outcome.server(server, &active.revision);
                 self.outcome.stage_done(Stage::Resolve);
                 Ok((Arc::clone(server), active.snapshot.serial))
             }
+            Resolution::Server(_) => Err(unknown("another server was asserted for this path")),
             Resolution::None => Err(unknown("no MCP server is served at this path")),
         }
+    }
+
+    /// Whether the replica that sent the request, if one did, said this of it.
+    fn is_asserted(&self, holds: impl FnOnce(&Relayed) -> bool) -> bool {
+        self.connection.relayed.is_none_or(holds)
     }
 
     fn host(&self) -> &str {
@@ -254,7 +270,11 @@ impl<'a> Passage<'a> {
             () = reached(&mut phase, Phase::Expired) => Err(BodyFault::Denied(draining(), None)),
         };
         match body {
-            Ok(body) => Ok(body),
+            Ok(body) if self.is_asserted(|relayed| relayed.covers(&body)) => Ok(body),
+            Ok(_) => {
+                let detail = "another body was asserted for this request";
+                Err(halt(Denial::new(Reason::InvalidRequest, detail), known()))
+            }
             Err(BodyFault::Denied(denial, id)) => {
                 let kind = id.is_some().then_some(Kind::Request);
                 let ids = id.into_iter().collect();

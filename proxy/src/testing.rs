@@ -222,8 +222,13 @@ pub(crate) struct Bed {
 impl Bed {
     /// In front of `address`; `more` are further settings of the upstream.
     pub(crate) fn before(address: SocketAddr, more: &str) -> Bed {
+        Bed::with(&format!("url: \"http://{address}/mcp\"{more}"))
+    }
+
+    /// In front of an upstream with these settings.
+    pub(crate) fn with(settings: &str) -> Bed {
         let text = format!(
-            "version: 1\nlisten: 127.0.0.1:0\nupstreams:\n  up: {{ url: \"http://{address}/mcp\"{more} }}\nservers:\n  /mcp: up\n"
+            "version: 1\nlisten: 127.0.0.1:0\nupstreams:\n  up: {{ {settings} }}\nservers:\n  /mcp: up\n"
         );
         let loaded = load_text(&text, Path::new("t.yaml"), &MapEnvironment::default()).unwrap();
         let clock = Arc::new(Hand::default());

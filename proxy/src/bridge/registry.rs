@@ -9,9 +9,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Ended sessions that are remembered.
-const MAX_TOMBSTONES: usize = 100_000;
-
 type Of = Table<SessionNumber, Arc<Session>>;
 
 /// Sessions and the marks that ended ones leave.
@@ -22,7 +19,7 @@ pub struct Sessions {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Sessions { tables: Mutex::default(), tombstones: Tombstones::new(MAX_TOMBSTONES) }
+        Sessions { tables: Mutex::default(), tombstones: Tombstones::default() }
     }
 }
 
@@ -72,9 +69,26 @@ impl Sessions {
         self.tombstones.is_set(number)
     }
 
-    /// Notes that a session has ended, for as long as its id could be shown again.
+    /// Every ended session, and when its id expires on the wall clock.
+    pub fn ended(&self) -> Vec<(SessionNumber, Duration)> {
+        self.tombstones.all()
+    }
+
+    /// Notes that a session has ended, for as long as its id could be shown again; here and at all
+    /// replicas.
     pub fn bury(&self, number: SessionNumber, lifetime: Duration, gateway: &Gateway) {
-        self.tombstones.set(number, gateway.clock.now().monotonic + lifetime);
+        let until = gateway.clock.now().wall + lifetime;
+        self.tombstones.set(number, until);
+        gateway.peers.tell((number, until));
+    }
+
+    /// Takes in that a session has ended at another replica; what is left of it here ends too.
+    pub fn ended_elsewhere(&self, number: SessionNumber, until: Duration, gateway: &Arc<Gateway>) {
+        self.tombstones.set(number, until);
+        let tables: Vec<Arc<Of>> = self.tables().values().cloned().collect();
+        for session in tables.iter().filter_map(|table| table.remove(&number)) {
+            self.over(&session, gateway);
+        }
     }
 
     /// Ends a session.

@@ -32,16 +32,31 @@ pub async fn ask(gateway: &Arc<Gateway>, place: &Place, errand: Errand) -> Resul
         }
         _ => Era::Modern,
     };
-    match gateway.estate.eras.choose(gateway, place, wanted).await? {
-        Era::Modern => in_modern_words(gateway, place, &errand).await,
-        Era::Legacy => in_legacy_words(gateway, place, &errand).await,
+    let era = gateway.estate.eras.choose(gateway, place, wanted).await?;
+    let (place, seat) = gateway.estate.settle(gateway, place.clone());
+    let said = match era {
+        Era::Modern => in_modern_words(gateway, &place, &errand).await,
+        Era::Legacy => in_legacy_words(gateway, &place, &errand).await,
+    };
+    if let Some(seat) = seat {
+        seat.judge(said.as_ref().err(), gateway.clock.now().monotonic);
+    }
+    said
+}
+
+/// Whether an upstream answers at all: whatever it says to `server/discover` but that it is down.
+pub(crate) async fn lives(gateway: &Arc<Gateway>, place: &Place) -> bool {
+    let errand = Errand::Discover;
+    match exchange(gateway, place, &errand, Addressed::modern(&errand)).await {
+        Ok(said) => !said.status.is_server_error(),
+        Err(failure) => failure.denial.reason == Reason::UpstreamUnauthorized,
     }
 }
 
 async fn in_modern_words(gateway: &Arc<Gateway>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
     let said = exchange(gateway, place, errand, Addressed::modern(errand)).await?;
     if said.contradicts(Era::Modern) {
-        gateway.estate.eras.contradicted(place, Era::Modern);
+        gateway.estate.eras.contradicted(gateway, place, Era::Modern);
     }
     said.result(errand)
 }
@@ -132,6 +147,12 @@ impl Said {
         let (kind, status) = (errand.kind(), self.status.as_u16());
         match self.outcome {
             Some(Outcome::Result(result)) => Ok(result),
+            // A server that declares resources need not know of templates.
+            Some(Outcome::Error { code: -32601, .. })
+                if errand.method() == Some("resources/templates/list") =>
+            {
+                Ok(Bytes::from_static(br#"{"resourceTemplates":[]}"#))
+            }
             None if errand.method().is_none() && self.status.is_success() => Ok(Bytes::new()),
             Some(Outcome::Error { code, .. }) => {
                 let cause = format!("`{kind}` was answered by error {code} (HTTP {status})");

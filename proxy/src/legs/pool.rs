@@ -133,6 +133,8 @@ impl Legs {
         place: &Place,
         exclusive: bool,
     ) -> Result<LegLease, Failure> {
+        let (place, _seat) = gateway.estate.settle(gateway, place.clone());
+        let place = &place;
         let shelf = self.shelf(place);
         let begun = Instant::now();
         let until = begun + place.upstream.timeouts.connect;
@@ -172,8 +174,10 @@ impl Legs {
         version: Revision,
     ) -> Result<Arc<Leg>, Failure> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        let (gateway, place) = (Arc::clone(gateway), place.clone());
+        let (place, seat) = gateway.estate.settle(gateway, place.clone());
+        let gateway = Arc::clone(gateway);
         tokio::spawn(async move {
+            let _seat = seat;
             let founded = founding::request(&gateway, &place, Origin::Own, version).await;
             let founded = founded.map_err(|refused| refused.noted(&gateway, &place));
             if let Err(Ok(unwanted)) = sender.send(founded) {
@@ -187,7 +191,8 @@ impl Legs {
     pub fn sweep(&self, gateway: &Arc<Gateway>) {
         let now = gateway.clock.now().monotonic;
         let active = gateway.active();
-        let known: HashSet<UpstreamKey> = active.snapshot.upstreams.iter().map(|one| one.key).collect();
+        let upstreams = active.snapshot.upstreams.iter().map(|one| one.key);
+        let known: HashSet<UpstreamKey> = upstreams.chain(gateway.estate.replicas.keys()).collect();
         let mut ended = Vec::new();
         self.lock().retain(|key, shelf| {
             let idle = if known.contains(&key.upstream) { IDLE } else { Duration::ZERO };
@@ -197,6 +202,12 @@ impl Legs {
         for leg in ended {
             leg.end(gateway);
         }
+    }
+
+    /// Whether there is a leg for calls at `place`.
+    pub fn holds(&self, place: &Place) -> bool {
+        let shelf = self.lock().get(&Key::of(place)).cloned();
+        shelf.is_some_and(|shelf| shelf.lock().iter().any(|leg| !leg.is_dead()))
     }
 
     /// Legs of all pools.
@@ -259,7 +270,7 @@ impl Refused {
     fn noted(self, gateway: &Gateway, place: &Place) -> Failure {
         match self {
             Refused::NotLegacy(failure) => {
-                gateway.estate.eras.contradicted(place, Era::Legacy);
+                gateway.estate.eras.contradicted(gateway, place, Era::Legacy);
                 failure
             }
             Refused::Failed(failure) => failure,

@@ -153,8 +153,9 @@ fn told(gateway: &Weak<Gateway>, leg: &Weak<Leg>, what: What) {
 
 fn told_of(gateway: &Arc<Gateway>, leg: &Arc<Leg>, what: What) {
     let place = &leg.place;
+    let whole = gateway.estate.replicas.whole(place.upstream.key);
     gateway.estate.heard.push(Heard {
-        upstream: Arc::clone(&place.upstream),
+        upstream: whole.unwrap_or_else(|| Arc::clone(&place.upstream)),
         server: place.server.clone(),
         caller: place.caller,
         leg: Arc::clone(leg),

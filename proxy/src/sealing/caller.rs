@@ -61,6 +61,16 @@ impl CallerKey {
         }
     }
 
+    /// For what the gateway asks for nobody.
+    pub fn for_probes() -> CallerKey {
+        CallerKey::digest(&[b"probe"])
+    }
+
+    /// For what replicas say to each other.
+    pub fn of_replicas() -> CallerKey {
+        CallerKey::digest(&[b"replica"])
+    }
+
     /// The key itself, for keys that are made of several.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0

@@ -172,7 +172,7 @@ impl Founding {
     /// Whether the server speaks only to modern clients, as it says when it is asked.
     pub(super) async fn speaks_another_era(&self, gateway: &Arc<Gateway>) -> bool {
         let eras = &gateway.estate.eras;
-        eras.contradicted(&self.place, Era::Legacy);
+        eras.contradicted(gateway, &self.place, Era::Legacy);
         eras.choose(gateway, &self.place, Era::Legacy).await.is_ok_and(|era| era == Era::Modern)
     }
 }

@@ -3,12 +3,13 @@
 use super::course::{Budget, Course};
 use super::reading::{Resume, malformed};
 use super::voice::{self, Fields};
-use super::{Common, LegOf, Outcome, Question, Reply, Turn, unanswerable};
+use super::{Common, LegOf, Outcome, Reply, Turn, unanswerable};
 use crate::errand::Errand;
 use crate::forward::{Failure, Use, Wording, send};
 use crate::legs::{Leg, LegLease};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
+use portunus_config::Credentials;
 use portunus_filters::mcp::bridge::{self, Put};
 use portunus_filters::mcp::{Envelope, Id, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
@@ -17,10 +18,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Sleep, sleep};
 
-/// How long further questions are waited for, so that they make one round.
-const GATHER: Duration = Duration::from_millis(25);
 /// Questions of one request.
 const MAX_QUESTIONS: usize = 64;
 /// How often a stream that broke off is resumed.
@@ -65,10 +64,6 @@ impl Held {
 #[derive(Default)]
 struct Questions {
     asked: u64,
-    /// Not handed out yet.
-    fresh: Vec<Question>,
-    /// When they are.
-    due: Option<Instant>,
     /// Not answered yet.
     open: Vec<(Arc<str>, Id)>,
 }
@@ -77,7 +72,6 @@ struct Questions {
 enum Event {
     Answer(Result<Option<Bytes>, Failure>),
     Aside(Option<Bytes>),
-    Due,
 }
 
 impl Legacy {
@@ -138,12 +132,10 @@ impl Legacy {
             if let Err(failure) = self.prepare(common).await {
                 return Turn::Failed(failure);
             }
-            let due = self.questions.due;
             let event = tokio::select! {
                 biased;
                 next = self.course.next(&common.place.upstream, self.budget.patience()) => Event::Answer(next),
                 aside = heard(&mut self.inbox) => Event::Aside(aside),
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Event::Due,
             };
             let turn = match event {
                 Event::Answer(Ok(Some(message))) => self.take(common, &message),
@@ -154,7 +146,6 @@ impl Legacy {
                     self.inbox = None;
                     Ok(None)
                 }
-                Event::Due => Ok(self.hand_out()),
             };
             match turn {
                 Ok(Some(turn)) => return turn,
@@ -231,26 +222,14 @@ impl Legacy {
         match question.filter(|one| room && unanswerable(common, std::slice::from_ref(one)).is_none()) {
             Some(question) => {
                 self.questions.open.push((Arc::clone(&question.key), id));
-                self.questions.fresh.push(question);
                 self.budget.pause();
-                // A modern client answers all of a round at once; a legacy one each by itself.
-                if common.client == Era::Legacy {
-                    return self.hand_out();
-                }
-                self.questions.due.get_or_insert_with(|| Instant::now() + GATHER);
-                None
+                Some(Turn::Ask(vec![question]))
             }
             None => {
                 leg.tell(&common.gateway, Errand::Decline { session: leg.session(), id });
                 None
             }
         }
-    }
-
-    fn hand_out(&mut self) -> Option<Turn> {
-        self.questions.due = None;
-        let fresh = std::mem::take(&mut self.questions.fresh);
-        (!fresh.is_empty()).then_some(Turn::Ask(fresh))
     }
 
     pub(super) async fn reply(
@@ -284,7 +263,10 @@ impl Legacy {
         let exchange = send(way, Arc::clone(&common.gateway.estate.resolver)).await?;
         let status = exchange.head.status;
         if status.is_success() {
-            exchange.checkout.put_back();
+            // What a connection was authenticated with must not serve another caller.
+            if !matches!(place.upstream.credentials, Credentials::Passthrough) {
+                exchange.checkout.put_back();
+            }
             return Ok(());
         }
         if leg.is_unknown(status, None) {
@@ -353,7 +335,7 @@ impl Legacy {
             && self.course.refusal().is_some()
         {
             self.held.leg().die();
-            common.gateway.estate.eras.contradicted(&common.place, Era::Legacy);
+            common.gateway.estate.eras.contradicted(&common.gateway, &common.place, Era::Legacy);
         }
     }
 

@@ -10,22 +10,25 @@ mod modern;
 pub(crate) mod reading;
 #[cfg(test)]
 mod tests;
+mod travel;
 pub(crate) mod voice;
 
 use crate::context::Gateway;
-use crate::forward::{Dispatch, Failure, Inbound, Permit};
+use crate::forward::{Dispatch, Failure, Inbound, Permit, Reach};
 use crate::legs::Leg;
 use crate::upstreams::pool::Pool;
+use crate::upstreams::replicas::Seat;
 use bytes::Bytes;
 use http::HeaderMap;
 use legacy::Legacy;
-use modern::Modern;
+use modern::{Modern, Speech};
 use portunus_config::{ServerId, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Token};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Method};
 use portunus_filters::{Cleared, Denial, Era, Message, Reason};
 use std::sync::Arc;
+use travel::{Travel, seated};
 use voice::Voice;
 
 pub use crate::sealing::CallerKey;
@@ -142,13 +145,17 @@ pub struct Talk {
     common: Common,
     way: Way,
     over: bool,
+    /// Where an upstream has several places: the one it is at, and how it goes to another.
+    seat: Option<Seat>,
+    travel: Option<Box<Travel>>,
 }
 
 /// What of a talk does not depend on the era of its upstream.
+#[derive(Clone)]
 struct Common {
     gateway: Arc<Gateway>,
     place: Place,
-    permit: Permit,
+    permit: Arc<Permit>,
     voice: Voice,
     /// The era of the client.
     client: Era,
@@ -172,21 +179,25 @@ impl Talk {
     /// # Errors
     /// [`Failure`] if the upstream's era or a legacy session cannot be had, or the message not be said
     /// in the upstream's words.
-    pub async fn open(gateway: &Arc<Gateway>, order: Order<'_>) -> Result<Talk, Failure> {
+    pub async fn open(gateway: &Arc<Gateway>, mut order: Order<'_>) -> Result<Talk, Failure> {
         let era = match order.leg {
             LegOf::Own(_) => Era::Legacy,
             LegOf::Pooled => gateway.estate.eras.choose(gateway, &order.place, order.message.era).await?,
         };
-        let (leg, params, retry, sent) =
-            (order.leg, order.params.clone(), order.retry.clone(), order.inbound);
+        let (leg, travel) = (order.leg, Travel::of(&order, era));
+        let speech = Speech::of(&order);
+        let seat = seated(gateway, &mut order);
         let common = Common::of(gateway, order)?;
-        let way = match era {
-            Era::Modern => {
-                Way::Modern(Box::new(Modern::open(&common, &params, sent.headers, retry.as_ref())?))
-            }
-            Era::Legacy => Way::Legacy(Box::new(Legacy::open(&common, leg).await?)),
-        };
-        Ok(Talk { common, way, over: false })
+        match Way::open(&common, era, leg, &speech).await {
+            Ok(way) => Ok(Talk { common, way, over: false, seat, travel }),
+            Err(failure) => match (travel, seat) {
+                (Some(mut travel), Some(seat)) if failure.reach == Reach::Unreached => {
+                    let (common, way, seat) = travel.on(common, seat, &failure).await?;
+                    Ok(Talk { common, way, over: false, seat, travel: Some(travel) })
+                }
+                _ => Err(failure),
+            },
+        }
     }
 
     /// What happens next. Safe to cancel; waits for ever once the talk is over.
@@ -194,11 +205,28 @@ impl Talk {
         if self.over {
             return std::future::pending().await;
         }
-        let turn = match &mut self.way {
-            Way::Modern(modern) => modern.next(&self.common).await,
-            Way::Legacy(legacy) => legacy.next(&self.common).await,
+        let turn = loop {
+            if let Some(moved) = self.travelled().await {
+                break Turn::Failed(moved);
+            }
+            let turn = match &mut self.way {
+                Way::Modern(modern) => modern.next(&self.common).await,
+                Way::Legacy(legacy) => legacy.next(&self.common).await,
+            };
+            match turn {
+                Turn::Failed(failure) if failure.reach == Reach::Unreached && self.travels(&failure) => {}
+                turn => break turn,
+            }
         };
-        self.over = matches!(turn, Turn::Done(_) | Turn::Failed(_));
+        let failure = match &turn {
+            Turn::Done(_) => None,
+            Turn::Failed(failure) => Some(failure),
+            Turn::Note(_) | Turn::Ask(_) => return turn,
+        };
+        self.over = true;
+        if let Some(seat) = self.seat.take() {
+            seat.judge(failure, self.common.gateway.clock.now().monotonic);
+        }
         turn
     }
 
@@ -238,6 +266,15 @@ impl Talk {
     }
 }
 
+impl Way {
+    async fn open(common: &Common, era: Era, leg: LegOf<'_>, speech: &Speech) -> Result<Way, Failure> {
+        Ok(match era {
+            Era::Modern => Way::Modern(Box::new(Modern::open(common, speech)?)),
+            Era::Legacy => Way::Legacy(Box::new(Legacy::open(common, leg).await?)),
+        })
+    }
+}
+
 impl Common {
     fn of(gateway: &Arc<Gateway>, order: Order<'_>) -> Result<Common, Failure> {
         let method = order.message.method.clone();
@@ -245,7 +282,7 @@ impl Common {
             method.ok_or_else(|| Denial::new(Reason::InvalidRequest, "the message is no request"))?;
         let mut common = Common {
             gateway: Arc::clone(gateway),
-            permit: Dispatch::permit(order.cleared),
+            permit: Arc::new(Dispatch::permit(order.cleared)),
             voice: Voice::of(order.inbound, &order.place),
             place: order.place,
             client: order.message.era,

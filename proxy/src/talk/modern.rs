@@ -3,10 +3,10 @@
 use super::course::{Budget, Course};
 use super::reading::malformed;
 use super::voice::{self, Fields};
-use super::{Common, Outcome, Reply, Retry, Rounds, Turn, unanswerable};
+use super::{Common, Order, Outcome, Reply, Retry, Rounds, Turn, unanswerable};
 use crate::forward::{Failure, Use, Wording};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use memchr::memmem;
 use portunus_filters::mcp::bridge::{self, ParamHeader, Put, ResultType};
 use portunus_filters::mcp::object::Object;
@@ -23,6 +23,29 @@ const MAX_ROUNDS: u32 = 8;
 /// The first wait and the longest before an upstream that only wants to be asked again is.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 const VERSION: Revision = Revision::V2026_07_28;
+
+/// What only a modern upstream is told.
+#[derive(Clone)]
+pub(super) struct Speech {
+    params: Arc<[ParamHeader]>,
+    retry: Option<Retry>,
+    /// `Mcp-Param-*` of a modern client.
+    sent: Fields,
+}
+
+impl Speech {
+    pub(super) fn of(order: &Order<'_>) -> Speech {
+        let sent =
+            order.inbound.headers.iter().filter(|(name, _)| {
+                order.message.era == Era::Modern && name.as_str().starts_with("mcp-param-")
+            });
+        Speech {
+            params: Arc::clone(&order.params),
+            retry: order.retry.clone(),
+            sent: sent.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        }
+    }
+}
 
 pub(super) struct Modern {
     course: Course,
@@ -46,23 +69,18 @@ struct Round {
 }
 
 impl Modern {
-    pub(super) fn open(
-        common: &Common,
-        params: &[ParamHeader],
-        sent: &HeaderMap,
-        retry: Option<&Retry>,
-    ) -> Result<Modern, Failure> {
+    pub(super) fn open(common: &Common, speech: &Speech) -> Result<Modern, Failure> {
         let mut modern = Modern {
             course: Course::Idle,
             budget: Budget::of(&common.place),
-            fields: fields(common, params, sent)?,
+            fields: fields(common, speech)?,
             id: String::new(),
             rounds: 0,
             round: None,
             pause: None,
             last: None,
         };
-        modern.send(common, retry)?;
+        modern.send(common, speech.retry.as_ref())?;
         Ok(modern)
     }
 
@@ -205,7 +223,7 @@ impl Modern {
             let detail = "the server ended its stream without an answer";
             return Failure { pending: false, ..Denial::new(Reason::UpstreamUnavailable, detail).into() };
         };
-        common.gateway.estate.eras.contradicted(&common.place, Era::Modern);
+        common.gateway.estate.eras.contradicted(&common.gateway, &common.place, Era::Modern);
         Failure {
             cause: format!("HTTP {} without a JSON-RPC message", status.as_u16()),
             ..malformed("the server refused the request without an answer")
@@ -218,7 +236,7 @@ impl Modern {
             && self.course.refusal().is_some()
             && !crate::errand::is_modern_code(*code)
         {
-            common.gateway.estate.eras.contradicted(&common.place, Era::Modern);
+            common.gateway.estate.eras.contradicted(&common.gateway, &common.place, Era::Modern);
         }
     }
 }
@@ -237,24 +255,24 @@ fn no_message() -> Failure {
 
 /// Fields of a POST: what it mirrors of its body, and what a modern client says of arguments that no
 /// schema here knows.
-fn fields(common: &Common, params: &[ParamHeader], sent: &HeaderMap) -> Result<Fields, Failure> {
+fn fields(common: &Common, speech: &Speech) -> Result<Fields, Failure> {
     let mut fields = voice::posted();
     let target = common.target.as_deref().or(common.aimed_at.as_deref());
     voice::mirror(&mut fields, VERSION, common.method.name(), target.map(bridge::mcp_name));
-    if !params.is_empty() {
+    if !speech.params.is_empty() {
         let unread = |_| malformed("the request cannot be read again");
         let envelope = Envelope::read(common.text()?).map_err(unread)?;
-        for (name, value) in bridge::param_headers(&envelope.params, params)? {
+        for (name, value) in bridge::param_headers(&envelope.params, &speech.params)? {
             let name = HeaderName::from_bytes(name.as_bytes());
             if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&value)) {
                 fields.push((name, value));
             }
         }
     }
-    if common.client == Era::Modern {
-        let unknown = sent.iter().filter(|(name, _)| name.as_str().starts_with("mcp-param-"));
-        let told: Vec<_> = unknown.filter(|(name, _)| fields.iter().all(|(own, _)| own != *name)).collect();
-        fields.extend(told.into_iter().map(|(name, value)| (name.clone(), value.clone())));
+    for (name, value) in &speech.sent {
+        if fields.iter().all(|(own, _)| own != name) {
+            fields.push((name.clone(), value.clone()));
+        }
     }
     Ok(fields)
 }

@@ -1,6 +1,6 @@
 //! An upstream's answer, message by message, whatever form it comes in.
 
-use crate::forward::{Exchange, Failure};
+use crate::forward::{Exchange, Failure, Reach};
 use crate::pieces::Pieces;
 use crate::respond::class::{Class, classify};
 use crate::upstreams::wire::Framing;
@@ -75,7 +75,9 @@ impl Reading {
         let (head, status) = (&exchange.head, exchange.head.status);
         let body = match classify(head, sent, &upstream.credentials) {
             Class::Denied(denial, cause) => {
-                return Err(Failure { cause, pending: false, ..Failure::from(denial) });
+                let failing = denial.reason == Reason::UpstreamUnavailable;
+                let reach = if failing { Reach::Failing } else { Reach::Unknown };
+                return Err(Failure { cause, pending: false, reach, ..Failure::from(denial) });
             }
             _ if status == StatusCode::UNAUTHORIZED || head.headers.contains_key(WWW_AUTHENTICATE) => {
                 let detail = "the server refused the client's credentials";
@@ -229,7 +231,7 @@ impl Failure {
     /// An answer that broke off.
     pub(crate) fn broken(cause: String) -> Failure {
         let denial = Denial::new(Reason::UpstreamUnavailable, "the server broke off within its answer");
-        Failure { cause, pending: false, ..Failure::from(denial) }
+        Failure { cause, pending: false, reach: Reach::Failing, ..Failure::from(denial) }
     }
 }
 

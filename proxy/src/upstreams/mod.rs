@@ -8,6 +8,7 @@ pub mod fault;
 pub mod h1;
 pub mod h2;
 pub mod pool;
+pub mod replicas;
 pub mod request;
 pub mod stream;
 pub mod tls;

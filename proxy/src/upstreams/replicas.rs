@@ -1,0 +1,535 @@
+//! Several identical places behind one upstream's name.
+//!
+//! A call goes to the place with the fewest under way, or where its caller's session is. One that
+//! fails calls in a row is left alone for a while, longer each time; one that fails its probes, until
+//! it answers one. If none is left, all are tried: a guess is better than a refusal.
+
+use super::pool::Pool;
+use crate::context::Gateway;
+use crate::errand;
+use crate::forward::{Failure, Reach};
+use crate::talk::{CallerKey, Place, Profile};
+use http::HeaderMap;
+use portunus_config::{Ejection, Health, ServerId, Snapshot, Upstream, UpstreamKey};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Longest time that a replica is left alone.
+const MAX_EJECTED: Duration = Duration::from_secs(300);
+
+/// The replicas of every upstream that has several, or is probed.
+#[derive(Default)]
+pub struct Replicas {
+    sets: Mutex<HashMap<UpstreamKey, Arc<Set>>>,
+}
+
+/// The places of one upstream.
+struct Set {
+    /// As the document has it.
+    upstream: Arc<Upstream>,
+    replicas: Vec<Arc<Replica>>,
+    /// Ties are broken in turn.
+    turn: AtomicUsize,
+}
+
+/// One place.
+struct Replica {
+    upstream: Arc<Upstream>,
+    pool: Arc<Pool>,
+    in_flight: AtomicUsize,
+    standing: Mutex<Standing>,
+}
+
+/// What is thought of a place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Standing {
+    failed_calls: usize,
+    ejections: u32,
+    ejected_until: Option<Duration>,
+    failed_probes: usize,
+    probed_at: Option<Duration>,
+}
+
+/// The use of a place for one call.
+pub struct Seat {
+    replica: Arc<Replica>,
+}
+
+/// What is known of one place, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// Name of the upstream.
+    pub upstream: Arc<str>,
+    /// Where it is, without its query.
+    pub url: String,
+    /// `healthy`, `ejected` or `unhealthy`.
+    pub state: &'static str,
+    /// Calls under way.
+    pub in_flight: usize,
+}
+
+impl Replicas {
+    /// Makes the sets fit `snapshot`; what is known of places that stay is kept.
+    pub fn reconcile(&self, snapshot: &Snapshot) {
+        let mut sets = self.lock();
+        let known: HashMap<UpstreamKey, Arc<Replica>> = sets
+            .values()
+            .flat_map(|set| set.replicas.iter())
+            .map(|replica| (replica.upstream.key, Arc::clone(replica)))
+            .collect();
+        let several =
+            snapshot.upstreams.iter().filter(|one| !one.replicas.is_empty() || one.health.is_some());
+        *sets = several.map(|upstream| (upstream.key, Arc::new(Set::of(upstream, &known)))).collect();
+    }
+
+    /// The place of a call: `place` itself unless its upstream has several. `prefers` is where the
+    /// caller would rather go, such as to its session.
+    pub fn settle(
+        &self,
+        place: Place,
+        now: Duration,
+        prefers: impl Fn(&Place) -> bool,
+    ) -> (Place, Option<Seat>) {
+        self.settle_beside(place, now, prefers, None)
+    }
+
+    /// As [`Replicas::settle`], but not where `beside` is.
+    pub fn settle_beside(
+        &self,
+        place: Place,
+        now: Duration,
+        prefers: impl Fn(&Place) -> bool,
+        beside: Option<&Seat>,
+    ) -> (Place, Option<Seat>) {
+        if place.upstream.replicas.is_empty() {
+            return (place, None);
+        }
+        let set = self.lock().get(&place.upstream.key).cloned();
+        let Some(set) = set else { return (place, None) };
+        let at = |replica: &Arc<Replica>| Place {
+            upstream: Arc::clone(&replica.upstream),
+            pool: Arc::clone(&replica.pool),
+            ..place.clone()
+        };
+        let Some(replica) = set.choose(now, |replica| prefers(&at(replica)), beside) else {
+            return (place, None);
+        };
+        (at(&replica), Some(Seat::at(&replica)))
+    }
+
+    /// A seat at the replica of that key, if it is one.
+    pub fn seat(&self, key: UpstreamKey) -> Option<Seat> {
+        let sets = self.lock();
+        let mut replicas = sets.values().flat_map(|set| set.replicas.iter());
+        replicas.find(|replica| replica.upstream.key == key).map(Seat::at)
+    }
+
+    /// The upstream as the document has it, of which `key` is a replica.
+    pub fn whole(&self, key: UpstreamKey) -> Option<Arc<Upstream>> {
+        let sets = self.lock();
+        if sets.is_empty() {
+            return None;
+        }
+        let set = sets.values().find(|set| set.replicas.iter().any(|replica| replica.upstream.key == key));
+        set.map(|set| Arc::clone(&set.upstream))
+    }
+
+    /// Keys of all places.
+    pub fn keys(&self) -> Vec<UpstreamKey> {
+        self.all().iter().map(|replica| replica.upstream.key).collect()
+    }
+
+    /// The connections to all places.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        self.all().iter().map(|replica| Arc::clone(&replica.pool)).collect()
+    }
+
+    /// What is known of all places at `now`.
+    pub fn status(&self, now: Duration) -> Vec<ReplicaStatus> {
+        let mut all: Vec<_> = self.all().iter().map(|replica| replica.status(now)).collect();
+        all.sort_by(|one, other| (&one.upstream, &one.url).cmp(&(&other.upstream, &other.url)));
+        all
+    }
+
+    /// Probes the places that are due, in the background.
+    pub fn probe(&self, gateway: &Arc<Gateway>) {
+        let now = gateway.clock.now().monotonic;
+        for replica in self.all() {
+            let Some(health) = replica.upstream.health.filter(|health| replica.is_due(now, health)) else {
+                continue;
+            };
+            let gateway = Arc::clone(gateway);
+            tokio::spawn(async move {
+                let place = replica.place();
+                let lives = timeout(health.timeout, errand::lives(&gateway, &place)).await.unwrap_or(false);
+                if replica.probed(lives, &health) {
+                    tracing::warn!(
+                        upstream = &*replica.upstream.name,
+                        url = replica.upstream.url.redacted(),
+                        lives,
+                        "the health of a server has changed"
+                    );
+                }
+            });
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Replica>> {
+        self.lock().values().flat_map(|set| set.replicas.iter().cloned()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<UpstreamKey, Arc<Set>>> {
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Set {
+    fn of(upstream: &Arc<Upstream>, known: &HashMap<UpstreamKey, Arc<Replica>>) -> Set {
+        let replicas = upstream.urls().map(|url| {
+            let at = Arc::new(upstream.at(url));
+            match known.get(&at.key) {
+                // Timeouts and headers may have changed.
+                Some(known) => Arc::new(Replica {
+                    upstream: at,
+                    pool: Arc::clone(&known.pool),
+                    in_flight: AtomicUsize::new(0),
+                    standing: Mutex::new(*known.lock()),
+                }),
+                None => Arc::new(Replica::new(at)),
+            }
+        });
+        Set { upstream: Arc::clone(upstream), replicas: replicas.collect(), turn: AtomicUsize::new(0) }
+    }
+
+    fn choose(
+        &self,
+        now: Duration,
+        prefers: impl Fn(&Arc<Replica>) -> bool,
+        beside: Option<&Seat>,
+    ) -> Option<Arc<Replica>> {
+        let elsewhere = |replica: &&Arc<Replica>| {
+            beside.is_none_or(|beside| replica.upstream.key != beside.replica.upstream.key)
+        };
+        let others: Vec<_> = self.replicas.iter().filter(elsewhere).collect();
+        let fit: Vec<_> = others.iter().copied().filter(|replica| replica.is_fit(now)).collect();
+        let open = if fit.is_empty() { others } else { fit };
+        if let Some(preferred) = open.iter().find(|replica| prefers(replica)) {
+            return Some(Arc::clone(preferred));
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let start = turn.checked_rem(open.len())?;
+        let (front, back) = open.split_at(start);
+        let least = back.iter().chain(front).min_by_key(|replica| replica.in_flight.load(Ordering::Relaxed));
+        least.map(|replica| Arc::clone(replica))
+    }
+}
+
+impl Replica {
+    fn new(upstream: Arc<Upstream>) -> Replica {
+        let pool = Arc::new(Pool::new(&upstream));
+        Replica { upstream, pool, in_flight: AtomicUsize::new(0), standing: Mutex::default() }
+    }
+
+    /// Where a probe goes: for nobody.
+    fn place(&self) -> Place {
+        Place {
+            upstream: Arc::clone(&self.upstream),
+            pool: Arc::clone(&self.pool),
+            server: ServerId("".into()),
+            caller: CallerKey::for_probes(),
+            profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
+            headers: Arc::new(HeaderMap::new()),
+        }
+    }
+
+    fn is_fit(&self, now: Duration) -> bool {
+        self.lock().is_fit(now, self.upstream.health.as_ref())
+    }
+
+    fn is_due(&self, now: Duration, health: &Health) -> bool {
+        let mut standing = self.lock();
+        let due = standing.probed_at.is_none_or(|at| now.saturating_sub(at) >= health.interval);
+        if due {
+            standing.probed_at = Some(now);
+        }
+        due
+    }
+
+    fn probed(&self, lives: bool, health: &Health) -> bool {
+        self.lock().probed(lives, health)
+    }
+
+    fn status(&self, now: Duration) -> ReplicaStatus {
+        let standing = *self.lock();
+        let state = match (standing.is_fit(now, None), self.is_fit(now)) {
+            (_, true) => "healthy",
+            (false, _) => "ejected",
+            (true, false) => "unhealthy",
+        };
+        ReplicaStatus {
+            upstream: Arc::clone(&self.upstream.name),
+            url: self.upstream.url.redacted(),
+            state,
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    fn at(replica: &Arc<Replica>) -> Seat {
+        replica.in_flight.fetch_add(1, Ordering::Relaxed);
+        Seat { replica: Arc::clone(replica) }
+    }
+
+    /// Notes how the call went; `failure` is none if there was an answer.
+    pub fn judge(&self, failure: Option<&Failure>, now: Duration) {
+        let ejection = &self.replica.upstream.ejection;
+        match failure.map(|failure| failure.reach) {
+            None => self.replica.lock().answered(),
+            Some(Reach::Unknown) => {}
+            Some(Reach::Unreached | Reach::Failing) => {
+                if self.replica.lock().failed(now, ejection) {
+                    tracing::warn!(
+                        upstream = &*self.replica.upstream.name,
+                        url = self.replica.upstream.url.redacted(),
+                        "a server that fails calls gets none for a while"
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.replica.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Standing {
+    fn is_fit(&self, now: Duration, health: Option<&Health>) -> bool {
+        let ejected = self.ejected_until.is_some_and(|until| now < until);
+        let unhealthy = health.is_some_and(|health| self.failed_probes >= health.unhealthy_after);
+        !ejected && !unhealthy
+    }
+
+    fn answered(&mut self) {
+        (self.failed_calls, self.ejections, self.ejected_until) = (0, 0, None);
+    }
+
+    /// Whether this failure is the one that ejects it.
+    fn failed(&mut self, now: Duration, ejection: &Ejection) -> bool {
+        self.failed_calls += 1;
+        if self.failed_calls < ejection.after || self.ejected_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        let longer = 2u32.saturating_pow(self.ejections);
+        self.ejections += 1;
+        self.ejected_until = Some(now + ejection.base.saturating_mul(longer).min(MAX_EJECTED));
+        // Once it is back, one more failure is enough.
+        self.failed_calls = ejection.after.saturating_sub(1);
+        true
+    }
+
+    /// Whether this probe changes what is thought of it.
+    fn probed(&mut self, lives: bool, health: &Health) -> bool {
+        let before = self.failed_probes >= health.unhealthy_after;
+        self.failed_probes = if lives { 0 } else { self.failed_probes.saturating_add(1) };
+        before != (self.failed_probes >= health.unhealthy_after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::talk::{Outcome, Rounds, Talk, Turn};
+    use crate::testing::{Asked, Bed, Choice, Server, Wire, within};
+    use portunus_filters::Reason;
+    use std::net::SocketAddr;
+    use std::sync::atomic::AtomicBool;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_place_that_fails_in_a_row_is_left_alone_longer_each_time_and_comes_back() {
+        let ejection = Ejection { after: 3, base: 10 * SECOND };
+        let mut standing = Standing::default();
+        let fit = |standing: &Standing, at: u32| standing.is_fit(at * SECOND, None);
+        assert!(!standing.failed(SECOND, &ejection) && !standing.failed(SECOND, &ejection));
+        standing.answered();
+        assert!(!standing.failed(SECOND, &ejection) && !standing.failed(SECOND, &ejection));
+        assert!(standing.failed(SECOND, &ejection), "the third in a row");
+        assert!(!fit(&standing, 10) && fit(&standing, 11));
+        assert!(standing.failed(20 * SECOND, &ejection), "once it is back, one is enough");
+        assert!(!fit(&standing, 39) && fit(&standing, 40));
+        standing.answered();
+        assert_eq!(standing, Standing::default());
+    }
+
+    #[test]
+    fn a_place_that_fails_its_probes_is_out_until_it_answers_one() {
+        let health = Health { unhealthy_after: 2, ..Health::default() };
+        let mut standing = Standing::default();
+        assert!(!standing.probed(false, &health) && standing.probed(false, &health));
+        assert!(!standing.is_fit(SECOND, Some(&health)));
+        assert!(!standing.probed(false, &health) && standing.probed(true, &health));
+        assert!(standing.is_fit(SECOND, Some(&health)));
+    }
+
+    /// A server that names itself, under either era, and is down while `down` says so.
+    async fn named(name: &'static str, down: &'static AtomicBool) -> Server {
+        Server::start(move |asked: Asked, mut wire: Wire| async move {
+            match asked.method() {
+                _ if down.load(Ordering::SeqCst) => wire.status("503 Down", "", "").await,
+                "initialize" => {
+                    let body = format!(
+                        r#"{{"jsonrpc":"2.0","id":{},"result":{{"protocolVersion":"2025-11-25","capabilities":{{}},"serverInfo":{{"name":"s","version":"1"}}}}}}"#,
+                        asked.id()
+                    );
+                    let fields = "content-type: application/json\r\nmcp-session-id: s\r\n";
+                    wire.status("200 OK", fields, &body).await;
+                }
+                "notifications/initialized" => wire.accepted().await,
+                "GET" => wire.status("405 No", "", "").await,
+                _ => wire.result(&asked, &format!(r#"{{"at":"{name}"}}"#)).await,
+            }
+            Some(wire)
+        })
+        .await
+    }
+
+    static UP: AtomicBool = AtomicBool::new(false);
+
+    fn bed(places: &[SocketAddr], more: &str) -> Bed {
+        let urls: Vec<_> = places.iter().map(|address| format!("\"http://{address}/mcp\"")).collect();
+        Bed::with(&format!("replicas: [{}]{more}", urls.join(", ")))
+    }
+
+    const CALL: &str =
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
+
+    async fn outcome(talk: &mut Talk) -> Result<String, Failure> {
+        match within("the answer", talk.next()).await {
+            Turn::Done(answer) => match answer.outcome {
+                Outcome::Result(result) => {
+                    let result: serde_json::Value = serde_json::from_slice(&result).unwrap();
+                    Ok(result["at"].as_str().unwrap().to_owned())
+                }
+                Outcome::Error { error, .. } => panic!("{error:?}"),
+            },
+            Turn::Failed(failure) => Err(failure),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn call(bed: &Bed, caller: &str) -> Result<String, Failure> {
+        let place = bed.place(caller, "{}");
+        let mut talk = bed.open_with(&place, CALL, Choice::of(Rounds::Never)).await?;
+        outcome(&mut talk).await
+    }
+
+    /// Where nobody listens.
+    async fn nowhere() -> SocketAddr {
+        let server = named("gone", &UP).await;
+        server.address
+    }
+
+    #[tokio::test]
+    async fn calls_go_where_the_fewest_are_under_way() {
+        let (a, b) = (named("a", &UP).await, named("b", &UP).await);
+        let bed = bed(&[a.address, b.address], ", era: modern");
+        let place = bed.place("anna", "{}");
+        let mut one = bed.open(&place, CALL, Rounds::Never).await;
+        let mut two = bed.open(&place, CALL, Rounds::Never).await;
+        let mut at = [outcome(&mut one).await.unwrap(), outcome(&mut two).await.unwrap()];
+        at.sort();
+        assert_eq!(at, ["a", "b"]);
+        let status = bed.gateway.estate.replicas.status(Duration::ZERO);
+        assert!(status.iter().all(|one| one.state == "healthy" && one.in_flight == 0), "{status:?}");
+    }
+
+    #[tokio::test]
+    async fn a_callers_calls_stay_where_its_session_is() {
+        let (a, b) = (named("a", &UP).await, named("b", &UP).await);
+        let bed = bed(&[a.address, b.address], ", era: legacy");
+        let first = call(&bed, "anna").await.unwrap();
+        for _ in 0..5 {
+            assert_eq!(call(&bed, "anna").await.unwrap(), first);
+        }
+        assert_eq!(a.heard("initialize").len() + b.heard("initialize").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_place_that_cannot_be_reached_costs_no_call() {
+        for era in ["modern", "legacy"] {
+            let server = named("a", &UP).await;
+            let bed =
+                bed(&[nowhere().await, server.address], &format!(", era: {era}, ejection: {{ after: 2 }}"));
+            for caller in ["anna", "bert", "carl", "dora", "emil", "fred"] {
+                assert_eq!(call(&bed, caller).await.unwrap(), "a", "{era}");
+            }
+            let status = bed.gateway.estate.replicas.status(Duration::ZERO);
+            assert!(status.iter().any(|one| one.state == "ejected"), "{era}: {status:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_no_place_is_reached_the_call_fails_and_is_over() {
+        let bed = bed(&[nowhere().await, nowhere().await], ", era: modern");
+        let failure = call(&bed, "anna").await.unwrap_err();
+        assert_eq!(failure.denial.reason, Reason::UpstreamUnavailable);
+    }
+
+    #[tokio::test]
+    async fn probes_take_a_place_out_before_a_call_finds_it_down() {
+        static DOWN: AtomicBool = AtomicBool::new(true);
+        let (a, b) = (named("a", &UP).await, named("b", &DOWN).await);
+        let health = ", era: modern, health: { interval: 30s, timeout: 5s, unhealthy_after: 1 }";
+        let bed = bed(&[a.address, b.address], health);
+        let replicas = &bed.gateway.estate.replicas;
+        let state = |at: SocketAddr| {
+            let status = replicas.status(Duration::ZERO);
+            status.into_iter().find(|one| one.url.contains(&at.to_string())).unwrap().state
+        };
+        let becomes = |expected: &'static str| {
+            let address = b.address;
+            async move {
+                while state(address) != expected {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        replicas.probe(&bed.gateway);
+        within("the probe", becomes("unhealthy")).await;
+        for _ in 0..4 {
+            assert_eq!(call(&bed, "anna").await.unwrap(), "a");
+        }
+        DOWN.store(false, Ordering::SeqCst);
+        bed.clock.advance(29 * SECOND);
+        replicas.probe(&bed.gateway);
+        assert_eq!(b.heard("server/discover").len(), 1, "not due yet");
+        bed.clock.advance(SECOND);
+        replicas.probe(&bed.gateway);
+        within("the next probe", becomes("healthy")).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_a_place_outlives_a_swap() {
+        let server = named("a", &UP).await;
+        let bed = bed(&[nowhere().await, server.address], ", era: modern, ejection: { after: 1 }");
+        for _ in 0..2 {
+            call(&bed, "anna").await.unwrap();
+        }
+        let before = bed.gateway.estate.replicas.status(Duration::ZERO);
+        assert!(before.iter().any(|one| one.state == "ejected"));
+        bed.gateway.estate.replicas.reconcile(&bed.gateway.active().snapshot);
+        assert_eq!(bed.gateway.estate.replicas.status(Duration::ZERO), before);
+    }
+}
