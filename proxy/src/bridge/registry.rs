@@ -32,11 +32,6 @@ impl Sessions {
         self.tables().get(server).cloned()
     }
 
-    /// Whether a virtual server has any.
-    pub fn may_hold(&self, server: &ServerId) -> bool {
-        self.of(server).is_some_and(|table| !table.is_empty())
-    }
-
     /// Takes a session in that lives for at most `lifetime`; the idlest makes room for it.
     pub fn insert(
         &self,
