@@ -12,15 +12,10 @@ use std::time::Duration;
 type Of = Table<SessionNumber, Arc<Session>>;
 
 /// Sessions and the marks that ended ones leave.
+#[derive(Default)]
 pub struct Sessions {
     tables: Mutex<HashMap<ServerId, Arc<Of>>>,
     tombstones: Tombstones,
-}
-
-impl Default for Sessions {
-    fn default() -> Self {
-        Sessions { tables: Mutex::default(), tombstones: Tombstones::default() }
-    }
 }
 
 impl Sessions {
