@@ -61,9 +61,11 @@ impl Bootstrap {
         changed.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 
-    /// How the listener of that name speaks TLS: what a reload brings to one that is running.
+    /// How the listener of that name, that for peers included, speaks TLS: what a reload brings to
+    /// one that is running.
     pub fn listener_tls(&self, name: &str) -> Option<&ListenerTls> {
-        self.listeners.iter().find(|listener| listener.name == name)?.tls.as_ref()
+        let for_peers = self.peers.as_ref().map(|peers| &peers.listener);
+        self.listeners.iter().chain(for_peers).find(|listener| listener.name == name)?.tls.as_ref()
     }
 
     fn peers_changed(&self, new: &Bootstrap) -> bool {

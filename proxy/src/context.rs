@@ -95,7 +95,7 @@ impl Gateway {
     /// If the access log cannot be opened, a thread not be started or the system has no randomness.
     pub fn new(loaded: Loaded, clock: Arc<dyn Clock>) -> std::io::Result<Gateway> {
         let metrics = Arc::new(Metrics::new().map_err(std::io::Error::other)?);
-        let estate = Estate::default();
+        let estate = Estate::new(&loaded.bootstrap)?;
         let mut carry = Carry::default();
         let mut snapshot = loaded.snapshot;
         carry.activate(&mut snapshot);

@@ -5,6 +5,7 @@
 //! waits for an answer.
 
 mod ask;
+mod listen;
 mod words;
 
 use crate::context::Gateway;
@@ -14,8 +15,9 @@ use crate::upstreams::pool::Pool;
 pub use ask::ask;
 pub(crate) use ask::{Addressed, Said, exchange, is_modern_code, lives, on_leg, send};
 use http::{HeaderMap, HeaderName, HeaderValue};
+pub use listen::{Listening, listen};
 use portunus_config::Upstream;
-use portunus_filters::mcp::bridge::{LogLevel, Reply};
+use portunus_filters::mcp::bridge::{Filter, LogLevel, Reply};
 use portunus_filters::mcp::{Id, Revision};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,6 +80,11 @@ pub enum Errand {
     Initialized,
     /// GET: the stream of a legacy session.
     Stream,
+    /// `subscriptions/listen`, of a modern upstream.
+    Listen {
+        /// What is to be told.
+        filter: Filter,
+    },
     /// One page of a list.
     List {
         /// `tools/list` and its kin.

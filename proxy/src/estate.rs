@@ -3,17 +3,24 @@
 //! After each activation [`Estate::reconcile`] keeps what the new snapshot still uses, adds what is
 //! new and lets go of the rest. A pool that was let go closes with its last call.
 
+use crate::bridge::parked::ParkedCalls;
+use crate::bridge::{Hub, Sessions};
+use crate::catalog::Catalogs;
 use crate::context::Gateway;
+use crate::entropy::Entropy;
 use crate::errand::Asked;
 use crate::legs::{Hearsay, Legs};
 use crate::metrics::Metrics;
+use crate::sealing::{Home, Seals};
 use crate::talk::Place;
 use crate::upstreams::dns::Resolver;
 use crate::upstreams::era::Eras;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::replicas::{Replicas, Seat};
-use portunus_config::{Host, Snapshot, Upstream, UpstreamKey};
+use portunus_config::{Bootstrap, Host, Snapshot, Upstream, UpstreamKey};
+use portunus_filters::Era;
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -22,7 +29,6 @@ use std::time::Instant;
 pub type Pools = HashMap<UpstreamKey, Arc<Pool>>;
 
 /// The tables that outlive snapshots.
-#[derive(Default)]
 pub struct Estate {
     pools: Mutex<Pools>,
     /// Names of upstreams.
@@ -35,12 +41,52 @@ pub struct Estate {
     pub legs: Legs,
     /// What legacy upstreams say outside of calls.
     pub heard: Hearsay,
+    /// Sessions of legacy clients.
+    pub sessions: Sessions,
+    /// Calls that wait for their clients.
+    pub parked: ParkedCalls,
+    /// Who listens to what.
+    pub hub: Hub,
+    /// What upstreams offer.
+    pub catalogs: Catalogs,
+    /// What is sealed into what clients carry.
+    pub seals: Seals,
+    /// This run of this replica.
+    pub home: Home,
     /// Permits for what the gateway asks on its own.
     pub asked: Asked,
     numbers: AtomicU64,
 }
 
 impl Estate {
+    /// Empty tables of a process.
+    ///
+    /// # Errors
+    /// If a sealing key cannot be used, or the system has no randomness.
+    pub fn new(bootstrap: &Bootstrap) -> io::Result<Estate> {
+        let boot = Entropy::new().take().map(u32::from_be_bytes);
+        let boot = boot.ok_or_else(|| io::Error::other("the system has no randomness"))?;
+        let random = || format!("r{boot:08x}").into();
+        let name = bootstrap.replica.as_ref().map(|replica| replica.as_str().into()).unwrap_or_else(random);
+        let home = Home::new(name, boot);
+        Ok(Estate {
+            pools: Mutex::default(),
+            resolver: Arc::default(),
+            eras: Eras::default(),
+            replicas: Replicas::default(),
+            legs: Legs::default(),
+            heard: Hearsay::default(),
+            sessions: Sessions::default(),
+            parked: ParkedCalls::default(),
+            hub: Hub::default(),
+            catalogs: Catalogs::default(),
+            seals: Seals::new(&bootstrap.sealing.keys)?,
+            home: home.ok_or_else(|| io::Error::other("the name of the replica is no visible ASCII"))?,
+            asked: Asked::default(),
+            numbers: AtomicU64::new(0),
+        })
+    }
+
     /// Makes the tables fit `snapshot` and gives the pools it needs.
     pub fn reconcile(&self, snapshot: &Snapshot) -> Pools {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,6 +108,15 @@ impl Estate {
     pub fn settle(&self, gateway: &Gateway, place: Place) -> (Place, Option<Seat>) {
         let now = gateway.clock.now().monotonic;
         self.replicas.settle(place, now, |place| self.legs.holds(place))
+    }
+
+    /// Notes that an upstream, or a replica of it, answered as one that does not speak `era`.
+    pub fn contradicted(&self, place: &Place, era: Era) {
+        // Verdicts are about all replicas.
+        match self.replicas.whole(place.upstream.key) {
+            Some(upstream) => self.eras.contradicted(&Place { upstream, ..place.clone() }, era),
+            None => self.eras.contradicted(place, era),
+        }
     }
 
     /// A number for the id of a request, which no other request of this process has.
@@ -87,6 +142,10 @@ impl Estate {
             ("legs", self.legs.len()),
             ("heard", self.heard.len()),
             ("eras", self.eras.len()),
+            ("sessions", self.sessions.len().0),
+            ("tombstones", self.sessions.len().1),
+            ("parked", self.parked.len()),
+            ("subscriptions", self.hub.len()),
         ];
         for (table, size) in sizes {
             metrics.tables.with_label_values(&[table]).set(i64::try_from(size).unwrap_or(i64::MAX));

@@ -209,8 +209,12 @@ pub fn message(
     read(body, bounds, &mirror(headers), offered)
 }
 
-/// The revisions that a virtual server serves: those of its upstreams' eras.
+/// The revisions that a virtual server serves: all, or where it does not bridge eras, those of its
+/// upstreams.
 pub fn offered(server: &VirtualServer) -> &'static [Revision] {
+    if server.bridge {
+        return &Revision::ALL;
+    }
     let serves = |era: Era| {
         server.upstreams.iter().any(|upstream| match upstream.era {
             EraMode::Auto => true,

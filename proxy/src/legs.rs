@@ -24,6 +24,7 @@ pub use pool::{LegLease, Legs};
 use portunus_filters::mcp::bridge::LogLevel;
 use portunus_filters::mcp::{Id, Revision};
 use portunus_filters::{Denial, Reason};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -69,6 +70,8 @@ pub enum Origin {
 #[derive(Default)]
 struct State {
     level: Option<LogLevel>,
+    /// How many are subscribed to each resource.
+    subscribed: HashMap<Arc<str>, usize>,
     /// Calls under way that hear what comes on the stream of the leg.
     attached: Vec<Attached>,
 }
@@ -153,6 +156,59 @@ impl Leg {
     /// The level that was set.
     pub fn level(&self) -> Option<LogLevel> {
         self.lock().level
+    }
+
+    /// Asks something on it.
+    ///
+    /// # Errors
+    /// [`Failure`], also for an error answer.
+    pub async fn ask(self: &Arc<Self>, gateway: &Arc<Gateway>, errand: Errand) -> Result<(), Failure> {
+        if let Errand::Subscribe { .. } = errand {
+            // What is subscribed to is told on the stream: it should be there before.
+            self.listening().await;
+        }
+        errand::on_leg(gateway, self, errand).await.map(drop)
+    }
+
+    /// Subscribes to a resource; several who do so on one leg are one to the upstream.
+    ///
+    /// # Errors
+    /// [`Failure`] if the upstream does not take the request.
+    pub async fn subscribe(self: &Arc<Self>, gateway: &Arc<Gateway>, uri: &Arc<str>) -> Result<(), Failure> {
+        let first = {
+            let mut state = self.lock();
+            let count = state.subscribed.entry(Arc::clone(uri)).or_insert(0);
+            *count += 1;
+            *count == 1
+        };
+        if !first {
+            return Ok(());
+        }
+        let asked = self.ask(gateway, Errand::Subscribe { uri: Arc::clone(uri) }).await;
+        if asked.is_err() {
+            self.lock().subscribed.remove(uri);
+        }
+        asked
+    }
+
+    /// Ends what [`Leg::subscribe`] began; the upstream is told in the background.
+    pub fn unsubscribe(self: &Arc<Self>, gateway: &Arc<Gateway>, uri: &Arc<str>) {
+        let last = {
+            let mut state = self.lock();
+            let count = state.subscribed.get_mut(uri).map(|count| {
+                *count -= 1;
+                *count
+            });
+            if count == Some(0) {
+                state.subscribed.remove(uri);
+            }
+            count == Some(0)
+        };
+        if last && !self.is_dead() {
+            let (leg, gateway) = (Arc::clone(self), Arc::clone(gateway));
+            let errand = Errand::Unsubscribe { uri: Arc::clone(uri) };
+            tokio::spawn(async move { drop(errand::on_leg(&gateway, &leg, errand).await) });
+        }
     }
 
     /// Answers a question that came outside of any call.

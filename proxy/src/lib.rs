@@ -9,6 +9,8 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod bridge;
+pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod context;

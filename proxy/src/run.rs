@@ -304,6 +304,7 @@ fn spawn_asides(
         let watcher = Watcher::new(Arc::clone(gateway), &path, fingerprint);
         runtime.spawn(watcher.run(Arc::clone(reload))).abort_handle()
     });
+    runtime.spawn(crate::bridge::hear(Arc::clone(gateway)));
     let gateway = Arc::clone(gateway);
     runtime.spawn(async move {
         let mut tick = interval(SWEEP);
@@ -311,6 +312,7 @@ fn spawn_asides(
             tick.tick().await;
             gateway.estate.legs.sweep(&gateway);
             gateway.estate.replicas.probe(&gateway);
+            gateway.estate.sessions.sweep(&gateway);
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
         }
     });

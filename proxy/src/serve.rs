@@ -2,9 +2,13 @@
 //!
 //! identify → admit (host, origin) → resolve → intake → filters → forward → respond; the record is
 //! written when the [`Outcome`] is dropped, whatever happened. One snapshot is held from resolve to
-//! forward and let go before the answer is awaited.
+//! forward and let go before the answer is awaited. What cannot be left to a client and one server
+//! of its era goes to [`crate::bridge`] instead of forward.
 
 mod answer;
+mod broker;
+
+use broker::{Founding, Way};
 
 use crate::context::{Active, Gateway};
 use crate::drain::{Phase, reached};
@@ -61,6 +65,23 @@ struct Outbound {
     pool: Arc<Pool>,
     expect: Expect,
     http_status: HttpStatus,
+    /// It is an `initialize` that may have to be served here after all.
+    founding: Option<Box<Founding>>,
+}
+
+/// What becomes of a message that was read.
+enum Admitted {
+    /// It goes to its server as it is, and the answer comes back as it is.
+    Forward(Box<Outbound>),
+    /// It is served here, with one server or several.
+    Broker(Box<Brokered>),
+}
+
+/// A message that is served here; holds no snapshot.
+#[derive(Clone)]
+struct Brokered {
+    server: Arc<VirtualServer>,
+    reading: Reading,
 }
 
 /// What a refusal may use of a message.
@@ -85,7 +106,8 @@ enum Halt {
 pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) -> Option<Rest> {
     let mut passage = Passage::begin(head, connection);
     let end = match passage.admit(&mut client).await {
-        Ok(outbound) => passage.exchange(outbound, &mut client).await,
+        Ok(Admitted::Forward(outbound)) => passage.exchange(*outbound, &mut client).await,
+        Ok(Admitted::Broker(brokered)) => passage.broker(*brokered, &mut client).await,
         Err(Halt::Refused(denial, known)) => passage.refuse(&denial, &known, &mut client).await,
         Err(Halt::Preflight) => passage.preflight(&mut client).await,
         Err(Halt::Gone) => End::Broken,
@@ -125,7 +147,7 @@ impl<'a> Passage<'a> {
     }
 
     /// Everything up to the permission to forward.
-    async fn admit(&mut self, client: &mut Client) -> Result<Outbound, Halt> {
+    async fn admit(&mut self, client: &mut Client) -> Result<Admitted, Halt> {
         self.host_and_origin()?;
         if self.request.method == Method::OPTIONS && self.origin.is_some() {
             return Err(Halt::Preflight);
@@ -147,7 +169,14 @@ impl<'a> Passage<'a> {
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,
         };
         self.outcome.stage_done(Stage::Intake);
-        self.clear(&active, &server, &reading)
+        match self.way(&active, &server, &reading) {
+            Way::Direct => self.clear(&active, &server, &reading).map(Box::new).map(Admitted::Forward),
+            Way::Broker => Ok(Admitted::Broker(Box::new(Brokered { server, reading }))),
+            Way::Unknown(place) => {
+                drop(active);
+                self.ask_era(server, reading, &place).await
+            }
+        }
     }
 
     /// Stage 2, before anything costly: for whom is this request, and who may send it from a page?
@@ -293,13 +322,14 @@ impl<'a> Passage<'a> {
         };
         let use_of = Use { repeatable: messages.iter().all(is_repeatable), endless: expect.endless };
         let leg = Dispatch::open(cleared, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
+        let founding = self.founding(active, server, reading, &expect);
         let http_status = server.http_status;
-        Ok(Outbound { leg, upstream: Arc::clone(upstream), pool, expect, http_status })
+        Ok(Outbound { leg, upstream: Arc::clone(upstream), pool, expect, http_status, founding })
     }
 
     /// Stages 9 and 10.
     async fn exchange(&mut self, outbound: Outbound, client: &mut Client) -> End {
-        let Outbound { leg, upstream, pool, expect, http_status } = outbound;
+        let Outbound { leg, upstream, pool, expect, http_status, founding } = outbound;
         self.outcome.forwarding(&upstream.name);
         let gateway = Arc::clone(self.connection.gateway);
         let mut phase = gateway.drain.watch();
@@ -329,6 +359,13 @@ impl<'a> Passage<'a> {
             () = reached(&mut phase, stop_at) => Err(draining().into()),
         };
         respond.outcome.stage_done(Stage::Forward);
+        if let (Ok(exchange), Some(founding)) = (&sent, founding)
+            && founding.is_refused(exchange)
+            && founding.speaks_another_era(&gateway).await
+        {
+            drop((sent, respond));
+            return Box::pin(self.broker(founding.brokered, client)).await;
+        }
         let end = match sent {
             Ok(exchange) => respond.run(exchange, client).await,
             Err(failure) => {

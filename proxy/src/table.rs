@@ -20,7 +20,7 @@ pub struct Table<K, V> {
     shards: [Mutex<Shard<K, V>>; SHARDS],
     hasher: RandomState,
     len: AtomicUsize,
-    capacity: usize,
+    capacity: AtomicUsize,
     when_full: WhenFull,
 }
 
@@ -79,7 +79,18 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
     /// An empty table for at most `capacity` entries.
     pub fn new(capacity: usize, when_full: WhenFull) -> Table<K, V> {
         let shards = std::array::from_fn(|_| Mutex::new(Shard::default()));
-        Table { shards, hasher: RandomState::new(), len: AtomicUsize::new(0), capacity, when_full }
+        Table {
+            shards,
+            hasher: RandomState::new(),
+            len: AtomicUsize::new(0),
+            capacity: AtomicUsize::new(capacity),
+            when_full,
+        }
+    }
+
+    /// Another bound from now on. What is above it stays until it ends, or makes room.
+    pub fn set_capacity(&self, capacity: usize) {
+        self.capacity.store(capacity, Ordering::Relaxed);
     }
 
     /// Puts `value` under `key`.
@@ -87,7 +98,7 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
     pub fn insert(&self, key: K, value: V, term: Term, now: Moment) -> Inserted<K, V> {
         let now = now.monotonic;
         // Counted before it is there, so that many at once cannot pass the bound together.
-        let is_full = self.len.fetch_add(1, Ordering::Relaxed) >= self.capacity;
+        let is_full = self.len.fetch_add(1, Ordering::Relaxed) >= self.capacity.load(Ordering::Relaxed);
         let mut shard = self.shard(&key);
         if is_full && self.when_full == WhenFull::Refuse && !shard.entries.contains_key(&key) {
             self.len.fetch_sub(1, Ordering::Relaxed);

@@ -17,7 +17,7 @@ pub(crate) struct Show {
 
 impl Show {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Show; 14] = [
+    pub(crate) const ALL: [Show; 20] = [
         Show {
             name: "first-hour",
             about: "the README's first command ends in a gateway that SDK clients use",
@@ -39,6 +39,24 @@ impl Show {
             name: "pairings",
             about: "the official suite of one era passes through to a server of the other",
         },
+        Show {
+            name: "federation",
+            about: "ten servers behind one URL, three of them unwell: the list is in time and honest",
+        },
+        Show { name: "restart", about: "a server that restarts between two calls causes no empty success" },
+        Show {
+            name: "counts",
+            about: "10,000 calls and a stampede of 1,000 ask the servers for their lists once",
+        },
+        Show {
+            name: "isolation",
+            about: "of two callers behind one credential neither sees anything of the other",
+        },
+        Show {
+            name: "replicas",
+            about: "two replicas behind a balancer are one, and one that is killed hangs nobody",
+        },
+        Show { name: "day", about: "50,000 sessions that nobody ends leave every table as it was" },
         Show { name: "bytes", about: "bodies of 0 B to 4 MiB arrive byte for byte, in both directions" },
         Show { name: "swap", about: "150 swaps under load with 1,000 open streams lose no call" },
         Show {

@@ -4,6 +4,7 @@
 //! included; only what is between two members is written anew.
 
 use super::object::Object;
+use super::scan::string_stop;
 use std::borrow::Cow;
 
 /// Changes to the members of one object.
@@ -116,8 +117,7 @@ fn part(out: &mut String, first: usize) {
 pub fn push_string(out: &mut String, text: &str) {
     out.push('"');
     let mut rest = text;
-    while let Some(at) = rest.find(|c: char| matches!(c, '"' | '\\' | '\0'..='\x1f')) {
-        let (plain, special) = rest.split_at(at);
+    while let Some((plain, special)) = string_stop(rest.as_bytes()).and_then(|at| rest.split_at_checked(at)) {
         out.push_str(plain);
         let mut chars = special.chars();
         match chars.next() {

@@ -367,7 +367,7 @@ fn closing(array: bool) -> u8 {
 ///
 /// Most strings of a message are a few words long: they are looked at eight bytes at a time. In long
 /// ones, blocks in which nothing is are passed over by what the compiler makes vectors of.
-fn string_stop(text: &[u8]) -> Option<usize> {
+pub(super) fn string_stop(text: &[u8]) -> Option<usize> {
     const NEAR: usize = 64;
     let mut at = 0;
     while let Some(word) = text.get(at..)?.first_chunk() {

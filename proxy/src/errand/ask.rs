@@ -56,18 +56,26 @@ pub(crate) async fn lives(gateway: &Arc<Gateway>, place: &Place) -> bool {
 async fn in_modern_words(gateway: &Arc<Gateway>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
     let said = exchange(gateway, place, errand, Addressed::modern(errand)).await?;
     if said.contradicts(Era::Modern) {
-        gateway.estate.eras.contradicted(gateway, place, Era::Modern);
+        gateway.estate.contradicted(place, Era::Modern);
     }
     said.result(errand)
 }
 
 /// A leg that the upstream forgot is replaced once: what was asked on it was not read.
 async fn in_legacy_words(gateway: &Arc<Gateway>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
-    let leg = gateway.estate.legs.lease(gateway, place, false).await?;
+    let legs = &gateway.estate.legs;
+    let lease = async || match errand {
+        // What is said on the stream of a leg that all share finds nobody.
+        Errand::Subscribe { .. } | Errand::Unsubscribe { .. } | Errand::SetLevel { .. } => {
+            legs.lease(gateway, place, false).await
+        }
+        _ => legs.lease_any(gateway, place).await,
+    };
+    let leg = lease().await?;
     match asked(gateway, &leg, errand).await {
         Err(_) if leg.is_dead() => {
             drop(leg);
-            let leg = gateway.estate.legs.lease(gateway, place, false).await?;
+            let leg = lease().await?;
             asked(gateway, &leg, errand).await
         }
         result => result,
@@ -235,7 +243,12 @@ async fn conversation(
     Ok(said)
 }
 
-fn worded(place: &Place, errand: &Errand, addressed: &Addressed<'_>, number: &str) -> Result<Bytes, Failure> {
+pub(super) fn worded(
+    place: &Place,
+    errand: &Errand,
+    addressed: &Addressed<'_>,
+    number: &str,
+) -> Result<Bytes, Failure> {
     if let Errand::Initialize { version } = errand {
         return Ok(bridge::initialize(&place.profile, number, *version));
     }
@@ -250,7 +263,7 @@ fn worded(place: &Place, errand: &Errand, addressed: &Addressed<'_>, number: &st
     modern.map(Bytes::from).map_err(unsayable)
 }
 
-async fn send_as(
+pub(super) async fn send_as(
     gateway: &Arc<Gateway>,
     place: &Place,
     errand: &Errand,
@@ -260,7 +273,7 @@ async fn send_as(
     let voice = Voice::own(gateway, &place.headers);
     let method = errand.http();
     let repeatable = matches!(errand, Errand::Discover | Errand::List { .. } | Errand::Ping | Errand::Stream);
-    let use_of = Use { repeatable, endless: matches!(errand, Errand::Stream) };
+    let use_of = Use { repeatable, endless: matches!(errand, Errand::Stream | Errand::Listen { .. }) };
     let wording = Wording { inbound: &voice.inbound(&method), own: &addressed.fields, body };
     let leg = Dispatch::errand(errand, wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
     forward::send(leg, Arc::clone(&gateway.estate.resolver)).await

@@ -20,6 +20,7 @@ impl Errand {
             Errand::Initialize { .. } => "initialize",
             Errand::Initialized => "initialized",
             Errand::Stream => "stream",
+            Errand::Listen { .. } => "listen",
             Errand::List { .. } => "list",
             Errand::Subscribe { .. } => "subscribe",
             Errand::Unsubscribe { .. } => "unsubscribe",
@@ -54,6 +55,7 @@ impl Errand {
         match self {
             Errand::Discover => Some("server/discover"),
             Errand::Initialize { .. } => Some("initialize"),
+            Errand::Listen { .. } => Some("subscriptions/listen"),
             Errand::List { method, .. } => Some(method),
             Errand::Subscribe { .. } => Some("resources/subscribe"),
             Errand::Unsubscribe { .. } => Some("resources/unsubscribe"),
@@ -88,6 +90,7 @@ impl Errand {
             Errand::List { cursor: Some(cursor), .. } => one("cursor", cursor),
             Errand::Subscribe { uri } | Errand::Unsubscribe { uri } => one("uri", uri),
             Errand::SetLevel { level } => one("level", level.as_str()),
+            Errand::Listen { filter } => format!("{{\"notifications\":{}}}", filter.json()),
             _ => "{}".to_owned(),
         }
     }

@@ -325,6 +325,7 @@ pub fn route_removed() -> Denial {
     Denial::new(Reason::RouteRemoved, "this endpoint is no longer served")
 }
 
-fn timed_out() -> io::Error {
+/// What a client that takes too long amounts to.
+pub fn timed_out() -> io::Error {
     io::ErrorKind::TimedOut.into()
 }

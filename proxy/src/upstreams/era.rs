@@ -10,9 +10,9 @@ use crate::forward::Failure;
 use crate::legs::credential;
 use crate::talk::{Outcome, Place};
 use crate::turns::Turns;
-use portunus_config::{Credentials, EraMode, UpstreamKey};
-use portunus_filters::Era;
+use portunus_config::{Credentials, EraMode, Upstream, UpstreamKey};
 use portunus_filters::mcp::bridge::Facts;
+use portunus_filters::{Era, Moment};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -158,15 +158,22 @@ impl Eras {
         Ok(self.choose(gateway, place, era).await? == era)
     }
 
+    /// What is known of an upstream at `now` without asking it; nothing where its clients' own
+    /// credentials decide.
+    pub fn known(&self, upstream: &Upstream, now: Moment) -> Spoken {
+        if let Some(pinned) = Spoken::pinned(upstream.era) {
+            return pinned;
+        }
+        let verdict = self.lock().get(&Key { upstream: upstream.key, credential: None }).cloned();
+        let known = verdict.map(|verdict| *verdict.lock()).unwrap_or_default();
+        if now.monotonic < known.until { known.spoken } else { Spoken::default() }
+    }
+
     /// Notes that an upstream answered as one that does not speak `era`.
-    pub fn contradicted(&self, gateway: &Gateway, place: &Place, era: Era) {
+    pub fn contradicted(&self, place: &Place, era: Era) {
         if Spoken::pinned(place.upstream.era).is_some() {
             return;
         }
-        // Verdicts are about all replicas, and this is one.
-        let whole = gateway.estate.replicas.whole(place.upstream.key);
-        let whole = whole.map(|upstream| Place { upstream, ..place.clone() });
-        let place = whole.as_ref().unwrap_or(place);
         let verdict = self.verdict(place);
         let mut known = verdict.lock();
         known.spoken = known.spoken.with(era, false);
@@ -352,7 +359,7 @@ mod tests {
         let server = server(true, &NO).await;
         let bed = Bed::before(server.address, ", era: legacy");
         let place = bed.place("anna", "{}");
-        bed.gateway.estate.eras.contradicted(&bed.gateway, &place, Era::Legacy);
+        bed.gateway.estate.eras.contradicted(&place, Era::Legacy);
         assert_eq!(listed(&bed, &place).await, "legacy");
         assert!(server.heard("server/discover").is_empty());
     }

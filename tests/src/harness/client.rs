@@ -3,6 +3,7 @@
 use super::within;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -11,9 +12,9 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 /// What bytes go to and come from.
-pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Duplex for T {}
 
 /// Connects a socket.
 #[expect(clippy::disallowed_methods, reason = "a client of the gateway, not the gateway")]
@@ -40,6 +41,10 @@ pub(crate) struct Client {
     buffer: Vec<u8>,
     address: SocketAddr,
 }
+
+/// The connection ended within a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BrokenOff;
 
 /// One answer.
 #[derive(Debug)]
@@ -185,7 +190,7 @@ impl Client {
         }
         let mut body = Vec::new();
         if response.header("transfer-encoding") == Some("chunked") {
-            while let Some(chunk) = self.read_chunk().await {
+            while let Some(chunk) = self.read_chunk().await.expect("the body broke off") {
                 body.extend(chunk);
             }
         }
@@ -193,20 +198,45 @@ impl Client {
     }
 
     /// The next chunk of a chunked body; `None` at its proper end.
-    async fn read_chunk(&mut self) -> Option<Vec<u8>> {
-        let size = usize::from_str_radix(self.line().await.split(';').next().unwrap(), 16).unwrap();
+    async fn read_chunk(&mut self) -> Result<Option<Vec<u8>>, BrokenOff> {
+        let line = self.line().await?;
+        let size = usize::from_str_radix(line.split(';').next().unwrap(), 16).unwrap();
         while self.buffer.len() < size + 2 {
-            assert!(self.fill().await > 0, "a chunk broke off");
+            if self.fill().await == 0 {
+                return Err(BrokenOff);
+            }
         }
         let chunk: Vec<u8> = self.buffer.drain(..size).collect();
         self.buffer.drain(..2);
-        (size > 0).then_some(chunk)
+        Ok((size > 0).then_some(chunk))
     }
 
     /// The next chunk, within a time; panics if the body breaks off.
     pub(crate) async fn chunk(&mut self) -> Option<String> {
-        let chunk = within(30, "a chunk", self.read_chunk()).await?;
+        let chunk = within(30, "a chunk", self.read_chunk()).await.expect("a chunk broke off")?;
         Some(String::from_utf8(chunk).unwrap())
+    }
+
+    /// The next piece of the body that follows `head`, of any framing; `None` at its proper end.
+    pub(crate) async fn piece(&mut self, head: &mut Response) -> Result<Option<Vec<u8>>, BrokenOff> {
+        if head.header("transfer-encoding") == Some("chunked") {
+            return self.read_chunk().await;
+        }
+        let length = head.header("content-length").map_or(0, |length| length.parse().unwrap());
+        let missing = length - head.body.len();
+        while self.buffer.is_empty() && missing > 0 {
+            if self.fill().await == 0 {
+                return Err(BrokenOff);
+            }
+        }
+        let piece: Vec<u8> = self.buffer.drain(..missing.min(self.buffer.len())).collect();
+        head.body.extend(&piece);
+        Ok((!piece.is_empty()).then_some(piece))
+    }
+
+    /// Reads the head of an answer; `None` if the connection ends before.
+    pub(crate) async fn try_head(&mut self) -> Option<Response> {
+        self.read_head().await
     }
 
     /// The rest of a chunked body as text.
@@ -218,13 +248,15 @@ impl Client {
         text
     }
 
-    async fn line(&mut self) -> String {
+    async fn line(&mut self) -> Result<String, BrokenOff> {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|part| part == b"\r\n") {
                 let line: Vec<u8> = self.buffer.drain(..end + 2).collect();
-                return String::from_utf8(line).unwrap().trim_end().to_owned();
+                return Ok(String::from_utf8(line).unwrap().trim_end().to_owned());
             }
-            assert!(self.fill().await > 0, "a line broke off");
+            if self.fill().await == 0 {
+                return Err(BrokenOff);
+            }
         }
     }
 
@@ -232,6 +264,16 @@ impl Client {
     pub(crate) async fn until_closed(&mut self) -> String {
         within(30, "the end of the connection", async { while self.fill().await > 0 {} }).await;
         String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
+    }
+
+    /// Waits until the connection ends, or until nothing has come for so long; whether it ended.
+    pub(crate) async fn until_closed_or_idle(&mut self, idle: Duration) -> bool {
+        while let Ok(read) = tokio::time::timeout(idle, self.fill()).await {
+            if read == 0 {
+                return true;
+            }
+        }
+        false
     }
 
     async fn fill(&mut self) -> usize {

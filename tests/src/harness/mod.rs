@@ -1,5 +1,7 @@
 //! Gateways, upstreams and clients for tests.
 
+mod balancer;
+mod caller;
 mod certs;
 mod client;
 mod demo;
@@ -7,15 +9,19 @@ mod feed;
 pub(crate) mod frames;
 mod gateway;
 pub(crate) mod h2;
+pub(crate) mod mcp;
 mod sdk;
 mod upstream;
 
+pub(crate) use balancer::Balancer;
+pub(crate) use caller::{Caller, Lost, Said};
 pub(crate) use certs::{Authority, Pair, VERSIONS};
 pub(crate) use client::{Client, Response, dial, dial_tls};
 pub(crate) use demo::Demo;
 pub(crate) use feed::{Feed, Long, event};
 pub(crate) use gateway::{Gateway, binary, run};
-pub(crate) use sdk::{Runtime, Server, root, url};
+pub(crate) use mcp::{Era, Mcp, Nature};
+pub(crate) use sdk::{Runtime, Server, free_address, root, url};
 pub(crate) use upstream::{Request, Upstream, Wire};
 
 use std::future::Future;

@@ -65,7 +65,7 @@ impl Runtime {
     }
 
     /// A command for `program`, a file of `tests/sdk` or an absolute path.
-    fn command(self, program: impl AsRef<Path>, arguments: &[impl AsRef<OsStr>]) -> Command {
+    pub(crate) fn command(self, program: impl AsRef<Path>, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(self.interpreter());
         command.arg(root().join("tests/sdk").join(program)).args(arguments);
         command.current_dir(root()).stdin(Stdio::null()).kill_on_drop(true);
@@ -113,7 +113,7 @@ impl Runtime {
 
 /// An MCP server as a process; it ends with the value.
 pub(crate) struct Server {
-    _process: Child,
+    process: Child,
     /// Where it listens.
     pub(crate) address: SocketAddr,
 }
@@ -126,14 +126,24 @@ impl Server {
 
     /// The same with further arguments.
     pub(crate) async fn start_with(runtime: Runtime, program: &str, options: &[&str]) -> Server {
-        let mut command = runtime.command(program, &[&["0"], options].concat());
+        Server::launch(runtime, program, 0, options).await
+    }
+
+    /// Kills the process and starts the program anew at the same address.
+    pub(crate) async fn restart(&mut self, runtime: Runtime, program: &str) {
+        self.process.kill().await.unwrap();
+        *self = Server::launch(runtime, program, self.address.port(), &[]).await;
+    }
+
+    async fn launch(runtime: Runtime, program: &str, port: u16, options: &[&str]) -> Server {
+        let mut command = runtime.command(program, &[&[port.to_string().as_str()], options].concat());
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let first = within(30, program, lines.next_line()).await.unwrap();
         let port = first.as_deref().and_then(|line| line.strip_prefix("listening on ")?.parse().ok());
         let port: u16 = port.unwrap_or_else(|| panic!("{program} said {first:?}"));
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Server { _process: process, address: SocketAddr::from(([127, 0, 0, 1], port)) }
+        Server { process, address: SocketAddr::from(([127, 0, 0, 1], port)) }
     }
 
     /// Starts `server-everything`, which knows no port 0 and says on standard error that it listens.
@@ -156,7 +166,7 @@ impl Server {
         })
         .await;
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Server { _process: process, address }
+        Server { process, address }
     }
 
     /// Its MCP endpoint.
@@ -171,6 +181,6 @@ pub(crate) fn url(address: SocketAddr) -> String {
 }
 
 /// An address that was free a moment ago.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

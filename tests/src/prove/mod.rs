@@ -4,14 +4,21 @@
 
 mod bytes;
 mod clients;
+mod counts;
+mod day;
 mod drain;
+mod federation;
 mod first_hour;
 mod first_tools;
 mod h2;
 mod hostile;
+mod isolation;
 pub(crate) mod load;
 mod matrix;
+mod pair;
 mod pairings;
+mod replicas;
+mod restart;
 mod swap;
 mod tls;
 mod upgrade;
@@ -50,6 +57,42 @@ async fn matrix() {
 #[ignore = "a show: cargo xtask prove pairings"]
 async fn pairings() {
     pairings::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove federation"]
+async fn federation() {
+    federation::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove restart"]
+async fn restart() {
+    restart::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove counts"]
+async fn counts() {
+    counts::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove isolation"]
+async fn isolation() {
+    isolation::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove replicas"]
+async fn replicas() {
+    replicas::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove day"]
+async fn day() {
+    day::run().await;
 }
 
 #[tokio::test]

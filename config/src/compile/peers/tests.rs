@@ -154,6 +154,9 @@ fn a_new_certificate_needs_no_restart_and_a_new_place_does() {
     let (old, rotated) = (secured("", "").unwrap(), secured("", "").unwrap());
     assert!(old.peers != rotated.peers, "another authority made it");
     assert!(old.restart_needed(&rotated).is_empty());
+    assert!(
+        rotated.listener_tls("peers").is_some() && rotated.listener_tls("peers") != old.listener_tls("peers")
+    );
     let table = [("b.internal", "d.internal"), ("c: ", "d: "), ("10.0.0.1:7443", "10.0.0.1:7444")];
     for (from, to) in table {
         assert_eq!(old.restart_needed(&secured(from, to).unwrap()), ["peers"], "{from}");

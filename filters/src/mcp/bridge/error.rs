@@ -60,7 +60,7 @@ impl<'a> RpcError<'a> {
     ///
     /// # Errors
     /// [`Fault::Shape`] if it has no integer for a code.
-    pub(super) fn of(whole: &'a str, error: &Object<'a>) -> Result<RpcError<'a>, Fault> {
+    pub fn of(whole: &'a str, error: &Object<'a>) -> Result<RpcError<'a>, Fault> {
         let code = error.get("code").and_then(|code| code.parse().ok());
         Ok(RpcError {
             code: code.ok_or(Fault::Shape("the `code` of an error must be an integer"))?,

@@ -1,0 +1,283 @@
+//! Writing an answer that turns out to be one JSON message or a stream of events.
+//!
+//! Nothing is sent until there is something to say. An answer that comes first leaves as JSON in one
+//! write; a notification or question before it, or a long silence, begins an event stream.
+
+use crate::drain::{Phase, reached};
+use crate::headers::Stamp;
+use crate::outcome::Outcome;
+use crate::respond::{End, in_time, timed_out};
+use crate::session::Client;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderName, StatusCode, Version};
+use pingora_http::ResponseHeader;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Pieces up to this long in all leave in one write.
+const JOINED_BYTES: usize = 16 * 1024;
+
+const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// Where an answer goes.
+pub enum Sink<'a> {
+    /// To the client.
+    Client(&'a mut Client),
+    /// To the answer of the batch that it is a part of.
+    Batch(mpsc::Sender<Part>),
+}
+
+/// A part of the answer to a batch.
+#[derive(Debug)]
+pub enum Part {
+    /// A message ahead of an answer.
+    Ahead(String),
+    /// The answer to one of the requests.
+    Answer(String),
+}
+
+/// The way back to one client, for answers of our own making.
+pub struct Answering<'a> {
+    /// Where it goes.
+    pub sink: Sink<'a>,
+    /// The record.
+    pub outcome: &'a mut Outcome,
+    /// What the gateway adds to the head.
+    pub stamp: Stamp<'a>,
+    /// How long the client may take for one piece.
+    pub write_timeout: Duration,
+    /// How far the end of the process has come.
+    pub phase: watch::Receiver<Phase>,
+    /// The version of HTTP that the client speaks: 1.0 knows no chunks.
+    pub version: Version,
+    /// The head of a stream is out.
+    pub begun: bool,
+}
+
+impl Answering<'_> {
+    /// Returns when the client has left.
+    pub async fn gone(&mut self) {
+        match &mut self.sink {
+            Sink::Client(client) => client.gone().await,
+            // The batch notices, and drops what is a part of it.
+            Sink::Batch(_) => std::future::pending().await,
+        }
+    }
+
+    /// A head without a body of its own: `202 Accepted` and the like.
+    pub async fn status(&mut self, status: StatusCode) -> End {
+        self.outcome.answered(None);
+        match self.sink {
+            Sink::Client(_) => self.whole(status, None, Vec::new()).await,
+            Sink::Batch(_) => End::Done,
+        }
+    }
+
+    /// The answer to a request: JSON if nothing was sent before, else the last event of the stream.
+    pub async fn last(&mut self, status: StatusCode, message: String) -> End {
+        if let Sink::Batch(parts) = &self.sink {
+            return sent(parts, Part::Answer(message)).await.map_or(End::Broken, |()| End::Done);
+        }
+        if !self.begun {
+            return self.whole(status, None, vec![Bytes::from(message)]).await;
+        }
+        if self.event(&message, None).await.is_err() {
+            return End::Broken;
+        }
+        self.end().await
+    }
+
+    /// As [`Answering::last`], of an answer in pieces, which are not joined.
+    pub async fn pieces(&mut self, pieces: Vec<Bytes>) -> End {
+        if !self.begun && matches!(self.sink, Sink::Client(_)) {
+            return self.whole(StatusCode::OK, None, pieces).await;
+        }
+        let joined = pieces.concat();
+        self.last(StatusCode::OK, String::from_utf8_lossy(&joined).into_owned()).await
+    }
+
+    /// As [`Answering::last`] of an `initialize`, which names the session it founds.
+    pub async fn founding(&mut self, session: &str, message: String) -> End {
+        self.whole(StatusCode::OK, Some(session), vec![Bytes::from(message)]).await
+    }
+
+    /// Sends a message ahead of the answer. `id` is what a client resumes by.
+    ///
+    /// # Errors
+    /// If the client has left or takes too long.
+    pub async fn event(&mut self, message: &str, id: Option<&str>) -> io::Result<()> {
+        if let Sink::Batch(parts) = &self.sink {
+            return sent(parts, Part::Ahead(message.to_owned())).await;
+        }
+        self.begin().await?;
+        let mut event = String::with_capacity(message.len() + 40);
+        event.push_str("event: message\n");
+        if let Some(id) = id {
+            event.push_str("id: ");
+            event.push_str(id);
+            event.push('\n');
+        }
+        // A message may have line ends between its members; an event has none within a `data` line.
+        for line in message.split(['\n', '\r']) {
+            event.push_str("data: ");
+            event.push_str(line);
+            event.push('\n');
+        }
+        event.push('\n');
+        self.write(Bytes::from(event), 1).await
+    }
+
+    /// Sends an event that is already spelt.
+    ///
+    /// # Errors
+    /// As [`Answering::event`].
+    pub async fn raw(&mut self, event: Bytes) -> io::Result<()> {
+        self.begin().await?;
+        self.write(event, 1).await
+    }
+
+    /// Shows that the stream is alive, to clients and to whatever stands between.
+    ///
+    /// # Errors
+    /// As [`Answering::event`].
+    pub async fn comment(&mut self) -> io::Result<()> {
+        if matches!(self.sink, Sink::Batch(_)) {
+            return Ok(());
+        }
+        self.begin().await?;
+        self.write(Bytes::from_static(b": keepalive\n\n"), 0).await
+    }
+
+    /// Begins the stream, if it has not begun.
+    ///
+    /// # Errors
+    /// As [`Answering::event`].
+    pub async fn begin(&mut self) -> io::Result<()> {
+        let Sink::Client(_) = &self.sink else { return Ok(()) };
+        if self.begun {
+            return Ok(());
+        }
+        let mut head = self.head(StatusCode::OK).map_err(io::Error::other)?;
+        let fields = [
+            (CONTENT_TYPE, "text/event-stream"),
+            (CACHE_CONTROL, "no-cache, no-transform"),
+            (HeaderName::from_static("x-accel-buffering"), "no"),
+        ];
+        for (name, value) in fields {
+            head.insert_header(name, value).map_err(io::Error::other)?;
+        }
+        if self.version != Version::HTTP_10 {
+            head.insert_header(TRANSFER_ENCODING, "chunked").map_err(io::Error::other)?;
+        }
+        self.begun = true;
+        self.outcome.http_status(200);
+        let Sink::Client(client) = &mut self.sink else { return Ok(()) };
+        in_time(self.write_timeout, pin!(client.begin(head))).await
+    }
+
+    /// Ends the stream, begun or not.
+    pub async fn end(&mut self) -> End {
+        if self.begin().await.is_err() {
+            return End::Broken;
+        }
+        let Sink::Client(client) = &mut self.sink else { return End::Done };
+        match in_time(self.write_timeout, pin!(client.end())).await {
+            Ok(()) => End::Done,
+            Err(_) => End::Broken,
+        }
+    }
+
+    async fn whole(&mut self, status: StatusCode, session: Option<&str>, pieces: Vec<Bytes>) -> End {
+        let bytes = pieces.iter().map(Bytes::len).sum();
+        let Ok(head) = self.whole_head(status, session, bytes) else { return End::Broken };
+        self.outcome.http_status(status.as_u16());
+        let Sink::Client(client) = &mut self.sink else { return End::Done };
+        let timeout = self.write_timeout.saturating_mul(turns(bytes));
+        let written = pin!(write_pieces(client, head, pieces, bytes));
+        let written = tokio::select! {
+            biased;
+            written = in_time(timeout, written) => written,
+            () = reached(&mut self.phase, Phase::Expired) => Err(timed_out()),
+        };
+        if written.is_err() {
+            return End::Broken;
+        }
+        self.outcome.sent(bytes, 0);
+        End::Done
+    }
+
+    fn whole_head(
+        &mut self,
+        status: StatusCode,
+        session: Option<&str>,
+        length: usize,
+    ) -> pingora_core::Result<ResponseHeader> {
+        let mut head = self.head(status)?;
+        // RFC 9110 §8.6: a 204 has no length.
+        if status != StatusCode::NO_CONTENT {
+            head.insert_header(CONTENT_LENGTH, length)?;
+        }
+        if length > 0 {
+            head.insert_header(CONTENT_TYPE, "application/json")?;
+        }
+        if let Some(session) = session {
+            head.insert_header(MCP_SESSION_ID, session)?;
+        }
+        Ok(head)
+    }
+
+    fn head(&mut self, status: StatusCode) -> pingora_core::Result<ResponseHeader> {
+        if let Sink::Client(client) = &mut self.sink
+            && *self.phase.borrow() >= Phase::Draining
+        {
+            client.close_after();
+        }
+        let mut head = ResponseHeader::build_no_case(status, Some(10))?;
+        self.stamp.put(&mut head)?;
+        Ok(head)
+    }
+
+    async fn write(&mut self, bytes: Bytes, events: u64) -> io::Result<()> {
+        let length = bytes.len();
+        let Sink::Client(client) = &mut self.sink else { return Ok(()) };
+        let written = pin!(client.write(bytes));
+        tokio::select! {
+            biased;
+            written = in_time(self.write_timeout.saturating_mul(turns(length)), written) => written?,
+            () = reached(&mut self.phase, Phase::Expired) => return Err(timed_out()),
+        }
+        self.outcome.sent(length, events);
+        Ok(())
+    }
+}
+
+/// An answer of megabytes to a slow client takes as many turns of the write timeout.
+fn turns(bytes: usize) -> u32 {
+    u32::try_from(1 + bytes / (1 << 20)).unwrap_or(u32::MAX)
+}
+
+async fn write_pieces(
+    client: &mut Client,
+    head: ResponseHeader,
+    mut pieces: Vec<Bytes>,
+    bytes: usize,
+) -> io::Result<()> {
+    match pieces.len() {
+        0 | 1 => client.answer(head, pieces.pop().unwrap_or_default()).await,
+        _ if bytes <= JOINED_BYTES => client.answer(head, Bytes::from(pieces.concat())).await,
+        _ => {
+            client.begin(head).await?;
+            for piece in pieces {
+                client.write(piece).await?;
+            }
+            client.end().await
+        }
+    }
+}
+
+async fn sent(parts: &mpsc::Sender<Part>, part: Part) -> io::Result<()> {
+    parts.send(part).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+}

@@ -1,0 +1,117 @@
+//! Batches of 2025-03-26: every element is a message of its own, and the answers go back together.
+//!
+//! What an element says ahead of its answer makes the answer of the whole a stream.
+
+use super::answering::{Answering, Part, Sink};
+use super::desk::Desk;
+use crate::outcome::Outcome;
+use crate::reply::{self, Refused};
+use crate::respond::End;
+use bytes::Bytes;
+use http::StatusCode;
+use portunus_filters::mcp::object::elements;
+use portunus_filters::{Denial, Message, Reason};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+use tokio::sync::mpsc;
+
+/// Elements of one batch that are served here: each may be a call under way.
+const MAX_ELEMENTS: usize = 256;
+
+/// Serves a batch.
+pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answering<'_>) -> End {
+    let messages = match split(messages) {
+        Ok(messages) => messages,
+        Err(denial) => return End::Refused(denial),
+    };
+    let (sender, mut parts) = mpsc::channel(MAX_ELEMENTS);
+    let mut running: Vec<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = messages
+        .iter()
+        .map(|message| Box::pin(element(desk, message, sender.clone())) as Pin<Box<_>>)
+        .collect();
+    drop(sender);
+    let mut all = poll_fn(move |context| {
+        running.retain_mut(|element| element.as_mut().poll(context).is_pending());
+        if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    });
+    let (mut answers, mut over) = (Vec::new(), false);
+    loop {
+        tokio::select! {
+            biased;
+            part = parts.recv() => match part {
+                Some(Part::Answer(answer)) => answers.push(answer),
+                Some(Part::Ahead(message)) => if out.event(&message, None).await.is_err() {
+                    return End::Broken;
+                },
+                None => break,
+            },
+            () = &mut all, if !over => over = true,
+            () = out.gone() => return End::Broken,
+        }
+    }
+    out.outcome.answered(None);
+    finish(answers, out).await
+}
+
+async fn finish(answers: Vec<String>, out: &mut Answering<'_>) -> End {
+    if out.begun {
+        for answer in answers {
+            if out.event(&answer, None).await.is_err() {
+                return End::Broken;
+            }
+        }
+        return out.end().await;
+    }
+    match answers.is_empty() {
+        true => out.status(StatusCode::ACCEPTED).await,
+        false => out.last(StatusCode::OK, format!("[{}]", answers.join(","))).await,
+    }
+}
+
+/// One element, with a record of its own.
+async fn element(desk: &Desk<'_>, message: &Message, parts: mpsc::Sender<Part>) {
+    let mut outcome = Outcome::new(desk.gateway, desk.arrival);
+    outcome.server(&desk.server, &desk.gateway.active().revision);
+    outcome.message(message, message.body.len());
+    let mut out = Answering {
+        sink: Sink::Batch(parts.clone()),
+        outcome: &mut outcome,
+        stamp: crate::headers::Stamp { request_id: desk.inbound.request_id, origin: None },
+        write_timeout: desk.write_timeout,
+        phase: desk.gateway.drain.watch(),
+        version: http::Version::HTTP_11,
+        begun: false,
+    };
+    let end = super::one(desk, message, &mut out).await;
+    if let End::Refused(denial) = end {
+        outcome.denied(&denial);
+        if let Some(id) = &message.id {
+            let refused = Refused {
+                kind: Some(message.kind),
+                era: Some(message.era),
+                ids: std::slice::from_ref(id),
+                method: message.method.as_ref(),
+                ..Refused::default()
+            };
+            let answer = reply::refuse(&denial, &refused, desk.inbound.request_id);
+            // The batch is over if nobody takes it.
+            drop(parts.send(Part::Answer(String::from_utf8_lossy(&answer.body).into_owned())).await);
+        }
+    }
+}
+
+/// Gives every element a body of its own.
+fn split(messages: &[Message]) -> Result<Vec<Message>, Denial> {
+    let unreadable = || Denial::new(Reason::InvalidRequest, "the batch cannot be read");
+    let body = messages.first().map(|message| message.body.clone()).unwrap_or_default();
+    let texts = elements(std::str::from_utf8(&body).map_err(|_| unreadable())?).map_err(|_| unreadable())?;
+    if texts.len() > MAX_ELEMENTS {
+        let detail = format!("a batch may have at most {MAX_ELEMENTS} messages here");
+        return Err(Denial::new(Reason::InvalidRequest, detail));
+    }
+    let own = |(message, text): (&Message, &str)| {
+        super::call::with_body(message, &Bytes::copy_from_slice(text.as_bytes()))
+    };
+    messages.iter().zip(texts).map(own).collect()
+}

@@ -1,0 +1,461 @@
+//! Where a call leads, and what its answer says in the client's words.
+
+use super::desk::{Desk, params, shown};
+use super::parked::Ticket;
+use crate::sealing::{Binding, StateToken, Token};
+use crate::talk::{Answer, Outcome, Retry};
+use bytes::Bytes;
+use http::StatusCode;
+use portunus_config::{Choice, Upstream};
+use portunus_filters::mcp::bridge::{self, ForModern, ParamHeader, Profile, RpcError};
+use portunus_filters::mcp::catalog::{Catalog, ListKind, Server, State as Known};
+use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::rewrite::string;
+use portunus_filters::mcp::{Envelope, Span};
+use portunus_filters::{Denial, Era, Message, Reason};
+use ring::digest::{Context, SHA256};
+use std::sync::Arc;
+
+/// Where one call leads.
+pub(super) struct Aim {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// What the upstream calls its target; `None` leaves it as it is.
+    pub target: Option<Arc<str>>,
+    /// Arguments that headers mirror.
+    pub params: Arc<[ParamHeader]>,
+    /// The body that takes the place of the client's, where more than the target changes.
+    pub body: Option<Bytes>,
+}
+
+/// An answer in the client's words.
+pub(super) struct Said {
+    /// HTTP status, if nothing was sent before.
+    pub status: StatusCode,
+    /// The message.
+    pub message: String,
+    /// Code of its error.
+    pub rpc_error: Option<i64>,
+    /// It is a result that is no tool error.
+    pub proven: bool,
+}
+
+/// Stands for no parked call: the same call is to be made again.
+const AGAIN: u64 = u64::MAX;
+
+/// What a `requestState` stands for.
+pub(super) enum State {
+    /// A call that its server wants once more, as it was.
+    Again,
+    /// A call that is parked here.
+    Parked(u64),
+    /// A modern server's own state.
+    Upstream(String),
+}
+
+/// Finds where a call leads.
+///
+/// # Errors
+/// [`Reason::UnknownTool`] and its like; [`Reason::UpstreamUnavailable`] where a server that may have
+/// the name has not been seen yet.
+pub(super) async fn aim(desk: &Desk<'_>, message: &Message, profile: &Arc<Profile>) -> Result<Aim, Denial> {
+    let method = message.method.as_ref().map_or("", |method| method.name());
+    if let Some(only) = desk.only()
+        && method != "tools/call"
+    {
+        return Ok(plain(only));
+    }
+    let fields = params(message)?;
+    match method {
+        "tools/call" => tool(desk, message, &fields, profile).await,
+        "prompts/get" => {
+            let name = required(&fields, "name")?;
+            let catalog = desk.catalog(profile).await?;
+            let found = catalog.prompt(&name).map(|entry| (entry.member, Arc::clone(&entry.original)));
+            let missing = || {
+                unknown(
+                    &catalog,
+                    ListKind::Prompts,
+                    Reason::UnknownPrompt,
+                    format!("Unknown prompt: {}", shown(&name)),
+                )
+            };
+            aimed(desk, found.ok_or_else(missing)?)
+        }
+        "resources/read" => {
+            let uri = required(&fields, "uri")?;
+            let catalog = desk.catalog(profile).await?;
+            let missing = || {
+                unknown(
+                    &catalog,
+                    ListKind::Resources,
+                    Reason::UnknownResource,
+                    format!("Resource not found: {}", shown(&uri)),
+                )
+            };
+            let found = catalog.resource(&uri).map(|located| (located.member, Arc::from(&*located.original)));
+            aimed(desk, found.ok_or_else(missing)?)
+        }
+        "completion/complete" => completion(desk, message, &fields, profile).await,
+        _ => desk.only().map(plain).ok_or_else(|| {
+            Denial::new(Reason::UnknownMethod, "no server behind this endpoint has this method")
+        }),
+    }
+}
+
+fn plain(upstream: &Arc<Upstream>) -> Aim {
+    Aim { upstream: Arc::clone(upstream), target: None, params: Arc::new([]), body: None }
+}
+
+async fn tool(
+    desk: &Desk<'_>,
+    message: &Message,
+    fields: &Object<'_>,
+    profile: &Arc<Profile>,
+) -> Result<Aim, Denial> {
+    let name = required(fields, "name")?;
+    let catalog = match (desk.catalog(profile).await, desk.only()) {
+        (Ok(catalog), _) => catalog,
+        // The one server there is may know its tools, whatever became of its list.
+        (Err(_), Some(only)) => return Ok(plain(only)),
+        (Err(denial), None) => return Err(denial),
+    };
+    let Some(entry) = catalog.tool(&name) else {
+        return match desk.only() {
+            Some(only) => Ok(plain(only)),
+            None => Err(unknown(
+                &catalog,
+                ListKind::Tools,
+                Reason::UnknownTool,
+                format!("Unknown tool: {}", shown(&name)),
+            )),
+        };
+    };
+    let mut aim = aimed(desk, (entry.member, Arc::clone(&entry.original)))?;
+    aim.params = Arc::clone(&entry.params);
+    let Some(Choice::Twins { selector, map, .. }) = desk.server.members.get(entry.member).map(|m| &m.choice)
+    else {
+        return Ok(aim);
+    };
+    let (chosen, body) = selected(message, fields, selector)?;
+    let wrong = || {
+        let known: Vec<&str> = map.keys().map(|key| &**key).collect();
+        Denial::new(Reason::InvalidParams, format!("`{selector}` must be one of {}", known.join(", ")))
+    };
+    aim.upstream = Arc::clone(map.get(&*chosen).ok_or_else(wrong)?);
+    aim.body = Some(body);
+    Ok(aim)
+}
+
+/// Takes the argument out that selects one of several twins: the server does not know it.
+fn selected(message: &Message, fields: &Object<'_>, selector: &str) -> Result<(String, Bytes), Denial> {
+    let invalid = |_| Denial::new(Reason::InvalidParams, "`arguments` must be an object");
+    let arguments = fields.object("arguments").map_err(invalid)?.unwrap_or_default();
+    let missing = || Denial::new(Reason::InvalidParams, format!("the argument `{selector}` is missing"));
+    let chosen = arguments.text(selector).ok_or_else(missing)?.into_owned();
+    let fields = fields.rewrite().set("arguments", arguments.rewrite().remove(selector).text()).text();
+    Ok((chosen, with_params(message, &fields)?))
+}
+
+async fn completion(
+    desk: &Desk<'_>,
+    message: &Message,
+    fields: &Object<'_>,
+    profile: &Arc<Profile>,
+) -> Result<Aim, Denial> {
+    let invalid = || Denial::new(Reason::InvalidParams, "`ref` must name a prompt or a resource template");
+    let reference = fields.object("ref").ok().flatten().ok_or_else(invalid)?;
+    let catalog = desk.catalog(profile).await?;
+    let key = if reference.get("uri").is_some() { "uri" } else { "name" };
+    let value = required(&reference, key)?;
+    let found = match key {
+        "uri" => {
+            let template = catalog.template(&value).map(|entry| (entry.member, Arc::clone(&entry.original)));
+            let located = || Some(catalog.resource(&value)?).map(|at| (at.member, Arc::from(&*at.original)));
+            template.or_else(located)
+        }
+        _ => catalog.prompt(&value).map(|entry| (entry.member, Arc::clone(&entry.original))),
+    };
+    let missing = || {
+        unknown(
+            &catalog,
+            ListKind::Templates,
+            Reason::InvalidParams,
+            format!("nothing is called {}", shown(&value)),
+        )
+    };
+    let (member, original) = found.ok_or_else(missing)?;
+    let mut aim = aimed(desk, (member, Arc::clone(&original)))?;
+    aim.target = None;
+    if *original != *value {
+        let reference = reference.rewrite().set(key, string(&original)).text();
+        let fields = fields.rewrite().set("ref", reference).text();
+        aim.body = Some(with_params(message, &fields)?);
+    }
+    Ok(aim)
+}
+
+/// The aim at a member's own name.
+fn aimed(desk: &Desk<'_>, (member, original): (usize, Arc<str>)) -> Result<Aim, Denial> {
+    let member = desk.server.members.get(member);
+    let gone =
+        || Denial::new(Reason::UpstreamUnavailable, "no server stands behind this name for this caller");
+    let upstream = member.and_then(|member| desk.chosen(member)).ok_or_else(gone)?;
+    Ok(Aim { target: Some(original), ..plain(upstream) })
+}
+
+/// A name that nobody has; while servers are missing, one of them may have it.
+fn unknown(catalog: &Catalog, kind: ListKind, reason: Reason, detail: String) -> Denial {
+    let is_missing = |server: &&Server| matches!(server.states[kind.index()], Known::Missing { .. });
+    let missing: Vec<&str> =
+        catalog.servers().iter().filter(is_missing).map(|server| &*server.name).collect();
+    if missing.is_empty() {
+        return Denial::new(reason, detail);
+    }
+    let detail = format!("{detail}; not all servers could be asked: {}", missing.join(", "));
+    Denial::new(Reason::UpstreamUnavailable, detail)
+}
+
+fn required(fields: &Object<'_>, key: &'static str) -> Result<String, Denial> {
+    let missing = || Denial::new(Reason::InvalidParams, format!("`{key}` must be text"));
+    fields.text(key).map(std::borrow::Cow::into_owned).ok_or_else(missing)
+}
+
+/// The body of a message with other parameters.
+fn with_params(message: &Message, params: &str) -> Result<Bytes, Denial> {
+    let unreadable = |_| Denial::new(Reason::InvalidRequest, "the message cannot be read");
+    let text = std::str::from_utf8(&message.body)
+        .map_err(|_| Denial::new(Reason::ParseError, "the body is not UTF-8"))?;
+    let whole = Object::read(text).map_err(unreadable)?;
+    Ok(Bytes::from(whole.rewrite().set("params", params).text()))
+}
+
+/// The same message with another body, as the filters judge it.
+///
+/// # Errors
+/// [`Reason::InvalidRequest`] if the body is no message.
+pub(super) fn with_body(message: &Message, body: &Bytes) -> Result<Message, Denial> {
+    let unreadable = || Denial::new(Reason::InvalidRequest, "the message cannot be read");
+    let text = std::str::from_utf8(body).map_err(|_| unreadable())?;
+    let envelope = Envelope::read(text).map_err(|_| unreadable())?;
+    let params = envelope.params_text.and_then(|text| Span::locate(body, text.as_bytes()));
+    Ok(Message { params, body: body.clone(), ..message.clone() })
+}
+
+/// What a retry must have in common with the call it takes up: its method, and every parameter but
+/// what changes from round to round.
+pub(super) fn digest(message: &Message, fields: &Object<'_>) -> [u8; 16] {
+    let mut context = Context::new(&SHA256);
+    let mut part = |text: &str| {
+        context.update(&(text.len() as u64).to_be_bytes());
+        context.update(text.as_bytes());
+    };
+    part(message.method.as_ref().map_or("", |method| method.name()));
+    let mut members: Vec<_> = fields
+        .members()
+        .filter(|(key, _)| !matches!(*key, "_meta" | "inputResponses" | "requestState"))
+        .collect();
+    members.sort_unstable();
+    for (key, text) in members {
+        part(key);
+        part(text);
+    }
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&context.finish().as_ref()[..16]);
+    digest
+}
+
+/// Opens the `requestState` of a retry.
+///
+/// # Errors
+/// [`Reason::UnknownState`] if it is not from here, or not for this caller and call, or too old;
+/// [`Reason::ReplicaLost`] if the call was parked at a replica that is gone.
+pub(super) fn open_state(desk: &Desk<'_>, ticket: &Ticket, state: &str) -> Result<State, Denial> {
+    let unknown = || Denial::new(Reason::UnknownState, "`requestState` is unknown, used or expired");
+    let token = StateToken::open(&desk.gateway.estate.seals, &binding(desk), state).ok_or_else(unknown)?;
+    if token.is_over(desk.gateway.clock.now().wall) || token.digest != ticket.digest {
+        return Err(unknown());
+    }
+    if let Some(inner) = token.inner {
+        return Ok(State::Upstream(inner.into_string()));
+    }
+    if token.serial == AGAIN {
+        return Ok(State::Again);
+    }
+    if token.home != desk.gateway.estate.home {
+        return Err(Denial::new(Reason::ReplicaLost, "the call waited at a replica that is gone"));
+    }
+    Ok(State::Parked(token.serial))
+}
+
+/// The `requestState` of a call that is parked here, as text.
+pub(super) fn seal_parked(desk: &Desk<'_>, ticket: &Ticket, serial: u64) -> Result<String, Denial> {
+    seal_state(desk, ticket, serial, None)
+}
+
+fn seal_state(desk: &Desk<'_>, ticket: &Ticket, serial: u64, inner: Option<&str>) -> Result<String, Denial> {
+    let within = desk.server.parked.within;
+    let token = StateToken {
+        home: desk.gateway.estate.home.clone(),
+        serial,
+        digest: ticket.digest,
+        expires: (desk.gateway.clock.now().wall + within).as_secs(),
+        inner: inner.map(Into::into),
+    };
+    let oversize =
+        |_| Denial::new(Reason::Untranslatable, "the server's `requestState` is too long to be sealed");
+    token.seal(&desk.gateway.estate.seals, &binding(desk)).map_err(oversize)
+}
+
+fn binding<'a>(desk: &'a Desk<'_>) -> Binding<'a> {
+    Binding { server: &desk.server.id, caller: desk.bearer }
+}
+
+/// What a modern server is told of a client's answers.
+pub(super) fn retry_of(replies: &[(Arc<str>, String)], state: Option<String>) -> Retry {
+    let mut responses = String::from("{");
+    for (index, (key, reply)) in replies.iter().enumerate() {
+        if index > 0 {
+            responses.push(',');
+        }
+        responses.push_str(&string(key));
+        responses.push(':');
+        responses.push_str(reply);
+    }
+    responses.push('}');
+    let input_responses = (!replies.is_empty()).then_some(responses);
+    Retry { input_responses, request_state: state.map(|state| string(&state)) }
+}
+
+/// An answer in the words of a modern client.
+///
+/// # Errors
+/// [`Reason::Untranslatable`].
+pub(super) fn for_modern(
+    desk: &Desk<'_>,
+    message: &Message,
+    ticket: &Ticket,
+    answer: &Answer,
+    profile: &Profile,
+) -> Result<Said, Denial> {
+    let text = utf8(answer.text())?;
+    match (&answer.outcome, answer.era) {
+        (Outcome::Result(_), Era::Legacy) => {
+            let facts = answer.facts.as_deref().ok_or(()).map_err(untranslatable)?;
+            let result = bridge::result_for_modern(text, method_name(message), facts, None);
+            Ok(succeeded(message, &result.map_err(untranslatable)?))
+        }
+        (Outcome::Result(_), Era::Modern) => Ok(succeeded(message, &with_own_state(desk, ticket, text)?)),
+        (Outcome::Error { .. }, era) => {
+            let error = Object::read(text).map_err(untranslatable)?;
+            let error = RpcError::of(text, &error).map_err(untranslatable)?;
+            if era == Era::Modern {
+                let (code, status) = (error.code, bridge::status_for_modern(error.code));
+                return Ok(failed(message, bridge::Said { code, status, error: text.into() }));
+            }
+            match bridge::error_for_modern(&error, profile).map_err(untranslatable)? {
+                ForModern::Error(said) => Ok(failed(message, said)),
+                ForModern::Ask(questions) => {
+                    let state = seal_state(desk, ticket, AGAIN, None)?;
+                    Ok(succeeded(message, &bridge::input_required(&questions, &state)))
+                }
+            }
+        }
+    }
+}
+
+/// An answer in the words of a legacy client.
+///
+/// # Errors
+/// [`Reason::Untranslatable`].
+pub(super) fn for_legacy(message: &Message, answer: &Answer) -> Result<Said, Denial> {
+    let text = utf8(answer.text())?;
+    let method = method_name(message);
+    match (&answer.outcome, answer.era) {
+        (Outcome::Result(_), Era::Legacy) => Ok(succeeded(message, text)),
+        (Outcome::Result(_), Era::Modern) => {
+            let result = bridge::result_for_legacy(text, method).map_err(untranslatable)?;
+            Ok(succeeded(message, &result))
+        }
+        (Outcome::Error { .. }, era) => {
+            let error = Object::read(text).map_err(untranslatable)?;
+            let error = RpcError::of(text, &error).map_err(untranslatable)?;
+            match era {
+                Era::Legacy => {
+                    let said = bridge::Said { code: error.code, status: 200, error: text.into() };
+                    Ok(failed(message, said))
+                }
+                Era::Modern => {
+                    Ok(failed(message, bridge::error_for_legacy(&error, method).map_err(untranslatable)?))
+                }
+            }
+        }
+    }
+}
+
+/// A modern server's own `requestState` is sealed: only this caller may go on with this call.
+fn with_own_state(desk: &Desk<'_>, ticket: &Ticket, result: &str) -> Result<String, Denial> {
+    let object = Object::read(result).map_err(untranslatable)?;
+    if object.text("resultType").as_deref() != Some("input_required") {
+        return Ok(result.to_owned());
+    }
+    match object.text("requestState") {
+        Some(inner) => {
+            let sealed = seal_state(desk, ticket, 0, Some(&inner))?;
+            Ok(object.rewrite().set("requestState", string(&sealed)).text())
+        }
+        None => Ok(result.to_owned()),
+    }
+}
+
+fn succeeded(message: &Message, result: &str) -> Said {
+    let is_error = Object::read(result).is_ok_and(|result| result.get("isError") == Some("true"));
+    Said {
+        status: StatusCode::OK,
+        message: bridge::wrap_result(id_text(message), result),
+        rpc_error: None,
+        proven: !is_error,
+    }
+}
+
+fn failed(message: &Message, said: bridge::Said<'_>) -> Said {
+    Said {
+        status: StatusCode::from_u16(said.status).unwrap_or(StatusCode::OK),
+        message: bridge::wrap_said(id_text(message), &said.error),
+        rpc_error: Some(said.code),
+        proven: false,
+    }
+}
+
+fn untranslatable<E>(_: E) -> Denial {
+    Denial::new(Reason::Untranslatable, "the server's answer has no form in this revision")
+}
+
+fn utf8(bytes: &Bytes) -> Result<&str, Denial> {
+    std::str::from_utf8(bytes).map_err(untranslatable)
+}
+
+/// The id of a request as JSON text.
+pub(super) fn id_text(message: &Message) -> &str {
+    message.id.as_ref().map_or("null", |id| id.as_json())
+}
+
+/// The method of a message, empty for an answer.
+pub(super) fn method_name(message: &Message) -> &str {
+    message.method.as_ref().map_or("", |method| method.name())
+}
+
+/// Holds the headers that a modern client sent beside a call to its arguments.
+///
+/// # Errors
+/// [`Reason::HeaderMismatch`].
+pub(super) fn check_mirrored(desk: &Desk<'_>, message: &Message, aim: &Aim) -> Result<(), Denial> {
+    let headers = desk.inbound.headers;
+    let sent = headers.iter().filter(|(name, _)| name.as_str().starts_with("mcp-param-"));
+    let sent: Vec<(&str, &str)> =
+        sent.map(|(name, value)| (name.as_str(), value.to_str().unwrap_or("\u{fffd}"))).collect();
+    if sent.is_empty() && aim.params.is_empty() {
+        return Ok(());
+    }
+    bridge::check_param_headers(&sent, &params(message)?, &aim.params)
+}

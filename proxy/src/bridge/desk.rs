@@ -1,0 +1,181 @@
+//! One message at an endpoint that speaks for its servers, and what every answer to it needs.
+
+use super::answering::Answering;
+use crate::catalog::Current;
+use crate::context::{Active, Gateway};
+use crate::forward::Inbound;
+use crate::reply;
+use crate::respond::End;
+use crate::sealing::CallerKey;
+use crate::talk::Place;
+use http::HeaderMap;
+use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
+use portunus_filters::call::Target;
+use portunus_filters::mcp::bridge::Profile;
+use portunus_filters::mcp::catalog::Catalog;
+use portunus_filters::mcp::object::Object;
+use portunus_filters::{Arrival, Cleared, Denial, Identity, Message, Reason};
+use std::sync::Arc;
+
+/// One message, where it came from, and the virtual server it is for; holds no snapshot.
+pub struct Desk<'a> {
+    /// The process.
+    pub gateway: &'a Arc<Gateway>,
+    /// The virtual server.
+    pub server: Arc<VirtualServer>,
+    /// Who sent it, and when.
+    pub arrival: &'a Arrival,
+    /// The HTTP request that it came with.
+    pub inbound: Inbound<'a>,
+    /// The caller, as pools and caches tell it from others.
+    pub caller: CallerKey,
+    /// The caller, as sealed handles are bound to it.
+    pub bearer: CallerKey,
+    /// What of the client's headers goes up.
+    pub upward: Arc<HeaderMap>,
+    /// How long the client may take for one piece of an answer.
+    pub write_timeout: std::time::Duration,
+    /// The client can be answered by an event stream.
+    pub takes_events: bool,
+}
+
+impl Desk<'_> {
+    /// Stages 5 to 8 of one message that goes to `upstream`.
+    ///
+    /// # Errors
+    /// What the filters refuse.
+    pub fn clear(&self, active: &Active, message: &Message, upstream: &Arc<str>) -> Result<Cleared, Denial> {
+        let target = Target { server: Arc::clone(&self.server.name), upstream: Arc::clone(upstream) };
+        active.pipeline.judge(self.arrival, std::slice::from_ref(message), &target, |_| {})
+    }
+
+    /// The same for a message that is answered here.
+    ///
+    /// # Errors
+    /// What the filters refuse.
+    pub fn admit(&self, message: &Message) -> Result<(), Denial> {
+        self.clear(&self.gateway.active(), message, &Arc::from("")).map(drop)
+    }
+
+    /// The place of an upstream for this caller.
+    ///
+    /// # Errors
+    /// [`Reason::RouteRemoved`] if a new configuration no longer has it.
+    pub fn place(
+        &self,
+        active: &Active,
+        upstream: &Arc<Upstream>,
+        profile: &Arc<Profile>,
+    ) -> Result<Place, Denial> {
+        let pool = active.pool(upstream);
+        let pool =
+            pool.ok_or_else(|| Denial::new(Reason::RouteRemoved, "this server is no longer served"))?;
+        Ok(Place {
+            upstream: Arc::clone(upstream),
+            pool,
+            server: self.server.id.clone(),
+            caller: self.caller,
+            profile: Arc::clone(profile),
+            headers: Arc::clone(&self.upward),
+        })
+    }
+
+    /// The caller's tenant, if it is known.
+    pub fn tenant(&self) -> Option<&str> {
+        match &self.arrival.identity {
+            Identity::Principal(principal) => Some(&principal.tenant),
+            Identity::Anonymous { .. } | Identity::Presented { .. } => None,
+        }
+    }
+
+    /// The upstream of a member for this caller, where no argument selects another.
+    pub fn chosen<'m>(&self, member: &'m Member) -> Option<&'m Arc<Upstream>> {
+        member.choice.for_tenant(self.tenant())
+    }
+
+    /// Every upstream that may serve this caller; of twins all.
+    pub fn upstreams(&self) -> Vec<&Arc<Upstream>> {
+        let mut all = Vec::new();
+        for member in &self.server.members {
+            match &member.choice {
+                Choice::Twins { map, .. } => all.extend(map.values()),
+                Choice::Fixed(_) | Choice::ByTenant { .. } => all.extend(self.chosen(member)),
+            }
+        }
+        all
+    }
+
+    /// The places of all upstreams, with the names of their members.
+    ///
+    /// # Errors
+    /// As [`Desk::place`].
+    pub fn places(&self, profile: &Arc<Profile>) -> Result<Vec<(Arc<str>, Place)>, Denial> {
+        let active = self.gateway.active();
+        let mut places = Vec::new();
+        for member in &self.server.members {
+            for upstream in member.choice.upstreams() {
+                if self.upstreams().iter().any(|own| own.name == upstream.name) {
+                    places.push((Arc::clone(&member.name), self.place(&active, upstream, profile)?));
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    /// What the servers offer, good enough to be shown.
+    ///
+    /// # Errors
+    /// What the failure of the only server says.
+    pub async fn lists(&self, profile: &Arc<Profile>) -> Result<Arc<Current>, Denial> {
+        self.gateway.estate.catalogs.current(self.gateway, &self.server, self.places(profile)?).await
+    }
+
+    /// What the servers offer, good enough to find the way of a call.
+    ///
+    /// # Errors
+    /// As [`Desk::lists`].
+    pub async fn catalog(&self, profile: &Arc<Profile>) -> Result<Arc<Catalog>, Denial> {
+        Ok(Arc::clone(&self.lists(profile).await?.catalog))
+    }
+
+    /// The one upstream of an endpoint that renames nothing.
+    pub fn only(&self) -> Option<&Arc<Upstream>> {
+        let [Member { choice: Choice::Fixed(upstream), .. }] = self.server.members.as_slice() else {
+            return None;
+        };
+        let renames = !self.server.view.is_empty() || self.server.names == NamePolicy::Prefix;
+        (!renames).then_some(upstream)
+    }
+
+    /// Refuses a request: before anything was sent as an answer of its own, after that as the last
+    /// event of the stream.
+    pub async fn refuse(&self, denial: Denial, message: &Message, out: &mut Answering<'_>) -> End {
+        if !out.begun {
+            return End::Refused(denial);
+        }
+        out.outcome.denied(&denial);
+        if let Some(id) = &message.id {
+            let event = reply::last_event(&denial, id, message.era, self.inbound.request_id);
+            if out.raw(event).await.is_err() {
+                return End::Broken;
+            }
+        }
+        out.end().await
+    }
+}
+
+/// The parameters of a message.
+///
+/// # Errors
+/// [`Reason::InvalidParams`] if it has none, or they cannot be read.
+pub(super) fn params(message: &Message) -> Result<Object<'_>, Denial> {
+    let unreadable = || Denial::new(Reason::InvalidParams, "`params` must be an object");
+    let Some(span) = message.params else { return Ok(Object::default()) };
+    let text = std::str::from_utf8(span.of(&message.body)).map_err(|_| unreadable())?;
+    Object::read(text).map_err(|_| unreadable())
+}
+
+/// How a name that a client sent stands in an error: bounded.
+pub(super) fn shown(name: &str) -> &str {
+    name.char_indices().nth(128).map_or(name, |(end, _)| &name[..end])
+}

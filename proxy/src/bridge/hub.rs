@@ -1,0 +1,185 @@
+//! What servers say outside of any call, on its way to who listens.
+//!
+//! One task hears all legacy legs; modern servers are listened to for as long as somebody wants to
+//! hear them. Changes of lists empty the caches on their way.
+
+use super::sessions::{Session, Waiting, Word};
+use crate::context::Gateway;
+use crate::legs::{Heard, Leg, Origin, What};
+use crate::sealing::CallerKey;
+use crate::talk::Reply;
+use portunus_config::ServerId;
+use portunus_filters::mcp::Envelope;
+use portunus_filters::mcp::bridge::{self, Question};
+use portunus_filters::mcp::catalog::ListKind;
+use portunus_filters::mcp::rewrite::string;
+use portunus_filters::mcp::{Id, Method};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::mpsc;
+
+/// Words that wait for one listener; when there are more, the rest is lost, and it is told to ask anew.
+const MAX_WORDS: usize = 256;
+
+/// Who listens to what.
+#[derive(Default)]
+pub struct Hub {
+    owners: Mutex<HashMap<usize, Weak<Session>>>,
+    listeners: Mutex<HashMap<u64, Listener>>,
+}
+
+/// A modern client's subscription.
+struct Listener {
+    server: ServerId,
+    caller: CallerKey,
+    words: mpsc::Sender<Word>,
+}
+
+/// A place among the listeners, for as long as it lives.
+pub struct Seat {
+    gateway: Arc<Gateway>,
+    number: u64,
+    /// What is heard.
+    pub words: mpsc::Receiver<Word>,
+    /// Where further tasks put what they hear.
+    pub sender: mpsc::Sender<Word>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        locked(&self.gateway.estate.hub.listeners).remove(&self.number);
+    }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn address(leg: &Arc<Leg>) -> usize {
+    Arc::as_ptr(leg).addr()
+}
+
+impl Hub {
+    /// Brings what comes on a leg to a session from now on.
+    pub fn own(&self, leg: &Arc<Leg>, session: &Arc<Session>) {
+        locked(&self.owners).insert(address(leg), Arc::downgrade(session));
+    }
+
+    /// Forgets a leg.
+    pub fn disown(&self, leg: &Arc<Leg>) {
+        locked(&self.owners).remove(&address(leg));
+    }
+
+    /// Listens on behalf of a caller.
+    pub fn sit(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey) -> Seat {
+        let (sender, words) = mpsc::channel(MAX_WORDS);
+        let number = gateway.estate.number();
+        let listener = Listener { server: server.clone(), caller, words: sender.clone() };
+        locked(&gateway.estate.hub.listeners).insert(number, listener);
+        Seat { gateway: Arc::clone(gateway), number, words, sender }
+    }
+
+    /// How many listen.
+    pub fn len(&self) -> usize {
+        locked(&self.listeners).len()
+    }
+
+    /// Whether nobody listens.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn owner(&self, leg: &Arc<Leg>) -> Option<Arc<Session>> {
+        locked(&self.owners).get(&address(leg))?.upgrade()
+    }
+
+    fn tell(&self, server: &ServerId, caller: CallerKey, word: &Word) {
+        for listener in locked(&self.listeners).values() {
+            if listener.server == *server && listener.caller == caller {
+                // One that cannot keep up asks anew when its list changes again.
+                drop(listener.words.try_send(word.clone()));
+            }
+        }
+    }
+}
+
+/// Hears all legs until the process ends.
+pub async fn run(gateway: Arc<Gateway>) {
+    loop {
+        let heard = gateway.estate.heard.next().await;
+        hear(&gateway, heard);
+    }
+}
+
+fn hear(gateway: &Arc<Gateway>, heard: Heard) {
+    let Heard { upstream, server, caller, leg, what } = heard;
+    match what {
+        What::Notice { method, message } => {
+            let Ok(text) = std::str::from_utf8(&message) else { return };
+            for word in words(&method, text) {
+                if let Word::Changed(kind) = word {
+                    gateway.estate.catalogs.changed(&server, caller, &upstream, kind);
+                }
+                pass(gateway, &server, caller, &leg, word);
+            }
+        }
+        What::Question { id, question } => ask(gateway, &leg, id, question),
+        What::Gap => {
+            for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
+                gateway.estate.catalogs.changed(&server, caller, &upstream, kind);
+                pass(gateway, &server, caller, &leg, Word::Changed(kind));
+            }
+        }
+        What::Gone => {
+            if let Some(session) = gateway.estate.hub.owner(&leg) {
+                session.release(&upstream.key);
+            }
+            gateway.estate.hub.disown(&leg);
+        }
+    }
+}
+
+/// What a notification means for those who listen.
+pub(super) fn words(method: &Method, text: &str) -> Vec<Word> {
+    match method.name() {
+        "notifications/tools/list_changed" => vec![Word::Changed(ListKind::Tools)],
+        "notifications/prompts/list_changed" => vec![Word::Changed(ListKind::Prompts)],
+        "notifications/resources/list_changed" => vec![Word::Changed(ListKind::Resources)],
+        "notifications/resources/updated" => {
+            let uri =
+                Envelope::read(text).ok().and_then(|envelope| envelope.params.text("uri").map(Arc::from));
+            uri.map(|uri| Word::Updated { uri, message: text.into() }).into_iter().collect()
+        }
+        _ => vec![Word::Said(text.into())],
+    }
+}
+
+fn pass(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey, leg: &Arc<Leg>, word: Word) {
+    match (leg.origin(), gateway.estate.hub.owner(leg)) {
+        (Origin::Pooled, _) => gateway.estate.hub.tell(server, caller, &word),
+        (_, Some(session)) => drop(session.push(word)),
+        (_, None) => {}
+    }
+}
+
+/// A question outside of any call goes to a client that listens; nobody else can answer it.
+fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, id: Id, question: Question) {
+    let refuse = |message: &str| {
+        let error = format!("{{\"code\":-32603,\"message\":{}}}", string(message));
+        leg.answer(gateway, id.clone(), Reply::Error(error));
+    };
+    let Some(session) = gateway.estate.hub.owner(leg).filter(|session| session.is_listening()) else {
+        return refuse("the client does not listen");
+    };
+    if !session.profile.can(question.ability()) {
+        return refuse("the client did not declare that it can be asked this");
+    }
+    let waiting = Waiting::Leg { leg: Arc::clone(leg), id: id.clone() };
+    match session.ask(&gateway.estate.home, waiting) {
+        Some(ours) => {
+            let asked = bridge::legacy_question(&question, &ours, ours.trim_matches('"'));
+            session.push(Word::Said(asked.into()));
+        }
+        None => refuse("too many questions wait for the client"),
+    }
+}

@@ -1,0 +1,345 @@
+//! The front towards legacy clients (2025-03-26 to 2025-11-25): sessions are the gateway's.
+//!
+//! What a modern server asks by `input_required` becomes a request of its own on the stream of the
+//! call; the client's answer arrives as a message of its own and is brought to the call that waits.
+
+use super::answering::Answering;
+use super::call::{self, Said};
+use super::desk::{Desk, params};
+use super::founding;
+use super::modern::UNABLE;
+use super::sessions::{Session, Waiting};
+use super::{lists, streams};
+use crate::drain::{Phase, reached};
+use crate::respond::{End, draining};
+use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
+use http::StatusCode;
+use portunus_filters::mcp::bridge::{self, Question};
+use portunus_filters::mcp::{Envelope, Id};
+use portunus_filters::{Denial, Era, Kind, Message, Reason};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+/// Answers of one call's client that wait to be passed on.
+const MAX_ANSWERS: usize = 64;
+
+/// Serves one message of a legacy client.
+pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> End {
+    let end = match call::method_name(message) {
+        "initialize" if message.kind == Kind::Request => founding::found(desk, message, out).await,
+        _ => match founding::session(desk) {
+            Ok(session) => of_session(desk, &session, message, out).await,
+            Err(denial) => Err(denial),
+        },
+    };
+    match end {
+        Ok(end) => end,
+        Err(denial) => desk.refuse(denial, message, out).await,
+    }
+}
+
+/// One message within a session.
+pub(super) async fn of_session(
+    desk: &Desk<'_>,
+    session: &Arc<Session>,
+    message: &Message,
+    out: &mut Answering<'_>,
+) -> Result<End, Denial> {
+    match message.kind {
+        Kind::Request => request(desk, session, message, out).await,
+        Kind::Stream => streams::get(desk, session, out).await,
+        Kind::End => {
+            desk.admit(message)?;
+            founding::end(desk, session);
+            out.outcome.answered(None);
+            Ok(out.status(StatusCode::OK).await)
+        }
+        Kind::Response => {
+            desk.admit(message)?;
+            answer(desk, session, message)?;
+            Ok(out.status(StatusCode::ACCEPTED).await)
+        }
+        _ => {
+            desk.admit(message)?;
+            if call::method_name(message) == "notifications/cancelled"
+                && let Some(id) = cancelled(message)
+            {
+                session.cancel(&id);
+            }
+            Ok(out.status(StatusCode::ACCEPTED).await)
+        }
+    }
+}
+
+async fn request(
+    desk: &Desk<'_>,
+    session: &Arc<Session>,
+    message: &Message,
+    out: &mut Answering<'_>,
+) -> Result<End, Denial> {
+    let fields = params(message)?;
+    match call::method_name(message) {
+        "ping" => {
+            desk.admit(message)?;
+            Ok(empty(message, out).await)
+        }
+        "logging/setLevel" => {
+            desk.admit(message)?;
+            founding::set_level(desk, session, &fields).await?;
+            Ok(empty(message, out).await)
+        }
+        "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
+            lists::list(desk, message, &session.profile, out).await
+        }
+        "resources/subscribe" | "resources/unsubscribe" => {
+            desk.admit(message)?;
+            streams::subscribe(desk, session, message).await?;
+            Ok(empty(message, out).await)
+        }
+        method if bridge::is_known_method(Era::Legacy, method) || desk.only().is_some() => {
+            let id = message.id.as_ref();
+            let Some(running) = id.and_then(|id| session.run(id)) else {
+                let detail = "a request of this id is under way, or too many are";
+                return Err(Denial::new(Reason::InvalidRequest, detail));
+            };
+            let mut call = Call { desk, session, message, waiting: HashMap::new() };
+            let end = tokio::select! {
+                end = call.run(out) => Some(end),
+                () = running.cancelled.notified() => None,
+            };
+            session.forget(&call.waiting.into_keys().collect::<Vec<_>>());
+            match end {
+                Some(end) => end,
+                // 2025-11-25, utilities/cancellation: no answer is sent to a cancelled request.
+                None => {
+                    out.outcome.cut();
+                    Ok(out.end().await)
+                }
+            }
+        }
+        _ => Err(Denial::new(Reason::UnknownMethod, "no server behind this endpoint has this method")),
+    }
+}
+
+/// One call and the questions that wait for its client.
+struct Call<'a, 'd> {
+    desk: &'a Desk<'d>,
+    session: &'a Arc<Session>,
+    message: &'a Message,
+    /// Ids that the client sees, and keys of the questions.
+    waiting: HashMap<String, Arc<str>>,
+}
+
+impl Call<'_, '_> {
+    async fn run(&mut self, out: &mut Answering<'_>) -> Result<End, Denial> {
+        let talk = self.open(out).await?;
+        self.converse(Guarded(Some(talk)), out).await
+    }
+
+    async fn open(&mut self, out: &mut Answering<'_>) -> Result<Talk, Denial> {
+        let (desk, message) = (self.desk, self.message);
+        let profile = founding::profile_now(self.session);
+        let aim = call::aim(desk, message, &profile).await?;
+        let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
+        let message = changed.as_ref().unwrap_or(message);
+        let active = desk.gateway.active();
+        let cleared = desk.clear(&active, message, &aim.upstream.name)?;
+        let place = desk.place(&active, &aim.upstream, &profile)?;
+        drop(active);
+        out.outcome.forwarding(&aim.upstream.name);
+        let failed = |failure: crate::forward::Failure, out: &mut Answering<'_>| {
+            out.outcome.cause(&failure.cause);
+            failure.denial
+        };
+        let leg = match founding::leg(desk, self.session, &place).await {
+            Ok(leg) => leg,
+            Err(failure) => return Err(failed(failure, out)),
+        };
+        let order = Order {
+            cleared,
+            message,
+            inbound: &desk.inbound,
+            place,
+            target: aim.target,
+            params: aim.params,
+            rounds: if self.can_be_asked() { Rounds::Asks } else { Rounds::Never },
+            leg: leg.as_ref().map_or(LegOf::Pooled, LegOf::Own),
+            retry: None,
+        };
+        Talk::open(desk.gateway, order).await.map_err(|failure| failed(failure, out))
+    }
+
+    fn can_be_asked(&self) -> bool {
+        self.desk.takes_events
+            && bridge::may_ask(call::method_name(self.message))
+            && self.session.profile.answers()
+    }
+
+    async fn converse(&mut self, mut talk: Guarded, out: &mut Answering<'_>) -> Result<End, Denial> {
+        let (answers, mut answered) = mpsc::channel(MAX_ANSWERS);
+        let mut phase = out.phase.clone();
+        let mut silent_until = Instant::now() + self.desk.server.keepalive;
+        let mut ready = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                turn = talk.next() => match turn {
+                    Turn::Ask(questions) => {
+                        let refused = self.ask(questions, &answers, out).await;
+                        ready.extend(refused.map_err(|()| gone())?);
+                    }
+                    turn => if let Some(end) = self.turn(turn, &mut talk, out).await? {
+                        return Ok(end);
+                    }
+                },
+                Some((id, key, reply)) = answered.recv() => {
+                    self.waiting.remove::<String>(&id);
+                    ready.push((key, reply));
+                }
+                () = out.gone() => return Ok(End::Broken),
+                () = reached(&mut phase, Phase::Expired) => return Err(draining()),
+                () = sleep_until(silent_until) => {
+                    if self.desk.takes_events && out.comment().await.is_err() {
+                        return Ok(End::Broken);
+                    }
+                    silent_until = Instant::now() + self.desk.server.keepalive;
+                }
+            }
+            // A modern server is told all answers of a round at once.
+            let due = talk.era() == Era::Legacy || self.waiting.is_empty();
+            if due
+                && !ready.is_empty()
+                && let Err(failure) = talk.reply(std::mem::take(&mut ready)).await
+            {
+                out.outcome.cause(&failure.cause);
+                return Err(failure.denial);
+            }
+        }
+    }
+
+    /// Asks the client; gives the replies to questions that it cannot be asked.
+    async fn ask(
+        &mut self,
+        questions: Vec<Question>,
+        answers: &mpsc::Sender<(String, Arc<str>, Reply)>,
+        out: &mut Answering<'_>,
+    ) -> Result<Vec<(Arc<str>, Reply)>, ()> {
+        let mut refused = Vec::new();
+        for question in questions {
+            let able = self.session.profile.can(question.ability());
+            let waiting = Waiting::Call { key: Arc::clone(&question.key), answers: answers.clone() };
+            let home = &self.desk.gateway.estate.home;
+            match able.then(|| self.session.ask(home, waiting)).flatten() {
+                Some(id) => {
+                    // What the client is told to visit has an id of its own; ours is as good as any.
+                    let asked = bridge::legacy_question(&question, &id, id.trim_matches('"'));
+                    self.waiting.insert(id, Arc::clone(&question.key));
+                    out.event(&asked, None).await.map_err(drop)?;
+                }
+                None => {
+                    refused.push((question.key, Reply::Error(UNABLE.to_owned())));
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Brings one turn to the client; `Some` if it was the last.
+    async fn turn(
+        &self,
+        turn: Turn,
+        talk: &mut Guarded,
+        out: &mut Answering<'_>,
+    ) -> Result<Option<End>, Denial> {
+        match turn {
+            Turn::Note(note) => {
+                let Ok(text) = std::str::from_utf8(&note) else { return Ok(None) };
+                Ok(out.event(text, None).await.is_err().then_some(End::Broken))
+            }
+            Turn::Ask(_) => Ok(None),
+            Turn::Done(answer) => {
+                talk.over();
+                let Said { message, rpc_error, proven, .. } = call::for_legacy(self.message, &answer)?;
+                out.outcome.proven(proven);
+                out.outcome.answered(rpc_error);
+                // Any other status ends the session of one widespread client.
+                Ok(Some(out.last(StatusCode::OK, message).await))
+            }
+            Turn::Failed(failure) => {
+                talk.over();
+                out.outcome.cause(&failure.cause);
+                Err(failure.denial)
+            }
+        }
+    }
+}
+
+/// A talk that is cancelled when it is left before its end, however that comes about.
+struct Guarded(Option<Talk>);
+
+impl Guarded {
+    async fn next(&mut self) -> Turn {
+        match &mut self.0 {
+            Some(talk) => talk.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn reply(&mut self, replies: Vec<(Arc<str>, Reply)>) -> Result<(), crate::forward::Failure> {
+        match &mut self.0 {
+            Some(talk) => talk.reply(replies).await,
+            None => Ok(()),
+        }
+    }
+
+    fn era(&self) -> Era {
+        self.0.as_ref().map_or(Era::Legacy, Talk::era)
+    }
+
+    fn over(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if let Some(talk) = self.0.take() {
+            talk.cancel();
+        }
+    }
+}
+
+/// Brings a client's answer to the call that waits for it.
+fn answer(desk: &Desk<'_>, session: &Session, message: &Message) -> Result<(), Denial> {
+    let unreadable = |_| Denial::new(Reason::InvalidRequest, "the answer cannot be read");
+    let text = std::str::from_utf8(&message.body)
+        .map_err(|_| Denial::new(Reason::ParseError, "the body is not UTF-8"))?;
+    let envelope = Envelope::read(text).map_err(unreadable)?;
+    let waiting = envelope.id.as_ref().and_then(|id| Some((id, session.answered(id)?)));
+    // One that comes too late, or twice, is of no use to anybody.
+    let Some((id, waiting)) = waiting else { return Ok(()) };
+    let reply = bridge::legacy_reply(text).map_err(unreadable)?;
+    match waiting {
+        // A call that is over has dropped its end; more answers than it asked for cannot be.
+        Waiting::Call { key, answers } => drop(answers.try_send((id.meaning().to_owned(), key, reply))),
+        Waiting::Leg { leg, id } => leg.answer(desk.gateway, id, reply),
+    }
+    Ok(())
+}
+
+/// The request that a `notifications/cancelled` names.
+fn cancelled(message: &Message) -> Option<Id> {
+    let fields = params(message).ok()?;
+    Id::of(fields.get("requestId")?).ok()
+}
+
+async fn empty(message: &Message, out: &mut Answering<'_>) -> End {
+    out.outcome.answered(None);
+    out.last(StatusCode::OK, bridge::wrap_result(call::id_text(message), "{}")).await
+}
+
+fn gone() -> Denial {
+    Denial::new(Reason::RequestTimeout, "the client has left")
+}

@@ -1,0 +1,141 @@
+//! What an endpoint says of itself and offers, composed of what its servers say and offer.
+
+use super::answering::Answering;
+use super::call;
+use super::desk::{Desk, params};
+use crate::catalog::Current;
+use crate::respond::End;
+use crate::talk::Place;
+use bytes::Bytes;
+use http::StatusCode;
+use portunus_filters::mcp::bridge::{self, Caching, Facts, Profile};
+use portunus_filters::mcp::catalog::{Closing, INCOMPLETE, ListKind};
+use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::rewrite::string;
+use portunus_filters::{Denial, Message, Reason};
+use std::sync::Arc;
+
+/// `tools/list` and its kin.
+pub(super) async fn list(
+    desk: &Desk<'_>,
+    message: &Message,
+    profile: &Arc<Profile>,
+    out: &mut Answering<'_>,
+) -> Result<End, Denial> {
+    desk.admit(message)?;
+    let unknown = || Denial::new(Reason::UnknownMethod, "no server behind this endpoint has this method");
+    let kind = ListKind::of_method(call::method_name(message)).ok_or_else(unknown)?;
+    let fields = params(message)?;
+    let cursor = fields.text("cursor");
+    if cursor.is_none() && fields.get("cursor").is_some() {
+        return Err(Denial::new(Reason::InvalidParams, "`cursor` must be text"));
+    }
+    let current = desk.lists(profile).await?;
+    let closing = Closing {
+        era: message.era,
+        ttl_ms: current.ttl_ms(desk.gateway.clock.now()),
+        scope: current.scope,
+        server_info: Some(SERVER_INFO),
+        now: desk.gateway.clock.now(),
+    };
+    let stale = |_| Denial::new(Reason::UnknownState, "the cursor is not of this list as it is now");
+    let result = current.catalog.result(kind, cursor.as_deref(), &closing).map_err(stale)?;
+    let mut pieces = Vec::with_capacity(result.len() + 2);
+    let id = call::id_text(message);
+    pieces.push(Bytes::from(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":")));
+    pieces.extend(result);
+    pieces.push(Bytes::from_static(b"}"));
+    out.outcome.answered(None);
+    Ok(out.pieces(pieces).await)
+}
+
+/// What the gateway calls itself where it speaks for several servers.
+pub(super) const SERVER_INFO: &str =
+    concat!("{\"name\":\"portunus\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}");
+
+/// `server/discover`.
+pub(super) async fn discover(
+    desk: &Desk<'_>,
+    message: &Message,
+    profile: &Arc<Profile>,
+    out: &mut Answering<'_>,
+) -> Result<End, Denial> {
+    desk.admit(message)?;
+    let current = desk.lists(profile).await?;
+    let facts = merged(desk, &current.facts);
+    let caching = Caching { ttl_ms: current.ttl_ms(desk.gateway.clock.now()), scope: bridge::Scope::Private };
+    let result = with_incomplete(desk, &current, facts.discover_result(caching));
+    out.outcome.answered(None);
+    Ok(out.last(StatusCode::OK, bridge::wrap_result(call::id_text(message), &result)).await)
+}
+
+/// What the servers of an endpoint say of themselves, as one.
+pub(super) async fn facts(desk: &Desk<'_>, profile: &Arc<Profile>) -> Result<Arc<Facts>, Denial> {
+    let current = desk.lists(profile).await?;
+    Ok(merged(desk, &current.facts))
+}
+
+/// One server that stands alone is not renamed.
+pub(super) fn merged(desk: &Desk<'_>, facts: &[(Arc<str>, Arc<Facts>)]) -> Arc<Facts> {
+    match (desk.only(), facts) {
+        (Some(_), [(_, facts)]) => Arc::clone(facts),
+        (_, facts) => {
+            let parts: Vec<(&str, &Facts)> = facts.iter().map(|(name, facts)| (&**name, &**facts)).collect();
+            Arc::new(Facts::merge(&parts, SERVER_INFO))
+        }
+    }
+}
+
+/// Names what is missing in a result's `_meta`.
+pub(super) fn with_incomplete(desk: &Desk<'_>, current: &Current, result: String) -> String {
+    let Some(named) = current.catalog.incomplete(ListKind::Tools, desk.gateway.clock.now()) else {
+        return result;
+    };
+    with_meta(result, named)
+}
+
+/// Names servers that could not be reached in a result's `_meta`.
+pub(super) fn with_missing(result: String, missing: &[(Arc<str>, Reason)]) -> String {
+    if missing.is_empty() {
+        return result;
+    }
+    let named = |(name, reason): &(Arc<str>, Reason)| {
+        format!("{{\"upstream\":{},\"state\":\"missing\",\"reason\":\"{reason}\"}}", string(name))
+    };
+    let named: Vec<String> = missing.iter().map(named).collect();
+    with_meta(result, format!("[{}]", named.join(",")))
+}
+
+fn with_meta(result: String, incomplete: String) -> String {
+    let Ok(object) = Object::read(&result) else { return result };
+    let meta = object.object("_meta").ok().flatten().unwrap_or_default();
+    object.rewrite().set("_meta", meta.rewrite().set(INCOMPLETE, incomplete).text()).text()
+}
+
+/// The places of all servers, each with those of `uris` that are its own, as it calls them.
+pub(super) async fn owners(
+    desk: &Desk<'_>,
+    profile: &Arc<Profile>,
+    uris: &[Arc<str>],
+) -> Result<Vec<(Place, Vec<Arc<str>>)>, Denial> {
+    let mut owners = desk.places(profile)?;
+    if let (Some(_), [(_, place)]) = (desk.only(), owners.as_mut_slice()) {
+        return Ok(vec![(place.clone(), uris.to_vec())]);
+    }
+    let mut shares: Vec<(Place, Vec<Arc<str>>)> =
+        owners.into_iter().map(|(_, place)| (place, Vec::new())).collect();
+    if uris.is_empty() {
+        return Ok(shares);
+    }
+    let current = desk.lists(profile).await?;
+    for uri in uris {
+        let Some(located) = current.catalog.resource(uri) else { continue };
+        let upstream = desk.server.members.get(located.member).and_then(|member| desk.chosen(member));
+        let owner = upstream
+            .and_then(|upstream| shares.iter_mut().find(|(place, _)| place.upstream.name == upstream.name));
+        if let Some((_, share)) = owner {
+            share.push(Arc::from(&*located.original));
+        }
+    }
+    Ok(shares)
+}

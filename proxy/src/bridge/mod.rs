@@ -1,0 +1,45 @@
+//! Endpoints that speak for their servers: several of them as one, or one of another era.
+//!
+//! A message comes from a front, [`modern`] or [`legacy`], which knows its client's rules; it goes to
+//! a server by a [`crate::talk::Talk`], which knows the server's. What passes between them is the
+//! same for all four pairs: notifications, questions, one answer. Lists and what servers say of
+//! themselves are composed in [`lists`], what happens outside of any call is in [`streams`].
+
+pub mod answering;
+mod batch;
+mod call;
+mod desk;
+mod founding;
+mod hub;
+mod legacy;
+mod lists;
+mod modern;
+pub mod parked;
+mod registry;
+pub mod sessions;
+mod streams;
+
+use answering::Answering;
+pub use desk::Desk;
+pub use founding::is_sealed;
+pub use hub::{Hub, run as hear};
+use portunus_filters::message::Reading;
+use portunus_filters::{Era, Message};
+pub use registry::Sessions;
+
+use crate::respond::End;
+
+/// Serves what one POST holds, or a GET or DELETE.
+pub async fn serve(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -> End {
+    match reading {
+        Reading::One(message) => one(desk, message, out).await,
+        Reading::Batch(messages) => batch::serve(desk, messages, out).await,
+    }
+}
+
+async fn one(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> End {
+    match message.era {
+        Era::Modern => modern::serve(desk, message, out).await,
+        Era::Legacy => legacy::serve(desk, message, out).await,
+    }
+}

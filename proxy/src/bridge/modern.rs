@@ -1,0 +1,315 @@
+//! The front towards modern clients (2026-07-28): every request stands for itself.
+//!
+//! What a legacy server asks in the middle of its answer parks the call, and the client is told by
+//! `input_required`; its retry is judged as a new message and takes the call up again.
+
+use super::answering::Answering;
+use super::call::{Said, digest};
+use super::desk::{Desk, params};
+use super::parked::{Resumed, Ticket};
+use super::{call, lists, streams};
+use crate::drain::{Phase, reached};
+use crate::respond::{End, draining};
+use crate::talk::{LegOf, Order, Reply, Retry, Rounds, Talk, Turn};
+use http::StatusCode;
+use portunus_filters::mcp::Fault;
+use portunus_filters::mcp::bridge::{self, InputResponses, Profile, Question};
+use portunus_filters::mcp::object::Object;
+use portunus_filters::{Denial, Era, Kind, Message, Reason};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// What a server is told that asks what the client cannot be asked.
+pub(super) const UNABLE: &str =
+    r#"{"code":-32601,"message":"the client did not declare that it can be asked this"}"#;
+
+/// How long further questions are waited for, so that they go out in one round.
+const GATHER: Duration = Duration::from_millis(25);
+
+/// Serves one message of a modern client.
+pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> End {
+    let end = match message.kind {
+        Kind::Request => request(desk, message, out).await,
+        Kind::Stream | Kind::End => {
+            Err(Denial::new(Reason::MethodNotAllowed, "this revision knows POST alone"))
+        }
+        // Nothing that a modern client notifies of concerns a server: it cancels by closing.
+        _ => match desk.admit(message) {
+            Ok(()) => Ok(out.status(StatusCode::ACCEPTED).await),
+            Err(denial) => Err(denial),
+        },
+    };
+    match end {
+        Ok(end) => end,
+        Err(denial) => desk.refuse(denial, message, out).await,
+    }
+}
+
+async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> Result<End, Denial> {
+    let fields = params(message)?;
+    let meta = fields.object("_meta").ok().flatten().unwrap_or_default();
+    let profile = Arc::new(Profile::of_envelope(&meta)?);
+    match call::method_name(message) {
+        "server/discover" => lists::discover(desk, message, &profile, out).await,
+        "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
+            lists::list(desk, message, &profile, out).await
+        }
+        "subscriptions/listen" => streams::listen(desk, message, &fields, &profile, out).await,
+        method if bridge::is_known_method(Era::Modern, method) || takes_any(desk, &profile).await => {
+            calls(desk, message, &fields, profile, out).await
+        }
+        _ => Err(Denial::new(Reason::UnknownMethod, "no server behind this endpoint has this method")),
+    }
+}
+
+/// Whether the endpoint's one server is of the client's own era and may have methods of its own.
+async fn takes_any(desk: &Desk<'_>, profile: &Arc<Profile>) -> bool {
+    let place = desk.only().and_then(|only| desk.place(&desk.gateway.active(), only, profile).ok());
+    let Some(place) = place else { return false };
+    let era = desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await;
+    era.is_ok_and(|era| era == Era::Modern)
+}
+
+/// One call, from its first round or a later one.
+async fn calls(
+    desk: &Desk<'_>,
+    message: &Message,
+    fields: &Object<'_>,
+    profile: Arc<Profile>,
+    out: &mut Answering<'_>,
+) -> Result<End, Denial> {
+    let ticket =
+        Ticket { server: desk.server.id.clone(), bearer: desk.bearer, digest: digest(message, fields) };
+    let unreadable = |fault: Fault| Denial::new(Reason::InvalidParams, fault.to_string());
+    let retry = bridge::input_responses(fields).map_err(unreadable)?;
+    let (replies, state) = match retry {
+        Some(InputResponses { responses, request_state }) => (responses, request_state),
+        None => (Vec::new(), None),
+    };
+    let state = state.map(|state| call::open_state(desk, &ticket, &state)).transpose()?;
+    let mut round = Round { desk, message, profile, ticket };
+    match state {
+        // The answers to a URL that had to be visited: the server wants the same call again.
+        Some(call::State::Again) => round.open(None, out).await,
+        Some(call::State::Parked(serial)) => {
+            // The answers are a message like any other: judged before they go on.
+            desk.admit(message)?;
+            let resumed = desk.gateway.estate.parked.claim(serial, &round.ticket).await?;
+            out.outcome.forwarding(&Arc::clone(&resumed.talk.upstream().name));
+            round.resume(resumed, replies, out).await
+        }
+        Some(call::State::Upstream(state)) => {
+            let retry = call::retry_of(&replies, Some(state));
+            round.open(Some(retry), out).await
+        }
+        None if !replies.is_empty() => {
+            let retry = call::retry_of(&replies, None);
+            round.open(Some(retry), out).await
+        }
+        None => round.open(None, out).await,
+    }
+}
+
+/// One round of a call.
+struct Round<'a, 'd> {
+    desk: &'a Desk<'d>,
+    message: &'a Message,
+    profile: Arc<Profile>,
+    ticket: Ticket,
+}
+
+impl Round<'_, '_> {
+    async fn open(&mut self, retry: Option<Retry>, out: &mut Answering<'_>) -> Result<End, Denial> {
+        let (desk, message) = (self.desk, self.message);
+        let aim = call::aim(desk, message, &self.profile).await?;
+        call::check_mirrored(desk, message, &aim)?;
+        let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
+        let message = changed.as_ref().unwrap_or(message);
+        let active = desk.gateway.active();
+        let cleared = desk.clear(&active, message, &aim.upstream.name)?;
+        let place = desk.place(&active, &aim.upstream, &self.profile)?;
+        drop(active);
+        out.outcome.forwarding(&aim.upstream.name);
+        let era = match desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await {
+            Ok(era) => era,
+            Err(failure) => {
+                out.outcome.cause(&failure.cause);
+                return Err(failure.denial);
+            }
+        };
+        let order = Order {
+            cleared,
+            message,
+            inbound: &desk.inbound,
+            place,
+            target: aim.target,
+            params: aim.params,
+            rounds: match era {
+                Era::Modern => Rounds::Through,
+                Era::Legacy if self.can_be_asked() => Rounds::Asks,
+                Era::Legacy => Rounds::Never,
+            },
+            leg: LegOf::Pooled,
+            retry,
+        };
+        match Talk::open(desk.gateway, order).await {
+            Ok(talk) => self.converse(talk, out).await,
+            Err(failure) => {
+                out.outcome.cause(&failure.cause);
+                Err(failure.denial)
+            }
+        }
+    }
+
+    /// Only these may be answered by a question.
+    fn can_be_asked(&self) -> bool {
+        bridge::may_ask(call::method_name(self.message)) && self.profile.answers()
+    }
+
+    /// Takes a parked call up again with the client's answers.
+    async fn resume(
+        &mut self,
+        resumed: Resumed,
+        replies: Vec<(Arc<str>, String)>,
+        out: &mut Answering<'_>,
+    ) -> Result<End, Denial> {
+        let Resumed { mut talk, questions, turns } = resumed;
+        let answer = |question: &Question| replies.iter().find(|(key, _)| *key == question.key);
+        let (answered, open): (Vec<_>, Vec<_>) =
+            questions.into_iter().partition(|question| answer(question).is_some());
+        let told: Vec<_> = answered
+            .iter()
+            .filter_map(|question| {
+                let (key, reply) = answer(question)?;
+                Some((Arc::clone(key), Reply::Result(reply.clone())))
+            })
+            .collect();
+        if !told.is_empty()
+            && let Err(failure) = talk.reply(told).await
+        {
+            out.outcome.cause(&failure.cause);
+            return Err(failure.denial);
+        }
+        for turn in turns {
+            match self.turn(turn, out).await? {
+                Next::Over(end) => return Ok(end),
+                Next::Ask(_) | Next::More => {}
+            }
+        }
+        if open.is_empty() { self.converse(talk, out).await } else { self.park(talk, open, out).await }
+    }
+
+    async fn converse(&mut self, mut talk: Talk, out: &mut Answering<'_>) -> Result<End, Denial> {
+        let mut phase = out.phase.clone();
+        let mut silent_until = Instant::now() + self.desk.server.keepalive;
+        loop {
+            let turn = tokio::select! {
+                biased;
+                turn = talk.next() => turn,
+                () = out.gone() => {
+                    talk.cancel();
+                    return Ok(End::Broken);
+                }
+                () = reached(&mut phase, Phase::Expired) => {
+                    talk.cancel();
+                    return Err(draining());
+                }
+                () = sleep_until(silent_until) => {
+                    if out.comment().await.is_err() {
+                        talk.cancel();
+                        return Ok(End::Broken);
+                    }
+                    silent_until = Instant::now() + self.desk.server.keepalive;
+                    continue;
+                }
+            };
+            match self.turn(turn, out).await? {
+                Next::More => {}
+                Next::Over(end) => {
+                    if matches!(end, End::Broken) {
+                        talk.cancel();
+                    }
+                    return Ok(end);
+                }
+                Next::Ask(questions) => return self.gather(talk, questions, out).await,
+            }
+        }
+    }
+
+    /// Waits a moment for further questions, then parks the call.
+    async fn gather(
+        &mut self,
+        mut talk: Talk,
+        mut questions: Vec<Question>,
+        out: &mut Answering<'_>,
+    ) -> Result<End, Denial> {
+        while let Ok(turn) = timeout(GATHER, talk.next()).await {
+            match self.turn(turn, out).await? {
+                Next::Ask(more) => questions.extend(more),
+                Next::More => {}
+                Next::Over(end) => return Ok(end),
+            }
+        }
+        let (able, unable): (Vec<_>, Vec<_>) =
+            questions.into_iter().partition(|question| self.profile.can(question.ability()));
+        if !unable.is_empty() {
+            let refused = |question: &Question| (Arc::clone(&question.key), Reply::Error(UNABLE.to_owned()));
+            if let Err(failure) = talk.reply(unable.iter().map(refused).collect()).await {
+                return Err(failure.denial);
+            }
+        }
+        if able.is_empty() {
+            Box::pin(self.converse(talk, out)).await
+        } else {
+            self.park(talk, able, out).await
+        }
+    }
+
+    async fn park(
+        &mut self,
+        talk: Talk,
+        questions: Vec<Question>,
+        out: &mut Answering<'_>,
+    ) -> Result<End, Denial> {
+        let desk = self.desk;
+        let call = Resumed { talk, questions: questions.clone(), turns: Vec::new() };
+        let rules = &desk.server.parked;
+        let serial = desk.gateway.estate.parked.park(desk.gateway, self.ticket.clone(), rules, call)?;
+        let state = call::seal_parked(desk, &self.ticket, serial)?;
+        let result = bridge::input_required(&questions, &state);
+        out.outcome.answered(None);
+        Ok(out.last(StatusCode::OK, bridge::wrap_result(call::id_text(self.message), &result)).await)
+    }
+
+    /// Brings one turn to the client.
+    async fn turn(&self, turn: Turn, out: &mut Answering<'_>) -> Result<Next, Denial> {
+        match turn {
+            Turn::Note(note) => {
+                let Ok(text) = std::str::from_utf8(&note) else { return Ok(Next::More) };
+                match out.event(text, None).await {
+                    Ok(()) => Ok(Next::More),
+                    Err(_) => Ok(Next::Over(End::Broken)),
+                }
+            }
+            Turn::Ask(questions) => Ok(Next::Ask(questions)),
+            Turn::Done(answer) => {
+                let said = call::for_modern(self.desk, self.message, &self.ticket, &answer, &self.profile)?;
+                let Said { status, message, rpc_error, proven } = said;
+                out.outcome.proven(proven);
+                out.outcome.answered(rpc_error);
+                Ok(Next::Over(out.last(status, message).await))
+            }
+            Turn::Failed(failure) => {
+                out.outcome.cause(&failure.cause);
+                Err(failure.denial)
+            }
+        }
+    }
+}
+
+enum Next {
+    More,
+    Ask(Vec<Question>),
+    Over(End),
+}

@@ -1,0 +1,118 @@
+//! All sessions of legacy clients that this replica keeps, by virtual server.
+
+use super::sessions::Session;
+use crate::context::Gateway;
+use crate::table::{Inserted, Table, Term, WhenFull};
+use crate::tombstones::{SessionNumber, Tombstones};
+use portunus_config::{ServerId, VirtualServer};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Ended sessions that are remembered.
+const MAX_TOMBSTONES: usize = 100_000;
+
+type Of = Table<SessionNumber, Arc<Session>>;
+
+/// Sessions and the marks that ended ones leave.
+pub struct Sessions {
+    tables: Mutex<HashMap<ServerId, Arc<Of>>>,
+    tombstones: Tombstones,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Sessions { tables: Mutex::default(), tombstones: Tombstones::new(MAX_TOMBSTONES) }
+    }
+}
+
+impl Sessions {
+    fn tables(&self) -> MutexGuard<'_, HashMap<ServerId, Arc<Of>>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, server: &ServerId) -> Option<Arc<Of>> {
+        self.tables().get(server).cloned()
+    }
+
+    /// Whether a virtual server has any.
+    pub fn may_hold(&self, server: &ServerId) -> bool {
+        self.of(server).is_some_and(|table| !table.is_empty())
+    }
+
+    /// Takes a session in that lives for at most `lifetime`; the idlest makes room for it.
+    pub fn insert(
+        &self,
+        server: &VirtualServer,
+        session: &Arc<Session>,
+        lifetime: Duration,
+        gateway: &Arc<Gateway>,
+    ) {
+        let now = gateway.clock.now();
+        let table = {
+            let mut tables = self.tables();
+            let new = || Arc::new(Table::new(server.sessions.max, WhenFull::DisplaceIdlest));
+            Arc::clone(tables.entry(server.id.clone()).or_insert_with(new))
+        };
+        table.set_capacity(server.sessions.max);
+        let term = Term { idle: server.sessions.idle, until: now.monotonic + lifetime };
+        match table.insert(session.number, Arc::clone(session), term, now) {
+            Inserted::Displaced(_, idlest) => self.over(&idlest, gateway),
+            Inserted::Added | Inserted::Replaced(_) | Inserted::Refused(_) => {}
+        }
+    }
+
+    /// The session of a number; it is no longer idle.
+    pub fn find(&self, server: &ServerId, number: &SessionNumber, gateway: &Gateway) -> Option<Arc<Session>> {
+        self.of(server)?.get(number, gateway.clock.now())
+    }
+
+    /// Whether a session was ended, here or as a peer told.
+    pub fn is_ended(&self, number: &SessionNumber) -> bool {
+        self.tombstones.is_set(number)
+    }
+
+    /// Notes that a session has ended, for as long as its id could be shown again.
+    pub fn bury(&self, number: SessionNumber, lifetime: Duration, gateway: &Gateway) {
+        self.tombstones.set(number, gateway.clock.now().monotonic + lifetime);
+    }
+
+    /// Ends a session.
+    pub fn end(&self, session: &Arc<Session>, lifetime: Duration, gateway: &Arc<Gateway>) {
+        self.bury(session.number, lifetime, gateway);
+        if let Some(table) = self.of(&session.server) {
+            table.remove(&session.number);
+        }
+        self.over(session, gateway);
+    }
+
+    fn over(&self, session: &Arc<Session>, gateway: &Arc<Gateway>) {
+        for leg in session.end() {
+            gateway.estate.hub.disown(&leg);
+            leg.end(gateway);
+        }
+    }
+
+    /// Ends what has been idle for too long, is too old, or belongs to no virtual server any more.
+    pub fn sweep(&self, gateway: &Arc<Gateway>) {
+        let now = gateway.clock.now();
+        self.tombstones.sweep(now);
+        let active = gateway.active();
+        let gone: Vec<Arc<Of>> = {
+            let served = |server: &ServerId| active.snapshot.routes.server(server).is_some();
+            self.tables().extract_if(|server, _| !served(server)).map(|(_, table)| table).collect()
+        };
+        drop(active);
+        let kept: Vec<Arc<Of>> = self.tables().values().cloned().collect();
+        let ended = kept.iter().flat_map(|table| table.sweep(now));
+        let ended = ended.chain(gone.iter().flat_map(|table| table.remove_where(|_, _| true)));
+        for session in ended.collect::<Vec<_>>() {
+            self.over(&session, gateway);
+        }
+    }
+
+    /// How many there are, and how many ended ones are remembered.
+    pub fn len(&self) -> (usize, usize) {
+        (self.tables().values().map(|table| table.len()).sum(), self.tombstones.len())
+    }
+}

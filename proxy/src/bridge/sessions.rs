@@ -1,0 +1,271 @@
+//! Sessions of legacy clients, at their home.
+//!
+//! What never changes is sealed into the id that the client holds; here is what changes: legs that
+//! were made again, the log level, subscriptions, calls under way and questions that wait for the
+//! client. One value a session, reached by its number.
+
+use crate::legs::Leg;
+use crate::sealing::Home;
+use crate::talk::Reply;
+use portunus_config::{ServerId, UpstreamKey};
+use portunus_filters::mcp::bridge::{LogLevel, Profile};
+use portunus_filters::mcp::catalog::ListKind;
+use portunus_filters::mcp::{Id, Revision};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, mpsc};
+
+/// Questions of one session that wait for its client at once.
+const MAX_QUESTIONS: usize = 64;
+/// Calls of one session under way at once; more are refused.
+const MAX_CALLS: usize = 1024;
+/// Resources that one session is subscribed to.
+const MAX_URIS: usize = 1024;
+/// Messages that wait for a client's GET stream; the oldest are dropped.
+pub const MAX_PUSHED: usize = 256;
+
+/// One legacy client's session.
+pub struct Session {
+    /// Its number, which its id holds too.
+    pub number: [u8; 16],
+    /// Where it was founded.
+    pub server: ServerId,
+    /// The revision that client and gateway agreed on.
+    pub version: Revision,
+    /// What the client said of itself.
+    pub profile: Arc<Profile>,
+    /// Founded here; otherwise adopted from its sealed id.
+    pub native: bool,
+    legs: Mutex<HashMap<UpstreamKey, Arc<Leg>>>,
+    level: Mutex<Option<LogLevel>>,
+    calls: Mutex<HashMap<String, Arc<Notify>>>,
+    questions: Mutex<HashMap<String, Waiting>>,
+    /// By upstream and its own URI, what the client calls it.
+    uris: Mutex<BTreeMap<(Arc<str>, Arc<str>), Arc<str>>>,
+    stream: Mutex<Option<mpsc::Sender<Word>>>,
+    serial: AtomicU64,
+    over: AtomicBool,
+    /// Told when the session ends, and when what it listens for changes.
+    pub changed: Notify,
+}
+
+/// Who waits for the answer to a question.
+pub enum Waiting {
+    /// A call: the question's key there, and its way back.
+    Call {
+        /// The question's key.
+        key: Arc<str>,
+        /// The id under which the client saw it, the key, and the answer.
+        answers: mpsc::Sender<(String, Arc<str>, Reply)>,
+    },
+    /// A legacy server, outside of any call.
+    Leg {
+        /// Its session.
+        leg: Arc<Leg>,
+        /// Its own id of the question.
+        id: Id,
+    },
+}
+
+/// Something for who listens, outside of any call.
+#[derive(Clone, Debug)]
+pub enum Word {
+    /// A list has changed.
+    Changed(ListKind),
+    /// A resource has changed.
+    Updated {
+        /// The resource, as its server calls it.
+        uri: Arc<str>,
+        /// The notification.
+        message: Arc<str>,
+    },
+    /// Any other message, as it is.
+    Said(Arc<str>),
+}
+
+/// A call that can be cancelled by its id, for as long as this lives.
+pub struct Running<'a> {
+    session: &'a Session,
+    id: String,
+    /// Told when the client cancels it.
+    pub cancelled: Arc<Notify>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.session.locked(&self.session.calls).remove(&self.id);
+    }
+}
+
+impl Session {
+    /// A session that has just been founded, or adopted.
+    pub fn new(
+        number: [u8; 16],
+        server: ServerId,
+        version: Revision,
+        profile: Arc<Profile>,
+        native: bool,
+    ) -> Session {
+        Session {
+            number,
+            server,
+            version,
+            profile,
+            native,
+            legs: Mutex::default(),
+            level: Mutex::default(),
+            calls: Mutex::default(),
+            questions: Mutex::default(),
+            uris: Mutex::default(),
+            stream: Mutex::default(),
+            serial: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    fn locked<'m, T>(&self, of: &'m Mutex<T>) -> MutexGuard<'m, T> {
+        of.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its own session at an upstream, if it has one.
+    pub fn leg(&self, upstream: &UpstreamKey) -> Option<Arc<Leg>> {
+        self.locked(&self.legs).get(upstream).cloned()
+    }
+
+    /// Every session that it has at upstreams.
+    pub fn legs(&self) -> Vec<Arc<Leg>> {
+        self.locked(&self.legs).values().cloned().collect()
+    }
+
+    /// Takes a session at an upstream; gives the one that it replaces.
+    pub fn hold(&self, upstream: UpstreamKey, leg: Arc<Leg>) -> Option<Arc<Leg>> {
+        self.locked(&self.legs).insert(upstream, leg)
+    }
+
+    /// Lets a session at an upstream go, because it is dead.
+    pub fn release(&self, upstream: &UpstreamKey) {
+        self.locked(&self.legs).remove(upstream);
+    }
+
+    /// The least severe level of log messages that the client wants.
+    pub fn level(&self) -> Option<LogLevel> {
+        *self.locked(&self.level)
+    }
+
+    /// Sets the level of log messages.
+    pub fn set_level(&self, level: LogLevel) {
+        *self.locked(&self.level) = Some(level);
+    }
+
+    /// Notes a call; `None` if one of that id is under way, or too many are.
+    pub fn run(&self, id: &Id) -> Option<Running<'_>> {
+        let id = id.meaning().to_owned();
+        let mut calls = self.locked(&self.calls);
+        if calls.len() >= MAX_CALLS || calls.contains_key(&id) {
+            return None;
+        }
+        let cancelled = Arc::new(Notify::new());
+        calls.insert(id.clone(), Arc::clone(&cancelled));
+        drop(calls);
+        Some(Running { session: self, id, cancelled })
+    }
+
+    /// Cancels a call; whether it was under way here.
+    pub fn cancel(&self, id: &Id) -> bool {
+        let told = self.locked(&self.calls).get(id.meaning()).cloned();
+        told.inspect(|told| told.notify_one()).is_some()
+    }
+
+    /// Gives a question the id under which the client sees it, as JSON text; `None` if too many wait.
+    pub fn ask(&self, home: &Home, waiting: Waiting) -> Option<String> {
+        let mut questions = self.locked(&self.questions);
+        if questions.len() >= MAX_QUESTIONS {
+            return None;
+        }
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let id = format!("\"{}.{:x}.{serial}\"", home.replica(), home.boot());
+        questions.insert(id.clone(), waiting);
+        Some(id)
+    }
+
+    /// Takes the question that a client answers.
+    pub fn answered(&self, id: &Id) -> Option<Waiting> {
+        self.locked(&self.questions).remove(id.meaning())
+    }
+
+    /// Forgets questions whose call is over.
+    pub fn forget(&self, ids: &[String]) {
+        let mut questions = self.locked(&self.questions);
+        for id in ids {
+            questions.remove(id);
+        }
+    }
+
+    /// Notes a subscription to what an upstream calls `original`; `None` if there are too many, else
+    /// whether it is new.
+    pub fn subscribe(&self, upstream: &Arc<str>, original: &Arc<str>, served: &Arc<str>) -> Option<bool> {
+        let mut uris = self.locked(&self.uris);
+        let key = (Arc::clone(upstream), Arc::clone(original));
+        if uris.len() >= MAX_URIS && !uris.contains_key(&key) {
+            return None;
+        }
+        let new = uris.insert(key, Arc::clone(served)).is_none();
+        drop(uris);
+        self.changed.notify_one();
+        Some(new)
+    }
+
+    /// Ends a subscription; whether there was one.
+    pub fn unsubscribe(&self, upstream: &Arc<str>, original: &Arc<str>) -> bool {
+        let was = self.locked(&self.uris).remove(&(Arc::clone(upstream), Arc::clone(original)));
+        self.changed.notify_one();
+        was.is_some()
+    }
+
+    /// Resources of an upstream that the client wants to hear of.
+    pub fn uris_at(&self, upstream: &str) -> Vec<Arc<str>> {
+        let uris = self.locked(&self.uris);
+        uris.keys().filter(|(name, _)| **name == *upstream).map(|(_, uri)| Arc::clone(uri)).collect()
+    }
+
+    /// Opens the client's stream: what is pushed from now on. An earlier one ends.
+    pub fn listen(&self) -> mpsc::Receiver<Word> {
+        let (sender, receiver) = mpsc::channel(MAX_PUSHED);
+        *self.locked(&self.stream) = Some(sender);
+        receiver
+    }
+
+    /// Whether the client has a stream open.
+    pub fn is_listening(&self) -> bool {
+        self.locked(&self.stream).as_ref().is_some_and(|stream| !stream.is_closed())
+    }
+
+    /// Says something on the client's stream; whether there is one that takes it.
+    pub fn push(&self, word: Word) -> bool {
+        self.locked(&self.stream).as_ref().is_some_and(|stream| stream.try_send(word).is_ok())
+    }
+
+    /// Ends the session: calls are cancelled, its stream ends. Gives the legs that are left to end.
+    pub fn end(&self) -> Vec<Arc<Leg>> {
+        self.over.store(true, Ordering::Release);
+        for cancelled in self.locked(&self.calls).values() {
+            cancelled.notify_one();
+        }
+        self.locked(&self.questions).clear();
+        *self.locked(&self.stream) = None;
+        self.changed.notify_one();
+        self.locked(&self.legs).drain().map(|(_, leg)| leg).collect()
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Something is under way that must not be taken for idleness.
+    pub fn is_busy(&self) -> bool {
+        !self.locked(&self.calls).is_empty() || self.is_listening()
+    }
+}

@@ -1,0 +1,384 @@
+//! Streams without an end of their own: a legacy client's GET, a modern one's `subscriptions/listen`.
+
+use super::answering::Answering;
+use super::desk::{Desk, params};
+use super::hub::{self, Hub};
+use super::sessions::{Session, Word};
+use super::{call, founding, lists};
+use crate::context::Gateway;
+use crate::drain::{Phase, reached};
+use crate::errand::{self, Errand};
+use crate::legs::LegLease;
+use crate::respond::End;
+use crate::talk::Place;
+use portunus_filters::mcp::Envelope;
+use portunus_filters::mcp::bridge::{self, Filter, Listener, Profile};
+use portunus_filters::mcp::catalog::ListKind;
+use portunus_filters::mcp::object::Object;
+use portunus_filters::{Denial, Era, Message, Reason};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Between attempts to listen again, doubled each time.
+const BACK_OFF: Duration = Duration::from_millis(500);
+const MAX_BACK_OFF: Duration = Duration::from_secs(30);
+
+/// A legacy client's GET: what its servers say outside of its calls.
+pub(super) async fn get(
+    desk: &Desk<'_>,
+    session: &Arc<Session>,
+    out: &mut Answering<'_>,
+) -> Result<End, Denial> {
+    if !desk.takes_events {
+        return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
+    }
+    let mut words = session.listen();
+    if out.begin().await.is_err() {
+        return Ok(End::Broken);
+    }
+    let mut stream = Stream::new(desk, None);
+    let (sender, mut followed) = mpsc::channel(64);
+    let mut following = follow_for(desk, session, &sender);
+    loop {
+        let word = tokio::select! {
+            word = words.recv() => match word {
+                Some(word) => word,
+                // Another stream of the session has taken its place, or the session has ended.
+                None => return Ok(stream.over(out).await),
+            },
+            Some(word) = followed.recv() => word,
+            () = session.changed.notified() => {
+                following = follow_for(desk, session, &sender);
+                continue;
+            }
+            end = stream.wait(desk, out) => match end {
+                Some(end) => { drop(following); return Ok(end) }
+                None => continue,
+            },
+        };
+        if stream.say(word, out).await.is_err() {
+            out.outcome.answered(None);
+            return Ok(End::Left);
+        }
+    }
+}
+
+/// A modern client's `subscriptions/listen`.
+pub(super) async fn listen(
+    desk: &Desk<'_>,
+    message: &Message,
+    fields: &Object<'_>,
+    profile: &Arc<Profile>,
+    out: &mut Answering<'_>,
+) -> Result<End, Denial> {
+    desk.admit(message)?;
+    let wanted = Filter::of(fields).map_err(|fault| Denial::new(Reason::InvalidParams, fault.to_string()))?;
+    let id = call::id_text(message).to_owned();
+    let mut seat = Hub::sit(desk.gateway, &desk.server.id, desk.caller);
+    let subscribed = subscribe_all(desk, profile, &wanted, &seat.sender).await?;
+    let facts = lists::facts(desk, profile).await?;
+    let honoured = wanted.honoured(&facts);
+    if out.event(&bridge::acknowledged(&honoured, &id), None).await.is_err() {
+        return Ok(End::Broken);
+    }
+    let mut stream = Stream::new(desk, Some(Subscription { id, honoured, facts }));
+    let end = loop {
+        tokio::select! {
+            Some(word) = seat.words.recv() => {
+                if stream.say(word, out).await.is_err() {
+                    out.outcome.answered(None);
+                    break End::Left;
+                }
+            }
+            end = stream.wait(desk, out) => if let Some(end) = end { break end },
+        }
+    };
+    subscribed.end(desk);
+    Ok(end)
+}
+
+/// What a subscription holds at servers while it lasts.
+struct Subscribed {
+    /// Legs that must not be ended while somebody listens on them.
+    legs: Vec<(LegLease, Vec<Arc<str>>)>,
+    _following: JoinSet<()>,
+}
+
+impl Subscribed {
+    fn end(self, desk: &Desk<'_>) {
+        for (leg, uris) in self.legs {
+            for uri in uris {
+                leg.unsubscribe(desk.gateway, &uri);
+            }
+        }
+    }
+}
+
+async fn subscribe_all(
+    desk: &Desk<'_>,
+    profile: &Arc<Profile>,
+    wanted: &Filter,
+    words: &mpsc::Sender<Word>,
+) -> Result<Subscribed, Denial> {
+    let mut subscribed = Subscribed { legs: Vec::new(), _following: JoinSet::new() };
+    for (place, uris) in lists::owners(desk, profile, &wanted.uris).await? {
+        let estate = &desk.gateway.estate;
+        let failed = |failure: &crate::forward::Failure| {
+            tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "not listened to");
+        };
+        match estate.eras.choose(desk.gateway, &place, Era::Modern).await {
+            Ok(Era::Modern) => {
+                let filter = Filter { uris, ..wanted.clone() };
+                let (gateway, words) = (Arc::clone(desk.gateway), words.clone());
+                subscribed._following.spawn(follow(gateway, place, filter, words));
+            }
+            Ok(Era::Legacy) => match estate.legs.lease(desk.gateway, &place, false).await {
+                Ok(leg) => {
+                    for uri in &uris {
+                        leg.subscribe(desk.gateway, uri).await.map_err(|failure| failure.denial)?;
+                    }
+                    subscribed.legs.push((leg, uris));
+                }
+                Err(failure) => failed(&failure),
+            },
+            Err(failure) => failed(&failure),
+        }
+    }
+    Ok(subscribed)
+}
+
+/// Listens to the modern servers of a session, for what its client wants to hear.
+fn follow_for(desk: &Desk<'_>, session: &Arc<Session>, words: &mpsc::Sender<Word>) -> JoinSet<()> {
+    let mut following = JoinSet::new();
+    let active = desk.gateway.active();
+    for upstream in desk.upstreams() {
+        let Ok(place) = desk.place(&active, upstream, &session.profile) else { continue };
+        if session.leg(&upstream.key).is_some() {
+            continue;
+        }
+        let filter =
+            Filter { tools: true, prompts: true, resources: true, uris: session.uris_at(&upstream.name) };
+        following.spawn(follow(Arc::clone(desk.gateway), place, filter, words.clone()));
+    }
+    following
+}
+
+/// Listens at a modern server; when it is lost, again, for what was said in between is unknown.
+async fn follow(gateway: Arc<Gateway>, place: Place, filter: Filter, words: mpsc::Sender<Word>) {
+    let mut back_off = BACK_OFF;
+    let mut first = true;
+    loop {
+        match gateway.estate.eras.choose(&gateway, &place, Era::Legacy).await {
+            Ok(Era::Modern) => {}
+            // Its own leg is heard, or it is asked again when the session needs one.
+            Ok(Era::Legacy) => return,
+            Err(_) => {
+                sleep(back_off).await;
+                back_off = (back_off * 2).min(MAX_BACK_OFF);
+                continue;
+            }
+        }
+        if let Ok(mut listening) = errand::listen(&gateway, &place, &filter).await {
+            if !first {
+                for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
+                    gateway.estate.catalogs.changed(&place.server, place.caller, &place.upstream, kind);
+                    drop(words.send(Word::Changed(kind)).await);
+                }
+            }
+            first = false;
+            while let Some(message) = listening.next().await {
+                back_off = BACK_OFF;
+                let Ok(text) = std::str::from_utf8(&message) else { continue };
+                let Ok(envelope) = Envelope::read(text) else { continue };
+                let Some(method) = envelope.method else { continue };
+                if method.is("notifications/subscriptions/acknowledged") {
+                    continue;
+                }
+                for word in hub::words(&method, text) {
+                    if let Word::Changed(kind) = word {
+                        gateway.estate.catalogs.changed(&place.server, place.caller, &place.upstream, kind);
+                    }
+                    if words.send(word).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        sleep(back_off).await;
+        back_off = (back_off * 2).min(MAX_BACK_OFF);
+    }
+}
+
+/// `resources/subscribe` and `resources/unsubscribe` of a legacy client.
+pub(super) async fn subscribe(
+    desk: &Desk<'_>,
+    session: &Arc<Session>,
+    message: &Message,
+) -> Result<(), Denial> {
+    let fields = params(message)?;
+    let missing = || Denial::new(Reason::InvalidParams, "`uri` must be text");
+    let uri: Arc<str> = fields.text("uri").ok_or_else(missing)?.into();
+    let owners = lists::owners(desk, &session.profile, std::slice::from_ref(&uri)).await?;
+    let Some((place, uris)) = owners.into_iter().find(|(_, uris)| !uris.is_empty()) else {
+        return Err(Denial::new(Reason::UnknownResource, format!("Resource not found: {uri}")));
+    };
+    let original = uris.into_iter().next().unwrap_or_else(|| Arc::clone(&uri));
+    let begins = call::method_name(message) == "resources/subscribe";
+    let changed = match begins {
+        true => session.subscribe(&place.upstream.name, &original, &uri).ok_or_else(|| {
+            Denial::new(Reason::Overloaded, "the session is subscribed to as many resources as it may")
+        })?,
+        false => session.unsubscribe(&place.upstream.name, &original),
+    };
+    if !changed {
+        return Ok(());
+    }
+    match founding::leg(desk, session, &place).await.map_err(|failure| failure.denial)? {
+        None => Ok(()),
+        Some(leg) => {
+            let errand = match begins {
+                true => Errand::Subscribe { uri: original },
+                false => Errand::Unsubscribe { uri: original },
+            };
+            leg.ask(desk.gateway, errand).await.map_err(|failure| failure.denial)
+        }
+    }
+}
+
+/// What a modern client was promised.
+struct Subscription {
+    id: String,
+    honoured: Filter,
+    facts: Arc<bridge::Facts>,
+}
+
+/// A stream that has begun.
+struct Stream {
+    subscription: Option<Subscription>,
+    /// Lists that changed a moment ago: several changes are told as one.
+    changed: Vec<ListKind>,
+    tell_at: Option<Instant>,
+    silent_until: Instant,
+    coalesce: Duration,
+    keepalive: Duration,
+    phase: tokio::sync::watch::Receiver<Phase>,
+}
+
+impl Stream {
+    fn new(desk: &Desk<'_>, subscription: Option<Subscription>) -> Stream {
+        let keepalive = desk.server.keepalive;
+        Stream {
+            subscription,
+            changed: Vec::new(),
+            tell_at: None,
+            silent_until: Instant::now() + keepalive,
+            coalesce: desk.server.cache.coalesce,
+            keepalive,
+            phase: desk.gateway.drain.watch(),
+        }
+    }
+
+    /// Waits for whatever else can happen to a stream; its end, if that was it.
+    async fn wait(&mut self, desk: &Desk<'_>, out: &mut Answering<'_>) -> Option<End> {
+        let wake = self.tell_at.map_or(self.silent_until, |tell_at| tell_at.min(self.silent_until));
+        tokio::select! {
+            () = out.gone() => {
+                out.outcome.answered(None);
+                return Some(End::Left);
+            }
+            () = reached(&mut self.phase, Phase::Draining) => return Some(self.over(out).await),
+            () = unserved(desk) => return Some(self.over(out).await),
+            () = sleep_until(wake) => {}
+        }
+        let told = match self.tell_at.take_if(|tell_at| *tell_at <= Instant::now()) {
+            Some(_) => self.tell(out).await,
+            None => out.comment().await,
+        };
+        self.silent_until = Instant::now() + self.keepalive;
+        if told.is_err() {
+            out.outcome.answered(None);
+            return Some(End::Left);
+        }
+        None
+    }
+
+    /// Ends the stream by its rules: a subscription ends with a result.
+    async fn over(&mut self, out: &mut Answering<'_>) -> End {
+        out.outcome.answered(None);
+        if let Some(Subscription { id, facts, .. }) = &self.subscription {
+            let ended = bridge::wrap_result(id, &bridge::listen_result(id, facts));
+            if out.event(&ended, None).await.is_err() {
+                return End::Left;
+            }
+        }
+        out.end().await
+    }
+
+    async fn say(&mut self, word: Word, out: &mut Answering<'_>) -> std::io::Result<()> {
+        match (word, &self.subscription) {
+            (Word::Changed(kind), _) => {
+                let kind = if kind == ListKind::Templates { ListKind::Resources } else { kind };
+                if !self.changed.contains(&kind) {
+                    self.changed.push(kind);
+                }
+                self.tell_at.get_or_insert(Instant::now() + self.coalesce);
+                return Ok(());
+            }
+            (Word::Updated { uri, message }, Some(Subscription { id, honoured, .. })) => {
+                if honoured.uris.contains(&uri) {
+                    said(&message, Some(id), out).await?;
+                }
+            }
+            // A modern client hears nothing that it did not ask for.
+            (Word::Said(_), Some(_)) => return Ok(()),
+            (Word::Updated { message, .. }, None) => said(&message, None, out).await?,
+            (Word::Said(message), None) => out.event(&message, None).await?,
+        }
+        self.silent_until = Instant::now() + self.keepalive;
+        Ok(())
+    }
+
+    async fn tell(&mut self, out: &mut Answering<'_>) -> std::io::Result<()> {
+        for kind in std::mem::take(&mut self.changed) {
+            let honoured = self.subscription.as_ref().map(|subscription| &subscription.honoured);
+            let (method, wanted) = match kind {
+                ListKind::Tools => ("notifications/tools/list_changed", honoured.is_none_or(|all| all.tools)),
+                ListKind::Prompts => {
+                    ("notifications/prompts/list_changed", honoured.is_none_or(|all| all.prompts))
+                }
+                ListKind::Resources | ListKind::Templates => {
+                    ("notifications/resources/list_changed", honoured.is_none_or(|all| all.resources))
+                }
+            };
+            let note = format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\"}}");
+            let subscription = self.subscription.as_ref();
+            if wanted {
+                said(&note, subscription.map(|subscription| subscription.id.as_str()), out).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends a notification in the words of who listens.
+async fn said(message: &str, subscription: Option<&str>, out: &mut Answering<'_>) -> std::io::Result<()> {
+    let era = if subscription.is_some() { Era::Modern } else { Era::Legacy };
+    let listener = Listener { era, token: None, log_level: None, subscription };
+    match bridge::notification(message, &listener) {
+        Ok(Some(text)) => out.event(&text, None).await,
+        _ => Ok(()),
+    }
+}
+
+/// Returns when the configuration in force no longer has this virtual server.
+async fn unserved(desk: &Desk<'_>) {
+    let mut serials = desk.gateway.serials();
+    while desk.gateway.active().snapshot.routes.server(&desk.server.id).is_some() {
+        if serials.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}

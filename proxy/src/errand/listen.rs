@@ -1,0 +1,49 @@
+//! Listening to a modern upstream for as long as somebody hears.
+
+use super::ask::{send_as, worded};
+use super::{Addressed, Errand};
+use crate::context::Gateway;
+use crate::forward::Failure;
+use crate::talk::Place;
+use crate::talk::reading::{Patience, Reading};
+use crate::upstreams::replicas::Seat;
+use bytes::Bytes;
+use portunus_filters::Kind;
+use portunus_filters::mcp::bridge::Filter;
+use portunus_filters::mcp::{Envelope, Shape};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A stream of `subscriptions/listen` (2026-07-28 patterns/subscriptions).
+pub struct Listening {
+    reading: Reading,
+    idle: Duration,
+    _seat: Option<Seat>,
+}
+
+/// Asks a modern upstream to tell what `filter` names.
+///
+/// # Errors
+/// [`Failure`] if the upstream does not begin to tell.
+pub async fn listen(gateway: &Arc<Gateway>, place: &Place, filter: &Filter) -> Result<Listening, Failure> {
+    let (place, seat) = gateway.estate.settle(gateway, place.clone());
+    let place = &place;
+    let errand = Errand::Listen { filter: filter.clone() };
+    let number = gateway.estate.number().to_string();
+    let addressed = Addressed::modern(&errand);
+    let body = worded(place, &errand, &addressed, &number)?;
+    let sent = send_as(gateway, place, &errand, &addressed, body).await?;
+    let reading = Reading::begin(sent, &place.upstream, Kind::Request)?;
+    Ok(Listening { reading, idle: place.upstream.timeouts.idle, _seat: seat })
+}
+
+impl Listening {
+    /// The next notification; `None` when the upstream has ended the stream, or refused it. Safe to
+    /// cancel.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        let patience = Patience { idle: Some(self.idle), until: None };
+        let message = self.reading.next(patience).await.ok().flatten()?;
+        let envelope = Envelope::read(std::str::from_utf8(&message).ok()?).ok()?;
+        (envelope.shape == Shape::Notification).then_some(message)
+    }
+}

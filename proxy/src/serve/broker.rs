@@ -1,0 +1,185 @@
+//! Which messages are served here instead of forwarded as they are, and how that begins.
+
+use super::{Admitted, Brokered, Halt, Knowledge, Passage, expect};
+use crate::bridge::answering::{Answering, Sink};
+use crate::bridge::{self, Desk};
+use crate::context::{Active, Gateway};
+use crate::forward::{Exchange, Inbound};
+use crate::headers::Stamp;
+use crate::headers::upward;
+use crate::metrics::Stage;
+use crate::respond::{End, Expect};
+use crate::sealing::CallerKey;
+use crate::session::Client;
+use crate::talk::Place;
+use http::header::ACCEPT;
+use portunus_config::{EraMode, Upstream, VirtualServer};
+use portunus_filters::Era;
+use portunus_filters::mcp::bridge::Profile;
+use portunus_filters::message::Reading;
+use std::sync::Arc;
+
+/// The way of one message.
+pub(super) enum Way {
+    /// To its server as it is.
+    Direct,
+    /// Served here.
+    Broker,
+    /// Its server has to be asked first which era it speaks.
+    Unknown(Box<Place>),
+}
+
+impl Passage<'_> {
+    /// Decides by what is configured and known; a message that the one server of its endpoint can read
+    /// is never touched.
+    pub(super) fn way(&self, active: &Active, server: &Arc<VirtualServer>, reading: &Reading) -> Way {
+        let [upstream] = server.upstreams.as_slice() else { return Way::Broker };
+        if !server.is_plain() {
+            return Way::Broker;
+        }
+        if !server.bridge {
+            return Way::Direct;
+        }
+        let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
+        let spoken = self.connection.gateway.estate.eras.known(upstream, self.arrival.at).knows(era);
+        match (spoken, era) {
+            (Some(false), _) => Way::Broker,
+            // A session that began here goes on here, whatever has been learned since.
+            (_, Era::Legacy) if self.is_ours(server) => Way::Broker,
+            (Some(true), _) | (None, Era::Legacy) => Way::Direct,
+            (None, Era::Modern) => match self.place_of(active, server, upstream) {
+                Some(place) => Way::Unknown(Box::new(place)),
+                None => Way::Direct,
+            },
+        }
+    }
+
+    /// Whether a legacy message belongs to a session of ours.
+    fn is_ours(&self, server: &VirtualServer) -> bool {
+        let estate = &self.connection.gateway.estate;
+        estate.sessions.may_hold(&server.id)
+            && self.request.headers.contains_key("mcp-session-id")
+            && bridge::is_sealed(estate, server, &self.arrival.identity, &self.request.headers)
+    }
+
+    /// Asks the server for its era; without an answer the message goes to it as it is, and fails as
+    /// it would without us.
+    pub(super) async fn ask_era(
+        &mut self,
+        server: Arc<VirtualServer>,
+        reading: Reading,
+        place: &Place,
+    ) -> Result<Admitted, Halt> {
+        let gateway = self.connection.gateway;
+        let spoken = gateway.estate.eras.choose(gateway, place, Era::Modern).await;
+        if spoken.is_ok_and(|era| era == Era::Legacy) {
+            return Ok(Admitted::Broker(Box::new(Brokered { server, reading })));
+        }
+        let active = gateway.active();
+        let server = self.still_served(&active, &server)?;
+        self.clear(&active, &server, &reading).map(Box::new).map(Admitted::Forward)
+    }
+
+    /// What it takes to serve an `initialize` here, if its server turns out not to know it.
+    pub(super) fn founding(
+        &self,
+        active: &Active,
+        server: &Arc<VirtualServer>,
+        reading: &Reading,
+        expect: &Expect,
+    ) -> Option<Box<Founding>> {
+        let upstream = server.upstreams.first().filter(|upstream| upstream.era == EraMode::Auto)?;
+        if !expect.founds_session || !server.bridge {
+            return None;
+        }
+        let place = self.place_of(active, server, upstream)?;
+        let brokered = Brokered { server: Arc::clone(server), reading: reading.clone() };
+        Some(Box::new(Founding { brokered, place }))
+    }
+
+    fn place_of(&self, active: &Active, server: &VirtualServer, upstream: &Arc<Upstream>) -> Option<Place> {
+        Some(Place {
+            upstream: Arc::clone(upstream),
+            pool: active.pool(upstream)?,
+            server: server.id.clone(),
+            caller: CallerKey::for_tables(&self.arrival.identity),
+            profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
+            headers: Arc::new(upward(&self.request.headers, upstream)),
+        })
+    }
+
+    /// Serves a message here.
+    pub(super) async fn broker(&mut self, brokered: Brokered, client: &mut Client) -> End {
+        let Brokered { server, reading } = brokered;
+        let http_status = server.http_status;
+        let known = Knowledge::of(&expect(&reading, &server, self.request.version), http_status);
+        if let Some(first) = reading.messages().first() {
+            self.outcome.message(first, first.body.len());
+        }
+        self.outcome.stage_done(Stage::Filters);
+        let headers = &self.request.headers;
+        let desk = Desk {
+            gateway: self.connection.gateway,
+            caller: CallerKey::for_tables(&self.arrival.identity),
+            bearer: CallerKey::for_seals(&self.arrival.identity),
+            upward: Arc::new(
+                server.upstreams.first().map(|first| upward(headers, first)).unwrap_or_default(),
+            ),
+            write_timeout: self.connection.listener.limits.write_timeout,
+            takes_events: headers.get_all(ACCEPT).iter().any(takes_events),
+            server,
+            arrival: &self.arrival,
+            inbound: Inbound {
+                method: &self.request.method,
+                headers,
+                query: self.request.uri.query(),
+                client: self.source.client,
+                secure: self.connection.secure,
+                behind_proxy: self.source.behind_proxy,
+                request_id: &self.arrival.request_id,
+                trace: &self.trace,
+            },
+        };
+        let mut out = Answering {
+            sink: Sink::Client(client),
+            outcome: &mut self.outcome,
+            stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
+            write_timeout: self.connection.listener.limits.write_timeout,
+            phase: self.connection.gateway.drain.watch(),
+            version: self.request.version,
+            begun: false,
+        };
+        match bridge::serve(&desk, &reading, &mut out).await {
+            End::Refused(denial) => self.refuse(&denial, &known, client).await,
+            end => end,
+        }
+    }
+}
+
+/// An `initialize` on its way to a server whose era is not known.
+pub(super) struct Founding {
+    pub(super) brokered: Brokered,
+    place: Place,
+}
+
+impl Founding {
+    /// The server answers as one that does not know the method might.
+    pub(super) fn is_refused(&self, exchange: &Exchange) -> bool {
+        let status = exchange.head.status;
+        status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 407 | 408 | 413 | 429)
+    }
+
+    /// Whether the server speaks only to modern clients, as it says when it is asked.
+    pub(super) async fn speaks_another_era(&self, gateway: &Arc<Gateway>) -> bool {
+        let eras = &gateway.estate.eras;
+        eras.contradicted(&self.place, Era::Legacy);
+        eras.choose(gateway, &self.place, Era::Legacy).await.is_ok_and(|era| era == Era::Modern)
+    }
+}
+
+fn takes_events(accept: &http::HeaderValue) -> bool {
+    let accept = accept.as_bytes().to_ascii_lowercase();
+    [&b"text/event-stream"[..], b"text/*", b"*/*"]
+        .iter()
+        .any(|media| memchr::memmem::find(&accept, media).is_some())
+}
