@@ -47,7 +47,8 @@ impl Admin {
         let reload = gateway.reload.lock().unwrap_or_else(PoisonError::into_inner);
         let servers = active.snapshot.routes.iter().map(|server| {
             let upstreams: Vec<&str> = server.upstreams.iter().map(|upstream| &*upstream.name).collect();
-            json!({"path": server.path, "name": *server.name, "upstreams": upstreams})
+            let lists = gateway.estate.catalogs.report(&server.id, gateway.clock.now());
+            json!({"path": server.path, "name": *server.name, "upstreams": upstreams, "lists": lists})
         });
         let upstreams = active.snapshot.upstreams.iter().map(|upstream| {
             let pool = active.pool(upstream);

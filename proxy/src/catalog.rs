@@ -1,129 +1,341 @@
-//! TEMPORARY SHIM of the lead, replaced by the catalogue's own.
-use crate::context::Gateway;
-use crate::errand::{self, Errand};
-use crate::talk::Place;
-use portunus_config::{NamePolicy, ServerId, Upstream, View, VirtualServer};
-use portunus_filters::mcp::bridge::{Facts, Scope as _S};
-use portunus_filters::mcp::catalog::*;
-use portunus_filters::{Denial, Moment};
-use std::sync::Arc;
+//! What each virtual server offers to each of its callers: fetched, kept, and merged.
+//!
+//! Lists are read whole from every upstream of a virtual server, for one authorization context at a
+//! time, and merged by [`portunus_filters::mcp::catalog`]. They are asked for when somebody wants
+//! them and not before, once for all who want them at that moment, all upstreams at once and each
+//! with its deadline. No call fetches a list that is already here.
+//!
+//! - A list is fresh for as long as its upstream says, at most `cache.max_ttl`; of a legacy upstream,
+//!   which says nothing, for `cache.lists`. Then it stands in for `cache.stale` while it is asked for
+//!   aside. One that is never fresh is asked for whenever it is to be shown.
+//! - After a change is announced the next who wants to see the list waits for the new one, but
+//!   announcements within `cache.coalesce` are one.
+//! - An upstream that is down is waited for once. Then it is told of as missing, or as out of date
+//!   with its last list, and asked again aside with growing pauses, by one caller for all.
+//! - Lists of different callers never mix. What an upstream calls public is shared where the
+//!   configuration trusts that, and equal lists lie in memory once.
+//! - A name keeps its owner as long as a configuration is in force, see
+//!   [`portunus_filters::mcp::catalog::Catalog::merge`].
 
-#[derive(Default)]
-pub struct Catalogs;
-pub struct Current {
+mod asker;
+mod compose;
+mod failing;
+mod fetch;
+mod pantry;
+mod shelf;
+mod slot;
+mod status;
+mod ware;
+
+use crate::context::Gateway;
+use crate::forward::Failure;
+use crate::sealing::CallerKey;
+use asker::Asker;
+use failing::Failing;
+use fetch::Asks;
+use http::HeaderMap;
+use pantry::Pantry;
+use portunus_config::{ServerId, Snapshot, Upstream, UpstreamKey, View, VirtualServer};
+use portunus_filters::mcp::bridge::{Caching, Facts, Profile, Scope};
+use portunus_filters::mcp::catalog::{Catalog, ListKind, Naming};
+use portunus_filters::{Clock, Moment, Reason};
+use shelf::Shelf;
+use slot::{Kitchen, Slot, Wanted};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use ware::{Need, Purpose};
+
+/// Audiences whose lists are kept at once, of all virtual servers.
+const MAX_SHELVES: usize = 10_000;
+
+/// An audience that nobody of asked for this long is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 60);
+
+/// For whom something is wanted.
+#[derive(Clone)]
+pub struct Seeker {
+    /// The authorization context.
+    pub caller: CallerKey,
+    /// Its tenant, if it is known.
+    pub tenant: Option<Arc<str>>,
+    /// What the client says of itself.
+    pub profile: Arc<Profile>,
+    /// What of the client's headers goes up.
+    pub headers: Arc<HeaderMap>,
+}
+
+/// What an upstream says of itself, or why it does not.
+pub type Described = Result<Arc<Facts>, Arc<Failure>>;
+
+/// What a virtual server offers to one audience.
+#[derive(Debug)]
+pub struct Offering {
+    /// The merged lists. Members have the places that they have in the configuration.
     pub catalog: Arc<Catalog>,
-    pub facts: Vec<(Arc<str>, Arc<Facts>)>,
-    pub scope: Scope,
-    pub missing: Vec<(Arc<str>, Denial)>,
+    /// What the upstream of each member says of itself, of twins the default; `None` for members that
+    /// the audience's tenant has not.
+    pub facts: Vec<Option<Described>>,
+    /// For whom each list may be kept: for all only what nobody filtered and all upstreams call public.
+    scope: [Scope; 4],
+    failures: [Option<Arc<Failure>>; 4],
+    fresh_until: [Duration; 4],
+    described_until: Duration,
+    /// When something that stands in is too old for it.
+    expires: Duration,
 }
-impl Current {
-    pub fn ttl_ms(&self, _now: Moment) -> u64 {
-        0
+
+impl Offering {
+    /// For how long and for whom a client may keep a list.
+    pub fn caching(&self, kind: ListKind, now: Moment) -> Caching {
+        let left = self.fresh_until[kind.index()].saturating_sub(now.monotonic);
+        Caching { ttl_ms: milliseconds(left), scope: self.scope[kind.index()] }
+    }
+
+    /// What the upstreams that spoke say of themselves, with the names of their members.
+    pub fn known_facts(&self) -> Vec<(Arc<str>, Arc<Facts>)> {
+        let named = self.catalog.members().iter().zip(&self.facts);
+        let known = named.filter_map(|(member, facts)| Some((member, facts.as_ref()?.as_ref().ok()?)));
+        known.map(|(member, facts)| (Arc::clone(member), Arc::clone(facts))).collect()
+    }
+
+    /// The members whose upstreams did not say what they are, and why.
+    pub fn silent(&self) -> Vec<(Arc<str>, Reason)> {
+        let named = self.catalog.members().iter().zip(&self.facts);
+        let silent = named.filter_map(|(member, facts)| Some((member, facts.as_ref()?.as_ref().err()?)));
+        silent.map(|(member, failure)| (Arc::clone(member), failure.denial.reason)).collect()
+    }
+
+    /// Why no upstream says what it is, if none does.
+    pub fn silence(&self) -> Option<&Arc<Failure>> {
+        let mut all = self.facts.iter().flatten();
+        let first = all.next()?.as_ref().err()?;
+        all.all(Result::is_err).then_some(first)
+    }
+
+    /// For how long and for whom a client may keep what the upstreams say of themselves.
+    pub fn description_caching(&self, now: Moment) -> Caching {
+        Caching {
+            ttl_ms: milliseconds(self.described_until.saturating_sub(now.monotonic)),
+            scope: Scope::Private,
+        }
+    }
+
+    /// Why nothing is known of a list at all: no upstream said what it has, nor ever did. A list that
+    /// is empty for that reason should be refused.
+    pub fn failure(&self, kind: ListKind) -> Option<&Arc<Failure>> {
+        self.failures[kind.index()].as_ref()
+    }
+
+    fn has_expired(&self, now: Moment) -> bool {
+        now.monotonic >= self.expires
     }
 }
-struct Rules(Arc<View>);
-impl Naming for Rules {
-    fn admits(&self, m: &str, o: &str) -> bool {
-        self.0.admits(m, o)
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The rules of a view, as the merging asks for them.
+struct Viewed(Arc<View>);
+
+impl Naming for Viewed {
+    fn admits(&self, member: &str, original: &str) -> bool {
+        self.0.admits(member, original)
     }
-    fn renamed(&self, m: &str, o: &str) -> Option<&str> {
-        self.0.renamed(m, o)
+
+    fn renamed(&self, member: &str, original: &str) -> Option<&str> {
+        self.0.renamed(member, original)
     }
-    fn described(&self, m: &str, o: &str) -> Option<&str> {
-        self.0.described(m, o)
+
+    fn described(&self, member: &str, original: &str) -> Option<&str> {
+        self.0.described(member, original)
     }
 }
+
+/// The lists of all virtual servers.
+#[derive(Default)]
+pub struct Catalogs {
+    shelves: Mutex<HashMap<Place, Arc<Shelf>>>,
+    failing: Arc<Failing>,
+    pantry: Arc<Pantry>,
+}
+
+/// Whose lists they are. A context has one tenant.
+type Place = (ServerId, CallerKey);
+
+/// The virtual server and caller that lists are wanted for, and the means to get them.
+struct Query<'a> {
+    server: &'a Arc<VirtualServer>,
+    caller: CallerKey,
+    tenant: Option<&'a str>,
+    asks: Arc<dyn Asks>,
+    clock: &'a Arc<dyn Clock>,
+}
+
+impl<'a> Query<'a> {
+    fn of(gateway: &'a Arc<Gateway>, server: &'a Arc<VirtualServer>, seeker: &'a Seeker) -> Query<'a> {
+        let asks = Asker { gateway: Arc::clone(gateway), server: server.id.clone(), seeker: seeker.clone() };
+        Query {
+            server,
+            caller: seeker.caller,
+            tenant: seeker.tenant.as_deref(),
+            asks: Arc::new(asks),
+            clock: &gateway.clock,
+        }
+    }
+}
+
 impl Catalogs {
-    pub fn changed(
-        &self,
-        _server: &ServerId,
-        _caller: crate::sealing::CallerKey,
-        _upstream: &Arc<Upstream>,
-        _kind: ListKind,
-    ) {
-    }
-    pub async fn current(
+    /// What is offered, with lists of these kinds as good as their upstreams ask for; without any,
+    /// what the upstreams say of themselves. Waits for upstreams, for each at most
+    /// `list_timeout`, and for none that is known to be down.
+    pub async fn show(
         &self,
         gateway: &Arc<Gateway>,
         server: &Arc<VirtualServer>,
-        places: Vec<(Arc<str>, Place)>,
-    ) -> Result<Arc<Current>, Denial> {
-        let (mut sources, mut facts, mut missing) = (vec![], vec![], vec![]);
-        for (member, place) in places {
-            let mut lists = Lists::default();
-            match errand::ask(gateway, &place, Errand::Discover).await {
-                Ok(text) => {
-                    let f = Facts::of_discover(std::str::from_utf8(&text).unwrap_or("")).map_err(|e| {
-                        Denial::new(portunus_filters::Reason::UpstreamMalformed, e.to_string())
-                    })?;
-                    for kind in ListKind::ALL {
-                        if !f.has(match kind {
-                            ListKind::Tools => "tools",
-                            ListKind::Prompts => "prompts",
-                            _ => "resources",
-                        }) {
-                            continue;
-                        }
-                        let mut pages = vec![];
-                        let mut cursor = None;
-                        let mut bad = false;
-                        loop {
-                            match errand::ask(
-                                gateway,
-                                &place,
-                                Errand::List { method: kind.method(), cursor: cursor.clone() },
-                            )
-                            .await
-                            {
-                                Ok(text) => match Page::read(&text, kind) {
-                                    Ok(p) => {
-                                        cursor = p.next_cursor.clone();
-                                        pages.push(p);
-                                        if cursor.is_none() {
-                                            break;
-                                        }
-                                    }
-                                    Err(_) => {
-                                        bad = true;
-                                        break;
-                                    }
-                                },
-                                Err(_) => {
-                                    bad = true;
-                                    break;
-                                }
-                            }
-                        }
-                        lists.0[kind.index()] = if bad {
-                            Known::missing("failed")
-                        } else {
-                            Known::fresh(Arc::new(Listing::join(pages)))
-                        };
-                    }
-                    facts.push((Arc::clone(&member), Arc::new(f)));
-                }
-                Err(failure) => {
-                    missing.push((Arc::clone(&member), failure.denial));
-                    lists = Lists(ListKind::ALL.map(|_| Known::missing("unavailable")));
+        seeker: &Seeker,
+        kinds: &[ListKind],
+    ) -> Arc<Offering> {
+        self.offering(&Query::of(gateway, server, seeker), kinds, Purpose::Show).await
+    }
+
+    /// What is offered, for the way of a call: lists that are here will do, and are renewed aside.
+    pub async fn route(
+        &self,
+        gateway: &Arc<Gateway>,
+        server: &Arc<VirtualServer>,
+        seeker: &Seeker,
+        kinds: &[ListKind],
+    ) -> Arc<Offering> {
+        self.offering(&Query::of(gateway, server, seeker), kinds, Purpose::Route).await
+    }
+
+    /// Notes that an upstream announced a change of a list, on whatever stream; the others learn of it
+    /// too. `resources/list` and `resources/templates/list` change together.
+    pub fn changed(&self, upstream: &Upstream, kind: ListKind, now: Moment) {
+        for changed in ListKind::ALL.into_iter().filter(|other| other.changed() == kind.changed()) {
+            self.pantry.changed(upstream.key, changed, now.monotonic);
+        }
+    }
+
+    /// What is known of a virtual server's lists, for operators: of the audience that asked last.
+    /// `None` if nobody did.
+    pub fn report(&self, server: &ServerId, now: Moment) -> Option<serde_json::Value> {
+        let shelves = self.lock();
+        let of_server: Vec<_> = shelves.iter().filter(|((one, _), _)| one == server).collect();
+        let (_, last) = of_server.iter().max_by_key(|(_, shelf)| shelf.last_used())?;
+        Some(status::report(&*last.last()?, of_server.len(), now))
+    }
+
+    /// Forgets what no virtual server of a snapshot has.
+    pub fn reconcile(&self, snapshot: &Snapshot) {
+        self.lock().retain(|(server, _), _| snapshot.routes.server(server).is_some());
+        let in_use: HashSet<UpstreamKey> = snapshot.upstreams.iter().map(|upstream| upstream.key).collect();
+        self.pantry.retain(|key| in_use.contains(&key));
+    }
+
+    /// Forgets audiences that have gone, and those that asked least lately while lists take more than
+    /// the virtual servers of `snapshot` may keep together.
+    pub fn sweep(&self, now: Moment, snapshot: &Snapshot) {
+        let max_bytes = snapshot.routes.iter().map(|server| server.cache.max_bytes).sum();
+        let mut shelves = self.lock();
+        shelves.retain(|_, shelf| now.monotonic < shelf.last_used() + FORGOTTEN_AFTER);
+        while !shelves.is_empty() && self.pantry.held().1 > max_bytes {
+            let mut uses: Vec<Duration> = shelves.values().map(|shelf| shelf.last_used()).collect();
+            let middle = uses.len() / 2;
+            let (_, median, _) = uses.select_nth_unstable(middle);
+            shelves.retain(|_, shelf| shelf.last_used() > *median);
+        }
+    }
+
+    /// Audiences, lists in memory, and the bytes of these lists.
+    pub fn sizes(&self) -> [(&'static str, usize); 3] {
+        let (lists, bytes) = self.pantry.held();
+        [("catalogs", self.lock().len()), ("lists", lists), ("list_bytes", bytes)]
+    }
+
+    async fn offering(&self, query: &Query<'_>, kinds: &[ListKind], purpose: Purpose) -> Arc<Offering> {
+        let wanted = Wanted { kinds: ListKind::ALL.map(|kind| kinds.contains(&kind)), purpose };
+        let shelf = self.shelf(query);
+        let mut waited_for = Vec::new();
+        let slots = shelf.slots(query.server, query.tenant);
+        for (upstream, slot) in &slots {
+            if self.is_wanted_now(query, upstream, slot, &wanted) {
+                let (slot, kitchen) = (Arc::clone(slot), self.kitchen(query, Arc::clone(upstream)));
+                // A task of its own: others wait for the same, whatever becomes of this caller.
+                waited_for.push(tokio::spawn(async move { slot.refresh(&kitchen, &wanted).await }));
+            }
+        }
+        for task in waited_for {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a list was not fetched to its end");
+            }
+        }
+        let surroundings = (query.clock.now(), &*self.pantry);
+        shelf.offering(query.server, query.tenant, &slots, surroundings)
+    }
+
+    /// Whether an upstream has to be waited for. If it should be asked and need not be waited for, it
+    /// is asked aside.
+    fn is_wanted_now(
+        &self,
+        query: &Query<'_>,
+        upstream: &Arc<Upstream>,
+        slot: &Arc<Slot>,
+        wanted: &Wanted,
+    ) -> bool {
+        let now = query.clock.now().monotonic;
+        let need = slot.need(wanted, now, &self.pantry, (upstream.key, &query.server.cache));
+        match (need, self.failing.failure(upstream.key)) {
+            (Need::No, _) => return false,
+            (Need::Now, None) => return true,
+            (Need::Soon, None) => {}
+            (_, Some(failure)) => {
+                slot.give_up(wanted, &failure, now);
+                if !self.failing.take_turn(upstream.key, now) {
+                    return false;
                 }
             }
-            sources.push(Source { member, offer: Offer::One(lists) });
         }
-        let policy = match server.names {
-            NamePolicy::Prefix => Policy::Prefix,
-            NamePolicy::PrefixOnConflict => Policy::PrefixOnConflict,
-            NamePolicy::None => Policy::None,
-        };
-        let names = Names {
-            policy,
-            separator: Arc::clone(&server.separator),
-            rules: Arc::new(Rules(Arc::clone(&server.view))),
-        };
-        Ok(Arc::new(Current {
-            catalog: Arc::new(Catalog::merge(&sources, &names, None, None)),
-            facts,
-            scope: Scope::Private,
-            missing,
-        }))
+        if slot.tend() {
+            let (slot, wanted) = (Arc::clone(slot), *wanted);
+            let kitchen = self.kitchen(query, Arc::clone(upstream));
+            tokio::spawn(async move { slot.refresh(&kitchen, &wanted).await });
+        }
+        false
+    }
+
+    fn kitchen(&self, query: &Query<'_>, upstream: Arc<Upstream>) -> Kitchen {
+        Kitchen {
+            asks: Arc::clone(&query.asks),
+            upstream,
+            clock: Arc::clone(query.clock),
+            rules: query.server.cache,
+            deadline: query.server.list_timeout,
+            failing: Arc::clone(&self.failing),
+            pantry: Arc::clone(&self.pantry),
+        }
+    }
+
+    fn shelf(&self, query: &Query<'_>) -> Arc<Shelf> {
+        let now = query.clock.now().monotonic;
+        let place = (query.server.id.clone(), query.caller);
+        let mut shelves = self.lock();
+        if shelves.len() >= MAX_SHELVES && !shelves.contains_key(&place) {
+            let idlest =
+                shelves.iter().min_by_key(|(_, shelf)| shelf.last_used()).map(|(place, _)| place.clone());
+            idlest.map(|idlest| shelves.remove(&idlest));
+        }
+        let shelf = Arc::clone(shelves.entry(place).or_default());
+        shelf.touch(now);
+        shelf
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Arc<Shelf>>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

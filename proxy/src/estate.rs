@@ -47,7 +47,7 @@ pub struct Estate {
     pub parked: ParkedCalls,
     /// Who listens to what.
     pub hub: Hub,
-    /// What upstreams offer.
+    /// What virtual servers offer.
     pub catalogs: Catalogs,
     /// What is sealed into what clients carry.
     pub seals: Seals,
@@ -99,6 +99,7 @@ impl Estate {
             })
             .collect();
         self.replicas.reconcile(snapshot);
+        self.catalogs.reconcile(snapshot);
         self.resolver.retain(|name| snapshot.upstreams.iter().any(|upstream| is_host(upstream, name)));
         pools.clone()
     }
@@ -147,7 +148,7 @@ impl Estate {
             ("parked", self.parked.len()),
             ("subscriptions", self.hub.len()),
         ];
-        for (table, size) in sizes {
+        for (table, size) in sizes.into_iter().chain(self.catalogs.sizes()) {
             metrics.tables.with_label_values(&[table]).set(i64::try_from(size).unwrap_or(i64::MAX));
         }
     }

@@ -313,6 +313,7 @@ fn spawn_asides(
             gateway.estate.legs.sweep(&gateway);
             gateway.estate.replicas.probe(&gateway);
             gateway.estate.sessions.sweep(&gateway);
+            gateway.estate.catalogs.sweep(gateway.clock.now(), &gateway.active().snapshot);
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
         }
     });

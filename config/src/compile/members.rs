@@ -7,7 +7,6 @@ use crate::diagnostic::{Findings, Located};
 use crate::document::{ChoiceDocument, MemberDocument, ServerDocument};
 use crate::limits::is_tool_name;
 use crate::members::{Choice, MAX_MEMBERS, MAX_TWINS, Member, NamePolicy};
-use crate::snapshot::VirtualServer;
 use crate::upstream::Upstream;
 
 /// The members whose upstreams compiled.
@@ -83,7 +82,7 @@ fn check_prefix(name: &Located<String>, findings: &Findings) {
 /// No name with the separator may begin another with it, else `a` + `b_x` and `a_b` + `x` would be
 /// one name, and whose it is would depend on which tools there are.
 fn check_separator(server: &ServerDocument, findings: &Findings) {
-    let separator = server.separator.as_ref().map_or(VirtualServer::DEFAULT_SEPARATOR, |text| &text.value);
+    let separator = server.separator();
     if let Some(written) = server.separator.as_ref().filter(|text| text.value.contains('.')) {
         let problem = "interfaces of language models take no dot in the name of a tool";
         findings.warn(&written.place, problem, "write `_`, `__` or `-`");

@@ -38,7 +38,6 @@ fn virtual_server(
     findings: &Findings,
 ) -> VirtualServer {
     let members = members::compile(&document.members, upstreams);
-    let separator = document.separator.as_ref().map(|separator| separator.value.as_str());
     VirtualServer {
         id: ServerId::of(&document.hosts, &document.path),
         name: name.into(),
@@ -47,7 +46,7 @@ fn virtual_server(
         upstreams: members::chosen(&members),
         members,
         names: document.names,
-        separator: separator.unwrap_or(VirtualServer::DEFAULT_SEPARATOR).into(),
+        separator: document.separator().into(),
         view: Arc::new(views::compile(document, findings)),
         bridge: document.unbridged.is_none(),
         sessions: document.sessions,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::diagnostic::{Findings, Located};
 use crate::document::{Change, ServerDocument};
 use crate::limits::is_tool_name;
+use crate::members::NamePolicy;
 use crate::reader::suggestion;
 use crate::view::{Changes, Pattern, View};
 
@@ -68,6 +69,20 @@ fn check_names(server: &ServerDocument, findings: &Findings) {
             let problem = format!("another name is changed to `{}`", to.value);
             findings.error(&to.place, problem, "give each a name of its own");
         }
+        warn_about_prefix(change, server, findings);
+    }
+}
+
+/// A new name that looks like another member's can meet one of its names.
+fn warn_about_prefix(change: &Change, server: &ServerDocument, findings: &Findings) {
+    let begins = |name: &&str| {
+        *name != change.member.value && change.to.value.starts_with(&format!("{name}{}", server.separator()))
+    };
+    let mut names = server.members.iter().map(|member| member.name.value.as_str());
+    if let Some(name) = names.find(begins).filter(|_| server.names != NamePolicy::None) {
+        let problem = format!("this name begins like the prefixed names of `{name}`");
+        let hint = "choose another: should the two meet, the name belongs to the earlier member";
+        findings.warn(&change.to.place, problem, hint);
     }
 }
 
@@ -114,6 +129,23 @@ mod tests {
         };
         assert_eq!(warned("deny: ['files*.x']"), ["`files*` matches no member of this server"]);
         assert!(warned("deny: ['*.x', 'c*.x', 'crm.x']").is_empty());
+    }
+
+    #[test]
+    fn a_new_name_that_looks_like_another_member_s_is_a_warning() {
+        let warned = |rules: &str| {
+            loaded(&text(rules)).warnings.iter().any(|found| found.path == "servers./mcp.rename.crm.a")
+        };
+        let table = [
+            ("rename: {crm.a: search_a}", true),
+            ("rename: {crm.a: crm_a}", false),
+            ("rename: {crm.a: searches}", false),
+            ("rename: {crm.a: search_a}, separator: '__'", false),
+            ("rename: {crm.a: search_a}, names: none", false),
+        ];
+        for (rules, expected) in table {
+            assert_eq!(warned(rules), expected, "{rules}");
+        }
     }
 
     #[test]

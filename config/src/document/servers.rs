@@ -64,6 +64,13 @@ pub struct ServerDocument {
     pub unenforced: Vec<Unenforced>,
 }
 
+impl ServerDocument {
+    /// What stands between the name of a member and that of its tool.
+    pub(crate) fn separator(&self) -> &str {
+        self.separator.as_ref().map_or(VirtualServer::DEFAULT_SEPARATOR, |separator| &separator.value)
+    }
+}
+
 pub(super) fn read(section: &mut Section<'_>, defaults: &ServingDefaults) -> Vec<ServerDocument> {
     let hint = "say where clients connect: `servers: {/mcp: NAME_OF_AN_UPSTREAM}`";
     let Some(value) = section.required("servers", hint) else { return vec![] };

@@ -70,31 +70,21 @@ pub(super) async fn aim(desk: &Desk<'_>, message: &Message, profile: &Arc<Profil
         "tools/call" => tool(desk, message, &fields, profile).await,
         "prompts/get" => {
             let name = required(&fields, "name")?;
-            let catalog = desk.catalog(profile).await?;
-            let found = catalog.prompt(&name).map(|entry| (entry.member, Arc::clone(&entry.original)));
-            let missing = || {
-                unknown(
-                    &catalog,
-                    ListKind::Prompts,
-                    Reason::UnknownPrompt,
-                    format!("Unknown prompt: {}", shown(&name)),
-                )
+            let found = found(desk, profile, &[ListKind::Prompts], |catalog| prompt(catalog, &name)).await?;
+            let missing = |catalog: Arc<Catalog>| {
+                let detail = format!("Unknown prompt: {}", shown(&name));
+                unknown(&catalog, ListKind::Prompts, Reason::UnknownPrompt, detail)
             };
-            aimed(desk, found.ok_or_else(missing)?)
+            aimed(desk, found.map_err(missing)?)
         }
         "resources/read" => {
             let uri = required(&fields, "uri")?;
-            let catalog = desk.catalog(profile).await?;
-            let missing = || {
-                unknown(
-                    &catalog,
-                    ListKind::Resources,
-                    Reason::UnknownResource,
-                    format!("Resource not found: {}", shown(&uri)),
-                )
+            let found = found(desk, profile, URIS, |catalog| resource(catalog, &uri)).await?;
+            let missing = |catalog: Arc<Catalog>| {
+                let detail = format!("Resource not found: {}", shown(&uri));
+                unknown(&catalog, ListKind::Resources, Reason::UnknownResource, detail)
             };
-            let found = catalog.resource(&uri).map(|located| (located.member, Arc::from(&*located.original)));
-            aimed(desk, found.ok_or_else(missing)?)
+            aimed(desk, found.map_err(missing)?)
         }
         "completion/complete" => completion(desk, message, &fields, profile).await,
         _ => desk.only().map(plain).ok_or_else(|| {
@@ -107,6 +97,41 @@ fn plain(upstream: &Arc<Upstream>) -> Aim {
     Aim { upstream: Arc::clone(upstream), target: None, params: Arc::new([]), body: None }
 }
 
+/// The lists that URIs are looked up in.
+const URIS: &[ListKind] = &[ListKind::Resources, ListKind::Templates];
+
+/// A member and what it calls something.
+type Found = (usize, Arc<str>);
+
+fn prompt(catalog: &Catalog, name: &str) -> Option<Found> {
+    catalog.prompt(name).map(|entry| (entry.member, Arc::clone(&entry.original)))
+}
+
+fn resource(catalog: &Catalog, uri: &str) -> Option<Found> {
+    catalog.resource(uri).map(|located| (located.member, Arc::from(&*located.original)))
+}
+
+/// Looks something up: in the lists that are here, and if it is in none of them in what the servers
+/// say now. Gives these lists if it is not there either.
+async fn found<T>(
+    desk: &Desk<'_>,
+    profile: &Arc<Profile>,
+    kinds: &[ListKind],
+    look: impl Fn(&Catalog) -> Option<T>,
+) -> Result<Result<T, Arc<Catalog>>, Denial> {
+    if let Some(found) = look(&*desk.catalog(profile, kinds).await?) {
+        return Ok(Ok(found));
+    }
+    let catalog = Arc::clone(&desk.lists(profile, kinds).await?.catalog);
+    Ok(look(&catalog).ok_or(catalog))
+}
+
+/// What is to be known of a tool to call it.
+struct ToolFacts {
+    found: Found,
+    params: Arc<[ParamHeader]>,
+}
+
 async fn tool(
     desk: &Desk<'_>,
     message: &Message,
@@ -114,27 +139,25 @@ async fn tool(
     profile: &Arc<Profile>,
 ) -> Result<Aim, Denial> {
     let name = required(fields, "name")?;
-    let catalog = match (desk.catalog(profile).await, desk.only()) {
-        (Ok(catalog), _) => catalog,
+    let look = |catalog: &Catalog| {
+        let entry = catalog.tool(&name)?;
+        let found = (entry.member, Arc::clone(&entry.original));
+        Some(ToolFacts { found, params: Arc::clone(&entry.params) })
+    };
+    let entry = match (found(desk, profile, &[ListKind::Tools], look).await, desk.only()) {
+        (Ok(Ok(entry)), _) => entry,
         // The one server there is may know its tools, whatever became of its list.
-        (Err(_), Some(only)) => return Ok(plain(only)),
+        (_, Some(only)) => return Ok(plain(only)),
+        (Ok(Err(catalog)), None) => {
+            let detail = format!("Unknown tool: {}", shown(&name));
+            return Err(unknown(&catalog, ListKind::Tools, Reason::UnknownTool, detail));
+        }
         (Err(denial), None) => return Err(denial),
     };
-    let Some(entry) = catalog.tool(&name) else {
-        return match desk.only() {
-            Some(only) => Ok(plain(only)),
-            None => Err(unknown(
-                &catalog,
-                ListKind::Tools,
-                Reason::UnknownTool,
-                format!("Unknown tool: {}", shown(&name)),
-            )),
-        };
-    };
-    let mut aim = aimed(desk, (entry.member, Arc::clone(&entry.original)))?;
-    aim.params = Arc::clone(&entry.params);
-    let Some(Choice::Twins { selector, map, .. }) = desk.server.members.get(entry.member).map(|m| &m.choice)
-    else {
+    let member = entry.found.0;
+    let mut aim = aimed(desk, entry.found)?;
+    aim.params = entry.params;
+    let Some(Choice::Twins { selector, map, .. }) = desk.server.members.get(member).map(|m| &m.choice) else {
         return Ok(aim);
     };
     let (chosen, body) = selected(message, fields, selector)?;
@@ -165,26 +188,22 @@ async fn completion(
 ) -> Result<Aim, Denial> {
     let invalid = || Denial::new(Reason::InvalidParams, "`ref` must name a prompt or a resource template");
     let reference = fields.object("ref").ok().flatten().ok_or_else(invalid)?;
-    let catalog = desk.catalog(profile).await?;
     let key = if reference.get("uri").is_some() { "uri" } else { "name" };
     let value = required(&reference, key)?;
-    let found = match key {
+    let kinds = if key == "uri" { URIS } else { &[ListKind::Prompts] };
+    let look = |catalog: &Catalog| match key {
         "uri" => {
             let template = catalog.template(&value).map(|entry| (entry.member, Arc::clone(&entry.original)));
-            let located = || Some(catalog.resource(&value)?).map(|at| (at.member, Arc::from(&*at.original)));
-            template.or_else(located)
+            template.or_else(|| resource(catalog, &value))
         }
-        _ => catalog.prompt(&value).map(|entry| (entry.member, Arc::clone(&entry.original))),
+        _ => prompt(catalog, &value),
     };
-    let missing = || {
-        unknown(
-            &catalog,
-            ListKind::Templates,
-            Reason::InvalidParams,
-            format!("nothing is called {}", shown(&value)),
-        )
+    let missing = |catalog: Arc<Catalog>| {
+        let detail = format!("nothing is called {}", shown(&value));
+        unknown(&catalog, kinds[0], Reason::InvalidParams, detail)
     };
-    let (member, original) = found.ok_or_else(missing)?;
+    let found = found(desk, profile, kinds, look).await?;
+    let (member, original) = found.map_err(missing)?;
     let mut aim = aimed(desk, (member, Arc::clone(&original)))?;
     aim.target = None;
     if *original != *value {

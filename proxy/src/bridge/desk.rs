@@ -1,7 +1,7 @@
 //! One message at an endpoint that speaks for its servers, and what every answer to it needs.
 
 use super::answering::Answering;
-use crate::catalog::Current;
+use crate::catalog::{Offering, Seeker};
 use crate::context::{Active, Gateway};
 use crate::forward::Inbound;
 use crate::reply;
@@ -12,7 +12,7 @@ use http::HeaderMap;
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
 use portunus_filters::call::Target;
 use portunus_filters::mcp::bridge::Profile;
-use portunus_filters::mcp::catalog::Catalog;
+use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::{Arrival, Cleared, Denial, Identity, Message, Reason};
 use std::sync::Arc;
@@ -122,20 +122,33 @@ impl Desk<'_> {
         Ok(places)
     }
 
-    /// What the servers offer, good enough to be shown.
+    /// What the servers offer of these kinds, good enough to be shown; without any, what they say of
+    /// themselves.
     ///
     /// # Errors
-    /// What the failure of the only server says.
-    pub async fn lists(&self, profile: &Arc<Profile>) -> Result<Arc<Current>, Denial> {
-        self.gateway.estate.catalogs.current(self.gateway, &self.server, self.places(profile)?).await
+    /// Why none of them could be asked.
+    pub async fn lists(&self, profile: &Arc<Profile>, kinds: &[ListKind]) -> Result<Arc<Offering>, Denial> {
+        let catalogs = &self.gateway.estate.catalogs;
+        known(catalogs.show(self.gateway, &self.server, &self.seeker(profile), kinds).await, kinds)
     }
 
-    /// What the servers offer, good enough to find the way of a call.
+    /// What the servers offer of these kinds, good enough to find the way of a call.
     ///
     /// # Errors
     /// As [`Desk::lists`].
-    pub async fn catalog(&self, profile: &Arc<Profile>) -> Result<Arc<Catalog>, Denial> {
-        Ok(Arc::clone(&self.lists(profile).await?.catalog))
+    pub async fn catalog(&self, profile: &Arc<Profile>, kinds: &[ListKind]) -> Result<Arc<Catalog>, Denial> {
+        let catalogs = &self.gateway.estate.catalogs;
+        let offering = catalogs.route(self.gateway, &self.server, &self.seeker(profile), kinds).await;
+        Ok(Arc::clone(&known(offering, kinds)?.catalog))
+    }
+
+    fn seeker(&self, profile: &Arc<Profile>) -> Seeker {
+        Seeker {
+            caller: self.caller,
+            tenant: self.tenant().map(Arc::from),
+            profile: Arc::clone(profile),
+            headers: Arc::clone(&self.upward),
+        }
     }
 
     /// The one upstream of an endpoint that renames nothing.
@@ -161,6 +174,14 @@ impl Desk<'_> {
             }
         }
         out.end().await
+    }
+}
+
+/// An offering of which something is known.
+fn known(offering: Arc<Offering>, kinds: &[ListKind]) -> Result<Arc<Offering>, Denial> {
+    match kinds.iter().find_map(|kind| offering.failure(*kind)).or_else(|| offering.silence()) {
+        Some(failure) => Err(failure.denial.clone()),
+        None => Ok(offering),
     }
 }
 

@@ -118,7 +118,7 @@ fn hear(gateway: &Arc<Gateway>, heard: Heard) {
             let Ok(text) = std::str::from_utf8(&message) else { return };
             for word in words(&method, text) {
                 if let Word::Changed(kind) = word {
-                    gateway.estate.catalogs.changed(&server, caller, &upstream, kind);
+                    gateway.estate.catalogs.changed(&upstream, kind, gateway.clock.now());
                 }
                 pass(gateway, &server, caller, &leg, word);
             }
@@ -126,7 +126,7 @@ fn hear(gateway: &Arc<Gateway>, heard: Heard) {
         What::Question { id, question } => ask(gateway, &leg, id, question),
         What::Gap => {
             for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
-                gateway.estate.catalogs.changed(&server, caller, &upstream, kind);
+                gateway.estate.catalogs.changed(&upstream, kind, gateway.clock.now());
                 pass(gateway, &server, caller, &leg, Word::Changed(kind));
             }
         }

@@ -3,12 +3,11 @@
 use super::answering::Answering;
 use super::call;
 use super::desk::{Desk, params};
-use crate::catalog::Current;
 use crate::respond::End;
 use crate::talk::Place;
 use bytes::Bytes;
 use http::StatusCode;
-use portunus_filters::mcp::bridge::{self, Caching, Facts, Profile};
+use portunus_filters::mcp::bridge::{self, Facts, Profile};
 use portunus_filters::mcp::catalog::{Closing, INCOMPLETE, ListKind};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
@@ -30,14 +29,10 @@ pub(super) async fn list(
     if cursor.is_none() && fields.get("cursor").is_some() {
         return Err(Denial::new(Reason::InvalidParams, "`cursor` must be text"));
     }
-    let current = desk.lists(profile).await?;
-    let closing = Closing {
-        era: message.era,
-        ttl_ms: current.ttl_ms(desk.gateway.clock.now()),
-        scope: current.scope,
-        server_info: Some(SERVER_INFO),
-        now: desk.gateway.clock.now(),
-    };
+    let current = desk.lists(profile, &[kind]).await?;
+    let now = desk.gateway.clock.now();
+    let caching = current.caching(kind, now);
+    let closing = Closing { era: message.era, caching, server_info: Some(SERVER_INFO), now };
     let stale = |_| Denial::new(Reason::UnknownState, "the cursor is not of this list as it is now");
     let result = current.catalog.result(kind, cursor.as_deref(), &closing).map_err(stale)?;
     let mut pieces = Vec::with_capacity(result.len() + 2);
@@ -61,18 +56,18 @@ pub(super) async fn discover(
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
     desk.admit(message)?;
-    let current = desk.lists(profile).await?;
-    let facts = merged(desk, &current.facts);
-    let caching = Caching { ttl_ms: current.ttl_ms(desk.gateway.clock.now()), scope: bridge::Scope::Private };
-    let result = with_incomplete(desk, &current, facts.discover_result(caching));
+    let current = desk.lists(profile, &[]).await?;
+    let facts = merged(desk, &current.known_facts());
+    let caching = current.description_caching(desk.gateway.clock.now());
+    let result = with_missing(facts.discover_result(caching), &current.silent());
     out.outcome.answered(None);
     Ok(out.last(StatusCode::OK, bridge::wrap_result(call::id_text(message), &result)).await)
 }
 
 /// What the servers of an endpoint say of themselves, as one.
 pub(super) async fn facts(desk: &Desk<'_>, profile: &Arc<Profile>) -> Result<Arc<Facts>, Denial> {
-    let current = desk.lists(profile).await?;
-    Ok(merged(desk, &current.facts))
+    let current = desk.lists(profile, &[]).await?;
+    Ok(merged(desk, &current.known_facts()))
 }
 
 /// One server that stands alone is not renamed.
@@ -84,14 +79,6 @@ pub(super) fn merged(desk: &Desk<'_>, facts: &[(Arc<str>, Arc<Facts>)]) -> Arc<F
             Arc::new(Facts::merge(&parts, SERVER_INFO))
         }
     }
-}
-
-/// Names what is missing in a result's `_meta`.
-pub(super) fn with_incomplete(desk: &Desk<'_>, current: &Current, result: String) -> String {
-    let Some(named) = current.catalog.incomplete(ListKind::Tools, desk.gateway.clock.now()) else {
-        return result;
-    };
-    with_meta(result, named)
 }
 
 /// Names servers that could not be reached in a result's `_meta`.
@@ -127,9 +114,9 @@ pub(super) async fn owners(
     if uris.is_empty() {
         return Ok(shares);
     }
-    let current = desk.lists(profile).await?;
+    let catalog = desk.catalog(profile, &[ListKind::Resources, ListKind::Templates]).await?;
     for uri in uris {
-        let Some(located) = current.catalog.resource(uri) else { continue };
+        let Some(located) = catalog.resource(uri) else { continue };
         let upstream = desk.server.members.get(located.member).and_then(|member| desk.chosen(member));
         let owner = upstream
             .and_then(|upstream| shares.iter_mut().find(|(place, _)| place.upstream.name == upstream.name));

@@ -184,7 +184,7 @@ async fn follow(gateway: Arc<Gateway>, place: Place, filter: Filter, words: mpsc
         if let Ok(mut listening) = errand::listen(&gateway, &place, &filter).await {
             if !first {
                 for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
-                    gateway.estate.catalogs.changed(&place.server, place.caller, &place.upstream, kind);
+                    gateway.estate.catalogs.changed(&place.upstream, kind, gateway.clock.now());
                     drop(words.send(Word::Changed(kind)).await);
                 }
             }
@@ -199,7 +199,7 @@ async fn follow(gateway: Arc<Gateway>, place: Place, filter: Filter, words: mpsc
                 }
                 for word in hub::words(&method, text) {
                     if let Word::Changed(kind) = word {
-                        gateway.estate.catalogs.changed(&place.server, place.caller, &place.upstream, kind);
+                        gateway.estate.catalogs.changed(&place.upstream, kind, gateway.clock.now());
                     }
                     if words.send(word).await.is_err() {
                         return;

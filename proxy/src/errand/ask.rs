@@ -155,6 +155,12 @@ impl Said {
         let (kind, status) = (errand.kind(), self.status.as_u16());
         match self.outcome {
             Some(Outcome::Result(result)) => Ok(result),
+            // A server that declares resources need not know of templates.
+            Some(Outcome::Error { code: -32601, .. })
+                if errand.method() == Some("resources/templates/list") =>
+            {
+                Ok(Bytes::from_static(br#"{"resourceTemplates":[]}"#))
+            }
             None if errand.method().is_none() && self.status.is_success() => Ok(Bytes::new()),
             Some(Outcome::Error { code, .. }) => {
                 let cause = format!("`{kind}` was answered by error {code} (HTTP {status})");

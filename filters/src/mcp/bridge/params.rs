@@ -217,6 +217,7 @@ mod tests {
             ("other", r#""eu""#, &[("Mcp-Param-Region", "us")], false),
             ("other case", r#""eu""#, &[("Mcp-Param-Region", "EU")], false),
             ("missing", r#""eu""#, &[], false),
+            ("missing number", "42", &[], false),
             ("twice", r#""eu""#, &[("Mcp-Param-Region", "eu"), ("mcp-param-region", "eu")], false),
             ("broken code", r#""eu""#, &[("Mcp-Param-Region", "=?base64?ZXU?=")], false),
             ("whole number", "42", &[("Mcp-Param-Region", "42.0")], true),

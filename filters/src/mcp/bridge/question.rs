@@ -1,7 +1,7 @@
 //! What servers ask of clients: requests on a stream before 2026-07-28, `input_required` since.
 
 use super::answer::{ResultType, result_type};
-use super::meta::Members;
+use super::meta::{Members, is_reserved};
 use super::profile::Ability;
 use super::request::message;
 use crate::mcp::Fault;
@@ -37,6 +37,7 @@ impl Question {
         let params = Object::read(params)?;
         let elicitation_id = params.get("elicitationId").filter(|id| id.starts_with('"')).map(Arc::from);
         let kept = Members::of(Some(&params), |key| !matches!(key, "elicitationId" | "task" | "_meta"));
+        let kept = kept.with_some("_meta", foreign_meta(&params)?.as_deref());
         Ok(Question { key: key.into(), method: method.into(), params: kept.text().into(), elicitation_id })
     }
 
@@ -59,6 +60,13 @@ impl Question {
     fn says(&self, something: impl Fn(&Object<'_>) -> bool) -> bool {
         Object::read(&self.params).is_ok_and(|params| something(&params))
     }
+}
+
+/// What of a question's `_meta` belongs to no era. Progress of an answer cannot be told in both.
+fn foreign_meta(params: &Object<'_>) -> Result<Option<String>, Fault> {
+    let meta = params.object("_meta")?;
+    let kept = Members::of(meta.as_ref(), |key| !is_reserved(key) && key != "progressToken");
+    Ok((!kept.is_empty()).then(|| kept.text()))
 }
 
 fn uses_tools(params: &Object<'_>) -> bool {
@@ -191,15 +199,16 @@ pub fn input_responses(params: &Object<'_>) -> Result<Option<InputResponses>, Fa
 }
 
 /// The request by which a question goes to a legacy client; `id` is JSON text. `elicitation_id` is
-/// the plain text that a question with a URL is given for an id.
+/// the plain text that a question with a URL is given for an id, if its server gave it none.
 pub fn legacy_question(question: &Question, id: &str, elicitation_id: &str) -> String {
-    let params = match Object::read(&question.params) {
-        Ok(params) if question.visits_a_url() => {
-            params.rewrite().set("elicitationId", string(elicitation_id)).text()
-        }
-        _ => question.params.to_string(),
+    let Ok(params) = Object::read(&question.params) else {
+        return message(&question.method, Some(id), &question.params);
     };
-    message(&question.method, Some(id), &params)
+    let meta = foreign_meta(&params).ok().flatten();
+    let said = params.rewrite().remove("_meta").set_some("_meta", meta);
+    let given = question.elicitation_id.as_deref().map(str::to_owned);
+    let elicitation_id = question.visits_a_url().then(|| given.unwrap_or_else(|| string(elicitation_id)));
+    message(&question.method, Some(id), &said.set_some("elicitationId", elicitation_id).text())
 }
 
 /// What a legacy client answered to a question.

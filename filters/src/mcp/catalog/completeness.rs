@@ -1,7 +1,8 @@
 //! The text of a list result, and what it says of its own completeness.
 
-use super::{Catalog, ListKind, Scope, State, UnknownCursor};
+use super::{Catalog, ListKind, State, UnknownCursor};
 use crate::clock::Moment;
+use crate::mcp::bridge::{Caching, META_SERVER_INFO};
 use crate::mcp::rewrite;
 use crate::message::Era;
 use bytes::Bytes;
@@ -14,10 +15,8 @@ pub const INCOMPLETE: &str = "io.portunus/incomplete";
 pub struct Closing<'a> {
     /// The era of the client: only a modern one is told how long it may keep the list.
     pub era: Era,
-    /// How long it may, in milliseconds.
-    pub ttl_ms: u64,
-    /// Who may share it.
-    pub scope: Scope,
+    /// How long it may, and who may share it.
+    pub caching: Caching,
     /// What the gateway says of itself to a modern client: the text of a JSON object.
     pub server_info: Option<&'a str>,
     /// The time of the answer.
@@ -79,7 +78,7 @@ impl Catalog {
         let modern = closing.era == Era::Modern;
         let info = closing.server_info.filter(|_| modern);
         let members = [
-            info.map(|info| format!("\"io.modelcontextprotocol/serverInfo\":{info}")),
+            info.map(|info| format!("\"{META_SERVER_INFO}\":{info}")),
             self.incomplete(kind, closing.now).map(|named| format!("\"{INCOMPLETE}\":{named}")),
         ];
         let members: Vec<String> = members.into_iter().flatten().collect();
@@ -87,7 +86,7 @@ impl Catalog {
             end.push_str(&format!(",\"_meta\":{{{}}}", members.join(",")));
         }
         if modern {
-            let (ttl_ms, scope) = (closing.ttl_ms, closing.scope.as_str());
+            let (ttl_ms, scope) = (closing.caching.ttl_ms, closing.caching.scope.as_str());
             end.push_str(&format!(
                 ",\"resultType\":\"complete\",\"ttlMs\":{ttl_ms},\"cacheScope\":\"{scope}\""
             ));

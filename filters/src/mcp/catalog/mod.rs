@@ -24,17 +24,17 @@ mod template;
 mod twins;
 mod uri;
 
-pub use crate::mcp::bridge::ParamHeader;
 pub use broken::Broken;
 pub use completeness::{Closing, INCOMPLETE};
 pub use kind::ListKind;
 pub use naming::{Conflict, Conflicts, Names, Naming, Policy};
-pub use page::{Hints, Item, Listing, Page, Quarantine, Quarantined, Scope};
+pub use page::{Hints, Item, Listing, Page, Quarantine, Quarantined};
 pub use resources::Located;
 pub use served::{ServedPage, UnknownCursor};
 pub use source::{Known, Lists, Offer, Source, State, Twins};
 pub use twins::Selector;
 
+use crate::mcp::bridge::ParamHeader;
 use crate::mcp::object::Object;
 use bytes::Bytes;
 use naming::Ledger;

@@ -1,8 +1,7 @@
 //! One page of one upstream's list, as slices of its text.
 
-use super::schema;
-use super::{Broken, ListKind};
-use crate::mcp::bridge::ParamHeader;
+use super::{Broken, ListKind, schema};
+use crate::mcp::bridge::{Caching, ParamHeader, Scope};
 use crate::mcp::object::{Object, elements};
 use crate::mcp::{Fault, Span, text};
 use bytes::Bytes;
@@ -21,25 +20,6 @@ const MAX_KEY: usize = 8 << 10;
 /// Broken items that a list remembers by name; more are only counted.
 const MAX_REMEMBERED: usize = 100;
 
-/// Who may share an answer (2026-07-28, caching).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Anybody.
-    Public,
-    /// One authorization context.
-    Private,
-}
-
-impl Scope {
-    /// As `cacheScope` writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Scope::Public => "public",
-            Scope::Private => "private",
-        }
-    }
-}
-
 /// A page as it was read.
 #[derive(Debug)]
 pub struct Page {
@@ -49,10 +29,8 @@ pub struct Page {
     pub quarantined: Quarantine,
     /// Where the next page begins.
     pub next_cursor: Option<String>,
-    /// How long it may be kept, in milliseconds.
-    pub ttl_ms: Option<u64>,
-    /// Who may share it.
-    pub scope: Option<Scope>,
+    /// How long and for whom it may be kept; `None` if its server knows nothing of that.
+    pub caching: Option<Caching>,
 }
 
 /// One definition of a page.
@@ -99,10 +77,8 @@ pub struct Listing {
     pub items: Vec<Item>,
     /// What cannot, and why.
     pub quarantined: Quarantine,
-    /// The shortest time of its pages.
-    pub ttl_ms: Option<u64>,
-    /// Public if all pages say so.
-    pub scope: Option<Scope>,
+    /// The most careful of its pages.
+    pub caching: Option<Caching>,
 }
 
 impl Page {
@@ -124,11 +100,7 @@ impl Page {
             items: Vec::new(),
             quarantined: Quarantine::default(),
             next_cursor: next_cursor.map(|cursor| cursor.into_owned()),
-            ttl_ms: object.get("ttlMs").map(|ttl| ttl.parse().unwrap_or(0)),
-            scope: object.text("cacheScope").map(|scope| match &*scope {
-                "public" => Scope::Public,
-                _ => Scope::Private,
-            }),
+            caching: object.get("ttlMs").map(|_| Caching::of(&object)),
         };
         for (place, element) in elements(list)?.into_iter().enumerate() {
             let span =
@@ -255,11 +227,7 @@ impl Listing {
     /// Joins the pages of one list in their order. Of items with one name the first counts.
     pub fn join(pages: Vec<Page>) -> Listing {
         let mut seen: HashSet<Arc<str>> = HashSet::new();
-        let mut joined = Listing {
-            ttl_ms: pages.iter().filter_map(|page| page.ttl_ms).min(),
-            scope: shared_scope(&pages),
-            ..Listing::default()
-        };
+        let mut joined = Listing { caching: most_careful(&pages), ..Listing::default() };
         for page in pages {
             joined.quarantined.append(page.quarantined);
             for item in page.items {
@@ -274,12 +242,13 @@ impl Listing {
     }
 }
 
-/// What may be shared of all pages together.
-fn shared_scope(pages: &[Page]) -> Option<Scope> {
-    match pages.iter().all(|page| page.scope == Some(Scope::Public)) {
-        true => pages.first().and_then(|page| page.scope),
-        false => pages.iter().any(|page| page.scope.is_some()).then_some(Scope::Private),
-    }
+/// What goes for all pages together.
+fn most_careful(pages: &[Page]) -> Option<Caching> {
+    let said = pages.iter().filter_map(|page| page.caching);
+    said.reduce(|one, other| Caching {
+        ttl_ms: one.ttl_ms.min(other.ttl_ms),
+        scope: if one.scope == other.scope { one.scope } else { Scope::Private },
+    })
 }
 
 #[cfg(test)]
@@ -301,8 +270,8 @@ mod tests {
         assert_eq!(read.items[0].definition(), r#"{"name":"a","inputSchema":{"type":"object"}}"#);
         assert!(read.items[1].text().starts_with(r#"{ "x":1.50, "name":"b\u002fc""#));
         assert_eq!(read.items[1].hints, Hints { read_only: true, idempotent: false });
-        assert_eq!((read.next_cursor.as_deref(), read.ttl_ms), (Some("p\n2"), Some(60_000)));
-        assert_eq!((read.scope, read.quarantined.len()), (Some(Scope::Public), 0));
+        assert_eq!((read.next_cursor.as_deref(), read.quarantined.len()), (Some("p\n2"), 0));
+        assert_eq!(read.caching, Some(Caching { ttl_ms: 60_000, scope: Scope::Public }));
     }
 
     #[test]
@@ -375,7 +344,7 @@ mod tests {
         let joined = Listing::join(vec![one, two]);
         let keys: Vec<&str> = joined.items.iter().map(|item| &**item.key()).collect();
         assert_eq!(keys, ["a", "b", "c"]);
-        assert_eq!((joined.ttl_ms, joined.scope), (Some(100), Some(Scope::Private)));
+        assert_eq!(joined.caching, Some(Caching { ttl_ms: 100, scope: Scope::Private }));
         assert_eq!(joined.quarantined.iter().next().unwrap().reason, Broken::Repeated);
     }
 

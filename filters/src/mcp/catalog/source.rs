@@ -54,12 +54,12 @@ pub enum State {
     Stale {
         /// When it was read.
         read_at: Moment,
-        /// Why it could not be read again, in words for clients.
+        /// Why it could not be read again, by a stable name.
         reason: &'static str,
     },
     /// Not at all.
     Missing {
-        /// Why it could not be read, in words for clients.
+        /// Why it could not be read, by a stable name.
         reason: &'static str,
     },
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::{Clock, ManualClock, Moment};
+use crate::mcp::bridge::{Caching, Scope};
 use crate::message::Era;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -69,7 +70,8 @@ fn at(seconds: u64) -> Moment {
 }
 
 fn closing(era: Era) -> Closing<'static> {
-    Closing { era, ttl_ms: 4_000, scope: Scope::Private, server_info: Some(r#"{"name":"p"}"#), now: at(100) }
+    let caching = Caching { ttl_ms: 4_000, scope: Scope::Private };
+    Closing { era, caching, server_info: Some(r#"{"name":"p"}"#), now: at(100) }
 }
 
 fn text(pieces: &[Bytes]) -> String {

@@ -154,26 +154,41 @@ fn a_modern_result_loses_what_a_legacy_client_does_not_know() {
             r#"{"_meta":{"io.modelcontextprotocol/serverInfo":{}},"messages":[]}"#,
             r#"{"messages":[]}"#,
         ),
+    ];
+    for (name, method, result, expected) in cases {
+        assert_eq!(result_for_legacy(result, method).as_deref(), Ok(expected), "{name}");
+    }
+}
+
+#[test]
+fn structured_content_that_is_no_object_is_told_as_text() {
+    let cases = [
         (
-            "structured list is told as text",
+            "list",
             "tools/call",
             r#"{"content":[],"structuredContent":[1, "a"]}"#,
             r#"{"content":[{"type":"text","text":"[1, \"a\"]"}]}"#,
         ),
         (
-            "structured number beside an image",
+            "number beside an image",
             "tools/call",
             r#"{"structuredContent":7,"content":[{"type":"image" }]}"#,
             r#"{"content":[{"type":"image" },{"type":"text","text":"7"}]}"#,
         ),
         (
-            "structured list that is told already",
+            "list that is told already",
             "tools/call",
             r#"{"structuredContent":[1],"content":[ {"type":"text","text":"[1]"} ]}"#,
             r#"{"content":[ {"type":"text","text":"[1]"} ]}"#,
         ),
         (
-            "structured null without content",
+            "list of another method",
+            "prompts/get",
+            r#"{"messages":[],"structuredContent":[1]}"#,
+            r#"{"messages":[],"structuredContent":[1]}"#,
+        ),
+        (
+            "null without content",
             "tools/call",
             r#"{"structuredContent":null}"#,
             r#"{"content":[{"type":"text","text":"null"}]}"#,

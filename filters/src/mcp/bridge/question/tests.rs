@@ -83,13 +83,14 @@ fn rounds_are_bounded() {
 
 #[test]
 fn the_question_of_a_legacy_server_reaches_a_modern_client() {
-    let message = r#"{"jsonrpc":"2.0","id":5,"method":"elicitation/create","params":{"_meta":{"progressToken":1},"mode":"url","url":"u","message" : "?","elicitationId":"e","task":{}}}"#;
+    let message = r#"{"jsonrpc":"2.0","id":5,"method":"elicitation/create","params":{"_meta":{"progressToken":1,"io.modelcontextprotocol/related-task":{},"a" : 1.0},"mode":"url","url":"u","message" : "?","elicitationId":"e","task":{}}}"#;
     let question = question_of_server_request(message, "r1").unwrap().unwrap();
     assert_eq!(question.elicitation_id.as_deref(), Some("\"e\""));
     assert_eq!(
         input_required(std::slice::from_ref(&question), "a\"b"),
-        r#"{"resultType":"input_required","inputRequests":{"r1":{"method":"elicitation/create","params":{"mode":"url","url":"u","message" : "?"}}},"requestState":"a\"b"}"#
+        r#"{"resultType":"input_required","inputRequests":{"r1":{"method":"elicitation/create","params":{"mode":"url","url":"u","message" : "?","_meta":{"a" : 1.0}}}},"requestState":"a\"b"}"#
     );
+    assert!(legacy_question(&question, "1", "minted").contains(r#""elicitationId":"e"}"#));
     let (read, state) = questions_of(&input_required(std::slice::from_ref(&question), "a\"b")).unwrap();
     assert_eq!(
         (read, state.as_deref()),
@@ -125,6 +126,22 @@ fn the_question_of_a_modern_server_reaches_a_legacy_client() {
     assert_eq!(
         legacy_question(&question("elicitation/create", r#"{"mode":"url","url":"u"}"#), "\"gw-1\"", "e1"),
         r#"{"jsonrpc":"2.0","id":"gw-1","method":"elicitation/create","params":{"mode":"url","url":"u","elicitationId":"e1"}}"#
+    );
+    assert_eq!(
+        legacy_question(
+            &question("roots/list", r#"{"_meta":{"io.modelcontextprotocol/x":1,"progressToken":1}}"#),
+            "1",
+            "e1"
+        ),
+        r#"{"jsonrpc":"2.0","id":1,"method":"roots/list","params":{}}"#
+    );
+    assert_eq!(
+        legacy_question(
+            &question("roots/list", r#"{"_meta":{"io.modelcontextprotocol/x":1,"a":1.0}}"#),
+            "1",
+            "e1"
+        ),
+        r#"{"jsonrpc":"2.0","id":1,"method":"roots/list","params":{"_meta":{"a":1.0}}}"#
     );
     assert_eq!(
         legacy_question(&question("elicitation/create", r#"{"message" : "?"}"#), "1", "e1"),

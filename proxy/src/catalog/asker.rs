@@ -1,0 +1,40 @@
+//! Asking upstreams by errands.
+
+use super::Seeker;
+use super::fetch::{Asks, Question};
+use crate::context::Gateway;
+use crate::errand::{self, Errand};
+use crate::forward::Failure;
+use crate::talk::Place;
+use async_trait::async_trait;
+use bytes::Bytes;
+use portunus_config::{ServerId, Upstream};
+use portunus_filters::{Denial, Reason};
+use std::sync::Arc;
+
+/// Asks on behalf of a seeker at a virtual server.
+pub(super) struct Asker {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) server: ServerId,
+    pub(super) seeker: Seeker,
+}
+
+#[async_trait]
+impl Asks for Asker {
+    async fn ask(&self, upstream: &Arc<Upstream>, question: Question) -> Result<Bytes, Failure> {
+        let gone = || Denial::new(Reason::RouteRemoved, "this server is no longer served");
+        let place = Place {
+            upstream: Arc::clone(upstream),
+            pool: self.gateway.active().pool(upstream).ok_or_else(gone)?,
+            server: self.server.clone(),
+            caller: self.seeker.caller,
+            profile: Arc::clone(&self.seeker.profile),
+            headers: Arc::clone(&self.seeker.headers),
+        };
+        let errand = match question {
+            Question::Discover => Errand::Discover,
+            Question::List { kind, cursor } => Errand::List { method: kind.method(), cursor },
+        };
+        errand::ask(&self.gateway, &place, errand).await
+    }
+}

@@ -1,0 +1,129 @@
+//! Lists that callers share: equal ones in memory, public ones in meaning; and when lists changed.
+
+use super::fetch::{Digest, Read};
+use super::ware::Kept;
+use portunus_config::UpstreamKey;
+use portunus_filters::mcp::bridge::Scope;
+use portunus_filters::mcp::catalog::{Catalog, ListKind, Listing};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+/// Changes and public lists that are remembered.
+const MAX_REMEMBERED: usize = 40_000;
+
+/// Lists of all upstreams.
+#[derive(Default)]
+pub(super) struct Pantry {
+    listings: Mutex<Shared<Listing>>,
+    catalogs: Mutex<Shared<Catalog>>,
+    public: Mutex<HashMap<(UpstreamKey, ListKind), Kept<Listing>>>,
+    changes: Mutex<HashMap<(UpstreamKey, ListKind), Duration>>,
+}
+
+/// Things that somebody holds, by the digest of what they were made of.
+struct Shared<T> {
+    /// With the bytes of each.
+    by_digest: HashMap<Digest, (Weak<T>, usize)>,
+    /// Entries at which those that nobody holds any more are cleared away.
+    limit: usize,
+}
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Shared { by_digest: HashMap::new(), limit: 0 }
+    }
+}
+
+impl<T> Shared<T> {
+    fn get(&self, digest: &Digest) -> Option<Arc<T>> {
+        self.by_digest.get(digest)?.0.upgrade()
+    }
+
+    fn insert(&mut self, digest: Digest, thing: &Arc<T>, bytes: usize) {
+        if self.by_digest.len() >= self.limit {
+            self.by_digest.retain(|_, (held, _)| held.strong_count() > 0);
+            self.limit = 2 * self.by_digest.len() + 64;
+        }
+        self.by_digest.insert(digest, (Arc::downgrade(thing), bytes));
+    }
+}
+
+impl Pantry {
+    /// The list as it was read, or an equal one that somebody holds.
+    pub(super) fn keep(&self, read: Read<Listing>) -> Arc<Listing> {
+        let mut listings = lock(&self.listings);
+        listings.get(&read.digest).unwrap_or_else(|| {
+            let listing = Arc::new(read.what);
+            listings.insert(read.digest, &listing, read.bytes);
+            listing
+        })
+    }
+
+    /// The catalogue of an origin: one that somebody holds, or a new one.
+    pub(super) fn catalog(&self, origin: Digest, merged: impl FnOnce() -> Arc<Catalog>) -> Arc<Catalog> {
+        if let Some(held) = lock(&self.catalogs).get(&origin) {
+            return held;
+        }
+        let catalog = merged();
+        let mut catalogs = lock(&self.catalogs);
+        catalogs.get(&origin).unwrap_or_else(|| {
+            catalogs.insert(origin, &catalog, 0);
+            catalog
+        })
+    }
+
+    /// Lists that somebody holds, and their bytes.
+    pub(super) fn held(&self) -> (usize, usize) {
+        let listings = lock(&self.listings);
+        let held = listings.by_digest.values().filter(|(held, _)| held.strong_count() > 0);
+        held.fold((0, 0), |(count, bytes), (_, more)| (count + 1, bytes + more))
+    }
+
+    /// A list of a trusted upstream that it calls public, as long as it is fresh.
+    pub(super) fn shared(
+        &self,
+        upstream: UpstreamKey,
+        kind: ListKind,
+        now: Duration,
+    ) -> Option<Kept<Listing>> {
+        let changed_at = self.changed_at(upstream, kind);
+        let public = lock(&self.public);
+        let kept = public.get(&(upstream, kind))?;
+        let unchanged = changed_at.is_none_or(|at| at < kept.read_at.monotonic);
+        (unchanged && now < kept.fresh_until).then(|| kept.clone())
+    }
+
+    /// Offers a list to all callers, if it is public.
+    pub(super) fn share(&self, upstream: UpstreamKey, kind: ListKind, kept: &Kept<Listing>) {
+        let mut public = lock(&self.public);
+        if kept.scope != Scope::Public {
+            public.remove(&(upstream, kind));
+        } else if public.len() < MAX_REMEMBERED || public.contains_key(&(upstream, kind)) {
+            public.insert((upstream, kind), kept.clone());
+        }
+    }
+
+    /// Notes that an upstream's list changed.
+    pub(super) fn changed(&self, upstream: UpstreamKey, kind: ListKind, now: Duration) {
+        let mut changes = lock(&self.changes);
+        if changes.len() < MAX_REMEMBERED || changes.contains_key(&(upstream, kind)) {
+            changes.insert((upstream, kind), now);
+        }
+    }
+
+    /// When an upstream last said that a list changed.
+    pub(super) fn changed_at(&self, upstream: UpstreamKey, kind: ListKind) -> Option<Duration> {
+        lock(&self.changes).get(&(upstream, kind)).copied()
+    }
+
+    /// Forgets what is of no upstream in use.
+    pub(super) fn retain(&self, in_use: impl Fn(UpstreamKey) -> bool) {
+        lock(&self.public).retain(|(upstream, _), _| in_use(*upstream));
+        lock(&self.changes).retain(|(upstream, _), _| in_use(*upstream));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

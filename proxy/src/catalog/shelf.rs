@@ -1,0 +1,99 @@
+//! One audience's view of one virtual server.
+
+use super::compose::{self, Origin};
+use super::slot::Slot;
+use super::{Offering, Pantry};
+use portunus_config::{Choice, Member, Upstream, UpstreamKey, VirtualServer};
+use portunus_filters::Moment;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Slots of all upstreams of a server for one audience, and what they add up to.
+#[derive(Default)]
+pub(super) struct Shelf {
+    slots: Mutex<HashMap<UpstreamKey, Arc<Slot>>>,
+    made: Mutex<Option<Made>>,
+    /// Milliseconds on the monotonic clock.
+    last_used: AtomicU64,
+}
+
+struct Made {
+    server: Arc<VirtualServer>,
+    /// Sum of the versions of the slots it was made of.
+    version: u64,
+    offering: Arc<Offering>,
+    origin: Origin,
+}
+
+/// Upstreams that may serve an audience, each with what is known of it.
+pub(super) type Slots = Vec<(Arc<Upstream>, Arc<Slot>)>;
+
+impl Shelf {
+    pub(super) fn touch(&self, now: Duration) {
+        self.last_used.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn last_used(&self) -> Duration {
+        Duration::from_millis(self.last_used.load(Ordering::Relaxed))
+    }
+
+    /// The slot of each upstream that may serve the audience, in the order of members.
+    pub(super) fn slots(&self, server: &VirtualServer, tenant: Option<&str>) -> Slots {
+        let mut slots = lock(&self.slots);
+        let upstreams = server.members.iter().flat_map(|member| upstreams(member, tenant));
+        let current: Slots = upstreams
+            .map(|upstream| (Arc::clone(upstream), Arc::clone(slots.entry(upstream.key).or_default())))
+            .collect();
+        if slots.len() > current.len() {
+            slots.retain(|key, _| current.iter().any(|(upstream, _)| upstream.key == *key));
+        }
+        current
+    }
+
+    /// What the slots add up to. Merged anew only if a list in them is another one.
+    pub(super) fn offering(
+        &self,
+        server: &Arc<VirtualServer>,
+        tenant: Option<&str>,
+        slots: &Slots,
+        (now, pantry): (Moment, &Pantry),
+    ) -> Arc<Offering> {
+        let mut made = lock(&self.made);
+        let version = slots.iter().map(|(_, slot)| slot.version()).sum();
+        let before = made.as_ref().filter(|made| Arc::ptr_eq(&made.server, server));
+        if let Some(before) = before
+            && before.version == version
+            && !before.offering.has_expired(now)
+        {
+            return Arc::clone(&before.offering);
+        }
+        let previous = before.map(|before| (&before.origin, &before.offering.catalog));
+        let composing = compose::Composing { server, tenant, slots, now };
+        let (offering, origin) = composing.offering(previous, pantry);
+        let offering = Arc::new(offering);
+        *made = Some(Made { server: Arc::clone(server), version, offering: Arc::clone(&offering), origin });
+        offering
+    }
+
+    /// What was last made of it, for reports.
+    pub(super) fn last(&self) -> Option<Arc<Offering>> {
+        lock(&self.made).as_ref().map(|made| Arc::clone(&made.offering))
+    }
+}
+
+/// The upstreams of a member that may serve a tenant; of twins the default first.
+pub(super) fn upstreams<'a>(member: &'a Member, tenant: Option<&str>) -> Vec<&'a Arc<Upstream>> {
+    match &member.choice {
+        Choice::Twins { map, default, .. } => {
+            let others = map.iter().filter(|(region, _)| *region != default).map(|(_, upstream)| upstream);
+            map.get(default).into_iter().chain(others).collect()
+        }
+        choice => choice.for_tenant(tenant).into_iter().collect(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,290 @@
+//! What is known of one upstream for one audience, and one attempt at a time to know it better.
+
+use super::Described;
+use super::failing::Failing;
+use super::fetch::{self, Asks, Digest, Read};
+use super::pantry::Pantry;
+use super::ware::{Kept, Need, Purpose, Ware};
+use crate::forward::Failure;
+use portunus_config::{CacheRules, Credentials, Upstream, UpstreamKey};
+use portunus_filters::mcp::bridge::Facts;
+use portunus_filters::mcp::catalog::{Known, ListKind, Listing, State};
+use portunus_filters::{Clock, Denial, Moment, Reason};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Why a list is missing that nobody wanted to see yet.
+pub(super) const UNASKED: &str = "not_asked";
+
+/// One upstream for one audience.
+#[derive(Default)]
+pub(super) struct Slot {
+    turn: tokio::sync::Mutex<()>,
+    wares: Mutex<Wares>,
+    /// Somebody sees to it without being waited for.
+    tended: AtomicBool,
+}
+
+#[derive(Default)]
+struct Wares {
+    facts: Ware<Facts>,
+    lists: [Ware<Listing>; 4],
+    /// Grows with each change of the above.
+    version: u64,
+}
+
+/// What an upstream is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Lists, by [`ListKind::index`]; what the upstream says of itself is always wanted.
+    pub(super) kinds: [bool; 4],
+    pub(super) purpose: Purpose,
+}
+
+/// The surroundings of an attempt.
+#[derive(Clone)]
+pub(super) struct Kitchen {
+    pub(super) asks: Arc<dyn Asks>,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) rules: CacheRules,
+    pub(super) deadline: Duration,
+    pub(super) failing: Arc<Failing>,
+    pub(super) pantry: Arc<Pantry>,
+}
+
+impl Kitchen {
+    fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    fn key(&self) -> UpstreamKey {
+        self.upstream.key
+    }
+
+    /// Whether what the upstream calls public may be shared by callers.
+    fn may_share(&self) -> bool {
+        self.upstream.trust_cache_scope && !matches!(self.upstream.credentials, Credentials::Passthrough)
+    }
+
+    /// A list as another caller shares it, or as the upstream says.
+    async fn list(
+        &self,
+        kind: ListKind,
+        begun: Moment,
+        deadline: Instant,
+    ) -> Result<Kept<Listing>, Arc<Failure>> {
+        let shared = self.may_share().then(|| self.pantry.shared(self.key(), kind, begun.monotonic));
+        if let Some(shared) = shared.flatten() {
+            return Ok(shared);
+        }
+        let read = in_time(deadline, fetch::list(&*self.asks, &self.upstream, kind)).await;
+        let read = read.map_err(|failure| self.failed(failure))?;
+        let (caching, digest) = (read.caching, read.digest);
+        let listing = self.pantry.keep(read);
+        let kept = Kept::new(Some(listing), digest, caching, begun, &self.rules);
+        if self.may_share() {
+            self.pantry.share(self.key(), kind, &kept);
+        }
+        Ok(kept)
+    }
+
+    /// Lets everybody know of a failed attempt where it is not the caller who was refused.
+    fn failed(&self, failure: Failure) -> Arc<Failure> {
+        tracing::debug!(upstream = &*self.upstream.name, cause = failure.cause, "no list");
+        let failure = Arc::new(failure);
+        if matches!(
+            failure.denial.reason,
+            Reason::UpstreamUnavailable | Reason::UpstreamTimeout | Reason::UpstreamUntrusted
+        ) {
+            self.failing.failed(self.key(), self.now().monotonic, &failure);
+        }
+        failure
+    }
+}
+
+impl Slot {
+    /// How urgently the upstream has to be asked.
+    pub(super) fn need(
+        &self,
+        wanted: &Wanted,
+        now: Duration,
+        pantry: &Pantry,
+        (key, rules): (UpstreamKey, &CacheRules),
+    ) -> Need {
+        let wares = self.lock();
+        // What a server says of itself changes less than what it offers: an old word of it will do.
+        let facts = wares.facts.need(Purpose::Route, now, None, rules);
+        let lists = ListKind::ALL.into_iter().filter(|kind| wanted.kinds[kind.index()]);
+        let lists = lists.map(|kind| {
+            wares.lists[kind.index()].need(wanted.purpose, now, pantry.changed_at(key, kind), rules)
+        });
+        lists.fold(facts, Need::max)
+    }
+
+    /// Takes what is known to be down for down, without asking.
+    pub(super) fn give_up(&self, wanted: &Wanted, failure: &Arc<Failure>, now: Duration) {
+        let mut wares = self.lock();
+        let mut is_new = wares.facts.give_up(failure, now);
+        for kind in ListKind::ALL.into_iter().filter(|kind| wanted.kinds[kind.index()]) {
+            is_new |= wares.lists[kind.index()].give_up(failure, now);
+        }
+        wares.version += u64::from(is_new);
+    }
+
+    /// Whether the caller is the one who tends it now.
+    pub(super) fn tend(&self) -> bool {
+        !self.tended.swap(true, Ordering::AcqRel)
+    }
+
+    /// Asks for what is needed, once for all who want it.
+    pub(super) async fn refresh(&self, kitchen: &Kitchen, wanted: &Wanted) {
+        let _turn = self.turn.lock().await;
+        // In real time, as all waiting for sockets.
+        let deadline = Instant::now() + kitchen.deadline;
+        let known = self.refresh_facts(kitchen, deadline).await;
+        let lists = ListKind::ALL.map(|kind| async move {
+            match wanted.kinds[kind.index()] {
+                true => self.refresh_list(kitchen, kind, wanted.purpose, deadline).await,
+                false => true,
+            }
+        });
+        let [tools, prompts, resources, templates] = lists;
+        let (tools, prompts, resources, templates) = tokio::join!(tools, prompts, resources, templates);
+        if known && tools && prompts && resources && templates {
+            kitchen.failing.recovered(kitchen.key());
+        }
+        self.tended.store(false, Ordering::Release);
+    }
+
+    /// Whether it went well.
+    async fn refresh_facts(&self, kitchen: &Kitchen, deadline: Instant) -> bool {
+        let begun = kitchen.now();
+        let is_down = kitchen.failing.failure(kitchen.key()).is_some();
+        let need = self.lock().facts.need(Purpose::Route, begun.monotonic, None, &kitchen.rules);
+        // A server that is down is asked what it is, since that is asked of all.
+        if need == Need::No && !is_down {
+            return self.lock().facts.failure().is_none();
+        }
+        let read = in_time(deadline, fetch::facts(&*kitchen.asks, &kitchen.upstream)).await;
+        let now = kitchen.now().monotonic;
+        let mut wares = self.lock();
+        wares.version += 1;
+        match read {
+            Ok(read) => wares.facts.take(kept(read, begun, kitchen), now),
+            Err(failure) => wares.facts.fail(kitchen.failed(failure), now),
+        }
+        wares.facts.failure().is_none()
+    }
+
+    /// Whether it went well, or there was nothing to do.
+    async fn refresh_list(
+        &self,
+        kitchen: &Kitchen,
+        kind: ListKind,
+        purpose: Purpose,
+        deadline: Instant,
+    ) -> bool {
+        let begun = kitchen.now();
+        let changed_at = kitchen.pantry.changed_at(kitchen.key(), kind);
+        let (need, offers) = {
+            let wares = self.lock();
+            let need = wares.lists[kind.index()].need(purpose, begun.monotonic, changed_at, &kitchen.rules);
+            (need, wares.offers(kind))
+        };
+        if need == Need::No {
+            return true;
+        }
+        let read = match offers {
+            Err(failure) => Err(failure),
+            Ok(false) => Ok(Kept::new(None, Digest::default(), None, begun, &kitchen.rules)),
+            Ok(true) => kitchen.list(kind, begun, deadline).await,
+        };
+        let now = kitchen.now().monotonic;
+        let mut wares = self.lock();
+        wares.version += 1;
+        match read {
+            Ok(kept) => wares.lists[kind.index()].take(kept, now),
+            Err(failure) => wares.lists[kind.index()].fail(failure, now),
+        }
+        wares.lists[kind.index()].failure().is_none()
+    }
+
+    /// Grows with each change of what is known.
+    pub(super) fn version(&self) -> u64 {
+        self.lock().version
+    }
+
+    /// What the upstream says of itself; why not, if it did not.
+    pub(super) fn facts(&self) -> Described {
+        let wares = self.lock();
+        let known = wares.facts.kept.as_ref().and_then(|kept| kept.what.clone());
+        known.ok_or_else(|| wares.facts.failure().cloned().unwrap_or_else(unasked))
+    }
+
+    /// Until when that is fresh.
+    pub(super) fn described_until(&self) -> Duration {
+        self.lock().facts.kept.as_ref().map_or(Duration::ZERO, |kept| kept.fresh_until)
+    }
+
+    /// Why a list could not be had when it was last asked for.
+    pub(super) fn failure(&self, kind: ListKind) -> Option<Arc<Failure>> {
+        self.lock().lists[kind.index()].failure().cloned()
+    }
+
+    /// A list with how well it is known.
+    pub(super) fn known(
+        &self,
+        kind: ListKind,
+        now: Duration,
+        rules: &CacheRules,
+    ) -> (Known, Option<Kept<Listing>>) {
+        let wares = self.lock();
+        let ware = &wares.lists[kind.index()];
+        let kept = ware.usable(now, rules).cloned();
+        let state = match (ware.failure(), &kept) {
+            (None, None) => State::Missing { reason: UNASKED },
+            (None, Some(_)) => State::Fresh,
+            (Some(failure), Some(kept)) => {
+                State::Stale { read_at: kept.read_at, reason: failure.denial.reason.as_str() }
+            }
+            (Some(failure), None) => State::Missing { reason: failure.denial.reason.as_str() },
+        };
+        (Known { listing: kept.as_ref().and_then(|kept| kept.what.clone()), state }, kept)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wares> {
+        self.wares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wares {
+    /// Whether the upstream has such a list; why that is not known.
+    fn offers(&self, kind: ListKind) -> Result<bool, Arc<Failure>> {
+        if let Some(failure) = self.facts.failure() {
+            return Err(Arc::clone(failure));
+        }
+        let facts = self.facts.kept.as_ref().and_then(|kept| kept.what.as_deref());
+        Ok(facts.is_some_and(|facts| facts.has(kind.capability())))
+    }
+}
+
+fn unasked() -> Arc<Failure> {
+    Arc::new(Denial::new(Reason::UpstreamUnavailable, "the server was not asked yet").into())
+}
+
+fn kept<T>(read: Read<T>, begun: Moment, kitchen: &Kitchen) -> Kept<T> {
+    Kept::new(Some(Arc::new(read.what)), read.digest, read.caching, begun, &kitchen.rules)
+}
+
+async fn in_time<T>(
+    deadline: Instant,
+    asked: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    timeout_at(deadline, asked).await.unwrap_or_else(|_| {
+        Err(Denial::new(Reason::UpstreamTimeout, "the server did not answer in time").into())
+    })
+}

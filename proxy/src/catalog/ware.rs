@@ -1,0 +1,233 @@
+//! One thing that was asked of an upstream, and when to ask again.
+
+use super::failing::delay;
+use super::fetch::Digest;
+use crate::forward::Failure;
+use portunus_config::CacheRules;
+use portunus_filters::Moment;
+use portunus_filters::mcp::bridge::{Caching, Scope};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How old what a call goes by may be where the configuration keeps nothing: a name leads to its
+/// server, which judges the call.
+const CALLS_GO_BY: Duration = Duration::from_secs(60);
+
+/// What it is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be shown: it must be as good as the upstream says.
+    Show,
+    /// To find the way of a call: the upstream will say if it is out of date.
+    Route,
+}
+
+/// Whether to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    /// What is here will do.
+    No,
+    /// What is here will do for now.
+    Soon,
+    /// Nothing here will do.
+    Now,
+}
+
+/// One thing, or what became of asking for it.
+#[derive(Debug)]
+pub(super) struct Ware<T> {
+    pub(super) kept: Option<Kept<T>>,
+    tried_at: Option<Duration>,
+    failed: Option<Failed>,
+}
+
+/// What an upstream answered.
+#[derive(Debug)]
+pub(super) struct Kept<T> {
+    /// `None` if it has no such list.
+    pub(super) what: Option<Arc<T>>,
+    pub(super) digest: Digest,
+    /// When it was asked for: what changed later is not in it.
+    pub(super) read_at: Moment,
+    pub(super) fresh_until: Duration,
+    pub(super) scope: Scope,
+}
+
+#[derive(Debug)]
+struct Failed {
+    failure: Arc<Failure>,
+    failures: u32,
+    retry_at: Duration,
+}
+
+impl<T> Default for Ware<T> {
+    fn default() -> Self {
+        Ware { kept: None, tried_at: None, failed: None }
+    }
+}
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Self {
+        Kept { what: self.what.clone(), ..*self }
+    }
+}
+
+impl<T> Kept<T> {
+    /// An answer to what was asked `at` a time.
+    pub(super) fn new(
+        what: Option<Arc<T>>,
+        digest: Digest,
+        caching: Option<Caching>,
+        at: Moment,
+        rules: &CacheRules,
+    ) -> Kept<T> {
+        let fresh_for = match caching {
+            Some(caching) => Duration::from_millis(caching.ttl_ms).min(rules.max_ttl),
+            None => rules.lists,
+        };
+        let scope = caching.map_or(Scope::Private, |caching| caching.scope);
+        Kept { what, digest, read_at: at, fresh_until: at.monotonic + fresh_for, scope }
+    }
+
+    fn fresh_for(&self) -> Duration {
+        self.fresh_until.saturating_sub(self.read_at.monotonic)
+    }
+}
+
+impl<T> Ware<T> {
+    /// Whether to ask, given when its upstream last said that it changed.
+    pub(super) fn need(
+        &self,
+        purpose: Purpose,
+        now: Duration,
+        changed_at: Option<Duration>,
+        rules: &CacheRules,
+    ) -> Need {
+        let Some(tried_at) = self.tried_at else { return Need::Now };
+        if let Some(failed) = &self.failed {
+            return if now >= failed.retry_at { Need::Soon } else { Need::No };
+        }
+        let Some(kept) = &self.kept else { return Need::Now };
+        let settled = now.saturating_sub(tried_at) >= rules.coalesce;
+        if changed_at.is_some_and(|at| at >= kept.read_at.monotonic) {
+            return match (settled, purpose) {
+                (false, _) => Need::No,
+                (true, Purpose::Show) => Need::Now,
+                (true, Purpose::Route) => Need::Soon,
+            };
+        }
+        match purpose {
+            Purpose::Route => {
+                let floor = if rules.lists.is_zero() { CALLS_GO_BY } else { rules.lists };
+                let old = now.saturating_sub(kept.read_at.monotonic) >= kept.fresh_for().max(floor);
+                if old { Need::Soon } else { Need::No }
+            }
+            Purpose::Show if now < kept.fresh_until || !settled => Need::No,
+            // What its upstream never calls fresh is not shown a second time.
+            Purpose::Show if kept.fresh_for().is_zero() => Need::Now,
+            Purpose::Show if now < kept.fresh_until + rules.stale => Need::Soon,
+            Purpose::Show => Need::Now,
+        }
+    }
+
+    /// Takes an answer.
+    pub(super) fn take(&mut self, kept: Kept<T>, now: Duration) {
+        *self = Ware { kept: Some(kept), tried_at: Some(now), failed: None };
+    }
+
+    /// Takes note that there was none. What was kept stays until it is too old.
+    pub(super) fn fail(&mut self, failure: Arc<Failure>, now: Duration) {
+        let failures = self.failed.as_ref().map_or(1, |failed| failed.failures.saturating_add(1));
+        self.tried_at = Some(now);
+        self.failed = Some(Failed { failure, failures, retry_at: now + delay(failures) });
+    }
+
+    /// Takes note that its upstream is known to be down; whether that is new.
+    pub(super) fn give_up(&mut self, failure: &Arc<Failure>, now: Duration) -> bool {
+        if self.failed.is_some() {
+            return false;
+        }
+        self.tried_at = self.tried_at.or(Some(now));
+        self.failed = Some(Failed { failure: Arc::clone(failure), failures: 0, retry_at: now });
+        true
+    }
+
+    /// Why it could not be had, if that was so when it was last asked for.
+    pub(super) fn failure(&self) -> Option<&Arc<Failure>> {
+        self.failed.as_ref().map(|failed| &failed.failure)
+    }
+
+    /// What may stand in at a time.
+    pub(super) fn usable(&self, now: Duration, rules: &CacheRules) -> Option<&Kept<T>> {
+        let in_time = |kept: &&Kept<T>| self.failed.is_none() || now < kept.fresh_until + rules.stale;
+        self.kept.as_ref().filter(in_time)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portunus_filters::{Denial, Reason};
+
+    fn at(ms: u64) -> Moment {
+        Moment { monotonic: Duration::from_millis(ms), wall: Duration::ZERO }
+    }
+
+    fn down() -> Arc<Failure> {
+        Arc::new(Denial::new(Reason::UpstreamUnavailable, "down").into())
+    }
+
+    fn ware(ttl_ms: Option<u64>) -> Ware<()> {
+        let caching = ttl_ms.map(|ttl_ms| Caching { ttl_ms, scope: Scope::Private });
+        let mut ware = Ware::default();
+        ware.take(
+            Kept::new(Some(Arc::new(())), [0; 32], caching, at(0), &CacheRules::default()),
+            Duration::ZERO,
+        );
+        ware
+    }
+
+    #[test]
+    fn needs_follow_age_changes_and_failures() {
+        let failed = || {
+            let mut ware = ware(None);
+            ware.fail(down(), Duration::from_millis(1_000));
+            ware
+        };
+        use Purpose::{Route, Show};
+        let cases: [(&str, Ware<()>, Purpose, u64, Option<u64>, Need); 17] = [
+            ("never asked", Ware::default(), Route, 0, None, Need::Now),
+            ("fresh", ware(Some(10_000)), Show, 9_999, None, Need::No),
+            ("a little old", ware(Some(10_000)), Show, 10_000, None, Need::Soon),
+            ("too old", ware(Some(10_000)), Show, 610_000, None, Need::Now),
+            ("capped", ware(Some(u64::MAX)), Show, 300_000, None, Need::Soon),
+            ("never fresh", ware(Some(0)), Show, 250, None, Need::Now),
+            ("never fresh, asked just now", ware(Some(0)), Show, 249, None, Need::No),
+            ("never fresh, for a call", ware(Some(0)), Route, 59_999, None, Need::No),
+            ("old, for a call", ware(Some(0)), Route, 60_000, None, Need::Soon),
+            ("legacy, fresh", ware(None), Show, 59_999, None, Need::No),
+            ("legacy, old", ware(None), Show, 60_000, None, Need::Soon),
+            ("changed", ware(None), Show, 1_000, Some(900), Need::Now),
+            ("changed while it was asked for", ware(None), Show, 1_000, Some(0), Need::Now),
+            ("changed again at once", ware(None), Show, 249, Some(100), Need::No),
+            ("changed, for a call", ware(None), Route, 1_000, Some(900), Need::Soon),
+            ("failed", failed(), Show, 1_999, Some(1_500), Need::No),
+            ("failed a while ago", failed(), Show, 2_000, None, Need::Soon),
+        ];
+        for (name, ware, purpose, now, changed, expected) in cases {
+            let changed = changed.map(Duration::from_millis);
+            let need = ware.need(purpose, Duration::from_millis(now), changed, &CacheRules::default());
+            assert_eq!(need, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_kept_stands_in_for_a_bounded_time() {
+        let mut ware = ware(Some(1_000));
+        let usable =
+            |ware: &Ware<()>, ms| ware.usable(Duration::from_millis(ms), &CacheRules::default()).is_some();
+        assert!(usable(&ware, 10_000_000), "nothing says that it is wrong");
+        ware.fail(down(), Duration::from_millis(2_000));
+        assert!(usable(&ware, 600_999) && !usable(&ware, 601_000));
+    }
+}
