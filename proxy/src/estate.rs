@@ -80,7 +80,6 @@ impl Estate {
             parked: ParkedCalls::default(),
             hub: Hub::default(),
             catalogs: Catalogs::default(),
-            replicas: Replicas::default(),
             seals: Seals::new(&bootstrap.sealing.keys)?,
             home: home.ok_or_else(|| io::Error::other("the name of the replica is no visible ASCII"))?,
             asked: Asked::default(),
