@@ -18,6 +18,7 @@ use crate::upstreams::era::Eras;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::replicas::{Replicas, Seat};
 use portunus_config::{Bootstrap, Host, Snapshot, Upstream, UpstreamKey};
+use portunus_filters::Era;
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,13 +73,13 @@ impl Estate {
             pools: Mutex::default(),
             resolver: Arc::default(),
             eras: Eras::default(),
+            replicas: Replicas::default(),
             legs: Legs::default(),
             heard: Hearsay::default(),
             sessions: Sessions::default(),
             parked: ParkedCalls::default(),
             hub: Hub::default(),
             catalogs: Catalogs::default(),
-            replicas: Replicas::default(),
             seals: Seals::new(&bootstrap.sealing.keys)?,
             home: home.ok_or_else(|| io::Error::other("the name of the replica is no visible ASCII"))?,
             asked: Asked::default(),
@@ -108,6 +109,15 @@ impl Estate {
     pub fn settle(&self, gateway: &Gateway, place: Place) -> (Place, Option<Seat>) {
         let now = gateway.clock.now().monotonic;
         self.replicas.settle(place, now, |place| self.legs.holds(place))
+    }
+
+    /// Notes that an upstream, or a replica of it, answered as one that does not speak `era`.
+    pub fn contradicted(&self, place: &Place, era: Era) {
+        // Verdicts are about all replicas.
+        match self.replicas.whole(place.upstream.key) {
+            Some(upstream) => self.eras.contradicted(&Place { upstream, ..place.clone() }, era),
+            None => self.eras.contradicted(place, era),
+        }
     }
 
     /// A number for the id of a request, which no other request of this process has.

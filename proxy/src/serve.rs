@@ -6,6 +6,7 @@
 //! of its era goes to [`crate::bridge`] instead of forward.
 
 mod answer;
+mod away;
 mod broker;
 
 use broker::{Founding, Way};
@@ -23,6 +24,7 @@ use crate::respond::{End, Expect, Respond, draining, route_removed, unrouted};
 use crate::session::Client;
 use crate::session::one::Rest;
 use crate::upstreams::pool::Pool;
+use away::Away;
 use bytes::Bytes;
 use http::header::{HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
@@ -79,6 +81,8 @@ enum Admitted {
     Forward(Box<Outbound>),
     /// It is served here, with one server or several.
     Broker(Box<Brokered>),
+    /// It is served by another replica.
+    Away(Box<Away>),
 }
 
 /// A message that is served here; holds no snapshot.
@@ -112,6 +116,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
     let end = match passage.admit(&mut client).await {
         Ok(Admitted::Forward(outbound)) => passage.exchange(*outbound, &mut client).await,
         Ok(Admitted::Broker(brokered)) => passage.broker(*brokered, &mut client).await,
+        Ok(Admitted::Away(away)) => passage.send_on(*away, &mut client).await,
         Err(Halt::Refused(denial, known)) => passage.refuse(&denial, &known, &mut client).await,
         Err(Halt::Preflight) => passage.preflight(&mut client).await,
         Err(Halt::Gone) => End::Broken,
@@ -174,11 +179,14 @@ impl<'a> Passage<'a> {
         let active = gateway.active();
         let server =
             if active.snapshot.serial == serial { server } else { self.still_served(&active, &server)? };
-        let reading = match (body, kind) {
-            (Some(body), _) => self.read_message(&body, &server)?,
+        let reading = match (&body, kind) {
+            (Some(body), _) => self.read_message(body, &server)?,
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,
         };
         self.outcome.stage_done(Stage::Intake);
+        if let Some(away) = self.away(&server, &reading, &body.unwrap_or_default()) {
+            return Ok(Admitted::Away(Box::new(away)));
+        }
         match self.way(&active, &server, &reading) {
             Way::Direct => self.clear(&active, &server, &reading).map(Box::new).map(Admitted::Forward),
             Way::Broker => Ok(Admitted::Broker(Box::new(Brokered { server, reading }))),
@@ -442,6 +450,7 @@ fn expect(reading: &Reading, server: &VirtualServer, version: Version) -> Expect
         endless: kind == Kind::Stream || rule(|rules| rules.endless),
         founds_session: rule(|rules| rules.name == "initialize"),
         server: server.id.clone(),
+        elsewhere: false,
         http_1_0: version == Version::HTTP_10,
     }
 }

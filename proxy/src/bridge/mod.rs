@@ -5,11 +5,13 @@
 //! same for all four pairs: notifications, questions, one answer. Lists and what servers say of
 //! themselves are composed in [`lists`], what happens outside of any call is in [`streams`].
 
+mod adoption;
 pub mod answering;
 mod batch;
 mod call;
 mod desk;
 mod founding;
+mod homes;
 mod hub;
 mod legacy;
 mod lists;
@@ -22,6 +24,7 @@ mod streams;
 use answering::Answering;
 pub use desk::Desk;
 pub use founding::is_sealed;
+pub use homes::home;
 pub use hub::{Hub, run as hear};
 use portunus_filters::message::Reading;
 use portunus_filters::{Era, Message};

@@ -12,15 +12,10 @@ use std::time::Duration;
 type Of = Table<SessionNumber, Arc<Session>>;
 
 /// Sessions and the marks that ended ones leave.
+#[derive(Default)]
 pub struct Sessions {
     tables: Mutex<HashMap<ServerId, Arc<Of>>>,
     tombstones: Tombstones,
-}
-
-impl Default for Sessions {
-    fn default() -> Self {
-        Sessions { tables: Mutex::default(), tombstones: Tombstones::default() }
-    }
 }
 
 impl Sessions {
@@ -30,11 +25,6 @@ impl Sessions {
 
     fn of(&self, server: &ServerId) -> Option<Arc<Of>> {
         self.tables().get(server).cloned()
-    }
-
-    /// Whether a virtual server has any.
-    pub fn may_hold(&self, server: &ServerId) -> bool {
-        self.of(server).is_some_and(|table| !table.is_empty())
     }
 
     /// Takes a session in that lives for at most `lifetime`; the idlest makes room for it.

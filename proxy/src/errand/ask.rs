@@ -56,18 +56,26 @@ pub(crate) async fn lives(gateway: &Arc<Gateway>, place: &Place) -> bool {
 async fn in_modern_words(gateway: &Arc<Gateway>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
     let said = exchange(gateway, place, errand, Addressed::modern(errand)).await?;
     if said.contradicts(Era::Modern) {
-        gateway.estate.eras.contradicted(gateway, place, Era::Modern);
+        gateway.estate.contradicted(place, Era::Modern);
     }
     said.result(errand)
 }
 
 /// A leg that the upstream forgot is replaced once: what was asked on it was not read.
 async fn in_legacy_words(gateway: &Arc<Gateway>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
-    let leg = gateway.estate.legs.lease(gateway, place, false).await?;
+    let legs = &gateway.estate.legs;
+    let lease = async || match errand {
+        // What is said on the stream of a leg that all share finds nobody.
+        Errand::Subscribe { .. } | Errand::Unsubscribe { .. } | Errand::SetLevel { .. } => {
+            legs.lease(gateway, place, false).await
+        }
+        _ => legs.lease_any(gateway, place).await,
+    };
+    let leg = lease().await?;
     match asked(gateway, &leg, errand).await {
         Err(_) if leg.is_dead() => {
             drop(leg);
-            let leg = gateway.estate.legs.lease(gateway, place, false).await?;
+            let leg = lease().await?;
             asked(gateway, &leg, errand).await
         }
         result => result,

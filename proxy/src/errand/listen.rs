@@ -6,6 +6,7 @@ use crate::context::Gateway;
 use crate::forward::Failure;
 use crate::talk::Place;
 use crate::talk::reading::{Patience, Reading};
+use crate::upstreams::replicas::Seat;
 use bytes::Bytes;
 use portunus_filters::Kind;
 use portunus_filters::mcp::bridge::Filter;
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub struct Listening {
     reading: Reading,
     idle: Duration,
+    _seat: Option<Seat>,
 }
 
 /// Asks a modern upstream to tell what `filter` names.
@@ -24,13 +26,15 @@ pub struct Listening {
 /// # Errors
 /// [`Failure`] if the upstream does not begin to tell.
 pub async fn listen(gateway: &Arc<Gateway>, place: &Place, filter: &Filter) -> Result<Listening, Failure> {
+    let (place, seat) = gateway.estate.settle(gateway, place.clone());
+    let place = &place;
     let errand = Errand::Listen { filter: filter.clone() };
     let number = gateway.estate.number().to_string();
     let addressed = Addressed::modern(&errand);
     let body = worded(place, &errand, &addressed, &number)?;
     let sent = send_as(gateway, place, &errand, &addressed, body).await?;
     let reading = Reading::begin(sent, &place.upstream, Kind::Request)?;
-    Ok(Listening { reading, idle: place.upstream.timeouts.idle })
+    Ok(Listening { reading, idle: place.upstream.timeouts.idle, _seat: seat })
 }
 
 impl Listening {

@@ -7,7 +7,7 @@ use crate::forward::Failure;
 use crate::talk::{CallerKey, Place};
 use crate::turns::Turns;
 use http::header::{AUTHORIZATION, COOKIE};
-use portunus_config::{Credentials, ServerId, UpstreamKey};
+use portunus_config::{Credentials, LegSharing, ServerId, UpstreamKey};
 use portunus_filters::mcp::Revision;
 use portunus_filters::{Denial, Era, Reason};
 use std::collections::{HashMap, HashSet};
@@ -123,6 +123,18 @@ impl Drop for LegLease {
 }
 
 impl Legs {
+    /// A leg for a call that is asked nothing, and leaves nothing in its session: where the document
+    /// says so, one that callers share.
+    ///
+    /// # Errors
+    /// As [`Legs::lease`].
+    pub async fn lease_any(&self, gateway: &Arc<Gateway>, place: &Place) -> Result<LegLease, Failure> {
+        match place.upstream.sessions {
+            LegSharing::PerCaller => self.lease(gateway, place, false).await,
+            LegSharing::Shared => self.lease(gateway, &place.for_all(), false).await,
+        }
+    }
+
     /// A leg for one call: `exclusive` if the call may be asked something. Founds one if there is none.
     ///
     /// # Errors
@@ -270,7 +282,7 @@ impl Refused {
     fn noted(self, gateway: &Gateway, place: &Place) -> Failure {
         match self {
             Refused::NotLegacy(failure) => {
-                gateway.estate.eras.contradicted(gateway, place, Era::Legacy);
+                gateway.estate.contradicted(place, Era::Legacy);
                 failure
             }
             Refused::Failed(failure) => failure,

@@ -73,6 +73,11 @@ impl Relayed {
         self.body == sha256(body)
     }
 
+    /// What stands for a body.
+    pub fn digest(body: &[u8]) -> [u8; 32] {
+        sha256(body)
+    }
+
     fn write(&self, out: &mut Writer) {
         out.text(&self.listener);
         out.text(&self.server.0);

@@ -1,3 +1,5 @@
+mod sessions;
+
 use super::assertion::{head_digest, sha256};
 use super::*;
 use crate::context::Gateway;

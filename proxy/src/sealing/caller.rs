@@ -61,9 +61,10 @@ impl CallerKey {
         }
     }
 
-    /// For what the gateway asks for nobody.
-    pub fn for_probes() -> CallerKey {
-        CallerKey::digest(&[b"probe"])
+    /// For what belongs to no caller in particular: probes, and sessions that a document lets callers
+    /// share.
+    pub fn for_all() -> CallerKey {
+        CallerKey::digest(&[b"all"])
     }
 
     /// For what replicas say to each other.

@@ -13,10 +13,10 @@ use crate::sealing::CallerKey;
 use crate::session::Client;
 use crate::talk::Place;
 use http::header::ACCEPT;
-use portunus_config::{EraMode, Upstream, VirtualServer};
-use portunus_filters::Era;
+use portunus_config::{Credentials, EraMode, Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::message::Reading;
+use portunus_filters::{Era, Identity};
 use std::sync::Arc;
 
 /// The way of one message.
@@ -40,6 +40,12 @@ impl Passage<'_> {
         if !server.bridge {
             return Way::Direct;
         }
+        // A server that is shown the same credential by all cannot tell them apart: what it hands to
+        // one must not serve another, so the gateway has to see to that.
+        let passes = matches!(upstream.credentials, Credentials::Passthrough);
+        if !passes && !matches!(self.arrival.identity, Identity::Anonymous { .. }) {
+            return Way::Broker;
+        }
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
         let spoken = self.connection.gateway.estate.eras.known(upstream, self.arrival.at).knows(era);
         match (spoken, era) {
@@ -54,11 +60,11 @@ impl Passage<'_> {
         }
     }
 
-    /// Whether a legacy message belongs to a session of ours.
+    /// Whether a legacy message belongs to a session of ours; it may have begun in an earlier run of
+    /// this replica or at another, and have ended: its server never knew it.
     fn is_ours(&self, server: &VirtualServer) -> bool {
         let estate = &self.connection.gateway.estate;
-        estate.sessions.may_hold(&server.id)
-            && self.request.headers.contains_key("mcp-session-id")
+        self.request.headers.contains_key("mcp-session-id")
             && bridge::is_sealed(estate, server, &self.arrival.identity, &self.request.headers)
     }
 
@@ -172,7 +178,7 @@ impl Founding {
     /// Whether the server speaks only to modern clients, as it says when it is asked.
     pub(super) async fn speaks_another_era(&self, gateway: &Arc<Gateway>) -> bool {
         let eras = &gateway.estate.eras;
-        eras.contradicted(gateway, &self.place, Era::Legacy);
+        eras.contradicted(&self.place, Era::Legacy);
         eras.choose(gateway, &self.place, Era::Legacy).await.is_ok_and(|era| era == Era::Modern)
     }
 }

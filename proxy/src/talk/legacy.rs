@@ -3,14 +3,14 @@
 use super::course::{Budget, Course};
 use super::reading::{Resume, malformed};
 use super::voice::{self, Fields};
-use super::{Common, LegOf, Outcome, Reply, Turn, unanswerable};
+use super::{Common, LegOf, Outcome, Question, Reply, Turn, unanswerable};
 use crate::errand::Errand;
 use crate::forward::{Failure, Use, Wording, send};
 use crate::legs::{Leg, LegLease};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
-use portunus_config::Credentials;
-use portunus_filters::mcp::bridge::{self, Put};
+use portunus_config::{Credentials, LegSharing};
+use portunus_filters::mcp::bridge::{self, Ability, Put};
 use portunus_filters::mcp::{Envelope, Id, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
 use std::future::Future;
@@ -18,8 +18,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+/// How long further questions are waited for, so that they make one round.
+const GATHER: Duration = Duration::from_millis(25);
 /// Questions of one request.
 const MAX_QUESTIONS: usize = 64;
 /// How often a stream that broke off is resumed.
@@ -64,14 +66,21 @@ impl Held {
 #[derive(Default)]
 struct Questions {
     asked: u64,
+    /// Not handed out yet.
+    fresh: Vec<Question>,
+    /// When they are.
+    due: Option<Instant>,
     /// Not answered yet.
     open: Vec<(Arc<str>, Id)>,
+    /// What a modern client would have to declare to be asked what it could not be.
+    lacking: Option<Ability>,
 }
 
 /// What happened first.
 enum Event {
     Answer(Result<Option<Bytes>, Failure>),
     Aside(Option<Bytes>),
+    Due,
 }
 
 impl Legacy {
@@ -132,8 +141,10 @@ impl Legacy {
             if let Err(failure) = self.prepare(common).await {
                 return Turn::Failed(failure);
             }
+            let due = self.questions.due;
             let event = tokio::select! {
                 biased;
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Event::Due,
                 next = self.course.next(&common.place.upstream, self.budget.patience()) => Event::Answer(next),
                 aside = heard(&mut self.inbox) => Event::Aside(aside),
             };
@@ -142,6 +153,7 @@ impl Legacy {
                 Event::Answer(Ok(None)) => self.ended(common, None),
                 Event::Answer(Err(failure)) => self.ended(common, Some(failure)),
                 Event::Aside(Some(message)) => self.take(common, &message),
+                Event::Due => Ok(self.hand_out()),
                 Event::Aside(None) => {
                     self.inbox = None;
                     Ok(None)
@@ -207,7 +219,11 @@ impl Legacy {
                 self.release();
                 // The next call may have it, however long the answer is looked at.
                 self.held = Held::Own(Arc::clone(&leg));
-                Ok(Some(common.done(outcome, Era::Legacy, Some(&leg.facts))))
+                Ok(Some(match self.questions.lacking.filter(|_| outcome.failed()) {
+                    // In words that only its client's era has (2026-07-28 basic, "Error Codes").
+                    Some(ability) => common.done(incapable(ability), Era::Modern, None),
+                    None => common.done(outcome, Era::Legacy, Some(&leg.facts)),
+                }))
             }
         }
     }
@@ -218,18 +234,35 @@ impl Legacy {
         self.questions.asked += 1;
         let key = format!("q{}", self.questions.asked);
         let question = bridge::question_of_server_request(text, &key).ok().flatten();
+        let ability = question.as_ref().map(Question::ability);
+        let lacking = ability.filter(|ability| !common.place.profile.can(*ability));
+        if common.client == Era::Modern && lacking.is_some() {
+            self.questions.lacking = lacking;
+        }
         let room = self.questions.open.len() < MAX_QUESTIONS;
         match question.filter(|one| room && unanswerable(common, std::slice::from_ref(one)).is_none()) {
             Some(question) => {
                 self.questions.open.push((Arc::clone(&question.key), id));
+                self.questions.fresh.push(question);
                 self.budget.pause();
-                Some(Turn::Ask(vec![question]))
+                // A modern client answers all of a round at once; a legacy one each by itself.
+                if common.client == Era::Legacy {
+                    return self.hand_out();
+                }
+                self.questions.due.get_or_insert_with(|| Instant::now() + GATHER);
+                None
             }
             None => {
                 leg.tell(&common.gateway, Errand::Decline { session: leg.session(), id });
                 None
             }
         }
+    }
+
+    fn hand_out(&mut self) -> Option<Turn> {
+        self.questions.due = None;
+        let fresh = std::mem::take(&mut self.questions.fresh);
+        (!fresh.is_empty()).then_some(Turn::Ask(fresh))
     }
 
     pub(super) async fn reply(
@@ -291,10 +324,8 @@ impl Legacy {
             return Err(Failure::forgotten());
         }
         self.renewed = true;
-        let (gateway, place) = (Arc::clone(&common.gateway), common.place.clone());
-        let asks = common.may_be_asked();
-        self.renewing =
-            Some(Box::pin(async move { gateway.estate.legs.lease(&gateway, &place, asks).await }));
+        let common = common.clone();
+        self.renewing = Some(Box::pin(async move { lease(&common).await }));
         Ok(())
     }
 
@@ -335,7 +366,7 @@ impl Legacy {
             && self.course.refusal().is_some()
         {
             self.held.leg().die();
-            common.gateway.estate.eras.contradicted(&common.gateway, &common.place, Era::Legacy);
+            common.gateway.estate.contradicted(&common.place, Era::Legacy);
         }
     }
 
@@ -364,12 +395,17 @@ impl Drop for Legacy {
 /// A leg for the request; one that sends log messages as the client wants them.
 async fn lease(common: &Common) -> Result<LegLease, Failure> {
     let (gateway, place) = (&common.gateway, &common.place);
-    let lease = gateway.estate.legs.lease(gateway, place, common.may_be_asked()).await?;
+    let legs = &gateway.estate.legs;
+    if !common.may_be_asked() && place.upstream.sessions == LegSharing::Shared {
+        // A log level would be everybody's.
+        return legs.lease_any(gateway, place).await;
+    }
+    let lease = legs.lease(gateway, place, common.may_be_asked()).await?;
     let Some(level) = place.profile.log_level else { return Ok(lease) };
     match lease.set_level(gateway, level).await {
         Err(_) if lease.is_dead() => {
             drop(lease);
-            gateway.estate.legs.lease(gateway, place, common.may_be_asked()).await
+            legs.lease(gateway, place, common.may_be_asked()).await
         }
         Err(failure) => {
             tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "no log level set");
@@ -384,6 +420,15 @@ async fn heard(inbox: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
         Some(inbox) => inbox.recv().await,
         None => std::future::pending().await,
     }
+}
+
+/// The error for a client that did not declare what a server needed of it.
+fn incapable(ability: Ability) -> Outcome {
+    let required = ability.required();
+    let error = format!(
+        "{{\"code\":-32021,\"message\":\"the server asks for what this client did not declare\",\"data\":{{\"requiredCapabilities\":{required}}}}}"
+    );
+    Outcome::Error { code: -32021, error: error.into() }
 }
 
 fn no_message() -> Failure {

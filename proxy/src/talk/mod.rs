@@ -24,6 +24,7 @@ use legacy::Legacy;
 use modern::{Modern, Speech};
 use portunus_config::{ServerId, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Token};
+use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Method};
 use portunus_filters::{Cleared, Denial, Era, Message, Reason};
@@ -49,6 +50,19 @@ pub struct Place {
     pub profile: Arc<Profile>,
     /// Headers of the client that go up, see [`crate::headers::upward`].
     pub headers: Arc<HeaderMap>,
+}
+
+impl Place {
+    /// The same upstream for no caller in particular: nobody can be asked, and nothing of a client is
+    /// said.
+    pub(crate) fn for_all(&self) -> Place {
+        Place {
+            caller: CallerKey::for_all(),
+            profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
+            headers: Arc::new(HeaderMap::new()),
+            ..self.clone()
+        }
+    }
 }
 
 /// What a talk is opened with.
@@ -138,6 +152,19 @@ pub enum Outcome {
         /// The text of `error`.
         error: Bytes,
     },
+}
+
+impl Outcome {
+    /// Whether it is an error, or the result of a tool that says `isError`.
+    fn failed(&self) -> bool {
+        match self {
+            Outcome::Error { .. } => true,
+            Outcome::Result(result) => {
+                let result = std::str::from_utf8(result).ok().and_then(|text| Object::read(text).ok());
+                result.is_some_and(|result| result.get("isError") == Some("true"))
+            }
+        }
+    }
 }
 
 /// One client request under way at an upstream. Dropped, it breaks off without telling the upstream.

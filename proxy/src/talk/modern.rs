@@ -223,7 +223,7 @@ impl Modern {
             let detail = "the server ended its stream without an answer";
             return Failure { pending: false, ..Denial::new(Reason::UpstreamUnavailable, detail).into() };
         };
-        common.gateway.estate.eras.contradicted(&common.gateway, &common.place, Era::Modern);
+        common.gateway.estate.contradicted(&common.place, Era::Modern);
         Failure {
             cause: format!("HTTP {} without a JSON-RPC message", status.as_u16()),
             ..malformed("the server refused the request without an answer")
@@ -236,7 +236,7 @@ impl Modern {
             && self.course.refusal().is_some()
             && !crate::errand::is_modern_code(*code)
         {
-            common.gateway.estate.eras.contradicted(&common.gateway, &common.place, Era::Modern);
+            common.gateway.estate.contradicted(&common.place, Era::Modern);
         }
     }
 }

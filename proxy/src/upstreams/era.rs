@@ -170,14 +170,10 @@ impl Eras {
     }
 
     /// Notes that an upstream answered as one that does not speak `era`.
-    pub fn contradicted(&self, gateway: &Gateway, place: &Place, era: Era) {
+    pub fn contradicted(&self, place: &Place, era: Era) {
         if Spoken::pinned(place.upstream.era).is_some() {
             return;
         }
-        // Verdicts are about all replicas, and this is one.
-        let whole = gateway.estate.replicas.whole(place.upstream.key);
-        let whole = whole.map(|upstream| Place { upstream, ..place.clone() });
-        let place = whole.as_ref().unwrap_or(place);
         let verdict = self.verdict(place);
         let mut known = verdict.lock();
         known.spoken = known.spoken.with(era, false);
@@ -363,7 +359,7 @@ mod tests {
         let server = server(true, &NO).await;
         let bed = Bed::before(server.address, ", era: legacy");
         let place = bed.place("anna", "{}");
-        bed.gateway.estate.eras.contradicted(&bed.gateway, &place, Era::Legacy);
+        bed.gateway.estate.eras.contradicted(&place, Era::Legacy);
         assert_eq!(listed(&bed, &place).await, "legacy");
         assert!(server.heard("server/discover").is_empty());
     }

@@ -1,10 +1,10 @@
-use super::super::{Reply, Rounds};
-use super::{NOBODY, PERSON, call, failure, modern_call, note, questions, result};
+use super::super::{Outcome, Reply, Rounds, Turn};
+use super::{NOBODY, PERSON, call, failure, modern_call, note, questions, result, turn};
 use crate::legs::What;
 use crate::talk::LegOf;
 use crate::testing::{Asked, Bed, Choice, Server, Wire, within};
-use portunus_filters::Reason;
 use portunus_filters::mcp::Revision;
+use portunus_filters::{Era, Reason};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -149,6 +149,52 @@ async fn who_cannot_be_asked_is_not() {
     let bed = Bed::before(server.address, PINNED);
     let mut talk = bed.open(&bed.place("anna", NOBODY), &modern_call(""), Rounds::Asks).await;
     assert_eq!(result(&mut talk).await["answer"]["error"]["code"], -32603);
+}
+
+/// Asks for a sample whatever the client declared, and fails where it gets none.
+async fn heedless(asked: Asked, mut wire: Wire) -> Option<Wire> {
+    if asked.method() == "tools/call" {
+        wire.begin_events().await;
+        wire.event(r#"{"jsonrpc":"2.0","id":"q","method":"sampling/createMessage","params":{}}"#).await;
+        let failed = r#"{"content":[],"isError":true}"#;
+        wire.event(&format!(r#"{{"jsonrpc":"2.0","id":{},"result":{failed}}}"#, asked.id())).await;
+        wire.end().await;
+    } else if asked.body.get("error").is_some() {
+        wire.accepted().await;
+    } else {
+        session(&asked, &mut wire, &AtomicUsize::new(0)).await;
+    }
+    Some(wire)
+}
+
+#[tokio::test]
+async fn a_modern_client_is_told_what_it_would_have_had_to_declare() {
+    let server = Server::start(heedless).await;
+    let bed = Bed::before(server.address, PINNED);
+    let place = bed.place("anna", PERSON);
+    let mut talk = bed.open(&place, &modern_call(""), Rounds::Asks).await;
+    let Turn::Done(answer) = turn(&mut talk).await else { panic!("no answer") };
+    assert_eq!(answer.era, Era::Modern);
+    let Outcome::Error { code: -32021, error } = answer.outcome else { panic!("{answer:?}") };
+    let error: serde_json::Value = serde_json::from_slice(&error).unwrap();
+    assert!(error["data"]["requiredCapabilities"]["sampling"].is_object());
+    let mut talk = bed.open(&place, &call(""), Rounds::Asks).await;
+    assert_eq!(result(&mut talk).await["isError"], true, "a legacy client gets what the tool said");
+}
+
+#[tokio::test]
+async fn callers_share_a_session_only_where_the_document_says_so_and_nobody_can_be_asked() {
+    let server = echoing().await;
+    let bed = Bed::before(server.address, ", era: legacy, sessions: shared");
+    let mut sessions = Vec::new();
+    for (caller, capabilities) in [("anna", NOBODY), ("bert", NOBODY), ("anna", PERSON), ("bert", PERSON)] {
+        let mut talk = bed.open(&bed.place(caller, capabilities), &modern_call(""), Rounds::Asks).await;
+        sessions.push(result(&mut talk).await["session"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(sessions, ["s1", "s1", "s2", "s3"]);
+    let founded = server.heard("initialize");
+    assert_eq!(founded[0].body["params"]["clientInfo"]["name"], "portunus");
+    assert!(founded[0].body["params"]["capabilities"].as_object().unwrap().is_empty());
 }
 
 /// A server that holds every call until it is let go, and counts sessions.
