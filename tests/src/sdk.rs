@@ -3,6 +3,7 @@
 //! The short form; `prove::conformance` and `prove::clients` run every revision and every client.
 
 use crate::harness::{Gateway, Request, Runtime, Server, Upstream, Wire, rpc, url, within};
+use crate::prove;
 use tokio::sync::mpsc;
 
 /// A gateway before `server`, which gets `settings` besides its URL.
@@ -22,6 +23,11 @@ async fn three_sdk_clients_pass_every_step_through_the_gateway() {
     let through = url(gateway.address);
     let arguments = [&[through.as_str()], &clients[..]].concat();
     Runtime::Python2.run(170, "clients.py", &arguments).await;
+}
+
+#[tokio::test]
+async fn sdk_clients_of_one_era_pass_every_step_before_a_server_of_the_other() {
+    prove::matrix::quick().await;
 }
 
 /// The suite at two revisions, directly and through a gateway with `settings` for its upstream.

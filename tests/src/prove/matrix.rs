@@ -65,22 +65,27 @@ struct World {
     gateway: Gateway,
 }
 
+/// The servers by the names of their members.
+const SERVERS: [(&str, Runtime, &str); 3] = [
+    ("legacy", Runtime::Python1, "upstream_legacy.py"),
+    ("modern", Runtime::Node, "upstream_modern.mjs"),
+    ("dual", Runtime::Python2, "upstream.py"),
+];
+
 impl World {
-    async fn start() -> World {
-        let programs = [
-            ("legacy", Runtime::Python1, "upstream_legacy.py"),
-            ("modern", Runtime::Node, "upstream_modern.mjs"),
-            ("dual", Runtime::Python2, "upstream.py"),
-        ];
+    /// A gateway before these servers, each behind a path of its own, and all behind `/mcp`.
+    async fn start(programs: &[(&str, Runtime, &str)]) -> World {
         let (mut servers, mut upstreams, mut paths) = (Vec::new(), String::new(), String::new());
         for (name, runtime, program) in programs {
+            let (name, runtime, program) = (*name, *runtime, *program);
             let server = Server::start_with(runtime, program, &["--scheme", name]).await;
             upstreams += &format!("  {name}: {}\n", server.url());
             paths += &format!("  /{name}: {name}\n");
             servers.push(server);
         }
         let document = format!(
-            "level: info\nupstreams:\n{upstreams}servers:\n{paths}  /mcp: {{ upstreams: [legacy, modern, dual] }}\n"
+            "level: info\nupstreams:\n{upstreams}servers:\n{paths}  /mcp: {{ upstreams: [{}] }}\n",
+            programs.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ")
         );
         World { _servers: servers, gateway: Gateway::start(&document).await }
     }
@@ -88,7 +93,7 @@ impl World {
     /// Runs clients at one place and gives what `clients.py` saw.
     async fn visit(&self, place: &Place, clients: &[&str]) -> Value {
         let url = format!("http://localhost:{}{}", self.gateway.address.port(), place.path);
-        let report = self.gateway.folder().join("clients.json");
+        let report = self.gateway.folder().join(format!("clients-{}.json", place.name));
         let report = report.to_str().unwrap();
         let mut arguments = vec![url.as_str(), "--json", report];
         arguments.extend(["--scheme", place.member, "--prefix", place.prefix]);
@@ -153,9 +158,21 @@ impl Sum {
     }
 }
 
+/// Clients of each era at a server of the other.
+pub(crate) async fn quick() {
+    let world = World::start(&SERVERS[..2]).await;
+    let (modern, legacy) = (["py2-modern", "ts2-auto"], ["py2-legacy", "ts1"]);
+    let reports = tokio::join!(world.visit(&PLACES[0], &modern), world.visit(&PLACES[1], &legacy));
+    for (place, clients, report) in [(&PLACES[0], modern, reports.0), (&PLACES[1], legacy, reports.1)] {
+        let mut sum = Sum::default();
+        sum.add(place, &clients, &report);
+        sum.conclude(&clients, 0);
+    }
+}
+
 /// The whole matrix.
 pub(super) async fn run() {
-    let world = World::start().await;
+    let world = World::start(&SERVERS).await;
     let mut sum = Sum::default();
     for place in &PLACES {
         let report = world.visit(place, &CLIENTS).await;

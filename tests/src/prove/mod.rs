@@ -14,7 +14,7 @@ mod h2;
 mod hostile;
 mod isolation;
 pub(crate) mod load;
-mod matrix;
+pub(crate) mod matrix;
 mod pair;
 mod pairings;
 mod replicas;
