@@ -155,7 +155,7 @@ async fn subscribe_all(
                 let uris = uris.iter().map(|uri| Arc::clone(&uri.original)).collect();
                 let filter = Filter { uris, ..wanted.clone() };
                 let (gateway, words) = (Arc::clone(desk.gateway), words.clone());
-                subscribed._following.spawn(follow(gateway, place, filter, words));
+                subscribed._following.spawn(follow(gateway, place, Era::Modern, filter, words));
             }
             Ok(Era::Legacy) => match estate.legs.lease(desk.gateway, &place, false).await {
                 Ok(leg) => {
@@ -189,17 +189,19 @@ fn follow_for(desk: &Desk<'_>, session: &Arc<Session>, words: &mpsc::Sender<Word
         }
         let filter =
             Filter { tools: true, prompts: true, resources: true, uris: session.uris_at(&upstream.name) };
-        following.spawn(follow(Arc::clone(desk.gateway), place, filter, words.clone()));
+        following.spawn(follow(Arc::clone(desk.gateway), place, Era::Legacy, filter, words.clone()));
     }
     following
 }
 
 /// Listens at a modern server; when it is lost, again, for what was said in between is unknown.
-async fn follow(gateway: Arc<Gateway>, place: Place, filter: Filter, words: mpsc::Sender<Word>) {
+///
+/// Where a server speaks both eras, it is spoken to in that of the client.
+async fn follow(gateway: Arc<Gateway>, place: Place, client: Era, filter: Filter, words: mpsc::Sender<Word>) {
     let mut back_off = BACK_OFF;
     let mut first = true;
     loop {
-        match gateway.estate.eras.choose(&gateway, &place, Era::Legacy).await {
+        match gateway.estate.eras.choose(&gateway, &place, client).await {
             Ok(Era::Modern) => {}
             // Its own leg is heard, or it is asked again when the session needs one.
             Ok(Era::Legacy) => return,
