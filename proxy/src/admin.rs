@@ -50,13 +50,19 @@ impl Admin {
             let lists = gateway.estate.catalogs.report(&server.id, gateway.clock.now());
             json!({"path": server.path, "name": *server.name, "upstreams": upstreams, "lists": lists})
         });
+        let replicas = gateway.estate.replicas.status(gateway.clock.now().monotonic);
         let upstreams = active.snapshot.upstreams.iter().map(|upstream| {
+            let replicas = replicas.iter().filter(|replica| replica.upstream == upstream.name);
+            let replicas: Vec<Value> = replicas
+                .map(|replica| json!({"url": replica.url, "state": replica.state, "in_flight": replica.in_flight}))
+                .collect();
             let pool = active.pool(upstream);
             let (idle, active) = pool.map_or((0, 0), |pool| (pool.idle_count(), pool.active_count()));
             json!({
                 "name": *upstream.name,
                 "url": upstream.url.redacted(),
                 "connections": {"idle": idle, "active": active},
+                "replicas": replicas,
             })
         });
         json!({

@@ -13,7 +13,7 @@ use crate::forward::{Dispatch, Use, Wording};
 use crate::talk::voice::{self, Voice};
 use crate::upstreams::pool::Pool;
 pub use ask::ask;
-pub(crate) use ask::{Addressed, Said, exchange, is_modern_code, lives, on_leg, send};
+pub(crate) use ask::{Addressed, Said, exchange, is_modern_code, lives, on_leg, post, send};
 use http::{HeaderMap, HeaderName, HeaderValue};
 pub use listen::{Listening, listen};
 use portunus_config::Upstream;

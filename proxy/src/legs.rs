@@ -8,6 +8,7 @@
 mod founding;
 mod heard;
 mod pool;
+mod relay;
 mod stream;
 
 use crate::context::Gateway;
@@ -16,6 +17,7 @@ use crate::forward::Failure;
 use crate::talk::voice::{self, Fields};
 use crate::talk::{Facts, Place, Reply};
 use bytes::Bytes;
+use founding::Refused;
 pub use heard::{Heard, Hearsay, What};
 use http::{HeaderValue, StatusCode};
 use pool::Usage;
@@ -29,7 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 /// Messages that wait for one call, from the stream of its leg.
@@ -51,6 +53,8 @@ pub struct Leg {
     dead: AtomicBool,
     state: Mutex<State>,
     stream: OnceLock<AbortHandle>,
+    /// Answers come on the stream (2024-11-05 transports).
+    relayed: bool,
     /// The stream was opened, or refused.
     open: watch::Sender<bool>,
     usage: Usage,
@@ -102,9 +106,16 @@ impl Leg {
             dead: AtomicBool::new(false),
             state: Mutex::default(),
             stream: OnceLock::new(),
+            relayed: false,
             open: watch::Sender::new(false),
             usage: Usage::default(),
         }
+    }
+
+    fn relayed(place: Place, origin: Origin, facts: Arc<Facts>, version: Revision) -> Leg {
+        let mut leg = Leg::new(place, origin, facts, version, None);
+        leg.relayed = true;
+        leg
     }
 
     /// A leg that another process founded, as its sealed id names it: it has no stream here.
@@ -133,6 +144,11 @@ impl Leg {
     /// The upstream no longer knows it.
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    /// Whether answers come on its stream, and messages are posted elsewhere.
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.relayed
     }
 
     /// Notes that the upstream no longer knows it; says whether that is news.
@@ -248,8 +264,18 @@ impl Leg {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Keeps the task that reads the stream, to end it with the leg.
+    fn follow(&self, task: JoinHandle<()>) {
+        if let Err(second) = self.stream.set(task.abort_handle()) {
+            second.abort();
+        }
+    }
+
     /// Waits until the stream is open, or was refused; not for long.
     pub(crate) async fn listening(&self) {
+        if self.relayed {
+            return;
+        }
         let mut open = self.open.subscribe();
         // The sender is `self`'s own, so that it cannot be gone.
         drop(timeout(OPEN_WITHIN, open.wait_for(|open| *open)).await);
@@ -267,7 +293,7 @@ impl Leg {
             let body = refusal.unwrap_or_default().to_ascii_lowercase();
             memchr::memmem::find(&body, b"session").is_some()
         };
-        self.id.is_some()
+        (self.id.is_some() || self.relayed)
             && (status == StatusCode::NOT_FOUND || (status == StatusCode::BAD_REQUEST && says_so()))
     }
 
@@ -276,6 +302,15 @@ impl Leg {
         let (inbox, receiver) = mpsc::channel(INBOX);
         self.lock().attached.push(Attached { number, asks, inbox });
         receiver
+    }
+
+    /// Gives an answer to the call that waits for it; one that does not take it has lost it, and is
+    /// told so by the end of its inbox.
+    fn settle(&self, number: u64, answer: &Bytes) {
+        let taken = self.deliver(Some(number), answer);
+        if !taken {
+            self.detach(number);
+        }
     }
 
     /// Ends what [`Leg::attach`] began.

@@ -1,6 +1,7 @@
 //! The legs that calls of one caller share.
 
-use super::founding::{self, Refused};
+use super::Refused;
+use super::founding;
 use super::{Leg, Origin};
 use crate::context::Gateway;
 use crate::forward::Failure;
