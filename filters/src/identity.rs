@@ -18,7 +18,7 @@ pub enum Identity {
     },
     /// Something was shown and not verified. Keeps callers apart, never allows.
     Presented {
-        /// Keyed digest of what the client showed; the key lives as long as the process.
+        /// Keyed digest of what the client showed, the same on all replicas with the same sealing keys.
         digest: Digest,
     },
     /// A verified principal.

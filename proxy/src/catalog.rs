@@ -35,13 +35,13 @@ use failing::Failing;
 use fetch::Asks;
 use http::HeaderMap;
 use pantry::Pantry;
-use portunus_config::{ServerId, Snapshot, Upstream, UpstreamKey, View, VirtualServer};
+use portunus_config::{ServerId, Snapshot, Upstream, View, VirtualServer};
 use portunus_filters::mcp::bridge::{Caching, Facts, Profile, Scope};
 use portunus_filters::mcp::catalog::{Catalog, ListKind, Naming};
 use portunus_filters::{Clock, Moment, Reason};
 use shelf::Shelf;
 use slot::{Kitchen, Slot, Wanted};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use ware::{Need, Purpose};
@@ -215,7 +215,7 @@ impl Catalogs {
     /// too. `resources/list` and `resources/templates/list` change together.
     pub fn changed(&self, upstream: &Upstream, kind: ListKind, now: Moment) {
         for changed in ListKind::ALL.into_iter().filter(|other| other.changed() == kind.changed()) {
-            self.pantry.changed(upstream.key, changed, now.monotonic);
+            self.pantry.changed(upstream, changed, now.monotonic);
         }
     }
 
@@ -231,8 +231,7 @@ impl Catalogs {
     /// Forgets what no virtual server of a snapshot has.
     pub fn reconcile(&self, snapshot: &Snapshot) {
         self.lock().retain(|(server, _), _| snapshot.routes.server(server).is_some());
-        let in_use: HashSet<UpstreamKey> = snapshot.upstreams.iter().map(|upstream| upstream.key).collect();
-        self.pantry.retain(|key| in_use.contains(&key));
+        self.pantry.retain(&snapshot.upstreams);
     }
 
     /// Forgets audiences that have gone, and those that asked least lately while lists take more than
@@ -286,7 +285,7 @@ impl Catalogs {
         wanted: &Wanted,
     ) -> bool {
         let now = query.clock.now().monotonic;
-        let need = slot.need(wanted, now, &self.pantry, (upstream.key, &query.server.cache));
+        let need = slot.need(wanted, now, &self.pantry, (upstream, &query.server.cache));
         match (need, self.failing.failure(upstream.key)) {
             (Need::No, _) => return false,
             (Need::Now, None) => return true,

@@ -7,6 +7,7 @@ use crate::errand::MAX_ERRANDS;
 use crate::estate::{Estate, Pools};
 use crate::identify::Identifier;
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 use crate::reaper::Reaper;
 use crate::refusals::Refusals;
 use arc_swap::ArcSwap;
@@ -40,6 +41,8 @@ pub struct Gateway {
     pub drain: Arc<Drain>,
     /// Names requests and callers.
     pub identifier: Identifier,
+    /// This replica and the others.
+    pub peers: Peers,
     /// Permits for what the gateway says on its own.
     pub errands: Arc<Semaphore>,
     /// The last configuration that was refused, and what needs a restart.
@@ -110,7 +113,8 @@ impl Gateway {
             carry: Mutex::new(carry),
             reaper: Reaper::start()?,
             access_log: Sink::open(&loaded.bootstrap.access_log, Arc::clone(&metrics))?,
-            identifier: Identifier::new()?,
+            identifier: Identifier::new(estate.seals.identity_key().clone())?,
+            peers: Peers::new(&loaded.bootstrap, estate.home.clone()),
             tls: live_tls(&loaded.bootstrap),
             bootstrap: loaded.bootstrap,
             estate,
@@ -148,6 +152,7 @@ impl Gateway {
                 live.replace(tls);
             }
         }
+        self.peers.renew(&loaded.bootstrap);
         self.metrics.edge.certificates(&loaded.bootstrap);
         let mut snapshot = loaded.snapshot;
         self.carry.lock().unwrap_or_else(PoisonError::into_inner).activate(&mut snapshot);

@@ -7,6 +7,7 @@ mod frames;
 mod h1;
 mod h2;
 mod layers;
+mod peer;
 mod proxy_protocol;
 mod tls;
 
@@ -72,23 +73,29 @@ struct Door {
     /// For requests that share a connection: as many at once as there may be connections.
     stream_permits: Arc<Semaphore>,
     tls: Option<Arc<LiveTls>>,
+    visitors: Visitors,
+}
+
+/// Who comes by a listener.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Visitors {
+    /// MCP clients.
+    Clients,
+    /// Other replicas, with what clients have asked of them.
+    Replicas,
 }
 
 impl Edge {
-    /// An edge for listeners that are bound to these addresses.
-    pub fn new(gateway: Arc<Gateway>, bound: &[SocketAddr]) -> Edge {
-        let listeners = gateway.bootstrap.listeners.iter().zip(&gateway.tls);
-        let doors = listeners.zip(bound).map(|((listener, tls), bound)| {
-            let most = listener.limits.max_connections.min(Semaphore::MAX_PERMITS);
-            Door {
-                listener: Arc::new(listener.clone()),
-                bound: *bound,
-                permits: Arc::new(Semaphore::new(most)),
-                stream_permits: Arc::new(Semaphore::new(most)),
-                tls: tls.clone(),
-            }
+    /// An edge for listeners that are bound to these addresses; `peers` is that of the listener for
+    /// other replicas.
+    pub fn new(gateway: Arc<Gateway>, bound: &[SocketAddr], peers: Option<SocketAddr>) -> Edge {
+        let listeners = gateway.bootstrap.listeners.iter().zip(&gateway.tls).zip(bound);
+        let clients = listeners
+            .map(|((listener, tls), bound)| Door::new(listener, *bound, tls.clone(), Visitors::Clients));
+        let replicas = gateway.bootstrap.peers.iter().zip(peers).map(|(peers, bound)| {
+            Door::new(&peers.listener, bound, gateway.peers.tls.clone(), Visitors::Replicas)
         });
-        Edge { doors: doors.collect(), gateway }
+        Edge { doors: clients.chain(replicas).collect(), gateway }
     }
 
     /// The listener that a connection came in by.
@@ -142,6 +149,20 @@ impl Edge {
     }
 }
 
+impl Door {
+    fn new(listener: &Listener, bound: SocketAddr, tls: Option<Arc<LiveTls>>, visitors: Visitors) -> Door {
+        let most = listener.limits.max_connections.min(Semaphore::MAX_PERMITS);
+        Door {
+            listener: Arc::new(listener.clone()),
+            bound,
+            permits: Arc::new(Semaphore::new(most)),
+            stream_permits: Arc::new(Semaphore::new(most)),
+            tls,
+            visitors,
+        }
+    }
+}
+
 impl Edge {
     /// One connection, from its first byte to its end.
     async fn connect(&self, mut stream: Stream) {
@@ -183,7 +204,7 @@ impl Edge {
 
     fn connection<'a>(&'a self, door: &'a Door, visitor: Visitor) -> Connection<'a> {
         let Visitor { address: peer, secure } = visitor;
-        Connection { gateway: &self.gateway, listener: &door.listener, peer, secure }
+        Connection { gateway: &self.gateway, listener: &door.listener, peer, secure, relayed: None }
     }
 
     /// Who is behind the peer, where its connections say so.

@@ -98,8 +98,8 @@ impl Estate {
                 (upstream.key, kept.unwrap_or_else(|| Arc::new(Pool::new(upstream))))
             })
             .collect();
-        self.replicas.reconcile(snapshot);
         self.catalogs.reconcile(snapshot);
+        self.replicas.reconcile(snapshot);
         self.resolver.retain(|name| snapshot.upstreams.iter().any(|upstream| is_host(upstream, name)));
         pools.clone()
     }

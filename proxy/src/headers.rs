@@ -78,7 +78,7 @@ pub fn write_worded_head(
 }
 
 /// Values come from parsed headers, a checked configuration or our own text: none holds CR or LF.
-fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub(crate) fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -275,7 +275,8 @@ fn goes_down(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool
     !(ours || cookie || is_hop(text) || hop.contains(name))
 }
 
-fn is_hop(name: &str) -> bool {
+/// What belongs to one hop (RFC 9110 §7.6.1).
+pub(crate) fn is_hop(name: &str) -> bool {
     matches!(
         name,
         "connection"
@@ -291,7 +292,7 @@ fn is_hop(name: &str) -> bool {
 }
 
 /// Names that `Connection` declares to belong to the hop.
-fn hop_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
+pub(crate) fn hop_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(CONNECTION)
         .iter()

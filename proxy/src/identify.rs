@@ -11,7 +11,6 @@ use ipnet::IpNet;
 use portunus_filters::Identity;
 use portunus_filters::identity::Digest;
 use ring::hmac;
-use ring::rand::SystemRandom;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ const MAX_REQUEST_ID: usize = 128;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Names requests and callers; its key and prefix live as long as the process.
+/// Names requests and callers; its prefix lives as long as the process.
 pub struct Identifier {
     key: hmac::Key,
     prefix: String,
@@ -60,13 +59,12 @@ impl Trace {
 }
 
 impl Identifier {
-    /// A new key and prefix.
+    /// One that digests credentials under `key`, with a new prefix.
     ///
     /// # Errors
     /// If the system has no randomness.
-    pub fn new() -> std::io::Result<Identifier> {
+    pub fn new(key: hmac::Key) -> std::io::Result<Identifier> {
         let failed = || std::io::Error::other("the system has no randomness");
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map_err(|_| failed())?;
         let entropy = Entropy::new();
         let random: [u8; 5] = entropy.take().ok_or_else(failed)?;
         let mut prefix = vec![b'-'; 2 * random.len() + 1];
@@ -235,6 +233,10 @@ mod tests {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
+    fn identifier(key: &[u8]) -> Identifier {
+        Identifier::new(hmac::Key::new(hmac::HMAC_SHA256, key)).unwrap()
+    }
+
     #[test]
     fn the_client_is_the_right_most_hop_that_is_not_trusted() {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
@@ -278,7 +280,7 @@ mod tests {
 
     #[test]
     fn request_ids_are_joined_only_if_they_are_tokens() {
-        let identifier = Identifier::new().unwrap();
+        let identifier = identifier(b"key");
         assert_eq!(&*identifier.request_id(&headers(&[("x-request-id", "abc-1")])), "abc-1");
         for bad in ["", "a b", "<x>", "a\"b"] {
             assert_ne!(&*identifier.request_id(&headers(&[("x-request-id", bad)])), bad);
@@ -289,7 +291,7 @@ mod tests {
 
     #[test]
     fn traces_are_joined_if_valid_and_made_otherwise() {
-        let identifier = Identifier::new().unwrap();
+        let identifier = identifier(b"key");
         let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let trace = identifier.trace(&headers(&[("traceparent", valid)]));
         assert_eq!((trace.parent.as_str(), trace.id()), (valid, "4bf92f3577b34da6a3ce929d0e0e4736"));
@@ -304,11 +306,11 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_becomes_a_digest_that_only_this_process_knows() {
+    fn a_credential_becomes_a_digest_that_only_who_has_the_key_knows() {
         let shown = headers(&[("authorization", "Bearer secret-token")]);
         let ip: IpAddr = "::1".parse().unwrap();
-        let (one, other) = (Identifier::new().unwrap(), Identifier::new().unwrap());
-        assert_eq!(one.identity(&shown, ip), one.identity(&shown, ip));
+        let (one, other) = (identifier(b"key"), identifier(b"another"));
+        assert_eq!(one.identity(&shown, ip), identifier(b"key").identity(&shown, ip));
         assert_ne!(one.identity(&shown, ip), other.identity(&shown, ip));
         assert!(!format!("{:?}", one.identity(&shown, ip)).contains("secret"));
         assert_eq!(one.identity(&HeaderMap::new(), ip), Identity::Anonymous { source: ip });

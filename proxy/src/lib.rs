@@ -36,6 +36,7 @@ pub mod metrics;
 pub mod notify;
 pub mod outcome;
 pub mod patience;
+pub mod peers;
 pub mod pieces;
 pub mod readiness;
 pub mod reaper;

@@ -39,6 +39,8 @@ pub enum Surface {
     Telemetry,
     /// Operators.
     Admin,
+    /// Other replicas.
+    Peers,
 }
 
 /// A place to listen, as the configuration says it.

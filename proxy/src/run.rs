@@ -14,6 +14,7 @@ use crate::helm::{Helm, Signals};
 use crate::listeners::{Given, Listening, Place, Surface};
 use crate::log::{self, LevelHandle};
 use crate::notify::Supervisor;
+use crate::peers::news;
 use crate::readiness::Readiness;
 use crate::telemetry::Telemetry;
 use crate::watch::Watcher;
@@ -70,6 +71,8 @@ pub struct Addresses {
     pub telemetry: Option<SocketAddr>,
     /// Admin surface.
     pub admin: Option<SocketAddr>,
+    /// Other replicas.
+    pub peers: Option<SocketAddr>,
     /// Control socket.
     pub control: PathBuf,
 }
@@ -78,6 +81,7 @@ struct Bound {
     listeners: Vec<(Place, Listening)>,
     telemetry: Option<(Place, Listening)>,
     admin: Option<(Place, Listening)>,
+    peers: Option<(Place, Listening)>,
 }
 
 /// What the sockets and commands of a process come from.
@@ -115,11 +119,11 @@ pub fn run(process: Process) -> io::Result<()> {
     let addresses = bound.addresses(gateway.bootstrap.control.clone());
     let last = (!extra.is_empty()).then_some("a demo cannot be upgraded: end it and start anew");
     let readiness = Readiness::default();
-    let edge = Arc::new(Edge::new(Arc::clone(&gateway), &addresses.listeners));
+    let edge = Arc::new(Edge::new(Arc::clone(&gateway), &addresses.listeners, addresses.peers));
     let (stop, close, reload) =
         (Arc::<Notify>::default(), Arc::<Notify>::default(), Arc::<Notify>::default());
     let (data, closed) = data(&gateway, &edge, &bound, &readiness, &supervisor)?;
-    let surfaces = surfaces(&gateway, &bound, readiness.clone(), extra)?;
+    let surfaces = surfaces(&gateway, &edge, &bound, readiness.clone(), extra)?;
     let holdings = bound.into_holdings()?;
     spawn_server("data", data, Arc::clone(&stop))?;
     // In a drain without a successor nobody notifies these: they end with the process.
@@ -212,6 +216,11 @@ impl Bound {
                 .map(|bind| listen(Surface::Telemetry, "telemetry", bind))
                 .transpose()?,
             admin: bootstrap.admin.map(|bind| listen(Surface::Admin, "admin", bind)).transpose()?,
+            peers: bootstrap
+                .peers
+                .as_ref()
+                .map(|peers| listen(Surface::Peers, &peers.listener.name, peers.listener.bind))
+                .transpose()?,
         })
     }
 
@@ -221,6 +230,7 @@ impl Bound {
             listeners: self.listeners.iter().map(address).collect(),
             telemetry: self.telemetry.as_ref().map(address),
             admin: self.admin.as_ref().map(address),
+            peers: self.peers.as_ref().map(address),
             control,
         }
     }
@@ -228,7 +238,7 @@ impl Bound {
     /// What remains of this when Pingora has its own handles: a handle that stays open keeps a socket
     /// listening.
     fn into_holdings(self) -> io::Result<Vec<Holding>> {
-        let all = self.listeners.into_iter().chain(self.telemetry).chain(self.admin);
+        let all = self.listeners.into_iter().chain(self.telemetry).chain(self.admin).chain(self.peers);
         let holding = |(place, listening): (Place, Listening)| {
             Ok(Holding { place, supervised: listening.supervised, socket: listening.share()? })
         };
@@ -271,8 +281,15 @@ fn data(
     Ok((server, closed))
 }
 
-/// The operating surfaces: these answer until the process ends, so that its end can be watched.
-fn surfaces(gateway: &Arc<Gateway>, bound: &Bound, readiness: Readiness, extra: Extra) -> io::Result<Server> {
+/// What answers until the process ends: the operating surfaces, so that its end can be watched, and
+/// other replicas, whose clients wait for what is kept here.
+fn surfaces(
+    gateway: &Arc<Gateway>,
+    edge: &Arc<Edge>,
+    bound: &Bound,
+    readiness: Readiness,
+    extra: Extra,
+) -> io::Result<Server> {
     let mut server = server(1);
     if let Some((_, listening)) = &bound.telemetry {
         let app = Telemetry::new(Arc::clone(gateway), readiness);
@@ -281,6 +298,10 @@ fn surfaces(gateway: &Arc<Gateway>, bound: &Bound, readiness: Readiness, extra: 
     if let Some((_, listening)) = &bound.admin {
         let app = Admin::new(Arc::clone(gateway), listening.address);
         server.add_service(Given::new("admin", app, &[listening], None)?);
+    }
+    if let Some((_, listening)) = &bound.peers {
+        let threads = Some(gateway.bootstrap.threads);
+        server.add_service(Given::new("peers", Rim(Arc::clone(edge)), &[listening], threads)?);
     }
     server.add_services(extra);
     Ok(server)
@@ -305,16 +326,18 @@ fn spawn_asides(
         runtime.spawn(watcher.run(Arc::clone(reload))).abort_handle()
     });
     runtime.spawn(crate::bridge::hear(Arc::clone(gateway)));
+    runtime.spawn(news::run(Arc::clone(gateway)));
     let gateway = Arc::clone(gateway);
     runtime.spawn(async move {
         let mut tick = interval(SWEEP);
         loop {
             tick.tick().await;
             gateway.estate.legs.sweep(&gateway);
-            gateway.estate.replicas.probe(&gateway);
             gateway.estate.sessions.sweep(&gateway);
             gateway.estate.catalogs.sweep(gateway.clock.now(), &gateway.active().snapshot);
+            gateway.estate.replicas.probe(&gateway);
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
+            gateway.peers.sweep(Instant::now(), gateway.clock.now());
         }
     });
     watcher
@@ -325,7 +348,9 @@ fn announce(gateway: &Gateway, addresses: &Addresses) {
     for (listener, address) in gateway.bootstrap.listeners.iter().zip(&addresses.listeners) {
         tracing::info!(surface = "mcp", name = listener.name, %address, "listening");
     }
-    for (surface, address) in [("telemetry", addresses.telemetry), ("admin", addresses.admin)] {
+    let surfaces =
+        [("telemetry", addresses.telemetry), ("admin", addresses.admin), ("peers", addresses.peers)];
+    for (surface, address) in surfaces {
         if let Some(address) = address {
             tracing::info!(surface, %address, "listening");
         }

@@ -6,6 +6,7 @@
 //! of its era goes to [`crate::bridge`] instead of forward.
 
 mod answer;
+mod away;
 mod broker;
 
 use broker::{Founding, Way};
@@ -18,10 +19,12 @@ use crate::identify::{Source, Trace, source};
 use crate::intake::{self, BodyFault};
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
+use crate::peers::Relayed;
 use crate::respond::{End, Expect, Respond, draining, route_removed, unrouted};
 use crate::session::Client;
 use crate::session::one::Rest;
 use crate::upstreams::pool::Pool;
+use away::Away;
 use bytes::Bytes;
 use http::header::{HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
@@ -45,6 +48,9 @@ pub struct Connection<'a> {
     pub peer: IpAddr,
     /// It is under TLS.
     pub secure: bool,
+    /// Another replica sent the request, and what it found out about it: it was charged there, and is
+    /// never sent on.
+    pub relayed: Option<&'a Relayed>,
 }
 
 /// One request on its way through the stages.
@@ -75,6 +81,8 @@ enum Admitted {
     Forward(Box<Outbound>),
     /// It is served here, with one server or several.
     Broker(Box<Brokered>),
+    /// It is served by another replica.
+    Away(Box<Away>),
 }
 
 /// A message that is served here; holds no snapshot.
@@ -108,6 +116,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
     let end = match passage.admit(&mut client).await {
         Ok(Admitted::Forward(outbound)) => passage.exchange(*outbound, &mut client).await,
         Ok(Admitted::Broker(brokered)) => passage.broker(*brokered, &mut client).await,
+        Ok(Admitted::Away(away)) => passage.send_on(*away, &mut client).await,
         Err(Halt::Refused(denial, known)) => passage.refuse(&denial, &known, &mut client).await,
         Err(Halt::Preflight) => passage.preflight(&mut client).await,
         Err(Halt::Gone) => End::Broken,
@@ -131,14 +140,20 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
 impl<'a> Passage<'a> {
     fn begin(request: Parts, connection: Connection<'a>) -> Passage<'a> {
         let (gateway, listener) = (connection.gateway, connection.listener);
-        let source = source(connection.peer, &request.headers, &listener.trusted_proxies);
-        let arrival = Arrival {
-            listener: listener.name.as_str().into(),
-            source: source.client,
-            identity: gateway.identifier.identity(&request.headers, source.client),
-            request_id: gateway.identifier.request_id(&request.headers),
-            at: gateway.clock.now(),
+        let source = match connection.relayed {
+            Some(relayed) => relayed.source.clone(),
+            None => source(connection.peer, &request.headers, &listener.trusted_proxies),
         };
+        let (identity, request_id) = match connection.relayed {
+            Some(relayed) => (relayed.identity.clone(), Arc::clone(&relayed.request_id)),
+            None => (
+                gateway.identifier.identity(&request.headers, source.client),
+                gateway.identifier.request_id(&request.headers),
+            ),
+        };
+        let listener = listener.name.as_str().into();
+        let arrival =
+            Arrival { listener, source: source.client, identity, request_id, at: gateway.clock.now() };
         let trace = gateway.identifier.trace(&request.headers);
         let mut outcome = Outcome::new(gateway, &arrival);
         let user_agent = request.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
@@ -164,11 +179,14 @@ impl<'a> Passage<'a> {
         let active = gateway.active();
         let server =
             if active.snapshot.serial == serial { server } else { self.still_served(&active, &server)? };
-        let reading = match (body, kind) {
-            (Some(body), _) => self.read_message(&body, &server)?,
+        let reading = match (&body, kind) {
+            (Some(body), _) => self.read_message(body, &server)?,
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,
         };
         self.outcome.stage_done(Stage::Intake);
+        if let Some(away) = self.away(&server, &reading, &body.unwrap_or_default()) {
+            return Ok(Admitted::Away(Box::new(away)));
+        }
         match self.way(&active, &server, &reading) {
             Way::Direct => self.clear(&active, &server, &reading).map(Box::new).map(Admitted::Forward),
             Way::Broker => Ok(Admitted::Broker(Box::new(Brokered { server, reading }))),
@@ -213,13 +231,19 @@ impl<'a> Passage<'a> {
         let path = NormalPath::parse(self.request.uri.path())
             .map_err(|_| unknown("the path cannot be normalised"))?;
         match active.snapshot.routes.resolve(Some(self.host()), &path) {
-            Resolution::Server(server) => {
+            Resolution::Server(server) if self.is_asserted(|relayed| relayed.server == server.id) => {
                 self.outcome.server(server, &active.revision);
                 self.outcome.stage_done(Stage::Resolve);
                 Ok((Arc::clone(server), active.snapshot.serial))
             }
+            Resolution::Server(_) => Err(unknown("another server was asserted for this path")),
             Resolution::None => Err(unknown("no MCP server is served at this path")),
         }
+    }
+
+    /// Whether the replica that sent the request, if one did, said this of it.
+    fn is_asserted(&self, holds: impl FnOnce(&Relayed) -> bool) -> bool {
+        self.connection.relayed.is_none_or(holds)
     }
 
     fn host(&self) -> &str {
@@ -254,7 +278,11 @@ impl<'a> Passage<'a> {
             () = reached(&mut phase, Phase::Expired) => Err(BodyFault::Denied(draining(), None)),
         };
         match body {
-            Ok(body) => Ok(body),
+            Ok(body) if self.is_asserted(|relayed| relayed.covers(&body)) => Ok(body),
+            Ok(_) => {
+                let detail = "another body was asserted for this request";
+                Err(halt(Denial::new(Reason::InvalidRequest, detail), known()))
+            }
             Err(BodyFault::Denied(denial, id)) => {
                 let kind = id.is_some().then_some(Kind::Request);
                 let ids = id.into_iter().collect();
@@ -422,6 +450,7 @@ fn expect(reading: &Reading, server: &VirtualServer, version: Version) -> Expect
         endless: kind == Kind::Stream || rule(|rules| rules.endless),
         founds_session: rule(|rules| rules.name == "initialize"),
         server: server.id.clone(),
+        elsewhere: false,
         http_1_0: version == Version::HTTP_10,
     }
 }

@@ -25,6 +25,9 @@ struct Graves {
 }
 
 impl Tombstones {
+    /// Ended sessions that a process remembers.
+    pub const CAPACITY: usize = 100_000;
+
     /// An empty set with room for `capacity`, at no more than 120 bytes each.
     pub fn new(capacity: usize) -> Tombstones {
         // With twice the room the map never grows for the slots that removals leave behind.
@@ -54,6 +57,13 @@ impl Tombstones {
         self.graves.lock().unwrap_or_else(PoisonError::into_inner).until.contains_key(session)
     }
 
+    /// Every session in the set, in the order in which they were set.
+    pub fn all(&self) -> Vec<(SessionNumber, Duration)> {
+        let graves = self.graves.lock().unwrap_or_else(PoisonError::into_inner);
+        let grave = |session: &SessionNumber| Some((*session, *graves.until.get(session)?));
+        graves.order.iter().filter_map(grave).collect()
+    }
+
     /// Forgets the sessions whose ids have expired at `now`.
     pub fn sweep(&self, now: Moment) {
         let mut graves = self.graves.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,6 +80,12 @@ impl Tombstones {
     /// Whether no session is in the set.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Default for Tombstones {
+    fn default() -> Self {
+        Tombstones::new(Tombstones::CAPACITY)
     }
 }
 

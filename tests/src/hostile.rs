@@ -391,7 +391,7 @@ async fn mirrored_headers_beside_what_they_cannot_mirror_are_refused() {
 async fn each_era_is_kept_out_of_a_server_of_the_other() {
     let upstream = Upstream::unreachable().await;
     let document = format!(
-        "upstreams:\n  new: {{ url: http://{0}/mcp, era: modern }}\n  old: {{ url: http://{0}/mcp, era: legacy }}\nservers:\n  /new: new\n  /old: old\n",
+        "upstreams:\n  new: {{ url: http://{0}/mcp, era: modern }}\n  old: {{ url: http://{0}/mcp, era: legacy }}\nservers:\n  /new: {{ upstreams: new, bridge: false }}\n  /old: {{ upstreams: old, bridge: false }}\n",
         upstream.address
     );
     let gateway = Gateway::start(&document).await;

@@ -132,13 +132,13 @@ fn url_of(upstream: &Upstream) -> String {
 }
 
 #[tokio::test]
-async fn probe_tells_the_eras_of_the_demo_servers_apart() {
+async fn every_demo_server_speaks_both_eras_through_the_gateway() {
     let demo = Demo::start().await;
     let base = demo.url().strip_suffix("/mcp").unwrap();
     let cases = [
         ("/mcp", "demo-dual", Some("2026-07-28"), Some("2025-11-25")),
-        ("/legacy/mcp", "demo-legacy", None, Some("2025-11-25")),
-        ("/modern/mcp", "demo-modern", Some("2026-07-28"), None),
+        ("/legacy/mcp", "demo-legacy", Some("2026-07-28"), Some("2025-11-25")),
+        ("/modern/mcp", "demo-modern", Some("2026-07-28"), Some("2025-11-25")),
     ];
     for (path, name, modern, legacy) in cases {
         let (report, served) = probed(&format!("{base}{path}"), &[]).await;

@@ -41,7 +41,7 @@ pub(super) struct Said {
 }
 
 /// Stands for no parked call: the same call is to be made again.
-const AGAIN: u64 = u64::MAX;
+pub(super) const AGAIN: u64 = u64::MAX;
 
 /// What a `requestState` stands for.
 pub(super) enum State {

@@ -9,21 +9,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Ended sessions that are remembered.
-const MAX_TOMBSTONES: usize = 100_000;
-
 type Of = Table<SessionNumber, Arc<Session>>;
 
 /// Sessions and the marks that ended ones leave.
+#[derive(Default)]
 pub struct Sessions {
     tables: Mutex<HashMap<ServerId, Arc<Of>>>,
     tombstones: Tombstones,
-}
-
-impl Default for Sessions {
-    fn default() -> Self {
-        Sessions { tables: Mutex::default(), tombstones: Tombstones::new(MAX_TOMBSTONES) }
-    }
 }
 
 impl Sessions {
@@ -33,11 +25,6 @@ impl Sessions {
 
     fn of(&self, server: &ServerId) -> Option<Arc<Of>> {
         self.tables().get(server).cloned()
-    }
-
-    /// Whether a virtual server has any.
-    pub fn may_hold(&self, server: &ServerId) -> bool {
-        self.of(server).is_some_and(|table| !table.is_empty())
     }
 
     /// Takes a session in that lives for at most `lifetime`; the idlest makes room for it.
@@ -72,9 +59,26 @@ impl Sessions {
         self.tombstones.is_set(number)
     }
 
-    /// Notes that a session has ended, for as long as its id could be shown again.
+    /// Every ended session, and when its id expires on the wall clock.
+    pub fn ended(&self) -> Vec<(SessionNumber, Duration)> {
+        self.tombstones.all()
+    }
+
+    /// Notes that a session has ended, for as long as its id could be shown again; here and at all
+    /// replicas.
     pub fn bury(&self, number: SessionNumber, lifetime: Duration, gateway: &Gateway) {
-        self.tombstones.set(number, gateway.clock.now().monotonic + lifetime);
+        let until = gateway.clock.now().wall + lifetime;
+        self.tombstones.set(number, until);
+        gateway.peers.tell((number, until));
+    }
+
+    /// Takes in that a session has ended at another replica; what is left of it here ends too.
+    pub fn ended_elsewhere(&self, number: SessionNumber, until: Duration, gateway: &Arc<Gateway>) {
+        self.tombstones.set(number, until);
+        let tables: Vec<Arc<Of>> = self.tables().values().cloned().collect();
+        for session in tables.iter().filter_map(|table| table.remove(&number)) {
+            self.over(&session, gateway);
+        }
     }
 
     /// Ends a session.

@@ -2,7 +2,7 @@
 
 use super::fetch::{Digest, Read};
 use super::ware::Kept;
-use portunus_config::UpstreamKey;
+use portunus_config::{Upstream, UpstreamKey};
 use portunus_filters::mcp::bridge::Scope;
 use portunus_filters::mcp::catalog::{Catalog, ListKind, Listing};
 use std::collections::HashMap;
@@ -18,7 +18,8 @@ pub(super) struct Pantry {
     listings: Mutex<Shared<Listing>>,
     catalogs: Mutex<Shared<Catalog>>,
     public: Mutex<HashMap<(UpstreamKey, ListKind), Kept<Listing>>>,
-    changes: Mutex<HashMap<(UpstreamKey, ListKind), Duration>>,
+    /// By the name of the upstream: replicas of one speak for each other.
+    changes: Mutex<HashMap<(Arc<str>, ListKind), Duration>>,
 }
 
 /// Things that somebody holds, by the digest of what they were made of.
@@ -81,15 +82,13 @@ impl Pantry {
     }
 
     /// A list of a trusted upstream that it calls public, as long as it is fresh.
-    pub(super) fn shared(
-        &self,
-        upstream: UpstreamKey,
+    pub(super) fn shared(&self, upstream: &Upstream,
         kind: ListKind,
         now: Duration,
     ) -> Option<Kept<Listing>> {
         let changed_at = self.changed_at(upstream, kind);
         let public = lock(&self.public);
-        let kept = public.get(&(upstream, kind))?;
+        let kept = public.get(&(upstream.key, kind))?;
         let unchanged = changed_at.is_none_or(|at| at < kept.read_at.monotonic);
         (unchanged && now < kept.fresh_until).then(|| kept.clone())
     }
@@ -105,22 +104,25 @@ impl Pantry {
     }
 
     /// Notes that an upstream's list changed.
-    pub(super) fn changed(&self, upstream: UpstreamKey, kind: ListKind, now: Duration) {
+    pub(super) fn changed(&self, upstream: &Upstream, kind: ListKind, now: Duration) {
         let mut changes = lock(&self.changes);
-        if changes.len() < MAX_REMEMBERED || changes.contains_key(&(upstream, kind)) {
-            changes.insert((upstream, kind), now);
+        let list = (Arc::clone(&upstream.name), kind);
+        if changes.len() < MAX_REMEMBERED || changes.contains_key(&list) {
+            changes.insert(list, now);
         }
     }
 
     /// When an upstream last said that a list changed.
-    pub(super) fn changed_at(&self, upstream: UpstreamKey, kind: ListKind) -> Option<Duration> {
-        lock(&self.changes).get(&(upstream, kind)).copied()
+    pub(super) fn changed_at(&self, upstream: &Upstream, kind: ListKind) -> Option<Duration> {
+        lock(&self.changes).get(&(Arc::clone(&upstream.name), kind)).copied()
     }
 
     /// Forgets what is of no upstream in use.
-    pub(super) fn retain(&self, in_use: impl Fn(UpstreamKey) -> bool) {
+    pub(super) fn retain(&self, upstreams: &[Arc<Upstream>]) {
+        let in_use = |key| upstreams.iter().any(|upstream| upstream.key == key);
+        let is_named = |name: &str| upstreams.iter().any(|upstream| *upstream.name == *name);
         lock(&self.public).retain(|(upstream, _), _| in_use(*upstream));
-        lock(&self.changes).retain(|(upstream, _), _| in_use(*upstream));
+        lock(&self.changes).retain(|(name, _), _| is_named(name));
     }
 }
 

@@ -77,7 +77,7 @@ impl Kitchen {
         begun: Moment,
         deadline: Instant,
     ) -> Result<Kept<Listing>, Arc<Failure>> {
-        let shared = self.may_share().then(|| self.pantry.shared(self.key(), kind, begun.monotonic));
+        let shared = self.may_share().then(|| self.pantry.shared(&self.upstream, kind, begun.monotonic));
         if let Some(shared) = shared.flatten() {
             return Ok(shared);
         }
@@ -113,14 +113,14 @@ impl Slot {
         wanted: &Wanted,
         now: Duration,
         pantry: &Pantry,
-        (key, rules): (UpstreamKey, &CacheRules),
+        (upstream, rules): (&Upstream, &CacheRules),
     ) -> Need {
         let wares = self.lock();
         // What a server says of itself changes less than what it offers: an old word of it will do.
         let facts = wares.facts.need(Purpose::Route, now, None, rules);
         let lists = ListKind::ALL.into_iter().filter(|kind| wanted.kinds[kind.index()]);
         let lists = lists.map(|kind| {
-            wares.lists[kind.index()].need(wanted.purpose, now, pantry.changed_at(key, kind), rules)
+            wares.lists[kind.index()].need(wanted.purpose, now, pantry.changed_at(upstream, kind), rules)
         });
         lists.fold(facts, Need::max)
     }
@@ -189,7 +189,7 @@ impl Slot {
         deadline: Instant,
     ) -> bool {
         let begun = kitchen.now();
-        let changed_at = kitchen.pantry.changed_at(kitchen.key(), kind);
+        let changed_at = kitchen.pantry.changed_at(&kitchen.upstream, kind);
         let (need, offers) = {
             let wares = self.lock();
             let need = wares.lists[kind.index()].need(purpose, begun.monotonic, changed_at, &kitchen.rules);

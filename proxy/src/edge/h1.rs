@@ -7,7 +7,6 @@ use super::h2::PREFACE;
 use super::{Door, Edge, Visitor};
 use crate::drain::{InFlight, Phase, reached};
 use crate::head::{HeadLimits, HeadScan, read};
-use crate::serve::serve;
 use crate::session::Client;
 use crate::session::one::{Rest, Session};
 use bytes::{Bytes, BytesMut};
@@ -60,7 +59,7 @@ impl Edge {
             if self.gateway.drain.phase() >= Phase::Draining {
                 client.close_after();
             }
-            let Some(rest) = Box::pin(serve(head, client, self.connection(door, visitor))).await else {
+            let Some(rest) = Box::pin(self.serve(door, visitor, head, client)).await else {
                 return;
             };
             Rest { stream, ahead } = rest;

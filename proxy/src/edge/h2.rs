@@ -4,7 +4,6 @@ use super::frames::Weighed;
 use super::layers::Guarded;
 use super::{Door, Edge, Visitor};
 use crate::drain::{Phase, reached};
-use crate::serve::serve;
 use crate::session::Client;
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
@@ -122,7 +121,7 @@ impl Edge {
             let _in_flight = in_flight;
             match refused {
                 Ok(_permit) => {
-                    serve(head, client, edge.connection(&door, visitor)).await;
+                    edge.serve(&door, visitor, head, client).await;
                 }
                 Err(denial) => edge.refuse_client(&door, visitor, &mut client, &denial).await,
             }

@@ -61,6 +61,8 @@ pub struct Expect {
     pub founds_session: bool,
     /// The virtual server, looked up again at each swap.
     pub server: ServerId,
+    /// Another replica serves it, keeps its deadlines and watches its route.
+    pub elsewhere: bool,
     /// The client speaks HTTP/1.0 and knows no chunks.
     pub http_1_0: bool,
 }

@@ -79,7 +79,7 @@ impl Respond<'_> {
 
     /// A legacy server does not take a closed connection for a cancellation: it is told.
     pub(super) fn cancel_upstream(&self) {
-        if self.expect.era != Era::Legacy || self.expect.founds_session {
+        if self.expect.era != Era::Legacy || self.expect.founds_session || self.expect.elsewhere {
             return;
         }
         let session = Session::of(self.headers);
@@ -96,7 +96,7 @@ impl Respond<'_> {
 /// Returns when the configuration in force no longer leads this stream to this upstream; never for a
 /// call, which finishes under the snapshot that judged it.
 pub async fn unrouted(gateway: &Gateway, expect: &Expect, upstream: &Upstream) {
-    if !expect.endless {
+    if !expect.endless || expect.elsewhere {
         return std::future::pending().await;
     }
     // Before the first look: what is activated after it, is seen by the one or told by the other.

@@ -67,6 +67,11 @@ impl CallerKey {
         CallerKey::digest(&[b"all"])
     }
 
+    /// For what replicas say to each other.
+    pub fn of_replicas() -> CallerKey {
+        CallerKey::digest(&[b"replica"])
+    }
+
     /// The key itself, for keys that are made of several.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0

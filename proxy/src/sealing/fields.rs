@@ -37,6 +37,10 @@ impl Writer {
         self.bytes(&number.to_be_bytes());
     }
 
+    pub(crate) fn flag(&mut self, flag: bool) {
+        self.byte(u8::from(flag));
+    }
+
     pub(crate) fn revision(&mut self, revision: Revision) {
         self.byte(match revision {
             Revision::V2024_11_05 => 1,
@@ -93,6 +97,14 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn number(&mut self) -> Option<u64> {
         self.array().map(u64::from_be_bytes)
+    }
+
+    pub(crate) fn flag(&mut self) -> Option<bool> {
+        match self.byte()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
     }
 
     pub(crate) fn revision(&mut self) -> Option<Revision> {

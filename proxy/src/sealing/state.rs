@@ -48,7 +48,7 @@ impl Token for StateToken {
         out.number(self.serial);
         out.bytes(&self.digest);
         out.number(self.expires);
-        out.byte(u8::from(self.inner.is_some()));
+        out.flag(self.inner.is_some());
         if let Some(inner) = &self.inner {
             out.text(inner);
         }
@@ -60,10 +60,9 @@ impl Token for StateToken {
             serial: from.number()?,
             digest: from.array()?,
             expires: from.number()?,
-            inner: match from.byte()? {
-                0 => None,
-                1 => Some(from.text()?.into()),
-                _ => return None,
+            inner: match from.flag()? {
+                true => Some(from.text()?.into()),
+                false => None,
             },
         })
     }

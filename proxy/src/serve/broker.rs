@@ -54,11 +54,11 @@ impl Passage<'_> {
         }
     }
 
-    /// Whether a legacy message belongs to a session of ours.
+    /// Whether a legacy message belongs to a session of ours; it may have begun in an earlier run of
+    /// this replica or at another, and have ended: its server never knew it.
     fn is_ours(&self, server: &VirtualServer) -> bool {
         let estate = &self.connection.gateway.estate;
-        estate.sessions.may_hold(&server.id)
-            && self.request.headers.contains_key("mcp-session-id")
+        self.request.headers.contains_key("mcp-session-id")
             && bridge::is_sealed(estate, server, &self.arrival.identity, &self.request.headers)
     }
 

@@ -38,6 +38,13 @@ impl Request {
         })
     }
 
+    /// Whether the gateway wants to know, in its own name, which era is spoken here.
+    fn asks_for_the_era(&self) -> bool {
+        let message: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let client = &message["params"]["_meta"]["io.modelcontextprotocol/clientInfo"]["name"];
+        message["method"] == "server/discover" && client == "portunus"
+    }
+
     /// The id of its message, as JSON text.
     pub(crate) fn id(&self) -> String {
         let message: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
@@ -64,6 +71,12 @@ impl Wire {
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         ))
         .await;
+    }
+
+    /// Says that the modern era is spoken here: scripts are about what comes after.
+    async fn era_of(&mut self, request: &Request) {
+        let result = r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}"#;
+        self.json(&format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, request.id())).await;
     }
 
     /// Answers a request with an empty result.
@@ -148,6 +161,11 @@ impl Upstream {
                     let mut wire = Some(Wire { stream });
                     while let Some(mut open) = wire.take() {
                         let Some(request) = read_request(&mut open.stream).await else { return };
+                        if request.asks_for_the_era() {
+                            open.era_of(&request).await;
+                            wire = Some(open);
+                            continue;
+                        }
                         counted.fetch_add(1, Ordering::SeqCst);
                         wire = script(request, open).await;
                     }

@@ -31,7 +31,7 @@ impl World {
         let upstreams: String =
             servers.iter().map(|(name, server)| format!("  {name}: {}\n", server.url())).collect();
         let document = format!(
-            "level: warn\nupstreams:\n{upstreams}servers:\n  /mcp: {{ upstreams: [legacy, modern] }}\n"
+            "level: info\nupstreams:\n{upstreams}servers:\n  /mcp: {{ upstreams: [legacy, modern] }}\n"
         );
         World { servers, gateway: Gateway::start(&document).await }
     }

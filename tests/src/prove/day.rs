@@ -102,7 +102,7 @@ pub(super) async fn run() {
     let modern = Mcp::naming(Nature::of(Era::Modern), &["modern".to_owned()]).await;
     let gateway = Arc::new(
         Gateway::start(&format!(
-            "level: warn\nupstreams:\n  legacy: {}\n  modern: {}\nservers:\n  /mcp: {{ upstreams: [legacy, modern], \
+            "level: info\nupstreams:\n  legacy: {}\n  modern: {}\nservers:\n  /mcp: {{ upstreams: [legacy, modern], \
              sessions: {{ idle: {}s, max: {MOST} }}, cache: {{ lists: 1s, max_ttl: 1s, stale: 1s }} }}\n",
             legacy.url(),
             modern.url(),

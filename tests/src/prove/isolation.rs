@@ -87,7 +87,7 @@ impl World {
         let (vault, desk) = (vault().await, desk().await);
         let credentials = "credentials: { bearer: \"env:SHOWN_CREDENTIAL\" }";
         let document = format!(
-            "level: warn\nupstreams:\n  vault: {{ url: {}, {credentials} }}\n  desk: {{ url: {}, {credentials} }}\n\
+            "level: info\nupstreams:\n  vault: {{ url: {}, {credentials} }}\n  desk: {{ url: {}, {credentials} }}\n\
              servers:\n  /vault: vault\n  /desk: desk\n  /mcp: {{ upstreams: [vault, desk] }}\n",
             vault.url(),
             desk.url()

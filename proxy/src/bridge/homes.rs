@@ -1,0 +1,33 @@
+//! Where the state behind a message is kept, by what the message carries.
+
+use super::call::AGAIN;
+use super::desk::params;
+use super::founding::MCP_SESSION_ID;
+use crate::estate::Estate;
+use crate::sealing::{Binding, Home, SessionToken, StateToken, Token};
+use http::HeaderMap;
+use memchr::memmem::find;
+use portunus_filters::message::Reading;
+use portunus_filters::{Era, Message};
+
+/// The replica that began the session of a message, or parked the call that it goes on with; `None` if
+/// there is neither, or it is not for this server and caller.
+pub fn home(estate: &Estate, binding: &Binding<'_>, headers: &HeaderMap, reading: &Reading) -> Option<Home> {
+    let first = reading.messages().first()?;
+    match first.era {
+        Era::Legacy => {
+            let id = headers.get(MCP_SESSION_ID)?.to_str().ok()?;
+            SessionToken::open(&estate.seals, binding, id).map(|token| token.home)
+        }
+        Era::Modern => home_of_state(estate, binding, first),
+    }
+}
+
+fn home_of_state(estate: &Estate, binding: &Binding<'_>, message: &Message) -> Option<Home> {
+    // Of most calls it is known without reading their parameters.
+    find(&message.body, b"requestState")?;
+    let state = params(message).ok()?.text("requestState")?;
+    let token = StateToken::open(&estate.seals, binding, &state)?;
+    let waits = token.inner.is_none() && token.serial != AGAIN;
+    waits.then_some(token.home)
+}

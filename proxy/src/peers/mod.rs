@@ -1,0 +1,160 @@
+//! The other replicas of this gateway.
+//!
+//! A token names the replica, and the run of it, that keeps the state behind it: its [`Home`]. A
+//! message about such state that lands elsewhere is relayed there, once: the client's own head and
+//! bytes, with a sealed [`Assertion`] of who the client is, on a listener that only replicas reach.
+//! What a replica is at is looked up in the configuration, never taken from a token.
+//!
+//! Replicas also tell each other which sessions have ended ([`news`]), since their ids would go on
+//! opening everywhere.
+
+mod assertion;
+pub mod news;
+mod receive;
+mod relay;
+
+pub use assertion::{Assertion, Relayed};
+pub use receive::Verdict;
+pub use relay::{Passenger, PeerFailure, relay};
+
+use crate::edge::LiveTls;
+use crate::sealing::Home;
+use crate::table::{Table, WhenFull};
+use crate::upstreams::pool::Pool;
+use arc_swap::ArcSwap;
+use assertion::Address;
+use portunus_config::{Bootstrap, Upstream};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Assertions that were used and could be used again for as long as they are valid.
+const MAX_SEEN: usize = 1 << 16;
+
+/// This replica and the others.
+pub struct Peers {
+    own: Home,
+    /// What is sealed for this replica is bound to this.
+    address: Address,
+    members: BTreeMap<Arc<str>, Arc<Member>>,
+    /// Numbers of assertions that were used.
+    seen: Table<[u8; 16], ()>,
+    /// TLS of the listener for peers; it swaps without a restart.
+    pub tls: Option<Arc<LiveTls>>,
+}
+
+/// Another replica.
+pub struct Member {
+    name: Arc<str>,
+    line: ArcSwap<Line>,
+    /// What is sealed for it is bound to this.
+    address: Address,
+    news: news::Outbox,
+}
+
+/// How a replica is spoken to.
+pub struct Line {
+    /// Where it is.
+    pub upstream: Arc<Upstream>,
+    /// The connections to it.
+    pub pool: Arc<Pool>,
+}
+
+/// Where the state behind a token is.
+pub enum Where {
+    /// Here.
+    Here,
+    /// At another replica, as far as can be known without asking it.
+    Peer(Arc<Member>),
+    /// Nowhere: an earlier run of this replica kept it, or one that is none of ours.
+    Gone,
+}
+
+impl Peers {
+    /// This replica, which is at home in `own`, and the others that `bootstrap` names.
+    pub fn new(bootstrap: &Bootstrap, own: Home) -> Peers {
+        let configured = bootstrap.peers.as_ref();
+        let members = configured.into_iter().flat_map(|peers| &peers.members).map(|(name, upstream)| {
+            let name: Arc<str> = name.as_str().into();
+            (Arc::clone(&name), Arc::new(Member::new(name, Arc::clone(upstream))))
+        });
+        let tls = configured.and_then(|peers| peers.listener.tls.clone());
+        Peers {
+            address: Address::of(own.replica()),
+            own,
+            members: members.collect(),
+            seen: Table::new(MAX_SEEN, WhenFull::Refuse),
+            tls: tls.map(|tls| Arc::new(LiveTls::new(tls))),
+        }
+    }
+
+    /// The home of what is kept here.
+    pub fn own(&self) -> &Home {
+        &self.own
+    }
+
+    /// Where to find what `home` keeps.
+    pub fn home(&self, home: &Home) -> Where {
+        if home.replica() == self.own.replica() {
+            return if home.boot() == self.own.boot() { Where::Here } else { Where::Gone };
+        }
+        self.members.get(home.replica()).map_or(Where::Gone, |member| Where::Peer(Arc::clone(member)))
+    }
+
+    /// The other replicas.
+    pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.members.values()
+    }
+
+    /// Takes over new certificates; where replicas are needs a restart.
+    pub fn renew(&self, bootstrap: &Bootstrap) {
+        let Some(peers) = &bootstrap.peers else { return };
+        if let (Some(live), Some(tls)) = (&self.tls, &peers.listener.tls) {
+            live.replace(tls);
+        }
+        for (name, upstream) in &peers.members {
+            if let Some(member) = self.members.get(name.as_str()) {
+                member.renew(upstream);
+            }
+        }
+    }
+
+    /// Closes what has been idle for too long, and forgets assertions that are no longer valid.
+    pub fn sweep(&self, now: Instant, moment: portunus_filters::Moment) {
+        self.members().for_each(|member| member.line.load().pool.sweep(now));
+        self.seen.sweep(moment);
+    }
+}
+
+impl Member {
+    fn new(name: Arc<str>, upstream: Arc<Upstream>) -> Member {
+        let pool = Arc::new(Pool::new(&upstream));
+        let address = Address::of(&name);
+        Member {
+            name,
+            line: ArcSwap::from_pointee(Line { upstream, pool }),
+            address,
+            news: Default::default(),
+        }
+    }
+
+    /// Its name among the replicas.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// How to speak to it now.
+    pub fn line(&self) -> Arc<Line> {
+        self.line.load_full()
+    }
+
+    fn renew(&self, upstream: &Arc<Upstream>) {
+        if self.line.load().upstream.key != upstream.key {
+            let pool = Arc::new(Pool::new(upstream));
+            self.line.store(Arc::new(Line { upstream: Arc::clone(upstream), pool }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Sessions that are kept by one replica while their clients speak to another.
+
+use super::*;
+use crate::bridge::sessions::{Session, Word};
+use crate::sealing::{Binding, CallerKey, SessionToken};
+use portunus_filters::mcp::Revision;
+use portunus_filters::mcp::bridge::Profile;
+
+/// A session at `home`, and the id that its client holds.
+fn found(home: &Replica, number: u8) -> (Arc<Session>, String) {
+    let gateway = &home.gateway;
+    let server = ServerId("*|/mcp".into());
+    let profile = Arc::new(Profile::silent("client", "1"));
+    let version = Revision::V2025_11_25;
+    let session = Arc::new(Session::new([number; 16], server.clone(), version, profile, true));
+    let served = gateway.active().snapshot.routes.server(&server).cloned().unwrap();
+    gateway.estate.sessions.insert(&served, &session, Duration::from_secs(3600), gateway);
+    let issued = home.clock.now().wall.as_secs();
+    let home = home.own().clone();
+    let token = SessionToken { issued, version, number: session.number, home, legs: Vec::new() };
+    let caller = CallerKey::for_seals(&Identity::Anonymous { source: CLIENT });
+    (session, token.seal(&gateway.estate.seals, &Binding { server: &server, caller }).text)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a client's connection, not one of the gateway's")]
+async fn ask(at: &Replica, method: &str, session: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(at.clients).await.unwrap();
+    let head = format!(
+        "{method} /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nMcp-Session-Id: {session}\r\n\
+         MCP-Protocol-Version: 2025-11-25\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(end) {
+        let mut piece = [0; 1024];
+        let read = tokio::time::timeout(LONG, stream.read(&mut piece)).await.expect(end).unwrap();
+        assert!(read > 0, "{text}");
+        text.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+    }
+    text
+}
+
+async fn status(at: &Replica, method: &str, session: &str) -> u16 {
+    let answer = read_until(&mut ask(at, method, session).await, "\r\n\r\n").await;
+    answer[9..12].parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_session_is_deleted_at_its_home_and_stays_deleted_everywhere() {
+    let (a, b) = pair(nobody().await);
+    let telling = tokio::spawn(news::run(Arc::clone(&b.gateway)));
+    let (session, id) = found(&b, 7);
+    assert_eq!(status(&a, "DELETE", &id).await, 200);
+    assert!(session.is_over());
+    assert_eq!(status(&a, "DELETE", &id).await, 404);
+    until("the other replica to hear of it", || a.gateway.estate.sessions.is_ended(&[7; 16])).await;
+    drop(b);
+    assert_eq!(status(&a, "DELETE", &id).await, 404, "its home is gone");
+    telling.abort();
+}
+
+#[tokio::test]
+async fn a_clients_stream_goes_through_to_its_home() {
+    let (a, b) = pair(nobody().await);
+    let (session, id) = found(&b, 7);
+    let mut stream = ask(&a, "GET", &id).await;
+    until("the stream to be open", || session.is_listening()).await;
+    let said = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#;
+    assert!(session.push(Word::Said(said.into())));
+    let answer = read_until(&mut stream, said).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("text/event-stream"), "{answer}");
+    drop(stream);
+    until("the home to see that the client has left", || !session.is_listening()).await;
+}
+
+#[tokio::test]
+async fn what_was_relayed_is_not_relayed_again() {
+    let (a, b) = pair(nobody().await);
+    // Each takes the other for the home: a loop, if there was one.
+    let (_, id) = found(&a, 7);
+    let (head, trace) = (head(&[("mcp-session-id", &id), ("mcp-protocol-version", "2025-11-25")]), trace());
+    let ping = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let relayed = relayed(ping);
+    let passenger = Passenger { body: Bytes::from_static(ping), relayed, ..passenger(&head, &trace) };
+    let exchange = a.relay(b.own(), passenger).await.unwrap();
+    assert_eq!(exchange.head.status.as_u16(), 404, "`a` would have answered");
+}

@@ -1,0 +1,131 @@
+//! Messages about state that another replica keeps.
+
+use super::{Brokered, Knowledge, Passage, expect};
+use crate::bridge;
+use crate::headers::Stamp;
+use crate::metrics::Stage;
+use crate::peers::{Line, Member, Passenger, PeerFailure, Relayed, Where, relay};
+use crate::respond::{End, Expect, Respond};
+use crate::sealing::{Binding, CallerKey, Home};
+use crate::session::Client;
+use bytes::Bytes;
+use portunus_config::VirtualServer;
+use portunus_filters::message::Reading;
+use portunus_filters::{Denial, Kind, Reason};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A replica that is there answers all but calls at once.
+const AT_ONCE: Duration = Duration::from_secs(5);
+/// What a call may take beyond its time at the servers, until the replica answers for them.
+const BEYOND: Duration = Duration::from_secs(60);
+
+/// A message that another replica has to serve.
+pub(super) struct Away {
+    brokered: Brokered,
+    body: Bytes,
+    member: Arc<Member>,
+    home: Home,
+}
+
+impl Passage<'_> {
+    /// Where a message has to go, if what it is about is kept by another replica; one that has come
+    /// from there is served here, whatever it says.
+    pub(super) fn away(&self, server: &Arc<VirtualServer>, reading: &Reading, body: &Bytes) -> Option<Away> {
+        let gateway = self.connection.gateway;
+        if self.connection.relayed.is_some() || gateway.peers.members().next().is_none() {
+            return None;
+        }
+        let caller = CallerKey::for_seals(&self.arrival.identity);
+        let binding = Binding { server: &server.id, caller };
+        let home = bridge::home(&gateway.estate, &binding, &self.request.headers, reading)?;
+        let Where::Peer(member) = gateway.peers.home(&home) else { return None };
+        let brokered = Brokered { server: Arc::clone(server), reading: reading.clone() };
+        Some(Away { brokered, body: body.clone(), member, home })
+    }
+
+    /// Brings a message to its home, and the answer back; if that is gone, it is served here as far as
+    /// what it carries allows.
+    pub(super) async fn send_on(&mut self, away: Away, client: &mut Client) -> End {
+        let Away { brokered, body, member, home } = away;
+        let gateway = Arc::clone(self.connection.gateway);
+        let server = &brokered.server;
+        let expect = Expect { elsewhere: true, ..expect(&brokered.reading, server, self.request.version) };
+        let known = Knowledge::of(&expect, server.http_status);
+        let line = member.line();
+        if let Some(first) = brokered.reading.messages().first() {
+            self.outcome.message(first, body.len());
+        }
+        let passenger = Passenger {
+            head: &self.request,
+            relayed: self.asserted(server, &body),
+            body,
+            trace: &self.trace,
+            endless: expect.endless,
+            within: patience(server, &expect),
+        };
+        let sent = tokio::select! {
+            biased;
+            sent = relay(&gateway, &member, &home, passenger) => sent,
+            () = client.gone() => return End::Broken,
+        };
+        self.outcome.stage_done(Stage::Forward);
+        let failure = match sent {
+            Ok(exchange) => {
+                let end = self.respond(&line, expect).run(exchange, client).await;
+                return match end {
+                    End::Refused(denial) => self.refuse(&denial, &known, client).await,
+                    end => end,
+                };
+            }
+            Err(failure) => failure,
+        };
+        tracing::warn!(peer = &**member.name(), %failure, "a message cannot be brought to its home");
+        match failure {
+            PeerFailure::Gone(_) => Box::pin(self.broker(brokered, client)).await,
+            PeerFailure::Lost(_) | PeerFailure::Refused(_) => {
+                self.outcome.cause(&failure.to_string());
+                let denial =
+                    Denial::new(Reason::ReplicaLost, "the replica that keeps this session does not answer");
+                self.refuse(&denial, &known, client).await
+            }
+        }
+    }
+
+    /// What the other replica is to believe of the request.
+    fn asserted(&self, server: &VirtualServer, body: &[u8]) -> Relayed {
+        Relayed {
+            listener: self.connection.listener.name.as_str().into(),
+            server: server.id.clone(),
+            source: self.source.clone(),
+            secure: self.connection.secure,
+            identity: self.arrival.identity.clone(),
+            request_id: Arc::clone(&self.arrival.request_id),
+            body: Relayed::digest(body),
+        }
+    }
+
+    fn respond<'r>(&'r mut self, line: &'r Line, expect: Expect) -> Respond<'r> {
+        Respond {
+            gateway: self.connection.gateway,
+            outcome: &mut self.outcome,
+            stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
+            upstream: &line.upstream,
+            pool: &line.pool,
+            headers: &self.request.headers,
+            expect,
+            phase: self.connection.gateway.drain.watch(),
+            write_timeout: self.connection.listener.limits.write_timeout,
+            deadline: None,
+        }
+    }
+}
+
+/// How long the head of the answer may take. The home keeps the deadlines of calls itself.
+fn patience(server: &VirtualServer, expect: &Expect) -> Duration {
+    if expect.kind != Kind::Request {
+        return AT_ONCE;
+    }
+    let longest = server.upstreams.iter().map(|upstream| upstream.timeouts.total.unwrap_or(BEYOND)).max();
+    longest.unwrap_or_default() + BEYOND
+}
