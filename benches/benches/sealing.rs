@@ -77,6 +77,8 @@ fn session_token(legs: usize) -> SessionToken {
         version: Revision::V2025_11_25,
         number: [7; 16],
         home: home(),
+        abilities: 21,
+        client: r#"{"name":"agent","version":"1.0.0"}"#.into(),
         legs,
     }
 }

@@ -126,6 +126,13 @@ impl Leg {
         Arc::new(leg)
     }
 
+    /// Begins to hear what the server says outside of calls, if nobody does here.
+    pub fn hear(self: &Arc<Self>, gateway: &Arc<Gateway>) {
+        if self.stream.get().is_none() {
+            stream::open(gateway, self);
+        }
+    }
+
     /// The session id that the upstream gave, for sealing.
     pub fn id(&self) -> Option<&HeaderValue> {
         self.id.as_ref()

@@ -27,6 +27,8 @@ mod operate;
 #[cfg(test)]
 mod passage;
 #[cfg(test)]
+mod peers;
+#[cfg(test)]
 mod prove;
 #[cfg(test)]
 mod proxy_protocol;

@@ -3,9 +3,8 @@
 use super::answering::Answering;
 use super::desk::{Desk, params};
 use super::sessions::Session;
-use super::{call, lists};
+use super::{adoption, call, lists};
 use crate::context::Gateway;
-use crate::errand::{self, Errand};
 use crate::estate::Estate;
 use crate::forward::Failure;
 use crate::legs::Leg;
@@ -13,7 +12,7 @@ use crate::respond::End;
 use crate::sealing::{Binding, CallerKey, SealedLeg, SessionToken, Token, UpstreamMark};
 use crate::talk::Place;
 use http::{HeaderMap, HeaderName};
-use portunus_config::VirtualServer;
+use portunus_config::{UpstreamKey, VirtualServer};
 use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::bridge::{self, Facts, LogLevel, Profile};
 use portunus_filters::mcp::object::Object;
@@ -26,12 +25,6 @@ use tokio::time::timeout;
 
 pub(super) const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// What one server said when a session with it began.
-struct Greeting {
-    facts: Arc<Facts>,
-    leg: Option<Arc<Leg>>,
-}
-
 /// Founds a session: every server is greeted at once, each within the deadline of a fan-out.
 pub(super) async fn found(
     desk: &Desk<'_>,
@@ -42,27 +35,22 @@ pub(super) async fn found(
     let fields = params(message)?;
     let profile = Arc::new(Profile::of_initialize(&fields)?);
     let version = agreed(&fields);
-    let (greetings, missing) = greet_all(desk, &profile, version).await?;
+    let greetings = greet_all(desk, &profile, version).await?;
     let session = Arc::new(Session::new(number()?, desk.server.id.clone(), version, profile, true));
     let mut sealed = Vec::new();
-    for (place, greeting) in &greetings {
-        if let Some(leg) = &greeting.leg {
-            session.hold(place.upstream.key, Arc::clone(leg));
-            desk.gateway.estate.hub.own(leg, &session);
-            sealed.push(SealedLeg {
-                upstream: UpstreamMark::of(&place.upstream.name, &place.upstream.url),
-                id: leg.id().and_then(|id| id.to_str().ok()).unwrap_or_default().into(),
-                version: leg.version,
-            });
-        }
+    for (upstream, leg) in greetings.legs {
+        let at = &leg.place().upstream;
+        sealed.push(SealedLeg {
+            upstream: UpstreamMark::of(&at.name, &at.url),
+            id: leg.id().and_then(|id| id.to_str().ok()).unwrap_or_default().into(),
+            version: leg.version,
+        });
+        desk.gateway.estate.hub.own(&leg, &session);
+        session.hold(upstream, leg);
     }
     let text = seal(desk, &session, sealed);
-    let facts: Vec<_> = greetings
-        .iter()
-        .map(|(place, greeting)| (Arc::clone(&place.upstream.name), Arc::clone(&greeting.facts)))
-        .collect();
-    let facts = lists::merged(desk, &facts);
-    let result = lists::with_missing(facts.initialize_result(version), &missing);
+    let facts = lists::merged(desk, &greetings.facts);
+    let result = lists::with_missing(facts.initialize_result(version), &greetings.missing);
     desk.gateway.estate.sessions.insert(&desk.server, &session, lifetime(desk), desk.gateway);
     out.outcome.answered(None);
     Ok(out.founding(&text, bridge::wrap_result(call::id_text(message), &result)).await)
@@ -81,59 +69,70 @@ fn agreed(fields: &Object<'_>) -> Revision {
     asked.filter(|revision| revision.era() == Era::Legacy).unwrap_or(Revision::V2025_11_25)
 }
 
-type Greetings = Vec<(Place, Greeting)>;
+/// Members and what became of greeting them.
+#[derive(Default)]
+struct Greetings {
+    /// What the servers that spoke say of themselves.
+    facts: Vec<(Arc<str>, Arc<Facts>)>,
+    /// Sessions of legacy servers, by the upstream as it is configured.
+    legs: Vec<(UpstreamKey, Arc<Leg>)>,
+    /// Members whose servers did not speak.
+    missing: Vec<(Arc<str>, Reason)>,
+}
 
-/// Greets every server. One that cannot be reached is missing; if all are, that is the answer.
-async fn greet_all(
-    desk: &Desk<'_>,
-    profile: &Arc<Profile>,
-    version: Revision,
-) -> Result<(Greetings, Vec<(Arc<str>, Reason)>), Denial> {
+/// Greets every server that is not known to be down. One that cannot be reached is missing, and gets
+/// its session with the first call that needs it; if all are, that is the answer.
+async fn greet_all(desk: &Desk<'_>, profile: &Arc<Profile>, version: Revision) -> Result<Greetings, Denial> {
+    let offering = desk.lists(profile, &[]).await?;
+    let known = offering.known_facts();
+    let mut greetings = Greetings { missing: offering.silent(), ..Greetings::default() };
     let active = desk.gateway.active();
     let mut tasks = JoinSet::new();
-    for (index, upstream) in desk.upstreams().into_iter().enumerate() {
+    for (index, member) in desk.server.members.iter().enumerate() {
+        let Some((_, facts)) = known.iter().find(|(name, _)| *name == member.name) else { continue };
+        let Some(upstream) = desk.chosen(member) else { continue };
         let place = desk.place(&active, upstream, profile)?;
         let (gateway, within) = (Arc::clone(desk.gateway), desk.server.list_timeout);
+        let facts = (Arc::clone(&member.name), Arc::clone(facts));
         tasks.spawn(async move {
-            let greeting = greet(&gateway, &place, version, within).await;
-            (index, place, greeting)
+            (index, facts, place.upstream.key, greet(&gateway, &place, version, within).await)
         });
     }
     drop(active);
     let mut done = tasks.join_all().await;
     done.sort_by_key(|(index, ..)| *index);
-    let (mut greetings, mut missing, mut first) = (Vec::new(), Vec::new(), None);
-    for (_, place, greeting) in done {
-        match greeting {
-            Ok(greeting) => greetings.push((place, greeting)),
+    let mut first = None;
+    for (_, (member, facts), upstream, leg) in done {
+        match leg {
+            Ok(leg) => {
+                let own = leg.as_ref().map_or(facts, |leg| Arc::clone(&leg.facts));
+                greetings.facts.push((member, own));
+                greetings.legs.extend(leg.map(|leg| (upstream, leg)));
+            }
             Err(failure) => {
-                missing.push((Arc::clone(&place.upstream.name), failure.denial.reason));
+                greetings.missing.push((member, failure.denial.reason));
                 first.get_or_insert(failure.denial);
             }
         }
     }
     match first {
-        Some(denial) if greetings.is_empty() => Err(denial),
-        _ => Ok((greetings, missing)),
+        Some(denial) if greetings.facts.is_empty() => Err(denial),
+        _ => Ok(greetings),
     }
 }
 
+/// The client's own session with a server; `None` with a modern one.
 async fn greet(
     gateway: &Arc<Gateway>,
     place: &Place,
     version: Revision,
     within: Duration,
-) -> Result<Greeting, Failure> {
+) -> Result<Option<Arc<Leg>>, Failure> {
     let greeting = async {
-        if gateway.estate.eras.choose(gateway, place, Era::Legacy).await? == Era::Legacy {
-            let leg = gateway.estate.legs.own(gateway, place, version).await?;
-            return Ok(Greeting { facts: Arc::clone(&leg.facts), leg: Some(leg) });
+        match gateway.estate.eras.choose(gateway, place, Era::Legacy).await? {
+            Era::Legacy => gateway.estate.legs.own(gateway, place, version).await.map(Some),
+            Era::Modern => Ok(None),
         }
-        let said = errand::ask(gateway, place, Errand::Discover).await?;
-        let text = std::str::from_utf8(&said).unwrap_or_default();
-        let malformed =
-            |_| Denial::new(Reason::UpstreamMalformed, "what the server says of itself cannot be read");
-        Ok(Greeting { facts: Arc::new(Facts::of_discover(text).map_err(malformed)?), leg: None })
     };
     timeout(within, greeting).await.unwrap_or_else(|_| {
         Err(Denial::new(Reason::UpstreamTimeout, "the server did not answer in time").into())
@@ -146,6 +145,8 @@ fn seal(desk: &Desk<'_>, session: &Session, legs: Vec<SealedLeg>) -> String {
         version: session.version,
         number: session.number,
         home: desk.gateway.estate.home.clone(),
+        abilities: session.profile.bits(),
+        client: session.profile.client_info.as_deref().unwrap_or_default().into(),
         legs,
     };
     token.seal(&desk.gateway.estate.seals, &binding(desk)).text
@@ -172,11 +173,16 @@ pub(super) fn session(desk: &Desk<'_>) -> Result<Arc<Session>, Denial> {
     if token.is_over(now.wall, lifetime(desk)) || estate.sessions.is_ended(&token.number) {
         return Err(unknown());
     }
-    estate.sessions.find(&desk.server.id, &token.number, desk.gateway).ok_or_else(unknown)
+    match estate.sessions.find(&desk.server.id, &token.number, desk.gateway) {
+        Some(session) => Ok(session),
+        // It was kept here and is no longer.
+        None if token.home == estate.home => Err(unknown()),
+        None => Ok(adoption::adopt(desk, &token)),
+    }
 }
 
 /// How long a session of this caller may last.
-fn lifetime(desk: &Desk<'_>) -> Duration {
+pub(super) fn lifetime(desk: &Desk<'_>) -> Duration {
     let anonymous = matches!(desk.arrival.identity, Identity::Anonymous { .. });
     desk.server.sessions.lifetime_of(anonymous)
 }
@@ -204,6 +210,11 @@ pub(super) async fn leg(
     let estate = &desk.gateway.estate;
     if estate.eras.choose(desk.gateway, place, Era::Legacy).await? == Era::Modern {
         return Ok(None);
+    }
+    // What the server knew of the session is lost with its leg; only the home may know that this is
+    // of no consequence.
+    if !session.native && !place.upstream.stateless_ok {
+        return Err(Denial::new(Reason::UnknownSession, "Session not found").into());
     }
     let leg = estate.legs.own(desk.gateway, place, session.version).await?;
     if let Some(level) = session.level() {

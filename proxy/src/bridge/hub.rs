@@ -116,7 +116,7 @@ fn hear(gateway: &Arc<Gateway>, heard: Heard) {
     match what {
         What::Notice { method, message } => {
             let Ok(text) = std::str::from_utf8(&message) else { return };
-            for word in words(&method, text) {
+            for word in words(&upstream.name, &method, text) {
                 if let Word::Changed(kind) = word {
                     gateway.estate.catalogs.changed(&upstream, kind, gateway.clock.now());
                 }
@@ -140,7 +140,7 @@ fn hear(gateway: &Arc<Gateway>, heard: Heard) {
 }
 
 /// What a notification means for those who listen.
-pub(super) fn words(method: &Method, text: &str) -> Vec<Word> {
+pub(super) fn words(upstream: &Arc<str>, method: &Method, text: &str) -> Vec<Word> {
     match method.name() {
         "notifications/tools/list_changed" => vec![Word::Changed(ListKind::Tools)],
         "notifications/prompts/list_changed" => vec![Word::Changed(ListKind::Prompts)],
@@ -148,7 +148,8 @@ pub(super) fn words(method: &Method, text: &str) -> Vec<Word> {
         "notifications/resources/updated" => {
             let uri =
                 Envelope::read(text).ok().and_then(|envelope| envelope.params.text("uri").map(Arc::from));
-            uri.map(|uri| Word::Updated { uri, message: text.into() }).into_iter().collect()
+            let updated = |uri| Word::Updated { upstream: Arc::clone(upstream), uri, message: text.into() };
+            uri.map(updated).into_iter().collect()
         }
         _ => vec![Word::Said(text.into())],
     }

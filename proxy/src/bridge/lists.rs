@@ -99,17 +99,25 @@ fn with_meta(result: String, incomplete: String) -> String {
     object.rewrite().set("_meta", meta.rewrite().set(INCOMPLETE, incomplete).text()).text()
 }
 
+/// A resource, as its server calls it and as the client does.
+#[derive(Clone)]
+pub(super) struct OwnUri {
+    pub(super) original: Arc<str>,
+    pub(super) served: Arc<str>,
+}
+
 /// The places of all servers, each with those of `uris` that are its own, as it calls them.
 pub(super) async fn owners(
     desk: &Desk<'_>,
     profile: &Arc<Profile>,
     uris: &[Arc<str>],
-) -> Result<Vec<(Place, Vec<Arc<str>>)>, Denial> {
+) -> Result<Vec<(Place, Vec<OwnUri>)>, Denial> {
     let mut owners = desk.places(profile)?;
     if let (Some(_), [(_, place)]) = (desk.only(), owners.as_mut_slice()) {
-        return Ok(vec![(place.clone(), uris.to_vec())]);
+        let own = |uri: &Arc<str>| OwnUri { original: Arc::clone(uri), served: Arc::clone(uri) };
+        return Ok(vec![(place.clone(), uris.iter().map(own).collect())]);
     }
-    let mut shares: Vec<(Place, Vec<Arc<str>>)> =
+    let mut shares: Vec<(Place, Vec<OwnUri>)> =
         owners.into_iter().map(|(_, place)| (place, Vec::new())).collect();
     if uris.is_empty() {
         return Ok(shares);
@@ -121,7 +129,7 @@ pub(super) async fn owners(
         let owner = upstream
             .and_then(|upstream| shares.iter_mut().find(|(place, _)| place.upstream.name == upstream.name));
         if let Some((_, share)) = owner {
-            share.push(Arc::from(&*located.original));
+            share.push(OwnUri { original: Arc::from(&*located.original), served: Arc::clone(uri) });
         }
     }
     Ok(shares)

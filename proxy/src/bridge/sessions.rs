@@ -75,6 +75,8 @@ pub enum Word {
     Changed(ListKind),
     /// A resource has changed.
     Updated {
+        /// Whose it is.
+        upstream: Arc<str>,
         /// The resource, as its server calls it.
         uri: Arc<str>,
         /// The notification.
@@ -222,6 +224,11 @@ impl Session {
         let was = self.locked(&self.uris).remove(&(Arc::clone(upstream), Arc::clone(original)));
         self.changed.notify_one();
         was.is_some()
+    }
+
+    /// What the client calls a resource that it is subscribed to.
+    pub fn served_uri(&self, upstream: &Arc<str>, original: &Arc<str>) -> Option<Arc<str>> {
+        self.locked(&self.uris).get(&(Arc::clone(upstream), Arc::clone(original))).cloned()
     }
 
     /// Resources of an upstream that the client wants to hear of.

@@ -2,7 +2,8 @@
 
 use super::answering::Answering;
 use super::desk::{Desk, params};
-use super::hub::{self, Hub};
+use super::hub::{self, Hub, Seat};
+use super::lists::OwnUri;
 use super::sessions::{Session, Word};
 use super::{call, founding, lists};
 use crate::context::Gateway;
@@ -15,7 +16,10 @@ use portunus_filters::mcp::Envelope;
 use portunus_filters::mcp::bridge::{self, Filter, Listener, Profile};
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::rewrite::string;
 use portunus_filters::{Denial, Era, Message, Reason};
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -36,10 +40,13 @@ pub(super) async fn get(
         return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
     }
     let mut words = session.listen();
+    if !session.native {
+        session.legs().iter().for_each(|leg| leg.hear(desk.gateway));
+    }
     if out.begin().await.is_err() {
         return Ok(End::Broken);
     }
-    let mut stream = Stream::new(desk, None);
+    let mut stream = Stream::new(desk, None, Some(session));
     let (sender, mut followed) = mpsc::channel(64);
     let mut following = follow_for(desk, session, &sender);
     loop {
@@ -78,39 +85,49 @@ pub(super) async fn listen(
     let wanted = Filter::of(fields).map_err(|fault| Denial::new(Reason::InvalidParams, fault.to_string()))?;
     let id = call::id_text(message).to_owned();
     let mut seat = Hub::sit(desk.gateway, &desk.server.id, desk.caller);
-    let subscribed = subscribe_all(desk, profile, &wanted, &seat.sender).await?;
     let facts = lists::facts(desk, profile).await?;
     let honoured = wanted.honoured(&facts);
-    if out.event(&bridge::acknowledged(&honoured, &id), None).await.is_err() {
-        return Ok(End::Broken);
+    let mut subscribed = subscribe_all(desk, profile, &wanted, &seat.sender).await?;
+    let served = std::mem::take(&mut subscribed.served);
+    let stream = Stream::new(desk, Some(Subscription { id, honoured, facts, served }), None);
+    let end = tell(desk, stream, &mut seat, out).await;
+    subscribed.end(desk);
+    Ok(end)
+}
+
+/// Acknowledges a subscription and tells what it is for, until it ends.
+async fn tell(desk: &Desk<'_>, mut stream: Stream, seat: &mut Seat, out: &mut Answering<'_>) -> End {
+    if let Some(Subscription { id, honoured, .. }) = &stream.subscription
+        && out.event(&bridge::acknowledged(honoured, id), None).await.is_err()
+    {
+        return End::Broken;
     }
-    let mut stream = Stream::new(desk, Some(Subscription { id, honoured, facts }));
-    let end = loop {
+    loop {
         tokio::select! {
             Some(word) = seat.words.recv() => {
                 if stream.say(word, out).await.is_err() {
                     out.outcome.answered(None);
-                    break End::Left;
+                    return End::Left;
                 }
             }
-            end = stream.wait(desk, out) => if let Some(end) = end { break end },
+            end = stream.wait(desk, out) => if let Some(end) = end { return end },
         }
-    };
-    subscribed.end(desk);
-    Ok(end)
+    }
 }
 
 /// What a subscription holds at servers while it lasts.
 struct Subscribed {
     /// Legs that must not be ended while somebody listens on them.
-    legs: Vec<(LegLease, Vec<Arc<str>>)>,
+    legs: Vec<(LegLease, Vec<OwnUri>)>,
+    /// What the client calls a resource of an upstream.
+    served: HashMap<(Arc<str>, Arc<str>), Arc<str>>,
     _following: JoinSet<()>,
 }
 
 impl Subscribed {
     fn end(self, desk: &Desk<'_>) {
         for (leg, uris) in self.legs {
-            for uri in uris {
+            for OwnUri { original: uri, .. } in uris {
                 leg.unsubscribe(desk.gateway, &uri);
             }
         }
@@ -123,24 +140,35 @@ async fn subscribe_all(
     wanted: &Filter,
     words: &mpsc::Sender<Word>,
 ) -> Result<Subscribed, Denial> {
-    let mut subscribed = Subscribed { legs: Vec::new(), _following: JoinSet::new() };
+    let mut subscribed = Subscribed { legs: Vec::new(), served: HashMap::new(), _following: JoinSet::new() };
     for (place, uris) in lists::owners(desk, profile, &wanted.uris).await? {
+        let named = |uri: &OwnUri| {
+            ((Arc::clone(&place.upstream.name), Arc::clone(&uri.original)), Arc::clone(&uri.served))
+        };
+        subscribed.served.extend(uris.iter().map(named));
         let estate = &desk.gateway.estate;
         let failed = |failure: &crate::forward::Failure| {
             tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "not listened to");
         };
         match estate.eras.choose(desk.gateway, &place, Era::Modern).await {
             Ok(Era::Modern) => {
+                let uris = uris.iter().map(|uri| Arc::clone(&uri.original)).collect();
                 let filter = Filter { uris, ..wanted.clone() };
                 let (gateway, words) = (Arc::clone(desk.gateway), words.clone());
                 subscribed._following.spawn(follow(gateway, place, filter, words));
             }
             Ok(Era::Legacy) => match estate.legs.lease(desk.gateway, &place, false).await {
                 Ok(leg) => {
-                    for uri in &uris {
-                        leg.subscribe(desk.gateway, uri).await.map_err(|failure| failure.denial)?;
+                    let mut begun = Vec::new();
+                    for uri in uris {
+                        if let Err(failure) = leg.subscribe(desk.gateway, &uri.original).await {
+                            subscribed.legs.push((leg, begun));
+                            subscribed.end(desk);
+                            return Err(failure.denial);
+                        }
+                        begun.push(uri);
                     }
-                    subscribed.legs.push((leg, uris));
+                    subscribed.legs.push((leg, begun));
                 }
                 Err(failure) => failed(&failure),
             },
@@ -197,7 +225,7 @@ async fn follow(gateway: Arc<Gateway>, place: Place, filter: Filter, words: mpsc
                 if method.is("notifications/subscriptions/acknowledged") {
                     continue;
                 }
-                for word in hub::words(&method, text) {
+                for word in hub::words(&place.upstream.name, &method, text) {
                     if let Word::Changed(kind) = word {
                         gateway.estate.catalogs.changed(&place.upstream, kind, gateway.clock.now());
                     }
@@ -225,7 +253,7 @@ pub(super) async fn subscribe(
     let Some((place, uris)) = owners.into_iter().find(|(_, uris)| !uris.is_empty()) else {
         return Err(Denial::new(Reason::UnknownResource, format!("Resource not found: {uri}")));
     };
-    let original = uris.into_iter().next().unwrap_or_else(|| Arc::clone(&uri));
+    let original = uris.into_iter().next().map_or_else(|| Arc::clone(&uri), |uri| uri.original);
     let begins = call::method_name(message) == "resources/subscribe";
     let changed = match begins {
         true => session.subscribe(&place.upstream.name, &original, &uri).ok_or_else(|| {
@@ -253,11 +281,13 @@ struct Subscription {
     id: String,
     honoured: Filter,
     facts: Arc<bridge::Facts>,
+    served: HashMap<(Arc<str>, Arc<str>), Arc<str>>,
 }
 
 /// A stream that has begun.
 struct Stream {
     subscription: Option<Subscription>,
+    session: Option<Arc<Session>>,
     /// Lists that changed a moment ago: several changes are told as one.
     changed: Vec<ListKind>,
     tell_at: Option<Instant>,
@@ -268,10 +298,11 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(desk: &Desk<'_>, subscription: Option<Subscription>) -> Stream {
+    fn new(desk: &Desk<'_>, subscription: Option<Subscription>, session: Option<&Arc<Session>>) -> Stream {
         let keepalive = desk.server.keepalive;
         Stream {
             subscription,
+            session: session.map(Arc::clone),
             changed: Vec::new(),
             tell_at: None,
             silent_until: Instant::now() + keepalive,
@@ -327,14 +358,22 @@ impl Stream {
                 self.tell_at.get_or_insert(Instant::now() + self.coalesce);
                 return Ok(());
             }
-            (Word::Updated { uri, message }, Some(Subscription { id, honoured, .. })) => {
-                if honoured.uris.contains(&uri) {
-                    said(&message, Some(id), out).await?;
+            (Word::Updated { upstream, uri, message }, Some(Subscription { id, honoured, served, .. })) => {
+                if let Some(own) =
+                    served.get(&(upstream, Arc::clone(&uri))).filter(|own| honoured.uris.contains(own))
+                {
+                    said(&renamed(&message, &uri, own), Some(id), out).await?;
                 }
             }
             // A modern client hears nothing that it did not ask for.
             (Word::Said(_), Some(_)) => return Ok(()),
-            (Word::Updated { message, .. }, None) => said(&message, None, out).await?,
+            (Word::Updated { upstream, uri, message }, None) => {
+                let session = self.session.as_ref();
+                let own = session
+                    .and_then(|session| session.served_uri(&upstream, &uri))
+                    .unwrap_or_else(|| Arc::clone(&uri));
+                said(&renamed(&message, &uri, &own), None, out).await?;
+            }
             (Word::Said(message), None) => out.event(&message, None).await?,
         }
         self.silent_until = Instant::now() + self.keepalive;
@@ -361,6 +400,19 @@ impl Stream {
         }
         Ok(())
     }
+}
+
+/// A notification about a resource under the name that its listener knows.
+fn renamed<'m>(message: &'m str, original: &str, served: &str) -> Cow<'m, str> {
+    if original == served {
+        return Cow::Borrowed(message);
+    }
+    let rewritten = || {
+        let whole = Object::read(message).ok()?;
+        let params = whole.object("params").ok()??.rewrite().set("uri", string(served)).text();
+        Some(whole.rewrite().set("params", params).text())
+    };
+    rewritten().map_or(Cow::Borrowed(message), Cow::Owned)
 }
 
 /// Sends a notification in the words of who listens.

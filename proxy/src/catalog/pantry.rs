@@ -82,10 +82,7 @@ impl Pantry {
     }
 
     /// A list of a trusted upstream that it calls public, as long as it is fresh.
-    pub(super) fn shared(&self, upstream: &Upstream,
-        kind: ListKind,
-        now: Duration,
-    ) -> Option<Kept<Listing>> {
+    pub(super) fn shared(&self, upstream: &Upstream, kind: ListKind, now: Duration) -> Option<Kept<Listing>> {
         let changed_at = self.changed_at(upstream, kind);
         let public = lock(&self.public);
         let kept = public.get(&(upstream.key, kind))?;

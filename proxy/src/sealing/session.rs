@@ -57,6 +57,10 @@ pub struct SessionToken {
     pub number: [u8; 16],
     /// Who keeps what changes.
     pub home: Home,
+    /// What its client can be asked, see [`portunus_filters::mcp::bridge::Profile::bits`].
+    pub abilities: u8,
+    /// What its client calls itself, a JSON object of at most 96 bytes; empty if that is longer.
+    pub client: Box<str>,
     /// Sessions with servers that were opened for it.
     pub legs: Vec<SealedLeg>,
 }
@@ -82,6 +86,9 @@ pub struct SealedSession {
 }
 
 impl SessionToken {
+    /// Longest of [`SessionToken::client`], in bytes.
+    pub const MAX_CLIENT: usize = 96;
+
     /// The session id, with as many legs as fit, in their order.
     pub fn seal(&self, seals: &Seals, binding: &Binding<'_>) -> SealedSession {
         let mut out = Writer::new(Self::FORM);
@@ -107,6 +114,8 @@ impl SessionToken {
         out.revision(self.version);
         out.bytes(&self.number);
         self.home.write(out);
+        out.byte(self.abilities);
+        out.short(if self.client.len() <= SessionToken::MAX_CLIENT { &self.client } else { "" });
     }
 }
 
@@ -122,11 +131,12 @@ impl Token for SessionToken {
     fn read(from: &mut Reader<'_>) -> Option<SessionToken> {
         let (issued, version, number) = (from.number()?, from.revision()?, from.array()?);
         let home = Home::read(from)?;
+        let (abilities, client) = (from.byte()?, from.short()?.into());
         let mut legs = Vec::new();
         while !from.is_empty() {
             legs.push(SealedLeg::read(from)?);
         }
-        Some(SessionToken { issued, version, number, home, legs })
+        Some(SessionToken { issued, version, number, home, abilities, client, legs })
     }
 }
 

@@ -40,7 +40,15 @@ fn mark(name: &str) -> UpstreamMark {
 
 fn session(legs: Vec<SealedLeg>) -> SessionToken {
     let version = Revision::V2025_11_25;
-    SessionToken { issued: 1_700_000_000, version, number: [9; 16], home: home(), legs }
+    SessionToken {
+        issued: 1_700_000_000,
+        version,
+        number: [9; 16],
+        home: home(),
+        abilities: 5,
+        client: "{}".into(),
+        legs,
+    }
 }
 
 fn leg(id: &str) -> SealedLeg {
@@ -314,7 +322,7 @@ proptest! {
         let seals = seals(&[NEW]);
         let home = Home::new(name.into(), boot).unwrap();
         let legs: Vec<SealedLeg> = ids.iter().map(|id| leg(id)).collect();
-        let mut token = SessionToken { issued, version: Revision::V2025_03_26, number, home, legs };
+        let mut token = SessionToken { issued, version: Revision::V2025_03_26, number, home, abilities: 0, client: Box::default(), legs };
         let sealed = token.seal(&seals, &anna());
         prop_assert!(sealed.text.len() <= 512);
         let mut index = 0;

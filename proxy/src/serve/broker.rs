@@ -13,10 +13,10 @@ use crate::sealing::CallerKey;
 use crate::session::Client;
 use crate::talk::Place;
 use http::header::ACCEPT;
-use portunus_config::{EraMode, Upstream, VirtualServer};
-use portunus_filters::Era;
+use portunus_config::{Credentials, EraMode, Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::message::Reading;
+use portunus_filters::{Era, Identity};
 use std::sync::Arc;
 
 /// The way of one message.
@@ -39,6 +39,12 @@ impl Passage<'_> {
         }
         if !server.bridge {
             return Way::Direct;
+        }
+        // A server that is shown the same credential by all cannot tell them apart: what it hands to
+        // one must not serve another, so the gateway has to see to that.
+        let passes = matches!(upstream.credentials, Credentials::Passthrough);
+        if !passes && !matches!(self.arrival.identity, Identity::Anonymous { .. }) {
+            return Way::Broker;
         }
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
         let spoken = self.connection.gateway.estate.eras.known(upstream, self.arrival.at).knows(era);

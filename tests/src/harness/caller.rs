@@ -73,7 +73,7 @@ impl Caller {
             name: "Ada".to_owned(),
             session: None,
             fresh: false,
-            patience: Duration::from_secs(60),
+            patience: Duration::from_secs(30),
             connection: None,
             next: 1,
         }
@@ -94,7 +94,7 @@ impl Caller {
         Caller { fresh: true, ..self }
     }
 
-    /// A client that waits only so long for the next piece of an answer.
+    /// A client that waits only so long for an answer, whatever comes before it.
     pub(crate) fn patient_for(self, patience: Duration) -> Caller {
         Caller { patience, ..self }
     }
@@ -155,14 +155,20 @@ impl Caller {
 
     /// Sends a request and reads up to its answer.
     pub(crate) async fn request(&mut self, method: &str, params: Value) -> Result<Said, Lost> {
+        let patience = self.patience;
+        let answered = tokio::time::timeout(patience, self.converse(method, params)).await;
+        answered.unwrap_or(Err(Lost::Late))
+    }
+
+    async fn converse(&mut self, method: &str, params: Value) -> Result<Said, Lost> {
         let id = self.next;
         self.next += 1;
         let message = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": self.enveloped(params)});
         let mut connection = self.send(&message).await?;
-        let mut head = self.wait(connection.try_head()).await?.ok_or(Lost::Broken)?;
+        let mut head = connection.try_head().await.ok_or(Lost::Broken)?;
         let events = head.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
         let (mut text, mut before) = (String::new(), Vec::new());
-        while let Some(piece) = self.wait(connection.piece(&mut head)).await?.map_err(|_| Lost::Broken)? {
+        while let Some(piece) = connection.piece(&mut head).await.map_err(|_| Lost::Broken)? {
             // Some servers end lines with CRLF; JSON text has neither.
             text.push_str(&String::from_utf8(piece).unwrap().replace('\r', ""));
             while let Some((event, rest)) = events.then(|| text.split_once("\n\n")).flatten() {

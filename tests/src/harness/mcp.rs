@@ -27,7 +27,7 @@ pub(crate) struct Nature {
     pub(crate) era: Era,
     /// Tools on one page of its list.
     pub(crate) page: usize,
-    /// How long its list takes.
+    /// How long each of its answers takes.
     pub(crate) delay: Duration,
     /// `ttlMs` of its list, in the modern era.
     pub(crate) ttl_ms: u64,
@@ -211,6 +211,12 @@ async fn serve(world: Arc<World>, request: Request, mut wire: Wire) -> Option<Wi
     if let Some(credential) = request.header("authorization") {
         world.count(credential);
     }
+    if !world.nature.delay.is_zero() {
+        tokio::select! {
+            () = wire.closed() => return None,
+            () = tokio::time::sleep(world.nature.delay) => {}
+        }
+    }
     match (world.nature.era, verb) {
         (Era::Modern, "POST") => world.modern(&message, wire).await,
         (Era::Modern, _) => {
@@ -338,12 +344,6 @@ impl World {
     }
 
     async fn list(&self, message: &Value, mut wire: Wire) -> Option<Wire> {
-        if !self.nature.delay.is_zero() {
-            tokio::select! {
-                () = wire.closed() => return None,
-                () = tokio::time::sleep(self.nature.delay) => {}
-            }
-        }
         let cursor = message["params"]["cursor"].as_str();
         let start: usize = cursor.map_or(0, |cursor| cursor.parse().expect("a cursor of this server"));
         let end = start.saturating_add(self.nature.page).min(self.tools.len());

@@ -151,6 +151,11 @@ pub(super) async fn run() {
         let again = list(&mut caller).await;
         assert_honest(&world, &again, "the second list");
         assert!(again.took < ROOM, "a list from the cache took {:?}", again.took);
+        let start = Instant::now();
+        let other = Caller::new(era, gateway.address).ready().await.call("well2_1", json!({})).await.unwrap();
+        assert_eq!(other.text(), "well2_1", "{}", other.all());
+        println!("{era:?}: the first call of another client took {:.0?}", start.elapsed());
+        assert!(start.elapsed() < ROOM, "every client waits for who is slow: {:?}", start.elapsed());
         let (median, worst) = calls(&mut caller, "well0_3").await;
         let mut alone = Caller::new(era, gateway.address).at("/one").ready().await;
         let (median_alone, worst_alone) = calls(&mut alone, "well0_3").await;

@@ -101,6 +101,33 @@ impl Profile {
         Ok(Profile::of(claimed.member("clientInfo")?, modern.as_str().into(), &declared))
     }
 
+    /// What it can be asked, in a byte that [`Profile::of_bits`] reads: all of it that fits where the
+    /// rest does not.
+    pub fn bits(&self) -> u8 {
+        let Abilities { form, url, sample, sample_tools, roots } = self.abilities;
+        let bits = [form, url, sample, sample_tools, roots];
+        bits.into_iter().enumerate().fold(0, |all, (place, bit)| all | u8::from(bit) << place)
+    }
+
+    /// A client of which no more is known than its name (`info`, a JSON object) and what it can be
+    /// asked.
+    pub fn of_bits(info: Option<&str>, bits: u8) -> Profile {
+        let has = |place: u8| bits & 1 << place != 0;
+        let mut elicitation = Members::new();
+        for (place, mode) in [(0, "form"), (1, "url")] {
+            elicitation = elicitation.with_some(mode, has(place).then_some("{}"));
+        }
+        let elicitation = (has(0) || has(1)).then(|| elicitation.text());
+        let sampling = has(2).then_some(if has(3) { "{\"tools\":{}}" } else { "{}" });
+        let capabilities = Members::new()
+            .with_some("elicitation", elicitation.as_deref())
+            .with_some("sampling", sampling)
+            .with_some("roots", has(4).then_some("{}"))
+            .text();
+        let declared = Object::read(&capabilities).unwrap_or_default();
+        Profile::of(info, capabilities.as_str().into(), &declared)
+    }
+
     /// A client that can nothing but call, such as the gateway when it asks for itself.
     pub fn silent(name: &str, version: &str) -> Profile {
         let info = Members::new().with_string("name", name).with_string("version", version).text();

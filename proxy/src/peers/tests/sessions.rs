@@ -17,7 +17,15 @@ fn found(home: &Replica, number: u8) -> (Arc<Session>, String) {
     gateway.estate.sessions.insert(&served, &session, Duration::from_secs(3600), gateway);
     let issued = home.clock.now().wall.as_secs();
     let home = home.own().clone();
-    let token = SessionToken { issued, version, number: session.number, home, legs: Vec::new() };
+    let token = SessionToken {
+        issued,
+        version,
+        number: session.number,
+        home,
+        abilities: 0,
+        client: Box::default(),
+        legs: Vec::new(),
+    };
     let caller = CallerKey::for_seals(&Identity::Anonymous { source: CLIENT });
     (session, token.seal(&gateway.estate.seals, &Binding { server: &server, caller }).text)
 }

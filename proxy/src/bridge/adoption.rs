@@ -1,0 +1,64 @@
+//! Sessions whose home is gone: what their ids hold is taken over as it is.
+//!
+//! Legs are made again for no server but those whose sessions hold nothing; where a leg is needed
+//! that the id does not have, the session is unknown, and its client begins a new one.
+
+use super::desk::Desk;
+use super::founding::lifetime;
+use super::sessions::Session;
+use crate::legs::Leg;
+use crate::sealing::{SealedLeg, SessionToken, UpstreamMark};
+use crate::talk::Place;
+use http::HeaderValue;
+use portunus_filters::mcp::bridge::{Facts, Profile};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Takes a session over for as long as it would have lasted.
+pub(super) fn adopt(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
+    let client = Some(&*token.client).filter(|client| !client.is_empty());
+    let profile = Arc::new(Profile::of_bits(client, token.abilities));
+    let server = desk.server.id.clone();
+    let session = Arc::new(Session::new(token.number, server, token.version, Arc::clone(&profile), false));
+    for (upstream, leg) in legs(desk, token, &profile) {
+        desk.gateway.estate.hub.own(&leg, &session);
+        session.hold(upstream, leg);
+    }
+    let age = desk.gateway.clock.now().wall.saturating_sub(Duration::from_secs(token.issued));
+    let left = lifetime(desk).saturating_sub(age);
+    tracing::info!(server = &*desk.server.name, home = &**token.home.replica(), "session adopted");
+    desk.gateway.estate.sessions.insert(&desk.server, &session, left, desk.gateway);
+    session
+}
+
+/// The legs of a session at the servers that are still configured.
+fn legs(
+    desk: &Desk<'_>,
+    token: &SessionToken,
+    profile: &Arc<Profile>,
+) -> Vec<(portunus_config::UpstreamKey, Arc<Leg>)> {
+    let active = desk.gateway.active();
+    let now = desk.gateway.clock.now().monotonic;
+    let mut legs = Vec::new();
+    for upstream in desk.upstreams() {
+        let Ok(place) = desk.place(&active, upstream, profile) else { continue };
+        for sealed in &token.legs {
+            let is_its = |place: &Place| {
+                UpstreamMark::of(&place.upstream.name, &place.upstream.url) == sealed.upstream
+            };
+            let (place, _) = desk.gateway.estate.replicas.settle(place.clone(), now, is_its);
+            if is_its(&place) {
+                legs.push((upstream.key, leg(place, sealed)));
+            }
+        }
+    }
+    legs
+}
+
+fn leg(place: Place, sealed: &SealedLeg) -> Arc<Leg> {
+    let id = HeaderValue::from_str(&sealed.id).ok().filter(|id| !id.is_empty());
+    // What the server said of itself went with the home; nothing here depends on it.
+    let facts =
+        Facts { version: sealed.version, capabilities: "{}".into(), instructions: None, server_info: None };
+    Leg::adopt(place, id, sealed.version, Arc::new(facts))
+}

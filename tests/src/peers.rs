@@ -1,0 +1,137 @@
+//! Two replicas of one gateway, with certificates for each other, behind a balancer that sends every
+//! connection to the other one.
+
+use crate::harness::mcp::{Call, question, text, tool};
+use crate::harness::{self, Authority, Balancer, Caller, Era, Gateway, Mcp, Nature, free_address, within};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+struct Pair {
+    a: Gateway,
+    b: Gateway,
+    balancer: Balancer,
+}
+
+/// What a killed replica may cost its clients.
+const AT_MOST: Duration = Duration::from_secs(5);
+
+impl Pair {
+    async fn before(servers: &[(&str, &Mcp)]) -> Pair {
+        let authority = Authority::new("replicas");
+        let places = [("a", free_address()), ("b", free_address())];
+        let a = replica("a", places, &authority, servers).await;
+        let b = replica("b", places, &authority, servers).await;
+        let balancer = Balancer::before(vec![a.address, b.address]).await;
+        Pair { a, b, balancer }
+    }
+
+    fn caller(&self, era: Era) -> Caller {
+        Caller::new(era, self.balancer.address).patient_for(AT_MOST).fresh()
+    }
+}
+
+async fn replica(
+    name: &str,
+    places: [(&str, SocketAddr); 2],
+    authority: &Authority,
+    servers: &[(&str, &Mcp)],
+) -> Gateway {
+    let members = places.map(|(name, at)| format!("{name}: \"https://localhost:{}\"", at.port())).join(", ");
+    let listen = places.iter().find(|place| place.0 == name).unwrap().1;
+    let upstreams: String = servers.iter().map(|(name, mcp)| format!("  {name}: {}\n", mcp.url())).collect();
+    let names: Vec<&str> = servers.iter().map(|(name, _)| *name).collect();
+    let document = format!(
+        "level: info\nlisten: 127.0.0.1:0\nreplica: {name}\nsealing: \"env:REPLICAS_SEAL\"\npeers:\n  listen: {listen}\n  tls: {{ ca: ca.pem, \
+         certificate: own.pem, key: own.key }}\n  members: {{ {members} }}\nupstreams:\n{upstreams}servers:\n  /mcp: {{ \
+         upstreams: [{}] }}\n",
+        names.join(", ")
+    );
+    let own = authority.issue(&["localhost"]);
+    let ca = authority.pem();
+    let place = |folder: &Path| {
+        for (file, text) in [("ca.pem", &ca), ("own.pem", &own.chain), ("own.key", &own.key)] {
+            std::fs::write(folder.join(file), text).unwrap();
+        }
+        let mut command = harness::run();
+        command.env("REPLICAS_SEAL", "a key that only these tests use, and long enough");
+        command
+    };
+    Gateway::start_as(&document, place).await
+}
+
+/// A server that asks for a name and keeps a state for each of its sessions.
+async fn asking(era: Era) -> Mcp {
+    let tool_name = if era == Era::Legacy { "old_ask" } else { "new_ask" };
+    Mcp::start(Nature::of(era), vec![tool(tool_name)], |call: Call| async move {
+        let name = match &call.session {
+            Some(_) => call.elicit("Your name?").await["result"]["content"]["name"].clone(),
+            None => call.params["inputResponses"]["who"]["content"]["name"].clone(),
+        };
+        match name.as_str() {
+            Some(name) => Ok(text(format!("hello {name}"))),
+            None => Ok(json!({
+                "resultType": "input_required",
+                "inputRequests": {"who": {"method": "elicitation/create", "params": question("Your name?")}},
+                "requestState": "asked",
+            })),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn questions_of_servers_and_answers_of_clients_find_each_other_at_any_replica() {
+    let (old, new) = (asking(Era::Legacy).await, asking(Era::Modern).await);
+    let pair = Pair::before(&[("old", &old), ("new", &new)]).await;
+    for era in [Era::Legacy, Era::Modern] {
+        // An odd number of connections a round: the replicas change their parts.
+        for round in 0..3 {
+            let mut caller = pair.caller(era).ready().await;
+            for name in ["old_ask", "new_ask"] {
+                let said = caller.call(name, json!({})).await.unwrap();
+                assert_eq!(said.text(), "hello Ada", "{era:?} {name} {round}: {}", said.all());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_ended_at_one_replica_is_unknown_at_both() {
+    let old = asking(Era::Legacy).await;
+    let new = asking(Era::Modern).await;
+    let pair = Pair::before(&[("old", &old), ("new", &new)]).await;
+    let mut caller = Caller::new(Era::Legacy, pair.a.address).patient_for(AT_MOST).ready().await;
+    let session = caller.session.clone().unwrap();
+    let at = |address| Caller::new(Era::Legacy, address).patient_for(AT_MOST).in_session(&session);
+    assert_eq!(caller.request("ping", json!({})).await.unwrap().head.status, 200);
+    assert_eq!(at(pair.b.address).request("ping", json!({})).await.unwrap().head.status, 200);
+    assert_eq!(at(pair.b.address).end().await, Ok(200));
+    for address in [pair.a.address, pair.b.address] {
+        assert_eq!(at(address).request("ping", json!({})).await.unwrap().head.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_replica_kept_is_lost_within_seconds_and_the_rest_goes_on() {
+    let old = asking(Era::Legacy).await;
+    let new = asking(Era::Modern).await;
+    let pair = Pair::before(&[("old", &old), ("new", &new)]).await;
+    let mut kept = Caller::new(Era::Legacy, pair.a.address).patient_for(AT_MOST).ready().await;
+    let lost = Caller::new(Era::Legacy, pair.b.address).patient_for(AT_MOST).ready().await;
+    let session = lost.session.clone().unwrap();
+    let mut moved = Caller::new(Era::Legacy, pair.a.address).patient_for(AT_MOST).in_session(&session);
+    let (_stream, head) = moved.stream(None).await.unwrap();
+    assert_eq!(head.status, 200);
+
+    pair.b.signal("KILL");
+    // Whether the first has still reached it cannot be known, so it may say just that.
+    let said = within(5, "an honest answer", moved.call("new_ask", json!({}))).await.unwrap();
+    assert!(said.head.status == 404 || said.code() == Some(-31503), "{}", said.all());
+    let said = within(5, "the end of the session", moved.call("new_ask", json!({}))).await.unwrap();
+    assert_eq!((said.head.status, said.text()), (404, ""), "{}", said.all());
+    assert_eq!(kept.call("new_ask", json!({})).await.unwrap().text(), "hello Ada");
+    let mut again = pair.caller(Era::Legacy).ready().await;
+    assert_eq!(again.call("old_ask", json!({})).await.unwrap().text(), "hello Ada");
+}
