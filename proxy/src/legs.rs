@@ -10,9 +10,11 @@ mod heard;
 mod pool;
 mod relay;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use crate::context::Gateway;
-use crate::errand::{self, Errand, Session};
+use crate::errand::{self, Errand, Farewells, Session};
 use crate::forward::Failure;
 use crate::talk::voice::{self, Fields};
 use crate::talk::{Facts, Place, Reply};
@@ -27,7 +29,7 @@ use portunus_filters::mcp::bridge::LogLevel;
 use portunus_filters::mcp::{Id, Revision};
 use portunus_filters::{Denial, Reason};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -58,6 +60,31 @@ pub struct Leg {
     /// The stream was opened, or refused.
     open: watch::Sender<bool>,
     usage: Usage,
+    _alive: Alive,
+}
+
+/// What was agreed on when a leg was founded.
+struct Terms {
+    facts: Arc<Facts>,
+    version: Revision,
+    id: Option<HeaderValue>,
+}
+
+/// One leg more, for as long as it lives.
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn among(legs: &Legs) -> Alive {
+        let alive = legs.counter();
+        alive.fetch_add(1, Ordering::Relaxed);
+        Alive(alive)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Whose a leg is.
@@ -89,13 +116,8 @@ struct Attached {
 }
 
 impl Leg {
-    fn new(
-        place: Place,
-        origin: Origin,
-        facts: Arc<Facts>,
-        version: Revision,
-        id: Option<HeaderValue>,
-    ) -> Leg {
+    fn new(legs: &Legs, place: Place, origin: Origin, terms: Terms) -> Leg {
+        let Terms { facts, version, id } = terms;
         Leg {
             facts,
             version,
@@ -109,18 +131,25 @@ impl Leg {
             relayed: false,
             open: watch::Sender::new(false),
             usage: Usage::default(),
+            _alive: Alive::among(legs),
         }
     }
 
-    fn relayed(place: Place, origin: Origin, facts: Arc<Facts>, version: Revision) -> Leg {
-        let mut leg = Leg::new(place, origin, facts, version, None);
+    fn relayed(legs: &Legs, place: Place, origin: Origin, terms: Terms) -> Leg {
+        let mut leg = Leg::new(legs, place, origin, terms);
         leg.relayed = true;
         leg
     }
 
     /// A leg that another process founded, as its sealed id names it: it has no stream here.
-    pub fn adopt(place: Place, id: Option<HeaderValue>, version: Revision, facts: Arc<Facts>) -> Arc<Leg> {
-        let leg = Leg::new(place, Origin::Adopted, facts, version, id);
+    pub fn adopt(
+        legs: &Legs,
+        place: Place,
+        id: Option<HeaderValue>,
+        version: Revision,
+        facts: Arc<Facts>,
+    ) -> Arc<Leg> {
+        let leg = Leg::new(legs, place, Origin::Adopted, Terms { facts, version, id });
         // Numbers that the home may have used must not come again.
         leg.next.store(1 << 32, Ordering::Relaxed);
         Arc::new(leg)
@@ -242,7 +271,7 @@ impl Leg {
     /// Ends the session at the upstream.
     pub fn end(&self, gateway: &Arc<Gateway>) {
         if self.die() && self.id.is_some() {
-            self.tell(gateway, Errand::Delete { session: self.session() });
+            Farewells::tell(gateway, self.session(), &self.place.upstream, &self.place.pool);
         }
         if let Some(stream) = self.stream.get() {
             stream.abort();

@@ -1,6 +1,6 @@
 //! Founding a legacy session: `initialize`, then `notifications/initialized`.
 
-use super::{Leg, Origin, relay, stream};
+use super::{Leg, Origin, Terms, relay, stream};
 use crate::context::Gateway;
 use crate::errand::{self, Addressed, Errand, Said};
 use crate::forward::Failure;
@@ -41,7 +41,8 @@ pub(crate) async fn request(
         errand::exchange(gateway, place, &errand, Addressed { fields: voice::posted(), leg: None }).await?;
     let (facts, agreed) = read(&said)?;
     let id = said.headers.get(MCP_SESSION_ID).cloned();
-    let leg = Arc::new(Leg::new(place.clone(), origin, Arc::new(facts), agreed, id));
+    let terms = Terms { facts: Arc::new(facts), version: agreed, id };
+    let leg = Arc::new(Leg::new(&gateway.estate.legs, place.clone(), origin, terms));
     if let Err(failure) = errand::on_leg(gateway, &leg, Errand::Initialized).await {
         leg.end(gateway);
         return Err(failure.into());

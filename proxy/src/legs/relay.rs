@@ -3,7 +3,7 @@
 //! The server names on its stream where messages are posted to, and whatever it says comes on that
 //! stream: answers too. The session lasts as long as the stream.
 
-use super::{Leg, Origin, Refused, founding, stream};
+use super::{Leg, Origin, Refused, Terms, founding, stream};
 use crate::context::Gateway;
 use crate::errand::{self, Addressed, Errand, Said};
 use crate::forward::Failure;
@@ -32,7 +32,8 @@ pub(super) async fn request(
     errand::post(gateway, &place, &errand, addressed(), "0").await?;
     let said = timeout(within, answered(&mut reading, "0")).await.unwrap_or_else(|_| Err(silent()))?;
     let (facts, agreed) = founding::read(&said)?;
-    let leg = Arc::new(Leg::relayed(place, origin, Arc::new(facts), agreed));
+    let terms = Terms { facts: Arc::new(facts), version: agreed, id: None };
+    let leg = Arc::new(Leg::relayed(&gateway.estate.legs, place, origin, terms));
     leg.follow(tokio::spawn(listen(Arc::downgrade(gateway), Arc::downgrade(&leg), reading)));
     if let Err(failure) = errand::on_leg(gateway, &leg, Errand::Initialized).await {
         leg.end(gateway);
