@@ -5,18 +5,22 @@
 //! waits for an answer.
 
 mod ask;
+mod farewell;
 mod listen;
 mod words;
 
 use crate::context::Gateway;
 use crate::forward::{Dispatch, Use, Wording};
+use crate::talk::reading::Reading;
 use crate::talk::voice::{self, Voice};
 use crate::upstreams::pool::Pool;
 pub use ask::ask;
-pub(crate) use ask::{Addressed, Said, exchange, is_modern_code, lives, on_leg, send};
-use http::{HeaderMap, HeaderName, HeaderValue};
+pub(crate) use ask::{Addressed, Said, exchange, is_modern_code, lives, on_leg, post, send};
+pub use farewell::Farewells;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 pub use listen::{Listening, listen};
 use portunus_config::Upstream;
+use portunus_filters::Kind;
 use portunus_filters::mcp::bridge::{Filter, LogLevel, Reply};
 use portunus_filters::mcp::{Id, Revision};
 use std::sync::Arc;
@@ -171,7 +175,8 @@ pub fn run(gateway: &Arc<Gateway>, errand: Errand, upstream: Arc<Upstream>, pool
     let gateway = Arc::clone(gateway);
     tokio::spawn(async move {
         let _permit = permit;
-        let done = timeout(WITHIN, deliver(&gateway, &errand, &upstream, &pool)).await.unwrap_or(false);
+        let status = timeout(WITHIN, deliver(&gateway, &errand, &upstream, &pool)).await.ok().flatten();
+        let done = status.is_some_and(|status| status.is_success());
         count(&gateway, &errand, done);
         tracing::debug!(kind, upstream = &*upstream.name, done, "errand");
     });
@@ -189,12 +194,13 @@ pub fn delete_orphan(
     run(gateway, errand, Arc::clone(upstream), Arc::clone(pool));
 }
 
+/// Says an errand that has no answer but its status; none if there was no answer at all.
 async fn deliver(
     gateway: &Arc<Gateway>,
     errand: &Errand,
     upstream: &Arc<Upstream>,
     pool: &Arc<Pool>,
-) -> bool {
+) -> Option<StatusCode> {
     let session = errand.session().cloned().unwrap_or_default();
     let voice = Voice::own(gateway, &Arc::new(session.headers));
     let method = errand.http();
@@ -202,8 +208,12 @@ async fn deliver(
     let wording = Wording { inbound: &voice.inbound(&method), own: &own, body: errand.message("0") };
     let use_of = Use { repeatable: false, endless: false };
     let leg = Dispatch::errand(errand, wording, Arc::clone(upstream), Arc::clone(pool), use_of);
-    let sent = crate::forward::send(leg, Arc::clone(&gateway.estate.resolver)).await;
-    sent.is_ok_and(|exchange| exchange.head.status.is_success())
+    let exchange = crate::forward::send(leg, Arc::clone(&gateway.estate.resolver)).await.ok()?;
+    let status = exchange.head.status;
+    if let Ok(reading) = Reading::begin(exchange, upstream, Kind::Notification) {
+        reading.finish();
+    }
+    Some(status)
 }
 
 fn count(gateway: &Gateway, errand: &Errand, done: bool) {

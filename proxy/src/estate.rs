@@ -8,7 +8,7 @@ use crate::bridge::{Hub, Sessions};
 use crate::catalog::Catalogs;
 use crate::context::Gateway;
 use crate::entropy::Entropy;
-use crate::errand::Asked;
+use crate::errand::{Asked, Farewells};
 use crate::legs::{Hearsay, Legs};
 use crate::metrics::Metrics;
 use crate::sealing::{Home, Seals};
@@ -53,6 +53,8 @@ pub struct Estate {
     pub seals: Seals,
     /// This run of this replica.
     pub home: Home,
+    /// Sessions whose servers are to be told that they have ended.
+    pub farewells: Farewells,
     /// Permits for what the gateway asks on its own.
     pub asked: Asked,
     numbers: AtomicU64,
@@ -82,6 +84,7 @@ impl Estate {
             catalogs: Catalogs::default(),
             seals: Seals::new(&bootstrap.sealing.keys)?,
             home: home.ok_or_else(|| io::Error::other("the name of the replica is no visible ASCII"))?,
+            farewells: Farewells::default(),
             asked: Asked::default(),
             numbers: AtomicU64::new(0),
         })
@@ -140,7 +143,8 @@ impl Estate {
             ("upstream_connections_active", active),
             ("upstream_pools", pools.len() + replicas.len()),
             ("names", self.resolver.len()),
-            ("legs", self.legs.len()),
+            ("legs", self.legs.alive()),
+            ("farewells", self.farewells.len()),
             ("heard", self.heard.len()),
             ("eras", self.eras.len()),
             ("sessions", self.sessions.len().0),

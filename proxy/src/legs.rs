@@ -8,14 +8,18 @@
 mod founding;
 mod heard;
 mod pool;
+mod relay;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use crate::context::Gateway;
-use crate::errand::{self, Errand, Session};
+use crate::errand::{self, Errand, Farewells, Session};
 use crate::forward::Failure;
 use crate::talk::voice::{self, Fields};
 use crate::talk::{Facts, Place, Reply};
 use bytes::Bytes;
+use founding::Refused;
 pub use heard::{Heard, Hearsay, What};
 use http::{HeaderValue, StatusCode};
 use pool::Usage;
@@ -25,11 +29,11 @@ use portunus_filters::mcp::bridge::LogLevel;
 use portunus_filters::mcp::{Id, Revision};
 use portunus_filters::{Denial, Reason};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 /// Messages that wait for one call, from the stream of its leg.
@@ -51,9 +55,36 @@ pub struct Leg {
     dead: AtomicBool,
     state: Mutex<State>,
     stream: OnceLock<AbortHandle>,
+    /// Answers come on the stream (2024-11-05 transports).
+    relayed: bool,
     /// The stream was opened, or refused.
     open: watch::Sender<bool>,
     usage: Usage,
+    _alive: Alive,
+}
+
+/// What was agreed on when a leg was founded.
+struct Terms {
+    facts: Arc<Facts>,
+    version: Revision,
+    id: Option<HeaderValue>,
+}
+
+/// One leg more, for as long as it lives.
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn among(legs: &Legs) -> Alive {
+        let alive = legs.counter();
+        alive.fetch_add(1, Ordering::Relaxed);
+        Alive(alive)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Whose a leg is.
@@ -85,13 +116,8 @@ struct Attached {
 }
 
 impl Leg {
-    fn new(
-        place: Place,
-        origin: Origin,
-        facts: Arc<Facts>,
-        version: Revision,
-        id: Option<HeaderValue>,
-    ) -> Leg {
+    fn new(legs: &Legs, place: Place, origin: Origin, terms: Terms) -> Leg {
+        let Terms { facts, version, id } = terms;
         Leg {
             facts,
             version,
@@ -102,14 +128,28 @@ impl Leg {
             dead: AtomicBool::new(false),
             state: Mutex::default(),
             stream: OnceLock::new(),
+            relayed: false,
             open: watch::Sender::new(false),
             usage: Usage::default(),
+            _alive: Alive::among(legs),
         }
     }
 
+    fn relayed(legs: &Legs, place: Place, origin: Origin, terms: Terms) -> Leg {
+        let mut leg = Leg::new(legs, place, origin, terms);
+        leg.relayed = true;
+        leg
+    }
+
     /// A leg that another process founded, as its sealed id names it: it has no stream here.
-    pub fn adopt(place: Place, id: Option<HeaderValue>, version: Revision, facts: Arc<Facts>) -> Arc<Leg> {
-        let leg = Leg::new(place, Origin::Adopted, facts, version, id);
+    pub fn adopt(
+        legs: &Legs,
+        place: Place,
+        id: Option<HeaderValue>,
+        version: Revision,
+        facts: Arc<Facts>,
+    ) -> Arc<Leg> {
+        let leg = Leg::new(legs, place, Origin::Adopted, Terms { facts, version, id });
         // Numbers that the home may have used must not come again.
         leg.next.store(1 << 32, Ordering::Relaxed);
         Arc::new(leg)
@@ -140,6 +180,11 @@ impl Leg {
     /// The upstream no longer knows it.
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    /// Whether answers come on its stream, and messages are posted elsewhere.
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.relayed
     }
 
     /// Notes that the upstream no longer knows it; says whether that is news.
@@ -226,7 +271,7 @@ impl Leg {
     /// Ends the session at the upstream.
     pub fn end(&self, gateway: &Arc<Gateway>) {
         if self.die() && self.id.is_some() {
-            self.tell(gateway, Errand::Delete { session: self.session() });
+            Farewells::tell(gateway, self.session(), &self.place.upstream, &self.place.pool);
         }
         if let Some(stream) = self.stream.get() {
             stream.abort();
@@ -255,8 +300,18 @@ impl Leg {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Keeps the task that reads the stream, to end it with the leg.
+    fn follow(&self, task: JoinHandle<()>) {
+        if let Err(second) = self.stream.set(task.abort_handle()) {
+            second.abort();
+        }
+    }
+
     /// Waits until the stream is open, or was refused; not for long.
     pub(crate) async fn listening(&self) {
+        if self.relayed {
+            return;
+        }
         let mut open = self.open.subscribe();
         // The sender is `self`'s own, so that it cannot be gone.
         drop(timeout(OPEN_WITHIN, open.wait_for(|open| *open)).await);
@@ -274,7 +329,7 @@ impl Leg {
             let body = refusal.unwrap_or_default().to_ascii_lowercase();
             memchr::memmem::find(&body, b"session").is_some()
         };
-        self.id.is_some()
+        (self.id.is_some() || self.relayed)
             && (status == StatusCode::NOT_FOUND || (status == StatusCode::BAD_REQUEST && says_so()))
     }
 
@@ -283,6 +338,15 @@ impl Leg {
         let (inbox, receiver) = mpsc::channel(INBOX);
         self.lock().attached.push(Attached { number, asks, inbox });
         receiver
+    }
+
+    /// Gives an answer to the call that waits for it; one that does not take it has lost it, and is
+    /// told so by the end of its inbox.
+    fn settle(&self, number: u64, answer: &Bytes) {
+        let taken = self.deliver(Some(number), answer);
+        if !taken {
+            self.detach(number);
+        }
     }
 
     /// Ends what [`Leg::attach`] began.

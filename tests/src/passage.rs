@@ -236,7 +236,7 @@ async fn every_verb_and_kind_of_message_passes() {
 async fn the_upstream_learns_who_called_once_and_from_us() {
     let (upstream, mut requests) = listening().await;
     let document = format!(
-        "listeners:\n  - {{ bind: 127.0.0.1:0, hosts: any, trusted_proxies: [127.0.0.0/8] }}\nupstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: up\n",
+        "listeners:\n  - {{ bind: 127.0.0.1:0, hosts: any, trusted_proxies: [127.0.0.0/8] }}\nupstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: {{ upstreams: up, bridge: false }}\n",
         upstream.address
     );
     let gateway = Gateway::start(&document).await;

@@ -48,17 +48,17 @@ fn legs(
             };
             let (place, _) = desk.gateway.estate.replicas.settle(place.clone(), now, is_its);
             if is_its(&place) {
-                legs.push((upstream.key, leg(place, sealed)));
+                legs.push((upstream.key, leg(desk, place, sealed)));
             }
         }
     }
     legs
 }
 
-fn leg(place: Place, sealed: &SealedLeg) -> Arc<Leg> {
+fn leg(desk: &Desk<'_>, place: Place, sealed: &SealedLeg) -> Arc<Leg> {
     let id = HeaderValue::from_str(&sealed.id).ok().filter(|id| !id.is_empty());
     // What the server said of itself went with the home; nothing here depends on it.
     let facts =
         Facts { version: sealed.version, capabilities: "{}".into(), instructions: None, server_info: None };
-    Leg::adopt(place, id, sealed.version, Arc::new(facts))
+    Leg::adopt(&desk.gateway.estate.legs, place, id, sealed.version, Arc::new(facts))
 }

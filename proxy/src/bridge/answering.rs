@@ -281,3 +281,6 @@ async fn write_pieces(
 async fn sent(parts: &mpsc::Sender<Part>, part: Part) -> io::Result<()> {
     parts.send(part).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,3 +115,6 @@ fn split(messages: &[Message]) -> Result<Vec<Message>, Denial> {
     };
     messages.iter().zip(texts).map(own).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,8 @@ pub struct Desk<'a> {
     pub upward: Arc<HeaderMap>,
     /// How long the client may take for one piece of an answer.
     pub write_timeout: std::time::Duration,
+    /// Another replica sent the message here.
+    pub relayed: bool,
     /// The client can be answered by an event stream.
     pub takes_events: bool,
 }

@@ -175,8 +175,8 @@ pub(super) fn session(desk: &Desk<'_>) -> Result<Arc<Session>, Denial> {
     }
     match estate.sessions.find(&desk.server.id, &token.number, desk.gateway) {
         Some(session) => Ok(session),
-        // It was kept here and is no longer.
-        None if token.home == estate.home => Err(unknown()),
+        // It was kept here and is no longer; or another replica takes this one for its home.
+        None if token.home == estate.home || desk.relayed => Err(unknown()),
         None => Ok(adoption::adopt(desk, &token)),
     }
 }

@@ -7,7 +7,6 @@ use super::answering::Answering;
 use super::call::{self, Said};
 use super::desk::{Desk, params};
 use super::founding;
-use super::modern::UNABLE;
 use super::sessions::{Session, Waiting};
 use super::{lists, streams};
 use crate::drain::{Phase, reached};
@@ -21,6 +20,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
+
+/// What a server is told that asks what the client cannot be asked.
+const UNABLE: &str = r#"{"code":-32601,"message":"the client did not declare that it can be asked this"}"#;
 
 /// Answers of one call's client that wait to be passed on.
 const MAX_ANSWERS: usize = 64;

@@ -17,15 +17,7 @@ use portunus_filters::mcp::bridge::{self, InputResponses, Profile, Question};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::{Denial, Era, Kind, Message, Reason};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout};
-
-/// What a server is told that asks what the client cannot be asked.
-pub(super) const UNABLE: &str =
-    r#"{"code":-32601,"message":"the client did not declare that it can be asked this"}"#;
-
-/// How long further questions are waited for, so that they go out in one round.
-const GATHER: Duration = Duration::from_millis(25);
+use tokio::time::{Instant, sleep_until};
 
 /// Serves one message of a modern client.
 pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> End {
@@ -193,7 +185,7 @@ impl Round<'_, '_> {
         }
         for turn in turns {
             match self.turn(turn, out).await? {
-                Next::Over(end) => return Ok(end),
+                Next::Over(end) => return Ok(over(talk, end)),
                 Next::Ask(_) | Next::More => {}
             }
         }
@@ -226,43 +218,9 @@ impl Round<'_, '_> {
             };
             match self.turn(turn, out).await? {
                 Next::More => {}
-                Next::Over(end) => {
-                    if matches!(end, End::Broken) {
-                        talk.cancel();
-                    }
-                    return Ok(end);
-                }
-                Next::Ask(questions) => return self.gather(talk, questions, out).await,
+                Next::Over(end) => return Ok(over(talk, end)),
+                Next::Ask(questions) => return self.park(talk, questions, out).await,
             }
-        }
-    }
-
-    /// Waits a moment for further questions, then parks the call.
-    async fn gather(
-        &mut self,
-        mut talk: Talk,
-        mut questions: Vec<Question>,
-        out: &mut Answering<'_>,
-    ) -> Result<End, Denial> {
-        while let Ok(turn) = timeout(GATHER, talk.next()).await {
-            match self.turn(turn, out).await? {
-                Next::Ask(more) => questions.extend(more),
-                Next::More => {}
-                Next::Over(end) => return Ok(end),
-            }
-        }
-        let (able, unable): (Vec<_>, Vec<_>) =
-            questions.into_iter().partition(|question| self.profile.can(question.ability()));
-        if !unable.is_empty() {
-            let refused = |question: &Question| (Arc::clone(&question.key), Reply::Error(UNABLE.to_owned()));
-            if let Err(failure) = talk.reply(unable.iter().map(refused).collect()).await {
-                return Err(failure.denial);
-            }
-        }
-        if able.is_empty() {
-            Box::pin(self.converse(talk, out)).await
-        } else {
-            self.park(talk, able, out).await
         }
     }
 
@@ -306,6 +264,14 @@ impl Round<'_, '_> {
             }
         }
     }
+}
+
+/// A client that has left in the middle wants nothing more of the server either.
+fn over(talk: Talk, end: End) -> End {
+    if matches!(end, End::Broken) {
+        talk.cancel();
+    }
+    end
 }
 
 enum Next {

@@ -49,6 +49,8 @@ pub struct ParkedCalls {
 
 struct Slot {
     ticket: Ticket,
+    /// Who counts as one caller: of those who show nothing, each address.
+    caller: CallerKey,
     claim: oneshot::Sender<oneshot::Sender<Resumed>>,
 }
 
@@ -81,13 +83,14 @@ impl ParkedCalls {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let (claim, claimed) = oneshot::channel();
         let mut slots = self.slots();
-        let own = slots.values().filter(|slot| slot.ticket.bearer == ticket.bearer).count();
+        let caller = call.talk.caller();
+        let own = slots.values().filter(|slot| slot.caller == caller).count();
         if slots.len() >= rules.max || own >= rules.per_caller {
             drop(slots);
             call.talk.cancel();
             return Err(Denial::new(Reason::Overloaded, "too many calls wait for an answer of their client"));
         }
-        slots.insert(serial, Slot { ticket, claim });
+        slots.insert(serial, Slot { ticket, caller, claim });
         drop(slots);
         let until = Instant::now() + rules.within;
         tokio::spawn(wait(Arc::clone(gateway), serial, call, claimed, until));
@@ -152,3 +155,6 @@ async fn wait(
     gateway.estate.parked.slots().remove(&serial);
     call.talk.cancel();
 }
+
+#[cfg(test)]
+mod tests;

@@ -276,3 +276,6 @@ impl Session {
         !self.locked(&self.calls).is_empty() || self.is_listening()
     }
 }
+
+#[cfg(test)]
+mod tests;

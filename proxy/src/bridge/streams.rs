@@ -194,8 +194,9 @@ fn follow_for(desk: &Desk<'_>, session: &Arc<Session>, words: &mpsc::Sender<Word
     following
 }
 
-/// Listens at a server that is spoken to in the modern era for a client of this one; when it is lost,
-/// again, for what was said in between is unknown.
+/// Listens at a modern server; when it is lost, again, for what was said in between is unknown.
+///
+/// Where a server speaks both eras, it is spoken to in that of the client.
 async fn follow(gateway: Arc<Gateway>, place: Place, client: Era, filter: Filter, words: mpsc::Sender<Word>) {
     let mut back_off = BACK_OFF;
     let mut first = true;

@@ -1,6 +1,6 @@
 //! Founding a legacy session: `initialize`, then `notifications/initialized`.
 
-use super::{Leg, Origin, stream};
+use super::{Leg, Origin, Terms, relay, stream};
 use crate::context::Gateway;
 use crate::errand::{self, Addressed, Errand, Said};
 use crate::forward::Failure;
@@ -8,6 +8,7 @@ use crate::talk::reading::malformed;
 use crate::talk::voice::{self, MCP_SESSION_ID};
 use crate::talk::{Facts, Outcome, Place};
 use http::StatusCode;
+use portunus_config::Transport;
 use portunus_filters::mcp::Revision;
 use std::sync::Arc;
 
@@ -32,12 +33,16 @@ pub(crate) async fn request(
     origin: Origin,
     version: Revision,
 ) -> Result<Arc<Leg>, Refused> {
+    if place.upstream.transport == Transport::HttpSse {
+        return relay::request(gateway, place, origin, version).await;
+    }
     let errand = Errand::Initialize { version };
     let said =
         errand::exchange(gateway, place, &errand, Addressed { fields: voice::posted(), leg: None }).await?;
     let (facts, agreed) = read(&said)?;
     let id = said.headers.get(MCP_SESSION_ID).cloned();
-    let leg = Arc::new(Leg::new(place.clone(), origin, Arc::new(facts), agreed, id));
+    let terms = Terms { facts: Arc::new(facts), version: agreed, id };
+    let leg = Arc::new(Leg::new(&gateway.estate.legs, place.clone(), origin, terms));
     if let Err(failure) = errand::on_leg(gateway, &leg, Errand::Initialized).await {
         leg.end(gateway);
         return Err(failure.into());
@@ -47,7 +52,7 @@ pub(crate) async fn request(
 }
 
 /// What the server said of itself, and the revision that it wants.
-fn read(said: &Said) -> Result<(Facts, Revision), Refused> {
+pub(super) fn read(said: &Said) -> Result<(Facts, Revision), Refused> {
     let result = match &said.outcome {
         Some(Outcome::Result(result)) => result,
         Some(Outcome::Error { code, .. }) => {

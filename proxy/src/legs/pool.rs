@@ -1,6 +1,7 @@
 //! The legs that calls of one caller share.
 
-use super::founding::{self, Refused};
+use super::Refused;
+use super::founding;
 use super::{Leg, Origin};
 use crate::context::Gateway;
 use crate::forward::Failure;
@@ -24,14 +25,15 @@ const MAX_PER_CALLER: usize = 64;
 const MAX_LEGS: usize = 10_000;
 /// A leg that no call used for this long is ended.
 const IDLE: Duration = Duration::from_secs(300);
-/// Legs that one sweep ends: each end is an errand, and those are bounded.
-const MAX_ENDED: usize = 32;
+/// Legs that one sweep ends: the ends wait their turn.
+const MAX_ENDED: usize = 1024;
 
 /// All legs of pools, by what keeps callers apart.
 #[derive(Default)]
 pub struct Legs {
     shelves: Mutex<HashMap<Key, Arc<Shelf>>>,
     count: Arc<AtomicUsize>,
+    alive: Arc<AtomicUsize>,
 }
 
 /// What two calls must have in common to share a leg.
@@ -220,6 +222,15 @@ impl Legs {
     pub fn holds(&self, place: &Place) -> bool {
         let shelf = self.lock().get(&Key::of(place)).cloned();
         shelf.is_some_and(|shelf| shelf.lock().iter().any(|leg| !leg.is_dead()))
+    }
+
+    /// Legs of pools and of clients.
+    pub fn alive(&self) -> usize {
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn counter(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.alive)
     }
 
     /// Legs of all pools.

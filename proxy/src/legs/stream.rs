@@ -20,10 +20,7 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fr
 
 /// Opens the stream of a leg and reads it in the background until the leg is gone.
 pub(super) fn open(gateway: &Arc<Gateway>, leg: &Arc<Leg>) {
-    let task = tokio::spawn(listen(Arc::downgrade(gateway), Arc::downgrade(leg)));
-    if let Err(second) = leg.stream.set(task.abort_handle()) {
-        second.abort();
-    }
+    leg.follow(tokio::spawn(listen(Arc::downgrade(gateway), Arc::downgrade(leg))));
 }
 
 /// How one connection of the stream ended.
@@ -141,8 +138,21 @@ pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &Bytes) {
                 told_of(gateway, leg, What::Notice { method, message: message.clone() });
             }
         }
+        (Shape::Result | Shape::Error, _, Some(id)) if leg.relayed => {
+            if let Ok(number) = id.as_json().parse() {
+                leg.settle(number, message);
+            }
+        }
         _ => {}
     }
+}
+
+/// The leg has ended with its stream: so have the calls on it.
+pub(super) fn gone(gateway: &Arc<Gateway>, leg: &Arc<Leg>) {
+    if leg.die() {
+        told_of(gateway, leg, What::Gone);
+    }
+    leg.lock().attached.clear();
 }
 
 fn told(gateway: &Weak<Gateway>, leg: &Weak<Leg>, what: What) {

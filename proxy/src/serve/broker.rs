@@ -132,6 +132,7 @@ impl Passage<'_> {
                 server.upstreams.first().map(|first| upward(headers, first)).unwrap_or_default(),
             ),
             write_timeout: self.connection.listener.limits.write_timeout,
+            relayed: self.connection.relayed.is_some(),
             takes_events: headers.get_all(ACCEPT).iter().any(takes_events),
             server,
             arrival: &self.arrival,

@@ -1,9 +1,9 @@
 //! A talk with a legacy upstream: one POST on a session, whose stream asks by requests of its own.
 
 use super::course::{Budget, Course};
-use super::reading::{Resume, malformed};
+use super::reading::{Patience, Resume, malformed};
 use super::voice::{self, Fields};
-use super::{Common, LegOf, Outcome, Question, Reply, Turn, unanswerable};
+use super::{Common, LegOf, Outcome, Place, Question, Reply, Turn, unanswerable};
 use crate::errand::Errand;
 use crate::forward::{Failure, Use, Wording, send};
 use crate::legs::{Leg, LegLease};
@@ -37,6 +37,8 @@ pub(super) struct Legacy {
     number: u64,
     id: String,
     course: Course,
+    /// The request was taken, and its answer comes on the stream of the leg.
+    posted: bool,
     budget: Budget,
     inbox: Option<mpsc::Receiver<Bytes>>,
     questions: Questions,
@@ -94,6 +96,7 @@ impl Legacy {
             number: 0,
             id: String::new(),
             course: Course::Idle,
+            posted: false,
             budget: Budget::of(&common.place),
             inbox: None,
             questions: Questions::default(),
@@ -120,19 +123,25 @@ impl Legacy {
         let body = bridge::legacy_request(common.text()?, &put)
             .map_err(|fault| Denial::new(Reason::InvalidRequest, fault.to_string()))?;
         let asks = common.may_be_asked();
-        self.inbox = (asks || common.token.is_some()).then(|| leg.attach(self.number, asks));
+        let hears = asks || common.token.is_some() || leg.is_relayed();
+        self.inbox = hears.then(|| leg.attach(self.number, asks));
+        self.posted = false;
         self.course = self.sent(common, &Method::POST, leg.posted(), body.into());
         Ok(())
     }
 
     fn sent(&self, common: &Common, method: &Method, fields: Fields, body: Bytes) -> Course {
-        let place = &common.place;
+        let place = self.place(common);
         let inbound = common.voice.inbound(method);
         let wording = Wording { inbound: &inbound, own: &fields, body };
         let streams = method == Method::GET;
         let use_of = Use { repeatable: streams || common.is_repeatable(), endless: streams };
         let leg = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
-        let kind = if streams { Kind::Stream } else { Kind::Request };
+        let kind = match streams {
+            true => Kind::Stream,
+            false if self.held.leg().is_relayed() => Kind::Notification,
+            false => Kind::Request,
+        };
         Course::begin(leg, &common.gateway.estate.resolver, kind)
     }
 
@@ -145,8 +154,11 @@ impl Legacy {
             let event = tokio::select! {
                 biased;
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Event::Due,
-                next = self.course.next(&common.place.upstream, self.budget.patience()) => Event::Answer(next),
+                next = self.course.next(&common.place.upstream, self.budget.patience()), if !self.posted => {
+                    Event::Answer(next)
+                }
                 aside = heard(&mut self.inbox) => Event::Aside(aside),
+                failure = late(self.budget.patience()), if self.posted => Event::Answer(Err(failure)),
             };
             let turn = match event {
                 Event::Answer(Ok(Some(message))) => self.take(common, &message),
@@ -156,7 +168,8 @@ impl Legacy {
                 Event::Due => Ok(self.hand_out()),
                 Event::Aside(None) => {
                     self.inbox = None;
-                    Ok(None)
+                    let cause = || Failure::broken("the stream of the session has ended".to_owned());
+                    if self.held.leg().is_relayed() { Err(cause()) } else { Ok(None) }
                 }
             };
             match turn {
@@ -288,7 +301,7 @@ impl Legacy {
 
     /// Sends an answer to a question, a continuation of the request.
     async fn tell(&mut self, common: &Common, body: Bytes) -> Result<(), Failure> {
-        let (place, leg) = (&common.place, self.held.leg());
+        let (place, leg) = (self.place(common).clone(), Arc::clone(self.held.leg()));
         let (inbound, fields) = (common.voice.inbound(&Method::POST), leg.posted());
         let wording = Wording { inbound: &inbound, own: &fields, body };
         let use_of = Use { repeatable: false, endless: false };
@@ -340,6 +353,11 @@ impl Legacy {
                 ..malformed("the server refused the request without an answer")
             }));
         }
+        if failure.is_none() && self.held.leg().is_relayed() {
+            self.posted = true;
+            self.course.finish();
+            return Ok(None);
+        }
         let late = failure.as_ref().is_some_and(|failure| failure.pending);
         if let Some(reading) = self.course.reading().filter(|_| !late) {
             let said = reading.resume();
@@ -379,6 +397,12 @@ impl Legacy {
         }
     }
 
+    /// Where messages of the request go.
+    fn place<'c>(&'c self, common: &'c Common) -> &'c Place {
+        let leg = self.held.leg();
+        if leg.is_relayed() { leg.place() } else { &common.place }
+    }
+
     fn release(&mut self) {
         if self.inbox.take().is_some() {
             self.held.leg().detach(self.number);
@@ -413,6 +437,16 @@ async fn lease(common: &Common) -> Result<LegLease, Failure> {
         }
         Ok(()) => Ok(lease),
     }
+}
+
+/// When patience is at its end.
+async fn late(patience: Patience) -> Failure {
+    let idle = patience.idle.map(|idle| Instant::now() + idle);
+    match [idle, patience.until].into_iter().flatten().min() {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+    Denial::new(Reason::UpstreamTimeout, "the server did not answer in time").into()
 }
 
 async fn heard(inbox: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {

@@ -291,6 +291,11 @@ impl Talk {
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.common.place.upstream
     }
+
+    /// The authorization context.
+    pub fn caller(&self) -> CallerKey {
+        self.common.place.caller
+    }
 }
 
 impl Way {

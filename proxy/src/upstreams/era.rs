@@ -10,7 +10,7 @@ use crate::forward::Failure;
 use crate::legs::credential;
 use crate::talk::{Outcome, Place};
 use crate::turns::Turns;
-use portunus_config::{Credentials, EraMode, Upstream, UpstreamKey};
+use portunus_config::{Credentials, EraMode, Transport, Upstream, UpstreamKey};
 use portunus_filters::mcp::bridge::Facts;
 use portunus_filters::{Era, Moment};
 use std::collections::HashMap;
@@ -52,9 +52,11 @@ impl Spoken {
         self.legacy == Some(true) || self.modern == Some(true)
     }
 
-    fn pinned(mode: EraMode) -> Option<Spoken> {
+    fn pinned(upstream: &Upstream) -> Option<Spoken> {
         let only = |era| Spoken::default().with(era, true).with(other(era), false);
-        match mode {
+        match upstream.era {
+            // No modern server speaks it.
+            _ if upstream.transport == Transport::HttpSse => Some(only(Era::Legacy)),
             EraMode::Auto => None,
             EraMode::Legacy => Some(only(Era::Legacy)),
             EraMode::Modern => Some(only(Era::Modern)),
@@ -100,7 +102,7 @@ impl Eras {
     /// # Errors
     /// [`Failure`] if it gives no evidence: it is down, or refuses the credential.
     pub async fn of(&self, gateway: &Arc<Gateway>, place: &Place) -> Result<Spoken, Failure> {
-        if let Some(pinned) = Spoken::pinned(place.upstream.era) {
+        if let Some(pinned) = Spoken::pinned(&place.upstream) {
             return Ok(pinned);
         }
         let verdict = self.verdict(place);
@@ -161,7 +163,7 @@ impl Eras {
     /// What is known of an upstream at `now` without asking it; nothing where its clients' own
     /// credentials decide.
     pub fn known(&self, upstream: &Upstream, now: Moment) -> Spoken {
-        if let Some(pinned) = Spoken::pinned(upstream.era) {
+        if let Some(pinned) = Spoken::pinned(upstream) {
             return pinned;
         }
         let verdict = self.lock().get(&Key { upstream: upstream.key, credential: None }).cloned();
@@ -171,7 +173,7 @@ impl Eras {
 
     /// Notes that an upstream answered as one that does not speak `era`.
     pub fn contradicted(&self, place: &Place, era: Era) {
-        if Spoken::pinned(place.upstream.era).is_some() {
+        if Spoken::pinned(&place.upstream).is_some() {
             return;
         }
         let verdict = self.verdict(place);

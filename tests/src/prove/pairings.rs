@@ -46,8 +46,8 @@ const PAIRINGS: [Pairing; 2] = [
             ),
             (
                 "2025-11-25:server-sse-multiple-streams",
-                "it passes, but a check of its streams does not apply: a list from the cache comes as JSON, which the \
-                 server may choose (2025-11-25 basic/transports, sending messages)",
+                "one of its two checks is made of servers that answer `tools/list` by a stream, and a server may answer \
+                 by JSON (2025-11-25 basic/transports, sending messages)",
             ),
         ],
     },

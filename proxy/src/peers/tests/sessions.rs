@@ -88,12 +88,13 @@ async fn a_clients_stream_goes_through_to_its_home() {
 #[tokio::test]
 async fn what_was_relayed_is_not_relayed_again() {
     let (a, b) = pair(nobody().await);
-    // Each takes the other for the home: a loop, if there was one.
-    let (_, id) = found(&a, 7);
-    let (head, trace) = (head(&[("mcp-session-id", &id), ("mcp-protocol-version", "2025-11-25")]), trace());
-    let ping = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
-    let relayed = relayed(ping);
-    let passenger = Passenger { body: Bytes::from_static(ping), relayed, ..passenger(&head, &trace) };
-    let exchange = a.relay(b.own(), passenger).await.unwrap();
-    assert_eq!(exchange.head.status.as_u16(), 404, "`a` would have answered");
+    // Said to `b`, it would come back to `a`, whose session it is.
+    let (session, id) = found(&a, 7);
+    let delete = Request::delete("/mcp").header("host", "localhost").header("mcp-session-id", &id);
+    let (head, trace) = (delete.body(()).unwrap().into_parts().0, trace());
+    let passenger = Passenger { body: Bytes::new(), relayed: relayed(b""), ..passenger(&head, &trace) };
+    a.relay(b.own(), passenger).await.unwrap();
+    assert!(!session.is_over());
+    assert_eq!(status(&b, "DELETE", &id).await, 200, "from a client it goes there");
+    assert!(session.is_over());
 }

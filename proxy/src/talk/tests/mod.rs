@@ -2,6 +2,7 @@
 
 mod legacy;
 mod modern;
+mod relayed;
 
 use super::{Outcome, Question, Talk, Turn};
 use crate::testing::within;

@@ -1,0 +1,169 @@
+use super::*;
+use crate::talk::Rounds;
+use crate::testing::{Asked, Bed, Server, Wire, within};
+use portunus_filters::Identity;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+const PERSON: &str = r#"{"elicitation":{}}"#;
+const CALL: &str = r#"{"jsonrpc":"2.0","id":"c","method":"tools/call","params":{"name":"echo","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"progressToken":"t"}}}"#;
+const INITIALIZED: &str =
+    r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}"#;
+const QUESTION: &str = r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{"message":"Name?","requestedSchema":{"type":"object","properties":{}}}}"#;
+const PROGRESS: &str =
+    r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":ID,"progress":1}}"#;
+
+/// A legacy server whose tool asks, and then says what it is told to; `ID` stands for that of the call.
+struct Asker {
+    server: Server,
+    says: UnboundedSender<&'static str>,
+}
+
+impl Asker {
+    async fn start() -> Asker {
+        let (says, told) = unbounded_channel();
+        let told = Arc::new(tokio::sync::Mutex::new(told));
+        let server = Server::start(move |asked, wire| attend(asked, wire, Arc::clone(&told))).await;
+        Asker { server, says }
+    }
+
+    /// In front of it, and of nobody else.
+    fn bed(&self) -> Bed {
+        Bed::before(self.server.address, ", era: legacy")
+    }
+}
+
+async fn attend(
+    asked: Asked,
+    mut wire: Wire,
+    told: Arc<tokio::sync::Mutex<UnboundedReceiver<&'static str>>>,
+) -> Option<Wire> {
+    match asked.method() {
+        "initialize" => wire.result(&asked, INITIALIZED).await,
+        "GET" => wire.status("405 Method Not Allowed", "", "").await,
+        "tools/call" => {
+            wire.begin_events().await;
+            wire.event(QUESTION).await;
+            while let Some(text) = told.lock().await.recv().await {
+                wire.event(&text.replace("ID", &asked.id())).await;
+            }
+        }
+        _ => wire.accepted().await,
+    }
+    Some(wire)
+}
+
+/// A call of `caller` that its server has asked something about.
+async fn asked(bed: &Bed, caller: &str) -> Resumed {
+    let mut talk = bed.open(&bed.place(caller, PERSON), CALL, Rounds::Asks).await;
+    match within("a question", talk.next()).await {
+        Turn::Ask(questions) => Resumed { talk, questions, turns: Vec::new() },
+        other => panic!("no question: {other:?}"),
+    }
+}
+
+fn bearer(last: u8) -> CallerKey {
+    CallerKey::for_tables(&Identity::Anonymous { source: Ipv4Addr::new(10, 0, 0, last).into() })
+}
+
+fn ticket() -> Ticket {
+    Ticket { server: ServerId("*|/mcp".into()), bearer: bearer(1), digest: [1; 16] }
+}
+
+async fn refused(bed: &Bed, serial: u64, ticket: &Ticket) -> bool {
+    let claimed = within("the claim", bed.gateway.estate.parked.claim(serial, ticket)).await;
+    claimed.is_err_and(|denial| denial.reason == Reason::UnknownState)
+}
+
+#[tokio::test]
+async fn a_call_is_given_back_once_to_its_caller_and_for_what_it_was() {
+    let asker = Asker::start().await;
+    let bed = asker.bed();
+    let parked = &bed.gateway.estate.parked;
+    let call = asked(&bed, "anna").await;
+    let serial = parked.park(&bed.gateway, ticket(), &ParkedRules::default(), call).unwrap();
+    for (name, wrong) in [
+        ("another caller", Ticket { bearer: bearer(2), ..ticket() }),
+        ("another call", Ticket { digest: [2; 16], ..ticket() }),
+        ("another endpoint", Ticket { server: ServerId("*|/other".into()), ..ticket() }),
+    ] {
+        assert!(refused(&bed, serial, &wrong).await, "{name}");
+    }
+    assert!(refused(&bed, serial + 1, &ticket()).await, "another number");
+    let resumed = within("the call", parked.claim(serial, &ticket())).await.unwrap();
+    assert_eq!(&*resumed.questions[0].method, "elicitation/create");
+    assert!(refused(&bed, serial, &ticket()).await, "a second time");
+    assert!(parked.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_server_says_meanwhile_reaches_the_client_in_order() {
+    let asker = Asker::start().await;
+    let bed = asker.bed();
+    let parked = &bed.gateway.estate.parked;
+    let call = asked(&bed, "anna").await;
+    let serial = parked.park(&bed.gateway, ticket(), &ParkedRules::default(), call).unwrap();
+    asker.says.send(PROGRESS).unwrap();
+    asker.says.send(r#"{"jsonrpc":"2.0","id":ID,"result":{}}"#).unwrap();
+    let Resumed { mut talk, mut turns, .. } = parked.claim(serial, &ticket()).await.unwrap();
+    while turns.len() < 2 {
+        turns.push(within("the rest", talk.next()).await);
+    }
+    assert!(matches!(turns.as_slice(), [Turn::Note(_), Turn::Done(_)]), "{turns:?}");
+}
+
+#[tokio::test]
+async fn too_many_are_refused_and_their_servers_told() {
+    let asker = Asker::start().await;
+    let bed = asker.bed();
+    let parked = &bed.gateway.estate.parked;
+    let rules = ParkedRules { max: 2, per_caller: 1, within: Duration::from_secs(600) };
+    let park = async |caller| parked.park(&bed.gateway, ticket(), &rules, asked(&bed, caller).await);
+    let first = park("anna").await.unwrap();
+    assert_eq!(park("anna").await.unwrap_err().reason, Reason::Overloaded, "her second");
+    asker.server.hears("notifications/cancelled").await;
+    park("bert").await.unwrap();
+    assert_eq!(park("carl").await.unwrap_err().reason, Reason::Overloaded, "the third of all");
+    asker.server.hears("notifications/cancelled").await;
+    parked.claim(first, &ticket()).await.unwrap();
+    park("carl").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_takes_up_is_cancelled_at_its_server() {
+    let asker = Asker::start().await;
+    let bed = asker.bed();
+    let rules = ParkedRules { within: Duration::from_millis(1), ..ParkedRules::default() };
+    let parked = &bed.gateway.estate.parked;
+    let call = asked(&bed, "anna").await;
+    let serial = parked.park(&bed.gateway, ticket(), &rules, call).unwrap();
+    asker.server.hears("notifications/cancelled").await;
+    assert!(refused(&bed, serial, &ticket()).await && parked.is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_says_too_much_meanwhile_is_not_listened_to() {
+    let asker = Asker::start().await;
+    let bed = asker.bed();
+    let parked = &bed.gateway.estate.parked;
+    let call = asked(&bed, "anna").await;
+    let serial = parked.park(&bed.gateway, ticket(), &ParkedRules::default(), call).unwrap();
+    for _ in 0..MAX_TURNS {
+        asker.says.send(PROGRESS).unwrap();
+    }
+    asker.server.hears("notifications/cancelled").await;
+    assert!(refused(&bed, serial, &ticket()).await);
+}
+
+#[tokio::test]
+async fn no_call_waits_longer_than_the_process_may() {
+    let asker = Asker::start().await;
+    let bed = asker.bed();
+    let parked = &bed.gateway.estate.parked;
+    let call = asked(&bed, "anna").await;
+    let serial = parked.park(&bed.gateway, ticket(), &ParkedRules::default(), call).unwrap();
+    bed.gateway.drain.advance(Phase::Expired);
+    asker.server.hears("notifications/cancelled").await;
+    assert!(refused(&bed, serial, &ticket()).await);
+}

@@ -1,0 +1,92 @@
+use super::Leg;
+use crate::testing::{Asked, Bed, Server, Wire, within};
+use portunus_filters::mcp::Revision;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Semaphore;
+
+/// More than may be told at once.
+const MANY: usize = 200;
+
+/// A server that founds sessions, and lets them end as `ends` permits.
+async fn server(ends: Arc<Semaphore>, status: &'static str) -> Server {
+    let sessions = Arc::new(AtomicUsize::new(0));
+    Server::start(move |asked: Asked, mut wire: Wire| {
+        let (sessions, ends) = (Arc::clone(&sessions), Arc::clone(&ends));
+        async move {
+            match asked.method() {
+                "initialize" => {
+                    let number = sessions.fetch_add(1, Ordering::SeqCst);
+                    let fields = format!("content-type: application/json\r\nmcp-session-id: s{number}\r\n");
+                    let result = r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}"#;
+                    let body = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, asked.id());
+                    wire.status("200 OK", &fields, &body).await;
+                }
+                "DELETE" => {
+                    ends.acquire().await.unwrap().forget();
+                    wire.status(status, "", "").await;
+                }
+                "GET" => wire.status("405 No", "", "").await,
+                _ => wire.accepted().await,
+            }
+            Some(wire)
+        }
+    })
+    .await
+}
+
+async fn own(bed: &Bed, number: usize) -> Vec<Arc<Leg>> {
+    let place = bed.place("anna", "{}");
+    let mut legs = Vec::new();
+    for _ in 0..number {
+        legs.push(bed.gateway.estate.legs.own(&bed.gateway, &place, Revision::V2025_11_25).await.unwrap());
+    }
+    legs
+}
+
+async fn all_told(bed: &Bed) {
+    let told = async {
+        while !bed.gateway.estate.farewells.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the queue of ends", told).await;
+}
+
+#[tokio::test]
+async fn every_session_that_ends_is_ended_at_its_server_however_many_end_at_once() {
+    let ends = Arc::new(Semaphore::new(0));
+    let server = server(Arc::clone(&ends), "200 OK").await;
+    let bed = Bed::before(server.address, ", era: legacy");
+    let legs = own(&bed, MANY).await;
+    assert_eq!(bed.gateway.estate.legs.alive(), MANY);
+    for leg in &legs {
+        leg.end(&bed.gateway);
+    }
+    drop(legs);
+    assert!(bed.gateway.estate.farewells.len() > MANY / 2, "most wait");
+    ends.add_permits(MANY);
+    for _ in 0..MANY {
+        server.hears("DELETE").await;
+    }
+    all_told(&bed).await;
+    let heard = server.heard("DELETE");
+    let sessions: std::collections::HashSet<_> =
+        heard.iter().map(|asked| asked.header("mcp-session-id").unwrap().to_owned()).collect();
+    assert_eq!(sessions.len(), MANY);
+    assert_eq!(bed.gateway.estate.legs.alive(), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_is_told_of_no_more_and_holds_up_nobody() {
+    let ends = Arc::new(Semaphore::new(10 * MANY));
+    let server = server(ends, "503 Down").await;
+    let bed = Bed::before(server.address, ", era: legacy");
+    for leg in own(&bed, MANY).await {
+        leg.end(&bed.gateway);
+    }
+    all_told(&bed).await;
+    assert!(server.heard("DELETE").len() < MANY / 2, "{}", server.heard("DELETE").len());
+    let dropped = bed.gateway.metrics.errands.with_label_values(&["delete", "dropped"]).get();
+    assert!(dropped > 0);
+}
