@@ -11,6 +11,7 @@ use crate::entropy::Entropy;
 use crate::errand::{Asked, Farewells};
 use crate::legs::{Hearsay, Legs};
 use crate::metrics::Metrics;
+use crate::reads::Reads;
 use crate::sealing::{Home, Seals};
 use crate::talk::Place;
 use crate::upstreams::dns::Resolver;
@@ -49,6 +50,8 @@ pub struct Estate {
     pub hub: Hub,
     /// What virtual servers offer.
     pub catalogs: Catalogs,
+    /// Answers that may be given again.
+    pub reads: Arc<Reads>,
     /// What is sealed into what clients carry.
     pub seals: Seals,
     /// This run of this replica.
@@ -82,6 +85,7 @@ impl Estate {
             parked: ParkedCalls::default(),
             hub: Hub::default(),
             catalogs: Catalogs::default(),
+            reads: Arc::default(),
             seals: Seals::new(&bootstrap.sealing.keys)?,
             home: home.ok_or_else(|| io::Error::other("the name of the replica is no visible ASCII"))?,
             farewells: Farewells::default(),
@@ -103,6 +107,7 @@ impl Estate {
             .collect();
         self.catalogs.reconcile(snapshot);
         self.replicas.reconcile(snapshot);
+        self.reads.reconcile(snapshot);
         self.resolver.retain(|name| snapshot.upstreams.iter().any(|upstream| is_host(upstream, name)));
         pools.clone()
     }
@@ -152,7 +157,7 @@ impl Estate {
             ("parked", self.parked.len()),
             ("subscriptions", self.hub.len()),
         ];
-        for (table, size) in sizes.into_iter().chain(self.catalogs.sizes()) {
+        for (table, size) in sizes.into_iter().chain(self.catalogs.sizes()).chain(self.reads.sizes()) {
             metrics.tables.with_label_values(&[table]).set(i64::try_from(size).unwrap_or(i64::MAX));
         }
     }

@@ -39,6 +39,7 @@ pub mod patience;
 pub mod peers;
 pub mod pieces;
 pub mod readiness;
+pub mod reads;
 pub mod reaper;
 pub mod refusals;
 pub mod reply;

@@ -334,6 +334,7 @@ fn spawn_asides(
             tick.tick().await;
             gateway.estate.legs.sweep(&gateway);
             gateway.estate.sessions.sweep(&gateway);
+            gateway.estate.reads.sweep(gateway.clock.now());
             gateway.estate.catalogs.sweep(gateway.clock.now(), &gateway.active().snapshot);
             gateway.estate.replicas.probe(&gateway);
             gateway.estate.sweep(Instant::now(), &gateway.metrics);

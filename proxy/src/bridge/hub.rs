@@ -8,7 +8,7 @@ use crate::context::Gateway;
 use crate::legs::{Heard, Leg, Origin, What};
 use crate::sealing::CallerKey;
 use crate::talk::Reply;
-use portunus_config::ServerId;
+use portunus_config::{ServerId, Upstream};
 use portunus_filters::mcp::Envelope;
 use portunus_filters::mcp::bridge::{self, Question};
 use portunus_filters::mcp::catalog::ListKind;
@@ -117,16 +117,14 @@ fn hear(gateway: &Arc<Gateway>, heard: Heard) {
         What::Notice { method, message } => {
             let Ok(text) = std::str::from_utf8(&message) else { return };
             for word in words(&upstream.name, &method, text) {
-                if let Word::Changed(kind) = word {
-                    gateway.estate.catalogs.changed(&upstream, kind, gateway.clock.now());
-                }
+                outdate(gateway, &upstream, &word);
                 pass(gateway, &server, caller, &leg, word);
             }
         }
         What::Question { id, question } => ask(gateway, &leg, id, question),
         What::Gap => {
             for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
-                gateway.estate.catalogs.changed(&upstream, kind, gateway.clock.now());
+                outdate(gateway, &upstream, &Word::Changed(kind));
                 pass(gateway, &server, caller, &leg, Word::Changed(kind));
             }
         }
@@ -152,6 +150,21 @@ pub(super) fn words(upstream: &Arc<str>, method: &Method, text: &str) -> Vec<Wor
             uri.map(updated).into_iter().collect()
         }
         _ => vec![Word::Said(text.into())],
+    }
+}
+
+/// What a word makes outdated of what is kept.
+pub(super) fn outdate(gateway: &Gateway, upstream: &Upstream, word: &Word) {
+    let (estate, now) = (&gateway.estate, gateway.clock.now());
+    match word {
+        Word::Changed(kind) => {
+            estate.catalogs.changed(upstream, *kind, now);
+            if *kind == ListKind::Resources {
+                estate.reads.changed(upstream, now);
+            }
+        }
+        Word::Updated { uri, .. } => estate.reads.updated(upstream, uri, now),
+        Word::Said(_) => {}
     }
 }
 

@@ -214,7 +214,7 @@ async fn follow(gateway: Arc<Gateway>, place: Place, client: Era, filter: Filter
         if let Ok(mut listening) = errand::listen(&gateway, &place, &filter).await {
             if !first {
                 for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
-                    gateway.estate.catalogs.changed(&place.upstream, kind, gateway.clock.now());
+                    hub::outdate(&gateway, &place.upstream, &Word::Changed(kind));
                     drop(words.send(Word::Changed(kind)).await);
                 }
             }
@@ -228,9 +228,7 @@ async fn follow(gateway: Arc<Gateway>, place: Place, client: Era, filter: Filter
                     continue;
                 }
                 for word in hub::words(&place.upstream.name, &method, text) {
-                    if let Word::Changed(kind) = word {
-                        gateway.estate.catalogs.changed(&place.upstream, kind, gateway.clock.now());
-                    }
+                    hub::outdate(&gateway, &place.upstream, &word);
                     if words.send(word).await.is_err() {
                         return;
                     }

@@ -16,6 +16,7 @@ pub(crate) mod voice;
 use crate::context::Gateway;
 use crate::forward::{Dispatch, Failure, Inbound, Permit, Reach};
 use crate::legs::Leg;
+use crate::reads::{Read, Wanted};
 use crate::upstreams::pool::Pool;
 use crate::upstreams::replicas::Seat;
 use bytes::Bytes;
@@ -171,6 +172,8 @@ impl Outcome {
 pub struct Talk {
     common: Common,
     way: Way,
+    /// Where the answer may be kept.
+    read: Option<Read>,
     over: bool,
     /// Where an upstream has several places: the one it is at, and how it goes to another.
     seat: Option<Seat>,
@@ -213,14 +216,15 @@ impl Talk {
         };
         let (leg, travel) = (order.leg, Travel::of(&order, era));
         let speech = Speech::of(&order);
+        let read = sought(gateway, &order).filter(|_| era == Era::Modern);
         let seat = seated(gateway, &mut order);
         let common = Common::of(gateway, order)?;
         match Way::open(&common, era, leg, &speech).await {
-            Ok(way) => Ok(Talk { common, way, over: false, seat, travel }),
+            Ok(way) => Ok(Talk { common, way, read, over: false, seat, travel }),
             Err(failure) => match (travel, seat) {
                 (Some(mut travel), Some(seat)) if failure.reach == Reach::Unreached => {
                     let (common, way, seat) = travel.on(common, seat, &failure).await?;
-                    Ok(Talk { common, way, over: false, seat, travel: Some(travel) })
+                    Ok(Talk { common, way, read, over: false, seat, travel: Some(travel) })
                 }
                 _ => Err(failure),
             },
@@ -231,6 +235,12 @@ impl Talk {
     pub async fn next(&mut self) -> Turn {
         if self.over {
             return std::future::pending().await;
+        }
+        if let Some(read) = &mut self.read
+            && let Some(answer) = read.kept().await
+        {
+            self.over = true;
+            return Turn::Done(answer);
         }
         let turn = loop {
             if let Some(moved) = self.travelled().await {
@@ -248,9 +258,17 @@ impl Talk {
         let failure = match &turn {
             Turn::Done(_) => None,
             Turn::Failed(failure) => Some(failure),
-            Turn::Note(_) | Turn::Ask(_) => return turn,
+            Turn::Note(_) => return turn,
+            Turn::Ask(_) => {
+                // What asks for input holds for nobody else.
+                self.read = None;
+                return turn;
+            }
         };
         self.over = true;
+        if let (Turn::Done(answer), Some(read)) = (&turn, self.read.take()) {
+            read.keep(answer);
+        }
         if let Some(seat) = self.seat.take() {
             seat.judge(failure, self.common.gateway.clock.now().monotonic);
         }
@@ -370,6 +388,18 @@ impl Common {
     fn done(&self, outcome: Outcome, era: Era, facts: Option<&Arc<Facts>>) -> Turn {
         Turn::Done(Answer { era, outcome, facts: facts.map(Arc::clone) })
     }
+}
+
+/// Where the answer to a request may be kept, if it may.
+fn sought(gateway: &Arc<Gateway>, order: &Order<'_>) -> Option<Read> {
+    let reads = order.message.method.as_ref().is_some_and(|method| method.is("resources/read"));
+    if !reads || order.retry.is_some() {
+        return None;
+    }
+    let params = order.message.params?.of(&order.message.body);
+    let params = Object::read(std::str::from_utf8(params).ok()?).ok()?;
+    let wanted = Wanted { place: &order.place, params: &params, target: order.target.as_deref() };
+    gateway.estate.reads.read(&gateway.active().snapshot, &gateway.clock, &wanted)
 }
 
 /// Why questions cannot be put to the client, if they cannot.

@@ -1,0 +1,325 @@
+//! Answers to `resources/read` that may be given again.
+//!
+//! A modern upstream says for how long and for whom its answer holds. For that long, at most
+//! `cache.max_ttl`, it is given to the same caller again, and to others only where it is public and
+//! the configuration trusts that. What asks for input, continues a call that did, or is an error is
+//! never kept. Those who want the same at the same time wait for one answer; if it turns out that it
+//! holds for nobody else, they all ask.
+
+mod shelf;
+
+use crate::sealing::CallerKey;
+use crate::talk::{Answer, Outcome, Place};
+use bytes::Bytes;
+use portunus_config::{CacheRules, Credentials, ServerId, Snapshot, Upstream, UpstreamKey};
+use portunus_filters::mcp::bridge::{Caching, ResultType, Scope, result_type};
+use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::rewrite::string;
+use portunus_filters::{Clock, Era, Moment};
+use ring::digest::{Context, SHA256};
+use shelf::Shelf;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Resources whose last update is remembered.
+const MAX_UPDATES: usize = 40_000;
+
+/// Requests whose answers held for nobody else lately.
+const MAX_FLEETING: usize = 40_000;
+
+/// How long nobody waits for an answer of that kind.
+const FLEETING_FOR: Duration = Duration::from_secs(60);
+
+/// Answers that may be given again, of all virtual servers.
+#[derive(Default)]
+pub struct Reads {
+    shelves: Mutex<HashMap<ServerId, Shelf>>,
+    flights: Mutex<HashMap<Key, watch::Receiver<Option<Arc<Kept>>>>>,
+    fleeting: Mutex<HashMap<Key, Duration>>,
+    changes: Mutex<Changes>,
+}
+
+/// By the names of upstreams: replicas of one speak for each other.
+#[derive(Default)]
+struct Changes {
+    /// When all resources of an upstream may have changed.
+    all: HashMap<Arc<str>, Duration>,
+    /// When one did.
+    one: HashMap<(Arc<str>, Box<str>), Duration>,
+}
+
+/// What an answer is to.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    upstream: UpstreamKey,
+    /// `None` for all callers.
+    caller: Option<CallerKey>,
+    /// The request, and what the client can do.
+    request: [u8; 32],
+}
+
+/// An answer that may be given again.
+struct Kept {
+    answer: Answer,
+    upstream: Arc<str>,
+    uri: Box<str>,
+    read_at: Moment,
+    fresh_until: Duration,
+    scope: Scope,
+}
+
+/// What is about to be read.
+pub struct Wanted<'a> {
+    /// For whom and where.
+    pub place: &'a Place,
+    /// The parameters of the request.
+    pub params: &'a Object<'a>,
+    /// What the upstream calls it, where that is not what the client does.
+    pub target: Option<&'a str>,
+}
+
+/// One request for what may be here.
+pub struct Read {
+    reads: Arc<Reads>,
+    clock: Arc<dyn Clock>,
+    server: ServerId,
+    upstream: Arc<str>,
+    key: Key,
+    uri: Box<str>,
+    may_share: bool,
+    rules: CacheRules,
+    begun: Moment,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Nobody has looked yet.
+    New,
+    /// Somebody asks already.
+    Waits(watch::Receiver<Option<Arc<Kept>>>),
+    /// This one asks, for all who wait.
+    Asks(watch::Sender<Option<Arc<Kept>>>),
+    /// This one asks for itself.
+    Alone,
+}
+
+impl Reads {
+    /// A read that is about to be made; `None` where nothing is kept.
+    pub fn read(
+        self: &Arc<Reads>,
+        snapshot: &Snapshot,
+        clock: &Arc<dyn Clock>,
+        wanted: &Wanted<'_>,
+    ) -> Option<Read> {
+        let Wanted { place, params, target } = wanted;
+        let rules = snapshot.routes.server(&place.server)?.cache;
+        let uri = params.text("uri")?;
+        let continues = ["inputResponses", "requestState"].iter().any(|key| params.get(key).is_some());
+        if !rules.reads || rules.max_bytes == 0 || rules.max_ttl.is_zero() || continues {
+            return None;
+        }
+        let (upstream, caller) = (place.upstream.key, Some(place.caller));
+        Some(Read {
+            reads: Arc::clone(self),
+            clock: Arc::clone(clock),
+            server: place.server.clone(),
+            upstream: Arc::clone(&place.upstream.name),
+            key: Key { upstream, caller, request: digest(params, &place.profile.key()) },
+            uri: target.unwrap_or(&uri).into(),
+            may_share: may_share(&place.upstream),
+            rules,
+            begun: clock.now(),
+            stage: Stage::New,
+        })
+    }
+
+    /// Notes that an upstream said that a resource changed, under the URI that it knows it by.
+    pub fn updated(&self, upstream: &Upstream, uri: &str, now: Moment) {
+        let mut changes = lock(&self.changes);
+        if changes.one.len() >= MAX_UPDATES {
+            changes.one.clear();
+            changes.all.insert(Arc::clone(&upstream.name), now.monotonic);
+        }
+        changes.one.insert((Arc::clone(&upstream.name), uri.into()), now.monotonic);
+    }
+
+    /// Notes that the resources of an upstream are others now.
+    pub fn changed(&self, upstream: &Upstream, now: Moment) {
+        lock(&self.changes).all.insert(Arc::clone(&upstream.name), now.monotonic);
+    }
+
+    /// Forgets what no virtual server of a snapshot can ask for.
+    pub fn reconcile(&self, snapshot: &Snapshot) {
+        let in_use = |name: &Arc<str>| snapshot.upstreams.iter().any(|upstream| upstream.name == *name);
+        lock(&self.shelves).retain(|server, _| snapshot.routes.server(server).is_some());
+        let mut changes = lock(&self.changes);
+        changes.all.retain(|upstream, _| in_use(upstream));
+        changes.one.retain(|(upstream, _), _| in_use(upstream));
+    }
+
+    /// Lets go of what is no longer fresh.
+    pub fn sweep(&self, now: Moment) {
+        for shelf in lock(&self.shelves).values_mut() {
+            shelf.sweep(now);
+        }
+        lock(&self.fleeting).retain(|_, until| now.monotonic < *until);
+    }
+
+    /// Answers that are kept, and their bytes.
+    pub fn sizes(&self) -> [(&'static str, usize); 2] {
+        let shelves = lock(&self.shelves);
+        let bytes = shelves.values().map(Shelf::bytes).sum();
+        [("reads", shelves.values().map(Shelf::len).sum()), ("read_bytes", bytes)]
+    }
+
+    fn find(&self, server: &ServerId, key: &Key, now: Moment) -> Option<Arc<Kept>> {
+        let kept = lock(&self.shelves).get_mut(server)?.get(key)?;
+        (now.monotonic < kept.fresh_until && !self.is_outdated(&kept)).then_some(kept)
+    }
+
+    fn is_outdated(&self, kept: &Kept) -> bool {
+        let changes = lock(&self.changes);
+        let one = changes.one.get(&(Arc::clone(&kept.upstream), kept.uri.clone()));
+        let latest = one.max(changes.all.get(&kept.upstream));
+        latest.is_some_and(|at| *at >= kept.read_at.monotonic)
+    }
+}
+
+impl Read {
+    /// The answer, if it is here or somebody brings it; else this one has to ask. Safe to cancel.
+    pub async fn kept(&mut self) -> Option<Answer> {
+        if let Stage::New = self.stage {
+            if let Some(kept) = self.find() {
+                return Some(kept.answer(self.clock.now()));
+            }
+            self.stage = self.board();
+        }
+        let Stage::Waits(waits) = &mut self.stage else { return None };
+        let brought = waits.wait_for(Option::is_some).await.ok().and_then(|kept| kept.clone());
+        self.stage = Stage::Alone;
+        Some(brought?.answer(self.clock.now()))
+    }
+
+    /// Offers what was answered to whoever may have it.
+    pub fn keep(self, answer: &Answer) {
+        let Some(kept) = self.keepable(answer) else {
+            let mut fleeting = lock(&self.reads.fleeting);
+            if fleeting.len() < MAX_FLEETING {
+                fleeting.insert(self.key.clone(), self.clock.now().monotonic + FLEETING_FOR);
+            }
+            return;
+        };
+        let kept = Arc::new(kept);
+        let shared = kept.scope == Scope::Public;
+        let key = Key { caller: self.key.caller.filter(|_| !shared), ..self.key.clone() };
+        let mut shelves = lock(&self.reads.shelves);
+        let shelf = shelves.entry(self.server.clone()).or_default();
+        shelf.put(key, Arc::clone(&kept), self.rules.max_bytes);
+        drop(shelves);
+        if let Stage::Asks(sender) = &self.stage {
+            sender.send_replace(Some(kept));
+        }
+    }
+
+    fn find(&self) -> Option<Arc<Kept>> {
+        let now = self.clock.now();
+        let own = self.reads.find(&self.server, &self.key, now);
+        let shared = Key { caller: None, ..self.key.clone() };
+        own.or_else(|| self.may_share.then(|| self.reads.find(&self.server, &shared, now)).flatten())
+    }
+
+    /// Joins whoever asks for the same, or goes first.
+    fn board(&self) -> Stage {
+        let is_fleeting = |until: &Duration| self.clock.now().monotonic < *until;
+        if lock(&self.reads.fleeting).get(&self.key).is_some_and(is_fleeting) {
+            return Stage::Alone;
+        }
+        let mut flights = lock(&self.reads.flights);
+        if let Some(flight) = flights.get(&self.key) {
+            return Stage::Waits(flight.clone());
+        }
+        let (sender, flight) = watch::channel(None);
+        flights.insert(self.key.clone(), flight);
+        Stage::Asks(sender)
+    }
+
+    fn keepable(&self, answer: &Answer) -> Option<Kept> {
+        let (Outcome::Result(result), Era::Modern) = (&answer.outcome, answer.era) else { return None };
+        let object = Object::read(std::str::from_utf8(result).ok()?).ok()?;
+        if result_type(&object).ok()? != ResultType::Complete {
+            return None;
+        }
+        let caching = Caching::of(&object);
+        let fresh_for = Duration::from_millis(caching.ttl_ms).min(self.rules.max_ttl);
+        let kept = Kept {
+            answer: answer.clone(),
+            upstream: Arc::clone(&self.upstream),
+            uri: self.uri.clone(),
+            read_at: self.begun,
+            fresh_until: self.begun.monotonic + fresh_for,
+            scope: if self.may_share { caching.scope } else { Scope::Private },
+        };
+        let is_new = !self.reads.is_outdated(&kept);
+        (is_new && self.clock.now().monotonic < kept.fresh_until).then_some(kept)
+    }
+}
+
+impl Drop for Read {
+    fn drop(&mut self) {
+        if let Stage::Asks(_) = self.stage {
+            lock(&self.reads.flights).remove(&self.key);
+        }
+    }
+}
+
+impl Kept {
+    /// The answer with the time that it holds from now on, for the caller alone: others have to ask
+    /// here, where it is judged who may read.
+    fn answer(&self, now: Moment) -> Answer {
+        let left = self.fresh_until.saturating_sub(now.monotonic).as_millis();
+        let rewritten = std::str::from_utf8(self.answer.text()).ok().and_then(|text| {
+            let object = Object::read(text).ok()?;
+            let changed = object.rewrite().set("ttlMs", left.to_string());
+            Some(changed.set("cacheScope", string(Scope::Private.as_str())).text())
+        });
+        let outcome = rewritten.map(|text| Outcome::Result(Bytes::from(text)));
+        Answer { outcome: outcome.unwrap_or_else(|| self.answer.outcome.clone()), ..self.answer.clone() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.answer.text().len() + self.uri.len() + 256
+    }
+}
+
+/// Whether what an upstream calls public may be given to other callers.
+fn may_share(upstream: &Upstream) -> bool {
+    upstream.trust_cache_scope && !matches!(upstream.credentials, Credentials::Passthrough)
+}
+
+/// What an answer depends on: all of the request but `_meta`, and what the client is.
+fn digest(params: &Object<'_>, profile: &str) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    let mut part = |text: &str| {
+        context.update(&(text.len() as u64).to_be_bytes());
+        context.update(text.as_bytes());
+    };
+    part(profile);
+    let mut members: Vec<_> = params.members().filter(|(key, _)| *key != "_meta").collect();
+    members.sort_unstable();
+    for (key, text) in members {
+        part(key);
+        part(text);
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+use super::*;
+use crate::upstreams::pool::Pool;
+use http::HeaderMap;
+use portunus_config::{Loaded, MapEnvironment, load_text};
+use portunus_filters::mcp::bridge::Profile;
+use portunus_filters::{Identity, ManualClock};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+struct Stage {
+    reads: Arc<Reads>,
+    clock: Arc<ManualClock>,
+    as_clock: Arc<dyn Clock>,
+    loaded: Loaded,
+    trusted: bool,
+}
+
+const PARAMS: &str = r#"{"uri":"file:///a","_meta":{"progressToken":1}}"#;
+
+impl Stage {
+    fn new(trusted: bool) -> Stage {
+        let text = "version: 1\nlisten: 127.0.0.1:0\nupstreams: {a: {url: \"http://127.0.0.1:1/\"}}\nservers: {/mcp: a}\n";
+        let loaded = load_text(text, Path::new("gateway.yaml"), &MapEnvironment::default()).unwrap();
+        let clock = Arc::new(ManualClock::default());
+        let as_clock: Arc<dyn Clock> = clock.clone();
+        Stage { reads: Arc::default(), clock, as_clock, loaded, trusted }
+    }
+
+    fn upstream(&self) -> Upstream {
+        let mut upstream = Upstream::clone(&self.loaded.snapshot.upstreams[0]);
+        upstream.trust_cache_scope = self.trusted;
+        upstream
+    }
+
+    fn read_of(&self, caller: u8, params: &str) -> Option<Read> {
+        let source = IpAddr::V4(Ipv4Addr::new(10, 0, 0, caller));
+        let upstream = Arc::new(self.upstream());
+        let place = Place {
+            pool: Arc::new(Pool::new(&upstream)),
+            upstream,
+            server: self.loaded.snapshot.routes.iter().next().unwrap().id.clone(),
+            caller: CallerKey::for_tables(&Identity::Anonymous { source }),
+            profile: Arc::new(Profile::silent("test", "1")),
+            headers: Arc::new(HeaderMap::new()),
+        };
+        let params = Object::read(params).unwrap();
+        let wanted = Wanted { place: &place, params: &params, target: None };
+        self.reads.read(&self.loaded.snapshot, &self.as_clock, &wanted)
+    }
+
+    fn read(&self, caller: u8) -> Read {
+        self.read_of(caller, PARAMS).unwrap()
+    }
+
+    /// What `caller` gets without asking.
+    async fn found(&self, caller: u8) -> Option<String> {
+        let kept = self.read(caller).kept().await?;
+        Some(String::from_utf8(kept.text().to_vec()).unwrap())
+    }
+
+    async fn keep(&self, caller: u8, result: &str) {
+        let mut read = self.read(caller);
+        assert!(read.kept().await.is_none());
+        read.keep(&answer(result));
+    }
+
+    fn pass(&self, ms: u64) {
+        self.clock.advance(Duration::from_millis(ms));
+    }
+}
+
+fn answer(result: &str) -> Answer {
+    Answer { era: Era::Modern, outcome: Outcome::Result(Bytes::from(result.to_owned())), facts: None }
+}
+
+const PUBLIC: &str = r#"{"contents":[ 1.50 ],"ttlMs":10000,"cacheScope":"public"}"#;
+
+#[tokio::test]
+async fn an_answer_is_given_again_with_the_time_that_is_left() {
+    let stage = Stage::new(false);
+    stage.keep(1, PUBLIC).await;
+    stage.pass(4_000);
+    let expected = r#"{"contents":[ 1.50 ],"ttlMs":6000,"cacheScope":"private"}"#;
+    assert_eq!(stage.found(1).await.as_deref(), Some(expected));
+    assert_eq!(stage.found(2).await, None, "public is not trusted");
+    stage.pass(6_000);
+    assert_eq!(stage.found(1).await, None);
+    stage.reads.sweep(stage.clock.now());
+    assert_eq!(stage.reads.sizes(), [("reads", 0), ("read_bytes", 0)]);
+}
+
+#[tokio::test]
+async fn callers_share_what_is_public_and_trusted() {
+    let stage = Stage::new(true);
+    stage.keep(1, PUBLIC).await;
+    assert!(stage.found(2).await.is_some());
+    let stage = Stage::new(true);
+    stage.keep(1, &PUBLIC.replace("public", "private")).await;
+    assert!(stage.found(1).await.is_some() && stage.found(2).await.is_none());
+}
+
+#[tokio::test]
+async fn what_holds_for_one_answer_only_is_not_kept() {
+    let results = [
+        r#"{"contents":[]}"#,
+        r#"{"contents":[],"ttlMs":0}"#,
+        r#"{"contents":[],"ttlMs":-5}"#,
+        r#"{"resultType":"input_required","requestState":"x","ttlMs":9999}"#,
+        r#"{"resultType":"of_an_extension","ttlMs":9999}"#,
+        r#"{"resultType":7,"ttlMs":9999}"#,
+    ];
+    for result in results {
+        let stage = Stage::new(true);
+        stage.keep(1, result).await;
+        assert_eq!(stage.found(1).await, None, "{result}");
+    }
+    let stage = Stage::new(true);
+    let mut read = stage.read(1);
+    assert!(read.kept().await.is_none());
+    read.keep(&Answer { era: Era::Legacy, ..answer(PUBLIC) });
+    assert_eq!(stage.found(1).await, None, "a legacy server means nothing by it");
+    for params in [r#"{"uri":"u","inputResponses":{}}"#, r#"{"uri":"u","requestState":"x"}"#, "{}"] {
+        assert!(stage.read_of(1, params).is_none(), "{params}");
+    }
+}
+
+#[tokio::test]
+async fn requests_are_told_apart_by_all_but_their_meta() {
+    let stage = Stage::new(false);
+    stage.keep(1, PUBLIC).await;
+    let found = |params| {
+        let mut read = stage.read_of(1, params).unwrap();
+        async move { read.kept().await.is_some() }
+    };
+    assert!(found(r#"{"_meta":{"x":2},"uri":"file:///a"}"#).await);
+    assert!(!found(r#"{"uri":"file:///b"}"#).await);
+    assert!(!found(r#"{"uri":"file:///a","range":1}"#).await);
+}
+
+#[tokio::test]
+async fn announced_changes_end_what_was_read_before() {
+    for whole_list in [false, true] {
+        let stage = Stage::new(false);
+        stage.keep(1, PUBLIC).await;
+        let mut under_way = stage.read_of(1, r#"{"uri":"file:///a","n":1}"#).unwrap();
+        assert!(under_way.kept().await.is_none());
+        stage.pass(1);
+        stage.reads.updated(&stage.upstream(), "file:///b", stage.clock.now());
+        assert!(stage.found(1).await.is_some(), "another one changed");
+        match whole_list {
+            true => stage.reads.changed(&stage.upstream(), stage.clock.now()),
+            false => stage.reads.updated(&stage.upstream(), "file:///a", stage.clock.now()),
+        }
+        assert!(stage.found(1).await.is_none());
+        under_way.keep(&answer(PUBLIC));
+        assert_eq!(stage.reads.sizes()[0].1, 1, "what was asked for before is not kept after");
+        stage.pass(1);
+        stage.keep(1, PUBLIC).await;
+        assert!(stage.found(1).await.is_some());
+    }
+}
+
+#[tokio::test]
+async fn those_who_want_the_same_wait_for_one_answer() {
+    let stage = Stage::new(false);
+    let mut first = stage.read(1);
+    assert!(first.kept().await.is_none());
+    let waiting: Vec<_> = (0..1_000)
+        .map(|_| {
+            let mut read = stage.read(1);
+            tokio::spawn(async move { read.kept().await.is_some() })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    first.keep(&answer(PUBLIC));
+    for task in waiting {
+        assert!(task.await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_what_holds_for_nobody_else() {
+    let stage = Stage::new(false);
+    let mut first = stage.read(1);
+    assert!(first.kept().await.is_none());
+    let mut second = stage.read(1);
+    let waits = tokio::spawn(async move { second.kept().await.is_some() });
+    tokio::task::yield_now().await;
+    first.keep(&answer("{}"));
+    assert!(!waits.await.unwrap());
+    let (mut third, mut fourth) = (stage.read(1), stage.read(1));
+    assert!(third.kept().await.is_none() && fourth.kept().await.is_none(), "both ask");
+    stage.pass(60_000);
+    stage.reads.sweep(stage.clock.now());
+    let mut gone = stage.read(1);
+    assert!(gone.kept().await.is_none());
+    drop(gone);
+    let mut next = stage.read(1);
+    assert!(next.kept().await.is_none(), "one who left is not waited for");
+}
