@@ -230,7 +230,12 @@ impl Bed {
         let text = format!(
             "version: 1\nlisten: 127.0.0.1:0\nupstreams:\n  up: {{ {settings} }}\nservers:\n  /mcp: up\n"
         );
-        let loaded = load_text(&text, Path::new("t.yaml"), &MapEnvironment::default()).unwrap();
+        Bed::of(&text)
+    }
+
+    /// On this document.
+    pub(crate) fn of(text: &str) -> Bed {
+        let loaded = load_text(text, Path::new("t.yaml"), &MapEnvironment::default()).unwrap();
         let clock = Arc::new(Hand::default());
         let gateway = Arc::new(Gateway::new(loaded, Arc::clone(&clock) as Arc<dyn Clock>).unwrap());
         Bed { gateway, clock }

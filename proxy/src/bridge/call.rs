@@ -2,7 +2,8 @@
 
 use super::desk::{Desk, params, shown};
 use super::parked::Ticket;
-use crate::sealing::{Binding, StateToken, Token};
+use super::tasks;
+use crate::sealing::{Binding, StateToken, Token, UpstreamMark};
 use crate::talk::{Answer, Outcome, Retry};
 use bytes::Bytes;
 use http::StatusCode;
@@ -26,6 +27,8 @@ pub(super) struct Aim {
     pub params: Arc<[ParamHeader]>,
     /// The body that takes the place of the client's, where more than the target changes.
     pub body: Option<Bytes>,
+    /// The one place of the upstream that it must be, if there are several.
+    pub at: Option<UpstreamMark>,
 }
 
 /// An answer in the client's words.
@@ -59,7 +62,10 @@ pub(super) enum State {
 /// [`Reason::UnknownTool`] and its like; [`Reason::UpstreamUnavailable`] where a server that may have
 /// the name has not been seen yet.
 pub(super) async fn aim(desk: &Desk<'_>, message: &Message, profile: &Arc<Profile>) -> Result<Aim, Denial> {
-    let method = message.method.as_ref().map_or("", |method| method.name());
+    let method = method_name(message);
+    if tasks::is_about_one(message) {
+        return tasks::aim(desk, &params(message)?);
+    }
     if let Some(only) = desk.only()
         && method != "tools/call"
     {
@@ -94,7 +100,7 @@ pub(super) async fn aim(desk: &Desk<'_>, message: &Message, profile: &Arc<Profil
 }
 
 fn plain(upstream: &Arc<Upstream>) -> Aim {
-    Aim { upstream: Arc::clone(upstream), target: None, params: Arc::new([]), body: None }
+    Aim { upstream: Arc::clone(upstream), target: None, params: Arc::new([]), body: None, at: None }
 }
 
 /// The lists that URIs are looked up in.

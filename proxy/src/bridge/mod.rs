@@ -20,6 +20,7 @@ pub mod parked;
 mod registry;
 pub mod sessions;
 mod streams;
+mod tasks;
 
 use answering::Answering;
 pub use desk::Desk;

@@ -7,11 +7,12 @@ use super::answering::Answering;
 use super::call::{Said, digest};
 use super::desk::{Desk, params};
 use super::parked::{Resumed, Ticket};
-use super::{call, lists, streams};
+use super::{call, lists, streams, tasks};
 use crate::drain::{Phase, reached};
 use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Retry, Rounds, Talk, Turn};
 use http::StatusCode;
+use portunus_config::Upstream;
 use portunus_filters::mcp::Fault;
 use portunus_filters::mcp::bridge::{self, InputResponses, Profile, Question};
 use portunus_filters::mcp::object::Object;
@@ -122,6 +123,10 @@ impl Round<'_, '_> {
         let cleared = desk.clear(&active, message, &aim.upstream.name)?;
         let place = desk.place(&active, &aim.upstream, &self.profile)?;
         drop(active);
+        let place = match aim.at {
+            Some(at) => tasks::seated(desk, place, at),
+            None => place,
+        };
         out.outcome.forwarding(&aim.upstream.name);
         let era = match desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await {
             Ok(era) => era,
@@ -184,7 +189,7 @@ impl Round<'_, '_> {
             return Err(failure.denial);
         }
         for turn in turns {
-            match self.turn(turn, out).await? {
+            match self.turn(turn, talk.upstream(), out).await? {
                 Next::Over(end) => return Ok(over(talk, end)),
                 Next::Ask(_) | Next::More => {}
             }
@@ -216,7 +221,7 @@ impl Round<'_, '_> {
                     continue;
                 }
             };
-            match self.turn(turn, out).await? {
+            match self.turn(turn, talk.upstream(), out).await? {
                 Next::More => {}
                 Next::Over(end) => return Ok(over(talk, end)),
                 Next::Ask(questions) => return self.park(talk, questions, out).await,
@@ -241,7 +246,7 @@ impl Round<'_, '_> {
     }
 
     /// Brings one turn to the client.
-    async fn turn(&self, turn: Turn, out: &mut Answering<'_>) -> Result<Next, Denial> {
+    async fn turn(&self, turn: Turn, upstream: &Upstream, out: &mut Answering<'_>) -> Result<Next, Denial> {
         match turn {
             Turn::Note(note) => {
                 let Ok(text) = std::str::from_utf8(&note) else { return Ok(Next::More) };
@@ -252,6 +257,7 @@ impl Round<'_, '_> {
             }
             Turn::Ask(questions) => Ok(Next::Ask(questions)),
             Turn::Done(answer) => {
+                let answer = tasks::outward(self.desk, self.message, upstream, answer)?;
                 let said = call::for_modern(self.desk, self.message, &self.ticket, &answer, &self.profile)?;
                 let Said { status, message, rpc_error, proven } = said;
                 out.outcome.proven(proven);

@@ -5,8 +5,8 @@ use crate::mcp::Revision;
 use crate::mcp::bridge::meta::Members;
 use crate::mcp::object::{Object, unquoted};
 use crate::mcp::rewrite::string;
+use crate::message::Era;
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 /// Lists that a server can have, and what it may say of each.
 const LISTS: [(&str, &[&str]); 3] = [
@@ -18,11 +18,10 @@ const LISTS: [(&str, &[&str]); 3] = [
 /// Features that a server either has or has not.
 const FEATURES: [&str; 2] = ["completions", "logging"];
 
-/// Open sets of features by name; the first server that has one describes it.
-const NAMED: [&str; 2] = ["extensions", "experimental"];
-
-/// Names kept of an open set.
-const MAX_NAMED: usize = 256;
+/// The one extension whose messages find their way to the member that they are about; its declaration
+/// holds nothing. What others and `experimental` features would need is not known here, so none is
+/// promised.
+const TASKS: &str = "io.modelcontextprotocol/tasks";
 
 /// Bytes of instructions that a client gets in all; they end up in a model's context.
 const MAX_INSTRUCTIONS: usize = 64 * 1024;
@@ -41,8 +40,6 @@ impl Facts {
 }
 
 fn capabilities(parts: &[(&str, &Facts)]) -> String {
-    let declared: Vec<Object<'_>> =
-        parts.iter().filter_map(|(_, facts)| Object::read(&facts.capabilities).ok()).collect();
     let any = |path: &str| parts.iter().any(|(_, facts)| facts.has(path));
     let mut members = Members::new();
     for (list, details) in LISTS.iter().filter(|(list, _)| any(list)) {
@@ -53,24 +50,17 @@ fn capabilities(parts: &[(&str, &Facts)]) -> String {
     for feature in FEATURES.iter().filter(|feature| any(feature)) {
         members = members.with(feature, "{}");
     }
-    for set in NAMED.iter().filter(|set| any(set)) {
-        members = members.with(set, &union(&declared, set));
+    if parts.iter().any(|(_, facts)| has_tasks(facts)) {
+        members = members.with("extensions", &Members::new().with(TASKS, "{}").text());
     }
     members.text()
 }
 
-/// The members of the objects under one key, each name once.
-fn union(declared: &[Object<'_>], key: &str) -> String {
-    let mut seen = HashSet::new();
-    let mut members = Members::new();
-    for set in declared.iter().filter_map(|object| object.object(key).ok().flatten()) {
-        for (name, text) in set.members() {
-            if seen.len() < MAX_NAMED && seen.insert(name.to_owned()) {
-                members = members.with(name, text);
-            }
-        }
-    }
-    members.text()
+/// Servers of older revisions mean something else by tasks.
+fn has_tasks(facts: &Facts) -> bool {
+    let declared = Object::read(&facts.capabilities).ok();
+    let extensions = declared.and_then(|declared| declared.object("extensions").ok().flatten());
+    facts.version.era() == Era::Modern && extensions.is_some_and(|extensions| extensions.get(TASKS).is_some())
 }
 
 /// One member's instructions as they are; those of several under a heading each, shortened alike

@@ -127,7 +127,7 @@ fn several_servers_can_together_what_any_of_them_can() {
     let merged = Facts::merge(&[("one", &one), ("other", &other)], r#"{"name":"g"}"#);
     assert_eq!(
         &*merged.capabilities,
-        r#"{"tools":{"listChanged":true},"resources":{"subscribe":true},"completions":{},"logging":{},"extensions":{"a/b":{"n":1.0},"c/d":{}}}"#
+        r#"{"tools":{"listChanged":true},"resources":{"subscribe":true},"completions":{},"logging":{}}"#
     );
     assert_eq!(merged.server_info.as_deref(), Some(r#"{"name":"g"}"#));
     assert_eq!(&*Facts::merge(&[], "{}").capabilities, "{}");
@@ -156,9 +156,21 @@ fn what_is_merged_is_bounded() {
     let instructions = Facts::merge(&parts, "{}").instructions.unwrap();
     assert!((60_000..70_000).contains(&instructions.len()), "{}", instructions.len());
     assert_eq!(instructions.matches("# member").count(), 100);
-    let names: Vec<String> = (0..300).map(|name| format!("\"a/{name}\":{{}}")).collect();
-    let wide = able(&format!(r#"{{"extensions":{{{}}}}}"#, names.join(",")), "null");
-    let merged = Facts::merge(&[("x", &wide)], "{}");
-    let extensions = Object::read(&merged.capabilities).unwrap().object("extensions").unwrap().unwrap();
-    assert_eq!(extensions.members().len(), 256);
+}
+
+#[test]
+fn of_extensions_several_servers_have_only_those_whose_messages_find_their_way() {
+    const TASKS: &str = r#"{"extensions":{"a/b":{},"io.modelcontextprotocol/tasks":{"n":1}}}"#;
+    let initialized = format!(r#"{{"protocolVersion":"2025-11-25","capabilities":{TASKS}}}"#);
+    for (name, member, merged) in [
+        ("modern", able(TASKS, "null"), r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#),
+        ("legacy", Facts::of_initialize(&initialized).unwrap(), "{}"),
+        ("without", able(r#"{"extensions":{"a/b":{}},"experimental":{"n":{}}}"#, "null"), "{}"),
+    ] {
+        assert_eq!(
+            &*Facts::merge(&[("x", &able("{}", "null")), ("y", &member)], "{}").capabilities,
+            merged,
+            "{name}"
+        );
+    }
 }
