@@ -201,17 +201,21 @@ async fn stolen_state(world: &World, path: &str, tool: &str) {
     assert!(!said.text().contains(NAMES[1]), "the thief's answer was taken: {}", said.all());
 }
 
-/// A cursor that another presents is unknown.
+/// A cursor is a place in the caller's own list and nothing of a server's: another's is unknown, unless
+/// both lists are the same, and then it is the caller's own.
 async fn stolen_cursor(world: &World, path: &str) {
     let [mut owner, mut thief] = NAMES.map(|name| world.caller(Era::Modern, path, name));
     let first = owner.request("tools/list", json!({})).await.unwrap();
     let cursor = first.message["result"]["nextCursor"].clone();
     assert!(cursor.is_string(), "one page has it all, nothing is shown: {}", first.head.status);
-    // The thief has a list of its own, so that only the cursor is foreign.
-    thief.request("tools/list", json!({})).await.unwrap();
-    let stolen = thief.request("tools/list", json!({"cursor": cursor})).await.unwrap();
-    println!("{path}: another's cursor: {} {}", stolen.head.status, stolen.message["error"]);
-    assert_eq!(stolen.code(), Some(-32602), "another's cursor was taken");
+    let own = thief.request("tools/list", json!({})).await.unwrap().message["result"].clone();
+    let taken = thief.request("tools/list", json!({"cursor": cursor})).await.unwrap();
+    let same = own["nextCursor"] == cursor && own["tools"] == first.message["result"]["tools"];
+    println!("{path}: another's cursor: {} {}; same list: {same}", taken.head.status, taken.message["error"]);
+    assert_eq!(taken.code(), (!same).then_some(-32602), "another's cursor was taken");
+    // What the server itself gave as a cursor is a number; it would lead whoever knows it.
+    let minted = thief.request("tools/list", json!({"cursor": "500"})).await.unwrap();
+    assert_eq!(minted.code(), Some(-32602), "the server's own cursor was taken");
     let next = owner.request("tools/list", json!({"cursor": cursor})).await.unwrap();
     assert!(next.message["result"]["tools"].is_array(), "the owner cannot go on: {}", next.message["error"]);
 }

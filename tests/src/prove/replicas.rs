@@ -216,11 +216,12 @@ async fn work(mut caller: Caller, mut stop: tokio::sync::watch::Receiver<bool>) 
 /// One replica is killed under load.
 async fn killed(mut pair: Pair, ended: Vec<String>) {
     let stop = tokio::sync::watch::Sender::new(false);
-    let (mut load, mut parked, mut streams) = (JoinSet::new(), Vec::new(), JoinSet::new());
+    let (mut load, mut parked, mut streams) = (JoinSet::new(), Vec::new(), Vec::new());
     for _ in 0..SESSIONS {
         let caller = pair.caller(Era::Legacy).patient_for(2 * LOSS).ready().await;
-        let (mut stream, _) = caller.stream(None).await.unwrap();
-        streams.spawn(async move { stream.until_closed_or_idle(LOSS).await });
+        let (stream, head) = caller.stream(None).await.unwrap();
+        assert_eq!(head.status, 200);
+        streams.push(stream);
         load.spawn(work(caller, stop.subscribe()));
     }
     for _ in 0..PARKED {
@@ -247,14 +248,40 @@ async fn killed(mut pair: Pair, ended: Vec<String>) {
     println!("{SESSIONS} legacy sessions under load, from before the kill to the end: {sum:?}");
     assert!(sum.longest <= LOSS, "{sum:?}");
     assert!(sum.broken <= SESSIONS * 2, "connections broke again and again: {sum:?}");
-    let mut cut = 0;
-    while let Some(closed) = streams.join_next().await {
-        cut += usize::from(closed.unwrap());
-    }
-    println!("{cut} of {SESSIONS} streams ended with the replica");
-    assert!(cut > 0 && cut < SESSIONS, "{cut}");
+    streams_after(&pair, streams).await;
     assert_gone(&pair, &ended).await;
     println!("what was deleted stays deleted on the replica that is left");
+}
+
+/// A stream either ended with the replica or still carries what its servers say.
+async fn streams_after(pair: &Pair, streams: Vec<Client>) {
+    let (mut cut, mut kept) = (0, JoinSet::new());
+    for mut stream in streams {
+        // They had all the time of the load to end.
+        if stream.until_closed_or_idle(Duration::from_millis(20)).await {
+            cut += 1;
+        } else {
+            kept.spawn(async move {
+                Events::of(stream).hear_while("notifications/tools/list_changed", || {}).await;
+            });
+        }
+    }
+    let alive = kept.len();
+    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    let heard = async {
+        loop {
+            tokio::select! {
+                heard = kept.join_next() => match heard {
+                    Some(heard) => heard.unwrap(),
+                    None => break,
+                },
+                _ = tick.tick() => pair.vault.note("notifications/tools/list_changed", json!({})),
+            }
+        }
+    };
+    within(30, "the streams that are left to carry on", heard).await;
+    println!("{cut} of {SESSIONS} streams ended with the replica, {alive} carry on");
+    assert!(cut > 0 && alive > 0, "{cut} ended, {alive} carry on");
 }
 
 /// Answers the parked calls; those of the killed replica are lost and say so.

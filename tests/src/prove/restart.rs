@@ -110,3 +110,13 @@ pub(super) async fn run() {
     }
     real().await;
 }
+
+#[tokio::test]
+#[should_panic(expected = "success, and the tool ran 0 times")]
+async fn an_empty_success_is_seen() {
+    let nature = Nature { unknown: 200, ..Nature::of(Era::Legacy) };
+    let server = Mcp::naming(nature, &["count".to_owned()]).await;
+    let mut caller = Caller::new(Era::Legacy, server.address()).ready().await;
+    server.forget();
+    judge("without a gateway", &caller.call("count", json!({})).await, 1, 0);
+}
