@@ -1,4 +1,4 @@
-//! What runs and outlives snapshots: pools, names, the sweeper.
+//! What runs and outlives snapshots: connections, names, sessions, calls that wait, lists.
 //!
 //! After each activation [`Estate::reconcile`] keeps what the new snapshot still uses, adds what is
 //! new and lets go of the rest. A pool that was let go closes with its last call.

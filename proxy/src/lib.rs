@@ -2,7 +2,9 @@
 //!
 //! Read a request downward: [`edge`] (connections, raw checks) → [`serve`] (the stages in order) →
 //! [`intake`] → `filters` → [`forward`] → [`respond`]; refusals become answers in [`reply`], records
-//! in [`outcome`]. What outlives a message is in [`context`] and [`estate`].
+//! in [`outcome`]. A message for several servers, or for one of another era, goes from intake to
+//! [`bridge`], which speaks with servers by [`talk`]; one about what another replica keeps, by
+//! [`peers`]. What outlives a message is in [`context`] and [`estate`].
 //!
 //! Deliberately absent: decisions. What may pass is the filters' business, what is configured is
 //! the configuration crate's; this crate moves bytes.

@@ -1,4 +1,5 @@
-//! Batches of 2025-03-26: every element is a message of its own, and the answers go back together.
+//! Batches of 2025-03-26 (basic, "Batching"; JSON-RPC 2.0 §6): every element is a message of its own,
+//! and the answers go back together.
 //!
 //! What an element says ahead of its answer makes the answer of the whole a stream.
 

@@ -1,7 +1,8 @@
 //! The front towards legacy clients (2025-03-26 to 2025-11-25): sessions are the gateway's.
 //!
 //! What a modern server asks by `input_required` becomes a request of its own on the stream of the
-//! call; the client's answer arrives as a message of its own and is brought to the call that waits.
+//! call (2025-11-25 transports, "Sending Messages to the Server"); the client's answer arrives as a
+//! message of its own and is brought to the call that waits.
 
 use super::answering::Answering;
 use super::call::{self, Said};

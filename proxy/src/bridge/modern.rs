@@ -1,7 +1,7 @@
 //! The front towards modern clients (2026-07-28): every request stands for itself.
 //!
 //! What a legacy server asks in the middle of its answer parks the call, and the client is told by
-//! `input_required`; its retry is judged as a new message and takes the call up again.
+//! `input_required` (patterns/mrtr); its retry is judged as a new message and takes the call up again.
 
 use super::answering::Answering;
 use super::call::{Said, digest};

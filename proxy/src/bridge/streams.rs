@@ -1,4 +1,6 @@
-//! Streams without an end of their own: a legacy client's GET, a modern one's `subscriptions/listen`.
+//! Streams without an end of their own: a legacy client's GET (2025-11-25 transports, "Listening for
+//! Messages from the Server"), a modern one's `subscriptions/listen` (2026-07-28
+//! patterns/subscriptions).
 
 use super::answering::Answering;
 use super::desk::{Desk, params};
