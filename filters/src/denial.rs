@@ -80,6 +80,9 @@ reasons! {
     UnknownSession => "unknown_session",
     /// The `requestState` or cursor has expired, was used, or is another caller's.
     UnknownState => "unknown_state",
+    /// As many calls wait for input of this caller, or of all, as may; or a session has as many
+    /// subscriptions.
+    Crowded => "crowded",
     /// A call that waited for its client at a replica that is gone.
     ReplicaLost => "replica_lost",
     /// The server's answer has no form in the client's revision.

@@ -65,9 +65,11 @@ impl Status {
 impl From<Reason> for Status {
     fn from(reason: Reason) -> Status {
         match reason {
-            Reason::ForbiddenHost | Reason::ForbiddenOrigin | Reason::Overloaded | Reason::Draining => {
-                Status::Denied
-            }
+            Reason::ForbiddenHost
+            | Reason::ForbiddenOrigin
+            | Reason::Overloaded
+            | Reason::Crowded
+            | Reason::Draining => Status::Denied,
             Reason::UpstreamUnavailable
             | Reason::UpstreamMalformed
             | Reason::UpstreamUnauthorized

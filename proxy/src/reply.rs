@@ -100,9 +100,11 @@ fn row(reason: Reason, era: Era) -> Row {
         },
         Reason::MissingSession => fixed(StatusCode::BAD_REQUEST, -32600),
         Reason::UnknownSession => fixed(StatusCode::NOT_FOUND, -32600),
-        Reason::UpstreamUnavailable | Reason::Draining | Reason::RouteRemoved | Reason::ReplicaLost => {
-            in_band(StatusCode::SERVICE_UNAVAILABLE, -31503)
-        }
+        Reason::UpstreamUnavailable
+        | Reason::Draining
+        | Reason::RouteRemoved
+        | Reason::Crowded
+        | Reason::ReplicaLost => in_band(StatusCode::SERVICE_UNAVAILABLE, -31503),
         Reason::Untranslatable => in_band(StatusCode::BAD_GATEWAY, -32603),
         Reason::UpstreamTimeout => in_band(StatusCode::GATEWAY_TIMEOUT, -31504),
         Reason::UpstreamMalformed | Reason::UpstreamUnauthorized | Reason::UpstreamUntrusted => {
@@ -125,7 +127,11 @@ pub fn refuse(denial: &Denial, refused: &Refused<'_>, request_id: &str) -> Answe
     Answer {
         status: if visible { StatusCode::OK } else { row.status },
         body: Bytes::from(body(row.code, denial, refused, request_id)),
-        allow: (row.status == StatusCode::METHOD_NOT_ALLOWED).then_some("GET, POST, DELETE, OPTIONS"),
+        // 2026-07-28 streamable HTTP, "Earlier Revisions": POST is all that its endpoints take.
+        allow: (row.status == StatusCode::METHOD_NOT_ALLOWED).then_some(match refused.era {
+            Some(Era::Modern) => "POST, OPTIONS",
+            _ => "GET, POST, DELETE, OPTIONS",
+        }),
         retry_after: matches!(denial.reason, Reason::Overloaded | Reason::Draining).then_some(1),
         close: closes(denial.reason),
     }

@@ -28,6 +28,9 @@ const UNABLE: &str = r#"{"code":-32601,"message":"the client did not declare tha
 /// Answers of one call's client that wait to be passed on.
 const MAX_ANSWERS: usize = 64;
 
+/// What a server is told whose question was not answered in time.
+const UNANSWERED: &str = r#"{"code":-32603,"message":"the client did not answer in time"}"#;
+
 /// Serves one message of a legacy client.
 pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> End {
     let end = match call::method_name(message) {
@@ -185,6 +188,7 @@ impl Call<'_, '_> {
         let mut phase = out.phase.clone();
         let mut silent_until = Instant::now() + self.desk.server.keepalive;
         let mut ready = Vec::new();
+        let mut answer_by = None;
         loop {
             tokio::select! {
                 biased;
@@ -192,6 +196,7 @@ impl Call<'_, '_> {
                     Turn::Ask(questions) => {
                         let refused = self.ask(questions, &answers, out).await;
                         ready.extend(refused.map_err(|()| gone())?);
+                        answer_by = Some(Instant::now() + self.desk.server.parked.within);
                     }
                     turn => if let Some(end) = self.turn(turn, &mut talk, out).await? {
                         return Ok(end);
@@ -204,10 +209,14 @@ impl Call<'_, '_> {
                 () = out.gone() => return Ok(End::Broken),
                 () = reached(&mut phase, Phase::Expired) => return Err(draining()),
                 () = sleep_until(silent_until) => {
+                    self.desk.gateway.estate.sessions.touch(self.session, self.desk.gateway);
                     if self.desk.takes_events && out.comment().await.is_err() {
                         return Ok(End::Broken);
                     }
                     silent_until = Instant::now() + self.desk.server.keepalive;
+                    if answer_by.is_some_and(|by| by <= silent_until) {
+                        ready.extend(self.give_up());
+                    }
                 }
             }
             // A modern server is told all answers of a round at once.
@@ -220,6 +229,13 @@ impl Call<'_, '_> {
                 return Err(failure.denial);
             }
         }
+    }
+
+    /// Answers for a client that took too long: its server must not wait for ever.
+    fn give_up(&mut self) -> Vec<(Arc<str>, Reply)> {
+        let (ids, keys): (Vec<_>, Vec<_>) = self.waiting.drain().unzip();
+        self.session.forget(&ids);
+        keys.into_iter().map(|key| (key, Reply::Error(UNANSWERED.to_owned()))).collect()
     }
 
     /// Asks the client; gives the replies to questions that it cannot be asked.

@@ -72,7 +72,7 @@ impl ParkedCalls {
     /// Parks a call; gives its serial number.
     ///
     /// # Errors
-    /// [`Reason::Overloaded`] if too many wait, of all callers or of this one; the call is cancelled.
+    /// [`Reason::Crowded`] if too many wait, of all callers or of this one; the call is cancelled.
     pub fn park(
         &self,
         gateway: &Arc<Gateway>,
@@ -88,7 +88,7 @@ impl ParkedCalls {
         if slots.len() >= rules.max || own >= rules.per_caller {
             drop(slots);
             call.talk.cancel();
-            return Err(Denial::new(Reason::Overloaded, "too many calls wait for an answer of their client"));
+            return Err(Denial::new(Reason::Crowded, "too many calls wait for an answer of their client"));
         }
         slots.insert(serial, Slot { ticket, caller, claim });
         drop(slots);

@@ -54,6 +54,11 @@ impl Sessions {
         self.of(server)?.get(number, gateway.clock.now())
     }
 
+    /// Notes that a session is in use.
+    pub fn touch(&self, session: &Session, gateway: &Gateway) {
+        drop(self.find(&session.server, &session.number, gateway));
+    }
+
     /// Whether a session was ended, here or as a peer told.
     pub fn is_ended(&self, number: &SessionNumber) -> bool {
         self.tombstones.is_set(number)

@@ -270,11 +270,6 @@ impl Session {
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
-
-    /// Something is under way that must not be taken for idleness.
-    pub fn is_busy(&self) -> bool {
-        !self.locked(&self.calls).is_empty() || self.is_listening()
-    }
 }
 
 #[cfg(test)]

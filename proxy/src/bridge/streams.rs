@@ -259,7 +259,7 @@ pub(super) async fn subscribe(
     let begins = call::method_name(message) == "resources/subscribe";
     let changed = match begins {
         true => session.subscribe(&place.upstream.name, &original, &uri).ok_or_else(|| {
-            Denial::new(Reason::Overloaded, "the session is subscribed to as many resources as it may")
+            Denial::new(Reason::Crowded, "the session is subscribed to as many resources as it may")
         })?,
         false => session.unsubscribe(&place.upstream.name, &original),
     };
@@ -325,6 +325,9 @@ impl Stream {
             () = reached(&mut self.phase, Phase::Draining) => return Some(self.over(out).await),
             () = unserved(desk) => return Some(self.over(out).await),
             () = sleep_until(wake) => {}
+        }
+        if let Some(session) = &self.session {
+            desk.gateway.estate.sessions.touch(session, desk.gateway);
         }
         let told = match self.tell_at.take_if(|tell_at| *tell_at <= Instant::now()) {
             Some(_) => self.tell(out).await,
