@@ -15,6 +15,7 @@ use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Span};
 use portunus_filters::{Denial, Era, Message, Reason};
 use ring::digest::{Context, SHA256};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Where one call leads.
@@ -61,21 +62,25 @@ pub(super) enum State {
 /// # Errors
 /// [`Reason::UnknownTool`] and its like; [`Reason::UpstreamUnavailable`] where a server that may have
 /// the name has not been seen yet.
-pub(super) async fn aim(desk: &Desk<'_>, message: &Message, profile: &Arc<Profile>) -> Result<Aim, Denial> {
+pub(super) async fn aim(
+    desk: &Desk<'_>,
+    message: &Message,
+    fields: &Object<'_>,
+    profile: &Arc<Profile>,
+) -> Result<Aim, Denial> {
     let method = method_name(message);
     if tasks::is_about_one(message) {
-        return tasks::aim(desk, &params(message)?);
+        return tasks::aim(desk, fields);
     }
     if let Some(only) = desk.only()
         && method != "tools/call"
     {
         return Ok(plain(only));
     }
-    let fields = params(message)?;
     match method {
-        "tools/call" => tool(desk, message, &fields, profile).await,
+        "tools/call" => tool(desk, message, fields, profile).await,
         "prompts/get" => {
-            let name = required(&fields, "name")?;
+            let name = required(fields, "name")?;
             let found = found(desk, profile, &[ListKind::Prompts], |catalog| prompt(catalog, &name)).await?;
             let missing = |catalog: Arc<Catalog>| {
                 let detail = format!("Unknown prompt: {}", shown(&name));
@@ -84,7 +89,7 @@ pub(super) async fn aim(desk: &Desk<'_>, message: &Message, profile: &Arc<Profil
             aimed(desk, found.map_err(missing)?)
         }
         "resources/read" => {
-            let uri = required(&fields, "uri")?;
+            let uri = required(fields, "uri")?;
             let found = found(desk, profile, URIS, |catalog| resource(catalog, &uri)).await?;
             let missing = |catalog: Arc<Catalog>| {
                 let detail = format!("Resource not found: {}", shown(&uri));
@@ -92,7 +97,7 @@ pub(super) async fn aim(desk: &Desk<'_>, message: &Message, profile: &Arc<Profil
             };
             aimed(desk, found.map_err(missing)?)
         }
-        "completion/complete" => completion(desk, message, &fields, profile).await,
+        "completion/complete" => completion(desk, message, fields, profile).await,
         _ => desk.only().map(plain).ok_or_else(|| {
             Denial::new(Reason::UnknownMethod, "no server behind this endpoint has this method")
         }),
@@ -359,9 +364,9 @@ pub(super) fn retry_of(replies: &[(Arc<str>, String)], state: Option<String>) ->
 pub(super) fn for_modern(
     desk: &Desk<'_>,
     message: &Message,
-    ticket: &Ticket,
     answer: &Answer,
     profile: &Profile,
+    ticket: impl FnOnce() -> Ticket,
 ) -> Result<Said, Denial> {
     let text = utf8(answer.text())?;
     match (&answer.outcome, answer.era) {
@@ -370,7 +375,11 @@ pub(super) fn for_modern(
             let result = bridge::result_for_modern(text, method_name(message), facts, None);
             Ok(succeeded(message, &result.map_err(untranslatable)?))
         }
-        (Outcome::Result(_), Era::Modern) => Ok(succeeded(message, &with_own_state(desk, ticket, text)?)),
+        (Outcome::Result(_), Era::Modern) => {
+            let object = Object::read(text).map_err(untranslatable)?;
+            let result = with_own_state(desk, text, &object, ticket)?;
+            Ok(told(message, &result, object.get("isError") == Some("true")))
+        }
         (Outcome::Error { .. }, era) => {
             let error = Object::read(text).map_err(untranslatable)?;
             let error = RpcError::of(text, &error).map_err(untranslatable)?;
@@ -381,7 +390,7 @@ pub(super) fn for_modern(
             match bridge::error_for_modern(&error, profile).map_err(untranslatable)? {
                 ForModern::Error(said) => Ok(failed(message, said)),
                 ForModern::Ask(questions) => {
-                    let state = seal_state(desk, ticket, AGAIN, None)?;
+                    let state = seal_state(desk, &ticket(), AGAIN, None)?;
                     Ok(succeeded(message, &bridge::input_required(&questions, &state)))
                 }
             }
@@ -419,22 +428,30 @@ pub(super) fn for_legacy(message: &Message, answer: &Answer) -> Result<Said, Den
 }
 
 /// A modern server's own `requestState` is sealed: only this caller may go on with this call.
-fn with_own_state(desk: &Desk<'_>, ticket: &Ticket, result: &str) -> Result<String, Denial> {
-    let object = Object::read(result).map_err(untranslatable)?;
+fn with_own_state<'r>(
+    desk: &Desk<'_>,
+    result: &'r str,
+    object: &Object<'_>,
+    ticket: impl FnOnce() -> Ticket,
+) -> Result<Cow<'r, str>, Denial> {
     if object.text("resultType").as_deref() != Some("input_required") {
-        return Ok(result.to_owned());
+        return Ok(Cow::Borrowed(result));
     }
     match object.text("requestState") {
         Some(inner) => {
-            let sealed = seal_state(desk, ticket, 0, Some(&inner))?;
-            Ok(object.rewrite().set("requestState", string(&sealed)).text())
+            let sealed = seal_state(desk, &ticket(), 0, Some(&inner))?;
+            Ok(Cow::Owned(object.rewrite().set("requestState", string(&sealed)).text()))
         }
-        None => Ok(result.to_owned()),
+        None => Ok(Cow::Borrowed(result)),
     }
 }
 
 fn succeeded(message: &Message, result: &str) -> Said {
     let is_error = Object::read(result).is_ok_and(|result| result.get("isError") == Some("true"));
+    told(message, result, is_error)
+}
+
+fn told(message: &Message, result: &str, is_error: bool) -> Said {
     Said {
         status: StatusCode::OK,
         message: bridge::wrap_result(id_text(message), result),

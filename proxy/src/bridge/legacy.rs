@@ -15,6 +15,7 @@ use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
 use http::StatusCode;
 use portunus_filters::mcp::bridge::{self, Question};
+use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::{Envelope, Id};
 use portunus_filters::{Denial, Era, Kind, Message, Reason};
 use std::collections::HashMap;
@@ -112,7 +113,7 @@ async fn request(
             };
             let mut call = Call { desk, session, message, waiting: HashMap::new() };
             let end = tokio::select! {
-                end = call.run(out) => Some(end),
+                end = call.run(&fields, out) => Some(end),
                 () = running.cancelled.notified() => None,
             };
             session.forget(&call.waiting.into_keys().collect::<Vec<_>>());
@@ -139,15 +140,15 @@ struct Call<'a, 'd> {
 }
 
 impl Call<'_, '_> {
-    async fn run(&mut self, out: &mut Answering<'_>) -> Result<End, Denial> {
-        let talk = self.open(out).await?;
+    async fn run(&mut self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<End, Denial> {
+        let talk = self.open(fields, out).await?;
         self.converse(Guarded(Some(talk)), out).await
     }
 
-    async fn open(&mut self, out: &mut Answering<'_>) -> Result<Talk, Denial> {
+    async fn open(&mut self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<Talk, Denial> {
         let (desk, message) = (self.desk, self.message);
         let profile = founding::profile_now(self.session);
-        let aim = call::aim(desk, message, &profile).await?;
+        let aim = call::aim(desk, message, fields, &profile).await?;
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();

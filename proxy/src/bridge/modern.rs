@@ -4,7 +4,7 @@
 //! `input_required` (patterns/mrtr); its retry is judged as a new message and takes the call up again.
 
 use super::answering::Answering;
-use super::call::{Said, digest};
+use super::call::Said;
 use super::desk::{Desk, params};
 use super::parked::{Resumed, Ticket};
 use super::{call, lists, streams, tasks};
@@ -72,23 +72,21 @@ async fn calls(
     profile: Arc<Profile>,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
-    let ticket =
-        Ticket { server: desk.server.id.clone(), bearer: desk.bearer, digest: digest(message, fields) };
     let unreadable = |fault: Fault| Denial::new(Reason::InvalidParams, fault.to_string());
     let retry = bridge::input_responses(fields).map_err(unreadable)?;
     let (replies, state) = match retry {
         Some(InputResponses { responses, request_state }) => (responses, request_state),
         None => (Vec::new(), None),
     };
-    let state = state.map(|state| call::open_state(desk, &ticket, &state)).transpose()?;
-    let mut round = Round { desk, message, profile, ticket };
+    let mut round = Round { desk, message, fields, profile };
+    let state = state.map(|state| call::open_state(desk, &round.ticket(), &state)).transpose()?;
     match state {
         // The answers to a URL that had to be visited: the server wants the same call again.
         Some(call::State::Again) => round.open(None, out).await,
         Some(call::State::Parked(serial)) => {
             // The answers are a message like any other: judged before they go on.
             desk.admit(message)?;
-            let resumed = desk.gateway.estate.parked.claim(serial, &round.ticket).await?;
+            let resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             out.outcome.forwarding(&Arc::clone(&resumed.talk.upstream().name));
             round.resume(resumed, replies, out).await
         }
@@ -109,13 +107,19 @@ struct Round<'a, 'd> {
     desk: &'a Desk<'d>,
     message: &'a Message,
     profile: Arc<Profile>,
-    ticket: Ticket,
+    fields: &'a Object<'a>,
 }
 
 impl Round<'_, '_> {
+    /// What a retry of this call is known by; few calls ever need it.
+    fn ticket(&self) -> Ticket {
+        let digest = call::digest(self.message, self.fields);
+        Ticket { server: self.desk.server.id.clone(), bearer: self.desk.bearer, digest }
+    }
+
     async fn open(&mut self, retry: Option<Retry>, out: &mut Answering<'_>) -> Result<End, Denial> {
         let (desk, message) = (self.desk, self.message);
-        let aim = call::aim(desk, message, &self.profile).await?;
+        let aim = call::aim(desk, message, self.fields, &self.profile).await?;
         call::check_mirrored(desk, message, &aim)?;
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
@@ -238,8 +242,9 @@ impl Round<'_, '_> {
         let desk = self.desk;
         let call = Resumed { talk, questions: questions.clone(), turns: Vec::new() };
         let rules = &desk.server.parked;
-        let serial = desk.gateway.estate.parked.park(desk.gateway, self.ticket.clone(), rules, call)?;
-        let state = call::seal_parked(desk, &self.ticket, serial)?;
+        let ticket = self.ticket();
+        let serial = desk.gateway.estate.parked.park(desk.gateway, ticket.clone(), rules, call)?;
+        let state = call::seal_parked(desk, &ticket, serial)?;
         let result = bridge::input_required(&questions, &state);
         out.outcome.answered(None);
         Ok(out.last(StatusCode::OK, bridge::wrap_result(call::id_text(self.message), &result)).await)
@@ -258,7 +263,8 @@ impl Round<'_, '_> {
             Turn::Ask(questions) => Ok(Next::Ask(questions)),
             Turn::Done(answer) => {
                 let answer = tasks::outward(self.desk, self.message, upstream, answer)?;
-                let said = call::for_modern(self.desk, self.message, &self.ticket, &answer, &self.profile)?;
+                let said =
+                    call::for_modern(self.desk, self.message, &answer, &self.profile, || self.ticket())?;
                 let Said { status, message, rpc_error, proven } = said;
                 out.outcome.proven(proven);
                 out.outcome.answered(rpc_error);

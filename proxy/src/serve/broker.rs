@@ -124,10 +124,14 @@ impl Passage<'_> {
         }
         self.outcome.stage_done(Stage::Filters);
         let headers = &self.request.headers;
+        let caller = CallerKey::for_tables(&self.arrival.identity);
         let desk = Desk {
             gateway: self.connection.gateway,
-            caller: CallerKey::for_tables(&self.arrival.identity),
-            bearer: CallerKey::for_seals(&self.arrival.identity),
+            caller,
+            bearer: match self.arrival.identity {
+                Identity::Anonymous { .. } => CallerKey::for_seals(&self.arrival.identity),
+                Identity::Presented { .. } | Identity::Principal(_) => caller,
+            },
             upward: Arc::new(
                 server.upstreams.first().map(|first| upward(headers, first)).unwrap_or_default(),
             ),
