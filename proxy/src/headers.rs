@@ -137,13 +137,23 @@ fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
 
 /// What of a client's headers goes to upstreams with messages that are said anew for it: nothing of
 /// the protocol itself, and no credentials but where they pass through.
-pub fn upward(headers: &HeaderMap, upstream: &Upstream) -> HeaderMap {
+///
+/// What the configuration says of one upstream's headers is applied when they are written for it.
+pub fn upward(headers: &HeaderMap, passes_credentials: bool) -> HeaderMap {
     let hop = hop_tokens(headers);
-    let said_anew = |name: &HeaderName| {
-        let name = name.as_str();
-        name.starts_with("mcp-") || matches!(name, "accept" | "content-type" | "last-event-id")
+    let said_anew =
+        |name: &str| name.starts_with("mcp-") || matches!(name, "accept" | "content-type" | "last-event-id");
+    let goes = |name: &HeaderName| {
+        let text = name.as_str();
+        let credential = *name == AUTHORIZATION || *name == COOKIE;
+        *name == HOST
+            || !(is_replaced(text)
+                || claims_route(text)
+                || is_hop(text)
+                || hop.contains(name)
+                || said_anew(text)
+                || (credential && !passes_credentials))
     };
-    let goes = |name: &HeaderName| *name == HOST || (goes_up(name, upstream, &hop) && !said_anew(name));
     let kept = headers.iter().filter(|(name, _)| goes(name));
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }

@@ -42,8 +42,7 @@ impl Passage<'_> {
         }
         // A server that is shown the same credential by all cannot tell them apart: what it hands to
         // one must not serve another, so the gateway has to see to that.
-        let passes = matches!(upstream.credentials, Credentials::Passthrough);
-        if !passes && !matches!(self.arrival.identity, Identity::Anonymous { .. }) {
+        if !passes(upstream) && !matches!(self.arrival.identity, Identity::Anonymous { .. }) {
             return Way::Broker;
         }
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
@@ -110,7 +109,7 @@ impl Passage<'_> {
             server: server.id.clone(),
             caller: CallerKey::for_tables(&self.arrival.identity),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
-            headers: Arc::new(upward(&self.request.headers, upstream)),
+            headers: Arc::new(upward(&self.request.headers, passes(upstream))),
         })
     }
 
@@ -132,9 +131,8 @@ impl Passage<'_> {
                 Identity::Anonymous { .. } => CallerKey::for_seals(&self.arrival.identity),
                 Identity::Presented { .. } | Identity::Principal(_) => caller,
             },
-            upward: Arc::new(
-                server.upstreams.first().map(|first| upward(headers, first)).unwrap_or_default(),
-            ),
+            // Credentials pass only to a server that stands alone.
+            upward: Arc::new(upward(headers, server.upstreams.iter().all(|upstream| passes(upstream)))),
             write_timeout: self.connection.listener.limits.write_timeout,
             relayed: self.connection.relayed.is_some(),
             takes_events: headers.get_all(ACCEPT).iter().any(takes_events),
@@ -186,6 +184,10 @@ impl Founding {
         eras.contradicted(&self.place, Era::Legacy);
         eras.choose(gateway, &self.place, Era::Legacy).await.is_ok_and(|era| era == Era::Modern)
     }
+}
+
+fn passes(upstream: &Upstream) -> bool {
+    matches!(upstream.credentials, Credentials::Passthrough)
 }
 
 fn takes_events(accept: &http::HeaderValue) -> bool {

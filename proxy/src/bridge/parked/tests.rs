@@ -121,10 +121,10 @@ async fn too_many_are_refused_and_their_servers_told() {
     let rules = ParkedRules { max: 2, per_caller: 1, within: Duration::from_secs(600) };
     let park = async |caller| parked.park(&bed.gateway, ticket(), &rules, asked(&bed, caller).await);
     let first = park("anna").await.unwrap();
-    assert_eq!(park("anna").await.unwrap_err().reason, Reason::Overloaded, "her second");
+    assert_eq!(park("anna").await.unwrap_err().reason, Reason::Crowded, "her second");
     asker.server.hears("notifications/cancelled").await;
     park("bert").await.unwrap();
-    assert_eq!(park("carl").await.unwrap_err().reason, Reason::Overloaded, "the third of all");
+    assert_eq!(park("carl").await.unwrap_err().reason, Reason::Crowded, "the third of all");
     asker.server.hears("notifications/cancelled").await;
     parked.claim(first, &ticket()).await.unwrap();
     park("carl").await.unwrap();
