@@ -21,8 +21,8 @@ const LEGACY_CALLS: usize = 50;
 /// After so long without a word a session is gone.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// Most sessions at once, so that the cap is met too.
-const MOST: usize = 20_000;
+/// Most sessions at once: fewer than would idle, so that the cap is met too.
+const MOST: usize = 2_000;
 
 /// Tables that connections come and go in, at their own pace.
 const OF_CONNECTIONS: &str = "upstream_connections";
@@ -128,8 +128,9 @@ pub(super) async fn run() {
             start.elapsed(),
             gateway.resident_kib() / 1024
         );
-        assert!(most <= MOST as u64, "{most} sessions at once");
-        assert!(most >= 1_000, "only {most} sessions were there at once: nothing is shown");
+        let full = MOST as u64;
+        assert!(most <= full, "{most} sessions at once");
+        assert!(most >= full * 9 / 10, "only {most} sessions were there at once: the cap was not met");
         returned(&gateway, &idle).await;
         resident.push(gateway.resident_kib());
         println!(

@@ -265,5 +265,7 @@ pub(super) async fn run() {
         stolen_state(&world, path, "ask").await;
         stolen_cursor(&world, path).await;
     }
-    stolen_task(&world, "/desk").await;
+    for path in ["/desk", "/mcp"] {
+        stolen_task(&world, path).await;
+    }
 }
