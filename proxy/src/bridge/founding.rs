@@ -39,12 +39,7 @@ pub(super) async fn found(
     let session = Arc::new(Session::new(number()?, desk.server.id.clone(), version, profile, true));
     let mut sealed = Vec::new();
     for (upstream, leg) in greetings.legs {
-        let at = &leg.place().upstream;
-        sealed.push(SealedLeg {
-            upstream: UpstreamMark::of(&at.name, &at.url),
-            id: leg.id().and_then(|id| id.to_str().ok()).unwrap_or_default().into(),
-            version: leg.version,
-        });
+        sealed.extend(sealed_leg(&leg));
         desk.gateway.estate.hub.own(&leg, &session);
         session.hold(upstream, leg);
     }
@@ -54,6 +49,16 @@ pub(super) async fn found(
     desk.gateway.estate.sessions.insert(&desk.server, &session, lifetime(desk), desk.gateway);
     out.outcome.answered(None);
     Ok(out.founding(&text, bridge::wrap_result(call::id_text(message), &result)).await)
+}
+
+/// What another replica could go on with: of a session that is its stream, nothing.
+fn sealed_leg(leg: &Leg) -> Option<SealedLeg> {
+    let at = &leg.place().upstream;
+    (!leg.is_relayed()).then(|| SealedLeg {
+        upstream: UpstreamMark::of(&at.name, &at.url),
+        id: leg.id().and_then(|id| id.to_str().ok()).unwrap_or_default().into(),
+        version: leg.version,
+    })
 }
 
 fn number() -> Result<[u8; 16], Denial> {
@@ -206,6 +211,7 @@ pub(super) async fn leg(
             return Ok(Some(leg));
         }
         session.release(&place.upstream.key);
+        desk.gateway.estate.hub.disown(&leg);
     }
     let estate = &desk.gateway.estate;
     if estate.eras.choose(desk.gateway, place, Era::Legacy).await? == Era::Modern {
