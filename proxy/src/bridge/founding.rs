@@ -31,6 +31,23 @@ pub(super) async fn found(
     message: &Message,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
+    let Founded { session, sealed, result } = begin(desk, message).await?;
+    let text = seal(desk, &session, sealed);
+    out.outcome.answered(None);
+    Ok(out.founding(&text, bridge::wrap_result(call::id_text(message), &result)).await)
+}
+
+/// A session that has begun.
+pub(super) struct Founded {
+    pub(super) session: Arc<Session>,
+    /// What other replicas could go on with.
+    sealed: Vec<SealedLeg>,
+    /// The result of `initialize`.
+    pub(super) result: String,
+}
+
+/// Begins a session.
+pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded, Denial> {
     desk.admit(message)?;
     let fields = params(message)?;
     let profile = Arc::new(Profile::of_initialize(&fields)?);
@@ -43,12 +60,10 @@ pub(super) async fn found(
         desk.gateway.estate.hub.own(&leg, &session);
         session.hold(upstream, leg);
     }
-    let text = seal(desk, &session, sealed);
     let facts = lists::merged(desk, &greetings.facts);
     let result = lists::with_missing(facts.initialize_result(version), &greetings.missing);
     desk.gateway.estate.sessions.insert(&desk.server, &session, lifetime(desk), desk.gateway);
-    out.outcome.answered(None);
-    Ok(out.founding(&text, bridge::wrap_result(call::id_text(message), &result)).await)
+    Ok(Founded { session, sealed, result })
 }
 
 /// What another replica could go on with: of a session that is its stream, nothing.
@@ -61,7 +76,7 @@ fn sealed_leg(leg: &Leg) -> Option<SealedLeg> {
     })
 }
 
-fn number() -> Result<[u8; 16], Denial> {
+pub(super) fn number() -> Result<[u8; 16], Denial> {
     let mut number = [0; 16];
     let failed = |_| Denial::new(Reason::Overloaded, "the system has no randomness");
     SystemRandom::new().fill(&mut number).map_err(failed)?;

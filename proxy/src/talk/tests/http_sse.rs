@@ -202,6 +202,21 @@ async fn a_session_ends_with_its_stream_and_with_it_the_calls_under_way() {
 }
 
 #[tokio::test]
+async fn an_event_that_is_too_large_ends_the_session() {
+    let old = Old::usual().await;
+    let bed = old.bed("");
+    let mut talk = bed.open(&bed.place("anna", NOBODY), &modern_call(""), Rounds::Asks).await;
+    let flood = async {
+        old.server.hears("tools/call").await;
+        old.says(&"x".repeat(33 << 20));
+    };
+    let (failed, ()) = tokio::join!(failure(&mut talk), flood);
+    assert_eq!(failed.denial.reason, Reason::UpstreamUnavailable);
+    let gone = within("news of it", bed.gateway.estate.heard.next()).await;
+    assert!(matches!(gone.what, What::Gone) && gone.leg.is_dead());
+}
+
+#[tokio::test]
 async fn an_endpoint_of_another_origin_is_refused_and_never_reached() {
     let elsewhere = Server::start(|asked: Asked, _| async move { panic!("reached: {}", asked.head) }).await;
     let at = |address: SocketAddr| format!("event: endpoint\ndata: http://{address}/messages\n\n");
