@@ -4,6 +4,7 @@
 //! deadline and is counted. [`run`] tells something in the background and holds up no call; [`ask`]
 //! waits for an answer.
 
+mod aside;
 mod ask;
 mod farewell;
 mod listen;
@@ -14,8 +15,9 @@ use crate::forward::{Dispatch, Use, Wording};
 use crate::talk::reading::Reading;
 use crate::talk::voice::{self, Voice};
 use crate::upstreams::pool::Pool;
+pub(crate) use aside::post;
 pub use ask::ask;
-pub(crate) use ask::{Addressed, Said, exchange, is_modern_code, lives, on_leg, post, send};
+pub(crate) use ask::{Addressed, Said, exchange, is_modern_code, lives, on_leg, send};
 pub use farewell::Farewells;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 pub use listen::{Listening, listen};

@@ -3,6 +3,7 @@
 //! After each activation [`Estate::reconcile`] keeps what the new snapshot still uses, adds what is
 //! new and lets go of the rest. A pool that was let go closes with its last call.
 
+use crate::bridge::lines::Lines;
 use crate::bridge::parked::ParkedCalls;
 use crate::bridge::{Hub, Sessions};
 use crate::catalog::Catalogs;
@@ -44,6 +45,8 @@ pub struct Estate {
     pub heard: Hearsay,
     /// Sessions of legacy clients.
     pub sessions: Sessions,
+    /// Streams of clients of 2024-11-05.
+    pub lines: Lines,
     /// Calls that wait for their clients.
     pub parked: ParkedCalls,
     /// Who listens to what.
@@ -82,6 +85,7 @@ impl Estate {
             legs: Legs::default(),
             heard: Hearsay::default(),
             sessions: Sessions::default(),
+            lines: Lines::default(),
             parked: ParkedCalls::default(),
             hub: Hub::default(),
             catalogs: Catalogs::default(),
@@ -154,6 +158,7 @@ impl Estate {
             ("eras", self.eras.len()),
             ("sessions", self.sessions.len().0),
             ("tombstones", self.sessions.len().1),
+            ("lines", self.lines.len()),
             ("parked", self.parked.len()),
             ("subscriptions", self.hub.len()),
         ];

@@ -5,6 +5,8 @@
 //! which no other such call is under way, so that a question outside of a call's own stream has one
 //! call that it can belong to. A leg that its upstream forgot is dead and never used again.
 
+mod ear;
+mod endpoint;
 mod founding;
 mod heard;
 mod pool;
@@ -19,6 +21,7 @@ use crate::forward::Failure;
 use crate::talk::voice::{self, Fields};
 use crate::talk::{Facts, Place, Reply};
 use bytes::Bytes;
+pub(crate) use ear::Ear;
 use founding::Refused;
 pub use heard::{Heard, Hearsay, What};
 use http::{HeaderValue, StatusCode};
@@ -113,6 +116,8 @@ struct Attached {
     asks: bool,
     /// Messages on their way to it.
     inbox: mpsc::Sender<Bytes>,
+    /// Room for its answer, where that comes on the stream of the leg too.
+    answer: Option<mpsc::OwnedPermit<Bytes>>,
 }
 
 impl Leg {
@@ -189,7 +194,19 @@ impl Leg {
 
     /// Notes that the upstream no longer knows it; says whether that is news.
     pub(crate) fn die(&self) -> bool {
-        !self.dead.swap(true, Ordering::AcqRel)
+        let news = !self.dead.swap(true, Ordering::AcqRel);
+        if news && self.relayed {
+            // Nobody will be answered any more.
+            self.lock().attached.clear();
+            self.stop_listening();
+        }
+        news
+    }
+
+    fn stop_listening(&self) {
+        if let Some(stream) = self.stream.get() {
+            stream.abort();
+        }
     }
 
     /// Makes the upstream send log messages from `level` on, if it does not already.
@@ -273,9 +290,7 @@ impl Leg {
         if self.die() && self.id.is_some() {
             Farewells::tell(gateway, self.session(), &self.place.upstream, &self.place.pool);
         }
-        if let Some(stream) = self.stream.get() {
-            stream.abort();
-        }
+        self.stop_listening();
     }
 
     /// Runs an errand in the background.
@@ -334,23 +349,30 @@ impl Leg {
     }
 
     /// Lets a call hear what comes on the stream of the leg and may be its.
-    pub(crate) fn attach(&self, number: u64, asks: bool) -> mpsc::Receiver<Bytes> {
-        let (inbox, receiver) = mpsc::channel(INBOX);
-        self.lock().attached.push(Attached { number, asks, inbox });
-        receiver
+    pub(crate) fn attach(self: &Arc<Self>, number: u64, asks: bool) -> Ear {
+        let (inbox, receiver) = mpsc::channel(INBOX + 1);
+        let answer = self.relayed.then(|| inbox.clone().try_reserve_owned().ok()).flatten();
+        let mut state = self.lock();
+        // On one that is dead, nothing will be heard.
+        if !self.is_dead() {
+            state.attached.push(Attached { number, asks, inbox, answer });
+        }
+        drop(state);
+        Ear::new(self, number, receiver)
     }
 
-    /// Gives an answer to the call that waits for it; one that does not take it has lost it, and is
-    /// told so by the end of its inbox.
-    fn settle(&self, number: u64, answer: &Bytes) {
-        let taken = self.deliver(Some(number), answer);
-        if !taken {
-            self.detach(number);
+    /// Gives an answer to the call that waits for it on the stream.
+    fn answered(&self, id: &Id, answer: &Bytes) {
+        let Ok(number) = id.as_json().parse::<u64>() else { return };
+        let mut state = self.lock();
+        let call = state.attached.iter_mut().find(|one| one.number == number);
+        if let Some(room) = call.and_then(|call| call.answer.take()) {
+            room.send(answer.clone());
         }
     }
 
     /// Ends what [`Leg::attach`] began.
-    pub(crate) fn detach(&self, number: u64) {
+    fn detach(&self, number: u64) {
         self.lock().attached.retain(|one| one.number != number);
     }
 
@@ -383,8 +405,6 @@ impl Failure {
 
 impl Drop for Leg {
     fn drop(&mut self) {
-        if let Some(stream) = self.stream.get() {
-            stream.abort();
-        }
+        self.stop_listening();
     }
 }

@@ -25,6 +25,8 @@ pub struct Outcome {
     facts: Facts,
     server: Option<Arc<ServerMetrics>>,
     waiting: bool,
+    /// Another has taken its place.
+    handed_over: bool,
 }
 
 #[derive(Default)]
@@ -76,6 +78,21 @@ impl Outcome {
             facts,
             server: None,
             waiting: false,
+            handed_over: false,
+        }
+    }
+
+    /// The rest of it, for who goes on with the message; this one is not recorded any more.
+    pub fn hand_over(&mut self) -> Outcome {
+        self.handed_over = true;
+        Outcome {
+            gateway: Arc::clone(&self.gateway),
+            started: self.started,
+            stage: self.stage,
+            facts: std::mem::take(&mut self.facts),
+            server: self.server.take(),
+            waiting: std::mem::take(&mut self.waiting),
+            handed_over: false,
         }
     }
 
@@ -233,7 +250,9 @@ impl Outcome {
 
 impl Drop for Outcome {
     fn drop(&mut self) {
-        self.record();
+        if !self.handed_over {
+            self.record();
+        }
     }
 }
 

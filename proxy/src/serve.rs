@@ -8,9 +8,11 @@
 mod answer;
 mod away;
 mod broker;
+mod line;
 
 use broker::{Founding, Way};
 
+use crate::bridge::lines::Line;
 use crate::context::{Active, Gateway};
 use crate::drain::{Phase, reached};
 use crate::forward::{Dispatch, Inbound, Leg, Use, send};
@@ -61,6 +63,8 @@ struct Passage<'a> {
     source: Source,
     trace: Trace,
     origin: Option<HeaderValue>,
+    /// The stream that its answer goes to, if that is another request's.
+    line: Option<Arc<Line>>,
     outcome: Outcome,
 }
 
@@ -117,7 +121,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
         Ok(Admitted::Forward(outbound)) => passage.exchange(*outbound, &mut client).await,
         Ok(Admitted::Broker(brokered)) => passage.broker(*brokered, &mut client).await,
         Ok(Admitted::Away(away)) => passage.send_on(*away, &mut client).await,
-        Err(Halt::Refused(denial, known)) => passage.refuse(&denial, &known, &mut client).await,
+        Err(Halt::Refused(denial, known)) => passage.refuse_unread(&denial, &known, &mut client).await,
         Err(Halt::Preflight) => passage.preflight(&mut client).await,
         Err(Halt::Gone) => End::Broken,
     };
@@ -158,7 +162,7 @@ impl<'a> Passage<'a> {
         let mut outcome = Outcome::new(gateway, &arrival);
         let user_agent = request.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         outcome.client(user_agent, Some(trace.id()));
-        Passage { connection, request, arrival, source, trace, origin: None, outcome }
+        Passage { connection, request, arrival, source, trace, origin: None, line: None, outcome }
     }
 
     /// Everything up to the permission to forward.
@@ -169,6 +173,7 @@ impl<'a> Passage<'a> {
         }
         let gateway = self.connection.gateway;
         let (server, serial) = self.resolve(&gateway.active())?;
+        self.line = self.line(&server);
         let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
         let kind = intake::kind_of(&self.request.method).map_err(|denial| halt(denial, known))?;
         let body = match kind {

@@ -8,6 +8,8 @@
 
 Clients:  py1 (mcp 1.30, legacy)   py2-legacy py2-auto py2-modern (mcp 2.3)
           ts1 (@modelcontextprotocol/sdk 1.32, legacy)   ts2-legacy ts2-auto ts2-modern (.../client 2.4)
+          py1-sse ts1-sse: the same SDKs on the transport of 2024-11-05, only where --client names them
+          ts1-fallback: streamable HTTP, and that transport if it fails, likewise
 The server must keep the contract of upstream.py, its names after --prefix and its resources under --scheme. Each step
 has its own time limit; a step that cannot apply to a client reports SKIP with the reason. tools.py says which
 environment variables name the interpreters.
@@ -41,6 +43,11 @@ CLIENTS = {
     "ts2-auto": [tools.NODE, TYPESCRIPT_DRIVER, "2", "auto"],
     "ts2-modern": [tools.NODE, TYPESCRIPT_DRIVER, "2", "2026-07-28"],
 }
+OLD_CLIENTS = {
+    "py1-sse": [tools.PY1, PYTHON_DRIVER, "1", "sse"],
+    "ts1-sse": [tools.NODE, TYPESCRIPT_DRIVER, "1", "sse"],
+    "ts1-fallback": [tools.NODE, TYPESCRIPT_DRIVER, "1", "fallback"],
+}
 STEPS = [
     "connect", "list-tools", "echo", "unicode", "add", "fail", "unknown-tool", "unknown-method", "progress", "logging",
     "resources", "template", "prompts", "complete", "elicit", "sample", "roots", "sub-updated", "tools-changed",
@@ -48,8 +55,12 @@ STEPS = [
 ]
 
 
+def command(name):
+    return CLIENTS.get(name) or OLD_CLIENTS[name]
+
+
 def installed(name):
-    interpreter, driver, *_ = CLIENTS[name]
+    interpreter, driver, *_ = command(name)
     return shutil.which(interpreter) and (driver == PYTHON_DRIVER or os.path.isdir(tools.MODULES))
 
 
@@ -57,7 +68,7 @@ def run_client(name, url, args):
     """-> {step: what the driver printed about it}"""
     try:
         names = dict(os.environ, PREFIX=args.prefix, SCHEME=args.scheme)
-        run = subprocess.run(CLIENTS[name] + [url], capture_output=True, text=True, timeout=args.limit, env=names)
+        run = subprocess.run(command(name) + [url], capture_output=True, text=True, timeout=args.limit, env=names)
         output, errors = run.stdout, run.stderr
     except subprocess.TimeoutExpired as expired:
         output = expired.stdout or b""
@@ -120,7 +131,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
     parser.add_argument("--direct", metavar="UPSTREAM_URL")
-    parser.add_argument("--client", action="append", choices=list(CLIENTS))
+    parser.add_argument("--client", action="append", choices=[*CLIENTS, *OLD_CLIENTS])
     parser.add_argument("--allow", action="append", default=[], choices=STEPS, metavar="STEP",
                         help="a step that may fail, for a reason that lies with the client (repeatable)")
     parser.add_argument("--prefix", default="", help="what stands before the names of tools and prompts")

@@ -275,13 +275,20 @@ class Python1(Driver):
     async def connect(self, stack):
         import mcp.types as types
         from mcp import ClientSession
-        from mcp.client.streamable_http import streamable_http_client
         self.types = types
-        read, write, session_id = await stack.enter_async_context(streamable_http_client(self.url))
+        read, write, session_id = await self.transport(stack)
         self.client = await stack.enter_async_context(ClientSession(read, write, **self.callbacks(types)))
         async with asyncio.timeout(CONNECT_S):
             opened = await self.client.initialize()
         return True, f"{opened.protocolVersion} session {'yes' if session_id() else 'no'}"
+
+    async def transport(self, stack):
+        if self.mode == "sse":
+            from mcp.client.sse import sse_client
+            read, write = await stack.enter_async_context(sse_client(self.url))
+            return read, write, lambda: None
+        from mcp.client.streamable_http import streamable_http_client
+        return await stack.enter_async_context(streamable_http_client(self.url))
 
     async def call(self, name, arguments, progress=None, log=False):
         return await self.client.call_tool(PREFIX + name, arguments, progress_callback=progress)

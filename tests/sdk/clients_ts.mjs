@@ -53,6 +53,7 @@ const connecting = {
   async 1() {
     const { Client } = require('@modelcontextprotocol/sdk/client/index.js');
     const { StreamableHTTPClientTransport } = require('@modelcontextprotocol/sdk/client/streamableHttp.js');
+    const { SSEClientTransport } = require('@modelcontextprotocol/sdk/client/sse.js');
     const types = require('@modelcontextprotocol/sdk/types.js');
     const capabilities = { sampling: {}, elicitation: {}, roots: {} };
     const client = new Client({ name: 'ts1', version: '1' }, { capabilities });
@@ -62,10 +63,16 @@ const connecting = {
     client.setNotificationHandler(types.LoggingMessageNotificationSchema, onLog);
     client.setNotificationHandler(types.ResourceUpdatedNotificationSchema, onNotification);
     client.setNotificationHandler(types.ToolListChangedNotificationSchema, onNotification);
-    const transport = new StreamableHTTPClientTransport(new URL(url));
-    await client.connect(transport);
+    let transport = new (mode === 'sse' ? SSEClientTransport : StreamableHTTPClientTransport)(new URL(url));
+    try {
+      await client.connect(transport);
+    } catch (error) {
+      if (mode !== 'fallback') throw error;
+      transport = new SSEClientTransport(new URL(url));
+      await client.connect(transport);
+    }
     return {
-      client, transport, era: 'legacy', version: transport.protocolVersion,
+      client, transport, era: 'legacy', version: transport.protocolVersion ?? transport.constructor.name,
       call: (name, args, { log, ...options } = {}) =>
         client.callTool({ name: PREFIX + name, arguments: args }, undefined, { ...CALL_TIMEOUT, ...options }),
       unknownMethod: request => client.request(request, types.EmptyResultSchema),
@@ -102,7 +109,7 @@ async function connect() {
   try {
     const connected = await connecting[generation]();
     const { era, version, transport } = connected;
-    const wanted = mode === 'legacy' ? 'legacy' : mode === 'auto' ? era : 'modern';
+    const wanted = ['legacy', 'sse', 'fallback'].includes(mode) ? 'legacy' : mode === 'auto' ? era : 'modern';
     report('connect', era === wanted, started, `${version} ${era} session ${transport.sessionId ? 'yes' : 'no'}`);
     return connected;
   } catch (error) {

@@ -23,6 +23,8 @@ mod harness;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod http_sse;
+#[cfg(test)]
 mod operate;
 #[cfg(test)]
 mod passage;

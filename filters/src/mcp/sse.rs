@@ -122,6 +122,12 @@ impl Event {
         joined
     }
 
+    /// What kind of event it is, where that is not `message`.
+    pub fn name(&self) -> Option<&[u8]> {
+        let names = lines(&self.raw[self.text..]).filter_map(|line| field(line, b"event"));
+        names.last().filter(|name| !matches!(*name, b"" | b"message"))
+    }
+
     /// Whether the event sets the client's last event id: it can resume from here.
     pub fn has_id(&self) -> bool {
         lines(&self.raw[self.text..]).any(|line| field(line, b"id").is_some())
@@ -183,6 +189,20 @@ mod tests {
 
     fn event(raw: &[u8]) -> Event {
         Event { raw: Bytes::copy_from_slice(raw), text: 0 }
+    }
+
+    #[test]
+    fn only_events_that_are_no_messages_have_a_name() {
+        let cases: [(&[u8], Option<&[u8]>); 5] = [
+            (b"data: x\n\n", None),
+            (b"event: message\ndata: x\n\n", None),
+            (b"event:\ndata: x\n\n", None),
+            (b"event: a\nevent:endpoint\r\ndata: x\n\n", Some(b"endpoint")),
+            (b"events: a\ndata: event: b\n\n", None),
+        ];
+        for (raw, name) in cases {
+            assert_eq!(event(raw).name(), name, "{}", String::from_utf8_lossy(raw));
+        }
     }
 
     #[test]

@@ -26,17 +26,26 @@ const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 pub enum Sink<'a> {
     /// To the client.
     Client(&'a mut Client),
-    /// To the answer of the batch that it is a part of.
+    /// To the answer of the batch that it is a part of, or to the stream of a session.
     Batch(mpsc::Sender<Part>),
 }
 
-/// A part of the answer to a batch.
+/// A part of the answer to a batch, or of the stream of a session.
 #[derive(Debug)]
 pub enum Part {
     /// A message ahead of an answer.
     Ahead(String),
     /// The answer to one of the requests.
     Answer(String),
+}
+
+impl Part {
+    /// The message.
+    pub fn text(&self) -> &str {
+        match self {
+            Part::Ahead(text) | Part::Answer(text) => text,
+        }
+    }
 }
 
 /// The way back to one client, for answers of our own making.
@@ -62,8 +71,7 @@ impl Answering<'_> {
     pub async fn gone(&mut self) {
         match &mut self.sink {
             Sink::Client(client) => client.gone().await,
-            // The batch notices, and drops what is a part of it.
-            Sink::Batch(_) => std::future::pending().await,
+            Sink::Batch(parts) => parts.closed().await,
         }
     }
 

@@ -86,20 +86,30 @@ async fn element(desk: &Desk<'_>, message: &Message, parts: mpsc::Sender<Part>) 
     };
     let end = super::one(desk, message, &mut out).await;
     if let End::Refused(denial) = end {
-        outcome.denied(&denial);
-        if let Some(id) = &message.id {
-            let refused = Refused {
-                kind: Some(message.kind),
-                era: Some(message.era),
-                ids: std::slice::from_ref(id),
-                method: message.method.as_ref(),
-                ..Refused::default()
-            };
-            let answer = reply::refuse(&denial, &refused, desk.inbound.request_id);
-            // The batch is over if nobody takes it.
-            drop(parts.send(Part::Answer(String::from_utf8_lossy(&answer.body).into_owned())).await);
-        }
+        refused(desk, &denial, message, &mut outcome, &parts).await;
     }
+}
+
+/// Refuses a message whose answer is a part of something.
+pub(super) async fn refused(
+    desk: &Desk<'_>,
+    denial: &Denial,
+    message: &Message,
+    outcome: &mut Outcome,
+    parts: &mpsc::Sender<Part>,
+) {
+    outcome.denied(denial);
+    let Some(id) = &message.id else { return };
+    let refused = Refused {
+        kind: Some(message.kind),
+        era: Some(message.era),
+        ids: std::slice::from_ref(id),
+        method: message.method.as_ref(),
+        ..Refused::default()
+    };
+    let answer = reply::refuse(denial, &refused, desk.inbound.request_id);
+    // All is over if nobody takes it.
+    drop(parts.send(Part::Answer(String::from_utf8_lossy(&answer.body).into_owned())).await);
 }
 
 /// Gives every element a body of its own.

@@ -31,6 +31,23 @@ pub(super) async fn found(
     message: &Message,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
+    let Founded { session, sealed, result } = begin(desk, message).await?;
+    let text = seal(desk, &session, sealed);
+    out.outcome.answered(None);
+    Ok(out.founding(&text, bridge::wrap_result(call::id_text(message), &result)).await)
+}
+
+/// A session that has begun.
+pub(super) struct Founded {
+    pub(super) session: Arc<Session>,
+    /// What other replicas could go on with.
+    sealed: Vec<SealedLeg>,
+    /// The result of `initialize`.
+    pub(super) result: String,
+}
+
+/// Begins a session.
+pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded, Denial> {
     desk.admit(message)?;
     let fields = params(message)?;
     let profile = Arc::new(Profile::of_initialize(&fields)?);
@@ -39,24 +56,27 @@ pub(super) async fn found(
     let session = Arc::new(Session::new(number()?, desk.server.id.clone(), version, profile, true));
     let mut sealed = Vec::new();
     for (upstream, leg) in greetings.legs {
-        let at = &leg.place().upstream;
-        sealed.push(SealedLeg {
-            upstream: UpstreamMark::of(&at.name, &at.url),
-            id: leg.id().and_then(|id| id.to_str().ok()).unwrap_or_default().into(),
-            version: leg.version,
-        });
+        sealed.extend(sealed_leg(&leg));
         desk.gateway.estate.hub.own(&leg, &session);
         session.hold(upstream, leg);
     }
-    let text = seal(desk, &session, sealed);
     let facts = lists::merged(desk, &greetings.facts);
     let result = lists::with_missing(facts.initialize_result(version), &greetings.missing);
     desk.gateway.estate.sessions.insert(&desk.server, &session, lifetime(desk), desk.gateway);
-    out.outcome.answered(None);
-    Ok(out.founding(&text, bridge::wrap_result(call::id_text(message), &result)).await)
+    Ok(Founded { session, sealed, result })
 }
 
-fn number() -> Result<[u8; 16], Denial> {
+/// What another replica could go on with: of a session that is its stream, nothing.
+fn sealed_leg(leg: &Leg) -> Option<SealedLeg> {
+    let at = &leg.place().upstream;
+    (!leg.is_relayed()).then(|| SealedLeg {
+        upstream: UpstreamMark::of(&at.name, &at.url),
+        id: leg.id().and_then(|id| id.to_str().ok()).unwrap_or_default().into(),
+        version: leg.version,
+    })
+}
+
+pub(super) fn number() -> Result<[u8; 16], Denial> {
     let mut number = [0; 16];
     let failed = |_| Denial::new(Reason::Overloaded, "the system has no randomness");
     SystemRandom::new().fill(&mut number).map_err(failed)?;
@@ -206,6 +226,7 @@ pub(super) async fn leg(
             return Ok(Some(leg));
         }
         session.release(&place.upstream.key);
+        desk.gateway.estate.hub.disown(&leg);
     }
     let estate = &desk.gateway.estate;
     if estate.eras.choose(desk.gateway, place, Era::Legacy).await? == Era::Modern {

@@ -7,7 +7,7 @@ use super::desk::{Desk, params};
 use super::hub::{self, Hub, Seat};
 use super::lists::OwnUri;
 use super::sessions::{Session, Word};
-use super::{call, founding, lists};
+use super::{call, founding, lines, lists};
 use crate::context::Gateway;
 use crate::drain::{Phase, reached};
 use crate::errand::{self, Errand};
@@ -41,14 +41,29 @@ pub(super) async fn get(
     if !desk.takes_events {
         return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
     }
+    Ok(flow(desk, session, None, out).await)
+}
+
+/// Carries the stream of a session; with a seat, of a client whose calls are answered on it too.
+pub(super) async fn flow(
+    desk: &Desk<'_>,
+    session: &Arc<Session>,
+    mut seat: Option<&mut lines::Seat>,
+    out: &mut Answering<'_>,
+) -> End {
     let mut words = session.listen();
     if !session.native {
         session.legs().iter().for_each(|leg| leg.hear(desk.gateway));
     }
     if out.begin().await.is_err() {
-        return Ok(End::Broken);
+        return End::Broken;
     }
+    let line = seat.as_ref().map(|seat| Arc::clone(&seat.line));
+    let mut phase = desk.gateway.drain.watch();
     let mut stream = Stream::new(desk, None, Some(session));
+    if line.is_some() {
+        stream.ends_at = Phase::Expired;
+    }
     let (sender, mut followed) = mpsc::channel(64);
     let mut following = follow_for(desk, session, &sender);
     loop {
@@ -56,21 +71,33 @@ pub(super) async fn get(
             word = words.recv() => match word {
                 Some(word) => word,
                 // Another stream of the session has taken its place, or the session has ended.
-                None => return Ok(stream.over(out).await),
+                None => return stream.over(out).await,
             },
             Some(word) = followed.recv() => word,
+            Some(part) = lines::part(&mut seat) => Word::Said(part.text().into()),
             () = session.changed.notified() => {
                 following = follow_for(desk, session, &sender);
                 continue;
             }
+            () = lines::drained(line.as_ref(), &mut phase) => {
+                while let Some(part) = lines::waiting(&mut seat) {
+                    drop(stream.say(Word::Said(part.text().into()), out).await);
+                }
+                return stream.over(out).await;
+            }
             end = stream.wait(desk, out) => match end {
-                Some(end) => { drop(following); return Ok(end) }
+                Some(end) => { drop(following); return end }
+                None if line.is_some() => {
+                    // Who holds the stream open is not idle.
+                    desk.gateway.estate.sessions.find(&session.server, &session.number, desk.gateway);
+                    continue;
+                }
                 None => continue,
             },
         };
         if stream.say(word, out).await.is_err() {
             out.outcome.answered(None);
-            return Ok(End::Left);
+            return End::Left;
         }
     }
 }
@@ -279,7 +306,7 @@ pub(super) async fn subscribe(
 }
 
 /// What a modern client was promised.
-struct Subscription {
+pub(super) struct Subscription {
     id: String,
     honoured: Filter,
     facts: Arc<bridge::Facts>,
@@ -287,7 +314,7 @@ struct Subscription {
 }
 
 /// A stream that has begun.
-struct Stream {
+pub(super) struct Stream {
     subscription: Option<Subscription>,
     session: Option<Arc<Session>>,
     /// Lists that changed a moment ago: several changes are told as one.
@@ -297,10 +324,16 @@ struct Stream {
     coalesce: Duration,
     keepalive: Duration,
     phase: tokio::sync::watch::Receiver<Phase>,
+    /// When the process leaves, how far it gets with this stream.
+    pub(super) ends_at: Phase,
 }
 
 impl Stream {
-    fn new(desk: &Desk<'_>, subscription: Option<Subscription>, session: Option<&Arc<Session>>) -> Stream {
+    pub(super) fn new(
+        desk: &Desk<'_>,
+        subscription: Option<Subscription>,
+        session: Option<&Arc<Session>>,
+    ) -> Stream {
         let keepalive = desk.server.keepalive;
         Stream {
             subscription,
@@ -311,18 +344,19 @@ impl Stream {
             coalesce: desk.server.cache.coalesce,
             keepalive,
             phase: desk.gateway.drain.watch(),
+            ends_at: Phase::Draining,
         }
     }
 
     /// Waits for whatever else can happen to a stream; its end, if that was it.
-    async fn wait(&mut self, desk: &Desk<'_>, out: &mut Answering<'_>) -> Option<End> {
+    pub(super) async fn wait(&mut self, desk: &Desk<'_>, out: &mut Answering<'_>) -> Option<End> {
         let wake = self.tell_at.map_or(self.silent_until, |tell_at| tell_at.min(self.silent_until));
         tokio::select! {
             () = out.gone() => {
                 out.outcome.answered(None);
                 return Some(End::Left);
             }
-            () = reached(&mut self.phase, Phase::Draining) => return Some(self.over(out).await),
+            () = reached(&mut self.phase, self.ends_at) => return Some(self.over(out).await),
             () = unserved(desk) => return Some(self.over(out).await),
             () = sleep_until(wake) => {}
         }
@@ -342,7 +376,7 @@ impl Stream {
     }
 
     /// Ends the stream by its rules: a subscription ends with a result.
-    async fn over(&mut self, out: &mut Answering<'_>) -> End {
+    pub(super) async fn over(&mut self, out: &mut Answering<'_>) -> End {
         out.outcome.answered(None);
         if let Some(Subscription { id, facts, .. }) = &self.subscription {
             let ended = bridge::wrap_result(id, &bridge::listen_result(id, facts));

@@ -1,6 +1,6 @@
 //! Errands that are waited for.
 
-use super::{Errand, WITHIN, count};
+use super::{Errand, WITHIN, aside, count};
 use crate::context::Gateway;
 use crate::forward::{self, Dispatch, Exchange, Failure, Use, Wording};
 use crate::legs::Leg;
@@ -216,6 +216,9 @@ async fn conversation(
     errand: &Errand,
     addressed: Addressed<'_>,
 ) -> Result<Said, Failure> {
+    if let Some(leg) = addressed.leg.filter(|leg| leg.is_relayed() && errand.method().is_some()) {
+        return aside::ask(gateway, leg, errand).await;
+    }
     let number = match addressed.leg {
         Some(leg) => leg.number(),
         None => gateway.estate.number(),
@@ -223,10 +226,6 @@ async fn conversation(
     .to_string();
     let body = worded(place, errand, &addressed, &number)?;
     let asked = errand.method().is_some();
-    let relayed = addressed.leg.filter(|leg| asked && leg.is_relayed());
-    if let (Some(leg), Ok(number)) = (relayed, number.parse()) {
-        return relayed_answer(gateway, leg, errand, (number, body)).await;
-    }
     let kind = if asked { Kind::Request } else { Kind::Notification };
     let sent = send_as(gateway, place, errand, &addressed, body).await?;
     let mut reading = Reading::begin(sent, &place.upstream, kind)?;
@@ -251,52 +250,6 @@ async fn conversation(
     }
     reading.finish();
     Ok(said)
-}
-
-/// Posts an errand whose answer comes elsewhere.
-pub(crate) async fn post(
-    gateway: &Arc<Gateway>,
-    place: &Place,
-    errand: &Errand,
-    addressed: Addressed<'_>,
-    number: &str,
-) -> Result<(), Failure> {
-    let body = worded(place, errand, &addressed, number)?;
-    let sent = send_as(gateway, place, errand, &addressed, body).await?;
-    let status = sent.head.status;
-    let said = Said { status, headers: HeaderMap::new(), outcome: None, refusal: None };
-    Reading::begin(sent, &place.upstream, Kind::Notification)?.finish();
-    if status.is_success() { Ok(()) } else { said.result(errand).map(drop) }
-}
-
-/// The answer to an errand that comes on the stream of its leg.
-async fn relayed_answer(
-    gateway: &Arc<Gateway>,
-    leg: &Arc<Leg>,
-    errand: &Errand,
-    (number, body): (u64, Bytes),
-) -> Result<Said, Failure> {
-    let mut inbox = leg.attach(number, false);
-    let answered = async {
-        let addressed = Addressed { fields: leg.posted(), leg: Some(leg) };
-        let sent = send_as(gateway, leg.place(), errand, &addressed, body).await?;
-        let (status, headers) = (sent.head.status, sent.head.headers.clone());
-        let mut said = Said { status, headers, outcome: None, refusal: None };
-        if !status.is_success() {
-            return Ok(said);
-        }
-        Reading::begin(sent, &leg.place().upstream, Kind::Notification)?.finish();
-        while let Some(message) = inbox.recv().await {
-            said.outcome = Outcome::of(&message, &number.to_string(), false);
-            if said.outcome.is_some() {
-                return Ok(said);
-            }
-        }
-        Err(Failure::broken("the stream of the session has ended".to_owned()))
-    };
-    let said = answered.await;
-    leg.detach(number);
-    said
 }
 
 pub(super) fn worded(

@@ -1,40 +1,63 @@
-//! Sessions over HTTP with SSE, the transport of 2024-11-05.
+//! The transport of 2024-11-05: one stream that is the session, and messages posted beside it.
 //!
-//! The server names on its stream where messages are posted to, and whatever it says comes on that
-//! stream: answers too. The session lasts as long as the stream.
+//! The server names on its stream where messages go; whatever it says, answers among it, comes on the
+//! stream. There is no session id: when the stream ends, so has the session.
 
-use super::{Leg, Origin, Refused, Terms, founding, stream};
+use super::founding::{self, Refused};
+use super::stream::{gone, sort};
+use super::{Leg, Origin, Terms, endpoint};
 use crate::context::Gateway;
 use crate::errand::{self, Addressed, Errand, Said};
 use crate::forward::Failure;
-use crate::talk::reading::{Patience, Reading, malformed};
+use crate::talk::reading::{Patience, Reading, late, malformed};
 use crate::talk::voice;
 use crate::talk::{Outcome, Place};
-use http::{HeaderMap, StatusCode};
-use portunus_config::UpstreamUrl;
-use portunus_filters::Kind;
+use bytes::Bytes;
+use http::StatusCode;
+use portunus_config::Upstream;
 use portunus_filters::mcp::Revision;
+use portunus_filters::mcp::bridge;
+use portunus_filters::{Kind, Reason};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::time::timeout;
 
-/// Founds a session on a stream of its own.
+/// Longest wait for stream, endpoint and `initialize`, if the upstream's own limits are longer.
+const FOUNDED_WITHIN: Duration = Duration::from_secs(30);
+/// How long a server that said nothing for long may take to answer a `ping`.
+const PONG_WITHIN: Duration = Duration::from_secs(30);
+/// Messages that a server may send before it has answered `initialize`.
+const MAX_EARLY: usize = 16;
+
+/// Founds a session.
 pub(super) async fn request(
     gateway: &Arc<Gateway>,
     place: &Place,
     origin: Origin,
     version: Revision,
 ) -> Result<Arc<Leg>, Refused> {
-    let within = place.upstream.timeouts.first_byte;
-    let (place, mut reading) =
-        timeout(within, opened(gateway, place)).await.unwrap_or_else(|_| Err(silent()))?;
-    let errand = Errand::Initialize { version };
-    let addressed = || Addressed { fields: voice::posted(), leg: None };
-    errand::post(gateway, &place, &errand, addressed(), "0").await?;
-    let said = timeout(within, answered(&mut reading, "0")).await.unwrap_or_else(|_| Err(silent()))?;
+    let within = place.upstream.timeouts.first_byte.min(FOUNDED_WITHIN);
+    let founded = timeout(within, found(gateway, place, origin, version)).await;
+    founded.unwrap_or_else(|_| {
+        let cause = format!("no stream, endpoint and answer to `initialize` within {within:?}");
+        Err(Failure { cause, ..late(false) }.into())
+    })
+}
+
+async fn found(
+    gateway: &Arc<Gateway>,
+    place: &Place,
+    origin: Origin,
+    version: Revision,
+) -> Result<Arc<Leg>, Refused> {
+    let mut reading = open(gateway, place).await?;
+    let place = entered(place, &mut reading).await?;
+    let (said, early) = initialize(gateway, &place, &mut reading, version).await?;
     let (facts, agreed) = founding::read(&said)?;
     let terms = Terms { facts: Arc::new(facts), version: agreed, id: None };
     let leg = Arc::new(Leg::relayed(&gateway.estate.legs, place, origin, terms));
     leg.follow(tokio::spawn(listen(Arc::downgrade(gateway), Arc::downgrade(&leg), reading)));
+    early.iter().for_each(|message| sort(gateway, &leg, message));
     if let Err(failure) = errand::on_leg(gateway, &leg, Errand::Initialized).await {
         leg.end(gateway);
         return Err(failure.into());
@@ -42,86 +65,91 @@ pub(super) async fn request(
     Ok(leg)
 }
 
-/// Opens the stream; the place is where messages are posted to.
-async fn opened(gateway: &Arc<Gateway>, place: &Place) -> Result<(Place, Reading), Failure> {
+/// Opens the stream.
+async fn open(gateway: &Arc<Gateway>, place: &Place) -> Result<Reading, Failure> {
     let addressed = Addressed { fields: voice::listening(), leg: None };
-    let exchange = errand::send(gateway, place, &Errand::Stream, addressed).await?;
-    let mut reading = Reading::begin(exchange, &place.upstream, Kind::Stream)?;
-    let named = reading.next(Patience::default()).await?;
-    let named = named.as_deref().and_then(|named| std::str::from_utf8(named).ok());
-    let path = named.filter(|_| reading.status() == StatusCode::OK);
-    let path = path.and_then(|named| endpoint(&place.upstream.url, named));
-    let path = path.ok_or_else(|| malformed("the server names no place of its own for messages"))?;
-    let mut upstream = (*place.upstream).clone();
+    let sent = errand::send(gateway, place, &Errand::Stream, addressed).await?;
+    let status = sent.head.status;
+    if status.is_client_error() && status != StatusCode::UNAUTHORIZED {
+        let cause = format!("GET was answered by HTTP {}", status.as_u16());
+        return Err(Failure { cause, ..malformed("the server offers no stream of the transport `sse`") });
+    }
+    Reading::begin(sent, &place.upstream, Kind::Stream)
+}
+
+/// The place that the server's messages go to, which its first event names.
+async fn entered(place: &Place, reading: &mut Reading) -> Result<Place, Failure> {
+    let unnamed = || malformed("the server does not say where messages go");
+    let reference = reading.next(Patience::default()).await?.ok_or_else(unnamed)?;
+    if reading.event_name() != Some(b"endpoint") {
+        return Err(unnamed());
+    }
+    let path = endpoint::resolve(&place.upstream.url, &reference).map_err(|why| Failure {
+        cause: format!("the endpoint {why}"),
+        ..malformed("the server sends messages where they may not go")
+    })?;
+    let mut upstream = Upstream::clone(&place.upstream);
     upstream.url.path = path;
-    Ok((Place { upstream: Arc::new(upstream), ..place.clone() }, reading))
+    Ok(Place { upstream: Arc::new(upstream), ..place.clone() })
 }
 
-/// The path that an `endpoint` event names, if it is at the same server (2024-11-05 transports).
-fn endpoint(base: &UpstreamUrl, named: &str) -> Option<String> {
-    let named = named.trim();
-    let whole = if named.contains("://") {
-        named.to_owned()
-    } else if named.starts_with("//") {
-        return None;
-    } else {
-        let path = base.path.split('?').next().unwrap_or_default();
-        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let path = if named.starts_with('/') { named.to_owned() } else { format!("{folder}/{named}") };
-        format!("{}://{}{path}", base.scheme, base.authority)
-    };
-    let url = UpstreamUrl::parse(&whole).ok()?;
-    let same = (url.scheme, &url.host, url.port) == (base.scheme, &base.host, base.port);
-    same.then_some(url.path)
-}
-
-async fn answered(reading: &mut Reading, id: &str) -> Result<Said, Failure> {
-    while let Some(message) = reading.next(Patience::default()).await? {
-        if let Some(outcome) = Outcome::of(&message, id, false) {
-            let (status, headers) = (StatusCode::OK, HeaderMap::new());
-            return Ok(Said { status, headers, outcome: Some(outcome), refusal: None });
+/// The answer to `initialize`, and what was said before it.
+async fn initialize(
+    gateway: &Arc<Gateway>,
+    place: &Place,
+    reading: &mut Reading,
+    version: Revision,
+) -> Result<(Said, Vec<Bytes>), Failure> {
+    let number = gateway.estate.number().to_string();
+    let body = bridge::initialize(&place.profile, &number, version);
+    let addressed = Addressed { fields: voice::posted(), leg: None };
+    let mut said = errand::post(gateway, place, &Errand::Initialize { version }, &addressed, body).await?;
+    if said.status.is_client_error() {
+        return Ok((said, Vec::new()));
+    }
+    let mut early = Vec::new();
+    loop {
+        let message = reading.next(Patience::default()).await?;
+        let message = message.ok_or_else(|| Failure::broken("the stream ended".to_owned()))?;
+        said.outcome = Outcome::of(&message, &number, false);
+        if said.outcome.is_some() {
+            return Ok((said, early));
+        }
+        if early.len() < MAX_EARLY && reading.event_name().is_none() {
+            early.push(message);
         }
     }
-    Err(Failure::broken("the stream ended before `initialize` was answered".to_owned()))
 }
 
-/// Reads the stream until it ends, and the session with it.
+/// Reads the stream until it or the leg is gone.
 async fn listen(gateway: Weak<Gateway>, leg: Weak<Leg>, mut reading: Reading) {
+    let mut asked = false;
     loop {
         let idle = leg.upgrade().map(|leg| leg.place.upstream.timeouts.idle);
+        let idle = idle.map(|idle| if asked { idle.min(PONG_WITHIN) } else { idle });
         let next = reading.next(Patience { idle, until: None }).await;
         let (Some(gateway), Some(leg)) = (gateway.upgrade(), leg.upgrade()) else { return };
         match next {
-            Ok(Some(message)) => stream::sort(&gateway, &leg, &message),
-            Ok(None) | Err(_) => return stream::gone(&gateway, &leg),
-        }
-    }
-}
-
-fn silent() -> Failure {
-    use portunus_filters::{Denial, Reason};
-    Denial::new(Reason::UpstreamTimeout, "the server did not answer in time").into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_go_to_the_server_that_names_their_place_and_to_no_other() {
-        let base = UpstreamUrl::parse("http://crm:81/a/sse?x=y").unwrap();
-        let cases = [
-            ("rooted", "/messages/?session_id=1", Some("/messages/?session_id=1")),
-            ("beside", "messages?s=1", Some("/a/messages?s=1")),
-            ("absolute", "http://crm:81/m", Some("/m")),
-            ("elsewhere", "http://evil:81/m", None),
-            ("another port", "http://crm/m", None),
-            ("another scheme", "https://crm:81/m", None),
-            ("no scheme", "//evil:81/m", None),
-            ("a line end", "/m\r\nx: y", None),
-        ];
-        for (name, named, expected) in cases {
-            assert_eq!(endpoint(&base, named).as_deref(), expected, "{name}");
+            Ok(Some(message)) => {
+                asked = false;
+                if reading.event_name().is_none() {
+                    sort(&gateway, &leg, &message);
+                }
+            }
+            // It may have nothing to say; if it is still there, it answers.
+            Err(failure) if failure.denial.reason == Reason::UpstreamTimeout && !asked => {
+                asked = true;
+                tokio::spawn(async move { drop(errand::on_leg(&gateway, &leg, Errand::Ping).await) });
+            }
+            ended => {
+                let cause = ended.err().map(|failure| failure.cause);
+                tracing::debug!(
+                    upstream = &*leg.place.upstream.name,
+                    cause,
+                    "a session has ended with its stream"
+                );
+                return gone(&gateway, &leg);
+            }
         }
     }
 }

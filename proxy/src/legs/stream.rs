@@ -138,21 +138,16 @@ pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &Bytes) {
                 told_of(gateway, leg, What::Notice { method, message: message.clone() });
             }
         }
-        (Shape::Result | Shape::Error, _, Some(id)) if leg.relayed => {
-            if let Ok(number) = id.as_json().parse() {
-                leg.settle(number, message);
-            }
-        }
+        (Shape::Result | Shape::Error, _, Some(id)) => leg.answered(&id, message),
         _ => {}
     }
 }
 
-/// The leg has ended with its stream: so have the calls on it.
+/// The leg has ended with its stream.
 pub(super) fn gone(gateway: &Arc<Gateway>, leg: &Arc<Leg>) {
     if leg.die() {
         told_of(gateway, leg, What::Gone);
     }
-    leg.lock().attached.clear();
 }
 
 fn told(gateway: &Weak<Gateway>, leg: &Weak<Leg>, what: What) {

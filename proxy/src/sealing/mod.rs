@@ -16,12 +16,14 @@ mod caller;
 mod fields;
 mod handle;
 mod keys;
+mod line;
 mod session;
 mod state;
 
 pub use caller::{Binding, CallerKey};
 pub use handle::{CursorToken, HandleToken, RequestIdToken, UpstreamMark};
 pub use keys::{Purpose, Seals};
+pub use line::LineToken;
 pub use session::{Home, SealedLeg, SealedSession, SessionToken};
 pub use state::StateToken;
 

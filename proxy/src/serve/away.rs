@@ -1,6 +1,6 @@
 //! Messages about state that another replica keeps.
 
-use super::{Brokered, Knowledge, Passage, expect};
+use super::{Brokered, Passage, expect};
 use crate::bridge;
 use crate::headers::Stamp;
 use crate::metrics::Stage;
@@ -38,7 +38,8 @@ impl Passage<'_> {
         }
         let caller = CallerKey::for_seals(&self.arrival.identity);
         let binding = Binding { server: &server.id, caller };
-        let home = bridge::home(&gateway.estate, &binding, &self.request.headers, reading)?;
+        let home = bridge::home(&gateway.estate, &binding, &self.request.headers, reading);
+        let home = home.or_else(|| self.line_home(server))?;
         let Where::Peer(member) = gateway.peers.home(&home) else { return None };
         let brokered = Brokered { server: Arc::clone(server), reading: reading.clone() };
         Some(Away { brokered, body: body.clone(), member, home })
@@ -51,7 +52,8 @@ impl Passage<'_> {
         let gateway = Arc::clone(self.connection.gateway);
         let server = &brokered.server;
         let expect = Expect { elsewhere: true, ..expect(&brokered.reading, server, self.request.version) };
-        let known = Knowledge::of(&expect, server.http_status);
+        let expect = self.taken(server, expect);
+        let known = self.known_elsewhere(server, &expect);
         let line = member.line();
         if let Some(first) = brokered.reading.messages().first() {
             self.outcome.message(first, body.len());

@@ -1,8 +1,9 @@
 //! Which messages are served here instead of forwarded as they are, and how that begins.
 
+use super::line::Old;
 use super::{Admitted, Brokered, Halt, Knowledge, Passage, expect};
 use crate::bridge::answering::{Answering, Sink};
-use crate::bridge::{self, Desk};
+use crate::bridge::{self, Desk, http_sse};
 use crate::context::{Active, Gateway};
 use crate::forward::{Exchange, Inbound};
 use crate::headers::Stamp;
@@ -16,7 +17,7 @@ use http::header::ACCEPT;
 use portunus_config::{Credentials, EraMode, Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::message::Reading;
-use portunus_filters::{Era, Identity};
+use portunus_filters::{Denial, Era, Identity, Reason};
 use std::sync::Arc;
 
 /// The way of one message.
@@ -34,7 +35,7 @@ impl Passage<'_> {
     /// is never touched.
     pub(super) fn way(&self, active: &Active, server: &Arc<VirtualServer>, reading: &Reading) -> Way {
         let [upstream] = server.upstreams.as_slice() else { return Way::Broker };
-        if !server.is_plain() {
+        if !server.is_plain() || self.old(server).is_some() {
             return Way::Broker;
         }
         if !server.bridge {
@@ -122,7 +123,7 @@ impl Passage<'_> {
             self.outcome.message(first, first.body.len());
         }
         self.outcome.stage_done(Stage::Filters);
-        let headers = &self.request.headers;
+        let (old, headers) = (self.old(&server), &self.request.headers);
         let caller = CallerKey::for_tables(&self.arrival.identity);
         let desk = Desk {
             gateway: self.connection.gateway,
@@ -158,7 +159,13 @@ impl Passage<'_> {
             version: self.request.version,
             begun: false,
         };
-        match bridge::serve(&desk, &reading, &mut out).await {
+        let end = match old {
+            None => bridge::serve(&desk, &reading, &mut out).await,
+            Some(Old::Opens) => http_sse::open(&desk, &reading, &mut out).await,
+            Some(Old::Posts(line)) => http_sse::post(&desk, &line, &reading, &mut out).await,
+            Some(Old::Unknown) => End::Refused(Denial::new(Reason::UnknownSession, "Session not found")),
+        };
+        match end {
             End::Refused(denial) => self.refuse(&denial, &known, client).await,
             end => end,
         }

@@ -6,7 +6,7 @@ use super::voice::{self, Fields};
 use super::{Common, LegOf, Outcome, Place, Question, Reply, Turn, unanswerable};
 use crate::errand::Errand;
 use crate::forward::{Failure, Use, Wording, send};
-use crate::legs::{Leg, LegLease};
+use crate::legs::{Ear, Leg, LegLease};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use portunus_config::{Credentials, LegSharing};
@@ -17,7 +17,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// How long further questions are waited for, so that they make one round.
@@ -40,7 +39,7 @@ pub(super) struct Legacy {
     /// The request was taken, and its answer comes on the stream of the leg.
     posted: bool,
     budget: Budget,
-    inbox: Option<mpsc::Receiver<Bytes>>,
+    inbox: Option<Ear>,
     questions: Questions,
     renewing: Option<Renewing>,
     renewed: bool,
@@ -122,7 +121,7 @@ impl Legacy {
         };
         let body = bridge::legacy_request(common.text()?, &put)
             .map_err(|fault| Denial::new(Reason::InvalidRequest, fault.to_string()))?;
-        let asks = common.may_be_asked();
+        let asks = common.is_told_aside();
         let hears = asks || common.token.is_some() || leg.is_relayed();
         self.inbox = hears.then(|| leg.attach(self.number, asks));
         self.posted = false;
@@ -229,7 +228,7 @@ impl Legacy {
                 };
                 self.note_era(common, &outcome);
                 self.course.finish();
-                self.release();
+                self.inbox = None;
                 // The next call may have it, however long the answer is looked at.
                 self.held = Held::Own(Arc::clone(&leg));
                 Ok(Some(match self.questions.lacking.filter(|_| outcome.failed()) {
@@ -328,7 +327,7 @@ impl Legacy {
     /// The upstream has forgotten the session: the request was not read, and goes out once more where
     /// the session is the pool's.
     fn forgotten(&mut self, common: &Common) -> Result<(), Failure> {
-        self.release();
+        self.inbox = None;
         self.course = Course::Idle;
         if self.held.leg().die() {
             tracing::info!(upstream = &*common.place.upstream.name, "the server has forgotten a session");
@@ -402,18 +401,6 @@ impl Legacy {
         let leg = self.held.leg();
         if leg.is_relayed() { leg.place() } else { &common.place }
     }
-
-    fn release(&mut self) {
-        if self.inbox.take().is_some() {
-            self.held.leg().detach(self.number);
-        }
-    }
-}
-
-impl Drop for Legacy {
-    fn drop(&mut self) {
-        self.release();
-    }
 }
 
 /// A leg for the request; one that sends log messages as the client wants them.
@@ -424,12 +411,12 @@ async fn lease(common: &Common) -> Result<LegLease, Failure> {
         // A log level would be everybody's.
         return legs.lease_any(gateway, place).await;
     }
-    let lease = legs.lease(gateway, place, common.may_be_asked()).await?;
+    let lease = legs.lease(gateway, place, common.is_told_aside()).await?;
     let Some(level) = place.profile.log_level else { return Ok(lease) };
     match lease.set_level(gateway, level).await {
         Err(_) if lease.is_dead() => {
             drop(lease);
-            legs.lease(gateway, place, common.may_be_asked()).await
+            legs.lease(gateway, place, common.is_told_aside()).await
         }
         Err(failure) => {
             tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "no log level set");
@@ -449,9 +436,9 @@ async fn late(patience: Patience) -> Failure {
     Denial::new(Reason::UpstreamTimeout, "the server did not answer in time").into()
 }
 
-async fn heard(inbox: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
+async fn heard(inbox: &mut Option<Ear>) -> Option<Bytes> {
     match inbox {
-        Some(inbox) => inbox.recv().await,
+        Some(ear) => ear.next().await,
         None => std::future::pending().await,
     }
 }

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use legacy::Legacy;
 use modern::{Modern, Speech};
-use portunus_config::{ServerId, Upstream};
+use portunus_config::{ServerId, Transport, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Token};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
@@ -355,6 +355,13 @@ impl Common {
     /// Whether the upstream may ask something on this request.
     fn may_be_asked(&self) -> bool {
         self.rounds == Rounds::Asks && self.place.profile.answers() && bridge::may_ask(self.method.name())
+    }
+
+    /// Whether the upstream may say something about this request that does not name it: the request
+    /// then needs a leg on which nothing else could be meant.
+    fn is_told_aside(&self) -> bool {
+        let logs = self.place.profile.log_level.is_some();
+        self.may_be_asked() || (logs && self.place.upstream.transport == Transport::HttpSse)
     }
 
     fn is_repeatable(&self) -> bool {

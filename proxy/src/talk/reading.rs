@@ -31,6 +31,8 @@ pub(crate) struct Reading {
     /// The body is complete.
     ended: bool,
     resume: Resume,
+    /// Of the last event, where it is not `message`.
+    event_name: Option<Box<[u8]>>,
 }
 
 /// Where a broken stream goes on.
@@ -94,7 +96,15 @@ impl Reading {
             Class::Opaque | Class::Bare => Body::Nothing,
         };
         let upstream = Arc::clone(upstream);
-        Ok(Reading { exchange, upstream, body, status, ended: false, resume: Resume::default() })
+        Ok(Reading {
+            exchange,
+            upstream,
+            body,
+            status,
+            ended: false,
+            resume: Resume::default(),
+            event_name: None,
+        })
     }
 
     /// The status of the answer.
@@ -110,6 +120,11 @@ impl Reading {
     /// Where the stream can be resumed.
     pub(crate) fn resume(&self) -> &Resume {
         &self.resume
+    }
+
+    /// What the event of the last message is called, where that is not `message`.
+    pub(crate) fn event_name(&self) -> Option<&[u8]> {
+        self.event_name.as_deref()
     }
 
     /// The text of the next message; `None` at the end. Safe to cancel.
@@ -149,6 +164,7 @@ impl Reading {
                 }
                 let said = event.data().filter(|data| !data.trim_ascii().is_empty());
                 if let Some(data) = said {
+                    self.event_name = event.name().map(Box::from);
                     return Ok(Some(slice_of(event.raw(), &data)));
                 }
             },
@@ -240,7 +256,8 @@ pub(crate) fn malformed(detail: &'static str) -> Failure {
     Failure { pending: false, ..Failure::from(Denial::new(Reason::UpstreamMalformed, detail)) }
 }
 
-fn late(total: bool) -> Failure {
+/// What did not come in time: the whole answer if `total`, else its next piece.
+pub(crate) fn late(total: bool) -> Failure {
     let detail = if total { "the call took too long" } else { "the server sent nothing for too long" };
     Denial::new(Reason::UpstreamTimeout, detail).into()
 }

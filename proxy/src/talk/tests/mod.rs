@@ -1,5 +1,6 @@
 //! Talks with servers that do what a script says.
 
+mod http_sse;
 mod legacy;
 mod modern;
 mod relayed;

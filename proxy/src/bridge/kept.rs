@@ -1,0 +1,76 @@
+//! A desk that outlives the HTTP request that its message came with.
+
+use super::desk::Desk;
+use crate::context::Gateway;
+use crate::forward::Inbound;
+use crate::identify::Trace;
+use crate::sealing::CallerKey;
+use http::{HeaderMap, Method};
+use portunus_config::VirtualServer;
+use portunus_filters::Arrival;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything that a [`Desk`] borrows, of its own.
+pub(super) struct Kept {
+    gateway: Arc<Gateway>,
+    server: Arc<VirtualServer>,
+    arrival: Arrival,
+    headers: HeaderMap,
+    client: IpAddr,
+    secure: bool,
+    behind_proxy: bool,
+    trace: Trace,
+    caller: CallerKey,
+    bearer: CallerKey,
+    upward: Arc<HeaderMap>,
+    write_timeout: Duration,
+    relayed: bool,
+}
+
+impl Kept {
+    /// Keeps what `desk` has.
+    pub(super) fn of(desk: &Desk<'_>) -> Kept {
+        Kept {
+            gateway: Arc::clone(desk.gateway),
+            server: Arc::clone(&desk.server),
+            arrival: desk.arrival.clone(),
+            headers: desk.inbound.headers.clone(),
+            client: desk.inbound.client,
+            secure: desk.inbound.secure,
+            behind_proxy: desk.inbound.behind_proxy,
+            trace: desk.inbound.trace.clone(),
+            caller: desk.caller,
+            bearer: desk.bearer,
+            upward: Arc::clone(&desk.upward),
+            write_timeout: desk.write_timeout,
+            relayed: desk.relayed,
+        }
+    }
+
+    /// The desk of a message that is answered on a stream.
+    pub(super) fn desk(&self) -> Desk<'_> {
+        Desk {
+            gateway: &self.gateway,
+            server: Arc::clone(&self.server),
+            arrival: &self.arrival,
+            inbound: Inbound {
+                method: &Method::POST,
+                headers: &self.headers,
+                query: None,
+                client: self.client,
+                secure: self.secure,
+                behind_proxy: self.behind_proxy,
+                request_id: &self.arrival.request_id,
+                trace: &self.trace,
+            },
+            caller: self.caller,
+            bearer: self.bearer,
+            upward: Arc::clone(&self.upward),
+            write_timeout: self.write_timeout,
+            relayed: self.relayed,
+            takes_events: true,
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Errands that are posted, and answered on the stream of their session.
+
+use super::ask::send_as;
+use super::{Addressed, Errand, Said};
+use crate::context::Gateway;
+use crate::forward::Failure;
+use crate::legs::Leg;
+use crate::talk::reading::{Patience, Reading};
+use crate::talk::{Outcome, Place};
+use bytes::Bytes;
+use portunus_filters::Kind;
+use std::sync::Arc;
+
+/// Posts an errand; gives what is said to that: nothing, or a refusal.
+///
+/// # Errors
+/// [`Failure`] if it cannot be posted.
+pub(crate) async fn post(
+    gateway: &Arc<Gateway>,
+    place: &Place,
+    errand: &Errand,
+    addressed: &Addressed<'_>,
+    body: Bytes,
+) -> Result<Said, Failure> {
+    let sent = send_as(gateway, place, errand, addressed, body).await?;
+    let mut reading = Reading::begin(sent, &place.upstream, Kind::Notification)?;
+    let (status, headers) = (reading.status(), reading.headers().clone());
+    let refusal = if status.is_client_error() { reading.next(Patience::default()).await? } else { None };
+    reading.finish();
+    Ok(Said { status, headers, outcome: None, refusal })
+}
+
+/// Asks on a leg, and waits for the answer.
+///
+/// # Errors
+/// [`Failure`] if the question cannot be posted, or the stream breaks off before the answer.
+pub(super) async fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand) -> Result<Said, Failure> {
+    let number = leg.number();
+    let mut ear = leg.attach(number, false);
+    let number = number.to_string();
+    let addressed = Addressed { fields: leg.posted(), leg: Some(leg) };
+    let mut said = post(gateway, leg.place(), errand, &addressed, errand.message(&number)).await?;
+    if said.status.is_client_error() {
+        said.outcome = said.refusal.as_ref().and_then(|refusal| Outcome::of(refusal, &number, true));
+        return Ok(said);
+    }
+    while said.outcome.is_none() {
+        said.outcome = Outcome::of(&ear.answer(Patience::default()).await?, &number, false);
+    }
+    Ok(said)
+}

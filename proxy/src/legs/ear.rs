@@ -1,0 +1,49 @@
+//! What one call hears on the stream of its leg.
+
+use super::Leg;
+use crate::forward::Failure;
+use crate::talk::reading::{Patience, late};
+use bytes::Bytes;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+/// A place among those who hear the stream of a leg, for as long as it lives.
+pub(crate) struct Ear {
+    leg: Arc<Leg>,
+    number: u64,
+    inbox: mpsc::Receiver<Bytes>,
+}
+
+impl Ear {
+    pub(super) fn new(leg: &Arc<Leg>, number: u64, inbox: mpsc::Receiver<Bytes>) -> Ear {
+        Ear { leg: Arc::clone(leg), number, inbox }
+    }
+
+    /// The next message for the call; `None` when nothing will come any more. Safe to cancel.
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+        self.inbox.recv().await
+    }
+
+    /// As [`Ear::next`], for a call whose answer comes this way. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`Failure`] if the stream has broken off, or nothing comes in time.
+    pub(crate) async fn answer(&mut self, patience: Patience) -> Result<Bytes, Failure> {
+        let idle = patience.idle.map(|idle| Instant::now() + idle);
+        let heard = match [idle, patience.until].into_iter().flatten().min() {
+            None => self.next().await,
+            Some(until) => match timeout_at(until, self.next()).await {
+                Ok(heard) => heard,
+                Err(_) => return Err(late(patience.until.is_some_and(|all| all <= until))),
+            },
+        };
+        heard.ok_or_else(|| Failure::broken("the stream of the session is lost".to_owned()))
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.leg.detach(self.number);
+    }
+}
