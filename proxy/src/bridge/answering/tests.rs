@@ -128,13 +128,15 @@ async fn an_answer_in_pieces_is_the_same_whole_or_as_an_event() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_is_not_waited_for() {
-    for phase in [Phase::Serving, Phase::Expired] {
+    for (phase, patience) in [(Phase::Serving, 1), (Phase::Expired, 0)] {
+        let start = tokio::time::Instant::now();
         let (mut client, _far) = client(Version::HTTP_11, 16);
         let bed = bed();
         bed.gateway.drain.advance(phase);
         let said = answer(Sink::Client(&mut client), Version::HTTP_11, &bed, async |out| last(out).await);
         let end = tokio::time::timeout(Duration::from_secs(60), said).await;
         assert!(matches!(end, Ok(End::Broken)), "{phase:?}");
+        assert_eq!(start.elapsed().as_secs(), patience, "{phase:?}");
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::testing::within;
 
 fn session() -> Session {
     let profile = Arc::new(Profile::silent("client", "1"));
@@ -33,11 +34,11 @@ async fn a_call_is_cancelled_by_its_own_id_and_by_the_end_of_its_session() {
     let session = session();
     let (one, two) = (session.run(&Id::from(1)).unwrap(), session.run(&Id::from(2)).unwrap());
     assert!(session.cancel(&Id::from(1)) && !session.cancel(&Id::from(3)));
-    one.cancelled.notified().await;
+    within("its call", one.cancelled.notified()).await;
     let other = tokio::time::timeout(std::time::Duration::ZERO, two.cancelled.notified());
     assert!(other.await.is_err(), "it was not meant");
     session.end();
-    two.cancelled.notified().await;
+    within("the other", two.cancelled.notified()).await;
     assert!(session.is_over());
 }
 
@@ -90,7 +91,7 @@ async fn only_who_listens_is_told_and_only_so_much() {
     assert!(!session.push(said()) && !session.is_listening());
     let mut former = session.listen();
     let mut stream = session.listen();
-    assert!(former.recv().await.is_none(), "a new stream ends the former");
+    assert!(within("the end of the former stream", former.recv()).await.is_none());
     assert_eq!((0..).take_while(|_| session.push(said())).count(), MAX_PUSHED);
     assert!(stream.recv().await.is_some() && session.push(said()));
     drop(stream);
