@@ -1,21 +1,19 @@
-//! Where a call leads, and what its answer says in the client's words.
+//! Where a call leads, and how its rounds are known again.
 
 use super::desk::{Desk, params, shown};
 use super::parked::Ticket;
 use super::tasks;
 use crate::sealing::{Binding, StateToken, Token, UpstreamMark};
-use crate::talk::{Answer, Outcome, Retry};
+use crate::talk::Retry;
 use bytes::Bytes;
-use http::StatusCode;
 use portunus_config::{Choice, Upstream};
-use portunus_filters::mcp::bridge::{self, ForModern, ParamHeader, Profile, RpcError};
+use portunus_filters::mcp::bridge::{self, ParamHeader, Profile};
 use portunus_filters::mcp::catalog::{Catalog, ListKind, Server, State as Known};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Span};
-use portunus_filters::{Denial, Era, Message, Reason};
+use portunus_filters::{Denial, Message, Reason};
 use ring::digest::{Context, SHA256};
-use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Where one call leads.
@@ -30,18 +28,6 @@ pub(super) struct Aim {
     pub body: Option<Bytes>,
     /// The one place of the upstream that it must be, if there are several.
     pub at: Option<UpstreamMark>,
-}
-
-/// An answer in the client's words.
-pub(super) struct Said {
-    /// HTTP status, if nothing was sent before.
-    pub status: StatusCode,
-    /// The message.
-    pub message: String,
-    /// Code of its error.
-    pub rpc_error: Option<i64>,
-    /// It is a result that is no tool error.
-    pub proven: bool,
 }
 
 /// Stands for no parked call: the same call is to be made again.
@@ -323,7 +309,12 @@ pub(super) fn seal_parked(desk: &Desk<'_>, ticket: &Ticket, serial: u64) -> Resu
     seal_state(desk, ticket, serial, None)
 }
 
-fn seal_state(desk: &Desk<'_>, ticket: &Ticket, serial: u64, inner: Option<&str>) -> Result<String, Denial> {
+pub(super) fn seal_state(
+    desk: &Desk<'_>,
+    ticket: &Ticket,
+    serial: u64,
+    inner: Option<&str>,
+) -> Result<String, Denial> {
     let within = desk.server.parked.within;
     let token = StateToken {
         home: desk.gateway.estate.home.clone(),
@@ -355,126 +346,6 @@ pub(super) fn retry_of(replies: &[(Arc<str>, String)], state: Option<String>) ->
     responses.push('}');
     let input_responses = (!replies.is_empty()).then_some(responses);
     Retry { input_responses, request_state: state.map(|state| string(&state)) }
-}
-
-/// An answer in the words of a modern client.
-///
-/// # Errors
-/// [`Reason::Untranslatable`].
-pub(super) fn for_modern(
-    desk: &Desk<'_>,
-    message: &Message,
-    answer: &Answer,
-    profile: &Profile,
-    ticket: impl FnOnce() -> Ticket,
-) -> Result<Said, Denial> {
-    let text = utf8(answer.text())?;
-    match (&answer.outcome, answer.era) {
-        (Outcome::Result(_), Era::Legacy) => {
-            let facts = answer.facts.as_deref().ok_or(()).map_err(untranslatable)?;
-            let result = bridge::result_for_modern(text, method_name(message), facts, None);
-            Ok(succeeded(message, &result.map_err(untranslatable)?))
-        }
-        (Outcome::Result(_), Era::Modern) => {
-            let object = Object::read(text).map_err(untranslatable)?;
-            let result = with_own_state(desk, text, &object, ticket)?;
-            Ok(told(message, &result, object.get("isError") == Some("true")))
-        }
-        (Outcome::Error { .. }, era) => {
-            let error = Object::read(text).map_err(untranslatable)?;
-            let error = RpcError::of(text, &error).map_err(untranslatable)?;
-            if era == Era::Modern {
-                let (code, status) = (error.code, bridge::status_for_modern(error.code));
-                return Ok(failed(message, bridge::Said { code, status, error: text.into() }));
-            }
-            match bridge::error_for_modern(&error, profile).map_err(untranslatable)? {
-                ForModern::Error(said) => Ok(failed(message, said)),
-                ForModern::Ask(questions) => {
-                    let state = seal_state(desk, &ticket(), AGAIN, None)?;
-                    Ok(succeeded(message, &bridge::input_required(&questions, &state)))
-                }
-            }
-        }
-    }
-}
-
-/// An answer in the words of a legacy client.
-///
-/// # Errors
-/// [`Reason::Untranslatable`].
-pub(super) fn for_legacy(message: &Message, answer: &Answer) -> Result<Said, Denial> {
-    let text = utf8(answer.text())?;
-    let method = method_name(message);
-    match (&answer.outcome, answer.era) {
-        (Outcome::Result(_), Era::Legacy) => Ok(succeeded(message, text)),
-        (Outcome::Result(_), Era::Modern) => {
-            let result = bridge::result_for_legacy(text, method).map_err(untranslatable)?;
-            Ok(succeeded(message, &result))
-        }
-        (Outcome::Error { .. }, era) => {
-            let error = Object::read(text).map_err(untranslatable)?;
-            let error = RpcError::of(text, &error).map_err(untranslatable)?;
-            match era {
-                Era::Legacy => {
-                    let said = bridge::Said { code: error.code, status: 200, error: text.into() };
-                    Ok(failed(message, said))
-                }
-                Era::Modern => {
-                    Ok(failed(message, bridge::error_for_legacy(&error, method).map_err(untranslatable)?))
-                }
-            }
-        }
-    }
-}
-
-/// A modern server's own `requestState` is sealed: only this caller may go on with this call.
-fn with_own_state<'r>(
-    desk: &Desk<'_>,
-    result: &'r str,
-    object: &Object<'_>,
-    ticket: impl FnOnce() -> Ticket,
-) -> Result<Cow<'r, str>, Denial> {
-    if object.text("resultType").as_deref() != Some("input_required") {
-        return Ok(Cow::Borrowed(result));
-    }
-    match object.text("requestState") {
-        Some(inner) => {
-            let sealed = seal_state(desk, &ticket(), 0, Some(&inner))?;
-            Ok(Cow::Owned(object.rewrite().set("requestState", string(&sealed)).text()))
-        }
-        None => Ok(Cow::Borrowed(result)),
-    }
-}
-
-fn succeeded(message: &Message, result: &str) -> Said {
-    let is_error = Object::read(result).is_ok_and(|result| result.get("isError") == Some("true"));
-    told(message, result, is_error)
-}
-
-fn told(message: &Message, result: &str, is_error: bool) -> Said {
-    Said {
-        status: StatusCode::OK,
-        message: bridge::wrap_result(id_text(message), result),
-        rpc_error: None,
-        proven: !is_error,
-    }
-}
-
-fn failed(message: &Message, said: bridge::Said<'_>) -> Said {
-    Said {
-        status: StatusCode::from_u16(said.status).unwrap_or(StatusCode::OK),
-        message: bridge::wrap_said(id_text(message), &said.error),
-        rpc_error: Some(said.code),
-        proven: false,
-    }
-}
-
-fn untranslatable<E>(_: E) -> Denial {
-    Denial::new(Reason::Untranslatable, "the server's answer has no form in this revision")
-}
-
-fn utf8(bytes: &Bytes) -> Result<&str, Denial> {
-    std::str::from_utf8(bytes).map_err(untranslatable)
 }
 
 /// The id of a request as JSON text.

@@ -5,9 +5,10 @@
 //! message of its own and is brought to the call that waits.
 
 use super::answering::Answering;
-use super::call::{self, Said};
+use super::call;
 use super::desk::{Desk, params};
 use super::founding;
+use super::said::{self, Said};
 use super::sessions::{Session, Waiting};
 use super::{lists, streams};
 use crate::drain::{Phase, reached};
@@ -281,7 +282,7 @@ impl Call<'_, '_> {
             Turn::Ask(_) => Ok(None),
             Turn::Done(answer) => {
                 talk.over();
-                let Said { message, rpc_error, proven, .. } = call::for_legacy(self.message, &answer)?;
+                let Said { message, rpc_error, proven, .. } = said::for_legacy(self.message, &answer)?;
                 out.outcome.proven(proven);
                 out.outcome.answered(rpc_error);
                 // Any other status ends the session of one widespread client.

@@ -21,6 +21,7 @@ mod lists;
 mod modern;
 pub mod parked;
 mod registry;
+mod said;
 pub mod sessions;
 mod streams;
 mod tasks;

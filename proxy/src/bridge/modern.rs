@@ -4,9 +4,9 @@
 //! `input_required` (patterns/mrtr); its retry is judged as a new message and takes the call up again.
 
 use super::answering::Answering;
-use super::call::Said;
 use super::desk::{Desk, params};
 use super::parked::{Resumed, Ticket};
+use super::said::{self, Said};
 use super::{call, lists, streams, tasks};
 use crate::drain::{Phase, reached};
 use crate::respond::{End, draining};
@@ -264,7 +264,7 @@ impl Round<'_, '_> {
             Turn::Done(answer) => {
                 let answer = tasks::outward(self.desk, self.message, upstream, answer)?;
                 let said =
-                    call::for_modern(self.desk, self.message, &answer, &self.profile, || self.ticket())?;
+                    said::for_modern(self.desk, self.message, &answer, &self.profile, || self.ticket())?;
                 let Said { status, message, rpc_error, proven } = said;
                 out.outcome.proven(proven);
                 out.outcome.answered(rpc_error);

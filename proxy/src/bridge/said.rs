@@ -1,0 +1,145 @@
+//! What an answer says in the client's words.
+
+use super::call::{AGAIN, id_text, method_name, seal_state};
+use super::desk::Desk;
+use super::parked::Ticket;
+use crate::talk::{Answer, Outcome};
+use bytes::Bytes;
+use http::StatusCode;
+use portunus_filters::mcp::bridge::{self, ForModern, Profile, RpcError};
+use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::rewrite::string;
+use portunus_filters::{Denial, Era, Message, Reason};
+use std::borrow::Cow;
+
+/// An answer in the client's words.
+pub(super) struct Said {
+    /// HTTP status, if nothing was sent before.
+    pub status: StatusCode,
+    /// The message.
+    pub message: String,
+    /// Code of its error.
+    pub rpc_error: Option<i64>,
+    /// It is a result that is no tool error.
+    pub proven: bool,
+}
+
+/// An answer in the words of a modern client.
+///
+/// # Errors
+/// [`Reason::Untranslatable`].
+pub(super) fn for_modern(
+    desk: &Desk<'_>,
+    message: &Message,
+    answer: &Answer,
+    profile: &Profile,
+    ticket: impl FnOnce() -> Ticket,
+) -> Result<Said, Denial> {
+    let text = utf8(answer.text())?;
+    match (&answer.outcome, answer.era) {
+        (Outcome::Result(_), Era::Legacy) => {
+            let facts = answer.facts.as_deref().ok_or(()).map_err(untranslatable)?;
+            let result = bridge::result_for_modern(text, method_name(message), facts, None);
+            Ok(succeeded(message, &result.map_err(untranslatable)?))
+        }
+        (Outcome::Result(_), Era::Modern) => {
+            let object = Object::read(text).map_err(untranslatable)?;
+            let result = with_own_state(desk, text, &object, ticket)?;
+            Ok(told(message, &result, object.get("isError") == Some("true")))
+        }
+        (Outcome::Error { .. }, era) => {
+            let error = Object::read(text).map_err(untranslatable)?;
+            let error = RpcError::of(text, &error).map_err(untranslatable)?;
+            if era == Era::Modern {
+                let (code, status) = (error.code, bridge::status_for_modern(error.code));
+                return Ok(failed(message, bridge::Said { code, status, error: text.into() }));
+            }
+            match bridge::error_for_modern(&error, profile).map_err(untranslatable)? {
+                ForModern::Error(said) => Ok(failed(message, said)),
+                ForModern::Ask(questions) => {
+                    let state = seal_state(desk, &ticket(), AGAIN, None)?;
+                    Ok(succeeded(message, &bridge::input_required(&questions, &state)))
+                }
+            }
+        }
+    }
+}
+
+/// An answer in the words of a legacy client.
+///
+/// # Errors
+/// [`Reason::Untranslatable`].
+pub(super) fn for_legacy(message: &Message, answer: &Answer) -> Result<Said, Denial> {
+    let text = utf8(answer.text())?;
+    let method = method_name(message);
+    match (&answer.outcome, answer.era) {
+        (Outcome::Result(_), Era::Legacy) => Ok(succeeded(message, text)),
+        (Outcome::Result(_), Era::Modern) => {
+            let result = bridge::result_for_legacy(text, method).map_err(untranslatable)?;
+            Ok(succeeded(message, &result))
+        }
+        (Outcome::Error { .. }, era) => {
+            let error = Object::read(text).map_err(untranslatable)?;
+            let error = RpcError::of(text, &error).map_err(untranslatable)?;
+            match era {
+                Era::Legacy => {
+                    let said = bridge::Said { code: error.code, status: 200, error: text.into() };
+                    Ok(failed(message, said))
+                }
+                Era::Modern => {
+                    Ok(failed(message, bridge::error_for_legacy(&error, method).map_err(untranslatable)?))
+                }
+            }
+        }
+    }
+}
+
+/// A modern server's own `requestState` is sealed: only this caller may go on with this call.
+fn with_own_state<'r>(
+    desk: &Desk<'_>,
+    result: &'r str,
+    object: &Object<'_>,
+    ticket: impl FnOnce() -> Ticket,
+) -> Result<Cow<'r, str>, Denial> {
+    if object.text("resultType").as_deref() != Some("input_required") {
+        return Ok(Cow::Borrowed(result));
+    }
+    match object.text("requestState") {
+        Some(inner) => {
+            let sealed = seal_state(desk, &ticket(), 0, Some(&inner))?;
+            Ok(Cow::Owned(object.rewrite().set("requestState", string(&sealed)).text()))
+        }
+        None => Ok(Cow::Borrowed(result)),
+    }
+}
+
+fn succeeded(message: &Message, result: &str) -> Said {
+    let is_error = Object::read(result).is_ok_and(|result| result.get("isError") == Some("true"));
+    told(message, result, is_error)
+}
+
+fn told(message: &Message, result: &str, is_error: bool) -> Said {
+    Said {
+        status: StatusCode::OK,
+        message: bridge::wrap_result(id_text(message), result),
+        rpc_error: None,
+        proven: !is_error,
+    }
+}
+
+fn failed(message: &Message, said: bridge::Said<'_>) -> Said {
+    Said {
+        status: StatusCode::from_u16(said.status).unwrap_or(StatusCode::OK),
+        message: bridge::wrap_said(id_text(message), &said.error),
+        rpc_error: Some(said.code),
+        proven: false,
+    }
+}
+
+fn untranslatable<E>(_: E) -> Denial {
+    Denial::new(Reason::Untranslatable, "the server's answer has no form in this revision")
+}
+
+fn utf8(bytes: &Bytes) -> Result<&str, Denial> {
+    std::str::from_utf8(bytes).map_err(untranslatable)
+}
