@@ -1,9 +1,9 @@
 //! Endpoints that speak for their servers: several of them as one, or one of another era.
 //!
-//! A message comes from a front, [`modern`] or [`legacy`], which knows its client's rules; it goes to
+//! A message comes from a front, `modern` or `legacy`, which knows its client's rules; it goes to
 //! a server by a [`crate::talk::Talk`], which knows the server's. What passes between them is the
 //! same for all four pairs: notifications, questions, one answer. Lists and what servers say of
-//! themselves are composed in [`lists`], what happens outside of any call is in [`streams`].
+//! themselves are composed in `lists`, what happens outside of any call is in `streams`.
 
 mod adoption;
 pub mod answering;

@@ -40,7 +40,7 @@ pub struct Assertion {
     pub issued: u64,
     /// No two assertions have the same.
     pub number: [u8; 16],
-    /// [`head_digest`] of the request.
+    /// A digest of the head of the request.
     pub head: [u8; 32],
     /// What the addressee is to take over.
     pub relayed: Relayed,
