@@ -129,7 +129,8 @@ pub(super) async fn run() {
             gateway.resident_kib() / 1024
         );
         let full = MOST as u64;
-        assert!(most <= full, "{most} sessions at once");
+        // One that is being founded counts before the idlest has made room for it.
+        assert!(most <= full + AT_ONCE as u64, "{most} sessions at once");
         assert!(most >= full * 9 / 10, "only {most} sessions were there at once: the cap was not met");
         returned(&gateway, &idle).await;
         resident.push(gateway.resident_kib());
