@@ -361,6 +361,11 @@ impl Leg {
         Ear::new(self, number, receiver)
     }
 
+    #[cfg(test)]
+    pub(crate) fn attached(&self) -> usize {
+        self.lock().attached.len()
+    }
+
     /// Gives an answer to the call that waits for it on the stream.
     fn answered(&self, id: &Id, answer: &Bytes) {
         let Ok(number) = id.as_json().parse::<u64>() else { return };

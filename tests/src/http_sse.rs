@@ -43,7 +43,7 @@ async fn sdk_clients_of_the_old_transport_pass_every_step_before_a_modern_server
 }
 
 /// A client of the old transport, its stream open.
-struct Old {
+pub(crate) struct Old {
     stream: Client,
     endpoint: String,
     posts: Client,
@@ -51,6 +51,11 @@ struct Old {
 
 impl Old {
     async fn open(gateway: &Gateway) -> Old {
+        Old::between(gateway, gateway).await
+    }
+
+    /// One whose stream comes from one gateway, and whose messages are posted to another.
+    pub(crate) async fn between(gateway: &Gateway, other: &Gateway) -> Old {
         let mut stream = gateway.connect().await;
         stream.open_stream("/mcp", &[]).await;
         let head = stream.response_head().await;
@@ -59,27 +64,31 @@ impl Old {
         let event = stream.chunk().await.unwrap();
         let endpoint = event.strip_prefix("event: endpoint\ndata: ").unwrap().trim_end().to_owned();
         assert!(endpoint.starts_with("/mcp?session="), "{endpoint}");
-        Old { stream, endpoint, posts: gateway.connect().await }
+        Old { stream, endpoint, posts: other.connect().await }
     }
 
     /// One whose session is founded.
     async fn ready(gateway: &Gateway) -> Old {
         let mut old = Old::open(gateway).await;
-        assert_eq!(
-            old.ask(&rpc(1, "initialize", INITIALIZE)).await["result"]["protocolVersion"],
-            "2024-11-05"
-        );
-        assert_eq!(old.post(&notification("notifications/initialized")).await.status, 202);
+        old.found().await;
         old
     }
 
-    async fn post(&mut self, body: &str) -> Response {
+    /// Founds its session.
+    pub(crate) async fn found(&mut self) {
+        let founded = self.ask(&rpc(1, "initialize", INITIALIZE)).await;
+        assert_eq!(founded["result"]["protocolVersion"], "2024-11-05");
+        assert_eq!(self.post(&notification("notifications/initialized")).await.status, 202);
+    }
+
+    /// Posts a message.
+    pub(crate) async fn post(&mut self, body: &str) -> Response {
         self.posts.post(&self.endpoint, &[], body.as_bytes()).await;
         self.posts.response().await
     }
 
     /// Posts a request and gives the next message on the stream.
-    async fn ask(&mut self, body: &str) -> Value {
+    pub(crate) async fn ask(&mut self, body: &str) -> Value {
         let taken = self.post(body).await;
         assert_eq!((taken.status, taken.body.len()), (202, 0));
         self.hear().await.unwrap()
@@ -254,8 +263,9 @@ async fn calls_under_way_are_answered_before_a_leaving_process_ends_the_stream()
     let mut old = Old::ready(&gateway).await;
     assert_eq!(old.post(&call(2, "wait")).await.status, 202);
     server.reaches("waiting", 1).await;
+    let mut idle = Old::open(&gateway).await;
     gateway.signal("TERM");
-    gateway.logged("the drain", |entry| entry["message"].as_str().is_some_and(|m| m.contains("drain"))).await;
+    assert_eq!(idle.hear().await, None, "nothing is under way on it");
     let_go.notify_one();
     assert_eq!(old.hear().await.unwrap()["result"]["content"][0]["text"], "waited");
     assert_eq!(old.hear().await, None);

@@ -2,7 +2,10 @@
 //! connection to the other one.
 
 use crate::harness::mcp::{Call, question, text, tool};
-use crate::harness::{self, Authority, Balancer, Caller, Era, Gateway, Mcp, Nature, free_address, within};
+use crate::harness::{
+    self, Authority, Balancer, Caller, Era, Gateway, Mcp, Nature, free_address, rpc, within,
+};
+use crate::http_sse::Old;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -45,7 +48,7 @@ async fn replica(
     let document = format!(
         "level: info\nlisten: 127.0.0.1:0\nreplica: {name}\nsealing: \"env:REPLICAS_SEAL\"\npeers:\n  listen: {listen}\n  tls: {{ ca: ca.pem, \
          certificate: own.pem, key: own.key }}\n  members: {{ {members} }}\nupstreams:\n{upstreams}servers:\n  /mcp: {{ \
-         upstreams: [{}] }}\n",
+         upstreams: [{}], http_sse: true }}\n",
         names.join(", ")
     );
     let own = authority.issue(&["localhost"]);
@@ -95,6 +98,21 @@ async fn questions_of_servers_and_answers_of_clients_find_each_other_at_any_repl
             }
         }
     }
+}
+
+#[tokio::test]
+async fn messages_about_a_stream_of_2024_11_05_find_it_from_the_other_replica() {
+    let server = asking(Era::Legacy).await;
+    let mut pair = Pair::before(&[("old", &server)]).await;
+    let mut old = Old::between(&pair.a, &pair.b).await;
+    old.found().await;
+    let asked = old.ask(&rpc(2, "tools/call", r#"{"name":"old_ask","arguments":{}}"#)).await;
+    let content = json!({"action": "accept", "content": {"name": "Bo"}});
+    let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": content}).to_string();
+    assert_eq!(old.ask(&answer).await["result"]["content"][0]["text"], "hello Bo");
+    pair.a.signal("KILL");
+    pair.a.ended().await;
+    assert_eq!(old.post(&rpc(3, "ping", "{}")).await.status, 404, "a stream that is gone");
 }
 
 #[tokio::test]

@@ -153,6 +153,42 @@ async fn progress_questions_and_logs_on_the_stream_belong_to_the_call() {
 }
 
 #[tokio::test]
+async fn calls_whose_clients_want_logs_have_a_session_each() {
+    let old = Old::usual().await;
+    let bed = old.bed("");
+    let place = bed.place("anna", NOBODY);
+    let place = crate::talk::Place {
+        profile: Arc::new(place.profile.with_log_level(Some(portunus_filters::mcp::bridge::LogLevel::Info))),
+        ..place
+    };
+    let call = modern_call("");
+    let levelled = async || {
+        let asked = old.server.hears("logging/setLevel").await;
+        old.says(&answer(&asked, "{}"));
+    };
+    let (_one, ()) = tokio::join!(bed.open(&place, &call, Rounds::Never), levelled());
+    let (mut two, ()) = tokio::join!(bed.open(&place, &call, Rounds::Never), levelled());
+    let told = async {
+        old.server.hears("tools/call").await;
+        old.says(
+            r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":"d"}}"#,
+        );
+    };
+    assert_eq!(tokio::join!(note(&mut two), told).0["method"], "notifications/message");
+    assert_eq!(old.server.heard("GET").len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_not_answered_in_time_is_not_waited_for_any_more() {
+    let old = Old::usual().await;
+    let bed = old.bed(", timeouts: { first_byte: 200ms }");
+    let place = bed.place("anna", NOBODY);
+    let leg = bed.gateway.estate.legs.own(&bed.gateway, &place, Revision::V2025_11_25).await.unwrap();
+    let failure = leg.ask(&bed.gateway, crate::errand::Errand::Ping).await.unwrap_err();
+    assert_eq!((failure.denial.reason, leg.attached()), (Reason::UpstreamTimeout, 0));
+}
+
+#[tokio::test]
 async fn an_answer_is_never_crowded_out_by_what_is_said_before_it() {
     let old = Old::usual().await;
     let bed = old.bed("");
