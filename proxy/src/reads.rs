@@ -5,9 +5,13 @@
 //! the configuration trusts that. What asks for input, continues a call that did, or is an error is
 //! never kept. Those who want the same at the same time wait for one answer; if it turns out that it
 //! holds for nobody else, they all ask.
+//!
+//! For `cache.stale` after that it stands in while its server cannot be reached or takes too long,
+//! and never for a refusal: that ends it.
 
 mod shelf;
 
+use crate::forward::Failure;
 use crate::sealing::CallerKey;
 use crate::talk::{Answer, Outcome, Place};
 use bytes::Bytes;
@@ -15,7 +19,7 @@ use portunus_config::{CacheRules, Credentials, ServerId, Snapshot, Upstream, Ups
 use portunus_filters::mcp::bridge::{Caching, ResultType, Scope, result_type};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::{Clock, Era, Moment};
+use portunus_filters::{Clock, Era, Moment, Reason};
 use ring::digest::{Context, SHA256};
 use shelf::Shelf;
 use std::collections::HashMap;
@@ -53,10 +57,12 @@ struct Changes {
 /// What an answer is to.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
+    /// The configuration in force: what was read under another is never given again.
+    serial: u64,
     upstream: UpstreamKey,
     /// `None` for all callers.
     caller: Option<CallerKey>,
-    /// The request, and what the client can do.
+    /// The request, and all that a server can tell its clients apart by.
     request: [u8; 32],
 }
 
@@ -67,6 +73,8 @@ struct Kept {
     uri: Box<str>,
     read_at: Moment,
     fresh_until: Duration,
+    /// Until when it may stand in.
+    until: Duration,
     scope: Scope,
 }
 
@@ -120,13 +128,17 @@ impl Reads {
         if !rules.reads || rules.max_bytes == 0 || rules.max_ttl.is_zero() || continues {
             return None;
         }
-        let (upstream, caller) = (place.upstream.key, Some(place.caller));
+        // A message that was judged under the configuration before is answered by its server.
+        if !snapshot.upstreams.iter().any(|upstream| Arc::ptr_eq(upstream, &place.upstream)) {
+            return None;
+        }
+        let (serial, upstream, caller) = (snapshot.serial, place.upstream.key, Some(place.caller));
         Some(Read {
             reads: Arc::clone(self),
             clock: Arc::clone(clock),
             server: place.server.clone(),
             upstream: Arc::clone(&place.upstream.name),
-            key: Key { upstream, caller, request: digest(params, &place.profile.key()) },
+            key: Key { serial, upstream, caller, request: digest(params, place) },
             uri: target.unwrap_or(&uri).into(),
             may_share: may_share(&place.upstream),
             rules,
@@ -139,8 +151,9 @@ impl Reads {
     pub fn updated(&self, upstream: &Upstream, uri: &str, now: Moment) {
         let mut changes = lock(&self.changes);
         if changes.one.len() >= MAX_UPDATES {
-            changes.one.clear();
-            changes.all.insert(Arc::clone(&upstream.name), now.monotonic);
+            // Whichever upstream fills the table, the updates of all are forgotten with it.
+            let forgotten: Vec<_> = changes.one.drain().map(|((upstream, _), _)| upstream).collect();
+            changes.all.extend(forgotten.into_iter().map(|upstream| (upstream, now.monotonic)));
         }
         changes.one.insert((Arc::clone(&upstream.name), uri.into()), now.monotonic);
     }
@@ -150,16 +163,16 @@ impl Reads {
         lock(&self.changes).all.insert(Arc::clone(&upstream.name), now.monotonic);
     }
 
-    /// Forgets what no virtual server of a snapshot can ask for.
+    /// Forgets what was read before a snapshot, and changes of upstreams that it does not have.
     pub fn reconcile(&self, snapshot: &Snapshot) {
         let in_use = |name: &Arc<str>| snapshot.upstreams.iter().any(|upstream| upstream.name == *name);
-        lock(&self.shelves).retain(|server, _| snapshot.routes.server(server).is_some());
+        lock(&self.shelves).clear();
         let mut changes = lock(&self.changes);
         changes.all.retain(|upstream, _| in_use(upstream));
         changes.one.retain(|(upstream, _), _| in_use(upstream));
     }
 
-    /// Lets go of what is no longer fresh.
+    /// Lets go of what can no longer stand in.
     pub fn sweep(&self, now: Moment) {
         for shelf in lock(&self.shelves).values_mut() {
             shelf.sweep(now);
@@ -174,9 +187,9 @@ impl Reads {
         [("reads", shelves.values().map(Shelf::len).sum()), ("read_bytes", bytes)]
     }
 
-    fn find(&self, server: &ServerId, key: &Key, now: Moment) -> Option<Arc<Kept>> {
+    fn find(&self, server: &ServerId, key: &Key) -> Option<Arc<Kept>> {
         let kept = lock(&self.shelves).get_mut(server)?.get(key)?;
-        (now.monotonic < kept.fresh_until && !self.is_outdated(&kept)).then_some(kept)
+        (!self.is_outdated(&kept)).then_some(kept)
     }
 
     fn is_outdated(&self, kept: &Kept) -> bool {
@@ -191,8 +204,9 @@ impl Read {
     /// The answer, if it is here or somebody brings it; else this one has to ask. Safe to cancel.
     pub async fn kept(&mut self) -> Option<Answer> {
         if let Stage::New = self.stage {
-            if let Some(kept) = self.find() {
-                return Some(kept.answer(self.clock.now()));
+            let now = self.clock.now();
+            if let Some(kept) = self.find(|kept| now.monotonic < kept.fresh_until) {
+                return Some(kept.answer(now));
             }
             self.stage = self.board();
         }
@@ -202,9 +216,22 @@ impl Read {
         Some(brought?.answer(self.clock.now()))
     }
 
+    /// An older answer in the place of a failure, if there is one and the server is but silent.
+    pub fn instead(&self, failure: &Failure) -> Option<Answer> {
+        if !matches!(failure.denial.reason, Reason::UpstreamUnavailable | Reason::UpstreamTimeout) {
+            self.forget();
+            return None;
+        }
+        let now = self.clock.now();
+        let kept = self.find(|kept| now.monotonic < kept.until)?;
+        tracing::debug!(upstream = &*self.upstream, cause = failure.cause, "an older answer stands in");
+        Some(kept.answer(now))
+    }
+
     /// Offers what was answered to whoever may have it.
     pub fn keep(self, answer: &Answer) {
         let Some(kept) = self.keepable(answer) else {
+            self.forget();
             let mut fleeting = lock(&self.reads.fleeting);
             if fleeting.len() < MAX_FLEETING {
                 fleeting.insert(self.key.clone(), self.clock.now().monotonic + FLEETING_FOR);
@@ -223,11 +250,21 @@ impl Read {
         }
     }
 
-    fn find(&self) -> Option<Arc<Kept>> {
-        let now = self.clock.now();
-        let own = self.reads.find(&self.server, &self.key, now);
-        let shared = Key { caller: None, ..self.key.clone() };
-        own.or_else(|| self.may_share.then(|| self.reads.find(&self.server, &shared, now)).flatten())
+    fn find(&self, is_good: impl Fn(&Kept) -> bool) -> Option<Arc<Kept>> {
+        let found = |key: &Key| self.reads.find(&self.server, key).filter(|kept| is_good(kept));
+        found(&self.key).or_else(|| self.may_share.then(|| found(&self.shared())).flatten())
+    }
+
+    /// What was kept is no longer what its server says.
+    fn forget(&self) {
+        if let Some(shelf) = lock(&self.reads.shelves).get_mut(&self.server) {
+            shelf.remove(&self.key);
+            shelf.remove(&self.shared());
+        }
+    }
+
+    fn shared(&self) -> Key {
+        Key { caller: None, ..self.key.clone() }
     }
 
     /// Joins whoever asks for the same, or goes first.
@@ -253,12 +290,15 @@ impl Read {
         }
         let caching = Caching::of(&object);
         let fresh_for = Duration::from_millis(caching.ttl_ms).min(self.rules.max_ttl);
+        let fresh_until = self.begun.monotonic + fresh_for;
         let kept = Kept {
-            answer: answer.clone(),
+            // A copy: the text may be a part of a buffer that holds much more.
+            answer: Answer { outcome: Outcome::Result(Bytes::copy_from_slice(result)), ..answer.clone() },
             upstream: Arc::clone(&self.upstream),
             uri: self.uri.clone(),
             read_at: self.begun,
-            fresh_until: self.begun.monotonic + fresh_for,
+            fresh_until,
+            until: fresh_until + self.rules.stale,
             scope: if self.may_share { caching.scope } else { Scope::Private },
         };
         let is_new = !self.reads.is_outdated(&kept);
@@ -298,19 +338,33 @@ fn may_share(upstream: &Upstream) -> bool {
     upstream.trust_cache_scope && !matches!(upstream.credentials, Credentials::Passthrough)
 }
 
-/// What an answer depends on: all of the request but `_meta`, and what the client is.
-fn digest(params: &Object<'_>, profile: &str) -> [u8; 32] {
+/// What an answer depends on: all of the request but `_meta`, what the client is, and its headers.
+///
+/// An API key in a header of its own is a credential that only its server knows for one, and what
+/// one caller's odd header brings about is not for others. Left out is what says nothing of the
+/// caller and may differ from request to request.
+fn digest(params: &Object<'_>, place: &Place) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
-    let mut part = |text: &str| {
-        context.update(&(text.len() as u64).to_be_bytes());
-        context.update(text.as_bytes());
+    let mut part = |bytes: &[u8]| {
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
     };
-    part(profile);
+    part(place.profile.key().as_bytes());
+    let mut fields: Vec<_> = place.headers.iter().collect();
+    fields.retain(|(name, _)| !matches!(name.as_str(), "user-agent" | "tracestate" | "baggage"));
+    // By name alone: the values of one name have an order of their own.
+    fields.sort_by_key(|(name, _)| name.as_str());
+    for (name, value) in fields {
+        part(name.as_str().as_bytes());
+        part(value.as_bytes());
+    }
+    // No field has this name: what follows is of the parameters.
+    part(b"");
     let mut members: Vec<_> = params.members().filter(|(key, _)| *key != "_meta").collect();
     members.sort_unstable();
     for (key, text) in members {
-        part(key);
-        part(text);
+        part(key.as_bytes());
+        part(text.as_bytes());
     }
     let mut digest = [0; 32];
     digest.copy_from_slice(context.finish().as_ref());

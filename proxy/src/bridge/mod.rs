@@ -51,3 +51,6 @@ async fn one(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> End
         Era::Legacy => legacy::serve(desk, message, out).await,
     }
 }
+
+#[cfg(test)]
+mod tests;

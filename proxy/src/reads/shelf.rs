@@ -53,9 +53,9 @@ impl Shelf {
         }
     }
 
-    /// Lets go of what is no longer fresh.
+    /// Lets go of what can no longer stand in.
     pub(super) fn sweep(&mut self, now: Moment) {
-        self.slots.retain(|_, slot| now.monotonic < slot.kept.fresh_until);
+        self.slots.retain(|_, slot| now.monotonic < slot.kept.until);
         self.bytes = self.slots.values().map(|slot| slot.kept.bytes()).sum();
         self.turns.retain(|key| self.slots.contains_key(key));
     }
@@ -68,7 +68,7 @@ impl Shelf {
         self.bytes
     }
 
-    fn remove(&mut self, key: &Key) {
+    pub(super) fn remove(&mut self, key: &Key) {
         if let Some(slot) = self.slots.remove(key) {
             self.bytes -= slot.kept.bytes();
         }
@@ -98,10 +98,10 @@ mod tests {
         let key = |number: u32| {
             let mut request = [0; 32];
             request[..4].copy_from_slice(&number.to_be_bytes());
-            Key { upstream, caller: None, request }
+            Key { serial: 1, upstream, caller: None, request }
         };
         let kept = |size: usize, until| {
-            let fresh_until = Duration::from_secs(until);
+            let until = Duration::from_secs(until);
             let read_at = ManualClock::default().now();
             let answer =
                 Answer { era: Era::Modern, outcome: Outcome::Result(vec![b'x'; size].into()), facts: None };
@@ -110,7 +110,8 @@ mod tests {
                 upstream: "a".into(),
                 uri: "u".into(),
                 read_at,
-                fresh_until,
+                fresh_until: Duration::ZERO,
+                until,
                 scope: Scope::Private,
             })
         };

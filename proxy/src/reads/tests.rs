@@ -1,9 +1,9 @@
 use super::*;
 use crate::upstreams::pool::Pool;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{Loaded, MapEnvironment, load_text};
 use portunus_filters::mcp::bridge::Profile;
-use portunus_filters::{Identity, ManualClock};
+use portunus_filters::{Denial, Identity, ManualClock};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
@@ -12,7 +12,6 @@ struct Stage {
     clock: Arc<ManualClock>,
     as_clock: Arc<dyn Clock>,
     loaded: Loaded,
-    trusted: bool,
 }
 
 const PARAMS: &str = r#"{"uri":"file:///a","_meta":{"progressToken":1}}"#;
@@ -20,32 +19,40 @@ const PARAMS: &str = r#"{"uri":"file:///a","_meta":{"progressToken":1}}"#;
 impl Stage {
     fn new(trusted: bool) -> Stage {
         let text = "version: 1\nlisten: 127.0.0.1:0\nupstreams: {a: {url: \"http://127.0.0.1:1/\"}}\nservers: {/mcp: a}\n";
-        let loaded = load_text(text, Path::new("gateway.yaml"), &MapEnvironment::default()).unwrap();
+        let mut loaded = load_text(text, Path::new("gateway.yaml"), &MapEnvironment::default()).unwrap();
+        let mut upstream = Upstream::clone(&loaded.snapshot.upstreams[0]);
+        upstream.trust_cache_scope = trusted;
+        loaded.snapshot.upstreams[0] = Arc::new(upstream);
         let clock = Arc::new(ManualClock::default());
         let as_clock: Arc<dyn Clock> = clock.clone();
-        Stage { reads: Arc::default(), clock, as_clock, loaded, trusted }
+        Stage { reads: Arc::default(), clock, as_clock, loaded }
     }
 
-    fn upstream(&self) -> Upstream {
-        let mut upstream = Upstream::clone(&self.loaded.snapshot.upstreams[0]);
-        upstream.trust_cache_scope = self.trusted;
-        upstream
+    fn upstream(&self) -> Arc<Upstream> {
+        Arc::clone(&self.loaded.snapshot.upstreams[0])
     }
 
-    fn read_of(&self, caller: u8, params: &str) -> Option<Read> {
+    fn place(&self, caller: u8) -> Place {
         let source = IpAddr::V4(Ipv4Addr::new(10, 0, 0, caller));
-        let upstream = Arc::new(self.upstream());
-        let place = Place {
+        let upstream = self.upstream();
+        Place {
             pool: Arc::new(Pool::new(&upstream)),
             upstream,
             server: self.loaded.snapshot.routes.iter().next().unwrap().id.clone(),
             caller: CallerKey::for_tables(&Identity::Anonymous { source }),
             profile: Arc::new(Profile::silent("test", "1")),
             headers: Arc::new(HeaderMap::new()),
-        };
+        }
+    }
+
+    fn read_at(&self, place: &Place, params: &str) -> Option<Read> {
         let params = Object::read(params).unwrap();
-        let wanted = Wanted { place: &place, params: &params, target: None };
+        let wanted = Wanted { place, params: &params, target: None };
         self.reads.read(&self.loaded.snapshot, &self.as_clock, &wanted)
+    }
+
+    fn read_of(&self, caller: u8, params: &str) -> Option<Read> {
+        self.read_at(&self.place(caller), params)
     }
 
     fn read(&self, caller: u8) -> Read {
@@ -85,6 +92,10 @@ async fn an_answer_is_given_again_with_the_time_that_is_left() {
     assert_eq!(stage.found(2).await, None, "public is not trusted");
     stage.pass(6_000);
     assert_eq!(stage.found(1).await, None);
+    stage.pass(10 * 60_000 - 1);
+    stage.reads.sweep(stage.clock.now());
+    assert_eq!(stage.reads.sizes()[0], ("reads", 1), "it may stand in");
+    stage.pass(1);
     stage.reads.sweep(stage.clock.now());
     assert_eq!(stage.reads.sizes(), [("reads", 0), ("read_bytes", 0)]);
 }
@@ -197,4 +208,133 @@ async fn nobody_waits_for_what_holds_for_nobody_else() {
     drop(gone);
     let mut next = stage.read(1);
     assert!(next.kept().await.is_none(), "one who left is not waited for");
+}
+
+#[tokio::test]
+async fn callers_that_only_their_server_can_tell_apart_never_share() {
+    let table = [
+        ("x-api-key", "another", false),
+        ("cookie", "session=another", false),
+        ("accept-language", "de", false),
+        ("user-agent", "another", true),
+        ("baggage", "another", true),
+    ];
+    for scope in ["public", "private"] {
+        for (name, value, same) in table {
+            let stage = Stage::new(true);
+            stage.keep(1, &PUBLIC.replace("public", scope)).await;
+            let mut place = stage.place(1);
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+            place.headers = Arc::new(headers);
+            let mut other = stage.read_at(&place, PARAMS).unwrap();
+            assert_eq!(other.kept().await.is_some(), same, "{scope}, {name}");
+            let silent = failure(Reason::UpstreamUnavailable);
+            assert_eq!(other.instead(&silent).is_some(), same, "{scope}, {name}: in the place of a failure");
+            assert!(stage.found(1).await.is_some(), "{scope}, {name}: it stays whose it is");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_new_configuration_begins_with_nothing() {
+    let mut stage = Stage::new(true);
+    stage.keep(1, PUBLIC).await;
+    let mut under_way = stage.read(2);
+    assert!(under_way.kept().await.is_some());
+    let mut under_way = stage.read_of(2, r#"{"uri":"file:///b"}"#).unwrap();
+    assert!(under_way.kept().await.is_none());
+    let before = stage.place(1);
+    let again = stage.upstream();
+    stage.loaded.snapshot.upstreams[0] = Arc::new(Upstream::clone(&again));
+    stage.loaded.snapshot.serial += 1;
+    stage.reads.reconcile(&stage.loaded.snapshot);
+    assert_eq!(stage.reads.sizes(), [("reads", 0), ("read_bytes", 0)]);
+    assert_eq!(stage.found(1).await, None);
+    let mut waiting = stage.read_of(2, r#"{"uri":"file:///b"}"#).unwrap();
+    let asks = tokio::time::timeout(Duration::from_secs(10), waiting.kept()).await;
+    assert!(asks.expect("it does not wait for what was asked before").is_none());
+    under_way.keep(&answer(PUBLIC));
+    let mut next = stage.read_of(2, r#"{"uri":"file:///b"}"#).unwrap();
+    drop(waiting);
+    assert!(next.kept().await.is_none(), "asked for before");
+    assert!(stage.read_at(&before, PARAMS).is_none(), "judged before");
+}
+
+#[tokio::test]
+async fn an_older_answer_stands_in_for_a_silent_server_and_for_nothing_else() {
+    let silent = [Reason::UpstreamUnavailable, Reason::UpstreamTimeout];
+    let refuses = [Reason::UpstreamUnauthorized, Reason::UpstreamMalformed, Reason::UpstreamUntrusted];
+    for (reason, scope) in
+        silent.into_iter().chain(refuses).flat_map(|one| [(one, "public"), (one, "private")])
+    {
+        let stage = Stage::new(true);
+        stage.keep(1, &PUBLIC.replace("public", scope)).await;
+        stage.pass(10_000 + 10 * 60_000 - 1);
+        let mut read = stage.read(1);
+        assert!(read.kept().await.is_none());
+        let told = read.instead(&failure(reason)).map(|answer| answer.text().clone());
+        let expected = r#"{"contents":[ 1.50 ],"ttlMs":0,"cacheScope":"private"}"#;
+        assert_eq!(told, silent.contains(&reason).then(|| Bytes::from(expected)), "{reason} {scope}");
+        assert_eq!(
+            stage.read(2).instead(&failure(reason)).is_some(),
+            silent.contains(&reason) && scope == "public"
+        );
+        let again = |stage: &Stage| stage.read(1).instead(&failure(Reason::UpstreamTimeout)).is_some();
+        assert_eq!(again(&stage), silent.contains(&reason), "{reason} {scope}: a refusal ends it");
+        stage.pass(1);
+        assert!(!again(&stage), "{reason} {scope}: too old");
+    }
+}
+
+#[tokio::test]
+async fn what_changed_or_is_an_error_now_does_not_stand_in() {
+    let stands_in = |stage: &Stage| stage.read(1).instead(&failure(Reason::UpstreamTimeout)).is_some();
+    let stage = Stage::new(false);
+    stage.keep(1, PUBLIC).await;
+    assert!(stands_in(&stage));
+    stage.reads.updated(&stage.upstream(), "file:///a", stage.clock.now());
+    assert!(!stands_in(&stage));
+    for scope in ["public", "private"] {
+        let stage = Stage::new(true);
+        stage.keep(1, &PUBLIC.replace("public", scope)).await;
+        stage.pass(10_000);
+        let mut read = stage.read(1);
+        assert!(read.kept().await.is_none());
+        let error = Outcome::Error { code: -32002, error: Bytes::from_static(b"{}") };
+        read.keep(&Answer { outcome: error, ..answer("") });
+        assert!(!stands_in(&stage), "{scope}");
+    }
+}
+
+#[tokio::test]
+async fn one_upstream_that_announces_without_end_does_not_revive_what_another_ended() {
+    let stage = Stage::new(false);
+    stage.keep(1, PUBLIC).await;
+    stage.pass(1);
+    stage.reads.updated(&stage.upstream(), "file:///a", stage.clock.now());
+    let mut noisy = Upstream::clone(&stage.upstream());
+    noisy.name = "noisy".into();
+    for number in 0..=MAX_UPDATES {
+        stage.reads.updated(&noisy, &number.to_string(), stage.clock.now());
+        assert!(lock(&stage.reads.changes).one.len() <= MAX_UPDATES);
+    }
+    assert_eq!(stage.found(1).await, None);
+}
+
+#[tokio::test]
+async fn what_is_kept_holds_no_more_memory_than_its_text() {
+    let stage = Stage::new(false);
+    let mut read = stage.read(1);
+    assert!(read.kept().await.is_none());
+    let buffer = Bytes::from(format!("{PUBLIC}{}", " ".repeat(1 << 20)));
+    let answer = Answer { outcome: Outcome::Result(buffer.slice(..PUBLIC.len())), ..answer("") };
+    read.keep(&answer);
+    drop(answer);
+    assert!(buffer.try_into_mut().is_ok(), "nobody else holds the buffer");
+    assert!(stage.found(1).await.is_some());
+}
+
+fn failure(reason: Reason) -> Failure {
+    Denial::new(reason, "no").into()
 }

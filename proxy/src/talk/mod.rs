@@ -258,21 +258,30 @@ impl Talk {
         let failure = match &turn {
             Turn::Done(_) => None,
             Turn::Failed(failure) => Some(failure),
-            Turn::Note(_) => return turn,
-            Turn::Ask(_) => {
-                // What asks for input holds for nobody else.
+            Turn::Note(_) | Turn::Ask(_) => {
+                // Nobody else would hear the one, or be asked the other.
                 self.read = None;
                 return turn;
             }
         };
         self.over = true;
-        if let (Turn::Done(answer), Some(read)) = (&turn, self.read.take()) {
-            read.keep(answer);
-        }
         if let Some(seat) = self.seat.take() {
             seat.judge(failure, self.common.gateway.clock.now().monotonic);
         }
-        turn
+        self.told(turn)
+    }
+
+    /// The last turn as the client gets it: an older answer may take the place of a failure.
+    fn told(&mut self, last: Turn) -> Turn {
+        let Some(read) = self.read.take() else { return last };
+        match last {
+            Turn::Done(answer) => {
+                read.keep(&answer);
+                Turn::Done(answer)
+            }
+            Turn::Failed(failure) => read.instead(&failure).map_or(Turn::Failed(failure), Turn::Done),
+            turn => turn,
+        }
     }
 
     /// Answers questions by their keys; keys that were not asked, or are answered, are passed over.
@@ -400,7 +409,8 @@ impl Common {
 /// Where the answer to a request may be kept, if it may.
 fn sought(gateway: &Arc<Gateway>, order: &Order<'_>) -> Option<Read> {
     let reads = order.message.method.as_ref().is_some_and(|method| method.is("resources/read"));
-    if !reads || order.retry.is_some() {
+    let mirrors = order.inbound.headers.keys().any(|name| name.as_str().starts_with("mcp-param-"));
+    if !reads || mirrors || order.retry.is_some() {
         return None;
     }
     let params = order.message.params?.of(&order.message.body);
