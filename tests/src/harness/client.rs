@@ -3,7 +3,6 @@
 use super::within;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -217,6 +216,11 @@ impl Client {
         Some(String::from_utf8(chunk).unwrap())
     }
 
+    /// The same where the body may break off, and however long it takes.
+    pub(crate) async fn try_chunk(&mut self) -> Result<Option<String>, BrokenOff> {
+        Ok(self.read_chunk().await?.map(|chunk| String::from_utf8(chunk).unwrap()))
+    }
+
     /// The next piece of the body that follows `head`, of any framing; `None` at its proper end.
     pub(crate) async fn piece(&mut self, head: &mut Response) -> Result<Option<Vec<u8>>, BrokenOff> {
         if head.header("transfer-encoding") == Some("chunked") {
@@ -264,16 +268,6 @@ impl Client {
     pub(crate) async fn until_closed(&mut self) -> String {
         within(30, "the end of the connection", async { while self.fill().await > 0 {} }).await;
         String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
-    }
-
-    /// Waits until the connection ends, or until nothing has come for so long; whether it ended.
-    pub(crate) async fn until_closed_or_idle(&mut self, idle: Duration) -> bool {
-        while let Ok(read) = tokio::time::timeout(idle, self.fill()).await {
-            if read == 0 {
-                return true;
-            }
-        }
-        false
     }
 
     async fn fill(&mut self) -> usize {

@@ -114,6 +114,17 @@ impl Events {
         .await
     }
 
+    /// Reads until a notification of this method comes; `false` if the stream ends before.
+    async fn outlives(mut self, method: &str) -> bool {
+        while let Ok(Some(chunk)) = self.client.try_chunk().await {
+            self.text.push_str(&chunk.replace('\r', ""));
+            if self.find(method).is_some() {
+                return true;
+            }
+        }
+        false
+    }
+
     fn find(&mut self, method: &str) -> Option<Value> {
         while let Some((event, rest)) = self.text.split_once("\n\n") {
             let (event, rest) = (event.to_owned(), rest.to_owned());
@@ -255,33 +266,26 @@ async fn killed(mut pair: Pair, ended: Vec<String>) {
 
 /// A stream either ended with the replica or still carries what its servers say.
 async fn streams_after(pair: &Pair, streams: Vec<Client>) {
-    let (mut cut, mut kept) = (0, JoinSet::new());
-    for mut stream in streams {
-        // They had all the time of the load to end.
-        if stream.until_closed_or_idle(Duration::from_millis(20)).await {
-            cut += 1;
-        } else {
-            kept.spawn(async move {
-                Events::of(stream).hear_while("notifications/tools/list_changed", || {}).await;
-            });
-        }
-    }
-    let alive = kept.len();
+    let changed = "notifications/tools/list_changed";
+    let mut outcomes: JoinSet<bool> =
+        streams.into_iter().map(|stream| Events::of(stream).outlives(changed)).collect();
+    let (mut ended, mut alive) = (0, 0);
     let mut tick = tokio::time::interval(Duration::from_millis(500));
-    let heard = async {
+    let all = async {
         loop {
             tokio::select! {
-                heard = kept.join_next() => match heard {
-                    Some(heard) => heard.unwrap(),
+                outcome = outcomes.join_next() => match outcome {
+                    Some(Ok(true)) => alive += 1,
+                    Some(outcome) => ended += usize::from(!outcome.unwrap()),
                     None => break,
                 },
-                _ = tick.tick() => pair.vault.note("notifications/tools/list_changed", json!({})),
+                _ = tick.tick() => pair.vault.note(changed, json!({})),
             }
         }
     };
-    within(30, "the streams that are left to carry on", heard).await;
-    println!("{cut} of {SESSIONS} streams ended with the replica, {alive} carry on");
-    assert!(cut > 0 && alive > 0, "{cut} ended, {alive} carry on");
+    within(30, "every stream to end or to carry on", all).await;
+    println!("{ended} of {SESSIONS} streams ended with the replica, {alive} carry on");
+    assert!(ended > 0 && alive > 0, "{ended} ended, {alive} carry on");
 }
 
 /// Answers the parked calls; those of the killed replica are lost and say so.
