@@ -26,6 +26,7 @@ use assertion::Address;
 use portunus_config::{Bootstrap, Upstream};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Assertions that were used and could be used again for as long as they are valid.
@@ -50,6 +51,8 @@ pub struct Member {
     /// What is sealed for it is bound to this.
     address: Address,
     news: news::Outbox,
+    /// The last message for it did not reach it.
+    silent: AtomicBool,
 }
 
 /// How a replica is spoken to.
@@ -135,6 +138,30 @@ impl Member {
             line: ArcSwap::from_pointee(Line { upstream, pool }),
             address,
             news: Default::default(),
+            silent: AtomicBool::new(false),
+        }
+    }
+
+    /// A message reached it.
+    pub fn answers(&self) {
+        if self.silent.swap(false, Ordering::Relaxed) {
+            tracing::info!(peer = &*self.name, "the replica answers again");
+        }
+    }
+
+    /// A message could not be brought to it; the log hears of the first of them.
+    pub fn fails(&self, failure: &PeerFailure) {
+        let known = match failure {
+            // It answers.
+            PeerFailure::Restarted => true,
+            PeerFailure::Gone(_) | PeerFailure::Ended(_) | PeerFailure::Lost(_) | PeerFailure::Refused(_) => {
+                self.silent.swap(true, Ordering::Relaxed)
+            }
+        };
+        if known {
+            tracing::debug!(peer = &*self.name, %failure, "a message cannot be brought to its home");
+        } else {
+            tracing::warn!(peer = &*self.name, %failure, "a message cannot be brought to its home");
         }
     }
 

@@ -39,9 +39,14 @@ pub struct Passenger<'a> {
 /// Why the other replica gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerFailure {
-    /// The run that kept the state has ended, or cannot be reached: it has not seen the request, and
-    /// this replica may adopt what the token alone allows.
+    /// It cannot be reached: it has not seen the request, and this replica may adopt what the token
+    /// alone allows.
     Gone(String),
+    /// As [`PeerFailure::Gone`]: a later run of it answers than the one that kept the state.
+    Restarted,
+    /// As [`PeerFailure::Gone`], but it may have acted on the request before it ended: only one that
+    /// changes nothing may be served again.
+    Ended(String),
     /// It may have acted on the request, and its answer is lost.
     Lost(String),
     /// It is there and does not take the request.
@@ -52,6 +57,8 @@ impl fmt::Display for PeerFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PeerFailure::Gone(why) => write!(f, "the replica is gone: {why}"),
+            PeerFailure::Restarted => f.write_str("the replica was started again"),
+            PeerFailure::Ended(why) => write!(f, "the replica has ended: {why}"),
             PeerFailure::Lost(why) => write!(f, "the replica's answer is lost: {why}"),
             PeerFailure::Refused(why) => write!(f, "the replica refuses: {why}"),
         }
@@ -111,7 +118,7 @@ pub(super) async fn deliver(
             // What the first attempt did is unknown, unless there was none to read it.
             second.map_err(|second| match (fault, second) {
                 (Fault::Unsent(_), Attempt::Unreached(why)) => PeerFailure::Gone(why),
-                (fault, Attempt::Unreached(_)) => PeerFailure::Lost(fault.to_string()),
+                (fault, Attempt::Unreached(_)) => PeerFailure::Ended(fault.to_string()),
                 (_, second) => second.into(),
             })
         }
@@ -172,7 +179,7 @@ fn judge(exchange: Exchange) -> Result<Exchange, PeerFailure> {
     let verdict = Verdict::ALL.into_iter().find(|known| verdict == known.as_str());
     exchange.checkout.put_back();
     Err(match verdict {
-        Some(Verdict::Gone) => PeerFailure::Gone("it was started again".to_owned()),
+        Some(Verdict::Gone) => PeerFailure::Restarted,
         Some(Verdict::Repeated) => PeerFailure::Lost("it has taken the request already".to_owned()),
         Some(verdict) => PeerFailure::Refused(verdict.in_words().to_owned()),
         None => PeerFailure::Refused("it says something that this version does not know".to_owned()),

@@ -373,12 +373,28 @@ async fn a_home_that_is_gone_is_told_from_one_that_may_have_acted() {
 }
 
 #[tokio::test]
+async fn a_home_that_ends_while_it_is_asked_may_have_acted_and_is_gone() {
+    let ending = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let others = [("ending", ending.local_addr().unwrap())];
+    let a = start(loaded("a", KEY, nobody().await, &others), socket());
+    let end = async move {
+        let (mut connection, _) = ending.accept().await.unwrap();
+        drop(ending);
+        connection.read_u8().await.unwrap();
+    };
+    let (head, trace) = (head(&[]), trace());
+    let home = Home::new("ending".into(), 1).unwrap();
+    let (ended, ()) = tokio::join!(a.relay(&home, passenger(&head, &trace)), end);
+    assert!(matches!(ended, Err(PeerFailure::Ended(_))), "{:?}", ended.err());
+}
+
+#[tokio::test]
 async fn a_home_that_was_started_again_says_that_it_is_gone() {
     let (a, b) = pair(nobody().await);
     let before = Home::new("b".into(), b.own().boot() ^ 1).unwrap();
     let (head, trace) = (head(&[]), trace());
     let gone = a.relay(&before, passenger(&head, &trace)).await;
-    assert_eq!(gone.err(), Some(PeerFailure::Gone("it was started again".to_owned())));
+    assert_eq!(gone.err(), Some(PeerFailure::Restarted));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Messages about state that another replica keeps.
 
-use super::{Brokered, Passage, expect};
+use super::{Brokered, Passage, expect, is_repeatable};
 use crate::bridge;
 use crate::headers::Stamp;
 use crate::metrics::Stage;
@@ -74,6 +74,7 @@ impl Passage<'_> {
         self.outcome.stage_done(Stage::Forward);
         let failure = match sent {
             Ok(exchange) => {
+                member.answers();
                 let end = self.respond(&line, expect).run(exchange, client).await;
                 return match end {
                     End::Refused(denial) => self.refuse(&denial, &known, client).await,
@@ -82,16 +83,18 @@ impl Passage<'_> {
             }
             Err(failure) => failure,
         };
-        tracing::warn!(peer = &**member.name(), %failure, "a message cannot be brought to its home");
-        match failure {
-            PeerFailure::Gone(_) => Box::pin(self.broker(brokered, client)).await,
-            PeerFailure::Lost(_) | PeerFailure::Refused(_) => {
-                self.outcome.cause(&failure.to_string());
-                let denial =
-                    Denial::new(Reason::ReplicaLost, "the replica that keeps this session does not answer");
-                self.refuse(&denial, &known, client).await
-            }
+        member.fails(&failure);
+        let served_here = match failure {
+            PeerFailure::Gone(_) | PeerFailure::Restarted => true,
+            PeerFailure::Ended(_) => brokered.reading.messages().iter().all(is_repeatable),
+            PeerFailure::Lost(_) | PeerFailure::Refused(_) => false,
+        };
+        if served_here {
+            return Box::pin(self.broker(brokered, client)).await;
         }
+        self.outcome.cause(&failure.to_string());
+        let denial = Denial::new(Reason::ReplicaLost, "the replica that keeps this session does not answer");
+        self.refuse(&denial, &known, client).await
     }
 
     /// What the other replica is to believe of the request.
