@@ -96,6 +96,21 @@ impl Default for ParkedRules {
     }
 }
 
+/// How many events of a stream are kept for a client that resumes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayRules {
+    /// Events of one session. Default 256.
+    pub events: usize,
+    /// Their bytes. Default 1 MiB.
+    pub bytes: usize,
+}
+
+impl Default for ReplayRules {
+    fn default() -> Self {
+        ReplayRules { events: 256, bytes: 1 << 20 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

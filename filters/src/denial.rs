@@ -85,6 +85,8 @@ reasons! {
     Crowded => "crowded",
     /// A call that waited for its client at a replica that is gone.
     ReplicaLost => "replica_lost",
+    /// The client came back for an answer that is no longer kept.
+    AnswerLost => "answer_lost",
     /// The server's answer has no form in the client's revision.
     Untranslatable => "untranslatable",
     /// The upstream cannot be reached, or broke off before it answered.

@@ -76,6 +76,7 @@ impl From<Reason> for Status {
             | Reason::UpstreamUntrusted
             | Reason::Untranslatable
             | Reason::ReplicaLost
+            | Reason::AnswerLost
             | Reason::RouteRemoved => Status::UpstreamError,
             Reason::UpstreamTimeout => Status::Timeout,
             Reason::MalformedHttp

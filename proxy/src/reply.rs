@@ -104,7 +104,8 @@ fn row(reason: Reason, era: Era) -> Row {
         | Reason::Draining
         | Reason::RouteRemoved
         | Reason::Crowded
-        | Reason::ReplicaLost => in_band(StatusCode::SERVICE_UNAVAILABLE, -31503),
+        | Reason::ReplicaLost
+        | Reason::AnswerLost => in_band(StatusCode::SERVICE_UNAVAILABLE, -31503),
         Reason::Untranslatable => in_band(StatusCode::BAD_GATEWAY, -32603),
         Reason::UpstreamTimeout => in_band(StatusCode::GATEWAY_TIMEOUT, -31504),
         Reason::UpstreamMalformed | Reason::UpstreamUnauthorized | Reason::UpstreamUntrusted => {
@@ -142,6 +143,11 @@ pub fn refuse(denial: &Denial, refused: &Refused<'_>, request_id: &str) -> Answe
 pub fn last_event(denial: &Denial, id: &Id, era: Era, request_id: &str) -> Bytes {
     let body = error(row(denial.reason, era).code, denial, Some(id), request_id);
     Bytes::from(format!("event: message\ndata: {body}\n\n"))
+}
+
+/// The answer that takes the place of one that a legacy client can no longer have.
+pub fn lost(denial: &Denial, id: &Id, request_id: &str) -> String {
+    error(row(denial.reason, Era::Legacy).code, denial, Some(id), request_id)
 }
 
 /// The graceful end of `subscriptions/listen` (2026-07-28, patterns/subscriptions).

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::values::{Object, count, duration, flag, forms, size};
+use super::values::{Object, count, duration, flag, forms, size, with_default};
 use crate::limits::MAX_ENTRIES;
-use crate::serving::{CacheRules, ParkedRules, SessionRules};
+use crate::serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 
 pub(super) fn sessions(description: &str) -> Value {
     let default = SessionRules::default();
@@ -36,4 +36,14 @@ pub(super) fn parked() -> Value {
         .optional("per_caller", count(1..=MAX_ENTRIES, Some(default.per_caller), "At once, of one caller."))
         .optional("within", duration(default.within, "For the caller's answer."))
         .build()
+}
+
+pub(super) fn replay() -> Value {
+    let default = ReplayRules::default();
+    let long = Object::new("Events that are kept for a client that resumes its stream.")
+        .optional("events", count(1..=100_000, Some(default.events), "Of one session."))
+        .optional("bytes", size(Some(default.bytes), "Of one session."))
+        .build();
+    let off = with_default(json!({ "const": "off" }), json!("off"));
+    forms("Events that are kept for clients that resume a stream.", vec![off, long])
 }

@@ -4,7 +4,7 @@ use super::answering::Answering;
 use crate::catalog::{Offering, Seeker};
 use crate::context::{Active, Gateway};
 use crate::forward::Inbound;
-use crate::reply;
+use crate::reply::{self, Refused};
 use crate::respond::End;
 use crate::sealing::CallerKey;
 use crate::talk::Place;
@@ -16,6 +16,7 @@ use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::{Arrival, Cleared, Denial, Identity, Message, Reason};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One message, where it came from, and the virtual server it is for; holds no snapshot.
 pub struct Desk<'a> {
@@ -34,7 +35,7 @@ pub struct Desk<'a> {
     /// What of the client's headers goes up.
     pub upward: Arc<HeaderMap>,
     /// How long the client may take for one piece of an answer.
-    pub write_timeout: std::time::Duration,
+    pub write_timeout: Duration,
     /// Another replica sent the message here.
     pub relayed: bool,
     /// The client can be answered by an event stream.
@@ -176,6 +177,20 @@ impl Desk<'_> {
             }
         }
         out.end().await
+    }
+
+    /// The answer to a request that is refused, where no status can be told; `None` to what is none.
+    pub fn refusal(&self, denial: &Denial, message: &Message) -> Option<String> {
+        let id = message.id.as_ref()?;
+        let refused = Refused {
+            kind: Some(message.kind),
+            era: Some(message.era),
+            ids: std::slice::from_ref(id),
+            method: message.method.as_ref(),
+            ..Refused::default()
+        };
+        let answer = reply::refuse(denial, &refused, self.inbound.request_id);
+        Some(String::from_utf8_lossy(&answer.body).into_owned())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::answering::Answering;
 use super::desk::{Desk, params};
+use super::replay::Replay;
 use super::sessions::Session;
 use super::{adoption, call, lists};
 use crate::context::Gateway;
@@ -53,7 +54,8 @@ pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded,
     let profile = Arc::new(Profile::of_initialize(&fields)?);
     let version = agreed(&fields);
     let greetings = greet_all(desk, &profile, version).await?;
-    let session = Arc::new(Session::new(number()?, desk.server.id.clone(), version, profile, true));
+    let session = Session::new(number()?, desk.server.id.clone(), version, profile, true);
+    let session = Arc::new(session.keeping(replay(desk)));
     let mut sealed = Vec::new();
     for (upstream, leg) in greetings.legs {
         sealed.extend(sealed_leg(&leg));
@@ -74,6 +76,15 @@ fn sealed_leg(leg: &Leg) -> Option<SealedLeg> {
         id: leg.id().and_then(|id| id.to_str().ok()).unwrap_or_default().into(),
         version: leg.version,
     })
+}
+
+/// What keeps the events of a new session, where its virtual server wants that.
+pub(super) fn replay(desk: &Desk<'_>) -> Option<Arc<Replay>> {
+    let estate = &desk.gateway.estate;
+    // Different from every other of this run, and most likely from those of others.
+    let number = u32::try_from(estate.number() & u64::from(u32::MAX)).unwrap_or_default();
+    let table = estate.home.boot().wrapping_add(number);
+    desk.server.replay.map(|rules| Replay::new(rules, table, estate.sessions.kept()))
 }
 
 pub(super) fn number() -> Result<[u8; 16], Denial> {

@@ -44,7 +44,10 @@ async fn carry(desk: &Desk<'_>, mut seat: Seat, out: &mut Answering<'_>) -> End 
     let line = Arc::clone(&seat.line);
     match unfounded(desk, &mut seat, out).await {
         Some(end) => end,
-        None => streams::flow(desk, line.founded().await, Some(&mut seat), out).await,
+        None => {
+            let session = line.founded().await;
+            streams::flow(desk, session, session.listen(), Some(&mut seat), out).await
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::desk::{Desk, params};
 use super::founding;
 use super::said::{self, Said};
 use super::sessions::{Session, Waiting};
-use super::{lists, streams};
+use super::{lasting, lists, streams};
 use crate::drain::{Phase, reached};
 use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
@@ -112,12 +112,15 @@ async fn request(
                 let detail = "a request of this id is under way, or too many are";
                 return Err(Denial::new(Reason::InvalidRequest, detail));
             };
-            let mut call = Call { desk, session, message, waiting: HashMap::new() };
+            let mut call = Call::new(desk, session, message);
+            if let Some(replay) = session.replay.as_ref().filter(|_| desk.takes_events && out.is_clients()) {
+                return lasting::call(call, &fields, replay, running, out).await;
+            }
             let end = tokio::select! {
                 end = call.run(&fields, out) => Some(end),
                 () = running.cancelled.notified() => None,
             };
-            session.forget(&call.waiting.into_keys().collect::<Vec<_>>());
+            call.forget_questions();
             match end {
                 Some(end) => end,
                 // 2025-11-25, utilities/cancellation: no answer is sent to a cancelled request.
@@ -132,21 +135,30 @@ async fn request(
 }
 
 /// One call and the questions that wait for its client.
-struct Call<'a, 'd> {
-    desk: &'a Desk<'d>,
-    session: &'a Arc<Session>,
-    message: &'a Message,
+pub(super) struct Call<'a, 'd> {
+    pub desk: &'a Desk<'d>,
+    pub session: &'a Arc<Session>,
+    pub message: &'a Message,
     /// Ids that the client sees, and keys of the questions.
     waiting: HashMap<String, Arc<str>>,
 }
 
-impl Call<'_, '_> {
-    async fn run(&mut self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<End, Denial> {
-        let talk = self.open(fields, out).await?;
-        self.converse(Guarded(Some(talk)), out).await
+impl<'a, 'd> Call<'a, 'd> {
+    pub(super) fn new(desk: &'a Desk<'d>, session: &'a Arc<Session>, message: &'a Message) -> Self {
+        Call { desk, session, message, waiting: HashMap::new() }
     }
 
-    async fn open(&mut self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<Talk, Denial> {
+    async fn run(&mut self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<End, Denial> {
+        let talk = self.open(fields, out).await?;
+        self.converse(talk, out).await
+    }
+
+    /// Nobody waits any more for what its client is asked.
+    pub(super) fn forget_questions(&mut self) {
+        self.session.forget(&self.waiting.drain().map(|(id, _)| id).collect::<Vec<_>>());
+    }
+
+    pub(super) async fn open(&self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<Guarded, Denial> {
         let (desk, message) = (self.desk, self.message);
         let profile = founding::profile_now(self.session);
         let aim = call::aim(desk, message, fields, &profile).await?;
@@ -176,7 +188,8 @@ impl Call<'_, '_> {
             leg: leg.as_ref().map_or(LegOf::Pooled, LegOf::Own),
             retry: None,
         };
-        Talk::open(desk.gateway, order).await.map_err(|failure| failed(failure, out))
+        let talk = Talk::open(desk.gateway, order).await.map_err(|failure| failed(failure, out))?;
+        Ok(Guarded(Some(talk)))
     }
 
     fn can_be_asked(&self) -> bool {
@@ -185,7 +198,11 @@ impl Call<'_, '_> {
             && self.session.profile.answers()
     }
 
-    async fn converse(&mut self, mut talk: Guarded, out: &mut Answering<'_>) -> Result<End, Denial> {
+    pub(super) async fn converse(
+        &mut self,
+        mut talk: Guarded,
+        out: &mut Answering<'_>,
+    ) -> Result<End, Denial> {
         let (answers, mut answered) = mpsc::channel(MAX_ANSWERS);
         let mut phase = out.phase.clone();
         let mut silent_until = Instant::now() + self.desk.server.keepalive;
@@ -298,7 +315,7 @@ impl Call<'_, '_> {
 }
 
 /// A talk that is cancelled when it is left before its end, however that comes about.
-struct Guarded(Option<Talk>);
+pub(super) struct Guarded(Option<Talk>);
 
 impl Guarded {
     async fn next(&mut self) -> Turn {

@@ -7,7 +7,7 @@ use super::desk::{Desk, params};
 use super::hub::{self, Hub, Seat};
 use super::lists::OwnUri;
 use super::sessions::{Session, Word};
-use super::{call, founding, lines, lists};
+use super::{call, founding, lasting, lines, lists};
 use crate::context::Gateway;
 use crate::drain::{Phase, reached};
 use crate::errand::{self, Errand};
@@ -41,17 +41,20 @@ pub(super) async fn get(
     if !desk.takes_events {
         return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
     }
-    Ok(flow(desk, session, None, out).await)
+    match &session.replay {
+        Some(replay) => lasting::get(desk, session, replay, out).await,
+        None => Ok(flow(desk, session, session.listen(), None, out).await),
+    }
 }
 
 /// Carries the stream of a session; with a seat, of a client whose calls are answered on it too.
 pub(super) async fn flow(
     desk: &Desk<'_>,
     session: &Arc<Session>,
+    mut words: mpsc::Receiver<Word>,
     mut seat: Option<&mut lines::Seat>,
     out: &mut Answering<'_>,
 ) -> End {
-    let mut words = session.listen();
     if !session.native {
         session.legs().iter().for_each(|leg| leg.hear(desk.gateway));
     }

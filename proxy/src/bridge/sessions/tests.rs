@@ -1,9 +1,9 @@
 use super::*;
 use crate::testing::within;
 
-fn session() -> Session {
+fn session() -> Arc<Session> {
     let profile = Arc::new(Profile::silent("client", "1"));
-    Session::new([7; 16], ServerId("*|/mcp".into()), Revision::V2025_11_25, profile, true)
+    Arc::new(Session::new([7; 16], ServerId("*|/mcp".into()), Revision::V2025_11_25, profile, true))
 }
 
 fn home() -> Home {
