@@ -41,7 +41,7 @@ pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answerin
 
 async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> Result<End, Denial> {
     let fields = params(message)?;
-    let meta = fields.object("_meta").ok().flatten().unwrap_or_default();
+    let meta = fields.inside("_meta").ok().flatten().unwrap_or_default();
     let profile = Arc::new(Profile::of_envelope(&meta)?);
     match call::method_name(message) {
         "server/discover" => lists::discover(desk, message, &profile, out).await,
