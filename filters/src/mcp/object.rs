@@ -77,6 +77,16 @@ impl Key {
             Key::Escaped(key) => key,
         }
     }
+
+    fn is(&self, key: &str, text: &str) -> bool {
+        match self {
+            // Lengths tell most keys apart.
+            Key::Plain(span) => {
+                (span.end - span.start) as usize == key.len() && span.of(text.as_bytes()) == key.as_bytes()
+            }
+            Key::Escaped(own) => **own == *key,
+        }
+    }
 }
 
 impl Span {
@@ -173,7 +183,7 @@ impl<'a> Object<'a> {
     /// As [`Object::inside`], to keep: `params`, `result` or `error` of a message.
     pub(super) fn take(&mut self, key: &str) -> Option<Result<Object<'a>, Fault>> {
         let text = self.text;
-        let member = self.members.to_mut().iter_mut().find(|member| member.key.of(text) == key)?;
+        let member = self.members.to_mut().iter_mut().find(|member| member.key.is(key, text))?;
         let inside = member.inside.take()?;
         let text = member.value.text(text);
         Some(match inside {
@@ -195,7 +205,7 @@ impl<'a> Object<'a> {
     }
 
     fn member(&self, key: &str) -> Option<&Member> {
-        self.members.iter().find(|member| member.key.of(self.text) == key)
+        self.members.iter().find(|member| member.key.is(key, self.text))
     }
 }
 
@@ -242,7 +252,7 @@ fn has_duplicates(text: &str, members: &[Member]) -> bool {
         let mut rest = members;
         while let Some((member, tail)) = rest.split_first() {
             let key = member.key.of(text);
-            if tail.iter().any(|other| other.key.of(text) == key) {
+            if tail.iter().any(|other| other.key.is(key, text)) {
                 return true;
             }
             rest = tail;

@@ -418,8 +418,8 @@ impl Common {
 /// Where the answer to a request may be kept, if it may.
 fn sought(gateway: &Arc<Gateway>, order: &Order<'_>) -> Option<Read> {
     let reads = order.message.method.as_ref().is_some_and(|method| method.is("resources/read"));
-    let mirrors = order.inbound.headers.keys().any(|name| name.as_str().starts_with("mcp-param-"));
-    if !reads || mirrors || order.retry.is_some() {
+    let mirrors = || order.inbound.headers.keys().any(|name| name.as_str().starts_with("mcp-param-"));
+    if !reads || order.retry.is_some() || mirrors() {
         return None;
     }
     let params = order.message.outline.as_ref()?.params(std::str::from_utf8(&order.message.body).ok()?);

@@ -106,7 +106,7 @@ pub fn initialize(profile: &Profile, id: &str, version: Revision) -> Bytes {
     let info = profile.client_info.as_deref().unwrap_or(super::facts::UNNAMED);
     let params = Members::new()
         .with_string("protocolVersion", version.as_str())
-        .with("capabilities", profile.legacy_capabilities())
+        .with("capabilities", &profile.legacy_capabilities())
         .with("clientInfo", info);
     message("initialize", Some(id), &params.text()).into()
 }
