@@ -164,26 +164,16 @@ pub struct Catalogs {
 /// Whose lists they are. A context has one tenant.
 type Place = (ServerId, CallerKey);
 
+/// How upstreams are asked; seldom needed, so made where it is.
+type Asking<'a> = &'a (dyn Fn() -> Arc<dyn Asks> + Sync);
+
 /// The virtual server and caller that lists are wanted for, and the means to get them.
 struct Query<'a> {
     server: &'a Arc<VirtualServer>,
     caller: CallerKey,
     tenant: Option<&'a str>,
-    asks: Arc<dyn Asks>,
+    asking: Asking<'a>,
     clock: &'a Arc<dyn Clock>,
-}
-
-impl<'a> Query<'a> {
-    fn of(gateway: &'a Arc<Gateway>, server: &'a Arc<VirtualServer>, seeker: &'a Seeker) -> Query<'a> {
-        let asks = Asker { gateway: Arc::clone(gateway), server: server.id.clone(), seeker: seeker.clone() };
-        Query {
-            server,
-            caller: seeker.caller,
-            tenant: seeker.tenant.as_deref(),
-            asks: Arc::new(asks),
-            clock: &gateway.clock,
-        }
-    }
 }
 
 impl Catalogs {
@@ -197,7 +187,7 @@ impl Catalogs {
         seeker: &Seeker,
         kinds: &[ListKind],
     ) -> Arc<Offering> {
-        self.offering(&Query::of(gateway, server, seeker), kinds, Purpose::Show).await
+        self.sought(gateway, server, seeker, (kinds, Purpose::Show)).await
     }
 
     /// What is offered, for the way of a call: lists that are here will do, and are renewed aside.
@@ -208,7 +198,28 @@ impl Catalogs {
         seeker: &Seeker,
         kinds: &[ListKind],
     ) -> Arc<Offering> {
-        self.offering(&Query::of(gateway, server, seeker), kinds, Purpose::Route).await
+        self.sought(gateway, server, seeker, (kinds, Purpose::Route)).await
+    }
+
+    async fn sought(
+        &self,
+        gateway: &Arc<Gateway>,
+        server: &Arc<VirtualServer>,
+        seeker: &Seeker,
+        (kinds, purpose): (&[ListKind], Purpose),
+    ) -> Arc<Offering> {
+        let asking = || -> Arc<dyn Asks> {
+            let (gateway, server, seeker) = (Arc::clone(gateway), server.id.clone(), seeker.clone());
+            Arc::new(Asker { gateway, server, seeker })
+        };
+        let query = Query {
+            server,
+            caller: seeker.caller,
+            tenant: seeker.tenant.as_deref(),
+            asking: &asking,
+            clock: &gateway.clock,
+        };
+        self.offering(&query, kinds, purpose).await
     }
 
     /// Notes that an upstream announced a change of a list, on whatever stream; the others learn of it
@@ -307,7 +318,7 @@ impl Catalogs {
 
     fn kitchen(&self, query: &Query<'_>, upstream: Arc<Upstream>) -> Kitchen {
         Kitchen {
-            asks: Arc::clone(&query.asks),
+            asks: (query.asking)(),
             upstream,
             clock: Arc::clone(query.clock),
             rules: query.server.cache,

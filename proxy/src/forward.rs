@@ -18,6 +18,9 @@ use crate::upstreams::wire::Head;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 use portunus_config::Upstream;
+use portunus_filters::mcp;
+use portunus_filters::mcp::bridge::Parts;
+use portunus_filters::mcp::object::Outline;
 use portunus_filters::{Cleared, Denial, Reason};
 use std::net::IpAddr;
 use std::pin::pin;
@@ -111,7 +114,8 @@ impl Dispatch {
 
     /// Turns a permission into one that lasts as long as its request.
     pub fn permit(cleared: Cleared) -> Permit {
-        Permit { body: cleared.into_body() }
+        let (body, outline) = cleared.into_parts();
+        Permit { body, outline }
     }
 
     /// Opens the leg of an errand.
@@ -131,12 +135,25 @@ impl Dispatch {
 /// and its continuations: answers to the upstream's questions, further rounds, its cancellation.
 pub struct Permit {
     body: Bytes,
+    outline: Option<Arc<Outline>>,
 }
 
 impl Permit {
     /// What was permitted, in the client's words.
     pub fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    /// The same taken apart.
+    ///
+    /// # Errors
+    /// [`mcp::Fault::Syntax`] if it cannot be read again, after a filter has changed it.
+    pub fn parts(&self) -> Result<Parts<'_>, mcp::Fault> {
+        let body = mcp::text(&self.body)?;
+        match &self.outline {
+            Some(outline) => Ok(Parts::of(outline, body)),
+            None => Parts::read(body),
+        }
     }
 
     /// Opens a leg for a wording of it.

@@ -4,7 +4,7 @@
 //! else stays text. The same key twice in one of these objects is refused, however it is escaped:
 //! two parsers that disagree on which one counts are how a gateway is bypassed.
 
-use super::object::{Object, elements, unquoted};
+use super::object::{Object, Outline, elements, unquoted};
 use super::scan::Scan;
 use super::{Bounds, Fault, Method};
 use std::borrow::Cow;
@@ -101,6 +101,8 @@ pub struct Envelope<'a> {
     pub result: Option<&'a str>,
     /// A result that says `isError`.
     failed: bool,
+    /// All of it, without what was taken out for the other fields.
+    message: Object<'a>,
 }
 
 impl<'a> Envelope<'a> {
@@ -155,6 +157,13 @@ impl<'a> Envelope<'a> {
         self.shape == Shape::Result && !self.failed
     }
 
+    /// Where its parts lie in `body`, which must hold its text; `None` if it does not. Nothing is left
+    /// of its `params` here.
+    pub fn take_outline(&mut self, body: &[u8]) -> Option<Outline> {
+        let params = std::mem::take(&mut self.params);
+        Outline::of(body, std::mem::take(&mut self.message), self.params_text.map(|_| params))
+    }
+
     fn of_call(mut members: Object<'a>) -> Result<Envelope<'a>, Fault> {
         let name = members.text("method").ok_or(Fault::Shape("`method` must be a string"))?;
         if members.get("result").is_some() || members.get("error").is_some() {
@@ -176,6 +185,7 @@ impl<'a> Envelope<'a> {
             error_code: None,
             result: None,
             failed: false,
+            message: members,
         })
     }
 
@@ -207,6 +217,7 @@ impl<'a> Envelope<'a> {
             error_code,
             result: members.get("result"),
             failed: flag == Some("true"),
+            message: members,
         })
     }
 }

@@ -208,9 +208,8 @@ fn known(offering: Arc<Offering>, kinds: &[ListKind]) -> Result<Arc<Offering>, D
 /// [`Reason::InvalidParams`] if it has none, or they cannot be read.
 pub(super) fn params(message: &Message) -> Result<Object<'_>, Denial> {
     let unreadable = || Denial::new(Reason::InvalidParams, "`params` must be an object");
-    let Some(span) = message.params else { return Ok(Object::default()) };
-    let text = std::str::from_utf8(span.of(&message.body)).map_err(|_| unreadable())?;
-    Object::read(text).map_err(|_| unreadable())
+    let Some(outline) = &message.outline else { return Ok(Object::default()) };
+    Ok(outline.params(std::str::from_utf8(&message.body).map_err(|_| unreadable())?))
 }
 
 /// How a name that a client sent stands in an error: bounded.

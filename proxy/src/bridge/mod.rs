@@ -43,7 +43,7 @@ use crate::respond::End;
 pub async fn serve(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -> End {
     match reading {
         Reading::One(message) => one(desk, message, out).await,
-        Reading::Batch(messages) => batch::serve(desk, messages, out).await,
+        Reading::Batch(messages) => Box::pin(batch::serve(desk, messages, out)).await,
     }
 }
 

@@ -140,8 +140,9 @@ impl Stage {
     }
 
     async fn offering(&self, caller: CallerKey, purpose: Purpose) -> Arc<Offering> {
-        let asks: Arc<dyn Asks> = self.script.clone();
-        let query = Query { server: &self.server, caller, tenant: None, asks, clock: &self.as_clock };
+        let asking = || -> Arc<dyn Asks> { self.script.clone() };
+        let clock = &self.as_clock;
+        let query = Query { server: &self.server, caller, tenant: None, asking: &asking, clock };
         self.catalogs.offering(&query, &[ListKind::Tools], purpose).await
     }
 

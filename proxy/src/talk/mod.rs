@@ -24,10 +24,10 @@ use http::HeaderMap;
 use legacy::Legacy;
 use modern::{Modern, Speech};
 use portunus_config::{ServerId, Transport, Upstream};
-use portunus_filters::mcp::bridge::{self, Listener, Token};
-use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
+use portunus_filters::mcp::object::{Object, may_say};
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::mcp::{Envelope, Method};
+use portunus_filters::mcp::{Fault, Method};
 use portunus_filters::{Cleared, Denial, Era, Message, Reason};
 use std::sync::Arc;
 use travel::{Travel, seated};
@@ -161,8 +161,9 @@ impl Outcome {
         match self {
             Outcome::Error { .. } => true,
             Outcome::Result(result) => {
-                let result = std::str::from_utf8(result).ok().and_then(|text| Object::read(text).ok());
-                result.is_some_and(|result| result.get("isError") == Some("true"))
+                let read = || Object::read(std::str::from_utf8(result).ok()?).ok();
+                may_say(result, "isError")
+                    && read().is_some_and(|result| result.get("isError") == Some("true"))
             }
         }
     }
@@ -189,6 +190,8 @@ struct Common {
     voice: Voice,
     /// The era of the client.
     client: Era,
+    /// The client's id of the request, by its meaning.
+    id: String,
     method: Method,
     /// The client's progress token, as JSON text.
     token: Option<String>,
@@ -345,20 +348,26 @@ impl Common {
             voice: Voice::of(order.inbound, &order.place),
             place: order.place,
             client: order.message.era,
+            id: order.message.id.as_ref().map(|id| id.meaning().to_owned()).unwrap_or_default(),
             method,
             token: None,
             target: order.target,
             aimed_at: order.message.target.clone(),
             rounds: order.rounds,
         };
-        common.token = progress_token(common.text()?);
+        common.token = common.parts()?.progress_token().map_err(unreadable)?;
         Ok(common)
     }
 
     /// The client's request.
-    fn text(&self) -> Result<&str, Failure> {
-        std::str::from_utf8(self.permit.body())
-            .map_err(|_| Denial::new(Reason::ParseError, "the message is not UTF-8").into())
+    fn parts(&self) -> Result<Parts<'_>, Failure> {
+        self.permit.parts().map_err(|fault| unreadable(fault).into())
+    }
+
+    /// Whether a modern server gets the request under the client's own id, which concerns nothing but
+    /// the answer to this POST. A progress token could be another caller's too.
+    fn passes(&self) -> bool {
+        self.client == Era::Modern && self.rounds == Rounds::Through && self.token.is_none()
     }
 
     /// Whether the upstream may ask something on this request.
@@ -409,12 +418,11 @@ impl Common {
 /// Where the answer to a request may be kept, if it may.
 fn sought(gateway: &Arc<Gateway>, order: &Order<'_>) -> Option<Read> {
     let reads = order.message.method.as_ref().is_some_and(|method| method.is("resources/read"));
-    let mirrors = order.inbound.headers.keys().any(|name| name.as_str().starts_with("mcp-param-"));
-    if !reads || mirrors || order.retry.is_some() {
+    let mirrors = || order.inbound.headers.keys().any(|name| name.as_str().starts_with("mcp-param-"));
+    if !reads || order.retry.is_some() || mirrors() {
         return None;
     }
-    let params = order.message.params?.of(&order.message.body);
-    let params = Object::read(std::str::from_utf8(params).ok()?).ok()?;
+    let params = order.message.outline.as_ref()?.params(std::str::from_utf8(&order.message.body).ok()?);
     let wanted = Wanted { place: &order.place, params: &params, target: order.target.as_deref() };
     gateway.estate.reads.read(&gateway.active().snapshot, &gateway.clock, &wanted)
 }
@@ -429,12 +437,6 @@ fn unanswerable(common: &Common, questions: &[Question]) -> Option<&'static str>
     }
 }
 
-fn progress_token(body: &str) -> Option<String> {
-    // Of most requests it is known without reading them; an escape may hide the key.
-    if memchr::memmem::find(body.as_bytes(), b"progressToken").is_none() && !body.contains("\\u") {
-        return None;
-    }
-    let envelope = Envelope::read(body).ok()?;
-    let meta = envelope.params.inside("_meta").ok()??;
-    meta.get("progressToken").filter(|token| *token != "null").map(str::to_owned)
+fn unreadable(fault: Fault) -> Denial {
+    Denial::new(Reason::InvalidRequest, fault.to_string())
 }
