@@ -208,10 +208,25 @@ async fn an_older_answer_stands_in_while_its_server_breaks_off() {
     let breaks = json!({"_meta": {"breaks": true}});
     assert!(stand.read("ada", "a:broken", &breaks).await["error"].is_object());
     stand.read("ada", "a:broken", &json!({})).await;
-    stand.bed.clock.advance(Duration::from_secs(60));
+    stand.bed.clock.advance(Duration::from_secs(90));
     let result = stand.read("ada", "a:broken", &breaks).await["result"].clone();
     assert_eq!((&result["ttlMs"], &result["contents"][0]["text"]), (&json!(0), &json!("one")));
     assert!(stand.read("bo", "a:broken", &breaks).await["error"].is_object());
+}
+
+#[tokio::test]
+async fn an_older_answer_is_told_at_once_and_asked_for_again_aside() {
+    let stand = Stand::start().await;
+    stand.read("ada", "a:1", &json!({})).await;
+    stand.bed.clock.advance(Duration::from_secs(61));
+    assert_eq!(stand.read("ada", "a:1", &json!({})).await["result"]["ttlMs"], 0);
+    let renewed = async {
+        while stand.read("ada", "a:1", &json!({})).await["result"]["ttlMs"] == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the newer answer", renewed).await;
+    assert_eq!(stand.reads(), 2);
 }
 
 #[tokio::test]
