@@ -72,7 +72,21 @@ impl Stand {
         let changes = Arc::new(Semaphore::new(0));
         let told = Arc::clone(&changes);
         let server = Server::start(move |asked, wire| attend(asked, wire, Arc::clone(&told))).await;
-        let bed = Bed::before(server.address, ", era: modern");
+        Stand::before(server, changes, ", era: modern")
+    }
+
+    /// Before a server that asks for other credentials.
+    async fn challenging(status: &'static str, upstream: &str) -> Stand {
+        let server = Server::start(move |_, mut wire| async move {
+            let fields = "www-authenticate: Bearer a=\"1\"\r\nwww-authenticate: Basic\r\n";
+            wire.status(status, fields, "").await;
+            Some(wire)
+        });
+        Stand::before(server.await, Arc::new(Semaphore::new(0)), upstream)
+    }
+
+    fn before(server: Server, changes: Arc<Semaphore>, upstream: &str) -> Stand {
+        let bed = Bed::before(server.address, upstream);
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let clients = socket.local_addr().unwrap();
@@ -274,4 +288,28 @@ async fn what_is_said_outside_of_calls_ends_what_it_is_about() {
         stand.read("ada", "a:1", &json!({})).await;
         assert_eq!(stand.reads() - before, more, "{notice}");
     }
+}
+
+#[tokio::test]
+async fn a_client_hears_what_a_server_asks_of_its_own_credentials() {
+    let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}});
+    for (status, era) in
+        [("401 Unauthorized", "modern"), ("403 Forbidden", "modern"), ("401 Unauthorized", "auto")]
+    {
+        let stand = Stand::challenging(status, &format!(", era: {era}, credentials: passthrough")).await;
+        let (head, message) = stand.ask("ada", "", &request("initialize", hello.clone())).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{era}: {head}");
+        let asked: Vec<_> = head.lines().filter_map(|line| line.strip_prefix("www-authenticate: ")).collect();
+        assert_eq!(asked, ["Bearer a=\"1\"", "Basic"], "{status} {era}");
+        if era == "modern" {
+            assert_eq!(
+                (&message["id"], &message["error"]["data"]["reason"]),
+                (&json!(7), &json!("upstream_unauthorized"))
+            );
+        }
+    }
+    let stand = Stand::challenging("401 Unauthorized", ", era: modern").await;
+    let (head, message) = stand.ask("ada", "", &request("initialize", hello)).await;
+    assert!(head.starts_with("HTTP/1.1 502") && !head.contains("www-authenticate"), "{head}");
+    assert_eq!(message["error"]["data"]["reason"], "upstream_unauthorized");
 }
