@@ -10,6 +10,7 @@ pub mod answering;
 mod batch;
 mod call;
 mod desk;
+mod following;
 mod founding;
 mod homes;
 pub mod http_sse;

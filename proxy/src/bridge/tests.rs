@@ -1,5 +1,7 @@
 //! Clients that read what they, or others, have read before.
 
+mod following;
+
 use crate::bridge::hub;
 use crate::edge::Edge;
 use crate::testing::{Asked, Bed, Server, Wire, within};
@@ -135,6 +137,27 @@ impl Stand {
         self.ask(bearer, &fields, &request("resources/read", params)).await.1
     }
 
+    /// The fields of a session of `ada`.
+    async fn session(&self) -> String {
+        let client = json!({"name": "c", "version": "1"});
+        let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
+        let (head, _) = self.ask("ada", "", &request("initialize", hello)).await;
+        let session = head.lines().find_map(|line| line.strip_prefix("mcp-session-id: ")).unwrap();
+        format!("Mcp-Session-Id: {session}\r\nMCP-Protocol-Version: 2025-11-25\r\n")
+    }
+
+    /// Opens the GET stream of a session of `ada`.
+    #[expect(clippy::disallowed_methods, reason = "a client's connection, not one of the gateway's")]
+    async fn listen(&self, fields: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.clients).await.unwrap();
+        let head = format!(
+            "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ada\r\n\
+             Accept: text/event-stream\r\n{fields}\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    }
+
     fn reads(&self) -> usize {
         self.server.heard("resources/read").len()
     }
@@ -166,10 +189,7 @@ async fn a_client_of_either_era_is_told_what_is_kept_in_its_own_words() {
         json!({"jsonrpc": "2.0", "id": 7, "result": told(59_000, "private")})
     );
     assert_eq!(stand.reads(), 1);
-    let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}});
-    let (head, _) = stand.ask("ada", "", &request("initialize", hello)).await;
-    let session = head.lines().find_map(|line| line.strip_prefix("mcp-session-id: ")).unwrap();
-    let fields = format!("Mcp-Session-Id: {session}\r\nMCP-Protocol-Version: 2025-11-25\r\n");
+    let fields = stand.session().await;
     let (_, said) = stand.ask("ada", &fields, &request("resources/read", json!({"uri": "a:1"}))).await;
     assert_eq!(said["result"], json!({"contents": [{"uri": "a:1", "text": "one"}]}));
     assert_eq!(stand.reads(), 1);
