@@ -33,6 +33,7 @@ use answering::Answering;
 pub use desk::Desk;
 pub use founding::is_sealed;
 pub use homes::home;
+pub(crate) use hub::missed;
 pub use hub::{Hub, run as hear};
 use portunus_filters::message::Reading;
 use portunus_filters::{Era, Message};

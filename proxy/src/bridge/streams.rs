@@ -107,6 +107,9 @@ pub(super) async fn listen(
     profile: &Arc<Profile>,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
+    if !desk.takes_events {
+        return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
+    }
     desk.admit(message)?;
     let wanted = Filter::of(fields).map_err(|fault| Denial::new(Reason::InvalidParams, fault.to_string()))?;
     let id = call::id_text(message).to_owned();

@@ -1,6 +1,7 @@
 //! Clients that read what they, or others, have read before.
 
 mod following;
+mod plain_clients;
 
 use crate::bridge::hub;
 use crate::edge::Edge;
@@ -97,13 +98,23 @@ impl Stand {
         Stand { server, bed, clients, changes, serving }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a client's connection, not one of the gateway's")]
     async fn send(&self, bearer: &str, fields: &str, body: &Value) -> TcpStream {
+        let accept = "Accept: application/json, text/event-stream\r\n";
+        self.post(bearer, &format!("{accept}{fields}"), body).await
+    }
+
+    /// Head and message of an answer to a client of `ada` that says itself what it accepts.
+    async fn ask_as(&self, accept: &str, fields: &str, body: &Value) -> (String, Value) {
+        answered(self.post("ada", &format!("Accept: {accept}\r\n{fields}"), body).await).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a client's connection, not one of the gateway's")]
+    async fn post(&self, bearer: &str, fields: &str, body: &Value) -> TcpStream {
         let mut stream = TcpStream::connect(self.clients).await.unwrap();
         let body = body.to_string();
         let head = format!(
             "POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bearer}\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n{fields}\
+             Content-Type: application/json\r\n{fields}\
              Content-Length: {}\r\n\r\n",
             body.len()
         );
@@ -113,11 +124,7 @@ impl Stand {
 
     /// Head and message of an answer.
     async fn ask(&self, bearer: &str, fields: &str, body: &Value) -> (String, Value) {
-        let mut stream = self.send(bearer, fields, body).await;
-        let mut answer = String::new();
-        within("an answer", stream.read_to_string(&mut answer)).await.unwrap();
-        let (head, message) = answer.split_once("\r\n\r\n").unwrap();
-        (head.to_owned(), serde_json::from_str(message).unwrap_or_default())
+        answered(self.send(bearer, fields, body).await).await
     }
 
     /// What a modern client is told that reads `uri`, with `more` parameters.
@@ -161,6 +168,14 @@ impl Stand {
     fn reads(&self) -> usize {
         self.server.heard("resources/read").len()
     }
+}
+
+/// Head and message of an answer.
+async fn answered(mut stream: TcpStream) -> (String, Value) {
+    let mut answer = String::new();
+    within("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+    let (head, message) = answer.split_once("\r\n\r\n").unwrap();
+    (format!("{head}\r\n"), serde_json::from_str(message).unwrap_or_default())
 }
 
 fn envelope() -> Value {

@@ -157,6 +157,7 @@ impl Passage<'_> {
             write_timeout: self.connection.listener.limits.write_timeout,
             phase: self.connection.gateway.drain.watch(),
             version: self.request.version,
+            takes_events: desk.takes_events,
             begun: false,
         };
         let end = match old {
