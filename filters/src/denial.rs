@@ -89,6 +89,8 @@ reasons! {
     AnswerLost => "answer_lost",
     /// The server's answer has no form in the client's revision.
     Untranslatable => "untranslatable",
+    /// The server speaks another era than the client, and the endpoint does not translate.
+    EraMismatch => "era_mismatch",
     /// The upstream cannot be reached, or broke off before it answered.
     UpstreamUnavailable => "upstream_unavailable",
     /// The upstream did not prove that it is who the configuration names.

@@ -75,6 +75,7 @@ impl From<Reason> for Status {
             | Reason::UpstreamUnauthorized
             | Reason::UpstreamUntrusted
             | Reason::Untranslatable
+            | Reason::EraMismatch
             | Reason::ReplicaLost
             | Reason::AnswerLost
             | Reason::RouteRemoved => Status::UpstreamError,

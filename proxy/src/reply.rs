@@ -106,7 +106,7 @@ fn row(reason: Reason, era: Era) -> Row {
         | Reason::Crowded
         | Reason::ReplicaLost
         | Reason::AnswerLost => in_band(StatusCode::SERVICE_UNAVAILABLE, -31503),
-        Reason::Untranslatable => in_band(StatusCode::BAD_GATEWAY, -32603),
+        Reason::Untranslatable | Reason::EraMismatch => in_band(StatusCode::BAD_GATEWAY, -32603),
         Reason::UpstreamTimeout => in_band(StatusCode::GATEWAY_TIMEOUT, -31504),
         Reason::UpstreamMalformed | Reason::UpstreamUnauthorized | Reason::UpstreamUntrusted => {
             in_band(StatusCode::BAD_GATEWAY, -31502)

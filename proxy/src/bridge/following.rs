@@ -80,7 +80,7 @@ impl Following {
         let mut former = std::mem::take(&mut self.followed);
         for upstream in desk.upstreams() {
             let Ok(place) = desk.place(&active, upstream, &session.profile) else { continue };
-            if session.leg(&upstream.key).is_some() {
+            if session.leg(&upstream.key).is_some() || !desk.may_serve(Era::Modern) {
                 continue;
             }
             let mut uris = session.uris_at(&upstream.name);

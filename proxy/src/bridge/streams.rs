@@ -180,6 +180,7 @@ async fn subscribe_all(
             tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "not listened to");
         };
         match estate.eras.choose(desk.gateway, &place, Era::Modern).await {
+            Ok(era) if !desk.may_serve(era) => {}
             Ok(Era::Modern) => {
                 let uris = uris.iter().map(|uri| Arc::clone(&uri.original)).collect();
                 let filter = Filter { uris, ..wanted.clone() };

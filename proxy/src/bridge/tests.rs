@@ -2,6 +2,7 @@
 
 mod following;
 mod plain_clients;
+mod unbridged;
 
 use crate::bridge::hub;
 use crate::edge::Edge;
@@ -90,6 +91,10 @@ impl Stand {
 
     fn before(server: Server, changes: Arc<Semaphore>, upstream: &str) -> Stand {
         let bed = Bed::before(server.address, upstream);
+        Stand::of(server, changes, bed)
+    }
+
+    fn of(server: Server, changes: Arc<Semaphore>, bed: Bed) -> Stand {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let clients = socket.local_addr().unwrap();

@@ -153,7 +153,8 @@ impl Stage {
 
     async fn offering_of(&self, kinds: &[ListKind], caller: CallerKey, purpose: Purpose) -> Arc<Offering> {
         let asks: Arc<dyn Asks> = self.script.clone();
-        let query = Query { server: &self.server, caller, tenant: None, asks, clock: &self.as_clock };
+        let query =
+            Query { server: &self.server, caller, only: None, tenant: None, asks, clock: &self.as_clock };
         self.catalogs.offering(&query, kinds, purpose).await
     }
 

@@ -137,6 +137,7 @@ impl Passage<'_> {
             write_timeout: self.connection.listener.limits.write_timeout,
             relayed: self.connection.relayed.is_some(),
             takes_events: headers.get_all(ACCEPT).iter().any(takes_events),
+            era: reading.messages().first().map_or(Era::Legacy, |message| message.era),
             server,
             arrival: &self.arrival,
             inbound: Inbound {
