@@ -36,7 +36,7 @@ pub enum Direction {
 }
 
 /// Whether a message follows the stateless rules of 2026-07-28 or those before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Era {
     /// 2024-11-05 to 2025-11-25: `initialize`, sessions, server requests.
     Legacy,

@@ -16,7 +16,7 @@ use crate::upstreams::request::Outgoing;
 use crate::upstreams::tls::TlsFault;
 use crate::upstreams::wire::Head;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, Method};
 use portunus_config::Upstream;
 use portunus_filters::mcp;
 use portunus_filters::mcp::bridge::Parts;
@@ -83,8 +83,6 @@ pub struct Failure {
     pub pending: bool,
     /// What it says of the place that was to answer.
     pub reach: Reach,
-    /// `WWW-Authenticate` of an upstream that refused the client's own credential.
-    pub challenge: Option<Box<HeaderValue>>,
 }
 
 /// What a failure says of the place that was to answer.
@@ -262,13 +260,7 @@ async fn attempt(
 
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Failure {
-        Failure {
-            cause: denial.detail.clone().into_owned(),
-            denial,
-            pending: true,
-            reach: Reach::Unknown,
-            challenge: None,
-        }
+        Failure { cause: denial.detail.clone().into_owned(), denial, pending: true, reach: Reach::Unknown }
     }
 }
 
@@ -309,6 +301,6 @@ impl From<Attempt> for Failure {
                 (denial, format!("no answer within {after:?}"), true)
             }
         };
-        Failure { denial, cause, pending, reach, challenge: None }
+        Failure { denial, cause, pending, reach }
     }
 }

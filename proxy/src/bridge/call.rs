@@ -222,7 +222,11 @@ fn aimed(desk: &Desk<'_>, (member, original): (usize, Arc<str>)) -> Result<Aim, 
 
 /// A name that nobody has; while servers are missing, one of them may have it.
 fn unknown(catalog: &Catalog, kind: ListKind, reason: Reason, detail: String) -> Denial {
-    let is_missing = |server: &&Server| matches!(server.states[kind.index()], Known::Missing { .. });
+    // What a server of another era has is not for this client.
+    let is_missing = |server: &&Server| match server.states[kind.index()] {
+        Known::Missing { reason } => reason != Reason::EraMismatch.as_str(),
+        Known::Fresh | Known::Stale { .. } => false,
+    };
     let missing: Vec<&str> =
         catalog.servers().iter().filter(is_missing).map(|server| &*server.name).collect();
     if missing.is_empty() {

@@ -6,6 +6,7 @@
 
 use super::answering::{Answering, Sink};
 use super::desk::Desk;
+use super::hub;
 use super::kept::Kept;
 use super::legacy::{Call, Guarded};
 use super::replay::{Lost, Pen, Replay, Tail};
@@ -140,7 +141,7 @@ pub(super) async fn get(
         }
         if missed {
             for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
-                session.push(Word::Changed(kind));
+                hub::told(desk.gateway, session.push(Word::Changed(kind)));
             }
         }
     }
@@ -176,6 +177,7 @@ fn answering<'a>(
         write_timeout: desk.write_timeout,
         phase: desk.gateway.drain.watch(),
         version: http::Version::HTTP_11,
+        takes_events: true,
         begun: false,
     }
 }

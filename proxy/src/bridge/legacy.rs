@@ -174,6 +174,7 @@ impl<'a, 'd> Call<'a, 'd> {
             out.outcome.cause(&failure.cause);
             failure.denial
         };
+        desk.check_era(&place).await.map_err(|failure| failed(failure, out))?;
         let leg = match founding::leg(desk, self.session, &place).await {
             Ok(leg) => leg,
             Err(failure) => return Err(failed(failure, out)),

@@ -133,9 +133,10 @@ impl Round<'_, '_> {
             None => place,
         };
         out.outcome.forwarding(&aim.upstream.name);
-        let era = match desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await {
-            Ok(era) => era,
-            Err(failure) => {
+        let era = desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await;
+        let era = match (era, desk.check_era(&place).await) {
+            (Ok(era), Ok(())) => era,
+            (Err(failure), _) | (_, Err(failure)) => {
                 out.outcome.cause(&failure.cause);
                 return Err(failure.denial);
             }

@@ -51,13 +51,16 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    fn put(&self, ended: Ended) {
+    /// Whether there was room without dropping the oldest.
+    fn put(&self, ended: Ended) -> bool {
         let mut waiting = self.lock();
-        if waiting.len() >= MAX_WAITING {
+        let has_room = waiting.len() < MAX_WAITING;
+        if !has_room {
             waiting.pop_front();
         }
         waiting.push_back(ended);
         self.filled.notify_one();
+        has_room
     }
 
     fn take(&self) -> Vec<Ended> {
@@ -111,8 +114,9 @@ impl Token for Envelope {
 
 impl Peers {
     /// Tells every other replica that a session has ended before its id expires.
-    pub fn tell(&self, ended: Ended) {
-        self.members().for_each(|member| member.news.put(ended));
+    /// Gives how many of them will not hear of another one for that.
+    pub fn tell(&self, ended: Ended) -> u64 {
+        self.members().map(|member| u64::from(!member.news.put(ended))).sum()
     }
 }
 
@@ -240,16 +244,17 @@ mod tests {
     #[test]
     fn what_was_not_taken_waits_in_order_and_only_so_much_of_it() {
         let outbox = Outbox::default();
-        (0..3).for_each(|number| outbox.put(ended(number)));
+        assert!((0..3).all(|number| outbox.put(ended(number))));
         let taken = outbox.take();
         outbox.put(ended(3));
         outbox.put_back(taken);
         assert_eq!(outbox.take(), [ended(0), ended(1), ended(2), ended(3)]);
 
-        (0..MAX_WAITING as u128 + 1).for_each(|number| outbox.put(ended(number)));
+        let dropped = (0..MAX_WAITING as u128 + 1).filter(|number| !outbox.put(ended(*number))).count();
+        assert_eq!(dropped, 1);
         let taken = outbox.take();
         assert_eq!((taken.len(), taken[0]), (MAX_TOLD, ended(1)), "the oldest is dropped");
-        (0..MAX_TOLD as u128 - 1).for_each(|number| outbox.put(ended(number)));
+        assert!((0..MAX_TOLD as u128 - 1).all(|number| outbox.put(ended(number))));
         outbox.put_back(taken);
         assert_eq!(outbox.lock().len(), MAX_WAITING);
         assert_eq!(outbox.take()[0], ended(MAX_TOLD as u128), "of what comes back, the newest stays");

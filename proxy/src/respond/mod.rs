@@ -108,7 +108,12 @@ impl Respond<'_> {
     pub async fn run(&mut self, mut exchange: Exchange, client: &mut Client) -> End {
         self.deadline = exchange.deadline;
         let founded = session_id(&exchange.head).filter(|_| self.expect.founds_session).cloned();
-        let end = match classify(&exchange.head, self.expect.kind, &self.upstream.credentials) {
+        // Another replica has judged what its server said of credentials.
+        let credentials = match self.expect.elsewhere {
+            true => &Credentials::Passthrough,
+            false => &self.upstream.credentials,
+        };
+        let end = match classify(&exchange.head, self.expect.kind, credentials) {
             Class::Events => self.events(&mut exchange, client).await,
             Class::Json { checked } => self.json(&mut exchange, client, checked).await,
             Class::Opaque => self.opaque(&mut exchange, client).await,

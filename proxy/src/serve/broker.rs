@@ -135,6 +135,7 @@ impl Passage<'_> {
             write_timeout: self.connection.listener.limits.write_timeout,
             relayed: self.connection.relayed.is_some(),
             takes_events: headers.get_all(ACCEPT).iter().any(takes_events),
+            era: reading.messages().first().map_or(Era::Legacy, |message| message.era),
             server,
             arrival: &self.arrival,
             inbound: Inbound {
@@ -155,6 +156,7 @@ impl Passage<'_> {
             write_timeout: self.connection.listener.limits.write_timeout,
             phase: self.connection.gateway.drain.watch(),
             version: self.request.version,
+            takes_events: desk.takes_events,
             begun: false,
         };
         let end = match old {

@@ -5,6 +5,7 @@
 //! looks the same from here. The permission for all that it sends is the `Cleared` it was opened with.
 
 mod course;
+mod keeping;
 mod legacy;
 mod modern;
 pub(crate) mod reading;
@@ -16,11 +17,12 @@ pub(crate) mod voice;
 use crate::context::Gateway;
 use crate::forward::{Dispatch, Failure, Inbound, Permit, Reach};
 use crate::legs::Leg;
-use crate::reads::{Read, Wanted};
+use crate::reads::Read;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::replicas::Seat;
 use bytes::Bytes;
 use http::HeaderMap;
+use keeping::{Sought, look, sought};
 use legacy::Legacy;
 use modern::{Modern, Speech};
 use portunus_config::{ServerId, Transport, Upstream};
@@ -174,7 +176,7 @@ pub struct Talk {
     common: Common,
     way: Way,
     /// Where the answer may be kept.
-    read: Option<Read>,
+    read: Option<Box<Read>>,
     over: bool,
     /// Where an upstream has several places: the one it is at, and how it goes to another.
     seat: Option<Seat>,
@@ -204,6 +206,8 @@ struct Common {
 enum Way {
     Modern(Box<Modern>),
     Legacy(Box<Legacy>),
+    /// It was answered before.
+    Given(Box<Answer>),
 }
 
 impl Talk {
@@ -219,19 +223,40 @@ impl Talk {
         };
         let (leg, travel) = (order.leg, Travel::of(&order, era));
         let speech = Speech::of(&order);
-        let read = sought(gateway, &order).filter(|_| era == Era::Modern);
+        let (read, meanwhile) = match look(sought(gateway, &order, era), era).await {
+            Sought::Found(answer) => return Ok(Talk::given(Common::of(gateway, order)?, answer)),
+            Sought::Asked { read, meanwhile } => (read, meanwhile),
+        };
         let seat = seated(gateway, &mut order);
         let common = Common::of(gateway, order)?;
-        match Way::open(&common, era, leg, &speech).await {
+        let opened = match Way::open(&common, era, leg, &speech).await {
             Ok(way) => Ok(Talk { common, way, read, over: false, seat, travel }),
-            Err(failure) => match (travel, seat) {
-                (Some(mut travel), Some(seat)) if failure.reach == Reach::Unreached => {
-                    let (common, way, seat) = travel.on(common, seat, &failure).await?;
-                    Ok(Talk { common, way, read, over: false, seat, travel: Some(travel) })
+            Err(failure) => Talk::elsewhere(common, read, (seat, travel), failure).await,
+        };
+        opened.map(|talk| talk.aside(meanwhile))
+    }
+
+    /// Opens a talk that could not be opened where it was to be: at another replica, or with what is
+    /// kept here.
+    async fn elsewhere(
+        common: Common,
+        read: Option<Box<Read>>,
+        way_on: (Option<Seat>, Option<Box<Travel>>),
+        failure: Failure,
+    ) -> Result<Talk, Failure> {
+        let failure = match way_on {
+            (Some(seat), Some(mut travel)) if failure.reach == Reach::Unreached => {
+                match travel.on(common.clone(), seat, &failure).await {
+                    Ok((common, way, seat)) => {
+                        return Ok(Talk { common, way, read, over: false, seat, travel: Some(travel) });
+                    }
+                    Err(failure) => failure,
                 }
-                _ => Err(failure),
-            },
-        }
+            }
+            _ => failure,
+        };
+        let older = read.and_then(|read| read.instead(&failure));
+        older.map(|answer| Talk::given(common, answer)).ok_or(failure)
     }
 
     /// What happens next. Safe to cancel; waits for ever once the talk is over.
@@ -252,6 +277,7 @@ impl Talk {
             let turn = match &mut self.way {
                 Way::Modern(modern) => modern.next(&self.common).await,
                 Way::Legacy(legacy) => legacy.next(&self.common).await,
+                Way::Given(answer) => Turn::Done(Answer::clone(answer)),
             };
             match turn {
                 Turn::Failed(failure) if failure.reach == Reach::Unreached && self.travels(&failure) => {}
@@ -295,6 +321,7 @@ impl Talk {
         let told = match &mut self.way {
             Way::Modern(modern) => modern.reply(&self.common, replies),
             Way::Legacy(legacy) => legacy.reply(&self.common, replies).await,
+            Way::Given(_) => Ok(()),
         };
         self.over |= told.is_err();
         told
@@ -314,6 +341,7 @@ impl Talk {
         match &self.way {
             Way::Modern(_) => Era::Modern,
             Way::Legacy(_) => Era::Legacy,
+            Way::Given(answer) => answer.era,
         }
     }
 
@@ -413,18 +441,6 @@ impl Common {
     fn done(&self, outcome: Outcome, era: Era, facts: Option<&Arc<Facts>>) -> Turn {
         Turn::Done(Answer { era, outcome, facts: facts.map(Arc::clone) })
     }
-}
-
-/// Where the answer to a request may be kept, if it may.
-fn sought(gateway: &Arc<Gateway>, order: &Order<'_>) -> Option<Read> {
-    let reads = order.message.method.as_ref().is_some_and(|method| method.is("resources/read"));
-    let mirrors = || order.inbound.headers.keys().any(|name| name.as_str().starts_with("mcp-param-"));
-    if !reads || order.retry.is_some() || mirrors() {
-        return None;
-    }
-    let params = order.message.outline.as_ref()?.params(std::str::from_utf8(&order.message.body).ok()?);
-    let wanted = Wanted { place: &order.place, params: &params, target: order.target.as_deref() };
-    gateway.estate.reads.read(&gateway.active().snapshot, &gateway.clock, &wanted)
 }
 
 /// Why questions cannot be put to the client, if they cannot.

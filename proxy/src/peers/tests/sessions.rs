@@ -78,7 +78,7 @@ async fn a_clients_stream_goes_through_to_its_home() {
     let mut stream = ask(&a, "GET", &id).await;
     until("the stream to be open", || session.is_listening()).await;
     let said = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#;
-    assert!(session.push(Word::Said(said.into())));
+    session.push(Word::Said(said.into())).unwrap();
     let answer = read_until(&mut stream, said).await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("text/event-stream"), "{answer}");
     drop(stream);
