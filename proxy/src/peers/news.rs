@@ -158,7 +158,7 @@ async fn tell(gateway: Arc<Gateway>, member: Arc<Member>) {
             member.news.filled.notified().await;
             continue;
         }
-        match send(&gateway, &member, &ended, asks).await {
+        match send(&gateway, &member, News { ended: &ended, asks }, Instant::now() + WITHIN).await {
             Ok(known) => {
                 known.into_iter().for_each(|ended| take_in(&gateway, ended));
                 asks = false;
@@ -172,11 +172,23 @@ async fn tell(gateway: Arc<Gateway>, member: Arc<Member>) {
     }
 }
 
-async fn send(
+/// What one replica is told.
+#[derive(Clone, Copy)]
+pub(super) struct News<'a> {
+    ended: &'a [Ended],
+    /// It is asked for all that it knows.
+    asks: bool,
+}
+
+/// Nothing: whether it is taken tells whether somebody is there.
+pub(super) const NONE: News<'static> = News { ended: &[], asks: false };
+
+/// Tells a replica something; gives what it knows, if it was asked.
+pub(super) async fn send(
     gateway: &Gateway,
     member: &Member,
-    ended: &[Ended],
-    asks: bool,
+    News { ended, asks }: News<'_>,
+    until: Instant,
 ) -> Result<Vec<Ended>, PeerFailure> {
     let body = write(ended);
     let issued = gateway.clock.now().wall.as_secs();
@@ -184,7 +196,7 @@ async fn send(
         Envelope { issued, number: gateway.estate.seals.fresh_number(), body: sha256(&body), asks };
     let sealed = envelope.seal(&gateway.estate.seals, &member.address.binding());
     let sealed = sealed.map_err(|oversize| PeerFailure::Refused(oversize.to_string()))?;
-    let (line, until) = (member.line(), Instant::now() + WITHIN);
+    let line = member.line();
     let mut head = b"POST / HTTP/1.1\r\n".to_vec();
     put(&mut head, "host", line.upstream.url.authority.as_bytes());
     put(&mut head, "content-type", b"application/octet-stream");

@@ -16,6 +16,7 @@ use crate::forward::{Exchange, Failure};
 use crate::headers::{Stamp, response_head};
 use crate::outcome::Outcome;
 use crate::patience::patient;
+use crate::peers::Member;
 use crate::session::Client;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::wire::{Framing, Head};
@@ -89,6 +90,8 @@ pub struct Respond<'a> {
     pub write_timeout: Duration,
     /// When the call as a whole is over.
     pub deadline: Option<Instant>,
+    /// The replica that serves it, if that is another.
+    pub home: Option<&'a Member>,
 }
 
 /// How an answer ended.
@@ -298,6 +301,9 @@ impl Respond<'_> {
             }
             Ending::Idle => Denial::new(Reason::UpstreamTimeout, "the server sent nothing for too long"),
             Ending::Deadline => Denial::new(Reason::UpstreamTimeout, "the call took too long"),
+            Ending::HomeLost => {
+                Denial::new(Reason::ReplicaLost, "the replica that keeps this session does not answer")
+            }
             Ending::Expired => draining(),
             Ending::RouteRemoved => route_removed(),
         };
