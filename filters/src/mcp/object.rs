@@ -90,13 +90,10 @@ impl Key {
 }
 
 impl Span {
-    /// Counted from `base`.
-    fn between(base: usize, start: usize, end: usize) -> Result<Span, Stop> {
-        let place = |at: usize| at.checked_sub(base).and_then(|at| u32::try_from(at).ok());
-        match (place(start), place(end)) {
-            (Some(start), Some(end)) => Ok(Span { start, end }),
-            _ => Err(Stop::Grammar),
-        }
+    /// Counted from `base`; empty where a text is longer than 4 GiB, which nothing here ever holds.
+    fn between(base: usize, start: usize, end: usize) -> Span {
+        let place = |at: usize| u32::try_from(at.saturating_sub(base)).unwrap_or(u32::MAX);
+        Span { start: place(start), end: place(end) }
     }
 
     /// The text of this span in the one it was located in.
@@ -222,7 +219,7 @@ fn taken_apart(scan: &mut Scan<'_>, place: Place) -> Result<Result<Vec<Member>, 
         let (key, deeper) = match quoted.meaning().ok_or(Stop::Grammar)? {
             Cow::Borrowed(key) => {
                 let start = first + 1;
-                (Key::Plain(Span::between(base, start, start + key.len())?), place.below(key))
+                (Key::Plain(Span::between(base, start, start + key.len())), place.below(key))
             }
             Cow::Owned(key) => {
                 let deeper = place.below(&key);
@@ -238,7 +235,7 @@ fn taken_apart(scan: &mut Scan<'_>, place: Place) -> Result<Result<Vec<Member>, 
                 None
             }
         };
-        let (whole, value) = (Span::between(base, first, scan.at())?, Span::between(base, start, scan.at())?);
+        let (whole, value) = (Span::between(base, first, scan.at()), Span::between(base, start, scan.at()));
         members.push(Member { key, whole, value, inside });
         more = scan.next()?;
     }
