@@ -33,6 +33,10 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// nobody listens to its servers any more.
 const ABSENCE: Duration = Duration::from_secs(120);
 
+/// Calls of one session that go on while their client is away; one more ends when it leaves. They hold
+/// what calls hold, and nothing of their client's.
+const MAX_LEFT_ALONE: usize = 64;
+
 /// How listening to a stream ended.
 enum Heard {
     /// With the stream.
@@ -71,7 +75,7 @@ pub(super) async fn call(
     match listen(desk, session, tail, out).await {
         Heard::All(end) => Ok(end),
         Heard::Left { can_return } => {
-            if !can_return {
+            if !can_return || replay.left_alone() > MAX_LEFT_ALONE {
                 cancelled.notify_one();
             }
             Ok(End::Left)
