@@ -9,8 +9,8 @@
 use libfuzzer_sys::fuzz_target;
 use portunus_filters::Era;
 use portunus_filters::mcp::bridge::{
-    Answer, Facts, Filter, ForModern, Listener, LogLevel, ParamHeader, Parts, Profile, Put, Retry, Token, aim,
-    answer, check_param_headers, error_for_legacy, error_for_modern, input_required, input_responses,
+    Answer, Facts, Filter, ForModern, Listener, LogLevel, ParamHeader, Parts, Profile, Put, Retry, Token,
+    aim, answer, check_param_headers, error_for_legacy, error_for_modern, input_required, input_responses,
     legacy_question, legacy_reply, legacy_request, modern_request, notification, param_headers,
     question_of_server_request, questions_of, result_for_legacy, result_for_modern, wrap_result, wrap_said,
 };
