@@ -10,7 +10,9 @@
 
 pub mod call;
 pub mod clock;
+pub mod controls;
 pub mod denial;
+pub mod facts;
 pub mod identity;
 pub mod mcp;
 pub mod message;
@@ -18,7 +20,9 @@ pub mod pipeline;
 
 pub use call::{Call, Target, Verdict};
 pub use clock::{Clock, ManualClock, Moment};
+pub use controls::{Control, Controls, Demands, Profile};
 pub use denial::{Denial, Reason};
+pub use facts::{Class, Risk, ToolFacts, Unmet};
 pub use identity::Identity;
 pub use message::{Arrival, Direction, Era, Kind, Message};
 pub use pipeline::{Cleared, Pipeline};
