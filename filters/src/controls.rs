@@ -144,9 +144,8 @@ impl Controls {
 
     /// What some risk asks for, is not left out, and no code of this build enforces.
     pub fn unenforced(&self) -> Vec<&'static str> {
-        let missing = |(control, _, _, enforced): &&(Control, _, _, bool)| {
-            !enforced && !self.without.contains(control)
-        };
+        let missing =
+            |(control, _, _, enforced): &&(Control, _, _, bool)| !enforced && !self.without.contains(control);
         Control::ALL.iter().filter(missing).map(|(_, name, ..)| *name).collect()
     }
 
@@ -180,13 +179,8 @@ mod tests {
     fn a_risk_asks_for_all_that_a_lower_one_asks_for() {
         let low = Demands { authentication: true, policy: true, ..Demands::default() };
         let high = Demands { step_up: true, approvals: 1, ..low };
-        let critical = Demands {
-            approvals: 2,
-            within: Some(LONGEST_GRANT),
-            justification: true,
-            alert: true,
-            ..high
-        };
+        let critical =
+            Demands { approvals: 2, within: Some(LONGEST_GRANT), justification: true, alert: true, ..high };
         let table = [
             (Profile::Balanced, Risk::Unrated, low),
             (Profile::Strict, Risk::Unrated, high),
@@ -212,7 +206,8 @@ mod tests {
     fn what_no_code_enforces_is_named_until_it_is_left_out() {
         let missing = controls(Profile::Strict, &[]).unenforced();
         assert_eq!(missing, ["audit", "schema", "rate_limit", "dlp", "sealed_capture", "strict_audit"]);
-        let named = |name: &&str| Control::optional().iter().find(|(known, _)| known == name).map(|(_, c)| *c);
+        let named =
+            |name: &&str| Control::optional().iter().find(|(known, _)| known == name).map(|(_, c)| *c);
         let without: Vec<Control> = missing.iter().filter_map(named).collect();
         assert_eq!(controls(Profile::Strict, &without).unenforced(), [""; 0]);
         assert!(Control::optional().iter().all(|(name, control)| control.as_str() == *name));
