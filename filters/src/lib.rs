@@ -8,6 +8,7 @@
 //! comes in through [`Clock`]. That is what lets the control agent compile and test exactly the
 //! code that a proxy enforces.
 
+pub mod authorize;
 pub mod call;
 pub mod clock;
 pub mod controls;
