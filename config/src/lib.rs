@@ -11,6 +11,7 @@ mod address;
 mod bootstrap;
 mod carry;
 mod compile;
+mod dates;
 mod diagnostic;
 pub mod document;
 mod environment;
@@ -33,6 +34,7 @@ mod snapshot;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod tools;
 pub mod units;
 mod upstream;
 mod url;
@@ -62,6 +64,7 @@ pub use tls::{
     CertificateFacts, ClientCertificateMode, ClientCertificates, HttpVersion, ListenerTls,
     ListenerTlsSettings, Pin, PinMismatch, TlsVersion, UnknownSni, UpstreamTls, UpstreamTlsSettings,
 };
+pub use tools::{Fact, ToolRules};
 pub use upstream::{
     Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Pool, Timeouts, Transport, Upstream,
     UpstreamKey,

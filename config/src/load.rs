@@ -413,7 +413,6 @@ dlp: { profile: balanced }
         let found = crate::testing::problems_with(text, &[("SEARCH_TOKEN", "x")]);
         let expected = [
             "upstreams.search.url: this system has no authorities to verify the server with",
-            "tools: this build cannot enforce `tools`",
             "identity: this build cannot enforce `identity`",
             "policy: this build cannot enforce `policy`",
             "limits: this build cannot enforce `limits`",

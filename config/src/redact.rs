@@ -2,6 +2,7 @@
 
 mod peers;
 mod servers;
+mod tools;
 mod upstreams;
 
 use std::path::PathBuf;
@@ -49,6 +50,8 @@ pub fn effective(bootstrap: &Bootstrap, snapshot: &Snapshot) -> Value {
         "sealing": sealing(&bootstrap.sealing),
         "peers": bootstrap.peers.as_ref().map(peers),
         "upstreams": Value::Object(upstreams.map(|one| (one.name.to_string(), upstream(one))).collect()),
+        "tools": tools::tools(&snapshot.tools),
+        "controls": snapshot.controls.as_ref().map(tools::controls),
         "servers": snapshot.routes.iter().map(|server| virtual_server(server)).collect::<Vec<_>>(),
     }))
 }

@@ -6,12 +6,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portunus_filters::Controls;
 use portunus_filters::mcp::Bounds;
 
 use crate::hosts::HostPattern;
 use crate::members::{Choice, Member, NamePolicy};
 use crate::routes::Routes;
 use crate::serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
+use crate::tools::ToolRules;
 use crate::upstream::{Transport, Upstream};
 use crate::view::View;
 
@@ -26,6 +28,10 @@ pub struct Snapshot {
     pub routes: Routes,
     /// Every upstream of the document, in its order.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// What is known of their tools.
+    pub tools: Arc<ToolRules>,
+    /// What tools are held to by their risk; `None` where nothing is asked for.
+    pub controls: Option<Controls>,
 }
 
 /// Identity of a revision: equal sources and secrets give equal digests on every replica.

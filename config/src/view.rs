@@ -67,8 +67,25 @@ impl Pattern {
         Ok(Pattern { member: Glob::new(member), original: Glob::new(original) })
     }
 
-    fn matches(&self, member: &str, original: &str) -> bool {
+    pub(crate) fn matches(&self, member: &str, original: &str) -> bool {
         self.member.matches(member) && self.original.matches(original)
+    }
+
+    /// Whether everything that `other` matches is matched by this as well.
+    pub(crate) fn covers(&self, other: &Pattern) -> bool {
+        self.member.covers(&other.member) && self.original.covers(&other.original)
+    }
+
+    /// Whether something is matched by both.
+    pub(crate) fn overlaps(&self, other: &Pattern) -> bool {
+        self.member.overlaps(&other.member) && self.original.overlaps(&other.original)
+    }
+
+    /// A pattern of exactly what both match, where one half of each covers that of the other.
+    pub(crate) fn intersection(&self, other: &Pattern) -> Option<Pattern> {
+        let member = self.member.narrower(&other.member)?.clone();
+        let original = self.original.narrower(&other.original)?.clone();
+        Some(Pattern { member, original })
     }
 }
 

@@ -10,6 +10,7 @@ mod members;
 mod peers;
 mod servers;
 mod tls;
+mod tools;
 mod upstreams;
 mod views;
 
@@ -51,6 +52,8 @@ pub(crate) fn compile_snapshot(
         serial: 0,
         routes: Routes::new(servers.into_iter().map(Arc::new).collect()),
         upstreams,
+        tools: Arc::new(tools::compile(rules, findings)),
+        controls: tools::controls(rules, findings),
     }
 }
 

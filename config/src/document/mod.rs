@@ -4,6 +4,7 @@
 //! upstreams) is `compile`'s. Sections that no code of this build enforces have their
 //! field as well: an [`Unenforced`], which compile turns into an error.
 
+mod controls;
 mod credentials;
 mod listeners;
 mod members;
@@ -15,9 +16,11 @@ mod secrets;
 mod servers;
 mod serving;
 mod tls;
+mod tools;
 mod upstreams;
 mod views;
 
+pub use controls::ControlsDocument;
 pub use credentials::{CredentialsDocument, HeaderSource, HeadersDocument};
 pub use listeners::{HostsDocument, ListenerDocument};
 pub use members::{ChoiceDocument, MemberDocument};
@@ -29,6 +32,7 @@ pub use servers::ServerDocument;
 pub use serving::ServingDefaults;
 pub use tls::{CertificateDocument, ClientCertificatesDocument, ListenerTlsDocument, UpstreamTlsDocument};
 pub(crate) use tls::{DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_HANDSHAKES};
+pub use tools::ToolLine;
 pub use upstreams::UpstreamDocument;
 pub(crate) use views::Change;
 pub use views::ViewDocument;

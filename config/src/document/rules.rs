@@ -1,9 +1,11 @@
 //! The half of a document that says what is enforced.
 
 use super::Unenforced;
+use super::controls::{self, ControlsDocument};
 use super::listeners::label;
 use super::servers::{self, ServerDocument};
 use super::serving::ServingDefaults;
+use super::tools::{self, ToolLine};
 use super::upstreams::{self, UpstreamDocument};
 use crate::diagnostic::{Located, Place};
 use crate::reader::Section;
@@ -20,7 +22,7 @@ pub struct RulesDocument {
     /// `servers`.
     pub servers: Vec<ServerDocument>,
     /// `tools`.
-    pub tools: Option<Unenforced>,
+    pub tools: Vec<ToolLine>,
     /// `identity`.
     pub identity: Option<Unenforced>,
     /// `policy`.
@@ -36,7 +38,7 @@ pub struct RulesDocument {
     /// `schema`.
     pub schema: Option<Unenforced>,
     /// `controls`.
-    pub controls: Option<Unenforced>,
+    pub controls: Option<ControlsDocument>,
     /// `audit`.
     pub audit: Option<Unenforced>,
     /// `checks`.
@@ -74,7 +76,7 @@ impl RulesDocument {
             revision: section.value("revision").and_then(|value| label(&value)),
             upstreams: upstreams::read(section),
             servers: servers::read(section, &defaults),
-            tools: section.unenforced("tools"),
+            tools: tools::read(section),
             identity: section.unenforced("identity"),
             policy: section.unenforced("policy"),
             limits: section.unenforced("limits"),
@@ -82,7 +84,7 @@ impl RulesDocument {
             dlp: section.unenforced("dlp"),
             injection: section.unenforced("injection"),
             schema: section.unenforced("schema"),
-            controls: section.unenforced("controls"),
+            controls: controls::read(section),
             audit: section.unenforced("audit"),
             checks: section.unenforced("checks"),
             approvals: section.unenforced("approvals"),
@@ -92,7 +94,6 @@ impl RulesDocument {
     /// Every section of this half that is written and not enforced.
     pub(crate) fn unenforced(&self) -> impl Iterator<Item = &Unenforced> {
         let sections = [
-            &self.tools,
             &self.identity,
             &self.policy,
             &self.limits,
@@ -100,7 +101,6 @@ impl RulesDocument {
             &self.dlp,
             &self.injection,
             &self.schema,
-            &self.controls,
             &self.audit,
             &self.checks,
             &self.approvals,
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn every_section_that_is_not_enforced_is_an_error_that_names_it() {
-        let enforced = ["revision", "upstreams", "servers", "sessions", "cache"];
+        let enforced = ["revision", "upstreams", "servers", "sessions", "cache", "tools", "controls"];
         let sections = RulesDocument::KEYS.into_iter().filter(|key| !enforced.contains(key));
         for key in sections.chain(["agent", "traces"]) {
             for value in ["{anything: [1, {x: y}]}", "short", ""] {

@@ -14,6 +14,7 @@ mod serving;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;
+mod tools;
 mod values;
 
 use serde_json::{Value, json};

@@ -40,6 +40,8 @@ const SECTIONS: [&str; 3] = [
      peers: {tls: {}}\n\
      sessions: {}\n\
      cache: {}\n\
+     tools: {NAME: {}}\n\
+     controls: {}\n\
      servers: {/PATH: {bounds: {}, upstreams: {}, sessions: {}, cache: {}, parked: {}, replay: {}}}\n",
     "version: 1\nupstreams: {NAME: {credentials: {}}}\n\
      servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, replay: {}}]\n",
@@ -118,7 +120,7 @@ fn every_example_is_valid_and_no_key_of_it_can_be_misspelt() {
     keys_of_the_schema(&SCHEMA, "", &mut known);
     let absent: BTreeSet<_> = known.into_values().flatten().filter(|key| !written.contains(key)).collect();
     // The comments of the examples show these: other forms of what is there.
-    assert_eq!(absent, ["file", "path"].map(str::to_owned).into());
+    assert_eq!(absent, ["controls", "file", "path", "profile", "without"].map(str::to_owned).into());
 }
 
 /// Where the objects of a document are, as JSON pointers.
