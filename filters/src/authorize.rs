@@ -20,6 +20,7 @@ mod projection;
 mod question;
 mod source;
 mod syntax;
+mod view;
 
 pub use cache::DecisionCache;
 pub use calendar::Unit;

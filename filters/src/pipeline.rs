@@ -4,10 +4,12 @@
 //! [`Pipeline::judge`] makes a [`Cleared`], and forwarding takes nothing else, so a path that skips
 //! the filters does not compile.
 
-use crate::call::{Call, Target, Verdict, splice};
+use crate::call::{AnswerRules, Call, Target, Verdict, splice};
 use crate::denial::{Denial, Reason};
+use crate::gate::Judged;
 use crate::message::{Arrival, Kind, Message};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// One stage that may refuse or change a message. Does no I/O.
 pub trait Filter: Send + Sync {
@@ -34,9 +36,26 @@ pub struct Pipeline {
 #[derive(Debug)]
 pub struct Cleared {
     body: Bytes,
+    judged: Option<Arc<Judged>>,
+    answer: AnswerRules,
 }
 
 impl Cleared {
+    /// What was decided of the message; of a batch, of its last.
+    pub fn judged(&self) -> Option<&Arc<Judged>> {
+        self.judged.as_ref()
+    }
+
+    /// What is to be done with the answer.
+    pub fn answer_rules(&self) -> &AnswerRules {
+        &self.answer
+    }
+
+    /// Whether the message leaves as `message` came.
+    pub fn is_unchanged(&self, message: &Message) -> bool {
+        self.body.as_ptr() == message.body.as_ptr() && self.body.len() == message.body.len()
+    }
+
     /// Gives up the permission for the body that may leave.
     pub fn into_body(self) -> Bytes {
         self.body
@@ -72,7 +91,7 @@ impl Pipeline {
         }
         let body = messages.first().map(|message| message.body.clone()).unwrap_or_default();
         match splice(&body, verdict.edits) {
-            Ok(body) => Ok(Cleared { body }),
+            Ok(body) => Ok(Cleared { body, judged: verdict.judged, answer: verdict.answer }),
             Err(_) => Err(Denial::new(
                 Reason::InvalidRequest,
                 "two rules want to change the same part of the message",
@@ -130,7 +149,7 @@ mod tests {
             request_id: "r".into(),
             at: Moment { monotonic: Duration::ZERO, wall: Duration::ZERO },
         };
-        let target = Target { server: "s".into(), upstream: "u".into() };
+        let target = Target::new(&"s".into(), &"u".into());
         let message = Message { body: Bytes::from_static(b"{}"), ..Message::bodiless(Kind::Stream, None) };
         let mut ran = Vec::new();
         let result = Pipeline::new(filters).judge(&arrival, &[message], &target, |name| ran.push(name));

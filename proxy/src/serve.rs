@@ -340,7 +340,7 @@ impl<'a> Passage<'a> {
             let detail = "no server stands behind this endpoint";
             return Err(refused(Denial::new(Reason::UpstreamUnavailable, detail)));
         };
-        let target = Target { server: Arc::clone(&server.name), upstream: Arc::clone(&upstream.name) };
+        let target = Target::new(&server.name, &upstream.name);
         let cleared = active.pipeline.judge(&self.arrival, messages, &target, |_| {}).map_err(refused)?;
         self.outcome.stage_done(Stage::Filters);
         let inbound = Inbound {

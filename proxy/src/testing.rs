@@ -278,7 +278,7 @@ impl Bed {
             request_id: "r".into(),
             at: self.clock.now(),
         };
-        let target = Target { server: "s".into(), upstream: Arc::clone(&place.upstream.name) };
+        let target = Target::new(&"s".into(), &place.upstream.name);
         let active = self.gateway.active();
         let cleared =
             active.pipeline.judge(&arrival, std::slice::from_ref(&message), &target, |_| {}).unwrap();

@@ -48,7 +48,7 @@ impl Desk<'_> {
     /// # Errors
     /// What the filters refuse.
     pub fn clear(&self, active: &Active, message: &Message, upstream: &Arc<str>) -> Result<Cleared, Denial> {
-        let target = Target { server: Arc::clone(&self.server.name), upstream: Arc::clone(upstream) };
+        let target = Target::new(&self.server.name, upstream);
         active.pipeline.judge(self.arrival, std::slice::from_ref(message), &target, |_| {})
     }
 
