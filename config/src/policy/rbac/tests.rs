@@ -175,68 +175,55 @@ fn prompts_and_resources_are_granted_by_themselves() {
     }
 }
 
-#[test]
-fn every_condition_counts() {
-    let base = Asked::by(&["r"]);
-    let with_claim = |region: &str| {
+/// A condition, a call that fulfils it, and one that does not.
+type Condition = (&'static str, Asked, Asked);
+
+fn conditions_on_the_caller(base: &Asked) -> Vec<Condition> {
+    let asked = |change: fn(&mut Asked)| {
         let mut asked = base.clone();
+        change(&mut asked);
+        asked
+    };
+    let office = asked(|asked| asked.zone = Some("office"));
+    let justified = asked(|asked| asked.justification = Some("because"));
+    let hour = asked(|asked| asked.wall += Duration::from_secs(3600));
+    let day = asked(|asked| asked.wall += Duration::from_secs(86_400));
+    vec![
+        ("zones: office", office.clone(), asked(|asked| asked.zone = Some("vpn"))),
+        ("zones: office", office, base.clone()),
+        ("mfa: true", asked(|asked| asked.principal.mfa = true), base.clone()),
+        ("hours: {from: 9, to: 10}", base.clone(), hour),
+        ("weekdays: Saturday", base.clone(), day),
+        ("justification: true", justified.clone(), base.clone()),
+        ("justification: true", justified, asked(|asked| asked.justification = Some(" "))),
+    ]
+}
+
+fn conditions_on_the_call(base: &Asked) -> Vec<Condition> {
+    let risk = |risk| Asked { risk, ..base.clone() };
+    let with = |arguments| Asked { arguments, ..base.clone() };
+    let claims = |region: &str, arguments| {
+        let mut asked = with(arguments);
         asked.principal.claims = Claims::new(vec![("region".into(), format!("\"{region}\"").into())]);
         asked
     };
-    let mfa = Asked { principal: Principal { mfa: true, ..base.principal.clone() }, ..base.clone() };
-    let table = [
-        (
-            "zones: office",
-            Asked { zone: Some("office"), ..base.clone() },
-            Asked { zone: Some("vpn"), ..base.clone() },
-        ),
-        ("zones: office", Asked { zone: Some("office"), ..base.clone() }, base.clone()),
+    let (eu, own) = (r#"{"region": "eu"}"#, "arguments: {region: {claim: region}}");
+    vec![
         ("classes: [public, internal]", base.clone(), Asked { class: "restricted", ..base.clone() }),
-        (
-            "max_risk: medium",
-            Asked { risk: "medium", ..base.clone() },
-            Asked { risk: "unrated", ..base.clone() },
-        ),
-        (
-            "max_risk: high",
-            Asked { risk: "unrated", ..base.clone() },
-            Asked { risk: "critical", ..base.clone() },
-        ),
-        ("mfa: true", mfa, base.clone()),
-        (
-            "hours: {from: 9, to: 10}",
-            base.clone(),
-            Asked { wall: base.wall + Duration::from_secs(3600), ..base.clone() },
-        ),
-        (
-            "weekdays: Saturday",
-            base.clone(),
-            Asked { wall: base.wall + Duration::from_secs(86_400), ..base.clone() },
-        ),
-        ("justification: true", Asked { justification: Some("because"), ..base.clone() }, base.clone()),
-        (
-            "justification: true",
-            Asked { justification: Some("because"), ..base.clone() },
-            Asked { justification: Some(" "), ..base.clone() },
-        ),
-        ("arguments: {region: eu}", Asked { arguments: r#"{"region": "eu"}"#, ..base.clone() }, base.clone()),
-        (
-            "arguments: {n: [1, 2]}",
-            Asked { arguments: r#"{"n": 2}"#, ..base.clone() },
-            Asked { arguments: r#"{"n": [1, 2]}"#, ..base.clone() },
-        ),
-        (
-            "arguments: {region: {claim: region}}",
-            Asked { arguments: r#"{"region": "eu"}"#, ..with_claim("eu") },
-            Asked { arguments: r#"{"region": "eu"}"#, ..with_claim("us") },
-        ),
-        (
-            "arguments: {region: {claim: region}}",
-            Asked { arguments: r#"{"region": "eu"}"#, ..with_claim("eu") },
-            with_claim("eu"),
-        ),
-    ];
-    for (when, good, bad) in table {
+        ("max_risk: medium", risk("medium"), risk("unrated")),
+        ("max_risk: high", risk("unrated"), risk("critical")),
+        ("arguments: {region: eu}", with(eu), base.clone()),
+        ("arguments: {n: [1, 2]}", with(r#"{"n": 2}"#), with(r#"{"n": [1, 2]}"#)),
+        (own, claims("eu", eu), claims("us", eu)),
+        (own, claims("eu", eu), claims("eu", "{}")),
+        (own, claims("eu", eu), with(eu)),
+    ]
+}
+
+#[test]
+fn every_condition_counts() {
+    let base = Asked::by(&["r"]);
+    for (when, good, bad) in [conditions_on_the_caller(&base), conditions_on_the_call(&base)].concat() {
         let rules = rules(&format!("roles: {{r: {{allow: {{tools: 'crm.*', when: {{{when}}}}}}}}}\n"));
         assert!(may(&rules, &good), "{when}");
         assert!(!may(&rules, &bad), "{when}");
