@@ -179,6 +179,11 @@ impl<'a> Value<'a> {
         found
     }
 
+    /// The value as others read it, keys and all.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        self.node.json()
+    }
+
     /// The items of a list.
     pub(crate) fn items(&self) -> Vec<Value<'a>> {
         match &self.node.kind {

@@ -11,6 +11,7 @@ use portunus_filters::mcp::Bounds;
 
 use crate::hosts::HostPattern;
 use crate::members::{Choice, Member, NamePolicy};
+use crate::policy::PolicyRules;
 use crate::routes::Routes;
 use crate::serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 use crate::tools::ToolRules;
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub tools: Arc<ToolRules>,
     /// What tools are held to by their risk; `None` where nothing is asked for.
     pub controls: Option<Controls>,
+    /// Who may do what; `None` where nothing is asked.
+    pub policy: Option<Arc<PolicyRules>>,
 }
 
 /// Identity of a revision: equal sources and secrets give equal digests on every replica.

@@ -103,6 +103,17 @@ pub(crate) fn split(text: &str) -> Result<(&str, &str), &'static str> {
     }
 }
 
+/// The two halves of `upstream.original`: names of upstreams may have dots, so the longest of `known`
+/// that the text begins with is the first half, else what stands before the first dot.
+pub(crate) fn split_upstream<'a>(text: &'a str, known: &[&str]) -> Result<(&'a str, &'a str), &'static str> {
+    let rest =
+        |name: &&str| text.strip_prefix(*name).is_some_and(|rest| rest.len() > 1 && rest.starts_with('.'));
+    match known.iter().filter(|name| rest(name)).map(|name| name.len()).max() {
+        Some(length) => Ok((&text[..length], &text[length + 1..])),
+        None => split(text).map_err(|_| "does not say whose it is"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

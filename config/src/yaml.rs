@@ -32,6 +32,23 @@ pub(crate) struct Node {
     pub(crate) column: usize,
 }
 
+impl Node {
+    /// The value as other readers see it.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        match &self.kind {
+            Kind::Null => serde_json::Value::Null,
+            Kind::Bool(flag) => (*flag).into(),
+            Kind::Integer(number) => (*number).into(),
+            Kind::Float(number) => (*number).into(),
+            Kind::Text(text) => text.as_str().into(),
+            Kind::List(items) => items.iter().map(Node::json).collect(),
+            Kind::Map(entries) => {
+                entries.iter().map(|entry| (entry.key.clone(), entry.value.json())).collect()
+            }
+        }
+    }
+}
+
 /// What a value is.
 #[derive(Debug)]
 pub(crate) enum Kind {

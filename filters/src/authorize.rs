@@ -13,6 +13,7 @@ mod decision;
 mod document;
 mod json;
 mod machine;
+mod mend;
 mod paths;
 mod problem;
 mod program;

@@ -8,6 +8,7 @@ mod files;
 mod keyring;
 mod members;
 mod peers;
+mod policy;
 mod servers;
 mod tls;
 mod tools;
@@ -40,6 +41,7 @@ pub(crate) fn compile_snapshot(
     confinement: Confinement<'_>,
     files: &Files<'_>,
     keyring: &Keyring<'_>,
+    threads: usize,
 ) -> Snapshot {
     let findings = files.findings();
     refuse_unenforced(rules.unenforced(), findings);
@@ -47,14 +49,17 @@ pub(crate) fn compile_snapshot(
     let upstreams = upstreams::compile(&rules.upstreams, confinement, files, keyring);
     let servers = servers::compile(rules, &upstreams, findings);
     let label = rules.revision.as_ref().map(|label| label.value.clone());
-    Snapshot {
+    let mut snapshot = Snapshot {
         revision: Revision { digest: String::new(), label },
         serial: 0,
         routes: Routes::new(servers.into_iter().map(Arc::new).collect()),
         upstreams,
         tools: Arc::new(tools::compile(rules, findings)),
         controls: tools::controls(rules, findings),
-    }
+        policy: None,
+    };
+    snapshot.policy = policy::compile(rules, &snapshot, files, threads).map(Arc::new);
+    snapshot
 }
 
 /// Turns sections that this build does not enforce into errors that name them.

@@ -4,11 +4,11 @@
 use portunus_filters::{Control, Controls};
 
 use crate::diagnostic::{Findings, Located};
-use crate::document::{RulesDocument, ToolLine, UpstreamDocument};
+use crate::document::{RulesDocument, ToolLine};
 use crate::glob::Glob;
 use crate::reader::suggestion;
 use crate::tools::{Line, ToolRules, conflicts};
-use crate::view::{Pattern, split};
+use crate::view::{Pattern, split_upstream};
 
 /// What is known of tools; what is wrong with it is reported.
 pub(super) fn compile(rules: &RulesDocument, findings: &Findings) -> ToolRules {
@@ -16,7 +16,7 @@ pub(super) fn compile(rules: &RulesDocument, findings: &Findings) -> ToolRules {
     let mut places = Vec::new();
     let mut lines = Vec::new();
     for ToolLine { pattern, facts } in &rules.tools {
-        let Some(parsed) = parse(pattern, &rules.upstreams, findings) else { continue };
+        let Some(parsed) = parse(pattern, &known, findings) else { continue };
         check_upstream(pattern, &parsed, &known, findings);
         places.push(pattern);
         lines.push(Line { pattern: parsed, facts: facts.clone() });
@@ -29,24 +29,15 @@ pub(super) fn compile(rules: &RulesDocument, findings: &Findings) -> ToolRules {
     ToolRules::new(lines)
 }
 
-/// The halves of `UPSTREAM.NAME`: the longest name of an upstream that it begins with ends the first
-/// half, since names of upstreams may have dots.
-fn parse(pattern: &Located<String>, upstreams: &[UpstreamDocument], findings: &Findings) -> Option<Pattern> {
-    let rest = |name: &str| pattern.value.strip_prefix(name)?.strip_prefix('.').map(|rest| rest.to_owned());
-    let named = upstreams.iter().map(|upstream| upstream.name.value.as_str());
-    let named = named.filter_map(|name| Some((name, rest(name)?))).max_by_key(|(name, _)| name.len());
-    if let Some((name, rest)) = named.filter(|(_, rest)| !rest.is_empty()) {
-        return Some(Pattern { member: Glob::new(name), original: Glob::new(&rest) });
-    }
-    match split(&pattern.value) {
+fn parse(pattern: &Located<String>, known: &[&str], findings: &Findings) -> Option<Pattern> {
+    match split_upstream(&pattern.value, known) {
         Ok((upstream, original)) => {
             Some(Pattern { member: Glob::new(upstream), original: Glob::new(original) })
         }
-        Err(_) => {
-            let problem = format!("`{}`: does not say whose tool it is", pattern.value);
+        Err(problem) => {
             let hint =
                 "write `UPSTREAM.NAME`, with `*` for any run of characters: `crm.delete_*`, `*.delete_*`";
-            findings.error(&pattern.place, problem, hint);
+            findings.error(&pattern.place, format!("`{}`: {problem}", pattern.value), hint);
             None
         }
     }
@@ -157,7 +148,7 @@ mod tests {
             ("tools: {}", "tools: no tool is named"),
             ("tools: {crm.a: {}}", "tools.crm.a: nothing is said of these tools"),
             ("tools: {crm.a: high}", "tools.crm.a: text where a mapping should be"),
-            ("tools: {find: {risk: low}}", "tools.find: `find`: does not say whose tool it is"),
+            ("tools: {find: {risk: low}}", "tools.find: `find`: does not say whose it is"),
             ("tools: {cmr.a: {risk: low}}", "tools.cmr.a: no upstream is named `cmr`"),
             ("tools: {crm.a: {risk: medum}}", "tools.crm.a.risk: `medum` is not known here"),
             ("tools: {crm.a: {class: secret}}", "tools.crm.a.class: `secret` is not known here"),

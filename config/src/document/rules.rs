@@ -3,6 +3,7 @@
 use super::Unenforced;
 use super::controls::{self, ControlsDocument};
 use super::listeners::label;
+use super::policy::{self, PolicyDocument};
 use super::servers::{self, ServerDocument};
 use super::serving::ServingDefaults;
 use super::tools::{self, ToolLine};
@@ -26,7 +27,7 @@ pub struct RulesDocument {
     /// `identity`.
     pub identity: Option<Unenforced>,
     /// `policy`.
-    pub policy: Option<Unenforced>,
+    pub policy: Option<PolicyDocument>,
     /// `limits`.
     pub limits: Option<Unenforced>,
     /// `egress`.
@@ -78,7 +79,7 @@ impl RulesDocument {
             servers: servers::read(section, &defaults),
             tools: tools::read(section),
             identity: section.unenforced("identity"),
-            policy: section.unenforced("policy"),
+            policy: policy::read(section),
             limits: section.unenforced("limits"),
             egress: section.unenforced("egress"),
             dlp: section.unenforced("dlp"),
@@ -95,7 +96,6 @@ impl RulesDocument {
     pub(crate) fn unenforced(&self) -> impl Iterator<Item = &Unenforced> {
         let sections = [
             &self.identity,
-            &self.policy,
             &self.limits,
             &self.egress,
             &self.dlp,
@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn every_section_that_is_not_enforced_is_an_error_that_names_it() {
-        let enforced = ["revision", "upstreams", "servers", "sessions", "cache", "tools", "controls"];
+        let enforced =
+            ["revision", "upstreams", "servers", "sessions", "cache", "tools", "controls", "policy"];
         let sections = RulesDocument::KEYS.into_iter().filter(|key| !enforced.contains(key));
         for key in sections.chain(["agent", "traces"]) {
             for value in ["{anything: [1, {x: y}]}", "short", ""] {

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod checker;
 mod peers;
+mod policy;
 mod process;
 mod rules;
 mod servers;

@@ -5,6 +5,7 @@
 
 use super::calendar::Calendar;
 use super::machine::{Build, Machine};
+use super::mend::mend;
 use super::paths::{InputPath, Reads};
 use super::problem::{Problem, Severity};
 use super::projection::Projection;
@@ -15,6 +16,7 @@ use chrono_tz::Tz;
 use regorus::languages::rego::compiler::Compiler;
 use regorus::{CompiledPolicy, Engine, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -240,12 +242,13 @@ fn point(
     } else {
         Projection::whole()
     };
+    let mended = mend(&program).map_err(|error| Problem::error("", 0, error))?;
     let build = Build {
-        program,
+        program: Arc::new(mended.program),
         data: data.clone(),
         instruction_cap: settings.instruction_cap,
         slots: settings.workers,
-        conflicts: Vec::new(),
+        traps: mended.traps,
     };
     Ok(Point {
         entry,

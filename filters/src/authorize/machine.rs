@@ -20,7 +20,7 @@ pub(super) struct Machine {
     instruction_cap: usize,
     slots: Box<[Mutex<Option<RegoVM>>]>,
     /// Where the program stops because a rule has two values, and which rule that is.
-    conflicts: Vec<(usize, String)>,
+    traps: Vec<(usize, String)>,
 }
 
 impl fmt::Debug for Machine {
@@ -35,7 +35,7 @@ pub(super) struct Build {
     pub(super) data: Value,
     pub(super) instruction_cap: usize,
     pub(super) slots: usize,
-    pub(super) conflicts: Vec<(usize, String)>,
+    pub(super) traps: Vec<(usize, String)>,
 }
 
 impl Machine {
@@ -43,8 +43,8 @@ impl Machine {
     /// What the engine says, if a rule lies where data does.
     pub(super) fn new(build: Build) -> Result<Machine, String> {
         let slots = (0..build.slots.max(1)).map(|_| Mutex::new(None)).collect();
-        let Build { program, data, instruction_cap, conflicts, .. } = build;
-        let machine = Machine { program, data, instruction_cap, slots, conflicts };
+        let Build { program, data, instruction_cap, traps, .. } = build;
+        let machine = Machine { program, data, instruction_cap, slots, traps };
         machine.boot().map(drop).map_err(|error| error.to_string())?;
         Ok(machine)
     }
@@ -88,7 +88,7 @@ impl Machine {
     fn fault(&self, error: &VmError, stopped: usize) -> Fault {
         match error {
             VmError::InstructionLimitExceeded { .. } => Fault::TooLong,
-            VmError::NumericOverflow { .. } => match self.conflicts.iter().find(|(at, _)| *at == stopped) {
+            VmError::NumericOverflow { .. } => match self.traps.iter().find(|(at, _)| *at == stopped) {
                 Some((_, rule)) => Fault::Conflict(rule.clone()),
                 None => Fault::Failed(error.to_string()),
             },

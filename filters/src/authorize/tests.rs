@@ -4,6 +4,7 @@ mod kit;
 mod nets;
 mod projected;
 mod refused;
+mod rego;
 
 use super::*;
 use kit::{Kit, asked, question};
