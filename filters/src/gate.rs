@@ -41,6 +41,8 @@ static NOBODY: LazyLock<Principal> = LazyLock::new(|| Principal::named("", ""));
 pub struct Gate {
     rules: Option<Rules>,
     controls: Option<Controls>,
+    /// Something is known of tools.
+    rated: bool,
 }
 
 /// The policy in force.
@@ -70,9 +72,10 @@ pub enum Lists {
 }
 
 impl Gate {
-    /// A gate that asks `rules`, and holds tools to what `controls` ask of their risk.
-    pub fn new(rules: Option<Rules>, controls: Option<Controls>) -> Gate {
-        Gate { rules, controls }
+    /// A gate that asks `rules`, and holds tools to what `controls` ask of their risk and, if any is
+    /// `rated`, to what is known of them.
+    pub fn new(rules: Option<Rules>, controls: Option<Controls>, rated: bool) -> Gate {
+        Gate { rules, controls, rated }
     }
 
     /// The policy that is asked, if one is.
@@ -82,7 +85,7 @@ impl Gate {
 
     /// Whether anything is asked of messages beyond what their servers ask.
     pub fn governs(&self) -> bool {
-        self.rules.is_some() || self.controls.is_some()
+        self.rules.is_some() || self.controls.is_some() || self.rated
     }
 
     /// Whether the policy reads a part of the input, written as `input.…`.
@@ -138,7 +141,7 @@ impl Filter for Gate {
 
     fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
         let facts = call.target.tool.as_ref().map(|tool| &tool.facts);
-        if !self.governs() && facts.is_none() && !about::may_speak_to_us(call.message) {
+        if !self.governs() && !about::may_speak_to_us(call.message) {
             return Ok(());
         }
         let params = about::params(call.message)?;

@@ -26,6 +26,20 @@ pub trait Filter: Send + Sync {
     fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial>;
 }
 
+impl<F: Filter> Filter for Arc<F> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn applies(&self, kind: Kind) -> bool {
+        (**self).applies(kind)
+    }
+
+    fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
+        (**self).judge(call, verdict)
+    }
+}
+
 /// The filters of one virtual server, in order.
 #[derive(Default)]
 pub struct Pipeline {

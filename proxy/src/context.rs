@@ -1,6 +1,7 @@
 //! What every message can reach: the snapshot in force and what outlives it.
 
 use crate::access_log::Sink;
+use crate::authorize::Authority;
 use crate::drain::Drain;
 use crate::edge::LiveTls;
 use crate::errand::MAX_ERRANDS;
@@ -66,6 +67,8 @@ pub struct Active {
     pub snapshot: Snapshot,
     /// The filters, in order.
     pub pipeline: Pipeline,
+    /// What of them asks policy.
+    pub authority: Authority,
     /// Name of the revision, for records.
     pub revision: Arc<str>,
     pools: Pools,
@@ -76,7 +79,9 @@ impl Active {
     fn new(snapshot: Snapshot, pools: Pools, metrics: Arc<Metrics>) -> Active {
         metrics.snapshots_alive.inc();
         let revision = snapshot.revision.to_string().into();
-        Active { snapshot, pipeline: Pipeline::default(), revision, pools, metrics }
+        let authority = Authority::of(&snapshot);
+        let pipeline = Pipeline::new(vec![Box::new(Arc::clone(&authority.gate))]);
+        Active { snapshot, pipeline, authority, revision, pools, metrics }
     }
 
     /// The pool of an upstream of this snapshot.

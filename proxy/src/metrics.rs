@@ -4,6 +4,10 @@
 //! name becomes a label only after its server answered a call of it well, and only the first
 //! [`MAX_TOOL_LABELS`] of a server do: names that callers make up are counted under `other`.
 
+mod policy;
+
+pub use policy::PolicyMetrics;
+
 use portunus_config::{Bootstrap, Snapshot, VirtualServer};
 use portunus_filters::Reason;
 use prometheus::core::Collector;
@@ -72,7 +76,12 @@ impl From<Reason> for Status {
             | Reason::Draining
             | Reason::Unauthenticated
             | Reason::InvalidToken
-            | Reason::InsufficientScope => Status::Denied,
+            | Reason::InsufficientScope
+            | Reason::Forbidden
+            | Reason::StepUpRequired
+            | Reason::ApprovalRequired
+            | Reason::PolicyError
+            | Reason::ResultTooLarge => Status::Denied,
             Reason::UpstreamUnavailable
             | Reason::UpstreamMalformed
             | Reason::UpstreamUnauthorized
@@ -122,6 +131,8 @@ pub enum Stage {
     Forward,
     /// Until the last byte of the answer was written.
     Respond,
+    /// Of the filters, that which asks policy.
+    Authorize,
 }
 
 /// Everything that is measured.
@@ -131,11 +142,13 @@ pub struct Metrics {
     durations: HistogramVec,
     errors: IntCounterVec,
     denials: HashMap<Reason, IntCounter>,
-    stages: [Histogram; 5],
+    stages: [Histogram; 6],
     active: IntGaugeVec,
     pending: IntGaugeVec,
     /// What happens before a message.
     pub edge: EdgeMetrics,
+    /// What is decided of messages.
+    pub policy: PolicyMetrics,
     /// Streams without an end of their own: GET and `subscriptions/listen`.
     pub streams: IntGauge,
     /// Snapshots that something still holds.
@@ -230,11 +243,12 @@ impl Metrics {
                 .iter()
                 .map(|reason| (*reason, denials.with_label_values(&[reason.as_str()])))
                 .collect(),
-            stages: ["intake", "resolve", "filters", "forward", "respond"]
+            stages: ["intake", "resolve", "filters", "forward", "respond", "authorize"]
                 .map(|name| stages.with_label_values(&[name])),
             active: gauges("mcp_active_connections", "Connections to upstreams at work", &["server_name"])?,
             pending: gauges("mcp_pending_requests", "Calls that wait for an answer", &["server_name"])?,
             edge: EdgeMetrics::new(&registry)?,
+            policy: PolicyMetrics::new(&registry)?,
             streams: gauge("portunus_streams", "Open GET and subscriptions/listen streams")?,
             snapshots_alive: gauge("portunus_snapshots_alive", "Configurations that something still holds")?,
             activations: counters("portunus_activations_total", "Configurations by result", &["result"])?,

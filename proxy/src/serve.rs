@@ -12,6 +12,7 @@ mod line;
 
 use broker::{Founding, Way};
 
+use crate::authorize;
 use crate::bridge::lines::Line;
 use crate::context::{Active, Gateway};
 use crate::drain::{Phase, reached};
@@ -193,7 +194,7 @@ impl<'a> Passage<'a> {
             return Ok(Admitted::Away(Box::new(away)));
         }
         match self.way(&active, &server, &reading) {
-            Way::Direct => self.clear(&active, &server, &reading).map(Box::new).map(Admitted::Forward),
+            Way::Direct => self.direct(active, server, reading).await,
             Way::Broker => Ok(Admitted::Broker(Box::new(Brokered { server, reading }))),
             Way::Unknown(place) => {
                 drop(active);
@@ -325,7 +326,8 @@ impl<'a> Passage<'a> {
         active: &Active,
         server: &Arc<VirtualServer>,
         reading: &Reading,
-    ) -> Result<Outbound, Halt> {
+        target: Option<Target>,
+    ) -> Result<Admitted, Halt> {
         let messages = reading.messages();
         let expect = expect(reading, server, self.request.version);
         let refused = |denial| halt(denial, Knowledge::of(&expect, server.http_status));
@@ -340,9 +342,17 @@ impl<'a> Passage<'a> {
             let detail = "no server stands behind this endpoint";
             return Err(refused(Denial::new(Reason::UpstreamUnavailable, detail)));
         };
-        let target = Target::new(&server.name, &upstream.name);
-        let cleared = active.pipeline.judge(&self.arrival, messages, &target, |_| {}).map_err(refused)?;
+        let target = target.unwrap_or_else(|| Target::new(&server.name, &upstream.name));
+        let (gateway, arrival) = (self.connection.gateway, &self.arrival);
+        let cleared = authorize::judge(gateway, active, arrival, messages, &target).map_err(refused)?;
         self.outcome.stage_done(Stage::Filters);
+        self.outcome.judged(cleared.judged());
+        let is_plain = messages.first().is_none_or(|first| cleared.is_unchanged(first));
+        if active.authority.governs() && !(is_plain && cleared.answer_rules().is_empty()) {
+            // What is changed on the way, or read of the answer, is judged once more there.
+            let brokered = Brokered { server: Arc::clone(server), reading: reading.clone() };
+            return Ok(Admitted::Broker(Box::new(brokered)));
+        }
         let inbound = Inbound {
             method: &self.request.method,
             headers: &self.request.headers,
@@ -357,7 +367,9 @@ impl<'a> Passage<'a> {
         let leg = Dispatch::open(cleared, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
         let founding = self.founding(active, server, reading, &expect);
         let http_status = server.http_status;
-        Ok(Outbound { leg, upstream: Arc::clone(upstream), pool, expect, http_status, founding })
+        let upstream = Arc::clone(upstream);
+        let outbound = Outbound { leg, upstream, pool, expect, http_status, founding };
+        Ok(Admitted::Forward(Box::new(outbound)))
     }
 
     /// Stages 9 and 10.

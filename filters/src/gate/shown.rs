@@ -82,11 +82,6 @@ impl Sight {
 }
 
 impl Gate {
-    /// Whether lists differ from one caller to the next because of what is asked here.
-    pub fn filters_lists(&self) -> bool {
-        self.governs()
-    }
-
     /// How an item is seen.
     pub fn sight(&self, onlooker: &Onlooker<'_>, item: &Item<'_>) -> Sight {
         let shown = || Sight::Shown(Arc::default());

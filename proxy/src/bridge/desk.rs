@@ -10,12 +10,11 @@ use crate::sealing::CallerKey;
 use crate::talk::Place;
 use http::HeaderMap;
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
-use portunus_filters::call::Target;
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Arrival, Cleared, Denial, Identity, Message, Reason};
-use std::sync::Arc;
+use portunus_filters::{Arrival, Denial, Identity, Message, Reason};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// One message, where it came from, and the virtual server it is for; holds no snapshot.
@@ -40,26 +39,11 @@ pub struct Desk<'a> {
     pub relayed: bool,
     /// The client can be answered by an event stream.
     pub takes_events: bool,
+    /// What the client's software calls itself, where policy asks for it.
+    pub software: OnceLock<Arc<str>>,
 }
 
 impl Desk<'_> {
-    /// Stages 5 to 8 of one message that goes to `upstream`.
-    ///
-    /// # Errors
-    /// What the filters refuse.
-    pub fn clear(&self, active: &Active, message: &Message, upstream: &Arc<str>) -> Result<Cleared, Denial> {
-        let target = Target::new(&self.server.name, upstream);
-        active.pipeline.judge(self.arrival, std::slice::from_ref(message), &target, |_| {})
-    }
-
-    /// The same for a message that is answered here.
-    ///
-    /// # Errors
-    /// What the filters refuse.
-    pub fn admit(&self, message: &Message) -> Result<(), Denial> {
-        self.clear(&self.gateway.active(), message, &Arc::from("")).map(drop)
-    }
-
     /// The place of an upstream for this caller.
     ///
     /// # Errors

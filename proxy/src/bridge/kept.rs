@@ -9,7 +9,7 @@ use http::{HeaderMap, Method};
 use portunus_config::VirtualServer;
 use portunus_filters::Arrival;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Everything that a [`Desk`] borrows, of its own.
@@ -27,6 +27,7 @@ pub(super) struct Kept {
     upward: Arc<HeaderMap>,
     write_timeout: Duration,
     relayed: bool,
+    software: OnceLock<Arc<str>>,
 }
 
 impl Kept {
@@ -46,6 +47,7 @@ impl Kept {
             upward: Arc::clone(&desk.upward),
             write_timeout: desk.write_timeout,
             relayed: desk.relayed,
+            software: desk.software.clone(),
         }
     }
 
@@ -71,6 +73,7 @@ impl Kept {
             write_timeout: self.write_timeout,
             relayed: self.relayed,
             takes_events: true,
+            software: self.software.clone(),
         }
     }
 }

@@ -55,6 +55,7 @@ pub(super) async fn of_session(
     message: &Message,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
+    desk.spoken_by(&session.profile);
     match message.kind {
         Kind::Request => request(desk, session, message, out).await,
         Kind::Stream => streams::get(desk, session, out).await,
@@ -165,7 +166,8 @@ impl<'a, 'd> Call<'a, 'd> {
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
-        let cleared = desk.clear(&active, message, &aim.upstream.name)?;
+        let cleared = desk.clear(&active, message, &aim.upstream.name, aim.tool)?;
+        out.outcome.judged(cleared.judged());
         let place = desk.place(&active, &aim.upstream, &profile)?;
         drop(active);
         out.outcome.forwarding(&aim.upstream.name);

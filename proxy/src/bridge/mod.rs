@@ -29,6 +29,7 @@ mod streams;
 mod tasks;
 
 use answering::Answering;
+pub use call::target_of;
 pub use desk::Desk;
 pub use founding::is_sealed;
 pub use homes::home;

@@ -43,6 +43,7 @@ async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) ->
     let fields = params(message)?;
     let meta = fields.object("_meta").ok().flatten().unwrap_or_default();
     let profile = Arc::new(Profile::of_envelope(&meta)?);
+    desk.spoken_by(&profile);
     match call::method_name(message) {
         "server/discover" => lists::discover(desk, message, &profile, out).await,
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
@@ -124,7 +125,8 @@ impl Round<'_, '_> {
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
-        let cleared = desk.clear(&active, message, &aim.upstream.name)?;
+        let cleared = desk.clear(&active, message, &aim.upstream.name, aim.tool)?;
+        out.outcome.judged(cleared.judged());
         let place = desk.place(&active, &aim.upstream, &self.profile)?;
         drop(active);
         let place = match aim.at {

@@ -32,11 +32,7 @@ fn a_second_value_denies_wherever_it_comes_from() {
             "decision if not f(input.principal.roles)\nf(all) := one if some one in all",
             "f",
         ),
-        (
-            "a partial object",
-            "decision if not o.k\no[k] := 1 if k := \"k\"\no[k] := 2 if k := \"k\"",
-            "o",
-        ),
+        ("a partial object", "decision if not o.k\no[k] := 1 if k := \"k\"\no[k] := 2 if k := \"k\"", "o"),
         (
             "a partial object's loop",
             "decision if not o.x\no[k] := v if { some v in input.mcp.arguments.list; k := \"k\" }",
