@@ -4,10 +4,12 @@
 //! [`views`]; what a call is found by, and judged with, in [`scene`]. Deciding itself is pure and in
 //! [`portunus_filters::gate`].
 
+mod overseer;
 mod ratings;
 mod scene;
 mod views;
 
+pub use overseer::{Overseer, error};
 pub use ratings::Ratings;
 pub use views::Views;
 

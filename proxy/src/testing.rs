@@ -1,5 +1,6 @@
 //! Tests: a gateway in this process, and servers that do what a script says.
 
+use crate::authorize::Overseer;
 use crate::context::Gateway;
 use crate::forward::{Failure, Inbound};
 use crate::identify::Trace;
@@ -282,6 +283,7 @@ impl Bed {
         let active = self.gateway.active();
         let cleared =
             active.pipeline.judge(&arrival, std::slice::from_ref(&message), &target, |_| {}).unwrap();
+        let overseer = Overseer::of(&arrival, target, message.era, &cleared);
         let trace = Trace { parent: "00-a-b-00".to_owned(), joined: false };
         let headers = HeaderMap::new();
         let inbound = Inbound {
@@ -304,6 +306,7 @@ impl Bed {
             rounds,
             leg,
             retry,
+            overseer,
         };
         Talk::open(&self.gateway, order).await
     }

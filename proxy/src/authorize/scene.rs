@@ -1,6 +1,6 @@
 //! What a message is found by, and what it is judged with beside its text.
 
-use super::{Authority, judge};
+use super::{Authority, Overseer, judge};
 use crate::bridge::Desk;
 use crate::context::Active;
 use bytes::Bytes;
@@ -76,6 +76,22 @@ impl Desk<'_> {
     ) -> Result<Cleared, Denial> {
         let target = Target { tool, ..self.target(active, upstream) };
         judge(self.gateway, active, self.arrival, std::slice::from_ref(message), &target)
+    }
+
+    /// As [`Desk::clear`], of a call, with what stands over it while it is under way.
+    ///
+    /// # Errors
+    /// What the filters refuse.
+    pub fn clear_call(
+        &self,
+        active: &Active,
+        message: &Message,
+        upstream: &Arc<str>,
+        tool: Option<Arc<KnownTool>>,
+    ) -> Result<(Cleared, Overseer), Denial> {
+        let cleared = self.clear(active, message, upstream, tool)?;
+        let overseer = Overseer::of(self.arrival, self.target(active, upstream), message.era, &cleared);
+        Ok((cleared, overseer))
     }
 
     /// The same for a message that is answered here.

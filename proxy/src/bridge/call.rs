@@ -122,14 +122,18 @@ fn resource(desk: &Desk<'_>, message: &Message, catalog: &Catalog, uri: &str) ->
 ///
 /// # Errors
 /// As [`aim`].
-pub async fn target_of(desk: &Desk<'_>, message: &Message) -> Result<Target, Denial> {
+/// `None` for a call whose client may be asked something in place of an answer.
+pub async fn target_of(desk: &Desk<'_>, message: &Message) -> Result<Option<Target>, Denial> {
     let fields = params(message)?;
     let meta = fields.object("_meta").ok().flatten().unwrap_or_default();
     let profile = Arc::new(Profile::of_envelope(&meta)?);
+    if bridge::may_ask(method_name(message)) && profile.answers() {
+        return Ok(None);
+    }
     desk.spoken_by(&profile);
     let aim = aim(desk, message, &fields, &profile).await?;
     let target = desk.target(&desk.gateway.active(), &aim.upstream.name);
-    Ok(Target { tool: aim.tool, ..target })
+    Ok(Some(Target { tool: aim.tool, ..target }))
 }
 
 /// Looks something up: in the lists that are here, and if it is in none of them in what the servers

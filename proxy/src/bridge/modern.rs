@@ -125,7 +125,7 @@ impl Round<'_, '_> {
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
-        let cleared = desk.clear(&active, message, &aim.upstream.name, aim.tool)?;
+        let (cleared, overseer) = desk.clear_call(&active, message, &aim.upstream.name, aim.tool)?;
         out.outcome.judged(cleared.judged());
         let place = desk.place(&active, &aim.upstream, &self.profile)?;
         drop(active);
@@ -155,6 +155,7 @@ impl Round<'_, '_> {
             },
             leg: LegOf::Pooled,
             retry,
+            overseer,
         };
         match Talk::open(desk.gateway, order).await {
             Ok(talk) => self.converse(talk, out).await,

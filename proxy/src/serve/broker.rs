@@ -111,7 +111,9 @@ impl Passage<'_> {
         let target = bridge::target_of(&desk, first).await;
         drop(desk);
         let known = || Knowledge::of(&expect(&reading, &server, self.request.version), server.http_status);
-        let target = target.map_err(|denial| halt(denial, known()))?;
+        let Some(target) = target.map_err(|denial| halt(denial, known()))? else {
+            return Ok(Admitted::Broker(Box::new(Brokered { server, reading })));
+        };
         let active = self.connection.gateway.active();
         let server = self.still_served(&active, &server)?;
         self.clear(&active, &server, &reading, Some(target))

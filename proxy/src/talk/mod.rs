@@ -13,6 +13,7 @@ mod tests;
 mod travel;
 pub(crate) mod voice;
 
+use crate::authorize::Overseer;
 use crate::context::Gateway;
 use crate::forward::{Dispatch, Failure, Inbound, Permit, Reach};
 use crate::legs::Leg;
@@ -86,6 +87,8 @@ pub struct Order<'a> {
     pub leg: LegOf<'a>,
     /// What a modern client carries on from an earlier round.
     pub retry: Option<Retry>,
+    /// Who called: what the client may be asked, and have of the answer, depends on it.
+    pub overseer: Overseer,
 }
 
 /// What becomes of questions.
@@ -175,6 +178,9 @@ pub struct Talk {
     /// Where the answer may be kept.
     read: Option<Read>,
     over: bool,
+    overseer: Overseer,
+    /// What the upstream has yet to be told of questions that the client is not asked.
+    unasked: Vec<(Arc<str>, Reply)>,
     /// Where an upstream has several places: the one it is at, and how it goes to another.
     seat: Option<Seat>,
     travel: Option<Box<Travel>>,
@@ -218,13 +224,24 @@ impl Talk {
         let speech = Speech::of(&order);
         let read = sought(gateway, &order).filter(|_| era == Era::Modern);
         let seat = seated(gateway, &mut order);
+        let overseer = order.overseer.clone();
+        let talk = |common, way, seat, travel| Talk {
+            common,
+            way,
+            read,
+            over: false,
+            overseer,
+            unasked: Vec::new(),
+            seat,
+            travel,
+        };
         let common = Common::of(gateway, order)?;
         match Way::open(&common, era, leg, &speech).await {
-            Ok(way) => Ok(Talk { common, way, read, over: false, seat, travel }),
+            Ok(way) => Ok(talk(common, way, seat, travel)),
             Err(failure) => match (travel, seat) {
                 (Some(mut travel), Some(seat)) if failure.reach == Reach::Unreached => {
                     let (common, way, seat) = travel.on(common, seat, &failure).await?;
-                    Ok(Talk { common, way, read, over: false, seat, travel: Some(travel) })
+                    Ok(talk(common, way, seat, Some(travel)))
                 }
                 _ => Err(failure),
             },
@@ -240,9 +257,12 @@ impl Talk {
             && let Some(answer) = read.kept().await
         {
             self.over = true;
-            return Turn::Done(answer);
+            return self.passed(answer);
         }
         let turn = loop {
+            if let Err(failure) = self.refuse_unasked().await {
+                break Turn::Failed(failure);
+            }
             if let Some(moved) = self.travelled().await {
                 break Turn::Failed(moved);
             }
@@ -252,6 +272,13 @@ impl Talk {
             };
             match turn {
                 Turn::Failed(failure) if failure.reach == Reach::Unreached && self.travels(&failure) => {}
+                Turn::Ask(questions) => {
+                    let (open, refused) = self.overseer.sorted(&self.common.gateway, questions);
+                    self.unasked.extend(refused);
+                    if !open.is_empty() {
+                        break Turn::Ask(open);
+                    }
+                }
                 turn => break turn,
             }
         };
@@ -268,7 +295,27 @@ impl Talk {
         if let Some(seat) = self.seat.take() {
             seat.judge(failure, self.common.gateway.clock.now().monotonic);
         }
-        self.told(turn)
+        match self.told(turn) {
+            Turn::Done(answer) => self.passed(answer),
+            turn => turn,
+        }
+    }
+
+    /// The answer as the client may have it.
+    fn passed(&self, answer: Answer) -> Turn {
+        match self.overseer.passed(&self.common.gateway, answer) {
+            Ok(answer) => Turn::Done(answer),
+            Err(denial) => Turn::Failed(denial.into()),
+        }
+    }
+
+    /// Tells the upstream of questions that nobody is asked; if this is cut off, it is told again.
+    async fn refuse_unasked(&mut self) -> Result<(), Failure> {
+        if !self.unasked.is_empty() {
+            self.reply(self.unasked.clone()).await?;
+            self.unasked.clear();
+        }
+        Ok(())
     }
 
     /// The last turn as the client gets it: an older answer may take the place of a failure.
