@@ -5,6 +5,7 @@
 //! field as well: an [`Unenforced`], which compile turns into an error.
 
 mod credentials;
+mod identity;
 mod listeners;
 mod members;
 mod peers;
@@ -19,6 +20,11 @@ mod upstreams;
 mod views;
 
 pub use credentials::{CredentialsDocument, HeaderSource, HeadersDocument};
+pub use identity::{
+    AnonymousDocument, AskedDocument, ClientDocument, IdentityDocument, IntrospectionDocument,
+    IssuerDocument, KeysDocument, MappingDocument, MetadataDocument, MtlsDocument, NamingDocument,
+    RevokedDocument, ServerIdentityDocument,
+};
 pub use listeners::{HostsDocument, ListenerDocument};
 pub use members::{ChoiceDocument, MemberDocument};
 pub use peers::{PeersDocument, SealingDocument};
