@@ -18,6 +18,7 @@ mod environment;
 mod glob;
 mod headers;
 mod hosts;
+mod identity;
 mod limits;
 mod load;
 mod members;
@@ -51,6 +52,10 @@ pub use carry::Carry;
 pub use diagnostic::{Diagnostic, Located, Location, Place, Report, Severity};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use hosts::{HostPattern, OriginRule};
+pub use identity::{
+    Asked, Identities, Inspection, KeySource, Metadata, Profile, Resource, Shows, Stranger, Trust, TrustId,
+    Written,
+};
 pub use load::{Attempt, Loaded, load, load_text};
 pub use members::{Choice, Member, NamePolicy};
 pub use peers::{Peers, ReplicaId, Sealing};

@@ -361,7 +361,6 @@ dlp: { profile: balanced }
         let found = crate::testing::problems_with(text, &[("SEARCH_TOKEN", "x")]);
         let expected = [
             "upstreams.search.url: this system has no authorities to verify the server with",
-            "identity: this build cannot enforce `identity`",
             "policy.path: `policy/` cannot be read: entity not found",
             "limits: this build cannot enforce `limits`",
             "egress: this build cannot enforce `egress`",

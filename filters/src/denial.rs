@@ -60,6 +60,8 @@ reasons! {
     PolicyError => "policy_error",
     /// The answer is longer than this caller may have.
     ResultTooLarge => "result_too_large",
+    /// Nobody can tell now whether what was shown holds.
+    IdentityUnavailable => "identity_unavailable",
     /// The HTTP method has no meaning on an MCP endpoint.
     MethodNotAllowed => "method_not_allowed",
     /// The body is not declared as uncoded UTF-8 JSON.

@@ -23,7 +23,7 @@ pub(crate) fn assert_valid(text: &str) {
 
 /// Documents that open every section of the format, in each of its forms. `NAME` and `/PATH` stand
 /// for what a document chooses.
-const SECTIONS: [&str; 3] = [
+const SECTIONS: [&str; 4] = [
     "version: 1\n\
      listeners:\n\
      - bind: 127.0.0.1:1\n  \
@@ -45,8 +45,13 @@ const SECTIONS: [&str; 3] = [
      policy: {shadow: {}}\n\
      servers: {/PATH: {bounds: {}, upstreams: {}, sessions: {}, cache: {}, parked: {}, replay: {}}}\n",
     "version: 1\nupstreams: {NAME: {credentials: {}}}\n\
-     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, replay: {}}]\n",
+     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, replay: {}, identity: {anonymous: {}}}]\n",
     "version: 1\nbundle: {}\n",
+    "version: 1\nidentity:\n  \
+       jwt: [{tenant: {}, claims: {}, tls: {}}]\n  \
+       introspection: [{client: {}, credentials: {header: {}}, tenant: {}, claims: {}, tls: {}}]\n  \
+       mtls: {}\n  revoked: {subjects: [{}]}\n  metadata: {}\n  anonymous: {}\n\
+     servers: {/PATH: {identity: {anonymous: {}}}}\n",
 ];
 
 /// Every example.
@@ -56,6 +61,7 @@ pub(crate) const EXAMPLES: [&str; 7] = [
     "edge.yaml",
     "merged.yaml",
     "policy.yaml",
+    "identity.yaml",
     "bootstrap.yaml",
     "bundle/gateway.yaml",
 ];

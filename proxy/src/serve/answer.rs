@@ -3,13 +3,14 @@
 use super::{Knowledge, Passage};
 use crate::drain::Phase;
 use crate::headers::Stamp;
+use crate::identify::for_more;
 use crate::intake;
 use crate::reply::{self, Refused};
 use crate::respond::{End, in_time};
 use crate::session::Client;
 use bytes::Bytes;
 use http::HeaderValue;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use pingora_http::ResponseHeader;
 use portunus_filters::Denial;
 use std::pin::pin;
@@ -54,6 +55,10 @@ impl Passage<'_> {
         if let Some(seconds) = answer.retry_after {
             head.insert_header(RETRY_AFTER, seconds)?;
         }
+        let challenge = self.challenge.clone().or_else(|| for_more(denial, self.profile.as_deref()));
+        if let Some(challenge) = challenge {
+            head.insert_header(WWW_AUTHENTICATE, challenge)?;
+        }
         head.insert_header("Portunus-Outcome", denial.reason.as_str())?;
         self.stamp().put(&mut head)?;
         Ok(head)
@@ -88,7 +93,7 @@ impl Passage<'_> {
         Ok(head)
     }
 
-    async fn write(&mut self, head: ResponseHeader, body: Bytes, client: &mut Client) -> End {
+    pub(super) async fn write(&mut self, head: ResponseHeader, body: Bytes, client: &mut Client) -> End {
         self.outcome.sent(body.len(), 0);
         let written = client.answer(head, body);
         match in_time(self.connection.listener.limits.write_timeout, pin!(written)).await {

@@ -8,7 +8,7 @@ use crate::context::{Active, Gateway};
 use crate::forward::{Exchange, Inbound};
 use crate::headers::Stamp;
 use crate::headers::upward;
-use crate::identify::{Source, Trace};
+use crate::identify::{Source, Standing, Trace};
 use crate::metrics::Stage;
 use crate::respond::{End, Expect};
 use crate::sealing::CallerKey;
@@ -20,7 +20,7 @@ use portunus_config::{Credentials, EraMode, Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::message::Reading;
-use portunus_filters::{Arrival, Denial, Era, Identity, Kind, Reason};
+use portunus_filters::{Arrival, Denial, Era, Kind, Reason};
 use std::sync::{Arc, OnceLock};
 
 /// The way of one message.
@@ -47,7 +47,7 @@ impl Passage<'_> {
         }
         // A server that is shown the same credential by all cannot tell them apart: what it hands to
         // one must not serve another, so the gateway has to see to that.
-        if !passes(upstream) && !matches!(self.arrival.identity, Identity::Anonymous { .. }) {
+        if !passes(upstream) && !self.arrival.identity.is_anonymous() {
             return Way::Broker;
         }
         // What is listed, asked of clients or streamed depends on who asks.
@@ -107,7 +107,7 @@ impl Passage<'_> {
         drop(active);
         self.outcome.message(first, first.body.len());
         let whence = (self.connection, &self.arrival, &self.source, &self.trace);
-        let desk = desk(whence, &self.request, Arc::clone(&server));
+        let desk = desk(whence, &self.request, Arc::clone(&server), self.standing.clone());
         let target = bridge::target_of(&desk, first).await;
         drop(desk);
         let known = || Knowledge::of(&expect(&reading, &server, self.request.version), server.http_status);
@@ -157,7 +157,8 @@ impl Passage<'_> {
         }
         self.outcome.stage_done(Stage::Filters);
         let old = self.old(&server);
-        let desk = desk((self.connection, &self.arrival, &self.source, &self.trace), &self.request, server);
+        let whence = (self.connection, &self.arrival, &self.source, &self.trace);
+        let desk = desk(whence, &self.request, server, self.standing.clone());
         let mut out = Answering {
             sink: Sink::Client(client),
             outcome: &mut self.outcome,
@@ -185,16 +186,18 @@ pub(super) fn desk<'a>(
     (connection, arrival, source, trace): (Connection<'a>, &'a Arrival, &'a Source, &'a Trace),
     request: &'a Parts,
     server: Arc<VirtualServer>,
+    standing: Option<Arc<Standing>>,
 ) -> Desk<'a> {
     let headers = &request.headers;
     let caller = CallerKey::for_tables(&arrival.identity);
     Desk {
         gateway: connection.gateway,
         caller,
-        bearer: match arrival.identity {
-            Identity::Anonymous { .. } => CallerKey::for_seals(&arrival.identity),
-            Identity::Presented { .. } | Identity::Principal(_) => caller,
+        bearer: match arrival.identity.is_anonymous() {
+            true => CallerKey::for_seals(&arrival.identity),
+            false => caller,
         },
+        standing,
         // Credentials pass only to a server that stands alone.
         upward: Arc::new(upward(headers, server.upstreams.iter().all(|upstream| passes(upstream)))),
         write_timeout: connection.listener.limits.write_timeout,
