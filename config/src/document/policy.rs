@@ -1,6 +1,6 @@
 //! `policy`: where the rules stand that say who may do what, and how they are asked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::diagnostic::{Located, Place};
@@ -56,6 +56,14 @@ pub struct ShadowDocument {
     pub data: Option<Located<PathBuf>>,
     /// `sample`: of how many decisions one is judged by it as well.
     pub sample: usize,
+}
+
+impl PolicyDocument {
+    /// A folder of rules, or one file, with every default.
+    pub(crate) fn of_path(path: &Path) -> PolicyDocument {
+        let path = Located { value: path.to_owned(), place: Place::default() };
+        blank(PolicySourceDocument::Path { path, data: None }, Place::default())
+    }
 }
 
 const SHORT: &str =
