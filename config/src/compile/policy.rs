@@ -140,13 +140,14 @@ impl Compiler<'_> {
 
     fn settings(&self) -> Settings {
         let default = Settings::default();
-        let PolicyDocument { entrypoint, time_zone, cache_ttl, instruction_cap, .. } = self.document;
+        let PolicyDocument { entrypoint, time_zone, cache_ttl, time_limit, strict, .. } = self.document;
         let text = |written: &Option<Located<String>>| written.as_ref().map(|text| text.value.clone());
         Settings {
             entrypoint: text(entrypoint).unwrap_or(default.entrypoint),
             time_zone: text(time_zone).unwrap_or(default.time_zone),
             ttl: cache_ttl.unwrap_or(default.ttl),
-            instruction_cap: instruction_cap.unwrap_or(default.instruction_cap),
+            time_limit: time_limit.unwrap_or(default.time_limit),
+            strict: strict.unwrap_or(default.strict),
             workers: self.terms.workers,
         }
     }
@@ -166,7 +167,7 @@ impl Compiler<'_> {
     }
 
     fn written(&self) -> Written {
-        let Settings { entrypoint, time_zone, ttl, instruction_cap, .. } = self.settings();
+        let Settings { entrypoint, time_zone, ttl, time_limit, strict, .. } = self.settings();
         let seen = |path: &Located<PathBuf>| self.files.seen_from_document(&path.value);
         let (path, data) = match &self.document.rules {
             PolicySourceDocument::Path { path, data } => (Some(seen(path)), data.as_ref().map(seen)),
@@ -181,7 +182,8 @@ impl Compiler<'_> {
             cache_ttl: ttl,
             lists: self.document.lists.as_ref().map(|lists| lists.value),
             time_zone,
-            instruction_cap,
+            time_limit,
+            strict,
             shadow,
         }
     }

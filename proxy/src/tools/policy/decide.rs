@@ -56,14 +56,20 @@ pub fn run(arguments: &DecideArguments) -> Result<String, Trouble> {
     explained(&rules, arguments.entry.into(), &input, arguments.json).map_err(Trouble::Other)
 }
 
-fn explained(rules: &PolicyRules, entry: authorize::Entry, input: &str, json: bool) -> Result<String, String> {
+fn explained(
+    rules: &PolicyRules,
+    entry: authorize::Entry,
+    input: &str,
+    json: bool,
+) -> Result<String, String> {
     if !rules.policy.has(entry) {
         return Err(format!("the policy has no rule `{}`", entry.as_str()));
     }
     let unreadable = |fault| format!("the input cannot be read in one way: {fault}");
     let ruling = rules.policy.ask(entry, input).map_err(unreadable)?;
     let full = rules.policy.ask_in_full(entry, input).map_err(unreadable)?;
-    let value: Value = serde_json::from_str(input).map_err(|error| format!("the input is no JSON: {error}"))?;
+    let value: Value =
+        serde_json::from_str(input).map_err(|error| format!("the input is no JSON: {error}"))?;
     let classes = rules.policy.classes();
     let class = classes.iter().find(|(known, _)| *known == entry).map(|(_, class)| class.to_string());
     let reads = rules.policy.reads(entry);

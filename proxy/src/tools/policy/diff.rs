@@ -45,7 +45,8 @@ struct Recorded<'a> {
 /// [`Trouble`] if a policy or the recording cannot be read.
 pub fn run(arguments: &DiffArguments) -> Result<(String, ExitCode), Trouble> {
     let (old, new) = (policy(&arguments.old)?, policy(&arguments.new)?);
-    let mut comparison = Comparison { old: &old, new: &new, show: arguments.show, ..Comparison::of(&old, &new) };
+    let mut comparison =
+        Comparison { old: &old, new: &new, show: arguments.show, ..Comparison::of(&old, &new) };
     let mut recording = reader(&arguments.replay)?;
     let mut line = String::new();
     loop {

@@ -24,7 +24,8 @@ pub fn run(arguments: &EjectArguments) -> Result<String, Trouble> {
     let rules = policy(&arguments.path)?;
     let to = &arguments.to;
     if let Err(error) = fs::create_dir(to) {
-        let mend = if error.kind() == ErrorKind::AlreadyExists { "; name one that does not exist" } else { "" };
+        let mend =
+            if error.kind() == ErrorKind::AlreadyExists { "; name one that does not exist" } else { "" };
         return Err(format!("{} cannot be made: {error}{mend}", to.display()).into());
     }
     let mut data = rules.source.data.clone();

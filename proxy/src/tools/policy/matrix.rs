@@ -92,7 +92,8 @@ impl Caller {
 fn roles(rules: &PolicyRules) -> Result<Vec<Caller>, String> {
     let roles = rules.source.data.get("rbac").and_then(|rbac| rbac.get("roles"));
     let roles = roles.and_then(Value::as_object);
-    let roles = roles.ok_or("name the callers: `--principals FILE`; only `builtin: rbac` has roles to go by")?;
+    let roles =
+        roles.ok_or("name the callers: `--principals FILE`; only `builtin: rbac` has roles to go by")?;
     let caller = |(name, role): (&String, &Value)| {
         let first = |key: &str| role.pointer(&format!("/{key}/0")).cloned();
         let parts = json!({
@@ -153,9 +154,8 @@ impl Table<'_> {
         upstream: &str,
         tool: &str,
     ) -> Result<Vec<[String; 10]>, String> {
-        let has = |member: &&Member| {
-            is_served(member, caller, upstream) && server.view.admits(&member.name, tool)
-        };
+        let has =
+            |member: &&Member| is_served(member, caller, upstream) && server.view.admits(&member.name, tool);
         let facts = self.loaded.snapshot.tools.facts(upstream, tool);
         let row = |member: &Member| {
             let served = server.view.renamed(&member.name, tool).unwrap_or(tool);
@@ -176,7 +176,7 @@ impl Table<'_> {
                 facts.class.as_str().to_owned(),
                 if shown { "yes" } else { "no" }.to_owned(),
                 call.to_owned(),
-                self.remarks(&ruling, &facts),
+                self.remarks(&ruling, call, &facts),
             ])
         };
         server.members.iter().filter(has).map(row).collect()
@@ -235,9 +235,9 @@ impl Table<'_> {
     }
 
     /// Why it is refused, or what else is asked for.
-    fn remarks(&self, ruling: &Ruling, facts: &ToolFacts) -> String {
+    fn remarks(&self, ruling: &Ruling, call: &str, facts: &ToolFacts) -> String {
         let mut remarks = Vec::new();
-        if !ruling.allow {
+        if call == "no" {
             remarks.push(why(ruling));
         }
         if !facts.scopes.is_empty() {
@@ -264,9 +264,11 @@ fn is_served(member: &Member, caller: &Caller, upstream: &str) -> bool {
 
 /// What the tool's risk asks for beyond the policy.
 fn demanded(demands: Demands) -> Vec<String> {
-    let approvals = (demands.approvals > 0).then(|| format!("controls ask for {} approval(s)", demands.approvals));
+    let approvals =
+        (demands.approvals > 0).then(|| format!("controls ask for {} approval(s)", demands.approvals));
     let word = |asked: bool, what: &str| asked.then(|| format!("controls ask for {what}"));
-    let words = [word(demands.step_up, "a second factor"), approvals, word(demands.justification, "a reason")];
+    let words =
+        [word(demands.step_up, "a second factor"), approvals, word(demands.justification, "a reason")];
     words.into_iter().flatten().collect()
 }
 
