@@ -56,7 +56,7 @@ pub use identity::{
     Asked, Identities, Inspection, KeySource, Metadata, Profile, Resource, Shows, Stranger, Trust, TrustId,
     Written,
 };
-pub use load::{Attempt, Loaded, load, load_text};
+pub use load::{Attempt, Loaded, load, load_policy, load_text, load_untested};
 pub use members::{Choice, Member, NamePolicy};
 pub use peers::{Peers, ReplicaId, Sealing};
 pub use policy::{ListRule, Lists, PolicyRules, PolicySource, Shadow, Zones};
@@ -80,3 +80,4 @@ pub use upstream::{
 };
 pub use url::{Host, Scheme, UpstreamUrl};
 pub use view::View;
+pub use yaml::value_of;

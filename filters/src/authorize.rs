@@ -11,14 +11,14 @@ mod calendar;
 mod compile;
 mod decision;
 mod document;
+mod interpreter;
 mod json;
-mod machine;
-mod mend;
 mod paths;
 mod problem;
 mod program;
 mod projection;
 mod question;
+mod slots;
 mod source;
 mod syntax;
 mod view;
@@ -33,7 +33,7 @@ pub use question::{Context, Direction, Entry, Kind, Mcp, Question, Threat, Tool}
 
 use calendar::Calendar;
 use document::Field;
-use machine::Machine;
+use interpreter::Interpreter;
 use projection::{Key, Projection};
 use regorus::Value;
 use std::fmt;
@@ -60,7 +60,7 @@ pub struct Policy {
 #[derive(Debug)]
 struct Point {
     entry: Entry,
-    machine: Machine,
+    interpreter: Interpreter,
     projection: Projection,
     full: Projection,
     /// Its projection decided otherwise than the full input once: it is given that from then on.
@@ -105,17 +105,41 @@ impl Policy {
             return Decision { ruling, cached: true, diverged: false };
         }
         let asked = |projection: &Projection| match projection.input(question, time) {
-            Ok(input) => point.machine.ask(input),
+            Ok(input) => point.interpreter.ask(input),
             Err(fault) => Ruling::fault(Fault::Unreadable(fault)),
         };
         let ruling = asked(projection);
-        if point.is_audited() && ruling != asked(&point.full) {
+        if point.is_audited() && !ruling.agrees(&asked(&point.full)) {
             point.distrusted.store(true, Ordering::Relaxed);
             return Decision { diverged: true, ..fresh(Ruling::fault(Fault::Diverged)) };
         }
         let ruling = Arc::new(ruling);
         cache.keep(key.0, &ruling, Some(self.end(point, question)));
         Decision { ruling, cached: false, diverged: false }
+    }
+
+    /// What the policy says to an input document as JSON text: one that was recorded, or written by hand.
+    ///
+    /// # Errors
+    /// A [`crate::mcp::Fault`] if the text cannot be read in one way.
+    pub fn ask(&self, entry: Entry, input: &str) -> Result<Ruling, crate::mcp::Fault> {
+        let input = json::value(input)?;
+        Ok(match self.point(entry) {
+            Some(point) => point.interpreter.ask(point.in_force().of_value(&input)),
+            None => Ruling::fault(Fault::NoEntry),
+        })
+    }
+
+    /// The same with all of the input.
+    ///
+    /// # Errors
+    /// As [`Policy::ask`].
+    pub fn ask_in_full(&self, entry: Entry, input: &str) -> Result<Ruling, crate::mcp::Fault> {
+        let input = json::value(input)?;
+        Ok(match self.point(entry) {
+            Some(point) => point.interpreter.ask(input),
+            None => Ruling::fault(Fault::NoEntry),
+        })
     }
 
     /// Whether the policy has the entry point; [`Entry::Decision`] is always there.
@@ -167,7 +191,8 @@ impl Policy {
     /// The entry points that decide `input` otherwise when they are given their part of it alone.
     fn disagreements(&self, name: &str, input: &Value) -> Vec<Problem> {
         let differs = |point: &&Point| {
-            point.machine.ask(input.clone()) != point.machine.ask(point.projection.of_value(input))
+            let projected = point.interpreter.ask(point.projection.of_value(input));
+            !point.interpreter.ask(input.clone()).agrees(&projected)
         };
         let problem = |point: &Point| {
             let text =
@@ -192,6 +217,17 @@ impl Policy {
 }
 
 impl Point {
+    fn new(entry: Entry, interpreter: Interpreter, projection: Projection) -> Point {
+        Point {
+            entry,
+            interpreter,
+            projection,
+            full: Projection::whole(),
+            distrusted: AtomicBool::new(false),
+            misses: AtomicU32::new(0),
+        }
+    }
+
     fn in_force(&self) -> &Projection {
         if self.distrusted.load(Ordering::Relaxed) { &self.full } else { &self.projection }
     }

@@ -19,6 +19,7 @@ mod views;
 pub(crate) use bootstrap::compile_bootstrap;
 pub(crate) use files::Files;
 pub(crate) use keyring::Keyring;
+pub(crate) use policy::compile_alone;
 
 use std::sync::Arc;
 
@@ -36,13 +37,22 @@ pub(crate) struct Confinement<'a> {
     pub(crate) bundle: bool,
 }
 
+/// How policies are compiled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// Threads that ask them, about.
+    pub(crate) workers: usize,
+    /// Whether their own tests have to pass.
+    pub(crate) tested: bool,
+}
+
 /// Compiles the rules of a document; the revision's digest is the loader's to fill in.
 pub(crate) fn compile_snapshot(
     rules: &RulesDocument,
     confinement: Confinement<'_>,
     files: &Files<'_>,
     keyring: &Keyring<'_>,
-    threads: usize,
+    terms: Terms,
 ) -> Snapshot {
     let findings = files.findings();
     refuse_unenforced(rules.unenforced(), findings);
@@ -63,7 +73,7 @@ pub(crate) fn compile_snapshot(
         controls: tools::controls(rules, findings),
         policy: None,
     };
-    snapshot.policy = policy::compile(rules, &snapshot, files, threads).map(Arc::new);
+    snapshot.policy = policy::compile(rules, &snapshot, files, terms).map(Arc::new);
     snapshot
 }
 

@@ -81,7 +81,8 @@ pub(crate) struct Written {
     pub(crate) cache_ttl: Duration,
     pub(crate) lists: Option<Lists>,
     pub(crate) time_zone: String,
-    pub(crate) instruction_cap: usize,
+    pub(crate) time_limit: Duration,
+    pub(crate) strict: bool,
     /// `path`, `data` and `sample` of `shadow`.
     pub(crate) shadow: Option<(PathBuf, Option<PathBuf>, usize)>,
 }

@@ -4,8 +4,7 @@
 //! a policy before it is asked is known here: nothing is left for the first message to find out.
 
 use super::calendar::Calendar;
-use super::machine::{Build, Machine};
-use super::mend::mend;
+use super::interpreter::{Interpreter, Terms};
 use super::paths::{InputPath, Reads};
 use super::problem::{Problem, Severity};
 use super::projection::Projection;
@@ -16,8 +15,7 @@ use chrono_tz::Tz;
 use regorus::languages::rego::compiler::Compiler;
 use regorus::{CompiledPolicy, Engine, Value};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A Rego file.
@@ -57,8 +55,12 @@ pub struct Settings {
     pub time_zone: String,
     /// A decision is remembered no longer than this.
     pub ttl: Duration,
-    /// Instructions that one evaluation may take.
-    pub instruction_cap: usize,
+    /// An evaluation that takes longer denies.
+    pub time_limit: Duration,
+    /// Whether what a builtin cannot take, such as a number where it wants a string, denies, as with
+    /// OPA's `--strict-builtin-errors`. Else it is undefined: a rule that forbids and runs into it
+    /// does not forbid.
+    pub strict: bool,
     /// Threads that ask, about.
     pub workers: usize,
 }
@@ -69,9 +71,16 @@ impl Default for Settings {
             entrypoint: "mcp/authz/decision".to_owned(),
             time_zone: "UTC".to_owned(),
             ttl: Duration::from_secs(300),
-            instruction_cap: 100_000,
+            time_limit: Duration::from_millis(100),
+            strict: true,
             workers: 4,
         }
+    }
+}
+
+impl Settings {
+    fn terms(&self) -> Terms {
+        Terms { limit: self.time_limit, strict: self.strict, slots: self.workers }
     }
 }
 
@@ -207,57 +216,40 @@ fn points(
     for entry in Entry::ALL {
         let rule = rule_path(entry, &settings.entrypoint);
         if rules.contains(&rule) {
-            match point(entry, &rule, &policy, (data, settings, analysis)) {
-                Ok(point) => {
-                    problems.extend(point.projection.unknown.iter().map(unknown));
-                    points.push(point);
-                }
-                Err(problem) => problems.push(problem),
-            }
+            let reads = told(&rule, &policy, analysis).unwrap_or_else(|problem| {
+                problems.push(problem);
+                None
+            });
+            let projection = reads.map_or_else(Projection::whole, |reads| Projection::of(&reads));
+            problems.extend(projection.unknown.iter().map(unknown));
+            points.push(Point::new(entry, Interpreter::new(engine, &rule, settings.terms()), projection));
         }
     }
     points
+}
+
+/// What a rule reads of the input, if both accounts of it agree.
+fn told(rule: &str, policy: &CompiledPolicy, analysis: &Analysis) -> Result<Option<Reads>, Problem> {
+    let program = Compiler::compile_from_policy(policy, &[rule]).map_err(|error| {
+        let problem = positioned(&error.to_string());
+        if problem.text.contains("supported") || problem.text.contains("register") {
+            let text = format!("what is read cannot be told: {}", problem.text);
+            Problem { severity: Severity::Warning, text, ..problem }
+                .hint("a decision is remembered for questions alone that are equal in everything")
+        } else {
+            problem
+        }
+    })?;
+    let reached = program.rule_infos.iter().map(|info| info.name.as_str());
+    let told = (analysis.told)(syntax::reads(policy, reached));
+    let agreed = !analysis.compared || told.covers(&program::reads(&program));
+    Ok(agreed.then_some(told))
 }
 
 fn unknown(path: &InputPath) -> Problem {
     Problem::warning("", 0, format!("{path} is read, and the input document has no such member")).hint(
         "see docs/policy.md for its members; what the bundle selects of a token is in input.principal.claims",
     )
-}
-
-type Ground<'g> = (&'g Value, &'g Settings, &'g Analysis);
-
-fn point(
-    entry: Entry,
-    rule: &str,
-    policy: &CompiledPolicy,
-    (data, settings, analysis): Ground<'_>,
-) -> Result<Point, Problem> {
-    let program =
-        Compiler::compile_from_policy(policy, &[rule]).map_err(|error| positioned(&error.to_string()))?;
-    let reached = program.rule_infos.iter().map(|info| info.name.as_str());
-    let syntax = (analysis.told)(syntax::reads(policy, reached));
-    let projection = if !analysis.compared || syntax.covers(&program::reads(&program)) {
-        Projection::of(&syntax)
-    } else {
-        Projection::whole()
-    };
-    let mended = mend(&program).map_err(|error| Problem::error("", 0, error))?;
-    let build = Build {
-        program: Arc::new(mended.program),
-        data: data.clone(),
-        instruction_cap: settings.instruction_cap,
-        slots: settings.workers,
-        traps: mended.traps,
-    };
-    Ok(Point {
-        entry,
-        machine: Machine::new(build).map_err(|error| Problem::error("", 0, error))?,
-        projection,
-        full: Projection::whole(),
-        distrusted: AtomicBool::new(false),
-        misses: AtomicU32::new(0),
-    })
 }
 
 fn rule_path(entry: Entry, entrypoint: &str) -> String {

@@ -62,7 +62,7 @@ pub(super) fn positioned(error: &str) -> Problem {
         let (place, rest) = rest.split_once('\n')?;
         let mut parts = place.rsplitn(3, ':');
         let (_, line, path) = (parts.next()?, parts.next()?, parts.next()?);
-        let text = rest.rsplit_once("error: ").map_or(rest, |(_, text)| text);
+        let text = rest.split_once("error: ").map_or(rest, |(_, text)| text);
         Some(Problem::error(path, line.parse().ok()?, text.trim()))
     };
     place().unwrap_or_else(|| Problem::error("", 0, error.trim()))
@@ -115,6 +115,18 @@ impl Scope<'_> {
         {
             let path = &span.source.get_path().clone();
             let name = dotted(&chain);
+            if !follows_at_once(fcn) {
+                problems.push(
+                    Problem::error(
+                        path,
+                        span.line,
+                        format!("`{name}` is followed by a parenthesis on its own"),
+                    )
+                    .hint(
+                        "Rego reads two statements here, and the engine a call; give the second one a name",
+                    ),
+                );
+            }
             if params.len() > MAX_ARGUMENTS {
                 let text = format!("`{name}` is called with more than {MAX_ARGUMENTS} arguments");
                 problems.push(Problem::error(path, span.line, text).hint("pass an object"));
@@ -137,6 +149,13 @@ impl Scope<'_> {
             .flatten()
             .any(|path| self.functions.contains(&path))
     }
+}
+
+/// Whether the parenthesis of a call stands directly behind the name of the function.
+fn follows_at_once(function: &Expr) -> bool {
+    let span = function.span();
+    let end = usize::try_from(span.end).unwrap_or(usize::MAX);
+    span.source.get_contents().get(end..).is_some_and(|rest| rest.starts_with('('))
 }
 
 /// What is wrong with a builtin, and what to do instead.

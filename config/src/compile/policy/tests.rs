@@ -152,7 +152,7 @@ fn wrong_sections_are_named() {
         ("policy: {path: rules, cache_ttl: 0s}", "policy.cache_ttl: `0s` is out of range"),
         ("policy: {path: rules, lists: all}", "policy.lists: `all` is not known here"),
         ("policy: {path: rules, time_zone: Mars/Olympus}", "policy: `Mars/Olympus` is no time zone"),
-        ("policy: {path: rules, instruction_cap: 5}", "policy.instruction_cap: `5` is out of range"),
+        ("policy: {path: rules, time_limit: 11s}", "policy.time_limit: `11s` is out of range"),
         ("policy: {path: rules, shadow: {}}", "policy.shadow: `path` is missing"),
         (
             "policy: {path: rules, shadow: {path: no}}",

@@ -76,15 +76,26 @@ fn what_the_input_document_does_not_have_is_told() {
 }
 
 #[test]
+fn what_the_engine_would_read_as_a_call_and_rego_as_two_statements_is_refused() {
+    let text = "package mcp.authz\nf(x) := x\ndecision if {\n  input.mcp.name == f\n  (1 + 1) == 2\n}";
+    assert!(problems(text).contains("authz.rego:5: `f` is followed by"), "{}", problems(text));
+}
+
+#[test]
 fn calls_that_would_lose_arguments_are_refused() {
     let text = "package mcp.authz\nf(a,b,c,d,e,g,h,i,j) := true\ndecision := f(1,2,3,4,5,6,7,8,9)";
     assert!(problems(text).contains("authz.rego:3: `f` is called with more than 8"));
 }
 
 #[test]
-fn what_the_engine_cannot_do_is_refused_at_activation() {
-    let text = "package mcp.authz\ndecision if x with input.a as 1\nx if input.a == 1";
-    assert!(problems(text).contains("policy/authz.rego:2"), "{}", problems(text));
+fn a_policy_whose_reading_cannot_be_told_is_given_everything() {
+    let kit = Kit::of(
+        "package mcp.authz\ndecision if x with input.principal.mfa as true\nx if input.principal.mfa",
+    );
+    assert_eq!(kit.policy.classes(), [(Entry::Decision, Class::WholeInput)]);
+    let warnings = format!("{:?}", kit.policy.warnings());
+    assert!(warnings.contains("what is read cannot be told") && warnings.contains("line: 2"), "{warnings}");
+    assert!(kit.decide(&question(&principal(&[], &[]))).allow);
 }
 
 #[test]
