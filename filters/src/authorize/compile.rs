@@ -160,7 +160,7 @@ fn zone(name: &str, problems: &mut Vec<Problem>) -> Tz {
 }
 
 /// One document of all the data.
-fn merge(documents: &[Document], problems: &mut Vec<Problem>) -> Value {
+pub(super) fn merge(documents: &[Document], problems: &mut Vec<Problem>) -> Value {
     let mut engine = Engine::new();
     for document in documents {
         let value = match json::value(&document.text) {

@@ -1,5 +1,6 @@
 //! Policies as a whole: compiled, asked, and caught where they would go wrong.
 
+mod explained;
 mod kit;
 mod nets;
 mod projected;

