@@ -177,6 +177,30 @@ fn what_stands_beside_the_decision_is_asked_by_itself() {
 }
 
 #[test]
+fn a_view_is_equal_for_callers_whose_lists_are() {
+    let kit = Kit::of(
+        r#"package mcp.authz
+        default decision := false
+        decision if { input.tool.risk == "low"; "reader" in input.principal.roles; input.time.hour < 12 }
+        decision if input.mcp.name == "help""#,
+    );
+    let (anna, bert) =
+        (kit::principal(&["reader"], &[("x", "1")]), kit::principal_named("bert", &["reader"]));
+    let carl = kit::principal_named("carl", &["writer"]);
+    let view = |question: &Question<'_>| kit.policy.view(Entry::Decision, question).unwrap();
+    let mut other = question(&bert);
+    other.mcp.name = Some("other");
+    other.tool = None;
+    assert_eq!(view(&question(&anna)), view(&other));
+    assert_ne!(view(&question(&anna)).key, view(&question(&carl)).key);
+    assert_eq!(view(&other).until, Duration::from_secs(300));
+    other.now.wall = Duration::from_secs(3_599);
+    assert_eq!(view(&other).until, Duration::from_secs(3_600));
+    other.now.wall = Duration::from_secs(3_600);
+    assert_ne!(view(&other).key, view(&question(&anna)).key);
+}
+
+#[test]
 fn data_is_read_from_where_it_is_mounted() {
     let module = "package mcp.authz\ndecision := data.grants[input.principal.subject].allow";
     let data = [
