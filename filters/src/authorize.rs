@@ -11,8 +11,10 @@ mod calendar;
 mod compile;
 mod decision;
 mod document;
+mod explain;
 mod interpreter;
 mod json;
+mod lint;
 mod paths;
 mod problem;
 mod program;
@@ -21,12 +23,14 @@ mod question;
 mod slots;
 mod source;
 mod syntax;
+pub mod trial;
 mod view;
 
 pub use cache::DecisionCache;
 pub use calendar::Unit;
 pub use compile::{Document, Module, Settings};
 pub use decision::{Approval, Decision, Fault, Obligations, Place, Ruling, StepUp};
+pub use explain::{Explanation, Read, RuleSeen};
 pub use paths::InputPath;
 pub use problem::{Problem, Severity};
 pub use question::{Context, Direction, Entry, Kind, Mcp, Question, Threat, Tool};
@@ -89,15 +93,22 @@ impl fmt::Display for Class {
     }
 }
 
+/// What makes the lists of callers equal; see [`Policy::view`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// Equal for equal lists.
+    pub key: Box<[u8]>,
+    /// Time since the epoch at which it ends.
+    pub until: Duration,
+}
+
 impl Policy {
     /// What the policy says to `question`; answers that `cache` remembers are not worked out again.
     pub fn decide(&self, entry: Entry, question: &Question<'_>, cache: &DecisionCache) -> Decision {
         let Some(point) = self.point(entry) else { return fresh(Ruling::fault(Fault::NoEntry)) };
         let time = self.calendar.at(question.now.wall);
         let projection = point.in_force();
-        let mut key = Key(Vec::with_capacity(256));
-        key.number(self.generation);
-        key.number(entry as u64 * 2 + u64::from(projection.is_whole()));
+        let mut key = self.key(point);
         if let Err(fault) = projection.key(question, time, &mut key) {
             return fresh(Ruling::fault(Fault::Unreadable(fault)));
         }
@@ -200,6 +211,29 @@ impl Policy {
             Problem::error(name, 0, text).hint("the analysis missed a part of the input; report this policy")
         };
         self.points.iter().filter(differs).map(problem).collect()
+    }
+
+    /// What of `question` decides on everything in a list alike: all that an entry point reads, but for
+    /// which tool, prompt or resource it is about. A list that was filtered for one question is the
+    /// list of all that have an equal view.
+    ///
+    /// # Errors
+    /// [`Fault`] as [`Policy::decide`] has it for what cannot be read.
+    pub fn view(&self, entry: Entry, question: &Question<'_>) -> Result<View, Fault> {
+        let point = self.point(entry).ok_or(Fault::NoEntry)?;
+        let time = self.calendar.at(question.now.wall);
+        let mut key = self.key(point);
+        let keyed = point.in_force().key_where(question, time, (&mut key, Field::is_of_all));
+        keyed.map_err(Fault::Unreadable)?;
+        Ok(View { key: key.0.into(), until: self.end(point, question) })
+    }
+
+    /// A key with what tells apart policies, entry points and ways to look at the input.
+    fn key(&self, point: &Point) -> Key {
+        let mut key = Key(Vec::with_capacity(256));
+        key.number(self.generation);
+        key.number(point.entry as u64 * 2 + u64::from(point.in_force().is_whole()));
+        key
     }
 
     fn point(&self, entry: Entry) -> Option<&Point> {

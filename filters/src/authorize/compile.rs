@@ -5,6 +5,7 @@
 
 use super::calendar::Calendar;
 use super::interpreter::{Interpreter, Terms};
+use super::lint::{self, Cut};
 use super::paths::{InputPath, Reads};
 use super::problem::{Problem, Severity};
 use super::projection::Projection;
@@ -14,7 +15,7 @@ use super::{Point, Policy, json, program, syntax};
 use chrono_tz::Tz;
 use regorus::languages::rego::compiler::Compiler;
 use regorus::{CompiledPolicy, Engine, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -160,7 +161,7 @@ fn zone(name: &str, problems: &mut Vec<Problem>) -> Tz {
 }
 
 /// One document of all the data.
-fn merge(documents: &[Document], problems: &mut Vec<Problem>) -> Value {
+pub(super) fn merge(documents: &[Document], problems: &mut Vec<Problem>) -> Value {
     let mut engine = Engine::new();
     for document in documents {
         let value = match json::value(&document.text) {
@@ -213,37 +214,57 @@ fn points(
         }
     };
     let mut points = Vec::new();
+    let mut reached = Some(BTreeSet::new());
     for entry in Entry::ALL {
         let rule = rule_path(entry, &settings.entrypoint);
         if rules.contains(&rule) {
-            let reads = told(&rule, &policy, analysis).unwrap_or_else(|problem| {
-                problems.push(problem);
-                None
-            });
-            let projection = reads.map_or_else(Projection::whole, |reads| Projection::of(&reads));
+            let told = told(&rule, &policy, analysis);
+            reached = reached.zip(told.reached).map(|(one, other)| &one | &other);
+            let projection = told.reads.map_or_else(Projection::whole, |reads| Projection::of(&reads));
+            problems.extend(told.problems);
+            problems.extend(lint::entry_point(&rule, &policy));
             problems.extend(projection.unknown.iter().map(unknown));
             points.push(Point::new(entry, Interpreter::new(engine, &rule, settings.terms()), projection));
         }
     }
+    problems.extend(reached.into_iter().flat_map(|reached| lint::unreached(&policy, &reached)));
     points
 }
 
-/// What a rule reads of the input, if both accounts of it agree.
-fn told(rule: &str, policy: &CompiledPolicy, analysis: &Analysis) -> Result<Option<Reads>, Problem> {
-    let program = Compiler::compile_from_policy(policy, &[rule]).map_err(|error| {
-        let problem = positioned(&error.to_string());
-        if problem.text.contains("supported") || problem.text.contains("register") {
-            let text = format!("what is read cannot be told: {}", problem.text);
-            Problem { severity: Severity::Warning, text, ..problem }
-                .hint("a decision is remembered for questions alone that are equal in everything")
-        } else {
-            problem
+/// What is told of an entry point before it is asked.
+#[derive(Default)]
+struct Told {
+    /// What it reads of the input, if both accounts of it agree.
+    reads: Option<Reads>,
+    /// The rules that it asks, if that can be told.
+    reached: Option<BTreeSet<String>>,
+    problems: Vec<Problem>,
+}
+
+fn told(rule: &str, policy: &CompiledPolicy, analysis: &Analysis) -> Told {
+    let program = match Compiler::compile_from_policy(policy, &[rule]) {
+        Ok(program) => program,
+        Err(error) => {
+            return Told { problems: vec![untold(positioned(&error.to_string()))], ..Told::default() };
         }
-    })?;
-    let reached = program.rule_infos.iter().map(|info| info.name.as_str());
-    let told = (analysis.told)(syntax::reads(policy, reached));
-    let agreed = !analysis.compared || told.covers(&program::reads(&program));
-    Ok(agreed.then_some(told))
+    };
+    let reached: BTreeSet<String> = program.rule_infos.iter().map(|info| info.name.clone()).collect();
+    let syntax::Told { reads, cuts } = syntax::reads(policy, reached.iter().map(String::as_str));
+    let reads = (analysis.told)(reads);
+    let agreed = !analysis.compared || reads.covers(&program::reads(&program));
+    let problems = cuts.iter().map(Cut::problem).collect();
+    Told { reads: agreed.then_some(reads), reached: Some(reached), problems }
+}
+
+/// What the program's compiler cannot do only means that the program tells nothing; what it says is
+/// wrong is wrong.
+fn untold(problem: Problem) -> Problem {
+    if !problem.text.contains("supported") && !problem.text.contains("register") {
+        return problem;
+    }
+    let text = format!("what is read cannot be told: {}", problem.text);
+    Problem { severity: Severity::Warning, text, ..problem }
+        .hint("a decision is remembered for questions alone that are equal in everything")
 }
 
 fn unknown(path: &InputPath) -> Problem {

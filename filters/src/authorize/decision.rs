@@ -353,7 +353,8 @@ fn redact(value: &Value) -> Result<Vec<Place>, String> {
 fn inject(value: &Value) -> Result<Vec<(Place, String)>, String> {
     let members = Members::of("inject", value)?;
     let member = |(name, value): (&str, &Value)| {
-        let json = value.to_json_str().map_err(|_| format!("inject.{name} cannot be written as JSON"))?;
+        let json =
+            serde_json::to_string(value).map_err(|_| format!("inject.{name} cannot be written as JSON"))?;
         Ok((Place::parse(name)?, json))
     };
     members.iter().map(member).collect()

@@ -74,6 +74,13 @@ impl<'a> Reading<'a> {
 }
 
 impl Field {
+    /// Whether it says the same for everything in a list.
+    pub(super) fn is_of_all(self) -> bool {
+        let own = [Field::Upstream, Field::Kind, Field::Name, Field::Uri, Field::Arguments];
+        let tools = Field::ALL.iter().any(|(group, _, field)| *group == "tool" && *field == self);
+        !own.contains(&self) && !tools
+    }
+
     /// What it says in `question`, asked at `time`.
     pub(super) fn read<'a>(self, question: &Question<'a>, time: LocalTime) -> Reading<'a> {
         let principal = question.principal;

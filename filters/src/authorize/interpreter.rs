@@ -48,6 +48,17 @@ impl Interpreter {
         self.run(input).map_or_else(Ruling::fault, |value| Ruling::read(&value))
     }
 
+    /// What the policy answers to `input`, and what `look` tells of an engine that counted the lines.
+    pub(super) fn traced<T>(&self, input: Value, look: impl FnOnce(&mut Engine) -> T) -> (Ruling, T) {
+        let mut engine = self.engine.clone();
+        engine.set_enable_coverage(true);
+        engine.set_input(input);
+        let value = engine.eval_rule(self.rule.clone());
+        let ruling =
+            value.map_or_else(|error| Ruling::fault(fault(&error.to_string())), |value| Ruling::read(&value));
+        (ruling, look(&mut engine))
+    }
+
     fn run(&self, input: Value) -> Result<Value, Fault> {
         let made = || Ok(self.engine.clone());
         self.slots.with(made, |engine| {

@@ -165,7 +165,17 @@ impl Projection {
     /// A [`Fault`] of a JSON document on the way to what is read of it.
     pub(super) fn key(&self, question: &Question<'_>, time: LocalTime, key: &mut Key) -> Result<(), Fault> {
         key.mark(if question.tool.is_some() { Mark::Object } else { Mark::Absent });
-        for take in &self.takes {
+        self.key_where(question, time, (key, |_| true))
+    }
+
+    /// The same of the members for which `wanted` holds.
+    pub(super) fn key_where(
+        &self,
+        question: &Question<'_>,
+        time: LocalTime,
+        (key, wanted): (&mut Key, fn(Field) -> bool),
+    ) -> Result<(), Fault> {
+        for take in self.takes.iter().filter(|take| wanted(take.field)) {
             take.key(take.field.read(question, time), key)?;
         }
         match (&self.findings, question.findings) {

@@ -42,7 +42,10 @@ impl<T> Slots<T> {
         let Ok((result, evaluator)) = ran else {
             return Err(Fault::Failed("the engine panicked".to_owned()));
         };
-        *slot = Some(evaluator);
+        // What failed half-way may have left something behind.
+        if result.is_ok() {
+            *slot = Some(evaluator);
+        }
         result
     }
 }
@@ -59,6 +62,14 @@ fn ordinal() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_evaluator_that_failed_is_not_used_again() {
+        let slots = Slots::new(1);
+        let failed = slots.with(|| Ok(7), |_| -> Result<i32, Fault> { Err(Fault::TooLong) });
+        assert_eq!(failed, Err(Fault::TooLong));
+        assert_eq!(slots.with(|| Ok(8), |number| Ok(*number)), Ok(8));
+    }
 
     #[test]
     fn a_panic_ends_one_evaluation_and_its_evaluator() {

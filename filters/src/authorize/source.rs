@@ -72,7 +72,7 @@ pub(super) fn positioned(error: &str) -> Problem {
 pub(super) fn rule_names(engine: &mut Engine) -> BTreeSet<String> {
     let modules = engine.get_modules().iter();
     modules
-        .flat_map(|module| module.policy.iter().filter_map(|rule| path(&module.package.refr, rule)))
+        .flat_map(|module| module.policy.iter().filter_map(|rule| rule_path_of(&module.package.refr, rule)))
         .collect()
 }
 
@@ -83,11 +83,12 @@ fn functions(engine: &mut Engine) -> BTreeSet<String> {
     let rules = modules.flat_map(|module| module.policy.iter().map(move |rule| (module, rule)));
     rules
         .filter(|(_, rule)| function(rule))
-        .filter_map(|(module, rule)| path(&module.package.refr, rule))
+        .filter_map(|(module, rule)| rule_path_of(&module.package.refr, rule))
         .collect()
 }
 
-fn path(package: &Expr, rule: &Rule) -> Option<String> {
+/// The path of a rule, as `data.…`.
+pub(super) fn rule_path_of(package: &Expr, rule: &Rule) -> Option<String> {
     let name = match rule {
         Rule::Default { refr, .. } => refr,
         Rule::Spec { head, .. } => match head {

@@ -1,5 +1,6 @@
 //! Policies as a whole: compiled, asked, and caught where they would go wrong.
 
+mod explained;
 mod kit;
 mod nets;
 mod projected;
@@ -173,6 +174,30 @@ fn what_stands_beside_the_decision_is_asked_by_itself() {
     let plain = Kit::of("package mcp.authz\ndecision := true");
     assert!(!plain.policy.has(Entry::Visible));
     assert_eq!(asked(&plain, Entry::Visible, &question).fault, Some(Fault::NoEntry));
+}
+
+#[test]
+fn a_view_is_equal_for_callers_whose_lists_are() {
+    let kit = Kit::of(
+        r#"package mcp.authz
+        default decision := false
+        decision if { input.tool.risk == "low"; "reader" in input.principal.roles; input.time.hour < 12 }
+        decision if input.mcp.name == "help""#,
+    );
+    let (anna, bert) =
+        (kit::principal(&["reader"], &[("x", "1")]), kit::principal_named("bert", &["reader"]));
+    let carl = kit::principal_named("carl", &["writer"]);
+    let view = |question: &Question<'_>| kit.policy.view(Entry::Decision, question).unwrap();
+    let mut other = question(&bert);
+    other.mcp.name = Some("other");
+    other.tool = None;
+    assert_eq!(view(&question(&anna)), view(&other));
+    assert_ne!(view(&question(&anna)).key, view(&question(&carl)).key);
+    assert_eq!(view(&other).until, Duration::from_secs(300));
+    other.now.wall = Duration::from_secs(3_599);
+    assert_eq!(view(&other).until, Duration::from_secs(3_600));
+    other.now.wall = Duration::from_secs(3_600);
+    assert_ne!(view(&other).key, view(&question(&anna)).key);
 }
 
 #[test]

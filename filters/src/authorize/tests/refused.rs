@@ -68,6 +68,34 @@ fn a_policy_without_its_entry_point_is_refused() {
 }
 
 #[test]
+fn what_is_likely_not_meant_is_told_with_its_line() {
+    let kit = Kit::of(
+        r#"package mcp.authz
+decision := {"allow": true, "reasons": []} if {
+    some key
+    input.mcp.arguments[key] == "a"
+}
+decision := "yes" if input.principal.mfa
+forgotten if input.principal.mfa
+"#,
+    );
+    let warnings: Vec<String> = kit.policy.warnings().iter().map(ToString::to_string).collect();
+    for expected in [
+        "policy/authz.rego:2: data.mcp.authz.decision has no default",
+        "policy/authz.rego:2: a decision has no member `reasons`",
+        "policy/authz.rego:4: input.mcp.arguments is read with a computed key",
+        "policy/authz.rego:6: a decision is true, false or an object",
+        "policy/authz.rego:7: nothing asks data.mcp.authz.forgotten",
+    ] {
+        assert!(warnings.iter().any(|text| text.starts_with(expected)), "{expected}: {warnings:#?}");
+    }
+    assert_eq!(warnings.len(), 5, "{warnings:#?}");
+    let clean =
+        "package mcp.authz\ndefault decision := false\ndecision if helped\nhelped if input.principal.mfa";
+    assert_eq!(Kit::of(clean).policy.warnings(), []);
+}
+
+#[test]
 fn what_the_input_document_does_not_have_is_told() {
     let kit =
         Kit::of("package mcp.authz\ndefault decision := false\ndecision if input.principal.role == \"a\"");
