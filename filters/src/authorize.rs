@@ -23,8 +23,8 @@ mod question;
 mod slots;
 mod source;
 mod syntax;
+mod texts;
 pub mod trial;
-mod view;
 
 pub use cache::DecisionCache;
 pub use calendar::Unit;

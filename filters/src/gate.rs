@@ -13,7 +13,7 @@ mod shown;
 
 pub use about::{JUSTIFICATION, RUN};
 pub use answer::permitted;
-pub use judged::{Given, Judged};
+pub use judged::{Given, Judged, Sampled, Taken, Watch};
 pub use shown::{Item, Onlooker, Sight, Thing};
 
 use crate::authorize::{
@@ -43,6 +43,10 @@ pub struct Gate {
     controls: Option<Controls>,
     /// Something is known of tools.
     rated: bool,
+    /// Which questions the policy that is tried is asked too.
+    tried: Watch,
+    /// Which questions are recorded.
+    recorded: Arc<Watch>,
 }
 
 /// The policy in force.
@@ -75,7 +79,14 @@ impl Gate {
     /// A gate that asks `rules`, and holds tools to what `controls` ask of their risk and, if any is
     /// `rated`, to what is known of them.
     pub fn new(rules: Option<Rules>, controls: Option<Controls>, rated: bool) -> Gate {
-        Gate { rules, controls, rated }
+        Gate { rules, controls, rated, ..Gate::default() }
+    }
+
+    /// The same, of whose questions one of `tried` is asked of another policy too, and some are
+    /// `recorded`.
+    #[must_use]
+    pub fn watched(self, tried: u32, recorded: Arc<Watch>) -> Gate {
+        Gate { tried: Watch::one_of(tried), recorded, ..self }
     }
 
     /// The policy that is asked, if one is.
@@ -97,6 +108,15 @@ impl Gate {
             }
         };
         Entry::ALL.iter().any(|entry| rules.policy.reads(*entry).iter().any(within))
+    }
+
+    /// What is to be looked at later: every refusal, and some of the rest.
+    fn sampled(&self, question: &Question<'_>, given: Option<&Given>) -> (Sampled, Taken) {
+        let (Some(rules), Some(given)) = (&self.rules, given) else { return Default::default() };
+        let sampled = Sampled { tried: self.tried.chooses(), recorded: self.recorded.chooses() };
+        let wanted = sampled.tried || sampled.recorded || !given.decision.allow;
+        let input = || rules.policy.input(given.entry, question);
+        (sampled, Taken::of(wanted.then(input).flatten()))
     }
 
     fn ruled(&self, question: &Question<'_>) -> Option<Given> {
@@ -147,7 +167,9 @@ impl Filter for Gate {
         let params = about::params(call.message)?;
         let about = About::of(call.message, &params)?;
         let principal = principal(call.arrival);
-        let given = self.ruled(&question(call, &about));
+        let asked = question(call, &about);
+        let given = self.ruled(&asked);
+        let (sampled, taken) = self.sampled(&asked, given.as_ref());
         let nothing = Arc::default();
         let obligations = given.as_ref().map_or(&nothing, |given| &given.decision.ruling.obligations);
         let asking = Asking {
@@ -165,6 +187,8 @@ impl Filter for Gate {
             justification: about.justification.as_deref().map(Arc::from),
             alert: obligations.alert || self.demands(asking.facts).alert,
             cost_micros: cost(obligations, asking.facts),
+            sampled,
+            question: taken,
             ..Judged::default()
         };
         if let Some((unmet, mut denial)) = refusal {

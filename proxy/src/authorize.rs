@@ -4,21 +4,26 @@
 //! [`views`]; what a call is found by, and judged with, in [`scene`]. Deciding itself is pure and in
 //! [`portunus_filters::gate`].
 
+mod aside;
 mod overseer;
 mod ratings;
+mod recorder;
 mod scene;
 mod views;
 
+pub use aside::Aside;
 pub use overseer::{Overseer, error};
 pub use ratings::Ratings;
+pub use recorder::MAX_WITHIN;
 pub use views::Views;
 
 use crate::context::{Active, Gateway};
 use crate::metrics::Stage;
+use aside::Job;
 use portunus_config::{ListRule, PolicyRules, Snapshot};
 use portunus_filters::authorize::DecisionCache;
 use portunus_filters::call::Target;
-use portunus_filters::gate::{Gate, Judged, Lists, Rules};
+use portunus_filters::gate::{Gate, Judged, Lists, Rules, Watch};
 use portunus_filters::{Arrival, Cleared, Denial, Message};
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,7 +48,7 @@ pub struct Authority {
 
 impl Authority {
     /// The authority of a configuration.
-    pub fn of(snapshot: &Snapshot) -> Authority {
+    pub fn of(snapshot: &Snapshot, recorded: &Arc<Watch>) -> Authority {
         let policy = snapshot.policy.clone();
         let rules = policy.as_ref().map(|policy| Rules {
             policy: Arc::clone(&policy.policy),
@@ -51,7 +56,10 @@ impl Authority {
             lists: lists(policy.lists),
             reasons_to_client: policy.reasons_to_client,
         });
-        let gate = Arc::new(Gate::new(rules, snapshot.controls.clone(), !snapshot.tools.is_empty()));
+        let tried = policy.as_ref().and_then(|policy| policy.shadow.as_ref());
+        let tried = tried.map_or(0, |shadow| u32::try_from(shadow.sample).unwrap_or(u32::MAX));
+        let gate = Gate::new(rules, snapshot.controls.clone(), !snapshot.tools.is_empty());
+        let gate = Arc::new(gate.watched(tried, Arc::clone(recorded)));
         Authority {
             ratings: Ratings::of(snapshot),
             views: Views::default(),
@@ -97,8 +105,21 @@ pub fn judge(
     };
     if let Some(judged) = judged {
         tell(gateway, arrival, target, judged);
+        look_later(gateway, active, arrival, judged);
     }
     result
+}
+
+/// Has a question looked at off the workers, if it is to be.
+fn look_later(gateway: &Gateway, active: &Active, arrival: &Arrival, judged: &Arc<Judged>) {
+    let (Some(input), Some(rules)) = (judged.question.take(), &active.authority.policy) else { return };
+    gateway.aside.consider(Job {
+        policy: Arc::clone(&rules.policy),
+        tried: rules.shadow.as_ref().map(|shadow| Arc::clone(&shadow.policy)),
+        judged: Arc::clone(judged),
+        request_id: Arc::clone(&arrival.request_id),
+        input,
+    });
 }
 
 fn tell(gateway: &Gateway, arrival: &Arrival, target: &Target, judged: &Judged) {

@@ -69,6 +69,8 @@ enum Order {
     },
     /// Print the JSON Schema of configurations, for editors.
     Schema,
+    /// Say why a message was refused: which rule decided, what it read, what would allow it.
+    Explain(crate::tools::explain::ExplainArguments),
     /// Ask a policy one question, and say what the answer depends on.
     Decide(policy::decide::DecideArguments),
     /// Print which recorded decisions another policy would change; the exit code is 1 if there are any.
@@ -120,6 +122,10 @@ pub fn main() -> ExitCode {
         Order::Check { path } => check(&path),
         Order::Print { path, format } => print(&path, format == "json"),
         Order::Schema => answer(&schema_text()),
+        Order::Explain(arguments) => match crate::tools::explain::run(&arguments) {
+            Ok(text) => answer(&text),
+            Err(problem) => fail(&problem),
+        },
         Order::Decide(arguments) => told(policy::decide::run(&arguments).map(in_order)),
         Order::Diff(arguments) => told(policy::diff::run(&arguments)),
         Order::Matrix(arguments) => told(policy::matrix::run(&arguments).map(in_order)),

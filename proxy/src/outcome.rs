@@ -271,6 +271,7 @@ impl Outcome {
             target: self.facts.target.clone(),
             revision: self.facts.revision.clone(),
             detail: self.facts.detail.clone().unwrap_or_default(),
+            judged: self.facts.judged.clone(),
         }
     }
 }

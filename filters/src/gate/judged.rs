@@ -1,11 +1,12 @@
 //! What was decided of a message: for its record, for metrics, and for who has to explain it.
 
-use crate::authorize::{Class, Decision, Entry, Fault};
+use crate::authorize::{Class, Decision, Entry, Explanation, Fault};
 use crate::facts::ToolFacts;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A decision and what it was about.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Judged {
     /// What the policy said; `None` where there is none.
     pub policy: Option<Given>,
@@ -19,6 +20,62 @@ pub struct Judged {
     pub alert: bool,
     /// The price of the call, in millionths of the configuration's currency.
     pub cost_micros: Option<u64>,
+    /// What is done with the question later.
+    pub sampled: Sampled,
+    /// The question, for whoever does that: taken once, since payload is in it.
+    pub question: Taken,
+    /// How the refusal came about, once that was looked at.
+    pub explained: OnceLock<Explanation>,
+}
+
+/// What is done with a question after it was answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sampled {
+    /// The policy that is tried is asked too.
+    pub tried: bool,
+    /// It is recorded.
+    pub recorded: bool,
+}
+
+/// The whole input document of a question as JSON text, for one taker.
+#[derive(Debug, Default)]
+pub struct Taken(Mutex<Option<String>>);
+
+impl Taken {
+    pub(super) fn of(input: Option<String>) -> Taken {
+        Taken(Mutex::new(input))
+    }
+
+    /// The text, to who asks first.
+    pub fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Chooses one of every so many.
+#[derive(Debug, Default)]
+pub struct Watch {
+    every: AtomicU32,
+    seen: AtomicU32,
+}
+
+impl Watch {
+    /// One that chooses one of `every`; 0 chooses none.
+    pub fn one_of(every: u32) -> Watch {
+        Watch { every: AtomicU32::new(every), seen: AtomicU32::new(0) }
+    }
+
+    /// Chooses one of `every` from now on; 0 chooses none.
+    pub fn set(&self, every: u32) {
+        self.every.store(every, Ordering::Relaxed);
+    }
+
+    pub(super) fn chooses(&self) -> bool {
+        match self.every.load(Ordering::Relaxed) {
+            0 => false,
+            every => self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(every),
+        }
+    }
 }
 
 /// What a policy said.

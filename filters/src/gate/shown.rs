@@ -131,7 +131,8 @@ impl Gate {
             Lists::Visible => Entry::Visible,
             Lists::Decision | Lists::WithoutArguments => Entry::Decision,
         };
-        rules.policy.view(entry, &onlooker.question(None))
+        let view = rules.policy.view(entry, &onlooker.question(None)).ok()?;
+        Some((view.key.into(), view.until))
     }
 }
 

@@ -18,6 +18,8 @@ pub struct PolicyMetrics {
     pub alerts: IntCounter,
     /// Analyses that turned out to be wrong.
     pub divergences: IntCounter,
+    /// Questions that nobody had the time to look at again.
+    pub aside_dropped: IntCounter,
     /// What the policy that is tried beside the one in force would have decided, by how it compares.
     pub shadow: IntCounterVec,
 }
@@ -39,6 +41,10 @@ impl PolicyMetrics {
             divergences: counter(
                 "portunus_policy_divergences_total",
                 "Times that a policy read more than its analysis found",
+            )?,
+            aside_dropped: counter(
+                "portunus_policy_aside_dropped_total",
+                "Questions that were to be looked at again and were not",
             )?,
             shadow: keep(registry, IntCounterVec::new(shadow, &["entry", "result"])?)?,
         })
