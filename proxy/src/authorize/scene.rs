@@ -9,7 +9,7 @@ use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::bridge::{Caching, Profile, Scope};
 use portunus_filters::mcp::catalog::{Catalog, Closing, Entry, ListKind, UnknownCursor};
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Arrival, Cleared, Denial, Message};
+use portunus_filters::{Arrival, Cleared, Denial, Era, Message};
 use std::sync::Arc;
 
 impl Authority {
@@ -147,6 +147,18 @@ impl Desk<'_> {
             return !active.authority.governs();
         };
         self.finds_named(&active, message, (ListKind::Resources, upstream, uri), None)
+    }
+
+    /// Whether a caller sees a resource.
+    pub fn sees_uri(&self, member: usize, uri: &str, era: Era) -> bool {
+        let active = self.gateway.active();
+        let Some(upstream) = self.leads_to(member).filter(|_| active.authority.governs()) else {
+            return !active.authority.governs();
+        };
+        let target = self.target(&active, upstream);
+        let onlooker = Onlooker { arrival: self.arrival, target: &target, era: era.as_str() };
+        let item = Item { thing: Thing::Resource(uri), upstream };
+        active.authority.gate.sight(&onlooker, &item).is_shown()
     }
 
     fn finds_named(

@@ -111,7 +111,6 @@ async fn request(
             lists::list(desk, message, &session.profile, out).await
         }
         "resources/subscribe" | "resources/unsubscribe" => {
-            desk.admit(message)?;
             streams::subscribe(desk, session, message).await?;
             Ok(empty(message, out).await)
         }

@@ -11,7 +11,7 @@ use portunus_filters::mcp::bridge::{self, Facts, Profile};
 use portunus_filters::mcp::catalog::{Closing, INCOMPLETE, ListKind};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::{Denial, Message, Reason};
+use portunus_filters::{Denial, Era, Message, Reason};
 use std::sync::Arc;
 
 /// `tools/list` and its kin.
@@ -110,12 +110,13 @@ pub(super) struct OwnUri {
 pub(super) async fn owners(
     desk: &Desk<'_>,
     profile: &Arc<Profile>,
-    uris: &[Arc<str>],
+    (era, uris): (Era, &[Arc<str>]),
 ) -> Result<Vec<(Place, Vec<OwnUri>)>, Denial> {
     let mut owners = desk.places(profile)?;
     if let (Some(_), [(_, place)]) = (desk.only(), owners.as_mut_slice()) {
         let own = |uri: &Arc<str>| OwnUri { original: Arc::clone(uri), served: Arc::clone(uri) };
-        return Ok(vec![(place.clone(), uris.iter().map(own).collect())]);
+        let seen = uris.iter().filter(|uri| desk.sees_uri(0, uri, era));
+        return Ok(vec![(place.clone(), seen.map(own).collect())]);
     }
     let mut shares: Vec<(Place, Vec<OwnUri>)> =
         owners.into_iter().map(|(_, place)| (place, Vec::new())).collect();
@@ -124,7 +125,8 @@ pub(super) async fn owners(
     }
     let catalog = desk.catalog(profile, &[ListKind::Resources, ListKind::Templates]).await?;
     for uri in uris {
-        let Some(located) = catalog.resource(uri) else { continue };
+        let located = catalog.resource(uri).filter(|located| desk.sees_uri(located.member, uri, era));
+        let Some(located) = located else { continue };
         let upstream = desk.server.members.get(located.member).and_then(|member| desk.chosen(member));
         let owner = upstream
             .and_then(|upstream| shares.iter_mut().find(|(place, _)| place.upstream.name == upstream.name));

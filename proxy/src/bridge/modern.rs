@@ -86,7 +86,8 @@ async fn calls(
         Some(call::State::Again) => round.open(None, out).await,
         Some(call::State::Parked(serial)) => {
             // The answers are a message like any other: judged before they go on.
-            desk.admit(message)?;
+            let aim = call::aim(desk, message, fields, &round.profile).await?;
+            desk.clear(&desk.gateway.active(), message, &aim.upstream.name, aim.tool)?;
             let resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             out.outcome.forwarding(&Arc::clone(&resumed.talk.upstream().name));
             round.resume(resumed, replies, out).await

@@ -178,7 +178,7 @@ async fn subscribe_all(
     words: &mpsc::Sender<Word>,
 ) -> Result<Subscribed, Denial> {
     let mut subscribed = Subscribed { legs: Vec::new(), served: HashMap::new(), _following: JoinSet::new() };
-    for (place, uris) in lists::owners(desk, profile, &wanted.uris).await? {
+    for (place, uris) in lists::owners(desk, profile, (Era::Modern, &wanted.uris)).await? {
         let named = |uri: &OwnUri| {
             ((Arc::clone(&place.upstream.name), Arc::clone(&uri.original)), Arc::clone(&uri.served))
         };
@@ -286,10 +286,11 @@ pub(super) async fn subscribe(
     let fields = params(message)?;
     let missing = || Denial::new(Reason::InvalidParams, "`uri` must be text");
     let uri: Arc<str> = fields.text("uri").ok_or_else(missing)?.into();
-    let owners = lists::owners(desk, &session.profile, std::slice::from_ref(&uri)).await?;
+    let owners = lists::owners(desk, &session.profile, (Era::Legacy, std::slice::from_ref(&uri))).await?;
     let Some((place, uris)) = owners.into_iter().find(|(_, uris)| !uris.is_empty()) else {
         return Err(Denial::new(Reason::UnknownResource, format!("Resource not found: {uri}")));
     };
+    desk.clear(&desk.gateway.active(), message, &place.upstream.name, None)?;
     let original = uris.into_iter().next().map_or_else(|| Arc::clone(&uri), |uri| uri.original);
     let begins = call::method_name(message) == "resources/subscribe";
     let changed = match begins {
