@@ -7,6 +7,7 @@
 use crate::call::{AnswerRules, Call, Target, Verdict, splice};
 use crate::denial::{Denial, Reason};
 use crate::gate::Judged;
+use crate::mcp::object::Outline;
 use crate::message::{Arrival, Kind, Message};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ pub struct Cleared {
     body: Bytes,
     judged: Option<Arc<Judged>>,
     answer: AnswerRules,
+    outline: Option<Arc<Outline>>,
 }
 
 impl Cleared {
@@ -73,6 +75,12 @@ impl Cleared {
     /// Gives up the permission for the body that may leave.
     pub fn into_body(self) -> Bytes {
         self.body
+    }
+
+    /// As [`Cleared::into_body`], with where the parts of the one message in it lie, as long as no
+    /// filter has changed it.
+    pub fn into_parts(self) -> (Bytes, Option<Arc<Outline>>) {
+        (self.body, self.outline)
     }
 }
 
@@ -104,8 +112,12 @@ impl Pipeline {
             done(filter.name());
         }
         let body = messages.first().map(|message| message.body.clone()).unwrap_or_default();
+        let outline = match messages {
+            [message] if verdict.edits.is_empty() => message.outline.clone(),
+            _ => None,
+        };
         match splice(&body, verdict.edits) {
-            Ok(body) => Ok(Cleared { body, judged: verdict.judged, answer: verdict.answer }),
+            Ok(body) => Ok(Cleared { body, outline, judged: verdict.judged, answer: verdict.answer }),
             Err(_) => Err(Denial::new(
                 Reason::InvalidRequest,
                 "two rules want to change the same part of the message",

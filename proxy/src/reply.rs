@@ -113,7 +113,7 @@ fn row(reason: Reason, era: Era) -> Row {
         | Reason::Crowded
         | Reason::ReplicaLost
         | Reason::AnswerLost => in_band(StatusCode::SERVICE_UNAVAILABLE, -31503),
-        Reason::Untranslatable => in_band(StatusCode::BAD_GATEWAY, -32603),
+        Reason::Untranslatable | Reason::EraMismatch => in_band(StatusCode::BAD_GATEWAY, -32603),
         Reason::UpstreamTimeout => in_band(StatusCode::GATEWAY_TIMEOUT, -31504),
         Reason::UpstreamMalformed | Reason::UpstreamUnauthorized | Reason::UpstreamUntrusted => {
             in_band(StatusCode::BAD_GATEWAY, -31502)
@@ -132,8 +132,11 @@ pub fn refuse(denial: &Denial, refused: &Refused<'_>, request_id: &str) -> Answe
     let probes = refused.method.and_then(Method::rules).is_some_and(|rules| rules.probes_era);
     let visible =
         row.in_band && !refused.ids.is_empty() && !probes && refused.http_status == HttpStatus::InBand;
+    let challenge = denial.challenge.as_ref().filter(|_| !refused.batch);
+    let challenged = challenge.and_then(|challenge| StatusCode::from_u16(challenge.status).ok());
     Answer {
-        status: if visible { StatusCode::OK } else { row.status },
+        // A client shows other credentials when it is asked by the status, and not otherwise.
+        status: challenged.unwrap_or(if visible { StatusCode::OK } else { row.status }),
         body: Bytes::from(body(row.code, denial, refused, request_id)),
         // 2026-07-28 streamable HTTP, "Earlier Revisions": POST is all that its endpoints take.
         allow: (row.status == StatusCode::METHOD_NOT_ALLOWED).then_some(match refused.era {

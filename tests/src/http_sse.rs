@@ -184,7 +184,6 @@ async fn a_session_ends_with_its_stream() {
     server.reaches("waiting", 1).await;
     let Old { stream, endpoint, mut posts } = old;
     drop(stream);
-    server.reaches("notifications/cancelled", 1).await;
     server.reaches("DELETE", 1).await;
     posts.post(&endpoint, &[], call(3, "other").as_bytes()).await;
     assert_eq!(posts.response().await.status, 404);

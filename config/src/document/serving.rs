@@ -48,6 +48,8 @@ pub(super) fn cache(section: &mut Section<'_>, base: CacheRules) -> CacheRules {
         lists: any(section, "lists", base.lists),
         max_ttl: any(section, "max_ttl", base.max_ttl),
         stale: any(section, "stale", base.stale),
+        revalidate: any(section, "revalidate", base.revalidate),
+        legacy_reads: any(section, "legacy_reads", base.legacy_reads),
         coalesce: any(section, "coalesce", base.coalesce),
         reads: section.value("reads").and_then(|value| value.flag()).unwrap_or(base.reads),
         max_bytes: section
@@ -129,7 +131,8 @@ mod tests {
     fn every_key_is_read() {
         let server = server(
             ", sessions: {idle: 1s, lifetime: 2s, max: 3}, replay: {events: 4, bytes: 5KiB},\n  \
-             cache: {lists: 6s, max_ttl: 7s, stale: 8s, coalesce: 9s, reads: false, max_bytes: 10},\n  \
+             cache: {lists: 6s, max_ttl: 7s, stale: 8s, revalidate: 4s, legacy_reads: 5s,\n  \
+             coalesce: 9s, reads: false, max_bytes: 10},\n  \
              parked: {max: 11, per_caller: 12, within: 13s}, keepalive: 14s, list_timeout: 15s,\n  \
              bridge: false, http_sse: true",
             "",
@@ -140,6 +143,8 @@ mod tests {
             lists: S(6),
             max_ttl: S(7),
             stale: S(8),
+            revalidate: S(4),
+            legacy_reads: S(5),
             coalesce: S(9),
             reads: false,
             max_bytes: 10,

@@ -96,6 +96,8 @@ fn cache(cache: &CacheRules) -> Value {
         "lists": duration(cache.lists),
         "max_ttl": duration(cache.max_ttl),
         "stale": duration(cache.stale),
+        "revalidate": duration(cache.revalidate),
+        "legacy_reads": duration(cache.legacy_reads),
         "coalesce": duration(cache.coalesce),
         "reads": cache.reads,
         "max_bytes": cache.max_bytes,

@@ -18,10 +18,14 @@ pub(super) fn sessions(description: &str) -> Value {
 pub(super) fn cache(description: &str) -> Value {
     let default = CacheRules::default();
     let stale = "What is no longer fresh may stand in, while it is refreshed or its upstream is down.";
+    let revalidate = "An answer to `resources/read` that was fresh is given at once, and asked for again.";
+    let legacy_reads = "Answers of legacy upstreams to `resources/read` are fresh.";
     let long = Object::new(description)
         .optional("lists", duration(default.lists, "Lists of legacy upstreams are fresh."))
         .optional("max_ttl", duration(default.max_ttl, "Most that an upstream's `ttlMs` counts."))
         .optional("stale", duration(default.stale, stale))
+        .optional("revalidate", duration(default.revalidate, revalidate))
+        .optional("legacy_reads", duration(default.legacy_reads, legacy_reads))
         .optional("coalesce", duration(default.coalesce, "Changes of lists within this are one."))
         .optional("reads", flag(true, "Whether answers to `resources/read` are kept."))
         .optional("max_bytes", size(Some(default.max_bytes), "Of all that is kept."))

@@ -128,6 +128,7 @@ fn question(method: &str, params: &str, era: Era) -> Result<Message, Denial> {
         id,
         target: None,
         params,
+        outline: None,
         body: body.clone(),
     })
 }

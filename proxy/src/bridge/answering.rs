@@ -1,7 +1,8 @@
 //! Writing an answer that turns out to be one JSON message or a stream of events.
 //!
 //! Nothing is sent until there is something to say. An answer that comes first leaves as JSON in one
-//! write; a notification or question before it, or a long silence, begins an event stream.
+//! write; a notification or question before it, or a long silence, begins an event stream, unless the
+//! client takes JSON alone.
 
 use super::replay::Pen;
 use crate::drain::{Phase, reached};
@@ -68,6 +69,8 @@ pub struct Answering<'a> {
     pub phase: watch::Receiver<Phase>,
     /// The version of HTTP that the client speaks: 1.0 knows no chunks.
     pub version: Version,
+    /// The client can be answered by an event stream; else what comes before its answer is left out.
+    pub takes_events: bool,
     /// The head of a stream is out.
     pub begun: bool,
 }
@@ -143,6 +146,9 @@ impl Answering<'_> {
             pen.write(message).await;
             return Ok(());
         }
+        if !self.takes_events {
+            return Ok(());
+        }
         self.begin().await?;
         let mut event = String::with_capacity(message.len() + 40);
         event.push_str("event: message\n");
@@ -175,7 +181,7 @@ impl Answering<'_> {
     /// # Errors
     /// As [`Answering::event`].
     pub async fn comment(&mut self) -> io::Result<()> {
-        if !matches!(self.sink, Sink::Client(_)) {
+        if !matches!(self.sink, Sink::Client(_)) || !self.takes_events {
             return Ok(());
         }
         self.begin().await?;

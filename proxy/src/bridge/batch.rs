@@ -81,6 +81,7 @@ async fn element(desk: &Desk<'_>, message: &Message, parts: mpsc::Sender<Part>) 
         write_timeout: desk.write_timeout,
         phase: desk.gateway.drain.watch(),
         version: http::Version::HTTP_11,
+        takes_events: true,
         begun: false,
     };
     let end = super::one(desk, message, &mut out).await;

@@ -122,6 +122,7 @@ async fn aside(kept: Kept, entry: Entry, message: Message, mut outcome: Outcome)
         write_timeout: desk.write_timeout,
         phase: desk.gateway.drain.watch(),
         version: Version::HTTP_11,
+        takes_events: true,
         begun: false,
     };
     let served = match (call::method_name(&message), line.session()) {

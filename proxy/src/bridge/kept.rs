@@ -7,7 +7,7 @@ use crate::identify::{Standing, Trace};
 use crate::sealing::CallerKey;
 use http::{HeaderMap, Method};
 use portunus_config::VirtualServer;
-use portunus_filters::Arrival;
+use portunus_filters::{Arrival, Era};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -29,6 +29,7 @@ pub(super) struct Kept {
     write_timeout: Duration,
     relayed: bool,
     software: OnceLock<Arc<str>>,
+    era: Era,
 }
 
 impl Kept {
@@ -50,6 +51,7 @@ impl Kept {
             write_timeout: desk.write_timeout,
             relayed: desk.relayed,
             software: desk.software.clone(),
+            era: desk.era,
         }
     }
 
@@ -77,6 +79,7 @@ impl Kept {
             relayed: self.relayed,
             takes_events: true,
             software: self.software.clone(),
+            era: self.era,
         }
     }
 }

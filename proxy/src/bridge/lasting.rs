@@ -6,6 +6,7 @@
 
 use super::answering::{Answering, Sink};
 use super::desk::Desk;
+use super::hub;
 use super::kept::Kept;
 use super::legacy::{Call, Guarded};
 use super::replay::{Lost, Pen, Replay, Tail};
@@ -31,6 +32,10 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// What is said outside of calls is kept for a client that has been gone for this long; after that,
 /// nobody listens to its servers any more.
 const ABSENCE: Duration = Duration::from_secs(120);
+
+/// Calls of one session that go on while their client is away; one more ends when it leaves. They hold
+/// what calls hold, and nothing of their client's.
+const MAX_LEFT_ALONE: usize = 64;
 
 /// How listening to a stream ended.
 enum Heard {
@@ -70,7 +75,7 @@ pub(super) async fn call(
     match listen(desk, session, tail, out).await {
         Heard::All(end) => Ok(end),
         Heard::Left { can_return } => {
-            if !can_return {
+            if !can_return || replay.left_alone() > MAX_LEFT_ALONE {
                 cancelled.notify_one();
             }
             Ok(End::Left)
@@ -140,7 +145,7 @@ pub(super) async fn get(
         }
         if missed {
             for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
-                session.push(Word::Changed(kind));
+                hub::told(desk.gateway, session.push(Word::Changed(kind)));
             }
         }
     }
@@ -176,6 +181,7 @@ fn answering<'a>(
         write_timeout: desk.write_timeout,
         phase: desk.gateway.drain.watch(),
         version: http::Version::HTTP_11,
+        takes_events: true,
         begun: false,
     }
 }

@@ -37,7 +37,8 @@ const UNANSWERED: &str = r#"{"code":-32603,"message":"the client did not answer 
 /// Serves one message of a legacy client.
 pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> End {
     let end = match call::method_name(message) {
-        "initialize" if message.kind == Kind::Request => founding::found(desk, message, out).await,
+        // Calls are most of what comes: their state should not be as large as that of the others.
+        "initialize" if message.kind == Kind::Request => Box::pin(founding::found(desk, message, out)).await,
         _ => match founding::session(desk) {
             Ok(session) => of_session(desk, &session, message, out).await,
             Err(denial) => Err(denial),
@@ -61,7 +62,7 @@ pub(super) async fn of_session(
         Kind::Request => request(desk, session, message, out).await,
         Kind::Stream => {
             desk.admit(message)?;
-            streams::get(desk, session, out).await
+            Box::pin(streams::get(desk, session, out)).await
         }
         Kind::End => {
             desk.admit(message)?;
@@ -104,14 +105,14 @@ async fn request(
         }
         "logging/setLevel" => {
             desk.admit(message)?;
-            founding::set_level(desk, session, &fields).await?;
+            Box::pin(founding::set_level(desk, session, &fields)).await?;
             Ok(empty(message, out).await)
         }
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
-            lists::list(desk, message, &session.profile, out).await
+            Box::pin(lists::list(desk, message, &session.profile, out)).await
         }
         "resources/subscribe" | "resources/unsubscribe" => {
-            streams::subscribe(desk, session, message).await?;
+            Box::pin(streams::subscribe(desk, session, message)).await?;
             Ok(empty(message, out).await)
         }
         method if bridge::is_known_method(Era::Legacy, method) || desk.only().is_some() => {
@@ -182,6 +183,7 @@ impl<'a, 'd> Call<'a, 'd> {
             out.outcome.cause(&failure.cause);
             failure.denial
         };
+        desk.check_era(&place).await.map_err(|failure| failed(failure, out))?;
         let leg = match founding::leg(desk, self.session, &place).await {
             Ok(leg) => leg,
             Err(failure) => return Err(failed(failure, out)),

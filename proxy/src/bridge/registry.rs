@@ -76,7 +76,7 @@ impl Sessions {
     pub fn bury(&self, number: SessionNumber, lifetime: Duration, gateway: &Gateway) {
         let until = gateway.clock.now().wall + lifetime;
         self.tombstones.set(number, until);
-        gateway.peers.tell((number, until));
+        gateway.metrics.untold("replica", gateway.peers.tell((number, until)));
     }
 
     /// Takes in that a session has ended at another replica; what is left of it here ends too.

@@ -11,6 +11,7 @@ use event_id::{EventId, OWN, Place};
 use portunus_config::ReplayRules;
 use portunus_filters::mcp::Id;
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -195,6 +196,21 @@ impl Replay {
         }
     }
 
+    /// Calls that go on while nobody listens.
+    pub fn left_alone(&self) -> usize {
+        let pages = self.pages();
+        let alone =
+            |(stream, course): &(&u64, &Course)| **stream != OWN && course.open && course.tail.is_none();
+        pages.streams.iter().filter(alone).count()
+    }
+
+    /// Whether another tail has taken the place of one.
+    fn is_replaced(&self, stream: u64, number: u64) -> bool {
+        let pages = self.pages();
+        let tail = pages.streams.get(&stream).and_then(|course| course.tail.as_ref());
+        tail.is_some_and(|(newest, _)| *newest != number)
+    }
+
     /// Whether what is said outside of calls is kept, and nobody listens.
     pub fn is_deserted(&self) -> bool {
         self.pages().streams.get(&OWN).is_some_and(|course| course.open && course.tail.is_none())
@@ -227,7 +243,7 @@ impl Replay {
         stream: u64,
         message: Arc<str>,
         last: bool,
-    ) -> Option<(Event, Option<mpsc::Sender<Event>>)> {
+    ) -> Option<(Event, Option<(u64, mpsc::Sender<Event>)>)> {
         let mut pages = self.pages();
         let course = pages.streams.get_mut(&stream)?;
         course.written += 1;
@@ -235,7 +251,7 @@ impl Replay {
         let place = if last { Place::End } else { Place::Event(course.written) };
         let id = self.spell(stream, place, course.request.clone()).into();
         let event = Event { stream, number: course.written, id, message, last };
-        let tail = course.tail.as_ref().map(|(_, sender)| sender.clone());
+        let tail = course.tail.clone();
         if event.message.len() <= self.rules.bytes {
             course.kept += 1;
             pages.bytes += event.message.len();
@@ -285,8 +301,24 @@ impl Pen {
     /// Writes a message, as soon as who listens has taken the one before.
     pub async fn write(&self, message: &str) {
         if let Some((event, Some(tail))) = self.replay.keep(self.stream, message.into(), false) {
-            // Who has left finds it here, coming back.
-            drop(tail.send(event).await);
+            self.hand(tail, event).await;
+        }
+    }
+
+    /// Gives an event to who listens. Who has left finds it in the table, coming back; so does another
+    /// who has taken the place of one that takes nothing any more, and is not made to wait for that.
+    async fn hand(&self, (number, tail): (u64, mpsc::Sender<Event>), event: Event) {
+        let mut handed = pin!(tail.send(event));
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut handed => return,
+                () = self.moved.notified() => {
+                    if self.replay.is_replaced(self.stream, number) {
+                        return;
+                    }
+                }
+            }
         }
     }
 
@@ -299,7 +331,7 @@ impl Pen {
         };
         if let Some((event, Some(tail))) = self.replay.keep(self.stream, kept, true) {
             let message = if long { message.into() } else { Arc::clone(&event.message) };
-            drop(tail.send(Event { message, ..event }).await);
+            self.hand(tail, Event { message, ..event }).await;
         }
     }
 
@@ -355,6 +387,10 @@ impl Tail {
 
     /// The next event; `None` once the stream is over, or another tail has taken its place.
     pub async fn next(&mut self) -> Option<Event> {
+        // A message goes to one stream only (2025-11-25 transports, "Multiple Connections").
+        if !self.kept.is_empty() && self.replay.is_replaced(self.stream, self.number) {
+            return None;
+        }
         match self.kept.pop_front() {
             Some(event) => Some(event),
             None => self.live.recv().await,

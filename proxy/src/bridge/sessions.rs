@@ -16,6 +16,7 @@ use portunus_filters::mcp::{Id, Revision};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
 /// Questions of one session that wait for its client at once.
@@ -104,6 +105,15 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.session.locked(&self.session.calls).remove(&self.id);
     }
+}
+
+/// Why a client is not told something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untold {
+    /// It has no stream open.
+    Nobody,
+    /// It does not keep up.
+    Full,
 }
 
 impl Session {
@@ -274,9 +284,16 @@ impl Session {
         open && !self.replay.as_ref().is_some_and(|replay| replay.is_deserted())
     }
 
-    /// Says something on the client's stream; whether there is one that takes it.
-    pub fn push(&self, word: Word) -> bool {
-        self.locked(&self.stream).as_ref().is_some_and(|stream| stream.try_send(word).is_ok())
+    /// Says something on the client's stream.
+    ///
+    /// # Errors
+    /// [`Untold`].
+    pub fn push(&self, word: Word) -> Result<(), Untold> {
+        let stream = self.locked(&self.stream);
+        stream.as_ref().ok_or(Untold::Nobody)?.try_send(word).map_err(|error| match error {
+            TrySendError::Full(_) => Untold::Full,
+            TrySendError::Closed(_) => Untold::Nobody,
+        })
     }
 
     /// Ends the session: calls are cancelled, its stream ends. Gives the legs that are left to end.

@@ -35,7 +35,8 @@ pub(super) fn stage(reason: Reason) -> &'static str {
         | Reason::MissingCapability
         | Reason::MissingSession
         | Reason::UnknownSession
-        | Reason::UnknownState => "resolve",
+        | Reason::UnknownState
+        | Reason::EraMismatch => "resolve",
         Reason::InsufficientScope
         | Reason::Forbidden
         | Reason::StepUpRequired

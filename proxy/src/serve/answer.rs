@@ -55,9 +55,13 @@ impl Passage<'_> {
         if let Some(seconds) = answer.retry_after {
             head.insert_header(RETRY_AFTER, seconds)?;
         }
-        let challenge = self.challenge.clone().or_else(|| for_more(denial, self.profile.as_deref()));
-        if let Some(challenge) = challenge {
-            head.insert_header(WWW_AUTHENTICATE, challenge)?;
+        let own = self.challenge.clone().or_else(|| for_more(denial, self.profile.as_deref()));
+        if let Some(own) = own {
+            head.insert_header(WWW_AUTHENTICATE, own)?;
+        }
+        let challenge = denial.challenge.as_ref().filter(|asked| asked.status == answer.status.as_u16());
+        for field in challenge.iter().flat_map(|challenge| &challenge.fields) {
+            head.append_header(WWW_AUTHENTICATE, &**field)?;
         }
         head.insert_header("Portunus-Outcome", denial.reason.as_str())?;
         self.stamp().put(&mut head)?;

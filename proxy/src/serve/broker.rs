@@ -107,7 +107,7 @@ impl Passage<'_> {
         drop(active);
         self.outcome.message(first, first.body.len());
         let whence = (self.connection, &self.arrival, &self.source, &self.trace);
-        let desk = desk(whence, &self.request, Arc::clone(&server), self.standing.clone());
+        let desk = desk(whence, &self.request, (Arc::clone(&server), first.era), self.standing.clone());
         let target = bridge::target_of(&desk, first).await;
         drop(desk);
         let known = || Knowledge::of(&expect(&reading, &server, self.request.version), server.http_status);
@@ -150,15 +150,14 @@ impl Passage<'_> {
     /// Serves a message here.
     pub(super) async fn broker(&mut self, brokered: Brokered, client: &mut Client) -> End {
         let Brokered { server, reading } = brokered;
-        let http_status = server.http_status;
-        let known = Knowledge::of(&expect(&reading, &server, self.request.version), http_status);
         if let Some(first) = reading.messages().first() {
             self.outcome.message(first, first.body.len());
         }
         self.outcome.stage_done(Stage::Filters);
         let old = self.old(&server);
+        let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
         let whence = (self.connection, &self.arrival, &self.source, &self.trace);
-        let desk = desk(whence, &self.request, server, self.standing.clone());
+        let desk = desk(whence, &self.request, (server, era), self.standing.clone());
         let mut out = Answering {
             sink: Sink::Client(client),
             outcome: &mut self.outcome,
@@ -166,16 +165,21 @@ impl Passage<'_> {
             write_timeout: self.connection.listener.limits.write_timeout,
             phase: self.connection.gateway.drain.watch(),
             version: self.request.version,
+            takes_events: desk.takes_events,
             begun: false,
         };
         let end = match old {
             None => bridge::serve(&desk, &reading, &mut out).await,
-            Some(Old::Opens) => http_sse::open(&desk, &reading, &mut out).await,
-            Some(Old::Posts(line)) => http_sse::post(&desk, &line, &reading, &mut out).await,
+            Some(Old::Opens) => Box::pin(http_sse::open(&desk, &reading, &mut out)).await,
+            Some(Old::Posts(line)) => Box::pin(http_sse::post(&desk, &line, &reading, &mut out)).await,
             Some(Old::Unknown) => End::Refused(Denial::new(Reason::UnknownSession, "Session not found")),
         };
         match end {
-            End::Refused(denial) => self.refuse(&denial, &known, client).await,
+            End::Refused(denial) => {
+                let expected = expect(&reading, &desk.server, self.request.version);
+                let known = Knowledge::of(&expected, desk.server.http_status);
+                self.refuse(&denial, &known, client).await
+            }
             end => end,
         }
     }
@@ -185,7 +189,7 @@ impl Passage<'_> {
 pub(super) fn desk<'a>(
     (connection, arrival, source, trace): (Connection<'a>, &'a Arrival, &'a Source, &'a Trace),
     request: &'a Parts,
-    server: Arc<VirtualServer>,
+    (server, era): (Arc<VirtualServer>, Era),
     standing: Option<Arc<Standing>>,
 ) -> Desk<'a> {
     let headers = &request.headers;
@@ -204,6 +208,7 @@ pub(super) fn desk<'a>(
         relayed: connection.relayed.is_some(),
         takes_events: headers.get_all(ACCEPT).iter().any(takes_events),
         software: OnceLock::new(),
+        era,
         server,
         arrival,
         inbound: Inbound {
@@ -256,6 +261,10 @@ fn passes(upstream: &Upstream) -> bool {
 }
 
 fn takes_events(accept: &http::HeaderValue) -> bool {
+    // What nearly all clients write.
+    if accept == "application/json, text/event-stream" {
+        return true;
+    }
     let accept = accept.as_bytes().to_ascii_lowercase();
     [&b"text/event-stream"[..], b"text/*", b"*/*"]
         .iter()

@@ -1,4 +1,5 @@
 use super::*;
+use crate::testing::within;
 
 const RULES: ReplayRules = ReplayRules { events: 4, bytes: 100 };
 const REQUEST: &str = "7";
@@ -230,4 +231,63 @@ async fn a_pen_is_deserted_when_nobody_has_listened_for_long_enough() {
         drop(tail);
     });
     assert!(deserted, "told while it waits");
+}
+
+#[tokio::test]
+async fn who_comes_back_is_not_made_to_wait_for_a_connection_that_takes_nothing() {
+    let replay = replay();
+    let (pen, former) = call(&replay);
+    write(&pen, &["a"]).await;
+    let stuck = tokio::spawn(async move {
+        pen.write("b").await;
+        pen
+    });
+    tokio::task::yield_now().await;
+    assert!(!stuck.is_finished(), "one event is on its way at a time");
+    let mut back = replay.resume(&former.start).unwrap();
+    let pen = within("the pen", stuck).await.unwrap();
+    let texts = [back.next().await.unwrap().message, back.next().await.unwrap().message];
+    assert_eq!(texts.map(|text| text.to_string()), ["a", "b"]);
+    drop(pen);
+}
+
+#[tokio::test]
+async fn of_two_who_come_back_to_one_stream_the_former_hears_no_more() {
+    let replay = replay();
+    let (pen, first) = call(&replay);
+    let start = first.start.clone();
+    drop(first);
+    write(&pen, &["a", "b", "c"]).await;
+    let mut one = replay.resume(&start).unwrap();
+    assert_eq!(&*one.next().await.unwrap().message, "a");
+    let mut other = replay.resume(&start).unwrap();
+    assert!(within("its end", one.next()).await.is_none());
+    for _ in 0..200 {
+        other = replay.resume(&start).unwrap();
+    }
+    assert_eq!(&*other.next().await.unwrap().message, "a");
+    assert_eq!(replay.pages().streams.len(), 2, "coming back leaves nothing behind");
+    drop(one);
+    assert!(replay.pages().streams[&1].tail.is_some(), "that of the last stays");
+    drop(other);
+    assert_eq!(replay.left_alone(), 1);
+    drop(pen);
+    assert_eq!(replay.left_alone(), 0);
+}
+
+#[tokio::test]
+async fn numbers_that_no_event_has_lead_nowhere() {
+    let replay = replay();
+    let (pen, tail) = call(&replay);
+    write(&pen, &["a"]).await;
+    let max = u64::MAX;
+    for place in [format!("1.{max}"), format!("1.{max}-{max}"), format!("{max}.1"), format!("{max}.{max}")] {
+        let shown = format!("{:08x}.{place}", replay.table);
+        assert!(matches!(replay.resume(&shown), Err(Lost::Nothing)), "{shown}");
+    }
+    let own = replay.resume(&format!("{:08x}.0.{max}", replay.table)).unwrap();
+    assert!(own.missed && own.is_own());
+    let endless = format!("{:08x}.1.{}", replay.table, "9".repeat(10_000));
+    assert!(matches!(replay.resume(&endless), Err(Lost::Nothing)));
+    drop((pen, tail));
 }

@@ -97,6 +97,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         upward: Arc::default(),
         write_timeout: Duration::from_secs(1),
         takes_events: true,
+        era: message.era,
         relayed: false,
         software: OnceLock::new(),
     };
@@ -109,6 +110,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         write_timeout: Duration::from_secs(1),
         phase: bed.gateway.drain.watch(),
         version: Version::HTTP_11,
+        takes_events: true,
         begun: false,
     };
     match within("the answer", modern::serve(&desk, message, &mut out)).await {
