@@ -6,12 +6,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portunus_filters::Controls;
 use portunus_filters::mcp::Bounds;
 
 use crate::hosts::HostPattern;
+use crate::identity::{Identities, Profile};
 use crate::members::{Choice, Member, NamePolicy};
+use crate::policy::PolicyRules;
 use crate::routes::Routes;
 use crate::serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
+use crate::tools::ToolRules;
 use crate::upstream::{Transport, Upstream};
 use crate::view::View;
 
@@ -24,8 +28,16 @@ pub struct Snapshot {
     pub serial: u64,
     /// Which virtual server answers where.
     pub routes: Routes,
+    /// Whom the gateway believes to be who they say; `None` asks nobody.
+    pub identities: Option<Arc<Identities>>,
     /// Every upstream of the document, in its order.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// What is known of their tools.
+    pub tools: Arc<ToolRules>,
+    /// What tools are held to by their risk; `None` where nothing is asked for.
+    pub controls: Option<Controls>,
+    /// Who may do what; `None` where nothing is asked.
+    pub policy: Option<Arc<PolicyRules>>,
 }
 
 /// Identity of a revision: equal sources and secrets give equal digests on every replica.
@@ -110,6 +122,8 @@ pub struct VirtualServer {
     pub max_body_bytes: Option<usize>,
     /// How refusals of calls show in HTTP.
     pub http_status: HttpStatus,
+    /// What is asked of callers; `None` asks nothing.
+    pub identity: Option<Arc<Profile>>,
 }
 
 impl VirtualServer {

@@ -4,8 +4,10 @@
 //! the `Portunus-Outcome` header and a row of `docs/errors.md` are all its name. How a reason looks
 //! on the wire is decided in one place, the proxy's `reply` module.
 
+use crate::gate::Judged;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal),+ $(,)?) => {
@@ -42,6 +44,24 @@ reasons! {
     ForbiddenOrigin => "forbidden_origin",
     /// No virtual server has this host and path.
     UnknownRoute => "unknown_route",
+    /// Nothing was shown of who calls, and this endpoint asks for it.
+    Unauthenticated => "unauthenticated",
+    /// What was shown of who calls does not hold.
+    InvalidToken => "invalid_token",
+    /// What was shown holds, and does not reach as far as this.
+    InsufficientScope => "insufficient_scope",
+    /// The policy does not allow it.
+    Forbidden => "forbidden",
+    /// The caller has to authenticate again, or better, for this.
+    StepUpRequired => "step_up_required",
+    /// Others have to agree to it first.
+    ApprovalRequired => "approval_required",
+    /// The policy gave no decision.
+    PolicyError => "policy_error",
+    /// The answer is longer than this caller may have.
+    ResultTooLarge => "result_too_large",
+    /// Nobody can tell now whether what was shown holds.
+    IdentityUnavailable => "identity_unavailable",
     /// The HTTP method has no meaning on an MCP endpoint.
     MethodNotAllowed => "method_not_allowed",
     /// The body is not declared as uncoded UTF-8 JSON.
@@ -116,7 +136,7 @@ impl fmt::Display for Reason {
 /// A refusal on its way to the client.
 ///
 /// `detail` is public: it never holds payload, credentials or addresses inside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Denial {
     /// Which of the closed list.
     pub reason: Reason,
@@ -124,6 +144,8 @@ pub struct Denial {
     pub detail: Cow<'static, str>,
     /// Further members of `error.data`, values as JSON text.
     pub data: Vec<(&'static str, String)>,
+    /// What was decided, for the operator alone.
+    pub judged: Option<Arc<Judged>>,
     /// What a server asks of the client that it refused by itself.
     pub challenge: Option<Box<Challenge>>,
 }
@@ -141,7 +163,7 @@ pub struct Challenge {
 impl Denial {
     /// A refusal with its public text.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Denial {
-        Denial { reason, detail: detail.into(), data: Vec::new(), challenge: None }
+        Denial { reason, detail: detail.into(), data: Vec::new(), judged: None, challenge: None }
     }
 
     /// Adds a member of `error.data`; `json` must be JSON text.

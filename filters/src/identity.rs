@@ -4,6 +4,30 @@
 //! keep callers apart even where nobody is authenticated. Only [`Identity::Principal`] may ever be
 //! a reason to allow something.
 
+mod algorithm;
+mod certificate;
+mod claims;
+mod fault;
+mod issuer;
+mod jwk;
+mod principal;
+mod revoked;
+#[cfg(test)]
+mod tests;
+mod token;
+mod verified;
+
+pub use algorithm::Algorithm;
+pub use certificate::{Certificate, CertificateRules, is_trust_domain, spiffe_id};
+pub use claims::{ClaimPath, ClaimRules, MAX_NAME_BYTES, Naming, plain};
+pub use fault::Fault;
+pub use issuer::Issuer;
+pub use jwk::{Key, KeySet, Skipped};
+pub use principal::{AuthMethod, Claims, Principal, PrincipalIndex, names};
+pub use revoked::Revoked;
+pub use token::{MAX_TOKEN_BYTES, Token, media_type};
+pub use verified::{Occasion, Verified};
+
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,17 +49,8 @@ pub enum Identity {
     Principal(Arc<Principal>),
 }
 
-/// A verified caller, as the identity stage of a deployment names it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Principal {
-    /// Tenant that the subject belongs to.
-    pub tenant: Arc<str>,
-    /// Stable name of the subject within its tenant.
-    pub subject: Arc<str>,
-}
-
-/// First 16 bytes of a keyed SHA-256.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// First 16 bytes of a SHA-256, keyed where what it stands for is a secret.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(pub [u8; 16]);
 
 impl fmt::Display for Digest {
@@ -68,7 +83,24 @@ impl Identity {
         match self {
             Identity::Anonymous { .. } => "anonymous",
             Identity::Presented { .. } => "presented",
-            Identity::Principal(_) => "principal",
+            Identity::Principal(principal) => principal.auth.as_str(),
+        }
+    }
+
+    /// Whether nothing was shown, whether or not that is granted.
+    pub fn is_anonymous(&self) -> bool {
+        match self {
+            Identity::Anonymous { .. } => true,
+            Identity::Presented { .. } => false,
+            Identity::Principal(principal) => principal.auth == AuthMethod::Anonymous,
+        }
+    }
+
+    /// The verified principal, if there is one.
+    pub fn principal(&self) -> Option<&Arc<Principal>> {
+        match self {
+            Identity::Principal(principal) => Some(principal),
+            Identity::Anonymous { .. } | Identity::Presented { .. } => None,
         }
     }
 }

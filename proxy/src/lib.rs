@@ -14,6 +14,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod authorize;
 pub mod bridge;
 pub mod catalog;
 pub mod cli;

@@ -4,6 +4,10 @@
 //! name becomes a label only after its server answered a call of it well, and only the first
 //! [`MAX_TOOL_LABELS`] of a server do: names that callers make up are counted under `other`.
 
+mod policy;
+
+pub use policy::PolicyMetrics;
+
 use portunus_config::{Bootstrap, Snapshot, VirtualServer};
 use portunus_filters::Reason;
 use prometheus::core::Collector;
@@ -69,7 +73,16 @@ impl From<Reason> for Status {
             | Reason::ForbiddenOrigin
             | Reason::Overloaded
             | Reason::Crowded
-            | Reason::Draining => Status::Denied,
+            | Reason::Draining
+            | Reason::Unauthenticated
+            | Reason::InvalidToken
+            | Reason::InsufficientScope
+            | Reason::IdentityUnavailable
+            | Reason::Forbidden
+            | Reason::StepUpRequired
+            | Reason::ApprovalRequired
+            | Reason::PolicyError
+            | Reason::ResultTooLarge => Status::Denied,
             Reason::UpstreamUnavailable
             | Reason::UpstreamMalformed
             | Reason::UpstreamUnauthorized
@@ -120,6 +133,8 @@ pub enum Stage {
     Forward,
     /// Until the last byte of the answer was written.
     Respond,
+    /// Of the filters, that which asks policy.
+    Authorize,
 }
 
 /// Everything that is measured.
@@ -129,11 +144,15 @@ pub struct Metrics {
     durations: HistogramVec,
     errors: IntCounterVec,
     denials: HashMap<Reason, IntCounter>,
-    stages: [Histogram; 5],
+    stages: [Histogram; 6],
     active: IntGaugeVec,
     pending: IntGaugeVec,
     /// What happens before a message.
     pub edge: EdgeMetrics,
+    /// What is decided of messages.
+    pub policy: PolicyMetrics,
+    /// Who is calling.
+    pub identity: IdentityMetrics,
     /// Streams without an end of their own: GET and `subscriptions/listen`.
     pub streams: IntGauge,
     /// Snapshots that something still holds.
@@ -162,6 +181,53 @@ pub struct EdgeMetrics {
     pub handshakes: IntCounterVec,
     /// Connections that clients hold.
     pub connections: IntGauge,
+}
+
+/// What is measured of who is calling.
+pub struct IdentityMetrics {
+    /// Tokens that their connection remembered.
+    pub connection_hits: IntCounter,
+    /// Tokens that were verified before.
+    pub hits: IntCounter,
+    /// Tokens that were refused before.
+    pub refused_hits: IntCounter,
+    /// Tokens that had to be verified.
+    pub misses: IntCounter,
+    /// Callers that were refused, by what was wrong.
+    pub faults: IntCounterVec,
+    /// Key sets that were fetched, by issuer and result.
+    pub fetches: IntCounterVec,
+    /// Age of key sets in seconds, by issuer.
+    pub key_ages: IntGaugeVec,
+    /// Questions about tokens, by issuer and result.
+    pub inspections: IntCounterVec,
+}
+
+impl IdentityMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<IdentityMetrics> {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            keep(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let tokens =
+            counters("mcp_token_cache_total", "Tokens of callers by where they were found", &["result"])?;
+        let ages = Opts::new("portunus_jwks_age_seconds", "Time since the keys of an issuer were fetched");
+        let (fetches, help) = ("portunus_jwks_fetches_total", "Fetches of the keys of issuers");
+        let (asked, asked_help) = ("portunus_introspections_total", "Questions to issuers about tokens");
+        Ok(IdentityMetrics {
+            connection_hits: tokens.with_label_values(&["connection"]),
+            hits: tokens.with_label_values(&["hit"]),
+            refused_hits: tokens.with_label_values(&["refused"]),
+            misses: tokens.with_label_values(&["miss"]),
+            faults: counters(
+                "portunus_identity_faults_total",
+                "Callers refused, by what was wrong",
+                &["fault"],
+            )?,
+            fetches: counters(fetches, help, &["issuer", "result"])?,
+            key_ages: keep(registry, IntGaugeVec::new(ages, &["issuer"])?)?,
+            inspections: counters(asked, asked_help, &["issuer", "result"])?,
+        })
+    }
 }
 
 /// Handles of one virtual server.
@@ -229,11 +295,13 @@ impl Metrics {
                 .iter()
                 .map(|reason| (*reason, denials.with_label_values(&[reason.as_str()])))
                 .collect(),
-            stages: ["intake", "resolve", "filters", "forward", "respond"]
+            stages: ["intake", "resolve", "filters", "forward", "respond", "authorize"]
                 .map(|name| stages.with_label_values(&[name])),
             active: gauges("mcp_active_connections", "Connections to upstreams at work", &["server_name"])?,
             pending: gauges("mcp_pending_requests", "Calls that wait for an answer", &["server_name"])?,
             edge: EdgeMetrics::new(&registry)?,
+            policy: PolicyMetrics::new(&registry)?,
+            identity: IdentityMetrics::new(&registry)?,
             streams: gauge("portunus_streams", "Open GET and subscriptions/listen streams")?,
             snapshots_alive: gauge("portunus_snapshots_alive", "Configurations that something still holds")?,
             activations: counters("portunus_activations_total", "Configurations by result", &["result"])?,

@@ -3,12 +3,16 @@
 //! It is the only place that counts messages and writes records, so a path that forgets to report
 //! does not exist: what is dropped without an end counts as cancelled.
 
+mod decided;
+
 use crate::context::Gateway;
 use crate::identify::EventNumber;
 use crate::metrics::{ServerMetrics, Stage, Status};
 use crate::refusals::Refusal;
 use crate::text::push_json;
 use chrono::{DateTime, SecondsFormat};
+use portunus_filters::gate::Judged;
+use portunus_filters::identity::Principal;
 use portunus_filters::mcp::Method;
 use portunus_filters::{Arrival, Denial, Era, Message, Reason};
 use std::borrow::Cow;
@@ -37,6 +41,7 @@ struct Facts {
     listener: Arc<str>,
     source: Option<IpAddr>,
     auth: &'static str,
+    caller: Option<Arc<Principal>>,
     wall: Duration,
     user_agent: Option<Box<str>>,
     server: Option<Arc<str>>,
@@ -56,6 +61,7 @@ struct Facts {
     status: Option<Status>,
     rpc_error: Option<i64>,
     proven: bool,
+    judged: Option<Arc<Judged>>,
 }
 
 impl Outcome {
@@ -109,6 +115,12 @@ impl Outcome {
             self.facts.user_agent = user_agent.map(Into::into);
             self.facts.trace_id = trace_id.map(Into::into);
         }
+    }
+
+    /// Notes who was found to call.
+    pub fn identified(&mut self, principal: &Arc<Principal>) {
+        self.facts.auth = principal.auth.as_str();
+        self.facts.caller = Some(Arc::clone(principal));
     }
 
     /// Notes the virtual server and its configuration.
@@ -199,8 +211,16 @@ impl Outcome {
         self.facts.request_bytes = body_bytes;
     }
 
+    /// Notes what was decided of the message.
+    pub fn judged(&mut self, judged: Option<&Arc<Judged>>) {
+        self.facts.judged = judged.cloned();
+    }
+
     /// The refusal that the client gets.
     pub fn denied(&mut self, denial: &Denial) {
+        if denial.judged.is_some() {
+            self.facts.judged.clone_from(&denial.judged);
+        }
         self.facts.reason = Some(denial.reason);
         self.facts.status = Some(denial.reason.into());
         self.facts.detail.get_or_insert_with(|| denial.detail.clone().into_owned());
@@ -251,6 +271,7 @@ impl Outcome {
             target: self.facts.target.clone(),
             revision: self.facts.revision.clone(),
             detail: self.facts.detail.clone().unwrap_or_default(),
+            judged: self.facts.judged.clone(),
         }
     }
 }
@@ -288,6 +309,12 @@ impl Facts {
         field("request_id", Some(&self.request_id));
         field("trace_id", self.trace_id.as_deref());
         field("auth", Some(self.auth));
+        if let Some(caller) = &self.caller {
+            field("tenant_id", Some(&caller.tenant));
+            field("user_id", Some(&caller.subject));
+            field("agent_id", caller.agent.as_deref());
+            field("on_behalf_of", caller.on_behalf_of.as_deref());
+        }
         field("ip_address", self.source.map(|ip| ip.to_string()).as_deref());
         field("user_agent", self.user_agent.as_deref());
         field("listener", Some(&self.listener));
@@ -303,6 +330,9 @@ impl Facts {
         field("status", Some(status.as_str()));
         field("reason", self.reason.map(Reason::as_str));
         field("bundle_revision", self.revision.as_deref());
+        if let Some(judged) = &self.judged {
+            decided::write(&mut line, judged);
+        }
         if let Some(code) = self.rpc_error {
             let _ = write!(line, ",\"rpc_error\":{code}");
         }

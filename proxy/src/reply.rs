@@ -65,9 +65,16 @@ fn row(reason: Reason, era: Era) -> Row {
         Reason::MalformedHttp => fixed(StatusCode::BAD_REQUEST, -32600),
         Reason::HeadersTooLarge => fixed(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, -32600),
         Reason::RequestTimeout => fixed(StatusCode::REQUEST_TIMEOUT, -31408),
-        Reason::Overloaded => fixed(StatusCode::SERVICE_UNAVAILABLE, -31503),
+        Reason::Overloaded | Reason::IdentityUnavailable => fixed(StatusCode::SERVICE_UNAVAILABLE, -31503),
         Reason::ForbiddenHost | Reason::ForbiddenOrigin => fixed(StatusCode::FORBIDDEN, -32600),
         Reason::UnknownRoute => fixed(StatusCode::NOT_FOUND, -31404),
+        Reason::Unauthenticated | Reason::InvalidToken => fixed(StatusCode::UNAUTHORIZED, -31401),
+        Reason::StepUpRequired => fixed(StatusCode::UNAUTHORIZED, -31401),
+        Reason::InsufficientScope => fixed(StatusCode::FORBIDDEN, -31403),
+        Reason::Forbidden | Reason::ApprovalRequired | Reason::PolicyError => {
+            in_band(StatusCode::FORBIDDEN, -31403)
+        }
+        Reason::ResultTooLarge => in_band(StatusCode::FORBIDDEN, -31413),
         Reason::MethodNotAllowed => fixed(StatusCode::METHOD_NOT_ALLOWED, -32600),
         Reason::UnsupportedMediaType => fixed(StatusCode::UNSUPPORTED_MEDIA_TYPE, -32600),
         Reason::NotAcceptable => fixed(StatusCode::NOT_ACCEPTABLE, -32600),
@@ -136,7 +143,11 @@ pub fn refuse(denial: &Denial, refused: &Refused<'_>, request_id: &str) -> Answe
             Some(Era::Modern) => "POST, OPTIONS",
             _ => "GET, POST, DELETE, OPTIONS",
         }),
-        retry_after: matches!(denial.reason, Reason::Overloaded | Reason::Draining).then_some(1),
+        retry_after: matches!(
+            denial.reason,
+            Reason::Overloaded | Reason::Draining | Reason::IdentityUnavailable
+        )
+        .then_some(1),
         close: closes(denial.reason),
     }
 }

@@ -1,6 +1,6 @@
 //! The life of one request, read downward.
 //!
-//! identify → admit (host, origin) → resolve → intake → filters → forward → respond; the record is
+//! admit (host, origin) → resolve → identify → intake → filters → forward → respond; the record is
 //! written when the [`Outcome`] is dropped, whatever happened. One snapshot is held from resolve to
 //! forward and let go before the answer is awaited. What cannot be left to a client and one server
 //! of its era goes to [`crate::bridge`] instead of forward.
@@ -8,21 +8,23 @@
 mod answer;
 mod away;
 mod broker;
+mod caller;
 mod line;
 
 use broker::{Founding, Way};
 
+use crate::authorize;
 use crate::bridge::lines::Line;
 use crate::context::{Active, Gateway};
 use crate::drain::{Phase, reached};
 use crate::forward::{Dispatch, Inbound, Leg, Use, send};
 use crate::headers::Stamp;
-use crate::identify::{Source, Trace, source};
+use crate::identify::{Guest, Source, Standing, Trace, source};
 use crate::intake::{self, BodyFault};
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
 use crate::peers::Relayed;
-use crate::respond::{End, Expect, Respond, draining, route_removed, unrouted};
+use crate::respond::{End, Expect, Respond, caller_lost, draining, route_removed, unrouted, unwelcome};
 use crate::session::Client;
 use crate::session::one::Rest;
 use crate::upstreams::pool::Pool;
@@ -31,7 +33,9 @@ use bytes::Bytes;
 use http::header::{HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method, Version};
-use portunus_config::{HostPattern, HttpStatus, Listener, NormalPath, Resolution, Upstream, VirtualServer};
+use portunus_config::{
+    HostPattern, HttpStatus, Listener, NormalPath, Profile, Resolution, Upstream, VirtualServer,
+};
 use portunus_filters::call::Target;
 use portunus_filters::mcp::Id;
 use portunus_filters::message::{Reading, Unreadable};
@@ -50,6 +54,8 @@ pub struct Connection<'a> {
     pub peer: IpAddr,
     /// It is under TLS.
     pub secure: bool,
+    /// What whoever opened it has shown of itself.
+    pub guest: &'a Arc<Guest>,
     /// Another replica sent the request, and what it found out about it: it was charged there, and is
     /// never sent on.
     pub relayed: Option<&'a Relayed>,
@@ -66,6 +72,12 @@ struct Passage<'a> {
     /// The stream that its answer goes to, if that is another request's.
     line: Option<Arc<Line>>,
     outcome: Outcome,
+    /// What a caller that is refused is asked for.
+    challenge: Option<HeaderValue>,
+    /// What its stream depends on, if it opens one.
+    standing: Option<Arc<Standing>>,
+    /// What is asked of callers where it goes.
+    profile: Option<Arc<Profile>>,
 }
 
 /// A message that may be forwarded, and everything its answer needs; holds no snapshot.
@@ -111,6 +123,8 @@ struct Knowledge {
 enum Halt {
     Refused(Box<Denial>, Box<Knowledge>),
     Preflight,
+    /// It asked for a document that everybody may have.
+    Told(Arc<str>),
     Gone,
 }
 
@@ -123,6 +137,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
         Ok(Admitted::Away(away)) => Box::pin(passage.send_on(*away, &mut client)).await,
         Err(Halt::Refused(denial, known)) => passage.refuse_unread(&denial, &known, &mut client).await,
         Err(Halt::Preflight) => passage.preflight(&mut client).await,
+        Err(Halt::Told(document)) => passage.tell(&document, &mut client).await,
         Err(Halt::Gone) => End::Broken,
     };
     passage.outcome.stage_done(Stage::Respond);
@@ -162,7 +177,19 @@ impl<'a> Passage<'a> {
         let mut outcome = Outcome::new(gateway, &arrival);
         let user_agent = request.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         outcome.client(user_agent, Some(trace.id()));
-        Passage { connection, request, arrival, source, trace, origin: None, line: None, outcome }
+        Passage {
+            connection,
+            request,
+            arrival,
+            source,
+            trace,
+            origin: None,
+            line: None,
+            outcome,
+            challenge: None,
+            standing: None,
+            profile: None,
+        }
     }
 
     /// Everything up to the permission to forward.
@@ -172,7 +199,9 @@ impl<'a> Passage<'a> {
             return Err(Halt::Preflight);
         }
         let gateway = self.connection.gateway;
+        self.well_known()?;
         let (server, serial) = self.resolve(&gateway.active())?;
+        self.identify(&server).await?;
         self.line = self.line(&server);
         let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
         let kind = intake::kind_of(&self.request.method).map_err(|denial| halt(denial, known))?;
@@ -181,9 +210,7 @@ impl<'a> Passage<'a> {
             Some(_) => None,
         };
         // The body may have taken its time: from here on, and for good, the snapshot of now counts.
-        let active = gateway.active();
-        let server =
-            if active.snapshot.serial == serial { server } else { self.still_served(&active, &server)? };
+        let (active, server) = self.settled(server, serial).await?;
         let reading = match (&body, kind) {
             (Some(body), _) => self.read_message(body, &server)?,
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,
@@ -193,7 +220,7 @@ impl<'a> Passage<'a> {
             return Ok(Admitted::Away(Box::new(away)));
         }
         match self.way(&active, &server, &reading) {
-            Way::Direct => self.clear(&active, &server, &reading).map(Box::new).map(Admitted::Forward),
+            Way::Direct => self.direct(active, server, reading).await,
             Way::Broker => Ok(Admitted::Broker(Box::new(Brokered { server, reading }))),
             Way::Unknown(place) => {
                 drop(active);
@@ -253,6 +280,25 @@ impl<'a> Passage<'a> {
 
     fn host(&self) -> &str {
         self.request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The snapshot that judges the message, and the virtual server in it; the caller is asked again if
+    /// that is another one than it was.
+    async fn settled(
+        &mut self,
+        mut server: Arc<VirtualServer>,
+        mut serial: u64,
+    ) -> Result<(Arc<Active>, Arc<VirtualServer>), Halt> {
+        loop {
+            let active = self.connection.gateway.active();
+            if active.snapshot.serial == serial {
+                return Ok((active, server));
+            }
+            server = self.still_served(&active, &server)?;
+            serial = active.snapshot.serial;
+            drop(active);
+            self.identify(&server).await?;
+        }
     }
 
     /// The same virtual server in the snapshot that judges the message.
@@ -325,9 +371,10 @@ impl<'a> Passage<'a> {
         active: &Active,
         server: &Arc<VirtualServer>,
         reading: &Reading,
-    ) -> Result<Outbound, Halt> {
+        target: Option<Target>,
+    ) -> Result<Admitted, Halt> {
         let messages = reading.messages();
-        let expect = expect(reading, server, self.request.version);
+        let expect = self.awaiting(expect(reading, server, self.request.version));
         let refused = |denial| halt(denial, Knowledge::of(&expect, server.http_status));
         if self.connection.gateway.drain.phase() >= Phase::Expired {
             return Err(refused(draining()));
@@ -340,9 +387,17 @@ impl<'a> Passage<'a> {
             let detail = "no server stands behind this endpoint";
             return Err(refused(Denial::new(Reason::UpstreamUnavailable, detail)));
         };
-        let target = Target { server: Arc::clone(&server.name), upstream: Arc::clone(&upstream.name) };
-        let cleared = active.pipeline.judge(&self.arrival, messages, &target, |_| {}).map_err(refused)?;
+        let target = target.unwrap_or_else(|| Target::new(&server.name, &upstream.name));
+        let (gateway, arrival) = (self.connection.gateway, &self.arrival);
+        let cleared = authorize::judge(gateway, active, arrival, messages, &target).map_err(refused)?;
         self.outcome.stage_done(Stage::Filters);
+        self.outcome.judged(cleared.judged());
+        let is_plain = messages.first().is_none_or(|first| cleared.is_unchanged(first));
+        if active.authority.governs() && !(is_plain && cleared.answer_rules().is_empty()) {
+            // What is changed on the way, or read of the answer, is judged once more there.
+            let brokered = Brokered { server: Arc::clone(server), reading: reading.clone() };
+            return Ok(Admitted::Broker(Box::new(brokered)));
+        }
         let inbound = Inbound {
             method: &self.request.method,
             headers: &self.request.headers,
@@ -357,7 +412,14 @@ impl<'a> Passage<'a> {
         let leg = Dispatch::open(cleared, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
         let founding = self.founding(active, server, reading, &expect);
         let http_status = server.http_status;
-        Ok(Outbound { leg, upstream: Arc::clone(upstream), pool, expect, http_status, founding })
+        let upstream = Arc::clone(upstream);
+        let outbound = Outbound { leg, upstream, pool, expect, http_status, founding };
+        Ok(Admitted::Forward(Box::new(outbound)))
+    }
+
+    /// What the client waits for, as long as it may.
+    fn awaiting(&self, expect: Expect) -> Expect {
+        Expect { standing: self.standing.clone(), ..expect }
     }
 
     /// Stages 9 and 10.
@@ -390,6 +452,7 @@ impl<'a> Passage<'a> {
                 return End::Broken;
             }
             () = unrouted(&gateway, &respond.expect, &upstream) => Err(route_removed().into()),
+            () = unwelcome(&gateway, &respond.expect) => Err(caller_lost().into()),
             () = reached(&mut phase, stop_at) => Err(draining().into()),
         };
         respond.outcome.stage_done(Stage::Forward);
@@ -458,6 +521,7 @@ fn expect(reading: &Reading, server: &VirtualServer, version: Version) -> Expect
         server: server.id.clone(),
         elsewhere: false,
         http_1_0: version == Version::HTTP_10,
+        standing: None,
     }
 }
 

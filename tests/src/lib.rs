@@ -5,6 +5,8 @@
 //! the rules of the repository.
 
 #[cfg(test)]
+mod authorize;
+#[cfg(test)]
 mod bridge;
 #[cfg(test)]
 mod deploy;
@@ -24,6 +26,8 @@ mod harness;
 mod hostile;
 #[cfg(test)]
 mod http_sse;
+#[cfg(test)]
+mod identity;
 #[cfg(test)]
 mod operate;
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub(crate) fn assert_valid(text: &str) {
 
 /// Documents that open every section of the format, in each of its forms. `NAME` and `/PATH` stand
 /// for what a document chooses.
-const SECTIONS: [&str; 3] = [
+const SECTIONS: [&str; 4] = [
     "version: 1\n\
      listeners:\n\
      - bind: 127.0.0.1:1\n  \
@@ -40,15 +40,31 @@ const SECTIONS: [&str; 3] = [
      peers: {tls: {}}\n\
      sessions: {}\n\
      cache: {}\n\
+     tools: {NAME: {}}\n\
+     controls: {}\n\
+     policy: {shadow: {}}\n\
      servers: {/PATH: {bounds: {}, upstreams: {}, sessions: {}, cache: {}, parked: {}, replay: {}}}\n",
     "version: 1\nupstreams: {NAME: {credentials: {}}}\n\
-     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, replay: {}}]\n",
+     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, replay: {}, identity: {anonymous: {}}}]\n",
     "version: 1\nbundle: {}\n",
+    "version: 1\nidentity:\n  \
+       jwt: [{tenant: {}, claims: {}, tls: {}}]\n  \
+       introspection: [{client: {}, credentials: {header: {}}, tenant: {}, claims: {}, tls: {}}]\n  \
+       mtls: {}\n  revoked: {subjects: [{}]}\n  metadata: {}\n  anonymous: {}\n\
+     servers: {/PATH: {identity: {anonymous: {}}}}\n",
 ];
 
 /// Every example.
-pub(crate) const EXAMPLES: [&str; 6] =
-    ["minimal.yaml", "full.yaml", "edge.yaml", "merged.yaml", "bootstrap.yaml", "bundle/gateway.yaml"];
+pub(crate) const EXAMPLES: [&str; 7] = [
+    "minimal.yaml",
+    "full.yaml",
+    "edge.yaml",
+    "merged.yaml",
+    "policy.yaml",
+    "identity.yaml",
+    "bootstrap.yaml",
+    "bundle/gateway.yaml",
+];
 
 /// Keys by section. Lists are transparent: an item is where its list is.
 type Keys = BTreeMap<String, BTreeSet<String>>;
@@ -118,7 +134,7 @@ fn every_example_is_valid_and_no_key_of_it_can_be_misspelt() {
     keys_of_the_schema(&SCHEMA, "", &mut known);
     let absent: BTreeSet<_> = known.into_values().flatten().filter(|key| !written.contains(key)).collect();
     // The comments of the examples show these: other forms of what is there.
-    assert_eq!(absent, ["file", "path"].map(str::to_owned).into());
+    assert_eq!(absent, ["builtin", "controls", "file", "profile", "without"].map(str::to_owned).into());
 }
 
 /// Where the objects of a document are, as JSON pointers.
@@ -150,7 +166,7 @@ fn what_an_editor_should_mark_is_not_valid() {
         ("a bare number", format!("version: 1\ndrain: 5\n{rules}")),
         ("a word", format!("version: 1\nlog: loud\n{rules}")),
         ("no port", format!("version: 1\nlisten: 127.0.0.1\n{rules}")),
-        ("a section that is not built", format!("version: 1\npolicy: {{}}\n{rules}")),
+        ("a section that is not built", format!("version: 1\nlimits: {{}}\n{rules}")),
         (
             "a value for a secret",
             format!(

@@ -4,18 +4,18 @@ use super::answering::Answering;
 use crate::catalog::{Offering, Seeker};
 use crate::context::{Active, Gateway};
 use crate::forward::{Failure, Inbound};
+use crate::identify::Standing;
 use crate::reply::{self, Refused};
 use crate::respond::End;
 use crate::sealing::CallerKey;
 use crate::talk::Place;
 use http::HeaderMap;
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
-use portunus_filters::call::Target;
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Arrival, Cleared, Denial, Era, Identity, Message, Reason};
-use std::sync::Arc;
+use portunus_filters::{Arrival, Denial, Era, Identity, Message, Reason};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// One message, where it came from, and the virtual server it is for; holds no snapshot.
@@ -32,6 +32,8 @@ pub struct Desk<'a> {
     pub caller: CallerKey,
     /// The caller, as sealed handles are bound to it.
     pub bearer: CallerKey,
+    /// What its streams depend on; `None` where nobody was asked who calls.
+    pub standing: Option<Arc<Standing>>,
     /// What of the client's headers goes up.
     pub upward: Arc<HeaderMap>,
     /// How long the client may take for one piece of an answer.
@@ -40,28 +42,13 @@ pub struct Desk<'a> {
     pub relayed: bool,
     /// The client can be answered by an event stream.
     pub takes_events: bool,
+    /// What the client's software calls itself, where policy asks for it.
+    pub software: OnceLock<Arc<str>>,
     /// The era that the client speaks.
     pub era: Era,
 }
 
 impl Desk<'_> {
-    /// Stages 5 to 8 of one message that goes to `upstream`.
-    ///
-    /// # Errors
-    /// What the filters refuse.
-    pub fn clear(&self, active: &Active, message: &Message, upstream: &Arc<str>) -> Result<Cleared, Denial> {
-        let target = Target { server: Arc::clone(&self.server.name), upstream: Arc::clone(upstream) };
-        active.pipeline.judge(self.arrival, std::slice::from_ref(message), &target, |_| {})
-    }
-
-    /// The same for a message that is answered here.
-    ///
-    /// # Errors
-    /// What the filters refuse.
-    pub fn admit(&self, message: &Message) -> Result<(), Denial> {
-        self.clear(&self.gateway.active(), message, &Arc::from("")).map(drop)
-    }
-
     /// The place of an upstream for this caller.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! hear them. Changes of lists empty the caches on their way.
 
 use super::sessions::{Session, Untold, Waiting, Word};
+use crate::authorize;
 use crate::context::Gateway;
 use crate::legs::{Heard, Leg, Origin, What};
 use crate::sealing::CallerKey;
@@ -14,6 +15,7 @@ use portunus_filters::mcp::bridge::{self, Question};
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Id, Method};
+use portunus_filters::{Denial, Reason};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc;
@@ -206,6 +208,14 @@ fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, id: Id, question: Question) {
     };
     if !session.profile.can(question.ability()) {
         return refuse("the client did not declare that it can be asked this");
+    }
+    let overseer = session.overseer().ok_or_else(|| Denial::new(Reason::Forbidden, "nobody listens"));
+    let allowed = overseer.and_then(|overseer| {
+        let overseer = overseer.at(&leg.place().upstream.name);
+        overseer.may_be_asked(gateway, &question.method, &question.params)
+    });
+    if let Err(denial) = allowed {
+        return leg.answer(gateway, id.clone(), Reply::Error(authorize::error(&denial)));
     }
     let waiting = Waiting::Leg { leg: Arc::clone(leg), id: id.clone() };
     match session.ask(&gateway.estate.home, waiting) {

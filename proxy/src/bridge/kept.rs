@@ -3,13 +3,13 @@
 use super::desk::Desk;
 use crate::context::Gateway;
 use crate::forward::Inbound;
-use crate::identify::Trace;
+use crate::identify::{Standing, Trace};
 use crate::sealing::CallerKey;
 use http::{HeaderMap, Method};
 use portunus_config::VirtualServer;
 use portunus_filters::{Arrival, Era};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Everything that a [`Desk`] borrows, of its own.
@@ -24,9 +24,11 @@ pub(super) struct Kept {
     trace: Trace,
     caller: CallerKey,
     bearer: CallerKey,
+    standing: Option<Arc<Standing>>,
     upward: Arc<HeaderMap>,
     write_timeout: Duration,
     relayed: bool,
+    software: OnceLock<Arc<str>>,
     era: Era,
 }
 
@@ -44,9 +46,11 @@ impl Kept {
             trace: desk.inbound.trace.clone(),
             caller: desk.caller,
             bearer: desk.bearer,
+            standing: desk.standing.clone(),
             upward: Arc::clone(&desk.upward),
             write_timeout: desk.write_timeout,
             relayed: desk.relayed,
+            software: desk.software.clone(),
             era: desk.era,
         }
     }
@@ -69,10 +73,12 @@ impl Kept {
             },
             caller: self.caller,
             bearer: self.bearer,
+            standing: self.standing.clone(),
             upward: Arc::clone(&self.upward),
             write_timeout: self.write_timeout,
             relayed: self.relayed,
             takes_events: true,
+            software: self.software.clone(),
             era: self.era,
         }
     }

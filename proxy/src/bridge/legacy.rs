@@ -11,6 +11,7 @@ use super::founding;
 use super::said::{self, Said};
 use super::sessions::{Session, Waiting};
 use super::{lasting, lists, streams};
+use crate::authorize;
 use crate::drain::{Phase, reached};
 use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
@@ -56,9 +57,13 @@ pub(super) async fn of_session(
     message: &Message,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
+    desk.spoken_by(&session.profile);
     match message.kind {
         Kind::Request => request(desk, session, message, out).await,
-        Kind::Stream => Box::pin(streams::get(desk, session, out)).await,
+        Kind::Stream => {
+            desk.admit(message)?;
+            Box::pin(streams::get(desk, session, out)).await
+        }
         Kind::End => {
             desk.admit(message)?;
             founding::end(desk, session);
@@ -66,8 +71,12 @@ pub(super) async fn of_session(
             Ok(out.status(StatusCode::OK).await)
         }
         Kind::Response => {
-            desk.admit(message)?;
-            answer(desk, session, message)?;
+            if let Err(denial) = desk.admit(message) {
+                // Its server must not wait for what does not come.
+                answer(desk, session, message, Some(Reply::Error(authorize::error(&denial))))?;
+                return Err(denial);
+            }
+            answer(desk, session, message, None)?;
             Ok(out.status(StatusCode::ACCEPTED).await)
         }
         _ => {
@@ -103,7 +112,6 @@ async fn request(
             Box::pin(lists::list(desk, message, &session.profile, out)).await
         }
         "resources/subscribe" | "resources/unsubscribe" => {
-            desk.admit(message)?;
             Box::pin(streams::subscribe(desk, session, message)).await?;
             Ok(empty(message, out).await)
         }
@@ -166,7 +174,8 @@ impl<'a, 'd> Call<'a, 'd> {
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
-        let cleared = desk.clear(&active, message, &aim.upstream.name)?;
+        let (cleared, overseer) = desk.clear_call(&active, message, &aim.upstream.name, aim.tool)?;
+        out.outcome.judged(cleared.judged());
         let place = desk.place(&active, &aim.upstream, &profile)?;
         drop(active);
         out.outcome.forwarding(&aim.upstream.name);
@@ -189,6 +198,7 @@ impl<'a, 'd> Call<'a, 'd> {
             rounds: if self.can_be_asked() { Rounds::Asks } else { Rounds::Never },
             leg: leg.as_ref().map_or(LegOf::Pooled, LegOf::Own),
             retry: None,
+            overseer,
         };
         let talk = Talk::open(desk.gateway, order).await.map_err(|failure| failed(failure, out))?;
         Ok(Guarded(Some(talk)))
@@ -352,7 +362,14 @@ impl Drop for Guarded {
 }
 
 /// Brings a client's answer to the call that waits for it.
-fn answer(desk: &Desk<'_>, session: &Session, message: &Message) -> Result<(), Denial> {
+///
+/// `instead` is what the call gets in its place.
+fn answer(
+    desk: &Desk<'_>,
+    session: &Session,
+    message: &Message,
+    instead: Option<Reply>,
+) -> Result<(), Denial> {
     let unreadable = |_| Denial::new(Reason::InvalidRequest, "the answer cannot be read");
     let text = std::str::from_utf8(&message.body)
         .map_err(|_| Denial::new(Reason::ParseError, "the body is not UTF-8"))?;
@@ -360,7 +377,10 @@ fn answer(desk: &Desk<'_>, session: &Session, message: &Message) -> Result<(), D
     let waiting = envelope.id.as_ref().and_then(|id| Some((id, session.answered(id)?)));
     // One that comes too late, or twice, is of no use to anybody.
     let Some((id, waiting)) = waiting else { return Ok(()) };
-    let reply = bridge::legacy_reply(text).map_err(unreadable)?;
+    let reply = match instead {
+        Some(reply) => reply,
+        None => bridge::legacy_reply(text).map_err(unreadable)?,
+    };
     match waiting {
         // A call that is over has dropped its end; more answers than it asked for cannot be.
         Waiting::Call { key, answers } => drop(answers.try_send((id.meaning().to_owned(), key, reply))),

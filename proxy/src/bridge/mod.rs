@@ -30,6 +30,7 @@ mod streams;
 mod tasks;
 
 use answering::Answering;
+pub use call::target_of;
 pub use desk::Desk;
 pub use founding::is_sealed;
 pub use homes::home;

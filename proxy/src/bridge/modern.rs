@@ -43,6 +43,7 @@ async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) ->
     let fields = params(message)?;
     let meta = fields.inside("_meta").ok().flatten().unwrap_or_default();
     let profile = Arc::new(Profile::of_envelope(&meta)?);
+    desk.spoken_by(&profile);
     match call::method_name(message) {
         // Calls are most of what comes: their state should not be as large as that of the others.
         "server/discover" => Box::pin(lists::discover(desk, message, &profile, out)).await,
@@ -86,7 +87,8 @@ async fn calls(
         Some(call::State::Again) => round.open(None, out).await,
         Some(call::State::Parked(serial)) => {
             // The answers are a message like any other: judged before they go on.
-            desk.admit(message)?;
+            let aim = call::aim(desk, message, fields, &round.profile).await?;
+            desk.clear(&desk.gateway.active(), message, &aim.upstream.name, aim.tool)?;
             let resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             out.outcome.forwarding(&Arc::clone(&resumed.talk.upstream().name));
             Box::pin(round.resume(resumed, replies, out)).await
@@ -125,7 +127,8 @@ impl Round<'_, '_> {
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
-        let cleared = desk.clear(&active, message, &aim.upstream.name)?;
+        let (cleared, overseer) = desk.clear_call(&active, message, &aim.upstream.name, aim.tool)?;
+        out.outcome.judged(cleared.judged());
         let place = desk.place(&active, &aim.upstream, &self.profile)?;
         drop(active);
         let place = match aim.at {
@@ -155,6 +158,7 @@ impl Round<'_, '_> {
             },
             leg: LegOf::Pooled,
             retry,
+            overseer,
         };
         match Talk::open(desk.gateway, order).await {
             Ok(talk) => self.converse(talk, out).await,

@@ -5,6 +5,7 @@
 //! client. One value a session, reached by its number.
 
 use super::replay::Replay;
+use crate::authorize::Overseer;
 use crate::legs::Leg;
 use crate::sealing::Home;
 use crate::talk::Reply;
@@ -46,6 +47,8 @@ pub struct Session {
     /// By upstream and its own URI, what the client calls it.
     uris: Mutex<BTreeMap<(Arc<str>, Arc<str>), Arc<str>>>,
     stream: Mutex<Option<mpsc::Sender<Word>>>,
+    /// Who listens, and may not be asked everything.
+    overseer: Mutex<Option<Overseer>>,
     /// What is kept for a client that comes back, where its virtual server wants that.
     pub replay: Option<Arc<Replay>>,
     serial: AtomicU64,
@@ -134,6 +137,7 @@ impl Session {
             questions: Mutex::default(),
             uris: Mutex::default(),
             stream: Mutex::default(),
+            overseer: Mutex::default(),
             replay: None,
             serial: AtomicU64::new(0),
             over: AtomicBool::new(false),
@@ -262,6 +266,16 @@ impl Session {
         let (sender, receiver) = mpsc::channel(MAX_PUSHED);
         *self.locked(&self.stream) = Some(sender);
         receiver
+    }
+
+    /// Notes who listens.
+    pub fn overseen(&self, overseer: Overseer) {
+        *self.locked(&self.overseer) = Some(overseer);
+    }
+
+    /// Who listens, if somebody has.
+    pub fn overseer(&self) -> Option<Overseer> {
+        self.locked(&self.overseer).clone()
     }
 
     /// Whether the client has a stream open.

@@ -9,15 +9,17 @@ use super::hub::{Hub, Seat};
 use super::lists::OwnUri;
 use super::sessions::{Session, Word};
 use super::{call, founding, lasting, lines, lists};
+use crate::authorize::Overseer;
 use crate::drain::{Phase, reached};
 use crate::errand::Errand;
+use crate::identify::ended;
 use crate::legs::LegLease;
 use crate::respond::End;
 use portunus_filters::mcp::bridge::{self, Filter, Listener, Profile};
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::{Denial, Era, Message, Reason};
+use portunus_filters::{Denial, Era, Kind, Message, Reason};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,6 +51,8 @@ pub(super) async fn flow(
     mut seat: Option<&mut lines::Seat>,
     out: &mut Answering<'_>,
 ) -> End {
+    let target = desk.target(&desk.gateway.active(), &Arc::from(""));
+    session.overseen(Overseer::of_client(desk.arrival, target, Era::Legacy));
     if !session.native {
         session.legs().iter().for_each(|leg| leg.hear(desk.gateway));
     }
@@ -119,6 +123,7 @@ pub(super) async fn listen(
     let mut subscribed = subscribe_all(desk, profile, &wanted, &seat.sender).await?;
     let served = std::mem::take(&mut subscribed.served);
     let stream = Stream::new(desk, Some(Subscription { id, honoured, facts, served }), None);
+    let stream = Stream { opening: message.clone(), ..stream };
     let end = tell(desk, stream, &mut seat, out).await;
     subscribed.end(desk);
     Ok(end)
@@ -170,7 +175,7 @@ async fn subscribe_all(
     words: &mpsc::Sender<Word>,
 ) -> Result<Subscribed, Denial> {
     let mut subscribed = Subscribed { legs: Vec::new(), served: HashMap::new(), _following: JoinSet::new() };
-    for (place, uris) in lists::owners(desk, profile, &wanted.uris).await? {
+    for (place, uris) in lists::owners(desk, profile, (Era::Modern, &wanted.uris)).await? {
         let named = |uri: &OwnUri| {
             ((Arc::clone(&place.upstream.name), Arc::clone(&uri.original)), Arc::clone(&uri.served))
         };
@@ -218,10 +223,11 @@ pub(super) async fn subscribe(
     let fields = params(message)?;
     let missing = || Denial::new(Reason::InvalidParams, "`uri` must be text");
     let uri: Arc<str> = fields.text("uri").ok_or_else(missing)?.into();
-    let owners = lists::owners(desk, &session.profile, std::slice::from_ref(&uri)).await?;
+    let owners = lists::owners(desk, &session.profile, (Era::Legacy, std::slice::from_ref(&uri))).await?;
     let Some((place, uris)) = owners.into_iter().find(|(_, uris)| !uris.is_empty()) else {
         return Err(Denial::new(Reason::UnknownResource, format!("Resource not found: {uri}")));
     };
+    desk.clear(&desk.gateway.active(), message, &place.upstream.name, None)?;
     let original = uris.into_iter().next().map_or_else(|| Arc::clone(&uri), |uri| uri.original);
     let begins = call::method_name(message) == "resources/subscribe";
     let changed = match begins {
@@ -263,6 +269,8 @@ pub(super) struct Stream {
     silent_until: Instant,
     coalesce: Duration,
     keepalive: Duration,
+    /// What asked for it: judged again with each configuration, and from time to time.
+    opening: Message,
     phase: tokio::sync::watch::Receiver<Phase>,
     /// When the process leaves, how far it gets with this stream.
     pub(super) ends_at: Phase,
@@ -275,7 +283,9 @@ impl Stream {
         session: Option<&Arc<Session>>,
     ) -> Stream {
         let keepalive = desk.server.keepalive;
+        let revision = session.map(|session| session.version);
         Stream {
+            opening: Message::bodiless(Kind::Stream, revision),
             subscription,
             session: session.map(Arc::clone),
             changed: Vec::new(),
@@ -297,7 +307,8 @@ impl Stream {
                 return Some(End::Left);
             }
             () = reached(&mut self.phase, self.ends_at) => return Some(self.over(out).await),
-            () = unserved(desk) => return Some(self.over(out).await),
+            () = unserved(desk, &self.opening) => return Some(self.over(out).await),
+            () = ended(desk.standing.as_ref(), desk.gateway) => return Some(self.over(out).await),
             () = sleep_until(wake) => {}
         }
         if let Some(session) = &self.session {
@@ -404,10 +415,16 @@ async fn said(message: &str, subscription: Option<&str>, out: &mut Answering<'_>
     }
 }
 
-/// Returns when the configuration in force no longer has this virtual server.
-async fn unserved(desk: &Desk<'_>) {
+/// Returns when the configuration in force no longer has this virtual server, or no longer lets its
+/// caller hold the stream that `opening` asked for.
+async fn unserved(desk: &Desk<'_>, opening: &Message) {
     let mut serials = desk.gateway.serials();
-    while desk.gateway.active().snapshot.routes.server(&desk.server.id).is_some() {
+    let is_served = || {
+        let active = desk.gateway.active();
+        let is_there = active.snapshot.routes.server(&desk.server.id).is_some();
+        is_there && (!active.authority.governs() || desk.admit_again(opening).is_ok())
+    };
+    while is_served() {
         if serials.changed().await.is_err() {
             return std::future::pending().await;
         }

@@ -7,7 +7,7 @@ use portunus_config::Credentials;
 use portunus_filters::{Denial, Kind, Reason};
 
 /// How an answer is handled.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Class {
     /// An event stream.
     Events,

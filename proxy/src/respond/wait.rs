@@ -5,6 +5,7 @@ use crate::context::Gateway;
 use crate::drain::{Phase, reached};
 use crate::errand::{self, Errand, Session};
 use crate::forward::Exchange;
+use crate::identify::ended;
 use crate::peers::Member;
 use crate::session::Client;
 use crate::upstreams::fault::Fault;
@@ -48,6 +49,8 @@ pub(super) enum Ending {
     Expired,
     /// The virtual server is gone, or leads elsewhere.
     RouteRemoved,
+    /// The caller may no longer listen.
+    CallerLost,
 }
 
 impl Respond<'_> {
@@ -71,6 +74,7 @@ impl Respond<'_> {
             () = unrouted(self.gateway, &self.expect, self.upstream) => {
                 Wait::Ended(Ending::RouteRemoved)
             }
+            () = unwelcome(self.gateway, &self.expect) => Wait::Ended(Ending::CallerLost),
             () = silence(self.gateway, self.home) => Wait::Ended(Ending::HomeLost),
             () = reached(&mut self.phase, stop_at) => Wait::Ended(Ending::Expired),
             () = tokio::time::sleep_until(until) => {
@@ -121,11 +125,18 @@ pub async fn unrouted(gateway: &Gateway, expect: &Expect, upstream: &Upstream) {
     }
 }
 
+/// Returns when the caller of this stream may no longer listen; never for a call.
+pub async fn unwelcome(gateway: &Arc<Gateway>, expect: &Expect) {
+    let standing = expect.standing.as_ref().filter(|_| expect.endless);
+    ended(standing, gateway).await;
+}
+
 /// The snapshot is looked at and let go: a stream holds none. Limits and credentials may have
 /// changed; they are for what comes next.
 fn still_routed(gateway: &Gateway, server: &ServerId, upstream: &Upstream) -> bool {
     let active = gateway.active();
     let server = active.snapshot.routes.server(server);
     let same = |one: &Upstream| one.name == upstream.name && one.url == upstream.url;
-    server.is_some_and(|server| server.upstreams.iter().any(|one| same(one)))
+    // Where policy decides, streams are served here: what goes over them is judged.
+    !active.authority.governs() && server.is_some_and(|server| server.upstreams.iter().any(|one| same(one)))
 }

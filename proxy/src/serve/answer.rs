@@ -3,6 +3,7 @@
 use super::{Knowledge, Passage};
 use crate::drain::Phase;
 use crate::headers::Stamp;
+use crate::identify::for_more;
 use crate::intake;
 use crate::reply::{self, Refused};
 use crate::respond::{End, in_time};
@@ -54,6 +55,10 @@ impl Passage<'_> {
         if let Some(seconds) = answer.retry_after {
             head.insert_header(RETRY_AFTER, seconds)?;
         }
+        let own = self.challenge.clone().or_else(|| for_more(denial, self.profile.as_deref()));
+        if let Some(own) = own {
+            head.insert_header(WWW_AUTHENTICATE, own)?;
+        }
         let challenge = denial.challenge.as_ref().filter(|asked| asked.status == answer.status.as_u16());
         for field in challenge.iter().flat_map(|challenge| &challenge.fields) {
             head.append_header(WWW_AUTHENTICATE, &**field)?;
@@ -92,7 +97,7 @@ impl Passage<'_> {
         Ok(head)
     }
 
-    async fn write(&mut self, head: ResponseHeader, body: Bytes, client: &mut Client) -> End {
+    pub(super) async fn write(&mut self, head: ResponseHeader, body: Bytes, client: &mut Client) -> End {
         self.outcome.sent(body.len(), 0);
         let written = client.answer(head, body);
         match in_time(self.connection.listener.limits.write_timeout, pin!(written)).await {

@@ -14,6 +14,7 @@ mod tests;
 mod travel;
 pub(crate) mod voice;
 
+use crate::authorize::Overseer;
 use crate::context::Gateway;
 use crate::forward::{Dispatch, Failure, Inbound, Permit, Reach};
 use crate::legs::Leg;
@@ -88,6 +89,8 @@ pub struct Order<'a> {
     pub leg: LegOf<'a>,
     /// What a modern client carries on from an earlier round.
     pub retry: Option<Retry>,
+    /// Who called: what the client may be asked, and have of the answer, depends on it.
+    pub overseer: Overseer,
 }
 
 /// What becomes of questions.
@@ -178,6 +181,8 @@ pub struct Talk {
     /// Where the answer may be kept.
     read: Option<Box<Read>>,
     over: bool,
+    /// What the upstream has yet to be told of questions that the client is not asked.
+    unasked: Vec<(Arc<str>, Reply)>,
     /// Where an upstream has several places: the one it is at, and how it goes to another.
     seat: Option<Seat>,
     travel: Option<Box<Travel>>,
@@ -201,6 +206,7 @@ struct Common {
     /// What the client calls its target.
     aimed_at: Option<Arc<str>>,
     rounds: Rounds,
+    overseer: Overseer,
 }
 
 enum Way {
@@ -230,7 +236,7 @@ impl Talk {
         let seat = seated(gateway, &mut order);
         let common = Common::of(gateway, order)?;
         let opened = match Way::open(&common, era, leg, &speech).await {
-            Ok(way) => Ok(Talk { common, way, read, over: false, seat, travel }),
+            Ok(way) => Ok(Talk { common, way, read, over: false, unasked: Vec::new(), seat, travel }),
             Err(failure) => Talk::elsewhere(common, read, (seat, travel), failure).await,
         };
         opened.map(|talk| talk.aside(meanwhile))
@@ -248,7 +254,15 @@ impl Talk {
             (Some(seat), Some(mut travel)) if failure.reach == Reach::Unreached => {
                 match travel.on(common.clone(), seat, &failure).await {
                     Ok((common, way, seat)) => {
-                        return Ok(Talk { common, way, read, over: false, seat, travel: Some(travel) });
+                        return Ok(Talk {
+                            common,
+                            way,
+                            read,
+                            over: false,
+                            unasked: Vec::new(),
+                            seat,
+                            travel: Some(travel),
+                        });
                     }
                     Err(failure) => failure,
                 }
@@ -268,9 +282,12 @@ impl Talk {
             && let Some(answer) = read.kept().await
         {
             self.over = true;
-            return Turn::Done(answer);
+            return self.passed(answer);
         }
         let turn = loop {
+            if let Err(failure) = self.refuse_unasked().await {
+                break Turn::Failed(failure);
+            }
             if let Some(moved) = self.travelled().await {
                 break Turn::Failed(moved);
             }
@@ -281,6 +298,13 @@ impl Talk {
             };
             match turn {
                 Turn::Failed(failure) if failure.reach == Reach::Unreached && self.travels(&failure) => {}
+                Turn::Ask(questions) => {
+                    let (open, refused) = self.common.overseer.sorted(&self.common.gateway, questions);
+                    self.unasked.extend(refused);
+                    if !open.is_empty() {
+                        break Turn::Ask(open);
+                    }
+                }
                 turn => break turn,
             }
         };
@@ -297,7 +321,27 @@ impl Talk {
         if let Some(seat) = self.seat.take() {
             seat.judge(failure, self.common.gateway.clock.now().monotonic);
         }
-        self.told(turn)
+        match self.told(turn) {
+            Turn::Done(answer) => self.passed(answer),
+            turn => turn,
+        }
+    }
+
+    /// The answer as the client may have it.
+    fn passed(&self, answer: Answer) -> Turn {
+        match self.common.overseer.passed(&self.common.gateway, answer) {
+            Ok(answer) => Turn::Done(answer),
+            Err(denial) => Turn::Failed(denial.into()),
+        }
+    }
+
+    /// Tells the upstream of questions that nobody is asked; if this is cut off, it is told again.
+    async fn refuse_unasked(&mut self) -> Result<(), Failure> {
+        if !self.unasked.is_empty() {
+            self.reply(self.unasked.clone()).await?;
+            self.unasked.clear();
+        }
+        Ok(())
     }
 
     /// The last turn as the client gets it: an older answer may take the place of a failure.
@@ -382,6 +426,7 @@ impl Common {
             target: order.target,
             aimed_at: order.message.target.clone(),
             rounds: order.rounds,
+            overseer: order.overseer,
         };
         common.token = common.parts()?.progress_token().map_err(unreadable)?;
         Ok(common)

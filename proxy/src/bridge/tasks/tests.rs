@@ -18,7 +18,7 @@ use portunus_filters::message::{Reading, read};
 use portunus_filters::{Arrival, Denial, Identity, Message, Reason};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -65,7 +65,7 @@ fn message(method: &str, name: (&str, &str)) -> Message {
 
 /// What `caller` is answered at an endpoint.
 async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Result<Value, Denial> {
-    let principal = Principal { tenant: "t".into(), subject: caller.into() };
+    let principal = Principal::named("t", caller);
     let identity = Identity::Principal(Arc::new(principal));
     let id = ServerId(format!("*|{path}").into());
     let server = bed.gateway.active().snapshot.routes.server(&id).cloned();
@@ -78,6 +78,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         at: bed.gateway.clock.now(),
     };
     let desk = Desk {
+        standing: None,
         gateway: &bed.gateway,
         server: server.unwrap(),
         arrival: &arrival,
@@ -98,6 +99,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         takes_events: true,
         era: message.era,
         relayed: false,
+        software: OnceLock::new(),
     };
     let (sender, mut parts) = mpsc::channel(8);
     let mut outcome = Outcome::new(&bed.gateway, &arrival);
