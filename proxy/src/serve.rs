@@ -124,7 +124,7 @@ enum Halt {
     Refused(Box<Denial>, Box<Knowledge>),
     Preflight,
     /// It asked for a document that everybody may have.
-    Told(Arc<str>),
+    Told(u16, Arc<str>),
     Gone,
 }
 
@@ -137,7 +137,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
         Ok(Admitted::Away(away)) => Box::pin(passage.send_on(*away, &mut client)).await,
         Err(Halt::Refused(denial, known)) => passage.refuse_unread(&denial, &known, &mut client).await,
         Err(Halt::Preflight) => passage.preflight(&mut client).await,
-        Err(Halt::Told(document)) => passage.tell(&document, &mut client).await,
+        Err(Halt::Told(status, document)) => passage.tell(status, &document, &mut client).await,
         Err(Halt::Gone) => End::Broken,
     };
     passage.outcome.stage_done(Stage::Respond);
@@ -199,7 +199,7 @@ impl<'a> Passage<'a> {
             return Err(Halt::Preflight);
         }
         let gateway = self.connection.gateway;
-        self.well_known()?;
+        self.well_known(client).await?;
         let (server, serial) = self.resolve(&gateway.active())?;
         self.identify(&server).await?;
         self.line = self.line(&server);
@@ -280,39 +280,6 @@ impl<'a> Passage<'a> {
 
     fn host(&self) -> &str {
         self.request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
-    }
-
-    /// The snapshot that judges the message, and the virtual server in it; the caller is asked again if
-    /// that is another one than it was.
-    async fn settled(
-        &mut self,
-        mut server: Arc<VirtualServer>,
-        mut serial: u64,
-    ) -> Result<(Arc<Active>, Arc<VirtualServer>), Halt> {
-        loop {
-            let active = self.connection.gateway.active();
-            if active.snapshot.serial == serial {
-                return Ok((active, server));
-            }
-            server = self.still_served(&active, &server)?;
-            serial = active.snapshot.serial;
-            drop(active);
-            self.identify(&server).await?;
-        }
-    }
-
-    /// The same virtual server in the snapshot that judges the message.
-    fn still_served(&mut self, active: &Active, server: &VirtualServer) -> Result<Arc<VirtualServer>, Halt> {
-        match active.snapshot.routes.server(&server.id) {
-            Some(server) => {
-                self.outcome.server(server, &active.revision);
-                Ok(Arc::clone(server))
-            }
-            None => {
-                let denial = Denial::new(Reason::UnknownRoute, "no MCP server is served at this path");
-                Err(halt(denial, Knowledge::default()))
-            }
-        }
     }
 
     /// Stage 3, the body of a POST; holds no snapshot while it waits.
