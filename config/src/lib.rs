@@ -18,6 +18,7 @@ mod environment;
 mod glob;
 mod headers;
 mod hosts;
+mod identity;
 mod limits;
 mod load;
 mod members;
@@ -51,7 +52,11 @@ pub use carry::Carry;
 pub use diagnostic::{Diagnostic, Located, Location, Place, Report, Severity};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use hosts::{HostPattern, OriginRule};
-pub use load::{Attempt, Loaded, load, load_text};
+pub use identity::{
+    Asked, Identities, Inspection, KeySource, Metadata, Profile, Resource, Shows, Stranger, Trust, TrustId,
+    Written,
+};
+pub use load::{Attempt, Loaded, load, load_policy, load_text, load_untested};
 pub use members::{Choice, Member, NamePolicy};
 pub use peers::{Peers, ReplicaId, Sealing};
 pub use policy::{ListRule, Lists, PolicyRules, PolicySource, Shadow, Zones};
@@ -75,3 +80,4 @@ pub use upstream::{
 };
 pub use url::{Host, Scheme, UpstreamUrl};
 pub use view::View;
+pub use yaml::value_of;

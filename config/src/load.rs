@@ -5,12 +5,16 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::bootstrap::Bootstrap;
-use crate::compile::{Confinement, Files, Keyring, compile_bootstrap, compile_snapshot};
+use crate::compile::{
+    Confinement, Files, Keyring, Terms, compile_alone, compile_bootstrap, compile_snapshot,
+};
 use crate::diagnostic::{Diagnostic, Findings, Located, Place, Report};
-use crate::document::{BundleSource, Document, Part, ProcessDocument, RulesDocument};
+use crate::document::{BundleSource, Document, Part, PolicyDocument, ProcessDocument, RulesDocument};
 use crate::environment::Environment;
+use crate::policy::PolicyRules;
 use crate::reads::{Fingerprint, Reads};
 use crate::secret::sha256;
 use crate::snapshot::Snapshot;
@@ -61,11 +65,43 @@ pub struct Attempt {
 impl Attempt {
     /// Loads like [`load`].
     pub fn new(path: &Path, env: &dyn Environment) -> Attempt {
-        let file = if path.is_dir() { path.join(GATEWAY_FILE) } else { path.to_owned() };
-        Loader::new(env).run(|loader| {
-            let text = loader.document(&file, &Place::default())?;
-            loader.compile(&text, &file)
-        })
+        Loader::new(env).attempt(path)
+    }
+}
+
+/// Loads a configuration as [`load`] does, without running the tests of its policy: for commands that
+/// look at a policy as it is.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_untested(path: &Path, env: &dyn Environment) -> Result<Loaded, Report> {
+    Loader { tested: false, ..Loader::new(env) }.attempt(path).outcome
+}
+
+/// Loads a policy without running its tests: that of a configuration, or a folder of rules or one
+/// `.rego` file by itself, with every default.
+///
+/// # Errors
+/// Everything that is wrong with it; that a configuration has no policy.
+pub fn load_policy(path: &Path, env: &dyn Environment) -> Result<Arc<PolicyRules>, Report> {
+    let rego = path.extension().is_some_and(|name| name == "rego");
+    if rego || path.is_dir() && !path.join(GATEWAY_FILE).is_file() {
+        return load_alone(path, env).map(Arc::new);
+    }
+    load_untested(path, env)?.snapshot.policy.ok_or_else(|| {
+        let findings = Findings::default();
+        findings.error(&Place::default(), "it has no `policy`", "write `policy: policy/`");
+        Report(findings.into_sorted())
+    })
+}
+
+fn load_alone(path: &Path, env: &dyn Environment) -> Result<PolicyRules, Report> {
+    let (reads, findings) = (Reads::new(env), Findings::default());
+    let files = Files::beside(Path::new(""), None, &reads, &findings);
+    let terms = Terms { workers: 1, tested: false };
+    match compile_alone(&PolicyDocument::of_path(path), &files, terms) {
+        Some(rules) if !findings.has_errors() => Ok(rules),
+        _ => Err(Report(findings.into_sorted())),
     }
 }
 
@@ -76,11 +112,26 @@ struct Loader<'a> {
     findings: Findings,
     /// Digests of the documents, in the order in which they were read.
     documents: RefCell<Vec<[u8; 32]>>,
+    /// Whether tests of policies have to pass.
+    tested: bool,
 }
 
 impl<'a> Loader<'a> {
     fn new(env: &'a dyn Environment) -> Loader<'a> {
-        Loader { reads: Reads::new(env), findings: Findings::default(), documents: RefCell::default() }
+        Loader {
+            reads: Reads::new(env),
+            findings: Findings::default(),
+            documents: RefCell::default(),
+            tested: true,
+        }
+    }
+
+    fn attempt(self, path: &Path) -> Attempt {
+        let file = if path.is_dir() { path.join(GATEWAY_FILE) } else { path.to_owned() };
+        self.run(|loader| {
+            let text = loader.document(&file, &Place::default())?;
+            loader.compile(&text, &file)
+        })
     }
 
     fn run(self, load: impl FnOnce(&Self) -> Option<(Bootstrap, Snapshot)>) -> Attempt {
@@ -155,7 +206,8 @@ impl<'a> Loader<'a> {
         let rules_files = self.files(file, bundle);
         let keyring = Keyring::new(&process.secrets, bundle.is_some(), &process_files);
         let confinement = Confinement { ceiling: process.egress_ceiling.as_ref(), bundle: bundle.is_some() };
-        let mut snapshot = compile_snapshot(rules, confinement, &rules_files, &keyring, bootstrap.threads);
+        let terms = Terms { workers: bootstrap.threads, tested: self.tested };
+        let mut snapshot = compile_snapshot(rules, confinement, &rules_files, &keyring, terms);
         keyring.refuse_unreadable();
         keyring.warn_about_unused();
         let contents = [keyring.digests(), rules_files.digests()].concat();
@@ -332,7 +384,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 6);
+        assert_eq!(count, 7);
     }
 
     #[test]
@@ -361,7 +413,6 @@ dlp: { profile: balanced }
         let found = crate::testing::problems_with(text, &[("SEARCH_TOKEN", "x")]);
         let expected = [
             "upstreams.search.url: this system has no authorities to verify the server with",
-            "identity: this build cannot enforce `identity`",
             "policy.path: `policy/` cannot be read: entity not found",
             "limits: this build cannot enforce `limits`",
             "egress: this build cannot enforce `egress`",

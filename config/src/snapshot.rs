@@ -10,6 +10,7 @@ use portunus_filters::Controls;
 use portunus_filters::mcp::Bounds;
 
 use crate::hosts::HostPattern;
+use crate::identity::{Identities, Profile};
 use crate::members::{Choice, Member, NamePolicy};
 use crate::policy::PolicyRules;
 use crate::routes::Routes;
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub serial: u64,
     /// Which virtual server answers where.
     pub routes: Routes,
+    /// Whom the gateway believes to be who they say; `None` asks nobody.
+    pub identities: Option<Arc<Identities>>,
     /// Every upstream of the document, in its order.
     pub upstreams: Vec<Arc<Upstream>>,
     /// What is known of their tools.
@@ -117,6 +120,8 @@ pub struct VirtualServer {
     pub max_body_bytes: Option<usize>,
     /// How refusals of calls show in HTTP.
     pub http_status: HttpStatus,
+    /// What is asked of callers; `None` asks nothing.
+    pub identity: Option<Arc<Profile>>,
 }
 
 impl VirtualServer {

@@ -11,28 +11,32 @@ mod calendar;
 mod compile;
 mod decision;
 mod document;
+mod explain;
+mod interpreter;
 mod json;
-mod machine;
-mod mend;
+mod lint;
 mod paths;
 mod problem;
 mod program;
 mod projection;
 mod question;
+mod slots;
 mod source;
 mod syntax;
+pub mod trial;
 
 pub use cache::DecisionCache;
 pub use calendar::Unit;
 pub use compile::{Document, Module, Settings};
 pub use decision::{Approval, Decision, Fault, Obligations, Place, Ruling, StepUp};
+pub use explain::{Explanation, Read, RuleSeen};
 pub use paths::InputPath;
 pub use problem::{Problem, Severity};
 pub use question::{Context, Direction, Entry, Kind, Mcp, Question, Threat, Tool};
 
-use calendar::Calendar;
+use calendar::{Calendar, LocalTime};
 use document::Field;
-use machine::Machine;
+use interpreter::Interpreter;
 use projection::{Key, Projection};
 use regorus::Value;
 use std::fmt;
@@ -59,7 +63,7 @@ pub struct Policy {
 #[derive(Debug)]
 struct Point {
     entry: Entry,
-    machine: Machine,
+    interpreter: Interpreter,
     projection: Projection,
     full: Projection,
     /// Its projection decided otherwise than the full input once: it is given that from then on.
@@ -88,33 +92,68 @@ impl fmt::Display for Class {
     }
 }
 
+/// What makes the lists of callers equal; see [`Policy::view`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// Equal for equal lists.
+    pub key: Box<[u8]>,
+    /// Time since the epoch at which it ends.
+    pub until: Duration,
+}
+
 impl Policy {
     /// What the policy says to `question`; answers that `cache` remembers are not worked out again.
     pub fn decide(&self, entry: Entry, question: &Question<'_>, cache: &DecisionCache) -> Decision {
         let Some(point) = self.point(entry) else { return fresh(Ruling::fault(Fault::NoEntry)) };
-        let time = self.calendar.at(question.now.wall);
         let projection = point.in_force();
-        let mut key = Key(Vec::with_capacity(256));
-        key.number(self.generation);
-        key.number(entry as u64 * 2 + u64::from(projection.is_whole()));
+        let time = match projection.unit {
+            Some(_) => self.calendar.at(question.now.wall),
+            None => LocalTime::default(),
+        };
+        let mut key = self.key(point);
         if let Err(fault) = projection.key(question, time, &mut key) {
             return fresh(Ruling::fault(Fault::Unreadable(fault)));
         }
         if let Some(ruling) = cache.look_up(&key.0, question.now.wall) {
             return Decision { ruling, cached: true, diverged: false };
         }
+        let time = self.calendar.at(question.now.wall);
         let asked = |projection: &Projection| match projection.input(question, time) {
-            Ok(input) => point.machine.ask(input),
+            Ok(input) => point.interpreter.ask(input),
             Err(fault) => Ruling::fault(Fault::Unreadable(fault)),
         };
         let ruling = asked(projection);
-        if point.is_audited() && ruling != asked(&point.full) {
+        if point.is_audited() && !ruling.agrees(&asked(&point.full)) {
             point.distrusted.store(true, Ordering::Relaxed);
             return Decision { diverged: true, ..fresh(Ruling::fault(Fault::Diverged)) };
         }
         let ruling = Arc::new(ruling);
         cache.keep(key.0, &ruling, Some(self.end(point, question)));
         Decision { ruling, cached: false, diverged: false }
+    }
+
+    /// What the policy says to an input document as JSON text: one that was recorded, or written by hand.
+    ///
+    /// # Errors
+    /// A [`crate::mcp::Fault`] if the text cannot be read in one way.
+    pub fn ask(&self, entry: Entry, input: &str) -> Result<Ruling, crate::mcp::Fault> {
+        let input = json::value(input)?;
+        Ok(match self.point(entry) {
+            Some(point) => point.interpreter.ask(point.in_force().of_value(&input)),
+            None => Ruling::fault(Fault::NoEntry),
+        })
+    }
+
+    /// The same with all of the input.
+    ///
+    /// # Errors
+    /// As [`Policy::ask`].
+    pub fn ask_in_full(&self, entry: Entry, input: &str) -> Result<Ruling, crate::mcp::Fault> {
+        let input = json::value(input)?;
+        Ok(match self.point(entry) {
+            Some(point) => point.interpreter.ask(input),
+            None => Ruling::fault(Fault::NoEntry),
+        })
     }
 
     /// Whether the policy has the entry point; [`Entry::Decision`] is always there.
@@ -166,7 +205,8 @@ impl Policy {
     /// The entry points that decide `input` otherwise when they are given their part of it alone.
     fn disagreements(&self, name: &str, input: &Value) -> Vec<Problem> {
         let differs = |point: &&Point| {
-            point.machine.ask(input.clone()) != point.machine.ask(point.projection.of_value(input))
+            let projected = point.interpreter.ask(point.projection.of_value(input));
+            !point.interpreter.ask(input.clone()).agrees(&projected)
         };
         let problem = |point: &Point| {
             let text =
@@ -174,6 +214,29 @@ impl Policy {
             Problem::error(name, 0, text).hint("the analysis missed a part of the input; report this policy")
         };
         self.points.iter().filter(differs).map(problem).collect()
+    }
+
+    /// What of `question` decides on everything in a list alike: all that an entry point reads, but for
+    /// which tool, prompt or resource it is about. A list that was filtered for one question is the
+    /// list of all that have an equal view.
+    ///
+    /// # Errors
+    /// [`Fault`] as [`Policy::decide`] has it for what cannot be read.
+    pub fn view(&self, entry: Entry, question: &Question<'_>) -> Result<View, Fault> {
+        let point = self.point(entry).ok_or(Fault::NoEntry)?;
+        let time = self.calendar.at(question.now.wall);
+        let mut key = self.key(point);
+        let keyed = point.in_force().key_where(question, time, (&mut key, Field::is_of_all));
+        keyed.map_err(Fault::Unreadable)?;
+        Ok(View { key: key.0.into(), until: self.end(point, question) })
+    }
+
+    /// A key with what tells apart policies, entry points and ways to look at the input.
+    fn key(&self, point: &Point) -> Key {
+        let mut key = Key(Vec::with_capacity(256));
+        key.number(self.generation);
+        key.number(point.entry as u64 * 2 + u64::from(point.in_force().is_whole()));
+        key
     }
 
     fn point(&self, entry: Entry) -> Option<&Point> {
@@ -184,13 +247,24 @@ impl Policy {
     /// when its time to live is over.
     fn end(&self, point: &Point, question: &Question<'_>) -> Duration {
         let wall = question.now.wall;
-        let unit = point.in_force().unit().map(|unit| self.calendar.boundary(unit, wall));
+        let unit = point.in_force().unit.map(|unit| self.calendar.boundary(unit, wall));
         let ends = [Some(wall.saturating_add(self.ttl)), unit, question.principal.not_after];
         ends.into_iter().flatten().min().unwrap_or(wall)
     }
 }
 
 impl Point {
+    fn new(entry: Entry, interpreter: Interpreter, projection: Projection) -> Point {
+        Point {
+            entry,
+            interpreter,
+            projection,
+            full: Projection::whole(),
+            distrusted: AtomicBool::new(false),
+            misses: AtomicU32::new(0),
+        }
+    }
+
     fn in_force(&self) -> &Projection {
         if self.distrusted.load(Ordering::Relaxed) { &self.full } else { &self.projection }
     }
@@ -203,7 +277,7 @@ impl Point {
 
     fn class(&self) -> Class {
         let projection = self.in_force();
-        match projection.unit() {
+        match projection.unit {
             _ if projection.is_whole() => Class::WholeInput,
             Some(unit) => Class::Time(unit),
             None => Class::Pure,

@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod files;
+mod identity;
 mod keyring;
 mod members;
 mod peers;
@@ -18,6 +19,7 @@ mod views;
 pub(crate) use bootstrap::compile_bootstrap;
 pub(crate) use files::Files;
 pub(crate) use keyring::Keyring;
+pub(crate) use policy::compile_alone;
 
 use std::sync::Arc;
 
@@ -35,30 +37,43 @@ pub(crate) struct Confinement<'a> {
     pub(crate) bundle: bool,
 }
 
+/// How policies are compiled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// Threads that ask them, about.
+    pub(crate) workers: usize,
+    /// Whether their own tests have to pass.
+    pub(crate) tested: bool,
+}
+
 /// Compiles the rules of a document; the revision's digest is the loader's to fill in.
 pub(crate) fn compile_snapshot(
     rules: &RulesDocument,
     confinement: Confinement<'_>,
     files: &Files<'_>,
     keyring: &Keyring<'_>,
-    threads: usize,
+    terms: Terms,
 ) -> Snapshot {
     let findings = files.findings();
     refuse_unenforced(rules.unenforced(), findings);
     warn_without_policy(rules, findings);
     let upstreams = upstreams::compile(&rules.upstreams, confinement, files, keyring);
-    let servers = servers::compile(rules, &upstreams, findings);
+    let context = identity::Context { confinement, files, keyring };
+    let identities = rules.identity.as_ref().map(|document| identity::compile(document, &context));
+    let mut servers = servers::compile(rules, &upstreams, findings);
+    identity::assign(&mut servers, identities.as_ref(), rules, findings);
     let label = rules.revision.as_ref().map(|label| label.value.clone());
     let mut snapshot = Snapshot {
         revision: Revision { digest: String::new(), label },
         serial: 0,
+        identities: identities.map(Arc::new),
         routes: Routes::new(servers.into_iter().map(Arc::new).collect()),
         upstreams,
         tools: Arc::new(tools::compile(rules, findings)),
         controls: tools::controls(rules, findings),
         policy: None,
     };
-    snapshot.policy = policy::compile(rules, &snapshot, files, threads).map(Arc::new);
+    snapshot.policy = policy::compile(rules, &snapshot, files, terms).map(Arc::new);
     snapshot
 }
 

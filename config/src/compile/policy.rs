@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use portunus_filters::authorize::{Document, Entry, Module, Policy, Problem, Settings, Severity};
+use portunus_filters::authorize::trial::{Outcome, run_tests};
+use portunus_filters::authorize::{Entry, Module, Policy, Problem, Settings, Severity};
 use serde_json::{Map, Value};
 
-use super::Files;
+use super::{Files, Terms};
 use crate::diagnostic::{Findings, Located, Location, Place};
 use crate::document::{PolicyDocument, PolicySourceDocument, RulesDocument, ShadowDocument};
 use crate::policy::{Known, ListRule, Lists, PolicyRules, PolicySource, Shadow, Written, Zones, read_roles};
@@ -18,36 +19,39 @@ pub(super) fn compile(
     rules: &RulesDocument,
     snapshot: &Snapshot,
     files: &Files<'_>,
-    threads: usize,
+    terms: Terms,
 ) -> Option<PolicyRules> {
     let document = rules.policy.as_ref()?;
-    let compiler = Compiler { document, gateway: enforced(snapshot), files, threads };
+    let compiler = Compiler { document, gateway: Some(enforced(snapshot)), files, terms };
     let source = match &document.rules {
         PolicySourceDocument::Path { path, data } => compiler.gather(path, data.as_ref()),
         PolicySourceDocument::Rbac(roles) => compiler.roles(roles, snapshot),
     };
     let shadow = document.shadow.as_ref().and_then(|shadow| compiler.shadow(shadow));
-    let source = source?;
-    let zones = compiler.zones(&source);
-    let policy = compiler.policy(&source)?;
-    Some(PolicyRules {
-        lists: lists(document, &policy, files.findings()),
-        policy: Arc::new(policy),
-        zones,
-        cache_entries: document.cache_entries.unwrap_or(PolicyRules::DEFAULT_CACHE_ENTRIES),
-        reasons_to_client: document.reasons_to_client,
-        shadow,
-        source: Arc::new(source),
-        written: compiler.written(),
-    })
+    let rules = compiler.rules(source?)?;
+    let lists = lists(document, &rules.policy, files.findings());
+    Some(PolicyRules { lists, shadow, ..rules })
+}
+
+/// A policy by itself, with defaults and without a gateway. What is wrong with it is reported.
+pub(crate) fn compile_alone(
+    document: &PolicyDocument,
+    files: &Files<'_>,
+    terms: Terms,
+) -> Option<PolicyRules> {
+    let compiler = Compiler { document, gateway: None, files, terms };
+    match &document.rules {
+        PolicySourceDocument::Path { path, data } => compiler.rules(compiler.gather(path, data.as_ref())?),
+        PolicySourceDocument::Rbac(_) => None,
+    }
 }
 
 struct Compiler<'a> {
     document: &'a PolicyDocument,
-    /// `data.portunus`.
-    gateway: Value,
+    /// `data.portunus`; `None` where there is no gateway.
+    gateway: Option<Value>,
     files: &'a Files<'a>,
-    threads: usize,
+    terms: Terms,
 }
 
 impl Compiler<'_> {
@@ -85,9 +89,25 @@ impl Compiler<'_> {
 
     /// The gateway document is part of the data, so that rules can speak of servers and upstreams.
     fn with_gateway(&self, mut source: PolicySource) -> PolicySource {
-        let gateway = Map::from_iter([("portunus".to_owned(), self.gateway.clone())]);
-        source.add_data(gateway, Path::new("data.portunus"), self.files.findings());
+        let gateway = self.gateway.clone().map(|gateway| ("portunus".to_owned(), gateway));
+        source.add_data(Map::from_iter(gateway), Path::new("data.portunus"), self.files.findings());
         source
+    }
+
+    fn rules(&self, source: PolicySource) -> Option<PolicyRules> {
+        let zones = self.zones(&source);
+        let policy = Arc::new(self.policy(&source)?);
+        Some(PolicyRules {
+            lists: if policy.has(Entry::Visible) { ListRule::Visible } else { ListRule::Decision },
+            policy,
+            zones,
+            cache_entries: self.document.cache_entries.unwrap_or(PolicyRules::DEFAULT_CACHE_ENTRIES),
+            reasons_to_client: self.document.reasons_to_client,
+            shadow: None,
+            source: Arc::new(source),
+            settings: self.settings(),
+            written: self.written(),
+        })
     }
 
     fn zones(&self, source: &PolicySource) -> Zones {
@@ -106,11 +126,12 @@ impl Compiler<'_> {
     }
 
     fn policy(&self, source: &PolicySource) -> Option<Policy> {
-        let text = Value::Object(source.data.clone()).to_string();
-        let data = [Document { path: "data".to_owned(), mount: String::new(), text }];
-        match Policy::compile(&source.modules, &data, &self.settings()) {
+        match Policy::compile(&source.modules, &source.documents(), &self.settings()) {
             Ok(policy) => {
                 self.report(policy.warnings());
+                if self.terms.tested && source.modules.iter().any(Module::is_test) {
+                    self.test(source);
+                }
                 Some(policy)
             }
             Err(problems) => {
@@ -120,16 +141,37 @@ impl Compiler<'_> {
         }
     }
 
+    /// Runs the policy's own tests; those that fail refuse it.
+    fn test(&self, source: &PolicySource) {
+        let trial = match run_tests(&source.modules, &source.documents(), &self.settings()) {
+            Ok(trial) => trial,
+            Err(problems) => return self.report(&problems),
+        };
+        for test in trial.tests {
+            let problem = match test.outcome {
+                Outcome::Passed | Outcome::Skipped => continue,
+                Outcome::Failed => format!("the test `{}` fails", test.name),
+                Outcome::Errored(problem) => format!("the test `{}` cannot be run: {problem}", test.name),
+                Outcome::Diverged(entries) => {
+                    format!("in the test `{}`, {entries} is decided in two ways", test.name)
+                }
+            };
+            let hint = "`portunus test` runs the tests alone; mend the rules or the test";
+            self.files.findings().error(&in_module(&test.path, test.line), problem, hint);
+        }
+    }
+
     fn settings(&self) -> Settings {
         let default = Settings::default();
-        let PolicyDocument { entrypoint, time_zone, cache_ttl, instruction_cap, .. } = self.document;
+        let PolicyDocument { entrypoint, time_zone, cache_ttl, time_limit, strict, .. } = self.document;
         let text = |written: &Option<Located<String>>| written.as_ref().map(|text| text.value.clone());
         Settings {
             entrypoint: text(entrypoint).unwrap_or(default.entrypoint),
             time_zone: text(time_zone).unwrap_or(default.time_zone),
             ttl: cache_ttl.unwrap_or(default.ttl),
-            instruction_cap: instruction_cap.unwrap_or(default.instruction_cap),
-            workers: self.threads,
+            time_limit: time_limit.unwrap_or(default.time_limit),
+            strict: strict.unwrap_or(default.strict),
+            workers: self.terms.workers,
         }
     }
 
@@ -148,7 +190,7 @@ impl Compiler<'_> {
     }
 
     fn written(&self) -> Written {
-        let Settings { entrypoint, time_zone, ttl, instruction_cap, .. } = self.settings();
+        let Settings { entrypoint, time_zone, ttl, time_limit, strict, .. } = self.settings();
         let seen = |path: &Located<PathBuf>| self.files.seen_from_document(&path.value);
         let (path, data) = match &self.document.rules {
             PolicySourceDocument::Path { path, data } => (Some(seen(path)), data.as_ref().map(seen)),
@@ -163,7 +205,8 @@ impl Compiler<'_> {
             cache_ttl: ttl,
             lists: self.document.lists.as_ref().map(|lists| lists.value),
             time_zone,
-            instruction_cap,
+            time_limit,
+            strict,
             shadow,
         }
     }

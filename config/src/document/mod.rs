@@ -6,6 +6,7 @@
 
 mod controls;
 mod credentials;
+mod identity;
 mod listeners;
 mod members;
 mod peers;
@@ -23,6 +24,11 @@ mod views;
 
 pub use controls::ControlsDocument;
 pub use credentials::{CredentialsDocument, HeaderSource, HeadersDocument};
+pub use identity::{
+    AnonymousDocument, AskedDocument, ClientDocument, IdentityDocument, IntrospectionDocument,
+    IssuerDocument, KeysDocument, MappingDocument, MetadataDocument, MtlsDocument, NamingDocument,
+    RevokedDocument, ServerIdentityDocument,
+};
 pub use listeners::{HostsDocument, ListenerDocument};
 pub use members::{ChoiceDocument, MemberDocument};
 pub use peers::{PeersDocument, SealingDocument};

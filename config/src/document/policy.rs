@@ -1,6 +1,6 @@
 //! `policy`: where the rules stand that say who may do what, and how they are asked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::diagnostic::{Located, Place};
@@ -23,8 +23,10 @@ pub struct PolicyDocument {
     pub lists: Option<Located<Lists>>,
     /// `time_zone`, a name of the IANA database.
     pub time_zone: Option<Located<String>>,
-    /// `instruction_cap`.
-    pub instruction_cap: Option<usize>,
+    /// `time_limit`.
+    pub time_limit: Option<Duration>,
+    /// `strict`: whether what a builtin cannot take denies.
+    pub strict: Option<bool>,
     /// `reasons_to_client`.
     pub reasons_to_client: bool,
     /// `shadow`.
@@ -58,6 +60,14 @@ pub struct ShadowDocument {
     pub sample: usize,
 }
 
+impl PolicyDocument {
+    /// A folder of rules, or one file, with every default.
+    pub(crate) fn of_path(path: &Path) -> PolicyDocument {
+        let path = Located { value: path.to_owned(), place: Place::default() };
+        blank(PolicySourceDocument::Path { path, data: None }, Place::default())
+    }
+}
+
 const SHORT: &str =
     "write the folder of the rules, `policy: policy/`, or `policy: {builtin: rbac, data: roles.yaml}`";
 
@@ -82,7 +92,8 @@ fn blank(rules: PolicySourceDocument, place: Place) -> PolicyDocument {
         cache_entries: None,
         lists: None,
         time_zone: None,
-        instruction_cap: None,
+        time_limit: None,
+        strict: None,
         reasons_to_client: true,
         shadow: None,
         place,
@@ -100,7 +111,9 @@ fn long(section: &mut Section<'_>) -> Option<PolicyDocument> {
         .value("lists")
         .and_then(|value| Some(Located { value: value.one_of(&Lists::NAMES)?, place: value.place() }));
     let time_zone = section.value("time_zone").and_then(|value| value.parsed(zone, time_zone));
-    let instruction_cap = section.value("instruction_cap").and_then(|value| value.count(1_000..=100_000_000));
+    let longest = Duration::from_millis(1)..=Duration::from_secs(10);
+    let time_limit = section.value("time_limit").and_then(|value| value.duration(longest));
+    let strict = section.value("strict").and_then(|value| value.flag());
     let reasons = section.value("reasons_to_client").and_then(|value| value.flag());
     let shadow = section.value("shadow").and_then(|value| value.section(shadow)?);
     Some(PolicyDocument {
@@ -109,7 +122,8 @@ fn long(section: &mut Section<'_>) -> Option<PolicyDocument> {
         cache_entries,
         lists,
         time_zone,
-        instruction_cap,
+        time_limit,
+        strict,
         reasons_to_client: reasons.unwrap_or(true),
         shadow,
         ..blank(rules?, section.place().clone())

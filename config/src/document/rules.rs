@@ -2,6 +2,7 @@
 
 use super::Unenforced;
 use super::controls::{self, ControlsDocument};
+use super::identity::{self, IdentityDocument};
 use super::listeners::label;
 use super::policy::{self, PolicyDocument};
 use super::servers::{self, ServerDocument};
@@ -25,7 +26,7 @@ pub struct RulesDocument {
     /// `tools`.
     pub tools: Vec<ToolLine>,
     /// `identity`.
-    pub identity: Option<Unenforced>,
+    pub identity: Option<IdentityDocument>,
     /// `policy`.
     pub policy: Option<PolicyDocument>,
     /// `limits`.
@@ -78,7 +79,7 @@ impl RulesDocument {
             upstreams: upstreams::read(section),
             servers: servers::read(section, &defaults),
             tools: tools::read(section),
-            identity: section.unenforced("identity"),
+            identity: identity::read(section),
             policy: policy::read(section),
             limits: section.unenforced("limits"),
             egress: section.unenforced("egress"),
@@ -95,7 +96,6 @@ impl RulesDocument {
     /// Every section of this half that is written and not enforced.
     pub(crate) fn unenforced(&self) -> impl Iterator<Item = &Unenforced> {
         let sections = [
-            &self.identity,
             &self.limits,
             &self.egress,
             &self.dlp,
@@ -106,7 +106,8 @@ impl RulesDocument {
             &self.approvals,
         ];
         let servers = self.servers.iter().flat_map(|server| &server.unenforced);
-        sections.into_iter().flatten().chain(servers)
+        let keys = self.identity.iter().filter_map(|identity| identity.keys.as_ref());
+        sections.into_iter().flatten().chain(servers).chain(keys)
     }
 }
 
@@ -120,8 +121,17 @@ mod tests {
 
     #[test]
     fn every_section_that_is_not_enforced_is_an_error_that_names_it() {
-        let enforced =
-            ["revision", "upstreams", "servers", "sessions", "cache", "tools", "controls", "policy"];
+        let enforced = [
+            "revision",
+            "upstreams",
+            "servers",
+            "sessions",
+            "cache",
+            "tools",
+            "controls",
+            "policy",
+            "identity",
+        ];
         let sections = RulesDocument::KEYS.into_iter().filter(|key| !enforced.contains(key));
         for key in sections.chain(["agent", "traces"]) {
             for value in ["{anything: [1, {x: y}]}", "short", ""] {

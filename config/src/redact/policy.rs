@@ -23,7 +23,8 @@ pub(super) fn policy(rules: &PolicyRules) -> Value {
         "cache_entries": rules.cache_entries,
         "lists": written.lists.map(|lists| lists.as_str()),
         "time_zone": written.time_zone,
-        "instruction_cap": written.instruction_cap,
+        "time_limit": duration(written.time_limit),
+        "strict": written.strict,
         "reasons_to_client": rules.reasons_to_client,
         "shadow": shadow,
     })

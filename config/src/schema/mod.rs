@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod checker;
+mod identity;
 mod peers;
 mod policy;
 mod process;

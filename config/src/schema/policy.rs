@@ -8,7 +8,7 @@ use crate::policy::{Lists, PolicyRules};
 use portunus_filters::authorize::Settings;
 
 pub(super) fn policy() -> Value {
-    let Settings { entrypoint, time_zone, ttl, instruction_cap, .. } = Settings::default();
+    let Settings { entrypoint, time_zone, ttl, time_limit, strict, .. } = Settings::default();
     let rule = json!({
         "description": "Path of the rule that decides.",
         "type": "string",
@@ -42,9 +42,10 @@ pub(super) fn policy() -> Value {
         .optional("lists", lists)
         .optional("time_zone", zone)
         .optional(
-            "instruction_cap",
-            count(1_000..=100_000_000, Some(instruction_cap), "Instructions of one decision."),
+            "time_limit",
+            duration(time_limit, "A decision that takes longer is a refusal; 1ms to 10s."),
         )
+        .optional("strict", flag(strict, "Whether what a builtin cannot take refuses."))
         .optional("reasons_to_client", flag(true, "Whether callers are told the policy's reason."))
         .optional("shadow", shadow())
         .build();

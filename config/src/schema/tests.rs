@@ -23,7 +23,7 @@ pub(crate) fn assert_valid(text: &str) {
 
 /// Documents that open every section of the format, in each of its forms. `NAME` and `/PATH` stand
 /// for what a document chooses.
-const SECTIONS: [&str; 3] = [
+const SECTIONS: [&str; 4] = [
     "version: 1\n\
      listeners:\n\
      - bind: 127.0.0.1:1\n  \
@@ -45,17 +45,23 @@ const SECTIONS: [&str; 3] = [
      policy: {shadow: {}}\n\
      servers: {/PATH: {bounds: {}, upstreams: {}, sessions: {}, cache: {}, parked: {}}}\n",
     "version: 1\nupstreams: {NAME: {credentials: {}}}\n\
-     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}}]\n",
+     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, identity: {anonymous: {}}}]\n",
     "version: 1\nbundle: {}\n",
+    "version: 1\nidentity:\n  \
+       jwt: [{tenant: {}, claims: {}, tls: {}}]\n  \
+       introspection: [{client: {}, credentials: {header: {}}, tenant: {}, claims: {}, tls: {}}]\n  \
+       mtls: {}\n  revoked: {subjects: [{}]}\n  metadata: {}\n  anonymous: {}\n\
+     servers: {/PATH: {identity: {anonymous: {}}}}\n",
 ];
 
 /// Every example.
-pub(crate) const EXAMPLES: [&str; 7] = [
+pub(crate) const EXAMPLES: [&str; 8] = [
     "minimal.yaml",
     "full.yaml",
     "edge.yaml",
     "merged.yaml",
     "policy.yaml",
+    "identity.yaml",
     "bootstrap.yaml",
     "bundle/gateway.yaml",
 ];
@@ -128,7 +134,7 @@ fn every_example_is_valid_and_no_key_of_it_can_be_misspelt() {
     keys_of_the_schema(&SCHEMA, "", &mut known);
     let absent: BTreeSet<_> = known.into_values().flatten().filter(|key| !written.contains(key)).collect();
     // The comments of the examples show these: other forms of what is there.
-    assert_eq!(absent, ["builtin", "controls", "file", "profile", "without"].map(str::to_owned).into());
+    assert_eq!(absent, ["builtin", "file"].map(str::to_owned).into());
 }
 
 /// Where the objects of a document are, as JSON pointers.

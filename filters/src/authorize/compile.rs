@@ -4,8 +4,8 @@
 //! a policy before it is asked is known here: nothing is left for the first message to find out.
 
 use super::calendar::Calendar;
-use super::machine::{Build, Machine};
-use super::mend::mend;
+use super::interpreter::{Interpreter, Terms};
+use super::lint::{self, Cut};
 use super::paths::{InputPath, Reads};
 use super::problem::{Problem, Severity};
 use super::projection::Projection;
@@ -15,9 +15,8 @@ use super::{Point, Policy, json, program, syntax};
 use chrono_tz::Tz;
 use regorus::languages::rego::compiler::Compiler;
 use regorus::{CompiledPolicy, Engine, Value};
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A Rego file.
@@ -57,8 +56,12 @@ pub struct Settings {
     pub time_zone: String,
     /// A decision is remembered no longer than this.
     pub ttl: Duration,
-    /// Instructions that one evaluation may take.
-    pub instruction_cap: usize,
+    /// An evaluation that takes longer denies.
+    pub time_limit: Duration,
+    /// Whether what a builtin cannot take, such as a number where it wants a string, denies, as with
+    /// OPA's `--strict-builtin-errors`. Else it is undefined: a rule that forbids and runs into it
+    /// does not forbid.
+    pub strict: bool,
     /// Threads that ask, about.
     pub workers: usize,
 }
@@ -69,9 +72,16 @@ impl Default for Settings {
             entrypoint: "mcp/authz/decision".to_owned(),
             time_zone: "UTC".to_owned(),
             ttl: Duration::from_secs(300),
-            instruction_cap: 100_000,
+            time_limit: Duration::from_millis(100),
+            strict: true,
             workers: 4,
         }
+    }
+}
+
+impl Settings {
+    fn terms(&self) -> Terms {
+        Terms { limit: self.time_limit, strict: self.strict, slots: self.workers }
     }
 }
 
@@ -151,7 +161,7 @@ fn zone(name: &str, problems: &mut Vec<Problem>) -> Tz {
 }
 
 /// One document of all the data.
-fn merge(documents: &[Document], problems: &mut Vec<Problem>) -> Value {
+pub(super) fn merge(documents: &[Document], problems: &mut Vec<Problem>) -> Value {
     let mut engine = Engine::new();
     for document in documents {
         let value = match json::value(&document.text) {
@@ -204,60 +214,63 @@ fn points(
         }
     };
     let mut points = Vec::new();
+    let mut reached = Some(BTreeSet::new());
     for entry in Entry::ALL {
         let rule = rule_path(entry, &settings.entrypoint);
         if rules.contains(&rule) {
-            match point(entry, &rule, &policy, (data, settings, analysis)) {
-                Ok(point) => {
-                    problems.extend(point.projection.unknown.iter().map(unknown));
-                    points.push(point);
-                }
-                Err(problem) => problems.push(problem),
-            }
+            let told = told(&rule, &policy, analysis);
+            reached = reached.zip(told.reached).map(|(one, other)| &one | &other);
+            let projection = told.reads.map_or_else(Projection::whole, |reads| Projection::of(&reads));
+            problems.extend(told.problems);
+            problems.extend(lint::entry_point(&rule, &policy));
+            problems.extend(projection.unknown.iter().map(unknown));
+            points.push(Point::new(entry, Interpreter::new(engine, &rule, settings.terms()), projection));
         }
     }
+    problems.extend(reached.into_iter().flat_map(|reached| lint::unreached(&policy, &reached)));
     points
+}
+
+/// What is told of an entry point before it is asked.
+#[derive(Default)]
+struct Told {
+    /// What it reads of the input, if both accounts of it agree.
+    reads: Option<Reads>,
+    /// The rules that it asks, if that can be told.
+    reached: Option<BTreeSet<String>>,
+    problems: Vec<Problem>,
+}
+
+fn told(rule: &str, policy: &CompiledPolicy, analysis: &Analysis) -> Told {
+    let program = match Compiler::compile_from_policy(policy, &[rule]) {
+        Ok(program) => program,
+        Err(error) => {
+            return Told { problems: vec![untold(positioned(&error.to_string()))], ..Told::default() };
+        }
+    };
+    let reached: BTreeSet<String> = program.rule_infos.iter().map(|info| info.name.clone()).collect();
+    let syntax::Told { reads, cuts } = syntax::reads(policy, reached.iter().map(String::as_str));
+    let reads = (analysis.told)(reads);
+    let agreed = !analysis.compared || reads.covers(&program::reads(&program));
+    let problems = cuts.iter().map(Cut::problem).collect();
+    Told { reads: agreed.then_some(reads), reached: Some(reached), problems }
+}
+
+/// What the program's compiler cannot do only means that the program tells nothing; what it says is
+/// wrong is wrong.
+fn untold(problem: Problem) -> Problem {
+    if !problem.text.contains("supported") && !problem.text.contains("register") {
+        return problem;
+    }
+    let text = format!("what is read cannot be told: {}", problem.text);
+    Problem { severity: Severity::Warning, text, ..problem }
+        .hint("a decision is remembered for questions alone that are equal in everything")
 }
 
 fn unknown(path: &InputPath) -> Problem {
     Problem::warning("", 0, format!("{path} is read, and the input document has no such member")).hint(
         "see docs/policy.md for its members; what the bundle selects of a token is in input.principal.claims",
     )
-}
-
-type Ground<'g> = (&'g Value, &'g Settings, &'g Analysis);
-
-fn point(
-    entry: Entry,
-    rule: &str,
-    policy: &CompiledPolicy,
-    (data, settings, analysis): Ground<'_>,
-) -> Result<Point, Problem> {
-    let program =
-        Compiler::compile_from_policy(policy, &[rule]).map_err(|error| positioned(&error.to_string()))?;
-    let reached = program.rule_infos.iter().map(|info| info.name.as_str());
-    let syntax = (analysis.told)(syntax::reads(policy, reached));
-    let projection = if !analysis.compared || syntax.covers(&program::reads(&program)) {
-        Projection::of(&syntax)
-    } else {
-        Projection::whole()
-    };
-    let mended = mend(&program).map_err(|error| Problem::error("", 0, error))?;
-    let build = Build {
-        program: Arc::new(mended.program),
-        data: data.clone(),
-        instruction_cap: settings.instruction_cap,
-        slots: settings.workers,
-        traps: mended.traps,
-    };
-    Ok(Point {
-        entry,
-        machine: Machine::new(build).map_err(|error| Problem::error("", 0, error))?,
-        projection,
-        full: Projection::whole(),
-        distrusted: AtomicBool::new(false),
-        misses: AtomicU32::new(0),
-    })
 }
 
 fn rule_path(entry: Entry, entrypoint: &str) -> String {

@@ -52,12 +52,11 @@ pub enum Fault {
     Undefined,
     /// The answer is no decision document. Carries what is wrong with it.
     Misshapen(String),
-    /// A rule that may have one value has two. Carries its path.
+    /// A rule, function or key that may have one value has two. Carries where.
     Conflict(String),
-    /// Evaluation took more instructions than one may.
+    /// Evaluation took longer than one may.
     TooLong,
-    /// Evaluation failed. Carries the engine's words, which hold values of the input: for the
-    /// operator alone.
+    /// Evaluation failed. Carries where, and what was expected there; nothing of what was given.
     Failed(String),
     /// The projection decided otherwise than the full input.
     Diverged,
@@ -71,8 +70,8 @@ impl fmt::Display for Fault {
             Fault::NoEntry => f.write_str("the policy has no such entry point"),
             Fault::Undefined => f.write_str("no rule gave a decision; give the entry point a default"),
             Fault::Misshapen(what) => write!(f, "the decision is misshapen: {what}"),
-            Fault::Conflict(rule) => write!(f, "{rule} has two values; make its bodies exclude each other"),
-            Fault::TooLong => f.write_str("evaluation exceeded the instruction cap"),
+            Fault::Conflict(place) => write!(f, "two values where there may be one: {place}"),
+            Fault::TooLong => f.write_str("evaluation took longer than it may"),
             Fault::Failed(what) => write!(f, "evaluation failed: {what}"),
             Fault::Diverged => f.write_str("the projected input decided otherwise than the full one"),
             Fault::Unreadable(fault) => write!(f, "what the policy reads cannot be read in one way: {fault}"),
@@ -151,6 +150,12 @@ static NO_REASON: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
 static NO_OBLIGATIONS: LazyLock<Arc<Obligations>> = LazyLock::new(Arc::default);
 
 impl Ruling {
+    /// Reads an answer as JSON text, as strictly as that of the engine here.
+    pub fn parse(text: &str) -> Ruling {
+        let misshapen = |fault: crate::mcp::Fault| Ruling::fault(Fault::Misshapen(fault.to_string()));
+        super::json::value(text).map_or_else(misshapen, |value| Ruling::read(&value))
+    }
+
     /// The answer of an engine that could not answer.
     pub(super) fn fault(fault: Fault) -> Ruling {
         Ruling { fault: Some(fault), ..Ruling::plain(false) }
@@ -186,6 +191,14 @@ impl Ruling {
         }
         ruling.allow = allow.ok_or("it has no member `allow`")?;
         Ok(ruling)
+    }
+
+    /// Whether it is the same answer; why there is none may be told in other words.
+    pub(super) fn agrees(&self, other: &Ruling) -> bool {
+        match (&self.fault, &other.fault) {
+            (Some(_), Some(_)) => true,
+            _ => self == other,
+        }
     }
 
     /// Roughly what it takes in memory, in bytes.
@@ -340,7 +353,8 @@ fn redact(value: &Value) -> Result<Vec<Place>, String> {
 fn inject(value: &Value) -> Result<Vec<(Place, String)>, String> {
     let members = Members::of("inject", value)?;
     let member = |(name, value): (&str, &Value)| {
-        let json = value.to_json_str().map_err(|_| format!("inject.{name} cannot be written as JSON"))?;
+        let json =
+            serde_json::to_string(value).map_err(|_| format!("inject.{name} cannot be written as JSON"))?;
         Ok((Place::parse(name)?, json))
     };
     members.iter().map(member).collect()

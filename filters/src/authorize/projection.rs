@@ -23,6 +23,8 @@ pub(super) struct Projection {
     findings: Option<Branch>,
     /// Everything that is read, by name: for inputs that are not typed.
     tree: Branch,
+    /// The finest unit of time that is read.
+    pub(super) unit: Option<Unit>,
     /// Members that are read and are none of the document.
     pub(super) unknown: Vec<InputPath>,
 }
@@ -123,7 +125,8 @@ impl Projection {
             takes.extend(branch.map(|branch| Take { group, name, field, branch }));
         }
         let unknown = reads.places().into_iter().filter(|path| !known(path)).cloned().collect();
-        Projection { takes, findings: tree.below(FINDINGS), tree, unknown }
+        let unit = takes.iter().filter_map(|take| take.field.unit()).min();
+        Projection { takes, findings: tree.below(FINDINGS), tree, unit, unknown }
     }
 
     /// That of a policy which may read everything.
@@ -148,24 +151,23 @@ impl Projection {
         self.takes.iter().any(|take| take.field == wanted)
     }
 
-    /// The finest unit of time that is read.
-    pub(super) fn unit(&self) -> Option<Unit> {
-        let finest = |take: &Take| match take.field {
-            Field::Minute => Some(Unit::Minute),
-            Field::Hour => Some(Unit::Hour),
-            Field::Weekday | Field::Date => Some(Unit::Day),
-            _ => None,
-        };
-        self.takes.iter().filter_map(finest).min()
-    }
-
     /// Adds what is taken of `question` to `key`.
     ///
     /// # Errors
     /// A [`Fault`] of a JSON document on the way to what is read of it.
     pub(super) fn key(&self, question: &Question<'_>, time: LocalTime, key: &mut Key) -> Result<(), Fault> {
         key.mark(if question.tool.is_some() { Mark::Object } else { Mark::Absent });
-        for take in &self.takes {
+        self.key_where(question, time, (key, |_| true))
+    }
+
+    /// The same of the members for which `wanted` holds.
+    pub(super) fn key_where(
+        &self,
+        question: &Question<'_>,
+        time: LocalTime,
+        (key, wanted): (&mut Key, fn(Field) -> bool),
+    ) -> Result<(), Fault> {
+        for take in self.takes.iter().filter(|take| wanted(take.field)) {
             take.key(take.field.read(question, time), key)?;
         }
         match (&self.findings, question.findings) {

@@ -62,7 +62,7 @@ pub(super) fn positioned(error: &str) -> Problem {
         let (place, rest) = rest.split_once('\n')?;
         let mut parts = place.rsplitn(3, ':');
         let (_, line, path) = (parts.next()?, parts.next()?, parts.next()?);
-        let text = rest.rsplit_once("error: ").map_or(rest, |(_, text)| text);
+        let text = rest.split_once("error: ").map_or(rest, |(_, text)| text);
         Some(Problem::error(path, line.parse().ok()?, text.trim()))
     };
     place().unwrap_or_else(|| Problem::error("", 0, error.trim()))
@@ -72,7 +72,7 @@ pub(super) fn positioned(error: &str) -> Problem {
 pub(super) fn rule_names(engine: &mut Engine) -> BTreeSet<String> {
     let modules = engine.get_modules().iter();
     modules
-        .flat_map(|module| module.policy.iter().filter_map(|rule| path(&module.package.refr, rule)))
+        .flat_map(|module| module.policy.iter().filter_map(|rule| rule_path_of(&module.package.refr, rule)))
         .collect()
 }
 
@@ -83,11 +83,12 @@ fn functions(engine: &mut Engine) -> BTreeSet<String> {
     let rules = modules.flat_map(|module| module.policy.iter().map(move |rule| (module, rule)));
     rules
         .filter(|(_, rule)| function(rule))
-        .filter_map(|(module, rule)| path(&module.package.refr, rule))
+        .filter_map(|(module, rule)| rule_path_of(&module.package.refr, rule))
         .collect()
 }
 
-fn path(package: &Expr, rule: &Rule) -> Option<String> {
+/// The path of a rule, as `data.…`.
+pub(super) fn rule_path_of(package: &Expr, rule: &Rule) -> Option<String> {
     let name = match rule {
         Rule::Default { refr, .. } => refr,
         Rule::Spec { head, .. } => match head {
@@ -115,6 +116,18 @@ impl Scope<'_> {
         {
             let path = &span.source.get_path().clone();
             let name = dotted(&chain);
+            if !follows_at_once(fcn) {
+                problems.push(
+                    Problem::error(
+                        path,
+                        span.line,
+                        format!("`{name}` is followed by a parenthesis on its own"),
+                    )
+                    .hint(
+                        "Rego reads two statements here, and the engine a call; give the second one a name",
+                    ),
+                );
+            }
             if params.len() > MAX_ARGUMENTS {
                 let text = format!("`{name}` is called with more than {MAX_ARGUMENTS} arguments");
                 problems.push(Problem::error(path, span.line, text).hint("pass an object"));
@@ -137,6 +150,13 @@ impl Scope<'_> {
             .flatten()
             .any(|path| self.functions.contains(&path))
     }
+}
+
+/// Whether the parenthesis of a call stands directly behind the name of the function.
+fn follows_at_once(function: &Expr) -> bool {
+    let span = function.span();
+    let end = usize::try_from(span.end).unwrap_or(usize::MAX);
+    span.source.get_contents().get(end..).is_some_and(|rest| rest.starts_with('('))
 }
 
 /// What is wrong with a builtin, and what to do instead.

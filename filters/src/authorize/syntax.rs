@@ -5,6 +5,7 @@
 //! `input.a.b`, `input["a"].b`, imports of these, local names for these, and `object.get` with a
 //! literal key. Whatever else is done with a part of the input reads that part as a whole.
 
+use super::lint::Cut;
 use super::paths::{InputPath, Reads};
 use regorus::CompiledPolicy;
 use regorus::unstable::{AssignOp, Expr, ExprRef, Literal, Module, Query, Rule, RuleAssign, RuleHead};
@@ -12,14 +13,22 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What the rules named `reached` read of the input.
-pub(super) fn reads<'p>(policy: &CompiledPolicy, reached: impl Iterator<Item = &'p str>) -> Reads {
+pub(super) fn reads<'p>(policy: &CompiledPolicy, reached: impl Iterator<Item = &'p str>) -> Told {
     let modules = modules_by_rule(policy);
-    let mut reads = Reads::default();
+    let mut told = Told::default();
     for rule in reached.filter_map(|path| policy.get_rules().get(path)).flatten() {
         let imports = modules.get(&address(rule)).map(|module| imports(module)).unwrap_or_default();
-        RuleReader::new(imports, &mut reads).rule(rule);
+        RuleReader::new(imports, &mut told).rule(rule);
     }
-    reads
+    told
+}
+
+/// What the syntax tells.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) reads: Reads,
+    /// Where more is read than what decides.
+    pub(super) cuts: BTreeSet<Cut>,
 }
 
 /// A rule's address is its identity: the policy holds each rule once.
@@ -101,12 +110,12 @@ struct RuleReader<'r> {
     /// Local names that stand for parts of the input everywhere in the rule.
     locals: BTreeMap<String, InputPath>,
     used: BTreeSet<String>,
-    reads: &'r mut Reads,
+    told: &'r mut Told,
 }
 
 impl<'r> RuleReader<'r> {
-    fn new(imports: BTreeMap<String, InputPath>, reads: &'r mut Reads) -> RuleReader<'r> {
-        RuleReader { imports, locals: BTreeMap::new(), used: BTreeSet::new(), reads }
+    fn new(imports: BTreeMap<String, InputPath>, told: &'r mut Told) -> RuleReader<'r> {
+        RuleReader { imports, locals: BTreeMap::new(), used: BTreeSet::new(), told }
     }
 
     fn rule(&mut self, rule: &Rule) {
@@ -118,7 +127,7 @@ impl<'r> RuleReader<'r> {
         expressions.iter().for_each(|expr| self.expression(expr));
         for (name, path) in &self.locals {
             if !self.used.contains(name) {
-                self.reads.value(path.clone());
+                self.told.reads.value(path.clone());
             }
         }
     }
@@ -183,7 +192,13 @@ impl<'r> RuleReader<'r> {
         chain.computed.iter().for_each(|index| self.expression(index));
         if let Some(base) = self.base(chain.root) {
             self.used.insert(chain.root.to_owned());
-            self.reads.value(base.along(&chain.names));
+            let read = base.along(&chain.names);
+            if !chain.literal() {
+                let span = expr.span();
+                let file = span.source.get_path().clone();
+                self.told.cuts.insert(Cut { file, line: span.line, read: read.clone() });
+            }
+            self.told.reads.value(read);
         }
     }
 
@@ -195,7 +210,7 @@ impl<'r> RuleReader<'r> {
             if let Some(chain) = Chain::of(object) {
                 self.used.insert(chain.root.to_owned());
             }
-            self.reads.value(part.below(&key));
+            self.told.reads.value(part.below(&key));
             rest.iter().for_each(|param| self.expression(param));
             return;
         }

@@ -1,5 +1,6 @@
 //! Policies as a whole: compiled, asked, and caught where they would go wrong.
 
+mod explained;
 mod kit;
 mod nets;
 mod projected;
@@ -96,6 +97,27 @@ fn a_decision_ends_with_the_hour_it_depends_on_and_with_what_was_shown() {
 }
 
 #[test]
+fn a_policy_is_asked_by_many_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Policy>();
+    shared::<DecisionCache>();
+    let kit = Kit::of(
+        "package mcp.authz\ndefault decision := false\ndecision if input.principal.subject == \"u7\"",
+    );
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let kit = &kit;
+            scope.spawn(move || {
+                for number in 0..50 {
+                    let caller = kit::principal_named(&format!("u{}", number % 10), &[]);
+                    assert_eq!(kit.decide(&question(&caller)).allow, number % 10 == 7, "{worker} {number}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_new_policy_finds_nothing_of_the_old_one() {
     let old = Kit::of("package mcp.authz\ndecision := true");
     let new =
@@ -173,6 +195,30 @@ fn what_stands_beside_the_decision_is_asked_by_itself() {
     let plain = Kit::of("package mcp.authz\ndecision := true");
     assert!(!plain.policy.has(Entry::Visible));
     assert_eq!(asked(&plain, Entry::Visible, &question).fault, Some(Fault::NoEntry));
+}
+
+#[test]
+fn a_view_is_equal_for_callers_whose_lists_are() {
+    let kit = Kit::of(
+        r#"package mcp.authz
+        default decision := false
+        decision if { input.tool.risk == "low"; "reader" in input.principal.roles; input.time.hour < 12 }
+        decision if input.mcp.name == "help""#,
+    );
+    let (anna, bert) =
+        (kit::principal(&["reader"], &[("x", "1")]), kit::principal_named("bert", &["reader"]));
+    let carl = kit::principal_named("carl", &["writer"]);
+    let view = |question: &Question<'_>| kit.policy.view(Entry::Decision, question).unwrap();
+    let mut other = question(&bert);
+    other.mcp.name = Some("other");
+    other.tool = None;
+    assert_eq!(view(&question(&anna)), view(&other));
+    assert_ne!(view(&question(&anna)).key, view(&question(&carl)).key);
+    assert_eq!(view(&other).until, Duration::from_secs(300));
+    other.now.wall = Duration::from_secs(3_599);
+    assert_eq!(view(&other).until, Duration::from_secs(3_600));
+    other.now.wall = Duration::from_secs(3_600);
+    assert_ne!(view(&other).key, view(&question(&anna)).key);
 }
 
 #[test]

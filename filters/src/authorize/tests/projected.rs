@@ -101,9 +101,9 @@ proptest! {
         let value = |json: &Json| Value::from_json_str(&json.to_string()).unwrap();
         let (first, second) = (value(&input), value(&other));
         prop_assert_eq!(point.projection.of_value(&first), point.projection.of_value(&second));
-        let decided = point.machine.ask(first.clone());
-        prop_assert_eq!(&decided, &point.machine.ask(second));
-        prop_assert_eq!(&decided, &point.machine.ask(point.projection.of_value(&first)));
+        let decided = point.interpreter.ask(first.clone());
+        prop_assert!(decided.agrees(&point.interpreter.ask(second)));
+        prop_assert!(decided.agrees(&point.interpreter.ask(point.projection.of_value(&first))));
     }
 
     #[test]

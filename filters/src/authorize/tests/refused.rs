@@ -68,11 +68,45 @@ fn a_policy_without_its_entry_point_is_refused() {
 }
 
 #[test]
+fn what_is_likely_not_meant_is_told_with_its_line() {
+    let kit = Kit::of(
+        r#"package mcp.authz
+decision := {"allow": true, "reasons": []} if {
+    some key
+    input.mcp.arguments[key] == "a"
+}
+decision := "yes" if input.principal.mfa
+forgotten if input.principal.mfa
+"#,
+    );
+    let warnings: Vec<String> = kit.policy.warnings().iter().map(ToString::to_string).collect();
+    for expected in [
+        "policy/authz.rego:2: data.mcp.authz.decision has no default",
+        "policy/authz.rego:2: a decision has no member `reasons`",
+        "policy/authz.rego:4: input.mcp.arguments is read with a computed key",
+        "policy/authz.rego:6: a decision is true, false or an object",
+        "policy/authz.rego:7: nothing asks data.mcp.authz.forgotten",
+    ] {
+        assert!(warnings.iter().any(|text| text.starts_with(expected)), "{expected}: {warnings:#?}");
+    }
+    assert_eq!(warnings.len(), 5, "{warnings:#?}");
+    let clean =
+        "package mcp.authz\ndefault decision := false\ndecision if helped\nhelped if input.principal.mfa";
+    assert_eq!(Kit::of(clean).policy.warnings(), []);
+}
+
+#[test]
 fn what_the_input_document_does_not_have_is_told() {
     let kit =
         Kit::of("package mcp.authz\ndefault decision := false\ndecision if input.principal.role == \"a\"");
     let warnings: Vec<String> = kit.policy.warnings().iter().map(ToString::to_string).collect();
     assert!(warnings.iter().any(|text| text.starts_with("input.principal.role is read")), "{warnings:?}");
+}
+
+#[test]
+fn what_the_engine_would_read_as_a_call_and_rego_as_two_statements_is_refused() {
+    let text = "package mcp.authz\nf(x) := x\ndecision if {\n  input.mcp.name == f\n  (1 + 1) == 2\n}";
+    assert!(problems(text).contains("authz.rego:5: `f` is followed by"), "{}", problems(text));
 }
 
 #[test]
@@ -82,9 +116,14 @@ fn calls_that_would_lose_arguments_are_refused() {
 }
 
 #[test]
-fn what_the_engine_cannot_do_is_refused_at_activation() {
-    let text = "package mcp.authz\ndecision if x with input.a as 1\nx if input.a == 1";
-    assert!(problems(text).contains("policy/authz.rego:2"), "{}", problems(text));
+fn a_policy_whose_reading_cannot_be_told_is_given_everything() {
+    let kit = Kit::of(
+        "package mcp.authz\ndecision if x with input.principal.mfa as true\nx if input.principal.mfa",
+    );
+    assert_eq!(kit.policy.classes(), [(Entry::Decision, Class::WholeInput)]);
+    let warnings = format!("{:?}", kit.policy.warnings());
+    assert!(warnings.contains("what is read cannot be told") && warnings.contains("line: 2"), "{warnings}");
+    assert!(kit.decide(&question(&principal(&[], &[]))).allow);
 }
 
 #[test]
