@@ -4,6 +4,8 @@
 //! keep callers apart even where nobody is authenticated. Only [`Identity::Principal`] may ever be
 //! a reason to allow something.
 
+pub mod api_key;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
