@@ -55,7 +55,7 @@ fn server() -> ServerId {
 }
 
 fn identity() -> Identity {
-    Identity::Principal(Arc::new(Principal { tenant: "acme".into(), subject: "anna@acme.example".into() }))
+    Identity::Principal(Arc::new(Principal::named("acme", "anna@acme.example")))
 }
 
 #[expect(clippy::panic, reason = "as above")]

@@ -42,6 +42,12 @@ reasons! {
     ForbiddenOrigin => "forbidden_origin",
     /// No virtual server has this host and path.
     UnknownRoute => "unknown_route",
+    /// Nothing was shown of who calls, and this endpoint asks for it.
+    Unauthenticated => "unauthenticated",
+    /// What was shown of who calls does not hold.
+    InvalidToken => "invalid_token",
+    /// What was shown holds, and does not reach as far as this.
+    InsufficientScope => "insufficient_scope",
     /// The HTTP method has no meaning on an MCP endpoint.
     MethodNotAllowed => "method_not_allowed",
     /// The body is not declared as uncoded UTF-8 JSON.

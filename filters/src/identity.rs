@@ -5,6 +5,9 @@
 //! a reason to allow something.
 
 pub mod api_key;
+mod principal;
+
+pub use principal::{AuthMethod, Claims, Principal, PrincipalIndex, names};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -27,17 +30,8 @@ pub enum Identity {
     Principal(Arc<Principal>),
 }
 
-/// A verified caller, as the identity stage of a deployment names it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Principal {
-    /// Tenant that the subject belongs to.
-    pub tenant: Arc<str>,
-    /// Stable name of the subject within its tenant.
-    pub subject: Arc<str>,
-}
-
-/// First 16 bytes of a keyed SHA-256.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// First 16 bytes of a SHA-256, keyed where what it stands for is a secret.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(pub [u8; 16]);
 
 impl fmt::Display for Digest {
@@ -70,7 +64,15 @@ impl Identity {
         match self {
             Identity::Anonymous { .. } => "anonymous",
             Identity::Presented { .. } => "presented",
-            Identity::Principal(_) => "principal",
+            Identity::Principal(principal) => principal.auth.as_str(),
+        }
+    }
+
+    /// The verified principal, if there is one.
+    pub fn principal(&self) -> Option<&Arc<Principal>> {
+        match self {
+            Identity::Principal(principal) => Some(principal),
+            Identity::Anonymous { .. } | Identity::Presented { .. } => None,
         }
     }
 }

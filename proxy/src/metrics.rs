@@ -69,7 +69,10 @@ impl From<Reason> for Status {
             | Reason::ForbiddenOrigin
             | Reason::Overloaded
             | Reason::Crowded
-            | Reason::Draining => Status::Denied,
+            | Reason::Draining
+            | Reason::Unauthenticated
+            | Reason::InvalidToken
+            | Reason::InsufficientScope => Status::Denied,
             Reason::UpstreamUnavailable
             | Reason::UpstreamMalformed
             | Reason::UpstreamUnauthorized

@@ -68,6 +68,8 @@ fn row(reason: Reason, era: Era) -> Row {
         Reason::Overloaded => fixed(StatusCode::SERVICE_UNAVAILABLE, -31503),
         Reason::ForbiddenHost | Reason::ForbiddenOrigin => fixed(StatusCode::FORBIDDEN, -32600),
         Reason::UnknownRoute => fixed(StatusCode::NOT_FOUND, -31404),
+        Reason::Unauthenticated | Reason::InvalidToken => fixed(StatusCode::UNAUTHORIZED, -31401),
+        Reason::InsufficientScope => fixed(StatusCode::FORBIDDEN, -31403),
         Reason::MethodNotAllowed => fixed(StatusCode::METHOD_NOT_ALLOWED, -32600),
         Reason::UnsupportedMediaType => fixed(StatusCode::UNSUPPORTED_MEDIA_TYPE, -32600),
         Reason::NotAcceptable => fixed(StatusCode::NOT_ACCEPTABLE, -32600),

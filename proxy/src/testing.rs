@@ -247,7 +247,7 @@ impl Bed {
         let upstream = Arc::clone(&active.snapshot.upstreams[0]);
         let params =
             format!(r#"{{"capabilities":{capabilities},"clientInfo":{{"name":"t","version":"1"}}}}"#);
-        let principal = Principal { tenant: "t".into(), subject: caller.into() };
+        let principal = Principal::named("t", caller);
         Place {
             pool: active.pool(&upstream).unwrap(),
             upstream,

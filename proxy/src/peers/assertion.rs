@@ -218,8 +218,8 @@ fn read_identity(from: &mut Reader<'_>) -> Option<Identity> {
         0 => Identity::Anonymous { source: read_address(from)? },
         1 => Identity::Presented { digest: Digest(from.array()?) },
         2 => {
-            let (tenant, subject) = (from.text()?.into(), from.text()?.into());
-            Identity::Principal(Arc::new(Principal { tenant, subject }))
+            let (tenant, subject) = (from.text()?, from.text()?);
+            Identity::Principal(Arc::new(Principal::named(tenant, subject)))
         }
         _ => return None,
     })

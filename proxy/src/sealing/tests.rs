@@ -19,7 +19,7 @@ fn seals(keys: &[&[u8]]) -> Seals {
 }
 
 fn principal(tenant: &str, subject: &str) -> Identity {
-    Identity::Principal(Principal { tenant: tenant.into(), subject: subject.into() }.into())
+    Identity::Principal(Principal::named(tenant, subject).into())
 }
 
 fn binding<'a>(server: &'a ServerId, identity: &Identity) -> Binding<'a> {

@@ -65,7 +65,7 @@ fn message(method: &str, name: (&str, &str)) -> Message {
 
 /// What `caller` is answered at an endpoint.
 async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Result<Value, Denial> {
-    let principal = Principal { tenant: "t".into(), subject: caller.into() };
+    let principal = Principal::named("t", caller);
     let identity = Identity::Principal(Arc::new(principal));
     let id = ServerId(format!("*|{path}").into());
     let server = bed.gateway.active().snapshot.routes.server(&id).cloned();
