@@ -9,6 +9,7 @@
 
 mod address;
 mod bootstrap;
+pub mod calendar;
 mod carry;
 mod compile;
 mod diagnostic;
@@ -17,6 +18,7 @@ mod environment;
 mod glob;
 mod headers;
 mod hosts;
+mod keys;
 mod limits;
 mod load;
 mod members;
@@ -47,6 +49,7 @@ pub use carry::Carry;
 pub use diagnostic::{Diagnostic, Located, Location, Place, Report, Severity};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use hosts::{HostPattern, OriginRule};
+pub use keys::{KeyEntry, KeysFile, holder_name};
 pub use load::{Attempt, Fingerprint, Loaded, load, load_text};
 pub use members::{Choice, Member, NamePolicy};
 pub use peers::{Peers, ReplicaId, Sealing};

@@ -5,6 +5,7 @@
 //! field as well: an [`Unenforced`], which compile turns into an error.
 
 mod credentials;
+mod key_entries;
 mod listeners;
 mod members;
 mod peers;
@@ -19,6 +20,7 @@ mod upstreams;
 mod views;
 
 pub use credentials::{CredentialsDocument, HeaderSource, HeadersDocument};
+pub(crate) use key_entries::entries as key_entries;
 pub use listeners::{HostsDocument, ListenerDocument};
 pub use members::{ChoiceDocument, MemberDocument};
 pub use peers::{PeersDocument, SealingDocument};
