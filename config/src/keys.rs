@@ -32,6 +32,9 @@ pub struct KeysFile {
 }
 
 impl KeysFile {
+    /// From this age on a key is due to be replaced: rotation within 90 days leaves two weeks.
+    pub const OLD_AFTER: Duration = Duration::from_secs(75 * 86_400);
+
     /// Reads a file; `file` names it in diagnostics.
     ///
     /// # Errors

@@ -31,6 +31,7 @@ pub mod headers;
 pub mod helm;
 pub mod identify;
 pub mod intake;
+pub mod key_command;
 pub mod legs;
 pub mod listeners;
 pub mod log;
