@@ -8,7 +8,7 @@
 //! Stored is an HMAC of the whole key. Nothing slower is needed: who has the stored value would have
 //! to guess 256 random bits, not a word that a person has chosen.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use ring::hmac;
+
+use super::{AuthMethod, Principal};
 
 /// What every key begins with.
 pub const PREFIX: &str = "ptk_";
@@ -194,40 +196,32 @@ impl fmt::Debug for StoredKey {
     }
 }
 
-/// Whose key it is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Holder {
-    /// Tenant that the subject belongs to.
-    pub tenant: Arc<str>,
-    /// Stable name of the subject within its tenant.
-    pub subject: Arc<str>,
-    /// The software that acts, if it is another than the subject.
-    pub agent: Option<Arc<str>>,
-    /// Sorted, each once.
-    pub roles: Arc<[Arc<str>]>,
-    /// Sorted, each once.
-    pub groups: Arc<[Arc<str>]>,
-    /// Sorted, each once.
-    pub scopes: Arc<[Arc<str>]>,
-    /// Attributes for policy, as text.
-    pub attributes: BTreeMap<Arc<str>, Arc<str>>,
-}
-
 /// One key that a deployment knows. Times count from the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownKey {
     /// Its public name.
     pub id: KeyId,
-    /// Whose it is.
-    pub holder: Holder,
+    /// Whose it is, as who shows it is known: [`AuthMethod::ApiKey`], until the key expires.
+    pub holder: Arc<Principal>,
     /// What is stored of it.
     pub stored: StoredKey,
     /// When it was made.
     pub created: Option<Duration>,
-    /// From when on it is refused.
-    pub expires: Option<Duration>,
     /// When it was taken back.
     pub revoked: Option<Duration>,
+}
+
+impl KnownKey {
+    /// A key of `holder` from now on, for as long as `expires` says.
+    pub fn new(id: KeyId, holder: Principal, stored: StoredKey, expires: Option<Duration>) -> KnownKey {
+        let holder = Principal { auth: AuthMethod::ApiKey, not_after: expires, ..holder }.with_digest();
+        KnownKey { id, holder: Arc::new(holder), stored, created: None, revoked: None }
+    }
+
+    /// From when on it is refused.
+    pub fn expires(&self) -> Option<Duration> {
+        self.holder.not_after
+    }
 }
 
 /// Why a key is refused; a client is told none of it but that its key is not accepted.
@@ -287,7 +281,7 @@ impl KeyTable {
             .map_err(|_| KeyFault::WrongSecret)?;
         match known {
             _ if known.revoked.is_some() => Err(KeyFault::Revoked),
-            _ if known.expires.is_some_and(|end| end <= now) => Err(KeyFault::Expired),
+            _ if known.holder.has_ended(now) => Err(KeyFault::Expired),
             _ => Ok(known),
         }
     }

@@ -4,22 +4,10 @@ use proptest::prelude::*;
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn holder() -> Holder {
-    Holder {
-        tenant: "acme".into(),
-        subject: "alice".into(),
-        agent: None,
-        roles: [].into(),
-        groups: [].into(),
-        scopes: [].into(),
-        attributes: BTreeMap::new(),
-    }
-}
-
 fn known(seed: u8, server_key: &ServerKey) -> (KnownKey, String) {
     let (id, whole) = mint(&[seed; 42]);
     let stored = server_key.store(&whole);
-    (KnownKey { id, holder: holder(), stored, created: None, expires: None, revoked: None }, whole)
+    (KnownKey::new(id, Principal::named("acme", "alice"), stored, None), whole)
 }
 
 fn verdict(table: &KeyTable, shown: &str) -> Result<String, KeyFault> {
@@ -49,7 +37,10 @@ fn a_key_is_accepted_until_its_time_is_over() {
         ("revoked later, by a clock that is wrong", None, Some(NOW + DAY), Err(KeyFault::Revoked)),
     ];
     for (name, expires, revoked, expected) in cases {
-        let table = KeyTable::new([], [KnownKey { expires, revoked, ..key.clone() }]);
+        let holder = Principal::clone(&key.holder);
+        let key = KnownKey { revoked, ..KnownKey::new(key.id.clone(), holder, key.stored, expires) };
+        assert_eq!(key.holder.auth, AuthMethod::ApiKey);
+        let table = KeyTable::new([], [key]);
         assert_eq!(verdict(&table, &whole).map(drop), expected, "{name}");
     }
 }
