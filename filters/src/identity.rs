@@ -4,10 +4,30 @@
 //! keep callers apart even where nobody is authenticated. Only [`Identity::Principal`] may ever be
 //! a reason to allow something.
 
+mod algorithm;
 pub mod api_key;
+mod certificate;
+mod claims;
+mod fault;
+mod issuer;
+mod jwk;
 mod principal;
+mod revoked;
+#[cfg(test)]
+mod tests;
+mod token;
+mod verified;
 
+pub use algorithm::Algorithm;
+pub use certificate::{Certificate, CertificateRules, is_trust_domain, spiffe_id};
+pub use claims::{ClaimPath, ClaimRules, MAX_NAME_BYTES, Naming, plain};
+pub use fault::Fault;
+pub use issuer::Issuer;
+pub use jwk::{Key, KeySet, Skipped};
 pub use principal::{AuthMethod, Claims, Principal, PrincipalIndex, names};
+pub use revoked::Revoked;
+pub use token::{MAX_TOKEN_BYTES, Token, media_type};
+pub use verified::{Occasion, Verified};
 
 use std::fmt;
 use std::net::IpAddr;
