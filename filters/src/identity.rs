@@ -6,6 +6,7 @@
 
 mod algorithm;
 pub mod api_key;
+pub mod assertion;
 mod certificate;
 mod claims;
 mod fault;
