@@ -10,6 +10,7 @@
 mod address;
 mod bootstrap;
 pub mod calendar;
+mod caller;
 mod carry;
 mod compile;
 mod diagnostic;
@@ -45,6 +46,7 @@ pub use address::{AddressClass, AddressGrant};
 pub use bootstrap::{
     AccessLog, Bootstrap, ConnectionLimits, Drain, Listener, LogFormat, LogLevel, LogSettings,
 };
+pub use caller::{AssertionRules, CallerFact, CallerRules};
 pub use carry::Carry;
 pub use diagnostic::{Diagnostic, Located, Location, Place, Report, Severity};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};

@@ -1,5 +1,6 @@
 //! The effective configuration for people: every default filled in, every secret hidden.
 
+mod caller;
 mod peers;
 mod servers;
 mod upstreams;

@@ -77,6 +77,7 @@ pub(crate) fn example_environment(folder: &Path) -> MapEnvironment {
         ("ca.crl", &list),
         ("me.pem", &me.chain),
         ("me.key", &me.key),
+        ("assertion.key", &me.key),
     ];
     let mut env = files(&[("/etc/ssl/certs/ca-certificates.crt", &ca)]);
     env.files.extend(pems.map(|(name, text)| (folder.join("tls").join(name), text.clone())));

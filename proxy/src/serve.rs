@@ -16,7 +16,7 @@ use crate::bridge::lines::Line;
 use crate::context::{Active, Gateway};
 use crate::drain::{Phase, reached};
 use crate::forward::{Dispatch, Inbound, Leg, Use, send};
-use crate::headers::Stamp;
+use crate::headers::{self, Stamp};
 use crate::identify::{Source, Trace, source};
 use crate::intake::{self, BodyFault};
 use crate::metrics::Stage;
@@ -142,7 +142,8 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
 }
 
 impl<'a> Passage<'a> {
-    fn begin(request: Parts, connection: Connection<'a>) -> Passage<'a> {
+    fn begin(mut request: Parts, connection: Connection<'a>) -> Passage<'a> {
+        headers::strip(&mut request.headers);
         let (gateway, listener) = (connection.gateway, connection.listener);
         let source = match connection.relayed {
             Some(relayed) => relayed.source.clone(),
@@ -184,6 +185,7 @@ impl<'a> Passage<'a> {
         let active = gateway.active();
         let server =
             if active.snapshot.serial == serial { server } else { self.still_served(&active, &server)? };
+        self.tell_caller(&server);
         let reading = match (&body, kind) {
             (Some(body), _) => self.read_message(body, &server)?,
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,
@@ -199,6 +201,15 @@ impl<'a> Passage<'a> {
                 drop(active);
                 self.ask_era(server, reading, &place).await
             }
+        }
+    }
+
+    /// Writes down who is calling, where a server behind this one is told.
+    fn tell_caller(&mut self, server: &VirtualServer) {
+        if let Some(caller) = self.arrival.identity.principal()
+            && server.upstreams.iter().any(|upstream| !upstream.caller.is_empty())
+        {
+            headers::stamp(&mut self.request.headers, caller);
         }
     }
 

@@ -4,6 +4,7 @@
 //! caller discards the result if there are errors.
 
 mod bootstrap;
+mod caller;
 mod files;
 mod keyring;
 mod members;

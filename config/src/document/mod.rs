@@ -4,6 +4,7 @@
 //! upstreams) is `compile`'s. Sections that no code of this build enforces have their
 //! field as well: an [`Unenforced`], which compile turns into an error.
 
+mod caller;
 mod credentials;
 mod key_entries;
 mod listeners;
@@ -19,6 +20,8 @@ mod tls;
 mod upstreams;
 mod views;
 
+pub(crate) use caller::KEY_HINT as ASSERTION_KEY_HINT;
+pub use caller::{AssertionDocument, CallerDocument};
 pub use credentials::{CredentialsDocument, HeaderSource, HeadersDocument};
 pub(crate) use key_entries::entries as key_entries;
 pub use listeners::{HostsDocument, ListenerDocument};

@@ -35,7 +35,7 @@ const SECTIONS: [&str; 3] = [
      secrets: {NAME: {}}\n\
      egress_ceiling: {}\n\
      upstreams:\n  \
-       NAME: {timeouts: {}, pool: {}, headers: {}, credentials: {header: {}}, tls: {}, health: {}, ejection: {}}\n\
+       NAME: {timeouts: {}, pool: {}, headers: {}, credentials: {header: {}}, tls: {}, health: {}, ejection: {}, caller: {assertion: {}}}\n\
      sealing: {}\n\
      peers: {tls: {}}\n\
      sessions: {}\n\

@@ -145,6 +145,15 @@ impl fmt::Debug for SigningKey {
     }
 }
 
+/// Two keys with one public half are one.
+impl PartialEq for SigningKey {
+    fn eq(&self, other: &SigningKey) -> bool {
+        self.jwk == other.jwk
+    }
+}
+
+impl Eq for SigningKey {}
+
 /// The public halves of `keys`, each once (RFC 7517 §5).
 pub fn key_set<'a>(keys: impl IntoIterator<Item = &'a SigningKey>) -> String {
     let mut keys: Vec<&str> = keys.into_iter().map(SigningKey::jwk).collect();
