@@ -147,6 +147,13 @@ mod tests {
     }
 
     #[test]
+    fn callers_of_whom_it_is_told_share_no_session() {
+        let found = problems_with(&document("headers", ", sessions: shared"), &[]);
+        let expected = "upstreams.a.sessions: `sessions: shared` shares a session between callers of whom";
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{found:?}");
+    }
+
+    #[test]
     fn wrong_rules_are_named() {
         let pem = |algorithm| KeyPair::generate_for(algorithm).unwrap().serialize_pem();
         let (good, other) = (pem(&PKCS_ED25519), pem(&PKCS_ECDSA_P384_SHA384));

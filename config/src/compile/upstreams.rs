@@ -168,6 +168,10 @@ fn check_schemes(urls: &[&Located<UpstreamUrl>], findings: &Findings) {
 /// With the client's own credentials, what one client is told is not for another.
 fn check_sharing(document: &UpstreamDocument, findings: &Findings) {
     if !matches!(document.credentials, CredentialsDocument::Passthrough(_)) {
+        if let Some(place) = document.shared_sessions.as_ref().filter(|_| document.caller.is_some()) {
+            let problem = "`sessions: shared` shares a session between callers of whom the upstream is told";
+            findings.error(place, problem, "remove `caller`, or `sessions: shared`");
+        }
         return;
     }
     let written = [
