@@ -92,18 +92,19 @@ async function agree(made, request, response) {
   const grant = grantId
     ? await made.Grant.find(grantId)
     : new made.Grant({ accountId: 'anna', clientId: params.client_id });
-  grant.addOIDCScope('openid offline_access');
+  grant.addOIDCScope(`openid offline_access ${SCOPES}`);
   grant.addResourceScope(params.resource, SCOPES);
   return made.interactionFinished(request, response, { consent: { grantId: await grant.save() } });
 }
 
 /**
- * What is asked for in the query: header, claims (`iss`, `iat` and `exp` are filled in), and how it is signed:
- * `as` names one of our keys, `none` signs nothing, `hmac` takes the PEM of the RSA public key for a secret.
+ * What is asked for in the query: header, claims (`iss`, `iat` and `exp` are filled in, `null` takes them out, and
+ * `age` makes them that many seconds older), and how it is signed: `as` names one of our keys, `none` signs nothing,
+ * `hmac` takes the PEM of the RSA public key for a secret, `stranger` a key that was never published.
  */
 async function sign(query) {
-  const now = Math.floor(Date.now() / 1000);
-  const { header = {}, claims = {}, as = 'rs' } = JSON.parse(query.get('q'));
+  const { header = {}, claims = {}, as = 'rs', age = 0 } = JSON.parse(query.get('q'));
+  const now = Math.floor(Date.now() / 1000) - age;
   const payload = { iss: issuer, iat: now, exp: now + 300, sub: as, client_id: as, jti: crypto.randomUUID(), ...claims };
   for (const name of Object.keys(payload)) if (payload[name] === null) delete payload[name];
   const part = value => jose.base64url.encode(JSON.stringify(value));
@@ -115,9 +116,11 @@ async function sign(query) {
     const text = `${part(head)}.${part(payload)}`;
     return `${text}.${crypto.createHmac('sha256', secret).update(text).digest('base64url')}`;
   }
-  const alg = ALGORITHMS[as];
-  const key = await jose.importJWK(keys[as], alg);
-  return new jose.SignJWT(payload).setProtectedHeader({ alg, typ: 'at+jwt', kid: keys[as].kid, ...header }).sign(key);
+  const stranger = as === 'stranger' && (await jose.generateKeyPair('RS256', { extractable: true })).privateKey;
+  const { kid } = keys[stranger ? 'rs' : as];
+  const head = { alg: ALGORITHMS[as] ?? 'RS256', typ: 'at+jwt', kid, ...header };
+  const key = stranger || (await jose.importJWK(keys[as], head.alg));
+  return new jose.SignJWT(payload).setProtectedHeader(head).sign(key);
 }
 
 async function control(url, response) {

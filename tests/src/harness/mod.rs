@@ -10,6 +10,7 @@ pub(crate) mod frames;
 mod gateway;
 pub(crate) mod h2;
 pub(crate) mod mcp;
+mod provider;
 mod sdk;
 mod upstream;
 
@@ -21,6 +22,7 @@ pub(crate) use demo::Demo;
 pub(crate) use feed::{Feed, Long, event};
 pub(crate) use gateway::{Gateway, binary, run};
 pub(crate) use mcp::{Era, Mcp, Nature};
+pub(crate) use provider::Provider;
 pub(crate) use sdk::{Runtime, Server, free_address, root, url};
 pub(crate) use upstream::{Request, Upstream, Wire};
 
