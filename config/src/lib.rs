@@ -19,6 +19,7 @@ mod environment;
 mod glob;
 mod headers;
 mod hosts;
+mod identity;
 mod keys;
 mod limits;
 mod load;
@@ -51,6 +52,10 @@ pub use carry::Carry;
 pub use diagnostic::{Diagnostic, Located, Location, Place, Report, Severity};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use hosts::{HostPattern, OriginRule};
+pub use identity::{
+    Asked, Identities, Inspection, KeySource, Metadata, Profile, Resource, Shows, Stranger, Trust, TrustId,
+    Written,
+};
 pub use keys::{KeyEntry, KeysFile, holder_name};
 pub use load::{Attempt, Fingerprint, Loaded, load, load_text};
 pub use members::{Choice, Member, NamePolicy};

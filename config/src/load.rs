@@ -384,7 +384,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 5);
+        assert_eq!(count, 6);
     }
 
     #[test]
@@ -414,7 +414,6 @@ dlp: { profile: balanced }
         let expected = [
             "upstreams.search.url: this system has no authorities to verify the server with",
             "tools: this build cannot enforce `tools`",
-            "identity: this build cannot enforce `identity`",
             "policy: this build cannot enforce `policy`",
             "limits: this build cannot enforce `limits`",
             "egress: this build cannot enforce `egress`",

@@ -1,6 +1,7 @@
 //! The effective configuration for people: every default filled in, every secret hidden.
 
 mod caller;
+mod identity;
 mod peers;
 mod servers;
 mod upstreams;
@@ -30,7 +31,7 @@ pub fn effective(bootstrap: &Bootstrap, snapshot: &Snapshot) -> Value {
     without_nulls(json!({
         "version": 1,
         "revision": snapshot.revision.label,
-        "listeners": bootstrap.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "listeners": bootstrap.listeners.iter().map(|one| listener(one, snapshot)).collect::<Vec<_>>(),
         "telemetry": bootstrap.telemetry.map(|address| address.to_string()),
         "admin": bootstrap.admin.map(|address| address.to_string()),
         "control": bootstrap.control.display().to_string(),
@@ -49,6 +50,7 @@ pub fn effective(bootstrap: &Bootstrap, snapshot: &Snapshot) -> Value {
         "replica": bootstrap.replica.as_ref().map(ToString::to_string),
         "sealing": sealing(&bootstrap.sealing),
         "peers": bootstrap.peers.as_ref().map(peers),
+        "identity": snapshot.identities.as_deref().map(identity::identities),
         "upstreams": Value::Object(upstreams.map(|one| (one.name.to_string(), upstream(one))).collect()),
         "servers": snapshot.routes.iter().map(|server| virtual_server(server)).collect::<Vec<_>>(),
     }))
@@ -81,10 +83,11 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-fn listener(listener: &Listener) -> Value {
+fn listener(listener: &Listener, snapshot: &Snapshot) -> Value {
     let limits = &listener.limits;
-    // A listener beyond loopback was accepted only because it was allowed to be anonymous.
-    let loopback = listener.bind.ip().to_canonical().is_loopback();
+    // A listener beyond loopback was accepted because callers are identified, or else because it was
+    // allowed to be anonymous.
+    let loopback = listener.bind.ip().to_canonical().is_loopback() || snapshot.identities.is_some();
     json!({
         "name": listener.name,
         "bind": listener.bind.to_string(),

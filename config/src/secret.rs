@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 
 /// The value of a credential; `Debug` and `Display` print `[secret]`.
@@ -60,6 +62,12 @@ impl Secret {
             true => Err("has a space in it, so it is no bearer token"),
             false => Ok(Secret { value: format!("Bearer {}", self.value), bearer: true, ..self }),
         }
+    }
+
+    /// The credential `Basic <id:value>`, both form-encoded (RFC 6749 §2.3.1, RFC 7617).
+    pub(crate) fn into_basic(self, id: &str) -> Secret {
+        let pair = format!("{}:{}", form_encoded(id), form_encoded(&self.value));
+        Secret { value: format!("Basic {}", STANDARD.encode(pair)), ..self }
     }
 
     /// Identity of the value, for revisions and pool keys.
@@ -124,6 +132,19 @@ impl fmt::Display for Reference {
     }
 }
 
+/// `application/x-www-form-urlencoded` of one value (WHATWG URL §5.2).
+fn form_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'*' | b'-' | b'.' | b'_' => out.push(char::from(byte)),
+            b' ' => out.push('+'),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, bytes).as_ref());
@@ -146,6 +167,12 @@ mod tests {
             "[secret] [secret] Some(\n    [secret],\n)"
         );
         assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn a_client_is_told_by_id_and_secret() {
+        let basic = secret("a:b c%").unwrap().into_basic("gate way");
+        assert_eq!(basic.expose(), format!("Basic {}", STANDARD.encode("gate+way:a%3Ab+c%25")));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use portunus_filters::mcp::Bounds;
 
 use crate::hosts::HostPattern;
+use crate::identity::{Identities, Profile};
 use crate::members::{Choice, Member, NamePolicy};
 use crate::routes::Routes;
 use crate::serving::{CacheRules, ParkedRules, SessionRules};
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub serial: u64,
     /// Which virtual server answers where.
     pub routes: Routes,
+    /// Whom the gateway believes to be who they say; `None` asks nobody.
+    pub identities: Option<Arc<Identities>>,
     /// Every upstream of the document, in its order.
     pub upstreams: Vec<Arc<Upstream>>,
 }
@@ -108,6 +111,8 @@ pub struct VirtualServer {
     pub max_body_bytes: Option<usize>,
     /// How refusals of calls show in HTTP.
     pub http_status: HttpStatus,
+    /// What is asked of callers; `None` asks nothing.
+    pub identity: Option<Arc<Profile>>,
 }
 
 impl VirtualServer {

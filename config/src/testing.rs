@@ -81,7 +81,11 @@ pub(crate) fn example_environment(folder: &Path) -> MapEnvironment {
     ];
     let mut env = files(&[("/etc/ssl/certs/ca-certificates.crt", &ca)]);
     env.files.extend(pems.map(|(name, text)| (folder.join("tls").join(name), text.clone())));
+    let keys =
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    env.files.insert(folder.join("keys/partner.json"), keys.to_owned());
     let variables = [
+        ("INTROSPECTION_SECRET", "t4"),
         ("SEARCH_TOKEN", "t1"),
         ("CRM_KEY", "t2"),
         ("TEAM_TOKEN", "t3"),

@@ -48,6 +48,8 @@ reasons! {
     InvalidToken => "invalid_token",
     /// What was shown holds, and does not reach as far as this.
     InsufficientScope => "insufficient_scope",
+    /// Nobody can tell now whether what was shown holds.
+    IdentityUnavailable => "identity_unavailable",
     /// The HTTP method has no meaning on an MCP endpoint.
     MethodNotAllowed => "method_not_allowed",
     /// The body is not declared as uncoded UTF-8 JSON.

@@ -89,6 +89,15 @@ impl Identity {
         }
     }
 
+    /// Whether nothing was shown, whether or not that is granted.
+    pub fn is_anonymous(&self) -> bool {
+        match self {
+            Identity::Anonymous { .. } => true,
+            Identity::Presented { .. } => false,
+            Identity::Principal(principal) => principal.auth == AuthMethod::Anonymous,
+        }
+    }
+
     /// The verified principal, if there is one.
     pub fn principal(&self) -> Option<&Arc<Principal>> {
         match self {

@@ -79,6 +79,7 @@ impl Admin {
             "warnings": diagnostics(&reload.warnings),
             "servers": servers.collect::<Vec<_>>(),
             "upstreams": upstreams.collect::<Vec<_>>(),
+            "identity": identity(gateway),
         })
     }
 
@@ -87,6 +88,23 @@ impl Admin {
         let limit = value("limit").and_then(|limit| limit.parse().ok()).unwrap_or(DEFAULT_LIMIT);
         self.gateway.refusals.render(limit, value("id"))
     }
+}
+
+/// Whose tokens are taken, and what is known of their keys; `null` where nobody is asked.
+fn identity(gateway: &Gateway) -> Value {
+    if gateway.active().snapshot.identities.is_none() {
+        return Value::Null;
+    }
+    let issuers = gateway.estate.callers.keys.status(gateway.clock.now().monotonic);
+    let issuers = issuers.iter().map(|issuer| {
+        json!({
+            "issuer": *issuer.issuer,
+            "keys": issuer.keys,
+            "age_seconds": issuer.age.map(|age| age.as_secs()),
+            "failed": issuer.failed,
+        })
+    });
+    json!({ "issuers": issuers.collect::<Vec<_>>() })
 }
 
 #[async_trait]

@@ -14,6 +14,7 @@ mod tls;
 pub use tls::{Handshake, LiveTls};
 
 use crate::context::Gateway;
+use crate::identify::Guest;
 use crate::listeners::hold_back;
 use crate::metrics::Counted;
 use crate::outcome::Outcome;
@@ -49,18 +50,22 @@ const CLOSE_LINGER_BYTES: usize = 256 * 1024;
 const HANDSHAKE: Duration = Duration::from_millis(30);
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Visitor {
     /// The peer; behind a PROXY protocol header, who that names.
     address: IpAddr,
     /// The connection is under TLS.
     secure: bool,
+    /// What it has shown of itself.
+    guest: Arc<Guest>,
 }
 
 /// What all listeners lead to.
 #[derive(Clone)]
 pub struct Edge {
     gateway: Arc<Gateway>,
+    /// What a replica shows is its own, and nothing of the clients whose requests it brings.
+    nobody: Arc<Guest>,
     doors: Arc<[Door]>,
 }
 
@@ -95,7 +100,7 @@ impl Edge {
         let replicas = gateway.bootstrap.peers.iter().zip(peers).map(|(peers, bound)| {
             Door::new(&peers.listener, bound, gateway.peers.tls.clone(), Visitors::Replicas)
         });
-        Edge { doors: clients.chain(replicas).collect(), gateway }
+        Edge { doors: clients.chain(replicas).collect(), nobody: Arc::default(), gateway }
     }
 
     /// The listener that a connection came in by.
@@ -108,7 +113,7 @@ impl Edge {
     }
 
     /// Answers what never became a request, and closes.
-    async fn refuse(&self, door: &Door, visitor: Visitor, stream: &mut Stream, denial: &Denial) {
+    async fn refuse(&self, door: &Door, visitor: &Visitor, stream: &mut Stream, denial: &Denial) {
         let (answer, request_id) = self.record_refusal(door, visitor, denial);
         let wire = raw(&answer, denial, &request_id);
         if let Ok(Ok(())) = timeout(door.listener.limits.write_timeout, write(stream, &wire)).await {
@@ -117,7 +122,7 @@ impl Edge {
     }
 
     /// Answers a request that no stage has seen.
-    async fn refuse_client(&self, door: &Door, visitor: Visitor, client: &mut Client, denial: &Denial) {
+    async fn refuse_client(&self, door: &Door, visitor: &Visitor, client: &mut Client, denial: &Denial) {
         let (answer, request_id) = self.record_refusal(door, visitor, denial);
         let head = || -> pingora_core::Result<ResponseHeader> {
             let mut head = ResponseHeader::build(answer.status, Some(6))?;
@@ -133,7 +138,7 @@ impl Edge {
         }
     }
 
-    fn record_refusal(&self, door: &Door, visitor: Visitor, denial: &Denial) -> (Answer, Arc<str>) {
+    fn record_refusal(&self, door: &Door, visitor: &Visitor, denial: &Denial) -> (Answer, Arc<str>) {
         let arrival = Arrival {
             listener: door.listener.name.as_str().into(),
             source: visitor.address,
@@ -187,24 +192,24 @@ impl Edge {
                 return self.gateway.metrics.edge.proxy_headers_refused.inc();
             }
         };
-        let (stream, http_2) = match &door.tls {
-            None => (stream, false),
+        let (stream, http_2, guest) = match &door.tls {
+            None => (stream, false, Guest::default()),
             Some(tls) => match self.secured(door, tls, stream, peer).await {
                 Some(secured) => secured,
                 None => return,
             },
         };
-        let visitor = Visitor { address: peer, secure: door.tls.is_some() };
+        let visitor = Visitor { address: peer, secure: door.tls.is_some(), guest: Arc::new(guest) };
         // Boxed: what an idle connection of the other protocol would need is not reserved.
         match http_2 {
-            true => Box::pin(self.run_h2(door, stream, Vec::new(), visitor)).await,
-            false => self.run_h1(door, stream, visitor).await,
+            true => Box::pin(self.run_h2(door, stream, Vec::new(), &visitor)).await,
+            false => self.run_h1(door, stream, &visitor).await,
         }
     }
 
-    fn connection<'a>(&'a self, door: &'a Door, visitor: Visitor) -> Connection<'a> {
-        let Visitor { address: peer, secure } = visitor;
-        Connection { gateway: &self.gateway, listener: &door.listener, peer, secure, relayed: None }
+    fn connection<'a>(&'a self, door: &'a Door, visitor: &'a Visitor) -> Connection<'a> {
+        let (peer, secure, guest) = (visitor.address, visitor.secure, &visitor.guest);
+        Connection { gateway: &self.gateway, listener: &door.listener, peer, secure, guest, relayed: None }
     }
 
     /// Who is behind the peer, where its connections say so.
@@ -220,18 +225,21 @@ impl Edge {
         announced.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(|client| client.unwrap_or(peer))
     }
 
-    /// The connection under TLS, and whether it speaks HTTP/2.
+    /// The connection under TLS, whether it speaks HTTP/2, and who has opened it.
     async fn secured(
         &self,
         door: &Door,
         tls: &LiveTls,
         stream: Stream,
         peer: IpAddr,
-    ) -> Option<(Stream, bool)> {
+    ) -> Option<(Stream, bool, Guest)> {
         let listener = door.listener.name.as_str();
         let fresh = !door.listener.proxy_protocol;
         let (result, secured) = match Box::pin(tls.accept(stream, fresh)).await {
-            Ok((stream, http_2)) => (Handshake::Done, Some((Box::new(stream) as Stream, http_2))),
+            Ok((stream, http_2)) => {
+                let guest = Guest::with_certificate(stream.client_certificate());
+                (Handshake::Done, Some((Box::new(stream) as Stream, http_2, guest)))
+            }
             Err((result, why)) => {
                 tracing::debug!(listener, %peer, result = result.as_str(), why, "TLS handshake failed");
                 (result, None)

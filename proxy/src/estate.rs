@@ -10,6 +10,7 @@ use crate::catalog::Catalogs;
 use crate::context::Gateway;
 use crate::entropy::Entropy;
 use crate::errand::{Asked, Farewells};
+use crate::identify::Callers;
 use crate::legs::{Hearsay, Legs};
 use crate::metrics::Metrics;
 use crate::reads::Reads;
@@ -63,6 +64,8 @@ pub struct Estate {
     pub farewells: Farewells,
     /// Permits for what the gateway asks on its own.
     pub asked: Asked,
+    /// Callers, and who vouches for them.
+    pub callers: Callers,
     numbers: AtomicU64,
 }
 
@@ -94,6 +97,7 @@ impl Estate {
             home: home.ok_or_else(|| io::Error::other("the name of the replica is no visible ASCII"))?,
             farewells: Farewells::default(),
             asked: Asked::default(),
+            callers: Callers::default(),
             numbers: AtomicU64::new(0),
         })
     }
@@ -112,6 +116,7 @@ impl Estate {
         self.catalogs.reconcile(snapshot);
         self.replicas.reconcile(snapshot);
         self.reads.reconcile(snapshot);
+        self.callers.reconcile(snapshot);
         self.resolver.retain(|name| snapshot.upstreams.iter().any(|upstream| is_host(upstream, name)));
         pools.clone()
     }
@@ -164,7 +169,8 @@ impl Estate {
             ("parked", self.parked.len()),
             ("subscriptions", self.hub.len()),
         ];
-        for (table, size) in sizes.into_iter().chain(self.catalogs.sizes()).chain(self.reads.sizes()) {
+        let kept = self.catalogs.sizes().into_iter().chain(self.reads.sizes()).chain(self.callers.sizes());
+        for (table, size) in sizes.into_iter().chain(kept) {
             metrics.tables.with_label_values(&[table]).set(i64::try_from(size).unwrap_or(i64::MAX));
         }
     }

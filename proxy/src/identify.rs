@@ -2,12 +2,33 @@
 //!
 //! The client's address is the right-most hop that is not a trusted proxy; what anybody else says
 //! about it is dropped. What a client shows as a credential becomes a keyed digest that keeps
-//! callers apart and allows nothing.
+//! callers apart and allows nothing, until [`authenticate`] has verified it where an endpoint asks
+//! for that.
+
+mod challenge;
+mod fetch;
+mod guest;
+pub mod inspect;
+pub mod interner;
+pub mod keys;
+mod resource;
+mod stage;
+mod standing;
+pub mod tokens;
+
+pub use challenge::Refusal;
+pub use guest::Guest;
+pub use inspect::Trouble;
+pub use keys::KeyStatus;
+pub(crate) use resource::{WellKnown, resource};
+pub use stage::{Shown, authenticate};
+pub use standing::{Standing, ended};
 
 use crate::entropy::Entropy;
 use http::header::{AUTHORIZATION, FORWARDED};
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
+use portunus_config::Snapshot;
 use portunus_filters::Identity;
 use portunus_filters::identity::Digest;
 use ring::hmac;
@@ -20,6 +41,43 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const MAX_REQUEST_ID: usize = 128;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What is known of callers, and of who vouches for them; it outlives snapshots.
+pub struct Callers {
+    /// Tokens that were verified.
+    pub tokens: tokens::Tokens,
+    /// Numbers of principals.
+    pub principals: interner::Interner,
+    /// Keys of issuers.
+    pub keys: keys::KeySlots,
+    /// Issuers that are asked.
+    pub inspectors: inspect::Inspectors,
+}
+
+impl Default for Callers {
+    fn default() -> Callers {
+        Callers {
+            tokens: tokens::Tokens::default(),
+            principals: interner::Interner::new(interner::MAX_PRINCIPALS),
+            keys: keys::KeySlots::default(),
+            inspectors: inspect::Inspectors::default(),
+        }
+    }
+}
+
+impl Callers {
+    /// Makes the tables fit `snapshot`.
+    pub fn reconcile(&self, snapshot: &Snapshot) {
+        self.keys.reconcile(snapshot);
+        self.inspectors.reconcile(snapshot);
+    }
+
+    /// Sizes of the tables, by name.
+    pub fn sizes(&self) -> [(&'static str, usize); 3] {
+        let (verified, refused) = self.tokens.len();
+        [("tokens", verified), ("tokens_refused", refused), ("principals", self.principals.count())]
+    }
+}
 
 /// Names requests and callers; its prefix lives as long as the process.
 pub struct Identifier {

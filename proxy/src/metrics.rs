@@ -72,7 +72,8 @@ impl From<Reason> for Status {
             | Reason::Draining
             | Reason::Unauthenticated
             | Reason::InvalidToken
-            | Reason::InsufficientScope => Status::Denied,
+            | Reason::InsufficientScope
+            | Reason::IdentityUnavailable => Status::Denied,
             Reason::UpstreamUnavailable
             | Reason::UpstreamMalformed
             | Reason::UpstreamUnauthorized
@@ -135,6 +136,8 @@ pub struct Metrics {
     pending: IntGaugeVec,
     /// What happens before a message.
     pub edge: EdgeMetrics,
+    /// Who is calling.
+    pub identity: IdentityMetrics,
     /// Streams without an end of their own: GET and `subscriptions/listen`.
     pub streams: IntGauge,
     /// Snapshots that something still holds.
@@ -162,6 +165,53 @@ pub struct EdgeMetrics {
     pub handshakes: IntCounterVec,
     /// Connections that clients hold.
     pub connections: IntGauge,
+}
+
+/// What is measured of who is calling.
+pub struct IdentityMetrics {
+    /// Tokens that their connection remembered.
+    pub connection_hits: IntCounter,
+    /// Tokens that were verified before.
+    pub hits: IntCounter,
+    /// Tokens that were refused before.
+    pub refused_hits: IntCounter,
+    /// Tokens that had to be verified.
+    pub misses: IntCounter,
+    /// Callers that were refused, by what was wrong.
+    pub faults: IntCounterVec,
+    /// Key sets that were fetched, by issuer and result.
+    pub fetches: IntCounterVec,
+    /// Age of key sets in seconds, by issuer.
+    pub key_ages: IntGaugeVec,
+    /// Questions about tokens, by issuer and result.
+    pub inspections: IntCounterVec,
+}
+
+impl IdentityMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<IdentityMetrics> {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            keep(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let tokens =
+            counters("mcp_token_cache_total", "Tokens of callers by where they were found", &["result"])?;
+        let ages = Opts::new("portunus_jwks_age_seconds", "Time since the keys of an issuer were fetched");
+        let (fetches, help) = ("portunus_jwks_fetches_total", "Fetches of the keys of issuers");
+        let (asked, asked_help) = ("portunus_introspections_total", "Questions to issuers about tokens");
+        Ok(IdentityMetrics {
+            connection_hits: tokens.with_label_values(&["connection"]),
+            hits: tokens.with_label_values(&["hit"]),
+            refused_hits: tokens.with_label_values(&["refused"]),
+            misses: tokens.with_label_values(&["miss"]),
+            faults: counters(
+                "portunus_identity_faults_total",
+                "Callers refused, by what was wrong",
+                &["fault"],
+            )?,
+            fetches: counters(fetches, help, &["issuer", "result"])?,
+            key_ages: keep(registry, IntGaugeVec::new(ages, &["issuer"])?)?,
+            inspections: counters(asked, asked_help, &["issuer", "result"])?,
+        })
+    }
 }
 
 /// Handles of one virtual server.
@@ -234,6 +284,7 @@ impl Metrics {
             active: gauges("mcp_active_connections", "Connections to upstreams at work", &["server_name"])?,
             pending: gauges("mcp_pending_requests", "Calls that wait for an answer", &["server_name"])?,
             edge: EdgeMetrics::new(&registry)?,
+            identity: IdentityMetrics::new(&registry)?,
             streams: gauge("portunus_streams", "Open GET and subscriptions/listen streams")?,
             snapshots_alive: gauge("portunus_snapshots_alive", "Configurations that something still holds")?,
             activations: counters("portunus_activations_total", "Configurations by result", &["result"])?,

@@ -9,6 +9,7 @@ use crate::metrics::{ServerMetrics, Stage, Status};
 use crate::refusals::Refusal;
 use crate::text::push_json;
 use chrono::{DateTime, SecondsFormat};
+use portunus_filters::identity::Principal;
 use portunus_filters::mcp::Method;
 use portunus_filters::{Arrival, Denial, Era, Message, Reason};
 use std::borrow::Cow;
@@ -37,6 +38,7 @@ struct Facts {
     listener: Arc<str>,
     source: Option<IpAddr>,
     auth: &'static str,
+    caller: Option<Arc<Principal>>,
     wall: Duration,
     user_agent: Option<Box<str>>,
     server: Option<Arc<str>>,
@@ -102,6 +104,12 @@ impl Outcome {
             self.facts.user_agent = user_agent.map(Into::into);
             self.facts.trace_id = trace_id.map(Into::into);
         }
+    }
+
+    /// Notes who was found to call.
+    pub fn identified(&mut self, principal: &Arc<Principal>) {
+        self.facts.auth = principal.auth.as_str();
+        self.facts.caller = Some(Arc::clone(principal));
     }
 
     /// Notes the virtual server and its configuration.
@@ -281,6 +289,12 @@ impl Facts {
         field("request_id", Some(&self.request_id));
         field("trace_id", self.trace_id.as_deref());
         field("auth", Some(self.auth));
+        if let Some(caller) = &self.caller {
+            field("tenant_id", Some(&caller.tenant));
+            field("user_id", Some(&caller.subject));
+            field("agent_id", caller.agent.as_deref());
+            field("on_behalf_of", caller.on_behalf_of.as_deref());
+        }
         field("ip_address", self.source.map(|ip| ip.to_string()).as_deref());
         field("user_agent", self.user_agent.as_deref());
         field("listener", Some(&self.listener));

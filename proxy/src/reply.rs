@@ -65,7 +65,7 @@ fn row(reason: Reason, era: Era) -> Row {
         Reason::MalformedHttp => fixed(StatusCode::BAD_REQUEST, -32600),
         Reason::HeadersTooLarge => fixed(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, -32600),
         Reason::RequestTimeout => fixed(StatusCode::REQUEST_TIMEOUT, -31408),
-        Reason::Overloaded => fixed(StatusCode::SERVICE_UNAVAILABLE, -31503),
+        Reason::Overloaded | Reason::IdentityUnavailable => fixed(StatusCode::SERVICE_UNAVAILABLE, -31503),
         Reason::ForbiddenHost | Reason::ForbiddenOrigin => fixed(StatusCode::FORBIDDEN, -32600),
         Reason::UnknownRoute => fixed(StatusCode::NOT_FOUND, -31404),
         Reason::Unauthenticated | Reason::InvalidToken => fixed(StatusCode::UNAUTHORIZED, -31401),
@@ -134,7 +134,11 @@ pub fn refuse(denial: &Denial, refused: &Refused<'_>, request_id: &str) -> Answe
             Some(Era::Modern) => "POST, OPTIONS",
             _ => "GET, POST, DELETE, OPTIONS",
         }),
-        retry_after: matches!(denial.reason, Reason::Overloaded | Reason::Draining).then_some(1),
+        retry_after: matches!(
+            denial.reason,
+            Reason::Overloaded | Reason::Draining | Reason::IdentityUnavailable
+        )
+        .then_some(1),
         close: closes(denial.reason),
     }
 }

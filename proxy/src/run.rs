@@ -337,6 +337,7 @@ fn spawn_asides(
             gateway.estate.reads.sweep(gateway.clock.now());
             gateway.estate.catalogs.sweep(gateway.clock.now(), &gateway.active().snapshot);
             gateway.estate.replicas.probe(&gateway);
+            gateway.estate.callers.keys.refresh(&gateway);
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
             gateway.peers.sweep(Instant::now(), gateway.clock.now());
         }

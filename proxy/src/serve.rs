@@ -1,6 +1,6 @@
 //! The life of one request, read downward.
 //!
-//! identify → admit (host, origin) → resolve → intake → filters → forward → respond; the record is
+//! admit (host, origin) → resolve → identify → intake → filters → forward → respond; the record is
 //! written when the [`Outcome`] is dropped, whatever happened. One snapshot is held from resolve to
 //! forward and let go before the answer is awaited. What cannot be left to a client and one server
 //! of its era goes to [`crate::bridge`] instead of forward.
@@ -8,6 +8,7 @@
 mod answer;
 mod away;
 mod broker;
+mod caller;
 mod line;
 
 use broker::{Founding, Way};
@@ -17,12 +18,12 @@ use crate::context::{Active, Gateway};
 use crate::drain::{Phase, reached};
 use crate::forward::{Dispatch, Inbound, Leg, Use, send};
 use crate::headers::{self, Stamp};
-use crate::identify::{Source, Trace, source};
+use crate::identify::{Guest, Source, Standing, Trace, source};
 use crate::intake::{self, BodyFault};
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
 use crate::peers::Relayed;
-use crate::respond::{End, Expect, Respond, draining, route_removed, unrouted};
+use crate::respond::{End, Expect, Respond, caller_lost, draining, route_removed, unrouted, unwelcome};
 use crate::session::Client;
 use crate::session::one::Rest;
 use crate::upstreams::pool::Pool;
@@ -50,6 +51,8 @@ pub struct Connection<'a> {
     pub peer: IpAddr,
     /// It is under TLS.
     pub secure: bool,
+    /// What whoever opened it has shown of itself.
+    pub guest: &'a Arc<Guest>,
     /// Another replica sent the request, and what it found out about it: it was charged there, and is
     /// never sent on.
     pub relayed: Option<&'a Relayed>,
@@ -66,6 +69,10 @@ struct Passage<'a> {
     /// The stream that its answer goes to, if that is another request's.
     line: Option<Arc<Line>>,
     outcome: Outcome,
+    /// What a caller that is refused is asked for.
+    challenge: Option<HeaderValue>,
+    /// What its stream depends on, if it opens one.
+    standing: Option<Arc<Standing>>,
 }
 
 /// A message that may be forwarded, and everything its answer needs; holds no snapshot.
@@ -111,6 +118,8 @@ struct Knowledge {
 enum Halt {
     Refused(Box<Denial>, Box<Knowledge>),
     Preflight,
+    /// It asked for a document that everybody may have.
+    Told(Arc<str>),
     Gone,
 }
 
@@ -123,6 +132,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
         Ok(Admitted::Away(away)) => passage.send_on(*away, &mut client).await,
         Err(Halt::Refused(denial, known)) => passage.refuse_unread(&denial, &known, &mut client).await,
         Err(Halt::Preflight) => passage.preflight(&mut client).await,
+        Err(Halt::Told(document)) => passage.tell(&document, &mut client).await,
         Err(Halt::Gone) => End::Broken,
     };
     passage.outcome.stage_done(Stage::Respond);
@@ -163,7 +173,8 @@ impl<'a> Passage<'a> {
         let mut outcome = Outcome::new(gateway, &arrival);
         let user_agent = request.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         outcome.client(user_agent, Some(trace.id()));
-        Passage { connection, request, arrival, source, trace, origin: None, line: None, outcome }
+        let (origin, line, challenge, standing) = (None, None, None, None);
+        Passage { connection, request, arrival, source, trace, origin, line, outcome, challenge, standing }
     }
 
     /// Everything up to the permission to forward.
@@ -173,7 +184,9 @@ impl<'a> Passage<'a> {
             return Err(Halt::Preflight);
         }
         let gateway = self.connection.gateway;
+        self.well_known()?;
         let (server, serial) = self.resolve(&gateway.active())?;
+        self.identify(&server).await?;
         self.line = self.line(&server);
         let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
         let kind = intake::kind_of(&self.request.method).map_err(|denial| halt(denial, known))?;
@@ -182,9 +195,7 @@ impl<'a> Passage<'a> {
             Some(_) => None,
         };
         // The body may have taken its time: from here on, and for good, the snapshot of now counts.
-        let active = gateway.active();
-        let server =
-            if active.snapshot.serial == serial { server } else { self.still_served(&active, &server)? };
+        let (active, server) = self.settled(server, serial).await?;
         self.tell_caller(&server);
         let reading = match (&body, kind) {
             (Some(body), _) => self.read_message(body, &server)?,
@@ -266,6 +277,25 @@ impl<'a> Passage<'a> {
         self.request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
     }
 
+    /// The snapshot that judges the message, and the virtual server in it; the caller is asked again if
+    /// that is another one than it was.
+    async fn settled(
+        &mut self,
+        mut server: Arc<VirtualServer>,
+        mut serial: u64,
+    ) -> Result<(Arc<Active>, Arc<VirtualServer>), Halt> {
+        loop {
+            let active = self.connection.gateway.active();
+            if active.snapshot.serial == serial {
+                return Ok((active, server));
+            }
+            server = self.still_served(&active, &server)?;
+            serial = active.snapshot.serial;
+            drop(active);
+            self.identify(&server).await?;
+        }
+    }
+
     /// The same virtual server in the snapshot that judges the message.
     fn still_served(&mut self, active: &Active, server: &VirtualServer) -> Result<Arc<VirtualServer>, Halt> {
         match active.snapshot.routes.server(&server.id) {
@@ -338,7 +368,7 @@ impl<'a> Passage<'a> {
         reading: &Reading,
     ) -> Result<Outbound, Halt> {
         let messages = reading.messages();
-        let expect = expect(reading, server, self.request.version);
+        let expect = self.awaiting(expect(reading, server, self.request.version));
         let refused = |denial| halt(denial, Knowledge::of(&expect, server.http_status));
         if self.connection.gateway.drain.phase() >= Phase::Expired {
             return Err(refused(draining()));
@@ -371,6 +401,11 @@ impl<'a> Passage<'a> {
         Ok(Outbound { leg, upstream: Arc::clone(upstream), pool, expect, http_status, founding })
     }
 
+    /// What the client waits for, as long as it may.
+    fn awaiting(&self, expect: Expect) -> Expect {
+        Expect { standing: self.standing.clone(), ..expect }
+    }
+
     /// Stages 9 and 10.
     async fn exchange(&mut self, outbound: Outbound, client: &mut Client) -> End {
         let Outbound { leg, upstream, pool, expect, http_status, founding } = outbound;
@@ -400,6 +435,7 @@ impl<'a> Passage<'a> {
                 return End::Broken;
             }
             () = unrouted(&gateway, &respond.expect, &upstream) => Err(route_removed().into()),
+            () = unwelcome(&gateway, &respond.expect) => Err(caller_lost().into()),
             () = reached(&mut phase, stop_at) => Err(draining().into()),
         };
         respond.outcome.stage_done(Stage::Forward);
@@ -468,6 +504,7 @@ fn expect(reading: &Reading, server: &VirtualServer, version: Version) -> Expect
         server: server.id.clone(),
         elsewhere: false,
         http_1_0: version == Version::HTTP_10,
+        standing: None,
     }
 }
 

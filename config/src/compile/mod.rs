@@ -6,6 +6,7 @@
 mod bootstrap;
 mod caller;
 mod files;
+mod identity;
 mod keyring;
 mod members;
 mod peers;
@@ -45,11 +46,15 @@ pub(crate) fn compile_snapshot(
     refuse_unenforced(rules.unenforced(), findings);
     warn_without_policy(rules, findings);
     let upstreams = upstreams::compile(&rules.upstreams, confinement, files, keyring);
-    let servers = servers::compile(rules, &upstreams, findings);
+    let context = identity::Context { confinement, files, keyring };
+    let identities = rules.identity.as_ref().map(|document| identity::compile(document, &context));
+    let mut servers = servers::compile(rules, &upstreams, findings);
+    identity::assign(&mut servers, identities.as_ref(), rules, findings);
     let label = rules.revision.as_ref().map(|label| label.value.clone());
     Snapshot {
         revision: Revision { digest: String::new(), label },
         serial: 0,
+        identities: identities.map(Arc::new),
         routes: Routes::new(servers.into_iter().map(Arc::new).collect()),
         upstreams,
     }

@@ -58,6 +58,7 @@ fn virtual_server(
         bounds: document.bounds,
         max_body_bytes: document.max_body_bytes,
         http_status: document.http_status,
+        identity: None,
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn compile(
     documents.iter().filter_map(compile).collect()
 }
 
-fn upstream(
+pub(super) fn upstream(
     document: &UpstreamDocument,
     confinement: Confinement<'_>,
     files: &Files<'_>,

@@ -6,6 +6,7 @@
 
 mod caller;
 mod credentials;
+mod identity;
 mod key_entries;
 mod listeners;
 mod members;
@@ -23,6 +24,11 @@ mod views;
 pub(crate) use caller::KEY_HINT as ASSERTION_KEY_HINT;
 pub use caller::{AssertionDocument, CallerDocument};
 pub use credentials::{CredentialsDocument, HeaderSource, HeadersDocument};
+pub use identity::{
+    AnonymousDocument, AskedDocument, ClientDocument, IdentityDocument, IntrospectionDocument,
+    IssuerDocument, KeysDocument, MappingDocument, MetadataDocument, MtlsDocument, NamingDocument,
+    RevokedDocument, ServerIdentityDocument,
+};
 pub(crate) use key_entries::entries as key_entries;
 pub use listeners::{HostsDocument, ListenerDocument};
 pub use members::{ChoiceDocument, MemberDocument};

@@ -1,6 +1,7 @@
 //! The half of a document that says what is enforced.
 
 use super::Unenforced;
+use super::identity::{self, IdentityDocument};
 use super::listeners::label;
 use super::servers::{self, ServerDocument};
 use super::serving::ServingDefaults;
@@ -22,7 +23,7 @@ pub struct RulesDocument {
     /// `tools`.
     pub tools: Option<Unenforced>,
     /// `identity`.
-    pub identity: Option<Unenforced>,
+    pub identity: Option<IdentityDocument>,
     /// `policy`.
     pub policy: Option<Unenforced>,
     /// `limits`.
@@ -75,7 +76,7 @@ impl RulesDocument {
             upstreams: upstreams::read(section),
             servers: servers::read(section, &defaults),
             tools: section.unenforced("tools"),
-            identity: section.unenforced("identity"),
+            identity: identity::read(section),
             policy: section.unenforced("policy"),
             limits: section.unenforced("limits"),
             egress: section.unenforced("egress"),
@@ -93,7 +94,6 @@ impl RulesDocument {
     pub(crate) fn unenforced(&self) -> impl Iterator<Item = &Unenforced> {
         let sections = [
             &self.tools,
-            &self.identity,
             &self.policy,
             &self.limits,
             &self.egress,
@@ -106,7 +106,8 @@ impl RulesDocument {
             &self.approvals,
         ];
         let servers = self.servers.iter().flat_map(|server| &server.unenforced);
-        sections.into_iter().flatten().chain(servers)
+        let keys = self.identity.iter().filter_map(|identity| identity.keys.as_ref());
+        sections.into_iter().flatten().chain(servers).chain(keys)
     }
 }
 
@@ -120,7 +121,7 @@ mod tests {
 
     #[test]
     fn every_section_that_is_not_enforced_is_an_error_that_names_it() {
-        let enforced = ["revision", "upstreams", "servers", "sessions", "cache"];
+        let enforced = ["revision", "upstreams", "servers", "sessions", "cache", "identity"];
         let sections = RulesDocument::KEYS.into_iter().filter(|key| !enforced.contains(key));
         for key in sections.chain(["agent", "traces"]) {
             for value in ["{anything: [1, {x: y}]}", "short", ""] {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use portunus_filters::mcp::Bounds;
 
+use super::identity::{self, ServerIdentityDocument};
 use super::listeners::label;
 use super::members::{self, MemberDocument};
 use super::secrets::hosts;
@@ -58,6 +59,8 @@ pub struct ServerDocument {
     pub max_body_bytes: Option<usize>,
     /// `http_status`.
     pub http_status: HttpStatus,
+    /// `identity`.
+    pub identity: Option<ServerIdentityDocument>,
     /// What is written and not enforced.
     pub unenforced: Vec<Unenforced>,
 }
@@ -165,6 +168,7 @@ fn blank(place: Place, path: &NormalPath, defaults: &ServingDefaults) -> ServerD
         bounds: Bounds::default(),
         max_body_bytes: None,
         http_status: HttpStatus::default(),
+        identity: None,
         unenforced: vec![],
     }
 }
@@ -192,6 +196,7 @@ fn long(section: &mut Section<'_>, blank: ServerDocument) -> ServerDocument {
         bounds: section.value("bounds").and_then(|value| bounds(&value)).unwrap_or_default(),
         max_body_bytes: section.value("max_body_bytes").and_then(|value| value.size(1..=MAX_BODY_BYTES)),
         http_status: status.unwrap_or_default(),
+        identity: identity::of_server(section),
         unenforced: unenforced(section, &["tools", "replay"]),
         ..blank
     }

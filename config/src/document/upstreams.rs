@@ -89,7 +89,16 @@ fn upstream(name: Located<String>, value: &Value<'_>, section: &Section<'_>) -> 
     if !is_label(&name.value) {
         section.error(&name.place, "no name that can stand in a metric label", LABEL);
     }
-    let blank = UpstreamDocument {
+    let blank = blank(name);
+    if value.as_text().is_some() {
+        return UpstreamDocument { url: replicas::url(value), ..blank };
+    }
+    value.section(|section| long(section, blank.clone())).unwrap_or(blank)
+}
+
+/// An upstream of which nothing is written.
+pub(super) fn blank(name: Located<String>) -> UpstreamDocument {
+    UpstreamDocument {
         name,
         url: None,
         replicas: vec![],
@@ -110,11 +119,13 @@ fn upstream(name: Located<String>, value: &Value<'_>, section: &Section<'_>) -> 
         addresses: AddressGrant::default(),
         tls: None,
         http: None,
-    };
-    if value.as_text().is_some() {
-        return UpstreamDocument { url: replicas::url(value), ..blank };
     }
-    value.section(|section| long(section, blank.clone())).unwrap_or(blank)
+}
+
+/// Timeouts of what the gateway fetches for itself: all of them this one.
+pub(super) fn errand_timeouts(timeout: Option<Duration>) -> Timeouts {
+    let all = timeout.unwrap_or(Duration::from_secs(5));
+    Timeouts { connect: all, first_byte: all, idle: all, total: Some(all) }
 }
 
 fn long(section: &mut Section<'_>, blank: UpstreamDocument) -> UpstreamDocument {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::identity::profile;
 use super::{duration, texts, unless_empty};
 use crate::members::{Choice, Member, NamePolicy};
 use crate::serving::CacheRules;
@@ -53,6 +54,7 @@ pub(super) fn virtual_server(server: &VirtualServer) -> Value {
             HttpStatus::InBand => "in_band",
             HttpStatus::Mirror => "mirror",
         },
+        "identity": server.identity.as_deref().map(profile),
     })
 }
 

@@ -83,7 +83,7 @@ fn headers(rules: &HeaderRules) -> Value {
     json!({ "set": set.collect::<Value>(), "remove": texts(&rules.remove) })
 }
 
-fn credentials(credentials: &Credentials) -> Value {
+pub(super) fn credentials(credentials: &Credentials) -> Value {
     match credentials {
         Credentials::None => json!("none"),
         Credentials::Passthrough => json!("passthrough"),

@@ -7,6 +7,7 @@
 mod caller;
 #[cfg(test)]
 mod checker;
+mod identity;
 mod peers;
 mod process;
 mod rules;

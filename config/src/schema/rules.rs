@@ -7,7 +7,7 @@ use super::process::addresses;
 use super::values::{
     Object, count, defined, duration, flag, forms, mapping, one_or_list, with_default, words,
 };
-use super::{servers, serving, tls};
+use super::{identity, servers, serving, tls};
 use crate::replicas::{Ejection, Health};
 use crate::units::show_duration;
 use crate::upstream::{Pool, Timeouts};
@@ -23,6 +23,7 @@ pub(super) fn keys() -> Vec<(&'static str, Value)> {
     vec![
         ("upstreams", upstreams),
         ("servers", servers::servers()),
+        ("identity", identity::identity()),
         ("sessions", serving::sessions("Default of `sessions` of every server.")),
         ("cache", serving::cache("Default of `cache` of every server.")),
     ]
@@ -155,7 +156,7 @@ fn headers() -> Value {
         .build()
 }
 
-fn credentials() -> Value {
+pub(super) fn credentials() -> Value {
     let reference = || defined("reference", "Where the secret is, never the secret itself.");
     let bearer = Object::new("A bearer token.").required("bearer", reference()).build();
     let name = json!({ "description": "Name of the field.", "type": "string", "minLength": 1 });

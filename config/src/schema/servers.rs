@@ -3,6 +3,7 @@
 use portunus_filters::mcp::Bounds;
 use serde_json::{Value, json};
 
+use super::identity;
 use super::process::hosts;
 use super::serving;
 use super::values::{Object, count, duration, flag, forms, label, mapping, one_or_list, size, words};
@@ -65,6 +66,7 @@ fn server() -> Object {
         .optional("bounds", bounds())
         .optional("max_body_bytes", size(None, "Body of a request. Default: the listener's."))
         .optional("http_status", words(&["in_band", "mirror"], status))
+        .optional("identity", identity::of_server())
 }
 
 fn name(description: &str) -> Value {

@@ -56,18 +56,36 @@ impl Issuer {
         }
         let claims = token.claims()?;
         let key_id = token.key_id.clone().or_else(|| key.id().cloned());
-        self.accept(&claims, AuthMethod::Jwt, wall).map(|verified| Verified { key_id, ..verified })
-    }
-
-    /// What claims that are known to be the issuer's amount to.
-    ///
-    /// # Errors
-    /// [`Fault`].
-    pub fn accept(&self, claims: &Object<'_>, auth: AuthMethod, wall: Duration) -> Result<Verified, Fault> {
         if claims.text("iss").as_deref() != Some(&*self.name) {
             return Err(Fault::Issuer);
         }
-        let end = self.lifetime(claims, wall)?;
+        let expires = date(&claims, "exp")?.ok_or(Fault::Expired)?;
+        let end = self.lifetime(&claims, expires, wall)?;
+        self.accept(&claims, AuthMethod::Jwt, end).map(|verified| Verified { key_id, ..verified })
+    }
+
+    /// What the issuer's answer about a token amounts to (RFC 7662 §2.2), believed for `keep`.
+    ///
+    /// # Errors
+    /// [`Fault`]; [`Fault::Inactive`] for a token that is not good.
+    pub fn inspected(&self, answer: &str, wall: Duration, keep: Duration) -> Result<Verified, Fault> {
+        let claims = Object::read(answer).map_err(|_| Fault::Malformed)?;
+        if claims.get("active") != Some("true") {
+            return Err(Fault::Inactive);
+        }
+        if claims.get("iss").is_some() && claims.text("iss").as_deref() != Some(&*self.name) {
+            return Err(Fault::Issuer);
+        }
+        let until = wall + keep;
+        let end = match date(&claims, "exp")? {
+            Some(expires) => self.lifetime(&claims, expires, wall)?.min(until),
+            None => until,
+        };
+        self.accept(&claims, AuthMethod::Introspected, end)
+    }
+
+    /// Whom claims name that are known to be the issuer's, until `end`.
+    fn accept(&self, claims: &Object<'_>, auth: AuthMethod, end: Duration) -> Result<Verified, Fault> {
         let mut principal = self.rules.principal(claims, auth)?;
         principal.not_after = Some(end);
         Ok(Verified {
@@ -81,8 +99,7 @@ impl Issuer {
     }
 
     /// The time at which a token is no longer accepted, if it is now.
-    fn lifetime(&self, claims: &Object<'_>, wall: Duration) -> Result<Duration, Fault> {
-        let expires = date(claims, "exp")?.ok_or(Fault::Expired)?;
+    fn lifetime(&self, claims: &Object<'_>, expires: Duration, wall: Duration) -> Result<Duration, Fault> {
         let (issued, begins) = (date(claims, "iat")?, date(claims, "nbf")?);
         let end = expires + self.clock_skew;
         if wall >= end {

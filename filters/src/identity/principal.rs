@@ -86,7 +86,7 @@ pub fn names<T: Into<Arc<str>>>(names: impl IntoIterator<Item = T>) -> Arc<[Arc<
 }
 
 impl Principal {
-    /// A principal of whom nothing but the name is known.
+    /// A principal of whom nothing but the name is known, as if by a token that says no more.
     pub fn named(tenant: impl Into<Arc<str>>, subject: impl Into<Arc<str>>) -> Principal {
         let nobody = Principal {
             tenant: tenant.into(),
@@ -96,7 +96,7 @@ impl Principal {
             roles: Arc::default(),
             groups: Arc::default(),
             scopes: Arc::default(),
-            auth: AuthMethod::Anonymous,
+            auth: AuthMethod::Jwt,
             mfa: false,
             acr: None,
             auth_time: None,
@@ -243,7 +243,7 @@ mod tests {
             Principal { roles: one("a"), ..anna.clone() },
             Principal { groups: one("a"), ..anna.clone() },
             Principal { scopes: one("a"), ..anna.clone() },
-            Principal { auth: AuthMethod::Jwt, ..anna.clone() },
+            Principal { auth: AuthMethod::Mtls, ..anna.clone() },
             Principal { mfa: true, ..anna.clone() },
             Principal { acr: Some("".into()), ..anna.clone() },
             Principal { auth_time: Some(0), ..anna.clone() },

@@ -1,6 +1,6 @@
 //! What was taken back before its time.
 
-use super::Verified;
+use super::{Principal, Verified};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -26,17 +26,19 @@ impl Revoked {
             && self.certificates.is_empty()
     }
 
-    /// Whether whom a credential names, or what it was verified by, is on the list. Certificates are
-    /// looked at where they are shown.
-    pub fn has(&self, verified: &Verified) -> bool {
-        let principal = &verified.principal;
+    /// Whether a caller is on the list, or who acts for it.
+    pub fn names(&self, principal: &Principal) -> bool {
         let named = |subject: &Arc<str>| {
             let tenants = self.subjects.get(subject);
             tenants.is_some_and(|tenants| tenants.is_empty() || tenants.contains(&principal.tenant))
         };
-        // Whoever acts for another is revoked with its own name.
-        named(&principal.subject)
-            || principal.agent.as_ref().is_some_and(named)
+        named(&principal.subject) || principal.agent.as_ref().is_some_and(named)
+    }
+
+    /// Whether whom a credential names, or what it was verified by, is on the list. Certificates are
+    /// looked at where they are shown.
+    pub fn has(&self, verified: &Verified) -> bool {
+        self.names(&verified.principal)
             || verified.token_id.as_ref().is_some_and(|id| self.tokens.contains(id))
             || verified.key_id.as_ref().is_some_and(|id| self.keys.contains(id))
     }

@@ -4,6 +4,7 @@ use super::answering::Answering;
 use crate::catalog::{Offering, Seeker};
 use crate::context::{Active, Gateway};
 use crate::forward::Inbound;
+use crate::identify::Standing;
 use crate::reply;
 use crate::respond::End;
 use crate::sealing::CallerKey;
@@ -31,6 +32,8 @@ pub struct Desk<'a> {
     pub caller: CallerKey,
     /// The caller, as sealed handles are bound to it.
     pub bearer: CallerKey,
+    /// What its streams depend on; `None` where nobody was asked who calls.
+    pub standing: Option<Arc<Standing>>,
     /// What of the client's headers goes up.
     pub upward: Arc<HeaderMap>,
     /// How long the client may take for one piece of an answer.

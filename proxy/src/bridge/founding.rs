@@ -203,7 +203,7 @@ pub(super) fn session(desk: &Desk<'_>) -> Result<Arc<Session>, Denial> {
 
 /// How long a session of this caller may last.
 pub(super) fn lifetime(desk: &Desk<'_>) -> Duration {
-    let anonymous = matches!(desk.arrival.identity, Identity::Anonymous { .. });
+    let anonymous = desk.arrival.identity.is_anonymous();
     desk.server.sessions.lifetime_of(anonymous)
 }
 

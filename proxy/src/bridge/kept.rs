@@ -3,7 +3,7 @@
 use super::desk::Desk;
 use crate::context::Gateway;
 use crate::forward::Inbound;
-use crate::identify::Trace;
+use crate::identify::{Standing, Trace};
 use crate::sealing::CallerKey;
 use http::{HeaderMap, Method};
 use portunus_config::VirtualServer;
@@ -24,6 +24,7 @@ pub(super) struct Kept {
     trace: Trace,
     caller: CallerKey,
     bearer: CallerKey,
+    standing: Option<Arc<Standing>>,
     upward: Arc<HeaderMap>,
     write_timeout: Duration,
     relayed: bool,
@@ -43,6 +44,7 @@ impl Kept {
             trace: desk.inbound.trace.clone(),
             caller: desk.caller,
             bearer: desk.bearer,
+            standing: desk.standing.clone(),
             upward: Arc::clone(&desk.upward),
             write_timeout: desk.write_timeout,
             relayed: desk.relayed,
@@ -67,6 +69,7 @@ impl Kept {
             },
             caller: self.caller,
             bearer: self.bearer,
+            standing: self.standing.clone(),
             upward: Arc::clone(&self.upward),
             write_timeout: self.write_timeout,
             relayed: self.relayed,

@@ -11,6 +11,7 @@ use super::{call, founding, lines, lists};
 use crate::context::Gateway;
 use crate::drain::{Phase, reached};
 use crate::errand::{self, Errand};
+use crate::identify::ended;
 use crate::legs::LegLease;
 use crate::respond::End;
 use crate::talk::Place;
@@ -358,6 +359,7 @@ impl Stream {
             }
             () = reached(&mut self.phase, self.ends_at) => return Some(self.over(out).await),
             () = unserved(desk) => return Some(self.over(out).await),
+            () = ended(desk.standing.as_ref(), desk.gateway) => return Some(self.over(out).await),
             () = sleep_until(wake) => {}
         }
         if let Some(session) = &self.session {

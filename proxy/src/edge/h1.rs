@@ -34,7 +34,7 @@ enum Awaited {
 
 impl Edge {
     /// Serves one connection to its end, or until it turns out to speak HTTP/2.
-    pub(super) async fn run_h1(&self, door: &Door, mut stream: Stream, visitor: Visitor) {
+    pub(super) async fn run_h1(&self, door: &Door, mut stream: Stream, visitor: &Visitor) {
         let limits = &door.listener.limits;
         let mut ahead = BytesMut::new();
         // Under TLS the handshake has settled it (RFC 9113 §3.3); in the clear the first bytes do.

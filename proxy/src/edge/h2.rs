@@ -51,7 +51,7 @@ enum Event {
 
 impl Edge {
     /// Serves one connection to its end; `ahead` are the bytes of it that were read already.
-    pub(super) async fn run_h2(&self, door: &Door, stream: Stream, ahead: Vec<u8>, visitor: Visitor) {
+    pub(super) async fn run_h2(&self, door: &Door, stream: Stream, ahead: Vec<u8>, visitor: &Visitor) {
         let limits = &door.listener.limits;
         let guarded: Stream = Box::new(Guarded(Weighed::new(stream, ahead, PREFACE.len())));
         let begun = timeout(limits.header_timeout, handshake(guarded, Some(options(limits)))).await;
@@ -104,7 +104,7 @@ impl Edge {
     }
 
     /// Serves one request in a task of its own.
-    fn begin_stream(&self, door: &Door, session: HttpSession, visitor: Visitor, streams: &mut JoinSet<()>) {
+    fn begin_stream(&self, door: &Door, session: HttpSession, visitor: &Visitor, streams: &mut JoinSet<()>) {
         let limits = door.listener.limits;
         let mut session = ServerSession::new_http2(session);
         session.set_write_timeout(Some(limits.write_timeout));
@@ -115,15 +115,15 @@ impl Edge {
         };
         let head = take_head(&mut session);
         let mut client = Client::Two(Box::new(session), head.method == Method::HEAD);
-        let (edge, door) = (self.clone(), door.clone());
+        let (edge, door, visitor) = (self.clone(), door.clone(), visitor.clone());
         let in_flight = self.gateway.drain.enter();
         streams.spawn(async move {
             let _in_flight = in_flight;
             match refused {
                 Ok(_permit) => {
-                    edge.serve(&door, visitor, head, client).await;
+                    edge.serve(&door, &visitor, head, client).await;
                 }
-                Err(denial) => edge.refuse_client(&door, visitor, &mut client, &denial).await,
+                Err(denial) => edge.refuse_client(&door, &visitor, &mut client, &denial).await,
             }
         });
     }

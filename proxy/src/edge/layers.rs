@@ -18,6 +18,14 @@ use tokio_rustls::server::TlsStream;
 #[derive(Debug)]
 pub(super) struct Secured(pub(super) Box<TlsStream<Stream>>);
 
+impl Secured {
+    /// The leaf of the chain that the client has shown, in DER.
+    pub(super) fn client_certificate(&self) -> Option<&[u8]> {
+        let (_, session) = self.0.get_ref();
+        session.peer_certificates()?.first().map(AsRef::as_ref)
+    }
+}
+
 /// A client's connection that speaks HTTP/2, guarded against floods.
 #[derive(Debug)]
 pub(super) struct Guarded(pub(super) Weighed<Stream>);

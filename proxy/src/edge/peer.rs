@@ -18,7 +18,7 @@ impl Edge {
     pub(super) async fn serve(
         &self,
         door: &Door,
-        visitor: Visitor,
+        visitor: &Visitor,
         mut head: Parts,
         mut client: Client,
     ) -> Option<Rest> {
@@ -50,9 +50,10 @@ impl Edge {
     }
 
     /// The request as if it had come in here.
-    fn onward<'a>(&'a self, door: &'a Door, visitor: Visitor, relayed: &'a Relayed) -> Connection<'a> {
-        let (peer, secure) = (visitor.address, relayed.secure);
-        Connection { gateway: &self.gateway, listener: &door.listener, peer, secure, relayed: Some(relayed) }
+    fn onward<'a>(&'a self, door: &'a Door, visitor: &Visitor, relayed: &'a Relayed) -> Connection<'a> {
+        let (peer, secure, guest) = (visitor.address, relayed.secure, &self.nobody);
+        let (gateway, listener, relayed) = (&self.gateway, &door.listener, Some(relayed));
+        Connection { gateway, listener, peer, secure, guest, relayed }
     }
 
     /// Takes news in; `None` if the other replica has left.

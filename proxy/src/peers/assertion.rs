@@ -1,5 +1,6 @@
 //! What one replica says to another about a client and its request.
 
+use super::caller::{read_address, read_identity, write_address, write_identity};
 use crate::identify::Source;
 use crate::sealing::{Binding, CallerKey, Home, Purpose, Reader, Token, Writer};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST};
@@ -7,9 +8,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use portunus_config::ServerId;
 use portunus_filters::Identity;
-use portunus_filters::identity::{Digest, Principal};
 use ring::digest::{Context, SHA256, digest};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,55 +171,4 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut whole = [0; 32];
     whole.copy_from_slice(digest(&SHA256, bytes).as_ref());
     whole
-}
-
-fn write_address(out: &mut Writer, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => {
-            out.byte(4);
-            out.bytes(&address.octets());
-        }
-        IpAddr::V6(address) => {
-            out.byte(6);
-            out.bytes(&address.octets());
-        }
-    }
-}
-
-fn read_address(from: &mut Reader<'_>) -> Option<IpAddr> {
-    match from.byte()? {
-        4 => from.array::<4>().map(IpAddr::from),
-        6 => from.array::<16>().map(IpAddr::from),
-        _ => None,
-    }
-}
-
-fn write_identity(out: &mut Writer, identity: &Identity) {
-    match identity {
-        Identity::Anonymous { source } => {
-            out.byte(0);
-            write_address(out, *source);
-        }
-        Identity::Presented { digest } => {
-            out.byte(1);
-            out.bytes(&digest.0);
-        }
-        Identity::Principal(principal) => {
-            out.byte(2);
-            out.text(&principal.tenant);
-            out.text(&principal.subject);
-        }
-    }
-}
-
-fn read_identity(from: &mut Reader<'_>) -> Option<Identity> {
-    Some(match from.byte()? {
-        0 => Identity::Anonymous { source: read_address(from)? },
-        1 => Identity::Presented { digest: Digest(from.array()?) },
-        2 => {
-            let (tenant, subject) = (from.text()?, from.text()?);
-            Identity::Principal(Arc::new(Principal::named(tenant, subject)))
-        }
-        _ => return None,
-    })
 }

@@ -9,6 +9,7 @@
 //! opening everywhere.
 
 mod assertion;
+mod caller;
 pub mod news;
 mod receive;
 mod relay;

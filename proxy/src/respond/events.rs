@@ -122,7 +122,8 @@ impl Respond<'_> {
 
     /// The stream ends for a reason of its own; the bytes that say so, if anything has to.
     fn cut(&mut self, ending: &Ending, progress: &Progress) -> Option<Bytes> {
-        let graceful = matches!(ending, Ending::Expired | Ending::RouteRemoved) && self.expect.endless;
+        let graceful = matches!(ending, Ending::Expired | Ending::RouteRemoved | Ending::CallerLost)
+            && self.expect.endless;
         if graceful || self.expect.open.is_empty() {
             self.outcome.answered(progress.rpc_error);
             return self.expect.open.first().map(listen_complete);

@@ -14,6 +14,7 @@ use crate::drain::{Phase, reached};
 use crate::errand::{self, Session};
 use crate::forward::{Exchange, Failure};
 use crate::headers::{Stamp, response_head};
+use crate::identify::Standing;
 use crate::outcome::Outcome;
 use crate::patience::patient;
 use crate::session::Client;
@@ -34,8 +35,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
-pub use wait::unrouted;
 use wait::{Ending, Wait};
+pub use wait::{unrouted, unwelcome};
 
 const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
@@ -65,6 +66,8 @@ pub struct Expect {
     pub elsewhere: bool,
     /// The client speaks HTTP/1.0 and knows no chunks.
     pub http_1_0: bool,
+    /// What a stream depends on; `None` where nobody was asked who calls.
+    pub standing: Option<Arc<Standing>>,
 }
 
 /// The way back to one client.
@@ -295,6 +298,7 @@ impl Respond<'_> {
             Ending::Deadline => Denial::new(Reason::UpstreamTimeout, "the call took too long"),
             Ending::Expired => draining(),
             Ending::RouteRemoved => route_removed(),
+            Ending::CallerLost => caller_lost(),
         };
         self.outcome.denied(&denial);
         Some(denial)
@@ -320,6 +324,11 @@ pub async fn in_time<T>(
 /// The refusal of what the end of the process cuts short.
 pub fn draining() -> Denial {
     Denial::new(Reason::Draining, "the gateway is shutting down")
+}
+
+/// The refusal of a caller whose authorization has ended.
+pub fn caller_lost() -> Denial {
+    Denial::new(Reason::InvalidToken, "what was shown is not accepted here any more")
 }
 
 /// The refusal of what a new configuration no longer serves.

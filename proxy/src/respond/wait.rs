@@ -5,6 +5,7 @@ use crate::context::Gateway;
 use crate::drain::{Phase, reached};
 use crate::errand::{self, Errand, Session};
 use crate::forward::Exchange;
+use crate::identify::ended;
 use crate::session::Client;
 use crate::upstreams::fault::Fault;
 use bytes::Bytes;
@@ -45,6 +46,8 @@ pub(super) enum Ending {
     Expired,
     /// The virtual server is gone, or leads elsewhere.
     RouteRemoved,
+    /// The caller may no longer listen.
+    CallerLost,
 }
 
 impl Respond<'_> {
@@ -68,6 +71,7 @@ impl Respond<'_> {
             () = unrouted(self.gateway, &self.expect, self.upstream) => {
                 Wait::Ended(Ending::RouteRemoved)
             }
+            () = unwelcome(self.gateway, &self.expect) => Wait::Ended(Ending::CallerLost),
             () = reached(&mut self.phase, stop_at) => Wait::Ended(Ending::Expired),
             () = tokio::time::sleep_until(until) => {
                 let total = exchange.deadline.is_some_and(|deadline| deadline <= until);
@@ -106,6 +110,12 @@ pub async fn unrouted(gateway: &Gateway, expect: &Expect, upstream: &Upstream) {
             return std::future::pending().await;
         }
     }
+}
+
+/// Returns when the caller of this stream may no longer listen; never for a call.
+pub async fn unwelcome(gateway: &Arc<Gateway>, expect: &Expect) {
+    let standing = expect.standing.as_ref().filter(|_| expect.endless);
+    ended(standing, gateway).await;
 }
 
 /// The snapshot is looked at and let go: a stream holds none. Limits and credentials may have

@@ -39,8 +39,8 @@ impl CallerKey {
     /// way, so what they carry is a secret that whoever bears it may use.
     pub fn for_seals(identity: &Identity) -> CallerKey {
         match identity {
-            Identity::Anonymous { .. } => CallerKey::digest(&[b"anonymous"]),
-            Identity::Presented { .. } | Identity::Principal(_) => CallerKey::for_tables(identity),
+            identity if identity.is_anonymous() => CallerKey::digest(&[b"anonymous"]),
+            identity => CallerKey::for_tables(identity),
         }
     }
 

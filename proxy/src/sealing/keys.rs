@@ -52,7 +52,9 @@ impl Purpose {
         match self {
             Purpose::Session => 512,
             Purpose::State => 64 << 10,
-            Purpose::Cursor | Purpose::Handle | Purpose::Peer => 8 << 10,
+            Purpose::Cursor | Purpose::Handle => 8 << 10,
+            // With everything that policy may read of a caller; a header section has twice the room.
+            Purpose::Peer => 32 << 10,
         }
     }
 

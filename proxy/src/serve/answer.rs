@@ -9,7 +9,7 @@ use crate::respond::{End, in_time};
 use crate::session::Client;
 use bytes::Bytes;
 use http::HeaderValue;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use pingora_http::ResponseHeader;
 use portunus_filters::Denial;
 use std::pin::pin;
@@ -54,6 +54,9 @@ impl Passage<'_> {
         if let Some(seconds) = answer.retry_after {
             head.insert_header(RETRY_AFTER, seconds)?;
         }
+        if let Some(challenge) = &self.challenge {
+            head.insert_header(WWW_AUTHENTICATE, challenge.clone())?;
+        }
         head.insert_header("Portunus-Outcome", denial.reason.as_str())?;
         self.stamp().put(&mut head)?;
         Ok(head)
@@ -88,7 +91,7 @@ impl Passage<'_> {
         Ok(head)
     }
 
-    async fn write(&mut self, head: ResponseHeader, body: Bytes, client: &mut Client) -> End {
+    pub(super) async fn write(&mut self, head: ResponseHeader, body: Bytes, client: &mut Client) -> End {
         self.outcome.sent(body.len(), 0);
         let written = client.answer(head, body);
         match in_time(self.connection.listener.limits.write_timeout, pin!(written)).await {

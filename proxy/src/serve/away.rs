@@ -51,7 +51,8 @@ impl Passage<'_> {
         let Away { brokered, body, member, home } = away;
         let gateway = Arc::clone(self.connection.gateway);
         let server = &brokered.server;
-        let expect = Expect { elsewhere: true, ..expect(&brokered.reading, server, self.request.version) };
+        let expect = self.awaiting(expect(&brokered.reading, server, self.request.version));
+        let expect = Expect { elsewhere: true, ..expect };
         let expect = self.taken(server, expect);
         let known = self.known_elsewhere(server, &expect);
         let line = member.line();

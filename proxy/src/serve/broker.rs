@@ -17,7 +17,7 @@ use http::header::ACCEPT;
 use portunus_config::{Credentials, EraMode, Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::message::Reading;
-use portunus_filters::{Denial, Era, Identity, Reason};
+use portunus_filters::{Denial, Era, Reason};
 use std::sync::Arc;
 
 /// The way of one message.
@@ -43,7 +43,7 @@ impl Passage<'_> {
         }
         // A server that is shown the same credential by all cannot tell them apart: what it hands to
         // one must not serve another, so the gateway has to see to that.
-        if !passes(upstream) && !matches!(self.arrival.identity, Identity::Anonymous { .. }) {
+        if !passes(upstream) && !self.arrival.identity.is_anonymous() {
             return Way::Broker;
         }
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
@@ -128,10 +128,11 @@ impl Passage<'_> {
         let desk = Desk {
             gateway: self.connection.gateway,
             caller,
-            bearer: match self.arrival.identity {
-                Identity::Anonymous { .. } => CallerKey::for_seals(&self.arrival.identity),
-                Identity::Presented { .. } | Identity::Principal(_) => caller,
+            bearer: match self.arrival.identity.is_anonymous() {
+                true => CallerKey::for_seals(&self.arrival.identity),
+                false => caller,
             },
+            standing: self.standing.clone(),
             // Credentials pass only to a server that stands alone.
             upward: Arc::new(upward(headers, server.upstreams.iter().all(|upstream| passes(upstream)))),
             write_timeout: self.connection.listener.limits.write_timeout,

@@ -1,5 +1,7 @@
 //! Certificates made on the spot, and what both sides of TLS are set up with.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
@@ -134,6 +136,12 @@ impl Authority {
 }
 
 impl Pair {
+    /// What a token says of it that is bound to it (RFC 8705 §3.1).
+    pub(crate) fn thumbprint(&self) -> String {
+        let digest = ::ring::digest::digest(&::ring::digest::SHA256, &self.der);
+        URL_SAFE_NO_PAD.encode(digest)
+    }
+
     /// A server with this certificate.
     pub(crate) fn server(&self, alpn: &[&str]) -> ServerConfig {
         self.server_of(&VERSIONS, alpn)

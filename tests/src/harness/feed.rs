@@ -115,6 +115,11 @@ impl Long {
         client
     }
 
+    /// The message that opens a `subscriptions/listen` stream of this id.
+    pub(crate) fn listening(id: u32) -> String {
+        listen(id)
+    }
+
     /// What comes before the end of the body when the gateway ends the stream in order.
     pub(crate) fn assert_ending(self, last: &str) {
         let Long::Listen(id) = self else {

@@ -193,6 +193,35 @@ fn a_token_reads_in_one_way_only() {
 }
 
 #[test]
+fn what_an_issuer_says_of_a_token_is_believed_for_a_while() {
+    let now = NOW.as_secs();
+    let keep = Duration::from_secs(30);
+    let inspected = |answer: &str| issuer().inspected(answer, NOW, keep);
+    let known =
+        inspected(r#"{"active":true,"sub":"anna","scope":"a b","aud":"x","client_id":"desk"}"#).unwrap();
+    assert_eq!(
+        (known.principal.auth, known.principal.not_after),
+        (AuthMethod::Introspected, Some(NOW + keep))
+    );
+    assert_eq!((known.principal.agent.as_deref(), known.principal.scopes.len()), (Some("desk"), 2));
+    let soon = inspected(&format!("{{\"active\":true,\"sub\":\"anna\",\"exp\":{}}}", now - 10)).unwrap();
+    assert_eq!(soon.principal.not_after, Some(NOW + Duration::from_secs(20)));
+    let cases = [
+        (r#"{"active":false,"sub":"anna"}"#.to_owned(), Fault::Inactive),
+        (r#"{"active":"true","sub":"anna"}"#.to_owned(), Fault::Inactive),
+        (r#"{"sub":"anna"}"#.to_owned(), Fault::Inactive),
+        (r#"{"active":true}"#.to_owned(), Fault::Unnamed),
+        (r#"{"active":true,"active":true,"sub":"anna"}"#.to_owned(), Fault::Malformed),
+        (r#"{"active":true,"sub":"anna","iss":"https://evil.example"}"#.to_owned(), Fault::Issuer),
+        (format!("{{\"active\":true,\"sub\":\"anna\",\"exp\":{}}}", now - 30), Fault::Expired),
+        (r#"{"active":true,"sub":"anna","cnf":{"jkt":"x"}}"#.to_owned(), Fault::Binding),
+    ];
+    for (answer, fault) in cases {
+        assert_eq!(inspected(&answer), Err(fault), "{answer}");
+    }
+}
+
+#[test]
 fn what_was_verified_is_asked_again_at_every_use() {
     let provider = provider();
     let thumbprint = encode([7; 32]);

@@ -78,6 +78,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         at: bed.gateway.clock.now(),
     };
     let desk = Desk {
+        standing: None,
         gateway: &bed.gateway,
         server: server.unwrap(),
         arrival: &arrival,

@@ -1,0 +1,79 @@
+//! What is known of whoever is at the other end of a connection.
+
+use super::tokens::Known;
+use http::HeaderValue;
+use portunus_config::Profile;
+use portunus_filters::identity::{Certificate, CertificateRules, Verified};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The other end of a connection: its certificate, and what was last shown on it.
+#[derive(Default)]
+pub struct Guest {
+    certificate: Option<Certificate>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    token: Option<Remembered>,
+    named: Option<(Arc<CertificateRules>, Arc<Verified>)>,
+}
+
+/// A token that was shown and verified.
+pub(super) struct Remembered {
+    /// The whole field.
+    pub(super) field: HeaderValue,
+    /// What is known of it.
+    pub(super) known: Arc<Known>,
+}
+
+impl Guest {
+    /// Somebody who showed this certificate in the handshake, in DER. One that cannot be read names
+    /// nobody.
+    pub fn with_certificate(der: Option<&[u8]>) -> Guest {
+        Guest { certificate: der.and_then(|der| Certificate::read(der).ok()), memory: Mutex::default() }
+    }
+
+    /// The client's certificate.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
+    }
+
+    /// What verifying gave when the same field was last shown on this connection.
+    pub(super) fn remembered(
+        &self,
+        field: &HeaderValue,
+        profile: &Profile,
+        monotonic: Duration,
+    ) -> Option<Arc<Verified>> {
+        let memory = self.lock();
+        let remembered = memory.token.as_ref()?;
+        let known = &remembered.known;
+        let trusted = || {
+            profile.trusts.iter().any(|(trust, _)| trust.id == known.trust)
+                || profile.inspections.iter().any(|(inspection, _)| inspection.id == known.trust)
+        };
+        let same = remembered.field == *field && known.is_current(monotonic) && trusted();
+        same.then(|| known.outcome.clone().ok())?
+    }
+
+    pub(super) fn remember(&self, remembered: Remembered) {
+        self.lock().token = Some(remembered);
+    }
+
+    /// Whom the certificate names by these rules, if that was asked before.
+    pub(super) fn named(&self, rules: &Arc<CertificateRules>) -> Option<Arc<Verified>> {
+        let memory = self.lock();
+        let (known, verified) = memory.named.as_ref()?;
+        Arc::ptr_eq(known, rules).then(|| Arc::clone(verified))
+    }
+
+    pub(super) fn name(&self, rules: &Arc<CertificateRules>, verified: &Arc<Verified>) {
+        self.lock().named = Some((Arc::clone(rules), Arc::clone(verified)));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,336 @@
+//! The keys of issuers: fetched in the background, kept while they cannot be fetched again.
+//!
+//! A key set is replaced only by one that was read whole. A token that names a key which is not there
+//! waits for one fetch, shared by all that wait and no more often than [`AGAIN`]: providers rotate keys
+//! without warning, and strangers can name any key.
+
+use super::fetch::{self, Fetched};
+use crate::context::Gateway;
+use arc_swap::ArcSwapOption;
+use portunus_config::{KeySource, Snapshot, Trust, TrustId, Upstream, UpstreamUrl};
+use portunus_filters::Clock;
+use portunus_filters::identity::KeySet;
+use portunus_filters::mcp::object::Object;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+/// Between two fetches that tokens ask for.
+pub const AGAIN: Duration = Duration::from_secs(10);
+/// Between two attempts after one that failed.
+const RETRY: Duration = Duration::from_secs(5);
+/// Soonest that keys are fetched again, whatever their issuer says.
+const SOONEST: Duration = Duration::from_secs(30);
+/// How long a token waits for keys.
+const WAIT: Duration = Duration::from_secs(5);
+const MAX_METADATA_BYTES: usize = 64 << 10;
+
+/// Key sets by the settings of their issuers.
+pub struct KeySlots {
+    slots: Mutex<HashMap<TrustId, Arc<KeySlot>>>,
+    /// Counts changes of any key set, for streams.
+    changes: watch::Sender<u64>,
+}
+
+/// The key set of one issuer.
+pub struct KeySlot {
+    trust: Arc<Trust>,
+    held: ArcSwapOption<Held>,
+    generation: AtomicU64,
+    course: Mutex<Course>,
+    fetched: Notify,
+    changes: watch::Sender<u64>,
+}
+
+struct Held {
+    keys: Arc<KeySet>,
+    /// As it came, to see whether another is the same.
+    text: Vec<u8>,
+    etag: Option<String>,
+}
+
+/// When what was tried, in monotonic time.
+#[derive(Default)]
+struct Course {
+    under_way: bool,
+    /// When a token last had them fetched.
+    asked: Option<Duration>,
+    due: Duration,
+    got: Option<Duration>,
+    failed: Option<String>,
+}
+
+/// What is known of the keys of one issuer, for the status.
+#[derive(Clone, Debug)]
+pub struct KeyStatus {
+    /// The issuer.
+    pub issuer: Arc<str>,
+    /// How many keys there are; `None` before the first were fetched.
+    pub keys: Option<usize>,
+    /// Since they were last fetched.
+    pub age: Option<Duration>,
+    /// Why the last fetch failed, if it did.
+    pub failed: Option<String>,
+}
+
+impl Default for KeySlots {
+    fn default() -> KeySlots {
+        KeySlots { slots: Mutex::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl KeySlots {
+    /// Makes the slots fit `snapshot`; keys of issuers that it still has are kept.
+    pub fn reconcile(&self, snapshot: &Snapshot) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let trusts = snapshot.identities.iter().flat_map(|identities| &identities.trusts);
+        *slots = trusts
+            .map(|trust| {
+                let kept = slots.get(&trust.id).cloned();
+                (trust.id, kept.unwrap_or_else(|| Arc::new(KeySlot::new(trust, self.changes.clone()))))
+            })
+            .collect();
+    }
+
+    /// The keys of an issuer of the snapshot in force.
+    pub fn slot(&self, trust: &TrustId) -> Option<Arc<KeySlot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(trust).cloned()
+    }
+
+    /// Tells of each change of any key set.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Fetches the keys that are due, in the background.
+    pub fn refresh(&self, gateway: &Arc<Gateway>) {
+        let now = gateway.clock.now().monotonic;
+        for slot in self.all().into_iter().filter(|slot| slot.is_fetched()) {
+            if slot.begin(|course| course.due <= now) {
+                slot.fetch_aside(gateway);
+            }
+            let known = slot.status(now);
+            if let Some(age) = known.age {
+                let ages = &gateway.metrics.identity.key_ages;
+                let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+                ages.with_label_values(&[&*known.issuer]).set(seconds);
+            }
+        }
+    }
+
+    /// What is known of the keys at `monotonic`.
+    pub fn status(&self, monotonic: Duration) -> Vec<KeyStatus> {
+        let mut all: Vec<KeyStatus> = self.all().iter().map(|slot| slot.status(monotonic)).collect();
+        all.sort_by(|one, other| one.issuer.cmp(&other.issuer));
+        all
+    }
+
+    fn all(&self) -> Vec<Arc<KeySlot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+impl KeySlot {
+    fn new(trust: &Arc<Trust>, changes: watch::Sender<u64>) -> KeySlot {
+        let held = match &trust.keys {
+            KeySource::File { keys, .. } => {
+                Some(Arc::new(Held { keys: Arc::clone(keys), text: Vec::new(), etag: None }))
+            }
+            KeySource::Url(_) | KeySource::Discovered(_) => None,
+        };
+        KeySlot {
+            trust: Arc::clone(trust),
+            held: ArcSwapOption::from(held),
+            generation: AtomicU64::new(1),
+            course: Mutex::default(),
+            fetched: Notify::new(),
+            changes,
+        }
+    }
+
+    /// Counts its changes: what verified under another may not verify now.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The keys, and the generation that they are of; `None` before the first were fetched.
+    pub fn keys(&self) -> Option<(Arc<KeySet>, u64)> {
+        // Read first: a change in between leaves keys that are newer than their generation, which
+        // costs another verification and nothing else.
+        let generation = self.generation();
+        let held = self.held.load();
+        held.as_ref().map(|held| (Arc::clone(&held.keys), generation))
+    }
+
+    /// Waits for keys that are newer than those of `generation`, if they may be fetched now.
+    pub async fn newer(self: &Arc<Self>, gateway: &Arc<Gateway>, generation: Option<u64>) {
+        if !self.is_fetched() {
+            return;
+        }
+        let fetched = self.fetched.notified();
+        let mut fetched = std::pin::pin!(fetched);
+        // Before the look at the course: what ends after it is not missed.
+        fetched.as_mut().enable();
+        if generation.is_some_and(|generation| generation != self.generation()) {
+            return;
+        }
+        let now = gateway.clock.now().monotonic;
+        let began = self.begin(|course| {
+            let again = course.asked.is_none_or(|asked| now >= asked + AGAIN);
+            course.asked = course.asked.filter(|_| !again).or(Some(now));
+            again
+        });
+        if began {
+            self.fetch_aside(gateway);
+        }
+        let under_way = began || self.course().under_way;
+        if under_way {
+            drop(timeout(WAIT, fetched).await);
+        }
+    }
+
+    fn is_fetched(&self) -> bool {
+        !matches!(self.trust.keys, KeySource::File { .. })
+    }
+
+    /// Notes that a fetch begins, if none is under way and `when` agrees.
+    fn begin(&self, when: impl FnOnce(&mut Course) -> bool) -> bool {
+        let mut course = self.course();
+        if course.under_way || !when(&mut course) {
+            return false;
+        }
+        course.under_way = true;
+        true
+    }
+
+    fn fetch_aside(self: &Arc<Self>, gateway: &Arc<Gateway>) {
+        let (slot, gateway) = (Arc::clone(self), Arc::clone(gateway));
+        tokio::spawn(async move {
+            let fetched = slot.fetch(&gateway).await;
+            let result = if fetched.is_ok() { "ok" } else { "failed" };
+            gateway.metrics.identity.fetches.with_label_values(&[&*slot.trust.issuer.name, result]).inc();
+            slot.settle(fetched, gateway.clock.as_ref());
+        });
+    }
+
+    async fn fetch(&self, gateway: &Gateway) -> Result<Fetched, String> {
+        let at = match &self.trust.keys {
+            KeySource::Url(at) => Arc::clone(at),
+            KeySource::Discovered(at) => Arc::new(discover(gateway, at, &self.trust.issuer.name).await?),
+            KeySource::File { .. } => return Err("the keys are in a file".to_owned()),
+        };
+        let etag = self.held.load().as_ref().and_then(|held| held.etag.clone());
+        fetch::document(gateway, &at, &at.url.path, etag.as_deref(), KeySet::MAX_BYTES).await
+    }
+
+    /// Takes over what a fetch brought; after one that failed, what is held stays.
+    fn settle(&self, fetched: Result<Fetched, String>, clock: &dyn Clock) {
+        let now = clock.now().monotonic;
+        let taken = fetched.and_then(|fetched| {
+            let latest = self.trust.refresh;
+            let fresh = fetched.fresh.map_or(latest, |fresh| fresh.clamp(SOONEST.min(latest), latest));
+            self.take_over(fetched).map(|()| fresh)
+        });
+        let mut course = self.course();
+        course.under_way = false;
+        match taken {
+            Ok(fresh) => {
+                (course.got, course.failed, course.due) = (Some(now), None, now + fresh);
+            }
+            Err(problem) => {
+                tracing::warn!(
+                    issuer = &*self.trust.issuer.name,
+                    problem,
+                    "the keys of an issuer were not fetched"
+                );
+                (course.failed, course.due) = (Some(problem), now + RETRY);
+            }
+        }
+        drop(course);
+        self.fetched.notify_waiters();
+    }
+
+    fn take_over(&self, fetched: Fetched) -> Result<(), String> {
+        let Some(text) = fetched.body else { return Ok(()) };
+        if self.held.load().as_ref().is_some_and(|held| held.text == *text) {
+            return Ok(());
+        }
+        let (keys, skipped) = KeySet::read(&text).map_err(str::to_owned)?;
+        for key in &skipped {
+            tracing::warn!(
+                issuer = &*self.trust.issuer.name,
+                position = key.position,
+                kid = key.id.as_deref(),
+                why = key.why,
+                "a key of an issuer is not used"
+            );
+        }
+        let held = Held { keys: Arc::new(keys), text: text.to_vec(), etag: fetched.etag };
+        self.held.store(Some(Arc::new(held)));
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.changes.send_modify(|changes| *changes += 1);
+        Ok(())
+    }
+
+    fn status(&self, monotonic: Duration) -> KeyStatus {
+        let course = self.course();
+        KeyStatus {
+            issuer: Arc::clone(&self.trust.issuer.name),
+            keys: self.held.load().as_ref().map(|held| held.keys.len()),
+            age: course.got.map(|got| monotonic.saturating_sub(got)),
+            failed: course.failed.clone(),
+        }
+    }
+
+    fn course(&self) -> std::sync::MutexGuard<'_, Course> {
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where an issuer says that its keys are: at its own host, under a document that names it (RFC 8414
+/// §3, OpenID Connect Discovery §4).
+async fn discover(gateway: &Gateway, at: &Upstream, issuer: &str) -> Result<Upstream, String> {
+    let mut told = String::new();
+    for path in metadata_paths(&at.url.path) {
+        let found = match fetch::document(gateway, at, &path, None, MAX_METADATA_BYTES).await {
+            Ok(found) => found.body.unwrap_or_default(),
+            Err(problem) => {
+                told = problem;
+                continue;
+            }
+        };
+        let url = keys_url(&found, issuer)?;
+        let url = UpstreamUrl::parse(&url).map_err(|problem| format!("its `jwks_uri` {problem}"))?;
+        if (url.scheme, &url.host, url.port) != (at.url.scheme, &at.url.host, at.url.port) {
+            return Err(format!(
+                "its `jwks_uri` is at another host, `{}`: write `jwks` if that is meant",
+                url.authority
+            ));
+        }
+        return Ok(at.at(&url));
+    }
+    Err(format!("its metadata: {told}"))
+}
+
+/// The well-known places of an issuer's metadata.
+pub(super) fn metadata_paths(path: &str) -> [String; 3] {
+    let path = path.trim_end_matches('/');
+    [
+        format!("/.well-known/oauth-authorization-server{path}"),
+        format!("{path}/.well-known/openid-configuration"),
+        format!("/.well-known/openid-configuration{path}"),
+    ]
+}
+
+fn keys_url(metadata: &[u8], issuer: &str) -> Result<String, String> {
+    let text = std::str::from_utf8(metadata).map_err(|_| "its metadata is not UTF-8".to_owned())?;
+    let metadata = Object::read(text).map_err(|_| "its metadata is no JSON object".to_owned())?;
+    if metadata.text("issuer").as_deref() != Some(issuer) {
+        return Err("its metadata names another issuer".to_owned());
+    }
+    let url = metadata.text("jwks_uri").ok_or_else(|| "its metadata has no `jwks_uri`".to_owned())?;
+    Ok(url.into_owned())
+}

@@ -1,0 +1,262 @@
+//! Stage 2: who calls, and whether that is enough for the endpoint.
+//!
+//! Verifying is done once for a token; what it may be used for is asked at every use. A connection
+//! remembers what was last shown on it, so that a client that goes on calling costs a comparison.
+
+use super::guest::{Guest, Remembered};
+use super::inspect::Trouble;
+use super::tokens::{KEEP, KEEP_REFUSED, Known};
+use crate::context::Gateway;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use portunus_config::{Inspection, Profile, Shows, Trust};
+use portunus_filters::Moment;
+use portunus_filters::identity::{AuthMethod, Fault, Principal, Token, Verified};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a request shows of who sends it.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    /// The request's fields.
+    pub headers: &'a HeaderMap,
+    /// Its connection.
+    pub guest: &'a Guest,
+    /// The client's address.
+    pub source: IpAddr,
+}
+
+/// Tells who calls, and whether that is enough for `profile`.
+///
+/// # Errors
+/// [`Trouble`].
+pub async fn authenticate(
+    gateway: &Arc<Gateway>,
+    profile: &Profile,
+    shown: Shown<'_>,
+) -> Result<Arc<Principal>, Trouble> {
+    let now = gateway.clock.now();
+    let verified = match credential(shown.headers)? {
+        Some((field, token)) => {
+            let verified = match shown.guest.remembered(field, profile, now.monotonic) {
+                Some(verified) => {
+                    gateway.metrics.identity.connection_hits.inc();
+                    verified
+                }
+                None => {
+                    let known = token_verified(gateway, profile, token, now).await?;
+                    let verified = known.outcome.clone()?;
+                    shown.guest.remember(Remembered { field: field.clone(), known });
+                    verified
+                }
+            };
+            profile.admits(&verified, shown.guest.certificate(), now.wall)?;
+            match profile.asked.requires(Shows::Mtls) {
+                true => joined(gateway, profile, shown, &verified)?,
+                false => Arc::clone(&verified.principal),
+            }
+        }
+        None => unsigned(gateway, profile, shown, now)?,
+    };
+    Ok(verified)
+}
+
+/// The bearer token of a request, and the field that it stands in.
+///
+/// # Errors
+/// [`Fault::Scheme`] for anything else in `Authorization`.
+fn credential(headers: &HeaderMap) -> Result<Option<(&HeaderValue, &str)>, Fault> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let Some(field) = fields.next() else { return Ok(None) };
+    if fields.next().is_some() {
+        return Err(Fault::Scheme);
+    }
+    let (scheme, token) = field.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(Fault::Scheme)?;
+    let token = token.trim_matches(' ');
+    let is_token = |byte: u8| byte.is_ascii_graphic() && byte != b',';
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || !token.bytes().all(is_token) {
+        return Err(Fault::Scheme);
+    }
+    Ok(Some((field, token)))
+}
+
+/// A caller without a token: by its certificate, or as a stranger.
+fn unsigned(
+    gateway: &Gateway,
+    profile: &Profile,
+    shown: Shown<'_>,
+    now: Moment,
+) -> Result<Arc<Principal>, Fault> {
+    let by_certificate = by_certificate(gateway, profile, shown);
+    if profile.asked.requires(Shows::Jwt) || profile.asked.requires(Shows::Key) {
+        return Err(by_certificate.map_or(Fault::Nothing, |_| Fault::NoToken));
+    }
+    match (by_certificate, &profile.asked.anonymous) {
+        (Ok(verified), _) => {
+            profile.admits(&verified, shown.guest.certificate(), now.wall)?;
+            Ok(Arc::clone(&verified.principal))
+        }
+        (Err(_), Some(stranger)) => {
+            let mut principal = stranger.at(shown.source);
+            principal.index = gateway.estate.callers.principals.number(&principal);
+            let verified = Verified {
+                principal: Arc::new(principal),
+                issuer: None,
+                token_id: None,
+                key_id: None,
+                bound_to: None,
+                audiences: Vec::new(),
+            };
+            profile.admits(&verified, shown.guest.certificate(), now.wall)?;
+            Ok(verified.principal)
+        }
+        (Err(Fault::NoCertificate), None) if !profile.asked.requires(Shows::Mtls) => Err(Fault::Nothing),
+        (Err(fault), None) => Err(fault),
+    }
+}
+
+/// Whom the client's certificate names.
+fn by_certificate(gateway: &Gateway, profile: &Profile, shown: Shown<'_>) -> Result<Arc<Verified>, Fault> {
+    let rules = profile.certificates.as_ref().ok_or(Fault::NoCertificate)?;
+    let certificate = shown.guest.certificate().ok_or(Fault::NoCertificate)?;
+    if let Some(known) = shown.guest.named(rules) {
+        return Ok(known);
+    }
+    let verified = Arc::new(numbered(gateway, rules.verify(certificate)?));
+    shown.guest.name(rules, &verified);
+    Ok(verified)
+}
+
+/// A caller that has to show both: the token says who it is, the certificate by what.
+fn joined(
+    gateway: &Gateway,
+    profile: &Profile,
+    shown: Shown<'_>,
+    verified: &Verified,
+) -> Result<Arc<Principal>, Fault> {
+    let certificate = by_certificate(gateway, profile, shown)?;
+    let (by_token, by_certificate) = (&verified.principal, &certificate.principal);
+    let ends = [by_token.not_after, by_certificate.not_after];
+    let principal = Principal {
+        auth: AuthMethod::MtlsJwt,
+        agent: by_token.agent.clone().or_else(|| by_certificate.agent.clone()),
+        not_after: ends.into_iter().flatten().min(),
+        ..Principal::clone(by_token)
+    };
+    Ok(Arc::new(principal.with_digest()))
+}
+
+/// What is known of a token, from before or from now on.
+async fn token_verified(
+    gateway: &Arc<Gateway>,
+    profile: &Profile,
+    token: &str,
+    now: Moment,
+) -> Result<Arc<Known>, Trouble> {
+    let callers = &gateway.estate.callers;
+    let trusted = |known: &Arc<Known>| {
+        let signed = profile.trusts.iter().any(|(trust, _)| trust.id == known.trust);
+        signed || profile.inspections.iter().any(|(inspection, _)| inspection.id == known.trust)
+    };
+    if let Some(known) = callers.tokens.find(token, now.monotonic).filter(trusted) {
+        match known.outcome {
+            Ok(_) => gateway.metrics.identity.hits.inc(),
+            Err(_) => gateway.metrics.identity.refused_hits.inc(),
+        }
+        return Ok(known);
+    }
+    gateway.metrics.identity.misses.inc();
+    let known = match signed_by(profile, token) {
+        Ok((trust, read)) => Arc::new(by_keys(gateway, trust, &read).await?),
+        // Only what is no token of a known issuer is asked about: a bad one is bad.
+        Err(fault @ (Fault::Malformed | Fault::Issuer | Fault::Algorithm)) => {
+            Arc::new(by_asking(gateway, profile, token, fault).await?)
+        }
+        Err(fault) => return Err(fault.into()),
+    };
+    callers.tokens.keep(token, Arc::clone(&known));
+    Ok(known)
+}
+
+/// The issuer of a signed token, as it says itself.
+fn signed_by<'p, 't>(profile: &'p Profile, token: &'t str) -> Result<(&'p Arc<Trust>, Token<'t>), Fault> {
+    if profile.trusts.is_empty() {
+        return Err(Fault::Issuer);
+    }
+    let read = Token::read(token)?;
+    let issuer = read.issuer()?;
+    let trust = profile.trusts.iter().find(|(trust, _)| *trust.issuer.name == *issuer);
+    Ok((&trust.ok_or(Fault::Issuer)?.0, read))
+}
+
+/// Verifies a token by the keys of its issuer; once more if those may be old.
+async fn by_keys(gateway: &Arc<Gateway>, trust: &Trust, token: &Token<'_>) -> Result<Known, Trouble> {
+    let slot = gateway.estate.callers.keys.slot(&trust.id);
+    let slot = slot.ok_or_else(|| Trouble::Unavailable("the issuer is configured no longer".to_owned()))?;
+    let verify = || {
+        let (keys, generation) = slot.keys()?;
+        let now = gateway.clock.now();
+        let outcome = trust.issuer.verify(token, &keys, now.wall);
+        Some((outcome, generation, now))
+    };
+    let mut tried = verify();
+    if tried.as_ref().is_none_or(|(outcome, ..)| matches!(outcome, Err(Fault::UnknownKey))) {
+        slot.newer(gateway, tried.as_ref().map(|(_, generation, _)| *generation)).await;
+        tried = verify();
+    }
+    let (outcome, generation, now) = tried
+        .ok_or_else(|| Trouble::Unavailable("the keys of the issuer were not fetched yet".to_owned()))?;
+    let keys = Some((Arc::clone(&slot), generation));
+    match outcome {
+        Ok(verified) => {
+            let left = verified.principal.not_after.map_or(KEEP, |end| end.saturating_sub(now.wall));
+            let verified = Arc::new(numbered(gateway, verified));
+            Ok(Known::new(Ok(verified), trust.id, keys, now.monotonic + left.min(KEEP)))
+        }
+        // These change with time, or with the next fetch.
+        Err(fault @ (Fault::UnknownKey | Fault::NotYet)) => Err(fault.into()),
+        Err(fault) => Ok(Known::new(Err(fault), trust.id, keys, now.monotonic + KEEP_REFUSED)),
+    }
+}
+
+/// Asks those issuers about a token that may have given it out.
+async fn by_asking(
+    gateway: &Arc<Gateway>,
+    profile: &Profile,
+    token: &str,
+    otherwise: Fault,
+) -> Result<Known, Trouble> {
+    let mut last = Trouble::Fault(otherwise);
+    for (inspection, _) in &profile.inspections {
+        match gateway.estate.callers.inspectors.ask(gateway, inspection, token).await {
+            Ok(verified) => return Ok(kept(gateway, inspection, Ok(numbered(gateway, verified)))),
+            Err(Trouble::Fault(fault)) if profile.inspections.len() == 1 => {
+                return Ok(kept(gateway, inspection, Err(fault)));
+            }
+            // Nobody can tell counts before no: another issuer's no is none of this token.
+            Err(Trouble::Fault(_)) if matches!(last, Trouble::Unavailable(_)) => {}
+            Err(trouble) => last = trouble,
+        }
+    }
+    Err(last)
+}
+
+fn kept(gateway: &Gateway, inspection: &Inspection, outcome: Result<Verified, Fault>) -> Known {
+    let now = gateway.clock.now();
+    let keep = match &outcome {
+        Ok(verified) => {
+            let left =
+                verified.principal.not_after.map_or(Duration::ZERO, |end| end.saturating_sub(now.wall));
+            left.min(inspection.cache)
+        }
+        Err(_) => KEEP_REFUSED.min(inspection.cache),
+    };
+    Known::new(outcome.map(Arc::new), inspection.id, None, now.monotonic + keep)
+}
+
+fn numbered(gateway: &Gateway, mut verified: Verified) -> Verified {
+    let principal = Arc::make_mut(&mut verified.principal);
+    principal.index = gateway.estate.callers.principals.number(principal);
+    verified
+}

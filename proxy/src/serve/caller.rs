@@ -1,0 +1,117 @@
+//! Stage 2: who calls, before the body is read.
+
+use super::{Halt, Knowledge, Passage, halt};
+use crate::headers::Stamp;
+use crate::identify::{Refusal, Shown, Standing, Trouble, WellKnown, authenticate, resource};
+use crate::intake;
+use crate::respond::End;
+use crate::session::Client;
+use bytes::Bytes;
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Method};
+use pingora_http::ResponseHeader;
+use portunus_config::{Profile, VirtualServer};
+use portunus_filters::identity::{Fault, Principal};
+use portunus_filters::{Denial, Identity, Reason};
+use std::sync::Arc;
+
+impl Passage<'_> {
+    /// Finds out who calls, where the server asks for that.
+    pub(super) async fn identify(&mut self, server: &VirtualServer) -> Result<(), Halt> {
+        self.standing = None;
+        let Some(profile) = &server.identity else { return Ok(()) };
+        let gateway = self.connection.gateway;
+        let shown = Shown {
+            headers: &self.request.headers,
+            guest: self.connection.guest,
+            source: self.source.client,
+        };
+        let found = match self.connection.relayed {
+            // The replica that it came in at has asked.
+            Some(relayed) => self.vouched(&relayed.identity).ok_or(Trouble::Fault(Fault::Nothing)),
+            None => authenticate(gateway, profile, shown).await,
+        };
+        let principal = match found {
+            Ok(principal) => principal,
+            Err(trouble) => return Err(self.unidentified(trouble, profile, server)),
+        };
+        let vouched = self.connection.relayed.is_some();
+        let guest = self.connection.guest;
+        let standing = Standing::new(server.id.clone(), shown, guest, &principal, vouched);
+        self.standing = Some(Arc::new(standing));
+        self.outcome.identified(&principal);
+        self.arrival.identity = Identity::Principal(principal);
+        Ok(())
+    }
+
+    /// A caller as another replica has found it, with a number of our own.
+    fn vouched(&self, identity: &Identity) -> Option<Arc<Principal>> {
+        let mut principal = Arc::clone(identity.principal()?);
+        let known = Arc::make_mut(&mut principal);
+        known.index = self.connection.gateway.estate.callers.principals.number(known);
+        Some(principal)
+    }
+
+    fn unidentified(&mut self, trouble: Trouble, profile: &Profile, server: &VirtualServer) -> Halt {
+        let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
+        match trouble {
+            Trouble::Fault(fault) => {
+                let metrics = &self.connection.gateway.metrics.identity;
+                metrics.faults.with_label_values(&[fault.as_str()]).inc();
+                self.outcome.cause(&fault);
+                let Refusal { denial, challenge } = Refusal::of(fault, profile);
+                self.challenge = challenge;
+                halt(denial, known)
+            }
+            Trouble::Unavailable(cause) => {
+                self.outcome.cause(&cause);
+                let detail = "it cannot be verified now who calls";
+                halt(Denial::new(Reason::IdentityUnavailable, detail), known)
+            }
+        }
+    }
+
+    /// Answers a client that asks where to be authorized; `None` if it asks for something else.
+    pub(super) fn well_known(&mut self) -> Result<(), Halt> {
+        let Some(question) = WellKnown::of(self.request.uri.path()) else { return Ok(()) };
+        let active = self.connection.gateway.active();
+        let Some(server) = question.server(&active, self.host()) else { return Ok(()) };
+        self.outcome.server(&server, &active.revision);
+        match self.request.method {
+            Method::GET | Method::HEAD => {
+                let metadata = resource(&server).map(|resource| Arc::clone(&resource.metadata));
+                Err(Halt::Told(metadata.unwrap_or_default()))
+            }
+            _ => {
+                let detail = "only GET is answered here";
+                Err(halt(Denial::new(Reason::MethodNotAllowed, detail), Knowledge::default()))
+            }
+        }
+    }
+
+    /// Writes metadata: anybody may read it, from any page.
+    pub(super) async fn tell(&mut self, document: &str, client: &mut Client) -> End {
+        self.outcome.answered(None);
+        self.outcome.http_status(200);
+        if !intake::discard(client, &self.request.headers).await {
+            client.close_after();
+        }
+        let head = || -> pingora_core::Result<ResponseHeader> {
+            let mut head = ResponseHeader::build_no_case(200, Some(6))?;
+            head.insert_header(CONTENT_LENGTH, document.len())?;
+            head.insert_header(CONTENT_TYPE, "application/json")?;
+            head.insert_header(CACHE_CONTROL, "public, max-age=60")?;
+            Stamp { request_id: &self.arrival.request_id, origin: None }.put(&mut head)?;
+            head.insert_header(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))?;
+            Ok(head)
+        };
+        let body = match self.request.method {
+            Method::HEAD => Bytes::new(),
+            _ => Bytes::copy_from_slice(document.as_bytes()),
+        };
+        match head() {
+            Ok(head) => self.write(head, body, client).await,
+            Err(_) => End::Broken,
+        }
+    }
+}
