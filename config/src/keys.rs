@@ -1,18 +1,21 @@
 //! API keys as a configuration holds them, and the file that `portunus key` keeps them in.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portunus_filters::identity::api_key::{KeyId, KnownKey};
+use http::HeaderName;
+use portunus_filters::identity::api_key::{KeyId, KeyTable, KnownKey};
 use serde_json::{Value, json};
 
 use crate::calendar::show_time;
 use crate::diagnostic::{Findings, Report};
 use crate::document::key_entries;
+use crate::identity::TrustId;
 use crate::print::as_yaml;
 use crate::reader::{self, Source};
+use crate::secret::Reference;
 use crate::yaml;
 
 /// One key of a document or file.
@@ -22,6 +25,32 @@ pub struct KeyEntry {
     pub known: KnownKey,
     /// What people remember it by.
     pub note: Option<String>,
+}
+
+/// Where a client shows its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// `Authorization: Bearer KEY`.
+    Bearer,
+    /// A field of its own, `X-API-Key: KEY`. It never goes to an upstream.
+    Header(HeaderName),
+}
+
+/// `identity.keys`, compiled.
+#[derive(Clone, Debug)]
+pub struct ApiKeys {
+    /// Equal for equal keys, across revisions: what verified under it holds no longer than it.
+    pub id: TrustId,
+    /// The keys, of all files and of the document itself.
+    pub table: Arc<KeyTable>,
+    /// Where clients show them.
+    pub shown_in: Vec<Shown>,
+    /// The files that they were read from, for people.
+    pub files: Vec<PathBuf>,
+    /// The server keys that were read, for people.
+    pub server_keys: Vec<Reference>,
+    /// Those that stand in the document itself.
+    pub entries: Vec<KeyEntry>,
 }
 
 /// A file of keys. It holds no secret, and nobody gets in with it.
@@ -77,7 +106,7 @@ pub fn holder_name(text: &str) -> Option<(Arc<str>, Arc<str>)> {
 }
 
 /// The keys of a file, with their places.
-fn read(text: &str, file: &Path, findings: &Findings) -> Vec<crate::Located<KeyEntry>> {
+pub(crate) fn read(text: &str, file: &Path, findings: &Findings) -> Vec<crate::Located<KeyEntry>> {
     let Some(root) = yaml::parse(text, file, findings) else { return vec![] };
     let read = reader::Value::root(&root, Source { file, findings }).section(|section| {
         let hint = "begin the file with `version: 1`";
@@ -93,7 +122,7 @@ fn read(text: &str, file: &Path, findings: &Findings) -> Vec<crate::Located<KeyE
 }
 
 /// A key as a document would write it.
-fn as_document(key: &KeyEntry) -> Value {
+pub(crate) fn as_document(key: &KeyEntry) -> Value {
     let KnownKey { holder, stored, created, revoked, .. } = &key.known;
     let texts = |names: &[Arc<str>]| names.iter().map(|name| json!(**name)).collect::<Vec<_>>();
     // Each is a text that was turned into JSON here.

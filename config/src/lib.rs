@@ -56,7 +56,7 @@ pub use identity::{
     Asked, Identities, Inspection, KeySource, Metadata, Profile, Resource, Shows, Stranger, Trust, TrustId,
     Written,
 };
-pub use keys::{KeyEntry, KeysFile, holder_name};
+pub use keys::{ApiKeys, KeyEntry, KeysFile, Shown, holder_name};
 pub use load::{Attempt, Fingerprint, Loaded, load, load_text};
 pub use members::{Choice, Member, NamePolicy};
 pub use peers::{Peers, ReplicaId, Sealing};

@@ -1,5 +1,6 @@
 //! The effective configuration for people: every default filled in, every secret hidden.
 
+mod api_keys;
 mod caller;
 mod identity;
 mod peers;

@@ -84,8 +84,10 @@ pub(crate) fn example_environment(folder: &Path) -> MapEnvironment {
     let keys =
         r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     env.files.insert(folder.join("keys/partner.json"), keys.to_owned());
+    env.files.insert(folder.join("keys/callers.yaml"), "version: 1\nkeys: {}\n".to_owned());
     let variables = [
         ("INTROSPECTION_SECRET", "t4"),
+        ("API_KEYS", "what API keys are stored under, 32 or more"),
         ("SEARCH_TOKEN", "t1"),
         ("CRM_KEY", "t2"),
         ("TEAM_TOKEN", "t3"),

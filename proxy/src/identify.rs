@@ -6,6 +6,7 @@
 //! for that.
 
 mod challenge;
+mod credential;
 mod fetch;
 mod guest;
 pub mod inspect;
@@ -17,6 +18,7 @@ mod standing;
 pub mod tokens;
 
 pub use challenge::Refusal;
+pub(crate) use credential::{kept, strip};
 pub use guest::Guest;
 pub use inspect::Trouble;
 pub use keys::KeyStatus;

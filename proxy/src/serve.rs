@@ -196,7 +196,7 @@ impl<'a> Passage<'a> {
         };
         // The body may have taken its time: from here on, and for good, the snapshot of now counts.
         let (active, server) = self.settled(server, serial).await?;
-        self.tell_caller(&server);
+        self.introduce(&server);
         let reading = match (&body, kind) {
             (Some(body), _) => self.read_message(body, &server)?,
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,
@@ -212,15 +212,6 @@ impl<'a> Passage<'a> {
                 drop(active);
                 self.ask_era(server, reading, &place).await
             }
-        }
-    }
-
-    /// Writes down who is calling, where a server behind this one is told.
-    fn tell_caller(&mut self, server: &VirtualServer) {
-        if let Some(caller) = self.arrival.identity.principal()
-            && server.upstreams.iter().any(|upstream| !upstream.caller.is_empty())
-        {
-            headers::stamp(&mut self.request.headers, caller);
         }
     }
 

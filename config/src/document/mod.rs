@@ -4,6 +4,7 @@
 //! upstreams) is `compile`'s. Sections that no code of this build enforces have their
 //! field as well: an [`Unenforced`], which compile turns into an error.
 
+mod api_keys;
 mod caller;
 mod credentials;
 mod identity;
@@ -21,6 +22,7 @@ mod tls;
 mod upstreams;
 mod views;
 
+pub use api_keys::ApiKeysDocument;
 pub(crate) use caller::KEY_HINT as ASSERTION_KEY_HINT;
 pub use caller::{AssertionDocument, CallerDocument};
 pub use credentials::{CredentialsDocument, HeaderSource, HeadersDocument};

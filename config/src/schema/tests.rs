@@ -47,7 +47,7 @@ const SECTIONS: [&str; 4] = [
     "version: 1\nidentity:\n  \
        jwt: [{tenant: {}, claims: {}, tls: {}}]\n  \
        introspection: [{client: {}, credentials: {header: {}}, tenant: {}, claims: {}, tls: {}}]\n  \
-       mtls: {}\n  revoked: {subjects: [{}]}\n  metadata: {}\n  anonymous: {}\n\
+       mtls: {}\n  keys: {entries: {NAME: {attributes: {}}}}\n  revoked: {subjects: [{}]}\n  metadata: {}\n  anonymous: {}\n\
      servers: {/PATH: {identity: {anonymous: {}}}}\n",
 ];
 

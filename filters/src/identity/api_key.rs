@@ -18,7 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use ring::hmac;
 
-use super::{AuthMethod, Principal};
+use super::{AuthMethod, Fault, Principal};
 
 /// What every key begins with.
 pub const PREFIX: &str = "ptk_";
@@ -237,6 +237,16 @@ pub enum KeyFault {
     Revoked,
     /// Its time is over.
     Expired,
+}
+
+impl From<KeyFault> for Fault {
+    fn from(fault: KeyFault) -> Fault {
+        match fault {
+            KeyFault::Malformed | KeyFault::Unknown | KeyFault::WrongSecret => Fault::ApiKey,
+            KeyFault::Revoked => Fault::Revoked,
+            KeyFault::Expired => Fault::Expired,
+        }
+    }
 }
 
 /// The keys of a deployment.

@@ -1,8 +1,9 @@
 //! Stage 2: who calls, before the body is read.
 
 use super::{Halt, Knowledge, Passage, halt};
-use crate::headers::Stamp;
-use crate::identify::{Refusal, Shown, Standing, Trouble, WellKnown, authenticate, resource};
+use crate::context::Active;
+use crate::headers::{self, Stamp};
+use crate::identify::{self, Refusal, Shown, Standing, Trouble, WellKnown, authenticate, kept, resource};
 use crate::intake;
 use crate::respond::End;
 use crate::session::Client;
@@ -11,9 +12,21 @@ use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_LENGTH, C
 use http::{HeaderValue, Method};
 use pingora_http::ResponseHeader;
 use portunus_config::{Profile, VirtualServer};
+use portunus_filters::identity::assertion::key_set;
 use portunus_filters::identity::{Fault, Principal};
 use portunus_filters::{Denial, Identity, Reason};
 use std::sync::Arc;
+
+/// Where upstreams find the keys that they verify assertions with.
+const ASSERTION_KEYS: &str = "/.well-known/jwks.json";
+
+/// The public halves of all keys that assertions are signed with; `None` if there are none.
+fn assertion_keys(active: &Active) -> Option<Arc<str>> {
+    let rules = active.snapshot.upstreams.iter().filter_map(|upstream| upstream.caller.assertion.as_ref());
+    let mut keys = rules.flat_map(|rules| rules.keys.iter().map(|key| &**key)).peekable();
+    keys.peek()?;
+    Some(key_set(keys).into())
+}
 
 impl Passage<'_> {
     /// Finds out who calls, where the server asks for that.
@@ -37,11 +50,23 @@ impl Passage<'_> {
         };
         let vouched = self.connection.relayed.is_some();
         let guest = self.connection.guest;
+        let shown = Shown { headers: &kept(&self.request.headers, profile), ..shown };
         let standing = Standing::new(server.id.clone(), shown, guest, &principal, vouched);
         self.standing = Some(Arc::new(standing));
         self.outcome.identified(&principal);
         self.arrival.identity = Identity::Principal(principal);
         Ok(())
+    }
+
+    /// Leaves of the request's headers what upstreams may see of who is calling, in our words.
+    pub(super) fn introduce(&mut self, server: &VirtualServer) {
+        let Some(profile) = &server.identity else { return };
+        identify::strip(&mut self.request.headers, profile);
+        if let Some(caller) = self.arrival.identity.principal()
+            && server.upstreams.iter().any(|upstream| !upstream.caller.is_empty())
+        {
+            headers::stamp(&mut self.request.headers, caller);
+        }
     }
 
     /// A caller as another replica has found it, with a number of our own.
@@ -73,8 +98,11 @@ impl Passage<'_> {
 
     /// Answers a client that asks where to be authorized; `None` if it asks for something else.
     pub(super) fn well_known(&mut self) -> Result<(), Halt> {
-        let Some(question) = WellKnown::of(self.request.uri.path()) else { return Ok(()) };
         let active = self.connection.gateway.active();
+        if self.request.uri.path() == ASSERTION_KEYS && self.request.method == Method::GET {
+            return assertion_keys(&active).map_or(Ok(()), |keys| Err(Halt::Told(keys)));
+        }
+        let Some(question) = WellKnown::of(self.request.uri.path()) else { return Ok(()) };
         let Some(server) = question.server(&active, self.host()) else { return Ok(()) };
         self.outcome.server(&server, &active.revision);
         match self.request.method {

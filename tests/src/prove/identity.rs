@@ -2,8 +2,8 @@
 //! status and challenge, and what was good stops being so when it should.
 
 use crate::harness::{
-    Authority, Client, Feed, Gateway, Pair, Provider, Response, Runtime, Server, Upstream, dial_tls,
-    free_address, rpc, url, within,
+    Authority, Client, Era, Gateway, Long, Mcp, Nature, Pair, Provider, Response, Runtime, Server, dial_tls,
+    free_address, modern_call, modern_headers, url, within,
 };
 use serde_json::json;
 use std::time::Instant;
@@ -84,7 +84,8 @@ impl Site {
         let mut client = self.connect(shows).await;
         let shown =
             if token.is_empty() { vec![] } else { vec![("authorization", format!("Bearer {token}"))] };
-        client.post(path, &shown, rpc(1, "tools/list", "{}").as_bytes()).await;
+        let headers = [modern_headers("echo"), shown].concat();
+        client.post(path, &headers, modern_call(1, "echo").as_bytes()).await;
         client.response().await
     }
 
@@ -92,7 +93,7 @@ impl Site {
     async fn passes(&self, name: &str, token: &str, shows: Shows) {
         let response = self.call("/mcp", token, shows).await;
         println!("{name:<44} {}", response.status);
-        assert_eq!(response.status, 200, "{name}: {response:?}");
+        assert!(response.status == 200 && response.json()["error"].is_null(), "{name}: {response:?}");
     }
 
     /// Calls with a token that should not pass.
@@ -118,13 +119,13 @@ fn challenged(name: &str, response: &Response, path: &str, invalid: bool) {
 }
 
 pub(super) async fn run() {
-    let upstream = Upstream::answering().await;
-    let site = Site::start(upstream.address).await;
+    let server = Mcp::naming(Nature::of(Era::Modern), &["echo".to_owned()]).await;
+    let site = Site::start(server.address()).await;
     good_tokens_pass(&site).await;
-    let reached = upstream.requests();
+    let reached = server.counts();
     wrong_tokens_are_refused(&site).await;
+    assert_eq!(server.counts(), reached, "something that was refused reached the server");
     tokens_of_others_are_refused(&site).await;
-    assert_eq!(upstream.requests(), reached, "nothing that was refused reached the server");
     keys_come_and_go(site).await;
     what_was_good_ends().await;
     sdk_clients_find_the_provider().await;
@@ -221,14 +222,12 @@ async fn keys_come_and_go(site: Site) {
 
 /// A subject that is denied is refused at its next call, and its stream ends.
 async fn what_was_good_ends() {
-    let feed = Feed::answering().await;
-    let site = Site::start(feed.address()).await;
+    let server = Mcp::naming(Nature::of(Era::Modern), &["echo".to_owned()]).await;
+    let site = Site::start(server.address()).await;
     let token = site.provider.token("rs", RESOURCE).await;
     site.passes("before the subject is denied", &token, Shows::Nothing).await;
     let mut stream = open(&site, &token).await;
-    feed.say();
-    assert!(stream.chunk().await.is_some(), "the stream is alive");
-    let denied = document(&site.provider.issuer(), feed.address(), "  revoked: { subjects: [rs] }\n");
+    let denied = document(&site.provider.issuer(), server.address(), "  revoked: { subjects: [rs] }\n");
     site.gateway.configure(&format!("revision: denied\n{denied}"));
     let live =
         |status: &serde_json::Value| status["revision"].as_str().is_some_and(|r| r.starts_with("denied"));
@@ -275,8 +274,12 @@ async fn sdk_clients_find_the_provider() {
 
 async fn open(site: &Site, token: &str) -> Client {
     let mut client = site.connect(Shows::Nothing).await;
-    let shown = [("authorization", format!("Bearer {token}")), ("mcp-session-id", "s-1".to_owned())];
-    client.open_stream("/mcp", &shown).await;
+    let shown = [
+        ("authorization", format!("Bearer {token}")),
+        ("mcp-protocol-version", "2026-07-28".to_owned()),
+        ("mcp-method", "subscriptions/listen".to_owned()),
+    ];
+    client.post("/mcp", &shown, Long::listening(7).as_bytes()).await;
     let head = client.response_head().await;
     assert_eq!(head.status, 200, "{head:?}");
     client
