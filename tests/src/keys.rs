@@ -42,7 +42,11 @@ async fn call(gateway: &Gateway, shown: &[(&'static str, String)]) -> Response {
 /// Whether a call got to the server and back.
 async fn passes(gateway: &Gateway, shown: &[(&'static str, String)]) -> bool {
     let answer = call(gateway, shown).await;
-    answer.status == 200 && answer.json()["error"].is_null()
+    let passed = answer.status == 200 && answer.json()["error"].is_null();
+    if !passed {
+        println!("{}", String::from_utf8_lossy(&answer.body));
+    }
+    passed
 }
 
 fn bearer(key: &str) -> Vec<(&'static str, String)> {
