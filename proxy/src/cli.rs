@@ -54,6 +54,8 @@ enum Order {
     Init(crate::tools::init::InitArguments),
     /// Print the text that connects an MCP client to the gateway.
     Connect(crate::tools::connect::ConnectArguments),
+    /// Make, list and take back API keys in the file that `identity: {keys: FILE}` names.
+    Key(crate::key_command::KeyArguments),
     /// Check a configuration file or bundle folder and print everything that is wrong with it.
     Check {
         /// File or folder.
@@ -121,6 +123,7 @@ pub fn main() -> ExitCode {
         Order::Connect(arguments) => {
             crate::tools::connect::run(&arguments).unwrap_or_else(|problem| fail(&problem))
         }
+        Order::Key(arguments) => crate::key_command::run(&arguments).unwrap_or_else(|problem| fail(&problem)),
         Order::Check { path } => check(&path),
         Order::Print { path, format } => print(&path, format == "json"),
         Order::Schema => answer(&schema_text()),

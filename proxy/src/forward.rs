@@ -183,7 +183,13 @@ impl Leg {
     fn of(wording: Wording<'_>, upstream: Arc<Upstream>, pool: Arc<Pool>, use_of: Use) -> Leg {
         let Wording { inbound, own, body } = wording;
         let mut head = Outgoing::buffer(body.len());
-        write_worded_head(&mut head, inbound, own, &upstream, body.len());
+        match pool.vouch(inbound.headers) {
+            None => write_worded_head(&mut head, inbound, own, &upstream, body.len()),
+            Some(vouched) => {
+                let own = [own, &[vouched]].concat();
+                write_worded_head(&mut head, inbound, &own, &upstream, body.len());
+            }
+        }
         let request = Outgoing::new(head, body);
         let total = if use_of.endless { None } else { upstream.timeouts.total };
         let deadline = total.map(|total| Instant::now() + total);

@@ -6,6 +6,7 @@
 //! for that.
 
 mod challenge;
+mod credential;
 mod facade;
 mod fetch;
 mod guest;
@@ -18,6 +19,7 @@ mod standing;
 pub mod tokens;
 
 pub use challenge::{Refusal, for_more};
+pub(crate) use credential::{kept, strip};
 pub(crate) use facade::{MAX_REGISTRATION_BYTES, metadata, registered};
 pub use guest::Guest;
 pub use inspect::Trouble;

@@ -35,6 +35,7 @@ pub mod headers;
 pub mod helm;
 pub mod identify;
 pub mod intake;
+pub mod key_command;
 pub mod legs;
 pub mod listeners;
 pub mod log;

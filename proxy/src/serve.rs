@@ -18,7 +18,7 @@ use crate::bridge::lines::Line;
 use crate::context::{Active, Gateway};
 use crate::drain::{Phase, reached};
 use crate::forward::{Dispatch, Inbound, Leg, Use, send};
-use crate::headers::Stamp;
+use crate::headers::{self, Stamp};
 use crate::identify::{Guest, Source, Standing, Trace, source};
 use crate::intake::{self, BodyFault};
 use crate::metrics::Stage;
@@ -157,7 +157,8 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
 }
 
 impl<'a> Passage<'a> {
-    fn begin(request: Parts, connection: Connection<'a>) -> Passage<'a> {
+    fn begin(mut request: Parts, connection: Connection<'a>) -> Passage<'a> {
+        headers::strip(&mut request.headers);
         let (gateway, listener) = (connection.gateway, connection.listener);
         let source = match connection.relayed {
             Some(relayed) => relayed.source.clone(),
@@ -211,6 +212,7 @@ impl<'a> Passage<'a> {
         };
         // The body may have taken its time: from here on, and for good, the snapshot of now counts.
         let (active, server) = self.settled(server, serial).await?;
+        self.introduce(&server);
         let reading = match (&body, kind) {
             (Some(body), _) => self.read_message(body, &server)?,
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,

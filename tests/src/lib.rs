@@ -29,6 +29,8 @@ mod http_sse;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod operate;
 #[cfg(test)]
 mod passage;

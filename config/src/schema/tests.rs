@@ -35,7 +35,7 @@ const SECTIONS: [&str; 4] = [
      secrets: {NAME: {}}\n\
      egress_ceiling: {}\n\
      upstreams:\n  \
-       NAME: {timeouts: {}, pool: {}, headers: {}, credentials: {header: {}}, tls: {}, health: {}, ejection: {}}\n\
+       NAME: {timeouts: {}, pool: {}, headers: {}, credentials: {header: {}}, tls: {}, health: {}, ejection: {}, caller: {assertion: {}}}\n\
      sealing: {}\n\
      peers: {tls: {}}\n\
      sessions: {}\n\
@@ -50,7 +50,7 @@ const SECTIONS: [&str; 4] = [
     "version: 1\nidentity:\n  \
        jwt: [{tenant: {}, claims: {}, tls: {}}]\n  \
        introspection: [{client: {}, credentials: {header: {}}, tenant: {}, claims: {}, tls: {}}]\n  \
-       mtls: {}\n  revoked: {subjects: [{}]}\n  metadata: {}\n  anonymous: {}\n\
+       mtls: {}\n  keys: {entries: {NAME: {attributes: {}}}}\n  revoked: {subjects: [{}]}\n  metadata: {}\n  anonymous: {}\n\
      servers: {/PATH: {identity: {anonymous: {}}}}\n",
 ];
 

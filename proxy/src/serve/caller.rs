@@ -2,10 +2,10 @@
 
 use super::{Halt, Knowledge, Passage, halt};
 use crate::context::Active;
-use crate::headers::Stamp;
+use crate::headers::{self, Stamp};
 use crate::identify::{
-    MAX_REGISTRATION_BYTES, Refusal, Shown, Standing, Trouble, WellKnown, authenticate, metadata, registered,
-    resource,
+    self, MAX_REGISTRATION_BYTES, Refusal, Shown, Standing, Trouble, WellKnown, authenticate, kept, metadata,
+    registered, resource,
 };
 use crate::intake::{self, BodyFault};
 use crate::respond::End;
@@ -15,9 +15,21 @@ use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_LENGTH, C
 use http::{HeaderValue, Method};
 use pingora_http::ResponseHeader;
 use portunus_config::{Profile, Resource, VirtualServer};
+use portunus_filters::identity::assertion::key_set;
 use portunus_filters::identity::{Fault, Principal};
 use portunus_filters::{Denial, Era, Identity, Reason};
 use std::sync::Arc;
+
+/// Where upstreams find the keys that they verify assertions with.
+const ASSERTION_KEYS: &str = "/.well-known/jwks.json";
+
+/// The public halves of all keys that assertions are signed with; `None` if there are none.
+fn assertion_keys(active: &Active) -> Option<Arc<str>> {
+    let rules = active.snapshot.upstreams.iter().filter_map(|upstream| upstream.caller.assertion.as_ref());
+    let mut keys = rules.flat_map(|rules| rules.keys.iter().map(|key| &**key)).peekable();
+    keys.peek()?;
+    Some(key_set(keys).into())
+}
 
 impl Passage<'_> {
     /// Finds out who calls, where the server asks for that.
@@ -42,11 +54,23 @@ impl Passage<'_> {
         };
         let vouched = self.connection.relayed.is_some();
         let guest = self.connection.guest;
+        let shown = Shown { headers: &kept(&self.request.headers, profile), ..shown };
         let standing = Standing::new(server.id.clone(), shown, guest, &principal, vouched);
         self.standing = Some(Arc::new(standing));
         self.outcome.identified(&principal);
         self.arrival.identity = Identity::Principal(principal);
         Ok(())
+    }
+
+    /// Leaves of the request's headers what upstreams may see of who is calling, in our words.
+    pub(super) fn introduce(&mut self, server: &VirtualServer) {
+        let Some(profile) = &server.identity else { return };
+        identify::strip(&mut self.request.headers, profile);
+        if let Some(caller) = self.arrival.identity.principal()
+            && server.upstreams.iter().any(|upstream| !upstream.caller.is_empty())
+        {
+            headers::stamp(&mut self.request.headers, caller);
+        }
     }
 
     /// The snapshot that judges the message, and the virtual server in it; the caller is asked again if
@@ -115,8 +139,11 @@ impl Passage<'_> {
 
     /// Answers a client that asks where to be authorized, or registers there.
     pub(super) async fn well_known(&mut self, client: &mut Client) -> Result<(), Halt> {
-        let Some(question) = WellKnown::of(self.request.uri.path()) else { return Ok(()) };
         let active = self.connection.gateway.active();
+        if self.request.uri.path() == ASSERTION_KEYS && self.request.method == Method::GET {
+            return assertion_keys(&active).map_or(Ok(()), |keys| Err(Halt::Told(200, keys)));
+        }
+        let Some(question) = WellKnown::of(self.request.uri.path()) else { return Ok(()) };
         let Some(server) = question.server(&active, self.host()) else { return Ok(()) };
         self.outcome.server(&server, &active.revision);
         drop(active);
