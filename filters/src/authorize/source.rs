@@ -18,6 +18,8 @@ const IMPURE: &[(&str, &str)] = &[
     ("print", "nothing reads it on the data path; use `portunus decide` to see what a rule does"),
     ("trace", "nothing reads it on the data path; use `portunus decide` to see what a rule does"),
 ];
+/// Builtins that make as much as their arguments say, in one step that nothing ends.
+const UNBOUNDED: [&str; 4] = ["bits.lsh", "net.cidr_expand", "numbers.range", "numbers.range_step"];
 /// The engine passes on no more arguments than this.
 const MAX_ARGUMENTS: usize = 8;
 
@@ -163,6 +165,12 @@ impl Scope<'_> {
                 let text = format!("`{name}` is called with more than {MAX_ARGUMENTS} arguments");
                 problems.push(Problem::error(path, span.line, text).hint("pass an object"));
             }
+            if UNBOUNDED.contains(&name.as_str()) && !params.iter().all(|param| is_written_out(param)) {
+                problems.push(
+                    Problem::error(path, span.line, format!("`{name}` is called with what is computed"))
+                        .hint("write its arguments out: a caller could choose how much it makes"),
+                );
+            }
             if !self.is_function(&chain, &name) {
                 problems.extend(
                     foreign(&name).map(|(text, hint)| Problem::error(path, span.line, text).hint(hint)),
@@ -180,6 +188,13 @@ impl Scope<'_> {
             .into_iter()
             .flatten()
             .any(|path| self.functions.contains(&path))
+    }
+}
+
+fn is_written_out(argument: &Expr) -> bool {
+    match argument {
+        Expr::UnaryExpr { expr, .. } => is_written_out(expr),
+        other => matches!(other, Expr::Number { .. } | Expr::String { .. } | Expr::RawString { .. }),
     }
 }
 
