@@ -5,7 +5,7 @@
 
 use crate::sdk::Kit;
 use crate::step::{Failure, Step, say, seconds};
-use crate::{compare, machine, test};
+use crate::{compare, machine, sdk, test};
 use std::time::Instant;
 
 /// One show.
@@ -17,7 +17,7 @@ pub(crate) struct Show {
 
 impl Show {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Show; 20] = [
+    pub(crate) const ALL: [Show; 21] = [
         Show {
             name: "first-hour",
             about: "the README's first command ends in a gateway that SDK clients use",
@@ -66,6 +66,7 @@ impl Show {
         Show { name: "h2", about: "real clients and large bodies pass over HTTP/2, and its floods end" },
         Show { name: "hostile", about: "hostile input is refused, slow input ends, floods are shed" },
         Show { name: "drain", about: "SIGTERM under load loses no call, and the exit follows the last one" },
+        Show::POLICY,
         Show { name: "upgrade", about: "five upgrades under load with 100 open streams lose no call" },
         Show::PRICE,
     ];
@@ -73,6 +74,10 @@ impl Show {
     /// The one that measures; it needs release builds and other proxies, and no SDK.
     const PRICE: Show =
         Show { name: "price", about: "a call costs no more beside nginx and Envoy than is promised" };
+
+    /// The one that asks another engine.
+    const POLICY: Show =
+        Show { name: "policy", about: "thousands of questions are decided here as OPA itself decides them" };
 
     /// The show of this name.
     pub(crate) fn named(name: &str) -> Option<Show> {
@@ -92,10 +97,14 @@ impl Show {
     }
 
     fn run_test(self, kit: &Kit) -> Result<(), Failure> {
+        let opa = if self == Show::POLICY { Some(sdk::opa()?) } else { None };
         let mut passed = 0;
         Step::new("Prove", "cargo test --package portunus-tests -- --ignored --exact --nocapture")
             .with(|command| {
                 kit.export(command);
+                if let Some(python) = &opa {
+                    command.env("PORTUNUS_OPA", python);
+                }
                 command.arg(self.test());
             })
             .mend("the output above says what was expected and what came")

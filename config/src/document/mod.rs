@@ -4,11 +4,13 @@
 //! upstreams) is `compile`'s. Sections that no code of this build enforces have their
 //! field as well: an [`Unenforced`], which compile turns into an error.
 
+mod controls;
 mod credentials;
 mod identity;
 mod listeners;
 mod members;
 mod peers;
+mod policy;
 mod process;
 mod replicas;
 mod rules;
@@ -16,9 +18,11 @@ mod secrets;
 mod servers;
 mod serving;
 mod tls;
+mod tools;
 mod upstreams;
 mod views;
 
+pub use controls::ControlsDocument;
 pub use credentials::{CredentialsDocument, HeaderSource, HeadersDocument};
 pub use identity::{
     AnonymousDocument, AskedDocument, ClientDocument, IdentityDocument, IntrospectionDocument,
@@ -28,6 +32,7 @@ pub use identity::{
 pub use listeners::{HostsDocument, ListenerDocument};
 pub use members::{ChoiceDocument, MemberDocument};
 pub use peers::{PeersDocument, SealingDocument};
+pub use policy::{PolicyDocument, PolicySourceDocument, ShadowDocument};
 pub use process::{BundleSource, CeilingDocument, ProcessDocument};
 pub use rules::RulesDocument;
 pub use secrets::SecretDocument;
@@ -35,6 +40,7 @@ pub use servers::ServerDocument;
 pub use serving::ServingDefaults;
 pub use tls::{CertificateDocument, ClientCertificatesDocument, ListenerTlsDocument, UpstreamTlsDocument};
 pub(crate) use tls::{DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_HANDSHAKES};
+pub use tools::ToolLine;
 pub use upstreams::UpstreamDocument;
 pub(crate) use views::Change;
 pub use views::ViewDocument;

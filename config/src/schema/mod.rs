@@ -8,6 +8,7 @@
 mod checker;
 mod identity;
 mod peers;
+mod policy;
 mod process;
 mod rules;
 mod servers;
@@ -15,6 +16,7 @@ mod serving;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;
+mod tools;
 mod values;
 
 use serde_json::{Value, json};

@@ -24,6 +24,7 @@ impl Passage<'_> {
     pub(super) async fn identify(&mut self, server: &VirtualServer) -> Result<(), Halt> {
         self.standing = None;
         let Some(profile) = &server.identity else { return Ok(()) };
+        self.profile = Some(Arc::clone(profile));
         let gateway = self.connection.gateway;
         let shown = Shown {
             headers: &self.request.headers,
