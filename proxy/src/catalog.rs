@@ -29,11 +29,11 @@ mod ware;
 
 use crate::context::Gateway;
 use crate::forward::Failure;
+use crate::headers::Upward;
 use crate::sealing::CallerKey;
 use asker::Asker;
 use failing::Failing;
 use fetch::Asks;
-use http::HeaderMap;
 use pantry::Pantry;
 use portunus_config::{ServerId, Snapshot, Upstream, View, VirtualServer};
 use portunus_filters::mcp::bridge::{Caching, Facts, Profile, Scope};
@@ -62,7 +62,7 @@ pub struct Seeker {
     /// What the client says of itself.
     pub profile: Arc<Profile>,
     /// What of the client's headers goes up.
-    pub headers: Arc<HeaderMap>,
+    pub headers: Arc<Upward>,
 }
 
 /// What an upstream says of itself, or why it does not.
@@ -169,6 +169,7 @@ struct Query<'a> {
     server: &'a Arc<VirtualServer>,
     caller: CallerKey,
     tenant: Option<&'a str>,
+    upward: &'a Upward,
     asks: Arc<dyn Asks>,
     clock: &'a Arc<dyn Clock>,
 }
@@ -180,6 +181,7 @@ impl<'a> Query<'a> {
             server,
             caller: seeker.caller,
             tenant: seeker.tenant.as_deref(),
+            upward: &seeker.headers,
             asks: Arc::new(asks),
             clock: &gateway.clock,
         }
@@ -309,6 +311,7 @@ impl Catalogs {
         Kitchen {
             asks: Arc::clone(&query.asks),
             upstream,
+            shown: query.upward.digest(),
             clock: Arc::clone(query.clock),
             rules: query.server.cache,
             deadline: query.server.list_timeout,

@@ -338,11 +338,9 @@ fn may_share(upstream: &Upstream) -> bool {
     upstream.trust_cache_scope && !matches!(upstream.credentials, Credentials::Passthrough)
 }
 
-/// What an answer depends on: all of the request but `_meta`, what the client is, and its headers.
-///
-/// An API key in a header of its own is a credential that only its server knows for one, and what
-/// one caller's odd header brings about is not for others. Left out is what says nothing of the
-/// caller and may differ from request to request.
+/// What an answer depends on: all of the request but `_meta`, what the client is, and what its server
+/// is shown of it. That holds for public answers too: what one caller's odd header brings about is not
+/// for others.
 fn digest(params: &Object<'_>, place: &Place) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     let mut part = |bytes: &[u8]| {
@@ -350,11 +348,7 @@ fn digest(params: &Object<'_>, place: &Place) -> [u8; 32] {
         context.update(bytes);
     };
     part(place.profile.key().as_bytes());
-    let mut fields: Vec<_> = place.headers.iter().collect();
-    fields.retain(|(name, _)| !matches!(name.as_str(), "user-agent" | "tracestate" | "baggage"));
-    // By name alone: the values of one name have an order of their own.
-    fields.sort_by_key(|(name, _)| name.as_str());
-    for (name, value) in fields {
+    for (name, value) in place.headers.telling() {
         part(name.as_str().as_bytes());
         part(value.as_bytes());
     }

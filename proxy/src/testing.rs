@@ -2,6 +2,7 @@
 
 use crate::context::Gateway;
 use crate::forward::{Failure, Inbound};
+use crate::headers::Upward;
 use crate::identify::Trace;
 use crate::sealing::CallerKey;
 use crate::talk::{LegOf, Order, ParamHeader, Place, Profile, Retry, Rounds, Talk};
@@ -252,9 +253,9 @@ impl Bed {
             pool: active.pool(&upstream).unwrap(),
             upstream,
             server: active.snapshot.routes.iter().next().unwrap().id.clone(),
-            caller: CallerKey::for_tables(&Identity::Principal(Arc::new(principal))),
+            caller: CallerKey::for_tables(&Identity::Principal(Arc::new(principal)), &Upward::default()),
             profile: Arc::new(Profile::of_initialize(&Object::read(&params).unwrap()).unwrap()),
-            headers: Arc::new(HeaderMap::new()),
+            headers: Arc::default(),
         }
     }
 

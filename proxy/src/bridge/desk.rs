@@ -4,11 +4,11 @@ use super::answering::Answering;
 use crate::catalog::{Offering, Seeker};
 use crate::context::{Active, Gateway};
 use crate::forward::Inbound;
+use crate::headers::Upward;
 use crate::reply;
 use crate::respond::End;
 use crate::sealing::CallerKey;
 use crate::talk::Place;
-use http::HeaderMap;
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
 use portunus_filters::call::Target;
 use portunus_filters::mcp::bridge::Profile;
@@ -32,7 +32,7 @@ pub struct Desk<'a> {
     /// The caller, as sealed handles are bound to it.
     pub bearer: CallerKey,
     /// What of the client's headers goes up.
-    pub upward: Arc<HeaderMap>,
+    pub upward: Arc<Upward>,
     /// How long the client may take for one piece of an answer.
     pub write_timeout: std::time::Duration,
     /// Another replica sent the message here.

@@ -10,6 +10,7 @@ use super::said::{self, Said};
 use super::{call, lists, streams, tasks};
 use crate::drain::{Phase, reached};
 use crate::respond::{End, draining};
+use crate::sealing::CallerKey;
 use crate::talk::{LegOf, Order, Reply, Retry, Rounds, Talk, Turn};
 use http::StatusCode;
 use portunus_config::Upstream;
@@ -114,7 +115,8 @@ impl Round<'_, '_> {
     /// What a retry of this call is known by; few calls ever need it.
     fn ticket(&self) -> Ticket {
         let digest = call::digest(self.message, self.fields);
-        Ticket { server: self.desk.server.id.clone(), bearer: self.desk.bearer, digest }
+        let bearer = CallerKey::for_states(&self.desk.arrival.identity, &self.desk.upward);
+        Ticket { server: self.desk.server.id.clone(), bearer, digest }
     }
 
     async fn open(&mut self, retry: Option<Retry>, out: &mut Answering<'_>) -> Result<End, Denial> {

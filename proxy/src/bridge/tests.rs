@@ -1,5 +1,7 @@
 //! Clients that read what they, or others, have read before.
 
+mod apart;
+
 use crate::bridge::hub;
 use crate::edge::Edge;
 use crate::testing::{Asked, Bed, Server, Wire, within};

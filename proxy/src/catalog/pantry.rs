@@ -17,7 +17,8 @@ const MAX_REMEMBERED: usize = 40_000;
 pub(super) struct Pantry {
     listings: Mutex<Shared<Listing>>,
     catalogs: Mutex<Shared<Catalog>>,
-    public: Mutex<HashMap<(UpstreamKey, ListKind), Kept<Listing>>>,
+    /// With what its upstream is shown of those who share it.
+    public: Mutex<HashMap<(UpstreamKey, Digest, ListKind), Kept<Listing>>>,
     /// By the name of the upstream: replicas of one speak for each other.
     changes: Mutex<HashMap<(Arc<str>, ListKind), Duration>>,
 }
@@ -82,21 +83,28 @@ impl Pantry {
     }
 
     /// A list of a trusted upstream that it calls public, as long as it is fresh.
-    pub(super) fn shared(&self, upstream: &Upstream, kind: ListKind, now: Duration) -> Option<Kept<Listing>> {
+    pub(super) fn shared(
+        &self,
+        upstream: &Upstream,
+        shown: Digest,
+        kind: ListKind,
+        now: Duration,
+    ) -> Option<Kept<Listing>> {
         let changed_at = self.changed_at(upstream, kind);
         let public = lock(&self.public);
-        let kept = public.get(&(upstream.key, kind))?;
+        let kept = public.get(&(upstream.key, shown, kind))?;
         let unchanged = changed_at.is_none_or(|at| at < kept.read_at.monotonic);
         (unchanged && now < kept.fresh_until).then(|| kept.clone())
     }
 
-    /// Offers a list to all callers, if it is public.
-    pub(super) fn share(&self, upstream: UpstreamKey, kind: ListKind, kept: &Kept<Listing>) {
+    /// Offers a list to all callers who show the same, if it is public.
+    pub(super) fn share(&self, upstream: UpstreamKey, shown: Digest, kind: ListKind, kept: &Kept<Listing>) {
+        let list = (upstream, shown, kind);
         let mut public = lock(&self.public);
         if kept.scope != Scope::Public {
-            public.remove(&(upstream, kind));
-        } else if public.len() < MAX_REMEMBERED || public.contains_key(&(upstream, kind)) {
-            public.insert((upstream, kind), kept.clone());
+            public.remove(&list);
+        } else if public.len() < MAX_REMEMBERED || public.contains_key(&list) {
+            public.insert(list, kept.clone());
         }
     }
 
@@ -118,7 +126,7 @@ impl Pantry {
     pub(super) fn retain(&self, upstreams: &[Arc<Upstream>]) {
         let in_use = |key| upstreams.iter().any(|upstream| upstream.key == key);
         let is_named = |name: &str| upstreams.iter().any(|upstream| *upstream.name == *name);
-        lock(&self.public).retain(|(upstream, _), _| in_use(*upstream));
+        lock(&self.public).retain(|(upstream, ..), _| in_use(*upstream));
         lock(&self.changes).retain(|(name, _), _| is_named(name));
     }
 }

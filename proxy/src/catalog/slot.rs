@@ -49,6 +49,8 @@ pub(super) struct Wanted {
 pub(super) struct Kitchen {
     pub(super) asks: Arc<dyn Asks>,
     pub(super) upstream: Arc<Upstream>,
+    /// What the upstream is shown of the caller.
+    pub(super) shown: Digest,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) rules: CacheRules,
     pub(super) deadline: Duration,
@@ -77,8 +79,8 @@ impl Kitchen {
         begun: Moment,
         deadline: Instant,
     ) -> Result<Kept<Listing>, Arc<Failure>> {
-        let shared = self.may_share().then(|| self.pantry.shared(&self.upstream, kind, begun.monotonic));
-        if let Some(shared) = shared.flatten() {
+        let shared = || self.pantry.shared(&self.upstream, self.shown, kind, begun.monotonic);
+        if let Some(shared) = self.may_share().then(shared).flatten() {
             return Ok(shared);
         }
         let read = in_time(deadline, fetch::list(&*self.asks, &self.upstream, kind)).await;
@@ -87,7 +89,7 @@ impl Kitchen {
         let listing = self.pantry.keep(read);
         let kept = Kept::new(Some(listing), digest, caching, begun, &self.rules);
         if self.may_share() {
-            self.pantry.share(self.key(), kind, &kept);
+            self.pantry.share(self.key(), self.shown, kind, &kept);
         }
         Ok(kept)
     }

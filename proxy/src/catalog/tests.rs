@@ -4,6 +4,7 @@ use super::fetch::Question;
 use super::*;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{Choice, Loaded, MapEnvironment, Member, NamePolicy, load_text};
 use portunus_filters::mcp::catalog::State;
 use portunus_filters::{Denial, Identity, ManualClock, Reason};
@@ -99,6 +100,7 @@ struct Stage {
     as_clock: Arc<dyn Clock>,
     server: Arc<VirtualServer>,
     caller: CallerKey,
+    upward: Upward,
 }
 
 /// A virtual server with two members.
@@ -124,7 +126,10 @@ fn loaded() -> Loaded {
 }
 
 fn caller(last: u8) -> CallerKey {
-    CallerKey::for_tables(&Identity::Anonymous { source: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)) })
+    CallerKey::for_tables(
+        &Identity::Anonymous { source: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)) },
+        &Upward::default(),
+    )
 }
 
 impl Stage {
@@ -132,7 +137,8 @@ impl Stage {
         let clock = Arc::new(ManualClock::default());
         let as_clock: Arc<dyn Clock> = clock.clone();
         let (catalogs, script) = (Catalogs::default(), Arc::default());
-        Stage { catalogs, script, clock, as_clock, server, caller: caller(1) }
+        let (caller, upward) = (caller(1), Upward::default());
+        Stage { catalogs, script, clock, as_clock, server, caller, upward }
     }
 
     fn plain() -> Stage {
@@ -141,7 +147,8 @@ impl Stage {
 
     async fn offering(&self, caller: CallerKey, purpose: Purpose) -> Arc<Offering> {
         let asks: Arc<dyn Asks> = self.script.clone();
-        let query = Query { server: &self.server, caller, tenant: None, asks, clock: &self.as_clock };
+        let (tenant, upward) = (None, &self.upward);
+        let query = Query { server: &self.server, caller, tenant, upward, asks, clock: &self.as_clock };
         self.catalogs.offering(&query, &[ListKind::Tools], purpose).await
     }
 
@@ -343,6 +350,10 @@ async fn public_counts_only_where_it_is_trusted() {
         let scope = if shared { Scope::Public } else { Scope::Private };
         assert_eq!(one.caching(ListKind::Tools, stage.clock.now()).scope, scope);
         assert!(Arc::ptr_eq(&one.catalog, &other.catalog), "equal lists are merged once");
+        let (name, value) = (HeaderName::from_static("x-key"), HeaderValue::from_static("k"));
+        let stage = Stage { upward: HeaderMap::from_iter([(name, value)]).into(), ..stage };
+        stage.offering(caller(3), Purpose::Show).await;
+        assert_eq!(stage.script.asked("a"), if shared { 2 } else { 3 }, "what a key brings about is its own");
     }
 }
 

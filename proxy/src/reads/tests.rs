@@ -1,4 +1,5 @@
 use super::*;
+use crate::headers::Upward;
 use crate::upstreams::pool::Pool;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{Loaded, MapEnvironment, load_text};
@@ -39,9 +40,9 @@ impl Stage {
             pool: Arc::new(Pool::new(&upstream)),
             upstream,
             server: self.loaded.snapshot.routes.iter().next().unwrap().id.clone(),
-            caller: CallerKey::for_tables(&Identity::Anonymous { source }),
+            caller: CallerKey::for_tables(&Identity::Anonymous { source }, &Upward::default()),
             profile: Arc::new(Profile::silent("test", "1")),
-            headers: Arc::new(HeaderMap::new()),
+            headers: Arc::default(),
         }
     }
 
@@ -226,7 +227,7 @@ async fn callers_that_only_their_server_can_tell_apart_never_share() {
             let mut place = stage.place(1);
             let mut headers = HeaderMap::new();
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-            place.headers = Arc::new(headers);
+            place.headers = Arc::new(headers.into());
             let mut other = stage.read_at(&place, PARAMS).unwrap();
             assert_eq!(other.kept().await.is_some(), same, "{scope}, {name}");
             let silent = failure(Reason::UpstreamUnavailable);

@@ -1,5 +1,6 @@
 //! For whom something is: the virtual server and the caller, as keys.
 
+use crate::headers::Upward;
 use portunus_config::ServerId;
 use portunus_filters::Identity;
 use ring::digest::{Context, SHA256, digest};
@@ -39,24 +40,37 @@ impl CallerKey {
     /// way, so what they carry is a secret that whoever bears it may use.
     pub fn for_seals(identity: &Identity) -> CallerKey {
         match identity {
-            Identity::Anonymous { .. } => CallerKey::digest(&[b"anonymous"]),
-            Identity::Presented { .. } | Identity::Principal(_) => CallerKey::for_tables(identity),
+            Identity::Anonymous { .. } => CallerKey::digest(&[b"anonymous"], &Upward::default()),
+            Identity::Presented { .. } | Identity::Principal(_) => {
+                CallerKey::for_tables(identity, &Upward::default())
+            }
+        }
+    }
+
+    /// For what callers carry and nobody but the gateway judges again: as [`CallerKey::for_seals`],
+    /// and bound to what servers are shown of the caller.
+    pub fn for_states(identity: &Identity, upward: &Upward) -> CallerKey {
+        match identity {
+            Identity::Anonymous { .. } => CallerKey::digest(&[b"anonymous"], upward),
+            Identity::Presented { .. } | Identity::Principal(_) => CallerKey::for_tables(identity, upward),
         }
     }
 
     /// For what is kept here: sessions with servers, caches, counts of parked calls. Those who show
-    /// nothing are told apart by their address, so that strangers never share a thing.
-    pub fn for_tables(identity: &Identity) -> CallerKey {
+    /// the gateway nothing are told apart by their address, and all by what their servers are shown of
+    /// them, so that strangers never share a thing.
+    pub fn for_tables(identity: &Identity, upward: &Upward) -> CallerKey {
         match identity {
             Identity::Anonymous { source: IpAddr::V4(address) } => {
-                CallerKey::digest(&[b"address", &address.octets()])
+                CallerKey::digest(&[b"address", &address.octets()], upward)
             }
             Identity::Anonymous { source: IpAddr::V6(address) } => {
-                CallerKey::digest(&[b"address", &address.octets()])
+                CallerKey::digest(&[b"address", &address.octets()], upward)
             }
-            Identity::Presented { digest } => CallerKey::digest(&[b"presented", &digest.0]),
+            Identity::Presented { digest } => CallerKey::digest(&[b"presented", &digest.0], upward),
             Identity::Principal(principal) => {
-                CallerKey::digest(&[b"principal", principal.tenant.as_bytes(), principal.subject.as_bytes()])
+                let (tenant, subject) = (principal.tenant.as_bytes(), principal.subject.as_bytes());
+                CallerKey::digest(&[b"principal", tenant, subject], upward)
             }
         }
     }
@@ -64,12 +78,12 @@ impl CallerKey {
     /// For what belongs to no caller in particular: probes, and sessions that a document lets callers
     /// share.
     pub fn for_all() -> CallerKey {
-        CallerKey::digest(&[b"all"])
+        CallerKey::digest(&[b"all"], &Upward::default())
     }
 
     /// For what replicas say to each other.
     pub fn of_replicas() -> CallerKey {
-        CallerKey::digest(&[b"replica"])
+        CallerKey::digest(&[b"replica"], &Upward::default())
     }
 
     /// The key itself, for keys that are made of several.
@@ -78,9 +92,11 @@ impl CallerKey {
     }
 
     /// Each part with its length before it, so that no two lists of parts run together.
-    fn digest(parts: &[&[u8]]) -> CallerKey {
+    fn digest(parts: &[&[u8]], upward: &Upward) -> CallerKey {
         let mut context = Context::new(&SHA256);
-        for part in parts {
+        let marks = upward.marks();
+        let marks = marks.iter().flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
+        for part in parts.iter().copied().chain(marks) {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part);
         }

@@ -15,12 +15,12 @@ pub(crate) mod voice;
 
 use crate::context::Gateway;
 use crate::forward::{Dispatch, Failure, Inbound, Permit, Reach};
+use crate::headers::Upward;
 use crate::legs::Leg;
 use crate::reads::{Read, Wanted};
 use crate::upstreams::pool::Pool;
 use crate::upstreams::replicas::Seat;
 use bytes::Bytes;
-use http::HeaderMap;
 use legacy::Legacy;
 use modern::{Modern, Speech};
 use portunus_config::{ServerId, Transport, Upstream};
@@ -49,8 +49,8 @@ pub struct Place {
     pub caller: CallerKey,
     /// What the client says of itself.
     pub profile: Arc<Profile>,
-    /// Headers of the client that go up, see [`crate::headers::upward`].
-    pub headers: Arc<HeaderMap>,
+    /// Headers of the client that go up, and tell it from others.
+    pub headers: Arc<Upward>,
 }
 
 impl Place {
@@ -60,7 +60,7 @@ impl Place {
         Place {
             caller: CallerKey::for_all(),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
-            headers: Arc::new(HeaderMap::new()),
+            headers: Arc::default(),
             ..self.clone()
         }
     }

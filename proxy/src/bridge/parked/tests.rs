@@ -1,4 +1,5 @@
 use super::*;
+use crate::headers::Upward;
 use crate::talk::Rounds;
 use crate::testing::{Asked, Bed, Server, Wire, within};
 use portunus_filters::Identity;
@@ -64,7 +65,10 @@ async fn asked(bed: &Bed, caller: &str) -> Resumed {
 }
 
 fn bearer(last: u8) -> CallerKey {
-    CallerKey::for_tables(&Identity::Anonymous { source: Ipv4Addr::new(10, 0, 0, last).into() })
+    CallerKey::for_tables(
+        &Identity::Anonymous { source: Ipv4Addr::new(10, 0, 0, last).into() },
+        &Upward::default(),
+    )
 }
 
 fn ticket() -> Ticket {
