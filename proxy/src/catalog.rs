@@ -21,7 +21,9 @@ mod asker;
 mod compose;
 mod failing;
 mod fetch;
+mod larder;
 mod pantry;
+mod relist;
 mod shelf;
 mod slot;
 mod status;
@@ -34,6 +36,7 @@ use crate::sealing::CallerKey;
 use asker::Asker;
 use failing::Failing;
 use fetch::Asks;
+use larder::file;
 use pantry::Pantry;
 use portunus_config::{ServerId, Snapshot, Upstream, View, VirtualServer};
 use portunus_filters::mcp::bridge::{Caching, Facts, Profile, Scope};
@@ -42,9 +45,14 @@ use portunus_filters::{Clock, Moment, Reason};
 use shelf::Shelf;
 use slot::{Kitchen, Slot, Wanted};
 use std::collections::HashMap;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use ware::{Need, Purpose};
+
+pub use larder::Shows;
+pub use relist::Relist;
 
 /// Audiences whose lists are kept at once, of all virtual servers.
 const MAX_SHELVES: usize = 10_000;
@@ -63,6 +71,8 @@ pub struct Seeker {
     pub profile: Arc<Profile>,
     /// What of the client's headers goes up.
     pub headers: Arc<Upward>,
+    /// What that and the caller's credential amount to.
+    pub shows: Shows,
 }
 
 /// What an upstream says of itself, or why it does not.
@@ -170,6 +180,7 @@ struct Query<'a> {
     caller: CallerKey,
     tenant: Option<&'a str>,
     upward: &'a Upward,
+    shows: Shows,
     asks: Arc<dyn Asks>,
     clock: &'a Arc<dyn Clock>,
 }
@@ -182,6 +193,7 @@ impl<'a> Query<'a> {
             caller: seeker.caller,
             tenant: seeker.tenant.as_deref(),
             upward: &seeker.headers,
+            shows: seeker.shows,
             asks: Arc::new(asks),
             clock: &gateway.clock,
         }
@@ -234,6 +246,24 @@ impl Catalogs {
     pub fn reconcile(&self, snapshot: &Snapshot) {
         self.lock().retain(|(server, _), _| snapshot.routes.server(server).is_some());
         self.pantry.retain(&snapshot.upstreams);
+        self.pantry.larder.retain(snapshot);
+    }
+
+    /// Takes back what an earlier process remembered in its state folder, before anybody asks.
+    ///
+    /// # Errors
+    /// If there is something, and it cannot be read.
+    pub fn restore(&self, folder: &Path, now: Moment, snapshot: &Snapshot) -> io::Result<()> {
+        self.pantry.larder.restore(file::read(folder, now)?.into_iter(), snapshot);
+        Ok(())
+    }
+
+    /// Writes what a later process may need to the state folder, if it changed. Blocks.
+    ///
+    /// # Errors
+    /// If the folder cannot be written to; it is tried again with the next change.
+    pub fn store(&self, folder: &Path) -> io::Result<()> {
+        self.pantry.larder.take_changes().map_or(Ok(()), |jars| file::write(folder, jars))
     }
 
     /// Forgets audiences that have gone, and those that asked least lately while lists take more than
@@ -250,10 +280,24 @@ impl Catalogs {
         }
     }
 
-    /// Audiences, lists in memory, and the bytes of these lists.
-    pub fn sizes(&self) -> [(&'static str, usize); 3] {
+    /// Audiences, lists in memory, the bytes of these lists, and lists that are remembered.
+    pub fn sizes(&self) -> [(&'static str, usize); 4] {
         let (lists, bytes) = self.pantry.held();
-        [("catalogs", self.lock().len()), ("lists", lists), ("list_bytes", bytes)]
+        [
+            ("catalogs", self.lock().len()),
+            ("lists", lists),
+            ("list_bytes", bytes),
+            ("last_lists", self.pantry.larder.len()),
+        ]
+    }
+
+    /// Notes that an upstream has contradicted its list: whoever of this audience wants to see it next
+    /// waits for a new one.
+    fn doubt(&self, query: &Query<'_>, upstream: &Upstream, kind: ListKind) {
+        let slots = self.shelf(query).slots(query.server, query.tenant);
+        if let Some((_, slot)) = slots.iter().find(|(one, _)| one.key == upstream.key) {
+            slot.doubt(kind, query.clock.now().monotonic);
+        }
     }
 
     async fn offering(&self, query: &Query<'_>, kinds: &[ListKind], purpose: Purpose) -> Arc<Offering> {
@@ -293,7 +337,9 @@ impl Catalogs {
             (Need::Now, None) => return true,
             (Need::Soon, None) => {}
             (_, Some(failure)) => {
-                slot.give_up(wanted, &failure, now);
+                let label = |kind| larder::label(&query.server.id, upstream, kind);
+                let last = |kind| self.pantry.last(&label(kind), query.shows);
+                slot.give_up(wanted, &failure, now, last);
                 if !self.failing.take_turn(upstream.key, now) {
                     return false;
                 }
@@ -311,7 +357,9 @@ impl Catalogs {
         Kitchen {
             asks: Arc::clone(&query.asks),
             upstream,
+            server: query.server.id.clone(),
             shown: query.upward.digest(),
+            shows: query.shows,
             clock: Arc::clone(query.clock),
             rules: query.server.cache,
             deadline: query.server.list_timeout,

@@ -349,8 +349,8 @@ fn digest(params: &Object<'_>, place: &Place) -> [u8; 32] {
     };
     part(place.profile.key().as_bytes());
     for (name, value) in place.headers.telling() {
-        part(name.as_str().as_bytes());
-        part(value.as_bytes());
+        part(name.as_bytes());
+        part(value);
     }
     // No field has this name: what follows is of the parameters.
     part(b"");

@@ -2,7 +2,6 @@
 
 use crate::context::Gateway;
 use crate::forward::{Failure, Inbound};
-use crate::headers::Upward;
 use crate::identify::Trace;
 use crate::sealing::CallerKey;
 use crate::talk::{LegOf, Order, ParamHeader, Place, Profile, Retry, Rounds, Talk};
@@ -253,7 +252,7 @@ impl Bed {
             pool: active.pool(&upstream).unwrap(),
             upstream,
             server: active.snapshot.routes.iter().next().unwrap().id.clone(),
-            caller: CallerKey::for_tables(&Identity::Principal(Arc::new(principal)), &Upward::default()),
+            caller: CallerKey::for_tables(&Identity::Principal(Arc::new(principal)), &[]),
             profile: Arc::new(Profile::of_initialize(&Object::read(&params).unwrap()).unwrap()),
             headers: Arc::default(),
         }
@@ -302,6 +301,7 @@ impl Bed {
             place: place.clone(),
             target: None,
             params,
+            relist: None,
             rounds,
             leg,
             retry,

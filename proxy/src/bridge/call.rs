@@ -3,6 +3,7 @@
 use super::desk::{Desk, params, shown};
 use super::parked::Ticket;
 use super::tasks;
+use crate::catalog::Relist;
 use crate::sealing::{Binding, StateToken, Token, UpstreamMark};
 use crate::talk::Retry;
 use bytes::Bytes;
@@ -358,17 +359,43 @@ pub(super) fn method_name(message: &Message) -> &str {
     message.method.as_ref().map_or("", |method| method.name())
 }
 
-/// Holds the headers that a modern client sent beside a call to its arguments.
+/// How the schema of a tool is looked at once more.
+pub(super) fn relist(
+    desk: &Desk<'_>,
+    message: &Message,
+    profile: &Arc<Profile>,
+    upstream: &Arc<Upstream>,
+) -> Option<Relist> {
+    let tool = message.target.clone().filter(|_| method_name(message) == "tools/call")?;
+    let (server, seeker) = (Arc::clone(&desk.server), desk.seeker(profile));
+    Some(Relist { server, seeker, upstream: Arc::clone(upstream), tool })
+}
+
+/// Holds the headers that a modern client sent beside a call to its arguments: by the list that is here,
+/// and where they do not fit by a newer one, which the client may know.
 ///
 /// # Errors
 /// [`Reason::HeaderMismatch`].
-pub(super) fn check_mirrored(desk: &Desk<'_>, message: &Message, aim: &Aim) -> Result<(), Denial> {
+pub(super) async fn mirrored(
+    desk: &Desk<'_>,
+    message: &Message,
+    profile: &Arc<Profile>,
+    aim: Aim,
+) -> Result<Aim, Denial> {
+    let Err(denial) = check_mirrored(desk, message, &aim.params) else { return Ok(aim) };
+    let Some(relist) = relist(desk, message, profile, &aim.upstream) else { return Err(denial) };
+    let params = relist.params(Arc::clone(desk.gateway), Arc::clone(&aim.params)).await.ok_or(denial)?;
+    check_mirrored(desk, message, &params)?;
+    Ok(Aim { params, ..aim })
+}
+
+fn check_mirrored(desk: &Desk<'_>, message: &Message, wanted: &[ParamHeader]) -> Result<(), Denial> {
     let headers = desk.inbound.headers;
     let sent = headers.iter().filter(|(name, _)| name.as_str().starts_with("mcp-param-"));
     let sent: Vec<(&str, &str)> =
         sent.map(|(name, value)| (name.as_str(), value.to_str().unwrap_or("\u{fffd}"))).collect();
-    if sent.is_empty() && aim.params.is_empty() {
+    if sent.is_empty() && wanted.is_empty() {
         return Ok(());
     }
-    bridge::check_param_headers(&sent, &params(message)?, &aim.params)
+    bridge::check_param_headers(&sent, &params(message)?, wanted)
 }

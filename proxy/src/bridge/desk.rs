@@ -1,7 +1,7 @@
 //! One message at an endpoint that speaks for its servers, and what every answer to it needs.
 
 use super::answering::Answering;
-use crate::catalog::{Offering, Seeker};
+use crate::catalog::{Offering, Seeker, Shows};
 use crate::context::{Active, Gateway};
 use crate::forward::Inbound;
 use crate::headers::Upward;
@@ -144,12 +144,17 @@ impl Desk<'_> {
         Ok(Arc::clone(&known(offering, kinds)?.catalog))
     }
 
-    fn seeker(&self, profile: &Arc<Profile>) -> Seeker {
+    pub(super) fn seeker(&self, profile: &Arc<Profile>) -> Seeker {
         Seeker {
             caller: self.caller,
             tenant: self.tenant().map(Arc::from),
             profile: Arc::clone(profile),
             headers: Arc::clone(&self.upward),
+            shows: match self.arrival.identity {
+                _ if !self.upward.marks().is_empty() => Shows::Upstreams,
+                Identity::Anonymous { .. } => Shows::Nothing,
+                Identity::Presented { .. } | Identity::Principal(_) => Shows::Gateway,
+            },
         }
     }
 

@@ -172,6 +172,7 @@ impl Call<'_, '_> {
             place,
             target: aim.target,
             params: aim.params,
+            relist: call::relist(desk, message, &profile, &aim.upstream),
             rounds: if self.can_be_asked() { Rounds::Asks } else { Rounds::Never },
             leg: leg.as_ref().map_or(LegOf::Pooled, LegOf::Own),
             retry: None,

@@ -115,14 +115,14 @@ impl Round<'_, '_> {
     /// What a retry of this call is known by; few calls ever need it.
     fn ticket(&self) -> Ticket {
         let digest = call::digest(self.message, self.fields);
-        let bearer = CallerKey::for_states(&self.desk.arrival.identity, &self.desk.upward);
+        let bearer = CallerKey::for_states(&self.desk.arrival.identity, &self.desk.upward.marks());
         Ticket { server: self.desk.server.id.clone(), bearer, digest }
     }
 
     async fn open(&mut self, retry: Option<Retry>, out: &mut Answering<'_>) -> Result<End, Denial> {
         let (desk, message) = (self.desk, self.message);
         let aim = call::aim(desk, message, self.fields, &self.profile).await?;
-        call::check_mirrored(desk, message, &aim)?;
+        let aim = call::mirrored(desk, message, &self.profile, aim).await?;
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
@@ -148,6 +148,7 @@ impl Round<'_, '_> {
             place,
             target: aim.target,
             params: aim.params,
+            relist: call::relist(desk, message, &self.profile, &aim.upstream),
             rounds: match era {
                 Era::Modern => Rounds::Through,
                 Era::Legacy if self.can_be_asked() => Rounds::Asks,

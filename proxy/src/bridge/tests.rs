@@ -1,6 +1,7 @@
 //! Clients that read what they, or others, have read before.
 
 mod apart;
+mod relist;
 
 use crate::bridge::hub;
 use crate::edge::Edge;

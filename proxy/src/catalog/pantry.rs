@@ -1,6 +1,7 @@
 //! Lists that callers share: equal ones in memory, public ones in meaning; and when lists changed.
 
 use super::fetch::{Digest, Read};
+use super::larder::{Label, Larder, Last, Shows};
 use super::ware::Kept;
 use portunus_config::{Upstream, UpstreamKey};
 use portunus_filters::mcp::bridge::Scope;
@@ -21,6 +22,7 @@ pub(super) struct Pantry {
     public: Mutex<HashMap<(UpstreamKey, Digest, ListKind), Kept<Listing>>>,
     /// By the name of the upstream: replicas of one speak for each other.
     changes: Mutex<HashMap<(Arc<str>, ListKind), Duration>>,
+    pub(super) larder: Larder,
 }
 
 /// Things that somebody holds, by the digest of what they were made of.
@@ -54,12 +56,21 @@ impl<T> Shared<T> {
 impl Pantry {
     /// The list as it was read, or an equal one that somebody holds.
     pub(super) fn keep(&self, read: Read<Listing>) -> Arc<Listing> {
+        let bytes = read.texts.iter().map(bytes::Bytes::len).sum();
         let mut listings = lock(&self.listings);
         listings.get(&read.digest).unwrap_or_else(|| {
             let listing = Arc::new(read.what);
-            listings.insert(read.digest, &listing, read.bytes);
+            listings.insert(read.digest, &listing, bytes);
             listing
         })
+    }
+
+    /// The list that stands in for a caller whose own was never read.
+    pub(super) fn last(&self, label: &Label, shows: Shows) -> Option<Kept<Listing>> {
+        let Last { pages, digest, read_at, fresh_until, .. } = self.larder.last(label, shows)?;
+        let (what, texts) = (Last::listing(&pages, label.2)?, pages.to_vec());
+        let listing = self.keep(Read { what, digest, texts, caching: None });
+        Some(Kept { what: Some(listing), digest, read_at, fresh_until, scope: Scope::Private })
     }
 
     /// The catalogue of an origin: one that somebody holds, or a new one.

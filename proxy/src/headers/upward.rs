@@ -59,9 +59,10 @@ impl Upward {
     /// name in their order.
     ///
     /// Left out is what says nothing of the caller and may differ from request to request.
-    pub fn telling(&self) -> Vec<(&HeaderName, &HeaderValue)> {
-        let mut fields: Vec<_> = self.fields.iter().filter(|(name, _)| !is_passing(name.as_str())).collect();
-        fields.sort_by_key(|(name, _)| name.as_str());
+    pub fn telling(&self) -> Vec<(&str, &[u8])> {
+        let fields = self.fields.iter().filter(|(name, value)| !is_passing(name.as_str(), value));
+        let mut fields: Vec<_> = fields.map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        fields.sort_by_key(|(name, _)| *name);
         fields
     }
 
@@ -69,7 +70,7 @@ impl Upward {
     pub fn digest(&self) -> [u8; 32] {
         let mut context = Context::new(&SHA256);
         for (name, value) in self.telling() {
-            for part in [name.as_str().as_bytes(), value.as_bytes()] {
+            for part in [name.as_bytes(), value] {
                 context.update(&(part.len() as u64).to_be_bytes());
                 context.update(part);
             }
@@ -81,9 +82,11 @@ impl Upward {
 
     /// As [`Upward::telling`], of what keeps callers apart: empty, and so at no cost, where there is
     /// but the name that the gateway itself is addressed by.
-    pub fn marks(&self) -> Vec<(&HeaderName, &HeaderValue)> {
-        let is_one = |name: &HeaderName| (self.by_host || *name != HOST) && !is_passing(name.as_str());
-        if self.fields.keys().any(is_one) { self.telling() } else { Vec::new() }
+    pub fn marks(&self) -> Vec<(&str, &[u8])> {
+        let is_one = |(name, value): (&HeaderName, &HeaderValue)| {
+            (self.by_host || *name != HOST) && !is_passing(name.as_str(), value)
+        };
+        if self.fields.iter().any(is_one) { self.telling() } else { Vec::new() }
     }
 }
 
@@ -100,7 +103,7 @@ fn is_said_anew(name: &str) -> bool {
 }
 
 /// What belongs to one request, or to the program that sends it, and to no caller.
-fn is_passing(name: &str) -> bool {
+fn is_passing(name: &str, value: &HeaderValue) -> bool {
     const PREFIXES: [&str; 3] = ["sec-fetch-", "x-b3-", "x-datadog-"];
     matches!(
         name,
@@ -118,7 +121,8 @@ fn is_passing(name: &str) -> bool {
             | "x-cloud-trace-context"
             | "x-correlation-id"
             | "x-request-start"
-    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    ) || (name == "accept-language" && value == "*")
+        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -136,8 +140,8 @@ mod tests {
         Arc::clone(loaded.snapshot.routes.iter().next().unwrap())
     }
 
-    fn names(fields: &[(&HeaderName, &HeaderValue)]) -> String {
-        fields.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ")
+    fn names(fields: &[(&str, &[u8])]) -> String {
+        fields.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -158,6 +162,7 @@ mod tests {
             ("a credential that goes nowhere", plain, "a", "authorization cookie", ""),
             ("one that goes through", passing, "a", "cookie", "cookie host"),
             ("traces", plain, "a", "traceparent tracestate baggage x-b3-spanid x-amzn-trace-id", ""),
+            ("a language", plain, "a", "accept-language", "accept-language host"),
             ("hops", plain, "a", "keep-alive x-forwarded-for x-real-ip", ""),
             ("an origin that was judged here", plain, "a", "origin", ""),
         ];

@@ -1,5 +1,4 @@
 use super::*;
-use crate::headers::Upward;
 use crate::upstreams::pool::Pool;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{Loaded, MapEnvironment, load_text};
@@ -40,7 +39,7 @@ impl Stage {
             pool: Arc::new(Pool::new(&upstream)),
             upstream,
             server: self.loaded.snapshot.routes.iter().next().unwrap().id.clone(),
-            caller: CallerKey::for_tables(&Identity::Anonymous { source }, &Upward::default()),
+            caller: CallerKey::for_tables(&Identity::Anonymous { source }, &[]),
             profile: Arc::new(Profile::silent("test", "1")),
             headers: Arc::default(),
         }

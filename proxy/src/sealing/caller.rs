@@ -1,6 +1,5 @@
 //! For whom something is: the virtual server and the caller, as keys.
 
-use crate::headers::Upward;
 use portunus_config::ServerId;
 use portunus_filters::Identity;
 use ring::digest::{Context, SHA256, digest};
@@ -28,6 +27,9 @@ impl Binding<'_> {
     }
 }
 
+/// What servers are shown of a caller: names of headers, with their values.
+pub type Marks<'a> = [(&'a str, &'a [u8])];
+
 /// A digest of who calls; two callers never share one.
 ///
 /// Equal on every replica: for a verified principal because nothing else goes into it, for a
@@ -40,37 +42,35 @@ impl CallerKey {
     /// way, so what they carry is a secret that whoever bears it may use.
     pub fn for_seals(identity: &Identity) -> CallerKey {
         match identity {
-            Identity::Anonymous { .. } => CallerKey::digest(&[b"anonymous"], &Upward::default()),
-            Identity::Presented { .. } | Identity::Principal(_) => {
-                CallerKey::for_tables(identity, &Upward::default())
-            }
+            Identity::Anonymous { .. } => CallerKey::digest(&[b"anonymous"], &[]),
+            Identity::Presented { .. } | Identity::Principal(_) => CallerKey::for_tables(identity, &[]),
         }
     }
 
     /// For what callers carry and nobody but the gateway judges again: as [`CallerKey::for_seals`],
     /// and bound to what servers are shown of the caller.
-    pub fn for_states(identity: &Identity, upward: &Upward) -> CallerKey {
+    pub fn for_states(identity: &Identity, marks: &Marks<'_>) -> CallerKey {
         match identity {
-            Identity::Anonymous { .. } => CallerKey::digest(&[b"anonymous"], upward),
-            Identity::Presented { .. } | Identity::Principal(_) => CallerKey::for_tables(identity, upward),
+            Identity::Anonymous { .. } => CallerKey::digest(&[b"anonymous"], marks),
+            Identity::Presented { .. } | Identity::Principal(_) => CallerKey::for_tables(identity, marks),
         }
     }
 
     /// For what is kept here: sessions with servers, caches, counts of parked calls. Those who show
     /// the gateway nothing are told apart by their address, and all by what their servers are shown of
     /// them, so that strangers never share a thing.
-    pub fn for_tables(identity: &Identity, upward: &Upward) -> CallerKey {
+    pub fn for_tables(identity: &Identity, marks: &Marks<'_>) -> CallerKey {
         match identity {
             Identity::Anonymous { source: IpAddr::V4(address) } => {
-                CallerKey::digest(&[b"address", &address.octets()], upward)
+                CallerKey::digest(&[b"address", &address.octets()], marks)
             }
             Identity::Anonymous { source: IpAddr::V6(address) } => {
-                CallerKey::digest(&[b"address", &address.octets()], upward)
+                CallerKey::digest(&[b"address", &address.octets()], marks)
             }
-            Identity::Presented { digest } => CallerKey::digest(&[b"presented", &digest.0], upward),
+            Identity::Presented { digest } => CallerKey::digest(&[b"presented", &digest.0], marks),
             Identity::Principal(principal) => {
                 let (tenant, subject) = (principal.tenant.as_bytes(), principal.subject.as_bytes());
-                CallerKey::digest(&[b"principal", tenant, subject], upward)
+                CallerKey::digest(&[b"principal", tenant, subject], marks)
             }
         }
     }
@@ -78,12 +78,12 @@ impl CallerKey {
     /// For what belongs to no caller in particular: probes, and sessions that a document lets callers
     /// share.
     pub fn for_all() -> CallerKey {
-        CallerKey::digest(&[b"all"], &Upward::default())
+        CallerKey::digest(&[b"all"], &[])
     }
 
     /// For what replicas say to each other.
     pub fn of_replicas() -> CallerKey {
-        CallerKey::digest(&[b"replica"], &Upward::default())
+        CallerKey::digest(&[b"replica"], &[])
     }
 
     /// The key itself, for keys that are made of several.
@@ -92,10 +92,9 @@ impl CallerKey {
     }
 
     /// Each part with its length before it, so that no two lists of parts run together.
-    fn digest(parts: &[&[u8]], upward: &Upward) -> CallerKey {
+    fn digest(parts: &[&[u8]], marks: &Marks<'_>) -> CallerKey {
         let mut context = Context::new(&SHA256);
-        let marks = upward.marks();
-        let marks = marks.iter().flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
+        let marks = marks.iter().flat_map(|(name, value)| [name.as_bytes(), value]);
         for part in parts.iter().copied().chain(marks) {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part);

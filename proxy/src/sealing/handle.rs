@@ -25,6 +25,18 @@ impl UpstreamMark {
         UpstreamMark(mark)
     }
 
+    /// The mark as text: 16 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        format!("{:016x}", u64::from_be_bytes(self.0))
+    }
+
+    /// The mark that is written so; `None` for another text.
+    pub fn of_hex(text: &str) -> Option<UpstreamMark> {
+        let is_one = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = is_one.then(|| u64::from_str_radix(text, 16).ok())?;
+        number.map(|number| UpstreamMark(number.to_be_bytes()))
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8; 8] {
         &self.0
     }

@@ -20,7 +20,7 @@ mod line;
 mod session;
 mod state;
 
-pub use caller::{Binding, CallerKey};
+pub use caller::{Binding, CallerKey, Marks};
 pub use handle::{CursorToken, HandleToken, RequestIdToken, UpstreamMark};
 pub use keys::{Purpose, Seals};
 pub use line::LineToken;

@@ -108,7 +108,7 @@ impl Passage<'_> {
             upstream: Arc::clone(upstream),
             pool: active.pool(upstream)?,
             server: server.id.clone(),
-            caller: CallerKey::for_tables(&self.arrival.identity, &upward),
+            caller: CallerKey::for_tables(&self.arrival.identity, &upward.marks()),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
             headers: Arc::new(upward),
         })
@@ -125,12 +125,14 @@ impl Passage<'_> {
         self.outcome.stage_done(Stage::Filters);
         let (old, headers) = (self.old(&server), &self.request.headers);
         let upward = Upward::of(headers, &server);
-        let caller = CallerKey::for_tables(&self.arrival.identity, &upward);
+        let marks = upward.marks();
+        let is_marked = !marks.is_empty();
+        let caller = CallerKey::for_tables(&self.arrival.identity, &marks);
         let desk = Desk {
             gateway: self.connection.gateway,
             caller,
             bearer: match self.arrival.identity {
-                Identity::Presented { .. } | Identity::Principal(_) if upward.marks().is_empty() => caller,
+                Identity::Presented { .. } | Identity::Principal(_) if !is_marked => caller,
                 _ => CallerKey::for_seals(&self.arrival.identity),
             },
             upward: Arc::new(upward),

@@ -5,6 +5,7 @@
 //! looks the same from here. The permission for all that it sends is the `Cleared` it was opened with.
 
 mod course;
+mod doubt;
 mod legacy;
 mod modern;
 pub(crate) mod reading;
@@ -13,6 +14,7 @@ mod tests;
 mod travel;
 pub(crate) mod voice;
 
+use crate::catalog::Relist;
 use crate::context::Gateway;
 use crate::forward::{Dispatch, Failure, Inbound, Permit, Reach};
 use crate::headers::Upward;
@@ -21,6 +23,7 @@ use crate::reads::{Read, Wanted};
 use crate::upstreams::pool::Pool;
 use crate::upstreams::replicas::Seat;
 use bytes::Bytes;
+use doubt::Doubt;
 use legacy::Legacy;
 use modern::{Modern, Speech};
 use portunus_config::{ServerId, Transport, Upstream};
@@ -80,6 +83,8 @@ pub struct Order<'a> {
     pub target: Option<Arc<str>>,
     /// Properties of the arguments that headers mirror, from the tool's schema.
     pub params: Arc<[ParamHeader]>,
+    /// How these are looked at once more, if the upstream misses a header.
+    pub relist: Option<Relist>,
     /// What becomes of questions.
     pub rounds: Rounds,
     /// The legacy session, if the upstream is a legacy one.
@@ -174,6 +179,8 @@ pub struct Talk {
     way: Way,
     /// Where the answer may be kept.
     read: Option<Read>,
+    /// What becomes of headers that do not fit.
+    doubt: Option<Doubt>,
     over: bool,
     /// Where an upstream has several places: the one it is at, and how it goes to another.
     seat: Option<Seat>,
@@ -216,15 +223,16 @@ impl Talk {
         };
         let (leg, travel) = (order.leg, Travel::of(&order, era));
         let speech = Speech::of(&order);
+        let doubt = Doubt::of(&mut order, era);
         let read = sought(gateway, &order).filter(|_| era == Era::Modern);
         let seat = seated(gateway, &mut order);
         let common = Common::of(gateway, order)?;
         match Way::open(&common, era, leg, &speech).await {
-            Ok(way) => Ok(Talk { common, way, read, over: false, seat, travel }),
+            Ok(way) => Ok(Talk { common, way, read, doubt, over: false, seat, travel }),
             Err(failure) => match (travel, seat) {
                 (Some(mut travel), Some(seat)) if failure.reach == Reach::Unreached => {
                     let (common, way, seat) = travel.on(common, seat, &failure).await?;
-                    Ok(Talk { common, way, read, over: false, seat, travel: Some(travel) })
+                    Ok(Talk { common, way, read, doubt, over: false, seat, travel: Some(travel) })
                 }
                 _ => Err(failure),
             },
@@ -246,13 +254,20 @@ impl Talk {
             if let Some(moved) = self.travelled().await {
                 break Turn::Failed(moved);
             }
+            if let Some(turn) = self.doubted().await {
+                break turn;
+            }
             let turn = match &mut self.way {
                 Way::Modern(modern) => modern.next(&self.common).await,
                 Way::Legacy(legacy) => legacy.next(&self.common).await,
             };
             match turn {
                 Turn::Failed(failure) if failure.reach == Reach::Unreached && self.travels(&failure) => {}
-                turn => break turn,
+                turn => {
+                    if let Some(turn) = self.doubts(turn) {
+                        break turn;
+                    }
+                }
             }
         };
         let failure = match &turn {

@@ -139,6 +139,31 @@ fn a_list_names_what_is_missing_from_it() {
 }
 
 #[test]
+fn names_of_a_list_that_is_not_known_are_kept_free() {
+    let away = |names: &[&str]| {
+        let reserved = names.iter().map(|name| Arc::from(*name)).collect();
+        let known = Known { reserved, ..Known::missing("upstream_unavailable") };
+        source("crm", vec![(ListKind::Tools, known)])
+    };
+    let served = |sources: &[Source]| {
+        let catalog = merge(sources);
+        let names = catalog.entries(ListKind::Tools).iter().map(|entry| entry.name.to_string());
+        (names.collect::<Vec<_>>(), catalog)
+    };
+    let (names, catalog) = served(&[away(&["search", "secret"]), tools("wiki", &["search", "read"])]);
+    assert_eq!(names, ["wiki_search", "read"]);
+    assert!(catalog.tool("search").is_none());
+    let back = [tools("crm", &["search"]), tools("wiki", &["search", "read"])];
+    let again = Catalog::merge(&back, &self::names(Policy::PrefixOnConflict), Some(&catalog), None);
+    assert_eq!(again.tool("search").unwrap().member, 0);
+    let (names, _) = served(&[tools("wiki", &["search"]), away(&["search"])]);
+    assert_eq!(names, ["search"], "who stands first owns it");
+    let known = Known { reserved: [Arc::from("search")].into(), ..known(ListKind::Tools, "") };
+    let (names, _) = served(&[source("crm", vec![(ListKind::Tools, known)]), tools("wiki", &["search"])]);
+    assert_eq!(names, ["search"], "a list that is known says what is in it");
+}
+
+#[test]
 fn uris_lead_to_their_owner() {
     let catalog = merge(&[
         uris("files", &["file:///a", "file:///secret"], &["file:///{+path}"]),

@@ -1,5 +1,4 @@
 use super::*;
-use crate::headers::Upward;
 use crate::talk::Rounds;
 use crate::testing::{Asked, Bed, Server, Wire, within};
 use portunus_filters::Identity;
@@ -65,10 +64,7 @@ async fn asked(bed: &Bed, caller: &str) -> Resumed {
 }
 
 fn bearer(last: u8) -> CallerKey {
-    CallerKey::for_tables(
-        &Identity::Anonymous { source: Ipv4Addr::new(10, 0, 0, last).into() },
-        &Upward::default(),
-    )
+    CallerKey::for_tables(&Identity::Anonymous { source: Ipv4Addr::new(10, 0, 0, last).into() }, &[])
 }
 
 fn ticket() -> Ticket {

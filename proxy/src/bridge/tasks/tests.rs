@@ -3,7 +3,6 @@ use crate::bridge::desk::Desk;
 use crate::bridge::modern;
 use crate::forward::Inbound;
 use crate::headers::Stamp;
-use crate::headers::Upward;
 use crate::identify::Trace;
 use crate::outcome::Outcome;
 use crate::respond::End;
@@ -92,7 +91,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
             request_id: "r",
             trace: &trace,
         },
-        caller: CallerKey::for_tables(&identity, &Upward::default()),
+        caller: CallerKey::for_tables(&identity, &[]),
         bearer: CallerKey::for_seals(&identity),
         upward: Arc::default(),
         write_timeout: Duration::from_secs(1),

@@ -17,10 +17,10 @@ const INITIALIZED: &str =
     r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}"#;
 const ASKED: &str = r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{"message":"?","requestedSchema":{"type":"object","properties":{}}}}"#;
 
-/// A legacy server that shows each key a tool of its own, and asks before it answers a call.
-struct Stand {
-    server: Server,
-    bed: Bed,
+/// A server, and a gateway before it that serves clients.
+pub(super) struct Stand {
+    pub(super) server: Server,
+    pub(super) bed: Bed,
     clients: SocketAddr,
     serving: JoinHandle<()>,
 }
@@ -66,15 +66,19 @@ async fn attend(asked: Asked, mut wire: Wire, sessions: &AtomicUsize, answered: 
     wire
 }
 
+/// A legacy server that shows each key a tool of its own, and asks before it answers a call.
+async fn keyed() -> Stand {
+    let (sessions, answered) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
+    let server = Server::start(move |asked, wire| {
+        let (sessions, answered) = (Arc::clone(&sessions), Arc::clone(&answered));
+        async move { Some(attend(asked, wire, &sessions, &answered).await) }
+    });
+    Stand::before(server.await, "legacy")
+}
+
 impl Stand {
-    async fn start() -> Stand {
-        let (sessions, answered) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
-        let server = Server::start(move |asked, wire| {
-            let (sessions, answered) = (Arc::clone(&sessions), Arc::clone(&answered));
-            async move { Some(attend(asked, wire, &sessions, &answered).await) }
-        })
-        .await;
-        let bed = Bed::before(server.address, ", era: legacy");
+    pub(super) fn before(server: Server, era: &str) -> Stand {
+        let bed = Bed::before(server.address, &format!(", era: {era}"));
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let clients = socket.local_addr().unwrap();
@@ -85,7 +89,7 @@ impl Stand {
 
     /// The answer to a modern client that shows `fields`.
     #[expect(clippy::disallowed_methods, reason = "a client's connection, not one of the gateway's")]
-    async fn ask(&self, fields: &str, method: &str, more: Value) -> Value {
+    pub(super) async fn ask(&self, fields: &str, method: &str, more: Value) -> Value {
         let mut params = envelope();
         params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({"elicitation": {}});
         let named = more["name"].as_str().map(|name| format!("Mcp-Name: {name}\r\n")).unwrap_or_default();
@@ -121,7 +125,7 @@ const BO: &str = "X-Api-Key: bo\r\n";
 
 #[tokio::test]
 async fn they_never_see_each_others_lists() {
-    let stand = Stand::start().await;
+    let stand = keyed().await;
     for _ in 0..2 {
         assert_eq!(stand.tools(ADA).await, "of_ada");
         assert_eq!(stand.tools(BO).await, "of_bo");
@@ -132,7 +136,7 @@ async fn they_never_see_each_others_lists() {
 
 #[tokio::test]
 async fn they_never_share_a_session_or_take_up_each_others_calls() {
-    let stand = Stand::start().await;
+    let stand = keyed().await;
     let mut states = Vec::new();
     for fields in [ADA, BO, ""] {
         let asked = stand.call(fields, json!({})).await;
@@ -158,7 +162,7 @@ async fn they_never_share_a_session_or_take_up_each_others_calls() {
 
 #[tokio::test]
 async fn a_call_is_taken_up_by_who_made_it_and_answered_with_its_key() {
-    let stand = Stand::start().await;
+    let stand = keyed().await;
     let asked = stand.call(ADA, json!({})).await;
     let key = asked["result"]["inputRequests"].as_object().unwrap().keys().next().unwrap().clone();
     let answer = json!({"inputResponses": {key: {"action": "accept", "content": {}}}, "requestState": asked["result"]["requestState"]});
@@ -175,7 +179,7 @@ async fn a_call_is_taken_up_by_who_made_it_and_answered_with_its_key() {
 
 #[tokio::test]
 async fn what_belongs_to_one_request_makes_no_other_caller() {
-    let stand = Stand::start().await;
+    let stand = keyed().await;
     for number in 0..5 {
         let fields = format!(
             "User-Agent: {number}\r\ntracestate: a={number}\r\nX-B3-SpanId: {number}\r\nSec-Fetch-Mode: {number}\r\n"
