@@ -9,7 +9,7 @@ use crate::talk::Retry;
 use bytes::Bytes;
 use portunus_config::{Choice, Upstream};
 use portunus_filters::mcp::bridge::{self, ParamHeader, Profile};
-use portunus_filters::mcp::catalog::{Catalog, ListKind, Server, State as Known};
+use portunus_filters::mcp::catalog::{Catalog, Entry, ListKind, Server, State as Known};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Span};
@@ -96,7 +96,7 @@ fn plain(upstream: &Arc<Upstream>) -> Aim {
 }
 
 /// The lists that URIs are looked up in.
-const URIS: &[ListKind] = &[ListKind::Resources, ListKind::Templates];
+pub(super) const URIS: &[ListKind] = &[ListKind::Resources, ListKind::Templates];
 
 /// A member and what it calls something.
 type Found = (usize, Arc<str>);
@@ -128,6 +128,9 @@ async fn found<T>(
 struct ToolFacts {
     found: Found,
     params: Arc<[ParamHeader]>,
+    /// Of twins, the regions that may be asked: those that have it alike, and those of which nothing is
+    /// known.
+    regions: Vec<Arc<str>>,
 }
 
 async fn tool(
@@ -140,7 +143,7 @@ async fn tool(
     let look = |catalog: &Catalog| {
         let entry = catalog.tool(&name)?;
         let found = (entry.member, Arc::clone(&entry.original));
-        Some(ToolFacts { found, params: Arc::clone(&entry.params) })
+        Some(ToolFacts { found, params: Arc::clone(&entry.params), regions: regions(catalog, entry) })
     };
     let entry = match (found(desk, profile, &[ListKind::Tools], look).await, desk.only()) {
         (Ok(Ok(entry)), _) => entry,
@@ -152,20 +155,29 @@ async fn tool(
         }
         (Err(denial), None) => return Err(denial),
     };
-    let member = entry.found.0;
-    let mut aim = aimed(desk, entry.found)?;
-    aim.params = entry.params;
+    let ToolFacts { found, params, regions } = entry;
+    let member = found.0;
+    let mut aim = Aim { params, ..aimed(desk, found)? };
     let Some(Choice::Twins { selector, map, .. }) = desk.server.members.get(member).map(|m| &m.choice) else {
         return Ok(aim);
     };
     let (chosen, body) = selected(message, fields, selector)?;
-    let wrong = || {
-        let known: Vec<&str> = map.keys().map(|key| &**key).collect();
-        Denial::new(Reason::InvalidParams, format!("`{selector}` must be one of {}", known.join(", ")))
-    };
-    aim.upstream = Arc::clone(map.get(&*chosen).ok_or_else(wrong)?);
+    let wrong =
+        || Denial::new(Reason::InvalidParams, format!("`{selector}` must be one of {}", regions.join(", ")));
+    let region = map.get(&*chosen).filter(|_| regions.iter().any(|region| **region == *chosen));
+    aim.upstream = Arc::clone(region.ok_or_else(wrong)?);
     aim.body = Some(body);
     Ok(aim)
+}
+
+fn regions(catalog: &Catalog, tool: &Entry) -> Vec<Arc<str>> {
+    let Some(selector) = &tool.selector else { return Vec::new() };
+    let is_missing =
+        |server: &&Server| matches!(server.states[ListKind::Tools.index()], Known::Missing { .. });
+    let prefix = format!("{}/", catalog.members()[tool.member]);
+    let unknown = catalog.servers().iter().filter(is_missing);
+    let unknown = unknown.filter_map(|server| server.name.strip_prefix(&prefix).map(Arc::from));
+    selector.regions.iter().cloned().chain(unknown).collect()
 }
 
 /// Takes the argument out that selects one of several twins: the server does not know it.

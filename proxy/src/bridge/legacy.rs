@@ -10,11 +10,12 @@ use super::desk::{Desk, params};
 use super::founding;
 use super::said::{self, Said};
 use super::sessions::{Session, Waiting};
-use super::{lists, streams};
+use super::{lists, streams, uris};
 use crate::drain::{Phase, reached};
 use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
 use http::StatusCode;
+use portunus_config::Upstream;
 use portunus_filters::mcp::bridge::{self, Question};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::{Envelope, Id};
@@ -282,7 +283,14 @@ impl Call<'_, '_> {
             }
             Turn::Ask(_) => Ok(None),
             Turn::Done(answer) => {
+                let upstream = talk.upstream();
                 talk.over();
+                let answer = match upstream {
+                    Some(at) => {
+                        uris::outward(self.desk, self.message, &self.session.profile, &at, answer).await
+                    }
+                    None => answer,
+                };
                 let Said { message, rpc_error, proven, .. } = said::for_legacy(self.message, &answer)?;
                 out.outcome.proven(proven);
                 out.outcome.answered(rpc_error);
@@ -314,6 +322,10 @@ impl Guarded {
             Some(talk) => talk.reply(replies).await,
             None => Ok(()),
         }
+    }
+
+    fn upstream(&self) -> Option<Arc<Upstream>> {
+        self.0.as_ref().map(|talk| Arc::clone(talk.upstream()))
     }
 
     fn era(&self) -> Era {

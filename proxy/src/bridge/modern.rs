@@ -7,7 +7,7 @@ use super::answering::Answering;
 use super::desk::{Desk, params};
 use super::parked::{Resumed, Ticket};
 use super::said::{self, Said};
-use super::{call, lists, streams, tasks};
+use super::{call, lists, streams, tasks, uris};
 use crate::drain::{Phase, reached};
 use crate::respond::{End, draining};
 use crate::sealing::CallerKey;
@@ -266,6 +266,7 @@ impl Round<'_, '_> {
             Turn::Ask(questions) => Ok(Next::Ask(questions)),
             Turn::Done(answer) => {
                 let answer = tasks::outward(self.desk, self.message, upstream, answer)?;
+                let answer = uris::outward(self.desk, self.message, &self.profile, upstream, answer).await;
                 let said =
                     said::for_modern(self.desk, self.message, &answer, &self.profile, || self.ticket())?;
                 let Said { status, message, rpc_error, proven } = said;

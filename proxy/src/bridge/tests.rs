@@ -2,6 +2,8 @@
 
 mod apart;
 mod relist;
+mod twins;
+mod uris;
 
 use crate::bridge::hub;
 use crate::edge::Edge;

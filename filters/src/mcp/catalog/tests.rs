@@ -200,6 +200,44 @@ fn uris_lead_to_their_owner() {
 }
 
 #[test]
+fn uris_in_results_lead_back_to_who_wrote_them() {
+    let catalog = merge(&[uris("fs", &["file:///a"], &[]), uris("db", &["file:///a", "own:1"], &[])]);
+    let db = |method, result: &str| catalog.with_served_uris(1, method, result);
+    let link = r#"{"type":"resource_link","uri":"file:///a","size":1.50}"#;
+    let served = r#"{"type":"resource_link","uri":"portunus:db/file:///a","size":1.50}"#;
+    let embedded = r#"{"type":"resource","resource":{"text":"t","uri":"file:\/\/\/a"}}"#;
+    let text = r#"{"type":"text","text":"file:///a"}"#;
+    assert_eq!(
+        db("tools/call", &format!(r#"{{ "content" : [{text}, {link} ,{embedded}],"isError":false}}"#)),
+        Some(format!(
+            r#"{{"content":[{text},{served},{{"type":"resource","resource":{{"text":"t","uri":"portunus:db/file:///a"}}}}],"isError":false}}"#
+        )),
+    );
+    assert_eq!(
+        db("prompts/get", &format!(r#"{{"messages":[{{"role":"user","content":{link}}}]}}"#)),
+        Some(format!(r#"{{"messages":[{{"role":"user","content":{served}}}]}}"#)),
+    );
+    let contents = r#"{"contents":[{"uri":"file:///a"},{"uri":"own:1"}]}"#;
+    let renamed = r#"{"contents":[{"uri":"portunus:db/file:///a"},{"uri":"own:1"}]}"#;
+    assert_eq!(db("resources/read", contents).as_deref(), Some(renamed));
+    for (method, same) in [
+        ("resources/read", r#"{"contents":[{"uri":"own:1"},7]}"#),
+        ("resources/read", r#"{"contents":{"uri":"file:///a"}}"#),
+        ("tools/call", &format!(r#"{{"structuredContent":{link}}}"#)),
+        ("tools/call", &format!(r#"{{"content":[{text}]}}"#)),
+        ("completion/complete", contents),
+    ] {
+        assert_eq!(db(method, same), None, "{method} {same}");
+    }
+    assert_eq!(catalog.with_served_uris(0, "resources/read", contents), None, "the owner's own");
+    assert!(
+        names_resources("tools/call", link.as_bytes()) && !names_resources("tools/list", link.as_bytes())
+    );
+    assert!(names_resources("tools/call", br#"{"\u0075ri":"file:///a"}"#));
+    assert!(!names_resources("tools/call", br#"{"content":[]}"#));
+}
+
+#[test]
 fn twins_are_one_tool_with_a_selector() {
     let lists = |names: &[&str]| match tools("x", names).offer {
         Offer::One(lists) => lists,

@@ -79,6 +79,10 @@ async fn keyed() -> Stand {
 impl Stand {
     pub(super) fn before(server: Server, era: &str) -> Stand {
         let bed = Bed::before(server.address, &format!(", era: {era}"));
+        Stand::on(server, bed)
+    }
+
+    pub(super) fn on(server: Server, bed: Bed) -> Stand {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let clients = socket.local_addr().unwrap();
@@ -88,24 +92,36 @@ impl Stand {
     }
 
     /// The answer to a modern client that shows `fields`.
-    #[expect(clippy::disallowed_methods, reason = "a client's connection, not one of the gateway's")]
     pub(super) async fn ask(&self, fields: &str, method: &str, more: Value) -> Value {
         let mut params = envelope();
         params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({"elicitation": {}});
-        let named = more["name"].as_str().map(|name| format!("Mcp-Name: {name}\r\n")).unwrap_or_default();
+        let named = more["name"]
+            .as_str()
+            .or(more["uri"].as_str())
+            .map(|name| format!("Mcp-Name: {name}\r\n"))
+            .unwrap_or_default();
         params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let body = request(method, params).to_string();
+        let version = "MCP-Protocol-Version: 2026-07-28\r\n";
+        self.post(&format!("{version}Mcp-Method: {method}\r\n{named}{fields}"), &request(method, params))
+            .await
+            .1
+    }
+
+    /// Head and message of the answer to a POST.
+    #[expect(clippy::disallowed_methods, reason = "a client's connection, not one of the gateway's")]
+    pub(super) async fn post(&self, fields: &str, body: &Value) -> (String, Value) {
+        let body = body.to_string();
         let head = format!(
             "POST /mcp HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\n\
-             Mcp-Method: {method}\r\n{named}{fields}Content-Length: {}\r\n\r\n",
+             Accept: application/json, text/event-stream\r\n{fields}Content-Length: {}\r\n\r\n",
             body.len()
         );
         let mut stream = TcpStream::connect(self.clients).await.unwrap();
         stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
         let mut answer = String::new();
         within("an answer", stream.read_to_string(&mut answer)).await.unwrap();
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+        let (head, message) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), serde_json::from_str(message).unwrap_or_default())
     }
 
     async fn call(&self, fields: &str, more: Value) -> Value {
