@@ -56,7 +56,7 @@ pub use replicas::{Ejection, Health};
 pub use routes::{NormalPath, PathProblem, Resolution, Routes};
 pub use schema::{schema, schema_text};
 pub use secret::{Reference, Secret};
-pub use serving::{CacheRules, ParkedRules, SessionRules};
+pub use serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 pub use snapshot::{HttpStatus, Revision, ServerId, Snapshot, VirtualServer};
 pub use tls::{
     CertificateFacts, ClientCertificateMode, ClientCertificates, HttpVersion, ListenerTls,

@@ -85,8 +85,12 @@ reasons! {
     Crowded => "crowded",
     /// A call that waited for its client at a replica that is gone.
     ReplicaLost => "replica_lost",
+    /// The client came back for an answer that is no longer kept.
+    AnswerLost => "answer_lost",
     /// The server's answer has no form in the client's revision.
     Untranslatable => "untranslatable",
+    /// The server speaks another era than the client, and the endpoint does not translate.
+    EraMismatch => "era_mismatch",
     /// The upstream cannot be reached, or broke off before it answered.
     UpstreamUnavailable => "upstream_unavailable",
     /// The upstream did not prove that it is who the configuration names.
@@ -95,7 +99,7 @@ reasons! {
     UpstreamTimeout => "upstream_timeout",
     /// The upstream answered something that is no MCP answer.
     UpstreamMalformed => "upstream_malformed",
-    /// The upstream refused the gateway's own credentials.
+    /// The upstream refused the credentials of the gateway, or those of the client that it was shown.
     UpstreamUnauthorized => "upstream_unauthorized",
     /// The gateway is shutting down.
     Draining => "draining",
@@ -120,12 +124,24 @@ pub struct Denial {
     pub detail: Cow<'static, str>,
     /// Further members of `error.data`, values as JSON text.
     pub data: Vec<(&'static str, String)>,
+    /// What a server asks of the client that it refused by itself.
+    pub challenge: Option<Box<Challenge>>,
+}
+
+/// A server's refusal of the credentials that the client itself has shown it (RFC 9110 sections
+/// 11.6.1 and 15.5.2; MCP authorization, "Error Handling").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// HTTP status: 401 or 403.
+    pub status: u16,
+    /// Values of `WWW-Authenticate`, as the server wrote them.
+    pub fields: Vec<Box<[u8]>>,
 }
 
 impl Denial {
     /// A refusal with its public text.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Denial {
-        Denial { reason, detail: detail.into(), data: Vec::new() }
+        Denial { reason, detail: detail.into(), data: Vec::new(), challenge: None }
     }
 
     /// Adds a member of `error.data`; `json` must be JSON text.
@@ -133,6 +149,12 @@ impl Denial {
     pub fn with(mut self, key: &'static str, json: String) -> Denial {
         self.data.push((key, json));
         self
+    }
+
+    /// Adds what the server asks of the client.
+    #[must_use]
+    pub fn challenged(self, challenge: Challenge) -> Denial {
+        Denial { challenge: Some(Box::new(challenge)), ..self }
     }
 }
 

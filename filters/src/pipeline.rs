@@ -6,8 +6,10 @@
 
 use crate::call::{Call, Target, Verdict, splice};
 use crate::denial::{Denial, Reason};
+use crate::mcp::object::Outline;
 use crate::message::{Arrival, Kind, Message};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// One stage that may refuse or change a message. Does no I/O.
 pub trait Filter: Send + Sync {
@@ -34,12 +36,19 @@ pub struct Pipeline {
 #[derive(Debug)]
 pub struct Cleared {
     body: Bytes,
+    outline: Option<Arc<Outline>>,
 }
 
 impl Cleared {
     /// Gives up the permission for the body that may leave.
     pub fn into_body(self) -> Bytes {
         self.body
+    }
+
+    /// As [`Cleared::into_body`], with where the parts of the one message in it lie, as long as no
+    /// filter has changed it.
+    pub fn into_parts(self) -> (Bytes, Option<Arc<Outline>>) {
+        (self.body, self.outline)
     }
 }
 
@@ -71,8 +80,12 @@ impl Pipeline {
             done(filter.name());
         }
         let body = messages.first().map(|message| message.body.clone()).unwrap_or_default();
+        let outline = match messages {
+            [message] if verdict.edits.is_empty() => message.outline.clone(),
+            _ => None,
+        };
         match splice(&body, verdict.edits) {
-            Ok(body) => Ok(Cleared { body }),
+            Ok(body) => Ok(Cleared { body, outline }),
             Err(_) => Err(Denial::new(
                 Reason::InvalidRequest,
                 "two rules want to change the same part of the message",

@@ -41,7 +41,7 @@ use pantry::Pantry;
 use portunus_config::{ServerId, Snapshot, Upstream, View, VirtualServer};
 use portunus_filters::mcp::bridge::{Caching, Facts, Profile, Scope};
 use portunus_filters::mcp::catalog::{Catalog, ListKind, Naming};
-use portunus_filters::{Clock, Moment, Reason};
+use portunus_filters::{Clock, Era, Moment, Reason};
 use shelf::Shelf;
 use slot::{Kitchen, Slot, Wanted};
 use std::collections::HashMap;
@@ -73,6 +73,8 @@ pub struct Seeker {
     pub headers: Arc<Upward>,
     /// What that and the caller's credential amount to.
     pub shows: Shows,
+    /// The one era in which it may be served, where the endpoint does not translate.
+    pub only: Option<Era>,
 }
 
 /// What an upstream says of itself, or why it does not.
@@ -171,33 +173,22 @@ pub struct Catalogs {
     pantry: Arc<Pantry>,
 }
 
-/// Whose lists they are. A context has one tenant.
-type Place = (ServerId, CallerKey);
+/// Whose lists they are, and in which era alone. A context has one tenant.
+type Place = (ServerId, CallerKey, Option<Era>);
+
+/// How upstreams are asked; seldom needed, so made where it is.
+type Asking<'a> = &'a (dyn Fn() -> Arc<dyn Asks> + Sync);
 
 /// The virtual server and caller that lists are wanted for, and the means to get them.
 struct Query<'a> {
     server: &'a Arc<VirtualServer>,
     caller: CallerKey,
+    only: Option<Era>,
     tenant: Option<&'a str>,
     upward: &'a Upward,
     shows: Shows,
-    asks: Arc<dyn Asks>,
+    asking: Asking<'a>,
     clock: &'a Arc<dyn Clock>,
-}
-
-impl<'a> Query<'a> {
-    fn of(gateway: &'a Arc<Gateway>, server: &'a Arc<VirtualServer>, seeker: &'a Seeker) -> Query<'a> {
-        let asks = Asker { gateway: Arc::clone(gateway), server: server.id.clone(), seeker: seeker.clone() };
-        Query {
-            server,
-            caller: seeker.caller,
-            tenant: seeker.tenant.as_deref(),
-            upward: &seeker.headers,
-            shows: seeker.shows,
-            asks: Arc::new(asks),
-            clock: &gateway.clock,
-        }
-    }
 }
 
 impl Catalogs {
@@ -211,7 +202,7 @@ impl Catalogs {
         seeker: &Seeker,
         kinds: &[ListKind],
     ) -> Arc<Offering> {
-        self.offering(&Query::of(gateway, server, seeker), kinds, Purpose::Show).await
+        self.sought(gateway, server, seeker, (kinds, Purpose::Show, None)).await
     }
 
     /// What is offered, for the way of a call: lists that are here will do, and are renewed aside.
@@ -222,7 +213,46 @@ impl Catalogs {
         seeker: &Seeker,
         kinds: &[ListKind],
     ) -> Arc<Offering> {
-        self.offering(&Query::of(gateway, server, seeker), kinds, Purpose::Route).await
+        self.sought(gateway, server, seeker, (kinds, Purpose::Route, None)).await
+    }
+
+    /// What is offered after an upstream has contradicted its list: that is asked for once more, unless
+    /// it was lately.
+    async fn look_again(
+        &self,
+        gateway: &Arc<Gateway>,
+        server: &Arc<VirtualServer>,
+        seeker: &Seeker,
+        (upstream, kind): (&Upstream, ListKind),
+    ) -> Arc<Offering> {
+        self.sought(gateway, server, seeker, (&[kind], Purpose::Show, Some(upstream))).await
+    }
+
+    async fn sought(
+        &self,
+        gateway: &Arc<Gateway>,
+        server: &Arc<VirtualServer>,
+        seeker: &Seeker,
+        (kinds, purpose, doubted): (&[ListKind], Purpose, Option<&Upstream>),
+    ) -> Arc<Offering> {
+        let asking = || -> Arc<dyn Asks> {
+            let (gateway, server, seeker) = (Arc::clone(gateway), server.id.clone(), seeker.clone());
+            Arc::new(Asker { gateway, server, seeker })
+        };
+        let query = Query {
+            server,
+            caller: seeker.caller,
+            only: seeker.only,
+            tenant: seeker.tenant.as_deref(),
+            upward: &seeker.headers,
+            shows: seeker.shows,
+            asking: &asking,
+            clock: &gateway.clock,
+        };
+        if let Some(upstream) = doubted {
+            self.doubt(&query, upstream, kinds);
+        }
+        self.offering(&query, kinds, purpose).await
     }
 
     /// Notes that an upstream announced a change of a list, on whatever stream; the others learn of it
@@ -237,14 +267,14 @@ impl Catalogs {
     /// `None` if nobody did.
     pub fn report(&self, server: &ServerId, now: Moment) -> Option<serde_json::Value> {
         let shelves = self.lock();
-        let of_server: Vec<_> = shelves.iter().filter(|((one, _), _)| one == server).collect();
+        let of_server: Vec<_> = shelves.iter().filter(|((one, ..), _)| one == server).collect();
         let (_, last) = of_server.iter().max_by_key(|(_, shelf)| shelf.last_used())?;
         Some(status::report(&*last.last()?, of_server.len(), now))
     }
 
     /// Forgets what no virtual server of a snapshot has.
     pub fn reconcile(&self, snapshot: &Snapshot) {
-        self.lock().retain(|(server, _), _| snapshot.routes.server(server).is_some());
+        self.lock().retain(|(server, ..), _| snapshot.routes.server(server).is_some());
         self.pantry.retain(&snapshot.upstreams);
         self.pantry.larder.retain(snapshot);
     }
@@ -291,12 +321,11 @@ impl Catalogs {
         ]
     }
 
-    /// Notes that an upstream has contradicted its list: whoever of this audience wants to see it next
-    /// waits for a new one.
-    fn doubt(&self, query: &Query<'_>, upstream: &Upstream, kind: ListKind) {
+    fn doubt(&self, query: &Query<'_>, upstream: &Upstream, kinds: &[ListKind]) {
         let slots = self.shelf(query).slots(query.server, query.tenant);
         if let Some((_, slot)) = slots.iter().find(|(one, _)| one.key == upstream.key) {
-            slot.doubt(kind, query.clock.now().monotonic);
+            let now = query.clock.now().monotonic;
+            kinds.iter().for_each(|kind| slot.doubt(*kind, now));
         }
     }
 
@@ -355,7 +384,7 @@ impl Catalogs {
 
     fn kitchen(&self, query: &Query<'_>, upstream: Arc<Upstream>) -> Kitchen {
         Kitchen {
-            asks: Arc::clone(&query.asks),
+            asks: (query.asking)(),
             upstream,
             server: query.server.id.clone(),
             shown: query.upward.digest(),
@@ -370,7 +399,7 @@ impl Catalogs {
 
     fn shelf(&self, query: &Query<'_>) -> Arc<Shelf> {
         let now = query.clock.now().monotonic;
-        let place = (query.server.id.clone(), query.caller);
+        let place = (query.server.id.clone(), query.caller, query.only);
         let mut shelves = self.lock();
         if shelves.len() >= MAX_SHELVES && !shelves.contains_key(&place) {
             let idlest =

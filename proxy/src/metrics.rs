@@ -75,7 +75,9 @@ impl From<Reason> for Status {
             | Reason::UpstreamUnauthorized
             | Reason::UpstreamUntrusted
             | Reason::Untranslatable
+            | Reason::EraMismatch
             | Reason::ReplicaLost
+            | Reason::AnswerLost
             | Reason::RouteRemoved => Status::UpstreamError,
             Reason::UpstreamTimeout => Status::Timeout,
             Reason::MalformedHttp
@@ -144,6 +146,7 @@ pub struct Metrics {
     pub records_dropped: IntCounter,
     /// What the gateway said to upstreams on its own.
     pub errands: IntCounterVec,
+    untold: IntCounterVec,
     /// Sizes of the tables that outlive messages.
     pub tables: IntGaugeVec,
     servers: RwLock<HashMap<Arc<str>, Arc<ServerMetrics>>>,
@@ -244,6 +247,11 @@ impl Metrics {
                 "Messages the gateway sent on its own",
                 &["kind", "result"],
             )?,
+            untold: counters(
+                "portunus_messages_dropped_total",
+                "Messages outside of calls that somebody did not take in time",
+                &["for"],
+            )?,
             tables: gauges("portunus_table_entries", "Entries in tables that outlive messages", &["table"])?,
             servers: RwLock::default(),
             registry,
@@ -324,6 +332,13 @@ impl Metrics {
     /// Adds the time of one stage.
     pub fn stage(&self, stage: Stage, seconds: f64) {
         self.stages[stage as usize].observe(seconds);
+    }
+
+    /// Counts messages outside of calls that did not reach whom they were for.
+    pub fn untold(&self, whom: &'static str, messages: u64) {
+        if messages > 0 {
+            self.untold.with_label_values(&[whom]).inc_by(messages);
+        }
     }
 
     fn server_handles(&self, server: &VirtualServer) -> ServerMetrics {

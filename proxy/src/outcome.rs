@@ -96,6 +96,13 @@ impl Outcome {
         }
     }
 
+    /// What happens to nobody's message: it is not recorded.
+    pub fn of_nothing(gateway: &Arc<Gateway>) -> Outcome {
+        let now = Instant::now();
+        let (gateway, facts) = (Arc::clone(gateway), Facts::default());
+        Outcome { gateway, started: now, stage: now, facts, server: None, waiting: false, handed_over: true }
+    }
+
     /// Notes what the client calls itself and the trace it belongs to, for the record alone.
     pub fn client(&mut self, user_agent: Option<&str>, trace_id: Option<&str>) {
         if self.gateway.access_log.is_enabled() {

@@ -120,7 +120,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
     let end = match passage.admit(&mut client).await {
         Ok(Admitted::Forward(outbound)) => passage.exchange(*outbound, &mut client).await,
         Ok(Admitted::Broker(brokered)) => passage.broker(*brokered, &mut client).await,
-        Ok(Admitted::Away(away)) => passage.send_on(*away, &mut client).await,
+        Ok(Admitted::Away(away)) => Box::pin(passage.send_on(*away, &mut client)).await,
         Err(Halt::Refused(denial, known)) => passage.refuse_unread(&denial, &known, &mut client).await,
         Err(Halt::Preflight) => passage.preflight(&mut client).await,
         Err(Halt::Gone) => End::Broken,
@@ -377,6 +377,7 @@ impl<'a> Passage<'a> {
             phase: phase.clone(),
             write_timeout: self.connection.listener.limits.write_timeout,
             deadline: None,
+            home: None,
         };
         let stop_at = if respond.expect.endless { Phase::Draining } else { Phase::Expired };
         let mut sending = Box::pin(send(leg, Arc::clone(&gateway.estate.resolver)));

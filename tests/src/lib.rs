@@ -37,6 +37,8 @@ mod prove;
 #[cfg(test)]
 mod proxy_protocol;
 #[cfg(test)]
+mod replay;
+#[cfg(test)]
 mod sdk;
 #[cfg(test)]
 mod swap;

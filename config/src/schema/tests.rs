@@ -40,9 +40,9 @@ const SECTIONS: [&str; 3] = [
      peers: {tls: {}}\n\
      sessions: {}\n\
      cache: {}\n\
-     servers: {/PATH: {bounds: {}, upstreams: {}, sessions: {}, cache: {}, parked: {}}}\n",
+     servers: {/PATH: {bounds: {}, upstreams: {}, sessions: {}, cache: {}, parked: {}, replay: {}}}\n",
     "version: 1\nupstreams: {NAME: {credentials: {}}}\n\
-     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}}]\n",
+     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, replay: {}}]\n",
     "version: 1\nbundle: {}\n",
 ];
 

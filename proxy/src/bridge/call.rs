@@ -235,7 +235,11 @@ fn aimed(desk: &Desk<'_>, (member, original): (usize, Arc<str>)) -> Result<Aim, 
 
 /// A name that nobody has; while servers are missing, one of them may have it.
 fn unknown(catalog: &Catalog, kind: ListKind, reason: Reason, detail: String) -> Denial {
-    let is_missing = |server: &&Server| matches!(server.states[kind.index()], Known::Missing { .. });
+    // What a server of another era has is not for this client.
+    let is_missing = |server: &&Server| match server.states[kind.index()] {
+        Known::Missing { reason } => reason != Reason::EraMismatch.as_str(),
+        Known::Fresh | Known::Stale { .. } => false,
+    };
     let missing: Vec<&str> =
         catalog.servers().iter().filter(is_missing).map(|server| &*server.name).collect();
     if missing.is_empty() {
@@ -252,10 +256,10 @@ fn required(fields: &Object<'_>, key: &'static str) -> Result<String, Denial> {
 
 /// The body of a message with other parameters.
 fn with_params(message: &Message, params: &str) -> Result<Bytes, Denial> {
-    let unreadable = |_| Denial::new(Reason::InvalidRequest, "the message cannot be read");
+    let unreadable = || Denial::new(Reason::InvalidRequest, "the message cannot be read");
     let text = std::str::from_utf8(&message.body)
         .map_err(|_| Denial::new(Reason::ParseError, "the body is not UTF-8"))?;
-    let whole = Object::read(text).map_err(unreadable)?;
+    let whole = message.outline.as_ref().ok_or_else(unreadable)?.message(text);
     Ok(Bytes::from(whole.rewrite().set("params", params).text()))
 }
 
@@ -266,9 +270,10 @@ fn with_params(message: &Message, params: &str) -> Result<Bytes, Denial> {
 pub(super) fn with_body(message: &Message, body: &Bytes) -> Result<Message, Denial> {
     let unreadable = || Denial::new(Reason::InvalidRequest, "the message cannot be read");
     let text = std::str::from_utf8(body).map_err(|_| unreadable())?;
-    let envelope = Envelope::read(text).map_err(|_| unreadable())?;
+    let mut envelope = Envelope::read(text).map_err(|_| unreadable())?;
     let params = envelope.params_text.and_then(|text| Span::locate(body, text.as_bytes()));
-    Ok(Message { params, body: body.clone(), ..message.clone() })
+    let outline = envelope.take_outline(body).map(Arc::new);
+    Ok(Message { params, outline, body: body.clone(), ..message.clone() })
 }
 
 /// What a retry must have in common with the call it takes up: its method, and every parameter but

@@ -3,9 +3,9 @@
 use super::answering::Answering;
 use crate::catalog::{Offering, Seeker, Shows};
 use crate::context::{Active, Gateway};
-use crate::forward::Inbound;
+use crate::forward::{Failure, Inbound};
 use crate::headers::Upward;
-use crate::reply;
+use crate::reply::{self, Refused};
 use crate::respond::End;
 use crate::sealing::CallerKey;
 use crate::talk::Place;
@@ -14,8 +14,9 @@ use portunus_filters::call::Target;
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Arrival, Cleared, Denial, Identity, Message, Reason};
+use portunus_filters::{Arrival, Cleared, Denial, Era, Identity, Message, Reason};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One message, where it came from, and the virtual server it is for; holds no snapshot.
 pub struct Desk<'a> {
@@ -34,11 +35,13 @@ pub struct Desk<'a> {
     /// What of the client's headers goes up.
     pub upward: Arc<Upward>,
     /// How long the client may take for one piece of an answer.
-    pub write_timeout: std::time::Duration,
+    pub write_timeout: Duration,
     /// Another replica sent the message here.
     pub relayed: bool,
     /// The client can be answered by an event stream.
     pub takes_events: bool,
+    /// The era that the client speaks.
+    pub era: Era,
 }
 
 impl Desk<'_> {
@@ -131,7 +134,8 @@ impl Desk<'_> {
     /// Why none of them could be asked.
     pub async fn lists(&self, profile: &Arc<Profile>, kinds: &[ListKind]) -> Result<Arc<Offering>, Denial> {
         let catalogs = &self.gateway.estate.catalogs;
-        known(catalogs.show(self.gateway, &self.server, &self.seeker(profile), kinds).await, kinds)
+        let offering = catalogs.show(self.gateway, &self.server, &self.seeker(profile), kinds).await;
+        known(offering, kinds).map_err(|denial| self.of_no_server(denial))
     }
 
     /// What the servers offer of these kinds, good enough to find the way of a call.
@@ -141,7 +145,42 @@ impl Desk<'_> {
     pub async fn catalog(&self, profile: &Arc<Profile>, kinds: &[ListKind]) -> Result<Arc<Catalog>, Denial> {
         let catalogs = &self.gateway.estate.catalogs;
         let offering = catalogs.route(self.gateway, &self.server, &self.seeker(profile), kinds).await;
-        Ok(Arc::clone(&known(offering, kinds)?.catalog))
+        let known = known(offering, kinds).map_err(|denial| self.of_no_server(denial))?;
+        Ok(Arc::clone(&known.catalog))
+    }
+
+    /// Why nothing is known of any server. Where none of them speaks the client's era, a client that
+    /// speaks both has to be told so that it goes on in the other.
+    fn of_no_server(&self, denial: Denial) -> Denial {
+        let detail = "no server behind this endpoint speaks this era, and it does not translate";
+        match (denial.reason, self.era) {
+            (Reason::EraMismatch, Era::Modern) => Denial::new(Reason::UnknownMethod, detail),
+            (Reason::EraMismatch, Era::Legacy) => Denial::new(Reason::UnsupportedVersion, detail),
+            _ => denial,
+        }
+    }
+
+    /// Whether a server that speaks `era` may serve the client.
+    pub fn may_serve(&self, era: Era) -> bool {
+        self.server.bridge || era == self.era
+    }
+
+    /// Refuses a server of another era than the client's where the endpoint does not translate.
+    ///
+    /// # Errors
+    /// [`Reason::EraMismatch`]; why the server's era is not known.
+    pub async fn check_era(&self, place: &Place) -> Result<(), Failure> {
+        if self.server.bridge {
+            return Ok(());
+        }
+        let era = self.gateway.estate.eras.choose(self.gateway, place, self.era).await?;
+        match self.may_serve(era) {
+            true => Ok(()),
+            false => {
+                let detail = "the server does not speak this era, and this endpoint does not translate";
+                Err(Denial::new(Reason::EraMismatch, detail).into())
+            }
+        }
     }
 
     pub(super) fn seeker(&self, profile: &Arc<Profile>) -> Seeker {
@@ -155,6 +194,7 @@ impl Desk<'_> {
                 Identity::Anonymous { .. } => Shows::Nothing,
                 Identity::Presented { .. } | Identity::Principal(_) => Shows::Gateway,
             },
+            only: (!self.server.bridge).then_some(self.era),
         }
     }
 
@@ -182,6 +222,20 @@ impl Desk<'_> {
         }
         out.end().await
     }
+
+    /// The answer to a request that is refused, where no status can be told; `None` to what is none.
+    pub fn refusal(&self, denial: &Denial, message: &Message) -> Option<String> {
+        let id = message.id.as_ref()?;
+        let refused = Refused {
+            kind: Some(message.kind),
+            era: Some(message.era),
+            ids: std::slice::from_ref(id),
+            method: message.method.as_ref(),
+            ..Refused::default()
+        };
+        let answer = reply::refuse(denial, &refused, self.inbound.request_id);
+        Some(String::from_utf8_lossy(&answer.body).into_owned())
+    }
 }
 
 /// An offering of which something is known.
@@ -198,9 +252,8 @@ fn known(offering: Arc<Offering>, kinds: &[ListKind]) -> Result<Arc<Offering>, D
 /// [`Reason::InvalidParams`] if it has none, or they cannot be read.
 pub(super) fn params(message: &Message) -> Result<Object<'_>, Denial> {
     let unreadable = || Denial::new(Reason::InvalidParams, "`params` must be an object");
-    let Some(span) = message.params else { return Ok(Object::default()) };
-    let text = std::str::from_utf8(span.of(&message.body)).map_err(|_| unreadable())?;
-    Object::read(text).map_err(|_| unreadable())
+    let Some(outline) = &message.outline else { return Ok(Object::default()) };
+    Ok(outline.params(std::str::from_utf8(&message.body).map_err(|_| unreadable())?))
 }
 
 /// How a name that a client sent stands in an error: bounded.

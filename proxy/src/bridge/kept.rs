@@ -8,7 +8,7 @@ use crate::identify::Trace;
 use crate::sealing::CallerKey;
 use http::{HeaderMap, Method};
 use portunus_config::VirtualServer;
-use portunus_filters::Arrival;
+use portunus_filters::{Arrival, Era};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,7 @@ pub(super) struct Kept {
     upward: Arc<Upward>,
     write_timeout: Duration,
     relayed: bool,
+    era: Era,
 }
 
 impl Kept {
@@ -47,6 +48,7 @@ impl Kept {
             upward: Arc::clone(&desk.upward),
             write_timeout: desk.write_timeout,
             relayed: desk.relayed,
+            era: desk.era,
         }
     }
 
@@ -72,6 +74,7 @@ impl Kept {
             write_timeout: self.write_timeout,
             relayed: self.relayed,
             takes_events: true,
+            era: self.era,
         }
     }
 }

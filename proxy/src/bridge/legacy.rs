@@ -10,7 +10,7 @@ use super::desk::{Desk, params};
 use super::founding;
 use super::said::{self, Said};
 use super::sessions::{Session, Waiting};
-use super::{lists, streams, uris};
+use super::{lasting, lists, streams, uris};
 use crate::drain::{Phase, reached};
 use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
@@ -37,7 +37,8 @@ const UNANSWERED: &str = r#"{"code":-32603,"message":"the client did not answer 
 /// Serves one message of a legacy client.
 pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> End {
     let end = match call::method_name(message) {
-        "initialize" if message.kind == Kind::Request => founding::found(desk, message, out).await,
+        // Calls are most of what comes: their state should not be as large as that of the others.
+        "initialize" if message.kind == Kind::Request => Box::pin(founding::found(desk, message, out)).await,
         _ => match founding::session(desk) {
             Ok(session) => of_session(desk, &session, message, out).await,
             Err(denial) => Err(denial),
@@ -58,7 +59,7 @@ pub(super) async fn of_session(
 ) -> Result<End, Denial> {
     match message.kind {
         Kind::Request => request(desk, session, message, out).await,
-        Kind::Stream => streams::get(desk, session, out).await,
+        Kind::Stream => Box::pin(streams::get(desk, session, out)).await,
         Kind::End => {
             desk.admit(message)?;
             founding::end(desk, session);
@@ -96,15 +97,15 @@ async fn request(
         }
         "logging/setLevel" => {
             desk.admit(message)?;
-            founding::set_level(desk, session, &fields).await?;
+            Box::pin(founding::set_level(desk, session, &fields)).await?;
             Ok(empty(message, out).await)
         }
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
-            lists::list(desk, message, &session.profile, out).await
+            Box::pin(lists::list(desk, message, &session.profile, out)).await
         }
         "resources/subscribe" | "resources/unsubscribe" => {
             desk.admit(message)?;
-            streams::subscribe(desk, session, message).await?;
+            Box::pin(streams::subscribe(desk, session, message)).await?;
             Ok(empty(message, out).await)
         }
         method if bridge::is_known_method(Era::Legacy, method) || desk.only().is_some() => {
@@ -113,12 +114,15 @@ async fn request(
                 let detail = "a request of this id is under way, or too many are";
                 return Err(Denial::new(Reason::InvalidRequest, detail));
             };
-            let mut call = Call { desk, session, message, waiting: HashMap::new() };
+            let mut call = Call::new(desk, session, message);
+            if let Some(replay) = session.replay.as_ref().filter(|_| desk.takes_events && out.is_clients()) {
+                return lasting::call(call, &fields, replay, running, out).await;
+            }
             let end = tokio::select! {
                 end = call.run(&fields, out) => Some(end),
                 () = running.cancelled.notified() => None,
             };
-            session.forget(&call.waiting.into_keys().collect::<Vec<_>>());
+            call.forget_questions();
             match end {
                 Some(end) => end,
                 // 2025-11-25, utilities/cancellation: no answer is sent to a cancelled request.
@@ -133,21 +137,30 @@ async fn request(
 }
 
 /// One call and the questions that wait for its client.
-struct Call<'a, 'd> {
-    desk: &'a Desk<'d>,
-    session: &'a Arc<Session>,
-    message: &'a Message,
+pub(super) struct Call<'a, 'd> {
+    pub desk: &'a Desk<'d>,
+    pub session: &'a Arc<Session>,
+    pub message: &'a Message,
     /// Ids that the client sees, and keys of the questions.
     waiting: HashMap<String, Arc<str>>,
 }
 
-impl Call<'_, '_> {
-    async fn run(&mut self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<End, Denial> {
-        let talk = self.open(fields, out).await?;
-        self.converse(Guarded(Some(talk)), out).await
+impl<'a, 'd> Call<'a, 'd> {
+    pub(super) fn new(desk: &'a Desk<'d>, session: &'a Arc<Session>, message: &'a Message) -> Self {
+        Call { desk, session, message, waiting: HashMap::new() }
     }
 
-    async fn open(&mut self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<Talk, Denial> {
+    async fn run(&mut self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<End, Denial> {
+        let talk = self.open(fields, out).await?;
+        self.converse(talk, out).await
+    }
+
+    /// Nobody waits any more for what its client is asked.
+    pub(super) fn forget_questions(&mut self) {
+        self.session.forget(&self.waiting.drain().map(|(id, _)| id).collect::<Vec<_>>());
+    }
+
+    pub(super) async fn open(&self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<Guarded, Denial> {
         let (desk, message) = (self.desk, self.message);
         let profile = founding::profile_now(self.session);
         let aim = call::aim(desk, message, fields, &profile).await?;
@@ -162,6 +175,7 @@ impl Call<'_, '_> {
             out.outcome.cause(&failure.cause);
             failure.denial
         };
+        desk.check_era(&place).await.map_err(|failure| failed(failure, out))?;
         let leg = match founding::leg(desk, self.session, &place).await {
             Ok(leg) => leg,
             Err(failure) => return Err(failed(failure, out)),
@@ -178,7 +192,8 @@ impl Call<'_, '_> {
             leg: leg.as_ref().map_or(LegOf::Pooled, LegOf::Own),
             retry: None,
         };
-        Talk::open(desk.gateway, order).await.map_err(|failure| failed(failure, out))
+        let talk = Talk::open(desk.gateway, order).await.map_err(|failure| failed(failure, out))?;
+        Ok(Guarded(Some(talk)))
     }
 
     fn can_be_asked(&self) -> bool {
@@ -187,7 +202,11 @@ impl Call<'_, '_> {
             && self.session.profile.answers()
     }
 
-    async fn converse(&mut self, mut talk: Guarded, out: &mut Answering<'_>) -> Result<End, Denial> {
+    pub(super) async fn converse(
+        &mut self,
+        mut talk: Guarded,
+        out: &mut Answering<'_>,
+    ) -> Result<End, Denial> {
         let (answers, mut answered) = mpsc::channel(MAX_ANSWERS);
         let mut phase = out.phase.clone();
         let mut silent_until = Instant::now() + self.desk.server.keepalive;
@@ -307,7 +326,7 @@ impl Call<'_, '_> {
 }
 
 /// A talk that is cancelled when it is left before its end, however that comes about.
-struct Guarded(Option<Talk>);
+pub(super) struct Guarded(Option<Talk>);
 
 impl Guarded {
     async fn next(&mut self) -> Turn {

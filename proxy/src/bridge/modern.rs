@@ -42,14 +42,15 @@ pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answerin
 
 async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> Result<End, Denial> {
     let fields = params(message)?;
-    let meta = fields.object("_meta").ok().flatten().unwrap_or_default();
+    let meta = fields.inside("_meta").ok().flatten().unwrap_or_default();
     let profile = Arc::new(Profile::of_envelope(&meta)?);
     match call::method_name(message) {
-        "server/discover" => lists::discover(desk, message, &profile, out).await,
+        // Calls are most of what comes: their state should not be as large as that of the others.
+        "server/discover" => Box::pin(lists::discover(desk, message, &profile, out)).await,
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
-            lists::list(desk, message, &profile, out).await
+            Box::pin(lists::list(desk, message, &profile, out)).await
         }
-        "subscriptions/listen" => streams::listen(desk, message, &fields, &profile, out).await,
+        "subscriptions/listen" => Box::pin(streams::listen(desk, message, &fields, &profile, out)).await,
         method if bridge::is_known_method(Era::Modern, method) || takes_any(desk, &profile).await => {
             calls(desk, message, &fields, profile, out).await
         }
@@ -89,7 +90,7 @@ async fn calls(
             desk.admit(message)?;
             let resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             out.outcome.forwarding(&Arc::clone(&resumed.talk.upstream().name));
-            round.resume(resumed, replies, out).await
+            Box::pin(round.resume(resumed, replies, out)).await
         }
         Some(call::State::Upstream(state)) => {
             let retry = call::retry_of(&replies, Some(state));
@@ -134,9 +135,10 @@ impl Round<'_, '_> {
             None => place,
         };
         out.outcome.forwarding(&aim.upstream.name);
-        let era = match desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await {
-            Ok(era) => era,
-            Err(failure) => {
+        let era = desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await;
+        let era = match (era, desk.check_era(&place).await) {
+            (Ok(era), Ok(())) => era,
+            (Err(failure), _) | (_, Err(failure)) => {
                 out.outcome.cause(&failure.cause);
                 return Err(failure.denial);
             }

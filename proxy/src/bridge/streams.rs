@@ -4,17 +4,15 @@
 
 use super::answering::Answering;
 use super::desk::{Desk, params};
-use super::hub::{self, Hub, Seat};
+use super::following::{self, Following, follow};
+use super::hub::{Hub, Seat};
 use super::lists::OwnUri;
 use super::sessions::{Session, Word};
-use super::{call, founding, lines, lists};
-use crate::context::Gateway;
+use super::{call, founding, lasting, lines, lists};
 use crate::drain::{Phase, reached};
-use crate::errand::{self, Errand};
+use crate::errand::Errand;
 use crate::legs::LegLease;
 use crate::respond::End;
-use crate::talk::Place;
-use portunus_filters::mcp::Envelope;
 use portunus_filters::mcp::bridge::{self, Filter, Listener, Profile};
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::object::Object;
@@ -26,11 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
-
-/// Between attempts to listen again, doubled each time.
-const BACK_OFF: Duration = Duration::from_millis(500);
-const MAX_BACK_OFF: Duration = Duration::from_secs(30);
+use tokio::time::{Instant, sleep_until};
 
 /// A legacy client's GET: what its servers say outside of its calls.
 pub(super) async fn get(
@@ -41,17 +35,20 @@ pub(super) async fn get(
     if !desk.takes_events {
         return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
     }
-    Ok(flow(desk, session, None, out).await)
+    match &session.replay {
+        Some(replay) => lasting::get(desk, session, replay, out).await,
+        None => Ok(flow(desk, session, session.listen(), None, out).await),
+    }
 }
 
 /// Carries the stream of a session; with a seat, of a client whose calls are answered on it too.
 pub(super) async fn flow(
     desk: &Desk<'_>,
     session: &Arc<Session>,
+    mut words: mpsc::Receiver<Word>,
     mut seat: Option<&mut lines::Seat>,
     out: &mut Answering<'_>,
 ) -> End {
-    let mut words = session.listen();
     if !session.native {
         session.legs().iter().for_each(|leg| leg.hear(desk.gateway));
     }
@@ -65,7 +62,7 @@ pub(super) async fn flow(
         stream.ends_at = Phase::Expired;
     }
     let (sender, mut followed) = mpsc::channel(64);
-    let mut following = follow_for(desk, session, &sender);
+    let mut following = Following::of(desk, session, sender);
     loop {
         let word = tokio::select! {
             word = words.recv() => match word {
@@ -76,7 +73,7 @@ pub(super) async fn flow(
             Some(word) = followed.recv() => word,
             Some(part) = lines::part(&mut seat) => Word::Said(part.text().into()),
             () = session.changed.notified() => {
-                following = follow_for(desk, session, &sender);
+                following.renew(desk, session);
                 continue;
             }
             () = lines::drained(line.as_ref(), &mut phase) => {
@@ -86,7 +83,7 @@ pub(super) async fn flow(
                 return stream.over(out).await;
             }
             end = stream.wait(desk, out) => match end {
-                Some(end) => { drop(following); return end }
+                Some(end) => return end,
                 None if line.is_some() => {
                     // Who holds the stream open is not idle.
                     desk.gateway.estate.sessions.find(&session.server, &session.number, desk.gateway);
@@ -110,6 +107,9 @@ pub(super) async fn listen(
     profile: &Arc<Profile>,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
+    if !desk.takes_events {
+        return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
+    }
     desk.admit(message)?;
     let wanted = Filter::of(fields).map_err(|fault| Denial::new(Reason::InvalidParams, fault.to_string()))?;
     let id = call::id_text(message).to_owned();
@@ -180,11 +180,13 @@ async fn subscribe_all(
             tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "not listened to");
         };
         match estate.eras.choose(desk.gateway, &place, Era::Modern).await {
+            Ok(era) if !desk.may_serve(era) => {}
             Ok(Era::Modern) => {
                 let uris = uris.iter().map(|uri| Arc::clone(&uri.original)).collect();
                 let filter = Filter { uris, ..wanted.clone() };
                 let (gateway, words) = (Arc::clone(desk.gateway), words.clone());
-                subscribed._following.spawn(follow(gateway, place, Era::Modern, filter, words));
+                let listener = following::Listener { gateway, place, words, acknowledged: Box::new(|| {}) };
+                subscribed._following.spawn(follow(listener, Era::Modern, filter));
             }
             Ok(Era::Legacy) => match estate.legs.lease(desk.gateway, &place, false).await {
                 Ok(leg) => {
@@ -205,68 +207,6 @@ async fn subscribe_all(
         }
     }
     Ok(subscribed)
-}
-
-/// Listens to the modern servers of a session, for what its client wants to hear.
-fn follow_for(desk: &Desk<'_>, session: &Arc<Session>, words: &mpsc::Sender<Word>) -> JoinSet<()> {
-    let mut following = JoinSet::new();
-    let active = desk.gateway.active();
-    for upstream in desk.upstreams() {
-        let Ok(place) = desk.place(&active, upstream, &session.profile) else { continue };
-        if session.leg(&upstream.key).is_some() {
-            continue;
-        }
-        let filter =
-            Filter { tools: true, prompts: true, resources: true, uris: session.uris_at(&upstream.name) };
-        following.spawn(follow(Arc::clone(desk.gateway), place, Era::Legacy, filter, words.clone()));
-    }
-    following
-}
-
-/// Listens at a modern server; when it is lost, again, for what was said in between is unknown.
-///
-/// Where a server speaks both eras, it is spoken to in that of the client.
-async fn follow(gateway: Arc<Gateway>, place: Place, client: Era, filter: Filter, words: mpsc::Sender<Word>) {
-    let mut back_off = BACK_OFF;
-    let mut first = true;
-    loop {
-        match gateway.estate.eras.choose(&gateway, &place, client).await {
-            Ok(Era::Modern) => {}
-            // Its own leg is heard, or it is asked again when the session needs one.
-            Ok(Era::Legacy) => return,
-            Err(_) => {
-                sleep(back_off).await;
-                back_off = (back_off * 2).min(MAX_BACK_OFF);
-                continue;
-            }
-        }
-        if let Ok(mut listening) = errand::listen(&gateway, &place, &filter).await {
-            if !first {
-                for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
-                    hub::outdate(&gateway, &place.upstream, &Word::Changed(kind));
-                    drop(words.send(Word::Changed(kind)).await);
-                }
-            }
-            first = false;
-            while let Some(message) = listening.next().await {
-                back_off = BACK_OFF;
-                let Ok(text) = std::str::from_utf8(&message) else { continue };
-                let Ok(envelope) = Envelope::read(text) else { continue };
-                let Some(method) = envelope.method else { continue };
-                if method.is("notifications/subscriptions/acknowledged") {
-                    continue;
-                }
-                for word in hub::words(&place.upstream.name, &method, text) {
-                    hub::outdate(&gateway, &place.upstream, &word);
-                    if words.send(word).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-        sleep(back_off).await;
-        back_off = (back_off * 2).min(MAX_BACK_OFF);
-    }
 }
 
 /// `resources/subscribe` and `resources/unsubscribe` of a legacy client.

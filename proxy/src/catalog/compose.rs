@@ -10,11 +10,11 @@ use super::slot::{Slot, UNASKED};
 use super::{Offering, Pantry, Viewed};
 use crate::forward::Failure;
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
-use portunus_filters::Moment;
 use portunus_filters::mcp::bridge::Scope;
 use portunus_filters::mcp::catalog::{
     Catalog, Known, ListKind, Lists, Names, Offer, Policy, Source, State, Twins,
 };
+use portunus_filters::{Moment, Reason};
 use ring::digest::{Context, SHA256};
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,7 +129,8 @@ impl Composing<'_> {
     fn list(&self, upstream: &Upstream, slot: &Slot, kind: ListKind, gathering: &mut Gathering) -> Known {
         let rules = &self.server.cache;
         let (mut known, kept) = slot.known(kind, self.now.monotonic, rules);
-        if matches!(known.state, State::Missing { reason } if reason != UNASKED) {
+        let not_shown = [UNASKED, Reason::EraMismatch.as_str()];
+        if matches!(known.state, State::Missing { reason } if !not_shown.contains(&reason)) {
             known.reserved = self.pantry.larder.names(&label(&self.server.id, upstream, kind));
         }
         let fresh_until = kept.as_ref().map_or(Duration::ZERO, |kept| kept.fresh_until);

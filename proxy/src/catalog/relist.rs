@@ -3,7 +3,7 @@
 //! A modern server that misses an argument's header says so (-32020), and has processed nothing. The
 //! schema that the headers were made from is then an old one, unless the server is wrong itself.
 
-use super::{Query, Seeker};
+use super::Seeker;
 use crate::context::Gateway;
 use portunus_config::{Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::ParamHeader;
@@ -27,10 +27,9 @@ impl Relist {
     ///
     /// The server is asked at most once in ten seconds for one audience, whatever it contradicts.
     pub async fn params(self, gateway: Arc<Gateway>, used: Arc<[ParamHeader]>) -> Option<Arc<[ParamHeader]>> {
+        let contradicted = (&*self.upstream, ListKind::Tools);
         let catalogs = &gateway.estate.catalogs;
-        let query = Query::of(&gateway, &self.server, &self.seeker);
-        catalogs.doubt(&query, &self.upstream, ListKind::Tools);
-        let shown = catalogs.show(&gateway, &self.server, &self.seeker, &[ListKind::Tools]).await;
+        let shown = catalogs.look_again(&gateway, &self.server, &self.seeker, contradicted).await;
         let params = Arc::clone(&shown.catalog.tool(&self.tool)?.params);
         (params != used).then_some(params)
     }

@@ -48,9 +48,12 @@ impl Upward {
                     || (credential && !credentials))
                     && is_got(name)
         };
-        let kept = headers.iter().filter(|(name, _)| goes(name));
+        let mut fields = HeaderMap::with_capacity(headers.len());
+        for (name, value) in headers.iter().filter(|(name, _)| goes(name)) {
+            fields.append(name, value.clone());
+        }
         Upward {
-            fields: kept.map(|(name, value)| (name.clone(), value.clone())).collect(),
+            fields,
             by_host: server.upstreams.iter().any(|upstream| upstream.host == HostPolicy::Preserve),
         }
     }

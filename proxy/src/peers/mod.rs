@@ -10,6 +10,7 @@
 
 mod assertion;
 pub mod news;
+mod pulse;
 mod receive;
 mod relay;
 
@@ -51,6 +52,7 @@ pub struct Member {
     /// What is sealed for it is bound to this.
     address: Address,
     news: news::Outbox,
+    pulse: pulse::Pulse,
     /// The last message for it did not reach it.
     silent: AtomicBool,
 }
@@ -138,6 +140,7 @@ impl Member {
             line: ArcSwap::from_pointee(Line { upstream, pool }),
             address,
             news: Default::default(),
+            pulse: Default::default(),
             silent: AtomicBool::new(false),
         }
     }

@@ -5,6 +5,7 @@ use crate::context::Gateway;
 use crate::drain::{Phase, reached};
 use crate::errand::{self, Errand, Session};
 use crate::forward::Exchange;
+use crate::peers::Member;
 use crate::session::Client;
 use crate::upstreams::fault::Fault;
 use bytes::Bytes;
@@ -41,6 +42,8 @@ pub(super) enum Ending {
     Idle,
     /// The call's total time is over.
     Deadline,
+    /// The replica that serves it answers nothing any more.
+    HomeLost,
     /// The process ends.
     Expired,
     /// The virtual server is gone, or leads elsewhere.
@@ -68,6 +71,7 @@ impl Respond<'_> {
             () = unrouted(self.gateway, &self.expect, self.upstream) => {
                 Wait::Ended(Ending::RouteRemoved)
             }
+            () = silence(self.gateway, self.home) => Wait::Ended(Ending::HomeLost),
             () = reached(&mut self.phase, stop_at) => Wait::Ended(Ending::Expired),
             () = tokio::time::sleep_until(until) => {
                 let total = exchange.deadline.is_some_and(|deadline| deadline <= until);
@@ -90,6 +94,15 @@ impl Respond<'_> {
             let errand = Errand::Cancel { session: session.clone(), id: id.clone() };
             errand::run(self.gateway, errand, Arc::clone(self.upstream), Arc::clone(self.pool));
         }
+    }
+}
+
+/// Returns when the replica that serves an answer falls silent; never without one.
+async fn silence(gateway: &Gateway, home: Option<&Member>) {
+    match home {
+        // Boxed: no other answer needs the room.
+        Some(home) => Box::pin(home.falls_silent(gateway)).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::respond::{End, in_time};
 use crate::session::Client;
 use bytes::Bytes;
 use http::HeaderValue;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use pingora_http::ResponseHeader;
 use portunus_filters::Denial;
 use std::pin::pin;
@@ -53,6 +53,10 @@ impl Passage<'_> {
         }
         if let Some(seconds) = answer.retry_after {
             head.insert_header(RETRY_AFTER, seconds)?;
+        }
+        let challenge = denial.challenge.as_ref().filter(|asked| asked.status == answer.status.as_u16());
+        for field in challenge.iter().flat_map(|challenge| &challenge.fields) {
+            head.append_header(WWW_AUTHENTICATE, &**field)?;
         }
         head.insert_header("Portunus-Outcome", denial.reason.as_str())?;
         self.stamp().put(&mut head)?;

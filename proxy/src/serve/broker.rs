@@ -117,28 +117,21 @@ impl Passage<'_> {
     /// Serves a message here.
     pub(super) async fn broker(&mut self, brokered: Brokered, client: &mut Client) -> End {
         let Brokered { server, reading } = brokered;
-        let http_status = server.http_status;
-        let known = Knowledge::of(&expect(&reading, &server, self.request.version), http_status);
         if let Some(first) = reading.messages().first() {
             self.outcome.message(first, first.body.len());
         }
         self.outcome.stage_done(Stage::Filters);
         let (old, headers) = (self.old(&server), &self.request.headers);
         let upward = Upward::of(headers, &server);
-        let marks = upward.marks();
-        let is_marked = !marks.is_empty();
-        let caller = CallerKey::for_tables(&self.arrival.identity, &marks);
         let desk = Desk {
             gateway: self.connection.gateway,
-            caller,
-            bearer: match self.arrival.identity {
-                Identity::Presented { .. } | Identity::Principal(_) if !is_marked => caller,
-                _ => CallerKey::for_seals(&self.arrival.identity),
-            },
+            caller: CallerKey::for_tables(&self.arrival.identity, &upward.marks()),
+            bearer: CallerKey::for_seals(&self.arrival.identity),
             upward: Arc::new(upward),
             write_timeout: self.connection.listener.limits.write_timeout,
             relayed: self.connection.relayed.is_some(),
             takes_events: headers.get_all(ACCEPT).iter().any(takes_events),
+            era: reading.messages().first().map_or(Era::Legacy, |message| message.era),
             server,
             arrival: &self.arrival,
             inbound: Inbound {
@@ -159,16 +152,21 @@ impl Passage<'_> {
             write_timeout: self.connection.listener.limits.write_timeout,
             phase: self.connection.gateway.drain.watch(),
             version: self.request.version,
+            takes_events: desk.takes_events,
             begun: false,
         };
         let end = match old {
             None => bridge::serve(&desk, &reading, &mut out).await,
-            Some(Old::Opens) => http_sse::open(&desk, &reading, &mut out).await,
-            Some(Old::Posts(line)) => http_sse::post(&desk, &line, &reading, &mut out).await,
+            Some(Old::Opens) => Box::pin(http_sse::open(&desk, &reading, &mut out)).await,
+            Some(Old::Posts(line)) => Box::pin(http_sse::post(&desk, &line, &reading, &mut out)).await,
             Some(Old::Unknown) => End::Refused(Denial::new(Reason::UnknownSession, "Session not found")),
         };
         match end {
-            End::Refused(denial) => self.refuse(&denial, &known, client).await,
+            End::Refused(denial) => {
+                let expected = expect(&reading, &desk.server, self.request.version);
+                let known = Knowledge::of(&expected, desk.server.http_status);
+                self.refuse(&denial, &known, client).await
+            }
             end => end,
         }
     }
@@ -200,6 +198,10 @@ fn passes(upstream: &Upstream) -> bool {
 }
 
 fn takes_events(accept: &http::HeaderValue) -> bool {
+    // What nearly all clients write.
+    if accept == "application/json, text/event-stream" {
+        return true;
+    }
     let accept = accept.as_bytes().to_ascii_lowercase();
     [&b"text/event-stream"[..], b"text/*", b"*/*"]
         .iter()

@@ -96,6 +96,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         upward: Arc::default(),
         write_timeout: Duration::from_secs(1),
         takes_events: true,
+        era: message.era,
         relayed: false,
     };
     let (sender, mut parts) = mpsc::channel(8);
@@ -107,6 +108,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         write_timeout: Duration::from_secs(1),
         phase: bed.gateway.drain.watch(),
         version: Version::HTTP_11,
+        takes_events: true,
         begun: false,
     };
     match within("the answer", modern::serve(&desk, message, &mut out)).await {
