@@ -25,6 +25,8 @@ mod hostile;
 #[cfg(test)]
 mod http_sse;
 #[cfg(test)]
+mod lists;
+#[cfg(test)]
 mod operate;
 #[cfg(test)]
 mod passage;

@@ -3,6 +3,7 @@
 use super::desk::Desk;
 use crate::context::Gateway;
 use crate::forward::Inbound;
+use crate::headers::Upward;
 use crate::identify::Trace;
 use crate::sealing::CallerKey;
 use http::{HeaderMap, Method};
@@ -24,7 +25,7 @@ pub(super) struct Kept {
     trace: Trace,
     caller: CallerKey,
     bearer: CallerKey,
-    upward: Arc<HeaderMap>,
+    upward: Arc<Upward>,
     write_timeout: Duration,
     relayed: bool,
     era: Era,

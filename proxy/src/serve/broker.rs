@@ -6,8 +6,7 @@ use crate::bridge::answering::{Answering, Sink};
 use crate::bridge::{self, Desk, http_sse};
 use crate::context::{Active, Gateway};
 use crate::forward::{Exchange, Inbound};
-use crate::headers::Stamp;
-use crate::headers::upward;
+use crate::headers::{Stamp, Upward};
 use crate::metrics::Stage;
 use crate::respond::{End, Expect};
 use crate::sealing::CallerKey;
@@ -104,13 +103,14 @@ impl Passage<'_> {
     }
 
     fn place_of(&self, active: &Active, server: &VirtualServer, upstream: &Arc<Upstream>) -> Option<Place> {
+        let upward = Upward::of(&self.request.headers, server);
         Some(Place {
             upstream: Arc::clone(upstream),
             pool: active.pool(upstream)?,
             server: server.id.clone(),
-            caller: CallerKey::for_tables(&self.arrival.identity),
+            caller: CallerKey::for_tables(&self.arrival.identity, &upward.marks()),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
-            headers: Arc::new(upward(&self.request.headers, passes(upstream))),
+            headers: Arc::new(upward),
         })
     }
 
@@ -122,16 +122,12 @@ impl Passage<'_> {
         }
         self.outcome.stage_done(Stage::Filters);
         let (old, headers) = (self.old(&server), &self.request.headers);
-        let caller = CallerKey::for_tables(&self.arrival.identity);
+        let upward = Upward::of(headers, &server);
         let desk = Desk {
             gateway: self.connection.gateway,
-            caller,
-            bearer: match self.arrival.identity {
-                Identity::Anonymous { .. } => CallerKey::for_seals(&self.arrival.identity),
-                Identity::Presented { .. } | Identity::Principal(_) => caller,
-            },
-            // Credentials pass only to a server that stands alone.
-            upward: Arc::new(upward(headers, server.upstreams.iter().all(|upstream| passes(upstream)))),
+            caller: CallerKey::for_tables(&self.arrival.identity, &upward.marks()),
+            bearer: CallerKey::for_seals(&self.arrival.identity),
+            upward: Arc::new(upward),
             write_timeout: self.connection.listener.limits.write_timeout,
             relayed: self.connection.relayed.is_some(),
             takes_events: headers.get_all(ACCEPT).iter().any(takes_events),

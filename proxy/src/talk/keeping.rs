@@ -53,7 +53,8 @@ pub(super) async fn look(read: Option<Box<Read>>, era: Era) -> Sought {
 impl Talk {
     /// A talk whose answer is there.
     pub(super) fn given(common: Common, answer: Answer) -> Talk {
-        Talk { common, way: Way::Given(Box::new(answer)), read: None, over: false, seat: None, travel: None }
+        let way = Way::Given(Box::new(answer));
+        Talk { common, way, read: None, doubt: None, over: false, seat: None, travel: None }
     }
 
     /// Gives `meanwhile` for what this talk asks, which goes on aside for those who ask next.
