@@ -2,6 +2,8 @@
 
 use http::{HeaderName, header};
 
+use crate::caller::CallerFact;
+
 /// Why a document may not touch a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -49,7 +51,8 @@ pub(crate) fn credential(text: &str) -> Result<HeaderName, Refusal> {
         "transfer-encoding",
         "upgrade",
     ];
-    match framing.contains(&name.as_str()) || name.as_str().starts_with("mcp-") {
+    let ours = ["mcp-", CallerFact::HEADER_PREFIX].iter().any(|start| name.as_str().starts_with(start));
+    match framing.contains(&name.as_str()) || ours {
         true => Err(OWNED),
         false => Ok(name),
     }
@@ -97,6 +100,7 @@ mod tests {
             ("Content-Length", false, false, false),
             ("Mcp-Session-Id", false, false, false),
             ("mcp-name", false, false, false),
+            ("X-Portunus-Subject", false, false, false),
             ("a b", false, false, false),
             ("", false, false, false),
         ];

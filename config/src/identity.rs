@@ -12,6 +12,7 @@ use portunus_filters::identity::{
     AuthMethod, CertificateRules, Issuer, KeySet, Occasion, Principal, Revoked, Verified, names,
 };
 
+use crate::keys::ApiKeys;
 use crate::secret::{Reference, sha256};
 use crate::upstream::Upstream;
 
@@ -26,6 +27,8 @@ pub struct Identities {
     pub inspections: Vec<Arc<Inspection>>,
     /// Client certificates that name callers.
     pub certificates: Option<Arc<CertificateRules>>,
+    /// API keys.
+    pub keys: Option<Arc<ApiKeys>>,
     /// What was taken back.
     pub revoked: Arc<Revoked>,
     /// What metadata says beside what follows from the rest.
@@ -152,6 +155,8 @@ pub struct Profile {
     pub inspections: Vec<(Arc<Inspection>, Arc<[Arc<str>]>)>,
     /// Client certificates that name callers.
     pub certificates: Option<Arc<CertificateRules>>,
+    /// API keys.
+    pub keys: Option<Arc<ApiKeys>>,
     /// What was taken back.
     pub revoked: Arc<Revoked>,
     /// What is asked of callers.
@@ -228,6 +233,13 @@ impl Asked {
 }
 
 impl Profile {
+    /// Whether what verified under these settings counts here.
+    pub fn trusts(&self, id: TrustId) -> bool {
+        self.trusts.iter().any(|(trust, _)| trust.id == id)
+            || self.inspections.iter().any(|(inspection, _)| inspection.id == id)
+            || self.keys.as_ref().is_some_and(|keys| keys.id == id)
+    }
+
     /// Audiences that tokens of an issuer have to be for; `None` for an issuer that is not trusted.
     pub fn audiences(&self, issuer: &str) -> Option<&[Arc<str>]> {
         let signed = self.trusts.iter().map(|(trust, audiences)| (&trust.issuer, audiences));

@@ -9,6 +9,8 @@
 
 mod address;
 mod bootstrap;
+pub mod calendar;
+mod caller;
 mod carry;
 mod compile;
 mod dates;
@@ -19,6 +21,7 @@ mod glob;
 mod headers;
 mod hosts;
 mod identity;
+mod keys;
 mod limits;
 mod load;
 mod members;
@@ -48,6 +51,7 @@ pub use address::{AddressClass, AddressGrant};
 pub use bootstrap::{
     AccessLog, Bootstrap, ConnectionLimits, Drain, Listener, LogFormat, LogLevel, LogSettings,
 };
+pub use caller::{AssertionRules, CallerFact, CallerRules};
 pub use carry::Carry;
 pub use diagnostic::{Diagnostic, Located, Location, Place, Report, Severity};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
@@ -56,6 +60,7 @@ pub use identity::{
     Asked, Identities, Inspection, KeySource, Metadata, Profile, Resource, Shows, Stranger, Trust, TrustId,
     Written,
 };
+pub use keys::{ApiKeys, KeyEntry, KeysFile, Shown, holder_name};
 pub use load::{Attempt, Loaded, load, load_policy, load_text, load_untested};
 pub use members::{Choice, Member, NamePolicy};
 pub use peers::{Peers, ReplicaId, Sealing};
@@ -67,7 +72,7 @@ pub use replicas::{Ejection, Health};
 pub use routes::{NormalPath, PathProblem, Resolution, Routes};
 pub use schema::{schema, schema_text};
 pub use secret::{Reference, Secret};
-pub use serving::{CacheRules, ParkedRules, SessionRules};
+pub use serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 pub use snapshot::{HttpStatus, Revision, ServerId, Snapshot, VirtualServer};
 pub use tls::{
     CertificateFacts, ClientCertificateMode, ClientCertificates, HttpVersion, ListenerTls,

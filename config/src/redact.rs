@@ -1,5 +1,7 @@
 //! The effective configuration for people: every default filled in, every secret hidden.
 
+mod api_keys;
+mod caller;
 mod identity;
 mod peers;
 mod policy;

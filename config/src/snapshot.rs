@@ -14,7 +14,7 @@ use crate::identity::{Identities, Profile};
 use crate::members::{Choice, Member, NamePolicy};
 use crate::policy::PolicyRules;
 use crate::routes::Routes;
-use crate::serving::{CacheRules, ParkedRules, SessionRules};
+use crate::serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 use crate::tools::ToolRules;
 use crate::upstream::{Transport, Upstream};
 use crate::view::View;
@@ -108,6 +108,8 @@ pub struct VirtualServer {
     pub cache: CacheRules,
     /// Calls that wait for input of their caller.
     pub parked: ParkedRules,
+    /// Events that are kept for clients that resume a stream; `None` keeps none.
+    pub replay: Option<ReplayRules>,
     /// A comment goes over streams that begin here when nothing else did for this long. Default 15 s.
     pub keepalive: Duration,
     /// Deadline of each upstream where several are asked at once. Default 5 s.

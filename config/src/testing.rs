@@ -77,6 +77,7 @@ pub(crate) fn example_environment(folder: &Path) -> MapEnvironment {
         ("ca.crl", &list),
         ("me.pem", &me.chain),
         ("me.key", &me.key),
+        ("assertion.key", &me.key),
     ];
     let mut env = files(&[("/etc/ssl/certs/ca-certificates.crt", &ca)]);
     env.files.extend(pems.map(|(name, text)| (folder.join("tls").join(name), text.clone())));
@@ -84,8 +85,10 @@ pub(crate) fn example_environment(folder: &Path) -> MapEnvironment {
     let keys =
         r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     env.files.insert(folder.join("keys/partner.json"), keys.to_owned());
+    env.files.insert(folder.join("keys/callers.yaml"), "version: 1\nkeys: {}\n".to_owned());
     let variables = [
         ("INTROSPECTION_SECRET", "t4"),
+        ("API_KEYS", "what API keys are stored under, 32 or more"),
         ("SEARCH_TOKEN", "t1"),
         ("CRM_KEY", "t2"),
         ("TEAM_TOKEN", "t3"),

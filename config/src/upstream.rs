@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::address::AddressGrant;
+use crate::caller::CallerRules;
 use crate::replicas::{Ejection, Health};
 use crate::secret::{Reference, Secret, sha256};
 use crate::tls::{HttpVersion, UpstreamTls};
@@ -51,6 +52,8 @@ pub struct Upstream {
     pub headers: HeaderRules,
     /// What the gateway shows it about itself or the client.
     pub credentials: Credentials,
+    /// What it is told of who is calling.
+    pub caller: CallerRules,
     /// Which `Host` it receives.
     pub host: HostPolicy,
     /// Which resolved addresses may be dialled.

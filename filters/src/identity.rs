@@ -5,6 +5,8 @@
 //! a reason to allow something.
 
 mod algorithm;
+pub mod api_key;
+pub mod assertion;
 mod certificate;
 mod claims;
 mod fault;

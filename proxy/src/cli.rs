@@ -54,6 +54,8 @@ enum Order {
     Init(crate::tools::init::InitArguments),
     /// Print the text that connects an MCP client to the gateway.
     Connect(crate::tools::connect::ConnectArguments),
+    /// Make, list and take back API keys in the file that `identity: {keys: FILE}` names.
+    Key(crate::key_command::KeyArguments),
     /// Check a configuration file or bundle folder and print everything that is wrong with it.
     Check {
         /// File or folder.
@@ -69,6 +71,8 @@ enum Order {
     },
     /// Print the JSON Schema of configurations, for editors.
     Schema,
+    /// Say why a message was refused: which rule decided, what it read, what would allow it.
+    Explain(crate::tools::explain::ExplainArguments),
     /// Run the tests of a policy, and say which lines of its rules they reach.
     Test(policy::test::TestArguments),
     /// Ask a policy one question, and say what the answer depends on.
@@ -119,9 +123,14 @@ pub fn main() -> ExitCode {
         Order::Connect(arguments) => {
             crate::tools::connect::run(&arguments).unwrap_or_else(|problem| fail(&problem))
         }
+        Order::Key(arguments) => crate::key_command::run(&arguments).unwrap_or_else(|problem| fail(&problem)),
         Order::Check { path } => check(&path),
         Order::Print { path, format } => print(&path, format == "json"),
         Order::Schema => answer(&schema_text()),
+        Order::Explain(arguments) => match crate::tools::explain::run(&arguments) {
+            Ok(text) => answer(&text),
+            Err(problem) => fail(&problem),
+        },
         Order::Test(arguments) => told(policy::test::run(&arguments)),
         Order::Decide(arguments) => told(policy::decide::run(&arguments).map(in_order)),
         Order::Diff(arguments) => told(policy::diff::run(&arguments)),

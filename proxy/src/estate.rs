@@ -145,17 +145,19 @@ impl Estate {
     /// Closes what has been idle for too long at `now`, and measures the tables.
     pub fn sweep(&self, now: Instant, metrics: &Metrics) {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (mut idle, mut active) = (0, 0);
+        let (mut idle, mut active, mut vouched) = (0, 0, 0);
         let replicas = self.replicas.pools();
         for pool in pools.values().chain(&replicas) {
             pool.sweep(now);
             idle += pool.idle_count();
             active += pool.active_count();
+            vouched += pool.vouched_count();
         }
         let sizes = [
             ("upstream_connections_idle", idle),
             ("upstream_connections_active", active),
             ("upstream_pools", pools.len() + replicas.len()),
+            ("assertions", vouched),
             ("names", self.resolver.len()),
             ("legs", self.legs.alive()),
             ("farewells", self.farewells.len()),
@@ -164,6 +166,7 @@ impl Estate {
             ("sessions", self.sessions.len().0),
             ("tombstones", self.sessions.len().1),
             ("lines", self.lines.len()),
+            ("kept_events", self.sessions.kept().load(Ordering::Relaxed)),
             ("parked", self.parked.len()),
             ("subscriptions", self.hub.len()),
         ];

@@ -3,6 +3,10 @@
 //! What belongs to one hop stays on it (RFC 9110 §7.6.1); what says who the client is, is said once
 //! and by us; credentials go where the configuration sends them and nowhere else.
 
+mod caller;
+
+pub use caller::{stamp, strip, told};
+
 use crate::forward::Inbound;
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONNECTION, CONTENT_LENGTH,
@@ -132,7 +136,8 @@ fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
         || sets
         || is_hop(text)
         || hop.contains(name)
-        || upstream.headers.remove.contains(name))
+        || upstream.headers.remove.contains(name)
+        || caller::is_kept_from(name, &upstream.caller))
 }
 
 /// What of a client's headers goes to upstreams with messages that are said anew for it: nothing of
@@ -154,8 +159,11 @@ pub fn upward(headers: &HeaderMap, passes_credentials: bool) -> HeaderMap {
                 || said_anew(text)
                 || (credential && !passes_credentials))
     };
-    let kept = headers.iter().filter(|(name, _)| goes(name));
-    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers.iter().filter(|(name, _)| goes(name)) {
+        kept.append(name, value.clone());
+    }
+    kept
 }
 
 /// One clean `Forwarded` element (RFC 7239).
@@ -401,6 +409,21 @@ mod tests {
             let head = written(&upstream(more), &shown, false);
             let line = head.lines().find(|line| line.starts_with("authorization"));
             assert_eq!(line, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_is_told_of_callers_what_its_document_names() {
+        let stamped = [("host", "gw"), ("x-portunus-subject", "anna"), ("x-portunus-roles", "a,b")];
+        let cases = [
+            ("", vec![]),
+            (", caller: { headers: roles }", vec!["x-portunus-roles: a,b"]),
+            (", caller: headers", vec!["x-portunus-subject: anna", "x-portunus-roles: a,b"]),
+        ];
+        for (more, expected) in cases {
+            let head = written(&upstream(more), &stamped, false);
+            let told: Vec<&str> = head.lines().filter(|line| line.starts_with("x-portunus-")).collect();
+            assert_eq!(told, expected, "{more}");
         }
     }
 

@@ -5,6 +5,8 @@
 //! the rules of the repository.
 
 #[cfg(test)]
+mod authorize;
+#[cfg(test)]
 mod bridge;
 #[cfg(test)]
 mod deploy;
@@ -27,6 +29,8 @@ mod http_sse;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod operate;
 #[cfg(test)]
 mod passage;
@@ -38,6 +42,8 @@ mod policy_commands;
 mod prove;
 #[cfg(test)]
 mod proxy_protocol;
+#[cfg(test)]
+mod replay;
 #[cfg(test)]
 mod sdk;
 #[cfg(test)]

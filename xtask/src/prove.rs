@@ -65,6 +65,10 @@ impl Show {
         },
         Show { name: "h2", about: "real clients and large bodies pass over HTTP/2, and its floods end" },
         Show { name: "hostile", about: "hostile input is refused, slow input ends, floods are shed" },
+        Show {
+            name: "identity",
+            about: "tokens of a real provider get in or are refused as they should, and SDK clients find it",
+        },
         Show { name: "drain", about: "SIGTERM under load loses no call, and the exit follows the last one" },
         Show::POLICY,
         Show { name: "upgrade", about: "five upgrades under load with 100 open streams lose no call" },

@@ -89,6 +89,16 @@ impl<'a> Files<'a> {
         self.digests.borrow_mut().push(digest);
     }
 
+    /// Where a path of the document leads.
+    pub(super) fn path(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// Time since the Unix epoch.
+    pub(super) fn now(&self) -> std::time::Duration {
+        self.reads.now()
+    }
+
     /// The value of a reference that stands by itself; others give nothing.
     pub(crate) fn secret(&self, reference: &Reference, place: &Place) -> Option<String> {
         match reference {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use portunus_filters::identity::{CertificateRules, Revoked, is_trust_domain, plain};
 
-use super::{Confinement, Files, Keyring};
+use super::{Confinement, Files, Keyring, api_keys};
 use crate::diagnostic::{Findings, Located, Place};
 use crate::document::{
     AskedDocument, IdentityDocument, MtlsDocument, RevokedDocument, RulesDocument, ServerIdentityDocument,
@@ -52,6 +52,10 @@ pub(super) fn compile(document: &IdentityDocument, context: &Context<'_>) -> Ide
         trusts,
         inspections,
         certificates: document.mtls.as_ref().map(|mtls| Arc::new(certificates(mtls, findings))),
+        keys: document
+            .keys
+            .as_ref()
+            .map(|keys| Arc::new(api_keys::keys(keys, context.files, context.keyring))),
         revoked: Arc::new(revoked(&document.revoked, findings)),
         metadata: resources::metadata(&document.metadata, findings),
         asked: asked_of(&document.asked, &Asked::default(), findings),
@@ -121,11 +125,10 @@ fn profile(identities: &Identities, asks: &Asks<'_>, findings: &Findings) -> Pro
                     `identity: {resource: \"https://…\"}` at the server";
         findings.error(place, problem, hint);
     }
-    let has_key = false;
     let possible = |shows| match shows {
         Shows::Jwt => !trusts.is_empty() || !inspections.is_empty(),
         Shows::Mtls => identities.certificates.is_some(),
-        Shows::Key => has_key,
+        Shows::Key => identities.keys.is_some(),
     };
     for shows in asked.require.iter().filter(|shows| !possible(**shows)) {
         let problem = format!("`{}` is required, and nothing here takes one", shows.as_str());
@@ -141,6 +144,7 @@ fn profile(identities: &Identities, asks: &Asks<'_>, findings: &Findings) -> Pro
         trusts,
         inspections,
         certificates: identities.certificates.clone(),
+        keys: identities.keys.clone(),
         revoked: Arc::clone(&identities.revoked),
         asked,
         resource,
@@ -164,7 +168,7 @@ fn check_any(document: &IdentityDocument, findings: &Findings) {
         && document.mtls.is_none()
         && document.keys.is_none();
     if none && !anonymous {
-        let hint = "write `jwt`, `introspection`, `mtls`, or `anonymous: allow`";
+        let hint = "write `jwt`, `introspection`, `mtls`, `keys`, or `anonymous: allow`";
         findings.error(&document.place, "nobody could call: no way to say who one is is taken", hint);
     }
     if anonymous {

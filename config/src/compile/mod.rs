@@ -3,7 +3,9 @@
 //! Everything is compiled even when something is wrong, so that one run reports all of it; the
 //! caller discards the result if there are errors.
 
+mod api_keys;
 mod bootstrap;
+mod caller;
 mod files;
 mod identity;
 mod keyring;

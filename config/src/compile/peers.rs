@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Files, Keyring, tls, upstreams};
 use crate::address::AddressGrant;
 use crate::bootstrap::{ConnectionLimits, Listener};
+use crate::caller::CallerRules;
 use crate::diagnostic::{Findings, Located};
 use crate::document::{
     ClientCertificatesDocument, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_HANDSHAKES, ListenerTlsDocument,
@@ -230,6 +231,7 @@ fn member(
         pool,
         headers: HeaderRules::default(),
         credentials: Credentials::None,
+        caller: CallerRules::default(),
         host: HostPolicy::default(),
         addresses,
         tls,

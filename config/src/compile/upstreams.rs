@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::caller::caller;
 use super::{Confinement, Files, Keyring, tls};
 use crate::address::{AddressClass, AddressGrant};
 use crate::diagnostic::{Findings, Located, Place};
@@ -35,6 +36,7 @@ pub(super) fn upstream(
     let urls: Vec<_> = document.url.iter().chain(&document.replicas).collect();
     let targets: Vec<_> = urls.iter().map(|url| &url.value).collect();
     let credentials = credentials(&document.credentials, &targets, keyring, findings);
+    let caller = caller(document, &targets, keyring, findings);
     let headers = header_rules(&document.headers, &targets, keyring);
     let http = http_version(document, findings);
     let era = era(document, findings);
@@ -47,7 +49,7 @@ pub(super) fn upstream(
     let tls = tls?;
     let name: Arc<str> = document.name.value.as_str().into();
     let handshake = tls.as_ref().map(|tls| (tls.identity, tls.settings.server_name.as_ref()));
-    let settings = (&name, document.pool, document.timeouts.connect, addresses, http, handshake);
+    let settings = (&name, document.pool, document.timeouts.connect, addresses, http, handshake, &caller);
     let settings_key = UpstreamKey::of(&settings, &credentials);
     Some(Upstream {
         name,
@@ -70,6 +72,7 @@ pub(super) fn upstream(
         pool: document.pool,
         headers,
         credentials,
+        caller,
         host: document.host,
         addresses,
         tls,
@@ -165,6 +168,10 @@ fn check_schemes(urls: &[&Located<UpstreamUrl>], findings: &Findings) {
 /// With the client's own credentials, what one client is told is not for another.
 fn check_sharing(document: &UpstreamDocument, findings: &Findings) {
     if !matches!(document.credentials, CredentialsDocument::Passthrough(_)) {
+        if let Some(place) = document.shared_sessions.as_ref().filter(|_| document.caller.is_some()) {
+            let problem = "`sessions: shared` shares a session between callers of whom the upstream is told";
+            findings.error(place, problem, "remove `caller`, or `sessions: shared`");
+        }
         return;
     }
     let written = [

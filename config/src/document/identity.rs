@@ -6,7 +6,7 @@ pub use issuers::{
     ClientDocument, IntrospectionDocument, IssuerDocument, KeysDocument, MappingDocument, NamingDocument,
 };
 
-use super::Unenforced;
+use super::api_keys::{self, ApiKeysDocument};
 use crate::diagnostic::{Located, Place};
 use crate::identity::Shows;
 use crate::reader::{Section, Value};
@@ -25,7 +25,7 @@ pub struct IdentityDocument {
     /// `mtls`.
     pub mtls: Option<MtlsDocument>,
     /// `keys`.
-    pub keys: Option<Unenforced>,
+    pub keys: Option<ApiKeysDocument>,
     /// `revoked`.
     pub revoked: RevokedDocument,
     /// `metadata`.
@@ -123,7 +123,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<IdentityDocument> {
             .map(|value| issuers::introspection(&value))
             .unwrap_or_default(),
         mtls: section.value("mtls").and_then(|value| mtls(&value)),
-        keys: section.unenforced("keys"),
+        keys: section.value("keys").and_then(|value| api_keys::keys(&value)),
         revoked: section.value("revoked").and_then(|value| revoked(&value)).unwrap_or_default(),
         metadata: section.value("metadata").and_then(|value| metadata(&value)).unwrap_or_default(),
         asked: asked(section),

@@ -4,9 +4,12 @@
 //! upstreams) is `compile`'s. Sections that no code of this build enforces have their
 //! field as well: an [`Unenforced`], which compile turns into an error.
 
+mod api_keys;
+mod caller;
 mod controls;
 mod credentials;
 mod identity;
+mod key_entries;
 mod listeners;
 mod members;
 mod peers;
@@ -22,6 +25,9 @@ mod tools;
 mod upstreams;
 mod views;
 
+pub use api_keys::ApiKeysDocument;
+pub(crate) use caller::KEY_HINT as ASSERTION_KEY_HINT;
+pub use caller::{AssertionDocument, CallerDocument};
 pub use controls::ControlsDocument;
 pub use credentials::{CredentialsDocument, HeaderSource, HeadersDocument};
 pub use identity::{
@@ -29,6 +35,7 @@ pub use identity::{
     IssuerDocument, KeysDocument, MappingDocument, MetadataDocument, MtlsDocument, NamingDocument,
     RevokedDocument, ServerIdentityDocument,
 };
+pub(crate) use key_entries::entries as key_entries;
 pub use listeners::{HostsDocument, ListenerDocument};
 pub use members::{ChoiceDocument, MemberDocument};
 pub use peers::{PeersDocument, SealingDocument};

@@ -106,8 +106,7 @@ impl RulesDocument {
             &self.approvals,
         ];
         let servers = self.servers.iter().flat_map(|server| &server.unenforced);
-        let keys = self.identity.iter().filter_map(|identity| identity.keys.as_ref());
-        sections.into_iter().flatten().chain(servers).chain(keys)
+        sections.into_iter().flatten().chain(servers)
     }
 }
 

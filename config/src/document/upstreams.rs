@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::caller::{CallerDocument, caller};
 use super::credentials::{CredentialsDocument, HeadersDocument, credentials, header_rules};
 use super::replicas;
 use super::tls::{self, UpstreamTlsDocument};
@@ -49,6 +50,8 @@ pub struct UpstreamDocument {
     pub headers: HeadersDocument,
     /// `credentials`.
     pub credentials: CredentialsDocument,
+    /// `caller`.
+    pub caller: Option<CallerDocument>,
     /// `host`.
     pub host: HostPolicy,
     /// `addresses`.
@@ -111,6 +114,7 @@ pub(super) fn blank(name: Located<String>) -> UpstreamDocument {
         pool: Pool::default(),
         headers: HeadersDocument::default(),
         credentials: CredentialsDocument::default(),
+        caller: None,
         host: HostPolicy::default(),
         addresses: AddressGrant::default(),
         tls: None,
@@ -144,6 +148,7 @@ fn long(section: &mut Section<'_>, blank: UpstreamDocument) -> UpstreamDocument 
         pool: section.value("pool").and_then(|value| pool(&value)).unwrap_or_default(),
         headers: section.value("headers").and_then(|value| header_rules(&value)).unwrap_or_default(),
         credentials: section.value("credentials").and_then(|value| credentials(&value)).unwrap_or_default(),
+        caller: section.value("caller").and_then(|value| caller(&value)),
         host: section.value("host").and_then(|value| value.one_of(&HOSTS)).unwrap_or_default(),
         addresses: section.value("addresses").map(|value| addresses(&value)).unwrap_or_default(),
         tls: section.value("tls").and_then(|value| tls::upstream(&value)),

@@ -3,6 +3,7 @@
 use portunus_filters::identity::{Algorithm, ClaimPath, ClaimRules, Issuer, Naming, Revoked};
 use serde_json::{Map, Value, json};
 
+use super::api_keys::api_keys;
 use super::upstreams::credentials;
 use super::{duration, unless_empty, upstream_tls};
 use crate::identity::{Asked, Identities, Inspection, KeySource, Profile, Trust};
@@ -26,6 +27,7 @@ pub(super) fn identities(identities: &Identities) -> Value {
         "introspection": (!identities.inspections.is_empty())
             .then(|| identities.inspections.iter().map(|one| inspection(one)).collect::<Vec<_>>()),
         "mtls": mtls,
+        "keys": identities.keys.as_ref().map(|keys| api_keys(keys)),
         "revoked": revoked(&identities.revoked),
         "metadata": {
             "authorization_servers": unless_empty(texts(&metadata.authorization_servers)),

@@ -3,6 +3,7 @@
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
+use super::caller::caller;
 use super::{duration, texts, upstream_tls};
 use crate::replicas::Health;
 use crate::tls::HttpVersion;
@@ -36,6 +37,7 @@ pub(super) fn upstream(upstream: &Upstream) -> Value {
         "pool": pool(&upstream.pool),
         "headers": headers(&upstream.headers),
         "credentials": credentials(&upstream.credentials),
+        "caller": caller(&upstream.caller),
         "host": match upstream.host {
             HostPolicy::Upstream => "upstream",
             HostPolicy::Preserve => "preserve",

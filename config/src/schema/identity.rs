@@ -3,6 +3,7 @@
 use portunus_filters::identity::{Algorithm, Issuer};
 use serde_json::{Value, json};
 
+use super::api_keys::api_keys;
 use super::process::addresses;
 use super::rules::{credentials, url};
 use super::tls;
@@ -19,6 +20,7 @@ pub(super) fn identity() -> Value {
         .optional("jwt", issuer)
         .optional("introspection", asked_about)
         .optional("mtls", mtls())
+        .optional("keys", api_keys())
         .optional("revoked", revoked())
         .optional("metadata", metadata())
         .all(asked())

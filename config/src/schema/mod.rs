@@ -4,6 +4,8 @@
 //! is not in it. What concerns several values, such as the name of an upstream that exists, is not
 //! in it either; `check` has the last word. A test holds its keys equal to those of the reader.
 
+mod api_keys;
+mod caller;
 #[cfg(test)]
 mod checker;
 mod identity;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::caller::caller;
 use super::process::addresses;
 use super::values::{
     Object, count, defined, duration, flag, forms, mapping, one_or_list, with_default, words,
@@ -79,6 +80,7 @@ fn upstream() -> Value {
         .optional("pool", pool())
         .optional("headers", headers())
         .optional("credentials", credentials())
+        .optional("caller", caller())
         .optional("host", words(&["upstream", "preserve"], "`Host` that it gets: its own, or the client's."))
         .optional(
             "addresses",

@@ -35,7 +35,7 @@ const SECTIONS: [&str; 4] = [
      secrets: {NAME: {}}\n\
      egress_ceiling: {}\n\
      upstreams:\n  \
-       NAME: {timeouts: {}, pool: {}, headers: {}, credentials: {header: {}}, tls: {}, health: {}, ejection: {}}\n\
+       NAME: {timeouts: {}, pool: {}, headers: {}, credentials: {header: {}}, tls: {}, health: {}, ejection: {}, caller: {assertion: {}}}\n\
      sealing: {}\n\
      peers: {tls: {}}\n\
      sessions: {}\n\
@@ -43,14 +43,14 @@ const SECTIONS: [&str; 4] = [
      tools: {NAME: {}}\n\
      controls: {}\n\
      policy: {shadow: {}}\n\
-     servers: {/PATH: {bounds: {}, upstreams: {}, sessions: {}, cache: {}, parked: {}}}\n",
+     servers: {/PATH: {bounds: {}, upstreams: {}, sessions: {}, cache: {}, parked: {}, replay: {}}}\n",
     "version: 1\nupstreams: {NAME: {credentials: {}}}\n\
-     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, identity: {anonymous: {}}}]\n",
+     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, replay: {}, identity: {anonymous: {}}}]\n",
     "version: 1\nbundle: {}\n",
     "version: 1\nidentity:\n  \
        jwt: [{tenant: {}, claims: {}, tls: {}}]\n  \
        introspection: [{client: {}, credentials: {header: {}}, tenant: {}, claims: {}, tls: {}}]\n  \
-       mtls: {}\n  revoked: {subjects: [{}]}\n  metadata: {}\n  anonymous: {}\n\
+       mtls: {}\n  keys: {entries: {NAME: {attributes: {}}}}\n  revoked: {subjects: [{}]}\n  metadata: {}\n  anonymous: {}\n\
      servers: {/PATH: {identity: {anonymous: {}}}}\n",
 ];
 

@@ -53,7 +53,7 @@ faults! {
     /// The signature is not that of the key.
     Signature => "signature", "the token's signature is wrong";
     /// Its time is over, or it says nothing of one.
-    Expired => "expired", "the token has expired, or has no `exp`";
+    Expired => "expired", "the token or key has expired, or the token has no `exp`";
     /// Its time has not come.
     NotYet => "not_yet", "the token's `nbf` or `iat` lies in the future";
     /// It lives longer than tokens of its issuer may.
@@ -71,15 +71,15 @@ faults! {
     /// It is bound in a way that is not known here.
     Binding => "binding", "the token's `cnf` is none that is known here";
     /// The denylist has it.
-    Revoked => "revoked", "the denylist of the configuration has the caller, its token, key or certificate";
+    Revoked => "revoked", "the caller, its token, key or certificate was taken back";
     /// The issuer says that it is not active.
     Inactive => "inactive", "the issuer says that the token is not active";
     /// No client certificate was shown, and one is asked for.
     NoCertificate => "no_certificate", "no client certificate was shown";
     /// The certificate names nobody, or several.
     Certificate => "certificate", "the client certificate has no single name that is trusted here";
-    /// A certificate alone is not enough here.
-    NoToken => "no_token", "a client certificate was shown, and no token";
+    /// What was shown is not what is asked for here.
+    NoToken => "no_token", "a certificate, token or key was shown, and another of them is asked for";
     /// An API key that is not known, or whose secret is another.
     ApiKey => "api_key", "no API key has this id and secret";
     /// Scopes are missing.

@@ -50,10 +50,7 @@ impl Guest {
         let memory = self.lock();
         let remembered = memory.token.as_ref()?;
         let known = &remembered.known;
-        let trusted = || {
-            profile.trusts.iter().any(|(trust, _)| trust.id == known.trust)
-                || profile.inspections.iter().any(|(inspection, _)| inspection.id == known.trust)
-        };
+        let trusted = || profile.trusts(known.trust);
         let same = remembered.field == *field && known.is_current(monotonic) && trusted();
         same.then(|| known.outcome.clone().ok())?
     }

@@ -3,13 +3,13 @@
 //! Verifying is done once for a token; what it may be used for is asked at every use. A connection
 //! remembers what was last shown on it, so that a client that goes on calling costs a comparison.
 
+use super::credential::Credential;
 use super::guest::{Guest, Remembered};
 use super::inspect::Trouble;
 use super::tokens::{KEEP, KEEP_REFUSED, Known};
 use crate::context::Gateway;
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue};
-use portunus_config::{Inspection, Profile, Shows, Trust};
+use http::HeaderMap;
+use portunus_config::{ApiKeys, Inspection, Profile, Shows, Trust};
 use portunus_filters::Moment;
 use portunus_filters::identity::{AuthMethod, Fault, Principal, Token, Verified};
 use std::net::IpAddr;
@@ -37,21 +37,25 @@ pub async fn authenticate(
     shown: Shown<'_>,
 ) -> Result<Arc<Principal>, Trouble> {
     let now = gateway.clock.now();
-    let verified = match credential(shown.headers)? {
-        Some((field, token)) => {
-            let verified = match shown.guest.remembered(field, profile, now.monotonic) {
+    let verified = match Credential::of(shown.headers, profile)? {
+        Some(credential) => {
+            let field = credential.field;
+            let same =
+                |known: &Arc<Verified>| (known.principal.auth == AuthMethod::ApiKey) == credential.is_key;
+            let verified = match shown.guest.remembered(field, profile, now.monotonic).filter(same) {
                 Some(verified) => {
                     gateway.metrics.identity.connection_hits.inc();
                     verified
                 }
                 None => {
-                    let known = token_verified(gateway, profile, token, now).await?;
+                    let known = credential_verified(gateway, profile, credential, now).await?;
                     let verified = known.outcome.clone()?;
                     shown.guest.remember(Remembered { field: field.clone(), known });
                     verified
                 }
             };
             profile.admits(&verified, shown.guest.certificate(), now.wall)?;
+            check_kind(&verified, profile)?;
             match profile.asked.requires(Shows::Mtls) {
                 true => joined(gateway, profile, shown, &verified)?,
                 false => Arc::clone(&verified.principal),
@@ -62,23 +66,13 @@ pub async fn authenticate(
     Ok(verified)
 }
 
-/// The bearer token of a request, and the field that it stands in.
-///
-/// # Errors
-/// [`Fault::Scheme`] for anything else in `Authorization`.
-fn credential(headers: &HeaderMap) -> Result<Option<(&HeaderValue, &str)>, Fault> {
-    let mut fields = headers.get_all(AUTHORIZATION).iter();
-    let Some(field) = fields.next() else { return Ok(None) };
-    if fields.next().is_some() {
-        return Err(Fault::Scheme);
-    }
-    let (scheme, token) = field.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(Fault::Scheme)?;
-    let token = token.trim_matches(' ');
-    let is_token = |byte: u8| byte.is_ascii_graphic() && byte != b',';
-    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || !token.bytes().all(is_token) {
-        return Err(Fault::Scheme);
-    }
-    Ok(Some((field, token)))
+/// A key is no token where a token is asked for, and the other way round.
+fn check_kind(verified: &Verified, profile: &Profile) -> Result<(), Fault> {
+    let missing = match verified.principal.auth {
+        AuthMethod::ApiKey => Shows::Jwt,
+        _ => Shows::Key,
+    };
+    if profile.asked.requires(missing) { Err(Fault::NoToken) } else { Ok(()) }
 }
 
 /// A caller without a token: by its certificate, or as a stranger.
@@ -139,7 +133,10 @@ fn joined(
     let (by_token, by_certificate) = (&verified.principal, &certificate.principal);
     let ends = [by_token.not_after, by_certificate.not_after];
     let principal = Principal {
-        auth: AuthMethod::MtlsJwt,
+        auth: match by_token.auth {
+            AuthMethod::ApiKey => AuthMethod::ApiKey,
+            _ => AuthMethod::MtlsJwt,
+        },
         agent: by_token.agent.clone().or_else(|| by_certificate.agent.clone()),
         not_after: ends.into_iter().flatten().min(),
         ..Principal::clone(by_token)
@@ -147,17 +144,17 @@ fn joined(
     Ok(Arc::new(principal.with_digest()))
 }
 
-/// What is known of a token, from before or from now on.
-async fn token_verified(
+/// What is known of a token or key, from before or from now on.
+async fn credential_verified(
     gateway: &Arc<Gateway>,
     profile: &Profile,
-    token: &str,
+    credential: Credential<'_>,
     now: Moment,
 ) -> Result<Arc<Known>, Trouble> {
-    let callers = &gateway.estate.callers;
+    let (callers, token) = (&gateway.estate.callers, credential.text);
     let trusted = |known: &Arc<Known>| {
-        let signed = profile.trusts.iter().any(|(trust, _)| trust.id == known.trust);
-        signed || profile.inspections.iter().any(|(inspection, _)| inspection.id == known.trust)
+        let by_key = profile.keys.as_ref().is_some_and(|keys| keys.id == known.trust);
+        profile.trusts(known.trust) && by_key == credential.is_key
     };
     if let Some(known) = callers.tokens.find(token, now.monotonic).filter(trusted) {
         match known.outcome {
@@ -167,6 +164,11 @@ async fn token_verified(
         return Ok(known);
     }
     gateway.metrics.identity.misses.inc();
+    if let Some(keys) = profile.keys.as_ref().filter(|_| credential.is_key) {
+        let known = Arc::new(by_table(gateway, keys, token, now));
+        callers.tokens.keep(token, Arc::clone(&known));
+        return Ok(known);
+    }
     let known = match signed_by(profile, token) {
         Ok((trust, read)) => Arc::new(by_keys(gateway, trust, &read).await?),
         // Only what is no token of a known issuer is asked about: a bad one is bad.
@@ -188,6 +190,26 @@ fn signed_by<'p, 't>(profile: &'p Profile, token: &'t str) -> Result<(&'p Arc<Tr
     let issuer = read.issuer()?;
     let trust = profile.trusts.iter().find(|(trust, _)| *trust.issuer.name == *issuer);
     Ok((&trust.ok_or(Fault::Issuer)?.0, read))
+}
+
+/// Verifies an API key.
+fn by_table(gateway: &Gateway, keys: &ApiKeys, shown: &str, now: Moment) -> Known {
+    let (outcome, keep) = match keys.table.verify(shown, now.wall) {
+        Ok(key) => {
+            let verified = Verified {
+                principal: Arc::clone(&key.holder),
+                issuer: None,
+                token_id: None,
+                key_id: Some(key.id.as_str().into()),
+                bound_to: None,
+                audiences: Vec::new(),
+            };
+            let left = key.expires().map_or(KEEP, |end| end.saturating_sub(now.wall));
+            (Ok(Arc::new(numbered(gateway, verified))), left.min(KEEP))
+        }
+        Err(fault) => (Err(fault.into()), KEEP_REFUSED),
+    };
+    Known::new(outcome, keys.id, None, now.monotonic + keep)
 }
 
 /// Verifies a token by the keys of its issuer; once more if those may be old.

@@ -8,7 +8,6 @@ use super::inspect::Trouble;
 use super::stage::{Shown, authenticate};
 use crate::context::Gateway;
 use http::HeaderMap;
-use http::header::AUTHORIZATION;
 use portunus_config::ServerId;
 use portunus_filters::identity::Principal;
 use std::fmt;
@@ -33,7 +32,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// The standing of a caller that was let in; `vouched` if by another replica.
+    /// The standing of a caller that was let in with what its headers show; `vouched` if by another
+    /// replica.
     pub fn new(
         server: ServerId,
         shown: Shown<'_>,
@@ -41,10 +41,9 @@ impl Standing {
         principal: &Arc<Principal>,
         vouched: bool,
     ) -> Standing {
-        let field = shown.headers.get(AUTHORIZATION);
         Standing {
             server,
-            headers: field.map(|field| (AUTHORIZATION, field.clone())).into_iter().collect(),
+            headers: shown.headers.clone(),
             guest: Arc::clone(guest),
             source: shown.source,
             principal: Arc::clone(principal),

@@ -5,6 +5,7 @@
 //! resolver, dialler and reader as a gateway's calls, so that what they find holds for a gateway.
 
 pub mod connect;
+pub mod explain;
 pub mod init;
 mod json;
 mod link;

@@ -12,4 +12,5 @@ pub mod replicas;
 pub mod request;
 pub mod stream;
 pub mod tls;
+pub mod voucher;
 pub mod wire;

@@ -11,6 +11,8 @@ use super::dns::Resolver;
 use super::h1;
 use super::h2::Link;
 use super::stream::Stream;
+use super::voucher::Voucher;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{HttpVersion, Scheme, Upstream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +33,7 @@ pub struct Pool {
     active: AtomicUsize,
     max_idle: usize,
     idle_timeout: Duration,
+    voucher: Option<Voucher>,
 }
 
 /// A connection in use. Dropped, it closes; [`Checkout::put_back`] keeps it.
@@ -81,7 +84,18 @@ impl Pool {
             active: AtomicUsize::new(0),
             max_idle: upstream.pool.max_idle,
             idle_timeout: upstream.pool.idle_timeout,
+            voucher: Voucher::new(upstream),
         }
+    }
+
+    /// The field that tells the upstream who sent these headers, where it wants one.
+    pub fn vouch(&self, headers: &HeaderMap) -> Option<(HeaderName, HeaderValue)> {
+        self.voucher.as_ref()?.vouch(headers)
+    }
+
+    /// How many callers' assertions are kept.
+    pub fn vouched_count(&self) -> usize {
+        self.voucher.as_ref().map_or(0, Voucher::len)
     }
 
     /// A warm connection, or a new one.
@@ -180,6 +194,9 @@ impl Pool {
 
     /// Closes what has been idle for too long at `now`.
     pub fn sweep(&self, now: Instant) {
+        if let Some(voucher) = &self.voucher {
+            voucher.sweep();
+        }
         let expired: Vec<_> = {
             let mut idle = self.idle();
             // Oldest first: connections are pushed and popped at the end.

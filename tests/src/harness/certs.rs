@@ -25,7 +25,8 @@ pub(crate) struct Pair {
     pub(crate) chain: String,
     /// Its key.
     pub(crate) key: String,
-    der: CertificateDer<'static>,
+    /// The certificate as it is shown in a handshake.
+    pub(crate) der: CertificateDer<'static>,
     /// SubjectPublicKeyInfo, which pins are made of.
     pub(crate) public_key: Vec<u8>,
     serial: SerialNumber,

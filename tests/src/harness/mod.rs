@@ -11,6 +11,7 @@ mod gateway;
 pub(crate) mod h2;
 mod issuer;
 pub(crate) mod mcp;
+mod provider;
 mod sdk;
 mod upstream;
 
@@ -23,6 +24,7 @@ pub(crate) use feed::{Feed, Long, event};
 pub(crate) use gateway::{Gateway, binary, run};
 pub(crate) use issuer::{Issuer, Key};
 pub(crate) use mcp::{Era, Mcp, Nature};
+pub(crate) use provider::Provider;
 pub(crate) use sdk::{Runtime, Server, free_address, root, url};
 pub(crate) use upstream::{Request, Upstream, Wire};
 

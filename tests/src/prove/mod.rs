@@ -12,6 +12,7 @@ mod first_hour;
 mod first_tools;
 mod h2;
 mod hostile;
+mod identity;
 mod isolation;
 pub(crate) mod load;
 pub(crate) mod matrix;
@@ -112,6 +113,12 @@ async fn swap() {
 #[ignore = "a show: cargo xtask prove hostile"]
 async fn hostile() {
     hostile::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove identity"]
+async fn identity() {
+    identity::run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

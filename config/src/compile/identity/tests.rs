@@ -187,7 +187,7 @@ fn mistakes_are_named_where_they_stand() {
             "mtls: {trust_domains: x}\n  revoked: {certificates: abc}",
             ".revoked.certificates: this is no fingerprint of a certificate",
         ),
-        ("mtls: {trust_domains: x}\n  keys: {}", ".keys: this build cannot enforce `keys`"),
+        ("mtls: {trust_domains: x}\n  keys: {}", ".keys: no key is named"),
     ];
     for (identity, problem) in table {
         let identity = if identity == "{}" { "require: []" } else { identity };
