@@ -19,12 +19,14 @@ pub trait Environment {
     /// larger than any document.
     fn file(&self, path: &Path) -> io::Result<String>;
 
-    /// The names in a folder, sorted, without hidden ones.
+    /// The names in a folder, sorted, without hidden ones; there is none by default.
     ///
     /// # Errors
     /// Whatever the file system says; [`io::ErrorKind::InvalidData`] for more names than any policy
     /// has, or a name that is not UTF-8.
-    fn folder(&self, path: &Path) -> io::Result<Vec<String>>;
+    fn folder(&self, _path: &Path) -> io::Result<Vec<String>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
 
     /// The time since the Unix epoch, for warnings about certificates that expire; the epoch itself
     /// where there is no clock.

@@ -35,7 +35,7 @@ pub use paths::InputPath;
 pub use problem::{Problem, Severity};
 pub use question::{Context, Direction, Entry, Kind, Mcp, Question, Threat, Tool};
 
-use calendar::Calendar;
+use calendar::{Calendar, LocalTime};
 use document::Field;
 use interpreter::Interpreter;
 use projection::{Key, Projection};
@@ -106,8 +106,11 @@ impl Policy {
     /// What the policy says to `question`; answers that `cache` remembers are not worked out again.
     pub fn decide(&self, entry: Entry, question: &Question<'_>, cache: &DecisionCache) -> Decision {
         let Some(point) = self.point(entry) else { return fresh(Ruling::fault(Fault::NoEntry)) };
-        let time = self.calendar.at(question.now.wall);
         let projection = point.in_force();
+        let time = match projection.unit {
+            Some(_) => self.calendar.at(question.now.wall),
+            None => LocalTime::default(),
+        };
         let mut key = self.key(point);
         if let Err(fault) = projection.key(question, time, &mut key) {
             return fresh(Ruling::fault(Fault::Unreadable(fault)));
@@ -115,6 +118,7 @@ impl Policy {
         if let Some(ruling) = cache.look_up(&key.0, question.now.wall) {
             return Decision { ruling, cached: true, diverged: false };
         }
+        let time = self.calendar.at(question.now.wall);
         let asked = |projection: &Projection| match projection.input(question, time) {
             Ok(input) => point.interpreter.ask(input),
             Err(fault) => Ruling::fault(Fault::Unreadable(fault)),
@@ -244,7 +248,7 @@ impl Policy {
     /// when its time to live is over.
     fn end(&self, point: &Point, question: &Question<'_>) -> Duration {
         let wall = question.now.wall;
-        let unit = point.in_force().unit().map(|unit| self.calendar.boundary(unit, wall));
+        let unit = point.in_force().unit.map(|unit| self.calendar.boundary(unit, wall));
         let ends = [Some(wall.saturating_add(self.ttl)), unit, question.principal.not_after];
         ends.into_iter().flatten().min().unwrap_or(wall)
     }
@@ -274,7 +278,7 @@ impl Point {
 
     fn class(&self) -> Class {
         let projection = self.in_force();
-        match projection.unit() {
+        match projection.unit {
             _ if projection.is_whole() => Class::WholeInput,
             Some(unit) => Class::Time(unit),
             None => Class::Pure,

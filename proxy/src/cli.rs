@@ -71,6 +71,8 @@ enum Order {
     Schema,
     /// Say why a message was refused: which rule decided, what it read, what would allow it.
     Explain(crate::tools::explain::ExplainArguments),
+    /// Run the tests of a policy, and say which lines of its rules they reach.
+    Test(policy::test::TestArguments),
     /// Ask a policy one question, and say what the answer depends on.
     Decide(policy::decide::DecideArguments),
     /// Print which recorded decisions another policy would change; the exit code is 1 if there are any.
@@ -126,6 +128,7 @@ pub fn main() -> ExitCode {
             Ok(text) => answer(&text),
             Err(problem) => fail(&problem),
         },
+        Order::Test(arguments) => told(policy::test::run(&arguments)),
         Order::Decide(arguments) => told(policy::decide::run(&arguments).map(in_order)),
         Order::Diff(arguments) => told(policy::diff::run(&arguments)),
         Order::Matrix(arguments) => told(policy::matrix::run(&arguments).map(in_order)),
@@ -157,6 +160,9 @@ fn check(path: &Path) -> ExitCode {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 println!("{warning}");
+            }
+            if let Some(rules) = &loaded.snapshot.policy {
+                print!("{}", policy::summary(rules));
             }
             let servers = loaded.snapshot.routes.iter().count();
             println!("{}: good, revision {}, {servers} server(s)", path.display(), loaded.snapshot.revision);

@@ -272,39 +272,6 @@ impl<'a> Passage<'a> {
         self.request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
     }
 
-    /// The snapshot that judges the message, and the virtual server in it; the caller is asked again if
-    /// that is another one than it was.
-    async fn settled(
-        &mut self,
-        mut server: Arc<VirtualServer>,
-        mut serial: u64,
-    ) -> Result<(Arc<Active>, Arc<VirtualServer>), Halt> {
-        loop {
-            let active = self.connection.gateway.active();
-            if active.snapshot.serial == serial {
-                return Ok((active, server));
-            }
-            server = self.still_served(&active, &server)?;
-            serial = active.snapshot.serial;
-            drop(active);
-            self.identify(&server).await?;
-        }
-    }
-
-    /// The same virtual server in the snapshot that judges the message.
-    fn still_served(&mut self, active: &Active, server: &VirtualServer) -> Result<Arc<VirtualServer>, Halt> {
-        match active.snapshot.routes.server(&server.id) {
-            Some(server) => {
-                self.outcome.server(server, &active.revision);
-                Ok(Arc::clone(server))
-            }
-            None => {
-                let denial = Denial::new(Reason::UnknownRoute, "no MCP server is served at this path");
-                Err(halt(denial, Knowledge::default()))
-            }
-        }
-    }
-
     /// Stage 3, the body of a POST; holds no snapshot while it waits.
     async fn read_body(&mut self, client: &mut Client, server: &VirtualServer) -> Result<Bytes, Halt> {
         let known = || Knowledge { http_status: server.http_status, ..Knowledge::default() };

@@ -35,6 +35,8 @@ mod passage;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod policy_commands;
+#[cfg(test)]
 mod prove;
 #[cfg(test)]
 mod proxy_protocol;

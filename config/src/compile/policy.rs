@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use portunus_filters::authorize::{Document, Entry, Module, Policy, Problem, Settings, Severity};
+use portunus_filters::authorize::trial::{Outcome, run_tests};
+use portunus_filters::authorize::{Entry, Module, Policy, Problem, Settings, Severity};
 use serde_json::{Map, Value};
 
 use super::{Files, Terms};
@@ -104,6 +105,7 @@ impl Compiler<'_> {
             reasons_to_client: self.document.reasons_to_client,
             shadow: None,
             source: Arc::new(source),
+            settings: self.settings(),
             written: self.written(),
         })
     }
@@ -124,17 +126,38 @@ impl Compiler<'_> {
     }
 
     fn policy(&self, source: &PolicySource) -> Option<Policy> {
-        let text = Value::Object(source.data.clone()).to_string();
-        let data = [Document { path: "data".to_owned(), mount: String::new(), text }];
-        match Policy::compile(&source.modules, &data, &self.settings()) {
+        match Policy::compile(&source.modules, &source.documents(), &self.settings()) {
             Ok(policy) => {
                 self.report(policy.warnings());
+                if self.terms.tested && source.modules.iter().any(Module::is_test) {
+                    self.test(source);
+                }
                 Some(policy)
             }
             Err(problems) => {
                 self.report(&problems);
                 None
             }
+        }
+    }
+
+    /// Runs the policy's own tests; those that fail refuse it.
+    fn test(&self, source: &PolicySource) {
+        let trial = match run_tests(&source.modules, &source.documents(), &self.settings()) {
+            Ok(trial) => trial,
+            Err(problems) => return self.report(&problems),
+        };
+        for test in trial.tests {
+            let problem = match test.outcome {
+                Outcome::Passed | Outcome::Skipped => continue,
+                Outcome::Failed => format!("the test `{}` fails", test.name),
+                Outcome::Errored(problem) => format!("the test `{}` cannot be run: {problem}", test.name),
+                Outcome::Diverged(entries) => {
+                    format!("in the test `{}`, {entries} is decided in two ways", test.name)
+                }
+            };
+            let hint = "`portunus test` runs the tests alone; mend the rules or the test";
+            self.files.findings().error(&in_module(&test.path, test.line), problem, hint);
         }
     }
 

@@ -14,7 +14,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portunus_filters::authorize::Policy;
+use portunus_filters::authorize::trial::{Trial, run_tests};
+use portunus_filters::authorize::{Policy, Problem, Settings};
 
 /// A policy in force.
 #[derive(Clone)]
@@ -33,6 +34,8 @@ pub struct PolicyRules {
     pub shadow: Option<Shadow>,
     /// What the rules were compiled from.
     pub source: Arc<PolicySource>,
+    /// How they were compiled.
+    pub settings: Settings,
     /// How the document says it, for [`crate::effective`].
     pub(crate) written: Written,
 }
@@ -40,6 +43,14 @@ pub struct PolicyRules {
 impl PolicyRules {
     /// Default of [`PolicyRules::cache_entries`].
     pub const DEFAULT_CACHE_ENTRIES: usize = 100_000;
+
+    /// Runs the policy's own tests.
+    ///
+    /// # Errors
+    /// Why they cannot be run.
+    pub fn trial(&self) -> Result<Trial, Vec<Problem>> {
+        run_tests(&self.source.modules, &self.source.documents(), &self.settings)
+    }
 }
 
 impl fmt::Debug for PolicyRules {

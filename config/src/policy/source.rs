@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use portunus_filters::authorize::Module;
+use portunus_filters::authorize::{Document, Module};
 use serde_json::{Map, Value};
 
 use super::json;
@@ -29,13 +29,19 @@ pub struct PolicySource {
 }
 
 impl PolicySource {
+    /// The data as the engine takes it.
+    pub(crate) fn documents(&self) -> [Document; 1] {
+        let text = Value::Object(self.data.clone()).to_string();
+        [Document { path: "data".to_owned(), mount: String::new(), text }]
+    }
+
     /// Adds what is in a folder, or in one file. What is wrong is reported; `None` if nothing can be
     /// read there.
     pub(crate) fn add(&mut self, path: &Located<PathBuf>, files: &Files<'_>) -> Option<()> {
         let root = files.named(path)?;
         let mut gather = Gather { source: self, files, place: &path.place, count: 0 };
         match path.value.extension().and_then(|name| name.to_str()) {
-            Some("rego" | "json" | "yaml" | "yml") => gather.file(&root, &[]),
+            Some("rego" | "json" | "yaml" | "yml") => gather.file(&root, &[])?,
             _ => match files.reads.folder(&root) {
                 Ok(names) => gather.folder(&root, &names, &[]),
                 Err(error) => {
@@ -74,7 +80,9 @@ impl Gather<'_, '_> {
         for name in names {
             let path = folder.join(name);
             match Path::new(name).extension().and_then(|name| name.to_str()) {
-                Some("rego" | "json" | "yaml" | "yml") => self.file(&path, below),
+                Some("rego" | "json" | "yaml" | "yml") => {
+                    self.file(&path, below);
+                }
                 // What is neither one of these nor a folder is not for us: a README, say.
                 _ => {
                     if let Ok(names) = self.files.reads.folder(&path) {
@@ -85,21 +93,22 @@ impl Gather<'_, '_> {
         }
     }
 
-    fn file(&mut self, file: &Path, below: &[&str]) {
+    /// `None` if the file cannot be read.
+    fn file(&mut self, file: &Path, below: &[&str]) -> Option<()> {
         self.count += 1;
         if self.count > MAX_FILES {
             if self.count == MAX_FILES + 1 {
                 let problem = format!("the policy has more than {MAX_FILES} files");
                 self.files.findings().error(self.place, problem, "write fewer, larger ones");
             }
-            return;
+            return None;
         }
         let text = match self.files.reads.file(file) {
             Ok(text) => text,
             Err(error) => {
                 let problem = format!("`{}` cannot be read: {error}", file.display());
                 self.files.findings().error(self.place, problem, "check that this user may read it");
-                return;
+                return None;
             }
         };
         let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -111,6 +120,7 @@ impl Gather<'_, '_> {
             let data = below.iter().rev().fold(data, nest);
             self.source.add_data(data, file, self.files.findings());
         }
+        Some(())
     }
 }
 

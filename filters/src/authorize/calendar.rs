@@ -32,7 +32,7 @@ impl Unit {
 }
 
 /// A time of day and a date as people at one place write them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LocalTime {
     pub(super) hour: u8,
     pub(super) minute: u8,

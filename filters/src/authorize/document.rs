@@ -1,6 +1,6 @@
 //! The input document: its members, and what each reads of a question.
 
-use super::calendar::LocalTime;
+use super::calendar::{LocalTime, Unit};
 use super::question::Question;
 use crate::identity::Claims;
 use std::net::IpAddr;
@@ -74,6 +74,16 @@ impl<'a> Reading<'a> {
 }
 
 impl Field {
+    /// How fine it tells the time, if it does.
+    pub(super) fn unit(self) -> Option<Unit> {
+        match self {
+            Field::Minute => Some(Unit::Minute),
+            Field::Hour => Some(Unit::Hour),
+            Field::Weekday | Field::Date => Some(Unit::Day),
+            _ => None,
+        }
+    }
+
     /// Whether it says the same for everything in a list.
     pub(super) fn is_of_all(self) -> bool {
         let own = [Field::Upstream, Field::Kind, Field::Name, Field::Uri, Field::Arguments];

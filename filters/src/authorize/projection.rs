@@ -23,6 +23,8 @@ pub(super) struct Projection {
     findings: Option<Branch>,
     /// Everything that is read, by name: for inputs that are not typed.
     tree: Branch,
+    /// The finest unit of time that is read.
+    pub(super) unit: Option<Unit>,
     /// Members that are read and are none of the document.
     pub(super) unknown: Vec<InputPath>,
 }
@@ -123,7 +125,8 @@ impl Projection {
             takes.extend(branch.map(|branch| Take { group, name, field, branch }));
         }
         let unknown = reads.places().into_iter().filter(|path| !known(path)).cloned().collect();
-        Projection { takes, findings: tree.below(FINDINGS), tree, unknown }
+        let unit = takes.iter().filter_map(|take| take.field.unit()).min();
+        Projection { takes, findings: tree.below(FINDINGS), tree, unit, unknown }
     }
 
     /// That of a policy which may read everything.
@@ -146,17 +149,6 @@ impl Projection {
 
     pub(super) fn reads(&self, wanted: Field) -> bool {
         self.takes.iter().any(|take| take.field == wanted)
-    }
-
-    /// The finest unit of time that is read.
-    pub(super) fn unit(&self) -> Option<Unit> {
-        let finest = |take: &Take| match take.field {
-            Field::Minute => Some(Unit::Minute),
-            Field::Hour => Some(Unit::Hour),
-            Field::Weekday | Field::Date => Some(Unit::Day),
-            _ => None,
-        };
-        self.takes.iter().filter_map(finest).min()
     }
 
     /// Adds what is taken of `question` to `key`.

@@ -97,6 +97,27 @@ fn a_decision_ends_with_the_hour_it_depends_on_and_with_what_was_shown() {
 }
 
 #[test]
+fn a_policy_is_asked_by_many_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Policy>();
+    shared::<DecisionCache>();
+    let kit = Kit::of(
+        "package mcp.authz\ndefault decision := false\ndecision if input.principal.subject == \"u7\"",
+    );
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let kit = &kit;
+            scope.spawn(move || {
+                for number in 0..50 {
+                    let caller = kit::principal_named(&format!("u{}", number % 10), &[]);
+                    assert_eq!(kit.decide(&question(&caller)).allow, number % 10 == 7, "{worker} {number}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_new_policy_finds_nothing_of_the_old_one() {
     let old = Kit::of("package mcp.authz\ndecision := true");
     let new =

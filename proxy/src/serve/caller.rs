@@ -1,6 +1,7 @@
 //! Stage 2: who calls, before the body is read.
 
 use super::{Halt, Knowledge, Passage, halt};
+use crate::context::Active;
 use crate::headers::Stamp;
 use crate::identify::{Refusal, Shown, Standing, Trouble, WellKnown, authenticate, resource};
 use crate::intake;
@@ -43,6 +44,43 @@ impl Passage<'_> {
         self.outcome.identified(&principal);
         self.arrival.identity = Identity::Principal(principal);
         Ok(())
+    }
+
+    /// The snapshot that judges the message, and the virtual server in it; the caller is asked again if
+    /// that is another one than it was.
+    pub(super) async fn settled(
+        &mut self,
+        mut server: Arc<VirtualServer>,
+        mut serial: u64,
+    ) -> Result<(Arc<Active>, Arc<VirtualServer>), Halt> {
+        loop {
+            let active = self.connection.gateway.active();
+            if active.snapshot.serial == serial {
+                return Ok((active, server));
+            }
+            server = self.still_served(&active, &server)?;
+            serial = active.snapshot.serial;
+            drop(active);
+            self.identify(&server).await?;
+        }
+    }
+
+    /// The same virtual server in the snapshot that judges the message.
+    pub(super) fn still_served(
+        &mut self,
+        active: &Active,
+        server: &VirtualServer,
+    ) -> Result<Arc<VirtualServer>, Halt> {
+        match active.snapshot.routes.server(&server.id) {
+            Some(server) => {
+                self.outcome.server(server, &active.revision);
+                Ok(Arc::clone(server))
+            }
+            None => {
+                let denial = Denial::new(Reason::UnknownRoute, "no MCP server is served at this path");
+                Err(halt(denial, Knowledge::default()))
+            }
+        }
     }
 
     /// A caller as another replica has found it, with a number of our own.

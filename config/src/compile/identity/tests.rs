@@ -196,7 +196,7 @@ fn mistakes_are_named_where_they_stand() {
         assert!(found.contains(&expected), "{identity}: {found:?}");
     }
     let unknown = problems(&text(JWT, ", identity: {issuers: ['http://127.0.0.1:8/']}"));
-    assert_eq!(unknown, ["servers./mcp.identity.issuers: no issuer is named `http://127.0.0.1:8/`"]);
+    assert_eq!(unknown, ["servers./mcp.identity.issuers[0]: no issuer is named `http://127.0.0.1:8/`"]);
     let alone = format!("version: 1\n{REST}servers: {{/mcp: {{upstreams: a, identity: {{}}}}}}\n");
     assert_eq!(
         problems(&alone),

@@ -7,6 +7,7 @@ use portunus_filters::authorize::Entry;
 use crate::testing::{brief, example_environment};
 use crate::{
     Attempt, Environment as _, ListRule, Loaded, MapEnvironment, ProcessEnvironment, Report, Severity,
+    load_policy, load_untested,
 };
 
 const HEAD: &str = "version: 1\nupstreams: {a: 'http://localhost:1/'}\nservers: {/mcp: a}\n";
@@ -214,6 +215,38 @@ fn a_bundle_takes_rules_from_its_own_folder_only() {
     }
 }
 
+const FAILING: &str = "package mcp.authz_test\nimport rego.v1\nimport data.mcp.authz\n\n\
+                       test_staff if not authz.decision with input as {\"principal\": {\"roles\": [\"staff\"]}}\n\n\
+                       test_others if not authz.decision with input as {\"principal\": {\"roles\": []}}\n";
+
+#[test]
+fn a_policy_whose_own_tests_fail_is_refused() {
+    let files = [("c/rules/a.rego", PLAIN), ("c/rules/a_test.rego", FAILING)];
+    let problem = "c/rules/a_test.rego:5: the test `data.mcp.authz_test.test_staff` fails";
+    assert_eq!(problems("policy: rules", &files), [problem]);
+    let other = [("c/other.rego", PLAIN), files[0], files[1]];
+    assert_eq!(problems("policy: {path: other.rego, shadow: {path: rules}}", &other), [problem]);
+    let env = environment("policy: rules", &files);
+    let untested =
+        load_untested(Path::new("c/gateway.yaml"), &env).unwrap_or_else(|report| panic!("{report}"));
+    let trial = untested.snapshot.policy.unwrap().trial().unwrap();
+    assert_eq!((trial.tests.len(), trial.passed()), (2, false));
+}
+
+#[test]
+fn a_folder_of_rules_is_a_policy_by_itself() {
+    let env = environment("", &[("c/rules/a.rego", WITH_ARGUMENTS), ("c/rules/data.json", "{\"x\": 1}")]);
+    let alone = load_policy(Path::new("c/rules/a.rego"), &env).unwrap();
+    assert!(alone.source.data.is_empty() && alone.policy.reads_arguments(Entry::Decision));
+    let none = load_policy(Path::new("c/gateway.yaml"), &env).unwrap_err();
+    assert_eq!(none.0.iter().map(brief).collect::<Vec<_>>(), ["it has no `policy`"]);
+    let missing = load_policy(Path::new("c/no.rego"), &env).unwrap_err();
+    assert_eq!(
+        missing.0.iter().map(brief).collect::<Vec<_>>(),
+        ["`c/no.rego` cannot be read: entity not found"]
+    );
+}
+
 #[test]
 fn every_sample_compiles_and_says_what_lists_show() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/policy");
@@ -236,5 +269,8 @@ fn every_sample_compiles_and_says_what_lists_show() {
         let policy = outcome.unwrap_or_else(|report| panic!("{report}")).snapshot.policy.unwrap();
         assert_eq!(policy.lists, lists, "{name}");
         assert!(policy.policy.reads(Entry::Decision).iter().all(|path| path != "input"), "{name}");
+        let trial = policy.trial().unwrap();
+        assert!(trial.passed() && trial.tests.len() > 3 && trial.replayed > 5, "{name}");
+        assert!(trial.share() > 0.99, "{name}: {:?}", trial.coverage);
     }
 }

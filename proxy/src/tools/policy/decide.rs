@@ -5,7 +5,7 @@ use super::{Trouble, policy, text};
 use crate::text::tame;
 use clap::{Args, ValueEnum};
 use portunus_config::PolicyRules;
-use portunus_filters::authorize::{self, Ruling};
+use portunus_filters::authorize::{self, RuleSeen, Ruling};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -62,11 +62,9 @@ fn explained(
     input: &str,
     json: bool,
 ) -> Result<String, String> {
-    if !rules.policy.has(entry) {
-        return Err(format!("the policy has no rule `{}`", entry.as_str()));
-    }
     let unreadable = |fault| format!("the input cannot be read in one way: {fault}");
-    let ruling = rules.policy.ask(entry, input).map_err(unreadable)?;
+    let explained = rules.policy.explain_input(entry, input).map_err(unreadable)?;
+    let explained = explained.ok_or_else(|| format!("the policy has no rule `{}`", entry.as_str()))?;
     let full = rules.policy.ask_in_full(entry, input).map_err(unreadable)?;
     let value: Value =
         serde_json::from_str(input).map_err(|error| format!("the input is no JSON: {error}"))?;
@@ -75,7 +73,13 @@ fn explained(
     let reads = rules.policy.reads(entry);
     let projection: Vec<(String, Option<Value>)> =
         reads.into_iter().map(|path| (path.clone(), at(&value, &path).cloned())).collect();
-    let seen = Seen { ruling: &ruling, full: &full, class: class.unwrap_or_default(), projection };
+    let seen = Seen {
+        ruling: &explained.ruling,
+        full: &full,
+        rules: &explained.rules,
+        class: class.unwrap_or_default(),
+        projection,
+    };
     Ok(if json { format!("{:#}\n", seen.json()) } else { seen.lines() })
 }
 
@@ -85,6 +89,8 @@ struct Seen<'a> {
     /// The same by the rules as they are written, given the whole input.
     full: &'a Ruling,
     class: String,
+    /// The rules that took part.
+    rules: &'a [RuleSeen],
     /// What the rules can read, with its value.
     projection: Vec<(String, Option<Value>)>,
 }
@@ -96,6 +102,7 @@ impl Seen<'_> {
             "decision": document(self.ruling),
             "class": self.class,
             "projection": Value::Object(projection.collect()),
+            "rules": self.rules.iter().map(rule_document).collect::<Vec<_>>(),
             "agrees_in_full": self.ruling == self.full,
         })
     }
@@ -114,12 +121,26 @@ impl Seen<'_> {
             let value = value.as_ref().map_or_else(|| "undefined".to_owned(), Value::to_string);
             lines.push(format!("  {} = {}", tame(path), tame(&value)));
         }
+        lines.push("rules that took part:".to_owned());
+        lines.extend(self.rules.iter().map(rule_line));
         if self.ruling != self.full {
             let other = format!("{} ({})", word(self.full), why_of(self.full));
             lines.push(format!("With all of the input the rules say otherwise: {}.", tame(&other)));
         }
         lines.join("\n") + "\n"
     }
+}
+
+fn rule_document(rule: &RuleSeen) -> Value {
+    json!({ "rule": rule.name, "file": rule.path, "line": rule.line, "stopped_behind_line": rule.stopped })
+}
+
+fn rule_line(rule: &RuleSeen) -> String {
+    let stopped = match rule.stopped {
+        Some(line) => format!(", held up to line {line}"),
+        None => String::new(),
+    };
+    tame(&format!("  {}:{}: {}{stopped}", rule.path, rule.line, rule.name))
 }
 
 fn why_of(ruling: &Ruling) -> String {

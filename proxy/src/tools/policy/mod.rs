@@ -9,8 +9,11 @@ pub mod diff;
 pub mod eject;
 pub mod matrix;
 mod shown;
+pub mod test;
 
+use crate::text::tame;
 use portunus_config::{PolicyRules, ProcessEnvironment, Report, load_policy};
+use portunus_filters::authorize::{Class, Entry};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -34,6 +37,16 @@ impl From<String> for Trouble {
 /// The policy of a configuration, a folder of rules, or one `.rego` file.
 fn policy(path: &Path) -> Result<Arc<PolicyRules>, Trouble> {
     load_policy(path, &ProcessEnvironment).map_err(|report| Trouble::Configuration(path.to_owned(), report))
+}
+
+/// What each rule that is asked depends on, a line each: for `check`.
+pub fn summary(rules: &PolicyRules) -> String {
+    let line = |(entry, class): (Entry, Class)| {
+        let reads = rules.policy.reads(entry);
+        let reads = if reads.is_empty() { "nothing".to_owned() } else { reads.join(", ") };
+        format!("policy: {} is {class} and reads {}\n", entry.as_str(), tame(&reads))
+    };
+    rules.policy.classes().into_iter().map(line).collect()
 }
 
 /// Largest file that a command takes.
