@@ -6,6 +6,7 @@
 //! for that.
 
 mod challenge;
+mod facade;
 mod fetch;
 mod guest;
 pub mod inspect;
@@ -17,6 +18,7 @@ mod standing;
 pub mod tokens;
 
 pub use challenge::{Refusal, for_more};
+pub(crate) use facade::{MAX_REGISTRATION_BYTES, metadata, registered};
 pub use guest::Guest;
 pub use inspect::Trouble;
 pub use keys::KeyStatus;
@@ -52,6 +54,8 @@ pub struct Callers {
     pub keys: keys::KeySlots,
     /// Issuers that are asked.
     pub inspectors: inspect::Inspectors,
+    /// What providers say of themselves.
+    pub(crate) providers: facade::Providers,
 }
 
 impl Default for Callers {
@@ -61,6 +65,7 @@ impl Default for Callers {
             principals: interner::Interner::new(interner::MAX_PRINCIPALS),
             keys: keys::KeySlots::default(),
             inspectors: inspect::Inspectors::default(),
+            providers: facade::Providers::default(),
         }
     }
 }
