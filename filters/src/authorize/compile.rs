@@ -197,6 +197,7 @@ fn points(
         problems.push(positioned(&error.to_string()));
         return Vec::new();
     }
+    problems.extend(crowded(data));
     let rules = rule_names(engine);
     let decision = rule_path(Entry::Decision, &settings.entrypoint);
     if !rules.contains(&decision) {
@@ -265,6 +266,15 @@ fn untold(problem: Problem) -> Problem {
     let text = format!("what is read cannot be told: {}", problem.text);
     Problem { severity: Severity::Warning, text, ..problem }
         .hint("a decision is remembered for questions alone that are equal in everything")
+}
+
+/// Each evaluation copies the outermost members of the data.
+const MAX_ROOTS: usize = 256;
+
+fn crowded(data: &Value) -> Option<Problem> {
+    let roots = data.as_object().map(|members| members.len()).unwrap_or_default();
+    let text = format!("data has {roots} members at its root, which each evaluation copies");
+    (roots > MAX_ROOTS).then(|| Problem::warning("", 0, text).hint("put them below one member"))
 }
 
 fn unknown(path: &InputPath) -> Problem {
