@@ -48,7 +48,7 @@ impl House {
         let names: Vec<String> = (0..tools).map(|tool| format!("tool_{tool}")).collect();
         let server = Mcp::naming(Nature::of(Era::Modern), &names).await;
         let document = format!(
-            "level: warn\nupstreams:\n  up: {}\nservers:\n  /mcp: up\nidentity:\n  url: https://gw.example\n  \
+            "level: info\nupstreams:\n  up: {}\nservers:\n  /mcp: up\nidentity:\n  url: https://gw.example\n  \
              jwt: {{issuer: '{}', roles: roles}}\npolicy: {{path: policy.rego, data: may.json, cache_entries: 300000}}\n",
             server.url(),
             issuer.url()
