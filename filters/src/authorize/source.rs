@@ -35,6 +35,7 @@ pub(super) fn load<'m>(
             problems.push(positioned(&error.to_string()));
         }
     }
+    problems.extend(mixed_objects(engine));
     let functions = functions(engine);
     for module in engine.get_modules() {
         let package = Chain::of(&module.package.refr).map(|chain| dotted(&chain)).unwrap_or_default();
@@ -53,6 +54,36 @@ pub(super) fn load<'m>(
             each_expression(rule, &mut |expr| scope.calls(expr, problems));
         }
     }
+}
+
+/// Objects whose keys are written out in one rule and computed in another: the engine does not compare
+/// the two, and where they give one key two values Rego has none.
+fn mixed_objects(engine: &mut Engine) -> Vec<Problem> {
+    let mut written: BTreeSet<String> = BTreeSet::new();
+    let mut computed: BTreeMap<String, (String, u32)> = BTreeMap::new();
+    for module in engine.get_modules().iter() {
+        let package = Chain::of(&module.package.refr).map(|chain| dotted(&chain)).unwrap_or_default();
+        for rule in &module.policy {
+            let Rule::Spec { head: RuleHead::Compr { refr, .. }, span, .. } = rule.as_ref() else { continue };
+            let Some(chain) = Chain::of(refr) else { continue };
+            let object = format!("data.{package}.{}", chain.root);
+            if !chain.literal() {
+                computed.insert(object, (span.source.get_path().clone(), span.line));
+            } else if !chain.names.is_empty() {
+                written.insert(object);
+            }
+        }
+    }
+    let mixed = computed.into_iter().filter(|(object, _)| written.contains(object));
+    let problem = |(object, (path, line)): (String, (String, u32))| {
+        Problem::error(
+            &path,
+            line,
+            format!("{object} has keys that are written out and keys that are computed"),
+        )
+        .hint("make two objects of them, or one comprehension")
+    };
+    mixed.map(problem).collect()
 }
 
 /// What an error of the engine says, with the place that it names.

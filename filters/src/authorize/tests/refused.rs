@@ -68,6 +68,14 @@ fn a_policy_without_its_entry_point_is_refused() {
 }
 
 #[test]
+fn an_object_whose_keys_the_engine_would_not_compare_is_refused() {
+    for keys in ["o[\"k\"] := 1", "o.k := 1 if input.principal.mfa"] {
+        let text = format!("package mcp.authz\ndecision if o.k == 1\n{keys}\no[k] := 2 if some k in [\"k\"]");
+        assert!(problems(&text).contains("authz.rego:4: data.mcp.authz.o has keys"), "{}", problems(&text));
+    }
+}
+
+#[test]
 fn what_is_likely_not_meant_is_told_with_its_line() {
     let kit = Kit::of(
         r#"package mcp.authz
