@@ -3,6 +3,8 @@
 //! What belongs to one hop stays on it (RFC 9110 §7.6.1); what says who the client is, is said once
 //! and by us; credentials go where the configuration sends them and nowhere else.
 
+mod upward;
+
 use crate::forward::Inbound;
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONNECTION, CONTENT_LENGTH,
@@ -13,6 +15,8 @@ use pingora_http::ResponseHeader;
 use portunus_config::{Credentials, HostPolicy, Upstream};
 use std::io::Write;
 use std::net::IpAddr;
+
+pub use upward::Upward;
 
 const PORTUNUS_REQUEST_ID: HeaderName = HeaderName::from_static("portunus-request-id");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -133,32 +137,6 @@ fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
         || is_hop(text)
         || hop.contains(name)
         || upstream.headers.remove.contains(name))
-}
-
-/// What of a client's headers goes to upstreams with messages that are said anew for it: nothing of
-/// the protocol itself, and no credentials but where they pass through.
-///
-/// What the configuration says of one upstream's headers is applied when they are written for it.
-pub fn upward(headers: &HeaderMap, passes_credentials: bool) -> HeaderMap {
-    let hop = hop_tokens(headers);
-    let said_anew =
-        |name: &str| name.starts_with("mcp-") || matches!(name, "accept" | "content-type" | "last-event-id");
-    let goes = |name: &HeaderName| {
-        let text = name.as_str();
-        let credential = *name == AUTHORIZATION || *name == COOKIE;
-        *name == HOST
-            || !(is_replaced(text)
-                || claims_route(text)
-                || is_hop(text)
-                || hop.contains(name)
-                || said_anew(text)
-                || (credential && !passes_credentials))
-    };
-    let mut kept = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers.iter().filter(|(name, _)| goes(name)) {
-        kept.append(name, value.clone());
-    }
-    kept
 }
 
 /// One clean `Forwarded` element (RFC 7239).

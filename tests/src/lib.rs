@@ -29,6 +29,8 @@ mod http_sse;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod lists;
+#[cfg(test)]
 mod operate;
 #[cfg(test)]
 mod passage;

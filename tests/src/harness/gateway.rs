@@ -107,6 +107,11 @@ impl Gateway {
         Gateway::launch(Arc::clone(&self.folder), command).await
     }
 
+    /// Starts another on what this one has left, which has ended.
+    pub(crate) async fn again(&self) -> Gateway {
+        Gateway::launch(Arc::clone(&self.folder), run()).await
+    }
+
     /// Runs a command of the binary beside this gateway, to its end.
     pub(crate) async fn command(&self, arguments: &[&str]) -> Output {
         // Files, since a pipe would not end with a command that leaves a process behind.
