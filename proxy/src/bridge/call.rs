@@ -173,7 +173,8 @@ async fn tool(
         let entry = catalog.tool(&name).filter(|entry| desk.finds(message, ListKind::Tools, entry))?;
         let found = (entry.member, Arc::clone(&entry.original));
         let known = desk.leads_to(entry.member).and_then(|upstream| desk.known_tool(upstream, entry));
-        Some(ToolFacts { found, params: Arc::clone(&entry.params), known, regions: regions(catalog, entry) })
+        let regions = regions(catalog, entry);
+        Some(ToolFacts { found, params: Arc::clone(&entry.params), known, regions })
     };
     let governed = desk.gateway.active().authority.governs();
     let only = desk.only().filter(|_| !governed);

@@ -9,6 +9,7 @@ mod doubt;
 mod keeping;
 mod legacy;
 mod modern;
+mod overseen;
 pub(crate) mod reading;
 #[cfg(test)]
 mod tests;
@@ -344,23 +345,6 @@ impl Talk {
             Turn::Done(answer) => self.passed(answer),
             turn => turn,
         }
-    }
-
-    /// The answer as the client may have it.
-    fn passed(&self, answer: Answer) -> Turn {
-        match self.common.overseer.passed(&self.common.gateway, answer) {
-            Ok(answer) => Turn::Done(answer),
-            Err(denial) => Turn::Failed(denial.into()),
-        }
-    }
-
-    /// Tells the upstream of questions that nobody is asked; if this is cut off, it is told again.
-    async fn refuse_unasked(&mut self) -> Result<(), Failure> {
-        if !self.unasked.is_empty() {
-            self.reply(self.unasked.clone()).await?;
-            self.unasked.clear();
-        }
-        Ok(())
     }
 
     /// The last turn as the client gets it: an older answer may take the place of a failure.
