@@ -7,6 +7,7 @@
 
 mod challenge;
 mod credential;
+mod facade;
 mod fetch;
 mod guest;
 pub mod inspect;
@@ -19,6 +20,7 @@ pub mod tokens;
 
 pub use challenge::Refusal;
 pub(crate) use credential::{kept, strip};
+pub(crate) use facade::{MAX_REGISTRATION_BYTES, metadata, registered};
 pub use guest::Guest;
 pub use inspect::Trouble;
 pub use keys::KeyStatus;
@@ -54,6 +56,8 @@ pub struct Callers {
     pub keys: keys::KeySlots,
     /// Issuers that are asked.
     pub inspectors: inspect::Inspectors,
+    /// What providers say of themselves.
+    pub(crate) providers: facade::Providers,
 }
 
 impl Default for Callers {
@@ -63,6 +67,7 @@ impl Default for Callers {
             principals: interner::Interner::new(interner::MAX_PRINCIPALS),
             keys: keys::KeySlots::default(),
             inspectors: inspect::Inspectors::default(),
+            providers: facade::Providers::default(),
         }
     }
 }

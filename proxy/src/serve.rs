@@ -119,7 +119,7 @@ enum Halt {
     Refused(Box<Denial>, Box<Knowledge>),
     Preflight,
     /// It asked for a document that everybody may have.
-    Told(Arc<str>),
+    Told(u16, Arc<str>),
     Gone,
 }
 
@@ -132,7 +132,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
         Ok(Admitted::Away(away)) => passage.send_on(*away, &mut client).await,
         Err(Halt::Refused(denial, known)) => passage.refuse_unread(&denial, &known, &mut client).await,
         Err(Halt::Preflight) => passage.preflight(&mut client).await,
-        Err(Halt::Told(document)) => passage.tell(&document, &mut client).await,
+        Err(Halt::Told(status, document)) => passage.tell(status, &document, &mut client).await,
         Err(Halt::Gone) => End::Broken,
     };
     passage.outcome.stage_done(Stage::Respond);
@@ -184,7 +184,7 @@ impl<'a> Passage<'a> {
             return Err(Halt::Preflight);
         }
         let gateway = self.connection.gateway;
-        self.well_known()?;
+        self.well_known(client).await?;
         let (server, serial) = self.resolve(&gateway.active())?;
         self.identify(&server).await?;
         self.line = self.line(&server);

@@ -179,6 +179,28 @@ async fn clients_find_out_by_the_challenge_alone_where_to_go() {
 }
 
 #[tokio::test]
+async fn a_provider_that_registers_nobody_is_presented_with_the_one_client_that_it_has() {
+    let guarded = Guarded::start("", "  metadata: {client: fixed}\n").await;
+    let mut client = guarded.gateway.connect().await;
+    let mut ask = async |path: &str| {
+        client.send(format!("{}\r\n", client.head("GET", path, &[])).as_bytes()).await;
+        client.response().await
+    };
+    let resource = ask("/.well-known/oauth-protected-resource/mcp").await.json();
+    assert_eq!(resource["authorization_servers"], json!([RESOURCE]));
+    let provider = ask("/.well-known/oauth-authorization-server/mcp").await.json();
+    let place = "https://gw.example/.well-known/oauth-authorization-server/mcp";
+    assert_eq!((&provider["issuer"], &provider["registration_endpoint"]), (&json!(RESOURCE), &json!(place)));
+    assert_eq!(provider["jwks_uri"], json!(format!("{}/keys", guarded.issuer.url())));
+    let body = br#"{"redirect_uris":["http://127.0.0.1:3000/callback"],"client_name":"desk"}"#;
+    client.post("/.well-known/oauth-authorization-server/mcp", &[], body).await;
+    let registered = client.response().await;
+    assert_eq!((registered.status, &registered.json()["client_id"]), (201, &json!("fixed")));
+    client.post("/.well-known/oauth-authorization-server/mcp", &[], b"{}").await;
+    assert_eq!(client.response().await.status, 400);
+}
+
+#[tokio::test]
 async fn a_token_for_one_server_is_refused_at_another_after_it_was_taken() {
     let guarded = Guarded::start("", "").await;
     let (token, mut client) = (guarded.token(), guarded.gateway.connect().await);

@@ -1,5 +1,6 @@
 //! What clients find out before they have anything to show (RFC 9728 §3).
 
+use super::facade::asked_about;
 use crate::context::Active;
 use portunus_config::{NormalPath, Profile, Resolution, Resource, VirtualServer};
 use std::sync::Arc;
@@ -13,14 +14,21 @@ pub(crate) struct WellKnown {
     path: String,
     /// What follows the well-known part: empty, or a path.
     rest: String,
+    /// It is about the authorization server that the resource names.
+    pub(crate) of_provider: bool,
 }
 
 impl WellKnown {
     /// The question that a path asks, if it is one.
     pub(crate) fn of(path: &str) -> Option<WellKnown> {
+        if let Some(rest) = asked_about(path) {
+            let path = format!("{PROTECTED_RESOURCE}{}", rest.trim_end_matches('/'));
+            return Some(WellKnown { path, rest, of_provider: true });
+        }
         let rest = path.strip_prefix(PROTECTED_RESOURCE)?;
+        let rest = rest.trim_end_matches('/').to_owned();
         let whole = rest.is_empty() || rest.starts_with('/');
-        whole.then(|| WellKnown { path: path.to_owned(), rest: rest.trim_end_matches('/').to_owned() })
+        whole.then(|| WellKnown { path: path.to_owned(), rest, of_provider: false })
     }
 
     /// The server that it is about, which says what it is: the one whose metadata is here, the one that
@@ -30,7 +38,8 @@ impl WellKnown {
         let asks = |server: &&Arc<VirtualServer>| {
             let hosts = &server.hosts;
             let here = hosts.is_empty() || portunus_config::HostPattern::any_matches(hosts, host);
-            here && resource(server).is_some()
+            let known = resource(server).is_some_and(|known| !self.of_provider || known.client.is_some());
+            here && known
         };
         let named = |server: &&Arc<VirtualServer>| {
             resource(server).is_some_and(|resource| path_of(&resource.metadata_url) == self.path)

@@ -3,18 +3,21 @@
 use super::{Halt, Knowledge, Passage, halt};
 use crate::context::Active;
 use crate::headers::{self, Stamp};
-use crate::identify::{self, Refusal, Shown, Standing, Trouble, WellKnown, authenticate, kept, resource};
-use crate::intake;
+use crate::identify::{
+    self, MAX_REGISTRATION_BYTES, Refusal, Shown, Standing, Trouble, WellKnown, authenticate, kept, metadata,
+    registered, resource,
+};
+use crate::intake::{self, BodyFault};
 use crate::respond::End;
 use crate::session::Client;
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method};
 use pingora_http::ResponseHeader;
-use portunus_config::{Profile, VirtualServer};
+use portunus_config::{Profile, Resource, VirtualServer};
 use portunus_filters::identity::assertion::key_set;
 use portunus_filters::identity::{Fault, Principal};
-use portunus_filters::{Denial, Identity, Reason};
+use portunus_filters::{Denial, Era, Identity, Reason};
 use std::sync::Arc;
 
 /// Where upstreams find the keys that they verify assertions with.
@@ -133,39 +136,67 @@ impl Passage<'_> {
         }
     }
 
-    /// Answers a client that asks where to be authorized; `None` if it asks for something else.
-    pub(super) fn well_known(&mut self) -> Result<(), Halt> {
+    /// Answers a client that asks where to be authorized, or registers there.
+    pub(super) async fn well_known(&mut self, client: &mut Client) -> Result<(), Halt> {
         let active = self.connection.gateway.active();
         if self.request.uri.path() == ASSERTION_KEYS && self.request.method == Method::GET {
-            return assertion_keys(&active).map_or(Ok(()), |keys| Err(Halt::Told(keys)));
+            return assertion_keys(&active).map_or(Ok(()), |keys| Err(Halt::Told(200, keys)));
         }
         let Some(question) = WellKnown::of(self.request.uri.path()) else { return Ok(()) };
         let Some(server) = question.server(&active, self.host()) else { return Ok(()) };
         self.outcome.server(&server, &active.revision);
-        match self.request.method {
-            Method::GET | Method::HEAD => {
-                let metadata = resource(&server).map(|resource| Arc::clone(&resource.metadata));
-                Err(Halt::Told(metadata.unwrap_or_default()))
-            }
-            _ => {
+        drop(active);
+        let (Some(profile), Some(resource)) = (&server.identity, resource(&server)) else { return Ok(()) };
+        let reads = matches!(self.request.method, Method::GET | Method::HEAD);
+        match (reads, question.of_provider) {
+            (true, false) => Err(Halt::Told(200, Arc::clone(&resource.metadata))),
+            (true, true) => match metadata(self.connection.gateway, profile, resource).await {
+                Ok(metadata) => Err(Halt::Told(200, metadata.into())),
+                Err(cause) => {
+                    self.outcome.cause(&cause);
+                    let detail = "the authorization server does not say what it is";
+                    Err(halt(Denial::new(Reason::IdentityUnavailable, detail), Knowledge::default()))
+                }
+            },
+            (false, true) if self.request.method == Method::POST => self.register(resource, client).await,
+            (false, _) => {
                 let detail = "only GET is answered here";
                 Err(halt(Denial::new(Reason::MethodNotAllowed, detail), Knowledge::default()))
             }
         }
     }
 
+    /// Gives a client that registers the one that is registered with the provider.
+    async fn register(&mut self, resource: &Resource, client: &mut Client) -> Result<(), Halt> {
+        let (headers, within) = (&self.request.headers, self.connection.listener.limits.body_timeout);
+        let body = intake::body(client, headers, MAX_REGISTRATION_BYTES, within, Era::Modern).await;
+        let body = match body {
+            Ok(body) => body,
+            Err(BodyFault::Denied(denial, _)) => return Err(halt(denial, Knowledge::default())),
+            Err(BodyFault::Gone) => return Err(Halt::Gone),
+        };
+        match registered(resource, &body) {
+            Some(answer) => Err(Halt::Told(201, answer.into())),
+            None => {
+                let detail = "a registration is a JSON object with `redirect_uris`";
+                Err(halt(Denial::new(Reason::InvalidRequest, detail), Knowledge::default()))
+            }
+        }
+    }
+
     /// Writes metadata: anybody may read it, from any page.
-    pub(super) async fn tell(&mut self, document: &str, client: &mut Client) -> End {
+    pub(super) async fn tell(&mut self, status: u16, document: &str, client: &mut Client) -> End {
         self.outcome.answered(None);
-        self.outcome.http_status(200);
+        self.outcome.http_status(status);
         if !intake::discard(client, &self.request.headers).await {
             client.close_after();
         }
         let head = || -> pingora_core::Result<ResponseHeader> {
-            let mut head = ResponseHeader::build_no_case(200, Some(6))?;
+            let mut head = ResponseHeader::build_no_case(status, Some(6))?;
             head.insert_header(CONTENT_LENGTH, document.len())?;
             head.insert_header(CONTENT_TYPE, "application/json")?;
-            head.insert_header(CACHE_CONTROL, "public, max-age=60")?;
+            let keep = if status == 200 { "public, max-age=60" } else { "no-store" };
+            head.insert_header(CACHE_CONTROL, keep)?;
             Stamp { request_id: &self.arrival.request_id, origin: None }.put(&mut head)?;
             head.insert_header(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))?;
             Ok(head)
