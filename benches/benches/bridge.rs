@@ -5,8 +5,8 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use portunus_benches::{SIZES, answer, modern_call};
 use portunus_filters::mcp::bridge::{
-    Answer, Facts, Profile, Put, answer as read_answer, legacy_request, modern_request, result_for_legacy,
-    result_for_modern, wrap_result,
+    Answer, Facts, Parts, Profile, Put, answer as read_answer, legacy_request, modern_request,
+    result_for_legacy, result_for_modern, wrap_result,
 };
 use portunus_filters::mcp::{Envelope, Revision};
 use std::hint::black_box;
@@ -21,7 +21,7 @@ fn modern_to_legacy(criterion: &mut Criterion) {
         let (call, answer) = (modern_call(size), answer(size));
         group.throughput(Throughput::Bytes((call.len() + answer.len()) as u64));
         group.bench_function(BenchmarkId::new("request", size), |bench| {
-            bench.iter(|| legacy_request(black_box(&call), &PUT));
+            bench.iter(|| Parts::read(black_box(&call)).and_then(|parts| legacy_request(&parts, &PUT)));
         });
         group.bench_function(BenchmarkId::new("answer", size), |bench| {
             bench.iter(|| {
@@ -40,10 +40,13 @@ fn legacy_to_modern(criterion: &mut Criterion) {
     for size in SIZES {
         let (call, answer) = (modern_call(size), answer(size));
         let Some(profile) = profile(&call) else { continue };
-        let Ok(call) = legacy_request(&call, &PUT) else { continue };
+        let Ok(call) = Parts::read(&call).and_then(|parts| legacy_request(&parts, &PUT)) else { continue };
         group.throughput(Throughput::Bytes((call.len() + answer.len()) as u64));
         group.bench_function(BenchmarkId::new("request", size), |bench| {
-            bench.iter(|| modern_request(black_box(&call), &PUT, &profile, Revision::V2026_07_28, None));
+            bench.iter(|| {
+                let parts = Parts::read(black_box(&call))?;
+                modern_request(&parts, &PUT, &profile, Revision::V2026_07_28, None)
+            });
         });
         group.bench_function(BenchmarkId::new("answer", size), |bench| {
             bench.iter(|| {
@@ -58,7 +61,7 @@ fn legacy_to_modern(criterion: &mut Criterion) {
 
 fn profile(call: &str) -> Option<Profile> {
     let envelope = Envelope::read(call).ok()?;
-    Profile::of_envelope(envelope.params.inside("_meta").ok()??).ok()
+    Profile::of_envelope(&envelope.params.inside("_meta").ok()??).ok()
 }
 
 /// From the upstream's message to the client's.

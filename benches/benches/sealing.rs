@@ -2,7 +2,7 @@
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use portunus::sealing::{
-    Binding, CallerKey, Home, SealedLeg, Seals, SessionToken, StateToken, Token, UpstreamMark,
+    Binding, CallerKey, Home, SealedLeg, Seals, SessionName, SessionToken, StateToken, Token, UpstreamMark,
 };
 use portunus_config::{ServerId, UpstreamUrl};
 use portunus_filters::Identity;
@@ -23,7 +23,7 @@ fn session(criterion: &mut Criterion) {
         });
         let sealed = token.seal(&seals, &binding).text;
         group.bench_function(BenchmarkId::new("open", legs), |bench| {
-            bench.iter(|| SessionToken::open(&seals, &binding, black_box(&sealed)));
+            bench.iter(|| SessionName::open(&seals, &binding, black_box(&sealed)));
         });
     }
     group.finish();

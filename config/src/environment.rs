@@ -1,6 +1,6 @@
 //! What a load reads from outside the document.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -19,6 +19,15 @@ pub trait Environment {
     /// larger than any document.
     fn file(&self, path: &Path) -> io::Result<String>;
 
+    /// The names in a folder, sorted, without hidden ones; there is none by default.
+    ///
+    /// # Errors
+    /// Whatever the file system says; [`io::ErrorKind::InvalidData`] for more names than any policy
+    /// has, or a name that is not UTF-8.
+    fn folder(&self, _path: &Path) -> io::Result<Vec<String>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
     /// The time since the Unix epoch, for warnings about certificates that expire; the epoch itself
     /// where there is no clock.
     fn now(&self) -> Duration {
@@ -30,6 +39,9 @@ pub trait Environment {
         false
     }
 }
+
+/// Most names of one folder.
+const MAX_NAMES: usize = 10_000;
 
 /// The variables and files of this process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,6 +61,22 @@ impl Environment for ProcessEnvironment {
             true => Ok(text),
             false => Err(io::Error::new(io::ErrorKind::InvalidData, "larger than 8 MiB")),
         }
+    }
+
+    fn folder(&self, path: &Path) -> io::Result<Vec<String>> {
+        let invalid = |problem| io::Error::new(io::ErrorKind::InvalidData, problem);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let name = entry?.file_name().into_string().map_err(|_| invalid("a name in it is not UTF-8"))?;
+            if !name.starts_with('.') {
+                names.push(name);
+            }
+            if names.len() > MAX_NAMES {
+                return Err(invalid("more than 10,000 names are in it"));
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is where a load reads the time")]
@@ -81,6 +109,18 @@ impl Environment for MapEnvironment {
 
     fn file(&self, path: &Path) -> io::Result<String> {
         self.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn folder(&self, path: &Path) -> io::Result<Vec<String>> {
+        let below = self.files.keys().filter_map(|file| file.strip_prefix(path).ok());
+        let names: BTreeSet<String> = below
+            .filter_map(|rest| Some(rest.components().next()?.as_os_str().to_str()?.to_owned()))
+            .filter(|name| !name.starts_with('.'))
+            .collect();
+        match names.is_empty() {
+            true => Err(io::ErrorKind::NotFound.into()),
+            false => Ok(names.into_iter().collect()),
+        }
     }
 
     fn now(&self) -> Duration {

@@ -34,6 +34,43 @@ impl Glob {
             found.is_some()
         })
     }
+
+    /// Whether every name that `other` matches is matched by this as well.
+    ///
+    /// A `*` of `other` may be a run of any characters, so only a `*` can match it, and nothing else
+    /// of this pattern does: its text stands for all its names.
+    pub(crate) fn covers(&self, other: &Glob) -> bool {
+        self.matches(&other.text)
+    }
+
+    /// Whether some name is matched by both.
+    pub(crate) fn overlaps(&self, other: &Glob) -> bool {
+        let (this, other) = (self.text.as_bytes(), other.text.as_bytes());
+        // Whether the rest of `this` from the present byte on and that of `other` from `at` on can
+        // be the same text, for every `at`; from the last byte to the first.
+        let only_stars = |text: &[u8]| text.iter().all(|byte| *byte == b'*');
+        let mut below: Vec<bool> = (0..=other.len()).map(|at| only_stars(&other[at..])).collect();
+        for (index, byte) in this.iter().enumerate().rev() {
+            let mut row = vec![only_stars(&this[index..]); other.len() + 1];
+            for at in (0..other.len()).rev() {
+                row[at] = match (byte, other[at]) {
+                    (b'*', _) | (_, b'*') => below[at] || row[at + 1],
+                    (byte, theirs) => *byte == theirs && below[at + 1],
+                };
+            }
+            below = row;
+        }
+        below[0]
+    }
+
+    /// The narrower of two patterns of which one covers the other.
+    pub(crate) fn narrower<'a>(&'a self, other: &'a Glob) -> Option<&'a Glob> {
+        match (self.covers(other), other.covers(self)) {
+            (true, _) => Some(other),
+            (_, true) => Some(self),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Glob {
@@ -95,12 +132,34 @@ mod tests {
         }
     }
 
+    /// Every name of at most this many characters.
+    fn all_names(length: usize) -> Vec<String> {
+        let mut names = vec![String::new()];
+        let mut last = names.clone();
+        for _ in 0..length {
+            last = last.iter().flat_map(|name| ["a", "b", "c"].map(|next| format!("{name}{next}"))).collect();
+            names.extend_from_slice(&last);
+        }
+        names
+    }
+
     proptest! {
         #[test]
         fn it_matches_as_its_definition_does(pattern in "[ab*é]{0,8}", name in "[abé]{0,10}") {
             let characters = |text: &str| text.chars().collect::<Vec<_>>();
             let expected = by_definition(&characters(&pattern), &characters(&name));
             prop_assert_eq!(Glob::new(&pattern).matches(&name), expected);
+        }
+
+        #[test]
+        fn covering_and_overlapping_are_about_names(a in "[ab*]{0,5}", b in "[ab*]{0,5}") {
+            let (a, b) = (Glob::new(&a), Glob::new(&b));
+            let names = all_names(7);
+            let both = names.iter().any(|name| a.matches(name) && b.matches(name));
+            prop_assert_eq!(a.overlaps(&b), both);
+            // `c` is a character that no pattern has: with it, names tell a `*` from what it may match.
+            let covered = names.iter().all(|name| !b.matches(name) || a.matches(name));
+            prop_assert_eq!(a.covers(&b), covered);
         }
     }
 }

@@ -9,10 +9,10 @@
 
 mod address;
 mod bootstrap;
-pub mod calendar;
 mod caller;
 mod carry;
 mod compile;
+pub mod dates;
 mod diagnostic;
 pub mod document;
 mod environment;
@@ -25,8 +25,10 @@ mod limits;
 mod load;
 mod members;
 mod peers;
+mod policy;
 mod print;
 mod reader;
+mod reads;
 mod redact;
 mod replicas;
 mod routes;
@@ -37,6 +39,7 @@ mod snapshot;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod tools;
 pub mod units;
 mod upstream;
 mod url;
@@ -57,24 +60,28 @@ pub use identity::{
     Written,
 };
 pub use keys::{ApiKeys, KeyEntry, KeysFile, Shown, holder_name};
-pub use load::{Attempt, Fingerprint, Loaded, load, load_text};
+pub use load::{Attempt, Loaded, load, load_policy, load_text, load_untested};
 pub use members::{Choice, Member, NamePolicy};
 pub use peers::{Peers, ReplicaId, Sealing};
+pub use policy::{ListRule, Lists, PolicyRules, PolicySource, Shadow, Zones};
 pub use print::as_yaml;
+pub use reads::Fingerprint;
 pub use redact::{effective, redacted};
 pub use replicas::{Ejection, Health};
 pub use routes::{NormalPath, PathProblem, Resolution, Routes};
 pub use schema::{schema, schema_text};
 pub use secret::{Reference, Secret};
-pub use serving::{CacheRules, ParkedRules, SessionRules};
+pub use serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 pub use snapshot::{HttpStatus, Revision, ServerId, Snapshot, VirtualServer};
 pub use tls::{
     CertificateFacts, ClientCertificateMode, ClientCertificates, HttpVersion, ListenerTls,
     ListenerTlsSettings, Pin, PinMismatch, TlsVersion, UnknownSni, UpstreamTls, UpstreamTlsSettings,
 };
+pub use tools::{Fact, ToolRules};
 pub use upstream::{
     Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Pool, Timeouts, Transport, Upstream,
     UpstreamKey,
 };
 pub use url::{Host, Scheme, UpstreamUrl};
 pub use view::View;
+pub use yaml::value_of;

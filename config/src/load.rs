@@ -4,16 +4,18 @@
 //! changed, and cannot miss a change that came while the load was running.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
 use crate::bootstrap::Bootstrap;
-use crate::compile::{Confinement, Files, Keyring, compile_bootstrap, compile_snapshot};
+use crate::compile::{
+    Confinement, Files, Keyring, Terms, compile_alone, compile_bootstrap, compile_snapshot,
+};
 use crate::diagnostic::{Diagnostic, Findings, Located, Place, Report};
-use crate::document::{BundleSource, Document, Part, ProcessDocument, RulesDocument};
+use crate::document::{BundleSource, Document, Part, PolicyDocument, ProcessDocument, RulesDocument};
 use crate::environment::Environment;
+use crate::policy::PolicyRules;
+use crate::reads::{Fingerprint, Reads};
 use crate::secret::sha256;
 use crate::snapshot::Snapshot;
 
@@ -63,58 +65,43 @@ pub struct Attempt {
 impl Attempt {
     /// Loads like [`load`].
     pub fn new(path: &Path, env: &dyn Environment) -> Attempt {
-        let file = if path.is_dir() { path.join(GATEWAY_FILE) } else { path.to_owned() };
-        Loader::new(env).run(|loader| {
-            let text = loader.document(&file, &Place::default())?;
-            loader.compile(&text, &file)
-        })
+        Loader::new(env).attempt(path)
     }
 }
 
-/// The state of a set of files: a digest of each one's content, or that it could not be read.
+/// Loads a configuration as [`load`] does, without running the tests of its policy: for commands that
+/// look at a policy as it is.
 ///
-/// Contents rather than times: two writes within a clock tick look alike to a file system, and
-/// these files are small.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fingerprint(BTreeMap<PathBuf, Option<[u8; 32]>>);
-
-impl Fingerprint {
-    /// The files, whether they could be read or not.
-    pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.0.keys().map(PathBuf::as_path)
-    }
-
-    /// Whether any of the files differs from what was found then.
-    pub fn changed(&self, env: &dyn Environment) -> bool {
-        self.0.iter().any(|(path, digest)| content_digest(&env.file(path)) != *digest)
-    }
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_untested(path: &Path, env: &dyn Environment) -> Result<Loaded, Report> {
+    Loader { tested: false, ..Loader::new(env) }.attempt(path).outcome
 }
 
-/// The outside world during one load: the same as [`Environment`], with a memory.
-pub(crate) struct Reads<'a> {
-    env: &'a dyn Environment,
-    seen: RefCell<BTreeMap<PathBuf, Option<[u8; 32]>>>,
+/// Loads a policy without running its tests: that of a configuration, or a folder of rules or one
+/// `.rego` file by itself, with every default.
+///
+/// # Errors
+/// Everything that is wrong with it; that a configuration has no policy.
+pub fn load_policy(path: &Path, env: &dyn Environment) -> Result<Arc<PolicyRules>, Report> {
+    let rego = path.extension().is_some_and(|name| name == "rego");
+    if rego || path.is_dir() && !path.join(GATEWAY_FILE).is_file() {
+        return load_alone(path, env).map(Arc::new);
+    }
+    load_untested(path, env)?.snapshot.policy.ok_or_else(|| {
+        let findings = Findings::default();
+        findings.error(&Place::default(), "it has no `policy`", "write `policy: policy/`");
+        Report(findings.into_sorted())
+    })
 }
 
-impl Reads<'_> {
-    pub(crate) fn variable(&self, name: &str) -> Option<String> {
-        self.env.variable(name)
-    }
-
-    pub(crate) fn file(&self, path: &Path) -> io::Result<String> {
-        let content = self.env.file(path);
-        // The first reading counts: a later one may already be newer than what was compiled.
-        self.seen.borrow_mut().entry(path.to_owned()).or_insert_with(|| content_digest(&content));
-        content
-    }
-
-    /// Time since the Unix epoch.
-    pub(crate) fn now(&self) -> Duration {
-        self.env.now()
-    }
-
-    pub(crate) fn world_readable(&self, path: &Path) -> bool {
-        self.env.world_readable(path)
+fn load_alone(path: &Path, env: &dyn Environment) -> Result<PolicyRules, Report> {
+    let (reads, findings) = (Reads::new(env), Findings::default());
+    let files = Files::beside(Path::new(""), None, &reads, &findings);
+    let terms = Terms { workers: 1, tested: false };
+    match compile_alone(&PolicyDocument::of_path(path), &files, terms) {
+        Some(rules) if !findings.has_errors() => Ok(rules),
+        _ => Err(Report(findings.into_sorted())),
     }
 }
 
@@ -125,19 +112,32 @@ struct Loader<'a> {
     findings: Findings,
     /// Digests of the documents, in the order in which they were read.
     documents: RefCell<Vec<[u8; 32]>>,
+    /// Whether tests of policies have to pass.
+    tested: bool,
 }
 
 impl<'a> Loader<'a> {
     fn new(env: &'a dyn Environment) -> Loader<'a> {
-        let reads = Reads { env, seen: RefCell::default() };
-        Loader { reads, findings: Findings::default(), documents: RefCell::default() }
+        Loader {
+            reads: Reads::new(env),
+            findings: Findings::default(),
+            documents: RefCell::default(),
+            tested: true,
+        }
+    }
+
+    fn attempt(self, path: &Path) -> Attempt {
+        let file = if path.is_dir() { path.join(GATEWAY_FILE) } else { path.to_owned() };
+        self.run(|loader| {
+            let text = loader.document(&file, &Place::default())?;
+            loader.compile(&text, &file)
+        })
     }
 
     fn run(self, load: impl FnOnce(&Self) -> Option<(Bootstrap, Snapshot)>) -> Attempt {
         let compiled = load(&self);
-        let seen = self.reads.seen.into_inner();
-        let sources =
-            seen.iter().filter(|(_, digest)| digest.is_some()).map(|(path, _)| path.clone()).collect();
+        let fingerprint = self.reads.into_fingerprint();
+        let sources = fingerprint.files().map(Path::to_owned).collect();
         let failed = self.findings.has_errors();
         let diagnostics = self.findings.into_sorted();
         let outcome = match compiled {
@@ -146,7 +146,7 @@ impl<'a> Loader<'a> {
             }
             _ => Err(Report(diagnostics)),
         };
-        Attempt { outcome, fingerprint: Fingerprint(seen) }
+        Attempt { outcome, fingerprint }
     }
 
     /// The text of a document; a document that is missing is reported at `named_at`.
@@ -206,7 +206,8 @@ impl<'a> Loader<'a> {
         let rules_files = self.files(file, bundle);
         let keyring = Keyring::new(&process.secrets, bundle.is_some(), &process_files);
         let confinement = Confinement { ceiling: process.egress_ceiling.as_ref(), bundle: bundle.is_some() };
-        let mut snapshot = compile_snapshot(rules, confinement, &rules_files, &keyring);
+        let terms = Terms { workers: bootstrap.threads, tested: self.tested };
+        let mut snapshot = compile_snapshot(rules, confinement, &rules_files, &keyring, terms);
         keyring.refuse_unreadable();
         keyring.warn_about_unused();
         let contents = [keyring.digests(), rules_files.digests()].concat();
@@ -217,10 +218,6 @@ impl<'a> Loader<'a> {
     fn files(&self, document: &Path, bundle: Option<&Path>) -> Files<'_> {
         Files::beside(document, bundle, &self.reads, &self.findings)
     }
-}
-
-fn content_digest(content: &io::Result<String>) -> Option<[u8; 32]> {
-    content.as_ref().ok().map(|text| sha256(text.as_bytes()))
 }
 
 /// Names no file: replicas with different folders and equal contents run the same revision.
@@ -234,6 +231,9 @@ fn revision_digest(documents: &[[u8; 32]], contents: &[[u8; 32]]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::time::Duration;
+
     use super::*;
     use crate::environment::{MapEnvironment, ProcessEnvironment};
     use crate::testing::{brief, loaded_with};
@@ -291,7 +291,7 @@ mod tests {
             let found = errors(attempt.outcome);
             let problem = "upstreams.a.credentials.bearer: a bundle cannot reach for a secret by itself";
             assert!(found.iter().any(|shown| shown == problem), "{reference}: {found:?}");
-            assert!(!attempt.fingerprint.0.contains_key(Path::new("/etc/passwd")));
+            assert!(attempt.fingerprint.paths().all(|path| path != Path::new("/etc/passwd")));
         }
     }
 
@@ -384,7 +384,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 6);
+        assert_eq!(count, 7);
     }
 
     #[test]
@@ -413,8 +413,7 @@ dlp: { profile: balanced }
         let found = crate::testing::problems_with(text, &[("SEARCH_TOKEN", "x")]);
         let expected = [
             "upstreams.search.url: this system has no authorities to verify the server with",
-            "tools: this build cannot enforce `tools`",
-            "policy: this build cannot enforce `policy`",
+            "policy.path: `policy/` cannot be read: entity not found",
             "limits: this build cannot enforce `limits`",
             "egress: this build cannot enforce `egress`",
             "dlp: this build cannot enforce `dlp`",
@@ -432,6 +431,10 @@ dlp: { profile: balanced }
 
         fn file(&self, path: &Path) -> io::Result<String> {
             self.0.file(path).or_else(|_| ProcessEnvironment.file(path))
+        }
+
+        fn folder(&self, path: &Path) -> io::Result<Vec<String>> {
+            ProcessEnvironment.folder(path)
         }
 
         fn now(&self) -> Duration {

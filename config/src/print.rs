@@ -205,8 +205,9 @@ mod tests {
             {name: u, by_tenant: {acme: x}}, {name: r, selector: where, regions: {a: x, b: y}, default: b}],\n    \
             names: none, separator: '-', allow: 'm.*', deny: ['*.x'], rename: {m.a: b}, describe: {m.a: 'A: b.'},\n    \
             bridge: false, sessions: {idle: 1s, lifetime: 2s, max: 3}, parked: {max: 4, per_caller: 5, within: 6s},\n    \
-            cache: {lists: 7s, max_ttl: 8s, stale: 9s, coalesce: 10s, reads: false, max_bytes: 11},\n    \
-            keepalive: 14s, list_timeout: 15s, http_sse: true}\n  \
+            cache: {lists: 7s, max_ttl: 8s, stale: 9s, revalidate: 15s, legacy_reads: 16s,\n    \
+            coalesce: 10s, reads: false, max_bytes: 11},\n    \
+            replay: {events: 12, bytes: 13}, keepalive: 14s, list_timeout: 15s, http_sse: true}\n  \
             /off: {upstreams: y, cache: 'off', names: prefix}\n";
         let key = |character: &str| character.repeat(32);
         let mut env = crate::testing::environment(&[("NEW", &key("n")), ("OLD", &key("o"))]);

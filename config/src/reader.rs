@@ -108,6 +108,23 @@ impl<'a> Value<'a> {
         self.within(usize::try_from(number).ok(), &number, &range)
     }
 
+    /// An amount of money such as `0.05`, in millionths.
+    pub(crate) fn amount_micros(&self) -> Option<u64> {
+        const MOST: f64 = 1_000_000.0;
+        let number = match self.node.kind {
+            Kind::Float(number) => number,
+            Kind::Integer(number) => i32::try_from(number).map_or(f64::INFINITY, f64::from),
+            _ => return self.expected("a number such as `0.05`"),
+        };
+        if !(0.0..=MOST).contains(&number) {
+            self.error(format!("`{number}` is out of range"), format!("write 0 to {MOST}"));
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0 and 10^12")]
+        let micros = (number * 1e6).round() as u64;
+        Some(micros)
+    }
+
     /// A duration within `range`, `30s`.
     pub(crate) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
         let text = match &self.node.kind {
@@ -160,6 +177,11 @@ impl<'a> Value<'a> {
             self.error(format!("`{text}` is not known here"), suggestion(text, &names, "one of"));
         }
         found
+    }
+
+    /// The value as others read it, keys and all.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        self.node.json()
     }
 
     /// The items of a list.

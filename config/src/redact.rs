@@ -4,7 +4,9 @@ mod api_keys;
 mod caller;
 mod identity;
 mod peers;
+mod policy;
 mod servers;
+mod tools;
 mod upstreams;
 
 use std::path::PathBuf;
@@ -53,6 +55,27 @@ pub fn effective(bootstrap: &Bootstrap, snapshot: &Snapshot) -> Value {
         "peers": bootstrap.peers.as_ref().map(peers),
         "identity": snapshot.identities.as_deref().map(identity::identities),
         "upstreams": Value::Object(upstreams.map(|one| (one.name.to_string(), upstream(one))).collect()),
+        "tools": tools::tools(&snapshot.tools),
+        "policy": snapshot.policy.as_deref().map(policy::policy),
+        "controls": snapshot.controls.as_ref().map(tools::controls),
+        "servers": snapshot.routes.iter().map(|server| virtual_server(server)).collect::<Vec<_>>(),
+    }))
+}
+
+/// What rules of a policy may know of the gateway: its upstreams, without what they are shown as
+/// credentials, their tools, and its servers.
+pub(crate) fn enforced(snapshot: &Snapshot) -> Value {
+    let open = |(name, mut one): (String, Value)| {
+        if let Some(keys) = one.as_object_mut() {
+            keys.retain(|key, _| !["credentials", "headers", "tls"].contains(&key.as_str()));
+        }
+        (name, one)
+    };
+    let upstreams = snapshot.upstreams.iter().map(|one| open((one.name.to_string(), upstream(one))));
+    without_nulls(json!({
+        "revision": snapshot.revision.label,
+        "upstreams": Value::Object(upstreams.collect()),
+        "tools": tools::tools(&snapshot.tools),
         "servers": snapshot.routes.iter().map(|server| virtual_server(server)).collect::<Vec<_>>(),
     }))
 }

@@ -46,6 +46,12 @@ pub struct CacheRules {
     /// What is no longer fresh may stand in for this long while it is refreshed or its upstream is
     /// down. Default 10 min.
     pub stale: Duration,
+    /// An answer to `resources/read` that is no longer fresh is given at once for this long, while it is
+    /// asked for again aside: at most for as long as it was fresh, and within `stale`. Default 30 s.
+    pub revalidate: Duration,
+    /// Answers of legacy upstreams to `resources/read`, which do not say how long theirs last, are
+    /// fresh for this. Default 0: none is kept.
+    pub legacy_reads: Duration,
     /// Changes of lists within this time are one change. Default 250 ms.
     pub coalesce: Duration,
     /// Whether answers to `resources/read` are kept. Default true.
@@ -60,6 +66,8 @@ impl CacheRules {
         lists: Duration::ZERO,
         max_ttl: Duration::ZERO,
         stale: Duration::ZERO,
+        revalidate: Duration::ZERO,
+        legacy_reads: Duration::ZERO,
         coalesce: Duration::from_millis(250),
         reads: false,
         max_bytes: 0,
@@ -72,6 +80,8 @@ impl Default for CacheRules {
             lists: Duration::from_secs(60),
             max_ttl: Duration::from_secs(300),
             stale: Duration::from_secs(600),
+            revalidate: Duration::from_secs(30),
+            legacy_reads: Duration::ZERO,
             coalesce: Duration::from_millis(250),
             reads: true,
             max_bytes: 64 << 20,
@@ -93,6 +103,21 @@ pub struct ParkedRules {
 impl Default for ParkedRules {
     fn default() -> Self {
         ParkedRules { max: 1000, per_caller: 32, within: Duration::from_secs(600) }
+    }
+}
+
+/// How many events of a stream are kept for a client that resumes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayRules {
+    /// Events of one session. Default 256.
+    pub events: usize,
+    /// Their bytes. Default 1 MiB.
+    pub bytes: usize,
+}
+
+impl Default for ReplayRules {
+    fn default() -> Self {
+        ReplayRules { events: 256, bytes: 1 << 20 }
     }
 }
 

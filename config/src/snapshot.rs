@@ -6,13 +6,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portunus_filters::Controls;
 use portunus_filters::mcp::Bounds;
 
 use crate::hosts::HostPattern;
 use crate::identity::{Identities, Profile};
 use crate::members::{Choice, Member, NamePolicy};
+use crate::policy::PolicyRules;
 use crate::routes::Routes;
-use crate::serving::{CacheRules, ParkedRules, SessionRules};
+use crate::serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
+use crate::tools::ToolRules;
 use crate::upstream::{Transport, Upstream};
 use crate::view::View;
 
@@ -29,6 +32,12 @@ pub struct Snapshot {
     pub identities: Option<Arc<Identities>>,
     /// Every upstream of the document, in its order.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// What is known of their tools.
+    pub tools: Arc<ToolRules>,
+    /// What tools are held to by their risk; `None` where nothing is asked for.
+    pub controls: Option<Controls>,
+    /// Who may do what; `None` where nothing is asked.
+    pub policy: Option<Arc<PolicyRules>>,
 }
 
 /// Identity of a revision: equal sources and secrets give equal digests on every replica.
@@ -99,6 +108,8 @@ pub struct VirtualServer {
     pub cache: CacheRules,
     /// Calls that wait for input of their caller.
     pub parked: ParkedRules,
+    /// Events that are kept for clients that resume a stream; `None` keeps none.
+    pub replay: Option<ReplayRules>,
     /// A comment goes over streams that begin here when nothing else did for this long. Default 15 s.
     pub keepalive: Duration,
     /// Deadline of each upstream where several are asked at once. Default 5 s.

@@ -7,9 +7,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::diagnostic::Findings;
-use crate::environment::MapEnvironment;
+use crate::environment::{Environment, MapEnvironment, ProcessEnvironment};
 use crate::schema::tests::assert_valid;
-use crate::yaml::{self, Kind, Node};
+use crate::yaml;
 use crate::{Diagnostic, Loaded, Report, Severity, load_text};
 
 /// A document that is accepted, with an empty environment.
@@ -81,6 +81,7 @@ pub(crate) fn example_environment(folder: &Path) -> MapEnvironment {
     ];
     let mut env = files(&[("/etc/ssl/certs/ca-certificates.crt", &ca)]);
     env.files.extend(pems.map(|(name, text)| (folder.join("tls").join(name), text.clone())));
+    policies(&folder.join("policy"), &mut env);
     let keys =
         r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     env.files.insert(folder.join("keys/partner.json"), keys.to_owned());
@@ -98,6 +99,17 @@ pub(crate) fn example_environment(folder: &Path) -> MapEnvironment {
     ];
     env.variables.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
     env
+}
+
+/// Every file below a folder, in memory.
+fn policies(folder: &Path, env: &mut MapEnvironment) {
+    for name in ProcessEnvironment.folder(folder).unwrap_or_default() {
+        let path = folder.join(name);
+        match ProcessEnvironment.file(&path) {
+            Ok(text) => drop(env.files.insert(path, text)),
+            Err(_) => policies(&path, env),
+        }
+    }
 }
 
 /// Keys that the reader asked for, by the path of their section.
@@ -132,19 +144,5 @@ pub(crate) fn record_unenforced(path: &str, key: &'static str) {
 
 /// A document as other tools see it.
 pub(crate) fn as_json(text: &str) -> Option<Value> {
-    yaml::parse(text, Path::new("gateway.yaml"), &Findings::default()).map(|node| json(&node))
-}
-
-fn json(node: &Node) -> Value {
-    match &node.kind {
-        Kind::Null => Value::Null,
-        Kind::Bool(flag) => (*flag).into(),
-        Kind::Integer(number) => (*number).into(),
-        Kind::Float(number) => (*number).into(),
-        Kind::Text(text) => text.as_str().into(),
-        Kind::List(items) => items.iter().map(json).collect(),
-        Kind::Map(entries) => {
-            Value::Object(entries.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect())
-        }
-    }
+    yaml::parse(text, Path::new("gateway.yaml"), &Findings::default()).map(|node| node.json())
 }

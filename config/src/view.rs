@@ -67,8 +67,25 @@ impl Pattern {
         Ok(Pattern { member: Glob::new(member), original: Glob::new(original) })
     }
 
-    fn matches(&self, member: &str, original: &str) -> bool {
+    pub(crate) fn matches(&self, member: &str, original: &str) -> bool {
         self.member.matches(member) && self.original.matches(original)
+    }
+
+    /// Whether everything that `other` matches is matched by this as well.
+    pub(crate) fn covers(&self, other: &Pattern) -> bool {
+        self.member.covers(&other.member) && self.original.covers(&other.original)
+    }
+
+    /// Whether something is matched by both.
+    pub(crate) fn overlaps(&self, other: &Pattern) -> bool {
+        self.member.overlaps(&other.member) && self.original.overlaps(&other.original)
+    }
+
+    /// A pattern of exactly what both match, where one half of each covers that of the other.
+    pub(crate) fn intersection(&self, other: &Pattern) -> Option<Pattern> {
+        let member = self.member.narrower(&other.member)?.clone();
+        let original = self.original.narrower(&other.original)?.clone();
+        Some(Pattern { member, original })
     }
 }
 
@@ -83,6 +100,17 @@ pub(crate) fn split(text: &str) -> Result<(&str, &str), &'static str> {
     match text.split_once('.') {
         Some((member, original)) if !member.is_empty() && !original.is_empty() => Ok((member, original)),
         _ => Err("does not say whose name it is"),
+    }
+}
+
+/// The two halves of `upstream.original`: names of upstreams may have dots, so the longest of `known`
+/// that the text begins with is the first half, else what stands before the first dot.
+pub(crate) fn split_upstream<'a>(text: &'a str, known: &[&str]) -> Result<(&'a str, &'a str), &'static str> {
+    let rest =
+        |name: &&str| text.strip_prefix(*name).is_some_and(|rest| rest.len() > 1 && rest.starts_with('.'));
+    match known.iter().filter(|name| rest(name)).map(|name| name.len()).max() {
+        Some(length) => Ok((&text[..length], &text[length + 1..])),
+        None => split(text).map_err(|_| "does not say whose it is"),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use saphyr::{LoadableYamlNode, MarkedYamlOwned, ScalarOwned, ScanError, YamlDataOwned};
 
-use crate::diagnostic::{Findings, Location, Place};
+use crate::diagnostic::{Findings, Location, Place, Report};
 
 /// Largest document.
 pub(crate) const MAX_BYTES: usize = 8 << 20;
@@ -30,6 +30,23 @@ pub(crate) struct Node {
     pub(crate) kind: Kind,
     pub(crate) line: usize,
     pub(crate) column: usize,
+}
+
+impl Node {
+    /// The value as other readers see it.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        match &self.kind {
+            Kind::Null => serde_json::Value::Null,
+            Kind::Bool(flag) => (*flag).into(),
+            Kind::Integer(number) => (*number).into(),
+            Kind::Float(number) => (*number).into(),
+            Kind::Text(text) => text.as_str().into(),
+            Kind::List(items) => items.iter().map(Node::json).collect(),
+            Kind::Map(entries) => {
+                entries.iter().map(|entry| (entry.key.clone(), entry.value.json())).collect()
+            }
+        }
+    }
 }
 
 /// What a value is.
@@ -85,6 +102,19 @@ pub(crate) fn parse(text: &str, file: &Path, findings: &Findings) -> Option<Node
         reader.error("", (start.line(), start.col() + 1), "a second document follows", hint);
     }
     reader.convert(first, "", 0, &masked)
+}
+
+/// The value of a YAML or JSON text, under the bounds of a document; `origin` names it in reports.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn value_of(text: &str, origin: &Path) -> Result<serde_json::Value, Report> {
+    let findings = Findings::default();
+    let node = parse(text, origin, &findings);
+    match node {
+        Some(node) if !findings.has_errors() => Ok(node.json()),
+        _ => Err(Report(findings.into_sorted())),
+    }
 }
 
 struct Loader<'a> {

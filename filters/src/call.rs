@@ -1,17 +1,44 @@
 //! A resolved message, and what the filters say of it.
 
+use crate::authorize::{Obligations, Place};
+use crate::facts::ToolFacts;
+use crate::gate::Judged;
 use crate::mcp::Span;
 use crate::message::{Arrival, Message};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
-/// Where a message goes.
-#[derive(Clone, Debug)]
+/// Where a message goes, and what is known of it beside its text.
+#[derive(Clone, Debug, Default)]
 pub struct Target {
     /// Label of the virtual server.
     pub server: Arc<str>,
-    /// Name of the upstream.
+    /// Name of the upstream; empty for what is answered here.
     pub upstream: Arc<str>,
+    /// The tool that is called.
+    pub tool: Option<Arc<KnownTool>>,
+    /// Name of the narrowest network that the client's address is in.
+    pub zone: Option<Arc<str>>,
+    /// What the client's software calls itself.
+    pub client: Option<Arc<str>>,
+}
+
+impl Target {
+    /// One of which no more is known.
+    pub fn new(server: &Arc<str>, upstream: &Arc<str>) -> Target {
+        Target { server: Arc::clone(server), upstream: Arc::clone(upstream), ..Target::default() }
+    }
+}
+
+/// A tool as its catalogue and the configuration know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownTool {
+    /// Its name at its server.
+    pub original: Arc<str>,
+    /// What the configuration says of it.
+    pub facts: Arc<ToolFacts>,
+    /// What its server says of it, as the text of a JSON object: a claim, never a fact.
+    pub claimed: Option<Arc<str>>,
 }
 
 /// What filters read.
@@ -30,6 +57,39 @@ pub struct Call<'a> {
 pub struct Verdict {
     /// Changes to the body, applied once after the last filter.
     pub edits: Vec<Edit>,
+    /// What was decided of the message.
+    pub judged: Option<Arc<Judged>>,
+    /// What is to be done with its answer.
+    pub answer: AnswerRules,
+}
+
+/// What is done with the answer to a message before its sender gets it.
+#[derive(Clone, Debug, Default)]
+pub struct AnswerRules {
+    obligations: Option<Arc<Obligations>>,
+}
+
+impl AnswerRules {
+    /// The rules that follow from what a policy asks for.
+    pub fn of(obligations: &Arc<Obligations>) -> AnswerRules {
+        let reads = !obligations.redact.is_empty() || obligations.max_result_bytes.is_some();
+        AnswerRules { obligations: reads.then(|| Arc::clone(obligations)) }
+    }
+
+    /// Whether the answer passes as it is, unread.
+    pub fn is_empty(&self) -> bool {
+        self.obligations.is_none()
+    }
+
+    /// Places of the result that are blanked.
+    pub fn redact(&self) -> &[Place] {
+        self.obligations.as_ref().map_or(&[], |obligations| &obligations.redact)
+    }
+
+    /// Bytes that the result may have.
+    pub fn max_result_bytes(&self) -> Option<u64> {
+        self.obligations.as_ref()?.max_result_bytes
+    }
 }
 
 /// A replacement of one span of the body.

@@ -4,8 +4,10 @@
 //! the `Portunus-Outcome` header and a row of `docs/errors.md` are all its name. How a reason looks
 //! on the wire is decided in one place, the proxy's `reply` module.
 
+use crate::gate::Judged;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal),+ $(,)?) => {
@@ -48,6 +50,16 @@ reasons! {
     InvalidToken => "invalid_token",
     /// What was shown holds, and does not reach as far as this.
     InsufficientScope => "insufficient_scope",
+    /// The policy does not allow it.
+    Forbidden => "forbidden",
+    /// The caller has to authenticate again, or better, for this.
+    StepUpRequired => "step_up_required",
+    /// Others have to agree to it first.
+    ApprovalRequired => "approval_required",
+    /// The policy gave no decision.
+    PolicyError => "policy_error",
+    /// The answer is longer than this caller may have.
+    ResultTooLarge => "result_too_large",
     /// Nobody can tell now whether what was shown holds.
     IdentityUnavailable => "identity_unavailable",
     /// The HTTP method has no meaning on an MCP endpoint.
@@ -93,8 +105,12 @@ reasons! {
     Crowded => "crowded",
     /// A call that waited for its client at a replica that is gone.
     ReplicaLost => "replica_lost",
+    /// The client came back for an answer that is no longer kept.
+    AnswerLost => "answer_lost",
     /// The server's answer has no form in the client's revision.
     Untranslatable => "untranslatable",
+    /// The server speaks another era than the client, and the endpoint does not translate.
+    EraMismatch => "era_mismatch",
     /// The upstream cannot be reached, or broke off before it answered.
     UpstreamUnavailable => "upstream_unavailable",
     /// The upstream did not prove that it is who the configuration names.
@@ -103,7 +119,7 @@ reasons! {
     UpstreamTimeout => "upstream_timeout",
     /// The upstream answered something that is no MCP answer.
     UpstreamMalformed => "upstream_malformed",
-    /// The upstream refused the gateway's own credentials.
+    /// The upstream refused the credentials of the gateway, or those of the client that it was shown.
     UpstreamUnauthorized => "upstream_unauthorized",
     /// The gateway is shutting down.
     Draining => "draining",
@@ -120,7 +136,7 @@ impl fmt::Display for Reason {
 /// A refusal on its way to the client.
 ///
 /// `detail` is public: it never holds payload, credentials or addresses inside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Denial {
     /// Which of the closed list.
     pub reason: Reason,
@@ -128,12 +144,26 @@ pub struct Denial {
     pub detail: Cow<'static, str>,
     /// Further members of `error.data`, values as JSON text.
     pub data: Vec<(&'static str, String)>,
+    /// What was decided, for the operator alone.
+    pub judged: Option<Arc<Judged>>,
+    /// What a server asks of the client that it refused by itself.
+    pub challenge: Option<Box<Challenge>>,
+}
+
+/// A server's refusal of the credentials that the client itself has shown it (RFC 9110 sections
+/// 11.6.1 and 15.5.2; MCP authorization, "Error Handling").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// HTTP status: 401 or 403.
+    pub status: u16,
+    /// Values of `WWW-Authenticate`, as the server wrote them.
+    pub fields: Vec<Box<[u8]>>,
 }
 
 impl Denial {
     /// A refusal with its public text.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Denial {
-        Denial { reason, detail: detail.into(), data: Vec::new() }
+        Denial { reason, detail: detail.into(), data: Vec::new(), judged: None, challenge: None }
     }
 
     /// Adds a member of `error.data`; `json` must be JSON text.
@@ -141,6 +171,12 @@ impl Denial {
     pub fn with(mut self, key: &'static str, json: String) -> Denial {
         self.data.push((key, json));
         self
+    }
+
+    /// Adds what the server asks of the client.
+    #[must_use]
+    pub fn challenged(self, challenge: Challenge) -> Denial {
+        Denial { challenge: Some(Box::new(challenge)), ..self }
     }
 }
 

@@ -8,9 +8,13 @@
 //! comes in through [`Clock`]. That is what lets the control agent compile and test exactly the
 //! code that a proxy enforces.
 
+pub mod authorize;
 pub mod call;
 pub mod clock;
+pub mod controls;
 pub mod denial;
+pub mod facts;
+pub mod gate;
 pub mod identity;
 pub mod mcp;
 pub mod message;
@@ -18,7 +22,10 @@ pub mod pipeline;
 
 pub use call::{Call, Target, Verdict};
 pub use clock::{Clock, ManualClock, Moment};
+pub use controls::{Control, Controls, Demands, Profile};
 pub use denial::{Denial, Reason};
+pub use facts::{Class, Risk, ToolFacts, Unmet};
+pub use gate::Gate;
 pub use identity::Identity;
 pub use message::{Arrival, Direction, Era, Kind, Message};
 pub use pipeline::{Cleared, Pipeline};

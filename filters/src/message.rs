@@ -4,6 +4,7 @@ use crate::clock::Moment;
 use crate::denial::{Denial, Reason};
 use crate::identity::Identity;
 use crate::mcp::headers::{self, Mirror};
+use crate::mcp::object::{Object, Outline};
 use crate::mcp::{Bounds, Envelope, Fault, Id, LateId, Method, Revision, Shape, Span, check, text};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -35,7 +36,7 @@ pub enum Direction {
 }
 
 /// Whether a message follows the stateless rules of 2026-07-28 or those before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Era {
     /// 2024-11-05 to 2025-11-25: `initialize`, sessions, server requests.
     Legacy,
@@ -95,6 +96,8 @@ pub struct Message {
     pub params: Option<Span>,
     /// The HTTP body that holds the message, alone or in a batch.
     pub body: Bytes,
+    /// Where its parts lie in `body`; `None` for one without a body.
+    pub outline: Option<Arc<Outline>>,
 }
 
 impl Message {
@@ -110,6 +113,7 @@ impl Message {
             target: None,
             params: None,
             body: Bytes::new(),
+            outline: None,
         }
     }
 
@@ -123,8 +127,9 @@ impl Message {
         }
     }
 
-    fn of(envelope: Envelope<'_>, verdict: headers::Verdict, body: &Bytes) -> Message {
+    fn of(mut envelope: Envelope<'_>, verdict: headers::Verdict, body: &Bytes) -> Message {
         let target = target(&envelope);
+        let params = envelope.params_text.and_then(|text| Span::locate(body, text.as_bytes()));
         Message {
             kind: match envelope.shape {
                 Shape::Request => Kind::Request,
@@ -134,10 +139,11 @@ impl Message {
             direction: Direction::Up,
             era: verdict.era,
             revision: verdict.revision,
+            outline: envelope.take_outline(body).map(Arc::new),
             method: envelope.method,
             id: envelope.id,
             target,
-            params: envelope.params_text.and_then(|text| Span::locate(body, text.as_bytes())),
+            params,
             body: body.clone(),
         }
     }
@@ -261,7 +267,7 @@ fn target(envelope: &Envelope<'_>) -> Option<Arc<str>> {
     envelope.params.text(key).map(|text| text.as_ref().into())
 }
 
-fn era_of(params: &crate::mcp::object::Object<'_>, guess: Era) -> Era {
+fn era_of(params: &Object<'_>, guess: Era) -> Era {
     let claimed =
         params.inside("_meta").ok().flatten().is_some_and(|meta| meta.get(headers::META_VERSION).is_some());
     if claimed { Era::Modern } else { guess }

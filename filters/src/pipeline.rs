@@ -4,10 +4,13 @@
 //! [`Pipeline::judge`] makes a [`Cleared`], and forwarding takes nothing else, so a path that skips
 //! the filters does not compile.
 
-use crate::call::{Call, Target, Verdict, splice};
+use crate::call::{AnswerRules, Call, Target, Verdict, splice};
 use crate::denial::{Denial, Reason};
+use crate::gate::Judged;
+use crate::mcp::object::Outline;
 use crate::message::{Arrival, Kind, Message};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// One stage that may refuse or change a message. Does no I/O.
 pub trait Filter: Send + Sync {
@@ -24,6 +27,20 @@ pub trait Filter: Send + Sync {
     fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial>;
 }
 
+impl<F: Filter> Filter for Arc<F> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn applies(&self, kind: Kind) -> bool {
+        (**self).applies(kind)
+    }
+
+    fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
+        (**self).judge(call, verdict)
+    }
+}
+
 /// The filters of one virtual server, in order.
 #[derive(Default)]
 pub struct Pipeline {
@@ -34,12 +51,36 @@ pub struct Pipeline {
 #[derive(Debug)]
 pub struct Cleared {
     body: Bytes,
+    judged: Option<Arc<Judged>>,
+    answer: AnswerRules,
+    outline: Option<Arc<Outline>>,
 }
 
 impl Cleared {
+    /// What was decided of the message; of a batch, of its last.
+    pub fn judged(&self) -> Option<&Arc<Judged>> {
+        self.judged.as_ref()
+    }
+
+    /// What is to be done with the answer.
+    pub fn answer_rules(&self) -> &AnswerRules {
+        &self.answer
+    }
+
+    /// Whether the message leaves as `message` came.
+    pub fn is_unchanged(&self, message: &Message) -> bool {
+        self.body.as_ptr() == message.body.as_ptr() && self.body.len() == message.body.len()
+    }
+
     /// Gives up the permission for the body that may leave.
     pub fn into_body(self) -> Bytes {
         self.body
+    }
+
+    /// As [`Cleared::into_body`], with where the parts of the one message in it lie, as long as no
+    /// filter has changed it.
+    pub fn into_parts(self) -> (Bytes, Option<Arc<Outline>>) {
+        (self.body, self.outline)
     }
 }
 
@@ -71,8 +112,12 @@ impl Pipeline {
             done(filter.name());
         }
         let body = messages.first().map(|message| message.body.clone()).unwrap_or_default();
+        let outline = match messages {
+            [message] if verdict.edits.is_empty() => message.outline.clone(),
+            _ => None,
+        };
         match splice(&body, verdict.edits) {
-            Ok(body) => Ok(Cleared { body }),
+            Ok(body) => Ok(Cleared { body, outline, judged: verdict.judged, answer: verdict.answer }),
             Err(_) => Err(Denial::new(
                 Reason::InvalidRequest,
                 "two rules want to change the same part of the message",
@@ -130,7 +175,7 @@ mod tests {
             request_id: "r".into(),
             at: Moment { monotonic: Duration::ZERO, wall: Duration::ZERO },
         };
-        let target = Target { server: "s".into(), upstream: "u".into() };
+        let target = Target::new(&"s".into(), &"u".into());
         let message = Message { body: Bytes::from_static(b"{}"), ..Message::bodiless(Kind::Stream, None) };
         let mut ran = Vec::new();
         let result = Pipeline::new(filters).judge(&arrival, &[message], &target, |name| ran.push(name));

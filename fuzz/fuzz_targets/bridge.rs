@@ -9,8 +9,8 @@
 use libfuzzer_sys::fuzz_target;
 use portunus_filters::Era;
 use portunus_filters::mcp::bridge::{
-    Answer, Facts, Filter, ForModern, Listener, LogLevel, ParamHeader, Profile, Put, Retry, Token, aim,
-    answer, check_param_headers, error_for_legacy, error_for_modern, input_required, input_responses,
+    Answer, Facts, Filter, ForModern, Listener, LogLevel, ParamHeader, Parts, Profile, Put, Retry, Token,
+    aim, answer, check_param_headers, error_for_legacy, error_for_modern, input_required, input_responses,
     legacy_question, legacy_reply, legacy_request, modern_request, notification, param_headers,
     question_of_server_request, questions_of, result_for_legacy, result_for_modern, wrap_result, wrap_said,
 };
@@ -42,13 +42,13 @@ fn json(text: &str) -> Option<Value> {
 fn profile() -> Option<Profile> {
     let text = r#"{"params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"elicitation":{"url":{}}}}},"jsonrpc":"2.0","method":"m"}"#;
     let envelope = Envelope::read(text).ok()?;
-    Profile::of_envelope(envelope.params.inside("_meta").ok()??).ok()
+    Profile::of_envelope(&envelope.params.inside("_meta").ok()??).ok()
 }
 
 fn say_of_themselves(text: &str) {
     let Ok(envelope) = Envelope::read(text) else { return };
     let claimed = envelope.params.inside("_meta").ok().flatten();
-    let modern = claimed.and_then(|meta| Profile::of_envelope(meta).ok());
+    let modern = claimed.and_then(|meta| Profile::of_envelope(&meta).ok());
     for profile in Profile::of_initialize(&envelope.params).ok().into_iter().chain(modern) {
         let again = json(&profile.envelope(Revision::V2026_07_28));
         assert!(again.is_none_or(|again| again[format!("{RESERVED}clientCapabilities")].is_object()));
@@ -81,8 +81,9 @@ fn mirrored(envelope: &Envelope<'_>) {
 fn requests(text: &str) {
     let Some(profile) = profile() else { return };
     let retry = Retry { input_responses: Some("{}".into()), request_state: Some("\"s\"".into()) };
-    let modern = modern_request(text, &PUT, &profile, Revision::V2026_07_28, Some(&retry));
-    let legacy = legacy_request(text, &PUT);
+    let Ok(parts) = Parts::read(text) else { return };
+    let modern = modern_request(&parts, &PUT, &profile, Revision::V2026_07_28, Some(&retry));
+    let legacy = legacy_request(&parts, &PUT);
     assert_eq!(modern.is_ok(), legacy.is_ok(), "a request is one in both eras");
     let (Ok(modern), Ok(legacy)) = (modern, legacy) else { return };
     if let Some(value) = json(&modern) {

@@ -38,7 +38,7 @@ use pantry::Pantry;
 use portunus_config::{ServerId, Snapshot, Upstream, View, VirtualServer};
 use portunus_filters::mcp::bridge::{Caching, Facts, Profile, Scope};
 use portunus_filters::mcp::catalog::{Catalog, ListKind, Naming};
-use portunus_filters::{Clock, Moment, Reason};
+use portunus_filters::{Clock, Era, Moment, Reason};
 use shelf::Shelf;
 use slot::{Kitchen, Slot, Wanted};
 use std::collections::HashMap;
@@ -63,6 +63,8 @@ pub struct Seeker {
     pub profile: Arc<Profile>,
     /// What of the client's headers goes up.
     pub headers: Arc<HeaderMap>,
+    /// The one era in which it may be served, where the endpoint does not translate.
+    pub only: Option<Era>,
 }
 
 /// What an upstream says of itself, or why it does not.
@@ -161,29 +163,20 @@ pub struct Catalogs {
     pantry: Arc<Pantry>,
 }
 
-/// Whose lists they are. A context has one tenant.
-type Place = (ServerId, CallerKey);
+/// Whose lists they are, and in which era alone. A context has one tenant.
+type Place = (ServerId, CallerKey, Option<Era>);
+
+/// How upstreams are asked; seldom needed, so made where it is.
+type Asking<'a> = &'a (dyn Fn() -> Arc<dyn Asks> + Sync);
 
 /// The virtual server and caller that lists are wanted for, and the means to get them.
 struct Query<'a> {
     server: &'a Arc<VirtualServer>,
     caller: CallerKey,
+    only: Option<Era>,
     tenant: Option<&'a str>,
-    asks: Arc<dyn Asks>,
+    asking: Asking<'a>,
     clock: &'a Arc<dyn Clock>,
-}
-
-impl<'a> Query<'a> {
-    fn of(gateway: &'a Arc<Gateway>, server: &'a Arc<VirtualServer>, seeker: &'a Seeker) -> Query<'a> {
-        let asks = Asker { gateway: Arc::clone(gateway), server: server.id.clone(), seeker: seeker.clone() };
-        Query {
-            server,
-            caller: seeker.caller,
-            tenant: seeker.tenant.as_deref(),
-            asks: Arc::new(asks),
-            clock: &gateway.clock,
-        }
-    }
 }
 
 impl Catalogs {
@@ -197,7 +190,7 @@ impl Catalogs {
         seeker: &Seeker,
         kinds: &[ListKind],
     ) -> Arc<Offering> {
-        self.offering(&Query::of(gateway, server, seeker), kinds, Purpose::Show).await
+        self.sought(gateway, server, seeker, (kinds, Purpose::Show)).await
     }
 
     /// What is offered, for the way of a call: lists that are here will do, and are renewed aside.
@@ -208,7 +201,29 @@ impl Catalogs {
         seeker: &Seeker,
         kinds: &[ListKind],
     ) -> Arc<Offering> {
-        self.offering(&Query::of(gateway, server, seeker), kinds, Purpose::Route).await
+        self.sought(gateway, server, seeker, (kinds, Purpose::Route)).await
+    }
+
+    async fn sought(
+        &self,
+        gateway: &Arc<Gateway>,
+        server: &Arc<VirtualServer>,
+        seeker: &Seeker,
+        (kinds, purpose): (&[ListKind], Purpose),
+    ) -> Arc<Offering> {
+        let asking = || -> Arc<dyn Asks> {
+            let (gateway, server, seeker) = (Arc::clone(gateway), server.id.clone(), seeker.clone());
+            Arc::new(Asker { gateway, server, seeker })
+        };
+        let query = Query {
+            server,
+            caller: seeker.caller,
+            only: seeker.only,
+            tenant: seeker.tenant.as_deref(),
+            asking: &asking,
+            clock: &gateway.clock,
+        };
+        self.offering(&query, kinds, purpose).await
     }
 
     /// Notes that an upstream announced a change of a list, on whatever stream; the others learn of it
@@ -223,14 +238,14 @@ impl Catalogs {
     /// `None` if nobody did.
     pub fn report(&self, server: &ServerId, now: Moment) -> Option<serde_json::Value> {
         let shelves = self.lock();
-        let of_server: Vec<_> = shelves.iter().filter(|((one, _), _)| one == server).collect();
+        let of_server: Vec<_> = shelves.iter().filter(|((one, ..), _)| one == server).collect();
         let (_, last) = of_server.iter().max_by_key(|(_, shelf)| shelf.last_used())?;
         Some(status::report(&*last.last()?, of_server.len(), now))
     }
 
     /// Forgets what no virtual server of a snapshot has.
     pub fn reconcile(&self, snapshot: &Snapshot) {
-        self.lock().retain(|(server, _), _| snapshot.routes.server(server).is_some());
+        self.lock().retain(|(server, ..), _| snapshot.routes.server(server).is_some());
         self.pantry.retain(&snapshot.upstreams);
     }
 
@@ -307,7 +322,7 @@ impl Catalogs {
 
     fn kitchen(&self, query: &Query<'_>, upstream: Arc<Upstream>) -> Kitchen {
         Kitchen {
-            asks: Arc::clone(&query.asks),
+            asks: (query.asking)(),
             upstream,
             clock: Arc::clone(query.clock),
             rules: query.server.cache,
@@ -319,7 +334,7 @@ impl Catalogs {
 
     fn shelf(&self, query: &Query<'_>) -> Arc<Shelf> {
         let now = query.clock.now().monotonic;
-        let place = (query.server.id.clone(), query.caller);
+        let place = (query.server.id.clone(), query.caller, query.only);
         let mut shelves = self.lock();
         if shelves.len() >= MAX_SHELVES && !shelves.contains_key(&place) {
             let idlest =

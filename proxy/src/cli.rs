@@ -2,6 +2,7 @@
 
 use crate::handover::take::Inheritance;
 use crate::run::{Origin, Process, run};
+use crate::tools::policy::{self, Trouble};
 use clap::{Parser, Subcommand};
 use portunus_config::{Attempt, ProcessEnvironment, Report, as_yaml, effective, load, schema_text};
 use std::io::{ErrorKind, Write as _};
@@ -70,6 +71,26 @@ enum Order {
     },
     /// Print the JSON Schema of configurations, for editors.
     Schema,
+    /// Say why a message was refused: which rule decided, what it read, what would allow it.
+    Explain(crate::tools::explain::ExplainArguments),
+    /// Run the tests of a policy, and say which lines of its rules they reach.
+    Test(policy::test::TestArguments),
+    /// Ask a policy one question, and say what the answer depends on.
+    Decide(policy::decide::DecideArguments),
+    /// Print which recorded decisions another policy would change; the exit code is 1 if there are any.
+    Diff(policy::diff::DiffArguments),
+    /// Print who may call what, as CSV.
+    Matrix(policy::matrix::MatrixArguments),
+    /// Do something with a policy as a whole.
+    #[command(subcommand)]
+    Policy(PolicyOrder),
+}
+
+/// What is done with a policy as a whole.
+#[derive(Debug, Subcommand)]
+enum PolicyOrder {
+    /// Write its rules and data to a folder of their own.
+    Eject(policy::eject::EjectArguments),
 }
 
 /// Runs what the command line asks for.
@@ -106,6 +127,15 @@ pub fn main() -> ExitCode {
         Order::Check { path } => check(&path),
         Order::Print { path, format } => print(&path, format == "json"),
         Order::Schema => answer(&schema_text()),
+        Order::Explain(arguments) => match crate::tools::explain::run(&arguments) {
+            Ok(text) => answer(&text),
+            Err(problem) => fail(&problem),
+        },
+        Order::Test(arguments) => told(policy::test::run(&arguments)),
+        Order::Decide(arguments) => told(policy::decide::run(&arguments).map(in_order)),
+        Order::Diff(arguments) => told(policy::diff::run(&arguments)),
+        Order::Matrix(arguments) => told(policy::matrix::run(&arguments).map(in_order)),
+        Order::Policy(PolicyOrder::Eject(arguments)) => told(policy::eject::run(&arguments).map(in_order)),
     }
 }
 
@@ -134,6 +164,9 @@ fn check(path: &Path) -> ExitCode {
             for warning in &loaded.warnings {
                 println!("{warning}");
             }
+            if let Some(rules) = &loaded.snapshot.policy {
+                print!("{}", policy::summary(rules));
+            }
             let servers = loaded.snapshot.routes.iter().count();
             println!("{}: good, revision {}, {servers} server(s)", path.display(), loaded.snapshot.revision);
             ExitCode::SUCCESS
@@ -160,6 +193,22 @@ fn print(path: &Path, json: bool) -> ExitCode {
             loaded.snapshot.revision,
             as_yaml(&effective)
         )),
+    }
+}
+
+fn in_order(text: String) -> (String, ExitCode) {
+    (text, ExitCode::SUCCESS)
+}
+
+/// Writes what a command about policy found, and ends with its code.
+fn told(found: Result<(String, ExitCode), Trouble>) -> ExitCode {
+    match found {
+        Ok((text, code)) => match answer(&text) {
+            written if written == ExitCode::SUCCESS => code,
+            failed => failed,
+        },
+        Err(Trouble::Configuration(path, report)) => bad_configuration(&path, &report),
+        Err(Trouble::Other(problem)) => fail(&problem),
     }
 }
 

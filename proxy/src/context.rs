@@ -1,6 +1,7 @@
 //! What every message can reach: the snapshot in force and what outlives it.
 
 use crate::access_log::Sink;
+use crate::authorize::{Aside, Authority};
 use crate::drain::Drain;
 use crate::edge::LiveTls;
 use crate::errand::MAX_ERRANDS;
@@ -14,6 +15,7 @@ use arc_swap::ArcSwap;
 use portunus_config::{Bootstrap, Carry, Diagnostic, Loaded, Severity, Snapshot, Upstream};
 use portunus_filters::Clock;
 use portunus_filters::Pipeline;
+use portunus_filters::gate::Watch;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
@@ -31,6 +33,8 @@ pub struct Gateway {
     pub estate: Estate,
     /// Everything that is measured.
     pub metrics: Arc<Metrics>,
+    /// What looks at questions to policy once more.
+    pub aside: Aside,
     /// The last refusals.
     pub refusals: Refusals,
     /// Where records go.
@@ -66,6 +70,8 @@ pub struct Active {
     pub snapshot: Snapshot,
     /// The filters, in order.
     pub pipeline: Pipeline,
+    /// What of them asks policy.
+    pub authority: Authority,
     /// Name of the revision, for records.
     pub revision: Arc<str>,
     pools: Pools,
@@ -73,10 +79,12 @@ pub struct Active {
 }
 
 impl Active {
-    fn new(snapshot: Snapshot, pools: Pools, metrics: Arc<Metrics>) -> Active {
+    fn new(snapshot: Snapshot, pools: Pools, metrics: Arc<Metrics>, recorded: &Arc<Watch>) -> Active {
         metrics.snapshots_alive.inc();
         let revision = snapshot.revision.to_string().into();
-        Active { snapshot, pipeline: Pipeline::default(), revision, pools, metrics }
+        let authority = Authority::of(&snapshot, recorded);
+        let pipeline = Pipeline::new(vec![Box::new(Arc::clone(&authority.gate))]);
+        Active { snapshot, pipeline, authority, revision, pools, metrics }
     }
 
     /// The pool of an upstream of this snapshot.
@@ -106,7 +114,8 @@ impl Gateway {
         metrics.resolve(&snapshot);
         metrics.edge.certificates(&loaded.bootstrap);
         let serial = snapshot.serial;
-        let active = Active::new(snapshot, pools, Arc::clone(&metrics));
+        let aside = Aside::start(Arc::clone(&metrics))?;
+        let active = Active::new(snapshot, pools, Arc::clone(&metrics), &aside.recording);
         let gateway = Gateway {
             active: ArcSwap::from_pointee(active),
             serials: watch::Sender::new(serial),
@@ -119,6 +128,7 @@ impl Gateway {
             bootstrap: loaded.bootstrap,
             estate,
             metrics,
+            aside,
             refusals: Refusals::default(),
             clock,
             drain: Arc::new(Drain::default()),
@@ -159,7 +169,8 @@ impl Gateway {
         let serial = snapshot.serial;
         self.metrics.resolve(&snapshot);
         let pools = self.estate.reconcile(&snapshot);
-        let active = Arc::new(Active::new(snapshot, pools, Arc::clone(&self.metrics)));
+        let active = Active::new(snapshot, pools, Arc::clone(&self.metrics), &self.aside.recording);
+        let active = Arc::new(active);
         tracing::info!(revision = %active.revision, serial, "configuration in force");
         self.reaper.retire(self.active.swap(active));
         self.serials.send_replace(serial);

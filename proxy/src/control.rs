@@ -1,9 +1,11 @@
-//! The socket that changes state: `POST /loglevel?LEVEL`, `POST /reload`, `POST /drain`, `POST /upgrade`.
+//! The socket that changes state: `POST /loglevel?LEVEL`, `POST /reload`, `POST /drain`, `POST /upgrade`,
+//! `POST /record?every=N&seconds=N`.
 //!
 //! HTTP over a Unix socket of mode 0600 in the state folder (0700), so that `curl --unix-socket`
 //! is client enough. The peer must be the owner of that folder or root. Its path goes to a successor
 //! without a gap: the new socket is made beside it and then renamed over it.
 
+use crate::authorize::MAX_WITHIN;
 use crate::handover::PROTOCOL;
 use crate::handover::give::Candidate;
 use crate::log::LevelHandle;
@@ -33,6 +35,8 @@ pub enum Command {
     Drain,
     /// Hand over to this process.
     Upgrade(Candidate),
+    /// Record one of so many questions to policy for this long; for no time at all ends a recording.
+    Record(u32, Duration),
 }
 
 /// The listening socket.
@@ -146,7 +150,7 @@ impl Control {
         if method != Method::POST {
             return plain(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "POST /loglevel?LEVEL, /reload, /drain or /upgrade\n",
+                "POST /loglevel?LEVEL, /reload, /drain, /upgrade or /record?every=N&seconds=N\n",
             );
         }
         let command = match path {
@@ -162,10 +166,14 @@ impl Control {
             }
             "/reload" => Command::Reload,
             "/drain" => Command::Drain,
+            "/record" => match recording(query) {
+                Some((every, within)) => Command::Record(every, within),
+                None => return plain(StatusCode::BAD_REQUEST, RECORD),
+            },
             _ => {
                 return plain(
                     StatusCode::NOT_FOUND,
-                    "here are /loglevel?LEVEL, /reload, /drain and /upgrade\n",
+                    "here are /loglevel?LEVEL, /reload, /drain, /upgrade and /record?every=N&seconds=N\n",
                 );
             }
         };
@@ -208,6 +216,17 @@ impl Control {
             TrySendError::Closed(()) => (StatusCode::CONFLICT, "this process ends already\n".to_owned()),
         })
     }
+}
+
+const RECORD: &str = "write /record?every=100&seconds=600: one question of 100, for ten minutes; at most a \
+    day. /record?seconds=0 ends a recording\n";
+
+/// Of how many questions one is recorded, and for how long.
+fn recording(query: &str) -> Option<(u32, Duration)> {
+    let value = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+    let every = value("every").map_or(Some(1), |every| every.parse().ok()).filter(|every| *every > 0)?;
+    let within = Duration::from_secs(value("seconds")?.parse().ok()?);
+    (within <= MAX_WITHIN).then_some((every, within))
 }
 
 /// Two handles on one connection.

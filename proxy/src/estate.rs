@@ -166,6 +166,7 @@ impl Estate {
             ("sessions", self.sessions.len().0),
             ("tombstones", self.sessions.len().1),
             ("lines", self.lines.len()),
+            ("kept_events", self.sessions.kept().load(Ordering::Relaxed)),
             ("parked", self.parked.len()),
             ("subscriptions", self.hub.len()),
         ];

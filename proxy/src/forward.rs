@@ -16,8 +16,11 @@ use crate::upstreams::request::Outgoing;
 use crate::upstreams::tls::TlsFault;
 use crate::upstreams::wire::Head;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, Method};
 use portunus_config::Upstream;
+use portunus_filters::mcp;
+use portunus_filters::mcp::bridge::Parts;
+use portunus_filters::mcp::object::Outline;
 use portunus_filters::{Cleared, Denial, Reason};
 use std::net::IpAddr;
 use std::pin::pin;
@@ -80,8 +83,6 @@ pub struct Failure {
     pub pending: bool,
     /// What it says of the place that was to answer.
     pub reach: Reach,
-    /// `WWW-Authenticate` of an upstream that refused the client's own credential.
-    pub challenge: Option<Box<HeaderValue>>,
 }
 
 /// What a failure says of the place that was to answer.
@@ -111,7 +112,8 @@ impl Dispatch {
 
     /// Turns a permission into one that lasts as long as its request.
     pub fn permit(cleared: Cleared) -> Permit {
-        Permit { body: cleared.into_body() }
+        let (body, outline) = cleared.into_parts();
+        Permit { body, outline }
     }
 
     /// Opens the leg of an errand.
@@ -131,12 +133,25 @@ impl Dispatch {
 /// and its continuations: answers to the upstream's questions, further rounds, its cancellation.
 pub struct Permit {
     body: Bytes,
+    outline: Option<Arc<Outline>>,
 }
 
 impl Permit {
     /// What was permitted, in the client's words.
     pub fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    /// The same taken apart.
+    ///
+    /// # Errors
+    /// [`mcp::Fault::Syntax`] if it cannot be read again, after a filter has changed it.
+    pub fn parts(&self) -> Result<Parts<'_>, mcp::Fault> {
+        let body = mcp::text(&self.body)?;
+        match &self.outline {
+            Some(outline) => Ok(Parts::of(outline, body)),
+            None => Parts::read(body),
+        }
     }
 
     /// Opens a leg for a wording of it.
@@ -251,13 +266,7 @@ async fn attempt(
 
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Failure {
-        Failure {
-            cause: denial.detail.clone().into_owned(),
-            denial,
-            pending: true,
-            reach: Reach::Unknown,
-            challenge: None,
-        }
+        Failure { cause: denial.detail.clone().into_owned(), denial, pending: true, reach: Reach::Unknown }
     }
 }
 
@@ -298,6 +307,6 @@ impl From<Attempt> for Failure {
                 (denial, format!("no answer within {after:?}"), true)
             }
         };
-        Failure { denial, cause, pending, reach, challenge: None }
+        Failure { denial, cause, pending, reach }
     }
 }

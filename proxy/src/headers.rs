@@ -159,8 +159,11 @@ pub fn upward(headers: &HeaderMap, passes_credentials: bool) -> HeaderMap {
                 || said_anew(text)
                 || (credential && !passes_credentials))
     };
-    let kept = headers.iter().filter(|(name, _)| goes(name));
-    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers.iter().filter(|(name, _)| goes(name)) {
+        kept.append(name, value.clone());
+    }
+    kept
 }
 
 /// One clean `Forwarded` element (RFC 7239).

@@ -92,6 +92,7 @@ impl Helm {
                 }
                 command = commands.recv() => match command {
                     Some(Command::Reload) => self.reload.notify_one(),
+                    Some(Command::Record(every, within)) => self.record(every, within),
                     Some(Command::Upgrade(candidate)) => self.prepare(candidate, &mut talks).await,
                     Some(Command::Drain) | None => break None,
                 },
@@ -99,6 +100,19 @@ impl Helm {
         };
         drop(commands);
         self.end(kept, signals).await;
+    }
+
+    /// Begins to record questions to policy, or ends it.
+    fn record(&self, every: u32, within: Duration) {
+        let (aside, folder) = (&self.gateway.aside, &self.gateway.bootstrap.state);
+        if within.is_zero() {
+            aside.recording.set(0);
+            return aside.recorder().end();
+        }
+        match aside.recorder().begin(folder, self.gateway.clock.now().wall, within) {
+            Ok(_) => aside.recording.set(every),
+            Err(error) => tracing::error!(%error, "the recording cannot begin"),
+        }
     }
 
     /// Lets the process whose sockets these are go on alone: this one was not let in its place.

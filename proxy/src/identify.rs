@@ -18,7 +18,7 @@ mod stage;
 mod standing;
 pub mod tokens;
 
-pub use challenge::Refusal;
+pub use challenge::{Refusal, for_more};
 pub(crate) use credential::{kept, strip};
 pub(crate) use facade::{MAX_REGISTRATION_BYTES, metadata, registered};
 pub use guest::Guest;

@@ -9,8 +9,12 @@
 //! Deliberately absent: decisions. What may pass is the filters' business, what is configured is
 //! the configuration crate's; this crate moves bytes.
 
+// The state of one request holds that of all its stages, boxes or not: more levels than the default.
+#![recursion_limit = "256"]
+
 pub mod access_log;
 pub mod admin;
+pub mod authorize;
 pub mod bridge;
 pub mod catalog;
 pub mod cli;

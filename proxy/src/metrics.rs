@@ -4,6 +4,10 @@
 //! name becomes a label only after its server answered a call of it well, and only the first
 //! [`MAX_TOOL_LABELS`] of a server do: names that callers make up are counted under `other`.
 
+mod policy;
+
+pub use policy::PolicyMetrics;
+
 use portunus_config::{Bootstrap, Snapshot, VirtualServer};
 use portunus_filters::Reason;
 use prometheus::core::Collector;
@@ -73,13 +77,20 @@ impl From<Reason> for Status {
             | Reason::Unauthenticated
             | Reason::InvalidToken
             | Reason::InsufficientScope
-            | Reason::IdentityUnavailable => Status::Denied,
+            | Reason::IdentityUnavailable
+            | Reason::Forbidden
+            | Reason::StepUpRequired
+            | Reason::ApprovalRequired
+            | Reason::PolicyError
+            | Reason::ResultTooLarge => Status::Denied,
             Reason::UpstreamUnavailable
             | Reason::UpstreamMalformed
             | Reason::UpstreamUnauthorized
             | Reason::UpstreamUntrusted
             | Reason::Untranslatable
+            | Reason::EraMismatch
             | Reason::ReplicaLost
+            | Reason::AnswerLost
             | Reason::RouteRemoved => Status::UpstreamError,
             Reason::UpstreamTimeout => Status::Timeout,
             Reason::MalformedHttp
@@ -122,6 +133,8 @@ pub enum Stage {
     Forward,
     /// Until the last byte of the answer was written.
     Respond,
+    /// Of the filters, that which asks policy.
+    Authorize,
 }
 
 /// Everything that is measured.
@@ -131,11 +144,13 @@ pub struct Metrics {
     durations: HistogramVec,
     errors: IntCounterVec,
     denials: HashMap<Reason, IntCounter>,
-    stages: [Histogram; 5],
+    stages: [Histogram; 6],
     active: IntGaugeVec,
     pending: IntGaugeVec,
     /// What happens before a message.
     pub edge: EdgeMetrics,
+    /// What is decided of messages.
+    pub policy: PolicyMetrics,
     /// Who is calling.
     pub identity: IdentityMetrics,
     /// Streams without an end of their own: GET and `subscriptions/listen`.
@@ -150,6 +165,7 @@ pub struct Metrics {
     pub records_dropped: IntCounter,
     /// What the gateway said to upstreams on its own.
     pub errands: IntCounterVec,
+    untold: IntCounterVec,
     /// Sizes of the tables that outlive messages.
     pub tables: IntGaugeVec,
     servers: RwLock<HashMap<Arc<str>, Arc<ServerMetrics>>>,
@@ -279,11 +295,12 @@ impl Metrics {
                 .iter()
                 .map(|reason| (*reason, denials.with_label_values(&[reason.as_str()])))
                 .collect(),
-            stages: ["intake", "resolve", "filters", "forward", "respond"]
+            stages: ["intake", "resolve", "filters", "forward", "respond", "authorize"]
                 .map(|name| stages.with_label_values(&[name])),
             active: gauges("mcp_active_connections", "Connections to upstreams at work", &["server_name"])?,
             pending: gauges("mcp_pending_requests", "Calls that wait for an answer", &["server_name"])?,
             edge: EdgeMetrics::new(&registry)?,
+            policy: PolicyMetrics::new(&registry)?,
             identity: IdentityMetrics::new(&registry)?,
             streams: gauge("portunus_streams", "Open GET and subscriptions/listen streams")?,
             snapshots_alive: gauge("portunus_snapshots_alive", "Configurations that something still holds")?,
@@ -297,6 +314,11 @@ impl Metrics {
                 "portunus_errands_total",
                 "Messages the gateway sent on its own",
                 &["kind", "result"],
+            )?,
+            untold: counters(
+                "portunus_messages_dropped_total",
+                "Messages outside of calls that somebody did not take in time",
+                &["for"],
             )?,
             tables: gauges("portunus_table_entries", "Entries in tables that outlive messages", &["table"])?,
             servers: RwLock::default(),
@@ -378,6 +400,13 @@ impl Metrics {
     /// Adds the time of one stage.
     pub fn stage(&self, stage: Stage, seconds: f64) {
         self.stages[stage as usize].observe(seconds);
+    }
+
+    /// Counts messages outside of calls that did not reach whom they were for.
+    pub fn untold(&self, whom: &'static str, messages: u64) {
+        if messages > 0 {
+            self.untold.with_label_values(&[whom]).inc_by(messages);
+        }
     }
 
     fn server_handles(&self, server: &VirtualServer) -> ServerMetrics {

@@ -3,12 +3,15 @@
 //! It is the only place that counts messages and writes records, so a path that forgets to report
 //! does not exist: what is dropped without an end counts as cancelled.
 
+mod decided;
+
 use crate::context::Gateway;
 use crate::identify::EventNumber;
 use crate::metrics::{ServerMetrics, Stage, Status};
 use crate::refusals::Refusal;
 use crate::text::push_json;
 use chrono::{DateTime, SecondsFormat};
+use portunus_filters::gate::Judged;
 use portunus_filters::identity::Principal;
 use portunus_filters::mcp::Method;
 use portunus_filters::{Arrival, Denial, Era, Message, Reason};
@@ -58,6 +61,7 @@ struct Facts {
     status: Option<Status>,
     rpc_error: Option<i64>,
     proven: bool,
+    judged: Option<Arc<Judged>>,
 }
 
 impl Outcome {
@@ -96,6 +100,13 @@ impl Outcome {
             waiting: std::mem::take(&mut self.waiting),
             handed_over: false,
         }
+    }
+
+    /// What happens to nobody's message: it is not recorded.
+    pub fn of_nothing(gateway: &Arc<Gateway>) -> Outcome {
+        let now = Instant::now();
+        let (gateway, facts) = (Arc::clone(gateway), Facts::default());
+        Outcome { gateway, started: now, stage: now, facts, server: None, waiting: false, handed_over: true }
     }
 
     /// Notes what the client calls itself and the trace it belongs to, for the record alone.
@@ -200,8 +211,16 @@ impl Outcome {
         self.facts.request_bytes = body_bytes;
     }
 
+    /// Notes what was decided of the message.
+    pub fn judged(&mut self, judged: Option<&Arc<Judged>>) {
+        self.facts.judged = judged.cloned();
+    }
+
     /// The refusal that the client gets.
     pub fn denied(&mut self, denial: &Denial) {
+        if denial.judged.is_some() {
+            self.facts.judged.clone_from(&denial.judged);
+        }
         self.facts.reason = Some(denial.reason);
         self.facts.status = Some(denial.reason.into());
         self.facts.detail.get_or_insert_with(|| denial.detail.clone().into_owned());
@@ -252,6 +271,7 @@ impl Outcome {
             target: self.facts.target.clone(),
             revision: self.facts.revision.clone(),
             detail: self.facts.detail.clone().unwrap_or_default(),
+            judged: self.facts.judged.clone(),
         }
     }
 }
@@ -310,6 +330,9 @@ impl Facts {
         field("status", Some(status.as_str()));
         field("reason", self.reason.map(Reason::as_str));
         field("bundle_revision", self.revision.as_deref());
+        if let Some(judged) = &self.judged {
+            decided::write(&mut line, judged);
+        }
         if let Some(code) = self.rpc_error {
             let _ = write!(line, ",\"rpc_error\":{code}");
         }

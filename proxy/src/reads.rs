@@ -2,25 +2,31 @@
 //!
 //! A modern upstream says for how long and for whom its answer holds. For that long, at most
 //! `cache.max_ttl`, it is given to the same caller again, and to others only where it is public and
-//! the configuration trusts that. What asks for input, continues a call that did, or is an error is
-//! never kept. Those who want the same at the same time wait for one answer; if it turns out that it
-//! holds for nobody else, they all ask.
+//! the configuration trusts that. A legacy one says nothing: its answers are kept where
+//! `cache.legacy_reads` says how long, and for one caller. What asks for input, continues a call that
+//! did, or is an error is never kept.
 //!
-//! For `cache.stale` after that it stands in while its server cannot be reached or takes too long,
-//! and never for a refusal: that ends it.
+//! Those who want the same at the same time wait for one answer: callers for each other where the
+//! configuration trusts what is public. If it turns out that it holds for one caller only, the others
+//! wait for their own; if it holds for nobody else, they all ask.
+//!
+//! For a while after that, at most `cache.revalidate` and at most for as long as it was fresh, it is
+//! given at once, and one who got it asks again aside. For `cache.stale` it stands in while its server
+//! cannot be reached or takes too long, and never for a refusal: that ends it.
 
+mod key;
 mod shelf;
 
 use crate::forward::Failure;
 use crate::sealing::CallerKey;
 use crate::talk::{Answer, Outcome, Place};
 use bytes::Bytes;
-use portunus_config::{CacheRules, Credentials, ServerId, Snapshot, Upstream, UpstreamKey};
+use key::{Key, digest};
+use portunus_config::{CacheRules, Credentials, ServerId, Snapshot, Upstream};
 use portunus_filters::mcp::bridge::{Caching, ResultType, Scope, result_type};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::{Clock, Era, Moment, Reason};
-use ring::digest::{Context, SHA256};
 use shelf::Shelf;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,10 +46,13 @@ const FLEETING_FOR: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub struct Reads {
     shelves: Mutex<HashMap<ServerId, Shelf>>,
-    flights: Mutex<HashMap<Key, watch::Receiver<Option<Arc<Kept>>>>>,
+    flights: Mutex<HashMap<Key, Brought>>,
     fleeting: Mutex<HashMap<Key, Duration>>,
     changes: Mutex<Changes>,
 }
+
+/// What somebody asks for, when it is there.
+type Brought = watch::Receiver<Option<Arc<Kept>>>;
 
 /// By the names of upstreams: replicas of one speak for each other.
 #[derive(Default)]
@@ -54,25 +63,17 @@ struct Changes {
     one: HashMap<(Arc<str>, Box<str>), Duration>,
 }
 
-/// What an answer is to.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
-    /// The configuration in force: what was read under another is never given again.
-    serial: u64,
-    upstream: UpstreamKey,
-    /// `None` for all callers.
-    caller: Option<CallerKey>,
-    /// The request, and all that a server can tell its clients apart by.
-    request: [u8; 32],
-}
-
 /// An answer that may be given again.
 struct Kept {
     answer: Answer,
     upstream: Arc<str>,
     uri: Box<str>,
+    /// Who asked.
+    caller: Option<CallerKey>,
     read_at: Moment,
     fresh_until: Duration,
+    /// Until when it is given while somebody asks again.
+    renewable_until: Duration,
     /// Until when it may stand in.
     until: Duration,
     scope: Scope,
@@ -82,6 +83,10 @@ struct Kept {
 pub struct Wanted<'a> {
     /// For whom and where.
     pub place: &'a Place,
+    /// The era that the upstream is spoken to in.
+    pub era: Era,
+    /// The legacy session that the request is a part of, where it is one client's own.
+    pub session: Option<&'a [u8]>,
     /// The parameters of the request.
     pub params: &'a Object<'a>,
     /// What the upstream calls it, where that is not what the client does.
@@ -97,6 +102,8 @@ pub struct Read {
     key: Key,
     uri: Box<str>,
     may_share: bool,
+    /// Other callers' answers are of use, as far as is known.
+    joins_others: bool,
     rules: CacheRules,
     begun: Moment,
     stage: Stage,
@@ -106,11 +113,28 @@ enum Stage {
     /// Nobody has looked yet.
     New,
     /// Somebody asks already.
-    Waits(watch::Receiver<Option<Arc<Kept>>>),
+    Waits(Brought),
     /// This one asks, for all who wait.
-    Asks(watch::Sender<Option<Arc<Kept>>>),
+    Asks(Flight),
     /// This one asks for itself.
     Alone,
+}
+
+/// A request that others wait for.
+struct Flight {
+    key: Key,
+    sender: watch::Sender<Option<Arc<Kept>>>,
+}
+
+/// An answer for which nobody has to be waited for.
+#[derive(Debug)]
+pub enum AtHand {
+    /// It is as good as its upstream's.
+    Fresh(Answer),
+    /// It will do for now, and is to be asked for again.
+    Older(Answer),
+    /// It will do for now, and somebody asks again already.
+    Renewing(Answer),
 }
 
 impl Reads {
@@ -121,11 +145,15 @@ impl Reads {
         clock: &Arc<dyn Clock>,
         wanted: &Wanted<'_>,
     ) -> Option<Read> {
-        let Wanted { place, params, target } = wanted;
+        let Wanted { place, params, target, .. } = wanted;
         let rules = snapshot.routes.server(&place.server)?.cache;
         let uri = params.text("uri")?;
         let continues = ["inputResponses", "requestState"].iter().any(|key| params.get(key).is_some());
-        if !rules.reads || rules.max_bytes == 0 || rules.max_ttl.is_zero() || continues {
+        let longest = match wanted.era {
+            Era::Modern => rules.max_ttl,
+            Era::Legacy => rules.legacy_reads,
+        };
+        if !rules.reads || rules.max_bytes == 0 || longest.is_zero() || continues {
             return None;
         }
         // A message that was judged under the configuration before is answered by its server.
@@ -133,14 +161,17 @@ impl Reads {
             return None;
         }
         let (serial, upstream, caller) = (snapshot.serial, place.upstream.key, Some(place.caller));
+        // A legacy server says nothing of who else may have its answer.
+        let may_share = wanted.era == Era::Modern && may_share(&place.upstream);
         Some(Read {
             reads: Arc::clone(self),
             clock: Arc::clone(clock),
             server: place.server.clone(),
             upstream: Arc::clone(&place.upstream.name),
-            key: Key { serial, upstream, caller, request: digest(params, place) },
+            key: Key { serial, upstream, caller, request: digest(wanted) },
             uri: target.unwrap_or(&uri).into(),
-            may_share: may_share(&place.upstream),
+            may_share,
+            joins_others: may_share,
             rules,
             begun: clock.now(),
             stage: Stage::New,
@@ -201,19 +232,48 @@ impl Reads {
 }
 
 impl Read {
-    /// The answer, if it is here or somebody brings it; else this one has to ask. Safe to cancel.
-    pub async fn kept(&mut self) -> Option<Answer> {
+    /// The answer, if it is here.
+    pub fn at_hand(&mut self) -> Option<AtHand> {
+        let now = self.clock.now();
+        let kept = self.find(|kept| now.monotonic < kept.renewable_until)?;
+        let answer = kept.answer(now);
+        if now.monotonic < kept.fresh_until {
+            return Some(AtHand::Fresh(answer));
+        }
         if let Stage::New = self.stage {
-            let now = self.clock.now();
-            if let Some(kept) = self.find(|kept| now.monotonic < kept.fresh_until) {
-                return Some(kept.answer(now));
-            }
             self.stage = self.board();
         }
-        let Stage::Waits(waits) = &mut self.stage else { return None };
-        let brought = waits.wait_for(Option::is_some).await.ok().and_then(|kept| kept.clone());
-        self.stage = Stage::Alone;
-        Some(brought?.answer(self.clock.now()))
+        match self.stage {
+            Stage::Asks(_) => Some(AtHand::Older(answer)),
+            Stage::Waits(_) => Some(AtHand::Renewing(answer)),
+            // Its upstream did not say lately that such an answer holds for anybody else.
+            Stage::New | Stage::Alone => None,
+        }
+    }
+
+    /// The answer, if it is here or somebody brings it; else this one has to ask. Safe to cancel.
+    pub async fn kept(&mut self) -> Option<Answer> {
+        loop {
+            match &mut self.stage {
+                Stage::New => {
+                    let now = self.clock.now();
+                    if let Some(kept) = self.find(|kept| now.monotonic < kept.fresh_until) {
+                        return Some(kept.answer(now));
+                    }
+                    self.stage = self.board();
+                }
+                Stage::Waits(brought) => {
+                    let kept = brought.wait_for(Option::is_some).await.ok().and_then(|kept| kept.clone());
+                    self.stage = Stage::Alone;
+                    match kept? {
+                        kept if kept.is_for(self.key.caller) => return Some(kept.answer(self.clock.now())),
+                        // Another caller's own: this one waits for its own.
+                        _ => (self.joins_others, self.stage) = (false, Stage::New),
+                    }
+                }
+                Stage::Asks(_) | Stage::Alone => return None,
+            }
+        }
     }
 
     /// An older answer in the place of a failure, if there is one and the server is but silent.
@@ -232,21 +292,29 @@ impl Read {
     pub fn keep(self, answer: &Answer) {
         let Some(kept) = self.keepable(answer) else {
             self.forget();
-            let mut fleeting = lock(&self.reads.fleeting);
-            if fleeting.len() < MAX_FLEETING {
-                fleeting.insert(self.key.clone(), self.clock.now().monotonic + FLEETING_FOR);
-            }
+            self.note_fleeting(self.key.clone());
             return;
         };
         let kept = Arc::new(kept);
         let shared = kept.scope == Scope::Public;
+        if self.may_share && !shared {
+            self.note_fleeting(self.shared());
+        }
         let key = Key { caller: self.key.caller.filter(|_| !shared), ..self.key.clone() };
         let mut shelves = lock(&self.reads.shelves);
         let shelf = shelves.entry(self.server.clone()).or_default();
         shelf.put(key, Arc::clone(&kept), self.rules.max_bytes);
         drop(shelves);
-        if let Stage::Asks(sender) = &self.stage {
-            sender.send_replace(Some(kept));
+        if let Stage::Asks(flight) = &self.stage {
+            flight.sender.send_replace(Some(kept));
+        }
+    }
+
+    /// For a while nobody waits for the answer to such a request.
+    fn note_fleeting(&self, key: Key) {
+        let mut fleeting = lock(&self.reads.fleeting);
+        if fleeting.len() < MAX_FLEETING {
+            fleeting.insert(key, self.clock.now().monotonic + FLEETING_FOR);
         }
     }
 
@@ -269,35 +337,46 @@ impl Read {
 
     /// Joins whoever asks for the same, or goes first.
     fn board(&self) -> Stage {
-        let is_fleeting = |until: &Duration| self.clock.now().monotonic < *until;
-        if lock(&self.reads.fleeting).get(&self.key).is_some_and(is_fleeting) {
+        let now = self.clock.now().monotonic;
+        let fleeting = lock(&self.reads.fleeting);
+        let is_fleeting = |key: &Key| fleeting.get(key).is_some_and(|until| now < *until);
+        if is_fleeting(&self.key) {
             return Stage::Alone;
         }
+        let shared = Some(self.shared()).filter(|shared| self.joins_others && !is_fleeting(shared));
+        drop(fleeting);
+        let key = shared.unwrap_or_else(|| self.key.clone());
         let mut flights = lock(&self.reads.flights);
-        if let Some(flight) = flights.get(&self.key) {
+        if let Some(flight) = flights.get(&key) {
             return Stage::Waits(flight.clone());
         }
         let (sender, flight) = watch::channel(None);
-        flights.insert(self.key.clone(), flight);
-        Stage::Asks(sender)
+        flights.insert(key.clone(), flight);
+        Stage::Asks(Flight { key, sender })
     }
 
     fn keepable(&self, answer: &Answer) -> Option<Kept> {
-        let (Outcome::Result(result), Era::Modern) = (&answer.outcome, answer.era) else { return None };
+        let Outcome::Result(result) = &answer.outcome else { return None };
         let object = Object::read(std::str::from_utf8(result).ok()?).ok()?;
         if result_type(&object).ok()? != ResultType::Complete {
             return None;
         }
         let caching = Caching::of(&object);
-        let fresh_for = Duration::from_millis(caching.ttl_ms).min(self.rules.max_ttl);
+        let fresh_for = match answer.era {
+            Era::Modern => Duration::from_millis(caching.ttl_ms).min(self.rules.max_ttl),
+            Era::Legacy => self.rules.legacy_reads,
+        };
+        let renewable_for = self.rules.revalidate.min(fresh_for).min(self.rules.stale);
         let fresh_until = self.begun.monotonic + fresh_for;
         let kept = Kept {
             // A copy: the text may be a part of a buffer that holds much more.
             answer: Answer { outcome: Outcome::Result(Bytes::copy_from_slice(result)), ..answer.clone() },
             upstream: Arc::clone(&self.upstream),
             uri: self.uri.clone(),
+            caller: self.key.caller,
             read_at: self.begun,
             fresh_until,
+            renewable_until: fresh_until + renewable_for,
             until: fresh_until + self.rules.stale,
             scope: if self.may_share { caching.scope } else { Scope::Private },
         };
@@ -308,16 +387,19 @@ impl Read {
 
 impl Drop for Read {
     fn drop(&mut self) {
-        if let Stage::Asks(_) = self.stage {
-            lock(&self.reads.flights).remove(&self.key);
+        if let Stage::Asks(flight) = &self.stage {
+            lock(&self.reads.flights).remove(&flight.key);
         }
     }
 }
 
 impl Kept {
     /// The answer with the time that it holds from now on, for the caller alone: others have to ask
-    /// here, where it is judged who may read.
+    /// here, where it is judged who may read. A legacy upstream's stays as it is: it promises nothing.
     fn answer(&self, now: Moment) -> Answer {
+        if self.answer.era == Era::Legacy {
+            return self.answer.clone();
+        }
         let left = self.fresh_until.saturating_sub(now.monotonic).as_millis();
         let rewritten = std::str::from_utf8(self.answer.text()).ok().and_then(|text| {
             let object = Object::read(text).ok()?;
@@ -328,6 +410,10 @@ impl Kept {
         Answer { outcome: outcome.unwrap_or_else(|| self.answer.outcome.clone()), ..self.answer.clone() }
     }
 
+    fn is_for(&self, caller: Option<CallerKey>) -> bool {
+        self.scope == Scope::Public || self.caller == caller
+    }
+
     fn bytes(&self) -> usize {
         self.answer.text().len() + self.uri.len() + 256
     }
@@ -336,39 +422,6 @@ impl Kept {
 /// Whether what an upstream calls public may be given to other callers.
 fn may_share(upstream: &Upstream) -> bool {
     upstream.trust_cache_scope && !matches!(upstream.credentials, Credentials::Passthrough)
-}
-
-/// What an answer depends on: all of the request but `_meta`, what the client is, and its headers.
-///
-/// An API key in a header of its own is a credential that only its server knows for one, and what
-/// one caller's odd header brings about is not for others. Left out is what says nothing of the
-/// caller and may differ from request to request.
-fn digest(params: &Object<'_>, place: &Place) -> [u8; 32] {
-    let mut context = Context::new(&SHA256);
-    let mut part = |bytes: &[u8]| {
-        context.update(&(bytes.len() as u64).to_be_bytes());
-        context.update(bytes);
-    };
-    part(place.profile.key().as_bytes());
-    let mut fields: Vec<_> = place.headers.iter().collect();
-    fields.retain(|(name, _)| !matches!(name.as_str(), "user-agent" | "tracestate" | "baggage"));
-    // By name alone: the values of one name have an order of their own.
-    fields.sort_by_key(|(name, _)| name.as_str());
-    for (name, value) in fields {
-        part(name.as_str().as_bytes());
-        part(value.as_bytes());
-    }
-    // No field has this name: what follows is of the parameters.
-    part(b"");
-    let mut members: Vec<_> = params.members().filter(|(key, _)| *key != "_meta").collect();
-    members.sort_unstable();
-    for (key, text) in members {
-        part(key.as_bytes());
-        part(text.as_bytes());
-    }
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    digest
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

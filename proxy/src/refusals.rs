@@ -1,7 +1,10 @@
 //! The last refusals, for whoever has to explain one.
 
+mod account;
+
 use crate::text::push_json;
 use portunus_filters::Reason;
+use portunus_filters::gate::Judged;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -31,6 +34,8 @@ pub struct Refusal {
     pub revision: Option<Arc<str>>,
     /// Internal detail; never shown to the client.
     pub detail: String,
+    /// What was decided, if it came that far.
+    pub judged: Option<Arc<Judged>>,
 }
 
 /// A ring of [`CAPACITY`] refusals.
@@ -79,6 +84,7 @@ impl Refusal {
             ("request_id", Some(&*self.request_id)),
             ("ts", Some(&*self.at)),
             ("reason", Some(self.reason.as_str())),
+            ("stage", Some(account::stage(self.reason))),
             ("ip_address", Some(&*self.source)),
             ("server_name", self.server.as_deref()),
             ("action", self.action.as_deref()),
@@ -90,6 +96,9 @@ impl Refusal {
         for (index, (name, value)) in present.enumerate() {
             let _ = write!(out, "{}\"{name}\":", if index == 0 { "{" } else { "," });
             push_json(out, value);
+        }
+        if let Some(judged) = &self.judged {
+            account::write(out, judged);
         }
         out.push('}');
     }
@@ -110,6 +119,7 @@ mod tests {
             target: None,
             revision: None,
             detail: "<b>".into(),
+            judged: None,
         }
     }
 

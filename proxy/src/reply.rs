@@ -69,7 +69,12 @@ fn row(reason: Reason, era: Era) -> Row {
         Reason::ForbiddenHost | Reason::ForbiddenOrigin => fixed(StatusCode::FORBIDDEN, -32600),
         Reason::UnknownRoute => fixed(StatusCode::NOT_FOUND, -31404),
         Reason::Unauthenticated | Reason::InvalidToken => fixed(StatusCode::UNAUTHORIZED, -31401),
+        Reason::StepUpRequired => fixed(StatusCode::UNAUTHORIZED, -31401),
         Reason::InsufficientScope => fixed(StatusCode::FORBIDDEN, -31403),
+        Reason::Forbidden | Reason::ApprovalRequired | Reason::PolicyError => {
+            in_band(StatusCode::FORBIDDEN, -31403)
+        }
+        Reason::ResultTooLarge => in_band(StatusCode::FORBIDDEN, -31413),
         Reason::MethodNotAllowed => fixed(StatusCode::METHOD_NOT_ALLOWED, -32600),
         Reason::UnsupportedMediaType => fixed(StatusCode::UNSUPPORTED_MEDIA_TYPE, -32600),
         Reason::NotAcceptable => fixed(StatusCode::NOT_ACCEPTABLE, -32600),
@@ -106,8 +111,9 @@ fn row(reason: Reason, era: Era) -> Row {
         | Reason::Draining
         | Reason::RouteRemoved
         | Reason::Crowded
-        | Reason::ReplicaLost => in_band(StatusCode::SERVICE_UNAVAILABLE, -31503),
-        Reason::Untranslatable => in_band(StatusCode::BAD_GATEWAY, -32603),
+        | Reason::ReplicaLost
+        | Reason::AnswerLost => in_band(StatusCode::SERVICE_UNAVAILABLE, -31503),
+        Reason::Untranslatable | Reason::EraMismatch => in_band(StatusCode::BAD_GATEWAY, -32603),
         Reason::UpstreamTimeout => in_band(StatusCode::GATEWAY_TIMEOUT, -31504),
         Reason::UpstreamMalformed | Reason::UpstreamUnauthorized | Reason::UpstreamUntrusted => {
             in_band(StatusCode::BAD_GATEWAY, -31502)
@@ -126,8 +132,11 @@ pub fn refuse(denial: &Denial, refused: &Refused<'_>, request_id: &str) -> Answe
     let probes = refused.method.and_then(Method::rules).is_some_and(|rules| rules.probes_era);
     let visible =
         row.in_band && !refused.ids.is_empty() && !probes && refused.http_status == HttpStatus::InBand;
+    let challenge = denial.challenge.as_ref().filter(|_| !refused.batch);
+    let challenged = challenge.and_then(|challenge| StatusCode::from_u16(challenge.status).ok());
     Answer {
-        status: if visible { StatusCode::OK } else { row.status },
+        // A client shows other credentials when it is asked by the status, and not otherwise.
+        status: challenged.unwrap_or(if visible { StatusCode::OK } else { row.status }),
         body: Bytes::from(body(row.code, denial, refused, request_id)),
         // 2026-07-28 streamable HTTP, "Earlier Revisions": POST is all that its endpoints take.
         allow: (row.status == StatusCode::METHOD_NOT_ALLOWED).then_some(match refused.era {
@@ -148,6 +157,11 @@ pub fn refuse(denial: &Denial, refused: &Refused<'_>, request_id: &str) -> Answe
 pub fn last_event(denial: &Denial, id: &Id, era: Era, request_id: &str) -> Bytes {
     let body = error(row(denial.reason, era).code, denial, Some(id), request_id);
     Bytes::from(format!("event: message\ndata: {body}\n\n"))
+}
+
+/// The answer that takes the place of one that a legacy client can no longer have.
+pub fn lost(denial: &Denial, id: &Id, request_id: &str) -> String {
+    error(row(denial.reason, Era::Legacy).code, denial, Some(id), request_id)
 }
 
 /// The graceful end of `subscriptions/listen` (2026-07-28, patterns/subscriptions).

@@ -13,6 +13,7 @@ mod line;
 
 use broker::{Founding, Way};
 
+use crate::authorize;
 use crate::bridge::lines::Line;
 use crate::context::{Active, Gateway};
 use crate::drain::{Phase, reached};
@@ -32,7 +33,9 @@ use bytes::Bytes;
 use http::header::{HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method, Version};
-use portunus_config::{HostPattern, HttpStatus, Listener, NormalPath, Resolution, Upstream, VirtualServer};
+use portunus_config::{
+    HostPattern, HttpStatus, Listener, NormalPath, Profile, Resolution, Upstream, VirtualServer,
+};
 use portunus_filters::call::Target;
 use portunus_filters::mcp::Id;
 use portunus_filters::message::{Reading, Unreadable};
@@ -73,6 +76,8 @@ struct Passage<'a> {
     challenge: Option<HeaderValue>,
     /// What its stream depends on, if it opens one.
     standing: Option<Arc<Standing>>,
+    /// What is asked of callers where it goes.
+    profile: Option<Arc<Profile>>,
 }
 
 /// A message that may be forwarded, and everything its answer needs; holds no snapshot.
@@ -129,7 +134,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
     let end = match passage.admit(&mut client).await {
         Ok(Admitted::Forward(outbound)) => passage.exchange(*outbound, &mut client).await,
         Ok(Admitted::Broker(brokered)) => passage.broker(*brokered, &mut client).await,
-        Ok(Admitted::Away(away)) => passage.send_on(*away, &mut client).await,
+        Ok(Admitted::Away(away)) => Box::pin(passage.send_on(*away, &mut client)).await,
         Err(Halt::Refused(denial, known)) => passage.refuse_unread(&denial, &known, &mut client).await,
         Err(Halt::Preflight) => passage.preflight(&mut client).await,
         Err(Halt::Told(status, document)) => passage.tell(status, &document, &mut client).await,
@@ -173,8 +178,19 @@ impl<'a> Passage<'a> {
         let mut outcome = Outcome::new(gateway, &arrival);
         let user_agent = request.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         outcome.client(user_agent, Some(trace.id()));
-        let (origin, line, challenge, standing) = (None, None, None, None);
-        Passage { connection, request, arrival, source, trace, origin, line, outcome, challenge, standing }
+        Passage {
+            connection,
+            request,
+            arrival,
+            source,
+            trace,
+            origin: None,
+            line: None,
+            outcome,
+            challenge: None,
+            standing: None,
+            profile: None,
+        }
     }
 
     /// Everything up to the permission to forward.
@@ -196,7 +212,6 @@ impl<'a> Passage<'a> {
         };
         // The body may have taken its time: from here on, and for good, the snapshot of now counts.
         let (active, server) = self.settled(server, serial).await?;
-        self.introduce(&server);
         let reading = match (&body, kind) {
             (Some(body), _) => self.read_message(body, &server)?,
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,
@@ -206,7 +221,7 @@ impl<'a> Passage<'a> {
             return Ok(Admitted::Away(Box::new(away)));
         }
         match self.way(&active, &server, &reading) {
-            Way::Direct => self.clear(&active, &server, &reading).map(Box::new).map(Admitted::Forward),
+            Way::Direct => self.direct(active, server, reading).await,
             Way::Broker => Ok(Admitted::Broker(Box::new(Brokered { server, reading }))),
             Way::Unknown(place) => {
                 drop(active);
@@ -324,7 +339,8 @@ impl<'a> Passage<'a> {
         active: &Active,
         server: &Arc<VirtualServer>,
         reading: &Reading,
-    ) -> Result<Outbound, Halt> {
+        target: Option<Target>,
+    ) -> Result<Admitted, Halt> {
         let messages = reading.messages();
         let expect = self.awaiting(expect(reading, server, self.request.version));
         let refused = |denial| halt(denial, Knowledge::of(&expect, server.http_status));
@@ -339,9 +355,17 @@ impl<'a> Passage<'a> {
             let detail = "no server stands behind this endpoint";
             return Err(refused(Denial::new(Reason::UpstreamUnavailable, detail)));
         };
-        let target = Target { server: Arc::clone(&server.name), upstream: Arc::clone(&upstream.name) };
-        let cleared = active.pipeline.judge(&self.arrival, messages, &target, |_| {}).map_err(refused)?;
+        let target = target.unwrap_or_else(|| Target::new(&server.name, &upstream.name));
+        let (gateway, arrival) = (self.connection.gateway, &self.arrival);
+        let cleared = authorize::judge(gateway, active, arrival, messages, &target).map_err(refused)?;
         self.outcome.stage_done(Stage::Filters);
+        self.outcome.judged(cleared.judged());
+        let is_plain = messages.first().is_none_or(|first| cleared.is_unchanged(first));
+        if active.authority.governs() && !(is_plain && cleared.answer_rules().is_empty()) {
+            // What is changed on the way, or read of the answer, is judged once more there.
+            let brokered = Brokered { server: Arc::clone(server), reading: reading.clone() };
+            return Ok(Admitted::Broker(Box::new(brokered)));
+        }
         let inbound = Inbound {
             method: &self.request.method,
             headers: &self.request.headers,
@@ -356,7 +380,9 @@ impl<'a> Passage<'a> {
         let leg = Dispatch::open(cleared, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
         let founding = self.founding(active, server, reading, &expect);
         let http_status = server.http_status;
-        Ok(Outbound { leg, upstream: Arc::clone(upstream), pool, expect, http_status, founding })
+        let upstream = Arc::clone(upstream);
+        let outbound = Outbound { leg, upstream, pool, expect, http_status, founding };
+        Ok(Admitted::Forward(Box::new(outbound)))
     }
 
     /// What the client waits for, as long as it may.
@@ -381,6 +407,7 @@ impl<'a> Passage<'a> {
             phase: phase.clone(),
             write_timeout: self.connection.listener.limits.write_timeout,
             deadline: None,
+            home: None,
         };
         let stop_at = if respond.expect.endless { Phase::Draining } else { Phase::Expired };
         let mut sending = Box::pin(send(leg, Arc::clone(&gateway.estate.resolver)));

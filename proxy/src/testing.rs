@@ -1,5 +1,6 @@
 //! Tests: a gateway in this process, and servers that do what a script says.
 
+use crate::authorize::Overseer;
 use crate::context::Gateway;
 use crate::forward::{Failure, Inbound};
 use crate::identify::Trace;
@@ -278,10 +279,11 @@ impl Bed {
             request_id: "r".into(),
             at: self.clock.now(),
         };
-        let target = Target { server: "s".into(), upstream: Arc::clone(&place.upstream.name) };
+        let target = Target::new(&"s".into(), &place.upstream.name);
         let active = self.gateway.active();
         let cleared =
             active.pipeline.judge(&arrival, std::slice::from_ref(&message), &target, |_| {}).unwrap();
+        let overseer = Overseer::of(&arrival, target, message.era, &cleared);
         let trace = Trace { parent: "00-a-b-00".to_owned(), joined: false };
         let headers = HeaderMap::new();
         let inbound = Inbound {
@@ -304,6 +306,7 @@ impl Bed {
             rounds,
             leg,
             retry,
+            overseer,
         };
         Talk::open(&self.gateway, order).await
     }

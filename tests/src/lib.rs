@@ -5,6 +5,8 @@
 //! the rules of the repository.
 
 #[cfg(test)]
+mod authorize;
+#[cfg(test)]
 mod bridge;
 #[cfg(test)]
 mod deploy;
@@ -35,9 +37,13 @@ mod passage;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod policy_commands;
+#[cfg(test)]
 mod prove;
 #[cfg(test)]
 mod proxy_protocol;
+#[cfg(test)]
+mod replay;
 #[cfg(test)]
 mod sdk;
 #[cfg(test)]

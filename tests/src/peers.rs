@@ -6,6 +6,7 @@ use crate::harness::{
     self, Authority, Balancer, Caller, Era, Gateway, Mcp, Nature, free_address, rpc, within,
 };
 use crate::http_sse::Old;
+use crate::replay::{Pace, Session, lost};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -48,7 +49,7 @@ async fn replica(
     let document = format!(
         "level: info\nlisten: 127.0.0.1:0\nreplica: {name}\nsealing: \"env:REPLICAS_SEAL\"\npeers:\n  listen: {listen}\n  tls: {{ ca: ca.pem, \
          certificate: own.pem, key: own.key }}\n  members: {{ {members} }}\nupstreams:\n{upstreams}servers:\n  /mcp: {{ \
-         upstreams: [{}], http_sse: true }}\n",
+         upstreams: [{0}], http_sse: true }}\n  /kept: {{ upstreams: [{0}], replay: {{ events: 64 }} }}\n",
         names.join(", ")
     );
     let own = authority.issue(&["localhost"]);
@@ -152,4 +153,50 @@ async fn a_session_goes_on_within_seconds_when_its_home_is_killed() {
     assert_eq!(kept.call("new_ask", json!({})).await.unwrap().text(), "hello Ada");
     let mut again = pair.caller(Era::Legacy).ready().await;
     assert_eq!(again.call("old_ask", json!({})).await.unwrap().text(), "hello Ada");
+}
+
+#[tokio::test]
+async fn a_call_is_taken_up_again_at_any_replica_while_its_home_lives() {
+    let pace = Pace::start().await;
+    let pair = Pair::before(&[("old", &pace.old), ("new", &pace.new)]).await;
+    for name in ["old_count", "new_count"] {
+        let session = Session::begin(pair.a.address, "/kept").await;
+        let elsewhere = session.at(pair.b.address);
+        let mut stream = session.call(7, name, json!({})).await;
+        stream.primed().await;
+        pace.step(1);
+        let first = stream.event().await.unwrap();
+        drop(stream);
+        pace.step(3);
+        let mut stream = elsewhere.get(Some(first.id())).await;
+        stream.primed().await;
+        assert_eq!(stream.gists().await, ["2", "3", "x"], "{name}");
+
+        let mut stream = elsewhere.call(8, name, json!({})).await;
+        let start = stream.primed().await;
+        drop(stream);
+        pace.step(4);
+        let mut stream = session.get(Some(&start)).await;
+        stream.primed().await;
+        assert_eq!(stream.gists().await, ["1", "2", "3", "x"], "{name}: begun elsewhere");
+    }
+}
+
+#[tokio::test]
+async fn a_client_does_not_wait_for_an_answer_that_went_with_its_home() {
+    let pace = Pace::start().await;
+    let pair = Pair::before(&[("old", &pace.old), ("new", &pace.new)]).await;
+    let session = Session::begin(pair.b.address, "/kept").await;
+    let elsewhere = session.at(pair.a.address);
+    let start = session.call(7, "new_count", json!({})).await.primed().await;
+    let mut through = elsewhere.call(8, "new_count", json!({})).await;
+    through.primed().await;
+    pair.b.signal("KILL");
+    let told = within(5, "an honest answer", through.event()).await.unwrap();
+    assert_eq!(
+        (told.message["id"].as_u64(), told.message["error"]["code"].as_i64()),
+        (Some(8), Some(-31503))
+    );
+    let told = within(5, "an honest answer", elsewhere.get(Some(&start))).await.rest().await;
+    assert_eq!(lost(&told, 7), "answer_lost");
 }

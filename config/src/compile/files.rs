@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 
 use crate::diagnostic::{Findings, Located, Place};
-use crate::load::Reads;
+use crate::reads::Reads;
 use crate::secret::{Reference, sha256};
 use crate::tls::{Problem, system_authorities};
 
@@ -27,7 +27,7 @@ pub(crate) struct Files<'a> {
     document: PathBuf,
     /// A bundle names files of its own folder only.
     bundle: bool,
-    pub(super) reads: &'a Reads<'a>,
+    pub(crate) reads: &'a Reads<'a>,
     findings: &'a Findings,
     digests: RefCell<Vec<[u8; 32]>>,
     /// Read once, where an upstream needs it.
@@ -66,16 +66,27 @@ impl<'a> Files<'a> {
         path: &Located<PathBuf>,
         parse: impl FnOnce(&str) -> Result<T, Problem>,
     ) -> Option<T> {
+        let file = self.named(path)?;
+        let text = self.text(&file, &path.place)?;
+        self.digests.borrow_mut().push(sha256(text.as_bytes()));
+        parse(&text).map_err(|problem| self.error(&path.place, &file, problem)).ok()
+    }
+
+    /// Where a path of the document leads; a path that leaves a bundle is reported.
+    pub(crate) fn named(&self, path: &Located<PathBuf>) -> Option<PathBuf> {
         let leaves = |part| !matches!(part, Component::Normal(_) | Component::CurDir);
         if self.bundle && path.value.components().any(leaves) {
             let hint = "put the file into the bundle's folder, and write its path from there";
             self.findings.error(&path.place, "a bundle names files of its own folder only", hint);
             return None;
         }
-        let file = self.folder.join(&path.value);
-        let text = self.text(&file, &path.place)?;
-        self.digests.borrow_mut().push(sha256(text.as_bytes()));
-        parse(&text).map_err(|problem| self.error(&path.place, &file, problem)).ok()
+        Some(self.folder.join(&path.value))
+    }
+
+    /// Makes content part of the revision, with the name it has for the configuration.
+    pub(crate) fn count(&self, name: &str, text: &str) {
+        let digest = sha256(&[&sha256(name.as_bytes())[..], text.as_bytes()].concat());
+        self.digests.borrow_mut().push(digest);
     }
 
     /// Where a path of the document leads.
@@ -118,7 +129,7 @@ impl<'a> Files<'a> {
         self.digests.borrow().clone()
     }
 
-    pub(super) fn findings(&self) -> &'a Findings {
+    pub(crate) fn findings(&self) -> &'a Findings {
         self.findings
     }
 
@@ -141,7 +152,7 @@ impl<'a> Files<'a> {
         None
     }
 
-    fn text(&self, file: &Path, place: &Place) -> Option<String> {
+    pub(crate) fn text(&self, file: &Path, place: &Place) -> Option<String> {
         let content = self.reads.file(file);
         if let Err(error) = &content {
             let problem = format!("`{}` cannot be read: {error}", file.display());

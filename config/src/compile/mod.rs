@@ -11,14 +11,17 @@ mod identity;
 mod keyring;
 mod members;
 mod peers;
+mod policy;
 mod servers;
 mod tls;
+mod tools;
 mod upstreams;
 mod views;
 
 pub(crate) use bootstrap::compile_bootstrap;
 pub(crate) use files::Files;
 pub(crate) use keyring::Keyring;
+pub(crate) use policy::compile_alone;
 
 use std::sync::Arc;
 
@@ -36,12 +39,22 @@ pub(crate) struct Confinement<'a> {
     pub(crate) bundle: bool,
 }
 
+/// How policies are compiled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// Threads that ask them, about.
+    pub(crate) workers: usize,
+    /// Whether their own tests have to pass.
+    pub(crate) tested: bool,
+}
+
 /// Compiles the rules of a document; the revision's digest is the loader's to fill in.
 pub(crate) fn compile_snapshot(
     rules: &RulesDocument,
     confinement: Confinement<'_>,
     files: &Files<'_>,
     keyring: &Keyring<'_>,
+    terms: Terms,
 ) -> Snapshot {
     let findings = files.findings();
     refuse_unenforced(rules.unenforced(), findings);
@@ -52,13 +65,18 @@ pub(crate) fn compile_snapshot(
     let mut servers = servers::compile(rules, &upstreams, findings);
     identity::assign(&mut servers, identities.as_ref(), rules, findings);
     let label = rules.revision.as_ref().map(|label| label.value.clone());
-    Snapshot {
+    let mut snapshot = Snapshot {
         revision: Revision { digest: String::new(), label },
         serial: 0,
         identities: identities.map(Arc::new),
         routes: Routes::new(servers.into_iter().map(Arc::new).collect()),
         upstreams,
-    }
+        tools: Arc::new(tools::compile(rules, findings)),
+        controls: tools::controls(rules, findings),
+        policy: None,
+    };
+    snapshot.policy = policy::compile(rules, &snapshot, files, terms).map(Arc::new);
+    snapshot
 }
 
 /// Turns sections that this build does not enforce into errors that name them.

@@ -52,6 +52,7 @@ fn virtual_server(
         sessions: document.sessions,
         cache: document.cache,
         parked: document.parked,
+        replay: document.replay,
         keepalive: document.keepalive,
         list_timeout: document.list_timeout,
         http_sse: document.http_sse,

@@ -6,12 +6,14 @@
 
 mod api_keys;
 mod caller;
+mod controls;
 mod credentials;
 mod identity;
 mod key_entries;
 mod listeners;
 mod members;
 mod peers;
+mod policy;
 mod process;
 mod replicas;
 mod rules;
@@ -19,12 +21,14 @@ mod secrets;
 mod servers;
 mod serving;
 mod tls;
+mod tools;
 mod upstreams;
 mod views;
 
 pub use api_keys::ApiKeysDocument;
 pub(crate) use caller::KEY_HINT as ASSERTION_KEY_HINT;
 pub use caller::{AssertionDocument, CallerDocument};
+pub use controls::ControlsDocument;
 pub use credentials::{CredentialsDocument, HeaderSource, HeadersDocument};
 pub use identity::{
     AnonymousDocument, AskedDocument, ClientDocument, IdentityDocument, IntrospectionDocument,
@@ -35,6 +39,7 @@ pub(crate) use key_entries::entries as key_entries;
 pub use listeners::{HostsDocument, ListenerDocument};
 pub use members::{ChoiceDocument, MemberDocument};
 pub use peers::{PeersDocument, SealingDocument};
+pub use policy::{PolicyDocument, PolicySourceDocument, ShadowDocument};
 pub use process::{BundleSource, CeilingDocument, ProcessDocument};
 pub use rules::RulesDocument;
 pub use secrets::SecretDocument;
@@ -42,6 +47,7 @@ pub use servers::ServerDocument;
 pub use serving::ServingDefaults;
 pub use tls::{CertificateDocument, ClientCertificatesDocument, ListenerTlsDocument, UpstreamTlsDocument};
 pub(crate) use tls::{DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_HANDSHAKES};
+pub use tools::ToolLine;
 pub use upstreams::UpstreamDocument;
 pub(crate) use views::Change;
 pub use views::ViewDocument;

@@ -1,10 +1,13 @@
 //! The half of a document that says what is enforced.
 
 use super::Unenforced;
+use super::controls::{self, ControlsDocument};
 use super::identity::{self, IdentityDocument};
 use super::listeners::label;
+use super::policy::{self, PolicyDocument};
 use super::servers::{self, ServerDocument};
 use super::serving::ServingDefaults;
+use super::tools::{self, ToolLine};
 use super::upstreams::{self, UpstreamDocument};
 use crate::diagnostic::{Located, Place};
 use crate::reader::Section;
@@ -21,11 +24,11 @@ pub struct RulesDocument {
     /// `servers`.
     pub servers: Vec<ServerDocument>,
     /// `tools`.
-    pub tools: Option<Unenforced>,
+    pub tools: Vec<ToolLine>,
     /// `identity`.
     pub identity: Option<IdentityDocument>,
     /// `policy`.
-    pub policy: Option<Unenforced>,
+    pub policy: Option<PolicyDocument>,
     /// `limits`.
     pub limits: Option<Unenforced>,
     /// `egress`.
@@ -37,7 +40,7 @@ pub struct RulesDocument {
     /// `schema`.
     pub schema: Option<Unenforced>,
     /// `controls`.
-    pub controls: Option<Unenforced>,
+    pub controls: Option<ControlsDocument>,
     /// `audit`.
     pub audit: Option<Unenforced>,
     /// `checks`.
@@ -75,15 +78,15 @@ impl RulesDocument {
             revision: section.value("revision").and_then(|value| label(&value)),
             upstreams: upstreams::read(section),
             servers: servers::read(section, &defaults),
-            tools: section.unenforced("tools"),
+            tools: tools::read(section),
             identity: identity::read(section),
-            policy: section.unenforced("policy"),
+            policy: policy::read(section),
             limits: section.unenforced("limits"),
             egress: section.unenforced("egress"),
             dlp: section.unenforced("dlp"),
             injection: section.unenforced("injection"),
             schema: section.unenforced("schema"),
-            controls: section.unenforced("controls"),
+            controls: controls::read(section),
             audit: section.unenforced("audit"),
             checks: section.unenforced("checks"),
             approvals: section.unenforced("approvals"),
@@ -93,14 +96,11 @@ impl RulesDocument {
     /// Every section of this half that is written and not enforced.
     pub(crate) fn unenforced(&self) -> impl Iterator<Item = &Unenforced> {
         let sections = [
-            &self.tools,
-            &self.policy,
             &self.limits,
             &self.egress,
             &self.dlp,
             &self.injection,
             &self.schema,
-            &self.controls,
             &self.audit,
             &self.checks,
             &self.approvals,
@@ -120,7 +120,17 @@ mod tests {
 
     #[test]
     fn every_section_that_is_not_enforced_is_an_error_that_names_it() {
-        let enforced = ["revision", "upstreams", "servers", "sessions", "cache", "identity"];
+        let enforced = [
+            "revision",
+            "upstreams",
+            "servers",
+            "sessions",
+            "cache",
+            "tools",
+            "controls",
+            "policy",
+            "identity",
+        ];
         let sections = RulesDocument::KEYS.into_iter().filter(|key| !enforced.contains(key));
         for key in sections.chain(["agent", "traces"]) {
             for value in ["{anything: [1, {x: y}]}", "short", ""] {

@@ -17,7 +17,7 @@ use crate::limits::{MAX_BODY_BYTES, is_tool_name};
 use crate::members::NamePolicy;
 use crate::reader::{Section, Value};
 use crate::routes::NormalPath;
-use crate::serving::{CacheRules, ParkedRules, SessionRules};
+use crate::serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 use crate::snapshot::{HttpStatus, VirtualServer};
 
 /// One virtual server.
@@ -47,6 +47,8 @@ pub struct ServerDocument {
     pub cache: CacheRules,
     /// `parked`.
     pub parked: ParkedRules,
+    /// `replay`.
+    pub replay: Option<ReplayRules>,
     /// `keepalive`.
     pub keepalive: Duration,
     /// `list_timeout`.
@@ -162,6 +164,7 @@ fn blank(place: Place, path: &NormalPath, defaults: &ServingDefaults) -> ServerD
         sessions: defaults.sessions,
         cache: defaults.cache,
         parked: ParkedRules::default(),
+        replay: None,
         keepalive: VirtualServer::DEFAULT_KEEPALIVE,
         list_timeout: VirtualServer::DEFAULT_LIST_TIMEOUT,
         http_sse: false,
@@ -190,6 +193,7 @@ fn long(section: &mut Section<'_>, blank: ServerDocument) -> ServerDocument {
         sessions: serving::sessions(section, blank.sessions),
         cache: serving::cache(section, blank.cache),
         parked: serving::parked(section),
+        replay: serving::replay(section),
         keepalive: serving::duration(section, "keepalive", blank.keepalive),
         list_timeout: serving::duration(section, "list_timeout", blank.list_timeout),
         http_sse: section.value("http_sse").and_then(|value| value.flag()).unwrap_or_default(),
@@ -197,7 +201,7 @@ fn long(section: &mut Section<'_>, blank: ServerDocument) -> ServerDocument {
         max_body_bytes: section.value("max_body_bytes").and_then(|value| value.size(1..=MAX_BODY_BYTES)),
         http_status: status.unwrap_or_default(),
         identity: identity::of_server(section),
-        unenforced: unenforced(section, &["tools", "replay"]),
+        unenforced: unenforced(section, &["tools"]),
         ..blank
     }
 }

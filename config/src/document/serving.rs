@@ -1,10 +1,10 @@
-//! `sessions`, `cache` and `parked`: of one virtual server, or the default of all.
+//! `sessions`, `cache`, `parked` and `replay`: of one virtual server, or the default of all.
 
 use std::time::Duration;
 
-use crate::limits::{ANY_DURATION, MAX_ENTRIES, POSITIVE_DURATION};
+use crate::limits::{ANY_DURATION, MAX_BODY_BYTES, MAX_ENTRIES, POSITIVE_DURATION};
 use crate::reader::{Section, Value};
-use crate::serving::{CacheRules, ParkedRules, SessionRules};
+use crate::serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 
 /// What holds for every virtual server that does not say otherwise: `sessions` and `cache` at the top.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +48,8 @@ pub(super) fn cache(section: &mut Section<'_>, base: CacheRules) -> CacheRules {
         lists: any(section, "lists", base.lists),
         max_ttl: any(section, "max_ttl", base.max_ttl),
         stale: any(section, "stale", base.stale),
+        revalidate: any(section, "revalidate", base.revalidate),
+        legacy_reads: any(section, "legacy_reads", base.legacy_reads),
         coalesce: any(section, "coalesce", base.coalesce),
         reads: section.value("reads").and_then(|value| value.flag()).unwrap_or(base.reads),
         max_bytes: section
@@ -67,6 +69,23 @@ pub(super) fn parked(section: &mut Section<'_>) -> ParkedRules {
         within: duration(section, "within", default.within),
     };
     section.value("parked").and_then(|value| value.section(long)).unwrap_or(default)
+}
+
+/// `replay`, a mapping, or `off`, the default.
+pub(super) fn replay(section: &mut Section<'_>) -> Option<ReplayRules> {
+    let value = section.value("replay")?;
+    if !value.is_mapping() {
+        value.one_of(&[("off", ())]);
+        return None;
+    }
+    let default = ReplayRules::default();
+    value.section(|section| ReplayRules {
+        events: section.value("events").and_then(|value| value.count(1..=100_000)).unwrap_or(default.events),
+        bytes: section
+            .value("bytes")
+            .and_then(|value| value.size(1..=MAX_BODY_BYTES))
+            .unwrap_or(default.bytes),
+    })
 }
 
 /// A wait of a server's own, such as `keepalive`.
@@ -103,6 +122,7 @@ mod tests {
         assert_eq!(server.sessions, SessionRules { idle: S(1800), lifetime: S(86_400), max: 10_000 });
         assert_eq!(server.cache, CacheRules::default());
         assert_eq!(server.parked, ParkedRules { max: 1000, per_caller: 32, within: S(600) });
+        assert_eq!(server.replay, None);
         assert_eq!((server.keepalive, server.list_timeout), (S(15), S(5)));
         assert!(server.bridge && !server.http_sse);
     }
@@ -110,17 +130,21 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let server = server(
-            ", sessions: {idle: 1s, lifetime: 2s, max: 3},\n  \
-             cache: {lists: 6s, max_ttl: 7s, stale: 8s, coalesce: 9s, reads: false, max_bytes: 10},\n  \
+            ", sessions: {idle: 1s, lifetime: 2s, max: 3}, replay: {events: 4, bytes: 5KiB},\n  \
+             cache: {lists: 6s, max_ttl: 7s, stale: 8s, revalidate: 4s, legacy_reads: 5s,\n  \
+             coalesce: 9s, reads: false, max_bytes: 10},\n  \
              parked: {max: 11, per_caller: 12, within: 13s}, keepalive: 14s, list_timeout: 15s,\n  \
              bridge: false, http_sse: true",
             "",
         );
         assert_eq!(server.sessions, SessionRules { idle: S(1), lifetime: S(2), max: 3 });
+        assert_eq!(server.replay, Some(ReplayRules { events: 4, bytes: 5 << 10 }));
         let cache = CacheRules {
             lists: S(6),
             max_ttl: S(7),
             stale: S(8),
+            revalidate: S(4),
+            legacy_reads: S(5),
             coalesce: S(9),
             reads: false,
             max_bytes: 10,
@@ -151,7 +175,8 @@ mod tests {
             (", cache: lax", ".cache: `lax` is not known here"),
             (", cache: {reads: yes please}", ".cache.reads: text where `true` or `false` should be"),
             (", parked: {max: 0}", ".parked.max: `0` is out of range"),
-            (", replay: {events: 4}", ".replay: this build cannot enforce `replay`"),
+            (", replay: {events: 0}", ".replay.events: `0` is out of range"),
+            (", replay: always", ".replay: `always` is not known here"),
             (", keepalive: 0s", ".keepalive: `0s` is out of range"),
         ];
         for (server, problem) in table {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::identity::profile;
 use super::{duration, texts, unless_empty};
 use crate::members::{Choice, Member, NamePolicy};
-use crate::serving::CacheRules;
+use crate::serving::{CacheRules, ReplayRules};
 use crate::snapshot::{HttpStatus, VirtualServer};
 use crate::upstream::Upstream;
 use crate::view::{Changes, Pattern};
@@ -40,6 +40,7 @@ pub(super) fn virtual_server(server: &VirtualServer) -> Value {
             "per_caller": parked.per_caller,
             "within": duration(parked.within),
         },
+        "replay": server.replay.as_ref().map_or(json!("off"), replay),
         "keepalive": duration(server.keepalive),
         "list_timeout": duration(server.list_timeout),
         "http_sse": server.http_sse,
@@ -95,8 +96,14 @@ fn cache(cache: &CacheRules) -> Value {
         "lists": duration(cache.lists),
         "max_ttl": duration(cache.max_ttl),
         "stale": duration(cache.stale),
+        "revalidate": duration(cache.revalidate),
+        "legacy_reads": duration(cache.legacy_reads),
         "coalesce": duration(cache.coalesce),
         "reads": cache.reads,
         "max_bytes": cache.max_bytes,
     })
+}
+
+fn replay(replay: &ReplayRules) -> Value {
+    json!({ "events": replay.events, "bytes": replay.bytes })
 }

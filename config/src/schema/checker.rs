@@ -120,6 +120,7 @@ fn has_type(instance: &Value, name: &str) -> bool {
         "string" => instance.is_string(),
         "boolean" => instance.is_boolean(),
         "integer" => instance.is_i64() || instance.is_u64(),
+        "number" => instance.is_number(),
         other => panic!("the type `{other}` is not checked"),
     }
 }

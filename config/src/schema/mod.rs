@@ -10,6 +10,7 @@ mod caller;
 mod checker;
 mod identity;
 mod peers;
+mod policy;
 mod process;
 mod rules;
 mod servers;
@@ -17,6 +18,7 @@ mod serving;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;
+mod tools;
 mod values;
 
 use serde_json::{Value, json};

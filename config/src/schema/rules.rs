@@ -7,7 +7,7 @@ use super::process::addresses;
 use super::values::{
     Object, count, defined, duration, flag, forms, mapping, one_or_list, with_default, words,
 };
-use super::{identity, servers, serving, tls};
+use super::{identity, policy, servers, serving, tls, tools};
 use crate::replicas::{Ejection, Health};
 use crate::units::show_duration;
 use crate::upstream::{Pool, Timeouts};
@@ -26,6 +26,9 @@ pub(super) fn keys() -> Vec<(&'static str, Value)> {
         ("identity", identity::identity()),
         ("sessions", serving::sessions("Default of `sessions` of every server.")),
         ("cache", serving::cache("Default of `cache` of every server.")),
+        ("tools", tools::tools()),
+        ("controls", tools::controls()),
+        ("policy", policy::policy()),
     ]
 }
 

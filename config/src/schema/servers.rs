@@ -50,6 +50,7 @@ fn server() -> Object {
         .optional("sessions", serving::sessions("Sessions that are given to clients."))
         .optional("cache", serving::cache("What is kept of the answers of upstreams."))
         .optional("parked", serving::parked())
+        .optional("replay", serving::replay())
         .optional("keepalive", duration(VirtualServer::DEFAULT_KEEPALIVE, keepalive))
         .optional(
             "list_timeout",

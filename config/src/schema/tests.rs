@@ -40,9 +40,12 @@ const SECTIONS: [&str; 4] = [
      peers: {tls: {}}\n\
      sessions: {}\n\
      cache: {}\n\
-     servers: {/PATH: {bounds: {}, upstreams: {}, sessions: {}, cache: {}, parked: {}}}\n",
+     tools: {NAME: {}}\n\
+     controls: {}\n\
+     policy: {shadow: {}}\n\
+     servers: {/PATH: {bounds: {}, upstreams: {}, sessions: {}, cache: {}, parked: {}, replay: {}}}\n",
     "version: 1\nupstreams: {NAME: {credentials: {}}}\n\
-     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, identity: {anonymous: {}}}]\n",
+     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, replay: {}, identity: {anonymous: {}}}]\n",
     "version: 1\nbundle: {}\n",
     "version: 1\nidentity:\n  \
        jwt: [{tenant: {}, claims: {}, tls: {}}]\n  \
@@ -52,11 +55,12 @@ const SECTIONS: [&str; 4] = [
 ];
 
 /// Every example.
-pub(crate) const EXAMPLES: [&str; 7] = [
+pub(crate) const EXAMPLES: [&str; 8] = [
     "minimal.yaml",
     "full.yaml",
     "edge.yaml",
     "merged.yaml",
+    "policy.yaml",
     "identity.yaml",
     "bootstrap.yaml",
     "bundle/gateway.yaml",
@@ -130,7 +134,7 @@ fn every_example_is_valid_and_no_key_of_it_can_be_misspelt() {
     keys_of_the_schema(&SCHEMA, "", &mut known);
     let absent: BTreeSet<_> = known.into_values().flatten().filter(|key| !written.contains(key)).collect();
     // The comments of the examples show these: other forms of what is there.
-    assert_eq!(absent, ["file", "path"].map(str::to_owned).into());
+    assert_eq!(absent, ["builtin", "file"].map(str::to_owned).into());
 }
 
 /// Where the objects of a document are, as JSON pointers.
@@ -162,7 +166,7 @@ fn what_an_editor_should_mark_is_not_valid() {
         ("a bare number", format!("version: 1\ndrain: 5\n{rules}")),
         ("a word", format!("version: 1\nlog: loud\n{rules}")),
         ("no port", format!("version: 1\nlisten: 127.0.0.1\n{rules}")),
-        ("a section that is not built", format!("version: 1\npolicy: {{}}\n{rules}")),
+        ("a section that is not built", format!("version: 1\nlimits: {{}}\n{rules}")),
         (
             "a value for a secret",
             format!(

@@ -4,7 +4,7 @@
 //! else stays text. The same key twice in one of these objects is refused, however it is escaped:
 //! two parsers that disagree on which one counts are how a gateway is bypassed.
 
-use super::object::{Object, elements, unquoted};
+use super::object::{Object, Outline, elements, unquoted};
 use super::scan::Scan;
 use super::{Bounds, Fault, Method};
 use std::borrow::Cow;
@@ -101,6 +101,8 @@ pub struct Envelope<'a> {
     pub result: Option<&'a str>,
     /// A result that says `isError`.
     failed: bool,
+    /// All of it, without what was taken out for the other fields.
+    message: Object<'a>,
 }
 
 impl<'a> Envelope<'a> {
@@ -129,12 +131,13 @@ impl<'a> Envelope<'a> {
     }
 
     fn of(members: Object<'a>) -> Result<Envelope<'a>, Fault> {
-        if members.text("jsonrpc").as_deref() != Some("2.0") {
+        let heads = Heads::of(&members);
+        if heads.version.and_then(unquoted).as_deref() != Some("2.0") {
             return Err(Fault::Shape("`jsonrpc` must be \"2.0\""));
         }
-        match members.get("method") {
-            Some(_) => Envelope::of_call(members),
-            None => Envelope::of_answer(members),
+        match heads.method {
+            Some(_) => Envelope::of_call(members, &heads),
+            None => Envelope::of_answer(members, &heads),
         }
     }
 
@@ -155,13 +158,20 @@ impl<'a> Envelope<'a> {
         self.shape == Shape::Result && !self.failed
     }
 
-    fn of_call(mut members: Object<'a>) -> Result<Envelope<'a>, Fault> {
-        let name = members.text("method").ok_or(Fault::Shape("`method` must be a string"))?;
-        if members.get("result").is_some() || members.get("error").is_some() {
+    /// Where its parts lie in `body`, which must hold its text; `None` if it does not. Nothing is left
+    /// of its `params` here.
+    pub fn take_outline(&mut self, body: &[u8]) -> Option<Outline> {
+        let params = std::mem::take(&mut self.params);
+        Outline::of(body, std::mem::take(&mut self.message), self.params_text.map(|_| params))
+    }
+
+    fn of_call(mut members: Object<'a>, heads: &Heads<'a>) -> Result<Envelope<'a>, Fault> {
+        let name = heads.method.and_then(unquoted).ok_or(Fault::Shape("`method` must be a string"))?;
+        if heads.result.is_some() || heads.error.is_some() {
             return Err(Fault::Shape("a message has either a method or an answer"));
         }
-        let id = members.get("id").map(Id::read).transpose()?;
-        let params_text = members.get("params");
+        let id = heads.id.map(Id::read).transpose()?;
+        let params_text = heads.params;
         let params = match (members.take("params"), params_text) {
             (Some(params), _) => params?,
             (None, Some(_)) => return Err(Fault::Shape("`params` must be an object")),
@@ -176,24 +186,25 @@ impl<'a> Envelope<'a> {
             error_code: None,
             result: None,
             failed: false,
+            message: members,
         })
     }
 
-    fn of_answer(mut members: Object<'a>) -> Result<Envelope<'a>, Fault> {
-        let shape = match (members.get("result"), members.get("error")) {
+    fn of_answer(mut members: Object<'a>, heads: &Heads<'a>) -> Result<Envelope<'a>, Fault> {
+        let shape = match (heads.result, heads.error) {
             (Some(_), None) => Shape::Result,
             (None, Some(_)) => Shape::Error,
             (None, None) => return Err(Fault::Shape("neither a method nor a result nor an error")),
             (Some(_), Some(_)) => return Err(Fault::Shape("both a result and an error")),
         };
-        let id = match members.get("id") {
+        let id = match heads.id {
             // An error about a request whose id could not be read (JSON-RPC 2.0 §5).
             Some("null") if shape == Shape::Error => None,
             None if shape == Shape::Error => None,
             Some(raw) => Some(Id::read(raw)?),
             None => return Err(Fault::Shape("a result must carry an id")),
         };
-        let error_code = match members.take("error") {
+        let error_code = match heads.error.and_then(|_| members.take("error")) {
             Some(error) => error?.get("code").and_then(|code| code.parse().ok()),
             None => None,
         };
@@ -205,9 +216,40 @@ impl<'a> Envelope<'a> {
             params: Object::default(),
             params_text: None,
             error_code,
-            result: members.get("result"),
+            result: heads.result,
             failed: flag == Some("true"),
+            message: members,
         })
+    }
+}
+
+/// What JSON-RPC gives a meaning at the top of a message, as text.
+#[derive(Default)]
+struct Heads<'a> {
+    version: Option<&'a str>,
+    id: Option<&'a str>,
+    method: Option<&'a str>,
+    params: Option<&'a str>,
+    result: Option<&'a str>,
+    error: Option<&'a str>,
+}
+
+impl<'a> Heads<'a> {
+    fn of(message: &Object<'a>) -> Heads<'a> {
+        let mut heads = Heads::default();
+        for (key, text) in message.members() {
+            let place = match key {
+                "jsonrpc" => &mut heads.version,
+                "id" => &mut heads.id,
+                "method" => &mut heads.method,
+                "params" => &mut heads.params,
+                "result" => &mut heads.result,
+                "error" => &mut heads.error,
+                _ => continue,
+            };
+            *place = Some(text);
+        }
+        heads
     }
 }
 

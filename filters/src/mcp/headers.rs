@@ -44,7 +44,7 @@ pub fn judge(envelope: &Envelope<'_>, mirror: &Mirror<'_>, offered: &[Revision])
         .inside("_meta")
         .map_err(|fault| Denial::new(Reason::InvalidRequest, fault.to_string()))?;
     let verdict = match meta.filter(|meta| meta.get(META_VERSION).is_some()) {
-        Some(meta) => claimed(meta, mirror, offered)?,
+        Some(meta) => claimed(&meta, mirror, offered)?,
         None => unclaimed(envelope, mirror, offered)?,
     };
     mirrored(envelope, mirror, verdict.era)?;

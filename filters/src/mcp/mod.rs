@@ -17,6 +17,7 @@ pub mod rewrite;
 mod scan;
 mod sentinel;
 pub mod sse;
+pub mod tree;
 
 pub use bounds::Bounds;
 pub use envelope::{Envelope, Id, Shape};

@@ -1,25 +1,44 @@
 //! The members of a JSON object as slices of its text.
 //!
 //! One pass finds the members of a message and of the objects in it that a gateway reads, while it
-//! proves that the whole is JSON.
+//! proves that the whole is JSON. Where they lie is kept beside the text as an [`Outline`], so that
+//! nobody has to make the pass again.
+
+mod outline;
 
 use super::scan::{Scan, Stop};
-use super::{Bounds, Fault};
+use super::{Bounds, Fault, Span};
+use memchr::memmem;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+pub use outline::Outline;
+
 /// The members of a JSON object in order, values as text, no key twice.
 #[derive(Debug, Default)]
-pub struct Object<'a>(Vec<Member<'a>>);
-
-#[derive(Debug)]
-struct Member<'a> {
-    key: Cow<'a, str>,
-    /// Key, colon and value as they stand.
-    whole: &'a str,
+pub struct Object<'a> {
+    /// From the opening brace to the closing one.
     text: &'a str,
+    members: Cow<'a, [Member]>,
+}
+
+/// Where a member lies in the text of its object.
+#[derive(Clone, Debug)]
+struct Member {
+    key: Key,
+    /// Key, colon and value as they stand.
+    whole: Span,
+    value: Span,
     /// Its members in turn, if it is one of those that messages are read for.
-    inside: Option<Result<Object<'a>, Repeated>>,
+    inside: Option<Result<Vec<Member>, Repeated>>,
+}
+
+#[derive(Clone, Debug)]
+enum Key {
+    /// As it stands between its quotes.
+    Plain(Span),
+    /// What it says without its escapes.
+    Escaped(Box<str>),
 }
 
 /// A key occurs twice.
@@ -51,6 +70,38 @@ impl Place {
     }
 }
 
+impl Key {
+    fn of<'a>(&'a self, text: &'a str) -> &'a str {
+        match self {
+            Key::Plain(span) => span.text(text),
+            Key::Escaped(key) => key,
+        }
+    }
+
+    fn is(&self, key: &str, text: &str) -> bool {
+        match self {
+            // Lengths tell most keys apart.
+            Key::Plain(span) => {
+                (span.end - span.start) as usize == key.len() && span.of(text.as_bytes()) == key.as_bytes()
+            }
+            Key::Escaped(own) => **own == *key,
+        }
+    }
+}
+
+impl Span {
+    /// Counted from `base`; empty where a text is longer than 4 GiB, which nothing here ever holds.
+    fn between(base: usize, start: usize, end: usize) -> Span {
+        let place = |at: usize| u32::try_from(at.saturating_sub(base)).unwrap_or(u32::MAX);
+        Span { start: place(start), end: place(end) }
+    }
+
+    /// The text of this span in the one it was located in.
+    fn text(self, whole: &str) -> &str {
+        whole.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+}
+
 impl<'a> Object<'a> {
     /// Takes an object apart one level deep.
     ///
@@ -78,38 +129,22 @@ impl<'a> Object<'a> {
 
     /// What is wrong with the text counts before what is repeated in it.
     fn whole(mut scan: Scan<'a>, bounds: &Bounds, place: Place) -> Result<Object<'a>, Fault> {
-        let object = Object::next(&mut scan, place).map_err(|stop| stop.fault(bounds))?;
+        scan.look();
+        let start = scan.at();
+        let members = taken_apart(&mut scan, place).map_err(|stop| stop.fault(bounds))?;
+        let text = scan.since(start).map_err(|stop| stop.fault(bounds))?;
         scan.end().map_err(|stop| stop.fault(bounds))?;
-        Ok(object?)
+        Ok(Object { text, members: Cow::Owned(members?) })
     }
 
-    /// The object that comes next.
-    fn next(scan: &mut Scan<'a>, place: Place) -> Result<Result<Object<'a>, Repeated>, Stop> {
-        let mut more = scan.enter(b'{')?;
-        let mut members = Vec::with_capacity(if more { 6 } else { 0 });
-        while more {
-            scan.look();
-            let first = scan.at();
-            let key = scan.key()?.meaning().ok_or(Stop::Grammar)?;
-            let deeper = place.below(&key).filter(|_| scan.look() == Some(b'{'));
-            let (text, inside) = match deeper {
-                Some(place) => {
-                    let start = scan.at();
-                    let inside = Object::next(scan, place)?;
-                    (scan.since(start)?, Some(inside))
-                }
-                None => (scan.value()?, None),
-            };
-            members.push(Member { key, whole: scan.since(first)?, text, inside });
-            more = scan.next()?;
-        }
-        let object = Object(members);
-        Ok(if object.has_duplicates() { Err(Repeated) } else { Ok(object) })
+    /// The object as it stands; empty where there is none.
+    pub fn as_text(&self) -> &'a str {
+        self.text
     }
 
     /// The text of a key's value.
     pub fn get(&self, key: &str) -> Option<&'a str> {
-        self.member(key).map(|member| member.text)
+        self.member(key).map(|member| member.value.text(self.text))
     }
 
     /// The value of a key, if it is a string.
@@ -132,48 +167,97 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// [`Fault::DuplicateKey`] for a repeated key in it.
-    pub fn inside(&self, key: &str) -> Result<Option<&Object<'a>>, Fault> {
-        match self.member(key).and_then(|member| member.inside.as_ref()) {
-            Some(inside) => inside.as_ref().map(Some).map_err(|&repeated| repeated.into()),
+    pub fn inside(&self, key: &str) -> Result<Option<Object<'_>>, Fault> {
+        let Some(member) = self.member(key) else { return Ok(None) };
+        let text = member.value.text(self.text);
+        match &member.inside {
+            Some(Ok(members)) => Ok(Some(Object { text, members: Cow::Borrowed(members) })),
+            Some(Err(repeated)) => Err((*repeated).into()),
             None => Ok(None),
         }
     }
 
     /// As [`Object::inside`], to keep: `params`, `result` or `error` of a message.
     pub(super) fn take(&mut self, key: &str) -> Option<Result<Object<'a>, Fault>> {
-        let inside = self.0.iter_mut().find(|member| member.key == key)?.inside.take()?;
-        Some(inside.map_err(Fault::from))
+        let text = self.text;
+        let member = self.members.to_mut().iter_mut().find(|member| member.key.is(key, text))?;
+        let inside = member.inside.take()?;
+        let text = member.value.text(text);
+        Some(match inside {
+            Ok(members) => Ok(Object { text, members: Cow::Owned(members) }),
+            Err(repeated) => Err(repeated.into()),
+        })
     }
 
     /// Every key and the text of its value, in order.
     pub fn members(&self) -> impl ExactSizeIterator<Item = (&str, &'a str)> {
-        self.0.iter().map(|member| (member.key.as_ref(), member.text))
+        let text = self.text;
+        self.members.iter().map(move |member| (member.key.of(text), member.value.text(text)))
     }
 
     /// Every member as it stands: its key, and the text of key, colon and value.
     pub(super) fn wholes(&self) -> impl Iterator<Item = (&str, &'a str)> {
-        self.0.iter().map(|member| (member.key.as_ref(), member.whole))
+        let text = self.text;
+        self.members.iter().map(move |member| (member.key.of(text), member.whole.text(text)))
     }
 
-    fn member(&self, key: &str) -> Option<&Member<'a>> {
-        self.0.iter().find(|member| member.key == key)
+    fn member(&self, key: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.key.is(key, self.text))
     }
+}
 
-    /// Quadratic where that is fastest; hashed (and keyed) where a hostile object would make it slow.
-    fn has_duplicates(&self) -> bool {
-        if self.0.len() <= 16 {
-            let mut rest = self.0.as_slice();
-            while let Some((member, tail)) = rest.split_first() {
-                if tail.iter().any(|other| other.key == member.key) {
-                    return true;
-                }
-                rest = tail;
+/// The members of the object that comes next.
+fn taken_apart(scan: &mut Scan<'_>, place: Place) -> Result<Result<Vec<Member>, Repeated>, Stop> {
+    scan.look();
+    let base = scan.at();
+    let mut more = scan.enter(b'{')?;
+    let mut members = Vec::with_capacity(if more { 6 } else { 0 });
+    while more {
+        scan.look();
+        let first = scan.at();
+        let quoted = scan.key()?;
+        let (key, deeper) = match quoted.meaning().ok_or(Stop::Grammar)? {
+            Cow::Borrowed(key) => {
+                let start = first + 1;
+                (Key::Plain(Span::between(base, start, start + key.len())), place.below(key))
             }
-            return false;
-        }
-        let mut seen = HashSet::with_capacity(self.0.len());
-        !self.0.iter().all(|member| seen.insert(member.key.as_ref()))
+            Cow::Owned(key) => {
+                let deeper = place.below(&key);
+                (Key::Escaped(key.into()), deeper)
+            }
+        };
+        let opens = scan.look() == Some(b'{');
+        let start = scan.at();
+        let inside = match deeper.filter(|_| opens) {
+            Some(place) => Some(taken_apart(scan, place)?),
+            None => {
+                scan.value()?;
+                None
+            }
+        };
+        let (whole, value) = (Span::between(base, first, scan.at()), Span::between(base, start, scan.at()));
+        members.push(Member { key, whole, value, inside });
+        more = scan.next()?;
     }
+    let repeats = has_duplicates(scan.since(base)?, &members);
+    Ok(if repeats { Err(Repeated) } else { Ok(members) })
+}
+
+/// Quadratic where that is fastest; hashed (and keyed) where a hostile object would make it slow.
+fn has_duplicates(text: &str, members: &[Member]) -> bool {
+    if members.len() <= 16 {
+        let mut rest = members;
+        while let Some((member, tail)) = rest.split_first() {
+            let key = member.key.of(text);
+            if tail.iter().any(|other| other.key.is(key, text)) {
+                return true;
+            }
+            rest = tail;
+        }
+        return false;
+    }
+    let mut seen = HashSet::with_capacity(members.len());
+    !members.iter().all(|member| seen.insert(member.key.of(text)))
 }
 
 /// The texts of an array's elements, in order.
@@ -194,6 +278,12 @@ fn listed<'a>(scan: &mut Scan<'a>) -> Result<Vec<&'a str>, Stop> {
     }
     scan.end()?;
     Ok(elements)
+}
+
+/// Whether a JSON text can have `word` in a key or a string. Of most texts it is known so without
+/// reading them that they have not; an escape may hide the word.
+pub fn may_say(json: &[u8], word: &str) -> bool {
+    memmem::find(json, word.as_bytes()).is_some() || memmem::find(json, b"\\u").is_some()
 }
 
 /// What a JSON string says that was passed as one; borrowed unless it has escapes. `None` if it is no
@@ -224,12 +314,23 @@ mod tests {
     }
 
     #[test]
+    fn no_word_is_overlooked() {
+        for (text, expected) in [
+            (r#"{"isError":true}"#, true),
+            (r#"{"is\u0045rror":true}"#, true),
+            (r#"{"a":"\n"}"#, false),
+            ("{}", false),
+        ] {
+            assert_eq!(may_say(text.as_bytes(), "isError"), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn members_are_found_as_they_stand() {
         let text =
             " { \"a\" : 1 ,\n\"b\":{\"x\":[\"]}\",{}]} , \"\\u0063\" : \"\\\"}\" ,\"d\":[ ] , \"e\":null } ";
         let object = Object::read(text).unwrap();
-        let found: Vec<(&str, &str)> =
-            object.0.iter().map(|member| (member.key.as_ref(), member.text)).collect();
+        let found: Vec<(&str, &str)> = object.members().collect();
         let expected =
             [("a", "1"), ("b", "{\"x\":[\"]}\",{}]}"), ("c", "\"\\\"}\""), ("d", "[ ]"), ("e", "null")];
         assert_eq!(found, expected);
@@ -313,7 +414,7 @@ mod tests {
             let text = if pretty { serde_json::to_string_pretty(&whole) } else { serde_json::to_string(&whole) };
             let text = text.unwrap();
             let object = Object::read(&text).unwrap();
-            prop_assert_eq!(object.0.len(), members.len());
+            prop_assert_eq!(object.members().len(), members.len());
             for (key, value) in &members {
                 let found: Value = serde_json::from_str(object.get(key).unwrap()).unwrap();
                 prop_assert_eq!(&found, value);

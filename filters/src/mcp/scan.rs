@@ -250,6 +250,12 @@ impl<'a> Scan<'a> {
         Ok(key)
     }
 
+    /// Passes a string and gives it.
+    pub(super) fn quoted(&mut self) -> Result<Quoted<'a>, Stop> {
+        self.look();
+        self.string()
+    }
+
     fn string(&mut self) -> Result<Quoted<'a>, Stop> {
         if self.byte() != Some(b'"') {
             return Err(self.unexpected());

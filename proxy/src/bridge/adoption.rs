@@ -4,7 +4,7 @@
 //! that the id does not have, the session is unknown, and its client begins a new one.
 
 use super::desk::Desk;
-use super::founding::lifetime;
+use super::founding::{lifetime, replay};
 use super::sessions::Session;
 use crate::legs::Leg;
 use crate::sealing::{SealedLeg, SessionToken, UpstreamMark};
@@ -19,7 +19,8 @@ pub(super) fn adopt(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
     let client = Some(&*token.client).filter(|client| !client.is_empty());
     let profile = Arc::new(Profile::of_bits(client, token.abilities));
     let server = desk.server.id.clone();
-    let session = Arc::new(Session::new(token.number, server, token.version, Arc::clone(&profile), false));
+    let session = Session::new(token.number, server, token.version, Arc::clone(&profile), false);
+    let session = Arc::new(session.keeping(replay(desk)));
     for (upstream, leg) in legs(desk, token, &profile) {
         desk.gateway.estate.hub.own(&leg, &session);
         session.hold(upstream, leg);

@@ -1,17 +1,22 @@
 //! Writing an answer that turns out to be one JSON message or a stream of events.
 //!
 //! Nothing is sent until there is something to say. An answer that comes first leaves as JSON in one
-//! write; a notification or question before it, or a long silence, begins an event stream.
+//! write; a notification or question before it, or a long silence, begins an event stream, unless the
+//! client takes JSON alone.
 
+use super::replay::Pen;
 use crate::drain::{Phase, reached};
 use crate::headers::Stamp;
 use crate::outcome::Outcome;
+use crate::reply;
 use crate::respond::{End, in_time, timed_out};
 use crate::session::Client;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderName, StatusCode, Version};
 use pingora_http::ResponseHeader;
+use portunus_filters::mcp::Id;
+use portunus_filters::{Denial, Reason};
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
@@ -28,6 +33,8 @@ pub enum Sink<'a> {
     Client(&'a mut Client),
     /// To the answer of the batch that it is a part of, or to the stream of a session.
     Batch(mpsc::Sender<Part>),
+    /// To a stream that is kept, and whoever listens to it; it may be over when nobody has for so long.
+    Kept(&'a Pen, Option<Duration>),
 }
 
 /// A part of the answer to a batch, or of the stream of a session.
@@ -62,15 +69,24 @@ pub struct Answering<'a> {
     pub phase: watch::Receiver<Phase>,
     /// The version of HTTP that the client speaks: 1.0 knows no chunks.
     pub version: Version,
+    /// The client can be answered by an event stream; else what comes before its answer is left out.
+    pub takes_events: bool,
     /// The head of a stream is out.
     pub begun: bool,
 }
 
 impl Answering<'_> {
-    /// Returns when the client has left.
+    /// Whether it goes to a client, on its own.
+    pub fn is_clients(&self) -> bool {
+        matches!(self.sink, Sink::Client(_))
+    }
+
+    /// Returns when the client has left; of a stream that is kept, for good.
     pub async fn gone(&mut self) {
         match &mut self.sink {
             Sink::Client(client) => client.gone().await,
+            Sink::Kept(pen, Some(patience)) => pen.deserted(*patience).await,
+            Sink::Kept(_, None) => std::future::pending().await,
             Sink::Batch(parts) => parts.closed().await,
         }
     }
@@ -80,7 +96,7 @@ impl Answering<'_> {
         self.outcome.answered(None);
         match self.sink {
             Sink::Client(_) => self.whole(status, None, Vec::new()).await,
-            Sink::Batch(_) => End::Done,
+            Sink::Batch(_) | Sink::Kept(..) => End::Done,
         }
     }
 
@@ -88,6 +104,11 @@ impl Answering<'_> {
     pub async fn last(&mut self, status: StatusCode, message: String) -> End {
         if let Sink::Batch(parts) = &self.sink {
             return sent(parts, Part::Answer(message)).await.map_or(End::Broken, |()| End::Done);
+        }
+        if let Sink::Kept(pen, _) = &self.sink {
+            self.outcome.sent(message.len(), 1);
+            pen.answer(&message, |request| too_long(request, self.stamp.request_id)).await;
+            return End::Done;
         }
         if !self.begun {
             return self.whole(status, None, vec![Bytes::from(message)]).await;
@@ -119,6 +140,14 @@ impl Answering<'_> {
     pub async fn event(&mut self, message: &str, id: Option<&str>) -> io::Result<()> {
         if let Sink::Batch(parts) = &self.sink {
             return sent(parts, Part::Ahead(message.to_owned())).await;
+        }
+        if let Sink::Kept(pen, _) = &self.sink {
+            self.outcome.sent(message.len(), 1);
+            pen.write(message).await;
+            return Ok(());
+        }
+        if !self.takes_events {
+            return Ok(());
         }
         self.begin().await?;
         let mut event = String::with_capacity(message.len() + 40);
@@ -152,7 +181,7 @@ impl Answering<'_> {
     /// # Errors
     /// As [`Answering::event`].
     pub async fn comment(&mut self) -> io::Result<()> {
-        if matches!(self.sink, Sink::Batch(_)) {
+        if !matches!(self.sink, Sink::Client(_)) || !self.takes_events {
             return Ok(());
         }
         self.begin().await?;
@@ -284,6 +313,12 @@ async fn write_pieces(
             client.end().await
         }
     }
+}
+
+/// What is kept in the place of an answer that is too long for it.
+fn too_long(request: &Id, request_id: &str) -> String {
+    let detail = "the answer is longer than what is kept for a client that comes back";
+    reply::lost(&Denial::new(Reason::AnswerLost, detail), request, request_id)
 }
 
 async fn sent(parts: &mpsc::Sender<Part>, part: Part) -> io::Result<()> {

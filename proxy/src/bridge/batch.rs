@@ -6,7 +6,6 @@
 use super::answering::{Answering, Part, Sink};
 use super::desk::Desk;
 use crate::outcome::Outcome;
-use crate::reply::{self, Refused};
 use crate::respond::End;
 use bytes::Bytes;
 use http::StatusCode;
@@ -82,6 +81,7 @@ async fn element(desk: &Desk<'_>, message: &Message, parts: mpsc::Sender<Part>) 
         write_timeout: desk.write_timeout,
         phase: desk.gateway.drain.watch(),
         version: http::Version::HTTP_11,
+        takes_events: true,
         begun: false,
     };
     let end = super::one(desk, message, &mut out).await;
@@ -99,17 +99,10 @@ pub(super) async fn refused(
     parts: &mpsc::Sender<Part>,
 ) {
     outcome.denied(denial);
-    let Some(id) = &message.id else { return };
-    let refused = Refused {
-        kind: Some(message.kind),
-        era: Some(message.era),
-        ids: std::slice::from_ref(id),
-        method: message.method.as_ref(),
-        ..Refused::default()
-    };
-    let answer = reply::refuse(denial, &refused, desk.inbound.request_id);
-    // All is over if nobody takes it.
-    drop(parts.send(Part::Answer(String::from_utf8_lossy(&answer.body).into_owned())).await);
+    if let Some(answer) = desk.refusal(denial, message) {
+        // All is over if nobody takes it.
+        drop(parts.send(Part::Answer(answer)).await);
+    }
 }
 
 /// Gives every element a body of its own.

@@ -7,6 +7,7 @@ use crate::sealing::{Binding, StateToken, Token, UpstreamMark};
 use crate::talk::Retry;
 use bytes::Bytes;
 use portunus_config::{Choice, Upstream};
+use portunus_filters::call::{KnownTool, Target};
 use portunus_filters::mcp::bridge::{self, ParamHeader, Profile};
 use portunus_filters::mcp::catalog::{Catalog, ListKind, Server, State as Known};
 use portunus_filters::mcp::object::Object;
@@ -28,6 +29,8 @@ pub(super) struct Aim {
     pub body: Option<Bytes>,
     /// The one place of the upstream that it must be, if there are several.
     pub at: Option<UpstreamMark>,
+    /// What is known of the tool that is called, where calls are held to it.
+    pub tool: Option<Arc<KnownTool>>,
 }
 
 /// Stands for no parked call: the same call is to be made again.
@@ -58,7 +61,9 @@ pub(super) async fn aim(
     if tasks::is_about_one(message) {
         return tasks::aim(desk, fields);
     }
-    if let Some(only) = desk.only()
+    // Where policy decides, nobody learns of what it hides by calling it.
+    let governed = desk.gateway.active().authority.governs();
+    if let Some(only) = desk.only().filter(|_| !governed)
         && method != "tools/call"
     {
         return Ok(plain(only));
@@ -67,7 +72,8 @@ pub(super) async fn aim(
         "tools/call" => tool(desk, message, fields, profile).await,
         "prompts/get" => {
             let name = required(fields, "name")?;
-            let found = found(desk, profile, &[ListKind::Prompts], |catalog| prompt(catalog, &name)).await?;
+            let look = |catalog: &Catalog| prompt(desk, message, catalog, &name);
+            let found = found(desk, profile, &[ListKind::Prompts], look).await?;
             let missing = |catalog: Arc<Catalog>| {
                 let detail = format!("Unknown prompt: {}", shown(&name));
                 unknown(&catalog, ListKind::Prompts, Reason::UnknownPrompt, detail)
@@ -76,7 +82,8 @@ pub(super) async fn aim(
         }
         "resources/read" => {
             let uri = required(fields, "uri")?;
-            let found = found(desk, profile, URIS, |catalog| resource(catalog, &uri)).await?;
+            let look = |catalog: &Catalog| resource(desk, message, catalog, &uri);
+            let found = found(desk, profile, URIS, look).await?;
             let missing = |catalog: Arc<Catalog>| {
                 let detail = format!("Resource not found: {}", shown(&uri));
                 unknown(&catalog, ListKind::Resources, Reason::UnknownResource, detail)
@@ -91,7 +98,8 @@ pub(super) async fn aim(
 }
 
 fn plain(upstream: &Arc<Upstream>) -> Aim {
-    Aim { upstream: Arc::clone(upstream), target: None, params: Arc::new([]), body: None, at: None }
+    let upstream = Arc::clone(upstream);
+    Aim { upstream, target: None, params: Arc::new([]), body: None, at: None, tool: None }
 }
 
 /// The lists that URIs are looked up in.
@@ -100,12 +108,32 @@ const URIS: &[ListKind] = &[ListKind::Resources, ListKind::Templates];
 /// A member and what it calls something.
 type Found = (usize, Arc<str>);
 
-fn prompt(catalog: &Catalog, name: &str) -> Option<Found> {
-    catalog.prompt(name).map(|entry| (entry.member, Arc::clone(&entry.original)))
+fn prompt(desk: &Desk<'_>, message: &Message, catalog: &Catalog, name: &str) -> Option<Found> {
+    let entry = catalog.prompt(name).filter(|entry| desk.finds(message, ListKind::Prompts, entry))?;
+    Some((entry.member, Arc::clone(&entry.original)))
 }
 
-fn resource(catalog: &Catalog, uri: &str) -> Option<Found> {
-    catalog.resource(uri).map(|located| (located.member, Arc::from(&*located.original)))
+fn resource(desk: &Desk<'_>, message: &Message, catalog: &Catalog, uri: &str) -> Option<Found> {
+    let located = catalog.resource(uri).filter(|located| desk.finds_uri(message, located.member, uri))?;
+    Some((located.member, Arc::from(&*located.original)))
+}
+
+/// Where a message that goes to its server as it is leads, and what is known of it.
+///
+/// # Errors
+/// As [`aim`].
+/// `None` for a call whose client may be asked something in place of an answer.
+pub async fn target_of(desk: &Desk<'_>, message: &Message) -> Result<Option<Target>, Denial> {
+    let fields = params(message)?;
+    let meta = fields.object("_meta").ok().flatten().unwrap_or_default();
+    let profile = Arc::new(Profile::of_envelope(&meta)?);
+    if bridge::may_ask(method_name(message)) && profile.answers() {
+        return Ok(None);
+    }
+    desk.spoken_by(&profile);
+    let aim = aim(desk, message, &fields, &profile).await?;
+    let target = desk.target(&desk.gateway.active(), &aim.upstream.name);
+    Ok(Some(Target { tool: aim.tool, ..target }))
 }
 
 /// Looks something up: in the lists that are here, and if it is in none of them in what the servers
@@ -127,6 +155,7 @@ async fn found<T>(
 struct ToolFacts {
     found: Found,
     params: Arc<[ParamHeader]>,
+    known: Option<Arc<KnownTool>>,
 }
 
 async fn tool(
@@ -137,11 +166,14 @@ async fn tool(
 ) -> Result<Aim, Denial> {
     let name = required(fields, "name")?;
     let look = |catalog: &Catalog| {
-        let entry = catalog.tool(&name)?;
+        let entry = catalog.tool(&name).filter(|entry| desk.finds(message, ListKind::Tools, entry))?;
         let found = (entry.member, Arc::clone(&entry.original));
-        Some(ToolFacts { found, params: Arc::clone(&entry.params) })
+        let known = desk.leads_to(entry.member).and_then(|upstream| desk.known_tool(upstream, entry));
+        Some(ToolFacts { found, params: Arc::clone(&entry.params), known })
     };
-    let entry = match (found(desk, profile, &[ListKind::Tools], look).await, desk.only()) {
+    let governed = desk.gateway.active().authority.governs();
+    let only = desk.only().filter(|_| !governed);
+    let entry = match (found(desk, profile, &[ListKind::Tools], look).await, only) {
         (Ok(Ok(entry)), _) => entry,
         // The one server there is may know its tools, whatever became of its list.
         (_, Some(only)) => return Ok(plain(only)),
@@ -154,6 +186,7 @@ async fn tool(
     let member = entry.found.0;
     let mut aim = aimed(desk, entry.found)?;
     aim.params = entry.params;
+    aim.tool = entry.known;
     let Some(Choice::Twins { selector, map, .. }) = desk.server.members.get(member).map(|m| &m.choice) else {
         return Ok(aim);
     };
@@ -163,6 +196,7 @@ async fn tool(
         Denial::new(Reason::InvalidParams, format!("`{selector}` must be one of {}", known.join(", ")))
     };
     aim.upstream = Arc::clone(map.get(&*chosen).ok_or_else(wrong)?);
+    aim.tool = aim.tool.and_then(|known| desk.rated(&aim.upstream.name, &known.original));
     aim.body = Some(body);
     Ok(aim)
 }
@@ -190,10 +224,12 @@ async fn completion(
     let kinds = if key == "uri" { URIS } else { &[ListKind::Prompts] };
     let look = |catalog: &Catalog| match key {
         "uri" => {
-            let template = catalog.template(&value).map(|entry| (entry.member, Arc::clone(&entry.original)));
-            template.or_else(|| resource(catalog, &value))
+            let template =
+                catalog.template(&value).filter(|entry| desk.finds(message, ListKind::Templates, entry));
+            let template = template.map(|entry| (entry.member, Arc::clone(&entry.original)));
+            template.or_else(|| resource(desk, message, catalog, &value))
         }
-        _ => prompt(catalog, &value),
+        _ => prompt(desk, message, catalog, &value),
     };
     let missing = |catalog: Arc<Catalog>| {
         let detail = format!("nothing is called {}", shown(&value));
@@ -222,7 +258,11 @@ fn aimed(desk: &Desk<'_>, (member, original): (usize, Arc<str>)) -> Result<Aim, 
 
 /// A name that nobody has; while servers are missing, one of them may have it.
 fn unknown(catalog: &Catalog, kind: ListKind, reason: Reason, detail: String) -> Denial {
-    let is_missing = |server: &&Server| matches!(server.states[kind.index()], Known::Missing { .. });
+    // What a server of another era has is not for this client.
+    let is_missing = |server: &&Server| match server.states[kind.index()] {
+        Known::Missing { reason } => reason != Reason::EraMismatch.as_str(),
+        Known::Fresh | Known::Stale { .. } => false,
+    };
     let missing: Vec<&str> =
         catalog.servers().iter().filter(is_missing).map(|server| &*server.name).collect();
     if missing.is_empty() {
@@ -239,10 +279,10 @@ fn required(fields: &Object<'_>, key: &'static str) -> Result<String, Denial> {
 
 /// The body of a message with other parameters.
 fn with_params(message: &Message, params: &str) -> Result<Bytes, Denial> {
-    let unreadable = |_| Denial::new(Reason::InvalidRequest, "the message cannot be read");
+    let unreadable = || Denial::new(Reason::InvalidRequest, "the message cannot be read");
     let text = std::str::from_utf8(&message.body)
         .map_err(|_| Denial::new(Reason::ParseError, "the body is not UTF-8"))?;
-    let whole = Object::read(text).map_err(unreadable)?;
+    let whole = message.outline.as_ref().ok_or_else(unreadable)?.message(text);
     Ok(Bytes::from(whole.rewrite().set("params", params).text()))
 }
 
@@ -253,9 +293,10 @@ fn with_params(message: &Message, params: &str) -> Result<Bytes, Denial> {
 pub(super) fn with_body(message: &Message, body: &Bytes) -> Result<Message, Denial> {
     let unreadable = || Denial::new(Reason::InvalidRequest, "the message cannot be read");
     let text = std::str::from_utf8(body).map_err(|_| unreadable())?;
-    let envelope = Envelope::read(text).map_err(|_| unreadable())?;
+    let mut envelope = Envelope::read(text).map_err(|_| unreadable())?;
     let params = envelope.params_text.and_then(|text| Span::locate(body, text.as_bytes()));
-    Ok(Message { params, body: body.clone(), ..message.clone() })
+    let outline = envelope.take_outline(body).map(Arc::new);
+    Ok(Message { params, outline, body: body.clone(), ..message.clone() })
 }
 
 /// What a retry must have in common with the call it takes up: its method, and every parameter but

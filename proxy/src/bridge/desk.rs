@@ -3,20 +3,20 @@
 use super::answering::Answering;
 use crate::catalog::{Offering, Seeker};
 use crate::context::{Active, Gateway};
-use crate::forward::Inbound;
+use crate::forward::{Failure, Inbound};
 use crate::identify::Standing;
-use crate::reply;
+use crate::reply::{self, Refused};
 use crate::respond::End;
 use crate::sealing::CallerKey;
 use crate::talk::Place;
 use http::HeaderMap;
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
-use portunus_filters::call::Target;
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Arrival, Cleared, Denial, Identity, Message, Reason};
-use std::sync::Arc;
+use portunus_filters::{Arrival, Denial, Era, Identity, Message, Reason};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// One message, where it came from, and the virtual server it is for; holds no snapshot.
 pub struct Desk<'a> {
@@ -37,31 +37,18 @@ pub struct Desk<'a> {
     /// What of the client's headers goes up.
     pub upward: Arc<HeaderMap>,
     /// How long the client may take for one piece of an answer.
-    pub write_timeout: std::time::Duration,
+    pub write_timeout: Duration,
     /// Another replica sent the message here.
     pub relayed: bool,
     /// The client can be answered by an event stream.
     pub takes_events: bool,
+    /// What the client's software calls itself, where policy asks for it.
+    pub software: OnceLock<Arc<str>>,
+    /// The era that the client speaks.
+    pub era: Era,
 }
 
 impl Desk<'_> {
-    /// Stages 5 to 8 of one message that goes to `upstream`.
-    ///
-    /// # Errors
-    /// What the filters refuse.
-    pub fn clear(&self, active: &Active, message: &Message, upstream: &Arc<str>) -> Result<Cleared, Denial> {
-        let target = Target { server: Arc::clone(&self.server.name), upstream: Arc::clone(upstream) };
-        active.pipeline.judge(self.arrival, std::slice::from_ref(message), &target, |_| {})
-    }
-
-    /// The same for a message that is answered here.
-    ///
-    /// # Errors
-    /// What the filters refuse.
-    pub fn admit(&self, message: &Message) -> Result<(), Denial> {
-        self.clear(&self.gateway.active(), message, &Arc::from("")).map(drop)
-    }
-
     /// The place of an upstream for this caller.
     ///
     /// # Errors
@@ -134,7 +121,8 @@ impl Desk<'_> {
     /// Why none of them could be asked.
     pub async fn lists(&self, profile: &Arc<Profile>, kinds: &[ListKind]) -> Result<Arc<Offering>, Denial> {
         let catalogs = &self.gateway.estate.catalogs;
-        known(catalogs.show(self.gateway, &self.server, &self.seeker(profile), kinds).await, kinds)
+        let offering = catalogs.show(self.gateway, &self.server, &self.seeker(profile), kinds).await;
+        known(offering, kinds).map_err(|denial| self.of_no_server(denial))
     }
 
     /// What the servers offer of these kinds, good enough to find the way of a call.
@@ -144,7 +132,42 @@ impl Desk<'_> {
     pub async fn catalog(&self, profile: &Arc<Profile>, kinds: &[ListKind]) -> Result<Arc<Catalog>, Denial> {
         let catalogs = &self.gateway.estate.catalogs;
         let offering = catalogs.route(self.gateway, &self.server, &self.seeker(profile), kinds).await;
-        Ok(Arc::clone(&known(offering, kinds)?.catalog))
+        let known = known(offering, kinds).map_err(|denial| self.of_no_server(denial))?;
+        Ok(Arc::clone(&known.catalog))
+    }
+
+    /// Why nothing is known of any server. Where none of them speaks the client's era, a client that
+    /// speaks both has to be told so that it goes on in the other.
+    fn of_no_server(&self, denial: Denial) -> Denial {
+        let detail = "no server behind this endpoint speaks this era, and it does not translate";
+        match (denial.reason, self.era) {
+            (Reason::EraMismatch, Era::Modern) => Denial::new(Reason::UnknownMethod, detail),
+            (Reason::EraMismatch, Era::Legacy) => Denial::new(Reason::UnsupportedVersion, detail),
+            _ => denial,
+        }
+    }
+
+    /// Whether a server that speaks `era` may serve the client.
+    pub fn may_serve(&self, era: Era) -> bool {
+        self.server.bridge || era == self.era
+    }
+
+    /// Refuses a server of another era than the client's where the endpoint does not translate.
+    ///
+    /// # Errors
+    /// [`Reason::EraMismatch`]; why the server's era is not known.
+    pub async fn check_era(&self, place: &Place) -> Result<(), Failure> {
+        if self.server.bridge {
+            return Ok(());
+        }
+        let era = self.gateway.estate.eras.choose(self.gateway, place, self.era).await?;
+        match self.may_serve(era) {
+            true => Ok(()),
+            false => {
+                let detail = "the server does not speak this era, and this endpoint does not translate";
+                Err(Denial::new(Reason::EraMismatch, detail).into())
+            }
+        }
     }
 
     fn seeker(&self, profile: &Arc<Profile>) -> Seeker {
@@ -153,6 +176,7 @@ impl Desk<'_> {
             tenant: self.tenant().map(Arc::from),
             profile: Arc::clone(profile),
             headers: Arc::clone(&self.upward),
+            only: (!self.server.bridge).then_some(self.era),
         }
     }
 
@@ -180,6 +204,20 @@ impl Desk<'_> {
         }
         out.end().await
     }
+
+    /// The answer to a request that is refused, where no status can be told; `None` to what is none.
+    pub fn refusal(&self, denial: &Denial, message: &Message) -> Option<String> {
+        let id = message.id.as_ref()?;
+        let refused = Refused {
+            kind: Some(message.kind),
+            era: Some(message.era),
+            ids: std::slice::from_ref(id),
+            method: message.method.as_ref(),
+            ..Refused::default()
+        };
+        let answer = reply::refuse(denial, &refused, self.inbound.request_id);
+        Some(String::from_utf8_lossy(&answer.body).into_owned())
+    }
 }
 
 /// An offering of which something is known.
@@ -196,9 +234,8 @@ fn known(offering: Arc<Offering>, kinds: &[ListKind]) -> Result<Arc<Offering>, D
 /// [`Reason::InvalidParams`] if it has none, or they cannot be read.
 pub(super) fn params(message: &Message) -> Result<Object<'_>, Denial> {
     let unreadable = || Denial::new(Reason::InvalidParams, "`params` must be an object");
-    let Some(span) = message.params else { return Ok(Object::default()) };
-    let text = std::str::from_utf8(span.of(&message.body)).map_err(|_| unreadable())?;
-    Object::read(text).map_err(|_| unreadable())
+    let Some(outline) = &message.outline else { return Ok(Object::default()) };
+    Ok(outline.params(std::str::from_utf8(&message.body).map_err(|_| unreadable())?))
 }
 
 /// How a name that a client sent stands in an error: bounded.

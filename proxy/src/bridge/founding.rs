@@ -2,6 +2,7 @@
 
 use super::answering::Answering;
 use super::desk::{Desk, params};
+use super::replay::Replay;
 use super::sessions::Session;
 use super::{adoption, call, lists};
 use crate::context::Gateway;
@@ -9,7 +10,7 @@ use crate::estate::Estate;
 use crate::forward::Failure;
 use crate::legs::Leg;
 use crate::respond::End;
-use crate::sealing::{Binding, CallerKey, SealedLeg, SessionToken, Token, UpstreamMark};
+use crate::sealing::{Binding, CallerKey, SealedLeg, SessionName, SessionToken, Token, UpstreamMark};
 use crate::talk::Place;
 use http::{HeaderMap, HeaderName};
 use portunus_config::{UpstreamKey, VirtualServer};
@@ -53,7 +54,8 @@ pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded,
     let profile = Arc::new(Profile::of_initialize(&fields)?);
     let version = agreed(&fields);
     let greetings = greet_all(desk, &profile, version).await?;
-    let session = Arc::new(Session::new(number()?, desk.server.id.clone(), version, profile, true));
+    let session = Session::new(number()?, desk.server.id.clone(), version, profile, true);
+    let session = Arc::new(session.keeping(replay(desk)));
     let mut sealed = Vec::new();
     for (upstream, leg) in greetings.legs {
         sealed.extend(sealed_leg(&leg));
@@ -74,6 +76,15 @@ fn sealed_leg(leg: &Leg) -> Option<SealedLeg> {
         id: leg.id().and_then(|id| id.to_str().ok()).unwrap_or_default().into(),
         version: leg.version,
     })
+}
+
+/// What keeps the events of a new session, where its virtual server wants that.
+pub(super) fn replay(desk: &Desk<'_>) -> Option<Arc<Replay>> {
+    let estate = &desk.gateway.estate;
+    // Different from every other of this run, and most likely from those of others.
+    let number = u32::try_from(estate.number() & u64::from(u32::MAX)).unwrap_or_default();
+    let table = estate.home.boot().wrapping_add(number);
+    desk.server.replay.map(|rules| Replay::new(rules, table, estate.sessions.kept()))
 }
 
 pub(super) fn number() -> Result<[u8; 16], Denial> {
@@ -188,16 +199,19 @@ pub(super) fn session(desk: &Desk<'_>) -> Result<Arc<Session>, Denial> {
     let unknown = || Denial::new(Reason::UnknownSession, "Session not found");
     let text = named.ok_or_else(missing)?.to_str().map_err(|_| unknown())?;
     let estate = &desk.gateway.estate;
-    let token = SessionToken::open(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
+    let name = SessionName::open(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
     let now = desk.gateway.clock.now();
-    if token.is_over(now.wall, lifetime(desk)) || estate.sessions.is_ended(&token.number) {
+    if name.is_over(now.wall, lifetime(desk)) || estate.sessions.is_ended(&name.number) {
         return Err(unknown());
     }
-    match estate.sessions.find(&desk.server.id, &token.number, desk.gateway) {
+    match estate.sessions.find(&desk.server.id, &name.number, desk.gateway) {
         Some(session) => Ok(session),
         // It was kept here and is no longer; or another replica takes this one for its home.
-        None if token.home == estate.home || desk.relayed => Err(unknown()),
-        None => Ok(adoption::adopt(desk, &token)),
+        None if name.home == estate.home || desk.relayed => Err(unknown()),
+        None => {
+            let token = SessionToken::open(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
+            Ok(adoption::adopt(desk, &token))
+        }
     }
 }
 
@@ -274,5 +288,5 @@ pub(super) async fn set_level(desk: &Desk<'_>, session: &Session, fields: &Objec
 pub fn is_sealed(estate: &Estate, server: &VirtualServer, identity: &Identity, headers: &HeaderMap) -> bool {
     let binding = Binding { server: &server.id, caller: CallerKey::for_seals(identity) };
     let named = headers.get(MCP_SESSION_ID).and_then(|id| id.to_str().ok());
-    named.is_some_and(|id| SessionToken::open(&estate.seals, &binding, id).is_some())
+    named.is_some_and(|id| SessionName::open(&estate.seals, &binding, id).is_some())
 }

@@ -4,7 +4,7 @@ use super::call::AGAIN;
 use super::desk::params;
 use super::founding::MCP_SESSION_ID;
 use crate::estate::Estate;
-use crate::sealing::{Binding, Home, SessionToken, StateToken, Token};
+use crate::sealing::{Binding, Home, SessionName, StateToken, Token};
 use http::HeaderMap;
 use memchr::memmem::find;
 use portunus_filters::message::Reading;
@@ -17,7 +17,7 @@ pub fn home(estate: &Estate, binding: &Binding<'_>, headers: &HeaderMap, reading
     match first.era {
         Era::Legacy => {
             let id = headers.get(MCP_SESSION_ID)?.to_str().ok()?;
-            SessionToken::open(&estate.seals, binding, id).map(|token| token.home)
+            SessionName::open(&estate.seals, binding, id).map(|name| name.home)
         }
         Era::Modern => home_of_state(estate, binding, first),
     }

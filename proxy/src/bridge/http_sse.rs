@@ -44,7 +44,10 @@ async fn carry(desk: &Desk<'_>, mut seat: Seat, out: &mut Answering<'_>) -> End 
     let line = Arc::clone(&seat.line);
     match unfounded(desk, &mut seat, out).await {
         Some(end) => end,
-        None => streams::flow(desk, line.founded().await, Some(&mut seat), out).await,
+        None => {
+            let session = line.founded().await;
+            streams::flow(desk, session, session.listen(), Some(&mut seat), out).await
+        }
     }
 }
 
@@ -119,6 +122,7 @@ async fn aside(kept: Kept, entry: Entry, message: Message, mut outcome: Outcome)
         write_timeout: desk.write_timeout,
         phase: desk.gateway.drain.watch(),
         version: Version::HTTP_11,
+        takes_events: true,
         begun: false,
     };
     let served = match (call::method_name(&message), line.session()) {

@@ -3,7 +3,8 @@
 //! One task hears all legacy legs; modern servers are listened to for as long as somebody wants to
 //! hear them. Changes of lists empty the caches on their way.
 
-use super::sessions::{Session, Waiting, Word};
+use super::sessions::{Session, Untold, Waiting, Word};
+use crate::authorize;
 use crate::context::Gateway;
 use crate::legs::{Heard, Leg, Origin, What};
 use crate::sealing::CallerKey;
@@ -14,11 +15,13 @@ use portunus_filters::mcp::bridge::{self, Question};
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Id, Method};
+use portunus_filters::{Denial, Reason};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
-/// Words that wait for one listener; when there are more, the rest is lost, and it is told to ask anew.
+/// Words that wait for one listener; when there are more, the rest is lost, and counted.
 const MAX_WORDS: usize = 256;
 
 /// Who listens to what.
@@ -93,13 +96,16 @@ impl Hub {
         locked(&self.owners).get(&address(leg))?.upgrade()
     }
 
-    fn tell(&self, server: &ServerId, caller: CallerKey, word: &Word) {
+    /// Tells all who listen; gives how many of them do not keep up.
+    fn tell(&self, server: &ServerId, caller: CallerKey, word: &Word) -> u64 {
+        let mut lost = 0;
         for listener in locked(&self.listeners).values() {
             if listener.server == *server && listener.caller == caller {
-                // One that cannot keep up asks anew when its list changes again.
-                drop(listener.words.try_send(word.clone()));
+                lost +=
+                    u64::from(matches!(listener.words.try_send(word.clone()), Err(TrySendError::Full(_))));
             }
         }
+        lost
     }
 }
 
@@ -168,10 +174,25 @@ pub(super) fn outdate(gateway: &Gateway, upstream: &Upstream, word: &Word) {
     }
 }
 
+/// What a message of a server that nobody took may have been: a change of any list.
+pub(crate) fn missed(gateway: &Gateway, upstream: &Upstream) {
+    gateway.metrics.untold("queue", 1);
+    for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
+        outdate(gateway, upstream, &Word::Changed(kind));
+    }
+}
+
+/// Counts what a client with a stream did not take. One without a stream does not want to hear.
+pub(super) fn told(gateway: &Gateway, pushed: Result<(), Untold>) {
+    gateway.metrics.untold("session", u64::from(pushed == Err(Untold::Full)));
+}
+
 fn pass(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey, leg: &Arc<Leg>, word: Word) {
     match (leg.origin(), gateway.estate.hub.owner(leg)) {
-        (Origin::Pooled, _) => gateway.estate.hub.tell(server, caller, &word),
-        (_, Some(session)) => drop(session.push(word)),
+        (Origin::Pooled, _) => {
+            gateway.metrics.untold("subscription", gateway.estate.hub.tell(server, caller, &word));
+        }
+        (_, Some(session)) => told(gateway, session.push(word)),
         (_, None) => {}
     }
 }
@@ -188,12 +209,23 @@ fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, id: Id, question: Question) {
     if !session.profile.can(question.ability()) {
         return refuse("the client did not declare that it can be asked this");
     }
+    let overseer = session.overseer().ok_or_else(|| Denial::new(Reason::Forbidden, "nobody listens"));
+    let allowed = overseer.and_then(|overseer| {
+        let overseer = overseer.at(&leg.place().upstream.name);
+        overseer.may_be_asked(gateway, &question.method, &question.params)
+    });
+    if let Err(denial) = allowed {
+        return leg.answer(gateway, id.clone(), Reply::Error(authorize::error(&denial)));
+    }
     let waiting = Waiting::Leg { leg: Arc::clone(leg), id: id.clone() };
     match session.ask(&gateway.estate.home, waiting) {
         Some(ours) => {
             let asked = bridge::legacy_question(&question, &ours, ours.trim_matches('"'));
-            session.push(Word::Said(asked.into()));
+            told(gateway, session.push(Word::Said(asked.into())));
         }
         None => refuse("too many questions wait for the client"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,9 +7,9 @@ use crate::identify::{Standing, Trace};
 use crate::sealing::CallerKey;
 use http::{HeaderMap, Method};
 use portunus_config::VirtualServer;
-use portunus_filters::Arrival;
+use portunus_filters::{Arrival, Era};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Everything that a [`Desk`] borrows, of its own.
@@ -28,6 +28,8 @@ pub(super) struct Kept {
     upward: Arc<HeaderMap>,
     write_timeout: Duration,
     relayed: bool,
+    software: OnceLock<Arc<str>>,
+    era: Era,
 }
 
 impl Kept {
@@ -48,6 +50,8 @@ impl Kept {
             upward: Arc::clone(&desk.upward),
             write_timeout: desk.write_timeout,
             relayed: desk.relayed,
+            software: desk.software.clone(),
+            era: desk.era,
         }
     }
 
@@ -74,6 +78,8 @@ impl Kept {
             write_timeout: self.write_timeout,
             relayed: self.relayed,
             takes_events: true,
+            software: self.software.clone(),
+            era: self.era,
         }
     }
 }

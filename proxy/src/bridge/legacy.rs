@@ -10,7 +10,8 @@ use super::desk::{Desk, params};
 use super::founding;
 use super::said::{self, Said};
 use super::sessions::{Session, Waiting};
-use super::{lists, streams};
+use super::{lasting, lists, streams};
+use crate::authorize;
 use crate::drain::{Phase, reached};
 use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
@@ -36,7 +37,8 @@ const UNANSWERED: &str = r#"{"code":-32603,"message":"the client did not answer 
 /// Serves one message of a legacy client.
 pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> End {
     let end = match call::method_name(message) {
-        "initialize" if message.kind == Kind::Request => founding::found(desk, message, out).await,
+        // Calls are most of what comes: their state should not be as large as that of the others.
+        "initialize" if message.kind == Kind::Request => Box::pin(founding::found(desk, message, out)).await,
         _ => match founding::session(desk) {
             Ok(session) => of_session(desk, &session, message, out).await,
             Err(denial) => Err(denial),
@@ -55,9 +57,13 @@ pub(super) async fn of_session(
     message: &Message,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
+    desk.spoken_by(&session.profile);
     match message.kind {
         Kind::Request => request(desk, session, message, out).await,
-        Kind::Stream => streams::get(desk, session, out).await,
+        Kind::Stream => {
+            desk.admit(message)?;
+            Box::pin(streams::get(desk, session, out)).await
+        }
         Kind::End => {
             desk.admit(message)?;
             founding::end(desk, session);
@@ -65,8 +71,12 @@ pub(super) async fn of_session(
             Ok(out.status(StatusCode::OK).await)
         }
         Kind::Response => {
-            desk.admit(message)?;
-            answer(desk, session, message)?;
+            if let Err(denial) = desk.admit(message) {
+                // Its server must not wait for what does not come.
+                answer(desk, session, message, Some(Reply::Error(authorize::error(&denial))))?;
+                return Err(denial);
+            }
+            answer(desk, session, message, None)?;
             Ok(out.status(StatusCode::ACCEPTED).await)
         }
         _ => {
@@ -95,15 +105,14 @@ async fn request(
         }
         "logging/setLevel" => {
             desk.admit(message)?;
-            founding::set_level(desk, session, &fields).await?;
+            Box::pin(founding::set_level(desk, session, &fields)).await?;
             Ok(empty(message, out).await)
         }
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
-            lists::list(desk, message, &session.profile, out).await
+            Box::pin(lists::list(desk, message, &session.profile, out)).await
         }
         "resources/subscribe" | "resources/unsubscribe" => {
-            desk.admit(message)?;
-            streams::subscribe(desk, session, message).await?;
+            Box::pin(streams::subscribe(desk, session, message)).await?;
             Ok(empty(message, out).await)
         }
         method if bridge::is_known_method(Era::Legacy, method) || desk.only().is_some() => {
@@ -112,12 +121,15 @@ async fn request(
                 let detail = "a request of this id is under way, or too many are";
                 return Err(Denial::new(Reason::InvalidRequest, detail));
             };
-            let mut call = Call { desk, session, message, waiting: HashMap::new() };
+            let mut call = Call::new(desk, session, message);
+            if let Some(replay) = session.replay.as_ref().filter(|_| desk.takes_events && out.is_clients()) {
+                return lasting::call(call, &fields, replay, running, out).await;
+            }
             let end = tokio::select! {
                 end = call.run(&fields, out) => Some(end),
                 () = running.cancelled.notified() => None,
             };
-            session.forget(&call.waiting.into_keys().collect::<Vec<_>>());
+            call.forget_questions();
             match end {
                 Some(end) => end,
                 // 2025-11-25, utilities/cancellation: no answer is sent to a cancelled request.
@@ -132,28 +144,38 @@ async fn request(
 }
 
 /// One call and the questions that wait for its client.
-struct Call<'a, 'd> {
-    desk: &'a Desk<'d>,
-    session: &'a Arc<Session>,
-    message: &'a Message,
+pub(super) struct Call<'a, 'd> {
+    pub desk: &'a Desk<'d>,
+    pub session: &'a Arc<Session>,
+    pub message: &'a Message,
     /// Ids that the client sees, and keys of the questions.
     waiting: HashMap<String, Arc<str>>,
 }
 
-impl Call<'_, '_> {
-    async fn run(&mut self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<End, Denial> {
-        let talk = self.open(fields, out).await?;
-        self.converse(Guarded(Some(talk)), out).await
+impl<'a, 'd> Call<'a, 'd> {
+    pub(super) fn new(desk: &'a Desk<'d>, session: &'a Arc<Session>, message: &'a Message) -> Self {
+        Call { desk, session, message, waiting: HashMap::new() }
     }
 
-    async fn open(&mut self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<Talk, Denial> {
+    async fn run(&mut self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<End, Denial> {
+        let talk = self.open(fields, out).await?;
+        self.converse(talk, out).await
+    }
+
+    /// Nobody waits any more for what its client is asked.
+    pub(super) fn forget_questions(&mut self) {
+        self.session.forget(&self.waiting.drain().map(|(id, _)| id).collect::<Vec<_>>());
+    }
+
+    pub(super) async fn open(&self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<Guarded, Denial> {
         let (desk, message) = (self.desk, self.message);
         let profile = founding::profile_now(self.session);
         let aim = call::aim(desk, message, fields, &profile).await?;
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
-        let cleared = desk.clear(&active, message, &aim.upstream.name)?;
+        let (cleared, overseer) = desk.clear_call(&active, message, &aim.upstream.name, aim.tool)?;
+        out.outcome.judged(cleared.judged());
         let place = desk.place(&active, &aim.upstream, &profile)?;
         drop(active);
         out.outcome.forwarding(&aim.upstream.name);
@@ -161,6 +183,7 @@ impl Call<'_, '_> {
             out.outcome.cause(&failure.cause);
             failure.denial
         };
+        desk.check_era(&place).await.map_err(|failure| failed(failure, out))?;
         let leg = match founding::leg(desk, self.session, &place).await {
             Ok(leg) => leg,
             Err(failure) => return Err(failed(failure, out)),
@@ -175,8 +198,10 @@ impl Call<'_, '_> {
             rounds: if self.can_be_asked() { Rounds::Asks } else { Rounds::Never },
             leg: leg.as_ref().map_or(LegOf::Pooled, LegOf::Own),
             retry: None,
+            overseer,
         };
-        Talk::open(desk.gateway, order).await.map_err(|failure| failed(failure, out))
+        let talk = Talk::open(desk.gateway, order).await.map_err(|failure| failed(failure, out))?;
+        Ok(Guarded(Some(talk)))
     }
 
     fn can_be_asked(&self) -> bool {
@@ -185,7 +210,11 @@ impl Call<'_, '_> {
             && self.session.profile.answers()
     }
 
-    async fn converse(&mut self, mut talk: Guarded, out: &mut Answering<'_>) -> Result<End, Denial> {
+    pub(super) async fn converse(
+        &mut self,
+        mut talk: Guarded,
+        out: &mut Answering<'_>,
+    ) -> Result<End, Denial> {
         let (answers, mut answered) = mpsc::channel(MAX_ANSWERS);
         let mut phase = out.phase.clone();
         let mut silent_until = Instant::now() + self.desk.server.keepalive;
@@ -298,7 +327,7 @@ impl Call<'_, '_> {
 }
 
 /// A talk that is cancelled when it is left before its end, however that comes about.
-struct Guarded(Option<Talk>);
+pub(super) struct Guarded(Option<Talk>);
 
 impl Guarded {
     async fn next(&mut self) -> Turn {
@@ -333,7 +362,14 @@ impl Drop for Guarded {
 }
 
 /// Brings a client's answer to the call that waits for it.
-fn answer(desk: &Desk<'_>, session: &Session, message: &Message) -> Result<(), Denial> {
+///
+/// `instead` is what the call gets in its place.
+fn answer(
+    desk: &Desk<'_>,
+    session: &Session,
+    message: &Message,
+    instead: Option<Reply>,
+) -> Result<(), Denial> {
     let unreadable = |_| Denial::new(Reason::InvalidRequest, "the answer cannot be read");
     let text = std::str::from_utf8(&message.body)
         .map_err(|_| Denial::new(Reason::ParseError, "the body is not UTF-8"))?;
@@ -341,7 +377,10 @@ fn answer(desk: &Desk<'_>, session: &Session, message: &Message) -> Result<(), D
     let waiting = envelope.id.as_ref().and_then(|id| Some((id, session.answered(id)?)));
     // One that comes too late, or twice, is of no use to anybody.
     let Some((id, waiting)) = waiting else { return Ok(()) };
-    let reply = bridge::legacy_reply(text).map_err(unreadable)?;
+    let reply = match instead {
+        Some(reply) => reply,
+        None => bridge::legacy_reply(text).map_err(unreadable)?,
+    };
     match waiting {
         // A call that is over has dropped its end; more answers than it asked for cannot be.
         Waiting::Call { key, answers } => drop(answers.try_send((id.meaning().to_owned(), key, reply))),

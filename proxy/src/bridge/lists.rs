@@ -11,7 +11,7 @@ use portunus_filters::mcp::bridge::{self, Facts, Profile};
 use portunus_filters::mcp::catalog::{Closing, INCOMPLETE, ListKind};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::{Denial, Message, Reason};
+use portunus_filters::{Denial, Era, Message, Reason};
 use std::sync::Arc;
 
 /// `tools/list` and its kin.
@@ -34,7 +34,7 @@ pub(super) async fn list(
     let caching = current.caching(kind, now);
     let closing = Closing { era: message.era, caching, server_info: Some(SERVER_INFO), now };
     let stale = |_| Denial::new(Reason::UnknownState, "the cursor is not of this list as it is now");
-    let result = current.catalog.result(kind, cursor.as_deref(), &closing).map_err(stale)?;
+    let result = desk.listed(&current.catalog, (kind, cursor.as_deref()), &closing).map_err(stale)?;
     let mut pieces = Vec::with_capacity(result.len() + 2);
     let id = call::id_text(message);
     pieces.push(Bytes::from(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":")));
@@ -110,12 +110,13 @@ pub(super) struct OwnUri {
 pub(super) async fn owners(
     desk: &Desk<'_>,
     profile: &Arc<Profile>,
-    uris: &[Arc<str>],
+    (era, uris): (Era, &[Arc<str>]),
 ) -> Result<Vec<(Place, Vec<OwnUri>)>, Denial> {
     let mut owners = desk.places(profile)?;
     if let (Some(_), [(_, place)]) = (desk.only(), owners.as_mut_slice()) {
         let own = |uri: &Arc<str>| OwnUri { original: Arc::clone(uri), served: Arc::clone(uri) };
-        return Ok(vec![(place.clone(), uris.iter().map(own).collect())]);
+        let seen = uris.iter().filter(|uri| desk.sees_uri(0, uri, era));
+        return Ok(vec![(place.clone(), seen.map(own).collect())]);
     }
     let mut shares: Vec<(Place, Vec<OwnUri>)> =
         owners.into_iter().map(|(_, place)| (place, Vec::new())).collect();
@@ -124,7 +125,8 @@ pub(super) async fn owners(
     }
     let catalog = desk.catalog(profile, &[ListKind::Resources, ListKind::Templates]).await?;
     for uri in uris {
-        let Some(located) = catalog.resource(uri) else { continue };
+        let located = catalog.resource(uri).filter(|located| desk.sees_uri(located.member, uri, era));
+        let Some(located) = located else { continue };
         let upstream = desk.server.members.get(located.member).and_then(|member| desk.chosen(member));
         let owner = upstream
             .and_then(|upstream| shares.iter_mut().find(|(place, _)| place.upstream.name == upstream.name));

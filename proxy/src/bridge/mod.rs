@@ -10,26 +10,31 @@ pub mod answering;
 mod batch;
 mod call;
 mod desk;
+mod following;
 mod founding;
 mod homes;
 pub mod http_sse;
 mod hub;
 mod kept;
+mod lasting;
 mod legacy;
 pub mod lines;
 mod lists;
 mod modern;
 pub mod parked;
 mod registry;
+mod replay;
 mod said;
 pub mod sessions;
 mod streams;
 mod tasks;
 
 use answering::Answering;
+pub use call::target_of;
 pub use desk::Desk;
 pub use founding::is_sealed;
 pub use homes::home;
+pub(crate) use hub::missed;
 pub use hub::{Hub, run as hear};
 use portunus_filters::message::Reading;
 use portunus_filters::{Era, Message};
@@ -41,7 +46,7 @@ use crate::respond::End;
 pub async fn serve(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -> End {
     match reading {
         Reading::One(message) => one(desk, message, out).await,
-        Reading::Batch(messages) => batch::serve(desk, messages, out).await,
+        Reading::Batch(messages) => Box::pin(batch::serve(desk, messages, out)).await,
     }
 }
 

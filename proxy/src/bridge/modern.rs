@@ -41,14 +41,16 @@ pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answerin
 
 async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> Result<End, Denial> {
     let fields = params(message)?;
-    let meta = fields.object("_meta").ok().flatten().unwrap_or_default();
+    let meta = fields.inside("_meta").ok().flatten().unwrap_or_default();
     let profile = Arc::new(Profile::of_envelope(&meta)?);
+    desk.spoken_by(&profile);
     match call::method_name(message) {
-        "server/discover" => lists::discover(desk, message, &profile, out).await,
+        // Calls are most of what comes: their state should not be as large as that of the others.
+        "server/discover" => Box::pin(lists::discover(desk, message, &profile, out)).await,
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
-            lists::list(desk, message, &profile, out).await
+            Box::pin(lists::list(desk, message, &profile, out)).await
         }
-        "subscriptions/listen" => streams::listen(desk, message, &fields, &profile, out).await,
+        "subscriptions/listen" => Box::pin(streams::listen(desk, message, &fields, &profile, out)).await,
         method if bridge::is_known_method(Era::Modern, method) || takes_any(desk, &profile).await => {
             calls(desk, message, &fields, profile, out).await
         }
@@ -85,10 +87,11 @@ async fn calls(
         Some(call::State::Again) => round.open(None, out).await,
         Some(call::State::Parked(serial)) => {
             // The answers are a message like any other: judged before they go on.
-            desk.admit(message)?;
+            let aim = call::aim(desk, message, fields, &round.profile).await?;
+            desk.clear(&desk.gateway.active(), message, &aim.upstream.name, aim.tool)?;
             let resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             out.outcome.forwarding(&Arc::clone(&resumed.talk.upstream().name));
-            round.resume(resumed, replies, out).await
+            Box::pin(round.resume(resumed, replies, out)).await
         }
         Some(call::State::Upstream(state)) => {
             let retry = call::retry_of(&replies, Some(state));
@@ -124,7 +127,8 @@ impl Round<'_, '_> {
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
-        let cleared = desk.clear(&active, message, &aim.upstream.name)?;
+        let (cleared, overseer) = desk.clear_call(&active, message, &aim.upstream.name, aim.tool)?;
+        out.outcome.judged(cleared.judged());
         let place = desk.place(&active, &aim.upstream, &self.profile)?;
         drop(active);
         let place = match aim.at {
@@ -132,9 +136,10 @@ impl Round<'_, '_> {
             None => place,
         };
         out.outcome.forwarding(&aim.upstream.name);
-        let era = match desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await {
-            Ok(era) => era,
-            Err(failure) => {
+        let era = desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await;
+        let era = match (era, desk.check_era(&place).await) {
+            (Ok(era), Ok(())) => era,
+            (Err(failure), _) | (_, Err(failure)) => {
                 out.outcome.cause(&failure.cause);
                 return Err(failure.denial);
             }
@@ -153,6 +158,7 @@ impl Round<'_, '_> {
             },
             leg: LegOf::Pooled,
             retry,
+            overseer,
         };
         match Talk::open(desk.gateway, order).await {
             Ok(talk) => self.converse(talk, out).await,

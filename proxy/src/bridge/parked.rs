@@ -11,10 +11,14 @@ use portunus_config::{ParkedRules, ServerId};
 use portunus_filters::mcp::bridge::Question;
 use portunus_filters::{Denial, Reason};
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
+
+/// Calls that wait, of all virtual servers together.
+const MAX_PARKED: usize = 100_000;
 
 /// What a server says while its call is parked; one that says more ends it.
 const MAX_TURNS: usize = 256;
@@ -43,8 +47,45 @@ pub struct Resumed {
 /// Calls that wait for their clients.
 #[derive(Default)]
 pub struct ParkedCalls {
-    slots: Mutex<HashMap<u64, Slot>>,
+    table: Mutex<Table>,
     serial: AtomicU64,
+}
+
+/// The calls, and how many of them are whose.
+#[derive(Default)]
+struct Table {
+    slots: HashMap<u64, Slot>,
+    of_servers: Counts<ServerId>,
+    of_callers: Counts<CallerKey>,
+    of_callers_at: Counts<(ServerId, CallerKey)>,
+}
+
+/// How many there are of each; only those of whom there are some take room.
+struct Counts<K>(HashMap<K, usize>);
+
+impl<K> Default for Counts<K> {
+    fn default() -> Self {
+        Counts(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Counts<K> {
+    fn of(&self, key: &K) -> usize {
+        self.0.get(key).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, key: K) {
+        *self.0.entry(key).or_default() += 1;
+    }
+
+    fn take(&mut self, key: &K) {
+        if let Some(count) = self.0.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(key);
+            }
+        }
+    }
 }
 
 struct Slot {
@@ -54,14 +95,50 @@ struct Slot {
     claim: oneshot::Sender<oneshot::Sender<Resumed>>,
 }
 
+impl Table {
+    /// Whether one more call of a caller may wait; why not.
+    ///
+    /// The last quarter of a virtual server's places is for callers of whom none waits there: a few
+    /// who never answer leave room for everybody else.
+    fn admits(&self, server: &ServerId, caller: CallerKey, rules: &ParkedRules) -> Result<(), &'static str> {
+        let at_server = self.of_servers.of(server);
+        let own_here = self.of_callers_at.of(&(server.clone(), caller));
+        let open_to_all = rules.max - rules.max.div_ceil(4);
+        if self.of_callers.of(&caller) >= rules.per_caller || (own_here > 0 && at_server >= open_to_all) {
+            return Err("as many of the caller's calls as may wait for its answers");
+        }
+        if at_server >= rules.max || self.slots.len() >= MAX_PARKED {
+            return Err("as many calls as may wait for answers of their clients");
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, serial: u64, slot: Slot) {
+        let (server, caller) = (&slot.ticket.server, slot.caller);
+        self.of_servers.add(server.clone());
+        self.of_callers.add(caller);
+        self.of_callers_at.add((server.clone(), caller));
+        self.slots.insert(serial, slot);
+    }
+
+    fn remove(&mut self, serial: u64) -> Option<Slot> {
+        let slot = self.slots.remove(&serial)?;
+        let (server, caller) = (&slot.ticket.server, slot.caller);
+        self.of_servers.take(server);
+        self.of_callers.take(&caller);
+        self.of_callers_at.take(&(server.clone(), caller));
+        Some(slot)
+    }
+}
+
 impl ParkedCalls {
-    fn slots(&self) -> MutexGuard<'_, HashMap<u64, Slot>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.slots().len()
+        self.table().slots.len()
     }
 
     /// Whether none waits.
@@ -72,7 +149,8 @@ impl ParkedCalls {
     /// Parks a call; gives its serial number.
     ///
     /// # Errors
-    /// [`Reason::Crowded`] if too many wait, of all callers or of this one; the call is cancelled.
+    /// [`Reason::Crowded`] if too many wait: of this caller, at this virtual server, or of all; the call
+    /// is cancelled.
     pub fn park(
         &self,
         gateway: &Arc<Gateway>,
@@ -82,16 +160,15 @@ impl ParkedCalls {
     ) -> Result<u64, Denial> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let (claim, claimed) = oneshot::channel();
-        let mut slots = self.slots();
+        let mut table = self.table();
         let caller = call.talk.caller();
-        let own = slots.values().filter(|slot| slot.caller == caller).count();
-        if slots.len() >= rules.max || own >= rules.per_caller {
-            drop(slots);
+        if let Err(detail) = table.admits(&ticket.server, caller, rules) {
+            drop(table);
             call.talk.cancel();
-            return Err(Denial::new(Reason::Crowded, "too many calls wait for an answer of their client"));
+            return Err(Denial::new(Reason::Crowded, detail));
         }
-        slots.insert(serial, Slot { ticket, caller, claim });
-        drop(slots);
+        table.insert(serial, Slot { ticket, caller, claim });
+        drop(table);
         let until = Instant::now() + rules.within;
         tokio::spawn(wait(Arc::clone(gateway), serial, call, claimed, until));
         Ok(serial)
@@ -104,11 +181,9 @@ impl ParkedCalls {
     pub async fn claim(&self, serial: u64, ticket: &Ticket) -> Result<Resumed, Denial> {
         let unknown = || Denial::new(Reason::UnknownState, "`requestState` is unknown, used or expired");
         let slot = {
-            let mut slots = self.slots();
-            match slots.get(&serial) {
-                Some(slot) if slot.ticket == *ticket => slots.remove(&serial),
-                _ => None,
-            }
+            let mut table = self.table();
+            let is_meant = table.slots.get(&serial).is_some_and(|slot| slot.ticket == *ticket);
+            if is_meant { table.remove(serial) } else { None }
         };
         let (hand, handed) = oneshot::channel();
         slot.ok_or_else(unknown)?.claim.send(hand).map_err(|_| unknown())?;
@@ -152,7 +227,7 @@ async fn wait(
             () = reached(&mut phase, Phase::Expired) => break,
         }
     }
-    gateway.estate.parked.slots().remove(&serial);
+    gateway.estate.parked.table().remove(serial);
     call.talk.cancel();
 }
 

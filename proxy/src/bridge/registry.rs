@@ -6,6 +6,7 @@ use crate::table::{Inserted, Table, Term, WhenFull};
 use crate::tombstones::{SessionNumber, Tombstones};
 use portunus_config::{ServerId, VirtualServer};
 use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ type Of = Table<SessionNumber, Arc<Session>>;
 pub struct Sessions {
     tables: Mutex<HashMap<ServerId, Arc<Of>>>,
     tombstones: Tombstones,
+    kept: Arc<AtomicUsize>,
 }
 
 impl Sessions {
@@ -74,7 +76,7 @@ impl Sessions {
     pub fn bury(&self, number: SessionNumber, lifetime: Duration, gateway: &Gateway) {
         let until = gateway.clock.now().wall + lifetime;
         self.tombstones.set(number, until);
-        gateway.peers.tell((number, until));
+        gateway.metrics.untold("replica", gateway.peers.tell((number, until)));
     }
 
     /// Takes in that a session has ended at another replica; what is left of it here ends too.
@@ -118,6 +120,11 @@ impl Sessions {
         for session in ended.collect::<Vec<_>>() {
             self.over(&session, gateway);
         }
+    }
+
+    /// Counts the events that all sessions keep for clients that come back.
+    pub fn kept(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.kept)
     }
 
     /// How many there are, and how many ended ones are remembered.

@@ -7,7 +7,7 @@ use crate::talk::{Answer, Outcome};
 use bytes::Bytes;
 use http::StatusCode;
 use portunus_filters::mcp::bridge::{self, ForModern, Profile, RpcError};
-use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::object::{Object, may_say};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::{Denial, Era, Message, Reason};
 use std::borrow::Cow;
@@ -43,9 +43,8 @@ pub(super) fn for_modern(
             Ok(succeeded(message, &result.map_err(untranslatable)?))
         }
         (Outcome::Result(_), Era::Modern) => {
-            let object = Object::read(text).map_err(untranslatable)?;
-            let result = with_own_state(desk, text, &object, ticket)?;
-            Ok(told(message, &result, object.get("isError") == Some("true")))
+            let result = with_own_state(desk, text, ticket)?;
+            Ok(succeeded(message, &result))
         }
         (Outcome::Error { .. }, era) => {
             let error = Object::read(text).map_err(untranslatable)?;
@@ -98,9 +97,12 @@ pub(super) fn for_legacy(message: &Message, answer: &Answer) -> Result<Said, Den
 fn with_own_state<'r>(
     desk: &Desk<'_>,
     result: &'r str,
-    object: &Object<'_>,
     ticket: impl FnOnce() -> Ticket,
 ) -> Result<Cow<'r, str>, Denial> {
+    if !may_say(result.as_bytes(), "input_required") {
+        return Ok(Cow::Borrowed(result));
+    }
+    let object = Object::read(result).map_err(untranslatable)?;
     if object.text("resultType").as_deref() != Some("input_required") {
         return Ok(Cow::Borrowed(result));
     }
@@ -114,11 +116,8 @@ fn with_own_state<'r>(
 }
 
 fn succeeded(message: &Message, result: &str) -> Said {
-    let is_error = Object::read(result).is_ok_and(|result| result.get("isError") == Some("true"));
-    told(message, result, is_error)
-}
-
-fn told(message: &Message, result: &str, is_error: bool) -> Said {
+    let is_error = may_say(result.as_bytes(), "isError")
+        && Object::read(result).is_ok_and(|result| result.get("isError") == Some("true"));
     Said {
         status: StatusCode::OK,
         message: bridge::wrap_result(id_text(message), result),

@@ -4,6 +4,8 @@
 //! were made again, the log level, subscriptions, calls under way and questions that wait for the
 //! client. One value a session, reached by its number.
 
+use super::replay::Replay;
+use crate::authorize::Overseer;
 use crate::legs::Leg;
 use crate::sealing::Home;
 use crate::talk::Reply;
@@ -14,6 +16,7 @@ use portunus_filters::mcp::{Id, Revision};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
 /// Questions of one session that wait for its client at once.
@@ -44,6 +47,10 @@ pub struct Session {
     /// By upstream and its own URI, what the client calls it.
     uris: Mutex<BTreeMap<(Arc<str>, Arc<str>), Arc<str>>>,
     stream: Mutex<Option<mpsc::Sender<Word>>>,
+    /// Who listens, and may not be asked everything.
+    overseer: Mutex<Option<Overseer>>,
+    /// What is kept for a client that comes back, where its virtual server wants that.
+    pub replay: Option<Arc<Replay>>,
     serial: AtomicU64,
     over: AtomicBool,
     /// Told when the session ends, and when what it listens for changes.
@@ -87,17 +94,26 @@ pub enum Word {
 }
 
 /// A call that can be cancelled by its id, for as long as this lives.
-pub struct Running<'a> {
-    session: &'a Session,
+pub struct Running {
+    session: Arc<Session>,
     id: String,
     /// Told when the client cancels it.
     pub cancelled: Arc<Notify>,
 }
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         self.session.locked(&self.session.calls).remove(&self.id);
     }
+}
+
+/// Why a client is not told something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untold {
+    /// It has no stream open.
+    Nobody,
+    /// It does not keep up.
+    Full,
 }
 
 impl Session {
@@ -121,10 +137,18 @@ impl Session {
             questions: Mutex::default(),
             uris: Mutex::default(),
             stream: Mutex::default(),
+            overseer: Mutex::default(),
+            replay: None,
             serial: AtomicU64::new(0),
             over: AtomicBool::new(false),
             changed: Notify::new(),
         }
+    }
+
+    /// The same, with a table of what is said to its client.
+    #[must_use]
+    pub fn keeping(self, replay: Option<Arc<Replay>>) -> Session {
+        Session { replay, ..self }
     }
 
     fn locked<'m, T>(&self, of: &'m Mutex<T>) -> MutexGuard<'m, T> {
@@ -162,7 +186,7 @@ impl Session {
     }
 
     /// Notes a call; `None` if one of that id is under way, or too many are.
-    pub fn run(&self, id: &Id) -> Option<Running<'_>> {
+    pub fn run(self: &Arc<Self>, id: &Id) -> Option<Running> {
         let id = id.meaning().to_owned();
         let mut calls = self.locked(&self.calls);
         if calls.len() >= MAX_CALLS || calls.contains_key(&id) {
@@ -171,7 +195,7 @@ impl Session {
         let cancelled = Arc::new(Notify::new());
         calls.insert(id.clone(), Arc::clone(&cancelled));
         drop(calls);
-        Some(Running { session: self, id, cancelled })
+        Some(Running { session: Arc::clone(self), id, cancelled })
     }
 
     /// Cancels a call; whether it was under way here.
@@ -244,14 +268,32 @@ impl Session {
         receiver
     }
 
-    /// Whether the client has a stream open.
-    pub fn is_listening(&self) -> bool {
-        self.locked(&self.stream).as_ref().is_some_and(|stream| !stream.is_closed())
+    /// Notes who listens.
+    pub fn overseen(&self, overseer: Overseer) {
+        *self.locked(&self.overseer) = Some(overseer);
     }
 
-    /// Says something on the client's stream; whether there is one that takes it.
-    pub fn push(&self, word: Word) -> bool {
-        self.locked(&self.stream).as_ref().is_some_and(|stream| stream.try_send(word).is_ok())
+    /// Who listens, if somebody has.
+    pub fn overseer(&self) -> Option<Overseer> {
+        self.locked(&self.overseer).clone()
+    }
+
+    /// Whether the client has a stream open.
+    pub fn is_listening(&self) -> bool {
+        let open = self.locked(&self.stream).as_ref().is_some_and(|stream| !stream.is_closed());
+        open && !self.replay.as_ref().is_some_and(|replay| replay.is_deserted())
+    }
+
+    /// Says something on the client's stream.
+    ///
+    /// # Errors
+    /// [`Untold`].
+    pub fn push(&self, word: Word) -> Result<(), Untold> {
+        let stream = self.locked(&self.stream);
+        stream.as_ref().ok_or(Untold::Nobody)?.try_send(word).map_err(|error| match error {
+            TrySendError::Full(_) => Untold::Full,
+            TrySendError::Closed(_) => Untold::Nobody,
+        })
     }
 
     /// Ends the session: calls are cancelled, its stream ends. Gives the legs that are left to end.

@@ -4,34 +4,29 @@
 
 use super::answering::Answering;
 use super::desk::{Desk, params};
-use super::hub::{self, Hub, Seat};
+use super::following::{self, Following, follow};
+use super::hub::{Hub, Seat};
 use super::lists::OwnUri;
 use super::sessions::{Session, Word};
-use super::{call, founding, lines, lists};
-use crate::context::Gateway;
+use super::{call, founding, lasting, lines, lists};
+use crate::authorize::Overseer;
 use crate::drain::{Phase, reached};
-use crate::errand::{self, Errand};
+use crate::errand::Errand;
 use crate::identify::ended;
 use crate::legs::LegLease;
 use crate::respond::End;
-use crate::talk::Place;
-use portunus_filters::mcp::Envelope;
 use portunus_filters::mcp::bridge::{self, Filter, Listener, Profile};
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::{Denial, Era, Message, Reason};
+use portunus_filters::{Denial, Era, Kind, Message, Reason};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
-
-/// Between attempts to listen again, doubled each time.
-const BACK_OFF: Duration = Duration::from_millis(500);
-const MAX_BACK_OFF: Duration = Duration::from_secs(30);
+use tokio::time::{Instant, sleep_until};
 
 /// A legacy client's GET: what its servers say outside of its calls.
 pub(super) async fn get(
@@ -42,17 +37,22 @@ pub(super) async fn get(
     if !desk.takes_events {
         return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
     }
-    Ok(flow(desk, session, None, out).await)
+    match &session.replay {
+        Some(replay) => lasting::get(desk, session, replay, out).await,
+        None => Ok(flow(desk, session, session.listen(), None, out).await),
+    }
 }
 
 /// Carries the stream of a session; with a seat, of a client whose calls are answered on it too.
 pub(super) async fn flow(
     desk: &Desk<'_>,
     session: &Arc<Session>,
+    mut words: mpsc::Receiver<Word>,
     mut seat: Option<&mut lines::Seat>,
     out: &mut Answering<'_>,
 ) -> End {
-    let mut words = session.listen();
+    let target = desk.target(&desk.gateway.active(), &Arc::from(""));
+    session.overseen(Overseer::of_client(desk.arrival, target, Era::Legacy));
     if !session.native {
         session.legs().iter().for_each(|leg| leg.hear(desk.gateway));
     }
@@ -66,7 +66,7 @@ pub(super) async fn flow(
         stream.ends_at = Phase::Expired;
     }
     let (sender, mut followed) = mpsc::channel(64);
-    let mut following = follow_for(desk, session, &sender);
+    let mut following = Following::of(desk, session, sender);
     loop {
         let word = tokio::select! {
             word = words.recv() => match word {
@@ -77,7 +77,7 @@ pub(super) async fn flow(
             Some(word) = followed.recv() => word,
             Some(part) = lines::part(&mut seat) => Word::Said(part.text().into()),
             () = session.changed.notified() => {
-                following = follow_for(desk, session, &sender);
+                following.renew(desk, session);
                 continue;
             }
             () = lines::drained(line.as_ref(), &mut phase) => {
@@ -87,7 +87,7 @@ pub(super) async fn flow(
                 return stream.over(out).await;
             }
             end = stream.wait(desk, out) => match end {
-                Some(end) => { drop(following); return end }
+                Some(end) => return end,
                 None if line.is_some() => {
                     // Who holds the stream open is not idle.
                     desk.gateway.estate.sessions.find(&session.server, &session.number, desk.gateway);
@@ -111,6 +111,9 @@ pub(super) async fn listen(
     profile: &Arc<Profile>,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
+    if !desk.takes_events {
+        return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
+    }
     desk.admit(message)?;
     let wanted = Filter::of(fields).map_err(|fault| Denial::new(Reason::InvalidParams, fault.to_string()))?;
     let id = call::id_text(message).to_owned();
@@ -120,6 +123,7 @@ pub(super) async fn listen(
     let mut subscribed = subscribe_all(desk, profile, &wanted, &seat.sender).await?;
     let served = std::mem::take(&mut subscribed.served);
     let stream = Stream::new(desk, Some(Subscription { id, honoured, facts, served }), None);
+    let stream = Stream { opening: message.clone(), ..stream };
     let end = tell(desk, stream, &mut seat, out).await;
     subscribed.end(desk);
     Ok(end)
@@ -171,7 +175,7 @@ async fn subscribe_all(
     words: &mpsc::Sender<Word>,
 ) -> Result<Subscribed, Denial> {
     let mut subscribed = Subscribed { legs: Vec::new(), served: HashMap::new(), _following: JoinSet::new() };
-    for (place, uris) in lists::owners(desk, profile, &wanted.uris).await? {
+    for (place, uris) in lists::owners(desk, profile, (Era::Modern, &wanted.uris)).await? {
         let named = |uri: &OwnUri| {
             ((Arc::clone(&place.upstream.name), Arc::clone(&uri.original)), Arc::clone(&uri.served))
         };
@@ -181,11 +185,13 @@ async fn subscribe_all(
             tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "not listened to");
         };
         match estate.eras.choose(desk.gateway, &place, Era::Modern).await {
+            Ok(era) if !desk.may_serve(era) => {}
             Ok(Era::Modern) => {
                 let uris = uris.iter().map(|uri| Arc::clone(&uri.original)).collect();
                 let filter = Filter { uris, ..wanted.clone() };
                 let (gateway, words) = (Arc::clone(desk.gateway), words.clone());
-                subscribed._following.spawn(follow(gateway, place, Era::Modern, filter, words));
+                let listener = following::Listener { gateway, place, words, acknowledged: Box::new(|| {}) };
+                subscribed._following.spawn(follow(listener, Era::Modern, filter));
             }
             Ok(Era::Legacy) => match estate.legs.lease(desk.gateway, &place, false).await {
                 Ok(leg) => {
@@ -208,68 +214,6 @@ async fn subscribe_all(
     Ok(subscribed)
 }
 
-/// Listens to the modern servers of a session, for what its client wants to hear.
-fn follow_for(desk: &Desk<'_>, session: &Arc<Session>, words: &mpsc::Sender<Word>) -> JoinSet<()> {
-    let mut following = JoinSet::new();
-    let active = desk.gateway.active();
-    for upstream in desk.upstreams() {
-        let Ok(place) = desk.place(&active, upstream, &session.profile) else { continue };
-        if session.leg(&upstream.key).is_some() {
-            continue;
-        }
-        let filter =
-            Filter { tools: true, prompts: true, resources: true, uris: session.uris_at(&upstream.name) };
-        following.spawn(follow(Arc::clone(desk.gateway), place, Era::Legacy, filter, words.clone()));
-    }
-    following
-}
-
-/// Listens at a modern server; when it is lost, again, for what was said in between is unknown.
-///
-/// Where a server speaks both eras, it is spoken to in that of the client.
-async fn follow(gateway: Arc<Gateway>, place: Place, client: Era, filter: Filter, words: mpsc::Sender<Word>) {
-    let mut back_off = BACK_OFF;
-    let mut first = true;
-    loop {
-        match gateway.estate.eras.choose(&gateway, &place, client).await {
-            Ok(Era::Modern) => {}
-            // Its own leg is heard, or it is asked again when the session needs one.
-            Ok(Era::Legacy) => return,
-            Err(_) => {
-                sleep(back_off).await;
-                back_off = (back_off * 2).min(MAX_BACK_OFF);
-                continue;
-            }
-        }
-        if let Ok(mut listening) = errand::listen(&gateway, &place, &filter).await {
-            if !first {
-                for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
-                    hub::outdate(&gateway, &place.upstream, &Word::Changed(kind));
-                    drop(words.send(Word::Changed(kind)).await);
-                }
-            }
-            first = false;
-            while let Some(message) = listening.next().await {
-                back_off = BACK_OFF;
-                let Ok(text) = std::str::from_utf8(&message) else { continue };
-                let Ok(envelope) = Envelope::read(text) else { continue };
-                let Some(method) = envelope.method else { continue };
-                if method.is("notifications/subscriptions/acknowledged") {
-                    continue;
-                }
-                for word in hub::words(&place.upstream.name, &method, text) {
-                    hub::outdate(&gateway, &place.upstream, &word);
-                    if words.send(word).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-        sleep(back_off).await;
-        back_off = (back_off * 2).min(MAX_BACK_OFF);
-    }
-}
-
 /// `resources/subscribe` and `resources/unsubscribe` of a legacy client.
 pub(super) async fn subscribe(
     desk: &Desk<'_>,
@@ -279,10 +223,11 @@ pub(super) async fn subscribe(
     let fields = params(message)?;
     let missing = || Denial::new(Reason::InvalidParams, "`uri` must be text");
     let uri: Arc<str> = fields.text("uri").ok_or_else(missing)?.into();
-    let owners = lists::owners(desk, &session.profile, std::slice::from_ref(&uri)).await?;
+    let owners = lists::owners(desk, &session.profile, (Era::Legacy, std::slice::from_ref(&uri))).await?;
     let Some((place, uris)) = owners.into_iter().find(|(_, uris)| !uris.is_empty()) else {
         return Err(Denial::new(Reason::UnknownResource, format!("Resource not found: {uri}")));
     };
+    desk.clear(&desk.gateway.active(), message, &place.upstream.name, None)?;
     let original = uris.into_iter().next().map_or_else(|| Arc::clone(&uri), |uri| uri.original);
     let begins = call::method_name(message) == "resources/subscribe";
     let changed = match begins {
@@ -324,6 +269,8 @@ pub(super) struct Stream {
     silent_until: Instant,
     coalesce: Duration,
     keepalive: Duration,
+    /// What asked for it: judged again with each configuration, and from time to time.
+    opening: Message,
     phase: tokio::sync::watch::Receiver<Phase>,
     /// When the process leaves, how far it gets with this stream.
     pub(super) ends_at: Phase,
@@ -336,7 +283,9 @@ impl Stream {
         session: Option<&Arc<Session>>,
     ) -> Stream {
         let keepalive = desk.server.keepalive;
+        let revision = session.map(|session| session.version);
         Stream {
+            opening: Message::bodiless(Kind::Stream, revision),
             subscription,
             session: session.map(Arc::clone),
             changed: Vec::new(),
@@ -358,7 +307,7 @@ impl Stream {
                 return Some(End::Left);
             }
             () = reached(&mut self.phase, self.ends_at) => return Some(self.over(out).await),
-            () = unserved(desk) => return Some(self.over(out).await),
+            () = unserved(desk, &self.opening) => return Some(self.over(out).await),
             () = ended(desk.standing.as_ref(), desk.gateway) => return Some(self.over(out).await),
             () = sleep_until(wake) => {}
         }
@@ -466,10 +415,16 @@ async fn said(message: &str, subscription: Option<&str>, out: &mut Answering<'_>
     }
 }
 
-/// Returns when the configuration in force no longer has this virtual server.
-async fn unserved(desk: &Desk<'_>) {
+/// Returns when the configuration in force no longer has this virtual server, or no longer lets its
+/// caller hold the stream that `opening` asked for.
+async fn unserved(desk: &Desk<'_>, opening: &Message) {
     let mut serials = desk.gateway.serials();
-    while desk.gateway.active().snapshot.routes.server(&desk.server.id).is_some() {
+    let is_served = || {
+        let active = desk.gateway.active();
+        let is_there = active.snapshot.routes.server(&desk.server.id).is_some();
+        is_there && (!active.authority.governs() || desk.admit_again(opening).is_ok())
+    };
+    while is_served() {
         if serials.changed().await.is_err() {
             return std::future::pending().await;
         }

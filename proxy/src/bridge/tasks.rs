@@ -9,9 +9,8 @@ use super::desk::{Desk, params};
 use crate::sealing::{Binding, HandleToken, Token, UpstreamMark};
 use crate::talk::{Answer, Outcome, Place};
 use bytes::Bytes;
-use memchr::memmem::find;
 use portunus_config::Upstream;
-use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::object::{Object, may_say};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::{Denial, Era, Message, Reason};
 use std::sync::Arc;
@@ -40,6 +39,7 @@ pub(super) fn aim(desk: &Desk<'_>, fields: &Object<'_>) -> Result<Aim, Denial> {
         params: Arc::new([]),
         body: None,
         at: Some(token.upstream),
+        tool: None,
     })
 }
 
@@ -61,8 +61,7 @@ pub(super) fn outward(
     answer: Answer,
 ) -> Result<Answer, Denial> {
     match (&answer.outcome, answer.era) {
-        // Of most answers it is known without reading them.
-        (Outcome::Result(text), Era::Modern) if find(text, b"taskId").is_some() => {
+        (Outcome::Result(text), Era::Modern) if may_say(text, "taskId") => {
             match renamed(desk, message, upstream, text)? {
                 Some(text) => Ok(Answer { outcome: Outcome::Result(text.into()), ..answer }),
                 None => Ok(answer),

@@ -1,5 +1,9 @@
 //! Clients that read what they, or others, have read before.
 
+mod following;
+mod plain_clients;
+mod unbridged;
+
 use crate::bridge::hub;
 use crate::edge::Edge;
 use crate::testing::{Asked, Bed, Server, Wire, within};
@@ -72,7 +76,25 @@ impl Stand {
         let changes = Arc::new(Semaphore::new(0));
         let told = Arc::clone(&changes);
         let server = Server::start(move |asked, wire| attend(asked, wire, Arc::clone(&told))).await;
-        let bed = Bed::before(server.address, ", era: modern");
+        Stand::before(server, changes, ", era: modern")
+    }
+
+    /// Before a server that asks for other credentials.
+    async fn challenging(status: &'static str, upstream: &str) -> Stand {
+        let server = Server::start(move |_, mut wire| async move {
+            let fields = "www-authenticate: Bearer a=\"1\"\r\nwww-authenticate: Basic\r\n";
+            wire.status(status, fields, "").await;
+            Some(wire)
+        });
+        Stand::before(server.await, Arc::new(Semaphore::new(0)), upstream)
+    }
+
+    fn before(server: Server, changes: Arc<Semaphore>, upstream: &str) -> Stand {
+        let bed = Bed::before(server.address, upstream);
+        Stand::of(server, changes, bed)
+    }
+
+    fn of(server: Server, changes: Arc<Semaphore>, bed: Bed) -> Stand {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let clients = socket.local_addr().unwrap();
@@ -81,13 +103,23 @@ impl Stand {
         Stand { server, bed, clients, changes, serving }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a client's connection, not one of the gateway's")]
     async fn send(&self, bearer: &str, fields: &str, body: &Value) -> TcpStream {
+        let accept = "Accept: application/json, text/event-stream\r\n";
+        self.post(bearer, &format!("{accept}{fields}"), body).await
+    }
+
+    /// Head and message of an answer to a client of `ada` that says itself what it accepts.
+    async fn ask_as(&self, accept: &str, fields: &str, body: &Value) -> (String, Value) {
+        answered(self.post("ada", &format!("Accept: {accept}\r\n{fields}"), body).await).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a client's connection, not one of the gateway's")]
+    async fn post(&self, bearer: &str, fields: &str, body: &Value) -> TcpStream {
         let mut stream = TcpStream::connect(self.clients).await.unwrap();
         let body = body.to_string();
         let head = format!(
             "POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bearer}\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n{fields}\
+             Content-Type: application/json\r\n{fields}\
              Content-Length: {}\r\n\r\n",
             body.len()
         );
@@ -97,11 +129,7 @@ impl Stand {
 
     /// Head and message of an answer.
     async fn ask(&self, bearer: &str, fields: &str, body: &Value) -> (String, Value) {
-        let mut stream = self.send(bearer, fields, body).await;
-        let mut answer = String::new();
-        within("an answer", stream.read_to_string(&mut answer)).await.unwrap();
-        let (head, message) = answer.split_once("\r\n\r\n").unwrap();
-        (head.to_owned(), serde_json::from_str(message).unwrap_or_default())
+        answered(self.send(bearer, fields, body).await).await
     }
 
     /// What a modern client is told that reads `uri`, with `more` parameters.
@@ -121,9 +149,38 @@ impl Stand {
         self.ask(bearer, &fields, &request("resources/read", params)).await.1
     }
 
+    /// The fields of a session of `ada`.
+    async fn session(&self) -> String {
+        let client = json!({"name": "c", "version": "1"});
+        let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
+        let (head, _) = self.ask("ada", "", &request("initialize", hello)).await;
+        let session = head.lines().find_map(|line| line.strip_prefix("mcp-session-id: ")).unwrap();
+        format!("Mcp-Session-Id: {session}\r\nMCP-Protocol-Version: 2025-11-25\r\n")
+    }
+
+    /// Opens the GET stream of a session of `ada`.
+    #[expect(clippy::disallowed_methods, reason = "a client's connection, not one of the gateway's")]
+    async fn listen(&self, fields: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.clients).await.unwrap();
+        let head = format!(
+            "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ada\r\n\
+             Accept: text/event-stream\r\n{fields}\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    }
+
     fn reads(&self) -> usize {
         self.server.heard("resources/read").len()
     }
+}
+
+/// Head and message of an answer.
+async fn answered(mut stream: TcpStream) -> (String, Value) {
+    let mut answer = String::new();
+    within("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+    let (head, message) = answer.split_once("\r\n\r\n").unwrap();
+    (format!("{head}\r\n"), serde_json::from_str(message).unwrap_or_default())
 }
 
 fn envelope() -> Value {
@@ -152,10 +209,7 @@ async fn a_client_of_either_era_is_told_what_is_kept_in_its_own_words() {
         json!({"jsonrpc": "2.0", "id": 7, "result": told(59_000, "private")})
     );
     assert_eq!(stand.reads(), 1);
-    let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}});
-    let (head, _) = stand.ask("ada", "", &request("initialize", hello)).await;
-    let session = head.lines().find_map(|line| line.strip_prefix("mcp-session-id: ")).unwrap();
-    let fields = format!("Mcp-Session-Id: {session}\r\nMCP-Protocol-Version: 2025-11-25\r\n");
+    let fields = stand.session().await;
     let (_, said) = stand.ask("ada", &fields, &request("resources/read", json!({"uri": "a:1"}))).await;
     assert_eq!(said["result"], json!({"contents": [{"uri": "a:1", "text": "one"}]}));
     assert_eq!(stand.reads(), 1);
@@ -208,10 +262,25 @@ async fn an_older_answer_stands_in_while_its_server_breaks_off() {
     let breaks = json!({"_meta": {"breaks": true}});
     assert!(stand.read("ada", "a:broken", &breaks).await["error"].is_object());
     stand.read("ada", "a:broken", &json!({})).await;
-    stand.bed.clock.advance(Duration::from_secs(60));
+    stand.bed.clock.advance(Duration::from_secs(90));
     let result = stand.read("ada", "a:broken", &breaks).await["result"].clone();
     assert_eq!((&result["ttlMs"], &result["contents"][0]["text"]), (&json!(0), &json!("one")));
     assert!(stand.read("bo", "a:broken", &breaks).await["error"].is_object());
+}
+
+#[tokio::test]
+async fn an_older_answer_is_told_at_once_and_asked_for_again_aside() {
+    let stand = Stand::start().await;
+    stand.read("ada", "a:1", &json!({})).await;
+    stand.bed.clock.advance(Duration::from_secs(61));
+    assert_eq!(stand.read("ada", "a:1", &json!({})).await["result"]["ttlMs"], 0);
+    let renewed = async {
+        while stand.read("ada", "a:1", &json!({})).await["result"]["ttlMs"] == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the newer answer", renewed).await;
+    assert_eq!(stand.reads(), 2);
 }
 
 #[tokio::test]
@@ -259,4 +328,28 @@ async fn what_is_said_outside_of_calls_ends_what_it_is_about() {
         stand.read("ada", "a:1", &json!({})).await;
         assert_eq!(stand.reads() - before, more, "{notice}");
     }
+}
+
+#[tokio::test]
+async fn a_client_hears_what_a_server_asks_of_its_own_credentials() {
+    let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}});
+    for (status, era) in
+        [("401 Unauthorized", "modern"), ("403 Forbidden", "modern"), ("401 Unauthorized", "auto")]
+    {
+        let stand = Stand::challenging(status, &format!(", era: {era}, credentials: passthrough")).await;
+        let (head, message) = stand.ask("ada", "", &request("initialize", hello.clone())).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{era}: {head}");
+        let asked: Vec<_> = head.lines().filter_map(|line| line.strip_prefix("www-authenticate: ")).collect();
+        assert_eq!(asked, ["Bearer a=\"1\"", "Basic"], "{status} {era}");
+        if era == "modern" {
+            assert_eq!(
+                (&message["id"], &message["error"]["data"]["reason"]),
+                (&json!(7), &json!("upstream_unauthorized"))
+            );
+        }
+    }
+    let stand = Stand::challenging("401 Unauthorized", ", era: modern").await;
+    let (head, message) = stand.ask("ada", "", &request("initialize", hello)).await;
+    assert!(head.starts_with("HTTP/1.1 502") && !head.contains("www-authenticate"), "{head}");
+    assert_eq!(message["error"]["data"]["reason"], "upstream_unauthorized");
 }

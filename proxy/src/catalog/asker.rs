@@ -31,6 +31,11 @@ impl Asks for Asker {
             profile: Arc::clone(&self.seeker.profile),
             headers: Arc::clone(&self.seeker.headers),
         };
+        if let Some(only) = self.seeker.only
+            && self.gateway.estate.eras.choose(&self.gateway, &place, only).await? != only
+        {
+            return Err(Denial::new(Reason::EraMismatch, "the server does not speak the client's era").into());
+        }
         let errand = match question {
             Question::Discover => Errand::Discover,
             Question::List { kind, cursor } => Errand::List { method: kind.method(), cursor },

@@ -44,6 +44,17 @@ pub(super) struct Wanted {
     pub(super) purpose: Purpose,
 }
 
+impl Wanted {
+    /// What the word of a server on itself is wanted for. It changes less than what the server offers:
+    /// beside lists an old one will do.
+    fn of_facts(&self) -> Purpose {
+        match self.kinds {
+            [false, false, false, false] => self.purpose,
+            _ => Purpose::Route,
+        }
+    }
+}
+
 /// The surroundings of an attempt.
 #[derive(Clone)]
 pub(super) struct Kitchen {
@@ -116,8 +127,7 @@ impl Slot {
         (upstream, rules): (&Upstream, &CacheRules),
     ) -> Need {
         let wares = self.lock();
-        // What a server says of itself changes less than what it offers: an old word of it will do.
-        let facts = wares.facts.need(Purpose::Route, now, None, rules);
+        let facts = wares.facts.need(wanted.of_facts(), now, None, rules);
         let lists = ListKind::ALL.into_iter().filter(|kind| wanted.kinds[kind.index()]);
         let lists = lists.map(|kind| {
             wares.lists[kind.index()].need(wanted.purpose, now, pantry.changed_at(upstream, kind), rules)
@@ -145,7 +155,7 @@ impl Slot {
         let _turn = self.turn.lock().await;
         // In real time, as all waiting for sockets.
         let deadline = Instant::now() + kitchen.deadline;
-        let known = self.refresh_facts(kitchen, deadline).await;
+        let known = self.refresh_facts(kitchen, wanted.of_facts(), deadline).await;
         let lists = ListKind::ALL.map(|kind| async move {
             match wanted.kinds[kind.index()] {
                 true => self.refresh_list(kitchen, kind, wanted.purpose, deadline).await,
@@ -161,10 +171,10 @@ impl Slot {
     }
 
     /// Whether it went well.
-    async fn refresh_facts(&self, kitchen: &Kitchen, deadline: Instant) -> bool {
+    async fn refresh_facts(&self, kitchen: &Kitchen, purpose: Purpose, deadline: Instant) -> bool {
         let begun = kitchen.now();
         let is_down = kitchen.failing.failure(kitchen.key()).is_some();
-        let need = self.lock().facts.need(Purpose::Route, begun.monotonic, None, &kitchen.rules);
+        let need = self.lock().facts.need(purpose, begun.monotonic, None, &kitchen.rules);
         // A server that is down is asked what it is, since that is asked of all.
         if need == Need::No && !is_down {
             return self.lock().facts.failure().is_none();

@@ -33,6 +33,8 @@ enum Says {
     /// The same when the gate opens.
     Later(&'static [&'static str]),
     Fails(Reason),
+    /// No lists, and for how long that holds.
+    Described(u64),
     /// Never.
     Nothing,
 }
@@ -72,6 +74,12 @@ impl Asks for Script {
             Says::Later(_) => drop(self.gate.subscribe().wait_for(|open| *open).await),
             _ => {}
         }
+        if let (None, Says::Described(ttl)) = (kind, says) {
+            return Ok(format!(
+                r#"{{"supportedVersions":["2026-07-28"],"capabilities":{{}},"ttlMs":{ttl}}}"#
+            )
+            .into());
+        }
         if kind.is_none() {
             return Ok(r#"{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}}"#.into());
         }
@@ -86,7 +94,7 @@ impl Asks for Script {
             Says::Paged(names) => tools(&names[place..], ""),
             Says::Endless => tools(&[], r#","nextCursor":"0""#),
             Says::Tools(names, None) | Says::Later(names) => tools(names, ""),
-            Says::Fails(_) | Says::Nothing => unreachable!(),
+            Says::Fails(_) | Says::Nothing | Says::Described(_) => unreachable!(),
         })
     }
 }
@@ -140,9 +148,14 @@ impl Stage {
     }
 
     async fn offering(&self, caller: CallerKey, purpose: Purpose) -> Arc<Offering> {
-        let asks: Arc<dyn Asks> = self.script.clone();
-        let query = Query { server: &self.server, caller, tenant: None, asks, clock: &self.as_clock };
-        self.catalogs.offering(&query, &[ListKind::Tools], purpose).await
+        self.offering_of(&[ListKind::Tools], caller, purpose).await
+    }
+
+    async fn offering_of(&self, kinds: &[ListKind], caller: CallerKey, purpose: Purpose) -> Arc<Offering> {
+        let asking = || -> Arc<dyn Asks> { self.script.clone() };
+        let (server, clock) = (&self.server, &self.as_clock);
+        let query = Query { server, caller, only: None, tenant: None, asking: &asking, clock };
+        self.catalogs.offering(&query, kinds, purpose).await
     }
 
     async fn show(&self) -> Vec<String> {
@@ -355,6 +368,24 @@ async fn a_new_configuration_names_anew_and_fetches_nothing() {
     stage.server = configured([1, 0], NamePolicy::Prefix, false);
     assert_eq!(stage.show().await, ["b_x", "a_x"]);
     assert_eq!((stage.script.asked("a"), stage.script.asked("b")), (1, 1));
+}
+
+#[tokio::test]
+async fn what_a_server_says_of_itself_is_shown_for_as_long_as_it_says() {
+    let stage = Stage::plain();
+    stage.script.say("a", Says::Described(0));
+    stage.script.say("b", Says::Described(10_000));
+    let asked = |upstream: &str| {
+        stage.script.asked.lock().unwrap().iter().filter(|(name, _)| name == upstream).count()
+    };
+    for (ms, expected) in [(0, (1, 1)), (100, (1, 1)), (200, (2, 1)), (9_000, (3, 1))] {
+        stage.pass(ms);
+        stage.offering_of(&[], stage.caller, Purpose::Show).await;
+        assert_eq!((asked("a"), asked("b")), expected, "after {ms} ms more");
+    }
+    stage.pass(10_000);
+    stage.offering(stage.caller, Purpose::Show).await;
+    assert_eq!((asked("a"), asked("b")), (3, 1), "beside lists an old word will do");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::talk::voice::{self, Fields, Voice};
 use crate::talk::{Outcome, Place};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use portunus_filters::mcp::bridge::{self, Caching, Put};
+use portunus_filters::mcp::bridge::{self, Caching, Parts, Put};
 use portunus_filters::mcp::{Envelope, Revision, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
 use std::sync::Arc;
@@ -268,7 +268,8 @@ pub(super) fn worded(
     let unsayable = |_| malformed("what the gateway asks cannot be said");
     let text = std::str::from_utf8(&message).map_err(|_| malformed("what the gateway asks is not UTF-8"))?;
     let put = Put { id: number, progress_token: None, target: None };
-    let modern = bridge::modern_request(text, &put, &place.profile, Revision::V2026_07_28, None);
+    let modern = Parts::read(text)
+        .and_then(|parts| bridge::modern_request(&parts, &put, &place.profile, Revision::V2026_07_28, None));
     modern.map(Bytes::from).map_err(unsayable)
 }
 
@@ -289,12 +290,16 @@ pub(super) async fn send_as(
 }
 
 impl Outcome {
-    /// The answer to the request `id` in a message. Before a refused request was read, its error may
+    /// The answer to the request `id`, by its meaning, in a message. Before a refused request was read, its error may
     /// have no id (JSON-RPC 2.0 §5).
     pub(crate) fn of(message: &Bytes, id: &str, refused: bool) -> Option<Outcome> {
         let text = std::str::from_utf8(message).ok()?;
-        let envelope = Envelope::read(text).ok()?;
-        let answers = envelope.id.as_ref().map_or(refused, |answered| answered.as_json() == id);
+        Outcome::said(&Envelope::read(text).ok()?, message, id, refused)
+    }
+
+    /// The same of a message that has been read.
+    pub(crate) fn said(envelope: &Envelope<'_>, message: &Bytes, id: &str, refused: bool) -> Option<Outcome> {
+        let answers = envelope.id.as_ref().map_or(refused, |answered| answered.meaning() == id);
         if !answers {
             return None;
         }
@@ -304,6 +309,7 @@ impl Outcome {
                 Some(Outcome::Result(message.slice_ref(result.as_bytes())))
             }
             Shape::Error => {
+                let text = std::str::from_utf8(message).ok()?;
                 let bridge::Answer::Error(error) = bridge::answer(text).ok()? else { return None };
                 Some(Outcome::Error { code: error.code, error: message.slice_ref(error.whole.as_bytes()) })
             }

@@ -35,6 +35,28 @@ impl Refusal {
     }
 }
 
+/// What goes with the refusal of a message that its caller may send once it shows more: `None` for any
+/// other (RFC 6750 §3.1, RFC 9470 §3).
+pub fn for_more(denial: &Denial, profile: Option<&Profile>) -> Option<HeaderValue> {
+    let resource = profile.and_then(|profile| profile.resource.as_ref());
+    let error = match denial.reason {
+        Reason::Unauthenticated => None,
+        Reason::InsufficientScope => Some("insufficient_scope"),
+        Reason::StepUpRequired => Some("insufficient_user_authentication"),
+        _ => return None,
+    };
+    let mut challenge = fields(resource, error, &denial.detail, &[]);
+    let named = [("scope", "scope"), ("acrValues", "acr_values"), ("maxAge", "max_age")];
+    for (key, name) in named {
+        let value = denial.data.iter().find(|(member, _)| *member == key);
+        if let Some((_, json)) = value {
+            let text = serde_json::from_str::<String>(json).unwrap_or_else(|_| json.clone());
+            challenge.push(field(name, &text));
+        }
+    }
+    bearer(&challenge)
+}
+
 /// A `Bearer` challenge. Texts come from a configuration that was checked, or are our own; a quote in
 /// one would end it early, and is left out.
 fn challenge(
@@ -43,20 +65,29 @@ fn challenge(
     told: &str,
     scopes: &[Arc<str>],
 ) -> Option<HeaderValue> {
+    bearer(&fields(resource, error, told, scopes))
+}
+
+fn fields(resource: Option<&Resource>, error: Option<&str>, told: &str, scopes: &[Arc<str>]) -> Vec<String> {
     let mut fields = Vec::new();
-    let mut field = |name: &str, value: &str| {
-        fields.push(format!("{name}=\"{}\"", value.replace(['"', '\\'], "")));
-    };
     if let Some(resource) = resource {
-        field("resource_metadata", &resource.metadata_url);
+        fields.push(field("resource_metadata", &resource.metadata_url));
     }
     if let Some(error) = error {
-        field("error", error);
-        field("error_description", told);
+        fields.push(field("error", error));
+        fields.push(field("error_description", told));
     }
     if !scopes.is_empty() {
-        field("scope", &scopes.join(" "));
+        fields.push(field("scope", &scopes.join(" ")));
     }
+    fields
+}
+
+fn field(name: &str, value: &str) -> String {
+    format!("{name}=\"{}\"", value.replace(['"', '\\'], ""))
+}
+
+fn bearer(fields: &[String]) -> Option<HeaderValue> {
     let separator = if fields.is_empty() { "" } else { " " };
     HeaderValue::from_str(&format!("Bearer{separator}{}", fields.join(", "))).ok()
 }

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use portunus_config::{ServerId, Upstream};
 use portunus_filters::mcp::{Id, Method};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
@@ -51,12 +50,11 @@ pub enum What {
     Gone,
 }
 
-/// A bounded queue from all legs to one hub; what is too much drops the oldest.
+/// A bounded queue from all legs to one hub; what is too much drops the oldest notification.
 #[derive(Default)]
 pub struct Hearsay {
     waiting: Mutex<VecDeque<Heard>>,
     arrived: Notify,
-    dropped: AtomicU64,
 }
 
 impl Hearsay {
@@ -81,22 +79,19 @@ impl Hearsay {
         self.len() == 0
     }
 
-    /// Messages that were dropped since the start.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn push(&self, heard: Heard) {
-        let oldest = {
-            let mut waiting = self.lock();
-            let oldest = if waiting.len() >= MAX_WAITING { waiting.pop_front() } else { None };
-            waiting.push_back(heard);
-            oldest
-        };
-        if oldest.is_some() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Gives what had to make room: never that a leg is gone, nor a question whose server waits, as long
+    /// as there is something else.
+    pub(crate) fn push(&self, heard: Heard) -> Option<Heard> {
+        let mut waiting = self.lock();
+        let is_full = waiting.len() >= MAX_WAITING;
+        let dropped = is_full.then(|| {
+            let oldest = waiting.iter().position(|one| matches!(one.what, What::Notice { .. }));
+            waiting.remove(oldest.unwrap_or_default())
+        });
+        waiting.push_back(heard);
+        drop(waiting);
         self.arrived.notify_one();
+        dropped.flatten()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Heard>> {

@@ -1,6 +1,7 @@
 //! The stream of a leg: what a legacy server says outside of calls.
 
 use super::{Heard, Leg, Origin, What};
+use crate::bridge;
 use crate::context::Gateway;
 use crate::errand::{self, Addressed, Errand};
 use crate::talk::reading::{Patience, Reading, Resume};
@@ -159,11 +160,14 @@ fn told(gateway: &Weak<Gateway>, leg: &Weak<Leg>, what: What) {
 fn told_of(gateway: &Arc<Gateway>, leg: &Arc<Leg>, what: What) {
     let place = &leg.place;
     let whole = gateway.estate.replicas.whole(place.upstream.key);
-    gateway.estate.heard.push(Heard {
+    let dropped = gateway.estate.heard.push(Heard {
         upstream: whole.unwrap_or_else(|| Arc::clone(&place.upstream)),
         server: place.server.clone(),
         caller: place.caller,
         leg: Arc::clone(leg),
         what,
     });
+    if let Some(dropped) = dropped {
+        bridge::missed(gateway, &dropped.upstream);
+    }
 }

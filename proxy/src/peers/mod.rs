@@ -11,6 +11,7 @@
 mod assertion;
 mod caller;
 pub mod news;
+mod pulse;
 mod receive;
 mod relay;
 
@@ -52,6 +53,7 @@ pub struct Member {
     /// What is sealed for it is bound to this.
     address: Address,
     news: news::Outbox,
+    pulse: pulse::Pulse,
     /// The last message for it did not reach it.
     silent: AtomicBool,
 }
@@ -139,6 +141,7 @@ impl Member {
             line: ArcSwap::from_pointee(Line { upstream, pool }),
             address,
             news: Default::default(),
+            pulse: Default::default(),
             silent: AtomicBool::new(false),
         }
     }

@@ -51,13 +51,16 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    fn put(&self, ended: Ended) {
+    /// Whether there was room without dropping the oldest.
+    fn put(&self, ended: Ended) -> bool {
         let mut waiting = self.lock();
-        if waiting.len() >= MAX_WAITING {
+        let has_room = waiting.len() < MAX_WAITING;
+        if !has_room {
             waiting.pop_front();
         }
         waiting.push_back(ended);
         self.filled.notify_one();
+        has_room
     }
 
     fn take(&self) -> Vec<Ended> {
@@ -111,8 +114,9 @@ impl Token for Envelope {
 
 impl Peers {
     /// Tells every other replica that a session has ended before its id expires.
-    pub fn tell(&self, ended: Ended) {
-        self.members().for_each(|member| member.news.put(ended));
+    /// Gives how many of them will not hear of another one for that.
+    pub fn tell(&self, ended: Ended) -> u64 {
+        self.members().map(|member| u64::from(!member.news.put(ended))).sum()
     }
 }
 
@@ -154,7 +158,7 @@ async fn tell(gateway: Arc<Gateway>, member: Arc<Member>) {
             member.news.filled.notified().await;
             continue;
         }
-        match send(&gateway, &member, &ended, asks).await {
+        match send(&gateway, &member, News { ended: &ended, asks }, Instant::now() + WITHIN).await {
             Ok(known) => {
                 known.into_iter().for_each(|ended| take_in(&gateway, ended));
                 asks = false;
@@ -168,11 +172,23 @@ async fn tell(gateway: Arc<Gateway>, member: Arc<Member>) {
     }
 }
 
-async fn send(
+/// What one replica is told.
+#[derive(Clone, Copy)]
+pub(super) struct News<'a> {
+    ended: &'a [Ended],
+    /// It is asked for all that it knows.
+    asks: bool,
+}
+
+/// Nothing: whether it is taken tells whether somebody is there.
+pub(super) const NONE: News<'static> = News { ended: &[], asks: false };
+
+/// Tells a replica something; gives what it knows, if it was asked.
+pub(super) async fn send(
     gateway: &Gateway,
     member: &Member,
-    ended: &[Ended],
-    asks: bool,
+    News { ended, asks }: News<'_>,
+    until: Instant,
 ) -> Result<Vec<Ended>, PeerFailure> {
     let body = write(ended);
     let issued = gateway.clock.now().wall.as_secs();
@@ -180,7 +196,7 @@ async fn send(
         Envelope { issued, number: gateway.estate.seals.fresh_number(), body: sha256(&body), asks };
     let sealed = envelope.seal(&gateway.estate.seals, &member.address.binding());
     let sealed = sealed.map_err(|oversize| PeerFailure::Refused(oversize.to_string()))?;
-    let (line, until) = (member.line(), Instant::now() + WITHIN);
+    let line = member.line();
     let mut head = b"POST / HTTP/1.1\r\n".to_vec();
     put(&mut head, "host", line.upstream.url.authority.as_bytes());
     put(&mut head, "content-type", b"application/octet-stream");
@@ -240,16 +256,17 @@ mod tests {
     #[test]
     fn what_was_not_taken_waits_in_order_and_only_so_much_of_it() {
         let outbox = Outbox::default();
-        (0..3).for_each(|number| outbox.put(ended(number)));
+        assert!((0..3).all(|number| outbox.put(ended(number))));
         let taken = outbox.take();
         outbox.put(ended(3));
         outbox.put_back(taken);
         assert_eq!(outbox.take(), [ended(0), ended(1), ended(2), ended(3)]);
 
-        (0..MAX_WAITING as u128 + 1).for_each(|number| outbox.put(ended(number)));
+        let dropped = (0..MAX_WAITING as u128 + 1).filter(|number| !outbox.put(ended(*number))).count();
+        assert_eq!(dropped, 1);
         let taken = outbox.take();
         assert_eq!((taken.len(), taken[0]), (MAX_TOLD, ended(1)), "the oldest is dropped");
-        (0..MAX_TOLD as u128 - 1).for_each(|number| outbox.put(ended(number)));
+        assert!((0..MAX_TOLD as u128 - 1).all(|number| outbox.put(ended(number))));
         outbox.put_back(taken);
         assert_eq!(outbox.lock().len(), MAX_WAITING);
         assert_eq!(outbox.take()[0], ended(MAX_TOLD as u128), "of what comes back, the newest stays");

@@ -109,8 +109,10 @@ mod tests {
                 answer,
                 upstream: "a".into(),
                 uri: "u".into(),
+                caller: None,
                 read_at,
                 fresh_until: Duration::ZERO,
+                renewable_until: Duration::ZERO,
                 until,
                 scope: Scope::Private,
             })

@@ -18,8 +18,16 @@ const PARAMS: &str = r#"{"uri":"file:///a","_meta":{"progressToken":1}}"#;
 
 impl Stage {
     fn new(trusted: bool) -> Stage {
-        let text = "version: 1\nlisten: 127.0.0.1:0\nupstreams: {a: {url: \"http://127.0.0.1:1/\"}}\nservers: {/mcp: a}\n";
-        let mut loaded = load_text(text, Path::new("gateway.yaml"), &MapEnvironment::default()).unwrap();
+        Stage::with(trusted, "revalidate: 0s")
+    }
+
+    /// With rules of the cache.
+    fn with(trusted: bool, rules: &str) -> Stage {
+        let text = format!(
+            "version: 1\nlisten: 127.0.0.1:0\nupstreams: {{a: {{url: \"http://127.0.0.1:1/\"}}}}\n\
+             cache: {{{rules}}}\nservers: {{/mcp: a}}\n"
+        );
+        let mut loaded = load_text(&text, Path::new("gateway.yaml"), &MapEnvironment::default()).unwrap();
         let mut upstream = Upstream::clone(&loaded.snapshot.upstreams[0]);
         upstream.trust_cache_scope = trusted;
         loaded.snapshot.upstreams[0] = Arc::new(upstream);
@@ -46,8 +54,12 @@ impl Stage {
     }
 
     fn read_at(&self, place: &Place, params: &str) -> Option<Read> {
+        self.read_in(Era::Modern, None, place, params)
+    }
+
+    fn read_in(&self, era: Era, session: Option<&[u8]>, place: &Place, params: &str) -> Option<Read> {
         let params = Object::read(params).unwrap();
-        let wanted = Wanted { place, params: &params, target: None };
+        let wanted = Wanted { place, era, session, params: &params, target: None };
         self.reads.read(&self.loaded.snapshot, &self.as_clock, &wanted)
     }
 
@@ -126,10 +138,6 @@ async fn what_holds_for_one_answer_only_is_not_kept() {
         assert_eq!(stage.found(1).await, None, "{result}");
     }
     let stage = Stage::new(true);
-    let mut read = stage.read(1);
-    assert!(read.kept().await.is_none());
-    read.keep(&Answer { era: Era::Legacy, ..answer(PUBLIC) });
-    assert_eq!(stage.found(1).await, None, "a legacy server means nothing by it");
     for params in [r#"{"uri":"u","inputResponses":{}}"#, r#"{"uri":"u","requestState":"x"}"#, "{}"] {
         assert!(stage.read_of(1, params).is_none(), "{params}");
     }
@@ -337,4 +345,124 @@ async fn what_is_kept_holds_no_more_memory_than_its_text() {
 
 fn failure(reason: Reason) -> Failure {
     Denial::new(reason, "no").into()
+}
+
+/// What is at hand, in a word, and what it says.
+fn at_hand(read: &mut Read) -> Option<(&'static str, String)> {
+    let (what, answer) = match read.at_hand()? {
+        AtHand::Fresh(answer) => ("fresh", answer),
+        AtHand::Older(answer) => ("older", answer),
+        AtHand::Renewing(answer) => ("renewing", answer),
+    };
+    Some((what, String::from_utf8(answer.text().to_vec()).unwrap()))
+}
+
+#[tokio::test]
+async fn an_older_answer_is_given_at_once_while_one_asks_again() {
+    let stage = Stage::with(false, "revalidate: 5s");
+    stage.keep(1, PUBLIC).await;
+    stage.pass(9_999);
+    assert_eq!(at_hand(&mut stage.read(1)).unwrap().0, "fresh");
+    stage.pass(1);
+    let mut asks = stage.read(1);
+    let (what, text) = at_hand(&mut asks).unwrap();
+    assert_eq!((what, text.contains(r#""ttlMs":0"#)), ("older", true), "{text}");
+    assert_eq!(at_hand(&mut stage.read(1)).unwrap().0, "renewing", "one asks for all");
+    assert_eq!(at_hand(&mut stage.read(2)), None, "another caller");
+    stage.pass(1_000);
+    asks.keep(&answer(PUBLIC));
+    assert_eq!(at_hand(&mut stage.read(1)).unwrap().0, "fresh");
+    stage.pass(9_000 + 4_999);
+    assert_eq!(at_hand(&mut stage.read(1)).unwrap().0, "older", "who asked left without an answer");
+    assert_eq!(at_hand(&mut stage.read(1)).unwrap().0, "older");
+    stage.pass(1);
+    assert_eq!(at_hand(&mut stage.read(1)), None, "the bound");
+    assert!(stage.read(1).instead(&failure(Reason::UpstreamTimeout)).is_some(), "it may stand in yet");
+}
+
+#[tokio::test]
+async fn an_older_answer_is_given_no_longer_than_it_was_fresh_or_may_stand_in() {
+    for (rules, fresh_ms, bound_ms) in
+        [("revalidate: 1h", 200, 200), ("revalidate: 1h, stale: 50ms", 200, 50)]
+    {
+        let stage = Stage::with(false, rules);
+        stage.keep(1, &PUBLIC.replace("10000", &fresh_ms.to_string())).await;
+        stage.pass(fresh_ms + bound_ms - 1);
+        assert_eq!(at_hand(&mut stage.read(1)).unwrap().0, "older", "{rules}");
+        stage.pass(1);
+        assert_eq!(at_hand(&mut stage.read(1)), None, "{rules}");
+    }
+    let stage = Stage::with(false, "revalidate: 1h");
+    stage.keep(1, PUBLIC).await;
+    stage.pass(10_000);
+    stage.reads.updated(&stage.upstream(), "file:///a", stage.clock.now());
+    assert_eq!(at_hand(&mut stage.read(1)), None, "it changed");
+}
+
+/// A caller that waits for what another asked for; whether it was brought.
+fn waiter(stage: &Stage, caller: u8) -> tokio::task::JoinHandle<bool> {
+    let mut read = stage.read(caller);
+    tokio::spawn(async move { read.kept().await.is_some() })
+}
+
+#[tokio::test]
+async fn callers_wait_for_each_other_where_public_is_trusted() {
+    let stage = Stage::new(true);
+    let mut first = stage.read(1);
+    assert!(first.kept().await.is_none());
+    let waiting: Vec<_> = (2..100).map(|caller| waiter(&stage, caller)).collect();
+    tokio::task::yield_now().await;
+    first.keep(&answer(PUBLIC));
+    for task in waiting {
+        assert!(task.await.unwrap());
+    }
+    let stage = Stage::new(false);
+    let mut first = stage.read(1);
+    assert!(first.kept().await.is_none());
+    assert!(stage.read(2).kept().await.is_none(), "public is not trusted: each asks");
+}
+
+#[tokio::test]
+async fn one_callers_answer_is_not_brought_to_another_who_waited_for_it() {
+    let stage = Stage::new(true);
+    let private = PUBLIC.replace("public", "private");
+    let mut first = stage.read(1);
+    assert!(first.kept().await.is_none());
+    let own = waiter(&stage, 1);
+    let mut other = stage.read(2);
+    let mut others = tokio::spawn(async move {
+        assert!(other.kept().await.is_none(), "it asks for itself");
+        other
+    });
+    tokio::task::yield_now().await;
+    assert!(!others.is_finished(), "it waits");
+    first.keep(&answer(&private));
+    assert!(own.await.unwrap());
+    let other = (&mut others).await.unwrap();
+    let second = waiter(&stage, 2);
+    tokio::task::yield_now().await;
+    assert!(!second.is_finished(), "for its own caller's");
+    assert!(stage.read(3).kept().await.is_none(), "callers do not wait for each other now");
+    other.keep(&answer(&private));
+    assert!(second.await.unwrap());
+}
+
+#[tokio::test]
+async fn answers_of_legacy_servers_are_kept_where_the_configuration_says_so() {
+    let result = r#"{"contents":[],"ttlMs":99999999,"cacheScope":"public"}"#;
+    let legacy = Answer { era: Era::Legacy, ..answer(result) };
+    let stage = Stage::with(true, "legacy_reads: 1s, revalidate: 0s");
+    let place = stage.place(1);
+    let read = |session: Option<&'static [u8]>| stage.read_in(Era::Legacy, session, &place, PARAMS).unwrap();
+    let mut first = read(None);
+    assert!(first.kept().await.is_none());
+    first.keep(&legacy);
+    stage.pass(999);
+    assert_eq!(at_hand(&mut read(None)).unwrap(), ("fresh", result.to_owned()), "as the server said it");
+    assert_eq!(at_hand(&mut read(Some(b"s"))), None, "another session, which may remember more");
+    assert_eq!(at_hand(&mut stage.read_in(Era::Legacy, None, &stage.place(2), PARAMS).unwrap()), None);
+    stage.pass(1);
+    assert_eq!(at_hand(&mut read(None)), None);
+    let off = Stage::new(true);
+    assert!(off.read_in(Era::Legacy, None, &off.place(1), PARAMS).is_none(), "not unless it is asked for");
 }

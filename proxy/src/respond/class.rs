@@ -7,7 +7,7 @@ use portunus_config::Credentials;
 use portunus_filters::{Denial, Kind, Reason};
 
 /// How an answer is handled.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Class {
     /// An event stream.
     Events,
@@ -86,7 +86,7 @@ fn media(head: &Head) -> Media {
 }
 
 /// 401, or 403 with a challenge: about the credential, not about the message.
-fn challenged(head: &Head) -> bool {
+pub(crate) fn challenged(head: &Head) -> bool {
     let forbidden = head.status == StatusCode::FORBIDDEN && head.headers.contains_key(WWW_AUTHENTICATE);
     head.status == StatusCode::UNAUTHORIZED || forbidden
 }

@@ -80,8 +80,10 @@ impl Respond<'_> {
 
     /// Keeps track of what an event answers.
     fn follow(&mut self, event: &Event, progress: &mut Progress) -> Result<(), Stop> {
-        // The modern era has no resumption: an id there promises nothing.
-        progress.resumable |= self.expect.era == Era::Legacy && event.has_id();
+        // The modern era has no resumption: an id there promises nothing. What another replica kept is
+        // lost with it.
+        let resumes = self.expect.era == Era::Legacy && !self.expect.elsewhere;
+        progress.resumable |= resumes && event.has_id();
         let Some(data) = event.data() else { return Ok(()) };
         let Ok(text) = std::str::from_utf8(&data) else { return Ok(()) };
         let read = if self.expect.era == Era::Legacy && text.trim_ascii_start().starts_with('[') {

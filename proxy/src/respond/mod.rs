@@ -17,6 +17,7 @@ use crate::headers::{Stamp, response_head};
 use crate::identify::Standing;
 use crate::outcome::Outcome;
 use crate::patience::patient;
+use crate::peers::Member;
 use crate::session::Client;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::wire::{Framing, Head};
@@ -92,6 +93,8 @@ pub struct Respond<'a> {
     pub write_timeout: Duration,
     /// When the call as a whole is over.
     pub deadline: Option<Instant>,
+    /// The replica that serves it, if that is another.
+    pub home: Option<&'a Member>,
 }
 
 /// How an answer ended.
@@ -111,7 +114,12 @@ impl Respond<'_> {
     pub async fn run(&mut self, mut exchange: Exchange, client: &mut Client) -> End {
         self.deadline = exchange.deadline;
         let founded = session_id(&exchange.head).filter(|_| self.expect.founds_session).cloned();
-        let end = match classify(&exchange.head, self.expect.kind, &self.upstream.credentials) {
+        // Another replica has judged what its server said of credentials.
+        let credentials = match self.expect.elsewhere {
+            true => &Credentials::Passthrough,
+            false => &self.upstream.credentials,
+        };
+        let end = match classify(&exchange.head, self.expect.kind, credentials) {
             Class::Events => self.events(&mut exchange, client).await,
             Class::Json { checked } => self.json(&mut exchange, client, checked).await,
             Class::Opaque => self.opaque(&mut exchange, client).await,
@@ -296,6 +304,9 @@ impl Respond<'_> {
             }
             Ending::Idle => Denial::new(Reason::UpstreamTimeout, "the server sent nothing for too long"),
             Ending::Deadline => Denial::new(Reason::UpstreamTimeout, "the call took too long"),
+            Ending::HomeLost => {
+                Denial::new(Reason::ReplicaLost, "the replica that keeps this session does not answer")
+            }
             Ending::Expired => draining(),
             Ending::RouteRemoved => route_removed(),
             Ending::CallerLost => caller_lost(),

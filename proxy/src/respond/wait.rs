@@ -6,6 +6,7 @@ use crate::drain::{Phase, reached};
 use crate::errand::{self, Errand, Session};
 use crate::forward::Exchange;
 use crate::identify::ended;
+use crate::peers::Member;
 use crate::session::Client;
 use crate::upstreams::fault::Fault;
 use bytes::Bytes;
@@ -42,6 +43,8 @@ pub(super) enum Ending {
     Idle,
     /// The call's total time is over.
     Deadline,
+    /// The replica that serves it answers nothing any more.
+    HomeLost,
     /// The process ends.
     Expired,
     /// The virtual server is gone, or leads elsewhere.
@@ -72,6 +75,7 @@ impl Respond<'_> {
                 Wait::Ended(Ending::RouteRemoved)
             }
             () = unwelcome(self.gateway, &self.expect) => Wait::Ended(Ending::CallerLost),
+            () = silence(self.gateway, self.home) => Wait::Ended(Ending::HomeLost),
             () = reached(&mut self.phase, stop_at) => Wait::Ended(Ending::Expired),
             () = tokio::time::sleep_until(until) => {
                 let total = exchange.deadline.is_some_and(|deadline| deadline <= until);
@@ -94,6 +98,15 @@ impl Respond<'_> {
             let errand = Errand::Cancel { session: session.clone(), id: id.clone() };
             errand::run(self.gateway, errand, Arc::clone(self.upstream), Arc::clone(self.pool));
         }
+    }
+}
+
+/// Returns when the replica that serves an answer falls silent; never without one.
+async fn silence(gateway: &Gateway, home: Option<&Member>) {
+    match home {
+        // Boxed: no other answer needs the room.
+        Some(home) => Box::pin(home.falls_silent(gateway)).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -124,5 +137,6 @@ fn still_routed(gateway: &Gateway, server: &ServerId, upstream: &Upstream) -> bo
     let active = gateway.active();
     let server = active.snapshot.routes.server(server);
     let same = |one: &Upstream| one.name == upstream.name && one.url == upstream.url;
-    server.is_some_and(|server| server.upstreams.iter().any(|one| same(one)))
+    // Where policy decides, streams are served here: what goes over them is judged.
+    !active.authority.governs() && server.is_some_and(|server| server.upstreams.iter().any(|one| same(one)))
 }

@@ -2,9 +2,10 @@
 
 use portunus_config::ServerId;
 use portunus_filters::Identity;
-use ring::digest::{Context, SHA256, digest};
+use ring::digest::{Context, SHA256};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 /// Where a token is valid.
 #[derive(Clone, Copy, Debug)]
@@ -16,13 +17,14 @@ pub struct Binding<'a> {
 }
 
 impl Binding<'_> {
-    /// What is authenticated beside a token's contents.
-    pub(super) fn associated(&self, form: u8, purpose: u8) -> [u8; 50] {
-        let mut bound = [0; 50];
-        bound[0] = form;
-        bound[1] = purpose;
-        bound[2..18].copy_from_slice(&self.caller.0);
-        bound[18..].copy_from_slice(digest(&SHA256, self.server.0.as_bytes()).as_ref());
+    /// What is authenticated beside a token's contents: all but the last part have fixed lengths, so
+    /// no two run together.
+    pub(super) fn associated(&self, form: u8, purpose: u8) -> Vec<u8> {
+        let server = self.server.0.as_bytes();
+        let mut bound = Vec::with_capacity(2 + self.caller.0.len() + server.len());
+        bound.extend_from_slice(&[form, purpose]);
+        bound.extend_from_slice(&self.caller.0);
+        bound.extend_from_slice(server);
         bound
     }
 }
@@ -34,12 +36,14 @@ impl Binding<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CallerKey([u8; 16]);
 
+static ANONYMOUS: LazyLock<CallerKey> = LazyLock::new(|| CallerKey::digest(&[b"anonymous"]));
+
 impl CallerKey {
     /// For what callers carry. All who show nothing are one caller: their address may change on the
     /// way, so what they carry is a secret that whoever bears it may use.
     pub fn for_seals(identity: &Identity) -> CallerKey {
         match identity {
-            identity if identity.is_anonymous() => CallerKey::digest(&[b"anonymous"]),
+            identity if identity.is_anonymous() => *ANONYMOUS,
             identity => CallerKey::for_tables(identity),
         }
     }
@@ -54,7 +58,8 @@ impl CallerKey {
             Identity::Anonymous { source: IpAddr::V6(address) } => {
                 CallerKey::digest(&[b"address", &address.octets()])
             }
-            Identity::Presented { digest } => CallerKey::digest(&[b"presented", &digest.0]),
+            // Made under a key of ours, so nobody has another digest run into it.
+            Identity::Presented { digest } => CallerKey(digest.0),
             Identity::Principal(principal) => {
                 CallerKey::digest(&[b"principal", principal.tenant.as_bytes(), principal.subject.as_bytes()])
             }

@@ -65,6 +65,32 @@ pub struct SessionToken {
     pub legs: Vec<SealedLeg>,
 }
 
+/// What a replica that knows a session needs of its id: nothing of its client and legs is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionName {
+    /// As [`SessionToken::issued`].
+    pub issued: u64,
+    /// As [`SessionToken::number`].
+    pub number: [u8; 16],
+    /// As [`SessionToken::home`].
+    pub home: Home,
+}
+
+impl SessionName {
+    /// What `text` names, if it was sealed here or by a replica for this server and caller.
+    pub fn open(seals: &Seals, binding: &Binding<'_>, text: &str) -> Option<SessionName> {
+        let plain = seals.open(SessionToken::PURPOSE, binding, text)?;
+        let mut from = Reader::new(&plain, SessionToken::FORM)?;
+        let (issued, _version, number) = (from.number()?, from.revision()?, from.array()?);
+        Some(SessionName { issued, number, home: Home::read(&mut from)? })
+    }
+
+    /// Whether the session is older than `lifetime` at `wall`, the time since the Unix epoch.
+    pub fn is_over(&self, wall: Duration, lifetime: Duration) -> bool {
+        wall.saturating_sub(Duration::from_secs(self.issued)) >= lifetime
+    }
+}
+
 /// A session with one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedLeg {
@@ -102,11 +128,6 @@ impl SessionToken {
         }
         let plain = out.finish().unwrap_or_default();
         SealedSession { text: seals.seal(Purpose::Session, binding, &plain), left_out }
-    }
-
-    /// Whether the session is older than `lifetime` at `wall`, the time since the Unix epoch.
-    pub fn is_over(&self, wall: Duration, lifetime: Duration) -> bool {
-        wall.saturating_sub(Duration::from_secs(self.issued)) >= lifetime
     }
 
     fn write_root(&self, out: &mut Writer) {

@@ -189,6 +189,9 @@ fn a_session_gives_back_what_it_was_given() {
     let sealed = token.seal(&seals, &anna());
     assert!(sealed.text.len() <= 512 && sealed.text.bytes().all(|byte| byte.is_ascii_graphic()));
     assert!(sealed.left_out.is_empty());
+    let SessionToken { issued, number, home, .. } = token.clone();
+    let name = SessionName { issued, number, home };
+    assert_eq!(SessionName::open(&seals, &anna(), &sealed.text), Some(name));
     assert_eq!(SessionToken::open(&seals, &anna(), &sealed.text), Some(token));
 }
 
@@ -214,10 +217,11 @@ fn legs_that_do_not_fit_are_named() {
 #[test]
 fn sessions_and_parked_calls_end_in_time() {
     let (issued, second) = (Duration::from_secs(1_700_000_000), Duration::from_secs(1));
-    let (token, hour) = (session(Vec::new()), Duration::from_secs(3600));
-    assert!(!token.is_over(issued + hour - second, hour) && token.is_over(issued + hour, hour));
+    let (seals, hour) = (seals(&[NEW]), Duration::from_secs(3600));
+    let name = SessionName::open(&seals, &anna(), &session(Vec::new()).seal(&seals, &anna()).text).unwrap();
+    assert!(!name.is_over(issued + hour - second, hour) && name.is_over(issued + hour, hour));
     // A replica whose clock is behind.
-    assert!(!token.is_over(issued - hour, hour));
+    assert!(!name.is_over(issued - hour, hour));
     let state = state(None);
     let ends = Duration::from_secs(state.expires);
     assert!(!state.is_over(ends - second) && state.is_over(ends));

@@ -3,6 +3,7 @@
 use super::{Knowledge, Passage};
 use crate::drain::Phase;
 use crate::headers::Stamp;
+use crate::identify::for_more;
 use crate::intake;
 use crate::reply::{self, Refused};
 use crate::respond::{End, in_time};
@@ -54,8 +55,13 @@ impl Passage<'_> {
         if let Some(seconds) = answer.retry_after {
             head.insert_header(RETRY_AFTER, seconds)?;
         }
-        if let Some(challenge) = &self.challenge {
-            head.insert_header(WWW_AUTHENTICATE, challenge.clone())?;
+        let own = self.challenge.clone().or_else(|| for_more(denial, self.profile.as_deref()));
+        if let Some(own) = own {
+            head.insert_header(WWW_AUTHENTICATE, own)?;
+        }
+        let challenge = denial.challenge.as_ref().filter(|asked| asked.status == answer.status.as_u16());
+        for field in challenge.iter().flat_map(|challenge| &challenge.fields) {
+            head.append_header(WWW_AUTHENTICATE, &**field)?;
         }
         head.insert_header("Portunus-Outcome", denial.reason.as_str())?;
         self.stamp().put(&mut head)?;

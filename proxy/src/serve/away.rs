@@ -70,13 +70,16 @@ impl Passage<'_> {
         let sent = tokio::select! {
             biased;
             sent = relay(&gateway, &member, &home, passenger) => sent,
+            () = Box::pin(member.falls_silent(&gateway)) => {
+                Err(PeerFailure::Lost("it answers nothing any more".to_owned()))
+            }
             () = client.gone() => return End::Broken,
         };
         self.outcome.stage_done(Stage::Forward);
         let failure = match sent {
             Ok(exchange) => {
                 member.answers();
-                let end = self.respond(&line, expect).run(exchange, client).await;
+                let end = self.respond((&member, &line), expect).run(exchange, client).await;
                 return match end {
                     End::Refused(denial) => self.refuse(&denial, &known, client).await,
                     end => end,
@@ -111,7 +114,7 @@ impl Passage<'_> {
         }
     }
 
-    fn respond<'r>(&'r mut self, line: &'r Line, expect: Expect) -> Respond<'r> {
+    fn respond<'r>(&'r mut self, (home, line): (&'r Member, &'r Line), expect: Expect) -> Respond<'r> {
         Respond {
             gateway: self.connection.gateway,
             outcome: &mut self.outcome,
@@ -123,6 +126,7 @@ impl Passage<'_> {
             phase: self.connection.gateway.drain.watch(),
             write_timeout: self.connection.listener.limits.write_timeout,
             deadline: None,
+            home: Some(home),
         }
     }
 }

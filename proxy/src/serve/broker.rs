@@ -1,24 +1,27 @@
 //! Which messages are served here instead of forwarded as they are, and how that begins.
 
 use super::line::Old;
-use super::{Admitted, Brokered, Halt, Knowledge, Passage, expect};
+use super::{Admitted, Brokered, Connection, Halt, Knowledge, Passage, expect, halt};
 use crate::bridge::answering::{Answering, Sink};
 use crate::bridge::{self, Desk, http_sse};
 use crate::context::{Active, Gateway};
 use crate::forward::{Exchange, Inbound};
 use crate::headers::Stamp;
 use crate::headers::upward;
+use crate::identify::{Source, Standing, Trace};
 use crate::metrics::Stage;
 use crate::respond::{End, Expect};
 use crate::sealing::CallerKey;
 use crate::session::Client;
 use crate::talk::Place;
 use http::header::ACCEPT;
+use http::request::Parts;
 use portunus_config::{Credentials, EraMode, Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::Profile;
+use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::message::Reading;
-use portunus_filters::{Denial, Era, Reason};
-use std::sync::Arc;
+use portunus_filters::{Arrival, Denial, Era, Kind, Reason};
+use std::sync::{Arc, OnceLock};
 
 /// The way of one message.
 pub(super) enum Way {
@@ -38,12 +41,17 @@ impl Passage<'_> {
         if !server.is_plain() || self.old(server).is_some() {
             return Way::Broker;
         }
-        if !server.bridge {
+        let governed = active.authority.governs();
+        if !server.bridge && !governed {
             return Way::Direct;
         }
         // A server that is shown the same credential by all cannot tell them apart: what it hands to
         // one must not serve another, so the gateway has to see to that.
         if !passes(upstream) && !self.arrival.identity.is_anonymous() {
+            return Way::Broker;
+        }
+        // What is listed, asked of clients or streamed depends on who asks.
+        if governed && !is_call(reading) {
             return Way::Broker;
         }
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
@@ -83,7 +91,32 @@ impl Passage<'_> {
         }
         let active = gateway.active();
         let server = self.still_served(&active, &server)?;
-        self.clear(&active, &server, &reading).map(Box::new).map(Admitted::Forward)
+        self.direct(active, server, reading).await
+    }
+
+    /// A message that goes to its server as it is, if it may and can.
+    pub(super) async fn direct(
+        &mut self,
+        active: Arc<Active>,
+        server: Arc<VirtualServer>,
+        reading: Reading,
+    ) -> Result<Admitted, Halt> {
+        let Some(first) = reading.messages().first().filter(|_| active.authority.governs()) else {
+            return self.clear(&active, &server, &reading, None);
+        };
+        drop(active);
+        self.outcome.message(first, first.body.len());
+        let whence = (self.connection, &self.arrival, &self.source, &self.trace);
+        let desk = desk(whence, &self.request, (Arc::clone(&server), first.era), self.standing.clone());
+        let target = bridge::target_of(&desk, first).await;
+        drop(desk);
+        let known = || Knowledge::of(&expect(&reading, &server, self.request.version), server.http_status);
+        let Some(target) = target.map_err(|denial| halt(denial, known()))? else {
+            return Ok(Admitted::Broker(Box::new(Brokered { server, reading })));
+        };
+        let active = self.connection.gateway.active();
+        let server = self.still_served(&active, &server)?;
+        self.clear(&active, &server, &reading, Some(target))
     }
 
     /// What it takes to serve an `initialize` here, if its server turns out not to know it.
@@ -117,40 +150,14 @@ impl Passage<'_> {
     /// Serves a message here.
     pub(super) async fn broker(&mut self, brokered: Brokered, client: &mut Client) -> End {
         let Brokered { server, reading } = brokered;
-        let http_status = server.http_status;
-        let known = Knowledge::of(&expect(&reading, &server, self.request.version), http_status);
         if let Some(first) = reading.messages().first() {
             self.outcome.message(first, first.body.len());
         }
         self.outcome.stage_done(Stage::Filters);
-        let (old, headers) = (self.old(&server), &self.request.headers);
-        let caller = CallerKey::for_tables(&self.arrival.identity);
-        let desk = Desk {
-            gateway: self.connection.gateway,
-            caller,
-            bearer: match self.arrival.identity.is_anonymous() {
-                true => CallerKey::for_seals(&self.arrival.identity),
-                false => caller,
-            },
-            standing: self.standing.clone(),
-            // Credentials pass only to a server that stands alone.
-            upward: Arc::new(upward(headers, server.upstreams.iter().all(|upstream| passes(upstream)))),
-            write_timeout: self.connection.listener.limits.write_timeout,
-            relayed: self.connection.relayed.is_some(),
-            takes_events: headers.get_all(ACCEPT).iter().any(takes_events),
-            server,
-            arrival: &self.arrival,
-            inbound: Inbound {
-                method: &self.request.method,
-                headers,
-                query: self.request.uri.query(),
-                client: self.source.client,
-                secure: self.connection.secure,
-                behind_proxy: self.source.behind_proxy,
-                request_id: &self.arrival.request_id,
-                trace: &self.trace,
-            },
-        };
+        let old = self.old(&server);
+        let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
+        let whence = (self.connection, &self.arrival, &self.source, &self.trace);
+        let desk = desk(whence, &self.request, (server, era), self.standing.clone());
         let mut out = Answering {
             sink: Sink::Client(client),
             outcome: &mut self.outcome,
@@ -158,19 +165,74 @@ impl Passage<'_> {
             write_timeout: self.connection.listener.limits.write_timeout,
             phase: self.connection.gateway.drain.watch(),
             version: self.request.version,
+            takes_events: desk.takes_events,
             begun: false,
         };
         let end = match old {
             None => bridge::serve(&desk, &reading, &mut out).await,
-            Some(Old::Opens) => http_sse::open(&desk, &reading, &mut out).await,
-            Some(Old::Posts(line)) => http_sse::post(&desk, &line, &reading, &mut out).await,
+            Some(Old::Opens) => Box::pin(http_sse::open(&desk, &reading, &mut out)).await,
+            Some(Old::Posts(line)) => Box::pin(http_sse::post(&desk, &line, &reading, &mut out)).await,
             Some(Old::Unknown) => End::Refused(Denial::new(Reason::UnknownSession, "Session not found")),
         };
         match end {
-            End::Refused(denial) => self.refuse(&denial, &known, client).await,
+            End::Refused(denial) => {
+                let expected = expect(&reading, &desk.server, self.request.version);
+                let known = Knowledge::of(&expected, desk.server.http_status);
+                self.refuse(&denial, &known, client).await
+            }
             end => end,
         }
     }
+}
+
+/// The desk of a request.
+pub(super) fn desk<'a>(
+    (connection, arrival, source, trace): (Connection<'a>, &'a Arrival, &'a Source, &'a Trace),
+    request: &'a Parts,
+    (server, era): (Arc<VirtualServer>, Era),
+    standing: Option<Arc<Standing>>,
+) -> Desk<'a> {
+    let headers = &request.headers;
+    let caller = CallerKey::for_tables(&arrival.identity);
+    Desk {
+        gateway: connection.gateway,
+        caller,
+        bearer: match arrival.identity.is_anonymous() {
+            true => CallerKey::for_seals(&arrival.identity),
+            false => caller,
+        },
+        standing,
+        // Credentials pass only to a server that stands alone.
+        upward: Arc::new(upward(headers, server.upstreams.iter().all(|upstream| passes(upstream)))),
+        write_timeout: connection.listener.limits.write_timeout,
+        relayed: connection.relayed.is_some(),
+        takes_events: headers.get_all(ACCEPT).iter().any(takes_events),
+        software: OnceLock::new(),
+        era,
+        server,
+        arrival,
+        inbound: Inbound {
+            method: &request.method,
+            headers,
+            query: request.uri.query(),
+            client: source.client,
+            secure: connection.secure,
+            behind_proxy: source.behind_proxy,
+            request_id: &arrival.request_id,
+            trace,
+        },
+    }
+}
+
+/// Whether a message is one that its server can answer to whoever may send it: a request of a modern
+/// client other than for a list, a description or a stream.
+fn is_call(reading: &Reading) -> bool {
+    let Reading::One(message) = reading else { return false };
+    let method = message.method.as_ref().map_or("", |method| method.name());
+    message.era == Era::Modern
+        && message.kind == Kind::Request
+        && !matches!(method, "server/discover" | "subscriptions/listen")
+        && ListKind::of_method(method).is_none()
 }
 
 /// An `initialize` on its way to a server whose era is not known.
@@ -199,6 +261,10 @@ fn passes(upstream: &Upstream) -> bool {
 }
 
 fn takes_events(accept: &http::HeaderValue) -> bool {
+    // What nearly all clients write.
+    if accept == "application/json, text/event-stream" {
+        return true;
+    }
     let accept = accept.as_bytes().to_ascii_lowercase();
     [&b"text/event-stream"[..], b"text/*", b"*/*"]
         .iter()

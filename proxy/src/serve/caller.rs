@@ -36,6 +36,7 @@ impl Passage<'_> {
     pub(super) async fn identify(&mut self, server: &VirtualServer) -> Result<(), Halt> {
         self.standing = None;
         let Some(profile) = &server.identity else { return Ok(()) };
+        self.profile = Some(Arc::clone(profile));
         let gateway = self.connection.gateway;
         let shown = Shown {
             headers: &self.request.headers,
@@ -62,7 +63,7 @@ impl Passage<'_> {
     }
 
     /// Leaves of the request's headers what upstreams may see of who is calling, in our words.
-    pub(super) fn introduce(&mut self, server: &VirtualServer) {
+    fn introduce(&mut self, server: &VirtualServer) {
         let Some(profile) = &server.identity else { return };
         identify::strip(&mut self.request.headers, profile);
         if let Some(caller) = self.arrival.identity.principal()
@@ -82,6 +83,7 @@ impl Passage<'_> {
         loop {
             let active = self.connection.gateway.active();
             if active.snapshot.serial == serial {
+                self.introduce(&server);
                 return Ok((active, server));
             }
             server = self.still_served(&active, &server)?;

@@ -118,6 +118,7 @@ impl Passage<'_> {
             write_timeout: self.connection.listener.limits.write_timeout,
             phase: self.connection.gateway.drain.watch(),
             version: self.request.version,
+            takes_events: true,
             begun: false,
         };
         let end = out.status(StatusCode::ACCEPTED).await;

@@ -3,7 +3,7 @@
 use super::course::{Budget, Course};
 use super::reading::{Patience, Resume, malformed};
 use super::voice::{self, Fields};
-use super::{Common, LegOf, Outcome, Place, Question, Reply, Turn, unanswerable};
+use super::{Common, LegOf, Outcome, Place, Question, Reply, Turn, unanswerable, unreadable};
 use crate::errand::Errand;
 use crate::forward::{Failure, Use, Wording, send};
 use crate::legs::{Ear, Leg, LegLease};
@@ -119,8 +119,7 @@ impl Legacy {
             progress_token: common.token.is_some().then_some(self.id.as_str()),
             target: common.target.as_deref(),
         };
-        let body = bridge::legacy_request(common.text()?, &put)
-            .map_err(|fault| Denial::new(Reason::InvalidRequest, fault.to_string()))?;
+        let body = bridge::legacy_request(&common.parts()?, &put).map_err(unreadable)?;
         let asks = common.is_told_aside();
         let hears = asks || common.token.is_some() || leg.is_relayed();
         self.inbox = hears.then(|| leg.attach(self.number, asks));
@@ -215,15 +214,15 @@ impl Legacy {
         let Some((text, envelope)) = read else {
             return if refused.is_some() { Ok(None) } else { Err(no_message()) };
         };
-        match (envelope.shape, envelope.method, envelope.id) {
+        match (envelope.shape, &envelope.method, &envelope.id) {
             (Shape::Notification, ..) => Ok(common.note(text, &self.id).map(Turn::Note)),
             (Shape::Request, Some(method), Some(id)) if method.is("ping") => {
-                leg.tell(&common.gateway, Errand::Pong { session: leg.session(), id });
+                leg.tell(&common.gateway, Errand::Pong { session: leg.session(), id: id.clone() });
                 Ok(None)
             }
-            (Shape::Request, _, Some(id)) => Ok(self.asked(common, text, id)),
+            (Shape::Request, _, Some(id)) => Ok(self.asked(common, text, id.clone())),
             _ => {
-                let Some(outcome) = Outcome::of(message, &self.id, refused.is_some()) else {
+                let Some(outcome) = Outcome::said(&envelope, message, &self.id, refused.is_some()) else {
                     return if refused.is_some() { Ok(None) } else { Err(no_message()) };
                 };
                 self.note_era(common, &outcome);

@@ -5,6 +5,7 @@
 //! looks the same from here. The permission for all that it sends is the `Cleared` it was opened with.
 
 mod course;
+mod keeping;
 mod legacy;
 mod modern;
 pub(crate) mod reading;
@@ -13,21 +14,23 @@ mod tests;
 mod travel;
 pub(crate) mod voice;
 
+use crate::authorize::Overseer;
 use crate::context::Gateway;
 use crate::forward::{Dispatch, Failure, Inbound, Permit, Reach};
 use crate::legs::Leg;
-use crate::reads::{Read, Wanted};
+use crate::reads::Read;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::replicas::Seat;
 use bytes::Bytes;
 use http::HeaderMap;
+use keeping::{Sought, look, sought};
 use legacy::Legacy;
 use modern::{Modern, Speech};
 use portunus_config::{ServerId, Transport, Upstream};
-use portunus_filters::mcp::bridge::{self, Listener, Token};
-use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
+use portunus_filters::mcp::object::{Object, may_say};
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::mcp::{Envelope, Method};
+use portunus_filters::mcp::{Fault, Method};
 use portunus_filters::{Cleared, Denial, Era, Message, Reason};
 use std::sync::Arc;
 use travel::{Travel, seated};
@@ -86,6 +89,8 @@ pub struct Order<'a> {
     pub leg: LegOf<'a>,
     /// What a modern client carries on from an earlier round.
     pub retry: Option<Retry>,
+    /// Who called: what the client may be asked, and have of the answer, depends on it.
+    pub overseer: Overseer,
 }
 
 /// What becomes of questions.
@@ -161,8 +166,9 @@ impl Outcome {
         match self {
             Outcome::Error { .. } => true,
             Outcome::Result(result) => {
-                let result = std::str::from_utf8(result).ok().and_then(|text| Object::read(text).ok());
-                result.is_some_and(|result| result.get("isError") == Some("true"))
+                let read = || Object::read(std::str::from_utf8(result).ok()?).ok();
+                may_say(result, "isError")
+                    && read().is_some_and(|result| result.get("isError") == Some("true"))
             }
         }
     }
@@ -173,8 +179,10 @@ pub struct Talk {
     common: Common,
     way: Way,
     /// Where the answer may be kept.
-    read: Option<Read>,
+    read: Option<Box<Read>>,
     over: bool,
+    /// What the upstream has yet to be told of questions that the client is not asked.
+    unasked: Vec<(Arc<str>, Reply)>,
     /// Where an upstream has several places: the one it is at, and how it goes to another.
     seat: Option<Seat>,
     travel: Option<Box<Travel>>,
@@ -189,6 +197,8 @@ struct Common {
     voice: Voice,
     /// The era of the client.
     client: Era,
+    /// The client's id of the request, by its meaning.
+    id: String,
     method: Method,
     /// The client's progress token, as JSON text.
     token: Option<String>,
@@ -196,11 +206,14 @@ struct Common {
     /// What the client calls its target.
     aimed_at: Option<Arc<str>>,
     rounds: Rounds,
+    overseer: Overseer,
 }
 
 enum Way {
     Modern(Box<Modern>),
     Legacy(Box<Legacy>),
+    /// It was answered before.
+    Given(Box<Answer>),
 }
 
 impl Talk {
@@ -216,19 +229,48 @@ impl Talk {
         };
         let (leg, travel) = (order.leg, Travel::of(&order, era));
         let speech = Speech::of(&order);
-        let read = sought(gateway, &order).filter(|_| era == Era::Modern);
+        let (read, meanwhile) = match look(sought(gateway, &order, era), era).await {
+            Sought::Found(answer) => return Ok(Talk::given(Common::of(gateway, order)?, answer)),
+            Sought::Asked { read, meanwhile } => (read, meanwhile),
+        };
         let seat = seated(gateway, &mut order);
         let common = Common::of(gateway, order)?;
-        match Way::open(&common, era, leg, &speech).await {
-            Ok(way) => Ok(Talk { common, way, read, over: false, seat, travel }),
-            Err(failure) => match (travel, seat) {
-                (Some(mut travel), Some(seat)) if failure.reach == Reach::Unreached => {
-                    let (common, way, seat) = travel.on(common, seat, &failure).await?;
-                    Ok(Talk { common, way, read, over: false, seat, travel: Some(travel) })
+        let opened = match Way::open(&common, era, leg, &speech).await {
+            Ok(way) => Ok(Talk { common, way, read, over: false, unasked: Vec::new(), seat, travel }),
+            Err(failure) => Talk::elsewhere(common, read, (seat, travel), failure).await,
+        };
+        opened.map(|talk| talk.aside(meanwhile))
+    }
+
+    /// Opens a talk that could not be opened where it was to be: at another replica, or with what is
+    /// kept here.
+    async fn elsewhere(
+        common: Common,
+        read: Option<Box<Read>>,
+        way_on: (Option<Seat>, Option<Box<Travel>>),
+        failure: Failure,
+    ) -> Result<Talk, Failure> {
+        let failure = match way_on {
+            (Some(seat), Some(mut travel)) if failure.reach == Reach::Unreached => {
+                match travel.on(common.clone(), seat, &failure).await {
+                    Ok((common, way, seat)) => {
+                        return Ok(Talk {
+                            common,
+                            way,
+                            read,
+                            over: false,
+                            unasked: Vec::new(),
+                            seat,
+                            travel: Some(travel),
+                        });
+                    }
+                    Err(failure) => failure,
                 }
-                _ => Err(failure),
-            },
-        }
+            }
+            _ => failure,
+        };
+        let older = read.and_then(|read| read.instead(&failure));
+        older.map(|answer| Talk::given(common, answer)).ok_or(failure)
     }
 
     /// What happens next. Safe to cancel; waits for ever once the talk is over.
@@ -240,18 +282,29 @@ impl Talk {
             && let Some(answer) = read.kept().await
         {
             self.over = true;
-            return Turn::Done(answer);
+            return self.passed(answer);
         }
         let turn = loop {
+            if let Err(failure) = self.refuse_unasked().await {
+                break Turn::Failed(failure);
+            }
             if let Some(moved) = self.travelled().await {
                 break Turn::Failed(moved);
             }
             let turn = match &mut self.way {
                 Way::Modern(modern) => modern.next(&self.common).await,
                 Way::Legacy(legacy) => legacy.next(&self.common).await,
+                Way::Given(answer) => Turn::Done(Answer::clone(answer)),
             };
             match turn {
                 Turn::Failed(failure) if failure.reach == Reach::Unreached && self.travels(&failure) => {}
+                Turn::Ask(questions) => {
+                    let (open, refused) = self.common.overseer.sorted(&self.common.gateway, questions);
+                    self.unasked.extend(refused);
+                    if !open.is_empty() {
+                        break Turn::Ask(open);
+                    }
+                }
                 turn => break turn,
             }
         };
@@ -268,7 +321,27 @@ impl Talk {
         if let Some(seat) = self.seat.take() {
             seat.judge(failure, self.common.gateway.clock.now().monotonic);
         }
-        self.told(turn)
+        match self.told(turn) {
+            Turn::Done(answer) => self.passed(answer),
+            turn => turn,
+        }
+    }
+
+    /// The answer as the client may have it.
+    fn passed(&self, answer: Answer) -> Turn {
+        match self.common.overseer.passed(&self.common.gateway, answer) {
+            Ok(answer) => Turn::Done(answer),
+            Err(denial) => Turn::Failed(denial.into()),
+        }
+    }
+
+    /// Tells the upstream of questions that nobody is asked; if this is cut off, it is told again.
+    async fn refuse_unasked(&mut self) -> Result<(), Failure> {
+        if !self.unasked.is_empty() {
+            self.reply(self.unasked.clone()).await?;
+            self.unasked.clear();
+        }
+        Ok(())
     }
 
     /// The last turn as the client gets it: an older answer may take the place of a failure.
@@ -292,6 +365,7 @@ impl Talk {
         let told = match &mut self.way {
             Way::Modern(modern) => modern.reply(&self.common, replies),
             Way::Legacy(legacy) => legacy.reply(&self.common, replies).await,
+            Way::Given(_) => Ok(()),
         };
         self.over |= told.is_err();
         told
@@ -311,6 +385,7 @@ impl Talk {
         match &self.way {
             Way::Modern(_) => Era::Modern,
             Way::Legacy(_) => Era::Legacy,
+            Way::Given(answer) => answer.era,
         }
     }
 
@@ -345,20 +420,27 @@ impl Common {
             voice: Voice::of(order.inbound, &order.place),
             place: order.place,
             client: order.message.era,
+            id: order.message.id.as_ref().map(|id| id.meaning().to_owned()).unwrap_or_default(),
             method,
             token: None,
             target: order.target,
             aimed_at: order.message.target.clone(),
             rounds: order.rounds,
+            overseer: order.overseer,
         };
-        common.token = progress_token(common.text()?);
+        common.token = common.parts()?.progress_token().map_err(unreadable)?;
         Ok(common)
     }
 
     /// The client's request.
-    fn text(&self) -> Result<&str, Failure> {
-        std::str::from_utf8(self.permit.body())
-            .map_err(|_| Denial::new(Reason::ParseError, "the message is not UTF-8").into())
+    fn parts(&self) -> Result<Parts<'_>, Failure> {
+        self.permit.parts().map_err(|fault| unreadable(fault).into())
+    }
+
+    /// Whether a modern server gets the request under the client's own id, which concerns nothing but
+    /// the answer to this POST. A progress token could be another caller's too.
+    fn passes(&self) -> bool {
+        self.client == Era::Modern && self.rounds == Rounds::Through && self.token.is_none()
     }
 
     /// Whether the upstream may ask something on this request.
@@ -406,19 +488,6 @@ impl Common {
     }
 }
 
-/// Where the answer to a request may be kept, if it may.
-fn sought(gateway: &Arc<Gateway>, order: &Order<'_>) -> Option<Read> {
-    let reads = order.message.method.as_ref().is_some_and(|method| method.is("resources/read"));
-    let mirrors = order.inbound.headers.keys().any(|name| name.as_str().starts_with("mcp-param-"));
-    if !reads || mirrors || order.retry.is_some() {
-        return None;
-    }
-    let params = order.message.params?.of(&order.message.body);
-    let params = Object::read(std::str::from_utf8(params).ok()?).ok()?;
-    let wanted = Wanted { place: &order.place, params: &params, target: order.target.as_deref() };
-    gateway.estate.reads.read(&gateway.active().snapshot, &gateway.clock, &wanted)
-}
-
 /// Why questions cannot be put to the client, if they cannot.
 fn unanswerable(common: &Common, questions: &[Question]) -> Option<&'static str> {
     let unable = || questions.iter().any(|question| !common.place.profile.can(question.ability()));
@@ -429,12 +498,6 @@ fn unanswerable(common: &Common, questions: &[Question]) -> Option<&'static str>
     }
 }
 
-fn progress_token(body: &str) -> Option<String> {
-    // Of most requests it is known without reading them; an escape may hide the key.
-    if memchr::memmem::find(body.as_bytes(), b"progressToken").is_none() && !body.contains("\\u") {
-        return None;
-    }
-    let envelope = Envelope::read(body).ok()?;
-    let meta = envelope.params.inside("_meta").ok()??;
-    meta.get("progressToken").filter(|token| *token != "null").map(str::to_owned)
+fn unreadable(fault: Fault) -> Denial {
+    Denial::new(Reason::InvalidRequest, fault.to_string())
 }

@@ -3,13 +3,12 @@
 use super::course::{Budget, Course};
 use super::reading::malformed;
 use super::voice::{self, Fields};
-use super::{Common, Order, Outcome, Reply, Retry, Rounds, Turn, unanswerable};
+use super::{Common, Order, Outcome, Reply, Retry, Rounds, Turn, unanswerable, unreadable};
 use crate::forward::{Failure, Use, Wording};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
-use memchr::memmem;
 use portunus_filters::mcp::bridge::{self, ParamHeader, Put, ResultType};
-use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::object::{Object, may_say};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Revision, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
@@ -52,8 +51,9 @@ pub(super) struct Modern {
     budget: Budget,
     /// Fields of every round.
     fields: Fields,
-    /// The id of the round under way, as JSON text.
+    /// The id of the round under way, by its meaning.
     id: String,
+
     rounds: u32,
     round: Option<Round>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -85,21 +85,33 @@ impl Modern {
     }
 
     fn send(&mut self, common: &Common, retry: Option<&Retry>) -> Result<(), Failure> {
+        let body = if common.passes() { self.passed(common, retry) } else { self.worded(common, retry) }?;
+        let place = &common.place;
+        let inbound = common.voice.inbound(&Method::POST);
+        let wording = Wording { inbound: &inbound, own: &self.fields, body };
+        let use_of = Use { repeatable: common.is_repeatable(), endless: false };
+        let leg = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
+        self.course = Course::begin(leg, &common.gateway.estate.resolver, Kind::Request);
+        Ok(())
+    }
+
+    /// The request as its client wrote it, as far as that can stay.
+    fn passed(&mut self, common: &Common, retry: Option<&Retry>) -> Result<Bytes, Failure> {
+        self.id.clone_from(&common.id);
+        let changed = bridge::passed_request(&common.parts()?, common.target.as_deref(), VERSION, retry);
+        Ok(changed.map_err(unreadable)?.map_or_else(|| common.permit.body().clone(), Bytes::from))
+    }
+
+    /// The request in the words of a modern client, under a number of our own.
+    fn worded(&mut self, common: &Common, retry: Option<&Retry>) -> Result<Bytes, Failure> {
         self.id = common.gateway.estate.number().to_string();
         let put = Put {
             id: &self.id,
             progress_token: common.token.is_some().then_some(self.id.as_str()),
             target: common.target.as_deref(),
         };
-        let body = bridge::modern_request(common.text()?, &put, &common.place.profile, VERSION, retry)
-            .map_err(|fault| Denial::new(Reason::InvalidRequest, fault.to_string()))?;
-        let place = &common.place;
-        let inbound = common.voice.inbound(&Method::POST);
-        let wording = Wording { inbound: &inbound, own: &self.fields, body: body.into() };
-        let use_of = Use { repeatable: common.is_repeatable(), endless: false };
-        let leg = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
-        self.course = Course::begin(leg, &common.gateway.estate.resolver, Kind::Request);
-        Ok(())
+        let body = bridge::modern_request(&common.parts()?, &put, &common.place.profile, VERSION, retry);
+        Ok(body.map_err(unreadable)?.into())
     }
 
     pub(super) async fn next(&mut self, common: &Common) -> Turn {
@@ -143,7 +155,7 @@ impl Modern {
             // It would ask by `input_required`.
             Shape::Request => Err(malformed("the server sent a request, which this revision does not have")),
             Shape::Result | Shape::Error => {
-                let Some(outcome) = Outcome::of(message, &self.id, refused) else {
+                let Some(outcome) = Outcome::said(&envelope, message, &self.id, refused) else {
                     return if refused { Ok(None) } else { Err(no_message()) };
                 };
                 self.note_era(common, &outcome);
@@ -242,8 +254,7 @@ impl Modern {
 }
 
 fn asks(result: &str) -> bool {
-    // Most results do not, and are not taken apart.
-    memmem::find(result.as_bytes(), b"resultType").is_some()
+    may_say(result.as_bytes(), "input_required")
         && Object::read(result).is_ok_and(|result| {
             bridge::result_type(&result).is_ok_and(|what| what == ResultType::InputRequired)
         })
@@ -260,9 +271,7 @@ fn fields(common: &Common, speech: &Speech) -> Result<Fields, Failure> {
     let target = common.target.as_deref().or(common.aimed_at.as_deref());
     voice::mirror(&mut fields, VERSION, common.method.name(), target.map(bridge::mcp_name));
     if !speech.params.is_empty() {
-        let unread = |_| malformed("the request cannot be read again");
-        let envelope = Envelope::read(common.text()?).map_err(unread)?;
-        for (name, value) in bridge::param_headers(&envelope.params, &speech.params)? {
+        for (name, value) in bridge::param_headers(common.parts()?.params(), &speech.params)? {
             let name = HeaderName::from_bytes(name.as_bytes());
             if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&value)) {
                 fields.push((name, value));

@@ -2,12 +2,13 @@
 
 use crate::forward::{Exchange, Failure, Reach};
 use crate::pieces::Pieces;
-use crate::respond::class::{Class, classify};
+use crate::respond::class::{Class, challenged, classify};
 use crate::upstreams::wire::Framing;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::WWW_AUTHENTICATE;
 use portunus_config::{Credentials, Upstream};
+use portunus_filters::denial::Challenge;
 use portunus_filters::mcp::sse::Splitter;
 use portunus_filters::{Denial, Kind, Reason};
 use std::pin::pin;
@@ -81,11 +82,13 @@ impl Reading {
                 let reach = if failing { Reach::Failing } else { Reach::Unknown };
                 return Err(Failure { cause, pending: false, reach, ..Failure::from(denial) });
             }
-            _ if status == StatusCode::UNAUTHORIZED || head.headers.contains_key(WWW_AUTHENTICATE) => {
-                let detail = "the server refused the client's credentials";
-                let challenge = head.headers.get(WWW_AUTHENTICATE).cloned().map(Box::new);
-                let failure = Failure::from(Denial::new(Reason::UpstreamUnauthorized, detail));
-                return Err(Failure { challenge, pending: false, ..failure });
+            _ if challenged(head) => {
+                let fields =
+                    head.headers.get_all(WWW_AUTHENTICATE).iter().map(|field| field.as_bytes().into());
+                let challenge = Challenge { status: status.as_u16(), fields: fields.collect() };
+                let denial =
+                    Denial::new(Reason::UpstreamUnauthorized, "the server refused the client's credentials");
+                return Err(Failure { pending: false, ..denial.challenged(challenge).into() });
             }
             _ if status.is_client_error() => Body::Refusal(Pieces::default()),
             Class::Events => Body::Events(Box::new(Splitter::new(MAX_MESSAGE_BYTES))),

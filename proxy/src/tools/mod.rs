@@ -1,12 +1,15 @@
-//! Commands for the first hour: look at a server, write a configuration, connect a client.
+//! Commands for the first hour, which look at a server, write a configuration and connect a client,
+//! and those about policy.
 //!
 //! None of them is on the data path. What reaches a server goes through the same configuration,
 //! resolver, dialler and reader as a gateway's calls, so that what they find holds for a gateway.
 
 pub mod connect;
+pub mod explain;
 pub mod init;
 mod json;
 mod link;
+pub mod policy;
 pub mod probe;
 mod screen;
 mod target;

@@ -136,6 +136,20 @@ impl Eras {
     /// # Errors
     /// As [`Eras::of`].
     pub async fn choose(&self, gateway: &Arc<Gateway>, place: &Place, wanted: Era) -> Result<Era, Failure> {
+        match self.chosen(gateway, place, wanted) {
+            Some(era) => Ok(era),
+            // What no call waits for but the first must not make the state of all calls large.
+            None => Box::pin(self.find(gateway, place, wanted)).await,
+        }
+    }
+
+    /// As [`Eras::choose`], if that is known.
+    fn chosen(&self, gateway: &Gateway, place: &Place, wanted: Era) -> Option<Era> {
+        let spoken = Spoken::pinned(&place.upstream).or_else(|| self.verdict(place).fresh(gateway))?;
+        spoken.knows(wanted).map(|speaks| if speaks { wanted } else { other(wanted) })
+    }
+
+    async fn find(&self, gateway: &Arc<Gateway>, place: &Place, wanted: Era) -> Result<Era, Failure> {
         let spoken = self.of(gateway, place).await?;
         match spoken.knows(wanted) {
             Some(true) => Ok(wanted),

@@ -233,6 +233,19 @@ impl Caller {
         Ok((connection, head))
     }
 
+    /// Opens a `subscriptions/listen` stream of a modern client.
+    pub(crate) async fn listening(&mut self) -> Client {
+        let params = json!({"notifications": {"toolsListChanged": true}});
+        let id = self.next;
+        self.next += 1;
+        let params = self.enveloped(params);
+        let message = json!({"jsonrpc": "2.0", "id": id, "method": "subscriptions/listen", "params": params});
+        let mut connection = Client::connect(self.address).await;
+        connection.post(&self.path, &self.headers(&message), message.to_string().as_bytes()).await;
+        assert_eq!(connection.response_head().await.status, 200);
+        connection
+    }
+
     /// Ends the session; gives the status.
     pub(crate) async fn end(&self) -> Result<u16, Lost> {
         let mut connection = Client::try_connect(self.address).await.map_err(|_| Lost::Broken)?;
@@ -258,6 +271,7 @@ impl Caller {
 
     fn enveloped(&self, mut params: Value) -> Value {
         if self.era == Era::Modern {
+            let own = params["_meta"].take();
             params["_meta"] = json!({
                 format!("{OWN}/protocolVersion"): "2026-07-28",
                 format!("{OWN}/clientInfo"): {"name": "test", "version": "1"},
@@ -266,6 +280,9 @@ impl Caller {
                     "extensions": {format!("{OWN}/tasks"): {}},
                 },
             });
+            for (key, value) in own.as_object().into_iter().flatten() {
+                params["_meta"][key] = value.clone();
+            }
         }
         params
     }

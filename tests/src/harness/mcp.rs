@@ -102,6 +102,13 @@ impl Call {
         self.params["arguments"][name].as_str().unwrap_or_default().to_owned()
     }
 
+    /// Reports progress on the stream of this call, to a client that wants to hear of it.
+    pub(crate) async fn progress(&self, progress: u64) {
+        let params = json!({"progressToken": self.params["_meta"]["progressToken"], "progress": progress});
+        let note = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params});
+        self.stream.send(note).await.unwrap();
+    }
+
     /// Asks the client's user on the stream of this call, and gives the whole answer; legacy only.
     pub(crate) async fn elicit(&self, message: &str) -> Value {
         let session = self.session.as_ref().expect("a legacy session");
@@ -385,6 +392,13 @@ impl World {
                 () = wire.closed() => return None,
             }
         };
+        // What was said right before the answer.
+        while let Ok(request) = asked.try_recv() {
+            if !std::mem::replace(&mut streams, true) {
+                wire.begin_events().await;
+            }
+            wire.chunk(&format!("data: {request}\n\n")).await;
+        }
         let answer = match reply {
             Ok(mut result) => {
                 if self.nature.era == Era::Modern && result.get("resultType").is_none() {

@@ -18,6 +18,7 @@ pub(crate) mod load;
 pub(crate) mod matrix;
 mod pair;
 mod pairings;
+mod policy;
 mod replicas;
 mod restart;
 mod swap;
@@ -142,4 +143,10 @@ async fn tls() {
 #[ignore = "a show: cargo xtask prove h2"]
 async fn h2() {
     h2::run().await;
+}
+
+#[test]
+#[ignore = "a show: cargo xtask prove policy"]
+fn policy() {
+    policy::run();
 }

@@ -43,8 +43,8 @@ impl Pair {
             let document = format!(
                 "level: info\nlisten: 127.0.0.1:0\nreplica: {name}\nsealing: {{ keys: [\"env:SHOWN_SEAL\"] }}\n\
                  peers: {{ listen: \"{address}\", members: {{ {members} }} }}\nupstreams:\n{upstreams}servers:\n  \
-                 /scripted: {{ upstreams: [vault, desk] }}\n  \
-                 /mcp: {{ upstreams: [legacy, modern, dual] }}\n"
+                 /scripted: {{ upstreams: [vault, desk], replay: {{ events: 64 }} }}\n  \
+                 /mcp: {{ upstreams: [legacy, modern, dual], replay: {{ events: 64 }} }}\n"
             );
             gateways.push(Gateway::start_as(&document, |_| sealed()).await);
         }

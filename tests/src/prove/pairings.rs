@@ -65,7 +65,7 @@ impl Pairing {
         let direct = Server::start(Runtime::Node, "fixture.mjs").await;
         let behind = Server::start_with(Runtime::Node, "fixture.mjs", &["--era", self.upstream]).await;
         let gateway = Gateway::start(&format!(
-            "level: info\nupstreams:\n  up: {{ url: {}, era: {} }}\nservers:\n  /mcp: {{ upstreams: [up] }}\n",
+            "level: info\nupstreams:\n  up: {{ url: {}, era: {} }}\nservers:\n  /mcp: {{ upstreams: [up], replay: {{ events: 64 }} }}\n",
             behind.url(),
             self.upstream
         ))

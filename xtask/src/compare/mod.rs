@@ -16,7 +16,7 @@ pub(crate) use options::Options;
 
 use crate::step::{Failure, say, seconds};
 use load::{Load, Pace};
-use peer::Peer;
+use peer::{Peer, Table};
 use results::{Results, Sample};
 use site::Site;
 use std::time::{Duration, Instant};
@@ -91,7 +91,7 @@ fn measure(options: &Options) -> Result<Results, Failure> {
         }
         say(&format!("round {} of {} after {}", round + 1, options.rounds, seconds(start.elapsed())));
     }
-    for peer in peers.iter().filter(|peer| peer.quiet && peer.is_proxy()) {
+    for peer in peers.iter().filter(|peer| peer.table == Table::Quiet && peer.is_proxy()) {
         let held = hold(&site, peer)?;
         results.idle.insert(peer.name, held);
         say(&format!("    {:<14} {held:.1} KB an idle connection", peer.name));

@@ -31,8 +31,19 @@ pub(crate) struct Peer {
     marks: &'static [&'static str],
     /// Whether calls carry a token.
     pub(super) token: bool,
-    /// Whether it writes no access log.
-    pub(super) quiet: bool,
+    /// The table it is in.
+    pub(super) table: Table,
+}
+
+/// Rows that are read together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Table {
+    /// Proxies without an access log.
+    Quiet,
+    /// The same gateway, whose work for a call differs.
+    Served,
+    /// Proxies with an access log.
+    Logging,
 }
 
 /// What runs.
@@ -47,15 +58,24 @@ enum Program {
 }
 
 const fn quiet(name: &'static str, program: Program, about: &'static str) -> Peer {
-    Peer { name, about, program, marks: &["quiet"], token: false, quiet: true }
+    Peer { name, about, program, marks: &["quiet"], token: false, table: Table::Quiet }
+}
+
+const fn served(name: &'static str, marks: &'static [&'static str], about: &'static str) -> Peer {
+    Peer { name, about, program: Program::Portunus, marks, token: true, table: Table::Served }
 }
 
 const fn logging(name: &'static str, program: Program, about: &'static str) -> Peer {
-    Peer { name, about, program, marks: &["log"], token: false, quiet: false }
+    Peer { name, about, program, marks: &["log"], token: false, table: Table::Logging }
 }
 
+/// The row that a call which is served is compared with.
+pub(super) const PASSED: &str = "passed";
+/// The row whose distance to it is promised.
+pub(super) const SERVED: &str = "served";
+
 /// All of them.
-pub(super) const PEERS: [Peer; 11] = [
+pub(super) const PEERS: [Peer; 15] = [
     quiet("direct", Program::Direct, "no proxy: calls go straight to the server"),
     quiet("nginx", Program::Nginx, "nginx, `proxy_pass` with kept-alive upstream connections"),
     quiet("haproxy", Program::HaProxy, "HAProxy, HTTP mode with reused upstream connections"),
@@ -73,11 +93,25 @@ pub(super) const PEERS: [Peer; 11] = [
             "Envoy with `jwt_authn` (token cached), `mcp`, `rbac` on the tool and the role, `local_ratelimit`",
         )
     },
-    quiet("portunus", Program::Portunus, "Portunus, one MCP route: parse and route"),
+    Peer {
+        marks: &["quiet", "plain"],
+        ..quiet("portunus", Program::Portunus, "Portunus, one MCP route: parse and route")
+    },
+    served(PASSED, &["quiet", "plain"], "the row `portunus`, with a token that does not go through"),
+    served(
+        SERVED,
+        &["quiet", "same"],
+        "calls with a token are served: their server knows callers by nothing",
+    ),
+    served("served-several", &["quiet", "several"], "the same with three servers behind one URL"),
+    served("served-other-era", &["quiet", "other"], "the same before a server of the era before"),
     logging("nginx-log", Program::Nginx, "nginx with its access log in a file"),
     logging("haproxy-log", Program::HaProxy, "HAProxy with its log on standard output"),
     logging("envoy-log", Program::Envoy, "Envoy, plain route, with its access log in a file"),
-    logging("portunus-log", Program::Portunus, "Portunus, one MCP route, with its access log in a file"),
+    Peer {
+        marks: &["log", "plain"],
+        ..logging("portunus-log", Program::Portunus, "Portunus, one MCP route, with its access log in a file")
+    },
 ];
 
 impl Peer {
@@ -92,9 +126,9 @@ impl Peer {
     }
 
     /// Whether it is measured with calls of this size: those with a log only with small ones, since
-    /// a line of a log does not grow with the body.
+    /// a line of a log does not grow with the body, and what serving adds hardly does.
     pub(super) fn takes(&self, size: u32) -> bool {
-        self.quiet || size == super::SIZES[0]
+        self.table == Table::Quiet || size == super::SIZES[0]
     }
 
     /// Starts it on a core of its own.

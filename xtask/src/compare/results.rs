@@ -2,7 +2,7 @@
 
 use super::Options;
 use super::load::Report;
-use super::peer::Peer;
+use super::peer::{Peer, Table};
 use super::site::Site;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -146,10 +146,10 @@ impl Results {
     }
 
     /// The rows of a size, in the order of the list of peers.
-    pub(super) fn rows(&self, size: u32, quiet: bool) -> Vec<&Row> {
+    pub(super) fn rows(&self, size: u32, table: Table) -> Vec<&Row> {
         let order = |row: &&Row| super::peer::PEERS.iter().position(|peer| peer == row.peer);
         let mut rows: Vec<&Row> =
-            self.rows.iter().filter(|row| row.size == size && row.peer.quiet == quiet).collect();
+            self.rows.iter().filter(|row| row.size == size && row.peer.table == table).collect();
         rows.sort_by_key(order);
         rows
     }

@@ -25,7 +25,7 @@ pub(super) fn is_reserved(key: &str) -> bool {
 ///
 /// # Errors
 /// [`Fault::Shape`] if it is no object, [`Fault::DuplicateKey`] for a repeated key.
-pub(super) fn of_params<'o, 'a>(params: &'o Object<'a>) -> Result<Option<&'o Object<'a>>, Fault> {
+pub(super) fn of_params<'o>(params: &'o Object<'_>) -> Result<Option<Object<'o>>, Fault> {
     match (params.inside("_meta")?, params.get("_meta")) {
         (Some(meta), _) => Ok(Some(meta)),
         (None, None | Some("null")) => Ok(None),

@@ -40,5 +40,7 @@ pub use question::{
     InputResponses, Question, Reply, input_required, input_responses, legacy_question, legacy_reply,
     question_of_server_request, questions_of,
 };
-pub use request::{Put, Retry, initialize, initialized, legacy_request, modern_request};
+pub use request::{
+    Parts, Put, Retry, initialize, initialized, legacy_request, modern_request, passed_request,
+};
 pub use subscription::{Filter, acknowledged, listen_request, listen_result};

@@ -53,9 +53,9 @@ pub fn notification(message: &str, listener: &Listener<'_>) -> Result<Option<Str
     };
     let found = meta::of_params(&params)?;
     let marked = match listener.era {
-        Era::Modern => Members::of(found, |key| key != META_SUBSCRIPTION_ID)
+        Era::Modern => Members::of(found.as_ref(), |key| key != META_SUBSCRIPTION_ID)
             .with_some(META_SUBSCRIPTION_ID, listener.subscription),
-        Era::Legacy => Members::of(found, |key| !is_reserved(key)),
+        Era::Legacy => Members::of(found.as_ref(), |key| !is_reserved(key)),
     };
     let rewrite = params.rewrite().set_some("progressToken", token);
     let rewrite = match marked.is_empty() {

@@ -46,8 +46,6 @@ pub struct Profile {
     /// The severity from which on it wants log messages; a modern client that names none wants none,
     /// for a legacy one the server decides.
     pub log_level: Option<LogLevel>,
-    /// The same as `capabilities`, as revisions before write it.
-    legacy: Arc<str>,
     abilities: Abilities,
 }
 
@@ -71,10 +69,9 @@ impl Profile {
     /// 2026-07-28 says (basic, "`_meta`"); [`Reason::BoundsExceeded`] above 64 KiB.
     pub fn of_envelope(meta: &Object<'_>) -> Result<Profile, Denial> {
         let claimed = Claim { object: meta, reason: Reason::InvalidEnvelope };
-        let Some(capabilities) = claimed.member(META_CLIENT_CAPABILITIES)? else {
+        let Some(declared) = claimed.member(META_CLIENT_CAPABILITIES)? else {
             return Err(claimed.refused(META_CLIENT_CAPABILITIES, "is missing"));
         };
-        let declared = claimed.taken_apart(META_CLIENT_CAPABILITIES, capabilities)?;
         let log_level = match meta.get(META_LOG_LEVEL) {
             None | Some("null") => None,
             Some(_) => Some(
@@ -84,7 +81,8 @@ impl Profile {
             ),
         };
         let info = claimed.member(META_CLIENT_INFO)?;
-        Ok(Profile { log_level, ..Profile::of(info, capabilities.into(), &declared) })
+        let info = info.as_ref().map(Object::as_text);
+        Ok(Profile { log_level, ..Profile::of(info, declared.as_text().into(), &declared) })
     }
 
     /// Reads the parameters of a legacy `initialize` request.
@@ -94,11 +92,11 @@ impl Profile {
     /// "Initialization"); [`Reason::BoundsExceeded`] above 64 KiB.
     pub fn of_initialize(params: &Object<'_>) -> Result<Profile, Denial> {
         let claimed = Claim { object: params, reason: Reason::InvalidRequest };
-        let text = claimed.member("capabilities")?.unwrap_or("{}");
-        let declared = claimed.taken_apart("capabilities", text)?;
+        let declared = claimed.member("capabilities")?.unwrap_or_default();
         let modern = modernised(&claimed, &declared)?;
         let declared = claimed.taken_apart("capabilities", &modern)?;
-        Ok(Profile::of(claimed.member("clientInfo")?, modern.as_str().into(), &declared))
+        let info = claimed.member("clientInfo")?;
+        Ok(Profile::of(info.as_ref().map(Object::as_text), modern.as_str().into(), &declared))
     }
 
     /// What it can be asked, in a byte that [`Profile::of_bits`] reads: all of it that fits where the
@@ -139,7 +137,6 @@ impl Profile {
             client_info: info.map(Arc::from),
             capabilities,
             log_level: None,
-            legacy: legacy(declared).into(),
             abilities: Abilities::of(declared),
         }
     }
@@ -195,13 +192,17 @@ impl Profile {
     }
 
     /// Capabilities as a legacy `initialize` request says them, a JSON object.
-    pub(super) fn legacy_capabilities(&self) -> &str {
-        &self.legacy
+    pub(super) fn legacy_capabilities(&self) -> String {
+        // They were read when the profile was made.
+        legacy(&Object::read(&self.capabilities).unwrap_or_default())
     }
 }
 
 impl Abilities {
     fn of(declared: &Object<'_>) -> Abilities {
+        if declared.members().len() == 0 {
+            return Abilities::default();
+        }
         let part = |name| declared.object(name).ok().flatten();
         let (elicitation, sampling) = (part("elicitation"), part("sampling"));
         let mode = |name| elicitation.as_ref().is_some_and(|modes| says(modes, name));
@@ -252,14 +253,14 @@ struct Claim<'o, 'a> {
 }
 
 impl<'a> Claim<'_, 'a> {
-    /// The text of a member that is an object, if there is one.
-    fn member(&self, key: &str) -> Result<Option<&'a str>, Denial> {
+    /// A member that is an object, if there is one.
+    fn member(&self, key: &str) -> Result<Option<Object<'a>>, Denial> {
         match self.object.get(key) {
             None | Some("null") => Ok(None),
             Some(text) if text.len() > MAX_BYTES => {
                 Err(Denial::new(Reason::BoundsExceeded, format!("`{key}` is longer than {MAX_BYTES} bytes")))
             }
-            Some(text) => self.taken_apart(key, text).map(|_| Some(text)),
+            Some(text) => self.taken_apart(key, text).map(Some),
         }
     }
 

@@ -3,7 +3,8 @@
 use super::meta::{self, Members, is_reserved};
 use super::methods::{reference_key, target_key};
 use super::profile::Profile;
-use crate::mcp::object::Object;
+use crate::mcp::headers::META_VERSION;
+use crate::mcp::object::{Object, Outline};
 use crate::mcp::rewrite::{Rewrite, string};
 use crate::mcp::{Fault, Revision};
 use bytes::Bytes;
@@ -34,10 +35,9 @@ pub struct Retry {
 /// # Errors
 /// [`Fault::Shape`] if it is no request with by-name parameters, [`Fault::Syntax`] and
 /// [`Fault::DuplicateKey`] as [`Object::read`].
-pub fn legacy_request(body: &str, put: &Put<'_>) -> Result<String, Fault> {
-    let parts = Parts::read(body)?;
+pub fn legacy_request(parts: &Parts<'_>, put: &Put<'_>) -> Result<String, Fault> {
     let request = parts.request()?;
-    let kept = Members::of(request.meta, |key| !is_reserved(key) && key != "progressToken")
+    let kept = Members::of(request.meta.as_ref(), |key| !is_reserved(key) && key != "progressToken")
         .with_some("progressToken", request.token(put));
     let params = request.params.rewrite();
     let params = match kept.is_empty() {
@@ -52,15 +52,15 @@ pub fn legacy_request(body: &str, put: &Put<'_>) -> Result<String, Fault> {
 /// # Errors
 /// As [`legacy_request`].
 pub fn modern_request(
-    body: &str,
+    parts: &Parts<'_>,
     put: &Put<'_>,
     profile: &Profile,
     version: Revision,
     retry: Option<&Retry>,
 ) -> Result<String, Fault> {
-    let parts = Parts::read(body)?;
     let request = parts.request()?;
-    let meta = profile.enveloped(request.meta, version).with_some("progressToken", request.token(put));
+    let token = request.token(put);
+    let meta = profile.enveloped(request.meta.as_ref(), version).with_some("progressToken", token);
     let responses = retry.and_then(|retry| retry.input_responses.as_deref());
     let state = retry.and_then(|retry| retry.request_state.as_deref());
     let params = request
@@ -74,12 +74,39 @@ pub fn modern_request(
     request.put(put, params)
 }
 
+/// A modern client's request for a modern server under its own id; `None` if it can stay as it is. What it carries of an earlier round is `retry`, or nothing.
+///
+/// # Errors
+/// As [`legacy_request`].
+pub fn passed_request(
+    parts: &Parts<'_>,
+    target: Option<&str>,
+    version: Revision,
+    retry: Option<&Retry>,
+) -> Result<Option<String>, Fault> {
+    let request = parts.request()?;
+    let speaks = request.meta.as_ref().and_then(|meta| meta.text(META_VERSION));
+    if speaks.as_deref() != Some(version.as_str()) {
+        return Err(Fault::Shape("the request is not of the revision that it is passed in"));
+    }
+    let has = |key: &str| request.params.get(key).is_some();
+    let carries = retry.is_some() || has("inputResponses") || has("requestState");
+    if !carries && request.is_aimed_at(target) && !(request.method == "tools/call" && has("task")) {
+        return Ok(None);
+    }
+    let responses = retry.and_then(|retry| retry.input_responses.as_deref());
+    let state = retry.and_then(|retry| retry.request_state.as_deref());
+    let params = request.params.rewrite().remove("inputResponses").remove("requestState");
+    let params = params.set_some("inputResponses", responses).set_some("requestState", state);
+    request.aimed_with(target, params).map(Some)
+}
+
 /// The `initialize` request that founds a session for a client; `id` is JSON text.
 pub fn initialize(profile: &Profile, id: &str, version: Revision) -> Bytes {
     let info = profile.client_info.as_deref().unwrap_or(super::facts::UNNAMED);
     let params = Members::new()
         .with_string("protocolVersion", version.as_str())
-        .with("capabilities", profile.legacy_capabilities())
+        .with("capabilities", &profile.legacy_capabilities())
         .with("clientInfo", info);
     message("initialize", Some(id), &params.text()).into()
 }
@@ -100,7 +127,8 @@ pub(super) fn message(method: &str, id: Option<&str>, params: &str) -> String {
 }
 
 /// A request taken apart.
-struct Parts<'a> {
+#[derive(Debug)]
+pub struct Parts<'a> {
     message: Object<'a>,
     params: Object<'a>,
 }
@@ -108,12 +136,16 @@ struct Parts<'a> {
 struct Request<'o, 'a> {
     message: &'o Object<'a>,
     params: &'o Object<'a>,
-    meta: Option<&'o Object<'a>>,
+    meta: Option<Object<'o>>,
     method: Cow<'a, str>,
 }
 
 impl<'a> Parts<'a> {
-    fn read(body: &'a str) -> Result<Parts<'a>, Fault> {
+    /// Takes a request apart.
+    ///
+    /// # Errors
+    /// As [`legacy_request`].
+    pub fn read(body: &'a str) -> Result<Parts<'a>, Fault> {
         let mut message = Object::message(body)?;
         let params = match (message.take("params"), message.get("params")) {
             (Some(params), _) => params?,
@@ -121,6 +153,26 @@ impl<'a> Parts<'a> {
             (None, Some(_)) => return Err(Fault::Shape("`params` must be an object")),
         };
         Ok(Parts { message, params })
+    }
+
+    /// The parts of a request that was taken apart before; `body` must be the one it was found in.
+    pub fn of(outline: &'a Outline, body: &'a str) -> Parts<'a> {
+        Parts { message: outline.message(body), params: outline.params(body) }
+    }
+
+    /// Its parameters, empty if it has none.
+    pub fn params(&self) -> &Object<'a> {
+        &self.params
+    }
+
+    /// Its progress token, as JSON text.
+    ///
+    /// # Errors
+    /// As [`legacy_request`].
+    pub fn progress_token(&self) -> Result<Option<String>, Fault> {
+        let meta = meta::of_params(&self.params)?;
+        let token = meta.as_ref().and_then(|meta| meta.get("progressToken"));
+        Ok(token.filter(|&token| token != "null").map(str::to_owned))
     }
 
     fn request(&self) -> Result<Request<'_, 'a>, Fault> {
@@ -137,21 +189,37 @@ impl<'o, 'a> Request<'o, 'a> {
     /// The progress token that goes out, if the client gave one.
     fn token<'t>(&self, put: &Put<'t>) -> Option<&'t str>
     where
-        'a: 't,
+        'o: 't,
     {
-        let given = self.meta?.get("progressToken").filter(|&token| token != "null")?;
+        let given = self.meta.as_ref()?.get("progressToken").filter(|&token| token != "null")?;
         Some(put.progress_token.unwrap_or(given))
     }
 
-    /// The request with new parameters, under its new id and target. Nobody here declares tasks, so
-    /// nobody may be asked for one.
+    /// The request with new parameters, under its new id and target.
     fn put(&self, put: &Put<'_>, params: Rewrite<'o, 'a>) -> Result<String, Fault> {
-        let params = match put.target {
+        let params = self.aimed_params(put.target, params)?;
+        Ok(self.message.rewrite().set("id", put.id).set("params", params.text()).text())
+    }
+
+    /// The request with new parameters and its new target.
+    fn aimed_with(&self, target: Option<&str>, params: Rewrite<'o, 'a>) -> Result<String, Fault> {
+        let params = self.aimed_params(target, params)?;
+        Ok(self.message.rewrite().set("params", params.text()).text())
+    }
+
+    /// Nobody here declares tasks, so nobody may be asked for one.
+    fn aimed_params(&self, target: Option<&str>, params: Rewrite<'o, 'a>) -> Result<Rewrite<'o, 'a>, Fault> {
+        let params = match target {
             Some(target) => self.aimed(target, params)?,
             None => params,
         };
-        let params = if self.method == "tools/call" { params.remove("task") } else { params };
-        Ok(self.message.rewrite().set("id", put.id).set("params", params.text()).text())
+        Ok(if self.method == "tools/call" { params.remove("task") } else { params })
+    }
+
+    /// Whether the target is what the client calls it.
+    fn is_aimed_at(&self, target: Option<&str>) -> bool {
+        let named = || self.params.text(target_key(&self.method)?);
+        target.is_none_or(|target| named().as_deref() == Some(target))
     }
 
     fn aimed(&self, target: &str, params: Rewrite<'o, 'a>) -> Result<Rewrite<'o, 'a>, Fault> {

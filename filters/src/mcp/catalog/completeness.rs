@@ -1,6 +1,6 @@
 //! The text of a list result, and what it says of its own completeness.
 
-use super::{Catalog, ListKind, State, UnknownCursor};
+use super::{Catalog, ListKind, ServedPage, State, UnknownCursor};
 use crate::clock::Moment;
 use crate::mcp::bridge::{Caching, META_SERVER_INFO};
 use crate::mcp::rewrite;
@@ -34,7 +34,11 @@ impl Catalog {
         cursor: Option<&str>,
         closing: &Closing<'_>,
     ) -> Result<Vec<Bytes>, UnknownCursor> {
-        let page = self.page(kind, cursor)?;
+        Ok(self.closed(self.page(kind, cursor)?, kind, closing))
+    }
+
+    /// A page of a list as the text of a result, in pieces.
+    pub(super) fn closed(&self, page: &ServedPage, kind: ListKind, closing: &Closing<'_>) -> Vec<Bytes> {
         let mut pieces = Vec::with_capacity(page.pieces.len() + 2);
         pieces.push(Bytes::from_static(opening(kind)));
         pieces.extend(page.pieces.iter().cloned());
@@ -45,7 +49,7 @@ impl Catalog {
         }
         self.close(&mut end, kind, closing);
         pieces.push(Bytes::from(end));
-        Ok(pieces)
+        pieces
     }
 
     /// The upstreams whose list is missing or out of date, as the text of a JSON array; `None` if the

@@ -12,6 +12,7 @@
 
 mod broken;
 mod completeness;
+mod filtered;
 mod kind;
 mod merge;
 mod naming;
@@ -26,6 +27,7 @@ mod uri;
 
 pub use broken::Broken;
 pub use completeness::{Closing, INCOMPLETE};
+pub use filtered::{Filtered, Shown};
 pub use kind::ListKind;
 pub use naming::{Conflict, Conflicts, Names, Naming, Policy};
 pub use page::{Hints, Item, Listing, Page, Quarantine, Quarantined};

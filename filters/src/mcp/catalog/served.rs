@@ -7,6 +7,7 @@
 use super::page::Item;
 use bytes::Bytes;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 
 /// A run of untouched definitions that is shorter is copied, so that pieces stay few.
 const MIN_SLICE: usize = 16 << 10;
@@ -46,6 +47,11 @@ impl Served {
             }
         };
         self.pages.get(place).ok_or(UnknownCursor)
+    }
+
+    /// Every piece of every page, in order.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+        self.pages.iter().flat_map(|page| &page.pieces)
     }
 
     /// Digest of all its text: the same list has the same cursors, on any replica.
@@ -104,18 +110,22 @@ impl Writer {
 
     /// An item as its upstream wrote it.
     pub(super) fn untouched(&mut self, item: &Item) {
-        let (start, end) = (item.span.start as usize, item.span.end as usize);
-        self.make_room(end - start);
-        self.lies.push(Lies::Page(item.definition()));
-        let goes_on = |run: &Run| run.page.as_ptr() == item.page.as_ptr() && run.last + 1 == item.place;
+        self.slice(&item.page, item.span.start as usize..item.span.end as usize, item.place);
+    }
+
+    /// A definition that lies in a page, as the `place`th of its neighbours there.
+    pub(super) fn slice(&mut self, page: &Bytes, span: Range<usize>, place: u32) {
+        self.make_room(span.len());
+        self.lies.push(Lies::Page(page.slice(span.clone())));
+        let goes_on = |run: &Run| run.page.as_ptr() == page.as_ptr() && run.last + 1 == place;
+        self.filled += span.len() + 1;
         match self.run.as_mut().filter(|run| goes_on(run)) {
-            Some(run) => (run.end, run.last) = (end, item.place),
+            Some(run) => (run.end, run.last) = (span.end, place),
             None => {
                 self.end_run();
-                self.run = Some(Run { page: item.page.clone(), start, end, last: item.place });
+                self.run = Some(Run { page: page.clone(), start: span.start, end: span.end, last: place });
             }
         }
-        self.filled += end - start + 1;
     }
 
     /// An item that was changed.

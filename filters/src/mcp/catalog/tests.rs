@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 use std::time::Duration;
 
+mod filtered;
+
 /// Hides what has `secret` in it, calls one tool otherwise and describes another.
 struct View;
 

@@ -38,6 +38,7 @@ async fn answer(
         write_timeout: Duration::from_secs(1),
         phase: bed.gateway.drain.watch(),
         version,
+        takes_events: true,
         begun: false,
     };
     say(&mut out).await
@@ -68,6 +69,19 @@ async fn an_answer_that_comes_first_is_json_with_its_own_status() {
     assert!(text.starts_with("HTTP/1.1 404 ") && text.ends_with("\r\n\r\n{\"id\":1}"), "{text}");
     assert!(text.contains("content-type: application/json\r\n"), "{text}");
     assert!(text.contains("portunus-request-id: r-1\r\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_json_alone_gets_the_answer_without_what_came_before_it() {
+    let text = received(Version::HTTP_11, async |out| {
+        out.takes_events = false;
+        out.event("{\"method\":\"m\"}", None).await.unwrap();
+        out.comment().await.unwrap();
+        last(out).await
+    });
+    let text = text.await;
+    assert!(text.starts_with("HTTP/1.1 404 ") && text.ends_with("\r\n\r\n{\"id\":1}"), "{text}");
+    assert!(text.contains("content-type: application/json\r\n"), "{text}");
 }
 
 #[tokio::test]

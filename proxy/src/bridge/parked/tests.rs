@@ -131,6 +131,47 @@ async fn too_many_are_refused_and_their_servers_told() {
 }
 
 #[tokio::test]
+async fn the_calls_of_one_virtual_server_leave_the_places_of_another() {
+    let asker = Asker::start().await;
+    let bed = asker.bed();
+    let parked = &bed.gateway.estate.parked;
+    let rules = ParkedRules { max: 1, per_caller: 2, within: Duration::from_secs(600) };
+    let park = async |caller, path: &str| {
+        let ticket = Ticket { server: ServerId(path.into()), ..ticket() };
+        parked.park(&bed.gateway, ticket, &rules, asked(&bed, caller).await).map_err(|denial| denial.reason)
+    };
+    park("anna", "*|/a").await.unwrap();
+    assert_eq!(park("bert", "*|/a").await, Err(Reason::Crowded));
+    park("bert", "*|/b").await.unwrap();
+    park("bert", "*|/c").await.unwrap();
+    assert_eq!(park("bert", "*|/d").await, Err(Reason::Crowded), "his third of all");
+}
+
+#[test]
+fn the_last_places_are_for_callers_of_whom_none_waits() {
+    let rules = ParkedRules { max: 8, per_caller: 32, within: Duration::from_secs(600) };
+    let mut table = Table::default();
+    let mut park = |serial: u64, caller: CallerKey| {
+        let server = ServerId("*|/mcp".into());
+        let admitted = table.admits(&server, caller, &rules).is_ok();
+        if admitted {
+            let (claim, _) = oneshot::channel();
+            table.insert(serial, Slot { ticket: ticket(), caller, claim });
+        }
+        admitted
+    };
+    let greedy = (0..8).filter(|serial| park(*serial, bearer(1))).count();
+    assert_eq!(greedy, 6);
+    assert!(park(8, bearer(2)) && !park(9, bearer(2)) && park(10, bearer(3)) && !park(11, bearer(4)));
+    for serial in [0, 8, 10] {
+        table.remove(serial).unwrap();
+    }
+    assert!(table.remove(0).is_none());
+    assert_eq!((table.of_servers.of(&ticket().server), table.of_callers.of(&bearer(1))), (5, 5));
+    assert!(table.of_callers.0.len() == 1 && table.of_callers_at.0.len() == 1, "nobody else takes room");
+}
+
+#[tokio::test]
 async fn a_call_that_nobody_takes_up_is_cancelled_at_its_server() {
     let asker = Asker::start().await;
     let bed = asker.bed();

@@ -1,9 +1,9 @@
 use super::*;
 use crate::testing::within;
 
-fn session() -> Session {
+fn session() -> Arc<Session> {
     let profile = Arc::new(Profile::silent("client", "1"));
-    Session::new([7; 16], ServerId("*|/mcp".into()), Revision::V2025_11_25, profile, true)
+    Arc::new(Session::new([7; 16], ServerId("*|/mcp".into()), Revision::V2025_11_25, profile, true))
 }
 
 fn home() -> Home {
@@ -88,12 +88,13 @@ fn subscriptions_are_bounded_and_know_what_is_new() {
 async fn only_who_listens_is_told_and_only_so_much() {
     let session = session();
     let said = || Word::Said("x".into());
-    assert!(!session.push(said()) && !session.is_listening());
+    assert!(session.push(said()) == Err(Untold::Nobody) && !session.is_listening());
     let mut former = session.listen();
     let mut stream = session.listen();
     assert!(within("the end of the former stream", former.recv()).await.is_none());
-    assert_eq!((0..).take_while(|_| session.push(said())).count(), MAX_PUSHED);
-    assert!(stream.recv().await.is_some() && session.push(said()));
+    assert_eq!((0..).take_while(|_| session.push(said()).is_ok()).count(), MAX_PUSHED);
+    assert_eq!(session.push(said()), Err(Untold::Full));
+    assert!(stream.recv().await.is_some() && session.push(said()).is_ok());
     drop(stream);
     assert!(!session.is_listening());
 }

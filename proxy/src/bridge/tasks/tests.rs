@@ -18,7 +18,7 @@ use portunus_filters::message::{Reading, read};
 use portunus_filters::{Arrival, Denial, Identity, Message, Reason};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -97,7 +97,9 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         upward: Arc::default(),
         write_timeout: Duration::from_secs(1),
         takes_events: true,
+        era: message.era,
         relayed: false,
+        software: OnceLock::new(),
     };
     let (sender, mut parts) = mpsc::channel(8);
     let mut outcome = Outcome::new(&bed.gateway, &arrival);
@@ -108,6 +110,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         write_timeout: Duration::from_secs(1),
         phase: bed.gateway.drain.watch(),
         version: Version::HTTP_11,
+        takes_events: true,
         begun: false,
     };
     match within("the answer", modern::serve(&desk, message, &mut out)).await {

@@ -45,7 +45,8 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     while !text.contains(end) {
         let mut piece = [0; 1024];
-        let read = tokio::time::timeout(LONG, stream.read(&mut piece)).await.expect(end).unwrap();
+        let read = tokio::time::timeout(LONG, stream.read(&mut piece)).await;
+        let read = read.unwrap_or_else(|_| panic!("no {end} in {text}")).unwrap();
         assert!(read > 0, "{text}");
         text.push_str(std::str::from_utf8(&piece[..read]).unwrap());
     }
@@ -78,7 +79,7 @@ async fn a_clients_stream_goes_through_to_its_home() {
     let mut stream = ask(&a, "GET", &id).await;
     until("the stream to be open", || session.is_listening()).await;
     let said = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#;
-    assert!(session.push(Word::Said(said.into())));
+    session.push(Word::Said(said.into())).unwrap();
     let answer = read_until(&mut stream, said).await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("text/event-stream"), "{answer}");
     drop(stream);
@@ -97,4 +98,85 @@ async fn what_was_relayed_is_not_relayed_again() {
     assert!(!session.is_over());
     assert_eq!(status(&b, "DELETE", &id).await, 200, "from a client it goes there");
     assert!(session.is_over());
+}
+
+/// A place between two replicas that passes everything on until it is frozen; then it keeps all
+/// connections, and what is connected after, and nothing moves.
+async fn between(to: SocketAddr) -> (SocketAddr, tokio::sync::watch::Sender<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let (freeze, frozen) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        loop {
+            let (near, _) = listener.accept().await.unwrap();
+            tokio::spawn(pass(near, to, frozen.clone()));
+        }
+    });
+    (at, freeze)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a stand-in for the network between replicas")]
+async fn pass(mut near: TcpStream, to: SocketAddr, mut frozen: tokio::sync::watch::Receiver<bool>) {
+    let mut far = TcpStream::connect(to).await.unwrap();
+    tokio::select! {
+        biased;
+        () = async { drop(frozen.wait_for(|frozen| *frozen).await) } => {}
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+    }
+    std::future::pending().await
+}
+
+#[tokio::test]
+async fn who_waits_for_a_home_that_is_frozen_is_told_within_seconds() {
+    let server = nobody().await;
+    let (a, b) = (socket(), socket());
+    let (at_a, at_b) = (a.local_addr().unwrap(), b.local_addr().unwrap());
+    let b = start(loaded("b", KEY, server, &[("a", at_a)]), b);
+    let (at_b, freeze) = between(at_b).await;
+    let a = start(loaded("a", KEY, server, &[("b", at_b)]), a);
+    let (held, session) = found(&b, 7);
+    let mut stream = ask(&a, "GET", &session).await;
+    until("the stream to be open", || held.is_listening()).await;
+    read_until(&mut stream, "\r\n\r\n").await;
+    let member = a.member(b.own());
+    let taken = b.gateway.peers.seen.len();
+    let lives = futures_of(16, || member.lives(&a.gateway)).await;
+    assert_eq!((lives, b.gateway.peers.seen.len() - taken), (16, 1), "one asks for all");
+    freeze.send_replace(true);
+    let text = r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"echo"}}"#;
+    let mut call = ask_with(&a, &session, text).await;
+    let told = read_until(&mut call, "replica_lost").await;
+    assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("\"id\":3"), "{told}");
+    read_until(&mut stream, "0\r\n\r\n").await;
+}
+
+/// How many of `count` that run at once are true.
+async fn futures_of<F: Future<Output = bool>>(count: usize, future: impl Fn() -> F) -> usize {
+    let mut all: Vec<_> = (0..count).map(|_| Box::pin(future())).collect();
+    let mut yes = 0;
+    std::future::poll_fn(|context| {
+        all.retain_mut(|one| match one.as_mut().poll(context) {
+            std::task::Poll::Ready(lives) => {
+                yes += usize::from(lives);
+                false
+            }
+            std::task::Poll::Pending => true,
+        });
+        if all.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    yes
+}
+
+#[expect(clippy::disallowed_methods, reason = "a client's connection, not one of the gateway's")]
+async fn ask_with(at: &Replica, session: &str, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(at.clients).await.unwrap();
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: application/json, text/event-stream\r\n\
+         Content-Type: application/json\r\nMcp-Session-Id: {session}\r\nMCP-Protocol-Version: 2025-11-25\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
 }

@@ -82,6 +82,26 @@ async fn questions_pass_through_to_a_client_that_knows_them_and_its_retry_goes_o
 }
 
 #[tokio::test]
+async fn a_modern_clients_request_stays_as_it_is_but_for_a_progress_token() {
+    let server = Server::start(|asked: Asked, mut wire: Wire| async move {
+        wire.result(&asked, "{}").await;
+        Some(wire)
+    })
+    .await;
+    let bed = Bed::before(server.address, PINNED);
+    let place = bed.place("anna", PERSON);
+    let watched = modern_call("").replace(r#""_meta":{"#, r#""_meta":{"progressToken":1,"#);
+    for call in [modern_call(""), watched] {
+        result(&mut bed.open(&place, &call, Rounds::Through).await).await;
+    }
+    let heard = server.heard("tools/call");
+    let sent: serde_json::Value = serde_json::from_str(&modern_call("")).unwrap();
+    assert_eq!(heard[0].body, sent);
+    let token = &heard[1].body["params"]["_meta"]["progressToken"];
+    assert!(*token != 1 && *token == heard[1].body["id"], "another caller may have chosen the same: {token}");
+}
+
+#[tokio::test]
 async fn an_upstream_that_only_wants_time_is_asked_again_and_not_for_ever() {
     let server = Server::start(|asked: Asked, mut wire: Wire| async move {
         wire.result(&asked, r#"{"resultType":"input_required","requestState":"again"}"#).await;
@@ -173,7 +193,8 @@ async fn a_challenge_to_the_clients_own_credential_is_kept() {
     .await;
     let bed = Bed::before(server.address, ", era: modern, credentials: passthrough");
     let mut talk = bed.open(&bed.place("anna", NOBODY), &call(""), Rounds::Asks).await;
-    assert_eq!(failure(&mut talk).await.challenge.unwrap().to_str().unwrap(), "Bearer x=\"y\"");
+    let challenge = failure(&mut talk).await.denial.challenge.unwrap();
+    assert_eq!((challenge.status, challenge.fields), (401, vec![b"Bearer x=\"y\"".as_slice().into()]));
 }
 
 #[tokio::test]

@@ -145,6 +145,10 @@ fn entry_name(server: &str) -> String {
 struct WithoutSecrets;
 
 impl Environment for WithoutSecrets {
+    fn folder(&self, path: &Path) -> io::Result<Vec<String>> {
+        ProcessEnvironment.folder(path)
+    }
+
     fn variable(&self, name: &str) -> Option<String> {
         ProcessEnvironment.variable(name).filter(|value| !value.is_empty()).or(Some("absent".to_owned()))
     }

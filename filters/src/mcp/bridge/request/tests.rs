@@ -19,12 +19,20 @@ fn params_of(message: &str) -> String {
     Envelope::read(message).unwrap().params_text.unwrap().to_owned()
 }
 
+fn legacy_request(body: &str, put: &Put<'_>) -> Result<String, Fault> {
+    super::legacy_request(&Parts::read(body)?, put)
+}
+
+fn modern_request(body: &str, put: &Put<'_>, retry: Option<&Retry>) -> Result<String, Fault> {
+    super::modern_request(&Parts::read(body)?, put, &profile(), Revision::V2026_07_28, retry)
+}
+
 fn legacy(params: &str, put: &Put<'_>) -> String {
     params_of(&legacy_request(&call(params), put).unwrap())
 }
 
 fn modern(params: &str, put: &Put<'_>, retry: Option<&Retry>) -> String {
-    params_of(&modern_request(&call(params), put, &profile(), Revision::V2026_07_28, retry).unwrap())
+    params_of(&modern_request(&call(params), put, retry).unwrap())
 }
 
 #[test]
@@ -57,7 +65,7 @@ fn a_request_goes_out_under_the_id_of_its_connection() {
     let message = legacy_request(&call("{}"), &PUT).unwrap();
     assert_eq!(message, r#"{"jsonrpc":"2.0","id":77,"vendor":[1.0],"method":"tools/call","params":{}}"#);
     let bare = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
-    let message = modern_request(bare, &PUT, &profile(), Revision::V2026_07_28, None).unwrap();
+    let message = modern_request(bare, &PUT, None).unwrap();
     assert_eq!(params_of(&message), format!(r#"{{"_meta":{{{ENVELOPE}}}}}"#));
 }
 
@@ -157,7 +165,7 @@ fn what_is_no_request_is_refused() {
     ];
     for (body, fault) in cases {
         assert_eq!(legacy_request(body, &PUT), Err(fault.clone()), "{body}");
-        let modern = modern_request(body, &PUT, &profile(), Revision::V2026_07_28, None);
+        let modern = modern_request(body, &PUT, None);
         assert_eq!(modern, Err(fault), "{body}");
     }
 }
@@ -210,7 +218,7 @@ proptest! {
         let (arguments, vendor) = (text(&arguments), text(&vendor));
         let key = string(&format!("v{key}"));
         let params = format!(r#"{{"name":"t","arguments": {arguments} ,"_meta":{{{key}: {vendor} }}}}"#);
-        let up = modern_request(&call(&params), &PUT, &profile(), Revision::V2026_07_28, None).unwrap();
+        let up = modern_request(&call(&params), &PUT, None).unwrap();
         let back = legacy_request(&up, &Put { id: "\"x\"", ..PUT }).unwrap();
         let there = Envelope::read(&up).unwrap();
         prop_assert_eq!(there.params.get("arguments"), Some(arguments.as_str()));
@@ -219,4 +227,33 @@ proptest! {
         prop_assert_eq!(there.params.get("_meta").unwrap(), format!("{{{key}: {vendor}}}"));
         prop_assert!(back.contains("\"vendor\":[1.0]"));
     }
+}
+
+#[test]
+fn a_modern_request_stays_as_it_is_where_its_server_can_read_it() {
+    let passed = |params: &str, target: Option<&str>, retry: Option<&Retry>| {
+        let call = call(params);
+        super::passed_request(&Parts::read(&call).unwrap(), target, Revision::V2026_07_28, retry)
+            .map(|changed| changed.map(|text| params_of(&text)))
+    };
+    let retry = Retry { request_state: Some("\"own\"".into()), ..Retry::default() };
+    let meta = format!(r#""_meta" : {{{ENVELOPE},"a.b/c":1.0}}"#);
+    let cases = [
+        ("nothing changes", r#""name":"t""#, None, None, None),
+        ("the same target", r#""name":"t""#, Some("t"), None, None),
+        ("the same target by escape", r#""name":"\u0074""#, Some("t"), None, None),
+        ("another target", r#""name":"t""#, Some("u"), None, Some(r#""name":"u""#)),
+        ("a client's own state", r#""name":"t","requestState":"s""#, None, None, Some(r#""name":"t""#)),
+        ("a client's own answers", r#""name":"t","inputResponses":{}"#, None, None, Some(r#""name":"t""#)),
+        ("task", r#""name":"t","task":{}"#, None, None, Some(r#""name":"t""#)),
+    ];
+    for (name, params, target, retry, expected) in cases {
+        let expected = expected.map(|params| format!("{{{meta},{params}}}"));
+        assert_eq!(passed(&format!("{{{meta},{params}}}"), target, retry), Ok(expected), "{name}");
+    }
+    let params = format!(r#"{{{meta},"requestState":"s"}}"#);
+    let expected = format!(r#"{{{meta},"requestState":"own"}}"#);
+    assert_eq!(passed(&params, None, Some(&retry)), Ok(Some(expected)));
+    let of_another_revision = passed(r#"{"name":"t"}"#, None, None);
+    assert!(matches!(of_another_revision, Err(Fault::Shape(_))), "{of_another_revision:?}");
 }

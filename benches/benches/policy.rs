@@ -1,0 +1,174 @@
+//! What a decision costs: remembered, worked out, and for a list; and what a policy costs to compile.
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use portunus_filters::Moment;
+use portunus_filters::authorize::{
+    Context, DecisionCache, Direction, Document, Entry, Kind, Mcp, Module, Policy, Question, Settings,
+    Threat, Tool,
+};
+use portunus_filters::identity::{Claims, Principal, names};
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+const ROLES: &str = r#"package mcp.authz
+default decision := {"allow": false, "reason": "no role allows it"}
+decision := {"allow": true, "reason": "role"} if {
+    some role in input.principal.roles
+    some allowed in data.roles[role]
+    startswith(input.mcp.name, allowed)
+}
+"#;
+const GRANTS: &str = r#"package mcp.authz
+default decision := {"allow": false, "reason": "no grant"}
+decision := {"allow": true, "reason": "granted"} if {
+    not input.principal.claims.suspended
+    some grant in data.grants[input.principal.subject]
+    grant.tool == input.mcp.name
+    input.mcp.arguments.region in grant.regions
+    input.time.hour >= grant.from
+}
+"#;
+
+#[expect(clippy::panic, reason = "there is nothing to measure without one")]
+fn policy(modules: &[Module], data: &[Document]) -> Policy {
+    Policy::compile(modules, data, &Settings::default()).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+fn module(path: &str, text: &str) -> Module {
+    Module { path: path.to_owned(), text: text.to_owned() }
+}
+
+fn document(text: String) -> Document {
+    Document { path: "data.json".to_owned(), mount: String::new(), text }
+}
+
+fn roles() -> Policy {
+    let roles = r#"{"roles": {"reader": ["search", "list"], "writer": ["update", "search"], "admin": [""]}}"#;
+    policy(&[module("roles.rego", ROLES)], &[document(roles.to_owned())])
+}
+
+/// 5,000 callers with their grants: 0.8 MB.
+fn grants() -> Policy {
+    let grant = |number: usize| {
+        format!(
+            r#""user{number}":[{{"tool":"search","regions":["eu","us"],"from":0,"note":"{}"}},{{"tool":"update","regions":["eu"],"from":0}}]"#,
+            "what it was for ".repeat(3)
+        )
+    };
+    let grants: Vec<String> = (0..5_000).map(grant).collect();
+    policy(&[module("grants.rego", GRANTS)], &[document(format!(r#"{{"grants":{{{}}}}}"#, grants.join(",")))])
+}
+
+fn caller() -> Principal {
+    let claims = Claims::new(vec![("department".into(), "\"sales\"".into())]);
+    let named = Principal::named("acme", "user4321");
+    Principal { roles: names(["reader", "staff"]), claims, ..named }.with_digest()
+}
+
+fn question<'a>(principal: &'a Principal, name: &'a str, arguments: Option<&'a str>) -> Question<'a> {
+    Question {
+        principal,
+        mcp: Mcp {
+            method: "tools/call",
+            direction: Direction::ToServer,
+            server: "/mcp",
+            upstream: Some("crm"),
+            kind: Kind::Tool,
+            name: Some(name),
+            uri: None,
+            arguments,
+            era: "modern",
+        },
+        tool: Some(Tool {
+            original: name,
+            risk: "low",
+            class: "internal",
+            labels: &[],
+            scopes: &[],
+            owner: None,
+            read_only: Some(true),
+            idempotent: None,
+            claimed: None,
+        }),
+        context: Context {
+            source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            zone: Some("office"),
+            listener: "main",
+            client: Some("bench"),
+            justification: None,
+        },
+        threat: Threat::None,
+        findings: None,
+        now: Moment { monotonic: Duration::ZERO, wall: Duration::from_secs(1_800_000_000) },
+    }
+}
+
+fn arguments(bytes: usize) -> String {
+    format!(r#"{{"text":"{}","region":"eu","limit":10}}"#, "a".repeat(bytes))
+}
+
+fn decisions(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decision");
+    let principal = caller();
+    let (small, large) = (arguments(300), arguments(4_000));
+    let cases = [
+        ("roles", roles(), None),
+        ("grants", grants(), Some(&small)),
+        ("grants-4KB", grants(), Some(&large)),
+    ];
+    for (name, policy, arguments) in &cases {
+        let question = question(&principal, "search", arguments.map(String::as_str));
+        let cache = DecisionCache::new(100_000, 64 << 20);
+        group.bench_function(format!("hit/{name}"), |bencher| {
+            bencher.iter(|| policy.decide(Entry::Decision, black_box(&question), &cache));
+        });
+        let nothing = DecisionCache::new(1, 1);
+        group.bench_function(format!("miss/{name}"), |bencher| {
+            bencher.iter(|| policy.decide(Entry::Decision, black_box(&question), &nothing));
+        });
+    }
+    group.finish();
+}
+
+fn lists(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("list-1000");
+    group.sample_size(20);
+    let (policy, principal) = (roles(), caller());
+    let tools: Vec<String> = (0..1_000).map(|number| format!("tool_{number}")).collect();
+    let filter = |cache: &DecisionCache| {
+        let allowed =
+            |tool: &&String| policy.decide(Entry::Decision, &question(&principal, tool, None), cache).allow;
+        tools.iter().filter(allowed).count()
+    };
+    let fresh = || DecisionCache::new(100_000, 64 << 20);
+    group.bench_function("cold", |bencher| {
+        bencher.iter_batched(fresh, |cache| filter(&cache), BatchSize::PerIteration)
+    });
+    let cache = fresh();
+    group.bench_function("cached", |bencher| bencher.iter(|| filter(&cache)));
+    group.finish();
+}
+
+/// 50 modules and 10,000 entries of data.
+fn activation(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("policy");
+    group.sample_size(10);
+    let mut modules = vec![module("grants.rego", GRANTS)];
+    for number in 0..49 {
+        let text = GRANTS.replace("mcp.authz", &format!("team{number}.authz"));
+        modules.push(module(&format!("team{number}.rego"), &text));
+    }
+    let entry =
+        |number: usize| format!(r#""entry{number}":{{"tool":"search","regions":["eu"],"from":{number}}}"#);
+    let data = format!(r#"{{"grants":{{{}}}}}"#, (0..10_000).map(entry).collect::<Vec<_>>().join(","));
+    let data = [document(data)];
+    group.bench_function("compile", |bencher| bencher.iter(|| policy(&modules, &data)));
+    group.bench_function("drop", |bencher| {
+        bencher.iter_batched(|| policy(&modules, &data), drop, BatchSize::PerIteration);
+    });
+    group.finish();
+}
+
+criterion_group!(benches, decisions, lists, activation);
+criterion_main!(benches);

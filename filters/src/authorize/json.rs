@@ -1,0 +1,127 @@
+//! JSON text as a value of the policy engine.
+//!
+//! A number that a rule reads is the number that every other reader sees: one that an `i64` or an
+//! `f64` would change is refused, and so is an object with a key that comes twice.
+
+use crate::mcp::{Fault, tree};
+use regorus::Value;
+use std::collections::BTreeMap;
+
+/// The value of a JSON text.
+///
+/// # Errors
+/// As [`tree::read`]; [`Fault::Shape`] for a number that would change.
+pub(super) fn value(text: &str) -> Result<Value, Fault> {
+    tree::read::<Rego>(text).map(|rego| rego.0)
+}
+
+struct Rego(Value);
+
+impl tree::Tree for Rego {
+    fn null() -> Rego {
+        Rego(Value::Null)
+    }
+
+    fn flag(value: bool) -> Rego {
+        Rego(Value::Bool(value))
+    }
+
+    fn number(text: &str) -> Result<Rego, Fault> {
+        if let Ok(whole) = text.parse::<i64>() {
+            return Ok(Rego(Value::from(whole)));
+        }
+        let number: f64 = text.parse().map_err(|_| Fault::Syntax("a number is none"))?;
+        if !number.is_finite() || Digits::of(text) != Digits::of(&format!("{number:e}")) {
+            return Err(Fault::Shape("a number is written with more digits than it can keep"));
+        }
+        Ok(Rego(Value::from(number)))
+    }
+
+    fn text(text: &str) -> Rego {
+        Rego(Value::from(text))
+    }
+
+    fn list(items: Vec<Rego>) -> Rego {
+        Rego(Value::from(items.into_iter().map(|item| item.0).collect::<Vec<Value>>()))
+    }
+
+    fn object(members: Vec<(String, Rego)>) -> Result<Rego, Fault> {
+        let mut object = BTreeMap::new();
+        for (key, member) in members {
+            if object.insert(Value::from(key), member.0).is_some() {
+                return Err(Fault::DuplicateKey);
+            }
+        }
+        Ok(Rego(Value::from(object)))
+    }
+}
+
+/// A decimal number in one form: sign, digits without zeros around them, and the power of ten of the
+/// last digit.
+#[derive(PartialEq, Eq)]
+struct Digits {
+    negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+impl Digits {
+    /// `None` for what is no number, or one whose exponent nobody can write down.
+    fn of(text: &str) -> Option<Digits> {
+        let (mantissa, exponent) = match text.find(['e', 'E']) {
+            Some(at) => (&text[..at], text[at + 1..].parse::<i64>().ok()?),
+            None => (text, 0),
+        };
+        let negative = mantissa.starts_with('-');
+        let mantissa = mantissa.trim_start_matches('-');
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let all = format!("{whole}{fraction}");
+        let digits = all.trim_end_matches('0');
+        let dropped = i64::try_from(all.len() - digits.len()).ok()?;
+        let exponent = exponent.checked_sub(i64::try_from(fraction.len()).ok()?)?.checked_add(dropped)?;
+        let digits = digits.trim_start_matches('0').to_owned();
+        if digits.is_empty() {
+            return Some(Digits { negative: false, digits, exponent: 0 });
+        }
+        Some(Digits { negative, digits, exponent })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_only_where_nobody_reads_them_otherwise() {
+        for text in ["0", "-0", "-0.0", "7", "-9223372036854775808", "1.50", "1e2", "0.1", "2.5e-3", "1E400e"]
+        {
+            assert_eq!(value(text).is_ok(), text != "1E400e", "{text}");
+        }
+        for text in
+            ["9223372036854775808", "0.10000000000000001", "1e400", "123456789.123456789123", "1e-400"]
+        {
+            assert!(matches!(value(text), Err(Fault::Shape(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_equal_however_they_are_written() {
+        assert_eq!(value("100").unwrap(), value("1e2").unwrap());
+        assert_eq!(value("3.0").unwrap(), Value::from(3));
+    }
+
+    #[test]
+    fn what_readers_would_disagree_on_is_refused_at_every_depth() {
+        for text in [r#"{"a":1,"a":1}"#, r#"[{"a":{"b":1,"\u0062":2}}]"#] {
+            assert_eq!(value(text), Err(Fault::DuplicateKey), "{text}");
+        }
+        assert!(matches!(value(r#"["\ud800"]"#), Err(Fault::Syntax(_))));
+        assert!(matches!(value(r#"{"a":1}x"#), Err(Fault::Syntax(_))));
+    }
+
+    #[test]
+    fn values_are_what_the_engine_reads_itself() {
+        let text = r#" {"a":[1,-2.5,null,true,"\u00e9\n"],"b":{"c":{}}, "d":[]} "#;
+        assert_eq!(value(text).unwrap(), Value::from_json_str(text).unwrap());
+    }
+}

@@ -1,0 +1,267 @@
+//! Stage 5: what is asked of policy for each message, and what becomes of the answer.
+//!
+//! The policy itself is in [`crate::authorize`]; here is which question a message is, what beside the
+//! policy may stand in its way, and what is done with a message and its answer because of it. The same
+//! gate says what lists show, so that what a caller sees and what it may do never fall apart.
+
+mod about;
+mod answer;
+mod demands;
+mod edits;
+mod judged;
+mod shown;
+
+pub use about::{JUSTIFICATION, RUN};
+pub use answer::permitted;
+pub use judged::{Given, Judged, Sampled, Taken, Watch};
+pub use shown::{Item, Onlooker, Sight, Thing};
+
+use crate::authorize::{
+    Class, Context, Decision, DecisionCache, Entry, Fault, Mcp, Obligations, Policy, Question, Threat, Tool,
+};
+use crate::call::{AnswerRules, Call, KnownTool, Verdict};
+use crate::controls::Controls;
+use crate::denial::{Denial, Reason};
+use crate::facts::ToolFacts;
+use crate::identity::{Identity, Principal};
+use crate::message::{Arrival, Kind};
+use crate::pipeline::Filter;
+use about::About;
+use demands::Asking;
+use std::sync::{Arc, LazyLock};
+
+/// Characters of a policy's reason that a client is told.
+const MAX_REASON: usize = 500;
+
+/// Who asks where nobody is known.
+static NOBODY: LazyLock<Principal> = LazyLock::new(|| Principal::named("", ""));
+
+/// What every message has to pass.
+#[derive(Debug, Default)]
+pub struct Gate {
+    rules: Option<Rules>,
+    controls: Option<Controls>,
+    /// Something is known of tools.
+    rated: bool,
+    /// Which questions the policy that is tried is asked too.
+    tried: Watch,
+    /// Which questions are recorded.
+    recorded: Arc<Watch>,
+}
+
+/// The policy in force.
+#[derive(Debug)]
+pub struct Rules {
+    /// Its rules.
+    pub policy: Arc<Policy>,
+    /// What it said before.
+    pub decisions: DecisionCache,
+    /// What lists show.
+    pub lists: Lists,
+    /// Whether callers are told the reason that the policy gives.
+    pub reasons_to_client: bool,
+}
+
+/// What lists show to a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lists {
+    /// What the entry point `visible` says.
+    Visible,
+    /// What the entry point `decision` allows.
+    Decision,
+    /// Everything.
+    Show,
+    /// What `decision` allows when it is asked without arguments.
+    WithoutArguments,
+}
+
+impl Gate {
+    /// A gate that asks `rules`, and holds tools to what `controls` ask of their risk and, if any is
+    /// `rated`, to what is known of them.
+    pub fn new(rules: Option<Rules>, controls: Option<Controls>, rated: bool) -> Gate {
+        Gate { rules, controls, rated, ..Gate::default() }
+    }
+
+    /// The same, of whose questions one of `tried` is asked of another policy too, and some are
+    /// `recorded`.
+    #[must_use]
+    pub fn watched(self, tried: u32, recorded: Arc<Watch>) -> Gate {
+        Gate { tried: Watch::one_of(tried), recorded, ..self }
+    }
+
+    /// The policy that is asked, if one is.
+    pub fn rules(&self) -> Option<&Rules> {
+        self.rules.as_ref()
+    }
+
+    /// Whether anything is asked of messages beyond what their servers ask.
+    pub fn governs(&self) -> bool {
+        self.rules.is_some() || self.controls.is_some() || self.rated
+    }
+
+    /// Whether the policy reads a part of the input, written as `input.…`.
+    pub fn reads(&self, place: &str) -> bool {
+        let Some(rules) = &self.rules else { return false };
+        let within = |read: &String| {
+            read == "input" || read == place || read.starts_with(&format!("{place}.")) || {
+                place.strip_prefix(read.as_str()).is_some_and(|rest| rest.starts_with('.'))
+            }
+        };
+        Entry::ALL.iter().any(|entry| rules.policy.reads(*entry).iter().any(within))
+    }
+
+    /// What is to be looked at later: every refusal, and some of the rest.
+    fn sampled(&self, question: &Question<'_>, given: Option<&Given>) -> (Sampled, Taken) {
+        let (Some(rules), Some(given)) = (&self.rules, given) else { return Default::default() };
+        let sampled = Sampled { tried: self.tried.chooses(), recorded: self.recorded.chooses() };
+        let wanted = sampled.tried || sampled.recorded || !given.decision.allow;
+        let input = || rules.policy.input(given.entry, question);
+        (sampled, Taken::of(wanted.then(input).flatten()))
+    }
+
+    fn ruled(&self, question: &Question<'_>) -> Option<Given> {
+        let rules = self.rules.as_ref()?;
+        Some(rules.ask(Entry::Decision, question))
+    }
+
+    fn denied(&self, given: &Given) -> Denial {
+        let ruling = &given.decision.ruling;
+        match &ruling.fault {
+            Some(Fault::Unreadable(fault)) => about::wrong(fault),
+            Some(_) => Denial::new(Reason::PolicyError, "the policy gave no decision, so this is refused"),
+            None => {
+                let told = self.rules.as_ref().is_some_and(|rules| rules.reasons_to_client);
+                match told && !ruling.reason.is_empty() {
+                    true => {
+                        let reason: String = ruling.reason.chars().take(MAX_REASON).collect();
+                        Denial::new(Reason::Forbidden, reason)
+                    }
+                    false => Denial::new(Reason::Forbidden, "the policy does not allow this"),
+                }
+            }
+        }
+    }
+}
+
+impl Rules {
+    fn ask(&self, entry: Entry, question: &Question<'_>) -> Given {
+        let decision: Decision = self.policy.decide(entry, question, &self.decisions);
+        Given { entry, class: self.policy.class(entry).unwrap_or(Class::WholeInput), decision }
+    }
+}
+
+impl Filter for Gate {
+    fn name(&self) -> &'static str {
+        "authorize"
+    }
+
+    fn applies(&self, kind: Kind) -> bool {
+        !matches!(kind, Kind::ServerNotification | Kind::ServerResponse)
+    }
+
+    fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
+        let facts = call.target.tool.as_ref().map(|tool| &tool.facts);
+        if !self.governs() && !about::may_speak_to_us(call.message) {
+            return Ok(());
+        }
+        let params = about::params(call.message)?;
+        let about = About::of(call.message, &params)?;
+        let principal = principal(call.arrival);
+        let asked = question(call, &about);
+        let given = self.ruled(&asked);
+        let (sampled, taken) = self.sampled(&asked, given.as_ref());
+        let nothing = Arc::default();
+        let obligations = given.as_ref().map_or(&nothing, |given| &given.decision.ruling.obligations);
+        let asking = Asking {
+            principal,
+            facts: facts.map(|facts| &**facts),
+            obligations,
+            is_justified: about.justification.is_some(),
+        };
+        let refusal = match given.as_ref().filter(|given| !given.decision.allow) {
+            Some(given) => Some((None, self.denied(given))),
+            None => self.obstacle(call, &asking).map(|(unmet, denial)| (Some(unmet), denial)),
+        };
+        let mut judged = Judged {
+            facts: facts.cloned(),
+            justification: about.justification.as_deref().map(Arc::from),
+            alert: obligations.alert || self.demands(asking.facts).alert,
+            cost_micros: cost(obligations, asking.facts),
+            sampled,
+            question: taken,
+            ..Judged::default()
+        };
+        if let Some((unmet, mut denial)) = refusal {
+            (judged.unmet, judged.policy) = (unmet, given);
+            denial.judged = Some(Arc::new(judged));
+            return Err(denial);
+        }
+        verdict.edits.extend(edits::edit(call.message, &params, about.speaks_to_us, &obligations.inject)?);
+        verdict.answer = AnswerRules::of(obligations);
+        judged.policy = given;
+        verdict.judged = Some(Arc::new(judged));
+        Ok(())
+    }
+}
+
+/// Who asks.
+fn principal(arrival: &Arrival) -> &Principal {
+    match &arrival.identity {
+        Identity::Principal(principal) => principal,
+        Identity::Anonymous { .. } | Identity::Presented { .. } => &NOBODY,
+    }
+}
+
+fn question<'a>(call: &'a Call<'_>, about: &'a About<'_>) -> Question<'a> {
+    let target = call.target;
+    Question {
+        principal: principal(call.arrival),
+        mcp: Mcp {
+            method: &about.method,
+            direction: about.direction,
+            server: &target.server,
+            upstream: Some(&*target.upstream).filter(|upstream| !upstream.is_empty()),
+            kind: about.kind,
+            name: about.name.as_deref(),
+            uri: about.uri.as_deref(),
+            arguments: about.arguments,
+            era: call.message.era.as_str(),
+        },
+        tool: target.tool.as_deref().map(tool),
+        context: Context {
+            source_ip: call.arrival.source,
+            zone: target.zone.as_deref(),
+            listener: &call.arrival.listener,
+            client: target.client.as_deref(),
+            justification: about.justification.as_deref(),
+        },
+        threat: Threat::None,
+        findings: None,
+        now: call.arrival.at,
+    }
+}
+
+fn tool(tool: &KnownTool) -> Tool<'_> {
+    let facts: &ToolFacts = &tool.facts;
+    Tool {
+        original: &tool.original,
+        risk: facts.risk.as_str(),
+        class: facts.class.as_str(),
+        labels: &facts.labels,
+        scopes: &facts.scopes,
+        owner: facts.owner.as_deref(),
+        read_only: facts.read_only,
+        idempotent: facts.idempotent,
+        claimed: tool.claimed.as_deref(),
+    }
+}
+
+/// The price of a call, in millionths: what the policy says counts more than what is known of the tool.
+fn cost(obligations: &Obligations, facts: Option<&ToolFacts>) -> Option<u64> {
+    let micros = |cost: f64| {
+        let micros = (cost * 1e6).round();
+        // Saturates, and a price is never negative.
+        micros as u64
+    };
+    obligations.cost.map(micros).or_else(|| facts?.cost_micros)
+}

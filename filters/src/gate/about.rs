@@ -1,0 +1,134 @@
+//! What a message is about, as policy is asked of it.
+
+use crate::authorize::{Direction, Kind};
+use crate::denial::{Denial, Reason};
+use crate::mcp::Fault;
+use crate::mcp::object::Object;
+use crate::message::{self, Message};
+use std::borrow::Cow;
+
+/// Key of `_meta` under which a caller says why it calls.
+pub const JUSTIFICATION: &str = "io.portunus/justification";
+
+/// Key of `_meta` under which a caller says which run a call belongs to.
+pub const RUN: &str = "io.portunus/run";
+
+/// Characters of a justification.
+const MAX_JUSTIFICATION: usize = 500;
+
+/// What both keys begin with.
+const OWN: &[u8] = b"io.portunus/";
+
+/// The part of a message that policy may ask about.
+#[derive(Debug)]
+pub(super) struct About<'m> {
+    pub(super) method: Cow<'m, str>,
+    pub(super) direction: Direction,
+    pub(super) kind: Kind,
+    pub(super) name: Option<Cow<'m, str>>,
+    pub(super) uri: Option<Cow<'m, str>>,
+    /// Text of an object.
+    pub(super) arguments: Option<&'m str>,
+    /// Why the caller calls.
+    pub(super) justification: Option<Cow<'m, str>>,
+    /// Keys of `_meta` that are for the gateway alone are there.
+    pub(super) speaks_to_us: bool,
+}
+
+/// The parameters of a message; none of one that has none.
+pub(super) fn params(message: &Message) -> Result<Object<'_>, Denial> {
+    let Some(span) = message.params else { return Ok(Object::default()) };
+    let text = std::str::from_utf8(span.of(&message.body)).map_err(|_| unreadable())?;
+    if !text.starts_with('{') {
+        return Ok(Object::default());
+    }
+    Object::read(text).map_err(|fault| wrong(&fault))
+}
+
+pub(super) fn wrong(fault: &Fault) -> Denial {
+    Denial::new(Reason::InvalidParams, fault.to_string())
+}
+
+fn unreadable() -> Denial {
+    Denial::new(Reason::InvalidParams, "`params` cannot be read")
+}
+
+/// Whether a message may hold keys that are for the gateway alone; an escape may hide one.
+pub(super) fn may_speak_to_us(message: &Message) -> bool {
+    let Some(params) = message.params.map(|span| span.of(&message.body)) else { return false };
+    memchr::memmem::find(params, OWN).is_some() || memchr::memmem::find(params, b"\\u").is_some()
+}
+
+impl<'m> About<'m> {
+    pub(super) fn of(message: &'m Message, params: &Object<'m>) -> Result<About<'m>, Denial> {
+        let arguments = params.get("arguments").filter(|arguments| *arguments != "null");
+        if arguments.is_some_and(|arguments| !arguments.starts_with('{')) {
+            return Err(Denial::new(Reason::InvalidParams, "`arguments` must be an object"));
+        }
+        let mut about = About {
+            method: message.method.as_ref().map_or_else(|| message.action(), |method| method.name().into()),
+            direction: Direction::ToServer,
+            kind: Kind::Server,
+            name: None,
+            uri: None,
+            arguments,
+            justification: None,
+            speaks_to_us: false,
+        };
+        if may_speak_to_us(message)
+            && let Some(meta) = params.object("_meta").map_err(|fault| wrong(&fault))?
+        {
+            about.speaks_to_us = meta.get(JUSTIFICATION).is_some() || meta.get(RUN).is_some();
+            about.justification = justification(&meta)?;
+        }
+        match message.kind {
+            message::Kind::Stream => about.kind = Kind::Stream,
+            message::Kind::ServerRequest => {
+                about.direction = Direction::ToClient;
+                about.arguments = message.params.and_then(|span| text(span.of(&message.body)));
+            }
+            message::Kind::Request => about.aim(params),
+            _ => {}
+        }
+        Ok(about)
+    }
+
+    /// What a client's request is aimed at.
+    fn aim(&mut self, params: &Object<'m>) {
+        match &*self.method {
+            "tools/call" => (self.kind, self.name) = (Kind::Tool, params.text("name")),
+            "prompts/get" => (self.kind, self.name) = (Kind::Prompt, params.text("name")),
+            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
+                (self.kind, self.uri) = (Kind::Resource, params.text("uri"));
+            }
+            "subscriptions/listen" => self.kind = Kind::Stream,
+            "completion/complete" => {
+                let Some(reference) = params.object("ref").ok().flatten() else { return };
+                self.arguments = params.get("argument").filter(|argument| argument.starts_with('{'));
+                match reference.text("uri") {
+                    Some(uri) => (self.kind, self.uri) = (Kind::Template, Some(uri)),
+                    None => (self.kind, self.name) = (Kind::Prompt, reference.text("name")),
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| text.starts_with('{'))
+}
+
+fn justification<'m>(meta: &Object<'m>) -> Result<Option<Cow<'m, str>>, Denial> {
+    let Some(given) = meta.get(JUSTIFICATION) else { return Ok(None) };
+    let said = meta.text(JUSTIFICATION).filter(|said| said.chars().count() <= MAX_JUSTIFICATION);
+    match said {
+        Some(said) if said.trim().is_empty() => Ok(None),
+        Some(said) => Ok(Some(said)),
+        None if given == "null" => Ok(None),
+        None => {
+            let detail = format!("`{JUSTIFICATION}` must be text of at most {MAX_JUSTIFICATION} characters");
+            Err(Denial::new(Reason::InvalidParams, detail))
+        }
+    }
+}

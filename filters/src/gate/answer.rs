@@ -1,0 +1,237 @@
+//! What is done with an answer: parts of it are blanked, and one that is too long is refused.
+//!
+//! A place is one of the result if it begins with a member that results have (`content`, `contents`,
+//! `messages`, `_meta`), else one of the data in it: of `structuredContent`, and of every text in the
+//! result that is JSON, which tells the same again. A text that is no JSON may tell it in words, so
+//! that it is blanked as a whole.
+
+use crate::authorize::Place;
+use crate::call::AnswerRules;
+use crate::denial::{Denial, Reason};
+use crate::mcp::Fault;
+use crate::mcp::object::{Object, elements};
+use crate::mcp::rewrite::string;
+use std::borrow::Cow;
+
+/// What stands where a text was.
+const BLANK: &str = "\"[redacted]\"";
+
+const STRUCTURED: &str = "structuredContent";
+
+/// Members of a result that hold content, and lists of it.
+const CONTENT: [&str; 3] = ["content", "contents", "messages"];
+
+/// The result as its caller may have it.
+///
+/// # Errors
+/// [`Reason::ResultTooLarge`]; [`Reason::UpstreamMalformed`] if what has to be blanked cannot be found
+/// for sure.
+pub fn permitted<'r>(result: &'r str, rules: &AnswerRules) -> Result<Cow<'r, str>, Denial> {
+    let blanked = match rules.redact() {
+        [] => Cow::Borrowed(result),
+        places => Cow::Owned(redacted(result, places).map_err(|_| unreadable())?),
+    };
+    match rules.max_result_bytes() {
+        Some(most) if blanked.len() as u64 > most => Err(too_large(most)),
+        _ => Ok(blanked),
+    }
+}
+
+fn unreadable() -> Denial {
+    Denial::new(Reason::UpstreamMalformed, "the server's answer has parts that cannot be told apart")
+}
+
+fn too_large(most: u64) -> Denial {
+    let detail = format!("the answer is longer than the {most} bytes that this caller may have");
+    Denial::new(Reason::ResultTooLarge, detail).with("maxResultBytes", most.to_string())
+}
+
+fn redacted(result: &str, places: &[Place]) -> Result<String, Fault> {
+    let (own, data): (Vec<_>, Vec<_>) = places.iter().map(|place| place.0.as_slice()).partition(is_own);
+    let data: Vec<&[String]> = data.into_iter().map(below_structured).collect();
+    let mut text = result.to_owned();
+    for steps in own {
+        text = blanked(&text, steps)?;
+    }
+    if data.is_empty() {
+        return Ok(text);
+    }
+    let object = Object::read(&text)?;
+    let mut changed = object.rewrite();
+    if let Some(structured) = object.get(STRUCTURED) {
+        changed = changed.set(STRUCTURED, all(structured, &data)?);
+    }
+    for key in CONTENT {
+        if let Some(content) = object.get(key) {
+            changed = changed.set(key, retold(content, &data)?);
+        }
+    }
+    Ok(changed.text())
+}
+
+fn is_own(steps: &&[String]) -> bool {
+    steps.first().is_some_and(|first| first == "_meta" || CONTENT.contains(&first.as_str()))
+}
+
+fn below_structured(steps: &[String]) -> &[String] {
+    match steps.split_first() {
+        Some((first, rest)) if first == STRUCTURED => rest,
+        _ => steps,
+    }
+}
+
+fn all(text: &str, places: &[&[String]]) -> Result<String, Fault> {
+    places.iter().try_fold(text.to_owned(), |text, steps| blanked(&text, steps))
+}
+
+/// `text` with what is at a place blanked; as it is where there is nothing.
+fn blanked(text: &str, steps: &[String]) -> Result<String, Fault> {
+    let Some((step, rest)) = steps.split_first() else { return Ok(blank(text).to_owned()) };
+    match text.as_bytes().first() {
+        Some(b'{') => {
+            let object = Object::read(text)?;
+            let mut changed = object.rewrite();
+            for (key, value) in object.members().filter(|(key, _)| step == "*" || step == key) {
+                changed = changed.set(key.to_owned(), blanked(value, rest)?);
+            }
+            Ok(changed.text())
+        }
+        Some(b'[') => {
+            let is_meant = |index: usize| step == "*" || step.parse() == Ok(index);
+            let item = |(index, item): (usize, &str)| match is_meant(index) {
+                true => blanked(item, rest),
+                false => Ok(item.to_owned()),
+            };
+            let items: Result<Vec<String>, Fault> =
+                elements(text)?.into_iter().enumerate().map(item).collect();
+            Ok(format!("[{}]", items?.join(",")))
+        }
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A value of the same type that tells nothing: what is declared in a schema still fits.
+fn blank(text: &str) -> &'static str {
+    match text.as_bytes().first() {
+        Some(b'{') => "{}",
+        Some(b'[') => "[]",
+        Some(b'"') => BLANK,
+        Some(b't' | b'f') => "false",
+        Some(b'n') => "null",
+        _ => "0",
+    }
+}
+
+/// Content, or a list of it, with the data in its texts blanked.
+fn retold(content: &str, data: &[&[String]]) -> Result<String, Fault> {
+    if content.starts_with('[') {
+        let items: Result<Vec<String>, Fault> =
+            elements(content)?.into_iter().map(|item| retold(item, data)).collect();
+        return Ok(format!("[{}]", items?.join(",")));
+    }
+    if !content.starts_with('{') {
+        return Ok(content.to_owned());
+    }
+    let object = Object::read(content)?;
+    let mut changed = object.rewrite();
+    if let Some(text) = object.get("text") {
+        changed = changed.set("text", told(object.text("text").as_deref(), text, data)?);
+    }
+    // A message of a prompt, and a resource within content.
+    for key in ["content", "resource"] {
+        if let Some(inner) = object.get(key) {
+            changed = changed.set(key, retold(inner, data)?);
+        }
+    }
+    Ok(changed.text())
+}
+
+fn told(said: Option<&str>, text: &str, data: &[&[String]]) -> Result<String, Fault> {
+    let Some(said) = said.map(str::trim) else { return Ok(blank(text).to_owned()) };
+    let is_json = match said.as_bytes().first() {
+        Some(b'{') => Object::read(said).is_ok(),
+        Some(b'[') => elements(said).is_ok(),
+        _ => false,
+    };
+    match is_json {
+        true => all(said, data).map(|text| string(&text)),
+        false => Ok(BLANK.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authorize::Obligations;
+    use std::sync::Arc;
+
+    fn rules(redact: &[&str], max_result_bytes: Option<u64>) -> AnswerRules {
+        let redact = redact.iter().map(|place| Place::parse(place).unwrap()).collect();
+        AnswerRules::of(&Arc::new(Obligations { redact, max_result_bytes, ..Obligations::default() }))
+    }
+
+    #[test]
+    fn data_and_its_twin_text_are_blanked_alike() {
+        let result = r#"{"content":[{"type":"text","text":"{\"salary\":7,\"name\":\"x\"}"}],"structuredContent":{"salary":7,"name":"x"},"n":1.50}"#;
+        let expected = r#"{"content":[{"type":"text","text":"{\"salary\":0,\"name\":\"x\"}"}],"structuredContent":{"salary":0,"name":"x"},"n":1.50}"#;
+        for place in ["salary", "/salary", "/structuredContent/salary"] {
+            assert_eq!(permitted(result, &rules(&[place], None)).unwrap(), expected, "{place}");
+        }
+        assert_eq!(permitted(result, &AnswerRules::default()).unwrap(), result);
+    }
+
+    #[test]
+    fn every_type_stays_what_it_is() {
+        let result =
+            r#"{"structuredContent":{"rows":[{"a":"s","b":true,"c":[1],"d":{"x":1},"e":null,"f":-1.5e3}]}}"#;
+        let expected =
+            r#"{"structuredContent":{"rows":[{"a":"[redacted]","b":false,"c":[],"d":{},"e":null,"f":0}]}}"#;
+        assert_eq!(permitted(result, &rules(&["/rows/*/*"], None)).unwrap(), expected);
+        assert_eq!(permitted(result, &rules(&["/rows/1/*"], None)).unwrap(), result);
+    }
+
+    #[test]
+    fn what_tells_it_in_words_is_blanked_as_a_whole() {
+        let table = [
+            (
+                r#"{"content":[{"type":"text","text":"salary: 7"}]}"#,
+                r#"{"content":[{"type":"text","text":"[redacted]"}]}"#,
+            ),
+            (
+                r#"{"contents":[{"uri":"a","text":" [{\"salary\":1}] "}]}"#,
+                r#"{"contents":[{"uri":"a","text":"[{\"salary\":0}]"}]}"#,
+            ),
+            (
+                r#"{"messages":[{"role":"user","content":{"type":"resource","resource":{"text":"x"}}}]}"#,
+                r#"{"messages":[{"role":"user","content":{"type":"resource","resource":{"text":"[redacted]"}}}]}"#,
+            ),
+        ];
+        for (result, expected) in table {
+            assert_eq!(permitted(result, &rules(&["/salary", "/*/salary"], None)).unwrap(), expected);
+        }
+        let own = r#"{"content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}"#;
+        let blanked = permitted(own, &rules(&["/content/1/text"], None)).unwrap().into_owned();
+        assert_eq!(
+            blanked,
+            r#"{"content":[{"type":"text","text":"a"},{"type":"text","text":"[redacted]"}]}"#
+        );
+    }
+
+    #[test]
+    fn what_readers_could_take_in_two_ways_is_refused() {
+        let twice = r#"{"structuredContent":{"salary":1,"salary":2}}"#;
+        assert_eq!(
+            permitted(twice, &rules(&["salary"], None)).unwrap_err().reason,
+            Reason::UpstreamMalformed
+        );
+    }
+
+    #[test]
+    fn an_answer_has_at_most_the_bytes_that_it_may() {
+        let result = r#"{"content":[]}"#;
+        let length = result.len() as u64;
+        assert!(permitted(result, &rules(&[], Some(length))).is_ok());
+        let denial = permitted(result, &rules(&[], Some(length - 1))).unwrap_err();
+        assert_eq!(denial.reason, Reason::ResultTooLarge);
+    }
+}

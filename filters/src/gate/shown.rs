@@ -1,0 +1,180 @@
+//! What lists show: the same policy, asked of an item instead of a call.
+
+use super::{Gate, Given, Lists, about, principal, tool};
+use crate::authorize::{Context, Direction, Entry, Kind, Mcp, Obligations, Question, Threat};
+use crate::call::{Call, KnownTool, Target};
+use crate::message::Arrival;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where no policy decides, tools that are withdrawn leave lists after this.
+const LOOKED_AT: Duration = Duration::from_secs(60);
+
+/// Who looks at a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Onlooker<'a> {
+    /// Who asks, and when.
+    pub arrival: &'a Arrival,
+    /// Where; its tool and upstream say nothing here.
+    pub target: &'a Target,
+    /// `modern` or `legacy`.
+    pub era: &'a str,
+}
+
+/// One of the things that a server offers.
+#[derive(Clone, Copy, Debug)]
+pub struct Item<'a> {
+    /// What it is.
+    pub thing: Thing<'a>,
+    /// The upstream that it is of.
+    pub upstream: &'a str,
+}
+
+/// What a server offers.
+#[derive(Clone, Copy, Debug)]
+pub enum Thing<'a> {
+    /// A tool, under the name that callers know.
+    Tool(&'a str, &'a KnownTool),
+    /// A prompt, under the name that callers know.
+    Prompt(&'a str),
+    /// A resource, by the URI that callers know.
+    Resource(&'a str),
+    /// A template of URIs.
+    Template(&'a str),
+}
+
+impl Thing<'_> {
+    /// The method by which it is used, and what it is.
+    fn used_by(&self) -> (&'static str, Kind) {
+        match self {
+            Thing::Tool(..) => ("tools/call", Kind::Tool),
+            Thing::Prompt(_) => ("prompts/get", Kind::Prompt),
+            Thing::Resource(_) => ("resources/read", Kind::Resource),
+            Thing::Template(_) => ("resources/read", Kind::Template),
+        }
+    }
+}
+
+/// How a caller sees an item.
+#[derive(Clone, Debug)]
+pub enum Sight {
+    /// Not at all.
+    Hidden,
+    /// As it is, but for arguments that are set whatever a caller sends.
+    Shown(Arc<Obligations>),
+}
+
+impl Sight {
+    /// Whether it is seen.
+    pub fn is_shown(&self) -> bool {
+        matches!(self, Sight::Shown(_))
+    }
+
+    /// A tool's definition as the caller gets it; `None` if that is as it is.
+    pub fn definition(&self, definition: &str) -> Option<String> {
+        match self {
+            Sight::Shown(obligations) if !obligations.inject.is_empty() => {
+                super::edits::without_injected(definition, &obligations.inject)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Gate {
+    /// How an item is seen.
+    pub fn sight(&self, onlooker: &Onlooker<'_>, item: &Item<'_>) -> Sight {
+        let shown = || Sight::Shown(Arc::default());
+        if let Thing::Tool(_, known) = item.thing
+            && known.facts.not_after.is_some_and(|end| onlooker.arrival.at.wall >= end)
+        {
+            return Sight::Hidden;
+        }
+        let Some(rules) = &self.rules else { return shown() };
+        let entry = match rules.lists {
+            Lists::Show => return shown(),
+            Lists::Visible => Entry::Visible,
+            Lists::Decision | Lists::WithoutArguments => Entry::Decision,
+        };
+        let given = rules.ask(entry, &onlooker.question(Some(item)));
+        match given.decision.allow {
+            true => Sight::Shown(Arc::clone(&given.decision.ruling.obligations)),
+            false => Sight::Hidden,
+        }
+    }
+
+    /// Whether a call may find what it is aimed at: what a caller sees, and where lists hide what
+    /// depends on arguments, what these arguments open.
+    pub fn finds(&self, call: &Call<'_>, item: &Item<'_>) -> bool {
+        let onlooker =
+            Onlooker { arrival: call.arrival, target: call.target, era: call.message.era.as_str() };
+        if self.sight(&onlooker, item).is_shown() {
+            return true;
+        }
+        let hides = self.rules.as_ref().is_some_and(|rules| rules.lists == Lists::WithoutArguments);
+        hides && self.opens(call).is_some_and(|given| given.decision.allow)
+    }
+
+    fn opens(&self, call: &Call<'_>) -> Option<Given> {
+        let params = about::params(call.message).ok()?;
+        let about = about::About::of(call.message, &params).ok()?;
+        self.ruled(&super::question(call, &about))
+    }
+
+    /// What all answers to this onlooker have in common, as a key: two with one key see the same. With
+    /// it, when it ends, as a time since the epoch. `None` if each item has to be asked for anew.
+    pub fn view(&self, onlooker: &Onlooker<'_>) -> Option<(Vec<u8>, Duration)> {
+        let same_for_all = || Some((Vec::new(), onlooker.arrival.at.wall.saturating_add(LOOKED_AT)));
+        let Some(rules) = &self.rules else { return same_for_all() };
+        let entry = match rules.lists {
+            Lists::Show => return same_for_all(),
+            Lists::Visible => Entry::Visible,
+            Lists::Decision | Lists::WithoutArguments => Entry::Decision,
+        };
+        let view = rules.policy.view(entry, &onlooker.question(None)).ok()?;
+        Some((view.key.into(), view.until))
+    }
+}
+
+impl<'a> Onlooker<'a> {
+    /// The question that an item is; without one, what is common to all of them.
+    fn question(&self, item: Option<&'a Item<'a>>) -> Question<'a> {
+        let thing = item.map(|item| item.thing);
+        let (method, kind) = thing.as_ref().map_or(("", Kind::Server), Thing::used_by);
+        let (name, uri) = match thing {
+            Some(Thing::Tool(name, _) | Thing::Prompt(name)) => (Some(name), None),
+            Some(Thing::Resource(uri) | Thing::Template(uri)) => (None, Some(uri)),
+            None => (None, None),
+        };
+        let known = match thing {
+            Some(Thing::Tool(_, known)) => Some(tool(known)),
+            _ => None,
+        };
+        let server: &'a str = &self.target.server;
+        Question {
+            principal: principal(self.arrival),
+            mcp: Mcp {
+                method,
+                direction: Direction::ToServer,
+                server,
+                upstream: item.map(|item| item.upstream),
+                kind,
+                name,
+                uri,
+                arguments: None,
+                era: self.era,
+            },
+            tool: known,
+            context: Context {
+                source_ip: self.arrival.source,
+                zone: self.target.zone.as_deref(),
+                listener: &self.arrival.listener,
+                client: self.target.client.as_deref(),
+                justification: None,
+            },
+            threat: Threat::None,
+            findings: None,
+            now: self.arrival.at,
+        }
+    }
+}

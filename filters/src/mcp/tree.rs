@@ -1,0 +1,83 @@
+//! JSON text as a tree of somebody else's making, in one pass.
+
+use super::scan::{Scan, Stop};
+use super::{Bounds, Fault};
+
+/// What a tree is made of. A part that cannot be taken in refuses the whole.
+pub trait Tree: Sized {
+    /// `null`.
+    fn null() -> Self;
+    /// `true` or `false`.
+    fn flag(value: bool) -> Self;
+    /// A number as it is written.
+    ///
+    /// # Errors
+    /// A [`Fault`] if it cannot be held without changing it.
+    fn number(text: &str) -> Result<Self, Fault>;
+    /// What a string says.
+    fn text(text: &str) -> Self;
+    /// An array.
+    fn list(items: Vec<Self>) -> Self;
+    /// An object, its members in order.
+    ///
+    /// # Errors
+    /// [`Fault::DuplicateKey`] for a key that comes twice.
+    fn object(members: Vec<(String, Self)>) -> Result<Self, Fault>;
+}
+
+/// Reads a JSON value as a tree.
+///
+/// # Errors
+/// [`Fault::Syntax`] if it is no JSON value or has half of a surrogate pair in it, and what the tree
+/// cannot take in.
+pub fn read<T: Tree>(text: &str) -> Result<T, Fault> {
+    let mut scan = Scan::bounded(text, &Bounds::NONE);
+    let tree = next(&mut scan)?;
+    scan.end().map_err(unbounded)?;
+    Ok(tree)
+}
+
+fn unbounded(stop: Stop) -> Fault {
+    stop.fault(&Bounds::NONE)
+}
+
+/// Calls itself as deep as [`Bounds::MAX_DEPTH`] lets a scan go.
+fn next<T: Tree>(scan: &mut Scan<'_>) -> Result<T, Fault> {
+    match scan.look() {
+        Some(b'{') => object(scan),
+        Some(b'[') => list(scan),
+        Some(b'"') => {
+            let text = scan.quoted().map_err(unbounded)?;
+            let text = text.meaning().ok_or(Fault::Syntax("a string is half of a surrogate pair"))?;
+            Ok(T::text(&text))
+        }
+        _ => match scan.value().map_err(unbounded)? {
+            "null" => Ok(T::null()),
+            "true" => Ok(T::flag(true)),
+            "false" => Ok(T::flag(false)),
+            number => T::number(number),
+        },
+    }
+}
+
+fn object<T: Tree>(scan: &mut Scan<'_>) -> Result<T, Fault> {
+    let mut members = Vec::new();
+    let mut more = scan.enter(b'{').map_err(unbounded)?;
+    while more {
+        let key = scan.key().map_err(unbounded)?;
+        let key = key.meaning().ok_or(Fault::Syntax("a key is half of a surrogate pair"))?.into_owned();
+        members.push((key, next(scan)?));
+        more = scan.next().map_err(unbounded)?;
+    }
+    T::object(members)
+}
+
+fn list<T: Tree>(scan: &mut Scan<'_>) -> Result<T, Fault> {
+    let mut items = Vec::new();
+    let mut more = scan.enter(b'[').map_err(unbounded)?;
+    while more {
+        items.push(next(scan)?);
+        more = scan.next().map_err(unbounded)?;
+    }
+    Ok(T::list(items))
+}

@@ -1,0 +1,164 @@
+//! Decisions on live traffic: the policy of the configuration in force, asked for every message.
+//!
+//! The one way to a permission is [`judge`], on every path. What a caller sees of lists is in
+//! [`views`]; what a call is found by, and judged with, in [`scene`]. Deciding itself is pure and in
+//! [`portunus_filters::gate`].
+
+mod aside;
+mod overseer;
+mod ratings;
+mod recorder;
+mod scene;
+mod views;
+
+pub use aside::Aside;
+pub use overseer::{Overseer, error};
+pub use ratings::Ratings;
+pub use recorder::MAX_WITHIN;
+pub use views::Views;
+
+use crate::context::{Active, Gateway};
+use crate::metrics::Stage;
+use aside::Job;
+use portunus_config::{ListRule, PolicyRules, Snapshot};
+use portunus_filters::authorize::DecisionCache;
+use portunus_filters::call::Target;
+use portunus_filters::gate::{Gate, Judged, Lists, Rules, Watch};
+use portunus_filters::{Arrival, Cleared, Denial, Message};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Bytes that one remembered decision takes, about.
+const DECISION_BYTES: u64 = 1024;
+
+/// The gate of one configuration, and what it is asked with.
+pub struct Authority {
+    /// What every message has to pass.
+    pub gate: Arc<Gate>,
+    /// What is known of tools.
+    pub ratings: Ratings,
+    /// Lists as callers see them.
+    pub views: Views,
+    /// The policy reads what servers claim of their tools.
+    pub reads_claims: bool,
+    /// The policy reads what the client's software calls itself.
+    pub reads_client: bool,
+    policy: Option<Arc<PolicyRules>>,
+}
+
+impl Authority {
+    /// The authority of a configuration.
+    pub fn of(snapshot: &Snapshot, recorded: &Arc<Watch>) -> Authority {
+        let policy = snapshot.policy.clone();
+        let rules = policy.as_ref().map(|policy| Rules {
+            policy: Arc::clone(&policy.policy),
+            decisions: DecisionCache::new(policy.cache_entries, policy.cache_entries as u64 * DECISION_BYTES),
+            lists: lists(policy.lists),
+            reasons_to_client: policy.reasons_to_client,
+        });
+        let tried = policy.as_ref().and_then(|policy| policy.shadow.as_ref());
+        let tried = tried.map_or(0, |shadow| u32::try_from(shadow.sample).unwrap_or(u32::MAX));
+        let gate = Gate::new(rules, snapshot.controls.clone(), !snapshot.tools.is_empty());
+        let gate = Arc::new(gate.watched(tried, Arc::clone(recorded)));
+        Authority {
+            ratings: Ratings::of(snapshot),
+            views: Views::default(),
+            reads_claims: gate.reads("input.tool.claimed"),
+            reads_client: gate.reads("input.context.client"),
+            gate,
+            policy,
+        }
+    }
+
+    /// Whether messages have to be taken apart here: what they are aimed at is looked up, and what
+    /// lists show depends on who asks.
+    pub fn governs(&self) -> bool {
+        self.gate.governs()
+    }
+
+    /// Where a message of `arrival` goes, and where it comes from.
+    pub fn target(&self, arrival: &Arrival, server: &Arc<str>, upstream: &Arc<str>) -> Target {
+        let zone = self.policy.as_ref().and_then(|policy| policy.zones.of(arrival.source));
+        Target { zone: zone.map(Arc::from), ..Target::new(server, upstream) }
+    }
+}
+
+/// Judges messages, and tells of it.
+///
+/// # Errors
+/// What the filters refuse.
+pub fn judge(
+    gateway: &Gateway,
+    active: &Active,
+    arrival: &Arrival,
+    messages: &[Message],
+    target: &Target,
+) -> Result<Cleared, Denial> {
+    let began = Instant::now();
+    let result = active.pipeline.judge(arrival, messages, target, |_| {});
+    if active.authority.governs() {
+        gateway.metrics.stage(Stage::Authorize, began.elapsed().as_secs_f64());
+    }
+    let judged = match &result {
+        Ok(cleared) => cleared.judged(),
+        Err(denial) => denial.judged.as_ref(),
+    };
+    if let Some(judged) = judged {
+        tell(gateway, arrival, target, judged);
+        look_later(gateway, active, arrival, judged);
+    }
+    result
+}
+
+/// Has a question looked at off the workers, if it is to be.
+fn look_later(gateway: &Gateway, active: &Active, arrival: &Arrival, judged: &Arc<Judged>) {
+    let (Some(input), Some(rules)) = (judged.question.take(), &active.authority.policy) else { return };
+    gateway.aside.consider(Job {
+        policy: Arc::clone(&rules.policy),
+        tried: rules.shadow.as_ref().map(|shadow| Arc::clone(&shadow.policy)),
+        judged: Arc::clone(judged),
+        request_id: Arc::clone(&arrival.request_id),
+        input,
+    });
+}
+
+fn tell(gateway: &Gateway, arrival: &Arrival, target: &Target, judged: &Judged) {
+    gateway.metrics.policy.decided(judged);
+    if let Some(given) = &judged.policy {
+        if given.decision.diverged {
+            tracing::error!(
+                request_id = &*arrival.request_id,
+                entry = given.entry.as_str(),
+                "the policy reads more than its analysis found: it is given the whole input from now on"
+            );
+        }
+        if let Some(fault) = given.decision.ruling.fault.as_ref().filter(|_| !given.decision.cached) {
+            tracing::warn!(
+                request_id = &*arrival.request_id,
+                server = &*target.server,
+                entry = given.entry.as_str(),
+                %fault,
+                "the policy gave no decision"
+            );
+        }
+    }
+    if judged.alert {
+        tracing::warn!(
+            request_id = &*arrival.request_id,
+            server = &*target.server,
+            upstream = &*target.upstream,
+            tool = target.tool.as_ref().map(|tool| &*tool.original),
+            rule = judged.rule(),
+            "alert: a message that somebody wants to know of"
+        );
+    }
+}
+
+fn lists(rule: ListRule) -> Lists {
+    match rule {
+        ListRule::Visible => Lists::Visible,
+        ListRule::Decision => Lists::Decision,
+        ListRule::Show => Lists::Show,
+        ListRule::WithoutArguments => Lists::WithoutArguments,
+    }
+}

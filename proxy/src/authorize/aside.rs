@@ -1,0 +1,152 @@
+//! What is done with questions after they were answered, off the workers: refusals are explained, a
+//! policy that is tried is asked too, and questions are recorded.
+//!
+//! One thread with a bounded queue: what does not fit is counted and not done.
+
+use super::recorder::Recorder;
+use crate::metrics::Metrics;
+use portunus_filters::authorize::{Entry, Policy, Ruling};
+use portunus_filters::gate::{Judged, Watch};
+use std::collections::HashMap;
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Questions that wait. Each may hold the arguments of a call.
+const MAX_WAITING: usize = 1024;
+
+/// Differences of one kind are told one by one up to this, and then each time their number doubles.
+const TOLD: u64 = 8;
+
+/// Kinds of differences that are told apart.
+const MAX_KINDS: usize = 1000;
+
+/// The queue, and the recorder behind it.
+pub struct Aside {
+    jobs: SyncSender<Job>,
+    metrics: Arc<Metrics>,
+    recorder: Arc<Mutex<Recorder>>,
+    /// Of how many questions one is recorded.
+    pub recording: Arc<Watch>,
+}
+
+/// A question that was answered.
+pub(super) struct Job {
+    pub(super) policy: Arc<Policy>,
+    pub(super) tried: Option<Arc<Policy>>,
+    pub(super) judged: Arc<Judged>,
+    pub(super) request_id: Arc<str>,
+    /// The whole input document as JSON text.
+    pub(super) input: String,
+}
+
+impl Aside {
+    /// Starts the thread; it ends with the value.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(metrics: Arc<Metrics>) -> io::Result<Aside> {
+        let (jobs, mailbox) = sync_channel(MAX_WAITING);
+        let recorder = Arc::new(Mutex::new(Recorder::default()));
+        let recording = Arc::new(Watch::default());
+        let mut desk = Clerk {
+            metrics: Arc::clone(&metrics),
+            recorder: Arc::clone(&recorder),
+            recording: Arc::clone(&recording),
+            told: HashMap::new(),
+        };
+        std::thread::Builder::new().name("aside".into()).spawn(move || desk.work(&mailbox))?;
+        Ok(Aside { jobs, metrics, recorder, recording })
+    }
+
+    /// Takes a question on, if there is room.
+    pub(super) fn consider(&self, job: Job) {
+        if let Err(TrySendError::Full(_)) = self.jobs.try_send(job) {
+            self.metrics.policy.aside_dropped.inc();
+        }
+    }
+
+    /// The recorder.
+    pub fn recorder(&self) -> MutexGuard<'_, Recorder> {
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who does it.
+struct Clerk {
+    metrics: Arc<Metrics>,
+    recorder: Arc<Mutex<Recorder>>,
+    recording: Arc<Watch>,
+    /// How often each kind of difference was seen.
+    told: HashMap<(&'static str, Arc<str>, Arc<str>), u64>,
+}
+
+impl Clerk {
+    fn work(&mut self, mailbox: &Receiver<Job>) {
+        while let Ok(job) = mailbox.recv() {
+            let Some(given) = &job.judged.policy else { continue };
+            if !given.decision.ruling.allow {
+                self.explain(&job, given.entry);
+            }
+            if job.judged.sampled.tried {
+                self.compare(&job, given.entry, &given.decision.ruling);
+            }
+            if job.judged.sampled.recorded {
+                self.record(&job, given.entry);
+            }
+        }
+    }
+
+    fn explain(&self, job: &Job, entry: Entry) {
+        if let Ok(Some(explanation)) = job.policy.explain_input(entry, &job.input) {
+            // Of one refusal there is one account.
+            let _ = job.judged.explained.set(explanation);
+        }
+    }
+
+    fn compare(&mut self, job: &Job, entry: Entry, ruling: &Ruling) {
+        let Some(tried) = &job.tried else { return };
+        let result = match tried.ask(entry, &job.input) {
+            Ok(other) if other.fault.is_some() && ruling.fault.is_none() => Some(("fault", other.reason)),
+            Ok(other) if other.allow != ruling.allow => {
+                Some((if other.allow { "would_allow" } else { "would_deny" }, other.reason))
+            }
+            Ok(other) if other.obligations != ruling.obligations => Some(("other_obligations", other.reason)),
+            Ok(_) => None,
+            Err(_) => Some(("fault", Arc::from(""))),
+        };
+        let label = result.as_ref().map_or("same", |(label, _)| label);
+        self.metrics.policy.shadow.with_label_values(&[entry.as_str(), label]).inc();
+        if let Some((label, reason)) = result {
+            self.tell(job, (label, &ruling.reason, &reason));
+        }
+    }
+
+    /// Tells a difference of a kind that is new, and how many there were when they have become many.
+    fn tell(&mut self, job: &Job, (difference, now, then): (&'static str, &Arc<str>, &Arc<str>)) {
+        let kind = (difference, Arc::clone(now), Arc::clone(then));
+        if self.told.len() >= MAX_KINDS && !self.told.contains_key(&kind) {
+            return;
+        }
+        let count = self.told.entry(kind).or_default();
+        *count += 1;
+        if *count <= TOLD || count.is_power_of_two() {
+            tracing::info!(
+                request_id = &*job.request_id,
+                difference,
+                count = *count,
+                reason = &**now,
+                tried_reason = &**then,
+                "the policy that is tried decides otherwise"
+            );
+        }
+    }
+
+    fn record(&self, job: &Job, entry: Entry) {
+        let Some(projected) = job.policy.projected(entry, &job.input) else { return };
+        let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        if !recorder.write(entry, &projected) {
+            self.recording.set(0);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What the configuration says of each tool, looked up once.
+
+use portunus_config::{Snapshot, ToolRules};
+use portunus_filters::call::KnownTool;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Tools of one upstream that are remembered.
+const MAX_TOOLS: usize = 10_000;
+
+/// Tools by their upstream and the name they have there.
+pub struct Ratings {
+    rules: Arc<ToolRules>,
+    by_upstream: HashMap<Arc<str>, RwLock<HashMap<Arc<str>, Arc<KnownTool>>>>,
+}
+
+impl Ratings {
+    /// Of the tools of a configuration.
+    pub fn of(snapshot: &Snapshot) -> Ratings {
+        let upstreams = snapshot.upstreams.iter();
+        let by_upstream = upstreams.map(|upstream| (Arc::clone(&upstream.name), RwLock::default())).collect();
+        Ratings { rules: Arc::clone(&snapshot.tools), by_upstream }
+    }
+
+    /// What is known of a tool.
+    pub fn tool(&self, upstream: &str, original: &Arc<str>) -> Arc<KnownTool> {
+        let known = || {
+            let facts = Arc::new(self.rules.facts(upstream, original));
+            Arc::new(KnownTool { original: Arc::clone(original), facts, claimed: None })
+        };
+        let Some(tools) = self.by_upstream.get(upstream) else { return known() };
+        if let Some(tool) = tools.read().unwrap_or_else(PoisonError::into_inner).get(original) {
+            return Arc::clone(tool);
+        }
+        let tool = known();
+        let mut tools = tools.write().unwrap_or_else(PoisonError::into_inner);
+        if tools.len() < MAX_TOOLS {
+            tools.insert(Arc::clone(original), Arc::clone(&tool));
+        }
+        tool
+    }
+}

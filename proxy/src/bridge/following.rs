@@ -1,0 +1,246 @@
+//! Listening at the modern servers of somebody who listens here.
+//!
+//! What is wanted of a server changes when a client subscribes to a resource or leaves one: then it is
+//! listened to anew, and the former stream goes on until the server has acknowledged the new one and a
+//! moment longer, for what is still on its way. A change may be told twice then, and is never lost.
+
+use super::desk::Desk;
+use super::hub;
+use super::sessions::{Session, Word};
+use crate::context::Gateway;
+use crate::errand::{self, Listening};
+use crate::talk::Place;
+use portunus_config::{Upstream, UpstreamKey};
+use portunus_filters::Era;
+use portunus_filters::mcp::Envelope;
+use portunus_filters::mcp::bridge::Filter;
+use portunus_filters::mcp::catalog::ListKind;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Between attempts to listen again, doubled each time.
+const BACK_OFF: Duration = Duration::from_millis(500);
+const MAX_BACK_OFF: Duration = Duration::from_secs(30);
+
+/// A server that has begun to tell is taken to have acknowledged after this.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a stream goes on after the one that takes its place was acknowledged.
+const LINGERS: Duration = Duration::from_millis(250);
+
+/// What a session hears of the modern servers behind it.
+pub(super) struct Following {
+    words: mpsc::Sender<Word>,
+    followed: HashMap<UpstreamKey, Followed>,
+}
+
+/// One server that is listened to.
+struct Followed {
+    filter: Filter,
+    newest: Task,
+    standing: Arc<Standing>,
+}
+
+/// What goes on until the newest stream of a server is acknowledged.
+#[derive(Default)]
+struct Standing(Mutex<Stands>);
+
+#[derive(Default)]
+struct Stands {
+    /// Number of the newest stream.
+    newest: u64,
+    acknowledged: bool,
+    former: Option<Task>,
+}
+
+/// A task that ends when nobody wants it.
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Following {
+    /// Listens to the modern servers of a session, for what its client wants to hear.
+    pub(super) fn of(desk: &Desk<'_>, session: &Arc<Session>, words: mpsc::Sender<Word>) -> Following {
+        let mut following = Following { words, followed: HashMap::new() };
+        following.renew(desk, session);
+        following
+    }
+
+    /// Listens to what the session's client wants to hear by now. Must be called within a runtime.
+    pub(super) fn renew(&mut self, desk: &Desk<'_>, session: &Arc<Session>) {
+        let active = desk.gateway.active();
+        let mut former = std::mem::take(&mut self.followed);
+        for upstream in desk.upstreams() {
+            let Ok(place) = desk.place(&active, upstream, &session.profile) else { continue };
+            if session.leg(&upstream.key).is_some() || !desk.may_serve(Era::Modern) {
+                continue;
+            }
+            let mut uris = session.uris_at(&upstream.name);
+            uris.sort_unstable();
+            let filter = Filter { tools: true, prompts: true, resources: true, uris };
+            let followed = match former.remove(&upstream.key) {
+                Some(followed) if followed.filter == filter => followed,
+                followed => self.begin(desk.gateway, place, filter, followed),
+            };
+            self.followed.insert(upstream.key, followed);
+        }
+    }
+
+    fn begin(
+        &self,
+        gateway: &Arc<Gateway>,
+        place: Place,
+        filter: Filter,
+        former: Option<Followed>,
+    ) -> Followed {
+        let (standing, number) = match former {
+            Some(former) => former.give_way(),
+            None => (Arc::default(), 0),
+        };
+        let relieved = {
+            let standing = Arc::clone(&standing);
+            move || standing.acknowledged(number)
+        };
+        let listener = Listener {
+            gateway: Arc::clone(gateway),
+            place,
+            words: self.words.clone(),
+            acknowledged: Box::new(relieved),
+        };
+        let newest = Task(tokio::spawn(follow(listener, Era::Legacy, filter.clone())).abort_handle());
+        Followed { filter, newest, standing }
+    }
+}
+
+impl Followed {
+    /// Stays in the place of the next, whose number this gives; at most one stays.
+    fn give_way(self) -> (Arc<Standing>, u64) {
+        let Followed { newest, standing, .. } = self;
+        let mut stands = standing.lock();
+        // One that is not acknowledged goes: what is heard is what stood in for it.
+        if stands.acknowledged || stands.former.is_none() {
+            stands.former = Some(newest);
+        }
+        stands.acknowledged = false;
+        stands.newest += 1;
+        let number = stands.newest;
+        drop(stands);
+        (standing, number)
+    }
+}
+
+impl Standing {
+    fn lock(&self) -> MutexGuard<'_, Stands> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the server tells the stream of this number what it wants.
+    fn acknowledged(&self, number: u64) {
+        let mut stands = self.lock();
+        if stands.newest != number {
+            return;
+        }
+        stands.acknowledged = true;
+        if let Some(former) = stands.former.take() {
+            tokio::spawn(async move {
+                sleep(LINGERS).await;
+                drop(former);
+            });
+        }
+    }
+}
+
+/// Somebody who listens at a server.
+pub(super) struct Listener {
+    pub(super) gateway: Arc<Gateway>,
+    /// For whom and where.
+    pub(super) place: Place,
+    /// Where goes what is heard.
+    pub(super) words: mpsc::Sender<Word>,
+    /// Called when the server has begun to tell.
+    pub(super) acknowledged: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Listens at a modern server; when it is lost, again, for what was said in between is unknown.
+///
+/// Where a server speaks both eras, it is spoken to in that of the client.
+pub(super) async fn follow(listener: Listener, client: Era, filter: Filter) {
+    let Listener { gateway, place, words, acknowledged } = &listener;
+    let mut back_off = BACK_OFF;
+    let mut first = true;
+    loop {
+        match gateway.estate.eras.choose(gateway, place, client).await {
+            Ok(Era::Modern) => {}
+            // Its own leg is heard, or it is asked again when the session needs one.
+            Ok(Era::Legacy) => return acknowledged(),
+            Err(_) => {
+                sleep(back_off).await;
+                back_off = (back_off * 2).min(MAX_BACK_OFF);
+                continue;
+            }
+        }
+        if let Ok(listening) = errand::listen(gateway, place, &filter).await {
+            if !first {
+                for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
+                    hub::outdate(gateway, &place.upstream, &Word::Changed(kind));
+                    drop(words.send(Word::Changed(kind)).await);
+                }
+            }
+            first = false;
+            match listener.hear(listening).await {
+                Ok(true) => back_off = BACK_OFF,
+                Ok(false) => {}
+                Err(()) => return,
+            }
+        }
+        sleep(back_off).await;
+        back_off = (back_off * 2).min(MAX_BACK_OFF);
+    }
+}
+
+impl Listener {
+    /// Passes on what a server tells until it ends; whether it told anything. Fails when nobody wants
+    /// to hear it any more.
+    async fn hear(&self, mut listening: Listening) -> Result<bool, ()> {
+        let acknowledged_by = Instant::now() + ACKNOWLEDGED_WITHIN;
+        let mut waits = true;
+        let mut told = false;
+        loop {
+            let message = tokio::select! {
+                message = listening.next() => message,
+                () = sleep_until(acknowledged_by), if waits => {
+                    waits = false;
+                    (self.acknowledged)();
+                    continue;
+                }
+            };
+            let Some(message) = message else { return Ok(told) };
+            told = true;
+            if std::mem::take(&mut waits) {
+                (self.acknowledged)();
+            }
+            for word in words(&self.place.upstream, &message) {
+                hub::outdate(&self.gateway, &self.place.upstream, &word);
+                self.words.send(word).await.map_err(drop)?;
+            }
+        }
+    }
+}
+
+/// What a message on the stream of a server means for who listens here.
+fn words(upstream: &Upstream, message: &[u8]) -> Vec<Word> {
+    let Ok(text) = std::str::from_utf8(message) else { return Vec::new() };
+    let method = Envelope::read(text).ok().and_then(|envelope| envelope.method);
+    match method.filter(|method| !method.is("notifications/subscriptions/acknowledged")) {
+        Some(method) => hub::words(&upstream.name, &method, text),
+        None => Vec::new(),
+    }
+}

@@ -1,0 +1,53 @@
+//! What an answer is to.
+
+use super::Wanted;
+use crate::sealing::CallerKey;
+use portunus_config::UpstreamKey;
+use ring::digest::{Context, SHA256};
+
+/// What an answer is to.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// The configuration in force: what was read under another is never given again.
+    pub(super) serial: u64,
+    pub(super) upstream: UpstreamKey,
+    /// `None` for all callers.
+    pub(super) caller: Option<CallerKey>,
+    /// The request, and all that a server can tell its clients apart by.
+    pub(super) request: [u8; 32],
+}
+
+/// What an answer depends on: all of the request but `_meta`, what the client is, and its headers.
+///
+/// An API key in a header of its own is a credential that only its server knows for one, and what
+/// one caller's odd header brings about is not for others. Left out is what says nothing of the
+/// caller and may differ from request to request. A legacy session remembers what was said on it.
+pub(super) fn digest(wanted: &Wanted<'_>) -> [u8; 32] {
+    let Wanted { place, params, session, .. } = wanted;
+    let mut context = Context::new(&SHA256);
+    let mut part = |bytes: &[u8]| {
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    };
+    part(place.profile.key().as_bytes());
+    part(session.unwrap_or_default());
+    let mut fields: Vec<_> = place.headers.iter().collect();
+    fields.retain(|(name, _)| !matches!(name.as_str(), "user-agent" | "tracestate" | "baggage"));
+    // By name alone: the values of one name have an order of their own.
+    fields.sort_by_key(|(name, _)| name.as_str());
+    for (name, value) in fields {
+        part(name.as_str().as_bytes());
+        part(value.as_bytes());
+    }
+    // No field has this name: what follows is of the parameters.
+    part(b"");
+    let mut members: Vec<_> = params.members().filter(|(key, _)| *key != "_meta").collect();
+    members.sort_unstable();
+    for (key, text) in members {
+        part(key.as_bytes());
+        part(text.as_bytes());
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
+}

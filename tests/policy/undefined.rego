@@ -1,0 +1,3 @@
+package mcp.authz
+
+decision if input.mcp.arguments.n > 2
