@@ -129,7 +129,9 @@ impl Policy {
             return Decision { diverged: true, ..fresh(Ruling::fault(Fault::Diverged)) };
         }
         let ruling = Arc::new(ruling);
-        cache.keep(key.0, &ruling, Some(self.end(point, question)));
+        if ruling.lasts() {
+            cache.keep(key.0, &ruling, Some(self.end(point, question)));
+        }
         Decision { ruling, cached: false, diverged: false }
     }
 

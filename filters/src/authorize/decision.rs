@@ -193,12 +193,18 @@ impl Ruling {
         Ok(ruling)
     }
 
-    /// Whether it is the same answer; why there is none may be told in other words.
+    /// Whether it is the same answer; why there is none may be told in other words, and one that took
+    /// too long says nothing.
     pub(super) fn agrees(&self, other: &Ruling) -> bool {
         match (&self.fault, &other.fault) {
-            (Some(_), Some(_)) => true,
+            (Some(_), Some(_)) | (Some(Fault::TooLong), _) | (_, Some(Fault::TooLong)) => true,
             _ => self == other,
         }
+    }
+
+    /// Whether the same question would be answered so again: time depends on the machine.
+    pub(super) fn lasts(&self) -> bool {
+        self.fault != Some(Fault::TooLong)
     }
 
     /// Roughly what it takes in memory, in bytes.

@@ -18,6 +18,8 @@ const IMPURE: &[(&str, &str)] = &[
     ("print", "nothing reads it on the data path; use `portunus decide` to see what a rule does"),
     ("trace", "nothing reads it on the data path; use `portunus decide` to see what a rule does"),
 ];
+/// Builtins that make as much as their arguments say, in one step that nothing ends.
+const UNBOUNDED: [&str; 4] = ["bits.lsh", "net.cidr_expand", "numbers.range", "numbers.range_step"];
 /// The engine passes on no more arguments than this.
 const MAX_ARGUMENTS: usize = 8;
 
@@ -35,6 +37,7 @@ pub(super) fn load<'m>(
             problems.push(positioned(&error.to_string()));
         }
     }
+    problems.extend(mixed_objects(engine));
     let functions = functions(engine);
     for module in engine.get_modules() {
         let package = Chain::of(&module.package.refr).map(|chain| dotted(&chain)).unwrap_or_default();
@@ -53,6 +56,36 @@ pub(super) fn load<'m>(
             each_expression(rule, &mut |expr| scope.calls(expr, problems));
         }
     }
+}
+
+/// Objects whose keys are written out in one rule and computed in another: the engine does not compare
+/// the two, and where they give one key two values Rego has none.
+fn mixed_objects(engine: &mut Engine) -> Vec<Problem> {
+    let mut written: BTreeSet<String> = BTreeSet::new();
+    let mut computed: BTreeMap<String, (String, u32)> = BTreeMap::new();
+    for module in engine.get_modules().iter() {
+        let package = Chain::of(&module.package.refr).map(|chain| dotted(&chain)).unwrap_or_default();
+        for rule in &module.policy {
+            let Rule::Spec { head: RuleHead::Compr { refr, .. }, span, .. } = rule.as_ref() else { continue };
+            let Some(chain) = Chain::of(refr) else { continue };
+            let object = format!("data.{package}.{}", chain.root);
+            if !chain.literal() {
+                computed.insert(object, (span.source.get_path().clone(), span.line));
+            } else if !chain.names.is_empty() {
+                written.insert(object);
+            }
+        }
+    }
+    let mixed = computed.into_iter().filter(|(object, _)| written.contains(object));
+    let problem = |(object, (path, line)): (String, (String, u32))| {
+        Problem::error(
+            &path,
+            line,
+            format!("{object} has keys that are written out and keys that are computed"),
+        )
+        .hint("make two objects of them, or one comprehension")
+    };
+    mixed.map(problem).collect()
 }
 
 /// What an error of the engine says, with the place that it names.
@@ -132,6 +165,12 @@ impl Scope<'_> {
                 let text = format!("`{name}` is called with more than {MAX_ARGUMENTS} arguments");
                 problems.push(Problem::error(path, span.line, text).hint("pass an object"));
             }
+            if UNBOUNDED.contains(&name.as_str()) && !params.iter().all(|param| is_written_out(param)) {
+                problems.push(
+                    Problem::error(path, span.line, format!("`{name}` is called with what is computed"))
+                        .hint("write its arguments out: a caller could choose how much it makes"),
+                );
+            }
             if !self.is_function(&chain, &name) {
                 problems.extend(
                     foreign(&name).map(|(text, hint)| Problem::error(path, span.line, text).hint(hint)),
@@ -149,6 +188,13 @@ impl Scope<'_> {
             .into_iter()
             .flatten()
             .any(|path| self.functions.contains(&path))
+    }
+}
+
+fn is_written_out(argument: &Expr) -> bool {
+    match argument {
+        Expr::UnaryExpr { expr, .. } => is_written_out(expr),
+        other => matches!(other, Expr::Number { .. } | Expr::String { .. } | Expr::RawString { .. }),
     }
 }
 

@@ -28,6 +28,19 @@ fn what_reaches_outside_is_refused_with_its_line_even_where_nothing_calls_it() {
 }
 
 #[test]
+fn nobody_chooses_how_much_a_builtin_makes() {
+    for call in [
+        "numbers.range(1, input.mcp.arguments.n)",
+        "net.cidr_expand(input.context.source_ip)",
+        "bits.lsh(1, input.mcp.arguments.n)",
+    ] {
+        let found = problems(&format!("package mcp.authz\ndecision := true\nunused := {call}"));
+        assert!(found.contains("authz.rego:3: ") && found.contains("what is computed"), "{call}: {found}");
+    }
+    Kit::of("package mcp.authz\ndecision := count(numbers.range(-1, 3)) == 5");
+}
+
+#[test]
 fn functions_of_the_policy_are_no_builtins_whatever_they_are_called() {
     let modules = [
         module("package mcp.authz\nimport data.lib.net\ndecision := net.inside(input.context.zone)"),
@@ -65,6 +78,14 @@ fn mistakes_are_all_told_with_their_places() {
 #[test]
 fn a_policy_without_its_entry_point_is_refused() {
     assert!(problems("package mcp.authz\nallow := true").contains("no rule data.mcp.authz.decision"));
+}
+
+#[test]
+fn an_object_whose_keys_the_engine_would_not_compare_is_refused() {
+    for keys in ["o[\"k\"] := 1", "o.k := 1 if input.principal.mfa"] {
+        let text = format!("package mcp.authz\ndecision if o.k == 1\n{keys}\no[k] := 2 if some k in [\"k\"]");
+        assert!(problems(&text).contains("authz.rego:4: data.mcp.authz.o has keys"), "{}", problems(&text));
+    }
 }
 
 #[test]
@@ -132,6 +153,7 @@ fn evaluation_that_does_not_end_denies() {
     let kit = Kit::of(text);
     let decision = kit.decide(&question(&principal(&[], &[])));
     assert_eq!((decision.allow, &decision.fault), (false, &Some(Fault::TooLong)));
+    assert!(kit.cache.is_empty(), "the machine may have been busy");
 }
 
 #[test]
