@@ -9,7 +9,20 @@ const SECONDS_A_DAY: u64 = 86_400;
 ///
 /// # Errors
 /// What is wrong, with an example.
-pub(crate) fn parse_end(text: &str) -> Result<Duration, &'static str> {
+pub fn parse_end(text: &str) -> Result<Duration, &'static str> {
+    parse(text, SECONDS_A_DAY)
+}
+
+/// Reads a time since the Unix epoch. A day by itself stands for its beginning.
+///
+/// # Errors
+/// What is wrong, with an example.
+pub fn parse_start(text: &str) -> Result<Duration, &'static str> {
+    parse(text, 0)
+}
+
+/// `alone` is what a day without a time stands for, in seconds since its midnight.
+fn parse(text: &str, alone: u64) -> Result<Duration, &'static str> {
     const EXAMPLE: &str = "is no time: write `2026-12-31`, or `2026-12-31T08:00:00Z`";
     let (date, time) = match text.split_once('T') {
         Some((date, time)) => (date, Some(time)),
@@ -17,14 +30,14 @@ pub(crate) fn parse_end(text: &str) -> Result<Duration, &'static str> {
     };
     let day = parse_day(date).ok_or(EXAMPLE)?;
     let seconds = match time {
-        None => SECONDS_A_DAY,
+        None => alone,
         Some(time) => parse_time(time).ok_or(EXAMPLE)?,
     };
     Ok(Duration::from_secs(day * SECONDS_A_DAY + seconds))
 }
 
-/// Shows a time that [`parse_end`] reads back, to the second.
-pub(crate) fn show_end(end: Duration) -> String {
+/// Shows a time that both read back, to the second.
+pub fn show_end(end: Duration) -> String {
     let (day, seconds) = (end.as_secs() / SECONDS_A_DAY, end.as_secs() % SECONDS_A_DAY);
     let (year, month, date) = civil(day);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -105,6 +118,13 @@ mod tests {
         for (text, seconds) in table {
             assert_eq!(parse_end(text).ok(), seconds.map(Duration::from_secs), "{text}");
         }
+    }
+
+    #[test]
+    fn a_day_begins_where_the_one_before_ends() {
+        assert_eq!(parse_start("2026-12-31"), parse_end("2026-12-30"));
+        let within = "2026-12-31T08:00:00Z";
+        assert_eq!(parse_start(within), parse_end(within));
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use http::HeaderName;
 use portunus_filters::identity::api_key::{KeyId, KeyTable, KnownKey};
 use serde_json::{Value, json};
 
-use crate::calendar::show_time;
+use crate::dates::show_end;
 use crate::diagnostic::{Findings, Report};
 use crate::document::key_entries;
 use crate::identity::TrustId;
@@ -137,9 +137,9 @@ pub(crate) fn as_document(key: &KeyEntry) -> Value {
         "scopes": texts(&holder.scopes),
         "attributes": attributes,
         "hash": stored.to_string(),
-        "created": created.map(show_time),
-        "expires": key.known.expires().map(show_time),
-        "revoked": revoked.map(show_time),
+        "created": created.map(show_end),
+        "expires": key.known.expires().map(show_end),
+        "revoked": revoked.map(show_end),
         "note": key.note,
     });
     if let Some(keys) = written.as_object_mut() {
@@ -220,7 +220,7 @@ mod tests {
             (
                 "a time".to_owned(),
                 format!("version: 1\nkeys: {{{id}: {{{good}, expires: soon}}}}"),
-                ".expires: `soon`: a time is a day",
+                ".expires: `soon`: is no time",
             ),
             (
                 "an unknown key".to_owned(),

@@ -9,11 +9,10 @@
 
 mod address;
 mod bootstrap;
-pub mod calendar;
 mod caller;
 mod carry;
 mod compile;
-mod dates;
+pub mod dates;
 mod diagnostic;
 pub mod document;
 mod environment;

@@ -6,7 +6,7 @@ use crate::clock::SystemClock;
 use crate::text;
 use clap::{Args, Subcommand};
 use file::Edit;
-use portunus_config::calendar::{parse_time, show_time};
+use portunus_config::dates::{parse_end, show_end};
 use portunus_config::units::{parse_duration, show_duration};
 use portunus_config::{Environment, KeyEntry, KeysFile, ProcessEnvironment, Reference, holder_name};
 use portunus_filters::Clock;
@@ -116,7 +116,7 @@ fn make(new: &NewKey, now: Duration) -> Result<(), String> {
     }
     edit.keys.keys.push(entry);
     edit.save()?;
-    let until = expires.map_or("for ever".to_owned(), |end| format!("until {}", show_time(end)));
+    let until = expires.map_or("for ever".to_owned(), |end| format!("until {}", show_end(end)));
     tell(&format!(
         "Key {id} of {}, good {until}, is in {}. It is shown this once:",
         text::json(&new.holder),
@@ -153,7 +153,7 @@ fn expires(written: &str, now: Duration) -> Result<Option<Duration>, String> {
     }
     let end = match parse_duration(written) {
         Ok(lifetime) => Ok(now.saturating_add(lifetime)),
-        Err(_) => parse_time(written),
+        Err(_) => parse_end(written),
     };
     match end {
         Ok(end) if end > now => Ok(Some(end)),
@@ -204,7 +204,7 @@ fn table(keys: &KeysFile, now: Duration) -> String {
     let header = format!("{:<16}  {:<8}  {:<20}  {:<20}  holder", "id", "state", "created", "expires");
     let row = |key: &&KeyEntry| {
         let KnownKey { id, holder, created, .. } = &key.known;
-        let time = |time: Option<Duration>| time.map_or("-".to_owned(), show_time);
+        let time = |time: Option<Duration>| time.map_or("-".to_owned(), show_end);
         let roles: Vec<String> = holder.roles.iter().map(|role| text::json(role)).collect();
         let note = key.note.as_ref().map(|note| format!("  {}", text::json(note)));
         format!(
@@ -263,7 +263,7 @@ mod tests {
         let cases = [
             ("90d", Some(Some(NOW + 90 * DAY))),
             ("never", Some(None)),
-            ("2100-01-01", Some(Some(Duration::from_secs(4_102_444_800)))),
+            ("2100-01-01", Some(Some(Duration::from_secs(4_102_531_200)))),
             ("2020-01-01", None),
             ("0s", None),
             ("soon", None),

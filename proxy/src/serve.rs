@@ -202,7 +202,6 @@ impl<'a> Passage<'a> {
         };
         // The body may have taken its time: from here on, and for good, the snapshot of now counts.
         let (active, server) = self.settled(server, serial).await?;
-        self.introduce(&server);
         let reading = match (&body, kind) {
             (Some(body), _) => self.read_message(body, &server)?,
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,

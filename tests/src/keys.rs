@@ -60,6 +60,9 @@ async fn telling() -> (Upstream, UnboundedReceiver<Request>) {
         let seen = seen.clone();
         async move {
             let result = match request.header("mcp-method") {
+                Some("server/discover") => {
+                    r#""supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}"#
+                }
                 Some("tools/list") => {
                     r#""tools":[{"name":"echo","inputSchema":{"type":"object"}}],"ttlMs":0,"cacheScope":"private""#
                 }

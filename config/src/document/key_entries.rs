@@ -7,7 +7,7 @@ use portunus_filters::identity::api_key::{KeyId, KeyTable, KnownKey, StoredKey};
 use portunus_filters::identity::{Claims, Principal, names};
 use serde_json::json;
 
-use crate::calendar::parse_time;
+use crate::dates::{parse_end, parse_start};
 use crate::diagnostic::Located;
 use crate::keys::{KeyEntry, holder_name};
 use crate::reader::{Section, Value};
@@ -33,8 +33,9 @@ fn entry(name: Located<String>, value: &Value<'_>) -> Option<Located<KeyEntry>> 
         let holder = holder(section);
         let stored =
             section.required("hash", "`portunus key new` writes it").and_then(|value| stored(&value));
-        let mut time = |key| section.value(key).and_then(|value| time(&value));
-        let (created, expires, revoked) = (time("created"), time("expires"), time("revoked"));
+        let mut time = |key, parse: Parse| section.value(key).and_then(|value| time(&value, parse));
+        let (created, revoked) = (time("created", parse_start), time("revoked", parse_start));
+        let expires = time("expires", parse_end);
         let note = section.value("note").and_then(|value| value.text()).map(|note| note.value);
         let known = KnownKey { created, revoked, ..KnownKey::new(id?, holder?, stored?, expires) };
         Some(KeyEntry { known, note })
@@ -80,6 +81,9 @@ fn stored(value: &Value<'_>) -> Option<StoredKey> {
     stored
 }
 
-fn time(value: &Value<'_>) -> Option<Duration> {
-    value.parsed("write `2026-11-21` or `2026-11-21T19:30:00Z`", parse_time).map(|time| time.value)
+/// How a time is read.
+type Parse = fn(&str) -> Result<Duration, &'static str>;
+
+fn time(value: &Value<'_>, parse: Parse) -> Option<Duration> {
+    value.parsed("write `2026-11-21` or `2026-11-21T19:30:00Z`", parse).map(|time| time.value)
 }

@@ -8,7 +8,7 @@
 //! Stored is an HMAC of the whole key. Nothing slower is needed: who has the stored value would have
 //! to guess 256 random bits, not a word that a person has chosen.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -250,7 +250,7 @@ impl From<KeyFault> for Fault {
 }
 
 /// The keys of a deployment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct KeyTable {
     server_keys: HashMap<ServerKeyName, ServerKey>,
     keys: HashMap<KeyId, Arc<KnownKey>>,
@@ -304,6 +304,15 @@ impl KeyTable {
     /// Whether a server key is among those of the deployment.
     pub fn has_server_key(&self, name: ServerKeyName) -> bool {
         self.server_keys.contains_key(&name)
+    }
+}
+
+/// In the order of the names, so that equal tables look alike.
+impl fmt::Debug for KeyTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: BTreeMap<_, _> = self.keys.iter().collect();
+        let server_keys: BTreeSet<String> = self.server_keys.keys().map(ToString::to_string).collect();
+        f.debug_struct("KeyTable").field("keys", &keys).field("server_keys", &server_keys).finish()
     }
 }
 

@@ -63,7 +63,7 @@ impl Passage<'_> {
     }
 
     /// Leaves of the request's headers what upstreams may see of who is calling, in our words.
-    pub(super) fn introduce(&mut self, server: &VirtualServer) {
+    fn introduce(&mut self, server: &VirtualServer) {
         let Some(profile) = &server.identity else { return };
         identify::strip(&mut self.request.headers, profile);
         if let Some(caller) = self.arrival.identity.principal()
@@ -83,6 +83,7 @@ impl Passage<'_> {
         loop {
             let active = self.connection.gateway.active();
             if active.snapshot.serial == serial {
+                self.introduce(&server);
                 return Ok((active, server));
             }
             server = self.still_served(&active, &server)?;
