@@ -30,6 +30,7 @@ use doubt::Doubt;
 use keeping::{Sought, look, sought};
 use legacy::Legacy;
 use modern::{Modern, Speech};
+use overseen::unanswerable;
 use portunus_config::{ServerId, Transport, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
 use portunus_filters::mcp::object::{Object, may_say};
@@ -488,16 +489,6 @@ impl Common {
 
     fn done(&self, outcome: Outcome, era: Era, facts: Option<&Arc<Facts>>) -> Turn {
         Turn::Done(Answer { era, outcome, facts: facts.map(Arc::clone) })
-    }
-}
-
-/// Why questions cannot be put to the client, if they cannot.
-fn unanswerable(common: &Common, questions: &[Question]) -> Option<&'static str> {
-    let unable = || questions.iter().any(|question| !common.place.profile.can(question.ability()));
-    match common.rounds {
-        Rounds::Asks if !unable() => None,
-        Rounds::Through | Rounds::Asks => Some("the server asks what this client cannot answer"),
-        Rounds::Never => Some("the server asks for input, and this client cannot be asked"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What policy does to a talk: questions that nobody is asked, and answers that are changed.
 
-use super::{Answer, Talk, Turn};
+use super::{Answer, Common, Question, Rounds, Talk, Turn};
 use crate::forward::Failure;
 
 impl Talk {
@@ -19,5 +19,15 @@ impl Talk {
             self.unasked.clear();
         }
         Ok(())
+    }
+}
+
+/// Why questions cannot be put to the client, if they cannot.
+pub(super) fn unanswerable(common: &Common, questions: &[Question]) -> Option<&'static str> {
+    let unable = || questions.iter().any(|question| !common.place.profile.can(question.ability()));
+    match common.rounds {
+        Rounds::Asks if !unable() => None,
+        Rounds::Through | Rounds::Asks => Some("the server asks what this client cannot answer"),
+        Rounds::Never => Some("the server asks for input, and this client cannot be asked"),
     }
 }
