@@ -58,16 +58,28 @@ mod tests {
     use portunus_config::{MapEnvironment, load_text};
     use std::path::Path;
 
+    /// The configuration with the lines of these marks, as the comparison writes it.
+    fn marked(marks: [&str; 2]) -> String {
+        let line = |line: &str| {
+            let text = line.trim_start();
+            let of_mark = marks.iter().find_map(|mark| text.strip_prefix(mark)?.strip_prefix("# "));
+            let indent = &line[..line.len() - text.len()];
+            format!("{}\n", of_mark.map_or(line.to_owned(), |text| format!("{indent}{text}")))
+        };
+        include_str!("../peers/portunus.yaml").lines().map(line).collect()
+    }
+
     #[test]
-    fn the_compared_configuration_is_accepted_with_and_without_a_log() {
-        let template = include_str!("../peers/portunus.yaml");
-        for mark in ["#quiet# ", "#log# "] {
-            let lines = template.lines().map(|line| line.strip_prefix(mark).unwrap_or(line));
-            let text: String = lines.map(|line| format!("{line}\n")).collect();
-            let words = [("@LISTEN@", "127.0.0.1:1"), ("@UPSTREAM@", "127.0.0.1:2"), ("@FOLDER@", "folder")];
-            let text = words.iter().fold(text, |text, (word, value)| text.replace(word, value));
-            let loaded = load_text(&text, Path::new("portunus.yaml"), &MapEnvironment::default());
-            assert!(loaded.is_ok_and(|loaded| loaded.bootstrap.threads == 1), "{mark}");
+    fn the_compared_configurations_are_accepted_with_and_without_a_log() {
+        for log in ["#quiet", "#log"] {
+            for way in ["#plain", "#same", "#other", "#several"] {
+                let words =
+                    [("@LISTEN@", "127.0.0.1:1"), ("@UPSTREAM@", "127.0.0.1:2"), ("@FOLDER@", "folder")];
+                let text =
+                    words.iter().fold(marked([log, way]), |text, (word, value)| text.replace(word, value));
+                let loaded = load_text(&text, Path::new("portunus.yaml"), &MapEnvironment::default());
+                assert!(loaded.is_ok_and(|loaded| loaded.bootstrap.threads == 1), "{log} {way}");
+            }
         }
     }
 

@@ -12,6 +12,7 @@ mod compile;
 mod decision;
 mod document;
 mod explain;
+mod imports;
 mod interpreter;
 mod json;
 mod lint;

@@ -10,6 +10,8 @@ mod demands;
 mod edits;
 mod judged;
 mod shown;
+#[cfg(test)]
+mod tests;
 
 pub use about::{JUSTIFICATION, RUN};
 pub use answer::permitted;
@@ -23,7 +25,7 @@ use crate::call::{AnswerRules, Call, KnownTool, Verdict};
 use crate::controls::Controls;
 use crate::denial::{Denial, Reason};
 use crate::facts::ToolFacts;
-use crate::identity::{Identity, Principal};
+use crate::identity::{AuthMethod, Identity, Principal};
 use crate::message::{Arrival, Kind};
 use crate::pipeline::Filter;
 use about::About;
@@ -34,7 +36,10 @@ use std::sync::{Arc, LazyLock};
 const MAX_REASON: usize = 500;
 
 /// Who asks where nobody is known.
-static NOBODY: LazyLock<Principal> = LazyLock::new(|| Principal::named("", ""));
+static NOBODY: LazyLock<Principal> = LazyLock::new(|| {
+    let nobody = Principal { auth: AuthMethod::Anonymous, ..Principal::named("", "") };
+    nobody.with_digest()
+});
 
 /// What every message has to pass.
 #[derive(Debug, Default)]
@@ -258,10 +263,14 @@ fn tool(tool: &KnownTool) -> Tool<'_> {
 
 /// The price of a call, in millionths: what the policy says counts more than what is known of the tool.
 fn cost(obligations: &Obligations, facts: Option<&ToolFacts>) -> Option<u64> {
-    let micros = |cost: f64| {
-        let micros = (cost * 1e6).round();
-        // Saturates, and a price is never negative.
-        micros as u64
-    };
-    obligations.cost.map(micros).or_else(|| facts?.cost_micros)
+    obligations.cost.map(millionths).or_else(|| facts?.cost_micros)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a price is never negative, and one that is out of range saturates"
+)]
+fn millionths(cost: f64) -> u64 {
+    (cost * 1e6).round() as u64
 }

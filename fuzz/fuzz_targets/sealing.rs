@@ -16,10 +16,7 @@ use std::sync::LazyLock;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "compiled in from the proxy")]
 mod sealing;
 
-use sealing::{
-    Binding, CallerKey, CursorToken, HandleToken, Purpose, RequestIdToken, Seals, SessionToken, StateToken,
-    Token, Writer,
-};
+use sealing::{Binding, CallerKey, HandleToken, Purpose, Seals, SessionToken, StateToken, Token, Writer};
 
 static SEALS: LazyLock<Seals> = LazyLock::new(|| Seals::of([&b"a key"[..]]).unwrap());
 static SERVER: LazyLock<ServerId> = LazyLock::new(|| ServerId("*|/mcp".into()));
@@ -43,9 +40,7 @@ fuzz_target!(|input: &[u8]| {
     }
     is_exact::<SessionToken>(rest);
     is_exact::<StateToken>(rest);
-    is_exact::<CursorToken>(rest);
     is_exact::<HandleToken>(rest);
-    is_exact::<RequestIdToken>(rest);
 });
 
 /// Bytes that read as a token are exactly what that token writes.

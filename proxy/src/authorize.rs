@@ -19,7 +19,7 @@ pub use views::Views;
 
 use crate::context::{Active, Gateway};
 use crate::metrics::Stage;
-use aside::Job;
+use aside::Question;
 use portunus_config::{ListRule, PolicyRules, Snapshot};
 use portunus_filters::authorize::DecisionCache;
 use portunus_filters::call::Target;
@@ -113,7 +113,7 @@ pub fn judge(
 /// Has a question looked at off the workers, if it is to be.
 fn look_later(gateway: &Gateway, active: &Active, arrival: &Arrival, judged: &Arc<Judged>) {
     let (Some(input), Some(rules)) = (judged.question.take(), &active.authority.policy) else { return };
-    gateway.aside.consider(Job {
+    gateway.aside.consider(Question {
         policy: Arc::clone(&rules.policy),
         tried: rules.shadow.as_ref().map(|shadow| Arc::clone(&shadow.policy)),
         judged: Arc::clone(judged),

@@ -21,7 +21,9 @@ mod asker;
 mod compose;
 mod failing;
 mod fetch;
+mod larder;
 mod pantry;
+mod relist;
 mod shelf;
 mod slot;
 mod status;
@@ -29,11 +31,12 @@ mod ware;
 
 use crate::context::Gateway;
 use crate::forward::Failure;
+use crate::headers::Upward;
 use crate::sealing::CallerKey;
 use asker::Asker;
 use failing::Failing;
 use fetch::Asks;
-use http::HeaderMap;
+use larder::file;
 use pantry::Pantry;
 use portunus_config::{ServerId, Snapshot, Upstream, View, VirtualServer};
 use portunus_filters::mcp::bridge::{Caching, Facts, Profile, Scope};
@@ -42,9 +45,14 @@ use portunus_filters::{Clock, Era, Moment, Reason};
 use shelf::Shelf;
 use slot::{Kitchen, Slot, Wanted};
 use std::collections::HashMap;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use ware::{Need, Purpose};
+
+pub use larder::Shows;
+pub use relist::Relist;
 
 /// Audiences whose lists are kept at once, of all virtual servers.
 const MAX_SHELVES: usize = 10_000;
@@ -62,7 +70,9 @@ pub struct Seeker {
     /// What the client says of itself.
     pub profile: Arc<Profile>,
     /// What of the client's headers goes up.
-    pub headers: Arc<HeaderMap>,
+    pub headers: Arc<Upward>,
+    /// What that and the caller's credential amount to.
+    pub shows: Shows,
     /// The one era in which it may be served, where the endpoint does not translate.
     pub only: Option<Era>,
 }
@@ -175,6 +185,8 @@ struct Query<'a> {
     caller: CallerKey,
     only: Option<Era>,
     tenant: Option<&'a str>,
+    upward: &'a Upward,
+    shows: Shows,
     asking: Asking<'a>,
     clock: &'a Arc<dyn Clock>,
 }
@@ -190,7 +202,7 @@ impl Catalogs {
         seeker: &Seeker,
         kinds: &[ListKind],
     ) -> Arc<Offering> {
-        self.sought(gateway, server, seeker, (kinds, Purpose::Show)).await
+        self.sought(gateway, server, seeker, (kinds, Purpose::Show, None)).await
     }
 
     /// What is offered, for the way of a call: lists that are here will do, and are renewed aside.
@@ -201,7 +213,19 @@ impl Catalogs {
         seeker: &Seeker,
         kinds: &[ListKind],
     ) -> Arc<Offering> {
-        self.sought(gateway, server, seeker, (kinds, Purpose::Route)).await
+        self.sought(gateway, server, seeker, (kinds, Purpose::Route, None)).await
+    }
+
+    /// What is offered after an upstream has contradicted its list: that is asked for once more, unless
+    /// it was lately.
+    async fn look_again(
+        &self,
+        gateway: &Arc<Gateway>,
+        server: &Arc<VirtualServer>,
+        seeker: &Seeker,
+        (upstream, kind): (&Upstream, ListKind),
+    ) -> Arc<Offering> {
+        self.sought(gateway, server, seeker, (&[kind], Purpose::Show, Some(upstream))).await
     }
 
     async fn sought(
@@ -209,7 +233,7 @@ impl Catalogs {
         gateway: &Arc<Gateway>,
         server: &Arc<VirtualServer>,
         seeker: &Seeker,
-        (kinds, purpose): (&[ListKind], Purpose),
+        (kinds, purpose, doubted): (&[ListKind], Purpose, Option<&Upstream>),
     ) -> Arc<Offering> {
         let asking = || -> Arc<dyn Asks> {
             let (gateway, server, seeker) = (Arc::clone(gateway), server.id.clone(), seeker.clone());
@@ -220,9 +244,14 @@ impl Catalogs {
             caller: seeker.caller,
             only: seeker.only,
             tenant: seeker.tenant.as_deref(),
+            upward: &seeker.headers,
+            shows: seeker.shows,
             asking: &asking,
             clock: &gateway.clock,
         };
+        if let Some(upstream) = doubted {
+            self.doubt(&query, upstream, kinds);
+        }
         self.offering(&query, kinds, purpose).await
     }
 
@@ -247,6 +276,24 @@ impl Catalogs {
     pub fn reconcile(&self, snapshot: &Snapshot) {
         self.lock().retain(|(server, ..), _| snapshot.routes.server(server).is_some());
         self.pantry.retain(&snapshot.upstreams);
+        self.pantry.larder.retain(snapshot);
+    }
+
+    /// Takes back what an earlier process remembered in its state folder, before anybody asks.
+    ///
+    /// # Errors
+    /// If there is something, and it cannot be read.
+    pub fn restore(&self, folder: &Path, now: Moment, snapshot: &Snapshot) -> io::Result<()> {
+        self.pantry.larder.restore(file::read(folder, now)?.into_iter(), snapshot);
+        Ok(())
+    }
+
+    /// Writes what a later process may need to the state folder, if it changed. Blocks.
+    ///
+    /// # Errors
+    /// If the folder cannot be written to; it is tried again with the next change.
+    pub fn store(&self, folder: &Path) -> io::Result<()> {
+        self.pantry.larder.take_changes().map_or(Ok(()), |jars| file::write(folder, jars))
     }
 
     /// Forgets audiences that have gone, and those that asked least lately while lists take more than
@@ -263,10 +310,23 @@ impl Catalogs {
         }
     }
 
-    /// Audiences, lists in memory, and the bytes of these lists.
-    pub fn sizes(&self) -> [(&'static str, usize); 3] {
+    /// Audiences, lists in memory, the bytes of these lists, and lists that are remembered.
+    pub fn sizes(&self) -> [(&'static str, usize); 4] {
         let (lists, bytes) = self.pantry.held();
-        [("catalogs", self.lock().len()), ("lists", lists), ("list_bytes", bytes)]
+        [
+            ("catalogs", self.lock().len()),
+            ("lists", lists),
+            ("list_bytes", bytes),
+            ("last_lists", self.pantry.larder.len()),
+        ]
+    }
+
+    fn doubt(&self, query: &Query<'_>, upstream: &Upstream, kinds: &[ListKind]) {
+        let slots = self.shelf(query).slots(query.server, query.tenant);
+        if let Some((_, slot)) = slots.iter().find(|(one, _)| one.key == upstream.key) {
+            let now = query.clock.now().monotonic;
+            kinds.iter().for_each(|kind| slot.doubt(*kind, now));
+        }
     }
 
     async fn offering(&self, query: &Query<'_>, kinds: &[ListKind], purpose: Purpose) -> Arc<Offering> {
@@ -306,7 +366,9 @@ impl Catalogs {
             (Need::Now, None) => return true,
             (Need::Soon, None) => {}
             (_, Some(failure)) => {
-                slot.give_up(wanted, &failure, now);
+                let label = |kind| larder::label(&query.server.id, upstream, kind);
+                let last = |kind| self.pantry.last(&label(kind), query.shows);
+                slot.give_up(wanted, &failure, now, last);
                 if !self.failing.take_turn(upstream.key, now) {
                     return false;
                 }
@@ -324,6 +386,9 @@ impl Catalogs {
         Kitchen {
             asks: (query.asking)(),
             upstream,
+            server: query.server.id.clone(),
+            shown: query.upward.digest(),
+            shows: query.shows,
             clock: Arc::clone(query.clock),
             rules: query.server.cache,
             deadline: query.server.list_timeout,

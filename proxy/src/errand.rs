@@ -12,6 +12,7 @@ mod words;
 
 use crate::context::Gateway;
 use crate::forward::{Dispatch, Use, Wording};
+use crate::headers::Upward;
 use crate::talk::reading::Reading;
 use crate::talk::voice::{self, Voice};
 use crate::upstreams::pool::Pool;
@@ -127,7 +128,7 @@ impl Default for Asked {
     }
 }
 
-/// Headers that address a legacy session, and the credential it was made with.
+/// Headers that address a legacy session, and what its server was shown when it was made.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
     headers: HeaderMap,
@@ -144,11 +145,11 @@ impl Session {
         Session { headers: headers.collect() }
     }
 
-    /// A session by its id and revision, with the credential among `headers`.
-    pub(crate) fn addressed(headers: &HeaderMap, id: Option<&HeaderValue>, version: Revision) -> Session {
+    /// A session by its id and revision, for a caller of whom its server is shown this.
+    pub(crate) fn addressed(shown: &Upward, id: Option<&HeaderValue>, version: Revision) -> Session {
         let mut fields = Vec::new();
         voice::address(&mut fields, id, version);
-        let mut session = Session::of(headers);
+        let mut session = Session { headers: HeaderMap::clone(shown) };
         session.headers.extend(fields);
         session
     }
@@ -204,7 +205,7 @@ async fn deliver(
     pool: &Arc<Pool>,
 ) -> Option<StatusCode> {
     let session = errand.session().cloned().unwrap_or_default();
-    let voice = Voice::own(gateway, &Arc::new(session.headers));
+    let voice = Voice::own(gateway, &Arc::new(session.headers.into()));
     let method = errand.http();
     let own = voice::posted();
     let wording = Wording { inbound: &voice.inbound(&method), own: &own, body: errand.message("0") };

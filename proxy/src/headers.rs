@@ -4,6 +4,7 @@
 //! and by us; credentials go where the configuration sends them and nowhere else.
 
 mod caller;
+mod upward;
 
 pub use caller::{stamp, strip, told};
 
@@ -17,6 +18,8 @@ use pingora_http::ResponseHeader;
 use portunus_config::{Credentials, HostPolicy, Upstream};
 use std::io::Write;
 use std::net::IpAddr;
+
+pub use upward::Upward;
 
 const PORTUNUS_REQUEST_ID: HeaderName = HeaderName::from_static("portunus-request-id");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -138,32 +141,6 @@ fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
         || hop.contains(name)
         || upstream.headers.remove.contains(name)
         || caller::is_kept_from(name, &upstream.caller))
-}
-
-/// What of a client's headers goes to upstreams with messages that are said anew for it: nothing of
-/// the protocol itself, and no credentials but where they pass through.
-///
-/// What the configuration says of one upstream's headers is applied when they are written for it.
-pub fn upward(headers: &HeaderMap, passes_credentials: bool) -> HeaderMap {
-    let hop = hop_tokens(headers);
-    let said_anew =
-        |name: &str| name.starts_with("mcp-") || matches!(name, "accept" | "content-type" | "last-event-id");
-    let goes = |name: &HeaderName| {
-        let text = name.as_str();
-        let credential = *name == AUTHORIZATION || *name == COOKIE;
-        *name == HOST
-            || !(is_replaced(text)
-                || claims_route(text)
-                || is_hop(text)
-                || hop.contains(name)
-                || said_anew(text)
-                || (credential && !passes_credentials))
-    };
-    let mut kept = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers.iter().filter(|(name, _)| goes(name)) {
-        kept.append(name, value.clone());
-    }
-    kept
 }
 
 /// One clean `Forwarded` element (RFC 7239).

@@ -106,12 +106,10 @@ impl Helm {
     fn record(&self, every: u32, within: Duration) {
         let (aside, folder) = (&self.gateway.aside, &self.gateway.bootstrap.state);
         if within.is_zero() {
-            aside.recording.set(0);
-            return aside.recorder().end();
+            return aside.end_recording();
         }
-        match aside.recorder().begin(folder, self.gateway.clock.now().wall, within) {
-            Ok(_) => aside.recording.set(every),
-            Err(error) => tracing::error!(%error, "the recording cannot begin"),
+        if let Err(error) = aside.record(every, folder, self.gateway.clock.now().wall, within) {
+            tracing::error!(%error, "the recording cannot begin");
         }
     }
 

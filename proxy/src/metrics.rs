@@ -277,11 +277,6 @@ impl Metrics {
         let durations =
             HistogramOpts::new("mcp_request_duration_seconds", "Time from first byte to last byte of a call")
                 .buckets(buckets);
-        let fine =
-            vec![1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 1.0, 10.0];
-        let stages = HistogramOpts::new("mcp_stage_duration_seconds", "Time a message spends in a stage")
-            .buckets(fine);
-        let stages = keep(&registry, HistogramVec::new(stages, &["stage"])?)?;
         let denials = counters("mcp_denials_total", "Refusals by reason", &["reason"])?;
         Ok(Metrics {
             requests: counters(
@@ -295,8 +290,7 @@ impl Metrics {
                 .iter()
                 .map(|reason| (*reason, denials.with_label_values(&[reason.as_str()])))
                 .collect(),
-            stages: ["intake", "resolve", "filters", "forward", "respond", "authorize"]
-                .map(|name| stages.with_label_values(&[name])),
+            stages: stages(&registry)?,
             active: gauges("mcp_active_connections", "Connections to upstreams at work", &["server_name"])?,
             pending: gauges("mcp_pending_requests", "Calls that wait for an answer", &["server_name"])?,
             edge: EdgeMetrics::new(&registry)?,
@@ -478,6 +472,16 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// The time that stages take.
+fn stages(registry: &Registry) -> prometheus::Result<[Histogram; 6]> {
+    let fine = vec![1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 1.0, 10.0];
+    let stages =
+        HistogramOpts::new("mcp_stage_duration_seconds", "Time a message spends in a stage").buckets(fine);
+    let stages = keep(registry, HistogramVec::new(stages, &["stage"])?)?;
+    let names = ["intake", "resolve", "filters", "forward", "respond", "authorize"];
+    Ok(names.map(|name| stages.with_label_values(&[name])))
 }
 
 fn keep<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {

@@ -34,6 +34,8 @@ use tokio::task::AbortHandle;
 use tokio::time::interval;
 
 const SWEEP: Duration = Duration::from_secs(1);
+/// How long a change of lists may be unknown to the state folder.
+const STORE: Duration = Duration::from_secs(5);
 
 /// Services that somebody else adds.
 pub type Extra = Vec<Box<dyn ServiceWithDependents>>;
@@ -114,6 +116,7 @@ pub fn run(process: Process) -> io::Result<()> {
         tracing::warn!(path = warning.path, hint = warning.hint, "{}", warning.problem);
     }
     let gateway = Arc::new(Gateway::new(loaded, Arc::new(SystemClock::new()))?);
+    restore(&gateway);
     let Beginning { bound, control, claim, inbox, supervisor, before } =
         begin(&gateway.bootstrap, origin, level)?;
     let addresses = bound.addresses(gateway.bootstrap.control.clone());
@@ -148,6 +151,7 @@ pub fn run(process: Process) -> io::Result<()> {
     helm.supervisor.ready("serving");
     ready(&addresses);
     runtime.block_on(helm.until_the_end(signals, inbox));
+    store(&records);
     records.access_log.close();
     if let Some(scratch) = scratch {
         std::fs::remove_dir_all(scratch).ok();
@@ -327,6 +331,7 @@ fn spawn_asides(
     });
     runtime.spawn(crate::bridge::hear(Arc::clone(gateway)));
     runtime.spawn(news::run(Arc::clone(gateway)));
+    runtime.spawn(store_changes(Arc::clone(gateway)));
     let gateway = Arc::clone(gateway);
     runtime.spawn(async move {
         let mut tick = interval(SWEEP);
@@ -343,6 +348,31 @@ fn spawn_asides(
         }
     });
     watcher
+}
+
+/// Takes back the lists that an earlier process knew; those that are not there are asked for.
+fn restore(gateway: &Gateway) {
+    let (folder, active) = (&gateway.bootstrap.state, gateway.active());
+    let restored = gateway.estate.catalogs.restore(folder, gateway.clock.now(), &active.snapshot);
+    if let Err(error) = restored {
+        tracing::warn!(folder = %folder.display(), %error, "lists of an earlier process cannot be read and are left out");
+    }
+}
+
+async fn store_changes(gateway: Arc<Gateway>) {
+    let mut tick = interval(STORE);
+    loop {
+        tick.tick().await;
+        let gateway = Arc::clone(&gateway);
+        tokio::task::spawn_blocking(move || store(&gateway)).await.ok();
+    }
+}
+
+fn store(gateway: &Gateway) {
+    let folder = &gateway.bootstrap.state;
+    if let Err(error) = gateway.estate.catalogs.store(folder) {
+        tracing::warn!(folder = %folder.display(), %error, "lists cannot be kept for a later process");
+    }
 }
 
 fn announce(gateway: &Gateway, addresses: &Addresses) {

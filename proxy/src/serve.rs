@@ -9,9 +9,11 @@ mod answer;
 mod away;
 mod broker;
 mod caller;
+mod known;
 mod line;
 
 use broker::{Founding, Way};
+use known::{Knowledge, expect, is_repeatable};
 
 use crate::authorize;
 use crate::bridge::lines::Line;
@@ -32,14 +34,13 @@ use away::Away;
 use bytes::Bytes;
 use http::header::{HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderValue, Method, Version};
+use http::{HeaderValue, Method};
 use portunus_config::{
     HostPattern, HttpStatus, Listener, NormalPath, Profile, Resolution, Upstream, VirtualServer,
 };
 use portunus_filters::call::Target;
-use portunus_filters::mcp::Id;
 use portunus_filters::message::{Reading, Unreadable};
-use portunus_filters::{Arrival, Denial, Era, Kind, Message, Reason};
+use portunus_filters::{Arrival, Denial, Kind, Reason};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -106,17 +107,6 @@ enum Admitted {
 struct Brokered {
     server: Arc<VirtualServer>,
     reading: Reading,
-}
-
-/// What a refusal may use of a message.
-#[derive(Default)]
-struct Knowledge {
-    kind: Option<Kind>,
-    era: Option<Era>,
-    ids: Vec<Id>,
-    batch: bool,
-    method: Option<portunus_filters::mcp::Method>,
-    http_status: HttpStatus,
 }
 
 /// A stage that ended the request.
@@ -446,55 +436,6 @@ impl<'a> Passage<'a> {
     }
 }
 
-impl Knowledge {
-    /// What is known of a message before anything of its answer was passed on.
-    fn of(expect: &Expect, http_status: HttpStatus) -> Knowledge {
-        Knowledge {
-            kind: Some(expect.kind),
-            era: Some(expect.era),
-            ids: expect.open.clone(),
-            batch: expect.batch,
-            method: expect.method.clone(),
-            http_status,
-        }
-    }
-}
-
 fn halt(denial: Denial, known: Knowledge) -> Halt {
     Halt::Refused(Box::new(denial), Box::new(known))
-}
-
-/// What the client waits for, from what it sent.
-fn expect(reading: &Reading, server: &VirtualServer, version: Version) -> Expect {
-    let (messages, batch) = (reading.messages(), matches!(reading, Reading::Batch(_)));
-    let requests = || messages.iter().filter(|message| message.kind == Kind::Request);
-    let kind = match (requests().next(), messages.first()) {
-        (Some(_), _) => Kind::Request,
-        (None, Some(first)) => first.kind,
-        (None, None) => Kind::Notification,
-    };
-    let rule = |test: fn(&portunus_filters::mcp::method::Rules) -> bool| {
-        messages.iter().filter_map(|message| message.method.as_ref()?.rules()).any(test)
-    };
-    Expect {
-        kind,
-        era: messages.first().map_or(Era::Legacy, |message| message.era),
-        open: requests().filter_map(|message| message.id.clone()).collect(),
-        method: messages.first().and_then(|message| message.method.clone()).filter(|_| !batch),
-        batch,
-        endless: kind == Kind::Stream || rule(|rules| rules.endless),
-        founds_session: rule(|rules| rules.name == "initialize"),
-        server: server.id.clone(),
-        elsewhere: false,
-        http_1_0: version == Version::HTTP_10,
-        standing: None,
-    }
-}
-
-/// Whether a message may be sent again after its upstream may have read it.
-fn is_repeatable(message: &Message) -> bool {
-    match message.kind {
-        Kind::Stream | Kind::End => true,
-        _ => message.method.as_ref().and_then(|method| method.rules()).is_some_and(|rules| rules.repeatable),
-    }
 }

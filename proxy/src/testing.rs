@@ -253,9 +253,9 @@ impl Bed {
             pool: active.pool(&upstream).unwrap(),
             upstream,
             server: active.snapshot.routes.iter().next().unwrap().id.clone(),
-            caller: CallerKey::for_tables(&Identity::Principal(Arc::new(principal))),
+            caller: CallerKey::for_tables(&Identity::Principal(Arc::new(principal)), &[]),
             profile: Arc::new(Profile::of_initialize(&Object::read(&params).unwrap()).unwrap()),
-            headers: Arc::new(HeaderMap::new()),
+            headers: Arc::default(),
         }
     }
 
@@ -303,6 +303,7 @@ impl Bed {
             place: place.clone(),
             target: None,
             params,
+            relist: None,
             rounds,
             leg,
             retry,

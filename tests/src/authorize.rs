@@ -1,7 +1,9 @@
 //! Who may do what: policy on live traffic, on every way that a message can take.
 
 use crate::harness::mcp::{Call, text, tool};
-use crate::harness::{Caller, Era, Gateway, Issuer, Key, Mcp, Nature, Said, within};
+use crate::harness::{
+    Caller, Era, Gateway, Issuer, Key, Mcp, Nature, Said, modern_call, modern_headers, within,
+};
 use serde_json::{Value, json};
 
 const RESOURCE: &str = "https://gw.example/mcp";
@@ -358,4 +360,120 @@ async fn tools_are_held_to_their_facts() {
         let said = scoped.call("find", json!({})).await.unwrap();
         assert!(said.code().is_none(), "{}", said.all());
     }
+}
+
+#[tokio::test]
+async fn what_a_plain_server_may_be_told_goes_to_it_as_it_is() {
+    let key = Key::new("k1");
+    let issuer = Issuer::start(&[&key]).await;
+    let server = server(Era::Modern).await;
+    let document = format!(
+        "upstreams:\n  up: {{url: '{}', credentials: passthrough}}\nservers:\n  /mcp: up\nidentity:\n  \
+         url: https://gw.example\n  jwt: {{issuer: '{}', roles: roles}}\npolicy: policy.rego\n",
+        server.url(),
+        issuer.url()
+    );
+    let gateway = Gateway::start_beside(&[("policy.rego", ROLES)], &document).await;
+    let token = issuer.token_with(&key, RESOURCE, json!({"roles": ["reader"]}));
+    let call = async |tool: &str| {
+        let mut headers = modern_headers(tool);
+        headers.push(("authorization", format!("Bearer {token}")));
+        gateway.post("/mcp", &headers, &modern_call(1, tool)).await
+    };
+    let allowed = call("find").await;
+    assert!(allowed.json()["result"].is_object(), "{:?}", allowed.json());
+    for (tool, name) in [("delete", "invisible"), ("nothing", "unknown")] {
+        let refused = call(tool).await;
+        assert_eq!((refused.status, &refused.json()["error"]["code"]), (200, &json!(-32602)), "{name}");
+        assert_eq!(refused.json()["error"]["message"], format!("Unknown tool: {tool}"), "{name}");
+    }
+    assert_eq!((server.counted("called find"), server.counted("called delete")), (1, 0));
+    let record = gateway.recorded("the call", |record| record["tool_name"] == "find").await;
+    assert_eq!((&record["rule"], &record["upstream"]), (&json!("decision"), &json!("up")));
+}
+
+#[tokio::test]
+async fn a_refusal_is_explained_without_what_was_in_the_call() {
+    let rego = "package mcp.authz\nimport rego.v1\ndefault decision := {\"allow\": false, \"reason\": \"elsewhere\"}\n\
+        decision := {\"allow\": true} if input.mcp.kind != \"tool\"\n\
+        decision := {\"allow\": true} if {\n\tinput.principal.claims.region == \"eu\"\n\tinput.mcp.arguments.region == \"eu\"\n}\n\
+        visible := true\n";
+    let house = House::start(Era::Modern, rego, "").await;
+    let mut caller = house.caller_with(Era::Modern, json!({"region": "eu"})).await;
+    let said = caller.call("find", json!({"region": "s3cret"})).await.unwrap();
+    let id = said.message["error"]["data"]["requestId"].as_str().unwrap().to_owned();
+    let admin = house.gateway.admin.to_string();
+    let path = format!("/refusals?id={id}");
+    let explained = async {
+        loop {
+            let told = house.gateway.get(house.gateway.admin, &path).await.json();
+            if told[0]["rules"].is_array() {
+                return told[0].clone();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let told = within(10, "the account of a refusal", explained).await;
+    assert_eq!((&told["stage"], &told["rule"]), (&json!("authorize"), &json!("decision")));
+    let output = house.gateway.command(&["explain", &id, "--admin", &admin]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "forbidden",
+        "elsewhere",
+        "input.principal.claims.region = \"eu\"",
+        "data.mcp.authz.decision",
+        "policy.rego:",
+    ] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    assert!(!text.contains("s3cret") && !told.to_string().contains("s3cret"), "{text}");
+    let none = house.gateway.command(&["explain", "no-such-id", "--admin", &admin]).await;
+    assert!(!none.status.success());
+}
+
+#[tokio::test]
+async fn a_policy_that_is_tried_is_counted_and_decides_nothing() {
+    let strict = "package mcp.authz\nimport rego.v1\ndefault decision := {\"allow\": false, \"reason\": \"stricter\"}\n\
+        decision := {\"allow\": true} if input.mcp.kind != \"tool\"\n";
+    let open = "package mcp.authz\nimport rego.v1\ndecision := true\n";
+    let key = Key::new("k1");
+    let issuer = Issuer::start(&[&key]).await;
+    let server = server(Era::Modern).await;
+    let rest = "policy: {path: policy.rego, shadow: {path: next.rego}}\n";
+    let files = [("policy.rego", open), ("next.rego", strict)];
+    let gateway = Gateway::start_beside(&files, &document(&issuer, &server, rest)).await;
+    let token = issuer.token_with(&key, RESOURCE, json!({"roles": ["reader"]}));
+    let mut caller = Caller::new(Era::Modern, gateway.address).presenting(&token).ready().await;
+    assert!(caller.call("find", json!({})).await.unwrap().code().is_none());
+    let told = gateway.logged("the difference", |entry| entry["difference"] == "would_deny").await;
+    assert_eq!((&told["tried_reason"], &told["count"]), (&json!("stricter"), &json!(1)));
+    let metric = "portunus_policy_shadow_total{entry=\"decision\",result=\"would_deny\"}";
+    assert_eq!(gateway.metric(metric).await, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_recording_can_be_replayed() {
+    let house = House::start(Era::Modern, ROLES, "").await;
+    let mut caller = house.caller(Era::Modern, &["reader"]).await;
+    caller.call("find", json!({"q": "before"})).await.unwrap();
+    house.gateway.control("/record?every=1&seconds=600").await;
+    house
+        .gateway
+        .logged("the recording", |entry| entry["message"] == "questions to policy are recorded")
+        .await;
+    for tool in ["find", "delete", "ask"] {
+        caller.call(tool, json!({"q": "payload"})).await.unwrap();
+    }
+    house.gateway.control("/record?seconds=0").await;
+    let ended = house.gateway.logged("its end", |entry| entry["message"] == "the recording has ended").await;
+    assert_eq!(ended["lines"], 2, "what is hidden is not asked about as a call");
+    let path = ended["path"].as_str().unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(!text.contains("payload"), "more is recorded than the policy reads: {text}");
+    house
+        .gateway
+        .place("next.rego", &ROLES.replace("{\"find\", \"ask\"}, \"writer\"", "{\"find\"}, \"writer\""));
+    let output = house.gateway.command(&["diff", "policy.rego", "next.rego", "--replay", path]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("1 of 2 decisions change"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -31,6 +31,8 @@ mod identity;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod lists;
+#[cfg(test)]
 mod operate;
 #[cfg(test)]
 mod passage;

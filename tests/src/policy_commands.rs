@@ -72,8 +72,10 @@ fn tests_of_samples_pass_and_reach_every_line() {
 #[test]
 fn a_failing_test_and_a_missed_line_are_named() {
     let failing = TEST.replace("if authz", "if not authz");
+    let longer =
+        format!("{PLAIN}\ndecision if {{\n\t\"owner\" in input.principal.roles\n\tinput.principal.mfa\n}}\n");
     let folder = Folder::of(&[
-        ("good/a.rego", PLAIN),
+        ("good/a.rego", &longer),
         ("good/a_test.rego", TEST),
         ("bad/a.rego", PLAIN),
         ("bad/a_test.rego", &failing),
@@ -83,7 +85,7 @@ fn a_failing_test_and_a_missed_line_are_named() {
     ]);
     let told = folder.told(0, &["test", "good", "--verbose"]);
     assert!(told.contains("pass good/a_test.rego:6: data.mcp.authz_test.test_staff"), "{told}");
-    assert!(told.contains("good/a.rego: not line 9"), "{told}");
+    assert!(told.contains("good/a.rego: not line 13"), "{told}");
     assert!(folder.told(1, &["test", "good", "--coverage", "100"]).contains("too little"));
     assert!(folder.told(1, &["test", "bad"]).contains("FAIL bad/a_test.rego:6"));
     assert!(folder.told(1, &["test", "none"]).contains("_test.rego"));

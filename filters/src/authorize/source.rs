@@ -1,6 +1,7 @@
 //! Rego text: taken in, and refused where it does what no policy may.
 
 use super::compile::Module;
+use super::imports::{spelled_out, whole_packages};
 use super::problem::Problem;
 use super::syntax::{Chain, each_child, each_expression};
 use regorus::Engine;
@@ -33,10 +34,11 @@ pub(super) fn load<'m>(
     for module in modules {
         if !paths.insert(&module.path) {
             problems.push(Problem::error(&module.path, 0, "the file is given twice"));
-        } else if let Err(error) = engine.add_policy(module.path.clone(), module.text.clone()) {
+        } else if let Err(error) = engine.add_policy(module.path.clone(), spelled_out(module)) {
             problems.push(positioned(&error.to_string()));
         }
     }
+    problems.extend(whole_packages(engine));
     problems.extend(mixed_objects(engine));
     let functions = functions(engine);
     for module in engine.get_modules() {

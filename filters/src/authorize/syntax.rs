@@ -283,7 +283,7 @@ impl Bindings {
 }
 
 /// Every literal of a rule's bodies, those of inner queries too.
-fn each_literal(rule: &Rule, seen: &mut dyn FnMut(&Literal)) {
+pub(super) fn each_literal(rule: &Rule, seen: &mut dyn FnMut(&Literal)) {
     let Rule::Spec { bodies, .. } = rule else { return };
     let mut queries: Vec<&Query> = bodies.iter().map(|body| &*body.query).collect();
     let mut expressions: Vec<ExprRef> = Vec::new();

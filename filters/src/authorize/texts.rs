@@ -13,7 +13,7 @@ impl Policy {
     /// `None` if there is no such entry point, or the question cannot be read.
     pub fn input(&self, entry: Entry, question: &Question<'_>) -> Option<String> {
         let input = self.point(entry)?.full.input(question, self.calendar.at(question.now.wall)).ok()?;
-        input.to_json_str().ok()
+        serde_json::to_string(&input).ok()
     }
 
     /// What the policy can read of an input document, as JSON text again.
@@ -21,6 +21,6 @@ impl Policy {
     /// `None` if there is no such entry point, or the text cannot be read.
     pub fn projected(&self, entry: Entry, input: &str) -> Option<String> {
         let input = json::value(input).ok()?;
-        self.point(entry)?.in_force().of_value(&input).to_json_str().ok()
+        serde_json::to_string(&self.point(entry)?.in_force().of_value(&input)).ok()
     }
 }

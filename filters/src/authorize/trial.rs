@@ -5,6 +5,7 @@
 //! A difference fails the test: the analysis missed something.
 
 use super::compile::{Document, Module, Settings, merge};
+use super::imports::{spelled_out, whole_packages};
 use super::problem::Problem;
 use super::source::{positioned, rule_path_of};
 use super::{Policy, Severity};
@@ -128,6 +129,7 @@ impl Bench {
         let mut problems = Vec::new();
         let mut engine = Engine::new();
         for module in modules {
+            let module = &Module { text: spelled_out(module), ..module.clone() };
             let text = if module.is_test() { witnessed(module) } else { module.text.clone() };
             if let Err(error) = engine.add_policy(module.path.clone(), text) {
                 problems.push(positioned(&error.to_string()));
@@ -136,6 +138,7 @@ impl Bench {
         if let Err(error) = engine.add_data(merge(data, &mut problems)) {
             problems.push(positioned(&error.to_string()));
         }
+        problems.extend(whole_packages(&mut engine));
         if problems.iter().any(|problem| problem.severity == Severity::Error) {
             return Err(problems);
         }
@@ -377,6 +380,58 @@ todo_test_later if false
         let [file] = trial.coverage.as_slice() else { panic!("{:?}", trial.coverage) };
         assert!(file.covered.contains(&5) && file.missed.contains(&10), "{file:?}");
         assert!(trial.share() > 0.5 && trial.share() < 1.0);
+    }
+
+    /// A package of two files, whose rules need each other.
+    fn in_two_files(test: &str) -> [Module; 3] {
+        let module = |path: &str, text: &str| Module { path: path.into(), text: text.into() };
+        let helper = "package mcp.authz\nfits(wanted) if every one in wanted { one == input.t }\n";
+        let rules = "package mcp.authz\ndefault decision := false\ndecision if {\n    some name in held\n\
+                         name == \"x\"\n}\nheld contains name if some name, role in data.roles\n";
+        let tests = format!(
+            "package mcp.authz_test\nimport data.mcp.authz\nimport data.mcp.authz as other\n\n{test}\n"
+        );
+        [module("a.rego", helper), module("p.rego", rules), module("p_test.rego", &tests)]
+    }
+
+    fn outcome(modules: &[Module]) -> Result<bool, Vec<String>> {
+        let data = Document { path: "d".into(), mount: String::new(), text: r#"{"roles": {"x": 1}}"#.into() };
+        match run_tests(modules, &[data], &Settings::default()) {
+            Ok(trial) => Ok(trial.passed()),
+            Err(problems) => Err(problems.iter().map(Problem::to_string).collect()),
+        }
+    }
+
+    #[test]
+    fn a_package_in_several_files_is_one_package() {
+        for test in [
+            "test_a if authz.decision with input as {\"t\": \"a\"}",
+            "test_a if other.decision with input as {\"t\": \"a\"}",
+            "test_a if data.mcp.authz.decision with input as {\"t\": \"a\"}",
+            "test_a if { authz.fits([\"a\"]) with input as {\"t\": \"a\"}; authz.decision with input as {} }",
+            "test_a if not authz.decision with input as {} with data.roles as {}",
+        ] {
+            let mut modules = in_two_files(test);
+            assert_eq!(outcome(&modules), Ok(true), "{test}");
+            modules.swap(0, 1);
+            assert_eq!(outcome(&modules), Ok(true), "{test}");
+        }
+    }
+
+    #[test]
+    fn a_package_in_several_files_is_not_read_as_a_whole() {
+        for test in [
+            "test_a if count(authz) > 0",
+            "test_a if data.mcp[_].decision",
+            "test_a if { name := \"decision\"; authz[name] with input as {} }",
+            "test_a if { f := 1; f == 1; data.mcp.authz != {} }",
+            "f(authz) := authz\ntest_a if { f(1); authz.decision with input as {} }",
+        ] {
+            let found = outcome(&in_two_files(test)).unwrap_err();
+            assert!(found[0].contains("this reads the whole of data.mcp.authz"), "{test}: {found:?}");
+            let [_, rules, tests] = in_two_files(test);
+            assert!(outcome(&[rules, tests]).is_ok(), "{test}");
+        }
     }
 
     #[test]

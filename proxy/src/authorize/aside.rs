@@ -9,8 +9,10 @@ use portunus_filters::authorize::{Entry, Policy, Ruling};
 use portunus_filters::gate::{Judged, Watch};
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Questions that wait. Each may hold the arguments of a call.
 const MAX_WAITING: usize = 1024;
@@ -30,8 +32,14 @@ pub struct Aside {
     pub recording: Arc<Watch>,
 }
 
+/// What the thread is told.
+enum Job {
+    Look(Question),
+    EndRecording,
+}
+
 /// A question that was answered.
-pub(super) struct Job {
+pub(super) struct Question {
     pub(super) policy: Arc<Policy>,
     pub(super) tried: Option<Arc<Policy>>,
     pub(super) judged: Arc<Judged>,
@@ -60,15 +68,28 @@ impl Aside {
     }
 
     /// Takes a question on, if there is room.
-    pub(super) fn consider(&self, job: Job) {
-        if let Err(TrySendError::Full(_)) = self.jobs.try_send(job) {
+    pub(super) fn consider(&self, question: Question) {
+        if let Err(TrySendError::Full(_)) = self.jobs.try_send(Job::Look(question)) {
             self.metrics.policy.aside_dropped.inc();
         }
     }
 
-    /// The recorder.
-    pub fn recorder(&self) -> MutexGuard<'_, Recorder> {
-        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Begins to record one of `every` questions, in a folder; a recording that runs ends.
+    ///
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn record(&self, every: u32, folder: &Path, wall: Duration, within: Duration) -> io::Result<()> {
+        lock(&self.recorder).begin(folder, wall, within)?;
+        self.recording.set(every);
+        Ok(())
+    }
+
+    /// Ends the recording behind what was asked before.
+    pub fn end_recording(&self) {
+        self.recording.set(0);
+        if self.jobs.try_send(Job::EndRecording).is_err() {
+            lock(&self.recorder).end();
+        }
     }
 }
 
@@ -84,6 +105,13 @@ struct Clerk {
 impl Clerk {
     fn work(&mut self, mailbox: &Receiver<Job>) {
         while let Ok(job) = mailbox.recv() {
+            let job = match job {
+                Job::Look(question) => question,
+                Job::EndRecording => {
+                    lock(&self.recorder).end();
+                    continue;
+                }
+            };
             let Some(given) = &job.judged.policy else { continue };
             if !given.decision.ruling.allow {
                 self.explain(&job, given.entry);
@@ -97,14 +125,14 @@ impl Clerk {
         }
     }
 
-    fn explain(&self, job: &Job, entry: Entry) {
+    fn explain(&self, job: &Question, entry: Entry) {
         if let Ok(Some(explanation)) = job.policy.explain_input(entry, &job.input) {
             // Of one refusal there is one account.
             let _ = job.judged.explained.set(explanation);
         }
     }
 
-    fn compare(&mut self, job: &Job, entry: Entry, ruling: &Ruling) {
+    fn compare(&mut self, job: &Question, entry: Entry, ruling: &Ruling) {
         let Some(tried) = &job.tried else { return };
         let result = match tried.ask(entry, &job.input) {
             Ok(other) if other.fault.is_some() && ruling.fault.is_none() => Some(("fault", other.reason)),
@@ -123,7 +151,7 @@ impl Clerk {
     }
 
     /// Tells a difference of a kind that is new, and how many there were when they have become many.
-    fn tell(&mut self, job: &Job, (difference, now, then): (&'static str, &Arc<str>, &Arc<str>)) {
+    fn tell(&mut self, job: &Question, (difference, now, then): (&'static str, &Arc<str>, &Arc<str>)) {
         let kind = (difference, Arc::clone(now), Arc::clone(then));
         if self.told.len() >= MAX_KINDS && !self.told.contains_key(&kind) {
             return;
@@ -142,11 +170,14 @@ impl Clerk {
         }
     }
 
-    fn record(&self, job: &Job, entry: Entry) {
+    fn record(&self, job: &Question, entry: Entry) {
         let Some(projected) = job.policy.projected(entry, &job.input) else { return };
-        let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
-        if !recorder.write(entry, &projected) {
+        if !lock(&self.recorder).write(entry, &projected) {
             self.recording.set(0);
         }
     }
+}
+
+fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
+    recorder.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -20,7 +20,7 @@ pub const MAX_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A recording, or none.
 #[derive(Default)]
-pub struct Recorder {
+pub(super) struct Recorder {
     running: Option<Recording>,
 }
 
@@ -37,7 +37,7 @@ impl Recorder {
     ///
     /// # Errors
     /// If the file cannot be made.
-    pub fn begin(&mut self, folder: &Path, wall: Duration, within: Duration) -> io::Result<PathBuf> {
+    pub(super) fn begin(&mut self, folder: &Path, wall: Duration, within: Duration) -> io::Result<PathBuf> {
         self.end();
         let seconds = i64::try_from(wall.as_secs()).unwrap_or_default();
         let at = DateTime::from_timestamp(seconds, 0).map(|time| time.format("%Y%m%dT%H%M%SZ").to_string());
@@ -51,7 +51,7 @@ impl Recorder {
     }
 
     /// Ends the recording, if there is one.
-    pub fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         let Some(mut recording) = self.running.take() else { return };
         if let Err(error) = recording.out.flush() {
             tracing::error!(%error, path = %recording.path.display(), "a recording could not be written");

@@ -3,13 +3,14 @@
 use super::desk::{Desk, params, shown};
 use super::parked::Ticket;
 use super::tasks;
+use crate::catalog::Relist;
 use crate::sealing::{Binding, StateToken, Token, UpstreamMark};
 use crate::talk::Retry;
 use bytes::Bytes;
 use portunus_config::{Choice, Upstream};
 use portunus_filters::call::{KnownTool, Target};
 use portunus_filters::mcp::bridge::{self, ParamHeader, Profile};
-use portunus_filters::mcp::catalog::{Catalog, ListKind, Server, State as Known};
+use portunus_filters::mcp::catalog::{Catalog, Entry, ListKind, Server, State as Known};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Span};
@@ -103,7 +104,7 @@ fn plain(upstream: &Arc<Upstream>) -> Aim {
 }
 
 /// The lists that URIs are looked up in.
-const URIS: &[ListKind] = &[ListKind::Resources, ListKind::Templates];
+pub(super) const URIS: &[ListKind] = &[ListKind::Resources, ListKind::Templates];
 
 /// A member and what it calls something.
 type Found = (usize, Arc<str>);
@@ -156,6 +157,9 @@ struct ToolFacts {
     found: Found,
     params: Arc<[ParamHeader]>,
     known: Option<Arc<KnownTool>>,
+    /// Of twins, the regions that may be asked: those that have it alike, and those of which nothing is
+    /// known.
+    regions: Vec<Arc<str>>,
 }
 
 async fn tool(
@@ -169,7 +173,8 @@ async fn tool(
         let entry = catalog.tool(&name).filter(|entry| desk.finds(message, ListKind::Tools, entry))?;
         let found = (entry.member, Arc::clone(&entry.original));
         let known = desk.leads_to(entry.member).and_then(|upstream| desk.known_tool(upstream, entry));
-        Some(ToolFacts { found, params: Arc::clone(&entry.params), known })
+        let regions = regions(catalog, entry);
+        Some(ToolFacts { found, params: Arc::clone(&entry.params), known, regions })
     };
     let governed = desk.gateway.active().authority.governs();
     let only = desk.only().filter(|_| !governed);
@@ -183,22 +188,30 @@ async fn tool(
         }
         (Err(denial), None) => return Err(denial),
     };
-    let member = entry.found.0;
-    let mut aim = aimed(desk, entry.found)?;
-    aim.params = entry.params;
-    aim.tool = entry.known;
+    let ToolFacts { found, params, known, regions } = entry;
+    let member = found.0;
+    let mut aim = Aim { params, tool: known, ..aimed(desk, found)? };
     let Some(Choice::Twins { selector, map, .. }) = desk.server.members.get(member).map(|m| &m.choice) else {
         return Ok(aim);
     };
     let (chosen, body) = selected(message, fields, selector)?;
-    let wrong = || {
-        let known: Vec<&str> = map.keys().map(|key| &**key).collect();
-        Denial::new(Reason::InvalidParams, format!("`{selector}` must be one of {}", known.join(", ")))
-    };
-    aim.upstream = Arc::clone(map.get(&*chosen).ok_or_else(wrong)?);
+    let wrong =
+        || Denial::new(Reason::InvalidParams, format!("`{selector}` must be one of {}", regions.join(", ")));
+    let region = map.get(&*chosen).filter(|_| regions.iter().any(|region| **region == *chosen));
+    aim.upstream = Arc::clone(region.ok_or_else(wrong)?);
     aim.tool = aim.tool.and_then(|known| desk.rated(&aim.upstream.name, &known.original));
     aim.body = Some(body);
     Ok(aim)
+}
+
+fn regions(catalog: &Catalog, tool: &Entry) -> Vec<Arc<str>> {
+    let Some(selector) = &tool.selector else { return Vec::new() };
+    let is_missing =
+        |server: &&Server| matches!(server.states[ListKind::Tools.index()], Known::Missing { .. });
+    let prefix = format!("{}/", catalog.members()[tool.member]);
+    let unknown = catalog.servers().iter().filter(is_missing);
+    let unknown = unknown.filter_map(|server| server.name.strip_prefix(&prefix).map(Arc::from));
+    selector.regions.iter().cloned().chain(unknown).collect()
 }
 
 /// Takes the argument out that selects one of several twins: the server does not know it.
@@ -399,17 +412,43 @@ pub(super) fn method_name(message: &Message) -> &str {
     message.method.as_ref().map_or("", |method| method.name())
 }
 
-/// Holds the headers that a modern client sent beside a call to its arguments.
+/// How the schema of a tool is looked at once more.
+pub(super) fn relist(
+    desk: &Desk<'_>,
+    message: &Message,
+    profile: &Arc<Profile>,
+    upstream: &Arc<Upstream>,
+) -> Option<Relist> {
+    let tool = message.target.clone().filter(|_| method_name(message) == "tools/call")?;
+    let (server, seeker) = (Arc::clone(&desk.server), desk.seeker(profile));
+    Some(Relist { server, seeker, upstream: Arc::clone(upstream), tool })
+}
+
+/// Holds the headers that a modern client sent beside a call to its arguments: by the list that is here,
+/// and where they do not fit by a newer one, which the client may know.
 ///
 /// # Errors
 /// [`Reason::HeaderMismatch`].
-pub(super) fn check_mirrored(desk: &Desk<'_>, message: &Message, aim: &Aim) -> Result<(), Denial> {
+pub(super) async fn mirrored(
+    desk: &Desk<'_>,
+    message: &Message,
+    profile: &Arc<Profile>,
+    aim: Aim,
+) -> Result<Aim, Denial> {
+    let Err(denial) = check_mirrored(desk, message, &aim.params) else { return Ok(aim) };
+    let Some(relist) = relist(desk, message, profile, &aim.upstream) else { return Err(denial) };
+    let params = relist.params(Arc::clone(desk.gateway), Arc::clone(&aim.params)).await.ok_or(denial)?;
+    check_mirrored(desk, message, &params)?;
+    Ok(Aim { params, ..aim })
+}
+
+fn check_mirrored(desk: &Desk<'_>, message: &Message, wanted: &[ParamHeader]) -> Result<(), Denial> {
     let headers = desk.inbound.headers;
     let sent = headers.iter().filter(|(name, _)| name.as_str().starts_with("mcp-param-"));
     let sent: Vec<(&str, &str)> =
         sent.map(|(name, value)| (name.as_str(), value.to_str().unwrap_or("\u{fffd}"))).collect();
-    if sent.is_empty() && aim.params.is_empty() {
+    if sent.is_empty() && wanted.is_empty() {
         return Ok(());
     }
-    bridge::check_param_headers(&sent, &params(message)?, &aim.params)
+    bridge::check_param_headers(&sent, &params(message)?, wanted)
 }

@@ -1,15 +1,15 @@
 //! One message at an endpoint that speaks for its servers, and what every answer to it needs.
 
 use super::answering::Answering;
-use crate::catalog::{Offering, Seeker};
+use crate::catalog::{Offering, Seeker, Shows};
 use crate::context::{Active, Gateway};
 use crate::forward::{Failure, Inbound};
+use crate::headers::Upward;
 use crate::identify::Standing;
 use crate::reply::{self, Refused};
 use crate::respond::End;
 use crate::sealing::CallerKey;
 use crate::talk::Place;
-use http::HeaderMap;
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::mcp::catalog::{Catalog, ListKind};
@@ -35,7 +35,7 @@ pub struct Desk<'a> {
     /// What its streams depend on; `None` where nobody was asked who calls.
     pub standing: Option<Arc<Standing>>,
     /// What of the client's headers goes up.
-    pub upward: Arc<HeaderMap>,
+    pub upward: Arc<Upward>,
     /// How long the client may take for one piece of an answer.
     pub write_timeout: Duration,
     /// Another replica sent the message here.
@@ -170,12 +170,17 @@ impl Desk<'_> {
         }
     }
 
-    fn seeker(&self, profile: &Arc<Profile>) -> Seeker {
+    pub(super) fn seeker(&self, profile: &Arc<Profile>) -> Seeker {
         Seeker {
             caller: self.caller,
             tenant: self.tenant().map(Arc::from),
             profile: Arc::clone(profile),
             headers: Arc::clone(&self.upward),
+            shows: match self.arrival.identity {
+                _ if !self.upward.marks().is_empty() => Shows::Upstreams,
+                Identity::Anonymous { .. } => Shows::Nothing,
+                Identity::Presented { .. } | Identity::Principal(_) => Shows::Gateway,
+            },
             only: (!self.server.bridge).then_some(self.era),
         }
     }

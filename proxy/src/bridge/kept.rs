@@ -3,6 +3,7 @@
 use super::desk::Desk;
 use crate::context::Gateway;
 use crate::forward::Inbound;
+use crate::headers::Upward;
 use crate::identify::{Standing, Trace};
 use crate::sealing::CallerKey;
 use http::{HeaderMap, Method};
@@ -25,7 +26,7 @@ pub(super) struct Kept {
     caller: CallerKey,
     bearer: CallerKey,
     standing: Option<Arc<Standing>>,
-    upward: Arc<HeaderMap>,
+    upward: Arc<Upward>,
     write_timeout: Duration,
     relayed: bool,
     software: OnceLock<Arc<str>>,

@@ -10,12 +10,13 @@ use super::desk::{Desk, params};
 use super::founding;
 use super::said::{self, Said};
 use super::sessions::{Session, Waiting};
-use super::{lasting, lists, streams};
+use super::{lasting, lists, streams, uris};
 use crate::authorize;
 use crate::drain::{Phase, reached};
 use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
 use http::StatusCode;
+use portunus_config::Upstream;
 use portunus_filters::mcp::bridge::{self, Question};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::{Envelope, Id};
@@ -195,6 +196,7 @@ impl<'a, 'd> Call<'a, 'd> {
             place,
             target: aim.target,
             params: aim.params,
+            relist: call::relist(desk, message, &profile, &aim.upstream),
             rounds: if self.can_be_asked() { Rounds::Asks } else { Rounds::Never },
             leg: leg.as_ref().map_or(LegOf::Pooled, LegOf::Own),
             retry: None,
@@ -310,7 +312,14 @@ impl<'a, 'd> Call<'a, 'd> {
             }
             Turn::Ask(_) => Ok(None),
             Turn::Done(answer) => {
+                let upstream = talk.upstream();
                 talk.over();
+                let answer = match upstream {
+                    Some(at) => {
+                        uris::outward(self.desk, self.message, &self.session.profile, &at, answer).await
+                    }
+                    None => answer,
+                };
                 let Said { message, rpc_error, proven, .. } = said::for_legacy(self.message, &answer)?;
                 out.outcome.proven(proven);
                 out.outcome.answered(rpc_error);
@@ -342,6 +351,10 @@ impl Guarded {
             Some(talk) => talk.reply(replies).await,
             None => Ok(()),
         }
+    }
+
+    fn upstream(&self) -> Option<Arc<Upstream>> {
+        self.0.as_ref().map(|talk| Arc::clone(talk.upstream()))
     }
 
     fn era(&self) -> Era {

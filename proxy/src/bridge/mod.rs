@@ -28,6 +28,7 @@ mod said;
 pub mod sessions;
 mod streams;
 mod tasks;
+mod uris;
 
 use answering::Answering;
 pub use call::target_of;

@@ -7,9 +7,10 @@ use super::answering::Answering;
 use super::desk::{Desk, params};
 use super::parked::{Resumed, Ticket};
 use super::said::{self, Said};
-use super::{call, lists, streams, tasks};
+use super::{call, lists, streams, tasks, uris};
 use crate::drain::{Phase, reached};
 use crate::respond::{End, draining};
+use crate::sealing::CallerKey;
 use crate::talk::{LegOf, Order, Reply, Retry, Rounds, Talk, Turn};
 use http::StatusCode;
 use portunus_config::Upstream;
@@ -117,13 +118,14 @@ impl Round<'_, '_> {
     /// What a retry of this call is known by; few calls ever need it.
     fn ticket(&self) -> Ticket {
         let digest = call::digest(self.message, self.fields);
-        Ticket { server: self.desk.server.id.clone(), bearer: self.desk.bearer, digest }
+        let bearer = CallerKey::for_states(&self.desk.arrival.identity, &self.desk.upward.marks());
+        Ticket { server: self.desk.server.id.clone(), bearer, digest }
     }
 
     async fn open(&mut self, retry: Option<Retry>, out: &mut Answering<'_>) -> Result<End, Denial> {
         let (desk, message) = (self.desk, self.message);
         let aim = call::aim(desk, message, self.fields, &self.profile).await?;
-        call::check_mirrored(desk, message, &aim)?;
+        let aim = call::mirrored(desk, message, &self.profile, aim).await?;
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
@@ -151,6 +153,7 @@ impl Round<'_, '_> {
             place,
             target: aim.target,
             params: aim.params,
+            relist: call::relist(desk, message, &self.profile, &aim.upstream),
             rounds: match era {
                 Era::Modern => Rounds::Through,
                 Era::Legacy if self.can_be_asked() => Rounds::Asks,
@@ -269,6 +272,7 @@ impl Round<'_, '_> {
             Turn::Ask(questions) => Ok(Next::Ask(questions)),
             Turn::Done(answer) => {
                 let answer = tasks::outward(self.desk, self.message, upstream, answer)?;
+                let answer = uris::outward(self.desk, self.message, &self.profile, upstream, answer).await;
                 let said =
                     said::for_modern(self.desk, self.message, &answer, &self.profile, || self.ticket())?;
                 let Said { status, message, rpc_error, proven } = said;

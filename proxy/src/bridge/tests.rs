@@ -1,8 +1,12 @@
 //! Clients that read what they, or others, have read before.
 
+mod apart;
 mod following;
 mod plain_clients;
+mod relist;
+mod twins;
 mod unbridged;
+mod uris;
 
 use crate::bridge::hub;
 use crate::edge::Edge;

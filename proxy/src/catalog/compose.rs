@@ -4,16 +4,17 @@
 //! with equal lists share one catalogue.
 
 use super::fetch::Digest;
+use super::larder::label;
 use super::shelf::{Slots, upstreams};
 use super::slot::{Slot, UNASKED};
 use super::{Offering, Pantry, Viewed};
 use crate::forward::Failure;
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
-use portunus_filters::Moment;
 use portunus_filters::mcp::bridge::Scope;
 use portunus_filters::mcp::catalog::{
     Catalog, Known, ListKind, Lists, Names, Offer, Policy, Source, State, Twins,
 };
+use portunus_filters::{Moment, Reason};
 use ring::digest::{Context, SHA256};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub(super) struct Composing<'a> {
     pub(super) tenant: Option<&'a str>,
     pub(super) slots: &'a Slots,
     pub(super) now: Moment,
+    pub(super) pantry: &'a Pantry,
 }
 
 /// What a catalogue was made of: equal origins make equal catalogues.
@@ -50,11 +52,7 @@ struct Gathering {
 
 impl Composing<'_> {
     /// The offering, given the catalogue before it under the same configuration.
-    pub(super) fn offering(
-        &self,
-        previous: Option<(&Origin, &Arc<Catalog>)>,
-        pantry: &Pantry,
-    ) -> (Offering, Origin) {
+    pub(super) fn offering(&self, previous: Option<(&Origin, &Arc<Catalog>)>) -> (Offering, Origin) {
         let mut gathering = Gathering {
             lists: Context::new(&SHA256),
             states: Vec::new(),
@@ -72,7 +70,7 @@ impl Composing<'_> {
         };
         let catalog = match previous {
             Some((before, catalog)) if *before == origin => Arc::clone(catalog),
-            _ if origin.states.iter().all(is_lasting) => pantry.catalog(origin.line, merged),
+            _ if origin.states.iter().all(is_lasting) => self.pantry.catalog(origin.line, merged),
             _ => merged(),
         };
         let scope = gathering.public.map(|public| if public { Scope::Public } else { Scope::Private });
@@ -125,12 +123,16 @@ impl Composing<'_> {
 
     fn lists(&self, upstream: &Arc<Upstream>, gathering: &mut Gathering) -> Lists {
         let Some(slot) = self.slot(upstream) else { return Lists::default() };
-        Lists(ListKind::ALL.map(|kind| self.list(upstream, slot, kind, gathering)))
+        Lists(Box::new(ListKind::ALL.map(|kind| self.list(upstream, slot, kind, gathering))))
     }
 
     fn list(&self, upstream: &Upstream, slot: &Slot, kind: ListKind, gathering: &mut Gathering) -> Known {
         let rules = &self.server.cache;
-        let (known, kept) = slot.known(kind, self.now.monotonic, rules);
+        let (mut known, kept) = slot.known(kind, self.now.monotonic, rules);
+        let not_shown = [UNASKED, Reason::EraMismatch.as_str()];
+        if matches!(known.state, State::Missing { reason } if !not_shown.contains(&reason)) {
+            known.reserved = self.pantry.larder.names(&label(&self.server.id, upstream, kind));
+        }
         let fresh_until = kept.as_ref().map_or(Duration::ZERO, |kept| kept.fresh_until);
         let index = kind.index();
         gathering.fresh_until[index] = gathering.fresh_until[index].min(fresh_until);
@@ -150,6 +152,10 @@ impl Composing<'_> {
         gathering.states.push(known.state);
         gathering.lists.update(&[u8::from(known.listing.is_some())]);
         gathering.lists.update(&kept.map_or(Digest::default(), |kept| kept.digest));
+        for name in known.reserved.iter() {
+            gathering.lists.update(name.as_bytes());
+            gathering.lists.update(b"\0");
+        }
         known
     }
 

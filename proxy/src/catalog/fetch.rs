@@ -53,8 +53,8 @@ pub(super) type Digest = [u8; 32];
 pub(super) struct Read<T> {
     pub(super) what: T,
     pub(super) digest: Digest,
-    /// Bytes of its text.
-    pub(super) bytes: usize,
+    /// The results that it was read from.
+    pub(super) texts: Vec<Bytes>,
     /// What its server says of keeping it; `None` if it says nothing.
     pub(super) caching: Option<Caching>,
 }
@@ -67,7 +67,7 @@ pub(super) async fn facts(asks: &dyn Asks, upstream: &Arc<Upstream>) -> Result<R
     let object = Object::read(text).map_err(faulty)?;
     let caching = object.get("ttlMs").map(|_| Caching::of(&object));
     let digest = ring::digest::digest(&SHA256, &result);
-    Ok(Read { what: facts, digest: fixed(digest.as_ref()), bytes: result.len(), caching })
+    Ok(Read { what: facts, digest: fixed(digest.as_ref()), caching, texts: vec![result] })
 }
 
 /// Asks for all pages of a list.
@@ -76,8 +76,7 @@ pub(super) async fn list(
     upstream: &Arc<Upstream>,
     kind: ListKind,
 ) -> Result<Read<Listing>, Failure> {
-    let mut pages: Vec<Page> = Vec::new();
-    let mut digest = Context::new(&SHA256);
+    let (mut pages, mut texts): (Vec<Page>, Vec<Bytes>) = Default::default();
     let mut cursors: HashSet<String> = HashSet::new();
     let (mut bytes, mut items, mut cursor) = (0, 0, None);
     loop {
@@ -85,10 +84,9 @@ pub(super) async fn list(
         let page = Page::read(&result, kind).map_err(faulty)?;
         bytes += result.len();
         items += page.items.len() + page.quarantined.len();
-        digest.update(&(result.len() as u64).to_be_bytes());
-        digest.update(&result);
         let next = page.next_cursor.clone();
         pages.push(page);
+        texts.push(result);
         let Some(next) = next else { break };
         if pages.len() >= MAX_PAGES || items > MAX_ITEMS || bytes > MAX_BYTES {
             return Err(unreadable("it is longer than any list that is served"));
@@ -99,8 +97,18 @@ pub(super) async fn list(
         cursor = Some(next);
     }
     let listing = Listing::join(pages);
-    let (caching, digest) = (listing.caching, fixed(digest.finish().as_ref()));
-    Ok(Read { what: listing, digest, bytes, caching })
+    let (caching, digest) = (listing.caching, digest(&texts));
+    Ok(Read { what: listing, digest, texts, caching })
+}
+
+/// Digest of the results that a list was read from.
+pub(super) fn digest(pages: &[Bytes]) -> Digest {
+    let mut digest = Context::new(&SHA256);
+    for page in pages {
+        digest.update(&(page.len() as u64).to_be_bytes());
+        digest.update(page);
+    }
+    fixed(digest.finish().as_ref())
 }
 
 fn faulty(fault: Fault) -> Failure {

@@ -1,6 +1,7 @@
 //! Lists that callers share: equal ones in memory, public ones in meaning; and when lists changed.
 
 use super::fetch::{Digest, Read};
+use super::larder::{Label, Larder, Last, Shows};
 use super::ware::Kept;
 use portunus_config::{Upstream, UpstreamKey};
 use portunus_filters::mcp::bridge::Scope;
@@ -17,9 +18,11 @@ const MAX_REMEMBERED: usize = 40_000;
 pub(super) struct Pantry {
     listings: Mutex<Shared<Listing>>,
     catalogs: Mutex<Shared<Catalog>>,
-    public: Mutex<HashMap<(UpstreamKey, ListKind), Kept<Listing>>>,
+    /// With what its upstream is shown of those who share it.
+    public: Mutex<HashMap<(UpstreamKey, Digest, ListKind), Kept<Listing>>>,
     /// By the name of the upstream: replicas of one speak for each other.
     changes: Mutex<HashMap<(Arc<str>, ListKind), Duration>>,
+    pub(super) larder: Larder,
 }
 
 /// Things that somebody holds, by the digest of what they were made of.
@@ -53,12 +56,21 @@ impl<T> Shared<T> {
 impl Pantry {
     /// The list as it was read, or an equal one that somebody holds.
     pub(super) fn keep(&self, read: Read<Listing>) -> Arc<Listing> {
+        let bytes = read.texts.iter().map(bytes::Bytes::len).sum();
         let mut listings = lock(&self.listings);
         listings.get(&read.digest).unwrap_or_else(|| {
             let listing = Arc::new(read.what);
-            listings.insert(read.digest, &listing, read.bytes);
+            listings.insert(read.digest, &listing, bytes);
             listing
         })
+    }
+
+    /// The list that stands in for a caller whose own was never read.
+    pub(super) fn last(&self, label: &Label, shows: Shows) -> Option<Kept<Listing>> {
+        let Last { pages, digest, read_at, fresh_until, .. } = self.larder.last(label, shows)?;
+        let (what, texts) = (Last::listing(&pages, label.2)?, pages.to_vec());
+        let listing = self.keep(Read { what, digest, texts, caching: None });
+        Some(Kept { what: Some(listing), digest, read_at, fresh_until, scope: Scope::Private })
     }
 
     /// The catalogue of an origin: one that somebody holds, or a new one.
@@ -82,21 +94,28 @@ impl Pantry {
     }
 
     /// A list of a trusted upstream that it calls public, as long as it is fresh.
-    pub(super) fn shared(&self, upstream: &Upstream, kind: ListKind, now: Duration) -> Option<Kept<Listing>> {
+    pub(super) fn shared(
+        &self,
+        upstream: &Upstream,
+        shown: Digest,
+        kind: ListKind,
+        now: Duration,
+    ) -> Option<Kept<Listing>> {
         let changed_at = self.changed_at(upstream, kind);
         let public = lock(&self.public);
-        let kept = public.get(&(upstream.key, kind))?;
+        let kept = public.get(&(upstream.key, shown, kind))?;
         let unchanged = changed_at.is_none_or(|at| at < kept.read_at.monotonic);
         (unchanged && now < kept.fresh_until).then(|| kept.clone())
     }
 
-    /// Offers a list to all callers, if it is public.
-    pub(super) fn share(&self, upstream: UpstreamKey, kind: ListKind, kept: &Kept<Listing>) {
+    /// Offers a list to all callers who show the same, if it is public.
+    pub(super) fn share(&self, upstream: UpstreamKey, shown: Digest, kind: ListKind, kept: &Kept<Listing>) {
+        let list = (upstream, shown, kind);
         let mut public = lock(&self.public);
         if kept.scope != Scope::Public {
-            public.remove(&(upstream, kind));
-        } else if public.len() < MAX_REMEMBERED || public.contains_key(&(upstream, kind)) {
-            public.insert((upstream, kind), kept.clone());
+            public.remove(&list);
+        } else if public.len() < MAX_REMEMBERED || public.contains_key(&list) {
+            public.insert(list, kept.clone());
         }
     }
 
@@ -118,7 +137,7 @@ impl Pantry {
     pub(super) fn retain(&self, upstreams: &[Arc<Upstream>]) {
         let in_use = |key| upstreams.iter().any(|upstream| upstream.key == key);
         let is_named = |name: &str| upstreams.iter().any(|upstream| *upstream.name == *name);
-        lock(&self.public).retain(|(upstream, _), _| in_use(*upstream));
+        lock(&self.public).retain(|(upstream, ..), _| in_use(*upstream));
         lock(&self.changes).retain(|(name, _), _| is_named(name));
     }
 }

@@ -70,8 +70,8 @@ impl Shelf {
             return Arc::clone(&before.offering);
         }
         let previous = before.map(|before| (&before.origin, &before.offering.catalog));
-        let composing = compose::Composing { server, tenant, slots, now };
-        let (offering, origin) = composing.offering(previous, pantry);
+        let composing = compose::Composing { server, tenant, slots, now, pantry };
+        let (offering, origin) = composing.offering(previous);
         let offering = Arc::new(offering);
         *made = Some(Made { server: Arc::clone(server), version, offering: Arc::clone(&offering), origin });
         offering

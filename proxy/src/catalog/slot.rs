@@ -3,10 +3,11 @@
 use super::Described;
 use super::failing::Failing;
 use super::fetch::{self, Asks, Digest, Read};
+use super::larder::{Fresh, Shows, label};
 use super::pantry::Pantry;
 use super::ware::{Kept, Need, Purpose, Ware};
 use crate::forward::Failure;
-use portunus_config::{CacheRules, Credentials, Upstream, UpstreamKey};
+use portunus_config::{CacheRules, Credentials, ServerId, Upstream, UpstreamKey};
 use portunus_filters::mcp::bridge::Facts;
 use portunus_filters::mcp::catalog::{Known, ListKind, Listing, State};
 use portunus_filters::{Clock, Denial, Moment, Reason};
@@ -15,6 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
+
+/// How long what a list says is believed again after it was contradicted.
+const BELIEVED_FOR: Duration = Duration::from_secs(10);
 
 /// Why a list is missing that nobody wanted to see yet.
 pub(super) const UNASKED: &str = "not_asked";
@@ -32,6 +36,8 @@ pub(super) struct Slot {
 struct Wares {
     facts: Ware<Facts>,
     lists: [Ware<Listing>; 4],
+    /// When each list was last contradicted.
+    doubts: [Option<Duration>; 4],
     /// Grows with each change of the above.
     version: u64,
 }
@@ -60,6 +66,10 @@ impl Wanted {
 pub(super) struct Kitchen {
     pub(super) asks: Arc<dyn Asks>,
     pub(super) upstream: Arc<Upstream>,
+    pub(super) server: ServerId,
+    /// What the upstream is shown of the caller.
+    pub(super) shown: Digest,
+    pub(super) shows: Shows,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) rules: CacheRules,
     pub(super) deadline: Duration,
@@ -86,19 +96,24 @@ impl Kitchen {
         &self,
         kind: ListKind,
         begun: Moment,
+        doubted_at: Option<Duration>,
         deadline: Instant,
     ) -> Result<Kept<Listing>, Arc<Failure>> {
-        let shared = self.may_share().then(|| self.pantry.shared(&self.upstream, kind, begun.monotonic));
-        if let Some(shared) = shared.flatten() {
+        let shared = || self.pantry.shared(&self.upstream, self.shown, kind, begun.monotonic);
+        let is_newer = |kept: &Kept<Listing>| doubted_at.is_none_or(|at| at < kept.read_at.monotonic);
+        if let Some(shared) = self.may_share().then(shared).flatten().filter(is_newer) {
             return Ok(shared);
         }
         let read = in_time(deadline, fetch::list(&*self.asks, &self.upstream, kind)).await;
         let read = read.map_err(|failure| self.failed(failure))?;
-        let (caching, digest) = (read.caching, read.digest);
+        let (caching, digest, pages) = (read.caching, read.digest, read.texts.clone());
         let listing = self.pantry.keep(read);
         let kept = Kept::new(Some(listing), digest, caching, begun, &self.rules);
+        let may_stand_in = !self.rules.stale.is_zero();
+        let fresh = Fresh { kept: &kept, pages, shows: self.shows, may_stand_in };
+        self.pantry.larder.keep(&self.server, &self.upstream, kind, fresh);
         if self.may_share() {
-            self.pantry.share(self.key(), kind, &kept);
+            self.pantry.share(self.key(), self.shown, kind, &kept);
         }
         Ok(kept)
     }
@@ -130,17 +145,36 @@ impl Slot {
         let facts = wares.facts.need(wanted.of_facts(), now, None, rules);
         let lists = ListKind::ALL.into_iter().filter(|kind| wanted.kinds[kind.index()]);
         let lists = lists.map(|kind| {
-            wares.lists[kind.index()].need(wanted.purpose, now, pantry.changed_at(upstream, kind), rules)
+            let changed_at = pantry.changed_at(upstream, kind).max(wares.doubted_at(kind));
+            wares.lists[kind.index()].need(wanted.purpose, now, changed_at, rules)
         });
         lists.fold(facts, Need::max)
     }
 
+    /// Notes that a list was contradicted by its server, if it was not lately.
+    pub(super) fn doubt(&self, kind: ListKind, now: Duration) {
+        let doubt = &mut self.lock().doubts[kind.index()];
+        if doubt.is_none_or(|before| now.saturating_sub(before) >= BELIEVED_FOR) {
+            *doubt = Some(now);
+        }
+    }
+
     /// Takes what is known to be down for down, without asking.
-    pub(super) fn give_up(&self, wanted: &Wanted, failure: &Arc<Failure>, now: Duration) {
+    pub(super) fn give_up(
+        &self,
+        wanted: &Wanted,
+        failure: &Arc<Failure>,
+        now: Duration,
+        last: impl Fn(ListKind) -> Option<Kept<Listing>>,
+    ) {
         let mut wares = self.lock();
         let mut is_new = wares.facts.give_up(failure, now);
         for kind in ListKind::ALL.into_iter().filter(|kind| wanted.kinds[kind.index()]) {
-            is_new |= wares.lists[kind.index()].give_up(failure, now);
+            let ware = &mut wares.lists[kind.index()];
+            if ware.give_up(failure, now) {
+                ware.stand_in(|| last(kind));
+                is_new = true;
+            }
         }
         wares.version += u64::from(is_new);
     }
@@ -199,11 +233,12 @@ impl Slot {
         deadline: Instant,
     ) -> bool {
         let begun = kitchen.now();
-        let changed_at = kitchen.pantry.changed_at(&kitchen.upstream, kind);
-        let (need, offers) = {
+        let (need, offers, doubted_at) = {
             let wares = self.lock();
+            let doubted_at = wares.doubted_at(kind);
+            let changed_at = kitchen.pantry.changed_at(&kitchen.upstream, kind).max(doubted_at);
             let need = wares.lists[kind.index()].need(purpose, begun.monotonic, changed_at, &kitchen.rules);
-            (need, wares.offers(kind))
+            (need, wares.offers(kind), doubted_at)
         };
         if need == Need::No {
             return true;
@@ -211,14 +246,21 @@ impl Slot {
         let read = match offers {
             Err(failure) => Err(failure),
             Ok(false) => Ok(Kept::new(None, Digest::default(), None, begun, &kitchen.rules)),
-            Ok(true) => kitchen.list(kind, begun, deadline).await,
+            Ok(true) => kitchen.list(kind, begun, doubted_at, deadline).await,
         };
         let now = kitchen.now().monotonic;
         let mut wares = self.lock();
         wares.version += 1;
         match read {
             Ok(kept) => wares.lists[kind.index()].take(kept, now),
-            Err(failure) => wares.lists[kind.index()].fail(failure, now),
+            Err(failure) => {
+                let ware = &mut wares.lists[kind.index()];
+                // One of another era than the client's is not shown to it: nothing stands in for that.
+                let stands_in = failure.denial.reason != Reason::EraMismatch;
+                ware.fail(failure, now);
+                let label = || label(&kitchen.server, &kitchen.upstream, kind);
+                ware.stand_in(|| stands_in.then(|| kitchen.pantry.last(&label(), kitchen.shows)).flatten());
+            }
         }
         wares.lists[kind.index()].failure().is_none()
     }
@@ -263,7 +305,8 @@ impl Slot {
             }
             (Some(failure), None) => State::Missing { reason: failure.denial.reason.as_str() },
         };
-        (Known { listing: kept.as_ref().and_then(|kept| kept.what.clone()), state }, kept)
+        let listing = kept.as_ref().and_then(|kept| kept.what.clone());
+        (Known { listing, state, ..Known::default() }, kept)
     }
 
     fn lock(&self) -> MutexGuard<'_, Wares> {
@@ -272,6 +315,12 @@ impl Slot {
 }
 
 impl Wares {
+    /// When a list was contradicted, if that was after it was read.
+    fn doubted_at(&self, kind: ListKind) -> Option<Duration> {
+        let read_at = self.lists[kind.index()].kept.as_ref().map(|kept| kept.read_at.monotonic);
+        self.doubts[kind.index()].filter(|at| read_at.is_none_or(|read_at| read_at < *at))
+    }
+
     /// Whether the upstream has such a list; why that is not known.
     fn offers(&self, kind: ListKind) -> Result<bool, Arc<Failure>> {
         if let Some(failure) = self.facts.failure() {

@@ -38,7 +38,7 @@ fn state(state: State, now: Moment) -> Value {
     match state {
         State::Fresh => json!({"state": "known"}),
         State::Stale { read_at, reason } => {
-            let age = now.monotonic.saturating_sub(read_at.monotonic).as_secs();
+            let age = now.wall.saturating_sub(read_at.wall).as_secs();
             json!({"state": "stale", "ageSeconds": age, "reason": reason})
         }
         State::Missing { reason } => json!({"state": "missing", "reason": reason}),

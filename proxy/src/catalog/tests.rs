@@ -1,9 +1,12 @@
 //! Catalogues against scripted upstreams and a clock that is moved by hand.
 
+mod restart;
+
 use super::fetch::Question;
 use super::*;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{Choice, Loaded, MapEnvironment, Member, NamePolicy, load_text};
 use portunus_filters::mcp::catalog::State;
 use portunus_filters::{Denial, Identity, ManualClock, Reason};
@@ -107,6 +110,8 @@ struct Stage {
     as_clock: Arc<dyn Clock>,
     server: Arc<VirtualServer>,
     caller: CallerKey,
+    upward: Upward,
+    shows: Shows,
 }
 
 /// A virtual server with two members.
@@ -132,7 +137,7 @@ fn loaded() -> Loaded {
 }
 
 fn caller(last: u8) -> CallerKey {
-    CallerKey::for_tables(&Identity::Anonymous { source: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)) })
+    CallerKey::for_tables(&Identity::Anonymous { source: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)) }, &[])
 }
 
 impl Stage {
@@ -140,7 +145,8 @@ impl Stage {
         let clock = Arc::new(ManualClock::default());
         let as_clock: Arc<dyn Clock> = clock.clone();
         let (catalogs, script) = (Catalogs::default(), Arc::default());
-        Stage { catalogs, script, clock, as_clock, server, caller: caller(1) }
+        let (caller, upward) = (caller(1), Upward::default());
+        Stage { catalogs, script, clock, as_clock, server, caller, upward, shows: Shows::Nothing }
     }
 
     fn plain() -> Stage {
@@ -153,8 +159,8 @@ impl Stage {
 
     async fn offering_of(&self, kinds: &[ListKind], caller: CallerKey, purpose: Purpose) -> Arc<Offering> {
         let asking = || -> Arc<dyn Asks> { self.script.clone() };
-        let (server, clock) = (&self.server, &self.as_clock);
-        let query = Query { server, caller, only: None, tenant: None, asking: &asking, clock };
+        let (server, upward, shows, clock) = (&self.server, &self.upward, self.shows, &self.as_clock);
+        let query = Query { server, caller, only: None, tenant: None, upward, shows, asking: &asking, clock };
         self.catalogs.offering(&query, kinds, purpose).await
     }
 
@@ -356,6 +362,10 @@ async fn public_counts_only_where_it_is_trusted() {
         let scope = if shared { Scope::Public } else { Scope::Private };
         assert_eq!(one.caching(ListKind::Tools, stage.clock.now()).scope, scope);
         assert!(Arc::ptr_eq(&one.catalog, &other.catalog), "equal lists are merged once");
+        let (name, value) = (HeaderName::from_static("x-key"), HeaderValue::from_static("k"));
+        let stage = Stage { upward: HeaderMap::from_iter([(name, value)]).into(), ..stage };
+        stage.offering(caller(3), Purpose::Show).await;
+        assert_eq!(stage.script.asked("a"), if shared { 2 } else { 3 }, "what a key brings about is its own");
     }
 }
 
@@ -408,12 +418,12 @@ async fn gone_audiences_are_forgotten() {
         stage.offering(caller(last), Purpose::Show).await;
     }
     let held = |stage: &Stage| stage.catalogs.sizes().map(|(_, size)| size);
-    let [catalogs, lists, bytes] = held(&stage);
-    assert_eq!((catalogs, lists), (200, 2), "equal lists lie in memory once");
+    let [catalogs, lists, bytes, last] = held(&stage);
+    assert_eq!((catalogs, lists, last), (200, 2, 2), "equal lists lie in memory once");
     assert!(bytes > 0);
     stage.pass(30 * 60 * 1_000);
     stage.catalogs.sweep(stage.clock.now(), &loaded().snapshot);
-    assert_eq!(held(&stage), [0, 0, 0]);
+    assert_eq!(held(&stage), [0, 0, 0, 2], "the last good ones are remembered as text");
 }
 
 #[tokio::test]

@@ -152,6 +152,11 @@ impl<T> Ware<T> {
         true
     }
 
+    /// Takes what is known of it from elsewhere, where nothing was ever read.
+    pub(super) fn stand_in(&mut self, last: impl FnOnce() -> Option<Kept<T>>) {
+        self.kept = self.kept.take().or_else(last);
+    }
+
     /// Why it could not be had, if that was so when it was last asked for.
     pub(super) fn failure(&self) -> Option<&Arc<Failure>> {
         self.failed.as_ref().map(|failed| &failed.failure)

@@ -17,11 +17,9 @@ pub(super) struct Key {
     pub(super) request: [u8; 32],
 }
 
-/// What an answer depends on: all of the request but `_meta`, what the client is, and its headers.
-///
-/// An API key in a header of its own is a credential that only its server knows for one, and what
-/// one caller's odd header brings about is not for others. Left out is what says nothing of the
-/// caller and may differ from request to request. A legacy session remembers what was said on it.
+/// What an answer depends on: all of the request but `_meta`, what the client is, and what its server
+/// is shown of it. That holds for public answers too: what one caller's odd header brings about is not
+/// for others. A legacy session remembers what was said on it.
 pub(super) fn digest(wanted: &Wanted<'_>) -> [u8; 32] {
     let Wanted { place, params, session, .. } = wanted;
     let mut context = Context::new(&SHA256);
@@ -31,13 +29,9 @@ pub(super) fn digest(wanted: &Wanted<'_>) -> [u8; 32] {
     };
     part(place.profile.key().as_bytes());
     part(session.unwrap_or_default());
-    let mut fields: Vec<_> = place.headers.iter().collect();
-    fields.retain(|(name, _)| !matches!(name.as_str(), "user-agent" | "tracestate" | "baggage"));
-    // By name alone: the values of one name have an order of their own.
-    fields.sort_by_key(|(name, _)| name.as_str());
-    for (name, value) in fields {
-        part(name.as_str().as_bytes());
-        part(value.as_bytes());
+    for (name, value) in place.headers.telling() {
+        part(name.as_bytes());
+        part(value);
     }
     // No field has this name: what follows is of the parameters.
     part(b"");

@@ -47,9 +47,9 @@ impl Stage {
             pool: Arc::new(Pool::new(&upstream)),
             upstream,
             server: self.loaded.snapshot.routes.iter().next().unwrap().id.clone(),
-            caller: CallerKey::for_tables(&Identity::Anonymous { source }),
+            caller: CallerKey::for_tables(&Identity::Anonymous { source }, &[]),
             profile: Arc::new(Profile::silent("test", "1")),
-            headers: Arc::new(HeaderMap::new()),
+            headers: Arc::default(),
         }
     }
 
@@ -234,7 +234,7 @@ async fn callers_that_only_their_server_can_tell_apart_never_share() {
             let mut place = stage.place(1);
             let mut headers = HeaderMap::new();
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-            place.headers = Arc::new(headers);
+            place.headers = Arc::new(headers.into());
             let mut other = stage.read_at(&place, PARAMS).unwrap();
             assert_eq!(other.kept().await.is_some(), same, "{scope}, {name}");
             let silent = failure(Reason::UpstreamUnavailable);

@@ -29,6 +29,9 @@ impl Binding<'_> {
     }
 }
 
+/// What servers are shown of a caller: names of headers, with their values.
+pub type Marks<'a> = [(&'a str, &'a [u8])];
+
 /// A digest of who calls; two callers never share one.
 ///
 /// Equal on every replica: for a verified principal because nothing else goes into it, for a
@@ -36,7 +39,7 @@ impl Binding<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CallerKey([u8; 16]);
 
-static ANONYMOUS: LazyLock<CallerKey> = LazyLock::new(|| CallerKey::digest(&[b"anonymous"]));
+static ANONYMOUS: LazyLock<CallerKey> = LazyLock::new(|| CallerKey::digest(&[b"anonymous"], &[]));
 
 impl CallerKey {
     /// For what callers carry. All who show nothing are one caller: their address may change on the
@@ -44,24 +47,36 @@ impl CallerKey {
     pub fn for_seals(identity: &Identity) -> CallerKey {
         match identity {
             identity if identity.is_anonymous() => *ANONYMOUS,
-            identity => CallerKey::for_tables(identity),
+            identity => CallerKey::for_tables(identity, &[]),
+        }
+    }
+
+    /// For what callers carry and nobody but the gateway judges again: as [`CallerKey::for_seals`],
+    /// and bound to what servers are shown of the caller.
+    pub fn for_states(identity: &Identity, marks: &Marks<'_>) -> CallerKey {
+        match identity {
+            identity if identity.is_anonymous() => CallerKey::digest(&[b"anonymous"], marks),
+            identity => CallerKey::for_tables(identity, marks),
         }
     }
 
     /// For what is kept here: sessions with servers, caches, counts of parked calls. Those who show
-    /// nothing are told apart by their address, so that strangers never share a thing.
-    pub fn for_tables(identity: &Identity) -> CallerKey {
+    /// the gateway nothing are told apart by their address, and all by what their servers are shown of
+    /// them, so that strangers never share a thing.
+    pub fn for_tables(identity: &Identity, marks: &Marks<'_>) -> CallerKey {
         match identity {
             Identity::Anonymous { source: IpAddr::V4(address) } => {
-                CallerKey::digest(&[b"address", &address.octets()])
+                CallerKey::digest(&[b"address", &address.octets()], marks)
             }
             Identity::Anonymous { source: IpAddr::V6(address) } => {
-                CallerKey::digest(&[b"address", &address.octets()])
+                CallerKey::digest(&[b"address", &address.octets()], marks)
             }
             // Made under a key of ours, so nobody has another digest run into it.
-            Identity::Presented { digest } => CallerKey(digest.0),
+            Identity::Presented { digest } if marks.is_empty() => CallerKey(digest.0),
+            Identity::Presented { digest } => CallerKey::digest(&[b"presented", &digest.0], marks),
             Identity::Principal(principal) => {
-                CallerKey::digest(&[b"principal", principal.tenant.as_bytes(), principal.subject.as_bytes()])
+                let (tenant, subject) = (principal.tenant.as_bytes(), principal.subject.as_bytes());
+                CallerKey::digest(&[b"principal", tenant, subject], marks)
             }
         }
     }
@@ -69,12 +84,12 @@ impl CallerKey {
     /// For what belongs to no caller in particular: probes, and sessions that a document lets callers
     /// share.
     pub fn for_all() -> CallerKey {
-        CallerKey::digest(&[b"all"])
+        CallerKey::digest(&[b"all"], &[])
     }
 
     /// For what replicas say to each other.
     pub fn of_replicas() -> CallerKey {
-        CallerKey::digest(&[b"replica"])
+        CallerKey::digest(&[b"replica"], &[])
     }
 
     /// The key itself, for keys that are made of several.
@@ -83,9 +98,10 @@ impl CallerKey {
     }
 
     /// Each part with its length before it, so that no two lists of parts run together.
-    fn digest(parts: &[&[u8]]) -> CallerKey {
+    fn digest(parts: &[&[u8]], marks: &Marks<'_>) -> CallerKey {
         let mut context = Context::new(&SHA256);
-        for part in parts {
+        let marks = marks.iter().flat_map(|(name, value)| [name.as_bytes(), value]);
+        for part in parts.iter().copied().chain(marks) {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part);
         }

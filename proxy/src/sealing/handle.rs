@@ -1,6 +1,6 @@
 //! Handles that servers mint, and ids of the requests that they make, as clients see them.
 
-use super::{Home, Purpose, Reader, Token, Writer};
+use super::{Purpose, Reader, Token, Writer};
 use portunus_config::UpstreamUrl;
 use ring::digest::{Context, SHA256};
 
@@ -25,6 +25,18 @@ impl UpstreamMark {
         UpstreamMark(mark)
     }
 
+    /// The mark as text: 16 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        format!("{:016x}", u64::from_be_bytes(self.0))
+    }
+
+    /// The mark that is written so; `None` for another text.
+    pub fn of_hex(text: &str) -> Option<UpstreamMark> {
+        let is_one = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = is_one.then(|| u64::from_str_radix(text, 16).ok())?;
+        number.map(|number| UpstreamMark(number.to_be_bytes()))
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8; 8] {
         &self.0
     }
@@ -34,47 +46,13 @@ impl UpstreamMark {
     }
 }
 
-/// A server's cursor: only who was given it may go on with the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CursorToken {
-    /// The server.
-    pub upstream: UpstreamMark,
-    /// Its own cursor.
-    pub text: Box<str>,
-}
-
-/// A server's handle (task id, event id, elicitation id): only who was given it may use it.
+/// A server's handle, such as a task id: only who was given it may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandleToken {
     /// The server.
     pub upstream: UpstreamMark,
     /// Its own handle.
     pub text: Box<str>,
-}
-
-/// The id of a request that a server makes of a legacy client: names who waits for the answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestIdToken {
-    /// Who made the request in the client's session.
-    pub home: Home,
-    /// The server.
-    pub upstream: UpstreamMark,
-    /// The id as JSON text, or the key of an input request.
-    pub original: Box<str>,
-}
-
-impl Token for CursorToken {
-    const PURPOSE: Purpose = Purpose::Cursor;
-    const FORM: u8 = 1;
-
-    fn write(&self, out: &mut Writer) {
-        out.bytes(self.upstream.as_bytes());
-        out.text(&self.text);
-    }
-
-    fn read(from: &mut Reader<'_>) -> Option<CursorToken> {
-        Some(CursorToken { upstream: UpstreamMark::read(from)?, text: from.text()?.into() })
-    }
 }
 
 impl Token for HandleToken {
@@ -88,24 +66,5 @@ impl Token for HandleToken {
 
     fn read(from: &mut Reader<'_>) -> Option<HandleToken> {
         Some(HandleToken { upstream: UpstreamMark::read(from)?, text: from.text()?.into() })
-    }
-}
-
-impl Token for RequestIdToken {
-    const PURPOSE: Purpose = Purpose::Handle;
-    const FORM: u8 = 2;
-
-    fn write(&self, out: &mut Writer) {
-        self.home.write(out);
-        out.bytes(self.upstream.as_bytes());
-        out.text(&self.original);
-    }
-
-    fn read(from: &mut Reader<'_>) -> Option<RequestIdToken> {
-        Some(RequestIdToken {
-            home: Home::read(from)?,
-            upstream: UpstreamMark::read(from)?,
-            original: from.text()?.into(),
-        })
     }
 }

@@ -33,9 +33,7 @@ pub enum Purpose {
     Session,
     /// `requestState` of a parked call.
     State,
-    /// A place in a list.
-    Cursor,
-    /// Any other handle: task ids, event ids, ids of requests that servers make.
+    /// A handle of a server: the id of a task.
     Handle,
     /// What one replica tells another about a caller.
     Peer,
@@ -43,8 +41,7 @@ pub enum Purpose {
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Purpose; 5] =
-        [Purpose::Session, Purpose::State, Purpose::Cursor, Purpose::Handle, Purpose::Peer];
+    pub const ALL: [Purpose; 4] = [Purpose::Session, Purpose::State, Purpose::Handle, Purpose::Peer];
 
     /// Longest text of such a token, in bytes: what stands in a header has to fit there, what stands in
     /// a body may be as long as servers reasonably make it.
@@ -52,7 +49,7 @@ impl Purpose {
         match self {
             Purpose::Session => 512,
             Purpose::State => 64 << 10,
-            Purpose::Cursor | Purpose::Handle => 8 << 10,
+            Purpose::Handle => 8 << 10,
             // With everything that policy may read of a caller; a header section has twice the room.
             Purpose::Peer => 32 << 10,
         }
@@ -68,7 +65,6 @@ impl Purpose {
         match self {
             Purpose::Session => b"session",
             Purpose::State => b"state",
-            Purpose::Cursor => b"cursor",
             Purpose::Handle => b"handle",
             Purpose::Peer => b"peer",
         }
@@ -78,9 +74,8 @@ impl Purpose {
         match self {
             Purpose::Session => 0,
             Purpose::State => 1,
-            Purpose::Cursor => 2,
-            Purpose::Handle => 3,
-            Purpose::Peer => 4,
+            Purpose::Handle => 2,
+            Purpose::Peer => 3,
         }
     }
 }
@@ -225,8 +220,8 @@ impl KeyRing {
         let cipher = |purpose: Purpose| {
             Some(Aes256GcmSiv::new(&Key::<Aes256GcmSiv>::from(root.derive(purpose.label())?)))
         };
-        let [session, state, cursor, handle, peer] = Purpose::ALL.map(cipher);
-        Some(KeyRing { id, ciphers: [session?, state?, cursor?, handle?, peer?] })
+        let [session, state, handle, peer] = Purpose::ALL.map(cipher);
+        Some(KeyRing { id, ciphers: [session?, state?, handle?, peer?] })
     }
 
     fn cipher(&self, purpose: Purpose) -> &Aes256GcmSiv {

@@ -20,8 +20,8 @@ mod line;
 mod session;
 mod state;
 
-pub use caller::{Binding, CallerKey};
-pub use handle::{CursorToken, HandleToken, RequestIdToken, UpstreamMark};
+pub use caller::{Binding, CallerKey, Marks};
+pub use handle::{HandleToken, UpstreamMark};
 pub use keys::{Purpose, Seals};
 pub use line::LineToken;
 pub use session::{Home, SealedLeg, SealedSession, SessionName, SessionToken};

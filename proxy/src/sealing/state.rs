@@ -1,7 +1,6 @@
 //! `requestState` of a call that waits for its client's input.
 
 use super::{Home, Purpose, Reader, Token, Writer};
-use ring::digest::{Context, SHA256};
 use std::time::Duration;
 
 /// Which parked call a retry belongs to, and what it must be a retry of.
@@ -13,7 +12,7 @@ pub struct StateToken {
     pub home: Home,
     /// Which of its parked calls.
     pub serial: u64,
-    /// [`StateToken::digest`] of the call that was parked.
+    /// Digest of what a retry must have in common with the call that was parked.
     pub digest: [u8; 16],
     /// When it ends, in seconds since the Unix epoch.
     pub expires: u64,
@@ -22,17 +21,6 @@ pub struct StateToken {
 }
 
 impl StateToken {
-    /// What a retry must have in common with the call: its method and the text of its arguments.
-    pub fn digest(method: &str, arguments: &[u8]) -> [u8; 16] {
-        let mut context = Context::new(&SHA256);
-        context.update(&(method.len() as u64).to_be_bytes());
-        context.update(method.as_bytes());
-        context.update(arguments);
-        let mut digest = [0; 16];
-        digest.copy_from_slice(&context.finish().as_ref()[..16]);
-        digest
-    }
-
     /// Whether the call has waited long enough at `wall`, the time since the Unix epoch.
     pub fn is_over(&self, wall: Duration) -> bool {
         wall.as_secs() >= self.expires

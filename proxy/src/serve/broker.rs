@@ -6,8 +6,7 @@ use crate::bridge::answering::{Answering, Sink};
 use crate::bridge::{self, Desk, http_sse};
 use crate::context::{Active, Gateway};
 use crate::forward::{Exchange, Inbound};
-use crate::headers::Stamp;
-use crate::headers::upward;
+use crate::headers::{Stamp, Upward};
 use crate::identify::{Source, Standing, Trace};
 use crate::metrics::Stage;
 use crate::respond::{End, Expect};
@@ -137,13 +136,14 @@ impl Passage<'_> {
     }
 
     fn place_of(&self, active: &Active, server: &VirtualServer, upstream: &Arc<Upstream>) -> Option<Place> {
+        let upward = Upward::of(&self.request.headers, server);
         Some(Place {
             upstream: Arc::clone(upstream),
             pool: active.pool(upstream)?,
             server: server.id.clone(),
-            caller: CallerKey::for_tables(&self.arrival.identity),
+            caller: CallerKey::for_tables(&self.arrival.identity, &upward.marks()),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
-            headers: Arc::new(upward(&self.request.headers, passes(upstream))),
+            headers: Arc::new(upward),
         })
     }
 
@@ -193,17 +193,13 @@ pub(super) fn desk<'a>(
     standing: Option<Arc<Standing>>,
 ) -> Desk<'a> {
     let headers = &request.headers;
-    let caller = CallerKey::for_tables(&arrival.identity);
+    let upward = Upward::of(headers, &server);
     Desk {
         gateway: connection.gateway,
-        caller,
-        bearer: match arrival.identity.is_anonymous() {
-            true => CallerKey::for_seals(&arrival.identity),
-            false => caller,
-        },
+        caller: CallerKey::for_tables(&arrival.identity, &upward.marks()),
+        bearer: CallerKey::for_seals(&arrival.identity),
         standing,
-        // Credentials pass only to a server that stands alone.
-        upward: Arc::new(upward(headers, server.upstreams.iter().all(|upstream| passes(upstream)))),
+        upward: Arc::new(upward),
         write_timeout: connection.listener.limits.write_timeout,
         relayed: connection.relayed.is_some(),
         takes_events: headers.get_all(ACCEPT).iter().any(takes_events),

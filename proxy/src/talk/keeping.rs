@@ -57,6 +57,7 @@ impl Talk {
             common,
             way: Way::Given(Box::new(answer)),
             read: None,
+            doubt: None,
             over: false,
             unasked: Vec::new(),
             seat: None,

@@ -5,9 +5,11 @@
 //! looks the same from here. The permission for all that it sends is the `Cleared` it was opened with.
 
 mod course;
+mod doubt;
 mod keeping;
 mod legacy;
 mod modern;
+mod overseen;
 pub(crate) mod reading;
 #[cfg(test)]
 mod tests;
@@ -15,14 +17,16 @@ mod travel;
 pub(crate) mod voice;
 
 use crate::authorize::Overseer;
+use crate::catalog::Relist;
 use crate::context::Gateway;
 use crate::forward::{Dispatch, Failure, Inbound, Permit, Reach};
+use crate::headers::Upward;
 use crate::legs::Leg;
 use crate::reads::Read;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::replicas::Seat;
 use bytes::Bytes;
-use http::HeaderMap;
+use doubt::Doubt;
 use keeping::{Sought, look, sought};
 use legacy::Legacy;
 use modern::{Modern, Speech};
@@ -52,8 +56,8 @@ pub struct Place {
     pub caller: CallerKey,
     /// What the client says of itself.
     pub profile: Arc<Profile>,
-    /// Headers of the client that go up, see [`crate::headers::upward`].
-    pub headers: Arc<HeaderMap>,
+    /// Headers of the client that go up, and tell it from others.
+    pub headers: Arc<Upward>,
 }
 
 impl Place {
@@ -63,7 +67,7 @@ impl Place {
         Place {
             caller: CallerKey::for_all(),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
-            headers: Arc::new(HeaderMap::new()),
+            headers: Arc::default(),
             ..self.clone()
         }
     }
@@ -83,6 +87,8 @@ pub struct Order<'a> {
     pub target: Option<Arc<str>>,
     /// Properties of the arguments that headers mirror, from the tool's schema.
     pub params: Arc<[ParamHeader]>,
+    /// How these are looked at once more, if the upstream misses a header.
+    pub relist: Option<Relist>,
     /// What becomes of questions.
     pub rounds: Rounds,
     /// The legacy session, if the upstream is a legacy one.
@@ -180,6 +186,8 @@ pub struct Talk {
     way: Way,
     /// Where the answer may be kept.
     read: Option<Box<Read>>,
+    /// What becomes of headers that do not fit.
+    doubt: Option<Doubt>,
     over: bool,
     /// What the upstream has yet to be told of questions that the client is not asked.
     unasked: Vec<(Arc<str>, Reply)>,
@@ -229,6 +237,7 @@ impl Talk {
         };
         let (leg, travel) = (order.leg, Travel::of(&order, era));
         let speech = Speech::of(&order);
+        let doubt = Doubt::of(&mut order, era);
         let (read, meanwhile) = match look(sought(gateway, &order, era), era).await {
             Sought::Found(answer) => return Ok(Talk::given(Common::of(gateway, order)?, answer)),
             Sought::Asked { read, meanwhile } => (read, meanwhile),
@@ -236,10 +245,13 @@ impl Talk {
         let seat = seated(gateway, &mut order);
         let common = Common::of(gateway, order)?;
         let opened = match Way::open(&common, era, leg, &speech).await {
-            Ok(way) => Ok(Talk { common, way, read, over: false, unasked: Vec::new(), seat, travel }),
+            Ok(way) => {
+                let unasked = Vec::new();
+                Ok(Talk { common, way, read, doubt: None, over: false, unasked, seat, travel })
+            }
             Err(failure) => Talk::elsewhere(common, read, (seat, travel), failure).await,
         };
-        opened.map(|talk| talk.aside(meanwhile))
+        opened.map(|talk| Talk { doubt, ..talk }.aside(meanwhile))
     }
 
     /// Opens a talk that could not be opened where it was to be: at another replica, or with what is
@@ -258,6 +270,7 @@ impl Talk {
                             common,
                             way,
                             read,
+                            doubt: None,
                             over: false,
                             unasked: Vec::new(),
                             seat,
@@ -291,6 +304,9 @@ impl Talk {
             if let Some(moved) = self.travelled().await {
                 break Turn::Failed(moved);
             }
+            if let Some(turn) = self.doubted().await {
+                break turn;
+            }
             let turn = match &mut self.way {
                 Way::Modern(modern) => modern.next(&self.common).await,
                 Way::Legacy(legacy) => legacy.next(&self.common).await,
@@ -305,7 +321,11 @@ impl Talk {
                         break Turn::Ask(open);
                     }
                 }
-                turn => break turn,
+                turn => {
+                    if let Some(turn) = self.doubts(turn) {
+                        break turn;
+                    }
+                }
             }
         };
         let failure = match &turn {
@@ -325,23 +345,6 @@ impl Talk {
             Turn::Done(answer) => self.passed(answer),
             turn => turn,
         }
-    }
-
-    /// The answer as the client may have it.
-    fn passed(&self, answer: Answer) -> Turn {
-        match self.common.overseer.passed(&self.common.gateway, answer) {
-            Ok(answer) => Turn::Done(answer),
-            Err(denial) => Turn::Failed(denial.into()),
-        }
-    }
-
-    /// Tells the upstream of questions that nobody is asked; if this is cut off, it is told again.
-    async fn refuse_unasked(&mut self) -> Result<(), Failure> {
-        if !self.unasked.is_empty() {
-            self.reply(self.unasked.clone()).await?;
-            self.unasked.clear();
-        }
-        Ok(())
     }
 
     /// The last turn as the client gets it: an older answer may take the place of a failure.

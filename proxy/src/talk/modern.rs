@@ -44,6 +44,16 @@ impl Speech {
             sent: sent.map(|(name, value)| (name.clone(), value.clone())).collect(),
         }
     }
+
+    /// Arguments that headers mirror.
+    pub(super) fn params(&self) -> Arc<[ParamHeader]> {
+        Arc::clone(&self.params)
+    }
+
+    /// The same by another schema.
+    pub(super) fn with(self, params: Arc<[ParamHeader]>) -> Speech {
+        Speech { params, ..self }
+    }
 }
 
 pub(super) struct Modern {
@@ -82,6 +92,11 @@ impl Modern {
         };
         modern.send(common, speech.retry.as_ref())?;
         Ok(modern)
+    }
+
+    /// Whether nothing was asked on the way, so that the request can be said once more.
+    pub(super) fn is_in_first_round(&self) -> bool {
+        self.rounds == 0
     }
 
     fn send(&mut self, common: &Common, retry: Option<&Retry>) -> Result<(), Failure> {

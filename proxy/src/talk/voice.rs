@@ -3,6 +3,7 @@
 use super::Place;
 use crate::context::Gateway;
 use crate::forward::Inbound;
+use crate::headers::Upward;
 use crate::identify::Trace;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -25,7 +26,7 @@ pub(crate) type Fields = Vec<(HeaderName, HeaderValue)>;
 /// On whose behalf requests are written.
 #[derive(Clone)]
 pub(crate) struct Voice {
-    headers: Arc<HeaderMap>,
+    headers: Arc<Upward>,
     client: IpAddr,
     secure: bool,
     behind_proxy: bool,
@@ -47,7 +48,7 @@ impl Voice {
     }
 
     /// The gateway's own, with what `headers` hold of a client.
-    pub(crate) fn own(gateway: &Gateway, headers: &Arc<HeaderMap>) -> Voice {
+    pub(crate) fn own(gateway: &Gateway, headers: &Arc<Upward>) -> Voice {
         Voice {
             headers: Arc::clone(headers),
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),

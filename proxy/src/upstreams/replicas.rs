@@ -9,7 +9,6 @@ use crate::context::Gateway;
 use crate::errand;
 use crate::forward::{Failure, Reach};
 use crate::talk::{CallerKey, Place, Profile};
-use http::HeaderMap;
 use portunus_config::{Ejection, Health, ServerId, Snapshot, Upstream, UpstreamKey};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -241,7 +240,7 @@ impl Replica {
             server: ServerId("".into()),
             caller: CallerKey::for_all(),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
-            headers: Arc::new(HeaderMap::new()),
+            headers: Arc::default(),
         }
     }
 

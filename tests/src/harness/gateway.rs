@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -106,6 +107,11 @@ impl Gateway {
         Gateway::launch(Arc::clone(&self.folder), command).await
     }
 
+    /// Starts another on what this one has left, which has ended.
+    pub(crate) async fn again(&self) -> Gateway {
+        Gateway::launch(Arc::clone(&self.folder), run()).await
+    }
+
     /// Runs a command of the binary beside this gateway, to its end.
     pub(crate) async fn command(&self, arguments: &[&str]) -> Output {
         // Files, since a pipe would not end with a command that leaves a process behind.
@@ -172,6 +178,17 @@ impl Gateway {
             }
         };
         within(20, what, found).await
+    }
+
+    /// Sends a command to the control socket.
+    pub(crate) async fn control(&self, path: &str) {
+        let socket = self.folder().join("state/control.sock");
+        let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+        let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within(10, "the answer of the control socket", stream.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
     }
 
     /// Everything logged so far, as text.

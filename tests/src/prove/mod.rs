@@ -2,6 +2,7 @@
 //!
 //! Each is run by `cargo xtask prove NAME`.
 
+mod authorize;
 mod bytes;
 mod clients;
 mod counts;
@@ -47,6 +48,12 @@ async fn conformance() {
 #[ignore = "a show: cargo xtask prove clients"]
 async fn clients() {
     clients::clients().await;
+}
+
+#[tokio::test]
+#[ignore = "a show: cargo xtask prove authorize"]
+async fn authorize() {
+    authorize::run().await;
 }
 
 #[tokio::test]

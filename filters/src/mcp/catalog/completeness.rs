@@ -66,7 +66,7 @@ impl Catalog {
             out.push_str("{\"upstream\":");
             rewrite::push_string(&mut out, &server.name);
             if let State::Stale { read_at, .. } = state {
-                let age = now.monotonic.saturating_sub(read_at.monotonic).as_secs();
+                let age = now.wall.saturating_sub(read_at.wall).as_secs();
                 out.push_str(&format!(",\"state\":\"stale\",\"ageSeconds\":{age}"));
             } else {
                 out.push_str(",\"state\":\"missing\"");

@@ -76,7 +76,7 @@ impl ListKind {
     }
 
     /// Whether its items are named by URI.
-    pub(super) fn by_uri(self) -> bool {
+    pub fn by_uri(self) -> bool {
         matches!(self, ListKind::Resources | ListKind::Templates)
     }
 }

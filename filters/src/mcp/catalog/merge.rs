@@ -24,12 +24,29 @@ struct Candidate {
     twin: Option<Twin>,
 }
 
+/// What wants a name.
+enum Wanting {
+    Item(Candidate),
+    /// An item of a member that may come back, by its key there.
+    Reserved(usize, Arc<str>),
+}
+
+impl Wanting {
+    fn key(&self) -> (usize, Arc<str>) {
+        match self {
+            Wanting::Item(candidate) => (candidate.member, candidate.item.key.clone()),
+            Wanting::Reserved(member, key) => (*member, key.clone()),
+        }
+    }
+}
+
 impl Catalog {
     /// Merges the lists of members, which stand in the order in which they own names.
     ///
     /// `previous` is the catalogue before this one for the same callers and of the same revision, so
-    /// with the same members: names that it served keep their owner. `page_bytes` bounds the pages
-    /// of merged lists, in bytes; `None` for 1 MiB.
+    /// with the same members: names that it served keep their owner, and so do those that are
+    /// reserved for a list that is not known. `page_bytes` bounds the pages of merged lists, in
+    /// bytes; `None` for 1 MiB.
     pub fn merge(
         sources: &[Source],
         names: &Names,
@@ -56,8 +73,8 @@ impl Catalog {
         catalog
     }
 
-    /// What of all members may be served, in order.
-    fn candidates(&mut self, sources: &[Source], kind: ListKind) -> Vec<Candidate> {
+    /// What of all members may be served or has to be kept free, in order.
+    fn candidates(&mut self, sources: &[Source], kind: ListKind) -> Vec<Wanting> {
         let mut candidates = Vec::new();
         let mut first_server = 0;
         for (member, source) in sources.iter().enumerate() {
@@ -68,11 +85,14 @@ impl Catalog {
                 .filter(|candidate| self.names.rules.admits(&source.member, &candidate.item.key));
             for candidate in admitted {
                 if candidates.len() < MAX_ITEMS {
-                    candidates.push(candidate);
+                    candidates.push(Wanting::Item(candidate));
                 } else {
                     quarantine.add(Some(candidate.item.key), Broken::Full { limit: MAX_ITEMS });
                 }
             }
+            let reserved = source.reserved(kind).filter(|key| self.names.rules.admits(&source.member, key));
+            let room = MAX_ITEMS - candidates.len();
+            candidates.extend(reserved.take(room).map(|key| Wanting::Reserved(member, key.clone())));
             self.servers[first_server].quarantined[kind.index()].append(quarantine);
             first_server += source.servers().len();
         }
@@ -80,16 +100,15 @@ impl Catalog {
     }
 
     /// Names the candidates and writes them.
-    fn fill(&mut self, list: &mut Merged, kind: ListKind, candidates: Vec<Candidate>, page_bytes: usize) {
-        let wanted: Vec<(usize, Arc<str>)> =
-            candidates.iter().map(|candidate| (candidate.member, candidate.item.key.clone())).collect();
+    fn fill(&mut self, list: &mut Merged, kind: ListKind, candidates: Vec<Wanting>, page_bytes: usize) {
+        let wanted: Vec<(usize, Arc<str>)> = candidates.iter().map(Wanting::key).collect();
         let (names, members) = (&self.names, &self.members);
         let (served, conflicts) =
             Christening { kind, names, members, ledger: &mut list.ledger }.assign(&wanted);
         list.conflicts = conflicts;
         let mut writer = Writer::new(page_bytes);
-        for (candidate, name) in candidates.into_iter().zip(served) {
-            let Some(name) = name else { continue };
+        for named in candidates.into_iter().zip(served) {
+            let (Wanting::Item(candidate), Some(name)) = named else { continue };
             if kind == ListKind::Tools && name.len() > MAX_TOOL_NAME {
                 let reason = Broken::KeyLength { limit: MAX_TOOL_NAME };
                 self.set_aside(candidate, kind, reason);

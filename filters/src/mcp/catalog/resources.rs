@@ -29,8 +29,8 @@ impl Catalog {
         admitted.then_some(located)
     }
 
-    /// The URI under which a member's resource is served, for what the member says of it.
-    pub fn served_uri<'a>(&'a self, member: usize, original: &'a str) -> Cow<'a, str> {
+    /// The URI that leads back to a member, for one that it speaks of.
+    pub(super) fn served_uri<'a>(&'a self, member: usize, original: &'a str) -> Cow<'a, str> {
         match self.resource(original) {
             Some(located) if located.member != member => {
                 Cow::Owned(uri::prefixed(&self.members[member], original))

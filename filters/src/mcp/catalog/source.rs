@@ -33,7 +33,7 @@ pub struct Twins {
 
 /// The four lists of one server, by [`ListKind::index`].
 #[derive(Clone, Debug, Default)]
-pub struct Lists(pub [Known; 4]);
+pub struct Lists(pub Box<[Known; 4]>);
 
 /// One list of one server.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +42,8 @@ pub struct Known {
     pub listing: Option<Arc<Listing>>,
     /// How well it is known.
     pub state: State,
+    /// Names that its server is known to have where the list is not: nobody else gets them meanwhile.
+    pub reserved: Arc<[Arc<str>]>,
 }
 
 /// How well a list is known.
@@ -67,12 +69,12 @@ pub enum State {
 impl Known {
     /// A list that was just read.
     pub fn fresh(listing: Arc<Listing>) -> Known {
-        Known { listing: Some(listing), state: State::Fresh }
+        Known { listing: Some(listing), ..Known::default() }
     }
 
     /// A list that could not be read and never was.
     pub fn missing(reason: &'static str) -> Known {
-        Known { listing: None, state: State::Missing { reason } }
+        Known { state: State::Missing { reason }, ..Known::default() }
     }
 }
 
@@ -84,6 +86,16 @@ impl Lists {
 }
 
 impl Source {
+    /// Names that are kept free for it in a list of which nothing is known.
+    pub(super) fn reserved(&self, kind: ListKind) -> impl Iterator<Item = &Arc<str>> {
+        let lists: Vec<&Lists> = match &self.offer {
+            Offer::One(lists) => vec![lists],
+            Offer::Twins(twins) => twins.regions.iter().map(|(_, lists)| lists).collect(),
+        };
+        let unknown = lists.iter().all(|lists| lists.of(kind).listing.is_none());
+        lists.into_iter().filter(move |_| unknown).flat_map(move |lists| lists.of(kind).reserved.iter())
+    }
+
     /// Every server of it with its name for reports: the member's, for twins `member/region`.
     pub(super) fn servers(&self) -> Vec<(Arc<str>, &Lists)> {
         match &self.offer {

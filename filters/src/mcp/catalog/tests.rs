@@ -141,6 +141,31 @@ fn a_list_names_what_is_missing_from_it() {
 }
 
 #[test]
+fn names_of_a_list_that_is_not_known_are_kept_free() {
+    let away = |names: &[&str]| {
+        let reserved = names.iter().map(|name| Arc::from(*name)).collect();
+        let known = Known { reserved, ..Known::missing("upstream_unavailable") };
+        source("crm", vec![(ListKind::Tools, known)])
+    };
+    let served = |sources: &[Source]| {
+        let catalog = merge(sources);
+        let names = catalog.entries(ListKind::Tools).iter().map(|entry| entry.name.to_string());
+        (names.collect::<Vec<_>>(), catalog)
+    };
+    let (names, catalog) = served(&[away(&["search", "secret"]), tools("wiki", &["search", "read"])]);
+    assert_eq!(names, ["wiki_search", "read"]);
+    assert!(catalog.tool("search").is_none());
+    let back = [tools("crm", &["search"]), tools("wiki", &["search", "read"])];
+    let again = Catalog::merge(&back, &self::names(Policy::PrefixOnConflict), Some(&catalog), None);
+    assert_eq!(again.tool("search").unwrap().member, 0);
+    let (names, _) = served(&[tools("wiki", &["search"]), away(&["search"])]);
+    assert_eq!(names, ["search"], "who stands first owns it");
+    let known = Known { reserved: [Arc::from("search")].into(), ..known(ListKind::Tools, "") };
+    let (names, _) = served(&[source("crm", vec![(ListKind::Tools, known)]), tools("wiki", &["search"])]);
+    assert_eq!(names, ["search"], "a list that is known says what is in it");
+}
+
+#[test]
 fn uris_lead_to_their_owner() {
     let catalog = merge(&[
         uris("files", &["file:///a", "file:///secret"], &["file:///{+path}"]),
@@ -174,6 +199,44 @@ fn uris_lead_to_their_owner() {
     assert_eq!(catalog.served_uri(1, "file:///a"), "portunus:db/file:///a");
     assert_eq!(catalog.served_uri(0, "file:///a"), "file:///a");
     assert!(catalog.template("portunus:db/file:///{+path}").is_some());
+}
+
+#[test]
+fn uris_in_results_lead_back_to_who_wrote_them() {
+    let catalog = merge(&[uris("fs", &["file:///a"], &[]), uris("db", &["file:///a", "own:1"], &[])]);
+    let db = |method, result: &str| catalog.with_served_uris(1, method, result);
+    let link = r#"{"type":"resource_link","uri":"file:///a","size":1.50}"#;
+    let served = r#"{"type":"resource_link","uri":"portunus:db/file:///a","size":1.50}"#;
+    let embedded = r#"{"type":"resource","resource":{"text":"t","uri":"file:\/\/\/a"}}"#;
+    let text = r#"{"type":"text","text":"file:///a"}"#;
+    assert_eq!(
+        db("tools/call", &format!(r#"{{ "content" : [{text}, {link} ,{embedded}],"isError":false}}"#)),
+        Some(format!(
+            r#"{{"content":[{text},{served},{{"type":"resource","resource":{{"text":"t","uri":"portunus:db/file:///a"}}}}],"isError":false}}"#
+        )),
+    );
+    assert_eq!(
+        db("prompts/get", &format!(r#"{{"messages":[{{"role":"user","content":{link}}}]}}"#)),
+        Some(format!(r#"{{"messages":[{{"role":"user","content":{served}}}]}}"#)),
+    );
+    let contents = r#"{"contents":[{"uri":"file:///a"},{"uri":"own:1"}]}"#;
+    let renamed = r#"{"contents":[{"uri":"portunus:db/file:///a"},{"uri":"own:1"}]}"#;
+    assert_eq!(db("resources/read", contents).as_deref(), Some(renamed));
+    for (method, same) in [
+        ("resources/read", r#"{"contents":[{"uri":"own:1"},7]}"#),
+        ("resources/read", r#"{"contents":{"uri":"file:///a"}}"#),
+        ("tools/call", &format!(r#"{{"structuredContent":{link}}}"#)),
+        ("tools/call", &format!(r#"{{"content":[{text}]}}"#)),
+        ("completion/complete", contents),
+    ] {
+        assert_eq!(db(method, same), None, "{method} {same}");
+    }
+    assert_eq!(catalog.with_served_uris(0, "resources/read", contents), None, "the owner's own");
+    assert!(
+        names_resources("tools/call", link.as_bytes()) && !names_resources("tools/list", link.as_bytes())
+    );
+    assert!(names_resources("tools/call", br#"{"\u0075ri":"file:///a"}"#));
+    assert!(!names_resources("tools/call", br#"{"content":[]}"#));
 }
 
 #[test]

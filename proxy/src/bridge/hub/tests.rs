@@ -5,7 +5,7 @@ use portunus_filters::mcp::Revision;
 use std::net::Ipv4Addr;
 
 fn caller(last: u8) -> CallerKey {
-    CallerKey::for_tables(&Identity::Anonymous { source: Ipv4Addr::new(10, 0, 0, last).into() })
+    CallerKey::for_tables(&Identity::Anonymous { source: Ipv4Addr::new(10, 0, 0, last).into() }, &[])
 }
 
 fn bed() -> Bed {

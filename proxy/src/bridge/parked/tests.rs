@@ -64,7 +64,7 @@ async fn asked(bed: &Bed, caller: &str) -> Resumed {
 }
 
 fn bearer(last: u8) -> CallerKey {
-    CallerKey::for_tables(&Identity::Anonymous { source: Ipv4Addr::new(10, 0, 0, last).into() })
+    CallerKey::for_tables(&Identity::Anonymous { source: Ipv4Addr::new(10, 0, 0, last).into() }, &[])
 }
 
 fn ticket() -> Ticket {

@@ -92,7 +92,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
             request_id: "r",
             trace: &trace,
         },
-        caller: CallerKey::for_tables(&identity),
+        caller: CallerKey::for_tables(&identity, &[]),
         bearer: CallerKey::for_seals(&identity),
         upward: Arc::default(),
         write_timeout: Duration::from_secs(1),

@@ -1,0 +1,233 @@
+//! The gate as a whole: what is asked, what stands in the way, and what is seen.
+
+use super::*;
+use crate::authorize::{Document, Module, Settings};
+use crate::call::Target;
+use crate::clock::Moment;
+use crate::controls::Profile;
+use crate::facts::Risk;
+use crate::identity::{AuthMethod, names};
+use crate::mcp::headers::Mirror;
+use crate::mcp::{Bounds, Revision};
+use crate::message::{Message, Reading, read};
+use crate::pipeline::Pipeline;
+use bytes::Bytes;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+const NOW: Duration = Duration::from_secs(1_000_000);
+
+fn rules(rego: &str, data: &str, lists: Lists) -> Rules {
+    let module =
+        Module { path: "p.rego".to_owned(), text: format!("package mcp.authz\nimport rego.v1\n{rego}") };
+    let data = Document { path: "data".to_owned(), mount: String::new(), text: data.to_owned() };
+    let policy = Policy::compile(&[module], &[data], &Settings::default()).unwrap();
+    let decisions = DecisionCache::new(100_000, 64 << 20);
+    Rules { policy: Arc::new(policy), decisions, lists, reasons_to_client: true }
+}
+
+fn gate(rego: &str, lists: Lists) -> Gate {
+    Gate::new(Some(rules(rego, "{}", lists)), None, false)
+}
+
+fn arrival(principal: Option<Principal>) -> Arrival {
+    let source = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3));
+    Arrival {
+        listener: "main".into(),
+        source,
+        identity: principal
+            .map_or(Identity::Anonymous { source }, |principal| Identity::Principal(Arc::new(principal))),
+        request_id: "r".into(),
+        at: Moment { monotonic: Duration::ZERO, wall: NOW },
+    }
+}
+
+fn person(roles: &[&str]) -> Principal {
+    let known = Principal {
+        roles: names(roles.iter().copied()),
+        auth: AuthMethod::Jwt,
+        ..Principal::named("t", "s")
+    };
+    known.with_digest()
+}
+
+fn message(method: &str, params: &str) -> Message {
+    let body = Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#));
+    match read(&body, &Bounds::default(), &Mirror::default(), &Revision::ALL).unwrap() {
+        Reading::One(message) => message,
+        Reading::Batch(_) => panic!("a batch"),
+    }
+}
+
+fn tool(original: &str, facts: ToolFacts) -> Arc<KnownTool> {
+    Arc::new(KnownTool { original: original.into(), facts: Arc::new(facts), claimed: None })
+}
+
+fn judged(
+    gate: Gate,
+    arrival: &Arrival,
+    message: &Message,
+    tool: Option<Arc<KnownTool>>,
+) -> Result<Bytes, Denial> {
+    let target = Target { tool, ..Target::new(&"s".into(), &"up".into()) };
+    let pipeline = Pipeline::new(vec![Box::new(gate)]);
+    let judged = pipeline.judge(arrival, std::slice::from_ref(message), &target, |_| {});
+    judged.map(crate::pipeline::Cleared::into_body)
+}
+
+#[test]
+fn a_message_is_asked_about_by_what_it_is_aimed_at() {
+    let table = [
+        (
+            "tools/call",
+            r#"{"name":"a","arguments":{"x":1}}"#,
+            r#"input.mcp.kind == "tool"; input.mcp.name == "a"; input.mcp.arguments.x == 1"#,
+        ),
+        ("prompts/get", r#"{"name":"a"}"#, r#"input.mcp.kind == "prompt"; input.mcp.name == "a""#),
+        ("resources/read", r#"{"uri":"u:a"}"#, r#"input.mcp.kind == "resource"; input.mcp.uri == "u:a""#),
+        (
+            "resources/subscribe",
+            r#"{"uri":"u:a"}"#,
+            r#"input.mcp.kind == "resource"; input.mcp.uri == "u:a""#,
+        ),
+        (
+            "completion/complete",
+            r#"{"ref":{"type":"ref/prompt","name":"a"},"argument":{"name":"q"}}"#,
+            r#"input.mcp.kind == "prompt"; input.mcp.name == "a"; input.mcp.arguments.name == "q""#,
+        ),
+        (
+            "completion/complete",
+            r#"{"ref":{"type":"ref/resource","uri":"u:{a}"}}"#,
+            r#"input.mcp.kind == "template"; input.mcp.uri == "u:{a}""#,
+        ),
+        ("subscriptions/listen", r#"{}"#, r#"input.mcp.kind == "stream""#),
+        ("tools/list", "{}", r#"input.mcp.kind == "server"; input.mcp.method == "tools/list""#),
+        (
+            "tools/call",
+            r#"{"name":"a","_meta":{"io.portunus\u002fjustification":"why"}}"#,
+            r#"input.context.justification == "why"; input.context.listener == "main""#,
+        ),
+        (
+            "ping",
+            "{}",
+            r#"input.mcp.upstream == "up"; input.mcp.server == "s"; input.context.source_ip == "10.1.2.3""#,
+        ),
+    ];
+    for (method, params, asked) in table {
+        let rego = format!("decision if {{ {asked} }}");
+        let result = judged(gate(&rego, Lists::Show), &arrival(None), &message(method, params), None);
+        assert!(result.is_ok(), "{method} {params}: {result:?}");
+    }
+}
+
+#[test]
+fn what_stands_in_the_way_is_told_in_order() {
+    let scopes = ToolFacts { scopes: names(["a"]), ..ToolFacts::default() };
+    let withdrawn = ToolFacts { not_after: Some(NOW), ..scopes.clone() };
+    let recent = ToolFacts { max_auth_age: Some(Duration::from_secs(60)), ..ToolFacts::default() };
+    let rated = |risk| ToolFacts { risk, ..ToolFacts::default() };
+    let controls = || Some(Controls { profile: Profile::Strict, without: Vec::new() });
+    let strong = Principal { mfa: true, auth_time: Some(NOW.as_secs() - 30), ..person(&[]) };
+    let stranger = Principal { auth: AuthMethod::Anonymous, ..Principal::named("", "") };
+    let table = [
+        ("nothing", None, ToolFacts::default(), person(&[]), None),
+        ("scopes", None, scopes, person(&[]), Some(Reason::InsufficientScope)),
+        ("withdrawn", None, withdrawn, person(&[]), Some(Reason::Forbidden)),
+        ("too long ago", None, recent.clone(), person(&[]), Some(Reason::StepUpRequired)),
+        ("recent", None, recent, strong.clone(), None),
+        ("a stranger", controls(), rated(Risk::Low), stranger, Some(Reason::Unauthenticated)),
+        ("low", controls(), rated(Risk::Low), person(&[]), None),
+        ("one factor", controls(), rated(Risk::High), person(&[]), Some(Reason::StepUpRequired)),
+        ("two factors", controls(), rated(Risk::High), strong.clone(), Some(Reason::ApprovalRequired)),
+        ("no reason", controls(), rated(Risk::Critical), strong, Some(Reason::Forbidden)),
+    ];
+    for (name, controls, facts, caller, expected) in table {
+        let gate = Gate::new(Some(rules("decision := true", "{}", Lists::Show)), controls, true);
+        let call = message("tools/call", r#"{"name":"a"}"#);
+        let result = judged(gate, &arrival(Some(caller)), &call, Some(tool("a", facts)));
+        assert_eq!(result.err().map(|denial| denial.reason), expected, "{name}");
+    }
+    let gate = Gate::new(None, controls(), false);
+    let result = judged(
+        gate,
+        &arrival(Some(person(&[]))),
+        &message("tools/call", "{}"),
+        Some(tool("a", rated(Risk::Low))),
+    );
+    assert_eq!(result.unwrap_err().reason, Reason::Forbidden, "controls ask for a policy");
+}
+
+#[test]
+fn refusals_carry_what_decided_them_and_no_payload() {
+    let rego = "default decision := {\"allow\": false, \"reason\": \"no\"}";
+    let call = message("tools/call", r#"{"name":"a","arguments":{"x":"s3cret"}}"#);
+    let denial = judged(gate(rego, Lists::Show), &arrival(None), &call, None).unwrap_err();
+    assert_eq!((denial.reason, &*denial.detail), (Reason::Forbidden, "no"));
+    let judged = denial.judged.unwrap();
+    assert_eq!((judged.rule(), judged.reason().map(|reason| &**reason)), (Some("decision"), Some("no")));
+    let question = judged.question.take().unwrap();
+    assert!(question.contains("s3cret") && judged.question.take().is_none(), "payload is taken once");
+}
+
+#[test]
+fn lists_show_what_calls_may_do() {
+    const TOOLS: usize = 60;
+    const ROLES: usize = 15;
+    let may = |role: usize, tool: usize| (role * 3 + tool * 7).is_multiple_of(5);
+    let of_role = |role: usize| {
+        let tools: Vec<String> =
+            (0..TOOLS).filter(|tool| may(role, *tool)).map(|tool| format!("\"t{tool}\":true")).collect();
+        format!("\"r{role}\":{{{}}}", tools.join(","))
+    };
+    let data = format!("{{\"may\":{{{}}}}}", (0..ROLES).map(of_role).collect::<Vec<_>>().join(","));
+    let rego = "default decision := false\ndecision if {\n\tsome role in input.principal.roles\n\tdata.may[role][input.tool.original]\n}";
+    let gate = Arc::new(Gate::new(Some(rules(rego, &data, Lists::Decision)), None, false));
+    let pipeline = Pipeline::new(vec![Box::new(Arc::clone(&gate))]);
+    for role in 0..ROLES {
+        let arrival = arrival(Some(person(&[&format!("r{role}")])));
+        for number in 0..TOOLS {
+            let name = format!("t{number}");
+            let known = tool(&name, ToolFacts::default());
+            let target = Target { tool: Some(Arc::clone(&known)), ..Target::new(&"s".into(), &"up".into()) };
+            let onlooker = Onlooker { arrival: &arrival, target: &target, era: "legacy" };
+            let item = Item { thing: Thing::Tool(&name, &known), upstream: "up" };
+            let seen = gate.sight(&onlooker, &item).is_shown();
+            let call = message("tools/call", &format!(r#"{{"name":"{name}"}}"#));
+            let allowed = pipeline.judge(&arrival, std::slice::from_ref(&call), &target, |_| {}).is_ok();
+            assert_eq!((seen, allowed), (may(role, number), may(role, number)), "{role} {number}");
+        }
+    }
+}
+
+#[test]
+fn callers_share_a_view_where_the_policy_cannot_tell_them_apart() {
+    let rego = "default decision := false\ndecision if \"a\" in input.principal.roles";
+    let gate = gate(rego, Lists::Decision);
+    let target = Target::new(&"s".into(), &"".into());
+    let view = |principal: Principal| {
+        let arrival = arrival(Some(principal));
+        gate.view(&Onlooker { arrival: &arrival, target: &target, era: "legacy" }).unwrap().0
+    };
+    let other = Principal { subject: "other".into(), ..person(&["a"]) };
+    assert_eq!(view(person(&["a"])), view(other.with_digest()));
+    assert_ne!(view(person(&["a"])), view(person(&["b"])));
+}
+
+#[test]
+fn what_lists_hide_for_its_arguments_is_found_with_the_right_ones() {
+    let rego = "default decision := false\ndecision if input.mcp.arguments.x == 1";
+    let known = tool("a", ToolFacts::default());
+    let target = Target { tool: Some(Arc::clone(&known)), ..Target::new(&"s".into(), &"up".into()) };
+    let arrival = arrival(None);
+    let item = Item { thing: Thing::Tool("a", &known), upstream: "up" };
+    for (lists, with, without) in [(Lists::WithoutArguments, true, false), (Lists::Show, true, true)] {
+        let gate = gate(rego, lists);
+        for (params, expected) in
+            [(r#"{"name":"a","arguments":{"x":1}}"#, with), (r#"{"name":"a"}"#, without)]
+        {
+            let call = message("tools/call", params);
+            let call = Call { arrival: &arrival, message: &call, target: &target };
+            assert_eq!(gate.finds(&call, &item), expected, "{lists:?} {params}");
+        }
+    }
+}

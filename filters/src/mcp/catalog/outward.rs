@@ -1,0 +1,75 @@
+//! Results of members in which resources have the URIs under which clients can have them.
+
+use super::Catalog;
+use crate::mcp::object::{Object, elements};
+use crate::mcp::rewrite::string;
+
+/// The results that resources are named in, and their lists of them.
+const NAMING: [(&str, &str); 3] =
+    [("tools/call", "content"), ("prompts/get", "messages"), ("resources/read", "contents")];
+
+/// Whether a result may name a resource, by its method and a look at its text.
+pub fn names_resources(method: &str, result: &[u8]) -> bool {
+    // An escape may hide the key.
+    let names = || [&b"uri"[..], b"\\u"].iter().any(|part| memchr::memmem::find(result, part).is_some());
+    NAMING.iter().any(|(naming, _)| *naming == method) && names()
+}
+
+impl Catalog {
+    /// What a member answered, with each resource under the URI that leads back to it; `None` if that
+    /// is no other text.
+    ///
+    /// Resources are the contents of `resources/read`, and links and embedded resources among the
+    /// content of `tools/call` and `prompts/get`.
+    pub fn with_served_uris(&self, member: usize, method: &str, result: &str) -> Option<String> {
+        let (_, key) = NAMING.iter().find(|(naming, _)| *naming == method)?;
+        if self.members.len() < 2 || member >= self.members.len() {
+            return None;
+        }
+        let object = Object::read(result).ok()?;
+        let changed = each(object.get(key)?, |item| match *key {
+            "contents" => self.with_uri(member, item),
+            "messages" => self.in_member(item, "content", |content| self.content(member, content)),
+            _ => self.content(member, item),
+        });
+        Some(object.rewrite().set(*key, changed?).text())
+    }
+
+    /// One piece of content.
+    fn content(&self, member: usize, content: &str) -> Option<String> {
+        match Object::read(content).ok()?.text("type")?.as_ref() {
+            "resource_link" => self.with_uri(member, content),
+            "resource" => self.in_member(content, "resource", |resource| self.with_uri(member, resource)),
+            _ => None,
+        }
+    }
+
+    fn with_uri(&self, member: usize, resource: &str) -> Option<String> {
+        let object = Object::read(resource).ok()?;
+        let own = object.text("uri")?;
+        let served = self.served_uri(member, &own);
+        (*served != *own).then(|| object.rewrite().set("uri", string(&served)).text())
+    }
+
+    fn in_member(
+        &self,
+        object: &str,
+        key: &'static str,
+        change: impl Fn(&str) -> Option<String>,
+    ) -> Option<String> {
+        let object = Object::read(object).ok()?;
+        let changed = change(object.get(key)?)?;
+        Some(object.rewrite().set(key, changed).text())
+    }
+}
+
+/// An array in which some elements are others; `None` if none is.
+fn each(array: &str, change: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let elements = elements(array).ok()?;
+    let changed: Vec<Option<String>> = elements.iter().map(|element| change(element)).collect();
+    if changed.iter().all(Option::is_none) {
+        return None;
+    }
+    let texts = elements.iter().zip(&changed).map(|(element, changed)| changed.as_deref().unwrap_or(element));
+    Some(format!("[{}]", texts.collect::<Vec<_>>().join(",")))
+}

@@ -1,0 +1,51 @@
+//! URIs of resources in what servers answer: as clients can use them.
+
+use super::call::{URIS, method_name};
+use super::desk::Desk;
+use crate::talk::{Answer, Outcome};
+use portunus_config::Upstream;
+use portunus_filters::Message;
+use portunus_filters::mcp::bridge::Profile;
+use portunus_filters::mcp::catalog::names_resources;
+use std::sync::Arc;
+
+/// An answer in which each resource has the URI that leads back to its server. Costs nothing where one
+/// server stands alone, and a look at the text where none is named.
+pub(super) async fn outward(
+    desk: &Desk<'_>,
+    message: &Message,
+    profile: &Arc<Profile>,
+    upstream: &Upstream,
+    answer: Answer,
+) -> Answer {
+    if desk.server.members.len() < 2 {
+        return answer;
+    }
+    let method = method_name(message);
+    let renamed = match &answer.outcome {
+        Outcome::Result(result) if names_resources(method, result) => {
+            renamed(desk, profile, (method, upstream), result).await
+        }
+        _ => None,
+    };
+    match renamed {
+        Some(result) => Answer { outcome: Outcome::Result(result.into()), ..answer },
+        None => answer,
+    }
+}
+
+async fn renamed(
+    desk: &Desk<'_>,
+    profile: &Arc<Profile>,
+    (method, upstream): (&str, &Upstream),
+    result: &[u8],
+) -> Option<String> {
+    let result = std::str::from_utf8(result).ok()?;
+    let mut members = desk.server.members.iter();
+    let is_its =
+        |member: &portunus_config::Member| member.choice.upstreams().any(|one| one.name == upstream.name);
+    let member = members.position(is_its)?;
+    // Without any list nothing leads anywhere, and the server's own words are as good as others.
+    let catalog = desk.catalog(profile, URIS).await.ok()?;
+    catalog.with_served_uris(member, method, result)
+}

@@ -1,0 +1,36 @@
+//! Asking again for a list that its server has contradicted.
+//!
+//! A modern server that misses an argument's header says so (-32020), and has processed nothing. The
+//! schema that the headers were made from is then an old one, unless the server is wrong itself.
+
+use super::Seeker;
+use crate::context::Gateway;
+use portunus_config::{Upstream, VirtualServer};
+use portunus_filters::mcp::bridge::ParamHeader;
+use portunus_filters::mcp::catalog::ListKind;
+use std::sync::Arc;
+
+/// What it takes to look at the schema of a tool once more.
+pub struct Relist {
+    /// The virtual server.
+    pub server: Arc<VirtualServer>,
+    /// For whom.
+    pub seeker: Seeker,
+    /// The server that the call is for, as it is configured.
+    pub upstream: Arc<Upstream>,
+    /// The name of the tool that the client uses.
+    pub tool: Arc<str>,
+}
+
+impl Relist {
+    /// The arguments that headers mirror by the list as it is now, if they are others than `used`.
+    ///
+    /// The server is asked at most once in ten seconds for one audience, whatever it contradicts.
+    pub async fn params(self, gateway: Arc<Gateway>, used: Arc<[ParamHeader]>) -> Option<Arc<[ParamHeader]>> {
+        let contradicted = (&*self.upstream, ListKind::Tools);
+        let catalogs = &gateway.estate.catalogs;
+        let shown = catalogs.look_again(&gateway, &self.server, &self.seeker, contradicted).await;
+        let params = Arc::clone(&shown.catalog.tool(&self.tool)?.params);
+        (params != used).then_some(params)
+    }
+}
