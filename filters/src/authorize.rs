@@ -1,6 +1,6 @@
 //! Who may do what: Rego policy, compiled at activation and asked for each message.
 //!
-//! A question is projected to what the policy can read of it ([`syntax`] and [`program`] tell what
+//! A question is projected to what the policy can read of it (`syntax` and `program` tell what
 //! that is, and have to agree). The projection is the key of a remembered decision and, where none is
 //! remembered, all that the engine is given. Whatever goes wrong on the way denies.
 //!

@@ -1,7 +1,7 @@
 //! Decisions on live traffic: the policy of the configuration in force, asked for every message.
 //!
 //! The one way to a permission is [`judge`], on every path. What a caller sees of lists is in
-//! [`views`]; what a call is found by, and judged with, in [`scene`]. Deciding itself is pure and in
+//! `views`; what a call is found by, and judged with, in `scene`. Deciding itself is pure and in
 //! [`portunus_filters::gate`].
 
 mod aside;

@@ -119,11 +119,11 @@ fn resource(desk: &Desk<'_>, message: &Message, catalog: &Catalog, uri: &str) ->
     Some((located.member, Arc::from(&*located.original)))
 }
 
-/// Where a message that goes to its server as it is leads, and what is known of it.
+/// Where a message that goes to its server as it is leads, and what is known of it; `None` for a call
+/// whose client may be asked something in place of an answer.
 ///
 /// # Errors
-/// As [`aim`].
-/// `None` for a call whose client may be asked something in place of an answer.
+/// As `aim`.
 pub async fn target_of(desk: &Desk<'_>, message: &Message) -> Result<Option<Target>, Denial> {
     let fields = params(message)?;
     let meta = fields.object("_meta").ok().flatten().unwrap_or_default();
