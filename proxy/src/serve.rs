@@ -154,12 +154,10 @@ impl<'a> Passage<'a> {
             Some(relayed) => relayed.source.clone(),
             None => source(connection.peer, &request.headers, &listener.trusted_proxies),
         };
+        let own = &gateway.identifier;
         let (identity, request_id) = match connection.relayed {
             Some(relayed) => (relayed.identity.clone(), Arc::clone(&relayed.request_id)),
-            None => (
-                gateway.identifier.identity(&request.headers, source.client),
-                gateway.identifier.request_id(&request.headers),
-            ),
+            None => (own.identity(&request.headers, source.client), own.request_id(&request.headers)),
         };
         let listener = listener.name.as_str().into();
         let arrival =
