@@ -427,6 +427,16 @@ async fn a_refusal_is_explained_without_what_was_in_the_call() {
         assert!(text.contains(part), "{part}:\n{text}");
     }
     assert!(!text.contains("s3cret") && !told.to_string().contains("s3cret"), "{text}");
+    let house = House::start(Era::Modern, ROLES, "").await;
+    let said = house.caller(Era::Modern, &["reader"]).await.call("delete", json!({})).await.unwrap();
+    let id = said.message["error"]["data"]["requestId"].as_str().unwrap().to_owned();
+    let admin = house.gateway.admin.to_string();
+    let output = house.gateway.command(&["explain", &id, "--admin", &admin]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("unknown_tool") && text.contains("by decision"),
+        "the operator cannot tell: {text}"
+    );
     let none = house.gateway.command(&["explain", "no-such-id", "--admin", &admin]).await;
     assert!(!none.status.success());
 }

@@ -1,6 +1,6 @@
 //! What lists show: the same policy, asked of an item instead of a call.
 
-use super::{Gate, Given, Lists, about, principal, tool};
+use super::{Gate, Given, Judged, Lists, Taken, about, principal, tool};
 use crate::authorize::{Context, Direction, Entry, Kind, Mcp, Obligations, Question, Threat};
 use crate::call::{Call, KnownTool, Target};
 use crate::message::Arrival;
@@ -91,11 +91,7 @@ impl Gate {
             return Sight::Hidden;
         }
         let Some(rules) = &self.rules else { return shown() };
-        let entry = match rules.lists {
-            Lists::Show => return shown(),
-            Lists::Visible => Entry::Visible,
-            Lists::Decision | Lists::WithoutArguments => Entry::Decision,
-        };
+        let Some(entry) = rules.lists.entry() else { return shown() };
         let given = rules.ask(entry, &onlooker.question(Some(item)));
         match given.decision.allow {
             true => Sight::Shown(Arc::clone(&given.decision.ruling.obligations)),
@@ -115,6 +111,18 @@ impl Gate {
         hides && self.opens(call).is_some_and(|given| given.decision.allow)
     }
 
+    /// Why a caller does not find an item, for the operator: to the caller it is not there.
+    pub fn hidden(&self, call: &Call<'_>, item: &Item<'_>) -> Option<Judged> {
+        let onlooker =
+            Onlooker { arrival: call.arrival, target: call.target, era: call.message.era.as_str() };
+        let rules = self.rules.as_ref()?;
+        let question = onlooker.question(Some(item));
+        let given = rules.ask(rules.lists.entry()?, &question);
+        let question = Taken::of(rules.policy.input(given.entry, &question));
+        let facts = call.target.tool.as_ref().map(|tool| Arc::clone(&tool.facts));
+        Some(Judged { policy: Some(given), facts, question, ..Judged::default() })
+    }
+
     fn opens(&self, call: &Call<'_>) -> Option<Given> {
         let params = about::params(call.message).ok()?;
         let about = about::About::of(call.message, &params).ok()?;
@@ -126,13 +134,20 @@ impl Gate {
     pub fn view(&self, onlooker: &Onlooker<'_>) -> Option<(Vec<u8>, Duration)> {
         let same_for_all = || Some((Vec::new(), onlooker.arrival.at.wall.saturating_add(LOOKED_AT)));
         let Some(rules) = &self.rules else { return same_for_all() };
-        let entry = match rules.lists {
-            Lists::Show => return same_for_all(),
-            Lists::Visible => Entry::Visible,
-            Lists::Decision | Lists::WithoutArguments => Entry::Decision,
-        };
+        let Some(entry) = rules.lists.entry() else { return same_for_all() };
         let view = rules.policy.view(entry, &onlooker.question(None)).ok()?;
         Some((view.key.into(), view.until))
+    }
+}
+
+impl Lists {
+    /// The rule that is asked for each item; `None` if everything is shown.
+    fn entry(self) -> Option<Entry> {
+        match self {
+            Lists::Show => None,
+            Lists::Visible => Some(Entry::Visible),
+            Lists::Decision | Lists::WithoutArguments => Some(Entry::Decision),
+        }
     }
 }
 

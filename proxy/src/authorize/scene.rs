@@ -1,6 +1,6 @@
 //! What a message is found by, and what it is judged with beside its text.
 
-use super::{Authority, Overseer, judge};
+use super::{Authority, Overseer, judge, look_later};
 use crate::bridge::Desk;
 use crate::context::Active;
 use bytes::Bytes;
@@ -171,7 +171,20 @@ impl Desk<'_> {
         let Some(item) = item(kind, upstream, name, known.as_deref()) else { return false };
         let target = Target { tool: known.clone(), ..self.target(active, upstream) };
         let call = Call { arrival: self.arrival, message, target: &target };
-        active.authority.gate.finds(&call, &item)
+        let found = active.authority.gate.finds(&call, &item);
+        if !found && self.hidden.get().is_none() {
+            // What was hidden first is what the refusal is about.
+            let judged = active.authority.gate.hidden(&call, &item);
+            let _ = judged.map(|judged| self.hidden.set(Arc::new(judged)));
+        }
+        found
+    }
+
+    /// A refusal that nothing has the name, with why that is so for its caller: for the operator alone.
+    pub fn accounted(&self, denial: Denial) -> Denial {
+        let Some(judged) = self.hidden.get().filter(|_| denial.judged.is_none()) else { return denial };
+        look_later(self.gateway, &self.gateway.active(), self.arrival, judged);
+        Denial { judged: Some(Arc::clone(judged)), ..denial }
     }
 
     /// The result of a list request, as who asks sees the list.

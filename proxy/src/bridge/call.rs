@@ -58,6 +58,15 @@ pub(super) async fn aim(
     fields: &Object<'_>,
     profile: &Arc<Profile>,
 ) -> Result<Aim, Denial> {
+    aim_at(desk, message, fields, profile).await.map_err(|denial| desk.accounted(denial))
+}
+
+async fn aim_at(
+    desk: &Desk<'_>,
+    message: &Message,
+    fields: &Object<'_>,
+    profile: &Arc<Profile>,
+) -> Result<Aim, Denial> {
     let method = method_name(message);
     if tasks::is_about_one(message) {
         return tasks::aim(desk, fields);

@@ -11,6 +11,7 @@ use crate::respond::End;
 use crate::sealing::CallerKey;
 use crate::talk::Place;
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
+use portunus_filters::gate::Judged;
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::object::Object;
@@ -44,6 +45,8 @@ pub struct Desk<'a> {
     pub takes_events: bool,
     /// What the client's software calls itself, where policy asks for it.
     pub software: OnceLock<Arc<str>>,
+    /// Why the caller does not find what it asks for, if policy hides it.
+    pub hidden: OnceLock<Arc<Judged>>,
     /// The era that the client speaks.
     pub era: Era,
 }

@@ -80,6 +80,7 @@ impl Kept {
             relayed: self.relayed,
             takes_events: true,
             software: self.software.clone(),
+            hidden: OnceLock::new(),
             era: self.era,
         }
     }

@@ -204,6 +204,7 @@ pub(super) fn desk<'a>(
         relayed: connection.relayed.is_some(),
         takes_events: headers.get_all(ACCEPT).iter().any(takes_events),
         software: OnceLock::new(),
+        hidden: OnceLock::new(),
         era,
         server,
         arrival,

@@ -100,6 +100,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         era: message.era,
         relayed: false,
         software: OnceLock::new(),
+        hidden: OnceLock::new(),
     };
     let (sender, mut parts) = mpsc::channel(8);
     let mut outcome = Outcome::new(&bed.gateway, &arrival);
