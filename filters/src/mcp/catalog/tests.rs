@@ -231,7 +231,8 @@ fn uris_in_results_lead_back_to_who_wrote_them() {
     ] {
         assert_eq!(db(method, same), None, "{method} {same}");
     }
-    assert_eq!(catalog.with_served_uris(0, "resources/read", contents), None, "the owner's own");
+    let owned = r#"{"contents":[{"uri":"file:///a"}]}"#;
+    assert_eq!(catalog.with_served_uris(0, "resources/read", owned), None, "the owner's own");
     assert!(
         names_resources("tools/call", link.as_bytes()) && !names_resources("tools/list", link.as_bytes())
     );
