@@ -59,6 +59,8 @@ pub struct Leg {
     pool: Arc<Pool>,
     request: Outgoing,
     use_of: Use,
+    /// How long the head of the answer may take.
+    first_byte: Duration,
     deadline: Option<Instant>,
 }
 
@@ -106,14 +108,16 @@ impl Dispatch {
         pool: Arc<Pool>,
         use_of: Use,
     ) -> Leg {
+        let within = deadline_of(&cleared);
         let wording = Wording { inbound, own: &[], body: cleared.into_body() };
-        Leg::of(wording, upstream, pool, use_of)
+        Leg::of(wording, upstream, pool, use_of).within(within)
     }
 
     /// Turns a permission into one that lasts as long as its request.
     pub fn permit(cleared: Cleared) -> Permit {
+        let within = deadline_of(&cleared);
         let (body, outline) = cleared.into_parts();
-        Permit { body, outline }
+        Permit { body, outline, within }
     }
 
     /// Opens the leg of an errand.
@@ -134,6 +138,12 @@ impl Dispatch {
 pub struct Permit {
     body: Bytes,
     outline: Option<Arc<Outline>>,
+    within: Option<Duration>,
+}
+
+/// How long the call of a tool may take by what is known of the tool, instead of what its upstream may.
+fn deadline_of(cleared: &Cleared) -> Option<Duration> {
+    cleared.judged()?.facts.as_ref()?.timeout
 }
 
 impl Permit {
@@ -154,9 +164,14 @@ impl Permit {
         }
     }
 
+    /// How long all of it may take, where that is not as its upstream says.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.within
+    }
+
     /// Opens a leg for a wording of it.
     pub fn leg(&self, wording: Wording<'_>, upstream: Arc<Upstream>, pool: Arc<Pool>, use_of: Use) -> Leg {
-        Leg::of(wording, upstream, pool, use_of)
+        Leg::of(wording, upstream, pool, use_of).within(self.within)
     }
 }
 
@@ -193,7 +208,16 @@ impl Leg {
         let request = Outgoing::new(head, body);
         let total = if use_of.endless { None } else { upstream.timeouts.total };
         let deadline = total.map(|total| Instant::now() + total);
-        Leg { upstream, pool, request, use_of, deadline }
+        let first_byte = upstream.timeouts.first_byte;
+        Leg { upstream, pool, request, use_of, first_byte, deadline }
+    }
+
+    /// The same with a time of its own, head and all, if it has one.
+    fn within(self, timeout: Option<Duration>) -> Leg {
+        match timeout.filter(|_| !self.use_of.endless) {
+            Some(timeout) => Leg { first_byte: timeout, deadline: Some(Instant::now() + timeout), ..self },
+            None => self,
+        }
     }
 
     /// The upstream it leads to.
@@ -211,7 +235,7 @@ impl Leg {
 /// [`Failure`].
 pub async fn send(leg: Leg, resolver: Arc<Resolver>) -> Result<Exchange, Failure> {
     let resolver = &resolver;
-    let first_byte = Instant::now() + leg.upstream.timeouts.first_byte;
+    let first_byte = Instant::now() + leg.first_byte;
     let until = leg.deadline.map_or(first_byte, |deadline| deadline.min(first_byte));
     match attempt(&leg, resolver, until, false).await {
         Err(Attempt::Unread(fault)) => {
@@ -259,7 +283,7 @@ async fn attempt(
         Ok(Err(fault)) => Err(Attempt::Broken(fault)),
         Err(_) => {
             connection.suspect();
-            Err(Attempt::TimedOut(leg.upstream.timeouts.first_byte))
+            Err(Attempt::TimedOut(leg.first_byte))
         }
     }
 }

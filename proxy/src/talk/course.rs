@@ -77,9 +77,10 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn of(place: &Place) -> Budget {
+    /// The upstream's, unless what is asked has a deadline of its own.
+    pub(super) fn of(place: &Place, deadline: Option<Duration>) -> Budget {
         let timeouts = &place.upstream.timeouts;
-        let until = timeouts.total.map(|total| Instant::now() + total);
+        let until = deadline.or(timeouts.total).map(|total| Instant::now() + total);
         Budget { idle: timeouts.idle, until, paused: None }
     }
 

@@ -96,7 +96,7 @@ impl Legacy {
             id: String::new(),
             course: Course::Idle,
             posted: false,
-            budget: Budget::of(&common.place),
+            budget: Budget::of(&common.place, common.permit.deadline()),
             inbox: None,
             questions: Questions::default(),
             renewing: None,

@@ -82,7 +82,7 @@ impl Modern {
     pub(super) fn open(common: &Common, speech: &Speech) -> Result<Modern, Failure> {
         let mut modern = Modern {
             course: Course::Idle,
-            budget: Budget::of(&common.place),
+            budget: Budget::of(&common.place, common.permit.deadline()),
             fields: fields(common, speech)?,
             id: String::new(),
             rounds: 0,
