@@ -61,6 +61,12 @@ pub(super) fn is_kept_from(name: &HeaderName, rules: &CallerRules) -> bool {
     is_ours(name) && !rules.headers.iter().any(|fact| fact.header() == *name)
 }
 
+/// Whether an upstream with these rules learns of a field that [`stamp`] may have written, be it in
+/// what is signed for it.
+pub(super) fn is_told(name: &HeaderName, rules: &CallerRules) -> bool {
+    is_ours(name) && (rules.assertion.is_some() || !is_kept_from(name, rules))
+}
+
 fn is_ours(name: &HeaderName) -> bool {
     name.as_str().starts_with(CallerFact::HEADER_PREFIX)
 }

@@ -4,7 +4,7 @@
 //! A key in a header of its own is a credential that only its server knows for one. So callers who
 //! differ in what goes up are different callers wherever something is kept for one of them.
 
-use super::{claims_route, goes_up, hop_tokens, is_hop, is_replaced};
+use super::{caller, claims_route, goes_up, hop_tokens, is_hop, is_replaced};
 use http::header::{AUTHORIZATION, COOKIE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{Credentials, HostPolicy, Upstream, VirtualServer};
@@ -36,7 +36,10 @@ impl Upward {
         let hop = hop_tokens(headers);
         let passes = |upstream: &Upstream| matches!(upstream.credentials, Credentials::Passthrough);
         let credentials = server.upstreams.iter().all(|upstream| passes(upstream));
-        let is_got = |name: &HeaderName| server.upstreams.iter().any(|one| goes_up(name, one, &hop));
+        let is_got_by = |name: &HeaderName, one: &Upstream| {
+            goes_up(name, one, &hop) || caller::is_told(name, &one.caller)
+        };
+        let is_got = |name: &HeaderName| server.upstreams.iter().any(|one| is_got_by(name, one));
         let goes = |name: &HeaderName| {
             let text = name.as_str();
             let credential = *name == AUTHORIZATION || *name == COOKIE;
