@@ -3,7 +3,7 @@
 use crate::authorize::{Direction, Kind};
 use crate::denial::{Denial, Reason};
 use crate::mcp::Fault;
-use crate::mcp::object::Object;
+use crate::mcp::object::{Object, may_say};
 use crate::message::{self, Message};
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ pub const RUN: &str = "io.portunus/run";
 const MAX_JUSTIFICATION: usize = 500;
 
 /// What both keys begin with.
-const OWN: &[u8] = b"io.portunus/";
+const OWN: &str = "io.portunus/";
 
 /// The part of a message that policy may ask about.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ fn unreadable() -> Denial {
 /// Whether a message may hold keys that are for the gateway alone; an escape may hide one.
 pub(super) fn may_speak_to_us(message: &Message) -> bool {
     let Some(params) = message.params.map(|span| span.of(&message.body)) else { return false };
-    memchr::memmem::find(params, OWN).is_some() || memchr::memmem::find(params, b"\\u").is_some()
+    may_say(params, OWN)
 }
 
 impl<'m> About<'m> {

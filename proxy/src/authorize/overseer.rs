@@ -6,7 +6,7 @@ use crate::talk::{Answer, Outcome, Question, Reply};
 use bytes::Bytes;
 use portunus_filters::call::{AnswerRules, Target};
 use portunus_filters::gate;
-use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::object::{Object, may_say};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Method, Span};
 use portunus_filters::{Arrival, Cleared, Denial, Direction, Era, Kind, Message, Reason};
@@ -79,15 +79,10 @@ impl Overseer {
         if self.answer.is_empty() && !governs {
             return Ok(answer);
         }
-        let unreadable = |_| Denial::new(Reason::UpstreamMalformed, "the server's answer cannot be read");
-        let text = std::str::from_utf8(result).map_err(|_| unreadable(()))?;
-        if governs && memchr::memmem::find(result, b"inputRequests").is_some() {
-            let object = Object::read(text).map_err(|_| unreadable(()))?;
-            let asked = object.object("inputRequests").map_err(|_| unreadable(()))?;
-            for (_, asked) in asked.iter().flat_map(Object::members) {
-                let asked = Object::read(asked).map_err(|_| unreadable(()))?;
-                let params = asked.get("params").unwrap_or("{}");
-                self.may_be_asked(gateway, &asked.text("method").unwrap_or_default(), params)?;
+        let text = std::str::from_utf8(result).map_err(|_| unreadable())?;
+        if governs && may_say(result, "inputRequests") {
+            for (method, params) in asked(text)? {
+                self.may_be_asked(gateway, &method, params)?;
             }
         }
         let permitted = match gate::permitted(text, &self.answer)? {
@@ -99,6 +94,22 @@ impl Overseer {
             None => answer,
         })
     }
+}
+
+/// What a result asks of the client: methods, and their parameters as JSON text.
+fn asked(result: &str) -> Result<Vec<(Cow<'_, str>, &str)>, Denial> {
+    let object = Object::read(result).map_err(|_| unreadable())?;
+    let requests = object.object("inputRequests").map_err(|_| unreadable())?.unwrap_or_default();
+    let mut asked = Vec::new();
+    for (_, request) in requests.members() {
+        let request = Object::read(request).map_err(|_| unreadable())?;
+        asked.push((request.text("method").unwrap_or_default(), request.get("params").unwrap_or("{}")));
+    }
+    Ok(asked)
+}
+
+fn unreadable() -> Denial {
+    Denial::new(Reason::UpstreamMalformed, "the server's answer cannot be read")
 }
 
 /// What a server is told whose question was not let through.
@@ -131,4 +142,21 @@ fn question(method: &str, params: &str, era: Era) -> Result<Message, Denial> {
         outline: None,
         body: body.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_found_however_their_keys_are_written() {
+        let plain = r#"{"inputRequests":{"q":{"method":"roots/list"}}}"#;
+        let escaped = r#"{"input\u0052equests":{"q":{"meth\u006fd":"roots/list","params":{"a":1}}}}"#;
+        for (result, params) in [(plain, "{}"), (escaped, r#"{"a":1}"#)] {
+            assert!(may_say(result.as_bytes(), "inputRequests"), "{result}");
+            assert_eq!(asked(result).unwrap(), [("roots/list".into(), params)], "{result}");
+        }
+        assert_eq!(asked(r#"{"content":[]}"#), Ok(vec![]));
+        assert!(asked(r#"{"inputRequests":{"q":7}}"#).is_err());
+    }
 }

@@ -1,7 +1,7 @@
 //! Results of members in which resources have the URIs under which clients can have them.
 
 use super::Catalog;
-use crate::mcp::object::{Object, elements};
+use crate::mcp::object::{Object, elements, may_say};
 use crate::mcp::rewrite::string;
 
 /// The results that resources are named in, and their lists of them.
@@ -10,9 +10,7 @@ const NAMING: [(&str, &str); 3] =
 
 /// Whether a result may name a resource, by its method and a look at its text.
 pub fn names_resources(method: &str, result: &[u8]) -> bool {
-    // An escape may hide the key.
-    let names = || [&b"uri"[..], b"\\u"].iter().any(|part| memchr::memmem::find(result, part).is_some());
-    NAMING.iter().any(|(naming, _)| *naming == method) && names()
+    NAMING.iter().any(|(naming, _)| *naming == method) && may_say(result, "uri")
 }
 
 impl Catalog {
