@@ -5,7 +5,7 @@ use crate::drain::Phase;
 use crate::headers::Stamp;
 use crate::identify::for_more;
 use crate::intake;
-use crate::reply::{self, Refused};
+use crate::reply;
 use crate::respond::{End, in_time};
 use crate::session::Client;
 use bytes::Bytes;
@@ -19,15 +19,7 @@ impl Passage<'_> {
     /// Writes a refusal and keeps the connection where that is possible.
     pub(super) async fn refuse(&mut self, denial: &Denial, known: &Knowledge, client: &mut Client) -> End {
         self.outcome.denied(denial);
-        let refused = Refused {
-            kind: known.kind,
-            era: known.era,
-            ids: &known.ids,
-            batch: known.batch,
-            method: known.method.as_ref(),
-            http_status: known.http_status,
-        };
-        let answer = reply::refuse(denial, &refused, &self.arrival.request_id);
+        let answer = reply::refuse(denial, &known.refused(), &self.arrival.request_id);
         self.outcome.http_status(answer.status.as_u16());
         let leaving = self.connection.gateway.drain.phase() >= Phase::Draining;
         let whole = intake::discard(client, &self.request.headers).await;

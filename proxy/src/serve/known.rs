@@ -1,5 +1,6 @@
 //! What is known of a message for its answer, and for a refusal of it.
 
+use crate::reply::Refused;
 use crate::respond::Expect;
 use http::Version;
 use portunus_config::{HttpStatus, VirtualServer};
@@ -28,6 +29,18 @@ impl Knowledge {
             batch: expect.batch,
             method: expect.method.clone(),
             http_status,
+        }
+    }
+
+    /// The same as a refusal is made from it.
+    pub(super) fn refused(&self) -> Refused<'_> {
+        Refused {
+            kind: self.kind,
+            era: self.era,
+            ids: &self.ids,
+            batch: self.batch,
+            method: self.method.as_ref(),
+            http_status: self.http_status,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::bridge::answering::{Answering, Sink};
 use crate::bridge::http_sse;
 use crate::bridge::lines::{self, Line};
 use crate::headers::Stamp;
-use crate::reply::{self, Refused};
+use crate::reply;
 use crate::respond::{End, Expect};
 use crate::sealing::{Binding, CallerKey, Home};
 use crate::session::Client;
@@ -99,15 +99,7 @@ impl Passage<'_> {
         let Some(line) = self.line.clone().filter(|_| !known.ids.is_empty()) else {
             return self.refuse(denial, known, client).await;
         };
-        let refused = Refused {
-            kind: known.kind,
-            era: known.era,
-            ids: &known.ids,
-            batch: known.batch,
-            method: known.method.as_ref(),
-            http_status: known.http_status,
-        };
-        let answer = reply::refuse(denial, &refused, &self.arrival.request_id);
+        let answer = reply::refuse(denial, &known.refused(), &self.arrival.request_id);
         if !http_sse::refuse(&line, String::from_utf8_lossy(&answer.body).into_owned()) {
             return self.refuse(denial, known, client).await;
         }
