@@ -94,9 +94,9 @@ pub fn judge(
     messages: &[Message],
     target: &Target,
 ) -> Result<Cleared, Denial> {
-    let began = Instant::now();
+    let began = active.authority.governs().then(Instant::now);
     let result = active.pipeline.judge(arrival, messages, target, |_| {});
-    if active.authority.governs() {
+    if let Some(began) = began {
         gateway.metrics.stage(Stage::Authorize, began.elapsed().as_secs_f64());
     }
     let judged = match &result {

@@ -89,8 +89,10 @@ impl Desk<'_> {
         upstream: &Arc<str>,
         tool: Option<Arc<KnownTool>>,
     ) -> Result<(Cleared, Overseer), Denial> {
-        let cleared = self.clear(active, message, upstream, tool)?;
-        let overseer = Overseer::of(self.arrival, self.target(active, upstream), message.era, &cleared);
+        let whence = self.target(active, upstream);
+        let target = Target { tool, ..whence.clone() };
+        let cleared = judge(self.gateway, active, self.arrival, std::slice::from_ref(message), &target)?;
+        let overseer = Overseer::of(self.arrival, whence, message.era, &cleared);
         Ok((cleared, overseer))
     }
 

@@ -72,14 +72,14 @@ async fn aim_at(
         return tasks::aim(desk, fields);
     }
     // Where policy decides, nobody learns of what it hides by calling it.
-    let governed = desk.gateway.active().authority.governs();
-    if let Some(only) = desk.only().filter(|_| !governed)
+    let only = desk.only().filter(|_| !desk.gateway.active().authority.governs());
+    if let Some(only) = only
         && method != "tools/call"
     {
         return Ok(plain(only));
     }
     match method {
-        "tools/call" => tool(desk, message, fields, profile).await,
+        "tools/call" => tool(desk, message, fields, profile, only).await,
         "prompts/get" => {
             let name = required(fields, "name")?;
             let look = |catalog: &Catalog| prompt(desk, message, catalog, &name);
@@ -171,11 +171,13 @@ struct ToolFacts {
     regions: Vec<Arc<str>>,
 }
 
+/// Finds a tool; with `only`, of the one server that may be asked for what is in no list.
 async fn tool(
     desk: &Desk<'_>,
     message: &Message,
     fields: &Object<'_>,
     profile: &Arc<Profile>,
+    only: Option<&Arc<Upstream>>,
 ) -> Result<Aim, Denial> {
     let name = required(fields, "name")?;
     let look = |catalog: &Catalog| {
@@ -185,8 +187,6 @@ async fn tool(
         let regions = regions(catalog, entry);
         Some(ToolFacts { found, params: Arc::clone(&entry.params), known, regions })
     };
-    let governed = desk.gateway.active().authority.governs();
-    let only = desk.only().filter(|_| !governed);
     let entry = match (found(desk, profile, &[ListKind::Tools], look).await, only) {
         (Ok(Ok(entry)), _) => entry,
         // The one server there is may know its tools, whatever became of its list.
