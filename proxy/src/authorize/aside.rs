@@ -79,8 +79,10 @@ impl Aside {
     /// # Errors
     /// If the file cannot be made.
     pub fn record(&self, every: u32, folder: &Path, wall: Duration, within: Duration) -> io::Result<()> {
-        lock(&self.recorder).begin(folder, wall, within)?;
+        let path = lock(&self.recorder).begin(folder, wall, within)?;
         self.recording.set(every);
+        // Said when it holds: who reads it may count on the next question.
+        tracing::info!(path = %path.display(), seconds = within.as_secs(), "questions to policy are recorded");
         Ok(())
     }
 

@@ -44,7 +44,6 @@ impl Recorder {
         let path = folder.join(format!("policy-{}.jsonl", at.unwrap_or_default()));
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
         let until = Instant::now() + within.min(MAX_WITHIN);
-        tracing::info!(path = %path.display(), seconds = within.as_secs(), "questions to policy are recorded");
         let out = BufWriter::new(file);
         self.running = Some(Recording { out, path: path.clone(), until, bytes: 0, lines: 0 });
         Ok(path)

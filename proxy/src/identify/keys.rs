@@ -238,6 +238,10 @@ impl KeySlot {
         course.under_way = false;
         match taken {
             Ok(fresh) => {
+                if course.got.is_none() {
+                    // The first keys are nobody's second look: the next token with another may have one.
+                    course.asked = None;
+                }
                 (course.got, course.failed, course.due) = (Some(now), None, now + fresh);
             }
             Err(problem) => {
@@ -333,4 +337,30 @@ fn keys_url(metadata: &[u8], issuer: &str) -> Result<String, String> {
     }
     let url = metadata.text("jwks_uri").ok_or_else(|| "its metadata has no `jwks_uri`".to_owned())?;
     Ok(url.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use portunus_config::{MapEnvironment, load_text};
+    use std::path::Path;
+
+    fn slot() -> KeySlot {
+        let text = "version: 1\nupstreams: {a: 'http://localhost:1/'}\nservers: {/mcp: a}\n\
+                    identity: {jwt: {issuer: 'http://127.0.0.1:9', audience: x}}\n";
+        let loaded = load_text(text, Path::new("g.yaml"), &MapEnvironment::default()).unwrap();
+        KeySlot::new(&loaded.snapshot.identities.as_ref().unwrap().trusts[0], watch::Sender::new(0))
+    }
+
+    #[test]
+    fn the_first_keys_are_nobodys_second_look() {
+        let (slot, clock) = (slot(), SystemClock::default());
+        let fetched = || Ok(Fetched { body: None, fresh: None, etag: None });
+        for (name, left) in [("the first", None), ("the next", Some(Duration::ZERO))] {
+            slot.course().asked = Some(Duration::ZERO);
+            slot.settle(fetched(), &clock);
+            assert_eq!(slot.course().asked, left, "{name}");
+        }
+    }
 }
