@@ -69,13 +69,8 @@ const fn logging(name: &'static str, program: Program, about: &'static str) -> P
     Peer { name, about, program, marks: &["log"], token: false, table: Table::Logging }
 }
 
-/// The row that a call which is served is compared with.
-pub(super) const PASSED: &str = "passed";
-/// The row whose distance to it is promised.
-pub(super) const SERVED: &str = "served";
-
 /// All of them.
-pub(super) const PEERS: [Peer; 15] = [
+pub(super) const PEERS: [Peer; 17] = [
     quiet("direct", Program::Direct, "no proxy: calls go straight to the server"),
     quiet("nginx", Program::Nginx, "nginx, `proxy_pass` with kept-alive upstream connections"),
     quiet("haproxy", Program::HaProxy, "HAProxy, HTTP mode with reused upstream connections"),
@@ -97,12 +92,18 @@ pub(super) const PEERS: [Peer; 15] = [
         marks: &["quiet", "plain"],
         ..quiet("portunus", Program::Portunus, "Portunus, one MCP route: parse and route")
     },
-    served(PASSED, &["quiet", "plain"], "the row `portunus`, with a token that does not go through"),
+    served("passed", &["quiet", "plain"], "the row `portunus`, with a token that does not go through"),
     served(
-        SERVED,
+        "passed-judged",
+        &["quiet", "own", "judged"],
+        "the token verified (cached) and a policy in Rego asked for the method, the tool and the role; the token goes through",
+    ),
+    served(
+        "served",
         &["quiet", "same"],
         "calls with a token are served: their server knows callers by nothing",
     ),
+    served("served-judged", &["quiet", "same", "judged"], "the row `served`, token and policy as above"),
     served("served-several", &["quiet", "several"], "the same with three servers behind one URL"),
     served("served-other-era", &["quiet", "other"], "the same before a server of the era before"),
     logging("nginx-log", Program::Nginx, "nginx with its access log in a file"),

@@ -159,6 +159,18 @@ impl Results {
         self.rows.iter().find(|row| row.peer.name == name && row.size == size)
     }
 
+    /// CPU time that a call of one row costs more than one of another, in microseconds: what the closed
+    /// loops of the same round differ by. Below saturation a call costs several times as much, and
+    /// chance more than what is looked for.
+    pub(super) fn added(&self, name: &str, to: &str, size: u32) -> Option<Spread> {
+        let closed = |name: &str| {
+            let samples = self.row(name, size)?.samples.iter();
+            Some(samples.map(|sample| sample.closed.cpu_us).collect::<Vec<f64>>())
+        };
+        let (dear, cheap) = (closed(name)?, closed(to)?);
+        Some(Spread::of(dear.iter().zip(cheap).map(|(dear, cheap)| dear - cheap)))
+    }
+
     /// The ratio of the medians of CPU time a call.
     pub(super) fn ratio(&self, name: &str, to: &str, size: u32) -> Option<f64> {
         let of = |name: &str| self.row(name, size).map(|row| row.cpu_us().middle).filter(|cpu| *cpu > 0.0);
