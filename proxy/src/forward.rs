@@ -5,7 +5,7 @@
 //! own. A path that forwards what no filter saw does not compile.
 
 use crate::errand::Errand;
-use crate::headers::{OwnFields, write_worded_head};
+use crate::headers::{OwnFields, binds_connection, write_worded_head};
 use crate::identify::Trace;
 use crate::patience::patient_until;
 use crate::upstreams::dial::DialError;
@@ -16,8 +16,8 @@ use crate::upstreams::request::Outgoing;
 use crate::upstreams::tls::TlsFault;
 use crate::upstreams::wire::Head;
 use bytes::Bytes;
-use http::{HeaderMap, Method};
-use portunus_config::Upstream;
+use http::{HeaderMap, Method, StatusCode};
+use portunus_config::{Credentials, Upstream};
 use portunus_filters::mcp;
 use portunus_filters::mcp::bridge::Parts;
 use portunus_filters::mcp::object::Outline;
@@ -58,10 +58,29 @@ pub struct Leg {
     upstream: Arc<Upstream>,
     pool: Arc<Pool>,
     request: Outgoing,
+    bond: Bond,
     use_of: Use,
     /// How long the head of the answer may take.
     first_byte: Duration,
     deadline: Option<Instant>,
+}
+
+/// Whether the connection of a leg is its caller's alone: what one was authenticated with, or is about
+/// to be, must not serve another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bond {
+    /// The gateway's own credentials, or none.
+    None,
+    /// The caller's, which are of the request alone.
+    Possible,
+    /// The caller's, and they may be of the connection.
+    Made,
+}
+
+impl Bond {
+    fn holds(self, status: StatusCode) -> bool {
+        self == Bond::Made || (self == Bond::Possible && status == StatusCode::UNAUTHORIZED)
+    }
 }
 
 /// An answer whose head has arrived.
@@ -209,7 +228,12 @@ impl Leg {
         let total = if use_of.endless { None } else { upstream.timeouts.total };
         let deadline = total.map(|total| Instant::now() + total);
         let first_byte = upstream.timeouts.first_byte;
-        Leg { upstream, pool, request, use_of, first_byte, deadline }
+        let bond = match upstream.credentials {
+            Credentials::Passthrough if binds_connection(inbound.headers) => Bond::Made,
+            Credentials::Passthrough => Bond::Possible,
+            _ => Bond::None,
+        };
+        Leg { upstream, pool, request, bond, use_of, first_byte, deadline }
     }
 
     /// The same with a time of its own, head and all, if it has one.
@@ -277,7 +301,12 @@ async fn attempt(
     let connection = checkout.connection().ok_or_else(broken)?;
     let exchanged = timeout_at(until, pin!(connection.exchange(&leg.request))).await;
     match exchanged {
-        Ok(Ok(head)) => Ok(Exchange { head, checkout, deadline: leg.deadline }),
+        Ok(Ok(head)) => {
+            if leg.bond.holds(head.status) {
+                checkout.keep_apart();
+            }
+            Ok(Exchange { head, checkout, deadline: leg.deadline })
+        }
         Ok(Err(fault @ Fault::Unsent(_))) => Err(Attempt::Unread(fault)),
         Ok(Err(fault @ Fault::Silent(_))) => Err(Attempt::Silent(fault)),
         Ok(Err(fault)) => Err(Attempt::Broken(fault)),

@@ -123,6 +123,17 @@ fn claims_route(name: &str) -> bool {
         )
 }
 
+/// Whether what a client shows may vouch for the connection that carries it and not for the request
+/// alone, as `Negotiate` does (RFC 4559 §6) and any scheme might that is not known here.
+pub fn binds_connection(headers: &HeaderMap) -> bool {
+    const OF_THE_REQUEST: [&str; 4] = ["Bearer", "Basic", "DPoP", "Digest"];
+    let is_of_the_request = |value: &HeaderValue| {
+        let scheme = value.to_str().ok().and_then(|text| text.split(' ').next());
+        scheme.is_some_and(|scheme| OF_THE_REQUEST.iter().any(|known| known.eq_ignore_ascii_case(scheme)))
+    };
+    !headers.get_all(AUTHORIZATION).iter().all(is_of_the_request)
+}
+
 fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
     let credential = *name == AUTHORIZATION || *name == COOKIE;
     if credential && !matches!(upstream.credentials, Credentials::Passthrough) {

@@ -1,6 +1,7 @@
 //! What must pass whole: bytes, events as they come, streams, headers, cancellation.
 
 use crate::harness::{Gateway, Request, Upstream, Wire, modern_call, modern_headers, rpc, within};
+use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
 fn call() -> String {
@@ -28,9 +29,9 @@ async fn listening() -> (Upstream, mpsc::UnboundedReceiver<Request>) {
 #[tokio::test]
 async fn heads_comments_and_events_leave_as_they_come() {
     let (go, gate) = tokio::sync::mpsc::unbounded_channel::<()>();
-    let gate = std::sync::Arc::new(tokio::sync::Mutex::new(gate));
+    let gate = Arc::new(tokio::sync::Mutex::new(gate));
     let upstream = Upstream::start(move |_, mut wire: Wire| {
-        let gate = std::sync::Arc::clone(&gate);
+        let gate = Arc::clone(&gate);
         async move {
             let mut gate = gate.lock().await;
             wire.begin_events().await;
@@ -373,4 +374,44 @@ async fn a_slow_reader_holds_its_upstream_back_and_loses_nothing() {
     let text = client.rest().await;
     assert_eq!(text.matches("notifications/message").count(), 1200);
     assert!(text.ends_with("\"result\":{}}\n\n"));
+}
+
+#[tokio::test]
+async fn a_connection_serves_all_callers_unless_it_may_be_ones_own() {
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&taken);
+    let upstream = Upstream::start(move |request: Request, mut wire: Wire| {
+        noted.lock().unwrap().push(wire.number);
+        async move {
+            match request.header("authorization") {
+                Some("Bearer old") => {
+                    wire.send("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await;
+                }
+                _ => wire.result(&request).await,
+            }
+            Some(wire)
+        }
+    })
+    .await;
+    let document = format!(
+        "upstreams:\n  up: {{ url: 'http://{}/mcp', credentials: passthrough }}\nservers:\n  /mcp: up\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&document).await;
+    // One after the other on one connection: the next is read when the one before is over.
+    let mut client = gateway.connect().await;
+    for (shown, status) in [
+        ("Bearer one", 200),
+        ("bearer two", 200),
+        ("Negotiate ticket", 200),
+        ("Bearer one", 200),
+        ("Bearer old", 401),
+        ("Basic b3RoZXI6", 200),
+        ("Own two", 200),
+        ("Bearer one", 200),
+    ] {
+        client.post("/mcp", &[("authorization", shown.to_owned())], call().as_bytes()).await;
+        assert_eq!(client.response().await.status, status, "{shown}");
+    }
+    assert_eq!(*taken.lock().unwrap(), [0, 0, 0, 1, 1, 2, 2, 3]);
 }

@@ -132,11 +132,7 @@ impl Respond<'_> {
         if let Some(orphan) = founded.filter(|_| matches!(end, End::Broken) && !self.expect.open.is_empty()) {
             errand::delete_orphan(self.gateway, &orphan, Session::of(self.headers), self.upstream, self.pool);
         }
-        // What a connection was authenticated with must not serve another caller.
-        let shared = !matches!(self.upstream.credentials, Credentials::Passthrough);
-        if shared {
-            exchange.checkout.put_back();
-        }
+        exchange.checkout.put_back();
         end
     }
 

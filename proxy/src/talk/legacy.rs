@@ -9,7 +9,7 @@ use crate::forward::{Failure, Use, Wording, send};
 use crate::legs::{Ear, Leg, LegLease};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
-use portunus_config::{Credentials, LegSharing};
+use portunus_config::LegSharing;
 use portunus_filters::mcp::bridge::{self, Ability, Put};
 use portunus_filters::mcp::{Envelope, Id, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
@@ -307,10 +307,7 @@ impl Legacy {
         let exchange = send(way, Arc::clone(&common.gateway.estate.resolver)).await?;
         let status = exchange.head.status;
         if status.is_success() {
-            // What a connection was authenticated with must not serve another caller.
-            if !matches!(place.upstream.credentials, Credentials::Passthrough) {
-                exchange.checkout.put_back();
-            }
+            exchange.checkout.put_back();
             return Ok(());
         }
         if leg.is_unknown(status, None) {

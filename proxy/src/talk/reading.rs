@@ -7,7 +7,7 @@ use crate::upstreams::wire::Framing;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::WWW_AUTHENTICATE;
-use portunus_config::{Credentials, Upstream};
+use portunus_config::Upstream;
 use portunus_filters::denial::Challenge;
 use portunus_filters::mcp::sse::Splitter;
 use portunus_filters::{Denial, Kind, Reason};
@@ -26,7 +26,6 @@ const END_WITHIN: Duration = Duration::from_secs(1);
 /// An answer whose head has arrived.
 pub(crate) struct Reading {
     exchange: Exchange,
-    upstream: Arc<Upstream>,
     body: Body,
     status: StatusCode,
     /// The body is complete.
@@ -98,16 +97,7 @@ impl Reading {
             }
             Class::Opaque | Class::Bare => Body::Nothing,
         };
-        let upstream = Arc::clone(upstream);
-        Ok(Reading {
-            exchange,
-            upstream,
-            body,
-            status,
-            ended: false,
-            resume: Resume::default(),
-            event_name: None,
-        })
+        Ok(Reading { exchange, body, status, ended: false, resume: Resume::default(), event_name: None })
     }
 
     /// The status of the answer.
@@ -221,10 +211,6 @@ impl Reading {
     ///
     /// A stream ends behind its answer: if the end is not here yet, it is waited for aside.
     pub(crate) fn finish(mut self) {
-        // What a connection was authenticated with must not serve another caller.
-        if matches!(self.upstream.credentials, Credentials::Passthrough) {
-            return;
-        }
         if !self.ended
             && let Some(Ok(None)) = self.exchange.checkout.connection().and_then(|one| one.arrived())
         {

@@ -39,6 +39,8 @@ pub struct Pool {
 /// A connection in use. Dropped, it closes; [`Checkout::put_back`] keeps it.
 pub struct Checkout {
     connection: Option<Connection>,
+    /// It is one caller's, and never goes back.
+    apart: bool,
     pool: Arc<Pool>,
     _permit: OwnedSemaphorePermit,
 }
@@ -122,7 +124,7 @@ impl Pool {
             None => self.connect(upstream, resolver, wish).await.map_err(CheckoutError::Dial)?,
         };
         self.active.fetch_add(1, Ordering::Relaxed);
-        Ok(Checkout { connection: Some(connection), pool: Arc::clone(self), _permit: permit })
+        Ok(Checkout { connection: Some(connection), apart: false, pool: Arc::clone(self), _permit: permit })
     }
 
     /// A connection that is there already.
@@ -238,11 +240,17 @@ impl Checkout {
         self.connection.as_mut()
     }
 
+    /// Lets nobody have the connection after this.
+    pub fn keep_apart(&mut self) {
+        self.apart = true;
+    }
+
     /// Keeps the connection for the next call, if its state allows that.
     pub fn put_back(mut self) {
         // A share of a connection goes back by being dropped.
         if let Some(Connection::One(mut connection)) = self.connection.take()
             && connection.is_reusable()
+            && !self.apart
         {
             connection.idle_since = Instant::now();
             let mut idle = self.pool.idle();

@@ -54,6 +54,8 @@ impl Request {
 
 /// The connection that a request came on.
 pub(crate) struct Wire {
+    /// Which of the connections it is, in the order in which they came.
+    pub(crate) number: usize,
     stream: Box<dyn Duplex>,
 }
 
@@ -147,7 +149,8 @@ impl Upstream {
         let requests = Arc::new(AtomicUsize::new(0));
         let (counted, script) = (Arc::clone(&requests), Arc::new(script));
         let accepting = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            for number in 0.. {
+                let Ok((stream, _)) = listener.accept().await else { return };
                 stream.set_nodelay(true).ok();
                 let (script, counted, tls) = (Arc::clone(&script), Arc::clone(&counted), tls.clone());
                 tokio::spawn(async move {
@@ -158,7 +161,7 @@ impl Upstream {
                             Err(_) => return,
                         },
                     };
-                    let mut wire = Some(Wire { stream });
+                    let mut wire = Some(Wire { number, stream });
                     while let Some(mut open) = wire.take() {
                         let Some(request) = read_request(&mut open.stream).await else { return };
                         if request.asks_for_the_era() {
@@ -184,8 +187,9 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(script(Wire { stream: Box::new(stream) }));
+            for number in 0.. {
+                let Ok((stream, _)) = listener.accept().await else { return };
+                tokio::spawn(script(Wire { number, stream: Box::new(stream) }));
             }
         });
         Upstream { address, requests: Arc::default(), accepting }
