@@ -11,6 +11,7 @@ use portunus::context::{Active, Gateway};
 use portunus::forward::Inbound;
 use portunus::head::{HeadLimits, HeadScan};
 use portunus::headers::write_request_head;
+use portunus::identify::Guest;
 use portunus::intake;
 use portunus::metrics::Stage;
 use portunus::outcome::Outcome;
@@ -228,7 +229,7 @@ fn arrival(gateway: &Gateway, headers: &HeaderMap) -> Arrival {
     Arrival {
         listener: "main".into(),
         source: CLIENT,
-        identity: gateway.identifier.identity(headers, CLIENT),
+        identity: gateway.identifier.identity(headers, CLIENT, &Guest::default()),
         request_id: gateway.identifier.request_id(headers),
         at: gateway.clock.now(),
     }

@@ -19,7 +19,7 @@ mod standing;
 pub mod tokens;
 
 pub use challenge::{Refusal, for_more};
-pub(crate) use credential::{kept, strip};
+pub(crate) use credential::strip;
 pub(crate) use facade::{MAX_REGISTRATION_BYTES, metadata, registered};
 pub use guest::Guest;
 pub use inspect::Trouble;
@@ -30,7 +30,7 @@ pub use standing::{Standing, ended};
 
 use crate::entropy::Entropy;
 use http::header::{AUTHORIZATION, FORWARDED};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use portunus_config::Snapshot;
 use portunus_filters::Identity;
@@ -182,17 +182,19 @@ impl Identifier {
         }
     }
 
-    /// The caller, from what it shows.
-    pub fn identity(&self, headers: &HeaderMap, source: IpAddr) -> Identity {
+    /// The caller, from what it shows on the connection of `guest`.
+    pub fn identity(&self, headers: &HeaderMap, source: IpAddr, guest: &Guest) -> Identity {
         match headers.get(AUTHORIZATION) {
-            Some(shown) => {
-                let tag = hmac::sign(&self.key, shown.as_bytes());
-                let mut digest = [0; 16];
-                digest.copy_from_slice(&tag.as_ref()[..16]);
-                Identity::Presented { digest: Digest(digest) }
-            }
+            Some(shown) => Identity::Presented { digest: guest.digest(shown, |shown| self.digest(shown)) },
             None => Identity::Anonymous { source },
         }
+    }
+
+    fn digest(&self, shown: &HeaderValue) -> Digest {
+        let tag = hmac::sign(&self.key, shown.as_bytes());
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&tag.as_ref()[..16]);
+        Digest(digest)
     }
 }
 
@@ -374,10 +376,21 @@ mod tests {
     fn a_credential_becomes_a_digest_that_only_who_has_the_key_knows() {
         let shown = headers(&[("authorization", "Bearer secret-token")]);
         let ip: IpAddr = "::1".parse().unwrap();
-        let (one, other) = (identifier(b"key"), identifier(b"another"));
-        assert_eq!(one.identity(&shown, ip), identifier(b"key").identity(&shown, ip));
-        assert_ne!(one.identity(&shown, ip), other.identity(&shown, ip));
-        assert!(!format!("{:?}", one.identity(&shown, ip)).contains("secret"));
-        assert_eq!(one.identity(&HeaderMap::new(), ip), Identity::Anonymous { source: ip });
+        let by = |key: &[u8], shown: &HeaderMap| identifier(key).identity(shown, ip, &Guest::default());
+        assert_eq!(by(b"key", &shown), by(b"key", &shown));
+        assert_ne!(by(b"key", &shown), by(b"another", &shown));
+        assert!(!format!("{:?}", by(b"key", &shown)).contains("secret"));
+        assert_eq!(by(b"key", &HeaderMap::new()), Identity::Anonymous { source: ip });
+    }
+
+    #[test]
+    fn a_connection_remembers_the_digest_of_what_was_last_shown_on_it_and_no_other() {
+        let (identifier, guest) = (identifier(b"key"), Guest::default());
+        let ip: IpAddr = "::1".parse().unwrap();
+        for shown in ["Bearer one", "Bearer one", "Bearer two", "Bearer one"] {
+            let shown = headers(&[("authorization", shown)]);
+            let alone = identifier.identity(&shown, ip, &Guest::default());
+            assert_eq!(identifier.identity(&shown, ip, &guest), alone);
+        }
     }
 }

@@ -157,7 +157,10 @@ impl<'a> Passage<'a> {
         let own = &gateway.identifier;
         let (identity, request_id) = match connection.relayed {
             Some(relayed) => (relayed.identity.clone(), Arc::clone(&relayed.request_id)),
-            None => (own.identity(&request.headers, source.client), own.request_id(&request.headers)),
+            None => (
+                own.identity(&request.headers, source.client, connection.guest),
+                own.request_id(&request.headers),
+            ),
         };
         let listener = listener.name.as_str().into();
         let arrival =

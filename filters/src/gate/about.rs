@@ -38,6 +38,9 @@ pub(super) struct About<'m> {
 /// The parameters of a message; none of one that has none.
 pub(super) fn params(message: &Message) -> Result<Object<'_>, Denial> {
     let Some(span) = message.params else { return Ok(Object::default()) };
+    if let Some(outline) = &message.outline {
+        return Ok(outline.params(std::str::from_utf8(&message.body).map_err(|_| unreadable())?));
+    }
     let text = std::str::from_utf8(span.of(&message.body)).map_err(|_| unreadable())?;
     if !text.starts_with('{') {
         return Ok(Object::default());

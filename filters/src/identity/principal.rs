@@ -42,6 +42,8 @@ pub struct Principal {
     pub not_after: Option<Duration>,
     /// Of everything above but `index` and `not_after`; set by [`Principal::with_digest`].
     pub digest: Digest,
+    /// Of tenant and subject alone, by which callers are kept apart; set by [`Principal::with_digest`].
+    pub holder: Digest,
 }
 
 /// How a caller was verified.
@@ -104,16 +106,19 @@ impl Principal {
             index: PrincipalIndex::default(),
             not_after: None,
             digest: Digest::default(),
+            holder: Digest::default(),
         };
         nobody.with_digest()
     }
 
-    /// The same with the digest of what it says now: the last step of making one.
+    /// The same with the digests of what it says now: the last step of making one.
     #[must_use]
     pub fn with_digest(mut self) -> Principal {
         let mut tape = Tape(Context::new(&SHA256));
+        tape.text("principal");
         tape.text(&self.tenant);
         tape.text(&self.subject);
+        self.holder = tape.clone().end();
         tape.maybe(self.agent.as_deref());
         tape.maybe(self.on_behalf_of.as_deref());
         for list in [&self.roles, &self.groups, &self.scopes] {
@@ -204,6 +209,7 @@ impl Claims {
 }
 
 /// A digest over parts, each with its length before it, so that no two lists of parts run together.
+#[derive(Clone)]
 struct Tape(Context);
 
 impl Tape {

@@ -35,7 +35,7 @@ impl<'a> Credential<'a> {
 }
 
 /// The fields that may hold a credential.
-pub(crate) fn kept(headers: &HeaderMap, profile: &Profile) -> HeaderMap {
+pub(super) fn kept(headers: &HeaderMap, profile: &Profile) -> HeaderMap {
     fields(headers, profile).map(|(name, field)| (name.clone(), field.clone())).collect()
 }
 
@@ -65,10 +65,12 @@ fn own_fields(profile: &Profile) -> impl Iterator<Item = &HeaderName> {
 
 /// A bearer credential (RFC 6750 §2.1).
 fn bearer<'a>(field: &'a HeaderValue, profile: &Profile) -> Result<Credential<'a>, Fault> {
-    let (scheme, text) = field.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(Fault::Scheme)?;
-    let text = text.trim_matches(' ');
-    let is_token = |byte: u8| byte.is_ascii_graphic() && byte != b',';
-    if !scheme.eq_ignore_ascii_case("bearer") || text.is_empty() || !text.bytes().all(is_token) {
+    let (scheme, text) = field.as_bytes().split_at_checked("bearer".len()).ok_or(Fault::Scheme)?;
+    let padded = text.strip_prefix(b" ").and_then(|text| std::str::from_utf8(text).ok());
+    let text = padded.ok_or(Fault::Scheme)?.trim_matches(' ');
+    // Without an early end, so that many bytes are looked at together.
+    let is_token = |known: bool, byte: u8| known & byte.is_ascii_graphic() & (byte != b',');
+    if !scheme.eq_ignore_ascii_case(b"bearer") || text.is_empty() || !text.bytes().fold(true, is_token) {
         return Err(Fault::Scheme);
     }
     let is_key = profile.keys.is_some() && text.starts_with(PREFIX);

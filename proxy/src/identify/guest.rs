@@ -3,7 +3,7 @@
 use super::tokens::Known;
 use http::HeaderValue;
 use portunus_config::Profile;
-use portunus_filters::identity::{Certificate, CertificateRules, Verified};
+use portunus_filters::identity::{Certificate, CertificateRules, Digest, Verified};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ pub struct Guest {
 struct Memory {
     token: Option<Remembered>,
     named: Option<(Arc<CertificateRules>, Arc<Verified>)>,
+    digested: Option<(HeaderValue, Digest)>,
 }
 
 /// A token that was shown and verified.
@@ -38,6 +39,18 @@ impl Guest {
     /// The client's certificate.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.certificate.as_ref()
+    }
+
+    /// The digest of a field: as it was when the same field was last shown on this connection, or by
+    /// `make`.
+    pub(super) fn digest(&self, field: &HeaderValue, make: impl FnOnce(&HeaderValue) -> Digest) -> Digest {
+        let mut memory = self.lock();
+        if let Some((_, digest)) = memory.digested.as_ref().filter(|(digested, _)| digested == field) {
+            return *digest;
+        }
+        let digest = make(field);
+        memory.digested = Some((field.clone(), digest));
+        digest
     }
 
     /// What verifying gave when the same field was last shown on this connection.

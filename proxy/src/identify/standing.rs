@@ -3,12 +3,13 @@
 //! A stream outlives the moment at which its caller was judged. It is judged again when the
 //! configuration or the keys of an issuer change, and when what was shown ends, by what was shown then.
 
+use super::credential::kept;
 use super::guest::Guest;
 use super::inspect::Trouble;
 use super::stage::{Shown, authenticate};
 use crate::context::Gateway;
 use http::HeaderMap;
-use portunus_config::ServerId;
+use portunus_config::{Profile, ServerId};
 use portunus_filters::identity::Principal;
 use std::fmt;
 use std::net::IpAddr;
@@ -32,10 +33,10 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// The standing of a caller that was let in with what its headers show; `vouched` if by another
-    /// replica.
+    /// The standing of a caller that was let in at `server` with what its headers show; `vouched` if by
+    /// another replica.
     pub fn new(
-        server: ServerId,
+        (server, profile): (ServerId, &Profile),
         shown: Shown<'_>,
         guest: &Arc<Guest>,
         principal: &Arc<Principal>,
@@ -43,7 +44,7 @@ impl Standing {
     ) -> Standing {
         Standing {
             server,
-            headers: shown.headers.clone(),
+            headers: kept(shown.headers, profile),
             guest: Arc::clone(guest),
             source: shown.source,
             principal: Arc::clone(principal),

@@ -74,10 +74,8 @@ impl CallerKey {
             // Made under a key of ours, so nobody has another digest run into it.
             Identity::Presented { digest } if marks.is_empty() => CallerKey(digest.0),
             Identity::Presented { digest } => CallerKey::digest(&[b"presented", &digest.0], marks),
-            Identity::Principal(principal) => {
-                let (tenant, subject) = (principal.tenant.as_bytes(), principal.subject.as_bytes());
-                CallerKey::digest(&[b"principal", tenant, subject], marks)
-            }
+            Identity::Principal(principal) if marks.is_empty() => CallerKey(principal.holder.0),
+            Identity::Principal(principal) => CallerKey::digest(&[b"principal", &principal.holder.0], marks),
         }
     }
 

@@ -4,7 +4,7 @@ use super::{Halt, Knowledge, Passage, halt};
 use crate::context::Active;
 use crate::headers::{self, Stamp};
 use crate::identify::{
-    self, MAX_REGISTRATION_BYTES, Refusal, Shown, Standing, Trouble, WellKnown, authenticate, kept, metadata,
+    self, MAX_REGISTRATION_BYTES, Refusal, Shown, Standing, Trouble, WellKnown, authenticate, metadata,
     registered, resource,
 };
 use crate::intake::{self, BodyFault};
@@ -54,8 +54,7 @@ impl Passage<'_> {
         };
         let vouched = self.connection.relayed.is_some();
         let guest = self.connection.guest;
-        let shown = Shown { headers: &kept(&self.request.headers, profile), ..shown };
-        let standing = Standing::new(server.id.clone(), shown, guest, &principal, vouched);
+        let standing = Standing::new((server.id.clone(), profile), shown, guest, &principal, vouched);
         self.standing = Some(Arc::new(standing));
         self.outcome.identified(&principal);
         self.arrival.identity = Identity::Principal(principal);
