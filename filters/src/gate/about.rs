@@ -3,7 +3,7 @@
 use crate::authorize::{Direction, Kind};
 use crate::denial::{Denial, Reason};
 use crate::mcp::Fault;
-use crate::mcp::object::{Object, may_say};
+use crate::mcp::object::{Object, Word};
 use crate::message::{self, Message};
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ pub const RUN: &str = "io.portunus/run";
 const MAX_JUSTIFICATION: usize = 500;
 
 /// What both keys begin with.
-const OWN: &str = "io.portunus/";
+static OWN: Word = Word::new("io.portunus/");
 
 /// The part of a message that policy may ask about.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ fn unreadable() -> Denial {
 /// Whether a message may hold keys that are for the gateway alone; an escape may hide one.
 pub(super) fn may_speak_to_us(message: &Message) -> bool {
     let Some(params) = message.params.map(|span| span.of(&message.body)) else { return false };
-    may_say(params, OWN)
+    OWN.may_be_in(params)
 }
 
 impl<'m> About<'m> {

@@ -6,12 +6,14 @@ use crate::talk::{Answer, Outcome, Question, Reply};
 use bytes::Bytes;
 use portunus_filters::call::{AnswerRules, Target};
 use portunus_filters::gate;
-use portunus_filters::mcp::object::{Object, may_say};
+use portunus_filters::mcp::object::{Object, Word};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Method, Span};
 use portunus_filters::{Arrival, Cleared, Denial, Direction, Era, Kind, Message, Reason};
 use std::borrow::Cow;
 use std::sync::Arc;
+
+static INPUT_REQUESTS: Word = Word::new("inputRequests");
 
 /// Who called, and what was decided of the call.
 #[derive(Clone)]
@@ -80,7 +82,7 @@ impl Overseer {
             return Ok(answer);
         }
         let text = std::str::from_utf8(result).map_err(|_| unreadable())?;
-        if governs && may_say(result, "inputRequests") {
+        if governs && INPUT_REQUESTS.may_be_in(result) {
             for (method, params) in asked(text)? {
                 self.may_be_asked(gateway, &method, params)?;
             }
@@ -153,7 +155,7 @@ mod tests {
         let plain = r#"{"inputRequests":{"q":{"method":"roots/list"}}}"#;
         let escaped = r#"{"input\u0052equests":{"q":{"meth\u006fd":"roots/list","params":{"a":1}}}}"#;
         for (result, params) in [(plain, "{}"), (escaped, r#"{"a":1}"#)] {
-            assert!(may_say(result.as_bytes(), "inputRequests"), "{result}");
+            assert!(INPUT_REQUESTS.may_be_in(result.as_bytes()), "{result}");
             assert_eq!(asked(result).unwrap(), [("roots/list".into(), params)], "{result}");
         }
         assert_eq!(asked(r#"{"content":[]}"#), Ok(vec![]));

@@ -7,7 +7,7 @@ use crate::talk::{Answer, Outcome};
 use bytes::Bytes;
 use http::StatusCode;
 use portunus_filters::mcp::bridge::{self, ForModern, Profile, RpcError};
-use portunus_filters::mcp::object::{Object, may_say};
+use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::{Denial, Era, Message, Reason};
 use std::borrow::Cow;
@@ -99,13 +99,10 @@ fn with_own_state<'r>(
     result: &'r str,
     ticket: impl FnOnce() -> Ticket,
 ) -> Result<Cow<'r, str>, Denial> {
-    if !may_say(result.as_bytes(), "input_required") {
+    if !bridge::asks(result) {
         return Ok(Cow::Borrowed(result));
     }
     let object = Object::read(result).map_err(untranslatable)?;
-    if object.text("resultType").as_deref() != Some("input_required") {
-        return Ok(Cow::Borrowed(result));
-    }
     match object.text("requestState") {
         Some(inner) => {
             let sealed = seal_state(desk, &ticket(), 0, Some(&inner))?;
@@ -116,13 +113,11 @@ fn with_own_state<'r>(
 }
 
 fn succeeded(message: &Message, result: &str) -> Said {
-    let is_error = may_say(result.as_bytes(), "isError")
-        && Object::read(result).is_ok_and(|result| result.get("isError") == Some("true"));
     Said {
         status: StatusCode::OK,
         message: bridge::wrap_result(id_text(message), result),
         rpc_error: None,
-        proven: !is_error,
+        proven: !bridge::is_tool_error(result),
     }
 }
 

@@ -10,10 +10,12 @@ use crate::sealing::{Binding, HandleToken, Token, UpstreamMark};
 use crate::talk::{Answer, Outcome, Place};
 use bytes::Bytes;
 use portunus_config::Upstream;
-use portunus_filters::mcp::object::{Object, may_say};
+use portunus_filters::mcp::object::{Object, Word};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::{Denial, Era, Message, Reason};
 use std::sync::Arc;
+
+static TASK_ID: Word = Word::new("taskId");
 
 /// Whether a message is about a task that a server may have answered a call with.
 pub(super) fn is_about_one(message: &Message) -> bool {
@@ -61,7 +63,7 @@ pub(super) fn outward(
     answer: Answer,
 ) -> Result<Answer, Denial> {
     match (&answer.outcome, answer.era) {
-        (Outcome::Result(text), Era::Modern) if may_say(text, "taskId") => {
+        (Outcome::Result(text), Era::Modern) if TASK_ID.may_be_in(text) => {
             match renamed(desk, message, upstream, text)? {
                 Some(text) => Ok(Answer { outcome: Outcome::Result(text.into()), ..answer }),
                 None => Ok(answer),

@@ -33,7 +33,6 @@ use modern::{Modern, Speech};
 use overseen::unanswerable;
 use portunus_config::{ServerId, Transport, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
-use portunus_filters::mcp::object::{Object, may_say};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Fault, Method};
 use portunus_filters::{Cleared, Denial, Era, Message, Reason};
@@ -172,11 +171,7 @@ impl Outcome {
     fn failed(&self) -> bool {
         match self {
             Outcome::Error { .. } => true,
-            Outcome::Result(result) => {
-                let read = || Object::read(std::str::from_utf8(result).ok()?).ok();
-                may_say(result, "isError")
-                    && read().is_some_and(|result| result.get("isError") == Some("true"))
-            }
+            Outcome::Result(result) => std::str::from_utf8(result).is_ok_and(bridge::is_tool_error),
         }
     }
 }

@@ -7,8 +7,7 @@ use super::{Common, Order, Outcome, Reply, Retry, Rounds, Turn, unanswerable, un
 use crate::forward::{Failure, Use, Wording};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
-use portunus_filters::mcp::bridge::{self, ParamHeader, Put, ResultType};
-use portunus_filters::mcp::object::{Object, may_say};
+use portunus_filters::mcp::bridge::{self, ParamHeader, Put};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Revision, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
@@ -185,7 +184,7 @@ impl Modern {
             return Ok(Some(common.done(outcome, Era::Modern, None)));
         };
         let text = std::str::from_utf8(result).map_err(|_| no_message())?;
-        if common.rounds == Rounds::Through || !asks(text) {
+        if common.rounds == Rounds::Through || !bridge::asks(text) {
             return Ok(Some(common.done(outcome, Era::Modern, None)));
         }
         let asked = bridge::questions_of(text);
@@ -266,13 +265,6 @@ impl Modern {
             common.gateway.estate.contradicted(&common.place, Era::Modern);
         }
     }
-}
-
-fn asks(result: &str) -> bool {
-    may_say(result.as_bytes(), "input_required")
-        && Object::read(result).is_ok_and(|result| {
-            bridge::result_type(&result).is_ok_and(|what| what == ResultType::InputRequired)
-        })
 }
 
 fn no_message() -> Failure {

@@ -4,8 +4,7 @@ use super::error::RpcError;
 use super::facts::Facts;
 use super::meta::{META_SERVER_INFO, Members, array, is_reserved};
 use super::methods::is_cacheable;
-use crate::mcp::object::Object;
-use crate::mcp::object::elements;
+use crate::mcp::object::{Object, Word, elements};
 use crate::mcp::rewrite::string;
 use crate::mcp::{Fault, rewrite::Rewrite};
 
@@ -125,6 +124,20 @@ pub fn result_type(result: &Object<'_>) -> Result<ResultType, Fault> {
             _ => ResultType::Other,
         },
     })
+}
+
+/// Whether a modern result asks its client something before there is one.
+pub fn asks(result: &str) -> bool {
+    static INPUT_REQUIRED: Word = Word::new("input_required");
+    let asks = |result: &Object<'_>| result_type(result) == Ok(ResultType::InputRequired);
+    INPUT_REQUIRED.may_be_in(result.as_bytes()) && Object::read(result).is_ok_and(|result| asks(&result))
+}
+
+/// Whether a result says `isError`: its tool failed.
+pub fn is_tool_error(result: &str) -> bool {
+    static IS_ERROR: Word = Word::new("isError");
+    let fails = |result: Object<'_>| result.get("isError") == Some("true");
+    IS_ERROR.may_be_in(result.as_bytes()) && Object::read(result).is_ok_and(fails)
 }
 
 /// A legacy server's result for a modern client: complete, signed with `facts.server_info`, and on

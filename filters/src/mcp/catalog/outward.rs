@@ -1,16 +1,18 @@
 //! Results of members in which resources have the URIs under which clients can have them.
 
 use super::Catalog;
-use crate::mcp::object::{Object, elements, may_say};
+use crate::mcp::object::{Object, Word, elements};
 use crate::mcp::rewrite::string;
 
 /// The results that resources are named in, and their lists of them.
 const NAMING: [(&str, &str); 3] =
     [("tools/call", "content"), ("prompts/get", "messages"), ("resources/read", "contents")];
 
+static URI: Word = Word::new("uri");
+
 /// Whether a result may name a resource, by its method and a look at its text.
 pub fn names_resources(method: &str, result: &[u8]) -> bool {
-    NAMING.iter().any(|(naming, _)| *naming == method) && may_say(result, "uri")
+    NAMING.iter().any(|(naming, _)| *naming == method) && URI.may_be_in(result)
 }
 
 impl Catalog {
