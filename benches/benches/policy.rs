@@ -1,14 +1,22 @@
 //! What a decision costs: remembered, worked out, and for a list; and what a policy costs to compile.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use portunus_filters::Moment;
+use portunus::authorize::Authority;
+use portunus_benches::catalogue::{merged, sources};
+use portunus_config::{MapEnvironment, load_text};
 use portunus_filters::authorize::{
     Context, DecisionCache, Direction, Document, Entry, Kind, Mcp, Module, Policy, Question, Settings,
     Threat, Tool,
 };
+use portunus_filters::call::Target;
+use portunus_filters::gate::Onlooker;
 use portunus_filters::identity::{Claims, Principal, names};
+use portunus_filters::mcp::bridge::Caching;
+use portunus_filters::mcp::catalog::{Closing, ListKind};
+use portunus_filters::{Arrival, Era, Identity, Moment};
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 const ROLES: &str = r#"package mcp.authz
@@ -17,6 +25,16 @@ decision := {"allow": true, "reason": "role"} if {
     some role in input.principal.roles
     some allowed in data.roles[role]
     startswith(input.mcp.name, allowed)
+}
+"#;
+/// Of ten tools one is not for this caller.
+const SEEN: &str = r#"package mcp.authz
+import rego.v1
+default decision := false
+decision if input.mcp.kind == "server"
+decision if {
+    "reader" in input.principal.roles
+    not endswith(input.mcp.name, "7")
 }
 "#;
 const GRANTS: &str = r#"package mcp.authz
@@ -150,6 +168,40 @@ fn lists(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Of 1,000 merged tools those that a caller sees, up to the segments of the answer.
+#[expect(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
+fn views(criterion: &mut Criterion) {
+    let folder = std::env::temp_dir().join(format!("portunus-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("roles.rego"), SEEN).unwrap();
+    let text =
+        "version: 1\nupstreams: {crm: 'http://localhost:1/'}\nservers: {/mcp: crm}\npolicy: roles.rego\n";
+    let loaded = load_text(text, &folder.join("gateway.yaml"), &MapEnvironment::default());
+    std::fs::remove_dir_all(&folder).ok();
+    let authority = Authority::of(&loaded.unwrap().snapshot, &Arc::default());
+    let at = Moment { monotonic: Duration::ZERO, wall: Duration::from_secs(1_800_000_000) };
+    let arrival = Arrival {
+        listener: "main".into(),
+        source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        identity: Identity::Principal(Arc::new(caller())),
+        request_id: "1".into(),
+        at,
+    };
+    let target = Target::new(&"/mcp".into(), &"".into());
+    let onlooker = Onlooker { arrival: &arrival, target: &target, era: "modern" };
+    let (catalog, upstream) = (Arc::new(merged(&sources(1_000))), Arc::from("crm"));
+    let closing = Closing { era: Era::Modern, caching: Caching::NONE, server_info: None, now: at };
+    let mut group = criterion.benchmark_group("list-1000");
+    group.bench_function("seen", |bencher| {
+        bencher.iter(|| {
+            let kind = ListKind::Tools;
+            let view = authority.view(black_box(&onlooker), &catalog, kind, &|_| Some(&upstream));
+            view.list.result(&catalog, None, &closing)
+        });
+    });
+    group.finish();
+}
+
 /// 50 modules and 10,000 entries of data.
 fn activation(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("policy");
@@ -170,5 +222,5 @@ fn activation(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decisions, lists, activation);
+criterion_group!(benches, decisions, lists, views, activation);
 criterion_main!(benches);

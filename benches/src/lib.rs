@@ -1,5 +1,7 @@
 //! Inputs that the benches share.
 
+pub mod catalogue;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Bytes of a message where its size matters: a small call, a page of text, a large argument.
