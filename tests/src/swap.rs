@@ -68,7 +68,7 @@ async fn a_key_that_needs_a_restart_is_named_and_the_rest_is_live() {
     let upstream = Upstream::answering().await;
     let gateway = Gateway::start(&document("one", upstream.address, &["/mcp"])).await;
     let change = document("two", upstream.address, &["/mcp", "/more"]);
-    swap(&gateway, &format!("drain: 5s\nthreads: 1\n{change}"), "two").await;
+    swap(&gateway, &format!("drain: 5s\nthreads: 63\n{change}"), "two").await;
     assert_eq!(gateway.status().await["restart_needed"], serde_json::json!(["threads", "drain"]));
     assert_eq!(gateway.post("/more", &[], &call()).await.status, 200);
     let told = |entry: &Value| {
