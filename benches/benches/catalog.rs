@@ -23,7 +23,8 @@ fn catalogs(criterion: &mut Criterion) {
         });
         let catalog = merged(&sources);
         let now = ManualClock::default().now();
-        let closing = Closing { era: Era::Modern, caching: Caching::NONE, server_info: None, now };
+        let closing =
+            Closing { era: Era::Modern, caching: Caching::NONE, server_info: None, now, untold: &[] };
         group.bench_function(BenchmarkId::new("answer a list", tools), |bench| {
             bench.iter(|| black_box(&catalog).result(ListKind::Tools, None, &closing).is_ok());
         });

@@ -190,7 +190,8 @@ fn views(criterion: &mut Criterion) {
     let target = Target::new(&"/mcp".into(), &"".into());
     let onlooker = Onlooker { arrival: &arrival, target: &target, era: "modern" };
     let (catalog, upstream) = (Arc::new(merged(&sources(1_000))), Arc::from("crm"));
-    let closing = Closing { era: Era::Modern, caching: Caching::NONE, server_info: None, now: at };
+    let closing =
+        Closing { era: Era::Modern, caching: Caching::NONE, server_info: None, now: at, untold: &[] };
     let mut group = criterion.benchmark_group("list-1000");
     group.bench_function("seen", |bencher| {
         bencher.iter(|| {

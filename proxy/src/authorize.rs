@@ -1,14 +1,15 @@
 //! Decisions on live traffic: the policy of the configuration in force, asked for every message.
 //!
 //! The one way to a permission is [`judge`], on every path. What a caller sees of lists is in
-//! `views`; what a call is found by, and judged with, in `scene`. Deciding itself is pure and in
-//! [`portunus_filters::gate`].
+//! `views`, of servers in `told`; what a call is found by, and judged with, in `scene`. Deciding
+//! itself is pure and in [`portunus_filters::gate`].
 
 mod aside;
 mod overseer;
 mod ratings;
 mod recorder;
 mod scene;
+mod told;
 mod views;
 
 pub use aside::Aside;

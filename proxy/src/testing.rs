@@ -15,7 +15,7 @@ use portunus_filters::mcp::headers::Mirror;
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::{Bounds, Revision};
 use portunus_filters::message::{Reading, read};
-use portunus_filters::{Arrival, Clock, Message, Moment};
+use portunus_filters::{Arrival, Clock, Era, Message, Moment};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -236,7 +236,21 @@ impl Bed {
 
     /// On this document.
     pub(crate) fn of(text: &str) -> Bed {
-        let loaded = load_text(text, Path::new("t.yaml"), &MapEnvironment::default()).unwrap();
+        Bed::among(text, MapEnvironment::default())
+    }
+
+    /// In front of a server, under a policy.
+    pub(crate) fn under(rego: &str, address: SocketAddr, more: &str) -> Bed {
+        let text = format!(
+            "version: 1\nlisten: 127.0.0.1:0\nupstreams:\n  up: {{ url: \"http://{address}/mcp\"{more} }}\n\
+             servers:\n  /mcp: up\npolicy: policy.rego\n"
+        );
+        let files = [("policy.rego".into(), rego.to_owned())].into();
+        Bed::among(&text, MapEnvironment { files, ..MapEnvironment::default() })
+    }
+
+    fn among(text: &str, environment: MapEnvironment) -> Bed {
+        let loaded = load_text(text, Path::new("t.yaml"), &environment).unwrap();
         let clock = Arc::new(Hand::default());
         let gateway = Arc::new(Gateway::new(loaded, Arc::clone(&clock) as Arc<dyn Clock>).unwrap());
         Bed { gateway, clock }
@@ -272,13 +286,7 @@ impl Bed {
     ) -> Result<Talk, Failure> {
         let Choice { rounds, leg, retry, params } = choice;
         let message = message(body);
-        let arrival = Arrival {
-            listener: "l".into(),
-            source: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            identity: Identity::Anonymous { source: IpAddr::V4(Ipv4Addr::LOCALHOST) },
-            request_id: "r".into(),
-            at: self.clock.now(),
-        };
+        let arrival = arrival(self.clock.now());
         let target = Target::new(&"s".into(), &place.upstream.name);
         let active = self.gateway.active();
         let cleared =
@@ -311,6 +319,19 @@ impl Bed {
         };
         Talk::open(&self.gateway, order).await
     }
+}
+
+/// Somebody of whom nothing is known.
+fn arrival(at: Moment) -> Arrival {
+    let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let identity = Identity::Anonymous { source };
+    Arrival { listener: "l".into(), source, identity, request_id: "r".into(), at }
+}
+
+/// What stands over what somebody is told of whom nothing is known.
+pub(crate) fn overseer() -> Overseer {
+    let target = Target::new(&"s".into(), &"".into());
+    Overseer::of_client(&arrival(Hand::default().now()), target, Era::Legacy)
 }
 
 /// How a talk is opened.

@@ -59,6 +59,8 @@ mod tls;
 #[cfg(test)]
 mod tls_upstream;
 #[cfg(test)]
+mod told;
+#[cfg(test)]
 mod tools;
 #[cfg(test)]
 mod upgrade;

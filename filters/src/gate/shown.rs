@@ -3,7 +3,7 @@
 use super::{Gate, Given, Judged, Lists, Taken, about, principal, tool};
 use crate::authorize::{Context, Direction, Entry, Kind, Mcp, Obligations, Question, Threat};
 use crate::call::{Call, KnownTool, Target};
-use crate::message::Arrival;
+use crate::message::{Arrival, Era};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,16 +41,20 @@ pub enum Thing<'a> {
     Resource(&'a str),
     /// A template of URIs.
     Template(&'a str),
+    /// The server itself: what it says of itself, of its state, and on its own.
+    Server,
 }
 
 impl Thing<'_> {
-    /// The method by which it is used, and what it is.
-    fn used_by(&self) -> (&'static str, Kind) {
+    /// The method by which a client of `era` uses it, and what it is.
+    fn used_by(&self, era: &str) -> (&'static str, Kind) {
         match self {
             Thing::Tool(..) => ("tools/call", Kind::Tool),
             Thing::Prompt(_) => ("prompts/get", Kind::Prompt),
             Thing::Resource(_) => ("resources/read", Kind::Resource),
             Thing::Template(_) => ("resources/read", Kind::Template),
+            Thing::Server if era == Era::Legacy.as_str() => ("initialize", Kind::Server),
+            Thing::Server => ("server/discover", Kind::Server),
         }
     }
 }
@@ -91,7 +95,12 @@ impl Gate {
             return Sight::Hidden;
         }
         let Some(rules) = &self.rules else { return shown() };
-        let Some(entry) = rules.lists.entry() else { return shown() };
+        let entry = match item.thing {
+            // In no list, and greeted as the policy decides on greetings.
+            Thing::Server => Some(Entry::Decision),
+            _ => rules.lists.entry(),
+        };
+        let Some(entry) = entry else { return shown() };
         let given = rules.ask(entry, &onlooker.question(Some(item)));
         match given.decision.allow {
             true => Sight::Shown(Arc::clone(&given.decision.ruling.obligations)),
@@ -129,6 +138,13 @@ impl Gate {
         self.ruled(&super::question(call, &about))
     }
 
+    /// Until when servers are seen as they are now, as a time since the epoch; `None` for ever.
+    pub fn servers_seen_until(&self, onlooker: &Onlooker<'_>) -> Option<Duration> {
+        let rules = self.rules.as_ref()?;
+        let view = rules.policy.view(Entry::Decision, &onlooker.question(None));
+        Some(view.map_or(Duration::ZERO, |view| view.until))
+    }
+
     /// What all answers to this onlooker have in common, as a key: two with one key see the same. With
     /// it, when it ends, as a time since the epoch. `None` if each item has to be asked for anew.
     pub fn view(&self, onlooker: &Onlooker<'_>) -> Option<(Vec<u8>, Duration)> {
@@ -155,11 +171,12 @@ impl<'a> Onlooker<'a> {
     /// The question that an item is; without one, what is common to all of them.
     fn question(&self, item: Option<&'a Item<'a>>) -> Question<'a> {
         let thing = item.map(|item| item.thing);
-        let (method, kind) = thing.as_ref().map_or(("", Kind::Server), Thing::used_by);
+        let used_by = |thing: &Thing<'_>| thing.used_by(self.era);
+        let (method, kind) = thing.as_ref().map_or(("", Kind::Server), used_by);
         let (name, uri) = match thing {
             Some(Thing::Tool(name, _) | Thing::Prompt(name)) => (Some(name), None),
             Some(Thing::Resource(uri) | Thing::Template(uri)) => (None, Some(uri)),
-            None => (None, None),
+            Some(Thing::Server) | None => (None, None),
         };
         let known = match thing {
             Some(Thing::Tool(_, known)) => Some(tool(known)),

@@ -200,6 +200,28 @@ fn lists_show_what_calls_may_do() {
 }
 
 #[test]
+fn a_server_is_seen_by_whom_the_policy_lets_greet_it() {
+    let rego = "default decision := false\ndecision if {\n\tinput.mcp.kind == \"server\"\n\t\
+        [input.mcp.era, input.mcp.method] in [[\"legacy\", \"initialize\"], [\"modern\", \"server/discover\"]]\n\t\
+        input.mcp.upstream in input.principal.roles\n}";
+    let target = Target::new(&"s".into(), &"".into());
+    let arrival = arrival(Some(person(&["crm"])));
+    for lists in [Lists::Visible, Lists::Decision, Lists::Show, Lists::WithoutArguments] {
+        let gate = gate(rego, lists);
+        for era in ["legacy", "modern"] {
+            let onlooker = Onlooker { arrival: &arrival, target: &target, era };
+            let sees = |upstream| gate.sight(&onlooker, &Item { thing: Thing::Server, upstream }).is_shown();
+            assert_eq!((sees("crm"), sees("hr")), (true, false), "{lists:?} {era}");
+            assert!(gate.servers_seen_until(&onlooker).is_some_and(|until| until > arrival.at.wall));
+        }
+    }
+    let onlooker = Onlooker { arrival: &arrival, target: &target, era: "legacy" };
+    let open = Gate::new(None, None, true);
+    assert!(open.sight(&onlooker, &Item { thing: Thing::Server, upstream: "hr" }).is_shown());
+    assert_eq!(open.servers_seen_until(&onlooker), None);
+}
+
+#[test]
 fn callers_share_a_view_where_the_policy_cannot_tell_them_apart() {
     let rego = "default decision := false\ndecision if \"a\" in input.principal.roles";
     let gate = gate(rego, Lists::Decision);

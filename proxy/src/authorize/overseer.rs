@@ -18,9 +18,9 @@ static INPUT_REQUESTS: Word = Word::new("inputRequests");
 /// Who called, and what was decided of the call.
 #[derive(Clone)]
 pub struct Overseer {
-    arrival: Arrival,
-    target: Target,
-    era: Era,
+    pub(super) arrival: Arrival,
+    pub(super) target: Target,
+    pub(super) era: Era,
     answer: AnswerRules,
 }
 
@@ -30,7 +30,7 @@ impl Overseer {
         Overseer { answer: cleared.answer_rules().clone(), ..Overseer::of_client(arrival, target, era) }
     }
 
-    /// Of what a client is asked outside of any call.
+    /// Of what a client is told and asked outside of any call.
     pub fn of_client(arrival: &Arrival, target: Target, era: Era) -> Overseer {
         Overseer { arrival: arrival.clone(), target, era, answer: AnswerRules::default() }
     }

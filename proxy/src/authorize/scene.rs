@@ -96,7 +96,13 @@ impl Desk<'_> {
         Ok((cleared, overseer))
     }
 
-    /// The same for a message that is answered here.
+    /// What stands over what the client is told and asked outside of calls.
+    pub fn overseer(&self) -> Overseer {
+        let target = self.target(&self.gateway.active(), &Arc::from(""));
+        Overseer::of_client(self.arrival, target, self.era)
+    }
+
+    /// As [`Desk::clear`], of a message that is answered here.
     ///
     /// # Errors
     /// What the filters refuse.

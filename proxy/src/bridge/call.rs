@@ -86,7 +86,7 @@ async fn aim_at(
             let found = found(desk, profile, &[ListKind::Prompts], look).await?;
             let missing = |catalog: Arc<Catalog>| {
                 let detail = format!("Unknown prompt: {}", shown(&name));
-                unknown(&catalog, ListKind::Prompts, Reason::UnknownPrompt, detail)
+                unknown(desk, &catalog, ListKind::Prompts, (Reason::UnknownPrompt, detail))
             };
             aimed(desk, found.map_err(missing)?)
         }
@@ -96,7 +96,7 @@ async fn aim_at(
             let found = found(desk, profile, URIS, look).await?;
             let missing = |catalog: Arc<Catalog>| {
                 let detail = format!("Resource not found: {}", shown(&uri));
-                unknown(&catalog, ListKind::Resources, Reason::UnknownResource, detail)
+                unknown(desk, &catalog, ListKind::Resources, (Reason::UnknownResource, detail))
             };
             aimed(desk, found.map_err(missing)?)
         }
@@ -193,7 +193,7 @@ async fn tool(
         (_, Some(only)) => return Ok(plain(only)),
         (Ok(Err(catalog)), None) => {
             let detail = format!("Unknown tool: {}", shown(&name));
-            return Err(unknown(&catalog, ListKind::Tools, Reason::UnknownTool, detail));
+            return Err(unknown(desk, &catalog, ListKind::Tools, (Reason::UnknownTool, detail)));
         }
         (Err(denial), None) => return Err(denial),
     };
@@ -255,7 +255,7 @@ async fn completion(
     };
     let missing = |catalog: Arc<Catalog>| {
         let detail = format!("nothing is called {}", shown(&value));
-        unknown(&catalog, kinds[0], Reason::InvalidParams, detail)
+        unknown(desk, &catalog, kinds[0], (Reason::InvalidParams, detail))
     };
     let found = found(desk, profile, kinds, look).await?;
     let (member, original) = found.map_err(missing)?;
@@ -279,14 +279,14 @@ fn aimed(desk: &Desk<'_>, (member, original): (usize, Arc<str>)) -> Result<Aim, 
 }
 
 /// A name that nobody has; while servers are missing, one of them may have it.
-fn unknown(catalog: &Catalog, kind: ListKind, reason: Reason, detail: String) -> Denial {
+fn unknown(desk: &Desk<'_>, catalog: &Catalog, kind: ListKind, (reason, detail): (Reason, String)) -> Denial {
     // What a server of another era has is not for this client.
     let is_missing = |server: &&Server| match server.states[kind.index()] {
         Known::Missing { reason } => reason != Reason::EraMismatch.as_str(),
         Known::Fresh | Known::Stale { .. } => false,
     };
-    let missing: Vec<&str> =
-        catalog.servers().iter().filter(is_missing).map(|server| &*server.name).collect();
+    let missing = catalog.servers().iter().filter(is_missing).filter(|server| desk.tells_of(server.member));
+    let missing: Vec<&str> = missing.map(|server| &*server.name).collect();
     if missing.is_empty() {
         return Denial::new(reason, detail);
     }

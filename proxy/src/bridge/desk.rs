@@ -125,7 +125,8 @@ impl Desk<'_> {
     pub async fn lists(&self, profile: &Arc<Profile>, kinds: &[ListKind]) -> Result<Arc<Offering>, Denial> {
         let catalogs = &self.gateway.estate.catalogs;
         let offering = catalogs.show(self.gateway, &self.server, &self.seeker(profile), kinds).await;
-        known(offering, kinds).map_err(|denial| self.of_no_server(denial))
+        self.known(&offering, kinds)?;
+        Ok(offering)
     }
 
     /// What the servers offer of these kinds, good enough to find the way of a call.
@@ -135,8 +136,18 @@ impl Desk<'_> {
     pub async fn catalog(&self, profile: &Arc<Profile>, kinds: &[ListKind]) -> Result<Arc<Catalog>, Denial> {
         let catalogs = &self.gateway.estate.catalogs;
         let offering = catalogs.route(self.gateway, &self.server, &self.seeker(profile), kinds).await;
-        let known = known(offering, kinds).map_err(|denial| self.of_no_server(denial))?;
-        Ok(Arc::clone(&known.catalog))
+        self.known(&offering, kinds)?;
+        Ok(Arc::clone(&offering.catalog))
+    }
+
+    /// Refuses an offering of which nothing is known.
+    fn known(&self, offering: &Offering, kinds: &[ListKind]) -> Result<(), Denial> {
+        let told = |member| self.tells_of(member);
+        let unknown = kinds.iter().find_map(|kind| offering.failure(*kind, &told));
+        match unknown.or_else(|| offering.silence(&told)) {
+            Some(failure) => Err(self.of_no_server(failure.denial.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Why nothing is known of any server. Where none of them speaks the client's era, a client that
@@ -225,14 +236,6 @@ impl Desk<'_> {
         };
         let answer = reply::refuse(denial, &refused, self.inbound.request_id);
         Some(String::from_utf8_lossy(&answer.body).into_owned())
-    }
-}
-
-/// An offering of which something is known.
-fn known(offering: Arc<Offering>, kinds: &[ListKind]) -> Result<Arc<Offering>, Denial> {
-    match kinds.iter().find_map(|kind| offering.failure(*kind)).or_else(|| offering.silence()) {
-        Some(failure) => Err(failure.denial.clone()),
-        None => Ok(offering),
     }
 }
 

@@ -7,6 +7,7 @@
 use super::desk::Desk;
 use super::hub;
 use super::sessions::{Session, Word};
+use crate::authorize::Overseer;
 use crate::context::Gateway;
 use crate::errand::{self, Listening};
 use crate::talk::Place;
@@ -35,6 +36,7 @@ const LINGERS: Duration = Duration::from_millis(250);
 /// What a session hears of the modern servers behind it.
 pub(super) struct Following {
     words: mpsc::Sender<Word>,
+    overseer: Arc<Overseer>,
     followed: HashMap<UpstreamKey, Followed>,
 }
 
@@ -69,7 +71,8 @@ impl Drop for Task {
 impl Following {
     /// Listens to the modern servers of a session, for what its client wants to hear.
     pub(super) fn of(desk: &Desk<'_>, session: &Arc<Session>, words: mpsc::Sender<Word>) -> Following {
-        let mut following = Following { words, followed: HashMap::new() };
+        let overseer = Arc::new(desk.overseer());
+        let mut following = Following { words, overseer, followed: HashMap::new() };
         following.renew(desk, session);
         following
     }
@@ -80,7 +83,8 @@ impl Following {
         let mut former = std::mem::take(&mut self.followed);
         for upstream in desk.upstreams() {
             let Ok(place) = desk.place(&active, upstream, &session.profile) else { continue };
-            if session.leg(&upstream.key).is_some() || !desk.may_serve(Era::Modern) {
+            let is_heard = session.leg(&upstream.key).is_none() && desk.may_serve(Era::Modern);
+            if !is_heard || !self.overseer.is_told_of(desk.gateway, &upstream.name) {
                 continue;
             }
             let mut uris = session.uris_at(&upstream.name);
@@ -113,6 +117,7 @@ impl Following {
             gateway: Arc::clone(gateway),
             place,
             words: self.words.clone(),
+            overseer: Arc::clone(&self.overseer),
             acknowledged: Box::new(relieved),
         };
         let newest = Task(tokio::spawn(follow(listener, Era::Legacy, filter.clone())).abort_handle());
@@ -165,6 +170,8 @@ pub(super) struct Listener {
     pub(super) place: Place,
     /// Where goes what is heard.
     pub(super) words: mpsc::Sender<Word>,
+    /// What the client may be told.
+    pub(super) overseer: Arc<Overseer>,
     /// Called when the server has begun to tell.
     pub(super) acknowledged: Box<dyn Fn() + Send + Sync>,
 }
@@ -173,7 +180,7 @@ pub(super) struct Listener {
 ///
 /// Where a server speaks both eras, it is spoken to in that of the client.
 pub(super) async fn follow(listener: Listener, client: Era, filter: Filter) {
-    let Listener { gateway, place, words, acknowledged } = &listener;
+    let Listener { gateway, place, acknowledged, .. } = &listener;
     let mut back_off = BACK_OFF;
     let mut first = true;
     loop {
@@ -191,7 +198,9 @@ pub(super) async fn follow(listener: Listener, client: Era, filter: Filter) {
             if !first {
                 for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
                     hub::outdate(gateway, &place.upstream, &Word::Changed(kind));
-                    drop(words.send(Word::Changed(kind)).await);
+                    if listener.pass(Word::Changed(kind)).await.is_err() {
+                        return;
+                    }
                 }
             }
             first = false;
@@ -229,8 +238,16 @@ impl Listener {
             }
             for word in words(&self.place.upstream, &message) {
                 hub::outdate(&self.gateway, &self.place.upstream, &word);
-                self.words.send(word).await.map_err(drop)?;
+                self.pass(word).await?;
             }
+        }
+    }
+
+    /// Brings a word to the client, if it may hear of the server. Fails when nobody wants to hear it.
+    async fn pass(&self, word: Word) -> Result<(), ()> {
+        match self.overseer.is_told_of(&self.gateway, &self.place.upstream.name) {
+            true => self.words.send(word).await.map_err(drop),
+            false => Ok(()),
         }
     }
 }
@@ -242,5 +259,33 @@ fn words(upstream: &Upstream, message: &[u8]) -> Vec<Word> {
     match method.filter(|method| !method.is("notifications/subscriptions/acknowledged")) {
         Some(method) => hub::words(&upstream.name, &method, text),
         None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bed, overseer};
+    use std::net::Ipv4Addr;
+
+    #[tokio::test]
+    async fn only_who_is_told_of_a_server_hears_what_it_says() {
+        let in_time = "package mcp.authz\nimport rego.v1\ndefault decision := false\n\
+            decision if {\n\tinput.mcp.upstream == \"up\"\n\tinput.time.hour == 0\n}\n";
+        let bed = Bed::under(in_time, (Ipv4Addr::LOCALHOST, 9).into(), ", era: modern");
+        let (words, mut heard) = mpsc::channel(2);
+        let listener = Listener {
+            gateway: Arc::clone(&bed.gateway),
+            place: bed.place("anna", "{}"),
+            words,
+            overseer: Arc::new(overseer()),
+            acknowledged: Box::new(|| {}),
+        };
+        let changed = || Word::Changed(ListKind::Tools);
+        assert!(listener.pass(changed()).await.is_ok() && heard.try_recv().is_ok());
+        bed.clock.advance(Duration::from_secs(3600));
+        assert!(listener.pass(changed()).await.is_ok() && heard.try_recv().is_err());
+        drop(heard);
+        assert!(listener.pass(changed()).await.is_ok(), "nobody waits for it");
     }
 }

@@ -111,12 +111,13 @@ struct Greetings {
     missing: Vec<(Arc<str>, Reason)>,
 }
 
-/// Greets every server that is not known to be down. One that cannot be reached is missing, and gets
+/// Greets every server that the caller is told of and that is not known to be down. One that cannot be reached is missing, and gets
 /// its session with the first call that needs it; if all are, that is the answer.
 async fn greet_all(desk: &Desk<'_>, profile: &Arc<Profile>, version: Revision) -> Result<Greetings, Denial> {
     let offering = desk.lists(profile, &[]).await?;
-    let known = offering.known_facts();
-    let mut greetings = Greetings { missing: offering.silent(), ..Greetings::default() };
+    let told = |member| desk.tells_of(member);
+    let known = offering.known_facts(&told);
+    let mut greetings = Greetings { missing: offering.silent(&told), ..Greetings::default() };
     let active = desk.gateway.active();
     let mut tasks = JoinSet::new();
     for (index, member) in desk.server.members.iter().enumerate() {

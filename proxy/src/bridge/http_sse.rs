@@ -46,7 +46,7 @@ async fn carry(desk: &Desk<'_>, mut seat: Seat, out: &mut Answering<'_>) -> End 
         Some(end) => end,
         None => {
             let session = line.founded().await;
-            streams::flow(desk, session, session.listen(), Some(&mut seat), out).await
+            streams::flow(desk, session, session.listen(desk.overseer()), Some(&mut seat), out).await
         }
     }
 }

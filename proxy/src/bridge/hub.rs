@@ -3,8 +3,9 @@
 //! One task hears all legacy legs; modern servers are listened to for as long as somebody wants to
 //! hear them. Changes of lists empty the caches on their way.
 
+use super::desk::Desk;
 use super::sessions::{Session, Untold, Waiting, Word};
-use crate::authorize;
+use crate::authorize::{self, Overseer};
 use crate::context::Gateway;
 use crate::legs::{Heard, Leg, Origin, What};
 use crate::sealing::CallerKey;
@@ -28,13 +29,15 @@ const MAX_WORDS: usize = 256;
 #[derive(Default)]
 pub struct Hub {
     owners: Mutex<HashMap<usize, Weak<Session>>>,
-    listeners: Mutex<HashMap<u64, Listener>>,
+    listeners: Mutex<HashMap<u64, Arc<Listener>>>,
 }
 
 /// A modern client's subscription.
 struct Listener {
     server: ServerId,
     caller: CallerKey,
+    /// What its client may be told.
+    overseer: Overseer,
     words: mpsc::Sender<Word>,
 }
 
@@ -74,11 +77,15 @@ impl Hub {
     }
 
     /// Listens on behalf of a caller.
-    pub fn sit(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey) -> Seat {
+    pub fn sit(desk: &Desk<'_>) -> Seat {
+        Hub::seat(desk.gateway, &desk.server.id, desk.caller, desk.overseer())
+    }
+
+    fn seat(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey, overseer: Overseer) -> Seat {
         let (sender, words) = mpsc::channel(MAX_WORDS);
         let number = gateway.estate.number();
-        let listener = Listener { server: server.clone(), caller, words: sender.clone() };
-        locked(&gateway.estate.hub.listeners).insert(number, listener);
+        let listener = Listener { server: server.clone(), caller, overseer, words: sender.clone() };
+        locked(&gateway.estate.hub.listeners).insert(number, Arc::new(listener));
         Seat { gateway: Arc::clone(gateway), number, words, sender }
     }
 
@@ -96,16 +103,11 @@ impl Hub {
         locked(&self.owners).get(&address(leg))?.upgrade()
     }
 
-    /// Tells all who listen; gives how many of them do not keep up.
-    fn tell(&self, server: &ServerId, caller: CallerKey, word: &Word) -> u64 {
-        let mut lost = 0;
-        for listener in locked(&self.listeners).values() {
-            if listener.server == *server && listener.caller == caller {
-                lost +=
-                    u64::from(matches!(listener.words.try_send(word.clone()), Err(TrySendError::Full(_))));
-            }
-        }
-        lost
+    /// Who listens there for this caller.
+    fn listening(&self, server: &ServerId, caller: CallerKey) -> Vec<Arc<Listener>> {
+        let listeners = locked(&self.listeners);
+        let own = listeners.values().filter(|one| one.server == *server && one.caller == caller);
+        own.map(Arc::clone).collect()
     }
 }
 
@@ -188,13 +190,28 @@ pub(super) fn told(gateway: &Gateway, pushed: Result<(), Untold>) {
 }
 
 fn pass(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey, leg: &Arc<Leg>, word: Word) {
+    let upstream = &leg.place().upstream.name;
     match (leg.origin(), gateway.estate.hub.owner(leg)) {
         (Origin::Pooled, _) => {
-            gateway.metrics.untold("subscription", gateway.estate.hub.tell(server, caller, &word));
+            let lost = tell(gateway, &gateway.estate.hub.listening(server, caller), upstream, &word);
+            gateway.metrics.untold("subscription", lost);
         }
-        (_, Some(session)) => told(gateway, session.push(word)),
+        (_, Some(session)) => {
+            let listens = |overseer: Overseer| overseer.is_told_of(gateway, upstream);
+            if session.overseer().is_some_and(listens) {
+                told(gateway, session.push(word));
+            }
+        }
         (_, None) => {}
     }
+}
+
+/// Tells those who may hear of the upstream; gives how many of them do not keep up.
+fn tell(gateway: &Gateway, listening: &[Arc<Listener>], upstream: &str, word: &Word) -> u64 {
+    let hear = listening.iter().filter(|listener| listener.overseer.is_told_of(gateway, upstream));
+    let full =
+        hear.filter(|listener| matches!(listener.words.try_send(word.clone()), Err(TrySendError::Full(_))));
+    full.count() as u64
 }
 
 /// A question outside of any call goes to a client that listens; nobody else can answer it.

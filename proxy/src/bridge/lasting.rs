@@ -141,7 +141,7 @@ pub(super) async fn get(
         let pen = replay.own_pen();
         let missed = tail.missed || (pen.is_some() && shown.is_some());
         if let Some(pen) = pen {
-            tokio::spawn(tell(Kept::of(desk), Arc::clone(session), session.listen(), pen));
+            tokio::spawn(tell(Kept::of(desk), Arc::clone(session), session.listen(desk.overseer()), pen));
         }
         if missed {
             for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {

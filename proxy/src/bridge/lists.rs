@@ -32,7 +32,8 @@ pub(super) async fn list(
     let current = desk.lists(profile, &[kind]).await?;
     let now = desk.gateway.clock.now();
     let caching = current.caching(kind, now);
-    let closing = Closing { era: message.era, caching, server_info: Some(SERVER_INFO), now };
+    let untold = desk.untold(&current.catalog, kind);
+    let closing = Closing { era: message.era, caching, server_info: Some(SERVER_INFO), now, untold: &untold };
     let stale = |_| Denial::new(Reason::UnknownState, "the cursor is not of this list as it is now");
     let result = desk.listed(&current.catalog, (kind, cursor.as_deref()), &closing).map_err(stale)?;
     let mut pieces = Vec::with_capacity(result.len() + 2);
@@ -57,17 +58,18 @@ pub(super) async fn discover(
 ) -> Result<End, Denial> {
     desk.admit(message)?;
     let current = desk.lists(profile, &[]).await?;
-    let facts = merged(desk, &current.known_facts());
-    let caching = current.description_caching(desk.gateway.clock.now());
-    let result = with_missing(facts.discover_result(caching), &current.silent());
+    let told = |member| desk.tells_of(member);
+    let facts = merged(desk, &current.known_facts(&told));
+    let caching = desk.told_for(current.description_caching(desk.gateway.clock.now()));
+    let result = with_missing(facts.discover_result(caching), &current.silent(&told));
     out.outcome.answered(None);
     Ok(out.last(StatusCode::OK, bridge::wrap_result(call::id_text(message), &result)).await)
 }
 
-/// What the servers of an endpoint say of themselves, as one.
+/// What the servers of an endpoint that the caller is told of say of themselves, as one.
 pub(super) async fn facts(desk: &Desk<'_>, profile: &Arc<Profile>) -> Result<Arc<Facts>, Denial> {
     let current = desk.lists(profile, &[]).await?;
-    Ok(merged(desk, &current.known_facts()))
+    Ok(merged(desk, &current.known_facts(&|member| desk.tells_of(member))))
 }
 
 /// One server that stands alone is not renamed.
@@ -112,7 +114,9 @@ pub(super) async fn owners(
     profile: &Arc<Profile>,
     (era, uris): (Era, &[Arc<str>]),
 ) -> Result<Vec<(Place, Vec<OwnUri>)>, Denial> {
+    // Who is not told of a server does not hear what it says either.
     let mut owners = desk.places(profile)?;
+    owners.retain(|(_, place)| desk.is_told_of(&place.upstream.name));
     if let (Some(_), [(_, place)]) = (desk.only(), owners.as_mut_slice()) {
         let own = |uri: &Arc<str>| OwnUri { original: Arc::clone(uri), served: Arc::clone(uri) };
         let seen = uris.iter().filter(|uri| desk.sees_uri(0, uri, era));

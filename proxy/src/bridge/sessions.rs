@@ -262,15 +262,12 @@ impl Session {
     }
 
     /// Opens the client's stream: what is pushed from now on. An earlier one ends.
-    pub fn listen(&self) -> mpsc::Receiver<Word> {
+    pub fn listen(&self, overseer: Overseer) -> mpsc::Receiver<Word> {
         let (sender, receiver) = mpsc::channel(MAX_PUSHED);
+        // Before there is anybody to be told something, it is known what they may be told.
+        *self.locked(&self.overseer) = Some(overseer);
         *self.locked(&self.stream) = Some(sender);
         receiver
-    }
-
-    /// Notes who listens.
-    pub fn overseen(&self, overseer: Overseer) {
-        *self.locked(&self.overseer) = Some(overseer);
     }
 
     /// Who listens, if somebody has.

@@ -9,7 +9,6 @@ use super::hub::{Hub, Seat};
 use super::lists::OwnUri;
 use super::sessions::{Session, Word};
 use super::{call, founding, lasting, lines, lists};
-use crate::authorize::Overseer;
 use crate::drain::{Phase, reached};
 use crate::errand::Errand;
 use crate::identify::ended;
@@ -39,7 +38,7 @@ pub(super) async fn get(
     }
     match &session.replay {
         Some(replay) => lasting::get(desk, session, replay, out).await,
-        None => Ok(flow(desk, session, session.listen(), None, out).await),
+        None => Ok(flow(desk, session, session.listen(desk.overseer()), None, out).await),
     }
 }
 
@@ -51,8 +50,6 @@ pub(super) async fn flow(
     mut seat: Option<&mut lines::Seat>,
     out: &mut Answering<'_>,
 ) -> End {
-    let target = desk.target(&desk.gateway.active(), &Arc::from(""));
-    session.overseen(Overseer::of_client(desk.arrival, target, Era::Legacy));
     if !session.native {
         session.legs().iter().for_each(|leg| leg.hear(desk.gateway));
     }
@@ -117,7 +114,7 @@ pub(super) async fn listen(
     desk.admit(message)?;
     let wanted = Filter::of(fields).map_err(|fault| Denial::new(Reason::InvalidParams, fault.to_string()))?;
     let id = call::id_text(message).to_owned();
-    let mut seat = Hub::sit(desk.gateway, &desk.server.id, desk.caller);
+    let mut seat = Hub::sit(desk);
     let facts = lists::facts(desk, profile).await?;
     let honoured = wanted.honoured(&facts);
     let mut subscribed = subscribe_all(desk, profile, &wanted, &seat.sender).await?;
@@ -189,8 +186,13 @@ async fn subscribe_all(
             Ok(Era::Modern) => {
                 let uris = uris.iter().map(|uri| Arc::clone(&uri.original)).collect();
                 let filter = Filter { uris, ..wanted.clone() };
-                let (gateway, words) = (Arc::clone(desk.gateway), words.clone());
-                let listener = following::Listener { gateway, place, words, acknowledged: Box::new(|| {}) };
+                let listener = following::Listener {
+                    gateway: Arc::clone(desk.gateway),
+                    place,
+                    words: words.clone(),
+                    overseer: Arc::new(desk.overseer()),
+                    acknowledged: Box::new(|| {}),
+                };
                 subscribed._following.spawn(follow(listener, Era::Modern, filter));
             }
             Ok(Era::Legacy) => match estate.legs.lease(desk.gateway, &place, false).await {

@@ -8,7 +8,6 @@ use super::larder::label;
 use super::shelf::{Slots, upstreams};
 use super::slot::{Slot, UNASKED};
 use super::{Offering, Pantry, Viewed};
-use crate::forward::Failure;
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::Scope;
 use portunus_filters::mcp::catalog::{
@@ -46,8 +45,8 @@ struct Gathering {
     fresh_until: [Duration; 4],
     public: [bool; 4],
     expires: Duration,
-    /// A list of this kind is known, or why one is not.
-    known: [Result<(), Option<Arc<Failure>>>; 4],
+    /// By member.
+    known: Vec<[super::Known; 4]>,
 }
 
 impl Composing<'_> {
@@ -59,7 +58,7 @@ impl Composing<'_> {
             fresh_until: [Duration::MAX; 4],
             public: [self.is_same_for_all(); 4],
             expires: Duration::MAX,
-            known: ListKind::ALL.map(|_| Err(None)),
+            known: Vec::new(),
         };
         let sources: Vec<Source> =
             self.server.members.iter().map(|member| self.source(member, &mut gathering)).collect();
@@ -74,12 +73,11 @@ impl Composing<'_> {
             _ => merged(),
         };
         let scope = gathering.public.map(|public| if public { Scope::Public } else { Scope::Private });
-        let (fresh_until, expires) = (gathering.fresh_until, gathering.expires);
-        let failures = gathering.known.map(|known| known.err().flatten());
+        let Gathering { known, fresh_until, expires, .. } = gathering;
         let described = self.slots.iter().map(|(_, slot)| slot.described_until());
         let described_until = described.min().unwrap_or_default();
         let facts = self.facts();
-        (Offering { catalog, facts, scope, failures, fresh_until, described_until, expires }, origin)
+        (Offering { catalog, facts, scope, known, fresh_until, described_until, expires }, origin)
     }
 
     /// Whether nothing but its upstreams makes callers see different lists.
@@ -104,6 +102,7 @@ impl Composing<'_> {
 
     /// A member that has no upstream for the tenant offers nothing, and keeps its place.
     fn source(&self, member: &Member, gathering: &mut Gathering) -> Source {
+        gathering.known.push(ListKind::ALL.map(|_| Err(None)));
         let offer = match &member.choice {
             Choice::Twins { selector, map, default } => {
                 let others = map.iter().filter(|(region, _)| *region != default);
@@ -144,10 +143,13 @@ impl Composing<'_> {
         if known.listing.is_some() && known.state != State::Fresh {
             gathering.expires = gathering.expires.min(fresh_until + rules.stale);
         }
-        match (&known.state, &mut gathering.known[index]) {
-            (State::Missing { .. }, Err(failure)) => *failure = failure.take().or_else(|| slot.failure(kind)),
-            (State::Missing { .. }, Ok(())) => {}
-            (_, known) => *known = Ok(()),
+        match (&known.state, gathering.known.last_mut().map(|lists| &mut lists[index])) {
+            (State::Missing { .. }, Some(Err(failure))) => {
+                *failure = failure.take().or_else(|| slot.failure(kind));
+            }
+            (State::Missing { .. }, _) => {}
+            (_, Some(known)) => *known = Ok(()),
+            (_, None) => {}
         }
         gathering.states.push(known.state);
         gathering.lists.update(&[u8::from(known.listing.is_some())]);

@@ -279,7 +279,7 @@ async fn the_last_list_stands_in_for_a_bounded_time() {
     assert_eq!(names(&offering), ["x", "y"]);
     assert!(matches!(states(&offering)[0], State::Stale { reason: "upstream_unavailable", .. }));
     assert_eq!(offering.caching(ListKind::Tools, stage.clock.now()).ttl_ms, 0);
-    assert!(offering.failure(ListKind::Tools).is_none());
+    assert!(offering.failure(ListKind::Tools, &|_| true).is_none());
     stage.pass(600_000);
     let offering = stage.offering(stage.caller, Purpose::Route).await;
     assert!(matches!(states(&offering)[0], State::Missing { .. }));
@@ -292,7 +292,7 @@ async fn where_nothing_is_known_the_failure_is() {
     stage.script.say("a", Says::Fails(Reason::UpstreamUnauthorized));
     stage.script.say("b", Says::Fails(Reason::UpstreamMalformed));
     let offering = stage.offering(stage.caller, Purpose::Show).await;
-    let failure = offering.failure(ListKind::Tools).unwrap();
+    let failure = offering.failure(ListKind::Tools, &|_| true).unwrap();
     assert_eq!(failure.denial.reason, Reason::UpstreamUnauthorized);
     assert!(matches!(&offering.facts[0], Some(Err(failure)) if failure.denial.detail == "scripted"));
 }

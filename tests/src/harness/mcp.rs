@@ -33,12 +33,15 @@ pub(crate) struct Nature {
     pub(crate) ttl_ms: u64,
     /// Status for a session that it does not know; a success has no body.
     pub(crate) unknown: u16,
+    /// Its instructions.
+    pub(crate) instructions: &'static str,
 }
 
 impl Nature {
     /// Answers at once, all tools on one page, as fresh as a minute, unknown sessions with 404.
     pub(crate) fn of(era: Era) -> Nature {
-        Nature { era, page: usize::MAX, delay: Duration::ZERO, ttl_ms: 60_000, unknown: 404 }
+        let (page, delay) = (usize::MAX, Duration::ZERO);
+        Nature { era, page, delay, ttl_ms: 60_000, unknown: 404, instructions: "" }
     }
 }
 
@@ -272,6 +275,7 @@ impl World {
             "protocolVersion": "2025-11-25",
             "capabilities": {"tools": {"listChanged": true}, "resources": {"subscribe": true}, "logging": {}},
             "serverInfo": {"name": "scripted", "version": "1"},
+            "instructions": self.nature.instructions,
         });
         let body = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
         wire.send(format!(
@@ -339,6 +343,7 @@ impl World {
                     "resultType": "complete", "supportedVersions": ["2026-07-28"], "ttlMs": self.nature.ttl_ms,
                     "cacheScope": "private", "capabilities": {"tools": {"listChanged": true}},
                     "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "scripted", "version": "1"}},
+                    "instructions": self.nature.instructions,
                 });
                 result(&mut wire, &message["id"], found).await;
                 Some(wire)

@@ -21,6 +21,8 @@ pub struct Closing<'a> {
     pub server_info: Option<&'a str>,
     /// The time of the answer.
     pub now: Moment,
+    /// Members of which the client is not told that they are missing or out of date.
+    pub untold: &'a [usize],
 }
 
 impl Catalog {
@@ -52,11 +54,11 @@ impl Catalog {
         pieces
     }
 
-    /// The upstreams whose list is missing or out of date, as the text of a JSON array; `None` if the
-    /// list is complete.
-    pub fn incomplete(&self, kind: ListKind, now: Moment) -> Option<String> {
+    /// The upstreams whose list is missing or out of date, as the text of a JSON array, without those of
+    /// the members `untold`; `None` if there is none.
+    pub fn incomplete(&self, kind: ListKind, now: Moment, untold: &[usize]) -> Option<String> {
         let mut out = String::new();
-        for server in &self.servers {
+        for server in self.servers.iter().filter(|server| !untold.contains(&server.member)) {
             let state = server.states[kind.index()];
             let reason = match state {
                 State::Fresh => continue,
@@ -83,7 +85,8 @@ impl Catalog {
         let info = closing.server_info.filter(|_| modern);
         let members = [
             info.map(|info| format!("\"{META_SERVER_INFO}\":{info}")),
-            self.incomplete(kind, closing.now).map(|named| format!("\"{INCOMPLETE}\":{named}")),
+            self.incomplete(kind, closing.now, closing.untold)
+                .map(|named| format!("\"{INCOMPLETE}\":{named}")),
         ];
         let members: Vec<String> = members.into_iter().flatten().collect();
         if !members.is_empty() {

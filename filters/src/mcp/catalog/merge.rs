@@ -56,7 +56,7 @@ impl Catalog {
         let mut catalog = Catalog {
             lists: ListKind::ALL.map(|_| Merged::default()),
             members: sources.iter().map(|source| source.member.clone()).collect(),
-            servers: sources.iter().flat_map(reported).collect(),
+            servers: sources.iter().enumerate().flat_map(reported).collect(),
             names: names.clone(),
             schemes: HashMap::new(),
         };
@@ -169,12 +169,13 @@ impl Catalog {
     }
 }
 
-/// The servers of a source with what their pages had set aside.
-fn reported(source: &Source) -> Vec<Server> {
+/// The servers of a member with what their pages had set aside.
+fn reported((member, source): (usize, &Source)) -> Vec<Server> {
     let server = |(name, lists): (Arc<str>, &super::Lists)| {
         let quarantined = |kind| lists.of(kind).listing.as_ref().map(|listing| listing.quarantined.clone());
         Server {
             name,
+            member,
             states: ListKind::ALL.map(|kind| lists.of(kind).state),
             quarantined: ListKind::ALL.map(|kind| quarantined(kind).unwrap_or_default()),
         }

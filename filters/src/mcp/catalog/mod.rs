@@ -75,6 +75,8 @@ struct Merged {
 pub struct Server {
     /// The member's name; `member/region` for twins.
     pub name: Arc<str>,
+    /// Index of the member.
+    pub member: usize,
     /// How well each list is known, by [`ListKind::index`].
     pub states: [State; 4],
     /// What is not served of each list.

@@ -73,7 +73,7 @@ fn at(seconds: u64) -> Moment {
 
 fn closing(era: Era) -> Closing<'static> {
     let caching = Caching { ttl_ms: 4_000, scope: Scope::Private };
-    Closing { era, caching, server_info: Some(r#"{"name":"p"}"#), now: at(100) }
+    Closing { era, caching, server_info: Some(r#"{"name":"p"}"#), now: at(100), untold: &[] }
 }
 
 fn text(pieces: &[Bytes]) -> String {
@@ -137,7 +137,10 @@ fn a_list_names_what_is_missing_from_it() {
     ]);
     assert_eq!(listed["_meta"][INCOMPLETE], expected);
     assert_eq!(listed["tools"].as_array().unwrap().len(), 2);
-    assert_eq!(catalog.incomplete(ListKind::Prompts, at(100)), None);
+    assert_eq!(catalog.incomplete(ListKind::Prompts, at(100), &[]), None);
+    let told = |untold: &[usize]| catalog.incomplete(ListKind::Tools, at(100), untold).unwrap_or_default();
+    assert!(told(&[0]).contains("slow") && !told(&[0]).contains("crm"), "{}", told(&[0]));
+    assert_eq!(told(&[0, 1]), "");
 }
 
 #[test]

@@ -98,7 +98,7 @@ async fn what_stands_in_is_told_of_as_out_of_date_and_leads_to_its_owner() {
     let offering = stage.offering(stage.caller, Purpose::Show).await;
     let now = stage.clock.now();
     let named = r#"[{"upstream":"a","state":"stale","ageSeconds":3600,"reason":"upstream_unavailable"}]"#;
-    assert_eq!(offering.catalog.incomplete(ListKind::Tools, now).as_deref(), Some(named));
+    assert_eq!(offering.catalog.incomplete(ListKind::Tools, now, &[]).as_deref(), Some(named));
     assert_eq!(offering.catalog.tool("search").unwrap().member, 0);
     stage.pass(600_000);
     let later = stage.offering(caller(2), Purpose::Show).await;

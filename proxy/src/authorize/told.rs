@@ -1,0 +1,74 @@
+//! Which of the servers behind an endpoint a caller is told of.
+//!
+//! Of the others it learns nothing: neither what they can do and how they want to be used, nor that
+//! they are missing, nor what they say outside of calls. What they offer is asked about item by item,
+//! see `views`.
+
+use super::{Authority, Overseer};
+use crate::bridge::Desk;
+use crate::context::Gateway;
+use portunus_filters::Arrival;
+use portunus_filters::gate::{Item, Onlooker, Thing};
+use portunus_filters::mcp::bridge::Caching;
+use portunus_filters::mcp::catalog::{Catalog, ListKind, State};
+use std::sync::Arc;
+
+impl Authority {
+    /// Whether `onlooker` is told of an upstream.
+    fn tells_of(&self, onlooker: &Onlooker<'_>, upstream: &str) -> bool {
+        self.gate.sight(onlooker, &Item { thing: Thing::Server, upstream }).is_shown()
+    }
+}
+
+impl Desk<'_> {
+    /// Whether the caller is told of a member, by its place. What it leads to for this caller counts.
+    pub fn tells_of(&self, member: usize) -> bool {
+        !self.gateway.active().authority.governs()
+            || self.leads_to(member).is_some_and(|upstream| self.is_told_of(upstream))
+    }
+
+    /// Whether the caller is told of an upstream.
+    pub fn is_told_of(&self, upstream: &Arc<str>) -> bool {
+        self.looking(|authority, onlooker| authority.tells_of(onlooker, upstream)).unwrap_or(true)
+    }
+
+    /// The members of which the caller is not told that their list is missing or out of date.
+    pub fn untold(&self, catalog: &Catalog, kind: ListKind) -> Vec<usize> {
+        let servers = catalog.servers().iter();
+        let incomplete = servers.filter(|server| server.states[kind.index()] != State::Fresh);
+        incomplete.map(|server| server.member).filter(|member| !self.tells_of(*member)).collect()
+    }
+
+    /// For how long a client may keep what it was told of servers.
+    pub fn told_for(&self, caching: Caching) -> Caching {
+        let until = self.looking(|authority, onlooker| authority.gate.servers_seen_until(onlooker));
+        let Some(until) = until.flatten() else { return caching };
+        let left = until.saturating_sub(self.arrival.at.wall);
+        let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        Caching { ttl_ms: caching.ttl_ms.min(left_ms), ..caching }
+    }
+
+    /// Asks something for the caller; `None` where nothing is asked of anybody.
+    fn looking<T>(&self, ask: impl FnOnce(&Authority, &Onlooker<'_>) -> T) -> Option<T> {
+        let active = self.gateway.active();
+        if !active.authority.governs() {
+            return None;
+        }
+        let target = self.target(&active, &Arc::from(""));
+        let onlooker = Onlooker { arrival: self.arrival, target: &target, era: self.era.as_str() };
+        Some(ask(&active.authority, &onlooker))
+    }
+}
+
+impl Overseer {
+    /// Whether who is overseen is told of an upstream now.
+    pub fn is_told_of(&self, gateway: &Gateway, upstream: &str) -> bool {
+        let active = gateway.active();
+        if !active.authority.governs() {
+            return true;
+        }
+        let arrival = Arrival { at: gateway.clock.now(), ..self.arrival.clone() };
+        let onlooker = Onlooker { arrival: &arrival, target: &self.target, era: self.era.as_str() };
+        active.authority.tells_of(&onlooker, upstream)
+    }
+}
