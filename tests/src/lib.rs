@@ -47,6 +47,8 @@ mod prove;
 #[cfg(test)]
 mod proxy_protocol;
 #[cfg(test)]
+mod questions;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod sdk;

@@ -313,7 +313,9 @@ impl Talk {
                 Turn::Ask(questions) => {
                     let (open, refused) = self.common.overseer.sorted(&self.common.gateway, questions);
                     self.unasked.extend(refused);
-                    if !open.is_empty() {
+                    // A modern server takes all answers or none: nobody is asked for nothing.
+                    let in_vain = !self.unasked.is_empty() && matches!(self.way, Way::Modern(_));
+                    if !open.is_empty() && !in_vain {
                         break Turn::Ask(open);
                     }
                 }
