@@ -148,6 +148,7 @@ impl Member {
 
     /// A message reached it.
     pub fn answers(&self) {
+        self.thaws();
         if self.silent.swap(false, Ordering::Relaxed) {
             tracing::info!(peer = &*self.name, "the replica answers again");
         }

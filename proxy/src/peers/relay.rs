@@ -65,7 +65,8 @@ impl fmt::Display for PeerFailure {
     }
 }
 
-/// Sends a request to the replica that `home` is a run of, and waits for the head of the answer.
+/// Sends a request to the replica that `home` is a run of, and waits for the head of the answer; of a
+/// replica that is known to be frozen, for nothing.
 ///
 /// It is sent once more if the connection turns out to be dead: the other side takes each assertion
 /// once, so that nothing is done twice. The answer is the client's, to be passed on as any server's
@@ -79,6 +80,9 @@ pub async fn relay(
     home: &Home,
     passenger: Passenger<'_>,
 ) -> Result<Exchange, PeerFailure> {
+    if member.is_frozen() {
+        return Err(PeerFailure::Lost("it has answered nothing for a while".to_owned()));
+    }
     let Passenger { head, body, relayed, trace, endless, within } = passenger;
     let request_id = relayed.request_id.clone();
     let assertion = Assertion {

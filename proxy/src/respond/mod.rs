@@ -94,7 +94,7 @@ pub struct Respond<'a> {
     /// When the call as a whole is over.
     pub deadline: Option<Instant>,
     /// The replica that serves it, if that is another.
-    pub home: Option<&'a Member>,
+    pub home: Option<&'a Arc<Member>>,
 }
 
 /// How an answer ended.

@@ -102,7 +102,7 @@ impl Respond<'_> {
 }
 
 /// Returns when the replica that serves an answer falls silent; never without one.
-async fn silence(gateway: &Gateway, home: Option<&Member>) {
+async fn silence(gateway: &Arc<Gateway>, home: Option<&Arc<Member>>) {
     match home {
         // Boxed: no other answer needs the room.
         Some(home) => Box::pin(home.falls_silent(gateway)).await,

@@ -114,7 +114,7 @@ impl Passage<'_> {
         }
     }
 
-    fn respond<'r>(&'r mut self, (home, line): (&'r Member, &'r Line), expect: Expect) -> Respond<'r> {
+    fn respond<'r>(&'r mut self, (home, line): (&'r Arc<Member>, &'r Line), expect: Expect) -> Respond<'r> {
         Respond {
             gateway: self.connection.gateway,
             outcome: &mut self.outcome,

@@ -148,6 +148,26 @@ async fn who_waits_for_a_home_that_is_frozen_is_told_within_seconds() {
     let told = read_until(&mut call, "replica_lost").await;
     assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("\"id\":3"), "{told}");
     read_until(&mut stream, "0\r\n\r\n").await;
+    assert!(member.is_frozen());
+    let (head, trace) = (head(&[]), trace());
+    let at_once = tokio::time::timeout(Duration::ZERO, a.relay(b.own(), passenger(&head, &trace))).await;
+    assert!(matches!(at_once, Ok(Err(PeerFailure::Lost(_)))), "somebody waits for it again");
+    freeze.send_replace(false);
+    until("the home to give a sign", || !member.is_frozen()).await;
+    assert_eq!(status(&a, "DELETE", &session).await, 200);
+    assert!(held.is_over());
+}
+
+#[tokio::test]
+async fn a_home_that_froze_and_is_gone_is_not_waited_out() {
+    let (a, b) = pair(nobody().await);
+    let (member, home) = (a.member(b.own()), b.own().clone());
+    drop(b);
+    member.freezes(&a.gateway);
+    until("the end to be found out", || !member.is_frozen()).await;
+    let (head, trace) = (head(&[]), trace());
+    let failure = a.relay(&home, passenger(&head, &trace)).await.err();
+    assert!(matches!(failure, Some(PeerFailure::Gone(_))), "{failure:?}");
 }
 
 /// How many of `count` that run at once are true.
