@@ -2,6 +2,7 @@
 
 mod apart;
 mod following;
+mod outlived;
 mod plain_clients;
 mod relist;
 mod twins;

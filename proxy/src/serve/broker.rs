@@ -75,8 +75,9 @@ impl Passage<'_> {
             && bridge::is_sealed(estate, server, &self.arrival.identity, &self.request.headers)
     }
 
-    /// Asks the server for its era; without an answer the message goes to it as it is, and fails as
-    /// it would without us.
+    /// Asks the server for its era. Without an answer, one of which it was known is served by that, for
+    /// the sake of what is kept of it; of any other the message goes to it as it is, and fails as it
+    /// would without us.
     pub(super) async fn ask_era(
         &mut self,
         server: Arc<VirtualServer>,
@@ -84,8 +85,12 @@ impl Passage<'_> {
         place: &Place,
     ) -> Result<Admitted, Halt> {
         let gateway = self.connection.gateway;
-        let spoken = gateway.estate.eras.choose(gateway, place, Era::Modern).await;
-        if spoken.is_ok_and(|era| era == Era::Legacy) {
+        let eras = &gateway.estate.eras;
+        let is_legacy = match eras.choose(gateway, place, Era::Modern).await {
+            Ok(era) => era == Era::Legacy,
+            Err(_) => eras.last(place).knows(Era::Modern) == Some(false),
+        };
+        if is_legacy {
             return Ok(Admitted::Broker(Box::new(Brokered { server, reading })));
         }
         let active = gateway.active();

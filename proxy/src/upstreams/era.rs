@@ -185,6 +185,11 @@ impl Eras {
         if now.monotonic < known.until { known.spoken } else { Spoken::default() }
     }
 
+    /// What was last found out of an upstream, however long ago: for while it gives no answer.
+    pub fn last(&self, place: &Place) -> Spoken {
+        Spoken::pinned(&place.upstream).unwrap_or_else(|| self.verdict(place).lock().spoken)
+    }
+
     /// Notes that an upstream answered as one that does not speak `era`.
     pub fn contradicted(&self, place: &Place, era: Era) {
         if Spoken::pinned(&place.upstream).is_some() {
@@ -276,7 +281,7 @@ mod tests {
     use super::*;
     use crate::errand::ask;
     use crate::testing::{Asked, Bed, Server, Wire, within};
-    use portunus_filters::Reason;
+    use portunus_filters::{Clock, Reason};
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const DISCOVERED: &str = r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"ttlMs":0,"cacheScope":"private"}"#;
@@ -349,7 +354,50 @@ mod tests {
         MODERN.store(true, Ordering::SeqCst);
         assert_eq!(listed(&bed, &place).await, "legacy");
         bed.clock.advance(HOLDS);
+        let (eras, active) = (&bed.gateway.estate.eras, bed.gateway.active());
+        let known = eras.known(&active.snapshot.upstreams[0], bed.clock.now());
+        assert_eq!((known, eras.last(&place).modern), (Spoken::default(), Some(false)));
         assert_eq!(listed(&bed, &place).await, "modern");
+    }
+
+    #[tokio::test]
+    async fn whatever_a_legacy_server_says_to_a_question_that_it_does_not_know_is_legacy() {
+        let error = |code: i64, id: &str| {
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"no such session"}}}}"#)
+        };
+        let answers = [
+            ("400 Bad Request", error(-32001, "ID")),
+            ("400 Bad Request", error(-32001, "null")),
+            ("404 Not Found", error(-32001, "null")),
+            ("400 Bad Request", error(-32000, "null")),
+            ("200 OK", error(-32601, "ID")),
+            ("200 OK", error(-32001, "ID")),
+            ("405 Method Not Allowed", String::new()),
+            ("400 Bad Request", "no session".to_owned()),
+        ];
+        for (status, answer) in answers {
+            let said = answer.clone();
+            let server = Server::start(move |asked: Asked, mut wire: Wire| {
+                let said = said.clone();
+                async move {
+                    match asked.method() {
+                        "server/discover" => {
+                            let body = said.replace("ID", &asked.id());
+                            wire.status(status, "content-type: application/json\r\n", &body).await;
+                        }
+                        "initialize" => wire.result(&asked, INITIALIZED).await,
+                        "tools/list" => wire.result(&asked, r#"{"era":"legacy","tools":[]}"#).await,
+                        _ => wire.accepted().await,
+                    }
+                    Some(wire)
+                }
+            })
+            .await;
+            let bed = Bed::before(server.address, "");
+            let place = bed.place("anna", "{}");
+            assert_eq!(listed(&bed, &place).await, "legacy", "{status} {answer}");
+            assert_eq!(server.heard("tools/list").len(), 1, "{status} {answer}: the first call failed");
+        }
     }
 
     #[tokio::test]
