@@ -327,6 +327,33 @@ async fn a_call_that_is_cancelled_or_whose_session_ends_does_not_go_on() {
 }
 
 #[tokio::test]
+async fn of_the_calls_of_a_client_that_has_left_only_so_many_go_on() {
+    let pace = Pace::start().await;
+    let gateway = pace.gateway().await;
+    let session = Session::begin(gateway.address, "/mcp").await;
+    let (mut streams, mut starts) = (Vec::new(), Vec::new());
+    for id in 0..65 {
+        let mut stream = session.call(id, "old_count", json!({})).await;
+        starts.push(stream.primed().await);
+        streams.push(stream);
+    }
+    pace.old.reaches("tools/call", 65).await;
+    streams.clear();
+    pace.old.reaches("left", 1).await;
+    for start in &starts[..11] {
+        streams.push(session.get(Some(start)).await);
+    }
+    for id in 65..76 {
+        session.call(id, "old_count", json!({})).await.primed().await;
+    }
+    // Who has come back to calls and leaves again finds their places taken.
+    drop(streams);
+    pace.old.reaches("left", 12).await;
+    assert_eq!(session.end().await, 200);
+    pace.old.reaches("left", 76).await;
+}
+
+#[tokio::test]
 async fn what_is_said_outside_of_calls_is_kept_too() {
     let pace = Pace::start().await;
     let gateway = pace.gateway().await;

@@ -64,6 +64,7 @@ pub(super) async fn call(
         }
     };
     let (pen, tail) = replay.call(message.id.as_ref());
+    let stream = tail.stream();
     let task = Task {
         kept: Kept::of(desk),
         session: Arc::clone(session),
@@ -74,12 +75,21 @@ pub(super) async fn call(
     tokio::spawn(task.run(talk, pen));
     match listen(desk, session, tail, out).await {
         Heard::All(end) => Ok(end),
-        Heard::Left { can_return } => {
-            if !can_return || replay.left_alone() > MAX_LEFT_ALONE {
-                cancelled.notify_one();
-            }
+        Heard::Left { can_return: false } => {
+            cancelled.notify_one();
             Ok(End::Left)
         }
+        Heard::Left { can_return: true } => {
+            leave_alone(session, replay, stream);
+            Ok(End::Left)
+        }
+    }
+}
+
+/// Ends the call of a stream that its client has left, if too many go on without it.
+fn leave_alone(session: &Session, replay: &Replay, stream: u64) {
+    if let Some(request) = replay.superfluous(stream, MAX_LEFT_ALONE) {
+        session.cancel(&request);
     }
 }
 
@@ -153,9 +163,13 @@ pub(super) async fn get(
     if out.begin().await.is_err() {
         return Ok(End::Left);
     }
+    let stream = tail.stream();
     match listen(desk, session, tail, out).await {
         Heard::All(end) => Ok(end),
-        Heard::Left { .. } => Ok(End::Left),
+        Heard::Left { .. } => {
+            leave_alone(session, replay, stream);
+            Ok(End::Left)
+        }
     }
 }
 

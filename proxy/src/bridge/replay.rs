@@ -49,6 +49,8 @@ struct Course {
     written: u64,
     kept: usize,
     tail: Option<(u64, mpsc::Sender<Event>)>,
+    /// Nobody listens, and the call was let go on.
+    let_alone: bool,
     /// When the last tail left.
     left: Instant,
     /// Told when a tail comes or leaves.
@@ -106,6 +108,7 @@ impl Course {
             written: 0,
             kept: 0,
             tail: None,
+            let_alone: false,
             left: Instant::now(),
             moved: Arc::default(),
         }
@@ -113,6 +116,10 @@ impl Course {
 
     fn is_done(&self) -> bool {
         !self.open && self.kept == 0
+    }
+
+    fn is_left(&self) -> bool {
+        self.open && self.tail.is_none()
     }
 }
 
@@ -196,12 +203,14 @@ impl Replay {
         }
     }
 
-    /// Calls that go on while nobody listens.
-    pub fn left_alone(&self) -> usize {
-        let pages = self.pages();
-        let alone =
-            |(stream, course): &(&u64, &Course)| **stream != OWN && course.open && course.tail.is_none();
-        pages.streams.iter().filter(alone).count()
+    /// Lets a call go on that nobody listens to any more, if fewer than `most` of them do; else gives its
+    /// request.
+    pub fn superfluous(&self, stream: u64, most: usize) -> Option<Id> {
+        let mut pages = self.pages();
+        let alone = pages.streams.values().filter(|course| course.let_alone && course.is_left()).count();
+        let course = pages.streams.get_mut(&stream).filter(|course| stream != OWN && course.is_left())?;
+        course.let_alone |= alone < most;
+        if course.let_alone { None } else { course.request.clone() }
     }
 
     /// Whether another tail has taken the place of one.
@@ -230,6 +239,7 @@ impl Replay {
             request.clone_from(&course.request);
             if course.open || stream == OWN {
                 course.tail = Some((number, sender));
+                course.let_alone = false;
                 course.moved.notify_one();
             }
         }
@@ -383,6 +393,11 @@ impl Tail {
     /// Whether it is what is said outside of calls.
     pub fn is_own(&self) -> bool {
         self.stream == OWN
+    }
+
+    /// Which stream it is of.
+    pub fn stream(&self) -> u64 {
+        self.stream
     }
 
     /// The next event; `None` once the stream is over, or another tail has taken its place.

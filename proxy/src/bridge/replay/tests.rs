@@ -270,9 +270,28 @@ async fn of_two_who_come_back_to_one_stream_the_former_hears_no_more() {
     drop(one);
     assert!(replay.pages().streams[&1].tail.is_some(), "that of the last stays");
     drop(other);
-    assert_eq!(replay.left_alone(), 1);
+    assert!(replay.pages().streams[&1].is_left());
     drop(pen);
-    assert_eq!(replay.left_alone(), 0);
+    assert!(!replay.pages().streams.contains_key(&1));
+}
+
+#[tokio::test]
+async fn only_so_many_calls_go_on_without_their_client() {
+    let replay = replay();
+    let calls: Vec<_> = (0..4).map(|_| call(&replay)).collect();
+    let starts: Vec<String> = calls.iter().map(|(_, tail)| tail.start.clone()).collect();
+    let mut pens: Vec<_> = calls.into_iter().map(|(pen, _)| pen).collect();
+    let superfluous = |stream| replay.superfluous(stream, 2).is_some();
+    // All have left before the first is looked at.
+    let first: Vec<bool> = (1..=4).map(superfluous).collect();
+    assert_eq!(first, [false, false, true, true]);
+    assert!(!superfluous(1), "one that goes on is looked at again");
+    let back = replay.resume(&starts[0]).unwrap();
+    assert!(!superfluous(1) && !superfluous(3) && superfluous(4), "somebody listens to the first");
+    drop(back);
+    assert!(superfluous(1), "its place was given away");
+    drop(pens.remove(1));
+    assert!(!superfluous(1) && !superfluous(OWN) && !superfluous(99));
 }
 
 #[tokio::test]
