@@ -5,6 +5,7 @@ mod following;
 mod outlived;
 mod plain_clients;
 mod relist;
+mod states;
 mod twins;
 mod unbridged;
 mod uris;

@@ -66,7 +66,8 @@ fn a_token_opens_only_for_its_purpose_server_and_caller() {
     let stolen = [
         ("another server", binding(&OTHER_SERVER, &principal("acme", "anna"))),
         ("another subject", binding(&SERVER, &principal("acme", "bert"))),
-        ("another tenant", binding(&SERVER, &principal("acmea", "nna"))),
+        ("another tenant", binding(&SERVER, &principal("umbrella", "anna"))),
+        ("a name that runs together", binding(&SERVER, &principal("acmea", "nna"))),
         ("nobody", binding(&SERVER, &Identity::Anonymous { source: [127, 0, 0, 1].into() })),
         ("a stranger", binding(&SERVER, &Identity::Presented { digest: Digest([0; 16]) })),
     ];
@@ -85,6 +86,16 @@ fn anonymous_callers_take_their_tokens_along_and_share_nothing_kept_here() {
     let distinct: HashSet<CallerKey> =
         keys.iter().map(|identity| CallerKey::for_tables(identity, &[])).collect();
     assert_eq!(distinct.len(), keys.len());
+}
+
+#[test]
+fn a_state_is_bound_to_what_servers_are_shown_of_its_caller() {
+    let anonymous = Identity::Anonymous { source: [192, 0, 2, 1].into() };
+    for identity in [anonymous, principal("acme", "anna"), Identity::Presented { digest: Digest([1; 16]) }] {
+        let shown = |value: &[u8]| CallerKey::for_states(&identity, &[("x-key", value)]);
+        let keys = [shown(b"a"), shown(b"b"), CallerKey::for_states(&identity, &[])];
+        assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len(), "{identity:?}");
+    }
 }
 
 #[test]
@@ -300,6 +311,40 @@ fn a_home_has_a_name_that_fits() {
         [("a", true), ("0123456789abcdef", true), ("", false), ("0123456789abcdefg", false), ("a b", false)];
     for (name, fits) in names {
         assert_eq!(Home::new(name.into(), 1).is_some(), fits, "{name:?}");
+    }
+}
+
+#[test]
+fn what_no_token_writes_is_none() {
+    fn plain<T: Token>(token: &T) -> Vec<u8> {
+        let mut out = Writer::new(T::FORM);
+        token.write(&mut out);
+        out.finish().unwrap()
+    }
+    fn changed(plain: &[u8], change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
+        let mut changed = plain.to_vec();
+        change(&mut changed);
+        changed
+    }
+    let (parked, sealed) = (plain(&state(None)), plain(&session(vec![leg("id")])));
+    let handle = plain(&HandleToken { upstream: mark("crm"), text: "t".into() });
+    assert!(StateToken::decode(&parked).is_some() && SessionToken::decode(&sealed).is_some());
+    let last = |to: u8| move |plain: &mut Vec<u8>| *plain.last_mut().unwrap() = to;
+    assert_eq!(StateToken::decode(&changed(&parked, |plain| plain.push(0))), None, "more");
+    assert_eq!(HandleToken::decode(&changed(&handle, |plain| plain.push(0))), None, "more");
+    assert_eq!(StateToken::decode(&changed(&parked, |plain| plain[0] += 1)), None, "another form");
+    assert_eq!(HandleToken::decode(&changed(&handle, |plain| plain[0] += 1)), None, "another form");
+    let with_text = plain(&state(Some("inner")));
+    let flag = parked.len() - 1;
+    assert_eq!(StateToken::decode(&changed(&with_text, |plain| plain[flag] = 2)), None, "no flag");
+    assert_eq!(SessionToken::decode(&changed(&sealed, last(b' '))), None, "no session id");
+    let wordy =
+        SessionToken { client: "c".repeat(SessionToken::MAX_CLIENT + 1).into(), ..session(Vec::new()) };
+    assert_eq!(SessionToken::decode(&plain(&wordy)).unwrap().client, "".into());
+    let hex = mark("crm").hex();
+    assert_eq!(UpstreamMark::of_hex(&hex), Some(mark("crm")));
+    for wrong in [&hex[1..], &format!("0{hex}"), &format!("+{}", &hex[1..])] {
+        assert_eq!(UpstreamMark::of_hex(wrong), None, "{wrong}");
     }
 }
 

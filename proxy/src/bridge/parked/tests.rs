@@ -3,6 +3,7 @@ use crate::talk::Rounds;
 use crate::testing::{Asked, Bed, Server, Wire, within};
 use portunus_filters::Identity;
 use std::net::Ipv4Addr;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -180,7 +181,36 @@ async fn a_call_that_nobody_takes_up_is_cancelled_at_its_server() {
     let call = asked(&bed, "anna").await;
     let serial = parked.park(&bed.gateway, ticket(), &rules, call).unwrap();
     asker.server.hears("notifications/cancelled").await;
-    assert!(refused(&bed, serial, &ticket()).await && parked.is_empty());
+    assert!(parked.is_empty() && refused(&bed, serial, &ticket()).await);
+}
+
+#[test]
+fn there_are_so_many_places_and_no_more() {
+    let rules =
+        ParkedRules { max: 10 * MAX_PARKED, per_caller: 10 * MAX_PARKED, within: Duration::from_secs(600) };
+    let mut table = Table::default();
+    let admits = |table: &Table| table.admits(&ticket().server, bearer(1), &rules).is_ok();
+    for serial in 0..MAX_PARKED as u64 {
+        assert!(admits(&table), "{serial}");
+        let (claim, _) = oneshot::channel();
+        table.insert(serial, Slot { ticket: ticket(), caller: bearer(1), claim });
+    }
+    assert!(!admits(&table));
+}
+
+#[tokio::test]
+async fn a_call_whose_client_leaves_again_as_it_takes_it_up_is_cancelled() {
+    let asker = Asker::start().await;
+    let bed = asker.bed();
+    let parked = &bed.gateway.estate.parked;
+    let (call, ticket) = (asked(&bed, "anna").await, ticket());
+    let serial = parked.park(&bed.gateway, ticket.clone(), &ParkedRules::default(), call).unwrap();
+    let mut claim = Box::pin(parked.claim(serial, &ticket));
+    // Claimed, and not yet handed over.
+    let begun = std::future::poll_fn(|context| Poll::Ready(claim.as_mut().poll(context).is_pending())).await;
+    drop(claim);
+    assert!(begun);
+    asker.server.hears("notifications/cancelled").await;
 }
 
 #[tokio::test]
