@@ -178,7 +178,7 @@ fn views(criterion: &mut Criterion) {
         "version: 1\nupstreams: {crm: 'http://localhost:1/'}\nservers: {/mcp: crm}\npolicy: roles.rego\n";
     let loaded = load_text(text, &folder.join("gateway.yaml"), &MapEnvironment::default());
     std::fs::remove_dir_all(&folder).ok();
-    let authority = Authority::of(&loaded.unwrap().snapshot, &Arc::default());
+    let authority = Authority::of(&loaded.unwrap().snapshot, &Arc::default(), None);
     let at = Moment { monotonic: Duration::ZERO, wall: Duration::from_secs(1_800_000_000) };
     let arrival = Arrival {
         listener: "main".into(),

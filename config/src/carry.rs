@@ -1,10 +1,12 @@
 //! Pure state that survives a swap, keyed by stable ids.
 //!
 //! It holds only what some code reads: the serial of activations, for the process and for each
-//! virtual server. Counters and caches of filters join it together with those filters.
+//! virtual server, and the rules of policy, with which goes what is remembered of their decisions.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use crate::policy::PolicyRules;
 use crate::snapshot::{ServerId, Snapshot};
 
 /// State handed from one snapshot to the next.
@@ -12,6 +14,7 @@ use crate::snapshot::{ServerId, Snapshot};
 pub struct Carry {
     serial: u64,
     activations: HashMap<ServerId, u64>,
+    policy: Option<Arc<PolicyRules>>,
 }
 
 impl Carry {
@@ -33,6 +36,19 @@ impl Carry {
         for server in snapshot.routes.iter() {
             *self.activations.entry(server.id.clone()).or_default() += 1;
         }
+        self.keep_policy(snapshot);
+    }
+
+    /// Goes on with the rules that are in force, if `snapshot` has the same ones: what they have said is
+    /// still what they say, and a net that has found one of their entry points wanting stays spread.
+    fn keep_policy(&mut self, snapshot: &mut Snapshot) {
+        if let (Some(before), Some(now)) = (&self.policy, &mut snapshot.policy)
+            && now.decides_as(before)
+        {
+            let now = Arc::make_mut(now);
+            (now.policy, now.source) = (Arc::clone(&before.policy), Arc::clone(&before.source));
+        }
+        self.policy.clone_from(&snapshot.policy);
     }
 
     /// How many snapshots in a row, up to the present one, have had this server.

@@ -60,7 +60,7 @@ pub struct Rules {
     /// Its rules.
     pub policy: Arc<Policy>,
     /// What it said before.
-    pub decisions: DecisionCache,
+    pub decisions: Arc<DecisionCache>,
     /// What lists show.
     pub lists: Lists,
     /// Whether callers are told the reason that the policy gives.

@@ -48,12 +48,13 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// The authority of a configuration.
-    pub fn of(snapshot: &Snapshot, recorded: &Arc<Watch>) -> Authority {
+    /// The authority of a configuration. If its rules are those that were in force `before`, it remembers
+    /// their decisions.
+    pub fn of(snapshot: &Snapshot, recorded: &Arc<Watch>, before: Option<&Authority>) -> Authority {
         let policy = snapshot.policy.clone();
         let rules = policy.as_ref().map(|policy| Rules {
             policy: Arc::clone(&policy.policy),
-            decisions: DecisionCache::new(policy.cache_entries, policy.cache_entries as u64 * DECISION_BYTES),
+            decisions: decisions(policy, before),
             lists: lists(policy.lists),
             reasons_to_client: policy.reasons_to_client,
         });
@@ -155,11 +156,64 @@ fn tell(gateway: &Gateway, arrival: &Arrival, target: &Target, judged: &Judged) 
     }
 }
 
+/// What some rules have said.
+fn decisions(policy: &PolicyRules, before: Option<&Authority>) -> Arc<DecisionCache> {
+    let known = before.and_then(|before| Some((before.gate.rules()?, before.policy.as_ref()?)));
+    match known {
+        Some((rules, known))
+            if Arc::ptr_eq(&rules.policy, &policy.policy) && known.cache_entries == policy.cache_entries =>
+        {
+            Arc::clone(&rules.decisions)
+        }
+        _ => Arc::new(DecisionCache::new(policy.cache_entries, policy.cache_entries as u64 * DECISION_BYTES)),
+    }
+}
+
 fn lists(rule: ListRule) -> Lists {
     match rule {
         ListRule::Visible => Lists::Visible,
         ListRule::Decision => Lists::Decision,
         ListRule::Show => Lists::Show,
         ListRule::WithoutArguments => Lists::WithoutArguments,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portunus_config::{Attempt, Carry, MapEnvironment};
+    use std::path::Path;
+
+    const RULES: &str = "package mcp.authz\nimport rego.v1\ndefault decision := false\n";
+
+    /// A configuration whose policy is `rules`, in force after those that `carry` has seen.
+    fn activated(carry: &mut Carry, rules: &str, policy: &str) -> Snapshot {
+        let mut env = MapEnvironment::default();
+        let head = "version: 1\nupstreams: {a: 'http://localhost:1/'}\nservers: {/mcp: a}\n";
+        env.files.insert("c/gateway.yaml".into(), format!("{head}policy: {policy}\n"));
+        env.files.insert("c/p.rego".into(), rules.to_owned());
+        let loaded = Attempt::new(Path::new("c/gateway.yaml"), &env).outcome;
+        let mut snapshot = loaded.unwrap_or_else(|report| panic!("{report}")).snapshot;
+        carry.activate(&mut snapshot);
+        snapshot
+    }
+
+    #[test]
+    fn decisions_are_remembered_for_as_long_as_the_rules_are_the_same() {
+        let (mut carry, watch) = (Carry::default(), Arc::default());
+        let first = Authority::of(&activated(&mut carry, RULES, "p.rego"), &watch, None);
+        let goes_on = |carry: &mut Carry, rules: &str, policy: &str| {
+            let next = Authority::of(&activated(carry, rules, policy), &watch, Some(&first));
+            let known = |authority: &Authority| Arc::clone(&authority.gate.rules().unwrap().decisions);
+            Arc::ptr_eq(&known(&first), &known(&next))
+        };
+        assert!(goes_on(&mut carry, RULES, "p.rego"), "nothing has changed");
+        assert!(goes_on(&mut carry, RULES, "{path: p.rego, reasons_to_client: false}"), "no rule has");
+        assert!(!goes_on(&mut carry, RULES, "{path: p.rego, cache_entries: 10}"), "another size");
+        assert!(goes_on(&mut carry, RULES, "p.rego"), "the rules were the same all the time");
+        assert!(!goes_on(&mut carry, RULES, "{path: p.rego, time_zone: Asia/Tokyo}"), "another clock");
+        assert!(!goes_on(&mut carry, RULES, "p.rego"), "other rules have been in force");
+        let other = RULES.replace("false", "true");
+        assert!(!goes_on(&mut carry, &other, "p.rego"), "other rules");
     }
 }

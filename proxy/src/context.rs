@@ -15,7 +15,6 @@ use arc_swap::ArcSwap;
 use portunus_config::{Bootstrap, Carry, Diagnostic, Loaded, Severity, Snapshot, Upstream};
 use portunus_filters::Clock;
 use portunus_filters::Pipeline;
-use portunus_filters::gate::Watch;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
@@ -79,10 +78,9 @@ pub struct Active {
 }
 
 impl Active {
-    fn new(snapshot: Snapshot, pools: Pools, metrics: Arc<Metrics>, recorded: &Arc<Watch>) -> Active {
+    fn new(snapshot: Snapshot, pools: Pools, authority: Authority, metrics: Arc<Metrics>) -> Active {
         metrics.snapshots_alive.inc();
         let revision = snapshot.revision.to_string().into();
-        let authority = Authority::of(&snapshot, recorded);
         let pipeline = Pipeline::new(vec![Box::new(Arc::clone(&authority.gate))]);
         Active { snapshot, pipeline, authority, revision, pools, metrics }
     }
@@ -115,7 +113,8 @@ impl Gateway {
         metrics.edge.certificates(&loaded.bootstrap);
         let serial = snapshot.serial;
         let aside = Aside::start(Arc::clone(&metrics))?;
-        let active = Active::new(snapshot, pools, Arc::clone(&metrics), &aside.recording);
+        let authority = Authority::of(&snapshot, &aside.recording, None);
+        let active = Active::new(snapshot, pools, authority, Arc::clone(&metrics));
         let gateway = Gateway {
             active: ArcSwap::from_pointee(active),
             serials: watch::Sender::new(serial),
@@ -169,8 +168,10 @@ impl Gateway {
         let serial = snapshot.serial;
         self.metrics.resolve(&snapshot);
         let pools = self.estate.reconcile(&snapshot);
-        let active = Active::new(snapshot, pools, Arc::clone(&self.metrics), &self.aside.recording);
-        let active = Arc::new(active);
+        let before = self.active.load();
+        let authority = Authority::of(&snapshot, &self.aside.recording, Some(&before.authority));
+        drop(before);
+        let active = Arc::new(Active::new(snapshot, pools, authority, Arc::clone(&self.metrics)));
         tracing::info!(revision = %active.revision, serial, "configuration in force");
         self.reaper.retire(self.active.swap(active));
         self.serials.send_replace(serial);

@@ -44,6 +44,14 @@ impl PolicyRules {
     /// Default of [`PolicyRules::cache_entries`].
     pub const DEFAULT_CACHE_ENTRIES: usize = 100_000;
 
+    /// Whether its rules would say the same as those of `other` to every question: they were compiled
+    /// from the same, in the same way.
+    pub fn decides_as(&self, other: &PolicyRules) -> bool {
+        let same =
+            |one: &Arc<PolicySource>, other: &Arc<PolicySource>| Arc::ptr_eq(one, other) || one == other;
+        self.settings == other.settings && same(&self.source, &other.source)
+    }
+
     /// Runs the policy's own tests.
     ///
     /// # Errors

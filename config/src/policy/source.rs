@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 16;
 const MAX_FILES: usize = 2000;
 
 /// What a policy is made of.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PolicySource {
     /// Rego files, those with tests too, in the order of their names.
     pub modules: Vec<Module>,

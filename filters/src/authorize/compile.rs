@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A Rego file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
     /// Its name in problems and in coverage.
     pub path: String,
@@ -47,7 +47,7 @@ pub struct Document {
 }
 
 /// How a policy is compiled and asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Path of the decision rule: names with `/` between them. `visible` and `content` are looked for
     /// beside it.

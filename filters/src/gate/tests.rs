@@ -22,7 +22,7 @@ fn rules(rego: &str, data: &str, lists: Lists) -> Rules {
         Module { path: "p.rego".to_owned(), text: format!("package mcp.authz\nimport rego.v1\n{rego}") };
     let data = Document { path: "data".to_owned(), mount: String::new(), text: data.to_owned() };
     let policy = Policy::compile(&[module], &[data], &Settings::default()).unwrap();
-    let decisions = DecisionCache::new(100_000, 64 << 20);
+    let decisions = Arc::new(DecisionCache::new(100_000, 64 << 20));
     Rules { policy: Arc::new(policy), decisions, lists, reasons_to_client: true }
 }
 
