@@ -169,6 +169,37 @@ async fn probes_take_a_place_out_before_a_call_finds_it_down() {
     within("the next probe", becomes("healthy")).await;
 }
 
+/// A probe is for nobody: it says nothing of a caller, and is not let in where that is asked for.
+#[tokio::test]
+async fn a_server_that_lets_nobody_in_unnamed_is_well() {
+    static DOWN: AtomicBool = AtomicBool::new(true);
+    for refusal in ["401 Who", "403 No"] {
+        DOWN.store(true, Ordering::SeqCst);
+        let server = Server::start(move |_: Asked, mut wire: Wire| async move {
+            let status = if DOWN.load(Ordering::SeqCst) { "503 Down" } else { refusal };
+            wire.status(status, "", "").await;
+            Some(wire)
+        })
+        .await;
+        let health = ", era: modern, caller: headers, health: { interval: 30s, unhealthy_after: 1 }";
+        let bed = bed(&[server.address], health);
+        let replicas = &bed.gateway.estate.replicas;
+        let becomes = async |expected: &str| {
+            while replicas.status(Duration::ZERO)[0].state != expected {
+                tokio::task::yield_now().await;
+            }
+        };
+        replicas.probe(&bed.gateway);
+        within("the first probe", becomes("unhealthy")).await;
+        DOWN.store(false, Ordering::SeqCst);
+        bed.clock.advance(30 * SECOND);
+        replicas.probe(&bed.gateway);
+        within(refusal, becomes("healthy")).await;
+        let probes = server.heard("server/discover");
+        assert!(probes.len() == 2 && probes.iter().all(|probe| probe.header("x-portunus-subject").is_none()));
+    }
+}
+
 #[tokio::test]
 async fn what_is_known_of_a_place_outlives_a_swap() {
     let server = named("a", &UP).await;
