@@ -34,7 +34,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use portunus_config::Snapshot;
 use portunus_filters::Identity;
-use portunus_filters::identity::Digest;
+use portunus_filters::identity::{Digest, Verified};
 use ring::hmac;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -77,6 +77,13 @@ impl Callers {
     pub fn reconcile(&self, snapshot: &Snapshot) {
         self.keys.reconcile(snapshot);
         self.inspectors.reconcile(snapshot);
+    }
+
+    /// What was verified, with the number of whom it names.
+    fn numbered(&self, mut verified: Verified) -> Verified {
+        let principal = Arc::make_mut(&mut verified.principal);
+        principal.index = self.principals.number(principal);
+        verified
     }
 
     /// Sizes of the tables, by name.

@@ -1,5 +1,8 @@
 //! Who may call: tokens, certificates, and what happens when they end or are taken back.
 
+mod issuers;
+mod taken_back;
+
 use crate::harness::{
     Authority, Client, Era, Gateway, Issuer, Key, Long, Mcp, Nature, Response, Upstream, dial_tls,
     modern_call, modern_headers, within,
@@ -315,16 +318,23 @@ async fn an_issuer_is_asked_about_tokens_that_say_nothing() {
 
 /// A gateway under TLS that lets clients show certificates of `clients`.
 async fn secured(clients: &Authority, own: &Authority, identity: &str, server: &Mcp) -> Gateway {
+    let files = secured_files(clients, own);
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    Gateway::start_beside(&files, &secured_document(identity, server)).await
+}
+
+fn secured_files(clients: &Authority, own: &Authority) -> [(&'static str, String); 3] {
     let pair = own.issue(&["gw.test"]);
-    let document = format!(
+    [("gw.pem", pair.chain), ("gw.key", pair.key), ("clients.pem", clients.pem())]
+}
+
+fn secured_document(identity: &str, server: &Mcp) -> String {
+    format!(
         "listeners:\n  - bind: 127.0.0.1:0\n    tls:\n      certificates: {{certificate: gw.pem, key: gw.key}}\n      \
          client_certificates: {{trust: clients.pem, mode: optional}}\n\
          upstreams:\n  up: {}\nservers:\n  /mcp: up\nidentity:\n  url: https://gw.example\n{identity}",
         server.url()
-    );
-    let trust = clients.pem();
-    let files = [("gw.pem", &*pair.chain), ("gw.key", &*pair.key), ("clients.pem", &*trust)];
-    Gateway::start_beside(&files, &document).await
+    )
 }
 
 #[tokio::test]

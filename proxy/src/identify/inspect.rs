@@ -1,20 +1,29 @@
 //! Asking an issuer about a token (RFC 7662), where tokens say nothing themselves.
 //!
-//! An issuer that does not answer is left alone for a while: calls are refused at once rather than
-//! held up behind it.
+//! A token is asked about once for all who show it at the same time, and what is said of it is kept
+//! before the question is over: nobody falls between the two. An issuer that does not answer is left
+//! alone for a while: calls are refused at once rather than held up behind it, and then one question
+//! goes first.
 
 use super::fetch;
+use super::tokens::{KEEP_REFUSED, Known};
 use crate::context::Gateway;
 use bytes::Bytes;
 use portunus_config::{Inspection, Snapshot, TrustId};
 use portunus_filters::identity::{Fault, Verified};
+use portunus_filters::mcp::object::Object;
+use quick_cache::sync::Cache;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Questions to one issuer at once.
 const MAX_ASKED: usize = 64;
+/// Calls at once that wait for what one issuer says.
+const MAX_WAITING: usize = 4_096;
+/// Tokens that one issuer has refused, of those that are kept.
+const MAX_REFUSED: usize = 1_024;
 /// Questions in a row without an answer, until it is left alone.
 const MAX_FAILURES: u32 = 5;
 /// For how long it is left alone.
@@ -25,11 +34,18 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 #[derive(Default)]
 pub struct Inspectors(Mutex<HashMap<TrustId, Arc<Inspector>>>);
 
-/// What is known of the health of an issuer that is asked.
+/// One issuer that is asked: how it is, and what it is being asked.
 struct Inspector {
-    permits: Semaphore,
+    asked: Arc<Semaphore>,
+    waiting: Semaphore,
     health: Mutex<Health>,
+    /// Questions under way, by their token; the issuer has as many as it has permits.
+    under_way: Mutex<HashMap<Box<str>, Awaited>>,
+    refused: Cache<Box<str>, Arc<Known>>,
 }
+
+/// What a question comes to; `None` while it is under way.
+type Awaited = watch::Receiver<Option<Result<Arc<Known>, Trouble>>>;
 
 #[derive(Default)]
 struct Health {
@@ -38,7 +54,7 @@ struct Health {
 }
 
 /// Why a token was not verified.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Trouble {
     /// It is not good.
     Fault(Fault),
@@ -61,34 +77,26 @@ impl Inspectors {
         self.lock().retain(|id, _| known(id));
     }
 
-    /// Asks about a token.
+    /// What an issuer says of a token: now, to somebody else who asks the same, or a moment ago.
     ///
     /// # Errors
-    /// [`Trouble`].
+    /// [`Trouble::Unavailable`]. That a token is not good is an answer.
     pub async fn ask(
         &self,
         gateway: &Arc<Gateway>,
-        inspection: &Inspection,
+        inspection: &Arc<Inspection>,
         token: &str,
-    ) -> Result<Verified, Trouble> {
+    ) -> Result<Arc<Known>, Trouble> {
         let inspector = Arc::clone(self.lock().entry(inspection.id).or_default());
-        let now = gateway.clock.now();
-        if now.monotonic < inspector.health().left_alone_until {
-            return Err(Trouble::Unavailable("the issuer is left alone, since it did not answer".to_owned()));
-        }
-        let Ok(_permit) = inspector.permits.try_acquire() else {
-            return Err(Trouble::Unavailable("too many tokens are being asked about".to_owned()));
+        let waiting = inspector.waiting.try_acquire();
+        let _waiting = waiting.map_err(|_| unavailable("too many wait for what the issuer says"))?;
+        let mut awaited = match inspector.question(gateway, inspection, token)? {
+            Question::Answered(known) => return Ok(known),
+            Question::Asked(awaited) => awaited,
         };
-        let form = Bytes::from(format!("token={}&token_type_hint=access_token", escaped(token)));
-        let answer = fetch::post(gateway, &inspection.at, form, MAX_ANSWER_BYTES).await;
-        inspector.note(answer.is_ok(), gateway.clock.now().monotonic);
-        let result = if answer.is_ok() { "ok" } else { "failed" };
-        let counter = &gateway.metrics.identity.inspections;
-        counter.with_label_values(&[&*inspection.issuer.name, result]).inc();
-        let answer = answer.map_err(Trouble::Unavailable)?;
-        let answer = std::str::from_utf8(&answer).map_err(|_| Fault::Malformed)?;
-        let keep = inspection.cache.max(Duration::from_secs(1));
-        Ok(inspection.issuer.inspected(answer, gateway.clock.now().wall, keep)?)
+        let answer = awaited.wait_for(Option::is_some).await;
+        let answer = answer.ok().and_then(|answer| answer.clone());
+        answer.unwrap_or_else(|| Err(unavailable("the question was given up")))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TrustId, Arc<Inspector>>> {
@@ -96,21 +104,117 @@ impl Inspectors {
     }
 }
 
+/// What a token is to those who ask about it.
+enum Question {
+    Answered(Arc<Known>),
+    Asked(Awaited),
+}
+
 impl Default for Inspector {
     fn default() -> Inspector {
-        Inspector { permits: Semaphore::new(MAX_ASKED), health: Mutex::default() }
+        Inspector {
+            asked: Arc::new(Semaphore::new(MAX_ASKED)),
+            waiting: Semaphore::new(MAX_WAITING),
+            health: Mutex::default(),
+            under_way: Mutex::default(),
+            refused: Cache::new(MAX_REFUSED),
+        }
     }
 }
 
 impl Inspector {
+    /// Joins the question about a token, or begins it. It goes on by itself: it is not only for whoever
+    /// asked first.
+    fn question(
+        self: &Arc<Self>,
+        gateway: &Arc<Gateway>,
+        inspection: &Arc<Inspection>,
+        token: &str,
+    ) -> Result<Question, Trouble> {
+        let now = gateway.clock.now().monotonic;
+        let mut under_way = self.under_way();
+        if let Some(awaited) = under_way.get(token).filter(|awaited| awaited.has_changed().is_ok()) {
+            return Ok(Question::Asked(awaited.clone()));
+        }
+        // Looked at under the lock: a question that ended before has left here what came of it.
+        if let Some(known) = self.known(gateway, inspection, token, now) {
+            return Ok(Question::Answered(known));
+        }
+        let permit = self.permit(now)?;
+        let (answer, awaited) = watch::channel(None);
+        under_way.insert(token.into(), awaited.clone());
+        drop(under_way);
+        let (inspector, gateway) = (Arc::clone(self), Arc::clone(gateway));
+        let (inspection, token) = (Arc::clone(inspection), Box::<str>::from(token));
+        tokio::spawn(async move {
+            let said = inspector.told(&gateway, &inspection, &token).await;
+            inspector.under_way().remove(&token);
+            drop(permit);
+            answer.send_replace(Some(said));
+        });
+        Ok(Question::Asked(awaited))
+    }
+
+    /// What the issuer has said of a token before, where that still holds.
+    fn known(
+        &self,
+        gateway: &Gateway,
+        inspection: &Inspection,
+        token: &str,
+        monotonic: Duration,
+    ) -> Option<Arc<Known>> {
+        let refused = self.refused.get(token).filter(|known| known.is_current(monotonic));
+        let verified = || gateway.estate.callers.tokens.find(token, monotonic);
+        refused.or_else(|| verified().filter(|known| known.trust == inspection.id && known.outcome.is_ok()))
+    }
+
+    /// Asks, and keeps what is said.
+    async fn told(
+        &self,
+        gateway: &Arc<Gateway>,
+        inspection: &Inspection,
+        token: &str,
+    ) -> Result<Arc<Known>, Trouble> {
+        let answer = asked(gateway, inspection, token).await;
+        self.note(answer.is_ok(), gateway.clock.now().monotonic);
+        let result = if answer.is_ok() { "ok" } else { "failed" };
+        let counter = &gateway.metrics.identity.inspections;
+        counter.with_label_values(&[&*inspection.issuer.name, result]).inc();
+        let answer = answer.map_err(Trouble::Unavailable)?;
+        let keep = inspection.cache.max(Duration::from_secs(1));
+        let outcome = inspection.issuer.inspected(&answer, gateway.clock.now().wall, keep);
+        let known = Arc::new(kept(gateway, inspection, outcome));
+        match known.outcome {
+            Ok(_) => gateway.estate.callers.tokens.keep(token, Arc::clone(&known)),
+            Err(_) => self.refused.insert(token.into(), Arc::clone(&known)),
+        }
+        Ok(known)
+    }
+
+    /// Leave to ask at `monotonic`.
+    fn permit(&self, monotonic: Duration) -> Result<OwnedSemaphorePermit, Trouble> {
+        let permit = Arc::clone(&self.asked).try_acquire_owned();
+        let permit = permit.map_err(|_| unavailable("too many tokens are being asked about"))?;
+        let mut health = self.health();
+        if monotonic < health.left_alone_until {
+            return Err(unavailable("the issuer is left alone, since it did not answer"));
+        }
+        if health.failures >= MAX_FAILURES {
+            // Until this one is answered the others wait for their turn: they would find out the same.
+            health.left_alone_until = monotonic + LEAVE_ALONE;
+        }
+        drop(health);
+        Ok(permit)
+    }
+
     fn note(&self, answered: bool, monotonic: Duration) {
         let mut health = self.health();
         match answered {
             true => *health = Health::default(),
             false => {
-                health.failures += 1;
+                health.failures = health.failures.saturating_add(1);
                 if health.failures >= MAX_FAILURES {
-                    *health = Health { failures: 0, left_alone_until: monotonic + LEAVE_ALONE };
+                    health.left_alone_until = monotonic + LEAVE_ALONE;
                 }
             }
         }
@@ -119,6 +223,38 @@ impl Inspector {
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<Box<str>, Awaited>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unavailable(cause: &str) -> Trouble {
+    Trouble::Unavailable(cause.to_owned())
+}
+
+/// What the issuer answers. Anything that says nothing of the token is no answer: a token is not bad
+/// because its issuer is unwell (RFC 7662 §2.2: `active` is always there).
+async fn asked(gateway: &Gateway, inspection: &Inspection, token: &str) -> Result<String, String> {
+    let form = Bytes::from(format!("token={}&token_type_hint=access_token", escaped(token)));
+    let answer = fetch::post(gateway, &inspection.at, form, MAX_ANSWER_BYTES).await?;
+    let answer = String::from_utf8(answer.into()).map_err(|_| "its answer is not UTF-8".to_owned())?;
+    let says = Object::read(&answer).is_ok_and(|said| said.get("active").is_some());
+    if says { Ok(answer) } else { Err("its answer is no JSON object with `active`".to_owned()) }
+}
+
+fn kept(gateway: &Gateway, inspection: &Inspection, outcome: Result<Verified, Fault>) -> Known {
+    let now = gateway.clock.now();
+    let keep = match &outcome {
+        Ok(verified) => {
+            let left =
+                verified.principal.not_after.map_or(Duration::ZERO, |end| end.saturating_sub(now.wall));
+            left.min(inspection.cache)
+        }
+        Err(_) => KEEP_REFUSED.min(inspection.cache),
+    };
+    let outcome = outcome.map(|verified| Arc::new(gateway.estate.callers.numbered(verified)));
+    Known::new(outcome, inspection.id, None, now.monotonic + keep)
 }
 
 /// A token in a form; whatever is no letter or digit is escaped.

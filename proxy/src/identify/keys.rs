@@ -236,25 +236,33 @@ impl KeySlot {
         });
         let mut course = self.course();
         course.under_way = false;
+        let before = course.failed.take();
         match taken {
             Ok(fresh) => {
                 if course.got.is_none() {
                     // The first keys are nobody's second look: the next token with another may have one.
                     course.asked = None;
                 }
-                (course.got, course.failed, course.due) = (Some(now), None, now + fresh);
+                (course.got, course.due) = (Some(now), now + fresh);
             }
-            Err(problem) => {
-                tracing::warn!(
-                    issuer = &*self.trust.issuer.name,
-                    problem,
-                    "the keys of an issuer were not fetched"
-                );
-                (course.failed, course.due) = (Some(problem), now + RETRY);
-            }
+            Err(problem) => (course.failed, course.due) = (Some(problem), now + RETRY),
         }
+        let failed = course.failed.clone();
         drop(course);
+        self.tell(before, failed);
         self.fetched.notify_waiters();
+    }
+
+    /// Says in the log what has changed: an issuer that is down for a day is no news every five seconds.
+    fn tell(&self, before: Option<String>, failed: Option<String>) {
+        let issuer = &*self.trust.issuer.name;
+        match failed {
+            Some(problem) if before.as_ref() != Some(&problem) => {
+                tracing::warn!(issuer, problem, "the keys of an issuer were not fetched");
+            }
+            None if before.is_some() => tracing::info!(issuer, "the keys of an issuer are fetched again"),
+            Some(_) | None => {}
+        }
     }
 
     fn take_over(&self, fetched: Fetched) -> Result<(), String> {

@@ -9,12 +9,11 @@ use super::inspect::Trouble;
 use super::tokens::{KEEP, KEEP_REFUSED, Known};
 use crate::context::Gateway;
 use http::HeaderMap;
-use portunus_config::{ApiKeys, Inspection, Profile, Shows, Trust};
+use portunus_config::{ApiKeys, Profile, Shows, Trust};
 use portunus_filters::Moment;
 use portunus_filters::identity::{AuthMethod, Fault, Principal, Token, Verified};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What a request shows of who sends it.
 #[derive(Clone, Copy)]
@@ -57,7 +56,7 @@ pub async fn authenticate(
             profile.admits(&verified, shown.guest.certificate(), now.wall)?;
             check_kind(&verified, profile)?;
             match profile.asked.requires(Shows::Mtls) {
-                true => joined(gateway, profile, shown, &verified)?,
+                true => joined(gateway, profile, shown, (&verified, now))?,
                 false => Arc::clone(&verified.principal),
             }
         }
@@ -117,19 +116,26 @@ fn by_certificate(gateway: &Gateway, profile: &Profile, shown: Shown<'_>) -> Res
     if let Some(known) = shown.guest.named(rules) {
         return Ok(known);
     }
-    let verified = Arc::new(numbered(gateway, rules.verify(certificate)?));
+    let verified = Arc::new(gateway.estate.callers.numbered(rules.verify(certificate)?));
     shown.guest.name(rules, &verified);
     Ok(verified)
 }
 
-/// A caller that has to show both: the token says who it is, the certificate by what.
+/// A caller that has to show both: the token says who it is, the certificate by what. Each of them can be
+/// taken back, and end, by itself.
 fn joined(
     gateway: &Gateway,
     profile: &Profile,
     shown: Shown<'_>,
-    verified: &Verified,
+    (verified, now): (&Verified, Moment),
 ) -> Result<Arc<Principal>, Fault> {
     let certificate = by_certificate(gateway, profile, shown)?;
+    if certificate.principal.has_ended(now.wall) {
+        return Err(Fault::Expired);
+    }
+    if profile.revoked.has(&certificate) {
+        return Err(Fault::Revoked);
+    }
     let (by_token, by_certificate) = (&verified.principal, &certificate.principal);
     let ends = [by_token.not_after, by_certificate.not_after];
     let principal = Principal {
@@ -154,7 +160,11 @@ async fn credential_verified(
     let (callers, token) = (&gateway.estate.callers, credential.text);
     let trusted = |known: &Arc<Known>| {
         let by_key = profile.keys.as_ref().is_some_and(|keys| keys.id == known.trust);
-        profile.trusts(known.trust) && by_key == credential.is_key
+        // Of several issuers that are asked, one that does not know a token says nothing of the others.
+        let decides = known.outcome.is_ok()
+            || profile.inspections.len() < 2
+            || profile.inspections.iter().all(|(inspection, _)| inspection.id != known.trust);
+        profile.trusts(known.trust) && by_key == credential.is_key && decides
     };
     if let Some(known) = callers.tokens.find(token, now.monotonic).filter(trusted) {
         match known.outcome {
@@ -173,7 +183,7 @@ async fn credential_verified(
         Ok((trust, read)) => Arc::new(by_keys(gateway, trust, &read).await?),
         // Only what is no token of a known issuer is asked about: a bad one is bad.
         Err(fault @ (Fault::Malformed | Fault::Issuer | Fault::Algorithm)) => {
-            Arc::new(by_asking(gateway, profile, token, fault).await?)
+            by_asking(gateway, profile, token, fault).await?
         }
         Err(fault) => return Err(fault.into()),
     };
@@ -205,7 +215,7 @@ fn by_table(gateway: &Gateway, keys: &ApiKeys, shown: &str, now: Moment) -> Know
                 audiences: Vec::new(),
             };
             let left = key.expires().map_or(KEEP, |end| end.saturating_sub(now.wall));
-            (Ok(Arc::new(numbered(gateway, verified))), left.min(KEEP))
+            (Ok(Arc::new(gateway.estate.callers.numbered(verified))), left.min(KEEP))
         }
         Err(fault) => (Err(fault.into()), KEEP_REFUSED),
     };
@@ -233,7 +243,7 @@ async fn by_keys(gateway: &Arc<Gateway>, trust: &Trust, token: &Token<'_>) -> Re
     match outcome {
         Ok(verified) => {
             let left = verified.principal.not_after.map_or(KEEP, |end| end.saturating_sub(now.wall));
-            let verified = Arc::new(numbered(gateway, verified));
+            let verified = Arc::new(gateway.estate.callers.numbered(verified));
             Ok(Known::new(Ok(verified), trust.id, keys, now.monotonic + left.min(KEEP)))
         }
         // These change with time, or with the next fetch.
@@ -248,37 +258,21 @@ async fn by_asking(
     profile: &Profile,
     token: &str,
     otherwise: Fault,
-) -> Result<Known, Trouble> {
+) -> Result<Arc<Known>, Trouble> {
     let mut last = Trouble::Fault(otherwise);
     for (inspection, _) in &profile.inspections {
-        match gateway.estate.callers.inspectors.ask(gateway, inspection, token).await {
-            Ok(verified) => return Ok(kept(gateway, inspection, Ok(numbered(gateway, verified)))),
-            Err(Trouble::Fault(fault)) if profile.inspections.len() == 1 => {
-                return Ok(kept(gateway, inspection, Err(fault)));
-            }
-            // Nobody can tell counts before no: another issuer's no is none of this token.
-            Err(Trouble::Fault(_)) if matches!(last, Trouble::Unavailable(_)) => {}
-            Err(trouble) => last = trouble,
+        let said = gateway.estate.callers.inspectors.ask(gateway, inspection, token).await;
+        let no = match said {
+            Ok(known) => match known.outcome {
+                Err(fault) if profile.inspections.len() > 1 => Trouble::Fault(fault),
+                _ => return Ok(known),
+            },
+            Err(trouble) => trouble,
+        };
+        // Nobody can tell counts before no: another issuer's no is none of this token.
+        if !matches!((&last, &no), (Trouble::Unavailable(_), Trouble::Fault(_))) {
+            last = no;
         }
     }
     Err(last)
-}
-
-fn kept(gateway: &Gateway, inspection: &Inspection, outcome: Result<Verified, Fault>) -> Known {
-    let now = gateway.clock.now();
-    let keep = match &outcome {
-        Ok(verified) => {
-            let left =
-                verified.principal.not_after.map_or(Duration::ZERO, |end| end.saturating_sub(now.wall));
-            left.min(inspection.cache)
-        }
-        Err(_) => KEEP_REFUSED.min(inspection.cache),
-    };
-    Known::new(outcome.map(Arc::new), inspection.id, None, now.monotonic + keep)
-}
-
-fn numbered(gateway: &Gateway, mut verified: Verified) -> Verified {
-    let principal = Arc::make_mut(&mut verified.principal);
-    principal.index = gateway.estate.callers.principals.number(principal);
-    verified
 }

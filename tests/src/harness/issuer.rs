@@ -1,6 +1,6 @@
 //! An authorization server in memory: keys, metadata, tokens, and answers about tokens.
 
-use super::{Request, Upstream, Wire};
+use super::{Pair, Request, Upstream, Wire};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
 
 /// A key that signs tokens.
 pub(crate) struct Key {
@@ -19,13 +20,19 @@ pub(crate) struct Key {
     pair: EcdsaKeyPair,
 }
 
-#[derive(Default)]
 struct Published {
+    scheme: &'static str,
     keys: Mutex<Vec<Value>>,
     /// Answers about opaque tokens.
     answers: Mutex<BTreeMap<String, Value>>,
+    /// What is answered at some paths in place of anything sensible, head and body.
+    instead: Mutex<BTreeMap<&'static str, String>>,
     fetches: AtomicUsize,
+    /// Fetches of keys that had not changed.
+    unchanged: AtomicUsize,
     asked: Mutex<Vec<String>>,
+    /// Answers about tokens wait while this is held.
+    held: watch::Sender<bool>,
 }
 
 /// An issuer; it goes down with the value.
@@ -66,13 +73,25 @@ impl Key {
 impl Issuer {
     /// An issuer that publishes these keys.
     pub(crate) async fn start(keys: &[&Key]) -> Issuer {
-        let published = Arc::new(Published::default());
+        Issuer::start_with(keys, None).await
+    }
+
+    /// The same under TLS, with a certificate for its address.
+    pub(crate) async fn secured(keys: &[&Key], own: &Pair) -> Issuer {
+        Issuer::start_with(keys, Some(own)).await
+    }
+
+    async fn start_with(keys: &[&Key], own: Option<&Pair>) -> Issuer {
+        let published = Arc::new(Published::at(own.map_or("http", |_| "https")));
         let shared = Arc::clone(&published);
-        let server = Upstream::start(move |request: Request, wire: Wire| {
+        let script = move |request: Request, wire: Wire| {
             let published = Arc::clone(&shared);
             async move { published.answer(request, wire).await }
-        })
-        .await;
+        };
+        let server = match own {
+            None => Upstream::start(script).await,
+            Some(own) => Upstream::secured(own.server(&[]), script).await,
+        };
         let issuer = Issuer { server, published };
         issuer.publish(keys);
         issuer
@@ -80,7 +99,7 @@ impl Issuer {
 
     /// Its name, and where it is.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address())
+        format!("{}://{}", self.published.scheme, self.address())
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -95,6 +114,25 @@ impl Issuer {
     /// Says this of an opaque token from now on.
     pub(crate) fn says(&self, token: &str, answer: Value) {
         self.published.answers.lock().unwrap().insert(token.to_owned(), answer);
+    }
+
+    /// Answers this at a path from now on, head and body; `None` for what is right there.
+    pub(crate) fn answers(&self, path: &'static str, instead: Option<String>) {
+        let mut all = self.published.instead.lock().unwrap();
+        match instead {
+            Some(answer) => drop(all.insert(path, answer)),
+            None => drop(all.remove(path)),
+        }
+    }
+
+    /// Holds back, or lets go, what it says of tokens.
+    pub(crate) fn hold(&self, held: bool) {
+        self.published.held.send_replace(held);
+    }
+
+    /// How often it said that its keys are as they were.
+    pub(crate) fn unchanged(&self) -> usize {
+        self.published.unchanged.load(Ordering::SeqCst)
     }
 
     /// How often its keys were fetched.
@@ -131,20 +169,42 @@ impl Issuer {
 }
 
 impl Published {
+    fn at(scheme: &'static str) -> Published {
+        Published {
+            scheme,
+            keys: Mutex::default(),
+            answers: Mutex::default(),
+            instead: Mutex::default(),
+            fetches: AtomicUsize::default(),
+            unchanged: AtomicUsize::default(),
+            asked: Mutex::default(),
+            held: watch::Sender::new(false),
+        }
+    }
+
     async fn answer(&self, request: Request, mut wire: Wire) -> Option<Wire> {
-        let host = format!("http://{}", request.header("host").unwrap_or_default());
+        let host = format!("{}://{}", self.scheme, request.header("host").unwrap_or_default());
         let path = request.head.split(' ').nth(1).unwrap_or_default().to_owned();
+        if path == "/introspect" {
+            let form = String::from_utf8(request.body.clone()).unwrap();
+            self.asked.lock().unwrap().push(format!("{}\n{form}", request.head));
+            self.held.subscribe().wait_for(|held| !held).await.ok();
+        }
+        let instead = self.instead.lock().unwrap().get(path.as_str()).cloned();
+        if let Some(answer) = instead {
+            wire.send(answer).await;
+            return None;
+        }
         let body = match path.as_str() {
             "/.well-known/oauth-authorization-server" => {
                 json!({"issuer": host, "jwks_uri": format!("{host}/keys")})
             }
             "/keys" => {
                 self.fetches.fetch_add(1, Ordering::SeqCst);
-                json!({"keys": self.keys.lock().unwrap().clone()})
+                return self.keys(&request, wire).await;
             }
             "/introspect" => {
                 let form = String::from_utf8(request.body.clone()).unwrap();
-                self.asked.lock().unwrap().push(format!("{}\n{form}", request.head));
                 let token =
                     form.split('&').find_map(|field| field.strip_prefix("token=")).unwrap_or_default();
                 let known = self.answers.lock().unwrap().get(token).cloned();
@@ -156,6 +216,25 @@ impl Published {
             }
         };
         wire.json(&body.to_string()).await;
+        Some(wire)
+    }
+
+    /// The keys, with a version.
+    async fn keys(&self, request: &Request, mut wire: Wire) -> Option<Wire> {
+        let body = json!({"keys": self.keys.lock().unwrap().clone()}).to_string();
+        let digest = ring::digest::digest(&ring::digest::SHA256, body.as_bytes());
+        let version = format!("\"{}\"", URL_SAFE_NO_PAD.encode(digest));
+        let head = match request.header("if-none-match") == Some(&version) {
+            true => {
+                self.unchanged.fetch_add(1, Ordering::SeqCst);
+                format!("HTTP/1.1 304 Not Modified\r\netag: {version}\r\n\r\n")
+            }
+            false => format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\netag: {version}\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            ),
+        };
+        wire.send(head).await;
         Some(wire)
     }
 }

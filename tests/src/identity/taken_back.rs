@@ -1,0 +1,251 @@
+//! What was good and is so no longer: refused on the next call, and whatever it had open ends.
+
+use super::{Guarded, RESOURCE, call, document, secured};
+use crate::harness::{
+    Authority, Client, Era, Gateway, Issuer, Key, Long, Mcp, Nature, Pair, dial_tls, rpc, run, within,
+};
+use ring::digest::{SHA256, digest};
+use serde_json::{Value, json};
+use std::process::Command;
+
+const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
+
+/// What a caller has open: `subscriptions/listen` of a modern client, and the GET stream of a legacy
+/// one's session.
+struct Open(Client, Client);
+
+impl Open {
+    /// Each on a connection that `connect` makes.
+    async fn with(connect: impl AsyncFn() -> Client, token: &str) -> Open {
+        let shown = ("authorization", format!("Bearer {token}"));
+        let mut modern = connect().await;
+        let headers = [
+            ("mcp-protocol-version", "2026-07-28".to_owned()),
+            ("mcp-method", "subscriptions/listen".to_owned()),
+            shown.clone(),
+        ];
+        modern.post("/mcp", &headers, Long::listening(7).as_bytes()).await;
+        assert_eq!(modern.response_head().await.status, 200);
+
+        let mut legacy = connect().await;
+        let client =
+            r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}"#;
+        legacy.post("/mcp", std::slice::from_ref(&shown), rpc(1, "initialize", client).as_bytes()).await;
+        let begun = legacy.response().await;
+        let session = begun.header("mcp-session-id").expect("no session").to_owned();
+        let headers = [shown, ("mcp-session-id", session), ("mcp-protocol-version", "2025-11-25".to_owned())];
+        let ready = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        legacy.post("/mcp", &headers, ready.as_bytes()).await;
+        assert_eq!(legacy.response().await.status, 202);
+        legacy.open_stream("/mcp", &headers).await;
+        assert_eq!(legacy.response_head().await.status, 200);
+        Open(modern, legacy)
+    }
+
+    /// Both end within a second, in order.
+    async fn ends(self, why: &str) {
+        let Open(mut modern, mut legacy) = self;
+        let both = async { (modern.rest().await, legacy.rest().await) };
+        let (last, _) = within(1, &format!("the end of the streams: {why}"), both).await;
+        assert!(last.contains("\"resultType\":\"complete\""), "{why}: {last}");
+    }
+}
+
+/// A gateway in front of a server of this era that takes tokens.
+async fn guarded(era: Era) -> Guarded {
+    let key = Key::new("k1");
+    let issuer = Issuer::start(&[&key]).await;
+    let server = Mcp::naming(Nature::of(era), &["echo".to_owned()]).await;
+    let gateway = Gateway::start(&document(&issuer, &server, "", "")).await;
+    Guarded { gateway, issuer, key, server }
+}
+
+#[tokio::test]
+async fn a_key_that_its_issuer_publishes_no_more_ends_all_that_it_opened() {
+    for era in ERAS {
+        let guarded = guarded(era).await;
+        let token = guarded.token();
+        assert_eq!(guarded.call(&token).await.status, 200);
+        let open = Open::with(async || guarded.gateway.connect().await, &token).await;
+        let fresh = Key::new("k2");
+        guarded.issuer.publish(&[&fresh]);
+        // A token of a key that is not known has them fetched.
+        assert_eq!(guarded.call(&guarded.issuer.token(&fresh, RESOURCE)).await.status, 200);
+        let refused = guarded.call(&token).await;
+        assert_eq!((refused.status, refused.reason().as_str()), (401, "invalid_token"), "{era:?}");
+        open.ends("a key that is gone").await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_denied_is_out_with_all_that_it_opened() {
+    for era in ERAS {
+        let guarded = guarded(era).await;
+        let token = guarded.token();
+        let mut client = guarded.gateway.connect().await;
+        assert_eq!(call(&mut client, "/mcp", Some(&token)).await.status, 200);
+        let open = Open::with(async || guarded.gateway.connect().await, &token).await;
+        guarded.configure("", "  revoked: {subjects: anna}\n");
+        guarded.gateway.reaches("the swap", |status| status["serial"] == 2).await;
+        let refused = call(&mut client, "/mcp", Some(&token)).await;
+        assert_eq!((refused.status, refused.reason().as_str()), (401, "invalid_token"), "{era:?}");
+        open.ends("a subject that is denied").await;
+    }
+}
+
+/// The callers of a gateway under TLS.
+struct Hall {
+    gateway: Gateway,
+    own: Authority,
+}
+
+impl Hall {
+    async fn connect(&self, shows: Option<&Pair>) -> Client {
+        let stream = dial_tls(self.gateway.address, &self.own.client(&["http/1.1"], shows), "gw.test").await;
+        Client::over(stream.unwrap(), self.gateway.address)
+    }
+
+    async fn call(&self, shows: Option<&Pair>, token: Option<&str>) -> (u16, String) {
+        let answer = call(&mut self.connect(shows).await, "/mcp", token).await;
+        (answer.status, answer.json()["error"]["data"]["reason"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+#[tokio::test]
+async fn a_bound_token_goes_with_its_certificate_and_ends_with_it() {
+    for era in ERAS {
+        let key = Key::new("k1");
+        let issuer = Issuer::start(&[&key]).await;
+        let server = Mcp::naming(Nature::of(era), &["echo".to_owned()]).await;
+        let (clients, own) = (Authority::new("of clients"), Authority::new("of the gateway"));
+        let jwt = format!("  jwt: {{issuer: '{}'}}\n", issuer.url());
+        let gateway = secured(&clients, &own, &jwt, &server).await;
+        let (mine, other) = (clients.issue(&["a.agents.internal"]), clients.issue(&["b.agents.internal"]));
+        let bound = issuer.token_with(&key, RESOURCE, json!({"cnf": {"x5t#S256": mine.thumbprint()}}));
+        let hall = Hall { gateway, own };
+        assert_eq!(hall.call(Some(&mine), Some(&bound)).await.0, 200);
+        let open = Open::with(async || hall.connect(Some(&mine)).await, &bound).await;
+        for shows in [Some(&other), None] {
+            let refused = hall.call(shows, Some(&bound)).await;
+            assert_eq!(refused, (401, "invalid_token".to_owned()), "{era:?}: after a hit");
+        }
+        assert_eq!(hall.call(Some(&mine), Some(&bound)).await.0, 200);
+
+        let fingerprint: String =
+            digest(&SHA256, &mine.der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let revoked = format!("{jwt}  revoked: {{certificates: '{fingerprint}'}}\n");
+        hall.gateway.configure(&super::secured_document(&revoked, &server));
+        hall.gateway.reaches("the swap", |status| status["serial"] == 2).await;
+        assert_eq!(hall.call(Some(&mine), Some(&bound)).await, (401, "invalid_token".to_owned()), "{era:?}");
+        open.ends("a certificate that was taken back").await;
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_asked_for_beside_a_token_can_be_denied_by_its_name() {
+    let key = Key::new("k1");
+    let issuer = Issuer::start(&[&key]).await;
+    let server = Mcp::naming(Nature::of(Era::Modern), &["echo".to_owned()]).await;
+    let (clients, own) = (Authority::new("of clients"), Authority::new("of the gateway"));
+    let identity = format!(
+        "  jwt: {{issuer: '{}'}}\n  mtls: {{dns: ['*.agents.internal']}}\n  require: [mtls, jwt]\n",
+        issuer.url()
+    );
+    let gateway = secured(&clients, &own, &identity, &server).await;
+    let hall = Hall { gateway, own };
+    let mine = clients.issue(&["a.agents.internal"]);
+    // The token names the agent itself, so that the certificate's name is nowhere in who calls.
+    let token = issuer.token_with(&key, RESOURCE, json!({"azp": "desk"}));
+    assert_eq!(hall.call(Some(&mine), Some(&token)).await.0, 200);
+    let open = Open::with(async || hall.connect(Some(&mine)).await, &token).await;
+    let revoked = format!("{identity}  revoked: {{subjects: a.agents.internal}}\n");
+    hall.gateway.configure(&super::secured_document(&revoked, &server));
+    hall.gateway.reaches("the swap", |status| status["serial"] == 2).await;
+    assert_eq!(hall.call(Some(&mine), Some(&token)).await, (401, "invalid_token".to_owned()));
+    open.ends("a certificate whose name is denied").await;
+}
+
+/// Runs `portunus key new` in a folder: the key.
+fn key_for(folder: &std::path::Path, holder: &str) -> String {
+    let made = Command::new(crate::harness::binary())
+        .args(["key", "new", "--for", holder])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    String::from_utf8(made.stdout).unwrap().trim_end().to_owned()
+}
+
+#[tokio::test]
+async fn an_api_key_on_the_denylist_is_out_with_all_that_it_opened() {
+    for era in ERAS {
+        let server = Mcp::naming(Nature::of(era), &["echo".to_owned()]).await;
+        let document = |rest: &str| {
+            format!(
+                "upstreams:\n  up: {}\nservers:\n  /mcp: up\nidentity:\n  keys: keys.yaml\n{rest}",
+                server.url()
+            )
+        };
+        let mut keys = vec![];
+        let gateway = Gateway::start_as(&document(""), |folder| {
+            keys.extend([key_for(folder, "acme/alice"), key_for(folder, "acme/alice")]);
+            run()
+        })
+        .await;
+        let mut client = gateway.connect().await;
+        assert_eq!(call(&mut client, "/mcp", Some(&keys[0])).await.status, 200);
+        let open = Open::with(async || gateway.connect().await, &keys[0]).await;
+        gateway.configure(&document(&format!("  revoked: {{keys: {}}}\n", &keys[0][4..20])));
+        gateway.reaches("the swap", |status| status["serial"] == 2).await;
+        let refused = call(&mut client, "/mcp", Some(&keys[0])).await;
+        assert_eq!((refused.status, refused.reason().as_str()), (401, "invalid_token"), "{era:?}");
+        open.ends("a key on the denylist").await;
+        assert_eq!(
+            call(&mut client, "/mcp", Some(&keys[1])).await.status,
+            200,
+            "the other key of its holder"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_and_a_key_are_needed_where_both_are_required() {
+    let server = Mcp::naming(Nature::of(Era::Modern), &["echo".to_owned()]).await;
+    let (clients, own) = (Authority::new("of clients"), Authority::new("of the gateway"));
+    let issuer = Issuer::start(&[]).await;
+    let identity = format!(
+        "  jwt: {{issuer: '{}'}}\n  keys: keys.yaml\n  mtls: {{dns: ['*.agents.internal']}}\n  require: [mtls, key]\n",
+        issuer.url()
+    );
+    let mut key = String::new();
+    let files = super::secured_files(&clients, &own);
+    let gateway = Gateway::start_as(&super::secured_document(&identity, &server), |folder| {
+        for (name, text) in &files {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        key = key_for(folder, "acme/alice");
+        run()
+    })
+    .await;
+    let hall = Hall { gateway, own };
+    let (mine, other) = (clients.issue(&["a.agents.internal"]), clients.issue(&["b.elsewhere.internal"]));
+    let signed = Key::new("k1");
+    issuer.publish(&[&signed]);
+    let token = issuer.token(&signed, RESOURCE);
+    let cases = [
+        ("both", Some(&mine), Some(&key), (200, "")),
+        ("the certificate alone", Some(&mine), None, (401, "unauthenticated")),
+        ("the key alone", None, Some(&key), (401, "unauthenticated")),
+        ("nothing", None, None, (401, "unauthenticated")),
+        ("a key and a certificate that names nobody", Some(&other), Some(&key), (401, "invalid_token")),
+        ("a token in place of the key", Some(&mine), Some(&token), (401, "unauthenticated")),
+    ];
+    for (name, shows, shown, expected) in cases {
+        let (status, reason) = hall.call(shows, shown.map(String::as_str)).await;
+        assert_eq!((status, reason.as_str()), expected, "{name}");
+    }
+    let passed = |record: &Value| record["status"] == "ok";
+    let record = hall.gateway.recorded("the caller", passed).await;
+    let expected = (&json!("alice"), &json!("api_key"), &json!("a.agents.internal"));
+    assert_eq!((&record["user_id"], &record["auth"], &record["agent_id"]), expected);
+}
