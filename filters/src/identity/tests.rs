@@ -1,6 +1,7 @@
 //! Tokens, keys and certificates, good and bad.
 
 mod certificates;
+mod edges;
 mod keys;
 mod rfc7515;
 mod tokens;

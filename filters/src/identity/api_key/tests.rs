@@ -138,3 +138,17 @@ proptest! {
         prop_assert!(StoredKey::parse(&text).is_none_or(|stored| stored.to_string() == text));
     }
 }
+
+#[test]
+fn a_checksum_does_not_make_a_key_of_what_has_another_form() {
+    let sealed = |id: &str, secret: &[u8]| {
+        let sum = checksum(id, secret);
+        format!("{PREFIX}{id}.{}", URL_SAFE_NO_PAD.encode([secret, &sum].concat()))
+    };
+    let id = "a".repeat(ID_CHARACTERS);
+    assert!(ShownKey::parse(&sealed(&id, &[7; SECRET_BYTES])).is_some());
+    for odd in [&id[1..], &format!("{id}a"), ""] {
+        assert!(ShownKey::parse(&sealed(odd, &[7; SECRET_BYTES])).is_none(), "{odd}");
+    }
+    assert!(ShownKey::parse(&sealed(&id, &[7; SECRET_BYTES - 3])).is_none());
+}
