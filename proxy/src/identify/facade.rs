@@ -18,6 +18,11 @@ use std::time::Duration;
 
 /// For how long a provider's metadata is kept.
 const KEEP: Duration = Duration::from_secs(60);
+/// The same of a failure: anybody may ask for metadata, and a provider that is down must not be asked
+/// by all of them.
+const KEEP_FAILURE: Duration = Duration::from_secs(5);
+/// Most issuers that are kept; a configuration with more asks more often.
+const MAX_ISSUERS: usize = 256;
 const MAX_METADATA_BYTES: usize = 64 << 10;
 /// Largest registration that is read.
 pub(crate) const MAX_REGISTRATION_BYTES: usize = 16 << 10;
@@ -26,9 +31,28 @@ const BOUNDS: Bounds = Bounds { depth: 8, string_bytes: 4 << 10, array_items: 64
 /// Where the metadata of an authorization server is, for one whose name has no path.
 const PLACES: [&str; 2] = ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"];
 
-/// Metadata of providers, by the name of the issuer; as many as a configuration has issuers.
+/// Metadata of providers, by the name of the issuer.
 #[derive(Default)]
-pub(crate) struct Providers(Mutex<HashMap<Arc<str>, (Duration, Arc<str>)>>);
+pub(crate) struct Providers(Mutex<HashMap<Arc<str>, Arc<Provider>>>);
+
+/// What a provider said last; who holds it asks, the others wait for what comes of that.
+type Provider = tokio::sync::Mutex<Option<Told>>;
+
+struct Told {
+    /// In monotonic time.
+    until: Duration,
+    metadata: Result<Arc<str>, String>,
+}
+
+impl Providers {
+    fn of(&self, issuer: &Arc<str>) -> Arc<Provider> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MAX_ISSUERS && !all.contains_key(issuer) {
+            all.clear();
+        }
+        Arc::clone(all.entry(Arc::clone(issuer)).or_default())
+    }
+}
 
 /// The path of the server that a question about its authorization server is about.
 pub(crate) fn asked_about(path: &str) -> Option<String> {
@@ -84,28 +108,35 @@ fn registration(resource: &Resource) -> String {
 }
 
 async fn provider(gateway: &Gateway, profile: &Profile, issuer: &Arc<str>) -> Result<Arc<str>, String> {
-    let providers = &gateway.estate.callers.providers;
+    let provider = gateway.estate.callers.providers.of(issuer);
+    let mut told = provider.lock().await;
     let now = gateway.clock.now().monotonic;
-    let known = providers.0.lock().unwrap_or_else(PoisonError::into_inner).get(issuer).cloned();
-    if let Some((_, text)) = known.filter(|(until, _)| now < *until) {
-        return Ok(text);
+    if let Some(told) = told.as_ref().filter(|told| now < told.until) {
+        return told.metadata.clone();
     }
+    let metadata = asked(gateway, profile, issuer).await;
+    let keep = if metadata.is_ok() { KEEP } else { KEEP_FAILURE };
+    *told = Some(Told { until: gateway.clock.now().monotonic + keep, metadata: metadata.clone() });
+    metadata
+}
+
+async fn asked(gateway: &Gateway, profile: &Profile, issuer: &str) -> Result<Arc<str>, String> {
     let at = endpoint(profile, issuer).ok_or("the issuer is no URL, or its keys are in a file")?;
-    let mut told = String::new();
+    let mut problem = String::new();
     for path in metadata_paths(&at.url.path) {
         match fetch::document(gateway, &at, &path, None, MAX_METADATA_BYTES).await {
             Ok(found) => {
                 let text = String::from_utf8(found.body.unwrap_or_default().to_vec());
                 let text: Arc<str> = text.map_err(|_| "its metadata is not UTF-8")?.into();
-                let mut providers = providers.0.lock().unwrap_or_else(PoisonError::into_inner);
-                providers.retain(|_, (until, _)| now < *until);
-                providers.insert(Arc::clone(issuer), (now + KEEP, Arc::clone(&text)));
-                return Ok(text);
+                // RFC 8414 §3.3: what names another must not be used.
+                let named =
+                    Object::read(&text).is_ok_and(|said| said.text("issuer").as_deref() == Some(issuer));
+                return if named { Ok(text) } else { Err("its metadata names another issuer".to_owned()) };
             }
-            Err(problem) => told = problem,
+            Err(failed) => problem = failed,
         }
     }
-    Err(told)
+    Err(problem)
 }
 
 /// Where the issuer itself is, reached as its keys or answers are.

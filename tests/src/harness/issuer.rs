@@ -130,6 +130,11 @@ impl Issuer {
         self.published.held.send_replace(held);
     }
 
+    /// All requests so far.
+    pub(crate) fn requests(&self) -> usize {
+        self.server.requests()
+    }
+
     /// How often it said that its keys are as they were.
     pub(crate) fn unchanged(&self) -> usize {
         self.published.unchanged.load(Ordering::SeqCst)

@@ -234,6 +234,22 @@ async fn an_issuer_that_stays_down_is_news_once() {
 }
 
 #[tokio::test]
+async fn strangers_that_ask_for_metadata_do_not_storm_a_provider_that_is_down() {
+    let guarded = Guarded::start("", "  metadata: {client: fixed}\n").await;
+    let place = "/.well-known/oauth-authorization-server";
+    let ask = async || guarded.gateway.get(guarded.gateway.address, &format!("{place}/mcp")).await.status;
+    let metadata = json!({"issuer": "https://evil.example", "registration_endpoint": "https://evil.example"});
+    let evil = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{metadata}", metadata.to_string().len());
+    guarded.issuer.answers(place, Some(evil));
+    let before = guarded.issuer.requests();
+    for _ in 0..20 {
+        assert_eq!(ask().await, 503, "metadata in another name was passed on");
+    }
+    let asked = guarded.issuer.requests() - before;
+    assert!(asked < 10, "asked {asked} times");
+}
+
+#[tokio::test]
 async fn metadata_counts_only_for_the_issuer_that_it_names_and_at_its_host() {
     let key = Key::new("k1");
     let cases = [("names another issuer", true), ("at another host", false)];
