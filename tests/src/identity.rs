@@ -1,7 +1,7 @@
 //! Who may call: tokens, certificates, and what happens when they end or are taken back.
 
 mod issuers;
-mod taken_back;
+pub(crate) mod taken_back;
 
 use crate::harness::{
     Authority, Client, Era, Gateway, Issuer, Key, Long, Mcp, Nature, Response, Upstream, dial_tls,
@@ -204,6 +204,32 @@ async fn a_provider_that_registers_nobody_is_presented_with_the_one_client_that_
 }
 
 #[tokio::test]
+async fn what_was_verified_under_other_settings_is_verified_again() {
+    let guarded = Guarded::start("", "").await;
+    let (token, mut client) = (guarded.token(), guarded.gateway.connect().await);
+    assert_eq!(call(&mut client, "/mcp", Some(&token)).await.status, 200);
+    guarded.configure(", algorithms: [RS256]", "");
+    guarded.gateway.reaches("the swap", |status| status["serial"] == 2).await;
+    assert_eq!(call(&mut client, "/mcp", Some(&token)).await.status, 401, "on the same connection");
+    assert_eq!(guarded.call(&token).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_token_that_is_known_is_none_where_keys_are_shown() {
+    let guarded = Guarded::start("", "  keys: {entries: {}, shown_in: [bearer, X-API-Key]}\n").await;
+    let (token, mut client) = (guarded.token(), guarded.gateway.connect().await);
+    let mut other = guarded.gateway.connect().await;
+    for shown in [format!("Bearer {token}"), token.clone()] {
+        assert_eq!(call(&mut client, "/mcp", Some(&token)).await.status, 200);
+        for client in [&mut client, &mut other] {
+            let headers = [modern_headers("echo"), vec![("x-api-key", shown.clone())]].concat();
+            client.post("/mcp", &headers, modern_call(1, "echo").as_bytes()).await;
+            assert_eq!(client.response().await.status, 401);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_token_for_one_server_is_refused_at_another_after_it_was_taken() {
     let guarded = Guarded::start("", "").await;
     let (token, mut client) = (guarded.token(), guarded.gateway.connect().await);
@@ -284,6 +310,15 @@ async fn strangers_are_served_only_where_that_is_said_and_a_bad_token_never_is()
     assert_eq!(call(&mut client, "/mcp", Some("x")).await.status, 401);
     let record = guarded.gateway.recorded("the stranger", |record| record["status"] == "ok").await;
     assert_eq!((&record["auth"], &record["tenant_id"]), (&json!("anonymous"), &json!("anonymous")));
+    let cases = [
+        ("  anonymous: allow\n  revoked: {subjects: {tenant: anonymous, subject: 127.0.0.1}}\n", 401),
+        ("  anonymous: allow\n  scopes: [mcp]\n", 403),
+    ];
+    for (number, (rest, status)) in cases.into_iter().enumerate() {
+        guarded.configure("", rest);
+        guarded.gateway.reaches("the swap", |status| status["serial"] == number + 2).await;
+        assert_eq!(call(&mut client, "/mcp", None).await.status, status, "{rest}");
+    }
 }
 
 #[tokio::test]

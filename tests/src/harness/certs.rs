@@ -7,6 +7,7 @@ use rcgen::{
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -54,12 +55,21 @@ impl Authority {
 
     /// A certificate that is valid until the first day of a year.
     pub(crate) fn issue_until(&self, names: &[&str], year: i32) -> Pair {
+        self.issue_with(names, |params| params.not_after = date_time_ymd(year, 1, 1))
+    }
+
+    /// A certificate that is valid for this long.
+    pub(crate) fn issue_for(&self, names: &[&str], time: Duration) -> Pair {
+        self.issue_with(names, |params| params.not_after = (now() + time).into())
+    }
+
+    fn issue_with(&self, names: &[&str], end: impl FnOnce(&mut CertificateParams)) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let first = names[0].clone();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, first);
         params.not_before = date_time_ymd(2001, 1, 1);
-        params.not_after = date_time_ymd(year, 1, 1);
+        end(&mut params);
         let key = KeyPair::generate().unwrap();
         let serial = SerialNumber::from_slice(&key.public_key_raw()[1..9]);
         params.serial_number = Some(serial.clone());
@@ -170,6 +180,11 @@ impl Pair {
     fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates end by the clock of the gateway")]
+fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 /// The same cryptography as the gateway's.

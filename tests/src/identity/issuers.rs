@@ -2,9 +2,10 @@
 
 use super::{Guarded, RESOURCE, call};
 use crate::harness::{
-    Authority, Era, Gateway, Issuer, Key, Mcp, Nature, Upstream, modern_call, modern_headers,
+    Authority, Era, Gateway, Issuer, Key, Mcp, Nature, Upstream, modern_call, modern_headers, within,
 };
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// How many clients show the same token at once.
 const CROWD: usize = 100;
@@ -139,6 +140,72 @@ async fn one_issuer_that_does_not_know_a_token_says_nothing_of_another() {
         assert_eq!(call(&mut client, "/hr/mcp", Some("opaque-1")).await.status, 200);
     }
     assert_eq!((first.asked().len(), second.asked().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn where_one_of_two_issuers_cannot_tell_a_token_is_not_yet_bad() {
+    let (down, well) = (Issuer::start(&[]).await, Issuer::start(&[]).await);
+    let asked = |issuer: &Issuer, name: &str| {
+        let client = "client: {id: gw, secret: 'file:secret'}";
+        format!("  - {{issuer: {name}, url: '{}/introspect', {client}}}\n", issuer.url())
+    };
+    for issuers in [asked(&down, "a") + &asked(&well, "b"), asked(&well, "b") + &asked(&down, "a")] {
+        let server = Upstream::unreachable().await;
+        let document = format!(
+            "upstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: up\nidentity:\n  url: https://gw.example\n  \
+             introspection:\n{issuers}",
+            server.address
+        );
+        let gateway = Gateway::start_beside(&[("secret", "s3cret")], &document).await;
+        down.answers("/introspect", Some("HTTP/1.1 500 Down\r\ncontent-length: 0\r\n\r\n".to_owned()));
+        let refused = call(&mut gateway.connect().await, "/mcp", Some("opaque")).await;
+        assert_eq!((refused.status, refused.reason().as_str()), (503, "identity_unavailable"), "{issuers}");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_token_of_a_known_issuer_is_shown_to_nobody() {
+    let key = Key::new("k1");
+    let (issuer, other) = (Issuer::start(&[&key]).await, Issuer::start(&[]).await);
+    let server = Upstream::unreachable().await;
+    let document = format!(
+        "upstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: up\nidentity:\n  url: https://gw.example\n  \
+         jwt: {{issuer: '{}'}}\n  introspection: {{issuer: idp, url: '{}/introspect', client: {{id: gw, secret: 'file:secret'}}}}\n",
+        server.address,
+        issuer.url(),
+        other.url()
+    );
+    let gateway = Gateway::start_beside(&[("secret", "s3cret")], &document).await;
+    let mut client = gateway.connect().await;
+    let claims = issuer.claims(RESOURCE, json!({}));
+    for header in [json!({"typ": "id+jwt"}), json!({"crit": ["x"]}), json!({"kid": "k9"})] {
+        let mut all = key.header();
+        for (name, value) in header.as_object().unwrap() {
+            all[name] = value.clone();
+        }
+        assert_eq!(call(&mut client, "/mcp", Some(&key.sign(&all, &claims))).await.status, 401, "{header}");
+    }
+    let expired = issuer.token_with(&key, RESOURCE, json!({"exp": 1}));
+    assert_eq!(call(&mut client, "/mcp", Some(&expired)).await.status, 401);
+    assert_eq!(other.asked().len(), 0);
+    assert_eq!(call(&mut client, "/mcp", Some("opaque")).await.status, 401);
+    assert_eq!(other.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_token_whose_time_comes_is_taken_from_then_on() {
+    let guarded = Guarded::start(", clock_skew: 0s", "").await;
+    let now = guarded.issuer.claims(RESOURCE, json!({}))["iat"].as_u64().unwrap();
+    let early = guarded.issuer.token_with(&guarded.key, RESOURCE, json!({"nbf": now + 3}));
+    let mut client = guarded.gateway.connect().await;
+    assert_eq!(call(&mut client, "/mcp", Some(&early)).await.status, 401);
+    // A refusal that is kept is kept for ten seconds.
+    within(8, "the time of the token", async {
+        while call(&mut client, "/mcp", Some(&early)).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
 }
 
 /// What `/status` says of the only issuer.

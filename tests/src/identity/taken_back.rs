@@ -7,8 +7,12 @@ use crate::harness::{
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use std::process::Command;
+use std::time::Duration;
 
 const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
+
+/// How long a stream may take to end here, where other tests run beside; in the show it is a second.
+const SECONDS: u64 = 10;
 
 /// What a caller has open: `subscriptions/listen` of a modern client, and the GET stream of a legacy
 /// one's session.
@@ -16,24 +20,24 @@ struct Open(Client, Client);
 
 impl Open {
     /// Each on a connection that `connect` makes.
-    async fn with(connect: impl AsyncFn() -> Client, token: &str) -> Open {
-        let shown = ("authorization", format!("Bearer {token}"));
+    async fn with(connect: impl AsyncFn() -> Client, token: Option<&str>) -> Open {
+        let shown = token.map(|token| ("authorization", format!("Bearer {token}")));
+        let with = |fields: &[(&'static str, &str)]| {
+            let fields = fields.iter().map(|(name, value)| (*name, (*value).to_owned()));
+            fields.chain(shown.clone()).collect::<Vec<_>>()
+        };
         let mut modern = connect().await;
-        let headers = [
-            ("mcp-protocol-version", "2026-07-28".to_owned()),
-            ("mcp-method", "subscriptions/listen".to_owned()),
-            shown.clone(),
-        ];
+        let headers = with(&[("mcp-protocol-version", "2026-07-28"), ("mcp-method", "subscriptions/listen")]);
         modern.post("/mcp", &headers, Long::listening(7).as_bytes()).await;
         assert_eq!(modern.response_head().await.status, 200);
 
         let mut legacy = connect().await;
         let client =
             r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}"#;
-        legacy.post("/mcp", std::slice::from_ref(&shown), rpc(1, "initialize", client).as_bytes()).await;
+        legacy.post("/mcp", &with(&[]), rpc(1, "initialize", client).as_bytes()).await;
         let begun = legacy.response().await;
-        let session = begun.header("mcp-session-id").expect("no session").to_owned();
-        let headers = [shown, ("mcp-session-id", session), ("mcp-protocol-version", "2025-11-25".to_owned())];
+        let session = begun.header("mcp-session-id").expect("no session");
+        let headers = with(&[("mcp-session-id", session), ("mcp-protocol-version", "2025-11-25")]);
         let ready = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
         legacy.post("/mcp", &headers, ready.as_bytes()).await;
         assert_eq!(legacy.response().await.status, 202);
@@ -42,12 +46,27 @@ impl Open {
         Open(modern, legacy)
     }
 
-    /// Both end within a second, in order.
-    async fn ends(self, why: &str) {
+    /// Both end within `seconds`, in order.
+    async fn ends(self, seconds: u64, why: &str) {
         let Open(mut modern, mut legacy) = self;
         let both = async { (modern.rest().await, legacy.rest().await) };
-        let (last, _) = within(1, &format!("the end of the streams: {why}"), both).await;
+        let (last, _) = within(seconds, &format!("the end of the streams: {why}"), both).await;
         assert!(last.contains("\"resultType\":\"complete\""), "{why}: {last}");
+    }
+}
+
+/// Show: what is taken back is refused on the next call, and its streams end within a second.
+pub(crate) async fn show() {
+    for era in ERAS {
+        println!("before a server of the {era:?} era, streams end within a second when");
+        println!("  the issuer publishes their key no more");
+        key_is_gone(era, 1).await;
+        println!("  their subject is denied");
+        subject_is_denied(era, 1).await;
+        println!("  their certificate is denied; with another, their bound token was never taken");
+        certificate_is_denied(era, 1).await;
+        println!("  their API key is denied");
+        api_key_is_denied(era, 1).await;
     }
 }
 
@@ -63,43 +82,51 @@ async fn guarded(era: Era) -> Guarded {
 #[tokio::test]
 async fn a_key_that_its_issuer_publishes_no_more_ends_all_that_it_opened() {
     for era in ERAS {
-        let guarded = guarded(era).await;
-        let token = guarded.token();
-        assert_eq!(guarded.call(&token).await.status, 200);
-        let open = Open::with(async || guarded.gateway.connect().await, &token).await;
-        let fresh = Key::new("k2");
-        guarded.issuer.publish(&[&fresh]);
-        // A token of a key that is not known has them fetched.
-        assert_eq!(guarded.call(&guarded.issuer.token(&fresh, RESOURCE)).await.status, 200);
-        let refused = guarded.call(&token).await;
-        assert_eq!((refused.status, refused.reason().as_str()), (401, "invalid_token"), "{era:?}");
-        open.ends("a key that is gone").await;
+        key_is_gone(era, SECONDS).await;
     }
+}
+
+async fn key_is_gone(era: Era, seconds: u64) {
+    let guarded = guarded(era).await;
+    let token = guarded.token();
+    assert_eq!(guarded.call(&token).await.status, 200);
+    let open = Open::with(async || guarded.gateway.connect().await, Some(&token)).await;
+    let fresh = Key::new("k2");
+    guarded.issuer.publish(&[&fresh]);
+    // A token of a key that is not known has them fetched.
+    assert_eq!(guarded.call(&guarded.issuer.token(&fresh, RESOURCE)).await.status, 200);
+    let refused = guarded.call(&token).await;
+    assert_eq!((refused.status, refused.reason().as_str()), (401, "invalid_token"), "{era:?}");
+    open.ends(seconds, "a key that is gone").await;
 }
 
 #[tokio::test]
 async fn whoever_is_denied_is_out_with_all_that_it_opened() {
     for era in ERAS {
-        let guarded = guarded(era).await;
-        let token = guarded.token();
-        let mut client = guarded.gateway.connect().await;
-        assert_eq!(call(&mut client, "/mcp", Some(&token)).await.status, 200);
-        let open = Open::with(async || guarded.gateway.connect().await, &token).await;
-        guarded.configure("", "  revoked: {subjects: anna}\n");
-        guarded.gateway.reaches("the swap", |status| status["serial"] == 2).await;
-        let refused = call(&mut client, "/mcp", Some(&token)).await;
-        assert_eq!((refused.status, refused.reason().as_str()), (401, "invalid_token"), "{era:?}");
-        open.ends("a subject that is denied").await;
+        subject_is_denied(era, SECONDS).await;
     }
 }
 
-/// The callers of a gateway under TLS.
-struct Hall {
-    gateway: Gateway,
-    own: Authority,
+async fn subject_is_denied(era: Era, seconds: u64) {
+    let guarded = guarded(era).await;
+    let token = guarded.token();
+    let mut client = guarded.gateway.connect().await;
+    assert_eq!(call(&mut client, "/mcp", Some(&token)).await.status, 200);
+    let open = Open::with(async || guarded.gateway.connect().await, Some(&token)).await;
+    guarded.configure("", "  revoked: {subjects: anna}\n");
+    guarded.gateway.reaches("the swap", |status| status["serial"] == 2).await;
+    let refused = call(&mut client, "/mcp", Some(&token)).await;
+    assert_eq!((refused.status, refused.reason().as_str()), (401, "invalid_token"), "{era:?}");
+    open.ends(seconds, "a subject that is denied").await;
 }
 
-impl Hall {
+/// The callers of a gateway under TLS.
+struct Hall<'a> {
+    gateway: Gateway,
+    own: &'a Authority,
+}
+
+impl Hall<'_> {
     async fn connect(&self, shows: Option<&Pair>) -> Client {
         let stream = dial_tls(self.gateway.address, &self.own.client(&["http/1.1"], shows), "gw.test").await;
         Client::over(stream.unwrap(), self.gateway.address)
@@ -114,31 +141,35 @@ impl Hall {
 #[tokio::test]
 async fn a_bound_token_goes_with_its_certificate_and_ends_with_it() {
     for era in ERAS {
-        let key = Key::new("k1");
-        let issuer = Issuer::start(&[&key]).await;
-        let server = Mcp::naming(Nature::of(era), &["echo".to_owned()]).await;
-        let (clients, own) = (Authority::new("of clients"), Authority::new("of the gateway"));
-        let jwt = format!("  jwt: {{issuer: '{}'}}\n", issuer.url());
-        let gateway = secured(&clients, &own, &jwt, &server).await;
-        let (mine, other) = (clients.issue(&["a.agents.internal"]), clients.issue(&["b.agents.internal"]));
-        let bound = issuer.token_with(&key, RESOURCE, json!({"cnf": {"x5t#S256": mine.thumbprint()}}));
-        let hall = Hall { gateway, own };
-        assert_eq!(hall.call(Some(&mine), Some(&bound)).await.0, 200);
-        let open = Open::with(async || hall.connect(Some(&mine)).await, &bound).await;
-        for shows in [Some(&other), None] {
-            let refused = hall.call(shows, Some(&bound)).await;
-            assert_eq!(refused, (401, "invalid_token".to_owned()), "{era:?}: after a hit");
-        }
-        assert_eq!(hall.call(Some(&mine), Some(&bound)).await.0, 200);
-
-        let fingerprint: String =
-            digest(&SHA256, &mine.der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let revoked = format!("{jwt}  revoked: {{certificates: '{fingerprint}'}}\n");
-        hall.gateway.configure(&super::secured_document(&revoked, &server));
-        hall.gateway.reaches("the swap", |status| status["serial"] == 2).await;
-        assert_eq!(hall.call(Some(&mine), Some(&bound)).await, (401, "invalid_token".to_owned()), "{era:?}");
-        open.ends("a certificate that was taken back").await;
+        certificate_is_denied(era, SECONDS).await;
     }
+}
+
+async fn certificate_is_denied(era: Era, seconds: u64) {
+    let key = Key::new("k1");
+    let issuer = Issuer::start(&[&key]).await;
+    let server = Mcp::naming(Nature::of(era), &["echo".to_owned()]).await;
+    let (clients, own) = (Authority::new("of clients"), Authority::new("of the gateway"));
+    let jwt = format!("  jwt: {{issuer: '{}'}}\n", issuer.url());
+    let gateway = secured(&clients, &own, &jwt, &server).await;
+    let (mine, other) = (clients.issue(&["a.agents.internal"]), clients.issue(&["b.agents.internal"]));
+    let bound = issuer.token_with(&key, RESOURCE, json!({"cnf": {"x5t#S256": mine.thumbprint()}}));
+    let hall = Hall { gateway, own: &own };
+    assert_eq!(hall.call(Some(&mine), Some(&bound)).await.0, 200);
+    let open = Open::with(async || hall.connect(Some(&mine)).await, Some(&bound)).await;
+    for shows in [Some(&other), None] {
+        let refused = hall.call(shows, Some(&bound)).await;
+        assert_eq!(refused, (401, "invalid_token".to_owned()), "{era:?}: after a hit");
+    }
+    assert_eq!(hall.call(Some(&mine), Some(&bound)).await.0, 200);
+
+    let fingerprint: String =
+        digest(&SHA256, &mine.der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let revoked = format!("{jwt}  revoked: {{certificates: '{fingerprint}'}}\n");
+    hall.gateway.configure(&super::secured_document(&revoked, &server));
+    hall.gateway.reaches("the swap", |status| status["serial"] == 2).await;
+    assert_eq!(hall.call(Some(&mine), Some(&bound)).await, (401, "invalid_token".to_owned()), "{era:?}");
+    open.ends(seconds, "a certificate that was taken back").await;
 }
 
 #[tokio::test]
@@ -152,17 +183,57 @@ async fn a_certificate_that_is_asked_for_beside_a_token_can_be_denied_by_its_nam
         issuer.url()
     );
     let gateway = secured(&clients, &own, &identity, &server).await;
-    let hall = Hall { gateway, own };
+    let hall = Hall { gateway, own: &own };
     let mine = clients.issue(&["a.agents.internal"]);
     // The token names the agent itself, so that the certificate's name is nowhere in who calls.
     let token = issuer.token_with(&key, RESOURCE, json!({"azp": "desk"}));
     assert_eq!(hall.call(Some(&mine), Some(&token)).await.0, 200);
-    let open = Open::with(async || hall.connect(Some(&mine)).await, &token).await;
+    let open = Open::with(async || hall.connect(Some(&mine)).await, Some(&token)).await;
     let revoked = format!("{identity}  revoked: {{subjects: a.agents.internal}}\n");
     hall.gateway.configure(&super::secured_document(&revoked, &server));
     hall.gateway.reaches("the swap", |status| status["serial"] == 2).await;
     assert_eq!(hall.call(Some(&mine), Some(&token)).await, (401, "invalid_token".to_owned()));
-    open.ends("a certificate whose name is denied").await;
+    open.ends(SECONDS, "a certificate whose name is denied").await;
+}
+
+#[tokio::test]
+async fn who_a_certificate_names_is_asked_again_when_the_rules_change() {
+    let server = Mcp::naming(Nature::of(Era::Modern), &["echo".to_owned()]).await;
+    let (clients, own) = (Authority::new("of clients"), Authority::new("of the gateway"));
+    let rules = |names: &str| format!("  mtls: {{dns: ['{names}']}}\n");
+    let gateway = secured(&clients, &own, &rules("*.agents.internal"), &server).await;
+    let hall = Hall { gateway, own: &own };
+    let mut client = hall.connect(Some(&clients.issue(&["a.agents.internal"]))).await;
+    assert_eq!(call(&mut client, "/mcp", None).await.status, 200);
+    hall.gateway.configure(&super::secured_document(&rules("*.robots.internal"), &server));
+    hall.gateway.reaches("the swap", |status| status["serial"] == 2).await;
+    assert_eq!(call(&mut client, "/mcp", None).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_ends_what_was_let_in_by_it_on_a_connection_that_lasts() {
+    let key = Key::new("k1");
+    let issuer = Issuer::start(&[&key]).await;
+    let server = Mcp::naming(Nature::of(Era::Modern), &["echo".to_owned()]).await;
+    let (clients, own) = (Authority::new("of clients"), Authority::new("of the gateway"));
+    let token = issuer.token(&key, RESOURCE);
+    for (require, shown) in [("[mtls, jwt]", Some(token.as_str())), ("mtls", None)] {
+        let identity = format!(
+            "  jwt: {{issuer: '{}'}}\n  mtls: {{dns: ['*.agents.internal']}}\n  require: {require}\n",
+            issuer.url()
+        );
+        let gateway = secured(&clients, &own, &identity, &server).await;
+        let hall = Hall { gateway, own: &own };
+        let brief = clients.issue_for(&["a.agents.internal"], Duration::from_secs(5));
+        let mut client = hall.connect(Some(&brief)).await;
+        assert_eq!(call(&mut client, "/mcp", shown).await.status, 200, "{require}");
+        let Open(mut modern, mut legacy) = Open::with(async || hall.connect(Some(&brief)).await, shown).await;
+        let both = async { (modern.rest().await, legacy.rest().await) };
+        let (last, _) = within(10, "the end of the certificate", both).await;
+        assert!(last.contains("\"resultType\":\"complete\""), "{require}: {last}");
+        let refused = call(&mut client, "/mcp", shown).await;
+        assert_eq!((refused.status, refused.reason().as_str()), (401, "invalid_token"), "{require}");
+    }
 }
 
 /// Runs `portunus key new` in a folder: the key.
@@ -179,33 +250,33 @@ fn key_for(folder: &std::path::Path, holder: &str) -> String {
 #[tokio::test]
 async fn an_api_key_on_the_denylist_is_out_with_all_that_it_opened() {
     for era in ERAS {
-        let server = Mcp::naming(Nature::of(era), &["echo".to_owned()]).await;
-        let document = |rest: &str| {
-            format!(
-                "upstreams:\n  up: {}\nservers:\n  /mcp: up\nidentity:\n  keys: keys.yaml\n{rest}",
-                server.url()
-            )
-        };
-        let mut keys = vec![];
-        let gateway = Gateway::start_as(&document(""), |folder| {
-            keys.extend([key_for(folder, "acme/alice"), key_for(folder, "acme/alice")]);
-            run()
-        })
-        .await;
-        let mut client = gateway.connect().await;
-        assert_eq!(call(&mut client, "/mcp", Some(&keys[0])).await.status, 200);
-        let open = Open::with(async || gateway.connect().await, &keys[0]).await;
-        gateway.configure(&document(&format!("  revoked: {{keys: {}}}\n", &keys[0][4..20])));
-        gateway.reaches("the swap", |status| status["serial"] == 2).await;
-        let refused = call(&mut client, "/mcp", Some(&keys[0])).await;
-        assert_eq!((refused.status, refused.reason().as_str()), (401, "invalid_token"), "{era:?}");
-        open.ends("a key on the denylist").await;
-        assert_eq!(
-            call(&mut client, "/mcp", Some(&keys[1])).await.status,
-            200,
-            "the other key of its holder"
-        );
+        api_key_is_denied(era, SECONDS).await;
     }
+}
+
+async fn api_key_is_denied(era: Era, seconds: u64) {
+    let server = Mcp::naming(Nature::of(era), &["echo".to_owned()]).await;
+    let document = |rest: &str| {
+        format!(
+            "upstreams:\n  up: {}\nservers:\n  /mcp: up\nidentity:\n  keys: keys.yaml\n{rest}",
+            server.url()
+        )
+    };
+    let mut keys = vec![];
+    let gateway = Gateway::start_as(&document(""), |folder| {
+        keys.extend([key_for(folder, "acme/alice"), key_for(folder, "acme/alice")]);
+        run()
+    })
+    .await;
+    let mut client = gateway.connect().await;
+    assert_eq!(call(&mut client, "/mcp", Some(&keys[0])).await.status, 200);
+    let open = Open::with(async || gateway.connect().await, Some(&keys[0])).await;
+    gateway.configure(&document(&format!("  revoked: {{keys: {}}}\n", &keys[0][4..20])));
+    gateway.reaches("the swap", |status| status["serial"] == 2).await;
+    let refused = call(&mut client, "/mcp", Some(&keys[0])).await;
+    assert_eq!((refused.status, refused.reason().as_str()), (401, "invalid_token"), "{era:?}");
+    open.ends(seconds, "a key on the denylist").await;
+    assert_eq!(call(&mut client, "/mcp", Some(&keys[1])).await.status, 200, "the other key of its holder");
 }
 
 #[tokio::test]
@@ -227,7 +298,7 @@ async fn a_certificate_and_a_key_are_needed_where_both_are_required() {
         run()
     })
     .await;
-    let hall = Hall { gateway, own };
+    let hall = Hall { gateway, own: &own };
     let (mine, other) = (clients.issue(&["a.agents.internal"]), clients.issue(&["b.elsewhere.internal"]));
     let signed = Key::new("k1");
     issuer.publish(&[&signed]);

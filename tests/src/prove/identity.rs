@@ -128,6 +128,7 @@ pub(super) async fn run() {
     tokens_of_others_are_refused(&site).await;
     keys_come_and_go(site).await;
     what_was_good_ends().await;
+    crate::identity::taken_back::show().await;
     sdk_clients_find_the_provider().await;
 }
 
