@@ -210,7 +210,7 @@ impl Policy {
     fn disagreements(&self, name: &str, input: &Value) -> Vec<Problem> {
         let differs = |point: &&Point| {
             let projected = point.interpreter.ask(point.projection.of_value(input));
-            !point.interpreter.ask(input.clone()).agrees(&projected)
+            !projected.agrees(&point.interpreter.ask(input.clone()))
         };
         let problem = |point: &Point| {
             let text =

@@ -193,12 +193,15 @@ impl Ruling {
         Ok(ruling)
     }
 
-    /// Whether it is the same answer; why there is none may be told in other words, and one that took
-    /// too long says nothing.
-    pub(super) fn agrees(&self, other: &Ruling) -> bool {
-        match (&self.fault, &other.fault) {
-            (Some(_), Some(_)) | (Some(Fault::TooLong), _) | (_, Some(Fault::TooLong)) => true,
-            _ => self == other,
+    /// Whether `whole`, of all of the input, is the same answer; why there is none may be told in other
+    /// words. One that took too long says nothing, nor does an input that cannot be read as a whole: a
+    /// caller who writes such a number where no rule looks must not turn the rules against their
+    /// projection.
+    pub(super) fn agrees(&self, whole: &Ruling) -> bool {
+        match (&self.fault, &whole.fault) {
+            (Some(_), Some(_)) | (Some(Fault::TooLong), _) => true,
+            (_, Some(Fault::TooLong | Fault::Unreadable(_))) => true,
+            _ => self == whole,
         }
     }
 

@@ -74,3 +74,19 @@ fn every_256th_evaluation_is_looked_at() {
     let caught = kit.policy.decide(Entry::Decision, &question(&suspended), &empty());
     assert!(caught.diverged && !caught.allow);
 }
+
+#[test]
+fn what_no_rule_reads_cannot_turn_the_rules_against_their_projection() {
+    let rego =
+        "package mcp.authz\ndefault decision := false\ndecision if input.mcp.arguments.region == \"eu\"";
+    let caller = principal(&[], &[]);
+    for arguments in [r#"{"region": "eu", "odd": 1e400}"#, r#"{"region": "eu", "odd": {"a": 1, "a": 2}}"#] {
+        let kit = Kit::of(rego);
+        let mut asked = question(&caller);
+        asked.mcp.arguments = Some(arguments);
+        // The first evaluation is one that is made with all of the input too.
+        let decision = kit.decide(&asked);
+        assert!(decision.allow && !decision.diverged, "{arguments}: {decision:?}");
+        assert_eq!(kit.policy.classes(), [(Entry::Decision, Class::Pure)], "{arguments}");
+    }
+}
