@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::clock::SystemClock;
 use crate::handover::take::Inheritance;
 use crate::run::{Origin, Process, run};
 use crate::tools::policy::{self, Trouble};
@@ -8,6 +9,7 @@ use portunus_config::{Attempt, ProcessEnvironment, Report, as_yaml, effective, l
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// `EX_CONFIG` of sysexits(3): the configuration is at fault, a restart will not help.
 const BAD_CONFIGURATION: u8 = 78;
@@ -150,6 +152,7 @@ fn run_configured(config: &Path, upgrade: bool, report: bool) -> ExitCode {
         loaded,
         watched: Some((config.to_owned(), attempt.fingerprint)),
         origin,
+        clock: Arc::new(SystemClock::new()),
         extra: Vec::new(),
         scratch: None,
         ready: if report { Box::new(|_| crate::upgrade_command::report()) } else { Box::new(|_| {}) },

@@ -1,5 +1,6 @@
 //! `portunus demo`: a gateway with demo servers behind it, and what to try on it.
 
+use crate::clock::SystemClock;
 use crate::demo::Demo;
 use crate::handover::take::Inheritance;
 use crate::listeners::{Given, listen};
@@ -8,6 +9,7 @@ use clap::Args;
 use portunus_config::{ProcessEnvironment, load_text};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where the demo listens.
 #[derive(Debug, Args)]
@@ -42,7 +44,15 @@ pub fn process(arguments: &DemoArguments) -> Result<Process, String> {
     let service = Given::new("demo", Demo::new(), &[&servers], Some(1)).map_err(|error| error.to_string())?;
     let ready = Box::new(print);
     let origin = Origin::Start(Inheritance::default());
-    Ok(Process { loaded, watched: None, origin, extra: vec![Box::new(service)], scratch: Some(state), ready })
+    Ok(Process {
+        loaded,
+        watched: None,
+        origin,
+        clock: Arc::new(SystemClock::new()),
+        extra: vec![Box::new(service)],
+        scratch: Some(state),
+        ready,
+    })
 }
 
 fn document(

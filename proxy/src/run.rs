@@ -4,7 +4,6 @@
 //! to stop. This thread decides when the process ends: when the last call is done.
 
 use crate::admin::Admin;
-use crate::clock::SystemClock;
 use crate::context::Gateway;
 use crate::control::{Claim, Command, Control};
 use crate::edge::{Edge, Rim};
@@ -22,6 +21,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use pingora_core::services::ServiceWithDependents;
 use portunus_config::{Bootstrap, Fingerprint, Loaded};
+use portunus_filters::Clock;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -48,6 +48,8 @@ pub struct Process {
     pub watched: Option<(PathBuf, Fingerprint)>,
     /// Where its listening sockets come from.
     pub origin: Origin,
+    /// Where time is read.
+    pub clock: Arc<dyn Clock>,
     /// Further services on the same server: the demo's. A process that has some is not succeeded.
     pub extra: Extra,
     /// A state folder of its own that goes with the process.
@@ -103,7 +105,7 @@ struct Beginning {
 /// If something cannot be started: an address, a file, a thread; or if the old process does not let
 /// this one succeed it.
 pub fn run(process: Process) -> io::Result<()> {
-    let Process { loaded, watched, origin, extra, scratch, ready } = process;
+    let Process { loaded, watched, origin, clock, extra, scratch, ready } = process;
     let level = log::start(&loaded.bootstrap.log).map_err(io::Error::other)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -115,7 +117,7 @@ pub fn run(process: Process) -> io::Result<()> {
     for warning in &loaded.warnings {
         tracing::warn!(path = warning.path, hint = warning.hint, "{}", warning.problem);
     }
-    let gateway = Arc::new(Gateway::new(loaded, Arc::new(SystemClock::new()))?);
+    let gateway = Arc::new(Gateway::new(loaded, clock)?);
     restore(&gateway);
     let Beginning { bound, control, claim, inbox, supervisor, before } =
         begin(&gateway.bootstrap, origin, level)?;

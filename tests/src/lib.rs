@@ -13,6 +13,8 @@ mod deadlines;
 #[cfg(test)]
 mod deploy;
 #[cfg(test)]
+mod dimensions;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod faults;

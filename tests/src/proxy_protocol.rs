@@ -6,6 +6,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_rustls::TlsConnector;
 
+const CLIENT: [u8; 4] = [198, 51, 100, 9];
+
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// A version 2 header with this command and these addresses.
@@ -14,9 +16,9 @@ fn header(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
     [SIGNATURE, &[command, family], &length, body].concat()
 }
 
-/// For 198.51.100.9, over IPv4.
-fn spoken_for() -> Vec<u8> {
-    header(0x21, 0x11, &[198, 51, 100, 9, 10, 0, 0, 1, 0, 1, 0, 2])
+/// For this address, over IPv4.
+pub(crate) fn spoken_for(address: [u8; 4]) -> Vec<u8> {
+    header(0x21, 0x11, &[&address[..], &[10, 0, 0, 1, 0, 1, 0, 2]].concat())
 }
 
 /// An upstream that tells of the `Forwarded` of each request.
@@ -56,7 +58,7 @@ async fn a_trusted_balancer_names_its_client_in_the_record_and_to_the_upstream()
     six[..2].copy_from_slice(&[0x20, 0x01]);
     six[15] = 7;
     let cases = [
-        ("ipv4", spoken_for(), "198.51.100.9", "for=198.51.100.9;"),
+        ("ipv4", spoken_for(CLIENT), "198.51.100.9", "for=198.51.100.9;"),
         ("ipv6", header(0x21, 0x21, &six), "2001::7", "for=\"[2001::7]\";"),
         ("local", header(0x20, 0, &[]), "127.0.0.1", "for=127.0.0.1;"),
     ];
@@ -77,7 +79,7 @@ async fn what_is_no_header_or_comes_from_anybody_else_is_closed_unanswered() {
     let trusting = Gateway::start(&document(&upstream, "127.0.0.1", "")).await;
     let strict = Gateway::start(&document(&upstream, "192.0.2.0/24", "")).await;
     let cases = [
-        ("an untrusted peer", &strict, spoken_for()),
+        ("an untrusted peer", &strict, spoken_for(CLIENT)),
         ("no header", &trusting, Vec::new()),
         ("version 1", &trusting, b"PROXY TCP4 198.51.100.9 10.0.0.1 1 2\r\n".to_vec()),
         ("cut addresses", &trusting, header(0x21, 0x11, &[198, 51, 100])),
@@ -104,7 +106,7 @@ async fn the_header_comes_before_tls() {
     let files = [("gw.pem", pair.chain.as_str()), ("gw.key", pair.key.as_str())];
     let gateway = Gateway::start_beside(&files, &document(&upstream, "127.0.0.1", tls)).await;
     let mut stream = dial(gateway.address).await.unwrap();
-    stream.write_all(&spoken_for()).await.unwrap();
+    stream.write_all(&spoken_for(CLIENT)).await.unwrap();
     let connector = TlsConnector::from(Arc::new(authority.client(&["http/1.1"], None)));
     let secured = connector.connect("gw.test".try_into().unwrap(), stream).await.unwrap();
     assert!(call(&mut Client::over(secured, gateway.address), "behind").await);

@@ -14,6 +14,10 @@ pub(crate) struct Caller {
     path: String,
     era: Era,
     token: Option<String>,
+    /// Fields of each of its requests, beside those of the protocol.
+    fields: Vec<(&'static str, String)>,
+    /// What each of its connections begins with.
+    preface: Vec<u8>,
     /// What it accepts elicitations with.
     name: String,
     /// The id of its session.
@@ -70,6 +74,8 @@ impl Caller {
             path: "/mcp".to_owned(),
             era,
             token: None,
+            fields: Vec::new(),
+            preface: Vec::new(),
             name: "Ada".to_owned(),
             session: None,
             fresh: false,
@@ -87,6 +93,17 @@ impl Caller {
     /// A client that presents a bearer token and is called by it.
     pub(crate) fn presenting(self, token: &str) -> Caller {
         Caller { token: Some(token.to_owned()), name: token.to_owned(), ..self }
+    }
+
+    /// A client each of whose requests has one more field.
+    pub(crate) fn with_field(mut self, name: &'static str, value: &str) -> Caller {
+        self.fields.push((name, value.to_owned()));
+        self
+    }
+
+    /// A client whose connections begin with these bytes.
+    pub(crate) fn behind(self, preface: &[u8]) -> Caller {
+        Caller { preface: preface.to_vec(), ..self }
     }
 
     /// A client with a connection for each request.
@@ -216,7 +233,7 @@ impl Caller {
 
     /// Posts what has no answer; gives the status.
     pub(crate) async fn post(&self, message: &Value) -> Result<u16, Lost> {
-        let mut connection = Client::try_connect(self.address).await.map_err(|_| Lost::Broken)?;
+        let mut connection = self.dial().await?;
         let body = message.to_string();
         let sent = connection.try_post(&self.path, &self.headers(message), body.as_bytes()).await;
         sent.map_err(|_| Lost::Broken)?;
@@ -225,7 +242,7 @@ impl Caller {
 
     /// Opens the GET stream of the session; gives its head too.
     pub(crate) async fn stream(&self, last_event: Option<&str>) -> Result<(Client, Response), Lost> {
-        let mut connection = Client::try_connect(self.address).await.map_err(|_| Lost::Broken)?;
+        let mut connection = self.dial().await?;
         let mut headers = self.headers(&Value::Null);
         headers.extend(last_event.map(|id| ("last-event-id", id.to_owned())));
         connection.open_stream(&self.path, &headers).await;
@@ -240,7 +257,7 @@ impl Caller {
         self.next += 1;
         let params = self.enveloped(params);
         let message = json!({"jsonrpc": "2.0", "id": id, "method": "subscriptions/listen", "params": params});
-        let mut connection = Client::connect(self.address).await;
+        let mut connection = self.dial().await.unwrap();
         connection.post(&self.path, &self.headers(&message), message.to_string().as_bytes()).await;
         assert_eq!(connection.response_head().await.status, 200);
         connection
@@ -248,7 +265,7 @@ impl Caller {
 
     /// Ends the session; gives the status.
     pub(crate) async fn end(&self) -> Result<u16, Lost> {
-        let mut connection = Client::try_connect(self.address).await.map_err(|_| Lost::Broken)?;
+        let mut connection = self.dial().await?;
         let head = connection.head("DELETE", &self.path, &self.headers(&Value::Null));
         connection.try_send(format!("{head}\r\n").as_bytes()).await.map_err(|_| Lost::Broken)?;
         Ok(self.wait(connection.try_head()).await?.ok_or(Lost::Broken)?.status)
@@ -258,10 +275,16 @@ impl Caller {
         tokio::time::timeout(self.patience, future).await.map_err(|_| Lost::Late)
     }
 
+    async fn dial(&self) -> Result<Client, Lost> {
+        let mut connection = Client::try_connect(self.address).await.map_err(|_| Lost::Broken)?;
+        connection.try_send(&self.preface).await.map_err(|_| Lost::Broken)?;
+        Ok(connection)
+    }
+
     async fn send(&mut self, message: &Value) -> Result<Client, Lost> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Client::try_connect(self.address).await.map_err(|_| Lost::Broken)?,
+            None => self.dial().await?,
         };
         let body = message.to_string();
         let sent = connection.try_post(&self.path, &self.headers(message), body.as_bytes()).await;
@@ -288,7 +311,7 @@ impl Caller {
     }
 
     fn headers(&self, message: &Value) -> Vec<(&'static str, String)> {
-        let mut headers = Vec::new();
+        let mut headers = self.fields.clone();
         headers.extend(self.token.iter().map(|token| ("authorization", format!("Bearer {token}"))));
         headers.extend(self.session.iter().map(|session| ("mcp-session-id", session.clone())));
         match self.era {

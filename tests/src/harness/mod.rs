@@ -4,6 +4,7 @@ mod balancer;
 mod caller;
 mod certs;
 mod client;
+pub(crate) mod clock;
 mod demo;
 mod feed;
 pub(crate) mod frames;

@@ -59,7 +59,13 @@ needs_member if {
 	not critical
 }
 
-within_limit if input.mcp.arguments.amount <= data.limits[input.principal.claims.grade]
+# Null and false come before all numbers, and an amount below zero takes what it should give.
+within_limit if {
+	amount := input.mcp.arguments.amount
+	is_number(amount)
+	amount > 0
+	amount <= data.limits[input.principal.claims.grade]
+}
 
 business_hours if {
 	not input.time.weekday in {"Saturday", "Sunday"}

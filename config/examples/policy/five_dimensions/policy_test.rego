@@ -35,6 +35,12 @@ test_what if {
 	not authz.decision.allow with input as json.remove(transfer, ["mcp/arguments/amount"])
 }
 
+test_what_is_no_amount if {
+	every amount in [null, false, "1", [1], 0, -900] {
+		not authz.decision.allow with input as with_change({"mcp": {"arguments": {"amount": amount}}})
+	}
+}
+
 test_where if {
 	not authz.decision.allow with input as with_change({"context": {"zone": "vpn"}})
 	not authz.decision.allow with input as json.remove(transfer, ["context/zone"])
