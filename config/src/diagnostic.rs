@@ -26,7 +26,7 @@ pub struct Diagnostic {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(at) = &self.at {
-            write!(f, "{}:{}:{}: ", Plain(&at.file.to_string_lossy()), at.line, at.column)?;
+            write!(f, "{at}: ")?;
         }
         if self.severity == Severity::Warning {
             f.write_str("warning: ")?;
@@ -60,6 +60,13 @@ pub struct Location {
     pub line: usize,
     /// Column in characters, from one.
     pub column: usize,
+}
+
+/// `FILE:LINE:COLUMN`.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", Plain(&self.file.to_string_lossy()), self.line, self.column)
+    }
 }
 
 /// Why a document is refused: every mistake in it, in the order of the file.

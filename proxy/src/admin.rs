@@ -141,5 +141,9 @@ impl ServeHttp for Admin {
 }
 
 fn diagnostics(list: &[Diagnostic]) -> Vec<Value> {
-    list.iter().map(|one| json!({"path": one.path, "problem": one.problem, "hint": one.hint})).collect()
+    let told = |one: &Diagnostic| {
+        let at = one.at.as_ref().map(ToString::to_string);
+        json!({"at": at, "path": one.path, "problem": one.problem, "hint": one.hint})
+    };
+    list.iter().map(told).collect()
 }

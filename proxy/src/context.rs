@@ -184,6 +184,7 @@ impl Gateway {
     pub fn refuse_configuration(&self, diagnostics: Vec<Diagnostic>) {
         for diagnostic in diagnostics.iter().filter(|one| one.severity == Severity::Error) {
             tracing::error!(
+                at = diagnostic.at.as_ref().map(tracing::field::display),
                 path = diagnostic.path,
                 problem = diagnostic.problem,
                 hint = diagnostic.hint,

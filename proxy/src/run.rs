@@ -115,7 +115,8 @@ pub fn run(process: Process) -> io::Result<()> {
     let _inside = runtime.enter();
     make_state_folder(&loaded.bootstrap.state)?;
     for warning in &loaded.warnings {
-        tracing::warn!(path = warning.path, hint = warning.hint, "{}", warning.problem);
+        let at = warning.at.as_ref().map(tracing::field::display);
+        tracing::warn!(at, path = warning.path, hint = warning.hint, "{}", warning.problem);
     }
     let gateway = Arc::new(Gateway::new(loaded, clock)?);
     restore(&gateway);

@@ -51,6 +51,8 @@ mod proxy_protocol;
 #[cfg(test)]
 mod questions;
 #[cfg(test)]
+mod refused;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod sdk;
