@@ -1,6 +1,7 @@
 //! Policies as a whole: compiled, asked, and caught where they would go wrong.
 
 mod explained;
+mod keys;
 mod kit;
 mod nets;
 mod projected;
