@@ -45,6 +45,8 @@ mod peers;
 #[cfg(test)]
 mod policy_commands;
 #[cfg(test)]
+mod projection;
+#[cfg(test)]
 mod prove;
 #[cfg(test)]
 mod proxy_protocol;

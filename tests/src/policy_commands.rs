@@ -63,7 +63,8 @@ const GATEWAY: &str = "version: 1\nupstreams: { crm: 'http://127.0.0.1:9101/mcp'
 #[test]
 fn tests_of_samples_pass_and_reach_every_line() {
     let folder = Folder::of(&[("x", "")]);
-    for name in ["roles_tools", "risk_tiers", "business_hours", "region", "hr_finance", "marketing"] {
+    let samples = ["roles_tools", "risk_tiers", "business_hours", "region", "hr_finance", "marketing"];
+    for name in samples.into_iter().chain(["five_dimensions"]) {
         let told = folder.told(0, &["test", &sample(name), "--coverage", "100"]);
         assert!(told.contains("0 failed") && told.contains("100.0 %"), "{told}");
     }

@@ -107,6 +107,7 @@ impl Lane {
 pub(super) async fn run() {
     every_pair().await;
     by_arguments().await;
+    super::endless::run().await;
 }
 
 async fn every_pair() {

@@ -1,35 +1,54 @@
-//! The same policies and questions through OPA itself and through the gateway's engine.
+//! The same policies and questions through OPA itself and through the gateway's engine: policies that
+//! are made for it, and the samples.
 //!
 //! OPA runs in a Python of its own (`tests/sdk/opa.py`), with strict errors of builtins. What counts is
 //! the ruling: where OPA fails or has no answer, the engine here has to deny.
 
+mod questions;
+
+use crate::harness::root;
+use portunus_config::{ProcessEnvironment, load_policy};
 use portunus_filters::authorize::{Document, Entry, Fault, Module, Policy, Ruling, Settings};
+use questions::Dice;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// Of each policy.
 const QUESTIONS: usize = 150;
+/// Of each entry point of a sample.
+const SAMPLE_QUESTIONS: usize = 400;
 
 pub(super) fn run() {
     let python = std::env::var("PORTUNUS_OPA").expect("set by `cargo xtask prove policy`");
     let mut counts = Counts::default();
     let mut differences = Vec::new();
-    for policy in policies() {
-        let inputs = Dice(u64::try_from(counts.questions).unwrap() + 1).inputs(QUESTIONS);
+    for policy in cases() {
+        let inputs = policy.inputs(u64::try_from(counts.questions).unwrap() + 1);
+        let before = [counts.allowed, counts.refused];
         let theirs = policy.ask_opa(&python, &inputs);
         let ours = policy.ask_ourselves(&inputs);
         for ((input, theirs), ours) in inputs.iter().zip(theirs).zip(ours) {
-            if !counts.alike(&ours, &theirs) {
+            if !counts.alike(&policy.name, (&ours, &theirs)) {
                 differences.push(format!("{}: {input}\n  OPA  {theirs}\n  ours {ours:?}", policy.name));
             }
         }
+        let both = counts.allowed > before[0] && counts.refused > before[1];
+        assert!(
+            both || !policy.is_decided_by_rules,
+            "the questions do not reach the rules of {}",
+            policy.name
+        );
     }
-    println!("{counts:?}");
+    println!("{counts:#?}");
     assert!(differences.is_empty(), "{} differ\n{}", differences.len(), differences.join("\n"));
     assert!(counts.questions >= 2_000 && counts.allowed >= 500 && counts.refused >= 500, "{counts:?}");
-    assert!(counts.stricter * 10 < counts.questions, "{counts:?}");
+    let stricter: usize =
+        counts.stricter.values().flat_map(BTreeMap::values).flat_map(BTreeMap::values).sum();
+    assert!(stricter * 10 < counts.questions, "{counts:?}");
 }
 
 /// What came out.
@@ -42,13 +61,14 @@ struct Counts {
     refused: usize,
     /// Neither has an answer.
     faulty: usize,
-    /// OPA has an answer, and here a type error denies that OPA's order of evaluation does not meet.
-    stricter: usize,
+    /// OPA has an answer, and what its order of evaluation does not meet denies here: by whether OPA
+    /// allows, by what was met, and by policy.
+    stricter: BTreeMap<&'static str, BTreeMap<String, BTreeMap<String, usize>>>,
 }
 
 impl Counts {
     /// Whether the ruling is what the gateway makes of OPA's answer, or refuses for an error.
-    fn alike(&mut self, ours: &Ruling, theirs: &Value) -> bool {
+    fn alike(&mut self, policy: &str, (ours, theirs): (&Ruling, &Value)) -> bool {
         self.questions += 1;
         let theirs = match theirs.get("value") {
             Some(value) => Ruling::parse(&value.to_string()),
@@ -56,7 +76,11 @@ impl Counts {
         };
         match (&ours.fault, &theirs.fault) {
             (Some(_), Some(_)) => self.faulty += 1,
-            (Some(Fault::Failed(_) | Fault::Conflict(_)), None) => self.stricter += 1,
+            (Some(fault @ (Fault::Failed(_) | Fault::Conflict(_))), None) => {
+                let theirs = if theirs.allow { "OPA allows" } else { "OPA refuses" };
+                let causes = self.stricter.entry(theirs).or_default();
+                *causes.entry(cause(fault)).or_default().entry(policy.to_owned()).or_default() += 1;
+            }
             (None, None) if theirs.allow => self.allowed += 1,
             (None, None) => self.refused += 1,
             _ => return false,
@@ -65,35 +89,105 @@ impl Counts {
     }
 }
 
-struct Case {
-    name: String,
+/// What is wrong, without its place.
+fn cause(fault: &Fault) -> String {
+    match fault {
+        Fault::Failed(told) => told.split_once(": ").map_or(told.as_str(), |(_, what)| what).to_owned(),
+        _ => "two values where there may be one".to_owned(),
+    }
+}
+
+/// A policy, and what it is asked.
+pub(crate) struct Case {
+    /// For failures.
+    pub(crate) name: String,
+    /// The rule that is asked.
+    pub(crate) entry: Entry,
     modules: Vec<Module>,
     data: String,
+    questions: usize,
+    question: fn(&mut Dice) -> Value,
+    /// Its questions have to be allowed and refused, both.
+    is_decided_by_rules: bool,
 }
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("policy")
 }
 
-/// Each file is a policy; what their names end in `_module` is part of all.
-fn policies() -> Vec<Case> {
+/// Every policy that is compared.
+pub(crate) fn cases() -> Vec<Case> {
+    made().into_iter().chain(samples()).collect()
+}
+
+/// Each file is a policy, and each folder; what their names end in `_module` is part of all files.
+fn made() -> Vec<Case> {
     let data = fs::read_to_string(folder().join("data.json")).unwrap();
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "rego"));
-    files.sort();
-    let module = |path: &PathBuf| Module {
-        path: path.file_name().unwrap().to_string_lossy().into_owned(),
-        text: fs::read_to_string(path).unwrap(),
-    };
     let (shared, own): (Vec<Module>, Vec<Module>) =
-        files.iter().map(module).partition(|module| module.path.ends_with("_module.rego"));
-    let case = |module: Module| Case {
-        name: module.path.clone(),
-        modules: shared.iter().cloned().chain([module]).collect(),
+        rules(&folder()).into_iter().partition(|module| module.path.ends_with("_module.rego"));
+    let case = |name: String, modules: Vec<Module>| Case {
+        name,
+        modules,
         data: data.clone(),
+        entry: Entry::Decision,
+        questions: QUESTIONS,
+        question: Dice::question,
+        is_decided_by_rules: false,
     };
-    own.into_iter().map(case).collect()
+    let file = |module: Module| case(module.path.clone(), shared.iter().cloned().chain([module]).collect());
+    let whole = |folder: PathBuf| case(named(&folder), below(&folder));
+    own.into_iter().map(file).chain(folders(&folder()).into_iter().map(whole)).collect()
+}
+
+/// Each entry point of each sample.
+fn samples() -> Vec<Case> {
+    let samples = folders(&root().join("config/examples/policy"));
+    assert!(samples.len() >= 7, "{samples:?}");
+    samples.iter().flat_map(|folder| sample(folder)).collect()
+}
+
+fn sample(folder: &Path) -> Vec<Case> {
+    let rules = load_policy(folder, &ProcessEnvironment).unwrap_or_else(|report| panic!("{report}"));
+    let modules = rules.source.modules.iter().filter(|module| !module.is_test());
+    let modules: Vec<Module> = modules.cloned().collect();
+    let data = Value::Object(rules.source.data.clone()).to_string();
+    let entries = [Entry::Decision, Entry::Visible].into_iter().filter(|entry| rules.policy.has(*entry));
+    let case = |entry: Entry| Case {
+        name: format!("{} {}", named(folder), entry.as_str()),
+        modules: modules.clone(),
+        data: data.clone(),
+        entry,
+        questions: SAMPLE_QUESTIONS,
+        question: Dice::sample,
+        is_decided_by_rules: entry == Entry::Decision,
+    };
+    entries.map(case).collect()
+}
+
+/// The rules in a folder, by name.
+fn rules(folder: &Path) -> Vec<Module> {
+    let is_rule = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rego");
+    let module = |path: PathBuf| Module { path: named(&path), text: fs::read_to_string(path).unwrap() };
+    entries(folder).into_iter().filter(is_rule).map(module).collect()
+}
+
+/// The rules in a folder and below it.
+fn below(folder: &Path) -> Vec<Module> {
+    rules(folder).into_iter().chain(folders(folder).iter().flat_map(|inner| below(inner))).collect()
+}
+
+fn named(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    entries(folder).into_iter().filter(|path| path.is_dir()).collect()
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
 }
 
 impl Case {
@@ -106,7 +200,8 @@ impl Case {
         let modules: Value =
             self.modules.iter().map(|module| (module.path.clone(), json!(module.text))).collect();
         let data: Value = serde_json::from_str(&self.data).unwrap();
-        let policy = json!({"modules": modules, "data": data, "rule": "mcp.authz.decision"});
+        let rule = format!("mcp.authz.{}", self.entry.as_str());
+        let policy = json!({"modules": modules, "data": data, "rule": rule});
         writeln!(input, "{policy}").unwrap();
         let mut answer = |question: &Value| {
             writeln!(input, "{question}").unwrap();
@@ -118,141 +213,27 @@ impl Case {
         answers
     }
 
-    fn ask_ourselves(&self, inputs: &[Value]) -> Vec<Ruling> {
+    /// Its questions, the same for each `seed`, which is not 0.
+    pub(crate) fn inputs(&self, seed: u64) -> Vec<Value> {
+        let mut dice = Dice(seed);
+        (0..self.questions).map(|_| (self.question)(&mut dice)).collect()
+    }
+
+    /// The policy as the gateway has it.
+    pub(crate) fn compiled(&self) -> Policy {
         let data = Document { path: "data.json".into(), mount: String::new(), text: self.data.clone() };
-        let policy = match Policy::compile(&self.modules, &[data], &Settings::default()) {
+        match Policy::compile(&self.modules, &[data], &Settings::default()) {
             Ok(policy) => policy,
             Err(problems) => panic!("{}: {problems:?}", self.name),
-        };
+        }
+    }
+
+    fn ask_ourselves(&self, inputs: &[Value]) -> Vec<Ruling> {
+        let policy = self.compiled();
         let texts: Vec<String> = inputs.iter().map(Value::to_string).collect();
         let samples: Vec<(&str, &str)> =
             texts.iter().map(|text| (self.name.as_str(), text.as_str())).collect();
         assert_eq!(policy.self_test(samples), Ok(()), "{}", self.name);
-        texts.iter().map(|text| policy.ask(Entry::Decision, text).unwrap()).collect()
-    }
-}
-
-/// Random questions, the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % 1_000_003).unwrap() % sides
-    }
-
-    fn of(&mut self, choices: &[Value]) -> Value {
-        choices[self.roll(choices.len())].clone()
-    }
-
-    /// Up to three of them.
-    fn some(&mut self, choices: &[Value]) -> Value {
-        (0..self.roll(4)).map(|_| self.of(choices)).collect()
-    }
-
-    /// An object with some of the members.
-    fn object(&mut self, members: &[(&str, &[Value])]) -> Value {
-        let mut object = serde_json::Map::new();
-        for (name, choices) in members {
-            if self.roll(4) > 0 {
-                object.insert((*name).to_owned(), self.of(choices));
-            }
-        }
-        Value::Object(object)
-    }
-
-    fn inputs(&mut self, count: usize) -> Vec<Value> {
-        (0..count).map(|_| self.input()).collect()
-    }
-
-    fn input(&mut self) -> Value {
-        let roles = [json!("reader"), json!("writer"), json!("admin"), json!("guest")];
-        let scopes = [json!("base"), json!("tools:read"), json!("risk:high"), json!("risk:medium")];
-        let mut principal = self.object(&[
-            ("subject", &[json!("anna"), json!("a.b.bot"), json!("Bert7")]),
-            ("mfa", &[json!(true), json!(false)]),
-        ]);
-        principal["roles"] = self.some(&roles);
-        principal["scopes"] = self.some(&scopes);
-        principal["claims"] = self.object(&[
-            ("suspended", &[json!(true), json!(false), json!("no")]),
-            ("level", &[json!(1), json!(2), json!("2")]),
-            ("region", &[json!("eu"), json!("us")]),
-            ("version", &[json!("1.2.3"), json!("1.1.9"), json!("x")]),
-        ]);
-        let mut input = json!({
-            "principal": principal,
-            "mcp": {"name": self.of(&[json!("search"), json!("search.all"), json!("update_all"), json!("list"), json!("drop")])},
-            "context": {"source_ip": self.of(&[json!("10.1.2.3"), json!("172.16.9.9"), json!("8.8.8.8"), json!("::1")])},
-            "time": {"hour": self.roll(24), "weekday": self.of(&[json!("Monday"), json!("Sunday")]), "date": self.of(&[json!("2026-12-25"), json!("2026-07-28")])},
-        });
-        if self.roll(8) > 0 {
-            input["tool"] = self.tool();
-        }
-        if self.roll(8) > 0 {
-            input["mcp"]["arguments"] = self.arguments();
-        }
-        input
-    }
-
-    fn tool(&mut self) -> Value {
-        let risks = [json!("low"), json!("medium"), json!("high"), json!("critical"), json!("unrated")];
-        json!({"risk": self.of(&risks), "scopes": self.some(&[json!("tools:read"), json!("tools:write")])})
-    }
-
-    fn arguments(&mut self) -> Value {
-        let item = [
-            json!({"qty": 3}),
-            json!({"qty": 2, "price": 4}),
-            json!({"qty": 12, "price": 2}),
-            json!({"qty": "many"}),
-            json!({"price": 2}),
-            json!(7),
-        ];
-        let items = [json!([]), self.some(&item), self.some(&item), json!("none"), json!({"a": {"qty": 9}})];
-        self.object(&[
-            ("region", &[json!("eu"), json!("EU"), json!("us"), json!("7"), json!(7), Value::Null]),
-            (
-                "n",
-                &[
-                    json!(0),
-                    json!(1),
-                    json!(2),
-                    json!(4),
-                    json!(5),
-                    json!(7),
-                    json!(3.5),
-                    json!("4"),
-                    json!(-1),
-                ],
-            ),
-            ("amount", &[json!(5), json!(10), json!(15), json!(51), json!(1e3), json!("60"), json!([60])]),
-            ("items", &items),
-            (
-                "text",
-                &[
-                    json!("OK then"),
-                    json!("ok zz"),
-                    json!("{\"a\":1}"),
-                    json!("sk-1"),
-                    json!(1),
-                    json!("éok"),
-                ],
-            ),
-            ("flag", &[json!(true), json!(false), Value::Null]),
-            ("nothing", &[Value::Null, json!(0)]),
-            (
-                "token",
-                &[
-                    json!("eyJvayI6dHJ1ZX0="),
-                    json!("!!"),
-                    json!("eyJvayI6ZmFsc2V9"),
-                    json!({"deep": ["sk-2"]}),
-                ],
-            ),
-            ("size", &[json!("1MB"), json!("huge"), json!("2KiB")]),
-        ])
+        texts.iter().map(|text| policy.ask(self.entry, text).unwrap()).collect()
     }
 }
