@@ -103,7 +103,16 @@ mod tests {
             cache.keep(number.to_le_bytes().to_vec(), &yes, None);
         }
         assert!(cache.bytes() <= 64 * 1024, "{}", cache.bytes());
-        cache.keep(vec![0; MAX_KEY_BYTES + 1], &yes, None);
-        assert!(cache.look_up(&vec![0; MAX_KEY_BYTES + 1], Duration::ZERO).is_none());
+    }
+
+    #[test]
+    fn a_key_that_is_a_payload_is_not_kept() {
+        let cache = DecisionCache::new(100, 1 << 20);
+        let yes = Arc::new(Ruling::read(&Value::Bool(true)));
+        for (length, is_kept) in [(MAX_KEY_BYTES, true), (MAX_KEY_BYTES + 1, false)] {
+            cache.keep(vec![0; length], &yes, None);
+            assert_eq!(cache.look_up(&vec![0; length], Duration::ZERO).is_some(), is_kept, "{length}");
+        }
+        assert!(cache.bytes() > MAX_KEY_BYTES as u64, "keys count");
     }
 }

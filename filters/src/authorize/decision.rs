@@ -424,11 +424,14 @@ mod tests {
             r#"{"allow": true, "obligations": {"redcat": []}}"#,
             r#"{"allow": true, "obligations": {"redact": "a"}}"#,
             r#"{"allow": true, "obligations": {"redact": ["/a~2"]}}"#,
+            r#"{"allow": true, "obligations": {"redact": [""]}}"#,
             r#"{"allow": true, "obligations": {"inject": ["a"]}}"#,
             r#"{"allow": true, "obligations": {"approve": {"count": 0}}}"#,
             r#"{"allow": true, "obligations": {"approve": {"within": "soon"}}}"#,
             r#"{"allow": true, "obligations": {"approve": true}}"#,
+            r#"{"allow": true, "obligations": {"approve": {"cuont": 2}}}"#,
             r#"{"allow": true, "obligations": {"step_up": 1}}"#,
+            r#"{"allow": true, "obligations": {"step_up": {"arc": "gold"}}}"#,
             r#"{"allow": true, "obligations": {"audit": "lax"}}"#,
             r#"{"allow": true, "obligations": {"cost": -1}}"#,
             r#"{"allow": true, "obligations": {"max_result_bytes": 1.5}}"#,
@@ -443,5 +446,27 @@ mod tests {
     fn faults_do_not_repeat_what_is_in_the_answer() {
         let Some(Fault::Misshapen(text)) = ruling(r#"{"allow": "s3cret"}"#).fault else { panic!("no fault") };
         assert!(!text.contains("s3cret"), "{text}");
+    }
+
+    #[test]
+    fn an_evaluation_that_took_too_long_contradicts_nothing() {
+        let late = Ruling::fault(Fault::TooLong);
+        for json in ["true", "false", "null"] {
+            assert!(late.agrees(&ruling(json)) && ruling(json).agrees(&late), "{json}");
+        }
+        assert!(!ruling("true").agrees(&ruling("null")) && !ruling("null").agrees(&ruling("false")));
+    }
+
+    #[test]
+    fn what_is_said_counts_in_memory() {
+        let said = |reason: &str, place: &str| {
+            let json = format!(
+                r#"{{"allow": true, "reason": "{reason}", "obligations": {{"redact": ["{place}"], "inject": {{"a": "{place}"}}}}}}"#
+            );
+            ruling(&json).weight()
+        };
+        let long = "x".repeat(1_000);
+        assert!(said(&long, "b") >= said("", "b") + 1_000);
+        assert!(said("", &long) >= said("", "b") + 1_998, "in redact and in inject");
     }
 }

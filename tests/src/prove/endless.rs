@@ -33,7 +33,7 @@ pub(super) async fn run() {
     let refused = spinning.await.unwrap();
     assert_eq!(refused.message["error"]["data"]["reason"], "policy_error", "{}", refused.all());
     assert!(began.elapsed() >= LIMIT, "it ended after {:?}", began.elapsed());
-    assert!(calls > 100, "{calls} calls in all that time: they waited for it");
+    assert!(calls > 20, "{calls} calls in all that time: they waited for it");
     let told = |entry: &Value| entry["fault"] == "evaluation took longer than it may";
     assert_eq!(gateway.logged("the fault", told).await["level"], "WARN");
     assert_eq!(server.counted("tools/call"), calls + 1);

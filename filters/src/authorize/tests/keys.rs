@@ -133,7 +133,7 @@ impl Genes {
     /// The bytes and the input that are made of the question for an entry point.
     fn projected(&self, kit: &Kit) -> (Vec<u8>, Value) {
         let (principal, labels, scopes) = (self.principal(), self.list(21), self.list(22));
-        let wall = Duration::from_secs(self.of(32, [0, 59, 60, 366 * 86_400]));
+        let wall = Duration::from_secs(self.of(32, [0, 59, 60, 365 * 86_400]));
         let question = Question {
             principal: &principal,
             mcp: self.mcp(),
@@ -198,5 +198,86 @@ fn every_member_alone_tells_questions_apart() {
                 "{gene} {choice}: {changed}"
             );
         }
+    }
+}
+
+/// What is told of a caller named `subject` of `tenant`, and of its arguments.
+fn told(places: &[&str], (tenant, subject): (&str, &str), arguments: &str) -> (Vec<u8>, Value) {
+    let rules: String = places.iter().map(|place| format!("seen contains input.{place}\n")).collect();
+    let kit = Kit::of(&format!("package mcp.authz\ndecision if count(seen) > 0\n{rules}"));
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(arguments).unwrap();
+    let claims =
+        object.iter().map(|(name, value)| (name.as_str().into(), value.to_string().into())).collect();
+    let principal = Principal { claims: Claims::new(claims), ..Principal::named(tenant, subject) };
+    let mut question = super::kit::question(&principal);
+    question.mcp.arguments = Some(arguments);
+    let (time, projection) = (kit.policy.calendar.at(Duration::ZERO), &kit.policy.points[0].projection);
+    let mut key = Key::default();
+    projection.key(&question, time, &mut key).unwrap();
+    (key.0, projection.input(&question, time).unwrap())
+}
+
+#[test]
+fn what_would_run_together_is_told_apart() {
+    let nobody = ("", "");
+    let deep = ["mcp.arguments.a.y.z", "mcp.arguments.b.y.z"];
+    let table: [(&str, &[&str], _, _); 4] = [
+        ("members", &["mcp.arguments.a", "mcp.arguments.b"], (nobody, r#"{"a":1}"#), (nobody, r#"{"b":1}"#)),
+        (
+            "claims",
+            &["principal.claims.a", "principal.claims.b"],
+            (nobody, r#"{"a":1}"#),
+            (nobody, r#"{"b":1}"#),
+        ),
+        (
+            "what is no object",
+            &deep,
+            (nobody, r#"{"a":[],"b":{"y":[]}}"#),
+            (nobody, r#"{"a":{"y":[]},"b":[]}"#),
+        ),
+        (
+            "texts",
+            &["principal.tenant", "principal.subject"],
+            (("a\u{3}\0\0\0\0\0\0\0\0b", "c"), "{}"),
+            (("a", "b\u{3}\0\0\0\0\0\0\0\0c"), "{}"),
+        ),
+    ];
+    for (name, places, (one, first), (other, second)) in table {
+        let (one, other) = (told(places, one, first), told(places, other, second));
+        assert_ne!(one.1, other.1, "{name}");
+        assert_ne!(one.0, other.0, "{name}");
+    }
+}
+
+#[test]
+fn a_message_about_no_tool_is_not_one_about_a_tool_of_which_nothing_is_known() {
+    let kit = Kit::of("package mcp.authz\ndecision if count(seen) > 0\nseen contains input.tool.owner");
+    let principal = super::kit::principal(&[], &[]);
+    let known = super::kit::question(&principal);
+    let other = Question { tool: None, ..known };
+    let projected = |question: &Question<'_>| {
+        let mut key = Key::default();
+        let (time, projection) = (kit.policy.calendar.at(Duration::ZERO), &kit.policy.points[0].projection);
+        projection.key(question, time, &mut key).unwrap();
+        (key.0, projection.input(question, time).unwrap().to_string())
+    };
+    let (known, other) = (projected(&known), projected(&other));
+    assert_eq!((known.1.as_str(), other.1.as_str()), (r#"{"tool":{}}"#, "{}"));
+    assert_ne!(known.0, other.0);
+}
+
+#[test]
+fn every_part_of_a_date_tells_days_apart() {
+    let kit = Kit::of("package mcp.authz\ndecision if input.time.date == \"1970-01-01\"");
+    let principal = super::kit::principal(&[], &[]);
+    let on = |days: u64| {
+        let mut question = super::kit::question(&principal);
+        question.now.wall = Duration::from_secs(days * 86_400);
+        let (time, mut key) = (kit.policy.calendar.at(question.now.wall), Key::default());
+        kit.policy.points[0].projection.key(&question, time, &mut key).unwrap();
+        key.0
+    };
+    for (name, days) in [("a day", 1), ("a month", 31), ("a year", 365)] {
+        assert_ne!(on(days), on(0), "{name}");
     }
 }
