@@ -4,6 +4,8 @@ use crate::harness::mcp::{Call, text, tool};
 use crate::harness::{Caller, Era, Gateway, Issuer, Key, Mcp, Nature, Said, clock, root};
 use crate::proxy_protocol;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::Notify;
 
 const RESOURCE: &str = "https://gw.example/mcp";
 
@@ -63,16 +65,21 @@ impl House {
     }
 
     fn token(&self, role: &str, grade: &str) -> String {
-        let dated = json!({"iat": LATE - 60, "exp": LATE + 7 * 86_400});
-        let mut claims = json!({"sub": format!("{role} {grade}"), "roles": [role], "grade": grade});
-        claims.as_object_mut().unwrap().extend(dated.as_object().unwrap().clone());
-        self.issuer.token_with(&self.key, RESOURCE, claims)
+        token(&self.issuer, &self.key, (role, grade))
     }
 
     /// Evaluations of the policy for messages so far, none of them from memory.
     async fn evaluated(&self) -> f64 {
         self.gateway.counted("portunus_policy_decisions_total", "cache=\"miss\"").await
     }
+}
+
+/// A token for the week that begins at [`LATE`].
+fn token(issuer: &Issuer, key: &Key, (role, grade): (&str, &str)) -> String {
+    let (from, to) = (LATE - 60, LATE + 7 * 86_400);
+    let who = format!("{role} {grade}");
+    let claims = json!({"sub": who, "roles": [role], "grade": grade, "iat": from, "exp": to});
+    issuer.token_with(key, RESOURCE, claims)
 }
 
 fn dotted([a, b, c, d]: [u8; 4]) -> String {
@@ -196,5 +203,71 @@ async fn an_allowed_call_is_refused_from_the_minute_that_business_hours_end() {
         }
         assert_eq!(house.gateway.status().await["serial"], 1, "no configuration was swapped");
         assert_eq!(house.server.counted("called transfer"), 4, "a refused call went on");
+    }
+}
+
+/// A gateway at [`LATE`] in front of a server.
+async fn late(server: &Mcp, rules: &str, rest: &str) -> Gateway {
+    let document = format!("upstreams:\n  up: {}\nservers:\n  /mcp: up\n{rest}", server.url());
+    let begin = |folder: &std::path::Path| {
+        std::fs::write(folder.join("policy.rego"), rules).unwrap();
+        clock::run_at(folder, LATE)
+    };
+    Gateway::start_as(&document, begin).await
+}
+
+#[tokio::test]
+async fn lists_end_with_the_hour_that_rules_read_and_with_what_is_withdrawn() {
+    let by_hour = "package mcp.authz\nimport rego.v1\ndecision := true\ndefault visible := false\n\
+        visible if input.tool.original == \"find\"\nvisible if input.time.hour < 18\n";
+    let withdrawn = "tools:\n  up.transfer: { not_after: '2026-11-27T18:00:00Z' }\n";
+    for (rules, rest, until) in [(by_hour, "policy: policy.rego\n", 5_000), ("", withdrawn, 60_000)] {
+        let server = Mcp::naming(Nature::of(Era::Modern), &["transfer".to_owned(), "find".to_owned()]).await;
+        let gateway = late(&server, rules, rest).await;
+        clock::set(&gateway, CLOSED - 5);
+        let mut caller = Caller::new(Era::Modern, gateway.address);
+        let said = caller.request("tools/list", json!({})).await.unwrap();
+        assert_eq!(said.message["result"]["tools"].as_array().unwrap().len(), 2, "{}", said.all());
+        let ttl = said.message["result"]["ttlMs"].as_u64().unwrap();
+        assert!((1..=until).contains(&ttl), "{}", said.all());
+        assert_eq!(caller.call("transfer", json!({})).await.unwrap().text(), "transfer");
+        clock::set(&gateway, CLOSED + until / 1000);
+        assert_eq!(shown(&mut caller).await, ["find"], "{rest}");
+        assert_eq!(caller.call("transfer", json!({})).await.unwrap().code(), Some(-32602), "{rest}");
+        assert_eq!(server.counted("tools/call"), 1, "{rest}");
+    }
+}
+
+#[tokio::test]
+async fn a_question_is_judged_when_it_is_asked() {
+    let rules = "package mcp.authz\nimport rego.v1\ndefault decision := true\n\
+        decision := false if {\n\tinput.mcp.direction == \"to_client\"\n\tinput.time.hour >= 18\n}\n";
+    for (era, end) in [Era::Legacy, Era::Modern].into_iter().flat_map(|era| [(era, LATE), (era, CLOSED)]) {
+        let go = Arc::new(Notify::new());
+        let told = Arc::clone(&go);
+        let server = Mcp::start(Nature::of(Era::Legacy), vec![tool("ask")], move |call: Call| {
+            let go = Arc::clone(&told);
+            async move {
+                call.count("thinks");
+                go.notified().await;
+                Ok(text(call.elicit("Your name?").await.to_string()))
+            }
+        })
+        .await;
+        let (key, rest) = (Key::new("k1"), "policy: policy.rego\nidentity:\n  url: https://gw.example\n");
+        let issuer = Issuer::start(&[&key]).await;
+        let rest = format!("{rest}  jwt: {{issuer: '{}', roles: roles}}\n", issuer.url());
+        let gateway = late(&server, rules, &rest).await;
+        let token = token(&issuer, &key, ("member", "junior"));
+        let mut caller = Caller::new(era, gateway.address).presenting(&token).ready().await;
+        let asked = async {
+            server.reaches("thinks", 1).await;
+            clock::set(&gateway, end);
+            go.notify_one();
+        };
+        let (said, ()) = tokio::join!(caller.call("ask", json!({})), asked);
+        let said = said.unwrap();
+        let expected = if end == LATE { "accept" } else { "-31403" };
+        assert!(said.text().contains(expected), "{era:?} {end} {}", said.all());
     }
 }

@@ -37,6 +37,8 @@ mod keys;
 #[cfg(test)]
 mod lists;
 #[cfg(test)]
+mod offered;
+#[cfg(test)]
 mod operate;
 #[cfg(test)]
 mod passage;

@@ -28,18 +28,20 @@ async fn goes_on(gateway: &Gateway, why: &str) {
     assert_eq!(gateway.status().await["serial"], 1, "{why}");
 }
 
-/// Waits until a change was refused for a problem; gives what is told of it.
-async fn refusal(gateway: &Gateway, problem: &str) -> Value {
+/// Waits until the `nth` change was refused, and for this problem; gives what is told of it.
+async fn refusal(gateway: &Gateway, nth: usize, problem: &str) -> Value {
+    let count = f64::from(u32::try_from(nth).unwrap());
+    // Counted last: what is told of it is there.
+    gateway.counts("portunus_activations_total", "result=\"refused\"", count).await;
     let is_it = |one: &Value| one["problem"].as_str().is_some_and(|told| told.contains(problem));
-    let find = |status: &Value| status["refused"].as_array().unwrap().iter().find(|one| is_it(one)).cloned();
-    let status = gateway.reaches(problem, |status| find(status).is_some()).await;
-    let logged = |entry: &Value| entry["message"] == "configuration refused" && is_it(entry);
+    let status = gateway.status().await;
+    let told = status["refused"].as_array().unwrap().iter().find(|one| is_it(one));
+    let told = told.unwrap_or_else(|| panic!("{problem}: {}", status["refused"])).clone();
+    let logged = |entry: &Value| {
+        entry["message"] == "configuration refused" && is_it(entry) && entry["at"] == told["at"]
+    };
     let entry = gateway.logged(problem, logged).await;
-    let told = find(&status).unwrap();
-    assert_eq!(
-        (&entry["level"], &entry["at"], &entry["hint"]),
-        (&json!("ERROR"), &told["at"], &told["hint"])
-    );
+    assert_eq!((&entry["level"], &entry["hint"]), (&json!("ERROR"), &told["hint"]));
     told
 }
 
@@ -62,9 +64,9 @@ async fn rules_that_reach_outside_or_cannot_be_read_are_refused_and_the_old_ones
         ("\ndecision if nothing_of_this_name\n", "nothing_of_this_name", ":7:", ""),
         ("\ndecision if f(1)\n\nf(x) := numbers.range(1, x)\n", "what is computed", ":9:", "caller"),
     ];
-    for (rules, problem, line, hint) in table {
+    for (nth, (rules, problem, line, hint)) in (1..).zip(table) {
         gateway.place("policy.rego", &format!("{OPEN}{rules}"));
-        let told = refusal(&gateway, problem).await;
+        let told = refusal(&gateway, nth, problem).await;
         let at = told["at"].as_str().unwrap_or_default();
         assert!(at.starts_with("policy.rego:") && at.contains(line), "{problem}: {told}");
         assert!(told["hint"].as_str().unwrap().contains(hint), "{problem}: {told}");
@@ -77,13 +79,13 @@ async fn rules_that_reach_outside_or_cannot_be_read_are_refused_and_the_old_ones
 async fn rules_that_give_no_decision_deny_with_a_clear_word_and_nothing_goes_on() {
     let server = server().await;
     let document = format!(
-        "upstreams:\n  up: {}\nservers:\n  /mcp: up\npolicy: {{ path: policy.rego, time_limit: 20ms }}\n",
+        "upstreams:\n  up: {}\nservers:\n  /mcp: up\npolicy: {{ path: policy.rego, time_limit: 2s }}\n",
         server.url()
     );
     let gateway = Gateway::start_beside(&[("policy.rego", OPEN)], &document).await;
     let head = "package mcp.authz\n\nimport rego.v1\n\ndefault decision := true\n\nvisible := true\n\n";
-    let never = "decision := false if {\n\tinput.mcp.kind == \"tool\"\n\tsome x in numbers.range(1, 5000)\n\t\
-                 some y in numbers.range(1, 5000)\n\tx + y == 0\n}\n";
+    let never = "decision := false if {\n\tinput.mcp.kind == \"tool\"\n\tsome x in numbers.range(1, 20000)\n\t\
+                 some y in numbers.range(1, 20000)\n\tx + y == 0\n}\n";
     let table = [
         (
             "a text",
@@ -200,9 +202,9 @@ async fn whoever_edits_a_bundle_sends_no_secret_elsewhere_and_reaches_no_further
     };
     let gateway = Gateway::start_as(&bootstrap, begin).await;
     let edits = [sending(own, thief.address), reaching(own)].concat();
-    for (edited, problem) in &edits {
+    for (nth, (edited, problem)) in (1..).zip(&edits) {
         gateway.place("b/gateway.yaml", edited);
-        let told = refusal(&gateway, problem).await;
+        let told = refusal(&gateway, nth, problem).await;
         assert!(told["at"].as_str().is_some_and(|at| at.starts_with("b/gateway.yaml:")), "{told}");
         goes_on(&gateway, problem).await;
     }

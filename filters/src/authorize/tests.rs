@@ -199,6 +199,17 @@ fn what_stands_beside_the_decision_is_asked_by_itself() {
 }
 
 #[test]
+fn rules_that_read_the_same_have_answers_of_their_own() {
+    let kit =
+        Kit::of("package mcp.authz\ndecision := input.mcp.name == \"a\"\nvisible := input.mcp.name != \"a\"");
+    let principal = kit::principal(&[], &[]);
+    let question = question(&principal);
+    assert!(!kit.decide(&question).allow);
+    let visible = asked(&kit, Entry::Visible, &question);
+    assert_eq!((visible.allow, visible.cached), (true, false));
+}
+
+#[test]
 fn a_view_is_equal_for_callers_whose_lists_are() {
     let kit = Kit::of(
         r#"package mcp.authz

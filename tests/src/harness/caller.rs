@@ -252,7 +252,12 @@ impl Caller {
 
     /// Opens a `subscriptions/listen` stream of a modern client.
     pub(crate) async fn listening(&mut self) -> Client {
-        let params = json!({"notifications": {"toolsListChanged": true}});
+        self.listening_to(json!({"toolsListChanged": true})).await
+    }
+
+    /// The same for these notifications.
+    pub(crate) async fn listening_to(&mut self, notifications: Value) -> Client {
+        let params = json!({"notifications": notifications});
         let id = self.next;
         self.next += 1;
         let params = self.enveloped(params);
@@ -317,7 +322,11 @@ impl Caller {
         match self.era {
             Era::Modern => {
                 headers.push(("mcp-protocol-version", "2026-07-28".to_owned()));
-                let named = if message["method"] == "tasks/get" { "taskId" } else { "name" };
+                let named = match message["method"].as_str() {
+                    Some("tasks/get") => "taskId",
+                    Some("resources/read") => "uri",
+                    _ => "name",
+                };
                 let mirrored = [("mcp-method", &message["method"]), ("mcp-name", &message["params"][named])];
                 let mirrored = mirrored.into_iter().filter_map(|(name, value)| Some((name, value.as_str()?)));
                 headers.extend(mirrored.map(|(name, value)| (name, value.to_owned())));
