@@ -344,8 +344,11 @@ async fn of_the_calls_of_a_client_that_has_left_only_so_many_go_on() {
         streams.push(session.get(Some(start)).await);
     }
     for id in 65..76 {
-        session.call(id, "old_count", json!({})).await.primed().await;
+        let mut stream = session.call(id, "old_count", json!({})).await;
+        stream.primed().await;
+        streams.push(stream);
     }
+    pace.old.reaches("tools/call", 76).await;
     // Who has come back to calls and leaves again finds their places taken.
     drop(streams);
     pace.old.reaches("left", 12).await;

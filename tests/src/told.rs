@@ -135,6 +135,20 @@ async fn who_is_told_of_no_server_that_lives_gets_what_there_is_without_them() {
 }
 
 #[tokio::test]
+async fn a_list_is_not_refused_for_a_server_that_its_reader_is_not_told_of() {
+    let document =
+        "upstreams:\n  down: http://127.0.0.1:9/mcp\nservers:\n  /mcp: down\npolicy: policy.rego\n";
+    let listed = async |rule: &str| {
+        let rego = format!("package mcp.authz\nimport rego.v1\ndefault decision := false\n{rule}\n");
+        let gateway = Gateway::start_beside(&[("policy.rego", &rego)], document).await;
+        Caller::new(Era::Modern, gateway.address).request("tools/list", json!({})).await.unwrap()
+    };
+    assert_eq!(listed("decision := true").await.code(), Some(-31503));
+    let empty = listed("decision if not input.mcp.upstream").await;
+    assert_eq!((names(&empty), missing(&empty)), (vec![], vec![]), "{}", empty.all());
+}
+
+#[tokio::test]
 async fn servers_are_listened_to_for_those_who_are_told_of_them() {
     for era in ERAS {
         let house = House::start(POLICY, Era::Modern).await;
