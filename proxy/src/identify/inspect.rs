@@ -287,6 +287,28 @@ mod tests {
     }
 
     #[test]
+    fn one_question_goes_first_when_an_issuer_is_asked_again() {
+        let inspector = Inspector::default();
+        let (then, now) = (Duration::from_secs(100), Duration::from_secs(100) + LEAVE_ALONE);
+        (0..MAX_FAILURES).for_each(|_| inspector.note(false, then));
+        assert!(inspector.permit(now - Duration::from_millis(1)).is_err());
+        assert!(inspector.permit(now).is_ok() && inspector.permit(now).is_err());
+        inspector.note(false, now);
+        assert!(inspector.permit(now + LEAVE_ALONE / 2).is_err(), "one failure more is enough");
+        inspector.note(true, now);
+        assert!(inspector.permit(now).is_ok() && inspector.permit(now).is_ok());
+    }
+
+    #[test]
+    fn no_more_questions_are_under_way_than_an_issuer_can_bear() {
+        let inspector = Inspector::default();
+        let all: Vec<_> = (0..MAX_ASKED).map(|_| inspector.permit(Duration::ZERO).unwrap()).collect();
+        assert!(inspector.permit(Duration::ZERO).is_err());
+        drop(all);
+        assert!(inspector.permit(Duration::ZERO).is_ok());
+    }
+
+    #[test]
     fn a_token_cannot_add_fields_to_a_form() {
         assert_eq!(escaped("a&b=c+d%"), "a%26b%3Dc%2Bd%25");
     }

@@ -351,6 +351,7 @@ fn keys_url(metadata: &[u8], issuer: &str) -> Result<String, String> {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
+    use bytes::Bytes;
     use portunus_config::{MapEnvironment, load_text};
     use std::path::Path;
 
@@ -370,5 +371,34 @@ mod tests {
             slot.settle(fetched(), &clock);
             assert_eq!(slot.course().asked, left, "{name}");
         }
+    }
+
+    /// A set of one key, with this `kid`.
+    fn set(id: &str) -> Result<Fetched, String> {
+        let x = "A".repeat(43);
+        let text = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"{id}","x":"{x}"}}]}}"#);
+        Ok(Fetched { body: Some(Bytes::from(text)), etag: None, fresh: None })
+    }
+
+    #[test]
+    fn only_other_keys_are_a_change_and_a_failure_takes_none_away() {
+        let (slot, clock) = (slot(), SystemClock::default());
+        let told = slot.changes.subscribe();
+        let after = |fetched: Result<Fetched, String>| {
+            slot.settle(fetched, &clock);
+            let status = slot.status(Duration::ZERO);
+            (slot.generation(), status.keys, status.failed.is_some())
+        };
+        assert_eq!(after(Err("down".to_owned())), (1, None, true));
+        assert_eq!(after(set("a")), (2, Some(1), false));
+        assert_eq!(after(set("a")), (2, Some(1), false), "what was verified holds");
+        assert_eq!(after(Ok(Fetched { body: None, etag: None, fresh: None })), (2, Some(1), false));
+        assert_eq!(after(Err("down".to_owned())), (2, Some(1), true));
+        assert_eq!(
+            after(Ok(Fetched { body: Some(Bytes::from("{}")), etag: None, fresh: None })),
+            (2, Some(1), true)
+        );
+        assert_eq!(after(set("b")), (3, Some(1), false));
+        assert_eq!(*told.borrow(), 2, "streams are judged anew");
     }
 }

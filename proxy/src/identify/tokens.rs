@@ -116,3 +116,32 @@ impl Equivalent<Text> for Shown<'_> {
         self.0 == &*text.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portunus_config::{MapEnvironment, load_text};
+    use std::path::Path;
+
+    fn trust() -> TrustId {
+        let text = "version: 1\nupstreams: {a: 'http://localhost:1/'}\nservers: {/mcp: a}\n\
+                    identity: {keys: {entries: {}}}\n";
+        let loaded = load_text(text, Path::new("g.yaml"), &MapEnvironment::default()).unwrap();
+        loaded.snapshot.identities.as_ref().unwrap().keys.as_ref().unwrap().id
+    }
+
+    #[test]
+    fn a_refusal_is_kept_for_its_text_alone_and_not_for_long() {
+        let (tokens, second) = (Tokens::default(), Duration::from_secs(1));
+        let known = Known::new(Err(Fault::Signature), trust(), None, 10 * second);
+        let (shown, tail) = ("a".repeat(100), "b".repeat(40));
+        tokens.keep(&format!("{shown}{tail}"), Arc::new(known));
+        assert_eq!(tokens.len(), (0, 1));
+        let found =
+            |token: &str, at: Duration| tokens.find(token, at).map(|known| known.outcome.clone().err());
+        assert_eq!(found(&format!("{shown}{tail}"), 9 * second), Some(Some(Fault::Signature)));
+        assert_eq!(found(&format!("{shown}{tail}"), 10 * second), None);
+        let alike = format!("{}{tail}", "c".repeat(100));
+        assert_eq!(found(&alike, second), None, "it ends alike and is another");
+    }
+}

@@ -19,12 +19,18 @@ struct Asking {
 }
 
 impl Asking {
+    /// It waits as long as it takes.
     async fn start() -> Asking {
+        Asking::with("timeout: 10m").await
+    }
+
+    /// `settings` are those of the question.
+    async fn with(settings: &str) -> Asking {
         let issuer = Issuer::start(&[]).await;
         let server = Mcp::naming(Nature::of(Era::Modern), &["echo".to_owned()]).await;
         let document = format!(
             "upstreams:\n  up: {}\nservers:\n  /mcp: up\nidentity:\n  url: https://gw.example\n  \
-             introspection: {{issuer: idp, url: '{}/introspect', client: {{id: gw, secret: 'file:secret'}}}}\n",
+             introspection: {{issuer: idp, url: '{}/introspect', client: {{id: gw, secret: 'file:secret'}}, {settings}}}\n",
             server.url(),
             issuer.url()
         );
@@ -86,11 +92,17 @@ async fn an_issuer_that_fails_is_not_stormed() {
 
 #[tokio::test]
 async fn an_answer_that_says_nothing_of_a_token_does_not_make_it_a_bad_one() {
-    let bodies = ["<html>maintenance</html>", "{}", "[true]", ""];
-    let asking = Asking::start().await;
+    let good = json!({"active": true, "sub": "anna", "aud": RESOURCE}).to_string();
+    let answers = [
+        ("200 OK", "<html>maintenance</html>"),
+        ("200 OK", "{}"),
+        ("200 OK", "[true]"),
+        ("203 Hearsay", &good),
+    ];
+    let asking = Asking::with("timeout: 2s").await;
     let mut client = asking.gateway.connect().await;
-    for (number, body) in bodies.iter().enumerate() {
-        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    for (number, (status, body)) in answers.iter().enumerate() {
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         asking.issuer.answers("/introspect", Some(answer));
         let unavailable = call(&mut client, "/mcp", Some(&format!("opaque-{number}"))).await;
         assert_eq!((unavailable.status, unavailable.reason().as_str()), (503, "identity_unavailable"));
@@ -98,6 +110,9 @@ async fn an_answer_that_says_nothing_of_a_token_does_not_make_it_a_bad_one() {
     asking.issuer.answers("/introspect", None);
     asking.issuer.says("opaque-0", json!({"active": true, "sub": "anna", "aud": RESOURCE}));
     assert_eq!(call(&mut client, "/mcp", Some("opaque-0")).await.status, 200, "nothing was kept");
+    asking.issuer.hold(true);
+    let late = call(&mut client, "/mcp", Some("opaque-9")).await;
+    assert_eq!((late.status, late.reason().as_str()), (503, "identity_unavailable"));
 }
 
 #[tokio::test]
@@ -118,6 +133,20 @@ async fn a_question_goes_on_when_who_asked_first_has_gone() {
     asking.issuer.hold(false);
     assert_eq!(clients.remove(0).response().await.status, 200);
     assert_eq!(asking.issuer.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_said_of_a_token_is_asked_again_and_never_runs_out_before() {
+    let asking = Asking::with("cache: 2s").await;
+    asking.issuer.says("opaque-1", json!({"active": true, "sub": "anna", "aud": RESOURCE}));
+    let mut client = asking.gateway.connect().await;
+    within(20, "another question", async {
+        while asking.issuer.asked().len() < 2 {
+            assert_eq!(call(&mut client, "/mcp", Some("opaque-1")).await.status, 200);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -263,7 +292,10 @@ fn odd_answers() -> Vec<(&'static str, String)> {
         ("status 302", answer("302 Found", elsewhere, "{\"keys\":[]}")),
         ("no JSON", answer("200 OK", "", "<html>maintenance</html>")),
         ("no key of the key set", answer("200 OK", "", "{\"keys\":[]}")),
-        ("larger than", answer("200 OK", "", &format!("{{\"keys\":[{}]}}", " ".repeat(300 << 10)))),
+        (
+            "the answer is larger than",
+            answer("200 OK", "", &format!("{{\"keys\":[{}]}}", " ".repeat(300 << 10))),
+        ),
     ]
 }
 
