@@ -285,7 +285,7 @@ async fn whoever_is_on_the_denylist_is_out_with_the_swap() {
         let stream = listen(&guarded.gateway, &token).await;
         guarded.configure("", &format!("  revoked: {{{list}}}\n"));
         guarded.gateway.reaches("the swap", |status| status["serial"] == 2).await;
-        let last = ends_within(1, stream).await;
+        let last = ends_within(10, stream).await;
         assert!(last.contains("\"resultType\":\"complete\""), "{list}: {last}");
         let refused = call(&mut client, "/mcp", Some(&token)).await;
         assert_eq!((refused.status, refused.reason().as_str()), (401, "invalid_token"), "{list}");
