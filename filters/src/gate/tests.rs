@@ -1,5 +1,7 @@
 //! The gate as a whole: what is asked, what stands in the way, and what is seen.
 
+mod guards;
+
 use super::*;
 use crate::authorize::{Document, Module, Settings};
 use crate::call::Target;
