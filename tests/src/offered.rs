@@ -126,6 +126,12 @@ async fn what_a_caller_may_not_use_is_in_no_list_and_reads_as_unknown() {
             let hidden = refusal(&caller.request(used, use_of(secret)).await.unwrap(), secret);
             let unknown = refusal(&caller.request(used, use_of(gone)).await.unwrap(), gone);
             assert_eq!(hidden, unknown, "{era:?} {used}");
+            assert!(!hidden.1.contains("forbidden"), "{era:?} {hidden:?}");
+        }
+        // All lists are known now, of one catalogue: each is still its own.
+        for (list, member, key, _, [open, ..]) in kinds {
+            let said = caller.request(list, json!({})).await.unwrap();
+            assert_eq!(said.message["result"][member][0][key], open, "{era:?} {}", said.all());
         }
         let said = caller.request("resources/templates/list", json!({})).await.unwrap();
         let templates = said.message["result"]["resourceTemplates"].as_array().unwrap();
