@@ -74,8 +74,9 @@ fn signer(algorithm: Algorithm) -> Option<(String, Sign)> {
         _ => {
             let arguments =
                 ["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-outform", "DER"];
-            let pkcs8 = Command::new("openssl").args(arguments).output().ok()?;
-            let key = RsaKeyPair::from_pkcs8(&pkcs8.stdout).ok()?;
+            let made = Command::new("openssl").args(arguments).output().ok()?.stdout;
+            // In PKCS #8 or PKCS #1, as its version has it.
+            let key = RsaKeyPair::from_pkcs8(&made).or_else(|_| RsaKeyPair::from_der(&made)).ok()?;
             let components = ring::rsa::PublicKeyComponents::<Vec<u8>>::from(key.public());
             let form =
                 format!(r#""kty":"RSA","n":"{}","e":"{}""#, encode(&components.n), encode(&components.e));

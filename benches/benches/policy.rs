@@ -16,6 +16,7 @@ use portunus_filters::mcp::catalog::{Closing, ListKind};
 use portunus_filters::{Arrival, Era, Identity, Moment};
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,13 +172,11 @@ fn lists(criterion: &mut Criterion) {
 /// Of 1,000 merged tools those that a caller sees, up to the segments of the answer.
 #[expect(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 fn views(criterion: &mut Criterion) {
-    let folder = std::env::temp_dir().join(format!("portunus-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("roles.rego"), SEEN).unwrap();
     let text =
         "version: 1\nupstreams: {crm: 'http://localhost:1/'}\nservers: {/mcp: crm}\npolicy: roles.rego\n";
-    let loaded = load_text(text, &folder.join("gateway.yaml"), &MapEnvironment::default());
-    std::fs::remove_dir_all(&folder).ok();
+    let files = [("/gateway/roles.rego".into(), SEEN.to_owned())].into();
+    let environment = MapEnvironment { files, ..MapEnvironment::default() };
+    let loaded = load_text(text, Path::new("/gateway/gateway.yaml"), &environment);
     let authority = Authority::of(&loaded.unwrap().snapshot, &Arc::default(), None);
     let at = Moment { monotonic: Duration::ZERO, wall: Duration::from_secs(1_800_000_000) };
     let arrival = Arrival {
