@@ -1,7 +1,7 @@
 //! `cargo xtask compare`: what a call costs through Portunus and through other proxies.
 //!
-//! Everything is measured at one offered rate for all, below what the slowest of them can do, so
-//! that CPU time a call is compared at equal work; the rounds take turns in which peer goes first,
+//! Rows that are read together are measured at one offered rate, below what the slowest of them can
+//! do, so that CPU time a call is compared at equal work; the rounds take turns in which peer goes first,
 //! so that a disturbance of the machine does not fall on one of them. The method, and what the
 //! figures do not show, is in `docs/benchmarks.md`.
 
@@ -72,19 +72,24 @@ fn measure(options: &Options) -> Result<Results, Failure> {
     say(&format!("==> Compare\n    this takes about {}", seconds(estimate(options, turns))));
     let start = Instant::now();
     let mut results = Results::new(&site, options);
-    for size in SIZES {
-        let asked: Vec<&Peer> = peers.iter().copied().filter(|peer| peer.takes(size)).collect();
+    for (size, table) in SIZES.into_iter().flat_map(|size| Table::ALL.map(|table| (size, table))) {
+        let is_asked = |peer: &&Peer| peer.table == table && peer.takes(size);
+        let asked: Vec<&Peer> = peers.iter().copied().filter(is_asked).collect();
+        if asked.is_empty() {
+            continue;
+        }
         let slowest = match options.rate {
             Some(rate) => f64::from(rate) * 100.0 / OFFERED,
             None => slowest(&site, &asked, (size, options))?,
         };
-        results.rates.insert(size, rates(slowest));
+        results.rates.insert((table, size), rates(slowest));
     }
     for round in 0..options.rounds {
         for place in 0..peers.len() {
             let peer = peers[(place + round as usize) % peers.len()];
             for size in SIZES.into_iter().filter(|size| peer.takes(*size)) {
-                let sample = sample(&site, peer, (size, results.rates[&size], options.seconds))?;
+                let sample =
+                    sample(&site, peer, (size, results.rates[&(peer.table, size)], options.seconds))?;
                 say(&format!("    {}", sample.line(round + 1, peer.name, size)));
                 results.add(peer, size, sample);
             }

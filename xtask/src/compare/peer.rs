@@ -36,7 +36,7 @@ pub(crate) struct Peer {
 }
 
 /// Rows that are read together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
     /// Proxies without an access log.
     Quiet,
@@ -44,6 +44,11 @@ pub(super) enum Table {
     Served,
     /// Proxies with an access log.
     Logging,
+}
+
+impl Table {
+    /// Every table.
+    pub(super) const ALL: [Table; 3] = [Table::Quiet, Table::Served, Table::Logging];
 }
 
 /// What runs.

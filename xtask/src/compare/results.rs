@@ -111,8 +111,8 @@ impl Row {
 pub(super) struct Results {
     /// What was asked for.
     pub(super) options: Options,
-    /// By size: the offered rate and half the load, in calls a second.
-    pub(super) rates: BTreeMap<u32, (u32, u32)>,
+    /// By table and size: the offered rate and half the load, in calls a second.
+    pub(super) rates: BTreeMap<(Table, u32), (u32, u32)>,
     /// KB of an idle connection.
     pub(super) idle: BTreeMap<&'static str, f64>,
     /// The machine and the programs, one line each.
@@ -159,15 +159,14 @@ impl Results {
         self.rows.iter().find(|row| row.peer.name == name && row.size == size)
     }
 
-    /// CPU time that a call of one row costs more than one of another, in microseconds: what the closed
-    /// loops of the same round differ by. Below saturation a call costs several times as much, and
-    /// chance more than what is looked for.
+    /// CPU time that a call of one row costs more than one of another of its table, in microseconds:
+    /// what they differ by within each round.
     pub(super) fn added(&self, name: &str, to: &str, size: u32) -> Option<Spread> {
-        let closed = |name: &str| {
+        let offered = |name: &str| {
             let samples = self.row(name, size)?.samples.iter();
-            Some(samples.map(|sample| sample.closed.cpu_us).collect::<Vec<f64>>())
+            Some(samples.map(|sample| sample.offered.cpu_us).collect::<Vec<f64>>())
         };
-        let (dear, cheap) = (closed(name)?, closed(to)?);
+        let (dear, cheap) = (offered(name)?, offered(to)?);
         Some(Spread::of(dear.iter().zip(cheap).map(|(dear, cheap)| dear - cheap)))
     }
 

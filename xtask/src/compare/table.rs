@@ -64,30 +64,27 @@ const NOT_SHOWN: &str = "\
 /// The tables.
 pub(super) fn summary(results: &Results) -> String {
     let mut text = format!("\n{}\n", results.circumstances.join("\n"));
-    for size in SIZES {
-        text.push_str(&title(results, size));
-        text.push_str(&table(results, &results.rows(size, Table::Quiet)));
-    }
-    for (title, rows) in smaller(results) {
+    for (title, rows) in tables(results) {
         text.push_str(&format!("\n{title}\n\n"));
         text.push_str(&table(results, &rows));
     }
     text
 }
 
-/// The tables of small calls alone, as far as they have rows.
-fn smaller(results: &Results) -> Vec<(String, Vec<&Row>)> {
+/// The tables that have rows, with their titles.
+fn tables(results: &Results) -> Vec<(String, Vec<&Row>)> {
     let tables = [
-        (Table::Served, "What serving a call adds to passing it on"),
-        (Table::Logging, "The same with access logs"),
+        (Table::Quiet, SIZES[0], "Calls"),
+        (Table::Quiet, SIZES[1], "Calls"),
+        (Table::Served, SIZES[0], "What serving a call adds to passing it on: calls"),
+        (Table::Logging, SIZES[0], "The same with access logs: calls"),
     ];
-    let rows = |(table, title)| (format!("{title}, {} bytes", SIZES[0]), results.rows(SIZES[0], table));
-    tables.map(rows).into_iter().filter(|(_, rows)| !rows.is_empty()).collect()
-}
-
-fn title(results: &Results, size: u32) -> String {
-    let (offered, half) = results.rates.get(&size).copied().unwrap_or_default();
-    format!("\nCalls of {size} bytes: {offered} a second offered, latency at {half} a second\n\n")
+    let titled = |(table, size, what)| {
+        let (offered, half) = results.rates.get(&(table, size)).copied().unwrap_or_default();
+        let title = format!("{what} of {size} bytes: {offered} a second offered, latency at {half} a second");
+        (title, results.rows(size, table))
+    };
+    tables.map(titled).into_iter().filter(|(_, rows)| !rows.is_empty()).collect()
 }
 
 fn table(results: &Results, rows: &[&Row]) -> String {
@@ -229,11 +226,7 @@ fn document(results: &Results) -> String {
          resident memory of one of {IDLE} idle connections; calls without their proper answer.\n",
         results.options.rounds, results.options.seconds
     ));
-    for size in SIZES {
-        text.push_str(&format!("\n## {}", title(results, size).trim_start()));
-        text.push_str(&table(results, &results.rows(size, Table::Quiet)));
-    }
-    for (title, rows) in smaller(results) {
+    for (title, rows) in tables(results) {
         text.push_str(&format!("\n## {title}\n\n"));
         text.push_str(&table(results, &rows));
     }
@@ -246,7 +239,8 @@ fn document(results: &Results) -> String {
 /// What `compare` runs for one turn, to be repeated by hand.
 fn commands(results: &Results) -> String {
     let size = SIZES[0];
-    let (offered, half) = results.rates.get(&size).copied().unwrap_or_default();
+    let rates = Table::ALL.into_iter().find_map(|table| results.rates.get(&(table, size)));
+    let (offered, half) = rates.copied().unwrap_or_default();
     let seconds = results.options.seconds;
     let run = format!(
         "taskset --cpu-list {LOAD_CORE} portunus-load run http://$GATEWAY/mcp --seconds {seconds} --size {size} \
@@ -283,7 +277,7 @@ mod tests {
             for (name, cpu_us) in rows.into_iter().chain(served).chain(judged) {
                 let peer = PEERS.iter().find(|peer| peer.name == name).unwrap();
                 let report = Report { cpu_us, failed, ..Report::default() };
-                let sample = Sample { offered: report.clone(), half: Report::default(), closed: report };
+                let sample = Sample { offered: report, half: Report::default(), closed: Report::default() };
                 results.add(peer, size, sample);
             }
         }
