@@ -192,9 +192,14 @@ impl Identifier {
     /// The caller, from what it shows on the connection of `guest`.
     pub fn identity(&self, headers: &HeaderMap, source: IpAddr, guest: &Guest) -> Identity {
         match headers.get(AUTHORIZATION) {
-            Some(shown) => Identity::Presented { digest: guest.digest(shown, |shown| self.digest(shown)) },
+            Some(shown) => Identity::Presented { digest: self.shown(shown, guest) },
             None => Identity::Anonymous { source },
         }
+    }
+
+    /// The digest of a field that was shown on the connection of `guest`.
+    pub fn shown(&self, field: &HeaderValue, guest: &Guest) -> Digest {
+        guest.digest(field, |field| self.digest(field))
     }
 
     fn digest(&self, shown: &HeaderValue) -> Digest {

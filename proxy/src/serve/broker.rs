@@ -13,7 +13,7 @@ use crate::respond::{End, Expect};
 use crate::sealing::CallerKey;
 use crate::session::Client;
 use crate::talk::Place;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, AUTHORIZATION};
 use http::request::Parts;
 use portunus_config::{Credentials, EraMode, Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::Profile;
@@ -146,7 +146,7 @@ impl Passage<'_> {
             upstream: Arc::clone(upstream),
             pool: active.pool(upstream)?,
             server: server.id.clone(),
-            caller: CallerKey::for_tables(&self.arrival.identity, &upward.marks()),
+            caller: key(&self.connection, &self.arrival, &upward),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
             headers: Arc::new(upward),
         })
@@ -190,6 +190,19 @@ impl Passage<'_> {
     }
 }
 
+/// Who calls, for what is kept here. What its servers are shown of its credentials is digested once for
+/// its connection, and not for each request.
+fn key(connection: &Connection<'_>, arrival: &Arrival, upward: &Upward) -> CallerKey {
+    let mut marks = upward.marks();
+    let shown = upward.get(AUTHORIZATION).filter(|_| !marks.is_empty());
+    let digest = shown.map(|shown| (shown, connection.gateway.identifier.shown(shown, connection.guest)));
+    if let Some((shown, digest)) = &digest {
+        let credentials = marks.iter_mut().filter(|(name, _)| *name == AUTHORIZATION.as_str());
+        credentials.filter(|(_, value)| *value == shown.as_bytes()).for_each(|mark| mark.1 = &digest.0);
+    }
+    CallerKey::for_tables(&arrival.identity, &marks)
+}
+
 /// The desk of a request.
 pub(super) fn desk<'a>(
     (connection, arrival, source, trace): (Connection<'a>, &'a Arrival, &'a Source, &'a Trace),
@@ -201,7 +214,7 @@ pub(super) fn desk<'a>(
     let upward = Upward::of(headers, &server);
     Desk {
         gateway: connection.gateway,
-        caller: CallerKey::for_tables(&arrival.identity, &upward.marks()),
+        caller: key(&connection, arrival, &upward),
         bearer: CallerKey::for_seals(&arrival.identity),
         standing,
         upward: Arc::new(upward),
