@@ -1,12 +1,14 @@
 //! Who may call: tokens, certificates, and what happens when they end or are taken back.
 
+mod hall;
 mod issuers;
 pub(crate) mod taken_back;
 
 use crate::harness::{
-    Authority, Client, Era, Gateway, Issuer, Key, Long, Mcp, Nature, Response, Upstream, dial_tls,
-    modern_call, modern_headers, within,
+    Authority, Client, Era, Gateway, Issuer, Key, Long, Mcp, Nature, Response, Upstream, modern_call,
+    modern_headers, within,
 };
+use hall::Hall;
 use serde_json::{Value, json};
 
 const RESOURCE: &str = "https://gw.example/mcp";
@@ -351,27 +353,6 @@ async fn an_issuer_is_asked_about_tokens_that_say_nothing() {
     assert!(!gateway.log_text().contains("s3cret"));
 }
 
-/// A gateway under TLS that lets clients show certificates of `clients`.
-async fn secured(clients: &Authority, own: &Authority, identity: &str, server: &Mcp) -> Gateway {
-    let files = secured_files(clients, own);
-    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
-    Gateway::start_beside(&files, &secured_document(identity, server)).await
-}
-
-fn secured_files(clients: &Authority, own: &Authority) -> [(&'static str, String); 3] {
-    let pair = own.issue(&["gw.test"]);
-    [("gw.pem", pair.chain), ("gw.key", pair.key), ("clients.pem", clients.pem())]
-}
-
-fn secured_document(identity: &str, server: &Mcp) -> String {
-    format!(
-        "listeners:\n  - bind: 127.0.0.1:0\n    tls:\n      certificates: {{certificate: gw.pem, key: gw.key}}\n      \
-         client_certificates: {{trust: clients.pem, mode: optional}}\n\
-         upstreams:\n  up: {}\nservers:\n  /mcp: up\nidentity:\n  url: https://gw.example\n{identity}",
-        server.url()
-    )
-}
-
 #[tokio::test]
 async fn a_certificate_names_its_caller_and_a_bound_token_goes_with_no_other() {
     let key = Key::new("k1");
@@ -379,7 +360,7 @@ async fn a_certificate_names_its_caller_and_a_bound_token_goes_with_no_other() {
     let server = Mcp::naming(Nature::of(Era::Modern), &["echo".to_owned()]).await;
     let (clients, own) = (Authority::new("of clients"), Authority::new("of the gateway"));
     let identity = format!("  jwt: {{issuer: '{}'}}\n  mtls: {{dns: ['*.agents.internal']}}\n", issuer.url());
-    let gateway = secured(&clients, &own, &identity, &server).await;
+    let hall = Hall::start((&clients, &own), &identity, &server).await;
     let (mine, other) = (clients.issue(&["a.agents.internal"]), clients.issue(&["b.elsewhere.internal"]));
     let bound = issuer.token_with(&key, RESOURCE, json!({"cnf": {"x5t#S256": mine.thumbprint()}}));
     let free = issuer.token(&key, RESOURCE);
@@ -393,12 +374,10 @@ async fn a_certificate_names_its_caller_and_a_bound_token_goes_with_no_other() {
         ("a bound token with none", None, Some(&bound), 401),
     ];
     for (name, shows, token, status) in cases {
-        let stream = dial_tls(gateway.address, &own.client(&["http/1.1"], shows), "gw.test").await.unwrap();
-        let mut client = Client::over(stream, gateway.address);
-        let answer = call(&mut client, "/mcp", token.map(String::as_str)).await;
-        assert_eq!(answer.status, status, "{name}: {:?}", answer.json());
+        let (answered, reason) = hall.call(shows, token.map(String::as_str)).await;
+        assert_eq!(answered, status, "{name}: {reason}");
     }
-    let record = gateway.recorded("the certificate", |record| record["auth"] == "mtls").await;
+    let record = hall.gateway.recorded("the certificate", |record| record["auth"] == "mtls").await;
     assert_eq!(record["user_id"], "a.agents.internal");
 }
 
@@ -412,7 +391,7 @@ async fn both_are_needed_where_both_are_required() {
         "  jwt: {{issuer: '{}'}}\n  mtls: {{dns: ['*.agents.internal']}}\n  require: [mtls, jwt]\n",
         issuer.url()
     );
-    let gateway = secured(&clients, &own, &identity, &server).await;
+    let hall = Hall::start((&clients, &own), &identity, &server).await;
     let (mine, other) = (clients.issue(&["a.agents.internal"]), clients.issue(&["b.elsewhere.internal"]));
     let token = issuer.token(&key, RESOURCE);
     let cases = [
@@ -422,12 +401,10 @@ async fn both_are_needed_where_both_are_required() {
         ("a token and a certificate that names nobody", Some(&other), Some(&token), 401),
     ];
     for (name, shows, token, status) in cases {
-        let stream = dial_tls(gateway.address, &own.client(&["http/1.1"], shows), "gw.test").await.unwrap();
-        let mut client = Client::over(stream, gateway.address);
-        let answer = call(&mut client, "/mcp", token.map(String::as_str)).await;
-        assert_eq!(answer.status, status, "{name}");
+        let (answered, reason) = hall.call(shows, token.map(String::as_str)).await;
+        assert_eq!(answered, status, "{name}: {reason}");
     }
-    let record = gateway.recorded("the caller", |record| record["auth"] == "mtls_jwt").await;
+    let record = hall.gateway.recorded("the caller", |record| record["auth"] == "mtls_jwt").await;
     assert_eq!((&record["user_id"], &record["agent_id"]), (&json!("anna"), &json!("a.agents.internal")));
 }
 

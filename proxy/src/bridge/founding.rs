@@ -111,8 +111,9 @@ struct Greetings {
     missing: Vec<(Arc<str>, Reason)>,
 }
 
-/// Greets every server that the caller is told of and that is not known to be down. One that cannot be reached is missing, and gets
-/// its session with the first call that needs it; if all are, that is the answer.
+/// Greets every server that the caller is told of and that is not known to be down. One that cannot be
+/// reached is missing, and gets its session with the first call that needs it; if all are, that is the
+/// answer.
 async fn greet_all(desk: &Desk<'_>, profile: &Arc<Profile>, version: Revision) -> Result<Greetings, Denial> {
     let offering = desk.lists(profile, &[]).await?;
     let told = |member| desk.tells_of(member);

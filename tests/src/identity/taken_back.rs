@@ -1,9 +1,8 @@
 //! What was good and is so no longer: refused on the next call, and whatever it had open ends.
 
-use super::{Guarded, RESOURCE, call, document, secured};
-use crate::harness::{
-    Authority, Client, Era, Gateway, Issuer, Key, Long, Mcp, Nature, Pair, dial_tls, rpc, run, within,
-};
+use super::hall::Hall;
+use super::{Guarded, RESOURCE, call, document};
+use crate::harness::{Authority, Client, Era, Gateway, Issuer, Key, Long, Mcp, Nature, rpc, run, within};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -120,24 +119,6 @@ async fn subject_is_denied(era: Era, seconds: u64) {
     open.ends(seconds, "a subject that is denied").await;
 }
 
-/// The callers of a gateway under TLS.
-struct Hall<'a> {
-    gateway: Gateway,
-    own: &'a Authority,
-}
-
-impl Hall<'_> {
-    async fn connect(&self, shows: Option<&Pair>) -> Client {
-        let stream = dial_tls(self.gateway.address, &self.own.client(&["http/1.1"], shows), "gw.test").await;
-        Client::over(stream.unwrap(), self.gateway.address)
-    }
-
-    async fn call(&self, shows: Option<&Pair>, token: Option<&str>) -> (u16, String) {
-        let answer = call(&mut self.connect(shows).await, "/mcp", token).await;
-        (answer.status, answer.json()["error"]["data"]["reason"].as_str().unwrap_or_default().to_owned())
-    }
-}
-
 #[tokio::test]
 async fn a_bound_token_goes_with_its_certificate_and_ends_with_it() {
     for era in ERAS {
@@ -151,10 +132,9 @@ async fn certificate_is_denied(era: Era, seconds: u64) {
     let server = Mcp::naming(Nature::of(era), &["echo".to_owned()]).await;
     let (clients, own) = (Authority::new("of clients"), Authority::new("of the gateway"));
     let jwt = format!("  jwt: {{issuer: '{}'}}\n", issuer.url());
-    let gateway = secured(&clients, &own, &jwt, &server).await;
+    let hall = Hall::start((&clients, &own), &jwt, &server).await;
     let (mine, other) = (clients.issue(&["a.agents.internal"]), clients.issue(&["b.agents.internal"]));
     let bound = issuer.token_with(&key, RESOURCE, json!({"cnf": {"x5t#S256": mine.thumbprint()}}));
-    let hall = Hall { gateway, own: &own };
     assert_eq!(hall.call(Some(&mine), Some(&bound)).await.0, 200);
     let open = Open::with(async || hall.connect(Some(&mine)).await, Some(&bound)).await;
     for shows in [Some(&other), None] {
@@ -166,8 +146,7 @@ async fn certificate_is_denied(era: Era, seconds: u64) {
     let fingerprint: String =
         digest(&SHA256, &mine.der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     let revoked = format!("{jwt}  revoked: {{certificates: '{fingerprint}'}}\n");
-    hall.gateway.configure(&super::secured_document(&revoked, &server));
-    hall.gateway.reaches("the swap", |status| status["serial"] == 2).await;
+    hall.swap(&revoked, &server).await;
     assert_eq!(hall.call(Some(&mine), Some(&bound)).await, (401, "invalid_token".to_owned()), "{era:?}");
     open.ends(seconds, "a certificate that was taken back").await;
 }
@@ -182,16 +161,14 @@ async fn a_certificate_that_is_asked_for_beside_a_token_can_be_denied_by_its_nam
         "  jwt: {{issuer: '{}'}}\n  mtls: {{dns: ['*.agents.internal']}}\n  require: [mtls, jwt]\n",
         issuer.url()
     );
-    let gateway = secured(&clients, &own, &identity, &server).await;
-    let hall = Hall { gateway, own: &own };
+    let hall = Hall::start((&clients, &own), &identity, &server).await;
     let mine = clients.issue(&["a.agents.internal"]);
     // The token names the agent itself, so that the certificate's name is nowhere in who calls.
     let token = issuer.token_with(&key, RESOURCE, json!({"azp": "desk"}));
     assert_eq!(hall.call(Some(&mine), Some(&token)).await.0, 200);
     let open = Open::with(async || hall.connect(Some(&mine)).await, Some(&token)).await;
     let revoked = format!("{identity}  revoked: {{subjects: a.agents.internal}}\n");
-    hall.gateway.configure(&super::secured_document(&revoked, &server));
-    hall.gateway.reaches("the swap", |status| status["serial"] == 2).await;
+    hall.swap(&revoked, &server).await;
     assert_eq!(hall.call(Some(&mine), Some(&token)).await, (401, "invalid_token".to_owned()));
     open.ends(SECONDS, "a certificate whose name is denied").await;
 }
@@ -201,12 +178,10 @@ async fn who_a_certificate_names_is_asked_again_when_the_rules_change() {
     let server = Mcp::naming(Nature::of(Era::Modern), &["echo".to_owned()]).await;
     let (clients, own) = (Authority::new("of clients"), Authority::new("of the gateway"));
     let rules = |names: &str| format!("  mtls: {{dns: ['{names}']}}\n");
-    let gateway = secured(&clients, &own, &rules("*.agents.internal"), &server).await;
-    let hall = Hall { gateway, own: &own };
+    let hall = Hall::start((&clients, &own), &rules("*.agents.internal"), &server).await;
     let mut client = hall.connect(Some(&clients.issue(&["a.agents.internal"]))).await;
     assert_eq!(call(&mut client, "/mcp", None).await.status, 200);
-    hall.gateway.configure(&super::secured_document(&rules("*.robots.internal"), &server));
-    hall.gateway.reaches("the swap", |status| status["serial"] == 2).await;
+    hall.swap(&rules("*.robots.internal"), &server).await;
     assert_eq!(call(&mut client, "/mcp", None).await.status, 401);
 }
 
@@ -222,15 +197,12 @@ async fn a_certificate_that_ends_ends_what_was_let_in_by_it_on_a_connection_that
             "  jwt: {{issuer: '{}'}}\n  mtls: {{dns: ['*.agents.internal']}}\n  require: {require}\n",
             issuer.url()
         );
-        let gateway = secured(&clients, &own, &identity, &server).await;
-        let hall = Hall { gateway, own: &own };
+        let hall = Hall::start((&clients, &own), &identity, &server).await;
         let brief = clients.issue_for(&["a.agents.internal"], Duration::from_secs(5));
         let mut client = hall.connect(Some(&brief)).await;
         assert_eq!(call(&mut client, "/mcp", shown).await.status, 200, "{require}");
-        let Open(mut modern, mut legacy) = Open::with(async || hall.connect(Some(&brief)).await, shown).await;
-        let both = async { (modern.rest().await, legacy.rest().await) };
-        let (last, _) = within(10, "the end of the certificate", both).await;
-        assert!(last.contains("\"resultType\":\"complete\""), "{require}: {last}");
+        let open = Open::with(async || hall.connect(Some(&brief)).await, shown).await;
+        open.ends(SECONDS, require).await;
         let refused = call(&mut client, "/mcp", shown).await;
         assert_eq!((refused.status, refused.reason().as_str()), (401, "invalid_token"), "{require}");
     }
@@ -289,16 +261,10 @@ async fn a_certificate_and_a_key_are_needed_where_both_are_required() {
         issuer.url()
     );
     let mut key = String::new();
-    let files = super::secured_files(&clients, &own);
-    let gateway = Gateway::start_as(&super::secured_document(&identity, &server), |folder| {
-        for (name, text) in &files {
-            std::fs::write(folder.join(name), text).unwrap();
-        }
+    let hall = Hall::start_after((&clients, &own), &identity, &server, |folder| {
         key = key_for(folder, "acme/alice");
-        run()
     })
     .await;
-    let hall = Hall { gateway, own: &own };
     let (mine, other) = (clients.issue(&["a.agents.internal"]), clients.issue(&["b.elsewhere.internal"]));
     let signed = Key::new("k1");
     issuer.publish(&[&signed]);
