@@ -74,7 +74,8 @@ pub fn modern_request(
     request.put(put, params)
 }
 
-/// A modern client's request for a modern server under its own id; `None` if it can stay as it is. What it carries of an earlier round is `retry`, or nothing.
+/// A modern client's request for a modern server under its own id; `None` if it can stay as it is. What
+/// it carries of an earlier round is `retry`, or nothing.
 ///
 /// # Errors
 /// As [`legacy_request`].
