@@ -242,7 +242,7 @@ mod tests {
         upstreams: {a: {url: 'http://api.example.com/', credentials: {bearer: 'secret:s'}}}\n\
                          servers: {/mcp: a}\n";
     const BOOTSTRAP: &str = "version: 1\nlisten: 127.0.0.1:1\nbundle: rules\n\
-                             secrets: {s: {from: 'file:token', hosts: [api.example.com]},\n  \
+                             secrets: {s: {from: 'file:token', hosts: ['http://api.example.com']},\n  \
                              other: {from: 'env:OTHER', hosts: [a.org]}}\n";
 
     fn files(files: &[(&str, &str)]) -> MapEnvironment {

@@ -130,11 +130,19 @@ impl<'a> Keyring<'a> {
             return None;
         };
         self.used.borrow_mut().push(name.to_owned());
-        let covered =
-            |url: &UpstreamUrl| secret.hosts.iter().any(|host| host.covers(&url.host.bare(), url.port));
-        if let Some(url) = urls.iter().find(|url| !covered(url)) {
-            let hosts: Vec<String> = secret.hosts.iter().map(|host| format!("`{host}`")).collect();
+        if let Some(url) = urls.iter().find(|url| !secret.hosts.iter().any(|host| host.covers(url))) {
             let problem = format!("the secret `{name}` may not be sent to `{}`", url.authority);
+            if secret.hosts.iter().any(|host| host.names(url)) {
+                let problem = format!("{problem} without TLS");
+                let hint = format!(
+                    "write `https://` in the upstream's URL, or `http://{}` in `hosts` of the secret if it \
+                     may be read on the way",
+                    url.authority
+                );
+                self.findings.error(place, problem, hint);
+                return None;
+            }
+            let hosts: Vec<String> = secret.hosts.iter().map(|host| format!("`{host}`")).collect();
             let hint = format!("it is confined to {}; extend its `hosts` if that is meant", hosts.join(", "));
             self.findings.error(place, problem, hint);
             return None;
@@ -181,7 +189,7 @@ mod tests {
 
     #[test]
     fn credentials_come_from_references() {
-        let named = "secrets: {s: {from: 'env:TOKEN', hosts: [api.example.com]}}\n";
+        let named = "secrets: {s: {from: 'env:TOKEN', hosts: ['http://api.example.com']}}\n";
         let table = [
             ("bearer in place", "{bearer: 'env:TOKEN'}", "", "authorization: Bearer t0k"),
             ("header in place", "{header: {name: X-Key, value: 'env:TOKEN'}}", "", "x-key: t0k"),
@@ -200,22 +208,54 @@ mod tests {
     fn a_secret_goes_to_its_hosts_only() {
         let table = [
             ("exact", "api.example.com", true),
-            ("pattern", "'*.example.com'", true),
-            ("port", "'api.example.com:80'", true),
-            ("another port", "'api.example.com:81'", false),
+            ("pattern", "*.example.com", true),
+            ("port", "api.example.com:80", true),
+            ("another port", "api.example.com:81", false),
             ("another host", "example.com", false),
             ("a longer host", "api.example.com.evil.org", false),
         ];
         for (name, host, allowed) in table {
             let text = document(
                 "{bearer: 'secret:s'}",
-                &format!("secrets: {{s: {{from: 'env:T', hosts: [{host}]}}}}\n"),
+                &format!("secrets: {{s: {{from: 'env:T', hosts: ['http://{host}']}}}}\n"),
             );
             let outcome = load_text(&text, Path::new("g.yaml"), &environment(&[("T", "x")]));
             let refusals: Vec<_> = outcome.err().map(|r| r.0.iter().map(brief).collect()).unwrap_or_default();
             let expected =
                 "upstreams.a.credentials.bearer: the secret `s` may not be sent to `api.example.com`";
             assert_eq!(refusals.iter().any(|shown| shown == expected), !allowed, "{name}: {refusals:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_goes_in_plain_text_only_where_its_hosts_say_so() {
+        let table = [
+            ("by default", "http://api.example.com/", "api.example.com", false),
+            ("its port, by default", "http://api.example.com/", "'api.example.com:80'", false),
+            ("for TLS only", "http://api.example.com/", "'https://api.example.com'", false),
+            ("said so", "http://api.example.com/", "'http://api.example.com'", true),
+            (
+                "said so of another name",
+                "http://api.example.com/",
+                "['http://x.org', '*.example.com']",
+                false,
+            ),
+            ("a private address", "http://10.0.0.1/", "10.0.0.1", false),
+            ("this machine", "http://127.0.0.1:9101/", "127.0.0.1", true),
+            ("this machine by name", "http://localhost:9101/", "localhost", true),
+            ("TLS", "https://api.example.com/", "api.example.com", true),
+            ("TLS, said so", "https://api.example.com/", "'https://api.example.com:443'", true),
+            ("TLS where plain text may be", "https://api.example.com/", "'http://api.example.com'", true),
+        ];
+        for (name, url, hosts, allowed) in table {
+            let text = format!(
+                "version: 1\nupstreams: {{a: {{url: '{url}', credentials: {{bearer: 'secret:s'}}}}}}\n\
+                 servers: {{/mcp: a}}\nsecrets: {{s: {{from: 'env:T', hosts: {hosts}}}}}\n"
+            );
+            let outcome = load_text(&text, Path::new("g.yaml"), &environment(&[("T", "x")]));
+            let refusals: Vec<_> = outcome.err().map(|r| r.0.iter().map(brief).collect()).unwrap_or_default();
+            let refused = refusals.iter().any(|shown| shown.ends_with("without TLS"));
+            assert_eq!(refused, !allowed, "{name}: {refusals:?}");
         }
     }
 
@@ -254,7 +294,7 @@ mod tests {
             (
                 "unset",
                 bearer,
-                "from: 'env:NOPE', hosts: api.example.com",
+                "from: 'env:NOPE', hosts: 'http://api.example.com'",
                 ".from: the environment variable `NOPE` is not set",
             ),
             ("vault", bearer, "from: 'vault:x', hosts: a.org", ".from: this build cannot read from `vault:`"),
@@ -323,7 +363,7 @@ mod tests {
     fn one_unset_variable_is_reported_once() {
         let text = "version: 1\nupstreams:\n  a: {url: 'http://a.org', credentials: {bearer: 'secret:s'}}\n  \
                     b: {url: 'http://a.org', credentials: {bearer: 'secret:s'}}\nservers: {/a: a, /b: b}\n\
-                    secrets: {s: {from: 'env:NOPE', hosts: [a.org]}}\n";
+                    secrets: {s: {from: 'env:NOPE', hosts: ['http://a.org']}}\n";
         assert_eq!(problems(text), ["secrets.s.from: the environment variable `NOPE` is not set"]);
     }
 }

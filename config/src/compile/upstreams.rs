@@ -361,9 +361,12 @@ mod tests {
             )
         };
         let variables = [("T", "t0k")];
-        assert_eq!(loaded_with(&text("a.org, b.org"), &variables).snapshot.upstreams.len(), 1);
         assert_eq!(
-            problems_with(&text("a.org"), &variables),
+            loaded_with(&text("'http://a.org', 'http://b.org'"), &variables).snapshot.upstreams.len(),
+            1
+        );
+        assert_eq!(
+            problems_with(&text("'http://a.org'"), &variables),
             ["upstreams.a.credentials.bearer: the secret `s` may not be sent to `b.org`"]
         );
     }

@@ -4,6 +4,8 @@ use crate::diagnostic::Located;
 use crate::hosts::HostPattern;
 use crate::reader::{Section, Value};
 use crate::secret::Reference;
+use crate::url::{Scheme, UpstreamUrl};
+use std::fmt;
 
 /// A named secret and the hosts it may go to.
 #[derive(Clone, Debug)]
@@ -13,7 +15,41 @@ pub struct SecretDocument {
     /// `from`; `None` if it could not be read.
     pub from: Option<Located<Reference>>,
     /// `hosts`.
-    pub hosts: Vec<HostPattern>,
+    pub hosts: Vec<SecretHost>,
+}
+
+/// A host that a secret may go to: over TLS, unless it says `http://`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretHost {
+    host: HostPattern,
+    plain: bool,
+}
+
+impl SecretHost {
+    fn parse(text: &str) -> Result<SecretHost, &'static str> {
+        let (plain, host) = match text.strip_prefix("http://") {
+            Some(host) => (true, host),
+            None => (false, text.strip_prefix("https://").unwrap_or(text)),
+        };
+        Ok(SecretHost { host: HostPattern::parse(host)?, plain })
+    }
+
+    /// Whether the host and port of `url` are meant, by whatever scheme.
+    pub fn names(&self, url: &UpstreamUrl) -> bool {
+        self.host.covers(&url.host.bare(), url.port)
+    }
+
+    /// Whether the secret may go to `url`: nobody but this machine may see it on its way.
+    pub fn covers(&self, url: &UpstreamUrl) -> bool {
+        let unseen = url.scheme == Scheme::Https || url.host.own_grant().loopback;
+        self.names(url) && (unseen || self.plain)
+    }
+}
+
+impl fmt::Display for SecretHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.plain { "http://" } else { "" }, self.host)
+    }
 }
 
 pub(super) fn read(section: &mut Section<'_>) -> Vec<SecretDocument> {
@@ -22,7 +58,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Vec<SecretDocument> {
         let (from, hosts) = value.section(|section| {
             let from = section.required("from", Reference::FORMS).and_then(|value| source(&value));
             let hint = "name the hosts that this secret may be sent to";
-            (from, section.required("hosts", hint).map(|value| hosts(&value)).unwrap_or_default())
+            (from, section.required("hosts", hint).map(|value| secret_hosts(&value)).unwrap_or_default())
         })?;
         Some(SecretDocument { name, from, hosts })
     };
@@ -40,13 +76,22 @@ pub(super) fn reference(value: &Value<'_>) -> Option<Located<Reference>> {
 
 /// One or more host patterns.
 pub(super) fn hosts(value: &Value<'_>) -> Vec<HostPattern> {
+    let hint = "write `api.example.com`, `*.example.com`, `10.0.0.1` or `[::1]`, with `:port` if it matters";
+    listed(value, hint, HostPattern::parse)
+}
+
+fn secret_hosts(value: &Value<'_>) -> Vec<SecretHost> {
+    let hint = "write `api.example.com`, `*.example.com` or `10.0.0.1`, with `:port` if it matters, and with \
+                `http://` before it if the secret may go there without TLS";
+    listed(value, hint, SecretHost::parse)
+}
+
+fn listed<T>(value: &Value<'_>, hint: &str, parse: impl Fn(&str) -> Result<T, &'static str>) -> Vec<T> {
     let items = value.items_or_one();
     if items.is_empty() {
         value.error("the list is empty", "name a host, or remove the key");
     }
-    let hint = "write `api.example.com`, `*.example.com`, `10.0.0.1` or `[::1]`, with `:port` if it matters";
-    let pattern = |item: &Value<'_>| item.parsed(hint, HostPattern::parse).map(|host| host.value);
-    items.iter().filter_map(pattern).collect()
+    items.iter().filter_map(|item| item.parsed(hint, &parse)).map(|host| host.value).collect()
 }
 
 /// What a named secret is read from; a name of another secret is none.

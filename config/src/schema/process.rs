@@ -163,6 +163,7 @@ fn bundle() -> Value {
 }
 
 fn secrets() -> Value {
+    const TO: &str = "Hosts that the secret may be sent to, over TLS unless `http://` stands before them.";
     let from = json!({
         "description": "Where the value is read from.",
         "type": "string",
@@ -170,7 +171,7 @@ fn secrets() -> Value {
     });
     let secret = Object::new("A secret and the hosts it may go to.")
         .required("from", from)
-        .required("hosts", hosts("Hosts that the secret may be sent to."))
+        .required("hosts", one_or_list(json!({ "$ref": "#/$defs/secret_host" }), 1, TO))
         .build();
     mapping(json!({ "type": "string" }), secret, 0, "Secrets by name, for `secret:NAME`.")
 }

@@ -89,6 +89,11 @@ pub(super) fn definitions() -> Value {
             "pattern": "^[^\\s/@]+$",
             "examples": ["api.example.com", "*.example.com", "10.0.0.1", "[::1]:8443"],
         },
+        "secret_host": {
+            "type": "string",
+            "pattern": "^(https?://)?[^\\s/@]+$",
+            "examples": ["api.example.com", "*.example.com", "http://mcp.internal:8080"],
+        },
         "reference": {
             "type": "string",
             "pattern": "^((env|secret):[A-Za-z0-9_.-]+|file:.+)$",
