@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -65,7 +66,7 @@ impl Bootstrap {
     /// one that is running.
     pub fn listener_tls(&self, name: &str) -> Option<&ListenerTls> {
         let for_peers = self.peers.as_ref().map(|peers| &peers.listener);
-        self.listeners.iter().chain(for_peers).find(|listener| listener.name == name)?.tls.as_ref()
+        self.listeners.iter().chain(for_peers).find(|listener| *listener.name == *name)?.tls.as_ref()
     }
 
     fn peers_changed(&self, new: &Bootstrap) -> bool {
@@ -85,7 +86,7 @@ impl Bootstrap {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     /// Name in logs, metrics and policy input; unique.
-    pub name: String,
+    pub name: Arc<str>,
     /// Address; port 0 lets the system choose.
     pub bind: SocketAddr,
     /// Accepted `Host` values; `None` accepts any.

@@ -45,7 +45,8 @@ impl View {
 
     /// Whether everything is shown as it is.
     pub fn is_empty(&self) -> bool {
-        *self == View::default()
+        let View { allow, deny, rename, describe } = self;
+        allow.is_none() && deny.is_empty() && rename.is_empty() && describe.is_empty()
     }
 }
 

@@ -140,7 +140,7 @@ impl Edge {
 
     fn record_refusal(&self, door: &Door, visitor: &Visitor, denial: &Denial) -> (Answer, Arc<str>) {
         let arrival = Arrival {
-            listener: door.listener.name.as_str().into(),
+            listener: Arc::clone(&door.listener.name),
             source: visitor.address,
             identity: Identity::Anonymous { source: visitor.address },
             request_id: self.gateway.identifier.event_id(),
@@ -188,7 +188,7 @@ impl Edge {
         let peer = match self.client_behind(door, &mut stream, peer).await {
             Ok(client) => client,
             Err(error) => {
-                tracing::debug!(listener = door.listener.name, %peer, %error, "connection refused");
+                tracing::debug!(listener = &*door.listener.name, %peer, %error, "connection refused");
                 return self.gateway.metrics.edge.proxy_headers_refused.inc();
             }
         };
@@ -233,7 +233,7 @@ impl Edge {
         stream: Stream,
         peer: IpAddr,
     ) -> Option<(Stream, bool, Guest)> {
-        let listener = door.listener.name.as_str();
+        let listener = &*door.listener.name;
         let fresh = !door.listener.proxy_protocol;
         let (result, secured) = match Box::pin(tls.accept(stream, fresh)).await {
             Ok((stream, http_2)) => {

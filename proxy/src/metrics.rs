@@ -451,7 +451,7 @@ impl EdgeMetrics {
             for certificate in listener.tls.iter().flat_map(|tls| &tls.certificates) {
                 let name = certificate.names.first().map_or("", String::as_str);
                 let expiry = i64::try_from(certificate.not_after.as_secs()).unwrap_or(i64::MAX);
-                self.certificates.with_label_values(&[listener.name.as_str(), name]).set(expiry);
+                self.certificates.with_label_values(&[&*listener.name, name]).set(expiry);
             }
         }
     }

@@ -381,7 +381,7 @@ fn store(gateway: &Gateway) {
 fn announce(gateway: &Gateway, addresses: &Addresses) {
     let active = gateway.active();
     for (listener, address) in gateway.bootstrap.listeners.iter().zip(&addresses.listeners) {
-        tracing::info!(surface = "mcp", name = listener.name, %address, "listening");
+        tracing::info!(surface = "mcp", name = &*listener.name, %address, "listening");
     }
     let surfaces =
         [("telemetry", addresses.telemetry), ("admin", addresses.admin), ("peers", addresses.peers)];

@@ -125,9 +125,11 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
         Ok(Admitted::Forward(outbound)) => passage.exchange(*outbound, &mut client).await,
         Ok(Admitted::Broker(brokered)) => passage.broker(*brokered, &mut client).await,
         Ok(Admitted::Away(away)) => Box::pin(passage.send_on(*away, &mut client)).await,
-        Err(Halt::Refused(denial, known)) => passage.refuse_unread(&denial, &known, &mut client).await,
-        Err(Halt::Preflight) => passage.preflight(&mut client).await,
-        Err(Halt::Told(status, document)) => passage.tell(status, &document, &mut client).await,
+        Err(Halt::Refused(denial, known)) => {
+            Box::pin(passage.refuse_unread(&denial, &known, &mut client)).await
+        }
+        Err(Halt::Preflight) => Box::pin(passage.preflight(&mut client)).await,
+        Err(Halt::Told(status, document)) => Box::pin(passage.tell(status, &document, &mut client)).await,
         Err(Halt::Gone) => End::Broken,
     };
     passage.outcome.stage_done(Stage::Respond);
@@ -162,7 +164,7 @@ impl<'a> Passage<'a> {
                 own.request_id(&request.headers),
             ),
         };
-        let listener = listener.name.as_str().into();
+        let listener = Arc::clone(&listener.name);
         let arrival =
             Arrival { listener, source: source.client, identity, request_id, at: gateway.clock.now() };
         let trace = gateway.identifier.trace(&request.headers);
@@ -216,7 +218,7 @@ impl<'a> Passage<'a> {
             Way::Broker => Ok(Admitted::Broker(Box::new(Brokered { server, reading }))),
             Way::Unknown(place) => {
                 drop(active);
-                self.ask_era(server, reading, &place).await
+                Box::pin(self.ask_era(server, reading, &place)).await
             }
         }
     }
@@ -432,7 +434,7 @@ impl<'a> Passage<'a> {
         match end {
             End::Refused(denial) => {
                 let known = Knowledge::of(&respond.expect, http_status);
-                self.refuse(&denial, &known, client).await
+                Box::pin(self.refuse(&denial, &known, client)).await
             }
             end => end,
         }

@@ -104,12 +104,22 @@ fn listener(document: &ListenerDocument, name: String, files: &Files<'_>) -> Opt
         None => None,
     };
     let proxy_protocol = document.proxy_protocol.value;
-    Some(Listener { name, bind, hosts, origins, trusted_proxies, limits, tls, http2, proxy_protocol })
+    Some(Listener {
+        name: name.into(),
+        bind,
+        hosts,
+        origins,
+        trusted_proxies,
+        limits,
+        tls,
+        http2,
+        proxy_protocol,
+    })
 }
 
 fn default_listener() -> Listener {
     Listener {
-        name: "main".to_owned(),
+        name: "main".into(),
         bind: DEFAULT_BIND,
         hosts: Some(loopback_hosts(DEFAULT_BIND)),
         origins: OriginRule::loopback(),
@@ -181,7 +191,7 @@ mod tests {
     fn the_smallest_document_is_a_loopback_gateway() {
         let bootstrap = loaded(RULES).bootstrap;
         let listener = &bootstrap.listeners[0];
-        assert_eq!((listener.name.as_str(), listener.bind.to_string().as_str()), ("main", "127.0.0.1:8080"));
+        assert_eq!((&*listener.name, listener.bind.to_string().as_str()), ("main", "127.0.0.1:8080"));
         assert!(listener.hosts.as_ref().unwrap().iter().any(|host| host.matches("localhost:9")));
         assert!(!listener.hosts.as_ref().unwrap().iter().any(|host| host.matches("evil.org")));
         assert!(listener.origins.allows("http://localhost:5173"));

@@ -163,7 +163,7 @@ fn listener(document: &PeersDocument, files: &Files<'_>) -> Option<Listener> {
         None => None,
     };
     Some(Listener {
-        name: LISTENER.to_owned(),
+        name: LISTENER.into(),
         bind: document.listen.as_ref()?.value,
         hosts: None,
         origins: OriginRule::default(),

@@ -211,7 +211,7 @@ mod tests {
              max_header_bytes: 2KiB, max_headers: 9, max_body_bytes: 1MiB, max_streams: 7}}\n"
         );
         let listener = loaded_with(&text, &[]).bootstrap.listeners.remove(0);
-        assert_eq!((listener.name.as_str(), listener.bind.port()), ("edge", 0));
+        assert_eq!((&*listener.name, listener.bind.port()), ("edge", 0));
         let hosts = listener.hosts.unwrap();
         assert!(hosts[0].matches("x.example.com") && hosts[1].matches("a.org:81"));
         assert!(listener.origins.allows("https://app.example.com") && listener.origins.allows("null"));

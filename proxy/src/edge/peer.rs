@@ -33,7 +33,7 @@ impl Edge {
             self.gateway.peers.believe(&self.gateway.estate.seals, &head, self.gateway.clock.now());
         let believed = believed.and_then(|relayed| {
             let came_by = self.doors.iter().filter(|door| door.visitors == Visitors::Clients);
-            let came_by = came_by.into_iter().find(|door| door.listener.name == *relayed.listener);
+            let came_by = came_by.into_iter().find(|door| *door.listener.name == *relayed.listener);
             Ok((came_by.ok_or(Verdict::Elsewhere)?, relayed))
         });
         match believed {

@@ -62,7 +62,7 @@ fn loaded(name: &str, key: &str, upstream: SocketAddr, others: &[(&str, SocketAd
     loaded.bootstrap.sealing = Sealing { keys: vec![value.clone()] };
     let member = |(name, _): &(&str, SocketAddr)| (ReplicaId::parse(name).unwrap(), Arc::clone(find(name)));
     let listener =
-        portunus_config::Listener { name: "peers".to_owned(), ..loaded.bootstrap.listeners[0].clone() };
+        portunus_config::Listener { name: "peers".into(), ..loaded.bootstrap.listeners[0].clone() };
     let members = others.iter().map(member).collect();
     loaded.bootstrap.peers = Some(portunus_config::Peers { listener, members });
     loaded.bootstrap.replica = Some(ReplicaId::parse(name).unwrap());
@@ -130,7 +130,7 @@ fn relayed(body: &[u8]) -> Relayed {
 }
 
 fn trace() -> Trace {
-    Trace { parent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(), joined: true }
+    Trace { parent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into(), joined: true }
 }
 
 fn passenger<'a>(head: &'a Parts, trace: &'a Trace) -> Passenger<'a> {

@@ -104,7 +104,7 @@ impl Passage<'_> {
     /// What the other replica is to believe of the request.
     fn asserted(&self, server: &VirtualServer, body: &[u8]) -> Relayed {
         Relayed {
-            listener: self.connection.listener.name.as_str().into(),
+            listener: Arc::clone(&self.connection.listener.name),
             server: server.id.clone(),
             source: self.source.clone(),
             secure: self.connection.secure,

@@ -151,7 +151,7 @@ impl Passage<'_> {
         let reads = matches!(self.request.method, Method::GET | Method::HEAD);
         match (reads, question.of_provider) {
             (true, false) => Err(Halt::Told(200, Arc::clone(&resource.metadata))),
-            (true, true) => match metadata(self.connection.gateway, profile, resource).await {
+            (true, true) => match Box::pin(metadata(self.connection.gateway, profile, resource)).await {
                 Ok(metadata) => Err(Halt::Told(200, metadata.into())),
                 Err(cause) => {
                     self.outcome.cause(&cause);
@@ -159,7 +159,9 @@ impl Passage<'_> {
                     Err(halt(Denial::new(Reason::IdentityUnavailable, detail), Knowledge::default()))
                 }
             },
-            (false, true) if self.request.method == Method::POST => self.register(resource, client).await,
+            (false, true) if self.request.method == Method::POST => {
+                Box::pin(self.register(resource, client)).await
+            }
             (false, _) => {
                 let detail = "only GET is answered here";
                 Err(halt(Denial::new(Reason::MethodNotAllowed, detail), Knowledge::default()))

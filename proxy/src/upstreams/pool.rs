@@ -121,7 +121,7 @@ impl Pool {
         };
         let connection = match self.warm(wish) {
             Some(connection) => connection,
-            None => self.connect(upstream, resolver, wish).await.map_err(CheckoutError::Dial)?,
+            None => Box::pin(self.connect(upstream, resolver, wish)).await.map_err(CheckoutError::Dial)?,
         };
         self.active.fetch_add(1, Ordering::Relaxed);
         Ok(Checkout { connection: Some(connection), apart: false, pool: Arc::clone(self), _permit: permit })
