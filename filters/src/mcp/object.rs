@@ -202,6 +202,14 @@ impl<'a> Object<'a> {
         self.members.iter().map(move |member| (member.key.of(text), member.whole.text(text)))
     }
 
+    /// Every member: its key, whether that stands there without escapes, and all of its text.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&str, bool, &'a str)> {
+        let text = self.text;
+        self.members.iter().map(move |member| {
+            (member.key.of(text), matches!(member.key, Key::Plain(_)), member.whole.text(text))
+        })
+    }
+
     fn member(&self, key: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.key.is(key, self.text))
     }

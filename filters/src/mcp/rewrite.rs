@@ -44,16 +44,26 @@ impl<'o> Rewrite<'o, '_> {
         }
     }
 
-    /// Takes a member away.
+    /// Takes a member away, if there is one.
     #[must_use]
-    pub fn remove(self, key: impl Into<Cow<'o, str>>) -> Self {
-        self.change(key.into(), None)
+    pub fn remove(mut self, key: impl Into<Cow<'o, str>>) -> Self {
+        let key = key.into();
+        if self.object.get(&key).is_some() {
+            return self.change(key, None);
+        }
+        self.changes.retain(|change| change.key != key);
+        self
     }
 
     fn change(mut self, key: Cow<'o, str>, value: Option<Cow<'o, str>>) -> Self {
         self.changes.retain(|change| change.key != key);
         self.changes.push(Change { key, value });
         self
+    }
+
+    /// Whether the object has a member.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.object.get(key).is_some()
     }
 
     /// Whether the copy has no members.
@@ -65,24 +75,58 @@ impl<'o> Rewrite<'o, '_> {
 
     /// The copy as text.
     pub fn text(&self) -> String {
-        let old: usize = self.object.wholes().map(|(_, whole)| whole.len() + 1).sum();
-        let new: usize = self.changes.iter().map(|change| change.len()).sum();
-        let mut out = String::with_capacity(old + new + 2);
-        self.write(&mut out);
-        out
+        self.around(None)
+    }
+
+    /// The copy as text, with what another rewrite makes as the value of `key`, which must be a member.
+    pub fn text_with(&self, key: &str, inner: &Rewrite<'_, '_>) -> String {
+        self.around(Some((key, inner)))
     }
 
     /// Writes the copy behind what `out` holds.
     pub fn write(&self, out: &mut String) {
+        self.write_around(out, None);
+    }
+
+    fn around(&self, inner: Option<(&str, &Rewrite<'_, '_>)>) -> String {
+        let inside = inner.map_or(0, |(_, inner)| inner.added());
+        let mut out = String::with_capacity(self.object.as_text().len() + self.added() + inside);
+        self.write_around(&mut out, inner);
+        out
+    }
+
+    /// Bytes by which the copy may be longer than the object.
+    fn added(&self) -> usize {
+        2 + self.changes.iter().map(Change::len).sum::<usize>()
+    }
+
+    fn write_around(&self, out: &mut String, inner: Option<(&str, &Rewrite<'_, '_>)>) {
         out.push('{');
         let first = out.len();
-        for (key, whole) in self.object.wholes() {
+        for (key, is_plain, whole) in self.object.parts() {
+            let named = |out: &mut String| {
+                part(out, first);
+                match is_plain {
+                    true => ["\"", key, "\""].into_iter().for_each(|part| out.push_str(part)),
+                    false => push_string(out, key),
+                }
+                out.push(':');
+            };
+            if let Some((_, inner)) = inner.filter(|(changed, _)| *changed == key) {
+                named(out);
+                inner.write(out);
+                continue;
+            }
             match self.changes.iter().find(|change| change.key == key) {
                 None => {
                     part(out, first);
                     out.push_str(whole);
                 }
-                Some(change) => change.write(out, first),
+                Some(Change { value: None, .. }) => {}
+                Some(Change { value: Some(value), .. }) => {
+                    named(out);
+                    out.push_str(value);
+                }
             }
         }
         let known = |key: &str| self.object.get(key).is_some();
@@ -98,6 +142,7 @@ impl Change<'_> {
         self.value.as_ref().map_or(0, |value| self.key.len() + value.len() + 4)
     }
 
+    /// Adds a member that was not there.
     fn write(&self, out: &mut String, first: usize) {
         let Some(value) = &self.value else { return };
         part(out, first);

@@ -199,13 +199,13 @@ impl<'o, 'a> Request<'o, 'a> {
     /// The request with new parameters, under its new id and target.
     fn put(&self, put: &Put<'_>, params: Rewrite<'o, 'a>) -> Result<String, Fault> {
         let params = self.aimed_params(put.target, params)?;
-        Ok(self.message.rewrite().set("id", put.id).set("params", params.text()).text())
+        Ok(with_params(self.message.rewrite().set("id", put.id), &params))
     }
 
     /// The request with new parameters and its new target.
     fn aimed_with(&self, target: Option<&str>, params: Rewrite<'o, 'a>) -> Result<String, Fault> {
         let params = self.aimed_params(target, params)?;
-        Ok(self.message.rewrite().set("params", params.text()).text())
+        Ok(with_params(self.message.rewrite(), &params))
     }
 
     /// Nobody here declares tasks, so nobody may be asked for one.
@@ -234,6 +234,14 @@ impl<'o, 'a> Request<'o, 'a> {
             }
             None => Ok(params),
         }
+    }
+}
+
+/// A message with other parameters, whether it had any or not.
+fn with_params(message: Rewrite<'_, '_>, params: &Rewrite<'_, '_>) -> String {
+    match message.has("params") {
+        true => message.text_with("params", params),
+        false => message.set("params", params.text()).text(),
     }
 }
 
