@@ -212,6 +212,8 @@ struct Query<'a> {
     shows: Shows,
     asking: Asking<'a>,
     clock: &'a Arc<dyn Clock>,
+    /// When they were wanted.
+    now: Moment,
 }
 
 impl Catalogs {
@@ -271,6 +273,7 @@ impl Catalogs {
             shows: seeker.shows,
             asking: &asking,
             clock: &gateway.clock,
+            now: gateway.clock.now(),
         };
         if let Some(upstream) = doubted {
             self.doubt(&query, upstream, kinds);
@@ -347,17 +350,17 @@ impl Catalogs {
     fn doubt(&self, query: &Query<'_>, upstream: &Upstream, kinds: &[ListKind]) {
         let slots = self.shelf(query).slots(query.server, query.tenant);
         if let Some((_, slot)) = slots.iter().find(|(one, _)| one.key == upstream.key) {
-            let now = query.clock.now().monotonic;
-            kinds.iter().for_each(|kind| slot.doubt(*kind, now));
+            kinds.iter().for_each(|kind| slot.doubt(*kind, query.now.monotonic));
         }
     }
 
     async fn offering(&self, query: &Query<'_>, kinds: &[ListKind], purpose: Purpose) -> Arc<Offering> {
         let wanted = Wanted { kinds: ListKind::ALL.map(|kind| kinds.contains(&kind)), purpose };
+        let mut now = query.now;
         let shelf = self.shelf(query);
         let mut waited_for = Vec::new();
         let slots = shelf.slots(query.server, query.tenant);
-        for (upstream, slot) in &slots {
+        for (upstream, slot) in &*slots {
             if self.is_wanted_now(query, upstream, slot, &wanted) {
                 let (slot, kitchen) = (Arc::clone(slot), self.kitchen(query, Arc::clone(upstream)));
                 // A task of its own: others wait for the same, whatever becomes of this caller.
@@ -368,8 +371,9 @@ impl Catalogs {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a list was not fetched to its end");
             }
+            now = query.clock.now();
         }
-        let surroundings = (query.clock.now(), &*self.pantry);
+        let surroundings = (now, &*self.pantry);
         shelf.offering(query.server, query.tenant, &slots, surroundings)
     }
 
@@ -382,13 +386,15 @@ impl Catalogs {
         slot: &Arc<Slot>,
         wanted: &Wanted,
     ) -> bool {
-        let now = query.clock.now().monotonic;
+        let now = query.now.monotonic;
         let need = slot.need(wanted, now, &self.pantry, (upstream, &query.server.cache));
-        match (need, self.failing.failure(upstream.key)) {
-            (Need::No, _) => return false,
-            (Need::Now, None) => return true,
-            (Need::Soon, None) => {}
-            (_, Some(failure)) => {
+        if need == Need::No {
+            return false;
+        }
+        match self.failing.failure(upstream.key) {
+            None if need == Need::Now => return true,
+            None => {}
+            Some(failure) => {
                 let label = |kind| larder::label(&query.server.id, upstream, kind);
                 let last = |kind| self.pantry.last(&label(kind), query.shows);
                 slot.give_up(wanted, &failure, now, last);
@@ -421,7 +427,6 @@ impl Catalogs {
     }
 
     fn shelf(&self, query: &Query<'_>) -> Arc<Shelf> {
-        let now = query.clock.now().monotonic;
         let place = (query.server.id.clone(), query.caller, query.only);
         let mut shelves = self.lock();
         if shelves.len() >= MAX_SHELVES && !shelves.contains_key(&place) {
@@ -430,7 +435,7 @@ impl Catalogs {
             idlest.map(|idlest| shelves.remove(&idlest));
         }
         let shelf = Arc::clone(shelves.entry(place).or_default());
-        shelf.touch(now);
+        shelf.touch(query.now.monotonic);
         shelf
     }
 

@@ -13,10 +13,18 @@ use std::time::Duration;
 /// Slots of all upstreams of a server for one audience, and what they add up to.
 #[derive(Default)]
 pub(super) struct Shelf {
-    slots: Mutex<HashMap<UpstreamKey, Arc<Slot>>>,
+    slots: Mutex<Row>,
     made: Mutex<Option<Made>>,
     /// Milliseconds on the monotonic clock.
     last_used: AtomicU64,
+}
+
+/// A slot for each upstream that may serve an audience.
+#[derive(Default)]
+struct Row {
+    by_key: HashMap<UpstreamKey, Arc<Slot>>,
+    /// In the order of the members of a server, as they were last asked for.
+    ordered: Option<(Arc<VirtualServer>, Slots)>,
 }
 
 struct Made {
@@ -28,7 +36,7 @@ struct Made {
 }
 
 /// Upstreams that may serve an audience, each with what is known of it.
-pub(super) type Slots = Vec<(Arc<Upstream>, Arc<Slot>)>;
+pub(super) type Slots = Arc<[(Arc<Upstream>, Arc<Slot>)]>;
 
 impl Shelf {
     pub(super) fn touch(&self, now: Duration) {
@@ -39,16 +47,21 @@ impl Shelf {
         Duration::from_millis(self.last_used.load(Ordering::Relaxed))
     }
 
-    /// The slot of each upstream that may serve the audience, in the order of members.
-    pub(super) fn slots(&self, server: &VirtualServer, tenant: Option<&str>) -> Slots {
-        let mut slots = lock(&self.slots);
+    /// The slot of each upstream that may serve the audience, in the order of members. The tenant is
+    /// always the same.
+    pub(super) fn slots(&self, server: &Arc<VirtualServer>, tenant: Option<&str>) -> Slots {
+        let mut row = lock(&self.slots);
+        if let Some((_, slots)) = row.ordered.as_ref().filter(|(of, _)| Arc::ptr_eq(of, server)) {
+            return Arc::clone(slots);
+        }
         let upstreams = server.members.iter().flat_map(|member| upstreams(member, tenant));
         let current: Slots = upstreams
-            .map(|upstream| (Arc::clone(upstream), Arc::clone(slots.entry(upstream.key).or_default())))
+            .map(|upstream| (Arc::clone(upstream), Arc::clone(row.by_key.entry(upstream.key).or_default())))
             .collect();
-        if slots.len() > current.len() {
-            slots.retain(|key, _| current.iter().any(|(upstream, _)| upstream.key == *key));
+        if row.by_key.len() > current.len() {
+            row.by_key.retain(|key, _| current.iter().any(|(upstream, _)| upstream.key == *key));
         }
+        row.ordered = Some((Arc::clone(server), Arc::clone(&current)));
         current
     }
 

@@ -160,7 +160,17 @@ impl Stage {
     async fn offering_of(&self, kinds: &[ListKind], caller: CallerKey, purpose: Purpose) -> Arc<Offering> {
         let asking = || -> Arc<dyn Asks> { self.script.clone() };
         let (server, upward, shows, clock) = (&self.server, &self.upward, self.shows, &self.as_clock);
-        let query = Query { server, caller, only: None, tenant: None, upward, shows, asking: &asking, clock };
+        let query = Query {
+            server,
+            caller,
+            only: None,
+            tenant: None,
+            upward,
+            shows,
+            asking: &asking,
+            clock,
+            now: clock.now(),
+        };
         self.catalogs.offering(&query, kinds, purpose).await
     }
 
