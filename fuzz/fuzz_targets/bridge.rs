@@ -10,11 +10,12 @@ use libfuzzer_sys::fuzz_target;
 use portunus_filters::Era;
 use portunus_filters::mcp::bridge::{
     Answer, Facts, Filter, ForModern, Listener, LogLevel, ParamHeader, Parts, Profile, Put, Retry, Token,
-    aim, answer, check_param_headers, error_for_legacy, error_for_modern, input_required, input_responses,
-    legacy_question, legacy_reply, legacy_request, modern_request, notification, param_headers,
-    question_of_server_request, questions_of, result_for_legacy, result_for_modern, wrap_result, wrap_said,
+    aim, answer, answer_for_modern, check_param_headers, error_for_legacy, error_for_modern, input_required,
+    input_responses, is_cacheable, legacy_question, legacy_reply, legacy_request, modern_request,
+    notification, param_headers, question_of_server_request, questions_of, result_for_legacy,
+    result_for_modern, wrap_result, wrap_said,
 };
-use portunus_filters::mcp::{Bounds, Envelope, Revision, check};
+use portunus_filters::mcp::{Bounds, Envelope, Remarks, Revision, check};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -131,7 +132,13 @@ fn results(result: &str) {
     let facts = Facts::merge(&[], r#"{"name":"g"}"#);
     for method in METHODS {
         let Ok(modern) = result_for_modern(result, method, &facts, None) else { continue };
-        json(&wrap_result("1", &modern));
+        let read = json(&wrap_result("1", &modern));
+        let message = wrap_result("1", result);
+        let bare = Envelope::read(&message).ok().and_then(|read| read.remarks).is_some_and(Remarks::is_bare);
+        if bare && !is_cacheable(method) {
+            let added = answer_for_modern("1", result, &facts).map(|added| json(&added));
+            assert_eq!(added, Some(read), "{result}");
+        }
         let Ok(back) = result_for_legacy(&modern, method) else { continue };
         let value = json(&back);
         assert!(value.is_none_or(|value| value["resultType"].is_null()), "{back}");

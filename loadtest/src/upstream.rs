@@ -185,15 +185,18 @@ fn answer(json: &[u8], out: &mut Vec<u8>) {
         return;
     };
     let method = after(json, b"\"method\":").map(scalar).unwrap_or_default();
+    // Servers of earlier revisions say less of their results.
+    let is_modern = memmem::find(json, b"io.modelcontextprotocol/protocolVersion").is_some();
+    let said = |what: &'static [u8]| if is_modern { what } else { b"{" };
     match method {
         b"\"tools/call\"" => {
             let text = after(json, b"\"text\":").map(scalar).unwrap_or(b"\"\"");
-            let start = br#"{"resultType":"complete","content":[{"type":"text","text":"#;
-            write(out, id, "result", &[start, text, b"}]}"]);
+            let start = br#""content":[{"type":"text","text":"#;
+            write(out, id, "result", &[said(COMPLETE), start, text, b"}]}"]);
         }
         b"\"initialize\"" => write(out, id, "result", &[INITIALIZED]),
         b"\"server/discover\"" => write(out, id, "result", &[DISCOVERED]),
-        b"\"tools/list\"" => write(out, id, "result", &[TOOLS]),
+        b"\"tools/list\"" => write(out, id, "result", &[said(LISTED), TOOLS]),
         b"\"ping\"" => write(out, id, "result", &[b"{}"]),
         _ => write(out, id, "error", &[br#"{"code":-32601,"message":"no such method here"}"#]),
     }
@@ -201,7 +204,9 @@ fn answer(json: &[u8], out: &mut Vec<u8>) {
 
 const INITIALIZED: &[u8] = br#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"echo","version":"1"}}"#;
 const DISCOVERED: &[u8] = br#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"ttlMs":60000,"cacheScope":"public"}"#;
-const TOOLS: &[u8] = br#"{"resultType":"complete","ttlMs":60000,"cacheScope":"public","tools":[{"name":"echo","description":"Answers with its text","inputSchema":{"type":"object","properties":{"text":{"type":"string"}},"required":["text"]}}]}"#;
+const COMPLETE: &[u8] = br#"{"resultType":"complete","#;
+const LISTED: &[u8] = br#"{"resultType":"complete","ttlMs":60000,"cacheScope":"public","#;
+const TOOLS: &[u8] = br#""tools":[{"name":"echo","description":"Answers with its text","inputSchema":{"type":"object","properties":{"text":{"type":"string"}},"required":["text"]}}]}"#;
 
 fn write(out: &mut Vec<u8>, id: &[u8], member: &str, value: &[&[u8]]) {
     let start = br#"{"jsonrpc":"2.0","id":"#;

@@ -44,7 +44,7 @@ pub struct Inbound<'a> {
     /// Whether the listener's peer may say how the client reached it.
     pub behind_proxy: bool,
     /// The id that is logged and answered.
-    pub request_id: &'a str,
+    pub request_id: &'a Arc<str>,
     /// The trace that it belongs to.
     pub trace: &'a Trace,
 }

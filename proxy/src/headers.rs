@@ -65,7 +65,7 @@ pub fn write_worded_head(
     put(out, "accept-encoding", b"identity");
     put_forwarded(out, inbound);
     let replaced = |name: &str| upstream.headers.set.iter().any(|(set, _)| set.as_str() == name);
-    for (name, value) in [("x-request-id", inbound.request_id), ("traceparent", &inbound.trace.parent)] {
+    for (name, value) in [("x-request-id", &**inbound.request_id), ("traceparent", &inbound.trace.parent)] {
         if !replaced(name) {
             put(out, name, value.as_bytes());
         }
@@ -267,6 +267,18 @@ pub fn response_head(
     for name in stay {
         headers.remove(name);
     }
+    stamped(status, headers, stamp)
+}
+
+/// The head of an answer with these fields.
+///
+/// # Errors
+/// If the id of the request is no header value; ours always is.
+pub fn stamped(
+    status: StatusCode,
+    mut headers: HeaderMap,
+    stamp: &Stamp<'_>,
+) -> Result<ResponseHeader, InvalidHeaderValue> {
     stamp.add(&mut headers)?;
     let (mut parts, ()) = Response::new(()).into_parts();
     parts.status = status;
@@ -351,8 +363,8 @@ mod tests {
             client: "198.51.100.7".parse().unwrap(),
             secure: false,
             behind_proxy,
-            request_id: "r-1",
-            trace: &crate::identify::Trace { parent: "00-a-b-00".to_owned(), joined: false },
+            request_id: &"r-1".into(),
+            trace: &crate::identify::Trace { parent: "00-a-b-00".into(), joined: false },
         };
         let mut out = Vec::new();
         write_request_head(&mut out, &inbound, upstream, 5);

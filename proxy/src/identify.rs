@@ -118,7 +118,7 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     /// The value that goes upstream.
-    pub parent: String,
+    pub parent: Arc<str>,
     /// Whether the client named it; else its `tracestate` belongs to another one.
     pub joined: bool,
 }
@@ -177,14 +177,14 @@ impl Identifier {
     pub fn trace(&self, headers: &HeaderMap) -> Trace {
         let offered = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
         match offered.filter(|value| is_traceparent(value)) {
-            Some(value) => Trace { parent: value.to_owned(), joined: true },
+            Some(value) => Trace { parent: value.into(), joined: true },
             None => {
                 // Without randomness the trace is all zeroes, which every collector drops as invalid.
                 let bytes: [u8; 24] = self.entropy.take().unwrap_or_default();
                 let mut parent = *b"00-                                -                -00";
                 put_hex(&mut parent[3..35], &bytes[..16]);
                 put_hex(&mut parent[36..52], &bytes[16..]);
-                Trace { parent: std::str::from_utf8(&parent).unwrap_or_default().to_owned(), joined: false }
+                Trace { parent: std::str::from_utf8(&parent).unwrap_or_default().into(), joined: false }
             }
         }
     }
@@ -373,14 +373,14 @@ mod tests {
         let identifier = identifier(b"key");
         let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let trace = identifier.trace(&headers(&[("traceparent", valid)]));
-        assert_eq!((trace.parent.as_str(), trace.id()), (valid, "4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert_eq!((&*trace.parent, trace.id()), (valid, "4bf92f3577b34da6a3ce929d0e0e4736"));
         for bad in [
             "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
             "garbage",
             "00-4BF92F3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ] {
             let made = identifier.trace(&headers(&[("traceparent", bad)]));
-            assert!(made.parent != bad && is_traceparent(&made.parent), "{}", made.parent);
+            assert!(&*made.parent != bad && is_traceparent(&made.parent), "{}", made.parent);
         }
     }
 

@@ -370,7 +370,11 @@ impl Read {
         let fresh_until = self.begun.monotonic + fresh_for;
         let kept = Kept {
             // A copy: the text may be a part of a buffer that holds much more.
-            answer: Answer { outcome: Outcome::Result(Bytes::copy_from_slice(result)), ..answer.clone() },
+            answer: Answer {
+                outcome: Outcome::Result(Bytes::copy_from_slice(result)),
+                came: None,
+                ..answer.clone()
+            },
             upstream: Arc::clone(&self.upstream),
             uri: self.uri.clone(),
             caller: self.key.caller,

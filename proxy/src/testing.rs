@@ -2,7 +2,7 @@
 
 use crate::authorize::Overseer;
 use crate::context::Gateway;
-use crate::forward::{Failure, Inbound};
+use crate::forward::{Dispatch, Failure, Inbound};
 use crate::identify::Trace;
 use crate::sealing::CallerKey;
 use crate::talk::{LegOf, Order, ParamHeader, Place, Profile, Retry, Rounds, Talk};
@@ -292,7 +292,7 @@ impl Bed {
         let cleared =
             active.pipeline.judge(&arrival, std::slice::from_ref(&message), &target, |_| {}).unwrap();
         let overseer = Overseer::of(&arrival, target, message.era, &cleared);
-        let trace = Trace { parent: "00-a-b-00".to_owned(), joined: false };
+        let trace = Trace { parent: "00-a-b-00".into(), joined: false };
         let headers = HeaderMap::new();
         let inbound = Inbound {
             method: &Method::POST,
@@ -301,16 +301,17 @@ impl Bed {
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             secure: false,
             behind_proxy: false,
-            request_id: "r-1",
+            request_id: &"r-1".into(),
             trace: &trace,
         };
         let order = Order {
-            cleared,
+            permit: Arc::new(Dispatch::permit(cleared)),
             message: &message,
             inbound: &inbound,
             place: place.clone(),
             target: None,
             params,
+            mirrored: Vec::new(),
             relist: None,
             rounds,
             leg,

@@ -99,8 +99,9 @@ pub struct Envelope<'a> {
     pub error_code: Option<i64>,
     /// The text of `result`.
     pub result: Option<&'a str>,
-    /// A result that says `isError`.
-    failed: bool,
+    /// What a result says that decides how it is passed on; `None` for all else, and for a result that
+    /// has a key twice.
+    pub remarks: Option<Remarks>,
     /// All of it, without what was taken out for the other fields.
     message: Object<'a>,
 }
@@ -155,7 +156,7 @@ impl<'a> Envelope<'a> {
 
     /// Whether it is a result that does not say `isError`.
     pub fn is_success(&self) -> bool {
-        self.shape == Shape::Result && !self.failed
+        self.shape == Shape::Result && !self.remarks.is_some_and(|remarks| remarks.failed)
     }
 
     /// Where its parts lie in `body`, which must hold its text; `None` if it does not. Nothing is left
@@ -185,7 +186,7 @@ impl<'a> Envelope<'a> {
             params_text,
             error_code: None,
             result: None,
-            failed: false,
+            remarks: None,
             message: members,
         })
     }
@@ -208,7 +209,7 @@ impl<'a> Envelope<'a> {
             Some(error) => error?.get("code").and_then(|code| code.parse().ok()),
             None => None,
         };
-        let flag = members.take("result").and_then(|result| result.ok()?.get("isError"));
+        let result = members.take("result").and_then(Result::ok);
         Ok(Envelope {
             shape,
             id,
@@ -217,9 +218,51 @@ impl<'a> Envelope<'a> {
             params_text: None,
             error_code,
             result: heads.result,
-            failed: flag == Some("true"),
+            remarks: result.as_ref().map(Remarks::of),
             message: members,
         })
+    }
+}
+
+/// What a result says at its top that decides how it is passed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// It says `isError`: its tool failed.
+    pub failed: bool,
+    /// It has a `resultType`.
+    pub typed: bool,
+    /// That is another than `complete`, or spelt in another way.
+    pub unusual: bool,
+    /// It has a `_meta`.
+    pub meta: bool,
+    /// It has a `taskId`.
+    pub task: bool,
+}
+
+impl Remarks {
+    fn of(result: &Object<'_>) -> Remarks {
+        let mut remarks = Remarks::default();
+        for (key, text) in result.members() {
+            match key {
+                "isError" => remarks.failed = text == "true",
+                "resultType" => (remarks.typed, remarks.unusual) = (true, text != "\"complete\""),
+                "_meta" => remarks.meta = true,
+                "taskId" => remarks.task = true,
+                _ => {}
+            }
+        }
+        remarks
+    }
+
+    /// Whether a modern client can have it of a modern server as it is: it asks nothing, and names
+    /// nothing that is known by another name here.
+    pub fn is_final(self) -> bool {
+        !self.unusual && !self.task
+    }
+
+    /// Whether nothing in it has to change for a client of the other era: it is only added to.
+    pub fn is_bare(self) -> bool {
+        !self.typed && !self.meta
     }
 }
 
@@ -267,6 +310,39 @@ fn not_an_object(mut scan: Scan<'_>, bounds: &Bounds) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_decides_how_a_result_is_passed_on_is_told_of_it() {
+        let remarks = |result: &str| {
+            Envelope::read(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#)).unwrap().remarks
+        };
+        let none = Remarks::default();
+        let typed = Remarks { typed: true, ..none };
+        let unusual = Remarks { unusual: true, ..typed };
+        let cases = [
+            (r#"{"content":[{"isError":true,"_meta":{},"taskId":"t"}]}"#, Some(none)),
+            (r#"{"isError":true}"#, Some(Remarks { failed: true, ..none })),
+            (r#"{"isError":false}"#, Some(none)),
+            (r#"{"resultType" : "complete"}"#, Some(typed)),
+            (r#"{"resultType":"input_required"}"#, Some(unusual)),
+            (r#"{"resultType":"input\u005frequired"}"#, Some(unusual)),
+            (r#"{"result\u0054ype":"input_required"}"#, Some(unusual)),
+            (r#"{"resultType":7}"#, Some(unusual)),
+            (r#"{"_meta":null}"#, Some(Remarks { meta: true, ..none })),
+            (r#"{"\u005fmeta":{}}"#, Some(Remarks { meta: true, ..none })),
+            (r#"{"taskId":"t"}"#, Some(Remarks { task: true, ..none })),
+            (r#"{"a":1,"a":2}"#, None),
+            ("[]", None),
+        ];
+        for (result, expected) in cases {
+            assert_eq!(remarks(result), expected, "{result}");
+        }
+        assert!(typed.is_final() && none.is_final() && !unusual.is_final() && none.is_bare());
+        assert!(!typed.is_bare() && !Remarks { task: true, ..none }.is_final());
+        assert!(!Remarks { meta: true, ..none }.is_bare());
+        let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":1}}"#;
+        assert_eq!(Envelope::read(error).unwrap().remarks, None);
+    }
 
     #[test]
     #[expect(clippy::too_many_lines, reason = "a table of named cases")]

@@ -20,7 +20,7 @@ pub mod sse;
 pub mod tree;
 
 pub use bounds::Bounds;
-pub use envelope::{Envelope, Id, Shape};
+pub use envelope::{Envelope, Id, Remarks, Shape};
 pub use late_id::LateId;
 pub use method::Method;
 pub use revision::Revision;

@@ -89,9 +89,9 @@ impl Desk<'_> {
         upstream: &Arc<str>,
         tool: Option<Arc<KnownTool>>,
     ) -> Result<(Cleared, Overseer), Denial> {
-        let whence = self.target(active, upstream);
-        let target = Target { tool, ..whence.clone() };
+        let target = Target { tool, ..self.target(active, upstream) };
         let cleared = judge(self.gateway, active, self.arrival, std::slice::from_ref(message), &target)?;
+        let whence = Target { tool: None, ..target };
         let overseer = Overseer::of(self.arrival, whence, message.era, &cleared);
         Ok((cleared, overseer))
     }

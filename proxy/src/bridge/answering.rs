@@ -6,14 +6,15 @@
 
 use super::replay::Pen;
 use crate::drain::{Phase, reached};
-use crate::headers::Stamp;
+use crate::headers::{Stamp, stamped};
 use crate::outcome::Outcome;
 use crate::reply;
 use crate::respond::{End, in_time, timed_out};
 use crate::session::Client;
 use bytes::Bytes;
+use http::header::InvalidHeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::{HeaderName, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use pingora_http::ResponseHeader;
 use portunus_filters::mcp::Id;
 use portunus_filters::{Denial, Reason};
@@ -101,7 +102,16 @@ impl Answering<'_> {
     }
 
     /// The answer to a request: JSON if nothing was sent before, else the last event of the stream.
-    pub async fn last(&mut self, status: StatusCode, message: String) -> End {
+    pub async fn last(&mut self, status: StatusCode, message: impl Into<Bytes>) -> End {
+        let message = message.into();
+        if !self.begun && matches!(self.sink, Sink::Client(_)) {
+            return self.whole(status, None, vec![message]).await;
+        }
+        Box::pin(self.told(text(message))).await
+    }
+
+    /// As [`Answering::last`], where it is not all of what the client gets.
+    async fn told(&mut self, message: String) -> End {
         if let Sink::Batch(parts) = &self.sink {
             return sent(parts, Part::Answer(message)).await.map_or(End::Broken, |()| End::Done);
         }
@@ -109,9 +119,6 @@ impl Answering<'_> {
             self.outcome.sent(message.len(), 1);
             pen.answer(&message, |request| too_long(request, self.stamp.request_id)).await;
             return End::Done;
-        }
-        if !self.begun {
-            return self.whole(status, None, vec![Bytes::from(message)]).await;
         }
         if self.event(&message, None).await.is_err() {
             return End::Broken;
@@ -124,8 +131,7 @@ impl Answering<'_> {
         if !self.begun && matches!(self.sink, Sink::Client(_)) {
             return self.whole(StatusCode::OK, None, pieces).await;
         }
-        let joined = pieces.concat();
-        self.last(StatusCode::OK, String::from_utf8_lossy(&joined).into_owned()).await
+        self.last(StatusCode::OK, pieces.concat()).await
     }
 
     /// As [`Answering::last`] of an `initialize`, which names the session it founds.
@@ -197,18 +203,17 @@ impl Answering<'_> {
         if self.begun {
             return Ok(());
         }
-        let mut head = self.head(StatusCode::OK).map_err(io::Error::other)?;
         let fields = [
             (CONTENT_TYPE, "text/event-stream"),
             (CACHE_CONTROL, "no-cache, no-transform"),
             (HeaderName::from_static("x-accel-buffering"), "no"),
         ];
-        for (name, value) in fields {
-            head.insert_header(name, value).map_err(io::Error::other)?;
-        }
+        let mut fields: HeaderMap =
+            fields.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect();
         if self.version != Version::HTTP_10 {
-            head.insert_header(TRANSFER_ENCODING, "chunked").map_err(io::Error::other)?;
+            fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
+        let head = self.head(StatusCode::OK, fields).map_err(io::Error::other)?;
         self.begun = true;
         self.outcome.http_status(200);
         let Sink::Client(client) = &mut self.sink else { return Ok(()) };
@@ -251,30 +256,29 @@ impl Answering<'_> {
         status: StatusCode,
         session: Option<&str>,
         length: usize,
-    ) -> pingora_core::Result<ResponseHeader> {
-        let mut head = self.head(status)?;
+    ) -> Result<ResponseHeader, InvalidHeaderValue> {
+        // Length, type, and the id of the request.
+        let mut fields = HeaderMap::with_capacity(3);
         // RFC 9110 §8.6: a 204 has no length.
         if status != StatusCode::NO_CONTENT {
-            head.insert_header(CONTENT_LENGTH, length)?;
+            fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         if length > 0 {
-            head.insert_header(CONTENT_TYPE, "application/json")?;
+            fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         if let Some(session) = session {
-            head.insert_header(MCP_SESSION_ID, session)?;
+            fields.insert(MCP_SESSION_ID, HeaderValue::from_str(session)?);
         }
-        Ok(head)
+        self.head(status, fields)
     }
 
-    fn head(&mut self, status: StatusCode) -> pingora_core::Result<ResponseHeader> {
+    fn head(&mut self, status: StatusCode, fields: HeaderMap) -> Result<ResponseHeader, InvalidHeaderValue> {
         if let Sink::Client(client) = &mut self.sink
             && *self.phase.borrow() >= Phase::Draining
         {
             client.close_after();
         }
-        let mut head = ResponseHeader::build_no_case(status, Some(10))?;
-        self.stamp.put(&mut head)?;
-        Ok(head)
+        stamped(status, fields, &self.stamp)
     }
 
     async fn write(&mut self, bytes: Bytes, events: u64) -> io::Result<()> {
@@ -289,6 +293,12 @@ impl Answering<'_> {
         self.outcome.sent(length, events);
         Ok(())
     }
+}
+
+/// The text of a message, which JSON always is.
+fn text(message: Bytes) -> String {
+    String::from_utf8(message.into())
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// An answer of megabytes to a slow client takes as many turns of the write timeout.

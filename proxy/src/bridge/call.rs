@@ -6,6 +6,7 @@ use super::tasks;
 use crate::catalog::Relist;
 use crate::sealing::{Binding, StateToken, Token, UpstreamMark};
 use crate::talk::Retry;
+use crate::talk::voice::Fields;
 use bytes::Bytes;
 use portunus_config::{Choice, Upstream};
 use portunus_filters::call::{KnownTool, Target};
@@ -136,7 +137,7 @@ fn resource(desk: &Desk<'_>, message: &Message, catalog: &Catalog, uri: &str) ->
 pub async fn target_of(desk: &Desk<'_>, message: &Message) -> Result<Option<Target>, Denial> {
     let fields = params(message)?;
     let meta = fields.object("_meta").ok().flatten().unwrap_or_default();
-    let profile = Arc::new(Profile::of_envelope(&meta)?);
+    let profile = desk.guest.introduced(&meta)?;
     if bridge::may_ask(method_name(message)) && profile.answers() {
         return Ok(None);
     }
@@ -433,8 +434,8 @@ pub(super) fn relist(
     Some(Relist { server, seeker, upstream: Arc::clone(upstream), tool })
 }
 
-/// Holds the headers that a modern client sent beside a call to its arguments: by the list that is here,
-/// and where they do not fit by a newer one, which the client may know.
+/// Holds the headers that a modern client sent beside a call to its arguments, and gives them: by the
+/// list that is here, and where they do not fit by a newer one, which the client may know.
 ///
 /// # Errors
 /// [`Reason::HeaderMismatch`].
@@ -443,21 +444,22 @@ pub(super) async fn mirrored(
     message: &Message,
     profile: &Arc<Profile>,
     aim: Aim,
-) -> Result<Aim, Denial> {
-    let Err(denial) = check_mirrored(desk, message, &aim.params) else { return Ok(aim) };
+) -> Result<(Aim, Fields), Denial> {
+    let headers = desk.inbound.headers.iter();
+    let sent = headers.filter(|(name, _)| name.as_str().starts_with("mcp-param-"));
+    let sent: Fields = sent.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let Err(denial) = check_mirrored(message, &sent, &aim.params) else { return Ok((aim, sent)) };
     let Some(relist) = relist(desk, message, profile, &aim.upstream) else { return Err(denial) };
     let params = relist.params(Arc::clone(desk.gateway), Arc::clone(&aim.params)).await.ok_or(denial)?;
-    check_mirrored(desk, message, &params)?;
-    Ok(Aim { params, ..aim })
+    check_mirrored(message, &sent, &params)?;
+    Ok((Aim { params, ..aim }, sent))
 }
 
-fn check_mirrored(desk: &Desk<'_>, message: &Message, wanted: &[ParamHeader]) -> Result<(), Denial> {
-    let headers = desk.inbound.headers;
-    let sent = headers.iter().filter(|(name, _)| name.as_str().starts_with("mcp-param-"));
-    let sent: Vec<(&str, &str)> =
-        sent.map(|(name, value)| (name.as_str(), value.to_str().unwrap_or("\u{fffd}"))).collect();
+fn check_mirrored(message: &Message, sent: &Fields, wanted: &[ParamHeader]) -> Result<(), Denial> {
     if sent.is_empty() && wanted.is_empty() {
         return Ok(());
     }
+    let sent: Vec<(&str, &str)> =
+        sent.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or("\u{fffd}"))).collect();
     bridge::check_param_headers(&sent, &params(message)?, wanted)
 }

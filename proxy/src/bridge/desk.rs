@@ -5,7 +5,7 @@ use crate::catalog::{Offering, Seeker, Shows};
 use crate::context::{Active, Gateway};
 use crate::forward::{Failure, Inbound};
 use crate::headers::Upward;
-use crate::identify::Standing;
+use crate::identify::{Guest, Standing};
 use crate::reply::{self, Refused};
 use crate::respond::End;
 use crate::sealing::CallerKey;
@@ -29,6 +29,8 @@ pub struct Desk<'a> {
     pub arrival: &'a Arrival,
     /// The HTTP request that it came with.
     pub inbound: Inbound<'a>,
+    /// Who is at the other end of its connection.
+    pub guest: &'a Guest,
     /// The caller, as pools and caches tell it from others.
     pub caller: CallerKey,
     /// The caller, as sealed handles are bound to it.
@@ -47,6 +49,8 @@ pub struct Desk<'a> {
     pub software: OnceLock<Arc<str>>,
     /// Why the caller does not find what it asks for, if policy hides it.
     pub hidden: OnceLock<Arc<Judged>>,
+    /// What lists are looked up by, once some were.
+    pub seeker: OnceLock<Arc<Seeker>>,
     /// The era that the client speaks.
     pub era: Era,
 }
@@ -184,7 +188,17 @@ impl Desk<'_> {
         }
     }
 
-    pub(super) fn seeker(&self, profile: &Arc<Profile>) -> Seeker {
+    /// What lists are looked up by.
+    pub(super) fn seeker(&self, profile: &Arc<Profile>) -> Arc<Seeker> {
+        let seeker = self.seeker.get_or_init(|| Arc::new(self.seeker_of(profile)));
+        match Arc::ptr_eq(&seeker.profile, profile) {
+            true => Arc::clone(seeker),
+            // The messages of one client need not be of one mind about it.
+            false => Arc::new(self.seeker_of(profile)),
+        }
+    }
+
+    fn seeker_of(&self, profile: &Arc<Profile>) -> Seeker {
         Seeker {
             caller: self.caller,
             tenant: self.tenant().map(Arc::from),

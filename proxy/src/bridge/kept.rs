@@ -4,7 +4,7 @@ use super::desk::Desk;
 use crate::context::Gateway;
 use crate::forward::Inbound;
 use crate::headers::Upward;
-use crate::identify::{Standing, Trace};
+use crate::identify::{Guest, Standing, Trace};
 use crate::sealing::CallerKey;
 use http::{HeaderMap, Method};
 use portunus_config::VirtualServer;
@@ -31,6 +31,7 @@ pub(super) struct Kept {
     relayed: bool,
     software: OnceLock<Arc<str>>,
     era: Era,
+    guest: Guest,
 }
 
 impl Kept {
@@ -53,6 +54,7 @@ impl Kept {
             relayed: desk.relayed,
             software: desk.software.clone(),
             era: desk.era,
+            guest: Guest::default(),
         }
     }
 
@@ -72,6 +74,7 @@ impl Kept {
                 request_id: &self.arrival.request_id,
                 trace: &self.trace,
             },
+            guest: &self.guest,
             caller: self.caller,
             bearer: self.bearer,
             standing: self.standing.clone(),
@@ -81,6 +84,7 @@ impl Kept {
             takes_events: true,
             software: self.software.clone(),
             hidden: OnceLock::new(),
+            seeker: OnceLock::new(),
             era: self.era,
         }
     }

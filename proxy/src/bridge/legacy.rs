@@ -13,6 +13,7 @@ use super::sessions::{Session, Waiting};
 use super::{lasting, lists, streams, uris};
 use crate::authorize;
 use crate::drain::{Phase, reached};
+use crate::forward::Dispatch;
 use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
 use http::StatusCode;
@@ -190,12 +191,13 @@ impl<'a, 'd> Call<'a, 'd> {
             Err(failure) => return Err(failed(failure, out)),
         };
         let order = Order {
-            cleared,
+            permit: Arc::new(Dispatch::permit(cleared)),
             message,
             inbound: &desk.inbound,
             place,
             target: aim.target,
             params: aim.params,
+            mirrored: Vec::new(),
             relist: call::relist(desk, message, &profile, &aim.upstream),
             rounds: if self.can_be_asked() { Rounds::Asks } else { Rounds::Never },
             leg: leg.as_ref().map_or(LegOf::Pooled, LegOf::Own),
@@ -227,7 +229,7 @@ impl<'a, 'd> Call<'a, 'd> {
                 biased;
                 turn = talk.next() => match turn {
                     Turn::Ask(questions) => {
-                        let refused = self.ask(questions, &answers, out).await;
+                        let refused = Box::pin(self.ask(questions, &answers, out)).await;
                         ready.extend(refused.map_err(|()| gone())?);
                         answer_by = Some(Instant::now() + self.desk.server.parked.within);
                     }
@@ -243,7 +245,7 @@ impl<'a, 'd> Call<'a, 'd> {
                 () = reached(&mut phase, Phase::Expired) => return Err(draining()),
                 () = sleep_until(silent_until) => {
                     self.desk.gateway.estate.sessions.touch(self.session, self.desk.gateway);
-                    if self.desk.takes_events && out.comment().await.is_err() {
+                    if self.desk.takes_events && Box::pin(out.comment()).await.is_err() {
                         return Ok(End::Broken);
                     }
                     silent_until = Instant::now() + self.desk.server.keepalive;
@@ -256,7 +258,7 @@ impl<'a, 'd> Call<'a, 'd> {
             let due = talk.era() == Era::Legacy || self.waiting.is_empty();
             if due
                 && !ready.is_empty()
-                && let Err(failure) = talk.reply(std::mem::take(&mut ready)).await
+                && let Err(failure) = Box::pin(talk.reply(std::mem::take(&mut ready))).await
             {
                 out.outcome.cause(&failure.cause);
                 return Err(failure.denial);

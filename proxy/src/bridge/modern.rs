@@ -9,6 +9,7 @@ use super::parked::{Resumed, Ticket};
 use super::said::{self, Said};
 use super::{call, lists, streams, tasks, uris};
 use crate::drain::{Phase, reached};
+use crate::forward::Dispatch;
 use crate::respond::{End, draining};
 use crate::sealing::CallerKey;
 use crate::talk::{LegOf, Order, Reply, Retry, Rounds, Talk, Turn};
@@ -43,7 +44,7 @@ pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answerin
 async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> Result<End, Denial> {
     let fields = params(message)?;
     let meta = fields.inside("_meta").ok().flatten().unwrap_or_default();
-    let profile = Arc::new(Profile::of_envelope(&meta)?);
+    let profile = desk.guest.introduced(&meta)?;
     desk.spoken_by(&profile);
     match call::method_name(message) {
         // Calls are most of what comes: their state should not be as large as that of the others.
@@ -125,7 +126,7 @@ impl Round<'_, '_> {
     async fn open(&mut self, retry: Option<Retry>, out: &mut Answering<'_>) -> Result<End, Denial> {
         let (desk, message) = (self.desk, self.message);
         let aim = call::aim(desk, message, self.fields, &self.profile).await?;
-        let aim = call::mirrored(desk, message, &self.profile, aim).await?;
+        let (aim, mirrored) = call::mirrored(desk, message, &self.profile, aim).await?;
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
@@ -147,12 +148,13 @@ impl Round<'_, '_> {
             }
         };
         let order = Order {
-            cleared,
+            permit: Arc::new(Dispatch::permit(cleared)),
             message,
             inbound: &desk.inbound,
             place,
             target: aim.target,
             params: aim.params,
+            mirrored,
             relist: call::relist(desk, message, &self.profile, &aim.upstream),
             rounds: match era {
                 Era::Modern => Rounds::Through,
@@ -207,7 +209,11 @@ impl Round<'_, '_> {
                 Next::Ask(_) | Next::More => {}
             }
         }
-        if open.is_empty() { self.converse(talk, out).await } else { self.park(talk, open, out).await }
+        if open.is_empty() {
+            self.converse(talk, out).await
+        } else {
+            Box::pin(self.park(talk, open, out)).await
+        }
     }
 
     async fn converse(&mut self, mut talk: Talk, out: &mut Answering<'_>) -> Result<End, Denial> {
@@ -226,7 +232,7 @@ impl Round<'_, '_> {
                     return Err(draining());
                 }
                 () = sleep_until(silent_until) => {
-                    if out.comment().await.is_err() {
+                    if Box::pin(out.comment()).await.is_err() {
                         talk.cancel();
                         return Ok(End::Broken);
                     }
@@ -237,7 +243,7 @@ impl Round<'_, '_> {
             match self.turn(turn, talk.upstream(), out).await? {
                 Next::More => {}
                 Next::Over(end) => return Ok(over(talk, end)),
-                Next::Ask(questions) => return self.park(talk, questions, out).await,
+                Next::Ask(questions) => return Box::pin(self.park(talk, questions, out)).await,
             }
         }
     }

@@ -17,7 +17,7 @@ pub(super) struct Said {
     /// HTTP status, if nothing was sent before.
     pub status: StatusCode,
     /// The message.
-    pub message: String,
+    pub message: Bytes,
     /// Code of its error.
     pub rpc_error: Option<i64>,
     /// It is a result that is no tool error.
@@ -35,6 +35,9 @@ pub(super) fn for_modern(
     profile: &Profile,
     ticket: impl FnOnce() -> Ticket,
 ) -> Result<Said, Denial> {
+    if let Some(said) = added_to(message, answer) {
+        return Ok(said);
+    }
     let text = utf8(answer.text())?;
     match (&answer.outcome, answer.era) {
         (Outcome::Result(_), Era::Legacy) => {
@@ -62,6 +65,20 @@ pub(super) fn for_modern(
             }
         }
     }
+}
+
+/// An answer of which nothing changes but what is added to it: it is not read once more.
+fn added_to(message: &Message, answer: &Answer) -> Option<Said> {
+    let came = answer.as_it_came()?;
+    let whole = match answer.era {
+        Era::Modern if came.under_own_id && came.remarks.is_final() => came.message.clone(),
+        Era::Legacy if came.remarks.is_bare() && !bridge::is_cacheable(method_name(message)) => {
+            let (facts, result) = (answer.facts.as_deref()?, utf8(answer.text()).ok()?);
+            bridge::answer_for_modern(id_text(message), result, facts)?.into()
+        }
+        Era::Modern | Era::Legacy => return None,
+    };
+    Some(succeeded_by(whole, !came.remarks.failed))
 }
 
 /// An answer in the words of a legacy client.
@@ -99,7 +116,7 @@ fn with_own_state<'r>(
     result: &'r str,
     ticket: impl FnOnce() -> Ticket,
 ) -> Result<Cow<'r, str>, Denial> {
-    if !bridge::asks(result) {
+    if !bridge::asks(result.as_bytes()) {
         return Ok(Cow::Borrowed(result));
     }
     let object = Object::read(result).map_err(untranslatable)?;
@@ -113,18 +130,19 @@ fn with_own_state<'r>(
 }
 
 fn succeeded(message: &Message, result: &str) -> Said {
-    Said {
-        status: StatusCode::OK,
-        message: bridge::wrap_result(id_text(message), result),
-        rpc_error: None,
-        proven: !bridge::is_tool_error(result),
-    }
+    let proven = !bridge::is_tool_error(result.as_bytes());
+    succeeded_by(bridge::wrap_result(id_text(message), result).into(), proven)
+}
+
+/// What succeeded, in a message that says so.
+fn succeeded_by(message: Bytes, proven: bool) -> Said {
+    Said { status: StatusCode::OK, message, rpc_error: None, proven }
 }
 
 fn failed(message: &Message, said: bridge::Said<'_>) -> Said {
     Said {
         status: StatusCode::from_u16(said.status).unwrap_or(StatusCode::OK),
-        message: bridge::wrap_said(id_text(message), &said.error),
+        message: bridge::wrap_said(id_text(message), &said.error).into(),
         rpc_error: Some(said.code),
         proven: false,
     }

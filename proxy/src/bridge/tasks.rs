@@ -62,6 +62,9 @@ pub(super) fn outward(
     upstream: &Upstream,
     answer: Answer,
 ) -> Result<Answer, Denial> {
+    if answer.as_it_came().is_some_and(|came| !came.remarks.task) {
+        return Ok(answer);
+    }
     match (&answer.outcome, answer.era) {
         (Outcome::Result(text), Era::Modern) if TASK_ID.may_be_in(text) => {
             match renamed(desk, message, upstream, text)? {

@@ -9,6 +9,7 @@ mod states;
 mod twins;
 mod unbridged;
 mod uris;
+mod verbatim;
 
 use crate::bridge::hub;
 use crate::edge::Edge;

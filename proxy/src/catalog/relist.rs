@@ -15,7 +15,7 @@ pub struct Relist {
     /// The virtual server.
     pub server: Arc<VirtualServer>,
     /// For whom.
-    pub seeker: Seeker,
+    pub seeker: Arc<Seeker>,
     /// The server that the call is for, as it is configured.
     pub upstream: Arc<Upstream>,
     /// The name of the tool that the client uses.

@@ -44,14 +44,15 @@ impl Upward {
             let text = name.as_str();
             let credential = *name == AUTHORIZATION || *name == COOKIE;
             *name == HOST
-                || !(is_replaced(text)
+                || !(is_said_anew(text)
+                    || (credential && !credentials)
+                    || is_replaced(text)
                     || claims_route(text)
-                    || is_hop(text)
-                    || is_said_anew(text)
-                    || (credential && !credentials))
+                    || is_hop(text))
                     && is_got(name)
         };
-        let mut fields = HeaderMap::with_capacity(headers.len());
+        // Of what most clients send, no more goes up.
+        let mut fields = HeaderMap::with_capacity(3);
         for (name, value) in headers.iter().filter(|(name, _)| goes(name)) {
             fields.append(name, value.clone());
         }

@@ -3,9 +3,16 @@
 use super::tokens::Known;
 use http::HeaderValue;
 use portunus_config::Profile;
+use portunus_filters::Denial;
 use portunus_filters::identity::{Certificate, CertificateRules, Digest, Verified};
+use portunus_filters::mcp::bridge;
+use portunus_filters::mcp::object::Object;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// What a client says of itself at greater length than this is read each time: idle connections should
+/// not hold much.
+const MAX_REMEMBERED_BYTES: usize = 2048;
 
 /// The other end of a connection: its certificate, and what was last shown on it.
 #[derive(Default)]
@@ -19,6 +26,7 @@ struct Memory {
     token: Option<Remembered>,
     named: Option<(Arc<CertificateRules>, Arc<Verified>)>,
     digested: Option<(HeaderValue, Digest)>,
+    introduced: Option<Arc<bridge::Profile>>,
 }
 
 /// A token that was shown and verified.
@@ -53,6 +61,22 @@ impl Guest {
         digest
     }
 
+    /// What a modern request says of its client in `meta`, its `_meta`: as it was when a request on this
+    /// connection last said the same.
+    ///
+    /// # Errors
+    /// As [`bridge::Profile::of_envelope`].
+    pub(crate) fn introduced(&self, meta: &Object<'_>) -> Result<Arc<bridge::Profile>, Denial> {
+        let mut memory = self.lock();
+        if let Some(known) = memory.introduced.as_ref().filter(|known| known.is_of_envelope(meta)) {
+            return Ok(Arc::clone(known));
+        }
+        let profile = Arc::new(bridge::Profile::of_envelope(meta)?);
+        let bytes = profile.capabilities.len() + profile.client_info.as_deref().map_or(0, str::len);
+        memory.introduced = (bytes <= MAX_REMEMBERED_BYTES).then(|| Arc::clone(&profile));
+        Ok(profile)
+    }
+
     /// What verifying gave when the same field was last shown on this connection.
     pub(super) fn remembered(
         &self,
@@ -85,5 +109,30 @@ impl Guest {
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portunus_filters::mcp::bridge::META_CLIENT_CAPABILITIES;
+
+    #[test]
+    fn what_a_client_says_of_itself_is_read_once_unless_it_is_long_or_something_else() {
+        let guest = Guest::default();
+        let introduced = |capabilities: &str| {
+            let meta = format!("{{\"{META_CLIENT_CAPABILITIES}\":{capabilities}}}");
+            guest.introduced(&Object::read(&meta).unwrap()).ok()
+        };
+        let same = |one: &str, two: &str| {
+            let (one, two) = (introduced(one).unwrap(), introduced(two).unwrap());
+            assert!(one.capabilities.len() > 1 && two.capabilities.len() > 1);
+            Arc::ptr_eq(&one, &two)
+        };
+        assert!(same("{}", "{}"));
+        assert!(!same("{}", "{\"roots\":{}}"));
+        assert!(introduced("[]").is_none());
+        let long = format!("{{\"experimental\":{{\"a\":\"{}\"}}}}", "x".repeat(MAX_REMEMBERED_BYTES));
+        assert!(!same(&long, &long));
     }
 }

@@ -12,6 +12,7 @@ use portunus_config::{Credentials, LegSharing, ServerId, UpstreamKey};
 use portunus_filters::mcp::Revision;
 use portunus_filters::{Denial, Era, Reason};
 use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,14 +38,23 @@ pub struct Legs {
 }
 
 /// What two calls must have in common to share a leg.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 struct Key {
     upstream: UpstreamKey,
     server: ServerId,
     caller: CallerKey,
     /// The client's own, where it is what the upstream sees.
     credential: Option<Box<[u8]>>,
-    profile: String,
+    profile: [u8; 32],
+}
+
+impl Hash for Key {
+    /// By digests, of which a part will do; what is left out seldom differs alone.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut profile = [0; 8];
+        profile.copy_from_slice(&self.profile[..8]);
+        (self.upstream, self.caller, u64::from_ne_bytes(profile)).hash(state);
+    }
 }
 
 impl Key {
@@ -55,7 +65,7 @@ impl Key {
             server: place.server.clone(),
             caller: place.caller,
             credential: passes.then(|| credential(place)),
-            profile: place.profile.key(),
+            profile: *place.profile.key(),
         }
     }
 }
@@ -147,8 +157,8 @@ impl Legs {
         place: &Place,
         exclusive: bool,
     ) -> Result<LegLease, Failure> {
-        let (place, _seat) = gateway.estate.settle(gateway, place.clone());
-        let place = &place;
+        let at = (!place.upstream.replicas.is_empty()).then(|| gateway.estate.settle(gateway, place.clone()));
+        let place = at.as_ref().map_or(place, |(place, _seat)| place);
         let shelf = self.shelf(place);
         let begun = Instant::now();
         let until = begun + place.upstream.timeouts.connect;
@@ -165,10 +175,10 @@ impl Legs {
                 if let Some(lease) = shelf.take(false) {
                     return Ok(lease);
                 }
-                return self.found(gateway, place, &shelf, false).await;
+                return Box::pin(self.found(gateway, place, &shelf, false)).await;
             }
             if shelf.expect_one() {
-                return self.found(gateway, place, &shelf, true).await;
+                return Box::pin(self.found(gateway, place, &shelf, true)).await;
             }
             if timeout_at(until, changed).await.is_err() {
                 return Err(busy("too many calls of this caller wait at the server"));

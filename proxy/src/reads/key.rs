@@ -27,7 +27,7 @@ pub(super) fn digest(wanted: &Wanted<'_>) -> [u8; 32] {
         context.update(&(bytes.len() as u64).to_be_bytes());
         context.update(bytes);
     };
-    part(place.profile.key().as_bytes());
+    part(place.profile.key());
     part(session.unwrap_or_default());
     for (name, value) in place.headers.telling() {
         part(name.as_bytes());

@@ -103,8 +103,12 @@ mod tests {
         let kept = |size: usize, until| {
             let until = Duration::from_secs(until);
             let read_at = ManualClock::default().now();
-            let answer =
-                Answer { era: Era::Modern, outcome: Outcome::Result(vec![b'x'; size].into()), facts: None };
+            let answer = Answer {
+                era: Era::Modern,
+                outcome: Outcome::Result(vec![b'x'; size].into()),
+                facts: None,
+                came: None,
+            };
             Arc::new(Kept {
                 answer,
                 upstream: "a".into(),

@@ -89,7 +89,12 @@ impl Stage {
 }
 
 fn answer(result: &str) -> Answer {
-    Answer { era: Era::Modern, outcome: Outcome::Result(Bytes::from(result.to_owned())), facts: None }
+    Answer {
+        era: Era::Modern,
+        outcome: Outcome::Result(Bytes::from(result.to_owned())),
+        facts: None,
+        came: None,
+    }
 }
 
 const PUBLIC: &str = r#"{"contents":[ 1.50 ],"ttlMs":10000,"cacheScope":"public"}"#;

@@ -183,7 +183,7 @@ impl Passage<'_> {
             End::Refused(denial) => {
                 let expected = expect(&reading, &desk.server, self.request.version);
                 let known = Knowledge::of(&expected, desk.server.http_status);
-                self.refuse(&denial, &known, client).await
+                Box::pin(self.refuse(&denial, &known, client)).await
             }
             end => end,
         }
@@ -214,6 +214,7 @@ pub(super) fn desk<'a>(
     let upward = Upward::of(headers, &server);
     Desk {
         gateway: connection.gateway,
+        guest: connection.guest,
         caller: key(&connection, arrival, &upward),
         bearer: CallerKey::for_seals(&arrival.identity),
         standing,
@@ -223,6 +224,7 @@ pub(super) fn desk<'a>(
         takes_events: headers.get_all(ACCEPT).iter().any(takes_events),
         software: OnceLock::new(),
         hidden: OnceLock::new(),
+        seeker: OnceLock::new(),
         era,
         server,
         arrival,

@@ -24,9 +24,9 @@ pub(super) enum Doubt {
 }
 
 impl Doubt {
-    pub(super) fn of(order: &mut Order<'_>, era: Era) -> Option<Doubt> {
+    pub(super) fn of(order: &mut Order<'_>, era: Era, speech: &Speech) -> Option<Doubt> {
         let relist = order.relist.take().filter(|_| era == Era::Modern)?;
-        Some(Doubt::Open(Box::new((relist, Speech::of(order)))))
+        Some(Doubt::Open(Box::new((relist, speech.clone()))))
     }
 }
 
@@ -63,7 +63,7 @@ impl Talk {
     }
 
     fn say_again(&mut self, speech: &Speech) -> Result<(), Failure> {
-        self.way = Way::Modern(Box::new(Modern::open(&self.common, speech)?));
+        self.way = Way::Modern(Box::new(Modern::open((&self.common, &self.common.parts()?), speech)?));
         Ok(())
     }
 }

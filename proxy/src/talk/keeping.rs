@@ -1,5 +1,6 @@
 //! Answers that need not be asked for, and asking for them again aside.
 
+use super::modern::Speech;
 use super::{Answer, Common, LegOf, Order, Talk, Turn, Way};
 use crate::context::Gateway;
 use crate::reads::{AtHand, Read, Wanted};
@@ -7,10 +8,13 @@ use portunus_filters::Era;
 use std::sync::Arc;
 
 /// Where the answer to a request may be kept, if it may.
-pub(super) fn sought(gateway: &Arc<Gateway>, order: &Order<'_>, era: Era) -> Option<Box<Read>> {
+pub(super) fn sought(
+    gateway: &Arc<Gateway>,
+    order: &Order<'_>,
+    (era, speech): (Era, &Speech),
+) -> Option<Box<Read>> {
     let reads = order.message.method.as_ref().is_some_and(|method| method.is("resources/read"));
-    let mirrors = || order.inbound.headers.keys().any(|name| name.as_str().starts_with("mcp-param-"));
-    if !reads || order.retry.is_some() || mirrors() {
+    if !reads || order.retry.is_some() || speech.mirrors() {
         return None;
     }
     let session = match order.leg {
@@ -52,7 +56,7 @@ pub(super) async fn look(read: Option<Box<Read>>, era: Era) -> Sought {
 
 impl Talk {
     /// A talk whose answer is there.
-    pub(super) fn given(common: Common, answer: Answer) -> Talk {
+    pub(super) fn given(common: Box<Common>, answer: Answer) -> Talk {
         Talk {
             common,
             way: Way::Given(Box::new(answer)),

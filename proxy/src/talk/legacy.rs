@@ -3,14 +3,14 @@
 use super::course::{Budget, Course};
 use super::reading::{Patience, Resume, malformed};
 use super::voice::{self, Fields};
-use super::{Common, LegOf, Outcome, Place, Question, Reply, Turn, unanswerable, unreadable};
+use super::{Answer, Came, Common, LegOf, Outcome, Place, Question, Reply, Turn, unanswerable, unreadable};
 use crate::errand::Errand;
 use crate::forward::{Failure, Use, Wording, send};
 use crate::legs::{Ear, Leg, LegLease};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use portunus_config::LegSharing;
-use portunus_filters::mcp::bridge::{self, Ability, Put};
+use portunus_filters::mcp::bridge::{self, Ability, Parts, Put};
 use portunus_filters::mcp::{Envelope, Id, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
 use std::future::Future;
@@ -85,7 +85,11 @@ enum Event {
 }
 
 impl Legacy {
-    pub(super) async fn open(common: &Common, leg: LegOf<'_>) -> Result<Legacy, Failure> {
+    /// Begins a request, which `parts` are of.
+    pub(super) async fn open(
+        (common, parts): (&Common, &Parts<'_>),
+        leg: LegOf<'_>,
+    ) -> Result<Legacy, Failure> {
         let held = match leg {
             LegOf::Own(leg) => Held::Own(Arc::clone(leg)),
             LegOf::Pooled => Held::Leased(lease(common).await?),
@@ -105,12 +109,12 @@ impl Legacy {
             resume: Resume::default(),
             resumed: 0,
         };
-        legacy.begin(common)?;
+        legacy.begin(common, parts)?;
         Ok(legacy)
     }
 
     /// Sends the request on the leg that is held.
-    fn begin(&mut self, common: &Common) -> Result<(), Failure> {
+    fn begin(&mut self, common: &Common, parts: &Parts<'_>) -> Result<(), Failure> {
         let leg = Arc::clone(self.held.leg());
         self.number = leg.number();
         self.id = self.number.to_string();
@@ -119,7 +123,7 @@ impl Legacy {
             progress_token: common.token.is_some().then_some(self.id.as_str()),
             target: common.target.as_deref(),
         };
-        let body = bridge::legacy_request(&common.parts()?, &put).map_err(unreadable)?;
+        let body = bridge::legacy_request(parts, &put).map_err(unreadable)?;
         let asks = common.is_told_aside();
         let hears = asks || common.token.is_some() || leg.is_relayed();
         self.inbox = hears.then(|| leg.attach(self.number, asks));
@@ -184,7 +188,7 @@ impl Legacy {
             let lease = renewing.as_mut().await;
             self.renewing = None;
             self.held = Held::Leased(lease?);
-            self.begin(common)?;
+            self.begin(common, &common.parts()?)?;
         }
         if let Some(pause) = &mut self.resuming {
             pause.as_mut().await;
@@ -233,7 +237,12 @@ impl Legacy {
                 Ok(Some(match self.questions.lacking.filter(|_| outcome.failed()) {
                     // In words that only its client's era has (2026-07-28 basic, "Error Codes").
                     Some(ability) => common.done(incapable(ability), Era::Modern, None),
-                    None => common.done(outcome, Era::Legacy, Some(&leg.facts)),
+                    None => Turn::Done(Answer {
+                        era: Era::Legacy,
+                        outcome,
+                        facts: Some(Arc::clone(&leg.facts)),
+                        came: Came::of(message, &envelope, false),
+                    }),
                 }))
             }
         }
@@ -409,7 +418,7 @@ async fn lease(common: &Common) -> Result<LegLease, Failure> {
     }
     let lease = legs.lease(gateway, place, common.is_told_aside()).await?;
     let Some(level) = place.profile.log_level else { return Ok(lease) };
-    match lease.set_level(gateway, level).await {
+    match Box::pin(lease.set_level(gateway, level)).await {
         Err(_) if lease.is_dead() => {
             drop(lease);
             legs.lease(gateway, place, common.is_told_aside()).await

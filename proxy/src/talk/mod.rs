@@ -4,6 +4,7 @@
 //! what a modern upstream says by `input_required` rounds and a legacy one by requests of its own
 //! looks the same from here. The permission for all that it sends is the `Cleared` it was opened with.
 
+mod answer;
 mod course;
 mod doubt;
 mod keeping;
@@ -19,7 +20,7 @@ pub(crate) mod voice;
 use crate::authorize::Overseer;
 use crate::catalog::Relist;
 use crate::context::Gateway;
-use crate::forward::{Dispatch, Failure, Inbound, Permit, Reach};
+use crate::forward::{Failure, Inbound, Permit, Reach};
 use crate::headers::Upward;
 use crate::legs::Leg;
 use crate::reads::Read;
@@ -35,12 +36,13 @@ use portunus_config::{ServerId, Transport, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Fault, Method};
-use portunus_filters::{Cleared, Denial, Era, Message, Reason};
+use portunus_filters::{Denial, Era, Message, Reason};
 use std::sync::Arc;
 use travel::{Travel, seated};
-use voice::Voice;
+use voice::{Fields, Voice};
 
 pub use crate::sealing::CallerKey;
+pub use answer::{Answer, Came, Outcome};
 pub use portunus_filters::mcp::bridge::{Facts, ParamHeader, Profile, Question, Reply, Retry};
 
 /// For whom something is said, and where: what every session, pool entry and cache key contains.
@@ -76,7 +78,7 @@ impl Place {
 /// What a talk is opened with.
 pub struct Order<'a> {
     /// The permission, and the body it was given for.
-    pub cleared: Cleared,
+    pub permit: Arc<Permit>,
     /// The client's request.
     pub message: &'a Message,
     /// The HTTP request that it came with.
@@ -87,6 +89,8 @@ pub struct Order<'a> {
     pub target: Option<Arc<str>>,
     /// Properties of the arguments that headers mirror, from the tool's schema.
     pub params: Arc<[ParamHeader]>,
+    /// `Mcp-Param-*` of a modern client.
+    pub mirrored: Fields,
     /// How these are looked at once more, if the upstream misses a header.
     pub relist: Option<Relist>,
     /// What becomes of questions.
@@ -132,53 +136,9 @@ pub enum Turn {
     Failed(Failure),
 }
 
-/// The final answer, in the upstream's words.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// Whose words they are.
-    pub era: Era,
-    /// What was answered.
-    pub outcome: Outcome,
-    /// What the server said of itself before, where that is known: a legacy one says it once.
-    pub facts: Option<Arc<Facts>>,
-}
-
-impl Answer {
-    /// The text of the result or of the error.
-    pub fn text(&self) -> &Bytes {
-        match &self.outcome {
-            Outcome::Result(text) | Outcome::Error { error: text, .. } => text,
-        }
-    }
-}
-
-/// What was answered.
-#[derive(Clone, Debug)]
-pub enum Outcome {
-    /// The text of `result`.
-    Result(Bytes),
-    /// An error.
-    Error {
-        /// Its code.
-        code: i64,
-        /// The text of `error`.
-        error: Bytes,
-    },
-}
-
-impl Outcome {
-    /// Whether it is an error, or the result of a tool that says `isError`.
-    fn failed(&self) -> bool {
-        match self {
-            Outcome::Error { .. } => true,
-            Outcome::Result(result) => std::str::from_utf8(result).is_ok_and(bridge::is_tool_error),
-        }
-    }
-}
-
 /// One client request under way at an upstream. Dropped, it breaks off without telling the upstream.
 pub struct Talk {
-    common: Common,
+    common: Box<Common>,
     way: Way,
     /// Where the answer may be kept.
     read: Option<Box<Read>>,
@@ -231,21 +191,23 @@ impl Talk {
             LegOf::Own(_) => Era::Legacy,
             LegOf::Pooled => gateway.estate.eras.choose(gateway, &order.place, order.message.era).await?,
         };
-        let (leg, travel) = (order.leg, Travel::of(&order, era));
-        let speech = Speech::of(&order);
-        let doubt = Doubt::of(&mut order, era);
-        let (read, meanwhile) = match look(sought(gateway, &order, era), era).await {
-            Sought::Found(answer) => return Ok(Talk::given(Common::of(gateway, order)?, answer)),
+        let (leg, permit) = (order.leg, Arc::clone(&order.permit));
+        let parts = permit.parts().map_err(unreadable)?;
+        let speech = Speech::of(&mut order);
+        let travel = Travel::of(&order, era, &speech);
+        let doubt = Doubt::of(&mut order, era, &speech);
+        let (read, meanwhile) = match look(sought(gateway, &order, (era, &speech)), era).await {
+            Sought::Found(answer) => return Ok(Talk::given(Common::of(gateway, order, &parts)?, answer)),
             Sought::Asked { read, meanwhile } => (read, meanwhile),
         };
         let seat = seated(gateway, &mut order);
-        let common = Common::of(gateway, order)?;
-        let opened = match Way::open(&common, era, leg, &speech).await {
+        let common = Common::of(gateway, order, &parts)?;
+        let opened = match Way::open((&common, &parts), era, leg, &speech).await {
             Ok(way) => {
                 let unasked = Vec::new();
                 Ok(Talk { common, way, read, doubt: None, over: false, unasked, seat, travel })
             }
-            Err(failure) => Talk::elsewhere(common, read, (seat, travel), failure).await,
+            Err(failure) => Box::pin(Talk::elsewhere(common, read, (seat, travel), failure)).await,
         };
         opened.map(|talk| Talk { doubt, ..talk }.aside(meanwhile))
     }
@@ -253,7 +215,7 @@ impl Talk {
     /// Opens a talk that could not be opened where it was to be: at another replica, or with what is
     /// kept here.
     async fn elsewhere(
-        common: Common,
+        common: Box<Common>,
         read: Option<Box<Read>>,
         way_on: (Option<Seat>, Option<Box<Travel>>),
         failure: Failure,
@@ -294,11 +256,8 @@ impl Talk {
             return self.passed(answer);
         }
         let turn = loop {
-            if let Err(failure) = self.refuse_unasked().await {
+            if let Some(failure) = self.unsettled().await {
                 break Turn::Failed(failure);
-            }
-            if let Some(moved) = self.travelled().await {
-                break Turn::Failed(moved);
             }
             if let Some(turn) = self.doubted().await {
                 break turn;
@@ -343,6 +302,16 @@ impl Talk {
             Turn::Done(answer) => self.passed(answer),
             turn => turn,
         }
+    }
+
+    /// Finishes what comes before the next turn; why there is none if that fails. Safe to cancel.
+    async fn unsettled(&mut self) -> Option<Failure> {
+        if !self.unasked.is_empty()
+            && let Err(failure) = Box::pin(self.refuse_unasked()).await
+        {
+            return Some(failure);
+        }
+        self.travelled().await
     }
 
     /// The last turn as the client gets it: an older answer may take the place of a failure.
@@ -402,35 +371,40 @@ impl Talk {
 }
 
 impl Way {
-    async fn open(common: &Common, era: Era, leg: LegOf<'_>, speech: &Speech) -> Result<Way, Failure> {
+    /// Begins a request, which `parts` are of.
+    async fn open(
+        request: (&Common, &Parts<'_>),
+        era: Era,
+        leg: LegOf<'_>,
+        speech: &Speech,
+    ) -> Result<Way, Failure> {
         Ok(match era {
-            Era::Modern => Way::Modern(Box::new(Modern::open(common, speech)?)),
-            Era::Legacy => Way::Legacy(Box::new(Legacy::open(common, leg).await?)),
+            Era::Modern => Way::Modern(Box::new(Modern::open(request, speech)?)),
+            Era::Legacy => Way::Legacy(Box::new(Legacy::open(request, leg).await?)),
         })
     }
 }
 
 impl Common {
-    fn of(gateway: &Arc<Gateway>, order: Order<'_>) -> Result<Common, Failure> {
+    /// Of a request, which `parts` are of.
+    fn of(gateway: &Arc<Gateway>, order: Order<'_>, parts: &Parts<'_>) -> Result<Box<Common>, Failure> {
         let method = order.message.method.clone();
         let method =
             method.ok_or_else(|| Denial::new(Reason::InvalidRequest, "the message is no request"))?;
-        let mut common = Common {
+        Ok(Box::new(Common {
             gateway: Arc::clone(gateway),
-            permit: Arc::new(Dispatch::permit(order.cleared)),
+            permit: order.permit,
             voice: Voice::of(order.inbound, &order.place),
             place: order.place,
             client: order.message.era,
             id: order.message.id.as_ref().map(|id| id.meaning().to_owned()).unwrap_or_default(),
             method,
-            token: None,
+            token: parts.progress_token().map_err(unreadable)?,
             target: order.target,
             aimed_at: order.message.target.clone(),
             rounds: order.rounds,
             overseer: order.overseer,
-        };
-        common.token = common.parts()?.progress_token().map_err(unreadable)?;
-        Ok(common)
+        }))
     }
 
     /// The client's request.
@@ -485,7 +459,7 @@ impl Common {
     }
 
     fn done(&self, outcome: Outcome, era: Era, facts: Option<&Arc<Facts>>) -> Turn {
-        Turn::Done(Answer { era, outcome, facts: facts.map(Arc::clone) })
+        Turn::Done(Answer { era, outcome, facts: facts.map(Arc::clone), came: None })
     }
 }
 

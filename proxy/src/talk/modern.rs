@@ -3,11 +3,11 @@
 use super::course::{Budget, Course};
 use super::reading::malformed;
 use super::voice::{self, Fields};
-use super::{Common, Order, Outcome, Reply, Retry, Rounds, Turn, unanswerable, unreadable};
+use super::{Answer, Came, Common, Order, Outcome, Reply, Retry, Rounds, Turn, unanswerable, unreadable};
 use crate::forward::{Failure, Use, Wording};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
-use portunus_filters::mcp::bridge::{self, ParamHeader, Put};
+use portunus_filters::mcp::bridge::{self, ParamHeader, Parts, Put};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Revision, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
@@ -32,16 +32,17 @@ pub(super) struct Speech {
 }
 
 impl Speech {
-    pub(super) fn of(order: &Order<'_>) -> Speech {
-        let sent =
-            order.inbound.headers.iter().filter(|(name, _)| {
-                order.message.era == Era::Modern && name.as_str().starts_with("mcp-param-")
-            });
+    pub(super) fn of(order: &mut Order<'_>) -> Speech {
         Speech {
             params: Arc::clone(&order.params),
             retry: order.retry.clone(),
-            sent: sent.map(|(name, value)| (name.clone(), value.clone())).collect(),
+            sent: std::mem::take(&mut order.mirrored),
         }
+    }
+
+    /// Whether the client said more of its arguments than their schema asks for.
+    pub(super) fn mirrors(&self) -> bool {
+        !self.sent.is_empty()
     }
 
     /// Arguments that headers mirror.
@@ -78,18 +79,19 @@ struct Round {
 }
 
 impl Modern {
-    pub(super) fn open(common: &Common, speech: &Speech) -> Result<Modern, Failure> {
+    /// Begins a request, which `parts` are of.
+    pub(super) fn open((common, parts): (&Common, &Parts<'_>), speech: &Speech) -> Result<Modern, Failure> {
         let mut modern = Modern {
             course: Course::Idle,
             budget: Budget::of(&common.place, common.permit.deadline()),
-            fields: fields(common, speech)?,
+            fields: fields(common, parts, speech)?,
             id: String::new(),
             rounds: 0,
             round: None,
             pause: None,
             last: None,
         };
-        modern.send(common, speech.retry.as_ref())?;
+        modern.send(common, parts, speech.retry.as_ref())?;
         Ok(modern)
     }
 
@@ -98,8 +100,11 @@ impl Modern {
         self.rounds == 0
     }
 
-    fn send(&mut self, common: &Common, retry: Option<&Retry>) -> Result<(), Failure> {
-        let body = if common.passes() { self.passed(common, retry) } else { self.worded(common, retry) }?;
+    fn send(&mut self, common: &Common, parts: &Parts<'_>, retry: Option<&Retry>) -> Result<(), Failure> {
+        let body = match common.passes() {
+            true => self.passed(common, parts, retry),
+            false => self.worded(common, parts, retry),
+        }?;
         let place = &common.place;
         let inbound = common.voice.inbound(&Method::POST);
         let wording = Wording { inbound: &inbound, own: &self.fields, body };
@@ -110,21 +115,31 @@ impl Modern {
     }
 
     /// The request as its client wrote it, as far as that can stay.
-    fn passed(&mut self, common: &Common, retry: Option<&Retry>) -> Result<Bytes, Failure> {
+    fn passed(
+        &mut self,
+        common: &Common,
+        parts: &Parts<'_>,
+        retry: Option<&Retry>,
+    ) -> Result<Bytes, Failure> {
         self.id.clone_from(&common.id);
-        let changed = bridge::passed_request(&common.parts()?, common.target.as_deref(), VERSION, retry);
+        let changed = bridge::passed_request(parts, common.target.as_deref(), VERSION, retry);
         Ok(changed.map_err(unreadable)?.map_or_else(|| common.permit.body().clone(), Bytes::from))
     }
 
     /// The request in the words of a modern client, under a number of our own.
-    fn worded(&mut self, common: &Common, retry: Option<&Retry>) -> Result<Bytes, Failure> {
+    fn worded(
+        &mut self,
+        common: &Common,
+        parts: &Parts<'_>,
+        retry: Option<&Retry>,
+    ) -> Result<Bytes, Failure> {
         self.id = common.gateway.estate.number().to_string();
         let put = Put {
             id: &self.id,
             progress_token: common.token.is_some().then_some(self.id.as_str()),
             target: common.target.as_deref(),
         };
-        let body = bridge::modern_request(&common.parts()?, &put, &common.place.profile, VERSION, retry);
+        let body = bridge::modern_request(parts, &put, &common.place.profile, VERSION, retry);
         Ok(body.map_err(unreadable)?.into())
     }
 
@@ -174,7 +189,13 @@ impl Modern {
                 };
                 self.note_era(common, &outcome);
                 self.course.finish();
-                self.answer(common, outcome)
+                let turn = self.answer(common, outcome)?;
+                Ok(turn.map(|turn| match turn {
+                    Turn::Done(answer) => {
+                        Turn::Done(Answer { came: Came::of(message, &envelope, common.passes()), ..answer })
+                    }
+                    turn => turn,
+                }))
             }
         }
     }
@@ -183,10 +204,10 @@ impl Modern {
         let Outcome::Result(result) = &outcome else {
             return Ok(Some(common.done(outcome, Era::Modern, None)));
         };
-        let text = std::str::from_utf8(result).map_err(|_| no_message())?;
-        if common.rounds == Rounds::Through || !bridge::asks(text) {
+        if common.rounds == Rounds::Through || !bridge::asks(result) {
             return Ok(Some(common.done(outcome, Era::Modern, None)));
         }
+        let text = std::str::from_utf8(result).map_err(|_| no_message())?;
         let asked = bridge::questions_of(text);
         let (questions, state) = asked.map_err(|fault| Failure {
             cause: fault.to_string(),
@@ -240,7 +261,7 @@ impl Modern {
             format!("{{{}}}", members.join(","))
         });
         let retry = Retry { input_responses: responses, request_state: round.state };
-        self.send(common, Some(&retry))
+        self.send(common, &common.parts()?, Some(&retry))
     }
 
     /// The answer ended without being one.
@@ -273,12 +294,12 @@ fn no_message() -> Failure {
 
 /// Fields of a POST: what it mirrors of its body, and what a modern client says of arguments that no
 /// schema here knows.
-fn fields(common: &Common, speech: &Speech) -> Result<Fields, Failure> {
+fn fields(common: &Common, parts: &Parts<'_>, speech: &Speech) -> Result<Fields, Failure> {
     let mut fields = voice::posted();
     let target = common.target.as_deref().or(common.aimed_at.as_deref());
     voice::mirror(&mut fields, VERSION, common.method.name(), target.map(bridge::mcp_name));
     if !speech.params.is_empty() {
-        for (name, value) in bridge::param_headers(common.parts()?.params(), &speech.params)? {
+        for (name, value) in bridge::param_headers(parts.params(), &speech.params)? {
             let name = HeaderName::from_bytes(name.as_bytes());
             if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&value)) {
                 fields.push((name, value));

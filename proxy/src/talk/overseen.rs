@@ -14,10 +14,8 @@ impl Talk {
 
     /// Tells the upstream of questions that nobody is asked; if this is cut off, it is told again.
     pub(super) async fn refuse_unasked(&mut self) -> Result<(), Failure> {
-        if !self.unasked.is_empty() {
-            self.reply(self.unasked.clone()).await?;
-            self.unasked.clear();
-        }
+        self.reply(self.unasked.clone()).await?;
+        self.unasked.clear();
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Replicas that are tried after the first.
 const MAX_MOVES: usize = 3;
 
-type Moved = (Common, Way, Option<Seat>);
+type Moved = (Box<Common>, Way, Option<Seat>);
 type Moving = Pin<Box<dyn Future<Output = Result<Moved, Failure>> + Send>>;
 
 /// How a talk goes to another replica.
@@ -47,17 +47,17 @@ pub(super) fn seated(gateway: &Arc<Gateway>, order: &mut Order<'_>) -> Option<Se
 
 impl Travel {
     /// That of a request which any replica may get.
-    pub(super) fn of(order: &Order<'_>, era: Era) -> Option<Box<Travel>> {
+    pub(super) fn of(order: &Order<'_>, era: Era, speech: &Speech) -> Option<Box<Travel>> {
         let tied = matches!(order.leg, LegOf::Own(_)) || order.place.upstream.replicas.is_empty();
         let travel =
-            || Travel { whole: order.place.clone(), era, speech: Speech::of(order), moves: 0, moving: None };
+            || Travel { whole: order.place.clone(), era, speech: speech.clone(), moves: 0, moving: None };
         (!tied).then(|| Box::new(travel()))
     }
 
     /// Goes to another replica than that of `seat`, until one is reached.
     pub(super) async fn on(
         &mut self,
-        common: Common,
+        common: Box<Common>,
         seat: Seat,
         failure: &Failure,
     ) -> Result<Moved, Failure> {
@@ -81,7 +81,7 @@ struct Trip<'a> {
 
 async fn relocated(
     trip: Trip<'_>,
-    mut common: Common,
+    mut common: Box<Common>,
     mut seat: Seat,
     mut failure: Failure,
 ) -> Result<Moved, Failure> {
@@ -99,7 +99,7 @@ async fn relocated(
         let Some(next) = next else { return Err(failure) };
         tracing::debug!(upstream = &*place.upstream.name, "a request goes to another replica");
         common.place = place;
-        match Way::open(&common, trip.era, LegOf::Pooled, &trip.speech).await {
+        match Way::open((&common, &common.parts()?), trip.era, LegOf::Pooled, &trip.speech).await {
             Ok(way) => return Ok((common, way, Some(next))),
             Err(again) => (seat, failure) = (next, again),
         }

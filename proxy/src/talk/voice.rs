@@ -42,7 +42,7 @@ impl Voice {
             client: inbound.client,
             secure: inbound.secure,
             behind_proxy: inbound.behind_proxy,
-            request_id: inbound.request_id.into(),
+            request_id: Arc::clone(inbound.request_id),
             trace: inbound.trace.clone(),
         }
     }

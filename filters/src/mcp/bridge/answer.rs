@@ -126,18 +126,22 @@ pub fn result_type(result: &Object<'_>) -> Result<ResultType, Fault> {
     })
 }
 
-/// Whether a modern result asks its client something before there is one.
-pub fn asks(result: &str) -> bool {
+/// Whether a modern result, which is JSON text, asks its client something before there is one.
+pub fn asks(result: &[u8]) -> bool {
     static INPUT_REQUIRED: Word = Word::new("input_required");
-    let asks = |result: &Object<'_>| result_type(result) == Ok(ResultType::InputRequired);
-    INPUT_REQUIRED.may_be_in(result.as_bytes()) && Object::read(result).is_ok_and(|result| asks(&result))
+    let asks = |result: Object<'_>| result_type(&result) == Ok(ResultType::InputRequired);
+    INPUT_REQUIRED.may_be_in(result) && read(result).is_some_and(asks)
 }
 
-/// Whether a result says `isError`: its tool failed.
-pub fn is_tool_error(result: &str) -> bool {
+/// Whether a result, which is JSON text, says `isError`: its tool failed.
+pub fn is_tool_error(result: &[u8]) -> bool {
     static IS_ERROR: Word = Word::new("isError");
     let fails = |result: Object<'_>| result.get("isError") == Some("true");
-    IS_ERROR.may_be_in(result.as_bytes()) && Object::read(result).is_ok_and(fails)
+    IS_ERROR.may_be_in(result) && read(result).is_some_and(fails)
+}
+
+fn read(json: &[u8]) -> Option<Object<'_>> {
+    Object::read(std::str::from_utf8(json).ok()?).ok()
 }
 
 /// A legacy server's result for a modern client: complete, signed with `facts.server_info`, and on
@@ -159,6 +163,21 @@ pub fn result_for_modern(
     };
     let caching = is_cacheable(method).then(|| caching.unwrap_or(Caching::NONE));
     Ok(cached(rewrite, caching).text())
+}
+
+/// The message that answers request `id` of a modern client by what a legacy server says, as
+/// [`result_for_modern`] of a method that is not cacheable: without reading the result once more. Only
+/// for one that is known to have neither `resultType` nor `_meta`; `None` if it is no object.
+pub fn answer_for_modern(id: &str, result: &str, facts: &Facts) -> Option<String> {
+    let members = result.strip_prefix('{')?.strip_suffix('}')?;
+    let comma = if members.trim_ascii().is_empty() { "" } else { "," };
+    let info = facts.server_info.as_deref();
+    let mut message = String::with_capacity(id.len() + result.len() + info.map_or(0, str::len) + 144);
+    let head = ["{\"jsonrpc\":\"2.0\",\"id\":", id, ",\"result\":{"];
+    let signed = info.map(|info| [",\"_meta\":{\"", META_SERVER_INFO, "\":", info, "}"]);
+    let parts = head.into_iter().chain([members, comma, "\"resultType\":\"complete\""]);
+    parts.chain(signed.into_iter().flatten()).chain(["}}"]).for_each(|part| message.push_str(part));
+    Some(message)
 }
 
 /// A modern server's result for a modern client, signed anew where `facts` name a server, and on

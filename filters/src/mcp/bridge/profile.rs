@@ -5,8 +5,9 @@ use super::meta::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, Me
 use crate::denial::{Denial, Reason};
 use crate::mcp::Revision;
 use crate::mcp::headers::META_VERSION;
-use crate::mcp::object::Object;
-use std::sync::Arc;
+use crate::mcp::object::{Object, unquoted};
+use ring::digest::{Context, SHA256};
+use std::sync::{Arc, OnceLock};
 
 /// Something that a server may ask of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,7 @@ pub struct Profile {
     /// for a legacy one the server decides.
     pub log_level: Option<LogLevel>,
     abilities: Abilities,
+    key: OnceLock<[u8; 32]>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,6 +85,19 @@ impl Profile {
         let info = claimed.member(META_CLIENT_INFO)?;
         let info = info.as_ref().map(Object::as_text);
         Ok(Profile { log_level, ..Profile::of(info, declared.as_text().into(), &declared) })
+    }
+
+    /// Whether [`Profile::of_envelope`], which made this one, would make the same of `meta`.
+    pub fn is_of_envelope(&self, meta: &Object<'_>) -> bool {
+        let said = |key| meta.get(key).filter(|text| *text != "null");
+        let level = match (said(META_LOG_LEVEL), self.log_level) {
+            (None, None) => true,
+            (Some(text), Some(level)) => unquoted(text).as_deref() == Some(level.as_str()),
+            _ => false,
+        };
+        level
+            && said(META_CLIENT_CAPABILITIES) == Some(&*self.capabilities)
+            && said(META_CLIENT_INFO) == self.client_info.as_deref()
     }
 
     /// Reads the parameters of a legacy `initialize` request.
@@ -138,6 +153,7 @@ impl Profile {
             capabilities,
             log_level: None,
             abilities: Abilities::of(declared),
+            key: OnceLock::new(),
         }
     }
 
@@ -164,10 +180,19 @@ impl Profile {
         form || url || sample || roots
     }
 
-    /// A text that two profiles have in common only if a server could not tell them apart by what
+    /// A digest that two profiles have in common only if a server could not tell them apart by what
     /// they say of themselves: part of the keys of session pools. Log levels are none of it.
-    pub fn key(&self) -> String {
-        format!("{}\n{}", self.client_info.as_deref().unwrap_or_default(), self.capabilities)
+    pub fn key(&self) -> &[u8; 32] {
+        self.key.get_or_init(|| {
+            let mut context = Context::new(&SHA256);
+            // Neither text has a zero in it.
+            for part in [self.client_info.as_deref().unwrap_or_default(), "\0", &*self.capabilities] {
+                context.update(part.as_bytes());
+            }
+            let mut key = [0; 32];
+            key.copy_from_slice(context.finish().as_ref());
+            key
+        })
     }
 
     /// `_meta` of a modern request of this client that has no other, a JSON object.
@@ -308,6 +333,36 @@ mod tests {
                 .replace("\"L\"", &format!("\"{META_LOG_LEVEL}\""));
             assert_eq!(of_envelope(&meta).map(|profile| profile.log_level), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn an_envelope_is_known_again_by_what_it_says_of_its_client() {
+        let spell = |meta: &str| {
+            let meta = meta.replace("\"C\"", &format!("\"{META_CLIENT_CAPABILITIES}\""));
+            let meta = meta.replace("\"I\"", &format!("\"{META_CLIENT_INFO}\""));
+            meta.replace("\"L\"", &format!("\"{META_LOG_LEVEL}\""))
+        };
+        let cases = [
+            ("the same", r#"{"C":{},"I":{"name":"a"},"L":"info"}"#, true),
+            ("in another order, with more", r#"{"x":1,"L":"inf\u006f","I":{"name":"a"},"C":{}}"#, true),
+            ("another name", r#"{"C":{},"I":{"name":"b"},"L":"info"}"#, false),
+            ("no name", r#"{"C":{},"L":"info"}"#, false),
+            ("can more", r#"{"C":{"roots":{}},"I":{"name":"a"},"L":"info"}"#, false),
+            ("says nothing of that", r#"{"I":{"name":"a"},"L":"info"}"#, false),
+            ("wants more logged", r#"{"C":{},"I":{"name":"a"},"L":"debug"}"#, false),
+            ("wants nothing logged", r#"{"C":{},"I":{"name":"a"},"L":null}"#, false),
+            ("a level that is none", r#"{"C":{},"I":{"name":"a"},"L":7}"#, false),
+        ];
+        let known = spell(cases[0].1);
+        let known = Profile::of_envelope(&Object::read(&known).unwrap()).unwrap();
+        for (name, meta, expected) in cases {
+            let meta = spell(meta);
+            let meta = Object::read(&meta).unwrap();
+            assert_eq!(known.is_of_envelope(&meta), expected, "{name}");
+        }
+        let silent = capable("{}");
+        let meta = spell(r#"{"C":{},"I":null}"#);
+        assert!(silent.is_of_envelope(&Object::read(&meta).unwrap()));
     }
 
     #[test]

@@ -3,7 +3,7 @@ use crate::bridge::desk::Desk;
 use crate::bridge::modern;
 use crate::forward::Inbound;
 use crate::headers::Stamp;
-use crate::identify::Trace;
+use crate::identify::{Guest, Trace};
 use crate::outcome::Outcome;
 use crate::respond::End;
 use crate::sealing::CallerKey;
@@ -69,7 +69,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
     let identity = Identity::Principal(Arc::new(principal));
     let id = ServerId(format!("*|{path}").into());
     let server = bed.gateway.active().snapshot.routes.server(&id).cloned();
-    let (headers, trace) = (HeaderMap::new(), Trace { parent: "00-a-b-00".to_owned(), joined: false });
+    let (headers, trace) = (HeaderMap::new(), Trace { parent: "00-a-b-00".into(), joined: false });
     let arrival = Arrival {
         listener: "l".into(),
         source: LOCAL,
@@ -89,9 +89,10 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
             client: LOCAL,
             secure: false,
             behind_proxy: false,
-            request_id: "r",
+            request_id: &"r".into(),
             trace: &trace,
         },
+        guest: &Guest::default(),
         caller: CallerKey::for_tables(&identity, &[]),
         bearer: CallerKey::for_seals(&identity),
         upward: Arc::default(),
@@ -101,6 +102,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         relayed: false,
         software: OnceLock::new(),
         hidden: OnceLock::new(),
+        seeker: OnceLock::new(),
     };
     let (sender, mut parts) = mpsc::channel(8);
     let mut outcome = Outcome::new(&bed.gateway, &arrival);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::mcp::Envelope;
 use proptest::prelude::*;
 
 const INFO: &str = r#"{"name":"gate"}"#;
@@ -98,6 +99,27 @@ fn a_legacy_result_becomes_complete_signed_and_cacheable() {
     for (name, method, result, caching, expected) in cases {
         assert_eq!(result_for_modern(result, method, &facts(), caching), Ok(expected), "{name}");
     }
+}
+
+#[test]
+fn what_is_only_added_to_is_the_same_without_being_read() {
+    let texts = [
+        r#"{}"#,
+        "{ \n }",
+        r#"{"content":[{"type":"text","text":"_meta}"}],"isError":true}"#,
+        r#"{ "structuredContent":{"_meta":{},"resultType":1} , "content":[] }"#,
+    ];
+    let nameless = Facts { server_info: None, ..facts() };
+    for (text, facts) in texts.iter().flat_map(|text| [(text, facts()), (text, nameless.clone())]) {
+        let message = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{text}}}"#);
+        let remarks = Envelope::read(&message).unwrap().remarks.unwrap();
+        assert!(remarks.is_bare(), "{text}");
+        let read = wrap_result("\"a\"", &result_for_modern(text, "tools/call", &facts, None).unwrap());
+        let added = answer_for_modern("\"a\"", text, &facts).unwrap();
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&added), value(&read), "{added}");
+    }
+    assert_eq!(answer_for_modern("1", "7", &facts()), None);
 }
 
 #[test]
