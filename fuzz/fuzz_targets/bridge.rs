@@ -10,10 +10,10 @@ use libfuzzer_sys::fuzz_target;
 use portunus_filters::Era;
 use portunus_filters::mcp::bridge::{
     Answer, Facts, Filter, ForModern, Listener, LogLevel, ParamHeader, Parts, Profile, Put, Retry, Token,
-    aim, answer, answer_for_modern, check_param_headers, error_for_legacy, error_for_modern, input_required,
-    input_responses, is_cacheable, legacy_question, legacy_reply, legacy_request, modern_request,
-    notification, param_headers, question_of_server_request, questions_of, result_for_legacy,
-    result_for_modern, wrap_result, wrap_said,
+    aim, answer, answer_for_legacy, answer_for_modern, check_param_headers, error_for_legacy,
+    error_for_modern, input_required, input_responses, is_cacheable, legacy_question, legacy_reply,
+    legacy_request, modern_request, notification, param_headers, question_of_server_request, questions_of,
+    result_for_legacy, result_for_modern, wrap_result, wrap_said,
 };
 use portunus_filters::mcp::{Bounds, Envelope, Remarks, Revision, check};
 use serde_json::Value;
@@ -130,15 +130,14 @@ fn answers(text: &str) {
 
 fn results(result: &str) {
     let facts = Facts::merge(&[], r#"{"name":"g"}"#);
+    let message = wrap_result("1", result);
+    let remarks = Envelope::read(&message).ok().and_then(|read| read.remarks);
     for method in METHODS {
-        let Ok(modern) = result_for_modern(result, method, &facts, None) else { continue };
-        let read = json(&wrap_result("1", &modern));
-        let message = wrap_result("1", result);
-        let bare = Envelope::read(&message).ok().and_then(|read| read.remarks).is_some_and(Remarks::is_bare);
-        if bare && !is_cacheable(method) {
-            let added = answer_for_modern("1", result, &facts).map(|added| json(&added));
-            assert_eq!(added, Some(read), "{result}");
+        if let Some(remarks) = remarks.filter(|_| !is_cacheable(method)) {
+            unread(result, method, remarks, &facts);
         }
+        let Ok(modern) = result_for_modern(result, method, &facts, None) else { continue };
+        json(&wrap_result("1", &modern));
         let Ok(back) = result_for_legacy(&modern, method) else { continue };
         let value = json(&back);
         assert!(value.is_none_or(|value| value["resultType"].is_null()), "{back}");
@@ -153,6 +152,21 @@ fn results(result: &str) {
             json(&initialized);
             assert!(Facts::of_initialize(&initialized).is_ok(), "{initialized}");
         }
+    }
+}
+
+/// What is passed on without being read once more is what reading it gives.
+fn unread(result: &str, method: &str, remarks: Remarks, facts: &Facts) {
+    let answer = |result: &str| json(&wrap_result("1", result));
+    if remarks.is_bare() {
+        let added = answer_for_modern("1", result, facts).and_then(|added| json(&added));
+        let read = result_for_modern(result, method, facts, None).ok();
+        assert_eq!(added, read.and_then(|read| answer(&read)), "{result}");
+    }
+    if let Some(lost) = answer_for_legacy("1", result, remarks) {
+        let read = result_for_legacy(result, method);
+        assert!(read.is_ok(), "{result}");
+        assert_eq!(json(&lost), read.ok().and_then(|read| answer(&read)), "{result}");
     }
 }
 

@@ -53,6 +53,7 @@ pub struct Leg {
     place: Place,
     /// `None` at a server that has no sessions.
     id: Option<HeaderValue>,
+    posted: Fields,
     origin: Origin,
     next: AtomicU64,
     dead: AtomicBool,
@@ -123,11 +124,14 @@ struct Attached {
 impl Leg {
     fn new(legs: &Legs, place: Place, origin: Origin, terms: Terms) -> Leg {
         let Terms { facts, version, id } = terms;
+        let mut posted = voice::posted();
+        voice::address(&mut posted, id.as_ref(), version);
         Leg {
             facts,
             version,
             place,
             id,
+            posted,
             origin,
             next: AtomicU64::new(1),
             dead: AtomicBool::new(false),
@@ -304,10 +308,8 @@ impl Leg {
     }
 
     /// Fields of a POST on it.
-    pub(crate) fn posted(&self) -> Fields {
-        let mut fields = voice::posted();
-        voice::address(&mut fields, self.id.as_ref(), self.version);
-        fields
+    pub(crate) fn posted(&self) -> &Fields {
+        &self.posted
     }
 
     /// A number for an id or progress token, unique on this leg.

@@ -6,7 +6,7 @@
 
 use super::object::{Object, Outline, elements, unquoted};
 use super::scan::Scan;
-use super::{Bounds, Fault, Method};
+use super::{Bounds, Fault, Method, Span};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -229,14 +229,16 @@ impl<'a> Envelope<'a> {
 pub struct Remarks {
     /// It says `isError`: its tool failed.
     pub failed: bool,
-    /// It has a `resultType`.
-    pub typed: bool,
+    /// Where its `resultType` stands in it, key and value.
+    pub typed: Option<Span>,
     /// That is another than `complete`, or spelt in another way.
     pub unusual: bool,
     /// It has a `_meta`.
     pub meta: bool,
     /// It has a `taskId`.
     pub task: bool,
+    /// Its `structuredContent` is no object.
+    pub unstructured: bool,
 }
 
 impl Remarks {
@@ -245,12 +247,16 @@ impl Remarks {
         for (key, text) in result.members() {
             match key {
                 "isError" => remarks.failed = text == "true",
-                "resultType" => (remarks.typed, remarks.unusual) = (true, text != "\"complete\""),
+                "resultType" => remarks.unusual = text != "\"complete\"",
                 "_meta" => remarks.meta = true,
                 "taskId" => remarks.task = true,
+                "structuredContent" => remarks.unstructured = !text.starts_with('{'),
                 _ => {}
             }
         }
+        let typed = result.wholes().find(|(key, _)| *key == "resultType");
+        let located = |whole: &str| Span::locate(result.as_text().as_bytes(), whole.as_bytes());
+        remarks.typed = typed.and_then(|(_, whole)| located(whole));
         remarks
     }
 
@@ -260,9 +266,9 @@ impl Remarks {
         !self.unusual && !self.task
     }
 
-    /// Whether nothing in it has to change for a client of the other era: it is only added to.
+    /// Whether nothing in a legacy server's has to change for a modern client: it is only added to.
     pub fn is_bare(self) -> bool {
-        !self.typed && !self.meta
+        self.typed.is_none() && !self.meta
     }
 }
 
@@ -317,17 +323,20 @@ mod tests {
             Envelope::read(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#)).unwrap().remarks
         };
         let none = Remarks::default();
-        let typed = Remarks { typed: true, ..none };
-        let unusual = Remarks { unusual: true, ..typed };
+        let typed = |start, end| Remarks { typed: Some(Span { start, end }), ..none };
+        let unusual = |end| Remarks { unusual: true, ..typed(1, end) };
         let cases = [
             (r#"{"content":[{"isError":true,"_meta":{},"taskId":"t"}]}"#, Some(none)),
             (r#"{"isError":true}"#, Some(Remarks { failed: true, ..none })),
             (r#"{"isError":false}"#, Some(none)),
-            (r#"{"resultType" : "complete"}"#, Some(typed)),
-            (r#"{"resultType":"input_required"}"#, Some(unusual)),
-            (r#"{"resultType":"input\u005frequired"}"#, Some(unusual)),
-            (r#"{"result\u0054ype":"input_required"}"#, Some(unusual)),
-            (r#"{"resultType":7}"#, Some(unusual)),
+            (r#"{"resultType" : "complete"}"#, Some(typed(1, 26))),
+            (r#"{"a":1, "resultType":"complete" ,"b":2}"#, Some(typed(8, 31))),
+            (r#"{"structuredContent":[]}"#, Some(Remarks { unstructured: true, ..none })),
+            (r#"{"structuredContent":{}}"#, Some(none)),
+            (r#"{"resultType":"input_required"}"#, Some(unusual(30))),
+            (r#"{"resultType":"input\u005frequired"}"#, Some(unusual(35))),
+            (r#"{"result\u0054ype":"input_required"}"#, Some(unusual(35))),
+            (r#"{"resultType":7}"#, Some(unusual(15))),
             (r#"{"_meta":null}"#, Some(Remarks { meta: true, ..none })),
             (r#"{"\u005fmeta":{}}"#, Some(Remarks { meta: true, ..none })),
             (r#"{"taskId":"t"}"#, Some(Remarks { task: true, ..none })),
@@ -337,8 +346,8 @@ mod tests {
         for (result, expected) in cases {
             assert_eq!(remarks(result), expected, "{result}");
         }
-        assert!(typed.is_final() && none.is_final() && !unusual.is_final() && none.is_bare());
-        assert!(!typed.is_bare() && !Remarks { task: true, ..none }.is_final());
+        assert!(typed(1, 2).is_final() && none.is_final() && !unusual(2).is_final() && none.is_bare());
+        assert!(!typed(1, 2).is_bare() && !Remarks { task: true, ..none }.is_final());
         assert!(!Remarks { meta: true, ..none }.is_bare());
         let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":1}}"#;
         assert_eq!(Envelope::read(error).unwrap().remarks, None);

@@ -201,7 +201,7 @@ pub(super) fn session(desk: &Desk<'_>) -> Result<Arc<Session>, Denial> {
     let unknown = || Denial::new(Reason::UnknownSession, "Session not found");
     let text = named.ok_or_else(missing)?.to_str().map_err(|_| unknown())?;
     let estate = &desk.gateway.estate;
-    let name = SessionName::open(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
+    let name = desk.guest.session(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
     let now = desk.gateway.clock.now();
     if name.is_over(now.wall, lifetime(desk)) || estate.sessions.is_ended(&name.number) {
         return Err(unknown());

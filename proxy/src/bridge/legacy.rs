@@ -33,6 +33,10 @@ const UNABLE: &str = r#"{"code":-32601,"message":"the client did not declare tha
 /// Answers of one call's client that wait to be passed on.
 const MAX_ANSWERS: usize = 64;
 
+/// The id that a client was asked under, the key of the question, and what it says.
+type Answered = (String, Arc<str>, Reply);
+type Answers = (mpsc::Sender<Answered>, mpsc::Receiver<Answered>);
+
 /// What a server is told whose question was not answered in time.
 const UNANSWERED: &str = r#"{"code":-32603,"message":"the client did not answer in time"}"#;
 
@@ -154,6 +158,18 @@ pub(super) struct Call<'a, 'd> {
     waiting: HashMap<String, Arc<str>>,
 }
 
+/// The next answer to what a client was asked; waits for ever where it was asked nothing.
+async fn answered(answers: &mut Option<Answers>) -> Answered {
+    let answer = match answers {
+        Some((_, answers)) => answers.recv().await,
+        None => None,
+    };
+    match answer {
+        Some(answer) => answer,
+        None => std::future::pending().await,
+    }
+}
+
 impl<'a, 'd> Call<'a, 'd> {
     pub(super) fn new(desk: &'a Desk<'d>, session: &'a Arc<Session>, message: &'a Message) -> Self {
         Call { desk, session, message, waiting: HashMap::new() }
@@ -219,7 +235,8 @@ impl<'a, 'd> Call<'a, 'd> {
         mut talk: Guarded,
         out: &mut Answering<'_>,
     ) -> Result<End, Denial> {
-        let (answers, mut answered) = mpsc::channel(MAX_ANSWERS);
+        // Made with the first question: most calls have none.
+        let mut answers: Option<Answers> = None;
         let mut phase = out.phase.clone();
         let mut silent_until = Instant::now() + self.desk.server.keepalive;
         let mut ready = Vec::new();
@@ -229,7 +246,8 @@ impl<'a, 'd> Call<'a, 'd> {
                 biased;
                 turn = talk.next() => match turn {
                     Turn::Ask(questions) => {
-                        let refused = Box::pin(self.ask(questions, &answers, out)).await;
+                        let (answers, _) = answers.get_or_insert_with(|| mpsc::channel(MAX_ANSWERS));
+                        let refused = Box::pin(self.ask(questions, answers, out)).await;
                         ready.extend(refused.map_err(|()| gone())?);
                         answer_by = Some(Instant::now() + self.desk.server.parked.within);
                     }
@@ -237,7 +255,7 @@ impl<'a, 'd> Call<'a, 'd> {
                         return Ok(end);
                     }
                 },
-                Some((id, key, reply)) = answered.recv() => {
+                (id, key, reply) = answered(&mut answers) => {
                     self.waiting.remove::<String>(&id);
                     ready.push((key, reply));
                 }
@@ -277,7 +295,7 @@ impl<'a, 'd> Call<'a, 'd> {
     async fn ask(
         &mut self,
         questions: Vec<Question>,
-        answers: &mpsc::Sender<(String, Arc<str>, Reply)>,
+        answers: &mpsc::Sender<Answered>,
         out: &mut Answering<'_>,
     ) -> Result<Vec<(Arc<str>, Reply)>, ()> {
         let mut refused = Vec::new();

@@ -88,6 +88,19 @@ fn added_to(message: &Message, answer: &Answer) -> Option<Said> {
 pub(super) fn for_legacy(message: &Message, answer: &Answer) -> Result<Said, Denial> {
     let text = utf8(answer.text())?;
     let method = method_name(message);
+    if let (Outcome::Result(_), Some(came)) = (&answer.outcome, answer.as_it_came()) {
+        let proven = !came.remarks.failed;
+        match answer.era {
+            Era::Legacy => return Ok(succeeded_by(wrapped(message, text), proven)),
+            Era::Modern if bridge::is_cacheable(method) => {}
+            Era::Modern => {
+                let said = bridge::answer_for_legacy(id_text(message), text, came.remarks);
+                if let Some(said) = said {
+                    return Ok(succeeded_by(said.into(), proven));
+                }
+            }
+        }
+    }
     match (&answer.outcome, answer.era) {
         (Outcome::Result(_), Era::Legacy) => Ok(succeeded(message, text)),
         (Outcome::Result(_), Era::Modern) => {
@@ -130,8 +143,11 @@ fn with_own_state<'r>(
 }
 
 fn succeeded(message: &Message, result: &str) -> Said {
-    let proven = !bridge::is_tool_error(result.as_bytes());
-    succeeded_by(bridge::wrap_result(id_text(message), result).into(), proven)
+    succeeded_by(wrapped(message, result), !bridge::is_tool_error(result.as_bytes()))
+}
+
+fn wrapped(message: &Message, result: &str) -> Bytes {
+    bridge::wrap_result(id_text(message), result).into()
 }
 
 /// What succeeded, in a message that says so.

@@ -38,7 +38,7 @@ pub(super) async fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand)
     let number = leg.number();
     let mut ear = leg.attach(number, false);
     let number = number.to_string();
-    let addressed = Addressed { fields: leg.posted(), leg: Some(leg) };
+    let addressed = Addressed { fields: leg.posted().clone(), leg: Some(leg) };
     let mut said = post(gateway, leg.place(), errand, &addressed, errand.message(&number)).await?;
     if said.status.is_client_error() {
         said.outcome = said.refusal.as_ref().and_then(|refusal| Outcome::of(refusal, &number, true));

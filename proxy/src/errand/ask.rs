@@ -99,7 +99,7 @@ pub(crate) async fn on_leg(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: Erran
 }
 
 async fn on_leg_said(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand) -> Result<Said, Failure> {
-    let addressed = Addressed { fields: leg.posted(), leg: Some(leg) };
+    let addressed = Addressed { fields: leg.posted().clone(), leg: Some(leg) };
     let said = exchange(gateway, leg.place(), errand, addressed).await?;
     if leg.is_unknown(said.status, said.refusal.as_deref()) {
         leg.die();

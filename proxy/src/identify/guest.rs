@@ -1,8 +1,9 @@
 //! What is known of whoever is at the other end of a connection.
 
 use super::tokens::Known;
+use crate::sealing::{Binding, CallerKey, Seals, SessionName};
 use http::HeaderValue;
-use portunus_config::Profile;
+use portunus_config::{Profile, ServerId};
 use portunus_filters::Denial;
 use portunus_filters::identity::{Certificate, CertificateRules, Digest, Verified};
 use portunus_filters::mcp::bridge;
@@ -27,6 +28,15 @@ struct Memory {
     named: Option<(Arc<CertificateRules>, Arc<Verified>)>,
     digested: Option<(HeaderValue, Digest)>,
     introduced: Option<Arc<bridge::Profile>>,
+    session: Option<Named>,
+}
+
+/// A session id that was opened.
+struct Named {
+    text: Box<str>,
+    server: ServerId,
+    caller: CallerKey,
+    name: SessionName,
 }
 
 /// A token that was shown and verified.
@@ -75,6 +85,22 @@ impl Guest {
         let bytes = profile.capabilities.len() + profile.client_info.as_deref().map_or(0, str::len);
         memory.introduced = (bytes <= MAX_REMEMBERED_BYTES).then(|| Arc::clone(&profile));
         Ok(profile)
+    }
+
+    /// The session that `text` names to a server and caller, as it was when the same was last shown on this
+    /// connection: the keys that it was sealed under last as long as the process.
+    pub(crate) fn session(&self, seals: &Seals, binding: &Binding<'_>, text: &str) -> Option<SessionName> {
+        let mut memory = self.lock();
+        let is_known = |known: &&Named| {
+            *known.text == *text && known.caller == binding.caller && known.server == *binding.server
+        };
+        if let Some(known) = memory.session.as_ref().filter(is_known) {
+            return Some(known.name.clone());
+        }
+        let name = SessionName::open(seals, binding, text)?;
+        let (server, caller) = (binding.server.clone(), binding.caller);
+        memory.session = Some(Named { text: text.into(), server, caller, name: name.clone() });
+        Some(name)
     }
 
     /// What verifying gave when the same field was last shown on this connection.

@@ -56,6 +56,24 @@ fn leg(id: &str) -> SealedLeg {
 }
 
 #[test]
+fn a_connection_remembers_a_session_for_its_server_and_caller_alone() {
+    let seals = seals(&[NEW]);
+    let text = session(vec![]).seal(&seals, &anna()).text;
+    let guest = crate::identify::Guest::default();
+    let bert = binding(&SERVER, &principal("acme", "bert"));
+    let elsewhere = binding(&OTHER_SERVER, &principal("acme", "anna"));
+    let others = || [&bert, &elsewhere].map(|binding| guest.session(&seals, binding, &text));
+    assert_eq!(others(), [None, None]);
+    for _ in 0..2 {
+        assert_eq!(guest.session(&seals, &anna(), &text).map(|name| name.number), Some([9; 16]));
+        assert_eq!(others(), [None, None]);
+        assert_eq!(guest.session(&seals, &anna(), &text[1..]), None);
+    }
+    let nobody_opens = Seals::of([OLD]).unwrap();
+    assert!(guest.session(&nobody_opens, &anna(), &text).is_some(), "it was opened before");
+}
+
+#[test]
 fn a_token_opens_only_for_its_purpose_server_and_caller() {
     let seals = seals(&[NEW]);
     let text = seals.seal(Purpose::Session, &anna(), b"contents");

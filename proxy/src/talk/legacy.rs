@@ -132,10 +132,10 @@ impl Legacy {
         Ok(())
     }
 
-    fn sent(&self, common: &Common, method: &Method, fields: Fields, body: Bytes) -> Course {
+    fn sent(&self, common: &Common, method: &Method, fields: &Fields, body: Bytes) -> Course {
         let place = self.place(common);
         let inbound = common.voice.inbound(method);
-        let wording = Wording { inbound: &inbound, own: &fields, body };
+        let wording = Wording { inbound: &inbound, own: fields, body };
         let streams = method == Method::GET;
         let use_of = Use { repeatable: streams || common.is_repeatable(), endless: streams };
         let leg = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
@@ -199,7 +199,7 @@ impl Legacy {
             let last = self.resume.last_event_id.as_deref();
             let last = last.and_then(|id| HeaderValue::from_bytes(id).ok());
             fields.extend(last.map(|id| (HeaderName::from_static("last-event-id"), id)));
-            self.course = self.sent(common, &Method::GET, fields, Bytes::new());
+            self.course = self.sent(common, &Method::GET, &fields, Bytes::new());
         }
         Ok(())
     }
@@ -310,7 +310,7 @@ impl Legacy {
     async fn tell(&mut self, common: &Common, body: Bytes) -> Result<(), Failure> {
         let (place, leg) = (self.place(common).clone(), Arc::clone(self.held.leg()));
         let (inbound, fields) = (common.voice.inbound(&Method::POST), leg.posted());
-        let wording = Wording { inbound: &inbound, own: &fields, body };
+        let wording = Wording { inbound: &inbound, own: fields, body };
         let use_of = Use { repeatable: false, endless: false };
         let way = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
         let exchange = send(way, Arc::clone(&common.gateway.estate.resolver)).await?;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use portunus_filters::mcp::bridge::{self, ParamHeader, Parts, Put};
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::mcp::{Envelope, Revision, Shape};
+use portunus_filters::mcp::{Envelope, Remarks, Revision, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -189,7 +189,7 @@ impl Modern {
                 };
                 self.note_era(common, &outcome);
                 self.course.finish();
-                let turn = self.answer(common, outcome)?;
+                let turn = self.answer(common, outcome, envelope.remarks)?;
                 Ok(turn.map(|turn| match turn {
                     Turn::Done(answer) => {
                         Turn::Done(Answer { came: Came::of(message, &envelope, common.passes()), ..answer })
@@ -200,11 +200,17 @@ impl Modern {
         }
     }
 
-    fn answer(&mut self, common: &Common, outcome: Outcome) -> Result<Option<Turn>, Failure> {
+    fn answer(
+        &mut self,
+        common: &Common,
+        outcome: Outcome,
+        remarks: Option<Remarks>,
+    ) -> Result<Option<Turn>, Failure> {
         let Outcome::Result(result) = &outcome else {
             return Ok(Some(common.done(outcome, Era::Modern, None)));
         };
-        if common.rounds == Rounds::Through || !bridge::asks(result) {
+        let may_ask = remarks.is_none_or(|remarks| remarks.unusual);
+        if common.rounds == Rounds::Through || !may_ask || !bridge::asks(result) {
             return Ok(Some(common.done(outcome, Era::Modern, None)));
         }
         let text = std::str::from_utf8(result).map_err(|_| no_message())?;

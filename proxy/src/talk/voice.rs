@@ -76,7 +76,8 @@ impl Voice {
 
 /// Fields of every POST.
 pub(crate) fn posted() -> Fields {
-    let mut fields = Vec::with_capacity(8);
+    // With what addresses a session, or mirrors a body.
+    let mut fields = Vec::with_capacity(5);
     fields.extend([(CONTENT_TYPE, JSON), (ACCEPT, EITHER)]);
     fields
 }

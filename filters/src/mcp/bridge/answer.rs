@@ -6,7 +6,7 @@ use super::meta::{META_SERVER_INFO, Members, array, is_reserved};
 use super::methods::is_cacheable;
 use crate::mcp::object::{Object, Word, elements};
 use crate::mcp::rewrite::string;
-use crate::mcp::{Fault, rewrite::Rewrite};
+use crate::mcp::{Fault, Remarks, Span, rewrite::Rewrite};
 
 /// An answer to a request.
 #[derive(Clone, Debug)]
@@ -177,6 +177,33 @@ pub fn answer_for_modern(id: &str, result: &str, facts: &Facts) -> Option<String
     let signed = info.map(|info| [",\"_meta\":{\"", META_SERVER_INFO, "\":", info, "}"]);
     let parts = head.into_iter().chain([members, comma, "\"resultType\":\"complete\""]);
     parts.chain(signed.into_iter().flatten()).chain(["}}"]).for_each(|part| message.push_str(part));
+    Some(message)
+}
+
+/// The message that answers request `id` of a legacy client by what a modern server says of a call, as
+/// [`result_for_legacy`] of a method that is not cacheable: without reading the result once more.
+/// `remarks` must be those of the result; `None` where more of it has to change than that its
+/// `resultType` goes.
+pub fn answer_for_legacy(id: &str, result: &str, remarks: Remarks) -> Option<String> {
+    if remarks.unusual || remarks.meta || remarks.unstructured {
+        return None;
+    }
+    let members = result.strip_prefix('{')?.strip_suffix('}')?;
+    let (before, after) = match remarks.typed {
+        // Counted from the brace before them.
+        Some(Span { start, end }) => {
+            let (start, end) = ((start as usize).checked_sub(1)?, (end as usize).checked_sub(1)?);
+            let (before, after) = (members.get(..start)?, members.get(end..)?);
+            match after.trim_ascii_start().strip_prefix(',') {
+                Some(after) => (before, after),
+                None => (before.trim_ascii_end().strip_suffix(',').unwrap_or(before), after),
+            }
+        }
+        None => (members, ""),
+    };
+    let mut message = String::with_capacity(id.len() + result.len() + 40);
+    let head = ["{\"jsonrpc\":\"2.0\",\"id\":", id, ",\"result\":{"];
+    head.into_iter().chain([before, after, "}}"]).for_each(|part| message.push_str(part));
     Some(message)
 }
 

@@ -26,10 +26,12 @@ pub(super) fn is_reserved(key: &str) -> bool {
 /// # Errors
 /// [`Fault::Shape`] if it is no object, [`Fault::DuplicateKey`] for a repeated key.
 pub(super) fn of_params<'o>(params: &'o Object<'_>) -> Result<Option<Object<'o>>, Fault> {
-    match (params.inside("_meta")?, params.get("_meta")) {
-        (Some(meta), _) => Ok(Some(meta)),
-        (None, None | Some("null")) => Ok(None),
-        (None, Some(_)) => Err(Fault::Shape("`_meta` must be an object")),
+    if let Some(meta) = params.inside("_meta")? {
+        return Ok(Some(meta));
+    }
+    match params.get("_meta") {
+        None | Some("null") => Ok(None),
+        Some(_) => Err(Fault::Shape("`_meta` must be an object")),
     }
 }
 
@@ -82,6 +84,19 @@ impl Members {
         self.0.push(':');
         push_string(&mut self.0, text);
         self
+    }
+
+    /// Adds members as they stand, none of whose keys may be there yet.
+    pub(super) fn with_members(mut self, members: &str) -> Members {
+        self.part();
+        self.0.push_str(members);
+        self
+    }
+
+    /// The members without their braces.
+    pub(super) fn inside(mut self) -> String {
+        self.0.remove(0);
+        self.0
     }
 
     pub(super) fn is_empty(&self) -> bool {

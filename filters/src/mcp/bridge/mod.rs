@@ -23,7 +23,7 @@ mod request;
 mod subscription;
 
 pub use answer::{
-    Answer, Caching, ResultType, Scope, answer, answer_for_modern, asks, is_tool_error,
+    Answer, Caching, ResultType, Scope, answer, answer_for_legacy, answer_for_modern, asks, is_tool_error,
     result_between_modern, result_for_legacy, result_for_modern, result_type, tool_error, wrap_error,
     wrap_result, wrap_said,
 };

@@ -49,6 +49,8 @@ pub struct Profile {
     pub log_level: Option<LogLevel>,
     abilities: Abilities,
     key: OnceLock<[u8; 32]>,
+    /// What its envelope has of itself, as members of an object.
+    spelt: OnceLock<(Revision, Arc<str>)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,13 +156,14 @@ impl Profile {
             log_level: None,
             abilities: Abilities::of(declared),
             key: OnceLock::new(),
+            spelt: OnceLock::new(),
         }
     }
 
     /// The same client with another log level.
     #[must_use]
     pub fn with_log_level(&self, level: Option<LogLevel>) -> Profile {
-        Profile { log_level: level, ..self.clone() }
+        Profile { log_level: level, spelt: OnceLock::new(), ..self.clone() }
     }
 
     /// Whether a server may ask this of it.
@@ -209,11 +212,20 @@ impl Profile {
             true => modern && !NEW.contains(&key),
             false => key != "progressToken",
         };
-        Members::of(meta, kept)
+        let (spelt_for, spelt) = self.spelt.get_or_init(|| (version, self.spelt(version).into()));
+        match *spelt_for == version {
+            true => Members::of(meta, kept).with_members(spelt),
+            false => Members::of(meta, kept).with_members(&self.spelt(version)),
+        }
+    }
+
+    fn spelt(&self, version: Revision) -> String {
+        let own = Members::new()
             .with_string(META_VERSION, version.as_str())
             .with_some(META_CLIENT_INFO, self.client_info.as_deref())
             .with(META_CLIENT_CAPABILITIES, &self.capabilities)
-            .with_some(META_LOG_LEVEL, self.log_level.map(LogLevel::json).as_deref())
+            .with_some(META_LOG_LEVEL, self.log_level.map(LogLevel::json).as_deref());
+        own.inside()
     }
 
     /// Capabilities as a legacy `initialize` request says them, a JSON object.

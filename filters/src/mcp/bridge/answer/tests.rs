@@ -123,6 +123,32 @@ fn what_is_only_added_to_is_the_same_without_being_read() {
 }
 
 #[test]
+fn what_only_loses_its_type_is_the_same_without_being_read() {
+    let texts = [
+        (r#"{}"#, true),
+        (r#"{"resultType":"complete"}"#, true),
+        ("{ \"resultType\" : \"complete\" , \"content\":[ ]}", true),
+        (r#"{"a":1 , "resultType":"complete" }"#, true),
+        (r#"{"a":1, "resultType":"complete" , "b":{"resultType":1},"isError":true}"#, true),
+        (r#"{"structuredContent":{"_meta":{}},"resultType":"complete"}"#, true),
+        (r#"{"content":[],"structuredContent":7}"#, false),
+        (r#"{"_meta":{"io.modelcontextprotocol/serverInfo":{}}}"#, false),
+        (r#"{"resultType":"input_required"}"#, false),
+    ];
+    for (text, expected) in texts {
+        let message = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{text}}}"#);
+        let remarks = Envelope::read(&message).unwrap().remarks.unwrap();
+        let lost = answer_for_legacy("\"a\"", text, remarks);
+        assert_eq!(lost.is_some(), expected, "{text}");
+        if let Some(lost) = lost {
+            let read = wrap_result("\"a\"", &result_for_legacy(text, "tools/call").unwrap());
+            let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+            assert_eq!(value(&lost), value(&read), "{lost}");
+        }
+    }
+}
+
+#[test]
 fn a_modern_result_keeps_its_kind_for_a_modern_client() {
     let day = Some(Caching { ttl_ms: 9, scope: Scope::Private });
     let list = r#"{"resultType":"complete","ttlMs":5,"cacheScope":"public","tools":[]}"#;
