@@ -236,7 +236,7 @@ impl Legacy {
                 self.held = Held::Own(Arc::clone(&leg));
                 Ok(Some(match self.questions.lacking.filter(|_| outcome.failed()) {
                     // In words that only its client's era has (2026-07-28 basic, "Error Codes").
-                    Some(ability) => common.done(incapable(ability), Era::Modern, None),
+                    Some(ability) => common.done(incapable(ability)),
                     None => Turn::Done(Answer {
                         era: Era::Legacy,
                         outcome,

@@ -458,8 +458,9 @@ impl Common {
         Outcome::Error { code: -32603, error: error.into() }
     }
 
-    fn done(&self, outcome: Outcome, era: Era, facts: Option<&Arc<Facts>>) -> Turn {
-        Turn::Done(Answer { era, outcome, facts: facts.map(Arc::clone), came: None })
+    /// What a modern upstream answers, or what is said in the words of one.
+    fn done(&self, outcome: Outcome) -> Turn {
+        Turn::Done(Answer { era: Era::Modern, outcome, facts: None, came: None })
     }
 }
 

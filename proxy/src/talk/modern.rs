@@ -146,7 +146,7 @@ impl Modern {
     pub(super) async fn next(&mut self, common: &Common) -> Turn {
         loop {
             if let Some(outcome) = self.last.take() {
-                return common.done(outcome, Era::Modern, None);
+                return common.done(outcome);
             }
             if let Some(pause) = &mut self.pause {
                 pause.as_mut().await;
@@ -207,11 +207,11 @@ impl Modern {
         remarks: Option<Remarks>,
     ) -> Result<Option<Turn>, Failure> {
         let Outcome::Result(result) = &outcome else {
-            return Ok(Some(common.done(outcome, Era::Modern, None)));
+            return Ok(Some(common.done(outcome)));
         };
         let may_ask = remarks.is_none_or(|remarks| remarks.unusual);
         if common.rounds == Rounds::Through || !may_ask || !bridge::asks(result) {
-            return Ok(Some(common.done(outcome, Era::Modern, None)));
+            return Ok(Some(common.done(outcome)));
         }
         let text = std::str::from_utf8(result).map_err(|_| no_message())?;
         let asked = bridge::questions_of(text);
@@ -224,7 +224,7 @@ impl Modern {
             return Err(malformed("the server asks for too many rounds"));
         }
         if let Some(detail) = unanswerable(common, &questions) {
-            return Ok(Some(common.done(common.unanswered(detail), Era::Modern, None)));
+            return Ok(Some(common.done(common.unanswered(detail))));
         }
         let open = questions.iter().map(|question| Arc::clone(&question.key)).collect();
         self.round = Some(Round { state, open, replies: Vec::new() });
