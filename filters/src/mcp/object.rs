@@ -34,6 +34,19 @@ struct Member {
     inside: Option<Result<Vec<Member>, Repeated>>,
 }
 
+/// Where a member stands in the text of its object.
+#[derive(Clone, Copy)]
+pub(super) struct Placed {
+    /// Where its key begins.
+    pub(super) start: usize,
+    /// The key stands there without escapes.
+    pub(super) is_plain: bool,
+    /// Where its value begins.
+    pub(super) value: usize,
+    /// Where both end.
+    pub(super) end: usize,
+}
+
 #[derive(Clone, Debug)]
 enum Key {
     /// As it stands between its quotes.
@@ -67,6 +80,17 @@ impl Place {
             (Place::Message, "params") => Some(Place::Params),
             (Place::Message, "result" | "error") | (Place::Params, "_meta") => Some(Place::Deeper),
             _ => None,
+        }
+    }
+}
+
+impl Member {
+    fn placed(&self) -> Placed {
+        Placed {
+            start: self.whole.start as usize,
+            is_plain: matches!(self.key, Key::Plain(_)),
+            value: self.value.start as usize,
+            end: self.whole.end as usize,
         }
     }
 }
@@ -202,12 +226,19 @@ impl<'a> Object<'a> {
         self.members.iter().map(move |member| (member.key.of(text), member.whole.text(text)))
     }
 
-    /// Every member: its key, whether that stands there without escapes, and all of its text.
-    pub(super) fn parts(&self) -> impl Iterator<Item = (&str, bool, &'a str)> {
-        let text = self.text;
-        self.members.iter().map(move |member| {
-            (member.key.of(text), matches!(member.key, Key::Plain(_)), member.whole.text(text))
-        })
+    /// Where a member stands, by its place among the others.
+    pub(super) fn placed(&self, place: usize) -> Option<Placed> {
+        self.members.get(place).map(Member::placed)
+    }
+
+    /// Every key and where its member stands, in order.
+    pub(super) fn placed_members(&self) -> impl Iterator<Item = (&str, Placed)> {
+        self.members.iter().map(|member| (member.key.of(self.text), member.placed()))
+    }
+
+    /// The place of a member among the others.
+    pub(super) fn position(&self, key: &str) -> Option<usize> {
+        self.members.iter().position(|member| member.key.is(key, self.text))
     }
 
     fn member(&self, key: &str) -> Option<&Member> {
@@ -321,9 +352,14 @@ impl Word {
 /// string, or half of a surrogate pair.
 pub(super) fn unquoted(text: &str) -> Option<Cow<'_, str>> {
     let inside = text.strip_prefix('"')?.strip_suffix('"')?;
-    match memchr::memchr(b'\\', inside.as_bytes()) {
-        None => Some(Cow::Borrowed(inside)),
-        Some(_) => serde_json::from_str(text).ok().map(Cow::Owned),
+    let has_escapes = match inside.len() {
+        // Names are short, and a search takes longer to begin than to look at them.
+        0..=32 => inside.bytes().any(|byte| byte == b'\\'),
+        _ => memchr::memchr(b'\\', inside.as_bytes()).is_some(),
+    };
+    match has_escapes {
+        false => Some(Cow::Borrowed(inside)),
+        true => serde_json::from_str(text).ok().map(Cow::Owned),
     }
 }
 

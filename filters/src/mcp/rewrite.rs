@@ -1,11 +1,14 @@
 //! Changing members of a JSON object while every other one keeps its bytes.
 //!
 //! Members stay in their order and as they were written, number text, escapes and inner spaces
-//! included; only what is between two members is written anew.
+//! included, and so does what lies between two members that stay.
 
-use super::object::Object;
+use super::object::{Object, Placed};
 use super::scan::string_stop;
 use std::borrow::Cow;
+
+/// As many changes as most objects undergo.
+const CHANGES: usize = 4;
 
 /// Changes to the members of one object.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub struct Rewrite<'o, 'a> {
 #[derive(Debug)]
 struct Change<'o> {
     key: Cow<'o, str>,
+    /// The member that it changes; `None` adds one.
+    at: Option<usize>,
     /// JSON text; `None` removes the member.
     value: Option<Cow<'o, str>>,
 }
@@ -24,7 +29,7 @@ struct Change<'o> {
 impl<'a> Object<'a> {
     /// Begins a changed copy of this object.
     pub fn rewrite(&self) -> Rewrite<'_, 'a> {
-        Rewrite { object: self, changes: Vec::new() }
+        Rewrite { object: self, changes: Vec::with_capacity(CHANGES) }
     }
 }
 
@@ -48,29 +53,25 @@ impl<'o> Rewrite<'o, '_> {
     #[must_use]
     pub fn remove(mut self, key: impl Into<Cow<'o, str>>) -> Self {
         let key = key.into();
-        if self.object.get(&key).is_some() {
-            return self.change(key, None);
-        }
         self.changes.retain(|change| change.key != key);
+        if let at @ Some(_) = self.object.position(&key) {
+            self.changes.push(Change { key, at, value: None });
+        }
         self
     }
 
     fn change(mut self, key: Cow<'o, str>, value: Option<Cow<'o, str>>) -> Self {
         self.changes.retain(|change| change.key != key);
-        self.changes.push(Change { key, value });
+        let at = self.object.position(&key);
+        self.changes.push(Change { key, at, value });
         self
-    }
-
-    /// Whether the object has a member.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.object.get(key).is_some()
     }
 
     /// Whether the copy has no members.
     pub fn is_empty(&self) -> bool {
-        let kept = |key: &str| self.changes.iter().all(|change| change.key != key);
+        // Each takes another member away.
         self.changes.iter().all(|change| change.value.is_none())
-            && !self.object.members().any(|(key, _)| kept(key))
+            && self.changes.len() == self.object.members().len()
     }
 
     /// The copy as text.
@@ -78,7 +79,7 @@ impl<'o> Rewrite<'o, '_> {
         self.around(None)
     }
 
-    /// The copy as text, with what another rewrite makes as the value of `key`, which must be a member.
+    /// The copy as text, with what another rewrite makes as the value of `key`.
     pub fn text_with(&self, key: &str, inner: &Rewrite<'_, '_>) -> String {
         self.around(Some((key, inner)))
     }
@@ -89,7 +90,7 @@ impl<'o> Rewrite<'o, '_> {
     }
 
     fn around(&self, inner: Option<(&str, &Rewrite<'_, '_>)>) -> String {
-        let inside = inner.map_or(0, |(_, inner)| inner.added());
+        let inside = inner.map_or(0, |(key, inner)| key.len() + 4 + inner.added());
         let mut out = String::with_capacity(self.object.as_text().len() + self.added() + inside);
         self.write_around(&mut out, inner);
         out
@@ -101,60 +102,108 @@ impl<'o> Rewrite<'o, '_> {
     }
 
     fn write_around(&self, out: &mut String, inner: Option<(&str, &Rewrite<'_, '_>)>) {
-        out.push('{');
-        let first = out.len();
-        for (key, is_plain, whole) in self.object.parts() {
-            let named = |out: &mut String| {
-                part(out, first);
-                match is_plain {
-                    true => ["\"", key, "\""].into_iter().for_each(|part| out.push_str(part)),
-                    false => push_string(out, key),
+        let mut copy = Copy { text: self.object.as_text(), done: 0, out };
+        if copy.text.is_empty() {
+            copy.text = "{}";
+        }
+        let inner_at = inner.and_then(|(key, _)| self.object.position(key));
+        let (mut from, mut gone) = (0, 0);
+        while let Some(place) = self.next_change(from, inner_at) {
+            let Some(member) = self.object.placed(place) else { break };
+            let change = self.changes.iter().find(|change| change.at == Some(place));
+            match (inner.filter(|_| inner_at == Some(place)), change.and_then(|one| one.value.as_deref())) {
+                (Some((key, inner)), _) => {
+                    copy.name(member, key);
+                    inner.write(copy.out);
                 }
-                out.push(':');
-            };
-            if let Some((_, inner)) = inner.filter(|(changed, _)| *changed == key) {
-                named(out);
-                inner.write(out);
-                continue;
-            }
-            match self.changes.iter().find(|change| change.key == key) {
-                None => {
-                    part(out, first);
-                    out.push_str(whole);
+                (None, Some(value)) => {
+                    copy.name(member, change.map_or("", |change| &change.key));
+                    copy.out.push_str(value);
                 }
-                Some(Change { value: None, .. }) => {}
-                Some(Change { value: Some(value), .. }) => {
-                    named(out);
-                    out.push_str(value);
+                (None, None) => {
+                    self.leave_out(&mut copy, (place, member), place > gone);
+                    gone += 1;
                 }
             }
+            from = place + 1;
         }
-        let known = |key: &str| self.object.get(key).is_some();
-        for change in self.changes.iter().filter(|change| !known(&change.key)) {
-            change.write(out, first);
+        let all = self.object.members().len();
+        let end = all.checked_sub(1).and_then(|last| self.object.placed(last)).map_or(1, |last| last.end);
+        copy.up_to(end);
+        let mut is_first = all == gone;
+        for change in self.changes.iter().filter(|change| change.at.is_none()) {
+            let Some(value) = &change.value else { continue };
+            copy.add(&change.key, &mut is_first);
+            copy.out.push_str(value);
         }
-        out.push('}');
+        if let Some((key, inner)) = inner.filter(|_| inner_at.is_none()) {
+            copy.add(key, &mut is_first);
+            inner.write(copy.out);
+        }
+        copy.up_to(copy.text.len());
+    }
+
+    /// The next member from `from` on that does not stay as it is.
+    fn next_change(&self, from: usize, inner: Option<usize>) -> Option<usize> {
+        let changed = self.changes.iter().filter_map(|change| change.at);
+        changed.chain(inner).filter(|place| *place >= from).min()
+    }
+
+    /// Leaves a member out, with the comma before it, or behind it if no other `stays_before` it.
+    fn leave_out(&self, copy: &mut Copy<'_>, (place, member): (usize, Placed), stays_before: bool) {
+        if stays_before {
+            let before = place.checked_sub(1).and_then(|before| self.object.placed(before));
+            copy.up_to(before.map_or(member.start, |before| before.end));
+            copy.done = member.end;
+        } else {
+            copy.up_to(member.start);
+            copy.done = self.object.placed(place + 1).map_or(member.end, |next| next.start);
+        }
+    }
+}
+
+/// A text that is copied in pieces.
+struct Copy<'t> {
+    text: &'t str,
+    /// How much of it is copied, or left out.
+    done: usize,
+    out: &'t mut String,
+}
+
+impl Copy<'_> {
+    fn up_to(&mut self, end: usize) {
+        if let Some(piece) = self.text.get(self.done..end) {
+            self.out.push_str(piece);
+            self.done = end;
+        }
+    }
+
+    /// Copies up to the value of a member, for another one. A key with escapes is spelt without: nobody is
+    /// to take it for another than who changed it.
+    fn name(&mut self, member: Placed, key: &str) {
+        if member.is_plain {
+            self.up_to(member.value);
+        } else {
+            self.up_to(member.start);
+            push_string(self.out, key);
+            self.out.push(':');
+        }
+        self.done = member.end;
+    }
+
+    /// Writes the key of a member that was not there.
+    fn add(&mut self, key: &str, is_first: &mut bool) {
+        if !std::mem::take(is_first) {
+            self.out.push(',');
+        }
+        push_string(self.out, key);
+        self.out.push(':');
     }
 }
 
 impl Change<'_> {
     fn len(&self) -> usize {
         self.value.as_ref().map_or(0, |value| self.key.len() + value.len() + 4)
-    }
-
-    /// Adds a member that was not there.
-    fn write(&self, out: &mut String, first: usize) {
-        let Some(value) = &self.value else { return };
-        part(out, first);
-        push_string(out, &self.key);
-        out.push(':');
-        out.push_str(value);
-    }
-}
-
-fn part(out: &mut String, first: usize) {
-    if out.len() > first {
-        out.push(',');
     }
 }
 
@@ -197,8 +246,37 @@ mod tests {
         let text = "{ \"a\" : 1.50 ,\n\"\\u0062\":[ ] , \"c\" :  \"\\/\" }";
         let object = Object::read(text).unwrap();
         let changed = object.rewrite().set("d", "4").remove("b").set("a", "2").remove("x");
-        assert_eq!(changed.text(), "{\"a\":2,\"c\" :  \"\\/\",\"d\":4}");
-        assert_eq!(object.rewrite().text(), "{\"a\" : 1.50,\"\\u0062\":[ ],\"c\" :  \"\\/\"}");
+        assert_eq!(changed.text(), "{ \"a\" : 2 , \"c\" :  \"\\/\",\"d\":4 }");
+        let cases = [
+            ("nothing", object.rewrite(), text),
+            (
+                "an escaped key",
+                object.rewrite().set("b", "3"),
+                "{ \"a\" : 1.50 ,\n\"b\":3 , \"c\" :  \"\\/\" }",
+            ),
+            ("the first", object.rewrite().remove("a"), "{ \"\\u0062\":[ ] , \"c\" :  \"\\/\" }"),
+            ("the last", object.rewrite().remove("c"), "{ \"a\" : 1.50 ,\n\"\\u0062\":[ ] }"),
+            ("the first two", object.rewrite().remove("b").remove("a"), "{ \"c\" :  \"\\/\" }"),
+            ("the last two", object.rewrite().remove("b").remove("c"), "{ \"a\" : 1.50 }"),
+            ("all but the middle", object.rewrite().remove("c").remove("a"), "{ \"\\u0062\":[ ] }"),
+            ("all", object.rewrite().remove("c").remove("a").remove("b"), "{  }"),
+        ];
+        for (name, changed, expected) in cases {
+            assert_eq!(changed.text(), expected, "{name}");
+        }
+        let all = object.rewrite().remove("c").remove("a").remove("b").set("d", "4").set("e", "5");
+        assert_eq!(all.text(), "{ \"d\":4,\"e\":5 }");
+        assert_eq!(Object::default().rewrite().set("d", "4").text(), "{\"d\":4}");
+    }
+
+    #[test]
+    fn an_object_within_is_written_in_its_place() {
+        let (outer, inner) = ("{\"a\":1, \"p\" : {\"x\":[]}, \"z\":2}", "{\"x\":[]}");
+        let (outer, inner) = (Object::read(outer).unwrap(), Object::read(inner).unwrap());
+        let changed = outer.rewrite().set("b", "3").text_with("p", &inner.rewrite().set("y", "4"));
+        assert_eq!(changed, "{\"a\":1, \"p\" : {\"x\":[],\"y\":4}, \"z\":2,\"b\":3}");
+        let added = outer.rewrite().remove("a").text_with("q", &inner.rewrite());
+        assert_eq!(added, "{\"p\" : {\"x\":[]}, \"z\":2,\"q\":{\"x\":[]}}");
     }
 
     #[test]
@@ -210,6 +288,33 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_copy_says_what_was_asked_for(
+            members in prop::collection::btree_map("[a-d]", 0u8..10, 0..4),
+            changes in prop::collection::vec(("[a-f]", prop::option::of(10u8..20)), 0..6),
+            spaces in prop::sample::select(vec!["", " ", "\n "]),
+        ) {
+            let mut expected = serde_json::Map::new();
+            let whole: Vec<_> = members.iter().map(|(key, n)| format!("{spaces}\"{key}\"{spaces}:{n}{spaces}")).collect();
+            expected.extend(members.iter().map(|(key, n)| (key.clone(), (*n).into())));
+            let text = format!("{{{}}}", whole.join(","));
+            let object = Object::read(&text).unwrap();
+            let mut rewrite = object.rewrite();
+            for (key, value) in &changes {
+                rewrite = match value {
+                    Some(value) => rewrite.set(key.as_str(), value.to_string()),
+                    None => rewrite.remove(key.as_str()),
+                };
+                match value {
+                    Some(value) => expected.insert(key.clone(), (*value).into()),
+                    None => expected.remove(key),
+                };
+            }
+            prop_assert_eq!(rewrite.is_empty(), expected.is_empty());
+            let copy: serde_json::Value = serde_json::from_str(&rewrite.text()).unwrap();
+            prop_assert_eq!(copy, serde_json::Value::Object(expected));
+        }
+
         #[test]
         fn a_written_string_is_read_as_the_same(text in any::<String>()) {
             prop_assert_eq!(serde_json::from_str::<String>(&string(&text)).unwrap(), text);

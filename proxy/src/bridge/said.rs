@@ -73,8 +73,7 @@ fn added_to(message: &Message, answer: &Answer) -> Option<Said> {
     let whole = match answer.era {
         Era::Modern if came.under_own_id && came.remarks.is_final() => came.message.clone(),
         Era::Legacy if came.remarks.is_bare() && !bridge::is_cacheable(method_name(message)) => {
-            let (facts, result) = (answer.facts.as_deref()?, utf8(answer.text()).ok()?);
-            bridge::answer_for_modern(id_text(message), result, facts)?.into()
+            bridge::answer_for_modern(id_text(message), answer.text(), answer.facts.as_deref()?)?.into()
         }
         Era::Modern | Era::Legacy => return None,
     };
@@ -86,21 +85,19 @@ fn added_to(message: &Message, answer: &Answer) -> Option<Said> {
 /// # Errors
 /// [`Reason::Untranslatable`].
 pub(super) fn for_legacy(message: &Message, answer: &Answer) -> Result<Said, Denial> {
-    let text = utf8(answer.text())?;
     let method = method_name(message);
-    if let (Outcome::Result(_), Some(came)) = (&answer.outcome, answer.as_it_came()) {
-        let proven = !came.remarks.failed;
-        match answer.era {
-            Era::Legacy => return Ok(succeeded_by(wrapped(message, text), proven)),
-            Era::Modern if bridge::is_cacheable(method) => {}
-            Era::Modern => {
-                let said = bridge::answer_for_legacy(id_text(message), text, came.remarks);
-                if let Some(said) = said {
-                    return Ok(succeeded_by(said.into(), proven));
-                }
-            }
+    if let (Outcome::Result(result), Some(came)) = (&answer.outcome, answer.as_it_came()) {
+        let id = id_text(message);
+        let said = match answer.era {
+            Era::Legacy => Some(bridge::answer_between_legacy(id, result)),
+            Era::Modern if bridge::is_cacheable(method) => None,
+            Era::Modern => bridge::answer_for_legacy(id, result, came.remarks),
+        };
+        if let Some(said) = said {
+            return Ok(succeeded_by(said.into(), !came.remarks.failed));
         }
     }
+    let text = utf8(answer.text())?;
     match (&answer.outcome, answer.era) {
         (Outcome::Result(_), Era::Legacy) => Ok(succeeded(message, text)),
         (Outcome::Result(_), Era::Modern) => {
@@ -143,11 +140,8 @@ fn with_own_state<'r>(
 }
 
 fn succeeded(message: &Message, result: &str) -> Said {
-    succeeded_by(wrapped(message, result), !bridge::is_tool_error(result.as_bytes()))
-}
-
-fn wrapped(message: &Message, result: &str) -> Bytes {
-    bridge::wrap_result(id_text(message), result).into()
+    let message = bridge::wrap_result(id_text(message), result).into();
+    succeeded_by(message, !bridge::is_tool_error(result.as_bytes()))
 }
 
 /// What succeeded, in a message that says so.

@@ -168,42 +168,59 @@ pub fn result_for_modern(
 /// The message that answers request `id` of a modern client by what a legacy server says, as
 /// [`result_for_modern`] of a method that is not cacheable: without reading the result once more. Only
 /// for one that is known to have neither `resultType` nor `_meta`; `None` if it is no object.
-pub fn answer_for_modern(id: &str, result: &str, facts: &Facts) -> Option<String> {
-    let members = result.strip_prefix('{')?.strip_suffix('}')?;
+pub fn answer_for_modern(id: &str, result: &[u8], facts: &Facts) -> Option<Vec<u8>> {
+    let members = result.strip_prefix(b"{")?.strip_suffix(b"}")?;
     let comma = if members.trim_ascii().is_empty() { "" } else { "," };
     let info = facts.server_info.as_deref();
-    let mut message = String::with_capacity(id.len() + result.len() + info.map_or(0, str::len) + 144);
-    let head = ["{\"jsonrpc\":\"2.0\",\"id\":", id, ",\"result\":{"];
+    let mut message = Vec::with_capacity(id.len() + result.len() + info.map_or(0, str::len) + 144);
+    answer_begun(&mut message, id);
+    message.push(b'{');
+    message.extend_from_slice(members);
     let signed = info.map(|info| [",\"_meta\":{\"", META_SERVER_INFO, "\":", info, "}"]);
-    let parts = head.into_iter().chain([members, comma, "\"resultType\":\"complete\""]);
-    parts.chain(signed.into_iter().flatten()).chain(["}}"]).for_each(|part| message.push_str(part));
+    let added = [comma, "\"resultType\":\"complete\""].into_iter().chain(signed.into_iter().flatten());
+    added.chain(["}}"]).for_each(|part| message.extend_from_slice(part.as_bytes()));
     Some(message)
+}
+
+/// The message that answers request `id` of a legacy client by what a legacy server says.
+pub fn answer_between_legacy(id: &str, result: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(id.len() + result.len() + 40);
+    answer_begun(&mut message, id);
+    message.extend_from_slice(result);
+    message.push(b'}');
+    message
+}
+
+fn answer_begun(message: &mut Vec<u8>, id: &str) {
+    let head = ["{\"jsonrpc\":\"2.0\",\"id\":", id, ",\"result\":"];
+    head.into_iter().for_each(|part| message.extend_from_slice(part.as_bytes()));
 }
 
 /// The message that answers request `id` of a legacy client by what a modern server says of a call, as
 /// [`result_for_legacy`] of a method that is not cacheable: without reading the result once more.
 /// `remarks` must be those of the result; `None` where more of it has to change than that its
 /// `resultType` goes.
-pub fn answer_for_legacy(id: &str, result: &str, remarks: Remarks) -> Option<String> {
+pub fn answer_for_legacy(id: &str, result: &[u8], remarks: Remarks) -> Option<Vec<u8>> {
     if remarks.unusual || remarks.meta || remarks.unstructured {
         return None;
     }
-    let members = result.strip_prefix('{')?.strip_suffix('}')?;
+    let members = result.strip_prefix(b"{")?.strip_suffix(b"}")?;
     let (before, after) = match remarks.typed {
         // Counted from the brace before them.
         Some(Span { start, end }) => {
             let (start, end) = ((start as usize).checked_sub(1)?, (end as usize).checked_sub(1)?);
             let (before, after) = (members.get(..start)?, members.get(end..)?);
-            match after.trim_ascii_start().strip_prefix(',') {
+            match after.trim_ascii_start().strip_prefix(b",") {
                 Some(after) => (before, after),
-                None => (before.trim_ascii_end().strip_suffix(',').unwrap_or(before), after),
+                None => (before.trim_ascii_end().strip_suffix(b",").unwrap_or(before), after),
             }
         }
-        None => (members, ""),
+        None => (members, &[][..]),
     };
-    let mut message = String::with_capacity(id.len() + result.len() + 40);
-    let head = ["{\"jsonrpc\":\"2.0\",\"id\":", id, ",\"result\":{"];
-    head.into_iter().chain([before, after, "}}"]).for_each(|part| message.push_str(part));
+    let mut message = Vec::with_capacity(id.len() + result.len() + 40);
+    answer_begun(&mut message, id);
+    message.push(b'{');
+    [before, after, b"}}"].into_iter().for_each(|part| message.extend_from_slice(part));
     Some(message)
 }
 

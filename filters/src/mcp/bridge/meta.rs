@@ -93,12 +93,6 @@ impl Members {
         self
     }
 
-    /// The members without their braces.
-    pub(super) fn inside(mut self) -> String {
-        self.0.remove(0);
-        self.0
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.0.len() == 1
     }

@@ -23,9 +23,9 @@ mod request;
 mod subscription;
 
 pub use answer::{
-    Answer, Caching, ResultType, Scope, answer, answer_for_legacy, answer_for_modern, asks, is_tool_error,
-    result_between_modern, result_for_legacy, result_for_modern, result_type, tool_error, wrap_error,
-    wrap_result, wrap_said,
+    Answer, Caching, ResultType, Scope, answer, answer_between_legacy, answer_for_legacy, answer_for_modern,
+    asks, is_tool_error, result_between_modern, result_for_legacy, result_for_modern, result_type,
+    tool_error, wrap_error, wrap_result, wrap_said,
 };
 pub use error::{ForModern, RpcError, Said, error_for_legacy, error_for_modern, status_for_modern};
 pub use facts::Facts;

@@ -7,6 +7,7 @@ use crate::mcp::Revision;
 use crate::mcp::headers::META_VERSION;
 use crate::mcp::object::{Object, unquoted};
 use ring::digest::{Context, SHA256};
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 /// Something that a server may ask of a client.
@@ -49,7 +50,7 @@ pub struct Profile {
     pub log_level: Option<LogLevel>,
     abilities: Abilities,
     key: OnceLock<[u8; 32]>,
-    /// What its envelope has of itself, as members of an object.
+    /// Its envelope where it has no other `_meta`, a JSON object.
     spelt: OnceLock<(Revision, Arc<str>)>,
 }
 
@@ -199,33 +200,44 @@ impl Profile {
     }
 
     /// `_meta` of a modern request of this client that has no other, a JSON object.
-    pub fn envelope(&self, version: Revision) -> String {
-        self.enveloped(None, version).text()
+    pub fn envelope(&self, version: Revision) -> Cow<'_, str> {
+        let (spelt_for, spelt) = self.spelt.get_or_init(|| (version, self.spelt(version).text().into()));
+        match *spelt_for == version {
+            true => Cow::Borrowed(spelt),
+            false => Cow::Owned(self.spelt(version).text()),
+        }
     }
 
-    /// What is kept of a client's `_meta` but for its progress token, with this profile in it. What
-    /// the protocol reserves means something to a modern server only if a modern client wrote it.
-    pub(super) fn enveloped(&self, meta: Option<&Object<'_>>, version: Revision) -> Members {
+    /// What is kept of a client's `_meta`, with this profile in it and another progress token, if it has
+    /// one. What the protocol reserves means something to a modern server only if a modern client wrote
+    /// it.
+    pub(super) fn enveloped(
+        &self,
+        meta: Option<&Object<'_>>,
+        token: Option<&str>,
+        version: Revision,
+    ) -> Cow<'_, str> {
         const NEW: [&str; 4] = [META_VERSION, META_CLIENT_INFO, META_CLIENT_CAPABILITIES, META_LOG_LEVEL];
         let modern = meta.is_some_and(|meta| meta.get(META_VERSION).is_some());
         let kept = |key: &str| match is_reserved(key) {
             true => modern && !NEW.contains(&key),
             false => key != "progressToken",
         };
-        let (spelt_for, spelt) = self.spelt.get_or_init(|| (version, self.spelt(version).into()));
-        match *spelt_for == version {
-            true => Members::of(meta, kept).with_members(spelt),
-            false => Members::of(meta, kept).with_members(&self.spelt(version)),
+        let envelope = self.envelope(version);
+        let has_more = token.is_some() || meta.is_some_and(|meta| meta.members().any(|(key, _)| kept(key)));
+        if !has_more {
+            return envelope;
         }
+        let own = envelope.strip_prefix('{').and_then(|own| own.strip_suffix('}')).unwrap_or_default();
+        Cow::Owned(Members::of(meta, kept).with_members(own).with_some("progressToken", token).text())
     }
 
-    fn spelt(&self, version: Revision) -> String {
-        let own = Members::new()
+    fn spelt(&self, version: Revision) -> Members {
+        Members::new()
             .with_string(META_VERSION, version.as_str())
             .with_some(META_CLIENT_INFO, self.client_info.as_deref())
             .with(META_CLIENT_CAPABILITIES, &self.capabilities)
-            .with_some(META_LOG_LEVEL, self.log_level.map(LogLevel::json).as_deref());
-        own.inside()
+            .with_some(META_LOG_LEVEL, self.log_level.map(LogLevel::json).as_deref())
     }
 
     /// Capabilities as a legacy `initialize` request says them, a JSON object.

@@ -37,6 +37,9 @@ pub struct Retry {
 /// [`Fault::DuplicateKey`] as [`Object::read`].
 pub fn legacy_request(parts: &Parts<'_>, put: &Put<'_>) -> Result<String, Fault> {
     let request = parts.request()?;
+    if request.is_plain(put) {
+        return Ok(request.with_id(put.id, None));
+    }
     let kept = Members::of(request.meta.as_ref(), |key| !is_reserved(key) && key != "progressToken")
         .with_some("progressToken", request.token(put));
     let params = request.params.rewrite();
@@ -59,14 +62,16 @@ pub fn modern_request(
     retry: Option<&Retry>,
 ) -> Result<String, Fault> {
     let request = parts.request()?;
-    let token = request.token(put);
-    let meta = profile.enveloped(request.meta.as_ref(), version).with_some("progressToken", token);
+    let meta = profile.enveloped(request.meta.as_ref(), request.token(put), version);
+    if retry.is_none() && request.is_plain(put) {
+        return Ok(request.with_id(put.id, Some(&meta)));
+    }
     let responses = retry.and_then(|retry| retry.input_responses.as_deref());
     let state = retry.and_then(|retry| retry.request_state.as_deref());
     let params = request
         .params
         .rewrite()
-        .set("_meta", meta.text())
+        .set("_meta", meta)
         .remove("inputResponses")
         .remove("requestState")
         .set_some("inputResponses", responses)
@@ -90,9 +95,10 @@ pub fn passed_request(
     if speaks.as_deref() != Some(version.as_str()) {
         return Err(Fault::Shape("the request is not of the revision that it is passed in"));
     }
-    let has = |key: &str| request.params.get(key).is_some();
-    let carries = retry.is_some() || has("inputResponses") || has("requestState");
-    if !carries && request.is_aimed_at(target) && !(request.method == "tools/call" && has("task")) {
+    let is_call = request.method == "tools/call";
+    let changes = |key: &str| matches!(key, "inputResponses" | "requestState") || (key == "task" && is_call);
+    let stays = retry.is_none() && !request.params.members().any(|(key, _)| changes(key));
+    if stays && request.is_aimed_at(target) {
         return Ok(None);
     }
     let responses = retry.and_then(|retry| retry.input_responses.as_deref());
@@ -178,7 +184,7 @@ impl<'a> Parts<'a> {
 
     fn request(&self) -> Result<Request<'_, 'a>, Fault> {
         let method = self.message.text("method").ok_or(Fault::Shape("`method` must be a string"))?;
-        if self.message.get("id").is_none() {
+        if self.message.position("id").is_none() {
             return Err(Fault::Shape("a request must have an id"));
         }
         let meta = meta::of_params(&self.params)?;
@@ -196,23 +202,56 @@ impl<'o, 'a> Request<'o, 'a> {
         Some(put.progress_token.unwrap_or(given))
     }
 
+    /// Whether it has parameters of which none has to change or go.
+    fn is_plain(&self, put: &Put<'_>) -> bool {
+        let stays =
+            |(key, _): (&str, &str)| !matches!(key, "_meta" | "inputResponses" | "requestState" | "task");
+        !self.params.as_text().is_empty() && self.params.members().all(stays) && self.is_aimed_at(put.target)
+    }
+
+    /// The request under another id, and with `_meta` added to its parameters, which must have none: most
+    /// requests of legacy clients need no more.
+    fn with_id(&self, id: &str, meta: Option<&str>) -> String {
+        let text = self.message.as_text();
+        let added = meta.map_or(0, |meta| meta.len() + 10);
+        let mut out = String::with_capacity(text.len() + id.len() + added);
+        let mut copied = 0;
+        let mut put = |upto: usize, pieces: &[&str], from: usize| {
+            out.push_str(text.get(copied..upto).unwrap_or_default());
+            pieces.iter().for_each(|piece| out.push_str(piece));
+            copied = from;
+        };
+        for (key, member) in self.message.placed_members() {
+            match (key, meta) {
+                ("id", _) => put(member.value, &[id], member.end),
+                ("params", Some(meta)) => {
+                    let comma = if self.params.members().len() == 0 { "" } else { "," };
+                    put(member.end - 1, &[comma, "\"_meta\":", meta], member.end - 1);
+                }
+                _ => {}
+            }
+        }
+        put(text.len(), &[], text.len());
+        out
+    }
+
     /// The request with new parameters, under its new id and target.
     fn put(&self, put: &Put<'_>, params: Rewrite<'o, 'a>) -> Result<String, Fault> {
         let params = self.aimed_params(put.target, params)?;
-        Ok(with_params(self.message.rewrite().set("id", put.id), &params))
+        Ok(self.message.rewrite().set("id", put.id).text_with("params", &params))
     }
 
     /// The request with new parameters and its new target.
     fn aimed_with(&self, target: Option<&str>, params: Rewrite<'o, 'a>) -> Result<String, Fault> {
         let params = self.aimed_params(target, params)?;
-        Ok(with_params(self.message.rewrite(), &params))
+        Ok(self.message.rewrite().text_with("params", &params))
     }
 
     /// Nobody here declares tasks, so nobody may be asked for one.
     fn aimed_params(&self, target: Option<&str>, params: Rewrite<'o, 'a>) -> Result<Rewrite<'o, 'a>, Fault> {
         let params = match target {
-            Some(target) => self.aimed(target, params)?,
-            None => params,
+            Some(target) if !self.is_aimed_at(Some(target)) => self.aimed(target, params)?,
+            Some(_) | None => params,
         };
         Ok(if self.method == "tools/call" { params.remove("task") } else { params })
     }
@@ -234,14 +273,6 @@ impl<'o, 'a> Request<'o, 'a> {
             }
             None => Ok(params),
         }
-    }
-}
-
-/// A message with other parameters, whether it had any or not.
-fn with_params(message: Rewrite<'_, '_>, params: &Rewrite<'_, '_>) -> String {
-    match message.has("params") {
-        true => message.text_with("params", params),
-        false => message.set("params", params.text()).text(),
     }
 }
 

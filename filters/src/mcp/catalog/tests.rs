@@ -215,7 +215,7 @@ fn uris_in_results_lead_back_to_who_wrote_them() {
     assert_eq!(
         db("tools/call", &format!(r#"{{ "content" : [{text}, {link} ,{embedded}],"isError":false}}"#)),
         Some(format!(
-            r#"{{"content":[{text},{served},{{"type":"resource","resource":{{"text":"t","uri":"portunus:db/file:///a"}}}}],"isError":false}}"#
+            r#"{{ "content" : [{text},{served},{{"type":"resource","resource":{{"text":"t","uri":"portunus:db/file:///a"}}}}],"isError":false}}"#
         )),
     );
     assert_eq!(

@@ -146,7 +146,7 @@ mod tests {
         assert!(quarantine.is_empty());
         assert_eq!(
             twins[0].schema,
-            r#"{"type" : "object","properties":{"a" : {"default":1.50},"region":{"type":"string","enum":["eu","us"],"description":"Which of these equal servers to ask."}},"required":["a","region"]}"#
+            r#"{ "type" : "object","properties":{"a" : {"default":1.50},"region":{"type":"string","enum":["eu","us"],"description":"Which of these equal servers to ask."}},"required":["a","region"] }"#
         );
         let (twins, _) = merged(&[("eu", r#"{"name":"q","inputSchema":{}}"#)]);
         assert!(twins[0].schema.ends_with(r#""required":["region"]}"#), "{}", twins[0].schema);

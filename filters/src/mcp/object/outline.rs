@@ -65,7 +65,7 @@ mod tests {
         let outline = envelope.take_outline(body.as_bytes()).unwrap();
         let (message, params) = (outline.message(body), outline.params(body));
         assert_eq!(message.get("id"), Some("7"));
-        assert_eq!(message.rewrite().text(), body.trim().replace(", \"", ",\"").replace("7 ,", "7,"));
+        assert_eq!(message.rewrite().text(), body.trim());
         assert_eq!(params.text("name").as_deref(), Some("a"));
         assert_eq!(params.inside("_meta").unwrap().unwrap().get("k"), Some("[1]"));
         let elsewhere = body.to_owned();

@@ -52,7 +52,7 @@ fn a_legacy_server_gets_nothing_that_only_modern_ones_know() {
         (
             "arguments keep their bytes",
             r#"{"name":"t","arguments": { "n":1.50, "_meta":{"io.modelcontextprotocol/x":1} } }"#,
-            r#"{"name":"t","arguments": { "n":1.50, "_meta":{"io.modelcontextprotocol/x":1} }}"#,
+            r#"{"name":"t","arguments": { "n":1.50, "_meta":{"io.modelcontextprotocol/x":1} } }"#,
         ),
     ];
     for (name, params, expected) in cases {
@@ -63,10 +63,24 @@ fn a_legacy_server_gets_nothing_that_only_modern_ones_know() {
 #[test]
 fn a_request_goes_out_under_the_id_of_its_connection() {
     let message = legacy_request(&call("{}"), &PUT).unwrap();
-    assert_eq!(message, r#"{"jsonrpc":"2.0","id":77,"vendor":[1.0],"method":"tools/call","params":{}}"#);
+    assert_eq!(message, r#"{ "jsonrpc":"2.0" ,"id":77,"vendor":[1.0],"method":"tools/call","params":{}}"#);
     let bare = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     let message = modern_request(bare, &PUT, None).unwrap();
     assert_eq!(params_of(&message), format!(r#"{{"_meta":{{{ENVELOPE}}}}}"#));
+}
+
+#[test]
+fn what_is_only_added_to_keeps_its_order_and_its_spaces() {
+    let body = r#"{ "params" : { "name":"t" } , "\u0069d" : "a", "method":"tools/call" ,"jsonrpc":"2.0"}"#;
+    assert_eq!(legacy_request(body, &PUT).unwrap(), body.replace("\"a\"", "77"));
+    let expected =
+        body.replace("\"a\"", "77").replace("\"t\" }", &format!("\"t\" ,\"_meta\":{{{ENVELOPE}}}}}"));
+    assert_eq!(modern_request(body, &PUT, None).unwrap(), expected);
+    let empty = r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{ }}"#;
+    assert_eq!(
+        params_of(&modern_request(empty, &PUT, None).unwrap()),
+        format!(r#"{{ "_meta":{{{ENVELOPE}}}}}"#)
+    );
 }
 
 #[test]
