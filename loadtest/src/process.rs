@@ -111,12 +111,26 @@ fn one(pid: u32) -> Option<(Duration, u64)> {
     // After the name in parentheses, the state is the first field; utime, stime, cutime and cstime
     // are the 12th to 15th.
     let fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let ticks: u64 = fields.skip(11).take(4).map(|ticks| ticks.parse().unwrap_or(0)).sum();
+    let ticks: Vec<u64> = fields.skip(11).take(4).map(|ticks| ticks.parse().unwrap_or(0)).collect();
+    let of_ticks =
+        |ticks: &[u64]| ticks.iter().sum::<u64>() * 1_000_000_000 / rustix::param::clock_ticks_per_second();
+    let (own, ended) = ticks.split_at_checked(2)?;
+    // A tick is 10 ms, more than what many calls cost; the scheduler counts nanoseconds.
+    let nanos = scheduled(pid).unwrap_or_else(|| of_ticks(own)) + of_ticks(ended);
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let resident = resident.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok());
-    let nanos = ticks * 1_000_000_000 / rustix::param::clock_ticks_per_second();
     Some((Duration::from_nanos(nanos), resident.unwrap_or(0)))
+}
+
+/// Nanoseconds that the threads of a process ran, where the kernel keeps that.
+fn scheduled(pid: u32) -> Option<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        sum += text.split(' ').next()?.parse::<u64>().ok()?;
+    }
+    (sum > 0).then_some(sum)
 }
 
 fn children(pid: u32) -> Vec<u32> {

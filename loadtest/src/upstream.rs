@@ -192,13 +192,13 @@ fn answer(json: &[u8], out: &mut Vec<u8>) {
         b"\"tools/call\"" => {
             let text = after(json, b"\"text\":").map(scalar).unwrap_or(b"\"\"");
             let start = br#""content":[{"type":"text","text":"#;
-            write(out, id, "result", &[said(COMPLETE), start, text, b"}]}"]);
+            write(out, (id, ""), "result", &[said(COMPLETE), start, text, b"}]}"]);
         }
-        b"\"initialize\"" => write(out, id, "result", &[INITIALIZED]),
-        b"\"server/discover\"" => write(out, id, "result", &[DISCOVERED]),
-        b"\"tools/list\"" => write(out, id, "result", &[said(LISTED), TOOLS]),
-        b"\"ping\"" => write(out, id, "result", &[b"{}"]),
-        _ => write(out, id, "error", &[br#"{"code":-32601,"message":"no such method here"}"#]),
+        b"\"initialize\"" => write(out, (id, SESSION), "result", &[INITIALIZED]),
+        b"\"server/discover\"" => write(out, (id, ""), "result", &[DISCOVERED]),
+        b"\"tools/list\"" => write(out, (id, ""), "result", &[said(LISTED), TOOLS]),
+        b"\"ping\"" => write(out, (id, ""), "result", &[b"{}"]),
+        _ => write(out, (id, ""), "error", &[br#"{"code":-32601,"message":"no such method here"}"#]),
     }
 }
 
@@ -208,13 +208,18 @@ const COMPLETE: &[u8] = br#"{"resultType":"complete","#;
 const LISTED: &[u8] = br#"{"resultType":"complete","ttlMs":60000,"cacheScope":"public","#;
 const TOOLS: &[u8] = br#""tools":[{"name":"echo","description":"Answers with its text","inputSchema":{"type":"object","properties":{"text":{"type":"string"}},"required":["text"]}}]}"#;
 
-fn write(out: &mut Vec<u8>, id: &[u8], member: &str, value: &[&[u8]]) {
+/// All sessions are one, since nothing is kept of any; most servers of earlier revisions have some.
+const SESSION: &str = "mcp-session-id: 5f0c8b1e-7a55-4d7e-9a3f-2f1d9be0c4aa\r\n";
+
+fn write(out: &mut Vec<u8>, (id, fields): (&[u8], &str), member: &str, value: &[&[u8]]) {
     let start = br#"{"jsonrpc":"2.0","id":"#;
     let length: usize = value.iter().map(|part| part.len()).sum();
     let length = start.len() + id.len() + member.len() + length + 5;
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ");
     out.extend_from_slice(length.to_string().as_bytes());
-    out.extend_from_slice(b"\r\n\r\n");
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(fields.as_bytes());
+    out.extend_from_slice(b"\r\n");
     for part in [start, id, b",\"", member.as_bytes(), b"\":"] {
         out.extend_from_slice(part);
     }
@@ -245,7 +250,8 @@ mod tests {
         answer(json.as_bytes(), &mut out);
         let text = String::from_utf8(out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+        let length = format!("content-length: {}", body.len());
+        assert!(head.lines().any(|line| line == length), "{head}");
         (head[..12].to_owned(), serde_json::from_str(body).unwrap_or_default())
     }
 
@@ -265,6 +271,9 @@ mod tests {
             let (_, json) = answered(&format!(r#"{{"jsonrpc": "2.0", "id": 3 , "method": "{method}"}}"#));
             assert!(json["id"] == 3 && json.pointer(place).is_some(), "{method}: {json}");
         }
+        let mut greeted = Vec::new();
+        answer(br#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#, &mut greeted);
+        assert!(memmem::find(&greeted, SESSION.as_bytes()).is_some());
         let (head, _) = answered(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
         assert_eq!(head, "HTTP/1.1 202");
     }

@@ -1,6 +1,6 @@
 //! Making calls with `portunus-load`, and reading its report.
 
-use super::peer::Running;
+use super::peer::{Caller, Running};
 use super::site::{LOAD_CORE, Site};
 use crate::step::Failure;
 use std::io::{BufRead, BufReader};
@@ -40,18 +40,19 @@ pub(super) struct Load<'a> {
     site: &'a Site,
     running: &'a Running,
     size: u32,
-    seconds: u32,
+    /// How long it is measured, and how long it lasts before that.
+    seconds: (f64, f64),
 }
 
 impl<'a> Load<'a> {
     /// Calls of so many bytes.
     pub(super) fn on(site: &'a Site, running: &'a Running, size: u32) -> Load<'a> {
-        Load { site, running, size, seconds: 1 }
+        Load { site, running, size, seconds: (1.0, 1.0) }
     }
 
-    /// For so long, after a second that is not measured.
-    pub(super) fn seconds(self, seconds: u32) -> Load<'a> {
-        Load { seconds, ..self }
+    /// For so long, after some time that is not measured.
+    pub(super) fn seconds(self, measured: f64, before: f64) -> Load<'a> {
+        Load { seconds: (measured, before), ..self }
     }
 
     /// Runs it to its end.
@@ -60,7 +61,8 @@ impl<'a> Load<'a> {
     /// If there is no report.
     pub(super) fn run(&self, pace: Pace) -> Result<Report, Failure> {
         let mut command = self.command("run");
-        command.args(["--json", "--seconds", &self.seconds.to_string()]);
+        let (measured, before) = self.seconds;
+        command.args(["--json", "--seconds", &measured.to_string(), "--warm-up", &before.to_string()]);
         command.args(["--connections", &CONNECTIONS.to_string()]);
         match pace {
             Pace::Open(rate) => command.args(["--rate", &rate.to_string()]),
@@ -100,8 +102,11 @@ impl<'a> Load<'a> {
         command.args(["--cpu-list", LOAD_CORE]).arg(&self.site.load).arg(order);
         command.arg(format!("http://{}/mcp", self.running.listen));
         command.args(["--wait", "20", "--size", &self.size.to_string()]);
-        if self.running.token {
+        if self.running.caller != Caller::Bare {
             command.args(["--header", &format!("authorization: Bearer {}", self.site.token)]);
+        }
+        if self.running.caller == Caller::LegacyToken {
+            command.args(["--era", "legacy"]);
         }
         command
     }

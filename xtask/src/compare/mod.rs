@@ -16,7 +16,7 @@ pub(crate) use options::Options;
 
 use crate::step::{Failure, say, seconds};
 use load::{Load, Pace};
-use peer::{Peer, Table};
+use peer::{Peer, Running, Table};
 use results::{Results, Sample};
 use site::Site;
 use std::time::{Duration, Instant};
@@ -32,6 +32,10 @@ const OFFERED: f64 = 60.0;
 
 /// The rate at which latencies are compared, in per cent of the same.
 const HALF: f64 = 50.0;
+
+/// Turns that each row of what serving adds has in a round: rows that differ by microseconds have to be
+/// measured within seconds of each other, since the machine does not stay the same for longer.
+const SLICES: u32 = 5;
 
 /// Measures, prints, and writes down where that is asked for.
 ///
@@ -68,8 +72,8 @@ fn measure(options: &Options) -> Result<Results, Failure> {
     let peers = options.peers()?;
     let site = Site::set_up(peers.iter().any(|peer| peer.is_envoy()))?;
     site.warn_if_busy();
-    let turns = peers.iter().map(|peer| SIZES.iter().filter(|size| peer.takes(**size)).count()).sum();
-    say(&format!("==> Compare\n    this takes about {}", seconds(estimate(options, turns))));
+    let measured = peers.iter().map(|peer| SIZES.iter().filter(|size| peer.takes(**size)).count()).sum();
+    say(&format!("==> Compare\n    this takes about {}", seconds(estimate(options, measured))));
     let start = Instant::now();
     let mut results = Results::new(&site, options);
     for (size, table) in SIZES.into_iter().flat_map(|size| Table::ALL.map(|table| (size, table))) {
@@ -84,18 +88,23 @@ fn measure(options: &Options) -> Result<Results, Failure> {
         };
         results.rates.insert((table, size), rates(slowest));
     }
+    let mut staying = Vec::new();
     for round in 0..options.rounds {
-        for place in 0..peers.len() {
-            let peer = peers[(place + round as usize) % peers.len()];
+        for (turn, peer) in turns(&peers, round) {
             for size in SIZES.into_iter().filter(|size| peer.takes(*size)) {
-                let sample =
-                    sample(&site, peer, (size, results.rates[&(peer.table, size)], options.seconds))?;
+                let load = (size, results.rates[&(peer.table, size)], (turn, options.seconds));
+                let sample = match turn == Turn::SLICE {
+                    // A slice is too short for a process to get warm.
+                    true => sample(&site, stay(&mut staying, peer, &site)?, load)?,
+                    false => sample(&site, &peer.start(&site)?, load)?,
+                };
                 say(&format!("    {}", sample.line(round + 1, peer.name, size)));
                 results.add(peer, size, sample);
             }
         }
         say(&format!("round {} of {} after {}", round + 1, options.rounds, seconds(start.elapsed())));
     }
+    drop(staying);
     for peer in peers.iter().filter(|peer| peer.table == Table::Quiet && peer.is_proxy()) {
         let held = hold(&site, peer)?;
         results.idle.insert(peer.name, held);
@@ -103,6 +112,33 @@ fn measure(options: &Options) -> Result<Results, Failure> {
     }
     results.finish(&site, start.elapsed());
     Ok(results)
+}
+
+/// Who is measured in a round, in order, and for which part of the time: another peer comes first in
+/// each round, and in each turn of those that have several.
+fn turns<'p>(peers: &[&'p Peer], round: u32) -> Vec<(Turn, &'p Peer)> {
+    let (sliced, whole): (Vec<&Peer>, Vec<&Peer>) =
+        peers.iter().partition(|peer| peer.table == Table::Served);
+    let from = |peers: &[&'p Peer], first: u32, turn| {
+        let order = (0..peers.len()).map(|place| peers[(place + first as usize) % peers.len()]);
+        order.map(|peer| (turn, peer)).collect::<Vec<_>>()
+    };
+    let slices = (0..SLICES).flat_map(|slice| from(&sliced, round * SLICES + slice, Turn::SLICE));
+    from(&whole, round, Turn::WHOLE).into_iter().chain(slices).collect()
+}
+
+/// How long a peer is measured at a time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Turn {
+    /// The part of the time that is asked for.
+    share: f64,
+    /// Seconds of the same load before.
+    warm_up: f64,
+}
+
+impl Turn {
+    const WHOLE: Turn = Turn { share: 1.0, warm_up: 1.0 };
+    const SLICE: Turn = Turn { share: 1.0 / SLICES as f64, warm_up: 0.3 };
 }
 
 /// The offered rate and half the load, in calls a second.
@@ -117,21 +153,34 @@ fn slowest(site: &Site, peers: &[&Peer], (size, options): (u32, &Options)) -> Re
     let mut slowest = f64::INFINITY;
     for peer in peers {
         let running = peer.start(site)?;
-        let report = Load::on(site, &running, size).seconds(options.seconds).run(Pace::Closed)?;
+        let report =
+            Load::on(site, &running, size).seconds(f64::from(options.seconds), 1.0).run(Pace::Closed)?;
         say(&format!("    {:<14} {size:>5} B: at most {:.0} calls a second", peer.name, report.rate));
         slowest = slowest.min(report.rate);
     }
     Ok(slowest)
 }
 
+/// A peer that runs until the end of the comparison: it costs nothing while others have their turns.
+fn stay<'r>(staying: &'r mut Vec<Running>, peer: &Peer, site: &Site) -> Result<&'r Running, Failure> {
+    let place = match staying.iter().position(|running| running.peer == peer.name) {
+        Some(place) => place,
+        None => {
+            staying.push(peer.start(site)?);
+            staying.len() - 1
+        }
+    };
+    Ok(&staying[place])
+}
+
 /// One turn of a peer: at the offered rate, at half load, and as fast as it can.
 fn sample(
     site: &Site,
-    peer: &Peer,
-    (size, (offered, half), seconds): (u32, (u32, u32), u32),
+    running: &Running,
+    (size, (offered, half), (turn, seconds)): (u32, (u32, u32), (Turn, u32)),
 ) -> Result<Sample, Failure> {
-    let running = peer.start(site)?;
-    let load = || Load::on(site, &running, size).seconds(seconds);
+    let measured = f64::from(seconds) * turn.share;
+    let load = || Load::on(site, running, size).seconds(measured, turn.warm_up);
     Ok(Sample {
         offered: load().run(Pace::Open(offered))?,
         half: load().run(Pace::Open(half))?,
@@ -142,7 +191,7 @@ fn sample(
 /// KB (1,000 bytes) of resident memory that an idle connection costs.
 fn hold(site: &Site, peer: &Peer) -> Result<f64, Failure> {
     let running = peer.start(site)?;
-    let before = Load::on(site, &running, SIZES[0]).seconds(1).run(Pace::Open(1_000))?;
+    let before = Load::on(site, &running, SIZES[0]).seconds(1.0, 1.0).run(Pace::Open(1_000))?;
     let held = Load::on(site, &running, SIZES[0]).hold(IDLE)?;
     let after = running.resident_kib()?;
     drop(held);
@@ -156,4 +205,26 @@ fn estimate(options: &Options, turns: usize) -> Duration {
     // Warm-up, start and end of each of three measurements take about two seconds more.
     let turn = Duration::from_secs(u64::from(options.seconds + 2) * 3);
     turn * options.rounds * u32::try_from(turns).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_peer_has_its_turns_and_another_is_first_in_each() {
+        let all: Vec<&Peer> = peer::PEERS.iter().collect();
+        for round in 0..3 {
+            let turns = turns(&all, round);
+            for peer in &all {
+                let own = turns.iter().filter(|(_, one)| one.name == peer.name);
+                let share: f64 = own.clone().map(|(turn, _)| turn.share).sum();
+                let expected = if peer.table == Table::Served { SLICES as usize } else { 1 };
+                assert!((share - 1.0).abs() < 1e-9 && own.count() == expected, "{}", peer.name);
+            }
+        }
+        let served: Vec<&Peer> = all.into_iter().filter(|peer| peer.table == Table::Served).collect();
+        let first = |round| turns(&served, round)[0].1.name;
+        assert!(first(0) != first(1), "the order changes");
+    }
 }

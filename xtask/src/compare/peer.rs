@@ -29,10 +29,21 @@ pub(crate) struct Peer {
     program: Program,
     /// Marked lines of its configuration that are in force.
     marks: &'static [&'static str],
-    /// Whether calls carry a token.
-    pub(super) token: bool,
+    /// What calls are like.
+    pub(super) caller: Caller,
     /// The table it is in.
     pub(super) table: Table,
+}
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// A modern client (2026-07-28) of which nothing is known.
+    Bare,
+    /// One with a token.
+    Token,
+    /// A client of the era before (2025-11-25) with a token, in one session.
+    LegacyToken,
 }
 
 /// Rows that are read together.
@@ -63,19 +74,23 @@ enum Program {
 }
 
 const fn quiet(name: &'static str, program: Program, about: &'static str) -> Peer {
-    Peer { name, about, program, marks: &["quiet"], token: false, table: Table::Quiet }
+    Peer { name, about, program, marks: &["quiet"], caller: Caller::Bare, table: Table::Quiet }
 }
 
 const fn served(name: &'static str, marks: &'static [&'static str], about: &'static str) -> Peer {
-    Peer { name, about, program: Program::Portunus, marks, token: true, table: Table::Served }
+    Peer { name, about, program: Program::Portunus, marks, caller: Caller::Token, table: Table::Served }
+}
+
+const fn legacy(name: &'static str, marks: &'static [&'static str], about: &'static str) -> Peer {
+    Peer { caller: Caller::LegacyToken, ..served(name, marks, about) }
 }
 
 const fn logging(name: &'static str, program: Program, about: &'static str) -> Peer {
-    Peer { name, about, program, marks: &["log"], token: false, table: Table::Logging }
+    Peer { name, about, program, marks: &["log"], caller: Caller::Bare, table: Table::Logging }
 }
 
 /// All of them.
-pub(super) const PEERS: [Peer; 17] = [
+pub(super) const PEERS: [Peer; 20] = [
     quiet("direct", Program::Direct, "no proxy: calls go straight to the server"),
     quiet("nginx", Program::Nginx, "nginx, `proxy_pass` with kept-alive upstream connections"),
     quiet("haproxy", Program::HaProxy, "HAProxy, HTTP mode with reused upstream connections"),
@@ -86,7 +101,7 @@ pub(super) const PEERS: [Peer; 17] = [
     },
     Peer {
         marks: &["quiet", "mcp", "full"],
-        token: true,
+        caller: Caller::Token,
         ..quiet(
             "envoy-full",
             Program::Envoy,
@@ -111,6 +126,13 @@ pub(super) const PEERS: [Peer; 17] = [
     served("served-judged", &["quiet", "same", "judged"], "the row `served`, token and policy as above"),
     served("served-several", &["quiet", "several"], "the same with three servers behind one URL"),
     served("served-other-era", &["quiet", "other"], "the same before a server of the era before"),
+    legacy("passed-legacy", &["quiet", "plain"], "the row `passed` for a client of the era before"),
+    legacy(
+        "served-legacy",
+        &["quiet", "other"],
+        "calls of a client of the era before are served by a server of it",
+    ),
+    legacy("legacy-other-era", &["quiet", "same"], "the same before a modern server"),
     logging("nginx-log", Program::Nginx, "nginx with its access log in a file"),
     logging("haproxy-log", Program::HaProxy, "HAProxy with its log on standard output"),
     logging("envoy-log", Program::Envoy, "Envoy, plain route, with its access log in a file"),
@@ -148,7 +170,7 @@ impl Peer {
                 peer: self.name,
                 listen: site.upstream(),
                 child: None,
-                token: false,
+                caller: Caller::Bare,
                 folder,
             });
         }
@@ -161,7 +183,7 @@ impl Peer {
             problem: format!("cannot run {}: {error}", self.name),
             mend: "look whether `taskset` and `prlimit` of util-linux are there".to_owned(),
         })?;
-        Ok(Running { peer: self.name, listen, child: Some(child), token: self.token, folder })
+        Ok(Running { peer: self.name, listen, child: Some(child), caller: self.caller, folder })
     }
 
     /// Writes its configuration and gives the path.
@@ -262,8 +284,8 @@ pub(super) struct Running {
     pub(super) peer: &'static str,
     /// Where calls go.
     pub(super) listen: SocketAddr,
-    /// Whether they carry a token.
-    pub(super) token: bool,
+    /// What they are like.
+    pub(super) caller: Caller,
     child: Option<Child>,
     folder: PathBuf,
 }

@@ -38,10 +38,17 @@ struct Added {
 }
 
 /// What the gateway's own work beyond parse and route may cost.
-const ADDED: [Added; 4] = [
+const ADDED: [Added; 6] = [
     Added { what: "serving", row: "served", to: "passed", at_most_us: 5.0 },
     Added { what: "serving several", row: "served-several", to: "passed", at_most_us: 5.0 },
     Added { what: "the other era", row: "served-other-era", to: "passed", at_most_us: 5.0 },
+    Added { what: "a session", row: "served-legacy", to: "passed-legacy", at_most_us: 5.0 },
+    Added {
+        what: "the other era of a session",
+        row: "legacy-other-era",
+        to: "passed-legacy",
+        at_most_us: 5.0,
+    },
     Added { what: "token and policy", row: "served-judged", to: "served", at_most_us: 2.0 },
 ];
 
@@ -272,8 +279,9 @@ mod tests {
         for size in SIZES {
             let rows = [("nginx", 14.0), ("envoy", 33.0), ("portunus", portunus_us)];
             let served =
-                ["served", "served-several", "served-other-era"].map(|name| (name, 18.0 + serving_us));
-            let judged = [("passed", 18.0), ("served-judged", 20.0 + serving_us)];
+                ["served", "served-several", "served-other-era", "served-legacy", "legacy-other-era"]
+                    .map(|name| (name, 18.0 + serving_us));
+            let judged = [("passed", 18.0), ("passed-legacy", 18.0), ("served-judged", 20.0 + serving_us)];
             for (name, cpu_us) in rows.into_iter().chain(served).chain(judged) {
                 let peer = PEERS.iter().find(|peer| peer.name == name).unwrap();
                 let report = Report { cpu_us, failed, ..Report::default() };
