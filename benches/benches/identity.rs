@@ -145,7 +145,7 @@ fn hits(criterion: &mut Criterion) {
     let known = Guest::default();
     let ask = |guest: &Guest| {
         let shown = Shown { headers: &headers, guest, source: IpAddr::from([127, 0, 0, 1]) };
-        let mut asking = pin!(authenticate(&gateway, &profile, shown));
+        let mut asking = pin!(authenticate(&gateway, &profile, shown, gateway.clock.now()));
         match asking.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(found) => found.is_ok(),
             Poll::Pending => false,

@@ -45,6 +45,7 @@ use portunus_filters::{Clock, Era, Moment, Reason};
 use shelf::Shelf;
 use slot::{Kitchen, Slot, Wanted};
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -197,7 +198,23 @@ pub struct Catalogs {
 }
 
 /// Whose lists they are, and in which era alone. A context has one tenant.
-type Place = (ServerId, CallerKey, Option<Era>);
+#[derive(Clone, PartialEq, Eq)]
+struct Place {
+    server: ServerId,
+    caller: CallerKey,
+    only: Option<Era>,
+}
+
+impl Hash for Place {
+    /// In one step, as each call does this: a digest that is told apart by the server and the era.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let words = self.server.0.as_bytes().chunks(8);
+        let word = |part: &[u8]| part.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let server = words.fold(0, |hash: u64, part| hash.rotate_left(9) ^ word(part));
+        let era = self.only.map_or(0, |era| 1 + u64::from(era == Era::Modern));
+        state.write_u64(self.caller.part() ^ server.rotate_left(2) ^ era);
+    }
+}
 
 /// How upstreams are asked; seldom needed, so made where it is.
 type Asking<'a> = &'a (dyn Fn() -> Arc<dyn Asks> + Sync);
@@ -227,18 +244,19 @@ impl Catalogs {
         seeker: &Seeker,
         kinds: &[ListKind],
     ) -> Arc<Offering> {
-        self.sought(gateway, server, seeker, (kinds, Purpose::Show, None)).await
+        self.sought(gateway, server, (seeker, gateway.clock.now()), (kinds, Purpose::Show, None)).await
     }
 
-    /// What is offered, for the way of a call: lists that are here will do, and are renewed aside.
+    /// What is offered, for the way of a call that came `at` a time: lists that are here will do, and are
+    /// renewed aside.
     pub async fn route(
         &self,
         gateway: &Arc<Gateway>,
         server: &Arc<VirtualServer>,
-        seeker: &Seeker,
+        (seeker, at): (&Seeker, Moment),
         kinds: &[ListKind],
     ) -> Arc<Offering> {
-        self.sought(gateway, server, seeker, (kinds, Purpose::Route, None)).await
+        self.sought(gateway, server, (seeker, at), (kinds, Purpose::Route, None)).await
     }
 
     /// What is offered after an upstream has contradicted its list: that is asked for once more, unless
@@ -250,14 +268,15 @@ impl Catalogs {
         seeker: &Seeker,
         (upstream, kind): (&Upstream, ListKind),
     ) -> Arc<Offering> {
-        self.sought(gateway, server, seeker, (&[kind], Purpose::Show, Some(upstream))).await
+        let wanted = (&[kind][..], Purpose::Show, Some(upstream));
+        self.sought(gateway, server, (seeker, gateway.clock.now()), wanted).await
     }
 
     async fn sought(
         &self,
         gateway: &Arc<Gateway>,
         server: &Arc<VirtualServer>,
-        seeker: &Seeker,
+        (seeker, now): (&Seeker, Moment),
         (kinds, purpose, doubted): (&[ListKind], Purpose, Option<&Upstream>),
     ) -> Arc<Offering> {
         let asking = || -> Arc<dyn Asks> {
@@ -273,7 +292,7 @@ impl Catalogs {
             shows: seeker.shows,
             asking: &asking,
             clock: &gateway.clock,
-            now: gateway.clock.now(),
+            now,
         };
         if let Some(upstream) = doubted {
             self.doubt(&query, upstream, kinds);
@@ -293,14 +312,14 @@ impl Catalogs {
     /// `None` if nobody did.
     pub fn report(&self, server: &ServerId, now: Moment) -> Option<serde_json::Value> {
         let shelves = self.lock();
-        let of_server: Vec<_> = shelves.iter().filter(|((one, ..), _)| one == server).collect();
+        let of_server: Vec<_> = shelves.iter().filter(|(place, _)| place.server == *server).collect();
         let (_, last) = of_server.iter().max_by_key(|(_, shelf)| shelf.last_used())?;
         Some(status::report(&*last.last()?, of_server.len(), now))
     }
 
     /// Forgets what no virtual server of a snapshot has.
     pub fn reconcile(&self, snapshot: &Snapshot) {
-        self.lock().retain(|(server, ..), _| snapshot.routes.server(server).is_some());
+        self.lock().retain(|place, _| snapshot.routes.server(&place.server).is_some());
         self.pantry.retain(&snapshot.upstreams);
         self.pantry.larder.retain(snapshot);
     }
@@ -427,7 +446,7 @@ impl Catalogs {
     }
 
     fn shelf(&self, query: &Query<'_>) -> Arc<Shelf> {
-        let place = (query.server.id.clone(), query.caller, query.only);
+        let place = Place { server: query.server.id.clone(), caller: query.caller, only: query.only };
         let mut shelves = self.lock();
         if shelves.len() >= MAX_SHELVES && !shelves.contains_key(&place) {
             let idlest =

@@ -21,7 +21,7 @@ use portunus_config::{Credentials, Upstream};
 use portunus_filters::mcp;
 use portunus_filters::mcp::bridge::Parts;
 use portunus_filters::mcp::object::Outline;
-use portunus_filters::{Cleared, Denial, Reason};
+use portunus_filters::{Cleared, Denial, Message, Reason};
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -181,6 +181,12 @@ impl Permit {
             Some(outline) => Ok(Parts::of(outline, body)),
             None => Parts::read(body),
         }
+    }
+
+    /// Whether what was permitted is the message itself, and not what a filter has made of it.
+    pub fn is_for(&self, message: &Message) -> bool {
+        let (own, its) = (&self.body, &message.body);
+        message.outline.is_some() && own.as_ptr() == its.as_ptr() && own.len() == its.len()
     }
 
     /// How long all of it may take, where that is not as its upstream says.

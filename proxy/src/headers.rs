@@ -19,7 +19,7 @@ use portunus_config::{Credentials, HostPolicy, Upstream};
 use std::io::Write;
 use std::net::IpAddr;
 
-pub use upward::Upward;
+pub use upward::{Lately, Upward};
 
 const PORTUNUS_REQUEST_ID: HeaderName = HeaderName::from_static("portunus-request-id");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -307,6 +307,13 @@ pub(crate) fn is_hop(name: &str) -> bool {
             | "proxy-authenticate"
             | "proxy-authorization"
     )
+}
+
+/// A value of its own, to keep: one of a request shares the memory that all of the request was read to.
+pub(crate) fn detached(value: &HeaderValue) -> HeaderValue {
+    let mut own = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+    own.set_sensitive(value.is_sensitive());
+    own
 }
 
 /// Names that `Connection` declares to belong to the hop.

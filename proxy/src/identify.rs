@@ -22,6 +22,7 @@ pub use challenge::{Refusal, for_more};
 pub(crate) use credential::strip;
 pub(crate) use facade::{MAX_REGISTRATION_BYTES, metadata, registered};
 pub use guest::Guest;
+pub(crate) use guest::Recalled;
 pub use inspect::Trouble;
 pub use keys::KeyStatus;
 pub(crate) use resource::{WellKnown, resource};

@@ -55,6 +55,7 @@ pub mod run;
 pub mod sealing;
 pub mod serve;
 pub mod session;
+pub mod silence;
 pub mod table;
 pub mod talk;
 pub mod telemetry;

@@ -11,6 +11,7 @@ use http::{HeaderMap, Method};
 use portunus_config::{MapEnvironment, load_text};
 use portunus_filters::call::Target;
 use portunus_filters::identity::{Identity, Principal};
+use portunus_filters::mcp::bridge::Parts;
 use portunus_filters::mcp::headers::Mirror;
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::{Bounds, Revision};
@@ -304,9 +305,11 @@ impl Bed {
             request_id: &"r-1".into(),
             trace: &trace,
         };
+        let parts = Parts::read(body).unwrap();
         let order = Order {
             permit: Arc::new(Dispatch::permit(cleared)),
             message: &message,
+            parts: &parts,
             inbound: &inbound,
             place: place.clone(),
             target: None,

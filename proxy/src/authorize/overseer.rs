@@ -77,12 +77,12 @@ impl Overseer {
     /// What the filters refuse of it.
     pub fn passed(&self, gateway: &Gateway, answer: Answer) -> Result<Answer, Denial> {
         let Outcome::Result(result) = &answer.outcome else { return Ok(answer) };
-        let governs = gateway.active().authority.governs();
-        if self.answer.is_empty() && !governs {
+        let asks = gateway.glance().authority.governs() && INPUT_REQUESTS.may_be_in(result);
+        if self.answer.is_empty() && !asks {
             return Ok(answer);
         }
         let text = std::str::from_utf8(result).map_err(|_| unreadable())?;
-        if governs && INPUT_REQUESTS.may_be_in(result) {
+        if asks {
             for (method, params) in asked(text)? {
                 self.may_be_asked(gateway, &method, params)?;
             }

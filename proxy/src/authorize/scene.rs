@@ -49,7 +49,7 @@ pub(super) fn item<'a>(
 impl Desk<'_> {
     /// Notes what the client's software calls itself, where that counts.
     pub fn spoken_by(&self, profile: &Profile) {
-        if self.gateway.active().authority.reads_client
+        if self.gateway.glance().authority.reads_client
             && let Some(name) = profile.client_info.as_deref().and_then(named)
         {
             // Of a desk that serves several messages of one client the first is as good as any.
@@ -121,15 +121,9 @@ impl Desk<'_> {
         judge(self.gateway, &active, &arrival, std::slice::from_ref(message), &target).map(drop)
     }
 
-    /// The tool of a catalogue that a call is aimed at, as far as it is known.
-    pub fn known_tool(&self, upstream: &str, entry: &Entry) -> Option<Arc<KnownTool>> {
-        let active = self.gateway.active();
-        active.authority.governs().then(|| active.authority.known(upstream, entry))
-    }
-
     /// What is known of a tool by the name that its server gives it.
     pub fn rated(&self, upstream: &str, original: &Arc<str>) -> Option<Arc<KnownTool>> {
-        let active = self.gateway.active();
+        let active = self.gateway.glance();
         active.authority.governs().then(|| active.authority.ratings.tool(upstream, original))
     }
 
@@ -140,17 +134,29 @@ impl Desk<'_> {
 
     /// Whether a message may find an entry of a list: what its sender does not see reads as unknown.
     pub fn finds(&self, message: &Message, kind: ListKind, entry: &Entry) -> bool {
-        let active = self.gateway.active();
+        let active = self.gateway.glance();
         let Some(upstream) = self.leads_to(entry.member).filter(|_| active.authority.governs()) else {
             return !active.authority.governs();
         };
-        let known = (kind == ListKind::Tools).then(|| active.authority.known(upstream, entry));
-        self.finds_named(&active, message, (kind, upstream, &entry.name), known)
+        self.finds_named(&active, message, (kind, upstream, &entry.name), None)
+    }
+
+    /// As [`Desk::finds`], of a tool: what is known of it, where calls are held to that; `None` if the
+    /// message does not find it.
+    pub fn finds_tool(&self, message: &Message, entry: &Entry) -> Option<Option<Arc<KnownTool>>> {
+        let active = self.gateway.glance();
+        if !active.authority.governs() {
+            return Some(None);
+        }
+        let upstream = self.leads_to(entry.member)?;
+        let known = active.authority.known(upstream, entry);
+        let named = (ListKind::Tools, upstream, &*entry.name);
+        self.finds_named(&active, message, named, Some(Arc::clone(&known))).then_some(Some(known))
     }
 
     /// The same for a URI that is in no list.
     pub fn finds_uri(&self, message: &Message, member: usize, uri: &str) -> bool {
-        let active = self.gateway.active();
+        let active = self.gateway.glance();
         let Some(upstream) = self.leads_to(member).filter(|_| active.authority.governs()) else {
             return !active.authority.governs();
         };
@@ -159,7 +165,7 @@ impl Desk<'_> {
 
     /// Whether a caller sees a resource.
     pub fn sees_uri(&self, member: usize, uri: &str, era: Era) -> bool {
-        let active = self.gateway.active();
+        let active = self.gateway.glance();
         let Some(upstream) = self.leads_to(member).filter(|_| active.authority.governs()) else {
             return !active.authority.governs();
         };

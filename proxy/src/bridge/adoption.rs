@@ -16,6 +16,13 @@ use std::time::Duration;
 
 /// Takes a session over for as long as it would have lasted.
 pub(super) fn adopt(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
+    let age = desk.gateway.clock.now().wall.saturating_sub(Duration::from_secs(token.issued));
+    let left = lifetime(desk).saturating_sub(age);
+    let make = || (taken_over(desk, token), left);
+    desk.gateway.estate.sessions.adopt(&desk.server, &token.number, desk.gateway, make)
+}
+
+fn taken_over(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
     let client = Some(&*token.client).filter(|client| !client.is_empty());
     let profile = Arc::new(Profile::of_bits(client, token.abilities));
     let server = desk.server.id.clone();
@@ -25,10 +32,7 @@ pub(super) fn adopt(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
         desk.gateway.estate.hub.own(&leg, &session);
         session.hold(upstream, leg);
     }
-    let age = desk.gateway.clock.now().wall.saturating_sub(Duration::from_secs(token.issued));
-    let left = lifetime(desk).saturating_sub(age);
     tracing::info!(server = &*desk.server.name, home = &**token.home.replica(), "session adopted");
-    desk.gateway.estate.sessions.insert(&desk.server, &session, left, desk.gateway);
     session
 }
 

@@ -56,6 +56,22 @@ impl Part {
     }
 }
 
+/// The body of an answer.
+enum Pieces {
+    One(Bytes),
+    /// Not joined, if they are long.
+    Many(Vec<Bytes>),
+}
+
+impl Pieces {
+    fn len(&self) -> usize {
+        match self {
+            Pieces::One(body) => body.len(),
+            Pieces::Many(pieces) => pieces.iter().map(Bytes::len).sum(),
+        }
+    }
+}
+
 /// The way back to one client, for answers of our own making.
 pub struct Answering<'a> {
     /// Where it goes.
@@ -96,7 +112,7 @@ impl Answering<'_> {
     pub async fn status(&mut self, status: StatusCode) -> End {
         self.outcome.answered(None);
         match self.sink {
-            Sink::Client(_) => self.whole(status, None, Vec::new()).await,
+            Sink::Client(_) => self.whole(status, None, Pieces::One(Bytes::new())).await,
             Sink::Batch(_) | Sink::Kept(..) => End::Done,
         }
     }
@@ -105,7 +121,7 @@ impl Answering<'_> {
     pub async fn last(&mut self, status: StatusCode, message: impl Into<Bytes>) -> End {
         let message = message.into();
         if !self.begun && matches!(self.sink, Sink::Client(_)) {
-            return self.whole(status, None, vec![message]).await;
+            return self.whole(status, None, Pieces::One(message)).await;
         }
         Box::pin(self.told(text(message))).await
     }
@@ -129,14 +145,14 @@ impl Answering<'_> {
     /// As [`Answering::last`], of an answer in pieces, which are not joined.
     pub async fn pieces(&mut self, pieces: Vec<Bytes>) -> End {
         if !self.begun && matches!(self.sink, Sink::Client(_)) {
-            return self.whole(StatusCode::OK, None, pieces).await;
+            return self.whole(StatusCode::OK, None, Pieces::Many(pieces)).await;
         }
         self.last(StatusCode::OK, pieces.concat()).await
     }
 
     /// As [`Answering::last`] of an `initialize`, which names the session it founds.
     pub async fn founding(&mut self, session: &str, message: String) -> End {
-        self.whole(StatusCode::OK, Some(session), vec![Bytes::from(message)]).await
+        self.whole(StatusCode::OK, Some(session), Pieces::One(Bytes::from(message))).await
     }
 
     /// Sends a message ahead of the answer. `id` is what a client resumes by.
@@ -232,8 +248,8 @@ impl Answering<'_> {
         }
     }
 
-    async fn whole(&mut self, status: StatusCode, session: Option<&str>, pieces: Vec<Bytes>) -> End {
-        let bytes = pieces.iter().map(Bytes::len).sum();
+    async fn whole(&mut self, status: StatusCode, session: Option<&str>, pieces: Pieces) -> End {
+        let bytes = pieces.len();
         let Ok(head) = self.whole_head(status, session, bytes) else { return End::Broken };
         self.outcome.http_status(status.as_u16());
         let Sink::Client(client) = &mut self.sink else { return End::Done };
@@ -309,13 +325,15 @@ fn turns(bytes: usize) -> u32 {
 async fn write_pieces(
     client: &mut Client,
     head: ResponseHeader,
-    mut pieces: Vec<Bytes>,
+    pieces: Pieces,
     bytes: usize,
 ) -> io::Result<()> {
-    match pieces.len() {
-        0 | 1 => client.answer(head, pieces.pop().unwrap_or_default()).await,
-        _ if bytes <= JOINED_BYTES => client.answer(head, Bytes::from(pieces.concat())).await,
-        _ => {
+    match pieces {
+        Pieces::One(body) => client.answer(head, body).await,
+        Pieces::Many(pieces) if bytes <= JOINED_BYTES => {
+            client.answer(head, Bytes::from(pieces.concat())).await
+        }
+        Pieces::Many(pieces) => {
             client.begin(head).await?;
             for piece in pieces {
                 client.write(piece).await?;

@@ -17,6 +17,7 @@ use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Span};
 use portunus_filters::{Denial, Message, Reason};
 use ring::digest::{Context, SHA256};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Where one call leads.
@@ -72,15 +73,13 @@ async fn aim_at(
     if tasks::is_about_one(message) {
         return tasks::aim(desk, fields);
     }
-    // Where policy decides, nobody learns of what it hides by calling it.
-    let only = desk.only().filter(|_| !desk.gateway.active().authority.governs());
-    if let Some(only) = only
-        && method != "tools/call"
+    if method != "tools/call"
+        && let Some(only) = the_one(desk)
     {
         return Ok(plain(only));
     }
     match method {
-        "tools/call" => tool(desk, message, fields, profile, only).await,
+        "tools/call" => tool(desk, message, fields, profile).await,
         "prompts/get" => {
             let name = required(fields, "name")?;
             let look = |catalog: &Catalog| prompt(desk, message, catalog, &name);
@@ -108,9 +107,15 @@ async fn aim_at(
     }
 }
 
+/// The one server that may be asked for what is in no list. Where policy decides, nobody learns of what
+/// it hides by calling it.
+fn the_one<'d>(desk: &'d Desk<'_>) -> Option<&'d Arc<Upstream>> {
+    desk.only().filter(|_| !desk.gateway.glance().authority.governs())
+}
+
 fn plain(upstream: &Arc<Upstream>) -> Aim {
     let upstream = Arc::clone(upstream);
-    Aim { upstream, target: None, params: Arc::new([]), body: None, at: None, tool: None }
+    Aim { upstream, target: None, params: Arc::default(), body: None, at: None, tool: None }
 }
 
 /// The lists that URIs are looked up in.
@@ -136,8 +141,7 @@ fn resource(desk: &Desk<'_>, message: &Message, catalog: &Catalog, uri: &str) ->
 /// As `aim`.
 pub async fn target_of(desk: &Desk<'_>, message: &Message) -> Result<Option<Target>, Denial> {
     let fields = params(message)?;
-    let meta = fields.object("_meta").ok().flatten().unwrap_or_default();
-    let profile = desk.guest.introduced(&meta)?;
+    let profile = desk.guest.introduced(&fields)?;
     if bridge::may_ask(method_name(message)) && profile.answers() {
         return Ok(None);
     }
@@ -155,7 +159,7 @@ async fn found<T>(
     kinds: &[ListKind],
     look: impl Fn(&Catalog) -> Option<T>,
 ) -> Result<Result<T, Arc<Catalog>>, Denial> {
-    if let Some(found) = look(&*desk.catalog(profile, kinds).await?) {
+    if let Some(found) = look(&*desk.catalog(profile, kinds, desk.arrival.at).await?) {
         return Ok(Ok(found));
     }
     let catalog = Arc::clone(&desk.lists(profile, kinds).await?.catalog);
@@ -172,33 +176,33 @@ struct ToolFacts {
     regions: Vec<Arc<str>>,
 }
 
-/// Finds a tool; with `only`, of the one server that may be asked for what is in no list.
+/// Finds a tool.
 async fn tool(
     desk: &Desk<'_>,
     message: &Message,
     fields: &Object<'_>,
     profile: &Arc<Profile>,
-    only: Option<&Arc<Upstream>>,
 ) -> Result<Aim, Denial> {
     let name = required(fields, "name")?;
     let look = |catalog: &Catalog| {
-        let entry = catalog.tool(&name).filter(|entry| desk.finds(message, ListKind::Tools, entry))?;
+        let entry = catalog.tool(&name)?;
+        let known = desk.finds_tool(message, entry)?;
         let found = (entry.member, Arc::clone(&entry.original));
-        let known = desk.leads_to(entry.member).and_then(|upstream| desk.known_tool(upstream, entry));
         let regions = regions(catalog, entry);
         Some(ToolFacts { found, params: Arc::clone(&entry.params), known, regions })
     };
-    let entry = match (found(desk, profile, &[ListKind::Tools], look).await, only) {
-        (Ok(Ok(entry)), _) => entry,
-        // The one server there is may know its tools, whatever became of its list.
-        (_, Some(only)) => return Ok(plain(only)),
-        (Ok(Err(catalog)), None) => {
-            let detail = format!("Unknown tool: {}", shown(&name));
-            return Err(unknown(desk, &catalog, ListKind::Tools, (Reason::UnknownTool, detail)));
-        }
-        (Err(denial), None) => return Err(denial),
+    let tool = found(desk, profile, &[ListKind::Tools], look).await;
+    // The one server there is may know its tools, whatever became of its list.
+    if !matches!(tool, Ok(Ok(_)))
+        && let Some(only) = the_one(desk)
+    {
+        return Ok(plain(only));
+    }
+    let missing = |catalog: Arc<Catalog>| {
+        let detail = format!("Unknown tool: {}", shown(&name));
+        unknown(desk, &catalog, ListKind::Tools, (Reason::UnknownTool, detail))
     };
-    let ToolFacts { found, params, known, regions } = entry;
+    let ToolFacts { found, params, known, regions } = tool?.map_err(missing)?;
     let member = found.0;
     let mut aim = Aim { params, tool: known, ..aimed(desk, found)? };
     let Some(Choice::Twins { selector, map, .. }) = desk.server.members.get(member).map(|m| &m.choice) else {
@@ -295,9 +299,9 @@ fn unknown(desk: &Desk<'_>, catalog: &Catalog, kind: ListKind, (reason, detail):
     Denial::new(Reason::UpstreamUnavailable, detail)
 }
 
-fn required(fields: &Object<'_>, key: &'static str) -> Result<String, Denial> {
+fn required<'a>(fields: &Object<'a>, key: &'static str) -> Result<Cow<'a, str>, Denial> {
     let missing = || Denial::new(Reason::InvalidParams, format!("`{key}` must be text"));
-    fields.text(key).map(std::borrow::Cow::into_owned).ok_or_else(missing)
+    fields.text(key).ok_or_else(missing)
 }
 
 /// The body of a message with other parameters.
@@ -445,6 +449,9 @@ pub(super) async fn mirrored(
     profile: &Arc<Profile>,
     aim: Aim,
 ) -> Result<(Aim, Fields), Denial> {
+    if aim.params.is_empty() && !desk.upward.mirrors() {
+        return Ok((aim, Fields::new()));
+    }
     let headers = desk.inbound.headers.iter();
     let sent = headers.filter(|(name, _)| name.as_str().starts_with("mcp-param-"));
     let sent: Fields = sent.map(|(name, value)| (name.clone(), value.clone())).collect();

@@ -12,10 +12,10 @@ use crate::sealing::CallerKey;
 use crate::talk::Place;
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
 use portunus_filters::gate::Judged;
-use portunus_filters::mcp::bridge::Profile;
+use portunus_filters::mcp::bridge::{Parts, Profile};
 use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Arrival, Denial, Era, Identity, Message, Reason};
+use portunus_filters::{Arrival, Denial, Era, Identity, Message, Moment, Reason};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -133,13 +133,19 @@ impl Desk<'_> {
         Ok(offering)
     }
 
-    /// What the servers offer of these kinds, good enough to find the way of a call.
+    /// What the servers offer of these kinds, good enough to find the way of what came `at` a time.
     ///
     /// # Errors
     /// As [`Desk::lists`].
-    pub async fn catalog(&self, profile: &Arc<Profile>, kinds: &[ListKind]) -> Result<Arc<Catalog>, Denial> {
+    pub async fn catalog(
+        &self,
+        profile: &Arc<Profile>,
+        kinds: &[ListKind],
+        at: Moment,
+    ) -> Result<Arc<Catalog>, Denial> {
         let catalogs = &self.gateway.estate.catalogs;
-        let offering = catalogs.route(self.gateway, &self.server, &self.seeker(profile), kinds).await;
+        let wanted = (&*self.seeker(profile), at);
+        let offering = catalogs.route(self.gateway, &self.server, wanted, kinds).await;
         self.known(&offering, kinds)?;
         Ok(Arc::clone(&offering.catalog))
     }
@@ -261,6 +267,19 @@ pub(super) fn params(message: &Message) -> Result<Object<'_>, Denial> {
     let unreadable = || Denial::new(Reason::InvalidParams, "`params` must be an object");
     let Some(outline) = &message.outline else { return Ok(Object::default()) };
     Ok(outline.params(std::str::from_utf8(&message.body).map_err(|_| unreadable())?))
+}
+
+/// A request taken apart.
+///
+/// # Errors
+/// [`Reason::InvalidParams`] if it cannot be read.
+pub(super) fn parts(message: &Message) -> Result<Parts<'_>, Denial> {
+    let unreadable = || Denial::new(Reason::InvalidParams, "`params` must be an object");
+    let text = std::str::from_utf8(&message.body).map_err(|_| unreadable())?;
+    match &message.outline {
+        Some(outline) => Ok(Parts::of(outline, text)),
+        None => Parts::read(text).map_err(|_| unreadable()),
+    }
 }
 
 /// How a name that a client sent stands in an error: bounded.

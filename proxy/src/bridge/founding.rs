@@ -8,6 +8,7 @@ use super::{adoption, call, lists};
 use crate::context::Gateway;
 use crate::estate::Estate;
 use crate::forward::Failure;
+use crate::identify::Recalled;
 use crate::legs::Leg;
 use crate::respond::End;
 use crate::sealing::{Binding, CallerKey, SealedLeg, SessionName, SessionToken, Token, UpstreamMark};
@@ -23,6 +24,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+/// A session in use is looked up this often, or more often where less keeps it from being idle.
+const FOUND_FOR: Duration = Duration::from_secs(1);
 
 pub(super) const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
@@ -199,22 +203,33 @@ pub(super) fn session(desk: &Desk<'_>) -> Result<Arc<Session>, Denial> {
     let missing =
         || Denial::new(Reason::MissingSession, "the `Mcp-Session-Id` header is missing: initialize first");
     let unknown = || Denial::new(Reason::UnknownSession, "Session not found");
-    let text = named.ok_or_else(missing)?.to_str().map_err(|_| unknown())?;
+    let named = named.ok_or_else(missing)?;
     let estate = &desk.gateway.estate;
-    let name = desk.guest.session(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
-    let now = desk.gateway.clock.now();
-    if name.is_over(now.wall, lifetime(desk)) || estate.sessions.is_ended(&name.number) {
+    let now = desk.arrival.at;
+    let recalled = desk.guest.recall(&estate.seals, &binding(desk), named, now.monotonic);
+    let Recalled { name, session } = recalled.ok_or_else(unknown)?;
+    if name.is_over(now.wall, lifetime(desk)) {
         return Err(unknown());
     }
-    match estate.sessions.find(&desk.server.id, &name.number, desk.gateway) {
-        Some(session) => Ok(session),
-        // It was kept here and is no longer; or another replica takes this one for its home.
-        None if name.home == estate.home || desk.relayed => Err(unknown()),
-        None => {
-            let token = SessionToken::open(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
-            Ok(adoption::adopt(desk, &token))
-        }
+    if let Some(session) = session {
+        return Ok(session);
     }
+    if estate.sessions.is_ended(&name.number) {
+        return Err(unknown());
+    }
+    let session = match estate.sessions.find(&desk.server.id, &name.number, desk.gateway) {
+        Some(session) => session,
+        // It was kept here and is no longer; or another replica takes this one for its home.
+        None if name.home == estate.home || desk.relayed => return Err(unknown()),
+        None => {
+            let text = named.to_str().map_err(|_| unknown())?;
+            let token = SessionToken::open(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
+            adoption::adopt(desk, &token)
+        }
+    };
+    let again = FOUND_FOR.min(desk.server.sessions.idle / 4);
+    desk.guest.found(&name, &session, now.monotonic + again);
+    Ok(session)
 }
 
 /// How long a session of this caller may last.

@@ -18,8 +18,8 @@ use crate::reply;
 use crate::respond::End;
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
+use portunus_filters::mcp::bridge::Parts;
 use portunus_filters::mcp::catalog::ListKind;
-use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::{Id, Revision};
 use portunus_filters::{Denial, Message, Reason};
 use std::sync::Arc;
@@ -48,17 +48,17 @@ enum Heard {
 /// Serves a call that goes on without its client.
 pub(super) async fn call(
     call: Call<'_, '_>,
-    fields: &Object<'_>,
+    parts: &Parts<'_>,
     replay: &Arc<Replay>,
     running: Running,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
     let (desk, session, message) = (call.desk, call.session, call.message);
-    let cancelled = Arc::clone(&running.cancelled);
+    let underway = Arc::clone(running.call());
     // What is refused before anything was sent may have a status of its own.
     let talk = tokio::select! {
-        talk = call.open(fields, out) => talk?,
-        () = cancelled.notified() => {
+        talk = call.open(parts, out) => talk?,
+        () = underway.cancelled.notified() => {
             out.outcome.cut();
             return Ok(out.end().await);
         }
@@ -76,7 +76,7 @@ pub(super) async fn call(
     match listen(desk, session, tail, out).await {
         Heard::All(end) => Ok(end),
         Heard::Left { can_return: false } => {
-            cancelled.notify_one();
+            underway.cancelled.notify_one();
             Ok(End::Left)
         }
         Heard::Left { can_return: true } => {
@@ -110,7 +110,7 @@ impl Task {
         let mut call = Call::new(&desk, &self.session, &self.message);
         let end = tokio::select! {
             end = call.converse(talk, &mut out) => end,
-            () = self.running.cancelled.notified() => Ok(End::Broken),
+            () = self.running.call().cancelled.notified() => Ok(End::Broken),
         };
         call.forget_questions();
         match end {

@@ -6,7 +6,7 @@
 
 use super::answering::Answering;
 use super::call;
-use super::desk::{Desk, params};
+use super::desk::{Desk, params, parts};
 use super::founding;
 use super::said::{self, Said};
 use super::sessions::{Session, Waiting};
@@ -18,14 +18,13 @@ use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
 use http::StatusCode;
 use portunus_config::Upstream;
-use portunus_filters::mcp::bridge::{self, Question};
-use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::bridge::{self, Parts, Question};
 use portunus_filters::mcp::{Envelope, Id};
 use portunus_filters::{Denial, Era, Kind, Message, Reason};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// What a server is told that asks what the client cannot be asked.
 const UNABLE: &str = r#"{"code":-32601,"message":"the client did not declare that it can be asked this"}"#;
@@ -103,7 +102,7 @@ async fn request(
     message: &Message,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
-    let fields = params(message)?;
+    let parts = parts(message)?;
     match call::method_name(message) {
         "ping" => {
             desk.admit(message)?;
@@ -111,7 +110,7 @@ async fn request(
         }
         "logging/setLevel" => {
             desk.admit(message)?;
-            Box::pin(founding::set_level(desk, session, &fields)).await?;
+            Box::pin(founding::set_level(desk, session, parts.params())).await?;
             Ok(empty(message, out).await)
         }
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
@@ -129,11 +128,12 @@ async fn request(
             };
             let mut call = Call::new(desk, session, message);
             if let Some(replay) = session.replay.as_ref().filter(|_| desk.takes_events && out.is_clients()) {
-                return lasting::call(call, &fields, replay, running, out).await;
+                return lasting::call(call, &parts, replay, running, out).await;
             }
             let end = tokio::select! {
-                end = call.run(&fields, out) => Some(end),
-                () = running.cancelled.notified() => None,
+                biased;
+                end = call.run(&parts, out) => Some(end),
+                () = running.call().cancelled.notified() => None,
             };
             call.forget_questions();
             match end {
@@ -175,21 +175,28 @@ impl<'a, 'd> Call<'a, 'd> {
         Call { desk, session, message, waiting: HashMap::new() }
     }
 
-    async fn run(&mut self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<End, Denial> {
-        let talk = self.open(fields, out).await?;
+    async fn run(&mut self, parts: &Parts<'_>, out: &mut Answering<'_>) -> Result<End, Denial> {
+        let talk = self.open(parts, out).await?;
         self.converse(talk, out).await
     }
 
     /// Nobody waits any more for what its client is asked.
     pub(super) fn forget_questions(&mut self) {
-        self.session.forget(&self.waiting.drain().map(|(id, _)| id).collect::<Vec<_>>());
+        if !self.waiting.is_empty() {
+            self.session.forget(&self.waiting.drain().map(|(id, _)| id).collect::<Vec<_>>());
+        }
     }
 
-    pub(super) async fn open(&self, fields: &Object<'_>, out: &mut Answering<'_>) -> Result<Guarded, Denial> {
+    pub(super) async fn open(
+        &self,
+        own_parts: &Parts<'_>,
+        out: &mut Answering<'_>,
+    ) -> Result<Guarded, Denial> {
         let (desk, message) = (self.desk, self.message);
         let profile = founding::profile_now(self.session);
-        let aim = call::aim(desk, message, fields, &profile).await?;
+        let aim = call::aim(desk, message, own_parts.params(), &profile).await?;
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
+        let changed_parts = changed.as_ref().map(parts).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
         let (cleared, overseer) = desk.clear_call(&active, message, &aim.upstream.name, aim.tool)?;
@@ -209,6 +216,7 @@ impl<'a, 'd> Call<'a, 'd> {
         let order = Order {
             permit: Arc::new(Dispatch::permit(cleared)),
             message,
+            parts: changed_parts.as_ref().unwrap_or(own_parts),
             inbound: &desk.inbound,
             place,
             target: aim.target,
@@ -238,6 +246,7 @@ impl<'a, 'd> Call<'a, 'd> {
         // Made with the first question: most calls have none.
         let mut answers: Option<Answers> = None;
         let mut phase = out.phase.clone();
+        let mut silence = self.desk.guest.silences.lend();
         let mut silent_until = Instant::now() + self.desk.server.keepalive;
         let mut ready = Vec::new();
         let mut answer_by = None;
@@ -261,7 +270,7 @@ impl<'a, 'd> Call<'a, 'd> {
                 }
                 () = out.gone() => return Ok(End::Broken),
                 () = reached(&mut phase, Phase::Expired) => return Err(draining()),
-                () = sleep_until(silent_until) => {
+                () = silence.until(silent_until) => {
                     self.desk.gateway.estate.sessions.touch(self.session, self.desk.gateway);
                     if self.desk.takes_events && Box::pin(out.comment()).await.is_err() {
                         return Ok(End::Broken);

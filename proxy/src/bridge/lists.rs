@@ -127,7 +127,8 @@ pub(super) async fn owners(
     if uris.is_empty() {
         return Ok(shares);
     }
-    let catalog = desk.catalog(profile, &[ListKind::Resources, ListKind::Templates]).await?;
+    let kinds = [ListKind::Resources, ListKind::Templates];
+    let catalog = desk.catalog(profile, &kinds, desk.arrival.at).await?;
     for uri in uris {
         let located = catalog.resource(uri).filter(|located| desk.sees_uri(located.member, uri, era));
         let Some(located) = located else { continue };

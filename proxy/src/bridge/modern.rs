@@ -4,7 +4,7 @@
 //! `input_required` (patterns/mrtr); its retry is judged as a new message and takes the call up again.
 
 use super::answering::Answering;
-use super::desk::{Desk, params};
+use super::desk::{Desk, parts};
 use super::parked::{Resumed, Ticket};
 use super::said::{self, Said};
 use super::{call, lists, streams, tasks, uris};
@@ -16,11 +16,10 @@ use crate::talk::{LegOf, Order, Reply, Retry, Rounds, Talk, Turn};
 use http::StatusCode;
 use portunus_config::Upstream;
 use portunus_filters::mcp::Fault;
-use portunus_filters::mcp::bridge::{self, InputResponses, Profile, Question};
-use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::bridge::{self, InputResponses, Parts, Profile, Question};
 use portunus_filters::{Denial, Era, Kind, Message, Reason};
 use std::sync::Arc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// Serves one message of a modern client.
 pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> End {
@@ -42,9 +41,9 @@ pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answerin
 }
 
 async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> Result<End, Denial> {
-    let fields = params(message)?;
-    let meta = fields.inside("_meta").ok().flatten().unwrap_or_default();
-    let profile = desk.guest.introduced(&meta)?;
+    let parts = parts(message)?;
+    let fields = parts.params();
+    let profile = desk.guest.introduced(fields)?;
     desk.spoken_by(&profile);
     match call::method_name(message) {
         // Calls are most of what comes: their state should not be as large as that of the others.
@@ -52,9 +51,9 @@ async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) ->
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
             Box::pin(lists::list(desk, message, &profile, out)).await
         }
-        "subscriptions/listen" => Box::pin(streams::listen(desk, message, &fields, &profile, out)).await,
+        "subscriptions/listen" => Box::pin(streams::listen(desk, message, fields, &profile, out)).await,
         method if bridge::is_known_method(Era::Modern, method) || takes_any(desk, &profile).await => {
-            calls(desk, message, &fields, profile, out).await
+            calls(desk, message, &parts, profile, out).await
         }
         _ => Err(Denial::new(Reason::UnknownMethod, "no server behind this endpoint has this method")),
     }
@@ -72,17 +71,18 @@ async fn takes_any(desk: &Desk<'_>, profile: &Arc<Profile>) -> bool {
 async fn calls(
     desk: &Desk<'_>,
     message: &Message,
-    fields: &Object<'_>,
+    parts: &Parts<'_>,
     profile: Arc<Profile>,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
+    let fields = parts.params();
     let unreadable = |fault: Fault| Denial::new(Reason::InvalidParams, fault.to_string());
     let retry = bridge::input_responses(fields).map_err(unreadable)?;
     let (replies, state) = match retry {
         Some(InputResponses { responses, request_state }) => (responses, request_state),
         None => (Vec::new(), None),
     };
-    let mut round = Round { desk, message, fields, profile };
+    let mut round = Round { desk, message, parts, profile };
     let state = state.map(|state| call::open_state(desk, &round.ticket(), &state)).transpose()?;
     match state {
         // The answers to a URL that had to be visited: the server wants the same call again.
@@ -112,22 +112,23 @@ struct Round<'a, 'd> {
     desk: &'a Desk<'d>,
     message: &'a Message,
     profile: Arc<Profile>,
-    fields: &'a Object<'a>,
+    parts: &'a Parts<'a>,
 }
 
 impl Round<'_, '_> {
     /// What a retry of this call is known by; few calls ever need it.
     fn ticket(&self) -> Ticket {
-        let digest = call::digest(self.message, self.fields);
+        let digest = call::digest(self.message, self.parts.params());
         let bearer = CallerKey::for_states(&self.desk.arrival.identity, &self.desk.upward.marks());
         Ticket { server: self.desk.server.id.clone(), bearer, digest }
     }
 
     async fn open(&mut self, retry: Option<Retry>, out: &mut Answering<'_>) -> Result<End, Denial> {
         let (desk, message) = (self.desk, self.message);
-        let aim = call::aim(desk, message, self.fields, &self.profile).await?;
+        let aim = call::aim(desk, message, self.parts.params(), &self.profile).await?;
         let (aim, mirrored) = call::mirrored(desk, message, &self.profile, aim).await?;
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
+        let changed_parts = changed.as_ref().map(parts).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
         let (cleared, overseer) = desk.clear_call(&active, message, &aim.upstream.name, aim.tool)?;
@@ -150,6 +151,7 @@ impl Round<'_, '_> {
         let order = Order {
             permit: Arc::new(Dispatch::permit(cleared)),
             message,
+            parts: changed_parts.as_ref().unwrap_or(self.parts),
             inbound: &desk.inbound,
             place,
             target: aim.target,
@@ -218,6 +220,7 @@ impl Round<'_, '_> {
 
     async fn converse(&mut self, mut talk: Talk, out: &mut Answering<'_>) -> Result<End, Denial> {
         let mut phase = out.phase.clone();
+        let mut silence = self.desk.guest.silences.lend();
         let mut silent_until = Instant::now() + self.desk.server.keepalive;
         loop {
             let turn = tokio::select! {
@@ -231,7 +234,7 @@ impl Round<'_, '_> {
                     talk.cancel();
                     return Err(draining());
                 }
-                () = sleep_until(silent_until) => {
+                () = silence.until(silent_until) => {
                     if Box::pin(out.comment()).await.is_err() {
                         talk.cancel();
                         return Ok(End::Broken);

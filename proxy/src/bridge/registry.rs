@@ -17,6 +17,8 @@ type Of = Table<SessionNumber, Arc<Session>>;
 pub struct Sessions {
     tables: Mutex<HashMap<ServerId, Arc<Of>>>,
     tombstones: Tombstones,
+    /// Held while one is adopted.
+    adopting: Mutex<()>,
     kept: Arc<AtomicUsize>,
 }
 
@@ -49,6 +51,29 @@ impl Sessions {
             Inserted::Displaced(_, idlest) => self.over(&idlest, gateway),
             Inserted::Added | Inserted::Replaced(_) | Inserted::Refused(_) => {}
         }
+    }
+
+    /// The session of a number, or the one that `make` takes over from another replica, with the rest of
+    /// its time. Two messages of one session may come at once: they get the same.
+    pub fn adopt(
+        &self,
+        server: &VirtualServer,
+        number: &SessionNumber,
+        gateway: &Arc<Gateway>,
+        make: impl FnOnce() -> (Arc<Session>, Duration),
+    ) -> Arc<Session> {
+        let _turn = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = self.find(&server.id, number, gateway) {
+            return session;
+        }
+        let (session, left) = make();
+        self.insert(server, &session, left, gateway);
+        // It may have been ended while it was taken over: who ended it did not find it.
+        if self.is_ended(number) {
+            self.of(&server.id).and_then(|table| table.remove(number));
+            self.over(&session, gateway);
+        }
+        session
     }
 
     /// The session of a number; it is no longer idle.

@@ -42,7 +42,7 @@ pub struct Session {
     pub native: bool,
     legs: Mutex<HashMap<UpstreamKey, Arc<Leg>>>,
     level: Mutex<Option<LogLevel>>,
-    calls: Mutex<HashMap<String, Arc<Notify>>>,
+    calls: Mutex<Vec<Arc<Underway>>>,
     questions: Mutex<HashMap<String, Waiting>>,
     /// By upstream and its own URI, what the client calls it.
     uris: Mutex<BTreeMap<(Arc<str>, Arc<str>), Arc<str>>>,
@@ -93,17 +93,32 @@ pub enum Word {
     Said(Arc<str>),
 }
 
+/// A call under way.
+pub struct Underway {
+    id: Id,
+    /// Told when the client cancels it.
+    pub cancelled: Notify,
+}
+
 /// A call that can be cancelled by its id, for as long as this lives.
 pub struct Running {
     session: Arc<Session>,
-    id: String,
-    /// Told when the client cancels it.
-    pub cancelled: Arc<Notify>,
+    call: Arc<Underway>,
+}
+
+impl Running {
+    /// The call.
+    pub fn call(&self) -> &Arc<Underway> {
+        &self.call
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.session.locked(&self.session.calls).remove(&self.id);
+        let mut calls = self.session.locked(&self.session.calls);
+        if let Some(at) = calls.iter().position(|call| Arc::ptr_eq(call, &self.call)) {
+            calls.swap_remove(at);
+        }
     }
 }
 
@@ -187,21 +202,20 @@ impl Session {
 
     /// Notes a call; `None` if one of that id is under way, or too many are.
     pub fn run(self: &Arc<Self>, id: &Id) -> Option<Running> {
-        let id = id.meaning().to_owned();
         let mut calls = self.locked(&self.calls);
-        if calls.len() >= MAX_CALLS || calls.contains_key(&id) {
+        if calls.len() >= MAX_CALLS || calls.iter().any(|call| call.id == *id) {
             return None;
         }
-        let cancelled = Arc::new(Notify::new());
-        calls.insert(id.clone(), Arc::clone(&cancelled));
+        let call = Arc::new(Underway { id: id.clone(), cancelled: Notify::new() });
+        calls.push(Arc::clone(&call));
         drop(calls);
-        Some(Running { session: Arc::clone(self), id, cancelled })
+        Some(Running { session: Arc::clone(self), call })
     }
 
     /// Cancels a call; whether it was under way here.
     pub fn cancel(&self, id: &Id) -> bool {
-        let told = self.locked(&self.calls).get(id.meaning()).cloned();
-        told.inspect(|told| told.notify_one()).is_some()
+        let meant = self.locked(&self.calls).iter().find(|call| call.id == *id).cloned();
+        meant.inspect(|call| call.cancelled.notify_one()).is_some()
     }
 
     /// Gives a question the id under which the client sees it, as JSON text; `None` if too many wait.
@@ -296,8 +310,8 @@ impl Session {
     /// Ends the session: calls are cancelled, its stream ends. Gives the legs that are left to end.
     pub fn end(&self) -> Vec<Arc<Leg>> {
         self.over.store(true, Ordering::Release);
-        for cancelled in self.locked(&self.calls).values() {
-            cancelled.notify_one();
+        for call in self.locked(&self.calls).iter() {
+            call.cancelled.notify_one();
         }
         self.locked(&self.questions).clear();
         *self.locked(&self.stream) = None;

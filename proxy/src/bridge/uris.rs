@@ -46,6 +46,6 @@ async fn renamed(
         |member: &portunus_config::Member| member.choice.upstreams().any(|one| one.name == upstream.name);
     let member = members.position(is_its)?;
     // Without any list nothing leads anywhere, and the server's own words are as good as others.
-    let catalog = desk.catalog(profile, URIS).await.ok()?;
+    let catalog = desk.catalog(profile, URIS, desk.gateway.clock.now()).await.ok()?;
     catalog.with_served_uris(member, method, result)
 }

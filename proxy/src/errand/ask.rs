@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode};
 use portunus_filters::mcp::bridge::{self, Caching, Parts, Put};
 use portunus_filters::mcp::{Envelope, Revision, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -120,7 +121,8 @@ impl Addressed<'_> {
     /// To a modern upstream.
     pub(crate) fn modern(errand: &Errand) -> Addressed<'static> {
         let mut fields = voice::posted();
-        voice::mirror(&mut fields, Revision::V2026_07_28, errand.method().unwrap_or_default(), None);
+        let method = Cow::Borrowed(errand.method().unwrap_or_default());
+        voice::mirror(&mut fields, Revision::V2026_07_28, method, None);
         Addressed { fields, leg: None }
     }
 }

@@ -4,12 +4,13 @@
 //! A key in a header of its own is a credential that only its server knows for one. So callers who
 //! differ in what goes up are different callers wherever something is kept for one of them.
 
-use super::{caller, claims_route, goes_up, hop_tokens, is_hop, is_replaced};
-use http::header::{AUTHORIZATION, COOKIE, HOST};
+use super::{caller, claims_route, detached, goes_up, hop_tokens, is_hop, is_replaced};
+use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{Credentials, HostPolicy, Upstream, VirtualServer};
 use ring::digest::{Context, SHA256};
 use std::ops::Deref;
+use std::sync::{Arc, Weak};
 
 /// Fields of one client that go up: nothing of the protocol itself, no credentials but where they pass
 /// through, and nothing that no upstream of its virtual server gets.
@@ -18,8 +19,57 @@ use std::ops::Deref;
 #[derive(Clone, Debug, Default)]
 pub struct Upward {
     fields: HeaderMap,
+    /// The client mirrors arguments of a call in headers.
+    mirrors: bool,
     /// The client's own `Host` is what an upstream is addressed by.
     by_host: bool,
+}
+
+/// What went up with the last request of a connection, and of what it was chosen.
+pub struct Lately {
+    server: Weak<VirtualServer>,
+    /// Every field of the request in order, and the values of those that were chosen or decide of others.
+    fields: Vec<(HeaderName, Option<HeaderValue>)>,
+    upward: Arc<Upward>,
+}
+
+impl Lately {
+    /// What goes up of a request to `server`: as it was the last time where that chose among the same.
+    /// Of longer values than `max_bytes` in all nothing is kept.
+    pub fn choose(
+        memory: &mut Option<Lately>,
+        headers: &HeaderMap,
+        server: &Arc<VirtualServer>,
+        max_bytes: usize,
+    ) -> Arc<Upward> {
+        if let Some(known) = memory.as_ref().filter(|known| known.is_of(headers, server)) {
+            return Arc::clone(&known.upward);
+        }
+        let mut upward = Upward::of(headers, server);
+        upward.fields.values_mut().for_each(|value| *value = detached(value));
+        let upward = Arc::new(upward);
+        let decides = |name: &HeaderName| *name == CONNECTION || upward.contains_key(name);
+        let fields: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), decides(name).then(|| detached(value))))
+            .collect();
+        let bytes: usize = fields
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.as_ref().map_or(0, HeaderValue::len))
+            .sum();
+        let known = || Lately { server: Arc::downgrade(server), fields, upward: Arc::clone(&upward) };
+        *memory = (bytes <= max_bytes).then(known);
+        upward
+    }
+
+    fn is_of(&self, headers: &HeaderMap, server: &Arc<VirtualServer>) -> bool {
+        let mut both = headers.iter().zip(&self.fields);
+        self.server.as_ptr() == Arc::as_ptr(server)
+            && headers.len() == self.fields.len()
+            && both.all(|((name, value), (own_name, own))| {
+                name == own_name && own.as_ref().is_none_or(|own| own == value)
+            })
+    }
 }
 
 impl Deref for Upward {
@@ -53,13 +103,23 @@ impl Upward {
         };
         // Of what most clients send, no more goes up.
         let mut fields = HeaderMap::with_capacity(3);
-        for (name, value) in headers.iter().filter(|(name, _)| goes(name)) {
-            fields.append(name, value.clone());
+        let mut mirrors = false;
+        for (name, value) in headers {
+            mirrors |= name.as_str().starts_with("mcp-param-");
+            if goes(name) {
+                fields.append(name, value.clone());
+            }
         }
         Upward {
             fields,
+            mirrors,
             by_host: server.upstreams.iter().any(|upstream| upstream.host == HostPolicy::Preserve),
         }
+    }
+
+    /// Whether the client mirrors arguments of a call in headers (2026-07-28 streamable-http).
+    pub fn mirrors(&self) -> bool {
+        self.mirrors
     }
 
     /// What a server could answer one client otherwise than another by, by name; the values of one
@@ -100,7 +160,7 @@ impl Upward {
 /// Fields that were chosen before.
 impl From<HeaderMap> for Upward {
     fn from(fields: HeaderMap) -> Upward {
-        Upward { fields, by_host: false }
+        Upward { fields, mirrors: false, by_host: false }
     }
 }
 
@@ -137,7 +197,6 @@ mod tests {
     use super::*;
     use portunus_config::{MapEnvironment, load_text};
     use std::path::Path;
-    use std::sync::Arc;
 
     fn server(upstreams: &str, members: &str) -> Arc<VirtualServer> {
         let text = format!(
@@ -180,6 +239,54 @@ mod tests {
             let upward = Upward::of(&headers, &server(upstreams, members));
             assert_eq!(names(&upward.marks()), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn what_went_up_lately_goes_up_again_only_if_nothing_differs_that_counts() {
+        let (one, other) = (
+            server("a: {url: \"http://127.0.0.1:1/\"}", "a"),
+            server("a: {url: \"http://127.0.0.1:1/\"}", "a"),
+        );
+        let of = |fields: &[(&'static str, &'static str)]| -> HeaderMap {
+            let fields = fields.iter();
+            fields
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .collect()
+        };
+        let first =
+            [("host", "h"), ("content-length", "7"), ("x-key", "k"), ("connection", "x-a"), ("x-a", "1")];
+        let with = |place: usize, field: (&'static str, &'static str)| {
+            let mut fields = first;
+            fields[place] = field;
+            of(&fields)
+        };
+        let cases = [
+            ("the same", of(&first), true),
+            ("what never goes up", with(1, ("content-length", "8")), true),
+            ("what is of the hop", with(4, ("x-a", "2")), true),
+            ("another key", with(2, ("x-key", "l")), false),
+            ("another host", with(0, ("host", "i")), false),
+            ("another name", with(2, ("x-kez", "k")), false),
+            ("another hop", with(3, ("connection", "x-key")), false),
+            ("one less", of(&first[..4]), false),
+            ("one more", of(&[&first[..], &[("x-b", "1")]].concat()), false),
+        ];
+        for (name, headers, expected) in cases {
+            let mut memory = None;
+            let known = Lately::choose(&mut memory, &of(&first), &one, 100);
+            let chosen = Lately::choose(&mut memory, &headers, &one, 100);
+            assert_eq!(Arc::ptr_eq(&known, &chosen), expected, "{name}");
+            assert_eq!(chosen.fields, Upward::of(&headers, &one).fields, "{name}");
+            let shares = |(name, own): (&HeaderName, &HeaderValue)| {
+                headers[name].as_bytes().as_ptr() == own.as_bytes().as_ptr()
+            };
+            assert!(!chosen.fields.iter().any(shares), "{name}: the memory of a request is let go");
+            let elsewhere = Lately::choose(&mut memory, &headers, &other, 100);
+            assert!(!Arc::ptr_eq(&chosen, &elsewhere), "another server");
+        }
+        let mut memory = None;
+        Lately::choose(&mut memory, &of(&first), &one, 10);
+        assert!(memory.is_none(), "too long");
     }
 
     #[test]

@@ -11,26 +11,43 @@ use portunus_filters::identity::api_key::PREFIX;
 pub(crate) struct Credential<'a> {
     /// The whole field that it stands in.
     pub(crate) field: &'a HeaderValue,
-    /// What is to be verified.
-    pub(crate) text: &'a str,
     /// It is, or says that it is, an API key of this gateway.
     pub(crate) is_key: bool,
+    /// What is to be verified.
+    bytes: &'a [u8],
+    /// It stands in `Authorization`.
+    is_bearer: bool,
 }
 
 impl<'a> Credential<'a> {
     /// The credential in these headers.
     ///
     /// # Errors
-    /// [`Fault::Scheme`] for several, and for anything else in `Authorization`.
+    /// [`Fault::Scheme`] for several, and for another scheme in `Authorization`.
     pub(crate) fn of(headers: &'a HeaderMap, profile: &Profile) -> Result<Option<Credential<'a>>, Fault> {
         let mut found = None;
         for (name, field) in fields(headers, profile) {
-            let credential = if name == AUTHORIZATION { bearer(field, profile) } else { key(field) };
+            let credential = if name == AUTHORIZATION { bearer(field, profile) } else { Ok(key(field)) };
             if found.replace(credential?).is_some() {
                 return Err(Fault::Scheme);
             }
         }
         Ok(found)
+    }
+
+    /// What is to be verified. A field that was verified before need not be looked at so closely again.
+    ///
+    /// # Errors
+    /// [`Fault::Scheme`] for what is no single token, [`Fault::ApiKey`] for a key that is no text.
+    pub(crate) fn text(&self) -> Result<&'a str, Fault> {
+        // Without an early end, so that many bytes are looked at together.
+        let is_token = |known: bool, byte: &u8| known & byte.is_ascii_graphic() & (*byte != b',');
+        let is_text = |known: bool, byte: &u8| known & (byte.is_ascii_graphic() | (*byte == b' '));
+        let (is_sound, fault) = match self.is_bearer {
+            true => (self.bytes.iter().fold(true, is_token), Fault::Scheme),
+            false => (self.bytes.iter().fold(true, is_text), Fault::ApiKey),
+        };
+        std::str::from_utf8(self.bytes).ok().filter(|_| is_sound).ok_or(fault)
     }
 }
 
@@ -66,22 +83,25 @@ fn own_fields(profile: &Profile) -> impl Iterator<Item = &HeaderName> {
 /// A bearer credential (RFC 6750 §2.1).
 fn bearer<'a>(field: &'a HeaderValue, profile: &Profile) -> Result<Credential<'a>, Fault> {
     let (scheme, text) = field.as_bytes().split_at_checked("bearer".len()).ok_or(Fault::Scheme)?;
-    let padded = text.strip_prefix(b" ").and_then(|text| std::str::from_utf8(text).ok());
-    let text = padded.ok_or(Fault::Scheme)?.trim_matches(' ');
-    // Without an early end, so that many bytes are looked at together.
-    let is_token = |known: bool, byte: u8| known & byte.is_ascii_graphic() & (byte != b',');
-    if !scheme.eq_ignore_ascii_case(b"bearer") || text.is_empty() || !text.bytes().fold(true, is_token) {
+    let mut bytes = text.strip_prefix(b" ").ok_or(Fault::Scheme)?;
+    while let [b' ', rest @ ..] | [rest @ .., b' '] = bytes {
+        bytes = rest;
+    }
+    if !scheme.eq_ignore_ascii_case(b"bearer") || bytes.is_empty() {
         return Err(Fault::Scheme);
     }
-    let is_key = profile.keys.is_some() && text.starts_with(PREFIX);
+    let is_key = profile.keys.is_some() && bytes.starts_with(PREFIX.as_bytes());
     let taken = profile.keys.as_ref().is_some_and(|keys| keys.shown_in.contains(&Shown::Bearer));
     // Taken for a token, it would be shown to whoever is asked about tokens.
-    if is_key && !taken { Err(Fault::ApiKey) } else { Ok(Credential { field, text, is_key }) }
+    if is_key && !taken {
+        Err(Fault::ApiKey)
+    } else {
+        Ok(Credential { field, is_key, bytes, is_bearer: true })
+    }
 }
 
-fn key(field: &HeaderValue) -> Result<Credential<'_>, Fault> {
-    let text = field.to_str().map_err(|_| Fault::ApiKey)?;
-    Ok(Credential { field, text, is_key: true })
+fn key(field: &HeaderValue) -> Credential<'_> {
+    Credential { field, is_key: true, bytes: field.as_bytes(), is_bearer: false }
 }
 
 #[cfg(test)]
@@ -121,11 +141,17 @@ mod tests {
             ("another scheme", "bearer", vec![("authorization", "Basic eA==")], Err(Fault::Scheme)),
             ("no scheme", "bearer", vec![("authorization", "ptk_a")], Err(Fault::Scheme)),
             ("a list", "bearer", vec![("authorization", "Bearer a,b")], Err(Fault::Scheme)),
+            ("two words", "bearer", vec![("authorization", "Bearer a b")], Err(Fault::Scheme)),
+            ("a tab", "bearer", vec![("authorization", "Bearer \ta")], Err(Fault::Scheme)),
+            ("nothing after it", "bearer", vec![("authorization", "Bearer   ")], Err(Fault::Scheme)),
         ];
         for (name, shown_in, fields, expected) in cases {
             let (headers, profile) = (headers(&fields), profile(shown_in));
             let found = Credential::of(&headers, &profile);
-            let found = found.map(|found| found.map(|found| (found.text, found.is_key)));
+            let found = found.and_then(|found| match found {
+                Some(found) => Ok(Some((found.text()?, found.is_key))),
+                None => Ok(None),
+            });
             assert_eq!(found, expected, "{name}");
         }
         let mut twice = headers(&[bearer]);

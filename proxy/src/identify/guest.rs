@@ -1,14 +1,17 @@
 //! What is known of whoever is at the other end of a connection.
 
 use super::tokens::Known;
+use crate::bridge::sessions::Session;
+use crate::headers::{Lately, Upward, detached};
 use crate::sealing::{Binding, CallerKey, Seals, SessionName};
-use http::HeaderValue;
-use portunus_config::{Profile, ServerId};
+use crate::silence::Silences;
+use http::{HeaderMap, HeaderValue};
+use portunus_config::{Profile, ServerId, VirtualServer};
 use portunus_filters::Denial;
 use portunus_filters::identity::{Certificate, CertificateRules, Digest, Verified};
 use portunus_filters::mcp::bridge;
 use portunus_filters::mcp::object::Object;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// What a client says of itself at greater length than this is read each time: idle connections should
@@ -20,6 +23,8 @@ const MAX_REMEMBERED_BYTES: usize = 2048;
 pub struct Guest {
     certificate: Option<Certificate>,
     memory: Mutex<Memory>,
+    /// How long its connection is silent.
+    pub(crate) silences: Silences,
 }
 
 #[derive(Default)]
@@ -27,16 +32,35 @@ struct Memory {
     token: Option<Remembered>,
     named: Option<(Arc<CertificateRules>, Arc<Verified>)>,
     digested: Option<(HeaderValue, Digest)>,
-    introduced: Option<Arc<bridge::Profile>>,
+    introduced: Option<Introduced>,
     session: Option<Named>,
+    lately: Option<Lately>,
+}
+
+/// What a modern client said of itself.
+struct Introduced {
+    /// The `_meta` in which it did.
+    said: Box<str>,
+    profile: Arc<bridge::Profile>,
 }
 
 /// A session id that was opened.
 struct Named {
-    text: Box<str>,
+    /// The whole field.
+    field: HeaderValue,
     server: ServerId,
     caller: CallerKey,
-    name: SessionName,
+    name: Arc<SessionName>,
+    /// The session, and when it has to be looked up again.
+    found: Option<(Weak<Session>, Duration)>,
+}
+
+/// What a session id stands for.
+pub(crate) struct Recalled {
+    /// What the id says.
+    pub(crate) name: Arc<SessionName>,
+    /// The session that was found by it, where that was a moment ago and it has not ended since.
+    pub(crate) session: Option<Arc<Session>>,
 }
 
 /// A token that was shown and verified.
@@ -51,7 +75,7 @@ impl Guest {
     /// Somebody who showed this certificate in the handshake, in DER. One that cannot be read names
     /// nobody.
     pub fn with_certificate(der: Option<&[u8]>) -> Guest {
-        Guest { certificate: der.and_then(|der| Certificate::read(der).ok()), memory: Mutex::default() }
+        Guest { certificate: der.and_then(|der| Certificate::read(der).ok()), ..Guest::default() }
     }
 
     /// The client's certificate.
@@ -67,40 +91,71 @@ impl Guest {
             return *digest;
         }
         let digest = make(field);
-        memory.digested = Some((field.clone(), digest));
+        memory.digested = Some((detached(field), digest));
         digest
     }
 
-    /// What a modern request says of its client in `meta`, its `_meta`: as it was when a request on this
-    /// connection last said the same.
+    /// What a modern request with these parameters says of its client in `_meta`: as it was when a
+    /// request on this connection last said the same.
     ///
     /// # Errors
     /// As [`bridge::Profile::of_envelope`].
-    pub(crate) fn introduced(&self, meta: &Object<'_>) -> Result<Arc<bridge::Profile>, Denial> {
+    pub(crate) fn introduced(&self, params: &Object<'_>) -> Result<Arc<bridge::Profile>, Denial> {
+        let said = params.get("_meta").unwrap_or_default();
         let mut memory = self.lock();
-        if let Some(known) = memory.introduced.as_ref().filter(|known| known.is_of_envelope(meta)) {
-            return Ok(Arc::clone(known));
+        let known = memory.introduced.as_ref();
+        if let Some(known) = known.filter(|known| *known.said == *said) {
+            return Ok(Arc::clone(&known.profile));
         }
-        let profile = Arc::new(bridge::Profile::of_envelope(meta)?);
-        let bytes = profile.capabilities.len() + profile.client_info.as_deref().map_or(0, str::len);
-        memory.introduced = (bytes <= MAX_REMEMBERED_BYTES).then(|| Arc::clone(&profile));
+        let meta = params.inside("_meta").ok().flatten().unwrap_or_default();
+        // Of `_meta` there may be more that differs from call to call.
+        if let Some(known) = known.filter(|known| known.profile.is_of_envelope(&meta)) {
+            return Ok(Arc::clone(&known.profile));
+        }
+        let profile = Arc::new(bridge::Profile::of_envelope(&meta)?);
+        let known = || Introduced { said: said.into(), profile: Arc::clone(&profile) };
+        memory.introduced = (said.len() <= MAX_REMEMBERED_BYTES).then(known);
         Ok(profile)
     }
 
-    /// The session that `text` names to a server and caller, as it was when the same was last shown on this
+    /// What a field names to a server and caller, as it was when the same was last shown on this
     /// connection: the keys that it was sealed under last as long as the process.
-    pub(crate) fn session(&self, seals: &Seals, binding: &Binding<'_>, text: &str) -> Option<SessionName> {
+    pub(crate) fn recall(
+        &self,
+        seals: &Seals,
+        binding: &Binding<'_>,
+        field: &HeaderValue,
+        now: Duration,
+    ) -> Option<Recalled> {
         let mut memory = self.lock();
         let is_known = |known: &&Named| {
-            *known.text == *text && known.caller == binding.caller && known.server == *binding.server
+            known.field == *field && known.caller == binding.caller && known.server == *binding.server
         };
         if let Some(known) = memory.session.as_ref().filter(is_known) {
-            return Some(known.name.clone());
+            let found = known.found.as_ref().filter(|(_, until)| now < *until);
+            let session = found.and_then(|(session, _)| session.upgrade());
+            let session = session.filter(|session| !session.is_over());
+            return Some(Recalled { name: Arc::clone(&known.name), session });
         }
-        let name = SessionName::open(seals, binding, text)?;
+        let name = Arc::new(SessionName::open(seals, binding, field.to_str().ok()?)?);
         let (server, caller) = (binding.server.clone(), binding.caller);
-        memory.session = Some(Named { text: text.into(), server, caller, name: name.clone() });
-        Some(name)
+        let known = Named { field: detached(field), server, caller, name: Arc::clone(&name), found: None };
+        memory.session = Some(known);
+        Some(Recalled { name, session: None })
+    }
+
+    /// What of a request's headers goes up, see [`Upward::of`]: as it was with the last request on this
+    /// connection where nothing differs that counts.
+    pub(crate) fn upward(&self, headers: &HeaderMap, server: &Arc<VirtualServer>) -> Arc<Upward> {
+        Lately::choose(&mut self.lock().lately, headers, server, MAX_REMEMBERED_BYTES)
+    }
+
+    /// Notes that the session of a name was found, and when it has to be looked up again.
+    pub(crate) fn found(&self, name: &Arc<SessionName>, session: &Arc<Session>, until: Duration) {
+        let mut memory = self.lock();
+        if let Some(known) = memory.session.as_mut().filter(|known| Arc::ptr_eq(&known.name, name)) {
+            known.found = Some((Arc::downgrade(session), until));
+        }
     }
 
     /// What verifying gave when the same field was last shown on this connection.
@@ -141,20 +196,27 @@ impl Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portunus_filters::mcp::bridge::META_CLIENT_CAPABILITIES;
+    use portunus_filters::mcp::bridge::{META_CLIENT_CAPABILITIES, Parts};
+    use std::cell::Cell;
 
     #[test]
     fn what_a_client_says_of_itself_is_read_once_unless_it_is_long_or_something_else() {
         let guest = Guest::default();
+        let (said, varies) = (Cell::new(0), Cell::new(false));
         let introduced = |capabilities: &str| {
-            let meta = format!("{{\"{META_CLIENT_CAPABILITIES}\":{capabilities}}}");
-            guest.introduced(&Object::read(&meta).unwrap()).ok()
+            said.set(said.get() + 1);
+            let rest = if varies.get() { format!(",\"n\":{}", said.get()) } else { String::new() };
+            let params = format!("{{\"_meta\":{{\"{META_CLIENT_CAPABILITIES}\":{capabilities}{rest}}}}}");
+            let message = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{params}}}");
+            guest.introduced(Parts::read(&message).unwrap().params()).ok()
         };
         let same = |one: &str, two: &str| {
             let (one, two) = (introduced(one).unwrap(), introduced(two).unwrap());
             assert!(one.capabilities.len() > 1 && two.capabilities.len() > 1);
             Arc::ptr_eq(&one, &two)
         };
+        assert!(same("{}", "{}"));
+        varies.set(true);
         assert!(same("{}", "{}"));
         assert!(!same("{}", "{\"roots\":{}}"));
         assert!(introduced("[]").is_none());

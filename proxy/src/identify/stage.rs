@@ -8,6 +8,7 @@ use super::guest::{Guest, Remembered};
 use super::inspect::Trouble;
 use super::tokens::{KEEP, KEEP_REFUSED, Known};
 use crate::context::Gateway;
+use crate::headers::detached;
 use http::HeaderMap;
 use portunus_config::{ApiKeys, Profile, Shows, Trust};
 use portunus_filters::Moment;
@@ -26,7 +27,7 @@ pub struct Shown<'a> {
     pub source: IpAddr,
 }
 
-/// Tells who calls, and whether that is enough for `profile`.
+/// Tells who calls at `now`, and whether that is enough for `profile`.
 ///
 /// # Errors
 /// [`Trouble`].
@@ -34,8 +35,8 @@ pub async fn authenticate(
     gateway: &Arc<Gateway>,
     profile: &Profile,
     shown: Shown<'_>,
+    now: Moment,
 ) -> Result<Arc<Principal>, Trouble> {
-    let now = gateway.clock.now();
     let verified = match Credential::of(shown.headers, profile)? {
         Some(credential) => {
             let field = credential.field;
@@ -49,7 +50,7 @@ pub async fn authenticate(
                 None => {
                     let known = credential_verified(gateway, profile, credential, now).await?;
                     let verified = known.outcome.clone()?;
-                    shown.guest.remember(Remembered { field: field.clone(), known });
+                    shown.guest.remember(Remembered { field: detached(field), known });
                     verified
                 }
             };
@@ -157,7 +158,7 @@ async fn credential_verified(
     credential: Credential<'_>,
     now: Moment,
 ) -> Result<Arc<Known>, Trouble> {
-    let (callers, token) = (&gateway.estate.callers, credential.text);
+    let (callers, token) = (&gateway.estate.callers, credential.text()?);
     let trusted = |known: &Arc<Known>| {
         let by_key = profile.keys.as_ref().is_some_and(|keys| keys.id == known.trust);
         // Of several issuers that are asked, one that does not know a token says nothing of the others.

@@ -92,7 +92,7 @@ impl Standing {
             return if ended || revoked { Err(fault.into()) } else { Ok(self.principal.not_after) };
         }
         let shown = Shown { headers: &self.headers, guest: &self.guest, source: self.source };
-        let principal = authenticate(gateway, &profile, shown).await?;
+        let principal = authenticate(gateway, &profile, shown, gateway.clock.now()).await?;
         let same = principal.tenant == self.principal.tenant && principal.subject == self.principal.subject;
         if same { Ok(principal.not_after) } else { Err(portunus_filters::identity::Fault::Unnamed.into()) }
     }

@@ -41,11 +41,17 @@ pub type Marks<'a> = [(&'a str, &'a [u8])];
 pub struct CallerKey([u8; 16]);
 
 impl Hash for CallerKey {
-    /// A part of a digest is as good as all of it.
     fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.part());
+    }
+}
+
+impl CallerKey {
+    /// A part of the digest, which is as good as all of it for a hash.
+    pub fn part(&self) -> u64 {
         let mut part = [0; 8];
         part.copy_from_slice(&self.0[..8]);
-        state.write_u64(u64::from_ne_bytes(part));
+        u64::from_ne_bytes(part)
     }
 }
 

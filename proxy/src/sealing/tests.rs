@@ -1,11 +1,14 @@
 use super::*;
+use crate::bridge::sessions::Session;
+use http::HeaderValue;
 use portunus_config::{ServerId, UpstreamUrl};
 use portunus_filters::Identity;
 use portunus_filters::identity::{Digest, Principal};
 use portunus_filters::mcp::Revision;
+use portunus_filters::mcp::bridge::Profile;
 use proptest::prelude::*;
 use std::collections::HashSet;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 const OLD: &[u8] = b"the key of last year, long enough to be one";
@@ -62,15 +65,44 @@ fn a_connection_remembers_a_session_for_its_server_and_caller_alone() {
     let guest = crate::identify::Guest::default();
     let bert = binding(&SERVER, &principal("acme", "bert"));
     let elsewhere = binding(&OTHER_SERVER, &principal("acme", "anna"));
-    let others = || [&bert, &elsewhere].map(|binding| guest.session(&seals, binding, &text));
+    let recalled = |seals: &Seals, binding: &Binding<'_>, text: &str| {
+        guest
+            .recall(seals, binding, &HeaderValue::from_str(text).unwrap(), Duration::ZERO)
+            .map(|recalled| recalled.name.number)
+    };
+    let others = || [&bert, &elsewhere].map(|binding| recalled(&seals, binding, &text));
     assert_eq!(others(), [None, None]);
     for _ in 0..2 {
-        assert_eq!(guest.session(&seals, &anna(), &text).map(|name| name.number), Some([9; 16]));
+        assert_eq!(recalled(&seals, &anna(), &text), Some([9; 16]));
         assert_eq!(others(), [None, None]);
-        assert_eq!(guest.session(&seals, &anna(), &text[1..]), None);
+        assert_eq!(recalled(&seals, &anna(), &text[1..]), None);
     }
     let nobody_opens = Seals::of([OLD]).unwrap();
-    assert!(guest.session(&nobody_opens, &anna(), &text).is_some(), "it was opened before");
+    assert!(recalled(&nobody_opens, &anna(), &text).is_some(), "it was opened before");
+}
+
+#[test]
+fn a_session_in_use_is_looked_up_now_and_then_and_is_not_recalled_once_it_has_ended() {
+    let seals = seals(&[NEW]);
+    let text = session(vec![]).seal(&seals, &anna()).text;
+    let guest = crate::identify::Guest::default();
+    let (then, later) = (Duration::from_millis(999), Duration::from_secs(1));
+    let field = HeaderValue::from_str(&text).unwrap();
+    let recall = |now| guest.recall(&seals, &anna(), &field, now).unwrap();
+    let profile = Arc::new(Profile::silent("client", "1"));
+    let new = || Session::new([9; 16], SERVER.clone(), Revision::V2025_11_25, Arc::clone(&profile), true);
+    let (found, other) = (Arc::new(new()), Arc::new(new()));
+    let first = recall(then);
+    assert!(first.session.is_none(), "it was never found");
+    guest.found(&first.name, &found, later);
+    guest.found(&Arc::new((*first.name).clone()), &other, later);
+    assert!(recall(then).session.is_some_and(|session| Arc::ptr_eq(&session, &found)));
+    assert!(recall(later).session.is_none(), "it is to be looked up");
+    found.end();
+    assert!(recall(then).session.is_none(), "it has ended");
+    guest.found(&first.name, &other, later);
+    drop(other);
+    assert!(recall(then).session.is_none(), "nobody keeps it");
 }
 
 #[test]

@@ -211,14 +211,14 @@ pub(super) fn desk<'a>(
     standing: Option<Arc<Standing>>,
 ) -> Desk<'a> {
     let headers = &request.headers;
-    let upward = Upward::of(headers, &server);
+    let upward = connection.guest.upward(headers, &server);
     Desk {
         gateway: connection.gateway,
         guest: connection.guest,
         caller: key(&connection, arrival, &upward),
         bearer: CallerKey::for_seals(&arrival.identity),
         standing,
-        upward: Arc::new(upward),
+        upward,
         write_timeout: connection.listener.limits.write_timeout,
         relayed: connection.relayed.is_some(),
         takes_events: headers.get_all(ACCEPT).iter().any(takes_events),

@@ -46,7 +46,7 @@ impl Passage<'_> {
         let found = match self.connection.relayed {
             // The replica that it came in at has asked.
             Some(relayed) => self.vouched(&relayed.identity).ok_or(Trouble::Fault(Fault::Nothing)),
-            None => authenticate(gateway, profile, shown).await,
+            None => authenticate(gateway, profile, shown, self.arrival.at).await,
         };
         let principal = match found {
             Ok(principal) => principal,

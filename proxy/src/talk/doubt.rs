@@ -1,7 +1,7 @@
 //! Saying a call once more when its server missed a header: with those of the schema as it is now.
 
 use super::modern::{Modern, Speech};
-use super::{Answer, Order, Outcome, Talk, Turn, Way};
+use super::{Answer, Outcome, Talk, Turn, Way};
 use crate::catalog::Relist;
 use crate::forward::Failure;
 use portunus_filters::Era;
@@ -24,9 +24,9 @@ pub(super) enum Doubt {
 }
 
 impl Doubt {
-    pub(super) fn of(order: &mut Order<'_>, era: Era, speech: &Speech) -> Option<Doubt> {
-        let relist = order.relist.take().filter(|_| era == Era::Modern)?;
-        Some(Doubt::Open(Box::new((relist, speech.clone()))))
+    pub(super) fn of(relist: Option<Relist>, era: Era, speech: Speech) -> Option<Doubt> {
+        let relist = relist.filter(|_| era == Era::Modern)?;
+        Some(Doubt::Open(Box::new((relist, speech))))
     }
 }
 
@@ -46,6 +46,11 @@ impl Talk {
                 Some(turn)
             }
         }
+    }
+
+    /// Whether the list is asked for again.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        matches!(self.doubt, Some(Doubt::Asks(..)))
     }
 
     /// Says the call again if its schema is another one; else the answer stands. Safe to cancel.

@@ -70,9 +70,8 @@ impl Talk {
     }
 
     /// Gives `meanwhile` for what this talk asks, which goes on aside for those who ask next.
-    pub(super) fn aside(self, meanwhile: Option<Answer>) -> Talk {
-        let Some(answer) = meanwhile else { return self };
-        let given = Talk::given(self.common.clone(), answer);
+    pub(super) fn aside(self, meanwhile: Answer) -> Talk {
+        let given = Talk::given(self.common.clone(), meanwhile);
         tokio::spawn(self.until_its_end());
         given
     }

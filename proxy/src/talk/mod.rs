@@ -35,7 +35,7 @@ use overseen::unanswerable;
 use portunus_config::{ServerId, Transport, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::mcp::{Fault, Method};
+use portunus_filters::mcp::{Fault, Id, Method};
 use portunus_filters::{Denial, Era, Message, Reason};
 use std::sync::Arc;
 use travel::{Travel, seated};
@@ -81,6 +81,8 @@ pub struct Order<'a> {
     pub permit: Arc<Permit>,
     /// The client's request.
     pub message: &'a Message,
+    /// The same taken apart.
+    pub parts: &'a Parts<'a>,
     /// The HTTP request that it came with.
     pub inbound: &'a Inbound<'a>,
     /// For whom and where.
@@ -161,8 +163,8 @@ struct Common {
     voice: Voice,
     /// The era of the client.
     client: Era,
-    /// The client's id of the request, by its meaning.
-    id: String,
+    /// The client's id of the request.
+    id: Option<Id>,
     method: Method,
     /// The client's progress token, as JSON text.
     token: Option<String>,
@@ -192,24 +194,32 @@ impl Talk {
             LegOf::Pooled => gateway.estate.eras.choose(gateway, &order.place, order.message.era).await?,
         };
         let (leg, permit) = (order.leg, Arc::clone(&order.permit));
-        let parts = permit.parts().map_err(unreadable)?;
+        let changed = match permit.is_for(order.message) {
+            true => None,
+            false => Some(permit.parts().map_err(unreadable)?),
+        };
+        let parts = changed.as_ref().unwrap_or(order.parts);
         let speech = Speech::of(&mut order);
+        let relist = order.relist.take();
         let travel = Travel::of(&order, era, &speech);
-        let doubt = Doubt::of(&mut order, era, &speech);
         let (read, meanwhile) = match look(sought(gateway, &order, (era, &speech)), era).await {
-            Sought::Found(answer) => return Ok(Talk::given(Common::of(gateway, order, &parts)?, answer)),
+            Sought::Found(answer) => return Ok(Talk::given(Common::of(gateway, order, parts)?, answer)),
             Sought::Asked { read, meanwhile } => (read, meanwhile),
         };
         let seat = seated(gateway, &mut order);
-        let common = Common::of(gateway, order, &parts)?;
-        let opened = match Way::open((&common, &parts), era, leg, &speech).await {
+        let common = Common::of(gateway, order, parts)?;
+        let mut talk = match Way::open((&common, parts), era, leg, &speech).await {
             Ok(way) => {
                 let unasked = Vec::new();
-                Ok(Talk { common, way, read, doubt: None, over: false, unasked, seat, travel })
+                Talk { common, way, read, doubt: None, over: false, unasked, seat, travel }
             }
-            Err(failure) => Box::pin(Talk::elsewhere(common, read, (seat, travel), failure)).await,
+            Err(failure) => Box::pin(Talk::elsewhere(common, read, (seat, travel), failure)).await?,
         };
-        opened.map(|talk| Talk { doubt, ..talk }.aside(meanwhile))
+        talk.doubt = Doubt::of(relist, era, speech);
+        Ok(match meanwhile {
+            Some(answer) => talk.aside(answer),
+            None => talk,
+        })
     }
 
     /// Opens a talk that could not be opened where it was to be: at another replica, or with what is
@@ -256,10 +266,14 @@ impl Talk {
             return self.passed(answer);
         }
         let turn = loop {
-            if let Some(failure) = self.unsettled().await {
+            if self.is_unsettled()
+                && let Some(failure) = Box::pin(self.unsettled()).await
+            {
                 break Turn::Failed(failure);
             }
-            if let Some(turn) = self.doubted().await {
+            if self.is_in_doubt()
+                && let Some(turn) = Box::pin(self.doubted()).await
+            {
                 break turn;
             }
             let turn = match &mut self.way {
@@ -304,10 +318,15 @@ impl Talk {
         }
     }
 
+    /// Whether something comes before the next turn; hardly ever.
+    fn is_unsettled(&self) -> bool {
+        !self.unasked.is_empty() || self.is_travelling()
+    }
+
     /// Finishes what comes before the next turn; why there is none if that fails. Safe to cancel.
     async fn unsettled(&mut self) -> Option<Failure> {
         if !self.unasked.is_empty()
-            && let Err(failure) = Box::pin(self.refuse_unasked()).await
+            && let Err(failure) = self.refuse_unasked().await
         {
             return Some(failure);
         }
@@ -397,7 +416,7 @@ impl Common {
             voice: Voice::of(order.inbound, &order.place),
             place: order.place,
             client: order.message.era,
-            id: order.message.id.as_ref().map(|id| id.meaning().to_owned()).unwrap_or_default(),
+            id: order.message.id.clone(),
             method,
             token: parts.progress_token().map_err(unreadable)?,
             target: order.target,

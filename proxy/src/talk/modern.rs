@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use portunus_filters::mcp::bridge::{self, ParamHeader, Parts, Put};
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::mcp::{Envelope, Remarks, Revision, Shape};
+use portunus_filters::mcp::{Envelope, Id, Remarks, Revision, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -61,9 +61,8 @@ pub(super) struct Modern {
     budget: Budget,
     /// Fields of every round.
     fields: Fields,
-    /// The id of the round under way, by its meaning.
-    id: String,
-
+    /// The id of the round under way, as JSON text; `None` if it is the client's.
+    own_id: Option<String>,
     rounds: u32,
     round: Option<Round>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -85,7 +84,7 @@ impl Modern {
             course: Course::Idle,
             budget: Budget::of(&common.place, common.permit.deadline()),
             fields: fields(common, parts, speech)?,
-            id: String::new(),
+            own_id: None,
             rounds: 0,
             round: None,
             pause: None,
@@ -121,7 +120,7 @@ impl Modern {
         parts: &Parts<'_>,
         retry: Option<&Retry>,
     ) -> Result<Bytes, Failure> {
-        self.id.clone_from(&common.id);
+        self.own_id = None;
         let changed = bridge::passed_request(parts, common.target.as_deref(), VERSION, retry);
         Ok(changed.map_err(unreadable)?.map_or_else(|| common.permit.body().clone(), Bytes::from))
     }
@@ -133,14 +132,19 @@ impl Modern {
         parts: &Parts<'_>,
         retry: Option<&Retry>,
     ) -> Result<Bytes, Failure> {
-        self.id = common.gateway.estate.number().to_string();
+        let id = self.own_id.insert(common.gateway.estate.number().to_string()).as_str();
         let put = Put {
-            id: &self.id,
-            progress_token: common.token.is_some().then_some(self.id.as_str()),
+            id,
+            progress_token: common.token.is_some().then_some(id),
             target: common.target.as_deref(),
         };
         let body = bridge::modern_request(parts, &put, &common.place.profile, VERSION, retry);
         Ok(body.map_err(unreadable)?.into())
+    }
+
+    /// The id of the round under way, by its meaning.
+    fn id<'t>(&'t self, common: &'t Common) -> &'t str {
+        self.own_id.as_deref().unwrap_or_else(|| common.id.as_ref().map_or("", Id::meaning))
     }
 
     pub(super) async fn next(&mut self, common: &Common) -> Turn {
@@ -180,11 +184,11 @@ impl Modern {
             return if refused { Ok(None) } else { Err(no_message()) };
         };
         match envelope.shape {
-            Shape::Notification => Ok(common.note(text, &self.id).map(Turn::Note)),
+            Shape::Notification => Ok(common.note(text, self.id(common)).map(Turn::Note)),
             // It would ask by `input_required`.
             Shape::Request => Err(malformed("the server sent a request, which this revision does not have")),
             Shape::Result | Shape::Error => {
-                let Some(outcome) = Outcome::said(&envelope, message, &self.id, refused) else {
+                let Some(outcome) = Outcome::said(&envelope, message, self.id(common), refused) else {
                     return if refused { Ok(None) } else { Err(no_message()) };
                 };
                 self.note_era(common, &outcome);
@@ -303,7 +307,7 @@ fn no_message() -> Failure {
 fn fields(common: &Common, parts: &Parts<'_>, speech: &Speech) -> Result<Fields, Failure> {
     let mut fields = voice::posted();
     let target = common.target.as_deref().or(common.aimed_at.as_deref());
-    voice::mirror(&mut fields, VERSION, common.method.name(), target.map(bridge::mcp_name));
+    voice::mirror(&mut fields, VERSION, common.method.to_name(), target.map(bridge::mcp_name));
     if !speech.params.is_empty() {
         for (name, value) in bridge::param_headers(parts.params(), &speech.params)? {
             let name = HeaderName::from_bytes(name.as_bytes());

@@ -120,6 +120,11 @@ impl Talk {
         true
     }
 
+    /// Whether it has set out for another replica.
+    pub(super) fn is_travelling(&self) -> bool {
+        self.travel.as_ref().is_some_and(|travel| travel.moving.is_some())
+    }
+
     /// Arrives where it has set out for; the failure if it did not get there. Safe to cancel.
     pub(super) async fn travelled(&mut self) -> Option<Failure> {
         let moving = self.travel.as_mut()?.moving.as_mut()?;

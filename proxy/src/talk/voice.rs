@@ -99,10 +99,18 @@ pub(crate) fn address(fields: &mut Fields, id: Option<&HeaderValue>, version: Re
 }
 
 /// Adds what a modern request mirrors of its body; `target` in the form of a header.
-pub(crate) fn mirror(fields: &mut Fields, version: Revision, method: &str, target: Option<Cow<'_, str>>) {
+pub(crate) fn mirror(
+    fields: &mut Fields,
+    version: Revision,
+    method: Cow<'static, str>,
+    target: Option<Cow<'_, str>>,
+) {
     fields.push((MCP_PROTOCOL_VERSION, HeaderValue::from_static(version.as_str())));
     let target = target.and_then(|target| HeaderValue::from_str(&target).ok());
     let named = target.map(|target| (MCP_NAME, target));
-    let method = HeaderValue::from_str(method).ok().map(|method| (MCP_METHOD, method));
-    fields.extend(method.into_iter().chain(named));
+    let method = match method {
+        Cow::Borrowed(name) => Some(HeaderValue::from_static(name)),
+        Cow::Owned(name) => HeaderValue::from_str(&name).ok(),
+    };
+    fields.extend(method.map(|method| (MCP_METHOD, method)).into_iter().chain(named));
 }

@@ -5,6 +5,8 @@ use crate::bridge::sessions::{Session, Word};
 use crate::sealing::{Binding, CallerKey, SessionToken};
 use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::bridge::Profile;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A session at `home`, and the id that its client holds.
 fn found(home: &Replica, number: u8) -> (Arc<Session>, String) {
@@ -70,6 +72,47 @@ async fn a_session_is_deleted_at_its_home_and_stays_deleted_everywhere() {
     drop(b);
     assert_eq!(status(&a, "DELETE", &id).await, 404, "its home is gone");
     telling.abort();
+}
+
+#[tokio::test]
+async fn messages_that_adopt_a_session_at_once_get_the_same() {
+    let (a, _b) = pair(nobody().await);
+    let server = ServerId("*|/mcp".into());
+    let served = a.gateway.active().snapshot.routes.server(&server).cloned().unwrap();
+    let made = AtomicUsize::new(0);
+    let adopt = |start: &Barrier| {
+        let make = || {
+            made.fetch_add(1, Ordering::Relaxed);
+            let profile = Arc::new(Profile::silent("client", "1"));
+            let session = Session::new([7; 16], server.clone(), Revision::V2025_11_25, profile, false);
+            (Arc::new(session), Duration::from_secs(3600))
+        };
+        start.wait();
+        a.gateway.estate.sessions.adopt(&served, &[7; 16], &a.gateway, make)
+    };
+    let start = Barrier::new(8);
+    let sessions: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| adopt(&start))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(sessions.iter().all(|session| Arc::ptr_eq(session, &sessions[0])));
+    assert_eq!((made.into_inner(), a.gateway.estate.sessions.len().0), (1, 1));
+}
+
+#[tokio::test]
+async fn a_session_that_ends_while_it_is_adopted_stays_ended() {
+    let (a, _b) = pair(nobody().await);
+    let server = ServerId("*|/mcp".into());
+    let served = a.gateway.active().snapshot.routes.server(&server).cloned().unwrap();
+    let sessions = &a.gateway.estate.sessions;
+    let make = || {
+        sessions.ended_elsewhere([7; 16], Duration::MAX, &a.gateway);
+        let profile = Arc::new(Profile::silent("client", "1"));
+        let session = Session::new([7; 16], server.clone(), Revision::V2025_11_25, profile, false);
+        (Arc::new(session), Duration::from_secs(3600))
+    };
+    let session = sessions.adopt(&served, &[7; 16], &a.gateway, make);
+    assert!(session.is_over() && sessions.len().0 == 0);
 }
 
 #[tokio::test]
