@@ -176,11 +176,7 @@ impl Permit {
     /// # Errors
     /// [`mcp::Fault::Syntax`] if it cannot be read again, after a filter has changed it.
     pub fn parts(&self) -> Result<Parts<'_>, mcp::Fault> {
-        let body = mcp::text(&self.body)?;
-        match &self.outline {
-            Some(outline) => Ok(Parts::of(outline, body)),
-            None => Parts::read(body),
-        }
+        Parts::known(self.outline.as_deref(), &self.body)
     }
 
     /// Whether what was permitted is the message itself, and not what a filter has made of it.

@@ -102,10 +102,8 @@ impl<'o> Rewrite<'o, '_> {
     }
 
     fn write_around(&self, out: &mut String, inner: Option<(&str, &Rewrite<'_, '_>)>) {
-        let mut copy = Copy { text: self.object.as_text(), done: 0, out };
-        if copy.text.is_empty() {
-            copy.text = "{}";
-        }
+        let text = self.object.as_text();
+        let mut copy = Copy::of(if text.is_empty() { "{}" } else { text }, out);
         let inner_at = inner.and_then(|(key, _)| self.object.position(key));
         let (mut from, mut gone) = (0, 0);
         while let Some(place) = self.next_change(from, inner_at) {
@@ -140,7 +138,7 @@ impl<'o> Rewrite<'o, '_> {
             copy.add(key, &mut is_first);
             inner.write(copy.out);
         }
-        copy.up_to(copy.text.len());
+        copy.finish();
     }
 
     /// The next member from `from` on that does not stay as it is.
@@ -163,15 +161,24 @@ impl<'o> Rewrite<'o, '_> {
 }
 
 /// A text that is copied in pieces.
-struct Copy<'t> {
+pub(super) struct Copy<'t> {
     text: &'t str,
     /// How much of it is copied, or left out.
-    done: usize,
-    out: &'t mut String,
+    pub(super) done: usize,
+    /// What it is copied to, and what comes between.
+    pub(super) out: &'t mut String,
 }
 
-impl Copy<'_> {
-    fn up_to(&mut self, end: usize) {
+impl<'t> Copy<'t> {
+    pub(super) fn of(text: &'t str, out: &'t mut String) -> Copy<'t> {
+        Copy { text, done: 0, out }
+    }
+
+    pub(super) fn finish(mut self) {
+        self.up_to(self.text.len());
+    }
+
+    pub(super) fn up_to(&mut self, end: usize) {
         if let Some(piece) = self.text.get(self.done..end) {
             self.out.push_str(piece);
             self.done = end;

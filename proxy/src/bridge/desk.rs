@@ -274,12 +274,8 @@ pub(super) fn params(message: &Message) -> Result<Object<'_>, Denial> {
 /// # Errors
 /// [`Reason::InvalidParams`] if it cannot be read.
 pub(super) fn parts(message: &Message) -> Result<Parts<'_>, Denial> {
-    let unreadable = || Denial::new(Reason::InvalidParams, "`params` must be an object");
-    let text = std::str::from_utf8(&message.body).map_err(|_| unreadable())?;
-    match &message.outline {
-        Some(outline) => Ok(Parts::of(outline, text)),
-        None => Parts::read(text).map_err(|_| unreadable()),
-    }
+    Parts::known(message.outline.as_deref(), &message.body)
+        .map_err(|_| Denial::new(Reason::InvalidParams, "`params` must be an object"))
 }
 
 /// How a name that a client sent stands in an error: bounded.

@@ -70,8 +70,7 @@ impl Sessions {
         self.insert(server, &session, left, gateway);
         // It may have been ended while it was taken over: who ended it did not find it.
         if self.is_ended(number) {
-            self.of(&server.id).and_then(|table| table.remove(number));
-            self.over(&session, gateway);
+            self.close(&session, gateway);
         }
         session
     }
@@ -116,6 +115,11 @@ impl Sessions {
     /// Ends a session.
     pub fn end(&self, session: &Arc<Session>, lifetime: Duration, gateway: &Arc<Gateway>) {
         self.bury(session.number, lifetime, gateway);
+        self.close(session, gateway);
+    }
+
+    /// Takes a session out of its table, and ends it.
+    fn close(&self, session: &Arc<Session>, gateway: &Arc<Gateway>) {
         if let Some(table) = self.of(&session.server) {
             table.remove(&session.number);
         }

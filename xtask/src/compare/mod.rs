@@ -93,7 +93,7 @@ fn measure(options: &Options) -> Result<Results, Failure> {
         for (turn, peer) in turns(&peers, round) {
             for size in SIZES.into_iter().filter(|size| peer.takes(*size)) {
                 let load = (size, results.rates[&(peer.table, size)], (turn, options.seconds));
-                let sample = match turn == Turn::SLICE {
+                let sample = match peer.table == Table::Served {
                     // A slice is too short for a process to get warm.
                     true => sample(&site, stay(&mut staying, peer, &site)?, load)?,
                     false => sample(&site, &peer.start(&site)?, load)?,
@@ -128,7 +128,7 @@ fn turns<'p>(peers: &[&'p Peer], round: u32) -> Vec<(Turn, &'p Peer)> {
 }
 
 /// How long a peer is measured at a time.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 struct Turn {
     /// The part of the time that is asked for.
     share: f64,

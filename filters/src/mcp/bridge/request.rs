@@ -5,7 +5,7 @@ use super::methods::{reference_key, target_key};
 use super::profile::Profile;
 use crate::mcp::headers::META_VERSION;
 use crate::mcp::object::{Object, Outline};
-use crate::mcp::rewrite::{Rewrite, string};
+use crate::mcp::rewrite::{Copy, Rewrite, string};
 use crate::mcp::{Fault, Revision};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -167,6 +167,19 @@ impl<'a> Parts<'a> {
         Parts { message: outline.message(body), params: outline.params(body) }
     }
 
+    /// The parts of a request as [`Parts::of`] where that was taken apart before, else as
+    /// [`Parts::read`].
+    ///
+    /// # Errors
+    /// As [`legacy_request`]; [`Fault::Syntax`] if it is no text.
+    pub fn known(outline: Option<&'a Outline>, body: &'a [u8]) -> Result<Parts<'a>, Fault> {
+        let body = crate::mcp::text(body)?;
+        match outline {
+            Some(outline) => Ok(Parts::of(outline, body)),
+            None => Parts::read(body),
+        }
+    }
+
     /// Its parameters, empty if it has none.
     pub fn params(&self) -> &Object<'a> {
         &self.params
@@ -215,23 +228,23 @@ impl<'o, 'a> Request<'o, 'a> {
         let text = self.message.as_text();
         let added = meta.map_or(0, |meta| meta.len() + 10);
         let mut out = String::with_capacity(text.len() + id.len() + added);
-        let mut copied = 0;
-        let mut put = |upto: usize, pieces: &[&str], from: usize| {
-            out.push_str(text.get(copied..upto).unwrap_or_default());
-            pieces.iter().for_each(|piece| out.push_str(piece));
-            copied = from;
-        };
+        let mut copy = Copy::of(text, &mut out);
         for (key, member) in self.message.placed_members() {
             match (key, meta) {
-                ("id", _) => put(member.value, &[id], member.end),
+                ("id", _) => {
+                    copy.up_to(member.value);
+                    copy.out.push_str(id);
+                    copy.done = member.end;
+                }
                 ("params", Some(meta)) => {
+                    copy.up_to(member.end - 1);
                     let comma = if self.params.members().len() == 0 { "" } else { "," };
-                    put(member.end - 1, &[comma, "\"_meta\":", meta], member.end - 1);
+                    [comma, "\"_meta\":", meta].into_iter().for_each(|piece| copy.out.push_str(piece));
                 }
                 _ => {}
             }
         }
-        put(text.len(), &[], text.len());
+        copy.finish();
         out
     }
 
