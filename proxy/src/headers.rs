@@ -25,6 +25,9 @@ const PORTUNUS_REQUEST_ID: HeaderName = HeaderName::from_static("portunus-reques
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// A field of an answer that the gateway makes.
+pub type Field<'a> = (HeaderName, &'a [u8]);
+
 /// Fields of a request that the gateway writes in the client's place.
 pub type OwnFields = [(HeaderName, HeaderValue)];
 
@@ -197,8 +200,8 @@ fn put_node(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-/// Spelt by hand: what formats anything costs ten times as much, and each request has five numbers.
-fn put_decimal(out: &mut Vec<u8>, number: usize) {
+/// Spelt by hand: what formats anything costs ten times as much, and a call has six numbers.
+pub(crate) fn put_decimal(out: &mut Vec<u8>, number: usize) {
     if number >= 10 {
         put_decimal(out, number / 10);
     }
@@ -220,28 +223,32 @@ impl Stamp<'_> {
     /// # Errors
     /// If the id is no header value; ours always is.
     pub fn put(&self, head: &mut ResponseHeader) -> pingora_core::Result<()> {
-        head.insert_header(PORTUNUS_REQUEST_ID, self.request_id)?;
-        for (name, value) in self.for_origin().into_iter().flatten() {
+        for (name, value) in self.fields() {
             head.append_header(name, value)?;
         }
         Ok(())
     }
 
+    /// The gateway's own headers, which an answer has from nobody else.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        let id = (PORTUNUS_REQUEST_ID, self.request_id.as_bytes());
+        std::iter::once(id).chain(self.for_origin().into_iter().flatten())
+    }
+
     fn add(&self, headers: &mut HeaderMap) -> Result<(), InvalidHeaderValue> {
-        headers.insert(PORTUNUS_REQUEST_ID, HeaderValue::from_str(self.request_id)?);
-        for (name, value) in self.for_origin().into_iter().flatten() {
-            headers.append(name, value);
+        for (name, value) in self.fields() {
+            headers.append(name, HeaderValue::from_bytes(value)?);
         }
         Ok(())
     }
 
     /// What lets a page of a listed origin read the answer (Fetch standard §3.2).
-    fn for_origin(&self) -> Option<[(HeaderName, HeaderValue); 3]> {
-        let exposed = "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After, Portunus-Request-Id, Portunus-Outcome";
+    fn for_origin(&self) -> Option<[Field<'_>; 3]> {
+        let exposed = b"Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After, Portunus-Request-Id, Portunus-Outcome";
         Some([
-            (ACCESS_CONTROL_ALLOW_ORIGIN, self.origin?.clone()),
-            (ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed)),
-            (VARY, HeaderValue::from_static("Origin")),
+            (ACCESS_CONTROL_ALLOW_ORIGIN, self.origin?.as_bytes()),
+            (ACCESS_CONTROL_EXPOSE_HEADERS, exposed),
+            (VARY, b"Origin"),
         ])
     }
 }

@@ -2,7 +2,10 @@
 
 pub mod one;
 
+use crate::headers::Field;
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use one::Rest;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::{Error, ErrorType};
@@ -127,6 +130,20 @@ impl Client {
         }
     }
 
+    /// As [`Client::answer`], with a head of these fields and the length of its body.
+    ///
+    /// No value may hold CR or LF: they come from parsed headers or are our own text.
+    ///
+    /// # Errors
+    /// If the client has left.
+    pub async fn tell(&mut self, status: StatusCode, fields: &[Field<'_>], body: Bytes) -> io::Result<()> {
+        match self {
+            // Most answers by far: no map of headers is made for them.
+            Client::One(session) => session.tell(status, fields, &body).await,
+            Client::Two(..) => self.answer(head_of(status, fields, body.len())?, body).await,
+        }
+    }
+
     /// What is left of the connection for its next request; `None` if there is none, or if it is
     /// shared. One that ends with a whole answer says so (RFC 8446 §6.1).
     pub async fn finish(self) -> Option<Rest> {
@@ -137,10 +154,77 @@ impl Client {
     }
 }
 
+/// The head of an answer with these fields and a body of `length` bytes.
+///
+/// # Errors
+/// If a value is none that a field can have.
+pub fn head_of(status: StatusCode, fields: &[Field<'_>], length: usize) -> io::Result<ResponseHeader> {
+    let mut headers = HeaderMap::with_capacity(fields.len() + 1);
+    if one::has_length(status) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    for (name, value) in fields {
+        headers.append(name, HeaderValue::from_bytes(value).map_err(io::Error::other)?);
+    }
+    let (mut parts, ()) = Response::new(()).into_parts();
+    (parts.status, parts.headers) = (status, headers);
+    Ok(parts.into())
+}
+
 fn fault(error: &Error) -> BodyError {
     match error.etype() {
         ErrorType::ReadTimedout => BodyError::Late,
         ErrorType::ConnectionClosed | ErrorType::ReadError => BodyError::Gone,
         _ => BodyError::Malformed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+    use http::header::{CONTENT_TYPE, VARY};
+    use http::{Method, Version};
+    use tokio::io::AsyncReadExt;
+
+    /// What a client of `method` gets of an answer, without its date, and whether its connection goes on.
+    async fn received(
+        method: &Method,
+        version: Version,
+        answer: impl AsyncFnOnce(&mut Client) -> io::Result<()>,
+    ) -> (String, bool) {
+        let head = http::Request::builder().method(method).version(version).body(()).unwrap();
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let rest = Rest { stream: Box::new(near), ahead: BytesMut::new() };
+        let mut client = Client::One(Box::new(one::Session::new(&head.into_parts().0, rest)));
+        answer(&mut client).await.unwrap();
+        let persists = client.finish().await.is_some();
+        let mut bytes = Vec::new();
+        far.read_to_end(&mut bytes).await.unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let lines = text.split_inclusive('\n').filter(|line| !line.starts_with("date: "));
+        (lines.collect(), persists)
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_fields_is_the_one_that_their_map_would_be() {
+        let fields: [Field<'_>; 3] =
+            [(CONTENT_TYPE, b"application/json"), (VARY, b"Origin"), (VARY, b"Accept")];
+        let (ok, none) = (StatusCode::OK, StatusCode::NO_CONTENT);
+        let bodies = [Bytes::new(), Bytes::from_static(b"{}"), Bytes::from(vec![b'a'; 20_000])];
+        for method in [Method::POST, Method::HEAD] {
+            for version in [Version::HTTP_11, Version::HTTP_10] {
+                for (status, body) in bodies.iter().map(|body| (ok, body)).chain([(none, &bodies[0])]) {
+                    let (said, same) = (body.clone(), body.clone());
+                    let told =
+                        received(&method, version, async |client| client.tell(status, &fields, said).await);
+                    let mapped = received(&method, version, async |client| {
+                        client.answer(head_of(status, &fields, same.len())?, same).await
+                    });
+                    let (told, mapped) = (told.await, mapped.await);
+                    assert_eq!(told, mapped, "{method} {version:?} {status} of {} bytes", body.len());
+                }
+            }
+        }
     }
 }

@@ -6,16 +6,14 @@
 
 use super::replay::Pen;
 use crate::drain::{Phase, reached};
-use crate::headers::{Stamp, stamped};
+use crate::headers::{Field, Stamp, stamped};
 use crate::outcome::Outcome;
 use crate::reply;
 use crate::respond::{End, in_time, timed_out};
-use crate::session::Client;
+use crate::session::{Client, head_of};
 use bytes::Bytes;
-use http::header::InvalidHeaderValue;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
-use pingora_http::ResponseHeader;
 use portunus_filters::mcp::Id;
 use portunus_filters::{Denial, Reason};
 use std::io;
@@ -229,7 +227,8 @@ impl Answering<'_> {
         if self.version != Version::HTTP_10 {
             fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let head = self.head(StatusCode::OK, fields).map_err(io::Error::other)?;
+        self.close_where_draining();
+        let head = stamped(StatusCode::OK, fields, &self.stamp).map_err(io::Error::other)?;
         self.begun = true;
         self.outcome.http_status(200);
         let Sink::Client(client) = &mut self.sink else { return Ok(()) };
@@ -250,11 +249,19 @@ impl Answering<'_> {
 
     async fn whole(&mut self, status: StatusCode, session: Option<&str>, pieces: Pieces) -> End {
         let bytes = pieces.len();
-        let Ok(head) = self.whole_head(status, session, bytes) else { return End::Broken };
         self.outcome.http_status(status.as_u16());
+        self.close_where_draining();
         let Sink::Client(client) = &mut self.sink else { return End::Done };
+        let mut fields: Vec<Field<'_>> = Vec::with_capacity(6);
+        if bytes > 0 {
+            fields.push((CONTENT_TYPE, b"application/json"));
+        }
+        if let Some(session) = session {
+            fields.push((MCP_SESSION_ID, session.as_bytes()));
+        }
+        fields.extend(self.stamp.fields());
         let timeout = self.write_timeout.saturating_mul(turns(bytes));
-        let written = pin!(write_pieces(client, head, pieces, bytes));
+        let written = pin!(write_pieces(client, (status, &fields), pieces, bytes));
         let written = tokio::select! {
             biased;
             written = in_time(timeout, written) => written,
@@ -267,34 +274,13 @@ impl Answering<'_> {
         End::Done
     }
 
-    fn whole_head(
-        &mut self,
-        status: StatusCode,
-        session: Option<&str>,
-        length: usize,
-    ) -> Result<ResponseHeader, InvalidHeaderValue> {
-        // Length, type, and the id of the request.
-        let mut fields = HeaderMap::with_capacity(3);
-        // RFC 9110 §8.6: a 204 has no length.
-        if status != StatusCode::NO_CONTENT {
-            fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        if length > 0 {
-            fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        if let Some(session) = session {
-            fields.insert(MCP_SESSION_ID, HeaderValue::from_str(session)?);
-        }
-        self.head(status, fields)
-    }
-
-    fn head(&mut self, status: StatusCode, fields: HeaderMap) -> Result<ResponseHeader, InvalidHeaderValue> {
+    /// A connection has no further request once the process is about to end.
+    fn close_where_draining(&mut self) {
         if let Sink::Client(client) = &mut self.sink
             && *self.phase.borrow() >= Phase::Draining
         {
             client.close_after();
         }
-        stamped(status, fields, &self.stamp)
     }
 
     async fn write(&mut self, bytes: Bytes, events: u64) -> io::Result<()> {
@@ -324,17 +310,17 @@ fn turns(bytes: usize) -> u32 {
 
 async fn write_pieces(
     client: &mut Client,
-    head: ResponseHeader,
+    (status, fields): (StatusCode, &[Field<'_>]),
     pieces: Pieces,
     bytes: usize,
 ) -> io::Result<()> {
     match pieces {
-        Pieces::One(body) => client.answer(head, body).await,
+        Pieces::One(body) => client.tell(status, fields, body).await,
         Pieces::Many(pieces) if bytes <= JOINED_BYTES => {
-            client.answer(head, Bytes::from(pieces.concat())).await
+            client.tell(status, fields, Bytes::from(pieces.concat())).await
         }
         Pieces::Many(pieces) => {
-            client.begin(head).await?;
+            client.begin(head_of(status, fields, bytes)?).await?;
             for piece in pieces {
                 client.write(piece).await?;
             }

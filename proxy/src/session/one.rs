@@ -5,8 +5,9 @@
 //! upstream side, and writes an answer at once.
 
 use super::BodyError;
+use crate::headers::{Field, put, put_decimal};
 use crate::upstreams::wire::{BodyReader, Framing, Part};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, Version};
@@ -131,7 +132,7 @@ impl Session {
     }
 
     pub(super) async fn begin(&mut self, head: &ResponseHeader) -> io::Result<()> {
-        let mut wire = BytesMut::with_capacity(HEAD_BYTES);
+        let mut wire = Vec::with_capacity(HEAD_BYTES);
         self.put_head(&mut wire, head)?;
         self.send(&wire).await
     }
@@ -148,11 +149,11 @@ impl Session {
             }
             Answer::ToTheEnd => self.send(piece).await,
             Answer::Chunked => {
-                let mut wire = BytesMut::with_capacity(piece.len().min(ONE_WRITE_BYTES) + 16);
-                write!((&mut wire).writer(), "{:x}\r\n", piece.len())?;
+                let mut wire = Vec::with_capacity(piece.len().min(ONE_WRITE_BYTES) + 16);
+                write!(wire, "{:x}\r\n", piece.len())?;
                 if piece.len() <= ONE_WRITE_BYTES {
-                    wire.put_slice(piece);
-                    wire.put_slice(b"\r\n");
+                    wire.extend_from_slice(piece);
+                    wire.extend_from_slice(b"\r\n");
                     return self.send(&wire).await;
                 }
                 self.rest.stream.write_all(&wire).await?;
@@ -179,16 +180,46 @@ impl Session {
     }
 
     pub(super) async fn answer(&mut self, head: &ResponseHeader, body: &[u8]) -> io::Result<()> {
-        let body = if self.bodiless { &[] } else { body };
-        let joins = body.len() <= ONE_WRITE_BYTES;
-        let mut wire = BytesMut::with_capacity(HEAD_BYTES + if joins { body.len() } else { 0 });
+        let mut wire = Self::buffer(body);
         self.put_head(&mut wire, head)?;
         match self.answer {
             Answer::Counted(length) if self.bodiless || length == body.len() as u64 => {}
             _ => return Err(beyond()),
         }
-        if joins {
-            wire.put_slice(body);
+        self.send_whole(wire, body).await
+    }
+
+    /// As [`Session::answer`], with a head of these fields and the length of its body.
+    pub(super) async fn tell(
+        &mut self,
+        status: StatusCode,
+        fields: &[Field<'_>],
+        body: &[u8],
+    ) -> io::Result<()> {
+        let mut wire = Self::buffer(body);
+        put_status(&mut wire, status);
+        if has_length(status) {
+            wire.extend_from_slice(b"content-length: ");
+            put_decimal(&mut wire, body.len());
+            wire.extend_from_slice(b"\r\n");
+        }
+        for (name, value) in fields {
+            put(&mut wire, name.as_str(), value);
+        }
+        self.put_end(&mut wire, false);
+        self.send_whole(wire, body).await
+    }
+
+    /// Room for a head, and for the body that leaves with it.
+    fn buffer(body: &[u8]) -> Vec<u8> {
+        Vec::with_capacity(HEAD_BYTES + if body.len() <= ONE_WRITE_BYTES { body.len() } else { 0 })
+    }
+
+    /// Sends a head and all of its body.
+    async fn send_whole(&mut self, mut wire: Vec<u8>, body: &[u8]) -> io::Result<()> {
+        let body = if self.bodiless { &[] } else { body };
+        if body.len() <= ONE_WRITE_BYTES {
+            wire.extend_from_slice(body);
             self.send(&wire).await?;
         } else {
             self.rest.stream.write_all(&wire).await?;
@@ -216,38 +247,45 @@ impl Session {
     }
 
     /// Puts the head down, and notes what form of body it announces.
-    fn put_head(&mut self, wire: &mut BytesMut, head: &ResponseHeader) -> io::Result<()> {
+    fn put_head(&mut self, wire: &mut Vec<u8>, head: &ResponseHeader) -> io::Result<()> {
         let (status, fields) = (head.status, &head.headers);
         self.answer = announced(status, fields)?;
         if self.answer == Answer::ToTheEnd {
             self.persists = false;
         }
-        wire.put_slice(b"HTTP/1.1 ");
-        wire.put_slice(status.as_str().as_bytes());
-        wire.put_u8(b' ');
-        wire.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-        wire.put_slice(b"\r\n");
+        put_status(wire, status);
         for (name, value) in fields {
-            put(wire, name.as_str().as_bytes(), value.as_bytes());
+            put(wire, name.as_str(), value.as_bytes());
         }
-        if !fields.contains_key(DATE) {
-            put(wire, b"date", get_cached_date().as_bytes());
+        self.put_end(wire, fields.contains_key(DATE));
+        Ok(())
+    }
+
+    /// Puts down what a head ends with.
+    fn put_end(&self, wire: &mut Vec<u8>, dated: bool) {
+        if !dated {
+            put(wire, "date", get_cached_date().as_bytes());
         }
         match (self.persists, self.http_1_0) {
-            (false, _) => put(wire, b"connection", b"close"),
-            (true, true) => put(wire, b"connection", b"keep-alive"),
+            (false, _) => put(wire, "connection", b"close"),
+            (true, true) => put(wire, "connection", b"keep-alive"),
             (true, false) => {}
         }
-        wire.put_slice(b"\r\n");
-        Ok(())
+        wire.extend_from_slice(b"\r\n");
     }
 }
 
-fn put(wire: &mut BytesMut, name: &[u8], value: &[u8]) {
-    wire.put_slice(name);
-    wire.put_slice(b": ");
-    wire.put_slice(value);
-    wire.put_slice(b"\r\n");
+/// Whether the head of an answer says how long it is (RFC 9110 §8.6).
+pub(super) fn has_length(status: StatusCode) -> bool {
+    status != StatusCode::NO_CONTENT
+}
+
+fn put_status(wire: &mut Vec<u8>, status: StatusCode) {
+    wire.extend_from_slice(b"HTTP/1.1 ");
+    wire.extend_from_slice(status.as_str().as_bytes());
+    wire.push(b' ');
+    wire.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    wire.extend_from_slice(b"\r\n");
 }
 
 /// Where a request's body ends (RFC 9112 §6.3); the raw check has left one answer to that.
