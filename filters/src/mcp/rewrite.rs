@@ -119,7 +119,7 @@ impl<'o> Rewrite<'o, '_> {
                     copy.out.push_str(value);
                 }
                 (None, None) => {
-                    self.leave_out(&mut copy, (place, member), place > gone);
+                    copy.leave_out(self.object, (place, 0), place > gone);
                     gone += 1;
                 }
             }
@@ -146,18 +146,6 @@ impl<'o> Rewrite<'o, '_> {
         let changed = self.changes.iter().filter_map(|change| change.at);
         changed.chain(inner).filter(|place| *place >= from).min()
     }
-
-    /// Leaves a member out, with the comma before it, or behind it if no other `stays_before` it.
-    fn leave_out(&self, copy: &mut Copy<'_>, (place, member): (usize, Placed), stays_before: bool) {
-        if stays_before {
-            let before = place.checked_sub(1).and_then(|before| self.object.placed(before));
-            copy.up_to(before.map_or(member.start, |before| before.end));
-            copy.done = member.end;
-        } else {
-            copy.up_to(member.start);
-            copy.done = self.object.placed(place + 1).map_or(member.end, |next| next.start);
-        }
-    }
 }
 
 /// A text that is copied in pieces.
@@ -182,6 +170,25 @@ impl<'t> Copy<'t> {
         if let Some(piece) = self.text.get(self.done..end) {
             self.out.push_str(piece);
             self.done = end;
+        }
+    }
+
+    /// Leaves out the member at a `place` of an object that begins at `base`, with the comma before it, or
+    /// behind it if no other `stays_before` it.
+    pub(super) fn leave_out(
+        &mut self,
+        object: &Object<'_>,
+        (place, base): (usize, usize),
+        stays_before: bool,
+    ) {
+        let Some(member) = object.placed(place) else { return };
+        if stays_before {
+            let before = place.checked_sub(1).and_then(|before| object.placed(before));
+            self.up_to(base + before.map_or(member.start, |before| before.end));
+            self.done = base + member.end;
+        } else {
+            self.up_to(base + member.start);
+            self.done = base + object.placed(place + 1).map_or(member.end, |next| next.start);
         }
     }
 

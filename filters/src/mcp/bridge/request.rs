@@ -37,11 +37,14 @@ pub struct Retry {
 /// [`Fault::DuplicateKey`] as [`Object::read`].
 pub fn legacy_request(parts: &Parts<'_>, put: &Put<'_>) -> Result<String, Fault> {
     let request = parts.request()?;
-    if request.is_plain(put) {
-        return Ok(request.with_id(put.id, None));
+    let token = request.token(put);
+    let stays = |key: &str| !is_reserved(key) && key != "progressToken";
+    let says_more = |meta: &Object<'_>| meta.members().any(|(key, _)| stays(key));
+    let keeps = token.is_some() || request.meta.as_ref().is_some_and(says_more);
+    if !keeps && request.is_plain(put) {
+        return Ok(request.with_id(put.id, Meta::Left));
     }
-    let kept = Members::of(request.meta.as_ref(), |key| !is_reserved(key) && key != "progressToken")
-        .with_some("progressToken", request.token(put));
+    let kept = Members::of(request.meta.as_ref(), stays).with_some("progressToken", token);
     let params = request.params.rewrite();
     let params = match kept.is_empty() {
         true => params.remove("_meta"),
@@ -63,8 +66,8 @@ pub fn modern_request(
 ) -> Result<String, Fault> {
     let request = parts.request()?;
     let meta = profile.enveloped(request.meta.as_ref(), request.token(put), version);
-    if retry.is_none() && request.is_plain(put) {
-        return Ok(request.with_id(put.id, Some(&meta)));
+    if retry.is_none() && request.params.position("_meta").is_none() && request.is_plain(put) {
+        return Ok(request.with_id(put.id, Meta::Added(&meta)));
     }
     let responses = retry.and_then(|retry| retry.input_responses.as_deref());
     let state = retry.and_then(|retry| retry.request_state.as_deref());
@@ -138,6 +141,25 @@ pub(super) fn message(method: &str, id: Option<&str>, params: &str) -> String {
 pub struct Parts<'a> {
     message: Object<'a>,
     params: Object<'a>,
+}
+
+/// What becomes of the `_meta` of a request.
+#[derive(Clone, Copy)]
+enum Meta<'m> {
+    /// It is left out, if there is one.
+    Left,
+    /// There was none, and this is added.
+    Added(&'m str),
+}
+
+impl Meta<'_> {
+    /// Bytes by which it may make the request longer.
+    fn added(self) -> usize {
+        match self {
+            Meta::Left => 0,
+            Meta::Added(meta) => meta.len() + 10,
+        }
+    }
 }
 
 struct Request<'o, 'a> {
@@ -215,19 +237,17 @@ impl<'o, 'a> Request<'o, 'a> {
         Some(put.progress_token.unwrap_or(given))
     }
 
-    /// Whether it has parameters of which none has to change or go.
+    /// Whether it has parameters of which none but `_meta` has to change or go.
     fn is_plain(&self, put: &Put<'_>) -> bool {
-        let stays =
-            |(key, _): (&str, &str)| !matches!(key, "_meta" | "inputResponses" | "requestState" | "task");
+        let stays = |(key, _): (&str, &str)| !matches!(key, "inputResponses" | "requestState" | "task");
         !self.params.as_text().is_empty() && self.params.members().all(stays) && self.is_aimed_at(put.target)
     }
 
-    /// The request under another id, and with `_meta` added to its parameters, which must have none: most
-    /// requests of legacy clients need no more.
-    fn with_id(&self, id: &str, meta: Option<&str>) -> String {
+    /// The request under another id, and with or without `_meta` in its parameters: most requests need no
+    /// more.
+    fn with_id(&self, id: &str, meta: Meta<'_>) -> String {
         let text = self.message.as_text();
-        let added = meta.map_or(0, |meta| meta.len() + 10);
-        let mut out = String::with_capacity(text.len() + id.len() + added);
+        let mut out = String::with_capacity(text.len() + id.len() + meta.added());
         let mut copy = Copy::of(text, &mut out);
         for (key, member) in self.message.placed_members() {
             match (key, meta) {
@@ -236,10 +256,15 @@ impl<'o, 'a> Request<'o, 'a> {
                     copy.out.push_str(id);
                     copy.done = member.end;
                 }
-                ("params", Some(meta)) => {
+                ("params", Meta::Added(meta)) => {
                     copy.up_to(member.end - 1);
                     let comma = if self.params.members().len() == 0 { "" } else { "," };
                     [comma, "\"_meta\":", meta].into_iter().for_each(|piece| copy.out.push_str(piece));
+                }
+                ("params", Meta::Left) => {
+                    if let Some(place) = self.params.position("_meta") {
+                        copy.leave_out(self.params, (place, member.value), place > 0);
+                    }
                 }
                 _ => {}
             }

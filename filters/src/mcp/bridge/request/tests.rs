@@ -76,6 +76,16 @@ fn what_is_only_added_to_keeps_its_order_and_its_spaces() {
     let expected =
         body.replace("\"a\"", "77").replace("\"t\" }", &format!("\"t\" ,\"_meta\":{{{ENVELOPE}}}}}"));
     assert_eq!(modern_request(body, &PUT, None).unwrap(), expected);
+    let cases = [
+        (r#"{ "_meta":{} , "name":"t" }"#, r#"{ "name":"t" }"#),
+        (r#"{ "name":"t", "\u005fmeta":null , "a":1 }"#, r#"{ "name":"t" , "a":1 }"#),
+        (r#"{ "name":"t" , "_meta": {"progressToken":null} }"#, r#"{ "name":"t" }"#),
+    ];
+    for (params, left) in cases {
+        let given = body.replace(r#"{ "name":"t" }"#, params);
+        let expected = body.replace(r#"{ "name":"t" }"#, left).replace(": \"a\"", ": 77");
+        assert_eq!(legacy_request(&given, &PUT).unwrap(), expected, "{params}");
+    }
     let empty = r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{ }}"#;
     assert_eq!(
         params_of(&modern_request(empty, &PUT, None).unwrap()),
