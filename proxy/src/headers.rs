@@ -235,13 +235,6 @@ impl Stamp<'_> {
         std::iter::once(id).chain(self.for_origin().into_iter().flatten())
     }
 
-    fn add(&self, headers: &mut HeaderMap) -> Result<(), InvalidHeaderValue> {
-        for (name, value) in self.fields() {
-            headers.append(name, HeaderValue::from_bytes(value)?);
-        }
-        Ok(())
-    }
-
     /// What lets a page of a listed origin read the answer (Fetch standard §3.2).
     fn for_origin(&self) -> Option<[Field<'_>; 3]> {
         let exposed = b"Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After, Portunus-Request-Id, Portunus-Outcome";
@@ -274,23 +267,17 @@ pub fn response_head(
     for name in stay {
         headers.remove(name);
     }
-    stamped(status, headers, stamp)
+    for (name, value) in stamp.fields() {
+        headers.append(name, HeaderValue::from_bytes(value)?);
+    }
+    Ok(head(status, headers))
 }
 
 /// The head of an answer with these fields.
-///
-/// # Errors
-/// If the id of the request is no header value; ours always is.
-pub fn stamped(
-    status: StatusCode,
-    mut headers: HeaderMap,
-    stamp: &Stamp<'_>,
-) -> Result<ResponseHeader, InvalidHeaderValue> {
-    stamp.add(&mut headers)?;
+pub fn head(status: StatusCode, headers: HeaderMap) -> ResponseHeader {
     let (mut parts, ()) = Response::new(()).into_parts();
-    parts.status = status;
-    parts.headers = headers;
-    Ok(parts.into())
+    (parts.status, parts.headers) = (status, headers);
+    parts.into()
 }
 
 fn goes_down(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {

@@ -2,10 +2,10 @@
 
 pub mod one;
 
-use crate::headers::Field;
+use crate::headers::{Field, head};
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use one::Rest;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::{Error, ErrorType};
@@ -140,7 +140,7 @@ impl Client {
         match self {
             // Most answers by far: no map of headers is made for them.
             Client::One(session) => session.tell(status, fields, &body).await,
-            Client::Two(..) => self.answer(head_of(status, fields, body.len())?, body).await,
+            Client::Two(..) => self.answer(head_of(status, fields, Some(body.len()))?, body).await,
         }
     }
 
@@ -154,21 +154,23 @@ impl Client {
     }
 }
 
-/// The head of an answer with these fields and a body of `length` bytes.
+/// The head of an answer with these fields and a body of `length` bytes, or of as many as come.
 ///
 /// # Errors
 /// If a value is none that a field can have.
-pub fn head_of(status: StatusCode, fields: &[Field<'_>], length: usize) -> io::Result<ResponseHeader> {
+pub fn head_of(
+    status: StatusCode,
+    fields: &[Field<'_>],
+    length: Option<usize>,
+) -> io::Result<ResponseHeader> {
     let mut headers = HeaderMap::with_capacity(fields.len() + 1);
-    if one::has_length(status) {
+    if let Some(length) = length.filter(|_| one::has_length(status)) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     for (name, value) in fields {
         headers.append(name, HeaderValue::from_bytes(value).map_err(io::Error::other)?);
     }
-    let (mut parts, ()) = Response::new(()).into_parts();
-    (parts.status, parts.headers) = (status, headers);
-    Ok(parts.into())
+    Ok(head(status, headers))
 }
 
 fn fault(error: &Error) -> BodyError {
@@ -185,7 +187,15 @@ mod tests {
     use bytes::BytesMut;
     use http::header::{CONTENT_TYPE, VARY};
     use http::{Method, Version};
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, DuplexStream};
+
+    /// A client of `method`, and its end.
+    fn client(method: &Method, version: Version) -> (Client, DuplexStream) {
+        let head = http::Request::builder().method(method).version(version).body(()).unwrap();
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let rest = Rest { stream: Box::new(near), ahead: BytesMut::new() };
+        (Client::One(Box::new(one::Session::new(&head.into_parts().0, rest))), far)
+    }
 
     /// What a client of `method` gets of an answer, without its date, and whether its connection goes on.
     async fn received(
@@ -193,10 +203,7 @@ mod tests {
         version: Version,
         answer: impl AsyncFnOnce(&mut Client) -> io::Result<()>,
     ) -> (String, bool) {
-        let head = http::Request::builder().method(method).version(version).body(()).unwrap();
-        let (near, mut far) = tokio::io::duplex(1 << 20);
-        let rest = Rest { stream: Box::new(near), ahead: BytesMut::new() };
-        let mut client = Client::One(Box::new(one::Session::new(&head.into_parts().0, rest)));
+        let (mut client, mut far) = client(method, version);
         answer(&mut client).await.unwrap();
         let persists = client.finish().await.is_some();
         let mut bytes = Vec::new();
@@ -219,12 +226,22 @@ mod tests {
                     let told =
                         received(&method, version, async |client| client.tell(status, &fields, said).await);
                     let mapped = received(&method, version, async |client| {
-                        client.answer(head_of(status, &fields, same.len())?, same).await
+                        client.answer(head_of(status, &fields, Some(same.len()))?, same).await
                     });
                     let (told, mapped) = (told.await, mapped.await);
                     assert_eq!(told, mapped, "{method} {version:?} {status} of {} bytes", body.len());
                 }
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_can_have_no_body_is_not_written_with_one() {
+        for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
+            let (mut client, mut far) = client(&Method::POST, Version::HTTP_11);
+            assert!(client.tell(status, &[], Bytes::from_static(b"{}")).await.is_err(), "{status}");
+            assert!(client.finish().await.is_none(), "{status}");
+            assert_eq!(far.read(&mut [0]).await.unwrap(), 0, "{status}");
         }
     }
 }

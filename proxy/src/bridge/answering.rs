@@ -6,14 +6,14 @@
 
 use super::replay::Pen;
 use crate::drain::{Phase, reached};
-use crate::headers::{Field, Stamp, stamped};
+use crate::headers::{Field, Stamp};
 use crate::outcome::Outcome;
 use crate::reply;
 use crate::respond::{End, in_time, timed_out};
 use crate::session::{Client, head_of};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderName, StatusCode, Version};
 use portunus_filters::mcp::Id;
 use portunus_filters::{Denial, Reason};
 use std::io;
@@ -217,18 +217,17 @@ impl Answering<'_> {
         if self.begun {
             return Ok(());
         }
-        let fields = [
-            (CONTENT_TYPE, "text/event-stream"),
-            (CACHE_CONTROL, "no-cache, no-transform"),
-            (HeaderName::from_static("x-accel-buffering"), "no"),
-        ];
-        let mut fields: HeaderMap =
-            fields.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect();
-        if self.version != Version::HTTP_10 {
-            fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
         self.close_where_draining();
-        let head = stamped(StatusCode::OK, fields, &self.stamp).map_err(io::Error::other)?;
+        let mut fields: Vec<Field<'_>> = vec![
+            (CONTENT_TYPE, b"text/event-stream"),
+            (CACHE_CONTROL, b"no-cache, no-transform"),
+            (HeaderName::from_static("x-accel-buffering"), b"no"),
+        ];
+        if self.version != Version::HTTP_10 {
+            fields.push((TRANSFER_ENCODING, b"chunked"));
+        }
+        fields.extend(self.stamp.fields());
+        let head = head_of(StatusCode::OK, &fields, None)?;
         self.begun = true;
         self.outcome.http_status(200);
         let Sink::Client(client) = &mut self.sink else { return Ok(()) };
@@ -320,7 +319,7 @@ async fn write_pieces(
             client.tell(status, fields, Bytes::from(pieces.concat())).await
         }
         Pieces::Many(pieces) => {
-            client.begin(head_of(status, fields, bytes)?).await?;
+            client.begin(head_of(status, fields, Some(bytes))?).await?;
             for piece in pieces {
                 client.write(piece).await?;
             }

@@ -6,7 +6,7 @@
 
 use super::BodyError;
 use crate::headers::{Field, put, put_decimal};
-use crate::upstreams::wire::{BodyReader, Framing, Part};
+use crate::upstreams::wire::{BodyReader, Framing, Part, is_bodiless};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -196,6 +196,9 @@ impl Session {
         fields: &[Field<'_>],
         body: &[u8],
     ) -> io::Result<()> {
+        if is_bodiless(status) && !self.bodiless && !body.is_empty() {
+            return Err(beyond());
+        }
         let mut wire = Self::buffer(body);
         put_status(&mut wire, status);
         if has_length(status) {
@@ -299,7 +302,7 @@ fn framing(fields: &HeaderMap) -> Framing {
 
 /// What form of body a head announces.
 fn announced(status: StatusCode, fields: &HeaderMap) -> io::Result<Answer> {
-    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    if is_bodiless(status) {
         return Ok(Answer::Counted(0));
     }
     match fields.get(CONTENT_LENGTH) {

@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::request::Outgoing;
-use super::wire::{Framing, Head, MAX_HEAD_BYTES, Malformed, decimal};
+use super::wire::{Framing, Head, MAX_HEAD_BYTES, Malformed, decimal, is_bodiless};
 use bytes::Bytes;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
@@ -243,8 +243,7 @@ fn head_of(answer: &Response<RecvStream>) -> Result<Head, Fault> {
         (Some(length), None) => Framing::Length(decimal(length).map_err(Fault::Malformed)?),
         (Some(_), Some(_)) => return Err(Fault::Malformed(Malformed("more than one Content-Length"))),
     };
-    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let framing = if bodiless { Framing::Length(0) } else { framing };
+    let framing = if is_bodiless(status) { Framing::Length(0) } else { framing };
     Ok(Head { status, headers, framing, keep_alive: true })
 }
 

@@ -105,8 +105,12 @@ fn framing(status: StatusCode, headers: &HeaderMap) -> Result<Framing, Malformed
         (None, Some(_)) => return Err(Malformed("more than one Content-Length")),
         (None, None) => Framing::Close,
     };
-    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    Ok(if bodiless { Framing::Length(0) } else { framing })
+    Ok(if is_bodiless(status) { Framing::Length(0) } else { framing })
+}
+
+/// Whether an answer of this status has no body, whatever its head says (RFC 9112 §6.3).
+pub fn is_bodiless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// A `Content-Length`, which is digits and nothing else.
