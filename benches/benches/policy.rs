@@ -97,6 +97,7 @@ fn question<'a>(principal: &'a Principal, name: &'a str, arguments: Option<&'a s
             name: Some(name),
             uri: None,
             arguments,
+            responses: None,
             era: "modern",
         },
         tool: Some(Tool {

@@ -165,10 +165,12 @@ impl Policy {
         self.point(entry).is_some()
     }
 
-    /// Whether an entry point reads arguments. If the decision does not, it says for a list exactly
-    /// what it would say for calls.
+    /// Whether an entry point reads arguments, or answers to questions. If the decision does not, it says
+    /// for a list exactly what it would say for calls.
     pub fn reads_arguments(&self, entry: Entry) -> bool {
-        self.point(entry).is_some_and(|point| point.in_force().reads(Field::Arguments))
+        let given_by_calls = [Field::Arguments, Field::Responses];
+        self.point(entry)
+            .is_some_and(|point| given_by_calls.iter().any(|field| point.in_force().reads(*field)))
     }
 
     /// What each entry point depends on.

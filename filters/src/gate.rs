@@ -230,6 +230,7 @@ fn question<'a>(call: &'a Call<'_>, about: &'a About<'_>) -> Question<'a> {
             name: about.name.as_deref(),
             uri: about.uri.as_deref(),
             arguments: about.arguments,
+            responses: about.responses.as_deref(),
             era: call.message.era.as_str(),
         },
         tool: target.tool.as_deref().map(tool),

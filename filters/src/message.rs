@@ -276,7 +276,7 @@ fn era_of(params: &Object<'_>, guess: Era) -> Era {
 fn denial(fault: &Fault) -> Denial {
     let reason = match fault {
         Fault::Syntax(_) => Reason::ParseError,
-        Fault::Shape(_) | Fault::DuplicateKey => Reason::InvalidRequest,
+        Fault::Shape(_) | Fault::DuplicateKey | Fault::FoldedKey(_) => Reason::InvalidRequest,
         Fault::Bound { .. } => Reason::BoundsExceeded,
     };
     Denial::new(reason, fault.to_string())

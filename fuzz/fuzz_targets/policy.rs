@@ -68,6 +68,7 @@ fn question<'a>(principal: &'a Principal, arguments: &'a str) -> Question<'a> {
             name: Some("search"),
             uri: None,
             arguments: Some(arguments),
+            responses: None,
             era: "modern",
         },
         tool: None,

@@ -27,7 +27,8 @@ document! {
     },
     "mcp" {
         "method" => Method, "direction" => Direction, "server" => Server, "upstream" => Upstream,
-        "kind" => Kind, "name" => Name, "uri" => Uri, "arguments" => Arguments, "era" => Era,
+        "kind" => Kind, "name" => Name, "uri" => Uri, "arguments" => Arguments,
+        "responses" => Responses, "era" => Era,
     },
     "tool" {
         "original" => Original, "risk" => Risk, "class" => Class, "labels" => Labels,
@@ -86,7 +87,7 @@ impl Field {
 
     /// Whether it says the same for everything in a list.
     pub(super) fn is_of_all(self) -> bool {
-        let own = [Field::Upstream, Field::Kind, Field::Name, Field::Uri, Field::Arguments];
+        let own = [Field::Upstream, Field::Kind, Field::Name, Field::Uri, Field::Arguments, Field::Responses];
         let tools = Field::ALL.iter().any(|(group, _, field)| *group == "tool" && *field == self);
         !own.contains(&self) && !tools
     }
@@ -133,6 +134,7 @@ impl Field {
             Field::Name => Reading::text(mcp.name),
             Field::Uri => Reading::text(mcp.uri),
             Field::Arguments => Reading::json(mcp.arguments),
+            Field::Responses => Reading::json(mcp.responses),
             Field::Era => Reading::Text(mcp.era),
             fact => question.tool.as_ref().map_or(Reading::Absent, |tool| match fact {
                 Field::Original => Reading::Text(tool.original),

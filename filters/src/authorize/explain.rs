@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 /// Of a value in JSON no more is told than this.
 const MAX_VALUE_BYTES: usize = 256;
 /// Members that hold what a caller wrote.
-const PAYLOAD: [&str; 3] = ["input.mcp.arguments", "input.findings", "input.context.justification"];
+const PAYLOAD: [&str; 4] =
+    ["input.mcp.arguments", "input.mcp.responses", "input.findings", "input.context.justification"];
 
 /// How a decision came about.
 #[derive(Clone, Debug)]

@@ -1,8 +1,10 @@
 //! JSON text as a value of the policy engine.
 //!
 //! A number that a rule reads is the number that every other reader sees: one that an `i64` or an
-//! `f64` would change is refused, and so is an object with a key that comes twice.
+//! `f64` would change is refused, and so is an object with a key that comes twice. Text that is passed
+//! on to a server is held to more: see [`passed_on`].
 
+use crate::mcp::object::keys_differ;
 use crate::mcp::{Fault, tree};
 use regorus::Value;
 use std::collections::BTreeMap;
@@ -15,7 +17,57 @@ pub(super) fn value(text: &str) -> Result<Value, Fault> {
     tree::read::<Rego>(text).map(|rego| rego.0)
 }
 
+/// The value of a JSON text that its server reads too, in a language of its own choice: readers that
+/// ignore the case of keys and readers whose numbers are all floating-point find the same in it.
+///
+/// # Errors
+/// As [`value`]; [`Fault::FoldedKey`] for two keys of an object that differ in case alone;
+/// [`Fault::Shape`] for a whole number that no `f64` holds exactly.
+pub(super) fn passed_on(text: &str) -> Result<Value, Fault> {
+    tree::read::<PassedOn>(text).map(|passed_on| passed_on.0.0)
+}
+
 struct Rego(Value);
+
+struct PassedOn(Rego);
+
+impl tree::Tree for PassedOn {
+    fn null() -> PassedOn {
+        PassedOn(Rego::null())
+    }
+
+    fn flag(value: bool) -> PassedOn {
+        PassedOn(Rego::flag(value))
+    }
+
+    fn number(text: &str) -> Result<PassedOn, Fault> {
+        if text.parse::<i64>().is_ok_and(|whole| !is_exact(whole)) {
+            let detail = "a whole number is one that JavaScript rounds: send it as a string";
+            return Err(Fault::Shape(detail));
+        }
+        Rego::number(text).map(PassedOn)
+    }
+
+    fn text(text: &str) -> PassedOn {
+        PassedOn(Rego::text(text))
+    }
+
+    fn list(items: Vec<PassedOn>) -> PassedOn {
+        PassedOn(Rego::list(items.into_iter().map(|item| item.0).collect()))
+    }
+
+    fn object(members: Vec<(String, PassedOn)>) -> Result<PassedOn, Fault> {
+        let differ = keys_differ(members.iter().map(|(key, _)| key.as_str()));
+        let object = Rego::object(members.into_iter().map(|(key, member)| (key, member.0)).collect())?;
+        if differ { Ok(PassedOn(object)) } else { Err(Fault::FoldedKey(None)) }
+    }
+}
+
+/// Whether an `f64` holds a whole number exactly: its odd part fits into 53 bits.
+fn is_exact(whole: i64) -> bool {
+    let magnitude = whole.unsigned_abs();
+    magnitude >> magnitude.trailing_zeros().min(63) < 1 << 53
+}
 
 impl tree::Tree for Rego {
     fn null() -> Rego {
@@ -117,6 +169,28 @@ mod tests {
         }
         assert!(matches!(value(r#"["\ud800"]"#), Err(Fault::Syntax(_))));
         assert!(matches!(value(r#"{"a":1}x"#), Err(Fault::Syntax(_))));
+    }
+
+    #[test]
+    fn what_is_passed_on_is_the_same_to_every_server() {
+        let cases = [
+            ("the last that every f64 holds", "9007199254740992", true),
+            ("the first that none holds", "9007199254740993", false),
+            ("the same below zero", "-9007199254740993", false),
+            ("an even one beyond", "9007199254740994", true),
+            ("a power of two", "1152921504606846976", true),
+            ("the least of all", "-9223372036854775808", true),
+            ("the greatest of all", "9223372036854775807", false),
+            ("zero", "0", true),
+            ("keys of several names", r#"{"a":1,"b":{"a":2}}"#, true),
+            ("keys of one name", r#"{"a":1,"A":2}"#, false),
+            ("deeper", r#"[{"x":{"size":1,"\u017fize":2}}]"#, false),
+            ("values that differ in case", r#"["a","A"]"#, true),
+        ];
+        for (name, text, agrees) in cases {
+            assert_eq!(passed_on(text).is_ok(), agrees, "{name}");
+            assert!(value(text).is_ok(), "{name}");
+        }
     }
 
     #[test]

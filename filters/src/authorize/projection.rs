@@ -11,7 +11,7 @@ use super::json;
 use super::paths::{InputPath, Reads};
 use super::question::Question;
 use crate::mcp::Fault;
-use crate::mcp::object::Object;
+use crate::mcp::object::{Object, StrictObject};
 use regorus::Value;
 use std::collections::BTreeMap;
 
@@ -75,24 +75,24 @@ impl Branch {
         }
     }
 
-    fn of_text(&self, text: &str) -> Result<Value, Fault> {
+    fn of_text<R: Reader>(&self, text: &str) -> Result<Value, Fault> {
         if self.whole {
-            return json::value(text);
+            return R::value(text);
         }
         if !text.trim_start().starts_with('{') {
             return Ok(Value::Null);
         }
-        let object = Object::read(text)?;
+        let object = R::object(text)?;
         let mut taken = BTreeMap::new();
         for (name, branch) in &self.members {
-            if let Some(member) = object.get(name) {
-                taken.insert(Value::from(name.as_str()), branch.of_text(member)?);
+            if let Some(member) = R::get(&object, name)? {
+                taken.insert(Value::from(name.as_str()), branch.of_text::<R>(member)?);
             }
         }
         Ok(Value::from(taken))
     }
 
-    fn key_of_text(&self, text: &str, key: &mut Key) -> Result<(), Fault> {
+    fn key_of_text<R: Reader>(&self, text: &str, key: &mut Key) -> Result<(), Fault> {
         if self.whole {
             key.text(text);
             return Ok(());
@@ -102,14 +102,62 @@ impl Branch {
             return Ok(());
         }
         key.mark(Mark::Object);
-        let object = Object::read(text)?;
+        let object = R::object(text)?;
         for (name, branch) in &self.members {
-            match object.get(name) {
-                Some(member) => branch.key_of_text(member, key)?,
+            match R::get(&object, name)? {
+                Some(member) => branch.key_of_text::<R>(member, key)?,
                 None => key.mark(Mark::Absent),
             }
         }
         Ok(())
+    }
+}
+
+/// How strictly JSON text is read.
+trait Reader {
+    type Object<'a>;
+
+    fn value(text: &str) -> Result<Value, Fault>;
+    fn object(text: &str) -> Result<Self::Object<'_>, Fault>;
+    fn get<'a>(object: &Self::Object<'a>, name: &str) -> Result<Option<&'a str>, Fault>;
+}
+
+/// Text that only the gateway reads: claims and findings.
+enum Own {}
+
+/// Text that a server or a client reads too, and may read otherwise: arguments, answers, what servers
+/// claim of their tools.
+enum PassedOn {}
+
+impl Reader for Own {
+    type Object<'a> = Object<'a>;
+
+    fn value(text: &str) -> Result<Value, Fault> {
+        json::value(text)
+    }
+
+    fn object(text: &str) -> Result<Object<'_>, Fault> {
+        Object::read(text)
+    }
+
+    fn get<'a>(object: &Self::Object<'a>, name: &str) -> Result<Option<&'a str>, Fault> {
+        Ok(object.get(name))
+    }
+}
+
+impl Reader for PassedOn {
+    type Object<'a> = StrictObject<'a>;
+
+    fn value(text: &str) -> Result<Value, Fault> {
+        json::passed_on(text)
+    }
+
+    fn object(text: &str) -> Result<StrictObject<'_>, Fault> {
+        StrictObject::read(text)
+    }
+
+    fn get<'a>(object: &Self::Object<'a>, name: &str) -> Result<Option<&'a str>, Fault> {
+        object.get(name)
     }
 }
 
@@ -171,7 +219,7 @@ impl Projection {
             take.key(take.field.read(question, time), key)?;
         }
         match (&self.findings, question.findings) {
-            (Some(branch), Some(text)) => branch.key_of_text(text, key),
+            (Some(branch), Some(text)) => branch.key_of_text::<Own>(text, key),
             (Some(_), None) => {
                 key.mark(Mark::Absent);
                 Ok(())
@@ -200,7 +248,7 @@ impl Projection {
         let mut input: BTreeMap<Value, Value> =
             groups.into_iter().map(|(name, members)| (Value::from(name), Value::from(members))).collect();
         if let (Some(branch), Some(text)) = (&self.findings, question.findings) {
-            input.insert(Value::from(FINDINGS), branch.of_text(text)?);
+            input.insert(Value::from(FINDINGS), branch.of_text::<Own>(text)?);
         }
         Ok(Value::from(input))
     }
@@ -242,7 +290,7 @@ impl Take {
             Reading::Number(number) => key.number(number),
             Reading::Address(address) => key.text(&address.to_canonical().to_string()),
             Reading::Date(time) => key.date(time),
-            Reading::Json(text) => self.branch.key_of_text(text, key)?,
+            Reading::Json(text) => self.branch.key_of_text::<PassedOn>(text, key)?,
             Reading::Claims(claims) if self.branch.whole => {
                 key.number(claims.iter().len() as u64);
                 claims
@@ -252,7 +300,7 @@ impl Take {
             Reading::Claims(claims) => {
                 for (name, branch) in &self.branch.members {
                     match claims.value(name) {
-                        Some(text) => branch.key_of_text(text, key)?,
+                        Some(text) => branch.key_of_text::<Own>(text, key)?,
                         None => key.mark(Mark::Absent),
                     }
                 }
@@ -272,12 +320,12 @@ impl Take {
             Reading::Number(number) => Value::from(number),
             Reading::Address(address) => Value::from(address.to_canonical().to_string()),
             Reading::Date(time) => Value::from(time.date()),
-            Reading::Json(text) => self.branch.of_text(text)?,
+            Reading::Json(text) => self.branch.of_text::<PassedOn>(text)?,
             Reading::Claims(claims) => {
                 let mut taken = BTreeMap::new();
                 for (name, text) in claims.iter() {
                     if let Some(branch) = self.branch.below(name) {
-                        taken.insert(Value::from(&**name), branch.of_text(text)?);
+                        taken.insert(Value::from(&**name), branch.of_text::<Own>(text)?);
                     }
                 }
                 Value::from(taken)

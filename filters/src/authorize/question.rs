@@ -71,6 +71,8 @@ pub struct Mcp<'a> {
     pub uri: Option<&'a str>,
     /// Arguments as the text of a JSON object.
     pub arguments: Option<&'a str>,
+    /// The client's answers to questions of the server, by their keys, as the text of a JSON object.
+    pub responses: Option<&'a str>,
     /// `modern` or `legacy`.
     pub era: &'a str,
 }

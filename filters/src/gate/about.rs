@@ -29,6 +29,8 @@ pub(super) struct About<'m> {
     pub(super) uri: Option<Cow<'m, str>>,
     /// Text of an object.
     pub(super) arguments: Option<&'m str>,
+    /// The client's answers to questions of the server: text of an object.
+    pub(super) responses: Option<Cow<'m, str>>,
     /// Why the caller calls.
     pub(super) justification: Option<Cow<'m, str>>,
     /// Keys of `_meta` that are for the gateway alone are there.
@@ -75,6 +77,7 @@ impl<'m> About<'m> {
             name: None,
             uri: None,
             arguments,
+            responses: responses(message, params)?,
             justification: None,
             speaks_to_us: false,
         };
@@ -116,6 +119,35 @@ impl<'m> About<'m> {
             _ => {}
         }
     }
+}
+
+/// What a client answers to questions: since 2026-07-28 `inputResponses` of its retry, before that a
+/// message of its own, which stands under its id as the only answer.
+///
+/// # Errors
+/// A [`Denial`] for `inputResponses` that are no object.
+fn responses<'m>(message: &'m Message, params: &Object<'m>) -> Result<Option<Cow<'m, str>>, Denial> {
+    if message.kind != message::Kind::Response {
+        let given = params.get("inputResponses").filter(|given| *given != "null");
+        return match given {
+            Some(given) if !given.starts_with('{') => {
+                Err(Denial::new(Reason::InvalidParams, "`inputResponses` must be an object"))
+            }
+            given => Ok(given.map(Cow::Borrowed)),
+        };
+    }
+    let (Some(outline), Some(id)) = (&message.outline, &message.id) else { return Ok(None) };
+    let whole = outline.message(std::str::from_utf8(&message.body).map_err(|_| unreadable())?);
+    let key = match id.meaning() {
+        text if text.starts_with('"') => id.as_json().to_owned(),
+        number => format!("\"{number}\""),
+    };
+    let answer = match (whole.get("result"), whole.get("error")) {
+        (Some(result), _) => format!("{{{key}:{result}}}"),
+        (None, Some(error)) => format!("{{{key}:{{\"error\":{error}}}}}"),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Cow::Owned(answer)))
 }
 
 fn text(bytes: &[u8]) -> Option<&str> {

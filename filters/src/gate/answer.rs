@@ -4,12 +4,15 @@
 //! `messages`, `_meta`), else one of the data in it: of `structuredContent`, and of every text in the
 //! result that is JSON, which tells the same again. A text that is no JSON may tell it in words, so
 //! that it is blanked as a whole.
+//!
+//! A member that is there only in another case than a place names it, or in two, is one that some clients
+//! read in its place: such an answer is refused.
 
 use crate::authorize::Place;
 use crate::call::AnswerRules;
 use crate::denial::{Denial, Reason};
 use crate::mcp::Fault;
-use crate::mcp::object::{Object, elements};
+use crate::mcp::object::{StrictObject, elements};
 use crate::mcp::rewrite::string;
 use std::borrow::Cow;
 
@@ -56,13 +59,13 @@ fn redacted(result: &str, places: &[Place]) -> Result<String, Fault> {
     if data.is_empty() {
         return Ok(text);
     }
-    let object = Object::read(&text)?;
-    let mut changed = object.rewrite();
-    if let Some(structured) = object.get(STRUCTURED) {
+    let object = StrictObject::read(&text)?;
+    let mut changed = object.as_object().rewrite();
+    if let Some(structured) = object.get(STRUCTURED)? {
         changed = changed.set(STRUCTURED, all(structured, &data)?);
     }
     for key in CONTENT {
-        if let Some(content) = object.get(key) {
+        if let Some(content) = object.get(key)? {
             changed = changed.set(key, retold(content, &data)?);
         }
     }
@@ -89,9 +92,11 @@ fn blanked(text: &str, steps: &[String]) -> Result<String, Fault> {
     let Some((step, rest)) = steps.split_first() else { return Ok(blank(text).to_owned()) };
     match text.as_bytes().first() {
         Some(b'{') => {
-            let object = Object::read(text)?;
-            let mut changed = object.rewrite();
-            for (key, value) in object.members().filter(|(key, _)| step == "*" || step == key) {
+            let object = StrictObject::read(text)?;
+            let mut changed = object.as_object().rewrite();
+            let one = if step == "*" { None } else { object.get(step)?.map(|value| (step.as_str(), value)) };
+            let all = object.as_object().members().filter(|_| step == "*");
+            for (key, value) in one.into_iter().chain(all) {
                 changed = changed.set(key.to_owned(), blanked(value, rest)?);
             }
             Ok(changed.text())
@@ -132,14 +137,14 @@ fn retold(content: &str, data: &[&[String]]) -> Result<String, Fault> {
     if !content.starts_with('{') {
         return Ok(content.to_owned());
     }
-    let object = Object::read(content)?;
-    let mut changed = object.rewrite();
-    if let Some(text) = object.get("text") {
-        changed = changed.set("text", told(object.text("text").as_deref(), text, data)?);
+    let object = StrictObject::read(content)?;
+    let mut changed = object.as_object().rewrite();
+    if let Some(text) = object.get("text")? {
+        changed = changed.set("text", told(object.as_object().text("text").as_deref(), text, data)?);
     }
     // A message of a prompt, and a resource within content.
     for key in ["content", "resource"] {
-        if let Some(inner) = object.get(key) {
+        if let Some(inner) = object.get(key)? {
             changed = changed.set(key, retold(inner, data)?);
         }
     }
@@ -149,7 +154,7 @@ fn retold(content: &str, data: &[&[String]]) -> Result<String, Fault> {
 fn told(said: Option<&str>, text: &str, data: &[&[String]]) -> Result<String, Fault> {
     let Some(said) = said.map(str::trim) else { return Ok(blank(text).to_owned()) };
     let is_json = match said.as_bytes().first() {
-        Some(b'{') => Object::read(said).is_ok(),
+        Some(b'{') => StrictObject::read(said).is_ok(),
         Some(b'[') => elements(said).is_ok(),
         _ => false,
     };
@@ -219,11 +224,25 @@ mod tests {
 
     #[test]
     fn what_readers_could_take_in_two_ways_is_refused() {
-        let twice = r#"{"structuredContent":{"salary":1,"salary":2}}"#;
-        assert_eq!(
-            permitted(twice, &rules(&["salary"], None)).unwrap_err().reason,
-            Reason::UpstreamMalformed
-        );
+        let table = [
+            ("twice", r#"{"structuredContent":{"salary":1,"salary":2}}"#, "salary"),
+            ("in another case", r#"{"structuredContent":{"Salary":1}}"#, "salary"),
+            ("in two cases", r#"{"structuredContent":{"salary":1,"SALARY":2}}"#, "salary"),
+            ("others in two cases", r#"{"structuredContent":{"a":1,"A":2}}"#, "salary"),
+            ("on the way", r#"{"structuredContent":{"Pay":{"salary":1}}}"#, "/pay/salary"),
+            ("the data itself", r#"{"StructuredContent":{"salary":1}}"#, "salary"),
+            ("its words", r#"{"Content":[{"type":"text","text":"salary: 1"}]}"#, "salary"),
+            ("the words", r#"{"content":[{"type":"text","Text":"salary: 1"}]}"#, "salary"),
+            ("a resource", r#"{"content":[{"Resource":{"text":"salary: 1"}}]}"#, "salary"),
+            ("a place of the result", r#"{"content":[{"type":"text","TEXT":"x"}]}"#, "/content/*/text"),
+            ("data in a text", r#"{"content":[{"text":"{\"Salary\":1}"}]}"#, "salary"),
+        ];
+        for (name, result, place) in table {
+            let reason = permitted(result, &rules(&[place], None)).map_err(|denial| denial.reason);
+            assert_eq!(reason, Err(Reason::UpstreamMalformed), "{name}");
+        }
+        let elsewhere = r#"{"structuredContent":{"salary":1,"b":{"a":1,"A":2}}}"#;
+        assert!(permitted(elsewhere, &rules(&["salary"], None)).is_ok(), "no place leads there");
     }
 
     #[test]

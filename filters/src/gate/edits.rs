@@ -6,14 +6,14 @@ use crate::authorize::Place;
 use crate::call::Edit;
 use crate::denial::Denial;
 use crate::mcp::Fault;
-use crate::mcp::object::{Object, elements};
+use crate::mcp::object::{Object, StrictObject, elements};
 use crate::message::Message;
 use bytes::Bytes;
 
 /// The edit that leaves `params` as its server may have them; `None` if that is as they are.
 ///
 /// # Errors
-/// A [`Denial`] where an argument on the way to an injected one has a key twice.
+/// A [`Denial`] where servers may read another argument than the injected one, or another on the way.
 pub(super) fn edit(
     message: &Message,
     params: &Object<'_>,
@@ -39,9 +39,9 @@ pub(super) fn edit(
 /// `text` with `json` at a place; what is no object on the way becomes one.
 fn with(text: &str, steps: &[String], json: &str) -> Result<String, Fault> {
     let Some((step, rest)) = steps.split_first() else { return Ok(json.to_owned()) };
-    let object = if text.starts_with('{') { Object::read(text)? } else { Object::default() };
-    let inner = with(object.get(step).unwrap_or("{}"), rest, json)?;
-    Ok(object.rewrite().set(step.as_str(), inner).text())
+    let object = if text.starts_with('{') { StrictObject::read(text)? } else { StrictObject::default() };
+    let inner = with(object.get(step)?.unwrap_or("{}"), rest, json)?;
+    Ok(object.as_object().rewrite().set(step.as_str(), inner).text())
 }
 
 /// The definition of a tool without the arguments that callers need not know of; `None` if it has
@@ -144,6 +144,25 @@ mod tests {
         ];
         for (name, params, inject, expected) in table {
             assert_eq!(edited(params, false, inject).as_deref(), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn arguments_that_servers_may_read_in_place_of_injected_ones_are_refused() {
+        let table = [
+            ("in another case", r#"{"arguments":{"Region":"us"}}"#, "region"),
+            ("with a long s", r#"{"arguments":{"\u017fize":9}}"#, "size"),
+            ("on the way", r#"{"arguments":{"Filter":{"max":9}}}"#, "/filter/max"),
+            ("below", r#"{"arguments":{"filter":{"MAX":9}}}"#, "/filter/max"),
+            ("two others", r#"{"arguments":{"a":1,"A":2}}"#, "region"),
+            ("twice", r#"{"arguments":{"region":1,"region":2}}"#, "region"),
+        ];
+        for (name, params, place) in table {
+            let message = message(params);
+            let read = super::super::about::params(&message).unwrap();
+            let inject = [(Place::parse(place).unwrap(), "1".to_owned())];
+            let reason = edit(&message, &read, false, &inject).map_err(|denial| denial.reason);
+            assert_eq!(reason, Err(crate::denial::Reason::InvalidParams), "{name}");
         }
     }
 

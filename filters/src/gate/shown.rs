@@ -194,6 +194,7 @@ impl<'a> Onlooker<'a> {
                 name,
                 uri,
                 arguments: None,
+                responses: None,
                 era: self.era,
             },
             tool: known,

@@ -4,7 +4,7 @@
 //! else stays text. The same key twice in one of these objects is refused, however it is escaped:
 //! two parsers that disagree on which one counts are how a gateway is bypassed.
 
-use super::object::{Object, Outline, elements, unquoted};
+use super::object::{Object, Outline, elements, is_imitated, unquoted};
 use super::scan::Scan;
 use super::{Bounds, Fault, Method, Span};
 use std::borrow::Cow;
@@ -239,9 +239,36 @@ pub struct Remarks {
     pub task: bool,
     /// Its `structuredContent` is no object.
     pub unstructured: bool,
+    /// It has `inputRequests`.
+    pub asks: bool,
+    /// A key differs from one of [`KNOWN`] only in case: some clients read it as that one.
+    pub folded: bool,
 }
 
+/// The keys of a result that rules are about.
+const KNOWN: &[&str] = &[
+    "content",
+    "structuredContent",
+    "contents",
+    "messages",
+    "isError",
+    "_meta",
+    "resultType",
+    "inputRequests",
+    "requestState",
+    "taskId",
+    "task",
+];
+
 impl Remarks {
+    /// What the text of a result says; nothing where it is no object.
+    ///
+    /// # Errors
+    /// As [`Object::read`].
+    pub fn read(result: &str) -> Result<Remarks, Fault> {
+        if starts_object(result) { Ok(Remarks::of(&Object::read(result)?)) } else { Ok(Remarks::default()) }
+    }
+
     fn of(result: &Object<'_>) -> Remarks {
         let mut remarks = Remarks::default();
         for (key, text) in result.members() {
@@ -251,7 +278,8 @@ impl Remarks {
                 "_meta" => remarks.meta = true,
                 "taskId" => remarks.task = true,
                 "structuredContent" => remarks.unstructured = !text.starts_with('{'),
-                _ => {}
+                "inputRequests" => remarks.asks = true,
+                key => remarks.folded |= is_imitated(key, KNOWN),
             }
         }
         let typed = result.wholes().find(|(key, _)| *key == "resultType");
@@ -340,6 +368,12 @@ mod tests {
             (r#"{"_meta":null}"#, Some(Remarks { meta: true, ..none })),
             (r#"{"\u005fmeta":{}}"#, Some(Remarks { meta: true, ..none })),
             (r#"{"taskId":"t"}"#, Some(Remarks { task: true, ..none })),
+            (r#"{"inputRequests":{}}"#, Some(Remarks { asks: true, ..none })),
+            (r#"{"input\u0052equests":{}}"#, Some(Remarks { asks: true, ..none })),
+            (r#"{"InputRequests":{}}"#, Some(Remarks { folded: true, ..none })),
+            (r#"{"content":[],"contentS":1}"#, Some(Remarks { folded: true, ..none })),
+            (r#"{"i\u017fError":true}"#, Some(Remarks { folded: true, ..none })),
+            (r#"{"other":1,"Other":2}"#, Some(none)),
             (r#"{"a":1,"a":2}"#, None),
             ("[]", None),
         ];

@@ -39,10 +39,14 @@ pub struct Verdict {
 /// A [`Denial`] with [`Reason::HeaderMismatch`], [`Reason::UnsupportedVersion`] (listing
 /// `offered`), [`Reason::InvalidEnvelope`] or [`Reason::InvalidRequest`].
 pub fn judge(envelope: &Envelope<'_>, mirror: &Mirror<'_>, offered: &[Revision]) -> Result<Verdict, Denial> {
-    let meta = envelope
-        .params
-        .inside("_meta")
-        .map_err(|fault| Denial::new(Reason::InvalidRequest, fault.to_string()))?;
+    let inside = |key| {
+        let read = envelope.params.inside(key);
+        read.map_err(|fault| Denial::new(Reason::InvalidRequest, format!("in `{key}`: {fault}")))
+    };
+    // Read elsewhere, and only for some methods; what servers read otherwise is refused here for all.
+    inside("ref")?;
+    inside("notifications")?;
+    let meta = inside("_meta")?;
     let verdict = match meta.filter(|meta| meta.get(META_VERSION).is_some()) {
         Some(meta) => claimed(&meta, mirror, offered)?,
         None => unclaimed(envelope, mirror, offered)?,

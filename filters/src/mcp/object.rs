@@ -4,7 +4,9 @@
 //! proves that the whole is JSON. Where they lie is kept beside the text as an [`Outline`], so that
 //! nobody has to make the pass again.
 
+mod fold;
 mod outline;
+mod strict;
 
 use super::scan::{Scan, Stop};
 use super::{Bounds, Fault, Span};
@@ -14,6 +16,8 @@ use std::collections::HashSet;
 use std::sync::OnceLock;
 
 pub use outline::Outline;
+pub use strict::StrictObject;
+pub(crate) use strict::keys_differ;
 
 /// The members of a JSON object in order, values as text, no key twice.
 #[derive(Debug, Default)]
@@ -31,7 +35,7 @@ struct Member {
     whole: Span,
     value: Span,
     /// Its members in turn, if it is one of those that messages are read for.
-    inside: Option<Result<Vec<Member>, Repeated>>,
+    inside: Option<Result<Vec<Member>, Ambiguity>>,
 }
 
 /// Where a member stands in the text of its object.
@@ -55,13 +59,21 @@ enum Key {
     Escaped(Box<str>),
 }
 
-/// A key occurs twice.
+/// Two readers may find different values under one key.
 #[derive(Clone, Copy, Debug)]
-struct Repeated;
+enum Ambiguity {
+    /// A key occurs twice.
+    Repeated,
+    /// A key differs from this known one only in case.
+    Folded(&'static str),
+}
 
-impl From<Repeated> for Fault {
-    fn from(Repeated: Repeated) -> Fault {
-        Fault::DuplicateKey
+impl From<Ambiguity> for Fault {
+    fn from(ambiguity: Ambiguity) -> Fault {
+        match ambiguity {
+            Ambiguity::Repeated => Fault::DuplicateKey,
+            Ambiguity::Folded(known) => Fault::FoldedKey(Some(known)),
+        }
     }
 }
 
@@ -70,7 +82,14 @@ impl From<Repeated> for Fault {
 enum Place {
     Message,
     Params,
-    Deeper,
+    /// `_meta` of `params`.
+    Meta,
+    /// `ref` of `params`: what a completion is for.
+    Reference,
+    /// `notifications` of `params`: what a client listens to.
+    Notifications,
+    /// `result` or `error` of a message, or any other object.
+    Other,
 }
 
 impl Place {
@@ -78,11 +97,76 @@ impl Place {
     fn below(self, key: &str) -> Option<Place> {
         match (self, key) {
             (Place::Message, "params") => Some(Place::Params),
-            (Place::Message, "result" | "error") | (Place::Params, "_meta") => Some(Place::Deeper),
+            (Place::Message, "result" | "error") => Some(Place::Other),
+            (Place::Params, "_meta") => Some(Place::Meta),
+            (Place::Params, "ref") => Some(Place::Reference),
+            (Place::Params, "notifications") => Some(Place::Notifications),
             _ => None,
         }
     }
+
+    /// The keys that have a meaning here. One that differs from them only in case is refused: readers
+    /// that ignore case take it for the known one (see [`fold`]).
+    fn known(self) -> &'static [&'static str] {
+        match self {
+            Place::Message => &["jsonrpc", "id", "method", "params", "result", "error"],
+            Place::Params => KNOWN_PARAMS,
+            Place::Meta => KNOWN_META,
+            Place::Reference => &["type", "name", "uri", "title"],
+            Place::Notifications => {
+                &["toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions"]
+            }
+            Place::Other => &[],
+        }
+    }
 }
+
+/// The parameters that some revision of MCP knows, whatever the method: the most frequent ones first.
+const KNOWN_PARAMS: &[&str] = &[
+    "name",
+    "arguments",
+    "_meta",
+    "uri",
+    "cursor",
+    "ref",
+    "argument",
+    "context",
+    "inputResponses",
+    "requestState",
+    "notifications",
+    "taskId",
+    "task",
+    "level",
+    "protocolVersion",
+    "capabilities",
+    "clientInfo",
+    "requestId",
+    "reason",
+    "progressToken",
+    "progress",
+    "total",
+    "message",
+    "logger",
+    "data",
+    "status",
+];
+
+/// The keys of `_meta` that MCP, W3C Trace Context or this gateway give a meaning.
+const KNOWN_META: &[&str] = &[
+    "progressToken",
+    "io.modelcontextprotocol/protocolVersion",
+    "io.modelcontextprotocol/clientInfo",
+    "io.modelcontextprotocol/clientCapabilities",
+    "io.modelcontextprotocol/serverInfo",
+    "io.modelcontextprotocol/logLevel",
+    "io.modelcontextprotocol/subscriptionId",
+    "io.modelcontextprotocol/related-task",
+    "io.portunus/justification",
+    "io.portunus/run",
+    "traceparent",
+    "tracestate",
+    "baggage",
+];
 
 impl Member {
     fn placed(&self) -> Placed {
@@ -133,7 +217,7 @@ impl<'a> Object<'a> {
     /// # Errors
     /// [`Fault::Syntax`] if it is no JSON object, [`Fault::DuplicateKey`] for a repeated key.
     pub fn read(text: &'a str) -> Result<Object<'a>, Fault> {
-        Object::whole(Scan::free(text), &Bounds::NONE, Place::Deeper)
+        Object::whole(Scan::free(text), &Bounds::NONE, Place::Other)
     }
 
     /// Takes a message apart.
@@ -191,13 +275,14 @@ impl<'a> Object<'a> {
     /// As [`Object::object`], for one that was taken apart with its message: `_meta` of `params`.
     ///
     /// # Errors
-    /// [`Fault::DuplicateKey`] for a repeated key in it.
+    /// [`Fault::DuplicateKey`] for a repeated key in it, [`Fault::FoldedKey`] for one that differs from
+    /// a known one only in case.
     pub fn inside(&self, key: &str) -> Result<Option<Object<'_>>, Fault> {
         let Some(member) = self.member(key) else { return Ok(None) };
         let text = member.value.text(self.text);
         match &member.inside {
             Some(Ok(members)) => Ok(Some(Object { text, members: Cow::Borrowed(members) })),
-            Some(Err(repeated)) => Err((*repeated).into()),
+            Some(Err(ambiguity)) => Err((*ambiguity).into()),
             None => Ok(None),
         }
     }
@@ -210,12 +295,12 @@ impl<'a> Object<'a> {
         let text = member.value.text(text);
         Some(match inside {
             Ok(members) => Ok(Object { text, members: Cow::Owned(members) }),
-            Err(repeated) => Err(repeated.into()),
+            Err(ambiguity) => Err(ambiguity.into()),
         })
     }
 
     /// Every key and the text of its value, in order.
-    pub fn members(&self) -> impl ExactSizeIterator<Item = (&str, &'a str)> {
+    pub fn members(&self) -> impl ExactSizeIterator<Item = (&str, &'a str)> + Clone {
         let text = self.text;
         self.members.iter().map(move |member| (member.key.of(text), member.value.text(text)))
     }
@@ -247,24 +332,22 @@ impl<'a> Object<'a> {
 }
 
 /// The members of the object that comes next.
-fn taken_apart(scan: &mut Scan<'_>, place: Place) -> Result<Result<Vec<Member>, Repeated>, Stop> {
+fn taken_apart(scan: &mut Scan<'_>, place: Place) -> Result<Result<Vec<Member>, Ambiguity>, Stop> {
     scan.look();
     let base = scan.at();
+    let mut imitated = None;
     let mut more = scan.enter(b'{')?;
     let mut members = Vec::with_capacity(if more { 6 } else { 0 });
     while more {
         scan.look();
         let first = scan.at();
         let quoted = scan.key()?;
-        let (key, deeper) = match quoted.meaning().ok_or(Stop::Grammar)? {
-            Cow::Borrowed(key) => {
-                let start = first + 1;
-                (Key::Plain(Span::between(base, start, start + key.len())), place.below(key))
-            }
-            Cow::Owned(key) => {
-                let deeper = place.below(&key);
-                (Key::Escaped(key.into()), deeper)
-            }
+        let meaning = quoted.meaning().ok_or(Stop::Grammar)?;
+        let deeper = place.below(&meaning);
+        imitated = imitated.or_else(|| fold::imitated(&meaning, place.known()));
+        let key = match meaning {
+            Cow::Borrowed(key) => Key::Plain(Span::between(base, first + 1, first + 1 + key.len())),
+            Cow::Owned(key) => Key::Escaped(key.into()),
         };
         let opens = scan.look() == Some(b'{');
         let start = scan.at();
@@ -279,8 +362,10 @@ fn taken_apart(scan: &mut Scan<'_>, place: Place) -> Result<Result<Vec<Member>, 
         members.push(Member { key, whole, value, inside });
         more = scan.next()?;
     }
-    let repeats = has_duplicates(scan.since(base)?, &members);
-    Ok(if repeats { Err(Repeated) } else { Ok(members) })
+    if has_duplicates(scan.since(base)?, &members) {
+        return Ok(Err(Ambiguity::Repeated));
+    }
+    Ok(imitated.map_or(Ok(members), |known| Err(Ambiguity::Folded(known))))
 }
 
 /// Quadratic where that is fastest; hashed (and keyed) where a hostile object would make it slow.
@@ -298,6 +383,11 @@ fn has_duplicates(text: &str, members: &[Member]) -> bool {
     }
     let mut seen = HashSet::with_capacity(members.len());
     !members.iter().all(|member| seen.insert(member.key.of(text)))
+}
+
+/// Whether `key` is none of the known keys, and some reader takes it for one of them.
+pub(super) fn is_imitated(key: &str, known: &'static [&'static str]) -> bool {
+    fold::imitated(key, known).is_some()
 }
 
 /// The texts of an array's elements, in order.

@@ -26,6 +26,9 @@ pub enum Fault {
     },
     /// A key occurs twice in an object whose meaning depends on it.
     DuplicateKey,
+    /// Servers that ignore the case of keys read another value than others do: a key differs from this
+    /// known one only in case, or from another key of its object.
+    FoldedKey(Option<&'static str>),
 }
 
 impl fmt::Display for Fault {
@@ -34,6 +37,12 @@ impl fmt::Display for Fault {
             Fault::Syntax(what) | Fault::Shape(what) => f.write_str(what),
             Fault::Bound { what, limit } => write!(f, "{what} exceeds the limit of {limit}"),
             Fault::DuplicateKey => f.write_str("a key occurs twice in the same object"),
+            Fault::FoldedKey(Some(known)) => {
+                write!(f, "a key differs from `{known}` only in case, and some servers read it as that one")
+            }
+            Fault::FoldedKey(None) => {
+                f.write_str("a key differs only in case from another key, or from one that a rule reads")
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ pub trait Tree: Sized {
     /// An object, its members in order.
     ///
     /// # Errors
-    /// [`Fault::DuplicateKey`] for a key that comes twice.
+    /// [`Fault::DuplicateKey`] for a key that comes twice, and what else makes readers disagree.
     fn object(members: Vec<(String, Self)>) -> Result<Self, Fault>;
 }
 

@@ -6,14 +6,12 @@ use crate::talk::{Answer, Outcome, Question, Reply};
 use bytes::Bytes;
 use portunus_filters::call::{AnswerRules, Target};
 use portunus_filters::gate;
-use portunus_filters::mcp::object::{Object, Word};
+use portunus_filters::mcp::object::StrictObject;
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::mcp::{Envelope, Method, Span};
+use portunus_filters::mcp::{Envelope, Fault, Method, Remarks, Span};
 use portunus_filters::{Arrival, Cleared, Denial, Direction, Era, Kind, Message, Reason};
 use std::borrow::Cow;
 use std::sync::Arc;
-
-static INPUT_REQUESTS: Word = Word::new("inputRequests");
 
 /// Who called, and what was decided of the call.
 #[derive(Clone)]
@@ -77,12 +75,19 @@ impl Overseer {
     /// What the filters refuse of it.
     pub fn passed(&self, gateway: &Gateway, answer: Answer) -> Result<Answer, Denial> {
         let Outcome::Result(result) = &answer.outcome else { return Ok(answer) };
-        let asks = gateway.glance().authority.governs() && INPUT_REQUESTS.may_be_in(result);
-        if self.answer.is_empty() && !asks {
+        let governs = gateway.glance().authority.governs();
+        if self.answer.is_empty() && !governs {
             return Ok(answer);
         }
         let text = std::str::from_utf8(result).map_err(|_| unreadable())?;
-        if asks {
+        let remarks = match answer.as_it_came() {
+            Some(came) => came.remarks,
+            None => Remarks::read(text).map_err(|_| unreadable())?,
+        };
+        if remarks.folded {
+            return Err(folded());
+        }
+        if governs && remarks.asks {
             for (method, params) in asked(text)? {
                 self.may_be_asked(gateway, &method, params)?;
             }
@@ -100,18 +105,27 @@ impl Overseer {
 
 /// What a result asks of the client: methods, and their parameters as JSON text.
 fn asked(result: &str) -> Result<Vec<(Cow<'_, str>, &str)>, Denial> {
-    let object = Object::read(result).map_err(|_| unreadable())?;
-    let requests = object.object("inputRequests").map_err(|_| unreadable())?.unwrap_or_default();
-    let mut asked = Vec::new();
-    for (_, request) in requests.members() {
-        let request = Object::read(request).map_err(|_| unreadable())?;
-        asked.push((request.text("method").unwrap_or_default(), request.get("params").unwrap_or("{}")));
-    }
-    Ok(asked)
+    let read = || -> Result<_, Fault> {
+        let Some(requests) = StrictObject::read(result)?.get("inputRequests")? else { return Ok(Vec::new()) };
+        let requests = StrictObject::read(requests)?.into_object();
+        let asked = requests.members().map(|(_, request)| {
+            let request = StrictObject::read(request)?;
+            let params = request.get("params")?.unwrap_or("{}");
+            request.get("method")?;
+            Ok((request.as_object().text("method").unwrap_or_default(), params))
+        });
+        asked.collect()
+    };
+    read().map_err(|_| unreadable())
 }
 
 fn unreadable() -> Denial {
     Denial::new(Reason::UpstreamMalformed, "the server's answer cannot be read")
+}
+
+fn folded() -> Denial {
+    let detail = "the server's answer has a key that differs from a known one only in case";
+    Denial::new(Reason::UpstreamMalformed, detail)
 }
 
 /// What a server is told whose question was not let through.
@@ -155,10 +169,17 @@ mod tests {
         let plain = r#"{"inputRequests":{"q":{"method":"roots/list"}}}"#;
         let escaped = r#"{"input\u0052equests":{"q":{"meth\u006fd":"roots/list","params":{"a":1}}}}"#;
         for (result, params) in [(plain, "{}"), (escaped, r#"{"a":1}"#)] {
-            assert!(INPUT_REQUESTS.may_be_in(result.as_bytes()), "{result}");
             assert_eq!(asked(result).unwrap(), [("roots/list".into(), params)], "{result}");
         }
         assert_eq!(asked(r#"{"content":[]}"#), Ok(vec![]));
-        assert!(asked(r#"{"inputRequests":{"q":7}}"#).is_err());
+        for unclear in [
+            r#"{"inputRequests":{"q":7}}"#,
+            r#"{"InputRequests":{}}"#,
+            r#"{"inputRequests":{"q":{"method":"roots/list"},"Q":{"method":"roots/list"}}}"#,
+            r#"{"inputRequests":{"q":{"method":"roots/list","Method":"sampling/createMessage"}}}"#,
+            r#"{"inputRequests":{"q":{"method":"roots/list","Params":{"a":1}}}}"#,
+        ] {
+            assert!(asked(unclear).is_err(), "{unclear}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use portunus_filters::call::{Call, KnownTool, Target};
 use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::bridge::{Caching, Profile, Scope};
 use portunus_filters::mcp::catalog::{Catalog, Closing, Entry, ListKind, UnknownCursor};
-use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::object::{Object, StrictObject};
 use portunus_filters::{Arrival, Cleared, Denial, Era, Message};
 use std::sync::Arc;
 
@@ -226,5 +226,7 @@ impl Desk<'_> {
 }
 
 fn named(info: &str) -> Option<Arc<str>> {
-    Object::read(info).ok()?.text("name").map(Arc::from)
+    let info = StrictObject::read(info).ok()?;
+    info.get("name").ok()??;
+    info.as_object().text("name").map(Arc::from)
 }

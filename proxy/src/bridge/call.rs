@@ -12,9 +12,9 @@ use portunus_config::{Choice, Upstream};
 use portunus_filters::call::{KnownTool, Target};
 use portunus_filters::mcp::bridge::{self, ParamHeader, Profile};
 use portunus_filters::mcp::catalog::{Catalog, Entry, ListKind, Server, State as Known};
-use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::object::{Object, StrictObject};
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::mcp::{Envelope, Span};
+use portunus_filters::mcp::{Envelope, Fault, Span};
 use portunus_filters::{Denial, Message, Reason};
 use ring::digest::{Context, SHA256};
 use std::borrow::Cow;
@@ -231,7 +231,11 @@ fn regions(catalog: &Catalog, tool: &Entry) -> Vec<Arc<str>> {
 /// Takes the argument out that selects one of several twins: the server does not know it.
 fn selected(message: &Message, fields: &Object<'_>, selector: &str) -> Result<(String, Bytes), Denial> {
     let invalid = |_| Denial::new(Reason::InvalidParams, "`arguments` must be an object");
+    let unclear = |fault: Fault| Denial::new(Reason::InvalidParams, fault.to_string());
     let arguments = fields.object("arguments").map_err(invalid)?.unwrap_or_default();
+    let arguments = StrictObject::of(arguments).map_err(unclear)?;
+    arguments.get(selector).map_err(unclear)?;
+    let arguments = arguments.into_object();
     let missing = || Denial::new(Reason::InvalidParams, format!("the argument `{selector}` is missing"));
     let chosen = arguments.text(selector).ok_or_else(missing)?.into_owned();
     let fields = fields.rewrite().set("arguments", arguments.rewrite().remove(selector).text()).text();

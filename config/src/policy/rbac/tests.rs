@@ -90,6 +90,7 @@ impl Asked {
                 name: Some("renamed"),
                 uri: Some(self.name),
                 arguments: Some(self.arguments),
+                responses: None,
                 era: "modern",
             },
             tool: (self.kind == Kind::Tool).then_some(tool),

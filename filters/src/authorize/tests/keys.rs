@@ -98,6 +98,7 @@ impl Genes {
             name: self.maybe(15),
             uri: self.maybe(16),
             arguments: self.of(17, arguments),
+            responses: None,
             era: self.text(18),
         }
     }

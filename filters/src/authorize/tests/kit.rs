@@ -66,6 +66,7 @@ pub(super) fn question(principal: &Principal) -> Question<'_> {
             name: Some("search"),
             uri: None,
             arguments: None,
+            responses: None,
             era: "modern",
         },
         tool: Some(Tool {

@@ -1,7 +1,7 @@
 //! Headers that mirror a tool's arguments (2026-07-28 streamable HTTP, "Custom Headers").
 
 use crate::denial::{Denial, Reason};
-use crate::mcp::object::{Object, unquoted};
+use crate::mcp::object::{Object, StrictObject, unquoted};
 use crate::mcp::{Fault, sentinel};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -106,7 +106,7 @@ fn value_at<'a>(params: &Object<'a>, path: &[Arc<str>]) -> Result<Value<'a>, Den
         if !text.starts_with('{') {
             return Ok(Value::None);
         }
-        match Object::read(text).map_err(unreadable)?.get(key) {
+        match StrictObject::read(text).and_then(|object| object.get(key)).map_err(unreadable)? {
             Some(value) => text = value,
             None => return Ok(Value::None),
         }
@@ -244,13 +244,21 @@ mod tests {
     }
 
     #[test]
-    fn an_argument_that_is_there_twice_is_refused() {
+    fn an_argument_that_readers_find_in_two_ways_is_refused() {
         let header = [declared("Region", &["region"])];
-        let params = Object::read(r#"{"arguments":{"region":"eu","r\u0065gion":"us"}}"#).unwrap();
-        let reason = param_headers(&params, &header).map_err(|denial| denial.reason);
-        assert_eq!(reason, Err(Reason::InvalidRequest));
-        let judged = check_param_headers(&[("Mcp-Param-Region", "eu")], &params, &header);
-        assert_eq!(judged.map_err(|denial| denial.reason), Err(Reason::InvalidRequest));
+        for arguments in [
+            r#"{"region":"eu","r\u0065gion":"us"}"#,
+            r#"{"region":"eu","Region":"us"}"#,
+            r#"{"REGION":"eu"}"#,
+            r#"{"region":"eu","x":1,"X":2}"#,
+        ] {
+            let params = format!(r#"{{"arguments":{arguments}}}"#);
+            let params = Object::read(&params).unwrap();
+            let reason = param_headers(&params, &header).map_err(|denial| denial.reason);
+            assert_eq!(reason, Err(Reason::InvalidRequest), "{arguments}");
+            let judged = check_param_headers(&[("Mcp-Param-Region", "eu")], &params, &header);
+            assert_eq!(judged.map_err(|denial| denial.reason), Err(Reason::InvalidRequest), "{arguments}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::meta::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, Me
 use crate::denial::{Denial, Reason};
 use crate::mcp::Revision;
 use crate::mcp::headers::META_VERSION;
-use crate::mcp::object::{Object, unquoted};
+use crate::mcp::object::{Object, StrictObject, unquoted};
 use ring::digest::{Context, SHA256};
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -314,7 +314,8 @@ impl<'a> Claim<'_, 'a> {
     }
 
     fn taken_apart<'t>(&self, key: &str, text: &'t str) -> Result<Object<'t>, Denial> {
-        Object::read(text).map_err(|_| self.refused(key, "must be an object that has no key twice"))
+        let read = StrictObject::read(text).map(StrictObject::into_object);
+        read.map_err(|_| self.refused(key, "must be an object that has no key twice, in whatever case"))
     }
 
     fn refused(&self, key: &str, why: &str) -> Denial {
