@@ -6,11 +6,13 @@
 
 mod fold;
 mod outline;
+mod place;
 mod strict;
 
 use super::scan::{Scan, Stop};
 use super::{Bounds, Fault, Span};
 use memchr::memmem;
+use place::Place;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::OnceLock;
@@ -76,97 +78,6 @@ impl From<Ambiguity> for Fault {
         }
     }
 }
-
-/// Which objects of a message are taken apart with it.
-#[derive(Clone, Copy)]
-enum Place {
-    Message,
-    Params,
-    /// `_meta` of `params`.
-    Meta,
-    /// `ref` of `params`: what a completion is for.
-    Reference,
-    /// `notifications` of `params`: what a client listens to.
-    Notifications,
-    /// `result` or `error` of a message, or any other object.
-    Other,
-}
-
-impl Place {
-    /// The place that a key leads to, if it is taken apart.
-    fn below(self, key: &str) -> Option<Place> {
-        match (self, key) {
-            (Place::Message, "params") => Some(Place::Params),
-            (Place::Message, "result" | "error") => Some(Place::Other),
-            (Place::Params, "_meta") => Some(Place::Meta),
-            (Place::Params, "ref") => Some(Place::Reference),
-            (Place::Params, "notifications") => Some(Place::Notifications),
-            _ => None,
-        }
-    }
-
-    /// The keys that have a meaning here. One that differs from them only in case is refused: readers
-    /// that ignore case take it for the known one (see [`fold`]).
-    fn known(self) -> &'static [&'static str] {
-        match self {
-            Place::Message => &["jsonrpc", "id", "method", "params", "result", "error"],
-            Place::Params => KNOWN_PARAMS,
-            Place::Meta => KNOWN_META,
-            Place::Reference => &["type", "name", "uri", "title"],
-            Place::Notifications => {
-                &["toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions"]
-            }
-            Place::Other => &[],
-        }
-    }
-}
-
-/// The parameters that some revision of MCP knows, whatever the method: the most frequent ones first.
-const KNOWN_PARAMS: &[&str] = &[
-    "name",
-    "arguments",
-    "_meta",
-    "uri",
-    "cursor",
-    "ref",
-    "argument",
-    "context",
-    "inputResponses",
-    "requestState",
-    "notifications",
-    "taskId",
-    "task",
-    "level",
-    "protocolVersion",
-    "capabilities",
-    "clientInfo",
-    "requestId",
-    "reason",
-    "progressToken",
-    "progress",
-    "total",
-    "message",
-    "logger",
-    "data",
-    "status",
-];
-
-/// The keys of `_meta` that MCP, W3C Trace Context or this gateway give a meaning.
-const KNOWN_META: &[&str] = &[
-    "progressToken",
-    "io.modelcontextprotocol/protocolVersion",
-    "io.modelcontextprotocol/clientInfo",
-    "io.modelcontextprotocol/clientCapabilities",
-    "io.modelcontextprotocol/serverInfo",
-    "io.modelcontextprotocol/logLevel",
-    "io.modelcontextprotocol/subscriptionId",
-    "io.modelcontextprotocol/related-task",
-    "io.portunus/justification",
-    "io.portunus/run",
-    "traceparent",
-    "tracestate",
-    "baggage",
-];
 
 impl Member {
     fn placed(&self) -> Placed {
