@@ -15,7 +15,7 @@ use arc_swap::{ArcSwap, Guard};
 use portunus_config::{Bootstrap, Carry, Diagnostic, Loaded, Severity, Snapshot, Upstream};
 use portunus_filters::Clock;
 use portunus_filters::Pipeline;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
 /// The process, as a message sees it.
@@ -97,6 +97,44 @@ impl Drop for Active {
     }
 }
 
+/// The snapshot by which one message is routed, judged and sent: one for all of it, whatever is activated
+/// meanwhile.
+///
+/// It is released when the request is sent, since its answer may take hours. From then on, and for what
+/// is not a message, the snapshot in force counts.
+pub struct MessageSnapshot(Mutex<Option<Arc<Active>>>);
+
+impl MessageSnapshot {
+    /// That of a message which is to be judged by `active`.
+    pub fn holding(active: Arc<Active>) -> MessageSnapshot {
+        MessageSnapshot(Mutex::new(Some(active)))
+    }
+
+    /// The snapshot of the message, or the one in force once its request was sent.
+    pub fn active(&self, gateway: &Gateway) -> Arc<Active> {
+        self.lock().clone().unwrap_or_else(|| gateway.active())
+    }
+
+    /// Gives the snapshot up: the request was judged, and nothing of it is decided any more.
+    pub fn release(&self) {
+        drop(self.hand_over());
+    }
+
+    /// Gives the snapshot to whoever serves the message from here on.
+    pub fn hand_over(&self) -> MessageSnapshot {
+        MessageSnapshot(Mutex::new(self.lock().take()))
+    }
+
+    /// The same snapshot for a part of the message.
+    pub fn share(&self) -> MessageSnapshot {
+        MessageSnapshot(Mutex::new(self.lock().clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Active>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Gateway {
     /// A gateway that enforces `loaded`.
     ///
@@ -138,7 +176,8 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// The snapshot in force, for the length of one message.
+    /// The snapshot in force. A message that is being served has one of its own, see
+    /// [`MessageSnapshot`].
     pub fn active(&self) -> Arc<Active> {
         self.active.load_full()
     }

@@ -29,7 +29,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// What a leg takes over from the client's request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Inbound<'a> {
     /// HTTP method.
     pub method: &'a Method,

@@ -1,8 +1,8 @@
 //! The life of one request, read downward.
 //!
 //! admit (host, origin) → resolve → identify → intake → filters → forward → respond; the record is
-//! written when the [`Outcome`] is dropped, whatever happened. One snapshot is held from resolve to
-//! forward and let go before the answer is awaited. What cannot be left to a client and one server
+//! written when the [`Outcome`] is dropped, whatever happened. Once the body is here, one snapshot
+//! decides on the message until it is sent, and is let go before the answer is awaited. What cannot be left to a client and one server
 //! of its era goes to [`crate::bridge`] instead of forward.
 
 mod answer;
@@ -102,9 +102,12 @@ enum Admitted {
     Away(Box<Away>),
 }
 
-/// A message that is served here; holds no snapshot.
+/// A message that is served here.
 #[derive(Clone)]
 struct Brokered {
+    /// The snapshot that judges it.
+    active: Arc<Active>,
+    /// The virtual server in that snapshot.
     server: Arc<VirtualServer>,
     reading: Reading,
 }
@@ -210,16 +213,13 @@ impl<'a> Passage<'a> {
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,
         };
         self.outcome.stage_done(Stage::Intake);
-        if let Some(away) = self.away(&server, &reading, &body.unwrap_or_default()) {
+        if let Some(away) = self.away(&active, &server, &reading, &body.unwrap_or_default()) {
             return Ok(Admitted::Away(Box::new(away)));
         }
         match self.way(&active, &server, &reading) {
-            Way::Direct => self.direct(active, server, reading).await,
-            Way::Broker => Ok(Admitted::Broker(Box::new(Brokered { server, reading }))),
-            Way::Unknown(place) => {
-                drop(active);
-                Box::pin(self.ask_era(server, reading, &place)).await
-            }
+            Way::Direct => self.direct(Brokered { active, server, reading }).await,
+            Way::Broker => Ok(Admitted::Broker(Box::new(Brokered { active, server, reading }))),
+            Way::Unknown(place) => Box::pin(self.ask_era(Brokered { active, server, reading }, &place)).await,
         }
     }
 
@@ -327,13 +327,8 @@ impl<'a> Passage<'a> {
     }
 
     /// Stages 5 to 8, and the leg that they permit.
-    fn clear(
-        &mut self,
-        active: &Active,
-        server: &Arc<VirtualServer>,
-        reading: &Reading,
-        target: Option<Target>,
-    ) -> Result<Admitted, Halt> {
+    fn clear(&mut self, brokered: Brokered, target: Option<Target>) -> Result<Admitted, Halt> {
+        let Brokered { active, server, reading } = &brokered;
         let messages = reading.messages();
         let expect = self.awaiting(expect(reading, server, self.request.version));
         let refused = |denial| halt(denial, Knowledge::of(&expect, server.http_status));
@@ -356,7 +351,6 @@ impl<'a> Passage<'a> {
         let is_plain = messages.first().is_none_or(|first| cleared.is_unchanged(first));
         if active.authority.governs() && !(is_plain && cleared.answer_rules().is_empty()) {
             // What is changed on the way, or read of the answer, is judged once more there.
-            let brokered = Brokered { server: Arc::clone(server), reading: reading.clone() };
             return Ok(Admitted::Broker(Box::new(brokered)));
         }
         let inbound = Inbound {
@@ -371,7 +365,7 @@ impl<'a> Passage<'a> {
         };
         let use_of = Use { repeatable: messages.iter().all(is_repeatable), endless: expect.endless };
         let leg = Dispatch::open(cleared, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
-        let founding = self.founding(active, server, reading, &expect);
+        let founding = self.founding(&brokered, &expect);
         let http_status = server.http_status;
         let upstream = Arc::clone(upstream);
         let outbound = Outbound { leg, upstream, pool, expect, http_status, founding };

@@ -3,7 +3,9 @@
 use super::{Authority, Overseer, judge, look_later};
 use crate::bridge::Desk;
 use crate::context::Active;
+use crate::talk::Place;
 use bytes::Bytes;
+use portunus_config::Upstream;
 use portunus_filters::call::{Call, KnownTool, Target};
 use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::bridge::{Caching, Profile, Scope};
@@ -49,7 +51,7 @@ pub(super) fn item<'a>(
 impl Desk<'_> {
     /// Notes what the client's software calls itself, where that counts.
     pub fn spoken_by(&self, profile: &Profile) {
-        if self.gateway.glance().authority.reads_client
+        if self.active().authority.reads_client
             && let Some(name) = profile.client_info.as_deref().and_then(named)
         {
             // Of a desk that serves several messages of one client the first is as good as any.
@@ -69,36 +71,40 @@ impl Desk<'_> {
     /// What the filters refuse.
     pub fn clear(
         &self,
-        active: &Active,
         message: &Message,
         upstream: &Arc<str>,
         tool: Option<Arc<KnownTool>>,
     ) -> Result<Cleared, Denial> {
-        let target = Target { tool, ..self.target(active, upstream) };
-        judge(self.gateway, active, self.arrival, std::slice::from_ref(message), &target)
+        let active = self.active();
+        let target = Target { tool, ..self.target(&active, upstream) };
+        judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)
     }
 
-    /// As [`Desk::clear`], of a call, with what stands over it while it is under way.
+    /// As [`Desk::clear`], of a call, with what stands over it while it is under way and the place that
+    /// it goes to. This is the last that the message needs of its snapshot, which is released.
     ///
     /// # Errors
-    /// What the filters refuse.
+    /// What the filters refuse; as [`Desk::place`].
     pub fn clear_call(
         &self,
-        active: &Active,
         message: &Message,
-        upstream: &Arc<str>,
+        upstream: &Arc<Upstream>,
         tool: Option<Arc<KnownTool>>,
-    ) -> Result<(Cleared, Overseer), Denial> {
-        let target = Target { tool, ..self.target(active, upstream) };
-        let cleared = judge(self.gateway, active, self.arrival, std::slice::from_ref(message), &target)?;
+        profile: &Arc<Profile>,
+    ) -> Result<(Cleared, Overseer, Place), Denial> {
+        let active = self.active();
+        let target = Target { tool, ..self.target(&active, &upstream.name) };
+        let cleared = judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)?;
         let whence = Target { tool: None, ..target };
         let overseer = Overseer::of(self.arrival, whence, message.era, &cleared);
-        Ok((cleared, overseer))
+        let place = self.place(&active, upstream, profile)?;
+        self.snapshot.release();
+        Ok((cleared, overseer, place))
     }
 
     /// What stands over what the client is told and asked outside of calls.
     pub fn overseer(&self) -> Overseer {
-        let target = self.target(&self.gateway.active(), &Arc::from(""));
+        let target = self.target(&self.active(), &Arc::from(""));
         Overseer::of_client(self.arrival, target, self.era)
     }
 
@@ -107,10 +113,11 @@ impl Desk<'_> {
     /// # Errors
     /// What the filters refuse.
     pub fn admit(&self, message: &Message) -> Result<(), Denial> {
-        self.clear(&self.gateway.active(), message, &Arc::from(""), None).map(drop)
+        self.clear(message, &Arc::from(""), None).map(drop)
     }
 
-    /// As [`Desk::admit`], of a message that came a while ago and is judged as if it came now.
+    /// As [`Desk::admit`], of a message that came a while ago and is judged as if it came now, by the
+    /// snapshot in force.
     ///
     /// # Errors
     /// What the filters refuse.
@@ -123,7 +130,7 @@ impl Desk<'_> {
 
     /// What is known of a tool by the name that its server gives it.
     pub fn rated(&self, upstream: &str, original: &Arc<str>) -> Option<Arc<KnownTool>> {
-        let active = self.gateway.glance();
+        let active = self.active();
         active.authority.governs().then(|| active.authority.ratings.tool(upstream, original))
     }
 
@@ -134,7 +141,7 @@ impl Desk<'_> {
 
     /// Whether a message may find an entry of a list: what its sender does not see reads as unknown.
     pub fn finds(&self, message: &Message, kind: ListKind, entry: &Entry) -> bool {
-        let active = self.gateway.glance();
+        let active = self.active();
         let Some(upstream) = self.leads_to(entry.member).filter(|_| active.authority.governs()) else {
             return !active.authority.governs();
         };
@@ -144,7 +151,7 @@ impl Desk<'_> {
     /// As [`Desk::finds`], of a tool: what is known of it, where calls are held to that; `None` if the
     /// message does not find it.
     pub fn finds_tool(&self, message: &Message, entry: &Entry) -> Option<Option<Arc<KnownTool>>> {
-        let active = self.gateway.glance();
+        let active = self.active();
         if !active.authority.governs() {
             return Some(None);
         }
@@ -156,7 +163,7 @@ impl Desk<'_> {
 
     /// The same for a URI that is in no list.
     pub fn finds_uri(&self, message: &Message, member: usize, uri: &str) -> bool {
-        let active = self.gateway.glance();
+        let active = self.active();
         let Some(upstream) = self.leads_to(member).filter(|_| active.authority.governs()) else {
             return !active.authority.governs();
         };
@@ -165,7 +172,7 @@ impl Desk<'_> {
 
     /// Whether a caller sees a resource.
     pub fn sees_uri(&self, member: usize, uri: &str, era: Era) -> bool {
-        let active = self.gateway.glance();
+        let active = self.active();
         let Some(upstream) = self.leads_to(member).filter(|_| active.authority.governs()) else {
             return !active.authority.governs();
         };
@@ -197,7 +204,7 @@ impl Desk<'_> {
     /// A refusal that nothing has the name, with why that is so for its caller: for the operator alone.
     pub fn accounted(&self, denial: Denial) -> Denial {
         let Some(judged) = self.hidden.get().filter(|_| denial.judged.is_none()) else { return denial };
-        look_later(self.gateway, &self.gateway.active(), self.arrival, judged);
+        look_later(self.gateway, &self.active(), self.arrival, judged);
         Denial { judged: Some(Arc::clone(judged)), ..denial }
     }
 
@@ -211,7 +218,7 @@ impl Desk<'_> {
         (kind, cursor): (ListKind, Option<&str>),
         closing: &Closing<'_>,
     ) -> Result<Vec<Bytes>, UnknownCursor> {
-        let active = self.gateway.active();
+        let active = self.active();
         if !active.authority.governs() {
             return catalog.result(kind, cursor, closing);
         }

@@ -23,7 +23,7 @@ impl Authority {
 impl Desk<'_> {
     /// Whether the caller is told of a member, by its place. What it leads to for this caller counts.
     pub fn tells_of(&self, member: usize) -> bool {
-        !self.gateway.active().authority.governs()
+        !self.active().authority.governs()
             || self.leads_to(member).is_some_and(|upstream| self.is_told_of(upstream))
     }
 
@@ -50,7 +50,7 @@ impl Desk<'_> {
 
     /// Asks something for the caller; `None` where nothing is asked of anybody.
     fn looking<T>(&self, ask: impl FnOnce(&Authority, &Onlooker<'_>) -> T) -> Option<T> {
-        let active = self.gateway.active();
+        let active = self.active();
         if !active.authority.governs() {
             return None;
         }

@@ -42,7 +42,7 @@ fn legs(
     token: &SessionToken,
     profile: &Arc<Profile>,
 ) -> Vec<(portunus_config::UpstreamKey, Arc<Leg>)> {
-    let active = desk.gateway.active();
+    let active = desk.active();
     let now = desk.gateway.clock.now().monotonic;
     let mut legs = Vec::new();
     for upstream in desk.upstreams() {

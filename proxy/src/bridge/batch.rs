@@ -28,9 +28,10 @@ pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answe
     let (sender, mut parts) = mpsc::channel(MAX_ELEMENTS);
     let mut running: Vec<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = messages
         .iter()
-        .map(|message| Box::pin(element(desk, message, sender.clone())) as Pin<Box<_>>)
+        .map(|message| Box::pin(element(desk.of_part(), message, sender.clone())) as Pin<Box<_>>)
         .collect();
     drop(sender);
+    desk.snapshot.release();
     let mut all = poll_fn(move |context| {
         running.retain_mut(|element| element.as_mut().poll(context).is_pending());
         if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
@@ -70,9 +71,10 @@ async fn finish(answers: Vec<String>, out: &mut Answering<'_>) -> End {
 }
 
 /// One element, with a record of its own.
-async fn element(desk: &Desk<'_>, message: &Message, parts: mpsc::Sender<Part>) {
+async fn element(desk: Desk<'_>, message: &Message, parts: mpsc::Sender<Part>) {
+    let desk = &desk;
     let mut outcome = Outcome::new(desk.gateway, desk.arrival);
-    outcome.server(&desk.server, &desk.gateway.active().revision);
+    outcome.server(&desk.server, &desk.active().revision);
     outcome.message(message, message.body.len());
     let mut out = Answering {
         sink: Sink::Batch(parts.clone()),

@@ -110,7 +110,7 @@ async fn aim_at(
 /// The one server that may be asked for what is in no list. Where policy decides, nobody learns of what
 /// it hides by calling it.
 fn the_one<'d>(desk: &'d Desk<'_>) -> Option<&'d Arc<Upstream>> {
-    desk.only().filter(|_| !desk.gateway.glance().authority.governs())
+    desk.only().filter(|_| !desk.active().authority.governs())
 }
 
 fn plain(upstream: &Arc<Upstream>) -> Aim {
@@ -147,7 +147,7 @@ pub async fn target_of(desk: &Desk<'_>, message: &Message) -> Result<Option<Targ
     }
     desk.spoken_by(&profile);
     let aim = aim(desk, message, &fields, &profile).await?;
-    let target = desk.target(&desk.gateway.active(), &aim.upstream.name);
+    let target = desk.target(&desk.active(), &aim.upstream.name);
     Ok(Some(Target { tool: aim.tool, ..target }))
 }
 

@@ -2,7 +2,7 @@
 
 use super::answering::Answering;
 use crate::catalog::{Offering, Seeker, Shows};
-use crate::context::{Active, Gateway};
+use crate::context::{Active, Gateway, MessageSnapshot};
 use crate::forward::{Failure, Inbound};
 use crate::headers::Upward;
 use crate::identify::{Guest, Standing};
@@ -19,11 +19,13 @@ use portunus_filters::{Arrival, Denial, Era, Identity, Message, Moment, Reason};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// One message, where it came from, and the virtual server it is for; holds no snapshot.
+/// One message, where it came from, and the virtual server it is for.
 pub struct Desk<'a> {
     /// The process.
     pub gateway: &'a Arc<Gateway>,
-    /// The virtual server.
+    /// The snapshot by which it is judged until its request is sent.
+    pub snapshot: MessageSnapshot,
+    /// The virtual server in that snapshot.
     pub server: Arc<VirtualServer>,
     /// Who sent it, and when.
     pub arrival: &'a Arrival,
@@ -53,6 +55,36 @@ pub struct Desk<'a> {
     pub seeker: OnceLock<Arc<Seeker>>,
     /// The era that the client speaks.
     pub era: Era,
+}
+
+impl<'a> Desk<'a> {
+    /// The snapshot that decides on this message, or on what comes of it.
+    pub fn active(&self) -> Arc<Active> {
+        self.snapshot.active(self.gateway)
+    }
+
+    /// The desk of a part of the message, which lets the snapshot go by itself.
+    pub(super) fn of_part(&self) -> Desk<'a> {
+        Desk {
+            gateway: self.gateway,
+            snapshot: self.snapshot.share(),
+            server: Arc::clone(&self.server),
+            arrival: self.arrival,
+            inbound: self.inbound.clone(),
+            guest: self.guest,
+            caller: self.caller,
+            bearer: self.bearer,
+            standing: self.standing.clone(),
+            upward: Arc::clone(&self.upward),
+            write_timeout: self.write_timeout,
+            relayed: self.relayed,
+            takes_events: self.takes_events,
+            software: self.software.clone(),
+            hidden: OnceLock::new(),
+            seeker: self.seeker.clone(),
+            era: self.era,
+        }
+    }
 }
 
 impl Desk<'_> {
@@ -109,7 +141,7 @@ impl Desk<'_> {
     /// # Errors
     /// As [`Desk::place`].
     pub fn places(&self, profile: &Arc<Profile>) -> Result<Vec<(Arc<str>, Place)>, Denial> {
-        let active = self.gateway.active();
+        let active = self.active();
         let mut places = Vec::new();
         for member in &self.server.members {
             for upstream in member.choice.upstreams() {

@@ -123,7 +123,7 @@ async fn greet_all(desk: &Desk<'_>, profile: &Arc<Profile>, version: Revision) -
     let told = |member| desk.tells_of(member);
     let known = offering.known_facts(&told);
     let mut greetings = Greetings { missing: offering.silent(&told), ..Greetings::default() };
-    let active = desk.gateway.active();
+    let active = desk.active();
     let mut tasks = JoinSet::new();
     for (index, member) in desk.server.members.iter().enumerate() {
         let Some((_, facts)) = known.iter().find(|(name, _)| *name == member.name) else { continue };

@@ -32,7 +32,10 @@ pub async fn open(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -
         .admit(message)
         .and_then(|()| Lines::open(desk.gateway, founding::number()?, founding::lifetime(desk)));
     match seat {
-        Ok(seat) => carry(desk, seat, out).await,
+        Ok(seat) => {
+            desk.snapshot.release();
+            carry(desk, seat, out).await
+        }
         Err(denial) => End::Refused(denial),
     }
 }

@@ -1,7 +1,7 @@
 //! A desk that outlives the HTTP request that its message came with.
 
 use super::desk::Desk;
-use crate::context::Gateway;
+use crate::context::{Gateway, MessageSnapshot};
 use crate::forward::Inbound;
 use crate::headers::Upward;
 use crate::identify::{Guest, Standing, Trace};
@@ -16,6 +16,7 @@ use std::time::Duration;
 /// Everything that a [`Desk`] borrows, of its own.
 pub(super) struct Kept {
     gateway: Arc<Gateway>,
+    snapshot: MessageSnapshot,
     server: Arc<VirtualServer>,
     arrival: Arrival,
     headers: HeaderMap,
@@ -35,10 +36,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Keeps what `desk` has.
+    /// Keeps what `desk` has, and takes over its snapshot.
     pub(super) fn of(desk: &Desk<'_>) -> Kept {
         Kept {
             gateway: Arc::clone(desk.gateway),
+            snapshot: desk.snapshot.hand_over(),
             server: Arc::clone(&desk.server),
             arrival: desk.arrival.clone(),
             headers: desk.inbound.headers.clone(),
@@ -58,10 +60,11 @@ impl Kept {
         }
     }
 
-    /// The desk of a message that is answered on a stream.
+    /// The desk of a message that is answered on a stream; the snapshot goes with it.
     pub(super) fn desk(&self) -> Desk<'_> {
         Desk {
             gateway: &self.gateway,
+            snapshot: self.snapshot.hand_over(),
             server: Arc::clone(&self.server),
             arrival: &self.arrival,
             inbound: Inbound {

@@ -67,6 +67,7 @@ pub(super) async fn of_session(
         Kind::Request => request(desk, session, message, out).await,
         Kind::Stream => {
             desk.admit(message)?;
+            desk.snapshot.release();
             Box::pin(streams::get(desk, session, out)).await
         }
         Kind::End => {
@@ -198,11 +199,8 @@ impl<'a, 'd> Call<'a, 'd> {
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let changed_parts = changed.as_ref().map(parts).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
-        let active = desk.gateway.active();
-        let (cleared, overseer) = desk.clear_call(&active, message, &aim.upstream.name, aim.tool)?;
+        let (cleared, overseer, place) = desk.clear_call(message, &aim.upstream, aim.tool, &profile)?;
         out.outcome.judged(cleared.judged());
-        let place = desk.place(&active, &aim.upstream, &profile)?;
-        drop(active);
         out.outcome.forwarding(&aim.upstream.name);
         let failed = |failure: crate::forward::Failure, out: &mut Answering<'_>| {
             out.outcome.cause(&failure.cause);

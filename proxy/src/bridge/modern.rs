@@ -61,7 +61,7 @@ async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) ->
 
 /// Whether the endpoint's one server is of the client's own era and may have methods of its own.
 async fn takes_any(desk: &Desk<'_>, profile: &Arc<Profile>) -> bool {
-    let place = desk.only().and_then(|only| desk.place(&desk.gateway.active(), only, profile).ok());
+    let place = desk.only().and_then(|only| desk.place(&desk.active(), only, profile).ok());
     let Some(place) = place else { return false };
     let era = desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await;
     era.is_ok_and(|era| era == Era::Modern)
@@ -90,7 +90,8 @@ async fn calls(
         Some(call::State::Parked(serial)) => {
             // The answers are a message like any other: judged before they go on.
             let aim = call::aim(desk, message, fields, &round.profile).await?;
-            desk.clear(&desk.gateway.active(), message, &aim.upstream.name, aim.tool)?;
+            desk.clear(message, &aim.upstream.name, aim.tool)?;
+            desk.snapshot.release();
             let resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             out.outcome.forwarding(&Arc::clone(&resumed.talk.upstream().name));
             Box::pin(round.resume(resumed, replies, out)).await
@@ -130,11 +131,8 @@ impl Round<'_, '_> {
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let changed_parts = changed.as_ref().map(parts).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
-        let active = desk.gateway.active();
-        let (cleared, overseer) = desk.clear_call(&active, message, &aim.upstream.name, aim.tool)?;
+        let (cleared, overseer, place) = desk.clear_call(message, &aim.upstream, aim.tool, &self.profile)?;
         out.outcome.judged(cleared.judged());
-        let place = desk.place(&active, &aim.upstream, &self.profile)?;
-        drop(active);
         let place = match aim.at {
             Some(at) => tasks::seated(desk, place, at),
             None => place,

@@ -119,6 +119,7 @@ pub(super) async fn listen(
     let honoured = wanted.honoured(&facts);
     let mut subscribed = subscribe_all(desk, profile, &wanted, &seat.sender).await?;
     let served = std::mem::take(&mut subscribed.served);
+    desk.snapshot.release();
     let stream = Stream::new(desk, Some(Subscription { id, honoured, facts, served }), None);
     let stream = Stream { opening: message.clone(), ..stream };
     let end = tell(desk, stream, &mut seat, out).await;
@@ -229,7 +230,7 @@ pub(super) async fn subscribe(
     let Some((place, uris)) = owners.into_iter().find(|(_, uris)| !uris.is_empty()) else {
         return Err(Denial::new(Reason::UnknownResource, format!("Resource not found: {uri}")));
     };
-    desk.clear(&desk.gateway.active(), message, &place.upstream.name, None)?;
+    desk.clear(message, &place.upstream.name, None)?;
     let original = uris.into_iter().next().map_or_else(|| Arc::clone(&uri), |uri| uri.original);
     let begins = call::method_name(message) == "resources/subscribe";
     let changed = match begins {

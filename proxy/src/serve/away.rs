@@ -2,6 +2,7 @@
 
 use super::{Brokered, Passage, expect, is_repeatable};
 use crate::bridge;
+use crate::context::Active;
 use crate::headers::Stamp;
 use crate::metrics::Stage;
 use crate::peers::{Line, Member, Passenger, PeerFailure, Relayed, Where, relay};
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use portunus_config::VirtualServer;
 use portunus_filters::message::Reading;
 use portunus_filters::{Denial, Kind, Reason};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// A replica that is there answers all but calls at once.
@@ -22,7 +23,11 @@ const BEYOND: Duration = Duration::from_secs(60);
 
 /// A message that another replica has to serve.
 pub(super) struct Away {
-    brokered: Brokered,
+    server: Arc<VirtualServer>,
+    reading: Reading,
+    /// The snapshot that would judge it here. It is not held, since what another replica serves may take
+    /// hours.
+    active: Weak<Active>,
     body: Bytes,
     member: Arc<Member>,
     home: Home,
@@ -31,7 +36,13 @@ pub(super) struct Away {
 impl Passage<'_> {
     /// Where a message has to go, if what it is about is kept by another replica; one that has come
     /// from there is served here, whatever it says.
-    pub(super) fn away(&self, server: &Arc<VirtualServer>, reading: &Reading, body: &Bytes) -> Option<Away> {
+    pub(super) fn away(
+        &self,
+        active: &Arc<Active>,
+        server: &Arc<VirtualServer>,
+        reading: &Reading,
+        body: &Bytes,
+    ) -> Option<Away> {
         let gateway = self.connection.gateway;
         if self.connection.relayed.is_some() || gateway.peers.members().next().is_none() {
             return None;
@@ -41,31 +52,30 @@ impl Passage<'_> {
         let home = bridge::home(&gateway.estate, &binding, &self.request.headers, reading);
         let home = home.or_else(|| self.line_home(server))?;
         let Where::Peer(member) = gateway.peers.home(&home) else { return None };
-        let brokered = Brokered { server: Arc::clone(server), reading: reading.clone() };
-        Some(Away { brokered, body: body.clone(), member, home })
+        let (server, reading, active) = (Arc::clone(server), reading.clone(), Arc::downgrade(active));
+        Some(Away { server, reading, active, body: body.clone(), member, home })
     }
 
     /// Brings a message to its home, and the answer back; if that is gone, it is served here as far as
-    /// what it carries allows.
+    /// what it carries allows and the configuration is still the one that its caller was found by.
     pub(super) async fn send_on(&mut self, away: Away, client: &mut Client) -> End {
-        let Away { brokered, body, member, home } = away;
+        let Away { server, reading, active, body, member, home } = away;
         let gateway = Arc::clone(self.connection.gateway);
-        let server = &brokered.server;
-        let expect = self.awaiting(expect(&brokered.reading, server, self.request.version));
+        let expect = self.awaiting(expect(&reading, &server, self.request.version));
         let expect = Expect { elsewhere: true, ..expect };
-        let expect = self.taken(server, expect);
-        let known = self.known_elsewhere(server, &expect);
+        let expect = self.taken(&server, expect);
+        let known = self.known_elsewhere(&server, &expect);
         let line = member.line();
-        if let Some(first) = brokered.reading.messages().first() {
+        if let Some(first) = reading.messages().first() {
             self.outcome.message(first, body.len());
         }
         let passenger = Passenger {
             head: &self.request,
-            relayed: self.asserted(server, &body),
+            relayed: self.asserted(&server, &body),
             body,
             trace: &self.trace,
             endless: expect.endless,
-            within: patience(server, &expect),
+            within: patience(&server, &expect),
         };
         let sent = tokio::select! {
             biased;
@@ -90,11 +100,11 @@ impl Passage<'_> {
         member.fails(&failure);
         let served_here = match failure {
             PeerFailure::Gone(_) | PeerFailure::Restarted => true,
-            PeerFailure::Ended(_) => brokered.reading.messages().iter().all(is_repeatable),
+            PeerFailure::Ended(_) => reading.messages().iter().all(is_repeatable),
             PeerFailure::Lost(_) | PeerFailure::Refused(_) => false,
         };
-        if served_here {
-            return Box::pin(self.broker(brokered, client)).await;
+        if let Some(active) = active.upgrade().filter(|_| served_here) {
+            return Box::pin(self.broker(Brokered { active, server, reading }, client)).await;
         }
         self.outcome.cause(&failure.to_string());
         let denial = Denial::new(Reason::ReplicaLost, "the replica that keeps this session does not answer");

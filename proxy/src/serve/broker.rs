@@ -4,7 +4,7 @@ use super::line::Old;
 use super::{Admitted, Brokered, Connection, Halt, Knowledge, Passage, expect, halt};
 use crate::bridge::answering::{Answering, Sink};
 use crate::bridge::{self, Desk, http_sse};
-use crate::context::{Active, Gateway};
+use crate::context::{Active, Gateway, MessageSnapshot};
 use crate::forward::{Exchange, Inbound};
 use crate::headers::{Stamp, Upward};
 use crate::identify::{Source, Standing, Trace};
@@ -78,12 +78,7 @@ impl Passage<'_> {
     /// Asks the server for its era. Without an answer, one of which it was known is served by that, for
     /// the sake of what is kept of it; of any other the message goes to it as it is, and fails as it
     /// would without us.
-    pub(super) async fn ask_era(
-        &mut self,
-        server: Arc<VirtualServer>,
-        reading: Reading,
-        place: &Place,
-    ) -> Result<Admitted, Halt> {
+    pub(super) async fn ask_era(&mut self, brokered: Brokered, place: &Place) -> Result<Admitted, Halt> {
         let gateway = self.connection.gateway;
         let eras = &gateway.estate.eras;
         let is_legacy = match eras.choose(gateway, place, Era::Modern).await {
@@ -91,53 +86,39 @@ impl Passage<'_> {
             Err(_) => eras.last(place).knows(Era::Modern) == Some(false),
         };
         if is_legacy {
-            return Ok(Admitted::Broker(Box::new(Brokered { server, reading })));
+            return Ok(Admitted::Broker(Box::new(brokered)));
         }
-        let active = gateway.active();
-        let server = self.still_served(&active, &server)?;
-        self.direct(active, server, reading).await
+        self.direct(brokered).await
     }
 
     /// A message that goes to its server as it is, if it may and can.
-    pub(super) async fn direct(
-        &mut self,
-        active: Arc<Active>,
-        server: Arc<VirtualServer>,
-        reading: Reading,
-    ) -> Result<Admitted, Halt> {
+    pub(super) async fn direct(&mut self, brokered: Brokered) -> Result<Admitted, Halt> {
+        let Brokered { active, server, reading } = &brokered;
         let Some(first) = reading.messages().first().filter(|_| active.authority.governs()) else {
-            return self.clear(&active, &server, &reading, None);
+            return self.clear(brokered, None);
         };
-        drop(active);
         self.outcome.message(first, first.body.len());
         let whence = (self.connection, &self.arrival, &self.source, &self.trace);
-        let desk = desk(whence, &self.request, (Arc::clone(&server), first.era), self.standing.clone());
+        let where_to = (Arc::clone(active), Arc::clone(server), first.era);
+        let desk = desk(whence, &self.request, where_to, self.standing.clone());
         let target = bridge::target_of(&desk, first).await;
         drop(desk);
-        let known = || Knowledge::of(&expect(&reading, &server, self.request.version), server.http_status);
-        let Some(target) = target.map_err(|denial| halt(denial, known()))? else {
-            return Ok(Admitted::Broker(Box::new(Brokered { server, reading })));
-        };
-        let active = self.connection.gateway.active();
-        let server = self.still_served(&active, &server)?;
-        self.clear(&active, &server, &reading, Some(target))
+        let known = || Knowledge::of(&expect(reading, server, self.request.version), server.http_status);
+        match target.map_err(|denial| halt(denial, known()))? {
+            Some(target) => self.clear(brokered, Some(target)),
+            None => Ok(Admitted::Broker(Box::new(brokered))),
+        }
     }
 
     /// What it takes to serve an `initialize` here, if its server turns out not to know it.
-    pub(super) fn founding(
-        &self,
-        active: &Active,
-        server: &Arc<VirtualServer>,
-        reading: &Reading,
-        expect: &Expect,
-    ) -> Option<Box<Founding>> {
+    pub(super) fn founding(&self, brokered: &Brokered, expect: &Expect) -> Option<Box<Founding>> {
+        let Brokered { active, server, .. } = brokered;
         let upstream = server.upstreams.first().filter(|upstream| upstream.era == EraMode::Auto)?;
         if !expect.founds_session || !server.bridge {
             return None;
         }
         let place = self.place_of(active, server, upstream)?;
-        let brokered = Brokered { server: Arc::clone(server), reading: reading.clone() };
-        Some(Box::new(Founding { brokered, place }))
+        Some(Box::new(Founding { brokered: brokered.clone(), place }))
     }
 
     fn place_of(&self, active: &Active, server: &VirtualServer, upstream: &Arc<Upstream>) -> Option<Place> {
@@ -154,7 +135,7 @@ impl Passage<'_> {
 
     /// Serves a message here.
     pub(super) async fn broker(&mut self, brokered: Brokered, client: &mut Client) -> End {
-        let Brokered { server, reading } = brokered;
+        let Brokered { active, server, reading } = brokered;
         if let Some(first) = reading.messages().first() {
             self.outcome.message(first, first.body.len());
         }
@@ -162,7 +143,7 @@ impl Passage<'_> {
         let old = self.old(&server);
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
         let whence = (self.connection, &self.arrival, &self.source, &self.trace);
-        let desk = desk(whence, &self.request, (server, era), self.standing.clone());
+        let desk = desk(whence, &self.request, (active, server, era), self.standing.clone());
         let mut out = Answering {
             sink: Sink::Client(client),
             outcome: &mut self.outcome,
@@ -207,13 +188,14 @@ fn key(connection: &Connection<'_>, arrival: &Arrival, upward: &Upward) -> Calle
 pub(super) fn desk<'a>(
     (connection, arrival, source, trace): (Connection<'a>, &'a Arrival, &'a Source, &'a Trace),
     request: &'a Parts,
-    (server, era): (Arc<VirtualServer>, Era),
+    (active, server, era): (Arc<Active>, Arc<VirtualServer>, Era),
     standing: Option<Arc<Standing>>,
 ) -> Desk<'a> {
     let headers = &request.headers;
     let upward = connection.guest.upward(headers, &server);
     Desk {
         gateway: connection.gateway,
+        snapshot: MessageSnapshot::holding(active),
         guest: connection.guest,
         caller: key(&connection, arrival, &upward),
         bearer: CallerKey::for_seals(&arrival.identity),
@@ -252,7 +234,8 @@ fn is_call(reading: &Reading) -> bool {
         && ListKind::of_method(method).is_none()
 }
 
-/// An `initialize` on its way to a server whose era is not known.
+/// An `initialize` on its way to a server whose era is not known. It keeps the snapshot: if it has to be
+/// served here, that is the request which the snapshot decides on.
 pub(super) struct Founding {
     pub(super) brokered: Brokered,
     place: Place,

@@ -1,6 +1,7 @@
 use crate::bridge::answering::{Answering, Part, Sink};
 use crate::bridge::desk::Desk;
 use crate::bridge::modern;
+use crate::context::MessageSnapshot;
 use crate::forward::Inbound;
 use crate::headers::Stamp;
 use crate::identify::{Guest, Trace};
@@ -65,10 +66,9 @@ fn message(method: &str, name: (&str, &str)) -> Message {
 
 /// What `caller` is answered at an endpoint.
 async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Result<Value, Denial> {
-    let principal = Principal::named("t", caller);
-    let identity = Identity::Principal(Arc::new(principal));
-    let id = ServerId(format!("*|{path}").into());
-    let server = bed.gateway.active().snapshot.routes.server(&id).cloned();
+    let identity = Identity::Principal(Arc::new(Principal::named("t", caller)));
+    let active = bed.gateway.active();
+    let server = active.snapshot.routes.server(&ServerId(format!("*|{path}").into())).cloned();
     let (headers, trace) = (HeaderMap::new(), Trace { parent: "00-a-b-00".into(), joined: false });
     let arrival = Arrival {
         listener: "l".into(),
@@ -80,6 +80,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
     let desk = Desk {
         standing: None,
         gateway: &bed.gateway,
+        snapshot: MessageSnapshot::holding(active),
         server: server.unwrap(),
         arrival: &arrival,
         inbound: Inbound {
