@@ -55,6 +55,8 @@ mod proxy_protocol;
 #[cfg(test)]
 mod questions;
 #[cfg(test)]
+mod readers;
+#[cfg(test)]
 mod refused;
 #[cfg(test)]
 mod replay;

@@ -17,7 +17,7 @@ pub(crate) struct Show {
 
 impl Show {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Show; 23] = [
+    pub(crate) const ALL: [Show; 24] = [
         Show {
             name: "first-hour",
             about: "the README's first command ends in a gateway that SDK clients use",
@@ -59,6 +59,10 @@ impl Show {
         Show { name: "day", about: "50,000 sessions that nobody ends leave every table as it was" },
         Show { name: "bytes", about: "bodies of 0 B to 4 MiB arrive byte for byte, in both directions" },
         Show { name: "swap", about: "150 swaps under load with 1,000 open streams lose no call" },
+        Show {
+            name: "revisions",
+            about: "under ten swaps a second no call runs that the revision in its record refuses",
+        },
         Show {
             name: "tls",
             about: "openssl and curl get in as they should, and certificates rotate under load",

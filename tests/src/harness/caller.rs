@@ -95,6 +95,11 @@ impl Caller {
         Caller { token: Some(token.to_owned()), name: token.to_owned(), ..self }
     }
 
+    /// A client that accepts elicitations with this name.
+    pub(crate) fn named(self, name: &str) -> Caller {
+        Caller { name: name.to_owned(), ..self }
+    }
+
     /// A client each of whose requests has one more field.
     pub(crate) fn with_field(mut self, name: &'static str, value: &str) -> Caller {
         self.fields.push((name, value.to_owned()));
@@ -177,11 +182,35 @@ impl Caller {
         answered.unwrap_or(Err(Lost::Late))
     }
 
+    /// Sends the request that `edit` makes of the text of an honest one, under the headers of that one,
+    /// and reads up to its answer.
+    pub(crate) async fn edited(
+        &mut self,
+        method: &str,
+        params: Value,
+        edit: impl FnOnce(&str) -> String,
+    ) -> Result<Said, Lost> {
+        let message = self.message(method, params);
+        let text = edit(&message.to_string());
+        let patience = self.patience;
+        let answered = tokio::time::timeout(patience, self.exchange(&message, &text)).await;
+        answered.unwrap_or(Err(Lost::Late))
+    }
+
     async fn converse(&mut self, method: &str, params: Value) -> Result<Said, Lost> {
+        let message = self.message(method, params);
+        self.exchange(&message, &message.to_string()).await
+    }
+
+    fn message(&mut self, method: &str, params: Value) -> Value {
         let id = self.next;
         self.next += 1;
-        let message = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": self.enveloped(params)});
-        let mut connection = self.send(&message).await?;
+        json!({"jsonrpc": "2.0", "id": id, "method": method, "params": self.enveloped(params)})
+    }
+
+    async fn exchange(&mut self, message: &Value, body: &str) -> Result<Said, Lost> {
+        let id = &message["id"];
+        let mut connection = self.send(message, body).await?;
         let mut head = connection.try_head().await.ok_or(Lost::Broken)?;
         let events = head.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
         let (mut text, mut before) = (String::new(), Vec::new());
@@ -192,7 +221,7 @@ impl Caller {
                 let (message, rest) = (event_message(event), rest.to_owned());
                 text = rest;
                 let Some(message) = message else { continue };
-                if message["id"] == id && message.get("method").is_none() {
+                if message["id"] == *id && message.get("method").is_none() {
                     // What follows is the end of the body; it is not worth a connection.
                     return Ok(Said { head, before, message });
                 }
@@ -286,12 +315,11 @@ impl Caller {
         Ok(connection)
     }
 
-    async fn send(&mut self, message: &Value) -> Result<Client, Lost> {
+    async fn send(&mut self, message: &Value, body: &str) -> Result<Client, Lost> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.dial().await?,
         };
-        let body = message.to_string();
         let sent = connection.try_post(&self.path, &self.headers(message), body.as_bytes()).await;
         sent.map_err(|_| Lost::Broken)?;
         Ok(connection)

@@ -158,7 +158,8 @@ impl Mcp {
             notes: broadcast::Sender::new(64),
         });
         let serving = Arc::clone(&world);
-        let upstream = Upstream::start(move |request, wire| serve(Arc::clone(&serving), request, wire)).await;
+        let upstream =
+            Upstream::of_an_era(move |request, wire| serve(Arc::clone(&serving), request, wire)).await;
         Mcp { upstream, world }
     }
 

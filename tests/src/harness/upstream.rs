@@ -127,7 +127,16 @@ impl Upstream {
         S: Fn(Request, Wire) -> F + Send + Sync + 'static,
         F: Future<Output = Option<Wire>> + Send + 'static,
     {
-        Upstream::start_with(None, script).await
+        Upstream::start_with(None, true, script).await
+    }
+
+    /// The same for a script that says itself which era it speaks.
+    pub(crate) async fn of_an_era<S, F>(script: S) -> Upstream
+    where
+        S: Fn(Request, Wire) -> F + Send + Sync + 'static,
+        F: Future<Output = Option<Wire>> + Send + 'static,
+    {
+        Upstream::start_with(None, false, script).await
     }
 
     /// The same under TLS; who fails the handshake does not come to the script.
@@ -136,10 +145,10 @@ impl Upstream {
         S: Fn(Request, Wire) -> F + Send + Sync + 'static,
         F: Future<Output = Option<Wire>> + Send + 'static,
     {
-        Upstream::start_with(Some(TlsAcceptor::from(Arc::new(tls))), script).await
+        Upstream::start_with(Some(TlsAcceptor::from(Arc::new(tls))), true, script).await
     }
 
-    async fn start_with<S, F>(tls: Option<TlsAcceptor>, script: S) -> Upstream
+    async fn start_with<S, F>(tls: Option<TlsAcceptor>, is_modern: bool, script: S) -> Upstream
     where
         S: Fn(Request, Wire) -> F + Send + Sync + 'static,
         F: Future<Output = Option<Wire>> + Send + 'static,
@@ -164,7 +173,7 @@ impl Upstream {
                     let mut wire = Some(Wire { number, stream });
                     while let Some(mut open) = wire.take() {
                         let Some(request) = read_request(&mut open.stream).await else { return };
-                        if request.asks_for_the_era() {
+                        if is_modern && request.asks_for_the_era() {
                             open.era_of(&request).await;
                             wire = Some(open);
                             continue;

@@ -23,6 +23,7 @@ mod pairings;
 pub(crate) mod policy;
 mod replicas;
 mod restart;
+mod revisions;
 mod swap;
 mod tls;
 mod upgrade;
@@ -115,6 +116,12 @@ async fn bytes() {
 #[ignore = "a show: cargo xtask prove swap"]
 async fn swap() {
     swap::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove revisions"]
+async fn revisions() {
+    revisions::run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
