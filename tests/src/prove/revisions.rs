@@ -166,7 +166,6 @@ fn judge(gateway: &Gateway, book: &Book, swaps: u64) {
     for (pair, counts) in &table {
         println!("{pair:<24} {counts:?}");
     }
-    let serial = gateway.status().await["serial"].as_u64().unwrap_or_default();
     println!(
         "{} calls under {} swaps; {} against the revision of their record",
         sent.len(),
