@@ -31,6 +31,10 @@ pub(crate) const TLS: &[Tool] = &[
     Tool { name: "curl", packages: &["curl"], present: || succeeds("curl", &["--version"]) },
 ];
 
+/// What builds a server's reader in the show `readers`.
+pub(crate) const READERS: &[Tool] =
+    &[Tool { name: "Go", packages: &["golang-go"], present: || succeeds("go", &["version"]) }];
+
 /// What brings the SDK clients of the tests.
 pub(crate) const SDK: &[Tool] = &[
     Tool { name: "node", packages: &["nodejs"], present: || succeeds("node", &["--version"]) },

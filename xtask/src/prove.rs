@@ -17,7 +17,7 @@ pub(crate) struct Show {
 
 impl Show {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Show; 24] = [
+    pub(crate) const ALL: [Show; 25] = [
         Show {
             name: "first-hour",
             about: "the README's first command ends in a gateway that SDK clients use",
@@ -59,6 +59,10 @@ impl Show {
         Show { name: "day", about: "50,000 sessions that nobody ends leave every table as it was" },
         Show { name: "bytes", about: "bodies of 0 B to 4 MiB arrive byte for byte, in both directions" },
         Show { name: "swap", about: "150 swaps under load with 1,000 open streams lose no call" },
+        Show {
+            name: "readers",
+            about: "servers in five languages read of a million messages what was judged, or they are refused",
+        },
         Show {
             name: "revisions",
             about: "under ten swaps a second no call runs that the revision in its record refuses",
@@ -145,6 +149,9 @@ pub(crate) fn list() {
 pub(crate) fn run(shows: &[Show]) -> Result<(), Failure> {
     if shows.iter().any(|show| show.name == "tls") {
         machine::ensure(&[machine::TLS])?;
+    }
+    if shows.iter().any(|show| show.name == "readers") {
+        machine::ensure(&[machine::READERS])?;
     }
     let kit = if shows == [Show::PRICE] { None } else { Some(test::prepare()?) };
     let mut rows = Vec::new();

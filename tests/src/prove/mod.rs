@@ -21,6 +21,7 @@ pub(crate) mod matrix;
 mod pair;
 mod pairings;
 pub(crate) mod policy;
+mod readers;
 mod replicas;
 mod restart;
 mod revisions;
@@ -164,4 +165,10 @@ async fn h2() {
 #[ignore = "a show: cargo xtask prove policy"]
 fn policy() {
     policy::run();
+}
+
+#[test]
+#[ignore = "a show: cargo xtask prove readers"]
+fn readers() {
+    readers::run();
 }

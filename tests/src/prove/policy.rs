@@ -9,7 +9,7 @@ mod questions;
 use crate::harness::root;
 use portunus_config::{ProcessEnvironment, load_policy};
 use portunus_filters::authorize::{Document, Entry, Fault, Module, Policy, Ruling, Settings};
-use questions::Dice;
+pub(crate) use questions::Dice;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
