@@ -199,7 +199,7 @@ impl<'a, 'd> Call<'a, 'd> {
         let changed_parts = changed.as_ref().map(parts).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
-        let (cleared, overseer) = desk.clear_call(&active, message, &aim.upstream.name, aim.tool)?;
+        let (cleared, overseer) = desk.clear_call(&active, message, &aim.upstream.name, aim.subject)?;
         out.outcome.judged(cleared.judged());
         let place = desk.place(&active, &aim.upstream, &profile)?;
         drop(active);

@@ -90,7 +90,7 @@ async fn calls(
         Some(call::State::Parked(serial)) => {
             // The answers are a message like any other: judged before they go on.
             let aim = call::aim(desk, message, fields, &round.profile).await?;
-            desk.clear(&desk.gateway.active(), message, &aim.upstream.name, aim.tool)?;
+            desk.clear(&desk.gateway.active(), message, &aim.upstream.name, aim.subject)?;
             let resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             out.outcome.forwarding(&Arc::clone(&resumed.talk.upstream().name));
             Box::pin(round.resume(resumed, replies, out)).await
@@ -131,7 +131,7 @@ impl Round<'_, '_> {
         let changed_parts = changed.as_ref().map(parts).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let active = desk.gateway.active();
-        let (cleared, overseer) = desk.clear_call(&active, message, &aim.upstream.name, aim.tool)?;
+        let (cleared, overseer) = desk.clear_call(&active, message, &aim.upstream.name, aim.subject)?;
         out.outcome.judged(cleared.judged());
         let place = desk.place(&active, &aim.upstream, &self.profile)?;
         drop(active);
