@@ -61,6 +61,8 @@ mod replay;
 #[cfg(test)]
 mod sdk;
 #[cfg(test)]
+mod sent;
+#[cfg(test)]
 mod swap;
 #[cfg(test)]
 mod tidy;
