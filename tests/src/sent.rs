@@ -4,6 +4,7 @@
 use crate::harness::mcp::tool;
 use crate::harness::{Caller, Era, Gateway, Issuer, Key, Request, Said, Upstream, Wire, within};
 use serde_json::{Value, json};
+use tokio::sync::broadcast;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
@@ -14,13 +15,17 @@ const AUDIENCE: &str = "https://gw.example/mcp";
 struct Member {
     server: Upstream,
     heard: UnboundedReceiver<Value>,
+    /// Resources that change.
+    changes: broadcast::Sender<&'static str>,
 }
 
 impl Member {
     async fn start() -> Member {
         let (told, heard) = unbounded_channel();
+        let (changes, _) = broadcast::channel(8);
+        let changing = changes.clone();
         let server = Upstream::start(move |request: Request, mut wire: Wire| {
-            let told = told.clone();
+            let (told, changes) = (told.clone(), changing.subscribe());
             async move {
                 let message: Value = serde_json::from_slice(&request.body).unwrap();
                 let method = message["method"].as_str().unwrap();
@@ -36,7 +41,7 @@ impl Member {
                     return Some(wire);
                 }
                 if method == "subscriptions/listen" {
-                    listened(&message, wire).await;
+                    listened(&message, wire, changes).await;
                     return None;
                 }
                 let mut result = answer(&message);
@@ -48,7 +53,7 @@ impl Member {
             }
         })
         .await;
-        Member { server, heard }
+        Member { server, heard, changes }
     }
 
     /// What got to it since it was asked last.
@@ -74,8 +79,8 @@ impl Member {
     }
 }
 
-/// Acknowledges a subscription and holds it.
-async fn listened(message: &Value, mut wire: Wire) {
+/// Acknowledges a subscription, and tells of what changes as long as it is held.
+async fn listened(message: &Value, mut wire: Wire, mut changes: broadcast::Receiver<&'static str>) {
     let tag = json!({"io.modelcontextprotocol/subscriptionId": message["id"]});
     let wanted = &message["params"]["notifications"];
     let params = json!({"notifications": wanted, "_meta": tag});
@@ -83,7 +88,15 @@ async fn listened(message: &Value, mut wire: Wire) {
     wire.begin_events().await;
     let begun = note("notifications/subscriptions/acknowledged", params);
     wire.chunk(&format!("data: {begun}\n\n")).await;
-    wire.closed().await;
+    loop {
+        let uri = tokio::select! {
+            changed = changes.recv() => changed.unwrap(),
+            () = wire.closed() => return,
+        };
+        let tag = json!({"io.modelcontextprotocol/subscriptionId": message["id"]});
+        let updated = note("notifications/resources/updated", json!({"uri": uri, "_meta": tag}));
+        wire.chunk(&format!("data: {updated}\n\n")).await;
+    }
 }
 
 fn answer(message: &Value) -> Value {
@@ -279,6 +292,33 @@ async fn a_subscription_is_for_what_its_caller_may_subscribe_to() {
             drop(stream);
         }
     }
+}
+
+#[tokio::test]
+async fn a_subscription_is_told_no_more_of_what_new_rules_deny() {
+    let open = "package mcp.authz\nimport rego.v1\ndefault decision := true\n";
+    let closed = format!("{open}decision := false if input.mcp.uri == \"file:///pub/a\"\n");
+    let (gateway, mut crm, _wiki) = files(Some((open, ", lists: show"))).await;
+    let mut caller = Caller::new(Era::Modern, gateway.address);
+    let wanted = json!({"resourceSubscriptions": ["file:///pub/a", "file:///pub/c"]});
+    let mut stream = caller.listening_to(wanted).await;
+    crm.subscribed().await;
+    let mut told_until = async |uri: &str| {
+        let mut told = String::new();
+        while !told.contains(&format!("\"uri\":\"{uri}\"")) {
+            told += &within(10, uri, stream.chunk()).await.unwrap();
+        }
+        told
+    };
+    crm.changes.send("file:///pub/a").unwrap();
+    told_until("file:///pub/a").await;
+    gateway.place("policy.rego", &closed);
+    gateway.reaches("the new rules", |status| status["serial"] == 2).await;
+    for uri in ["file:///pub/a", "file:///pub/c"] {
+        crm.changes.send(uri).unwrap();
+    }
+    let told = told_until("file:///pub/c").await;
+    assert!(!told.contains("file:///pub/a"), "{told}");
 }
 
 /// The same rule for what a completion names, wherever it is named.
