@@ -1,8 +1,11 @@
 //! What callers see of a virtual server's members: names shown or hidden, renamed, described anew.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+
+use portunus_filters::mcp::uri::{normal_pattern, scheme};
 
 use crate::glob::Glob;
 
@@ -41,6 +44,11 @@ impl View {
     /// The description that it is served with, if the document gives it one.
     pub fn described(&self, member: &str, original: &str) -> Option<&str> {
         changed(&self.describe, member, original)
+    }
+
+    /// Whether anything is hidden.
+    pub fn is_selective(&self) -> bool {
+        self.allow.is_some() || !self.deny.is_empty()
     }
 
     /// Whether everything is shown as it is.
@@ -93,6 +101,15 @@ impl Pattern {
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.member, self.original)
+    }
+}
+
+/// The form in which a pattern over URIs matches something, if it is not written so.
+pub(crate) fn respelt(pattern: &str) -> Option<String> {
+    scheme(pattern)?;
+    match normal_pattern(pattern).form {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(form) => Some(form),
     }
 }
 

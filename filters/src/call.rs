@@ -1,6 +1,6 @@
 //! A resolved message, and what the filters say of it.
 
-use crate::authorize::{Obligations, Place};
+use crate::authorize::{self, Obligations, Place};
 use crate::facts::ToolFacts;
 use crate::gate::Judged;
 use crate::mcp::Span;
@@ -15,8 +15,8 @@ pub struct Target {
     pub server: Arc<str>,
     /// Name of the upstream; empty for what is answered here.
     pub upstream: Arc<str>,
-    /// The tool that is called.
-    pub tool: Option<Arc<KnownTool>>,
+    /// What it is about, as the upstream knows it; `None` if that is no item of its lists.
+    pub subject: Option<Subject>,
     /// Name of the narrowest network that the client's address is in.
     pub zone: Option<Arc<str>>,
     /// What the client's software calls itself.
@@ -27,6 +27,52 @@ impl Target {
     /// One of which no more is known.
     pub fn new(server: &Arc<str>, upstream: &Arc<str>) -> Target {
         Target { server: Arc::clone(server), upstream: Arc::clone(upstream), ..Target::default() }
+    }
+
+    /// The tool that it is about.
+    pub fn tool(&self) -> Option<&Arc<KnownTool>> {
+        match &self.subject {
+            Some(Subject::Tool(tool)) => Some(tool),
+            _ => None,
+        }
+    }
+}
+
+/// An item of a member's lists as rules are asked of it: by the name that its upstream gives it, or the
+/// normal form of the URI that its upstream receives, and never by the name that clients know.
+///
+/// It is made where a served name is looked up, from [`Entry::subject`](crate::mcp::catalog::Entry) and
+/// [`Located::subject`](crate::mcp::catalog::Located), so what is judged and what is sent do not differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A tool.
+    Tool(Arc<KnownTool>),
+    /// A prompt, by its name.
+    Prompt(Arc<str>),
+    /// A resource, by its URI.
+    Resource(Arc<str>),
+    /// A template of URIs.
+    Template(Arc<str>),
+}
+
+impl Subject {
+    /// `input.mcp.kind`.
+    pub(crate) fn kind(&self) -> authorize::Kind {
+        match self {
+            Subject::Tool(_) => authorize::Kind::Tool,
+            Subject::Prompt(_) => authorize::Kind::Prompt,
+            Subject::Resource(_) => authorize::Kind::Resource,
+            Subject::Template(_) => authorize::Kind::Template,
+        }
+    }
+
+    /// Name and URI of `input.mcp`.
+    pub(crate) fn name_and_uri(&self) -> (Option<&str>, Option<&str>) {
+        match self {
+            Subject::Tool(tool) => (Some(&tool.original), None),
+            Subject::Prompt(name) => (Some(name), None),
+            Subject::Resource(uri) | Subject::Template(uri) => (None, Some(uri)),
+        }
     }
 }
 

@@ -165,12 +165,12 @@ impl Filter for Gate {
     }
 
     fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
-        let facts = call.target.tool.as_ref().map(|tool| &tool.facts);
+        let facts = call.target.tool().map(|tool| &tool.facts);
         if !self.governs() && !about::may_speak_to_us(call.message) {
             return Ok(());
         }
         let params = about::params(call.message)?;
-        let about = About::of(call.message, &params)?;
+        let about = About::of(call, &params, self.rules.is_some())?;
         let principal = principal(call.arrival);
         let asked = question(call, &about);
         let given = self.ruled(&asked);
@@ -227,13 +227,13 @@ fn question<'a>(call: &'a Call<'_>, about: &'a About<'_>) -> Question<'a> {
             server: &target.server,
             upstream: Some(&*target.upstream).filter(|upstream| !upstream.is_empty()),
             kind: about.kind,
-            name: about.name.as_deref(),
-            uri: about.uri.as_deref(),
+            name: about.name,
+            uri: about.uri,
             arguments: about.arguments,
             responses: about.responses.as_deref(),
             era: call.message.era.as_str(),
         },
-        tool: target.tool.as_deref().map(tool),
+        tool: target.tool().map(|known| tool(known)),
         context: Context {
             source_ip: call.arrival.source,
             zone: target.zone.as_deref(),

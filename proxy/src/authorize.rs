@@ -44,6 +44,8 @@ pub struct Authority {
     pub reads_claims: bool,
     /// The policy reads what the client's software calls itself.
     pub reads_client: bool,
+    /// The policy reads URIs, so each must be read by its server as it is judged.
+    pub reads_uris: bool,
     policy: Option<Arc<PolicyRules>>,
 }
 
@@ -67,6 +69,7 @@ impl Authority {
             views: Views::default(),
             reads_claims: gate.reads("input.tool.claimed"),
             reads_client: gate.reads("input.context.client"),
+            reads_uris: gate.reads("input.mcp.uri"),
             gate,
             policy,
         }
@@ -149,7 +152,7 @@ fn tell(gateway: &Gateway, arrival: &Arrival, target: &Target, judged: &Judged) 
             request_id = &*arrival.request_id,
             server = &*target.server,
             upstream = &*target.upstream,
-            tool = target.tool.as_ref().map(|tool| &*tool.original),
+            tool = target.tool().map(|tool| &*tool.original),
             rule = judged.rule(),
             "alert: a message that somebody wants to know of"
         );

@@ -187,6 +187,10 @@ impl Naming for Viewed {
     fn described(&self, member: &str, original: &str) -> Option<&str> {
         self.0.described(member, original)
     }
+
+    fn is_selective(&self) -> bool {
+        self.0.is_selective()
+    }
 }
 
 /// The lists of all virtual servers.

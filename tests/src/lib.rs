@@ -63,6 +63,8 @@ mod replay;
 #[cfg(test)]
 mod sdk;
 #[cfg(test)]
+mod sent;
+#[cfg(test)]
 mod swap;
 #[cfg(test)]
 mod tidy;

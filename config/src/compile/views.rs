@@ -155,6 +155,10 @@ mod tests {
             ("allow: 'files.*'", ".allow: this server has no member `files`"),
             ("deny: []", ".deny: the list is empty"),
             ("deny: 'delete_*'", ".deny: `delete_*`: does not say whose name it is"),
+            (
+                "deny: 'crm.FILE:///etc/*'",
+                ".deny: `FILE:///etc/*` matches no URI: rules are asked of the normal form",
+            ),
             ("rename: {crm.a: b, search.c: b}", ".rename.search.c: another name is changed to `b`"),
             ("rename: {crm.a: 'b c'}", ".rename.crm.a: `b c`: no name of a tool"),
             ("rename: {'crm.*': b}", ".rename.crm.*: `crm.*`: is a pattern"),

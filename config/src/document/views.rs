@@ -2,7 +2,7 @@
 
 use crate::diagnostic::Located;
 use crate::reader::{Section, Value};
-use crate::view::{MAX_RULES, Pattern, split};
+use crate::view::{MAX_RULES, Pattern, respelt, split};
 
 /// Longest pattern, and longest name that is changed.
 const MAX_PATTERN_BYTES: usize = 1024;
@@ -58,8 +58,16 @@ fn patterns(value: &Value<'_>) -> Vec<Located<Pattern>> {
     }
     refuse_too_many(items.len(), value);
     let short = |text: &str| if text.len() > MAX_PATTERN_BYTES { Err("is too long") } else { Ok(()) };
-    let pattern =
-        |item: &Value<'_>| item.parsed(FORMS, |text| short(text).and_then(|()| Pattern::parse(text)));
+    let pattern = |item: &Value<'_>| {
+        let read = item.parsed(FORMS, |text| short(text).and_then(|()| Pattern::parse(text)))?;
+        let original = read.value.original.to_string();
+        // A tool may be called what looks like a URI of a scheme without slashes.
+        if let Some(form) = respelt(&original).filter(|_| original.contains(":/")) {
+            let hint = format!("write `{}.{form}`", read.value.member);
+            item.error(format!("`{original}` matches no URI: rules are asked of the normal form"), hint);
+        }
+        Some(read)
+    };
     items.iter().filter_map(pattern).collect()
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json, json};
 use super::source::PolicySource;
 use crate::diagnostic::{Findings, Located};
 use crate::reader::{Section, Source, Value, suggestion};
-use crate::view::split_upstream;
+use crate::view::{respelt, split_upstream};
 use crate::yaml;
 
 /// Most roles of a file, and most grants of a role.
@@ -23,6 +23,46 @@ const MAX_PATTERN_BYTES: usize = 1024;
 
 /// Most names of one list.
 const MAX_NAMES: usize = 1000;
+
+/// What a client who holds any role may send: the methods of MCP that are about no item of a list, and
+/// what stands for messages without a method. Calls of tasks are among them, as a task is its caller's.
+const GENERAL: &[&str] = &[
+    "initialize",
+    "server/discover",
+    "ping",
+    "logging/setLevel",
+    "tools/list",
+    "prompts/list",
+    "resources/list",
+    "resources/templates/list",
+    "subscriptions/listen",
+    "tasks/get",
+    "tasks/update",
+    "tasks/cancel",
+    "notifications/initialized",
+    "notifications/cancelled",
+    "notifications/progress",
+    "notifications/roots/list_changed",
+    "stream",
+    "end",
+    "response",
+];
+
+/// What a server may ask a client whose caller holds any role.
+const ASKED_OF_CLIENTS: &[&str] = &["ping", "roots/list", "sampling/createMessage", "elicitation/create"];
+
+/// Methods that name an item of a list, and the key of a grant that is about it.
+const NAMING: &[(&str, &str)] = &[
+    ("tools/call", "tools"),
+    ("prompts/get", "prompts"),
+    ("resources/read", "resources"),
+    ("resources/subscribe", "resources"),
+    ("resources/unsubscribe", "resources"),
+    ("completion/complete", "prompts` or `resources"),
+];
+
+/// Longest name of a method.
+const MAX_METHOD_BYTES: usize = 128;
 
 /// Names that a file of roles may speak of.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +81,8 @@ pub(crate) fn read(text: &str, file: &Path, known: Known<'_>, findings: &Finding
         let hint = "write `roles: {NAME: {allow: [\"crm.get_*\"]}}`";
         section.required("roles", hint).map(|value| reader.roles(&value))
     })??;
-    let data = Map::from_iter([("rbac".to_owned(), json!({ "roles": roles }))]);
+    let general = json!({ "to_server": GENERAL, "to_client": ASKED_OF_CLIENTS });
+    let data = Map::from_iter([("rbac".to_owned(), json!({ "general": general, "roles": roles }))]);
     Some(PolicySource { modules: modules(reader.needs), data })
 }
 
@@ -96,7 +137,8 @@ impl Reader<'_> {
         }
         let tenants = names(section, "tenants").unwrap_or_default();
         let [allow, deny] = ["allow", "deny"].map(|key| section.value(key));
-        if allow.is_none() && deny.is_none() {
+        let methods = section.value("methods");
+        if allow.is_none() && deny.is_none() && methods.is_none() {
             let hint = "write what it may do: `allow: [\"crm.get_*\"]`";
             section.error(section.place(), "the role says nothing", hint);
         }
@@ -104,6 +146,7 @@ impl Reader<'_> {
         for (key, names) in marks {
             role[key] = json!(names.unwrap_or_default());
         }
+        role["methods"] = methods.map(|value| self::methods(&value)).into_iter().flatten().collect();
         role["allow"] = allow.map(|value| self.grants(&value)).into_iter().flatten().collect();
         role["deny"] = deny.map(|value| self.grants(&value)).into_iter().flatten().collect();
         role
@@ -120,14 +163,14 @@ impl Reader<'_> {
         if value.is_mapping() {
             return value.section(|section| self.long(section))?;
         }
-        let tools = vec![self.pattern(value)?];
+        let tools = vec![self.pattern(value, false)?];
         Some(grant([tools, vec![], vec![]], vec![], Map::new()))
     }
 
     fn long(&mut self, section: &mut Section<'_>) -> Option<Json> {
         let patterns = ["tools", "prompts", "resources"].map(|key| {
             let values = section.value(key).map(|value| value.items_or_one()).unwrap_or_default();
-            values.iter().filter_map(|value| self.pattern(value)).collect::<Vec<_>>()
+            values.iter().filter_map(|value| self.pattern(value, key == "resources")).collect::<Vec<_>>()
         });
         if ["tools", "prompts", "resources"].iter().all(|key| section.key_place(key).is_none()) {
             let hint = "write `tools: \"crm.get_*\"`, or `prompts`, or `resources`";
@@ -151,7 +194,7 @@ impl Reader<'_> {
     }
 
     /// `UPSTREAM.NAME`, lowered to what rules compare quickly.
-    fn pattern(&self, value: &Value<'_>) -> Option<Json> {
+    fn pattern(&self, value: &Value<'_>, is_uri: bool) -> Option<Json> {
         let hint = "write `UPSTREAM.NAME`, with `*` for any run of characters: `crm.get_*`, `*.get_*`";
         let halves = |text: &str| match text.len() <= MAX_PATTERN_BYTES {
             true => {
@@ -164,6 +207,10 @@ impl Reader<'_> {
         if !upstream.contains('*') && !self.known.upstreams.contains(&upstream.as_str()) {
             let hint = suggestion(&upstream, self.known.upstreams, "known upstreams:");
             value.error(format!("no upstream is named `{upstream}`"), hint);
+        }
+        if let Some(form) = respelt(&name).filter(|_| is_uri) {
+            let hint = format!("write `{upstream}.{form}`");
+            value.error(format!("`{name}` matches no URI: rules are asked of the normal form"), hint);
         }
         Some(json!({ "upstream": lowered(&upstream), "name": lowered(&name) }))
     }
@@ -266,6 +313,29 @@ fn arguments(value: &Value<'_>) -> Json {
     };
     let entries = value.entries().into_iter();
     Json::Object(entries.filter_map(|(name, value)| Some((name.value, wanted(&value)?))).collect())
+}
+
+/// Methods that a role may call beside those that all may.
+fn methods(value: &Value<'_>) -> Vec<Json> {
+    let items = value.items_or_one();
+    refuse_too_many(items.len(), MAX_NAMES, value);
+    let hint = "write the names of methods that MCP does not know, such as `acme/report`";
+    let name = |item: &Value<'_>| Some(Json::from(item.parsed(hint, method)?.value));
+    items.iter().filter_map(name).collect()
+}
+
+fn method(text: &str) -> Result<String, String> {
+    if let Some((_, key)) = NAMING.iter().find(|(method, _)| *method == text) {
+        return Err(format!("is granted by what it names: write `{key}` in `allow`"));
+    }
+    if GENERAL.contains(&text) {
+        return Err("is open to every role: leave it out".to_owned());
+    }
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./$".contains(&byte);
+    match !text.is_empty() && text.len() <= MAX_METHOD_BYTES && text.bytes().all(legal) {
+        true => Ok(text.to_owned()),
+        false => Err("is no name of a method; patterns are not known here".to_owned()),
+    }
 }
 
 /// A list of words of a closed list.

@@ -65,9 +65,9 @@ pub struct Mcp<'a> {
     pub upstream: Option<&'a str>,
     /// What it is about.
     pub kind: Kind,
-    /// Name of the tool or prompt, as the caller knows it.
+    /// Name of the tool or prompt at its upstream.
     pub name: Option<&'a str>,
-    /// URI of the resource.
+    /// URI of the resource or template that its upstream receives, in normal form.
     pub uri: Option<&'a str>,
     /// Arguments as the text of a JSON object.
     pub arguments: Option<&'a str>,
@@ -111,6 +111,8 @@ pub enum Kind {
     Server,
     /// `stream`: a stream that a client opens or holds.
     Stream,
+    /// `other`: a method that MCP does not know.
+    Other,
 }
 
 impl Kind {
@@ -123,6 +125,7 @@ impl Kind {
             Kind::Template => "template",
             Kind::Server => "server",
             Kind::Stream => "stream",
+            Kind::Other => "other",
         }
     }
 }

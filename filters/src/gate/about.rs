@@ -1,9 +1,10 @@
 //! What a message is about, as policy is asked of it.
 
 use crate::authorize::{Direction, Kind};
+use crate::call::{Call, Subject};
 use crate::denial::{Denial, Reason};
-use crate::mcp::Fault;
 use crate::mcp::object::{Object, Word};
+use crate::mcp::{Fault, Method};
 use crate::message::{self, Message};
 use std::borrow::Cow;
 
@@ -25,8 +26,8 @@ pub(super) struct About<'m> {
     pub(super) method: Cow<'m, str>,
     pub(super) direction: Direction,
     pub(super) kind: Kind,
-    pub(super) name: Option<Cow<'m, str>>,
-    pub(super) uri: Option<Cow<'m, str>>,
+    pub(super) name: Option<&'m str>,
+    pub(super) uri: Option<&'m str>,
     /// Text of an object.
     pub(super) arguments: Option<&'m str>,
     /// The client's answers to questions of the server: text of an object.
@@ -65,7 +66,9 @@ pub(super) fn may_speak_to_us(message: &Message) -> bool {
 }
 
 impl<'m> About<'m> {
-    pub(super) fn of(message: &'m Message, params: &Object<'m>) -> Result<About<'m>, Denial> {
+    /// `is_ruled` if a policy is asked: then what a request is aimed at has to be known.
+    pub(super) fn of(call: &Call<'m>, params: &Object<'m>, is_ruled: bool) -> Result<About<'m>, Denial> {
+        let message = call.message;
         let arguments = params.get("arguments").filter(|arguments| *arguments != "null");
         if arguments.is_some_and(|arguments| !arguments.starts_with('{')) {
             return Err(Denial::new(Reason::InvalidParams, "`arguments` must be an object"));
@@ -87,37 +90,44 @@ impl<'m> About<'m> {
             about.speaks_to_us = meta.get(JUSTIFICATION).is_some() || meta.get(RUN).is_some();
             about.justification = justification(&meta)?;
         }
+        if matches!(message.method, Some(Method::Other(_))) {
+            about.kind = Kind::Other;
+        }
         match message.kind {
             message::Kind::Stream => about.kind = Kind::Stream,
             message::Kind::ServerRequest => {
                 about.direction = Direction::ToClient;
                 about.arguments = message.params.and_then(|span| text(span.of(&message.body)));
             }
-            message::Kind::Request => about.aim(params),
+            message::Kind::Request => {
+                let is_known = about.aim(params, call.target.subject.as_ref());
+                if is_ruled && !is_known {
+                    return Err(Denial::new(
+                        Reason::PolicyError,
+                        "what the message is aimed at is not known",
+                    ));
+                }
+            }
             _ => {}
         }
         Ok(about)
     }
 
-    /// What a client's request is aimed at.
-    fn aim(&mut self, params: &Object<'m>) {
-        match &*self.method {
-            "tools/call" => (self.kind, self.name) = (Kind::Tool, params.text("name")),
-            "prompts/get" => (self.kind, self.name) = (Kind::Prompt, params.text("name")),
-            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
-                (self.kind, self.uri) = (Kind::Resource, params.text("uri"));
+    /// What a client's request is aimed at, as its upstream knows it; whether that is known, where the
+    /// request is aimed at something. The words of the client are not read.
+    fn aim(&mut self, params: &Object<'m>, subject: Option<&'m Subject>) -> bool {
+        let Some(subject) = subject else {
+            if &*self.method == "subscriptions/listen" {
+                self.kind = Kind::Stream;
             }
-            "subscriptions/listen" => self.kind = Kind::Stream,
-            "completion/complete" => {
-                let Some(reference) = params.object("ref").ok().flatten() else { return };
-                self.arguments = params.get("argument").filter(|argument| argument.starts_with('{'));
-                match reference.text("uri") {
-                    Some(uri) => (self.kind, self.uri) = (Kind::Template, Some(uri)),
-                    None => (self.kind, self.name) = (Kind::Prompt, reference.text("name")),
-                }
-            }
-            _ => {}
+            return !is_aimed(&self.method);
+        };
+        self.kind = subject.kind();
+        (self.name, self.uri) = subject.name_and_uri();
+        if &*self.method == "completion/complete" {
+            self.arguments = params.get("argument").filter(|argument| argument.starts_with('{'));
         }
+        true
     }
 }
 
@@ -148,6 +158,19 @@ fn responses<'m>(message: &'m Message, params: &Object<'m>) -> Result<Option<Cow
         (None, None) => return Ok(None),
     };
     Ok(Some(Cow::Owned(answer)))
+}
+
+/// Whether requests of a method are aimed at an item of a list.
+fn is_aimed(method: &str) -> bool {
+    matches!(
+        method,
+        "tools/call"
+            | "prompts/get"
+            | "resources/read"
+            | "resources/subscribe"
+            | "resources/unsubscribe"
+            | "completion/complete"
+    )
 }
 
 fn text(bytes: &[u8]) -> Option<&str> {

@@ -2,7 +2,7 @@
 
 use super::{Gate, Given, Judged, Lists, Taken, about, principal, tool};
 use crate::authorize::{Context, Direction, Entry, Kind, Mcp, Obligations, Question, Threat};
-use crate::call::{Call, KnownTool, Target};
+use crate::call::{Call, KnownTool, Subject, Target};
 use crate::message::{Arrival, Era};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,28 +33,33 @@ pub struct Item<'a> {
 /// What a server offers.
 #[derive(Clone, Copy, Debug)]
 pub enum Thing<'a> {
-    /// A tool, under the name that callers know.
-    Tool(&'a str, &'a KnownTool),
-    /// A prompt, under the name that callers know.
-    Prompt(&'a str),
-    /// A resource, by the URI that callers know.
-    Resource(&'a str),
-    /// A template of URIs.
-    Template(&'a str),
+    /// An item of its lists.
+    Offered(&'a Subject),
     /// The server itself: what it says of itself, of its state, and on its own.
     Server,
 }
 
-impl Thing<'_> {
+impl<'a> Thing<'a> {
     /// The method by which a client of `era` uses it, and what it is.
-    fn used_by(&self, era: &str) -> (&'static str, Kind) {
+    fn used_by(self, era: &str) -> (&'static str, Kind) {
         match self {
-            Thing::Tool(..) => ("tools/call", Kind::Tool),
-            Thing::Prompt(_) => ("prompts/get", Kind::Prompt),
-            Thing::Resource(_) => ("resources/read", Kind::Resource),
-            Thing::Template(_) => ("resources/read", Kind::Template),
+            Thing::Offered(subject) => {
+                let method = match subject {
+                    Subject::Tool(_) => "tools/call",
+                    Subject::Prompt(_) => "prompts/get",
+                    Subject::Resource(_) | Subject::Template(_) => "resources/read",
+                };
+                (method, subject.kind())
+            }
             Thing::Server if era == Era::Legacy.as_str() => ("initialize", Kind::Server),
             Thing::Server => ("server/discover", Kind::Server),
+        }
+    }
+
+    fn tool(self) -> Option<&'a KnownTool> {
+        match self {
+            Thing::Offered(Subject::Tool(tool)) => Some(tool),
+            _ => None,
         }
     }
 }
@@ -89,7 +94,7 @@ impl Gate {
     /// How an item is seen.
     pub fn sight(&self, onlooker: &Onlooker<'_>, item: &Item<'_>) -> Sight {
         let shown = || Sight::Shown(Arc::default());
-        if let Thing::Tool(_, known) = item.thing
+        if let Some(known) = item.thing.tool()
             && known.facts.not_after.is_some_and(|end| onlooker.arrival.at.wall >= end)
         {
             return Sight::Hidden;
@@ -128,13 +133,13 @@ impl Gate {
         let question = onlooker.question(Some(item));
         let given = rules.ask(rules.lists.entry()?, &question);
         let question = Taken::of(rules.policy.input(given.entry, &question));
-        let facts = call.target.tool.as_ref().map(|tool| Arc::clone(&tool.facts));
+        let facts = call.target.tool().map(|tool| Arc::clone(&tool.facts));
         Some(Judged { policy: Some(given), facts, question, ..Judged::default() })
     }
 
     fn opens(&self, call: &Call<'_>) -> Option<Given> {
         let params = about::params(call.message).ok()?;
-        let about = about::About::of(call.message, &params).ok()?;
+        let about = about::About::of(call, &params, true).ok()?;
         self.ruled(&super::question(call, &about))
     }
 
@@ -171,17 +176,12 @@ impl<'a> Onlooker<'a> {
     /// The question that an item is; without one, what is common to all of them.
     fn question(&self, item: Option<&'a Item<'a>>) -> Question<'a> {
         let thing = item.map(|item| item.thing);
-        let used_by = |thing: &Thing<'_>| thing.used_by(self.era);
-        let (method, kind) = thing.as_ref().map_or(("", Kind::Server), used_by);
+        let (method, kind) = thing.map_or(("", Kind::Server), |thing| thing.used_by(self.era));
         let (name, uri) = match thing {
-            Some(Thing::Tool(name, _) | Thing::Prompt(name)) => (Some(name), None),
-            Some(Thing::Resource(uri) | Thing::Template(uri)) => (None, Some(uri)),
+            Some(Thing::Offered(subject)) => subject.name_and_uri(),
             Some(Thing::Server) | None => (None, None),
         };
-        let known = match thing {
-            Some(Thing::Tool(_, known)) => Some(tool(known)),
-            _ => None,
-        };
+        let known = thing.and_then(Thing::tool).map(tool);
         let server: &'a str = &self.target.server;
         Question {
             principal: principal(self.arrival),

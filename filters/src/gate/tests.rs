@@ -4,7 +4,7 @@ mod guards;
 
 use super::*;
 use crate::authorize::{Document, Module, Settings};
-use crate::call::Target;
+use crate::call::{Subject, Target};
 use crate::clock::Moment;
 use crate::controls::Profile;
 use crate::facts::Risk;
@@ -61,64 +61,121 @@ fn message(method: &str, params: &str) -> Message {
     }
 }
 
-fn tool(original: &str, facts: ToolFacts) -> Arc<KnownTool> {
-    Arc::new(KnownTool { original: original.into(), facts: Arc::new(facts), claimed: None })
+fn tool(original: &str, facts: ToolFacts) -> Subject {
+    Subject::Tool(Arc::new(KnownTool { original: original.into(), facts: Arc::new(facts), claimed: None }))
+}
+
+fn a_tool() -> Option<Subject> {
+    Some(tool("a", ToolFacts::default()))
 }
 
 fn judged(
     gate: Gate,
     arrival: &Arrival,
     message: &Message,
-    tool: Option<Arc<KnownTool>>,
+    subject: Option<Subject>,
 ) -> Result<Bytes, Denial> {
-    let target = Target { tool, ..Target::new(&"s".into(), &"up".into()) };
+    let target = Target { subject, ..Target::new(&"s".into(), &"up".into()) };
     let pipeline = Pipeline::new(vec![Box::new(gate)]);
     let judged = pipeline.judge(arrival, std::slice::from_ref(message), &target, |_| {});
     judged.map(crate::pipeline::Cleared::into_body)
 }
 
 #[test]
-fn a_message_is_asked_about_by_what_it_is_aimed_at() {
+fn a_message_is_asked_about_by_what_its_upstream_calls_it() {
+    let prompt = || Some(Subject::Prompt("a".into()));
+    let resource = || Some(Subject::Resource("u:a".into()));
+    let template = || Some(Subject::Template("u:{a}".into()));
     let table = [
         (
             "tools/call",
-            r#"{"name":"a","arguments":{"x":1}}"#,
+            r#"{"name":"served","arguments":{"x":1}}"#,
+            a_tool(),
             r#"input.mcp.kind == "tool"; input.mcp.name == "a"; input.mcp.arguments.x == 1"#,
         ),
-        ("prompts/get", r#"{"name":"a"}"#, r#"input.mcp.kind == "prompt"; input.mcp.name == "a""#),
-        ("resources/read", r#"{"uri":"u:a"}"#, r#"input.mcp.kind == "resource"; input.mcp.uri == "u:a""#),
+        ("tools/call", r#"{"name":"a"}"#, a_tool(), r#"input.tool.original == "a"; not input.mcp.uri"#),
+        (
+            "prompts/get",
+            r#"{"name":"served"}"#,
+            prompt(),
+            r#"input.mcp.kind == "prompt"; input.mcp.name == "a""#,
+        ),
+        (
+            "resources/read",
+            r#"{"uri":"portunus:up/u:a"}"#,
+            resource(),
+            r#"input.mcp.kind == "resource"; input.mcp.uri == "u:a"; not input.mcp.name"#,
+        ),
         (
             "resources/subscribe",
             r#"{"uri":"u:a"}"#,
+            resource(),
             r#"input.mcp.kind == "resource"; input.mcp.uri == "u:a""#,
         ),
+        ("resources/unsubscribe", "{}", resource(), r#"input.mcp.uri == "u:a""#),
         (
             "completion/complete",
-            r#"{"ref":{"type":"ref/prompt","name":"a"},"argument":{"name":"q"}}"#,
+            r#"{"ref":{"type":"ref/prompt","name":"served"},"argument":{"name":"q"}}"#,
+            prompt(),
             r#"input.mcp.kind == "prompt"; input.mcp.name == "a"; input.mcp.arguments.name == "q""#,
         ),
         (
             "completion/complete",
             r#"{"ref":{"type":"ref/resource","uri":"u:{a}"}}"#,
+            template(),
             r#"input.mcp.kind == "template"; input.mcp.uri == "u:{a}""#,
         ),
-        ("subscriptions/listen", r#"{}"#, r#"input.mcp.kind == "stream""#),
-        ("tools/list", "{}", r#"input.mcp.kind == "server"; input.mcp.method == "tools/list""#),
+        ("completion/complete", "{}", resource(), r#"input.mcp.kind == "resource"; input.mcp.uri == "u:a""#),
+    ];
+    for (method, params, subject, asked) in table {
+        let rego = format!("decision if {{ {asked} }}");
+        let result = judged(gate(&rego, Lists::Show), &arrival(None), &message(method, params), subject);
+        assert!(result.is_ok(), "{method} {params}: {result:?}");
+    }
+}
+
+#[test]
+fn a_message_that_names_nothing_is_asked_about_by_its_method() {
+    let table = [
+        ("subscriptions/listen", r#"{}"#, None, r#"input.mcp.kind == "stream""#),
+        ("acme/report", "{}", None, r#"input.mcp.kind == "other"; input.mcp.method == "acme/report""#),
+        ("tools/list", "{}", None, r#"input.mcp.kind == "server"; input.mcp.method == "tools/list""#),
         (
             "tools/call",
             r#"{"name":"a","_meta":{"io.portunus\u002fjustification":"why"}}"#,
+            a_tool(),
             r#"input.context.justification == "why"; input.context.listener == "main""#,
         ),
         (
             "ping",
             "{}",
+            None,
             r#"input.mcp.upstream == "up"; input.mcp.server == "s"; input.context.source_ip == "10.1.2.3""#,
         ),
     ];
-    for (method, params, asked) in table {
+    for (method, params, subject, asked) in table {
         let rego = format!("decision if {{ {asked} }}");
-        let result = judged(gate(&rego, Lists::Show), &arrival(None), &message(method, params), None);
+        let result = judged(gate(&rego, Lists::Show), &arrival(None), &message(method, params), subject);
         assert!(result.is_ok(), "{method} {params}: {result:?}");
+    }
+}
+
+#[test]
+fn what_is_aimed_at_something_unknown_is_not_judged_by_the_words_of_its_client() {
+    let methods = [
+        "tools/call",
+        "prompts/get",
+        "resources/read",
+        "resources/subscribe",
+        "resources/unsubscribe",
+        "completion/complete",
+    ];
+    for method in methods {
+        let asked = message(method, r#"{"name":"a","uri":"u:a","ref":{"type":"ref/prompt","name":"a"}}"#);
+        let result = judged(gate("decision := true", Lists::Show), &arrival(None), &asked, None);
+        assert_eq!(result.map_err(|denial| denial.reason), Err(Reason::PolicyError), "{method}");
+        let open = Gate::new(None, None, true);
+        assert!(judged(open, &arrival(None), &asked, None).is_ok(), "{method}");
     }
 }
 
@@ -163,7 +220,7 @@ fn what_stands_in_the_way_is_told_in_order() {
 fn refusals_carry_what_decided_them_and_no_payload() {
     let rego = "default decision := {\"allow\": false, \"reason\": \"no\"}";
     let call = message("tools/call", r#"{"name":"a","arguments":{"x":"s3cret"}}"#);
-    let denial = judged(gate(rego, Lists::Show), &arrival(None), &call, None).unwrap_err();
+    let denial = judged(gate(rego, Lists::Show), &arrival(None), &call, a_tool()).unwrap_err();
     assert_eq!((denial.reason, &*denial.detail), (Reason::Forbidden, "no"));
     let judged = denial.judged.unwrap();
     assert_eq!((judged.rule(), judged.reason().map(|reason| &**reason)), (Some("decision"), Some("no")));
@@ -190,9 +247,9 @@ fn lists_show_what_calls_may_do() {
         for number in 0..TOOLS {
             let name = format!("t{number}");
             let known = tool(&name, ToolFacts::default());
-            let target = Target { tool: Some(Arc::clone(&known)), ..Target::new(&"s".into(), &"up".into()) };
+            let target = Target { subject: Some(known.clone()), ..Target::new(&"s".into(), &"up".into()) };
             let onlooker = Onlooker { arrival: &arrival, target: &target, era: "legacy" };
-            let item = Item { thing: Thing::Tool(&name, &known), upstream: "up" };
+            let item = Item { thing: Thing::Offered(&known), upstream: "up" };
             let seen = gate.sight(&onlooker, &item).is_shown();
             let call = message("tools/call", &format!(r#"{{"name":"{name}"}}"#));
             let allowed = pipeline.judge(&arrival, std::slice::from_ref(&call), &target, |_| {}).is_ok();
@@ -241,9 +298,9 @@ fn callers_share_a_view_where_the_policy_cannot_tell_them_apart() {
 fn what_lists_hide_for_its_arguments_is_found_with_the_right_ones() {
     let rego = "default decision := false\ndecision if input.mcp.arguments.x == 1";
     let known = tool("a", ToolFacts::default());
-    let target = Target { tool: Some(Arc::clone(&known)), ..Target::new(&"s".into(), &"up".into()) };
+    let target = Target { subject: Some(known.clone()), ..Target::new(&"s".into(), &"up".into()) };
     let arrival = arrival(None);
-    let item = Item { thing: Thing::Tool("a", &known), upstream: "up" };
+    let item = Item { thing: Thing::Offered(&known), upstream: "up" };
     for (lists, with, without) in [(Lists::WithoutArguments, true, false), (Lists::Show, true, true)] {
         let gate = gate(rego, lists);
         for (params, expected) in

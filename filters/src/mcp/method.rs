@@ -86,6 +86,11 @@ impl Method {
         }
     }
 
+    /// The names of those that the specification knows.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        KNOWN.iter().map(|rules| rules.name)
+    }
+
     /// The name on the wire.
     pub fn name(&self) -> &str {
         match self {

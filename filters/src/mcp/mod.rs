@@ -18,6 +18,7 @@ mod scan;
 mod sentinel;
 pub mod sse;
 pub mod tree;
+pub mod uri;
 
 pub use bounds::Bounds;
 pub use envelope::{Envelope, Id, Remarks, Shape};

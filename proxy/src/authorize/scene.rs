@@ -1,17 +1,19 @@
 //! What a message is found by, and what it is judged with beside its text.
 
 use super::{Authority, Overseer, judge, look_later};
-use crate::bridge::Desk;
+use crate::bridge::{Desk, shown};
 use crate::context::Active;
 use crate::talk::Place;
 use bytes::Bytes;
 use portunus_config::Upstream;
-use portunus_filters::call::{Call, KnownTool, Target};
+use portunus_filters::call::{Call, KnownTool, Subject, Target};
 use portunus_filters::gate::{Item, Onlooker, Thing};
+use portunus_filters::mcp::Method;
 use portunus_filters::mcp::bridge::{Caching, Profile, Scope};
-use portunus_filters::mcp::catalog::{Catalog, Closing, Entry, ListKind, UnknownCursor};
+use portunus_filters::mcp::catalog::{Catalog, Closing, Entry, ListKind, Located, UnknownCursor};
 use portunus_filters::mcp::object::{Object, StrictObject};
-use portunus_filters::{Arrival, Cleared, Denial, Era, Message};
+use portunus_filters::mcp::uri::{Normal, normal};
+use portunus_filters::{Arrival, Cleared, Denial, Era, Message, Reason};
 use std::sync::Arc;
 
 impl Authority {
@@ -24,28 +26,18 @@ impl Authority {
         let claimed = claims(entry).map(Arc::from);
         Arc::new(KnownTool { claimed, ..KnownTool::clone(&known) })
     }
+
+    /// What rules are asked of a URI; `None` if its server may read it in another way than they do.
+    fn uri(&self, located: &Located<'_>) -> Option<Subject> {
+        let unread = || Subject::Resource(Arc::from(&*located.original));
+        located.subject().or_else(|| (!self.reads_uris).then(unread))
+    }
 }
 
 /// What a server says of its tool, as the text of a JSON object.
 fn claims(entry: &Entry) -> Option<&str> {
     let object = Object::read(std::str::from_utf8(entry.definition()).ok()?).ok()?;
     object.get("annotations").filter(|annotations| annotations.starts_with('{'))
-}
-
-/// An entry of a list as policy is asked of it; `None` for a tool of which nothing is known.
-pub(super) fn item<'a>(
-    kind: ListKind,
-    upstream: &'a str,
-    name: &'a str,
-    known: Option<&'a KnownTool>,
-) -> Option<Item<'a>> {
-    let thing = match kind {
-        ListKind::Tools => Thing::Tool(name, known?),
-        ListKind::Prompts => Thing::Prompt(name),
-        ListKind::Resources => Thing::Resource(name),
-        ListKind::Templates => Thing::Template(name),
-    };
-    Some(Item { thing, upstream })
 }
 
 impl Desk<'_> {
@@ -65,7 +57,7 @@ impl Desk<'_> {
         Target { client: self.software.get().cloned(), ..target }
     }
 
-    /// Stages 5 to 8 of one message that goes to `upstream`, of a call with the tool that it is of.
+    /// Stages 5 to 8 of one message that goes to `upstream`, with what it is about there.
     ///
     /// # Errors
     /// What the filters refuse.
@@ -73,10 +65,10 @@ impl Desk<'_> {
         &self,
         message: &Message,
         upstream: &Arc<str>,
-        tool: Option<Arc<KnownTool>>,
+        subject: Option<Subject>,
     ) -> Result<Cleared, Denial> {
         let active = self.active();
-        let target = Target { tool, ..self.target(&active, upstream) };
+        let target = Target { subject, ..self.target(&active, upstream) };
         judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)
     }
 
@@ -89,13 +81,13 @@ impl Desk<'_> {
         &self,
         message: &Message,
         upstream: &Arc<Upstream>,
-        tool: Option<Arc<KnownTool>>,
+        subject: Option<Subject>,
         profile: &Arc<Profile>,
     ) -> Result<(Cleared, Overseer, Place), Denial> {
         let active = self.active();
-        let target = Target { tool, ..self.target(&active, &upstream.name) };
+        let target = Target { subject, ..self.target(&active, &upstream.name) };
         let cleared = judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)?;
-        let whence = Target { tool: None, ..target };
+        let whence = Target { subject: None, ..target };
         let overseer = Overseer::of(self.arrival, whence, message.era, &cleared);
         let place = self.place(&active, upstream, profile)?;
         self.snapshot.release();
@@ -139,58 +131,82 @@ impl Desk<'_> {
         self.chosen(self.server.members.get(member)?).map(|upstream| &upstream.name)
     }
 
-    /// Whether a message may find an entry of a list: what its sender does not see reads as unknown.
-    pub fn finds(&self, message: &Message, kind: ListKind, entry: &Entry) -> bool {
-        let active = self.active();
-        let Some(upstream) = self.leads_to(entry.member).filter(|_| active.authority.governs()) else {
-            return !active.authority.governs();
-        };
-        self.finds_named(&active, message, (kind, upstream, &entry.name), None)
-    }
-
-    /// As [`Desk::finds`], of a tool: what is known of it, where calls are held to that; `None` if the
-    /// message does not find it.
-    pub fn finds_tool(&self, message: &Message, entry: &Entry) -> Option<Option<Arc<KnownTool>>> {
+    /// What a message that names an entry of a list is about, if it may find that: what its sender does
+    /// not see reads as unknown. Without rules nothing is to be known of it.
+    pub fn finds(&self, message: &Message, kind: ListKind, entry: &Entry) -> Option<Option<Subject>> {
         let active = self.active();
         if !active.authority.governs() {
             return Some(None);
         }
         let upstream = self.leads_to(entry.member)?;
-        let known = active.authority.known(upstream, entry);
-        let named = (ListKind::Tools, upstream, &*entry.name);
-        self.finds_named(&active, message, named, Some(Arc::clone(&known))).then_some(Some(known))
+        let known = (kind == ListKind::Tools).then(|| active.authority.known(upstream, entry));
+        let subject = entry.subject(kind, known)?;
+        self.finds_subject(&active, message, upstream, subject).map(Some)
     }
 
-    /// The same for a URI that is in no list.
-    pub fn finds_uri(&self, message: &Message, member: usize, uri: &str) -> bool {
+    /// The same of a URI.
+    pub fn finds_uri(&self, message: &Message, located: &Located<'_>) -> Option<Option<Subject>> {
         let active = self.active();
-        let Some(upstream) = self.leads_to(member).filter(|_| active.authority.governs()) else {
-            return !active.authority.governs();
-        };
-        self.finds_named(&active, message, (ListKind::Resources, upstream, uri), None)
+        if !active.authority.governs() {
+            return Some(None);
+        }
+        let subject = active.authority.uri(located)?;
+        self.finds_subject(&active, message, self.leads_to(located.member)?, subject).map(Some)
     }
 
-    /// Whether a caller sees a resource.
-    pub fn sees_uri(&self, member: usize, uri: &str, era: Era) -> bool {
+    /// What a URI is about, if the caller sees that in lists.
+    pub fn sees_uri(&self, located: &Located<'_>, era: Era) -> Option<Option<Subject>> {
         let active = self.active();
-        let Some(upstream) = self.leads_to(member).filter(|_| active.authority.governs()) else {
-            return !active.authority.governs();
-        };
+        if !active.authority.governs() {
+            return Some(None);
+        }
+        let upstream = self.leads_to(located.member)?;
+        let subject = active.authority.uri(located)?;
         let target = self.target(&active, upstream);
         let onlooker = Onlooker { arrival: self.arrival, target: &target, era: era.as_str() };
-        let item = Item { thing: Thing::Resource(uri), upstream };
-        active.authority.gate.sight(&onlooker, &item).is_shown()
+        let item = Item { thing: Thing::Offered(&subject), upstream };
+        active.authority.gate.sight(&onlooker, &item).is_shown().then_some(Some(subject))
     }
 
-    fn finds_named(
+    /// Whether `listen` may be told now that a resource changes: asked as the `resources/subscribe` that it
+    /// stands for.
+    pub fn may_hear(&self, listen: &Message, upstream: &Arc<str>, subject: Option<&Subject>) -> bool {
+        let active = self.active();
+        if !active.authority.governs() {
+            return true;
+        }
+        let message = Message { method: Some(Method::of("resources/subscribe")), ..listen.clone() };
+        let arrival = Arrival { at: self.gateway.clock.now(), ..self.arrival.clone() };
+        let target = Target { subject: subject.cloned(), ..self.target(&active, upstream) };
+        judge(self.gateway, &active, &arrival, std::slice::from_ref(&message), &target).is_ok()
+    }
+
+    /// Why a URI that nothing has was not even looked for, if it was not: rules are asked of a normal
+    /// form, and of another spelling nobody knows how a server reads it.
+    pub fn spelling(&self, catalog: &Catalog, uri: &str) -> Option<Denial> {
+        if !catalog.is_selective() && !self.active().authority.reads_uris {
+            return None;
+        }
+        let Normal { form, fault } = match normal(catalog.received(uri)) {
+            normal if normal.is_exact() => return None,
+            normal => normal,
+        };
+        let detail = match fault {
+            Some(fault) => format!("the URI has no normal form (RFC 3986, 6.2.2): {fault}"),
+            None => format!("the URI is not in normal form (RFC 3986, 6.2.2): write {}", shown(&form)),
+        };
+        Some(Denial::new(Reason::InvalidParams, detail))
+    }
+
+    fn finds_subject(
         &self,
         active: &Active,
         message: &Message,
-        (kind, upstream, name): (ListKind, &Arc<str>, &str),
-        known: Option<Arc<KnownTool>>,
-    ) -> bool {
-        let Some(item) = item(kind, upstream, name, known.as_deref()) else { return false };
-        let target = Target { tool: known.clone(), ..self.target(active, upstream) };
+        upstream: &Arc<str>,
+        subject: Subject,
+    ) -> Option<Subject> {
+        let target = Target { subject: Some(subject.clone()), ..self.target(active, upstream) };
+        let item = Item { thing: Thing::Offered(&subject), upstream };
         let call = Call { arrival: self.arrival, message, target: &target };
         let found = active.authority.gate.finds(&call, &item);
         if !found && self.hidden.get().is_none() {
@@ -198,7 +214,7 @@ impl Desk<'_> {
             let judged = active.authority.gate.hidden(&call, &item);
             let _ = judged.map(|judged| self.hidden.set(Arc::new(judged)));
         }
-        found
+        found.then_some(subject)
     }
 
     /// A refusal that nothing has the name, with why that is so for its caller: for the operator alone.

@@ -6,7 +6,7 @@
 
 use super::Authority;
 use portunus_filters::authorize::Obligations;
-use portunus_filters::gate::{Onlooker, Sight};
+use portunus_filters::gate::{Item, Onlooker, Sight, Thing};
 use portunus_filters::mcp::catalog::{Catalog, Entry, Filtered, ListKind, Shown};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -125,9 +125,7 @@ impl Authority {
             return Sight::Shown(Arc::<Obligations>::default());
         }
         let known = (kind == ListKind::Tools).then(|| self.known(upstream, entry));
-        let Some(item) = super::scene::item(kind, upstream, &entry.name, known.as_deref()) else {
-            return Sight::Hidden;
-        };
-        self.gate.sight(onlooker, &item)
+        let Some(subject) = entry.subject(kind, known) else { return Sight::Hidden };
+        self.gate.sight(onlooker, &Item { thing: Thing::Offered(&subject), upstream })
     }
 }

@@ -9,8 +9,8 @@ use crate::talk::Retry;
 use crate::talk::voice::Fields;
 use bytes::Bytes;
 use portunus_config::{Choice, Upstream};
-use portunus_filters::call::{KnownTool, Target};
-use portunus_filters::mcp::bridge::{self, ParamHeader, Profile};
+use portunus_filters::call::{Subject, Target};
+use portunus_filters::mcp::bridge::{self, ParamHeader, Profile, Reference, ReferenceKind};
 use portunus_filters::mcp::catalog::{Catalog, Entry, ListKind, Server, State as Known};
 use portunus_filters::mcp::object::{Object, StrictObject};
 use portunus_filters::mcp::rewrite::string;
@@ -32,8 +32,8 @@ pub(super) struct Aim {
     pub body: Option<Bytes>,
     /// The one place of the upstream that it must be, if there are several.
     pub at: Option<UpstreamMark>,
-    /// What is known of the tool that is called, where calls are held to it.
-    pub tool: Option<Arc<KnownTool>>,
+    /// What it is about there, where rules are asked of that.
+    pub subject: Option<Subject>,
 }
 
 /// Stands for no parked call: the same call is to be made again.
@@ -73,6 +73,9 @@ async fn aim_at(
     if tasks::is_about_one(message) {
         return tasks::aim(desk, fields);
     }
+    if method == "completion/complete" {
+        reference(fields)?;
+    }
     if method != "tools/call"
         && let Some(only) = the_one(desk)
     {
@@ -96,7 +99,9 @@ async fn aim_at(
             let found = found(desk, profile, URIS, look).await?;
             let missing = |catalog: Arc<Catalog>| {
                 let detail = format!("Resource not found: {}", shown(&uri));
-                unknown(desk, &catalog, ListKind::Resources, (Reason::UnknownResource, detail))
+                let unknown =
+                    || unknown(desk, &catalog, ListKind::Resources, (Reason::UnknownResource, detail));
+                desk.spelling(&catalog, &uri).unwrap_or_else(unknown)
             };
             aimed(desk, found.map_err(missing)?)
         }
@@ -109,33 +114,57 @@ async fn aim_at(
 
 /// The one server that may be asked for what is in no list. Where policy decides, nobody learns of what
 /// it hides by calling it.
-fn the_one<'d>(desk: &'d Desk<'_>) -> Option<&'d Arc<Upstream>> {
+pub(super) fn the_one<'d>(desk: &'d Desk<'_>) -> Option<&'d Arc<Upstream>> {
     desk.only().filter(|_| !desk.active().authority.governs())
 }
 
 fn plain(upstream: &Arc<Upstream>) -> Aim {
     let upstream = Arc::clone(upstream);
-    Aim { upstream, target: None, params: Arc::default(), body: None, at: None, tool: None }
+    Aim { upstream, target: None, params: Arc::default(), body: None, at: None, subject: None }
 }
 
 /// The lists that URIs are looked up in.
 pub(super) const URIS: &[ListKind] = &[ListKind::Resources, ListKind::Templates];
 
-/// A member and what it calls something.
-type Found = (usize, Arc<str>);
+/// What a served name leads to.
+struct Found {
+    member: usize,
+    /// What the member calls it: what it receives.
+    original: Arc<str>,
+    /// What rules are asked of, where there are some.
+    subject: Option<Subject>,
+}
+
+impl Found {
+    fn of(entry: &Entry, subject: Option<Subject>) -> Found {
+        Found { member: entry.member, original: Arc::clone(&entry.original), subject }
+    }
+}
 
 fn prompt(desk: &Desk<'_>, message: &Message, catalog: &Catalog, name: &str) -> Option<Found> {
-    let entry = catalog.prompt(name).filter(|entry| desk.finds(message, ListKind::Prompts, entry))?;
-    Some((entry.member, Arc::clone(&entry.original)))
+    let entry = catalog.prompt(name)?;
+    Some(Found::of(entry, desk.finds(message, ListKind::Prompts, entry)?))
 }
 
 fn resource(desk: &Desk<'_>, message: &Message, catalog: &Catalog, uri: &str) -> Option<Found> {
-    let located = catalog.resource(uri).filter(|located| desk.finds_uri(message, located.member, uri))?;
-    Some((located.member, Arc::from(&*located.original)))
+    let located = catalog.resource(uri)?;
+    let subject = desk.finds_uri(message, &located)?;
+    Some(Found { member: located.member, original: Arc::from(&*located.original), subject })
+}
+
+fn template(desk: &Desk<'_>, message: &Message, catalog: &Catalog, text: &str) -> Option<Found> {
+    let entry = catalog.template(text)?;
+    Some(Found::of(entry, desk.finds(message, ListKind::Templates, entry)?))
+}
+
+/// What a completion is about.
+fn reference<'a>(fields: &Object<'a>) -> Result<Reference<'a>, Denial> {
+    Reference::of(fields).map_err(|fault| Denial::new(Reason::InvalidParams, fault.to_string()))
 }
 
 /// Where a message that goes to its server as it is leads, and what is known of it; `None` for a call
-/// whose client may be asked something in place of an answer.
+/// whose client may be asked something in place of an answer, and for one that its server knows by
+/// another name: that cannot go as it is.
 ///
 /// # Errors
 /// As `aim`.
@@ -147,8 +176,11 @@ pub async fn target_of(desk: &Desk<'_>, message: &Message) -> Result<Option<Targ
     }
     desk.spoken_by(&profile);
     let aim = aim(desk, message, &fields, &profile).await?;
+    if aim.body.is_some() || aim.target.is_some_and(|target| message.target.as_ref() != Some(&target)) {
+        return Ok(None);
+    }
     let target = desk.target(&desk.active(), &aim.upstream.name);
-    Ok(Some(Target { tool: aim.tool, ..target }))
+    Ok(Some(Target { subject: aim.subject, ..target }))
 }
 
 /// Looks something up: in the lists that are here, and if it is in none of them in what the servers
@@ -170,7 +202,6 @@ async fn found<T>(
 struct ToolFacts {
     found: Found,
     params: Arc<[ParamHeader]>,
-    known: Option<Arc<KnownTool>>,
     /// Of twins, the regions that may be asked: those that have it alike, and those of which nothing is
     /// known.
     regions: Vec<Arc<str>>,
@@ -186,10 +217,9 @@ async fn tool(
     let name = required(fields, "name")?;
     let look = |catalog: &Catalog| {
         let entry = catalog.tool(&name)?;
-        let known = desk.finds_tool(message, entry)?;
-        let found = (entry.member, Arc::clone(&entry.original));
+        let found = Found::of(entry, desk.finds(message, ListKind::Tools, entry)?);
         let regions = regions(catalog, entry);
-        Some(ToolFacts { found, params: Arc::clone(&entry.params), known, regions })
+        Some(ToolFacts { found, params: Arc::clone(&entry.params), regions })
     };
     let tool = found(desk, profile, &[ListKind::Tools], look).await;
     // The one server there is may know its tools, whatever became of its list.
@@ -202,9 +232,9 @@ async fn tool(
         let detail = format!("Unknown tool: {}", shown(&name));
         unknown(desk, &catalog, ListKind::Tools, (Reason::UnknownTool, detail))
     };
-    let ToolFacts { found, params, known, regions } = tool?.map_err(missing)?;
-    let member = found.0;
-    let mut aim = Aim { params, tool: known, ..aimed(desk, found)? };
+    let ToolFacts { found, params, regions } = tool?.map_err(missing)?;
+    let member = found.member;
+    let mut aim = Aim { params, ..aimed(desk, found)? };
     let Some(Choice::Twins { selector, map, .. }) = desk.server.members.get(member).map(|m| &m.choice) else {
         return Ok(aim);
     };
@@ -213,7 +243,10 @@ async fn tool(
         || Denial::new(Reason::InvalidParams, format!("`{selector}` must be one of {}", regions.join(", ")));
     let region = map.get(&*chosen).filter(|_| regions.iter().any(|region| **region == *chosen));
     aim.upstream = Arc::clone(region.ok_or_else(wrong)?);
-    aim.tool = aim.tool.and_then(|known| desk.rated(&aim.upstream.name, &known.original));
+    aim.subject = match aim.subject {
+        Some(Subject::Tool(known)) => desk.rated(&aim.upstream.name, &known.original).map(Subject::Tool),
+        _ => None,
+    };
     aim.body = Some(body);
     Ok(aim)
 }
@@ -248,43 +281,35 @@ async fn completion(
     fields: &Object<'_>,
     profile: &Arc<Profile>,
 ) -> Result<Aim, Denial> {
-    let invalid = || Denial::new(Reason::InvalidParams, "`ref` must name a prompt or a resource template");
-    let reference = fields.object("ref").ok().flatten().ok_or_else(invalid)?;
-    let key = if reference.get("uri").is_some() { "uri" } else { "name" };
-    let value = required(&reference, key)?;
-    let kinds = if key == "uri" { URIS } else { &[ListKind::Prompts] };
-    let look = |catalog: &Catalog| match key {
-        "uri" => {
-            let template =
-                catalog.template(&value).filter(|entry| desk.finds(message, ListKind::Templates, entry));
-            let template = template.map(|entry| (entry.member, Arc::clone(&entry.original)));
-            template.or_else(|| resource(desk, message, catalog, &value))
-        }
-        _ => prompt(desk, message, catalog, &value),
+    let reference = reference(fields)?;
+    let is_prompt = reference.kind == ReferenceKind::Prompt;
+    let value = &*reference.target;
+    let kinds = if is_prompt { &[ListKind::Prompts] } else { URIS };
+    let look = |catalog: &Catalog| match is_prompt {
+        true => prompt(desk, message, catalog, value),
+        false => template(desk, message, catalog, value).or_else(|| resource(desk, message, catalog, value)),
     };
     let missing = |catalog: Arc<Catalog>| {
-        let detail = format!("nothing is called {}", shown(&value));
-        unknown(desk, &catalog, kinds[0], (Reason::InvalidParams, detail))
+        let detail = format!("nothing is called {}", shown(value));
+        let unknown = || unknown(desk, &catalog, kinds[0], (Reason::InvalidParams, detail));
+        (!is_prompt).then(|| desk.spelling(&catalog, value)).flatten().unwrap_or_else(unknown)
     };
-    let found = found(desk, profile, kinds, look).await?;
-    let (member, original) = found.map_err(missing)?;
-    let mut aim = aimed(desk, (member, Arc::clone(&original)))?;
-    aim.target = None;
-    if *original != *value {
-        let reference = reference.rewrite().set(key, string(&original)).text();
-        let fields = fields.rewrite().set("ref", reference).text();
+    let found = found(desk, profile, kinds, look).await?.map_err(missing)?;
+    let mut aim = aimed(desk, found)?;
+    if let Some(original) = aim.target.take().filter(|original| **original != *value) {
+        let fields = fields.rewrite().set("ref", reference.aimed(&original)).text();
         aim.body = Some(with_params(message, &fields)?);
     }
     Ok(aim)
 }
 
 /// The aim at a member's own name.
-fn aimed(desk: &Desk<'_>, (member, original): (usize, Arc<str>)) -> Result<Aim, Denial> {
-    let member = desk.server.members.get(member);
+fn aimed(desk: &Desk<'_>, found: Found) -> Result<Aim, Denial> {
+    let member = desk.server.members.get(found.member);
     let gone =
         || Denial::new(Reason::UpstreamUnavailable, "no server stands behind this name for this caller");
     let upstream = member.and_then(|member| desk.chosen(member)).ok_or_else(gone)?;
-    Ok(Aim { target: Some(original), ..plain(upstream) })
+    Ok(Aim { target: Some(found.original), subject: found.subject, ..plain(upstream) })
 }
 
 /// A name that nobody has; while servers are missing, one of them may have it.

@@ -311,6 +311,6 @@ pub(super) fn parts(message: &Message) -> Result<Parts<'_>, Denial> {
 }
 
 /// How a name that a client sent stands in an error: bounded.
-pub(super) fn shown(name: &str) -> &str {
+pub(crate) fn shown(name: &str) -> &str {
     name.char_indices().nth(128).map_or(name, |(end, _)| &name[..end])
 }

@@ -199,7 +199,7 @@ impl<'a, 'd> Call<'a, 'd> {
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let changed_parts = changed.as_ref().map(parts).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
-        let (cleared, overseer, place) = desk.clear_call(message, &aim.upstream, aim.tool, &profile)?;
+        let (cleared, overseer, place) = desk.clear_call(message, &aim.upstream, aim.subject, &profile)?;
         out.outcome.judged(cleared.judged());
         out.outcome.forwarding(&aim.upstream.name);
         let failed = |failure: crate::forward::Failure, out: &mut Answering<'_>| {

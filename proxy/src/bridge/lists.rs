@@ -7,6 +7,7 @@ use crate::respond::End;
 use crate::talk::Place;
 use bytes::Bytes;
 use http::StatusCode;
+use portunus_filters::call::Subject;
 use portunus_filters::mcp::bridge::{self, Facts, Profile};
 use portunus_filters::mcp::catalog::{Closing, INCOMPLETE, ListKind};
 use portunus_filters::mcp::object::Object;
@@ -106,6 +107,8 @@ fn with_meta(result: String, incomplete: String) -> String {
 pub(super) struct OwnUri {
     pub(super) original: Arc<str>,
     pub(super) served: Arc<str>,
+    /// What rules are asked of, where there are some.
+    pub(super) subject: Option<Subject>,
 }
 
 /// The places of all servers, each with those of `uris` that are its own, as it calls them.
@@ -117,10 +120,10 @@ pub(super) async fn owners(
     // Who is not told of a server does not hear what it says either.
     let mut owners = desk.places(profile)?;
     owners.retain(|(_, place)| desk.is_told_of(&place.upstream.name));
-    if let (Some(_), [(_, place)]) = (desk.only(), owners.as_mut_slice()) {
-        let own = |uri: &Arc<str>| OwnUri { original: Arc::clone(uri), served: Arc::clone(uri) };
-        let seen = uris.iter().filter(|uri| desk.sees_uri(0, uri, era));
-        return Ok(vec![(place.clone(), seen.map(own).collect())]);
+    if let (Some(_), [(_, place)]) = (call::the_one(desk), owners.as_mut_slice()) {
+        let own =
+            |uri: &Arc<str>| OwnUri { original: Arc::clone(uri), served: Arc::clone(uri), subject: None };
+        return Ok(vec![(place.clone(), uris.iter().map(own).collect())]);
     }
     let mut shares: Vec<(Place, Vec<OwnUri>)> =
         owners.into_iter().map(|(_, place)| (place, Vec::new())).collect();
@@ -130,13 +133,14 @@ pub(super) async fn owners(
     let kinds = [ListKind::Resources, ListKind::Templates];
     let catalog = desk.catalog(profile, &kinds, desk.arrival.at).await?;
     for uri in uris {
-        let located = catalog.resource(uri).filter(|located| desk.sees_uri(located.member, uri, era));
-        let Some(located) = located else { continue };
+        let Some(located) = catalog.resource(uri) else { continue };
+        let Some(subject) = desk.sees_uri(&located, era) else { continue };
         let upstream = desk.server.members.get(located.member).and_then(|member| desk.chosen(member));
         let owner = upstream
             .and_then(|upstream| shares.iter_mut().find(|(place, _)| place.upstream.name == upstream.name));
         if let Some((_, share)) = owner {
-            share.push(OwnUri { original: Arc::from(&*located.original), served: Arc::clone(uri) });
+            let (original, served) = (Arc::from(&*located.original), Arc::clone(uri));
+            share.push(OwnUri { original, served, subject });
         }
     }
     Ok(shares)

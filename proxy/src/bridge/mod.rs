@@ -33,6 +33,7 @@ mod uris;
 use answering::Answering;
 pub use call::target_of;
 pub use desk::Desk;
+pub(crate) use desk::shown;
 pub use founding::is_sealed;
 pub use homes::home;
 pub(crate) use hub::missed;

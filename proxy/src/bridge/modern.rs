@@ -90,7 +90,7 @@ async fn calls(
         Some(call::State::Parked(serial)) => {
             // The answers are a message like any other: judged before they go on.
             let aim = call::aim(desk, message, fields, &round.profile).await?;
-            desk.clear(message, &aim.upstream.name, aim.tool)?;
+            desk.clear(message, &aim.upstream.name, aim.subject)?;
             desk.snapshot.release();
             let resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             out.outcome.forwarding(&Arc::clone(&resumed.talk.upstream().name));
@@ -131,7 +131,8 @@ impl Round<'_, '_> {
         let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
         let changed_parts = changed.as_ref().map(parts).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
-        let (cleared, overseer, place) = desk.clear_call(message, &aim.upstream, aim.tool, &self.profile)?;
+        let (cleared, overseer, place) =
+            desk.clear_call(message, &aim.upstream, aim.subject, &self.profile)?;
         out.outcome.judged(cleared.judged());
         let place = match aim.at {
             Some(at) => tasks::seated(desk, place, at),

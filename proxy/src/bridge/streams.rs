@@ -3,7 +3,7 @@
 //! patterns/subscriptions).
 
 use super::answering::Answering;
-use super::desk::{Desk, params};
+use super::desk::{Desk, params, shown};
 use super::following::{self, Following, follow};
 use super::hub::{Hub, Seat};
 use super::lists::OwnUri;
@@ -117,7 +117,7 @@ pub(super) async fn listen(
     let mut seat = Hub::sit(desk);
     let facts = lists::facts(desk, profile).await?;
     let honoured = wanted.honoured(&facts);
-    let mut subscribed = subscribe_all(desk, profile, &wanted, &seat.sender).await?;
+    let mut subscribed = subscribe_all(desk, profile, (message, &wanted), &seat.sender).await?;
     let served = std::mem::take(&mut subscribed.served);
     desk.snapshot.release();
     let stream = Stream::new(desk, Some(Subscription { id, honoured, facts, served }), None);
@@ -137,7 +137,7 @@ async fn tell(desk: &Desk<'_>, mut stream: Stream, seat: &mut Seat, out: &mut An
     loop {
         tokio::select! {
             Some(word) = seat.words.recv() => {
-                if stream.say(word, out).await.is_err() {
+                if stream.may_be_told(desk, &word) && stream.say(word, out).await.is_err() {
                     out.outcome.answered(None);
                     return End::Left;
                 }
@@ -151,8 +151,8 @@ async fn tell(desk: &Desk<'_>, mut stream: Stream, seat: &mut Seat, out: &mut An
 struct Subscribed {
     /// Legs that must not be ended while somebody listens on them.
     legs: Vec<(LegLease, Vec<OwnUri>)>,
-    /// What the client calls a resource of an upstream.
-    served: HashMap<(Arc<str>, Arc<str>), Arc<str>>,
+    /// Resources by their upstream and what that calls them.
+    served: HashMap<(Arc<str>, Arc<str>), OwnUri>,
     _following: JoinSet<()>,
 }
 
@@ -169,14 +169,14 @@ impl Subscribed {
 async fn subscribe_all(
     desk: &Desk<'_>,
     profile: &Arc<Profile>,
-    wanted: &Filter,
+    (message, wanted): (&Message, &Filter),
     words: &mpsc::Sender<Word>,
 ) -> Result<Subscribed, Denial> {
     let mut subscribed = Subscribed { legs: Vec::new(), served: HashMap::new(), _following: JoinSet::new() };
-    for (place, uris) in lists::owners(desk, profile, (Era::Modern, &wanted.uris)).await? {
-        let named = |uri: &OwnUri| {
-            ((Arc::clone(&place.upstream.name), Arc::clone(&uri.original)), Arc::clone(&uri.served))
-        };
+    for (place, mut uris) in lists::owners(desk, profile, (Era::Modern, &wanted.uris)).await? {
+        uris.retain(|uri| desk.may_hear(message, &place.upstream.name, uri.subject.as_ref()));
+        let named =
+            |uri: &OwnUri| ((Arc::clone(&place.upstream.name), Arc::clone(&uri.original)), uri.clone());
         subscribed.served.extend(uris.iter().map(named));
         let estate = &desk.gateway.estate;
         let failed = |failure: &crate::forward::Failure| {
@@ -228,10 +228,16 @@ pub(super) async fn subscribe(
     let uri: Arc<str> = fields.text("uri").ok_or_else(missing)?.into();
     let owners = lists::owners(desk, &session.profile, (Era::Legacy, std::slice::from_ref(&uri))).await?;
     let Some((place, uris)) = owners.into_iter().find(|(_, uris)| !uris.is_empty()) else {
-        return Err(Denial::new(Reason::UnknownResource, format!("Resource not found: {uri}")));
+        let catalog = desk.catalog(&session.profile, call::URIS, desk.arrival.at).await?;
+        let detail = format!("Resource not found: {}", shown(&uri));
+        let unknown = || Denial::new(Reason::UnknownResource, detail);
+        return Err(desk.spelling(&catalog, &uri).unwrap_or_else(unknown));
     };
-    desk.clear(message, &place.upstream.name, None)?;
-    let original = uris.into_iter().next().map_or_else(|| Arc::clone(&uri), |uri| uri.original);
+    let (original, subject) = match uris.into_iter().next() {
+        Some(OwnUri { original, subject, .. }) => (original, subject),
+        None => (Arc::clone(&uri), None),
+    };
+    desk.clear(message, &place.upstream.name, subject)?;
     let begins = call::method_name(message) == "resources/subscribe";
     let changed = match begins {
         true => session.subscribe(&place.upstream.name, &original, &uri).ok_or_else(|| {
@@ -259,7 +265,7 @@ pub(super) struct Subscription {
     id: String,
     honoured: Filter,
     facts: Arc<bridge::Facts>,
-    served: HashMap<(Arc<str>, Arc<str>), Arc<str>>,
+    served: HashMap<(Arc<str>, Arc<str>), OwnUri>,
 }
 
 /// A stream that has begun.
@@ -341,6 +347,15 @@ impl Stream {
         out.end().await
     }
 
+    /// Whether a subscription may still be told this: rules and time may be others than at its begin.
+    fn may_be_told(&self, desk: &Desk<'_>, word: &Word) -> bool {
+        let (Word::Updated { upstream, uri, .. }, Some(subscription)) = (word, &self.subscription) else {
+            return true;
+        };
+        let own = subscription.served.get(&(Arc::clone(upstream), Arc::clone(uri)));
+        own.is_some_and(|own| desk.may_hear(&self.opening, upstream, own.subject.as_ref()))
+    }
+
     async fn say(&mut self, word: Word, out: &mut Answering<'_>) -> std::io::Result<()> {
         match (word, &self.subscription) {
             (Word::Changed(kind), _) => {
@@ -352,10 +367,9 @@ impl Stream {
                 return Ok(());
             }
             (Word::Updated { upstream, uri, message }, Some(Subscription { id, honoured, served, .. })) => {
-                if let Some(own) =
-                    served.get(&(upstream, Arc::clone(&uri))).filter(|own| honoured.uris.contains(own))
-                {
-                    said(&renamed(&message, &uri, own), Some(id), out).await?;
+                let own = served.get(&(upstream, Arc::clone(&uri)));
+                if let Some(own) = own.filter(|own| honoured.uris.contains(&own.served)) {
+                    said(&renamed(&message, &uri, &own.served), Some(id), out).await?;
                 }
             }
             // A modern client hears nothing that it did not ask for.

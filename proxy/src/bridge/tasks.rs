@@ -41,7 +41,7 @@ pub(super) fn aim(desk: &Desk<'_>, fields: &Object<'_>) -> Result<Aim, Denial> {
         params: Arc::new([]),
         body: None,
         at: Some(token.upstream),
-        tool: None,
+        subject: None,
     })
 }
 

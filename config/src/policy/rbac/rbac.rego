@@ -1,7 +1,8 @@
 # What roles may do, as `data.rbac` has it: role, tool, server and condition.
 #
 # A role that a caller holds allows by its `allow` grants and refuses by its `deny` grants, and a
-# refusal counts more. What is about no tool, prompt or resource is open to everyone who holds a role.
+# refusal counts more. Of what is about no tool, prompt or resource, the methods in
+# `data.rbac.general` are open to everyone who holds a role, and others to the roles that name them.
 package mcp.authz
 
 import rego.v1
@@ -61,7 +62,14 @@ refused if {
 # What is about no tool, prompt or resource.
 general if {
 	input.mcp.kind in {"server", "stream"}
+	input.mcp.method in data.rbac.general[input.mcp.direction]
 	count(held) > 0
+}
+
+general if {
+	input.mcp.kind in {"server", "other"}
+	some name in held
+	input.mcp.method in data.rbac.roles[name].methods
 }
 
 # The roles of `data.rbac` that the caller holds.
@@ -90,9 +98,7 @@ of_tenant(role) if count(role.tenants) == 0
 of_tenant(role) if input.principal.tenant in role.tenants
 
 # What the message is about, by the name that its upstream gives it: a new name changes no right.
-target := input.tool.original if input.mcp.kind == "tool"
-
-target := input.mcp.name if input.mcp.kind == "prompt"
+target := input.mcp.name if input.mcp.kind in {"tool", "prompt"}
 
 target := input.mcp.uri if input.mcp.kind in {"resource", "template"}
 

@@ -11,6 +11,7 @@ use portunus_filters::authorize::{
 };
 use portunus_filters::identity::{Claims, Principal};
 
+use super::{ASKED_OF_CLIENTS, GENERAL, NAMING};
 use crate::testing::brief;
 use crate::{Attempt, ListRule, MapEnvironment, PolicyRules, Report};
 
@@ -35,6 +36,8 @@ fn rules(roles: &str) -> Arc<PolicyRules> {
 struct Asked {
     principal: Principal,
     kind: Kind,
+    method: &'static str,
+    direction: Direction,
     upstream: &'static str,
     name: &'static str,
     server: &'static str,
@@ -55,6 +58,8 @@ impl Asked {
         Asked {
             principal,
             kind: Kind::Tool,
+            method: "tools/call",
+            direction: Direction::ToServer,
             upstream: "crm",
             name: "get_customer",
             server: "main",
@@ -82,13 +87,13 @@ impl Asked {
         let question = Question {
             principal: &self.principal,
             mcp: Mcp {
-                method: "tools/call",
-                direction: Direction::ToServer,
+                method: self.method,
+                direction: self.direction,
                 server: self.server,
                 upstream: Some(self.upstream),
                 kind: self.kind,
-                name: Some("renamed"),
-                uri: Some(self.name),
+                name: matches!(self.kind, Kind::Tool | Kind::Prompt).then_some(self.name),
+                uri: matches!(self.kind, Kind::Resource | Kind::Template).then_some(self.name),
                 arguments: Some(self.arguments),
                 responses: None,
                 era: "modern",
@@ -154,18 +159,70 @@ fn a_role_has_the_tools_that_it_is_granted() {
 #[test]
 fn what_is_about_nothing_is_open_to_everyone_who_has_a_role() {
     let rules = rules("roles: {support: {allow: 'crm.get_*'}}\n");
-    for kind in [Kind::Server, Kind::Stream] {
-        assert!(may(&rules, &Asked { kind, ..Asked::by(&["support"]) }));
-        assert!(!may(&rules, &Asked { kind, ..Asked::by(&[]) }));
+    for (kind, method) in
+        [(Kind::Server, "initialize"), (Kind::Server, "tools/list"), (Kind::Stream, "stream")]
+    {
+        assert!(may(&rules, &Asked { kind, method, ..Asked::by(&["support"]) }));
+        assert!(!may(&rules, &Asked { kind, method, ..Asked::by(&[]) }));
+    }
+}
+
+#[test]
+fn a_method_that_not_all_roles_have_is_granted_by_name() {
+    let rules = rules(
+        "roles:\n  support: {allow: 'crm.get_*'}\n  auditor: {methods: [acme/report, tasks/list]}\n  \
+         guest: {tenants: [other], methods: [acme/report]}\n",
+    );
+    let sent = |roles: &[&str], kind, method| Asked { kind, method, ..Asked::by(roles) };
+    let asked =
+        |roles: &[&str], kind, method| Asked { direction: Direction::ToClient, ..sent(roles, kind, method) };
+    let table = [
+        ("of the role", sent(&["auditor"], Kind::Other, "acme/report"), true),
+        ("known to MCP, and of the role", sent(&["auditor"], Kind::Server, "tasks/list"), true),
+        ("of another role", sent(&["support"], Kind::Other, "acme/report"), false),
+        ("of another tenant's", sent(&["guest"], Kind::Other, "acme/report"), false),
+        ("of none", sent(&["auditor"], Kind::Other, "admin/wipe"), false),
+        ("begins alike", sent(&["auditor"], Kind::Other, "acme/reports"), false),
+        ("known to MCP, and of none", sent(&["support"], Kind::Server, "tasks/list"), false),
+        ("an unknown notification", sent(&["auditor"], Kind::Other, "notifications/acme"), false),
+        ("of all", sent(&["auditor"], Kind::Server, "server/discover"), true),
+        ("of a server", asked(&["auditor"], Kind::Server, "elicitation/create"), true),
+        ("of a server, by a client", sent(&["auditor"], Kind::Server, "elicitation/create"), false),
+        ("of a client, by a server", asked(&["auditor"], Kind::Server, "tools/list"), false),
+        ("of a server, and unknown", asked(&["support"], Kind::Other, "acme/ask"), false),
+        ("a tool is no method", sent(&["auditor"], Kind::Tool, "acme/report"), false),
+    ];
+    for (name, asked, expected) in table {
+        assert_eq!(may(&rules, &asked), expected, "{name}");
+    }
+}
+
+/// Every method of MCP that a client may send is granted in one way.
+#[test]
+fn every_method_of_mcp_is_general_or_named_or_granted() {
+    let granted = ["tasks/result", "tasks/list"];
+    let from_servers = ["roots/list", "sampling/createMessage", "elicitation/create"];
+    for method in portunus_filters::mcp::Method::names() {
+        let told = method.starts_with("notifications/") && !GENERAL.contains(&method);
+        let ways = [
+            GENERAL.contains(&method),
+            NAMING.iter().any(|(naming, _)| *naming == method),
+            granted.contains(&method),
+            from_servers.contains(&method),
+            told,
+        ];
+        assert_eq!(ways.iter().filter(|way| **way).count(), 1, "{method}");
+        assert_eq!(ASKED_OF_CLIENTS.contains(&method), from_servers.contains(&method) || method == "ping");
     }
 }
 
 #[test]
 fn prompts_and_resources_are_granted_by_themselves() {
-    let rules = rules("roles: {support: {allow: {prompts: 'crm.ren*', resources: 'crm.file:///open/*'}}}\n");
+    let rules = rules("roles: {support: {allow: {prompts: 'crm.ask*', resources: 'crm.file:///open/*'}}}\n");
     let asked = |kind, name| Asked { kind, name, ..Asked::by(&["support"]) };
     let table = [
-        (Kind::Prompt, "", true),
+        (Kind::Prompt, "ask_me", true),
+        (Kind::Prompt, "renamed", false),
         (Kind::Resource, "file:///open/a", true),
         (Kind::Template, "file:///open/{x}", true),
         (Kind::Resource, "file:///etc/a", false),
@@ -264,6 +321,22 @@ fn wrong_roles_are_named_with_their_line() {
         ("rules: {}", "rules: unknown key `rules`"),
         ("roles: {a: {}}", "roles.a: the role says nothing"),
         ("roles: {a: {alow: 'crm.x'}}", "roles.a.alow: unknown key `alow`"),
+        (
+            "roles: {a: {methods: tools/list}}",
+            "roles.a.methods: `tools/list`: is open to every role: leave it out",
+        ),
+        (
+            "roles: {a: {methods: tools/call}}",
+            "roles.a.methods: `tools/call`: is granted by what it names: write `tools` in `allow`",
+        ),
+        (
+            "roles: {a: {methods: ['acme/*']}}",
+            "roles.a.methods[0]: `acme/*`: is no name of a method; patterns are not known here",
+        ),
+        (
+            "roles: {a: {deny: {resources: 'crm.FILE:///etc/*'}}}",
+            "roles.a.deny.resources: `FILE:///etc/*` matches no URI: rules are asked of the normal form",
+        ),
         ("roles: {a: {allow: 'cmr.x'}}", "roles.a.allow: no upstream is named `cmr`"),
         ("roles: {a: {allow: 'x'}}", "roles.a.allow: `x`: does not say whose it is"),
         ("roles: {a: {allow: {when: {}}}}", "roles.a.allow: the grant is about nothing"),

@@ -9,9 +9,9 @@ fn cleared(
     gate: Gate,
     caller: Principal,
     message: &Message,
-    tool: Option<Arc<KnownTool>>,
+    subject: Option<Subject>,
 ) -> Result<Cleared, Denial> {
-    let target = Target { tool, ..Target::new(&"s".into(), &"up".into()) };
+    let target = Target { subject, ..Target::new(&"s".into(), &"up".into()) };
     let pipeline = Pipeline::new(vec![Box::new(gate)]);
     pipeline.judge(&arrival(Some(caller)), std::slice::from_ref(message), &target, |_| {})
 }
@@ -38,7 +38,7 @@ fn what_a_call_says_is_read_strictly() {
         (long.as_str(), Some(Reason::InvalidParams)),
     ];
     for (params, expected) in table {
-        let result = judged(gate(none, Lists::Show), &arrival(None), &call(params), None);
+        let result = judged(gate(none, Lists::Show), &arrival(None), &call(params), a_tool());
         assert_eq!(result.err().map(|denial| denial.reason), expected, "{params}");
     }
 }
@@ -48,7 +48,7 @@ fn what_is_for_the_gateway_goes_no_further_whoever_governs() {
     for key in [JUSTIFICATION, RUN] {
         let call = call(&format!(r#"{{"name":"a","_meta":{{"{key}":"r"}}}}"#));
         for gate in [Gate::default(), gate("decision := true", Lists::Show)] {
-            let body = judged(gate, &arrival(None), &call, None).unwrap();
+            let body = judged(gate, &arrival(None), &call, a_tool()).unwrap();
             assert!(!String::from_utf8_lossy(&body).contains("portunus"), "{body:?}");
         }
     }
@@ -77,7 +77,8 @@ fn what_servers_ask_and_what_streams_are_is_asked_about() {
 #[test]
 fn callers_are_told_no_more_than_they_should_be() {
     let long = format!("decision := {{\"allow\": false, \"reason\": \"{}\"}}", "x".repeat(600));
-    let denial = |gate: Gate, params: &str| judged(gate, &arrival(None), &call(params), None).unwrap_err();
+    let denial =
+        |gate: Gate, params: &str| judged(gate, &arrival(None), &call(params), a_tool()).unwrap_err();
     assert_eq!(denial(gate(&long, Lists::Show), "{}").detail.chars().count(), 500);
     let silent = Rules { reasons_to_client: false, ..rules(&long, "{}", Lists::Show) };
     assert_eq!(denial(Gate::new(Some(silent), None, false), "{}").detail, "the policy does not allow this");
@@ -139,7 +140,7 @@ fn a_policy_asks_for_better_authentication_until_it_is_shown() {
     ];
     for (wanted, caller, is_enough) in table {
         let gate = obliging(&format!("{{\"step_up\": {wanted}}}"));
-        let result = cleared(gate, caller.clone(), &call(r#"{"name":"a"}"#), None);
+        let result = cleared(gate, caller.clone(), &call(r#"{"name":"a"}"#), a_tool());
         assert_eq!(result.is_ok(), is_enough, "{wanted} {caller:?}");
         let Err(denial) = result else { continue };
         let named = [("acrValues", "\"gold\"".to_owned()), ("maxAge", "60".to_owned())];
@@ -151,7 +152,7 @@ fn a_policy_asks_for_better_authentication_until_it_is_shown() {
 #[test]
 fn a_policy_asks_others_to_agree_without_any_controls() {
     let gate = obliging(r#"{"approve": {"count": 2}}"#);
-    let denial = cleared(gate, person(&[]), &call(r#"{"name":"a"}"#), None).unwrap_err();
+    let denial = cleared(gate, person(&[]), &call(r#"{"name":"a"}"#), a_tool()).unwrap_err();
     assert_eq!((denial.reason, denial.data), (Reason::ApprovalRequired, vec![("approvals", "2".to_owned())]));
 }
 
@@ -191,11 +192,11 @@ fn what_is_withdrawn_is_hidden_and_what_is_hidden_is_opened_by_no_arguments() {
     let (arrival, target) = (arrival(None), Target::new(&"s".into(), &"up".into()));
     let onlooker = Onlooker { arrival: &arrival, target: &target, era: "modern" };
     for (known, is_shown) in [(&withdrawn, false), (&good, true)] {
-        let item = Item { thing: Thing::Tool("a", known), upstream: "up" };
+        let item = Item { thing: Thing::Offered(known), upstream: "up" };
         assert_eq!(Gate::new(None, None, true).sight(&onlooker, &item).is_shown(), is_shown);
     }
     let gate = gate("decision := true\nvisible := false", Lists::Visible);
-    let item = Item { thing: Thing::Tool("a", &good), upstream: "up" };
+    let item = Item { thing: Thing::Offered(&good), upstream: "up" };
     let call = call(r#"{"name":"a","arguments":{"x":1}}"#);
     assert!(!gate.finds(&Call { arrival: &arrival, message: &call, target: &target }, &item));
 }
@@ -214,7 +215,7 @@ fn a_view_without_policy_is_looked_at_again_within_a_minute() {
 fn an_answer_is_measured_as_its_caller_gets_it() {
     let rules = |redact: &str, most: u64| {
         let gate = obliging(&format!("{{\"redact\": [\"{redact}\"], \"max_result_bytes\": {most}}}"));
-        cleared(gate, person(&[]), &call(r#"{"name":"a"}"#), None).unwrap().answer_rules().clone()
+        cleared(gate, person(&[]), &call(r#"{"name":"a"}"#), a_tool()).unwrap().answer_rules().clone()
     };
     let long = format!(r#"{{"structuredContent":{{"note":"{}"}}}}"#, "x".repeat(1_000));
     let blanked = r#"{"structuredContent":{"note":"[redacted]"}}"#;

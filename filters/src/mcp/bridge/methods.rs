@@ -2,6 +2,7 @@
 
 use crate::mcp::Fault;
 use crate::mcp::object::Object;
+use crate::mcp::rewrite::string;
 use crate::message::Era;
 use std::borrow::Cow;
 
@@ -87,8 +88,7 @@ impl<'a> Aim<'a> {
 /// methods that aim at nothing.
 ///
 /// # Errors
-/// [`Fault::Shape`] if the parameter is missing or no string, [`Fault::DuplicateKey`] for a repeated
-/// key in `ref`.
+/// [`Fault::Shape`] if the parameter is missing or no string; as [`Reference::of`].
 pub fn aim<'a>(method: &str, params: &Object<'a>) -> Result<Option<Aim<'a>>, Fault> {
     const MISSING: Fault = Fault::Shape("the parameter that names what the request is for must be a string");
     let named = |key: &str| params.text(key).ok_or(MISSING);
@@ -97,20 +97,81 @@ pub fn aim<'a>(method: &str, params: &Object<'a>) -> Result<Option<Aim<'a>>, Fau
         "prompts/get" => Aim::Prompt(named("name")?),
         "resources/read" | "resources/subscribe" | "resources/unsubscribe" => Aim::Resource(named("uri")?),
         method if method.starts_with("tasks/") && method != "tasks/list" => Aim::Task(named("taskId")?),
-        "completion/complete" => {
-            let reference = params.object("ref")?.ok_or(Fault::Shape("`ref` must be an object"))?;
-            match reference_key(&reference) {
-                "name" => Aim::Prompt(reference.text("name").ok_or(MISSING)?),
-                key => Aim::Resource(reference.text(key).ok_or(MISSING)?),
-            }
-        }
+        "completion/complete" => match Reference::of(params)? {
+            Reference { kind: ReferenceKind::Prompt, target, .. } => Aim::Prompt(target),
+            Reference { kind: ReferenceKind::Resource, target, .. } => Aim::Resource(target),
+        },
         _ => return Ok(None),
     }))
 }
 
-/// The member of a completion's `ref` that names what it is about.
-pub(super) fn reference_key(reference: &Object<'_>) -> &'static str {
-    if reference.text("type").as_deref() == Some("ref/prompt") { "name" } else { "uri" }
+/// What a completion is about, by the `type` of its `ref`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReferenceKind {
+    /// `ref/prompt`.
+    Prompt,
+    /// `ref/resource`: a URI or a template.
+    Resource,
+}
+
+/// The `ref` of `completion/complete`.
+#[derive(Debug)]
+pub struct Reference<'a> {
+    /// What it refers to.
+    pub kind: ReferenceKind,
+    /// The name, URI or template.
+    pub target: Cow<'a, str>,
+    object: Object<'a>,
+}
+
+impl<'a> Reference<'a> {
+    /// Reads it. Its type alone says what it refers to: with a name beside a URI, servers differ in
+    /// which of both they take.
+    ///
+    /// # Errors
+    /// [`Fault::Shape`] if it is missing, of an unknown type, without what its type names, or with what
+    /// another type names; [`Fault::DuplicateKey`] for a repeated key.
+    pub fn of(params: &Object<'a>) -> Result<Reference<'a>, Fault> {
+        let object = params.object("ref")?.ok_or(Fault::Shape("`ref` must be an object"))?;
+        let kind = match object.text("type").as_deref() {
+            Some("ref/prompt") => ReferenceKind::Prompt,
+            Some("ref/resource") => ReferenceKind::Resource,
+            _ => return Err(Fault::Shape("the `type` of `ref` must be `ref/prompt` or `ref/resource`")),
+        };
+        if object.get(kind.other_key()).is_some() {
+            return Err(Fault::Shape(match kind {
+                ReferenceKind::Prompt => "a `ref/prompt` must not have a `uri`",
+                ReferenceKind::Resource => "a `ref/resource` must not have a `name`",
+            }));
+        }
+        let target = object.text(kind.key()).ok_or(Fault::Shape(match kind {
+            ReferenceKind::Prompt => "the `name` of a `ref/prompt` must be a string",
+            ReferenceKind::Resource => "the `uri` of a `ref/resource` must be a string",
+        }))?;
+        Ok(Reference { kind, target, object })
+    }
+
+    /// Its text with another name, URI or template.
+    pub fn aimed(&self, target: &str) -> String {
+        self.object.rewrite().set(self.kind.key(), string(target)).text()
+    }
+}
+
+impl ReferenceKind {
+    /// The member that names what it is about.
+    fn key(self) -> &'static str {
+        match self {
+            ReferenceKind::Prompt => "name",
+            ReferenceKind::Resource => "uri",
+        }
+    }
+
+    fn other_key(self) -> &'static str {
+        match self {
+            ReferenceKind::Prompt => "uri",
+            ReferenceKind::Resource => "name",
+        }
+    }
 }
 
 /// The parameter that names what a request aims at, where it is one of its own.
@@ -178,13 +239,39 @@ mod tests {
             ),
             ("tools/list", "{}", Ok(None)),
             ("tasks/list", "{}", Ok(None)),
-            ("tools/call", r#"{"name":7}"#, missing.clone()),
-            ("completion/complete", r#"{"ref":{"type":"ref/prompt"}}"#, missing),
+            ("tools/call", r#"{"name":7}"#, missing),
             ("completion/complete", r#"{"ref":{"name":"a","name":"b"}}"#, Err(Fault::DuplicateKey)),
             ("completion/complete", "{}", Err(Fault::Shape("`ref` must be an object"))),
         ];
         for (method, params, expected) in cases {
             assert_eq!(aim(method, &Object::read(params).unwrap()), expected, "{method} {params}");
         }
+    }
+
+    #[test]
+    fn a_reference_is_what_its_type_says_and_nothing_beside() {
+        for (reference, fault) in [
+            (r#"{"type":"ref/prompt","name":"a","uri":"a:b"}"#, "a `ref/prompt` must not have a `uri`"),
+            (r#"{"type":"ref/prompt","name":"a","uri":null}"#, "a `ref/prompt` must not have a `uri`"),
+            (r#"{"type":"ref/prompt","uri":"a:b"}"#, "a `ref/prompt` must not have a `uri`"),
+            (r#"{"type":"ref/resource","uri":"a:b","name":"a"}"#, "a `ref/resource` must not have a `name`"),
+            (r#"{"type":"ref/resource","uri":7}"#, "the `uri` of a `ref/resource` must be a string"),
+            (r#"{"type":"ref/prompt"}"#, "the `name` of a `ref/prompt` must be a string"),
+            (
+                r#"{"type":"ref/tool","name":"a"}"#,
+                "the `type` of `ref` must be `ref/prompt` or `ref/resource`",
+            ),
+            (r#"{"name":"a"}"#, "the `type` of `ref` must be `ref/prompt` or `ref/resource`"),
+            (r#"{"uri":"a:b"}"#, "the `type` of `ref` must be `ref/prompt` or `ref/resource`"),
+        ] {
+            let params = format!("{{\"ref\":{reference}}}");
+            let read = Reference::of(&Object::read(&params).unwrap());
+            assert_eq!(read.err(), Some(Fault::Shape(fault)), "{reference}");
+        }
+        let params = r#"{"ref":{"type":"ref/\u0070rompt","title":"t","name":"a"}}"#;
+        let read = Object::read(params).unwrap();
+        let reference = Reference::of(&read).unwrap();
+        assert_eq!((reference.kind, &*reference.target), (ReferenceKind::Prompt, "a"));
+        assert_eq!(reference.aimed("b"), r#"{"type":"ref/\u0070rompt","title":"t","name":"b"}"#);
     }
 }

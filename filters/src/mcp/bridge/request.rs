@@ -1,7 +1,7 @@
 //! Requests of clients in the words of the upstream's era.
 
 use super::meta::{self, Members, is_reserved};
-use super::methods::{reference_key, target_key};
+use super::methods::{Reference, target_key};
 use super::profile::Profile;
 use crate::mcp::headers::META_VERSION;
 use crate::mcp::object::{Object, Outline};
@@ -304,12 +304,9 @@ impl<'o, 'a> Request<'o, 'a> {
         if let Some(key) = target_key(&self.method) {
             return Ok(params.set(key, string(target)));
         }
-        match self.params.object("ref")?.filter(|_| self.method == "completion/complete") {
-            Some(reference) => {
-                let aimed = reference.rewrite().set(reference_key(&reference), string(target)).text();
-                Ok(params.set("ref", aimed))
-            }
-            None => Ok(params),
+        match &*self.method {
+            "completion/complete" => Ok(params.set("ref", Reference::of(self.params)?.aimed(target))),
+            _ => Ok(params),
         }
     }
 }

@@ -5,9 +5,10 @@ use super::page::{Item, MAX_TOOL_NAME};
 use super::served::Writer;
 use super::template::Template;
 use super::twins::{self, Twin};
-use super::{Broken, Catalog, Entry, ListKind, Merged, Names, Offer, Quarantine, Server, Source, uri};
+use super::{Broken, Catalog, Entry, ListKind, Merged, Names, Offer, Quarantine, Server, Source};
 use crate::mcp::object::Object;
 use crate::mcp::rewrite;
+use crate::mcp::uri::scheme;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ struct Candidate {
 }
 
 /// What wants a name.
+#[expect(clippy::large_enum_variant, reason = "nearly all are items, and none outlives its merge")]
 enum Wanting {
     Item(Candidate),
     /// An item of a member that may come back, by its key there.
@@ -82,7 +84,7 @@ impl Catalog {
             let offered = offered(source, member, kind, &mut quarantine);
             let admitted = offered
                 .into_iter()
-                .filter(|candidate| self.names.rules.admits(&source.member, &candidate.item.key));
+                .filter(|candidate| self.names.rules.admits(&source.member, &candidate.item.judged));
             for candidate in admitted {
                 if candidates.len() < MAX_ITEMS {
                     candidates.push(Wanting::Item(candidate));
@@ -159,7 +161,7 @@ impl Catalog {
         let mut schemes = HashMap::new();
         for kind in [ListKind::Resources, ListKind::Templates] {
             for entry in self.entries(kind) {
-                if let Some(scheme) = uri::scheme(&entry.original) {
+                if let Some(scheme) = scheme(&entry.judged) {
                     let first = schemes.entry(scheme.into()).or_insert(entry.member);
                     *first = entry.member.min(*first);
                 }
@@ -210,6 +212,7 @@ fn entry(candidate: Candidate, name: Arc<str>) -> Entry {
         name,
         member: candidate.member,
         original: candidate.item.key,
+        judged: candidate.item.judged,
         params: candidate.item.params,
         hints: candidate.item.hints,
         selector: candidate.twin.map(|twin| twin.selector),

@@ -38,6 +38,7 @@ pub use served::{ServedPage, UnknownCursor};
 pub use source::{Known, Lists, Offer, Source, State, Twins};
 pub use twins::Selector;
 
+use crate::call::{KnownTool, Subject};
 use crate::mcp::bridge::ParamHeader;
 use crate::mcp::object::Object;
 use bytes::Bytes;
@@ -92,6 +93,8 @@ pub struct Entry {
     pub member: usize,
     /// Its name or URI at its upstream.
     pub original: Arc<str>,
+    /// What rules are asked of: its original, of a URI its normal form.
+    judged: Arc<str>,
     /// Arguments that are repeated in headers.
     pub params: Arc<[ParamHeader]>,
     /// What its upstream claims of it.
@@ -102,6 +105,18 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What rules are asked of; of a tool, with what is `known` of it. `None` for a tool of which nothing
+    /// is known.
+    pub fn subject(&self, kind: ListKind, known: Option<Arc<KnownTool>>) -> Option<Subject> {
+        let judged = || Arc::clone(&self.judged);
+        Some(match kind {
+            ListKind::Tools => Subject::Tool(known?),
+            ListKind::Prompts => Subject::Prompt(judged()),
+            ListKind::Resources => Subject::Resource(judged()),
+            ListKind::Templates => Subject::Template(judged()),
+        })
+    }
+
     /// Its definition as it is served.
     pub fn definition(&self) -> &Bytes {
         &self.definition

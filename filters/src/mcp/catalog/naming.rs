@@ -29,12 +29,16 @@ pub enum Policy {
 
 /// What a configuration says of the items of a list, by member and original name or URI.
 pub trait Naming: Send + Sync {
-    /// Whether it is served at all.
+    /// Whether it is served at all. A URI is given in its normal form.
     fn admits(&self, member: &str, original: &str) -> bool;
     /// The name it is served under instead of what the policy says. For tools and prompts.
     fn renamed(&self, member: &str, original: &str) -> Option<&str>;
     /// The description that stands instead of its own.
     fn described(&self, member: &str, original: &str) -> Option<&str>;
+    /// Whether anything is not served.
+    fn is_selective(&self) -> bool {
+        true
+    }
 }
 
 /// How the names of one virtual server are made.

@@ -3,8 +3,10 @@
 use super::{Broken, ListKind, schema};
 use crate::mcp::bridge::{Caching, ParamHeader, Scope};
 use crate::mcp::object::{Object, elements};
+use crate::mcp::uri::{normal, normal_template};
 use crate::mcp::{Fault, Span, text};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -37,6 +39,8 @@ pub struct Page {
 #[derive(Clone, Debug)]
 pub struct Item {
     pub(super) key: Arc<str>,
+    /// What rules are asked of: its key, of a URI its normal form.
+    pub(super) judged: Arc<str>,
     pub(super) page: Bytes,
     pub(super) span: Span,
     /// Its place in the array, broken items counted.
@@ -108,12 +112,26 @@ impl Page {
             let place = u32::try_from(place).map_err(|_| Fault::Shape("the list is too long"))?;
             match read_item(element, kind) {
                 Ok((key, params, hints)) => {
-                    page.items.push(Item { key, page: result.clone(), span, place, params, hints });
+                    let (judged, page_text) = (judged(&key, kind), result.clone());
+                    page.items.push(Item { key, judged, page: page_text, span, place, params, hints });
                 }
                 Err((key, reason)) => page.quarantined.add(key, reason),
             }
         }
         Ok(page)
+    }
+}
+
+/// What rules are asked of in the place of a key.
+fn judged(key: &Arc<str>, kind: ListKind) -> Arc<str> {
+    let form = match kind {
+        ListKind::Tools | ListKind::Prompts => return Arc::clone(key),
+        ListKind::Resources => normal(key).form,
+        ListKind::Templates => normal_template(key).form,
+    };
+    match form {
+        Cow::Borrowed(_) => Arc::clone(key),
+        Cow::Owned(form) => form.into(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which member a URI belongs to.
 
 use super::{Catalog, Entry, ListKind, uri};
+use crate::call::Subject;
+use crate::mcp::uri::{normal, scheme};
 use std::borrow::Cow;
 
 /// Where a URI leads.
@@ -8,10 +10,31 @@ use std::borrow::Cow;
 pub struct Located<'a> {
     /// Index of the member.
     pub member: usize,
-    /// The URI as the member knows it.
+    /// The URI as the member knows it: what it receives.
     pub original: Cow<'a, str>,
     /// The item of the list or template that says so; `None` if only its scheme does.
     pub entry: Option<&'a Entry>,
+    /// The member lists it byte for byte.
+    is_listed: bool,
+}
+
+impl<'a> Located<'a> {
+    fn new(member: usize, original: &'a str, entry: Option<&'a Entry>) -> Located<'a> {
+        Located { member, original: Cow::Borrowed(original), entry, is_listed: false }
+    }
+
+    fn listed(entry: &'a Entry) -> Located<'a> {
+        Located { is_listed: true, ..Located::new(entry.member, &entry.original, Some(entry)) }
+    }
+
+    /// What rules are asked of: the normal form of what the member receives. `None` if the member may
+    /// read that in another way than it is judged: it neither lists it, nor is it in normal form.
+    pub fn subject(&self) -> Option<Subject> {
+        if let Some(entry) = self.entry.filter(|_| self.is_listed) {
+            return entry.subject(ListKind::Resources, None);
+        }
+        normal(&self.original).is_exact().then(|| Subject::Resource((*self.original).into()))
+    }
 }
 
 impl Catalog {
@@ -21,12 +44,30 @@ impl Catalog {
     /// `None` if no member has anything like it, or it is not admitted.
     pub fn resource<'a>(&'a self, uri: &'a str) -> Option<Located<'a>> {
         if let Some(entry) = self.list(ListKind::Resources).entry(uri) {
-            let original = Cow::Borrowed(&*entry.original);
-            return Some(Located { member: entry.member, original, entry: Some(entry) });
+            return Some(Located::listed(entry));
         }
         let located = self.by_template(uri).or_else(|| self.by_name(uri)).or_else(|| self.by_scheme(uri))?;
-        let admitted = self.names.rules.admits(&self.members[located.member], &located.original);
+        let rules = &self.names.rules;
+        if located.is_listed || !rules.is_selective() {
+            return Some(located);
+        }
+        // What a member may read otherwise than the rules is not admitted by them.
+        let admitted = normal(&located.original).is_exact()
+            && rules.admits(&self.members[located.member], &located.original);
         admitted.then_some(located)
+    }
+
+    /// Whether what is not listed has to be in normal form to be found.
+    pub fn is_selective(&self) -> bool {
+        self.names.rules.is_selective()
+    }
+
+    /// The URI that the member would receive that a client's may name.
+    pub fn received<'a>(&self, uri: &'a str) -> &'a str {
+        match self.named(uri) {
+            Some((_, original)) => original,
+            None => uri,
+        }
     }
 
     /// The URI that leads back to a member, for one that it speaks of.
@@ -49,17 +90,28 @@ impl Catalog {
         let (_, entry) = matching.rev().max_by_key(|(literal_bytes, _)| *literal_bytes)?;
         let served_as_it_is = entry.name == entry.original;
         let original = if served_as_it_is { uri } else { uri::unprefixed(uri)?.1 };
-        Some(Located { member: entry.member, original: Cow::Borrowed(original), entry: Some(entry) })
+        Some(Located::new(entry.member, original, Some(entry)))
     }
 
     fn by_name<'a>(&'a self, uri: &'a str) -> Option<Located<'a>> {
+        let (member, original) = self.named(uri)?;
+        // It may be served as it is as well, or in this form for the sake of another.
+        let listed = self.list(ListKind::Resources).entry(original);
+        match listed.filter(|entry| entry.member == member && *entry.original == *original) {
+            Some(entry) => Some(Located::listed(entry)),
+            None => Some(Located::new(member, original, None)),
+        }
+    }
+
+    /// The member that a URI names, and the URI that it would receive.
+    fn named<'a>(&self, uri: &'a str) -> Option<(usize, &'a str)> {
         let (name, original) = uri::unprefixed(uri)?;
         let member = self.members.iter().position(|member| **member == *name)?;
-        Some(Located { member, original: Cow::Borrowed(original), entry: None })
+        Some((member, original))
     }
 
     fn by_scheme<'a>(&'a self, uri: &'a str) -> Option<Located<'a>> {
-        let member = *self.schemes.get(uri::scheme(uri)?)?;
-        Some(Located { member, original: Cow::Borrowed(uri), entry: None })
+        let member = *self.schemes.get(&*scheme(uri)?.to_ascii_lowercase())?;
+        Some(Located::new(member, uri, None))
     }
 }

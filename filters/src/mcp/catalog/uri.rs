@@ -16,14 +16,6 @@ pub(super) fn unprefixed(uri: &str) -> Option<(&str, &str)> {
     uri.strip_prefix(SCHEME)?.split_once('/')
 }
 
-/// The scheme of a URI or template, if it begins with one.
-pub(super) fn scheme(uri: &str) -> Option<&str> {
-    let (scheme, _) = uri.split_once(':')?;
-    let (first, rest) = scheme.as_bytes().split_first()?;
-    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
-    (first.is_ascii_alphabetic() && rest.iter().all(legal)).then_some(scheme)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,19 +27,5 @@ mod tests {
         }
         assert_eq!(unprefixed("portunus:crm"), None);
         assert_eq!(unprefixed("file:///crm/x"), None);
-    }
-
-    #[test]
-    fn schemes_are_those_of_rfc_3986() {
-        let cases = [
-            ("file:///x", Some("file")),
-            ("a+b.c-1:x", Some("a+b.c-1")),
-            ("x", None),
-            ("/a:b", None),
-            ("1a:b", None),
-        ];
-        for (uri, expected) in cases {
-            assert_eq!(scheme(uri), expected, "{uri}");
-        }
     }
 }

@@ -159,7 +159,7 @@ impl Table<'_> {
         let facts = self.loaded.snapshot.tools.facts(upstream, tool);
         let row = |member: &Member| {
             let served = server.view.renamed(&member.name, tool).unwrap_or(tool);
-            let input = self.input(caller, (&server.name, upstream), (tool, served), &facts);
+            let input = self.input(caller, (&server.name, upstream), tool, &facts);
             let (shown, ruling) = self.asked(&input)?;
             let call = match (ruling.allow, shown) {
                 (true, _) => "yes",
@@ -186,7 +186,7 @@ impl Table<'_> {
         &self,
         caller: &Caller,
         (server, upstream): (&str, &str),
-        (original, served): (&str, &str),
+        original: &str,
         facts: &ToolFacts,
     ) -> String {
         let mut input = caller.parts.clone();
@@ -196,7 +196,7 @@ impl Table<'_> {
             "server": server,
             "upstream": upstream,
             "kind": "tool",
-            "name": served,
+            "name": original,
             "arguments": {},
             "era": "modern",
         });
