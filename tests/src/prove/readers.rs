@@ -6,12 +6,13 @@ mod messages;
 use super::policy::Dice;
 use bytes::Bytes;
 use portunus_filters::authorize::{DecisionCache, Document, Module, Policy, Settings};
-use portunus_filters::call::Target;
+use portunus_filters::call::{KnownTool, Subject, Target};
 use portunus_filters::gate::{Gate, Lists, Rules};
+use portunus_filters::mcp::bridge::{self, Aim};
 use portunus_filters::mcp::headers::Mirror;
 use portunus_filters::mcp::{Bounds, Revision};
 use portunus_filters::message::{Reading, read};
-use portunus_filters::{Arrival, Cleared, Identity, Moment, Pipeline};
+use portunus_filters::{Arrival, Cleared, Identity, Message, Moment, Pipeline};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -93,6 +94,21 @@ impl Judge {
         let seen = serde_json::from_str(cleared.judged()?.reason()?).unwrap();
         Some((seen, String::from_utf8(cleared.into_body().to_vec()).unwrap()))
     }
+}
+
+/// What a message is aimed at, at an endpoint that renames nothing; `None` if that cannot be read.
+fn subject(message: &Message) -> Option<Option<Subject>> {
+    let params = message.outline.as_ref()?.params(std::str::from_utf8(&message.body).ok()?);
+    let aim = bridge::aim(message.method.as_ref()?.name(), &params).ok()?;
+    Some(aim.map(|aim| match aim {
+        Aim::Tool(name) => Subject::Tool(Arc::new(KnownTool {
+            original: name.as_ref().into(),
+            facts: Arc::default(),
+            claimed: None,
+        })),
+        Aim::Prompt(name) => Subject::Prompt(name.as_ref().into()),
+        Aim::Resource(name) | Aim::Task(name) => Subject::Resource(name.as_ref().into()),
+    }))
 }
 
 /// A program that reads messages as servers of some language do.
@@ -222,17 +238,19 @@ fn agrees(seen: &Value, found: &Value) -> bool {
     let arguments = method == "completion/complete"
         || (same(&seen["amount"], at(Place::Amount))
             && same(&seen["account"], at(Place::Account))
-            && same(member(&seen["filter"], "min"), at(Place::Min))
-            && same(member(&seen["filter"], "max"), at(Place::Max)));
+            && is_seen(&seen["filter"], "min", at(Place::Min))
+            && is_seen(&seen["filter"], "max", at(Place::Max)));
     let set = method != "tools/call" || at(Place::Region) == "eu";
     target && arguments && set && same(&seen["action"], at(Place::Action))
 }
 
-/// A member of what rules read as a whole: they name no key of it, and see each as it is written.
-fn member<'v>(object: &'v Value, name: &str) -> &'v Value {
+/// Whether a member that a reader finds is one that rules have seen. They read the object as a whole and
+/// name no key of it: they see each as it is written, and some readers take `MAX` for `max`.
+fn is_seen(object: &Value, name: &str, found: &Value) -> bool {
     let members = object.as_object().into_iter().flatten();
-    let mut found = members.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
-    found.next().unwrap_or(&Value::Null)
+    let seen = members.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).next();
+    let is_absent = object.get(name).is_none() && found.is_null();
+    is_absent || seen.is_some_and(|seen| same(seen, found))
 }
 
 /// Whether two values are one to whoever reads them: numbers by their value.
