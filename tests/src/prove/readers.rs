@@ -22,7 +22,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-const MESSAGES: usize = 20_000;
+const MESSAGES: usize = 1_000_000;
 /// Messages at a time: readers give their answers out by the thousand.
 const BATCH: usize = 2_000;
 
@@ -90,7 +90,8 @@ impl Judge {
         let body = Bytes::copy_from_slice(message.as_bytes());
         let reading = read(&body, &Bounds::default(), &Mirror::default(), &Revision::ALL).ok()?;
         let Reading::One(message) = reading else { return None };
-        let cleared: Cleared = self.pipeline.judge(&self.arrival, &[message], &self.target, |_| {}).ok()?;
+        let target = Target { subject: subject(&message)?, ..self.target.clone() };
+        let cleared: Cleared = self.pipeline.judge(&self.arrival, &[message], &target, |_| {}).ok()?;
         let seen = serde_json::from_str(cleared.judged()?.reason()?).unwrap();
         Some((seen, String::from_utf8(cleared.into_body().to_vec()).unwrap()))
     }

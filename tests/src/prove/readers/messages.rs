@@ -69,11 +69,11 @@ impl Node {
     /// Changes a few places at random.
     fn vary(&mut self, dice: &mut Dice) {
         match self {
-            Node::Text(text) if dice.roll(12) == 0 => VALUES[dice.roll(VALUES.len())].clone_into(text),
+            Node::Text(text) if dice.roll(24) == 0 => VALUES[dice.roll(VALUES.len())].clone_into(text),
             Node::Text(_) => {}
             Node::Object(members) => {
                 members.iter_mut().for_each(|(_, node)| node.vary(dice));
-                if !members.is_empty() && dice.roll(6) == 0 {
+                if !members.is_empty() && dice.roll(10) == 0 {
                     change(members, dice);
                 }
             }
