@@ -217,7 +217,7 @@ impl Desk<'_> {
         }
         let target = self.target(&active, &Arc::from(""));
         let onlooker = Onlooker { arrival: self.arrival, target: &target, era: closing.era.as_str() };
-        let view = active.authority.view(&onlooker, catalog, kind, &|entry| self.leads_to(entry.member));
+        let view = active.authority.view(&onlooker, catalog, kind, &|member| self.leads_to(member));
         let left = view.until.saturating_sub(self.arrival.at.wall);
         let ttl_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(closing.caching.ttl_ms);
         let caching = Caching { ttl_ms, scope: Scope::Private };
