@@ -187,6 +187,10 @@ impl Naming for Viewed {
     fn described(&self, member: &str, original: &str) -> Option<&str> {
         self.0.described(member, original)
     }
+
+    fn renames(&self) -> Vec<(&str, &str, &str)> {
+        self.0.renames().collect()
+    }
 }
 
 /// The lists of all virtual servers.

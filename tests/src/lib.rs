@@ -37,6 +37,8 @@ mod keys;
 #[cfg(test)]
 mod lists;
 #[cfg(test)]
+mod names;
+#[cfg(test)]
 mod offered;
 #[cfg(test)]
 mod operate;

@@ -24,6 +24,9 @@ impl Catalog {
             let original = Cow::Borrowed(&*entry.original);
             return Some(Located { member: entry.member, original, entry: Some(entry) });
         }
+        if let Some(located) = self.by_waiting(uri) {
+            return Some(located);
+        }
         let located = self.by_template(uri).or_else(|| self.by_name(uri)).or_else(|| self.by_scheme(uri))?;
         let admitted = self.names.rules.admits(&self.members[located.member], &located.original);
         admitted.then_some(located)
@@ -31,12 +34,28 @@ impl Catalog {
 
     /// The URI that leads back to a member, for one that it speaks of.
     pub(super) fn served_uri<'a>(&'a self, member: usize, original: &'a str) -> Cow<'a, str> {
+        // While a member before was not read, the URI may turn out to be that one's.
+        let is_waiting = self.uris_unread() < member;
         match self.resource(original) {
-            Some(located) if located.member != member => {
+            Some(located) if located.member != member || is_waiting => {
                 Cow::Owned(uri::prefixed(&self.members[member], original))
             }
             _ => Cow::Borrowed(original),
         }
+    }
+
+    /// The first member whose URIs are not all known.
+    fn uris_unread(&self) -> usize {
+        self.list(ListKind::Resources).unread.min(self.list(ListKind::Templates).unread)
+    }
+
+    /// A listed URI that is served prefixed only because a member before was not read yet: until then it
+    /// leads to who lists it.
+    fn by_waiting<'a>(&'a self, uri: &'a str) -> Option<Located<'a>> {
+        let list = self.list(ListKind::Resources);
+        let waiting = self.members.iter().skip(list.unread.saturating_add(1));
+        let entry = waiting.filter_map(|member| list.entry(&uri::prefixed(member, uri))).next()?;
+        Some(Located { member: entry.member, original: Cow::Borrowed(&*entry.original), entry: Some(entry) })
     }
 
     fn by_template<'a>(&'a self, uri: &'a str) -> Option<Located<'a>> {
