@@ -65,6 +65,8 @@ mod sdk;
 #[cfg(test)]
 mod swap;
 #[cfg(test)]
+mod tasks;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod tls;
@@ -74,5 +76,7 @@ mod tls_upstream;
 mod told;
 #[cfg(test)]
 mod tools;
+#[cfg(test)]
+mod updates;
 #[cfg(test)]
 mod upgrade;

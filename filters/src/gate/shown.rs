@@ -169,7 +169,7 @@ impl Lists {
 
 impl<'a> Onlooker<'a> {
     /// The question that an item is; without one, what is common to all of them.
-    fn question(&self, item: Option<&'a Item<'a>>) -> Question<'a> {
+    pub(super) fn question(&self, item: Option<&'a Item<'a>>) -> Question<'a> {
         let thing = item.map(|item| item.thing);
         let used_by = |thing: &Thing<'_>| thing.used_by(self.era);
         let (method, kind) = thing.as_ref().map_or(("", Kind::Server), used_by);

@@ -62,7 +62,7 @@ fn message(method: &str, params: &str) -> Message {
 }
 
 fn tool(original: &str, facts: ToolFacts) -> Arc<KnownTool> {
-    Arc::new(KnownTool { original: original.into(), facts: Arc::new(facts), claimed: None })
+    Arc::new(KnownTool { original: original.into(), facts: Arc::new(facts), claimed: None, task: None })
 }
 
 fn judged(

@@ -4,7 +4,7 @@ use super::{Authority, Overseer, judge, look_later};
 use crate::bridge::Desk;
 use crate::context::Active;
 use bytes::Bytes;
-use portunus_filters::call::{Call, KnownTool, Target};
+use portunus_filters::call::{Call, KnownTool, Target, TaskCall};
 use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::bridge::{Caching, Profile, Scope};
 use portunus_filters::mcp::catalog::{Catalog, Closing, Entry, ListKind, UnknownCursor};
@@ -152,6 +152,21 @@ impl Desk<'_> {
         let known = active.authority.known(upstream, entry);
         let named = (ListKind::Tools, upstream, &*entry.name);
         self.finds_named(&active, message, named, Some(Arc::clone(&known))).then_some(Some(known))
+    }
+
+    /// As [`Desk::finds_tool`], of a tool whose `call` made the task that the message is about.
+    pub fn finds_task(
+        &self,
+        message: &Message,
+        entry: &Entry,
+        call: &Arc<TaskCall>,
+    ) -> Option<Arc<KnownTool>> {
+        let active = self.gateway.glance();
+        let upstream = self.leads_to(entry.member)?;
+        let known = KnownTool::clone(&active.authority.known(upstream, entry));
+        let known = Arc::new(KnownTool { task: Some(Arc::clone(call)), ..known });
+        let named = (ListKind::Tools, upstream, &*entry.name);
+        self.finds_named(&active, message, named, Some(Arc::clone(&known))).then_some(known)
     }
 
     /// The same for a URI that is in no list.

@@ -7,6 +7,7 @@
 use super::{Authority, Overseer};
 use crate::bridge::Desk;
 use crate::context::Gateway;
+use portunus_config::Member;
 use portunus_filters::Arrival;
 use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::bridge::Caching;
@@ -30,6 +31,25 @@ impl Desk<'_> {
     /// Whether the caller is told of an upstream.
     pub fn is_told_of(&self, upstream: &Arc<str>) -> bool {
         self.looking(|authority, onlooker| authority.tells_of(onlooker, upstream)).unwrap_or(true)
+    }
+
+    /// Whether the caller may hear now that a resource of an upstream has changed: as the view in force
+    /// has its `original` URI, and the policy in force the one that was asked for.
+    pub fn may_hear_of(&self, upstream: &Arc<str>, original: &str, uri: &str) -> bool {
+        let active = self.gateway.active();
+        let Some(server) = active.snapshot.routes.server(&self.server.id) else { return false };
+        let has = |member: &&Member| member.choice.upstreams().any(|one| one.name == *upstream);
+        let member = server.members.iter().find(has);
+        if !member.is_some_and(|member| server.view.admits(&member.name, original)) {
+            return false;
+        }
+        if !active.authority.governs() {
+            return true;
+        }
+        let arrival = Arrival { at: self.gateway.clock.now(), ..self.arrival.clone() };
+        let target = self.target(&active, upstream);
+        let onlooker = Onlooker { arrival: &arrival, target: &target, era: self.era.as_str() };
+        active.authority.gate.may_hear(&onlooker, &Item { thing: Thing::Resource(uri), upstream })
     }
 
     /// The members of which the caller is not told that their list is missing or out of date.
