@@ -18,6 +18,9 @@ impl Naming for All {
     fn described(&self, _: &str, _: &str) -> Option<&str> {
         None
     }
+    fn renames(&self) -> Vec<(&str, &str, &str)> {
+        Vec::new()
+    }
 }
 
 /// A result of `tools/list`, each tool of about half a kilobyte.

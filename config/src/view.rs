@@ -41,6 +41,13 @@ impl View {
         changed(&self.rename, member, original)
     }
 
+    /// Every name that the document gives: of which member, for which original.
+    pub fn renames(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.rename.iter().flat_map(|(member, changes)| {
+            changes.iter().map(move |(original, name)| (&**member, &**original, &**name))
+        })
+    }
+
     /// The description that it is served with, if the document gives it one.
     pub fn described(&self, member: &str, original: &str) -> Option<&str> {
         changed(&self.describe, member, original)

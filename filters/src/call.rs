@@ -85,6 +85,33 @@ pub struct KnownTool {
     pub facts: Arc<ToolFacts>,
     /// What its server says of it, as the text of a JSON object: a claim, never a fact.
     pub claimed: Option<Arc<str>>,
+    /// The call that made the task which a message is about: it is judged as that call.
+    pub task: Option<Arc<TaskCall>>,
+}
+
+impl KnownTool {
+    /// A tool of which nothing but its name is known.
+    pub fn unrated(original: Arc<str>) -> KnownTool {
+        KnownTool { original, facts: Arc::default(), claimed: None, task: None }
+    }
+}
+
+/// The call that made a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskCall {
+    /// Its arguments as the text of a JSON object, where policy reads them.
+    pub arguments: Option<Arc<str>>,
+    /// Places that are blanked in everything that the task brings.
+    pub redact: Vec<Place>,
+    /// Bytes that everything that it brings may have.
+    pub max_result_bytes: Option<u64>,
+}
+
+impl TaskCall {
+    /// Rules for everything that the task brings.
+    pub fn answer_rules(&self) -> AnswerRules {
+        AnswerRules::new(self.redact.clone(), self.max_result_bytes)
+    }
 }
 
 /// What filters read.
@@ -110,7 +137,7 @@ pub struct Verdict {
 }
 
 /// What is done with the answer to a message before its sender gets it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct AnswerRules {
     obligations: Option<Arc<Obligations>>,
 }
@@ -120,6 +147,26 @@ impl AnswerRules {
     pub fn of(obligations: &Arc<Obligations>) -> AnswerRules {
         let reads = !obligations.redact.is_empty() || obligations.max_result_bytes.is_some();
         AnswerRules { obligations: reads.then(|| Arc::clone(obligations)) }
+    }
+
+    /// The rules that blank these places and allow so many bytes.
+    pub fn new(redact: Vec<Place>, max_result_bytes: Option<u64>) -> AnswerRules {
+        AnswerRules::of(&Arc::new(Obligations { redact, max_result_bytes, ..Obligations::default() }))
+    }
+
+    /// The rules that ask for what both ask for.
+    #[must_use]
+    pub fn and(self, other: &AnswerRules) -> AnswerRules {
+        if other.is_empty() || self == *other {
+            return self;
+        }
+        if self.is_empty() {
+            return other.clone();
+        }
+        let mut redact = self.redact().to_vec();
+        redact.extend(other.redact().iter().filter(|place| !self.redact().contains(place)).cloned());
+        let most = [self.max_result_bytes(), other.max_result_bytes()];
+        AnswerRules::new(redact, most.into_iter().flatten().min())
     }
 
     /// Whether the answer passes as it is, unread.

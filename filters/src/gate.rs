@@ -8,20 +8,22 @@ mod about;
 mod answer;
 mod demands;
 mod edits;
+mod heard;
 mod judged;
 mod shown;
+mod task;
 #[cfg(test)]
 mod tests;
 
 pub use about::{JUSTIFICATION, RUN};
-pub use answer::permitted;
 pub use judged::{Given, Judged, Sampled, Taken, Watch};
 pub use shown::{Item, Onlooker, Sight, Thing};
+pub use task::permitted;
 
 use crate::authorize::{
     Class, Context, Decision, DecisionCache, Entry, Fault, Mcp, Obligations, Policy, Question, Threat, Tool,
 };
-use crate::call::{AnswerRules, Call, KnownTool, Verdict};
+use crate::call::{AnswerRules, Call, KnownTool, TaskCall, Verdict};
 use crate::controls::Controls;
 use crate::denial::{Denial, Reason};
 use crate::facts::ToolFacts;
@@ -166,14 +168,15 @@ impl Filter for Gate {
 
     fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
         let facts = call.target.tool().map(|tool| &tool.facts);
+        let task = task::of(call);
+        verdict.answer = task.map(TaskCall::answer_rules).unwrap_or_default();
         if !self.governs() && !about::may_speak_to_us(call.message) {
             return Ok(());
         }
         let params = about::params(call.message)?;
         let about = About::of(call, &params, self.rules.is_some())?;
         let principal = principal(call.arrival);
-        let asked = question(call, &about);
-        let given = self.ruled(&asked);
+        let task::Asked { asked, given, answer } = self.asked(question(call, &about), task.is_some());
         let (sampled, taken) = self.sampled(&asked, given.as_ref());
         let nothing = Arc::default();
         let obligations = given.as_ref().map_or(&nothing, |given| &given.decision.ruling.obligations);
@@ -181,7 +184,8 @@ impl Filter for Gate {
             principal,
             facts: facts.map(|facts| &**facts),
             obligations,
-            is_justified: about.justification.is_some(),
+            // A task goes on for the reason that its call was made for.
+            is_justified: about.justification.is_some() || task.is_some(),
         };
         let refusal = match given.as_ref().filter(|given| !given.decision.allow) {
             Some(given) => Some((None, self.denied(given))),
@@ -191,7 +195,7 @@ impl Filter for Gate {
             facts: facts.cloned(),
             justification: about.justification.as_deref().map(Arc::from),
             alert: obligations.alert || self.demands(asking.facts).alert,
-            cost_micros: cost(obligations, asking.facts),
+            cost_micros: cost(obligations, asking.facts).filter(|_| task.is_none()),
             sampled,
             question: taken,
             ..Judged::default()
@@ -201,8 +205,10 @@ impl Filter for Gate {
             denial.judged = Some(Arc::new(judged));
             return Err(denial);
         }
-        verdict.edits.extend(edits::edit(call.message, &params, about.speaks_to_us, &obligations.inject)?);
-        verdict.answer = AnswerRules::of(obligations);
+        // A message about a task has no arguments.
+        let inject = if task.is_some() { &[] } else { obligations.inject.as_slice() };
+        verdict.edits.extend(edits::edit(call.message, &params, about.speaks_to_us, inject)?);
+        verdict.answer = AnswerRules::of(obligations).and(&answer).and(&verdict.answer);
         judged.policy = given;
         verdict.judged = Some(Arc::new(judged));
         Ok(())

@@ -30,6 +30,10 @@ impl Naming for Plain {
     fn described(&self, _: &str, _: &str) -> Option<&str> {
         None
     }
+
+    fn renames(&self) -> Vec<(&str, &str, &str)> {
+        Vec::new()
+    }
 }
 
 fuzz_target!(|input: &[u8]| {

@@ -191,6 +191,10 @@ impl Naming for Viewed {
     fn is_selective(&self) -> bool {
         self.0.is_selective()
     }
+
+    fn renames(&self) -> Vec<(&str, &str, &str)> {
+        self.0.renames().collect()
+    }
 }
 
 /// The lists of all virtual servers.

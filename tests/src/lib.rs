@@ -37,6 +37,8 @@ mod keys;
 #[cfg(test)]
 mod lists;
 #[cfg(test)]
+mod names;
+#[cfg(test)]
 mod offered;
 #[cfg(test)]
 mod operate;
@@ -67,6 +69,8 @@ mod sent;
 #[cfg(test)]
 mod swap;
 #[cfg(test)]
+mod tasks;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod tls;
@@ -76,5 +80,7 @@ mod tls_upstream;
 mod told;
 #[cfg(test)]
 mod tools;
+#[cfg(test)]
+mod updates;
 #[cfg(test)]
 mod upgrade;

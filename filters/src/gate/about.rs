@@ -124,6 +124,12 @@ impl<'m> About<'m> {
         };
         self.kind = subject.kind();
         (self.name, self.uri) = subject.name_and_uri();
+        if let Subject::Tool(tool) = subject
+            && let Some(task) = &tool.task
+        {
+            // What a message says about a task is said about the call that made it.
+            self.arguments = task.arguments.as_deref();
+        }
         if &*self.method == "completion/complete" {
             self.arguments = params.get("argument").filter(|argument| argument.starts_with('{'));
         }

@@ -29,7 +29,7 @@ const CONTENT: [&str; 3] = ["content", "contents", "messages"];
 /// # Errors
 /// [`Reason::ResultTooLarge`]; [`Reason::UpstreamMalformed`] if what has to be blanked cannot be found
 /// for sure.
-pub fn permitted<'r>(result: &'r str, rules: &AnswerRules) -> Result<Cow<'r, str>, Denial> {
+pub(super) fn permitted<'r>(result: &'r str, rules: &AnswerRules) -> Result<Cow<'r, str>, Denial> {
     let blanked = match rules.redact() {
         [] => Cow::Borrowed(result),
         places => Cow::Owned(redacted(result, places).map_err(|_| unreadable())?),
@@ -40,7 +40,7 @@ pub fn permitted<'r>(result: &'r str, rules: &AnswerRules) -> Result<Cow<'r, str
     }
 }
 
-fn unreadable() -> Denial {
+pub(super) fn unreadable() -> Denial {
     Denial::new(Reason::UpstreamMalformed, "the server's answer has parts that cannot be told apart")
 }
 
@@ -49,7 +49,7 @@ fn too_large(most: u64) -> Denial {
     Denial::new(Reason::ResultTooLarge, detail).with("maxResultBytes", most.to_string())
 }
 
-fn redacted(result: &str, places: &[Place]) -> Result<String, Fault> {
+pub(super) fn redacted(result: &str, places: &[Place]) -> Result<String, Fault> {
     let (own, data): (Vec<_>, Vec<_>) = places.iter().map(|place| place.0.as_slice()).partition(is_own);
     let data: Vec<&[String]> = data.into_iter().map(below_structured).collect();
     let mut text = result.to_owned();
@@ -72,18 +72,18 @@ fn redacted(result: &str, places: &[Place]) -> Result<String, Fault> {
     Ok(changed.text())
 }
 
-fn is_own(steps: &&[String]) -> bool {
+pub(super) fn is_own(steps: &&[String]) -> bool {
     steps.first().is_some_and(|first| first == "_meta" || CONTENT.contains(&first.as_str()))
 }
 
-fn below_structured(steps: &[String]) -> &[String] {
+pub(super) fn below_structured(steps: &[String]) -> &[String] {
     match steps.split_first() {
         Some((first, rest)) if first == STRUCTURED => rest,
         _ => steps,
     }
 }
 
-fn all(text: &str, places: &[&[String]]) -> Result<String, Fault> {
+pub(super) fn all(text: &str, places: &[&[String]]) -> Result<String, Fault> {
     places.iter().try_fold(text.to_owned(), |text, steps| blanked(&text, steps))
 }
 
@@ -151,7 +151,7 @@ fn retold(content: &str, data: &[&[String]]) -> Result<String, Fault> {
     Ok(changed.text())
 }
 
-fn told(said: Option<&str>, text: &str, data: &[&[String]]) -> Result<String, Fault> {
+pub(super) fn told(said: Option<&str>, text: &str, data: &[&[String]]) -> Result<String, Fault> {
     let Some(said) = said.map(str::trim) else { return Ok(blank(text).to_owned()) };
     let is_json = match said.as_bytes().first() {
         Some(b'{') => StrictObject::read(said).is_ok(),

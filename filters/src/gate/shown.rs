@@ -174,7 +174,7 @@ impl Lists {
 
 impl<'a> Onlooker<'a> {
     /// The question that an item is; without one, what is common to all of them.
-    fn question(&self, item: Option<&'a Item<'a>>) -> Question<'a> {
+    pub(super) fn question(&self, item: Option<&'a Item<'a>>) -> Question<'a> {
         let thing = item.map(|item| item.thing);
         let (method, kind) = thing.map_or(("", Kind::Server), |thing| thing.used_by(self.era));
         let (name, uri) = match thing {

@@ -62,7 +62,8 @@ fn message(method: &str, params: &str) -> Message {
 }
 
 fn tool(original: &str, facts: ToolFacts) -> Subject {
-    Subject::Tool(Arc::new(KnownTool { original: original.into(), facts: Arc::new(facts), claimed: None }))
+    let facts = Arc::new(facts);
+    Subject::Tool(Arc::new(KnownTool { original: original.into(), facts, claimed: None, task: None }))
 }
 
 fn a_tool() -> Option<Subject> {

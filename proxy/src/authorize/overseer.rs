@@ -33,6 +33,11 @@ impl Overseer {
         Overseer { arrival: arrival.clone(), target, era, answer: AnswerRules::default() }
     }
 
+    /// What is done with the answer.
+    pub fn answer_rules(&self) -> &AnswerRules {
+        &self.answer
+    }
+
     /// The same over what a certain upstream asks.
     pub fn at(&self, upstream: &Arc<str>) -> Overseer {
         let target = Target { upstream: Arc::clone(upstream), ..self.target.clone() };

@@ -26,7 +26,7 @@ impl Ratings {
     pub fn tool(&self, upstream: &str, original: &Arc<str>) -> Arc<KnownTool> {
         let known = || {
             let facts = Arc::new(self.rules.facts(upstream, original));
-            Arc::new(KnownTool { original: Arc::clone(original), facts, claimed: None })
+            Arc::new(KnownTool { original: Arc::clone(original), facts, claimed: None, task: None })
         };
         let Some(tools) = self.by_upstream.get(upstream) else { return known() };
         if let Some(tool) = tools.read().unwrap_or_else(PoisonError::into_inner).get(original) {

@@ -6,7 +6,7 @@ use crate::context::Active;
 use crate::talk::Place;
 use bytes::Bytes;
 use portunus_config::Upstream;
-use portunus_filters::call::{Call, KnownTool, Subject, Target};
+use portunus_filters::call::{Call, KnownTool, Subject, Target, TaskCall};
 use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::Method;
 use portunus_filters::mcp::bridge::{Caching, Profile, Scope};
@@ -144,6 +144,15 @@ impl Desk<'_> {
         self.finds_subject(&active, message, upstream, subject).map(Some)
     }
 
+    /// As [`Desk::finds`], of the tool whose `call` made the task that the message is about.
+    pub fn finds_task(&self, message: &Message, entry: &Entry, call: &Arc<TaskCall>) -> Option<Subject> {
+        let active = self.active();
+        let upstream = self.leads_to(entry.member)?;
+        let known = KnownTool::clone(&active.authority.known(upstream, entry));
+        let known = Arc::new(KnownTool { task: Some(Arc::clone(call)), ..known });
+        self.finds_subject(&active, message, upstream, Subject::Tool(known))
+    }
+
     /// The same of a URI.
     pub fn finds_uri(&self, message: &Message, located: &Located<'_>) -> Option<Option<Subject>> {
         let active = self.active();
@@ -240,7 +249,7 @@ impl Desk<'_> {
         }
         let target = self.target(&active, &Arc::from(""));
         let onlooker = Onlooker { arrival: self.arrival, target: &target, era: closing.era.as_str() };
-        let view = active.authority.view(&onlooker, catalog, kind, &|entry| self.leads_to(entry.member));
+        let view = active.authority.view(&onlooker, catalog, kind, &|member| self.leads_to(member));
         let left = view.until.saturating_sub(self.arrival.at.wall);
         let ttl_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(closing.caching.ttl_ms);
         let caching = Caching { ttl_ms, scope: Scope::Private };

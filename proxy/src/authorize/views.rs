@@ -1,7 +1,8 @@
 //! Lists as callers see them, kept for all who see the same.
 //!
-//! A view is known by what the policy can read of who looks, so that callers share one exactly where
-//! the policy cannot tell them apart. It ends with its catalogue, its configuration, the unit of time
+//! A view is known by what the policy can read of who looks, and by where each member leads for them,
+//! so that callers share one exactly where neither the policy nor what is known of tools can tell them
+//! apart. It ends with its catalogue, its configuration, the unit of time
 //! that the policy reads, and what the caller showed.
 
 use super::Authority;
@@ -71,17 +72,18 @@ impl Views {
 }
 
 impl Authority {
-    /// A list as `onlooker` sees it; `upstream` names where an entry leads for this caller.
+    /// A list as `onlooker` sees it; `upstream` names where a member leads for this caller.
     pub fn view<'m>(
         &self,
         onlooker: &Onlooker<'_>,
         catalog: &Arc<Catalog>,
         kind: ListKind,
-        upstream: &dyn Fn(&Entry) -> Option<&'m Arc<str>>,
+        upstream: &dyn Fn(usize) -> Option<&'m Arc<str>>,
     ) -> Arc<View> {
-        let Some((shown_to, until)) = self.gate.view(onlooker) else {
+        let Some((mut shown_to, until)) = self.gate.view(onlooker) else {
             return Arc::new(self.made(onlooker, (catalog, kind), upstream, Duration::ZERO));
         };
+        lead_to(&mut shown_to, (0..catalog.members().len()).map(upstream));
         let key = Key { catalog: Arc::as_ptr(catalog) as usize, kind, onlooker: shown_to.into() };
         let now = onlooker.arrival.at.wall;
         let lasting = |view: &Arc<View>| now < view.until && Arc::ptr_eq(&view.catalog, catalog);
@@ -97,11 +99,11 @@ impl Authority {
         &self,
         onlooker: &Onlooker<'_>,
         (catalog, kind): (&Arc<Catalog>, ListKind),
-        upstream: &dyn Fn(&Entry) -> Option<&'m Arc<str>>,
+        upstream: &dyn Fn(usize) -> Option<&'m Arc<str>>,
         until: Duration,
     ) -> View {
         let look = |entry: &Entry| {
-            let Some(upstream) = upstream(entry) else { return Shown::Hidden };
+            let Some(upstream) = upstream(entry.member) else { return Shown::Hidden };
             let sight = self.sight(onlooker, kind, upstream, entry);
             let definition = std::str::from_utf8(entry.definition()).unwrap_or_default();
             match (sight.is_shown(), sight.definition(definition)) {
@@ -127,5 +129,15 @@ impl Authority {
         let known = (kind == ListKind::Tools).then(|| self.known(upstream, entry));
         let Some(subject) = entry.subject(kind, known) else { return Sight::Hidden };
         self.gate.sight(onlooker, &Item { thing: Thing::Offered(&subject), upstream })
+    }
+}
+
+/// Adds to a key where each member leads: what the policy reads of upstreams, and what is known of their
+/// tools, may differ between callers whose lists are equal.
+fn lead_to<'m>(key: &mut Vec<u8>, upstreams: impl Iterator<Item = Option<&'m Arc<str>>>) {
+    for upstream in upstreams {
+        let name = upstream.map_or("", |name| &**name);
+        key.extend_from_slice(&(name.len() as u64).to_be_bytes());
+        key.extend_from_slice(name.as_bytes());
     }
 }

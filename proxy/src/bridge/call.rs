@@ -70,8 +70,8 @@ async fn aim_at(
     profile: &Arc<Profile>,
 ) -> Result<Aim, Denial> {
     let method = method_name(message);
-    if tasks::is_about_one(message) {
-        return tasks::aim(desk, fields);
+    if tasks::is_method(method) {
+        return tasks::aim(desk, message, fields, profile).await;
     }
     if method == "completion/complete" {
         reference(fields)?;
@@ -163,15 +163,16 @@ fn reference<'a>(fields: &Object<'a>) -> Result<Reference<'a>, Denial> {
 }
 
 /// Where a message that goes to its server as it is leads, and what is known of it; `None` for a call
-/// whose client may be asked something in place of an answer, and for one that its server knows by
-/// another name: that cannot go as it is.
+/// whose client may be asked something in place of an answer, or be given a task, and for one that its
+/// server is told in other words: that cannot go as it is.
 ///
 /// # Errors
 /// As `aim`.
 pub async fn target_of(desk: &Desk<'_>, message: &Message) -> Result<Option<Target>, Denial> {
     let fields = params(message)?;
     let profile = desk.guest.introduced(&fields)?;
-    if bridge::may_ask(method_name(message)) && profile.answers() {
+    let method = method_name(message);
+    if bridge::may_ask(method) && (profile.answers() || (method == "tools/call" && profile.takes_tasks())) {
         return Ok(None);
     }
     desk.spoken_by(&profile);
@@ -185,7 +186,7 @@ pub async fn target_of(desk: &Desk<'_>, message: &Message) -> Result<Option<Targ
 
 /// Looks something up: in the lists that are here, and if it is in none of them in what the servers
 /// say now. Gives these lists if it is not there either.
-async fn found<T>(
+pub(super) async fn found<T>(
     desk: &Desk<'_>,
     profile: &Arc<Profile>,
     kinds: &[ListKind],
@@ -262,7 +263,11 @@ fn regions(catalog: &Catalog, tool: &Entry) -> Vec<Arc<str>> {
 }
 
 /// Takes the argument out that selects one of several twins: the server does not know it.
-fn selected(message: &Message, fields: &Object<'_>, selector: &str) -> Result<(String, Bytes), Denial> {
+pub(super) fn selected(
+    message: &Message,
+    fields: &Object<'_>,
+    selector: &str,
+) -> Result<(String, Bytes), Denial> {
     let invalid = |_| Denial::new(Reason::InvalidParams, "`arguments` must be an object");
     let unclear = |fault: Fault| Denial::new(Reason::InvalidParams, fault.to_string());
     let arguments = fields.object("arguments").map_err(invalid)?.unwrap_or_default();
@@ -313,7 +318,12 @@ fn aimed(desk: &Desk<'_>, found: Found) -> Result<Aim, Denial> {
 }
 
 /// A name that nobody has; while servers are missing, one of them may have it.
-fn unknown(desk: &Desk<'_>, catalog: &Catalog, kind: ListKind, (reason, detail): (Reason, String)) -> Denial {
+pub(super) fn unknown(
+    desk: &Desk<'_>,
+    catalog: &Catalog,
+    kind: ListKind,
+    (reason, detail): (Reason, String),
+) -> Denial {
     // What a server of another era has is not for this client.
     let is_missing = |server: &&Server| match server.states[kind.index()] {
         Known::Missing { reason } => reason != Reason::EraMismatch.as_str(),

@@ -151,12 +151,14 @@ pub(super) fn words(upstream: &Arc<str>, method: &Method, text: &str) -> Vec<Wor
         "notifications/tools/list_changed" => vec![Word::Changed(ListKind::Tools)],
         "notifications/prompts/list_changed" => vec![Word::Changed(ListKind::Prompts)],
         "notifications/resources/list_changed" => vec![Word::Changed(ListKind::Resources)],
-        "notifications/resources/updated" => {
+        bridge::RESOURCE_UPDATED => {
             let uri =
                 Envelope::read(text).ok().and_then(|envelope| envelope.params.text("uri").map(Arc::from));
             let updated = |uri| Word::Updated { upstream: Arc::clone(upstream), uri, message: text.into() };
             uri.map(updated).into_iter().collect()
         }
+        // A task is its caller's, and is asked about by the id that its caller was given.
+        method if bridge::is_of_task(method) => Vec::new(),
         _ => vec![Word::Said(text.into())],
     }
 }
@@ -173,6 +175,13 @@ pub(super) fn outdate(gateway: &Gateway, upstream: &Upstream, word: &Word) {
         }
         Word::Updated { uri, .. } => estate.reads.updated(upstream, uri, now),
         Word::Said(_) => {}
+    }
+}
+
+/// Notes what a server said that a resource has changed where nobody listens: on the answer to a call.
+pub(crate) fn strayed(gateway: &Gateway, upstream: &Upstream, text: &str) {
+    for word in words(&upstream.name, &Method::of(bridge::RESOURCE_UPDATED), text) {
+        outdate(gateway, upstream, &word);
     }
 }
 
@@ -198,7 +207,12 @@ fn pass(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey, leg: &Arc<
         }
         (_, Some(session)) => {
             let listens = |overseer: Overseer| overseer.is_told_of(gateway, upstream);
-            if session.overseer().is_some_and(listens) {
+            // What nobody asked for takes no place in a queue.
+            let is_wanted = match &word {
+                Word::Updated { upstream, uri, .. } => session.served_uri(upstream, uri).is_some(),
+                Word::Changed(_) | Word::Said(_) => true,
+            };
+            if is_wanted && session.overseer().is_some_and(listens) {
                 told(gateway, session.push(word));
             }
         }

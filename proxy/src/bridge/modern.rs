@@ -14,7 +14,6 @@ use crate::respond::{End, draining};
 use crate::sealing::CallerKey;
 use crate::talk::{LegOf, Order, Reply, Retry, Rounds, Talk, Turn};
 use http::StatusCode;
-use portunus_config::Upstream;
 use portunus_filters::mcp::Fault;
 use portunus_filters::mcp::bridge::{self, InputResponses, Parts, Profile, Question};
 use portunus_filters::{Denial, Era, Kind, Message, Reason};
@@ -205,7 +204,7 @@ impl Round<'_, '_> {
             return Err(failure.denial);
         }
         for turn in turns {
-            match self.turn(turn, talk.upstream(), out).await? {
+            match self.turn(turn, &mut talk, out).await? {
                 Next::Over(end) => return Ok(over(talk, end)),
                 Next::Ask(_) | Next::More => {}
             }
@@ -242,7 +241,7 @@ impl Round<'_, '_> {
                     continue;
                 }
             };
-            match self.turn(turn, talk.upstream(), out).await? {
+            match self.turn(turn, &mut talk, out).await? {
                 Next::More => {}
                 Next::Over(end) => return Ok(over(talk, end)),
                 Next::Ask(questions) => return Box::pin(self.park(talk, questions, out)).await,
@@ -268,7 +267,7 @@ impl Round<'_, '_> {
     }
 
     /// Brings one turn to the client.
-    async fn turn(&self, turn: Turn, upstream: &Upstream, out: &mut Answering<'_>) -> Result<Next, Denial> {
+    async fn turn(&self, turn: Turn, talk: &mut Talk, out: &mut Answering<'_>) -> Result<Next, Denial> {
         match turn {
             Turn::Note(note) => {
                 let Ok(text) = std::str::from_utf8(&note) else { return Ok(Next::More) };
@@ -279,7 +278,8 @@ impl Round<'_, '_> {
             }
             Turn::Ask(questions) => Ok(Next::Ask(questions)),
             Turn::Done(answer) => {
-                let answer = tasks::outward(self.desk, self.message, upstream, answer)?;
+                let answer = tasks::outward(self.desk, self.message, talk, answer)?;
+                let upstream = talk.upstream();
                 let answer = uris::outward(self.desk, self.message, &self.profile, upstream, answer).await;
                 let said =
                     said::for_modern(self.desk, self.message, &answer, &self.profile, || self.ticket())?;

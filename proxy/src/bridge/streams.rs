@@ -17,9 +17,7 @@ use crate::respond::End;
 use portunus_filters::mcp::bridge::{self, Filter, Listener, Profile};
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::object::Object;
-use portunus_filters::mcp::rewrite::string;
 use portunus_filters::{Denial, Era, Kind, Message, Reason};
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +77,7 @@ pub(super) async fn flow(
             }
             () = lines::drained(line.as_ref(), &mut phase) => {
                 while let Some(part) = lines::waiting(&mut seat) {
-                    drop(stream.say(Word::Said(part.text().into()), out).await);
+                    drop(stream.say(desk, Word::Said(part.text().into()), out).await);
                 }
                 return stream.over(out).await;
             }
@@ -93,7 +91,7 @@ pub(super) async fn flow(
                 None => continue,
             },
         };
-        if stream.say(word, out).await.is_err() {
+        if stream.say(desk, word, out).await.is_err() {
             out.outcome.answered(None);
             return End::Left;
         }
@@ -137,7 +135,7 @@ async fn tell(desk: &Desk<'_>, mut stream: Stream, seat: &mut Seat, out: &mut An
     loop {
         tokio::select! {
             Some(word) = seat.words.recv() => {
-                if stream.may_be_told(desk, &word) && stream.say(word, out).await.is_err() {
+                if stream.say(desk, word, out).await.is_err() {
                     out.outcome.answered(None);
                     return End::Left;
                 }
@@ -347,16 +345,7 @@ impl Stream {
         out.end().await
     }
 
-    /// Whether a subscription may still be told this: rules and time may be others than at its begin.
-    fn may_be_told(&self, desk: &Desk<'_>, word: &Word) -> bool {
-        let (Word::Updated { upstream, uri, .. }, Some(subscription)) = (word, &self.subscription) else {
-            return true;
-        };
-        let own = subscription.served.get(&(Arc::clone(upstream), Arc::clone(uri)));
-        own.is_some_and(|own| desk.may_hear(&self.opening, upstream, own.subject.as_ref()))
-    }
-
-    async fn say(&mut self, word: Word, out: &mut Answering<'_>) -> std::io::Result<()> {
+    async fn say(&mut self, desk: &Desk<'_>, word: Word, out: &mut Answering<'_>) -> std::io::Result<()> {
         match (word, &self.subscription) {
             (Word::Changed(kind), _) => {
                 let kind = if kind == ListKind::Templates { ListKind::Resources } else { kind };
@@ -366,25 +355,41 @@ impl Stream {
                 self.tell_at.get_or_insert(Instant::now() + self.coalesce);
                 return Ok(());
             }
-            (Word::Updated { upstream, uri, message }, Some(Subscription { id, honoured, served, .. })) => {
-                let own = served.get(&(upstream, Arc::clone(&uri)));
-                if let Some(own) = own.filter(|own| honoured.uris.contains(&own.served)) {
-                    said(&renamed(&message, &uri, &own.served), Some(id), out).await?;
-                }
+            (Word::Updated { upstream, uri, message }, _) => {
+                let Some(text) = self.updated(desk, (&upstream, &uri), &message) else { return Ok(()) };
+                out.event(&text, None).await?;
             }
             // A modern client hears nothing that it did not ask for.
             (Word::Said(_), Some(_)) => return Ok(()),
-            (Word::Updated { upstream, uri, message }, None) => {
-                let session = self.session.as_ref();
-                let own = session
-                    .and_then(|session| session.served_uri(&upstream, &uri))
-                    .unwrap_or_else(|| Arc::clone(&uri));
-                said(&renamed(&message, &uri, &own), None, out).await?;
-            }
             (Word::Said(message), None) => out.event(&message, None).await?,
         }
         self.silent_until = Instant::now() + self.keepalive;
         Ok(())
+    }
+
+    /// That a resource has changed, for a client that asked for it and may still hear of it; `None` for
+    /// any other.
+    fn updated(
+        &self,
+        desk: &Desk<'_>,
+        (upstream, uri): (&Arc<str>, &Arc<str>),
+        message: &str,
+    ) -> Option<String> {
+        let subscription = self.subscription.as_ref();
+        let own = match (subscription, &self.session) {
+            (Some(Subscription { honoured, served, .. }), _) => {
+                let own = served.get(&(Arc::clone(upstream), Arc::clone(uri)));
+                Arc::clone(&own.filter(|own| honoured.uris.contains(&own.served))?.served)
+            }
+            (None, session) => session.as_ref()?.served_uri(upstream, uri)?,
+        };
+        if !desk.may_hear_of(upstream, uri) {
+            return None;
+        }
+        let era = if subscription.is_some() { Era::Modern } else { Era::Legacy };
+        let subscription = subscription.map(|subscription| subscription.id.as_str());
+        let listener = Listener { era, token: None, log_level: None, subscription };
+        bridge::resource_updated(message, &own, &listener).ok()
     }
 
     async fn tell(&mut self, out: &mut Answering<'_>) -> std::io::Result<()> {
@@ -407,19 +412,6 @@ impl Stream {
         }
         Ok(())
     }
-}
-
-/// A notification about a resource under the name that its listener knows.
-fn renamed<'m>(message: &'m str, original: &str, served: &str) -> Cow<'m, str> {
-    if original == served {
-        return Cow::Borrowed(message);
-    }
-    let rewritten = || {
-        let whole = Object::read(message).ok()?;
-        let params = whole.object("params").ok()??.rewrite().set("uri", string(served)).text();
-        Some(whole.rewrite().set("params", params).text())
-    };
-    rewritten().map_or(Cow::Borrowed(message), Cow::Owned)
 }
 
 /// Sends a notification in the words of who listens.

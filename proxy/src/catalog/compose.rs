@@ -130,8 +130,11 @@ impl Composing<'_> {
         let (mut known, kept) = slot.known(kind, self.now.monotonic, rules);
         let not_shown = [UNASKED, Reason::EraMismatch.as_str()];
         if matches!(known.state, State::Missing { reason } if !not_shown.contains(&reason)) {
-            known.reserved = self.pantry.larder.names(&label(&self.server.id, upstream, kind));
+            let label = label(&self.server.id, upstream, kind);
+            (known.reserved, known.is_remembered) = self.pantry.larder.names(&label);
         }
+        // What is not for the client has no names there.
+        known.is_remembered |= known.state == State::Missing { reason: Reason::EraMismatch.as_str() };
         let fresh_until = kept.as_ref().map_or(Duration::ZERO, |kept| kept.fresh_until);
         let index = kind.index();
         gathering.fresh_until[index] = gathering.fresh_until[index].min(fresh_until);
@@ -152,7 +155,8 @@ impl Composing<'_> {
             (_, None) => {}
         }
         gathering.states.push(known.state);
-        gathering.lists.update(&[u8::from(known.listing.is_some())]);
+        let is_missing = matches!(known.state, State::Missing { .. });
+        gathering.lists.update(&[known.listing.is_some(), is_missing, known.is_remembered].map(u8::from));
         gathering.lists.update(&kept.map_or(Digest::default(), |kept| kept.digest));
         for name in known.reserved.iter() {
             gathering.lists.update(name.as_bytes());

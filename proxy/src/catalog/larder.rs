@@ -133,9 +133,11 @@ impl Larder {
         may_have.then(|| last.clone())
     }
 
-    /// Names that the upstream has or had.
-    pub(super) fn names(&self, label: &Label) -> Arc<[Arc<str>]> {
-        self.lock().get(label).map(|jar| Arc::clone(&jar.names)).unwrap_or_default()
+    /// Names that the upstream has or had, and whether these are all that were read of it.
+    pub(super) fn names(&self, label: &Label) -> (Arc<[Arc<str>]>, bool) {
+        let names = self.lock().get(label).map(|jar| Arc::clone(&jar.names)).unwrap_or_default();
+        let is_whole = !names.is_empty() && names.len() < MAX_NAMES;
+        (names, is_whole)
     }
 
     /// Forgets what is of no virtual server, or of no upstream of it.

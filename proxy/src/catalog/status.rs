@@ -61,6 +61,7 @@ fn conflicts(catalog: &Catalog) -> Value {
             "owner": member(conflict.owner),
             "other": member(conflict.other),
             "servedAs": conflict.served_as.as_deref(),
+            "reason": conflict.why.as_str(),
         })
     };
     let count: usize = catalog.conflicts().map(|list| list.named.len() + list.more).sum();

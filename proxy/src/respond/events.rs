@@ -11,7 +11,7 @@ use crate::reply::{last_event, listen_complete};
 use crate::session::Client;
 use bytes::Bytes;
 use portunus_filters::mcp::sse::{Event, Splitter};
-use portunus_filters::mcp::{Envelope, Id, Shape};
+use portunus_filters::mcp::{Envelope, Id, Method, Shape, bridge};
 use portunus_filters::{Denial, Era, Kind, Reason};
 
 /// Largest event: results of 20 MB exist, and one event is held until it is complete.
@@ -69,7 +69,9 @@ impl Respond<'_> {
     async fn pass_events(&mut self, progress: &mut Progress, client: &mut Client) -> Result<(), Stop> {
         const TOO_LARGE: Stop = Stop::Malformed("the server sent an event that is too large");
         while let Some(event) = progress.splitter.next_event().map_err(|_| TOO_LARGE)? {
-            self.follow(&event, progress)?;
+            if !self.follow(&event, progress)? {
+                continue;
+            }
             self.write(client, event.raw(), 1).await.map_err(|_| Stop::Client)?;
             // Only now: until it is written, the answer is owed.
             self.expect.open.retain(|open| !progress.answered.contains(open));
@@ -78,14 +80,15 @@ impl Respond<'_> {
         Ok(())
     }
 
-    /// Keeps track of what an event answers.
-    fn follow(&mut self, event: &Event, progress: &mut Progress) -> Result<(), Stop> {
+    /// Keeps track of what an event answers; whether the event goes on.
+    fn follow(&mut self, event: &Event, progress: &mut Progress) -> Result<bool, Stop> {
         // The modern era has no resumption: an id there promises nothing. What another replica kept is
         // lost with it.
         let resumes = self.expect.era == Era::Legacy && !self.expect.elsewhere;
         progress.resumable |= resumes && event.has_id();
-        let Some(data) = event.data() else { return Ok(()) };
-        let Ok(text) = std::str::from_utf8(&data) else { return Ok(()) };
+        let Some(data) = event.data() else { return Ok(true) };
+        let Ok(text) = std::str::from_utf8(&data) else { return Ok(true) };
+        let mut goes_on = true;
         let read = if self.expect.era == Era::Legacy && text.trim_ascii_start().starts_with('[') {
             Envelope::read_batch(text)
         } else {
@@ -104,10 +107,18 @@ impl Respond<'_> {
                     progress.rpc_error = envelope.error_code;
                     progress.answered.extend(envelope.id);
                 }
-                Shape::Request | Shape::Notification => {}
+                Shape::Notification => goes_on &= !envelope.method.is_some_and(|method| self.strays(&method)),
+                Shape::Request => {}
             }
         }
-        Ok(())
+        Ok(goes_on)
+    }
+
+    /// Whether a notification on the answer to a call is about something that its caller may be kept
+    /// from: a resource or a task of which policy was not asked.
+    fn strays(&self, method: &Method) -> bool {
+        let concerns = method.is(bridge::RESOURCE_UPDATED) || bridge::is_of_task(method.name());
+        concerns && !self.expect.elsewhere && self.gateway.glance().authority.governs()
     }
 
     /// The upstream ended the stream: by its rules, or without the answer it owes.

@@ -60,6 +60,25 @@ impl Writer {
         self.bytes(text.as_bytes());
     }
 
+    /// A value that may be missing.
+    pub(crate) fn some<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Writer, T)) {
+        self.flag(value.is_some());
+        if let Some(value) = value {
+            write(self, value);
+        }
+    }
+
+    /// At most 65,535 values.
+    pub(crate) fn list<T>(&mut self, values: &[T], mut write: impl FnMut(&mut Writer, &T)) {
+        match u16::try_from(values.len()) {
+            Ok(length) => self.bytes(&length.to_be_bytes()),
+            Err(_) => self.overflow = true,
+        }
+        for value in values {
+            write(self, value);
+        }
+    }
+
     /// A text of at most 65,535 bytes.
     pub(crate) fn text(&mut self, text: &str) {
         match u16::try_from(text.len()) {
@@ -116,6 +135,24 @@ impl<'a> Reader<'a> {
             5 => Revision::V2026_07_28,
             _ => return None,
         })
+    }
+
+    /// A value that may be missing; `None` if what is there is none.
+    #[expect(clippy::option_option, reason = "whether it can be read, and whether it is there")]
+    pub(crate) fn some<T>(&mut self, read: impl FnOnce(&mut Reader<'a>) -> Option<T>) -> Option<Option<T>> {
+        match self.flag()? {
+            true => read(self).map(Some),
+            false => Some(None),
+        }
+    }
+
+    pub(crate) fn list<T>(&mut self, mut read: impl FnMut(&mut Reader<'a>) -> Option<T>) -> Option<Vec<T>> {
+        let length = self.array().map(u16::from_be_bytes)?;
+        let mut values = Vec::new();
+        for _ in 0..length {
+            values.push(read(self)?);
+        }
+        Some(values)
     }
 
     pub(crate) fn short(&mut self) -> Option<&'a str> {

@@ -2,7 +2,10 @@
 
 use super::{Purpose, Reader, Token, Writer};
 use portunus_config::UpstreamUrl;
+use portunus_filters::authorize::Place;
+use portunus_filters::call::TaskCall;
 use ring::digest::{Context, SHA256};
+use std::sync::Arc;
 
 /// Which server something belongs to, in eight bytes that are the same on every replica.
 ///
@@ -46,25 +49,43 @@ impl UpstreamMark {
     }
 }
 
-/// A server's handle, such as a task id: only who was given it may use it.
+/// The id of a task: only who was given it may use it, and what it brings is held to the rules of the
+/// call that made it, at every replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandleToken {
     /// The server.
     pub upstream: UpstreamMark,
-    /// Its own handle.
+    /// Its own id of the task.
     pub text: Box<str>,
+    /// Its own name of the tool that was called.
+    pub tool: Box<str>,
+    /// The call.
+    pub call: TaskCall,
 }
 
 impl Token for HandleToken {
     const PURPOSE: Purpose = Purpose::Handle;
-    const FORM: u8 = 1;
+    const FORM: u8 = 2;
 
     fn write(&self, out: &mut Writer) {
         out.bytes(self.upstream.as_bytes());
         out.text(&self.text);
+        out.text(&self.tool);
+        out.some(self.call.arguments.as_deref(), Writer::text);
+        out.some(self.call.max_result_bytes, Writer::number);
+        out.list(&self.call.redact, |out, place| out.list(&place.0, |out, step| out.text(step)));
     }
 
     fn read(from: &mut Reader<'_>) -> Option<HandleToken> {
-        Some(HandleToken { upstream: UpstreamMark::read(from)?, text: from.text()?.into() })
+        Some(HandleToken {
+            upstream: UpstreamMark::read(from)?,
+            text: from.text()?.into(),
+            tool: from.text()?.into(),
+            call: TaskCall {
+                arguments: from.some(|from| from.text().map(Arc::from))?,
+                max_result_bytes: from.some(Reader::number)?,
+                redact: from.list(|from| from.list(|from| from.text().map(str::to_owned)).map(Place))?,
+            },
+        })
     }
 }

@@ -3,6 +3,8 @@ use crate::bridge::sessions::Session;
 use http::HeaderValue;
 use portunus_config::{ServerId, UpstreamUrl};
 use portunus_filters::Identity;
+use portunus_filters::authorize::Place;
+use portunus_filters::call::TaskCall;
 use portunus_filters::identity::{Digest, Principal};
 use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::bridge::Profile;
@@ -39,6 +41,15 @@ fn home() -> Home {
 
 fn mark(name: &str) -> UpstreamMark {
     UpstreamMark::of(name, &UpstreamUrl::parse("http://127.0.0.1:9101/mcp").unwrap())
+}
+
+fn handle(text: &str) -> HandleToken {
+    let call = TaskCall {
+        arguments: Some(r#"{"a":1}"#.into()),
+        redact: vec![Place::parse("/content/*/text").unwrap(), Place::parse("salary").unwrap()],
+        max_result_bytes: Some(1 << 20),
+    };
+    HandleToken { upstream: mark("crm"), text: text.into(), tool: "find".into(), call }
 }
 
 fn session(legs: Vec<SealedLeg>) -> SessionToken {
@@ -319,7 +330,7 @@ impl Token for Other {
 #[test]
 fn tokens_that_share_a_key_are_told_apart() {
     let seals = seals(&[NEW]);
-    let handle = HandleToken { upstream: mark("crm"), text: "task-1".into() };
+    let handle = handle("task-1");
     let other = Other("crm".into());
     let handle_text = handle.seal(&seals, &anna()).unwrap();
     let other_text = other.seal(&seals, &anna()).unwrap();
@@ -345,10 +356,10 @@ fn a_mark_is_a_server_at_a_place() {
 #[test]
 fn what_a_server_gives_to_carry_is_bounded() {
     let seals = seals(&[NEW]);
-    let handle = |length| HandleToken { upstream: mark("crm"), text: "c".repeat(length).into() };
-    assert!(handle(4000).seal(&seals, &anna()).is_ok());
+    let carrying = |length| handle(&"c".repeat(length));
+    assert!(carrying(4000).seal(&seals, &anna()).is_ok());
     for length in [8 << 10, 70_000] {
-        let oversize = handle(length).seal(&seals, &anna()).unwrap_err();
+        let oversize = carrying(length).seal(&seals, &anna()).unwrap_err();
         assert_eq!(oversize.max_bytes, Purpose::Handle.max_plain());
     }
     assert!(state(Some(&"s".repeat(40_000))).seal(&seals, &anna()).is_ok());
@@ -377,13 +388,17 @@ fn what_no_token_writes_is_none() {
         changed
     }
     let (parked, sealed) = (plain(&state(None)), plain(&session(vec![leg("id")])));
-    let handle = plain(&HandleToken { upstream: mark("crm"), text: "t".into() });
+    let handle = plain(&handle("t"));
     assert!(StateToken::decode(&parked).is_some() && SessionToken::decode(&sealed).is_some());
     let last = |to: u8| move |plain: &mut Vec<u8>| *plain.last_mut().unwrap() = to;
     assert_eq!(StateToken::decode(&changed(&parked, |plain| plain.push(0))), None, "more");
     assert_eq!(HandleToken::decode(&changed(&handle, |plain| plain.push(0))), None, "more");
     assert_eq!(StateToken::decode(&changed(&parked, |plain| plain[0] += 1)), None, "another form");
     assert_eq!(HandleToken::decode(&changed(&handle, |plain| plain[0] += 1)), None, "another form");
+    let mut earlier = Writer::new(1);
+    earlier.bytes(mark("crm").as_bytes());
+    earlier.text("t");
+    assert_eq!(HandleToken::decode(&earlier.finish().unwrap()), None, "of a version without rules");
     let with_text = plain(&state(Some("inner")));
     let flag = parked.len() - 1;
     assert_eq!(StateToken::decode(&changed(&with_text, |plain| plain[flag] = 2)), None, "no flag");

@@ -224,13 +224,14 @@ pub(super) fn desk<'a>(
 }
 
 /// Whether a message is one that its server can answer to whoever may send it: a request of a modern
-/// client other than for a list, a description or a stream.
+/// client other than for a list, a description, a stream or a task, whose id is sealed.
 fn is_call(reading: &Reading) -> bool {
     let Reading::One(message) = reading else { return false };
     let method = message.method.as_ref().map_or("", |method| method.name());
     message.era == Era::Modern
         && message.kind == Kind::Request
         && !matches!(method, "server/discover" | "subscriptions/listen")
+        && !method.starts_with("tasks/")
         && ListKind::of_method(method).is_none()
 }
 

@@ -219,6 +219,11 @@ impl Legacy {
             return if refused.is_some() { Ok(None) } else { Err(no_message()) };
         };
         match (envelope.shape, &envelope.method, &envelope.id) {
+            // For those who asked for the resource, on whatever stream it came.
+            (Shape::Notification, Some(method), _) if method.is(bridge::RESOURCE_UPDATED) => {
+                leg.overhear(&common.gateway, message);
+                Ok(None)
+            }
             (Shape::Notification, ..) => Ok(common.note(text, &self.id).map(Turn::Note)),
             (Shape::Request, Some(method), Some(id)) if method.is("ping") => {
                 leg.tell(&common.gateway, Errand::Pong { session: leg.session(), id: id.clone() });

@@ -383,6 +383,16 @@ impl Talk {
         &self.common.place.upstream
     }
 
+    /// What the upstream calls its target.
+    pub fn target(&self) -> Option<&Arc<str>> {
+        self.common.target.as_ref().or(self.common.aimed_at.as_ref())
+    }
+
+    /// What stands over the answer.
+    pub fn overseer(&self) -> &Overseer {
+        &self.common.overseer
+    }
+
     /// The authorization context.
     pub fn caller(&self) -> CallerKey {
         self.common.place.caller

@@ -184,6 +184,12 @@ impl Modern {
             return if refused { Ok(None) } else { Err(no_message()) };
         };
         match envelope.shape {
+            Shape::Notification
+                if envelope.method.as_ref().is_some_and(|method| method.is(bridge::RESOURCE_UPDATED)) =>
+            {
+                crate::bridge::strayed(&common.gateway, &common.place.upstream, text);
+                Ok(None)
+            }
             Shape::Notification => Ok(common.note(text, self.id(common)).map(Turn::Note)),
             // It would ask by `input_required`.
             Shape::Request => Err(malformed("the server sent a request, which this revision does not have")),

@@ -351,7 +351,7 @@ impl Caller {
             Era::Modern => {
                 headers.push(("mcp-protocol-version", "2026-07-28".to_owned()));
                 let named = match message["method"].as_str() {
-                    Some("tasks/get") => "taskId",
+                    Some(method) if method.starts_with("tasks/") => "taskId",
                     Some("resources/read") => "uri",
                     _ => "name",
                 };

@@ -77,7 +77,7 @@ pub(crate) struct Session {
     waiting: Mutex<HashMap<String, oneshot::Sender<Value>>>,
 }
 
-/// A `tools/call`, or in the modern era a `tasks/get`.
+/// A `tools/call`, or in the modern era a message about a task.
 pub(crate) struct Call {
     /// Its method.
     pub(crate) method: String,
@@ -336,7 +336,9 @@ impl World {
             return Some(wire);
         }
         match message["method"].as_str().unwrap_or_default() {
-            "tools/call" | "tasks/get" => self.call(None, message, wire).await,
+            method if method == "tools/call" || method.starts_with("tasks/") => {
+                self.call(None, message, wire).await
+            }
             "tools/list" => self.list(message, wire).await,
             "subscriptions/listen" => self.listen(wire, Some(message)).await,
             "server/discover" => {

@@ -102,11 +102,7 @@ fn subject(message: &Message) -> Option<Option<Subject>> {
     let params = message.outline.as_ref()?.params(std::str::from_utf8(&message.body).ok()?);
     let aim = bridge::aim(message.method.as_ref()?.name(), &params).ok()?;
     Some(aim.map(|aim| match aim {
-        Aim::Tool(name) => Subject::Tool(Arc::new(KnownTool {
-            original: name.as_ref().into(),
-            facts: Arc::default(),
-            claimed: None,
-        })),
+        Aim::Tool(name) => Subject::Tool(Arc::new(KnownTool::unrated(name.as_ref().into()))),
         Aim::Prompt(name) => Subject::Prompt(name.as_ref().into()),
         Aim::Resource(name) | Aim::Task(name) => Subject::Resource(name.as_ref().into()),
     }))

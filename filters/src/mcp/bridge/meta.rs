@@ -15,6 +15,11 @@ pub const META_SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 /// Key of the id of the `subscriptions/listen` request that a notification belongs to.
 pub const META_SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
+/// The one extension whose messages find their way to the member that they are about; its declaration
+/// holds nothing. What others and `experimental` features would need is not known here, so none is
+/// promised.
+pub(super) const TASKS: &str = "io.modelcontextprotocol/tasks";
+
 /// Whether the protocol itself gives a key of `_meta` its meaning. Those of one era mean nothing in
 /// the other.
 pub(super) fn is_reserved(key: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use super::level::LogLevel;
 use super::meta::{self, META_SUBSCRIPTION_ID, Members, is_reserved};
+use super::request;
 use crate::mcp::Fault;
 use crate::mcp::object::{Object, unquoted};
 use crate::message::Era;
@@ -27,6 +28,24 @@ pub struct Listener<'a> {
     pub log_level: Option<LogLevel>,
     /// The id of the `subscriptions/listen` request that this belongs to, as JSON text.
     pub subscription: Option<&'a str>,
+}
+
+/// The method by which a server tells that a resource has changed.
+pub const RESOURCE_UPDATED: &str = "notifications/resources/updated";
+
+/// That a resource has changed, as somebody gets it who asked to be told: under the URI that its
+/// listener knows. Of what the server says its title goes on and nothing else.
+///
+/// # Errors
+/// As [`Object::read`].
+pub fn resource_updated(message: &str, uri: &str, listener: &Listener<'_>) -> Result<String, Fault> {
+    let message = Object::read(message)?;
+    let said = message.object("params")?.unwrap_or_default();
+    let title = said.get("title").filter(|title| title.starts_with('"'));
+    let mark = listener.subscription.filter(|_| listener.era == Era::Modern);
+    let meta = mark.map(|id| Members::new().with(META_SUBSCRIPTION_ID, id).text());
+    let params = Members::new().with_string("uri", uri).with_some("title", title);
+    Ok(request::message(RESOURCE_UPDATED, None, &params.with_some("_meta", meta.as_deref()).text()))
 }
 
 /// A notification as its listener gets it; `None` if it is none of its business, or nothing that its
@@ -87,9 +106,19 @@ fn is_wanted(params: &Object<'_>, listener: &Listener<'_>) -> bool {
     }
 }
 
-/// What only servers of the other era say, or what belongs to a connection of the gateway's own.
+/// Whether a notification tells of a task, in the words of any revision.
+pub fn is_of_task(method: &str) -> bool {
+    method == "notifications/tasks" || method.starts_with("notifications/tasks/")
+}
+
+/// What only servers of the other era say, or what belongs to a connection of the gateway's own. A
+/// task has its server's own id there, which no client knows, and no call whose rules would hold for
+/// what is told: its client asks for it.
 fn is_foreign(method: &str, era: Era) -> bool {
     match method {
+        _ if is_of_task(method) => true,
+        // It goes to those who asked for the resource, see `resource_updated`, and to nobody by the way.
+        RESOURCE_UPDATED => true,
         "notifications/cancelled" | "notifications/subscriptions/acknowledged" => true,
         "notifications/elicitation/complete" => era == Era::Modern,
         _ => false,
@@ -151,15 +180,26 @@ mod tests {
     fn messages_of_a_subscription_are_marked_with_its_id_only_for_modern_clients() {
         let marked = Listener { subscription: Some("\"s\""), ..MODERN };
         let mark = r#""_meta":{"io.modelcontextprotocol/subscriptionId":"s"}"#;
-        let upstream = r#","params":{"uri":"a","_meta":{"io.modelcontextprotocol/subscriptionId":9}}"#;
+        let upstream = r#","params":{"a":1,"_meta":{"io.modelcontextprotocol/subscriptionId":9}}"#;
         assert_eq!(told("tools/list_changed", "", &marked), Some(format!(r#","params":{{{mark}}}"#)));
-        assert_eq!(
-            told("resources/updated", upstream, &marked),
-            Some(format!(r#","params":{{"uri":"a",{mark}}}"#))
-        );
-        assert_eq!(told("resources/updated", upstream, &LEGACY), Some(r#","params":{"uri":"a"}"#.to_owned()));
-        assert_eq!(told("resources/updated", upstream, &MODERN), Some(r#","params":{"uri":"a"}"#.to_owned()));
+        assert_eq!(told("x/y", upstream, &marked), Some(format!(r#","params":{{"a":1,{mark}}}"#)));
+        assert_eq!(told("x/y", upstream, &LEGACY), Some(r#","params":{"a":1}"#.to_owned()));
+        assert_eq!(told("x/y", upstream, &MODERN), Some(r#","params":{"a":1}"#.to_owned()));
         assert_eq!(told("tools/list_changed", "", &LEGACY), Some(String::new()));
+    }
+
+    #[test]
+    fn resource_update_tells_uri_and_title_alone() {
+        let said = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a","title":"T","contents":[{"text":"x"}],"_meta":{"v/k":1,"io.modelcontextprotocol/subscriptionId":9}},"more":2}"#;
+        let head = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"b\"c","title":"T""#;
+        let marked = Listener { subscription: Some("\"s\""), ..MODERN };
+        let mark = r#","_meta":{"io.modelcontextprotocol/subscriptionId":"s"}"#;
+        for (listener, mark) in [(&marked, mark), (&LEGACY, ""), (&MODERN, "")] {
+            assert_eq!(resource_updated(said, "b\"c", listener), Ok(format!("{head}{mark}}}}}")));
+            assert_eq!(told("resources/updated", r#","params":{"uri":"a"}"#, listener), None, "by the way");
+        }
+        let odd = r#"{"method":"m","params":{"uri":"a","title":{"x":1}}}"#;
+        assert!(resource_updated(odd, "a", &LEGACY).unwrap().ends_with(r#""params":{"uri":"a"}}"#));
     }
 
     #[test]
@@ -168,6 +208,8 @@ mod tests {
             ("subscriptions/acknowledged", false, false),
             ("cancelled", false, false),
             ("elicitation/complete", false, true),
+            ("tasks", false, false),
+            ("tasks/status", false, false),
             ("x/vendor", true, true),
         ] {
             let params = r#","params":{"a" : 1.0}"#;

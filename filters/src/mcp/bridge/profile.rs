@@ -1,7 +1,7 @@
 //! What a client says of itself.
 
 use super::level::LogLevel;
-use super::meta::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, Members, is_reserved};
+use super::meta::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, Members, TASKS, is_reserved};
 use crate::denial::{Denial, Reason};
 use crate::mcp::Revision;
 use crate::mcp::headers::META_VERSION;
@@ -61,6 +61,7 @@ struct Abilities {
     sample: bool,
     sample_tools: bool,
     roots: bool,
+    tasks: bool,
 }
 
 /// A profile lives as long as a session, and is part of keys.
@@ -120,7 +121,7 @@ impl Profile {
     /// What it can be asked, in a byte that [`Profile::of_bits`] reads: all of it that fits where the
     /// rest does not.
     pub fn bits(&self) -> u8 {
-        let Abilities { form, url, sample, sample_tools, roots } = self.abilities;
+        let Abilities { form, url, sample, sample_tools, roots, .. } = self.abilities;
         let bits = [form, url, sample, sample_tools, roots];
         bits.into_iter().enumerate().fold(0, |all, (place, bit)| all | u8::from(bit) << place)
     }
@@ -182,6 +183,11 @@ impl Profile {
     pub fn answers(&self) -> bool {
         let Abilities { form, url, sample, roots, .. } = self.abilities;
         form || url || sample || roots
+    }
+
+    /// Whether a server may answer one of its calls by a task.
+    pub fn takes_tasks(&self) -> bool {
+        self.abilities.tasks
     }
 
     /// A digest that two profiles have in common only if a server could not tell them apart by what
@@ -263,6 +269,7 @@ impl Abilities {
             sample: sampling.is_some(),
             sample_tools: sampling.is_some_and(|details| says(&details, "tools")),
             roots: says(declared, "roots"),
+            tasks: part("extensions").is_some_and(|extensions| says(&extensions, TASKS)),
         }
     }
 }

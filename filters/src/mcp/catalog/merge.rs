@@ -68,6 +68,7 @@ impl Catalog {
                 list.ledger = previous.list(kind).ledger.clone();
             }
             let candidates = catalog.candidates(sources, kind);
+            list.unread = sources.iter().position(|source| !source.is_read(kind)).unwrap_or(sources.len());
             catalog.fill(&mut list, kind, candidates, page_bytes.unwrap_or(PAGE_BYTES));
             catalog.lists[kind.index()] = list;
         }
@@ -106,7 +107,8 @@ impl Catalog {
         let wanted: Vec<(usize, Arc<str>)> = candidates.iter().map(Wanting::key).collect();
         let (names, members) = (&self.names, &self.members);
         let (served, conflicts) =
-            Christening { kind, names, members, ledger: &mut list.ledger }.assign(&wanted);
+            Christening { kind, names, members, ledger: &mut list.ledger, unread: list.unread }
+                .assign(&wanted);
         list.conflicts = conflicts;
         let mut writer = Writer::new(page_bytes);
         for named in candidates.into_iter().zip(served) {

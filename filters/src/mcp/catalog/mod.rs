@@ -30,7 +30,7 @@ pub use broken::Broken;
 pub use completeness::{Closing, INCOMPLETE};
 pub use filtered::{Filtered, Shown};
 pub use kind::ListKind;
-pub use naming::{Conflict, Conflicts, Names, Naming, Policy};
+pub use naming::{Conflict, Conflicts, Names, Naming, Policy, Why};
 pub use outward::names_resources;
 pub use page::{Hints, Item, Listing, Page, Quarantine, Quarantined};
 pub use resources::Located;
@@ -69,6 +69,8 @@ struct Merged {
     served: Served,
     ledger: Ledger,
     conflicts: Conflicts,
+    /// The first member whose list was not read yet; their number if all were.
+    unread: usize,
 }
 
 /// A server of a member, as it is reported.
@@ -130,19 +132,39 @@ impl Entry {
 }
 
 impl Catalog {
-    /// The tool that is served under a name.
+    /// The tool that is served under a name, or may be called by it.
     pub fn tool(&self, name: &str) -> Option<&Entry> {
-        self.list(ListKind::Tools).entry(name)
+        self.named(ListKind::Tools, name)
     }
 
-    /// The prompt that is served under a name.
+    /// The prompt that is served under a name, or may be called by it.
     pub fn prompt(&self, name: &str) -> Option<&Entry> {
-        self.list(ListKind::Prompts).entry(name)
+        self.named(ListKind::Prompts, name)
+    }
+
+    /// An item by its name. One that is served bare answers to its prefixed name too, under which it may
+    /// have been served before, here or at another replica.
+    fn named(&self, kind: ListKind, name: &str) -> Option<&Entry> {
+        let list = self.list(kind);
+        if let Some(entry) = list.entry(name) {
+            return Some(entry);
+        }
+        if self.names.policy != Policy::PrefixOnConflict || self.members.len() < 2 {
+            return None;
+        }
+        let member = self.names.owner_of(name, &self.members)?;
+        let original = self.names.unprefixed(&self.members[member], name)?;
+        list.entry(original).filter(|entry| entry.member == member && *entry.original == *original)
     }
 
     /// The template that is served under this text, as `completion/complete` refers to it.
     pub fn template(&self, text: &str) -> Option<&Entry> {
         self.list(ListKind::Templates).entry(text)
+    }
+
+    /// The item of a list that a member has under its own name for it.
+    pub fn of_member(&self, kind: ListKind, member: usize, original: &str) -> Option<&Entry> {
+        self.entries(kind).iter().find(|entry| entry.member == member && *entry.original == *original)
     }
 
     /// All items of a list, in its order.

@@ -3,6 +3,11 @@
 //! A name that was served never leads to another tool as long as a revision of the configuration
 //! stands: a [`Ledger`] goes from one catalogue to the next and remembers who had it, also while its
 //! owner has none of it or is away.
+//!
+//! Processes with one configuration agree on names, whichever servers each could reach first: what the
+//! configuration says goes before everything, names that begin with a member's prefix are that
+//! member's, and a bare name is given only once the lists of all members before are known. Until then
+//! its item is served prefixed, and stays reachable so.
 
 use super::{ListKind, uri};
 use std::collections::{HashMap, HashSet};
@@ -21,7 +26,8 @@ const MAX_CONFLICTS: usize = 1_000;
 pub enum Policy {
     /// Every name begins with its member's.
     Prefix,
-    /// The member listed first has the bare name, every other the prefixed one.
+    /// The member listed first has the bare name, every other the prefixed one. A member can always be
+    /// called by the prefixed one.
     PrefixOnConflict,
     /// The member listed first has the name, the others are left out and reported.
     None,
@@ -39,6 +45,8 @@ pub trait Naming: Send + Sync {
     fn is_selective(&self) -> bool {
         true
     }
+    /// Every name that is served instead of what the policy says: member, original and the name.
+    fn renames(&self) -> Vec<(&str, &str, &str)>;
 }
 
 /// How the names of one virtual server are made.
@@ -58,19 +66,46 @@ impl fmt::Debug for Names {
     }
 }
 
-/// Two items wanted one name.
+/// An item has not the name that it would have alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The list it is about.
     pub kind: ListKind,
     /// The name or URI.
     pub name: Arc<str>,
-    /// Index of the member that has it.
+    /// Index of the member that stands in the way.
     pub owner: usize,
     /// Index of the member that has it not.
     pub other: usize,
     /// The name under which the other's is served, if it is.
     pub served_as: Option<Arc<str>>,
+    /// Why the other has it not.
+    pub why: Why,
+}
+
+/// Why an item has not the name that it would have alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The owner has it.
+    Taken,
+    /// The list of the owner, a member before, was not read yet.
+    Unread,
+    /// It begins with the prefix of the owner.
+    Prefix,
+    /// The configuration gives it to the owner.
+    Configured,
+}
+
+impl Why {
+    /// The word for reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Why::Taken => "taken",
+            Why::Unread => "not_read",
+            Why::Prefix => "prefix",
+            Why::Configured => "configured",
+        }
+    }
 }
 
 /// Conflicts of one list.
@@ -100,237 +135,205 @@ pub(super) struct Christening<'a> {
     pub(super) names: &'a Names,
     pub(super) members: &'a [Arc<str>],
     pub(super) ledger: &'a mut Ledger,
+    /// The first member whose list was not read yet; their number if all were.
+    pub(super) unread: usize,
 }
 
-impl Christening<'_> {
-    /// The served name of each item, given by member and original and in the order of members; `None`
-    /// for those that are left out.
-    pub(super) fn assign(&mut self, items: &[(usize, Arc<str>)]) -> (Vec<Option<Arc<str>>>, Conflicts) {
-        let held = self.ledger.held();
-        let owner =
-            |(member, original): &(usize, Arc<str>)| Owner { member: *member, original: original.clone() };
-        let mut served: Vec<Option<Arc<str>>> =
-            items.iter().map(|item| held.get(&owner(item)).cloned()).collect();
+/// What is to be named: by member, and name or URI there.
+type Key = (usize, Arc<str>);
+
+/// Why a name is not an item's, and the member that stands in the way.
+type Obstacle = (Why, usize);
+
+/// What decides on the names of one list beside the ledger.
+struct Given<'a> {
+    /// Everything that is to be named.
+    items: HashSet<(usize, &'a str)>,
+    /// Names that the configuration gives, each with the item that has it.
+    configured: HashMap<&'a str, (usize, &'a str)>,
+}
+
+impl<'a> Christening<'a> {
+    /// The served name of each item, in the order of members; `None` for those that are left out.
+    pub(super) fn assign(&mut self, items: &[Key]) -> (Vec<Option<Arc<str>>>, Conflicts) {
+        let given = self.given(items);
+        let mut served: Vec<Option<Arc<str>>> = vec![None; items.len()];
         for renamed in [true, false] {
             for (item, served) in items.iter().zip(&mut served) {
                 let wanted = self.renamed(item);
-                if served.is_none() && wanted.is_some() == renamed {
-                    *served = self.claim(wanted.unwrap_or_else(|| self.wanted(item)), owner(item), !renamed);
+                if wanted.is_some() == renamed {
+                    *served = match wanted {
+                        Some(name) => {
+                            self.configured(name, item, &given).and_then(|name| self.take(name, item))
+                        }
+                        None => self.by_policy(item, &given),
+                    };
                 }
             }
         }
-        let conflicts = self.conflicts(items, &served);
-        self.ledger.forget(&served);
+        let conflicts = self.conflicts(items, &served, &given);
+        self.ledger.forget(items, &served);
         (served, conflicts)
     }
 
-    fn renamed(&self, (member, original): &(usize, Arc<str>)) -> Option<Arc<str>> {
+    fn given<'i>(&self, items: &'i [Key]) -> Given<'i>
+    where
+        'a: 'i,
+    {
+        let names: &'a Names = self.names;
+        let mut configured = HashMap::new();
+        let renames = if self.kind.by_uri() { Vec::new() } else { names.rules.renames() };
+        for (index, member) in self.members.iter().enumerate() {
+            for (_, original, name) in renames.iter().filter(|(of, ..)| **of == **member) {
+                configured.entry(*name).or_insert((index, *original));
+            }
+        }
+        Given { items: items.iter().map(|(member, name)| (*member, &**name)).collect(), configured }
+    }
+
+    fn renamed(&self, (member, original): &Key) -> Option<Arc<str>> {
         if self.kind.by_uri() {
             return None;
         }
         self.names.rules.renamed(&self.members[*member], original).map(Arc::from)
     }
 
+    /// A name that the configuration gives, if it gives it to this item first.
+    fn configured(&self, name: Arc<str>, (member, original): &Key, given: &Given<'_>) -> Option<Arc<str>> {
+        let owner = given.configured.get(&*name);
+        owner.is_none_or(|owner| *owner == (*member, &**original)).then_some(name)
+    }
+
     /// The name an item has by the policy if nobody else wants it.
-    fn wanted(&self, (member, original): &(usize, Arc<str>)) -> Arc<str> {
+    fn wanted(&self, (member, original): &Key) -> Arc<str> {
         match self.names.policy {
             Policy::Prefix if !self.kind.by_uri() => self.prefixed(*member, original),
             _ => original.clone(),
         }
     }
 
+    /// Whether the policy has a prefixed name beside the bare one.
+    fn has_both(&self) -> bool {
+        self.kind.by_uri() || self.names.policy == Policy::PrefixOnConflict
+    }
+
     fn prefixed(&self, member: usize, original: &str) -> Arc<str> {
-        let member = &self.members[member];
+        let name = &self.members[member];
         match self.kind.by_uri() {
-            true => uri::prefixed(member, original).into(),
-            false => format!("{member}{}{original}", self.names.separator).into(),
+            true => uri::prefixed(name, original).into(),
+            false => self.names.prefixed(name, original).into(),
         }
     }
 
-    /// Takes a name, or the prefixed one where the policy has one.
-    fn claim(&mut self, wanted: Arc<str>, owner: Owner, by_policy: bool) -> Option<Arc<str>> {
-        if self.ledger.take(&wanted, &owner) {
+    /// The name that an item has by the policy: the one it wants, else the prefixed one where there is
+    /// one.
+    fn by_policy(&mut self, item: &Key, given: &Given<'_>) -> Option<Arc<str>> {
+        let wanted = self.wanted(item);
+        if (self.ledger.has(&wanted, item) || self.obstacle(item, &wanted, given).is_none())
+            && let Some(wanted) = self.take(wanted, item)
+        {
             return Some(wanted);
         }
-        let has_other = self.kind.by_uri() || (by_policy && self.names.policy == Policy::PrefixOnConflict);
-        let other = has_other.then(|| self.prefixed(owner.member, &owner.original))?;
-        self.ledger.take(&other, &owner).then_some(other)
+        let other = self.has_both().then(|| self.prefixed(item.0, &item.1))?;
+        let is_its = self.kind.by_uri() || self.names.owner_of(&other, self.members) == Some(item.0);
+        (is_its && !given.configured.contains_key(&*other)).then(|| self.take(other, item)).flatten()
+    }
+
+    /// What stands in the way of a name that nobody has.
+    fn obstacle(&self, (member, original): &Key, wanted: &str, given: &Given<'_>) -> Option<Obstacle> {
+        if let Some((owner, _)) = given.configured.get(wanted) {
+            return Some((Why::Configured, *owner));
+        }
+        match self.kind.by_uri() {
+            true if uri::is_prefixed(wanted) => return Some((Why::Prefix, *member)),
+            true => {}
+            false if self.names.policy == Policy::None => {}
+            false => match self.names.owner_of(wanted, self.members) {
+                Some(owner) if owner != *member => return Some((Why::Prefix, owner)),
+                Some(_) if self.names.policy == Policy::Prefix => return None,
+                // Its own prefix: nobody else can have the name, but its item without the prefix may.
+                Some(_) => {
+                    let rest = self.names.unprefixed(&self.members[*member], original);
+                    let has_rest = rest.is_some_and(|rest| given.items.contains(&(*member, rest)));
+                    return has_rest.then_some((Why::Prefix, *member));
+                }
+                None => {}
+            },
+        }
+        (*member > self.unread).then_some((Why::Unread, self.unread))
+    }
+
+    fn take(&mut self, name: Arc<str>, (member, original): &Key) -> Option<Arc<str>> {
+        let owner = Owner { member: *member, original: original.clone() };
+        let is_its = *self.ledger.owners.entry(name.clone()).or_insert_with(|| owner.clone()) == owner;
+        is_its.then_some(name)
     }
 
     /// Every item that has not the name it would have alone.
-    fn conflicts(&self, items: &[(usize, Arc<str>)], served: &[Option<Arc<str>>]) -> Conflicts {
+    fn conflicts(&self, items: &[Key], served: &[Option<Arc<str>>], given: &Given<'_>) -> Conflicts {
         let mut conflicts = Conflicts::default();
         for (item, served) in items.iter().zip(served) {
-            let name = self.renamed(item).unwrap_or_else(|| self.wanted(item));
-            let Some(owner) = self.ledger.owners.get(&name).filter(|_| served.as_ref() != Some(&name)) else {
+            let renamed = self.renamed(item);
+            let name = renamed.clone().unwrap_or_else(|| self.wanted(item));
+            if served.as_ref() == Some(&name) {
+                continue;
+            }
+            let taken = self.ledger.owners.get(&name).map(|owner| (Why::Taken, owner.member));
+            let obstacle = renamed.is_none().then(|| self.obstacle(item, &name, given)).flatten();
+            let Some((why, owner)) = obstacle
+                .or(taken)
+                .or_else(|| given.configured.get(&*name).map(|(owner, _)| (Why::Configured, *owner)))
+            else {
                 continue;
             };
             if conflicts.named.len() == MAX_CONFLICTS {
                 conflicts.more += 1;
                 continue;
             }
-            let (kind, owner, served_as) = (self.kind, owner.member, served.clone());
-            conflicts.named.push(Conflict { kind, name, owner, other: item.0, served_as });
+            let (kind, served_as) = (self.kind, served.clone());
+            conflicts.named.push(Conflict { kind, name, owner, other: item.0, served_as, why });
         }
         conflicts
     }
 }
 
+impl Names {
+    /// A name with its member's before it.
+    pub(super) fn prefixed(&self, member: &str, original: &str) -> String {
+        format!("{member}{}{original}", self.separator)
+    }
+
+    /// What follows the prefix of a member in a name that begins with it.
+    pub(super) fn unprefixed<'n>(&self, member: &str, name: &'n str) -> Option<&'n str> {
+        let rest = name.strip_prefix(member)?.strip_prefix(&*self.separator)?;
+        (!rest.is_empty()).then_some(rest)
+    }
+
+    /// The member whose prefix a name begins with: of several the longest.
+    pub(super) fn owner_of(&self, name: &str, members: &[Arc<str>]) -> Option<usize> {
+        let begun = members.iter().enumerate().filter(|(_, member)| self.unprefixed(member, name).is_some());
+        begun.max_by_key(|(_, member)| member.len()).map(|(index, _)| index)
+    }
+}
+
 impl Ledger {
-    /// What each owner's item is called.
-    fn held(&self) -> HashMap<Owner, Arc<str>> {
-        self.owners.iter().map(|(name, owner)| (owner.clone(), name.clone())).collect()
+    /// Whether an item has a name already.
+    fn has(&self, name: &str, (member, original): &Key) -> bool {
+        let owner = self.owners.get(name);
+        owner.is_some_and(|owner| owner.member == *member && owner.original == *original)
     }
 
-    fn take(&mut self, name: &Arc<str>, owner: &Owner) -> bool {
-        self.owners.entry(name.clone()).or_insert_with(|| owner.clone()) == owner
-    }
-
-    /// Forgets names that nobody has now, once there are too many.
-    fn forget(&mut self, served: &[Option<Arc<str>>]) {
+    /// Forgets names that lead to nothing now, once there are too many.
+    fn forget(&mut self, items: &[Key], served: &[Option<Arc<str>>]) {
         if self.owners.len() <= served.len() + MAX_REMEMBERED {
             return;
         }
         let served: HashSet<&Arc<str>> = served.iter().flatten().collect();
-        self.owners.retain(|name, _| served.contains(name));
+        let items: HashSet<(usize, &str)> = items.iter().map(|(member, name)| (*member, &**name)).collect();
+        let leads = |owner: &Owner| items.contains(&(owner.member, &*owner.original));
+        self.owners.retain(|name, owner| served.contains(name) || leads(owner));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    struct Plain;
-
-    impl Naming for Plain {
-        fn admits(&self, _: &str, _: &str) -> bool {
-            true
-        }
-        fn renamed(&self, member: &str, original: &str) -> Option<&str> {
-            (member == "b" && original == "old").then_some("x")
-        }
-        fn described(&self, _: &str, _: &str) -> Option<&str> {
-            None
-        }
-    }
-
-    fn names(policy: Policy) -> Names {
-        Names { policy, separator: "_".into(), rules: Arc::new(Plain) }
-    }
-
-    fn assign(
-        policy: Policy,
-        kind: ListKind,
-        ledger: &mut Ledger,
-        items: &[(usize, &str)],
-    ) -> Vec<Option<String>> {
-        let members = ["a".into(), "b".into(), "c".into()];
-        let names = names(policy);
-        let items: Vec<(usize, Arc<str>)> =
-            items.iter().map(|(member, name)| (*member, (*name).into())).collect();
-        let mut christening = Christening { kind, names: &names, members: &members, ledger };
-        let (served, conflicts) = christening.assign(&items);
-        let unwanted = |name: &Option<Arc<str>>| name.is_none();
-        assert!(served.iter().filter(|name| unwanted(name)).count() <= conflicts.named.len());
-        served.into_iter().map(|name| name.map(|name| name.to_string())).collect()
-    }
-
-    fn all(names: &[&str]) -> Vec<Option<String>> {
-        names.iter().map(|name| Some((*name).to_owned())).collect()
-    }
-
-    #[test]
-    fn policies_keep_names_apart() {
-        let items = [(0, "x"), (0, "y"), (1, "x"), (2, "x")];
-        let tools = ListKind::Tools;
-        let given = |policy| assign(policy, tools, &mut Ledger::default(), &items);
-        assert_eq!(given(Policy::Prefix), all(&["a_x", "a_y", "b_x", "c_x"]));
-        assert_eq!(given(Policy::PrefixOnConflict), all(&["x", "y", "b_x", "c_x"]));
-        let some = |name: &str| Some(name.to_owned());
-        assert_eq!(given(Policy::None), [some("x"), some("y"), None, None]);
-        let uris =
-            assign(Policy::None, ListKind::Resources, &mut Ledger::default(), &[(0, "u:1"), (1, "u:1")]);
-        assert_eq!(uris, all(&["u:1", "portunus:b/u:1"]));
-    }
-
-    #[test]
-    fn a_configured_name_goes_before_any_other() {
-        let served = assign(
-            Policy::PrefixOnConflict,
-            ListKind::Tools,
-            &mut Ledger::default(),
-            &[(0, "x"), (1, "old")],
-        );
-        assert_eq!(served, all(&["a_x", "x"]));
-        let uris = assign(Policy::Prefix, ListKind::Resources, &mut Ledger::default(), &[(1, "old")]);
-        assert_eq!(uris, all(&["old"]));
-    }
-
-    #[test]
-    fn a_prefixed_name_that_is_taken_leaves_an_item_out() {
-        let served = assign(
-            Policy::PrefixOnConflict,
-            ListKind::Tools,
-            &mut Ledger::default(),
-            &[(0, "x"), (0, "b_x"), (1, "x")],
-        );
-        assert_eq!(served, [Some("x".to_owned()), Some("b_x".to_owned()), None]);
-    }
-
-    #[test]
-    fn an_outage_lets_nobody_take_a_name() {
-        let mut ledger = Ledger::default();
-        let mut serve =
-            |items: &[(usize, &str)]| assign(Policy::PrefixOnConflict, ListKind::Tools, &mut ledger, items);
-        assert_eq!(serve(&[(0, "x")]), all(&["x"]));
-        assert_eq!(serve(&[(1, "x")]), all(&["b_x"]), "its owner has none of it");
-        assert_eq!(serve(&[(0, "x"), (1, "x")]), all(&["x", "b_x"]));
-        assert_eq!(serve(&[(1, "y")]), all(&["y"]), "the first of two was never seen");
-        assert_eq!(serve(&[(0, "y"), (1, "y")]), all(&["a_y", "y"]));
-    }
-
-    #[test]
-    fn ledgers_and_reports_are_bounded() {
-        let mut ledger = Ledger::default();
-        for round in 0..8 {
-            let names: Vec<String> = (0..10_000).map(|n| format!("t{round}x{n}")).collect();
-            let items: Vec<(usize, &str)> = names.iter().map(|name| (0, name.as_str())).collect();
-            assign(Policy::None, ListKind::Tools, &mut ledger, &items);
-            assert!(ledger.owners.len() <= 60_000);
-        }
-        let items: Vec<(usize, Arc<str>)> =
-            (0..4_000).map(|n| (n / 2_000, format!("r{}", n % 2_000).into())).collect();
-        let names = names(Policy::None);
-        let members = ["a".into(), "b".into()];
-        let (_, conflicts) =
-            Christening { kind: ListKind::Tools, names: &names, members: &members, ledger: &mut ledger }
-                .assign(&items);
-        assert_eq!((conflicts.named.len(), conflicts.more), (1_000, 1_000));
-    }
-
-    proptest! {
-        /// Whatever comes and goes in whatever order: a name leads to one item, and an item that is
-        /// served keeps its name.
-        #[test]
-        fn names_never_change_their_owner(
-            rounds in proptest::collection::vec(
-                proptest::collection::btree_set((0usize..3, "[xyb_]{1,3}"), 0..8), 1..8),
-            policy in prop_oneof![Just(Policy::Prefix), Just(Policy::PrefixOnConflict), Just(Policy::None)],
-        ) {
-            let mut ledger = Ledger::default();
-            let mut owners: HashMap<String, (usize, String)> = HashMap::new();
-            for round in rounds {
-                let items: Vec<(usize, &str)> = round.iter().map(|(member, name)| (*member, name.as_str())).collect();
-                let served = assign(policy, ListKind::Tools, &mut ledger, &items);
-                for ((member, original), name) in items.into_iter().zip(served) {
-                    let Some(name) = name else { continue };
-                    let owner = (member, original.to_owned());
-                    prop_assert_eq!(owners.entry(name).or_insert_with(|| owner.clone()), &owner);
-                }
-                let kept = owners.values().collect::<HashSet<_>>().len();
-                prop_assert_eq!(kept, owners.len());
-            }
-        }
-    }
-}
+mod tests;

@@ -46,6 +46,9 @@ impl Catalog {
         if let Some(entry) = self.list(ListKind::Resources).entry(uri) {
             return Some(Located::listed(entry));
         }
+        if let Some(located) = self.by_waiting(uri) {
+            return Some(located);
+        }
         let located = self.by_template(uri).or_else(|| self.by_name(uri)).or_else(|| self.by_scheme(uri))?;
         let rules = &self.names.rules;
         if located.is_listed || !rules.is_selective() {
@@ -64,7 +67,7 @@ impl Catalog {
 
     /// The URI that the member would receive that a client's may name.
     pub fn received<'a>(&self, uri: &'a str) -> &'a str {
-        match self.named(uri) {
+        match self.member_named(uri) {
             Some((_, original)) => original,
             None => uri,
         }
@@ -72,12 +75,28 @@ impl Catalog {
 
     /// The URI that leads back to a member, for one that it speaks of.
     pub(super) fn served_uri<'a>(&'a self, member: usize, original: &'a str) -> Cow<'a, str> {
+        // While a member before was not read, the URI may turn out to be that one's.
+        let is_waiting = self.uris_unread() < member;
         match self.resource(original) {
-            Some(located) if located.member != member => {
+            Some(located) if located.member != member || is_waiting => {
                 Cow::Owned(uri::prefixed(&self.members[member], original))
             }
             _ => Cow::Borrowed(original),
         }
+    }
+
+    /// The first member whose URIs are not all known.
+    fn uris_unread(&self) -> usize {
+        self.list(ListKind::Resources).unread.min(self.list(ListKind::Templates).unread)
+    }
+
+    /// A listed URI that is served prefixed only because a member before was not read yet: until then it
+    /// leads to who lists it.
+    fn by_waiting<'a>(&'a self, uri: &'a str) -> Option<Located<'a>> {
+        let list = self.list(ListKind::Resources);
+        let waiting = self.members.iter().skip(list.unread.saturating_add(1));
+        let entry = waiting.filter_map(|member| list.entry(&uri::prefixed(member, uri))).next()?;
+        Some(Located::listed(entry))
     }
 
     fn by_template<'a>(&'a self, uri: &'a str) -> Option<Located<'a>> {
@@ -94,7 +113,7 @@ impl Catalog {
     }
 
     fn by_name<'a>(&'a self, uri: &'a str) -> Option<Located<'a>> {
-        let (member, original) = self.named(uri)?;
+        let (member, original) = self.member_named(uri)?;
         // It may be served as it is as well, or in this form for the sake of another.
         let listed = self.list(ListKind::Resources).entry(original);
         match listed.filter(|entry| entry.member == member && *entry.original == *original) {
@@ -104,7 +123,7 @@ impl Catalog {
     }
 
     /// The member that a URI names, and the URI that it would receive.
-    fn named<'a>(&self, uri: &'a str) -> Option<(usize, &'a str)> {
+    fn member_named<'a>(&self, uri: &'a str) -> Option<(usize, &'a str)> {
         let (name, original) = uri::unprefixed(uri)?;
         let member = self.members.iter().position(|member| **member == *name)?;
         Some((member, original))

@@ -44,6 +44,8 @@ pub struct Known {
     pub state: State,
     /// Names that its server is known to have where the list is not: nobody else gets them meanwhile.
     pub reserved: Arc<[Arc<str>]>,
+    /// These are all that it had when it was last read, so that other names are not its own.
+    pub is_remembered: bool,
 }
 
 /// How well a list is known.
@@ -86,14 +88,30 @@ impl Lists {
 }
 
 impl Source {
-    /// Names that are kept free for it in a list of which nothing is known.
+    /// Names that are kept free for it in lists of which nothing is known.
     pub(super) fn reserved(&self, kind: ListKind) -> impl Iterator<Item = &Arc<str>> {
+        let unknown = self.lists(kind).into_iter().filter(|known| known.listing.is_none());
+        unknown.flat_map(|known| known.reserved.iter())
+    }
+
+    /// Whether it is known which names it has: of twins by all of them.
+    pub(super) fn is_read(&self, kind: ListKind) -> bool {
+        let is_read = |known: &Known| {
+            known.listing.is_some() || known.is_remembered || !matches!(known.state, State::Missing { .. })
+        };
+        self.lists(kind).into_iter().all(is_read)
+    }
+
+    /// The lists that its items come from.
+    fn lists(&self, kind: ListKind) -> Vec<&Known> {
         let lists: Vec<&Lists> = match &self.offer {
             Offer::One(lists) => vec![lists],
-            Offer::Twins(twins) => twins.regions.iter().map(|(_, lists)| lists).collect(),
+            Offer::Twins(twins) if kind == ListKind::Tools => {
+                twins.regions.iter().map(|(_, lists)| lists).collect()
+            }
+            Offer::Twins(twins) => twins.regions.first().map(|(_, lists)| lists).into_iter().collect(),
         };
-        let unknown = lists.iter().all(|lists| lists.of(kind).listing.is_none());
-        lists.into_iter().filter(move |_| unknown).flat_map(move |lists| lists.of(kind).reserved.iter())
+        lists.into_iter().map(|lists| lists.of(kind)).collect()
     }
 
     /// Every server of it with its name for reports: the member's, for twins `member/region`.

@@ -23,6 +23,9 @@ impl Naming for View {
     fn described(&self, member: &str, original: &str) -> Option<&str> {
         (member == "crm" && original == "find_customer").then_some("Looks \"customers\" up")
     }
+    fn renames(&self) -> Vec<(&str, &str, &str)> {
+        vec![("crm", "find_customer", "find")]
+    }
 }
 
 fn names(policy: Policy) -> Names {
@@ -147,7 +150,7 @@ fn a_list_names_what_is_missing_from_it() {
 fn names_of_a_list_that_is_not_known_are_kept_free() {
     let away = |names: &[&str]| {
         let reserved = names.iter().map(|name| Arc::from(*name)).collect();
-        let known = Known { reserved, ..Known::missing("upstream_unavailable") };
+        let known = Known { reserved, is_remembered: true, ..Known::missing("upstream_unavailable") };
         source("crm", vec![(ListKind::Tools, known)])
     };
     let served = |sources: &[Source]| {

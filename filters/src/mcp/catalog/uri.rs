@@ -11,6 +11,11 @@ pub(super) fn prefixed(member: &str, uri: &str) -> String {
     format!("{SCHEME}{member}/{uri}")
 }
 
+/// Whether a URI has that form, or one like it.
+pub(super) fn is_prefixed(uri: &str) -> bool {
+    uri.get(..SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME))
+}
+
 /// Member and original of a URI in that form.
 pub(super) fn unprefixed(uri: &str) -> Option<(&str, &str)> {
     uri.strip_prefix(SCHEME)?.split_once('/')

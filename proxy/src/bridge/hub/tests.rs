@@ -92,6 +92,9 @@ async fn only_who_is_told_of_a_server_hears_what_it_says() {
     let session = Arc::new(Session::new([1; 16], id.clone(), Revision::V2025_11_25, profile, true));
     let mut stream = session.listen(overseer());
     gateway.estate.hub.own(&own, &session);
+    hear(gateway, heard(&own, notice("notifications/resources/updated")));
+    assert!(stream.try_recv().is_err(), "nobody asked for the resource");
+    session.subscribe(&"up".into(), &"a:1".into(), &"a:1".into()).unwrap();
     let mut seat = Hub::seat(gateway, &id, caller(1), overseer());
     let says = [
         notice("notifications/tools/list_changed"),

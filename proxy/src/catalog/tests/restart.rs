@@ -191,6 +191,6 @@ async fn memory_of_lists_is_bounded() {
         larder.keep(&id, upstream, ListKind::Tools, fresh);
         let label = larder::label(&id, upstream, ListKind::Tools);
         assert_eq!(larder.last(&label, Shows::Nothing).is_some(), number < 5, "{number}");
-        assert_eq!(larder.names(&label).len(), 1, "names are small");
+        assert_eq!(larder.names(&label).0.len(), 1, "names are small");
     }
 }

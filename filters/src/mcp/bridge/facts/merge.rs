@@ -2,7 +2,7 @@
 
 use super::Facts;
 use crate::mcp::Revision;
-use crate::mcp::bridge::meta::Members;
+use crate::mcp::bridge::meta::{Members, TASKS};
 use crate::mcp::object::{Object, unquoted};
 use crate::mcp::rewrite::string;
 use crate::message::Era;
@@ -17,11 +17,6 @@ const LISTS: [(&str, &[&str]); 3] = [
 
 /// Features that a server either has or has not.
 const FEATURES: [&str; 2] = ["completions", "logging"];
-
-/// The one extension whose messages find their way to the member that they are about; its declaration
-/// holds nothing. What others and `experimental` features would need is not known here, so none is
-/// promised.
-const TASKS: &str = "io.modelcontextprotocol/tasks";
 
 /// Bytes of instructions that a client gets in all; they end up in a model's context.
 const MAX_INSTRUCTIONS: usize = 64 * 1024;

@@ -1,0 +1,151 @@
+//! Messages about a task are judged as the call that made it, and what they bring is read as its result.
+
+use super::{Gate, Given, answer};
+use crate::authorize::{Entry, Place, Question};
+use crate::call::{AnswerRules, Call, TaskCall};
+use crate::denial::Denial;
+use crate::mcp::Fault;
+use crate::mcp::object::{Object, StrictObject};
+use std::borrow::Cow;
+
+/// What the policy is asked, and what it says.
+pub(super) struct Asked<'a> {
+    pub(super) asked: Question<'a>,
+    pub(super) given: Option<Given>,
+    /// Rules of the call beside those of the message.
+    pub(super) answer: AnswerRules,
+}
+
+/// The call that made the task which a message is about.
+pub(super) fn of<'a>(call: &Call<'a>) -> Option<&'a TaskCall> {
+    call.target.tool()?.task.as_deref()
+}
+
+impl Gate {
+    /// Asks the policy. Of a task it is asked of the call first, since a rule may speak of
+    /// `tools/call` alone; where it allows no such call, it allows nothing about its task.
+    pub(super) fn asked<'a>(&self, asked: Question<'a>, is_of_task: bool) -> Asked<'a> {
+        if !is_of_task {
+            return Asked { given: self.ruled(&asked), asked, answer: AnswerRules::default() };
+        }
+        let mut as_call = asked;
+        as_call.mcp.method = "tools/call";
+        match self.ruled(&as_call) {
+            Some(given) if !given.decision.allow => {
+                Asked { asked: as_call, given: Some(given), answer: AnswerRules::default() }
+            }
+            given => {
+                let obligations = given.map(|given| AnswerRules::of(&given.decision.ruling.obligations));
+                Asked { given: self.ruled(&asked), asked, answer: obligations.unwrap_or_default() }
+            }
+        }
+    }
+
+    /// Whether policy reads the arguments of calls.
+    pub fn reads_arguments(&self) -> bool {
+        self.rules.as_ref().is_some_and(|rules| rules.policy.reads_arguments(Entry::Decision))
+    }
+}
+
+/// The result as its caller may have it: also the result of a task within what tells of its state.
+///
+/// # Errors
+/// [`crate::Reason::ResultTooLarge`]; [`crate::Reason::UpstreamMalformed`] if what has to be blanked
+/// cannot be found for sure.
+pub fn permitted<'r>(result: &'r str, rules: &AnswerRules) -> Result<Cow<'r, str>, Denial> {
+    let opened = match rules.redact() {
+        [] => None,
+        places => within(result, places).map_err(|_| answer::unreadable())?,
+    };
+    match opened {
+        None => answer::permitted(result, rules),
+        Some(opened) => answer::permitted(&opened, rules).map(|text| Cow::Owned(text.into_owned())),
+    }
+}
+
+/// A result in which what a task has come to is blanked; `None` if it tells of none.
+fn within(result: &str, places: &[Place]) -> Result<Option<String>, Fault> {
+    let object = StrictObject::read(result)?;
+    let inner = object.get("result")?.filter(|inner| inner.starts_with('{'));
+    let (status, error) = (object.get("statusMessage")?, object.get("error")?);
+    let object = object.into_object();
+    if inner.is_none() && status.is_none() && error.is_none() {
+        return Ok(None);
+    }
+    let data = places.iter().map(|place| place.0.as_slice()).filter(|steps| !answer::is_own(steps));
+    let data: Vec<&[String]> = data.map(answer::below_structured).collect();
+    let words = |object: &Object<'_>, key: &str| {
+        let text = object.get(key).filter(|_| !data.is_empty());
+        text.map(|text| answer::told(object.text(key).as_deref(), text, &data)).transpose()
+    };
+    let inner = inner.map(|inner| answer::redacted(inner, places)).transpose()?;
+    let error = error.filter(|error| error.starts_with('{')).map(|error| -> Result<String, Fault> {
+        let error = StrictObject::read(error)?;
+        error.get("message")?;
+        let more = error.get("data")?.map(|more| answer::all(more, &data)).transpose()?;
+        let error = error.into_object();
+        Ok(error.rewrite().set_some("message", words(&error, "message")?).set_some("data", more).text())
+    });
+    let changed = object.rewrite().set_some("result", inner);
+    let changed = changed.set_some("statusMessage", words(&object, "statusMessage")?);
+    Ok(Some(changed.set_some("error", error.transpose()?).text()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::denial::Reason;
+
+    fn rules(redact: &[&str], most: Option<u64>) -> AnswerRules {
+        AnswerRules::new(redact.iter().map(|place| Place::parse(place).unwrap()).collect(), most)
+    }
+
+    #[test]
+    fn result_of_a_task_is_blanked_wherever_it_stands() {
+        let data = r#"{"salary":7,"name":"x"}"#;
+        let blank = r#"{"salary":0,"name":"x"}"#;
+        let table = [
+            (format!(r#"{{"structuredContent":{data}}}"#), format!(r#"{{"structuredContent":{blank}}}"#)),
+            (
+                format!(r#"{{"taskId":"t","status":"completed","result":{{"structuredContent":{data}}}}}"#),
+                format!(r#"{{"taskId":"t","status":"completed","result":{{"structuredContent":{blank}}}}}"#),
+            ),
+            (
+                r#"{"status":"working","statusMessage":"salary: 7"}"#.to_owned(),
+                r#"{"status":"working","statusMessage":"[redacted]"}"#.to_owned(),
+            ),
+            (
+                format!(r#"{{"status":"failed","error":{{"code":1,"message":"7","data":{data}}}}}"#),
+                format!(
+                    r#"{{"status":"failed","error":{{"code":1,"message":"[redacted]","data":{blank}}}}}"#
+                ),
+            ),
+            (r#"{"taskId":"t","ttlMs":1.50}"#.to_owned(), r#"{"taskId":"t","ttlMs":1.50}"#.to_owned()),
+        ];
+        for (result, expected) in table {
+            assert_eq!(permitted(&result, &rules(&["salary"], None)).unwrap(), expected);
+            assert_eq!(permitted(&result, &AnswerRules::default()).unwrap(), result);
+        }
+        let own = r#"{"result":{"content":[{"type":"text","text":"a"}]}}"#;
+        let blanked = r#"{"result":{"content":[{"type":"text","text":"[redacted]"}]}}"#;
+        assert_eq!(permitted(own, &rules(&["/content/0/text"], None)).unwrap(), blanked);
+        for unclear in [
+            r#"{"result":{"structuredContent":{"salary":1,"salary":2}}}"#,
+            r#"{"Result":{"structuredContent":{"salary":1}}}"#,
+            r#"{"statusMessage":"1","StatusMessage":"salary: 7"}"#,
+            r#"{"error":{"code":1,"Message":"salary: 7"}}"#,
+        ] {
+            let reason = permitted(unclear, &rules(&["salary"], None)).map_err(|denial| denial.reason);
+            assert_eq!(reason, Err(Reason::UpstreamMalformed), "{unclear}");
+        }
+        assert_eq!(permitted(own, &rules(&[], Some(9))).unwrap_err().reason, Reason::ResultTooLarge);
+    }
+
+    #[test]
+    fn both_rules_hold_where_two_meet() {
+        let both = rules(&["a", "b"], Some(9)).and(&rules(&["b", "c"], Some(7)));
+        assert_eq!(both, rules(&["a", "b", "c"], Some(7)));
+        assert_eq!(AnswerRules::default().and(&rules(&["a"], None)), rules(&["a"], None));
+        assert_eq!(rules(&[], Some(3)).and(&AnswerRules::default()), rules(&[], Some(3)));
+    }
+}
