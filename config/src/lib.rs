@@ -48,7 +48,7 @@ mod yaml;
 
 pub use address::{AddressClass, AddressGrant};
 pub use bootstrap::{
-    AccessLog, Bootstrap, ConnectionLimits, Drain, Listener, LogFormat, LogLevel, LogSettings,
+    AccessLog, Bootstrap, ConnectionLimits, Drain, ForwardedBy, Listener, LogFormat, LogLevel, LogSettings,
 };
 pub use caller::{AssertionRules, CallerFact, CallerRules};
 pub use carry::Carry;

@@ -6,7 +6,7 @@
 mod caller;
 mod upward;
 
-pub use caller::{stamp, strip, told};
+pub use caller::{stamp, told};
 
 use crate::forward::Inbound;
 use http::header::{
@@ -48,8 +48,9 @@ pub fn write_worded_head(
     out.extend_from_slice(inbound.method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(url.path.as_bytes());
-    if let Some(query) = inbound.query {
-        out.push(if url.path.contains('?') { b'&' } else { b'?' });
+    // Beside one of the document's, a client's would add to it: many servers take the last of two equal names.
+    if let Some(query) = inbound.query.filter(|_| !url.path.contains('?')) {
+        out.push(b'?');
         out.extend_from_slice(query.as_bytes());
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
@@ -95,6 +96,46 @@ pub(crate) fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Drops the fields that no client may send. Each request passes here before anything reads its headers,
+/// whatever protocol and listener it came by, and whatever becomes of it.
+pub fn strip(headers: &mut HeaderMap) {
+    let dropped = |name: &&HeaderName| {
+        caller::is_ours(name) || claims_request(name.as_str()) || !has_one_reading(name.as_str())
+    };
+    let dropped: Vec<HeaderName> = headers.keys().filter(dropped).cloned().collect();
+    for name in dropped {
+        headers.remove(name);
+    }
+}
+
+/// Whether every server reads this name as itself. CGI, WSGI and Rack hand `X-Team`, `X_Team` and, some of
+/// them, `X.Team` to a program under one name (RFC 3875 §4.1.18): the client's could take the place of ours.
+///
+/// What follows `Mcp-Param-` is chosen by the schema of a tool, and none of our own names begins so.
+fn has_one_reading(name: &str) -> bool {
+    // Without an early end the compiler checks many bytes at once.
+    let plain =
+        name.bytes().fold(true, |plain, byte| plain & (byte.is_ascii_alphanumeric() | (byte == b'-')));
+    plain || name.starts_with("mcp-param-")
+}
+
+/// Fields by which some servers read another method, path or host than those of the request.
+fn claims_request(name: &str) -> bool {
+    const PREFIXES: [&str; 3] = ["x-original-", "x-rewrite-", "x-envoy-original-"];
+    name.ends_with("-override")
+        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || matches!(
+            name,
+            "proxy"
+                | "x-host"
+                | "x-http-destinationurl"
+                | "x-http-method"
+                | "x-method"
+                | "x-middleware-subrequest"
+                | "x-override-url"
+        )
+}
+
 /// Fields of the hop to us, and those that we write ourselves.
 fn is_replaced(name: &str) -> bool {
     matches!(
@@ -109,7 +150,7 @@ fn is_replaced(name: &str) -> bool {
     )
 }
 
-/// Headers by which a client could pass for another address or path behind us.
+/// Headers by which a client could pass for another address behind us.
 fn claims_route(name: &str) -> bool {
     name.starts_with("x-forwarded-")
         || matches!(
@@ -120,9 +161,7 @@ fn claims_route(name: &str) -> bool {
                 | "true-client-ip"
                 | "x-client-ip"
                 | "x-cluster-client-ip"
-                | "x-original-url"
                 | "x-real-ip"
-                | "x-rewrite-url"
         )
 }
 
@@ -154,7 +193,8 @@ fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
         || is_hop(text)
         || hop.contains(name)
         || upstream.headers.remove.contains(name)
-        || caller::is_kept_from(name, &upstream.caller))
+        || caller::is_kept_from(name, &upstream.caller)
+        || caller::is_assertion(name, &upstream.caller))
 }
 
 /// One clean `Forwarded` element (RFC 7239).
@@ -317,9 +357,10 @@ pub(crate) fn hop_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
         .iter()
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
         .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        // Naming one of these here would strip what the protocol needs.
+        // Naming one of these here would strip what the protocol needs, or who we say that calls.
         .filter(|name| {
             !name.as_str().starts_with("mcp-")
+                && !caller::is_ours(name)
                 && !matches!(name.as_str(), "content-type" | "accept" | "authorization")
         })
         .collect()
@@ -387,7 +428,6 @@ mod tests {
             ("x-forwarded-for", "6.6.6.6"),
             ("forwarded", "for=6.6.6.6"),
             ("tracestate", "a=b"),
-            ("x-original-url", "/admin"),
             ("content-length", "999"),
             ("accept-encoding", "gzip"),
         ];
@@ -396,6 +436,41 @@ mod tests {
             forwarded: for=198.51.100.7;host=\"gw.example\";proto=http\r\nx-request-id: r-1\r\n\
             traceparent: 00-a-b-00\r\ncontent-length: 5\r\n\r\n";
         assert_eq!(written(&upstream(""), &fields, false), expected);
+    }
+
+    #[test]
+    fn no_server_gets_what_it_could_read_as_another_request_or_another_field() {
+        let kept = ["x-team", "mcp-param-user_id", "x-method-count", "x-overrides", "proxy-hint", "x1-b2"];
+        let dropped = [
+            "x_team",
+            "x-team_",
+            "x.team",
+            "x+team",
+            "x_portunus_subject",
+            "mcp_param_region",
+            "x-portunus-subject",
+            "x-http-method-override",
+            "x-http-method",
+            "x-method-override",
+            "x-method",
+            "http-method-override",
+            "x-http-host-override",
+            "x-original-method",
+            "x-original-url",
+            "x-original-uri",
+            "x-original-host",
+            "x-rewrite-url",
+            "x-envoy-original-path",
+            "x-host",
+            "proxy",
+        ];
+        let named = |names: &[&'static str]| -> HeaderMap {
+            let value = HeaderValue::from_static("v");
+            names.iter().map(|name| (HeaderName::from_static(name), value.clone())).collect()
+        };
+        let mut headers = named(&[&kept[..], &dropped].concat());
+        strip(&mut headers);
+        assert_eq!(headers, named(&kept));
     }
 
     #[test]
@@ -415,7 +490,12 @@ mod tests {
 
     #[test]
     fn an_upstream_is_told_of_callers_what_its_document_names() {
-        let stamped = [("host", "gw"), ("x-portunus-subject", "anna"), ("x-portunus-roles", "a,b")];
+        let stamped = [
+            ("host", "gw"),
+            ("connection", "x-portunus-subject, x-portunus-roles"),
+            ("x-portunus-subject", "anna"),
+            ("x-portunus-roles", "a,b"),
+        ];
         let cases = [
             ("", vec![]),
             (", caller: { headers: roles }", vec!["x-portunus-roles: a,b"]),
