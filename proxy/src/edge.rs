@@ -61,7 +61,7 @@ struct Visitor {
     /// What it has shown of itself.
     guest: Arc<Guest>,
     /// When it takes no new requests.
-    ages: Instant,
+    leaves_at: Instant,
 }
 
 /// What all listeners lead to.
@@ -204,8 +204,8 @@ impl Edge {
             },
         };
         let guest = Arc::new(guest);
-        let ages = Instant::now() + door.listener.limits.max_connection_age;
-        let visitor = Visitor { address: peer, forwards, secure: door.tls.is_some(), guest, ages };
+        let leaves_at = Instant::now() + door.listener.limits.max_connection_age;
+        let visitor = Visitor { address: peer, forwards, secure: door.tls.is_some(), guest, leaves_at };
         // Boxed: what an idle connection of the other protocol would need is not reserved.
         match http_2 {
             true => Box::pin(self.run_h2(door, stream, Vec::new(), &visitor)).await,
@@ -241,7 +241,7 @@ impl Edge {
     async fn secured(
         &self,
         door: &Door,
-        tls: &LiveTls,
+        tls: &Arc<LiveTls>,
         stream: Stream,
         peer: IpAddr,
     ) -> Option<(Stream, bool, Guest)> {
@@ -249,7 +249,7 @@ impl Edge {
         let fresh = !door.listener.proxy_protocol;
         let (result, secured) = match Box::pin(tls.accept(stream, fresh)).await {
             Ok((stream, http_2)) => {
-                let guest = Guest::with_certificate(stream.client_certificate());
+                let guest = Guest::with_certificates(stream.client_certificates(), tls);
                 (Handshake::Done, Some((Box::new(stream) as Stream, http_2, guest)))
             }
             Err((result, why)) => {

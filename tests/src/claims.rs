@@ -367,3 +367,58 @@ async fn a_connection_that_is_old_closes_after_its_answers() {
         assert_eq!(client.response().await.header("connection"), None);
     }
 }
+
+const AMOUNTS: &str = "package mcp.authz\n\nimport rego.v1\n\ndefault decision := false\n\n\
+    decision if input.mcp.kind != \"tool\"\n\ndecision if input.mcp.arguments.amount <= 1000\n\n\
+    default visible := true\n";
+
+/// A tool one of whose arguments is mirrored in `Mcp-Param-Amount`.
+fn mirrored() -> serde_json::Value {
+    let amount = json!({"type": "integer", "x-mcp-header": "Amount"});
+    json!({"name": "pay", "description": "pay", "inputSchema": {"type": "object", "properties": {"amount": amount}}})
+}
+
+#[tokio::test]
+async fn headers_that_mirror_arguments_are_held_to_what_the_policy_reads() {
+    let amount = ("mcp-param-amount", "1");
+    let cases: [(&str, &[(&'static str, &str)], bool); 7] = [
+        ("the same", &[amount], true),
+        ("the same in another form", &[("mcp-param-amount", "1.0")], true),
+        ("another", &[("mcp-param-amount", "1000000")], false),
+        ("coded", &[("mcp-param-amount", "=?base64?MTAwMDAwMA==?=")], false),
+        ("twice", &[amount, ("mcp-param-amount", "1000000")], false),
+        ("none", &[], false),
+        ("of nothing that is known", &[amount, ("mcp-param-limit", "1000000")], false),
+    ];
+    for (more, policy) in [("", true), (", bridge: false", true), (", names: prefix", true), ("", false)] {
+        let server =
+            Mcp::start(
+                Nature::of(Era::Modern),
+                vec![mirrored()],
+                |call| async move { Ok(text(call.tool())) },
+            )
+            .await;
+        let rest = if policy { "policy: policy.rego\n" } else { "" };
+        let document = format!(
+            "upstreams:\n  up: {}\nservers:\n  /mcp: {{ upstreams: up{more} }}\n{rest}",
+            server.url()
+        );
+        let gateway = Gateway::start_beside(&[("policy.rego", AMOUNTS)], &document).await;
+        let tool = if more.contains("prefix") { "up_pay" } else { "pay" };
+        for (name, fields, fits) in &cases {
+            let caller = Caller::new(Era::Modern, gateway.address);
+            let mut caller =
+                fields.iter().fold(caller, |caller, (name, value)| caller.with_field(name, value));
+            let before = server.counted("tools/call");
+            let said = caller.call(tool, json!({"amount": 1})).await.unwrap();
+            let way = format!("{name}{more} {policy}: {}", said.all());
+            // Without a rule the server alone judges: this one takes anything.
+            let passes = *fits || !policy;
+            assert_eq!(said.text() == "pay", passes, "{way}");
+            assert_eq!(server.counted("tools/call") - before, usize::from(passes), "{way}");
+            if !passes {
+                assert_eq!((said.head.status, said.code()), (400, Some(-32020)), "{way}");
+            }
+        }
+    }
+}

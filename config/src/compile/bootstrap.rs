@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::{Files, peers, tls};
 use crate::bootstrap::{Bootstrap, ForwardedBy, Listener};
 use crate::diagnostic::{Findings, Place};
-use crate::document::{HostsDocument, ListenerDocument, ProcessDocument, RulesDocument};
+use crate::document::{HostsDocument, ListenerDocument, MtlsDocument, ProcessDocument, RulesDocument};
 use crate::hosts::{HostPattern, OriginRule};
 
 /// Where a gateway listens when its document does not say.
@@ -44,6 +44,9 @@ pub(crate) fn compile_bootstrap(
     }
     if process.listeners.is_none() {
         listeners.push(default_listener());
+    }
+    if let Some(mtls) = rules.and_then(|rules| rules.identity.as_ref()?.mtls.as_ref()) {
+        check_trust_domains(mtls, &listeners, findings);
     }
     let replica = peers::replica(process, files);
     let state = process.state.clone().unwrap_or_else(|| PathBuf::from("./.portunus"));
@@ -161,6 +164,28 @@ fn loopback_hosts(bind: SocketAddr) -> Vec<HostPattern> {
         hosts.push(own);
     }
     hosts
+}
+
+/// Whoever may sign certificates of clients may write any SPIFFE ID into them, also those of another's trust
+/// domain. So with several authorities each domain has its own.
+fn check_trust_domains(mtls: &MtlsDocument, listeners: &[Listener], findings: &Findings) {
+    let signers = listeners.iter().filter_map(|listener| listener.tls.as_ref()?.clients.as_ref());
+    let authorities: BTreeSet<_> = signers.flat_map(|signers| signers.authorities()).collect();
+    if authorities.len() < 2 {
+        return;
+    }
+    for (domain, _) in mtls.trust_domains.iter().filter(|(_, file)| file.is_none()) {
+        let problem = format!(
+            "listeners take certificates of {} authorities, and each of them could sign `spiffe://{}/…`",
+            authorities.len(),
+            domain.value
+        );
+        let hint = format!(
+            "name the file of those that may: `trust_domains: {{{}: tls/authorities.pem}}`",
+            domain.value
+        );
+        findings.error(&domain.place, problem, hint);
+    }
 }
 
 /// Without identity nobody is told apart, so only this machine may connect unless that is meant.

@@ -74,7 +74,7 @@ impl Edge {
                 Some(_) = streams.join_next(), if !streams.is_empty() => Event::StreamEnded,
                 () = sleep(patience), if streams.is_empty() => Event::Idle,
                 () = reached(&mut phase, Phase::Draining), if !leaving => Event::Leave,
-                () = sleep_until(visitor.ages), if !leaving => Event::Leave,
+                () = sleep_until(visitor.leaves_at), if !leaving => Event::Leave,
             };
             match event {
                 Event::Request(session) => self.begin_stream(door, *session, visitor, &mut streams),
