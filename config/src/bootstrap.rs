@@ -93,8 +93,14 @@ pub struct Listener {
     pub hosts: Option<Vec<HostPattern>>,
     /// Accepted `Origin` values.
     pub origins: OriginRule,
-    /// Peers whose forwarding headers are believed.
+    /// Proxies that may speak for others: by forwarding headers, or by PROXY protocol headers where
+    /// connections begin with these.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whose forwarding headers are believed: `trusted_proxies`, or behind PROXY protocol headers a list of
+    /// its own.
+    pub forwarded_from: Vec<IpNet>,
+    /// The header that names the hops; the other one is not read.
+    pub forwarded_by: ForwardedBy,
     /// Bounds on connections and on what comes over them.
     pub limits: ConnectionLimits,
     /// How it speaks TLS; `None` for plain TCP. What is inside swaps live.
@@ -110,6 +116,31 @@ impl Listener {
     pub(crate) fn restart_needed(&self, new: &Listener) -> bool {
         let fixed = |listener: &Listener| Listener { tls: None, ..listener.clone() };
         self.tls.is_some() != new.tls.is_some() || fixed(self) != fixed(new)
+    }
+}
+
+/// The header by which proxies say for whom they forward. A proxy that writes one passes the other on as
+/// the client forged it, so only one is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForwardedBy {
+    /// `X-Forwarded-For`, with `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+impl ForwardedBy {
+    /// Each with its name in a document.
+    pub const NAMES: [(&'static str, ForwardedBy); 2] =
+        [("x-forwarded-for", ForwardedBy::XForwardedFor), ("forwarded", ForwardedBy::Forwarded)];
+
+    /// The name in a document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ForwardedBy::XForwardedFor => "x-forwarded-for",
+            ForwardedBy::Forwarded => "forwarded",
+        }
     }
 }
 
@@ -134,6 +165,8 @@ pub struct ConnectionLimits {
     pub max_body_bytes: usize,
     /// HTTP/2 streams of one connection at once. Default 100.
     pub max_streams: usize,
+    /// A connection takes no new requests when it is this old. Default 1 h.
+    pub max_connection_age: Duration,
 }
 
 impl Default for ConnectionLimits {
@@ -148,6 +181,7 @@ impl Default for ConnectionLimits {
             max_headers: 128,
             max_body_bytes: 4 << 20,
             max_streams: 100,
+            max_connection_age: Duration::from_secs(3600),
         }
     }
 }

@@ -37,6 +37,9 @@ pub(crate) fn removable(text: &str) -> Result<HeaderName, Refusal> {
 pub(crate) fn credential(text: &str) -> Result<HeaderName, Refusal> {
     let name = HeaderName::try_from(text)
         .map_err(|_| Refusal { problem: "no header name", hint: "use letters, digits and `-`" })?;
+    if !name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Err(AMBIGUOUS);
+    }
     let framing = [
         "connection",
         "content-length",
@@ -70,6 +73,12 @@ const OWNED: Refusal = Refusal {
     hint: "leave it out; for `Host` there is `host: preserve`",
 };
 
+/// CGI, WSGI and Rack hand `X-Team` and `X_Team` to a program under one name (RFC 3875 §4.1.18).
+const AMBIGUOUS: Refusal = Refusal {
+    problem: "many servers read this name as another one: `_` and `.` as `-`",
+    hint: "use letters, digits and `-`; clients' fields with other characters never pass the gateway",
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +110,9 @@ mod tests {
             ("Mcp-Session-Id", false, false, false),
             ("mcp-name", false, false, false),
             ("X-Portunus-Subject", false, false, false),
+            ("X_Team", false, false, false),
+            ("X.Team", false, false, false),
+            ("X-Portunus_Subject", false, false, false),
             ("a b", false, false, false),
             ("", false, false, false),
         ];

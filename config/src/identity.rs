@@ -3,17 +3,22 @@
 //! What verifying itself depends on is in `portunus_filters::identity`; here is where keys come from,
 //! and what a virtual server makes of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+
 use portunus_filters::identity::{
-    AuthMethod, CertificateRules, Issuer, KeySet, Occasion, Principal, Revoked, Verified, names,
+    AuthMethod, Certificate, CertificateRules, Fault, Issuer, KeySet, Occasion, Principal, Revoked, Verified,
+    names,
 };
 
 use crate::keys::ApiKeys;
 use crate::secret::{Reference, sha256};
+use crate::tls::Signers;
 use crate::upstream::Upstream;
 
 /// `identity`, compiled.
@@ -26,7 +31,7 @@ pub struct Identities {
     /// Issuers that are asked about their tokens.
     pub inspections: Vec<Arc<Inspection>>,
     /// Client certificates that name callers.
-    pub certificates: Option<Arc<CertificateRules>>,
+    pub certificates: Option<Arc<ClientNames>>,
     /// API keys.
     pub keys: Option<Arc<ApiKeys>>,
     /// What was taken back.
@@ -35,6 +40,78 @@ pub struct Identities {
     pub metadata: Metadata,
     /// What is asked of callers where a server says nothing.
     pub asked: Asked,
+}
+
+/// `identity.mtls`, compiled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientNames {
+    /// Which names are taken.
+    pub rules: CertificateRules,
+    /// Trust domains whose certificates only these may sign, each with the file that they are in.
+    pub signers: BTreeMap<Arc<str>, (PathBuf, Arc<Signers>)>,
+    /// Whose tokens and keys may come with a certificate, where both are required.
+    pub token_caller: TokenCaller,
+}
+
+/// Whose tokens and keys may come with a certificate, where both are required.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenCaller {
+    /// Those of the caller that the certificate names, as their subject or agent; and tokens that are bound
+    /// to the certificate (RFC 8705).
+    #[default]
+    Same,
+    /// Anybody's: the certificate says by which machine, and the token who.
+    Any,
+}
+
+impl TokenCaller {
+    /// Each with its name in a document.
+    pub const NAMES: [(&'static str, TokenCaller); 2] =
+        [("same", TokenCaller::Same), ("any", TokenCaller::Any)];
+
+    /// The name in a document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TokenCaller::Same => "same",
+            TokenCaller::Any => "any",
+        }
+    }
+}
+
+impl ClientNames {
+    /// Whom a certificate names at `now`, time since the Unix epoch; `chain` begins with it.
+    ///
+    /// # Errors
+    /// [`Fault::Certificate`], and [`Fault::Authority`] for one that others than those of its trust domain
+    /// have signed.
+    pub fn verify(
+        &self,
+        certificate: &Certificate,
+        chain: &[CertificateDer<'_>],
+        now: Duration,
+    ) -> Result<Verified, Fault> {
+        let verified = self.rules.verify(certificate)?;
+        let signers = certificate.trust_domain().and_then(|domain| self.signers.get(domain));
+        match signers {
+            Some((_, signers)) if signers.verify(chain, now).is_err() => Err(Fault::Authority),
+            _ => Ok(verified),
+        }
+    }
+
+    /// Whether a token or key may come with the certificate that `certificate` was verified from.
+    ///
+    /// # Errors
+    /// [`Fault::OtherCaller`].
+    pub fn pairs(&self, token: &Verified, certificate: &Verified) -> Result<(), Fault> {
+        let (principal, name) = (&token.principal, &certificate.principal.subject);
+        let is_same = (token.bound_to.is_some() && token.bound_to == certificate.bound_to)
+            || principal.subject == *name
+            || principal.agent.as_ref() == Some(name);
+        match self.token_caller {
+            TokenCaller::Same if !is_same => Err(Fault::OtherCaller),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// An issuer of signed tokens, and where its keys are.
@@ -154,7 +231,7 @@ pub struct Profile {
     /// The same of issuers that are asked.
     pub inspections: Vec<(Arc<Inspection>, Arc<[Arc<str>]>)>,
     /// Client certificates that name callers.
-    pub certificates: Option<Arc<CertificateRules>>,
+    pub certificates: Option<Arc<ClientNames>>,
     /// API keys.
     pub keys: Option<Arc<ApiKeys>>,
     /// What was taken back.

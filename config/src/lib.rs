@@ -48,7 +48,7 @@ mod yaml;
 
 pub use address::{AddressClass, AddressGrant};
 pub use bootstrap::{
-    AccessLog, Bootstrap, ConnectionLimits, Drain, Listener, LogFormat, LogLevel, LogSettings,
+    AccessLog, Bootstrap, ConnectionLimits, Drain, ForwardedBy, Listener, LogFormat, LogLevel, LogSettings,
 };
 pub use caller::{AssertionRules, CallerFact, CallerRules};
 pub use carry::Carry;
@@ -56,8 +56,8 @@ pub use diagnostic::{Diagnostic, Located, Location, Place, Report, Severity};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use hosts::{HostPattern, OriginRule};
 pub use identity::{
-    Asked, Identities, Inspection, KeySource, Metadata, Profile, Resource, Shows, Stranger, Trust, TrustId,
-    Written,
+    Asked, ClientNames, Identities, Inspection, KeySource, Metadata, Profile, Resource, Shows, Stranger,
+    TokenCaller, Trust, TrustId, Written,
 };
 pub use keys::{ApiKeys, KeyEntry, KeysFile, Shown, holder_name};
 pub use load::{Attempt, Loaded, load, load_policy, load_text, load_untested};
@@ -75,7 +75,7 @@ pub use serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 pub use snapshot::{HttpStatus, Revision, ServerId, Snapshot, VirtualServer};
 pub use tls::{
     CertificateFacts, ClientCertificateMode, ClientCertificates, HttpVersion, ListenerTls,
-    ListenerTlsSettings, Pin, PinMismatch, TlsVersion, UnknownSni, UpstreamTls, UpstreamTlsSettings,
+    ListenerTlsSettings, Pin, PinMismatch, Signers, TlsVersion, UnknownSni, UpstreamTls, UpstreamTlsSettings,
 };
 pub use tools::{Fact, ToolRules};
 pub use upstream::{

@@ -122,6 +122,8 @@ fn listener(listener: &Listener, snapshot: &Snapshot) -> Value {
         },
         "origins": listener.origins.patterns().collect::<Vec<_>>(),
         "trusted_proxies": texts(&listener.trusted_proxies),
+        "forwarded_by": listener.forwarded_by.as_str(),
+        "forwarded_from": listener.proxy_protocol.then(|| texts(&listener.forwarded_from)),
         "limits": {
             "max_connections": limits.max_connections,
             "idle_timeout": duration(limits.idle_timeout),
@@ -132,6 +134,7 @@ fn listener(listener: &Listener, snapshot: &Snapshot) -> Value {
             "max_headers": limits.max_headers,
             "max_body_bytes": limits.max_body_bytes,
             "max_streams": limits.max_streams,
+            "max_connection_age": duration(limits.max_connection_age),
         },
         "tls": listener.tls.as_ref().map(listener_tls),
         "http2": listener.http2,

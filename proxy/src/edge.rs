@@ -54,10 +54,14 @@ const HANDSHAKE: Duration = Duration::from_millis(30);
 struct Visitor {
     /// The peer; behind a PROXY protocol header, who that names.
     address: IpAddr,
+    /// The address is its own, or was named: it may be one that forwarding headers are believed from.
+    forwards: bool,
     /// The connection is under TLS.
     secure: bool,
     /// What it has shown of itself.
     guest: Arc<Guest>,
+    /// When it takes no new requests.
+    leaves_at: Instant,
 }
 
 /// What all listeners lead to.
@@ -185,8 +189,8 @@ impl Edge {
             return;
         };
         let _counted = Counted::one(&self.gateway.metrics.edge.connections);
-        let peer = match self.client_behind(door, &mut stream, peer).await {
-            Ok(client) => client,
+        let (peer, forwards) = match self.client_behind(door, &mut stream, peer).await {
+            Ok(client) => (client.unwrap_or(peer), !door.listener.proxy_protocol || client.is_some()),
             Err(error) => {
                 tracing::debug!(listener = &*door.listener.name, %peer, %error, "connection refused");
                 return self.gateway.metrics.edge.proxy_headers_refused.inc();
@@ -199,7 +203,9 @@ impl Edge {
                 None => return,
             },
         };
-        let visitor = Visitor { address: peer, secure: door.tls.is_some(), guest: Arc::new(guest) };
+        let guest = Arc::new(guest);
+        let leaves_at = Instant::now() + door.listener.limits.max_connection_age;
+        let visitor = Visitor { address: peer, forwards, secure: door.tls.is_some(), guest, leaves_at };
         // Boxed: what an idle connection of the other protocol would need is not reserved.
         match http_2 {
             true => Box::pin(self.run_h2(door, stream, Vec::new(), &visitor)).await,
@@ -208,28 +214,34 @@ impl Edge {
     }
 
     fn connection<'a>(&'a self, door: &'a Door, visitor: &'a Visitor) -> Connection<'a> {
-        let (peer, secure, guest) = (visitor.address, visitor.secure, &visitor.guest);
-        Connection { gateway: &self.gateway, listener: &door.listener, peer, secure, guest, relayed: None }
+        let (peer, forwards) = (visitor.address, visitor.forwards);
+        let (secure, guest, listener) = (visitor.secure, &visitor.guest, &door.listener);
+        Connection { gateway: &self.gateway, listener, peer, forwards, secure, guest, relayed: None }
     }
 
-    /// Who is behind the peer, where its connections say so.
-    async fn client_behind(&self, door: &Door, stream: &mut Stream, peer: IpAddr) -> io::Result<IpAddr> {
+    /// Who is behind the peer, where its connections say so; `None` if that is nobody with an address.
+    async fn client_behind(
+        &self,
+        door: &Door,
+        stream: &mut Stream,
+        peer: IpAddr,
+    ) -> io::Result<Option<IpAddr>> {
         if !door.listener.proxy_protocol {
-            return Ok(peer);
+            return Ok(None);
         }
         if !door.listener.trusted_proxies.iter().any(|trusted| trusted.contains(&peer)) {
             let problem = "the peer is none of `trusted_proxies` and may not say who its client is";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
         }
         let announced = timeout(door.listener.limits.header_timeout, announced(stream)).await;
-        announced.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(|client| client.unwrap_or(peer))
+        announced.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// The connection under TLS, whether it speaks HTTP/2, and who has opened it.
     async fn secured(
         &self,
         door: &Door,
-        tls: &LiveTls,
+        tls: &Arc<LiveTls>,
         stream: Stream,
         peer: IpAddr,
     ) -> Option<(Stream, bool, Guest)> {
@@ -237,7 +249,7 @@ impl Edge {
         let fresh = !door.listener.proxy_protocol;
         let (result, secured) = match Box::pin(tls.accept(stream, fresh)).await {
             Ok((stream, http_2)) => {
-                let guest = Guest::with_certificate(stream.client_certificate());
+                let guest = Guest::with_certificates(stream.client_certificates(), tls);
                 (Handshake::Done, Some((Box::new(stream) as Stream, http_2, guest)))
             }
             Err((result, why)) => {

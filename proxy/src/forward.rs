@@ -41,7 +41,7 @@ pub struct Inbound<'a> {
     pub client: IpAddr,
     /// Whether the client's connection to here is under TLS.
     pub secure: bool,
-    /// Whether the listener's peer may say how the client reached it.
+    /// Whether `X-Forwarded-Host` and `-Proto` are those of a proxy that may say how the client reached it.
     pub behind_proxy: bool,
     /// The id that is logged and answered.
     pub request_id: &'a Arc<str>,

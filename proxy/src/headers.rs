@@ -4,9 +4,11 @@
 //! and by us; credentials go where the configuration sends them and nowhere else.
 
 mod caller;
+mod claims;
 mod upward;
 
-pub use caller::{stamp, strip, told};
+pub use caller::{stamp, told};
+pub use claims::strip;
 
 use crate::forward::Inbound;
 use http::header::{
@@ -48,8 +50,9 @@ pub fn write_worded_head(
     out.extend_from_slice(inbound.method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(url.path.as_bytes());
-    if let Some(query) = inbound.query {
-        out.push(if url.path.contains('?') { b'&' } else { b'?' });
+    // Beside one of the document's, a client's would add to it: many servers take the last of two equal names.
+    if let Some(query) = inbound.query.filter(|_| !url.path.contains('?')) {
+        out.push(b'?');
         out.extend_from_slice(query.as_bytes());
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
@@ -109,7 +112,7 @@ fn is_replaced(name: &str) -> bool {
     )
 }
 
-/// Headers by which a client could pass for another address or path behind us.
+/// Headers by which a client could pass for another address behind us.
 fn claims_route(name: &str) -> bool {
     name.starts_with("x-forwarded-")
         || matches!(
@@ -120,9 +123,7 @@ fn claims_route(name: &str) -> bool {
                 | "true-client-ip"
                 | "x-client-ip"
                 | "x-cluster-client-ip"
-                | "x-original-url"
                 | "x-real-ip"
-                | "x-rewrite-url"
         )
 }
 
@@ -154,7 +155,8 @@ fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
         || is_hop(text)
         || hop.contains(name)
         || upstream.headers.remove.contains(name)
-        || caller::is_kept_from(name, &upstream.caller))
+        || caller::is_kept_from(name, &upstream.caller)
+        || caller::is_assertion(name, &upstream.caller))
 }
 
 /// One clean `Forwarded` element (RFC 7239).
@@ -317,9 +319,10 @@ pub(crate) fn hop_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
         .iter()
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
         .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        // Naming one of these here would strip what the protocol needs.
+        // Naming one of these here would strip what the protocol needs, or who we say that calls.
         .filter(|name| {
             !name.as_str().starts_with("mcp-")
+                && !caller::is_ours(name)
                 && !matches!(name.as_str(), "content-type" | "accept" | "authorization")
         })
         .collect()
@@ -387,7 +390,6 @@ mod tests {
             ("x-forwarded-for", "6.6.6.6"),
             ("forwarded", "for=6.6.6.6"),
             ("tracestate", "a=b"),
-            ("x-original-url", "/admin"),
             ("content-length", "999"),
             ("accept-encoding", "gzip"),
         ];
@@ -415,7 +417,12 @@ mod tests {
 
     #[test]
     fn an_upstream_is_told_of_callers_what_its_document_names() {
-        let stamped = [("host", "gw"), ("x-portunus-subject", "anna"), ("x-portunus-roles", "a,b")];
+        let stamped = [
+            ("host", "gw"),
+            ("connection", "x-portunus-subject, x-portunus-roles"),
+            ("x-portunus-subject", "anna"),
+            ("x-portunus-roles", "a,b"),
+        ];
         let cases = [
             ("", vec![]),
             (", caller: { headers: roles }", vec!["x-portunus-roles: a,b"]),

@@ -33,7 +33,7 @@ use crate::entropy::Entropy;
 use http::header::{AUTHORIZATION, FORWARDED};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
-use portunus_config::Snapshot;
+use portunus_config::{ForwardedBy, Snapshot};
 use portunus_filters::Identity;
 use portunus_filters::identity::{Digest, Verified};
 use ring::hmac;
@@ -111,7 +111,7 @@ pub struct EventNumber(u64);
 pub struct Source {
     /// The client.
     pub client: IpAddr,
-    /// Whether the peer is a proxy that is trusted to say so.
+    /// Whether `X-Forwarded-Host` and `X-Forwarded-Proto` are those of a proxy that is trusted to say so.
     pub behind_proxy: bool,
 }
 
@@ -211,22 +211,19 @@ impl Identifier {
     }
 }
 
-/// The client behind `peer`, by the hops that trusted proxies added.
-pub fn source(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Source {
+/// The client behind `peer`, by the hops that trusted proxies added to the one header that is read.
+pub fn source(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet], by: ForwardedBy) -> Source {
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
     let peer = peer.to_canonical();
     if !is_trusted(&peer) {
         return Source { client: peer, behind_proxy: false };
     }
-    // A proxy that writes one of the two headers lets the other through as the client forged it: only
-    // what both agree on, or what stands alone, is believed.
-    let by = |hops: Vec<String>| right_most_untrusted(peer, &hops, &is_trusted);
-    let client = match (x_forwarded_for(headers), forwarded_for(headers)) {
-        (Some(one), Some(other)) => Some(by(one)).filter(|client| *client == by(other)).unwrap_or(peer),
-        (Some(hops), None) | (None, Some(hops)) => by(hops),
-        (None, None) => peer,
+    let hops = match by {
+        ForwardedBy::XForwardedFor => elements(headers, "x-forwarded-for"),
+        ForwardedBy::Forwarded => forwarded_for(headers),
     };
-    Source { client, behind_proxy: true }
+    let client = right_most_untrusted(peer, &hops, &is_trusted);
+    Source { client, behind_proxy: by == ForwardedBy::XForwardedFor }
 }
 
 /// Walks from the peer towards the client, as long as hops are trusted.
@@ -243,28 +240,24 @@ fn right_most_untrusted(peer: IpAddr, hops: &[String], is_trusted: &dyn Fn(&IpAd
     client
 }
 
-fn elements(headers: &HeaderMap, name: &str) -> Option<Vec<String>> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    let elements: Vec<String> =
-        values.flat_map(|value| value.split(',')).map(|hop| hop.trim().to_owned()).collect();
-    headers.contains_key(name).then_some(elements)
+/// The elements of a header, in the order in which they were added. A value that is no text is an element
+/// that nobody can read, and not none: it ends the chain.
+fn elements(headers: &HeaderMap, name: &str) -> Vec<String> {
+    let values = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default());
+    values.flat_map(|value| value.split(',')).map(|hop| hop.trim().to_owned()).collect()
 }
 
-/// The hops of `X-Forwarded-For`, in the order in which they were added.
-fn x_forwarded_for(headers: &HeaderMap) -> Option<Vec<String>> {
-    elements(headers, "x-forwarded-for")
-}
-
-/// The hops of `Forwarded` (RFC 7239), in the order in which they were added.
-fn forwarded_for(headers: &HeaderMap) -> Option<Vec<String>> {
+/// The hops of `Forwarded` (RFC 7239), in the order in which they were added. An element that names two
+/// has none: one of them may be what the client sent as its `Host`.
+fn forwarded_for(headers: &HeaderMap) -> Vec<String> {
     let node = |element: &String| {
-        let node = element.split(';').find_map(|pair| {
+        let mut nodes = element.split(';').filter_map(|pair| {
             let (name, value) = pair.split_once('=')?;
             name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"').to_owned())
         });
-        node.unwrap_or_default()
+        nodes.next().filter(|_| nodes.next().is_none()).unwrap_or_default()
     };
-    Some(elements(headers, FORWARDED.as_str())?.iter().map(node).collect())
+    elements(headers, FORWARDED.as_str()).iter().map(node).collect()
 }
 
 /// An address with or without brackets and port.
@@ -322,6 +315,7 @@ mod tests {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
         let xff = |value| headers(&[("x-forwarded-for", value)]);
         let forwarded = |value| headers(&[("forwarded", value)]);
+        let both = |one, other| headers(&[("x-forwarded-for", one), ("forwarded", other)]);
         let cases = [
             ("stranger's claim", "203.0.113.7", xff("1.2.3.4"), "203.0.113.7"),
             ("one proxy", "10.0.0.1", xff("198.51.100.9"), "198.51.100.9"),
@@ -330,31 +324,29 @@ mod tests {
             ("all trusted", "10.0.0.1", xff("10.0.0.3, 10.0.0.2"), "10.0.0.3"),
             ("unreadable hop", "10.0.0.1", xff("198.51.100.9, unknown, 10.0.0.2"), "10.0.0.2"),
             ("with a port", "10.0.0.1", xff("198.51.100.9:4711"), "198.51.100.9"),
-            (
-                "forwarded",
-                "10.0.0.1",
-                forwarded("for=198.51.100.9;proto=https, for=\"[::1]\""),
-                "198.51.100.9",
-            ),
-            ("IPv6 with a port", "10.0.0.1", forwarded("For=\"[2001:db8::7]:99\""), "2001:db8::7"),
-            (
-                "two headers that disagree",
-                "10.0.0.1",
-                headers(&[("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=198.51.100.9")]),
-                "10.0.0.1",
-            ),
-            (
-                "two headers that agree",
-                "10.0.0.1",
-                headers(&[("x-forwarded-for", "6.6.6.6, 198.51.100.9"), ("forwarded", "for=198.51.100.9")]),
-                "198.51.100.9",
-            ),
+            ("beside the other header", "10.0.0.1", both("198.51.100.9", "x"), "198.51.100.9"),
+            ("the other header alone", "10.0.0.1", forwarded("for=198.51.100.9"), "10.0.0.1"),
             ("no header", "10.0.0.1", HeaderMap::new(), "10.0.0.1"),
             ("mapped peer", "::ffff:10.0.0.1", xff("198.51.100.9"), "198.51.100.9"),
         ];
         for (name, peer, headers, expected) in cases {
-            let found = source(peer.parse().unwrap(), &headers, &trusted);
+            let found = source(peer.parse().unwrap(), &headers, &trusted, ForwardedBy::XForwardedFor);
             assert_eq!(found.client, expected.parse::<IpAddr>().unwrap(), "{name}");
+            assert_eq!(found.behind_proxy, name != "stranger's claim", "{name}");
+        }
+        let cases = [
+            ("elements", forwarded("for=198.51.100.9;proto=https, for=\"[::1]\""), "198.51.100.9"),
+            ("IPv6 with a port", forwarded("For=\"[2001:db8::7]:99\""), "2001:db8::7"),
+            ("forged left part", forwarded("for=6.6.6.6, for=198.51.100.9"), "198.51.100.9"),
+            ("forged open quote", forwarded("for=\"6.6.6.6, for=198.51.100.9"), "198.51.100.9"),
+            ("a host that says more", forwarded("host=\"a;for=6.6.6.6\";for=198.51.100.9"), "10.0.0.1"),
+            ("beside the other header", both("6.6.6.6", "for=198.51.100.9"), "198.51.100.9"),
+            ("the other header alone", xff("6.6.6.6"), "10.0.0.1"),
+        ];
+        for (name, headers, expected) in cases {
+            let found = source("10.0.0.1".parse().unwrap(), &headers, &trusted, ForwardedBy::Forwarded);
+            let client = expected.parse::<IpAddr>().unwrap();
+            assert_eq!(found, Source { client, behind_proxy: false }, "{name}");
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Connection<'a> {
     pub listener: &'a Arc<Listener>,
     /// The other end; behind a PROXY protocol header, who that names.
     pub peer: IpAddr,
+    /// Forwarding headers are read if the other end may write them.
+    pub forwards: bool,
     /// It is under TLS.
     pub secure: bool,
     /// What whoever opened it has shown of itself.
@@ -157,7 +159,10 @@ impl<'a> Passage<'a> {
         let (gateway, listener) = (connection.gateway, connection.listener);
         let source = match connection.relayed {
             Some(relayed) => relayed.source.clone(),
-            None => source(connection.peer, &request.headers, &listener.trusted_proxies),
+            None => {
+                let from = if connection.forwards { &listener.forwarded_from[..] } else { &[] };
+                source(connection.peer, &request.headers, from, listener.forwarded_by)
+            }
         };
         let own = &gateway.identifier;
         let (identity, request_id) = match connection.relayed {
@@ -356,7 +361,8 @@ impl<'a> Passage<'a> {
         let inbound = Inbound {
             method: &self.request.method,
             headers: &self.request.headers,
-            query: self.request.uri.query(),
+            // No rule reads it.
+            query: self.request.uri.query().filter(|_| !active.authority.governs()),
             client: self.source.client,
             secure: self.connection.secure,
             behind_proxy: self.source.behind_proxy,

@@ -1,5 +1,6 @@
 //! Who may call: tokens, certificates, and what happens when they end or are taken back.
 
+mod certificates;
 mod hall;
 mod issuers;
 pub(crate) mod taken_back;
@@ -388,7 +389,7 @@ async fn both_are_needed_where_both_are_required() {
     let server = Mcp::naming(Nature::of(Era::Modern), &["echo".to_owned()]).await;
     let (clients, own) = (Authority::new("of clients"), Authority::new("of the gateway"));
     let identity = format!(
-        "  jwt: {{issuer: '{}'}}\n  mtls: {{dns: ['*.agents.internal']}}\n  require: [mtls, jwt]\n",
+        "  jwt: {{issuer: '{}'}}\n  mtls: {{dns: ['*.agents.internal'], token_caller: any}}\n  require: [mtls, jwt]\n",
         issuer.url()
     );
     let hall = Hall::start((&clients, &own), &identity, &server).await;

@@ -9,6 +9,8 @@ mod authorize;
 #[cfg(test)]
 mod bridge;
 #[cfg(test)]
+mod claims;
+#[cfg(test)]
 mod deadlines;
 #[cfg(test)]
 mod deploy;

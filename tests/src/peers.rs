@@ -12,9 +12,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-struct Pair {
-    a: Gateway,
-    b: Gateway,
+pub(crate) struct Pair {
+    pub(crate) a: Gateway,
+    pub(crate) b: Gateway,
     balancer: Balancer,
 }
 
@@ -23,15 +23,29 @@ const AT_MOST: Duration = Duration::from_secs(5);
 
 impl Pair {
     async fn before(servers: &[(&str, &Mcp)]) -> Pair {
+        Pair::telling("", servers, "").await
+    }
+
+    /// With `more` at each upstream, and `rest` in the document.
+    pub(crate) async fn telling(more: &str, servers: &[(&str, &Mcp)], rest: &str) -> Pair {
         let authority = Authority::new("replicas");
         let places = [("a", free_address()), ("b", free_address())];
-        let a = replica("a", places, &authority, servers).await;
-        let b = replica("b", places, &authority, servers).await;
+        let upstreams =
+            servers.iter().map(|(name, mcp)| format!("  {name}: {{ url: \"{}\"{more} }}\n", mcp.url()));
+        let names: Vec<&str> = servers.iter().map(|(name, _)| *name).collect();
+        let document = format!(
+            "{rest}upstreams:\n{}servers:\n  /mcp: {{ upstreams: [{names}], http_sse: true }}\n  \
+             /kept: {{ upstreams: [{names}], replay: {{ events: 64 }} }}\n",
+            upstreams.collect::<String>(),
+            names = names.join(", ")
+        );
+        let a = replica("a", places, &authority, &document).await;
+        let b = replica("b", places, &authority, &document).await;
         let balancer = Balancer::before(vec![a.address, b.address]).await;
         Pair { a, b, balancer }
     }
 
-    fn caller(&self, era: Era) -> Caller {
+    pub(crate) fn caller(&self, era: Era) -> Caller {
         Caller::new(era, self.balancer.address).patient_for(AT_MOST).fresh()
     }
 }
@@ -40,17 +54,13 @@ async fn replica(
     name: &str,
     places: [(&str, SocketAddr); 2],
     authority: &Authority,
-    servers: &[(&str, &Mcp)],
+    document: &str,
 ) -> Gateway {
     let members = places.map(|(name, at)| format!("{name}: \"https://localhost:{}\"", at.port())).join(", ");
     let listen = places.iter().find(|place| place.0 == name).unwrap().1;
-    let upstreams: String = servers.iter().map(|(name, mcp)| format!("  {name}: {}\n", mcp.url())).collect();
-    let names: Vec<&str> = servers.iter().map(|(name, _)| *name).collect();
     let document = format!(
         "level: info\nlisten: 127.0.0.1:0\nreplica: {name}\nsealing: \"env:REPLICAS_SEAL\"\npeers:\n  listen: {listen}\n  tls: {{ ca: ca.pem, \
-         certificate: own.pem, key: own.key }}\n  members: {{ {members} }}\nupstreams:\n{upstreams}servers:\n  /mcp: {{ \
-         upstreams: [{0}], http_sse: true }}\n  /kept: {{ upstreams: [{0}], replay: {{ events: 64 }} }}\n",
-        names.join(", ")
+         certificate: own.pem, key: own.key }}\n  members: {{ {members} }}\n{document}"
     );
     let own = authority.issue(&["localhost"]);
     let ca = authority.pem();

@@ -11,7 +11,7 @@ const CLIENT: [u8; 4] = [198, 51, 100, 9];
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// A version 2 header with this command and these addresses.
-fn header(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn header(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len()).unwrap().to_be_bytes();
     [SIGNATURE, &[command, family], &length, body].concat()
 }

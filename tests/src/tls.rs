@@ -292,7 +292,7 @@ async fn a_certificate_rotates_under_callers_and_a_half_rotated_pair_changes_not
 }
 
 #[tokio::test]
-async fn trust_and_revocation_rotate_while_kept_connections_go_on() {
+async fn trust_and_revocation_rotate_for_kept_connections_too() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let (of_old, of_new) = (old.issue(&["old"]), new.issue(&["new"]));
     let files = [("trust.pem", old.pem()), ("list.crl", old.revoke(&[]))];
@@ -316,11 +316,15 @@ async fn trust_and_revocation_rotate_while_kept_connections_go_on() {
     secure.gateway.place("trust.pem", &format!("{}{}", old.pem(), new.pem()));
     becomes(&new_client, true, "the new authority").await;
     callers.none_failed().await;
+    let mut kept_new = secure.connect(&new_client).await.unwrap();
+    assert!(answers(&mut kept).await && answers(&mut kept_new).await, "both are trusted");
     secure.gateway.place("trust.pem", &new.pem());
     becomes(&old_client, false, "the end of the old authority").await;
+    assert!(!answers(&mut kept).await, "what was trusted when the connection began");
+    assert!(answers(&mut kept_new).await, "a kept connection goes on");
     secure.gateway.place("list.crl", &new.revoke(&[&of_new]));
     becomes(&new_client, false, "the revocation").await;
-    assert!(answers(&mut kept).await, "a kept connection goes on");
+    assert!(!answers(&mut kept_new).await, "what was not revoked when the connection began");
 }
 
 #[tokio::test]

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
 use super::{Files, peers, tls};
-use crate::bootstrap::{Bootstrap, Listener};
+use crate::bootstrap::{Bootstrap, ForwardedBy, Listener};
 use crate::diagnostic::{Findings, Place};
-use crate::document::{HostsDocument, ListenerDocument, ProcessDocument, RulesDocument};
+use crate::document::{HostsDocument, ListenerDocument, MtlsDocument, ProcessDocument, RulesDocument};
 use crate::hosts::{HostPattern, OriginRule};
 
 /// Where a gateway listens when its document does not say.
@@ -42,6 +44,9 @@ pub(crate) fn compile_bootstrap(
     }
     if process.listeners.is_none() {
         listeners.push(default_listener());
+    }
+    if let Some(mtls) = rules.and_then(|rules| rules.identity.as_ref()?.mtls.as_ref()) {
+        check_trust_domains(mtls, &listeners, findings);
     }
     let replica = peers::replica(process, files);
     let state = process.state.clone().unwrap_or_else(|| PathBuf::from("./.portunus"));
@@ -79,6 +84,21 @@ fn check_proxy_protocol(document: &ListenerDocument, findings: &Findings) {
         let problem = "anyone could claim any address, since no proxy is trusted";
         findings.error(&document.proxy_protocol.place, problem, hint);
     }
+    if let Some(from) = &document.forwarded_from
+        && !document.proxy_protocol.value
+    {
+        let problem = "without `proxy_protocol: v2`, it is `trusted_proxies` that says who forwards";
+        findings.error(&from.place, problem, "write the networks there, and remove the key");
+    }
+}
+
+/// Behind PROXY protocol headers the trusted proxy is the one that writes them: a client whose address is
+/// among its networks is none.
+fn forwarded_from(document: &ListenerDocument) -> Vec<IpNet> {
+    match (document.proxy_protocol.value, &document.forwarded_from) {
+        (false, _) => document.trusted_proxies.clone(),
+        (true, from) => from.as_ref().map(|from| from.value.clone()).unwrap_or_default(),
+    }
 }
 
 /// A listener whose TLS is wrong is none: it must not become a plain one.
@@ -97,6 +117,7 @@ fn listener(document: &ListenerDocument, name: String, files: &Files<'_>) -> Opt
         None => OriginRule::default(),
     };
     let trusted_proxies = document.trusted_proxies.clone();
+    let forwarded_from = forwarded_from(document);
     let limits = document.limits;
     let http2 = document.http2.unwrap_or(document.tls.is_some());
     let tls = match &document.tls {
@@ -110,6 +131,8 @@ fn listener(document: &ListenerDocument, name: String, files: &Files<'_>) -> Opt
         hosts,
         origins,
         trusted_proxies,
+        forwarded_from,
+        forwarded_by: document.forwarded_by,
         limits,
         tls,
         http2,
@@ -124,6 +147,8 @@ fn default_listener() -> Listener {
         hosts: Some(loopback_hosts(DEFAULT_BIND)),
         origins: OriginRule::loopback(),
         trusted_proxies: vec![],
+        forwarded_from: vec![],
+        forwarded_by: ForwardedBy::default(),
         limits: crate::ConnectionLimits::default(),
         tls: None,
         http2: false,
@@ -139,6 +164,28 @@ fn loopback_hosts(bind: SocketAddr) -> Vec<HostPattern> {
         hosts.push(own);
     }
     hosts
+}
+
+/// Whoever may sign certificates of clients may write any SPIFFE ID into them, also those of another's trust
+/// domain. So with several authorities each domain has its own.
+fn check_trust_domains(mtls: &MtlsDocument, listeners: &[Listener], findings: &Findings) {
+    let signers = listeners.iter().filter_map(|listener| listener.tls.as_ref()?.clients.as_ref());
+    let authorities: BTreeSet<_> = signers.flat_map(|signers| signers.authorities()).collect();
+    if authorities.len() < 2 {
+        return;
+    }
+    for (domain, _) in mtls.trust_domains.iter().filter(|(_, file)| file.is_none()) {
+        let problem = format!(
+            "listeners take certificates of {} authorities, and each of them could sign `spiffe://{}/…`",
+            authorities.len(),
+            domain.value
+        );
+        let hint = format!(
+            "name the file of those that may: `trust_domains: {{{}: tls/authorities.pem}}`",
+            domain.value
+        );
+        findings.error(&domain.place, problem, hint);
+    }
 }
 
 /// Without identity nobody is told apart, so only this machine may connect unless that is meant.

@@ -14,9 +14,10 @@ use crate::diagnostic::{Findings, Located, Place};
 use crate::document::{
     AskedDocument, IdentityDocument, MtlsDocument, RevokedDocument, RulesDocument, ServerIdentityDocument,
 };
-use crate::identity::{Asked, Identities, Profile, Shows, Stranger, Written, sorted};
+use crate::identity::{Asked, ClientNames, Identities, Profile, Shows, Stranger, Written, sorted};
 use crate::reader::suggestion;
 use crate::snapshot::VirtualServer;
+use crate::tls::{Signers, authorities};
 
 const NAME: &str = "write 1 to 512 bytes without control characters";
 
@@ -51,7 +52,7 @@ pub(super) fn compile(document: &IdentityDocument, context: &Context<'_>) -> Ide
         url: document.url.as_ref().and_then(|url| resources::public_url(url, findings)),
         trusts,
         inspections,
-        certificates: document.mtls.as_ref().map(|mtls| Arc::new(certificates(mtls, findings))),
+        certificates: document.mtls.as_ref().map(|mtls| Arc::new(certificates(mtls, context.files))),
         keys: document
             .keys
             .as_ref()
@@ -236,8 +237,10 @@ fn check_scope(scope: &Located<String>, findings: &Findings) {
     }
 }
 
-fn certificates(document: &MtlsDocument, findings: &Findings) -> CertificateRules {
-    for domain in document.trust_domains.iter().filter(|domain| !is_trust_domain(&domain.value)) {
+fn certificates(document: &MtlsDocument, files: &Files<'_>) -> ClientNames {
+    let findings = files.findings();
+    let domains = || document.trust_domains.iter().map(|(domain, _)| domain);
+    for domain in domains().filter(|domain| !is_trust_domain(&domain.value)) {
         let hint = "write it as it stands in SPIFFE IDs, without `spiffe://`: `example.org`";
         findings.error(&domain.place, format!("`{}` is no trust domain", domain.value), hint);
     }
@@ -253,12 +256,18 @@ fn certificates(document: &MtlsDocument, findings: &Findings) -> CertificateRule
         findings.error(&document.place, "no name in a certificate is taken", hint);
     }
     let lower = |text: &Located<String>| text.value.to_ascii_lowercase().into();
-    CertificateRules {
-        trust_domains: document.trust_domains.iter().map(|domain| domain.value.as_str().into()).collect(),
+    let rules = CertificateRules {
+        trust_domains: domains().map(|domain| domain.value.as_str().into()).collect(),
         dns: document.dns.iter().map(lower).collect(),
         tenant: document.tenant.as_ref().and_then(|tenant| name(tenant, findings)),
         roles: list(&document.roles, findings),
-    }
+    };
+    let signers = document.trust_domains.iter().filter_map(|(domain, file)| {
+        let file = file.as_ref()?;
+        let signers = files.parsed(file, |text| authorities(text).and_then(Signers::of))?;
+        Some((domain.value.as_str().into(), (files.seen_from_document(&file.value), Arc::new(signers))))
+    });
+    ClientNames { rules, signers: signers.collect(), token_caller: document.token_caller }
 }
 
 fn revoked(document: &RevokedDocument, findings: &Findings) -> Revoked {

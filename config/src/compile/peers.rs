@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Files, Keyring, tls, upstreams};
 use crate::address::AddressGrant;
-use crate::bootstrap::{ConnectionLimits, Listener};
+use crate::bootstrap::{ConnectionLimits, ForwardedBy, Listener};
 use crate::caller::CallerRules;
 use crate::diagnostic::{Findings, Located};
 use crate::document::{
@@ -168,6 +168,8 @@ fn listener(document: &PeersDocument, files: &Files<'_>) -> Option<Listener> {
         hosts: None,
         origins: OriginRule::default(),
         trusted_proxies: vec![],
+        forwarded_from: vec![],
+        forwarded_by: ForwardedBy::default(),
         limits: ConnectionLimits::default(),
         http2: tls.is_some(),
         tls,

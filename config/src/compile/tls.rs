@@ -46,8 +46,10 @@ pub(super) fn listener(
         http2,
     };
     let identity = parts.identity();
+    let (config, clients) = reported(parts.build(), place, files.findings())?;
     Some(ListenerTls {
-        config: Arc::new(reported(parts.build(), place, files.findings())?),
+        config: Arc::new(config),
+        clients,
         handshake_timeout: document.handshake_timeout,
         max_handshakes: document.max_handshakes,
         certificates: facts,

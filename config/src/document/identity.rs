@@ -6,9 +6,12 @@ pub use issuers::{
     ClientDocument, IntrospectionDocument, IssuerDocument, KeysDocument, MappingDocument, NamingDocument,
 };
 
+use std::path::PathBuf;
+
 use super::api_keys::{self, ApiKeysDocument};
+use super::tls;
 use crate::diagnostic::{Located, Place};
-use crate::identity::Shows;
+use crate::identity::{Shows, TokenCaller};
 use crate::reader::{Section, Value};
 
 /// `identity`.
@@ -76,14 +79,16 @@ pub struct AnonymousDocument {
 pub struct MtlsDocument {
     /// Where it is written.
     pub place: Place,
-    /// `trust_domains`.
-    pub trust_domains: Vec<Located<String>>,
+    /// `trust_domains`, each with the file of the authorities that sign for it, if it has its own.
+    pub trust_domains: Vec<(Located<String>, Option<Located<PathBuf>>)>,
     /// `dns`.
     pub dns: Vec<Located<String>>,
     /// `tenant`.
     pub tenant: Option<Located<String>>,
     /// `roles`.
     pub roles: Vec<Located<String>>,
+    /// `token_caller`.
+    pub token_caller: TokenCaller,
 }
 
 /// `revoked`.
@@ -170,11 +175,24 @@ fn anonymous(value: &Value<'_>) -> Option<Option<AnonymousDocument>> {
 fn mtls(value: &Value<'_>) -> Option<MtlsDocument> {
     value.section(|section| MtlsDocument {
         place: section.place().clone(),
-        trust_domains: texts(section, "trust_domains"),
+        trust_domains: section.value("trust_domains").map(|value| trust_domains(&value)).unwrap_or_default(),
         dns: texts(section, "dns"),
         tenant: section.value("tenant").and_then(|value| value.text()),
         roles: texts(section, "roles"),
+        token_caller: section
+            .value("token_caller")
+            .and_then(|value| value.one_of(&TokenCaller::NAMES))
+            .unwrap_or_default(),
     })
+}
+
+/// `[example.org]`, or `{example.org: tls/example.pem}`.
+fn trust_domains(value: &Value<'_>) -> Vec<(Located<String>, Option<Located<PathBuf>>)> {
+    if !value.is_mapping() {
+        return listed(value).into_iter().map(|domain| (domain, None)).collect();
+    }
+    let bound = |(domain, file): (Located<String>, Value<'_>)| Some((domain, Some(tls::path(&file)?)));
+    value.entries().into_iter().filter_map(bound).collect()
 }
 
 fn revoked(value: &Value<'_>) -> Option<RevokedDocument> {

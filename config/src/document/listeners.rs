@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::tls::{self, ListenerTlsDocument};
-use crate::bootstrap::ConnectionLimits;
+use crate::bootstrap::{ConnectionLimits, ForwardedBy};
 use crate::diagnostic::{Located, Place};
 use crate::hosts::{HostPattern, OriginPattern, OriginRule};
 use crate::limits::{LABEL, MAX_BODY_BYTES, POSITIVE_DURATION, is_label};
@@ -25,6 +25,10 @@ pub struct ListenerDocument {
     pub origins: Option<OriginRule>,
     /// `trusted_proxies`.
     pub trusted_proxies: Vec<IpNet>,
+    /// `forwarded_by`.
+    pub forwarded_by: ForwardedBy,
+    /// `forwarded_from`.
+    pub forwarded_from: Option<Located<Vec<IpNet>>>,
     /// `limits`.
     pub limits: ConnectionLimits,
     /// `anonymous: allow`.
@@ -87,6 +91,8 @@ fn short_listener(bind: Located<SocketAddr>) -> ListenerDocument {
         hosts: None,
         origins: None,
         trusted_proxies: vec![],
+        forwarded_by: ForwardedBy::default(),
+        forwarded_from: None,
         limits: ConnectionLimits::default(),
         anonymous: false,
         tls: None,
@@ -111,6 +117,13 @@ fn listener(value: &Value<'_>) -> Option<ListenerDocument> {
                 .value("trusted_proxies")
                 .map(|value| networks(&value))
                 .unwrap_or_default(),
+            forwarded_by: section
+                .value("forwarded_by")
+                .and_then(|value| value.one_of(&ForwardedBy::NAMES))
+                .unwrap_or_default(),
+            forwarded_from: section
+                .value("forwarded_from")
+                .map(|value| Located { value: networks(&value), place: value.place() }),
             limits: section.value("limits").and_then(|value| limits(&value)).unwrap_or_default(),
             anonymous: anonymous(section),
             tls: section.value("tls").and_then(|value| tls::listener(&value)),
@@ -171,6 +184,7 @@ fn limits(value: &Value<'_>) -> Option<ConnectionLimits> {
         let header_timeout = duration("header_timeout", default.header_timeout);
         let body_timeout = duration("body_timeout", default.body_timeout);
         let write_timeout = duration("write_timeout", default.write_timeout);
+        let max_connection_age = duration("max_connection_age", default.max_connection_age);
         let mut count =
             |key, range, default| section.value(key).and_then(|value| value.count(range)).unwrap_or(default);
         let max_connections = count("max_connections", 1..=1_000_000, default.max_connections);
@@ -190,6 +204,7 @@ fn limits(value: &Value<'_>) -> Option<ConnectionLimits> {
             max_headers,
             max_body_bytes,
             max_streams,
+            max_connection_age,
         }
     })
 }
@@ -208,7 +223,7 @@ mod tests {
              origins: ['https://app.example.com', 'null']\n  trusted_proxies: [10.0.0.0/8, '::1']\n  \
              limits: {{max_connections: 5, idle_timeout: 1s, header_timeout: 2s,\n    \
              body_timeout: 3s, write_timeout: 4s,\n    \
-             max_header_bytes: 2KiB, max_headers: 9, max_body_bytes: 1MiB, max_streams: 7}}\n"
+             max_header_bytes: 2KiB, max_headers: 9, max_body_bytes: 1MiB, max_streams: 7, max_connection_age: 5s}}\n"
         );
         let listener = loaded_with(&text, &[]).bootstrap.listeners.remove(0);
         assert_eq!((&*listener.name, listener.bind.port()), ("edge", 0));
@@ -229,6 +244,7 @@ mod tests {
             max_headers: 9,
             max_body_bytes: 1 << 20,
             max_streams: 7,
+            max_connection_age: seconds(5),
         };
         assert_eq!(listener.limits, expected);
     }
@@ -259,6 +275,14 @@ mod tests {
             (
                 "listeners: [{bind: '127.0.0.1:1', trusted_proxies: [a]}]",
                 "listeners[0].trusted_proxies[0]: `a`: not a network",
+            ),
+            (
+                "listeners: [{bind: '127.0.0.1:1', forwarded_by: x-real-ip}]",
+                "listeners[0].forwarded_by: `x-real-ip` is not known here",
+            ),
+            (
+                "listeners: [{bind: '127.0.0.1:1', forwarded_from: 10.0.0.0/8}]",
+                "listeners[0].forwarded_from: without `proxy_protocol: v2`, it is `trusted_proxies` that says who forwards",
             ),
             (
                 "listeners: [{bind: '127.0.0.1:1', limits: {idle_timeout: 0s}}]",

@@ -188,7 +188,7 @@ fn pins(value: &Value<'_>) -> Vec<Pin> {
     items.iter().filter_map(|item| Some(item.parsed(hint, Pin::parse)?.value)).collect()
 }
 
-fn path(value: &Value<'_>) -> Option<Located<PathBuf>> {
+pub(super) fn path(value: &Value<'_>) -> Option<Located<PathBuf>> {
     match value.as_text() {
         Some(text) if is_pem(text) => {
             value.error("the content of a file stands here", "write it to a file, and its path here");

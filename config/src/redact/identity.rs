@@ -6,16 +6,18 @@ use serde_json::{Map, Value, json};
 use super::api_keys::api_keys;
 use super::upstreams::credentials;
 use super::{duration, unless_empty, upstream_tls};
-use crate::identity::{Asked, Identities, Inspection, KeySource, Profile, Trust};
+use crate::identity::{Asked, ClientNames, Identities, Inspection, KeySource, Profile, Trust};
 use crate::upstream::Upstream;
 
 pub(super) fn identities(identities: &Identities) -> Value {
-    let mtls = identities.certificates.as_ref().map(|rules| {
+    let mtls = identities.certificates.as_ref().map(|names| {
+        let rules = &names.rules;
         json!({
-            "trust_domains": unless_empty(texts(&rules.trust_domains)),
+            "trust_domains": trust_domains(names),
             "dns": unless_empty(texts(&rules.dns)),
             "tenant": rules.tenant.as_deref(),
             "roles": texts(&rules.roles),
+            "token_caller": names.token_caller.as_str(),
         })
     });
     let metadata = &identities.metadata;
@@ -37,6 +39,18 @@ pub(super) fn identities(identities: &Identities) -> Value {
         },
     })));
     Value::Object(shown)
+}
+
+/// As a list, or with the files of those that sign for each.
+fn trust_domains(names: &ClientNames) -> Option<Value> {
+    if names.signers.is_empty() {
+        return unless_empty(texts(&names.rules.trust_domains)).map(|domains| json!(domains));
+    }
+    let bound = names
+        .signers
+        .iter()
+        .map(|(domain, (file, _))| (domain.to_string(), json!(file.display().to_string())));
+    Some(Value::Object(bound.collect()))
 }
 
 /// `identity` of a server; what it asks is written out.

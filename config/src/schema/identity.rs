@@ -7,8 +7,8 @@ use super::api_keys::api_keys;
 use super::process::addresses;
 use super::rules::{credentials, url};
 use super::tls;
-use super::values::{Object, defined, duration, forms, mapping, one_or_list, with_default};
-use crate::identity::Shows;
+use super::values::{Object, defined, duration, forms, mapping, one_or_list, with_default, words};
+use crate::identity::{Shows, TokenCaller};
 
 /// `identity` at the top.
 pub(super) fn identity() -> Value {
@@ -131,11 +131,30 @@ fn mapping_keys() -> Vec<(&'static str, Value)> {
 }
 
 fn mtls() -> Value {
+    let bound = json!({
+        "description": "Each with the PEM file of the authorities that sign for it.",
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": { "type": "string", "minLength": 1 },
+    });
     let mut schema = Object::new("Client certificates that name callers; a listener has to ask for them.")
-        .optional("trust_domains", texts("Trust domains of SPIFFE IDs."))
+        .optional(
+            "trust_domains",
+            forms(
+                "Trust domains of SPIFFE IDs.",
+                vec![texts("All certificates are signed by one authority."), bound],
+            ),
+        )
         .optional("dns", texts("DNS names; `*.` stands for one label."))
         .optional("tenant", text("Tenant of all. Default: the trust domain."))
         .optional("roles", texts("Roles of all."))
+        .optional(
+            "token_caller",
+            words(
+                &TokenCaller::NAMES.map(|(name, _)| name),
+                "Whose tokens and keys may come with a certificate, where both are required.",
+            ),
+        )
         .build();
     schema["anyOf"] = json!([{ "required": ["trust_domains"] }, { "required": ["dns"] }]);
     schema

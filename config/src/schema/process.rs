@@ -6,7 +6,7 @@ use super::tls;
 use super::values::{
     Object, count, defined, duration, forms, label, mapping, one_or_list, path, size, with_default, words,
 };
-use crate::bootstrap::{ConnectionLimits, Drain, LogLevel};
+use crate::bootstrap::{ConnectionLimits, Drain, ForwardedBy, LogLevel};
 use crate::limits::MAX_THREADS;
 
 /// Keys of the process half.
@@ -82,7 +82,22 @@ fn listener() -> Value {
         .optional("origins", origins)
         .optional(
             "trusted_proxies",
-            one_or_list(network, 0, "Networks or addresses whose forwarding headers are believed."),
+            one_or_list(network.clone(), 0, "Networks or addresses that may speak for others."),
+        )
+        .optional(
+            "forwarded_by",
+            words(
+                &ForwardedBy::NAMES.map(|(name, _)| name),
+                "The header in which they say for whom; the other one is dropped.",
+            ),
+        )
+        .optional(
+            "forwarded_from",
+            one_or_list(
+                network,
+                0,
+                "With `proxy_protocol: v2`: networks or addresses whose forwarding headers are believed. Default: none.",
+            ),
         )
         .optional("anonymous", anonymous("The same as at the top, for this listener alone."))
         .optional("tls", tls::listener())
@@ -120,6 +135,10 @@ fn limits() -> Value {
         .optional(
             "max_streams",
             count(1..=1000, Some(default.max_streams), "HTTP/2 streams of one connection at once."),
+        )
+        .optional(
+            "max_connection_age",
+            duration(default.max_connection_age, "An older connection closes after the answers under way."),
         )
         .build()
 }

@@ -4,6 +4,7 @@
 //! listed, when the list is past its next update, or when its signature is wrong. Certificates of an
 //! issuer without a list are accepted, so that a list can be added for one authority at a time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ring::digest::{Context, SHA256};
@@ -12,13 +13,14 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, Error, InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
+use super::clients::Signers;
 use super::pem::{Certificates, Problem, certificates, unreadable_list};
 use super::pins::PinnedVerifier;
 use super::sni::CertificateChoice;
@@ -61,10 +63,13 @@ impl ServerParts {
         identity.part(format!("{:?} {:?} {}", self.unknown_sni, self.min, self.http2)).finish()
     }
 
-    pub(crate) fn build(self) -> Result<ServerConfig, Problem> {
-        let verified = self.clients.is_some();
-        let clients = match self.clients {
-            Some((trust, mode)) => client_verifier(trust, mode)?,
+    pub(crate) fn build(self) -> Result<(ServerConfig, Option<Arc<Signers>>), Problem> {
+        let signers = match self.clients {
+            Some((trust, mode)) => Some(Arc::new(Signers::new(trust, mode)?)),
+            None => None,
+        };
+        let clients = match &signers {
+            Some(signers) => Arc::clone(&signers.verifier),
             None => WebPkiClientVerifier::no_client_auth(),
         };
         let choice = CertificateChoice::new(self.certificates, self.unknown_sni);
@@ -74,7 +79,7 @@ impl ServerParts {
             .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::new(choice));
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        if verified {
+        if signers.is_some() {
             // A resumed session shows no certificate: one that has expired would still be good.
             config.send_tls13_tickets = 0;
         } else {
@@ -84,7 +89,7 @@ impl ServerParts {
             true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             false => vec![b"http/1.1".to_vec()],
         };
-        Ok(config)
+        Ok((config, signers))
     }
 }
 
@@ -182,7 +187,13 @@ fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
     }
 }
 
-fn client_verifier(
+/// One for each authority: its name, key and constraints.
+pub(super) fn digests(roots: &RootCertStore) -> BTreeSet<[u8; 32]> {
+    let digest = |root: &TrustAnchor<'_>| Identity::new("authority").authority(root).finish();
+    roots.roots.iter().map(digest).collect()
+}
+
+pub(super) fn client_verifier(
     trust: Trust,
     mode: ClientCertificateMode,
 ) -> Result<Arc<dyn ClientCertVerifier>, Problem> {
@@ -246,14 +257,18 @@ impl Identity {
     fn trust(&mut self, trust: &Trust) -> &mut Identity {
         self.part("trust");
         for root in &trust.roots.roots {
-            let constraints = root.name_constraints.as_ref().map_or(&[][..], |constraints| constraints);
-            self.part(&root.subject).part(&root.subject_public_key_info).part(constraints);
+            self.authority(root);
         }
         self.part("lists");
         trust.lists.iter().for_each(|list| {
             self.part(list);
         });
         self
+    }
+
+    fn authority(&mut self, root: &TrustAnchor<'_>) -> &mut Identity {
+        let constraints = root.name_constraints.as_ref().map_or(&[][..], |constraints| constraints);
+        self.part(&root.subject).part(&root.subject_public_key_info).part(constraints)
     }
 
     fn finish(&mut self) -> [u8; 32] {

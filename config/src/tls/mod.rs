@@ -5,6 +5,7 @@
 //! process may have installed.
 
 mod build;
+mod clients;
 #[cfg(test)]
 mod handshakes;
 mod pem;
@@ -14,6 +15,7 @@ mod sni;
 pub(crate) mod testing;
 
 pub(crate) use build::{ClientParts, ServerParts, Trust, authorities, certified, system_authorities};
+pub use clients::Signers;
 pub(crate) use pem::{Certificates, Problem, certificates, private_key, revocation_lists};
 
 use std::fmt;
@@ -34,6 +36,8 @@ use crate::secret::Reference;
 pub struct ListenerTls {
     /// For each handshake: certificates by name, client verification, protocols (ALPN), resumption.
     pub config: Arc<ServerConfig>,
+    /// Who signs the certificates of clients; `None` if none is asked for.
+    pub clients: Option<Arc<Signers>>,
     /// From the accepted connection to the end of its handshake. Default 10 s.
     pub handshake_timeout: Duration,
     /// Handshakes under way at once on this listener. Default 1000.

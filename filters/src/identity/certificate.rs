@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Longest SPIFFE ID (SPIFFE-ID §2.3).
 const MAX_ID_BYTES: usize = 2048;
-/// Most DNS names of a certificate that are looked at.
+/// Most DNS names of a certificate that names somebody.
 const MAX_DNS_NAMES: usize = 64;
 
 /// What a client certificate says.
@@ -29,7 +29,8 @@ pub struct Certificate {
     pub not_after: Duration,
     /// It may sign others, so it names nobody.
     pub is_authority: bool,
-    /// It has URIs, and they are no single SPIFFE ID.
+    /// It has URIs, and they are no single SPIFFE ID; or more names than are looked at; or it cannot be
+    /// read at all.
     pub is_ambiguous: bool,
 }
 
@@ -59,6 +60,7 @@ impl Certificate {
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest(&SHA256, der).as_ref());
         let (mut uris, mut dns, mut is_authority) = (Vec::new(), Vec::new(), false);
+        let mut names_many = false;
         for extension in certificate.extensions() {
             match extension.parsed_extension() {
                 ParsedExtension::BasicConstraints(constraints) => is_authority = constraints.ca,
@@ -66,9 +68,8 @@ impl Certificate {
                     for name in &names.general_names {
                         match name {
                             GeneralName::URI(uri) => uris.push(*uri),
-                            GeneralName::DNSName(name) if dns.len() < MAX_DNS_NAMES => {
-                                dns.push(name.to_ascii_lowercase().into());
-                            }
+                            GeneralName::DNSName(_) if dns.len() == MAX_DNS_NAMES => names_many = true,
+                            GeneralName::DNSName(name) => dns.push(name.to_ascii_lowercase().into()),
                             _ => {}
                         }
                     }
@@ -83,12 +84,31 @@ impl Certificate {
         let end = certificate.validity().not_after.timestamp();
         Ok(Certificate {
             fingerprint,
-            is_ambiguous: !uris.is_empty() && spiffe.is_none(),
+            is_ambiguous: (!uris.is_empty() && spiffe.is_none()) || names_many,
             spiffe,
             dns,
             not_after: Duration::from_secs(u64::try_from(end).unwrap_or_default()),
             is_authority,
         })
+    }
+
+    /// One that was shown and cannot be read: it names nobody, which is not the same as none.
+    pub fn unreadable(der: &[u8]) -> Certificate {
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(digest(&SHA256, der).as_ref());
+        Certificate {
+            fingerprint,
+            spiffe: None,
+            dns: Vec::new(),
+            not_after: Duration::ZERO,
+            is_authority: false,
+            is_ambiguous: true,
+        }
+    }
+
+    /// The trust domain of its SPIFFE ID.
+    pub fn trust_domain(&self) -> Option<&str> {
+        self.spiffe.as_ref()?.strip_prefix("spiffe://")?.split('/').next()
     }
 }
 
@@ -123,7 +143,7 @@ impl CertificateRules {
     /// Trust domain and subject.
     fn name(&self, certificate: &Certificate) -> Option<(Arc<str>, Arc<str>)> {
         if let Some(id) = &certificate.spiffe {
-            let domain = id.strip_prefix("spiffe://")?.split('/').next()?;
+            let domain = certificate.trust_domain()?;
             let trusted = self.trust_domains.iter().find(|trusted| ***trusted == *domain)?;
             return Some((Arc::clone(trusted), Arc::clone(id)));
         }
@@ -133,8 +153,12 @@ impl CertificateRules {
     }
 }
 
-/// Whether a DNS name is the pattern's; a star stands for one label, as in certificates.
+/// Whether a DNS name is the pattern's; a star stands for one label, as in certificates. A name with a star
+/// of its own is that of many, and so of no caller.
 fn covers(pattern: &str, name: &str) -> bool {
+    if name.contains('*') {
+        return false;
+    }
     match pattern.strip_prefix("*.") {
         Some(parent) => name.split_once('.').is_some_and(|(first, rest)| !first.is_empty() && rest == parent),
         None => pattern == name,

@@ -78,6 +78,12 @@ faults! {
     NoCertificate => "no_certificate", "no client certificate was shown";
     /// The certificate names nobody, or several.
     Certificate => "certificate", "the client certificate has no single name that is trusted here";
+    /// Its trust domain has authorities of its own, and none of them has signed it.
+    Authority => "authority", "no authority of the certificate's trust domain has signed it";
+    /// The listener would not take the certificate now.
+    Withdrawn => "withdrawn", "the client certificate was accepted when the connection began, and would not be now";
+    /// The certificate and what is shown beside it name different callers.
+    OtherCaller => "other_caller", "the token or key names another caller than the client certificate";
     /// What was shown is not what is asked for here.
     NoToken => "no_token", "a certificate, token or key was shown, and another of them is asked for";
     /// An API key that is not known, or whose secret is another.
@@ -104,6 +110,8 @@ impl Fault {
             Fault::Expired => "the token has expired",
             Fault::Scope => "the token's scopes do not reach as far as this",
             Fault::NotBound => "the token is bound to another client certificate",
+            Fault::Withdrawn => "the client certificate is not accepted any more",
+            Fault::OtherCaller => "the token or key is of another caller than the client certificate",
             _ => "what was shown is not accepted here",
         }
     }

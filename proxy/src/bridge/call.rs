@@ -20,6 +20,9 @@ use ring::digest::{Context, SHA256};
 use std::borrow::Cow;
 use std::sync::Arc;
 
+/// What names of headers that mirror arguments begin with.
+const MCP_PARAM: &str = "mcp-param-";
+
 /// Where one call leads.
 pub(super) struct Aim {
     /// The upstream.
@@ -177,9 +180,12 @@ pub async fn target_of(desk: &Desk<'_>, message: &Message) -> Result<Option<Targ
     }
     desk.spoken_by(&profile);
     let aim = aim(desk, message, &fields, &profile).await?;
-    if aim.body.is_some() || aim.target.is_some_and(|target| message.target.as_ref() != Some(&target)) {
+    if aim.body.is_some() || aim.target.as_ref().is_some_and(|target| message.target.as_ref() != Some(target))
+    {
         return Ok(None);
     }
+    // A server that believes the header would be sent another argument than the policy reads.
+    let (aim, _) = mirrored(desk, message, &profile, aim).await?;
     let target = desk.target(&desk.active(), &aim.upstream.name);
     Ok(Some(Target { subject: aim.subject, ..target }))
 }
@@ -492,20 +498,39 @@ pub(super) async fn mirrored(
         return Ok((aim, Fields::new()));
     }
     let headers = desk.inbound.headers.iter();
-    let sent = headers.filter(|(name, _)| name.as_str().starts_with("mcp-param-"));
+    let sent = headers.filter(|(name, _)| name.as_str().starts_with(MCP_PARAM));
     let sent: Fields = sent.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let Err(denial) = check_mirrored(message, &sent, &aim.params) else { return Ok((aim, sent)) };
+    let strict = desk.gateway.glance().authority.governs();
+    let check = |params: &[ParamHeader]| check_mirrored(message, &sent, params, strict);
+    let Err(denial) = check(&aim.params) else { return Ok((aim, sent)) };
     let Some(relist) = relist(desk, message, profile, &aim.upstream) else { return Err(denial) };
     let params = relist.params(Arc::clone(desk.gateway), Arc::clone(&aim.params)).await.ok_or(denial)?;
-    check_mirrored(message, &sent, &params)?;
+    check(&params)?;
     Ok((Aim { params, ..aim }, sent))
 }
 
-fn check_mirrored(message: &Message, sent: &Fields, wanted: &[ParamHeader]) -> Result<(), Denial> {
+/// `strict` where arguments are judged: then each header has to be that of an argument.
+fn check_mirrored(
+    message: &Message,
+    sent: &Fields,
+    wanted: &[ParamHeader],
+    strict: bool,
+) -> Result<(), Denial> {
     if sent.is_empty() && wanted.is_empty() {
         return Ok(());
     }
     let sent: Vec<(&str, &str)> =
         sent.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or("\u{fffd}"))).collect();
-    bridge::check_param_headers(&sent, &params(message)?, wanted)
+    bridge::check_param_headers(&sent, &params(message)?, wanted)?;
+    let is_wanted = |name: &str| {
+        let name = name.get(MCP_PARAM.len()..).unwrap_or_default();
+        wanted.iter().any(|header| header.name.eq_ignore_ascii_case(name))
+    };
+    match sent.iter().find(|(name, _)| strict && !is_wanted(name)) {
+        Some((name, _)) => {
+            let detail = format!("`{name}` mirrors no argument that is known here");
+            Err(Denial::new(Reason::HeaderMismatch, detail))
+        }
+        None => Ok(()),
+    }
 }

@@ -56,7 +56,7 @@ impl Edge {
             };
             let session = Session::new(&head, Rest { stream, ahead: behind });
             let mut client = Client::One(Box::new(session));
-            if self.gateway.drain.phase() >= Phase::Draining {
+            if self.gateway.drain.phase() >= Phase::Draining || Instant::now() >= visitor.leaves_at {
                 client.close_after();
             }
             let Some(rest) = Box::pin(self.serve(door, visitor, head, client)).await else {

@@ -19,7 +19,7 @@ use portunus_filters::{Denial, Reason};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 /// What an HTTP/2 connection begins with.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -46,7 +46,8 @@ enum Event {
     Closed(Option<Box<pingora_core::Error>>),
     StreamEnded,
     Idle,
-    Draining,
+    /// The process ends, or the connection is as old as it may be.
+    Leave,
 }
 
 impl Edge {
@@ -72,7 +73,8 @@ impl Edge {
                 },
                 Some(_) = streams.join_next(), if !streams.is_empty() => Event::StreamEnded,
                 () = sleep(patience), if streams.is_empty() => Event::Idle,
-                () = reached(&mut phase, Phase::Draining), if !leaving => Event::Draining,
+                () = reached(&mut phase, Phase::Draining), if !leaving => Event::Leave,
+                () = sleep_until(visitor.leaves_at), if !leaving => Event::Leave,
             };
             match event {
                 Event::Request(session) => self.begin_stream(door, *session, visitor, &mut streams),
@@ -91,7 +93,7 @@ impl Edge {
                     break;
                 }
                 Event::Idle if leaving => break,
-                Event::Idle | Event::Draining => {
+                Event::Idle | Event::Leave => {
                     leaving = true;
                     _in_flight = Some(self.gateway.drain.enter());
                     connection.graceful_shutdown();

@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
 
 /// A client's connection under TLS. Boxed: it is many times the size of a socket.
@@ -19,10 +20,10 @@ use tokio_rustls::server::TlsStream;
 pub(super) struct Secured(pub(super) Box<TlsStream<Stream>>);
 
 impl Secured {
-    /// The leaf of the chain that the client has shown, in DER.
-    pub(super) fn client_certificate(&self) -> Option<&[u8]> {
+    /// The chain that the client has shown, its own certificate first.
+    pub(super) fn client_certificates(&self) -> &[CertificateDer<'static>] {
         let (_, session) = self.0.get_ref();
-        session.peer_certificates()?.first().map(AsRef::as_ref)
+        session.peer_certificates().unwrap_or_default()
     }
 }
 

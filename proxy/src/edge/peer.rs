@@ -53,7 +53,7 @@ impl Edge {
     fn onward<'a>(&'a self, door: &'a Door, visitor: &Visitor, relayed: &'a Relayed) -> Connection<'a> {
         let (peer, secure, guest) = (visitor.address, relayed.secure, &self.nobody);
         let (gateway, listener, relayed) = (&self.gateway, &door.listener, Some(relayed));
-        Connection { gateway, listener, peer, secure, guest, relayed }
+        Connection { gateway, listener, peer, forwards: false, secure, guest, relayed }
     }
 
     /// Takes news in; `None` if the other replica has left.

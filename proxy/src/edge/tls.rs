@@ -4,7 +4,7 @@
 //! configured, and each one takes the certificates, trust and revocation lists in force at that moment.
 
 use super::layers::Secured;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use pingora_core::protocols::Stream;
 use portunus_config::ListenerTls;
 use std::io;
@@ -91,6 +91,11 @@ impl LiveTls {
     /// TLS as a listener begins with it.
     pub fn new(tls: ListenerTls) -> LiveTls {
         LiveTls { current: ArcSwap::from_pointee(tls), under_way: AtomicUsize::new(0) }
+    }
+
+    /// What is in force.
+    pub fn current(&self) -> Guard<Arc<ListenerTls>> {
+        self.current.load()
     }
 
     /// Takes what a reload brings; an equal one is left, so that clients go on resuming.

@@ -12,7 +12,7 @@ use portunus_filters::identity::assertion::Told;
 use std::sync::Arc;
 
 /// Drops the fields that only the gateway may write.
-pub fn strip(headers: &mut HeaderMap) {
+fn strip(headers: &mut HeaderMap) {
     let forged: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
     for name in forged {
         headers.remove(name);
@@ -67,7 +67,13 @@ pub(super) fn is_told(name: &HeaderName, rules: &CallerRules) -> bool {
     is_ours(name) && (rules.assertion.is_some() || !is_kept_from(name, rules))
 }
 
-fn is_ours(name: &HeaderName) -> bool {
+/// Whether an upstream with these rules gets a signed statement under this name, whatever the name is.
+pub(super) fn is_assertion(name: &HeaderName, rules: &CallerRules) -> bool {
+    rules.assertion.as_ref().is_some_and(|assertion| assertion.header == *name)
+}
+
+/// Whether a field is one of those that only the gateway may write.
+pub(super) fn is_ours(name: &HeaderName) -> bool {
     name.as_str().starts_with(CallerFact::HEADER_PREFIX)
 }
 

@@ -2,26 +2,32 @@
 
 use super::tokens::Known;
 use crate::bridge::sessions::Session;
+use crate::edge::LiveTls;
 use crate::headers::{Lately, Upward, detached};
 use crate::sealing::{Binding, CallerKey, Seals, SessionName};
 use crate::silence::Silences;
 use http::{HeaderMap, HeaderValue};
-use portunus_config::{Profile, ServerId, VirtualServer};
-use portunus_filters::Denial;
-use portunus_filters::identity::{Certificate, CertificateRules, Digest, Verified};
+use portunus_config::{ClientNames, ListenerTls, Profile, ServerId, VirtualServer};
+use portunus_filters::identity::{Certificate, Digest, Fault, Verified};
 use portunus_filters::mcp::bridge;
 use portunus_filters::mcp::object::Object;
+use portunus_filters::{Denial, Moment};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 /// What a client says of itself at greater length than this is read each time: idle connections should
 /// not hold much.
 const MAX_REMEMBERED_BYTES: usize = 2048;
 
+/// For how long a certificate that a listener would take is not looked at again, while nothing changes:
+/// those that signed it may expire, and their revocation lists.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
 /// The other end of a connection: its certificate, and what was last shown on it.
 #[derive(Default)]
 pub struct Guest {
-    certificate: Option<Certificate>,
+    shown: Option<ShownCertificate>,
     memory: Mutex<Memory>,
     /// How long its connection is silent.
     pub(crate) silences: Silences,
@@ -30,11 +36,22 @@ pub struct Guest {
 #[derive(Default)]
 struct Memory {
     token: Option<Remembered>,
-    named: Option<(Arc<CertificateRules>, Arc<Verified>)>,
+    named: Option<(Arc<ClientNames>, Arc<Verified>)>,
     digested: Option<(HeaderValue, Digest)>,
     introduced: Option<Introduced>,
     session: Option<Named>,
     lately: Option<Lately>,
+}
+
+/// A certificate that was shown in a handshake.
+struct ShownCertificate {
+    certificate: Certificate,
+    /// All that was shown, the certificate first.
+    chain: Vec<CertificateDer<'static>>,
+    /// How its listener speaks TLS, whatever a reload brings.
+    tls: Arc<LiveTls>,
+    /// What the listener had in force when it last would have taken it, and until when that is enough.
+    accepted: Mutex<Option<(Weak<ListenerTls>, Duration)>>,
 }
 
 /// What a modern client said of itself.
@@ -72,15 +89,34 @@ pub(super) struct Remembered {
 }
 
 impl Guest {
-    /// Somebody who showed this certificate in the handshake, in DER. One that cannot be read names
-    /// nobody.
-    pub fn with_certificate(der: Option<&[u8]>) -> Guest {
-        Guest { certificate: der.and_then(|der| Certificate::read(der).ok()), ..Guest::default() }
+    /// Somebody who showed these certificates, its own first, in a handshake with `tls`.
+    pub fn with_certificates(chain: &[CertificateDer<'_>], tls: &Arc<LiveTls>) -> Guest {
+        let shown = chain.first().map(|leaf| ShownCertificate {
+            certificate: Certificate::read(leaf).unwrap_or_else(|_| Certificate::unreadable(leaf)),
+            chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
+            tls: Arc::clone(tls),
+            accepted: Mutex::default(),
+        });
+        Guest { shown, ..Guest::default() }
     }
 
     /// The client's certificate.
     pub fn certificate(&self) -> Option<&Certificate> {
-        self.certificate.as_ref()
+        self.shown.as_ref().map(|shown| &shown.certificate)
+    }
+
+    /// Holds the certificate to what its listener would take now: a connection outlives its handshake.
+    ///
+    /// # Errors
+    /// [`Fault::Withdrawn`].
+    pub fn check_certificate(&self, now: Moment) -> Result<(), Fault> {
+        self.shown.as_ref().map_or(Ok(()), |shown| shown.check(now))
+    }
+
+    /// Whom the certificate names by these rules.
+    pub(super) fn named_by(&self, names: &ClientNames, wall: Duration) -> Result<Verified, Fault> {
+        let shown = self.shown.as_ref().ok_or(Fault::NoCertificate)?;
+        names.verify(&shown.certificate, &shown.chain, wall)
     }
 
     /// The digest of a field: as it was when the same field was last shown on this connection, or by
@@ -178,18 +214,36 @@ impl Guest {
     }
 
     /// Whom the certificate names by these rules, if that was asked before.
-    pub(super) fn named(&self, rules: &Arc<CertificateRules>) -> Option<Arc<Verified>> {
+    pub(super) fn named(&self, rules: &Arc<ClientNames>) -> Option<Arc<Verified>> {
         let memory = self.lock();
         let (known, verified) = memory.named.as_ref()?;
         Arc::ptr_eq(known, rules).then(|| Arc::clone(verified))
     }
 
-    pub(super) fn name(&self, rules: &Arc<CertificateRules>, verified: &Arc<Verified>) {
+    pub(super) fn name(&self, rules: &Arc<ClientNames>, verified: &Arc<Verified>) {
         self.lock().named = Some((Arc::clone(rules), Arc::clone(verified)));
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ShownCertificate {
+    fn check(&self, now: Moment) -> Result<(), Fault> {
+        let current = self.tls.current();
+        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = |(tls, until): &(Weak<ListenerTls>, Duration)| {
+            tls.as_ptr() == Arc::as_ptr(&current) && now.monotonic < *until
+        };
+        if accepted.as_ref().is_some_and(is_known) {
+            return Ok(());
+        }
+        *accepted = None;
+        let clients = current.clients.as_ref().ok_or(Fault::Withdrawn)?;
+        clients.verify(&self.chain, now.wall).map_err(|_| Fault::Withdrawn)?;
+        *accepted = Some((Arc::downgrade(&current), now.monotonic + LOOK_AGAIN));
+        Ok(())
     }
 }
 

@@ -37,6 +37,7 @@ pub async fn authenticate(
     shown: Shown<'_>,
     now: Moment,
 ) -> Result<Arc<Principal>, Trouble> {
+    shown.guest.check_certificate(now)?;
     let verified = match Credential::of(shown.headers, profile)? {
         Some(credential) => {
             let field = credential.field;
@@ -82,7 +83,7 @@ fn unsigned(
     shown: Shown<'_>,
     now: Moment,
 ) -> Result<Arc<Principal>, Fault> {
-    let by_certificate = by_certificate(gateway, profile, shown);
+    let by_certificate = by_certificate(gateway, profile, shown, now);
     if profile.asked.requires(Shows::Jwt) || profile.asked.requires(Shows::Key) {
         return Err(by_certificate.map_or(Fault::Nothing, |_| Fault::NoToken));
     }
@@ -91,7 +92,8 @@ fn unsigned(
             profile.admits(&verified, shown.guest.certificate(), now.wall)?;
             Ok(Arc::clone(&verified.principal))
         }
-        (Err(_), Some(stranger)) => {
+        // Who shows a certificate that names nobody is no stranger, but somebody who is not known.
+        (Err(Fault::NoCertificate), Some(stranger)) => {
             let mut principal = stranger.at(shown.source);
             principal.index = gateway.estate.callers.principals.number(&principal);
             let verified = Verified {
@@ -106,18 +108,22 @@ fn unsigned(
             Ok(verified.principal)
         }
         (Err(Fault::NoCertificate), None) if !profile.asked.requires(Shows::Mtls) => Err(Fault::Nothing),
-        (Err(fault), None) => Err(fault),
+        (Err(fault), _) => Err(fault),
     }
 }
 
 /// Whom the client's certificate names.
-fn by_certificate(gateway: &Gateway, profile: &Profile, shown: Shown<'_>) -> Result<Arc<Verified>, Fault> {
+fn by_certificate(
+    gateway: &Gateway,
+    profile: &Profile,
+    shown: Shown<'_>,
+    now: Moment,
+) -> Result<Arc<Verified>, Fault> {
     let rules = profile.certificates.as_ref().ok_or(Fault::NoCertificate)?;
-    let certificate = shown.guest.certificate().ok_or(Fault::NoCertificate)?;
     if let Some(known) = shown.guest.named(rules) {
         return Ok(known);
     }
-    let verified = Arc::new(gateway.estate.callers.numbered(rules.verify(certificate)?));
+    let verified = Arc::new(gateway.estate.callers.numbered(shown.guest.named_by(rules, now.wall)?));
     shown.guest.name(rules, &verified);
     Ok(verified)
 }
@@ -130,12 +136,15 @@ fn joined(
     shown: Shown<'_>,
     (verified, now): (&Verified, Moment),
 ) -> Result<Arc<Principal>, Fault> {
-    let certificate = by_certificate(gateway, profile, shown)?;
+    let certificate = by_certificate(gateway, profile, shown, now)?;
     if certificate.principal.has_ended(now.wall) {
         return Err(Fault::Expired);
     }
     if profile.revoked.has(&certificate) {
         return Err(Fault::Revoked);
+    }
+    if let Some(names) = &profile.certificates {
+        names.pairs(verified, &certificate)?;
     }
     let (by_token, by_certificate) = (&verified.principal, &certificate.principal);
     let ends = [by_token.not_after, by_certificate.not_after];

@@ -35,7 +35,7 @@ impl Passage<'_> {
     /// Finds out who calls, where the server asks for that.
     pub(super) async fn identify(&mut self, server: &VirtualServer) -> Result<(), Halt> {
         self.standing = None;
-        let Some(profile) = &server.identity else { return Ok(()) };
+        let Some(profile) = &server.identity else { return self.check_certificate(server) };
         self.profile = Some(Arc::clone(profile));
         let gateway = self.connection.gateway;
         let shown = Shown {
@@ -59,6 +59,15 @@ impl Passage<'_> {
         self.outcome.identified(&principal);
         self.arrival.identity = Identity::Principal(principal);
         Ok(())
+    }
+
+    /// Refuses who came by a certificate that would not be taken now, where nobody is asked for more.
+    fn check_certificate(&mut self, server: &VirtualServer) -> Result<(), Halt> {
+        self.connection.guest.check_certificate(self.arrival.at).map_err(|fault| {
+            self.outcome.cause(&fault);
+            let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
+            halt(Denial::new(fault.reason(), fault.told()), known)
+        })
     }
 
     /// Leaves of the request's headers what upstreams may see of who is calling, in our words.

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -81,6 +81,14 @@ impl Authority {
             public_key: rcgen::PublicKeyData::subject_public_key_info(&key),
             serial,
         }
+    }
+
+    /// A certificate of this SPIFFE ID.
+    pub(crate) fn issue_id(&self, id: &str) -> Pair {
+        self.issue_with(&["workload.internal"], |params| {
+            params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+            params.not_after = date_time_ymd(2_100, 1, 1);
+        })
     }
 
     /// A revocation list that names these certificates.

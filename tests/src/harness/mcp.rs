@@ -61,6 +61,7 @@ struct World {
     tools: Vec<Value>,
     script: Box<Script>,
     counts: Mutex<BTreeMap<String, usize>>,
+    heads: Mutex<Vec<String>>,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     founded: AtomicUsize,
     notes: broadcast::Sender<Value>,
@@ -153,6 +154,7 @@ impl Mcp {
             tools,
             script: Box::new(move |call| Box::pin(script(call))),
             counts: Mutex::default(),
+            heads: Mutex::default(),
             sessions: Mutex::default(),
             founded: AtomicUsize::new(0),
             notes: broadcast::Sender::new(64),
@@ -194,6 +196,11 @@ impl Mcp {
         within(10, &format!("{what} to come {count} times"), reached).await;
     }
 
+    /// Request line and headers of all that came, in the order in which it came.
+    pub(crate) fn heads(&self) -> Vec<String> {
+        self.world.heads.lock().unwrap().clone()
+    }
+
     /// All counts.
     pub(crate) fn counts(&self) -> BTreeMap<String, usize> {
         self.world.counts.lock().unwrap().clone()
@@ -216,6 +223,7 @@ impl Mcp {
 }
 
 async fn serve(world: Arc<World>, request: Request, mut wire: Wire) -> Option<Wire> {
+    world.heads.lock().unwrap().push(request.head.clone());
     let verb = request.head.split(' ').next().unwrap_or_default();
     let message: Value = serde_json::from_slice(&request.body).unwrap_or_default();
     world.count(message["method"].as_str().unwrap_or(if verb == "POST" { "an answer" } else { verb }));

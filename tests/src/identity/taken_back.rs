@@ -158,7 +158,7 @@ async fn a_certificate_that_is_asked_for_beside_a_token_can_be_denied_by_its_nam
     let server = Mcp::naming(Nature::of(Era::Modern), &["echo".to_owned()]).await;
     let (clients, own) = (Authority::new("of clients"), Authority::new("of the gateway"));
     let identity = format!(
-        "  jwt: {{issuer: '{}'}}\n  mtls: {{dns: ['*.agents.internal']}}\n  require: [mtls, jwt]\n",
+        "  jwt: {{issuer: '{}'}}\n  mtls: {{dns: ['*.agents.internal'], token_caller: any}}\n  require: [mtls, jwt]\n",
         issuer.url()
     );
     let hall = Hall::start((&clients, &own), &identity, &server).await;
@@ -194,7 +194,7 @@ async fn a_certificate_that_ends_ends_what_was_let_in_by_it_on_a_connection_that
     let token = issuer.token(&key, RESOURCE);
     for (require, shown) in [("[mtls, jwt]", Some(token.as_str())), ("mtls", None)] {
         let identity = format!(
-            "  jwt: {{issuer: '{}'}}\n  mtls: {{dns: ['*.agents.internal']}}\n  require: {require}\n",
+            "  jwt: {{issuer: '{}'}}\n  mtls: {{dns: ['*.agents.internal'], token_caller: any}}\n  require: {require}\n",
             issuer.url()
         );
         let hall = Hall::start((&clients, &own), &identity, &server).await;
@@ -257,7 +257,7 @@ async fn a_certificate_and_a_key_are_needed_where_both_are_required() {
     let (clients, own) = (Authority::new("of clients"), Authority::new("of the gateway"));
     let issuer = Issuer::start(&[]).await;
     let identity = format!(
-        "  jwt: {{issuer: '{}'}}\n  keys: keys.yaml\n  mtls: {{dns: ['*.agents.internal']}}\n  require: [mtls, key]\n",
+        "  jwt: {{issuer: '{}'}}\n  keys: keys.yaml\n  mtls: {{dns: ['*.agents.internal'], token_caller: any}}\n  require: [mtls, key]\n",
         issuer.url()
     );
     let mut key = String::new();

@@ -340,6 +340,55 @@ fn keys_are_shown_nowhere() {
 }
 
 #[test]
+fn several_authorities_of_clients_are_told_apart_by_trust_domain() {
+    let [one, two] = ["one", "two"].map(Authority::new);
+    let pair = one.issue(&["gw.example.com"]);
+    let both = [one.pem(), two.pem()].concat();
+    let (pem_one, pem_two) = (one.pem(), two.pem());
+    let load = |first: &str, second: &str, domains: &str| {
+        let listener = |port: u16, trust: &str| {
+            format!(
+                "{{bind: '127.0.0.1:{port}', tls: {{certificates: {{certificate: c, key: k}}, client_certificates: {trust}}}}}"
+            )
+        };
+        let text = format!(
+            "version: 1\nlisteners: [{}, {}]\nupstreams: {{a: 'http://localhost:1/'}}\nservers: {{/mcp: a}}\n\
+             identity: {{mtls: {{trust_domains: {domains}}}}}\n",
+            listener(1, first),
+            listener(2, second)
+        );
+        let contents = [
+            ("gateway.yaml", text.as_str()),
+            ("c", &pair.chain),
+            ("k", &pair.key),
+            ("one", &pem_one),
+            ("two", &pem_two),
+            ("both", &both),
+        ];
+        let outcome = Attempt::new(Path::new("gateway.yaml"), &files(&contents)).outcome;
+        outcome.map(drop).map_err(|report| report.to_string())
+    };
+    let refused =
+        "listeners take certificates of 2 authorities, and each of them could sign `spiffe://corp.example/…`";
+    let bound = "{corp.example: one, partner.example: two}";
+    let table = [
+        ("one authority", "one", "one", "[corp.example, partner.example]", true),
+        ("two in one file", "both", "both", "corp.example", false),
+        ("two at two listeners", "one", "two", "[corp.example]", false),
+        ("bound", "both", "two", bound, true),
+    ];
+    for (name, first, second, domains, good) in table {
+        let loaded = load(first, second, domains);
+        assert_eq!(loaded.is_ok(), good, "{name}: {loaded:?}");
+        if let Err(report) = loaded {
+            assert!(report.contains(refused), "{name}: {report}");
+        }
+    }
+    assert!(load("both", "both", "{corp.example: none}").is_err(), "a file that is not there");
+    assert!(load("both", "both", "{corp.example: k}").is_err(), "a file without authorities");
+}
+
+#[test]
 fn only_trusted_proxies_speak_for_others() {
     let text = |more: &str| {
         format!(

@@ -37,6 +37,12 @@ fn a_certificate_has_one_name() {
     assert_eq!(names(&[], &["a.agents.internal", "b.agents.internal"]), nobody);
     assert_eq!(names(&[], &["a.b.agents.internal"]), nobody);
     assert_eq!(names(&[], &[]), nobody);
+    assert_eq!(names(&[], &["*.agents.internal"]), nobody);
+    assert_eq!(names(&[], &["*.agents.internal", "a.agents.internal"]), named("dns", "a.agents.internal"));
+    let many: Vec<String> = (0..65).map(|n| format!("n{n}.other.internal")).collect();
+    let many: Vec<&str> = ["a.agents.internal"].into_iter().chain(many.iter().map(String::as_str)).collect();
+    assert_eq!(names(&[], &many[..64]), named("dns", "a.agents.internal"));
+    assert_eq!(names(&[], &many[..65]), nobody, "one of the others may be taken as well");
     assert_eq!(names(&[spiffe, "spiffe://example.org/other"], &[]), nobody);
     assert_eq!(names(&[spiffe, "https://example.org/"], &["a.agents.internal"]), nobody);
     assert_eq!(names(&["spiffe://evil.org/x"], &["a.agents.internal"]), nobody);
@@ -76,4 +82,5 @@ fn what_a_certificate_proves_ends_with_it_and_goes_with_no_other() {
 #[test]
 fn rubbish_is_no_certificate() {
     assert_eq!(Certificate::read(b"rubbish").map(drop), Err(Fault::Certificate));
+    assert_eq!(rules().verify(&Certificate::unreadable(b"rubbish")).map(drop), Err(Fault::Certificate));
 }

@@ -1,0 +1,87 @@
+//! Which header fields no client may send.
+//!
+//! They are dropped before anything reads a request, so that no stage has to think of them.
+
+use super::caller;
+use http::{HeaderMap, HeaderName};
+
+/// Drops the fields that no client may send. Each request passes here before anything reads its headers,
+/// whatever protocol and listener it came by, and whatever becomes of it.
+pub fn strip(headers: &mut HeaderMap) {
+    let dropped = |name: &&HeaderName| {
+        caller::is_ours(name) || claims_request(name.as_str()) || !has_one_reading(name.as_str())
+    };
+    let dropped: Vec<HeaderName> = headers.keys().filter(dropped).cloned().collect();
+    for name in dropped {
+        headers.remove(name);
+    }
+}
+
+/// Whether every server reads this name as itself. CGI, WSGI and Rack hand `X-Team`, `X_Team` and, some of
+/// them, `X.Team` to a program under one name (RFC 3875 §4.1.18): the client's could take the place of ours.
+///
+/// What follows `Mcp-Param-` is chosen by the schema of a tool, and none of our own names begins so.
+fn has_one_reading(name: &str) -> bool {
+    // Without an early end the compiler checks many bytes at once.
+    let plain =
+        name.bytes().fold(true, |plain, byte| plain & (byte.is_ascii_alphanumeric() | (byte == b'-')));
+    plain || name.starts_with("mcp-param-")
+}
+
+/// Fields by which some servers read another method, path or host than those of the request.
+fn claims_request(name: &str) -> bool {
+    const PREFIXES: [&str; 3] = ["x-original-", "x-rewrite-", "x-envoy-original-"];
+    name.ends_with("-override")
+        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || matches!(
+            name,
+            "proxy"
+                | "x-host"
+                | "x-http-destinationurl"
+                | "x-http-method"
+                | "x-method"
+                | "x-middleware-subrequest"
+                | "x-override-url"
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn no_server_gets_what_it_could_read_as_another_request_or_another_field() {
+        let kept = ["x-team", "mcp-param-user_id", "x-method-count", "x-overrides", "proxy-hint", "x1-b2"];
+        let dropped = [
+            "x_team",
+            "x-team_",
+            "x.team",
+            "x+team",
+            "x_portunus_subject",
+            "mcp_param_region",
+            "x-portunus-subject",
+            "x-http-method-override",
+            "x-http-method",
+            "x-method-override",
+            "x-method",
+            "http-method-override",
+            "x-http-host-override",
+            "x-original-method",
+            "x-original-url",
+            "x-original-uri",
+            "x-original-host",
+            "x-rewrite-url",
+            "x-envoy-original-path",
+            "x-host",
+            "proxy",
+        ];
+        let named = |names: &[&'static str]| -> HeaderMap {
+            let value = HeaderValue::from_static("v");
+            names.iter().map(|name| (HeaderName::from_static(name), value.clone())).collect()
+        };
+        let mut headers = named(&[&kept[..], &dropped].concat());
+        strip(&mut headers);
+        assert_eq!(headers, named(&kept));
+    }
+}
