@@ -1,11 +1,9 @@
-//! Where a call leads, and how its rounds are known again.
+//! Where a call leads.
 
 use super::desk::{Desk, params, shown};
-use super::parked::Ticket;
 use super::tasks;
 use crate::catalog::Relist;
-use crate::sealing::{Binding, StateToken, Token, UpstreamMark};
-use crate::talk::Retry;
+use crate::sealing::UpstreamMark;
 use crate::talk::voice::Fields;
 use bytes::Bytes;
 use portunus_config::{Choice, Upstream};
@@ -13,10 +11,8 @@ use portunus_filters::call::{Subject, Target};
 use portunus_filters::mcp::bridge::{self, ParamHeader, Profile, Reference, ReferenceKind};
 use portunus_filters::mcp::catalog::{Catalog, Entry, ListKind, Server, State as Known};
 use portunus_filters::mcp::object::{Object, StrictObject};
-use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Fault, Span};
 use portunus_filters::{Denial, Message, Reason};
-use ring::digest::{Context, SHA256};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -37,19 +33,6 @@ pub(super) struct Aim {
     pub at: Option<UpstreamMark>,
     /// What it is about there, where rules are asked of that.
     pub subject: Option<Subject>,
-}
-
-/// Stands for no parked call: the same call is to be made again.
-pub(super) const AGAIN: u64 = u64::MAX;
-
-/// What a `requestState` stands for.
-pub(super) enum State {
-    /// A call that its server wants once more, as it was.
-    Again,
-    /// A call that is parked here.
-    Parked(u64),
-    /// A modern server's own state.
-    Upstream(String),
 }
 
 /// Finds where a call leads.
@@ -369,96 +352,6 @@ pub(super) fn with_body(message: &Message, body: &Bytes) -> Result<Message, Deni
     let params = envelope.params_text.and_then(|text| Span::locate(body, text.as_bytes()));
     let outline = envelope.take_outline(body).map(Arc::new);
     Ok(Message { params, outline, body: body.clone(), ..message.clone() })
-}
-
-/// What a retry must have in common with the call it takes up: its method, and every parameter but
-/// what changes from round to round.
-pub(super) fn digest(message: &Message, fields: &Object<'_>) -> [u8; 16] {
-    let mut context = Context::new(&SHA256);
-    let mut part = |text: &str| {
-        context.update(&(text.len() as u64).to_be_bytes());
-        context.update(text.as_bytes());
-    };
-    part(message.method.as_ref().map_or("", |method| method.name()));
-    let mut members: Vec<_> = fields
-        .members()
-        .filter(|(key, _)| !matches!(*key, "_meta" | "inputResponses" | "requestState"))
-        .collect();
-    members.sort_unstable();
-    for (key, text) in members {
-        part(key);
-        part(text);
-    }
-    let mut digest = [0; 16];
-    digest.copy_from_slice(&context.finish().as_ref()[..16]);
-    digest
-}
-
-/// Opens the `requestState` of a retry.
-///
-/// # Errors
-/// [`Reason::UnknownState`] if it is not from here, or not for this caller and call, or too old;
-/// [`Reason::ReplicaLost`] if the call was parked at a replica that is gone.
-pub(super) fn open_state(desk: &Desk<'_>, ticket: &Ticket, state: &str) -> Result<State, Denial> {
-    let unknown = || Denial::new(Reason::UnknownState, "`requestState` is unknown, used or expired");
-    let token = StateToken::open(&desk.gateway.estate.seals, &binding(desk), state).ok_or_else(unknown)?;
-    if token.is_over(desk.gateway.clock.now().wall) || token.digest != ticket.digest {
-        return Err(unknown());
-    }
-    if let Some(inner) = token.inner {
-        return Ok(State::Upstream(inner.into_string()));
-    }
-    if token.serial == AGAIN {
-        return Ok(State::Again);
-    }
-    if token.home != desk.gateway.estate.home {
-        return Err(Denial::new(Reason::ReplicaLost, "the call waited at a replica that is gone"));
-    }
-    Ok(State::Parked(token.serial))
-}
-
-/// The `requestState` of a call that is parked here, as text.
-pub(super) fn seal_parked(desk: &Desk<'_>, ticket: &Ticket, serial: u64) -> Result<String, Denial> {
-    seal_state(desk, ticket, serial, None)
-}
-
-pub(super) fn seal_state(
-    desk: &Desk<'_>,
-    ticket: &Ticket,
-    serial: u64,
-    inner: Option<&str>,
-) -> Result<String, Denial> {
-    let within = desk.server.parked.within;
-    let token = StateToken {
-        home: desk.gateway.estate.home.clone(),
-        serial,
-        digest: ticket.digest,
-        expires: (desk.gateway.clock.now().wall + within).as_secs(),
-        inner: inner.map(Into::into),
-    };
-    let oversize =
-        |_| Denial::new(Reason::Untranslatable, "the server's `requestState` is too long to be sealed");
-    token.seal(&desk.gateway.estate.seals, &binding(desk)).map_err(oversize)
-}
-
-fn binding<'a>(desk: &'a Desk<'_>) -> Binding<'a> {
-    Binding { server: &desk.server.id, caller: desk.bearer }
-}
-
-/// What a modern server is told of a client's answers.
-pub(super) fn retry_of(replies: &[(Arc<str>, String)], state: Option<String>) -> Retry {
-    let mut responses = String::from("{");
-    for (index, (key, reply)) in replies.iter().enumerate() {
-        if index > 0 {
-            responses.push(',');
-        }
-        responses.push_str(&string(key));
-        responses.push(':');
-        responses.push_str(reply);
-    }
-    responses.push('}');
-    let input_responses = (!replies.is_empty()).then_some(responses);
-    Retry { input_responses, request_state: state.map(|state| string(&state)) }
 }
 
 /// The id of a request as JSON text.

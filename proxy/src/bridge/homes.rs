@@ -1,8 +1,8 @@
 //! Where the state behind a message is kept, by what the message carries.
 
-use super::call::AGAIN;
 use super::desk::params;
 use super::founding::MCP_SESSION_ID;
+use super::request_state::AGAIN;
 use crate::estate::Estate;
 use crate::sealing::{Binding, Home, SessionName, StateToken, Token};
 use http::HeaderMap;

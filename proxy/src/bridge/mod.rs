@@ -24,6 +24,7 @@ mod modern;
 pub mod parked;
 mod registry;
 mod replay;
+mod request_state;
 mod said;
 pub mod sessions;
 mod streams;

@@ -7,7 +7,7 @@ use super::answering::Answering;
 use super::desk::{Desk, parts};
 use super::parked::{Resumed, Ticket};
 use super::said::{self, Said};
-use super::{call, lists, streams, tasks, uris};
+use super::{call, lists, request_state, streams, tasks, uris};
 use crate::drain::{Phase, reached};
 use crate::forward::Dispatch;
 use crate::respond::{End, draining};
@@ -82,11 +82,11 @@ async fn calls(
         None => (Vec::new(), None),
     };
     let mut round = Round { desk, message, parts, profile };
-    let state = state.map(|state| call::open_state(desk, &round.ticket(), &state)).transpose()?;
+    let state = state.map(|state| request_state::open_state(desk, &round.ticket(), &state)).transpose()?;
     match state {
         // The answers to a URL that had to be visited: the server wants the same call again.
-        Some(call::State::Again) => round.open(None, out).await,
-        Some(call::State::Parked(serial)) => {
+        Some(request_state::State::Again) => round.open(None, out).await,
+        Some(request_state::State::Parked(serial)) => {
             // The answers are a message like any other: judged before they go on.
             let aim = call::aim(desk, message, fields, &round.profile).await?;
             desk.clear(message, &aim.upstream.name, aim.subject)?;
@@ -95,12 +95,12 @@ async fn calls(
             out.outcome.forwarding(&Arc::clone(&resumed.talk.upstream().name));
             Box::pin(round.resume(resumed, replies, out)).await
         }
-        Some(call::State::Upstream(state)) => {
-            let retry = call::retry_of(&replies, Some(state));
+        Some(request_state::State::Upstream(state)) => {
+            let retry = request_state::retry_of(&replies, Some(state));
             round.open(Some(retry), out).await
         }
         None if !replies.is_empty() => {
-            let retry = call::retry_of(&replies, None);
+            let retry = request_state::retry_of(&replies, None);
             round.open(Some(retry), out).await
         }
         None => round.open(None, out).await,
@@ -118,7 +118,7 @@ struct Round<'a, 'd> {
 impl Round<'_, '_> {
     /// What a retry of this call is known by; few calls ever need it.
     fn ticket(&self) -> Ticket {
-        let digest = call::digest(self.message, self.parts.params());
+        let digest = request_state::digest(self.message, self.parts.params());
         let bearer = CallerKey::for_states(&self.desk.arrival.identity, &self.desk.upward.marks());
         Ticket { server: self.desk.server.id.clone(), bearer, digest }
     }
@@ -260,7 +260,7 @@ impl Round<'_, '_> {
         let rules = &desk.server.parked;
         let ticket = self.ticket();
         let serial = desk.gateway.estate.parked.park(desk.gateway, ticket.clone(), rules, call)?;
-        let state = call::seal_parked(desk, &ticket, serial)?;
+        let state = request_state::seal_parked(desk, &ticket, serial)?;
         let result = bridge::input_required(&questions, &state);
         out.outcome.answered(None);
         Ok(out.last(StatusCode::OK, bridge::wrap_result(call::id_text(self.message), &result)).await)

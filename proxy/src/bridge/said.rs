@@ -1,8 +1,9 @@
 //! What an answer says in the client's words.
 
-use super::call::{AGAIN, id_text, method_name, seal_state};
+use super::call::{id_text, method_name};
 use super::desk::Desk;
 use super::parked::Ticket;
+use super::request_state::{AGAIN, seal_state};
 use crate::talk::{Answer, Outcome};
 use bytes::Bytes;
 use http::StatusCode;
