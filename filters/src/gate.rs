@@ -8,7 +8,6 @@ mod about;
 mod answer;
 mod demands;
 mod edits;
-mod heard;
 mod judged;
 mod shown;
 mod task;

@@ -1,4 +1,4 @@
-//! What clients claim about themselves and their requests: what of it counts, and what servers get of it.
+//! Headers that clients send about themselves do not reach servers.
 
 use crate::harness::h2::{H2Client, H2Upstream, result};
 use crate::harness::mcp::{text, tool};

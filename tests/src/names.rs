@@ -1,4 +1,4 @@
-//! Who is called by which name: the same at every process of one configuration.
+//! Names are the same in every process of one configuration.
 
 use crate::harness::mcp::{Call, text, tool};
 use crate::harness::{Caller, Era, Gateway, Issuer, Key, Mcp, Nature, Request, Upstream, Wire};

@@ -61,7 +61,7 @@ impl Show {
         Show { name: "swap", about: "150 swaps under load with 1,000 open streams lose no call" },
         Show {
             name: "readers",
-            about: "servers in five languages read of a million messages what was judged, or they are refused",
+            about: "five readers in three languages find in a million messages what was judged, or they are refused",
         },
         Show {
             name: "revisions",

@@ -82,7 +82,7 @@ fn listener() -> Value {
         .optional("origins", origins)
         .optional(
             "trusted_proxies",
-            one_or_list(network.clone(), 0, "Networks or addresses that may speak for others."),
+            one_or_list(network.clone(), 0, "Networks or addresses whose word on the address of a client is believed."),
         )
         .optional(
             "forwarded_by",

@@ -1,4 +1,4 @@
-//! Whose certificates of clients are accepted, in a handshake and afterwards.
+//! Verifies client certificates, in a handshake and on open connections.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -241,7 +241,7 @@ pub struct Remarks {
     pub unstructured: bool,
     /// It has `inputRequests`.
     pub asks: bool,
-    /// A key differs from one of [`KNOWN`] only in case: some clients read it as that one.
+    /// A key differs only in case from one that MCP gives a meaning: some clients read it as that one.
     pub folded: bool,
 }
 

@@ -20,6 +20,8 @@ pub struct Overseer {
     pub(super) target: Target,
     pub(super) era: Era,
     answer: AnswerRules,
+    /// The policy that let the call through reads arguments.
+    reads_arguments: bool,
 }
 
 impl Overseer {
@@ -30,12 +32,29 @@ impl Overseer {
 
     /// Of what a client is told and asked outside of any call.
     pub fn of_client(arrival: &Arrival, target: Target, era: Era) -> Overseer {
-        Overseer { arrival: arrival.clone(), target, era, answer: AnswerRules::default() }
+        Overseer {
+            arrival: arrival.clone(),
+            target,
+            era,
+            answer: AnswerRules::default(),
+            reads_arguments: false,
+        }
     }
 
     /// What is done with the answer.
     pub fn answer_rules(&self) -> &AnswerRules {
         &self.answer
+    }
+
+    /// The same of a call that was judged by a policy which reads arguments, or by one that does not.
+    #[must_use]
+    pub(super) fn reading(self, reads_arguments: bool) -> Overseer {
+        Overseer { reads_arguments, ..self }
+    }
+
+    /// Whether the policy that let the call through reads arguments.
+    pub fn reads_arguments(&self) -> bool {
+        self.reads_arguments
     }
 
     /// The same over what a certain upstream asks.

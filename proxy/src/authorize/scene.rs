@@ -5,15 +5,15 @@ use crate::bridge::{Desk, shown};
 use crate::context::Active;
 use crate::talk::Place;
 use bytes::Bytes;
-use portunus_config::Upstream;
+use portunus_config::{Member, Upstream};
 use portunus_filters::call::{Call, KnownTool, Subject, Target, TaskCall};
 use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::Method;
 use portunus_filters::mcp::bridge::{Caching, Profile, Scope};
 use portunus_filters::mcp::catalog::{Catalog, Closing, Entry, ListKind, Located, UnknownCursor};
-use portunus_filters::mcp::object::{Object, StrictObject};
+use portunus_filters::mcp::object::StrictObject;
 use portunus_filters::mcp::uri::{Normal, normal};
-use portunus_filters::{Arrival, Cleared, Denial, Era, Message, Reason};
+use portunus_filters::{Arrival, Cleared, Denial, Era, Kind, Message, Reason};
 use std::sync::Arc;
 
 impl Authority {
@@ -36,8 +36,8 @@ impl Authority {
 
 /// What a server says of its tool, as the text of a JSON object.
 fn claims(entry: &Entry) -> Option<&str> {
-    let object = Object::read(std::str::from_utf8(entry.definition()).ok()?).ok()?;
-    object.get("annotations").filter(|annotations| annotations.starts_with('{'))
+    let object = StrictObject::read(std::str::from_utf8(entry.definition()).ok()?).ok()?;
+    object.get("annotations").ok()?.filter(|annotations| annotations.starts_with('{'))
 }
 
 impl Desk<'_> {
@@ -88,7 +88,8 @@ impl Desk<'_> {
         let target = Target { subject, ..self.target(&active, &upstream.name) };
         let cleared = judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)?;
         let whence = Target { subject: None, ..target };
-        let overseer = Overseer::of(self.arrival, whence, message.era, &cleared);
+        let reads_arguments = active.authority.gate.reads_arguments();
+        let overseer = Overseer::of(self.arrival, whence, message.era, &cleared).reading(reads_arguments);
         let place = self.place(&active, upstream, profile)?;
         self.snapshot.release();
         Ok((cleared, overseer, place))
@@ -177,17 +178,28 @@ impl Desk<'_> {
         active.authority.gate.sight(&onlooker, &item).is_shown().then_some(Some(subject))
     }
 
-    /// Whether `listen` may be told now that a resource changes: asked as the `resources/subscribe` that it
-    /// stands for.
-    pub fn may_hear(&self, listen: &Message, upstream: &Arc<str>, subject: Option<&Subject>) -> bool {
+    /// Whether who opened a stream may be told now that a resource changed, by its URI at an upstream: the
+    /// view has it, the caller sees it, and would be let subscribe to it.
+    pub fn may_hear(&self, opening: &Message, upstream: &Arc<str>, original: &str) -> bool {
         let active = self.active();
+        let Some(server) = active.snapshot.routes.server(&self.server.id) else { return false };
+        let Normal { form, .. } = normal(original);
+        let has = |member: &&Member| member.choice.upstreams().any(|one| one.name == *upstream);
+        if !server.members.iter().find(has).is_some_and(|member| server.view.admits(&member.name, &form)) {
+            return false;
+        }
         if !active.authority.governs() {
             return true;
         }
-        let message = Message { method: Some(Method::of("resources/subscribe")), ..listen.clone() };
+        let subject = Subject::Resource(form.as_ref().into());
         let arrival = Arrival { at: self.gateway.clock.now(), ..self.arrival.clone() };
-        let target = Target { subject: subject.cloned(), ..self.target(&active, upstream) };
-        judge(self.gateway, &active, &arrival, std::slice::from_ref(&message), &target).is_ok()
+        let target = Target { subject: Some(subject.clone()), ..self.target(&active, upstream) };
+        let onlooker = Onlooker { arrival: &arrival, target: &target, era: opening.era.as_str() };
+        let item = Item { thing: Thing::Offered(&subject), upstream };
+        let method = Some(Method::of("resources/subscribe"));
+        let message = Message { kind: Kind::Request, method, ..opening.clone() };
+        active.authority.gate.sight(&onlooker, &item).is_shown()
+            && judge(self.gateway, &active, &arrival, std::slice::from_ref(&message), &target).is_ok()
     }
 
     /// Why a URI that nothing has was not even looked for, if it was not: rules are asked of a normal

@@ -7,13 +7,10 @@
 use super::{Authority, Overseer};
 use crate::bridge::Desk;
 use crate::context::Gateway;
-use portunus_config::Member;
 use portunus_filters::Arrival;
-use portunus_filters::call::Subject;
 use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::bridge::Caching;
 use portunus_filters::mcp::catalog::{Catalog, ListKind, State};
-use portunus_filters::mcp::uri::{Normal, normal};
 use std::sync::Arc;
 
 impl Authority {
@@ -33,30 +30,6 @@ impl Desk<'_> {
     /// Whether the caller is told of an upstream.
     pub fn is_told_of(&self, upstream: &Arc<str>) -> bool {
         self.looking(|authority, onlooker| authority.tells_of(onlooker, upstream)).unwrap_or(true)
-    }
-
-    /// Whether the caller may hear now that a resource of an upstream has changed, by its URI there: as
-    /// the view and the policy in force have it.
-    pub fn may_hear_of(&self, upstream: &Arc<str>, original: &str) -> bool {
-        let active = self.gateway.active();
-        let Some(server) = active.snapshot.routes.server(&self.server.id) else { return false };
-        let has = |member: &&Member| member.choice.upstreams().any(|one| one.name == *upstream);
-        let member = server.members.iter().find(has);
-        if !member.is_some_and(|member| server.view.admits(&member.name, original)) {
-            return false;
-        }
-        if !active.authority.governs() {
-            return true;
-        }
-        let arrival = Arrival { at: self.gateway.clock.now(), ..self.arrival.clone() };
-        let target = self.target(&active, upstream);
-        let onlooker = Onlooker { arrival: &arrival, target: &target, era: self.era.as_str() };
-        let Normal { form, fault } = normal(original);
-        if fault.is_some() && active.authority.reads_uris {
-            return false;
-        }
-        let subject = Subject::Resource(form.as_ref().into());
-        active.authority.gate.may_hear(&onlooker, &Item { thing: Thing::Offered(&subject), upstream })
     }
 
     /// The members of which the caller is not told that their list is missing or out of date.

@@ -1,4 +1,4 @@
-//! Where a call leads.
+//! Routes a call to the upstream that has its target.
 
 use super::desk::{Desk, params, shown};
 use super::tasks;
@@ -393,7 +393,7 @@ pub(super) async fn mirrored(
     let headers = desk.inbound.headers.iter();
     let sent = headers.filter(|(name, _)| name.as_str().starts_with(MCP_PARAM));
     let sent: Fields = sent.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let strict = desk.gateway.glance().authority.governs();
+    let strict = desk.active().authority.governs();
     let check = |params: &[ParamHeader]| check_mirrored(message, &sent, params, strict);
     let Err(denial) = check(&aim.params) else { return Ok((aim, sent)) };
     let Some(relist) = relist(desk, message, profile, &aim.upstream) else { return Err(denial) };

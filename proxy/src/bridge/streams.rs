@@ -172,7 +172,7 @@ async fn subscribe_all(
 ) -> Result<Subscribed, Denial> {
     let mut subscribed = Subscribed { legs: Vec::new(), served: HashMap::new(), _following: JoinSet::new() };
     for (place, mut uris) in lists::owners(desk, profile, (Era::Modern, &wanted.uris)).await? {
-        uris.retain(|uri| desk.may_hear(message, &place.upstream.name, uri.subject.as_ref()));
+        uris.retain(|uri| desk.may_hear(message, &place.upstream.name, &uri.original));
         let named =
             |uri: &OwnUri| ((Arc::clone(&place.upstream.name), Arc::clone(&uri.original)), uri.clone());
         subscribed.served.extend(uris.iter().map(named));
@@ -383,7 +383,7 @@ impl Stream {
             }
             (None, session) => session.as_ref()?.served_uri(upstream, uri)?,
         };
-        if !desk.may_hear_of(upstream, uri) {
+        if !desk.may_hear(&self.opening, upstream, uri) {
             return None;
         }
         let era = if subscription.is_some() { Era::Modern } else { Era::Legacy };

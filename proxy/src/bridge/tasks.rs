@@ -80,6 +80,10 @@ async fn subject(
     profile: &Arc<Profile>,
     (token, upstream): (&HandleToken, &Arc<Upstream>),
 ) -> Result<Subject, Denial> {
+    // Rules about arguments cannot be asked of a call whose arguments nobody kept.
+    if token.call.arguments.is_none() && desk.active().authority.gate.reads_arguments() {
+        return Err(unknown());
+    }
     let original: Arc<str> = Arc::from(&*token.tool);
     let call = Arc::new(token.call.clone());
     let of_task = |tool: &KnownTool| {
@@ -163,7 +167,10 @@ fn sealed(desk: &Desk<'_>, message: &Message, talk: &Talk, own: &str) -> Result<
         text: own.into(),
         tool: talk.target().map_or_else(Box::default, |tool| Box::from(&**tool)),
         call: TaskCall {
-            arguments: arguments(desk, message, talk.upstream())?,
+            arguments: match talk.overseer().reads_arguments() {
+                true => Some(arguments(desk, message, talk.upstream())?),
+                false => None,
+            },
             redact: rules.redact().to_vec(),
             max_result_bytes: rules.max_result_bytes(),
         },
@@ -175,11 +182,8 @@ fn sealed(desk: &Desk<'_>, message: &Message, talk: &Talk, own: &str) -> Result<
     token.seal(&desk.gateway.estate.seals, &binding(desk)).map_err(oversize)
 }
 
-/// The arguments that the call was judged by, where policy reads any.
-fn arguments(desk: &Desk<'_>, message: &Message, upstream: &Upstream) -> Result<Option<Arc<str>>, Denial> {
-    if !desk.gateway.glance().authority.gate.reads_arguments() {
-        return Ok(None);
-    }
+/// The arguments that the call was judged by.
+fn arguments(desk: &Desk<'_>, message: &Message, upstream: &Upstream) -> Result<Arc<str>, Denial> {
     let fields = params(message)?;
     let selector = desk.server.members.iter().find_map(|member| match &member.choice {
         Choice::Twins { selector, map, .. } if map.values().any(|one| one.name == upstream.name) => {
@@ -187,12 +191,10 @@ fn arguments(desk: &Desk<'_>, message: &Message, upstream: &Upstream) -> Result<
         }
         _ => None,
     });
-    let Some(arguments) = fields.get("arguments").filter(|text| text.starts_with('{')) else {
-        return Ok(None);
-    };
-    let Some(selector) = selector else { return Ok(Some(arguments.into())) };
+    let arguments = fields.get("arguments").filter(|text| text.starts_with('{')).unwrap_or("{}");
+    let Some(selector) = selector else { return Ok(arguments.into()) };
     let object = Object::read(arguments).map_err(|_| unknown())?;
-    Ok(Some(object.rewrite().remove(&**selector).text().into()))
+    Ok(object.rewrite().remove(&**selector).text().into())
 }
 
 fn mark(upstream: &Upstream) -> UpstreamMark {

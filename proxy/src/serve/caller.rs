@@ -64,6 +64,8 @@ impl Passage<'_> {
     /// Refuses who came by a certificate that would not be taken now, where nobody is asked for more.
     fn check_certificate(&mut self, server: &VirtualServer) -> Result<(), Halt> {
         self.connection.guest.check_certificate(self.arrival.at).map_err(|fault| {
+            let metrics = &self.connection.gateway.metrics.identity;
+            metrics.faults.with_label_values(&[fault.as_str()]).inc();
             self.outcome.cause(&fault);
             let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
             halt(Denial::new(fault.reason(), fault.told()), known)

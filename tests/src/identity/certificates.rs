@@ -1,4 +1,4 @@
-//! What a client certificate says, and for how long.
+//! Client certificates name callers for as long as they are accepted.
 
 use super::hall::Hall;
 use super::{RESOURCE, call};

@@ -228,7 +228,8 @@ fn agrees(seen: &Value, found: &Value) -> bool {
         "completion/complete" => (&Value::Null, at(Place::RefUri)),
         _ => (&Value::Null, &Value::Null),
     };
-    let text = |seen: &Value, found: &Value| !seen.is_string() || seen == found;
+    // What is no string names nothing, and is refused by every server.
+    let text = |seen: &Value, found: &Value| seen == found || (seen.is_null() && !found.is_string());
     let target =
         same(&seen["method"], at(Place::Method)) && text(&seen["name"], name) && text(&seen["uri"], uri);
     // Of a completion, policy reads its one argument.
@@ -260,7 +261,11 @@ fn same(one: &Value, other: &Value) -> bool {
         (Value::Array(one), Value::Array(other)) => {
             one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
         }
-        (Value::Object(_), Value::Object(_)) => true,
+        (Value::Object(one), Value::Object(other)) => {
+            let found =
+                |(key, value): (&String, &Value)| other.get(key).is_some_and(|other| same(value, other));
+            one.len() == other.len() && one.iter().all(found)
+        }
         _ => one == other,
     }
 }

@@ -5,7 +5,7 @@ use super::meta::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, Me
 use crate::denial::{Denial, Reason};
 use crate::mcp::Revision;
 use crate::mcp::headers::META_VERSION;
-use crate::mcp::object::{Object, StrictObject, unquoted};
+use crate::mcp::object::{Object, StrictObject, is_imitated, unquoted};
 use ring::digest::{Context, SHA256};
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -274,6 +274,31 @@ impl Abilities {
     }
 }
 
+/// Keys by which a client says what it is and what it can be asked.
+const KNOWN: &[&str] = &[
+    "elicitation",
+    "sampling",
+    "roots",
+    "extensions",
+    "form",
+    "url",
+    "tools",
+    "context",
+    "name",
+    "version",
+    TASKS,
+];
+
+/// Whether a key, here or so many levels below, differs from a known one only in case.
+fn is_imitating(claims: &Object<'_>, levels: usize) -> bool {
+    let below = |text: &str| {
+        levels > 0
+            && text.starts_with('{')
+            && Object::read(text).is_ok_and(|inner| is_imitating(&inner, levels - 1))
+    };
+    claims.members().any(|(key, text)| is_imitated(key, KNOWN) || below(text))
+}
+
 /// A capability is declared by an object, however empty.
 fn says(declared: &Object<'_>, key: &str) -> bool {
     declared.get(key).is_some_and(|text| text.starts_with('{'))
@@ -322,7 +347,13 @@ impl<'a> Claim<'_, 'a> {
 
     fn taken_apart<'t>(&self, key: &str, text: &'t str) -> Result<Object<'t>, Denial> {
         let read = StrictObject::read(text).map(StrictObject::into_object);
-        read.map_err(|_| self.refused(key, "must be an object that has no key twice, in whatever case"))
+        let read =
+            read.map_err(|_| self.refused(key, "must be an object that has no key twice, in whatever case"))?;
+        // A server that ignores case would ask what the gateway takes the client for unable to answer.
+        match is_imitating(&read, 1) {
+            true => Err(self.refused(key, "has a key that differs from a known one only in case")),
+            false => Ok(read),
+        }
     }
 
     fn refused(&self, key: &str, why: &str) -> Denial {
@@ -344,6 +375,22 @@ mod tests {
 
     fn capable(capabilities: &str) -> Profile {
         of_envelope(&format!(r#"{{"{META_CLIENT_CAPABILITIES}":{capabilities}}}"#)).unwrap()
+    }
+
+    #[test]
+    fn what_servers_may_read_otherwise_of_a_client_is_refused() {
+        let cases = [
+            (r#"{"elicitation":{"form":{}},"other":{"Own":1}}"#, true),
+            (r#"{"Elicitation":{}}"#, false),
+            (r#"{"elicitation":{"URL":{}}}"#, false),
+            (r#"{"elicitation":{},"ELICITATION":{}}"#, false),
+            (r#"{"sampling":{"Tools":{}}}"#, false),
+        ];
+        for (capabilities, agrees) in cases {
+            let params = format!(r#"{{"capabilities":{capabilities},"clientInfo":{{"name":"n"}}}}"#);
+            assert_eq!(of_initialize(&params).is_ok(), agrees, "{capabilities}");
+        }
+        assert!(of_initialize(r#"{"capabilities":{},"clientInfo":{"name":"n","Name":"m"}}"#).is_err());
     }
 
     #[test]
