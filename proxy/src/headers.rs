@@ -112,21 +112,6 @@ fn is_replaced(name: &str) -> bool {
     )
 }
 
-/// Headers by which a client could pass for another address behind us.
-fn claims_route(name: &str) -> bool {
-    name.starts_with("x-forwarded-")
-        || matches!(
-            name,
-            "cf-connecting-ip"
-                | "client-ip"
-                | "fastly-client-ip"
-                | "true-client-ip"
-                | "x-client-ip"
-                | "x-cluster-client-ip"
-                | "x-real-ip"
-        )
-}
-
 /// Whether what a client shows may vouch for the connection that carries it and not for the request
 /// alone, as `Negotiate` does (RFC 4559 §6) and any scheme might that is not known here.
 pub fn binds_connection(headers: &HeaderMap) -> bool {
@@ -150,7 +135,7 @@ fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
         || matches!(&upstream.credentials, Credentials::Header { name: set, .. } if set == name);
     !(is_replaced(text)
         || origin
-        || claims_route(text)
+        || claims::claims_route(text)
         || sets
         || is_hop(text)
         || hop.contains(name)

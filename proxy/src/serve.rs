@@ -32,7 +32,7 @@ use crate::session::one::Rest;
 use crate::upstreams::pool::Pool;
 use away::Away;
 use bytes::Bytes;
-use http::header::{HOST, ORIGIN, USER_AGENT};
+use http::header::{CONTENT_TYPE, HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method};
 use portunus_config::{
@@ -285,6 +285,8 @@ impl<'a> Passage<'a> {
     async fn read_body(&mut self, client: &mut Client, server: &VirtualServer) -> Result<Bytes, Halt> {
         let known = || Knowledge { http_status: server.http_status, ..Knowledge::default() };
         intake::declared(&self.request.headers).map_err(|denial| halt(denial, known()))?;
+        // Servers read parameters of a media type, and spaces beyond ASCII, in ways of their own.
+        self.request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let limits = &self.connection.listener.limits;
         let limit = server.max_body_bytes.map_or(limits.max_body_bytes, |own| own.min(limits.max_body_bytes));
         let era = intake::likely_era(&self.request.headers);

@@ -63,6 +63,7 @@ const ENVELOPE: &[Row] = &[
     row("the tool in another case", r#""name":"pay""#, r#""nAme":"pay""#),
     row("another tool by an escape", r#""name":"pay""#, r#""name":"pay","\u004eame":"wipe""#),
     row("the same key twice", r#""name":"pay""#, r#""name":"pay","name":"wipe""#),
+    row("another tool to a reader in C", r#""name":"pay""#, r#""name":"pay","name\u0000":"wipe""#),
     row("the same key by an escape", r#""name":"pay""#, r#""name":"pay","\u006eame":"wipe""#),
     row("other parameters", r#""params":{"#, r#""Params":{"name":"wipe","arguments":{}},"params":{"#),
     row("another method", r#""method":"tools/call""#, r#""method":"tools/call","Method":"tools/list""#),
@@ -83,6 +84,9 @@ const ENVELOPE: &[Row] = &[
 const ARGUMENTS: &[Row] = &[
     row("another amount", r#""amount":1"#, r#""amount":1,"Amount":1000000"#),
     row("the amount in another case", r#""amount":1"#, r#""AMOUNT":1"#),
+    row("another amount to a reader in C", r#""amount":1"#, r#""amount":1,"amount\u0000":1000000"#),
+    row("a text that ends early in C", r#""id":"a""#, r#""id":"a\u0000""#),
+    row("a region to a reader in C", r#""region":"us""#, r#""region":"us","region\u0000":"us""#),
     row("the amount twice", r#""amount":1"#, r#""amount":1,"amount":1000000"#),
     row("another amount by an escape", r#""amount":1"#, r#""amount":1,"\u0041mount":1000000"#),
     row("a number that JavaScript rounds", r#""amount":1"#, r#""amount":9007199254740993"#),
@@ -102,6 +106,11 @@ const ARGUMENTS: &[Row] = &[
 const HARMLESS: &[Row] = &[
     row("keys that no rule reads", r#""items":["x"]"#, r#""items":[{"a":1,"A":2}]"#),
     row("a number that no rule reads", r#""items":["x"]"#, r#""items":[9007199254740993]"#),
+    row(
+        "texts and keys that no rule reads",
+        r#""items":["x"]"#,
+        r#""items":["x\u0000",{"a":1,"a\u0000":2}]"#,
+    ),
     row("a parameter of nobody", r#""name":"pay""#, r#""name":"pay","own":1,"OWN":2"#),
     row("a large number that every reader keeps", r#""amount":1"#, r#""amount":9007199254740992"#),
     row("an escaped key", r#""amount":1"#, r#""\u0061mount":1"#),
@@ -232,6 +241,64 @@ async fn a_selector_is_read_in_one_way() {
         }
         assert_eq!((eu.counted("called pay"), us.counted("called pay")), (0, 1), "{client:?} {era:?}");
     }
+}
+
+/// Policy is asked about what a client says in a retry, and what follows from it holds for the answer.
+#[tokio::test]
+async fn an_answer_is_held_to_the_rules_of_the_retry_that_brings_it() {
+    let rules = "package mcp.authz\nimport rego.v1\ndefault decision := {\"allow\": true}\n\
+        decision := {\"allow\": true, \"obligations\": {\"redact\": [\"salary\"]}} if input.mcp.responses\n";
+    let server =
+        Mcp::start(Nature::of(Era::Legacy), vec![tool("ask"), tool("plain")], |call: Call| async move {
+            if call.tool() == "ask" {
+                call.elicit("Your name?").await;
+            }
+            Ok(json!({"content": [], "structuredContent": {"salary": 7}}))
+        })
+        .await;
+    let document = format!(
+        "upstreams:\n  up: {}\nservers:\n  /mcp: up\npolicy: {{path: p.rego, lists: show}}\n",
+        server.url()
+    );
+    let gateway = Gateway::start_beside(&[("p.rego", rules)], &document).await;
+    let mut caller = Caller::new(Era::Modern, gateway.address).ready().await;
+    for (name, salary) in [("plain", 7), ("ask", 0)] {
+        let said = caller.call(name, json!({})).await.unwrap();
+        assert_eq!(said.message["result"]["structuredContent"]["salary"], salary, "{}", said.all());
+    }
+}
+
+/// A server is asked in the words of its client's era, which rules know.
+#[tokio::test]
+async fn a_method_of_another_era_goes_round_no_rule() {
+    let rules = "package mcp.authz\nimport rego.v1\ndefault decision := true\n\
+        decision := false if input.mcp.uri == \"file:///etc/secret\"\n";
+    for era in ERAS {
+        let server = server(era).await;
+        let document = format!(
+            "upstreams:\n  up: {}\nservers:\n  /mcp: up\npolicy: {{path: p.rego, lists: show}}\n",
+            server.url()
+        );
+        let gateway = Gateway::start_beside(&[("p.rego", rules)], &document).await;
+        let mut caller = Caller::new(Era::Legacy, gateway.address).ready().await;
+        assert!(caller.call("pay", json!({})).await.unwrap().code().is_none());
+        let wanted = json!({"notifications": {"resourceSubscriptions": ["file:///etc/secret"]}});
+        let listened = server.counted("subscriptions/listen");
+        let said = caller.request("subscriptions/listen", wanted).await.unwrap();
+        assert_eq!(said.code(), Some(-32601), "{era:?} {}", said.all());
+        assert_eq!(server.counted("subscriptions/listen"), listened, "{era:?}");
+    }
+}
+
+/// Parameters of methods that MCP does not know are their own, and so are those of servers.
+#[tokio::test]
+async fn what_no_rule_reads_may_be_called_anything() {
+    let (gateway, server) = house(Era::Modern, None).await;
+    let mut caller = Caller::new(Era::Modern, gateway.address).ready().await;
+    let said = caller.request("acme/report", json!({"Name": "x", "Data": 1, "Level": 2})).await.unwrap();
+    assert_eq!(server.counted("acme/report"), 1, "{}", said.all());
+    let said = caller.request("acme/report", json!({"Arguments": {}})).await.unwrap();
+    assert_eq!((said.code(), server.counted("acme/report")), (Some(-32600), 1), "{}", said.all());
 }
 
 /// Clients that ignore case read an answer as well.

@@ -48,8 +48,11 @@ impl tree::Tree for PassedOn {
         Rego::number(text).map(PassedOn)
     }
 
-    fn text(text: &str) -> PassedOn {
-        PassedOn(Rego::text(text))
+    fn text(text: &str) -> Result<PassedOn, Fault> {
+        if text.contains('\0') {
+            return Err(Fault::Shape("a text has U+0000 in it, where some servers end it"));
+        }
+        Rego::text(text).map(PassedOn)
     }
 
     fn list(items: Vec<PassedOn>) -> PassedOn {
@@ -91,8 +94,8 @@ impl tree::Tree for Rego {
         Ok(Rego(Value::from(number)))
     }
 
-    fn text(text: &str) -> Rego {
-        Rego(Value::from(text))
+    fn text(text: &str) -> Result<Rego, Fault> {
+        Ok(Rego(Value::from(text)))
     }
 
     fn list(items: Vec<Rego>) -> Rego {
@@ -189,6 +192,8 @@ mod tests {
             ("keys of one name", r#"{"a":1,"A":2}"#, false),
             ("deeper", r#"[{"x":{"size":1,"\u017fize":2}}]"#, false),
             ("values that differ in case", r#"["a","A"]"#, true),
+            ("a key that ends early in C", r#"{"a":1,"a\u0000b":2}"#, false),
+            ("a text that ends early in C", r#"["/etc/passwd\u0000.txt"]"#, false),
         ];
         for (name, text, agrees) in cases {
             assert_eq!(passed_on(text).is_ok(), agrees, "{name}");

@@ -241,24 +241,12 @@ pub struct Remarks {
     pub unstructured: bool,
     /// It has `inputRequests`.
     pub asks: bool,
-    /// A key differs only in case from one that MCP gives a meaning: some clients read it as that one.
+    /// A key differs only in case from one by which a server asks something: some clients read it so.
     pub folded: bool,
 }
 
-/// The keys of a result that rules are about.
-const KNOWN: &[&str] = &[
-    "content",
-    "structuredContent",
-    "contents",
-    "messages",
-    "isError",
-    "_meta",
-    "resultType",
-    "inputRequests",
-    "requestState",
-    "taskId",
-    "task",
-];
+/// The keys by which a result asks its client something, which policy is asked about.
+const KNOWN: &[&str] = &["resultType", "inputRequests"];
 
 impl Remarks {
     /// What the text of a result says; nothing where it is no object.
@@ -371,8 +359,8 @@ mod tests {
             (r#"{"inputRequests":{}}"#, Some(Remarks { asks: true, ..none })),
             (r#"{"input\u0052equests":{}}"#, Some(Remarks { asks: true, ..none })),
             (r#"{"InputRequests":{}}"#, Some(Remarks { folded: true, ..none })),
-            (r#"{"content":[],"contentS":1}"#, Some(Remarks { folded: true, ..none })),
-            (r#"{"i\u017fError":true}"#, Some(Remarks { folded: true, ..none })),
+            (r#"{"re\u017fultType":"input_required"}"#, Some(Remarks { folded: true, ..none })),
+            (r#"{"content":[],"Content":1,"IsError":true}"#, Some(none)),
             (r#"{"other":1,"Other":2}"#, Some(none)),
             (r#"{"a":1,"a":2}"#, None),
             ("[]", None),

@@ -4,8 +4,8 @@
 //! Validation": an intermediary that reads the body must refuse a mismatch). Which era a request
 //! belongs to follows the order that the SDKs use, so a gateway and its upstream never disagree.
 
-use super::object::Object;
-use super::{Envelope, Revision, Shape, sentinel};
+use super::object::{Object, place};
+use super::{Envelope, Fault, Method, Revision, Shape, sentinel};
 use crate::denial::{Denial, Reason};
 use crate::message::Era;
 use std::borrow::Cow;
@@ -39,20 +39,33 @@ pub struct Verdict {
 /// A [`Denial`] with [`Reason::HeaderMismatch`], [`Reason::UnsupportedVersion`] (listing
 /// `offered`), [`Reason::InvalidEnvelope`] or [`Reason::InvalidRequest`].
 pub fn judge(envelope: &Envelope<'_>, mirror: &Mirror<'_>, offered: &[Revision]) -> Result<Verdict, Denial> {
-    let inside = |key| {
-        let read = envelope.params.inside(key);
-        read.map_err(|fault| Denial::new(Reason::InvalidRequest, format!("in `{key}`: {fault}")))
-    };
-    // Read elsewhere, and only for some methods; what servers read otherwise is refused here for all.
-    inside("ref")?;
-    inside("notifications")?;
-    let meta = inside("_meta")?;
+    check_keys(envelope).map_err(|fault| Denial::new(Reason::InvalidRequest, fault.to_string()))?;
+    let meta = envelope.params.inside("_meta").ok().flatten();
     let verdict = match meta.filter(|meta| meta.get(META_VERSION).is_some()) {
         Some(meta) => claimed(&meta, mirror, offered)?,
         None => unclaimed(envelope, mirror, offered)?,
     };
     mirrored(envelope, mirror, verdict.era)?;
     Ok(verdict)
+}
+
+/// Refuses what servers that ignore the case of keys read otherwise, wherever the protocol gives a key its
+/// meaning. A method that MCP does not know has parameters of its own.
+fn check_keys(envelope: &Envelope<'_>) -> Result<(), Fault> {
+    let params = &envelope.params;
+    let is_known = |method: &Method| method.rules().is_some() || method.name().starts_with("tasks/");
+    match &envelope.method {
+        Some(method) if !is_known(method) => params.check_keys(place::PARAMS_OF_ANY)?,
+        _ => params.check_keys(place::PARAMS)?,
+    }
+    for (key, known) in
+        [("_meta", place::META), ("ref", place::REFERENCE), ("notifications", place::NOTIFICATIONS)]
+    {
+        if let Some(inner) = params.inside(key)? {
+            inner.check_keys(known)?;
+        }
+    }
+    Ok(())
 }
 
 /// A body that names its revision is modern; a bad claim is an error and no way back to legacy.

@@ -6,7 +6,7 @@
 
 mod fold;
 mod outline;
-mod place;
+pub(super) mod place;
 mod strict;
 
 use super::scan::{Scan, Stop};
@@ -18,6 +18,7 @@ use std::collections::HashSet;
 use std::sync::OnceLock;
 
 pub use outline::Outline;
+pub(super) use place::is_imitated;
 pub use strict::StrictObject;
 pub(crate) use strict::keys_differ;
 
@@ -255,7 +256,9 @@ fn taken_apart(scan: &mut Scan<'_>, place: Place) -> Result<Result<Vec<Member>, 
         let quoted = scan.key()?;
         let meaning = quoted.meaning().ok_or(Stop::Grammar)?;
         let deeper = place.below(&meaning);
-        imitated = imitated.or_else(|| fold::imitated(&meaning, place.known()));
+        if place == Place::Message {
+            imitated = imitated.or_else(|| fold::imitated(&meaning, place::MESSAGE));
+        }
         let key = match meaning {
             Cow::Borrowed(key) => Key::Plain(Span::between(base, first + 1, first + 1 + key.len())),
             Cow::Owned(key) => Key::Escaped(key.into()),
@@ -294,11 +297,6 @@ fn has_duplicates(text: &str, members: &[Member]) -> bool {
     }
     let mut seen = HashSet::with_capacity(members.len());
     !members.iter().all(|member| seen.insert(member.key.of(text)))
-}
-
-/// Whether `key` is none of the known keys, and some reader takes it for one of them.
-pub(super) fn is_imitated(key: &str, known: &'static [&'static str]) -> bool {
-    fold::imitated(key, known).is_some()
 }
 
 /// The texts of an array's elements, in order.

@@ -15,7 +15,10 @@ pub trait Tree: Sized {
     /// A [`Fault`] if it cannot be held without changing it.
     fn number(text: &str) -> Result<Self, Fault>;
     /// What a string says.
-    fn text(text: &str) -> Self;
+    ///
+    /// # Errors
+    /// A [`Fault`] for text that readers make different things of.
+    fn text(text: &str) -> Result<Self, Fault>;
     /// An array.
     fn list(items: Vec<Self>) -> Self;
     /// An object, its members in order.
@@ -49,7 +52,7 @@ fn next<T: Tree>(scan: &mut Scan<'_>) -> Result<T, Fault> {
         Some(b'"') => {
             let text = scan.quoted().map_err(unbounded)?;
             let text = text.meaning().ok_or(Fault::Syntax("a string is half of a surrogate pair"))?;
-            Ok(T::text(&text))
+            T::text(&text)
         }
         _ => match scan.value().map_err(unbounded)? {
             "null" => Ok(T::null()),

@@ -20,6 +20,7 @@ const CONTROL: &str = "it has a control character";
 const PERCENT: &str = "a `%` in it is not followed by two hexadecimal digits";
 const UTF_8: &str = "its encoded bytes are not UTF-8";
 const DOTS: &str = "it has a `.` or `..` that servers read in different ways";
+const FILE_HOST: &str = "it names a host of a file, which servers ignore";
 const USER: &str = "it names a user before its host";
 const HOST: &str = "its host or port is not written in the usual way";
 const SCHEME: &str = "it has no scheme";
@@ -172,8 +173,12 @@ impl Writer {
             self.fails(DOTS);
         }
         match is_file {
-            true if authority.eq_ignore_ascii_case("localhost") => String::new(),
-            true => authority.to_ascii_lowercase(),
+            true if authority.is_empty() || authority.eq_ignore_ascii_case("localhost") => String::new(),
+            // Most servers take the path alone, and read `/etc/passwd` from `file://any/etc/passwd`.
+            true => {
+                self.fails(FILE_HOST);
+                authority.to_ascii_lowercase()
+            }
             false => authority,
         }
     }

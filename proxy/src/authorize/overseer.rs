@@ -52,6 +52,11 @@ impl Overseer {
         Overseer { reads_arguments, ..self }
     }
 
+    /// Adds rules for the answer.
+    pub fn add(&mut self, rules: &AnswerRules) {
+        self.answer = std::mem::take(&mut self.answer).and(rules);
+    }
+
     /// Whether the policy that let the call through reads arguments.
     pub fn reads_arguments(&self) -> bool {
         self.reads_arguments

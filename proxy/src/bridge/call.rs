@@ -12,7 +12,7 @@ use portunus_filters::mcp::bridge::{self, ParamHeader, Profile, Reference, Refer
 use portunus_filters::mcp::catalog::{Catalog, Entry, ListKind, Server, State as Known};
 use portunus_filters::mcp::object::{Object, StrictObject};
 use portunus_filters::mcp::{Envelope, Fault, Span};
-use portunus_filters::{Denial, Message, Reason};
+use portunus_filters::{Denial, Era, Message, Reason};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -92,10 +92,20 @@ async fn aim_at(
             aimed(desk, found.map_err(missing)?)
         }
         "completion/complete" => completion(desk, message, fields, profile).await,
-        _ => desk.only().map(plain).ok_or_else(|| {
-            Denial::new(Reason::UnknownMethod, "no server behind this endpoint has this method")
-        }),
+        // What another era knows by this name is judged in the words of that era, or not at all.
+        _ => desk
+            .only()
+            .filter(|_| !(is_foreign(method) && desk.active().authority.governs()))
+            .map(plain)
+            .ok_or_else(|| {
+                Denial::new(Reason::UnknownMethod, "no server behind this endpoint has this method")
+            }),
     }
+}
+
+/// Whether a method that came here is one of MCP, and none that its client's era has calls by.
+fn is_foreign(method: &str) -> bool {
+    [Era::Legacy, Era::Modern].iter().any(|era| bridge::is_known_method(*era, method))
 }
 
 /// The one server that may be asked for what is in no list. Where policy decides, nobody learns of what
@@ -158,7 +168,11 @@ pub async fn target_of(desk: &Desk<'_>, message: &Message) -> Result<Option<Targ
     let fields = params(message)?;
     let profile = desk.guest.introduced(&fields)?;
     let method = method_name(message);
-    if bridge::may_ask(method) && (profile.answers() || (method == "tools/call" && profile.takes_tasks())) {
+    // Policy is asked what a client may be asked, whether or not it says that it can answer.
+    let is_ruled = desk.active().authority.gate.rules().is_some();
+    if bridge::may_ask(method)
+        && (is_ruled || profile.answers() || (method == "tools/call" && profile.takes_tasks()))
+    {
         return Ok(None);
     }
     desk.spoken_by(&profile);

@@ -89,9 +89,10 @@ async fn calls(
         Some(request_state::State::Parked(serial)) => {
             // The answers are a message like any other: judged before they go on.
             let aim = call::aim(desk, message, fields, &round.profile).await?;
-            desk.clear(message, &aim.upstream.name, aim.subject)?;
+            let cleared = desk.clear(message, &aim.upstream.name, aim.subject)?;
             desk.snapshot.release();
-            let resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
+            let mut resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
+            resumed.talk.hold_to(&cleared);
             out.outcome.forwarding(&Arc::clone(&resumed.talk.upstream().name));
             Box::pin(round.resume(resumed, replies, out)).await
         }

@@ -45,6 +45,39 @@ fn claims_request(name: &str) -> bool {
         )
 }
 
+/// Fields by which a client could pass for another address or another caller behind us.
+pub(super) fn claims_route(name: &str) -> bool {
+    const PREFIXES: [&str; 10] = [
+        "x-forwarded",
+        "forwarded-",
+        "x-originating-",
+        "x-remote-",
+        "x-proxyuser-",
+        "x-azure-",
+        "x-appengine-",
+        "x-envoy-external-",
+        "wl-proxy-",
+        "remote-",
+    ];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || matches!(
+            name,
+            "cf-connecting-ip"
+                | "cf-connecting-ipv6"
+                | "fly-client-ip"
+                | "x-amzn-oidc-identity"
+                | "x-client-cert"
+                | "x-ssl-client-verify"
+                | "ssl-client-cert"
+                | "client-ip"
+                | "fastly-client-ip"
+                | "true-client-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "x-real-ip"
+        )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

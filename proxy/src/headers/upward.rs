@@ -4,7 +4,8 @@
 //! A key in a header of its own is a credential that only its server knows for one. So callers who
 //! differ in what goes up are different callers wherever something is kept for one of them.
 
-use super::{caller, claims_route, detached, goes_up, hop_tokens, is_hop, is_replaced};
+use super::claims::claims_route;
+use super::{caller, detached, goes_up, hop_tokens, is_hop, is_replaced};
 use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{Credentials, HostPolicy, Upstream, VirtualServer};

@@ -2,8 +2,14 @@
 
 use super::{Answer, Common, Question, Rounds, Talk, Turn};
 use crate::forward::Failure;
+use portunus_filters::Cleared;
 
 impl Talk {
+    /// Holds the answer to the rules of a message that takes the call up again, beside those of the call.
+    pub fn hold_to(&mut self, cleared: &Cleared) {
+        self.common.overseer.add(cleared.answer_rules());
+    }
+
     /// The answer as the client may have it.
     pub(super) fn passed(&self, answer: Answer) -> Turn {
         match self.common.overseer.passed(&self.common.gateway, answer) {

@@ -2,14 +2,14 @@
 //!
 //! Go's `encoding/json` and .NET's web defaults take `Name` for `name`, and of several such keys the
 //! last one. Go folds by Unicode's simple folding, so `ſ` (U+017F) is an `s` and the Kelvin sign
-//! (U+212A) a `k`; .NET folds by simple upper case. The folding here equates at least what any of them
-//! equates, so what differs here differs for every reader.
+//! (U+212A) a `k`; .NET folds by simple upper case. Readers in C end a key at its first U+0000. The
+//! folding here equates at least what any of them equates, so what differs here differs for every reader.
 
 use std::borrow::Cow;
 
 /// Whether some reader takes the two keys for one.
 pub(super) fn alike(one: &str, other: &str) -> bool {
-    if one.is_ascii() && other.is_ascii() {
+    if is_plain(one) && is_plain(other) {
         return one.eq_ignore_ascii_case(other);
     }
     folded(one).eq(folded(other))
@@ -17,7 +17,7 @@ pub(super) fn alike(one: &str, other: &str) -> bool {
 
 /// A form that is equal for keys that are alike.
 pub(super) fn form(key: &str) -> Cow<'_, str> {
-    match key.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
+    match key.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase() && byte != 0) {
         true => Cow::Borrowed(key),
         false => Cow::Owned(folded(key).collect()),
     }
@@ -31,8 +31,13 @@ pub(super) fn imitated(key: &str, known: &'static [&'static str]) -> Option<&'st
     known.iter().copied().find(|known| alike(key, known))
 }
 
+fn is_plain(key: &str) -> bool {
+    key.bytes().all(|byte| byte.is_ascii() && byte != 0)
+}
+
 /// Lower case of upper case of lower case: `ẞ` becomes `ß`, `SS` and then `ss`, as `ß` and `SS` do.
 fn folded(key: &str) -> impl Iterator<Item = char> {
+    let key = key.split('\0').next().unwrap_or_default();
     key.chars().flat_map(char::to_lowercase).flat_map(char::to_uppercase).flat_map(char::to_lowercase)
 }
 
@@ -54,6 +59,8 @@ mod tests {
             ("θ", "ϑ"),
             ("ß", "ẞ"),
             ("ǆ", "ǅ"),
+            ("name", "name\0"),
+            ("name", "NAME\0\0x"),
             ("ͅ", "ι"),
             ("ᏸ", "Ᏸ"),
         ];
@@ -86,6 +93,8 @@ mod tests {
             ("Name", Some("name")),
             ("ARGUMENT\u{17f}", Some("arguments")),
             ("tas\u{212a}", Some("task")),
+            ("name\0", Some("name")),
+            ("\0name", None),
             ("other", None),
             ("", None),
         ];

@@ -78,12 +78,13 @@ mod tests {
     #[test]
     fn objects_are_read_only_where_every_reader_agrees() {
         let folded = Err(Fault::FoldedKey(None));
-        let cases: [(&str, &str, Result<Option<&str>, Fault>); 8] = [
+        let cases: [(&str, &str, Result<Option<&str>, Fault>); 9] = [
             ("there", r#"{"amount":1,"b":2}"#, Ok(Some("1"))),
             ("absent", r#"{"b":2}"#, Ok(None)),
             ("in another case", r#"{"Amount":1}"#, folded.clone()),
             ("in two cases", r#"{"amount":1,"AMOUNT":2}"#, folded.clone()),
             ("by an escape", r#"{"amount":1,"\u0041mount":2}"#, folded.clone()),
+            ("as C ends it", r#"{"amount":1,"amount\u0000":2}"#, folded.clone()),
             ("by a long s", r#"{"amount":1,"s":1,"\u017f":2}"#, folded),
             ("twice", r#"{"amount":1,"amount":2}"#, Err(Fault::DuplicateKey)),
             ("its value alone", r#"{"amount":"Amount","x":"X"}"#, Ok(Some("\"Amount\""))),
