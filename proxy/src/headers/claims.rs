@@ -31,6 +31,10 @@ fn has_one_reading(name: &str) -> bool {
 /// Fields by which some servers read another method, path or host than those of the request.
 fn claims_request(name: &str) -> bool {
     const PREFIXES: [&str; 3] = ["x-original-", "x-rewrite-", "x-envoy-original-"];
+    if !name.starts_with(['x', 'p']) {
+        // Most names are told by their first letter.
+        return name.ends_with("-override");
+    }
     name.ends_with("-override")
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || matches!(
@@ -59,7 +63,8 @@ pub(super) fn claims_route(name: &str) -> bool {
         "wl-proxy-",
         "remote-",
     ];
-    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    // Most names are told by their first letter.
+    (name.starts_with(['f', 'r', 'w', 'x']) && PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
         || matches!(
             name,
             "cf-connecting-ip"

@@ -12,7 +12,7 @@ use portunus_filters::mcp::bridge::{self, Aim};
 use portunus_filters::mcp::headers::Mirror;
 use portunus_filters::mcp::{Bounds, Revision};
 use portunus_filters::message::{Reading, read};
-use portunus_filters::{Arrival, Cleared, Identity, Message, Moment, Pipeline};
+use portunus_filters::{Arrival, Cleared, Identity, Kind, Message, Moment, Pipeline};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -90,6 +90,10 @@ impl Judge {
         let body = Bytes::copy_from_slice(message.as_bytes());
         let reading = read(&body, &Bounds::default(), &Mirror::default(), &Revision::ALL).ok()?;
         let Reading::One(message) = reading else { return None };
+        // What has no id is answered by nobody, and goes to no server where a policy is in force.
+        if message.kind != Kind::Request {
+            return None;
+        }
         let target = Target { subject: subject(&message)?, ..self.target.clone() };
         let cleared: Cleared = self.pipeline.judge(&self.arrival, &[message], &target, |_| {}).ok()?;
         let seen = serde_json::from_str(cleared.judged()?.reason()?).unwrap();

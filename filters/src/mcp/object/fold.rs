@@ -31,7 +31,8 @@ pub(super) fn imitated(key: &str, known: &'static [&'static str]) -> Option<&'st
     known.iter().copied().find(|known| alike(key, known))
 }
 
-fn is_plain(key: &str) -> bool {
+/// Whether only case can make other keys of it: no reader folds its letters otherwise, or ends it early.
+pub(super) fn is_plain(key: &str) -> bool {
     key.bytes().all(|byte| byte.is_ascii() && byte != 0)
 }
 

@@ -62,9 +62,15 @@ pub(crate) fn keys_differ<'k>(keys: impl ExactSizeIterator<Item = &'k str> + Clo
         let mut seen = HashSet::with_capacity(keys.len());
         return keys.into_iter().all(|key| seen.insert(fold::form(key)));
     }
+    let are_plain = keys.clone().all(fold::is_plain);
+    let alike = |one: &str, other: &str| match are_plain {
+        // Lengths tell most keys apart.
+        true => one.len() == other.len() && one.eq_ignore_ascii_case(other),
+        false => fold::alike(one, other),
+    };
     let mut rest = keys;
     while let Some(key) = rest.next() {
-        if rest.clone().any(|other| fold::alike(key, other)) {
+        if rest.clone().any(|other| alike(key, other)) {
             return false;
         }
     }
