@@ -12,13 +12,7 @@ use crate::mcp::Fault;
 pub(super) enum Place {
     Message,
     Params,
-    /// `_meta` of `params`.
-    Meta,
-    /// `ref` of `params`: what a completion is for.
-    Reference,
-    /// `notifications` of `params`: what a client listens to.
-    Notifications,
-    /// `result` or `error` of a message, or any other object.
+    /// Any other object: `result` and `error` of a message, some members of `params`.
     Other,
 }
 
@@ -27,10 +21,9 @@ impl Place {
     pub(super) fn below(self, key: &str) -> Option<Place> {
         match (self, key) {
             (Place::Message, "params") => Some(Place::Params),
-            (Place::Message, "result" | "error") => Some(Place::Other),
-            (Place::Params, "_meta") => Some(Place::Meta),
-            (Place::Params, "ref") => Some(Place::Reference),
-            (Place::Params, "notifications") => Some(Place::Notifications),
+            (Place::Message, "result" | "error") | (Place::Params, "_meta" | "ref" | "notifications") => {
+                Some(Place::Other)
+            }
             _ => None,
         }
     }
