@@ -134,6 +134,11 @@ impl VirtualServer {
     /// Default of [`VirtualServer::list_timeout`].
     pub const DEFAULT_LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
+    /// Index of the member that an upstream of this name may serve.
+    pub fn member_of(&self, upstream: &str) -> Option<usize> {
+        self.members.iter().position(|member| member.choice.upstreams().any(|one| *one.name == *upstream))
+    }
+
     /// Whether a client and its one upstream can be left to speak with each other, if they speak
     /// the same era: nothing is chosen, merged or changed between them.
     pub fn is_plain(&self) -> bool {

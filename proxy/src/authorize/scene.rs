@@ -5,7 +5,7 @@ use crate::bridge::{Desk, shown};
 use crate::context::Active;
 use crate::talk::Place;
 use bytes::Bytes;
-use portunus_config::{Member, Upstream};
+use portunus_config::Upstream;
 use portunus_filters::call::{Call, KnownTool, Subject, Target, TaskCall};
 use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::Method;
@@ -184,8 +184,8 @@ impl Desk<'_> {
         let active = self.active();
         let Some(server) = active.snapshot.routes.server(&self.server.id) else { return false };
         let Normal { form, .. } = normal(original);
-        let has = |member: &&Member| member.choice.upstreams().any(|one| one.name == *upstream);
-        if !server.members.iter().find(has).is_some_and(|member| server.view.admits(&member.name, &form)) {
+        let member = server.member_of(upstream).map(|member| &server.members[member].name);
+        if !member.is_some_and(|member| server.view.admits(member, &form)) {
             return false;
         }
         if !active.authority.governs() {

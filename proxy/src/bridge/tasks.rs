@@ -92,9 +92,7 @@ async fn subject(
     let Some(rated) = desk.rated(&upstream.name, &original) else {
         return Ok(of_task(&KnownTool::unrated(original)));
     };
-    let has =
-        |member: &portunus_config::Member| member.choice.upstreams().any(|one| one.name == upstream.name);
-    let member = desk.server.members.iter().position(has).ok_or_else(unknown)?;
+    let member = desk.server.member_of(&upstream.name).ok_or_else(unknown)?;
     let look = |catalog: &Catalog| {
         let entry = catalog.of_member(ListKind::Tools, member, &original)?;
         desk.finds_task(message, entry, &call)
@@ -185,11 +183,10 @@ fn sealed(desk: &Desk<'_>, message: &Message, talk: &Talk, own: &str) -> Result<
 /// The arguments that the call was judged by.
 fn arguments(desk: &Desk<'_>, message: &Message, upstream: &Upstream) -> Result<Arc<str>, Denial> {
     let fields = params(message)?;
-    let selector = desk.server.members.iter().find_map(|member| match &member.choice {
-        Choice::Twins { selector, map, .. } if map.values().any(|one| one.name == upstream.name) => {
-            Some(selector)
-        }
-        _ => None,
+    let member = desk.server.member_of(&upstream.name).map(|member| &desk.server.members[member]);
+    let selector = member.and_then(|member| match &member.choice {
+        Choice::Twins { selector, .. } => Some(selector),
+        Choice::Fixed(_) | Choice::ByTenant { .. } => None,
     });
     let arguments = fields.get("arguments").filter(|text| text.starts_with('{')).unwrap_or("{}");
     let Some(selector) = selector else { return Ok(arguments.into()) };

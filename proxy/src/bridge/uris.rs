@@ -41,10 +41,7 @@ async fn renamed(
     result: &[u8],
 ) -> Option<String> {
     let result = std::str::from_utf8(result).ok()?;
-    let mut members = desk.server.members.iter();
-    let is_its =
-        |member: &portunus_config::Member| member.choice.upstreams().any(|one| one.name == upstream.name);
-    let member = members.position(is_its)?;
+    let member = desk.server.member_of(&upstream.name)?;
     // Without any list nothing leads anywhere, and the server's own words are as good as others.
     let catalog = desk.catalog(profile, URIS, desk.gateway.clock.now()).await.ok()?;
     catalog.with_served_uris(member, method, result)
