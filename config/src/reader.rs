@@ -41,6 +41,10 @@ impl<'a> Value<'a> {
         self.source.findings.error(&self.place(), problem, hint);
     }
 
+    pub(crate) fn warn(&self, problem: impl Into<String>, hint: impl Into<String>) {
+        self.source.findings.warn(&self.place(), problem, hint);
+    }
+
     /// Reports that `wanted` should stand here. The value is not shown: it may be a credential.
     pub(crate) fn expected<T>(&self, wanted: &str) -> Option<T> {
         let hint = match self.node.kind {

@@ -128,6 +128,8 @@ mod tests {
                 .collect()
         };
         assert_eq!(warned("deny: ['files*.x']"), ["`files*` matches no member of this server"]);
+        let misspelt = "`MAILTO:*` matches no URI: rules are asked of the normal form";
+        assert_eq!(warned("deny: ['crm.MAILTO:*', 'crm.mailto:*']"), [misspelt]);
         assert!(warned("deny: ['*.x', 'c*.x', 'crm.x']").is_empty());
     }
 

@@ -61,10 +61,14 @@ fn patterns(value: &Value<'_>) -> Vec<Located<Pattern>> {
     let pattern = |item: &Value<'_>| {
         let read = item.parsed(FORMS, |text| short(text).and_then(|()| Pattern::parse(text)))?;
         let original = read.value.original.to_string();
-        // A tool may be called what looks like a URI of a scheme without slashes.
-        if let Some(form) = respelt(&original).filter(|_| original.contains(":/")) {
+        if let Some(form) = respelt(&original) {
+            let problem = format!("`{original}` matches no URI: rules are asked of the normal form");
             let hint = format!("write `{}.{form}`", read.value.member);
-            item.error(format!("`{original}` matches no URI: rules are asked of the normal form"), hint);
+            match original.contains(":/") {
+                true => item.error(problem, hint),
+                // A tool may be called what looks like a URI of a scheme without slashes.
+                false => item.warn(problem, hint),
+            }
         }
         Some(read)
     };

@@ -3,6 +3,7 @@
 use crate::authorize::{Direction, Kind};
 use crate::call::{Call, Subject};
 use crate::denial::{Denial, Reason};
+use crate::mcp::bridge::is_aimed;
 use crate::mcp::object::{Object, Word};
 use crate::mcp::{Fault, Method};
 use crate::message::{self, Message};
@@ -164,19 +165,6 @@ fn responses<'m>(message: &'m Message, params: &Object<'m>) -> Result<Option<Cow
         (None, None) => return Ok(None),
     };
     Ok(Some(Cow::Owned(answer)))
-}
-
-/// Whether requests of a method are aimed at an item of a list.
-fn is_aimed(method: &str) -> bool {
-    matches!(
-        method,
-        "tools/call"
-            | "prompts/get"
-            | "resources/read"
-            | "resources/subscribe"
-            | "resources/unsubscribe"
-            | "completion/complete"
-    )
 }
 
 fn text(bytes: &[u8]) -> Option<&str> {

@@ -184,6 +184,12 @@ pub(super) fn target_key(method: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether requests of a method are aimed at an item of a list: whether [`aim`] finds a tool, a prompt or
+/// a resource in one that is well formed.
+pub fn is_aimed(method: &str) -> bool {
+    method == "completion/complete" || target_key(method).is_some_and(|key| key != "taskId")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,7 +250,12 @@ mod tests {
             ("completion/complete", "{}", Err(Fault::Shape("`ref` must be an object"))),
         ];
         for (method, params, expected) in cases {
-            assert_eq!(aim(method, &Object::read(params).unwrap()), expected, "{method} {params}");
+            let aim = aim(method, &Object::read(params).unwrap());
+            if let Ok(aim) = &aim {
+                let at_an_item = aim.as_ref().is_some_and(|aim| !matches!(aim, Aim::Task(_)));
+                assert_eq!(is_aimed(method), at_an_item, "{method} {params}");
+            }
+            assert_eq!(aim, expected, "{method} {params}");
         }
     }
 

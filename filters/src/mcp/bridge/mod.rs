@@ -33,7 +33,7 @@ pub use level::LogLevel;
 pub use meta::{
     META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_SERVER_INFO, META_SUBSCRIPTION_ID,
 };
-pub use methods::{Aim, Reference, ReferenceKind, aim, is_cacheable, is_known_method, may_ask};
+pub use methods::{Aim, Reference, ReferenceKind, aim, is_aimed, is_cacheable, is_known_method, may_ask};
 pub use notification::{Listener, RESOURCE_UPDATED, Token, is_of_task, notification, resource_updated};
 pub use params::{ParamHeader, check_param_headers, mcp_name, param_headers};
 pub use profile::{Ability, Profile};
