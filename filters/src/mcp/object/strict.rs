@@ -62,24 +62,38 @@ pub(crate) fn keys_differ<'k>(keys: impl ExactSizeIterator<Item = &'k str> + Clo
         let mut seen = HashSet::with_capacity(keys.len());
         return keys.into_iter().all(|key| seen.insert(fold::form(key)));
     }
-    let are_plain = keys.clone().all(fold::is_plain);
-    let alike = |one: &str, other: &str| match are_plain {
-        // Lengths tell most keys apart.
-        true => one.len() == other.len() && one.eq_ignore_ascii_case(other),
-        false => fold::alike(one, other),
-    };
+    if differ_at_a_glance(keys.clone()) {
+        return true;
+    }
     let mut rest = keys;
     while let Some(key) = rest.next() {
-        if rest.clone().any(|other| alike(key, other)) {
+        if rest.clone().any(|other| fold::alike(key, other)) {
             return false;
         }
     }
     true
 }
 
+/// Whether the length and the letters at both ends tell all keys apart, whatever their case; that is so
+/// for most objects, and asks for each key once.
+fn differ_at_a_glance<'k>(mut keys: impl Iterator<Item = &'k str>) -> bool {
+    let mut seen = 0u64;
+    keys.all(|key| {
+        let (Some(first), Some(last)) = (key.bytes().next(), key.bytes().next_back()) else { return false };
+        // The case of a letter is in none of these bits.
+        let (first, last) = (usize::from(first & 0x1f), usize::from(last & 0x1f));
+        let mark = 1 << ((first + 3 * last + 7 * key.len()) % 64);
+        let is_new = seen & mark == 0;
+        seen |= mark;
+        is_new && fold::is_plain(key)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     #[test]
     fn objects_are_read_only_where_every_reader_agrees() {
@@ -97,6 +111,15 @@ mod tests {
         ];
         for (name, text, expected) in cases {
             assert_eq!(StrictObject::read(text).and_then(|object| object.get("amount")), expected, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn keys_differ_where_no_two_are_alike(keys in vec("[abBkK\u{212a}\u{17f}sS\0]{0,3}", 0..20)) {
+            let pairs = |at: usize| keys[at + 1..].iter().map(move |other| (at, other));
+            let alike = (0..keys.len()).flat_map(pairs).any(|(at, other)| fold::alike(&keys[at], other));
+            prop_assert_eq!(keys_differ(keys.iter().map(String::as_str)), !alike);
         }
     }
 
