@@ -259,6 +259,34 @@ async fn a_query_of_the_document_is_the_only_one() {
     }
 }
 
+#[tokio::test]
+async fn no_server_is_told_of_another_encoding_than_was_read() {
+    let (upstream, mut heads) = telling().await;
+    let document = format!(
+        "upstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: {{ upstreams: up, bridge: false }}\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&document).await;
+    for kind in
+        ["application/json", "application/json; charset=utf-8", "application/json;\u{a0}charset=utf-7"]
+    {
+        let body = call();
+        let mut client = gateway.connect().await;
+        let head = format!(
+            "POST /mcp HTTP/1.1\r\nHost: {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            gateway.address,
+            body.len()
+        );
+        client.send(&[head.as_bytes(), body.as_bytes()].concat()).await;
+        assert_eq!(client.response().await.status, 200, "{kind}");
+        let head = within(5, "a request", heads.recv()).await.unwrap();
+        let told: Vec<&str> =
+            head.head.lines().filter(|line| line.to_ascii_lowercase().starts_with("content-type")).collect();
+        assert_eq!(told.len(), 1, "{kind}: {}", head.head);
+        assert_eq!(head.header("content-type"), Some("application/json"), "{kind}");
+    }
+}
+
 /// The address that the upstream is told, and the one that is recorded.
 async fn source(gateway: &Gateway, heads: &mut UnboundedReceiver<Request>, answered: &Response) -> String {
     assert_eq!(answered.status, 200, "{answered:?}");
