@@ -307,7 +307,7 @@ pub(crate) fn hop_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
         // Naming one of these here would strip what the protocol needs, or who we say that calls.
         .filter(|name| {
             !name.as_str().starts_with("mcp-")
-                && !caller::is_ours(name)
+                && !caller::is_ours(name.as_str())
                 && !matches!(name.as_str(), "content-type" | "accept" | "authorization")
         })
         .collect()

@@ -50,13 +50,13 @@ pub fn told(headers: &HeaderMap) -> Option<Told> {
 
 /// Whether an upstream with these rules does not get a field that [`stamp`] may have written.
 pub(super) fn is_kept_from(name: &HeaderName, rules: &CallerRules) -> bool {
-    is_ours(name) && !rules.headers.iter().any(|fact| fact.header() == *name)
+    is_ours(name.as_str()) && !rules.headers.iter().any(|fact| fact.header() == *name)
 }
 
 /// Whether an upstream with these rules learns of a field that [`stamp`] may have written, be it in
 /// what is signed for it.
 pub(super) fn is_told(name: &HeaderName, rules: &CallerRules) -> bool {
-    is_ours(name) && (rules.assertion.is_some() || !is_kept_from(name, rules))
+    is_ours(name.as_str()) && (rules.assertion.is_some() || !is_kept_from(name, rules))
 }
 
 /// Whether an upstream with these rules gets a signed statement under this name, whatever the name is.
@@ -65,8 +65,8 @@ pub(super) fn is_assertion(name: &HeaderName, rules: &CallerRules) -> bool {
 }
 
 /// Whether a field is one of those that only the gateway may write.
-pub(super) fn is_ours(name: &HeaderName) -> bool {
-    name.as_str().starts_with(CallerFact::HEADER_PREFIX)
+pub(super) fn is_ours(name: &str) -> bool {
+    name.starts_with(CallerFact::HEADER_PREFIX)
 }
 
 fn list(names: &[Arc<str>]) -> String {

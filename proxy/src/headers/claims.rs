@@ -9,7 +9,8 @@ use http::{HeaderMap, HeaderName};
 /// whatever protocol and listener it came by, and whatever becomes of it.
 pub fn strip(headers: &mut HeaderMap) {
     let dropped = |name: &&HeaderName| {
-        caller::is_ours(name) || claims_request(name.as_str()) || !has_one_reading(name.as_str())
+        let name = name.as_str();
+        caller::is_ours(name) || claims_request(name) || !has_one_reading(name)
     };
     let dropped: Vec<HeaderName> = headers.keys().filter(dropped).cloned().collect();
     for name in dropped {

@@ -28,7 +28,11 @@ pub(super) fn imitated(key: &str, known: &'static [&'static str]) -> Option<&'st
     if known.contains(&key) {
         return None;
     }
-    known.iter().copied().find(|known| alike(key, known))
+    let is_plain = is_plain(key);
+    known.iter().copied().find(|known| match is_plain {
+        true => key.eq_ignore_ascii_case(known),
+        false => alike(key, known),
+    })
 }
 
 /// Whether only case can make other keys of it: no reader folds its letters otherwise, or ends it early.
