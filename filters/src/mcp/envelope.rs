@@ -4,7 +4,7 @@
 //! else stays text. The same key twice in one of these objects is refused, however it is escaped:
 //! two parsers that disagree on which one counts are how a gateway is bypassed.
 
-use super::object::{Object, Outline, elements, is_imitated, unquoted};
+use super::object::{KnownKeys, Object, Outline, elements, is_imitated, known_keys, unquoted};
 use super::scan::Scan;
 use super::{Bounds, Fault, Method, Span};
 use std::borrow::Cow;
@@ -246,7 +246,7 @@ pub struct Remarks {
 }
 
 /// The keys by which a result asks its client something, which policy is asked about.
-const KNOWN: &[&str] = &["resultType", "inputRequests"];
+const KNOWN: KnownKeys = known_keys!["resultType", "inputRequests"];
 
 impl Remarks {
     /// What the text of a result says; nothing where it is no object.
@@ -267,7 +267,7 @@ impl Remarks {
                 "taskId" => remarks.task = true,
                 "structuredContent" => remarks.unstructured = !text.starts_with('{'),
                 "inputRequests" => remarks.asks = true,
-                key => remarks.folded |= is_imitated(key, KNOWN),
+                key => remarks.folded |= is_imitated(key, &KNOWN),
             }
         }
         let typed = result.wholes().find(|(key, _)| *key == "resultType");

@@ -55,17 +55,9 @@ fn check_keys(envelope: &Envelope<'_>) -> Result<(), Fault> {
     let params = &envelope.params;
     let is_known = |method: &Method| method.rules().is_some() || method.name().starts_with("tasks/");
     match &envelope.method {
-        Some(method) if !is_known(method) => params.check_keys(place::PARAMS_OF_ANY)?,
-        _ => params.check_keys(place::PARAMS)?,
+        Some(method) if !is_known(method) => params.check_params(&place::PARAMS_OF_ANY),
+        _ => params.check_params(&place::PARAMS),
     }
-    for (key, known) in
-        [("_meta", place::META), ("ref", place::REFERENCE), ("notifications", place::NOTIFICATIONS)]
-    {
-        if let Some(inner) = params.inside(key)? {
-            inner.check_keys(known)?;
-        }
-    }
-    Ok(())
 }
 
 /// A body that names its revision is modern; a bad claim is an error and no way back to legacy.

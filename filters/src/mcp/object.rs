@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use std::sync::OnceLock;
 
 pub use outline::Outline;
-pub(super) use place::is_imitated;
+pub(super) use place::{KnownKeys, is_imitated, known_keys};
 pub use strict::StrictObject;
 pub(crate) use strict::keys_differ;
 
@@ -257,7 +257,7 @@ fn taken_apart(scan: &mut Scan<'_>, place: Place) -> Result<Result<Vec<Member>, 
         let meaning = quoted.meaning().ok_or(Stop::Grammar)?;
         let deeper = place.below(&meaning);
         if place == Place::Message {
-            imitated = imitated.or_else(|| fold::imitated(&meaning, place::MESSAGE));
+            imitated = imitated.or_else(|| fold::imitated(&meaning, &place::MESSAGE));
         }
         let key = match meaning {
             Cow::Borrowed(key) => Key::Plain(Span::between(base, first + 1, first + 1 + key.len())),

@@ -5,7 +5,7 @@ use super::meta::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, Me
 use crate::denial::{Denial, Reason};
 use crate::mcp::Revision;
 use crate::mcp::headers::META_VERSION;
-use crate::mcp::object::{Object, StrictObject, is_imitated, unquoted};
+use crate::mcp::object::{KnownKeys, Object, StrictObject, is_imitated, known_keys, unquoted};
 use ring::digest::{Context, SHA256};
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -275,7 +275,7 @@ impl Abilities {
 }
 
 /// Keys by which a client says what it is and what it can be asked.
-const KNOWN: &[&str] = &[
+const KNOWN: KnownKeys = known_keys![
     "elicitation",
     "sampling",
     "roots",
@@ -296,7 +296,7 @@ fn is_imitating(claims: &Object<'_>, levels: usize) -> bool {
             && text.starts_with('{')
             && Object::read(text).is_ok_and(|inner| is_imitating(&inner, levels - 1))
     };
-    claims.members().any(|(key, text)| is_imitated(key, KNOWN) || below(text))
+    claims.members().any(|(key, text)| is_imitated(key, &KNOWN) || below(text))
 }
 
 /// A capability is declared by an object, however empty.

@@ -5,6 +5,7 @@
 //! (U+212A) a `k`; .NET folds by simple upper case. Readers in C end a key at its first U+0000. The
 //! folding here equates at least what any of them equates, so what differs here differs for every reader.
 
+use super::KnownKeys;
 use std::borrow::Cow;
 
 /// Whether some reader takes the two keys for one.
@@ -24,12 +25,12 @@ pub(super) fn form(key: &str) -> Cow<'_, str> {
 }
 
 /// The known key that `key` is taken for by some readers, if it is none of them itself.
-pub(super) fn imitated(key: &str, known: &'static [&'static str]) -> Option<&'static str> {
-    if known.contains(&key) {
+pub(super) fn imitated(key: &str, known: &KnownKeys) -> Option<&'static str> {
+    if (known.has)(key) {
         return None;
     }
     let is_plain = is_plain(key);
-    known.iter().copied().find(|known| match is_plain {
+    known.all.iter().copied().find(|known| match is_plain {
         true => key.eq_ignore_ascii_case(known),
         false => alike(key, known),
     })
@@ -49,6 +50,7 @@ fn folded(key: &str) -> impl Iterator<Item = char> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mcp::object::known_keys;
 
     #[test]
     fn keys_are_alike_if_any_reader_takes_them_for_one() {
@@ -92,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_known_key_imitates_nothing() {
-        const KNOWN: &[&str] = &["name", "arguments", "task"];
+        const KNOWN: KnownKeys = known_keys!["name", "arguments", "task"];
         let cases = [
             ("name", None),
             ("Name", Some("name")),
@@ -104,7 +106,7 @@ mod tests {
             ("", None),
         ];
         for (key, expected) in cases {
-            assert_eq!(imitated(key, KNOWN), expected, "{key}");
+            assert_eq!(imitated(key, &KNOWN), expected, "{key}");
         }
     }
 }

@@ -21,29 +21,43 @@ impl Place {
     pub(super) fn below(self, key: &str) -> Option<Place> {
         match (self, key) {
             (Place::Message, "params") => Some(Place::Params),
-            (Place::Message, "result" | "error") | (Place::Params, "_meta" | "ref" | "notifications") => {
-                Some(Place::Other)
-            }
+            (Place::Message, "result" | "error") => Some(Place::Other),
+            (Place::Params, key) => known_in(key).map(|_| Place::Other),
             _ => None,
         }
     }
 }
 
+/// Keys that have a meaning in an object.
+pub(in crate::mcp) struct KnownKeys {
+    pub(in crate::mcp) all: &'static [&'static str],
+    pub(in crate::mcp) has: fn(&str) -> bool,
+}
+
+/// The [`KnownKeys`] that are these; whether a key is one of them is compiled to a few comparisons.
+macro_rules! known_keys {
+    [$($key:tt),+ $(,)?] => {
+        $crate::mcp::object::KnownKeys { all: &[$($key),+], has: |key| matches!(key, $($key)|+) }
+    };
+}
+pub(in crate::mcp) use known_keys;
+
 /// The keys at the top of a message.
-pub(super) const MESSAGE: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
+pub(super) const MESSAGE: KnownKeys = known_keys!["jsonrpc", "id", "method", "params", "result", "error"];
 
 /// The keys of `ref` in `params`.
-pub(in crate::mcp) const REFERENCE: &[&str] = &["type", "name", "uri", "title"];
+pub(in crate::mcp) const REFERENCE: KnownKeys = known_keys!["type", "name", "uri", "title"];
 
 /// The keys of `notifications` in `params`.
-pub(in crate::mcp) const NOTIFICATIONS: &[&str] =
-    &["toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions"];
+pub(in crate::mcp) const NOTIFICATIONS: KnownKeys =
+    known_keys!["toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions"];
 
 /// The parameters of a method that MCP does not know which rules read all the same.
-pub(in crate::mcp) const PARAMS_OF_ANY: &[&str] = &["_meta", "arguments", "inputResponses", "requestState"];
+pub(in crate::mcp) const PARAMS_OF_ANY: KnownKeys =
+    known_keys!["_meta", "arguments", "inputResponses", "requestState"];
 
 /// The parameters that some revision of MCP knows, whatever the method: the most frequent ones first.
-pub(in crate::mcp) const PARAMS: &[&str] = &[
+pub(in crate::mcp) const PARAMS: KnownKeys = known_keys![
     "name",
     "arguments",
     "_meta",
@@ -73,7 +87,7 @@ pub(in crate::mcp) const PARAMS: &[&str] = &[
 ];
 
 /// The keys of `_meta` that MCP, W3C Trace Context or this gateway give a meaning.
-pub(in crate::mcp) const META: &[&str] = &[
+pub(in crate::mcp) const META: KnownKeys = known_keys![
     "progressToken",
     "io.modelcontextprotocol/protocolVersion",
     "io.modelcontextprotocol/clientInfo",
@@ -89,18 +103,44 @@ pub(in crate::mcp) const META: &[&str] = &[
     "baggage",
 ];
 
+/// The keys that have a meaning in an object of `params` that is taken apart with its message.
+fn known_in(key: &str) -> Option<&'static KnownKeys> {
+    match key {
+        "_meta" => Some(&META),
+        "ref" => Some(&REFERENCE),
+        "notifications" => Some(&NOTIFICATIONS),
+        _ => None,
+    }
+}
+
 impl Object<'_> {
+    /// Refuses a key of `params`, or of an object in them, that some reader takes for one that has a
+    /// meaning there, and that is none of those itself.
+    ///
+    /// # Errors
+    /// [`Fault::FoldedKey`], which names the known one; as [`Object::inside`].
+    pub(in crate::mcp) fn check_params(&self, known: &KnownKeys) -> Result<(), Fault> {
+        self.check_keys(known)?;
+        for member in self.members.iter().filter(|member| member.inside.is_some()) {
+            let key = member.key.of(self.text);
+            if let (Some(known), Some(inner)) = (known_in(key), self.inside(key)?) {
+                inner.check_keys(known)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses a key that some reader takes for a known one, and that is none of those itself.
     ///
     /// # Errors
     /// [`Fault::FoldedKey`], which names the known one.
-    pub(in crate::mcp) fn check_keys(&self, known: &'static [&'static str]) -> Result<(), Fault> {
+    fn check_keys(&self, known: &KnownKeys) -> Result<(), Fault> {
         let imitated = self.members().find_map(|(key, _)| fold::imitated(key, known));
         imitated.map_or(Ok(()), |known| Err(Fault::FoldedKey(Some(known))))
     }
 }
 
 /// Whether `key` is none of the known keys, and some reader takes it for one of them.
-pub(in crate::mcp) fn is_imitated(key: &str, known: &'static [&'static str]) -> bool {
+pub(in crate::mcp) fn is_imitated(key: &str, known: &KnownKeys) -> bool {
     fold::imitated(key, known).is_some()
 }
