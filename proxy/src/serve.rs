@@ -286,7 +286,9 @@ impl<'a> Passage<'a> {
         let known = || Knowledge { http_status: server.http_status, ..Knowledge::default() };
         intake::declared(&self.request.headers).map_err(|denial| halt(denial, known()))?;
         // Servers read parameters of a media type, and spaces beyond ASCII, in ways of their own.
-        self.request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.request.headers.get(CONTENT_TYPE).is_none_or(|kind| kind != "application/json") {
+            self.request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         let limits = &self.connection.listener.limits;
         let limit = server.max_body_bytes.map_or(limits.max_body_bytes, |own| own.min(limits.max_body_bytes));
         let era = intake::likely_era(&self.request.headers);

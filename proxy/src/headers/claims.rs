@@ -2,15 +2,15 @@
 //!
 //! They are dropped before anything reads a request, so that no stage has to think of them.
 
-use super::caller;
 use http::{HeaderMap, HeaderName};
+use portunus_config::CallerFact;
 
 /// Drops the fields that no client may send. Each request passes here before anything reads its headers,
 /// whatever protocol and listener it came by, and whatever becomes of it.
 pub fn strip(headers: &mut HeaderMap) {
     let dropped = |name: &&HeaderName| {
         let name = name.as_str();
-        caller::is_ours(name) || claims_request(name) || !has_one_reading(name)
+        is_reserved(name) || !has_one_reading(name)
     };
     let dropped: Vec<HeaderName> = headers.keys().filter(dropped).cloned().collect();
     for name in dropped {
@@ -40,9 +40,10 @@ const ODD: [u8; 256] = {
     table
 };
 
-/// Fields by which some servers read another method, path or host than those of the request.
-fn claims_request(name: &str) -> bool {
-    const PREFIXES: [&str; 3] = ["x-original-", "x-rewrite-", "x-envoy-original-"];
+/// Fields by which some servers read another method, path or host than those of the request, and those
+/// that only the gateway may write.
+fn is_reserved(name: &str) -> bool {
+    const PREFIXES: [&str; 4] = [CallerFact::HEADER_PREFIX, "x-original-", "x-rewrite-", "x-envoy-original-"];
     if !name.starts_with(['x', 'p']) {
         // Most names are told by their first letter.
         return name.ends_with("-override");

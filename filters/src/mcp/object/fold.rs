@@ -25,20 +25,22 @@ pub(super) fn form(key: &str) -> Cow<'_, str> {
 }
 
 /// The known key that `key` is taken for by some readers, if it is none of them itself.
+#[inline]
 pub(super) fn imitated(key: &str, known: &KnownKeys) -> Option<&'static str> {
     if (known.has)(key) {
         return None;
     }
-    let is_plain = is_plain(key);
-    known.all.iter().copied().find(|known| match is_plain {
-        true => key.eq_ignore_ascii_case(known),
-        false => alike(key, known),
-    })
+    let mut all = known.all.iter().copied();
+    match is_plain(key) {
+        true => all.find(|known| key.eq_ignore_ascii_case(known)),
+        false => all.find(|known| alike(key, known)),
+    }
 }
 
 /// Whether only case can make other keys of it: no reader folds its letters otherwise, or ends it early.
 pub(super) fn is_plain(key: &str) -> bool {
-    key.bytes().all(|byte| byte.is_ascii() && byte != 0)
+    // Without an early end: keys are short, and seldom anything else.
+    key.bytes().fold(true, |plain, byte| plain & byte.is_ascii() & (byte != 0))
 }
 
 /// Lower case of upper case of lower case: `ẞ` becomes `ß`, `SS` and then `ss`, as `ß` and `SS` do.
