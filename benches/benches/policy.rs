@@ -1,7 +1,7 @@
 //! What a decision costs: remembered, worked out, and for a list; and what a policy costs to compile.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use portunus::authorize::Authority;
+use portunus::authorize::{Authority, Wanted};
 use portunus_benches::catalogue::{merged, sources};
 use portunus_config::{MapEnvironment, load_text};
 use portunus_filters::authorize::{
@@ -192,14 +192,50 @@ fn views(criterion: &mut Criterion) {
     let (catalog, upstream) = (Arc::new(merged(&sources(1_000))), Arc::from("crm"));
     let closing =
         Closing { era: Era::Modern, caching: Caching::NONE, server_info: None, now: at, untold: &[] };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut group = criterion.benchmark_group("list-1000");
     group.bench_function("seen", |bencher| {
         bencher.iter(|| {
-            let kind = ListKind::Tools;
-            let view = authority.view(black_box(&onlooker), &catalog, kind, &|_| Some(&upstream));
-            view.list.result(&catalog, None, &closing)
+            let wanted = Wanted { catalog: &catalog, kind: ListKind::Tools, upstream: &|_| Some(&upstream) };
+            let view = runtime.block_on(authority.view(black_box(&onlooker), &wanted));
+            view.map(|view| view.list.result(&catalog, None, &closing))
         });
     });
+    group.finish();
+}
+
+/// What roles may do, worked out anew: of a caller with one grant, and of those with 10,000 as ten roles and as
+/// one thousand.
+#[expect(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
+fn rbac(criterion: &mut Criterion) {
+    let text = "version: 1\nupstreams: {crm: 'http://localhost:1/'}\nservers: {/mcp: crm}\n\
+                policy: {builtin: rbac, data: roles.yaml}\n";
+    let mut group = criterion.benchmark_group("rbac");
+    for (name, roles, grants, pattern) in [
+        ("1-grant", 1, 1, "crm.get_"),
+        ("10000-names", 10, 1_000, "crm.get_"),
+        ("10000-patterns", 10, 1_000, "crm.get_*_"),
+        ("1000-roles", 1_000, 10, "crm.get_"),
+    ] {
+        let of = |role: usize| {
+            let grants = (0..grants).map(|grant| format!("'{pattern}{role}_{grant}'")).collect::<Vec<_>>();
+            format!("  r{role}: {{allow: [{}]}}\n", grants.join(", "))
+        };
+        let file = format!("roles:\n{}", (0..roles).map(of).collect::<String>());
+        let files = [("/gateway/roles.yaml".into(), file)].into();
+        let environment = MapEnvironment { files, ..MapEnvironment::default() };
+        let loaded = load_text(text, Path::new("/gateway/gateway.yaml"), &environment).unwrap();
+        let policy = loaded.snapshot.policy.unwrap();
+        let held = names((0..roles).map(|role| format!("r{role}")));
+        let principal = Principal { roles: held, ..caller() }.with_digest();
+        let nothing = DecisionCache::new(1, 1);
+        for (what, tool) in [("granted", "get_0_0"), ("not-granted", "set_0_0")] {
+            let question = question(&principal, tool, None);
+            group.bench_function(format!("{name}/{what}"), |bencher| {
+                bencher.iter(|| policy.policy.decide(Entry::Visible, black_box(&question), &nothing));
+            });
+        }
+    }
     group.finish();
 }
 
@@ -223,5 +259,5 @@ fn activation(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decisions, lists, views, activation);
+criterion_group!(benches, decisions, lists, views, rbac, activation);
 criterion_main!(benches);

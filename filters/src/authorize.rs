@@ -4,11 +4,17 @@
 //! that is, and have to agree). The projection is the key of a remembered decision and, where none is
 //! remembered, all that the engine is given. Whatever goes wrong on the way denies.
 //!
-//! Nothing here reads a clock, opens a socket or logs: faults and alarms go to the caller.
+//! A policy of roles is answered from an index instead (`roles`). Evaluations are held to CPU time, each by
+//! itself and all of one caller (`cpu`, `budget`).
+//!
+//! Nothing here reads a clock but that of its own thread, opens a socket or logs: faults and alarms go to the
+//! caller.
 
+mod budget;
 mod cache;
 mod calendar;
 mod compile;
+mod cpu;
 mod decision;
 mod document;
 mod explain;
@@ -21,26 +27,31 @@ mod problem;
 mod program;
 mod projection;
 mod question;
+mod roles;
 mod slots;
 mod source;
 mod syntax;
 mod texts;
 pub mod trial;
 
+pub use budget::{CpuBudgets, Payer, RanOut, Use};
 pub use cache::DecisionCache;
 pub use calendar::Unit;
 pub use compile::{Document, Module, Settings};
+pub use cpu::CpuTimer;
 pub use decision::{Approval, Decision, Fault, Obligations, Place, Ruling, StepUp};
 pub use explain::{Explanation, Read, RuleSeen};
 pub use paths::InputPath;
 pub use problem::{Problem, Severity};
 pub use question::{Context, Direction, Entry, Kind, Mcp, Question, Threat, Tool};
 
+use budget::Rates;
 use calendar::{Calendar, LocalTime};
 use document::Field;
 use interpreter::Interpreter;
 use projection::{Key, Projection};
 use regorus::Value;
+use roles::{Given, RoleIndex};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -49,15 +60,24 @@ use std::time::Duration;
 /// One evaluation in this many is made with the full input too.
 const AUDITED: u32 = 256;
 
+/// Tools that ask a policy of roles by its rules, and not by its index, wait for this.
+const PATIENT: Duration = Duration::from_secs(10);
+
+/// Arguments of as many bytes take a time that is measured.
+const LONG_ARGUMENTS: usize = 4 * 1024;
+
 /// A compiled policy: everything that a bundle's rules say, ready to be asked.
 #[derive(Debug)]
 pub struct Policy {
     points: Vec<Point>,
+    /// Answers in place of the rules, where they are those of `builtin: rbac`.
+    roles: Option<RoleIndex>,
     calendar: Calendar,
     /// Tells the answers of this policy from those of others in the same table.
     generation: u64,
     /// A decision is remembered no longer than this.
     ttl: Duration,
+    rates: Rates,
     warnings: Vec<Problem>,
 }
 
@@ -99,41 +119,160 @@ impl fmt::Display for Class {
 pub struct View {
     /// Equal for equal lists.
     pub key: Box<[u8]>,
-    /// Time since the epoch at which it ends.
+    /// Time since the epoch at which it ends for everybody. What a caller has shown may end before.
     pub until: Duration,
 }
 
+/// What is remembered of decisions, and who pays for those that are worked out.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory<'a> {
+    /// What was decided before.
+    pub decisions: &'a DecisionCache,
+    /// Whose CPU time is used; `None` if whoever asks measures it.
+    pub budgets: Option<&'a CpuBudgets>,
+    /// Whether what is decided now is remembered.
+    pub keeps: bool,
+}
+
 impl Policy {
+    /// The same, answered from an index of `data.rbac`: the rules are those of `builtin: rbac`, which stay what
+    /// [`Policy::ask`] and [`Policy::explain`] go by.
+    ///
+    /// # Errors
+    /// What is not as those rules expect it.
+    pub fn with_roles(mut self, data: &serde_json::Value) -> Result<Policy, String> {
+        self.roles = Some(RoleIndex::new(data)?);
+        let patient = |point: Point| Point { interpreter: point.interpreter.within(PATIENT), ..point };
+        self.points = self.points.into_iter().map(patient).collect();
+        Ok(self)
+    }
+
     /// What the policy says to `question`; answers that `cache` remembers are not worked out again.
     pub fn decide(&self, entry: Entry, question: &Question<'_>, cache: &DecisionCache) -> Decision {
+        self.decide_with(entry, question, &Memory { decisions: cache, budgets: None, keeps: true })
+    }
+
+    /// The same, with who pays for it.
+    pub fn decide_with(&self, entry: Entry, question: &Question<'_>, memory: &Memory<'_>) -> Decision {
         let Some(point) = self.point(entry) else { return fresh(Ruling::fault(Fault::NoEntry)) };
+        if let Some(roles) = &self.roles {
+            return self.decide_by_roles((roles, point), question, memory);
+        }
         let projection = point.in_force();
-        let time = match projection.unit {
-            Some(_) => self.calendar.at(question.now.wall),
-            None => LocalTime::default(),
-        };
+        let time = self.time(projection, question);
         let mut key = self.key(point);
         if let Err(fault) = projection.key(question, time, &mut key) {
             return fresh(Ruling::fault(Fault::Unreadable(fault)));
         }
-        if let Some(ruling) = cache.look_up(&key.0, question.now.wall) {
+        let wall = question.now.wall;
+        if let Some(ruling) = memory.decisions.look_up(&key.0, wall) {
             return Decision { ruling, cached: true, diverged: false };
         }
+        if memory.decisions.is_slow(&key.0, wall) {
+            return Decision { cached: true, ..fresh(Ruling::fault(Fault::TooLong)) };
+        }
+        let decided = self.paid(question, memory, || self.evaluate(point, question));
+        if decided.fault == Some(Fault::TooLong) {
+            memory.decisions.keep_slow(&key.0, wall);
+        }
+        let is_given = question.mcp.arguments.or(question.mcp.responses).is_some() && point.reads_given();
+        if decided.lasts() && memory.keeps && (!is_given || memory.decisions.comes_again(&key.0)) {
+            memory.decisions.keep(key.0, &decided.ruling, Some(self.end(point, question)));
+        }
+        decided
+    }
+
+    /// An answer by the rules, worked out.
+    fn evaluate(&self, point: &Point, question: &Question<'_>) -> Decision {
         let time = self.calendar.at(question.now.wall);
         let asked = |projection: &Projection| match projection.input(question, time) {
             Ok(input) => point.interpreter.ask(input),
             Err(fault) => Ruling::fault(Fault::Unreadable(fault)),
         };
-        let ruling = asked(projection);
+        let ruling = asked(point.in_force());
         if point.is_audited() && !ruling.agrees(&asked(&point.full)) {
             point.distrusted.store(true, Ordering::Relaxed);
             return Decision { diverged: true, ..fresh(Ruling::fault(Fault::Diverged)) };
         }
-        let ruling = Arc::new(ruling);
-        if ruling.lasts() {
-            cache.keep(key.0, &ruling, Some(self.end(point, question)));
+        fresh(ruling)
+    }
+
+    /// An answer by the index. It costs less than to remember it.
+    fn decide_by_roles(
+        &self,
+        (roles, point): (&RoleIndex, &Point),
+        question: &Question<'_>,
+        memory: &Memory<'_>,
+    ) -> Decision {
+        let projection = point.in_force();
+        let time = self.time(projection, question);
+        let answer = |given: &Given| {
+            let ruling = roles.answer(point.entry, question, (time, given));
+            Decision { ruling, cached: false, diverged: false }
+        };
+        if !point.reads_given() {
+            return answer(&Given::default());
         }
-        Decision { ruling, cached: false, diverged: false }
+        let read = || match Given::of(question) {
+            Ok(given) => answer(&given),
+            Err(fault) => fresh(Ruling::fault(fault)),
+        };
+        match question.mcp.arguments.is_some_and(|arguments| arguments.len() > LONG_ARGUMENTS) {
+            true => self.paid(question, memory, read),
+            false => read(),
+        }
+    }
+
+    /// Works an answer out if its caller may use the CPU time, and charges that.
+    fn paid(
+        &self,
+        question: &Question<'_>,
+        memory: &Memory<'_>,
+        work: impl FnOnce() -> Decision,
+    ) -> Decision {
+        let Some(budgets) = memory.budgets else { return work() };
+        let (charged, now) = ((Use::Decision, self.rates), question.now.monotonic);
+        if let Err(wait) = budgets.admit(|| Payer::of_question(question), charged, now) {
+            budgets.ran_out(RanOut::Caller);
+            return fresh(Ruling::fault(Fault::OverBudget(wait)));
+        }
+        let timer = CpuTimer::start();
+        let decision = work();
+        let spent = timer.elapsed();
+        if !self.rates.is_free(spent) {
+            budgets.charge(Payer::of_question(question), charged, (spent, now));
+        }
+        if decision.fault == Some(Fault::TooLong) {
+            budgets.ran_out(RanOut::Decision);
+        }
+        decision
+    }
+
+    /// For how long a caller has to wait before it may use more CPU time; nothing if it may.
+    pub fn wait_for(
+        &self,
+        purpose: Use,
+        payer: impl FnOnce() -> Payer,
+        (budgets, now): (&CpuBudgets, Duration),
+    ) -> Option<Duration> {
+        budgets.admit(payer, (purpose, self.rates), now).err()
+    }
+
+    /// Charges CPU time that was used for a list, up to `now`, a monotonic time.
+    pub fn charge_list(&self, payer: Payer, spent: Duration, (budgets, now): (&CpuBudgets, Duration)) {
+        if !self.rates.is_free(spent) {
+            budgets.charge(payer, (Use::List, self.rates), (spent, now));
+        }
+    }
+
+    /// CPU time that one decision may take.
+    pub fn time_limit(&self) -> Duration {
+        self.rates.limit
+    }
+
+    /// CPU time that one list may take.
+    pub fn list_limit(&self) -> Duration {
+        self.rates.a_list()
     }
 
     /// What the policy says to an input document as JSON text: one that was recorded, or written by hand.
@@ -168,9 +307,7 @@ impl Policy {
     /// Whether an entry point reads arguments, or answers to questions. If the decision does not, it says
     /// for a list exactly what it would say for calls.
     pub fn reads_arguments(&self, entry: Entry) -> bool {
-        let given_by_calls = [Field::Arguments, Field::Responses];
-        self.point(entry)
-            .is_some_and(|point| given_by_calls.iter().any(|field| point.in_force().reads(*field)))
+        self.point(entry).is_some_and(Point::reads_given)
     }
 
     /// What each entry point depends on.
@@ -232,9 +369,27 @@ impl Policy {
         let point = self.point(entry).ok_or(Fault::NoEntry)?;
         let time = self.calendar.at(question.now.wall);
         let mut key = self.key(point);
-        let keyed = point.in_force().key_where(question, time, (&mut key, Field::is_of_all));
-        keyed.map_err(Fault::Unreadable)?;
-        Ok(View { key: key.0.into(), until: self.end(point, question) })
+        match &self.roles {
+            Some(roles) => {
+                if point.reads_given() {
+                    Given::of(question)?;
+                }
+                roles.view(entry, question, time, &mut key);
+            }
+            None => {
+                let keyed = point.in_force().key_where(question, time, (&mut key, Field::is_of_all));
+                keyed.map_err(Fault::Unreadable)?;
+            }
+        }
+        Ok(View { key: key.0.into(), until: self.end_for_all(point, question) })
+    }
+
+    /// The time that an entry point reads.
+    fn time(&self, projection: &Projection, question: &Question<'_>) -> LocalTime {
+        match projection.unit {
+            Some(_) => self.calendar.at(question.now.wall),
+            None => LocalTime::default(),
+        }
     }
 
     /// A key with what tells apart policies, entry points and ways to look at the input.
@@ -249,13 +404,17 @@ impl Policy {
         self.points.iter().find(|point| point.entry == entry)
     }
 
-    /// When a decision ends: with the unit of time it depends on, with what the caller showed, or
-    /// when its time to live is over.
+    /// When a decision ends: with what the caller showed, and otherwise for everybody.
     fn end(&self, point: &Point, question: &Question<'_>) -> Duration {
+        let end = self.end_for_all(point, question);
+        question.principal.not_after.map_or(end, |not_after| end.min(not_after))
+    }
+
+    /// When a decision ends for everybody: with the unit of time it depends on, or when its time to live is over.
+    fn end_for_all(&self, point: &Point, question: &Question<'_>) -> Duration {
         let wall = question.now.wall;
-        let unit = point.in_force().unit.map(|unit| self.calendar.boundary(unit, wall));
-        let ends = [Some(wall.saturating_add(self.ttl)), unit, question.principal.not_after];
-        ends.into_iter().flatten().min().unwrap_or(wall)
+        let end = wall.saturating_add(self.ttl);
+        point.in_force().unit.map_or(end, |unit| end.min(self.calendar.boundary(unit, wall)))
     }
 }
 
@@ -273,6 +432,11 @@ impl Point {
 
     fn in_force(&self) -> &Projection {
         if self.distrusted.load(Ordering::Relaxed) { &self.full } else { &self.projection }
+    }
+
+    /// Whether it reads what calls are given.
+    fn reads_given(&self) -> bool {
+        [Field::Arguments, Field::Responses].iter().any(|field| self.in_force().reads(*field))
     }
 
     /// The first evaluation is, and then each [`AUDITED`]th.

@@ -58,6 +58,8 @@ reasons! {
     ApprovalRequired => "approval_required",
     /// The policy gave no decision.
     PolicyError => "policy_error",
+    /// The caller has used up its CPU time for decisions or lists.
+    PolicyLimited => "policy_limited",
     /// The answer is longer than this caller may have.
     ResultTooLarge => "result_too_large",
     /// Nobody can tell now whether what was shown holds.

@@ -20,7 +20,8 @@ pub use shown::{Item, Onlooker, Sight, Thing};
 pub use task::permitted;
 
 use crate::authorize::{
-    Class, Context, Decision, DecisionCache, Entry, Fault, Mcp, Obligations, Policy, Question, Threat, Tool,
+    Class, Context, CpuBudgets, Decision, DecisionCache, Entry, Fault, Mcp, Memory, Obligations, Payer,
+    Policy, Question, Threat, Tool, Use,
 };
 use crate::call::{AnswerRules, Call, KnownTool, TaskCall, Verdict};
 use crate::controls::Controls;
@@ -32,6 +33,7 @@ use crate::pipeline::Filter;
 use about::About;
 use demands::Asking;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 /// Characters of a policy's reason that a client is told.
 const MAX_REASON: usize = 500;
@@ -62,6 +64,8 @@ pub struct Rules {
     pub policy: Arc<Policy>,
     /// What it said before.
     pub decisions: Arc<DecisionCache>,
+    /// CPU time that callers have used.
+    pub budgets: Arc<CpuBudgets>,
     /// What lists show.
     pub lists: Lists,
     /// Whether callers are told the reason that the policy gives.
@@ -119,6 +123,10 @@ impl Gate {
     /// What is to be looked at later: every refusal, and some of the rest.
     fn sampled(&self, question: &Question<'_>, given: Option<&Given>) -> (Sampled, Taken) {
         let (Some(rules), Some(given)) = (&self.rules, given) else { return Default::default() };
+        // What took too long once is not worked out again, which is what each of these does.
+        if given.decision.fault.as_ref().is_some_and(Fault::is_of_time) {
+            return Default::default();
+        }
         let sampled = Sampled { tried: self.tried.chooses(), recorded: self.recorded.chooses() };
         let wanted = sampled.tried || sampled.recorded || !given.decision.allow;
         let input = || rules.policy.input(given.entry, question);
@@ -134,6 +142,10 @@ impl Gate {
         let ruling = &given.decision.ruling;
         match &ruling.fault {
             Some(Fault::Unreadable(fault)) => about::wrong(fault),
+            Some(Fault::OverBudget(wait)) => limited(*wait),
+            Some(Fault::TooLong) => {
+                Denial::new(Reason::PolicyError, "the policy took too long to decide, so this is refused")
+            }
             Some(_) => Denial::new(Reason::PolicyError, "the policy gave no decision, so this is refused"),
             None => {
                 let told = self.rules.as_ref().is_some_and(|rules| rules.reasons_to_client);
@@ -149,9 +161,43 @@ impl Gate {
     }
 }
 
+impl Gate {
+    /// The refusal of whatever a caller asks that is not known yet, if it has used up its CPU time for it.
+    pub fn over_budget(&self, arrival: &Arrival, purpose: Use) -> Option<Denial> {
+        let rules = self.rules.as_ref()?;
+        let payer = || Payer::of(principal(arrival), arrival.source);
+        rules.policy.wait_for(purpose, payer, (&rules.budgets, arrival.at.monotonic)).map(limited)
+    }
+
+    /// Charges a caller for CPU time that a list took.
+    pub fn charge_list(&self, arrival: &Arrival, spent: Duration) {
+        if let Some(rules) = &self.rules {
+            let payer = Payer::of(principal(arrival), arrival.source);
+            rules.policy.charge_list(payer, spent, (&rules.budgets, arrival.at.monotonic));
+        }
+    }
+
+    /// The refusal of a message about something that is hidden because time ran out.
+    pub fn denied_by_time(&self, judged: &Judged) -> Option<Denial> {
+        let given = judged.policy.as_ref()?;
+        given.decision.fault.as_ref()?.is_of_time().then(|| self.denied(given))
+    }
+}
+
+/// What a caller is told who has used up its CPU time.
+fn limited(wait: Duration) -> Denial {
+    let detail = "too much of the policy's time was used for this caller: ask again later";
+    Denial::new(Reason::PolicyLimited, detail).with("retryAfterMs", wait.as_millis().max(1).to_string())
+}
+
 impl Rules {
     fn ask(&self, entry: Entry, question: &Question<'_>) -> Given {
-        let decision: Decision = self.policy.decide(entry, question, &self.decisions);
+        let memory = Memory { decisions: &self.decisions, budgets: Some(&self.budgets), keeps: true };
+        self.ask_with(entry, question, &memory)
+    }
+
+    fn ask_with(&self, entry: Entry, question: &Question<'_>, memory: &Memory<'_>) -> Given {
+        let decision: Decision = self.policy.decide_with(entry, question, memory);
         Given { entry, class: self.policy.class(entry).unwrap_or(Class::WholeInput), decision }
     }
 }

@@ -16,18 +16,18 @@ pub use aside::Aside;
 pub use overseer::{Overseer, error};
 pub use ratings::Ratings;
 pub use recorder::MAX_WITHIN;
-pub use views::Views;
+pub use views::{Views, Wanted};
 
 use crate::context::{Active, Gateway};
-use crate::metrics::Stage;
+use crate::metrics::{Metrics, Stage};
 use aside::Question;
 use portunus_config::{ListRule, PolicyRules, Snapshot};
-use portunus_filters::authorize::DecisionCache;
+use portunus_filters::authorize::{DecisionCache, Fault};
 use portunus_filters::call::Target;
 use portunus_filters::gate::{Gate, Judged, Lists, Rules, Watch};
 use portunus_filters::{Arrival, Cleared, Denial, Message};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes that one remembered decision takes, about.
 const DECISION_BYTES: u64 = 1024;
@@ -57,6 +57,9 @@ impl Authority {
         let rules = policy.as_ref().map(|policy| Rules {
             policy: Arc::clone(&policy.policy),
             decisions: decisions(policy, before),
+            budgets: before
+                .and_then(|before| Some(Arc::clone(&before.gate.rules()?.budgets)))
+                .unwrap_or_default(),
             lists: lists(policy.lists),
             reasons_to_client: policy.reasons_to_client,
         });
@@ -79,6 +82,32 @@ impl Authority {
     /// lists show depends on who asks.
     pub fn governs(&self) -> bool {
         self.gate.governs()
+    }
+
+    /// Measures what is remembered of decisions, and tells of what ran out of time since it was called last.
+    pub fn sweep(&self, metrics: &Metrics, now: Duration) {
+        let Some(rules) = self.gate.rules() else { return };
+        rules.budgets.sweep(rules.policy.time_limit(), now);
+        let ran_out = rules.budgets.take_ran_out();
+        metrics.policy.ran_out(&ran_out);
+        if ran_out.iter().any(|(_, times)| *times > 0) {
+            let [decisions, callers, lists] = ran_out.map(|(_, times)| times);
+            tracing::warn!(
+                decisions,
+                refused_callers = callers,
+                lists,
+                "the policy ran out of CPU time: see `policy.time_limit`"
+            );
+        }
+        let sizes = [
+            ("decisions", rules.decisions.len()),
+            ("decision_bytes", usize::try_from(rules.decisions.bytes()).unwrap_or(usize::MAX)),
+            ("views", self.views.len()),
+            ("policy_accounts", rules.budgets.len()),
+        ];
+        for (table, size) in sizes {
+            metrics.tables.with_label_values(&[table]).set(i64::try_from(size).unwrap_or(i64::MAX));
+        }
     }
 
     /// Where a message of `arrival` goes, and where it comes from.
@@ -137,7 +166,9 @@ fn tell(gateway: &Gateway, arrival: &Arrival, target: &Target, judged: &Judged) 
                 "the policy reads more than its analysis found: it is given the whole input from now on"
             );
         }
-        if let Some(fault) = given.decision.ruling.fault.as_ref().filter(|_| !given.decision.cached) {
+        // Who has used up its time asks often: `sweep` tells of all of them in one line.
+        let is_told = |fault: &&Fault| !given.decision.cached && !matches!(fault, Fault::OverBudget(_));
+        if let Some(fault) = given.decision.ruling.fault.as_ref().filter(is_told) {
             tracing::warn!(
                 request_id = &*arrival.request_id,
                 server = &*target.server,

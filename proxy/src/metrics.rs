@@ -82,6 +82,7 @@ impl From<Reason> for Status {
             | Reason::StepUpRequired
             | Reason::ApprovalRequired
             | Reason::PolicyError
+            | Reason::PolicyLimited
             | Reason::ResultTooLarge => Status::Denied,
             Reason::UpstreamUnavailable
             | Reason::UpstreamMalformed

@@ -74,6 +74,7 @@ fn row(reason: Reason, era: Era) -> Row {
         Reason::Forbidden | Reason::ApprovalRequired | Reason::PolicyError => {
             in_band(StatusCode::FORBIDDEN, -31403)
         }
+        Reason::PolicyLimited => in_band(StatusCode::TOO_MANY_REQUESTS, -31429),
         Reason::ResultTooLarge => in_band(StatusCode::FORBIDDEN, -31413),
         Reason::MethodNotAllowed => fixed(StatusCode::METHOD_NOT_ALLOWED, -32600),
         Reason::UnsupportedMediaType => fixed(StatusCode::UNSUPPORTED_MEDIA_TYPE, -32600),

@@ -347,6 +347,7 @@ fn spawn_asides(
             gateway.estate.replicas.probe(&gateway);
             gateway.estate.callers.keys.refresh(&gateway);
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
+            gateway.glance().authority.sweep(&gateway.metrics, gateway.clock.now().monotonic);
             gateway.peers.sweep(Instant::now(), gateway.clock.now());
         }
     });

@@ -51,6 +51,8 @@ mod peers;
 #[cfg(test)]
 mod policy_commands;
 #[cfg(test)]
+mod policy_time;
+#[cfg(test)]
 mod projection;
 #[cfg(test)]
 mod prove;
@@ -64,6 +66,8 @@ mod readers;
 mod refused;
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod roles;
 #[cfg(test)]
 mod sdk;
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(crate) struct Show {
 
 impl Show {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Show; 25] = [
+    pub(crate) const ALL: [Show; 26] = [
         Show {
             name: "first-hour",
             about: "the README's first command ends in a gateway that SDK clients use",
@@ -79,6 +79,10 @@ impl Show {
         },
         Show { name: "drain", about: "SIGTERM under load loses no call, and the exit follows the last one" },
         Show::POLICY,
+        Show {
+            name: "roles",
+            about: "100,000 questions are answered from the index of roles as the rules of roles answer them",
+        },
         Show {
             name: "authorize",
             about: "200 roles see of 1,000 tools what they may call, in 200,000 calls and by arguments",

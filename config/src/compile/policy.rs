@@ -96,7 +96,11 @@ impl Compiler<'_> {
 
     fn rules(&self, source: PolicySource) -> Option<PolicyRules> {
         let zones = self.zones(&source);
-        let policy = Arc::new(self.policy(&source)?);
+        let policy = self.policy(&source)?;
+        let policy = Arc::new(match &self.document.rules {
+            PolicySourceDocument::Path { .. } => policy,
+            PolicySourceDocument::Rbac(roles) => self.indexed(policy, &source, &roles.place)?,
+        });
         Some(PolicyRules {
             lists: if policy.has(Entry::Visible) { ListRule::Visible } else { ListRule::Decision },
             policy,
@@ -108,6 +112,16 @@ impl Compiler<'_> {
             settings: self.settings(),
             written: self.written(),
         })
+    }
+
+    /// A policy of roles, answered from an index of them.
+    fn indexed(&self, policy: Policy, source: &PolicySource, place: &Place) -> Option<Policy> {
+        let report = |problem| {
+            let hint =
+                "report this file of roles; as Rego, by `portunus policy eject`, it can be used meanwhile";
+            self.files.findings().error(place, format!("the roles cannot be indexed: {problem}"), hint);
+        };
+        policy.with_roles(source.data.get("rbac").unwrap_or(&Value::Null)).map_err(report).ok()
     }
 
     fn zones(&self, source: &PolicySource) -> Zones {

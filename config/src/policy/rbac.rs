@@ -1,6 +1,6 @@
 //! `builtin: rbac`: a file of roles as data for rules that come with the gateway.
 //!
-//! The rules are ordinary Rego over `data.rbac`. Those about time, reasons and arguments are there
+//! The rules are ordinary Rego over `data.rbac`, which the gateway answers from an index. Those about time, reasons and arguments are there
 //! only where some grant needs them, so that other decisions are remembered without regard to them.
 
 use std::path::Path;
@@ -282,7 +282,7 @@ fn lowered(pattern: &str) -> Json {
             special => expression.extend(['\\', special]),
         }
     }
-    json!({ "regex": expression + "$" })
+    json!({ "glob": pattern, "regex": expression + "$" })
 }
 
 /// `{from: 8, to: 18}`: whole hours, the last one not among them.

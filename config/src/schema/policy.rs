@@ -43,7 +43,7 @@ pub(super) fn policy() -> Value {
         .optional("time_zone", zone)
         .optional(
             "time_limit",
-            duration(time_limit, "A decision that takes longer is a refusal; 1ms to 10s."),
+            duration(time_limit, "CPU time of one decision, 1ms to 10s; one that takes more is a refusal."),
         )
         .optional("strict", flag(strict, "Whether what a builtin cannot take refuses."))
         .optional("reasons_to_client", flag(true, "Whether callers are told the policy's reason."))

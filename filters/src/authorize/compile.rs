@@ -3,6 +3,7 @@
 //! Everything that is wrong is found in one go, each with its file and line, and what can be known of
 //! a policy before it is asked is known here: nothing is left for the first message to find out.
 
+use super::budget::Rates;
 use super::calendar::Calendar;
 use super::interpreter::{Interpreter, Terms};
 use super::lint::{self, Cut};
@@ -56,7 +57,7 @@ pub struct Settings {
     pub time_zone: String,
     /// A decision is remembered no longer than this.
     pub ttl: Duration,
-    /// An evaluation that takes longer denies.
+    /// An evaluation that takes more CPU time denies.
     pub time_limit: Duration,
     /// Whether what a builtin cannot take, such as a number where it wants a string, denies, as with
     /// OPA's `--strict-builtin-errors`. Else it is undefined: a rule that forbids and runs into it
@@ -72,7 +73,7 @@ impl Default for Settings {
             entrypoint: "mcp/authz/decision".to_owned(),
             time_zone: "UTC".to_owned(),
             ttl: Duration::from_secs(300),
-            time_limit: Duration::from_millis(100),
+            time_limit: Duration::from_millis(10),
             strict: true,
             workers: 4,
         }
@@ -138,6 +139,8 @@ pub(super) fn compile(
     Ok(Policy {
         warnings: sound(problems)?,
         points,
+        roles: None,
+        rates: Rates { limit: settings.time_limit },
         calendar: Calendar::new(zone),
         generation: GENERATION.fetch_add(1, Ordering::Relaxed),
         ttl: settings.ttl,

@@ -54,8 +54,10 @@ pub enum Fault {
     Misshapen(String),
     /// A rule, function or key that may have one value has two. Carries where.
     Conflict(String),
-    /// Evaluation took longer than one may.
+    /// Evaluation took more CPU time than one may.
     TooLong,
+    /// The caller has used up its CPU time for decisions. Carries when it may ask again.
+    OverBudget(Duration),
     /// Evaluation failed. Carries where, and what was expected there; nothing of what was given.
     Failed(String),
     /// The projection decided otherwise than the full input.
@@ -72,10 +74,20 @@ impl fmt::Display for Fault {
             Fault::Misshapen(what) => write!(f, "the decision is misshapen: {what}"),
             Fault::Conflict(place) => write!(f, "two values where there may be one: {place}"),
             Fault::TooLong => f.write_str("evaluation took longer than it may"),
+            Fault::OverBudget(wait) => {
+                write!(f, "the caller has used up its CPU time for decisions, for {} ms", wait.as_millis())
+            }
             Fault::Failed(what) => write!(f, "evaluation failed: {what}"),
             Fault::Diverged => f.write_str("the projected input decided otherwise than the full one"),
             Fault::Unreadable(fault) => write!(f, "what the policy reads cannot be read in one way: {fault}"),
         }
+    }
+}
+
+impl Fault {
+    /// Whether time ran out: asked again, or for less, it may well be answered.
+    pub fn is_of_time(&self) -> bool {
+        matches!(self, Fault::TooLong | Fault::OverBudget(_))
     }
 }
 
@@ -161,7 +173,7 @@ impl Ruling {
         Ruling { fault: Some(fault), ..Ruling::plain(false) }
     }
 
-    fn plain(allow: bool) -> Ruling {
+    pub(super) fn plain(allow: bool) -> Ruling {
         Ruling { allow, reason: NO_REASON.clone(), obligations: NO_OBLIGATIONS.clone(), fault: None }
     }
 
@@ -207,7 +219,7 @@ impl Ruling {
 
     /// Whether the same question would be answered so again: time depends on the machine.
     pub(super) fn lasts(&self) -> bool {
-        self.fault != Some(Fault::TooLong)
+        !self.fault.as_ref().is_some_and(Fault::is_of_time)
     }
 
     /// Roughly what it takes in memory, in bytes.

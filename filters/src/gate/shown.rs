@@ -1,7 +1,7 @@
 //! What lists show: the same policy, asked of an item instead of a call.
 
-use super::{Gate, Given, Judged, Lists, Taken, about, principal, tool};
-use crate::authorize::{Context, Direction, Entry, Kind, Mcp, Obligations, Question, Threat};
+use super::{Gate, Given, Judged, Lists, Rules, Taken, about, principal, tool};
+use crate::authorize::{Context, Direction, Entry, Fault, Kind, Mcp, Memory, Obligations, Question, Threat};
 use crate::call::{Call, KnownTool, Subject, Target};
 use crate::message::{Arrival, Era};
 use std::sync::Arc;
@@ -71,6 +71,8 @@ pub enum Sight {
     Hidden,
     /// As it is, but for arguments that are set whatever a caller sends.
     Shown(Arc<Obligations>),
+    /// Nobody knows: time ran out. Not at all, then, and whoever asks is told so.
+    Undecided(Fault),
 }
 
 impl Sight {
@@ -93,6 +95,24 @@ impl Sight {
 impl Gate {
     /// How an item is seen.
     pub fn sight(&self, onlooker: &Onlooker<'_>, item: &Item<'_>) -> Sight {
+        self.sight_by(onlooker, item, Rules::ask)
+    }
+
+    /// How an item of a list is seen. Lists are remembered as a whole and paid for as a whole, see
+    /// [`Gate::charge_list`].
+    pub fn sight_in_list(&self, onlooker: &Onlooker<'_>, item: &Item<'_>) -> Sight {
+        self.sight_by(onlooker, item, |rules, entry, question| {
+            let memory = Memory { decisions: &rules.decisions, budgets: None, keeps: false };
+            rules.ask_with(entry, question, &memory)
+        })
+    }
+
+    fn sight_by(
+        &self,
+        onlooker: &Onlooker<'_>,
+        item: &Item<'_>,
+        ask: impl FnOnce(&Rules, Entry, &Question<'_>) -> Given,
+    ) -> Sight {
         let shown = || Sight::Shown(Arc::default());
         if let Some(known) = item.thing.tool()
             && known.facts.not_after.is_some_and(|end| onlooker.arrival.at.wall >= end)
@@ -106,10 +126,11 @@ impl Gate {
             _ => rules.lists.entry(),
         };
         let Some(entry) = entry else { return shown() };
-        let given = rules.ask(entry, &onlooker.question(Some(item)));
-        match given.decision.allow {
-            true => Sight::Shown(Arc::clone(&given.decision.ruling.obligations)),
-            false => Sight::Hidden,
+        let given = ask(rules, entry, &onlooker.question(Some(item)));
+        match &given.decision.ruling.fault {
+            _ if given.decision.allow => Sight::Shown(Arc::clone(&given.decision.ruling.obligations)),
+            Some(fault) if fault.is_of_time() => Sight::Undecided(fault.clone()),
+            _ => Sight::Hidden,
         }
     }
 
@@ -147,11 +168,12 @@ impl Gate {
     pub fn servers_seen_until(&self, onlooker: &Onlooker<'_>) -> Option<Duration> {
         let rules = self.rules.as_ref()?;
         let view = rules.policy.view(Entry::Decision, &onlooker.question(None));
-        Some(view.map_or(Duration::ZERO, |view| view.until))
+        Some(onlooker.lasting(view.map_or(Duration::ZERO, |view| view.until)))
     }
 
     /// What all answers to this onlooker have in common, as a key: two with one key see the same. With
-    /// it, when it ends, as a time since the epoch. `None` if each item has to be asked for anew.
+    /// it, when it ends for all of them, as a time since the epoch. `None` if each item has to be asked for
+    /// anew.
     pub fn view(&self, onlooker: &Onlooker<'_>) -> Option<(Vec<u8>, Duration)> {
         let same_for_all = || Some((Vec::new(), onlooker.arrival.at.wall.saturating_add(LOOKED_AT)));
         let Some(rules) = &self.rules else { return same_for_all() };
@@ -173,6 +195,12 @@ impl Lists {
 }
 
 impl<'a> Onlooker<'a> {
+    /// Until when this onlooker may see what is there for everybody `until` a time since the epoch: no longer than
+    /// what it has shown of itself holds.
+    pub fn lasting(&self, until: Duration) -> Duration {
+        principal(self.arrival).not_after.map_or(until, |not_after| until.min(not_after))
+    }
+
     /// The question that an item is; without one, what is common to all of them.
     pub(super) fn question(&self, item: Option<&'a Item<'a>>) -> Question<'a> {
         let thing = item.map(|item| item.thing);

@@ -25,7 +25,7 @@ fn rules(rego: &str, data: &str, lists: Lists) -> Rules {
     let data = Document { path: "data".to_owned(), mount: String::new(), text: data.to_owned() };
     let policy = Policy::compile(&[module], &[data], &Settings::default()).unwrap();
     let decisions = Arc::new(DecisionCache::new(100_000, 64 << 20));
-    Rules { policy: Arc::new(policy), decisions, lists, reasons_to_client: true }
+    Rules { policy: Arc::new(policy), decisions, budgets: Arc::default(), lists, reasons_to_client: true }
 }
 
 fn gate(rego: &str, lists: Lists) -> Gate {

@@ -1,11 +1,12 @@
 //! What a message is found by, and what it is judged with beside its text.
 
-use super::{Authority, Overseer, judge, look_later};
+use super::{Authority, Overseer, Wanted, judge, look_later, tell};
 use crate::bridge::{Desk, shown};
 use crate::context::Active;
 use crate::talk::Place;
 use bytes::Bytes;
 use portunus_config::Upstream;
+use portunus_filters::authorize::Use;
 use portunus_filters::call::{Call, KnownTool, Subject, Target, TaskCall};
 use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::Method;
@@ -240,32 +241,47 @@ impl Desk<'_> {
 
     /// A refusal that nothing has the name, with why that is so for its caller: for the operator alone.
     pub fn accounted(&self, denial: Denial) -> Denial {
-        let Some(judged) = self.hidden.get().filter(|_| denial.judged.is_none()) else { return denial };
-        look_later(self.gateway, &self.active(), self.arrival, judged);
-        Denial { judged: Some(Arc::clone(judged)), ..denial }
+        let active = self.active();
+        let hidden = self.hidden.get().filter(|_| denial.judged.is_none());
+        // Whether a thing is there is not to be told from whether there was time to decide on it.
+        let is_unknown =
+            matches!(denial.reason, Reason::UnknownTool | Reason::UnknownPrompt | Reason::UnknownResource);
+        let limited = || active.authority.gate.over_budget(self.arrival, Use::Decision);
+        let limited = is_unknown.then(limited).flatten();
+        let Some(judged) = hidden else { return limited.unwrap_or(denial) };
+        let by_time = active.authority.gate.denied_by_time(judged);
+        if by_time.is_some() {
+            tell(self.gateway, self.arrival, &self.target(&active, &Arc::from("")), judged);
+        }
+        look_later(self.gateway, &active, self.arrival, judged);
+        Denial { judged: Some(Arc::clone(judged)), ..by_time.or(limited).unwrap_or(denial) }
     }
 
     /// The result of a list request, as who asks sees the list.
     ///
     /// # Errors
-    /// [`UnknownCursor`] for one that is not of this list as it is seen now.
-    pub fn listed(
+    /// [`Reason::UnknownState`] for a cursor that is not of this list as it is seen now; as [`Authority::view`].
+    pub async fn listed(
         &self,
         catalog: &Arc<Catalog>,
         (kind, cursor): (ListKind, Option<&str>),
         closing: &Closing<'_>,
-    ) -> Result<Vec<Bytes>, UnknownCursor> {
+    ) -> Result<Vec<Bytes>, Denial> {
+        let stale = |_: UnknownCursor| {
+            Denial::new(Reason::UnknownState, "the cursor is not of this list as it is now")
+        };
         let active = self.active();
         if !active.authority.governs() {
-            return catalog.result(kind, cursor, closing);
+            return catalog.result(kind, cursor, closing).map_err(stale);
         }
         let target = self.target(&active, &Arc::from(""));
         let onlooker = Onlooker { arrival: self.arrival, target: &target, era: closing.era.as_str() };
-        let view = active.authority.view(&onlooker, catalog, kind, &|member| self.leads_to(member));
-        let left = view.until.saturating_sub(self.arrival.at.wall);
+        let wanted = Wanted { catalog, kind, upstream: &|member| self.leads_to(member) };
+        let view = active.authority.view(&onlooker, &wanted).await?;
+        let left = onlooker.lasting(view.until).saturating_sub(self.arrival.at.wall);
         let ttl_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(closing.caching.ttl_ms);
         let caching = Caching { ttl_ms, scope: Scope::Private };
-        view.list.result(catalog, cursor, &Closing { caching, ..*closing })
+        view.list.result(catalog, cursor, &Closing { caching, ..*closing }).map_err(stale)
     }
 }
 

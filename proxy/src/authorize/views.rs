@@ -2,17 +2,21 @@
 //!
 //! A view is known by what the policy can read of who looks, and by where each member leads for them,
 //! so that callers share one exactly where neither the policy nor what is known of tools can tell them
-//! apart. It ends with its catalogue, its configuration, the unit of time
-//! that the policy reads, and what the caller showed.
+//! apart. It ends with its catalogue, its configuration, and the unit of time that the policy reads.
+//!
+//! A list is made in slices, between which its thread does other work, and within a budget of CPU time. One that
+//! cannot be made in time is an error: nobody gets a part of a list for the whole.
 
 use super::Authority;
-use portunus_filters::authorize::Obligations;
+use portunus_filters::authorize::{CpuTimer, Fault, Obligations, RanOut, Use};
 use portunus_filters::gate::{Item, Onlooker, Sight, Thing};
 use portunus_filters::mcp::catalog::{Catalog, Entry, Filtered, ListKind, Shown};
+use portunus_filters::{Denial, Reason};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Views that are kept of one configuration.
 const MAX_VIEWS: usize = 10_000;
@@ -20,9 +24,22 @@ const MAX_VIEWS: usize = 10_000;
 /// Bytes that they take, beside the lists of everyone.
 const MAX_BYTES: u64 = 256 << 20;
 
+/// CPU time after which a list makes way for whatever else its thread has to do.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// Entries of a list between two looks at the time.
+const STEP: usize = 8;
+
+/// Lists that are made at the same moment; the others wait for a slice, in turn.
+const SLICES_AT_ONCE: usize = 2;
+
+/// A list that could not be made in time is not tried again within this.
+const FAILED_FOR: Duration = Duration::from_secs(5);
+
 /// Lists as callers see them.
 pub struct Views {
-    kept: Cache<Key, Arc<View>, ByBytes>,
+    kept: Cache<Key, Made, ByBytes>,
+    slices: Semaphore,
 }
 
 /// One list as one kind of caller sees it.
@@ -31,8 +48,60 @@ pub struct View {
     catalog: Arc<Catalog>,
     /// What is seen of it.
     pub list: Filtered,
-    /// When it ends, as a time since the epoch.
+    /// When it ends for everybody, as a time since the epoch.
     pub until: Duration,
+}
+
+/// A list, or why there is none: that too is the same for all.
+#[derive(Clone)]
+enum Made {
+    View(Arc<View>),
+    Failed(Arc<Failed>),
+}
+
+struct Failed {
+    catalog: Arc<Catalog>,
+    denial: Denial,
+    until: Duration,
+}
+
+/// Why a list was not made.
+enum Unmade {
+    /// Whoever asked may use no more CPU time. Somebody else may.
+    OverBudget(Denial),
+    /// Nobody's would be.
+    Failed(Denial),
+}
+
+impl Made {
+    /// Whether it holds for `catalog` at `now`.
+    fn lasts(&self, catalog: &Arc<Catalog>, now: Duration) -> bool {
+        let (of, until) = match self {
+            Made::View(view) => (&view.catalog, view.until),
+            Made::Failed(failed) => (&failed.catalog, failed.until),
+        };
+        now < until && Arc::ptr_eq(of, catalog)
+    }
+
+    fn result(self, now: Duration) -> Result<Arc<View>, Denial> {
+        match self {
+            Made::View(view) => Ok(view),
+            Made::Failed(failed) => Err(retrying(failed.denial.clone(), failed.until.saturating_sub(now))),
+        }
+    }
+}
+
+impl Unmade {
+    fn denial(self) -> Denial {
+        match self {
+            Unmade::OverBudget(denial) => denial,
+            Unmade::Failed(denial) => retrying(denial, FAILED_FOR),
+        }
+    }
+}
+
+fn retrying(denial: Denial, wait: Duration) -> Denial {
+    denial.with("retryAfterMs", wait.as_millis().max(1).to_string())
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -47,15 +116,22 @@ struct Key {
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<Key, Arc<View>> for ByBytes {
-    fn weight(&self, key: &Key, view: &Arc<View>) -> u64 {
-        (key.onlooker.len() + view.list.bytes() + 256) as u64
+impl Weighter<Key, Made> for ByBytes {
+    fn weight(&self, key: &Key, made: &Made) -> u64 {
+        let bytes = match made {
+            Made::View(view) => view.list.bytes(),
+            Made::Failed(_) => 0,
+        };
+        (key.onlooker.len() + bytes + 256) as u64
     }
 }
 
 impl Default for Views {
     fn default() -> Views {
-        Views { kept: Cache::with_weighter(MAX_VIEWS, MAX_BYTES, ByBytes) }
+        Views {
+            kept: Cache::with_weighter(MAX_VIEWS, MAX_BYTES, ByBytes),
+            slices: Semaphore::new(SLICES_AT_ONCE),
+        }
     }
 }
 
@@ -71,64 +147,160 @@ impl Views {
     }
 }
 
+/// A list that is asked for, and where its members lead for who asks.
+pub struct Wanted<'a, 'm> {
+    /// The merged lists.
+    pub catalog: &'a Arc<Catalog>,
+    /// Which of them.
+    pub kind: ListKind,
+    /// The upstream of a member.
+    pub upstream: &'a (dyn Fn(usize) -> Option<&'m Arc<str>> + Sync),
+}
+
 impl Authority {
-    /// A list as `onlooker` sees it; `upstream` names where a member leads for this caller.
-    pub fn view<'m>(
-        &self,
-        onlooker: &Onlooker<'_>,
-        catalog: &Arc<Catalog>,
-        kind: ListKind,
-        upstream: &dyn Fn(usize) -> Option<&'m Arc<str>>,
-    ) -> Arc<View> {
+    /// A list as `onlooker` sees it. All who see the same wait for one that is made.
+    ///
+    /// # Errors
+    /// [`Reason::PolicyError`] if the policy did not decide on an entry in time; [`Reason::PolicyLimited`] if
+    /// the list as a whole took too long, or the caller has used up its CPU time for lists.
+    pub async fn view(&self, onlooker: &Onlooker<'_>, wanted: &Wanted<'_, '_>) -> Result<Arc<View>, Denial> {
         let Some((mut shown_to, until)) = self.gate.view(onlooker) else {
-            return Arc::new(self.made(onlooker, (catalog, kind), upstream, Duration::ZERO));
+            let made = self.made(onlooker, wanted, Duration::ZERO).await;
+            return made.map(Arc::new).map_err(Unmade::denial);
         };
-        lead_to(&mut shown_to, (0..catalog.members().len()).map(upstream));
-        let key = Key { catalog: Arc::as_ptr(catalog) as usize, kind, onlooker: shown_to.into() };
+        let members = 0..wanted.catalog.members().len();
+        lead_to(&mut shown_to, members.map(|member| (wanted.upstream)(member)));
+        let catalog = Arc::as_ptr(wanted.catalog) as usize;
+        let key = Key { catalog, kind: wanted.kind, onlooker: shown_to.into() };
         let now = onlooker.arrival.at.wall;
-        let lasting = |view: &Arc<View>| now < view.until && Arc::ptr_eq(&view.catalog, catalog);
-        if let Some(view) = self.views.kept.get(&key).filter(lasting) {
-            return view;
+        let kept = &self.views.kept;
+        loop {
+            match kept.get_value_or_guard_async(&key).await {
+                Ok(made) if made.lasts(wanted.catalog, now) => return made.result(now),
+                Ok(_) => drop(kept.remove_if(&key, |made| !made.lasts(wanted.catalog, now))),
+                Err(place) => {
+                    let made = match self.made(onlooker, wanted, until).await {
+                        Ok(view) => Made::View(Arc::new(view)),
+                        Err(Unmade::OverBudget(denial)) => return Err(denial),
+                        Err(Unmade::Failed(denial)) => {
+                            let catalog = Arc::clone(wanted.catalog);
+                            let until = now.saturating_add(FAILED_FOR);
+                            Made::Failed(Arc::new(Failed { catalog, denial, until }))
+                        }
+                    };
+                    // One that was pushed out meanwhile is made anew for the next who asks.
+                    let _ = place.insert(made.clone());
+                    return made.result(now);
+                }
+            }
         }
-        let view = Arc::new(self.made(onlooker, (catalog, kind), upstream, until));
-        self.views.kept.insert(key, Arc::clone(&view));
-        view
     }
 
-    fn made<'m>(
+    async fn made(
         &self,
         onlooker: &Onlooker<'_>,
-        (catalog, kind): (&Arc<Catalog>, ListKind),
-        upstream: &dyn Fn(usize) -> Option<&'m Arc<str>>,
+        wanted: &Wanted<'_, '_>,
         until: Duration,
-    ) -> View {
-        let look = |entry: &Entry| {
-            let Some(upstream) = upstream(entry.member) else { return Shown::Hidden };
-            let sight = self.sight(onlooker, kind, upstream, entry);
-            let definition = std::str::from_utf8(entry.definition()).unwrap_or_default();
-            match (sight.is_shown(), sight.definition(definition)) {
-                (false, _) => Shown::Hidden,
-                (true, None) => Shown::AsItIs,
-                (true, Some(changed)) => Shown::Changed(changed),
+    ) -> Result<View, Unmade> {
+        let entries = wanted.catalog.entries(wanted.kind);
+        let mut looks = Vec::with_capacity(entries.len());
+        let mut spent = Duration::ZERO;
+        while looks.len() < entries.len() {
+            // Nobody closes it.
+            let _slice = self.views.slices.acquire().await;
+            if let Some(denial) = self.gate.over_budget(onlooker.arrival, Use::List) {
+                self.ran_out(RanOut::Caller);
+                return Err(Unmade::OverBudget(denial));
             }
-        };
-        View { catalog: Arc::clone(catalog), list: catalog.filtered(kind, look), until }
+            let timer = CpuTimer::start();
+            let looked = self.look(onlooker, wanted, (entries, &mut looks), timer);
+            let slice = timer.elapsed();
+            spent += slice;
+            self.gate.charge_list(onlooker.arrival, slice);
+            looked.map_err(|fault| self.undecided(onlooker, wanted.kind, &fault))?;
+            if self.gate.rules().is_some_and(|rules| spent > rules.policy.list_limit()) {
+                return Err(self.too_long(onlooker, wanted.kind, (looks.len(), entries.len())));
+            }
+            if looks.len() < entries.len() {
+                tokio::task::yield_now().await;
+            }
+        }
+        let mut looks = looks.into_iter();
+        let list = wanted.catalog.filtered(wanted.kind, |_| looks.next().unwrap_or(Shown::Hidden));
+        Ok(View { catalog: Arc::clone(wanted.catalog), list, until })
+    }
+
+    /// Looks at entries until a slice of time is over.
+    fn look(
+        &self,
+        onlooker: &Onlooker<'_>,
+        wanted: &Wanted<'_, '_>,
+        (entries, looks): (&[Entry], &mut Vec<Shown>),
+        timer: CpuTimer,
+    ) -> Result<(), Fault> {
+        let first = looks.len();
+        for entry in &entries[first..] {
+            if looks.len() > first && looks.len().is_multiple_of(STEP) && timer.elapsed() >= SLICE {
+                break;
+            }
+            let Some(upstream) = (wanted.upstream)(entry.member) else {
+                looks.push(Shown::Hidden);
+                continue;
+            };
+            let sight = self.sight(onlooker, wanted.kind, upstream, entry);
+            let definition = std::str::from_utf8(entry.definition()).unwrap_or_default();
+            looks.push(match (sight.definition(definition), sight) {
+                (_, Sight::Hidden) => Shown::Hidden,
+                (_, Sight::Undecided(fault)) => return Err(fault),
+                (None, Sight::Shown(_)) => Shown::AsItIs,
+                (Some(changed), Sight::Shown(_)) => Shown::Changed(changed),
+            });
+        }
+        Ok(())
+    }
+
+    fn undecided(&self, onlooker: &Onlooker<'_>, kind: ListKind, fault: &Fault) -> Unmade {
+        self.ran_out(RanOut::Decision);
+        tracing::warn!(
+            request_id = &*onlooker.arrival.request_id,
+            server = &*onlooker.target.server,
+            list = kind.method(),
+            %fault,
+            "a list is refused: the policy gave no decision on one of its entries in time"
+        );
+        let detail = "the policy took too long to decide on an entry of this list";
+        Unmade::Failed(Denial::new(Reason::PolicyError, detail))
+    }
+
+    fn too_long(&self, onlooker: &Onlooker<'_>, kind: ListKind, (done, of): (usize, usize)) -> Unmade {
+        self.ran_out(RanOut::List);
+        tracing::warn!(
+            request_id = &*onlooker.arrival.request_id,
+            server = &*onlooker.target.server,
+            list = kind.method(),
+            decided = done,
+            entries = of,
+            "a list is refused: the policy took too long for all of its entries; make its rules cheaper, or \
+             raise `policy.time_limit`"
+        );
+        let detail = "the policy took too long for this list: ask again later";
+        Unmade::Failed(Denial::new(Reason::PolicyLimited, detail))
+    }
+
+    fn ran_out(&self, what: RanOut) {
+        if let Some(rules) = self.gate.rules() {
+            rules.budgets.ran_out(what);
+        }
     }
 
     /// How an entry of a list is seen.
-    pub fn sight(
-        &self,
-        onlooker: &Onlooker<'_>,
-        kind: ListKind,
-        upstream: &Arc<str>,
-        entry: &Entry,
-    ) -> Sight {
+    fn sight(&self, onlooker: &Onlooker<'_>, kind: ListKind, upstream: &Arc<str>, entry: &Entry) -> Sight {
         if !self.governs() {
             return Sight::Shown(Arc::<Obligations>::default());
         }
         let known = (kind == ListKind::Tools).then(|| self.known(upstream, entry));
         let Some(subject) = entry.subject(kind, known) else { return Sight::Hidden };
-        self.gate.sight(onlooker, &Item { thing: Thing::Offered(&subject), upstream })
+        self.gate.sight_in_list(onlooker, &Item { thing: Thing::Offered(&subject), upstream })
     }
 }
 

@@ -35,8 +35,7 @@ pub(super) async fn list(
     let caching = current.caching(kind, now);
     let untold = desk.untold(&current.catalog, kind);
     let closing = Closing { era: message.era, caching, server_info: Some(SERVER_INFO), now, untold: &untold };
-    let stale = |_| Denial::new(Reason::UnknownState, "the cursor is not of this list as it is now");
-    let result = desk.listed(&current.catalog, (kind, cursor.as_deref()), &closing).map_err(stale)?;
+    let result = desk.listed(&current.catalog, (kind, cursor.as_deref()), &closing).await?;
     let mut pieces = Vec::with_capacity(result.len() + 2);
     let id = call::id_text(message);
     pieces.push(Bytes::from(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":")));

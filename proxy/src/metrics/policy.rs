@@ -1,7 +1,7 @@
 //! What is measured of decisions.
 
 use super::keep;
-use portunus_filters::authorize::{Class, Entry, Unit};
+use portunus_filters::authorize::{Class, Entry, RanOut, Unit};
 use portunus_filters::gate::{Given, Judged};
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use std::sync::OnceLock;
@@ -22,6 +22,7 @@ pub struct PolicyMetrics {
     pub aside_dropped: IntCounter,
     /// What the policy that is tried beside the one in force would have decided, by how it compares.
     pub shadow: IntCounterVec,
+    ran_out: IntCounterVec,
 }
 
 impl PolicyMetrics {
@@ -29,7 +30,11 @@ impl PolicyMetrics {
         let counter = |name: &str, help: &str| keep(registry, IntCounter::new(name, help)?);
         let decisions = Opts::new("portunus_policy_decisions_total", "Decisions of the policy");
         let shadow = Opts::new("portunus_policy_shadow_total", "Decisions of the policy that is tried");
+        let ran_out = Opts::new("portunus_policy_ran_out_total", "Times that the policy ran out of CPU time");
+        let ran_out = keep(registry, IntCounterVec::new(ran_out, &["of"])?)?;
+        RanOut::ALL.iter().for_each(|what| drop(ran_out.with_label_values(&[what.as_str()])));
         Ok(PolicyMetrics {
+            ran_out,
             decisions: keep(
                 registry,
                 IntCounterVec::new(decisions, &["entry", "class", "decision", "cache"])?,
@@ -48,6 +53,13 @@ impl PolicyMetrics {
             )?,
             shadow: keep(registry, IntCounterVec::new(shadow, &["entry", "result"])?)?,
         })
+    }
+
+    /// Counts what ran out of time.
+    pub fn ran_out(&self, times: &[(RanOut, u64)]) {
+        for (what, times) in times.iter().filter(|(_, times)| *times > 0) {
+            self.ran_out.with_label_values(&[what.as_str()]).inc_by(*times);
+        }
     }
 
     /// Counts what was decided of a message.

@@ -41,7 +41,8 @@ pub(super) fn stage(reason: Reason) -> &'static str {
         | Reason::Forbidden
         | Reason::StepUpRequired
         | Reason::ApprovalRequired
-        | Reason::PolicyError => "authorize",
+        | Reason::PolicyError
+        | Reason::PolicyLimited => "authorize",
         Reason::Crowded
         | Reason::ReplicaLost
         | Reason::UpstreamUnavailable

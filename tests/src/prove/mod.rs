@@ -168,6 +168,12 @@ fn policy() {
 }
 
 #[test]
+#[ignore = "a show: cargo xtask prove roles"]
+fn roles() {
+    crate::roles::differ(100_000);
+}
+
+#[test]
 #[ignore = "a show: cargo xtask prove readers"]
 fn readers() {
     readers::run();

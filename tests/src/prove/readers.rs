@@ -70,7 +70,13 @@ impl Judge {
         let policy = Policy::compile(&[module], &[data], &Settings::default());
         let policy = Arc::new(policy.unwrap_or_else(|problems| panic!("{problems:?}")));
         let decisions = Arc::new(DecisionCache::new(100_000, 256 << 20));
-        let rules = Rules { policy, decisions, lists: Lists::Show, reasons_to_client: false };
+        let rules = Rules {
+            policy,
+            decisions,
+            budgets: Arc::default(),
+            lists: Lists::Show,
+            reasons_to_client: false,
+        };
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
         Judge {
             pipeline: Pipeline::new(vec![Box::new(Gate::new(Some(rules), None, false))]),

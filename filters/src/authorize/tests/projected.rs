@@ -120,6 +120,8 @@ proptest! {
         let (first, second) = (arguments(&first), arguments(&second));
         let mut asked = question(&one);
         asked.mcp.arguments = Some(&first);
+        // What has arguments is kept when it comes again.
+        kit.decide(&asked);
         kit.decide(&asked);
         let mut again = question(&other);
         again.mcp.arguments = Some(&second);

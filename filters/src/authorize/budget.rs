@@ -1,0 +1,303 @@
+//! CPU time that callers use up for decisions and for lists.
+//!
+//! A caller is a verified principal, else an address, IPv6 by /64: nothing that a client chooses. What is charged
+//! drains at a fixed rate, and a caller above its burst is asked to come again. Decisions that cost about as much
+//! as the message around them are not charged, so that only who makes them dear has an account.
+
+use super::question::Question;
+use crate::identity::{AuthMethod, Principal};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Callers with an account. Who has used the least loses it when one more comes.
+const MAX_ACCOUNTS: usize = 8_192;
+
+/// Of what one decision may take, a caller may use this many times as much a second.
+const DECISIONS_A_SECOND: u32 = 5;
+
+/// A list may take as long as this many decisions.
+const DECISIONS_A_LIST: u32 = 100;
+
+/// Lists in a row that may take so long.
+const LISTS_AT_ONCE: u32 = 2;
+
+/// A decision that takes less than this part of what one may take is not charged.
+const FREE_PART: u32 = 40;
+
+/// What CPU time is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A decision on a message.
+    Decision,
+    /// A list as a caller sees it.
+    List,
+}
+
+/// The accounts of callers.
+#[derive(Debug, Default)]
+pub struct CpuBudgets {
+    accounts: Mutex<HashMap<Payer, Account>>,
+    /// Nobody has an account, which is seen without a lock.
+    is_used: AtomicBool,
+    ran_out: [AtomicU64; RanOut::ALL.len()],
+}
+
+/// What ran out of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RanOut {
+    /// One decision.
+    Decision,
+    /// The budget of a caller.
+    Caller,
+    /// A list as a whole.
+    List,
+}
+
+impl RanOut {
+    /// Each of them.
+    pub const ALL: [RanOut; 3] = [RanOut::Decision, RanOut::Caller, RanOut::List];
+
+    /// The label in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RanOut::Decision => "decision",
+            RanOut::Caller => "caller",
+            RanOut::List => "list",
+        }
+    }
+}
+
+/// Who pays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Payer([u8; 17]);
+
+impl Payer {
+    /// The caller of a message from `source`.
+    pub fn of(principal: &Principal, source: IpAddr) -> Payer {
+        let (kind, name) = match source.to_canonical() {
+            _ if principal.auth != AuthMethod::Anonymous => (0, principal.holder.0),
+            IpAddr::V4(address) => (1, u128::from(address.to_bits()).to_be_bytes()),
+            IpAddr::V6(address) => (2, (address.to_bits() >> 64).to_be_bytes()),
+        };
+        let mut payer = [kind; 17];
+        payer[1..].copy_from_slice(&name);
+        Payer(payer)
+    }
+
+    pub(super) fn of_question(question: &Question<'_>) -> Payer {
+        Payer::of(question.principal, question.context.source_ip)
+    }
+}
+
+/// What one caller has used, by what for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    decisions: Duration,
+    lists: Duration,
+    /// Monotonic time at which that was so.
+    at: Duration,
+}
+
+/// Budgets that follow from what one decision may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rates {
+    pub(super) limit: Duration,
+}
+
+impl Rates {
+    fn a_second(self) -> Duration {
+        self.limit * DECISIONS_A_SECOND
+    }
+
+    fn burst(self, purpose: Use) -> Duration {
+        match purpose {
+            Use::Decision => self.a_second(),
+            Use::List => self.a_list() * LISTS_AT_ONCE,
+        }
+    }
+
+    pub(super) fn a_list(self) -> Duration {
+        self.limit * DECISIONS_A_LIST
+    }
+
+    pub(super) fn is_free(self, spent: Duration) -> bool {
+        spent < self.limit / FREE_PART
+    }
+}
+
+impl Account {
+    /// The same at `now`.
+    fn drained(self, rates: Rates, now: Duration) -> Account {
+        let passed = now.saturating_sub(self.at).as_secs_f64().min(1e6);
+        let drained = rates.a_second().mul_f64(passed);
+        Account {
+            decisions: self.decisions.saturating_sub(drained),
+            lists: self.lists.saturating_sub(drained),
+            at: self.at.max(now),
+        }
+    }
+
+    fn used(&self, purpose: Use) -> Duration {
+        match purpose {
+            Use::Decision => self.decisions,
+            Use::List => self.lists,
+        }
+    }
+
+    fn total(&self) -> Duration {
+        self.decisions + self.lists
+    }
+}
+
+impl CpuBudgets {
+    /// For how long a caller is to wait at `now`, a monotonic time, before it may use more.
+    ///
+    /// # Errors
+    /// That time, at least a millisecond.
+    pub(super) fn admit(
+        &self,
+        payer: impl FnOnce() -> Payer,
+        (purpose, rates): (Use, Rates),
+        now: Duration,
+    ) -> Result<(), Duration> {
+        if !self.is_used.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let Some(account) = self.lock().get(&payer()).map(|account| account.drained(rates, now)) else {
+            return Ok(());
+        };
+        let above = account.used(purpose).saturating_sub(rates.burst(purpose));
+        if account.used(purpose) < rates.burst(purpose) {
+            return Ok(());
+        }
+        let seconds = above.as_secs_f64() / rates.a_second().as_secs_f64();
+        Err(Duration::from_secs_f64(seconds).max(Duration::from_millis(1)))
+    }
+
+    /// Notes that a caller has used some.
+    pub(super) fn charge(
+        &self,
+        payer: Payer,
+        (purpose, rates): (Use, Rates),
+        (spent, now): (Duration, Duration),
+    ) {
+        let mut accounts = self.lock();
+        if accounts.len() >= MAX_ACCOUNTS && !accounts.contains_key(&payer) {
+            make_room(&mut accounts, rates, now);
+        }
+        let account = accounts.entry(payer).or_default();
+        *account = account.drained(rates, now);
+        match purpose {
+            Use::Decision => account.decisions += spent,
+            Use::List => account.lists += spent,
+        }
+        self.is_used.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that something ran out of time.
+    pub fn ran_out(&self, what: RanOut) {
+        self.ran_out[what as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often each thing ran out of time since this was asked last.
+    pub fn take_ran_out(&self) -> [(RanOut, u64); RanOut::ALL.len()] {
+        RanOut::ALL.map(|what| (what, self.ran_out[what as usize].swap(0, Ordering::Relaxed)))
+    }
+
+    /// Callers with an account.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether nobody has one.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets the callers who have nothing to pay at `now`, where one decision may take `limit`.
+    pub fn sweep(&self, limit: Duration, now: Duration) {
+        if self.is_used.load(Ordering::Relaxed) {
+            let mut accounts = self.lock();
+            accounts.retain(|_, account| !account.drained(Rates { limit }, now).total().is_zero());
+            self.is_used.store(!accounts.is_empty(), Ordering::Relaxed);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Payer, Account>> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn make_room(accounts: &mut HashMap<Payer, Account>, rates: Rates, now: Duration) {
+    accounts.retain(|_, account| !account.drained(rates, now).total().is_zero());
+    if accounts.len() >= MAX_ACCOUNTS {
+        let least = accounts.iter().min_by_key(|(_, account)| account.drained(rates, now).total());
+        if let Some(least) = least.map(|(payer, _)| *payer) {
+            accounts.remove(&least);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATES: Rates = Rates { limit: Duration::from_millis(10) };
+    const MS: Duration = Duration::from_millis(1);
+
+    fn at(address: &str) -> Payer {
+        Payer::of(
+            &Principal { auth: AuthMethod::Anonymous, ..Principal::named("", "") },
+            address.parse().unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_caller_is_a_principal_or_an_address() {
+        let known = |subject: &str, address: &str| {
+            Payer::of(&Principal::named("acme", subject), address.parse().unwrap())
+        };
+        assert_eq!(known("ada", "10.0.0.1"), known("ada", "2001:db8::1"));
+        assert_ne!(known("ada", "10.0.0.1"), known("eve", "10.0.0.1"));
+        assert_ne!(known("ada", "10.0.0.1"), at("10.0.0.1"));
+        assert_ne!(at("10.0.0.1"), at("10.0.0.2"));
+        assert_eq!(at("10.0.0.1"), at("::ffff:10.0.0.1"));
+        assert_eq!(at("2001:db8:1:2::1"), at("2001:db8:1:2:ffff::9"));
+        assert_ne!(at("2001:db8:1:2::1"), at("2001:db8:1:3::1"));
+    }
+
+    #[test]
+    fn who_has_used_up_its_budget_waits_until_it_has_drained_and_nobody_else_does() {
+        let budgets = CpuBudgets::default();
+        let may = |address, purpose, now| budgets.admit(|| at(address), (purpose, RATES), now);
+        for _ in 0..6 {
+            budgets.charge(at("10.0.0.1"), (Use::Decision, RATES), (10 * MS, Duration::ZERO));
+        }
+        let wait = may("10.0.0.1", Use::Decision, Duration::ZERO).unwrap_err();
+        assert_eq!(wait, 200 * MS, "10 ms too much, at 50 ms a second");
+        assert!(may("10.0.0.1", Use::Decision, wait + MS).is_ok());
+        assert!(may("10.0.0.2", Use::Decision, Duration::ZERO).is_ok(), "another caller");
+        assert!(may("10.0.0.1", Use::List, Duration::ZERO).is_ok(), "lists are counted apart");
+        budgets.charge(at("10.0.0.1"), (Use::List, RATES), (2_000 * MS, Duration::ZERO));
+        assert!(may("10.0.0.1", Use::List, Duration::ZERO).is_err());
+        budgets.sweep(RATES.limit, Duration::from_secs(39));
+        assert_eq!(budgets.len(), 1);
+        budgets.sweep(RATES.limit, Duration::from_secs(41));
+        assert!(budgets.is_empty());
+    }
+
+    #[test]
+    fn the_dearest_callers_keep_their_accounts() {
+        let budgets = CpuBudgets::default();
+        let number = |number: usize| at(&format!("10.0.{}.{}", number / 256, number % 256));
+        budgets.charge(at("10.9.9.9"), (Use::Decision, RATES), (90 * MS, Duration::ZERO));
+        for each in 0..MAX_ACCOUNTS + 100 {
+            budgets.charge(number(each), (Use::Decision, RATES), (MS, Duration::ZERO));
+        }
+        assert_eq!(budgets.len(), MAX_ACCOUNTS);
+        assert!(budgets.admit(|| at("10.9.9.9"), (Use::Decision, RATES), Duration::ZERO).is_err());
+    }
+}
