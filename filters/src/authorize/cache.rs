@@ -84,7 +84,6 @@ impl DecisionCache {
     /// Whether a key came before, as far as is remembered.
     pub(super) fn comes_again(&self, key: &[u8]) -> bool {
         let hash = self.hasher.hash_one(key) | 1;
-        #[expect(clippy::cast_possible_truncation, reason = "any part of a hash is as good as another")]
         let place = (hash >> 32) as usize % SEEN;
         self.seen[place].swap(hash, Ordering::Relaxed) == hash
     }
@@ -96,7 +95,7 @@ impl DecisionCache {
 
     /// Whether an answer took too long a short while ago.
     pub(super) fn is_slow(&self, key: &[u8], wall: Duration) -> bool {
-        self.slow.len() > 0 && self.slow.get(&sha256(key)).is_some_and(|until| wall < until)
+        !self.slow.is_empty() && self.slow.get(&sha256(key)).is_some_and(|until| wall < until)
     }
 
     /// Decisions that are kept.
