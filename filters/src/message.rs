@@ -285,6 +285,7 @@ fn denial(fault: &Fault) -> Denial {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mcp::MAX_BATCH;
 
     fn reading(body: &str, version: Option<&str>) -> Result<Reading, Reason> {
         let mirror = Mirror { version, ..Mirror::default() };
@@ -308,6 +309,7 @@ mod tests {
         let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","method":"n/x"}]"#;
         let with_initialize = r#"[{"jsonrpc":"2.0","id":1,"method":"initialize"}]"#;
         let modern = r#"[{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}]"#;
+        let many = |count| format!("[{}]", vec![r#"{"jsonrpc":"2.0","method":"n/x"}"#; count].join(","));
         let cases = [
             ("no header", batch, None, Ok(2)),
             ("its own revision", batch, Some("2025-03-26"), Ok(2)),
@@ -316,6 +318,8 @@ mod tests {
             ("initialize inside", with_initialize, None, Err(Reason::InvalidRequest)),
             ("a modern element", modern, None, Err(Reason::HeaderMismatch)),
             ("empty", "[]", None, Err(Reason::InvalidRequest)),
+            ("as many as may be", &many(MAX_BATCH), None, Ok(MAX_BATCH)),
+            ("too many", &many(MAX_BATCH + 1), None, Err(Reason::BoundsExceeded)),
             ("broken", "[{]", None, Err(Reason::ParseError)),
         ];
         for (name, body, version, expected) in cases {

@@ -20,6 +20,7 @@ pub use views::{Views, Wanted};
 
 use crate::context::{Active, Gateway};
 use crate::metrics::{Metrics, Stage};
+use crate::shares::Owner;
 use aside::Question;
 use portunus_config::{ListRule, PolicyRules, Snapshot};
 use portunus_filters::authorize::{DecisionCache, Fault};
@@ -151,6 +152,7 @@ fn look_later(gateway: &Gateway, active: &Active, arrival: &Arrival, judged: &Ar
         policy: Arc::clone(&rules.policy),
         tried: rules.shadow.as_ref().map(|shadow| Arc::clone(&shadow.policy)),
         judged: Arc::clone(judged),
+        owner: Owner::of(arrival),
         request_id: Arc::clone(&arrival.request_id),
         input,
     });

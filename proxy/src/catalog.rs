@@ -33,6 +33,7 @@ use crate::context::Gateway;
 use crate::forward::Failure;
 use crate::headers::Upward;
 use crate::sealing::CallerKey;
+use crate::shares::Owner;
 use asker::Asker;
 use failing::Failing;
 use fetch::Asks;
@@ -58,6 +59,9 @@ pub use relist::Relist;
 /// Audiences whose lists are kept at once, of all virtual servers.
 const MAX_SHELVES: usize = 10_000;
 
+/// Of a caller's audiences, the part that makes room at once when there is none.
+const DISPLACED_PART: usize = 8;
+
 /// An audience that nobody of asked for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 60);
 
@@ -66,6 +70,8 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 60);
 pub struct Seeker {
     /// The authorization context.
     pub caller: CallerKey,
+    /// Whose share it takes of what callers hold together.
+    pub owner: Owner,
     /// Its tenant, if it is known.
     pub tenant: Option<Arc<str>>,
     /// What the client says of itself.
@@ -231,6 +237,7 @@ type Asking<'a> = &'a (dyn Fn() -> Arc<dyn Asks> + Sync);
 struct Query<'a> {
     server: &'a Arc<VirtualServer>,
     caller: CallerKey,
+    owner: Owner,
     only: Option<Era>,
     tenant: Option<&'a str>,
     upward: &'a Upward,
@@ -294,6 +301,7 @@ impl Catalogs {
         let query = Query {
             server,
             caller: seeker.caller,
+            owner: seeker.owner,
             only: seeker.only,
             tenant: seeker.tenant.as_deref(),
             upward: &seeker.headers,
@@ -457,17 +465,34 @@ impl Catalogs {
         let place = Place { server: query.server.id.clone(), caller: query.caller, only: query.only };
         let mut shelves = self.lock();
         if shelves.len() >= MAX_SHELVES && !shelves.contains_key(&place) {
-            let idlest =
-                shelves.iter().min_by_key(|(_, shelf)| shelf.last_used()).map(|(place, _)| place.clone());
-            idlest.map(|idlest| shelves.remove(&idlest));
+            make_room(&mut shelves);
         }
-        let shelf = Arc::clone(shelves.entry(place).or_default());
+        let new = || Arc::new(Shelf::of(query.owner));
+        let shelf = Arc::clone(shelves.entry(place).or_insert_with(new));
         shelf.touch(query.now.monotonic);
         shelf
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Place, Arc<Shelf>>> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets the idlest audiences of the caller that has most: a part of them at once, since looking for
+/// them costs a look at all.
+fn make_room(shelves: &mut HashMap<Place, Arc<Shelf>>) {
+    let mut held: HashMap<Owner, usize> = HashMap::new();
+    shelves.values().for_each(|shelf| *held.entry(shelf.owner()).or_default() += 1);
+    let Some((fullest, count)) = held.into_iter().max_by_key(|(_, count)| *count) else { return };
+    // Where nobody has more than another, the idlest of all.
+    let is_meant = |shelf: &Arc<Shelf>| count == 1 || shelf.owner() == fullest;
+    let meant = shelves.iter().filter(|(_, shelf)| is_meant(shelf));
+    let mut meant: Vec<(Duration, Place)> =
+        meant.map(|(place, shelf)| (shelf.last_used(), place.clone())).collect();
+    meant.sort_unstable_by_key(|(last_used, _)| *last_used);
+    let most = meant.len().div_ceil(DISPLACED_PART);
+    for (_, place) in meant.into_iter().take(most) {
+        shelves.remove(&place);
     }
 }
 

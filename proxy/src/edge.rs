@@ -14,7 +14,7 @@ mod tls;
 pub use tls::{Handshake, LiveTls};
 
 use crate::context::Gateway;
-use crate::identify::Guest;
+use crate::identify::{Guest, source};
 use crate::listeners::hold_back;
 use crate::metrics::Counted;
 use crate::outcome::Outcome;
@@ -22,14 +22,16 @@ use crate::reply::{self, Answer, Refused};
 use crate::respond::in_time;
 use crate::serve::Connection;
 use crate::session::Client;
+use crate::shares::{Owner, Share, Shares};
 use async_trait::async_trait;
+use http::HeaderMap;
 use pingora_core::apps::ServerApp;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
 use portunus_config::Listener;
-use portunus_filters::{Arrival, Denial, Identity};
+use portunus_filters::{Arrival, Denial, Identity, Reason};
 use proxy_protocol::announced;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -39,7 +41,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long, and how much of, what a refused client still sends is read before closing, so that
@@ -78,9 +79,10 @@ pub struct Edge {
 struct Door {
     listener: Arc<Listener>,
     bound: SocketAddr,
-    permits: Arc<Semaphore>,
-    /// For requests that share a connection: as many at once as there may be connections.
-    stream_permits: Arc<Semaphore>,
+    permits: Arc<Shares>,
+    /// For requests on connections that are not one caller's, or that share one: as many at once as there
+    /// may be connections.
+    stream_permits: Arc<Shares>,
     tls: Option<Arc<LiveTls>>,
     visitors: Visitors,
 }
@@ -142,6 +144,11 @@ impl Edge {
         }
     }
 
+    /// Refuses a request for which there is no place.
+    async fn refuse_stream(&self, door: &Door, visitor: &Visitor, client: &mut Client) {
+        self.refuse_client(door, visitor, client, &crowded()).await;
+    }
+
     fn record_refusal(&self, door: &Door, visitor: &Visitor, denial: &Denial) -> (Answer, Arc<str>) {
         let arrival = Arrival {
             listener: Arc::clone(&door.listener.name),
@@ -160,15 +167,41 @@ impl Edge {
 
 impl Door {
     fn new(listener: &Listener, bound: SocketAddr, tls: Option<Arc<LiveTls>>, visitors: Visitors) -> Door {
-        let most = listener.limits.max_connections.min(Semaphore::MAX_PERMITS);
+        let most = listener.limits.max_connections;
         Door {
             listener: Arc::new(listener.clone()),
             bound,
-            permits: Arc::new(Semaphore::new(most)),
-            stream_permits: Arc::new(Semaphore::new(most)),
+            permits: Shares::new(most),
+            stream_permits: Shares::new(most),
             tls,
             visitors,
         }
+    }
+
+    /// Whose a connection from `peer` is: a proxy's is that of many, and so is a replica's.
+    fn owner(&self, peer: IpAddr) -> Owner {
+        match self.visitors {
+            Visitors::Clients if !self.is_proxy(peer) => Owner::at(peer),
+            Visitors::Clients | Visitors::Replicas => Owner::Nobody,
+        }
+    }
+
+    fn is_proxy(&self, peer: IpAddr) -> bool {
+        let listener = &self.listener;
+        let mut proxies = listener.trusted_proxies.iter().chain(&listener.forwarded_from);
+        proxies.any(|net| net.contains(&peer))
+    }
+
+    /// Leave to serve one request on a connection whose share is not its caller's alone.
+    fn admit_stream(&self, visitor: &Visitor, headers: &HeaderMap) -> Option<Share> {
+        let owner = match self.visitors {
+            Visitors::Replicas => Owner::Nobody,
+            Visitors::Clients => {
+                let from = if visitor.forwards { &self.listener.forwarded_from[..] } else { &[] };
+                Owner::at(source(visitor.address, headers, from, self.listener.forwarded_by).client)
+            }
+        };
+        self.stream_permits.take(owner, 1)
     }
 }
 
@@ -183,10 +216,8 @@ impl Edge {
         let peer = inet(socket.as_ref().and_then(|socket| socket.peer_addr()));
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
         let Some(door) = self.door(local) else { return };
-        let Ok(_permit) = Arc::clone(&door.permits).try_acquire_owned() else {
-            self.gateway.metrics.connection_refused();
-            drop(timeout(CLOSE_LINGER, write(&mut stream, FULL)).await);
-            return;
+        let Some(mut permit) = door.permits.take(door.owner(peer), 1) else {
+            return self.refuse_connection(&mut stream).await;
         };
         let _counted = Counted::one(&self.gateway.metrics.edge.connections);
         let (peer, forwards) = match self.client_behind(door, &mut stream, peer).await {
@@ -196,6 +227,15 @@ impl Edge {
                 return self.gateway.metrics.edge.proxy_headers_refused.inc();
             }
         };
+        if door.listener.proxy_protocol && forwards {
+            drop(permit);
+            // Whose it is was not known before.
+            match door.permits.take(door.owner(peer), 1) {
+                Some(own) => permit = own,
+                None => return self.refuse_connection(&mut stream).await,
+            }
+        }
+        let _permit = permit;
         let (stream, http_2, guest) = match &door.tls {
             None => (stream, false, Guest::default()),
             Some(tls) => match self.secured(door, tls, stream, peer).await {
@@ -211,6 +251,11 @@ impl Edge {
             true => Box::pin(self.run_h2(door, stream, Vec::new(), &visitor)).await,
             false => self.run_h1(door, stream, &visitor).await,
         }
+    }
+
+    async fn refuse_connection(&self, stream: &mut Stream) {
+        self.gateway.metrics.connection_refused();
+        drop(timeout(CLOSE_LINGER, write(stream, FULL)).await);
     }
 
     fn connection<'a>(&'a self, door: &'a Door, visitor: &'a Visitor) -> Connection<'a> {
@@ -312,6 +357,11 @@ impl ServerApp for Rim {
         self.0.connect(stream).await;
         None
     }
+}
+
+/// For a request above the cap, or above its caller's share of it.
+fn crowded() -> Denial {
+    Denial::new(Reason::Overloaded, "too many requests are open at once")
 }
 
 /// For a connection above the cap, before a byte of it was read.

@@ -13,6 +13,7 @@ mod words;
 use crate::context::Gateway;
 use crate::forward::{Dispatch, Use, Wording};
 use crate::headers::Upward;
+use crate::shares::Owner;
 use crate::talk::reading::Reading;
 use crate::talk::voice::{self, Voice};
 use crate::upstreams::pool::Pool;
@@ -161,6 +162,11 @@ impl Session {
         self
     }
 
+    /// How many bytes it keeps.
+    fn bytes(&self) -> usize {
+        self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+    }
+
     /// Whether it names a session at all.
     pub fn exists(&self) -> bool {
         self.headers.contains_key("mcp-session-id")
@@ -205,7 +211,7 @@ async fn deliver(
     pool: &Arc<Pool>,
 ) -> Option<StatusCode> {
     let session = errand.session().cloned().unwrap_or_default();
-    let voice = Voice::own(gateway, &Arc::new(session.headers.into()));
+    let voice = Voice::own(gateway, &Arc::new(session.headers.into()), Owner::Nobody);
     let method = errand.http();
     let own = voice::posted();
     let wording = Wording { inbound: &voice.inbound(&method), own: &own, body: errand.message("0") };

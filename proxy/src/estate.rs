@@ -15,6 +15,7 @@ use crate::legs::{Hearsay, Legs};
 use crate::metrics::Metrics;
 use crate::reads::Reads;
 use crate::sealing::{Home, Seals};
+use crate::shares::Shares;
 use crate::talk::Place;
 use crate::upstreams::dns::Resolver;
 use crate::upstreams::era::Eras;
@@ -27,6 +28,9 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+
+/// Bytes of text of one kind that is kept for others.
+const MAX_TEXT_BYTES: usize = 64 << 20;
 
 /// Pools by upstream.
 pub type Pools = HashMap<UpstreamKey, Arc<Pool>>;
@@ -66,6 +70,10 @@ pub struct Estate {
     pub asked: Asked,
     /// Callers, and who vouches for them.
     pub callers: Callers,
+    /// Bytes of clients' text that has to be kept whole, such as URIs that they are subscribed to.
+    pub texts: Arc<Shares>,
+    /// Bytes of what servers say outside of answers, as long as somebody has yet to hear it.
+    pub spoken: Arc<Shares<UpstreamKey>>,
     numbers: AtomicU64,
 }
 
@@ -98,6 +106,8 @@ impl Estate {
             farewells: Farewells::default(),
             asked: Asked::default(),
             callers: Callers::default(),
+            texts: Shares::new(MAX_TEXT_BYTES),
+            spoken: Shares::new(MAX_TEXT_BYTES),
             numbers: AtomicU64::new(0),
         })
     }
@@ -169,6 +179,8 @@ impl Estate {
             ("kept_events", self.sessions.kept().load(Ordering::Relaxed)),
             ("parked", self.parked.len()),
             ("subscriptions", self.hub.len()),
+            ("kept_text_bytes", self.texts.held()),
+            ("unheard_bytes", self.spoken.held()),
         ];
         let kept = self.catalogs.sizes().into_iter().chain(self.reads.sizes()).chain(self.callers.sizes());
         for (table, size) in sizes.into_iter().chain(kept) {

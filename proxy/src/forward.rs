@@ -8,6 +8,7 @@ use crate::errand::Errand;
 use crate::headers::{OwnFields, binds_connection, write_worded_head};
 use crate::identify::Trace;
 use crate::patience::patient_until;
+use crate::shares::Owner;
 use crate::upstreams::dial::DialError;
 use crate::upstreams::dns::Resolver;
 use crate::upstreams::fault::Fault;
@@ -39,6 +40,8 @@ pub struct Inbound<'a> {
     pub query: Option<&'a str>,
     /// The client's address, for `Forwarded`.
     pub client: IpAddr,
+    /// Whose share of the upstream's connections it takes.
+    pub owner: Owner,
     /// Whether the client's connection to here is under TLS.
     pub secure: bool,
     /// Whether `X-Forwarded-Host` and `-Proto` are those of a proxy that may say how the client reached it.
@@ -59,6 +62,7 @@ pub struct Leg {
     pool: Arc<Pool>,
     request: Outgoing,
     bond: Bond,
+    owner: Owner,
     use_of: Use,
     /// How long the head of the answer may take.
     first_byte: Duration,
@@ -235,7 +239,8 @@ impl Leg {
             Credentials::Passthrough => Bond::Possible,
             _ => Bond::None,
         };
-        Leg { upstream, pool, request, bond, use_of, first_byte, deadline }
+        let owner = inbound.owner;
+        Leg { upstream, pool, request, bond, owner, use_of, first_byte, deadline }
     }
 
     /// The same with a time of its own, head and all, if it has one.
@@ -293,7 +298,7 @@ async fn attempt(
     until: Instant,
     fresh: bool,
 ) -> Result<Exchange, Attempt> {
-    let wish = Wish { fresh, endless: leg.use_of.endless };
+    let wish = Wish { fresh, endless: leg.use_of.endless, owner: leg.owner };
     let mut checkout =
         match patient_until(until, pin!(leg.pool.checkout(&leg.upstream, resolver, wish))).await {
             Some(checkout) => checkout.map_err(Attempt::Connect)?,

@@ -350,6 +350,7 @@ mod tests {
             headers: &headers,
             query: Some("a=1"),
             client: "198.51.100.7".parse().unwrap(),
+            owner: Default::default(),
             secure: false,
             behind_proxy,
             request_id: &"r-1".into(),

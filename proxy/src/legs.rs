@@ -18,6 +18,7 @@ mod tests;
 use crate::context::Gateway;
 use crate::errand::{self, Errand, Farewells, Session};
 use crate::forward::Failure;
+use crate::shares::{Share, Shares};
 use crate::talk::voice::{self, Fields};
 use crate::talk::{Facts, Place, Reply};
 use bytes::Bytes;
@@ -28,6 +29,7 @@ use http::{HeaderValue, StatusCode};
 use pool::Usage;
 pub(crate) use pool::credential;
 pub use pool::{LegLease, Legs};
+use portunus_config::UpstreamKey;
 use portunus_filters::mcp::bridge::LogLevel;
 use portunus_filters::mcp::{Id, Revision};
 use portunus_filters::{Denial, Reason};
@@ -64,6 +66,7 @@ pub struct Leg {
     /// The stream was opened, or refused.
     open: watch::Sender<bool>,
     usage: Usage,
+    spoken: Arc<Shares<UpstreamKey>>,
     _alive: Alive,
 }
 
@@ -116,9 +119,15 @@ struct Attached {
     /// Questions may be its.
     asks: bool,
     /// Messages on their way to it.
-    inbox: mpsc::Sender<Bytes>,
+    inbox: mpsc::Sender<Delivered>,
     /// Room for its answer, where that comes on the stream of the leg too.
-    answer: Option<mpsc::OwnedPermit<Bytes>>,
+    answer: Option<mpsc::OwnedPermit<Delivered>>,
+}
+
+/// A message on its way to a call, and its part of what may wait.
+struct Delivered {
+    message: Bytes,
+    _share: Option<Share<UpstreamKey>>,
 }
 
 impl Leg {
@@ -140,6 +149,7 @@ impl Leg {
             relayed: false,
             open: watch::Sender::new(false),
             usage: Usage::default(),
+            spoken: legs.spoken(),
             _alive: Alive::among(legs),
         }
     }
@@ -374,7 +384,7 @@ impl Leg {
         let mut state = self.lock();
         let call = state.attached.iter_mut().find(|one| one.number == number);
         if let Some(room) = call.and_then(|call| call.answer.take()) {
-            room.send(answer.clone());
+            room.send(Delivered { message: answer.clone(), _share: None });
         }
     }
 
@@ -392,7 +402,12 @@ impl Leg {
             None => one.asks,
         });
         match (fitting.next(), fitting.next()) {
-            (Some(one), None) => one.inbox.try_send(message.clone()).is_ok(),
+            (Some(one), None) => {
+                let Some(share) = self.spoken.take(self.place.upstream.key, message.len()) else {
+                    return false;
+                };
+                one.inbox.try_send(Delivered { message: message.clone(), _share: Some(share) }).is_ok()
+            }
             _ => false,
         }
     }

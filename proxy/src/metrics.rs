@@ -21,6 +21,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Tool names per virtual server that get a label of their own.
 pub const MAX_TOOL_LABELS: usize = 512;
 
+/// Tools with a longer name than MCP lets them have are counted under `other` too.
+const MAX_LABEL_BYTES: usize = 128;
+
 /// The outcome of a call, as `mcp_requests_total` counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -364,7 +367,7 @@ impl Metrics {
         if let Some(handles) = server.tools.read().unwrap_or_else(PoisonError::into_inner).get(tool) {
             return Arc::clone(handles);
         }
-        if !proven {
+        if !proven || tool.len() > MAX_LABEL_BYTES {
             return Arc::clone(&server.other);
         }
         let mut tools = server.tools.write().unwrap_or_else(PoisonError::into_inner);

@@ -5,6 +5,7 @@
 
 mod decided;
 
+use crate::clipped::Clipped;
 use crate::context::Gateway;
 use crate::identify::EventNumber;
 use crate::metrics::{ServerMetrics, Stage, Status};
@@ -262,15 +263,15 @@ impl Outcome {
 
     fn refusal(&self, reason: Reason) -> Refusal {
         Refusal {
-            request_id: Arc::clone(&self.facts.request_id),
+            request_id: Clipped::new(&self.facts.request_id),
             at: timestamp(self.facts.wall),
             reason,
-            source: self.facts.source.map(|ip| ip.to_string()).unwrap_or_default(),
+            source: self.facts.source,
             server: self.facts.server.clone(),
-            action: self.facts.action.clone(),
-            target: self.facts.target.clone(),
+            action: self.facts.action.as_deref().map(Clipped::new),
+            target: self.facts.target.as_deref().map(Clipped::new),
             revision: self.facts.revision.clone(),
-            detail: self.facts.detail.clone().unwrap_or_default(),
+            detail: self.facts.detail.as_deref().map(Clipped::new).unwrap_or_default(),
             judged: self.facts.judged.clone(),
         }
     }
@@ -282,6 +283,13 @@ impl Drop for Outcome {
             self.record();
         }
     }
+}
+
+/// Bytes of a text in a record: those that wait for the disk are kept, and a client chose most of them.
+const MAX_FIELD_BYTES: usize = 1024;
+
+fn shortened(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_FIELD_BYTES)]
 }
 
 /// RFC 3339 in UTC with milliseconds.
@@ -302,7 +310,7 @@ impl Facts {
         let mut field = |name: &str, value: Option<&str>| {
             if let Some(value) = value {
                 let _ = write!(line, ",\"{name}\":");
-                push_json(&mut line, value);
+                push_json(&mut line, shortened(value));
             }
         };
         field("event_id", Some(event_id));

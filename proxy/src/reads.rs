@@ -59,8 +59,26 @@ type Brought = watch::Receiver<Option<Arc<Kept>>>;
 struct Changes {
     /// When all resources of an upstream may have changed.
     all: HashMap<Arc<str>, Duration>,
-    /// When one did.
-    one: HashMap<(Arc<str>, Box<str>), Duration>,
+    /// When one did, by the digest of its URI, which its server chose.
+    one: HashMap<(Arc<str>, [u8; 32]), Duration>,
+}
+
+impl Changes {
+    /// Forgets the updates of the upstream that has told most: all of its resources may have changed.
+    fn forget_fullest(&mut self, now: Duration) {
+        let mut told: HashMap<&Arc<str>, usize> = HashMap::new();
+        self.one.keys().for_each(|(upstream, _)| *told.entry(upstream).or_default() += 1);
+        let fullest = told.into_iter().max_by_key(|(_, count)| *count);
+        let Some(fullest) = fullest.map(|(upstream, _)| Arc::clone(upstream)) else { return };
+        self.one.retain(|(upstream, _), _| *upstream != fullest);
+        self.all.insert(fullest, now);
+    }
+}
+
+fn digest_of(uri: &str) -> [u8; 32] {
+    let mut whole = [0; 32];
+    whole.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, uri.as_bytes()).as_ref());
+    whole
 }
 
 /// An answer that may be given again.
@@ -182,11 +200,9 @@ impl Reads {
     pub fn updated(&self, upstream: &Upstream, uri: &str, now: Moment) {
         let mut changes = lock(&self.changes);
         if changes.one.len() >= MAX_UPDATES {
-            // Whichever upstream fills the table, the updates of all are forgotten with it.
-            let forgotten: Vec<_> = changes.one.drain().map(|((upstream, _), _)| upstream).collect();
-            changes.all.extend(forgotten.into_iter().map(|upstream| (upstream, now.monotonic)));
+            changes.forget_fullest(now.monotonic);
         }
-        changes.one.insert((Arc::clone(&upstream.name), uri.into()), now.monotonic);
+        changes.one.insert((Arc::clone(&upstream.name), digest_of(uri)), now.monotonic);
     }
 
     /// Notes that the resources of an upstream are others now.
@@ -225,7 +241,7 @@ impl Reads {
 
     fn is_outdated(&self, kept: &Kept) -> bool {
         let changes = lock(&self.changes);
-        let one = changes.one.get(&(Arc::clone(&kept.upstream), kept.uri.clone()));
+        let one = changes.one.get(&(Arc::clone(&kept.upstream), digest_of(&kept.uri)));
         let latest = one.max(changes.all.get(&kept.upstream));
         latest.is_some_and(|at| *at >= kept.read_at.monotonic)
     }

@@ -2,38 +2,39 @@
 
 mod account;
 
+use crate::clipped::Clipped;
 use crate::text::push_json;
 use portunus_filters::Reason;
 use portunus_filters::gate::Judged;
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Refusals that are remembered.
 pub const CAPACITY: usize = 10_000;
 
-/// One refused message.
+/// One refused message. What a client chose of it is cut.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     /// The id that the client was given.
-    pub request_id: Arc<str>,
+    pub request_id: Clipped<128>,
     /// When it arrived, RFC 3339.
     pub at: String,
     /// Why.
     pub reason: Reason,
     /// Address of the client.
-    pub source: String,
+    pub source: Option<IpAddr>,
     /// Label of the virtual server, if it came that far.
     pub server: Option<Arc<str>>,
     /// Method.
-    pub action: Option<Cow<'static, str>>,
+    pub action: Option<Clipped<128>>,
     /// Tool, prompt, resource or task.
-    pub target: Option<Arc<str>>,
+    pub target: Option<Clipped<256>>,
     /// Revision of the configuration.
     pub revision: Option<Arc<str>>,
     /// Internal detail; never shown to the client.
-    pub detail: String,
+    pub detail: Clipped<512>,
     /// What was decided, if it came that far.
     pub judged: Option<Arc<Judged>>,
 }
@@ -47,6 +48,10 @@ pub struct Refusals {
 impl Refusals {
     /// Remembers one, forgetting the oldest if there is no room.
     pub fn push(&self, refusal: Refusal) {
+        if let Some(judged) = &refusal.judged {
+            // Nobody has looked at it, and nobody will: payload is not kept.
+            drop(judged.question.take());
+        }
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if ring.len() == CAPACITY {
             ring.pop_front();
@@ -80,12 +85,13 @@ impl Refusals {
 
 impl Refusal {
     fn render(&self, out: &mut String) {
+        let source = self.source.map(|source| source.to_string()).unwrap_or_default();
         let fields = [
             ("request_id", Some(&*self.request_id)),
             ("ts", Some(&*self.at)),
             ("reason", Some(self.reason.as_str())),
             ("stage", Some(account::stage(self.reason))),
-            ("ip_address", Some(&*self.source)),
+            ("ip_address", Some(&*source)),
             ("server_name", self.server.as_deref()),
             ("action", self.action.as_deref()),
             ("resource", self.target.as_deref()),
@@ -113,7 +119,7 @@ mod tests {
             request_id: id.into(),
             at: "t".into(),
             reason: Reason::UnknownRoute,
-            source: "::1".into(),
+            source: Some(IpAddr::from([127, 0, 0, 1])),
             server: None,
             action: None,
             target: None,

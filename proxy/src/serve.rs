@@ -29,6 +29,7 @@ use crate::peers::Relayed;
 use crate::respond::{End, Expect, Respond, caller_lost, draining, route_removed, unrouted, unwelcome};
 use crate::session::Client;
 use crate::session::one::Rest;
+use crate::shares::Owner;
 use crate::upstreams::pool::Pool;
 use away::Away;
 use bytes::Bytes;
@@ -368,6 +369,7 @@ impl<'a> Passage<'a> {
             // No rule reads it.
             query: self.request.uri.query().filter(|_| !active.authority.governs()),
             client: self.source.client,
+            owner: Owner::of(&self.arrival),
             secure: self.connection.secure,
             behind_proxy: self.source.behind_proxy,
             request_id: &self.arrival.request_id,

@@ -1,11 +1,15 @@
-//! Bounded tables of what outlives a message: sessions, legs, parked calls.
+//! Bounded tables of what outlives a message: sessions, lists, assertions.
 //!
 //! An entry ends when its owner removes it, when it was idle for too long, or at its own end. Time is
 //! an argument: reading never gives out what has ended, and [`Table::sweep`] hands it to its owner,
 //! who may have to tell somebody. Nothing here runs by itself.
+//!
+//! In a full table the fullest caller's own idlest entry makes room, so that nobody can push out
+//! another by asking for more. Entries that hold much text count as several, see [`weight_of`].
 
+use crate::shares::Owner;
 use portunus_filters::Moment;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::mem::size_of;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,22 +19,21 @@ use std::time::Duration;
 /// Parts with a lock each, so that workers seldom wait for one another.
 const SHARDS: usize = 16;
 
+/// Bytes of a stranger's text that count as one entry more.
+const BYTES_PER_ENTRY: usize = 4096;
+
+/// As how many entries one counts that keeps so many bytes of what a stranger chose.
+pub fn weight_of(bytes: usize) -> usize {
+    1 + bytes / BYTES_PER_ENTRY
+}
+
 /// A map of at most so many entries, each with a [`Term`].
 pub struct Table<K, V> {
     shards: [Mutex<Shard<K, V>>; SHARDS],
     hasher: RandomState,
+    owners: Mutex<Owners>,
     len: AtomicUsize,
     capacity: AtomicUsize,
-    when_full: WhenFull,
-}
-
-/// What becomes of an insertion into a full table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenFull {
-    /// The entry that was idle for longest makes room.
-    DisplaceIdlest,
-    /// The new entry is refused.
-    Refuse,
 }
 
 /// How long an entry is kept.
@@ -42,28 +45,44 @@ pub struct Term {
     pub until: Duration,
 }
 
+/// For whom an entry is counted, and as how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The caller.
+    pub owner: Owner,
+    /// At least one, see [`weight_of`].
+    pub weight: usize,
+}
+
 /// What an insertion did.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Inserted<K, V> {
-    /// There is one entry more.
-    Added,
+pub struct Inserted<V> {
     /// The key had this value before.
-    Replaced(V),
-    /// This entry made room; its owner has to end it.
-    Displaced(K, V),
-    /// The table is full; the value comes back.
-    Refused(V),
+    pub replaced: Option<V>,
+    /// These made room; their owner has to end them.
+    pub displaced: Vec<V>,
+}
+
+/// How much each owner holds, and who holds most.
+#[derive(Default)]
+struct Owners {
+    held: HashMap<Owner, usize>,
+    fullest: BTreeSet<(usize, Owner)>,
+    total: usize,
 }
 
 struct Shard<K, V> {
     entries: HashMap<K, Entry<V>>,
     /// Keys by the turn of their last use: the idlest first.
     order: BTreeMap<u64, K>,
+    /// The same by owner.
+    by_owner: BTreeMap<(Owner, u64), K>,
     turns: u64,
 }
 
 struct Entry<V> {
     value: V,
+    holding: Holding,
     term: Term,
     last_used: Duration,
     turn: u64,
@@ -77,14 +96,14 @@ impl<V> Entry<V> {
 
 impl<K: Hash + Eq + Clone, V> Table<K, V> {
     /// An empty table for at most `capacity` entries.
-    pub fn new(capacity: usize, when_full: WhenFull) -> Table<K, V> {
+    pub fn new(capacity: usize) -> Table<K, V> {
         let shards = std::array::from_fn(|_| Mutex::new(Shard::default()));
         Table {
             shards,
             hasher: RandomState::new(),
+            owners: Mutex::default(),
             len: AtomicUsize::new(0),
             capacity: AtomicUsize::new(capacity),
-            when_full,
         }
     }
 
@@ -93,27 +112,25 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
         self.capacity.store(capacity, Ordering::Relaxed);
     }
 
-    /// Puts `value` under `key`.
-    #[must_use = "what was displaced has to be ended, and what was refused has no place"]
-    pub fn insert(&self, key: K, value: V, term: Term, now: Moment) -> Inserted<K, V> {
-        let now = now.monotonic;
-        // Counted before it is there, so that many at once cannot pass the bound together.
-        let is_full = self.len.fetch_add(1, Ordering::Relaxed) >= self.capacity.load(Ordering::Relaxed);
-        let mut shard = self.shard(&key);
-        if is_full && self.when_full == WhenFull::Refuse && !shard.entries.contains_key(&key) {
-            self.len.fetch_sub(1, Ordering::Relaxed);
-            return Inserted::Refused(value);
+    /// Puts `value` under `key`; in a full table the fullest owner's idlest makes room.
+    #[must_use = "what was displaced has to be ended"]
+    pub fn insert(&self, key: K, value: V, holding: Holding, (term, now): (Term, Moment)) -> Inserted<V> {
+        let entry = Entry { value, holding, term, last_used: now.monotonic, turn: 0 };
+        // Counted before it is there, since another may take it out as soon as it is.
+        lock(&self.owners).add(holding);
+        self.len.fetch_add(1, Ordering::Relaxed);
+        let before = self.shard(&key).put(key.clone(), entry);
+        let replaced = before.map(|before| self.gone(before));
+        let mut displaced = Vec::new();
+        while let Some(owner) = self.to_displace(&key) {
+            match self.displace(&key, owner) {
+                Some(entry) => displaced.push(self.gone(entry)),
+                // Its owner has taken it out meanwhile.
+                None if owner.is_some() => {}
+                None => break,
+            }
         }
-        let before = shard.put(key.clone(), value, term, now);
-        drop(shard);
-        if let Some(before) = before {
-            self.len.fetch_sub(1, Ordering::Relaxed);
-            return Inserted::Replaced(before);
-        }
-        match is_full.then(|| self.displace(&key)).flatten() {
-            Some((key, value)) => Inserted::Displaced(key, value),
-            None => Inserted::Added,
-        }
+        Inserted { replaced, displaced }
     }
 
     /// The value under `key`, unless it has ended; it is no longer idle.
@@ -126,9 +143,8 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
 
     /// Takes the value under `key` out, ended or not.
     pub fn remove(&self, key: &K) -> Option<V> {
-        let value = self.shard(key).take(key)?;
-        self.len.fetch_sub(1, Ordering::Relaxed);
-        Some(value)
+        let entry = self.shard(key).take(key)?;
+        Some(self.gone(entry))
     }
 
     /// Takes out everything that `is_meant`, for owners that end many at once.
@@ -157,7 +173,8 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
             let shard = lock(shard);
             let values: usize = shard.entries.iter().map(|(key, entry)| weigh(key, &entry.value)).sum();
             let slots = shard.entries.capacity() * (size_of::<(K, Entry<V>)>() + 1);
-            values + slots + shard.order.len() * size_of::<(u64, K)>()
+            let orders = size_of::<(u64, K)>() + size_of::<((Owner, u64), K)>();
+            values + slots + shard.order.len() * orders
         };
         self.shards.iter().map(sum).sum()
     }
@@ -171,21 +188,46 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
             taken.extend(meant.iter().filter_map(|key| shard.take(key)));
             shard.shrink();
         }
-        self.len.fetch_sub(taken.len(), Ordering::Relaxed);
-        taken
+        taken.into_iter().map(|entry| self.gone(entry)).collect()
     }
 
-    /// Takes the idlest entry out, which is never the one that makes it necessary.
-    fn displace(&self, newcomer: &K) -> Option<(K, V)> {
-        let idlest = |shard: &Mutex<Shard<K, V>>| lock(shard).idlest_but(newcomer).map(|(since, _)| since);
-        let found = self.shards.iter().filter_map(|shard| Some((idlest(shard)?, shard)));
+    /// Counts an entry that was taken out, and gives its value.
+    fn gone(&self, entry: Entry<V>) -> V {
+        lock(&self.owners).subtract(entry.holding);
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        entry.value
+    }
+
+    /// Whose entry has to make room, if one has: of those who hold as little as one can, anybody's.
+    fn to_displace(&self, newcomer: &K) -> Option<Option<Owner>> {
+        let fullest: Vec<(usize, Owner)> = {
+            let owners = lock(&self.owners);
+            if owners.total <= self.capacity.load(Ordering::Relaxed) {
+                return None;
+            }
+            owners.fullest.iter().rev().take(2).copied().collect()
+        };
+        // Who holds nothing but the entry that makes it necessary has none to give.
+        let has_other = |(_, owner): &&(usize, Owner)| {
+            self.shards.iter().any(|shard| lock(shard).idlest_of(*owner, newcomer).is_some())
+        };
+        let found = fullest.iter().find(has_other).filter(|(held, _)| *held > 1);
+        Some(found.map(|(_, owner)| *owner))
+    }
+
+    /// Takes the idlest entry out, of one owner or of all; never the one that makes it necessary.
+    fn displace(&self, newcomer: &K, owner: Option<Owner>) -> Option<Entry<V>> {
+        let idlest = |shard: &Shard<K, V>| match owner {
+            Some(owner) => shard.idlest_of(owner, newcomer),
+            None => shard.idlest_but(newcomer),
+        };
+        let since = |shard: &Mutex<Shard<K, V>>| idlest(&lock(shard)).map(|(since, _)| since);
+        let found = self.shards.iter().filter_map(|shard| Some((since(shard)?, shard)));
         let (_, shard) = found.min_by_key(|(since, _)| *since)?;
         let mut shard = lock(shard);
         // Looked up again: it may have been used or have gone while the others were looked at.
-        let (_, key) = shard.idlest_but(newcomer)?;
-        let value = shard.take(&key)?;
-        self.len.fetch_sub(1, Ordering::Relaxed);
-        Some((key, value))
+        let (_, key) = idlest(&shard)?;
+        shard.take(&key)
     }
 
     fn shard(&self, key: &K) -> MutexGuard<'_, Shard<K, V>> {
@@ -194,13 +236,39 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
     }
 }
 
+impl Owners {
+    fn add(&mut self, Holding { owner, weight }: Holding) {
+        self.total += weight;
+        self.set(owner, |held| held + weight);
+    }
+
+    fn subtract(&mut self, Holding { owner, weight }: Holding) {
+        self.total = self.total.saturating_sub(weight);
+        self.set(owner, |held| held.saturating_sub(weight));
+    }
+
+    fn set(&mut self, owner: Owner, change: impl FnOnce(usize) -> usize) {
+        let before = self.held.get(&owner).copied().unwrap_or_default();
+        self.fullest.remove(&(before, owner));
+        match change(before) {
+            0 => drop(self.held.remove(&owner)),
+            after => {
+                self.held.insert(owner, after);
+                self.fullest.insert((after, owner));
+            }
+        }
+    }
+}
+
 impl<K: Hash + Eq + Clone, V> Shard<K, V> {
-    fn put(&mut self, key: K, value: V, term: Term, now: Duration) -> Option<V> {
+    fn put(&mut self, key: K, mut entry: Entry<V>) -> Option<Entry<V>> {
         let turn = self.next_turn();
+        entry.turn = turn;
+        let before = self.take(&key);
         self.order.insert(turn, key.clone());
-        let before = self.entries.insert(key, Entry { value, term, last_used: now, turn })?;
-        self.order.remove(&before.turn);
-        Some(before.value)
+        self.by_owner.insert((entry.holding.owner, turn), key.clone());
+        self.entries.insert(key, entry);
+        before
     }
 
     fn touch(&mut self, key: &K, now: Duration) -> Option<&V> {
@@ -209,20 +277,34 @@ impl<K: Hash + Eq + Clone, V> Shard<K, V> {
         if let Some(key) = self.order.remove(&entry.turn) {
             self.order.insert(turn, key);
         }
+        let owner = entry.holding.owner;
+        if let Some(key) = self.by_owner.remove(&(owner, entry.turn)) {
+            self.by_owner.insert((owner, turn), key);
+        }
         entry.turn = turn;
         entry.last_used = now;
         Some(&entry.value)
     }
 
-    fn take(&mut self, key: &K) -> Option<V> {
+    fn take(&mut self, key: &K) -> Option<Entry<V>> {
         let entry = self.entries.remove(key)?;
         self.order.remove(&entry.turn);
-        Some(entry.value)
+        self.by_owner.remove(&(entry.holding.owner, entry.turn));
+        Some(entry)
     }
 
     /// When the idlest entry was used last, and its key.
     fn idlest_but(&self, newcomer: &K) -> Option<(Duration, K)> {
-        let key = self.order.values().find(|key| **key != *newcomer)?;
+        self.used(self.order.values().find(|key| **key != *newcomer)?)
+    }
+
+    /// The same of one owner's entries.
+    fn idlest_of(&self, owner: Owner, newcomer: &K) -> Option<(Duration, K)> {
+        let mut own = self.by_owner.range((owner, 0)..=(owner, u64::MAX));
+        self.used(own.find(|(_, key)| **key != *newcomer)?.1)
+    }
+
+    fn used(&self, key: &K) -> Option<(Duration, K)> {
         Some((self.entries.get(key)?.last_used, key.clone()))
     }
 
@@ -241,7 +323,7 @@ impl<K: Hash + Eq + Clone, V> Shard<K, V> {
 
 impl<K, V> Default for Shard<K, V> {
     fn default() -> Self {
-        Shard { entries: HashMap::new(), order: BTreeMap::new(), turns: 0 }
+        Shard { entries: HashMap::new(), order: BTreeMap::new(), by_owner: BTreeMap::new(), turns: 0 }
     }
 }
 
@@ -250,116 +332,4 @@ fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use portunus_filters::Clock;
-    use portunus_filters::clock::ManualClock;
-    use std::sync::Arc;
-
-    const MINUTE: Duration = Duration::from_secs(60);
-    const DAY: Duration = Duration::from_secs(24 * 3600);
-    const TERM: Term = Term { idle: Duration::from_secs(1800), until: DAY };
-
-    fn add<K: Hash + Eq + Clone, V>(table: &Table<K, V>, key: K, value: V, clock: &ManualClock) {
-        assert!(matches!(table.insert(key, value, TERM, clock.now()), Inserted::Added));
-    }
-
-    #[test]
-    fn an_entry_ends_when_it_was_idle_and_at_its_own_end() {
-        let (table, clock) = (Table::new(10, WhenFull::Refuse), ManualClock::default());
-        add(&table, "used", 1, &clock);
-        add(&table, "idle", 2, &clock);
-        for _ in 0..29 {
-            clock.advance(MINUTE);
-            assert_eq!(table.get(&"used", clock.now()), Some(1));
-        }
-        assert!(table.sweep(clock.now()).is_empty());
-        clock.advance(MINUTE);
-        assert_eq!(table.get(&"idle", clock.now()), None);
-        assert_eq!(table.sweep(clock.now()), [2]);
-        while clock.now().monotonic + MINUTE < DAY {
-            clock.advance(MINUTE);
-            assert_eq!(table.get(&"used", clock.now()), Some(1));
-        }
-        clock.advance(MINUTE);
-        assert_eq!(table.get(&"used", clock.now()), None);
-        assert_eq!((table.sweep(clock.now()), table.len()), (vec![1], 0));
-    }
-
-    #[test]
-    fn the_idlest_of_all_makes_room() {
-        let (table, clock) = (Table::new(100, WhenFull::DisplaceIdlest), ManualClock::default());
-        for key in 0..100 {
-            add(&table, key, (), &clock);
-            clock.advance(Duration::from_secs(1));
-        }
-        table.get(&0, clock.now());
-        clock.advance(Duration::from_secs(1));
-        let displaced = |key| table.insert(key, (), TERM, clock.now());
-        assert_eq!(displaced(100), Inserted::Displaced(1, ()));
-        assert_eq!(displaced(101), Inserted::Displaced(2, ()));
-        assert_eq!(displaced(101), Inserted::Replaced(()));
-        assert_eq!(table.len(), 100);
-    }
-
-    #[test]
-    fn a_full_table_may_refuse_and_still_replaces() {
-        let (table, clock) = (Table::new(1, WhenFull::Refuse), ManualClock::default());
-        add(&table, "a", 1, &clock);
-        assert_eq!(table.insert("b", 2, TERM, clock.now()), Inserted::Refused(2));
-        assert_eq!(table.insert("a", 3, TERM, clock.now()), Inserted::Replaced(1));
-        assert_eq!((table.remove(&"a"), table.remove(&"a"), table.len()), (Some(3), None, 0));
-        add(&table, "b", 2, &clock);
-    }
-
-    #[test]
-    fn a_table_without_room_keeps_the_newest() {
-        let (table, clock) = (Table::new(1, WhenFull::DisplaceIdlest), ManualClock::default());
-        add(&table, 1, "old", &clock);
-        assert_eq!(table.insert(2, "new", TERM, clock.now()), Inserted::Displaced(1, "old"));
-        assert_eq!(table.get(&2, clock.now()), Some("new"));
-    }
-
-    #[test]
-    fn many_at_once_do_not_pass_the_bound() {
-        let table = Arc::new(Table::new(50, WhenFull::Refuse));
-        let clock = Arc::new(ManualClock::default());
-        let fill = |worker: usize| {
-            let (table, clock) = (Arc::clone(&table), Arc::clone(&clock));
-            std::thread::spawn(move || {
-                let new = |key| matches!(table.insert((worker, key), (), TERM, clock.now()), Inserted::Added);
-                (0..100).filter(|key| new(*key)).count()
-            })
-        };
-        let workers: Vec<_> = (0..4).map(fill).collect();
-        let added: usize = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
-        assert_eq!((added, table.len()), (50, 50));
-    }
-
-    #[test]
-    fn sessions_that_nobody_deletes_leave_nothing_behind() {
-        let (table, clock) = (Table::new(100_000, WhenFull::DisplaceIdlest), ManualClock::default());
-        let weigh = |_: &u64, value: &Vec<u8>| value.capacity();
-        let empty = table.bytes(weigh);
-        let mut ended = 0;
-        for session in 0..50_000_u64 {
-            add(&table, session, vec![0; 200], &clock);
-            if session % 100 == 99 {
-                clock.advance(Duration::from_secs(10));
-                ended += table.sweep(clock.now()).len();
-            }
-        }
-        assert!(table.bytes(weigh) >= 200 * table.len() && table.len() < 20_000);
-        clock.advance(DAY);
-        ended += table.sweep(clock.now()).len();
-        assert_eq!((ended, table.len(), table.bytes(weigh)), (50_000, 0, empty));
-    }
-
-    #[test]
-    fn owners_end_many_at_once() {
-        let (table, clock) = (Table::new(10, WhenFull::Refuse), ManualClock::default());
-        (0..10).for_each(|key| add(&table, key, key % 2, &clock));
-        assert_eq!(table.remove_where(|_, value| *value == 1).len(), 5);
-        assert_eq!(table.len(), 5);
-    }
-}
+mod tests;

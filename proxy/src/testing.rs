@@ -5,6 +5,7 @@ use crate::context::Gateway;
 use crate::forward::{Dispatch, Failure, Inbound};
 use crate::identify::Trace;
 use crate::sealing::CallerKey;
+use crate::shares::Owner;
 use crate::talk::{LegOf, Order, ParamHeader, Place, Profile, Retry, Rounds, Talk};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -264,11 +265,13 @@ impl Bed {
         let params =
             format!(r#"{{"capabilities":{capabilities},"clientInfo":{{"name":"t","version":"1"}}}}"#);
         let principal = Principal::named("t", caller);
+        let owner = Owner::Principal(principal.holder.0);
         Place {
             pool: active.pool(&upstream).unwrap(),
             upstream,
             server: active.snapshot.routes.iter().next().unwrap().id.clone(),
             caller: CallerKey::for_tables(&Identity::Principal(Arc::new(principal)), &[]),
+            owner,
             profile: Arc::new(Profile::of_initialize(&Object::read(&params).unwrap()).unwrap()),
             headers: Arc::default(),
         }
@@ -300,6 +303,7 @@ impl Bed {
             headers: &headers,
             query: None,
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            owner: place.owner,
             secure: false,
             behind_proxy: false,
             request_id: &"r-1".into(),

@@ -35,6 +35,8 @@ mod http_sse;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod kept_text;
+#[cfg(test)]
 mod keys;
 #[cfg(test)]
 mod lists;
@@ -72,6 +74,8 @@ mod roles;
 mod sdk;
 #[cfg(test)]
 mod sent;
+#[cfg(test)]
+mod shares;
 #[cfg(test)]
 mod swap;
 #[cfg(test)]

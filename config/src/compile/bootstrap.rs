@@ -33,6 +33,7 @@ pub(crate) fn compile_bootstrap(
     for (index, document) in documents.enumerate() {
         if !identified {
             check_exposure(document, process.anonymous, findings);
+            check_shares(document, process.anonymous, findings);
         }
         let name = listener_name(document, index);
         if !names.insert(name.clone()) {
@@ -206,6 +207,21 @@ fn check_exposure(document: &ListenerDocument, anonymous: bool, findings: &Findi
     }
 }
 
+/// Shares of what callers hold together are counted by principal, else by address: without either, all who
+/// come through one proxy are one caller.
+fn check_shares(document: &ListenerDocument, anonymous: bool, findings: &Findings) {
+    let bind = &document.bind;
+    let is_reached_by_others =
+        anonymous || document.anonymous || !bind.value.ip().to_canonical().is_loopback();
+    if is_reached_by_others && document.trusted_proxies.is_empty() {
+        let problem = "callers are told apart by the address of their connection alone: all who come through \
+                       one proxy share what one caller may hold";
+        let hint = "set `identity`, or name the proxies that say whom they forward for: \
+                    `trusted_proxies: [10.0.0.0/8]`";
+        findings.warn(&bind.place, problem, hint);
+    }
+}
+
 fn check_admin(process: &ProcessDocument, findings: &Findings) {
     if let Some(admin) = &process.admin
         && !admin.value.ip().to_canonical().is_loopback()
@@ -294,6 +310,30 @@ mod tests {
                     assert_eq!(exposed, name.starts_with("allowed"), "{name}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn callers_without_identity_behind_nothing_that_is_trusted_are_a_warning() {
+        let identity = "identity: {keys: {entries: {}}}\n";
+        let table = [
+            ("nothing", "listen: 0.0.0.0:1\nanonymous: allow", true),
+            ("for one", "listeners: [{bind: '10.0.0.1:1', anonymous: allow}]", true),
+            (
+                "a proxy",
+                "listeners: [{bind: '10.0.0.1:1', anonymous: allow, trusted_proxies: [10.0.0.0/8]}]",
+                false,
+            ),
+            ("loopback", "listen: 127.0.0.1:1", false),
+            ("loopback for others", "listeners: [{bind: '127.0.0.1:1', anonymous: allow}]", true),
+            ("identity", "listen: 0.0.0.0:1", false),
+        ];
+        for (name, text, expected) in table {
+            let identity = if name == "identity" { identity } else { "" };
+            let warnings = loaded_with(&format!("{RULES}{identity}{text}\n"), &[]).warnings;
+            let warned =
+                warnings.iter().any(|warning| warning.problem.contains("address of their connection"));
+            assert_eq!(warned, expected, "{name}");
         }
     }
 

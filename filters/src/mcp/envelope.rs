@@ -82,6 +82,9 @@ impl Id {
     }
 }
 
+/// Messages of one batch: each may be a call under way.
+pub const MAX_BATCH: usize = 256;
+
 /// One JSON-RPC message, borrowed from its text.
 #[derive(Debug)]
 pub struct Envelope<'a> {
@@ -150,6 +153,9 @@ impl<'a> Envelope<'a> {
         let elements = elements(text)?;
         if elements.is_empty() {
             return Err(Fault::Shape("a batch must not be empty"));
+        }
+        if elements.len() > MAX_BATCH {
+            return Err(Fault::Bound { what: "the number of messages of a batch", limit: MAX_BATCH });
         }
         elements.into_iter().map(Envelope::read).collect()
     }

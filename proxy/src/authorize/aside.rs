@@ -4,7 +4,9 @@
 //! One thread with a bounded queue: what does not fit is counted and not done.
 
 use super::recorder::Recorder;
+use crate::clipped::Clipped;
 use crate::metrics::Metrics;
+use crate::shares::{Owner, Share, Shares};
 use portunus_filters::authorize::{Entry, Policy, Ruling};
 use portunus_filters::gate::{Judged, Watch};
 use std::collections::HashMap;
@@ -17,6 +19,9 @@ use std::time::Duration;
 /// Questions that wait. Each may hold the arguments of a call.
 const MAX_WAITING: usize = 1024;
 
+/// Bytes of all questions that wait.
+const MAX_WAITING_BYTES: usize = 16 << 20;
+
 /// Differences of one kind are told one by one up to this, and then each time their number doubles.
 const TOLD: u64 = 8;
 
@@ -26,6 +31,7 @@ const MAX_KINDS: usize = 1000;
 /// The queue, and the recorder behind it.
 pub struct Aside {
     jobs: SyncSender<Job>,
+    bytes: Arc<Shares>,
     metrics: Arc<Metrics>,
     recorder: Arc<Mutex<Recorder>>,
     /// Of how many questions one is recorded.
@@ -34,7 +40,7 @@ pub struct Aside {
 
 /// What the thread is told.
 enum Job {
-    Look(Question),
+    Look(Question, Share),
     EndRecording,
 }
 
@@ -43,6 +49,7 @@ pub(super) struct Question {
     pub(super) policy: Arc<Policy>,
     pub(super) tried: Option<Arc<Policy>>,
     pub(super) judged: Arc<Judged>,
+    pub(super) owner: Owner,
     pub(super) request_id: Arc<str>,
     /// The whole input document as JSON text.
     pub(super) input: String,
@@ -64,12 +71,14 @@ impl Aside {
             told: HashMap::new(),
         };
         std::thread::Builder::new().name("aside".into()).spawn(move || desk.work(&mailbox))?;
-        Ok(Aside { jobs, metrics, recorder, recording })
+        Ok(Aside { jobs, bytes: Shares::new(MAX_WAITING_BYTES), metrics, recorder, recording })
     }
 
     /// Takes a question on, if there is room.
     pub(super) fn consider(&self, question: Question) {
-        if let Err(TrySendError::Full(_)) = self.jobs.try_send(Job::Look(question)) {
+        let share = self.bytes.take(question.owner, question.input.len());
+        let sent = share.map(|share| self.jobs.try_send(Job::Look(question, share)));
+        if let None | Some(Err(TrySendError::Full(_))) = sent {
             self.metrics.policy.aside_dropped.inc();
         }
     }
@@ -101,14 +110,14 @@ struct Clerk {
     recorder: Arc<Mutex<Recorder>>,
     recording: Arc<Watch>,
     /// How often each kind of difference was seen.
-    told: HashMap<(&'static str, Arc<str>, Arc<str>), u64>,
+    told: HashMap<(&'static str, Clipped<256>, Clipped<256>), u64>,
 }
 
 impl Clerk {
     fn work(&mut self, mailbox: &Receiver<Job>) {
         while let Ok(job) = mailbox.recv() {
-            let job = match job {
-                Job::Look(question) => question,
+            let (job, _share) = match job {
+                Job::Look(question, share) => (question, share),
                 Job::EndRecording => {
                     lock(&self.recorder).end();
                     continue;
@@ -154,7 +163,7 @@ impl Clerk {
 
     /// Tells a difference of a kind that is new, and how many there were when they have become many.
     fn tell(&mut self, job: &Question, (difference, now, then): (&'static str, &Arc<str>, &Arc<str>)) {
-        let kind = (difference, Arc::clone(now), Arc::clone(then));
+        let kind = (difference, Clipped::new(now), Clipped::new(then));
         if self.told.len() >= MAX_KINDS && !self.told.contains_key(&kind) {
             return;
         }

@@ -8,6 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Tools of one upstream that are remembered.
 const MAX_TOOLS: usize = 10_000;
 
+/// A longer name, which no server should have, is looked up each time.
+const MAX_NAME_BYTES: usize = 256;
+
 /// Tools by their upstream and the name they have there.
 pub struct Ratings {
     rules: Arc<ToolRules>,
@@ -34,7 +37,7 @@ impl Ratings {
         }
         let tool = known();
         let mut tools = tools.write().unwrap_or_else(PoisonError::into_inner);
-        if tools.len() < MAX_TOOLS {
+        if tools.len() < MAX_TOOLS && original.len() <= MAX_NAME_BYTES {
             tools.insert(Arc::clone(original), Arc::clone(&tool));
         }
         tool

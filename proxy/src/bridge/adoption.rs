@@ -27,7 +27,7 @@ fn taken_over(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
     let profile = Arc::new(Profile::of_bits(client, token.abilities));
     let server = desk.server.id.clone();
     let session = Session::new(token.number, server, token.version, Arc::clone(&profile), false);
-    let session = Arc::new(session.keeping(replay(desk)));
+    let session = Arc::new(session.keeping(replay(desk)).owned_by(desk.owner(), desk.upward.bytes()));
     for (upstream, leg) in legs(desk, token, &profile) {
         desk.gateway.estate.hub.own(&leg, &session);
         session.hold(upstream, leg);

@@ -9,6 +9,7 @@ use crate::outcome::Outcome;
 use crate::respond::End;
 use bytes::Bytes;
 use http::StatusCode;
+use portunus_filters::mcp::MAX_BATCH;
 use portunus_filters::mcp::object::elements;
 use portunus_filters::{Denial, Message, Reason};
 use std::future::{Future, poll_fn};
@@ -16,16 +17,13 @@ use std::pin::Pin;
 use std::task::Poll;
 use tokio::sync::mpsc;
 
-/// Elements of one batch that are served here: each may be a call under way.
-const MAX_ELEMENTS: usize = 256;
-
 /// Serves a batch.
 pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answering<'_>) -> End {
     let messages = match split(messages) {
         Ok(messages) => messages,
         Err(denial) => return End::Refused(denial),
     };
-    let (sender, mut parts) = mpsc::channel(MAX_ELEMENTS);
+    let (sender, mut parts) = mpsc::channel(MAX_BATCH);
     let mut running: Vec<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = messages
         .iter()
         .map(|message| Box::pin(element(desk.of_part(), message, sender.clone())) as Pin<Box<_>>)
@@ -112,10 +110,6 @@ fn split(messages: &[Message]) -> Result<Vec<Message>, Denial> {
     let unreadable = || Denial::new(Reason::InvalidRequest, "the batch cannot be read");
     let body = messages.first().map(|message| message.body.clone()).unwrap_or_default();
     let texts = elements(std::str::from_utf8(&body).map_err(|_| unreadable())?).map_err(|_| unreadable())?;
-    if texts.len() > MAX_ELEMENTS {
-        let detail = format!("a batch may have at most {MAX_ELEMENTS} messages here");
-        return Err(Denial::new(Reason::InvalidRequest, detail));
-    }
     let own = |(message, text): (&Message, &str)| {
         super::call::with_body(message, &Bytes::copy_from_slice(text.as_bytes()))
     };

@@ -9,6 +9,7 @@ use crate::identify::{Guest, Standing};
 use crate::reply::{self, Refused};
 use crate::respond::End;
 use crate::sealing::CallerKey;
+use crate::shares::Owner;
 use crate::talk::Place;
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
 use portunus_filters::gate::Judged;
@@ -106,9 +107,15 @@ impl Desk<'_> {
             pool,
             server: self.server.id.clone(),
             caller: self.caller,
+            owner: self.owner(),
             profile: Arc::clone(profile),
             headers: Arc::clone(&self.upward),
         })
+    }
+
+    /// Whose share the message takes of what callers hold together.
+    pub fn owner(&self) -> Owner {
+        Owner::of(self.arrival)
     }
 
     /// The caller's tenant, if it is known.
@@ -239,6 +246,7 @@ impl Desk<'_> {
     fn seeker_of(&self, profile: &Arc<Profile>) -> Seeker {
         Seeker {
             caller: self.caller,
+            owner: self.owner(),
             tenant: self.tenant().map(Arc::from),
             profile: Arc::clone(profile),
             headers: Arc::clone(&self.upward),

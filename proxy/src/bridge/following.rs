@@ -245,9 +245,15 @@ impl Listener {
 
     /// Brings a word to the client, if it may hear of the server. Fails when nobody wants to hear it.
     async fn pass(&self, word: Word) -> Result<(), ()> {
-        match self.overseer.is_told_of(&self.gateway, &self.place.upstream.name) {
-            true => self.words.send(word).await.map_err(drop),
-            false => Ok(()),
+        if !self.overseer.is_told_of(&self.gateway, &self.place.upstream.name) {
+            return Ok(());
+        }
+        match word.counted(&self.gateway.estate.spoken, self.place.upstream.key) {
+            Some(word) => self.words.send(word).await.map_err(drop),
+            None => {
+                self.gateway.metrics.untold("queue", 1);
+                Ok(())
+            }
         }
     }
 }

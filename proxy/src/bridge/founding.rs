@@ -59,7 +59,7 @@ pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded,
     let version = agreed(&fields);
     let greetings = greet_all(desk, &profile, version).await?;
     let session = Session::new(number()?, desk.server.id.clone(), version, profile, true);
-    let session = Arc::new(session.keeping(replay(desk)));
+    let session = Arc::new(session.keeping(replay(desk)).owned_by(desk.owner(), desk.upward.bytes()));
     let mut sealed = Vec::new();
     for (upstream, leg) in greetings.legs {
         sealed.extend(sealed_leg(&leg));

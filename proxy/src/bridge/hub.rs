@@ -120,13 +120,16 @@ pub async fn run(gateway: Arc<Gateway>) {
 }
 
 fn hear(gateway: &Arc<Gateway>, heard: Heard) {
-    let Heard { upstream, server, caller, leg, what } = heard;
+    let Heard { upstream, server, caller, leg, what, share: _share } = heard;
     match what {
         What::Notice { method, message } => {
             let Ok(text) = std::str::from_utf8(&message) else { return };
             for word in words(&upstream.name, &method, text) {
                 outdate(gateway, &upstream, &word);
-                pass(gateway, &server, caller, &leg, word);
+                match word.counted(&gateway.estate.spoken, upstream.key) {
+                    Some(word) => pass(gateway, &server, caller, &leg, word),
+                    None => gateway.metrics.untold("queue", 1),
+                }
             }
         }
         What::Question { id, question } => ask(gateway, &leg, id, question),

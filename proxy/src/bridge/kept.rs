@@ -6,6 +6,7 @@ use crate::forward::Inbound;
 use crate::headers::Upward;
 use crate::identify::{Guest, Standing, Trace};
 use crate::sealing::CallerKey;
+use crate::shares::Owner;
 use http::{HeaderMap, Method};
 use portunus_config::VirtualServer;
 use portunus_filters::{Arrival, Era};
@@ -72,6 +73,7 @@ impl Kept {
                 headers: &self.headers,
                 query: None,
                 client: self.client,
+                owner: Owner::of(&self.arrival),
                 secure: self.secure,
                 behind_proxy: self.behind_proxy,
                 request_id: &self.arrival.request_id,

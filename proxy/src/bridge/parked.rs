@@ -6,6 +6,7 @@
 
 use crate::context::Gateway;
 use crate::drain::{Phase, reached};
+use crate::shares::{self, Owner};
 use crate::talk::{CallerKey, Talk, Turn};
 use portunus_config::{ParkedRules, ServerId};
 use portunus_filters::mcp::bridge::Question;
@@ -56,8 +57,8 @@ pub struct ParkedCalls {
 struct Table {
     slots: HashMap<u64, Slot>,
     of_servers: Counts<ServerId>,
-    of_callers: Counts<CallerKey>,
-    of_callers_at: Counts<(ServerId, CallerKey)>,
+    of_callers: Counts<Owner>,
+    of_callers_at: Counts<(ServerId, Owner)>,
 }
 
 /// How many there are of each; only those of whom there are some take room.
@@ -90,27 +91,28 @@ impl<K: Eq + Hash> Counts<K> {
 
 struct Slot {
     ticket: Ticket,
-    /// Who counts as one caller: of those who show nothing, each address.
-    caller: CallerKey,
+    /// Who counts as one caller.
+    caller: Owner,
     claim: oneshot::Sender<oneshot::Sender<Resumed>>,
 }
 
 impl Table {
     /// Whether one more call of a caller may wait; why not.
     ///
-    /// The last quarter of a virtual server's places is for callers of whom none waits there: a few
-    /// who never answer leave room for everybody else.
-    fn admits(&self, server: &ServerId, caller: CallerKey, rules: &ParkedRules) -> Result<(), &'static str> {
+    /// The last quarter of a virtual server's places, and of all, is for callers of whom none waits there:
+    /// a few who never answer leave room for everybody else.
+    fn admits(&self, server: &ServerId, caller: Owner, rules: &ParkedRules) -> Result<(), &'static str> {
         let at_server = self.of_servers.of(server);
         let own_here = self.of_callers_at.of(&(server.clone(), caller));
-        let open_to_all = rules.max - rules.max.div_ceil(4);
-        if self.of_callers.of(&caller) >= rules.per_caller || (own_here > 0 && at_server >= open_to_all) {
+        let (all, own) = (self.slots.len(), self.of_callers.of(&caller));
+        if own >= rules.per_caller {
             return Err("as many of the caller's calls as may wait for its answers");
         }
-        if at_server >= rules.max || self.slots.len() >= MAX_PARKED {
-            return Err("as many calls as may wait for answers of their clients");
+        let here = shares::admits(rules.max, at_server, own_here, 1);
+        match here && shares::admits(MAX_PARKED, all, own, 1) {
+            true => Ok(()),
+            false => Err("as many calls as may wait for answers of their clients"),
         }
-        Ok(())
     }
 
     fn insert(&mut self, serial: u64, slot: Slot) {
@@ -161,7 +163,7 @@ impl ParkedCalls {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let (claim, claimed) = oneshot::channel();
         let mut table = self.table();
-        let caller = call.talk.caller();
+        let caller = call.talk.owner();
         if let Err(detail) = table.admits(&ticket.server, caller, rules) {
             drop(table);
             call.talk.cancel();
@@ -200,7 +202,7 @@ async fn wait(
     until: Instant,
 ) {
     let mut phase = gateway.drain.watch();
-    let mut over = false;
+    let (mut over, mut shares) = (false, Vec::new());
     loop {
         tokio::select! {
             biased;
@@ -214,11 +216,14 @@ async fn wait(
             }
             turn = call.talk.next(), if !over => {
                 over = matches!(turn, Turn::Done(_) | Turn::Failed(_));
+                let share = gateway.estate.texts.take(call.talk.owner(), turn.bytes());
+                let is_too_much = share.is_none();
+                shares.extend(share);
                 match turn {
                     Turn::Ask(questions) => call.questions.extend(questions),
                     turn => call.turns.push(turn),
                 }
-                if call.turns.len() + call.questions.len() > MAX_TURNS {
+                if is_too_much || call.turns.len() + call.questions.len() > MAX_TURNS {
                     tracing::warn!(upstream = &*call.talk.upstream().name, "a server says too much to a call that waits for its client");
                     break;
                 }

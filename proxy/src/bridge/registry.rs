@@ -2,7 +2,7 @@
 
 use super::sessions::Session;
 use crate::context::Gateway;
-use crate::table::{Inserted, Table, Term, WhenFull};
+use crate::table::{Table, Term};
 use crate::tombstones::{SessionNumber, Tombstones};
 use portunus_config::{ServerId, VirtualServer};
 use std::collections::HashMap;
@@ -31,7 +31,8 @@ impl Sessions {
         self.tables().get(server).cloned()
     }
 
-    /// Takes a session in that lives for at most `lifetime`; the idlest makes room for it.
+    /// Takes a session in that lives for at most `lifetime`; the idlest of the caller that has most makes
+    /// room for it.
     pub fn insert(
         &self,
         server: &VirtualServer,
@@ -42,14 +43,14 @@ impl Sessions {
         let now = gateway.clock.now();
         let table = {
             let mut tables = self.tables();
-            let new = || Arc::new(Table::new(server.sessions.max, WhenFull::DisplaceIdlest));
+            let new = || Arc::new(Table::new(server.sessions.max));
             Arc::clone(tables.entry(server.id.clone()).or_insert_with(new))
         };
         table.set_capacity(server.sessions.max);
         let term = Term { idle: server.sessions.idle, until: now.monotonic + lifetime };
-        match table.insert(session.number, Arc::clone(session), term, now) {
-            Inserted::Displaced(_, idlest) => self.over(&idlest, gateway),
-            Inserted::Added | Inserted::Replaced(_) | Inserted::Refused(_) => {}
+        let inserted = table.insert(session.number, Arc::clone(session), session.holding(), (term, now));
+        for idlest in &inserted.displaced {
+            self.over(idlest, gateway);
         }
     }
 

@@ -70,6 +70,13 @@ pub struct Event {
     pub last: bool,
 }
 
+impl Event {
+    /// What keeping it takes: the request's id, which its client chose, is part of its own.
+    fn bytes(&self) -> usize {
+        self.message.len() + self.id.len()
+    }
+}
+
 /// The right to write one stream. Dropped without an answer, the stream of a call is forgotten.
 pub struct Pen {
     replay: Arc<Replay>,
@@ -262,9 +269,9 @@ impl Replay {
         let id = self.spell(stream, place, course.request.clone()).into();
         let event = Event { stream, number: course.written, id, message, last };
         let tail = course.tail.clone();
-        if event.message.len() <= self.rules.bytes {
+        if event.bytes() <= self.rules.bytes {
             course.kept += 1;
-            pages.bytes += event.message.len();
+            pages.bytes += event.bytes();
             pages.kept.push_back(event.clone());
             self.all.fetch_add(1, Ordering::Relaxed);
             self.make_room(&mut pages);
@@ -276,7 +283,7 @@ impl Replay {
         while pages.kept.len() > self.rules.events || pages.bytes > self.rules.bytes {
             let Some(oldest) = pages.kept.pop_front() else { return };
             self.all.fetch_sub(1, Ordering::Relaxed);
-            pages.bytes -= oldest.message.len();
+            pages.bytes -= oldest.bytes();
             if let Some(course) = pages.streams.get_mut(&oldest.stream) {
                 course.kept -= 1;
                 if course.is_done() && oldest.stream != OWN {
@@ -291,7 +298,7 @@ impl Replay {
         let (forgotten, kept): (VecDeque<Event>, _) =
             std::mem::take(&mut pages.kept).into_iter().partition(|event| event.stream == stream);
         pages.kept = kept;
-        pages.bytes -= forgotten.iter().map(|event| event.message.len()).sum::<usize>();
+        pages.bytes -= forgotten.iter().map(Event::bytes).sum::<usize>();
         self.all.fetch_sub(forgotten.len(), Ordering::Relaxed);
     }
 

@@ -8,12 +8,15 @@ use super::replay::Replay;
 use crate::authorize::Overseer;
 use crate::legs::Leg;
 use crate::sealing::Home;
+use crate::shares::{Owner, Share, Shares};
+use crate::table::{Holding, weight_of};
 use crate::talk::Reply;
 use portunus_config::{ServerId, UpstreamKey};
 use portunus_filters::mcp::bridge::{LogLevel, Profile};
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::{Id, Revision};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc::error::TrySendError;
@@ -40,12 +43,16 @@ pub struct Session {
     pub profile: Arc<Profile>,
     /// Founded here; otherwise adopted from its sealed id.
     pub native: bool,
+    /// Whose share it takes of what callers hold together.
+    owner: Owner,
+    /// Bytes of the client's headers that its sessions at servers keep.
+    shown_bytes: usize,
     legs: Mutex<HashMap<UpstreamKey, Arc<Leg>>>,
     level: Mutex<Option<LogLevel>>,
     calls: Mutex<Vec<Arc<Underway>>>,
     questions: Mutex<HashMap<String, Waiting>>,
     /// By upstream and its own URI, what the client calls it.
-    uris: Mutex<BTreeMap<(Arc<str>, Arc<str>), Arc<str>>>,
+    uris: Mutex<BTreeMap<(Arc<str>, Arc<str>), Subscribed>>,
     stream: Mutex<Option<mpsc::Sender<Word>>>,
     /// Who listens, and may not be asked everything.
     overseer: Mutex<Option<Overseer>>,
@@ -55,6 +62,13 @@ pub struct Session {
     over: AtomicBool,
     /// Told when the session ends, and when what it listens for changes.
     pub changed: Notify,
+}
+
+/// A resource that a client is subscribed to.
+struct Subscribed {
+    /// What the client calls it.
+    served: Arc<str>,
+    _share: Share,
 }
 
 /// Who waits for the answer to a question.
@@ -87,10 +101,50 @@ pub enum Word {
         /// The resource, as its server calls it.
         uri: Arc<str>,
         /// The notification.
-        message: Arc<str>,
+        message: Spoken,
     },
     /// Any other message, as it is.
-    Said(Arc<str>),
+    Said(Spoken),
+}
+
+/// The text of a message, and its part of what may wait to be heard.
+#[derive(Clone, Debug)]
+pub struct Spoken {
+    text: Arc<str>,
+    _share: Option<Arc<Share<UpstreamKey>>>,
+}
+
+impl<T: Into<Arc<str>>> From<T> for Spoken {
+    fn from(text: T) -> Spoken {
+        Spoken { text: text.into(), _share: None }
+    }
+}
+
+impl Deref for Spoken {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Word {
+    /// The same, counted among what `upstream` has said and somebody has yet to hear; `None` if that is
+    /// too much.
+    pub fn counted(self, spoken: &Arc<Shares<UpstreamKey>>, upstream: UpstreamKey) -> Option<Word> {
+        let count = |message: Spoken, more: usize| {
+            let share = spoken.take(upstream, message.len() + more)?;
+            Some(Spoken { _share: Some(Arc::new(share)), ..message })
+        };
+        Some(match self {
+            Word::Changed(kind) => Word::Changed(kind),
+            Word::Updated { upstream, uri, message } => {
+                let message = count(message, uri.len())?;
+                Word::Updated { upstream, uri, message }
+            }
+            Word::Said(message) => Word::Said(count(message, 0)?),
+        })
+    }
 }
 
 /// A call under way.
@@ -146,6 +200,8 @@ impl Session {
             version,
             profile,
             native,
+            owner: Owner::Nobody,
+            shown_bytes: 0,
             legs: Mutex::default(),
             level: Mutex::default(),
             calls: Mutex::default(),
@@ -164,6 +220,17 @@ impl Session {
     #[must_use]
     pub fn keeping(self, replay: Option<Arc<Replay>>) -> Session {
         Session { replay, ..self }
+    }
+
+    /// The same, counted for a caller of whom servers are shown so many bytes.
+    #[must_use]
+    pub fn owned_by(self, owner: Owner, shown_bytes: usize) -> Session {
+        Session { owner, shown_bytes, ..self }
+    }
+
+    /// For whom it is counted, and as how many: what a client says of itself is kept with it.
+    pub fn holding(&self) -> Holding {
+        Holding { owner: self.owner, weight: weight_of(self.profile.bytes() + self.shown_bytes) }
     }
 
     fn locked<'m, T>(&self, of: &'m Mutex<T>) -> MutexGuard<'m, T> {
@@ -243,15 +310,23 @@ impl Session {
         }
     }
 
-    /// Notes a subscription to what an upstream calls `original`; `None` if there are too many, else
-    /// whether it is new.
-    pub fn subscribe(&self, upstream: &Arc<str>, original: &Arc<str>, served: &Arc<str>) -> Option<bool> {
+    /// Notes a subscription to what an upstream calls `original`; `None` if there are too many, or no room
+    /// for its text among that of all, else whether it is new.
+    pub fn subscribe(
+        &self,
+        upstream: &Arc<str>,
+        original: &Arc<str>,
+        served: &Arc<str>,
+        texts: &Arc<Shares>,
+    ) -> Option<bool> {
         let mut uris = self.locked(&self.uris);
         let key = (Arc::clone(upstream), Arc::clone(original));
         if uris.len() >= MAX_URIS && !uris.contains_key(&key) {
             return None;
         }
-        let new = uris.insert(key, Arc::clone(served)).is_none();
+        let share = texts.take(self.owner, original.len() + served.len())?;
+        let subscribed = Subscribed { served: Arc::clone(served), _share: share };
+        let new = uris.insert(key, subscribed).is_none();
         drop(uris);
         self.changed.notify_one();
         Some(new)
@@ -266,7 +341,8 @@ impl Session {
 
     /// What the client calls a resource that it is subscribed to.
     pub fn served_uri(&self, upstream: &Arc<str>, original: &Arc<str>) -> Option<Arc<str>> {
-        self.locked(&self.uris).get(&(Arc::clone(upstream), Arc::clone(original))).cloned()
+        let uris = self.locked(&self.uris);
+        uris.get(&(Arc::clone(upstream), Arc::clone(original))).map(|one| Arc::clone(&one.served))
     }
 
     /// Resources of an upstream that the client wants to hear of.

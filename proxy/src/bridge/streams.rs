@@ -14,7 +14,7 @@ use crate::errand::Errand;
 use crate::identify::ended;
 use crate::legs::LegLease;
 use crate::respond::End;
-use portunus_filters::mcp::bridge::{self, Filter, Listener, Profile};
+use portunus_filters::mcp::bridge::{self, Filter, Listener, MAX_URI_BYTES, Profile};
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::object::Object;
 use portunus_filters::{Denial, Era, Kind, Message, Reason};
@@ -112,6 +112,10 @@ pub(super) async fn listen(
     desk.admit(message)?;
     let wanted = Filter::of(fields).map_err(|fault| Denial::new(Reason::InvalidParams, fault.to_string()))?;
     let id = call::id_text(message).to_owned();
+    // Kept as long as the stream is open: as asked for, as served, and as servers call them.
+    let bytes = id.len() + 3 * wanted.uris.iter().map(|uri| uri.len()).sum::<usize>();
+    let crowded = || Denial::new(Reason::Crowded, "as many resources as the client may be subscribed to");
+    let _share = desk.gateway.estate.texts.take(desk.owner(), bytes).ok_or_else(crowded)?;
     let mut seat = Hub::sit(desk);
     let facts = lists::facts(desk, profile).await?;
     let honoured = wanted.honoured(&facts);
@@ -224,6 +228,10 @@ pub(super) async fn subscribe(
     let fields = params(message)?;
     let missing = || Denial::new(Reason::InvalidParams, "`uri` must be text");
     let uri: Arc<str> = fields.text("uri").ok_or_else(missing)?.into();
+    if uri.len() > MAX_URI_BYTES {
+        let detail = format!("`uri` of a subscription may have at most {MAX_URI_BYTES} bytes");
+        return Err(Denial::new(Reason::InvalidParams, detail));
+    }
     let owners = lists::owners(desk, &session.profile, (Era::Legacy, std::slice::from_ref(&uri))).await?;
     let Some((place, uris)) = owners.into_iter().find(|(_, uris)| !uris.is_empty()) else {
         let catalog = desk.catalog(&session.profile, call::URIS, desk.arrival.at).await?;
@@ -238,9 +246,13 @@ pub(super) async fn subscribe(
     desk.clear(message, &place.upstream.name, subject)?;
     let begins = call::method_name(message) == "resources/subscribe";
     let changed = match begins {
-        true => session.subscribe(&place.upstream.name, &original, &uri).ok_or_else(|| {
-            Denial::new(Reason::Crowded, "the session is subscribed to as many resources as it may")
-        })?,
+        true => {
+            let texts = &desk.gateway.estate.texts;
+            let subscribed = session.subscribe(&place.upstream.name, &original, &uri, texts);
+            subscribed.ok_or_else(|| {
+                Denial::new(Reason::Crowded, "as many resources as the client may be subscribed to")
+            })?
+        }
         false => session.unsubscribe(&place.upstream.name, &original),
     };
     if !changed {

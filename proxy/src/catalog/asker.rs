@@ -28,6 +28,7 @@ impl Asks for Asker {
             pool: self.gateway.active().pool(upstream).ok_or_else(gone)?,
             server: self.server.clone(),
             caller: self.seeker.caller,
+            owner: self.seeker.owner,
             profile: Arc::clone(&self.seeker.profile),
             headers: Arc::clone(&self.seeker.headers),
         };

@@ -3,6 +3,7 @@
 use super::compose::{self, Origin};
 use super::slot::Slot;
 use super::{Offering, Pantry};
+use crate::shares::Owner;
 use portunus_config::{Choice, Member, Upstream, UpstreamKey, VirtualServer};
 use portunus_filters::Moment;
 use std::collections::HashMap;
@@ -11,8 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Slots of all upstreams of a server for one audience, and what they add up to.
-#[derive(Default)]
 pub(super) struct Shelf {
+    /// For whom it is counted.
+    owner: Owner,
     slots: Mutex<Row>,
     made: Mutex<Option<Made>>,
     /// Milliseconds on the monotonic clock.
@@ -39,6 +41,14 @@ struct Made {
 pub(super) type Slots = Arc<[(Arc<Upstream>, Arc<Slot>)]>;
 
 impl Shelf {
+    pub(super) fn of(owner: Owner) -> Shelf {
+        Shelf { owner, slots: Mutex::default(), made: Mutex::default(), last_used: AtomicU64::new(0) }
+    }
+
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
+    }
+
     pub(super) fn touch(&self, now: Duration) {
         self.last_used.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }

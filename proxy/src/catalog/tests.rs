@@ -163,6 +163,7 @@ impl Stage {
         let query = Query {
             server,
             caller,
+            owner: Default::default(),
             only: None,
             tenant: None,
             upward,

@@ -9,6 +9,7 @@ use crate::drain::{InFlight, Phase, reached};
 use crate::head::{HeadLimits, HeadScan, read};
 use crate::session::Client;
 use crate::session::one::{Rest, Session};
+use crate::shares::Owner;
 use bytes::{Bytes, BytesMut};
 use pingora_core::protocols::Stream;
 use portunus_config::ConnectionLimits;
@@ -59,9 +60,17 @@ impl Edge {
             if self.gateway.drain.phase() >= Phase::Draining || Instant::now() >= visitor.leaves_at {
                 client.close_after();
             }
-            let Some(rest) = Box::pin(self.serve(door, visitor, head, client)).await else {
-                return;
+            // A proxy's connection is counted for nobody: its requests are.
+            let share = match door.owner(visitor.address) {
+                Owner::Nobody => match door.admit_stream(visitor, &head.headers) {
+                    None => return self.refuse_stream(door, visitor, &mut client).await,
+                    share => share,
+                },
+                _ => None,
             };
+            let served = Box::pin(self.serve(door, visitor, head, client)).await;
+            drop(share);
+            let Some(rest) = served else { return };
             Rest { stream, ahead } = rest;
         }
     }

@@ -1,5 +1,6 @@
 //! HTTP/2 towards clients (RFC 9113): many requests share one connection, each in a task of its own.
 
+use super::crowded;
 use super::frames::Weighed;
 use super::layers::Guarded;
 use super::{Door, Edge, Visitor};
@@ -111,9 +112,9 @@ impl Edge {
         let mut session = ServerSession::new_http2(session);
         session.set_write_timeout(Some(limits.write_timeout));
         session.set_total_drain_timeout(Some(limits.body_timeout));
-        let refused = match Arc::clone(&door.stream_permits).try_acquire_owned() {
-            Err(_) => Err(Denial::new(Reason::Overloaded, "too many requests are open at once")),
-            Ok(permit) => as_one(session.req_header_mut(), limits.max_headers).map(|()| permit),
+        let refused = match door.admit_stream(visitor, &session.req_header().headers) {
+            None => Err(crowded()),
+            Some(permit) => as_one(session.req_header_mut(), limits.max_headers).map(|()| permit),
         };
         let head = take_head(&mut session);
         let mut client = Client::Two(Box::new(session), head.method == Method::HEAD);

@@ -282,7 +282,7 @@ pub(super) async fn send_as(
     addressed: &Addressed<'_>,
     body: Bytes,
 ) -> Result<Exchange, Failure> {
-    let voice = Voice::own(gateway, &place.headers);
+    let voice = Voice::own(gateway, &place.headers, place.owner);
     let method = errand.http();
     let repeatable = matches!(errand, Errand::Discover | Errand::List { .. } | Errand::Ping | Errand::Stream);
     let use_of = Use { repeatable, endless: matches!(errand, Errand::Stream | Errand::Listen { .. }) };

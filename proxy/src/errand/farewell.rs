@@ -13,6 +13,8 @@ use tokio::time::timeout;
 
 /// Ends that wait; a process that holds more sessions has lost count anyway.
 const MAX_WAITING: usize = 65_536;
+/// What the headers of all of them may take: they are what a client sent.
+const MAX_BYTES: usize = 32 << 20;
 /// Ends that are told at once.
 const TELLERS: usize = 16;
 /// Failures in a row after which what waits for a server is dropped.
@@ -27,6 +29,8 @@ pub struct Farewells {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Farewell>,
+    /// What the headers of those who wait take.
+    bytes: usize,
     tellers: usize,
     failures: HashMap<UpstreamKey, u32>,
 }
@@ -42,11 +46,13 @@ impl Farewells {
     pub fn tell(gateway: &Arc<Gateway>, session: Session, upstream: &Arc<Upstream>, pool: &Arc<Pool>) {
         let begins = {
             let mut state = gateway.estate.farewells.lock();
-            if state.waiting.len() >= MAX_WAITING {
+            let bytes = session.bytes();
+            if state.waiting.len() >= MAX_WAITING || state.bytes + bytes > MAX_BYTES {
                 drop(state);
                 return dropped(gateway, 1);
             }
             let (upstream, pool) = (Arc::clone(upstream), Arc::clone(pool));
+            state.bytes += bytes;
             state.waiting.push_back(Farewell { session, upstream, pool });
             let begins = state.tellers < TELLERS;
             state.tellers += usize::from(begins);
@@ -71,8 +77,9 @@ impl Farewells {
     fn next(&self) -> Option<Farewell> {
         let mut state = self.lock();
         let next = state.waiting.pop_front();
-        if next.is_none() {
-            state.tellers -= 1;
+        match &next {
+            Some(next) => state.bytes -= next.session.bytes(),
+            None => state.tellers -= 1,
         }
         next
     }
@@ -92,6 +99,7 @@ impl Farewells {
         state.failures.remove(&upstream);
         let before = state.waiting.len();
         state.waiting.retain(|farewell| farewell.upstream.key != upstream);
+        state.bytes = state.waiting.iter().map(|farewell| farewell.session.bytes()).sum();
         before - state.waiting.len()
     }
 

@@ -118,6 +118,11 @@ impl Upward {
         }
     }
 
+    /// How many bytes of the client's it holds.
+    pub fn bytes(&self) -> usize {
+        self.fields.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+    }
+
     /// Whether the client mirrors arguments of a call in headers (2026-07-28 streamable-http).
     pub fn mirrors(&self) -> bool {
         self.mirrors

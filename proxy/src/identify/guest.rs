@@ -20,6 +20,9 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 /// not hold much.
 const MAX_REMEMBERED_BYTES: usize = 2048;
 
+/// The same of one field: tokens and session ids may be longer.
+const MAX_FIELD_BYTES: usize = 8192;
+
 /// For how long a certificate that a listener would take is not looked at again, while nothing changes:
 /// those that signed it may expire, and their revocation lists.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -127,7 +130,7 @@ impl Guest {
             return *digest;
         }
         let digest = make(field);
-        memory.digested = Some((detached(field), digest));
+        memory.digested = is_short(field).then(|| (detached(field), digest));
         digest
     }
 
@@ -176,7 +179,7 @@ impl Guest {
         let name = Arc::new(SessionName::open(seals, binding, field.to_str().ok()?)?);
         let (server, caller) = (binding.server.clone(), binding.caller);
         let known = Named { field: detached(field), server, caller, name: Arc::clone(&name), found: None };
-        memory.session = Some(known);
+        memory.session = is_short(field).then_some(known);
         Some(Recalled { name, session: None })
     }
 
@@ -210,7 +213,7 @@ impl Guest {
     }
 
     pub(super) fn remember(&self, remembered: Remembered) {
-        self.lock().token = Some(remembered);
+        self.lock().token = Some(remembered).filter(|remembered| is_short(&remembered.field));
     }
 
     /// Whom the certificate names by these rules, if that was asked before.
@@ -227,6 +230,11 @@ impl Guest {
     fn lock(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a field is remembered.
+fn is_short(field: &HeaderValue) -> bool {
+    field.len() <= MAX_FIELD_BYTES
 }
 
 impl ShownCertificate {

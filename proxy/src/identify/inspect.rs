@@ -8,20 +8,26 @@
 use super::fetch;
 use super::tokens::{KEEP_REFUSED, Known};
 use crate::context::Gateway;
+use crate::shares::{Owner, Share, Shares};
+use crate::table::weight_of;
 use bytes::Bytes;
 use portunus_config::{Inspection, Snapshot, TrustId};
 use portunus_filters::identity::{Fault, Verified};
 use portunus_filters::mcp::object::Object;
 use quick_cache::sync::Cache;
+use ring::digest::{SHA256, digest};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// Questions to one issuer at once.
 const MAX_ASKED: usize = 64;
-/// Calls at once that wait for what one issuer says.
+/// Calls at once that wait for what one issuer says; a long token counts as several.
 const MAX_WAITING: usize = 4_096;
+/// How long a question waits for its turn.
+const TURN_WITHIN: Duration = Duration::from_secs(10);
 /// Tokens that one issuer has refused, of those that are kept.
 const MAX_REFUSED: usize = 1_024;
 /// Questions in a row without an answer, until it is left alone.
@@ -36,12 +42,21 @@ pub struct Inspectors(Mutex<HashMap<TrustId, Arc<Inspector>>>);
 
 /// One issuer that is asked: how it is, and what it is being asked.
 struct Inspector {
-    asked: Arc<Semaphore>,
-    waiting: Semaphore,
+    asked: Arc<Shares>,
+    waiting: Arc<Shares>,
     health: Mutex<Health>,
-    /// Questions under way, by their token; the issuer has as many as it has permits.
-    under_way: Mutex<HashMap<Box<str>, Awaited>>,
-    refused: Cache<Box<str>, Arc<Known>>,
+    /// Questions under way, by the digest of their token.
+    under_way: Mutex<HashMap<TokenDigest, Awaited>>,
+    refused: Cache<TokenDigest, Arc<Known>>,
+}
+
+/// SHA-256 of a token: what strangers show is not kept.
+type TokenDigest = [u8; 32];
+
+fn digest_of(token: &str) -> TokenDigest {
+    let mut whole = [0; 32];
+    whole.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    whole
 }
 
 /// What a question comes to; `None` while it is under way.
@@ -77,7 +92,8 @@ impl Inspectors {
         self.lock().retain(|id, _| known(id));
     }
 
-    /// What an issuer says of a token: now, to somebody else who asks the same, or a moment ago.
+    /// What an issuer says of a token that `owner` shows: now, to somebody else who asks the same, or a
+    /// moment ago.
     ///
     /// # Errors
     /// [`Trouble::Unavailable`]. That a token is not good is an answer.
@@ -86,11 +102,11 @@ impl Inspectors {
         gateway: &Arc<Gateway>,
         inspection: &Arc<Inspection>,
         token: &str,
+        owner: Owner,
     ) -> Result<Arc<Known>, Trouble> {
         let inspector = Arc::clone(self.lock().entry(inspection.id).or_default());
-        let waiting = inspector.waiting.try_acquire();
-        let _waiting = waiting.map_err(|_| unavailable("too many wait for what the issuer says"))?;
-        let mut awaited = match inspector.question(gateway, inspection, token)? {
+        let _waiting = inspector.waits(token, owner)?;
+        let mut awaited = match inspector.question(gateway, inspection, token, owner)? {
             Question::Answered(known) => return Ok(known),
             Question::Asked(awaited) => awaited,
         };
@@ -113,8 +129,8 @@ enum Question {
 impl Default for Inspector {
     fn default() -> Inspector {
         Inspector {
-            asked: Arc::new(Semaphore::new(MAX_ASKED)),
-            waiting: Semaphore::new(MAX_WAITING),
+            asked: Shares::new(MAX_ASKED),
+            waiting: Shares::new(MAX_WAITING),
             health: Mutex::default(),
             under_way: Mutex::default(),
             refused: Cache::new(MAX_REFUSED),
@@ -123,6 +139,12 @@ impl Default for Inspector {
 }
 
 impl Inspector {
+    /// A place among those who wait for what the issuer says.
+    fn waits(&self, token: &str, owner: Owner) -> Result<Share, Trouble> {
+        let share = self.waiting.take(owner, weight_of(token.len()));
+        share.ok_or_else(|| unavailable("too many wait for what the issuer says"))
+    }
+
     /// Joins the question about a token, or begins it. It goes on by itself: it is not only for whoever
     /// asked first.
     fn question(
@@ -130,26 +152,32 @@ impl Inspector {
         gateway: &Arc<Gateway>,
         inspection: &Arc<Inspection>,
         token: &str,
+        owner: Owner,
     ) -> Result<Question, Trouble> {
         let now = gateway.clock.now().monotonic;
+        let digest = digest_of(token);
         let mut under_way = self.under_way();
-        if let Some(awaited) = under_way.get(token).filter(|awaited| awaited.has_changed().is_ok()) {
+        if let Some(awaited) = under_way.get(&digest).filter(|awaited| awaited.has_changed().is_ok()) {
             return Ok(Question::Asked(awaited.clone()));
         }
         // Looked at under the lock: a question that ended before has left here what came of it.
-        if let Some(known) = self.known(gateway, inspection, token, now) {
+        if let Some(known) = self.known((gateway, inspection), (token, &digest), now) {
             return Ok(Question::Answered(known));
         }
-        let permit = self.permit(now)?;
+        if now < self.health().left_alone_until {
+            return Err(left_alone());
+        }
+        // Whoever asked may leave; the token is kept until its turn all the same.
+        let queued = self.waits(token, owner)?;
         let (answer, awaited) = watch::channel(None);
-        under_way.insert(token.into(), awaited.clone());
+        under_way.insert(digest, awaited.clone());
         drop(under_way);
         let (inspector, gateway) = (Arc::clone(self), Arc::clone(gateway));
         let (inspection, token) = (Arc::clone(inspection), Box::<str>::from(token));
         tokio::spawn(async move {
-            let said = inspector.told(&gateway, &inspection, &token).await;
-            inspector.under_way().remove(&token);
-            drop(permit);
+            let said = inspector.asked_in_turn(&gateway, &inspection, &token, owner).await;
+            inspector.under_way().remove(&digest);
+            drop(queued);
             answer.send_replace(Some(said));
         });
         Ok(Question::Asked(awaited))
@@ -158,14 +186,27 @@ impl Inspector {
     /// What the issuer has said of a token before, where that still holds.
     fn known(
         &self,
-        gateway: &Gateway,
-        inspection: &Inspection,
-        token: &str,
+        (gateway, inspection): (&Gateway, &Inspection),
+        (token, digest): (&str, &TokenDigest),
         monotonic: Duration,
     ) -> Option<Arc<Known>> {
-        let refused = self.refused.get(token).filter(|known| known.is_current(monotonic));
+        let refused = self.refused.get(digest).filter(|known| known.is_current(monotonic));
         let verified = || gateway.estate.callers.tokens.find(token, monotonic);
         refused.or_else(|| verified().filter(|known| known.trust == inspection.id && known.outcome.is_ok()))
+    }
+
+    /// Asks when it is the caller's turn, at most [`TURN_WITHIN`] later.
+    async fn asked_in_turn(
+        &self,
+        gateway: &Arc<Gateway>,
+        inspection: &Inspection,
+        token: &str,
+        owner: Owner,
+    ) -> Result<Arc<Known>, Trouble> {
+        let turn = timeout(TURN_WITHIN, self.asked.wait(owner)).await;
+        let _turn = turn.map_err(|_| unavailable("too many tokens are being asked about"))?;
+        self.may_ask(gateway.clock.now().monotonic)?;
+        self.told(gateway, inspection, token).await
     }
 
     /// Asks, and keeps what is said.
@@ -186,25 +227,22 @@ impl Inspector {
         let known = Arc::new(kept(gateway, inspection, outcome));
         match known.outcome {
             Ok(_) => gateway.estate.callers.tokens.keep(token, Arc::clone(&known)),
-            Err(_) => self.refused.insert(token.into(), Arc::clone(&known)),
+            Err(_) => self.refused.insert(digest_of(token), Arc::clone(&known)),
         }
         Ok(known)
     }
 
     /// Leave to ask at `monotonic`.
-    fn permit(&self, monotonic: Duration) -> Result<OwnedSemaphorePermit, Trouble> {
-        let permit = Arc::clone(&self.asked).try_acquire_owned();
-        let permit = permit.map_err(|_| unavailable("too many tokens are being asked about"))?;
+    fn may_ask(&self, monotonic: Duration) -> Result<(), Trouble> {
         let mut health = self.health();
         if monotonic < health.left_alone_until {
-            return Err(unavailable("the issuer is left alone, since it did not answer"));
+            return Err(left_alone());
         }
         if health.failures >= MAX_FAILURES {
             // Until this one is answered the others wait for their turn: they would find out the same.
             health.left_alone_until = monotonic + LEAVE_ALONE;
         }
-        drop(health);
-        Ok(permit)
+        Ok(())
     }
 
     fn note(&self, answered: bool, monotonic: Duration) {
@@ -224,9 +262,13 @@ impl Inspector {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn under_way(&self) -> MutexGuard<'_, HashMap<Box<str>, Awaited>> {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<TokenDigest, Awaited>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn left_alone() -> Trouble {
+    unavailable("the issuer is left alone, since it did not answer")
 }
 
 fn unavailable(cause: &str) -> Trouble {
@@ -291,21 +333,12 @@ mod tests {
         let inspector = Inspector::default();
         let (then, now) = (Duration::from_secs(100), Duration::from_secs(100) + LEAVE_ALONE);
         (0..MAX_FAILURES).for_each(|_| inspector.note(false, then));
-        assert!(inspector.permit(now - Duration::from_millis(1)).is_err());
-        assert!(inspector.permit(now).is_ok() && inspector.permit(now).is_err());
+        assert!(inspector.may_ask(now - Duration::from_millis(1)).is_err());
+        assert!(inspector.may_ask(now).is_ok() && inspector.may_ask(now).is_err());
         inspector.note(false, now);
-        assert!(inspector.permit(now + LEAVE_ALONE / 2).is_err(), "one failure more is enough");
+        assert!(inspector.may_ask(now + LEAVE_ALONE / 2).is_err(), "one failure more is enough");
         inspector.note(true, now);
-        assert!(inspector.permit(now).is_ok() && inspector.permit(now).is_ok());
-    }
-
-    #[test]
-    fn no_more_questions_are_under_way_than_an_issuer_can_bear() {
-        let inspector = Inspector::default();
-        let all: Vec<_> = (0..MAX_ASKED).map(|_| inspector.permit(Duration::ZERO).unwrap()).collect();
-        assert!(inspector.permit(Duration::ZERO).is_err());
-        drop(all);
-        assert!(inspector.permit(Duration::ZERO).is_ok());
+        assert!(inspector.may_ask(now).is_ok() && inspector.may_ask(now).is_ok());
     }
 
     #[test]

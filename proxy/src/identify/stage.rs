@@ -9,6 +9,7 @@ use super::inspect::Trouble;
 use super::tokens::{KEEP, KEEP_REFUSED, Known};
 use crate::context::Gateway;
 use crate::headers::detached;
+use crate::shares::Owner;
 use http::HeaderMap;
 use portunus_config::{ApiKeys, Profile, Shows, Trust};
 use portunus_filters::Moment;
@@ -49,7 +50,9 @@ pub async fn authenticate(
                     verified
                 }
                 None => {
-                    let known = credential_verified(gateway, profile, credential, now).await?;
+                    let known =
+                        credential_verified(gateway, profile, credential, now, Owner::at(shown.source))
+                            .await?;
                     let verified = known.outcome.clone()?;
                     shown.guest.remember(Remembered { field: detached(field), known });
                     verified
@@ -166,6 +169,7 @@ async fn credential_verified(
     profile: &Profile,
     credential: Credential<'_>,
     now: Moment,
+    owner: Owner,
 ) -> Result<Arc<Known>, Trouble> {
     let (callers, token) = (&gateway.estate.callers, credential.text()?);
     let trusted = |known: &Arc<Known>| {
@@ -193,7 +197,7 @@ async fn credential_verified(
         Ok((trust, read)) => Arc::new(by_keys(gateway, trust, &read).await?),
         // Only what is no token of a known issuer is asked about: a bad one is bad.
         Err(fault @ (Fault::Malformed | Fault::Issuer | Fault::Algorithm)) => {
-            by_asking(gateway, profile, token, fault).await?
+            by_asking(gateway, profile, token, fault, owner).await?
         }
         Err(fault) => return Err(fault.into()),
     };
@@ -268,10 +272,11 @@ async fn by_asking(
     profile: &Profile,
     token: &str,
     otherwise: Fault,
+    owner: Owner,
 ) -> Result<Arc<Known>, Trouble> {
     let mut last = Trouble::Fault(otherwise);
     for (inspection, _) in &profile.inspections {
-        let said = gateway.estate.callers.inspectors.ask(gateway, inspection, token).await;
+        let said = gateway.estate.callers.inspectors.ask(gateway, inspection, token, owner).await;
         let no = match said {
             Ok(known) => match known.outcome {
                 Err(fault) if profile.inspections.len() > 1 => Trouble::Fault(fault),

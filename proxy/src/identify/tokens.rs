@@ -17,6 +17,10 @@ use std::time::Duration;
 pub const MAX_TOKENS: usize = 32_768;
 /// Most refused ones.
 pub const MAX_REFUSED: usize = 4_096;
+/// A verified token that is longer is verified each time.
+const MAX_BYTES: usize = 16 << 10;
+/// The same of a refused one, which anybody can make.
+const MAX_REFUSED_BYTES: usize = 4 << 10;
 /// For how long what verifying gave is kept, at most.
 pub const KEEP: Duration = Duration::from_secs(300);
 /// The same of a refusal.
@@ -75,6 +79,10 @@ impl Tokens {
 
     /// Keeps what verifying gave.
     pub fn keep(&self, token: &str, known: Arc<Known>) {
+        let most = if known.outcome.is_ok() { MAX_BYTES } else { MAX_REFUSED_BYTES };
+        if token.len() > most {
+            return;
+        }
         match known.outcome {
             Ok(_) => self.verified.insert(Text(token.into()), known),
             Err(_) => self.refused.insert(Text(token.into()), known),

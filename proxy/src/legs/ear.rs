@@ -1,6 +1,6 @@
 //! What one call hears on the stream of its leg.
 
-use super::Leg;
+use super::{Delivered, Leg};
 use crate::forward::Failure;
 use crate::talk::reading::{Patience, late};
 use bytes::Bytes;
@@ -12,17 +12,17 @@ use tokio::time::{Instant, timeout_at};
 pub(crate) struct Ear {
     leg: Arc<Leg>,
     number: u64,
-    inbox: mpsc::Receiver<Bytes>,
+    inbox: mpsc::Receiver<Delivered>,
 }
 
 impl Ear {
-    pub(super) fn new(leg: &Arc<Leg>, number: u64, inbox: mpsc::Receiver<Bytes>) -> Ear {
+    pub(super) fn new(leg: &Arc<Leg>, number: u64, inbox: mpsc::Receiver<Delivered>) -> Ear {
         Ear { leg: Arc::clone(leg), number, inbox }
     }
 
     /// The next message for the call; `None` when nothing will come any more. Safe to cancel.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
-        self.inbox.recv().await
+        self.inbox.recv().await.map(|delivered| delivered.message)
     }
 
     /// As [`Ear::next`], for a call whose answer comes this way. Safe to cancel.

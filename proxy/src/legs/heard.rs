@@ -1,9 +1,10 @@
 //! What legacy upstreams say outside of any call.
 
 use super::Leg;
+use crate::shares::Share;
 use crate::talk::{CallerKey, Question};
 use bytes::Bytes;
-use portunus_config::{ServerId, Upstream};
+use portunus_config::{ServerId, Upstream, UpstreamKey};
 use portunus_filters::mcp::{Id, Method};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,8 @@ pub struct Heard {
     pub leg: Arc<Leg>,
     /// What was said.
     pub what: What,
+    /// Its part of what may wait.
+    pub share: Option<Arc<Share<UpstreamKey>>>,
 }
 
 /// What was said.

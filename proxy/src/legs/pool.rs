@@ -5,6 +5,8 @@ use super::founding;
 use super::{Leg, Origin};
 use crate::context::Gateway;
 use crate::forward::Failure;
+use crate::shares::{Owner, Share, Shares};
+use crate::table::weight_of;
 use crate::talk::{CallerKey, Place};
 use crate::turns::Turns;
 use http::header::{AUTHORIZATION, COOKIE};
@@ -22,19 +24,34 @@ use tokio::time::{Instant, timeout_at};
 
 /// Legs of one caller at one upstream: as many calls of it may wait for answers of people.
 const MAX_PER_CALLER: usize = 64;
-/// Legs in all.
+/// Legs in all; those that keep much of a client's text count as several.
 const MAX_LEGS: usize = 10_000;
+/// Bytes of messages that wait for calls, of all servers.
+const MAX_SPOKEN_BYTES: usize = 64 << 20;
 /// A leg that no call used for this long is ended.
 const IDLE: Duration = Duration::from_secs(300);
+/// Of a caller's idle legs, the part that makes room at once when there is none.
+const DISPLACED_PART: usize = 8;
 /// Legs that one sweep ends: the ends wait their turn.
 const MAX_ENDED: usize = 1024;
 
 /// All legs of pools, by what keeps callers apart.
-#[derive(Default)]
 pub struct Legs {
     shelves: Mutex<HashMap<Key, Arc<Shelf>>>,
-    count: Arc<AtomicUsize>,
+    shares: Arc<Shares>,
     alive: Arc<AtomicUsize>,
+    spoken: Arc<Shares<UpstreamKey>>,
+}
+
+impl Default for Legs {
+    fn default() -> Legs {
+        Legs {
+            shelves: Mutex::default(),
+            shares: Shares::new(MAX_LEGS),
+            alive: Arc::default(),
+            spoken: Shares::new(MAX_SPOKEN_BYTES),
+        }
+    }
 }
 
 /// What two calls must have in common to share a leg.
@@ -85,14 +102,19 @@ pub(crate) fn credential(place: &Place) -> Box<[u8]> {
 
 /// The legs under one key.
 struct Shelf {
-    legs: Mutex<Vec<Arc<Leg>>>,
+    legs: Mutex<Vec<Pooled>>,
     /// Legs that are being founded.
     expected: AtomicUsize,
     /// For the founding of a leg that all who wait will share.
     turns: Turns,
     /// A leg came free, or the founding of one failed.
     changed: Notify,
-    count: Arc<AtomicUsize>,
+}
+
+/// A leg, and its part of all.
+struct Pooled {
+    leg: Arc<Leg>,
+    share: Share,
 }
 
 /// How a pooled leg is in use.
@@ -231,7 +253,7 @@ impl Legs {
     /// Whether there is a leg for calls at `place`.
     pub fn holds(&self, place: &Place) -> bool {
         let shelf = self.lock().get(&Key::of(place)).cloned();
-        shelf.is_some_and(|shelf| shelf.lock().iter().any(|leg| !leg.is_dead()))
+        shelf.is_some_and(|shelf| shelf.lock().iter().any(|pooled| !pooled.leg.is_dead()))
     }
 
     /// Legs of pools and of clients.
@@ -239,13 +261,18 @@ impl Legs {
         self.alive.load(Ordering::Relaxed)
     }
 
+    /// Bytes of what servers say to calls and that these have yet to take.
+    pub(super) fn spoken(&self) -> Arc<Shares<UpstreamKey>> {
+        Arc::clone(&self.spoken)
+    }
+
     pub(super) fn counter(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.alive)
     }
 
-    /// Legs of all pools.
+    /// Legs of all pools; those that keep much of a client's text count as several.
     pub fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.shares.held()
     }
 
     /// Whether there is none.
@@ -264,9 +291,8 @@ impl Legs {
             shelf.expected.fetch_add(1, Ordering::AcqRel);
         }
         let expected = Expected(Arc::clone(shelf));
-        if self.count.load(Ordering::Relaxed) >= MAX_LEGS {
-            return Err(busy("the gateway holds too many sessions at servers"));
-        }
+        let share = self.share(gateway, place);
+        let share = share.ok_or_else(|| busy("the gateway holds too many sessions at servers"))?;
         let (gateway, place) = (Arc::clone(gateway), place.clone());
         // Whoever waits for it may leave; the session is there all the same, and the next one's.
         let founding = tokio::spawn(async move {
@@ -274,7 +300,7 @@ impl Legs {
             let founded = founding::request(&gateway, &place, Origin::Pooled, newest).await;
             let shelf = Arc::clone(&expected.0);
             match founded {
-                Ok(leg) => Ok(shelf.add(leg, exclusive)),
+                Ok(leg) => Ok(shelf.add(Pooled { leg, share }, exclusive)),
                 Err(refused) => {
                     let failure = refused.noted(&gateway, &place);
                     shelf.turns.fail(&failure);
@@ -286,10 +312,43 @@ impl Legs {
         founding.await.unwrap_or_else(|_| Err(busy("the server's session was not founded")))
     }
 
+    /// The part of a leg that is to be founded; where there is none, the idlest of the caller that has most
+    /// make room.
+    fn share(&self, gateway: &Arc<Gateway>, place: &Place) -> Option<Share> {
+        let weight = weight_of(place.profile.bytes() + place.headers.bytes());
+        let take = || self.shares.take(place.owner, weight);
+        take().or_else(|| {
+            let fullest = self.shares.fullest();
+            let others = fullest.into_iter().chain([place.owner]);
+            others.into_iter().find_map(|owner| {
+                self.displace(gateway, owner);
+                take()
+            })
+        })
+    }
+
+    /// Ends the idlest of an owner's legs that no call uses: a part of them at once, since looking for
+    /// them costs a look at all.
+    fn displace(&self, gateway: &Arc<Gateway>, owner: Owner) {
+        let now = gateway.clock.now().monotonic;
+        let shelves: Vec<Arc<Shelf>> = self.lock().values().cloned().collect();
+        let mut idle: Vec<(Duration, Arc<Leg>)> =
+            shelves.iter().flat_map(|one| one.idle(now, owner)).collect();
+        idle.sort_by_key(|(idle, _)| std::cmp::Reverse(*idle));
+        let most = idle.len().div_ceil(DISPLACED_PART).max(1);
+        let chosen: HashSet<usize> = idle.iter().take(most).map(|(_, leg)| Arc::as_ptr(leg).addr()).collect();
+        let ended: Vec<Arc<Leg>> = shelves.iter().flat_map(|shelf| shelf.give_up(&chosen)).collect();
+        drop(shelves);
+        self.lock().retain(|_, shelf| !shelf.is_unused());
+        for leg in ended {
+            leg.end(gateway);
+        }
+    }
+
     fn shelf(&self, place: &Place) -> Arc<Shelf> {
         let key = Key::of(place);
         let mut shelves = self.lock();
-        let shelf = shelves.entry(key).or_insert_with(|| Arc::new(Shelf::new(Arc::clone(&self.count))));
+        let shelf = shelves.entry(key).or_insert_with(|| Arc::new(Shelf::new()));
         Arc::clone(shelf)
     }
 
@@ -321,33 +380,30 @@ impl Drop for Expected {
 }
 
 impl Shelf {
-    fn new(count: Arc<AtomicUsize>) -> Shelf {
+    fn new() -> Shelf {
         Shelf {
             legs: Mutex::default(),
             expected: AtomicUsize::new(0),
             turns: Turns::default(),
             changed: Notify::new(),
-            count,
         }
     }
 
     /// The first leg that is free for such a use; the dead are cleared away.
     fn take(self: &Arc<Self>, exclusive: bool) -> Option<LegLease> {
         let mut legs = self.lock();
-        let before = legs.len();
-        legs.retain(|leg| !leg.is_dead());
-        self.count.fetch_sub(before - legs.len(), Ordering::Relaxed);
-        let free = |leg: &&Arc<Leg>| !exclusive || !leg.usage.claimed.swap(true, Ordering::AcqRel);
-        let leg = Arc::clone(legs.iter().find(free)?);
+        legs.retain(|pooled| !pooled.leg.is_dead());
+        let free = |one: &&Pooled| !exclusive || !one.leg.usage.claimed.swap(true, Ordering::AcqRel);
+        let leg = Arc::clone(&legs.iter().find(free)?.leg);
         leg.usage.calls.fetch_add(1, Ordering::AcqRel);
         Some(LegLease { leg, shelf: Arc::clone(self), exclusive })
     }
 
-    fn add(self: &Arc<Self>, leg: Arc<Leg>, exclusive: bool) -> LegLease {
+    fn add(self: &Arc<Self>, pooled: Pooled, exclusive: bool) -> LegLease {
+        let leg = Arc::clone(&pooled.leg);
         leg.usage.calls.store(1, Ordering::Release);
         leg.usage.claimed.store(exclusive, Ordering::Release);
-        self.lock().push(Arc::clone(&leg));
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.lock().push(pooled);
         self.changed.notify_waiters();
         LegLease { leg, shelf: Arc::clone(self), exclusive }
     }
@@ -365,8 +421,7 @@ impl Shelf {
     /// Takes out the legs that were idle for too long, until enough are out.
     fn expire(&self, now: Duration, idle: Duration, ended: &mut Vec<Arc<Leg>>) {
         let mut legs = self.lock();
-        let before = legs.len();
-        legs.retain(|leg| {
+        legs.retain(|Pooled { leg, .. }| {
             if leg.is_dead() {
                 return false;
             }
@@ -376,7 +431,23 @@ impl Shelf {
             }
             !expired
         });
-        self.count.fetch_sub(before - legs.len(), Ordering::Relaxed);
+    }
+
+    /// An owner's legs that no call uses, each with the time since one did.
+    fn idle(&self, now: Duration, owner: Owner) -> Vec<(Duration, Arc<Leg>)> {
+        let legs = self.lock();
+        let own = legs.iter().filter(|pooled| pooled.share.holder() == owner);
+        own.filter_map(|pooled| Some((pooled.leg.usage.idle_for(now)?, Arc::clone(&pooled.leg)))).collect()
+    }
+
+    /// Takes those of `chosen` out that no call has taken meanwhile.
+    fn give_up(&self, chosen: &HashSet<usize>) -> Vec<Arc<Leg>> {
+        let mut legs = self.lock();
+        let is_chosen = |pooled: &mut Pooled| {
+            let unused = pooled.leg.usage.calls.load(Ordering::Acquire) == 0;
+            unused && chosen.contains(&Arc::as_ptr(&pooled.leg).addr())
+        };
+        legs.extract_if(.., is_chosen).map(|pooled| pooled.leg).collect()
     }
 
     fn is_unused(self: &Arc<Self>) -> bool {
@@ -384,7 +455,7 @@ impl Shelf {
         Arc::strong_count(self) == 1 && self.lock().is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Leg>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Pooled>> {
         self.legs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -160,12 +160,28 @@ fn told(gateway: &Weak<Gateway>, leg: &Weak<Leg>, what: What) {
 fn told_of(gateway: &Arc<Gateway>, leg: &Arc<Leg>, what: What) {
     let place = &leg.place;
     let whole = gateway.estate.replicas.whole(place.upstream.key);
+    let upstream = whole.unwrap_or_else(|| Arc::clone(&place.upstream));
+    let share = match &what {
+        What::Notice { message, .. } => match gateway.estate.spoken.take(upstream.key, message.len()) {
+            None => return bridge::missed(gateway, &upstream),
+            share => share,
+        },
+        What::Question { id, question } => {
+            let text = id.as_json().len() + question.params.len();
+            match gateway.estate.spoken.take(upstream.key, text) {
+                None => return leg.tell(gateway, Errand::Decline { session: leg.session(), id: id.clone() }),
+                share => share,
+            }
+        }
+        What::Gap | What::Gone => None,
+    };
     let dropped = gateway.estate.heard.push(Heard {
-        upstream: whole.unwrap_or_else(|| Arc::clone(&place.upstream)),
+        upstream,
         server: place.server.clone(),
         caller: place.caller,
         leg: Arc::clone(leg),
         what,
+        share: share.map(Arc::new),
     });
     if let Some(dropped) = dropped {
         bridge::missed(gateway, &dropped.upstream);

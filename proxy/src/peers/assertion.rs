@@ -37,8 +37,8 @@ pub struct Assertion {
     pub boot: u32,
     /// When it was said, in seconds since the Unix epoch.
     pub issued: u64,
-    /// No two assertions have the same.
-    pub number: [u8; 16],
+    /// Counts what this run has sent to the addressee.
+    pub number: u64,
     /// A digest of the head of the request.
     pub head: [u8; 32],
     /// What the addressee is to take over.
@@ -105,13 +105,13 @@ impl Relayed {
 
 impl Token for Assertion {
     const PURPOSE: Purpose = Purpose::Peer;
-    const FORM: u8 = 1;
+    const FORM: u8 = 3;
 
     fn write(&self, out: &mut Writer) {
         self.from.write(out);
         out.bytes(&self.boot.to_be_bytes());
         out.number(self.issued);
-        out.bytes(&self.number);
+        out.number(self.number);
         out.bytes(&self.head);
         self.relayed.write(out);
     }
@@ -121,7 +121,7 @@ impl Token for Assertion {
             from: Home::read(from)?,
             boot: from.array().map(u32::from_be_bytes)?,
             issued: from.number()?,
-            number: from.array()?,
+            number: from.number()?,
             head: from.array()?,
             relayed: Relayed::read(from)?,
         })

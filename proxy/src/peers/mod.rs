@@ -14,6 +14,7 @@ pub mod news;
 mod pulse;
 mod receive;
 mod relay;
+mod window;
 
 pub use assertion::{Assertion, Relayed};
 pub use receive::Verdict;
@@ -21,7 +22,6 @@ pub use relay::{Passenger, PeerFailure, relay};
 
 use crate::edge::LiveTls;
 use crate::sealing::Home;
-use crate::table::{Table, WhenFull};
 use crate::upstreams::pool::Pool;
 use arc_swap::ArcSwap;
 use assertion::Address;
@@ -30,9 +30,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-/// Assertions that were used and could be used again for as long as they are valid.
-const MAX_SEEN: usize = 1 << 16;
+use window::{Numbers, Windows};
 
 /// This replica and the others.
 pub struct Peers {
@@ -40,8 +38,8 @@ pub struct Peers {
     /// What is sealed for this replica is bound to this.
     address: Address,
     members: BTreeMap<Arc<str>, Arc<Member>>,
-    /// Numbers of assertions that were used.
-    seen: Table<[u8; 16], ()>,
+    /// What was taken of the others.
+    taken: Windows,
     /// TLS of the listener for peers; it swaps without a restart.
     pub tls: Option<Arc<LiveTls>>,
 }
@@ -52,6 +50,8 @@ pub struct Member {
     line: ArcSwap<Line>,
     /// What is sealed for it is bound to this.
     address: Address,
+    /// Of what was sent to it.
+    numbers: Numbers,
     news: news::Outbox,
     pulse: pulse::Pulse,
     /// The last message for it did not reach it.
@@ -89,7 +89,7 @@ impl Peers {
             address: Address::of(own.replica()),
             own,
             members: members.collect(),
-            seen: Table::new(MAX_SEEN, WhenFull::Refuse),
+            taken: Windows::default(),
             tls: tls.map(|tls| Arc::new(LiveTls::new(tls))),
         }
     }
@@ -128,7 +128,7 @@ impl Peers {
     /// Closes what has been idle for too long, and forgets assertions that are no longer valid.
     pub fn sweep(&self, now: Instant, moment: portunus_filters::Moment) {
         self.members().for_each(|member| member.line.load().pool.sweep(now));
-        self.seen.sweep(moment);
+        self.taken.sweep(moment);
     }
 }
 
@@ -140,6 +140,7 @@ impl Member {
             name,
             line: ArcSwap::from_pointee(Line { upstream, pool }),
             address,
+            numbers: Numbers::default(),
             news: Default::default(),
             pulse: Default::default(),
             silent: AtomicBool::new(false),

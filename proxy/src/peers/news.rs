@@ -6,11 +6,13 @@
 use super::assertion::sha256;
 use super::receive::Verdict;
 use super::relay::{PeerFailure, deliver};
+use super::window::MessageKind;
 use super::{Member, Peers};
 use crate::context::Gateway;
 use crate::headers::put;
-use crate::sealing::{Purpose, Reader, Token, Writer};
+use crate::sealing::{Home, Purpose, Reader, Token, Writer};
 use crate::tombstones::{SessionNumber, Tombstones};
+use crate::upstreams::pool::Wish;
 use crate::upstreams::request::Outgoing;
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
@@ -84,8 +86,9 @@ impl Outbox {
 /// A sealed statement about the body of a message with news.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Envelope {
+    from: Home,
     issued: u64,
-    number: [u8; 16],
+    number: u64,
     body: [u8; 32],
     /// The sender wants to be told what the addressee knows.
     asks: bool,
@@ -93,19 +96,21 @@ struct Envelope {
 
 impl Token for Envelope {
     const PURPOSE: Purpose = Purpose::Peer;
-    const FORM: u8 = 2;
+    const FORM: u8 = 4;
 
     fn write(&self, out: &mut Writer) {
+        self.from.write(out);
         out.number(self.issued);
-        out.bytes(&self.number);
+        out.number(self.number);
         out.bytes(&self.body);
         out.flag(self.asks);
     }
 
     fn read(from: &mut Reader<'_>) -> Option<Envelope> {
         Some(Envelope {
+            from: Home::read(from)?,
             issued: from.number()?,
-            number: from.array()?,
+            number: from.number()?,
             body: from.array()?,
             asks: from.flag()?,
         })
@@ -135,7 +140,8 @@ pub fn hear(gateway: &Arc<Gateway>, head: &Parts, body: &[u8]) -> Result<Bytes, 
     let opened = sealed.and_then(|text| Envelope::open(&gateway.estate.seals, &binding, text));
     let envelope = opened.filter(|envelope| envelope.body == sha256(body)).ok_or(Verdict::Unknown)?;
     let told = read(body).ok_or(Verdict::Unknown)?;
-    gateway.peers.take_once(envelope.number, envelope.issued, gateway.clock.now())?;
+    let whose = (&envelope.from, kind(told.len(), envelope.asks));
+    gateway.peers.taken.take(whose, envelope.number, envelope.issued, gateway.clock.now())?;
     let known = if envelope.asks { write(&gateway.estate.sessions.ended()) } else { Bytes::new() };
     told.into_iter().for_each(|ended| take_in(gateway, ended));
     Ok(known)
@@ -192,8 +198,9 @@ pub(super) async fn send(
 ) -> Result<Vec<Ended>, PeerFailure> {
     let body = write(ended);
     let issued = gateway.clock.now().wall.as_secs();
-    let envelope =
-        Envelope { issued, number: gateway.estate.seals.fresh_number(), body: sha256(&body), asks };
+    let number = member.numbers.next(kind(ended.len(), asks));
+    let from = gateway.peers.own().clone();
+    let envelope = Envelope { from, issued, number, body: sha256(&body), asks };
     let sealed = envelope.seal(&gateway.estate.seals, &member.address.binding());
     let sealed = sealed.map_err(|oversize| PeerFailure::Refused(oversize.to_string()))?;
     let line = member.line();
@@ -203,7 +210,7 @@ pub(super) async fn send(
     put(&mut head, NEWS, sealed.as_bytes());
     put(&mut head, "content-length", body.len().to_string().as_bytes());
     head.extend_from_slice(b"\r\n");
-    let mut exchange = deliver(gateway, &line, &Outgoing::new(head, body), false, until).await?;
+    let mut exchange = deliver(gateway, &line, &Outgoing::new(head, body), Wish::default(), until).await?;
     let lost = |why: &str| PeerFailure::Lost(why.to_owned());
     if !exchange.head.status.is_success() {
         return Err(PeerFailure::Refused(format!("HTTP {}", exchange.head.status.as_u16())));
@@ -220,6 +227,10 @@ pub(super) async fn send(
     }
     exchange.checkout.put_back();
     read(&answer).ok_or_else(|| lost("no list of sessions"))
+}
+
+fn kind(told: usize, asks: bool) -> MessageKind {
+    if told == 0 && !asks { MessageKind::Pulse } else { MessageKind::News }
 }
 
 fn take_in(gateway: &Arc<Gateway>, (session, until): Ended) {

@@ -1,12 +1,11 @@
 //! The other side of a relay: whether to believe who says what about a client.
 
 use super::Peers;
-use super::assertion::{Assertion, Relayed, VALID, head_digest};
+use super::assertion::{Assertion, Relayed, head_digest};
+use super::window::MessageKind;
 use crate::sealing::{Seals, Token};
-use crate::table::{Inserted, Term};
 use http::request::Parts;
 use portunus_filters::Moment;
-use std::time::Duration;
 
 /// The field that holds an assertion, and in an answer a [`Verdict`]. Clients' own are not passed on.
 const RELAY: &str = "portunus-relay";
@@ -22,7 +21,7 @@ pub enum Verdict {
     Repeated,
     /// It is for an earlier run.
     Gone,
-    /// Too many are being taken.
+    /// So many newer ones were taken that nobody knows whether it was.
     Busy,
     /// The listener that the request came in by is not configured here.
     Elsewhere,
@@ -63,7 +62,7 @@ impl Verdict {
             Verdict::Expired => "its clock is more than 30 s from the one here: synchronise both",
             Verdict::Repeated => "it has taken the request already",
             Verdict::Gone => "it was started again",
-            Verdict::Busy => "it takes no more for now",
+            Verdict::Busy => "it has taken too many newer ones",
             Verdict::Elsewhere => "it has no listener of that name: give all replicas the same `listeners`",
         }
     }
@@ -92,21 +91,8 @@ impl Peers {
         if assertion.boot != self.own.boot() {
             return Err(Verdict::Gone);
         }
-        self.take_once(assertion.number, assertion.issued, now)?;
+        let whose = (&assertion.from, MessageKind::Relay);
+        self.taken.take(whose, assertion.number, assertion.issued, now)?;
         Ok(assertion.relayed)
-    }
-
-    /// Notes a number that may come once, while what it belongs to is valid.
-    pub(super) fn take_once(&self, number: [u8; 16], issued: u64, now: Moment) -> Result<(), Verdict> {
-        if now.wall.abs_diff(Duration::from_secs(issued)) > VALID {
-            return Err(Verdict::Expired);
-        }
-        // From the other clock's earliest to its latest moment, and the rest of a second.
-        let until = now.monotonic + 2 * VALID + Duration::from_secs(1);
-        match self.seen.insert(number, (), Term { idle: until, until }, now) {
-            Inserted::Added => Ok(()),
-            Inserted::Replaced(()) => Err(Verdict::Repeated),
-            Inserted::Displaced(..) | Inserted::Refused(()) => Err(Verdict::Busy),
-        }
     }
 }

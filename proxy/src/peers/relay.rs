@@ -2,12 +2,14 @@
 
 use super::assertion::{Assertion, Relayed, head_digest, target};
 use super::receive::Verdict;
+use super::window::MessageKind;
 use super::{Line, Member};
 use crate::context::Gateway;
 use crate::forward::Exchange;
 use crate::headers::{hop_tokens, is_hop, put};
 use crate::identify::Trace;
 use crate::sealing::{Home, Token};
+use crate::shares::Owner;
 use crate::upstreams::connection::Connection;
 use crate::upstreams::fault::Fault;
 use crate::upstreams::pool::{Checkout, Wish};
@@ -84,12 +86,14 @@ pub async fn relay(
         return Err(PeerFailure::Lost("it has answered nothing for a while".to_owned()));
     }
     let Passenger { head, body, relayed, trace, endless, within } = passenger;
+    let owner = Owner::of_caller(&relayed.identity, relayed.source.client);
+    let wish = Wish { fresh: false, endless, owner };
     let request_id = relayed.request_id.clone();
     let assertion = Assertion {
         from: gateway.peers.own().clone(),
         boot: home.boot(),
         issued: gateway.clock.now().wall.as_secs(),
-        number: gateway.estate.seals.fresh_number(),
+        number: member.numbers.next(MessageKind::Relay),
         head: head_digest(head),
         relayed,
     };
@@ -102,7 +106,7 @@ pub async fn relay(
     let request = Outgoing::new(out, body);
     let until = Instant::now() + within;
     let line = member.line();
-    let exchange = deliver(gateway, &line, &request, endless, until).await?;
+    let exchange = deliver(gateway, &line, &request, wish, until).await?;
     judge(exchange)
 }
 
@@ -111,10 +115,9 @@ pub(super) async fn deliver(
     gateway: &Gateway,
     line: &Line,
     request: &Outgoing,
-    endless: bool,
+    wish: Wish,
     until: Instant,
 ) -> Result<Exchange, PeerFailure> {
-    let wish = Wish { fresh: false, endless };
     match attempt(gateway, line, request, wish, until).await {
         Err(Attempt::Dead(fault)) => {
             tracing::debug!(peer = &*line.upstream.name, %fault, "relayed again on a new connection");

@@ -282,12 +282,14 @@ async fn clients_cannot_pass_for_replicas() {
     assert!(received.contains("forwarded: for=127.0.0.1;"), "{received}");
 }
 
+static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+
 fn assertion(to: &Replica, head: &Parts) -> Assertion {
     Assertion {
         from: Home::new("a".into(), 1).unwrap(),
         boot: to.own().boot(),
         issued: to.clock.now().wall.as_secs(),
-        number: to.gateway.estate.seals.fresh_number(),
+        number: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
         head: head_digest(head),
         relayed: relayed(CALL),
     }
@@ -342,20 +344,6 @@ async fn an_assertion_is_believed_once_here_now_and_of_its_request() {
     for texts in [&[][..], &["forged"], &[&sealed, &sealed]] {
         assert_eq!(believe_text(texts), Err(Verdict::Unknown), "{texts:?}");
     }
-}
-
-#[tokio::test]
-async fn numbers_are_remembered_for_as_long_as_they_are_valid() {
-    let (_, b) = pair(nobody().await);
-    let (number, issued) = ([1; 16], b.clock.now().wall.as_secs() + 30);
-    let take = || b.gateway.peers.take_once(number, issued, b.clock.now());
-    assert_eq!(take(), Ok(()));
-    b.clock.advance(Duration::from_secs(60));
-    b.gateway.peers.sweep(Instant::now(), b.clock.now());
-    assert_eq!(take(), Err(Verdict::Repeated));
-    b.clock.advance(Duration::from_secs(61));
-    b.gateway.peers.sweep(Instant::now(), b.clock.now());
-    assert_eq!((take(), b.gateway.peers.seen.len()), (Err(Verdict::Expired), 0));
 }
 
 #[tokio::test]

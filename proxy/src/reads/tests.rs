@@ -48,6 +48,7 @@ impl Stage {
             upstream,
             server: self.loaded.snapshot.routes.iter().next().unwrap().id.clone(),
             caller: CallerKey::for_tables(&Identity::Anonymous { source }, &[]),
+            owner: Default::default(),
             profile: Arc::new(Profile::silent("test", "1")),
             headers: Arc::default(),
         }

@@ -155,11 +155,6 @@ impl Seals {
         &self.identity
     }
 
-    /// A number that nobody can guess and no other call gets.
-    pub fn fresh_number(&self) -> [u8; 16] {
-        self.fresh()
-    }
-
     /// `plain` under the key of `purpose`, bound to `binding`.
     pub fn seal(&self, purpose: Purpose, binding: &Binding<'_>, plain: &[u8]) -> String {
         let Some(key) = self.keys.first() else { return String::new() };

@@ -12,6 +12,7 @@ use crate::metrics::Stage;
 use crate::respond::{End, Expect};
 use crate::sealing::CallerKey;
 use crate::session::Client;
+use crate::shares::Owner;
 use crate::talk::Place;
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::request::Parts;
@@ -128,6 +129,7 @@ impl Passage<'_> {
             pool: active.pool(upstream)?,
             server: server.id.clone(),
             caller: key(&self.connection, &self.arrival, &upward),
+            owner: Owner::of(&self.arrival),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
             headers: Arc::new(upward),
         })
@@ -215,6 +217,7 @@ pub(super) fn desk<'a>(
             headers,
             query: request.uri.query(),
             client: source.client,
+            owner: Owner::of(arrival),
             secure: connection.secure,
             behind_proxy: source.behind_proxy,
             request_id: &arrival.request_id,

@@ -24,6 +24,7 @@ use crate::forward::{Failure, Inbound, Permit, Reach};
 use crate::headers::Upward;
 use crate::legs::Leg;
 use crate::reads::Read;
+use crate::shares::Owner;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::replicas::Seat;
 use bytes::Bytes;
@@ -56,6 +57,8 @@ pub struct Place {
     pub server: ServerId,
     /// The authorization context.
     pub caller: CallerKey,
+    /// Whose share it takes of what callers hold together.
+    pub owner: Owner,
     /// What the client says of itself.
     pub profile: Arc<Profile>,
     /// Headers of the client that go up, and tell it from others.
@@ -68,6 +71,7 @@ impl Place {
     pub(crate) fn for_all(&self) -> Place {
         Place {
             caller: CallerKey::for_all(),
+            owner: Owner::Nobody,
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
             headers: Arc::default(),
             ..self.clone()
@@ -136,6 +140,18 @@ pub enum Turn {
     Done(Answer),
     /// There will be no answer; nothing follows.
     Failed(Failure),
+}
+
+impl Turn {
+    /// How many bytes of the server's text it holds.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Turn::Note(message) => message.len(),
+            Turn::Ask(questions) => questions.iter().map(|question| question.params.len()).sum(),
+            Turn::Done(answer) => answer.text().len(),
+            Turn::Failed(_) => 0,
+        }
+    }
 }
 
 /// One client request under way at an upstream. Dropped, it breaks off without telling the upstream.
@@ -393,9 +409,9 @@ impl Talk {
         &self.common.overseer
     }
 
-    /// The authorization context.
-    pub fn caller(&self) -> CallerKey {
-        self.common.place.caller
+    /// Whose share it takes of what callers hold together.
+    pub fn owner(&self) -> Owner {
+        self.common.place.owner
     }
 }
 

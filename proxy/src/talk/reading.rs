@@ -35,6 +35,9 @@ pub(crate) struct Reading {
     event_name: Option<Box<[u8]>>,
 }
 
+/// A stream whose server gives longer ids to its events cannot be taken up again.
+const MAX_EVENT_ID: usize = 1024;
+
 /// Where a broken stream goes on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Resume {
@@ -150,7 +153,8 @@ impl Reading {
                     return Ok(None);
                 };
                 if let Some(id) = event.id() {
-                    self.resume.last_event_id = Some(id.to_vec()).filter(|id| !id.is_empty());
+                    self.resume.last_event_id =
+                        Some(id).filter(|id| (1..=MAX_EVENT_ID).contains(&id.len())).map(<[u8]>::to_vec);
                 }
                 if let Some(ms) = event.retry_ms() {
                     self.resume.retry = Some(Duration::from_millis(ms));

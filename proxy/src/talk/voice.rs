@@ -5,6 +5,7 @@ use crate::context::Gateway;
 use crate::forward::Inbound;
 use crate::headers::Upward;
 use crate::identify::Trace;
+use crate::shares::Owner;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portunus_filters::mcp::Revision;
@@ -28,6 +29,7 @@ pub(crate) type Fields = Vec<(HeaderName, HeaderValue)>;
 pub(crate) struct Voice {
     headers: Arc<Upward>,
     client: IpAddr,
+    owner: Owner,
     secure: bool,
     behind_proxy: bool,
     request_id: Arc<str>,
@@ -40,6 +42,7 @@ impl Voice {
         Voice {
             headers: Arc::clone(&place.headers),
             client: inbound.client,
+            owner: inbound.owner,
             secure: inbound.secure,
             behind_proxy: inbound.behind_proxy,
             request_id: Arc::clone(inbound.request_id),
@@ -47,11 +50,12 @@ impl Voice {
         }
     }
 
-    /// The gateway's own, with what `headers` hold of a client.
-    pub(crate) fn own(gateway: &Gateway, headers: &Arc<Upward>) -> Voice {
+    /// The gateway's own, with what `headers` hold of a client and in its share.
+    pub(crate) fn own(gateway: &Gateway, headers: &Arc<Upward>, owner: Owner) -> Voice {
         Voice {
             headers: Arc::clone(headers),
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            owner,
             secure: false,
             behind_proxy: false,
             request_id: gateway.identifier.event_id(),
@@ -66,6 +70,7 @@ impl Voice {
             headers: &self.headers,
             query: None,
             client: self.client,
+            owner: self.owner,
             secure: self.secure,
             behind_proxy: self.behind_proxy,
             request_id: &self.request_id,

@@ -133,7 +133,7 @@ impl Link {
     }
 
     async fn exchange(&self, request: &Request, until: Until) -> Result<Answer, Trouble> {
-        let wish = Wish { fresh: false, endless: !matches!(until, Until::Answer(_)) };
+        let wish = Wish { fresh: false, endless: !matches!(until, Until::Answer(_)), ..Wish::default() };
         let checkout = self.pool.checkout(&self.upstream, &self.resolver, wish).await;
         let mut checkout = checkout.map_err(Trouble::Unconnected)?;
         let gone = || Trouble::Broken(Fault::Broken(std::io::ErrorKind::NotConnected.into()));

@@ -12,12 +12,12 @@ use super::h1;
 use super::h2::Link;
 use super::stream::Stream;
 use super::voucher::Voucher;
+use crate::shares::{Owner, Share, Shares};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{HttpVersion, Scheme, Upstream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// Connections to one upstream, and the permits for all calls to it.
@@ -28,8 +28,8 @@ pub struct Pool {
     linking: tokio::sync::Mutex<()>,
     /// It has agreed on HTTP/2 before.
     shares: AtomicBool,
-    permits: Arc<Semaphore>,
-    stream_permits: Arc<Semaphore>,
+    permits: Arc<Shares>,
+    stream_permits: Arc<Shares>,
     active: AtomicUsize,
     max_idle: usize,
     idle_timeout: Duration,
@@ -42,13 +42,13 @@ pub struct Checkout {
     /// It is one caller's, and never goes back.
     apart: bool,
     pool: Arc<Pool>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Share,
 }
 
 /// Why no connection was given out.
 #[derive(Debug)]
 pub enum CheckoutError {
-    /// All permits are in use, and stayed so for the connect timeout.
+    /// All permits are in use, or all that the caller may have, and stayed so for the connect timeout.
     Exhausted,
     /// No new connection could be made.
     Dial(DialError),
@@ -62,6 +62,8 @@ pub struct Wish {
     /// For a stream without an end of its own: those have permits of their own, so that clients
     /// that listen cannot keep others from calling.
     pub endless: bool,
+    /// Whose share it takes.
+    pub owner: Owner,
 }
 
 impl std::fmt::Display for CheckoutError {
@@ -81,8 +83,8 @@ impl Pool {
             links: Mutex::new(Vec::new()),
             linking: tokio::sync::Mutex::new(()),
             shares: AtomicBool::new(upstream.http == HttpVersion::Two),
-            permits: Arc::new(Semaphore::new(upstream.pool.max_connections.min(Semaphore::MAX_PERMITS))),
-            stream_permits: Arc::new(Semaphore::new(upstream.pool.max_streams.min(Semaphore::MAX_PERMITS))),
+            permits: Shares::new(upstream.pool.max_connections),
+            stream_permits: Shares::new(upstream.pool.max_streams),
             active: AtomicUsize::new(0),
             max_idle: upstream.pool.max_idle,
             idle_timeout: upstream.pool.idle_timeout,
@@ -112,12 +114,12 @@ impl Pool {
     ) -> Result<Checkout, CheckoutError> {
         let within = upstream.timeouts.connect;
         let permits = if wish.endless { &self.stream_permits } else { &self.permits };
-        let permit = match Arc::clone(permits).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => match timeout(within, Arc::clone(permits).acquire_owned()).await {
-                Ok(Ok(permit)) => permit,
-                _ => return Err(CheckoutError::Exhausted),
-            },
+        let permit = match permits.take(wish.owner, 1) {
+            Some(permit) => permit,
+            None => {
+                let permit = timeout(within, Box::pin(permits.wait(wish.owner))).await;
+                permit.map_err(|_| CheckoutError::Exhausted)?
+            }
         };
         let connection = match self.warm(wish) {
             Some(connection) => connection,

@@ -8,6 +8,7 @@ use super::pool::Pool;
 use crate::context::Gateway;
 use crate::errand;
 use crate::forward::{Failure, Reach};
+use crate::shares::Owner;
 use crate::talk::{CallerKey, Place, Profile};
 use portunus_config::{Ejection, Health, ServerId, Snapshot, Upstream, UpstreamKey};
 use std::collections::HashMap;
@@ -239,6 +240,7 @@ impl Replica {
             pool: Arc::clone(&self.pool),
             server: ServerId("".into()),
             caller: CallerKey::for_all(),
+            owner: Owner::Nobody,
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
             headers: Arc::default(),
         }

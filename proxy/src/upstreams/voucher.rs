@@ -3,7 +3,8 @@
 
 use crate::clock::SystemClock;
 use crate::headers::told;
-use crate::table::{Inserted, Table, Term, WhenFull};
+use crate::shares::Owner;
+use crate::table::{Holding, Table, Term};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{AssertionRules, CallerFact, Upstream};
@@ -30,7 +31,7 @@ impl Voucher {
     }
 
     fn with_clock(rules: Arc<AssertionRules>, clock: Box<dyn Clock>) -> Voucher {
-        Voucher { rules, clock, kept: Table::new(MAX_KEPT, WhenFull::DisplaceIdlest) }
+        Voucher { rules, clock, kept: Table::new(MAX_KEPT) }
     }
 
     /// The field that tells the upstream who sent these headers; `None` where nobody verified did.
@@ -51,9 +52,9 @@ impl Voucher {
         // Who gets one has a third of its time left at least.
         let fresh = *lifetime * 2 / 3;
         let term = Term { idle: fresh, until: now.monotonic + fresh };
-        match self.kept.insert(key, value.clone(), term, now) {
-            Inserted::Added | Inserted::Replaced(_) | Inserted::Displaced(..) | Inserted::Refused(_) => {}
-        }
+        // They are of one size, and made again when they are missed.
+        let holding = Holding { owner: Owner::Nobody, weight: 1 };
+        drop(self.kept.insert(key, value.clone(), holding, (term, now)));
         Some((header.clone(), value))
     }
 

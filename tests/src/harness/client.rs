@@ -23,6 +23,15 @@ pub(crate) async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Connects a socket from an address of this machine.
+pub(crate) async fn dial_from(source: &str, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(source.parse().unwrap(), 0))?;
+    let stream = within(10, "a connection", socket.connect(address)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// Connects under TLS, to a server of this name.
 pub(crate) async fn dial_tls(
     address: SocketAddr,

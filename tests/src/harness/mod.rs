@@ -19,7 +19,7 @@ mod upstream;
 pub(crate) use balancer::Balancer;
 pub(crate) use caller::{Caller, Lost, Said};
 pub(crate) use certs::{Authority, Pair, VERSIONS};
-pub(crate) use client::{Client, Response, dial, dial_tls};
+pub(crate) use client::{Client, Response, dial, dial_from, dial_tls};
 pub(crate) use demo::Demo;
 pub(crate) use feed::{Feed, Long, event};
 pub(crate) use gateway::{Gateway, binary, run};

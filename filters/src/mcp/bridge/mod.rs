@@ -44,4 +44,4 @@ pub use question::{
 pub use request::{
     Parts, Put, Retry, initialize, initialized, legacy_request, modern_request, passed_request,
 };
-pub use subscription::{Filter, acknowledged, listen_request, listen_result};
+pub use subscription::{Filter, MAX_URI_BYTES, acknowledged, listen_request, listen_result};

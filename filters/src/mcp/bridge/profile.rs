@@ -118,6 +118,13 @@ impl Profile {
         Ok(Profile::of(info.as_ref().map(Object::as_text), modern.as_str().into(), &declared))
     }
 
+    /// How many bytes of the client's text it keeps.
+    pub fn bytes(&self) -> usize {
+        let said = self.client_info.as_ref().map_or(0, |info| info.len()) + self.capabilities.len();
+        // Once more as its envelope, where one was asked for.
+        2 * said
+    }
+
     /// What it can be asked, in a byte that [`Profile::of_bits`] reads: all of it that fits where the
     /// rest does not.
     pub fn bits(&self) -> u8 {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 const MAX_URIS: usize = 1_000;
 
 /// Bytes of a resource's URI.
-const MAX_URI_BYTES: usize = 8 * 1024;
+pub const MAX_URI_BYTES: usize = 8 * 1024;
 
 /// Which notifications a client wants, or a server agreed to send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

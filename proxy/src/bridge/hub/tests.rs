@@ -46,7 +46,7 @@ async fn greet(asked: Asked, mut wire: Wire) -> Option<Wire> {
 
 fn heard(leg: &Arc<Leg>, what: What) -> Heard {
     let (upstream, server) = (Arc::clone(&leg.place().upstream), ServerId("*|/mcp".into()));
-    Heard { upstream, server, caller: caller(1), leg: Arc::clone(leg), what }
+    Heard { upstream, server, caller: caller(1), leg: Arc::clone(leg), what, share: None }
 }
 
 fn notice(method: &str) -> What {
@@ -94,7 +94,7 @@ async fn only_who_is_told_of_a_server_hears_what_it_says() {
     gateway.estate.hub.own(&own, &session);
     hear(gateway, heard(&own, notice("notifications/resources/updated")));
     assert!(stream.try_recv().is_err(), "nobody asked for the resource");
-    session.subscribe(&"up".into(), &"a:1".into(), &"a:1".into()).unwrap();
+    session.subscribe(&"up".into(), &"a:1".into(), &"a:1".into(), &bed.gateway.estate.texts).unwrap();
     let mut seat = Hub::seat(gateway, &id, caller(1), overseer());
     let says = [
         notice("notifications/tools/list_changed"),

@@ -68,6 +68,10 @@ fn bearer(last: u8) -> CallerKey {
     CallerKey::for_tables(&Identity::Anonymous { source: Ipv4Addr::new(10, 0, 0, last).into() }, &[])
 }
 
+fn owner(last: u8) -> Owner {
+    Owner::at(Ipv4Addr::new(10, 0, 0, last).into())
+}
+
 fn ticket() -> Ticket {
     Ticket { server: ServerId("*|/mcp".into()), bearer: bearer(1), digest: [1; 16] }
 }
@@ -152,7 +156,7 @@ async fn the_calls_of_one_virtual_server_leave_the_places_of_another() {
 fn the_last_places_are_for_callers_of_whom_none_waits() {
     let rules = ParkedRules { max: 8, per_caller: 32, within: Duration::from_secs(600) };
     let mut table = Table::default();
-    let mut park = |serial: u64, caller: CallerKey| {
+    let mut park = |serial: u64, caller: Owner| {
         let server = ServerId("*|/mcp".into());
         let admitted = table.admits(&server, caller, &rules).is_ok();
         if admitted {
@@ -161,14 +165,14 @@ fn the_last_places_are_for_callers_of_whom_none_waits() {
         }
         admitted
     };
-    let greedy = (0..8).filter(|serial| park(*serial, bearer(1))).count();
+    let greedy = (0..8).filter(|serial| park(*serial, owner(1))).count();
     assert_eq!(greedy, 6);
-    assert!(park(8, bearer(2)) && !park(9, bearer(2)) && park(10, bearer(3)) && !park(11, bearer(4)));
+    assert!(park(8, owner(2)) && !park(9, owner(2)) && park(10, owner(3)) && !park(11, owner(4)));
     for serial in [0, 8, 10] {
         table.remove(serial).unwrap();
     }
     assert!(table.remove(0).is_none());
-    assert_eq!((table.of_servers.of(&ticket().server), table.of_callers.of(&bearer(1))), (5, 5));
+    assert_eq!((table.of_servers.of(&ticket().server), table.of_callers.of(&owner(1))), (5, 5));
     assert!(table.of_callers.0.len() == 1 && table.of_callers_at.0.len() == 1, "nobody else takes room");
 }
 
@@ -189,13 +193,19 @@ fn there_are_so_many_places_and_no_more() {
     let rules =
         ParkedRules { max: 10 * MAX_PARKED, per_caller: 10 * MAX_PARKED, within: Duration::from_secs(600) };
     let mut table = Table::default();
-    let admits = |table: &Table| table.admits(&ticket().server, bearer(1), &rules).is_ok();
-    for serial in 0..MAX_PARKED as u64 {
-        assert!(admits(&table), "{serial}");
+    let admits = |table: &Table, owner| table.admits(&ticket().server, owner, &rules).is_ok();
+    let most = 3 * MAX_PARKED as u64 / 4;
+    for serial in 0..most {
+        assert!(admits(&table, owner(1)), "{serial}");
         let (claim, _) = oneshot::channel();
-        table.insert(serial, Slot { ticket: ticket(), caller: bearer(1), claim });
+        table.insert(serial, Slot { ticket: ticket(), caller: owner(1), claim });
     }
-    assert!(!admits(&table));
+    assert!(!admits(&table, owner(1)) && admits(&table, owner(2)), "the rest is for others");
+    for serial in most..MAX_PARKED as u64 {
+        let (claim, _) = oneshot::channel();
+        table.insert(serial, Slot { ticket: ticket(), caller: owner(2), claim });
+    }
+    assert!(!admits(&table, owner(3)));
 }
 
 #[tokio::test]

@@ -69,9 +69,10 @@ fn questions_that_wait_are_bounded() {
 fn subscriptions_are_bounded_and_know_what_is_new() {
     let session = session();
     let up: Arc<str> = "up".into();
+    let texts = Shares::new(1 << 20);
     let subscribe = |number: usize| {
         let uri: Arc<str> = format!("a:{number}").into();
-        session.subscribe(&up, &uri, &format!("up/a:{number}").into())
+        session.subscribe(&up, &uri, &format!("up/a:{number}").into(), &texts)
     };
     for number in 0..MAX_URIS {
         assert_eq!(subscribe(number), Some(true));

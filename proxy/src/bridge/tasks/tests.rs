@@ -88,6 +88,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
             headers: &headers,
             query: None,
             client: LOCAL,
+            owner: Default::default(),
             secure: false,
             behind_proxy: false,
             request_id: &"r".into(),

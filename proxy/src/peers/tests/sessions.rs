@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bridge::sessions::{Session, Word};
+use crate::peers::window::MessageKind;
 use crate::sealing::{Binding, CallerKey, SessionToken};
 use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::bridge::Profile;
@@ -182,9 +183,10 @@ async fn who_waits_for_a_home_that_is_frozen_is_told_within_seconds() {
     until("the stream to be open", || held.is_listening()).await;
     read_until(&mut stream, "\r\n\r\n").await;
     let member = a.member(b.own());
-    let taken = b.gateway.peers.seen.len();
+    let pulses = || b.gateway.peers.taken.newest(a.own(), MessageKind::Pulse).unwrap_or_default();
+    let before = pulses();
     let lives = futures_of(16, || member.lives(&a.gateway)).await;
-    assert_eq!((lives, b.gateway.peers.seen.len() - taken), (16, 1), "one asks for all");
+    assert_eq!((lives, pulses() - before), (16, 1), "one asks for all");
     freeze.send_replace(true);
     let text = r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"echo"}}"#;
     let mut call = ask_with(&a, &session, text).await;

@@ -1,0 +1,293 @@
+//! Fair shares of what callers hold together: connections, streams, places of pools, suspended calls.
+//!
+//! Everything that strangers can fill is counted by its [`Owner`], and one rule says who may have more:
+//! the last quarter is kept for owners who hold nothing. Who has to wait is served in turn by owner, so
+//! that a caller with a thousand requests waits for them, and nobody else does. Where something can be
+//! displaced instead, see [`crate::table`], which counts by the same owners.
+
+use portunus_config::UpstreamKey;
+use portunus_filters::{Arrival, Identity};
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// The caller that something is counted for: a verified principal, else an address. Nothing that a
+/// client can choose by itself is part of it, since one that varies it would be many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// The gateway itself, or somebody who brings the requests of many: not held to a share.
+    #[default]
+    Nobody,
+    /// A verified principal, by the digest that tells callers apart.
+    Principal([u8; 16]),
+    /// An IPv4 address.
+    V4([u8; 4]),
+    /// An IPv6 network of 64 bits: one host has all of its addresses.
+    V6([u8; 8]),
+}
+
+impl Owner {
+    /// Who is behind a request.
+    pub fn of(arrival: &Arrival) -> Owner {
+        Owner::of_caller(&arrival.identity, arrival.source)
+    }
+
+    /// A caller that was found to be `identity`, at an address.
+    pub fn of_caller(identity: &Identity, source: IpAddr) -> Owner {
+        match identity {
+            Identity::Principal(principal) if !identity.is_anonymous() => {
+                Owner::Principal(principal.holder.0)
+            }
+            _ => Owner::at(source),
+        }
+    }
+
+    /// Who is at an address.
+    pub fn at(source: IpAddr) -> Owner {
+        match source.to_canonical() {
+            IpAddr::V4(address) => Owner::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let mut network = [0; 8];
+                network.copy_from_slice(&address.octets()[..8]);
+                Owner::V6(network)
+            }
+        }
+    }
+}
+
+/// Who shares are counted by.
+pub trait Holder: Copy + Eq + Hash {
+    /// Whether it is held to a share.
+    fn has_share(&self) -> bool {
+        true
+    }
+}
+
+impl Holder for Owner {
+    fn has_share(&self) -> bool {
+        *self != Owner::Nobody
+    }
+}
+
+impl Holder for UpstreamKey {}
+
+/// Whether one who holds `own` of `total` may have `amount` more of at most `most`.
+///
+/// The last quarter is for those who hold nothing.
+pub fn admits(most: usize, total: usize, own: usize, amount: usize) -> bool {
+    let open = if own == 0 { most } else { most - most / 4 };
+    total.saturating_add(amount) <= open
+}
+
+/// So many places, or bytes, for all holders together.
+pub struct Shares<K: Holder = Owner> {
+    most: usize,
+    state: Mutex<State<K>>,
+}
+
+struct State<K> {
+    total: usize,
+    held: HashMap<K, usize>,
+    waiting: HashMap<K, VecDeque<Waiter>>,
+    /// Holders of whom somebody waits, in the order in which they are served.
+    turns: VecDeque<K>,
+    numbers: u64,
+}
+
+struct Waiter {
+    number: u64,
+    granted: oneshot::Sender<()>,
+}
+
+/// What one holder has; dropped, it is free for the next.
+pub struct Share<K: Holder = Owner> {
+    shares: Arc<Shares<K>>,
+    holder: K,
+    amount: usize,
+}
+
+impl<K: Holder> Shares<K> {
+    /// Shares of `most` in all.
+    pub fn new(most: usize) -> Arc<Shares<K>> {
+        let state = State {
+            total: 0,
+            held: HashMap::new(),
+            waiting: HashMap::new(),
+            turns: VecDeque::new(),
+            numbers: 0,
+        };
+        Arc::new(Shares { most, state: Mutex::new(state) })
+    }
+
+    /// A share of `amount`, if the holder may have it now.
+    pub fn take(self: &Arc<Self>, holder: K, amount: usize) -> Option<Share<K>> {
+        let mut state = self.lock();
+        let admitted = state.admits(self.most, holder, amount);
+        admitted.then(|| {
+            state.add(holder, amount);
+            drop(state);
+            Share { shares: Arc::clone(self), holder, amount }
+        })
+    }
+
+    /// A share of one; waits for its turn. Safe to cancel.
+    pub async fn wait(self: &Arc<Self>, holder: K) -> Share<K> {
+        let waiting = {
+            let mut state = self.lock();
+            if state.admits(self.most, holder, 1) {
+                state.add(holder, 1);
+                return Share { shares: Arc::clone(self), holder, amount: 1 };
+            }
+            let (granted, grant) = oneshot::channel();
+            let number = state.queue(holder, granted);
+            Waiting { shares: Arc::clone(self), holder, number, grant, has_share: false }
+        };
+        waiting.share().await
+    }
+
+    /// Who holds most.
+    pub fn fullest(&self) -> Option<K> {
+        let state = self.lock();
+        state.held.iter().max_by_key(|(_, amount)| **amount).map(|(holder, _)| *holder)
+    }
+
+    /// How much is held.
+    pub fn held(&self) -> usize {
+        self.lock().total
+    }
+
+    fn release(&self, holder: K, amount: usize) {
+        let mut state = self.lock();
+        state.subtract(holder, amount);
+        state.serve(self.most);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Holder> State<K> {
+    fn admits(&self, most: usize, holder: K, amount: usize) -> bool {
+        let own = if holder.has_share() { self.held.get(&holder).copied().unwrap_or_default() } else { 0 };
+        admits(most, self.total, own, amount)
+    }
+
+    fn add(&mut self, holder: K, amount: usize) {
+        self.total += amount;
+        if holder.has_share() {
+            *self.held.entry(holder).or_default() += amount;
+        }
+    }
+
+    fn subtract(&mut self, holder: K, amount: usize) {
+        self.total -= amount;
+        if let Some(own) = self.held.get_mut(&holder) {
+            *own -= amount;
+            if *own == 0 {
+                self.held.remove(&holder);
+            }
+        }
+    }
+
+    fn queue(&mut self, holder: K, granted: oneshot::Sender<()>) -> u64 {
+        self.numbers += 1;
+        let waiters = self.waiting.entry(holder).or_default();
+        if waiters.is_empty() {
+            self.turns.push_back(holder);
+        }
+        waiters.push_back(Waiter { number: self.numbers, granted });
+        self.numbers
+    }
+
+    /// Serves those who wait, one of each holder after the other.
+    fn serve(&mut self, most: usize) {
+        let mut passed = 0;
+        while passed < self.turns.len() && self.total < most {
+            let Some(holder) = self.turns.pop_front() else { return };
+            if !self.admits(most, holder, 1) {
+                self.turns.push_back(holder);
+                passed += 1;
+                continue;
+            }
+            passed = 0;
+            let Some(waiters) = self.waiting.get_mut(&holder) else { continue };
+            let next = waiters.pop_front();
+            match waiters.is_empty() {
+                true => drop(self.waiting.remove(&holder)),
+                false => self.turns.push_back(holder),
+            }
+            if let Some(next) = next {
+                self.add(holder, 1);
+                // Who has left takes it back from its own end, see `Waiting`.
+                let _ = next.granted.send(());
+            }
+        }
+    }
+
+    /// Takes one who waits out of the queue; whether it was there.
+    fn leave(&mut self, holder: K, number: u64) -> bool {
+        let Some(waiters) = self.waiting.get_mut(&holder) else { return false };
+        let Some(at) = waiters.iter().position(|waiter| waiter.number == number) else { return false };
+        waiters.remove(at);
+        if waiters.is_empty() {
+            self.waiting.remove(&holder);
+            self.turns.retain(|turn| *turn != holder);
+        }
+        true
+    }
+}
+
+impl<K: Holder> Share<K> {
+    /// Whose it is.
+    pub fn holder(&self) -> K {
+        self.holder
+    }
+}
+
+impl<K: Holder> std::fmt::Debug for Share<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Share({})", self.amount)
+    }
+}
+
+impl<K: Holder> Drop for Share<K> {
+    fn drop(&mut self) {
+        self.shares.release(self.holder, self.amount);
+    }
+}
+
+/// A place in the queue.
+struct Waiting<K: Holder> {
+    shares: Arc<Shares<K>>,
+    holder: K,
+    number: u64,
+    grant: oneshot::Receiver<()>,
+    has_share: bool,
+}
+
+impl<K: Holder> Waiting<K> {
+    async fn share(mut self) -> Share<K> {
+        // The sender goes when it has granted, and never before.
+        drop((&mut self.grant).await);
+        self.has_share = true;
+        Share { shares: Arc::clone(&self.shares), holder: self.holder, amount: 1 }
+    }
+}
+
+impl<K: Holder> Drop for Waiting<K> {
+    fn drop(&mut self) {
+        if self.has_share {
+            return;
+        }
+        let left = self.shares.lock().leave(self.holder, self.number);
+        if !left {
+            self.shares.release(self.holder, 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
