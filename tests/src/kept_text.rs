@@ -13,8 +13,8 @@ fn long() -> String {
 }
 
 /// How often it says so: more than memory may grow by in [`ALLOWED_KIB`].
-const TIMES: usize = 150;
-const ALLOWED_KIB: u64 = 48 << 10;
+const TIMES: usize = 100;
+const ALLOWED_KIB: u64 = 40 << 10;
 
 async fn server() -> Mcp {
     Mcp::start(Nature::of(Era::Legacy), vec![tool("a")], |call| async move { Ok(text(call.tool())) }).await
@@ -47,7 +47,7 @@ async fn refusals_keep_no_more_than_a_line_of_what_was_asked_for() {
     assert_small(&gateway, before, "refused names");
     let shown = gateway.get(gateway.admin, "/refusals").await;
     assert!(shown.body.len() < 1 << 20, "{}", shown.body.len());
-    assert_eq!(caller.call("up.a", json!({})).await.unwrap().text(), "a");
+    assert_eq!(caller.call("up_a", json!({})).await.unwrap().text(), "a");
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn updates_of_resources_are_remembered_by_a_digest() {
         .await;
     }
     assert_small(&gateway, before, "updates");
-    assert_eq!(caller.call("up.a", json!({})).await.unwrap().text(), "a");
+    assert_eq!(caller.call("up_a", json!({})).await.unwrap().text(), "a");
 }
 
 #[tokio::test]
@@ -145,8 +145,99 @@ async fn a_batch_has_a_number_of_messages_that_can_be_served() {
     }
 }
 
-/// Fields of what outlives a message that hold text as it came, each with what bounds it.
-const BOUNDED: &[(&str, &str)] = &[];
+/// Fields of what outlives a message that hold text as it came, by what bounds it.
+const BOUNDED: &[(&str, &[&str])] = &[
+    (
+        "names and texts of the configuration, of this process, and of its peers",
+        &[
+            "Active.revision",
+            "Home.replica",
+            "Identifier.prefix",
+            "Label.0",
+            "Member.name",
+            "Metrics.servers",
+            "Pantry.changes",
+            "Peers.members",
+            "Place.name",
+            "Providers.0",
+            "Refusal.revision",
+            "Refusal.server",
+            "Resolver.flights",
+            "Resolver.names",
+            "Seeker.tenant",
+            "ServerMetrics.name",
+            "Changes.all",
+            "Kept.upstream",
+            "Word.upstream",
+            "Refusal.at",
+            "Voucher.kept",
+            "Session.questions",
+            "Course.failed",
+        ],
+    ),
+    (
+        "one message, for as long as it is served, or its connection reads",
+        &[
+            "Answer.body",
+            "Answered.0",
+            "Trouble.0",
+            "Call.waiting",
+            "Connection.buffer",
+            "Desk.software",
+            "Failure.cause",
+            "Inbound.headers",
+            "Inbound.request_id",
+            "Inbox.bytes",
+            "Kept.headers",
+            "Kept.software",
+            "Link.sender",
+            "Outgoing.joined",
+            "Outgoing.rest",
+            "Part.0",
+            "Said.message",
+            "Trace.parent",
+            "Waiting.answers",
+            "Waiting.key",
+        ],
+    ),
+    ("digests", &["Changes.one", "Key.credential", "Key.onlooker"]),
+    ("cut by its only constructor", &["Clipped.0"]),
+    (
+        "longer ones are not kept: tokens and fields of a connection, names in labels and of rated tools",
+        &[
+            "Introduced.said",
+            "Lately.fields",
+            "Memory.digested",
+            "Named.field",
+            "Ratings.by_upstream",
+            "Remembered.field",
+            "ServerMetrics.tools",
+            "Text.0",
+        ],
+    ),
+    (
+        "counted in bytes, for each session by `replay.bytes` or as a part of `sessions.max`",
+        &["Event.id", "Event.message", "Upward.fields"],
+    ),
+    (
+        "counted in bytes by owner, in all",
+        &[
+            "OwnUri.original",
+            "OwnUri.served",
+            "Question.input",
+            "Question.request_id",
+            "Session.uris",
+            "Subscribed.served",
+        ],
+    ),
+    ("counted in bytes by upstream, in all", &["Spoken.text", "What.message", "Word.uri"]),
+    (
+        "counted in bytes by `cache.max_bytes`, or by the bounds of the lists that are kept",
+        &["Jar.names", "Kept.uri", "Last.pages"],
+    ),
+    ("what issuers publish, of bounded size", &["Held.etag", "Held.text", "Told.metadata"]),
+    ("records, each text of which is cut, in a bounded queue", &["Sink.queue"]),
+];
 
 /// Types that hold text as it came.
 const RAW: [&str; 8] =
@@ -163,15 +254,15 @@ type Types = BTreeMap<String, Vec<(PathBuf, Vec<String>)>>;
 fn every_text_that_is_kept_has_a_bound() {
     let types = types(&root().join("proxy/src"));
     let mut wrong: Vec<String> = Vec::new();
-    let known: BTreeMap<&str, &str> = BOUNDED.iter().copied().collect();
+    let known: BTreeSet<&str> = BOUNDED.iter().flat_map(|(_, fields)| fields.iter().copied()).collect();
     let found = kept_fields(&types);
     assert!(found.len() > 20, "only {} fields were found", found.len());
-    wrong.extend(found.iter().filter(|field| !known.contains_key(field.as_str())).map(|field| {
+    wrong.extend(found.iter().filter(|field| !known.contains(field.as_str())).map(|field| {
         format!("`{field}` keeps text as it came: cut it (`Clipped`), digest it, or count it and say so here")
     }));
     wrong.extend(
         known
-            .keys()
+            .iter()
             .filter(|field| !found.contains(**field))
             .map(|field| format!("there is no `{field}` any more")),
     );
@@ -232,6 +323,10 @@ fn types(folder: &Path) -> Types {
         let mut lines = text.lines();
         while let Some(line) = lines.next() {
             let words: Vec<&str> = words(line).collect();
+            if let Some((name, of)) = line.strip_prefix("type ").and_then(|line| line.split_once(" = ")) {
+                types.entry(name.to_owned()).or_default().push((path.clone(), vec![of.to_owned()]));
+                continue;
+            }
             let Some(at) = words.iter().position(|word| *word == "struct" || *word == "enum") else {
                 continue;
             };

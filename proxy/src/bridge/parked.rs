@@ -216,7 +216,7 @@ async fn wait(
             }
             turn = call.talk.next(), if !over => {
                 over = matches!(turn, Turn::Done(_) | Turn::Failed(_));
-                let share = gateway.estate.texts.take(call.talk.owner(), turn.bytes());
+                let share = gateway.estate.texts.take(call.talk.owner(), bytes_of(&turn));
                 let is_too_much = share.is_none();
                 shares.extend(share);
                 match turn {
@@ -234,6 +234,16 @@ async fn wait(
     }
     gateway.estate.parked.table().remove(serial);
     call.talk.cancel();
+}
+
+/// How many bytes of the server's text a turn keeps.
+fn bytes_of(turn: &Turn) -> usize {
+    match turn {
+        Turn::Note(message) => message.len(),
+        Turn::Ask(questions) => questions.iter().map(|question| question.params.len()).sum(),
+        Turn::Done(answer) => answer.text().len(),
+        Turn::Failed(_) => 0,
+    }
 }
 
 #[cfg(test)]

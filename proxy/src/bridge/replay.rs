@@ -18,6 +18,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 
+/// What the id of an event takes at most where that of its request is short.
+const ID_BYTES: usize = 128;
+
 /// What is kept of one session.
 pub struct Replay {
     rules: ReplayRules,
@@ -73,7 +76,7 @@ pub struct Event {
 impl Event {
     /// What keeping it takes: the request's id, which its client chose, is part of its own.
     fn bytes(&self) -> usize {
-        self.message.len() + self.id.len()
+        self.message.len() + self.id.len().saturating_sub(ID_BYTES)
     }
 }
 

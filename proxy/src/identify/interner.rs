@@ -3,14 +3,15 @@
 //! A number indexes tables of limits and counts. It belongs to tenant and subject, whatever they show,
 //! and to another principal once this one was not seen for long: the generation tells whose it is.
 
-use portunus_filters::identity::{Principal, PrincipalIndex};
+use portunus_filters::identity::{Digest, Principal, PrincipalIndex};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Most principals that have a number at once.
 pub const MAX_PRINCIPALS: usize = 100_000;
 
-type Name = (Arc<str>, Arc<str>);
+/// Of tenant and subject, whose text its issuer chose.
+type Name = Digest;
 
 /// The numbers that are given out.
 pub struct Interner {
@@ -42,7 +43,7 @@ impl Interner {
     /// The number of a principal; a new one takes the place of whom nobody has seen for longest,
     /// roughly, when there is no room.
     pub fn number(&self, principal: &Principal) -> PrincipalIndex {
-        let name = (Arc::clone(&principal.tenant), Arc::clone(&principal.subject));
+        let name = principal.holder;
         let mut table = self.lock();
         if let Some(index) = table.numbers.get(&name).copied() {
             let seat = &mut table.seats[index as usize];
@@ -51,10 +52,10 @@ impl Interner {
         }
         let index = match table.seats.len() < self.most {
             true => {
-                table.seats.push(Seat { name: name.clone(), generation: 1, seen: false });
+                table.seats.push(Seat { name, generation: 1, seen: false });
                 table.seats.len() - 1
             }
-            false => table.take_over(name.clone()),
+            false => table.take_over(name),
         };
         let generation = table.seats[index].generation;
         let index = u32::try_from(index).unwrap_or(u32::MAX);

@@ -101,7 +101,7 @@ impl Window {
     }
 
     fn take(&mut self, number: u64) -> Result<(), Verdict> {
-        if number.saturating_add(WIDTH) <= self.newest {
+        if self.newest.saturating_sub(number) >= WIDTH {
             return Err(Verdict::Busy);
         }
         if number > self.newest {

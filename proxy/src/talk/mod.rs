@@ -1,8 +1,7 @@
 //! One client request under way at an upstream of either era.
 //!
-//! A [`Talk`] yields notifications, questions and one final answer, and takes answers to questions:
-//! what a modern upstream says by `input_required` rounds and a legacy one by requests of its own
-//! looks the same from here. The permission for all that it sends is the `Cleared` it was opened with.
+//! A [`Talk`] yields notifications, questions and one final answer, and takes answers to questions, by
+//! rounds or by requests of the server. What it sends is permitted by the `Cleared` it was opened with.
 
 mod answer;
 mod course;
@@ -24,7 +23,6 @@ use crate::forward::{Failure, Inbound, Permit, Reach};
 use crate::headers::Upward;
 use crate::legs::Leg;
 use crate::reads::Read;
-use crate::shares::Owner;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::replicas::Seat;
 use bytes::Bytes;
@@ -57,8 +55,8 @@ pub struct Place {
     pub server: ServerId,
     /// The authorization context.
     pub caller: CallerKey,
-    /// Whose share it takes of what callers hold together.
-    pub owner: Owner,
+    /// Whose share it takes.
+    pub owner: crate::shares::Owner,
     /// What the client says of itself.
     pub profile: Arc<Profile>,
     /// Headers of the client that go up, and tell it from others.
@@ -71,7 +69,7 @@ impl Place {
     pub(crate) fn for_all(&self) -> Place {
         Place {
             caller: CallerKey::for_all(),
-            owner: Owner::Nobody,
+            owner: Default::default(),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
             headers: Arc::default(),
             ..self.clone()
@@ -140,18 +138,6 @@ pub enum Turn {
     Done(Answer),
     /// There will be no answer; nothing follows.
     Failed(Failure),
-}
-
-impl Turn {
-    /// How many bytes of the server's text it holds.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Turn::Note(message) => message.len(),
-            Turn::Ask(questions) => questions.iter().map(|question| question.params.len()).sum(),
-            Turn::Done(answer) => answer.text().len(),
-            Turn::Failed(_) => 0,
-        }
-    }
 }
 
 /// One client request under way at an upstream. Dropped, it breaks off without telling the upstream.
@@ -410,7 +396,7 @@ impl Talk {
     }
 
     /// Whose share it takes of what callers hold together.
-    pub fn owner(&self) -> Owner {
+    pub fn owner(&self) -> crate::shares::Owner {
         self.common.place.owner
     }
 }
