@@ -16,6 +16,7 @@ use portunus::intake;
 use portunus::metrics::Stage;
 use portunus::outcome::Outcome;
 use portunus::reply::{Refused, refuse};
+use portunus::shares::Owner;
 use portunus::upstreams::wire::{BodyReader, read_head};
 use portunus_benches::{REQUEST_HEAD, SIZES, answer, event, modern_call, request_headers};
 use portunus_config::{HttpStatus, MapEnvironment, NormalPath, Resolution, VirtualServer, load_text};
@@ -113,6 +114,7 @@ fn forward_stage(criterion: &mut Criterion) {
             headers: &headers,
             query: None,
             client: CLIENT,
+            owner: Owner::at(CLIENT),
             behind_proxy: false,
             secure: false,
             request_id: &request_id,

@@ -76,9 +76,13 @@ impl Aside {
 
     /// Takes a question on, if there is room.
     pub(super) fn consider(&self, question: Question) {
-        let share = self.bytes.take(question.owner, question.input.len());
-        let sent = share.map(|share| self.jobs.try_send(Job::Look(question, share)));
-        if let None | Some(Err(TrySendError::Full(_))) = sent {
+        let is_dropped = match self.bytes.take(question.owner, question.input.len()) {
+            Some(share) => {
+                matches!(self.jobs.try_send(Job::Look(question, share)), Err(TrySendError::Full(_)))
+            }
+            None => true,
+        };
+        if is_dropped {
             self.metrics.policy.aside_dropped.inc();
         }
     }

@@ -64,24 +64,28 @@ fn message(method: &str, name: (&str, &str)) -> Message {
     }
 }
 
-/// What `caller` is answered at an endpoint.
-async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Result<Value, Denial> {
-    let identity = Identity::Principal(Arc::new(Principal::named("t", caller)));
-    let active = bed.gateway.active();
-    let server = active.snapshot.routes.server(&ServerId(format!("*|{path}").into())).cloned();
-    let (headers, trace) = (HeaderMap::new(), Trace { parent: "00-a-b-00".into(), joined: false });
-    let arrival = Arrival {
+fn arrival(bed: &Bed, caller: &str) -> Arrival {
+    Arrival {
         listener: "l".into(),
         source: LOCAL,
-        identity: identity.clone(),
+        identity: Identity::Principal(Arc::new(Principal::named("t", caller))),
         request_id: "r".into(),
         at: bed.gateway.clock.now(),
-    };
+    }
+}
+
+/// What `caller` is answered at an endpoint.
+async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Result<Value, Denial> {
+    let active = bed.gateway.active();
+    let server = active.snapshot.routes.server(&ServerId(format!("*|{path}").into())).cloned().unwrap();
+    let (headers, trace) = (HeaderMap::new(), Trace { parent: "00-a-b-00".into(), joined: false });
+    let arrival = arrival(bed, caller);
+    let identity = &arrival.identity;
     let desk = Desk {
         standing: None,
         gateway: &bed.gateway,
         snapshot: MessageSnapshot::holding(active),
-        server: server.unwrap(),
+        server,
         arrival: &arrival,
         inbound: Inbound {
             method: &Method::POST,
@@ -95,8 +99,8 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
             trace: &trace,
         },
         guest: &Guest::default(),
-        caller: CallerKey::for_tables(&identity, &[]),
-        bearer: CallerKey::for_seals(&identity),
+        caller: CallerKey::for_tables(identity, &[]),
+        bearer: CallerKey::for_seals(identity),
         upward: Arc::default(),
         write_timeout: Duration::from_secs(1),
         takes_events: true,
