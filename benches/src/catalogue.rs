@@ -44,7 +44,7 @@ pub fn sources(tools: usize) -> [Source; 2] {
     ["crm", "search"].map(|member| {
         let page = Page::read(&result(tools / 2), ListKind::Tools).unwrap_or_else(|fault| panic!("{fault}"));
         let mut lists = Lists::default();
-        lists.0[ListKind::Tools.index()] = Known::fresh(Arc::new(Listing::join(vec![page])));
+        lists.0[ListKind::Tools.index()] = Known::fresh(Arc::new(Listing::join(vec![page], ListKind::Tools)));
         Source { member: member.into(), offer: Offer::One(lists) }
     })
 }

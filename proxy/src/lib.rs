@@ -42,6 +42,7 @@ pub mod listeners;
 pub mod log;
 pub mod metrics;
 pub mod notify;
+pub mod offload;
 pub mod outcome;
 pub mod patience;
 pub mod peers;

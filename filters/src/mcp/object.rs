@@ -22,6 +22,11 @@ pub(super) use place::{KnownKeys, is_imitated, known_keys};
 pub use strict::StrictObject;
 pub(crate) use strict::keys_differ;
 
+/// Members of one object that is taken apart, and elements of one array: servers choose how many there
+/// are, and each takes memory beside its text.
+pub(super) const MAX_MEMBERS: usize = 100_000;
+const MAX_ELEMENTS: usize = 1_000_000;
+
 /// The members of a JSON object in order, values as text, no key twice.
 #[derive(Debug, Default)]
 pub struct Object<'a> {
@@ -251,6 +256,9 @@ fn taken_apart(scan: &mut Scan<'_>, place: Place) -> Result<Result<Vec<Member>, 
     let mut more = scan.enter(b'{')?;
     let mut members = Vec::with_capacity(if more { 6 } else { 0 });
     while more {
+        if members.len() == MAX_MEMBERS {
+            return Err(Stop::Members);
+        }
         scan.look();
         let first = scan.at();
         let quoted = scan.key()?;
@@ -302,16 +310,28 @@ fn has_duplicates(text: &str, members: &[Member]) -> bool {
 /// The texts of an array's elements, in order.
 ///
 /// # Errors
-/// [`Fault::Syntax`] if it is no JSON array.
+/// [`Fault::Syntax`] if it is no JSON array, [`Fault::Bound`] if it has more than a million.
 pub fn elements(text: &str) -> Result<Vec<&str>, Fault> {
-    let mut scan = Scan::free(text);
-    listed(&mut scan).map_err(|stop| stop.fault(&Bounds::NONE))
+    elements_up_to(text, MAX_ELEMENTS)
 }
 
-fn listed<'a>(scan: &mut Scan<'a>) -> Result<Vec<&'a str>, Stop> {
+/// As [`elements`], of an array that may have `limit` of them.
+///
+/// # Errors
+/// As [`elements`].
+pub(super) fn elements_up_to(text: &str, limit: usize) -> Result<Vec<&str>, Fault> {
+    let mut scan = Scan::free(text);
+    let bounds = Bounds { array_items: limit, ..Bounds::NONE };
+    listed(&mut scan, limit).map_err(|stop| stop.fault(&bounds))
+}
+
+fn listed<'a>(scan: &mut Scan<'a>, limit: usize) -> Result<Vec<&'a str>, Stop> {
     let mut elements = Vec::new();
     let mut more = scan.enter(b'[')?;
     while more {
+        if elements.len() == limit {
+            return Err(Stop::ArrayItems);
+        }
         elements.push(scan.value()?);
         more = scan.next()?;
     }
@@ -377,6 +397,28 @@ mod tests {
             let repeated = format!("{{{},\"k0\":1}}", members.join(","));
             assert_eq!(Object::read(&repeated).map(|_| ()), Err(Fault::DuplicateKey), "{keys}");
         }
+    }
+
+    #[test]
+    fn what_takes_memory_for_each_member_is_bounded() {
+        let object = |keys: usize| {
+            let members: Vec<String> = (0..keys).map(|key| format!("\"{key}\":0")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        assert_eq!(Object::read(&object(MAX_MEMBERS)).map(|read| read.members().len()), Ok(MAX_MEMBERS));
+        let many = object(MAX_MEMBERS + 1);
+        let refused =
+            |read: Result<Object<'_>, Fault>| matches!(read, Err(Fault::Bound { limit: MAX_MEMBERS, .. }));
+        assert!(refused(Object::read(&many)));
+        let result = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{many}}}"#);
+        assert!(refused(Object::message(&result)), "where a message is read for it");
+        let nested = format!(r#"{{"result":{{"structuredContent":{many}}}}}"#);
+        assert!(Object::message(&nested).is_ok(), "what nobody takes apart takes no memory");
+
+        let array = |items: usize| format!("[{}]", vec!["0"; items].join(","));
+        assert_eq!(elements(&array(MAX_ELEMENTS)).map(|elements| elements.len()), Ok(MAX_ELEMENTS));
+        assert!(matches!(elements(&array(MAX_ELEMENTS + 1)), Err(Fault::Bound { limit: MAX_ELEMENTS, .. })));
+        assert!(elements_up_to("[1,2]", 2).is_ok() && elements_up_to("[1,2,3]", 2).is_err());
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub(super) enum Stop {
     StringBytes,
     ArrayItems,
     ObjectKeys,
+    /// Of an object that is taken apart, whatever the bounds.
+    Members,
 }
 
 impl Stop {
@@ -79,6 +81,9 @@ impl Stop {
             }
             Stop::ObjectKeys => {
                 Fault::Bound { what: "the number of keys in an object", limit: bounds.object_keys }
+            }
+            Stop::Members => {
+                Fault::Bound { what: "the number of keys in an object", limit: super::object::MAX_MEMBERS }
             }
         }
     }

@@ -154,9 +154,16 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The lines of an event, without their ends.
 fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
-    event.split(|&byte| byte == b'\n').flat_map(|line| {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        line.split(|&byte| byte == b'\r')
+    let mut rest = Some(event);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(end) = memchr::memchr2(b'\n', b'\r', text) else {
+            rest = None;
+            return Some(text);
+        };
+        let ends_in_two = text[end..].starts_with(b"\r\n");
+        rest = text.get(end + if ends_in_two { 2 } else { 1 }..);
+        Some(&text[..end])
     })
 }
 

@@ -131,8 +131,9 @@ pub(super) async fn owners(
     }
     let kinds = [ListKind::Resources, ListKind::Templates];
     let catalog = desk.catalog(profile, &kinds, desk.arrival.at).await?;
+    let steps = catalog.steps();
     for uri in uris {
-        let Some(located) = catalog.resource(uri) else { continue };
+        let Some(located) = catalog.located(uri, &steps) else { continue };
         let Some(subject) = desk.sees_uri(&located, era) else { continue };
         let upstream = desk.server.members.get(located.member).and_then(|member| desk.chosen(member));
         let owner = upstream

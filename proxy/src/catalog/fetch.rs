@@ -6,7 +6,7 @@ use bytes::Bytes;
 use portunus_config::Upstream;
 use portunus_filters::mcp::Fault;
 use portunus_filters::mcp::bridge::{Caching, Facts};
-use portunus_filters::mcp::catalog::{ListKind, Listing, Page};
+use portunus_filters::mcp::catalog::{ListKind, Listing, MAX_LIST_ITEMS, Page};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::{Denial, Reason};
 use ring::digest::{Context, SHA256};
@@ -15,9 +15,6 @@ use std::sync::Arc;
 
 /// Pages of one list.
 const MAX_PAGES: usize = 1_000;
-
-/// Items of one list, broken ones counted.
-const MAX_ITEMS: usize = 20_000;
 
 /// Bytes of one list.
 const MAX_BYTES: usize = 64 << 20;
@@ -88,7 +85,7 @@ pub(super) async fn list(
         pages.push(page);
         texts.push(result);
         let Some(next) = next else { break };
-        if pages.len() >= MAX_PAGES || items > MAX_ITEMS || bytes > MAX_BYTES {
+        if pages.len() >= MAX_PAGES || items > MAX_LIST_ITEMS || bytes > MAX_BYTES {
             return Err(unreadable("it is longer than any list that is served"));
         }
         if !cursors.insert(next.clone()) {
@@ -96,7 +93,7 @@ pub(super) async fn list(
         }
         cursor = Some(next);
     }
-    let listing = Listing::join(pages);
+    let listing = Listing::join(pages, kind);
     let (caching, digest) = (listing.caching, digest(&texts));
     Ok(Read { what: listing, digest, texts, caching })
 }

@@ -210,7 +210,7 @@ impl Last {
     /// What stands in it; `None` if it cannot be read.
     pub(super) fn listing(pages: &[Bytes], kind: ListKind) -> Option<Listing> {
         let read: Result<Vec<Page>, _> = pages.iter().map(|page| Page::read(page, kind)).collect();
-        read.ok().map(Listing::join)
+        read.ok().map(|pages| Listing::join(pages, kind))
     }
 }
 

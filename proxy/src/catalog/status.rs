@@ -18,6 +18,7 @@ pub(super) fn report(offering: &Offering, audiences: usize, now: Moment) -> Valu
         "served": ListKind::ALL.map(count).into_iter().collect::<serde_json::Map<String, Value>>(),
         "members": members,
         "conflicts": conflicts(catalog),
+        "lookupsCutShort": catalog.lookups_cut_short(),
     })
 }
 

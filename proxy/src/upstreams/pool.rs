@@ -13,6 +13,7 @@ use super::h2::Link;
 use super::stream::Stream;
 use super::voucher::Voucher;
 use crate::shares::{Owner, Share, Shares};
+use crate::offload::OffloadQueue;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{HttpVersion, Scheme, Upstream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -34,6 +35,8 @@ pub struct Pool {
     max_idle: usize,
     idle_timeout: Duration,
     voucher: Option<Voucher>,
+    /// Where large texts of the upstream are read.
+    pub offload: OffloadQueue,
 }
 
 /// A connection in use. Dropped, it closes; [`Checkout::put_back`] keeps it.
@@ -89,6 +92,7 @@ impl Pool {
             max_idle: upstream.pool.max_idle,
             idle_timeout: upstream.pool.idle_timeout,
             voucher: Voucher::new(upstream),
+            offload: OffloadQueue::default(),
         }
     }
 
@@ -240,6 +244,11 @@ impl Checkout {
     /// `None` only after [`Checkout::put_back`], which takes the checkout with it.
     pub fn connection(&mut self) -> Option<&mut Connection> {
         self.connection.as_mut()
+    }
+
+    /// Where large texts that come over it are read.
+    pub fn offload(&self) -> &OffloadQueue {
+        &self.pool.offload
     }
 
     /// Lets nobody have the connection after this.

@@ -42,6 +42,11 @@ pub enum Broken {
     Differs,
     /// A regional twin that has an argument named like the selector.
     SelectorTaken,
+    /// Its server's list has no room for it.
+    TooMany {
+        /// Most items of its kind.
+        limit: usize,
+    },
     /// The merged list has no room for it.
     Full {
         /// Most items it may have.
@@ -66,6 +71,7 @@ impl fmt::Display for Broken {
             Broken::Repeated => f.write_str("an item before it has the same name"),
             Broken::Differs => f.write_str("its schema differs from that of the same tool in another region"),
             Broken::SelectorTaken => f.write_str("it has an argument with the name of the selector"),
+            Broken::TooMany { limit } => write!(f, "its server's list already has {limit} of its kind"),
             Broken::Full { limit } => write!(f, "the merged list already has {limit} items"),
         }
     }

@@ -3,7 +3,7 @@
 use super::naming::Christening;
 use super::page::{Item, MAX_TOOL_NAME};
 use super::served::Writer;
-use super::template::Template;
+use super::template::Templates;
 use super::twins::{self, Twin};
 use super::{Broken, Catalog, Entry, ListKind, Merged, Names, Offer, Quarantine, Server, Source};
 use crate::mcp::object::Object;
@@ -131,7 +131,7 @@ impl Catalog {
         }
         list.served = served;
         if kind == ListKind::Templates {
-            list.templates = list.entries.iter().map(|entry| Template::parse(&entry.name)).collect();
+            list.templates = Templates::parse(list.entries.iter().map(|entry| (entry.member, &*entry.name)));
         }
     }
 

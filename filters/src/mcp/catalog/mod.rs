@@ -32,10 +32,11 @@ pub use filtered::{Filtered, Shown};
 pub use kind::ListKind;
 pub use naming::{Conflict, Conflicts, Names, Naming, Policy, Why};
 pub use outward::names_resources;
-pub use page::{Hints, Item, Listing, Page, Quarantine, Quarantined};
+pub use page::{Hints, Item, Listing, MAX_LIST_ITEMS, Page, Quarantine, Quarantined};
 pub use resources::Located;
 pub use served::{ServedPage, UnknownCursor};
 pub use source::{Known, Lists, Offer, Source, State, Twins};
+pub use template::Steps;
 pub use twins::Selector;
 
 use crate::call::{KnownTool, Subject};
@@ -46,7 +47,8 @@ use naming::Ledger;
 use served::Served;
 use std::collections::HashMap;
 use std::sync::Arc;
-use template::Template;
+use std::sync::atomic::{AtomicU64, Ordering};
+use template::Templates;
 
 /// The merged lists of a virtual server, for one authorization context.
 #[derive(Debug)]
@@ -64,8 +66,10 @@ pub struct Catalog {
 struct Merged {
     entries: Vec<Entry>,
     index: HashMap<Arc<str>, usize>,
-    /// Of templates only, by entry.
-    templates: Vec<Option<Template>>,
+    /// Of templates only.
+    templates: Templates,
+    /// Lookups that left templates out, because their member had used up its share of the work.
+    cut_short: AtomicU64,
     served: Served,
     ledger: Ledger,
     conflicts: Conflicts,
@@ -198,6 +202,11 @@ impl Catalog {
     /// Names that more than one item wanted.
     pub fn conflicts(&self) -> impl Iterator<Item = &Conflicts> {
         self.lists.iter().map(|list| &list.conflicts)
+    }
+
+    /// Lookups of a URI that did not look at all templates: more work than is done for one message.
+    pub fn lookups_cut_short(&self) -> u64 {
+        self.list(ListKind::Templates).cut_short.load(Ordering::Relaxed)
     }
 
     fn list(&self, kind: ListKind) -> &Merged {

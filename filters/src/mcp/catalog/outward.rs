@@ -1,6 +1,7 @@
 //! Results of members in which resources have the URIs under which clients can have them.
 
 use super::Catalog;
+use super::template::Steps;
 use crate::mcp::object::{Object, Word, elements};
 use crate::mcp::rewrite::string;
 
@@ -9,6 +10,12 @@ const NAMING: [(&str, &str); 3] =
     [("tools/call", "content"), ("prompts/get", "messages"), ("resources/read", "contents")];
 
 static URI: Word = Word::new("uri");
+
+/// Where a result comes from, and the work that may be done for the URIs in it.
+struct From {
+    member: usize,
+    steps: Steps,
+}
 
 /// Whether a result may name a resource, by its method and a look at its text.
 pub fn names_resources(method: &str, result: &[u8]) -> bool {
@@ -27,27 +34,28 @@ impl Catalog {
             return None;
         }
         let object = Object::read(result).ok()?;
+        let from = From { member, steps: self.steps() };
         let changed = each(object.get(key)?, |item| match *key {
-            "contents" => self.with_uri(member, item),
-            "messages" => self.in_member(item, "content", |content| self.content(member, content)),
-            _ => self.content(member, item),
+            "contents" => self.with_uri(&from, item),
+            "messages" => self.in_member(item, "content", |content| self.content(&from, content)),
+            _ => self.content(&from, item),
         });
         Some(object.rewrite().set(*key, changed?).text())
     }
 
     /// One piece of content.
-    fn content(&self, member: usize, content: &str) -> Option<String> {
+    fn content(&self, from: &From, content: &str) -> Option<String> {
         match Object::read(content).ok()?.text("type")?.as_ref() {
-            "resource_link" => self.with_uri(member, content),
-            "resource" => self.in_member(content, "resource", |resource| self.with_uri(member, resource)),
+            "resource_link" => self.with_uri(from, content),
+            "resource" => self.in_member(content, "resource", |resource| self.with_uri(from, resource)),
             _ => None,
         }
     }
 
-    fn with_uri(&self, member: usize, resource: &str) -> Option<String> {
+    fn with_uri(&self, from: &From, resource: &str) -> Option<String> {
         let object = Object::read(resource).ok()?;
         let own = object.text("uri")?;
-        let served = self.served_uri(member, &own);
+        let served = self.served_uri(from.member, &own, &from.steps);
         (*served != *own).then(|| object.rewrite().set("uri", string(&served)).text())
     }
 

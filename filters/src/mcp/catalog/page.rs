@@ -2,7 +2,7 @@
 
 use super::{Broken, ListKind, schema};
 use crate::mcp::bridge::{Caching, ParamHeader, Scope};
-use crate::mcp::object::{Object, elements};
+use crate::mcp::object::{Object, elements_up_to};
 use crate::mcp::uri::{normal, normal_template};
 use crate::mcp::{Fault, Span, text};
 use bytes::Bytes;
@@ -12,6 +12,15 @@ use std::sync::Arc;
 
 /// Bytes of one definition.
 const MAX_ITEM_BYTES: usize = 1 << 20;
+
+/// Items of one list, broken ones counted; one with more is not read.
+pub const MAX_LIST_ITEMS: usize = 20_000;
+
+/// Templates of one list. A URI that nobody lists is held against all of them.
+const MAX_TEMPLATES: usize = 1_000;
+
+/// Bytes of a template.
+const MAX_TEMPLATE: usize = 2 << 10;
 
 /// Bytes of a tool's name, upstream and as served.
 pub(super) const MAX_TOOL_NAME: usize = 128;
@@ -89,7 +98,7 @@ impl Page {
     /// Reads the result of a list request. What is broken in it is set aside; the rest stands.
     ///
     /// # Errors
-    /// [`Fault`] if the result as a whole is no page.
+    /// [`Fault`] if the result as a whole is no page, or one of more than [`MAX_LIST_ITEMS`].
     pub fn read(result: &Bytes, kind: ListKind) -> Result<Page, Fault> {
         let object = Object::read(text(result)?)?;
         let list = object.get(kind.result_key()).ok_or(Fault::Shape("the result has no list"))?;
@@ -106,7 +115,7 @@ impl Page {
             next_cursor: next_cursor.map(|cursor| cursor.into_owned()),
             caching: object.get("ttlMs").map(|_| Caching::of(&object)),
         };
-        for (place, element) in elements(list)?.into_iter().enumerate() {
+        for (place, element) in elements_up_to(list, MAX_LIST_ITEMS)?.into_iter().enumerate() {
             let span =
                 Span::locate(result, element.as_bytes()).ok_or(Fault::Shape("the result is too long"))?;
             let place = u32::try_from(place).map_err(|_| Fault::Shape("the list is too long"))?;
@@ -166,7 +175,11 @@ fn read_tool(tool: &Object<'_>) -> Result<(Arc<[ParamHeader]>, Hints), Broken> {
 }
 
 fn check_key(key: &str, kind: ListKind) -> Result<(), Broken> {
-    let limit = if kind == ListKind::Tools { MAX_TOOL_NAME } else { MAX_KEY };
+    let limit = match kind {
+        ListKind::Tools => MAX_TOOL_NAME,
+        ListKind::Templates => MAX_TEMPLATE,
+        ListKind::Prompts | ListKind::Resources => MAX_KEY,
+    };
     if key.is_empty() || key.len() > limit {
         return Err(Broken::KeyLength { limit });
     }
@@ -242,17 +255,20 @@ impl Quarantine {
 }
 
 impl Listing {
-    /// Joins the pages of one list in their order. Of items with one name the first counts.
-    pub fn join(pages: Vec<Page>) -> Listing {
+    /// Joins the pages of a list in their order. Of items with one name the first counts.
+    pub fn join(pages: Vec<Page>, kind: ListKind) -> Listing {
+        let limit = if kind == ListKind::Templates { MAX_TEMPLATES } else { MAX_LIST_ITEMS };
         let mut seen: HashSet<Arc<str>> = HashSet::new();
         let mut joined = Listing { caching: most_careful(&pages), ..Listing::default() };
         for page in pages {
             joined.quarantined.append(page.quarantined);
             for item in page.items {
-                if seen.insert(item.key.clone()) {
+                if !seen.insert(item.key.clone()) {
+                    joined.quarantined.add(Some(shortened(&item.key)), Broken::Repeated);
+                } else if joined.items.len() < limit {
                     joined.items.push(item);
                 } else {
-                    joined.quarantined.add(Some(shortened(&item.key)), Broken::Repeated);
+                    joined.quarantined.add(Some(shortened(&item.key)), Broken::TooMany { limit });
                 }
             }
         }
@@ -359,7 +375,7 @@ mod tests {
         );
         let two =
             page(r#"{"prompts":[{"name":"b","title":"again"},{"name":"c"}],"ttlMs":100}"#, ListKind::Prompts);
-        let joined = Listing::join(vec![one, two]);
+        let joined = Listing::join(vec![one, two], ListKind::Prompts);
         let keys: Vec<&str> = joined.items.iter().map(|item| &**item.key()).collect();
         assert_eq!(keys, ["a", "b", "c"]);
         assert_eq!(joined.caching, Some(Caching { ttl_ms: 100, scope: Scope::Private }));

@@ -1,9 +1,11 @@
 //! Which member a URI belongs to.
 
+use super::template::Steps;
 use super::{Catalog, Entry, ListKind, uri};
 use crate::call::Subject;
 use crate::mcp::uri::{normal, scheme};
 use std::borrow::Cow;
+use std::sync::atomic::Ordering;
 
 /// Where a URI leads.
 #[derive(Debug)]
@@ -43,13 +45,19 @@ impl Catalog {
     ///
     /// `None` if no member has anything like it, or it is not admitted.
     pub fn resource<'a>(&'a self, uri: &'a str) -> Option<Located<'a>> {
+        self.located(uri, &self.steps())
+    }
+
+    /// As [`Catalog::resource`], one of several of a message, for all of which `steps` is the work.
+    pub fn located<'a>(&'a self, uri: &'a str, steps: &Steps) -> Option<Located<'a>> {
         if let Some(entry) = self.list(ListKind::Resources).entry(uri) {
             return Some(Located::listed(entry));
         }
         if let Some(located) = self.by_waiting(uri) {
             return Some(located);
         }
-        let located = self.by_template(uri).or_else(|| self.by_name(uri)).or_else(|| self.by_scheme(uri))?;
+        let located =
+            self.by_template(uri, steps).or_else(|| self.by_name(uri)).or_else(|| self.by_scheme(uri))?;
         let rules = &self.names.rules;
         if located.is_listed || !rules.is_selective() {
             return Some(located);
@@ -74,15 +82,26 @@ impl Catalog {
     }
 
     /// The URI that leads back to a member, for one that it speaks of.
-    pub(super) fn served_uri<'a>(&'a self, member: usize, original: &'a str) -> Cow<'a, str> {
+    ///
+    /// One that could not be looked up, since its message names too many, is served by its member's name.
+    pub(super) fn served_uri<'a>(&'a self, member: usize, original: &'a str, steps: &Steps) -> Cow<'a, str> {
         // While a member before was not read, the URI may turn out to be that one's.
         let is_waiting = self.uris_unread() < member;
-        match self.resource(original) {
-            Some(located) if located.member != member || is_waiting => {
-                Cow::Owned(uri::prefixed(&self.members[member], original))
+        let leads_elsewhere = match self.located(original, steps) {
+            Some(located) => {
+                located.member != member || is_waiting || (located.entry.is_none() && steps.ran_out())
             }
-            _ => Cow::Borrowed(original),
+            None => steps.ran_out(),
+        };
+        match leads_elsewhere {
+            true => Cow::Owned(uri::prefixed(&self.members[member], original)),
+            false => Cow::Borrowed(original),
         }
+    }
+
+    /// The work that may be done to look up the URIs of one message.
+    pub fn steps(&self) -> Steps {
+        Steps::new(self.members.len())
     }
 
     /// The first member whose URIs are not all known.
@@ -99,14 +118,14 @@ impl Catalog {
         Some(Located::listed(entry))
     }
 
-    fn by_template<'a>(&'a self, uri: &'a str) -> Option<Located<'a>> {
+    fn by_template<'a>(&'a self, uri: &'a str, steps: &Steps) -> Option<Located<'a>> {
         let list = self.list(ListKind::Templates);
-        let matching = list.entries.iter().zip(&list.templates).filter_map(|(entry, template)| {
-            let template = template.as_ref().filter(|template| template.matches(uri))?;
-            Some((template.literal_bytes(), entry))
-        });
-        // The last of equals is the largest: reversed, so that the first counts.
-        let (_, entry) = matching.rev().max_by_key(|(literal_bytes, _)| *literal_bytes)?;
+        let had_run_out = steps.ran_out();
+        let found = list.templates.find(uri, steps);
+        if steps.ran_out() && !had_run_out {
+            list.cut_short.fetch_add(1, Ordering::Relaxed);
+        }
+        let entry = list.entries.get(found?)?;
         let served_as_it_is = entry.name == entry.original;
         let original = if served_as_it_is { uri } else { uri::unprefixed(uri)?.1 };
         Some(Located::new(entry.member, original, Some(entry)))

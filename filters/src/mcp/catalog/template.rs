@@ -2,6 +2,11 @@
 //!
 //! This only finds the server to ask, which then matches for itself. So it is generous: every
 //! expression may be empty, and its variables are not told apart.
+//!
+//! Servers choose the templates and callers the URIs, so the work is counted: each member has its share
+//! of [`Steps`], and the templates of one that has used it up match nothing more.
+
+use std::cell::Cell;
 
 /// Bytes of a URI that is matched; longer ones come of no template.
 const MAX_URI: usize = 8 << 10;
@@ -9,9 +14,84 @@ const MAX_URI: usize = 8 << 10;
 /// Expressions of one template; templates with more match nothing.
 const MAX_EXPRESSIONS: usize = 32;
 
+/// Steps of one lookup over all members, a few nanoseconds each.
+const MAX_STEPS: usize = 4 << 20;
+
+/// Steps of one lookup for the templates of one member.
+const MAX_MEMBER_STEPS: usize = 1 << 20;
+
+/// The templates of a merged list.
+#[derive(Debug, Default)]
+pub(super) struct Templates {
+    /// Those with most fixed text first, of equals in their order in the list.
+    sorted: Vec<Listed>,
+}
+
+#[derive(Debug)]
+struct Listed {
+    /// Index of its entry.
+    entry: usize,
+    /// Index of its member.
+    member: usize,
+    template: Template,
+}
+
+/// Work that may still be done to look URIs up, by member.
+pub struct Steps {
+    left: Vec<Cell<usize>>,
+    ran_out: Cell<bool>,
+}
+
+impl Steps {
+    /// For the URIs of one message.
+    pub(super) fn new(members: usize) -> Steps {
+        let share = (MAX_STEPS / members.max(1)).min(MAX_MEMBER_STEPS);
+        Steps { left: vec![Cell::new(share); members], ran_out: Cell::new(false) }
+    }
+
+    /// Whether a template was left out because its member had none left.
+    pub(super) fn ran_out(&self) -> bool {
+        self.ran_out.get()
+    }
+
+    /// Whether a member may take so many; then they are taken.
+    fn take(&self, member: usize, steps: usize) -> bool {
+        let Some(left) = self.left.get(member) else { return false };
+        let rest = left.get().checked_sub(steps);
+        left.set(rest.unwrap_or_default());
+        self.ran_out.set(self.ran_out.get() || rest.is_none());
+        rest.is_some()
+    }
+}
+
+impl Templates {
+    /// Of entries in the order of their list: the member and the text of each. Those that cannot be
+    /// taken apart match nothing.
+    pub(super) fn parse<'t>(entries: impl Iterator<Item = (usize, &'t str)>) -> Templates {
+        let listed = |(entry, (member, text)): (usize, (usize, &str))| {
+            Some(Listed { entry, member, template: Template::parse(text)? })
+        };
+        let mut sorted: Vec<Listed> = entries.enumerate().filter_map(listed).collect();
+        sorted.sort_by_key(|listed| std::cmp::Reverse(listed.template.literal_bytes));
+        Templates { sorted }
+    }
+
+    /// The entry of the template with most fixed text that `uri` can come of; of equals the first.
+    pub(super) fn find(&self, uri: &str, steps: &Steps) -> Option<usize> {
+        let fits = |listed: &&Listed| {
+            let template = &listed.template;
+            steps.take(listed.member, 1)
+                && template.may_match(uri)
+                && steps.take(listed.member, template.parts.len() * (uri.len() + 1))
+                && template.matches(uri)
+        };
+        self.sorted.iter().find(fits).map(|listed| listed.entry)
+    }
+}
+
 /// A template taken apart.
 #[derive(Debug)]
-pub(super) struct Template {
+struct Template {
     parts: Vec<Part>,
     literal_bytes: usize,
 }
@@ -29,7 +109,7 @@ enum Part {
 
 impl Template {
     /// Takes a template apart. `None` if braces do not pair, or there are too many.
-    pub(super) fn parse(text: &str) -> Option<Template> {
+    fn parse(text: &str) -> Option<Template> {
         let mut parts = Vec::new();
         let mut literal_bytes = 0;
         let mut rest = text;
@@ -50,17 +130,9 @@ impl Template {
         (parts.len() <= 2 * MAX_EXPRESSIONS).then_some(Template { parts, literal_bytes })
     }
 
-    /// Bytes that are not variable: the more, the closer a match.
-    pub(super) fn literal_bytes(&self) -> usize {
-        self.literal_bytes
-    }
-
     /// Whether `uri` can come of it. Takes time by the product of both lengths at most.
-    pub(super) fn matches(&self, uri: &str) -> bool {
+    fn matches(&self, uri: &str) -> bool {
         let uri = uri.as_bytes();
-        if uri.len() > MAX_URI || !self.begins(uri) {
-            return false;
-        }
         let mut ends = vec![false; uri.len() + 1];
         ends[0] = true;
         for part in &self.parts {
@@ -70,11 +142,16 @@ impl Template {
     }
 
     /// A look that rules most templates out.
-    fn begins(&self, uri: &[u8]) -> bool {
-        match self.parts.first() {
-            Some(Part::Literal(literal)) => uri.starts_with(literal.as_bytes()),
+    fn may_match(&self, uri: &str) -> bool {
+        let begins = match self.parts.first() {
+            Some(Part::Literal(literal)) => uri.starts_with(&**literal),
             _ => true,
-        }
+        };
+        let ends = match self.parts.last() {
+            Some(Part::Literal(literal)) => uri.ends_with(&**literal),
+            _ => true,
+        };
+        begins && ends && (self.literal_bytes..=MAX_URI).contains(&uri.len())
     }
 }
 
@@ -118,6 +195,35 @@ impl Part {
 mod tests {
     use super::*;
 
+    /// The place of the template that is found among those of one member.
+    fn find(templates: &[&str], uri: &str) -> Option<usize> {
+        Templates::parse(templates.iter().map(|text| (0, *text))).find(uri, &Steps::new(1))
+    }
+
+    #[test]
+    fn the_template_with_most_fixed_text_counts_and_of_equals_the_first() {
+        let templates = ["db://{+all}", "db://{t}/x/{id}", "db://{u}/x/{id}", "db://users/x/{+id}"];
+        assert_eq!(find(&templates, "db://users/x/1"), Some(3));
+        assert_eq!(find(&templates, "db://other/x/1"), Some(1));
+        assert_eq!(find(&templates, "db://y"), Some(0));
+    }
+
+    #[test]
+    fn a_member_that_uses_its_steps_up_leaves_the_others_theirs() {
+        let hostile = "{+a}b".repeat(31) + "{+a}";
+        let entries = (0..19_000).map(|_| (0, hostile.as_str())).chain([(1, "honest://{id}")]);
+        let templates = Templates::parse(entries);
+        let uri = format!("honest://{}", "c".repeat(4_000));
+        let steps = Steps::new(2);
+        assert_eq!(templates.find(&uri, &steps), Some(19_000));
+        assert!(steps.ran_out() && steps.left[0].get() == 0);
+        let steps = Steps::new(2);
+        let thousand: Vec<String> = (0..1_000).map(|table| format!("db://{{+x}}/t{table}/{{id}}")).collect();
+        let templates = Templates::parse(thousand.iter().map(|text| (0, text.as_str())));
+        assert_eq!(templates.find("db://a/b/c/t999/17", &steps), Some(999));
+        assert!(!steps.ran_out(), "an honest list is looked through to its end");
+    }
+
     #[test]
     fn uris_are_found_by_their_template() {
         let cases = [
@@ -139,7 +245,7 @@ mod tests {
             ("a:{x}", "A:1", false),
         ];
         for (template, uri, expected) in cases {
-            assert_eq!(Template::parse(template).unwrap().matches(uri), expected, "{template} {uri}");
+            assert_eq!(find(&[template], uri).is_some(), expected, "{template} {uri}");
         }
     }
 
@@ -148,13 +254,13 @@ mod tests {
         for text in ["a:{x", "a:}", "a:{}", "a:{x}}", &"{a}".repeat(65)] {
             assert!(Template::parse(text).is_none(), "{text}");
         }
-        assert!(!Template::parse("a:{+x}").unwrap().matches(&format!("a:{}", "x".repeat(MAX_URI))));
+        assert_eq!(find(&["a:{+x}"], &format!("a:{}", "x".repeat(MAX_URI))), None);
     }
 
     #[test]
     fn hostile_templates_end() {
-        let template = Template::parse(&"{+a}b".repeat(32)).unwrap();
-        assert!(!template.matches(&"b".repeat(31)));
-        assert!(template.matches(&"b".repeat(MAX_URI)));
+        let template = "{+a}b".repeat(32);
+        assert_eq!(find(&[&template], &"b".repeat(31)), None);
+        assert_eq!(find(&[&template], &"b".repeat(MAX_URI)), Some(0));
     }
 }

@@ -35,7 +35,7 @@ fn names(policy: Policy) -> Names {
 fn known(kind: ListKind, items: &str) -> Known {
     let result = format!(r#"{{"{}":[{items}]}}"#, kind.result_key());
     let page = Page::read(&Bytes::from(result), kind).unwrap();
-    Known::fresh(Arc::new(Listing::join(vec![page])))
+    Known::fresh(Arc::new(Listing::join(vec![page], kind)))
 }
 
 fn source(member: &str, lists: Vec<(ListKind, Known)>) -> Source {
@@ -202,8 +202,8 @@ fn uris_lead_to_their_owner() {
     for (name, uri, expected) in cases {
         assert_eq!(located(uri), expected.map(|(member, uri)| (member, uri.to_owned())), "{name}");
     }
-    assert_eq!(catalog.served_uri(1, "file:///a"), "portunus:db/file:///a");
-    assert_eq!(catalog.served_uri(0, "file:///a"), "file:///a");
+    assert_eq!(catalog.served_uri(1, "file:///a", &catalog.steps()), "portunus:db/file:///a");
+    assert_eq!(catalog.served_uri(0, "file:///a", &catalog.steps()), "file:///a");
     assert!(catalog.template("portunus:db/file:///{+path}").is_some());
 }
 

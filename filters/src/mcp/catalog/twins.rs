@@ -127,7 +127,7 @@ mod tests {
     fn lists(tools: &str) -> Lists {
         let page = Page::read(&Bytes::from(format!(r#"{{"tools":[{tools}]}}"#)), ListKind::Tools).unwrap();
         let mut lists = Lists::default();
-        lists.0[0] = Known::fresh(Arc::new(Listing::join(vec![page])));
+        lists.0[0] = Known::fresh(Arc::new(Listing::join(vec![page], ListKind::Tools)));
         lists
     }
 

@@ -1,0 +1,130 @@
+//! Runs work on large texts on threads that serve no calls.
+//!
+//! A worker thread serves many connections, and a server or client chooses how long its texts are: one
+//! of megabytes would stop all others while it is read. So what takes longer than a turn of the event
+//! loop may is done by other threads, a few at a time in the whole process. Each upstream has one turn
+//! at a time, so that one which sends many large texts delays its own calls alone.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
+
+/// Longest text that is worked on where it arrives: well under a millisecond.
+pub const INLINE_BYTES: usize = 256 << 10;
+
+/// Texts worked on at once in the whole process.
+const AT_ONCE: usize = 2;
+
+/// Bytes of large texts of one upstream that may be under way to be read.
+const MAX_BYTES: usize = 64 << 20;
+
+/// Bytes that one permit stands for: a semaphore counts no further than `u32`.
+const UNIT: usize = 1 << 10;
+
+static THREADS: Semaphore = Semaphore::const_new(AT_ONCE);
+
+/// The turn of one upstream, or of what else sends large texts.
+#[derive(Clone, Debug)]
+pub struct OffloadQueue {
+    turn: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+}
+
+/// Room for a large text of one upstream; free again when dropped.
+#[derive(Debug)]
+pub struct Room {
+    _permit: Result<OwnedSemaphorePermit, AcquireError>,
+}
+
+impl Default for OffloadQueue {
+    fn default() -> OffloadQueue {
+        OffloadQueue { turn: Arc::new(Semaphore::new(1)), bytes: Arc::new(Semaphore::new(MAX_BYTES / UNIT)) }
+    }
+}
+
+impl OffloadQueue {
+    /// Does `work` on a text of `bytes`: here if it is short, else aside and in turn.
+    ///
+    /// What was begun is finished, even if nobody waits for it any more.
+    pub async fn run<T: Send + 'static>(&self, bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+        if bytes <= INLINE_BYTES {
+            return work();
+        }
+        // Neither is ever closed.
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        let thread = THREADS.acquire().await;
+        let done = spawn_blocking(move || {
+            let done = work();
+            drop((turn, thread));
+            done
+        });
+        match done.await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                // The process is ending, and whoever waits with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    /// Waits for room to hold a text of `bytes` until it is read. Asked for once for all of it: two that
+    /// each hold a part would wait for each other.
+    pub async fn room(&self, bytes: usize) -> Room {
+        let units = u32::try_from(bytes.min(MAX_BYTES).div_ceil(UNIT)).unwrap_or(u32::MAX);
+        Room { _permit: Arc::clone(&self.bytes).acquire_many_owned(units).await }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread::current;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn only_long_texts_leave_the_thread() {
+        let queue = OffloadQueue::default();
+        let here = current().id();
+        assert_eq!(queue.run(INLINE_BYTES, || current().id()).await, here);
+        assert_ne!(queue.run(INLINE_BYTES + 1, || current().id()).await, here);
+    }
+
+    #[tokio::test]
+    async fn an_upstream_with_many_large_texts_leaves_others_their_turn() {
+        let (hostile, honest) = (OffloadQueue::default(), OffloadQueue::default());
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (started, running) = oneshot::channel();
+        let first = hostile.clone();
+        let first = tokio::spawn(async move {
+            first
+                .run(usize::MAX, move || {
+                    started.send(()).ok();
+                    held.recv().ok();
+                })
+                .await;
+        });
+        running.await.unwrap();
+        let second = hostile.clone();
+        let second = tokio::spawn(async move { second.run(usize::MAX, || ()).await });
+        assert_eq!(honest.run(usize::MAX, || 7).await, 7, "while the other upstream's text is read");
+        assert!(!second.is_finished(), "its next one waits");
+        release.send(()).unwrap();
+        first.await.unwrap();
+        second.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn room_is_bounded_and_comes_back() {
+        let queue = OffloadQueue::default();
+        let whole = queue.room(usize::MAX).await;
+        let next = queue.clone();
+        let waiting = tokio::spawn(async move { next.room(1).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(whole);
+        drop(waiting.await.unwrap());
+        drop(queue.room(MAX_BYTES).await);
+    }
+}
