@@ -408,8 +408,13 @@ impl Catalogs {
             }
             now = query.clock.now();
         }
-        let surroundings = (now, &*self.pantry);
-        shelf.offering(query.server, query.tenant, &slots, surroundings)
+        if let Some(current) = shelf.current(query.server, &slots, now) {
+            return current;
+        }
+        let bytes = slots.iter().map(|(_, slot)| slot.list_bytes()).sum();
+        let (server, tenant) = (Arc::clone(query.server), query.tenant.map(str::to_owned));
+        let (pantry, queue) = (Arc::clone(&self.pantry), shelf.offload.clone());
+        queue.run(bytes, move || shelf.offering(&server, tenant.as_deref(), &slots, (now, &pantry))).await
     }
 
     /// Whether an upstream has to be waited for. If it should be asked and need not be waited for, it

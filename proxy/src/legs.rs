@@ -19,9 +19,9 @@ use crate::context::Gateway;
 use crate::errand::{self, Errand, Farewells, Session};
 use crate::forward::Failure;
 use crate::shares::{Share, Shares};
+use crate::talk::server_message::ServerMessage;
 use crate::talk::voice::{self, Fields};
 use crate::talk::{Facts, Place, Reply};
-use bytes::Bytes;
 pub(crate) use ear::Ear;
 use founding::Refused;
 pub use heard::{Heard, Hearsay, What};
@@ -126,7 +126,7 @@ struct Attached {
 
 /// A message on its way to a call, and its part of what may wait.
 struct Delivered {
-    message: Bytes,
+    message: ServerMessage,
     _share: Option<Share<UpstreamKey>>,
 }
 
@@ -345,7 +345,7 @@ impl Leg {
     }
 
     /// Takes in a message that came on the answer to an errand.
-    pub(crate) fn overhear(self: &Arc<Self>, gateway: &Arc<Gateway>, message: &Bytes) {
+    pub(crate) fn overhear(self: &Arc<Self>, gateway: &Arc<Gateway>, message: &ServerMessage) {
         stream::sort(gateway, self, message);
     }
 
@@ -379,7 +379,7 @@ impl Leg {
     }
 
     /// Gives an answer to the call that waits for it on the stream.
-    fn answered(&self, id: &Id, answer: &Bytes) {
+    fn answered(&self, id: &Id, answer: &ServerMessage) {
         let Ok(number) = id.as_json().parse::<u64>() else { return };
         let mut state = self.lock();
         let call = state.attached.iter_mut().find(|one| one.number == number);
@@ -395,7 +395,7 @@ impl Leg {
 
     /// Gives a message to a call that it can belong to: the one of a number, or the one that may be
     /// asked. `false` if there is none, or it does not listen.
-    fn deliver(&self, number: Option<u64>, message: &Bytes) -> bool {
+    fn deliver(&self, number: Option<u64>, message: &ServerMessage) -> bool {
         let state = self.lock();
         let mut fitting = state.attached.iter().filter(|one| match number {
             Some(number) => one.number == number,
@@ -403,7 +403,7 @@ impl Leg {
         });
         match (fitting.next(), fitting.next()) {
             (Some(one), None) => {
-                let Some(share) = self.spoken.take(self.place.upstream.key, message.len()) else {
+                let Some(share) = self.spoken.take(self.place.upstream.key, message.bytes.len()) else {
                     return false;
                 };
                 one.inbox.try_send(Delivered { message: message.clone(), _share: Some(share) }).is_ok()

@@ -74,6 +74,7 @@ mod roles;
 mod sdk;
 #[cfg(test)]
 mod sent;
+mod server_texts;
 #[cfg(test)]
 mod shares;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! else stays text. The same key twice in one of these objects is refused, however it is escaped:
 //! two parsers that disagree on which one counts are how a gateway is bypassed.
 
-use super::object::{KnownKeys, Object, Outline, elements, is_imitated, known_keys, unquoted};
+use super::object::{KnownKeys, Object, Outline, elements_up_to, is_imitated, known_keys, unquoted};
 use super::scan::Scan;
 use super::{Bounds, Fault, Method, Span};
 use std::borrow::Cow;
@@ -82,7 +82,7 @@ impl Id {
     }
 }
 
-/// Messages of one batch: each may be a call under way.
+/// Messages of one batch: each may be a call under way, and takes memory beside its text.
 pub const MAX_BATCH: usize = 256;
 
 /// One JSON-RPC message, borrowed from its text.
@@ -148,9 +148,10 @@ impl<'a> Envelope<'a> {
     /// Reads the messages of a batch (2025-03-26, JSON-RPC 2.0 §6).
     ///
     /// # Errors
-    /// As [`Envelope::read`]; also for an empty batch.
+    /// As [`Envelope::read`]; also for an empty batch, and [`Fault::Bound`] for one of more than
+    /// [`MAX_BATCH`] messages.
     pub fn read_batch(text: &'a str) -> Result<Vec<Envelope<'a>>, Fault> {
-        let elements = elements(text)?;
+        let elements = elements_up_to(text, MAX_BATCH)?;
         if elements.is_empty() {
             return Err(Fault::Shape("a batch must not be empty"));
         }

@@ -7,11 +7,12 @@
 use super::replay::Pen;
 use crate::drain::{Phase, reached};
 use crate::headers::{Field, Stamp};
+use crate::offload::INLINE_BYTES;
 use crate::outcome::Outcome;
 use crate::reply;
 use crate::respond::{End, in_time, timed_out};
 use crate::session::{Client, head_of};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderName, StatusCode, Version};
 use portunus_filters::mcp::Id;
@@ -20,6 +21,9 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+
+/// Longest piece of one write of a long event.
+const WRITE_BYTES: usize = 64 * 1024;
 
 /// Pieces up to this long in all leave in one write.
 const JOINED_BYTES: usize = 16 * 1024;
@@ -118,8 +122,13 @@ impl Answering<'_> {
     /// The answer to a request: JSON if nothing was sent before, else the last event of the stream.
     pub async fn last(&mut self, status: StatusCode, message: impl Into<Bytes>) -> End {
         let message = message.into();
-        if !self.begun && matches!(self.sink, Sink::Client(_)) {
-            return self.whole(status, None, Pieces::One(message)).await;
+        if matches!(self.sink, Sink::Client(_)) {
+            if !self.begun {
+                return self.whole(status, None, Pieces::One(message)).await;
+            }
+            if message.len() > INLINE_BYTES {
+                return Box::pin(self.long_event(message)).await;
+            }
         }
         Box::pin(self.told(text(message))).await
     }
@@ -185,6 +194,36 @@ impl Answering<'_> {
         }
         event.push('\n');
         self.write(Bytes::from(event), 1).await
+    }
+
+    /// As [`Answering::event`] of a long answer, which is not copied, and the end of the stream.
+    async fn long_event(&mut self, message: Bytes) -> End {
+        const HEAD: &[u8] = b"event: message\ndata: ";
+        let mut rest = message;
+        let mut head = HEAD;
+        loop {
+            let end = memchr::memchr2(b'\n', b'\r', &rest).unwrap_or(rest.len());
+            let line = rest.split_to(end);
+            let written = async {
+                self.write(Bytes::from_static(head), 0).await?;
+                for piece in line.chunks(WRITE_BYTES) {
+                    self.write(line.slice_ref(piece), 0).await?;
+                }
+                Ok::<(), io::Error>(())
+            };
+            if written.await.is_err() {
+                return End::Broken;
+            }
+            if rest.is_empty() {
+                break;
+            }
+            rest.advance(1);
+            head = b"\ndata: ";
+        }
+        match self.write(Bytes::from_static(b"\n\n"), 1).await {
+            Ok(()) => self.end().await,
+            Err(_) => End::Broken,
+        }
     }
 
     /// Sends an event that is already spelt.

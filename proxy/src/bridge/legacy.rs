@@ -14,6 +14,7 @@ use super::{lasting, lists, streams, uris};
 use crate::authorize;
 use crate::drain::{Phase, reached};
 use crate::forward::Dispatch;
+use crate::offload::OffloadQueue;
 use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
 use http::StatusCode;
@@ -339,15 +340,20 @@ impl<'a, 'd> Call<'a, 'd> {
             }
             Turn::Ask(_) => Ok(None),
             Turn::Done(answer) => {
-                let upstream = talk.upstream();
+                let at = talk.upstream().zip(talk.offload());
                 talk.over();
-                let answer = match upstream {
-                    Some(at) => {
-                        uris::outward(self.desk, self.message, &self.session.profile, &at, answer).await
+                let said = match at {
+                    Some((at, queue)) => {
+                        let profile = &self.session.profile;
+                        let answer = uris::outward(self.desk, self.message, profile, &at, answer).await;
+                        match said::large(&queue, Era::Legacy, self.message, &answer).await? {
+                            Some(said) => said,
+                            None => said::for_legacy(self.message, &answer)?,
+                        }
                     }
-                    None => answer,
+                    None => said::for_legacy(self.message, &answer)?,
                 };
-                let Said { message, rpc_error, proven, .. } = said::for_legacy(self.message, &answer)?;
+                let Said { message, rpc_error, proven, .. } = said;
                 out.outcome.proven(proven);
                 out.outcome.answered(rpc_error);
                 // Any other status ends the session of one widespread client.
@@ -382,6 +388,10 @@ impl Guarded {
 
     fn upstream(&self) -> Option<Arc<Upstream>> {
         self.0.as_ref().map(|talk| Arc::clone(talk.upstream()))
+    }
+
+    fn offload(&self) -> Option<OffloadQueue> {
+        self.0.as_ref().map(|talk| talk.offload().clone())
     }
 
     fn era(&self) -> Era {

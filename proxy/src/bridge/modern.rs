@@ -282,8 +282,12 @@ impl Round<'_, '_> {
                 let answer = tasks::outward(self.desk, self.message, talk, answer)?;
                 let upstream = talk.upstream();
                 let answer = uris::outward(self.desk, self.message, &self.profile, upstream, answer).await;
-                let said =
-                    said::for_modern(self.desk, self.message, &answer, &self.profile, || self.ticket())?;
+                let said = match said::large(talk.offload(), Era::Modern, self.message, &answer).await? {
+                    Some(said) => said,
+                    None => {
+                        said::for_modern(self.desk, self.message, &answer, &self.profile, || self.ticket())?
+                    }
+                };
                 let Said { status, message, rpc_error, proven } = said;
                 out.outcome.proven(proven);
                 out.outcome.answered(rpc_error);

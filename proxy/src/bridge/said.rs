@@ -4,7 +4,8 @@ use super::call::{id_text, method_name};
 use super::desk::Desk;
 use super::parked::Ticket;
 use super::request_state::{AGAIN, seal_state};
-use crate::talk::{Answer, Outcome};
+use crate::offload::{INLINE_BYTES, OffloadQueue};
+use crate::talk::{Answer, MAX_ASKING_BYTES, Outcome};
 use bytes::Bytes;
 use http::StatusCode;
 use portunus_filters::mcp::bridge::{self, ForModern, Profile, RpcError};
@@ -23,6 +24,60 @@ pub(super) struct Said {
     pub rpc_error: Option<i64>,
     /// It is a result that is no tool error.
     pub proven: bool,
+}
+
+/// An answer in the words of a client of `era`, if it is a large one that has to be read for that: that
+/// is done where it stops no other call. `None` for all others.
+///
+/// # Errors
+/// [`Reason::Untranslatable`]; [`Reason::UpstreamMalformed`] if it asks for input at too great a length.
+pub(super) async fn large(
+    queue: &OffloadQueue,
+    era: Era,
+    message: &Message,
+    answer: &Answer,
+) -> Result<Option<Said>, Denial> {
+    let bytes = answer.text().len();
+    if bytes <= INLINE_BYTES || !matches!(answer.outcome, Outcome::Result(_)) {
+        return Ok(None);
+    }
+    let written_here = match era {
+        Era::Modern => added_to(message, answer),
+        Era::Legacy => taken_from(message, answer),
+    };
+    if written_here.is_some() {
+        return Ok(written_here);
+    }
+    let (id, method) = (id_text(message).to_owned(), method_name(message).to_owned());
+    let answer = answer.clone();
+    queue.run(bytes, move || translated(era, (&id, &method), &answer)).await
+}
+
+/// A result in the words of a client of `era`; `None` if it asks that client something.
+fn translated(era: Era, (id, method): (&str, &str), answer: &Answer) -> Result<Option<Said>, Denial> {
+    let text = utf8(answer.text())?;
+    let result = match (answer.era, era) {
+        (Era::Legacy, Era::Modern) => {
+            let facts = answer.facts.as_deref().ok_or(()).map_err(untranslatable)?;
+            Cow::Owned(bridge::result_for_modern(text, method, facts, None).map_err(untranslatable)?)
+        }
+        (Era::Modern, Era::Legacy) => {
+            Cow::Owned(bridge::result_for_legacy(text, method).map_err(untranslatable)?)
+        }
+        (Era::Modern, Era::Modern) if bridge::asks(text.as_bytes()) => {
+            return match text.len() <= MAX_ASKING_BYTES {
+                true => Ok(None),
+                false => Err(asks_too_long()),
+            };
+        }
+        _ => Cow::Borrowed(text),
+    };
+    let proven = !bridge::is_tool_error(result.as_bytes());
+    Ok(Some(succeeded_by(bridge::wrap_result(id, &result).into(), proven)))
+}
+
+fn asks_too_long() -> Denial {
+    Denial::new(Reason::UpstreamMalformed, "the server asks for input at too great a length")
 }
 
 /// An answer in the words of a modern client.
@@ -86,18 +141,10 @@ fn added_to(message: &Message, answer: &Answer) -> Option<Said> {
 /// # Errors
 /// [`Reason::Untranslatable`].
 pub(super) fn for_legacy(message: &Message, answer: &Answer) -> Result<Said, Denial> {
-    let method = method_name(message);
-    if let (Outcome::Result(result), Some(came)) = (&answer.outcome, answer.as_it_came()) {
-        let id = id_text(message);
-        let said = match answer.era {
-            Era::Legacy => Some(bridge::answer_between_legacy(id, result)),
-            Era::Modern if bridge::is_cacheable(method) => None,
-            Era::Modern => bridge::answer_for_legacy(id, result, came.remarks),
-        };
-        if let Some(said) = said {
-            return Ok(succeeded_by(said.into(), !came.remarks.failed));
-        }
+    if let Some(said) = taken_from(message, answer) {
+        return Ok(said);
     }
+    let method = method_name(message);
     let text = utf8(answer.text())?;
     match (&answer.outcome, answer.era) {
         (Outcome::Result(_), Era::Legacy) => Ok(succeeded(message, text)),
@@ -119,6 +166,18 @@ pub(super) fn for_legacy(message: &Message, answer: &Answer) -> Result<Said, Den
             }
         }
     }
+}
+
+/// An answer of which nothing changes but what is taken away: it is not read once more.
+fn taken_from(message: &Message, answer: &Answer) -> Option<Said> {
+    let (Outcome::Result(result), Some(came)) = (&answer.outcome, answer.as_it_came()) else { return None };
+    let (id, method) = (id_text(message), method_name(message));
+    let said = match answer.era {
+        Era::Legacy => bridge::answer_between_legacy(id, result),
+        Era::Modern if bridge::is_cacheable(method) => return None,
+        Era::Modern => bridge::answer_for_legacy(id, result, came.remarks)?,
+    };
+    Some(succeeded_by(said.into(), !came.remarks.failed))
 }
 
 /// A modern server's own `requestState` is sealed: only this caller may go on with this call.

@@ -3,6 +3,7 @@
 use super::call::{URIS, method_name};
 use super::desk::Desk;
 use crate::talk::{Answer, Outcome};
+use bytes::Bytes;
 use portunus_config::Upstream;
 use portunus_filters::Message;
 use portunus_filters::mcp::bridge::Profile;
@@ -38,11 +39,13 @@ async fn renamed(
     desk: &Desk<'_>,
     profile: &Arc<Profile>,
     (method, upstream): (&str, &Upstream),
-    result: &[u8],
+    result: &Bytes,
 ) -> Option<String> {
-    let result = std::str::from_utf8(result).ok()?;
     let member = desk.server.member_of(&upstream.name)?;
     // Without any list nothing leads anywhere, and the server's own words are as good as others.
     let catalog = desk.catalog(profile, URIS, desk.gateway.clock.now()).await.ok()?;
-    catalog.with_served_uris(member, method, result)
+    let queue = desk.active().pool(upstream).map(|pool| pool.offload.clone()).unwrap_or_default();
+    let (bytes, method, result) = (result.len(), method.to_owned(), result.clone());
+    let written = move || catalog.with_served_uris(member, &method, std::str::from_utf8(&result).ok()?);
+    queue.run(bytes, written).await
 }

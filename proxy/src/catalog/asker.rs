@@ -5,6 +5,7 @@ use super::fetch::{Asks, Question};
 use crate::context::Gateway;
 use crate::errand::{self, Errand};
 use crate::forward::Failure;
+use crate::offload::OffloadQueue;
 use crate::talk::Place;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,5 +43,9 @@ impl Asks for Asker {
             Question::List { kind, cursor } => Errand::List { method: kind.method(), cursor },
         };
         errand::ask(&self.gateway, &place, errand).await
+    }
+
+    fn offload(&self, upstream: &Upstream) -> OffloadQueue {
+        self.gateway.active().pool(upstream).map(|pool| pool.offload.clone()).unwrap_or_default()
     }
 }

@@ -1,6 +1,7 @@
 //! Whole lists of one upstream, page by page.
 
 use crate::forward::Failure;
+use crate::offload::OffloadQueue;
 use async_trait::async_trait;
 use bytes::Bytes;
 use portunus_config::Upstream;
@@ -41,6 +42,9 @@ pub(super) trait Asks: Send + Sync {
     /// # Errors
     /// [`Failure`], also for an error answer.
     async fn ask(&self, upstream: &Arc<Upstream>, question: Question) -> Result<Bytes, Failure>;
+
+    /// Where large answers of an upstream are read.
+    fn offload(&self, upstream: &Upstream) -> OffloadQueue;
 }
 
 /// Digest of an answer: equal answers are kept once.
@@ -75,15 +79,16 @@ pub(super) async fn list(
 ) -> Result<Read<Listing>, Failure> {
     let (mut pages, mut texts): (Vec<Page>, Vec<Bytes>) = Default::default();
     let mut cursors: HashSet<String> = HashSet::new();
+    let queue = asks.offload(upstream);
     let (mut bytes, mut items, mut cursor) = (0, 0, None);
     loop {
         let result = asks.ask(upstream, Question::List { kind, cursor: cursor.take() }).await?;
-        let page = Page::read(&result, kind).map_err(faulty)?;
         bytes += result.len();
+        texts.push(result.clone());
+        let page = queue.run(result.len(), move || Page::read(&result, kind)).await.map_err(faulty)?;
         items += page.items.len() + page.quarantined.len();
         let next = page.next_cursor.clone();
         pages.push(page);
-        texts.push(result);
         let Some(next) = next else { break };
         if pages.len() >= MAX_PAGES || items > MAX_LIST_ITEMS || bytes > MAX_BYTES {
             return Err(unreadable("it is longer than any list that is served"));
@@ -93,9 +98,12 @@ pub(super) async fn list(
         }
         cursor = Some(next);
     }
-    let listing = Listing::join(pages, kind);
-    let (caching, digest) = (listing.caching, digest(&texts));
-    Ok(Read { what: listing, digest, texts, caching })
+    let joined = move || {
+        let listing = Listing::join(pages, kind);
+        let (caching, digest) = (listing.caching, digest(&texts));
+        Read { what: listing, digest, texts, caching }
+    };
+    Ok(queue.run(bytes, joined).await)
 }
 
 /// Digest of the results that a list was read from.

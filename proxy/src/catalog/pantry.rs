@@ -65,6 +65,11 @@ impl Pantry {
         })
     }
 
+    /// Whether somebody holds a list.
+    pub(super) fn holds(&self, digest: &Digest) -> bool {
+        lock(&self.listings).get(digest).is_some()
+    }
+
     /// The list that stands in for a caller whose own was never read.
     pub(super) fn last(&self, label: &Label, shows: Shows) -> Option<Kept<Listing>> {
         let Last { pages, digest, read_at, fresh_until, .. } = self.larder.last(label, shows)?;

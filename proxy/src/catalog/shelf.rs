@@ -3,6 +3,7 @@
 use super::compose::{self, Origin};
 use super::slot::Slot;
 use super::{Offering, Pantry};
+use crate::offload::OffloadQueue;
 use crate::shares::Owner;
 use portunus_config::{Choice, Member, Upstream, UpstreamKey, VirtualServer};
 use portunus_filters::Moment;
@@ -19,6 +20,8 @@ pub(super) struct Shelf {
     made: Mutex<Option<Made>>,
     /// Milliseconds on the monotonic clock.
     last_used: AtomicU64,
+    /// Where large lists are merged.
+    pub(super) offload: OffloadQueue,
 }
 
 /// A slot for each upstream that may serve an audience.
@@ -42,7 +45,13 @@ pub(super) type Slots = Arc<[(Arc<Upstream>, Arc<Slot>)]>;
 
 impl Shelf {
     pub(super) fn of(owner: Owner) -> Shelf {
-        Shelf { owner, slots: Mutex::default(), made: Mutex::default(), last_used: AtomicU64::new(0) }
+        Shelf {
+            owner,
+            slots: Mutex::default(),
+            made: Mutex::default(),
+            last_used: AtomicU64::new(0),
+            offload: OffloadQueue::default(),
+        }
     }
 
     pub(super) fn owner(&self) -> Owner {
@@ -75,6 +84,18 @@ impl Shelf {
         current
     }
 
+    /// What the slots added up to, if that is still so. `None` also while it is made.
+    pub(super) fn current(
+        &self,
+        server: &Arc<VirtualServer>,
+        slots: &Slots,
+        now: Moment,
+    ) -> Option<Arc<Offering>> {
+        let made = self.made.try_lock().ok()?;
+        let made = made.as_ref().filter(|made| made.is_current(server, slots, now))?;
+        Some(Arc::clone(&made.offering))
+    }
+
     /// What the slots add up to. Merged anew only if a list in them is another one.
     pub(super) fn offering(
         &self,
@@ -84,14 +105,11 @@ impl Shelf {
         (now, pantry): (Moment, &Pantry),
     ) -> Arc<Offering> {
         let mut made = lock(&self.made);
-        let version = slots.iter().map(|(_, slot)| slot.version()).sum();
-        let before = made.as_ref().filter(|made| Arc::ptr_eq(&made.server, server));
-        if let Some(before) = before
-            && before.version == version
-            && !before.offering.has_expired(now)
-        {
-            return Arc::clone(&before.offering);
+        if let Some(current) = made.as_ref().filter(|made| made.is_current(server, slots, now)) {
+            return Arc::clone(&current.offering);
         }
+        let version = version(slots);
+        let before = made.as_ref().filter(|made| Arc::ptr_eq(&made.server, server));
         let previous = before.map(|before| (&before.origin, &before.offering.catalog));
         let composing = compose::Composing { server, tenant, slots, now, pantry };
         let (offering, origin) = composing.offering(previous);
@@ -104,6 +122,16 @@ impl Shelf {
     pub(super) fn last(&self) -> Option<Arc<Offering>> {
         lock(&self.made).as_ref().map(|made| Arc::clone(&made.offering))
     }
+}
+
+impl Made {
+    fn is_current(&self, server: &Arc<VirtualServer>, slots: &Slots, now: Moment) -> bool {
+        Arc::ptr_eq(&self.server, server) && self.version == version(slots) && !self.offering.has_expired(now)
+    }
+}
+
+fn version(slots: &Slots) -> u64 {
+    slots.iter().map(|(_, slot)| slot.version()).sum()
 }
 
 /// The upstreams of a member that may serve a tenant; of twins the default first.

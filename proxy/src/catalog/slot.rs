@@ -7,6 +7,7 @@ use super::larder::{Fresh, Shows, label};
 use super::pantry::Pantry;
 use super::ware::{Kept, Need, Purpose, Ware};
 use crate::forward::Failure;
+use crate::text;
 use portunus_config::{CacheRules, Credentials, ServerId, Upstream, UpstreamKey};
 use portunus_filters::mcp::bridge::Facts;
 use portunus_filters::mcp::catalog::{Known, ListKind, Listing, State};
@@ -107,6 +108,9 @@ impl Kitchen {
         let read = in_time(deadline, fetch::list(&*self.asks, &self.upstream, kind)).await;
         let read = read.map_err(|failure| self.failed(failure))?;
         let (caching, digest, pages) = (read.caching, read.digest, read.texts.clone());
+        if !self.pantry.holds(&digest) {
+            self.warn_of_quarantine(kind, &read.what);
+        }
         let listing = self.pantry.keep(read);
         let kept = Kept::new(Some(listing), digest, caching, begun, &self.rules);
         let may_stand_in = !self.rules.stale.is_zero();
@@ -116,6 +120,14 @@ impl Kitchen {
             self.pantry.share(self.key(), self.shown, kind, &kept);
         }
         Ok(kept)
+    }
+
+    /// Tells operators of what is not served of a list.
+    fn warn_of_quarantine(&self, kind: ListKind, listing: &Listing) {
+        let Some(first) = listing.quarantined.iter().next() else { return };
+        let (upstream, list, count) = (&*self.upstream.name, kind.method(), listing.quarantined.len());
+        let (name, reason) = (first.key.as_deref().map(text::json), first.reason.to_string());
+        tracing::warn!(upstream, list, count, name, reason, "items of a server's list are not served");
     }
 
     /// Lets everybody know of a failed attempt where it is not the caller who was refused.
@@ -268,6 +280,13 @@ impl Slot {
     /// Grows with each change of what is known.
     pub(super) fn version(&self) -> u64 {
         self.lock().version
+    }
+
+    /// Bytes of the definitions in its lists.
+    pub(super) fn list_bytes(&self) -> usize {
+        let wares = self.lock();
+        let listings = wares.lists.iter().filter_map(|ware| ware.kept.as_ref()?.what.as_ref());
+        listings.map(|listing| listing.bytes()).sum()
     }
 
     /// What the upstream says of itself; why not, if it did not.

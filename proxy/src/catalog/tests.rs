@@ -4,6 +4,7 @@ mod restart;
 
 use super::fetch::Question;
 use super::*;
+use crate::offload::OffloadQueue;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -99,6 +100,10 @@ impl Asks for Script {
             Says::Tools(names, None) | Says::Later(names) => tools(names, ""),
             Says::Fails(_) | Says::Nothing | Says::Described(_) => unreachable!(),
         })
+    }
+
+    fn offload(&self, _: &Upstream) -> OffloadQueue {
+        OffloadQueue::default()
     }
 }
 

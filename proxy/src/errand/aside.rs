@@ -5,8 +5,8 @@ use super::{Addressed, Errand, Said};
 use crate::context::Gateway;
 use crate::forward::Failure;
 use crate::legs::Leg;
+use crate::talk::Place;
 use crate::talk::reading::{Patience, Reading};
-use crate::talk::{Outcome, Place};
 use bytes::Bytes;
 use portunus_filters::Kind;
 use std::sync::Arc;
@@ -41,11 +41,11 @@ pub(super) async fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand)
     let addressed = Addressed { fields: leg.posted().clone(), leg: Some(leg) };
     let mut said = post(gateway, leg.place(), errand, &addressed, errand.message(&number)).await?;
     if said.status.is_client_error() {
-        said.outcome = said.refusal.as_ref().and_then(|refusal| Outcome::of(refusal, &number, true));
+        said.outcome = said.refusal.as_ref().and_then(|refusal| refusal.answer(&number, true));
         return Ok(said);
     }
     while said.outcome.is_none() {
-        said.outcome = Outcome::of(&ear.answer(Patience::default()).await?, &number, false);
+        said.outcome = ear.answer(Patience::default()).await?.answer(&number, false);
     }
     Ok(said)
 }

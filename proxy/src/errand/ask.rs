@@ -5,12 +5,13 @@ use crate::context::Gateway;
 use crate::forward::{self, Dispatch, Exchange, Failure, Use, Wording};
 use crate::legs::Leg;
 use crate::talk::reading::{Patience, Reading, malformed};
+use crate::talk::server_message::ServerMessage;
 use crate::talk::voice::{self, Fields, Voice};
 use crate::talk::{Outcome, Place};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::bridge::{self, Caching, Parts, Put};
-use portunus_filters::mcp::{Envelope, Revision, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,6 +20,9 @@ use tokio::time::timeout;
 
 /// Longest wait for an answer, if the upstream's own limits are longer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Longest answer to what is no list: all others are kept for as long as the server is known.
+const MAX_DESCRIPTION_BYTES: usize = 1 << 20;
 
 /// Asks an upstream in the words of its era, and gives the text of the result in the same words.
 ///
@@ -102,7 +106,7 @@ pub(crate) async fn on_leg(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: Erran
 async fn on_leg_said(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand) -> Result<Said, Failure> {
     let addressed = Addressed { fields: leg.posted().clone(), leg: Some(leg) };
     let said = exchange(gateway, leg.place(), errand, addressed).await?;
-    if leg.is_unknown(said.status, said.refusal.as_deref()) {
+    if leg.is_unknown(said.status, said.refusal.as_ref().map(|refusal| &*refusal.bytes)) {
         leg.die();
         return Err(Failure::forgotten());
     }
@@ -136,7 +140,7 @@ pub(crate) struct Said {
     /// The answer, if it is one.
     pub(crate) outcome: Option<Outcome>,
     /// The body of a 4xx.
-    pub(crate) refusal: Option<Bytes>,
+    pub(crate) refusal: Option<ServerMessage>,
 }
 
 impl Said {
@@ -238,7 +242,10 @@ async fn conversation(
         if status.is_client_error() {
             said.refusal = Some(message.clone());
         }
-        match Outcome::of(&message, &number, status.is_client_error()) {
+        if message.bytes.len() > MAX_DESCRIPTION_BYTES && !matches!(errand, Errand::List { .. }) {
+            return Err(malformed("the server's answer is too long"));
+        }
+        match message.answer(&number, status.is_client_error()) {
             Some(outcome) => {
                 said.outcome = Some(outcome);
                 break;
@@ -289,33 +296,4 @@ pub(super) async fn send_as(
     let wording = Wording { inbound: &voice.inbound(&method), own: &addressed.fields, body };
     let leg = Dispatch::errand(errand, wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
     forward::send(leg, Arc::clone(&gateway.estate.resolver)).await
-}
-
-impl Outcome {
-    /// The answer to the request `id`, by its meaning, in a message. Before a refused request was read, its error may
-    /// have no id (JSON-RPC 2.0 §5).
-    pub(crate) fn of(message: &Bytes, id: &str, refused: bool) -> Option<Outcome> {
-        let text = std::str::from_utf8(message).ok()?;
-        Outcome::said(&Envelope::read(text).ok()?, message, id, refused)
-    }
-
-    /// The same of a message that has been read.
-    pub(crate) fn said(envelope: &Envelope<'_>, message: &Bytes, id: &str, refused: bool) -> Option<Outcome> {
-        let answers = envelope.id.as_ref().map_or(refused, |answered| answered.meaning() == id);
-        if !answers {
-            return None;
-        }
-        match envelope.shape {
-            Shape::Result => {
-                let result = envelope.result?;
-                Some(Outcome::Result(message.slice_ref(result.as_bytes())))
-            }
-            Shape::Error => {
-                let text = std::str::from_utf8(message).ok()?;
-                let bridge::Answer::Error(error) = bridge::answer(text).ok()? else { return None };
-                Some(Outcome::Error { code: error.code, error: message.slice_ref(error.whole.as_bytes()) })
-            }
-            Shape::Request | Shape::Notification => None,
-        }
-    }
 }

@@ -9,8 +9,8 @@ use crate::talk::reading::{Patience, Reading};
 use crate::upstreams::replicas::Seat;
 use bytes::Bytes;
 use portunus_filters::Kind;
+use portunus_filters::mcp::Shape;
 use portunus_filters::mcp::bridge::Filter;
-use portunus_filters::mcp::{Envelope, Shape};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ impl Listening {
     pub async fn next(&mut self) -> Option<Bytes> {
         let patience = Patience { idle: Some(self.idle), until: None };
         let message = self.reading.next(patience).await.ok().flatten()?;
-        let envelope = Envelope::read(std::str::from_utf8(&message).ok()?).ok()?;
-        (envelope.shape == Shape::Notification).then_some(message)
+        let shape = message.content.as_ref().ok()?.shape;
+        (shape == Shape::Notification).then_some(message.bytes)
     }
 }

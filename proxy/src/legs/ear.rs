@@ -3,7 +3,7 @@
 use super::{Delivered, Leg};
 use crate::forward::Failure;
 use crate::talk::reading::{Patience, late};
-use bytes::Bytes;
+use crate::talk::server_message::ServerMessage;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -21,7 +21,7 @@ impl Ear {
     }
 
     /// The next message for the call; `None` when nothing will come any more. Safe to cancel.
-    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+    pub(crate) async fn next(&mut self) -> Option<ServerMessage> {
         self.inbox.recv().await.map(|delivered| delivered.message)
     }
 
@@ -29,7 +29,7 @@ impl Ear {
     ///
     /// # Errors
     /// [`Failure`] if the stream has broken off, or nothing comes in time.
-    pub(crate) async fn answer(&mut self, patience: Patience) -> Result<Bytes, Failure> {
+    pub(crate) async fn answer(&mut self, patience: Patience) -> Result<ServerMessage, Failure> {
         let idle = patience.idle.map(|idle| Instant::now() + idle);
         let heard = match [idle, patience.until].into_iter().flatten().min() {
             None => self.next().await,

@@ -9,10 +9,10 @@ use super::{Leg, Origin, Terms, endpoint};
 use crate::context::Gateway;
 use crate::errand::{self, Addressed, Errand, Said};
 use crate::forward::Failure;
+use crate::talk::Place;
 use crate::talk::reading::{Patience, Reading, late, malformed};
+use crate::talk::server_message::ServerMessage;
 use crate::talk::voice;
-use crate::talk::{Outcome, Place};
-use bytes::Bytes;
 use http::StatusCode;
 use portunus_config::Upstream;
 use portunus_filters::mcp::Revision;
@@ -84,7 +84,7 @@ async fn entered(place: &Place, reading: &mut Reading) -> Result<Place, Failure>
     if reading.event_name() != Some(b"endpoint") {
         return Err(unnamed());
     }
-    let path = endpoint::resolve(&place.upstream.url, &reference).map_err(|why| Failure {
+    let path = endpoint::resolve(&place.upstream.url, &reference.bytes).map_err(|why| Failure {
         cause: format!("the endpoint {why}"),
         ..malformed("the server sends messages where they may not go")
     })?;
@@ -99,7 +99,7 @@ async fn initialize(
     place: &Place,
     reading: &mut Reading,
     version: Revision,
-) -> Result<(Said, Vec<Bytes>), Failure> {
+) -> Result<(Said, Vec<ServerMessage>), Failure> {
     let number = gateway.estate.number().to_string();
     let body = bridge::initialize(&place.profile, &number, version);
     let addressed = Addressed { fields: voice::posted(), leg: None };
@@ -111,7 +111,7 @@ async fn initialize(
     loop {
         let message = reading.next(Patience::default()).await?;
         let message = message.ok_or_else(|| Failure::broken("the stream ended".to_owned()))?;
-        said.outcome = Outcome::of(&message, &number, false);
+        said.outcome = message.answer(&number, false);
         if said.outcome.is_some() {
             return Ok((said, early));
         }

@@ -5,13 +5,13 @@ use crate::bridge;
 use crate::context::Gateway;
 use crate::errand::{self, Addressed, Errand};
 use crate::talk::reading::{Patience, Reading, Resume};
+use crate::talk::server_message::ServerMessage;
 use crate::talk::voice;
-use bytes::Bytes;
 use http::HeaderValue;
 use http::StatusCode;
 use portunus_filters::Kind;
+use portunus_filters::mcp::Shape;
 use portunus_filters::mcp::bridge::question_of_server_request;
-use portunus_filters::mcp::{Envelope, Shape};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -106,40 +106,43 @@ async fn read(gateway: &Weak<Gateway>, leg: &Weak<Leg>, reading: &mut Reading) -
 }
 
 /// Gives a message to whom it concerns.
-pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &Bytes) {
-    let Some(envelope) = std::str::from_utf8(message).ok().and_then(|text| Envelope::read(text).ok()) else {
-        return tracing::debug!(upstream = &*leg.place.upstream.name, "what came on a stream is no message");
+pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &ServerMessage) {
+    let content = match &message.content {
+        Ok(content) => content,
+        Err(unread) => {
+            let upstream = &*leg.place.upstream.name;
+            return tracing::debug!(upstream, why = unread.detail(), "what came on a stream is not read");
+        }
     };
-    match (envelope.shape, envelope.method, envelope.id) {
+    match (content.shape, &content.method, &content.id) {
         (Shape::Request, Some(method), Some(id)) if method.is("ping") => {
-            leg.tell(gateway, Errand::Pong { session: leg.session(), id });
+            leg.tell(gateway, Errand::Pong { session: leg.session(), id: id.clone() });
         }
         (Shape::Request, _, Some(id)) => {
             if leg.deliver(None, message) {
                 return;
             }
-            let text = std::str::from_utf8(message).unwrap_or_default();
-            match question_of_server_request(text, id.as_json()) {
+            match question_of_server_request(message.text(), id.as_json()) {
                 Ok(Some(question)) if leg.origin == Origin::Own => {
-                    told_of(gateway, leg, What::Question { id, question });
+                    told_of(gateway, leg, What::Question { id: id.clone(), question });
                 }
-                _ => leg.tell(gateway, Errand::Decline { session: leg.session(), id }),
+                _ => leg.tell(gateway, Errand::Decline { session: leg.session(), id: id.clone() }),
             }
         }
         (Shape::Notification, Some(method), _) => {
             let delivered = match method.name() {
                 "notifications/progress" => {
-                    let number = envelope.params.get("progressToken").and_then(|token| token.parse().ok());
-                    number.is_some_and(|number| leg.deliver(Some(number), message))
+                    content.progress.is_some_and(|number| leg.deliver(Some(number), message))
                 }
                 "notifications/message" | "notifications/cancelled" => leg.deliver(None, message),
                 _ => false,
             };
             if !delivered {
-                told_of(gateway, leg, What::Notice { method, message: message.clone() });
+                let notice = What::Notice { method: method.clone(), message: message.bytes.clone() };
+                told_of(gateway, leg, notice);
             }
         }
-        (Shape::Result | Shape::Error, _, Some(id)) => leg.answered(&id, message),
+        (Shape::Result | Shape::Error, _, Some(id)) => leg.answered(id, message),
         _ => {}
     }
 }

@@ -69,7 +69,8 @@ impl Respond<'_> {
     async fn pass_events(&mut self, progress: &mut Progress, client: &mut Client) -> Result<(), Stop> {
         const TOO_LARGE: Stop = Stop::Malformed("the server sent an event that is too large");
         while let Some(event) = progress.splitter.next_event().map_err(|_| TOO_LARGE)? {
-            if !self.follow(&event, progress)? {
+            let followed = self.read_event(&event).await;
+            if !self.follow(followed, progress)? {
                 continue;
             }
             self.write(client, event.raw(), 1).await.map_err(|_| Stop::Client)?;
@@ -80,21 +81,20 @@ impl Respond<'_> {
         Ok(())
     }
 
+    /// Reads an event, a large one where it stops no other call.
+    async fn read_event(&self, event: &Event) -> Followed {
+        let (event, era) = (event.clone(), self.expect.era);
+        self.pool.offload.run(event.raw().len(), move || Followed::read(&event, era)).await
+    }
+
     /// Keeps track of what an event answers; whether the event goes on.
-    fn follow(&mut self, event: &Event, progress: &mut Progress) -> Result<bool, Stop> {
+    fn follow(&mut self, event: Followed, progress: &mut Progress) -> Result<bool, Stop> {
         // The modern era has no resumption: an id there promises nothing. What another replica kept is
         // lost with it.
         let resumes = self.expect.era == Era::Legacy && !self.expect.elsewhere;
-        progress.resumable |= resumes && event.has_id();
-        let Some(data) = event.data() else { return Ok(true) };
-        let Ok(text) = std::str::from_utf8(&data) else { return Ok(true) };
+        progress.resumable |= resumes && event.has_id;
         let mut goes_on = true;
-        let read = if self.expect.era == Era::Legacy && text.trim_ascii_start().starts_with('[') {
-            Envelope::read_batch(text)
-        } else {
-            Envelope::read(text).map(|envelope| vec![envelope])
-        };
-        for envelope in read.unwrap_or_default() {
+        for envelope in event.messages {
             match envelope.shape {
                 // It would ask by `input_required`; a request of its own makes its call hang.
                 Shape::Request if self.expect.era == Era::Modern => {
@@ -103,7 +103,7 @@ impl Respond<'_> {
                     ));
                 }
                 Shape::Result | Shape::Error => {
-                    self.outcome.proven(envelope.is_success());
+                    self.outcome.proven(envelope.is_success);
                     progress.rpc_error = envelope.error_code;
                     progress.answered.extend(envelope.id);
                 }
@@ -176,6 +176,43 @@ impl Respond<'_> {
             return End::Broken;
         }
         self.finish(client).await
+    }
+}
+
+/// What is to be known of an event that passes.
+struct Followed {
+    /// A client can resume from it.
+    has_id: bool,
+    /// Of its messages.
+    messages: Vec<Message>,
+}
+
+/// What is to be known of a message that passes.
+struct Message {
+    shape: Shape,
+    id: Option<Id>,
+    method: Option<Method>,
+    error_code: Option<i64>,
+    is_success: bool,
+}
+
+impl Followed {
+    fn read(event: &Event, era: Era) -> Followed {
+        let data = event.data().unwrap_or_default();
+        let text = std::str::from_utf8(&data).unwrap_or_default();
+        let is_batch = era == Era::Legacy && text.trim_ascii_start().starts_with('[');
+        let read = match is_batch {
+            true => Envelope::read_batch(text),
+            false => Envelope::read(text).map(|envelope| vec![envelope]),
+        };
+        let messages = read.unwrap_or_default().into_iter().map(|envelope| Message {
+            is_success: envelope.is_success(),
+            shape: envelope.shape,
+            id: envelope.id,
+            method: envelope.method,
+            error_code: envelope.error_code,
+        });
+        Followed { has_id: event.has_id(), messages: messages.collect() }
     }
 }
 

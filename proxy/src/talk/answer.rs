@@ -1,9 +1,10 @@
 //! What a talk ends with.
 
+use super::server_message::ServerMessage;
 use bytes::Bytes;
 use portunus_filters::Era;
 use portunus_filters::mcp::bridge::{self, Facts};
-use portunus_filters::mcp::{Envelope, Remarks, Span};
+use portunus_filters::mcp::{Remarks, Span};
 use std::sync::Arc;
 
 /// The final answer, in the upstream's words.
@@ -31,8 +32,9 @@ pub struct Came {
 }
 
 impl Came {
-    pub(super) fn of(message: &Bytes, envelope: &Envelope<'_>, under_own_id: bool) -> Option<Came> {
-        Some(Came { message: message.clone(), under_own_id, remarks: envelope.remarks? })
+    pub(super) fn of(message: &ServerMessage, under_own_id: bool) -> Option<Came> {
+        let remarks = message.content.as_ref().ok()?.remarks?;
+        Some(Came { message: message.bytes.clone(), under_own_id, remarks })
     }
 }
 

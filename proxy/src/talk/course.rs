@@ -2,9 +2,9 @@
 
 use super::Place;
 use super::reading::{Patience, Reading};
+use super::server_message::ServerMessage;
 use crate::forward::{self, Exchange, Failure, Leg};
 use crate::upstreams::dns::Resolver;
-use bytes::Bytes;
 use http::StatusCode;
 use portunus_config::Upstream;
 use portunus_filters::Kind;
@@ -37,7 +37,7 @@ impl Course {
         &mut self,
         upstream: &Arc<Upstream>,
         patience: Patience,
-    ) -> Result<Option<Bytes>, Failure> {
+    ) -> Result<Option<ServerMessage>, Failure> {
         if let Course::Sending(sending, sent) = self {
             let exchange = sending.as_mut().await?;
             *self = Course::Reading(Box::new(Reading::begin(exchange, upstream, *sent)?));

@@ -66,6 +66,7 @@ impl Talk {
             unasked: Vec::new(),
             seat: None,
             travel: None,
+            closing: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::course::{Budget, Course};
 use super::reading::{Patience, Resume, malformed};
+use super::server_message::{ServerMessage, Unread};
 use super::voice::{self, Fields};
 use super::{Answer, Came, Common, LegOf, Outcome, Place, Question, Reply, Turn, unanswerable, unreadable};
 use crate::errand::Errand;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use portunus_config::LegSharing;
 use portunus_filters::mcp::bridge::{self, Ability, Parts, Put};
-use portunus_filters::mcp::{Envelope, Id, Shape};
+use portunus_filters::mcp::{Id, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
 use std::future::Future;
 use std::pin::Pin;
@@ -79,8 +80,8 @@ struct Questions {
 
 /// What happened first.
 enum Event {
-    Answer(Result<Option<Bytes>, Failure>),
-    Aside(Option<Bytes>),
+    Answer(Result<Option<ServerMessage>, Failure>),
+    Aside(Option<ServerMessage>),
     Due,
 }
 
@@ -205,20 +206,21 @@ impl Legacy {
     }
 
     /// What a message of the upstream means.
-    fn take(&mut self, common: &Common, message: &Bytes) -> Result<Option<Turn>, Failure> {
+    fn take(&mut self, common: &Common, message: &ServerMessage) -> Result<Option<Turn>, Failure> {
         let refused = self.course.refusal();
         let leg = Arc::clone(self.held.leg());
         if let Some(status) = refused
-            && leg.is_unknown(status, Some(message))
+            && leg.is_unknown(status, Some(&message.bytes))
         {
             return self.forgotten(common).map(|()| None);
         }
-        let read =
-            std::str::from_utf8(message).ok().and_then(|text| Some((text, Envelope::read(text).ok()?)));
-        let Some((text, envelope)) = read else {
-            return if refused.is_some() { Ok(None) } else { Err(no_message()) };
+        let content = match &message.content {
+            Ok(content) => content,
+            Err(_) if refused.is_some() => return Ok(None),
+            Err(unread) => return Err(malformed(unread.detail())),
         };
-        match (envelope.shape, &envelope.method, &envelope.id) {
+        let text = message.text();
+        match (content.shape, &content.method, &content.id) {
             // For those who asked for the resource, on whatever stream it came.
             (Shape::Notification, Some(method), _) if method.is(bridge::RESOURCE_UPDATED) => {
                 leg.overhear(&common.gateway, message);
@@ -231,7 +233,7 @@ impl Legacy {
             }
             (Shape::Request, _, Some(id)) => Ok(self.asked(common, text, id.clone())),
             _ => {
-                let Some(outcome) = Outcome::said(&envelope, message, &self.id, refused.is_some()) else {
+                let Some(outcome) = content.answer(&self.id, refused.is_some()) else {
                     return if refused.is_some() { Ok(None) } else { Err(no_message()) };
                 };
                 self.note_era(common, &outcome);
@@ -246,7 +248,7 @@ impl Legacy {
                         era: Era::Legacy,
                         outcome,
                         facts: Some(Arc::clone(&leg.facts)),
-                        came: Came::of(message, &envelope, false),
+                        came: Came::of(message, false),
                     }),
                 }))
             }
@@ -446,7 +448,7 @@ async fn late(patience: Patience) -> Failure {
     Denial::new(Reason::UpstreamTimeout, "the server did not answer in time").into()
 }
 
-async fn heard(inbox: &mut Option<Ear>) -> Option<Bytes> {
+async fn heard(inbox: &mut Option<Ear>) -> Option<ServerMessage> {
     match inbox {
         Some(ear) => ear.next().await,
         None => std::future::pending().await,
@@ -463,5 +465,5 @@ fn incapable(ability: Ability) -> Outcome {
 }
 
 fn no_message() -> Failure {
-    malformed("the server's answer is no JSON-RPC answer")
+    malformed(Unread::NoMessage.detail())
 }

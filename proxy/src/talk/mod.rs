@@ -11,6 +11,7 @@ mod legacy;
 mod modern;
 mod overseen;
 pub(crate) mod reading;
+pub(crate) mod server_message;
 #[cfg(test)]
 mod tests;
 mod travel;
@@ -22,6 +23,7 @@ use crate::context::Gateway;
 use crate::forward::{Failure, Inbound, Permit, Reach};
 use crate::headers::Upward;
 use crate::legs::Leg;
+use crate::offload::OffloadQueue;
 use crate::reads::Read;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::replicas::Seat;
@@ -29,6 +31,7 @@ use bytes::Bytes;
 use doubt::Doubt;
 use keeping::{Sought, look, sought};
 use legacy::Legacy;
+pub(crate) use modern::MAX_ASKING_BYTES;
 use modern::{Modern, Speech};
 use overseen::unanswerable;
 use portunus_config::{ServerId, Transport, Upstream};
@@ -36,6 +39,7 @@ use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Fault, Id, Method};
 use portunus_filters::{Denial, Era, Message, Reason};
+use std::pin::Pin;
 use std::sync::Arc;
 use travel::{Travel, seated};
 use voice::{Fields, Voice};
@@ -154,7 +158,12 @@ pub struct Talk {
     /// Where an upstream has several places: the one it is at, and how it goes to another.
     seat: Option<Seat>,
     travel: Option<Box<Travel>>,
+    /// The last turn, while a large answer is kept and held to its rules.
+    closing: Option<Closing>,
 }
+
+/// What becomes of a large answer.
+type Closing = Pin<Box<dyn Future<Output = Turn> + Send>>;
 
 /// What of a talk does not depend on the era of its upstream.
 #[derive(Clone)]
@@ -213,7 +222,7 @@ impl Talk {
         let mut talk = match Way::open((&common, parts), era, leg, &speech).await {
             Ok(way) => {
                 let unasked = Vec::new();
-                Talk { common, way, read, doubt: None, over: false, unasked, seat, travel }
+                Talk { common, way, read, doubt: None, over: false, unasked, seat, travel, closing: None }
             }
             Err(failure) => Box::pin(Talk::elsewhere(common, read, (seat, travel), failure)).await?,
         };
@@ -245,6 +254,7 @@ impl Talk {
                             unasked: Vec::new(),
                             seat,
                             travel: Some(travel),
+                            closing: None,
                         });
                     }
                     Err(failure) => failure,
@@ -258,6 +268,9 @@ impl Talk {
 
     /// What happens next. Safe to cancel; waits for ever once the talk is over.
     pub async fn next(&mut self) -> Turn {
+        if self.closing.is_some() {
+            return self.closed().await;
+        }
         if self.over {
             return std::future::pending().await;
         }
@@ -265,7 +278,7 @@ impl Talk {
             && let Some(answer) = read.kept().await
         {
             self.over = true;
-            return self.passed(answer);
+            return self.close(answer, None).await;
         }
         let turn = loop {
             if self.is_unsettled()
@@ -314,8 +327,14 @@ impl Talk {
         if let Some(seat) = self.seat.take() {
             seat.judge(failure, self.common.gateway.clock.now().monotonic);
         }
-        match self.told(turn) {
-            Turn::Done(answer) => self.passed(answer),
+        let read = self.read.take();
+        match turn {
+            Turn::Done(answer) => self.close(answer, read).await,
+            // An older answer may take the place of a failure.
+            Turn::Failed(failure) => match read.and_then(|read| read.instead(&failure)) {
+                Some(answer) => self.close(answer, None).await,
+                None => Turn::Failed(failure),
+            },
             turn => turn,
         }
     }
@@ -333,19 +352,6 @@ impl Talk {
             return Some(failure);
         }
         self.travelled().await
-    }
-
-    /// The last turn as the client gets it: an older answer may take the place of a failure.
-    fn told(&mut self, last: Turn) -> Turn {
-        let Some(read) = self.read.take() else { return last };
-        match last {
-            Turn::Done(answer) => {
-                read.keep(&answer);
-                Turn::Done(answer)
-            }
-            Turn::Failed(failure) => read.instead(&failure).map_or(Turn::Failed(failure), Turn::Done),
-            turn => turn,
-        }
     }
 
     /// Answers questions by their keys; keys that were not asked, or are answered, are passed over.
@@ -398,6 +404,11 @@ impl Talk {
     /// Whose share it takes of what callers hold together.
     pub fn owner(&self) -> crate::shares::Owner {
         self.common.place.owner
+    }
+
+    /// Where large answers are worked on.
+    pub fn offload(&self) -> &OffloadQueue {
+        &self.common.place.pool.offload
     }
 }
 

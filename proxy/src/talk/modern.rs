@@ -2,6 +2,7 @@
 
 use super::course::{Budget, Course};
 use super::reading::malformed;
+use super::server_message::{ServerMessage, Unread};
 use super::voice::{self, Fields};
 use super::{Answer, Came, Common, Order, Outcome, Reply, Retry, Rounds, Turn, unanswerable, unreadable};
 use crate::forward::{Failure, Use, Wording};
@@ -9,13 +10,15 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use portunus_filters::mcp::bridge::{self, ParamHeader, Parts, Put};
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::mcp::{Envelope, Id, Remarks, Revision, Shape};
+use portunus_filters::mcp::{Id, Remarks, Revision, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Sleep, sleep};
 
+/// Longest result that says it is more than what was asked for: it may hold an image to look at.
+pub(crate) const MAX_ASKING_BYTES: usize = 4 << 20;
 /// Rounds of one request.
 const MAX_ROUNDS: u32 = 8;
 /// The first wait and the longest before an upstream that only wants to be asked again is.
@@ -177,32 +180,33 @@ impl Modern {
     }
 
     /// What a message of the upstream means.
-    fn take(&mut self, common: &Common, message: &Bytes) -> Result<Option<Turn>, Failure> {
+    fn take(&mut self, common: &Common, message: &ServerMessage) -> Result<Option<Turn>, Failure> {
         let refused = self.course.refusal().is_some();
-        let Some(text) = std::str::from_utf8(message).ok() else { return Err(no_message()) };
-        let Ok(envelope) = Envelope::read(text) else {
-            return if refused { Ok(None) } else { Err(no_message()) };
+        let content = match &message.content {
+            Ok(content) => content,
+            Err(_) if refused => return Ok(None),
+            Err(unread) => return Err(malformed(unread.detail())),
         };
-        match envelope.shape {
+        match content.shape {
             Shape::Notification
-                if envelope.method.as_ref().is_some_and(|method| method.is(bridge::RESOURCE_UPDATED)) =>
+                if content.method.as_ref().is_some_and(|method| method.is(bridge::RESOURCE_UPDATED)) =>
             {
-                crate::bridge::strayed(&common.gateway, &common.place.upstream, text);
+                crate::bridge::strayed(&common.gateway, &common.place.upstream, message.text());
                 Ok(None)
             }
-            Shape::Notification => Ok(common.note(text, self.id(common)).map(Turn::Note)),
+            Shape::Notification => Ok(common.note(message.text(), self.id(common)).map(Turn::Note)),
             // It would ask by `input_required`.
             Shape::Request => Err(malformed("the server sent a request, which this revision does not have")),
             Shape::Result | Shape::Error => {
-                let Some(outcome) = Outcome::said(&envelope, message, self.id(common), refused) else {
+                let Some(outcome) = content.answer(self.id(common), refused) else {
                     return if refused { Ok(None) } else { Err(no_message()) };
                 };
                 self.note_era(common, &outcome);
                 self.course.finish();
-                let turn = self.answer(common, outcome, envelope.remarks)?;
+                let turn = self.answer(common, outcome, content.remarks)?;
                 Ok(turn.map(|turn| match turn {
                     Turn::Done(answer) => {
-                        Turn::Done(Answer { came: Came::of(message, &envelope, common.passes()), ..answer })
+                        Turn::Done(Answer { came: Came::of(message, common.passes()), ..answer })
                     }
                     turn => turn,
                 }))
@@ -220,7 +224,13 @@ impl Modern {
             return Ok(Some(common.done(outcome)));
         };
         let may_ask = remarks.is_none_or(|remarks| remarks.unusual);
-        if common.rounds == Rounds::Through || !may_ask || !bridge::asks(result) {
+        if common.rounds == Rounds::Through || !may_ask {
+            return Ok(Some(common.done(outcome)));
+        }
+        if result.len() > MAX_ASKING_BYTES {
+            return Err(malformed("the server asks for input at too great a length"));
+        }
+        if !bridge::asks(result) {
             return Ok(Some(common.done(outcome)));
         }
         let text = std::str::from_utf8(result).map_err(|_| no_message())?;
@@ -305,7 +315,7 @@ impl Modern {
 }
 
 fn no_message() -> Failure {
-    malformed("the server's answer is no JSON-RPC answer")
+    malformed(Unread::NoMessage.detail())
 }
 
 /// Fields of a POST: what it mirrors of its body, and what a modern client says of arguments that no

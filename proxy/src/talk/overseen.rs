@@ -1,8 +1,13 @@
 //! What policy does to a talk: questions that nobody is asked, and answers that are changed.
 
 use super::{Answer, Common, Question, Rounds, Talk, Turn};
+use crate::authorize::Overseer;
+use crate::context::Gateway;
 use crate::forward::Failure;
+use crate::offload::INLINE_BYTES;
+use crate::reads::Read;
 use portunus_filters::Cleared;
+use std::sync::Arc;
 
 impl Talk {
     /// Holds the answer to the rules of a message that takes the call up again, beside those of the call.
@@ -10,11 +15,31 @@ impl Talk {
         self.common.overseer.add(cleared.answer_rules());
     }
 
-    /// The answer as the client may have it.
-    pub(super) fn passed(&self, answer: Answer) -> Turn {
-        match self.common.overseer.passed(&self.common.gateway, answer) {
-            Ok(answer) => Turn::Done(answer),
-            Err(denial) => Turn::Failed(denial.into()),
+    /// The last turn: the answer as the client may have it, and kept where it may be. What has to be
+    /// read for that is, if it is large, where it stops no other call. Safe to cancel.
+    pub(super) async fn close(&mut self, answer: Answer, read: Option<Box<Read>>) -> Turn {
+        let (overseer, gateway) = (&self.common.overseer, &self.common.gateway);
+        let is_looked_at = read.is_some() || overseer.looks_at_answers(gateway);
+        if answer.text().len() <= INLINE_BYTES || !is_looked_at {
+            return closed(overseer, gateway, answer, read);
+        }
+        let (overseer, gateway) = (overseer.clone(), Arc::clone(gateway));
+        let queue = self.common.place.pool.offload.clone();
+        self.closing = Some(Box::pin(async move {
+            queue.run(answer.text().len(), move || closed(&overseer, &gateway, answer, read)).await
+        }));
+        self.closed().await
+    }
+
+    /// What became of a large answer. Safe to cancel.
+    pub(super) async fn closed(&mut self) -> Turn {
+        match &mut self.closing {
+            Some(closing) => {
+                let turn = closing.await;
+                self.closing = None;
+                turn
+            }
+            None => std::future::pending().await,
         }
     }
 
@@ -23,6 +48,16 @@ impl Talk {
         self.reply(self.unasked.clone()).await?;
         self.unasked.clear();
         Ok(())
+    }
+}
+
+fn closed(overseer: &Overseer, gateway: &Gateway, answer: Answer, read: Option<Box<Read>>) -> Turn {
+    if let Some(read) = read {
+        read.keep(&answer);
+    }
+    match overseer.passed(gateway, answer) {
+        Ok(answer) => Turn::Done(answer),
+        Err(denial) => Turn::Failed(denial.into()),
     }
 }
 

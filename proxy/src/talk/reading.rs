@@ -1,6 +1,8 @@
 //! An upstream's answer, message by message, whatever form it comes in.
 
+use super::server_message::{Arrived, Framed, ServerMessage, Unread};
 use crate::forward::{Exchange, Failure, Reach};
+use crate::offload::{INLINE_BYTES, OffloadQueue, Room};
 use crate::pieces::Pieces;
 use crate::respond::class::{Class, challenged, classify};
 use crate::upstreams::wire::Framing;
@@ -11,7 +13,7 @@ use portunus_config::Upstream;
 use portunus_filters::denial::Challenge;
 use portunus_filters::mcp::sse::Splitter;
 use portunus_filters::{Denial, Kind, Reason};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -33,6 +35,21 @@ pub(crate) struct Reading {
     resume: Resume,
     /// Of the last event, where it is not `message`.
     event_name: Option<Box<[u8]>>,
+    upstream: Arc<Upstream>,
+    /// What a large message is waited for.
+    aside: Option<Aside>,
+    /// Held while a large message arrives and is read.
+    room: Option<Room>,
+}
+
+/// What is waited for before more of an answer is read.
+type Aside = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+enum Done {
+    /// There is room for a message that is large.
+    Room(Room),
+    /// A large message was read.
+    Read(Arrived),
 }
 
 /// A stream whose server gives longer ids to its events cannot be taken up again.
@@ -100,7 +117,17 @@ impl Reading {
             }
             Class::Opaque | Class::Bare => Body::Nothing,
         };
-        Ok(Reading { exchange, body, status, ended: false, resume: Resume::default(), event_name: None })
+        Ok(Reading {
+            exchange,
+            body,
+            status,
+            ended: false,
+            resume: Resume::default(),
+            event_name: None,
+            upstream: Arc::clone(upstream),
+            aside: None,
+            room: None,
+        })
     }
 
     /// The status of the answer.
@@ -123,17 +150,31 @@ impl Reading {
         self.event_name.as_deref()
     }
 
-    /// The text of the next message; `None` at the end. Safe to cancel.
+    /// The next message; `None` at the end. Safe to cancel.
     ///
     /// # Errors
     /// [`Failure`] if it breaks off, is too large, or does not come in time.
-    pub(crate) async fn next(&mut self, patience: Patience) -> Result<Option<Bytes>, Failure> {
+    pub(crate) async fn next(&mut self, patience: Patience) -> Result<Option<ServerMessage>, Failure> {
         loop {
-            if let Some(message) = self.take()? {
+            if self.aside.is_some()
+                && let Some(message) = self.wait_aside(patience).await?
+            {
                 return Ok(Some(message));
+            }
+            if let Some(framed) = self.take()? {
+                if framed.len() > INLINE_BYTES {
+                    self.aside = Some(self.read_aside(framed));
+                } else if let Some(message) = self.arrived(framed.read()) {
+                    return Ok(Some(message));
+                }
+                continue;
             }
             if self.ended {
                 return Ok(None);
+            }
+            if self.room.is_none() && self.held_bytes() > INLINE_BYTES {
+                self.aside = Some(self.make_room());
+                continue;
             }
             match self.chunk(patience).await? {
                 Some(chunk) => self.push(chunk)?,
@@ -142,31 +183,79 @@ impl Reading {
         }
     }
 
+    /// Waits for what has to be done first; gives the message that it was done for.
+    async fn wait_aside(&mut self, patience: Patience) -> Result<Option<ServerMessage>, Failure> {
+        let Some(aside) = &mut self.aside else { return Ok(None) };
+        let done = match patience.until {
+            None => aside.await,
+            Some(until) => tokio::time::timeout_at(until, aside).await.map_err(|_| late(true))?,
+        };
+        self.aside = None;
+        Ok(match done {
+            Done::Room(room) => {
+                self.room = Some(room);
+                None
+            }
+            Done::Read(arrived) => {
+                self.room = None;
+                self.arrived(arrived)
+            }
+        })
+    }
+
+    fn read_aside(&self, framed: Framed) -> Aside {
+        let queue = self.offload();
+        Box::pin(async move { Done::Read(queue.run(framed.len(), move || framed.read()).await) })
+    }
+
+    fn make_room(&self) -> Aside {
+        let queue = self.offload();
+        let bytes = match &self.body {
+            Body::Json(_, likely) if *likely > 0 => *likely,
+            _ => MAX_MESSAGE_BYTES,
+        };
+        Box::pin(async move { Done::Room(queue.room(bytes).await) })
+    }
+
+    fn offload(&self) -> OffloadQueue {
+        self.exchange.checkout.offload().clone()
+    }
+
+    /// Bytes of a message that is not complete.
+    fn held_bytes(&self) -> usize {
+        match &self.body {
+            Body::Json(pieces, _) | Body::Refusal(pieces) => pieces.len(),
+            Body::Events(splitter) => splitter.remainder().len(),
+            Body::Nothing => 0,
+        }
+    }
+
+    /// Takes note of what an event says of the stream; gives its message, if somebody is to have it.
+    fn arrived(&mut self, arrived: Arrived) -> Option<ServerMessage> {
+        if let Some(id) = arrived.event_id {
+            self.resume.last_event_id = Some(id).filter(|id| (1..=MAX_EVENT_ID).contains(&id.len()));
+        }
+        self.resume.retry = arrived.retry.or(self.resume.retry);
+        let message = arrived.message?;
+        if let Err(Unread::Notification) = message.content {
+            let (upstream, bytes) = (&*self.upstream.name, message.bytes.len());
+            tracing::warn!(upstream, bytes, "a notification that is too long was dropped");
+            return None;
+        }
+        self.event_name = arrived.event_name;
+        Some(message)
+    }
+
     /// The message that is complete, if there is one.
-    fn take(&mut self) -> Result<Option<Bytes>, Failure> {
+    fn take(&mut self) -> Result<Option<Framed>, Failure> {
         match &mut self.body {
-            Body::Events(splitter) => loop {
+            Body::Events(splitter) => {
                 let next = splitter.next_event();
-                let Some(event) =
-                    next.map_err(|_| malformed("the server sent an event that is too large"))?
-                else {
-                    return Ok(None);
-                };
-                if let Some(id) = event.id() {
-                    self.resume.last_event_id =
-                        Some(id).filter(|id| (1..=MAX_EVENT_ID).contains(&id.len())).map(<[u8]>::to_vec);
-                }
-                if let Some(ms) = event.retry_ms() {
-                    self.resume.retry = Some(Duration::from_millis(ms));
-                }
-                let said = event.data().filter(|data| !data.trim_ascii().is_empty());
-                if let Some(data) = said {
-                    self.event_name = event.name().map(Box::from);
-                    return Ok(Some(slice_of(event.raw(), &data)));
-                }
-            },
+                let event = next.map_err(|_| malformed("the server sent an event that is too large"))?;
+                Ok(event.map(Framed::Event))
+            }
             Body::Json(pieces, _) | Body::Refusal(pieces) if self.ended && !pieces.is_empty() => {
-                Ok(Some(std::mem::take(pieces).into_bytes()))
+                Ok(Some(Framed::Body(std::mem::take(pieces).into_bytes())))
             }
             Body::Json(..) | Body::Refusal(_) | Body::Nothing => Ok(None),
         }
@@ -259,13 +348,5 @@ fn expected_bytes(exchange: &Exchange) -> usize {
     match exchange.head.framing {
         Framing::Length(length) => usize::try_from(length).map_or(0, |length| length.min(MAX_MESSAGE_BYTES)),
         Framing::Chunked | Framing::Close => 0,
-    }
-}
-
-/// `part` as a share of `whole` if it lies in it, else a copy.
-fn slice_of(whole: &Bytes, part: &[u8]) -> Bytes {
-    match portunus_filters::mcp::Span::locate(whole, part) {
-        Some(span) => whole.slice(span.start as usize..span.end as usize),
-        None => Bytes::copy_from_slice(part),
     }
 }

@@ -276,6 +276,13 @@ impl Listing {
     }
 }
 
+impl Listing {
+    /// Bytes of its definitions.
+    pub fn bytes(&self) -> usize {
+        self.items.iter().map(|item| (item.span.end - item.span.start) as usize).sum()
+    }
+}
+
 /// What goes for all pages together.
 fn most_careful(pages: &[Page]) -> Option<Caching> {
     let said = pages.iter().filter_map(|page| page.caching);
