@@ -4,7 +4,8 @@
 //! makes a browser ask here under its own name gets nothing (DNS rebinding).
 
 use crate::context::Gateway;
-use crate::telemetry::{answer, plain};
+use crate::telemetry::{answer, names_this_machine, plain};
+use crate::text;
 use async_trait::async_trait;
 use http::header::{HOST, ORIGIN};
 use http::{Method, Response, StatusCode};
@@ -28,16 +29,6 @@ impl Admin {
     /// A surface over this process, bound to `address`.
     pub fn new(gateway: Arc<Gateway>, address: SocketAddr) -> Admin {
         Admin { gateway, address }
-    }
-
-    fn answers_for(&self, host: &str) -> bool {
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-            _ => host,
-        };
-        let name = name.trim_matches(['[', ']']);
-        name.eq_ignore_ascii_case("localhost")
-            || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback() || ip == self.address.ip())
     }
 
     /// What is in force, what was refused, what runs.
@@ -112,7 +103,7 @@ impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let request = session.req_header();
         let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        if !self.answers_for(host) || request.headers.contains_key(ORIGIN) {
+        if !names_this_machine(host, self.address.ip()) || request.headers.contains_key(ORIGIN) {
             return plain(
                 StatusCode::FORBIDDEN,
                 "the admin surface answers for loopback names, and no web page\n",
@@ -124,7 +115,8 @@ impl ServeHttp for Admin {
                 "this surface only reads; changes go through the control socket\n",
             );
         }
-        let shown = |body: String| answer(StatusCode::OK, "application/json", body.into_bytes());
+        // Servers and clients chose some of the text, and a terminal or page may show it.
+        let shown = |body: String| answer(StatusCode::OK, "application/json", text::tame(&body).into_bytes());
         match request.uri.path() {
             "/status" => shown(format!("{:#}\n", self.status())),
             "/config" => shown(format!(

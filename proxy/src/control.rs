@@ -16,7 +16,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_http::ResponseHeader;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -92,12 +92,12 @@ impl Control {
                 format!("cannot make the control socket {}: {error}", path.display()),
             )
         };
-        if path.exists() {
-            std::fs::remove_file(path).map_err(told)?;
+        let found = std::fs::symlink_metadata(path);
+        if found.is_ok_and(|found| !found.file_type().is_socket()) {
+            let taken = "something else than a socket is there: take it away, or name another path";
+            return Err(told(io::Error::new(io::ErrorKind::AlreadyExists, taken)));
         }
-        let listener = UnixListener::bind(path).map_err(told)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(told)?;
-        let owner = std::fs::metadata(path).map_err(told)?.uid();
+        let (listener, owner) = bind_privately(path).map_err(told)?;
         Ok(Control { listener, owner, level, commands })
     }
 
@@ -218,6 +218,30 @@ impl Control {
     }
 }
 
+/// Makes the socket in a folder that nobody else can enter, and moves it to its place when its mode is
+/// right: at no moment can others connect, whatever folder it is for. Gives its owner too.
+fn bind_privately(path: &Path) -> io::Result<(UnixListener, u32)> {
+    let folder = path.with_file_name(format!(".p{:x}", std::process::id()));
+    // One that a process of this number left behind; of anything else there, making it tells.
+    std::fs::remove_file(folder.join("s")).ok();
+    std::fs::remove_dir(&folder).ok();
+    std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+    let inside = folder.join("s");
+    let made = || {
+        let listener = UnixListener::bind(&inside)?;
+        std::fs::set_permissions(&inside, std::fs::Permissions::from_mode(0o600))?;
+        let owner = std::fs::metadata(&inside)?.uid();
+        std::fs::rename(&inside, path)?;
+        Ok((listener, owner))
+    };
+    let made = made();
+    if made.is_err() {
+        std::fs::remove_file(&inside).ok();
+    }
+    std::fs::remove_dir(&folder).ok();
+    made
+}
+
 const RECORD: &str = "write /record?every=100&seconds=600: one question of 100, for ten minutes; at most a \
     day. /record?seconds=0 ends a recording\n";
 
@@ -269,5 +293,33 @@ impl Drop for Claim {
     fn drop(&mut self) {
         // The process is ending; a socket that is gone already is what was wanted.
         drop(std::fs::remove_file(&self.path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_is_private_where_it_appears_and_replaces_nothing_but_a_socket() {
+        let folder = std::env::temp_dir().join(format!("portunus-control-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("control.sock");
+        std::fs::write(&path, "precious").unwrap();
+        let (level, commands) = (LevelHandle::unread(), mpsc::channel(1).0);
+        let refused = Control::make(&path, level.clone(), commands.clone()).err().unwrap();
+        assert!(refused.to_string().contains("something else than a socket"), "{refused}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        std::fs::remove_file(&path).unwrap();
+        for _ in 0..2 {
+            let control = Control::make(&path, level.clone(), commands.clone()).unwrap();
+            let made = std::fs::symlink_metadata(&path).unwrap();
+            assert!(made.file_type().is_socket());
+            assert_eq!((made.permissions().mode() & 0o777, made.uid()), (0o600, control.owner));
+            let names: Vec<_> =
+                std::fs::read_dir(&folder).unwrap().map(|one| one.unwrap().file_name()).collect();
+            assert_eq!(names, ["control.sock"], "nothing is left beside it");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -59,6 +59,8 @@ pub mod serve;
 pub mod session;
 pub mod shares;
 pub mod silence;
+pub mod state_file;
+pub mod surface;
 pub mod table;
 pub mod talk;
 pub mod telemetry;

@@ -10,11 +10,12 @@ use crate::edge::{Edge, Rim};
 use crate::handover::Holding;
 use crate::handover::take::{Inheritance, Predecessor};
 use crate::helm::{Helm, Signals};
-use crate::listeners::{Given, Listening, Place, Surface};
+use crate::listeners::{self, Given, Listening, Place};
 use crate::log::{self, LevelHandle};
 use crate::notify::Supervisor;
 use crate::peers::news;
 use crate::readiness::Readiness;
+use crate::surface::Surface;
 use crate::telemetry::Telemetry;
 use crate::watch::Watcher;
 use pingora_core::server::configuration::ServerConf;
@@ -215,18 +216,22 @@ impl Bound {
             let listening = inheritance.listen(&place)?;
             Ok((place, listening))
         };
-        let listeners = bootstrap.listeners.iter().map(|one| listen(Surface::Mcp, &one.name, one.bind));
+        let listeners =
+            bootstrap.listeners.iter().map(|one| listen(listeners::Surface::Mcp, &one.name, one.bind));
         Ok(Bound {
             listeners: listeners.collect::<io::Result<_>>()?,
             telemetry: bootstrap
                 .telemetry
-                .map(|bind| listen(Surface::Telemetry, "telemetry", bind))
+                .map(|bind| listen(listeners::Surface::Telemetry, "telemetry", bind))
                 .transpose()?,
-            admin: bootstrap.admin.map(|bind| listen(Surface::Admin, "admin", bind)).transpose()?,
+            admin: bootstrap
+                .admin
+                .map(|bind| listen(listeners::Surface::Admin, "admin", bind))
+                .transpose()?,
             peers: bootstrap
                 .peers
                 .as_ref()
-                .map(|peers| listen(Surface::Peers, &peers.listener.name, peers.listener.bind))
+                .map(|peers| listen(listeners::Surface::Peers, &peers.listener.name, peers.listener.bind))
                 .transpose()?,
         })
     }
@@ -299,11 +304,12 @@ fn surfaces(
 ) -> io::Result<Server> {
     let mut server = server(1);
     if let Some((_, listening)) = &bound.telemetry {
-        let app = Telemetry::new(Arc::clone(gateway), readiness);
+        let app = Telemetry::new(Arc::clone(gateway), readiness, listening.address);
+        let app = Surface::new("telemetry", app);
         server.add_service(Given::new("telemetry", app, &[listening], None)?);
     }
     if let Some((_, listening)) = &bound.admin {
-        let app = Admin::new(Arc::clone(gateway), listening.address);
+        let app = Surface::new("admin", Admin::new(Arc::clone(gateway), listening.address));
         server.add_service(Given::new("admin", app, &[listening], None)?);
     }
     if let Some((_, listening)) = &bound.peers {

@@ -58,6 +58,32 @@ pub fn tame(document: &str) -> String {
     out
 }
 
+/// Lines of the log: as [`tame`], but for what only a page acts on, and for the colours that the log
+/// itself puts in (`ESC [ … m`).
+pub fn tame_log(lines: &str) -> String {
+    let mut out = String::with_capacity(lines.len());
+    let mut rest = lines.chars();
+    while let Some(character) = rest.next() {
+        let is_colour = character == '\x1b' && is_colour(rest.as_str());
+        if is_unsafe(character) && !matches!(character, '\n' | '\t' | '<' | '>' | '&') && !is_colour {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+/// Whether text goes on as the rest of a sequence that only sets colours.
+fn is_colour(rest: &str) -> bool {
+    let Some(numbers) = rest.strip_prefix('[') else { return false };
+    let end = numbers.find(|one: char| !one.is_ascii_digit() && one != ';');
+    end.is_some_and(|end| numbers[end..].starts_with('m'))
+}
+
 /// Characters that a terminal, page or log viewer acts on instead of showing.
 fn is_unsafe(character: char) -> bool {
     matches!(character,
@@ -97,6 +123,13 @@ mod tests {
         assert!(!tamed.chars().any(|character| character != '\n' && is_unsafe(character)), "{tamed}");
         let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         assert_eq!(read(&tamed), read(document));
+    }
+
+    #[test]
+    fn lines_of_the_log_keep_their_colours_and_nothing_else_that_acts() {
+        let line = "\x1b[2mWARN\x1b[0m a<b \x1b[2J \u{9b}31m \u{202e}\u{200b}\r ok\n";
+        let expected = "\x1b[2mWARN\x1b[0m a<b \\u001b[2J \\u009b31m \\u202e\\u200b\\u000d ok\n";
+        assert_eq!(tame_log(line), expected);
     }
 
     #[test]

@@ -11,6 +11,27 @@ async fn refused(gateway: &Gateway, bytes: &[u8]) -> (u16, String) {
     (response.status, response.header("portunus-outcome").unwrap_or_default().to_owned())
 }
 
+/// An array of more items than the default bounds allow.
+fn wide() -> String {
+    format!("[0{}]", ",0".repeat(150_000))
+}
+
+#[tokio::test]
+async fn a_string_may_be_as_long_as_the_body_that_it_is_in_unless_bounds_say_less() {
+    let upstream = Upstream::answering().await;
+    let document = format!(
+        "upstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: up\n  /short: {{ upstreams: [up], bounds: {{ string: 1MiB }} }}\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&document).await;
+    let arguments = format!(r#"{{"name":"echo","arguments":{{"t":"{}"}}}}"#, "x".repeat(2 << 20));
+    let call = rpc(9, "tools/call", &arguments);
+    let served = gateway.post("/mcp", &[], &call).await;
+    assert!(served.status == 200 && served.json()["result"].is_object(), "{}", served.status);
+    let refused = gateway.post("/short", &[], &call).await;
+    assert_eq!((refused.reason().as_str(), refused.json()["id"].as_u64()), ("bounds_exceeded", Some(9)));
+}
+
 #[tokio::test]
 async fn ambiguous_http_is_refused_and_closed() {
     let upstream = Upstream::unreachable().await;
@@ -66,8 +87,7 @@ async fn bad_messages_are_refused_by_the_table_on_a_kept_connection() {
         "[".repeat(20_000),
         "]".repeat(20_000)
     );
-    let long =
-        rpc(9, "tools/call", &format!(r#"{{"name":"echo","arguments":{{"t":"{}"}}}}"#, "x".repeat(1 << 21)));
+    let wide = rpc(9, "tools/call", &format!(r#"{{"name":"echo","arguments":{{"t":{}}}}}"#, wide()));
     let none: Vec<(&str, String)> = vec![];
     let modern = |change: (&'static str, &str)| -> Vec<(&'static str, String)> {
         let headers = modern_headers("echo").into_iter();
@@ -77,7 +97,7 @@ async fn bad_messages_are_refused_by_the_table_on_a_kept_connection() {
     };
     let cases: Vec<(&str, Vec<(&str, String)>, Vec<u8>, u16, i64, &str)> = vec![
         ("depth 20,000", none.clone(), nested.into_bytes(), 200, -31413, "bounds_exceeded"),
-        ("long string, legacy", none.clone(), long.into_bytes(), 200, -31413, "bounds_exceeded"),
+        ("a wide array, legacy", none.clone(), wide.into_bytes(), 200, -31413, "bounds_exceeded"),
         (
             "duplicate method",
             none.clone(),
@@ -357,7 +377,7 @@ async fn drip(mut client: Client, begun: String) -> String {
 async fn a_clients_answer_is_never_answered_under_its_id() {
     let upstream = Upstream::unreachable().await;
     let gateway = Gateway::before(upstream.address).await;
-    let long = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"t":"{}"}}}}"#, "x".repeat(1 << 21));
+    let long = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"t":{}}}}}"#, wide());
     for (name, headers, body) in [
         ("out of bounds", vec![], long),
         (

@@ -74,9 +74,12 @@ mod roles;
 mod sdk;
 #[cfg(test)]
 mod sent;
+#[cfg(test)]
 mod server_texts;
 #[cfg(test)]
 mod shares;
+#[cfg(test)]
+mod surfaces;
 #[cfg(test)]
 mod swap;
 #[cfg(test)]

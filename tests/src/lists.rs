@@ -3,6 +3,7 @@
 use crate::harness::mcp::{Call, text, tool};
 use crate::harness::{Caller, Era, Gateway, Mcp, Nature};
 use serde_json::{Value, json};
+use std::process::Command;
 
 /// A server with `search`, which says whose it is, and a tool of its own.
 async fn searching(era: Era, name: &'static str, own: &str) -> Mcp {
@@ -75,4 +76,41 @@ async fn a_damaged_file_is_told_of_and_left_out() {
     let told = |entry: &Value| entry["message"].as_str().is_some_and(|said| said.contains("are left out"));
     gateway.logged("what is wrong with the file", told).await;
     assert_eq!(listed(&mut Caller::new(Era::Modern, gateway.address)).await.0, ["one_search", "one_alone"]);
+}
+
+#[tokio::test]
+async fn a_kept_file_that_others_could_have_made_is_left_out_and_holds_up_no_start() {
+    let server = searching(Era::Modern, "first", "alone").await;
+    let document = format!("upstreams:\n  one: {}\nservers:\n  /mcp: {{ upstreams: [one] }}\n", server.url());
+    let mut gateway = Gateway::start(&document).await;
+    listed(&mut Caller::new(Era::Modern, gateway.address)).await;
+    let file = gateway.folder().join("state/lists.json");
+    let run = |command: &str, argument: &str| {
+        let made = Command::new(command).arg(argument).arg(&file).status().unwrap();
+        assert!(made.success(), "{command} {argument}");
+    };
+    type Make<'a> = &'a dyn Fn();
+    let cases: [(&str, &str, Make<'_>); 3] = [
+        ("written by others", "others may write", &|| run("chmod", "606")),
+        ("a FIFO", "no regular file", &|| {
+            std::fs::remove_file(&file).unwrap();
+            run("mkfifo", "-m600");
+        }),
+        ("a folder", "no regular file", &|| {
+            std::fs::remove_file(&file).unwrap();
+            run("mkdir", "-p");
+        }),
+    ];
+    for (name, why, make) in cases {
+        gateway.signal("TERM");
+        assert!(gateway.ended().await.success());
+        make();
+        gateway = gateway.again().await;
+        let told = |entry: &Value| {
+            let error = entry["error"].as_str().unwrap_or_default();
+            entry["message"].as_str().is_some_and(|said| said.contains("are left out")) && error.contains(why)
+        };
+        gateway.logged(name, told).await;
+        assert_eq!(listed(&mut Caller::new(Era::Modern, gateway.address)).await.0, ["search", "alone"]);
+    }
 }

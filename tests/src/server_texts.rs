@@ -176,6 +176,7 @@ async fn hostile(told: UnboundedSender<()>) -> Upstream {
                     told.send(()).ok();
                 }
                 Some("server/discover") => wire.json(&discovered(&id)).await,
+                Some("initialize") => wire.json(&unknown_method(&id)).await,
                 Some("tools/list") => {
                     let tools: Vec<Value> = CASES.iter().map(|case| tool(case.tool)).collect();
                     wire.json(&listed(&id, &json!(tools).to_string())).await;
@@ -194,6 +195,7 @@ async fn honest() -> Upstream {
         let message: Value = serde_json::from_slice(&request.body).unwrap();
         match message["method"].as_str() {
             Some("server/discover") => wire.json(&discovered(&request.id())).await,
+            Some("initialize") => wire.json(&unknown_method(&request.id())).await,
             Some("tools/list") => wire.json(&listed(&request.id(), "[]")).await,
             _ => wire.result(&request).await,
         }
@@ -204,6 +206,10 @@ async fn honest() -> Upstream {
 
 fn tool(name: &str) -> Value {
     json!({"name": name, "inputSchema": {"type": "object"}})
+}
+
+fn unknown_method(id: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"Method not found"}}}}"#)
 }
 
 fn discovered(id: &str) -> String {
@@ -352,7 +358,7 @@ async fn lists_of_servers_are_bounded_and_long_ones_served() {
 
 #[tokio::test]
 async fn templates_of_servers_are_bounded_in_number_length_and_work() {
-    let hostile = "{+a}b".repeat(32);
+    let hostile = "{+a}b".repeat(30);
     let templates = |templates: Vec<String>| {
         let items = templates.into_iter().map(|template| json!({"uriTemplate": template, "name": "t"}));
         json!({"resultType": "complete", "ttlMs": 60000, "cacheScope": "private", "resourceTemplates": items.collect::<Vec<_>>()})
@@ -402,4 +408,43 @@ async fn templates_of_servers_are_bounded_in_number_length_and_work() {
             && entry["count"] == 18_001
     };
     gateway.logged("what is not served", told).await;
+}
+
+#[tokio::test]
+async fn what_servers_choose_acts_on_no_terminal_that_shows_status_or_log() {
+    let name = "\u{202e}evil\u{9b}31m\u{200b}\u{2066}";
+    let list = json!([{"name": name, "inputSchema": {}}, tool("good")]).to_string();
+    let server = Upstream::start(move |request: Request, mut wire: Wire| {
+        let list = list.clone();
+        async move {
+            let message: Value = serde_json::from_slice(&request.body).unwrap();
+            match message["method"].as_str() {
+                Some("server/discover") => wire.json(&discovered(&request.id())).await,
+                Some("tools/list") => wire.json(&listed(&request.id(), &list)).await,
+                _ => wire.result(&request).await,
+            }
+            Some(wire)
+        }
+    })
+    .await;
+    let other = honest().await;
+    let gateway = gateway(&server, &other).await;
+    let mut caller = Caller::new(Era::Modern, gateway.address);
+    let said = caller.request("tools/list", json!({})).await.unwrap();
+    assert_eq!(said.message["result"]["tools"].as_array().unwrap().len(), 1);
+    gateway
+        .logged("what is not served", |entry| {
+            entry["name"].as_str().is_some_and(|name| name.contains("evil"))
+        })
+        .await;
+    for path in ["/status", "/config", "/refusals"] {
+        let shown = String::from_utf8(gateway.get(gateway.admin, path).await.body).unwrap();
+        let acts = |one: &char| matches!(one, '\u{80}'..='\u{9f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
+        assert_eq!(shown.chars().find(acts), None, "{path}: {shown}");
+        assert!(path != "/status" || shown.contains("evil"), "{shown}");
+    }
+    let status = gateway.status().await;
+    let of_hostile =
+        &status["servers"][0]["lists"]["members"][0]["lists"]["tools"]["quarantined"]["items"][0];
+    assert_eq!(of_hostile["name"], name, "it reads back as it was");
 }

@@ -71,7 +71,11 @@ fn check_ids(keys: &[Located<KeyEntry>], findings: &Findings) {
     }
     if let Some(first) = keys.first().filter(|_| keys.len() > KeyTable::MAX_KEYS) {
         let problem = format!("{} keys are named", keys.len());
-        let hint = format!("at most {} are kept; take out those that have expired", KeyTable::MAX_KEYS);
+        let hint = format!(
+            "at most {} are kept in all files together; take out those that have expired, or let an issuer of \
+             tokens know so many callers: `identity.jwt`",
+            KeyTable::MAX_KEYS
+        );
         findings.error(&first.place, problem, hint);
     }
 }

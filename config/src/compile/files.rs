@@ -156,7 +156,15 @@ impl<'a> Files<'a> {
         let content = self.reads.file(file);
         if let Err(error) = &content {
             let problem = format!("`{}` cannot be read: {error}", file.display());
-            self.findings.error(place, problem, "check the path, and that this user may read it");
+            let hint = match error.kind() {
+                // It was read.
+                std::io::ErrorKind::InvalidData => {
+                    "a file has at most 8 MiB, and is text in UTF-8; keys of callers can be in several: \
+                     `keys: {files: [a.yaml, b.yaml]}`"
+                }
+                _ => "check the path, and that this user may read it",
+            };
+            self.findings.error(place, problem, hint);
         }
         content.ok()
     }

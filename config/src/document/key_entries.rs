@@ -16,7 +16,11 @@ use crate::reader::{Section, Value};
 pub(crate) fn entries(value: &Value<'_>) -> Vec<Located<KeyEntry>> {
     let entries = value.entries();
     if entries.len() > KeyTable::MAX_KEYS {
-        let hint = format!("at most {} are kept; take out those that have expired", KeyTable::MAX_KEYS);
+        let hint = format!(
+            "at most {} are kept in all files together; take out those that have expired, or let an issuer of \
+             tokens know so many callers: `identity.jwt`",
+            KeyTable::MAX_KEYS
+        );
         value.error(format!("{} keys are named", entries.len()), hint);
         return vec![];
     }

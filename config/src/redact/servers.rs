@@ -46,7 +46,7 @@ pub(super) fn virtual_server(server: &VirtualServer) -> Value {
         "http_sse": server.http_sse,
         "bounds": {
             "depth": bounds.depth,
-            "string": bounds.string_bytes,
+            "string": Some(bounds.string_bytes).filter(|bytes| *bytes < usize::MAX),
             "array": bounds.array_items,
             "keys": bounds.object_keys,
         },

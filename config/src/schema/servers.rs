@@ -123,7 +123,10 @@ fn bounds() -> Value {
     let default = Bounds::default();
     let long = Object::new("Bounds on the shape of a message.")
         .optional("depth", count(1..=Bounds::MAX_DEPTH, Some(default.depth), "Nesting."))
-        .optional("string", size(Some(default.string_bytes), "Bytes of one string as written."))
+        .optional(
+            "string",
+            size(None, "Bytes of one string as written; as many as a body may have, unless this says less."),
+        )
         .optional("array", count(1..=100_000_000, Some(default.array_items), "Items of one array."))
         .optional("keys", count(1..=10_000_000, Some(default.object_keys), "Keys of one object."))
         .build();

@@ -30,7 +30,8 @@ impl Bounds {
 }
 
 impl Default for Bounds {
+    /// A string may be as long as the body that it is in.
     fn default() -> Self {
-        Bounds { depth: 64, string_bytes: 1 << 20, array_items: 100_000, object_keys: 10_000 }
+        Bounds { depth: 64, string_bytes: usize::MAX, array_items: 100_000, object_keys: 10_000 }
     }
 }

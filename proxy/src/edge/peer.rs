@@ -40,6 +40,7 @@ impl Edge {
             Ok((came_by, relayed)) => {
                 // It has said what it had to, and is nobody else's business.
                 head.headers.remove(Verdict::FIELD);
+                relayed.restore(&mut head.headers);
                 serve(head, client, self.onward(came_by, visitor, &relayed)).await
             }
             Err(verdict) => {
@@ -58,6 +59,10 @@ impl Edge {
 
     /// Takes news in; `None` if the other replica has left.
     async fn hear(&self, door: &Door, head: &Parts, client: &mut Client) -> Option<Result<Bytes, Verdict>> {
+        let envelope = match news::announced(&self.gateway, head) {
+            Ok(envelope) => envelope,
+            Err(verdict) => return Some(Err(verdict)),
+        };
         let within = door.listener.limits.body_timeout;
         let body = intake::body(client, &head.headers, news::MAX_BODY, within, Era::Modern).await;
         let body = match body {
@@ -65,7 +70,7 @@ impl Edge {
             Err(intake::BodyFault::Denied(..)) => return Some(Err(Verdict::Unknown)),
             Err(intake::BodyFault::Gone) => return None,
         };
-        Some(news::hear(&self.gateway, head, &body))
+        Some(news::hear(&self.gateway, &envelope, &body))
     }
 
     /// Answers the other replica itself.

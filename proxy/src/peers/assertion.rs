@@ -5,8 +5,8 @@ use crate::identify::Source;
 use crate::sealing::{Binding, CallerKey, Home, Purpose, Reader, Token, Writer};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue};
-use portunus_config::ServerId;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use portunus_config::{Credentials, ServerId, Upstream, VirtualServer};
 use portunus_filters::Identity;
 use ring::digest::{Context, SHA256, digest};
 use std::sync::Arc;
@@ -16,10 +16,8 @@ use std::time::Duration;
 pub(super) const VALID: Duration = Duration::from_secs(30);
 
 /// Headers that decide what a request is and whose it is.
-const DECISIVE: [HeaderName; 9] = [
+const DECISIVE: [HeaderName; 7] = [
     HOST,
-    AUTHORIZATION,
-    COOKIE,
     CONTENT_TYPE,
     HeaderName::from_static("mcp-session-id"),
     HeaderName::from_static("mcp-protocol-version"),
@@ -27,6 +25,10 @@ const DECISIVE: [HeaderName; 9] = [
     HeaderName::from_static("mcp-name"),
     HeaderName::from_static("last-event-id"),
 ];
+
+/// Headers by which a client shows who it is. No head between replicas has them: the listener for peers
+/// is one that more may reach than hold the keys by which an assertion is opened.
+pub(super) const CREDENTIALS: [HeaderName; 2] = [AUTHORIZATION, COOKIE];
 
 /// A sealed statement of the replica that a request came in at, for one other to use once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,9 +66,32 @@ pub struct Relayed {
     pub request_id: Arc<str>,
     /// SHA-256 of its body.
     pub body: [u8; 32],
+    /// What its client showed, where a server gets that: else the identity says it all.
+    pub credentials: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Relayed {
+    /// What of a client's credentials another replica needs to serve it: nothing, unless a server is
+    /// shown them as they are.
+    pub fn credentials_for(server: &VirtualServer, headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+        let passes = |upstream: &Arc<Upstream>| matches!(upstream.credentials, Credentials::Passthrough);
+        if !server.upstreams.iter().any(passes) {
+            return Vec::new();
+        }
+        let shown = CREDENTIALS.into_iter().flat_map(|name| {
+            let values = headers.get_all(&name).iter();
+            values.map(|value| (name.clone(), value.clone())).collect::<Vec<_>>()
+        });
+        shown.collect()
+    }
+
+    /// Puts the credentials back to where they were in the client's own head.
+    pub fn restore(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.credentials {
+            headers.append(name, value.clone());
+        }
+    }
+
     /// Whether this is the body that was asserted.
     pub fn covers(&self, body: &[u8]) -> bool {
         self.body == sha256(body)
@@ -86,6 +111,11 @@ impl Relayed {
         write_identity(out, &self.identity);
         out.text(&self.request_id);
         out.bytes(&self.body);
+        out.list(&self.credentials, |out, (name, value)| {
+            out.short(name.as_str());
+            // Values beyond ASCII are no credentials that anybody makes.
+            out.text(value.to_str().unwrap_or_default());
+        });
     }
 
     fn read(from: &mut Reader<'_>) -> Option<Relayed> {
@@ -99,6 +129,11 @@ impl Relayed {
             identity: read_identity(from)?,
             request_id: from.text()?.into(),
             body: from.array()?,
+            credentials: from.list(|from| {
+                let name = HeaderName::from_bytes(from.short()?.as_bytes()).ok()?;
+                let value = HeaderValue::from_str(from.text()?).ok()?;
+                CREDENTIALS.contains(&name).then_some((name, value))
+            })?,
         })
     }
 }

@@ -4,7 +4,7 @@
 //! knows nothing: its first message asks the others for all that they know.
 
 use super::assertion::sha256;
-use super::receive::Verdict;
+use super::receive::{Verdict, in_time};
 use super::relay::{PeerFailure, deliver};
 use super::window::MessageKind;
 use super::{Member, Peers};
@@ -85,7 +85,7 @@ impl Outbox {
 
 /// A sealed statement about the body of a message with news.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Envelope {
+pub struct Envelope {
     from: Home,
     issued: u64,
     number: u64,
@@ -130,16 +130,25 @@ pub fn is_news(head: &Parts) -> bool {
     head.headers.contains_key(NEWS)
 }
 
+/// Who brings news, and of which body, before that is read: nobody else makes this replica read one.
+///
+/// # Errors
+/// [`Verdict`].
+pub fn announced(gateway: &Gateway, head: &Parts) -> Result<Envelope, Verdict> {
+    let sealed = head.headers.get(NEWS).and_then(|text| text.to_str().ok());
+    let binding = gateway.peers.address.binding();
+    let opened = sealed.and_then(|text| Envelope::open(&gateway.estate.seals, &binding, text));
+    let envelope = opened.ok_or(Verdict::Unknown)?;
+    in_time(envelope.issued, gateway.clock.now())?;
+    Ok(envelope)
+}
+
 /// Takes news in; gives the body of the answer.
 ///
 /// # Errors
 /// [`Verdict`].
-pub fn hear(gateway: &Arc<Gateway>, head: &Parts, body: &[u8]) -> Result<Bytes, Verdict> {
-    let sealed = head.headers.get(NEWS).and_then(|text| text.to_str().ok());
-    let binding = gateway.peers.address.binding();
-    let opened = sealed.and_then(|text| Envelope::open(&gateway.estate.seals, &binding, text));
-    let envelope = opened.filter(|envelope| envelope.body == sha256(body)).ok_or(Verdict::Unknown)?;
-    let told = read(body).ok_or(Verdict::Unknown)?;
+pub fn hear(gateway: &Arc<Gateway>, envelope: &Envelope, body: &[u8]) -> Result<Bytes, Verdict> {
+    let told = read(body).filter(|_| envelope.body == sha256(body)).ok_or(Verdict::Unknown)?;
     let whose = (&envelope.from, kind(told.len(), envelope.asks));
     gateway.peers.taken.take(whose, envelope.number, envelope.issued, gateway.clock.now())?;
     let known = if envelope.asks { write(&gateway.estate.sessions.ended()) } else { Bytes::new() };

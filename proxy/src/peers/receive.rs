@@ -1,11 +1,12 @@
 //! The other side of a relay: whether to believe who says what about a client.
 
 use super::Peers;
-use super::assertion::{Assertion, Relayed, head_digest};
+use super::assertion::{Assertion, CREDENTIALS, Relayed, VALID, head_digest};
 use super::window::MessageKind;
 use crate::sealing::{Seals, Token};
 use http::request::Parts;
 use portunus_filters::Moment;
+use std::time::Duration;
 
 /// The field that holds an assertion, and in an answer a [`Verdict`]. Clients' own are not passed on.
 const RELAY: &str = "portunus-relay";
@@ -83,6 +84,10 @@ impl Peers {
     /// # Errors
     /// [`Verdict`]. Nothing is remembered of an assertion that was refused.
     pub fn believe(&self, seals: &Seals, head: &Parts, now: Moment) -> Result<Relayed, Verdict> {
+        // They come in the assertion, where they can be told from a stranger's.
+        if CREDENTIALS.iter().any(|name| head.headers.contains_key(name)) {
+            return Err(Verdict::Unknown);
+        }
         let mut sealed = head.headers.get_all(RELAY).iter();
         let sealed = sealed.next().filter(|_| sealed.next().is_none()).and_then(|text| text.to_str().ok());
         let opened = sealed.and_then(|text| Assertion::open(seals, &self.address.binding(), text));
@@ -94,5 +99,13 @@ impl Peers {
         let whose = (&assertion.from, MessageKind::Relay);
         self.taken.take(whose, assertion.number, assertion.issued, now)?;
         Ok(assertion.relayed)
+    }
+}
+
+/// Whether what was said at a time may be believed now.
+pub(super) fn in_time(issued: u64, now: Moment) -> Result<(), Verdict> {
+    match now.wall.abs_diff(Duration::from_secs(issued)) <= VALID {
+        true => Ok(()),
+        false => Err(Verdict::Expired),
     }
 }

@@ -1,6 +1,6 @@
 //! A request on its way to the replica that keeps the state behind it.
 
-use super::assertion::{Assertion, Relayed, head_digest, target};
+use super::assertion::{Assertion, CREDENTIALS, Relayed, head_digest, target};
 use super::receive::Verdict;
 use super::window::MessageKind;
 use super::{Line, Member};
@@ -213,8 +213,33 @@ fn put_kept(out: &mut Vec<u8>, headers: &HeaderMap, fields: &[(&str, &str)]) {
         let text = name.as_str();
         let ours = matches!(text, "host" | "content-length" | "expect") || text.starts_with("portunus-");
         let replaced = fields.iter().any(|(field, _)| *field == text);
-        if !(ours || replaced || is_hop(text) || hop.contains(name)) {
+        if !(ours || replaced || CREDENTIALS.contains(name) || is_hop(text) || hop.contains(name)) {
             put(out, text, value.as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portunus_config::{MapEnvironment, load_text};
+    use std::path::Path;
+
+    #[test]
+    fn what_a_client_shows_goes_to_no_other_replica_but_sealed_and_where_a_server_gets_it() {
+        let text = "version: 1\nupstreams:\n  plain: {url: 'http://localhost:1/'}\n  \
+            passing: {url: 'http://localhost:2/', credentials: passthrough}\nservers: {/plain: plain, /passing: passing}\n";
+        let loaded = load_text(text, Path::new("g.yaml"), &MapEnvironment::default()).unwrap();
+        let request = http::Request::post("/mcp").header("host", "h").header("x-kept", "1");
+        let request = request.header("authorization", "Bearer secret").header("cookie", "secret");
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let mut wire = Vec::new();
+        write_head(&mut wire, &head, &[], 2);
+        let wire = String::from_utf8(wire).unwrap();
+        assert!(wire.contains("x-kept: 1") && !wire.contains("secret"), "{wire}");
+        for (path, sealed) in [("/plain", 0), ("/passing", 2)] {
+            let server = loaded.snapshot.routes.iter().find(|server| server.path == path).unwrap();
+            assert_eq!(Relayed::credentials_for(server, &head.headers).len(), sealed, "{path}");
         }
     }
 }

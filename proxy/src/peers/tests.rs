@@ -117,6 +117,16 @@ fn head(fields: &[(&'static str, &str)]) -> Parts {
     request.body(()).unwrap().into_parts().0
 }
 
+/// What is sealed of a client's credentials is back in its head where the request is served.
+#[test]
+fn credentials_are_restored_where_the_request_is_served() {
+    let shown = vec![(http::header::AUTHORIZATION, HeaderValue::from_static("Bearer t"))];
+    let relayed = Relayed { credentials: shown, ..relayed(CALL) };
+    let mut headers = http::HeaderMap::new();
+    relayed.restore(&mut headers);
+    assert_eq!(headers.get("authorization"), Some(&HeaderValue::from_static("Bearer t")));
+}
+
 fn relayed(body: &[u8]) -> Relayed {
     Relayed {
         listener: "main".into(),
@@ -126,6 +136,7 @@ fn relayed(body: &[u8]) -> Relayed {
         identity: Identity::Anonymous { source: CLIENT },
         request_id: "request-1".into(),
         body: sha256(body),
+        credentials: Vec::new(),
     }
 }
 
@@ -440,7 +451,7 @@ async fn news_are_believed_of_replicas_only() {
     let (_, b) = pair(nobody().await);
     let mut head = head(&[]);
     head.headers.insert("portunus-news", HeaderValue::from_static("forged"));
-    let heard = news::hear(&b.gateway, &head, &[0; 24]);
-    assert_eq!(heard, Err(Verdict::Unknown));
+    // Before their body is read.
+    assert_eq!(news::announced(&b.gateway, &head).err(), Some(Verdict::Unknown));
     assert!(b.gateway.estate.sessions.ended().is_empty());
 }

@@ -5,7 +5,7 @@
 //! others need room, and a window holds as long as an assertion is valid.
 
 use super::assertion::VALID;
-use super::receive::Verdict;
+use super::receive::{Verdict, in_time};
 use crate::sealing::Home;
 use portunus_filters::Moment;
 use std::collections::HashMap;
@@ -65,9 +65,7 @@ impl Windows {
         issued: u64,
         now: Moment,
     ) -> Result<(), Verdict> {
-        if now.wall.abs_diff(Duration::from_secs(issued)) > VALID {
-            return Err(Verdict::Expired);
-        }
+        in_time(issued, now)?;
         let mut windows = self.lock();
         let key = (from.clone(), kind);
         if windows.len() >= MAX_WINDOWS && !windows.contains_key(&key) {

@@ -121,6 +121,7 @@ impl Passage<'_> {
             identity: self.arrival.identity.clone(),
             request_id: Arc::clone(&self.arrival.request_id),
             body: Relayed::digest(body),
+            credentials: Relayed::credentials_for(server, &self.request.headers),
         }
     }
 

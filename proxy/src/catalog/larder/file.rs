@@ -5,14 +5,13 @@
 
 use super::{Jar, Label, Last};
 use crate::sealing::UpstreamMark;
+use crate::state_file;
 use bytes::Bytes;
 use portunus_config::ServerId;
 use portunus_filters::Moment;
 use portunus_filters::mcp::catalog::ListKind;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -57,19 +56,7 @@ struct Pages {
 /// If the folder cannot be written to.
 pub(in crate::catalog) fn write(folder: &Path, jars: Vec<(Label, Jar)>) -> io::Result<()> {
     let document = Document { version: VERSION, lists: jars.into_iter().map(entry).collect() };
-    let text = serde_json::to_vec(&document)?;
-    let beside = folder.join(format!("{NAME}.{}", std::process::id()));
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    let written = file.write_all(&text).and_then(|()| file.sync_all());
-    let moved = written.and_then(|()| fs::rename(&beside, folder.join(NAME)));
-    if moved.is_err() {
-        fs::remove_file(&beside).ok();
-    }
-    moved
+    state_file::write(&folder.join(NAME), &serde_json::to_vec(&document)?)
 }
 
 /// What an earlier process remembered; nothing if none did.
@@ -77,18 +64,10 @@ pub(in crate::catalog) fn write(folder: &Path, jars: Vec<(Label, Jar)>) -> io::R
 /// # Errors
 /// If the file cannot be read, or is none of ours.
 pub(in crate::catalog) fn read(folder: &Path, now: Moment) -> io::Result<Vec<(Label, Jar)>> {
-    let file = match File::open(folder.join(NAME)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        file => file?,
-    };
-    let mut text = Vec::new();
-    let odd = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
-    if file.take(MAX_FILE + 1).read_to_end(&mut text)? as u64 > MAX_FILE {
-        return Err(odd("it is longer than any that is written"));
-    }
+    let Some(text) = state_file::read(&folder.join(NAME), MAX_FILE)? else { return Ok(Vec::new()) };
     let document: Document = serde_json::from_slice(&text)?;
     if document.version != VERSION {
-        return Err(odd("it has the form of another version"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it has the form of another version"));
     }
     Ok(document.lists.into_iter().filter_map(|entry| jar(entry, now)).collect())
 }

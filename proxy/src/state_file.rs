@@ -1,0 +1,122 @@
+//! Reads and writes files of the state folder.
+//!
+//! What such a file says is believed, so that only this user or root may have written it; and what is
+//! found under its name is opened so that nothing there can hold up a start.
+
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// The whole content of a file; `None` if there is none.
+///
+/// # Errors
+/// If it is longer than `max_bytes`, is no file, belongs to somebody else, or others may write to it.
+pub fn read(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+    // A FIFO without a writer is opened at once, and a link leads nowhere.
+    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    check(&file)?;
+    let mut content = Vec::new();
+    if file.take(max_bytes + 1).read_to_end(&mut content)? as u64 > max_bytes {
+        return Err(odd(format!("it is longer than {max_bytes} bytes")));
+    }
+    Ok(Some(content))
+}
+
+/// Replaces a file as a whole; whoever reads it meanwhile sees the one before.
+///
+/// # Errors
+/// If its folder cannot be written to.
+pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    let beside = Path::new(&beside);
+    match fs::remove_file(beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    let moved = written.and_then(|()| fs::rename(beside, path));
+    if moved.is_err() {
+        fs::remove_file(beside).ok();
+    }
+    moved
+}
+
+fn check(file: &File) -> io::Result<()> {
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(odd("it is no regular file: take it away".to_owned()));
+    }
+    let own = geteuid().as_raw();
+    if found.uid() != own && found.uid() != 0 {
+        let owner = found.uid();
+        return Err(odd(format!("it belongs to user {owner}, and this process runs as {own}: take it away")));
+    }
+    if found.mode() & 0o022 != 0 {
+        return Err(odd("others may write to it: take it away, or chmod 600 it".to_owned()));
+    }
+    Ok(())
+}
+
+fn odd(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    struct Folder(PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).ok();
+        }
+    }
+
+    #[test]
+    fn only_own_files_that_nobody_else_can_write_are_read() {
+        let folder = Folder(std::env::temp_dir().join(format!("portunus-state-{}", std::process::id())));
+        fs::create_dir_all(&folder.0).unwrap();
+        let at = |name: &str| folder.0.join(name);
+        let with_mode = |name: &str, mode| {
+            write(&at(name), b"text").unwrap();
+            fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for (name, mode) in [("own", 0o600), ("readable", 0o644), ("group", 0o620), ("world", 0o602)] {
+            with_mode(name, mode);
+        }
+        symlink(at("own"), at("link")).unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        assert!(Command::new("mkfifo").arg(at("fifo")).status().unwrap().success());
+        let cases: [(&str, u64, Result<Option<&[u8]>, &str>); 9] = [
+            ("own", 4, Ok(Some(b"text"))),
+            ("readable", 4, Ok(Some(b"text"))),
+            ("missing", 4, Ok(None)),
+            ("own", 3, Err("longer")),
+            ("group", 4, Err("others may write")),
+            ("world", 4, Err("others may write")),
+            ("folder", 4, Err("no regular file")),
+            ("fifo", 4, Err("no regular file")),
+            ("link", 4, Err("")),
+        ];
+        for (name, max_bytes, expected) in cases {
+            match (read(&at(name), max_bytes), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found.as_deref(), expected, "{name}"),
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{name}: {error}"),
+                (found, _) => panic!("{name}: {found:?}"),
+            }
+        }
+    }
+}
