@@ -175,6 +175,9 @@ pub struct Unreadable {
     pub denial: Denial,
     /// The id, if it is a request and its id could be read.
     pub id: Option<Id>,
+    /// The id of the question that it answers, if it is a legacy client's answer and is only too long or
+    /// too wide.
+    pub answers: Option<Id>,
     /// The era that the sender most likely speaks.
     pub era: Era,
     /// The method, if it could be read.
@@ -185,7 +188,7 @@ pub struct Unreadable {
 
 impl Unreadable {
     fn new(denial: Denial, id: Option<Id>, era: Era) -> Box<Unreadable> {
-        Box::new(Unreadable { denial, id, era, method: None, target: None })
+        Box::new(Unreadable { denial, id, answers: None, era, method: None, target: None })
     }
 }
 
@@ -222,6 +225,7 @@ pub fn read(
                 era: era_of(&envelope.params, guess),
                 target: target(&envelope),
                 id: envelope.id.filter(|_| asks),
+                answers: None,
                 method: envelope.method,
             }))
         }
@@ -232,7 +236,9 @@ pub fn read(
 fn out_of_bounds(body: &Bytes, fault: &Fault, guess: Era) -> Box<Unreadable> {
     let mut finder = LateId::default();
     finder.push(body);
-    Unreadable::new(denial(fault), finder.finish(), guess)
+    let mut unreadable = Unreadable::new(denial(fault), finder.clone().finish(), guess);
+    unreadable.answers = finder.finish_answer().filter(|_| guess == Era::Legacy);
+    unreadable
 }
 
 /// A batch is legal in 2025-03-26 alone, and `initialize` never belongs to one.

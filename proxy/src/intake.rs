@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portunus_config::{EraMode, VirtualServer};
 use portunus_filters::mcp::Bounds;
 use portunus_filters::mcp::headers::{self as mcp_headers, Mirror};
+use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Id, LateId, Revision};
 use portunus_filters::message::{Reading, Unreadable, read};
 use portunus_filters::{Denial, Era, Kind, Message, Reason};
@@ -144,16 +145,36 @@ async fn collect(
     let mut whole = Pieces::default();
     while let Some(chunk) = client.read_body().await.map_err(fault)? {
         if whole.len() + chunk.len() > limit {
-            return Err(oversize(client, &whole.into_bytes(), chunk, limit, era).await);
+            return oversize(client, &whole.into_bytes(), chunk, limit, era).await;
         }
         whole.push(chunk, declared.unwrap_or(BODY_BYTES).min(limit));
     }
     Ok(whole.into_bytes())
 }
 
-async fn oversize(client: &mut Client, kept: &[u8], chunk: Bytes, limit: usize, era: Era) -> BodyFault {
+/// A client's answer to a server's question that is too long or too wide is refused to the server, which
+/// waits for it: no client understands a refusal of an answer, and some end their session by one.
+pub fn refused_answer(question: &Id, denial: &Denial) -> Bytes {
+    let (id, detail) =
+        (question.as_json(), string(&format!("the client's answer is refused: {}", denial.detail)));
+    let reason = denial.reason;
+    Bytes::from(format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":-31413,\"message\":{detail},\
+         \"data\":{{\"reason\":\"{reason}\",\"origin\":\"gateway\"}}}}}}"
+    ))
+}
+
+/// What stands for a legacy body that is too large.
+async fn oversize(
+    client: &mut Client,
+    kept: &[u8],
+    chunk: Bytes,
+    limit: usize,
+    era: Era,
+) -> Result<Bytes, BodyFault> {
+    let denied = |id| Err(BodyFault::Denied(too_large(limit), id));
     if era == Era::Modern {
-        return BodyFault::Denied(too_large(limit), None);
+        return denied(None);
     }
     let mut finder = LateId::default();
     finder.push(kept);
@@ -162,11 +183,14 @@ async fn oversize(client: &mut Client, kept: &[u8], chunk: Bytes, limit: usize, 
     while let Ok(Some(chunk)) = client.read_body().await {
         seen += chunk.len();
         if seen > limit.saturating_mul(2) {
-            return BodyFault::Denied(too_large(limit), None);
+            return denied(None);
         }
         finder.push(&chunk);
     }
-    BodyFault::Denied(too_large(limit), finder.finish())
+    match finder.clone().finish_answer() {
+        Some(question) => Ok(refused_answer(&question, &too_large(limit))),
+        None => denied(finder.finish()),
+    }
 }
 
 /// Reads and drops what the client still sends, so that its connection can be kept.

@@ -208,13 +208,13 @@ impl<'a> Passage<'a> {
         self.line = self.line(&server);
         let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
         let kind = intake::kind_of(&self.request.method).map_err(|denial| halt(denial, known))?;
-        let body = match kind {
+        let mut body = match kind {
             None => Some(self.read_body(client, &server).await?),
             Some(_) => None,
         };
         // The body may have taken its time: from here on, and for good, the snapshot of now counts.
         let (active, server) = self.settled(server, serial).await?;
-        let reading = match (&body, kind) {
+        let reading = match (&mut body, kind) {
             (Some(body), _) => self.read_message(body, &server)?,
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,
         };
@@ -314,11 +314,21 @@ impl<'a> Passage<'a> {
         }
     }
 
-    /// Stage 3, the message in a body.
-    fn read_message(&mut self, body: &Bytes, server: &VirtualServer) -> Result<Reading, Halt> {
-        let read = intake::message(body, &self.request.headers, &server.bounds, intake::offered(server));
-        read.map_err(|unreadable| {
-            let Unreadable { denial, id, era, method, target } = *unreadable;
+    /// Stage 3, the message in a body. In the place of an answer that is beyond the bounds stands its
+    /// refusal.
+    fn read_message(&mut self, body: &mut Bytes, server: &VirtualServer) -> Result<Reading, Halt> {
+        let read = |body: &Bytes| {
+            intake::message(body, &self.request.headers, &server.bounds, intake::offered(server))
+        };
+        let mut message = read(body);
+        if let Err(unreadable) = &message
+            && let Some(question) = &unreadable.answers
+        {
+            *body = intake::refused_answer(question, &unreadable.denial);
+            message = read(body);
+        }
+        message.map_err(|unreadable| {
+            let Unreadable { denial, id, era, method, target, answers: _ } = *unreadable;
             self.outcome.glimpsed(era, method.as_ref(), target, body.len());
             let kind = id.is_some().then_some(Kind::Request);
             let ids = id.into_iter().collect();

@@ -1,6 +1,9 @@
 //! What attackers send: refused by the table, on every path, without reaching an upstream.
 
-use crate::harness::{Client, Gateway, Response, Upstream, modern_call, modern_headers, rpc};
+use crate::harness::{
+    Client, Gateway, Request, Response, Upstream, Wire, modern_call, modern_headers, rpc, within,
+};
+use serde_json::Value;
 
 /// Sends raw bytes and reads the answer; the connection must close after it.
 async fn refused(gateway: &Gateway, bytes: &[u8]) -> (u16, String) {
@@ -377,17 +380,39 @@ async fn drip(mut client: Client, begun: String) -> String {
 async fn a_clients_answer_is_never_answered_under_its_id() {
     let upstream = Upstream::unreachable().await;
     let gateway = Gateway::before(upstream.address).await;
-    let long = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"t":{}}}}}"#, wide());
-    for (name, headers, body) in [
-        ("out of bounds", vec![], long),
-        (
-            "modern",
-            vec![("mcp-protocol-version", "2026-07-28".to_owned())],
-            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#.to_owned(),
-        ),
+    let modern = [("mcp-protocol-version", "2026-07-28".to_owned())];
+    let response = gateway.post("/mcp", &modern, r#"{"jsonrpc":"2.0","id":1,"result":{}}"#).await;
+    assert!(response.status >= 400 && response.json()["id"].is_null(), "{response:?}");
+}
+
+#[tokio::test]
+async fn an_answer_beyond_the_bounds_is_refused_to_the_server_that_waits_for_it() {
+    let (told, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let upstream = Upstream::start(move |request: Request, mut wire: Wire| {
+        told.send(serde_json::from_slice::<Value>(&request.body).unwrap()).ok();
+        async move {
+            wire.send("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
+            Some(wire)
+        }
+    })
+    .await;
+    let document = format!(
+        "upstreams:\n  up: {{ url: 'http://{}/mcp', era: legacy }}\nservers:\n  /mcp: {{ upstreams: [up], max_body_bytes: 1MiB }}\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&document).await;
+    let long = format!(r#""{}""#, "x".repeat((1 << 20) + 100));
+    for (name, value, reason) in [
+        ("too wide", wide(), Some("bounds_exceeded")),
+        ("too long", long, Some("body_too_large")),
+        ("as it should be", "1".to_owned(), None),
     ] {
-        let response = gateway.post("/mcp", &headers, &body).await;
-        assert!(response.status >= 400 && response.json()["id"].is_null(), "{name}: {response:?}");
+        let body = format!(r#"{{"jsonrpc":"2.0","id":"q-1","result":{{"t":{value}}}}}"#);
+        let response = gateway.post("/mcp", &[], &body).await;
+        assert_eq!((response.status, response.body.len()), (202, 0), "{name}: {response:?}");
+        let answer = within(10, "the answer at the server", answers.recv()).await.unwrap();
+        assert_eq!(answer["id"], "q-1", "{name}");
+        assert_eq!(answer["error"]["data"]["reason"].as_str(), reason, "{name}: {answer}");
     }
 }
 

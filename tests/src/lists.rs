@@ -81,7 +81,10 @@ async fn a_damaged_file_is_told_of_and_left_out() {
 #[tokio::test]
 async fn a_kept_file_that_others_could_have_made_is_left_out_and_holds_up_no_start() {
     let server = searching(Era::Modern, "first", "alone").await;
-    let document = format!("upstreams:\n  one: {}\nservers:\n  /mcp: {{ upstreams: [one] }}\n", server.url());
+    let document = format!(
+        "upstreams:\n  one: {}\nservers:\n  /mcp: {{ upstreams: [one], names: prefix }}\n",
+        server.url()
+    );
     let mut gateway = Gateway::start(&document).await;
     listed(&mut Caller::new(Era::Modern, gateway.address)).await;
     let file = gateway.folder().join("state/lists.json");
@@ -111,6 +114,9 @@ async fn a_kept_file_that_others_could_have_made_is_left_out_and_holds_up_no_sta
             entry["message"].as_str().is_some_and(|said| said.contains("are left out")) && error.contains(why)
         };
         gateway.logged(name, told).await;
-        assert_eq!(listed(&mut Caller::new(Era::Modern, gateway.address)).await.0, ["search", "alone"]);
+        assert_eq!(
+            listed(&mut Caller::new(Era::Modern, gateway.address)).await.0,
+            ["one_search", "one_alone"]
+        );
     }
 }

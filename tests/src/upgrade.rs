@@ -225,7 +225,7 @@ async fn the_operating_surfaces_and_the_control_socket_are_the_successors() {
     let upstream = Counted::start().await;
     let old = upstream.verbose_gateway().await;
     let mut prober = Client::connect(old.telemetry).await;
-    let probe = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let probe = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     prober.send(probe).await;
     assert_eq!(prober.response().await.status, 200);
     upstream.release.send_replace(false);

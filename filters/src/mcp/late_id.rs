@@ -11,7 +11,7 @@ use super::envelope::Envelope;
 const MAX_ID_BYTES: usize = 256;
 
 /// Follows a JSON text and remembers its top-level `id`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct LateId {
     depth: usize,
     in_string: bool,
@@ -24,6 +24,8 @@ pub struct LateId {
     seen: bool,
     /// A top-level key `method` was there: without it, it is no request.
     calls: bool,
+    /// A top-level key `result` or `error` was there: it is an answer.
+    answers: bool,
 }
 
 impl LateId {
@@ -38,9 +40,15 @@ impl LateId {
     ///
     /// A client's answer carries an id of the server's: it must never be answered under it.
     pub fn finish(self) -> Option<Id> {
-        if !self.calls {
-            return None;
-        }
+        if self.calls { self.id() } else { None }
+    }
+
+    /// The id of the question that the text answers, under the same conditions.
+    pub fn finish_answer(self) -> Option<Id> {
+        if self.answers && !self.calls && self.depth == 0 { self.id() } else { None }
+    }
+
+    fn id(self) -> Option<Id> {
         let value = String::from_utf8(self.value).ok()?;
         let answer = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":0}}", value.trim());
         Envelope::read(&answer).ok()?.id
@@ -71,6 +79,7 @@ impl LateId {
             }
             b':' if self.depth == 1 => {
                 self.calls |= self.word == b"method";
+                self.answers |= self.word == b"result" || self.word == b"error";
                 self.taking = self.word == b"id";
                 if self.taking && std::mem::replace(&mut self.seen, true) {
                     // Twice the same key: neither counts.
@@ -100,6 +109,27 @@ impl LateId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_id_of_an_answer_is_that_of_its_question() {
+        let answered = |text: &str| {
+            let mut finder = LateId::default();
+            finder.push(text.as_bytes());
+            finder.finish_answer().map(|id| id.as_json().to_owned())
+        };
+        let cases = [
+            (r#"{"jsonrpc":"2.0","id":"q-1","result":{"id":2}}"#, Some(r#""q-1""#)),
+            (r#"{"error":{"code":1},"id":7}"#, Some("7")),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#, None),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, None),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{}"#, None),
+            (r#"{"id":1,"id":2,"result":{}}"#, None),
+            (r#"[{"id":1,"result":{}}]"#, None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(answered(text).as_deref(), expected, "{text}");
+        }
+    }
 
     fn found(text: &str, cut: usize) -> Option<String> {
         let mut finder = LateId::default();

@@ -9,6 +9,7 @@ mod doubt;
 mod keeping;
 mod legacy;
 mod modern;
+mod order;
 mod overseen;
 pub(crate) mod reading;
 pub(crate) mod server_message;
@@ -18,11 +19,9 @@ mod travel;
 pub(crate) mod voice;
 
 use crate::authorize::Overseer;
-use crate::catalog::Relist;
 use crate::context::Gateway;
-use crate::forward::{Failure, Inbound, Permit, Reach};
+use crate::forward::{Failure, Permit, Reach};
 use crate::headers::Upward;
-use crate::legs::Leg;
 use crate::offload::OffloadQueue;
 use crate::reads::Read;
 use crate::upstreams::pool::Pool;
@@ -33,16 +32,17 @@ use keeping::{Sought, look, sought};
 use legacy::Legacy;
 pub(crate) use modern::MAX_ASKING_BYTES;
 use modern::{Modern, Speech};
+pub use order::{LegOf, Order, Rounds};
 use overseen::unanswerable;
 use portunus_config::{ServerId, Transport, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Fault, Id, Method};
-use portunus_filters::{Denial, Era, Message, Reason};
+use portunus_filters::{Denial, Era, Reason};
 use std::pin::Pin;
 use std::sync::Arc;
 use travel::{Travel, seated};
-use voice::{Fields, Voice};
+use voice::Voice;
 
 pub use crate::sealing::CallerKey;
 pub use answer::{Answer, Came, Outcome};
@@ -79,56 +79,6 @@ impl Place {
             ..self.clone()
         }
     }
-}
-
-/// What a talk is opened with.
-pub struct Order<'a> {
-    /// The permission, and the body it was given for.
-    pub permit: Arc<Permit>,
-    /// The client's request.
-    pub message: &'a Message,
-    /// The same taken apart.
-    pub parts: &'a Parts<'a>,
-    /// The HTTP request that it came with.
-    pub inbound: &'a Inbound<'a>,
-    /// For whom and where.
-    pub place: Place,
-    /// The name or URI of what it is aimed at, as the upstream calls it; `None` leaves it as it is.
-    pub target: Option<Arc<str>>,
-    /// Properties of the arguments that headers mirror, from the tool's schema.
-    pub params: Arc<[ParamHeader]>,
-    /// `Mcp-Param-*` of a modern client.
-    pub mirrored: Fields,
-    /// How these are looked at once more, if the upstream misses a header.
-    pub relist: Option<Relist>,
-    /// What becomes of questions.
-    pub rounds: Rounds,
-    /// The legacy session, if the upstream is a legacy one.
-    pub leg: LegOf<'a>,
-    /// What a modern client carries on from an earlier round.
-    pub retry: Option<Retry>,
-    /// Who called: what the client may be asked, and have of the answer, depends on it.
-    pub overseer: Overseer,
-}
-
-/// What becomes of questions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rounds {
-    /// They come as [`Turn::Ask`].
-    Asks,
-    /// `input_required` of a modern upstream is a final answer as it is; a legacy one is refused.
-    Through,
-    /// The client cannot answer: they are refused.
-    Never,
-}
-
-/// Which legacy session carries a request.
-#[derive(Clone, Copy)]
-pub enum LegOf<'a> {
-    /// One of the pool of its place.
-    Pooled,
-    /// That of the client's own session.
-    Own(&'a Arc<Leg>),
 }
 
 /// What happens next in a talk.
