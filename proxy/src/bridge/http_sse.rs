@@ -11,6 +11,7 @@ use super::streams::{self, Stream};
 use super::{batch, call, founding, legacy};
 use crate::drain::Phase;
 use crate::headers::Stamp;
+use crate::metrics::Counted;
 use crate::outcome::Outcome;
 use crate::respond::End;
 use crate::sealing::{Binding, LineToken, Token};
@@ -44,6 +45,7 @@ async fn carry(desk: &Desk<'_>, mut seat: Seat, out: &mut Answering<'_>) -> End 
     if out.raw(endpoint(desk, &seat).into()).await.is_err() {
         return End::Left;
     }
+    let _open = Counted::one(&desk.gateway.metrics.streams);
     let line = Arc::clone(&seat.line);
     match unfounded(desk, &mut seat, out).await {
         Some(end) => end,

@@ -13,6 +13,7 @@ use crate::drain::{Phase, reached};
 use crate::errand::Errand;
 use crate::identify::ended;
 use crate::legs::LegLease;
+use crate::metrics::Counted;
 use crate::respond::End;
 use portunus_filters::mcp::bridge::{self, Filter, Listener, MAX_URI_BYTES, Profile};
 use portunus_filters::mcp::catalog::ListKind;
@@ -34,6 +35,7 @@ pub(super) async fn get(
     if !desk.takes_events {
         return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
     }
+    let _open = Counted::one(&desk.gateway.metrics.streams);
     match &session.replay {
         Some(replay) => lasting::get(desk, session, replay, out).await,
         None => Ok(flow(desk, session, session.listen(desk.overseer()), None, out).await),
@@ -124,6 +126,7 @@ pub(super) async fn listen(
     desk.snapshot.release();
     let stream = Stream::new(desk, Some(Subscription { id, honoured, facts, served }), None);
     let stream = Stream { opening: message.clone(), ..stream };
+    let _open = Counted::one(&desk.gateway.metrics.streams);
     let end = tell(desk, stream, &mut seat, out).await;
     subscribed.end(desk);
     Ok(end)
