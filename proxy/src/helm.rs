@@ -9,6 +9,7 @@ use crate::handover::give::{Candidate, Kept};
 use crate::listeners::Surface;
 use crate::notify::Supervisor;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -51,23 +52,71 @@ pub struct Helm {
     pub last: Option<&'static str>,
 }
 
-/// The signals that steer the process; they end it at once as long as nobody listens for them.
+/// The signals that steer the process. Those that end it do so at once as long as nobody listens for them.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
+    quit: Signal,
+    requests: Requests,
 }
 
-impl Signals {
+/// The signals that ask something of the process, or nothing: none of them ends it, from its start on.
+pub struct Requests {
+    hangup: Signal,
+    reopen: Signal,
+    ignored: [(&'static str, Signal); 3],
+}
+
+/// What a signal asks for.
+enum Request {
+    /// Read the configuration again.
+    Reload,
+    /// Open the log files again.
+    Reopen,
+    /// Nothing that is known here.
+    Ignored(&'static str),
+}
+
+impl Requests {
     /// Listens for them from now on.
     ///
     /// # Errors
     /// If the system does not deliver signals.
-    pub fn listen() -> io::Result<Signals> {
+    pub fn listen() -> io::Result<Requests> {
+        Ok(Requests {
+            hangup: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+            ignored: [
+                ("SIGUSR2", signal(SignalKind::user_defined2())?),
+                ("SIGALRM", signal(SignalKind::alarm())?),
+                ("SIGIO", signal(SignalKind::io())?),
+            ],
+        })
+    }
+
+    async fn next(&mut self) -> Request {
+        let [(first, one), (second, two), (third, three)] = &mut self.ignored;
+        tokio::select! {
+            _ = self.hangup.recv() => Request::Reload,
+            _ = self.reopen.recv() => Request::Reopen,
+            _ = one.recv() => Request::Ignored(first),
+            _ = two.recv() => Request::Ignored(second),
+            _ = three.recv() => Request::Ignored(third),
+        }
+    }
+}
+
+impl Signals {
+    /// Listens for those that end the process too.
+    ///
+    /// # Errors
+    /// If the system does not deliver signals.
+    pub fn listen(requests: Requests) -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+            requests,
         })
     }
 }
@@ -84,7 +133,8 @@ impl Helm {
             tokio::select! {
                 _ = signals.terminate.recv() => break None,
                 _ = signals.interrupt.recv() => break None,
-                _ = signals.hangup.recv() => self.reload.notify_one(),
+                _ = signals.quit.recv() => break None,
+                request = signals.requests.next() => self.answer(&request),
                 Some(Ok(prepared)) = talks.join_next() => {
                     if let Some(kept) = self.hand_over(prepared).await {
                         break Some(kept);
@@ -100,6 +150,14 @@ impl Helm {
         };
         drop(commands);
         self.end(kept, signals).await;
+    }
+
+    /// Does what a signal asks for.
+    fn answer(&self, request: &Request) {
+        if let Request::Reload = request {
+            return self.reload.notify_one();
+        }
+        answer_signal(&self.gateway, request);
     }
 
     /// Begins to record questions to policy, or ends it.
@@ -174,9 +232,14 @@ impl Helm {
     }
 
     async fn end(self, kept: Option<Kept>, mut signals: Signals) {
-        tokio::select! {
-            () = self.drain(kept) => {}
-            _ = signals.interrupt.recv() => tracing::warn!("interrupted again: ending at once"),
+        let gateway = Arc::clone(&self.gateway);
+        let mut draining = pin!(self.drain(kept));
+        loop {
+            tokio::select! {
+                () = &mut draining => return,
+                _ = signals.interrupt.recv() => return tracing::warn!("interrupted again: ending at once"),
+                request = signals.requests.next() => answer_signal(&gateway, &request),
+            }
         }
     }
 
@@ -221,6 +284,18 @@ impl Helm {
             }
         }
         tracing::info!("drained");
+    }
+}
+
+/// Does what a signal asks for, as long as the process lives: its logs may be rotated while it drains.
+fn answer_signal(gateway: &Gateway, request: &Request) {
+    match request {
+        Request::Reload => tracing::info!("SIGHUP ignored: the process ends"),
+        Request::Reopen => {
+            tracing::info!("SIGUSR1: opening the log files again");
+            gateway.access_log.reopen();
+        }
+        Request::Ignored(signal) => tracing::warn!(signal, "signal ignored: it asks for nothing here"),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod catalog;
 pub mod cli;
 pub mod clipped;
 pub mod clock;
+pub mod complaint;
 pub mod context;
 pub mod control;
 pub mod demo;

@@ -9,8 +9,8 @@ use crate::control::{Claim, Command, Control};
 use crate::edge::{Edge, Rim};
 use crate::handover::Holding;
 use crate::handover::take::{Inheritance, Predecessor};
-use crate::helm::{Helm, Signals};
-use crate::listeners::{self, Given, Listening, Place};
+use crate::helm::{Helm, Requests, Signals};
+use crate::listeners::{self, Given, Listening, Place, Surface};
 use crate::log::{self, LevelHandle};
 use crate::notify::Supervisor;
 use crate::peers::news;
@@ -114,6 +114,7 @@ pub fn run(process: Process) -> io::Result<()> {
         .enable_all()
         .build()?;
     let _inside = runtime.enter();
+    let requests = Requests::listen()?;
     make_state_folder(&loaded.bootstrap.state)?;
     for warning in &loaded.warnings {
         let at = warning.at.as_ref().map(tracing::field::display);
@@ -141,8 +142,8 @@ pub fn run(process: Process) -> io::Result<()> {
     let mut helm =
         Helm { gateway, edge, holdings, stop, closed, close, reload, watcher, supervisor, claim, last };
     let succeeded = before.map_or(Ok(()), |(predecessor, claimed)| predecessor.ready(claimed));
-    // Up to here a signal ends this process at once, and the old one goes on.
-    let signals = Signals::listen()?;
+    // Up to here a signal that ends this process does so at once, and the old one goes on.
+    let signals = Signals::listen(requests)?;
     if let Err(error) = succeeded {
         runtime.block_on(helm.step_back(signals));
         records.access_log.close();
@@ -355,6 +356,7 @@ fn spawn_asides(
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
             gateway.glance().authority.sweep(&gateway.metrics, gateway.clock.now().monotonic);
             gateway.peers.sweep(Instant::now(), gateway.clock.now());
+            gateway.access_log.sweep(Instant::now());
         }
     });
     watcher
