@@ -146,7 +146,7 @@ impl Gateway {
         let mut carry = Carry::default();
         let mut snapshot = loaded.snapshot;
         carry.activate(&mut snapshot);
-        let pools = estate.reconcile(&snapshot);
+        let pools = estate.reconcile(&snapshot, &metrics);
         metrics.resolve(&snapshot);
         metrics.edge.certificates(&loaded.bootstrap);
         let serial = snapshot.serial;
@@ -212,7 +212,7 @@ impl Gateway {
         self.carry.lock().unwrap_or_else(PoisonError::into_inner).activate(&mut snapshot);
         let serial = snapshot.serial;
         self.metrics.resolve(&snapshot);
-        let pools = self.estate.reconcile(&snapshot);
+        let pools = self.estate.reconcile(&snapshot, &self.metrics);
         let before = self.active.load();
         let authority = Authority::of(&snapshot, &self.aside.recording, Some(&before.authority));
         drop(before);

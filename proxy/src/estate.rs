@@ -113,18 +113,22 @@ impl Estate {
     }
 
     /// Makes the tables fit `snapshot` and gives the pools it needs.
-    pub fn reconcile(&self, snapshot: &Snapshot) -> Pools {
+    pub fn reconcile(&self, snapshot: &Snapshot, metrics: &Metrics) -> Pools {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         *pools = snapshot
             .upstreams
             .iter()
             .map(|upstream| {
                 let kept = pools.get(&upstream.key).cloned();
-                (upstream.key, kept.unwrap_or_else(|| Arc::new(Pool::new(upstream))))
+                (
+                    upstream.key,
+                    kept.unwrap_or_else(|| Arc::new(Pool::monitored(upstream, &metrics.upstreams))),
+                )
             })
             .collect();
         self.catalogs.reconcile(snapshot);
-        self.replicas.reconcile(snapshot);
+        self.replicas.reconcile(snapshot, &metrics.upstreams);
+        metrics.upstreams.retain(snapshot);
         self.reads.reconcile(snapshot);
         self.callers.reconcile(snapshot);
         self.resolver.retain(|name| snapshot.upstreams.iter().any(|upstream| is_host(upstream, name)));
@@ -163,6 +167,8 @@ impl Estate {
             active += pool.active_count();
             vouched += pool.vouched_count();
         }
+        Estate::show_connections(pools.values().chain(&replicas), metrics);
+        metrics.upstreams.sweep(now);
         let sizes = [
             ("upstream_connections_idle", idle),
             ("upstream_connections_active", active),
@@ -185,6 +191,20 @@ impl Estate {
         let kept = self.catalogs.sizes().into_iter().chain(self.reads.sizes()).chain(self.callers.sizes());
         for (table, size) in sizes.into_iter().chain(kept) {
             metrics.tables.with_label_values(&[table]).set(i64::try_from(size).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Measures the connections of each upstream, over all its instances.
+    fn show_connections<'p>(pools: impl Iterator<Item = &'p Arc<Pool>>, metrics: &Metrics) {
+        let mut counts: HashMap<&str, (usize, usize)> = HashMap::new();
+        for pool in pools {
+            let Some(monitor) = pool.monitor() else { continue };
+            let (idle, active) = counts.entry(&monitor.upstream.name).or_default();
+            *idle += pool.idle_count();
+            *active += pool.active_count();
+        }
+        for (upstream, (idle, active)) in counts {
+            metrics.upstreams.show_connections(upstream, idle, active);
         }
     }
 }

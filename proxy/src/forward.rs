@@ -108,6 +108,8 @@ pub struct Failure {
     pub pending: bool,
     /// What it says of the place that was to answer.
     pub reach: Reach,
+    /// What metrics and the log call it; `None` says nothing of the server.
+    pub problem: Option<&'static str>,
 }
 
 /// What a failure says of the place that was to answer.
@@ -268,17 +270,22 @@ pub async fn send(leg: Leg, resolver: Arc<Resolver>) -> Result<Exchange, Failure
     let resolver = &resolver;
     let first_byte = Instant::now() + leg.first_byte;
     let until = leg.deadline.map_or(first_byte, |deadline| deadline.min(first_byte));
-    match attempt(&leg, resolver, until, false).await {
+    let sent = match attempt(&leg, resolver, until, false).await {
         Err(Attempt::Unread(fault)) => {
             tracing::debug!(upstream = &*leg.upstream.name, %fault, "sent again on a new connection");
-            attempt(&leg, resolver, until, true).await.map_err(Failure::from)
+            attempt(&leg, resolver, until, true).await
         }
         Err(Attempt::Silent(fault)) if leg.use_of.repeatable => {
             tracing::debug!(upstream = &*leg.upstream.name, %fault, "repeated on a new connection");
-            attempt(&leg, resolver, until, true).await.map_err(Failure::from)
+            attempt(&leg, resolver, until, true).await
         }
-        result => result.map_err(Failure::from),
-    }
+        sent => sent,
+    };
+    sent.map_err(|attempt| {
+        let failure = Failure::from(attempt);
+        leg.pool.note_failure(&failure);
+        failure
+    })
 }
 
 /// How one attempt failed.
@@ -299,11 +306,12 @@ async fn attempt(
     fresh: bool,
 ) -> Result<Exchange, Attempt> {
     let wish = Wish { fresh, endless: leg.use_of.endless, owner: leg.owner };
-    let mut checkout =
-        match patient_until(until, pin!(leg.pool.checkout(&leg.upstream, resolver, wish))).await {
-            Some(checkout) => checkout.map_err(Attempt::Connect)?,
-            None => return Err(Attempt::Connect(CheckoutError::Dial(DialError::TimedOut))),
-        };
+    let taken = patient_until(until, pin!(leg.pool.checkout(&leg.upstream, resolver, wish))).await;
+    let taken = taken.unwrap_or(Err(CheckoutError::Dial(DialError::TimedOut)));
+    let mut checkout = taken.map_err(|error| {
+        leg.pool.count_connect_failure(&error);
+        Attempt::Connect(error)
+    })?;
     let broken = || Attempt::Broken(Fault::Broken(std::io::ErrorKind::NotConnected.into()));
     let connection = checkout.connection().ok_or_else(broken)?;
     let exchanged = timeout_at(until, pin!(connection.exchange(&leg.request))).await;
@@ -326,8 +334,15 @@ async fn attempt(
 
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Failure {
-        Failure { cause: denial.detail.clone().into_owned(), denial, pending: true, reach: Reach::Unknown }
+        let cause = denial.detail.clone().into_owned();
+        let problem = problem_of(&denial);
+        Failure { cause, denial, pending: true, reach: Reach::Unknown, problem }
     }
+}
+
+/// What a refusal says of the server: of one that a client's own credentials did not open, nothing.
+fn problem_of(denial: &Denial) -> Option<&'static str> {
+    denial.reason.as_str().strip_prefix("upstream_").filter(|_| denial.challenge.is_none())
 }
 
 impl From<Attempt> for Failure {
@@ -337,6 +352,12 @@ impl From<Attempt> for Failure {
             Attempt::Connect(CheckoutError::Exhausted) => Reach::Unknown,
             Attempt::Connect(_) | Attempt::Unread(_) => Reach::Unreached,
             Attempt::Silent(_) | Attempt::Broken(_) | Attempt::TimedOut(_) => Reach::Failing,
+        };
+        let dialled = match &attempt {
+            // It is the gateway that has no room.
+            Attempt::Connect(CheckoutError::Exhausted) => Some(None),
+            Attempt::Connect(error) => Some(Some(error.label())),
+            _ => None,
         };
         let (denial, cause, pending) = match attempt {
             Attempt::Connect(CheckoutError::Exhausted) => {
@@ -367,6 +388,7 @@ impl From<Attempt> for Failure {
                 (denial, format!("no answer within {after:?}"), true)
             }
         };
-        Failure { denial, cause, pending, reach }
+        let problem = dialled.unwrap_or_else(|| problem_of(&denial));
+        Failure { denial, cause, pending, reach, problem }
     }
 }

@@ -421,7 +421,7 @@ impl Failure {
     /// The upstream has forgotten a session: what was sent on it was not read.
     pub(crate) fn forgotten() -> Failure {
         let denial = Denial::new(Reason::UpstreamUnavailable, "the server has forgotten this session");
-        Failure { pending: false, ..Failure::from(denial) }
+        Failure { pending: false, problem: None, ..Failure::from(denial) }
     }
 }
 

@@ -5,8 +5,10 @@
 //! [`MAX_TOOL_LABELS`] of a server do: names that callers make up are counted under `other`.
 
 mod policy;
+mod upstreams;
 
 pub use policy::PolicyMetrics;
+pub use upstreams::{UpstreamMetrics, UpstreamsMetrics};
 
 use portunus_config::{Bootstrap, Snapshot, VirtualServer};
 use portunus_filters::Reason;
@@ -23,6 +25,9 @@ pub const MAX_TOOL_LABELS: usize = 512;
 
 /// Tools with a longer name than MCP lets them have are counted under `other` too.
 const MAX_LABEL_BYTES: usize = 128;
+/// Upper bounds of histograms of whole calls, in seconds.
+const CALL_BUCKETS: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// The outcome of a call, as `mcp_requests_total` counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +59,11 @@ impl Status {
         Status::Cancelled,
         Status::Error,
     ];
+
+    /// Whether the gateway refused the message; otherwise it let the message pass, whatever became of it.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Status::Denied | Status::Invalid)
+    }
 
     /// The label value.
     pub fn as_str(self) -> &'static str {
@@ -157,6 +167,8 @@ pub struct Metrics {
     pub policy: PolicyMetrics,
     /// Who is calling.
     pub identity: IdentityMetrics,
+    /// What becomes of calls at upstreams.
+    pub upstreams: UpstreamsMetrics,
     /// Streams without an end of their own: GET and `subscriptions/listen`.
     pub streams: IntGauge,
     /// Snapshots that something still holds.
@@ -276,11 +288,9 @@ impl Metrics {
         };
         let gauge = |name: &str, help: &str| keep(&registry, IntGauge::new(name, help)?);
         let counter = |name: &str, help: &str| keep(&registry, IntCounter::new(name, help)?);
-        let buckets =
-            vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
         let durations =
             HistogramOpts::new("mcp_request_duration_seconds", "Time from first byte to last byte of a call")
-                .buckets(buckets);
+                .buckets(CALL_BUCKETS.to_vec());
         let denials = counters("mcp_denials_total", "Refusals by reason", &["reason"])?;
         Ok(Metrics {
             requests: counters(
@@ -292,6 +302,7 @@ impl Metrics {
             errors: counters("mcp_errors_total", "Failed messages by reason", &["server_name", "reason"])?,
             denials: Reason::ALL
                 .iter()
+                .filter(|reason| Status::from(**reason).is_refusal())
                 .map(|reason| (*reason, denials.with_label_values(&[reason.as_str()])))
                 .collect(),
             stages: stages(&registry)?,
@@ -300,6 +311,7 @@ impl Metrics {
             edge: EdgeMetrics::new(&registry)?,
             policy: PolicyMetrics::new(&registry)?,
             identity: IdentityMetrics::new(&registry)?,
+            upstreams: UpstreamsMetrics::new(&registry)?,
             streams: gauge("portunus_streams", "Open GET and subscriptions/listen streams")?,
             snapshots_alive: gauge("portunus_snapshots_alive", "Configurations that something still holds")?,
             activations: counters("portunus_activations_total", "Configurations by result", &["result"])?,
@@ -379,7 +391,7 @@ impl Metrics {
         Arc::clone(handles)
     }
 
-    /// Counts a refusal.
+    /// Counts a refusal, or a failure of an upstream: that is an error of its virtual server, and no denial.
     pub fn denied(&self, reason: Reason, server: Option<&str>) {
         if let Some(counter) = self.denials.get(&reason) {
             counter.inc();

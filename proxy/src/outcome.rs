@@ -8,9 +8,10 @@ mod decided;
 use crate::clipped::Clipped;
 use crate::context::Gateway;
 use crate::identify::EventNumber;
-use crate::metrics::{ServerMetrics, Stage, Status};
+use crate::metrics::{ServerMetrics, Stage, Status, UpstreamMetrics};
 use crate::refusals::Refusal;
 use crate::text::push_json;
+use crate::upstreams::pool::Pool;
 use chrono::{DateTime, SecondsFormat};
 use portunus_filters::gate::Judged;
 use portunus_filters::identity::Principal;
@@ -30,6 +31,8 @@ pub struct Outcome {
     facts: Facts,
     server: Option<Arc<ServerMetrics>>,
     waiting: bool,
+    /// When the upstream was chosen.
+    forwarded: Instant,
     /// Another has taken its place.
     handed_over: bool,
 }
@@ -46,7 +49,7 @@ struct Facts {
     wall: Duration,
     user_agent: Option<Box<str>>,
     server: Option<Arc<str>>,
-    upstream: Option<Arc<str>>,
+    upstream: Option<Arc<UpstreamMetrics>>,
     era: Option<Era>,
     version: Option<&'static str>,
     action: Option<Cow<'static, str>>,
@@ -85,6 +88,7 @@ impl Outcome {
             facts,
             server: None,
             waiting: false,
+            forwarded: now,
             handed_over: false,
         }
     }
@@ -99,6 +103,7 @@ impl Outcome {
             facts: std::mem::take(&mut self.facts),
             server: self.server.take(),
             waiting: std::mem::take(&mut self.waiting),
+            forwarded: self.forwarded,
             handed_over: false,
         }
     }
@@ -107,7 +112,16 @@ impl Outcome {
     pub fn of_nothing(gateway: &Arc<Gateway>) -> Outcome {
         let now = Instant::now();
         let (gateway, facts) = (Arc::clone(gateway), Facts::default());
-        Outcome { gateway, started: now, stage: now, facts, server: None, waiting: false, handed_over: true }
+        Outcome {
+            gateway,
+            started: now,
+            stage: now,
+            facts,
+            server: None,
+            waiting: false,
+            forwarded: now,
+            handed_over: true,
+        }
     }
 
     /// Notes what the client calls itself and the trace it belongs to, for the record alone.
@@ -140,9 +154,11 @@ impl Outcome {
         self.facts.request_bytes = body_bytes;
     }
 
-    /// Notes the upstream that was chosen; from here on the message counts as pending.
-    pub fn forwarding(&mut self, upstream: &Arc<str>) {
-        self.facts.upstream = Some(Arc::clone(upstream));
+    /// Notes the upstream that was chosen, by its connections; from here on the message counts as pending.
+    pub fn forwarding(&mut self, pool: &Pool) {
+        self.facts.upstream = pool.monitor().map(|monitor| Arc::clone(&monitor.upstream));
+        // The stage before has ended a moment ago.
+        self.forwarded = self.stage;
         if let Some(server) = &self.server {
             server.pending.inc();
             server.active.inc();
@@ -231,14 +247,20 @@ impl Outcome {
     pub fn cause(&mut self, cause: &dyn std::fmt::Display) {
         tracing::debug!(
             request_id = &*self.facts.request_id,
-            upstream = self.facts.upstream.as_deref(),
+            upstream = self.facts.upstream.as_ref().map(|upstream| &*upstream.name),
             "{cause}"
         );
         self.facts.detail = Some(cause.to_string());
     }
 
+    /// Whether a reason was noted why the client gets no answer of its server.
+    pub fn is_failed(&self) -> bool {
+        self.facts.reason.is_some()
+    }
+
     fn record(&mut self) {
-        let elapsed = self.started.elapsed();
+        let now = Instant::now();
+        let elapsed = now.duration_since(self.started);
         let status = self.facts.status.unwrap_or(Status::Cancelled);
         let metrics = &self.gateway.metrics;
         if let Some(server) = &self.server {
@@ -249,6 +271,9 @@ impl Outcome {
             let tool =
                 self.facts.target.as_deref().filter(|_| self.facts.action.as_deref() == Some("tools/call"));
             metrics.tool(server, tool, self.facts.proven).count(status, elapsed.as_secs_f64());
+        }
+        if let Some(upstream) = &self.facts.upstream {
+            upstream.count(status, self.facts.reason, now.duration_since(self.forwarded).as_secs_f64());
         }
         if let Some(reason) = self.facts.reason {
             metrics.denied(reason, self.facts.server.as_deref());
@@ -331,10 +356,10 @@ impl Facts {
         field("action", self.action.as_deref());
         field("resource", self.target.as_deref());
         field("server_name", self.server.as_deref());
-        field("upstream", self.upstream.as_deref());
+        field("upstream", self.upstream.as_ref().map(|upstream| &*upstream.name));
         let call = self.action.as_deref() == Some("tools/call");
         field("tool_name", self.target.as_deref().filter(|_| call));
-        field("decision", Some(if self.reason.is_some() { "deny" } else { "allow" }));
+        field("decision", Some(if status.is_refusal() { "deny" } else { "allow" }));
         field("status", Some(status.as_str()));
         field("reason", self.reason.map(Reason::as_str));
         field("bundle_revision", self.revision.as_deref());

@@ -10,7 +10,7 @@ use crate::edge::{Edge, Rim};
 use crate::handover::Holding;
 use crate::handover::take::{Inheritance, Predecessor};
 use crate::helm::{Helm, Requests, Signals};
-use crate::listeners::{self, Given, Listening, Place, Surface};
+use crate::listeners::{self, Given, Listening, Place};
 use crate::log::{self, LevelHandle};
 use crate::notify::Supervisor;
 use crate::peers::news;

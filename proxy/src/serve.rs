@@ -402,7 +402,7 @@ impl<'a> Passage<'a> {
     /// Stages 9 and 10.
     async fn exchange(&mut self, outbound: Outbound, client: &mut Client) -> End {
         let Outbound { leg, upstream, pool, expect, http_status, founding } = outbound;
-        self.outcome.forwarding(&upstream.name);
+        self.outcome.forwarding(&pool);
         let gateway = Arc::clone(self.connection.gateway);
         let mut phase = gateway.drain.watch();
         let mut respond = Respond {

@@ -202,7 +202,7 @@ impl<'a, 'd> Call<'a, 'd> {
         let message = changed.as_ref().unwrap_or(message);
         let (cleared, overseer, place) = desk.clear_call(message, &aim.upstream, aim.subject, &profile)?;
         out.outcome.judged(cleared.judged());
-        out.outcome.forwarding(&aim.upstream.name);
+        out.outcome.forwarding(&place.pool);
         let failed = |failure: crate::forward::Failure, out: &mut Answering<'_>| {
             out.outcome.cause(&failure.cause);
             failure.denial

@@ -93,7 +93,7 @@ async fn calls(
             desk.snapshot.release();
             let mut resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             resumed.talk.hold_to(&cleared);
-            out.outcome.forwarding(&Arc::clone(&resumed.talk.upstream().name));
+            out.outcome.forwarding(resumed.talk.pool());
             Box::pin(round.resume(resumed, replies, out)).await
         }
         Some(request_state::State::Upstream(state)) => {
@@ -138,7 +138,7 @@ impl Round<'_, '_> {
             Some(at) => tasks::seated(desk, place, at),
             None => place,
         };
-        out.outcome.forwarding(&aim.upstream.name);
+        out.outcome.forwarding(&place.pool);
         let era = desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await;
         let era = match (era, desk.check_era(&place).await) {
             (Ok(era), Ok(())) => era,

@@ -8,6 +8,7 @@ use crate::talk::reading::{Patience, Reading, malformed};
 use crate::talk::server_message::ServerMessage;
 use crate::talk::voice::{self, Fields, Voice};
 use crate::talk::{Outcome, Place};
+use crate::upstreams::pool::Pool;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use portunus_filters::mcp::Revision;
@@ -157,6 +158,27 @@ impl Said {
         }
     }
 
+    /// Notes what it says of its server: one that limits how often it is asked, or sends an answer that is
+    /// none, does not serve.
+    fn note(&self, pool: &Pool, errand: &Errand) {
+        let kind = errand.kind();
+        let problem = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => Some("limited"),
+            status if status.is_server_error() => Some("unavailable"),
+            status if status.is_success() && errand.method().is_some() && self.outcome.is_none() => {
+                Some("malformed")
+            }
+            _ => None,
+        };
+        match problem {
+            None => pool.note_answer(),
+            Some(_) => {
+                let cause = format!("`{kind}` was answered by HTTP {}", self.status.as_u16());
+                pool.note_failure(&Failure { cause, problem, ..malformed("the server does not serve") });
+            }
+        }
+    }
+
     fn result(self, errand: &Errand) -> Result<Bytes, Failure> {
         let (kind, status) = (errand.kind(), self.status.as_u16());
         match self.outcome {
@@ -213,6 +235,10 @@ pub(crate) async fn exchange(
         Err(Failure { cause: format!("no answer to `{}` within {within:?}", errand.kind()), ..denial.into() })
     });
     count(gateway, errand, said.is_ok());
+    match &said {
+        Ok(said) => said.note(&place.pool, errand),
+        Err(failure) => place.pool.note_failure(failure),
+    }
     said
 }
 

@@ -33,7 +33,8 @@ pub async fn listen(gateway: &Arc<Gateway>, place: &Place, filter: &Filter) -> R
     let addressed = Addressed::modern(&errand);
     let body = worded(place, &errand, &addressed, &number)?;
     let sent = send_as(gateway, place, &errand, &addressed, body).await?;
-    let reading = Reading::begin(sent, &place.upstream, Kind::Request)?;
+    let reading = Reading::begin(sent, &place.upstream, Kind::Request)
+        .inspect_err(|failure| place.pool.note_failure(failure))?;
     Ok(Listening { reading, idle: place.upstream.timeouts.idle, _seat: seat })
 }
 

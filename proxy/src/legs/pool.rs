@@ -365,7 +365,10 @@ impl Refused {
                 gateway.estate.contradicted(place, Era::Legacy);
                 failure
             }
-            Refused::Failed(failure) => failure,
+            Refused::Failed(failure) => {
+                place.pool.note_failure(&failure);
+                failure
+            }
         }
     }
 }
@@ -476,5 +479,6 @@ impl Usage {
 }
 
 fn busy(detail: &'static str) -> Failure {
-    Failure { pending: false, ..Failure::from(Denial::new(Reason::UpstreamUnavailable, detail)) }
+    let denial = Denial::new(Reason::UpstreamUnavailable, detail);
+    Failure { pending: false, problem: None, ..Failure::from(denial) }
 }

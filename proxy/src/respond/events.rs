@@ -130,6 +130,7 @@ impl Respond<'_> {
         let denial =
             Denial::new(Reason::UpstreamUnavailable, "the server ended its stream without an answer");
         self.outcome.denied(&denial);
+        self.note_failure(denial.clone().into());
         self.final_error(&denial)
     }
 
@@ -150,6 +151,7 @@ impl Respond<'_> {
     fn malformed(&mut self, detail: &'static str) -> Option<Bytes> {
         let denial = Denial::new(Reason::UpstreamMalformed, detail);
         self.outcome.denied(&denial);
+        self.note_failure(denial.clone().into());
         self.final_error(&denial)
     }
 

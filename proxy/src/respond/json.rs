@@ -5,7 +5,7 @@
 
 use super::wait::{Ending, Wait};
 use super::{End, Respond};
-use crate::forward::Exchange;
+use crate::forward::{Exchange, Failure};
 use crate::pieces::Pieces;
 use crate::session::Client;
 use crate::upstreams::wire::Framing;
@@ -44,10 +44,10 @@ impl Respond<'_> {
             }
             Err(why) if checked => {
                 self.outcome.cause(&why);
-                return End::Refused(Denial::new(
-                    Reason::UpstreamMalformed,
-                    "the server's answer is no JSON-RPC answer",
-                ));
+                let denial =
+                    Denial::new(Reason::UpstreamMalformed, "the server's answer is no JSON-RPC answer");
+                self.note_failure(Failure { cause: why.to_owned(), ..denial.clone().into() });
+                return End::Refused(denial);
             }
             Err(_) => None,
         };

@@ -126,9 +126,14 @@ impl Respond<'_> {
             Class::Bare => self.bare(&mut exchange, client).await,
             Class::Denied(denial, cause) => {
                 self.outcome.cause(&cause);
+                self.note_failure(Failure { cause, ..denial.clone().into() });
                 End::Refused(denial)
             }
         };
+        // A failure was noted where it was found; an answer that its client left is no news.
+        if matches!(end, End::Done) {
+            self.note_status(exchange.head.status);
+        }
         if let Some(orphan) = founded.filter(|_| matches!(end, End::Broken) && !self.expect.open.is_empty()) {
             errand::delete_orphan(self.gateway, &orphan, Session::of(self.headers), self.upstream, self.pool);
         }
@@ -159,6 +164,23 @@ impl Respond<'_> {
                 errand::delete_orphan(&gateway, orphan, session, &upstream, &pool);
             }
         });
+    }
+
+    fn note_failure(&self, failure: Failure) {
+        self.pool.note_failure(&failure);
+    }
+
+    /// Notes what a whole answer says of its server, unless its body was noted as a failure.
+    fn note_status(&self, status: StatusCode) {
+        let problem = match status {
+            StatusCode::TOO_MANY_REQUESTS => "limited",
+            status if status.is_server_error() => "unavailable",
+            _ if self.outcome.is_failed() => return,
+            _ => return self.pool.note_answer(),
+        };
+        let cause = format!("HTTP {}", status.as_u16());
+        let denial = Denial::new(Reason::UpstreamUnavailable, "the server does not serve");
+        self.note_failure(Failure { cause, problem: Some(problem), ..denial.into() });
     }
 
     /// The status alone, for bodies that no client should see.
@@ -308,6 +330,7 @@ impl Respond<'_> {
             Ending::CallerLost => caller_lost(),
         };
         self.outcome.denied(&denial);
+        self.note_failure(denial.clone().into());
         Some(denial)
     }
 }

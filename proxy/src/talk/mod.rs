@@ -274,6 +274,10 @@ impl Talk {
             }
         };
         self.over = true;
+        match failure {
+            None => self.common.place.pool.note_answer(),
+            Some(failure) => self.common.place.pool.note_failure(failure),
+        }
         if let Some(seat) = self.seat.take() {
             seat.judge(failure, self.common.gateway.clock.now().monotonic);
         }
@@ -339,6 +343,11 @@ impl Talk {
     /// The upstream.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.common.place.upstream
+    }
+
+    /// The connections to the upstream.
+    pub fn pool(&self) -> &Pool {
+        &self.common.place.pool
     }
 
     /// What the upstream calls its target.

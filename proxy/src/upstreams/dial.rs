@@ -29,6 +29,24 @@ pub enum DialError {
     NotHttp2(std::io::Error),
 }
 
+impl DialError {
+    /// What metrics and the log call it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            DialError::Unresolved(_) => "dns",
+            DialError::Refused(_) => "address_not_granted",
+            DialError::Unreachable(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                "refused"
+            }
+            DialError::Unreachable(_) => "unreachable",
+            DialError::TimedOut => "timeout",
+            DialError::Tls(TlsFault::Untrusted(_)) => "untrusted",
+            DialError::Tls(TlsFault::Failed(_)) => "tls",
+            DialError::NotHttp2(_) => "http2",
+        }
+    }
+}
+
 impl std::fmt::Display for DialError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

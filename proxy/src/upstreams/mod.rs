@@ -7,6 +7,7 @@ pub mod era;
 pub mod fault;
 pub mod h1;
 pub mod h2;
+pub mod monitor;
 pub mod pool;
 pub mod replicas;
 pub mod request;

@@ -10,8 +10,11 @@ use super::dial::{DialError, open};
 use super::dns::Resolver;
 use super::h1;
 use super::h2::Link;
+use super::monitor::InstanceMonitor;
 use super::stream::Stream;
 use super::voucher::Voucher;
+use crate::forward::Failure;
+use crate::metrics::UpstreamsMetrics;
 use crate::offload::OffloadQueue;
 use crate::shares::{Owner, Share, Shares};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -37,6 +40,8 @@ pub struct Pool {
     voucher: Option<Voucher>,
     /// Where large texts of the upstream are read.
     pub offload: OffloadQueue,
+    /// `None` where the other side is no upstream of the configuration: another replica, an issuer.
+    monitor: Option<Arc<InstanceMonitor>>,
 }
 
 /// A connection in use. Dropped, it closes; [`Checkout::put_back`] keeps it.
@@ -69,6 +74,16 @@ pub struct Wish {
     pub owner: Owner,
 }
 
+impl CheckoutError {
+    /// What metrics and the log call it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            CheckoutError::Exhausted => "pool_exhausted",
+            CheckoutError::Dial(error) => error.label(),
+        }
+    }
+}
+
 impl std::fmt::Display for CheckoutError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -79,6 +94,11 @@ impl std::fmt::Display for CheckoutError {
 }
 
 impl Pool {
+    /// An empty pool with the limits of `upstream`, which is watched.
+    pub fn monitored(upstream: &Upstream, metrics: &UpstreamsMetrics) -> Pool {
+        Pool { monitor: Some(metrics.instance(upstream)), ..Pool::new(upstream) }
+    }
+
     /// An empty pool with the limits of `upstream`.
     pub fn new(upstream: &Upstream) -> Pool {
         Pool {
@@ -93,6 +113,33 @@ impl Pool {
             idle_timeout: upstream.pool.idle_timeout,
             voucher: Voucher::new(upstream),
             offload: OffloadQueue::default(),
+            monitor: None,
+        }
+    }
+
+    /// What watches the instance behind it.
+    pub fn monitor(&self) -> Option<&Arc<InstanceMonitor>> {
+        self.monitor.as_ref()
+    }
+
+    /// Notes that the instance answered.
+    pub fn note_answer(&self) {
+        if let Some(monitor) = &self.monitor {
+            monitor.note_answer();
+        }
+    }
+
+    /// Notes that a request to the instance failed.
+    pub fn note_failure(&self, failure: &Failure) {
+        if let Some(monitor) = &self.monitor {
+            monitor.note_failure(failure);
+        }
+    }
+
+    /// Counts a connection that was not made.
+    pub fn count_connect_failure(&self, error: &CheckoutError) {
+        if let Some(monitor) = &self.monitor {
+            monitor.upstream.count_connect_failure(error.label());
         }
     }
 

@@ -8,6 +8,7 @@ use super::pool::Pool;
 use crate::context::Gateway;
 use crate::errand;
 use crate::forward::{Failure, Reach};
+use crate::metrics::UpstreamsMetrics;
 use crate::shares::Owner;
 use crate::talk::{CallerKey, Place, Profile};
 use portunus_config::{Ejection, Health, ServerId, Snapshot, Upstream, UpstreamKey};
@@ -73,7 +74,7 @@ pub struct ReplicaStatus {
 
 impl Replicas {
     /// Makes the sets fit `snapshot`; what is known of places that stay is kept.
-    pub fn reconcile(&self, snapshot: &Snapshot) {
+    pub fn reconcile(&self, snapshot: &Snapshot, metrics: &UpstreamsMetrics) {
         let mut sets = self.lock();
         let known: HashMap<UpstreamKey, Arc<Replica>> = sets
             .values()
@@ -82,7 +83,8 @@ impl Replicas {
             .collect();
         let several =
             snapshot.upstreams.iter().filter(|one| !one.replicas.is_empty() || one.health.is_some());
-        *sets = several.map(|upstream| (upstream.key, Arc::new(Set::of(upstream, &known)))).collect();
+        *sets =
+            several.map(|upstream| (upstream.key, Arc::new(Set::of(upstream, &known, metrics)))).collect();
     }
 
     /// The place of a call: `place` itself unless its upstream has several. `prefers` is where the
@@ -166,12 +168,7 @@ impl Replicas {
                 let place = replica.place();
                 let lives = timeout(health.timeout, errand::lives(&gateway, &place)).await.unwrap_or(false);
                 if replica.probed(lives, &health) {
-                    tracing::warn!(
-                        upstream = &*replica.upstream.name,
-                        url = replica.upstream.url.redacted(),
-                        lives,
-                        "the health of a server has changed"
-                    );
+                    replica.log_health(lives);
                 }
             });
         }
@@ -187,7 +184,11 @@ impl Replicas {
 }
 
 impl Set {
-    fn of(upstream: &Arc<Upstream>, known: &HashMap<UpstreamKey, Arc<Replica>>) -> Set {
+    fn of(
+        upstream: &Arc<Upstream>,
+        known: &HashMap<UpstreamKey, Arc<Replica>>,
+        metrics: &UpstreamsMetrics,
+    ) -> Set {
         let replicas = upstream.urls().map(|url| {
             let at = Arc::new(upstream.at(url));
             match known.get(&at.key) {
@@ -198,7 +199,7 @@ impl Set {
                     in_flight: AtomicUsize::new(0),
                     standing: Mutex::new(*known.lock()),
                 }),
-                None => Arc::new(Replica::new(at)),
+                None => Arc::new(Replica::new(at, metrics)),
             }
         });
         Set { upstream: Arc::clone(upstream), replicas: replicas.collect(), turn: AtomicUsize::new(0) }
@@ -228,8 +229,8 @@ impl Set {
 }
 
 impl Replica {
-    fn new(upstream: Arc<Upstream>) -> Replica {
-        let pool = Arc::new(Pool::new(&upstream));
+    fn new(upstream: Arc<Upstream>, metrics: &UpstreamsMetrics) -> Replica {
+        let pool = Arc::new(Pool::monitored(&upstream, metrics));
         Replica { upstream, pool, in_flight: AtomicUsize::new(0), standing: Mutex::default() }
     }
 
@@ -263,6 +264,36 @@ impl Replica {
         self.lock().probed(lives, health)
     }
 
+    fn log_health(&self, lives: bool) {
+        let (upstream, instance) = (&*self.upstream.name, self.upstream.url.redacted());
+        match lives {
+            true => tracing::warn!(upstream, instance, "instance healthy again: it answered a probe"),
+            false => tracing::warn!(upstream, instance, "instance unhealthy: it failed its probes"),
+        }
+    }
+
+    fn note_answer(&self) {
+        let was_ejected = self.lock().answered();
+        if was_ejected {
+            let (upstream, instance) = (&*self.upstream.name, self.upstream.url.redacted());
+            tracing::warn!(upstream, instance, "instance no longer ejected: it answered a call");
+        }
+    }
+
+    fn note_failure(&self, now: Duration) {
+        let ejected_for = self.lock().failed(now, &self.upstream.ejection);
+        let Some(ejected_for) = ejected_for else { return };
+        if let Some(monitor) = self.pool.monitor() {
+            monitor.upstream.ejections.inc();
+        }
+        tracing::warn!(
+            upstream = &*self.upstream.name,
+            instance = self.upstream.url.redacted(),
+            for_s = ejected_for.as_secs_f32(),
+            "instance ejected: it failed calls in a row"
+        );
+    }
+
     fn status(&self, now: Duration) -> ReplicaStatus {
         let standing = *self.lock();
         let state = match (standing.is_fit(now, None), self.is_fit(now)) {
@@ -291,19 +322,10 @@ impl Seat {
 
     /// Notes how the call went; `failure` is none if there was an answer.
     pub fn judge(&self, failure: Option<&Failure>, now: Duration) {
-        let ejection = &self.replica.upstream.ejection;
         match failure.map(|failure| failure.reach) {
-            None => self.replica.lock().answered(),
+            None => self.replica.note_answer(),
             Some(Reach::Unknown) => {}
-            Some(Reach::Unreached | Reach::Failing) => {
-                if self.replica.lock().failed(now, ejection) {
-                    tracing::warn!(
-                        upstream = &*self.replica.upstream.name,
-                        url = self.replica.upstream.url.redacted(),
-                        "a server that fails calls gets none for a while"
-                    );
-                }
-            }
+            Some(Reach::Unreached | Reach::Failing) => self.replica.note_failure(now),
         }
     }
 }
@@ -321,22 +343,26 @@ impl Standing {
         !ejected && !unhealthy
     }
 
-    fn answered(&mut self) {
+    /// Whether it was ejected before this answer.
+    fn answered(&mut self) -> bool {
+        let was_ejected = self.ejected_until.is_some();
         (self.failed_calls, self.ejections, self.ejected_until) = (0, 0, None);
+        was_ejected
     }
 
-    /// Whether this failure is the one that ejects it.
-    fn failed(&mut self, now: Duration, ejection: &Ejection) -> bool {
+    /// For how long this failure ejects it, if it does.
+    fn failed(&mut self, now: Duration, ejection: &Ejection) -> Option<Duration> {
         self.failed_calls += 1;
         if self.failed_calls < ejection.after || self.ejected_until.is_some_and(|until| now < until) {
-            return false;
+            return None;
         }
         let longer = 2u32.saturating_pow(self.ejections);
         self.ejections += 1;
-        self.ejected_until = Some(now + ejection.base.saturating_mul(longer).min(MAX_EJECTED));
+        let ejected_for = ejection.base.saturating_mul(longer).min(MAX_EJECTED);
+        self.ejected_until = Some(now + ejected_for);
         // Once it is back, one more failure is enough.
         self.failed_calls = ejection.after.saturating_sub(1);
-        true
+        Some(ejected_for)
     }
 
     /// Whether this probe changes what is thought of it.

@@ -12,14 +12,15 @@ fn a_place_that_fails_in_a_row_is_left_alone_longer_each_time_and_comes_back() {
     let ejection = Ejection { after: 3, base: 10 * SECOND };
     let mut standing = Standing::default();
     let fit = |standing: &Standing, at: u32| standing.is_fit(at * SECOND, None);
-    assert!(!standing.failed(SECOND, &ejection) && !standing.failed(SECOND, &ejection));
-    standing.answered();
-    assert!(!standing.failed(SECOND, &ejection) && !standing.failed(SECOND, &ejection));
-    assert!(standing.failed(SECOND, &ejection), "the third in a row");
+    let twice = |standing: &mut Standing| [(); 2].map(|()| standing.failed(SECOND, &ejection));
+    assert_eq!(twice(&mut standing), [None; 2]);
+    assert!(!standing.answered());
+    assert_eq!(twice(&mut standing), [None; 2]);
+    assert_eq!(standing.failed(SECOND, &ejection), Some(10 * SECOND), "the third in a row");
     assert!(!fit(&standing, 10) && fit(&standing, 11));
-    assert!(standing.failed(20 * SECOND, &ejection), "once it is back, one is enough");
+    assert_eq!(standing.failed(20 * SECOND, &ejection), Some(20 * SECOND), "once it is back, one is enough");
     assert!(!fit(&standing, 39) && fit(&standing, 40));
-    standing.answered();
+    assert!(standing.answered());
     assert_eq!(standing, Standing::default());
 }
 
@@ -209,6 +210,6 @@ async fn what_is_known_of_a_place_outlives_a_swap() {
     }
     let before = bed.gateway.estate.replicas.status(Duration::ZERO);
     assert!(before.iter().any(|one| one.state == "ejected"));
-    bed.gateway.estate.replicas.reconcile(&bed.gateway.active().snapshot);
+    bed.gateway.estate.replicas.reconcile(&bed.gateway.active().snapshot, &bed.gateway.metrics.upstreams);
     assert_eq!(bed.gateway.estate.replicas.status(Duration::ZERO), before);
 }

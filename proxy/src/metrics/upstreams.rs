@@ -1,0 +1,234 @@
+//! Metrics of upstreams. Label values come from the configuration alone, so that it bounds them.
+
+use super::{Status, keep};
+use crate::upstreams::monitor::InstanceMonitor;
+use portunus_config::{Snapshot, Upstream};
+use portunus_filters::Reason;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Outcomes of calls that were not failures of their upstream.
+const ANSWERED: [Status; 5] = [Status::Ok, Status::Error, Status::Cancelled, Status::Denied, Status::Invalid];
+/// Why a connection can fail, as `portunus_upstream_connect_failures_total` counts it.
+const CONNECT_CAUSES: [&str; 9] = [
+    "refused",
+    "unreachable",
+    "timeout",
+    "dns",
+    "address_not_granted",
+    "untrusted",
+    "tls",
+    "http2",
+    "pool_exhausted",
+];
+/// States of connections.
+const STATES: [&str; 2] = ["idle", "active"];
+
+/// Metrics of all upstreams.
+pub struct UpstreamsMetrics {
+    up: IntGaugeVec,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    connections: IntGaugeVec,
+    connect_failures: IntCounterVec,
+    ejections: IntCounterVec,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    upstreams: HashMap<Arc<str>, Arc<UpstreamMetrics>>,
+    /// By the names of upstreams, and their URLs without queries.
+    instances: HashMap<(Arc<str>, String), Arc<InstanceMonitor>>,
+}
+
+/// Handles of one upstream.
+pub struct UpstreamMetrics {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    answered: [IntCounter; ANSWERED.len()],
+    failed: Box<[(Reason, IntCounter)]>,
+    failed_calls: AtomicU64,
+    duration: Histogram,
+    connect_failures: IntCounterVec,
+    /// Ejections of its instances.
+    pub ejections: IntCounter,
+}
+
+impl UpstreamMetrics {
+    /// Counts one call of a client that went to it.
+    pub fn count(&self, status: Status, reason: Option<Reason>, seconds: f64) {
+        self.duration.observe(seconds);
+        let failed = reason.and_then(|reason| self.failed.iter().find(|(one, _)| *one == reason));
+        match failed {
+            Some((_, counter)) => {
+                self.failed_calls.fetch_add(1, Ordering::Relaxed);
+                counter.inc();
+            }
+            None => {
+                if let Some(position) = ANSWERED.iter().position(|one| *one == status) {
+                    self.answered[position].inc();
+                }
+            }
+        }
+    }
+
+    /// Calls of clients that failed because of it.
+    pub fn failed_calls(&self) -> u64 {
+        self.failed_calls.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that was not made.
+    pub fn count_connect_failure(&self, cause: &'static str) {
+        self.connect_failures.with_label_values(&[&*self.name, cause]).inc();
+    }
+}
+
+/// The label of a call that its upstream failed; `None` for refusals that say nothing of upstreams.
+fn failure_label(reason: Reason) -> Option<&'static str> {
+    let name = reason.as_str();
+    let failed = matches!(Status::from(reason), Status::UpstreamError | Status::Timeout);
+    failed.then(|| name.strip_prefix("upstream_").unwrap_or(name))
+}
+
+fn failures() -> impl Iterator<Item = (Reason, &'static str)> {
+    Reason::ALL.iter().filter_map(|reason| Some((*reason, failure_label(*reason)?)))
+}
+
+impl UpstreamsMetrics {
+    pub(super) fn new(registry: &Registry) -> prometheus::Result<UpstreamsMetrics> {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            keep(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            keep(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        let (durations, help) =
+            ("portunus_upstream_request_duration_seconds", "Time of a call from its forwarding to its end");
+        let durations = HistogramOpts::new(durations, help).buckets(super::CALL_BUCKETS.to_vec());
+        let up = "Whether the last request to an instance of an upstream was answered";
+        let (ejections, ejected) = ("portunus_upstream_ejections_total", "Ejections of instances");
+        Ok(UpstreamsMetrics {
+            up: gauges("portunus_upstream_up", up, &["upstream", "instance"])?,
+            requests: counters(
+                "portunus_upstream_requests_total",
+                "Calls of clients by upstream and outcome",
+                &["upstream", "status"],
+            )?,
+            durations: keep(registry, HistogramVec::new(durations, &["upstream"])?)?,
+            connections: gauges(
+                "portunus_upstream_connections",
+                "Connections to an upstream",
+                &["upstream", "state"],
+            )?,
+            connect_failures: counters(
+                "portunus_upstream_connect_failures_total",
+                "Connections to an upstream that were not made",
+                &["upstream", "cause"],
+            )?,
+            ejections: counters(ejections, ejected, &["upstream"])?,
+            known: Mutex::default(),
+        })
+    }
+
+    /// What watches the instance that `upstream` leads to: one for all pools with the same label values.
+    pub fn instance(&self, upstream: &Upstream) -> Arc<InstanceMonitor> {
+        let mut known = self.lock();
+        let metrics = known
+            .upstreams
+            .entry(Arc::clone(&upstream.name))
+            .or_insert_with(|| Arc::new(self.handles(&upstream.name)));
+        let metrics = Arc::clone(metrics);
+        let url = upstream.url.redacted();
+        let up = self.up.with_label_values(&[&*upstream.name, &url]);
+        let monitor = known
+            .instances
+            .entry((Arc::clone(&upstream.name), url.clone()))
+            .or_insert_with(|| Arc::new(InstanceMonitor::new(metrics, url, up)));
+        Arc::clone(monitor)
+    }
+
+    /// Forgets what `snapshot` does not have: a removed upstream must not look like one that is down.
+    pub fn retain(&self, snapshot: &Snapshot) {
+        let names: HashSet<&str> = snapshot.upstreams.iter().map(|one| &*one.name).collect();
+        let urls: HashSet<(&str, String)> = snapshot
+            .upstreams
+            .iter()
+            .flat_map(|one| one.urls().map(|url| (&*one.name, url.redacted())))
+            .collect();
+        let mut known = self.lock();
+        known.instances.retain(|(name, url), _| {
+            let stays = urls.contains(&(&**name, url.clone()));
+            if !stays {
+                self.up.remove_label_values(&[&**name, url]).ok();
+            }
+            stays
+        });
+        known.upstreams.retain(|name, _| {
+            let stays = names.contains(&**name);
+            if !stays {
+                self.forget(name);
+            }
+            stays
+        });
+    }
+
+    /// Shows how many connections an upstream has.
+    pub fn show_connections(&self, upstream: &str, idle: usize, active: usize) {
+        for (state, count) in STATES.iter().zip([idle, active]) {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.connections.with_label_values(&[upstream, state]).set(count);
+        }
+    }
+
+    /// Reports instances that failed too often for a line each.
+    pub fn sweep(&self, now: Instant) {
+        let instances: Vec<_> = self.lock().instances.values().cloned().collect();
+        instances.iter().for_each(|instance| instance.sweep(now));
+    }
+
+    /// The instances of an upstream, in the order of their URLs.
+    pub fn instances_of(&self, upstream: &Upstream) -> Vec<Arc<InstanceMonitor>> {
+        upstream.urls().map(|url| self.instance(&upstream.at(url))).collect()
+    }
+
+    fn handles(&self, name: &Arc<str>) -> UpstreamMetrics {
+        let counter = |status: &str| self.requests.with_label_values(&[&**name, status]);
+        for cause in CONNECT_CAUSES {
+            self.connect_failures.with_label_values(&[&**name, cause]);
+        }
+        UpstreamMetrics {
+            name: Arc::clone(name),
+            answered: ANSWERED.map(|status| counter(status.as_str())),
+            failed: failures().map(|(reason, label)| (reason, counter(label))).collect(),
+            failed_calls: AtomicU64::new(0),
+            duration: self.durations.with_label_values(&[&**name]),
+            connect_failures: self.connect_failures.clone(),
+            ejections: self.ejections.with_label_values(&[&**name]),
+        }
+    }
+
+    fn forget(&self, name: &str) {
+        let statuses = ANSWERED.iter().map(|status| status.as_str());
+        for status in statuses.chain(failures().map(|(_, label)| label)) {
+            self.requests.remove_label_values(&[name, status]).ok();
+        }
+        for cause in CONNECT_CAUSES {
+            self.connect_failures.remove_label_values(&[name, cause]).ok();
+        }
+        for state in STATES {
+            self.connections.remove_label_values(&[name, state]).ok();
+        }
+        self.durations.remove_label_values(&[name]).ok();
+        self.ejections.remove_label_values(&[name]).ok();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
