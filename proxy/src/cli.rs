@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::clock::SystemClock;
+use crate::descriptors;
 use crate::handover::take::Inheritance;
 use crate::run::{Origin, Process, run};
 use crate::tools::policy::{self, Trouble};
@@ -26,7 +27,7 @@ const LONG_ABOUT: &str = "A gateway in front of every MCP server: it reads each 
 protocol and to your rules, and passes it on byte for byte.";
 
 const AFTER_HELP: &str = "Exit codes: 0 ended in order, 1 could not start or run, 78 the configuration is at fault.\n\
-Signals: TERM and INT end in order (a second INT at once), HUP reads the configuration again.";
+Signals: TERM, INT and QUIT end in order (a second INT at once), HUP reads the configuration again, USR1 opens the log files again.";
 
 #[derive(Debug, Subcommand)]
 enum Order {
@@ -147,7 +148,10 @@ fn run_configured(config: &Path, upgrade: bool, report: bool) -> ExitCode {
         Ok(loaded) => loaded,
         Err(report) => return bad_configuration(config, &report),
     };
-    let origin = if upgrade { Ok(Origin::Upgrade) } else { Inheritance::of_systemd().map(Origin::Start) };
+    let origin = match upgrade {
+        true => Ok(Origin::Upgrade { takes_output: report }),
+        false => Inheritance::of_systemd().map(Origin::Start),
+    };
     let process = |origin| Process {
         loaded,
         watched: Some((config.to_owned(), attempt.fingerprint)),
@@ -164,7 +168,7 @@ fn run_configured(config: &Path, upgrade: bool, report: bool) -> ExitCode {
 fn check(path: &Path) -> ExitCode {
     match load(path, &ProcessEnvironment) {
         Ok(loaded) => {
-            for warning in &loaded.warnings {
+            for warning in loaded.warnings.iter().chain(&descriptors::doubt(&loaded.bootstrap)) {
                 println!("{warning}");
             }
             if let Some(rules) = &loaded.snapshot.policy {

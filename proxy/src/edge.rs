@@ -14,6 +14,7 @@ mod tls;
 pub use tls::{Handshake, LiveTls};
 
 use crate::context::Gateway;
+use crate::descriptors::{self, Wanting};
 use crate::identify::{Guest, source};
 use crate::listeners::hold_back;
 use crate::metrics::Counted;
@@ -85,6 +86,8 @@ struct Door {
     stream_permits: Arc<Shares>,
     tls: Option<Arc<LiveTls>>,
     visitors: Visitors,
+    /// There are not enough descriptors for `max_connections`.
+    is_cut: bool,
 }
 
 /// Who comes by a listener.
@@ -100,11 +103,13 @@ impl Edge {
     /// An edge for listeners that are bound to these addresses; `peers` is that of the listener for
     /// other replicas.
     pub fn new(gateway: Arc<Gateway>, bound: &[SocketAddr], peers: Option<SocketAddr>) -> Edge {
+        let wanted = descriptors::wanted(&gateway.bootstrap);
         let listeners = gateway.bootstrap.listeners.iter().zip(&gateway.tls).zip(bound);
-        let clients = listeners
-            .map(|((listener, tls), bound)| Door::new(listener, *bound, tls.clone(), Visitors::Clients));
+        let clients = listeners.map(|((listener, tls), bound)| {
+            Door::new(listener, *bound, tls.clone(), Visitors::Clients).within(wanted)
+        });
         let replicas = gateway.bootstrap.peers.iter().zip(peers).map(|(peers, bound)| {
-            Door::new(&peers.listener, bound, gateway.peers.tls.clone(), Visitors::Replicas)
+            Door::new(&peers.listener, bound, gateway.peers.tls.clone(), Visitors::Replicas).within(wanted)
         });
         Edge { doors: clients.chain(replicas).collect(), nobody: Arc::default(), gateway }
     }
@@ -175,6 +180,17 @@ impl Door {
             stream_permits: Shares::new(most),
             tls,
             visitors,
+            is_cut: false,
+        }
+    }
+
+    /// Lets it hold its share of the descriptors that there are, if they are fewer than all listeners want.
+    fn within(self, all_want: usize) -> Door {
+        let wanted = self.permits.most();
+        let share = descriptors::share(wanted, all_want);
+        match share < wanted {
+            true => Door { permits: Shares::new(share), is_cut: true, ..self },
+            false => self,
         }
     }
 
@@ -217,6 +233,9 @@ impl Edge {
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
         let Some(door) = self.door(local) else { return };
         let Some(mut permit) = door.permits.take(door.owner(peer), 1) else {
+            if door.is_cut {
+                descriptors::refuse(Wanting::Client);
+            }
             return self.refuse_connection(&mut stream).await;
         };
         let _counted = Counted::one(&self.gateway.metrics.edge.connections);

@@ -349,13 +349,17 @@ impl From<Attempt> for Failure {
     fn from(attempt: Attempt) -> Failure {
         let unavailable = |detail: &'static str| Denial::new(Reason::UpstreamUnavailable, detail);
         let reach = match &attempt {
-            Attempt::Connect(CheckoutError::Exhausted) => Reach::Unknown,
+            Attempt::Connect(CheckoutError::Exhausted | CheckoutError::Dial(DialError::NoDescriptor)) => {
+                Reach::Unknown
+            }
             Attempt::Connect(_) | Attempt::Unread(_) => Reach::Unreached,
             Attempt::Silent(_) | Attempt::Broken(_) | Attempt::TimedOut(_) => Reach::Failing,
         };
         let dialled = match &attempt {
             // It is the gateway that has no room.
-            Attempt::Connect(CheckoutError::Exhausted) => Some(None),
+            Attempt::Connect(CheckoutError::Exhausted | CheckoutError::Dial(DialError::NoDescriptor)) => {
+                Some(None)
+            }
             Attempt::Connect(error) => Some(Some(error.label())),
             _ => None,
         };

@@ -1,6 +1,6 @@
 //! From a running process to its successor: the listening sockets, then the work.
 //!
-//! The successor asks on the control socket (`POST /upgrade` with `Upgrade: portunus-handover/1`);
+//! The successor asks on the control socket (`POST /upgrade` with `Upgrade: portunus-handover/2`);
 //! what follows the 101 are lines of JSON, the sockets travel beside theirs. Both processes then
 //! accept from the same queues, so no connection meets a closed door. Until the successor says that it
 //! is ready nothing has changed for the old process, and whatever ends the talk before that leaves it
@@ -10,7 +10,7 @@
 //! successor                        old process
 //!     |  POST /upgrade                  |
 //!     |-------------------------------->|  checks the peer, answers 101
-//!     |        socket, socket, …, all   |
+//!     |  output, socket, socket, …, all |
 //!     |<--------------------------------|
 //!     |  serves                         |  serves
 //!     |  ready                          |
@@ -31,7 +31,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 /// The protocol and its version, as both sides name it in `Upgrade`.
-pub const PROTOCOL: &str = "portunus-handover/1";
+pub const PROTOCOL: &str = "portunus-handover/2";
 
 /// How long the old process waits for a successor that has its sockets.
 const UNTIL_READY: Duration = Duration::from_secs(30);
@@ -71,10 +71,22 @@ pub struct Facts {
     pub watchdog_usec: Option<u64>,
 }
 
+/// Where a process writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Output {
+    /// Standard output: the access log, where it is configured to go there.
+    Stdout,
+    /// Standard error: the log of the process.
+    Stderr,
+}
+
 /// What the old process says.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum FromOld {
+    /// Where it writes to, which comes with this line.
+    Output(Output),
     /// A socket, which comes with this line.
     Socket { place: Place, supervised: bool },
     /// No further sockets.

@@ -25,6 +25,7 @@ pub mod context;
 pub mod control;
 pub mod demo;
 pub mod demo_command;
+pub mod descriptors;
 pub mod drain;
 pub mod edge;
 pub mod entropy;

@@ -8,7 +8,7 @@
 
 use async_trait::async_trait;
 use pingora_core::apps::ServerApp;
-use pingora_core::listeners::{L4BufferSettings, ListenerConfig};
+use pingora_core::listeners::{ConnectionFilter, L4BufferSettings, ListenerConfig};
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service as Serves;
 use pingora_core::services::listening::Service;
@@ -18,6 +18,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
@@ -123,6 +124,19 @@ pub fn hold_back(socket: &TcpListener) -> io::Result<()> {
     SockRef::from(socket).attach_filter(&program)
 }
 
+/// Lets what was accepted run before the next connection is: accepted in one go, those that are about to
+/// be refused would hold all file descriptors at once.
+#[derive(Debug)]
+struct Turns;
+
+#[async_trait]
+impl ConnectionFilter for Turns {
+    async fn should_accept(&self, _: Option<&SocketAddr>) -> bool {
+        tokio::task::yield_now().await;
+        true
+    }
+}
+
 /// Work that shares the threads of a service.
 pub type Companion = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
@@ -141,6 +155,7 @@ impl<A> Given<A> {
     /// If the process has no file descriptor left.
     pub fn new(name: &str, app: A, listening: &[&Listening], threads: Option<usize>) -> io::Result<Given<A>> {
         let mut service = Service::new(name.to_owned(), app);
+        service.set_connection_filter(Arc::new(Turns));
         service.threads = threads;
         let mut sockets = Vec::with_capacity(listening.len());
         for one in listening {

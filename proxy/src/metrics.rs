@@ -5,9 +5,11 @@
 //! [`MAX_TOOL_LABELS`] of a server do: names that callers make up are counted under `other`.
 
 mod policy;
+mod process;
 mod upstreams;
 
 pub use policy::PolicyMetrics;
+use process::ProcessMetrics;
 pub use upstreams::{UpstreamMetrics, UpstreamsMetrics};
 
 use portunus_config::{Bootstrap, Snapshot, VirtualServer};
@@ -169,6 +171,7 @@ pub struct Metrics {
     pub identity: IdentityMetrics,
     /// What becomes of calls at upstreams.
     pub upstreams: UpstreamsMetrics,
+    process: ProcessMetrics,
     /// Streams without an end of their own: GET and `subscriptions/listen`.
     pub streams: IntGauge,
     /// Snapshots that something still holds.
@@ -312,6 +315,7 @@ impl Metrics {
             policy: PolicyMetrics::new(&registry)?,
             identity: IdentityMetrics::new(&registry)?,
             upstreams: UpstreamsMetrics::new(&registry)?,
+            process: ProcessMetrics::new(&registry)?,
             streams: gauge("portunus_streams", "Open GET and subscriptions/listen streams")?,
             snapshots_alive: gauge("portunus_snapshots_alive", "Configurations that something still holds")?,
             activations: counters("portunus_activations_total", "Configurations by result", &["result"])?,
@@ -338,6 +342,7 @@ impl Metrics {
 
     /// The text exposition format, version 0.0.4.
     pub fn render(&self) -> Vec<u8> {
+        self.process.look();
         let mut out = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
             tracing::error!(%error, "metrics could not be rendered");

@@ -6,6 +6,7 @@
 use crate::admin::Admin;
 use crate::context::Gateway;
 use crate::control::{Claim, Command, Control};
+use crate::descriptors;
 use crate::edge::{Edge, Rim};
 use crate::handover::Holding;
 use crate::handover::take::{Inheritance, Predecessor};
@@ -64,7 +65,10 @@ pub enum Origin {
     /// It makes them, except for those that systemd passed to it.
     Start(Inheritance),
     /// The process that listens on the control socket gives it those that both have.
-    Upgrade,
+    Upgrade {
+        /// It also writes where that process does.
+        takes_output: bool,
+    },
 }
 
 /// Where the process listens.
@@ -106,8 +110,9 @@ struct Beginning {
 /// If something cannot be started: an address, a file, a thread; or if the old process does not let
 /// this one succeed it.
 pub fn run(process: Process) -> io::Result<()> {
-    let Process { loaded, watched, origin, clock, extra, scratch, ready } = process;
+    let Process { mut loaded, watched, origin, clock, extra, scratch, ready } = process;
     let level = log::start(&loaded.bootstrap.log).map_err(io::Error::other)?;
+    descriptors::claim(&loaded.bootstrap);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("aside")
@@ -116,6 +121,7 @@ pub fn run(process: Process) -> io::Result<()> {
     let _inside = runtime.enter();
     let requests = Requests::listen()?;
     make_state_folder(&loaded.bootstrap.state)?;
+    loaded.warnings.extend(descriptors::doubt(&loaded.bootstrap));
     for warning in &loaded.warnings {
         let at = warning.at.as_ref().map(tracing::field::display);
         tracing::warn!(at, path = warning.path, hint = warning.hint, "{}", warning.problem);
@@ -176,8 +182,8 @@ fn begin(bootstrap: &Bootstrap, origin: Origin, level: LevelHandle) -> io::Resul
             let supervisor = Supervisor::of_environment();
             Ok(Beginning { bound, control, claim, inbox, supervisor, before: None })
         }
-        Origin::Upgrade => {
-            let (predecessor, mut inheritance) = Predecessor::ask(&bootstrap.control)?;
+        Origin::Upgrade { takes_output } => {
+            let (predecessor, mut inheritance) = Predecessor::ask(&bootstrap.control, takes_output)?;
             let bound = Bound::of(bootstrap, &mut inheritance)?;
             let claimed = inheritance.settle()?;
             let (control, claim) = Control::bind_beside(&bootstrap.control, level, commands)?;
@@ -357,6 +363,7 @@ fn spawn_asides(
             gateway.glance().authority.sweep(&gateway.metrics, gateway.clock.now().monotonic);
             gateway.peers.sweep(Instant::now(), gateway.clock.now());
             gateway.access_log.sweep(Instant::now());
+            descriptors::sweep(Instant::now());
         }
     });
     watcher

@@ -121,6 +121,11 @@ impl<K: Holder> Shares<K> {
         Arc::new(Shares { most, state: Mutex::new(state) })
     }
 
+    /// What all may hold together.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
     /// A share of `amount`, if the holder may have it now.
     pub fn take(self: &Arc<Self>, holder: K, amount: usize) -> Option<Share<K>> {
         let mut state = self.lock();

@@ -119,7 +119,7 @@ fn read_until(stream: &mut UnixStream, end: &str) -> String {
 
 /// Asks for the sockets as a successor does, and has been given them.
 fn pretend(gateway: &Gateway) -> UnixStream {
-    let (mut stream, head) = control(gateway, &ask("portunus-handover/1"));
+    let (mut stream, head) = control(gateway, &ask("portunus-handover/2"));
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     for surface in ["mcp", "telemetry", "admin"] {
         let line = read_until(&mut stream, "\n");

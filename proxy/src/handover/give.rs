@@ -1,7 +1,7 @@
 //! The side of the old process.
 
 use super::wire::{self, Inbox};
-use super::{Facts, FromOld, FromSuccessor, Holding, PROTOCOL, UNTIL_READY, UNTIL_SAID};
+use super::{Facts, FromOld, FromSuccessor, Holding, Output, PROTOCOL, UNTIL_READY, UNTIL_SAID};
 use crate::drain::{Drain, Phase, reached};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
@@ -76,6 +76,8 @@ impl Candidate {
     }
 
     async fn offer(&mut self, holdings: &[Holding], facts: Facts) -> io::Result<()> {
+        self.say(&FromOld::Output(Output::Stdout), Some(io::stdout().as_fd())).await?;
+        self.say(&FromOld::Output(Output::Stderr), Some(io::stderr().as_fd())).await?;
         for Holding { place, supervised, socket } in holdings {
             let offer = FromOld::Socket { place: place.clone(), supervised: *supervised };
             self.say(&offer, Some(socket.as_fd())).await?;

@@ -1,12 +1,14 @@
 //! The side of the successor, and of a process whose sockets systemd made.
 
 use super::wire::{self, Inbox};
-use super::{Facts, FromOld, FromSuccessor, PROTOCOL, UNTIL_SAID};
+use super::{Facts, FromOld, FromSuccessor, Output, PROTOCOL, UNTIL_SAID};
 use crate::listeners::{Listening, Place, listen};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
+use rustix::stdio::{dup2_stderr, dup2_stdout};
 use std::io::{self, Write};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -34,6 +36,9 @@ pub struct Predecessor {
     stream: UnixStream,
     inbox: Inbox,
     facts: Facts,
+    /// This process is to write where the old one does.
+    takes_output: bool,
+    stderr: Option<OwnedFd>,
 }
 
 impl Inheritance {
@@ -106,11 +111,12 @@ impl Inheritance {
 }
 
 impl Predecessor {
-    /// Asks the process behind a control socket for its listening sockets.
+    /// Asks the process behind a control socket for its listening sockets, and with `takes_output` for
+    /// where it writes to: standard output at once, standard error with its place.
     ///
     /// # Errors
     /// If there is none, if it belongs to somebody else, or if it says no; it then goes on.
-    pub fn ask(control: &Path) -> io::Result<(Predecessor, Inheritance)> {
+    pub fn ask(control: &Path, takes_output: bool) -> io::Result<(Predecessor, Inheritance)> {
         let stream = UnixStream::connect(control).map_err(|error| {
             let text = format!("no process answers on {}: {error}; an upgrade needs one that runs with the same `control` and `state`; else start without --upgrade", control.display());
             io::Error::new(error.kind(), text)
@@ -126,7 +132,8 @@ impl Predecessor {
         }
         stream.set_read_timeout(Some(UNTIL_SAID))?;
         stream.set_write_timeout(Some(UNTIL_SAID))?;
-        let mut predecessor = Predecessor { stream, inbox: Inbox::default(), facts: Facts::default() };
+        let (inbox, facts) = (Inbox::default(), Facts::default());
+        let mut predecessor = Predecessor { stream, inbox, facts, takes_output, stderr: None };
         predecessor.greet()?;
         let inheritance = predecessor.receive_all()?;
         Ok((predecessor, inheritance))
@@ -148,14 +155,39 @@ impl Predecessor {
             tracing::debug!("the old process does not read any more");
         }
         match self.message()? {
-            Some(FromOld::Yours) => Ok(()),
+            Some(FromOld::Yours) => {
+                self.take_stderr();
+                Ok(())
+            }
             Some(FromOld::Refused(why)) => Err(refused(&why)),
-            Some(FromOld::Socket { .. } | FromOld::All(_)) => Err(nonsense("another socket")),
+            Some(FromOld::Socket { .. } | FromOld::Output(_) | FromOld::All(_)) => {
+                Err(nonsense("another socket"))
+            }
             None => {
+                self.take_stderr();
                 tracing::warn!("the old process died while it was succeeded");
                 Ok(())
             }
         }
+    }
+
+    /// Up to here, whoever started this process had to read why it did not get to serve.
+    fn take_stderr(&mut self) {
+        if let Some(stderr) = self.stderr.take()
+            && let Err(error) = dup2_stderr(stderr)
+        {
+            tracing::warn!(%error, "the log does not go on where the old process wrote it");
+        }
+    }
+
+    fn take_output(&mut self, output: Output) -> io::Result<()> {
+        let file = self.inbox.socket().ok_or_else(|| nonsense("an output that did not come"))?;
+        match output {
+            _ if !self.takes_output => {}
+            Output::Stdout => dup2_stdout(file)?,
+            Output::Stderr => self.stderr = Some(file),
+        }
+        Ok(())
     }
 
     fn greet(&mut self) -> io::Result<()> {
@@ -188,6 +220,7 @@ impl Predecessor {
                     let listening = Listening::adopt(TcpListener::from(socket), supervised)?;
                     inheritance.add(Label::Place(place), listening);
                 }
+                Some(FromOld::Output(output)) => self.take_output(output)?,
                 Some(FromOld::All(facts)) => {
                     self.facts = facts;
                     return Ok(inheritance);

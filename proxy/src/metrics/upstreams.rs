@@ -15,7 +15,7 @@ use std::time::Instant;
 /// Outcomes of calls that were not failures of their upstream.
 const ANSWERED: [Status; 5] = [Status::Ok, Status::Error, Status::Cancelled, Status::Denied, Status::Invalid];
 /// Why a connection can fail, as `portunus_upstream_connect_failures_total` counts it.
-const CONNECT_CAUSES: [&str; 9] = [
+const CONNECT_CAUSES: [&str; 10] = [
     "refused",
     "unreachable",
     "timeout",
@@ -25,6 +25,7 @@ const CONNECT_CAUSES: [&str; 9] = [
     "tls",
     "http2",
     "pool_exhausted",
+    "no_descriptor",
 ];
 /// States of connections.
 const STATES: [&str; 2] = ["idle", "active"];

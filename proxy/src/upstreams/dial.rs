@@ -5,12 +5,20 @@
 use super::dns::Resolver;
 use super::stream::Stream;
 use super::tls::{TlsFault, secure};
+use crate::descriptors::{self, Wanting};
 use portunus_config::{AddressGrant, Host, Scheme, Upstream};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a connection waits for a file descriptor, and how often it looks.
+const DESCRIPTOR_WITHIN: Duration = Duration::from_secs(1);
+const DESCRIPTOR_RETRY: Duration = Duration::from_millis(20);
+/// The process, or the system, has too many files open (errno(3)).
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -25,6 +33,8 @@ pub enum DialError {
     TimedOut,
     /// An address accepted, and then TLS failed.
     Tls(TlsFault),
+    /// The process has no file descriptor left.
+    NoDescriptor,
     /// An address accepted, and HTTP/2 did not begin on it.
     NotHttp2(std::io::Error),
 }
@@ -42,6 +52,7 @@ impl DialError {
             DialError::TimedOut => "timeout",
             DialError::Tls(TlsFault::Untrusted(_)) => "untrusted",
             DialError::Tls(TlsFault::Failed(_)) => "tls",
+            DialError::NoDescriptor => "no_descriptor",
             DialError::NotHttp2(_) => "http2",
         }
     }
@@ -55,6 +66,9 @@ impl std::fmt::Display for DialError {
             DialError::Unreachable(error) => write!(f, "no connection: {error}"),
             DialError::TimedOut => f.write_str("no connection in time"),
             DialError::Tls(fault) => fault.fmt(f),
+            DialError::NoDescriptor => {
+                f.write_str("no file descriptor is left: raise the limit of open files")
+            }
             DialError::NotHttp2(error) => {
                 write!(f, "HTTP/2 did not begin: {error} (`http` says which version the upstream speaks)")
             }
@@ -120,17 +134,36 @@ async fn connect_first(
         }
         match connect(SocketAddr::new(ip, port)).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => last = Some(DialError::Unreachable(error)),
+            Err(error) => last = Some(error),
         }
     }
     Err(last.unwrap_or(DialError::TimedOut))
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the dialler that everything else has to use")]
-async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+async fn connect(address: SocketAddr) -> Result<TcpStream, DialError> {
+    let stream = socket(address).await?.connect(address).await.map_err(DialError::Unreachable)?;
+    stream.set_nodelay(true).map_err(DialError::Unreachable)?;
     Ok(stream)
+}
+
+/// A socket, as soon as there is one that may be used: connections end all the time.
+async fn socket(address: SocketAddr) -> Result<TcpSocket, DialError> {
+    let until = Instant::now() + DESCRIPTOR_WITHIN;
+    loop {
+        let made = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        match made {
+            Ok(socket) if descriptors::may_use(&socket) => return Ok(socket),
+            Err(error) if !matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+                return Err(DialError::Unreachable(error));
+            }
+            Ok(_) | Err(_) => descriptors::refuse(Wanting::Upstream),
+        }
+        if Instant::now() >= until {
+            return Err(DialError::NoDescriptor);
+        }
+        sleep(DESCRIPTOR_RETRY).await;
+    }
 }
 
 #[cfg(test)]

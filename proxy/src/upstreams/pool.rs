@@ -13,6 +13,7 @@ use super::h2::Link;
 use super::monitor::InstanceMonitor;
 use super::stream::Stream;
 use super::voucher::Voucher;
+use crate::descriptors;
 use crate::forward::Failure;
 use crate::metrics::UpstreamsMetrics;
 use crate::offload::OffloadQueue;
@@ -312,7 +313,7 @@ impl Checkout {
         {
             connection.idle_since = Instant::now();
             let mut idle = self.pool.idle();
-            if idle.len() < self.pool.max_idle {
+            if idle.len() < self.pool.max_idle && descriptors::is_plenty() {
                 idle.push(connection);
             }
         }
