@@ -11,10 +11,11 @@ use http::header::{HOST, ORIGIN};
 use http::{Method, Response, StatusCode};
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
-use portunus_config::Diagnostic;
+use portunus_config::{Diagnostic, Upstream};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 /// Refusals shown unless `limit` asks for more or less.
 const DEFAULT_LIMIT: usize = 100;
@@ -54,6 +55,7 @@ impl Admin {
                 "url": upstream.url.redacted(),
                 "connections": {"idle": idle, "active": active},
                 "replicas": replicas,
+                "failing": failing(gateway, upstream),
             })
         });
         json!({
@@ -79,6 +81,22 @@ impl Admin {
         let limit = value("limit").and_then(|limit| limit.parse().ok()).unwrap_or(DEFAULT_LIMIT);
         self.gateway.refusals.render(limit, value("id"))
     }
+}
+
+/// The instances of an upstream that do not answer now.
+fn failing(gateway: &Gateway, upstream: &Upstream) -> Vec<Value> {
+    let now = Instant::now();
+    let instances = gateway.metrics.upstreams.instances_of(upstream);
+    let outages = instances.iter().filter_map(|instance| Some((instance, instance.outage(now)?)));
+    let told = outages.map(|(instance, outage)| {
+        json!({
+            "instance": instance.url,
+            "problem": outage.problem,
+            "seconds": outage.age.as_secs(),
+            "failed_calls": outage.failed_calls,
+        })
+    });
+    told.collect()
 }
 
 /// Whose tokens are taken, and what is known of their keys; `null` where nobody is asked.

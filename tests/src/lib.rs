@@ -15,6 +15,8 @@ mod deadlines;
 #[cfg(test)]
 mod deploy;
 #[cfg(test)]
+mod descriptors;
+#[cfg(test)]
 mod dimensions;
 #[cfg(test)]
 mod drain;
@@ -46,6 +48,8 @@ mod names;
 mod offered;
 #[cfg(test)]
 mod operate;
+#[cfg(test)]
+mod outages;
 #[cfg(test)]
 mod passage;
 #[cfg(test)]
@@ -80,6 +84,8 @@ mod server_texts;
 mod shares;
 #[cfg(test)]
 mod surfaces;
+#[cfg(test)]
+mod signals;
 #[cfg(test)]
 mod swap;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The surfaces for operators, and the command line.
 
-use crate::harness::{Client, Gateway, Upstream, binary, rpc};
+use crate::harness::{Caller, Client, Era, Gateway, Mcp, Nature, Upstream, binary, rpc};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -113,6 +113,110 @@ async fn telemetry_shows_life_readiness_and_what_was_counted() {
     for (name, expected) in counted {
         assert_eq!(gateway.metric(name).await, Some(expected), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_record_has_an_id_of_its_own_beside_the_clients() {
+    let upstream = Upstream::answering().await;
+    let gateway = Gateway::before(upstream.address).await;
+    let same = [("x-request-id", "mine".to_owned())];
+    for body in [&rpc(1, "tools/call", r#"{"name":"echo"}"#), "{", "{"] {
+        let response = gateway.post("/mcp", &same, body).await;
+        assert_eq!(response.header("portunus-request-id"), Some("mine"));
+    }
+    gateway.counts("mcp_denials_total", "parse_error", 2.0).await;
+    gateway.recorded("the call", |record| record["status"] == "ok").await;
+    let records = gateway.records();
+    let ids: std::collections::HashSet<_> =
+        records.iter().map(|record| record["event_id"].to_string()).collect();
+    assert_eq!((records.len(), ids.len()), (3, 3), "{records:?}");
+    assert!(records.iter().all(|record| record["request_id"] == "mine"), "{records:?}");
+}
+
+#[tokio::test]
+async fn metrics_are_text_that_prometheus_takes() {
+    let upstream = Upstream::answering().await;
+    let gateway = Gateway::before(upstream.address).await;
+    gateway.post("/mcp", &[], &rpc(1, "tools/call", r#"{"name":"echo"}"#)).await;
+    let text = String::from_utf8(gateway.get(gateway.telemetry, "/metrics").await.body).unwrap();
+    let (mut families, mut series) = (std::collections::HashMap::new(), std::collections::HashSet::new());
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(families.insert(name, kind).is_none(), "{name} is there twice");
+            assert!(kind != "counter" || name.ends_with("_total"), "the counter {name}");
+            continue;
+        }
+        if line.starts_with("# HELP ") {
+            continue;
+        }
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+        assert!(series.insert(name), "{name} is there twice");
+        let bare = name.split('{').next().unwrap();
+        let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        assert!(bare.bytes().all(is_name), "{line}");
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|part| bare.strip_suffix(part));
+        let histogram = family.is_some_and(|family| families.get(family) == Some(&"histogram"));
+        assert!(histogram || families.contains_key(bare), "{line} has no type");
+    }
+    for (name, kind) in [
+        ("portunus_upstream_up", "gauge"),
+        ("portunus_upstream_requests_total", "counter"),
+        ("portunus_upstream_request_duration_seconds", "histogram"),
+        ("portunus_upstream_connections", "gauge"),
+        ("portunus_upstream_connect_failures_total", "counter"),
+        ("portunus_upstream_ejections_total", "counter"),
+        ("process_open_fds", "gauge"),
+    ] {
+        assert_eq!(families.get(name), Some(&kind), "{name}");
+    }
+}
+
+/// How many streams there are by both surfaces.
+async fn streams(gateway: &Gateway, count: u64) {
+    gateway.reaches(&format!("{count} streams"), |status| status["streams"] == count).await;
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let expected = count as f64;
+    assert_eq!(gateway.metric("portunus_streams").await, Some(expected));
+}
+
+#[tokio::test]
+async fn every_open_stream_is_counted_however_it_is_served() {
+    let legacy = Mcp::naming(Nature::of(Era::Legacy), &["old".to_owned()]).await;
+    let modern = Mcp::naming(Nature::of(Era::Modern), &["new".to_owned()]).await;
+    let gateway = Gateway::start(&format!(
+        "upstreams:\n  old: {}\n  new: {}\nservers:\n  /old: old\n  /new: new\n  /merged: {{ upstreams: [old, new] }}\n  \
+         /kept: {{ upstreams: [old, new], replay: {{ events: 10 }} }}\n  /sse: {{ upstreams: old, http_sse: true }}\n",
+        legacy.url(),
+        modern.url()
+    ))
+    .await;
+    let caller = |era: Era, path: &str| Caller::new(era, gateway.address).at(path);
+    for (path, era) in [
+        ("/old", Era::Legacy),
+        ("/new", Era::Legacy),
+        ("/merged", Era::Legacy),
+        ("/kept", Era::Legacy),
+        ("/old", Era::Modern),
+        ("/merged", Era::Modern),
+    ] {
+        let mut caller = caller(era, path).ready().await;
+        let stream = match era {
+            Era::Legacy => caller.stream(None).await.unwrap().0,
+            Era::Modern => caller.listening().await,
+        };
+        println!("{path} {era:?}");
+        streams(&gateway, 1).await;
+        drop(stream);
+        streams(&gateway, 0).await;
+    }
+    let mut old_transport = gateway.connect().await;
+    old_transport.open_stream("/sse", &[("accept", "text/event-stream".to_owned())]).await;
+    assert_eq!(old_transport.response_head().await.status, 200);
+    streams(&gateway, 1).await;
+    drop(old_transport);
+    streams(&gateway, 0).await;
 }
 
 #[tokio::test]

@@ -121,6 +121,9 @@ fn read_until(stream: &mut UnixStream, end: &str) -> String {
 fn pretend(gateway: &Gateway) -> UnixStream {
     let (mut stream, head) = control(gateway, &ask("portunus-handover/2"));
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    for output in ["stdout", "stderr"] {
+        assert_eq!(read_until(&mut stream, "\n"), format!("{{\"output\":\"{output}\"}}\n"));
+    }
     for surface in ["mcp", "telemetry", "admin"] {
         let line = read_until(&mut stream, "\n");
         assert!(line.contains(&format!(r#""surface":"{surface}""#)), "{line}");
@@ -458,8 +461,31 @@ async fn the_command_returns_when_the_successor_serves() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text} {}", String::from_utf8_lossy(&output.stderr));
     assert!(text.starts_with("process ") && text.contains(" serves"), "{text}");
-    assert_eq!(successor.0.ended().await.code(), Some(0), "{}", successor.0.log_text());
+    assert_eq!(successor.0.exited().await.code(), Some(0), "{}", successor.0.log_text());
     assert_serves(successor.0).await;
+}
+
+#[tokio::test]
+async fn a_successor_writes_where_the_old_process_did() {
+    let upstream = Counted::start().await;
+    let mut old = Gateway::start_as(&upstream.document(""), |folder| {
+        let mut command = run();
+        command.stdout(std::fs::File::create(folder.join("old-stdout")).unwrap());
+        command
+    })
+    .await;
+    let output = old.command(&["upgrade"]).await;
+    let successor = Drained(&mut old);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let pid = said.strip_prefix("process ").and_then(|rest| rest.split(' ').next());
+    let pid: u32 = pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{said}"));
+    let stdout = std::fs::read_link(format!("/proc/{pid}/fd/1")).unwrap();
+    assert_eq!(stdout.file_name().unwrap(), "old-stdout", "{}", stdout.display());
+    assert_eq!(successor.0.exited().await.code(), Some(0), "{}", successor.0.log_text());
+    // The second `ready` in the log of the old process is the successor's.
+    let readies = successor.0.logged_so_far(|entry| entry["message"] == "ready");
+    assert_eq!(readies.len(), 2, "{}", successor.0.log_text());
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("ready"));
 }
 
 /// A successor that this test did not start itself, and ends by its control socket.

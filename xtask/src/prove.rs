@@ -87,6 +87,10 @@ impl Show {
             name: "authorize",
             about: "200 roles see of 1,000 tools what they may call, in 200,000 calls and by arguments",
         },
+        Show {
+            name: "operators",
+            about: "four faults of real servers are named by metrics and log, and few files are enough to say so",
+        },
         Show { name: "upgrade", about: "five upgrades under load with 100 open streams lose no call" },
         Show::PRICE,
     ];

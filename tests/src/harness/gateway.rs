@@ -332,6 +332,24 @@ impl Gateway {
         self.child.wait().unwrap()
     }
 
+    /// Waits for the end of a process whose log another goes on to write.
+    pub(crate) async fn exited(&mut self) -> ExitStatus {
+        let exited = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        within(20, "the end of the gateway", exited).await
+    }
+
+    /// Lines of the log that match, so far.
+    pub(crate) fn logged_so_far(&self, matches: impl Fn(&Value) -> bool) -> Vec<Value> {
+        self.log.lock().unwrap().iter().filter(|entry| matches(entry)).cloned().collect()
+    }
+
     /// Process id, for reading its memory.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()

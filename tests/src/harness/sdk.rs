@@ -148,7 +148,11 @@ impl Server {
 
     /// Starts `server-everything`, which knows no port 0 and says on standard error that it listens.
     pub(crate) async fn everything() -> Server {
-        let address = free_address();
+        Server::everything_at(free_address()).await
+    }
+
+    /// The same at an address.
+    pub(crate) async fn everything_at(address: SocketAddr) -> Server {
         let program = tool("PORTUNUS_MODULES", "node_modules")
             .join("@modelcontextprotocol/server-everything/dist/index.js");
         let mut command = Runtime::Node.command(program, &["streamableHttp"]);
@@ -167,6 +171,19 @@ impl Server {
         .await;
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Server { process, address }
+    }
+
+    /// Ends its process.
+    pub(crate) async fn stop(&mut self) {
+        self.process.kill().await.unwrap();
+    }
+
+    /// Sends its process a signal by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.process.id().expect("a process that runs").to_string();
+        assert!(
+            std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success()
+        );
     }
 
     /// Its MCP endpoint.

@@ -18,6 +18,7 @@ mod identity;
 mod isolation;
 pub(crate) mod load;
 pub(crate) mod matrix;
+mod operators;
 mod pair;
 mod pairings;
 pub(crate) mod policy;
@@ -57,6 +58,12 @@ async fn clients() {
 #[ignore = "a show: cargo xtask prove authorize"]
 async fn authorize() {
     authorize::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove operators"]
+async fn operators() {
+    operators::run().await;
 }
 
 #[tokio::test]
