@@ -156,7 +156,7 @@ impl World {
             let of_calls = |record: &Value| record["action"] == "tools/call" && record["status"] != "ok";
             records.into_iter().filter(of_calls).collect()
         };
-        crate::harness::within(10, what, async {
+        crate::harness::within(10, &format!("records, {what}"), async {
             while failed().len() < calls as usize {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
@@ -170,7 +170,7 @@ impl World {
 
     /// Lines of the log that match, once they are so many.
     async fn lines(&self, what: &str, count: usize, matches: impl Fn(&Value) -> bool) -> Vec<Value> {
-        crate::harness::within(10, what, async {
+        crate::harness::within(10, &format!("lines of the log, {what}"), async {
             while self.gateway.logged_so_far(&matches).len() < count {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
@@ -180,7 +180,7 @@ impl World {
     }
 
     async fn reach(&self, what: &str, now: impl AsyncFn() -> f64, expected: f64) {
-        crate::harness::within(10, what, async {
+        crate::harness::within(10, &format!("counters, {what}"), async {
             while now().await < expected {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }

@@ -31,14 +31,14 @@ impl Front {
     pub(crate) async fn before(target: SocketAddr) -> Front {
         let socket = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
         let address = socket.local_addr().unwrap();
-        Front { address, target, task: tokio::spawn(serve(socket, target, Mood::Passes)) }
+        Front { address, target, task: serve(socket, target, Mood::Passes) }
     }
 
     /// Changes what becomes of requests; connections that there are end.
     pub(crate) async fn turn(&mut self, mood: Mood) {
         self.task.abort();
         (&mut self.task).await.ok();
-        self.task = tokio::spawn(serve(bound(self.address), self.target, mood));
+        self.task = serve(bound(self.address), self.target, mood);
     }
 }
 
@@ -56,15 +56,21 @@ fn bound(address: SocketAddr) -> TcpSocket {
     socket
 }
 
-async fn serve(socket: TcpSocket, target: SocketAddr, mood: Mood) {
+/// Listens from now on, unless nobody is to.
+fn serve(socket: TcpSocket, target: SocketAddr, mood: Mood) -> JoinHandle<()> {
     if let Mood::Refuses = mood {
-        return std::future::pending::<()>().await;
+        return tokio::spawn(async move {
+            let _held = socket;
+            std::future::pending().await
+        });
     }
     let listener: TcpListener = socket.listen(1024).unwrap();
-    let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        connections.spawn(connection(stream, target, mood));
-    }
+    tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(connection(stream, target, mood));
+        }
+    })
 }
 
 async fn connection(mut stream: TcpStream, target: SocketAddr, mood: Mood) {
