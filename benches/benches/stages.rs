@@ -193,6 +193,7 @@ fn record_stage(criterion: &mut Criterion) {
         let gateway = gateway(1, log);
         let active = gateway.active();
         let server = server(&active);
+        let Some(pool) = active.pool(&server.upstreams[0]) else { return };
         let headers = request_headers();
         let body = Bytes::from(modern_call(400));
         let message = message(&body, &headers);
@@ -205,7 +206,7 @@ fn record_stage(criterion: &mut Criterion) {
                 outcome.stage_done(Stage::Resolve);
                 outcome.message(black_box(&message), body.len());
                 outcome.stage_done(Stage::Intake);
-                outcome.forwarding(&server.upstreams[0].name);
+                outcome.forwarding(&pool);
                 outcome.stage_done(Stage::Forward);
                 outcome.http_status(200);
                 outcome.answered_status(200, None);

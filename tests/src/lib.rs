@@ -83,9 +83,9 @@ mod server_texts;
 #[cfg(test)]
 mod shares;
 #[cfg(test)]
-mod surfaces;
-#[cfg(test)]
 mod signals;
+#[cfg(test)]
+mod surfaces;
 #[cfg(test)]
 mod swap;
 #[cfg(test)]

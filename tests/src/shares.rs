@@ -115,7 +115,7 @@ async fn one_address_cannot_hold_all_connections() {
     let mut held = Vec::new();
     let mut served = 0;
     for _ in 0..12 {
-        let stream = dial_from("127.0.1.1", gateway.address).await.unwrap();
+        let stream = dial_from([127, 0, 1, 1].into(), gateway.address).await.unwrap();
         let mut client = Client::over(stream, gateway.address);
         let sent = client.try_post("/mcp", &[], call.as_bytes()).await.is_ok();
         let answer = if sent { client.try_response().await } else { None };
@@ -124,7 +124,7 @@ async fn one_address_cannot_hold_all_connections() {
     }
     assert_eq!(served, 6);
     for last in 2..4 {
-        let stream = dial_from(&format!("127.0.1.{last}"), gateway.address).await.unwrap();
+        let stream = dial_from([127, 0, 1, last].into(), gateway.address).await.unwrap();
         let mut client = Client::over(stream, gateway.address);
         client.post("/mcp", &[], call.as_bytes()).await;
         assert_ne!(client.response().await.status, 503, "another address");

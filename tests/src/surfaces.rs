@@ -1,17 +1,15 @@
 //! The operating surfaces: whom they answer, and how many at once.
 
-use crate::harness::{Client, Gateway, Upstream, within};
-use std::net::{IpAddr, SocketAddr};
+use crate::harness::{Client, Gateway, Upstream, dial_from, within};
+use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 /// Connections that one source gets.
 const OF_ONE: usize = 32;
 
 async fn from(source: [u8; 4], to: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((IpAddr::from(source), 0).into()).unwrap();
-    socket.connect(to).await.unwrap()
+    dial_from(source.into(), to).await.unwrap()
 }
 
 #[tokio::test]

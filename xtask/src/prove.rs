@@ -17,7 +17,7 @@ pub(crate) struct Show {
 
 impl Show {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Show; 26] = [
+    pub(crate) const ALL: [Show; 28] = [
         Show {
             name: "first-hour",
             about: "the README's first command ends in a gateway that SDK clients use",
@@ -55,6 +55,10 @@ impl Show {
         Show {
             name: "replicas",
             about: "two replicas behind a balancer are one, and one that is killed hangs nobody",
+        },
+        Show {
+            name: "neighbours",
+            about: "hostile callers and servers cost nobody else a call, and memory stays as it is",
         },
         Show { name: "day", about: "50,000 sessions that nobody ends leave every table as it was" },
         Show { name: "bytes", about: "bodies of 0 B to 4 MiB arrive byte for byte, in both directions" },

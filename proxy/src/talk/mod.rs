@@ -230,40 +230,7 @@ impl Talk {
             self.over = true;
             return self.close(answer, None).await;
         }
-        let turn = loop {
-            if self.is_unsettled()
-                && let Some(failure) = Box::pin(self.unsettled()).await
-            {
-                break Turn::Failed(failure);
-            }
-            if self.is_in_doubt()
-                && let Some(turn) = Box::pin(self.doubted()).await
-            {
-                break turn;
-            }
-            let turn = match &mut self.way {
-                Way::Modern(modern) => modern.next(&self.common).await,
-                Way::Legacy(legacy) => legacy.next(&self.common).await,
-                Way::Given(answer) => Turn::Done(Answer::clone(answer)),
-            };
-            match turn {
-                Turn::Failed(failure) if failure.reach == Reach::Unreached && self.travels(&failure) => {}
-                Turn::Ask(questions) => {
-                    let (open, refused) = self.common.overseer.sorted(&self.common.gateway, questions);
-                    self.unasked.extend(refused);
-                    // A modern server takes all answers or none: nobody is asked for nothing.
-                    let in_vain = !self.unasked.is_empty() && matches!(self.way, Way::Modern(_));
-                    if !open.is_empty() && !in_vain {
-                        break Turn::Ask(open);
-                    }
-                }
-                turn => {
-                    if let Some(turn) = self.doubts(turn) {
-                        break turn;
-                    }
-                }
-            }
-        };
+        let turn = self.turn().await;
         let failure = match &turn {
             Turn::Done(_) => None,
             Turn::Failed(failure) => Some(failure),
@@ -290,6 +257,44 @@ impl Talk {
                 None => Turn::Failed(failure),
             },
             turn => turn,
+        }
+    }
+
+    /// What the server does next, or what comes of its silence.
+    async fn turn(&mut self) -> Turn {
+        loop {
+            if self.is_unsettled()
+                && let Some(failure) = Box::pin(self.unsettled()).await
+            {
+                return Turn::Failed(failure);
+            }
+            if self.is_in_doubt()
+                && let Some(turn) = Box::pin(self.doubted()).await
+            {
+                return turn;
+            }
+            let turn = match &mut self.way {
+                Way::Modern(modern) => modern.next(&self.common).await,
+                Way::Legacy(legacy) => legacy.next(&self.common).await,
+                Way::Given(answer) => Turn::Done(Answer::clone(answer)),
+            };
+            match turn {
+                Turn::Failed(failure) if failure.reach == Reach::Unreached && self.travels(&failure) => {}
+                Turn::Ask(questions) => {
+                    let (open, refused) = self.common.overseer.sorted(&self.common.gateway, questions);
+                    self.unasked.extend(refused);
+                    // A modern server takes all answers or none: nobody is asked for nothing.
+                    let in_vain = !self.unasked.is_empty() && matches!(self.way, Way::Modern(_));
+                    if !open.is_empty() && !in_vain {
+                        return Turn::Ask(open);
+                    }
+                }
+                turn => {
+                    if let Some(turn) = self.doubts(turn) {
+                        return turn;
+                    }
+                }
+            }
         }
     }
 

@@ -49,7 +49,7 @@ enum Done {
     /// There is room for a message that is large.
     Room(Room),
     /// A large message was read.
-    Read(Arrived),
+    Read(Box<Arrived>),
 }
 
 /// A stream whose server gives longer ids to its events cannot be taken up again.
@@ -198,14 +198,14 @@ impl Reading {
             }
             Done::Read(arrived) => {
                 self.room = None;
-                self.arrived(arrived)
+                self.arrived(*arrived)
             }
         })
     }
 
     fn read_aside(&self, framed: Framed) -> Aside {
         let queue = self.offload();
-        Box::pin(async move { Done::Read(queue.run(framed.len(), move || framed.read()).await) })
+        Box::pin(async move { Done::Read(Box::new(queue.run(framed.len(), move || framed.read()).await)) })
     }
 
     fn make_room(&self) -> Aside {

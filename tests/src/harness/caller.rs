@@ -1,8 +1,8 @@
 //! An MCP client of one era that says exactly what a test wants, and answers questions.
 
-use super::{Client, Era, Response};
+use super::{Client, Era, Response, dial_from};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// The names of the envelope of 2026-07-28 all begin so.
@@ -11,6 +11,7 @@ const OWN: &str = "io.modelcontextprotocol";
 /// One client; a legacy one has a session once it is [open](Caller::open).
 pub(crate) struct Caller {
     address: SocketAddr,
+    source: Ipv4Addr,
     path: String,
     era: Era,
     token: Option<String>,
@@ -71,6 +72,7 @@ impl Caller {
     pub(crate) fn new(era: Era, address: SocketAddr) -> Caller {
         Caller {
             address,
+            source: Ipv4Addr::LOCALHOST,
             path: "/mcp".to_owned(),
             era,
             token: None,
@@ -88,6 +90,11 @@ impl Caller {
     /// A client of another path.
     pub(crate) fn at(self, path: &str) -> Caller {
         Caller { path: path.to_owned(), ..self }
+    }
+
+    /// A client at another address of this machine.
+    pub(crate) fn from(self, source: Ipv4Addr) -> Caller {
+        Caller { source, ..self }
     }
 
     /// A client that presents a bearer token and is called by it.
@@ -310,7 +317,8 @@ impl Caller {
     }
 
     async fn dial(&self) -> Result<Client, Lost> {
-        let mut connection = Client::try_connect(self.address).await.map_err(|_| Lost::Broken)?;
+        let stream = dial_from(self.source, self.address).await.map_err(|_| Lost::Broken)?;
+        let mut connection = Client::over(stream, self.address);
         connection.try_send(&self.preface).await.map_err(|_| Lost::Broken)?;
         Ok(connection)
     }

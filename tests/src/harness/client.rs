@@ -1,10 +1,10 @@
 //! A client that sends exactly the bytes a test wants.
 
 use super::within;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConfig;
@@ -23,10 +23,11 @@ pub(crate) async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Connects a socket from an address of this machine.
-pub(crate) async fn dial_from(source: &str, address: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = tokio::net::TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::new(source.parse().unwrap(), 0))?;
+/// Connects a socket from this address of the machine.
+#[expect(clippy::disallowed_methods, reason = "a client of the gateway, not the gateway")]
+pub(crate) async fn dial_from(source: Ipv4Addr, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((source, 0)))?;
     let stream = within(10, "a connection", socket.connect(address)).await?;
     stream.set_nodelay(true)?;
     Ok(stream)

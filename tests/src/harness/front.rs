@@ -1,5 +1,6 @@
 //! What stands before a server and lets its requests through, or fails them in one way.
 
+use super::dial;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -76,7 +77,7 @@ fn serve(socket: TcpSocket, target: SocketAddr, mood: Mood) -> JoinHandle<()> {
 async fn connection(mut stream: TcpStream, target: SocketAddr, mood: Mood) {
     match mood {
         Mood::Passes => {
-            if let Ok(mut server) = TcpStream::connect(target).await {
+            if let Ok(mut server) = dial(target).await {
                 copy_bidirectional(&mut stream, &mut server).await.ok();
             }
         }

@@ -18,6 +18,7 @@ mod identity;
 mod isolation;
 pub(crate) mod load;
 pub(crate) mod matrix;
+mod neighbours;
 mod operators;
 mod pair;
 mod pairings;
@@ -70,6 +71,12 @@ async fn operators() {
 #[ignore = "a show: cargo xtask prove matrix"]
 async fn matrix() {
     matrix::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove neighbours"]
+async fn neighbours() {
+    neighbours::run().await;
 }
 
 #[tokio::test]

@@ -127,22 +127,23 @@ async fn suffer(fault: Fault, client: Era) {
         Fault::Frozen => shaky.signal("CONT"),
         Fault::Page | Fault::TooMany => front.turn(Mood::Passes).await,
     }
-    within(60, "the server to be found again", async {
-        loop {
-            // A session at a server that started anew is another one.
-            let mut caller = Caller::new(client, gateway.address).presenting(&key).ready().await;
-            if caller.call("echo", echo.clone()).await.unwrap().text().contains("hello") {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    })
-    .await;
+    within(60, "the server to be found again", found_again(&gateway, client, &key)).await;
     let again = gateway.logged("the recovery", |entry| entry["message"] == "upstream answers again");
     let again = again.await;
     println!("{fault:?}: again after {} s, {} failed calls", again["after_s"], again["failed_calls"]);
     assert!(again["failed_calls"].as_u64() >= Some(u64::from(CALLS)), "{again}");
     drop(shaky);
+}
+
+async fn found_again(gateway: &Gateway, client: Era, key: &str) {
+    loop {
+        // A session at a server that started anew is another one.
+        let mut caller = Caller::new(client, gateway.address).presenting(key).ready().await;
+        if caller.call("echo", json!({"message": "hello"})).await.unwrap().text().contains("hello") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// The time of the last line of the log, as the log writes it.

@@ -1,0 +1,220 @@
+//! Callers of every hostile kind, from addresses of their own.
+
+use crate::harness::{Caller, Client, Era, dial_from, modern_headers};
+use serde_json::{Value, json};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// Connections that are open at the same time, of all kinds together.
+const CONNECTIONS: usize = 2_000;
+/// Callers of each kind.
+const EACH: u8 = 8;
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long they wait for an answer, or hold what they have.
+const HELD: Duration = Duration::from_secs(5);
+const MEGABYTE: usize = 1 << 20;
+
+/// What a caller does, again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    LongNames,
+    LongGreetings,
+    ManySessions,
+    LongSubscriptions,
+    ManyHeaders,
+    IdleStreams,
+    SlowCalls,
+    Batches,
+    Templates,
+    LongLists,
+    ManyKeys,
+    LargeResults,
+    Html,
+    Limited,
+    Endless,
+    Listening,
+    HalfHeads,
+    Surfaces,
+    DeepArguments,
+}
+
+const KINDS: [Kind; 19] = [
+    Kind::LongNames,
+    Kind::LongGreetings,
+    Kind::ManySessions,
+    Kind::LongSubscriptions,
+    Kind::ManyHeaders,
+    Kind::IdleStreams,
+    Kind::SlowCalls,
+    Kind::Batches,
+    Kind::Templates,
+    Kind::LongLists,
+    Kind::ManyKeys,
+    Kind::LargeResults,
+    Kind::Html,
+    Kind::Limited,
+    Kind::Endless,
+    Kind::Listening,
+    Kind::HalfHeads,
+    Kind::Surfaces,
+    Kind::DeepArguments,
+];
+
+/// Where they go, and what they did.
+pub(super) struct Hostile {
+    gateway: SocketAddr,
+    telemetry: SocketAddr,
+    permits: Semaphore,
+    done: [AtomicU64; KINDS.len()],
+}
+
+impl Hostile {
+    pub(super) fn new(gateway: SocketAddr, telemetry: SocketAddr) -> Hostile {
+        let done = std::array::from_fn(|_| AtomicU64::new(0));
+        Hostile { gateway, telemetry, permits: Semaphore::new(CONNECTIONS), done }
+    }
+
+    /// How often each kind came.
+    pub(super) fn told(&self) -> String {
+        let counts = self.done.iter().map(|count| count.load(Ordering::Relaxed));
+        let told = KINDS.iter().zip(counts).map(|(kind, count)| format!("{kind:?} {count}"));
+        told.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether each kind came at least once.
+    pub(super) fn all_came(&self) -> bool {
+        self.done.iter().all(|count| count.load(Ordering::Relaxed) > 0)
+    }
+}
+
+/// Starts them; they end with the set, or when they are told to.
+pub(super) fn start(hostile: &Arc<Hostile>, stop: &watch::Sender<bool>) -> JoinSet<()> {
+    let mut callers = JoinSet::new();
+    for (place, kind) in KINDS.into_iter().enumerate() {
+        for number in 0..EACH {
+            let source = Ipv4Addr::new(127, 0, 1, 1 + u8::try_from(place).unwrap() * EACH + number);
+            let (hostile, stop) = (Arc::clone(hostile), stop.subscribe());
+            callers.spawn(async move {
+                for round in 0_u64.. {
+                    if *stop.borrow() {
+                        return;
+                    }
+                    let permit = hostile.permits.acquire().await.unwrap();
+                    // Whatever becomes of it: refused, reset or served.
+                    let tried = act(kind, &hostile, source, round);
+                    if tokio::time::timeout(2 * HELD, tried).await.is_ok_and(|came| came.is_some()) {
+                        hostile.done[place].fetch_add(1, Ordering::Relaxed);
+                    }
+                    drop(permit);
+                    tokio::time::sleep(PAUSE).await;
+                }
+            });
+        }
+    }
+    callers
+}
+
+fn caller(era: Era, hostile: &Hostile, source: Ipv4Addr) -> Caller {
+    Caller::new(era, hostile.gateway).from(source).patient_for(HELD)
+}
+
+/// A call of the only tool at an endpoint.
+async fn call(hostile: &Hostile, source: Ipv4Addr, name: &str) -> Option<()> {
+    let mut caller = caller(Era::Modern, hostile, source).at(&format!("/{name}"));
+    let arguments = json!({"amount": 5, "region": "eu"});
+    caller.request("tools/call", json!({"name": format!("{name}_t"), "arguments": arguments})).await.ok();
+    Some(())
+}
+
+async fn act(kind: Kind, hostile: &Hostile, source: Ipv4Addr, round: u64) -> Option<()> {
+    let long = || format!("{round}{}", "n".repeat(MEGABYTE));
+    let mut modern = caller(Era::Modern, hostile, source);
+    let mut legacy = caller(Era::Legacy, hostile, source);
+    match kind {
+        Kind::LongNames => drop(modern.call(&long(), json!({})).await),
+        Kind::LongGreetings => drop(greet(&mut legacy, &"i".repeat(120 << 10)).await),
+        Kind::ManySessions => {
+            for number in 0..50 {
+                greet(&mut legacy, &format!("{round}-{number}")).await?;
+            }
+        }
+        Kind::LongSubscriptions => {
+            legacy.open().await.ok()?;
+            legacy.request("resources/subscribe", json!({"uri": format!("x://{}", long())})).await.ok();
+        }
+        Kind::ManyHeaders => {
+            let mut varied = legacy.with_field("authorization", &format!("Bearer made-up-{source}-{round}"));
+            varied.open().await.ok()?;
+            varied.call("old_work", json!({"amount": 5, "region": "eu"})).await.ok();
+        }
+        Kind::IdleStreams => {
+            legacy.open().await.ok()?;
+            let stream = legacy.stream(None).await;
+            tokio::time::sleep(HELD).await;
+            drop(stream);
+        }
+        Kind::SlowCalls => return call(hostile, source, "mute").await,
+        Kind::Batches => batch(hostile, source).await?,
+        Kind::Templates => {
+            let uri = json!({"uri": format!("x{}://{round}-q/{}", "a".repeat(500), "b-".repeat(500))});
+            modern.at("/patterns").request("resources/read", uri).await.ok();
+        }
+        Kind::LongLists => drop(modern.at("/long").request("tools/list", json!({})).await),
+        Kind::ManyKeys => return call(hostile, source, "bloat").await,
+        Kind::LargeResults => return call(hostile, source, "large").await,
+        Kind::Html => return call(hostile, source, "html").await,
+        Kind::Limited => return call(hostile, source, "limited").await,
+        Kind::Endless => return call(hostile, source, "endless").await,
+        Kind::Listening => {
+            let mut legacy = legacy.at("/shouting");
+            legacy.open().await.ok()?;
+            let stream = legacy.stream(None).await;
+            tokio::time::sleep(HELD).await;
+            drop(stream);
+        }
+        Kind::HalfHeads => half(hostile.gateway, source).await?,
+        Kind::Surfaces => half(hostile.telemetry, source).await?,
+        Kind::DeepArguments => {
+            let items: Vec<Value> = (0..13_000).map(|number| json!(number % 10)).collect();
+            let arguments = json!({"amount": items, "region": "eu"});
+            modern.call("new_work", arguments).await.ok();
+        }
+    }
+    Some(())
+}
+
+/// A greeting whose client says this of itself.
+async fn greet(caller: &mut Caller, title: &str) -> Option<()> {
+    let info = json!({"name": "x", "version": "1", "title": title});
+    let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info});
+    caller.request("initialize", params).await.ok().map(drop)
+}
+
+/// As many messages as a body holds.
+async fn batch(hostile: &Hostile, source: Ipv4Addr) -> Option<()> {
+    let stream = dial_from(source, hostile.gateway).await.ok()?;
+    let mut client = Client::over(stream, hostile.gateway);
+    let message = r#"{"jsonrpc":"2.0","method":"a"}"#;
+    let body = format!("[{}]", vec![message; 100_000].join(","));
+    let version = [("mcp-protocol-version", "2025-03-26".to_owned())];
+    client.try_post("/mcp", &version, body.as_bytes()).await.ok();
+    client.try_head().await;
+    Some(())
+}
+
+/// A request that never ends.
+async fn half(address: SocketAddr, source: Ipv4Addr) -> Option<()> {
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let mut client = Client::over(dial_from(source, address).await.ok()?, address);
+        let head = client.head("GET", "/mcp", &modern_headers("x"));
+        client.try_send(head.as_bytes()).await.ok()?;
+        held.push(client);
+    }
+    tokio::time::sleep(HELD).await;
+    Some(())
+}
