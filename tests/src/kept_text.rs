@@ -173,11 +173,20 @@ const BOUNDED: &[(&str, &[&str])] = &[
             "Voucher.kept",
             "Session.questions",
             "Course.failed",
+            "InstanceMonitor.url",
+            "Known.instances",
+            "Known.upstreams",
+            "UpstreamMetrics.name",
         ],
     ),
     (
         "one message, for as long as it is served, or its connection reads",
         &[
+            "Arrived.event_id",
+            "Arrived.event_name",
+            "Outcome.0",
+            "Outcome.error",
+            "ServerMessage.bytes",
             "Answer.body",
             "Answered.0",
             "Trouble.0",
@@ -236,7 +245,7 @@ const BOUNDED: &[(&str, &[&str])] = &[
         &["Jar.names", "Kept.uri", "Last.pages"],
     ),
     ("what issuers publish, of bounded size", &["Held.etag", "Held.text", "Told.metadata"]),
-    ("records, each text of which is cut, in a bounded queue", &["Sink.queue"]),
+    ("records, each text of which is cut, in a bounded queue", &["Entry.0"]),
 ];
 
 /// Types that hold text as it came.

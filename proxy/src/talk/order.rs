@@ -43,7 +43,7 @@ pub struct Order<'a> {
 /// What becomes of questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounds {
-    /// They come as [`Turn::Ask`].
+    /// They come as [`Turn::Ask`](super::Turn::Ask).
     Asks,
     /// `input_required` of a modern upstream is a final answer as it is; a legacy one is refused.
     Through,

@@ -1,7 +1,7 @@
 //! Watches one instance of an upstream: whether it answers, and what the log says of that.
 //!
 //! The first failure is logged at once, and the first answer after it, with what was lost between.
-//! An instance that fails on and off would fill the log: beyond [`TOLD`] outages a minute one line sums
+//! An instance that fails on and off would fill the log: beyond five outages a minute one line sums
 //! up the rest.
 
 use crate::forward::Failure;
