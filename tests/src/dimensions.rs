@@ -205,7 +205,7 @@ async fn an_allowed_call_is_refused_from_the_minute_that_business_hours_end() {
             assert_eq!(is_done(&said), is_open, "{wall} {}", said.all());
         }
         assert_eq!(house.gateway.status().await["serial"], 1, "no configuration was swapped");
-        assert_eq!(house.server.counted("called transfer"), 4, "a refused call went on");
+        assert_eq!(house.server.counted("called transfer"), 5, "a refused call went on");
     }
 }
 
