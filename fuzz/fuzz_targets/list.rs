@@ -45,7 +45,7 @@ fuzz_target!(|input: &[u8]| {
         assert!(!item.key().is_empty() && is_json(&definition), "{definition:?}");
     }
     let count = page.items.len() + page.quarantined.len();
-    let listing = Arc::new(Listing::join(vec![page]));
+    let listing = Arc::new(Listing::join(vec![page], kind));
     assert_eq!(listing.items.len() + listing.quarantined.len(), count, "nothing is lost unsaid");
     for policy in [Policy::Prefix, Policy::PrefixOnConflict, Policy::None] {
         merged(&listing, kind, policy);

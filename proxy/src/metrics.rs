@@ -4,15 +4,17 @@
 //! name becomes a label only after its server answered a call of it well, and only the first
 //! [`MAX_TOOL_LABELS`] of a server do: names that callers make up are counted under `other`.
 
+mod edge;
 mod policy;
 mod process;
 mod upstreams;
 
+pub use edge::EdgeMetrics;
 pub use policy::PolicyMetrics;
 use process::ProcessMetrics;
 pub use upstreams::{UpstreamMetrics, UpstreamsMetrics};
 
-use portunus_config::{Bootstrap, Snapshot, VirtualServer};
+use portunus_config::{Snapshot, VirtualServer};
 use portunus_filters::Reason;
 use prometheus::core::Collector;
 use prometheus::{
@@ -188,18 +190,6 @@ pub struct Metrics {
     /// Sizes of the tables that outlive messages.
     pub tables: IntGaugeVec,
     servers: RwLock<HashMap<Arc<str>, Arc<ServerMetrics>>>,
-}
-
-/// What is measured of connections, before there is a message.
-pub struct EdgeMetrics {
-    connections_refused: IntCounter,
-    certificates: IntGaugeVec,
-    /// Connections that did not begin with the PROXY protocol header that their listener asks for.
-    pub proxy_headers_refused: IntCounter,
-    /// TLS handshakes of clients, by listener and how they ended.
-    pub handshakes: IntCounterVec,
-    /// Connections that clients hold.
-    pub connections: IntGauge,
 }
 
 /// What is measured of who is calling.
@@ -439,41 +429,6 @@ impl Metrics {
             requests: Status::ALL
                 .map(|status| self.requests.with_label_values(&[server, tool, status.as_str()])),
             duration: self.durations.with_label_values(&[server, tool]),
-        }
-    }
-}
-
-impl EdgeMetrics {
-    fn new(registry: &Registry) -> prometheus::Result<EdgeMetrics> {
-        let handshakes =
-            Opts::new("portunus_tls_handshakes_total", "TLS handshakes of clients by how they ended");
-        let certificates = Opts::new(
-            "portunus_certificate_not_after_timestamp_seconds",
-            "Unix time at which a listener's certificate expires",
-        );
-        let counter = |name: &str, help: &str| keep(registry, IntCounter::new(name, help)?);
-        let connections = IntGauge::new("portunus_client_connections", "Connections that clients hold")?;
-        Ok(EdgeMetrics {
-            connections_refused: counter("portunus_connections_refused_total", "Connections above the cap")?,
-            proxy_headers_refused: counter(
-                "portunus_proxy_headers_refused_total",
-                "Connections without a PROXY protocol header that is trusted",
-            )?,
-            handshakes: keep(registry, IntCounterVec::new(handshakes, &["listener", "result"])?)?,
-            certificates: keep(registry, IntGaugeVec::new(certificates, &["listener", "certificate"])?)?,
-            connections: keep(registry, connections)?,
-        })
-    }
-
-    /// Shows when the certificates in force expire.
-    pub fn certificates(&self, bootstrap: &Bootstrap) {
-        self.certificates.reset();
-        for listener in &bootstrap.listeners {
-            for certificate in listener.tls.iter().flat_map(|tls| &tls.certificates) {
-                let name = certificate.names.first().map_or("", String::as_str);
-                let expiry = i64::try_from(certificate.not_after.as_secs()).unwrap_or(i64::MAX);
-                self.certificates.with_label_values(&[&*listener.name, name]).set(expiry);
-            }
         }
     }
 }

@@ -46,7 +46,7 @@ struct Gathering {
     public: [bool; 4],
     expires: Duration,
     /// By member.
-    known: Vec<[super::Known; 4]>,
+    known: Vec<[super::offering::Known; 4]>,
 }
 
 impl Composing<'_> {

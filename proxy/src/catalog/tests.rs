@@ -4,11 +4,13 @@ mod restart;
 
 use super::fetch::Question;
 use super::*;
+use crate::forward::Failure;
 use crate::offload::OffloadQueue;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{Choice, Loaded, MapEnvironment, Member, NamePolicy, load_text};
+use portunus_filters::mcp::bridge::Scope;
 use portunus_filters::mcp::catalog::State;
 use portunus_filters::{Denial, Identity, ManualClock, Reason};
 use std::net::{IpAddr, Ipv4Addr};
