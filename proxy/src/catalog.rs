@@ -8,8 +8,9 @@
 //! - A list is fresh for as long as its upstream says, at most `cache.max_ttl`; of a legacy upstream,
 //!   which says nothing, for `cache.lists`. Then it stands in for `cache.stale` while it is asked for
 //!   aside. One that is never fresh is asked for whenever it is to be shown.
-//! - After a change is announced the next who wants to see the list waits for the new one, but
-//!   announcements within `cache.coalesce` are one.
+//! - Changes that an upstream announces are counted. Who wants to see a list waits for one that was
+//!   asked for after the last of them: whoever was told of a change never sees an older list. A server
+//!   that goes on announcing is asked once in `cache.coalesce`.
 //! - An upstream that is down is waited for once. Then it is told of as missing, or as out of date
 //!   with its last list, and asked again aside with growing pauses, by one caller for all.
 //! - Lists of different callers never mix. What an upstream calls public is shared where the
@@ -224,11 +225,13 @@ impl Catalogs {
     }
 
     /// Notes that an upstream announced a change of a list, on whatever stream; the others learn of it
-    /// too. `resources/list` and `resources/templates/list` change together.
-    pub fn changed(&self, upstream: &Upstream, kind: ListKind, now: Moment) {
+    /// too. `resources/list` and `resources/templates/list` change together. Must come before anybody is
+    /// told of the change. Who speaks is there: it is waited for again.
+    pub fn changed(&self, upstream: &Upstream, kind: ListKind) {
         for changed in ListKind::ALL.into_iter().filter(|other| other.changed() == kind.changed()) {
-            self.pantry.changed(upstream, changed, now.monotonic);
+            self.pantry.changed(upstream, changed);
         }
+        self.failing.recovered(upstream.key);
     }
 
     /// What is known of a virtual server's lists, for operators: of the audience that asked last.
@@ -297,12 +300,14 @@ impl Catalogs {
     }
 
     async fn offering(&self, query: &Query<'_>, kinds: &[ListKind], purpose: Purpose) -> Arc<Offering> {
-        let wanted = Wanted { kinds: ListKind::ALL.map(|kind| kinds.contains(&kind)), purpose };
+        let kinds = ListKind::ALL.map(|kind| kinds.contains(&kind));
+        let wanted = Wanted { kinds, purpose, after: [0; 4] };
         let mut now = query.now;
         let shelf = self.shelf(query);
         let mut waited_for = Vec::new();
         let slots = shelf.slots(query.server, query.tenant);
         for (upstream, slot) in &*slots {
+            let wanted = wanted.of(upstream, &self.pantry);
             if self.is_wanted_now(query, upstream, slot, &wanted) {
                 let (slot, kitchen) = (Arc::clone(slot), self.kitchen(query, Arc::clone(upstream)));
                 // A task of its own: others wait for the same, whatever becomes of this caller.
@@ -334,7 +339,7 @@ impl Catalogs {
         wanted: &Wanted,
     ) -> bool {
         let now = query.now.monotonic;
-        let need = slot.need(wanted, now, &self.pantry, (upstream, &query.server.cache));
+        let need = slot.need(wanted, now, &query.server.cache);
         if need == Need::No {
             return false;
         }

@@ -171,7 +171,7 @@ pub(super) fn outdate(gateway: &Gateway, upstream: &Upstream, word: &Word) {
     let (estate, now) = (&gateway.estate, gateway.clock.now());
     match word {
         Word::Changed(kind) => {
-            estate.catalogs.changed(upstream, *kind, now);
+            estate.catalogs.changed(upstream, *kind);
             if *kind == ListKind::Resources {
                 estate.reads.changed(upstream, now);
             }

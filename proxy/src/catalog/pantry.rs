@@ -1,4 +1,4 @@
-//! Lists that callers share: equal ones in memory, public ones in meaning; and when lists changed.
+//! Lists that callers share: equal ones in memory, public ones in meaning; and how often lists changed.
 
 use super::fetch::{Digest, Read};
 use super::larder::{Label, Larder, Last, Shows};
@@ -10,7 +10,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-/// Changes and public lists that are remembered.
+/// Changes of its lists that an upstream has announced, by [`ListKind::index`].
+pub(super) type Changes = [u64; 4];
+
+/// Public lists that are remembered.
 const MAX_REMEMBERED: usize = 40_000;
 
 /// Lists of all upstreams.
@@ -20,8 +23,8 @@ pub(super) struct Pantry {
     catalogs: Mutex<Shared<Catalog>>,
     /// With what its upstream is shown of those who share it.
     public: Mutex<HashMap<(UpstreamKey, Digest, ListKind), Kept<Listing>>>,
-    /// By the name of the upstream: replicas of one speak for each other.
-    changes: Mutex<HashMap<(Arc<str>, ListKind), Duration>>,
+    /// Changes that were announced, by the name of the upstream: replicas of one speak for each other.
+    changes: Mutex<HashMap<Arc<str>, Changes>>,
     pub(super) larder: Larder,
 }
 
@@ -73,9 +76,10 @@ impl Pantry {
     /// The list that stands in for a caller whose own was never read.
     pub(super) fn last(&self, label: &Label, shows: Shows) -> Option<Kept<Listing>> {
         let Last { pages, digest, read_at, fresh_until, .. } = self.larder.last(label, shows)?;
+        let read_after = 0;
         let (what, texts) = (Last::listing(&pages, label.2)?, pages.to_vec());
         let listing = self.keep(Read { what, digest, texts, caching: None });
-        Some(Kept { what: Some(listing), digest, read_at, fresh_until, scope: Scope::Private })
+        Some(Kept { what: Some(listing), digest, read_at, read_after, fresh_until, scope: Scope::Private })
     }
 
     /// The catalogue of an origin: one that somebody holds, or a new one.
@@ -106,11 +110,10 @@ impl Pantry {
         kind: ListKind,
         now: Duration,
     ) -> Option<Kept<Listing>> {
-        let changed_at = self.changed_at(upstream, kind);
+        let changes = self.changes(upstream)[kind.index()];
         let public = lock(&self.public);
         let kept = public.get(&(upstream.key, shown, kind))?;
-        let unchanged = changed_at.is_none_or(|at| at < kept.read_at.monotonic);
-        (unchanged && now < kept.fresh_until).then(|| kept.clone())
+        (kept.read_after >= changes && now < kept.fresh_until).then(|| kept.clone())
     }
 
     /// Offers a list to all callers who show the same, if it is public.
@@ -124,26 +127,21 @@ impl Pantry {
         }
     }
 
-    /// Notes that an upstream's list changed.
-    pub(super) fn changed(&self, upstream: &Upstream, kind: ListKind, now: Duration) {
-        let mut changes = lock(&self.changes);
-        let list = (Arc::clone(&upstream.name), kind);
-        if changes.len() < MAX_REMEMBERED || changes.contains_key(&list) {
-            changes.insert(list, now);
-        }
+    /// Counts a change of an upstream's list. Names are the configuration's, and bounded by it.
+    pub(super) fn changed(&self, upstream: &Upstream, kind: ListKind) {
+        lock(&self.changes).entry(Arc::clone(&upstream.name)).or_default()[kind.index()] += 1;
     }
 
-    /// When an upstream last said that a list changed.
-    pub(super) fn changed_at(&self, upstream: &Upstream, kind: ListKind) -> Option<Duration> {
-        lock(&self.changes).get(&(Arc::clone(&upstream.name), kind)).copied()
+    /// How many changes of each list an upstream has announced.
+    pub(super) fn changes(&self, upstream: &Upstream) -> Changes {
+        lock(&self.changes).get(&*upstream.name).copied().unwrap_or_default()
     }
 
-    /// Forgets what is of no upstream in use.
+    /// Forgets what is of no upstream in use. What was counted stays: a count that began anew would make
+    /// lists that are kept look newer than they are.
     pub(super) fn retain(&self, upstreams: &[Arc<Upstream>]) {
         let in_use = |key| upstreams.iter().any(|upstream| upstream.key == key);
-        let is_named = |name: &str| upstreams.iter().any(|upstream| *upstream.name == *name);
         lock(&self.public).retain(|(upstream, ..), _| in_use(*upstream));
-        lock(&self.changes).retain(|(name, _), _| is_named(name));
     }
 }
 

@@ -4,8 +4,8 @@ use super::Described;
 use super::failing::Failing;
 use super::fetch::{self, Asks, Digest, Read};
 use super::larder::{Fresh, Shows, label};
-use super::pantry::Pantry;
-use super::ware::{Kept, Need, Purpose, Ware};
+use super::pantry::{Changes, Pantry};
+use super::ware::{Announced, Kept, Need, Purpose, Ware};
 use crate::forward::Failure;
 use crate::text;
 use portunus_config::{CacheRules, Credentials, ServerId, Upstream, UpstreamKey};
@@ -16,7 +16,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// How long what a list says is believed again after it was contradicted.
 const BELIEVED_FOR: Duration = Duration::from_secs(10);
@@ -39,6 +39,8 @@ struct Wares {
     lists: [Ware<Listing>; 4],
     /// When each list was last contradicted.
     doubts: [Option<Duration>; 4],
+    /// When each list was last asked for because its upstream announced a change.
+    hurried: [Option<Instant>; 4],
     /// Grows with each change of the above.
     version: u64,
 }
@@ -49,9 +51,17 @@ pub(super) struct Wanted {
     /// Lists, by [`ListKind::index`]; what the upstream says of itself is always wanted.
     pub(super) kinds: [bool; 4],
     pub(super) purpose: Purpose,
+    /// Changes that the upstream had announced of each when it was wanted: who waits meanwhile for an
+    /// attempt that began later needs no other, whatever was announced since.
+    pub(super) after: Changes,
 }
 
 impl Wanted {
+    /// The same of an upstream, after what that has announced by now.
+    pub(super) fn of(self, upstream: &Upstream, pantry: &Pantry) -> Wanted {
+        Wanted { after: pantry.changes(upstream), ..self }
+    }
+
     /// What the word of a server on itself is wanted for. It changes less than what the server offers:
     /// beside lists an old one will do.
     fn of_facts(&self) -> Purpose {
@@ -97,11 +107,12 @@ impl Kitchen {
         &self,
         kind: ListKind,
         begun: Moment,
-        doubted_at: Option<Duration>,
+        announced: Announced,
         deadline: Instant,
     ) -> Result<Kept<Listing>, Arc<Failure>> {
         let shared = || self.pantry.shared(&self.upstream, self.shown, kind, begun.monotonic);
-        let is_newer = |kept: &Kept<Listing>| doubted_at.is_none_or(|at| at < kept.read_at.monotonic);
+        let is_newer =
+            |kept: &Kept<Listing>| announced.doubted_at.is_none_or(|at| at < kept.read_at.monotonic);
         if let Some(shared) = self.may_share().then(shared).flatten().filter(is_newer) {
             return Ok(shared);
         }
@@ -112,7 +123,7 @@ impl Kitchen {
             self.warn_of_quarantine(kind, &read.what);
         }
         let listing = self.pantry.keep(read);
-        let kept = Kept::new(Some(listing), digest, caching, begun, &self.rules);
+        let kept = Kept::new(Some(listing), digest, caching, begun, &self.rules).after(announced.changes);
         let may_stand_in = !self.rules.stale.is_zero();
         let fresh = Fresh { kept: &kept, pages, shows: self.shows, may_stand_in };
         self.pantry.larder.keep(&self.server, &self.upstream, kind, fresh);
@@ -146,19 +157,13 @@ impl Kitchen {
 
 impl Slot {
     /// How urgently the upstream has to be asked.
-    pub(super) fn need(
-        &self,
-        wanted: &Wanted,
-        now: Duration,
-        pantry: &Pantry,
-        (upstream, rules): (&Upstream, &CacheRules),
-    ) -> Need {
+    pub(super) fn need(&self, wanted: &Wanted, now: Duration, rules: &CacheRules) -> Need {
         let wares = self.lock();
-        let facts = wares.facts.need(wanted.of_facts(), now, None, rules);
+        let facts = wares.need_of_facts(wanted, now, rules);
         let lists = ListKind::ALL.into_iter().filter(|kind| wanted.kinds[kind.index()]);
         let lists = lists.map(|kind| {
-            let changed_at = pantry.changed_at(upstream, kind).max(wares.doubted_at(kind));
-            wares.lists[kind.index()].need(wanted.purpose, now, changed_at, rules)
+            let announced = wares.announced(kind, wanted.after[kind.index()]);
+            wares.lists[kind.index()].need(wanted.purpose, now, announced, rules)
         });
         lists.fold(facts, Need::max)
     }
@@ -201,10 +206,10 @@ impl Slot {
         let _turn = self.turn.lock().await;
         // In real time, as all waiting for sockets.
         let deadline = Instant::now() + kitchen.deadline;
-        let known = self.refresh_facts(kitchen, wanted.of_facts(), deadline).await;
+        let known = self.refresh_facts(kitchen, wanted, deadline).await;
         let lists = ListKind::ALL.map(|kind| async move {
             match wanted.kinds[kind.index()] {
-                true => self.refresh_list(kitchen, kind, wanted.purpose, deadline).await,
+                true => self.refresh_list(kitchen, kind, wanted, deadline).await,
                 false => true,
             }
         });
@@ -217,10 +222,10 @@ impl Slot {
     }
 
     /// Whether it went well.
-    async fn refresh_facts(&self, kitchen: &Kitchen, purpose: Purpose, deadline: Instant) -> bool {
+    async fn refresh_facts(&self, kitchen: &Kitchen, wanted: &Wanted, deadline: Instant) -> bool {
         let begun = kitchen.now();
         let is_down = kitchen.failing.failure(kitchen.key()).is_some();
-        let need = self.lock().facts.need(purpose, begun.monotonic, None, &kitchen.rules);
+        let need = self.lock().need_of_facts(wanted, begun.monotonic, &kitchen.rules);
         // A server that is down is asked what it is, since that is asked of all.
         if need == Need::No && !is_down {
             return self.lock().facts.failure().is_none();
@@ -231,7 +236,7 @@ impl Slot {
         wares.version += 1;
         match read {
             Ok(read) => wares.facts.take(kept(read, begun, kitchen), now),
-            Err(failure) => wares.facts.fail(kitchen.failed(failure), now),
+            Err(failure) => wares.facts.fail(kitchen.failed(failure), now, wanted.after.iter().sum()),
         }
         wares.facts.failure().is_none()
     }
@@ -241,24 +246,29 @@ impl Slot {
         &self,
         kitchen: &Kitchen,
         kind: ListKind,
-        purpose: Purpose,
+        wanted: &Wanted,
         deadline: Instant,
     ) -> bool {
-        let begun = kitchen.now();
-        let (need, offers, doubted_at) = {
-            let wares = self.lock();
-            let doubted_at = wares.doubted_at(kind);
-            let changed_at = kitchen.pantry.changed_at(&kitchen.upstream, kind).max(doubted_at);
-            let need = wares.lists[kind.index()].need(purpose, begun.monotonic, changed_at, &kitchen.rules);
-            (need, wares.offers(kind), doubted_at)
+        let (need, offers, doubted_at, not_before) = {
+            let mut wares = self.lock();
+            let announced = wares.announced(kind, wanted.after[kind.index()]);
+            let now = kitchen.now().monotonic;
+            let need = wares.lists[kind.index()].need(wanted.purpose, now, announced, &kitchen.rules);
+            let not_before = wares.hurry(kind, announced.changes, &kitchen.rules);
+            (need, wares.offers(kind), announced.doubted_at, not_before)
         };
         if need == Need::No {
             return true;
         }
+        if let Some(not_before) = not_before {
+            sleep_until(not_before).await;
+        }
+        // From here on: what is announced while the list is asked for may not be in it.
+        let (begun, changes) = (kitchen.now(), kitchen.pantry.changes(&kitchen.upstream)[kind.index()]);
         let read = match offers {
             Err(failure) => Err(failure),
-            Ok(false) => Ok(Kept::new(None, Digest::default(), None, begun, &kitchen.rules)),
-            Ok(true) => kitchen.list(kind, begun, doubted_at, deadline).await,
+            Ok(false) => Ok(Kept::new(None, Digest::default(), None, begun, &kitchen.rules).after(changes)),
+            Ok(true) => kitchen.list(kind, begun, Announced { changes, doubted_at }, deadline).await,
         };
         let now = kitchen.now().monotonic;
         let mut wares = self.lock();
@@ -269,7 +279,7 @@ impl Slot {
                 let ware = &mut wares.lists[kind.index()];
                 // One of another era than the client's is not shown to it: nothing stands in for that.
                 let stands_in = failure.denial.reason != Reason::EraMismatch;
-                ware.fail(failure, now);
+                ware.fail(failure, now, changes);
                 let label = || label(&kitchen.server, &kitchen.upstream, kind);
                 ware.stand_in(|| stands_in.then(|| kitchen.pantry.last(&label(), kitchen.shows)).flatten());
             }
@@ -334,6 +344,31 @@ impl Slot {
 }
 
 impl Wares {
+    /// How urgently an upstream has to be asked what it is: changes of its lists are none of that, but one
+    /// that announces them while it is taken to be down is there.
+    fn need_of_facts(&self, wanted: &Wanted, now: Duration, rules: &CacheRules) -> Need {
+        let changes = self.facts.failure().map_or(0, |_| wanted.after.iter().sum());
+        self.facts.need(wanted.of_facts(), now, Announced { changes, doubted_at: None }, rules)
+    }
+
+    /// What an upstream has said of a list that is wanted after so many of its changes.
+    fn announced(&self, kind: ListKind, changes: u64) -> Announced {
+        Announced { changes, doubted_at: self.doubted_at(kind) }
+    }
+
+    /// Notes that a list is asked for, and gives the time before which it should not be: an upstream that
+    /// announces changes all the time is asked at once for the first, and for the next after
+    /// `cache.coalesce`.
+    fn hurry(&mut self, kind: ListKind, changes: u64, rules: &CacheRules) -> Option<Instant> {
+        let is_hurried = changes > self.lists[kind.index()].tried_after();
+        let last = &mut self.hurried[kind.index()];
+        let not_before = is_hurried.then_some(*last).flatten().map(|last| last + rules.coalesce);
+        if is_hurried {
+            *last = not_before.max(Some(Instant::now()));
+        }
+        not_before
+    }
+
     /// When a list was contradicted, if that was after it was read.
     fn doubted_at(&self, kind: ListKind) -> Option<Duration> {
         let read_at = self.lists[kind.index()].kept.as_ref().map(|kept| kept.read_at.monotonic);

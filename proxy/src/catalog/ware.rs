@@ -22,6 +22,15 @@ pub(super) enum Purpose {
     Route,
 }
 
+/// What an upstream has said of a list beside the list.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Announced {
+    /// Changes that it has announced so far.
+    pub(super) changes: u64,
+    /// When it last contradicted the list.
+    pub(super) doubted_at: Option<Duration>,
+}
+
 /// Whether to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Need {
@@ -38,6 +47,8 @@ pub(super) enum Need {
 pub(super) struct Ware<T> {
     pub(super) kept: Option<Kept<T>>,
     tried_at: Option<Duration>,
+    /// Changes that its upstream had announced when it was last asked.
+    tried_after: u64,
     failed: Option<Failed>,
 }
 
@@ -47,8 +58,10 @@ pub(super) struct Kept<T> {
     /// `None` if it has no such list.
     pub(super) what: Option<Arc<T>>,
     pub(super) digest: Digest,
-    /// When it was asked for: what changed later is not in it.
+    /// When it was asked for.
     pub(super) read_at: Moment,
+    /// Changes that its upstream had announced by then: what was announced later is not in it.
+    pub(super) read_after: u64,
     pub(super) fresh_until: Duration,
     pub(super) scope: Scope,
 }
@@ -62,7 +75,7 @@ struct Failed {
 
 impl<T> Default for Ware<T> {
     fn default() -> Self {
-        Ware { kept: None, tried_at: None, failed: None }
+        Ware { kept: None, tried_at: None, tried_after: 0, failed: None }
     }
 }
 
@@ -86,7 +99,13 @@ impl<T> Kept<T> {
             None => rules.lists,
         };
         let scope = caching.map_or(Scope::Private, |caching| caching.scope);
-        Kept { what, digest, read_at: at, fresh_until: at.monotonic + fresh_for, scope }
+        Kept { what, digest, read_at: at, read_after: 0, fresh_until: at.monotonic + fresh_for, scope }
+    }
+
+    /// The same, asked for when its upstream had announced so many changes.
+    #[must_use]
+    pub(super) fn after(self, changes: u64) -> Kept<T> {
+        Kept { read_after: changes, ..self }
     }
 
     fn fresh_for(&self) -> Duration {
@@ -95,27 +114,32 @@ impl<T> Kept<T> {
 }
 
 impl<T> Ware<T> {
-    /// Whether to ask, given when its upstream last said that it changed.
+    /// Whether to ask, given what its upstream has announced: whoever was told of a change is never
+    /// shown what was asked for before it was announced.
     pub(super) fn need(
         &self,
         purpose: Purpose,
         now: Duration,
-        changed_at: Option<Duration>,
+        announced: Announced,
         rules: &CacheRules,
     ) -> Need {
         let Some(tried_at) = self.tried_at else { return Need::Now };
+        let doubted = || {
+            let read_at = self.kept.as_ref().map(|kept| kept.read_at.monotonic);
+            announced.doubted_at.is_some_and(|at| read_at.is_none_or(|read_at| at >= read_at))
+        };
+        let changed = announced.changes > self.tried_after;
+        if changed || (self.failed.is_none() && doubted()) {
+            return match purpose {
+                Purpose::Show => Need::Now,
+                Purpose::Route => Need::Soon,
+            };
+        }
         if let Some(failed) = &self.failed {
             return if now >= failed.retry_at { Need::Soon } else { Need::No };
         }
         let Some(kept) = &self.kept else { return Need::Now };
         let settled = now.saturating_sub(tried_at) >= rules.coalesce;
-        if changed_at.is_some_and(|at| at >= kept.read_at.monotonic) {
-            return match (settled, purpose) {
-                (false, _) => Need::No,
-                (true, Purpose::Show) => Need::Now,
-                (true, Purpose::Route) => Need::Soon,
-            };
-        }
         match purpose {
             Purpose::Route => {
                 let floor = if rules.lists.is_zero() { CALLS_GO_BY } else { rules.lists };
@@ -130,15 +154,23 @@ impl<T> Ware<T> {
         }
     }
 
-    /// Takes an answer.
-    pub(super) fn take(&mut self, kept: Kept<T>, now: Duration) {
-        *self = Ware { kept: Some(kept), tried_at: Some(now), failed: None };
+    /// Changes that its upstream had announced when it was last asked.
+    pub(super) fn tried_after(&self) -> u64 {
+        self.tried_after
     }
 
-    /// Takes note that there was none. What was kept stays until it is too old.
-    pub(super) fn fail(&mut self, failure: Arc<Failure>, now: Duration) {
+    /// Takes an answer.
+    pub(super) fn take(&mut self, kept: Kept<T>, now: Duration) {
+        let tried_after = kept.read_after;
+        *self = Ware { kept: Some(kept), tried_at: Some(now), tried_after, failed: None };
+    }
+
+    /// Takes note that there was none when so many changes were announced. What was kept stays until it
+    /// is too old.
+    pub(super) fn fail(&mut self, failure: Arc<Failure>, now: Duration, changes: u64) {
         let failures = self.failed.as_ref().map_or(1, |failed| failed.failures.saturating_add(1));
         self.tried_at = Some(now);
+        self.tried_after = changes;
         self.failed = Some(Failed { failure, failures, retry_at: now + delay(failures) });
     }
 
@@ -196,32 +228,33 @@ mod tests {
     fn needs_follow_age_changes_and_failures() {
         let failed = || {
             let mut ware = ware(None);
-            ware.fail(down(), Duration::from_millis(1_000));
+            ware.fail(down(), Duration::from_millis(1_000), 0);
             ware
         };
         use Purpose::{Route, Show};
-        let cases: [(&str, Ware<()>, Purpose, u64, Option<u64>, Need); 17] = [
-            ("never asked", Ware::default(), Route, 0, None, Need::Now),
-            ("fresh", ware(Some(10_000)), Show, 9_999, None, Need::No),
-            ("a little old", ware(Some(10_000)), Show, 10_000, None, Need::Soon),
-            ("too old", ware(Some(10_000)), Show, 610_000, None, Need::Now),
-            ("capped", ware(Some(u64::MAX)), Show, 300_000, None, Need::Soon),
-            ("never fresh", ware(Some(0)), Show, 250, None, Need::Now),
-            ("never fresh, asked just now", ware(Some(0)), Show, 249, None, Need::No),
-            ("never fresh, for a call", ware(Some(0)), Route, 59_999, None, Need::No),
-            ("old, for a call", ware(Some(0)), Route, 60_000, None, Need::Soon),
-            ("legacy, fresh", ware(None), Show, 59_999, None, Need::No),
-            ("legacy, old", ware(None), Show, 60_000, None, Need::Soon),
-            ("changed", ware(None), Show, 1_000, Some(900), Need::Now),
-            ("changed while it was asked for", ware(None), Show, 1_000, Some(0), Need::Now),
-            ("changed again at once", ware(None), Show, 249, Some(100), Need::No),
-            ("changed, for a call", ware(None), Route, 1_000, Some(900), Need::Soon),
-            ("failed", failed(), Show, 1_999, Some(1_500), Need::No),
-            ("failed a while ago", failed(), Show, 2_000, None, Need::Soon),
+        let cases: [(&str, Ware<()>, Purpose, u64, u64, Need); 18] = [
+            ("never asked", Ware::default(), Route, 0, 0, Need::Now),
+            ("fresh", ware(Some(10_000)), Show, 9_999, 0, Need::No),
+            ("a little old", ware(Some(10_000)), Show, 10_000, 0, Need::Soon),
+            ("too old", ware(Some(10_000)), Show, 610_000, 0, Need::Now),
+            ("capped", ware(Some(u64::MAX)), Show, 300_000, 0, Need::Soon),
+            ("never fresh", ware(Some(0)), Show, 250, 0, Need::Now),
+            ("never fresh, asked just now", ware(Some(0)), Show, 249, 0, Need::No),
+            ("never fresh, for a call", ware(Some(0)), Route, 59_999, 0, Need::No),
+            ("old, for a call", ware(Some(0)), Route, 60_000, 0, Need::Soon),
+            ("legacy, fresh", ware(None), Show, 59_999, 0, Need::No),
+            ("legacy, old", ware(None), Show, 60_000, 0, Need::Soon),
+            ("changed", ware(None), Show, 1_000, 1, Need::Now),
+            ("changed at once", ware(None), Show, 0, 1, Need::Now),
+            ("changed, for a call", ware(None), Route, 1_000, 1, Need::Soon),
+            ("failed", failed(), Show, 1_999, 0, Need::No),
+            ("failed a while ago", failed(), Show, 2_000, 0, Need::Soon),
+            ("failed, then changed", failed(), Show, 1_000, 1, Need::Now),
+            ("failed, then changed, for a call", failed(), Route, 1_000, 1, Need::Soon),
         ];
-        for (name, ware, purpose, now, changed, expected) in cases {
-            let changed = changed.map(Duration::from_millis);
-            let need = ware.need(purpose, Duration::from_millis(now), changed, &CacheRules::default());
+        for (name, ware, purpose, now, changes, expected) in cases {
+            let announced = Announced { changes, doubted_at: None };
+            let need = ware.need(purpose, Duration::from_millis(now), announced, &CacheRules::default());
             assert_eq!(need, expected, "{name}");
         }
     }
@@ -232,7 +265,7 @@ mod tests {
         let usable =
             |ware: &Ware<()>, ms| ware.usable(Duration::from_millis(ms), &CacheRules::default()).is_some();
         assert!(usable(&ware, 10_000_000), "nothing says that it is wrong");
-        ware.fail(down(), Duration::from_millis(2_000));
+        ware.fail(down(), Duration::from_millis(2_000), 0);
         assert!(usable(&ware, 600_999) && !usable(&ware, 601_000));
     }
 }
