@@ -19,8 +19,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Read and write buffers of a client connection: small, since most connections are idle.
@@ -126,13 +128,31 @@ pub fn hold_back(socket: &TcpListener) -> io::Result<()> {
 
 /// Lets what was accepted run before the next connection is: accepted in one go, those that are about to
 /// be refused would hold all file descriptors at once.
-#[derive(Debug)]
-struct Turns;
+#[derive(Debug, Default)]
+struct Turns {
+    are_over: AtomicBool,
+    waiting: AtomicUsize,
+}
+
+impl Turns {
+    /// Gives no more of them, and waits for those that are under way: whoever stops to accept within one
+    /// would lose the connection that it is for.
+    async fn end(&self) {
+        self.are_over.store(true, Ordering::SeqCst);
+        while self.waiting.load(Ordering::SeqCst) > 0 {
+            yield_now().await;
+        }
+    }
+}
 
 #[async_trait]
 impl ConnectionFilter for Turns {
     async fn should_accept(&self, _: Option<&SocketAddr>) -> bool {
-        tokio::task::yield_now().await;
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        if !self.are_over.load(Ordering::SeqCst) {
+            yield_now().await;
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
         true
     }
 }
@@ -143,6 +163,7 @@ pub type Companion = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 /// A service of Pingora on sockets that are there already.
 pub struct Given<A> {
     service: Service<A>,
+    turns: Arc<Turns>,
     sockets: Vec<(String, TcpListener)>,
     companion: Option<Companion>,
     closed: Option<oneshot::Sender<()>>,
@@ -155,7 +176,8 @@ impl<A> Given<A> {
     /// If the process has no file descriptor left.
     pub fn new(name: &str, app: A, listening: &[&Listening], threads: Option<usize>) -> io::Result<Given<A>> {
         let mut service = Service::new(name.to_owned(), app);
-        service.set_connection_filter(Arc::new(Turns));
+        let turns = Arc::new(Turns::default());
+        service.set_connection_filter(Arc::clone(&turns) as Arc<dyn ConnectionFilter>);
         service.threads = threads;
         let mut sockets = Vec::with_capacity(listening.len());
         for one in listening {
@@ -164,7 +186,7 @@ impl<A> Given<A> {
             service.add_listener(ListenerConfig::tcp(address.as_str()).l4_buffer(buffers));
             sockets.push((address, one.share()?));
         }
-        Ok(Given { service, sockets, companion: None, closed: None })
+        Ok(Given { service, turns, sockets, companion: None, closed: None })
     }
 
     /// Starts `companion` when the service starts, on its threads.
@@ -195,7 +217,12 @@ async fn tick() {
 
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> Serves for Given<A> {
-    async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, per_socket: usize) {
+    async fn start_service(
+        &mut self,
+        fds: Option<ListenFds>,
+        mut shutdown: ShutdownWatch,
+        per_socket: usize,
+    ) {
         tokio::spawn(tick());
         if let Some(table) = &fds {
             let mut table = table.lock();
@@ -207,7 +234,16 @@ impl<A: ServerApp + Send + Sync + 'static> Serves for Given<A> {
         if let Some(companion) = self.companion.take() {
             tokio::spawn(companion);
         }
-        self.service.start_service(fds, shutdown, per_socket).await;
+        let (stop, stopping) = watch::channel(false);
+        let turns = Arc::clone(&self.turns);
+        tokio::spawn(async move {
+            // It is over too if nobody is left to say so.
+            drop(shutdown.wait_for(|stops| *stops).await);
+            turns.end().await;
+            // Who does not listen any more has stopped.
+            stop.send(true).ok();
+        });
+        self.service.start_service(fds, stopping, per_socket).await;
         if let Some(closed) = self.closed.take() {
             // Who does not wait for it does not have to know.
             closed.send(()).ok();
