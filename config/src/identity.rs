@@ -127,6 +127,8 @@ pub struct Trust {
     pub keys: KeySource,
     /// Keys that were fetched are fetched again after this, at the latest.
     pub refresh: Duration,
+    /// How old the keys that an earlier process has fetched may be while none can be.
+    pub max_stale: Duration,
 }
 
 /// Identity of an issuer's settings: what verified under equal ones holds under both.
@@ -269,6 +271,11 @@ pub struct Resource {
 }
 
 impl TrustId {
+    /// It as hexadecimal digits, the same in every process.
+    pub fn hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// `settings` is everything that verifying depends on.
     pub(crate) fn of(settings: &impl fmt::Debug) -> TrustId {
         let mut id = [0; 16];

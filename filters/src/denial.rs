@@ -8,6 +8,7 @@ use crate::gate::Judged;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal),+ $(,)?) => {
@@ -115,6 +116,8 @@ reasons! {
     EraMismatch => "era_mismatch",
     /// The upstream cannot be reached, or broke off before it answered.
     UpstreamUnavailable => "upstream_unavailable",
+    /// The upstream takes no more requests for now.
+    UpstreamLimited => "upstream_limited",
     /// The upstream did not prove that it is who the configuration names.
     UpstreamUntrusted => "upstream_untrusted",
     /// The upstream did not answer in time.
@@ -134,6 +137,9 @@ impl fmt::Display for Reason {
         f.write_str(self.as_str())
     }
 }
+
+/// The member of `error.data` that says when it is worth coming back.
+const RETRY_AFTER_MS: &str = "retryAfterMs";
 
 /// A refusal on its way to the client.
 ///
@@ -173,6 +179,21 @@ impl Denial {
     pub fn with(mut self, key: &'static str, json: String) -> Denial {
         self.data.push((key, json));
         self
+    }
+
+    /// Adds when it is worth coming back, as `error.data.retryAfterMs`.
+    #[must_use]
+    pub fn retry_in(self, after: Option<Duration>) -> Denial {
+        match after {
+            Some(after) => self.with(RETRY_AFTER_MS, after.as_millis().to_string()),
+            None => self,
+        }
+    }
+
+    /// When it is worth coming back, if that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let (_, ms) = self.data.iter().find(|(key, _)| *key == RETRY_AFTER_MS)?;
+        ms.parse().ok().map(Duration::from_millis)
     }
 
     /// Adds what the server asks of the client.

@@ -104,12 +104,13 @@ fn identity(gateway: &Gateway) -> Value {
     if gateway.active().snapshot.identities.is_none() {
         return Value::Null;
     }
-    let issuers = gateway.estate.callers.keys.status(gateway.clock.now().monotonic);
+    let issuers = gateway.estate.callers.keys.status(gateway.clock.now());
     let issuers = issuers.iter().map(|issuer| {
         json!({
             "issuer": *issuer.issuer,
             "keys": issuer.keys,
             "age_seconds": issuer.age.map(|age| age.as_secs()),
+            "from_disk": issuer.from_disk,
             "failed": issuer.failed,
         })
     });

@@ -136,13 +136,25 @@ impl MessageSnapshot {
 }
 
 impl Gateway {
-    /// A gateway that enforces `loaded`.
+    /// A gateway that enforces `loaded`, and leaves nothing for a later process.
+    ///
+    /// # Errors
+    /// As [`Gateway::keeping`].
+    pub fn new(loaded: Loaded, clock: Arc<dyn Clock>) -> std::io::Result<Gateway> {
+        Gateway::keeping(loaded, clock, None)
+    }
+
+    /// A gateway that enforces `loaded`, and seals by `kept_key` where that names no key.
     ///
     /// # Errors
     /// If the access log cannot be opened, a thread not be started or the system has no randomness.
-    pub fn new(loaded: Loaded, clock: Arc<dyn Clock>) -> std::io::Result<Gateway> {
+    pub fn keeping(
+        loaded: Loaded,
+        clock: Arc<dyn Clock>,
+        kept_key: Option<&[u8]>,
+    ) -> std::io::Result<Gateway> {
         let metrics = Arc::new(Metrics::new().map_err(std::io::Error::other)?);
-        let estate = Estate::new(&loaded.bootstrap)?;
+        let estate = Estate::new(&loaded.bootstrap, kept_key)?;
         let mut carry = Carry::default();
         let mut snapshot = loaded.snapshot;
         carry.activate(&mut snapshot);
@@ -180,6 +192,17 @@ impl Gateway {
     /// [`MessageSnapshot`].
     pub fn active(&self) -> Arc<Active> {
         self.active.load_full()
+    }
+
+    /// Whether nobody could say who they are: callers are named by tokens alone, and no issuer's keys are here.
+    pub fn lacks_keys(&self) -> bool {
+        let active = self.active();
+        let names_otherwise = active.snapshot.identities.as_ref().is_none_or(|identities| {
+            !identities.inspections.is_empty()
+                || identities.keys.is_some()
+                || identities.certificates.is_some()
+        });
+        !names_otherwise && self.estate.callers.keys.are_missing()
     }
 
     /// The snapshot in force, to look at something in it and let it go at once: costs less, and holds up

@@ -37,6 +37,11 @@ pub const MAX_ERRANDS: usize = 64;
 /// Errands that are waited for at once.
 pub const MAX_ASKED: usize = 512;
 
+/// A request of a server that belongs to no call.
+pub(crate) const UNRELATED: &str = "no request in flight that this could belong to";
+/// A request of a server that its client has not declared to be able to answer.
+pub(crate) const INCAPABLE: &str = "the client did not declare that it can be asked this";
+
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Everything that the gateway may say.
@@ -61,12 +66,14 @@ pub enum Errand {
         /// The request.
         id: Id,
     },
-    /// The refusal of a legacy server's request that belongs to no call.
+    /// The refusal of a legacy server's request that no client is asked.
     Decline {
         /// The session that it came on.
         session: Session,
         /// The request.
         id: Id,
+        /// Why: [`UNRELATED`] or [`INCAPABLE`].
+        why: &'static str,
     },
     /// A client's answer to a legacy server's question outside of any call.
     Answer {

@@ -78,11 +78,11 @@ pub struct Estate {
 }
 
 impl Estate {
-    /// Empty tables of a process.
+    /// Empty tables of a process; `kept_key` seals where no key is configured.
     ///
     /// # Errors
     /// If a sealing key cannot be used, or the system has no randomness.
-    pub fn new(bootstrap: &Bootstrap) -> io::Result<Estate> {
+    pub fn new(bootstrap: &Bootstrap, kept_key: Option<&[u8]>) -> io::Result<Estate> {
         let boot = Entropy::new().take().map(u32::from_be_bytes);
         let boot = boot.ok_or_else(|| io::Error::other("the system has no randomness"))?;
         let random = || format!("r{boot:08x}").into();
@@ -101,7 +101,10 @@ impl Estate {
             hub: Hub::default(),
             catalogs: Catalogs::default(),
             reads: Arc::default(),
-            seals: Seals::new(&bootstrap.sealing.keys)?,
+            seals: match kept_key {
+                Some(key) => Seals::of([key])?,
+                None => Seals::new(&bootstrap.sealing.keys)?,
+            },
             home: home.ok_or_else(|| io::Error::other("the name of the replica is no visible ASCII"))?,
             farewells: Farewells::default(),
             asked: Asked::default(),

@@ -11,6 +11,7 @@ mod founding;
 mod heard;
 mod pool;
 mod relay;
+mod shelf;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -26,20 +27,22 @@ pub(crate) use ear::Ear;
 use founding::Refused;
 pub use heard::{Heard, Hearsay, What};
 use http::{HeaderValue, StatusCode};
-use pool::Usage;
+pub use pool::Legs;
 pub(crate) use pool::credential;
-pub use pool::{LegLease, Legs};
 use portunus_config::UpstreamKey;
 use portunus_filters::mcp::bridge::LogLevel;
 use portunus_filters::mcp::{Id, Revision};
 use portunus_filters::{Denial, Reason};
+use shelf::Usage;
+pub use shelf::{LeaseOptions, LegLease};
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Messages that wait for one call, from the stream of its leg.
 const INBOX: usize = 64;
@@ -59,6 +62,11 @@ pub struct Leg {
     origin: Origin,
     next: AtomicU64,
     dead: AtomicBool,
+    /// Told when it dies.
+    ended: Notify,
+    founded: Instant,
+    /// Requests of its client that the server may have read: what it knows of them ends with it.
+    requests: AtomicUsize,
     state: Mutex<State>,
     stream: OnceLock<AbortHandle>,
     /// Answers come on the stream (2024-11-05 transports).
@@ -144,6 +152,9 @@ impl Leg {
             origin,
             next: AtomicU64::new(1),
             dead: AtomicBool::new(false),
+            ended: Notify::new(),
+            founded: Instant::now(),
+            requests: AtomicUsize::new(0),
             state: Mutex::default(),
             stream: OnceLock::new(),
             relayed: false,
@@ -171,6 +182,7 @@ impl Leg {
         let leg = Leg::new(legs, place, Origin::Adopted, Terms { facts, version, id });
         // Numbers that the home may have used must not come again.
         leg.next.store(1 << 32, Ordering::Relaxed);
+        leg.requests.store(1, Ordering::Relaxed);
         Arc::new(leg)
     }
 
@@ -206,9 +218,47 @@ impl Leg {
         self.relayed
     }
 
+    /// Waits until it is dead.
+    pub async fn lost(&self) {
+        let mut ended = pin!(self.ended.notified());
+        // Before the look at what is: an end in between is not missed.
+        ended.as_mut().enable();
+        if !self.is_dead() {
+            ended.await;
+        }
+    }
+
+    /// Counts a request of its client that goes to the upstream.
+    pub(crate) fn requested(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes a request out of the count: the upstream did not read it.
+    pub(crate) fn was_unread(&self) {
+        self.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether the upstream may know something of its client that another session would not have.
+    pub(crate) fn holds_state(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0 && !self.place.upstream.stateless_ok
+    }
+
+    /// Notes that the upstream does not know it any more: everybody who depends on it is told.
+    pub(crate) fn forgotten(self: &Arc<Self>, gateway: &Arc<Gateway>) {
+        stream::gone(gateway, self);
+    }
+
+    /// Resources that are subscribed to on it, of a pooled one.
+    pub(crate) fn subscriptions(&self) -> Vec<Arc<str>> {
+        self.lock().subscribed.keys().cloned().collect()
+    }
+
     /// Notes that the upstream no longer knows it; says whether that is news.
     pub(crate) fn die(&self) -> bool {
         let news = !self.dead.swap(true, Ordering::AcqRel);
+        if news {
+            self.ended.notify_waiters();
+        }
         if news && self.relayed {
             // Nobody will be answered any more.
             self.lock().attached.clear();
@@ -418,6 +468,14 @@ impl Leg {
 }
 
 impl Failure {
+    /// The server has forgotten the session of one client, and with it what the client has done there: it
+    /// has to begin anew (2025-11-25 transports, "Session Management").
+    pub(crate) fn session_lost() -> Failure {
+        let denial = Denial::new(Reason::UnknownSession, "Session not found");
+        let cause = "the server has forgotten the session that the client used there".to_owned();
+        Failure { cause, pending: false, ..Failure::from(denial) }
+    }
+
     /// The upstream has forgotten a session: what was sent on it was not read.
     pub(crate) fn forgotten() -> Failure {
         let denial = Denial::new(Reason::UpstreamUnavailable, "the server has forgotten this session");

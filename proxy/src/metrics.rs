@@ -102,6 +102,7 @@ impl From<Reason> for Status {
             | Reason::PolicyLimited
             | Reason::ResultTooLarge => Status::Denied,
             Reason::UpstreamUnavailable
+            | Reason::UpstreamLimited
             | Reason::UpstreamMalformed
             | Reason::UpstreamUnauthorized
             | Reason::UpstreamUntrusted

@@ -294,7 +294,11 @@ impl Read {
 
     /// An older answer in the place of a failure, if there is one and the server is but silent.
     pub fn instead(&self, failure: &Failure) -> Option<Answer> {
-        if !matches!(failure.denial.reason, Reason::UpstreamUnavailable | Reason::UpstreamTimeout) {
+        let is_silent = matches!(
+            failure.denial.reason,
+            Reason::UpstreamUnavailable | Reason::UpstreamTimeout | Reason::UpstreamLimited
+        );
+        if !is_silent {
             self.forget();
             return None;
         }

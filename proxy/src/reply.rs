@@ -114,6 +114,7 @@ fn row(reason: Reason, era: Era) -> Row {
         | Reason::Crowded
         | Reason::ReplicaLost
         | Reason::AnswerLost => in_band(StatusCode::SERVICE_UNAVAILABLE, -31503),
+        Reason::UpstreamLimited => in_band(StatusCode::TOO_MANY_REQUESTS, -31429),
         Reason::Untranslatable | Reason::EraMismatch => in_band(StatusCode::BAD_GATEWAY, -32603),
         Reason::UpstreamTimeout => in_band(StatusCode::GATEWAY_TIMEOUT, -31504),
         Reason::UpstreamMalformed | Reason::UpstreamUnauthorized | Reason::UpstreamUntrusted => {
@@ -144,13 +145,17 @@ pub fn refuse(denial: &Denial, refused: &Refused<'_>, request_id: &str) -> Answe
             Some(Era::Modern) => "POST, OPTIONS",
             _ => "GET, POST, DELETE, OPTIONS",
         }),
-        retry_after: matches!(
-            denial.reason,
-            Reason::Overloaded | Reason::Draining | Reason::IdentityUnavailable
-        )
-        .then_some(1),
+        retry_after: retry_after(denial),
         close: closes(denial.reason),
     }
+}
+
+/// When it is worth coming back, in seconds: as long as the denial says, if it says so.
+fn retry_after(denial: &Denial) -> Option<u32> {
+    let soon = [Reason::Overloaded, Reason::Draining, Reason::IdentityUnavailable].contains(&denial.reason);
+    let told =
+        denial.retry_after().map(|told| u32::try_from(told.as_millis().div_ceil(1000)).unwrap_or(u32::MAX));
+    told.or(soon.then_some(1))
 }
 
 /// The refusal as the last event of a stream that has already begun; without an id, so that a
@@ -247,6 +252,9 @@ mod tests {
             ("a stream of a dead upstream", Reason::UpstreamUnavailable, &stream, 503),
             ("a notification to a dead upstream", Reason::UpstreamUnavailable, &notification, 202),
             ("an answer to a dead upstream", Reason::UpstreamUnavailable, &response, 202),
+            ("a call to a limited upstream", Reason::UpstreamLimited, &legacy, 200),
+            ("the same, mirrored", Reason::UpstreamLimited, &mirror, 429),
+            ("a probe of a limited upstream", Reason::UpstreamLimited, &probe, 429),
             ("a slow upstream", Reason::UpstreamTimeout, &modern, 200),
             ("a slow probe", Reason::UpstreamTimeout, &probe, 504),
             ("rubbish", Reason::UpstreamMalformed, &legacy, 200),

@@ -16,6 +16,7 @@ use crate::log::{self, LevelHandle};
 use crate::notify::Supervisor;
 use crate::peers::news;
 use crate::readiness::Readiness;
+use crate::sealing::kept_key;
 use crate::surface::Surface;
 use crate::telemetry::Telemetry;
 use crate::watch::Watcher;
@@ -126,8 +127,7 @@ pub fn run(process: Process) -> io::Result<()> {
         let at = warning.at.as_ref().map(tracing::field::display);
         tracing::warn!(at, path = warning.path, hint = warning.hint, "{}", warning.problem);
     }
-    let gateway = Arc::new(Gateway::new(loaded, clock)?);
-    restore(&gateway);
+    let gateway = gateway(loaded, clock, &origin)?;
     let Beginning { bound, control, claim, inbox, supervisor, before } =
         begin(&gateway.bootstrap, origin, level)?;
     let addresses = bound.addresses(gateway.bootstrap.control.clone());
@@ -191,6 +191,20 @@ fn begin(bootstrap: &Bootstrap, origin: Origin, level: LevelHandle) -> io::Resul
             Ok(Beginning { bound, control, claim, inbox, supervisor, before: Some((predecessor, claimed)) })
         }
     }
+}
+
+/// A gateway that goes on with what an earlier process kept.
+fn gateway(loaded: Loaded, clock: Arc<dyn Clock>, origin: &Origin) -> io::Result<Arc<Gateway>> {
+    let kept_key = kept_key(&loaded.bootstrap.state, &loaded.bootstrap.sealing.keys).or_else(|error| {
+        // Why this process is none that could succeed the old one tells more than what follows from it.
+        if let Origin::Upgrade { .. } = origin {
+            Predecessor::ask(&loaded.bootstrap.control, false)?;
+        }
+        Err(error)
+    })?;
+    let gateway = Arc::new(Gateway::keeping(loaded, clock, kept_key.as_ref().map(<[u8; 32]>::as_slice))?);
+    restore(&gateway);
+    Ok(gateway)
 }
 
 /// Tells Pingora to stop accepting.
@@ -369,12 +383,15 @@ fn spawn_asides(
     watcher
 }
 
-/// Takes back the lists that an earlier process knew; those that are not there are asked for.
+/// Takes back the lists and keys of issuers that an earlier process knew; what is not there is asked for.
 fn restore(gateway: &Gateway) {
     let (folder, active) = (&gateway.bootstrap.state, gateway.active());
     let restored = gateway.estate.catalogs.restore(folder, gateway.clock.now(), &active.snapshot);
     if let Err(error) = restored {
         tracing::warn!(folder = %folder.display(), %error, "lists of an earlier process cannot be read and are left out");
+    }
+    if let Err(error) = gateway.estate.callers.keys.restore(folder, gateway.clock.now()) {
+        tracing::warn!(folder = %folder.display(), %error, "keys of issuers of an earlier process cannot be read and are left out");
     }
 }
 
@@ -391,6 +408,9 @@ fn store(gateway: &Gateway) {
     let folder = &gateway.bootstrap.state;
     if let Err(error) = gateway.estate.catalogs.store(folder) {
         tracing::warn!(folder = %folder.display(), %error, "lists cannot be kept for a later process");
+    }
+    if let Err(error) = gateway.estate.callers.keys.store(folder) {
+        tracing::warn!(folder = %folder.display(), %error, "keys of issuers cannot be kept for a later process");
     }
 }
 

@@ -15,13 +15,26 @@ use std::path::Path;
 /// # Errors
 /// If it is longer than `max_bytes`, is no file, belongs to somebody else, or others may write to it.
 pub fn read(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+    read_closed(path, max_bytes, (0o022, "others may write to it: take it away, or chmod 600 it"))
+}
+
+/// The same of a file that nobody else may read either.
+///
+/// # Errors
+/// As [`read`], and if others may read it.
+pub fn read_secret(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+    let open = "it is open to others than its owner: chmod 600 it if nobody has read it, else take it away";
+    read_closed(path, max_bytes, (0o077, open))
+}
+
+fn read_closed(path: &Path, max_bytes: u64, closed: (u32, &str)) -> io::Result<Option<Vec<u8>>> {
     // A FIFO without a writer is opened at once, and a link leads nowhere.
     let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed();
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    check(&file)?;
+    check(&file, closed)?;
     let mut content = Vec::new();
     if file.take(max_bytes + 1).read_to_end(&mut content)? as u64 > max_bytes {
         return Err(odd(format!("it is longer than {max_bytes} bytes")));
@@ -34,6 +47,22 @@ pub fn read(path: &Path, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
 /// # Errors
 /// If its folder cannot be written to.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    place(path, content, |beside| fs::rename(beside, path))
+}
+
+/// Writes a file that is not there yet, whole or not at all.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] if another process was first; if the folder cannot be written to.
+pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
+    place(path, content, |beside| {
+        let linked = fs::hard_link(beside, path);
+        fs::remove_file(beside).ok();
+        linked
+    })
+}
+
+fn place(path: &Path, content: &[u8], into_place: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
     let beside = Path::new(&beside);
@@ -43,14 +72,14 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
     let written = file.write_all(content).and_then(|()| file.sync_all());
-    let moved = written.and_then(|()| fs::rename(beside, path));
+    let moved = written.and_then(|()| into_place(beside));
     if moved.is_err() {
         fs::remove_file(beside).ok();
     }
     moved
 }
 
-fn check(file: &File) -> io::Result<()> {
+fn check(file: &File, (closed, open): (u32, &str)) -> io::Result<()> {
     let found = file.metadata()?;
     if !found.is_file() {
         return Err(odd("it is no regular file: take it away".to_owned()));
@@ -60,8 +89,8 @@ fn check(file: &File) -> io::Result<()> {
         let owner = found.uid();
         return Err(odd(format!("it belongs to user {owner}, and this process runs as {own}: take it away")));
     }
-    if found.mode() & 0o022 != 0 {
-        return Err(odd("others may write to it: take it away, or chmod 600 it".to_owned()));
+    if found.mode() & closed != 0 {
+        return Err(odd(open.to_owned()));
     }
     Ok(())
 }
@@ -112,6 +141,14 @@ mod tests {
             ("link", 4, Err("")),
         ];
         for (name, max_bytes, expected) in cases {
+            let secret = read_secret(&at(name), max_bytes);
+            match name {
+                "readable" => {
+                    let refused = secret.unwrap_err().to_string();
+                    assert!(refused.contains("open to others"), "{refused}");
+                }
+                _ => assert_eq!(secret.is_ok(), expected.is_ok(), "{name}"),
+            }
             match (read(&at(name), max_bytes), expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found.as_deref(), expected, "{name}"),
                 (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{name}: {error}"),

@@ -39,6 +39,9 @@ impl Telemetry {
         if drain.phase() > Phase::Serving && !drain.succeeded() {
             missing.push("draining");
         }
+        if self.gateway.lacks_keys() {
+            missing.push("keys of issuers");
+        }
         if missing.is_empty() {
             plain(StatusCode::OK, "ready\n")
         } else {

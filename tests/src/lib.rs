@@ -85,6 +85,8 @@ mod shares;
 #[cfg(test)]
 mod signals;
 #[cfg(test)]
+mod stale;
+#[cfg(test)]
 mod surfaces;
 #[cfg(test)]
 mod swap;

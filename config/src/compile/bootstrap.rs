@@ -49,6 +49,7 @@ pub(crate) fn compile_bootstrap(
     if let Some(mtls) = rules.and_then(|rules| rules.identity.as_ref()?.mtls.as_ref()) {
         check_trust_domains(mtls, &listeners, findings);
     }
+    check_kept_key(process, findings);
     let replica = peers::replica(process, files);
     let state = process.state.clone().unwrap_or_else(|| PathBuf::from("./.portunus"));
     Bootstrap {
@@ -218,6 +219,21 @@ fn check_shares(document: &ListenerDocument, anonymous: bool, findings: &Finding
                        one proxy share what one caller may hold";
         let hint = "set `identity`, or name the proxies that say whom they forward for: \
                     `trusted_proxies: [10.0.0.0/8]`";
+        findings.warn(&bind.place, problem, hint);
+    }
+}
+
+/// Without `sealing`, what clients carry opens for as long as the state folder is there. What serves other
+/// machines is often a container, whose working folder goes with it.
+fn check_kept_key(process: &ProcessDocument, findings: &Findings) {
+    let mut binds = process.listeners.iter().flatten().map(|listener| &listener.bind);
+    let exposed = binds.find(|bind| !bind.value.ip().to_canonical().is_loopback());
+    if let Some(bind) = exposed
+        && process.sealing.is_none()
+        && process.state.is_none()
+    {
+        let problem = "the key of sessions is kept in `./.portunus`, and they all end with that folder";
+        let hint = "write `state: /var/lib/portunus`, a folder that outlives the process, or `sealing`";
         findings.warn(&bind.place, problem, hint);
     }
 }

@@ -82,10 +82,11 @@ fn asked(asked: &Asked) -> Map<String, Value> {
 fn trust(trust: &Trust) -> Value {
     let issuer = &trust.issuer;
     let kind = |kind: &String| if kind.is_empty() { "none".to_owned() } else { kind.clone() };
+    let max_stale = duration(trust.max_stale);
     let (jwks, at) = match &trust.keys {
-        KeySource::File { path, .. } => (Some(path.display().to_string()), None),
-        KeySource::Url(at) => (Some(at.url.redacted()), Some(at)),
-        KeySource::Discovered(at) => (None, Some(at)),
+        KeySource::File { path, .. } => (json!(path.display().to_string()), None),
+        KeySource::Url(at) => (json!({ "url": at.url.redacted(), "max_stale": max_stale }), Some(at)),
+        KeySource::Discovered(at) => (json!({ "max_stale": max_stale }), Some(at)),
     };
     let mut shown = rules(&issuer.rules);
     shown.extend(at.map(|at| endpoint(at)).unwrap_or_default());

@@ -66,7 +66,7 @@ fn issuer() -> Value {
     Object::new("An issuer of signed tokens.")
         .required("issuer", text("As its tokens have it in `iss`."))
         .optional("audience", texts("For whom its tokens have to be. Default: the resource of each server."))
-        .optional("jwks", text("URL or file of its keys. Default: what its metadata says."))
+        .optional("jwks", jwks())
         .optional("algorithms", algorithms)
         .optional("types", types)
         .optional("clock_skew", duration(Issuer::DEFAULT_CLOCK_SKEW, "How far clocks may be apart."))
@@ -75,6 +75,17 @@ fn issuer() -> Value {
         .all(mapping_keys())
         .all(endpoint())
         .build()
+}
+
+fn jwks() -> Value {
+    let at = || text("URL or file of its keys. Default: what its metadata says.");
+    let max_stale =
+        defined("duration", "How old keys of an earlier process may be while none can be fetched.");
+    let both = Object::new("Its keys.")
+        .optional("url", at())
+        .optional("max_stale", with_default(max_stale, json!("24h")))
+        .build();
+    json!({ "anyOf": [at(), both] })
 }
 
 fn introspection() -> Value {

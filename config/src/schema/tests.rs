@@ -48,7 +48,7 @@ const SECTIONS: [&str; 4] = [
      servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, replay: {}, identity: {anonymous: {}}}]\n",
     "version: 1\nbundle: {}\n",
     "version: 1\nidentity:\n  \
-       jwt: [{tenant: {}, claims: {}, tls: {}}]\n  \
+       jwt: [{jwks: {}, tenant: {}, claims: {}, tls: {}}]\n  \
        introspection: [{client: {}, credentials: {header: {}}, tenant: {}, claims: {}, tls: {}}]\n  \
        mtls: {}\n  keys: {entries: {NAME: {attributes: {}}}}\n  revoked: {subjects: [{}]}\n  metadata: {}\n  anonymous: {}\n\
      servers: {/PATH: {identity: {anonymous: {}}}}\n",

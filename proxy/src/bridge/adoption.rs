@@ -30,7 +30,8 @@ fn taken_over(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
     let session = Arc::new(session.keeping(replay(desk)).owned_by(desk.owner(), desk.upward.bytes()));
     for (upstream, leg) in legs(desk, token, &profile) {
         desk.gateway.estate.hub.own(&leg, &session);
-        session.hold(upstream, leg);
+        // One that has just begun is not over.
+        drop(session.hold(upstream, leg));
     }
     tracing::info!(server = &*desk.server.name, home = &**token.home.replica(), "session adopted");
     session

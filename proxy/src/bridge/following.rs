@@ -1,21 +1,27 @@
-//! Listening at the modern servers of somebody who listens here.
+//! Listening at the servers of somebody who listens here, for as long as somebody does: one that is lost
+//! or restarts is found again.
+//!
+//! A legacy server is heard on the stream of a session with it; if that is lost, another session takes its
+//! place. A modern one is listened to.
 //!
 //! What is wanted of a server changes when a client subscribes to a resource or leaves one: then it is
 //! listened to anew, and the former stream goes on until the server has acknowledged the new one and a
 //! moment longer, for what is still on its way. A change may be told twice then, and is never lost.
 
 use super::desk::Desk;
-use super::hub;
+use super::founding;
+use super::hub::{self, LISTS};
 use super::sessions::{Session, Word};
 use crate::authorize::Overseer;
 use crate::context::Gateway;
 use crate::errand::{self, Listening};
+use crate::forward::Failure;
+use crate::legs::{LeaseOptions, LegLease};
 use crate::talk::Place;
 use portunus_config::{Upstream, UpstreamKey};
 use portunus_filters::Era;
 use portunus_filters::mcp::Envelope;
 use portunus_filters::mcp::bridge::Filter;
-use portunus_filters::mcp::catalog::ListKind;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -83,16 +89,16 @@ impl Following {
         let mut former = std::mem::take(&mut self.followed);
         for upstream in desk.upstreams() {
             let Ok(place) = desk.place(&active, upstream, &session.profile) else { continue };
-            let is_heard = session.leg(&upstream.key).is_none() && desk.may_serve(Era::Modern);
-            if !is_heard || !self.overseer.is_told_of(desk.gateway, &upstream.name) {
+            let has_leg = session.leg(&upstream.key).is_some();
+            if has_leg || !self.overseer.is_told_of(desk.gateway, &upstream.name) {
                 continue;
             }
             let mut uris = session.uris_at(&upstream.name);
             uris.sort_unstable();
             let filter = Filter { tools: true, prompts: true, resources: true, uris };
             let followed = match former.remove(&upstream.key) {
-                Some(followed) if followed.filter == filter => followed,
-                followed => self.begin(desk.gateway, place, filter, followed),
+                Some(followed) if followed.filter == filter && !followed.is_over() => followed,
+                followed => self.begin((desk, session), place, filter, followed),
             };
             self.followed.insert(upstream.key, followed);
         }
@@ -100,7 +106,7 @@ impl Following {
 
     fn begin(
         &self,
-        gateway: &Arc<Gateway>,
+        (desk, session): (&Desk<'_>, &Arc<Session>),
         place: Place,
         filter: Filter,
         former: Option<Followed>,
@@ -114,18 +120,25 @@ impl Following {
             move || standing.acknowledged(number)
         };
         let listener = Listener {
-            gateway: Arc::clone(gateway),
+            gateway: Arc::clone(desk.gateway),
             place,
             words: self.words.clone(),
             overseer: Arc::clone(&self.overseer),
             acknowledged: Box::new(relieved),
+            client: Client::Session(Arc::clone(session)),
+            translates: desk.server.bridge,
         };
-        let newest = Task(tokio::spawn(follow(listener, Era::Legacy, filter.clone())).abort_handle());
+        let newest = Task(tokio::spawn(follow(listener, filter.clone(), None)).abort_handle());
         Followed { filter, newest, standing }
     }
 }
 
 impl Followed {
+    /// Whether it has ended: its server is heard otherwise, or was.
+    fn is_over(&self) -> bool {
+        self.newest.0.is_finished()
+    }
+
     /// Stays in the place of the next, whose number this gives; at most one stays.
     fn give_way(self) -> (Arc<Standing>, u64) {
         let Followed { newest, standing, .. } = self;
@@ -174,48 +187,167 @@ pub(super) struct Listener {
     pub(super) overseer: Arc<Overseer>,
     /// Called when the server has begun to tell.
     pub(super) acknowledged: Box<dyn Fn() + Send + Sync>,
+    /// Who listens.
+    pub(super) client: Client,
+    /// Whether a server of the other era than the client's may be listened to.
+    pub(super) translates: bool,
 }
 
-/// Listens at a modern server; when it is lost, again, for what was said in between is unknown.
+/// Who listens at a server.
+pub(super) enum Client {
+    /// A legacy client, which has a session of its own with each legacy server.
+    Session(Arc<Session>),
+    /// A modern one, for which a pooled session will do.
+    Subscriber,
+}
+
+/// A pooled session with a legacy server that somebody listens on, and is subscribed on.
+pub(super) struct Heard {
+    leg: LegLease,
+    gateway: Arc<Gateway>,
+    uris: Vec<Arc<str>>,
+}
+
+impl Heard {
+    /// Begins to listen on one that nobody has lost.
+    ///
+    /// # Errors
+    /// [`Failure`] if there is none; [`Refused`](Unheard::Refused) if the server takes a subscription not.
+    pub(super) async fn begin(
+        gateway: &Arc<Gateway>,
+        place: &Place,
+        uris: &[Arc<str>],
+    ) -> Result<Heard, Unheard> {
+        let legs = &gateway.estate.legs;
+        let leg = legs.lease(gateway, place, LeaseOptions::any()).await.map_err(Unheard::Unreached)?;
+        let mut heard = Heard { leg, gateway: Arc::clone(gateway), uris: Vec::new() };
+        for uri in uris {
+            heard.leg.subscribe(gateway, uri).await.map_err(Unheard::Refused)?;
+            heard.uris.push(Arc::clone(uri));
+        }
+        Ok(heard)
+    }
+}
+
+impl Drop for Heard {
+    fn drop(&mut self) {
+        for uri in &self.uris {
+            self.leg.unsubscribe(&self.gateway, uri);
+        }
+    }
+}
+
+/// Why nobody listens at a server.
+pub(super) enum Unheard {
+    /// There is no session with it.
+    Unreached(Failure),
+    /// It does not take a subscription.
+    Refused(Failure),
+}
+
+/// How an attempt to listen ended.
+enum Attempt {
+    /// It was heard, and may be at once again.
+    Heard,
+    /// It was listened to, and said nothing; or not listened to.
+    Silent,
+    /// It is heard otherwise, or nobody wants to hear it any more.
+    Over,
+}
+
+/// Listens at a server, on `heard` to begin with; when it is lost, again, for what was said in between is
+/// unknown.
 ///
 /// Where a server speaks both eras, it is spoken to in that of the client.
-pub(super) async fn follow(listener: Listener, client: Era, filter: Filter) {
-    let Listener { gateway, place, acknowledged, .. } = &listener;
+pub(super) async fn follow(listener: Listener, filter: Filter, heard: Option<Heard>) {
     let mut back_off = BACK_OFF;
-    let mut first = true;
+    let mut first = heard.is_none();
+    if let Some(heard) = heard {
+        heard.leg.lost().await;
+    }
     loop {
-        match gateway.estate.eras.choose(gateway, place, client).await {
-            Ok(Era::Modern) => {}
-            // Its own leg is heard, or it is asked again when the session needs one.
-            Ok(Era::Legacy) => return acknowledged(),
-            Err(_) => {
-                sleep(back_off).await;
-                back_off = (back_off * 2).min(MAX_BACK_OFF);
-                continue;
-            }
+        // What is waited for meanwhile is most of what a listener needs room for.
+        match Box::pin(listener.attempt(&filter, first)).await {
+            Attempt::Heard => back_off = BACK_OFF,
+            Attempt::Silent => {}
+            Attempt::Over => return,
         }
-        if let Ok(listening) = errand::listen(gateway, place, &filter).await {
-            if !first {
-                for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
-                    hub::outdate(gateway, &place.upstream, &Word::Changed(kind));
-                    if listener.pass(Word::Changed(kind)).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            first = false;
-            match listener.hear(listening).await {
-                Ok(true) => back_off = BACK_OFF,
-                Ok(false) => {}
-                Err(()) => return,
-            }
-        }
+        first = false;
         sleep(back_off).await;
         back_off = (back_off * 2).min(MAX_BACK_OFF);
     }
 }
 
 impl Listener {
+    /// Listens once; unless for the `first` time, all that was told before may be out of date.
+    async fn attempt(&self, filter: &Filter, first: bool) -> Attempt {
+        let Listener { gateway, place, .. } = self;
+        let era = match self.client {
+            Client::Session(_) => Era::Legacy,
+            Client::Subscriber => Era::Modern,
+        };
+        let attempt = match gateway.estate.eras.choose(gateway, place, era).await {
+            Ok(spoken) if spoken != era && !self.translates => Ok(Attempt::Over),
+            Ok(Era::Modern) => self.listen(filter, first).await,
+            Ok(Era::Legacy) => match &self.client {
+                Client::Session(session) => Ok(self.restore(session).await),
+                Client::Subscriber => self.lease(filter, first).await,
+            },
+            Err(_) => Ok(Attempt::Silent),
+        };
+        attempt.unwrap_or(Attempt::Over)
+    }
+
+    /// Listens at a modern server until that is lost. Fails when nobody wants to hear it any more.
+    async fn listen(&self, filter: &Filter, first: bool) -> Result<Attempt, ()> {
+        let Ok(listening) = errand::listen(&self.gateway, &self.place, filter).await else {
+            return Ok(Attempt::Silent);
+        };
+        if !first {
+            self.pass_changes().await?;
+        }
+        let heard = self.hear(listening).await?;
+        Ok(if heard { Attempt::Heard } else { Attempt::Silent })
+    }
+
+    /// Listens on a pooled session with a legacy server until that is lost. Fails when nobody wants to
+    /// hear it any more.
+    async fn lease(&self, filter: &Filter, first: bool) -> Result<Attempt, ()> {
+        let heard = match Heard::begin(&self.gateway, &self.place, &filter.uris).await {
+            Ok(heard) => heard,
+            Err(Unheard::Unreached(failure) | Unheard::Refused(failure)) => {
+                let upstream = &*self.place.upstream.name;
+                tracing::debug!(upstream, cause = failure.cause, "not listened to");
+                return Ok(Attempt::Silent);
+            }
+        };
+        (self.acknowledged)();
+        if !first {
+            self.pass_changes().await?;
+        }
+        heard.leg.lost().await;
+        Ok(Attempt::Heard)
+    }
+
+    /// Gives a client's session its own session with a legacy server again, which is heard by itself.
+    async fn restore(&self, session: &Arc<Session>) -> Attempt {
+        let is_wanted = session.expects_leg(&self.place.upstream.key);
+        if is_wanted && founding::restore(&self.gateway, session, &self.place).await.is_err() {
+            return if session.is_over() { Attempt::Over } else { Attempt::Silent };
+        }
+        (self.acknowledged)();
+        Attempt::Over
+    }
+
+    /// Tells that all lists of the server may have changed. Fails when nobody wants to hear it.
+    async fn pass_changes(&self) -> Result<(), ()> {
+        for word in LISTS.map(Word::Changed) {
+            hub::outdate(&self.gateway, &self.place.upstream, &word);
+            self.pass(word).await?;
+        }
+        Ok(())
+    }
+
     /// Passes on what a server tells until it ends; whether it told anything. Fails when nobody wants
     /// to hear it any more.
     async fn hear(&self, mut listening: Listening) -> Result<bool, ()> {
@@ -272,6 +404,7 @@ fn words(upstream: &Upstream, message: &[u8]) -> Vec<Word> {
 mod tests {
     use super::*;
     use crate::testing::{Bed, overseer};
+    use portunus_filters::mcp::catalog::ListKind;
     use std::net::Ipv4Addr;
 
     #[tokio::test]
@@ -286,6 +419,8 @@ mod tests {
             words,
             overseer: Arc::new(overseer()),
             acknowledged: Box::new(|| {}),
+            client: Client::Subscriber,
+            translates: true,
         };
         let changed = || Word::Changed(ListKind::Tools);
         assert!(listener.pass(changed()).await.is_ok() && heard.try_recv().is_ok());

@@ -4,7 +4,7 @@ use super::answering::Answering;
 use super::desk::{Desk, params};
 use super::replay::Replay;
 use super::sessions::Session;
-use super::{adoption, call, lists};
+use super::{adoption, call, hub, lists};
 use crate::context::Gateway;
 use crate::estate::Estate;
 use crate::forward::Failure;
@@ -63,9 +63,9 @@ pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded,
     let mut sealed = Vec::new();
     for (upstream, leg) in greetings.legs {
         sealed.extend(sealed_leg(&leg));
-        desk.gateway.estate.hub.own(&leg, &session);
-        session.hold(upstream, leg);
+        own(desk.gateway, &session, upstream, leg).map_err(|failure| failure.denial)?;
     }
+    greetings.unreached.into_iter().for_each(|upstream| session.expect_leg(upstream));
     let facts = lists::merged(desk, &greetings.facts);
     let result = lists::with_missing(facts.initialize_result(version), &greetings.missing);
     desk.gateway.estate.sessions.insert(&desk.server, &session, lifetime(desk), desk.gateway);
@@ -113,6 +113,8 @@ struct Greetings {
     legs: Vec<(UpstreamKey, Arc<Leg>)>,
     /// Members whose servers did not speak.
     missing: Vec<(Arc<str>, Reason)>,
+    /// Upstreams of these.
+    unreached: Vec<UpstreamKey>,
 }
 
 /// Greets every server that the caller is told of and that is not known to be down. One that cannot be
@@ -126,8 +128,11 @@ async fn greet_all(desk: &Desk<'_>, profile: &Arc<Profile>, version: Revision) -
     let active = desk.active();
     let mut tasks = JoinSet::new();
     for (index, member) in desk.server.members.iter().enumerate() {
-        let Some((_, facts)) = known.iter().find(|(name, _)| *name == member.name) else { continue };
         let Some(upstream) = desk.chosen(member) else { continue };
+        let Some((_, facts)) = known.iter().find(|(name, _)| *name == member.name) else {
+            greetings.unreached.extend(told(index).then_some(upstream.key));
+            continue;
+        };
         let place = desk.place(&active, upstream, profile)?;
         let (gateway, within) = (Arc::clone(desk.gateway), desk.server.list_timeout);
         let facts = (Arc::clone(&member.name), Arc::clone(facts));
@@ -148,6 +153,7 @@ async fn greet_all(desk: &Desk<'_>, profile: &Arc<Profile>, version: Revision) -
             }
             Err(failure) => {
                 greetings.missing.push((member, failure.denial.reason));
+                greetings.unreached.push(upstream);
                 first.get_or_insert(failure.denial);
             }
         }
@@ -252,29 +258,106 @@ pub(super) async fn leg(
     session: &Arc<Session>,
     place: &Place,
 ) -> Result<Option<Arc<Leg>>, Failure> {
-    if let Some(leg) = session.leg(&place.upstream.key) {
-        if !leg.is_dead() {
-            return Ok(Some(leg));
-        }
-        session.release(&place.upstream.key);
-        desk.gateway.estate.hub.disown(&leg);
+    if let Some(leg) = living(desk.gateway, session, place.upstream.key)? {
+        return Ok(Some(leg));
     }
-    let estate = &desk.gateway.estate;
-    if estate.eras.choose(desk.gateway, place, Era::Legacy).await? == Era::Modern {
+    let eras = &desk.gateway.estate.eras;
+    if eras.choose(desk.gateway, place, Era::Legacy).await? == Era::Modern {
         return Ok(None);
     }
-    // What the server knew of the session is lost with its leg; only the home may know that this is
-    // of no consequence.
+    own_leg(desk.gateway, session, place).await.map(Some)
+}
+
+/// The session's own session with a legacy server, for a request: the one it has, or a new one where
+/// nothing that the client has done is missing from that.
+///
+/// # Errors
+/// [`Reason::UnknownSession`] if something would be missing: the client must begin anew, and not go on
+/// unaware of it. [`Failure`] if none can be made.
+pub(crate) async fn own_leg(
+    gateway: &Arc<Gateway>,
+    session: &Arc<Session>,
+    place: &Place,
+) -> Result<Arc<Leg>, Failure> {
+    if let Some(leg) = living(gateway, session, upstream_of(gateway, place))? {
+        return Ok(leg);
+    }
+    // What another replica knew of the session is not known here; only where there is nothing to know
+    // is that of no consequence.
     if !session.native && !place.upstream.stateless_ok {
-        return Err(Denial::new(Reason::UnknownSession, "Session not found").into());
+        return Err(Failure::session_lost());
     }
-    let leg = estate.legs.own(desk.gateway, place, session.version).await?;
-    if let Some(level) = session.level() {
-        leg.set_level(desk.gateway, level).await?;
+    restore(gateway, session, place).await
+}
+
+/// The session's own session with a legacy server, for what the server says outside of calls: the one it
+/// has, or a new one, with its log level and subscriptions. In the place of one that was lost, the client
+/// is told that lists may have changed meanwhile.
+///
+/// # Errors
+/// [`Failure`] if none can be made.
+pub(super) async fn restore(
+    gateway: &Arc<Gateway>,
+    session: &Arc<Session>,
+    place: &Place,
+) -> Result<Arc<Leg>, Failure> {
+    let upstream = upstream_of(gateway, place);
+    let was_expected = session.expects_leg(&upstream);
+    let turn = session.turn(upstream);
+    let _turn = turn.lock().await;
+    if let Some(leg) = session.leg(&upstream).filter(|leg| !leg.is_dead()) {
+        return Ok(leg);
     }
-    session.hold(place.upstream.key, Arc::clone(&leg));
-    estate.hub.own(&leg, session);
-    Ok(Some(leg))
+    let leg = gateway.estate.legs.own(gateway, place, session.version).await?;
+    own(gateway, session, upstream, Arc::clone(&leg))?;
+    if let Some(level) = session.level()
+        && let Err(failure) = leg.set_level(gateway, level).await
+    {
+        tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "no log level set");
+    }
+    if was_expected {
+        hub::subscribe_again(gateway, &leg, session.uris_at(&place.upstream.name)).await;
+        hub::tell_changed(gateway, session, &leg);
+    }
+    Ok(leg)
+}
+
+/// Gives a session its own session with a server.
+fn own(
+    gateway: &Arc<Gateway>,
+    session: &Arc<Session>,
+    upstream: UpstreamKey,
+    leg: Arc<Leg>,
+) -> Result<(), Failure> {
+    gateway.estate.hub.own(&leg, session);
+    session.hold(upstream, leg).map_err(|leg| {
+        gateway.estate.hub.disown(&leg);
+        leg.end(gateway);
+        Failure::session_lost()
+    })
+}
+
+/// The leg that a request goes on, if the session has one that lives.
+fn living(
+    gateway: &Arc<Gateway>,
+    session: &Session,
+    upstream: UpstreamKey,
+) -> Result<Option<Arc<Leg>>, Failure> {
+    let lost = |_| Failure::session_lost();
+    let leg = session.leg_for_request(&upstream).map_err(lost)?;
+    match leg {
+        Some(leg) if leg.is_dead() => {
+            session.lose(&upstream, &leg);
+            gateway.estate.hub.disown(&leg);
+            session.leg_for_request(&upstream).map_err(lost)
+        }
+        leg => Ok(leg),
+    }
+}
+
+/// The upstream as it is configured, of which a place may be one of several.
+fn upstream_of(gateway: &Gateway, place: &Place) -> UpstreamKey {
+    gateway.estate.replicas.whole(place.upstream.key).map_or(place.upstream.key, |whole| whole.key)
 }
 
 /// What the client says of itself, with the log level that it has set since.
@@ -295,7 +378,11 @@ pub(super) async fn set_level(desk: &Desk<'_>, session: &Session, fields: &Objec
     session.set_level(level);
     for leg in session.legs() {
         if leg.facts.has("logging") {
-            leg.set_level(desk.gateway, level).await.map_err(|failure| failure.denial)?;
+            match leg.set_level(desk.gateway, level).await {
+                // The one in its place gets it.
+                Err(_) if leg.is_dead() => {}
+                set => set.map_err(|failure| failure.denial)?,
+            }
         }
     }
     Ok(())

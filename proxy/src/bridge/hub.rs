@@ -7,6 +7,7 @@ use super::desk::Desk;
 use super::sessions::{Session, Untold, Waiting, Word};
 use crate::authorize::{self, Overseer};
 use crate::context::Gateway;
+use crate::errand::Errand;
 use crate::legs::{Heard, Leg, Origin, What};
 use crate::sealing::CallerKey;
 use crate::talk::Reply;
@@ -21,6 +22,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+
+/// Lists whose changes are announced.
+pub(super) const LISTS: [ListKind; 3] = [ListKind::Tools, ListKind::Prompts, ListKind::Resources];
 
 /// Words that wait for one listener; when there are more, the rest is lost, and counted.
 const MAX_WORDS: usize = 256;
@@ -134,17 +138,47 @@ fn hear(gateway: &Arc<Gateway>, heard: Heard) {
         }
         What::Question { id, question } => ask(gateway, &leg, id, question),
         What::Gap => {
-            for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
+            for kind in LISTS {
                 outdate(gateway, &upstream, &Word::Changed(kind));
                 pass(gateway, &server, caller, &leg, Word::Changed(kind));
             }
+            // Without sessions, nothing tells whether it is the server that knew what was subscribed to.
+            if leg.id().is_none() {
+                let session = gateway.estate.hub.owner(&leg);
+                let uris = session.map(|session| session.uris_at(&upstream.name));
+                let uris = uris.unwrap_or_else(|| leg.subscriptions());
+                let gateway = Arc::clone(gateway);
+                tokio::spawn(async move { subscribe_again(&gateway, &leg, uris).await });
+            }
         }
         What::Gone => {
+            // A server that has forgotten its sessions may have been replaced by another.
+            LISTS.map(Word::Changed).iter().for_each(|word| outdate(gateway, &upstream, word));
             if let Some(session) = gateway.estate.hub.owner(&leg) {
-                session.release(&upstream.key);
+                session.lose(&upstream.key, &leg);
             }
             gateway.estate.hub.disown(&leg);
         }
+    }
+}
+
+/// Subscribes to what a server may not know any more.
+pub(super) async fn subscribe_again(gateway: &Arc<Gateway>, leg: &Arc<Leg>, uris: Vec<Arc<str>>) {
+    for uri in uris {
+        if let Err(failure) = leg.ask(gateway, Errand::Subscribe { uri }).await {
+            let upstream = &*leg.place().upstream.name;
+            tracing::debug!(upstream, cause = failure.cause, "a subscription was not repeated");
+        }
+    }
+}
+
+/// Tells a session that all lists of a server may have changed.
+pub(super) fn tell_changed(gateway: &Arc<Gateway>, session: &Session, leg: &Arc<Leg>) {
+    let upstream = &leg.place().upstream;
+    let whole = gateway.estate.replicas.whole(upstream.key);
+    for word in LISTS.map(Word::Changed) {
+        outdate(gateway, whole.as_ref().unwrap_or(upstream), &word);
+        tell_session(gateway, session, &upstream.name, word);
     }
 }
 
@@ -181,9 +215,20 @@ pub(super) fn outdate(gateway: &Gateway, upstream: &Upstream, word: &Word) {
     }
 }
 
-/// Notes what a server said that a resource has changed where nobody listens: on the answer to a call.
-pub(crate) fn strayed(gateway: &Gateway, upstream: &Upstream, text: &str) {
-    for word in words(&upstream.name, &Method::of(bridge::RESOURCE_UPDATED), text) {
+/// Whether a notification tells of a change of what is kept here.
+pub(crate) fn announces(method: &Method) -> bool {
+    method.name().ends_with("/list_changed") || method.is(bridge::RESOURCE_UPDATED)
+}
+
+/// Notes what a server said on the answer to a request, before its client hears of it: that a list or a
+/// resource has changed counts on whatever stream it is said.
+pub(crate) fn overheard(gateway: &Gateway, upstream: &Upstream, method: &Method, text: &str) {
+    if !announces(method) {
+        return;
+    }
+    let whole = gateway.estate.replicas.whole(upstream.key);
+    let upstream = whole.as_deref().unwrap_or(upstream);
+    for word in words(&upstream.name, method, text) {
         outdate(gateway, upstream, &word);
     }
 }
@@ -191,9 +236,7 @@ pub(crate) fn strayed(gateway: &Gateway, upstream: &Upstream, text: &str) {
 /// What a message of a server that nobody took may have been: a change of any list.
 pub(crate) fn missed(gateway: &Gateway, upstream: &Upstream) {
     gateway.metrics.untold("queue", 1);
-    for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
-        outdate(gateway, upstream, &Word::Changed(kind));
-    }
+    LISTS.map(Word::Changed).iter().for_each(|word| outdate(gateway, upstream, word));
 }
 
 /// Counts what a client with a stream did not take. One without a stream does not want to hear.
@@ -208,18 +251,21 @@ fn pass(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey, leg: &Arc<
             let lost = tell(gateway, &gateway.estate.hub.listening(server, caller), upstream, &word);
             gateway.metrics.untold("subscription", lost);
         }
-        (_, Some(session)) => {
-            let listens = |overseer: Overseer| overseer.is_told_of(gateway, upstream);
-            // What nobody asked for takes no place in a queue.
-            let is_wanted = match &word {
-                Word::Updated { upstream, uri, .. } => session.served_uri(upstream, uri).is_some(),
-                Word::Changed(_) | Word::Said(_) => true,
-            };
-            if is_wanted && session.overseer().is_some_and(listens) {
-                told(gateway, session.push(word));
-            }
-        }
+        (_, Some(session)) => tell_session(gateway, &session, upstream, word),
         (_, None) => {}
+    }
+}
+
+/// Tells a session what a server said, if its client listens and may hear of the server.
+fn tell_session(gateway: &Gateway, session: &Session, upstream: &str, word: Word) {
+    let listens = |overseer: Overseer| overseer.is_told_of(gateway, upstream);
+    // What nobody asked for takes no place in a queue.
+    let is_wanted = match &word {
+        Word::Updated { upstream, uri, .. } => session.served_uri(upstream, uri).is_some(),
+        Word::Changed(_) | Word::Said(_) => true,
+    };
+    if is_wanted && session.overseer().is_some_and(listens) {
+        told(gateway, session.push(word));
     }
 }
 

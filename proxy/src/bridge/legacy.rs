@@ -223,7 +223,7 @@ impl<'a, 'd> Call<'a, 'd> {
             mirrored: Vec::new(),
             relist: call::relist(desk, message, &profile, &aim.upstream),
             rounds: if self.can_be_asked() { Rounds::Asks } else { Rounds::Never },
-            leg: leg.as_ref().map_or(LegOf::Pooled, LegOf::Own),
+            leg: leg.as_ref().map_or(LegOf::Pooled, |leg| LegOf::Own(leg, Some(self.session))),
             retry: None,
             overseer,
         };

@@ -93,6 +93,7 @@ async fn calls(
             desk.snapshot.release();
             let mut resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             resumed.talk.hold_to(&cleared);
+            resumed.report_to(parts.progress_token().map_err(unreadable)?);
             out.outcome.forwarding(resumed.talk.pool());
             Box::pin(round.resume(resumed, replies, out)).await
         }

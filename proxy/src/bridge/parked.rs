@@ -133,6 +133,20 @@ impl Table {
     }
 }
 
+impl Resumed {
+    /// Reports progress under the token of the request that takes the call up again: its client does not
+    /// wait for anything under the former one. What was reported meanwhile is told under the new one too.
+    pub(super) fn report_to(&mut self, token: Option<String>) {
+        let former = self.talk.report_to(token);
+        let turns = std::mem::take(&mut self.turns).into_iter();
+        let renamed = turns.filter_map(|turn| match turn {
+            Turn::Note(note) => self.talk.renamed(note, former.as_deref()).map(Turn::Note),
+            turn => Some(turn),
+        });
+        self.turns = renamed.collect();
+    }
+}
+
 impl ParkedCalls {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)

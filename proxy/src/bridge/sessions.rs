@@ -47,7 +47,7 @@ pub struct Session {
     owner: Owner,
     /// Bytes of the client's headers that its sessions at servers keep.
     shown_bytes: usize,
-    legs: Mutex<HashMap<UpstreamKey, Arc<Leg>>>,
+    legs: Mutex<HashMap<UpstreamKey, OwnLeg>>,
     level: Mutex<Option<LogLevel>>,
     calls: Mutex<Vec<Arc<Underway>>>,
     questions: Mutex<HashMap<String, Waiting>>,
@@ -70,6 +70,20 @@ struct Subscribed {
     served: Arc<str>,
     _share: Share,
 }
+
+/// What a session has at one upstream.
+#[derive(Default)]
+struct OwnLeg {
+    leg: Option<Arc<Leg>>,
+    /// The server knew something of the client, and has forgotten it.
+    lost: bool,
+    /// For the founding of a leg that all who wait will use.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The server has forgotten what a client has done there: the client must begin anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateLost;
 
 /// Who waits for the answer to a question.
 pub enum Waiting {
@@ -239,22 +253,64 @@ impl Session {
 
     /// Its own session at an upstream, if it has one.
     pub fn leg(&self, upstream: &UpstreamKey) -> Option<Arc<Leg>> {
-        self.locked(&self.legs).get(upstream).cloned()
+        self.locked(&self.legs).get(upstream)?.leg.clone()
+    }
+
+    /// Its own session at an upstream, for a request of its client.
+    ///
+    /// # Errors
+    /// [`StateLost`] for ever after the server has forgotten one in which the client has done something.
+    pub fn leg_for_request(&self, upstream: &UpstreamKey) -> Result<Option<Arc<Leg>>, StateLost> {
+        let legs = self.locked(&self.legs);
+        let Some(own) = legs.get(upstream) else { return Ok(None) };
+        if own.lost { Err(StateLost) } else { Ok(own.leg.clone()) }
     }
 
     /// Every session that it has at upstreams.
     pub fn legs(&self) -> Vec<Arc<Leg>> {
-        self.locked(&self.legs).values().cloned().collect()
+        self.locked(&self.legs).values().filter_map(|own| own.leg.clone()).collect()
     }
 
-    /// Takes a session at an upstream; gives the one that it replaces.
-    pub fn hold(&self, upstream: UpstreamKey, leg: Arc<Leg>) -> Option<Arc<Leg>> {
-        self.locked(&self.legs).insert(upstream, leg)
+    /// Whether it should have a session of its own at an upstream: it had one, or was to have one.
+    pub fn expects_leg(&self, upstream: &UpstreamKey) -> bool {
+        self.locked(&self.legs).contains_key(upstream)
     }
 
-    /// Lets a session at an upstream go, because it is dead.
-    pub fn release(&self, upstream: &UpstreamKey) {
-        self.locked(&self.legs).remove(upstream);
+    /// Notes that it should have a session of its own at an upstream.
+    pub fn expect_leg(&self, upstream: UpstreamKey) {
+        self.locked(&self.legs).entry(upstream).or_default();
+    }
+
+    /// The turn of who founds its session at an upstream.
+    pub fn turn(&self, upstream: UpstreamKey) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.locked(&self.legs).entry(upstream).or_default().turn)
+    }
+
+    /// Takes a session at an upstream; gives it back if this one has ended.
+    ///
+    /// # Errors
+    /// What it was given.
+    pub fn hold(&self, upstream: UpstreamKey, leg: Arc<Leg>) -> Result<(), Arc<Leg>> {
+        let mut legs = self.locked(&self.legs);
+        if self.is_over() {
+            return Err(leg);
+        }
+        legs.entry(upstream).or_default().leg = Some(leg);
+        Ok(())
+    }
+
+    /// Lets a session at an upstream go that its server has forgotten, and what the client had there.
+    pub fn lose(&self, upstream: &UpstreamKey, leg: &Arc<Leg>) {
+        let mut legs = self.locked(&self.legs);
+        let own = legs.get_mut(upstream);
+        let Some(own) = own.filter(|own| own.leg.as_ref().is_some_and(|held| Arc::ptr_eq(held, leg))) else {
+            return;
+        };
+        own.leg = None;
+        own.lost |= leg.holds_state();
+        drop(legs);
+        // Who listens has to listen elsewhere.
+        self.changed.notify_one();
     }
 
     /// The least severe level of log messages that the client wants.
@@ -392,7 +448,7 @@ impl Session {
         self.locked(&self.questions).clear();
         *self.locked(&self.stream) = None;
         self.changed.notify_one();
-        self.locked(&self.legs).drain().map(|(_, leg)| leg).collect()
+        self.locked(&self.legs).drain().filter_map(|(_, own)| own.leg).collect()
     }
 
     /// Whether it has ended.

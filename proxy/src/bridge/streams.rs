@@ -4,7 +4,7 @@
 
 use super::answering::Answering;
 use super::desk::{Desk, params, shown};
-use super::following::{self, Following, follow};
+use super::following::{self, Client, Following, Heard, Unheard, follow};
 use super::hub::{Hub, Seat};
 use super::lists::OwnUri;
 use super::sessions::{Session, Word};
@@ -12,7 +12,6 @@ use super::{call, founding, lasting, lines, lists};
 use crate::drain::{Phase, reached};
 use crate::errand::Errand;
 use crate::identify::ended;
-use crate::legs::LegLease;
 use crate::metrics::Counted;
 use crate::respond::End;
 use portunus_filters::mcp::bridge::{self, Filter, Listener, MAX_URI_BYTES, Profile};
@@ -127,9 +126,7 @@ pub(super) async fn listen(
     let stream = Stream::new(desk, Some(Subscription { id, honoured, facts, served }), None);
     let stream = Stream { opening: message.clone(), ..stream };
     let _open = Counted::one(&desk.gateway.metrics.streams);
-    let end = tell(desk, stream, &mut seat, out).await;
-    subscribed.end(desk);
-    Ok(end)
+    Ok(tell(desk, stream, &mut seat, out).await)
 }
 
 /// Acknowledges a subscription and tells what it is for, until it ends.
@@ -154,21 +151,9 @@ async fn tell(desk: &Desk<'_>, mut stream: Stream, seat: &mut Seat, out: &mut An
 
 /// What a subscription holds at servers while it lasts.
 struct Subscribed {
-    /// Legs that must not be ended while somebody listens on them.
-    legs: Vec<(LegLease, Vec<OwnUri>)>,
     /// Resources by their upstream and what that calls them.
     served: HashMap<(Arc<str>, Arc<str>), OwnUri>,
     _following: JoinSet<()>,
-}
-
-impl Subscribed {
-    fn end(self, desk: &Desk<'_>) {
-        for (leg, uris) in self.legs {
-            for OwnUri { original: uri, .. } in uris {
-                leg.unsubscribe(desk.gateway, &uri);
-            }
-        }
-    }
 }
 
 async fn subscribe_all(
@@ -177,47 +162,33 @@ async fn subscribe_all(
     (message, wanted): (&Message, &Filter),
     words: &mpsc::Sender<Word>,
 ) -> Result<Subscribed, Denial> {
-    let mut subscribed = Subscribed { legs: Vec::new(), served: HashMap::new(), _following: JoinSet::new() };
+    let mut subscribed = Subscribed { served: HashMap::new(), _following: JoinSet::new() };
     for (place, mut uris) in lists::owners(desk, profile, (Era::Modern, &wanted.uris)).await? {
         uris.retain(|uri| desk.may_hear(message, &place.upstream.name, &uri.original));
         let named =
             |uri: &OwnUri| ((Arc::clone(&place.upstream.name), Arc::clone(&uri.original)), uri.clone());
         subscribed.served.extend(uris.iter().map(named));
-        let estate = &desk.gateway.estate;
-        let failed = |failure: &crate::forward::Failure| {
-            tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "not listened to");
-        };
-        match estate.eras.choose(desk.gateway, &place, Era::Modern).await {
-            Ok(era) if !desk.may_serve(era) => {}
-            Ok(Era::Modern) => {
-                let uris = uris.iter().map(|uri| Arc::clone(&uri.original)).collect();
-                let filter = Filter { uris, ..wanted.clone() };
-                let listener = following::Listener {
-                    gateway: Arc::clone(desk.gateway),
-                    place,
-                    words: words.clone(),
-                    overseer: Arc::new(desk.overseer()),
-                    acknowledged: Box::new(|| {}),
-                };
-                subscribed._following.spawn(follow(listener, Era::Modern, filter));
-            }
-            Ok(Era::Legacy) => match estate.legs.lease(desk.gateway, &place, false).await {
-                Ok(leg) => {
-                    let mut begun = Vec::new();
-                    for uri in uris {
-                        if let Err(failure) = leg.subscribe(desk.gateway, &uri.original).await {
-                            subscribed.legs.push((leg, begun));
-                            subscribed.end(desk);
-                            return Err(failure.denial);
-                        }
-                        begun.push(uri);
-                    }
-                    subscribed.legs.push((leg, begun));
-                }
-                Err(failure) => failed(&failure),
+        let uris = uris.iter().map(|uri| Arc::clone(&uri.original)).collect();
+        let filter = Filter { uris, ..wanted.clone() };
+        let heard = match desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await {
+            Ok(era) if !desk.may_serve(era) => continue,
+            Ok(Era::Legacy) => match Heard::begin(desk.gateway, &place, &filter.uris).await {
+                Ok(heard) => Some(heard),
+                Err(Unheard::Refused(failure)) => return Err(failure.denial),
+                Err(Unheard::Unreached(_)) => None,
             },
-            Err(failure) => failed(&failure),
-        }
+            Ok(Era::Modern) | Err(_) => None,
+        };
+        let listener = following::Listener {
+            gateway: Arc::clone(desk.gateway),
+            place,
+            words: words.clone(),
+            overseer: Arc::new(desk.overseer()),
+            acknowledged: Box::new(|| {}),
+            client: Client::Subscriber,
+            translates: desk.server.bridge,
+        };
+        subscribed._following.spawn(follow(listener, filter, heard));
     }
     Ok(subscribed)
 }
@@ -248,28 +219,35 @@ pub(super) async fn subscribe(
     };
     desk.clear(message, &place.upstream.name, subject)?;
     let begins = call::method_name(message) == "resources/subscribe";
+    // One that is founded for this knows all that is subscribed to before.
+    let leg = founding::leg(desk, session, &place).await.map_err(|failure| failure.denial)?;
+    let upstream = &place.upstream.name;
     let changed = match begins {
         true => {
-            let texts = &desk.gateway.estate.texts;
-            let subscribed = session.subscribe(&place.upstream.name, &original, &uri, texts);
+            let subscribed = session.subscribe(upstream, &original, &uri, &desk.gateway.estate.texts);
             subscribed.ok_or_else(|| {
                 Denial::new(Reason::Crowded, "as many resources as the client may be subscribed to")
             })?
         }
-        false => session.unsubscribe(&place.upstream.name, &original),
+        false => session.unsubscribe(upstream, &original),
     };
-    if !changed {
-        return Ok(());
-    }
-    match founding::leg(desk, session, &place).await.map_err(|failure| failure.denial)? {
-        None => Ok(()),
-        Some(leg) => {
-            let errand = match begins {
-                true => Errand::Subscribe { uri: original },
-                false => Errand::Unsubscribe { uri: original },
-            };
-            leg.ask(desk.gateway, errand).await.map_err(|failure| failure.denial)
+    let Some(leg) = leg.filter(|_| changed) else { return Ok(()) };
+    let errand = match begins {
+        true => Errand::Subscribe { uri: Arc::clone(&original) },
+        false => Errand::Unsubscribe { uri: Arc::clone(&original) },
+    };
+    match leg.ask(desk.gateway, errand).await {
+        // The one in its place is told what is subscribed to by now.
+        Err(_) if leg.is_dead() => {
+            founding::leg(desk, session, &place).await.map(drop).map_err(|failure| failure.denial)
         }
+        Err(failure) => {
+            if begins {
+                session.unsubscribe(upstream, &original);
+            }
+            Err(failure.denial)
+        }
+        Ok(()) => Ok(()),
     }
 }
 

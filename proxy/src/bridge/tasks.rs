@@ -39,7 +39,8 @@ fn is_about_one(message: &Message) -> bool {
 /// legacy clients are given none.
 ///
 /// # Errors
-/// [`Reason::InvalidParams`] if it names no task that this caller was given by a server of this
+/// [`Reason::MissingCapability`] of a client that cannot have been given one; [`Reason::InvalidParams`] if
+/// it names no task that this caller was given by a server of this
 /// endpoint: one of somebody else reads as one that never was, and so does one of a tool that the
 /// caller does not find any more.
 pub(super) async fn aim(
@@ -51,6 +52,11 @@ pub(super) async fn aim(
     if !is_about_one(message) {
         let detail = "no server behind this endpoint has this method";
         return Err(Denial::new(Reason::UnknownMethod, detail));
+    }
+    if !profile.takes_tasks() {
+        let required = "{\"extensions\":{\"io.modelcontextprotocol/tasks\":{}}}".to_owned();
+        let detail = "the client did not declare the extension `io.modelcontextprotocol/tasks`";
+        return Err(Denial::new(Reason::MissingCapability, detail).with("requiredCapabilities", required));
     }
     let shown = fields.text("taskId").ok_or_else(unknown)?;
     let token = HandleToken::open(&desk.gateway.estate.seals, &binding(desk), &shown).ok_or_else(unknown)?;

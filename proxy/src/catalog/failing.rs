@@ -52,10 +52,8 @@ impl Failing {
             all.clear();
         }
         let failures = all.get(&upstream).map_or(1, |down| down.failures.saturating_add(1));
-        all.insert(
-            upstream,
-            Down { failure: Arc::clone(failure), failures, retry_at: now + delay(failures) },
-        );
+        let wait = failure.denial.retry_after().unwrap_or_default().max(delay(failures));
+        all.insert(upstream, Down { failure: Arc::clone(failure), failures, retry_at: now + wait });
     }
 
     pub(super) fn recovered(&self, upstream: UpstreamKey) {

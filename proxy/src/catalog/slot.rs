@@ -145,10 +145,12 @@ impl Kitchen {
     fn failed(&self, failure: Failure) -> Arc<Failure> {
         tracing::debug!(upstream = &*self.upstream.name, cause = failure.cause, "no list");
         let failure = Arc::new(failure);
-        if matches!(
-            failure.denial.reason,
-            Reason::UpstreamUnavailable | Reason::UpstreamTimeout | Reason::UpstreamUntrusted
-        ) {
+        let is_everybodys = match failure.denial.reason {
+            Reason::UpstreamUnavailable | Reason::UpstreamTimeout | Reason::UpstreamUntrusted => true,
+            Reason::UpstreamLimited => !matches!(self.upstream.credentials, Credentials::Passthrough),
+            _ => false,
+        };
+        if is_everybodys {
             self.failing.failed(self.key(), self.now().monotonic, &failure);
         }
         failure

@@ -171,7 +171,8 @@ impl<T> Ware<T> {
         let failures = self.failed.as_ref().map_or(1, |failed| failed.failures.saturating_add(1));
         self.tried_at = Some(now);
         self.tried_after = changes;
-        self.failed = Some(Failed { failure, failures, retry_at: now + delay(failures) });
+        let wait = failure.denial.retry_after().unwrap_or_default().max(delay(failures));
+        self.failed = Some(Failed { failure, failures, retry_at: now + wait });
     }
 
     /// Takes note that its upstream is known to be down; whether that is new.

@@ -1,9 +1,11 @@
 //! Errands that are waited for.
 
 use super::{Errand, WITHIN, aside, count};
+use crate::bridge::overheard;
 use crate::context::Gateway;
 use crate::forward::{self, Dispatch, Exchange, Failure, Use, Wording};
-use crate::legs::Leg;
+use crate::legs::{LeaseOptions, Leg};
+use crate::respond::class::is_about_message;
 use crate::talk::reading::{Patience, Reading, malformed};
 use crate::talk::server_message::ServerMessage;
 use crate::talk::voice::{self, Fields, Voice};
@@ -17,7 +19,7 @@ use portunus_filters::{Denial, Era, Kind, Reason};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Longest wait for an answer, if the upstream's own limits are longer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
@@ -55,7 +57,9 @@ pub(crate) async fn lives(gateway: &Arc<Gateway>, place: &Place) -> bool {
     let errand = Errand::Discover;
     match exchange(gateway, place, &errand, Addressed::modern(&errand)).await {
         Ok(said) => !said.status.is_server_error(),
-        Err(failure) => failure.denial.reason == Reason::UpstreamUnauthorized,
+        Err(failure) => {
+            matches!(failure.denial.reason, Reason::UpstreamUnauthorized | Reason::UpstreamLimited)
+        }
     }
 }
 
@@ -70,18 +74,18 @@ async fn in_modern_words(gateway: &Arc<Gateway>, place: &Place, errand: &Errand)
 /// A leg that the upstream forgot is replaced once: what was asked on it was not read.
 async fn in_legacy_words(gateway: &Arc<Gateway>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
     let legs = &gateway.estate.legs;
-    let lease = async || match errand {
+    let lease = async |since| match errand {
         // What is said on the stream of a leg that all share finds nobody.
         Errand::Subscribe { .. } | Errand::Unsubscribe { .. } | Errand::SetLevel { .. } => {
-            legs.lease(gateway, place, false).await
+            legs.lease(gateway, place, LeaseOptions { exclusive: false, since }).await
         }
-        _ => legs.lease_any(gateway, place).await,
+        _ => legs.lease_any(gateway, place, since).await,
     };
-    let leg = lease().await?;
+    let leg = lease(None).await?;
     match asked(gateway, &leg, errand).await {
         Err(_) if leg.is_dead() => {
             drop(leg);
-            let leg = lease().await?;
+            let leg = lease(Some(Instant::now())).await?;
             asked(gateway, &leg, errand).await
         }
         result => result,
@@ -108,7 +112,7 @@ async fn on_leg_said(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand) ->
     let addressed = Addressed { fields: leg.posted().clone(), leg: Some(leg) };
     let said = exchange(gateway, leg.place(), errand, addressed).await?;
     if leg.is_unknown(said.status, said.refusal.as_ref().map(|refusal| &*refusal.bytes)) {
-        leg.die();
+        leg.forgotten(gateway);
         return Err(Failure::forgotten());
     }
     Ok(said)
@@ -153,7 +157,7 @@ impl Said {
             None => None,
         };
         match era {
-            Era::Modern => self.status.is_client_error() && !code.is_some_and(is_modern_code),
+            Era::Modern => is_about_message(self.status) && !code.is_some_and(is_modern_code),
             Era::Legacy => code.is_some_and(|code| code == -32022),
         }
     }
@@ -276,15 +280,23 @@ async fn conversation(
                 said.outcome = Some(outcome);
                 break;
             }
-            None => {
-                if let Some(leg) = addressed.leg {
-                    leg.overhear(gateway, &message);
-                }
-            }
+            None => match addressed.leg {
+                Some(leg) => leg.overhear(gateway, &message),
+                None => overhear(gateway, place, &message),
+            },
         }
     }
     reading.finish();
     Ok(said)
+}
+
+/// Takes in what a server says beside its answer.
+fn overhear(gateway: &Gateway, place: &Place, message: &ServerMessage) {
+    if let Ok(content) = &message.content
+        && let Some(method) = &content.method
+    {
+        overheard(gateway, &place.upstream, method, message.text());
+    }
 }
 
 pub(super) fn worded(

@@ -70,10 +70,7 @@ impl Errand {
         match self {
             Errand::Cancel { id, .. } => cancelled(id),
             Errand::Pong { id, .. } => wrap_result(id.as_json(), "{}").into(),
-            Errand::Decline { id, .. } => {
-                wrap_error(id.as_json(), -32603, "no request in flight that this could belong to", None)
-                    .into()
-            }
+            Errand::Decline { id, why, .. } => wrap_error(id.as_json(), -32603, why, None).into(),
             Errand::Answer { id, reply: Reply::Result(result), .. } => {
                 wrap_result(id.as_json(), result).into()
             }
@@ -129,7 +126,11 @@ mod tests {
         let session = Session::default;
         let cases = [
             (Errand::Pong { session: session(), id: id() }, Shape::Result, ""),
-            (Errand::Decline { session: session(), id: id() }, Shape::Error, ""),
+            (
+                Errand::Decline { session: session(), id: id(), why: super::super::UNRELATED },
+                Shape::Error,
+                "",
+            ),
             (
                 Errand::Answer { session: session(), id: id(), reply: Reply::Result("{}".into()) },
                 Shape::Result,

@@ -1,18 +1,23 @@
-//! The keys of issuers: fetched in the background, kept while they cannot be fetched again.
+//! The keys of issuers: fetched in the background, kept while they cannot be fetched again, in the state
+//! folder too: a process that starts while an issuer is down goes on with the keys of the one before.
 //!
 //! A key set is replaced only by one that was read whole. A token that names a key which is not there
 //! waits for one fetch, shared by all that wait and no more often than [`AGAIN`]: providers rotate keys
 //! without warning, and strangers can name any key.
 
+mod kept;
+
 use super::fetch::{self, Fetched};
 use crate::context::Gateway;
 use arc_swap::ArcSwapOption;
 use portunus_config::{KeySource, Snapshot, Trust, TrustId, Upstream, UpstreamUrl};
-use portunus_filters::Clock;
 use portunus_filters::identity::KeySet;
 use portunus_filters::mcp::object::Object;
+use portunus_filters::{Clock, Moment};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -33,6 +38,8 @@ pub struct KeySlots {
     slots: Mutex<HashMap<TrustId, Arc<KeySlot>>>,
     /// Counts changes of any key set, for streams.
     changes: watch::Sender<u64>,
+    /// What the state folder has.
+    stored: Mutex<Vec<kept::Entry>>,
 }
 
 /// The key set of one issuer.
@@ -42,6 +49,8 @@ pub struct KeySlot {
     generation: AtomicU64,
     course: Mutex<Course>,
     fetched: Notify,
+    /// Of an earlier process: they were not fetched in this one.
+    from_disk: AtomicBool,
     changes: watch::Sender<u64>,
 }
 
@@ -59,7 +68,8 @@ struct Course {
     /// When a token last had them fetched.
     asked: Option<Duration>,
     due: Duration,
-    got: Option<Duration>,
+    /// When they were fetched, on both clocks; of those of an earlier process, on that of the wall.
+    got: Option<Moment>,
     failed: Option<String>,
 }
 
@@ -72,13 +82,15 @@ pub struct KeyStatus {
     pub keys: Option<usize>,
     /// Since they were last fetched.
     pub age: Option<Duration>,
+    /// They were fetched by an earlier process, and not by this one.
+    pub from_disk: bool,
     /// Why the last fetch failed, if it did.
     pub failed: Option<String>,
 }
 
 impl Default for KeySlots {
     fn default() -> KeySlots {
-        KeySlots { slots: Mutex::default(), changes: watch::Sender::new(0) }
+        KeySlots { slots: Mutex::default(), changes: watch::Sender::new(0), stored: Mutex::default() }
     }
 }
 
@@ -107,9 +119,10 @@ impl KeySlots {
 
     /// Fetches the keys that are due, in the background.
     pub fn refresh(&self, gateway: &Arc<Gateway>) {
-        let now = gateway.clock.now().monotonic;
+        let now = gateway.clock.now();
         for slot in self.all().into_iter().filter(|slot| slot.is_fetched()) {
-            if slot.begin(|course| course.due <= now) {
+            slot.expire(now);
+            if slot.begin(|course| course.due <= now.monotonic) {
                 slot.fetch_aside(gateway);
             }
             let known = slot.status(now);
@@ -121,11 +134,46 @@ impl KeySlots {
         }
     }
 
-    /// What is known of the keys at `monotonic`.
-    pub fn status(&self, monotonic: Duration) -> Vec<KeyStatus> {
-        let mut all: Vec<KeyStatus> = self.all().iter().map(|slot| slot.status(monotonic)).collect();
+    /// What is known of the keys by now.
+    pub fn status(&self, now: Moment) -> Vec<KeyStatus> {
+        let mut all: Vec<KeyStatus> = self.all().iter().map(|slot| slot.status(now)).collect();
         all.sort_by(|one, other| one.issuer.cmp(&other.issuer));
         all
+    }
+
+    /// Whether there are issuers, and no keys of any of them.
+    pub fn are_missing(&self) -> bool {
+        let all = self.all();
+        !all.is_empty() && all.iter().all(|slot| slot.held.load().is_none())
+    }
+
+    /// Takes back the keys that an earlier process has fetched, as far as they are not too old.
+    ///
+    /// # Errors
+    /// If there are some, and they cannot be read.
+    pub fn restore(&self, folder: &Path, now: Moment) -> io::Result<()> {
+        for entry in kept::read(folder)? {
+            let slot = self.all().into_iter().find(|slot| slot.trust.id.hex() == entry.trust);
+            if let Some(slot) = slot.filter(|slot| slot.is_fetched() && slot.held.load().is_none()) {
+                slot.restore(&entry, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the keys that were fetched to the state folder, if some were since it was last done. Blocks.
+    ///
+    /// # Errors
+    /// If the folder cannot be written to.
+    pub fn store(&self, folder: &Path) -> io::Result<()> {
+        let entries: Vec<_> = self.all().iter().filter_map(|slot| slot.entry()).collect();
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if *stored == entries {
+            return Ok(());
+        }
+        kept::write(folder, &entries)?;
+        *stored = entries;
+        Ok(())
     }
 
     fn all(&self) -> Vec<Arc<KeySlot>> {
@@ -147,8 +195,15 @@ impl KeySlot {
             generation: AtomicU64::new(1),
             course: Mutex::default(),
             fetched: Notify::new(),
+            from_disk: AtomicBool::new(false),
             changes,
         }
+    }
+
+    fn hold(&self, held: Option<Held>) {
+        self.held.store(held.map(Arc::new));
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// Counts its changes: what verified under another may not verify now.
@@ -228,7 +283,7 @@ impl KeySlot {
 
     /// Takes over what a fetch brought; after one that failed, what is held stays.
     fn settle(&self, fetched: Result<Fetched, String>, clock: &dyn Clock) {
-        let now = clock.now().monotonic;
+        let now = clock.now();
         let taken = fetched.and_then(|fetched| {
             let latest = self.trust.refresh;
             let fresh = fetched.fresh.map_or(latest, |fresh| fresh.clamp(SOONEST.min(latest), latest));
@@ -243,9 +298,10 @@ impl KeySlot {
                     // The first keys are nobody's second look: the next token with another may have one.
                     course.asked = None;
                 }
-                (course.got, course.due) = (Some(now), now + fresh);
+                (course.got, course.due) = (Some(now), now.monotonic + fresh);
+                self.from_disk.store(false, Ordering::Release);
             }
-            Err(problem) => (course.failed, course.due) = (Some(problem), now + RETRY),
+            Err(problem) => (course.failed, course.due) = (Some(problem), now.monotonic + RETRY),
         }
         let failed = course.failed.clone();
         drop(course);
@@ -280,19 +336,21 @@ impl KeySlot {
                 "a key of an issuer is not used"
             );
         }
-        let held = Held { keys: Arc::new(keys), text: text.to_vec(), etag: fetched.etag };
-        self.held.store(Some(Arc::new(held)));
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.changes.send_modify(|changes| *changes += 1);
+        self.hold(Some(Held { keys: Arc::new(keys), text: text.to_vec(), etag: fetched.etag }));
         Ok(())
     }
 
-    fn status(&self, monotonic: Duration) -> KeyStatus {
+    fn status(&self, now: Moment) -> KeyStatus {
+        let from_disk = self.from_disk.load(Ordering::Acquire);
         let course = self.course();
         KeyStatus {
             issuer: Arc::clone(&self.trust.issuer.name),
             keys: self.held.load().as_ref().map(|held| held.keys.len()),
-            age: course.got.map(|got| monotonic.saturating_sub(got)),
+            age: course.got.map(|got| match from_disk {
+                true => now.wall.saturating_sub(got.wall),
+                false => now.monotonic.saturating_sub(got.monotonic),
+            }),
+            from_disk,
             failed: course.failed.clone(),
         }
     }
@@ -353,7 +411,6 @@ mod tests {
     use crate::clock::SystemClock;
     use bytes::Bytes;
     use portunus_config::{MapEnvironment, load_text};
-    use std::path::Path;
 
     fn slot() -> KeySlot {
         let text = "version: 1\nupstreams: {a: 'http://localhost:1/'}\nservers: {/mcp: a}\n\
@@ -386,7 +443,7 @@ mod tests {
         let told = slot.changes.subscribe();
         let after = |fetched: Result<Fetched, String>| {
             slot.settle(fetched, &clock);
-            let status = slot.status(Duration::ZERO);
+            let status = slot.status(clock.now());
             (slot.generation(), status.keys, status.failed.is_some())
         };
         assert_eq!(after(Err("down".to_owned())), (1, None, true));

@@ -4,10 +4,10 @@ use super::{Leg, Origin, Terms, relay, stream};
 use crate::context::Gateway;
 use crate::errand::{self, Addressed, Errand, Said};
 use crate::forward::Failure;
+use crate::respond::class::is_about_message;
 use crate::talk::reading::malformed;
 use crate::talk::voice::{self, MCP_SESSION_ID};
 use crate::talk::{Facts, Outcome, Place};
-use http::StatusCode;
 use portunus_config::Transport;
 use portunus_filters::mcp::Revision;
 use std::sync::Arc;
@@ -58,13 +58,17 @@ pub(super) fn read(said: &Said) -> Result<(Facts, Revision), Refused> {
         Some(Outcome::Error { code, .. }) => {
             let cause = format!("`initialize` was answered by error {code} (HTTP {})", said.status.as_u16());
             let failure = Failure { cause, ..malformed("the server does not begin a session") };
-            let evidence = is_era_evidence(*code) || is_refusal(said.status);
+            let evidence = is_era_evidence(*code) || is_about_message(said.status);
             return Err(if evidence { Refused::NotLegacy(failure) } else { failure.into() });
         }
         None => {
             let cause = format!("`initialize` was answered by HTTP {}", said.status.as_u16());
             let failure = Failure { cause, ..malformed("the server does not begin a session") };
-            return Err(if is_refusal(said.status) { Refused::NotLegacy(failure) } else { failure.into() });
+            return Err(if is_about_message(said.status) {
+                Refused::NotLegacy(failure)
+            } else {
+                failure.into()
+            });
         }
     };
     let text = std::str::from_utf8(result).map_err(|_| malformed("the server's answer is not UTF-8"))?;
@@ -81,9 +85,4 @@ pub(super) fn read(said: &Said) -> Result<(Facts, Revision), Refused> {
 /// Error codes by which a modern server answers `initialize` (2026-07-28 versioning; JSON-RPC 2.0 §5.1).
 fn is_era_evidence(code: i64) -> bool {
     matches!(code, -32022..=-32020 | -32601)
-}
-
-/// A 4xx that is about the message: not about who sends it, or how often.
-fn is_refusal(status: StatusCode) -> bool {
-    status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 407 | 408 | 429)
 }

@@ -2,28 +2,24 @@
 
 use super::Refused;
 use super::founding;
+use super::shelf::{Expected, LeaseOptions, LegLease, Pooled, Shelf};
 use super::{Leg, Origin};
 use crate::context::Gateway;
 use crate::forward::Failure;
 use crate::shares::{Owner, Share, Shares};
 use crate::table::weight_of;
 use crate::talk::{CallerKey, Place};
-use crate::turns::Turns;
 use http::header::{AUTHORIZATION, COOKIE};
 use portunus_config::{Credentials, LegSharing, ServerId, UpstreamKey};
 use portunus_filters::mcp::Revision;
 use portunus_filters::{Denial, Era, Reason};
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
-use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// Legs of one caller at one upstream: as many calls of it may wait for answers of people.
-const MAX_PER_CALLER: usize = 64;
 /// Legs in all; those that keep much of a client's text count as several.
 const MAX_LEGS: usize = 10_000;
 /// Bytes of messages that wait for calls, of all servers.
@@ -32,8 +28,6 @@ const MAX_SPOKEN_BYTES: usize = 64 << 20;
 const IDLE: Duration = Duration::from_secs(300);
 /// Of a caller's idle legs, the part that makes room at once when there is none.
 const DISPLACED_PART: usize = 8;
-/// Legs that one sweep ends: the ends wait their turn.
-const MAX_ENDED: usize = 1024;
 
 /// All legs of pools, by what keeps callers apart.
 pub struct Legs {
@@ -100,76 +94,26 @@ pub(crate) fn credential(place: &Place) -> Box<[u8]> {
     digest.finish().as_ref().into()
 }
 
-/// The legs under one key.
-struct Shelf {
-    legs: Mutex<Vec<Pooled>>,
-    /// Legs that are being founded.
-    expected: AtomicUsize,
-    /// For the founding of a leg that all who wait will share.
-    turns: Turns,
-    /// A leg came free, or the founding of one failed.
-    changed: Notify,
-}
-
-/// A leg, and its part of all.
-struct Pooled {
-    leg: Arc<Leg>,
-    share: Share,
-}
-
-/// How a pooled leg is in use.
-#[derive(Default)]
-pub(super) struct Usage {
-    /// Calls on it.
-    calls: AtomicUsize,
-    /// A call that may be asked has it.
-    claimed: AtomicBool,
-    /// It was used since the last sweep.
-    touched: AtomicBool,
-    idle_since: Mutex<Option<Duration>>,
-}
-
-/// The use of a leg for one call.
-pub struct LegLease {
-    leg: Arc<Leg>,
-    shelf: Arc<Shelf>,
-    exclusive: bool,
-}
-
-impl Deref for LegLease {
-    type Target = Arc<Leg>;
-
-    fn deref(&self) -> &Arc<Leg> {
-        &self.leg
-    }
-}
-
-impl Drop for LegLease {
-    fn drop(&mut self) {
-        let usage = &self.leg.usage;
-        usage.touched.store(true, Ordering::Relaxed);
-        if self.exclusive {
-            usage.claimed.store(false, Ordering::Release);
-            self.shelf.changed.notify_one();
-        }
-        usage.calls.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 impl Legs {
     /// A leg for a call that is asked nothing, and leaves nothing in its session: where the document
     /// says so, one that callers share.
     ///
     /// # Errors
     /// As [`Legs::lease`].
-    pub async fn lease_any(&self, gateway: &Arc<Gateway>, place: &Place) -> Result<LegLease, Failure> {
+    pub async fn lease_any(
+        &self,
+        gateway: &Arc<Gateway>,
+        place: &Place,
+        since: Option<Instant>,
+    ) -> Result<LegLease, Failure> {
+        let options = LeaseOptions { exclusive: false, since };
         match place.upstream.sessions {
-            LegSharing::PerCaller => self.lease(gateway, place, false).await,
-            LegSharing::Shared => self.lease(gateway, &place.for_all(), false).await,
+            LegSharing::PerCaller => self.lease(gateway, place, options).await,
+            LegSharing::Shared => self.lease(gateway, &place.for_all(), options).await,
         }
     }
 
-    /// A leg for one call: `exclusive` if the call may be asked something. Founds one if there is none.
+    /// A leg for one call. Founds one if there is none.
     ///
     /// # Errors
     /// [`Failure`] if none can be founded, or the caller has too many.
@@ -177,8 +121,9 @@ impl Legs {
         &self,
         gateway: &Arc<Gateway>,
         place: &Place,
-        exclusive: bool,
+        options: LeaseOptions,
     ) -> Result<LegLease, Failure> {
+        let exclusive = options.exclusive;
         let at = (!place.upstream.replicas.is_empty()).then(|| gateway.estate.settle(gateway, place.clone()));
         let place = at.as_ref().map_or(place, |(place, _seat)| place);
         let shelf = self.shelf(place);
@@ -186,7 +131,7 @@ impl Legs {
         let until = begun + place.upstream.timeouts.connect;
         loop {
             let changed = shelf.changed.notified();
-            if let Some(lease) = shelf.take(exclusive) {
+            if let Some(lease) = shelf.take(options) {
                 return Ok(lease);
             }
             if let Some(failure) = shelf.turns.failed_since(begun) {
@@ -194,7 +139,7 @@ impl Legs {
             }
             if !exclusive {
                 let _turn = shelf.turns.take(begun).await?;
-                if let Some(lease) = shelf.take(false) {
+                if let Some(lease) = shelf.take(options) {
                     return Ok(lease);
                 }
                 return Box::pin(self.found(gateway, place, &shelf, false)).await;
@@ -370,111 +315,6 @@ impl Refused {
                 failure
             }
         }
-    }
-}
-
-/// Takes back that a leg is expected, however its founding ends.
-struct Expected(Arc<Shelf>);
-
-impl Drop for Expected {
-    fn drop(&mut self) {
-        self.0.expected.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Shelf {
-    fn new() -> Shelf {
-        Shelf {
-            legs: Mutex::default(),
-            expected: AtomicUsize::new(0),
-            turns: Turns::default(),
-            changed: Notify::new(),
-        }
-    }
-
-    /// The first leg that is free for such a use; the dead are cleared away.
-    fn take(self: &Arc<Self>, exclusive: bool) -> Option<LegLease> {
-        let mut legs = self.lock();
-        legs.retain(|pooled| !pooled.leg.is_dead());
-        let free = |one: &&Pooled| !exclusive || !one.leg.usage.claimed.swap(true, Ordering::AcqRel);
-        let leg = Arc::clone(&legs.iter().find(free)?.leg);
-        leg.usage.calls.fetch_add(1, Ordering::AcqRel);
-        Some(LegLease { leg, shelf: Arc::clone(self), exclusive })
-    }
-
-    fn add(self: &Arc<Self>, pooled: Pooled, exclusive: bool) -> LegLease {
-        let leg = Arc::clone(&pooled.leg);
-        leg.usage.calls.store(1, Ordering::Release);
-        leg.usage.claimed.store(exclusive, Ordering::Release);
-        self.lock().push(pooled);
-        self.changed.notify_waiters();
-        LegLease { leg, shelf: Arc::clone(self), exclusive }
-    }
-
-    /// Whether one more leg may be founded for a call of its own; it is expected from then on.
-    fn expect_one(&self) -> bool {
-        let legs = self.lock();
-        let room = legs.len() + self.expected.load(Ordering::Acquire) < MAX_PER_CALLER;
-        if room {
-            self.expected.fetch_add(1, Ordering::AcqRel);
-        }
-        room
-    }
-
-    /// Takes out the legs that were idle for too long, until enough are out.
-    fn expire(&self, now: Duration, idle: Duration, ended: &mut Vec<Arc<Leg>>) {
-        let mut legs = self.lock();
-        legs.retain(|Pooled { leg, .. }| {
-            if leg.is_dead() {
-                return false;
-            }
-            let expired = ended.len() < MAX_ENDED && leg.usage.idle_for(now) >= Some(idle);
-            if expired {
-                ended.push(Arc::clone(leg));
-            }
-            !expired
-        });
-    }
-
-    /// An owner's legs that no call uses, each with the time since one did.
-    fn idle(&self, now: Duration, owner: Owner) -> Vec<(Duration, Arc<Leg>)> {
-        let legs = self.lock();
-        let own = legs.iter().filter(|pooled| pooled.share.holder() == owner);
-        own.filter_map(|pooled| Some((pooled.leg.usage.idle_for(now)?, Arc::clone(&pooled.leg)))).collect()
-    }
-
-    /// Takes those of `chosen` out that no call has taken meanwhile.
-    fn give_up(&self, chosen: &HashSet<usize>) -> Vec<Arc<Leg>> {
-        let mut legs = self.lock();
-        let is_chosen = |pooled: &mut Pooled| {
-            let unused = pooled.leg.usage.calls.load(Ordering::Acquire) == 0;
-            unused && chosen.contains(&Arc::as_ptr(&pooled.leg).addr())
-        };
-        legs.extract_if(.., is_chosen).map(|pooled| pooled.leg).collect()
-    }
-
-    fn is_unused(self: &Arc<Self>) -> bool {
-        // Whoever waits for a leg of it holds it too.
-        Arc::strong_count(self) == 1 && self.lock().is_empty()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Pooled>> {
-        self.legs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Usage {
-    /// How long no call has used it, as sweeps see it; `None` while one does.
-    fn idle_for(&self, now: Duration) -> Option<Duration> {
-        let mut since = self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.calls.load(Ordering::Acquire) > 0 {
-            *since = None;
-            return None;
-        }
-        if self.touched.swap(false, Ordering::Relaxed) || since.is_none() {
-            *since = Some(now);
-        }
-        since.map(|since| now.saturating_sub(since))
     }
 }
 

@@ -3,12 +3,15 @@
 use super::{Heard, Leg, Origin, What};
 use crate::bridge;
 use crate::context::Gateway;
-use crate::errand::{self, Addressed, Errand};
+use crate::errand::{self, Addressed, Errand, INCAPABLE, UNRELATED};
+use crate::forward::Exchange;
 use crate::talk::reading::{Patience, Reading, Resume};
 use crate::talk::server_message::ServerMessage;
 use crate::talk::voice;
+use bytes::Bytes;
 use http::HeaderValue;
 use http::StatusCode;
+use portunus_config::Upstream;
 use portunus_filters::Kind;
 use portunus_filters::mcp::Shape;
 use portunus_filters::mcp::bridge::question_of_server_request;
@@ -16,6 +19,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::sleep;
 
+/// How long the text of a refusal is waited for.
+const REFUSED_WITHIN: Duration = Duration::from_secs(5);
 /// First and longest wait before a lost stream is opened again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
@@ -47,7 +52,10 @@ async fn listen(gateway: Weak<Gateway>, leg: Weak<Leg>) {
         };
         match reading {
             Ok(Some(mut reading)) => {
-                if opened && resume.last_event_id.is_none() {
+                // A server without sessions may be another than before, whatever it was asked to resume.
+                let resumed =
+                    resume.last_event_id.is_some() && leg.upgrade().is_some_and(|leg| leg.id.is_some());
+                if opened && !resumed {
                     told(&gateway, &leg, What::Gap);
                 }
                 opened = true;
@@ -74,18 +82,28 @@ async fn connect(gateway: &Arc<Gateway>, leg: &Arc<Leg>, resume: &Resume) -> Res
     let addressed = Addressed { fields, leg: Some(leg) };
     let sent = errand::send(gateway, &leg.place, &Errand::Stream, addressed).await;
     let exchange = sent.map_err(drop)?;
-    let (status, named) = (exchange.head.status, leg.id.is_some());
+    let status = exchange.head.status;
     if status.is_success() {
         return Reading::begin(exchange, &leg.place.upstream, Kind::Stream).map(Some).or(Ok(None));
     }
-    if status == StatusCode::NOT_FOUND && named && leg.die() {
-        told_of(gateway, leg, What::Gone);
+    let refusal = refusal(exchange, &leg.place.upstream).await;
+    if leg.is_unknown(status, refusal.as_deref()) {
+        gone(gateway, leg);
     }
     // 405 and its like are final; an upstream that is down is not.
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::CONFLICT {
         return Err(());
     }
     Ok(None)
+}
+
+/// What a server says of a stream that it does not open.
+async fn refusal(exchange: Exchange, upstream: &Arc<Upstream>) -> Option<Bytes> {
+    let mut reading = Reading::begin(exchange, upstream, Kind::Stream).ok()?;
+    let patience = Patience { idle: Some(REFUSED_WITHIN), until: None };
+    let refusal = reading.next(patience).await.ok().flatten();
+    reading.finish();
+    refusal.map(|refusal| refusal.bytes)
 }
 
 /// Reads until the stream ends.
@@ -122,12 +140,14 @@ pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &ServerMessa
             if leg.deliver(None, message) {
                 return;
             }
-            match question_of_server_request(message.text(), id.as_json()) {
+            let why = match question_of_server_request(message.text(), id.as_json()) {
                 Ok(Some(question)) if leg.origin == Origin::Own => {
-                    told_of(gateway, leg, What::Question { id: id.clone(), question });
+                    return told_of(gateway, leg, What::Question { id: id.clone(), question });
                 }
-                _ => leg.tell(gateway, Errand::Decline { session: leg.session(), id: id.clone() }),
-            }
+                Ok(Some(question)) if !leg.place.profile.can(question.ability()) => INCAPABLE,
+                _ => UNRELATED,
+            };
+            leg.tell(gateway, Errand::Decline { session: leg.session(), id: id.clone(), why });
         }
         (Shape::Notification, Some(method), _) => {
             let delivered = match method.name() {
@@ -147,9 +167,10 @@ pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &ServerMessa
     }
 }
 
-/// The leg has ended with its stream.
+/// The upstream has forgotten the leg, or it has ended with its stream.
 pub(super) fn gone(gateway: &Arc<Gateway>, leg: &Arc<Leg>) {
     if leg.die() {
+        tracing::info!(upstream = &*leg.place.upstream.name, "the server has lost a session");
         told_of(gateway, leg, What::Gone);
     }
 }
@@ -172,7 +193,10 @@ fn told_of(gateway: &Arc<Gateway>, leg: &Arc<Leg>, what: What) {
         What::Question { id, question } => {
             let text = id.as_json().len() + question.params.len();
             match gateway.estate.spoken.take(upstream.key, text) {
-                None => return leg.tell(gateway, Errand::Decline { session: leg.session(), id: id.clone() }),
+                None => {
+                    let (session, id) = (leg.session(), id.clone());
+                    return leg.tell(gateway, Errand::Decline { session, id, why: UNRELATED });
+                }
                 share => share,
             }
         }

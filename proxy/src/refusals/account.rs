@@ -46,6 +46,7 @@ pub(super) fn stage(reason: Reason) -> &'static str {
         Reason::Crowded
         | Reason::ReplicaLost
         | Reason::UpstreamUnavailable
+        | Reason::UpstreamLimited
         | Reason::UpstreamUntrusted
         | Reason::UpstreamTimeout
         | Reason::UpstreamUnauthorized

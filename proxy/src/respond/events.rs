@@ -5,6 +5,7 @@
 
 use super::wait::{Ending, Wait};
 use super::{End, Respond};
+use crate::bridge::{announces, overheard};
 use crate::forward::Exchange;
 use crate::metrics::Counted;
 use crate::reply::{last_event, listen_complete};
@@ -107,7 +108,17 @@ impl Respond<'_> {
                     progress.rpc_error = envelope.error_code;
                     progress.answered.extend(envelope.id);
                 }
-                Shape::Notification => goes_on &= !envelope.method.is_some_and(|method| self.strays(&method)),
+                Shape::Notification => {
+                    if let Some(method) = &envelope.method {
+                        // Of another replica's message its home has taken note.
+                        if let Some(text) = &envelope.announcement
+                            && !self.expect.elsewhere
+                        {
+                            overheard(self.gateway, self.upstream, method, text);
+                        }
+                        goes_on &= !self.strays(method);
+                    }
+                }
                 Shape::Request => {}
             }
         }
@@ -196,6 +207,8 @@ struct Message {
     method: Option<Method>,
     error_code: Option<i64>,
     is_success: bool,
+    /// Its text, if it announces a change of what is kept here.
+    announcement: Option<String>,
 }
 
 impl Followed {
@@ -209,6 +222,11 @@ impl Followed {
         };
         let messages = read.unwrap_or_default().into_iter().map(|envelope| Message {
             is_success: envelope.is_success(),
+            announcement: envelope
+                .method
+                .as_ref()
+                .filter(|method| announces(method))
+                .map(|_| text.to_owned()),
             shape: envelope.shape,
             id: envelope.id,
             method: envelope.method,

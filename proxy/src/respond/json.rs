@@ -3,9 +3,10 @@
 //! An answer of ordinary size is held until it is complete: it then leaves in one write, and an
 //! upstream that dies within it leaves the client with a clean error instead of half a body.
 
+use super::class::Otherwise;
 use super::wait::{Ending, Wait};
 use super::{End, Respond};
-use crate::forward::{Exchange, Failure};
+use crate::forward::Exchange;
 use crate::pieces::Pieces;
 use crate::session::Client;
 use crate::upstreams::wire::Framing;
@@ -17,7 +18,12 @@ use portunus_filters::{Denial, Reason};
 const HOLD_BYTES: usize = 256 * 1024;
 
 impl Respond<'_> {
-    pub(super) async fn json(&mut self, exchange: &mut Exchange, client: &mut Client, checked: bool) -> End {
+    pub(super) async fn json(
+        &mut self,
+        exchange: &mut Exchange,
+        client: &mut Client,
+        otherwise: Otherwise,
+    ) -> End {
         let likely = match exchange.head.framing {
             Framing::Length(length) => {
                 usize::try_from(length).map_or(HOLD_BYTES, |length| length.min(HOLD_BYTES))
@@ -42,14 +48,17 @@ impl Respond<'_> {
                 self.outcome.proven(judged.proven);
                 judged.rpc_error
             }
-            Err(why) if checked => {
-                self.outcome.cause(&why);
-                let denial =
-                    Denial::new(Reason::UpstreamMalformed, "the server's answer is no JSON-RPC answer");
-                self.note_failure(Failure { cause: why.to_owned(), ..denial.clone().into() });
-                return End::Refused(denial);
-            }
-            Err(_) => None,
+            Err(why) => match otherwise {
+                Otherwise::Passes => None,
+                Otherwise::Malformed => {
+                    let detail = "the server's answer is no JSON-RPC answer";
+                    let denial = Denial::new(Reason::UpstreamMalformed, detail);
+                    return self.refused(denial, why.to_owned());
+                }
+                Otherwise::Denied(denial) => {
+                    return self.refused(denial, format!("HTTP {}", exchange.head.status.as_u16()));
+                }
+            },
         };
         self.outcome.answered_status(exchange.head.status.as_u16(), rpc_error);
         self.write_whole(exchange, client, body).await

@@ -7,6 +7,7 @@
 pub(crate) mod class;
 mod events;
 mod json;
+mod retry_after;
 mod wait;
 
 use crate::context::Gateway;
@@ -121,14 +122,10 @@ impl Respond<'_> {
         };
         let end = match classify(&exchange.head, self.expect.kind, credentials) {
             Class::Events => self.events(&mut exchange, client).await,
-            Class::Json { checked } => self.json(&mut exchange, client, checked).await,
+            Class::Json { otherwise } => self.json(&mut exchange, client, otherwise).await,
             Class::Opaque => self.opaque(&mut exchange, client).await,
             Class::Bare => self.bare(&mut exchange, client).await,
-            Class::Denied(denial, cause) => {
-                self.outcome.cause(&cause);
-                self.note_failure(Failure { cause, ..denial.clone().into() });
-                End::Refused(denial)
-            }
+            Class::Denied(denial, cause) => self.refused(denial, cause),
         };
         // A failure was noted where it was found; an answer that its client left is no news.
         if matches!(end, End::Done) {
@@ -164,6 +161,13 @@ impl Respond<'_> {
                 errand::delete_orphan(&gateway, orphan, session, &upstream, &pool);
             }
         });
+    }
+
+    /// The client gets a refusal in place of the answer.
+    fn refused(&mut self, denial: Denial, cause: String) -> End {
+        self.outcome.cause(&cause);
+        self.note_failure(Failure { cause, ..denial.clone().into() });
+        End::Refused(denial)
     }
 
     fn note_failure(&self, failure: Failure) {

@@ -9,6 +9,7 @@ use crate::forward::{Exchange, Inbound};
 use crate::headers::{Stamp, Upward};
 use crate::identify::{Source, Standing, Trace};
 use crate::metrics::Stage;
+use crate::respond::class::is_about_message;
 use crate::respond::{End, Expect};
 use crate::sealing::CallerKey;
 use crate::session::Client;
@@ -248,8 +249,7 @@ pub(super) struct Founding {
 impl Founding {
     /// The server answers as one that does not know the method might.
     pub(super) fn is_refused(&self, exchange: &Exchange) -> bool {
-        let status = exchange.head.status;
-        status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 407 | 408 | 413 | 429)
+        is_about_message(exchange.head.status)
     }
 
     /// Whether the server speaks only to modern clients, as it says when it is asked.

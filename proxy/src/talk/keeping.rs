@@ -20,8 +20,8 @@ pub(super) fn sought(
     let session = match order.leg {
         LegOf::Pooled => None,
         // It is known by its stream, which has no name that lasts.
-        LegOf::Own(leg) if leg.is_relayed() => return None,
-        LegOf::Own(leg) => leg.id().map(|id| id.as_bytes()),
+        LegOf::Own(leg, _) if leg.is_relayed() => return None,
+        LegOf::Own(leg, _) => leg.id().map(|id| id.as_bytes()),
     };
     let params = order.message.outline.as_ref()?.params(std::str::from_utf8(&order.message.body).ok()?);
     let target = order.target.as_deref();

@@ -5,9 +5,12 @@ use super::reading::{Patience, Resume, malformed};
 use super::server_message::{ServerMessage, Unread};
 use super::voice::{self, Fields};
 use super::{Answer, Came, Common, LegOf, Outcome, Place, Question, Reply, Turn, unanswerable, unreadable};
-use crate::errand::Errand;
+use crate::bridge::sessions::Session;
+use crate::bridge::{overheard, own_leg};
+use crate::errand::{Errand, INCAPABLE, UNRELATED};
 use crate::forward::{Failure, Use, Wording, send};
-use crate::legs::{Ear, Leg, LegLease};
+use crate::legs::{Ear, LeaseOptions, Leg, LegLease};
+use crate::respond::class::is_about_message;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use portunus_config::LegSharing;
@@ -29,7 +32,7 @@ const MAX_RESUMED: u32 = 64;
 /// The wait before a stream is resumed where the server names none, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-type Renewing = Pin<Box<dyn Future<Output = Result<LegLease, Failure>> + Send>>;
+type Renewing = Pin<Box<dyn Future<Output = Result<Held, Failure>> + Send>>;
 
 pub(super) struct Legacy {
     held: Held,
@@ -52,14 +55,15 @@ pub(super) struct Legacy {
 /// The leg that carries the request.
 enum Held {
     Leased(LegLease),
-    Own(Arc<Leg>),
+    /// One client's own, and the session of that client where it may have another leg.
+    Own(Arc<Leg>, Option<Arc<Session>>),
 }
 
 impl Held {
     fn leg(&self) -> &Arc<Leg> {
         match self {
             Held::Leased(lease) => lease,
-            Held::Own(leg) => leg,
+            Held::Own(leg, _) => leg,
         }
     }
 }
@@ -92,8 +96,8 @@ impl Legacy {
         leg: LegOf<'_>,
     ) -> Result<Legacy, Failure> {
         let held = match leg {
-            LegOf::Own(leg) => Held::Own(Arc::clone(leg)),
-            LegOf::Pooled => Held::Leased(lease(common).await?),
+            LegOf::Own(leg, session) => Held::Own(Arc::clone(leg), session.map(Arc::clone)),
+            LegOf::Pooled => Held::Leased(lease(common, None).await?),
         };
         let mut legacy = Legacy {
             held,
@@ -129,6 +133,7 @@ impl Legacy {
         let hears = asks || common.token.is_some() || leg.is_relayed();
         self.inbox = hears.then(|| leg.attach(self.number, asks));
         self.posted = false;
+        leg.requested();
         self.course = self.sent(common, &Method::POST, leg.posted(), body.into());
         Ok(())
     }
@@ -186,9 +191,9 @@ impl Legacy {
     /// Finishes what has to be done before there is an answer to read.
     async fn prepare(&mut self, common: &Common) -> Result<(), Failure> {
         if let Some(renewing) = &mut self.renewing {
-            let lease = renewing.as_mut().await;
+            let held = renewing.as_mut().await;
             self.renewing = None;
-            self.held = Held::Leased(lease?);
+            self.held = held?;
             self.begin(common, &common.parts()?)?;
         }
         if let Some(pause) = &mut self.resuming {
@@ -226,7 +231,12 @@ impl Legacy {
                 leg.overhear(&common.gateway, message);
                 Ok(None)
             }
-            (Shape::Notification, ..) => Ok(common.note(text, &self.id).map(Turn::Note)),
+            (Shape::Notification, method, _) => {
+                if let Some(method) = method {
+                    overheard(&common.gateway, &common.place.upstream, method, text);
+                }
+                Ok(common.note(text, &self.id).map(Turn::Note))
+            }
             (Shape::Request, Some(method), Some(id)) if method.is("ping") => {
                 leg.tell(&common.gateway, Errand::Pong { session: leg.session(), id: id.clone() });
                 Ok(None)
@@ -240,7 +250,7 @@ impl Legacy {
                 self.course.finish();
                 self.inbox = None;
                 // The next call may have it, however long the answer is looked at.
-                self.held = Held::Own(Arc::clone(&leg));
+                self.held = Held::Own(Arc::clone(&leg), None);
                 Ok(Some(match self.questions.lacking.filter(|_| outcome.failed()) {
                     // In words that only its client's era has (2026-07-28 basic, "Error Codes").
                     Some(ability) => common.done(incapable(ability)),
@@ -280,7 +290,8 @@ impl Legacy {
                 None
             }
             None => {
-                leg.tell(&common.gateway, Errand::Decline { session: leg.session(), id });
+                let why = if lacking.is_some() { INCAPABLE } else { UNRELATED };
+                leg.tell(&common.gateway, Errand::Decline { session: leg.session(), id, why });
                 None
             }
         }
@@ -327,7 +338,7 @@ impl Legacy {
             return Ok(());
         }
         if leg.is_unknown(status, None) {
-            leg.die();
+            leg.forgotten(&common.gateway);
             return Err(Failure::forgotten());
         }
         Err(Failure {
@@ -337,19 +348,29 @@ impl Legacy {
     }
 
     /// The upstream has forgotten the session: the request was not read, and goes out once more where
-    /// the session is the pool's.
+    /// the session is the pool's, or its client has left nothing in it.
     fn forgotten(&mut self, common: &Common) -> Result<(), Failure> {
         self.inbox = None;
         self.course = Course::Idle;
-        if self.held.leg().die() {
-            tracing::info!(upstream = &*common.place.upstream.name, "the server has forgotten a session");
-        }
-        if self.renewed || matches!(self.held, Held::Own(_)) {
+        let leg = Arc::clone(self.held.leg());
+        leg.was_unread();
+        leg.forgotten(&common.gateway);
+        if self.renewed {
             return Err(Failure::forgotten());
         }
         self.renewed = true;
-        let common = common.clone();
-        self.renewing = Some(Box::pin(async move { lease(&common).await }));
+        let (common, since) = (common.clone(), Instant::now());
+        self.renewing = Some(match &self.held {
+            Held::Leased(_) => Box::pin(async move { lease(&common, Some(since)).await.map(Held::Leased) }),
+            Held::Own(_, None) => return Err(Failure::forgotten()),
+            Held::Own(_, Some(session)) => {
+                let session = Arc::clone(session);
+                Box::pin(async move {
+                    let leg = own_leg(&common.gateway, &session, &common.place).await?;
+                    Ok(Held::Own(leg, Some(session)))
+                })
+            }
+        });
         Ok(())
     }
 
@@ -391,10 +412,10 @@ impl Legacy {
 
     /// A refusal in words that only a modern server uses.
     fn note_era(&self, common: &Common, outcome: &Outcome) {
-        if let Outcome::Error { code: -32022..=-32020, .. } = outcome
-            && self.course.refusal().is_some()
+        if let Outcome::Error { code: -32022 | -32020, .. } = outcome
+            && self.course.refusal().is_some_and(is_about_message)
         {
-            self.held.leg().die();
+            self.held.leg().forgotten(&common.gateway);
             common.gateway.estate.contradicted(&common.place, Era::Legacy);
         }
     }
@@ -416,19 +437,20 @@ impl Legacy {
 }
 
 /// A leg for the request; one that sends log messages as the client wants them.
-async fn lease(common: &Common) -> Result<LegLease, Failure> {
+async fn lease(common: &Common, since: Option<Instant>) -> Result<LegLease, Failure> {
     let (gateway, place) = (&common.gateway, &common.place);
     let legs = &gateway.estate.legs;
+    let options = |since| LeaseOptions { exclusive: common.is_told_aside(), since };
     if !common.may_be_asked() && place.upstream.sessions == LegSharing::Shared {
         // A log level would be everybody's.
-        return legs.lease_any(gateway, place).await;
+        return legs.lease_any(gateway, place, since).await;
     }
-    let lease = legs.lease(gateway, place, common.is_told_aside()).await?;
+    let lease = legs.lease(gateway, place, options(since)).await?;
     let Some(level) = place.profile.log_level else { return Ok(lease) };
     match Box::pin(lease.set_level(gateway, level)).await {
         Err(_) if lease.is_dead() => {
             drop(lease);
-            legs.lease(gateway, place, common.is_told_aside()).await
+            legs.lease(gateway, place, options(Some(Instant::now()))).await
         }
         Err(failure) => {
             tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "no log level set");

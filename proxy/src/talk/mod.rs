@@ -151,7 +151,7 @@ impl Talk {
     /// in the upstream's words.
     pub async fn open(gateway: &Arc<Gateway>, mut order: Order<'_>) -> Result<Talk, Failure> {
         let era = match order.leg {
-            LegOf::Own(_) => Era::Legacy,
+            LegOf::Own(..) => Era::Legacy,
             LegOf::Pooled => gateway.estate.eras.choose(gateway, &order.place, order.message.era).await?,
         };
         let (leg, permit) = (order.leg, Arc::clone(&order.permit));

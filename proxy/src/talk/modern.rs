@@ -5,7 +5,9 @@ use super::reading::malformed;
 use super::server_message::{ServerMessage, Unread};
 use super::voice::{self, Fields};
 use super::{Answer, Came, Common, Order, Outcome, Reply, Retry, Rounds, Turn, unanswerable, unreadable};
+use crate::bridge::overheard;
 use crate::forward::{Failure, Use, Wording};
+use crate::respond::class::is_about_message;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use portunus_filters::mcp::bridge::{self, ParamHeader, Parts, Put};
@@ -188,13 +190,17 @@ impl Modern {
             Err(unread) => return Err(malformed(unread.detail())),
         };
         match content.shape {
-            Shape::Notification
-                if content.method.as_ref().is_some_and(|method| method.is(bridge::RESOURCE_UPDATED)) =>
-            {
-                crate::bridge::strayed(&common.gateway, &common.place.upstream, message.text());
-                Ok(None)
+            Shape::Notification => {
+                let text = message.text();
+                if let Some(method) = &content.method {
+                    overheard(&common.gateway, &common.place.upstream, method, text);
+                }
+                // For those who asked for the resource, and not for its caller.
+                let is_update =
+                    content.method.as_ref().is_some_and(|method| method.is(bridge::RESOURCE_UPDATED));
+                let note = (!is_update).then(|| common.note(text, self.id(common))).flatten();
+                Ok(note.map(Turn::Note))
             }
-            Shape::Notification => Ok(common.note(message.text(), self.id(common)).map(Turn::Note)),
             // It would ask by `input_required`.
             Shape::Request => Err(malformed("the server sent a request, which this revision does not have")),
             Shape::Result | Shape::Error => {
@@ -296,7 +302,9 @@ impl Modern {
             let detail = "the server ended its stream without an answer";
             return Failure { pending: false, ..Denial::new(Reason::UpstreamUnavailable, detail).into() };
         };
-        common.gateway.estate.contradicted(&common.place, Era::Modern);
+        if is_about_message(status) {
+            common.gateway.estate.contradicted(&common.place, Era::Modern);
+        }
         Failure {
             cause: format!("HTTP {} without a JSON-RPC message", status.as_u16()),
             ..malformed("the server refused the request without an answer")
@@ -306,7 +314,7 @@ impl Modern {
     /// A refusal in words that no modern server uses.
     fn note_era(&self, common: &Common, outcome: &Outcome) {
         if let Outcome::Error { code, .. } = outcome
-            && self.course.refusal().is_some()
+            && self.course.refusal().is_some_and(is_about_message)
             && !crate::errand::is_modern_code(*code)
         {
             common.gateway.estate.contradicted(&common.place, Era::Modern);

@@ -3,6 +3,7 @@
 use super::voice::Fields;
 use super::{ParamHeader, Place, Retry};
 use crate::authorize::Overseer;
+use crate::bridge::sessions::Session;
 use crate::catalog::Relist;
 use crate::forward::{Inbound, Permit};
 use crate::legs::Leg;
@@ -56,6 +57,6 @@ pub enum Rounds {
 pub enum LegOf<'a> {
     /// One of the pool of its place.
     Pooled,
-    /// That of the client's own session.
-    Own(&'a Arc<Leg>),
+    /// That of the client's own session, which may get another while there is nothing to lose.
+    Own(&'a Arc<Leg>, Option<&'a Arc<Session>>),
 }

@@ -6,13 +6,32 @@ use crate::context::Gateway;
 use crate::forward::Failure;
 use crate::offload::INLINE_BYTES;
 use crate::reads::Read;
+use bytes::Bytes;
 use portunus_filters::Cleared;
+use portunus_filters::mcp::Envelope;
 use std::sync::Arc;
 
 impl Talk {
     /// Holds the answer to the rules of a message that takes the call up again, beside those of the call.
     pub fn hold_to(&mut self, cleared: &Cleared) {
         self.common.overseer.add(cleared.answer_rules());
+    }
+
+    /// Reports progress under another token of the client from now on; gives the former one.
+    pub fn report_to(&mut self, token: Option<String>) -> Option<String> {
+        std::mem::replace(&mut self.common.token, token)
+    }
+
+    /// A notification that was worded for the `former` token; `None` if nobody waits for it any more.
+    pub fn renamed(&self, note: Bytes, former: Option<&str>) -> Option<Bytes> {
+        let is_progress = |text: &str| {
+            Envelope::read(text)
+                .is_ok_and(|read| read.method.is_some_and(|method| method.is("notifications/progress")))
+        };
+        match (std::str::from_utf8(&note).is_ok_and(is_progress), former) {
+            (true, Some(former)) => self.common.note(std::str::from_utf8(&note).ok()?, former),
+            _ => Some(note),
+        }
     }
 
     /// The last turn: the answer as the client may have it, and kept where it may be. What has to be

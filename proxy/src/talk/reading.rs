@@ -4,7 +4,7 @@ use super::server_message::{Arrived, Framed, ServerMessage, Unread};
 use crate::forward::{Exchange, Failure, Reach};
 use crate::offload::{INLINE_BYTES, OffloadQueue, Room};
 use crate::pieces::Pieces;
-use crate::respond::class::{Class, challenged, classify};
+use crate::respond::class::{Class, challenged, classify, not_now};
 use crate::upstreams::wire::Framing;
 use bytes::Bytes;
 use http::StatusCode;
@@ -95,6 +95,11 @@ impl Reading {
         sent: Kind,
     ) -> Result<Reading, Failure> {
         let (head, status) = (&exchange.head, exchange.head.status);
+        if let Some(denial) = not_now(head) {
+            let reach = if status.is_server_error() { Reach::Failing } else { Reach::Unknown };
+            let cause = format!("{} (HTTP {})", denial.detail, status.as_u16());
+            return Err(Failure { cause, pending: false, reach, ..Failure::from(denial) });
+        }
         let body = match classify(head, sent, &upstream.credentials) {
             Class::Denied(denial, cause) => {
                 let failing = denial.reason == Reason::UpstreamUnavailable;

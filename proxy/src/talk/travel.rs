@@ -32,7 +32,7 @@ pub(super) fn seated(gateway: &Arc<Gateway>, order: &mut Order<'_>) -> Option<Se
         return None;
     }
     match order.leg {
-        LegOf::Own(leg) => {
+        LegOf::Own(leg, _) => {
             order.place.upstream = Arc::clone(&leg.place().upstream);
             order.place.pool = Arc::clone(&leg.place().pool);
             gateway.estate.replicas.seat(order.place.upstream.key)
@@ -48,7 +48,7 @@ pub(super) fn seated(gateway: &Arc<Gateway>, order: &mut Order<'_>) -> Option<Se
 impl Travel {
     /// That of a request which any replica may get.
     pub(super) fn of(order: &Order<'_>, era: Era, speech: &Speech) -> Option<Box<Travel>> {
-        let tied = matches!(order.leg, LegOf::Own(_)) || order.place.upstream.replicas.is_empty();
+        let tied = matches!(order.leg, LegOf::Own(..)) || order.place.upstream.replicas.is_empty();
         let travel =
             || Travel { whole: order.place.clone(), era, speech: speech.clone(), moves: 0, moving: None };
         (!tied).then(|| Box::new(travel()))

@@ -1,18 +1,21 @@
 //! Which era an upstream speaks: pinned by the configuration, else found out once and remembered.
 //!
 //! A verdict holds for an upstream and the credential it was found with, for ten minutes, and falls
-//! with the first answer that only the other era gives. A server that is down, or refuses the
-//! credential, is no evidence of anything.
+//! with the first answer that only the other era gives. A server that is down, refuses the credential or
+//! takes no more requests is no evidence of anything. One that says when it wants to be asked again is
+//! not asked before.
 
 use crate::context::Gateway;
 use crate::errand::{self, Addressed, Errand, Said};
 use crate::forward::Failure;
-use crate::legs::credential;
+use crate::legs::{LeaseOptions, credential};
+use crate::respond::class::is_about_message;
+use crate::talk::reading::malformed;
 use crate::talk::{Outcome, Place};
 use crate::turns::Turns;
 use portunus_config::{Credentials, EraMode, Transport, Upstream, UpstreamKey};
 use portunus_filters::mcp::bridge::Facts;
-use portunus_filters::{Era, Moment};
+use portunus_filters::{Era, Moment, Reason};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +23,8 @@ use tokio::time::Instant;
 
 /// How long a verdict holds.
 const HOLDS: Duration = Duration::from_secs(600);
+/// How long a server that takes no more requests, and does not say until when, is not asked.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 /// Verdicts that are remembered.
 const MAX_VERDICTS: usize = 4096;
 
@@ -88,6 +93,8 @@ impl Key {
 struct Verdict {
     turns: Turns,
     known: Mutex<Known>,
+    /// Why there was no answer, and until when there will be none.
+    refused: Mutex<Option<(Failure, Duration)>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -113,6 +120,9 @@ impl Eras {
         if let Some(spoken) = verdict.fresh(gateway) {
             return Ok(spoken);
         }
+        if let Some(failure) = verdict.refusal(gateway) {
+            return Err(failure);
+        }
         let (settled, _seat) = gateway.estate.settle(gateway, place.clone());
         match probe(gateway, &settled).await {
             Ok(spoken) => {
@@ -125,6 +135,7 @@ impl Eras {
                 Ok(spoken)
             }
             Err(failure) => {
+                verdict.refused_by(gateway, &failure);
                 verdict.turns.fail(&failure);
                 Err(failure)
             }
@@ -155,7 +166,7 @@ impl Eras {
             Some(true) => Ok(wanted),
             Some(false) => Ok(other(wanted)),
             // A server that answers `server/discover` may begin sessions as well.
-            None => match gateway.estate.legs.lease(gateway, place, false).await {
+            None => match gateway.estate.legs.lease(gateway, place, LeaseOptions::any()).await {
                 Ok(_) => {
                     self.verdict(place).learn(gateway, spoken.with(wanted, true));
                     Ok(wanted)
@@ -244,6 +255,25 @@ impl Verdict {
         *self.lock() = Known { spoken, until: gateway.clock.now().monotonic + HOLDS };
     }
 
+    /// Notes an answer that there will be no other for a while.
+    fn refused_by(&self, gateway: &Gateway, failure: &Failure) {
+        let is_limited = failure.denial.reason == Reason::UpstreamLimited;
+        let after = failure.denial.retry_after().or(is_limited.then_some(ASKED_AGAIN));
+        let until = after.map(|after| gateway.clock.now().monotonic + after);
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) =
+            until.map(|until| (failure.clone(), until));
+    }
+
+    /// The same answer, with the time that is left.
+    fn refusal(&self, gateway: &Gateway) -> Option<Failure> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (mut failure, until) = refused?;
+        let left = until.checked_sub(gateway.clock.now().monotonic).filter(|left| !left.is_zero())?;
+        failure.denial.data.clear();
+        failure.denial = failure.denial.retry_in(Some(left));
+        Some(failure)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -253,6 +283,10 @@ async fn probe(gateway: &Arc<Gateway>, place: &Place) -> Result<Spoken, Failure>
     let errand = Errand::Discover;
     match errand::exchange(gateway, place, &errand, Addressed::modern(&errand)).await {
         Ok(said) if is_modern(&said) => Ok(Spoken::default().with(Era::Modern, true)),
+        Ok(said) if said.status.is_client_error() && !is_about_message(said.status) => {
+            let cause = format!("`server/discover` was answered by HTTP {}", said.status.as_u16());
+            Err(Failure { cause, ..malformed("the server does not say which revisions it speaks") })
+        }
         Ok(_) => Ok(Spoken::default().with(Era::Modern, false).with(Era::Legacy, true)),
         Err(failure) => Err(failure),
     }
@@ -281,7 +315,7 @@ mod tests {
     use super::*;
     use crate::errand::ask;
     use crate::testing::{Asked, Bed, Server, Wire, within};
-    use portunus_filters::{Clock, Reason};
+    use portunus_filters::Clock;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const DISCOVERED: &str = r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"ttlMs":0,"cacheScope":"private"}"#;
@@ -402,7 +436,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_down_or_refuses_the_credential_is_no_evidence() {
-        for status in ["503 Down", "500 Oops", "401 No", "403 No\r\nwww-authenticate: Bearer"] {
+        let statuses = ["503 Down", "500 Oops", "401 No", "403 No\r\nwww-authenticate: Bearer", "403 No"];
+        for status in
+            statuses.into_iter().chain(["407 Proxy", "408 Late", "413 Much", "425 Early", "431 Long"])
+        {
             let server = Server::start(move |_, mut wire: Wire| async move {
                 wire.status(status, "", "").await;
                 Some(wire)

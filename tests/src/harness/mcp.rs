@@ -1,6 +1,10 @@
 //! A small MCP server of one era, which counts what it is asked and leaves calls to the test.
 
+mod fault;
+
 use super::{Request, Upstream, Wire, within};
+use fault::{Fault, result};
+pub(crate) use fault::{text, tool};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -58,7 +62,9 @@ pub(crate) struct Mcp {
 
 struct World {
     nature: Nature,
-    tools: Vec<Value>,
+    tools: Mutex<Vec<Value>>,
+    /// Status and headers that stand in for every answer.
+    refusal: Mutex<Option<String>>,
     script: Box<Script>,
     counts: Mutex<BTreeMap<String, usize>>,
     heads: Mutex<Vec<String>>,
@@ -113,6 +119,13 @@ impl Call {
         self.stream.send(note).await.unwrap();
     }
 
+    /// Has other tools, and says so on the stream of this call.
+    pub(crate) async fn change_tools(&self, tools: Vec<Value>) {
+        *self.world.tools.lock().unwrap() = tools;
+        let note = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+        self.stream.send(note).await.unwrap();
+    }
+
     /// Asks the client's user on the stream of this call, and gives the whole answer; legacy only.
     pub(crate) async fn elicit(&self, message: &str) -> Value {
         let session = self.session.as_ref().expect("a legacy session");
@@ -132,16 +145,6 @@ pub(crate) fn question(message: &str) -> Value {
     json!({"message": message, "requestedSchema": schema})
 }
 
-/// A tool without parameters that it names.
-pub(crate) fn tool(name: &str) -> Value {
-    json!({"name": name, "description": name, "inputSchema": {"type": "object"}})
-}
-
-/// A result of one text.
-pub(crate) fn text(value: impl Into<String>) -> Value {
-    json!({"content": [{"type": "text", "text": value.into()}]})
-}
-
 impl Mcp {
     /// Starts a server with these tools; `script` answers calls.
     pub(crate) async fn start<S, F>(nature: Nature, tools: Vec<Value>, script: S) -> Mcp
@@ -151,7 +154,8 @@ impl Mcp {
     {
         let world = Arc::new(World {
             nature,
-            tools,
+            tools: Mutex::new(tools),
+            refusal: Mutex::default(),
             script: Box::new(move |call| Box::pin(script(call))),
             counts: Mutex::default(),
             heads: Mutex::default(),
@@ -211,6 +215,23 @@ impl Mcp {
         self.world.sessions.lock().unwrap().len()
     }
 
+    /// Is as after a restart: sessions are forgotten, open streams have ended, the tools are others.
+    pub(crate) fn restart(&self, tools: Vec<Value>) {
+        *self.world.tools.lock().unwrap() = tools;
+        self.forget();
+        self.world.notes.send(Value::Null).ok();
+    }
+
+    /// Has other tools from now on, and says nothing of it.
+    pub(crate) fn set_tools(&self, tools: Vec<Value>) {
+        *self.world.tools.lock().unwrap() = tools;
+    }
+
+    /// Answers everything by this status line and these headers from now on, or nothing any more.
+    pub(crate) fn refuse(&self, head: Option<&str>) {
+        *self.world.refusal.lock().unwrap() = head.map(str::to_owned);
+    }
+
     /// Forgets all sessions, as a restart does.
     pub(crate) fn forget(&self) {
         self.world.sessions.lock().unwrap().clear();
@@ -229,6 +250,13 @@ async fn serve(world: Arc<World>, request: Request, mut wire: Wire) -> Option<Wi
     world.count(message["method"].as_str().unwrap_or(if verb == "POST" { "an answer" } else { verb }));
     if let Some(credential) = request.header("authorization") {
         world.count(credential);
+    }
+    let refusal = world.refusal.lock().unwrap().clone();
+    if let Some(head) = refusal {
+        let body = "<html>busy</html>";
+        let fields = format!("content-type: text/html\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        wire.send(format!("HTTP/1.1 {head}\r\n{fields}")).await;
+        return Some(wire);
     }
     if !world.nature.delay.is_zero() {
         tokio::select! {
@@ -369,11 +397,15 @@ impl World {
     async fn list(&self, message: &Value, mut wire: Wire) -> Option<Wire> {
         let cursor = message["params"]["cursor"].as_str();
         let start: usize = cursor.map_or(0, |cursor| cursor.parse().expect("a cursor of this server"));
-        let end = start.saturating_add(self.nature.page).min(self.tools.len());
-        let mut list = json!({"tools": self.tools[start..end]});
-        if end < self.tools.len() {
-            list["nextCursor"] = end.to_string().into();
-        }
+        let mut list = {
+            let tools = self.tools.lock().unwrap();
+            let end = start.saturating_add(self.nature.page).min(tools.len());
+            let mut list = json!({"tools": tools[start..end]});
+            if end < tools.len() {
+                list["nextCursor"] = end.to_string().into();
+            }
+            list
+        };
         if self.nature.era == Era::Modern {
             list["resultType"] = "complete".into();
             list["ttlMs"] = self.nature.ttl_ms.into();
@@ -451,6 +483,10 @@ impl World {
                 () = wire.closed() => return None,
                 note = notes.recv() => {
                     let mut note = note.ok()?;
+                    if note.is_null() {
+                        wire.end_chunks().await;
+                        return None;
+                    }
                     if let Some(tag) = &tag {
                         note["params"]["_meta"] = tag.clone();
                     }
@@ -458,39 +494,5 @@ impl World {
                 }
             }
         }
-    }
-}
-
-async fn result(wire: &mut Wire, id: &Value, result: Value) {
-    wire.json(&json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string()).await;
-}
-
-/// An error with its HTTP status.
-struct Fault {
-    status: u16,
-    code: i64,
-    message: &'static str,
-    data: Value,
-}
-
-impl Fault {
-    const NO_METHOD: &str = "Method not found";
-
-    fn new(status: u16, code: i64, message: &'static str) -> Fault {
-        Fault { status, code, message, data: Value::Null }
-    }
-
-    async fn send(self, wire: &mut Wire, id: &Value) {
-        let mut error = json!({"code": self.code, "message": self.message});
-        if !self.data.is_null() {
-            error["data"] = self.data;
-        }
-        let body = json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
-        wire.send(format!(
-            "HTTP/1.1 {} Refused\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            self.status,
-            body.len()
-        ))
-        .await;
     }
 }

@@ -1,6 +1,7 @@
 //! Issuers: what verifying needs of them, and where their keys and answers are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use portunus_filters::identity::{Algorithm, ClaimPath, ClaimRules, Issuer, KeySet, Naming, media_type};
@@ -18,6 +19,9 @@ use crate::tls::Problem;
 use crate::upstream::{Credentials, Upstream};
 use crate::url::{Scheme, UpstreamUrl};
 
+/// How old keys of an earlier process may be.
+const MAX_STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
 pub(super) fn trust(document: &IssuerDocument, context: &Context<'_>) -> Option<Trust> {
     let findings = context.findings();
     let issuer = issuer(document, findings);
@@ -30,7 +34,14 @@ pub(super) fn trust(document: &IssuerDocument, context: &Context<'_>) -> Option<
         KeySource::Discovered(at) => (&"discovered", &at.key),
     };
     let id = TrustId::of(&(&issuer, from));
-    Some(Trust { id, issuer, audiences, keys, refresh: document.refresh.unwrap_or(REFRESH) })
+    Some(Trust {
+        id,
+        issuer,
+        audiences,
+        keys,
+        refresh: document.refresh.unwrap_or(REFRESH),
+        max_stale: document.max_stale.unwrap_or(MAX_STALE),
+    })
 }
 
 pub(super) fn inspection(document: &IntrospectionDocument, context: &Context<'_>) -> Option<Inspection> {

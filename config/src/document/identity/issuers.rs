@@ -28,6 +28,8 @@ pub struct IssuerDocument {
     pub audiences: Vec<Located<String>>,
     /// `jwks`; `None` for what the issuer's own metadata says.
     pub keys: Option<KeysDocument>,
+    /// `jwks.max_stale`.
+    pub max_stale: Option<Duration>,
     /// `algorithms`.
     pub algorithms: Option<Vec<Located<Algorithm>>>,
     /// `types`.
@@ -125,11 +127,13 @@ fn issuer(section: &mut Section<'_>) -> IssuerDocument {
     let algorithms: Vec<(&str, Algorithm)> = Algorithm::ALL.map(|one| (one.as_str(), one)).to_vec();
     let algorithm =
         |item: &Value<'_>| Some(Located { value: item.one_of(&algorithms)?, place: item.place() });
+    let (keys, max_stale) = section.value("jwks").map(|value| jwks(&value)).unwrap_or_default();
     IssuerDocument {
         place: section.place().clone(),
         issuer: section.required("issuer", ISSUER).and_then(|value| value.text()),
         audiences: texts(section, "audience"),
-        keys: section.value("jwks").and_then(|value| keys(&value)),
+        keys,
+        max_stale,
         algorithms: section
             .value("algorithms")
             .map(|value| value.items_or_one().iter().filter_map(algorithm).collect()),
@@ -169,6 +173,18 @@ fn endpoint(section: &mut Section<'_>) -> UpstreamDocument {
         timeouts: upstreams::errand_timeouts(timeout),
         ..upstreams::blank(name)
     }
+}
+
+/// Where keys are, and how old they may be when they cannot be fetched.
+fn jwks(value: &Value<'_>) -> (Option<KeysDocument>, Option<Duration>) {
+    if !value.is_mapping() {
+        return (keys(value), None);
+    }
+    let both = |section: &mut Section<'_>| {
+        let at = section.value("url").and_then(|value| keys(&value));
+        (at, section.value("max_stale").and_then(|value| value.duration(ANY_DURATION)))
+    };
+    value.section(both).unwrap_or_default()
 }
 
 /// A URL, or the path of a file.

@@ -104,6 +104,8 @@ pub fn error_for_modern<'a>(error: &RpcError<'a>, profile: &Profile) -> Result<F
             questions if profile.can(Ability::ElicitUrl) => ForModern::Ask(questions),
             _ => ForModern::Error(incapable(error, Ability::ElicitUrl)?),
         },
+        // What the client would have to declare, a server that speaks both eras may say in either.
+        MISSING_CAPABILITY => ForModern::Error(error.said(status_for_modern(MISSING_CAPABILITY))),
         // An older server cannot mean what these say, and a modern client would believe it.
         -32099..=HEADER_MISMATCH => ForModern::Error(error.as_code(INTERNAL, 200)?),
         code => ForModern::Error(error.said(status_for_modern(code))),
@@ -183,7 +185,7 @@ mod tests {
             (r#"{"code":-32001,"message":"m"}"#, -32001, 200),
             (r#"{"code":4031,"message":"m","vendor":1.0}"#, 4031, 200),
             (r#"{"code":-32020,"message":"m"}"#, -32603, 200),
-            (r#"{"code":-32021,"message":"m"}"#, -32603, 200),
+            (r#"{"code":-32021,"message":"m","data":{"requiredCapabilities":{}}}"#, -32021, 400),
             (r#"{"code":-32022,"message":"m"}"#, -32603, 200),
             (r#"{"code":-32099,"message":"m"}"#, -32603, 200),
             (r#"{"code":-32100,"message":"m"}"#, -32100, 200),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::legs::LeaseOptions;
 use crate::testing::{Asked, Bed, Server, Wire, overseer};
 use portunus_filters::Identity;
 use portunus_filters::mcp::Revision;
@@ -86,7 +87,8 @@ async fn only_who_is_told_of_a_server_hears_what_it_says() {
     let server = Server::start(greet).await;
     let bed = Bed::under(in_time, server.address, ", era: legacy");
     let (gateway, place) = (&bed.gateway, bed.place("anna", "{}"));
-    let (own, pooled) = (leg(&bed).await, gateway.estate.legs.lease(gateway, &place, false).await.unwrap());
+    let (own, pooled) =
+        (leg(&bed).await, gateway.estate.legs.lease(gateway, &place, LeaseOptions::any()).await.unwrap());
     let id = ServerId("*|/mcp".into());
     let profile = Arc::new(bridge::Profile::silent("client", "1"));
     let session = Arc::new(Session::new([1; 16], id.clone(), Revision::V2025_11_25, profile, true));

@@ -1,5 +1,6 @@
 use super::super::{Outcome, Reply, Rounds, Turn};
 use super::{NOBODY, PERSON, call, failure, modern_call, note, questions, result, turn};
+use crate::legs::LeaseOptions;
 use crate::legs::What;
 use crate::talk::LegOf;
 use crate::testing::{Asked, Bed, Choice, Server, Wire, within};
@@ -289,8 +290,9 @@ async fn the_forgotten_session_of_a_client_is_its_own_to_found_again() {
     let place = bed.place("anna", PERSON);
     let leg = bed.gateway.estate.legs.own(&bed.gateway, &place, Revision::V2025_06_18).await.unwrap();
     forgotten.store(true, Ordering::SeqCst);
-    let talk =
-        bed.open_with(&place, &call(""), Choice { leg: LegOf::Own(&leg), ..Choice::of(Rounds::Asks) }).await;
+    let talk = bed
+        .open_with(&place, &call(""), Choice { leg: LegOf::Own(&leg, None), ..Choice::of(Rounds::Asks) })
+        .await;
     failure(&mut talk.unwrap()).await;
     assert!(leg.is_dead());
     assert_eq!(server.heard("initialize").len(), 1);
@@ -406,7 +408,13 @@ async fn a_question_that_belongs_to_no_call_is_declined_or_told_to_the_client_wh
     let (server, say, _) = speaking().await;
     let bed = Bed::before(server.address, PINNED);
     let place = bed.place("anna", PERSON);
-    let lease = bed.gateway.estate.legs.lease(&bed.gateway, &place, true).await.unwrap();
+    let lease = bed
+        .gateway
+        .estate
+        .legs
+        .lease(&bed.gateway, &place, LeaseOptions { exclusive: true, since: None })
+        .await
+        .unwrap();
     say.send(QUESTION.into()).unwrap();
     let declined = async {
         loop {
@@ -437,7 +445,7 @@ async fn sessions_that_nobody_uses_are_ended() {
     let bed = Bed::before(server.address, PINNED);
     let legs = &bed.gateway.estate.legs;
     let place = bed.place("anna", NOBODY);
-    let lease = legs.lease(&bed.gateway, &place, false).await.unwrap();
+    let lease = legs.lease(&bed.gateway, &place, LeaseOptions::any()).await.unwrap();
     for _ in 0..3 {
         bed.clock.advance(Duration::from_secs(400));
         legs.sweep(&bed.gateway);
