@@ -72,7 +72,7 @@ pub enum Errand {
         session: Session,
         /// The request.
         id: Id,
-        /// Why: [`UNRELATED`] or [`INCAPABLE`].
+        /// Why: it belongs to no call, or its client cannot be asked it.
         why: &'static str,
     },
     /// A client's answer to a legacy server's question outside of any call.

@@ -120,11 +120,16 @@ pub struct Source {
 pub struct Trace {
     /// The value that goes upstream.
     pub parent: Arc<str>,
-    /// Whether the client named it; else its `tracestate` belongs to another one.
+    /// Whether a header of the client named it; else its header `tracestate` belongs to another one.
     pub joined: bool,
 }
 
 impl Trace {
+    /// The trace that a message names as `traceparent`; what else it says of it stays there.
+    pub fn named(parent: &str) -> Option<Trace> {
+        is_traceparent(parent).then(|| Trace { parent: parent.into(), joined: false })
+    }
+
     /// The 32 hex digits of the trace.
     pub fn id(&self) -> &str {
         self.parent.get(3..35).unwrap_or_default()

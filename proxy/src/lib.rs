@@ -38,6 +38,7 @@ pub mod headers;
 pub mod helm;
 pub mod identify;
 pub mod intake;
+mod kept_key;
 pub mod key_command;
 pub mod legs;
 pub mod listeners;

@@ -132,6 +132,13 @@ impl Outcome {
         }
     }
 
+    /// Notes that it belongs to another trace.
+    pub fn trace(&mut self, id: &str) {
+        if self.gateway.access_log.is_enabled() {
+            self.facts.trace_id = Some(id.into());
+        }
+    }
+
     /// Notes who was found to call.
     pub fn identified(&mut self, principal: &Arc<Principal>) {
         self.facts.auth = principal.auth.as_str();

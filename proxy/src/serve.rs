@@ -36,14 +36,15 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method};
+use memchr::memmem;
 use portunus_config::{
     HostPattern, HttpStatus, Listener, NormalPath, Profile, Resolution, Upstream, VirtualServer,
 };
 use portunus_filters::call::Target;
 use portunus_filters::message::{Reading, Unreadable};
-use portunus_filters::{Arrival, Denial, Kind, Reason};
+use portunus_filters::{Arrival, Denial, Kind, Message, Reason};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The connection that a request came on.
 #[derive(Clone, Copy)]
@@ -64,6 +65,9 @@ pub struct Connection<'a> {
     /// never sent on.
     pub relayed: Option<&'a Relayed>,
 }
+
+/// Found in few messages, and looked for in all that come without the header.
+static TRACEPARENT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new("traceparent"));
 
 /// One request on its way through the stages.
 struct Passage<'a> {
@@ -327,14 +331,33 @@ impl<'a> Passage<'a> {
             *body = intake::refused_answer(question, &unreadable.denial);
             message = read(body);
         }
-        message.map_err(|unreadable| {
+        let reading = message.map_err(|unreadable| {
             let Unreadable { denial, id, era, method, target, answers: _ } = *unreadable;
             self.outcome.glimpsed(era, method.as_ref(), target, body.len());
             let kind = id.is_some().then_some(Kind::Request);
             let ids = id.into_iter().collect();
             let http_status = server.http_status;
             halt(denial, Knowledge { kind, ids, era: Some(era), method, http_status, batch: false })
-        })
+        })?;
+        if let Reading::One(message) = &reading {
+            self.join_trace(message);
+        }
+        Ok(reading)
+    }
+
+    /// Goes on with the trace that a message names where its request names none (2026-07-28 basic,
+    /// "OpenTelemetry Trace Context").
+    fn join_trace(&mut self, message: &Message) {
+        if self.trace.joined || TRACEPARENT.find(&message.body).is_none() {
+            return;
+        }
+        let text = std::str::from_utf8(&message.body).unwrap_or_default();
+        let params = message.outline.as_ref().map(|outline| outline.params(text)).unwrap_or_default();
+        let meta = params.object("_meta").ok().flatten();
+        if let Some(trace) = meta.and_then(|meta| Trace::named(&meta.text("traceparent")?)) {
+            self.outcome.trace(trace.id());
+            self.trace = trace;
+        }
     }
 
     /// Stage 3, what a GET or DELETE stands for.

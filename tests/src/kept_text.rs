@@ -182,6 +182,7 @@ const BOUNDED: &[(&str, &[&str])] = &[
     (
         "one message, for as long as it is served, or its connection reads",
         &[
+            "Message.announcement",
             "Arrived.event_id",
             "Arrived.event_name",
             "Outcome.0",

@@ -234,6 +234,40 @@ async fn every_verb_and_kind_of_message_passes() {
 }
 
 #[tokio::test]
+async fn a_trace_is_that_of_the_header_else_that_of_the_message() {
+    let (upstream, mut requests) = listening().await;
+    let document = format!(
+        "upstreams:\n  up: http://{}/mcp\nservers:\n  /mcp: {{ upstreams: up, bridge: false }}\n",
+        upstream.address
+    );
+    let gateway = Gateway::start(&document).await;
+    let trace = |digit: &str| format!("00-{}-00f067aa0ba902b7-01", digit.repeat(32));
+    let cases = [
+        ("both", Some(trace("a")), trace("b"), Some(trace("a"))),
+        ("the message's", None, trace("b"), Some(trace("b"))),
+        ("an invalid header", Some("00-0-0-0".to_owned()), trace("b"), Some(trace("b"))),
+        ("neither is valid", None, trace("0"), None),
+    ];
+    for (number, (name, header, named, expected)) in cases.into_iter().enumerate() {
+        let meta = format!(r#"{{"name":"a","arguments":{{}},"_meta":{{"traceparent":"{named}"}}}}"#);
+        let id = ("x-request-id", format!("traced-{number}"));
+        let headers: Vec<_> = header.map(|header| ("traceparent", header)).into_iter().chain([id]).collect();
+        gateway.post("/mcp", &headers, &rpc(1, "tools/call", &meta)).await;
+        let arrived = requests.recv().await.unwrap();
+        assert!(
+            String::from_utf8_lossy(&arrived.body).contains(&named),
+            "{name}: the message stays as it is"
+        );
+        let sent = arrived.header("traceparent").unwrap();
+        let made = expected.is_none() && sent != named;
+        assert!(made || Some(sent) == expected.as_deref(), "{name}: {sent}");
+        let id = format!("traced-{number}");
+        let record = gateway.recorded("the record", |record| record["request_id"] == id.as_str()).await;
+        assert_eq!(record["trace_id"].as_str(), sent.get(3..35), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn the_upstream_learns_who_called_once_and_from_us() {
     let (upstream, mut requests) = listening().await;
     let document = format!(

@@ -15,7 +15,6 @@
 mod caller;
 mod fields;
 mod handle;
-mod kept;
 mod keys;
 mod line;
 mod session;
@@ -23,7 +22,6 @@ mod state;
 
 pub use caller::{Binding, CallerKey, Marks};
 pub use handle::{HandleToken, UpstreamMark};
-pub(crate) use kept::kept_key;
 pub use keys::{Purpose, Seals};
 pub use line::LineToken;
 pub use session::{Home, SealedLeg, SealedSession, SessionName, SessionToken};

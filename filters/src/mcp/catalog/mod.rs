@@ -32,7 +32,7 @@ pub use filtered::{Filtered, Shown};
 pub use kind::ListKind;
 pub use naming::{Conflict, Conflicts, Names, Naming, Policy, Why};
 pub use outward::names_resources;
-pub use page::{Hints, Item, Listing, MAX_LIST_ITEMS, Page, Quarantine, Quarantined};
+pub use page::{Hints, Item, Listing, MAX_LIST_ITEMS, Page, Quarantine, Quarantined, is_tool_name};
 pub use resources::Located;
 pub use served::{ServedPage, UnknownCursor};
 pub use source::{Known, Lists, Offer, Source, State, Twins};

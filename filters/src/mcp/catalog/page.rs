@@ -184,16 +184,16 @@ fn check_key(key: &str, kind: ListKind) -> Result<(), Broken> {
         return Err(Broken::KeyLength { limit });
     }
     let legal = match kind {
-        ListKind::Tools => key.bytes().all(is_tool_byte),
+        ListKind::Tools => is_tool_name(key),
         _ => !key.chars().any(char::is_control),
     };
     if legal { Ok(()) } else { Err(Broken::KeyCharacters) }
 }
 
-/// What names of tools are made of. The specification recommends letters, digits, `_`, `-` and `.`;
-/// `/` and `:` are in use.
-fn is_tool_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"_-./:".contains(&byte)
+/// Whether a tool can have this name in a list that is served. The specification recommends letters,
+/// digits, `_`, `-` and `.`; `/` and `:` are in use.
+pub fn is_tool_name(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./:".contains(&byte))
 }
 
 /// A name for a report.

@@ -3,6 +3,7 @@
 use super::super::json::Json;
 use crate::text;
 use portunus_filters::mcp::Bounds;
+use portunus_filters::mcp::catalog::is_tool_name;
 use std::collections::HashSet;
 
 /// Longest name of a tool (2025-11-25 server/tools, "Tool Names").
@@ -38,7 +39,11 @@ fn name_problem(name: &str) -> Option<String> {
         0 => Some("the name is empty".to_owned()),
         1..=MAX_NAME_BYTES if name.bytes().all(plain) => None,
         1..=MAX_NAME_BYTES => {
-            Some("the name has characters beside letters, digits, `_`, `-`, `.`".to_owned())
+            let left_out = match is_tool_name(name) {
+                true => "",
+                false => "; lists that the gateway serves itself leave the tool out: rename it at its server",
+            };
+            Some(format!("the name has characters beside letters, digits, `_`, `-`, `.`{left_out}"))
         }
         _ => Some(format!("the name is longer than {MAX_NAME_BYTES} characters")),
     }
@@ -168,7 +173,12 @@ mod tests {
             (r#"{"name":"a","inputSchema":{}}"#, "a: inputSchema: its `type` is not \"object\""),
             (
                 r#"{"name":"a b","inputSchema":{"type":"object"}}"#,
-                "a b: the name has characters beside letters, digits, `_`, `-`, `.`",
+                "a b: the name has characters beside letters, digits, `_`, `-`, `.`; lists that the gateway \
+                 serves itself leave the tool out: rename it at its server",
+            ),
+            (
+                r#"{"name":"a/b","inputSchema":{"type":"object"}}"#,
+                "a/b: the name has characters beside letters, digits, `_`, `-`, `.`",
             ),
             (r#"{"name":"","inputSchema":{"type":"object"}}"#, ": the name is empty"),
             (
