@@ -1,7 +1,7 @@
 //! Finds the patterns that match a name without trying them one after the other.
 //!
-//! Names without a `*` are looked up, patterns by the text ahead of their first `*`, or behind their last one
-//! if they begin with it. Patterns with neither, such as `*find*`, are tried in turn.
+//! Names without a `*` are looked up, patterns by the text ahead of their first `*` and then by that behind their
+//! last one. Only what lies between two `*` is searched for.
 
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
@@ -80,13 +80,12 @@ pub(super) struct PatternIndex<T> {
 #[derive(Debug)]
 struct Names<T> {
     exact: HashMap<Box<str>, Vec<T>>,
-    prefixes: Ends<T>,
-    suffixes: Ends<T>,
-    rest: Vec<(Glob, T)>,
+    /// By how a name begins, and then by how it ends.
+    globs: ByText<ByText<Vec<(Glob, T)>>>,
 }
 
-/// Patterns by one of their ends, and those by its length.
-type Ends<T> = BTreeMap<usize, HashMap<Box<[u8]>, Vec<(Glob, T)>>>;
+/// By a text, and before that by its length.
+type ByText<T> = BTreeMap<usize, HashMap<Box<[u8]>, T>>;
 
 impl<T> Default for PatternIndex<T> {
     fn default() -> PatternIndex<T> {
@@ -96,12 +95,7 @@ impl<T> Default for PatternIndex<T> {
 
 impl<T> Default for Names<T> {
     fn default() -> Names<T> {
-        Names {
-            exact: HashMap::new(),
-            prefixes: BTreeMap::new(),
-            suffixes: BTreeMap::new(),
-            rest: Vec::new(),
-        }
+        Names { exact: HashMap::new(), globs: BTreeMap::new() }
     }
 }
 
@@ -131,16 +125,13 @@ impl<T> PatternIndex<T> {
 
 impl<T> Names<T> {
     fn insert(&mut self, name: &NamePattern, item: T) {
-        let glob = match name.parts() {
-            Ok(name) => return self.exact.entry(name.into()).or_default().push(item),
-            Err(glob) => glob,
-        };
-        let (ends, end): (_, Box<[u8]>) = match (glob.prefix.as_bytes(), glob.suffix.as_bytes()) {
-            ([], []) => return self.rest.push((glob, item)),
-            ([], suffix) => (&mut self.suffixes, suffix.into()),
-            (prefix, _) => (&mut self.prefixes, prefix.into()),
-        };
-        ends.entry(end.len()).or_default().entry(end).or_default().push((glob, item));
+        match name.parts() {
+            Ok(name) => self.exact.entry(name.into()).or_default().push(item),
+            Err(glob) => {
+                let by_prefix = by_text(&mut self.globs, &glob.prefix);
+                by_text(by_prefix, &glob.suffix).push((glob, item));
+            }
+        }
     }
 
     fn any(&self, name: &str, is_it: &mut impl FnMut(&T) -> bool) -> bool {
@@ -148,14 +139,17 @@ impl<T> Names<T> {
             return true;
         }
         let bytes = name.as_bytes();
-        let ahead = self.prefixes.range(..=bytes.len());
-        let ahead = ahead.filter_map(|(length, ends)| ends.get(&bytes[..*length]));
-        let behind = self.suffixes.range(..=bytes.len());
-        let behind = behind.filter_map(|(length, ends)| ends.get(&bytes[bytes.len() - length..]));
-        // The item first: it costs less to see that it is nobody's than to read the rest of the name.
-        let mut globs = ahead.chain(behind).flatten().chain(&self.rest);
-        globs.any(|(glob, item)| is_it(item) && glob.matches(name))
+        let ahead = self.globs.range(..=bytes.len());
+        let ahead = ahead.filter_map(|(length, by_prefix)| by_prefix.get(&bytes[..*length]));
+        let behind = ahead.flat_map(|by_suffix| by_suffix.range(..=bytes.len()));
+        let behind = behind.filter_map(|(length, globs)| globs.get(&bytes[bytes.len() - length..]));
+        // The item first: it costs less to see that it is nobody's than to search the name.
+        behind.flatten().any(|(glob, item)| is_it(item) && glob.matches(name))
     }
+}
+
+fn by_text<'t, T: Default>(texts: &'t mut ByText<T>, text: &str) -> &'t mut T {
+    texts.entry(text.len()).or_default().entry(text.as_bytes().into()).or_default()
 }
 
 #[cfg(test)]
