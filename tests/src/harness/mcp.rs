@@ -35,6 +35,8 @@ pub(crate) struct Nature {
     pub(crate) delay: Duration,
     /// `ttlMs` of its list, in the modern era.
     pub(crate) ttl_ms: u64,
+    /// `cacheScope` of its list, in the modern era.
+    pub(crate) scope: &'static str,
     /// Status for a session that it does not know; a success has no body.
     pub(crate) unknown: u16,
     /// Its instructions.
@@ -45,7 +47,7 @@ impl Nature {
     /// Answers at once, all tools on one page, as fresh as a minute, unknown sessions with 404.
     pub(crate) fn of(era: Era) -> Nature {
         let (page, delay) = (usize::MAX, Duration::ZERO);
-        Nature { era, page, delay, ttl_ms: 60_000, unknown: 404, instructions: "" }
+        Nature { era, page, delay, ttl_ms: 60_000, scope: "private", unknown: 404, instructions: "" }
     }
 }
 
@@ -409,7 +411,7 @@ impl World {
         if self.nature.era == Era::Modern {
             list["resultType"] = "complete".into();
             list["ttlMs"] = self.nature.ttl_ms.into();
-            list["cacheScope"] = "private".into();
+            list["cacheScope"] = self.nature.scope.into();
         }
         result(&mut wire, &message["id"], list).await;
         Some(wire)

@@ -16,6 +16,7 @@ mod h2;
 mod hostile;
 mod identity;
 mod isolation;
+mod lists;
 pub(crate) mod load;
 pub(crate) mod matrix;
 mod neighbours;
@@ -59,6 +60,12 @@ async fn clients() {
 #[ignore = "a show: cargo xtask prove authorize"]
 async fn authorize() {
     authorize::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove lists"]
+async fn lists() {
+    lists::run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
