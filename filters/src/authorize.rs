@@ -34,7 +34,7 @@ mod syntax;
 mod texts;
 pub mod trial;
 
-pub use budget::{CpuBudgets, Payer, RanOut, Use};
+pub use budget::{CpuBudgets, RanOut, Use};
 pub use cache::DecisionCache;
 pub use calendar::Unit;
 pub use compile::{Document, Module, Settings};
@@ -45,6 +45,7 @@ pub use paths::InputPath;
 pub use problem::{Problem, Severity};
 pub use question::{Context, Direction, Entry, Kind, Mcp, Question, Threat, Tool};
 
+use crate::Owner;
 use budget::Rates;
 use calendar::{Calendar, LocalTime};
 use document::Field;
@@ -232,7 +233,11 @@ impl Policy {
     ) -> Decision {
         let Some(budgets) = memory.budgets else { return work() };
         let (charged, now) = ((Use::Decision, self.rates), question.now.monotonic);
-        if let Err(wait) = budgets.admit(|| Payer::of_question(question), charged, now) {
+        if let Err(wait) = budgets.admit(
+            || Owner::of_principal(question.principal, question.context.source_ip),
+            charged,
+            now,
+        ) {
             budgets.ran_out(RanOut::Caller);
             return fresh(Ruling::fault(Fault::OverBudget(wait)));
         }
@@ -240,7 +245,11 @@ impl Policy {
         let decision = work();
         let spent = timer.elapsed();
         if !self.rates.is_free(spent) {
-            budgets.charge(Payer::of_question(question), charged, (spent, now));
+            budgets.charge(
+                Owner::of_principal(question.principal, question.context.source_ip),
+                charged,
+                (spent, now),
+            );
         }
         if decision.fault == Some(Fault::TooLong) {
             budgets.ran_out(RanOut::Decision);
@@ -252,16 +261,16 @@ impl Policy {
     pub fn wait_for(
         &self,
         purpose: Use,
-        payer: impl FnOnce() -> Payer,
+        owner: impl FnOnce() -> Owner,
         (budgets, now): (&CpuBudgets, Duration),
     ) -> Option<Duration> {
-        budgets.admit(payer, (purpose, self.rates), now).err()
+        budgets.admit(owner, (purpose, self.rates), now).err()
     }
 
     /// Charges CPU time that was used for a list, up to `now`, a monotonic time.
-    pub fn charge_list(&self, payer: Payer, spent: Duration, (budgets, now): (&CpuBudgets, Duration)) {
+    pub fn charge_list(&self, owner: Owner, spent: Duration, (budgets, now): (&CpuBudgets, Duration)) {
         if !self.rates.is_free(spent) {
-            budgets.charge(payer, (Use::List, self.rates), (spent, now));
+            budgets.charge(owner, (Use::List, self.rates), (spent, now));
         }
     }
 

@@ -20,8 +20,8 @@ pub use shown::{Item, Onlooker, Sight, Thing};
 pub use task::permitted;
 
 use crate::authorize::{
-    Class, Context, CpuBudgets, Decision, DecisionCache, Entry, Fault, Mcp, Memory, Obligations, Payer,
-    Policy, Question, Threat, Tool, Use,
+    Class, Context, CpuBudgets, Decision, DecisionCache, Entry, Fault, Mcp, Memory, Obligations, Policy,
+    Question, Threat, Tool, Use,
 };
 use crate::call::{AnswerRules, Call, KnownTool, TaskCall, Verdict};
 use crate::controls::Controls;
@@ -29,6 +29,7 @@ use crate::denial::{Denial, Reason};
 use crate::facts::ToolFacts;
 use crate::identity::{AuthMethod, Identity, Principal};
 use crate::message::{Arrival, Kind};
+use crate::owner::Owner;
 use crate::pipeline::Filter;
 use about::About;
 use demands::Asking;
@@ -165,15 +166,15 @@ impl Gate {
     /// The refusal of whatever a caller asks that is not known yet, if it has used up its CPU time for it.
     pub fn over_budget(&self, arrival: &Arrival, purpose: Use) -> Option<Denial> {
         let rules = self.rules.as_ref()?;
-        let payer = || Payer::of(principal(arrival), arrival.source);
-        rules.policy.wait_for(purpose, payer, (&rules.budgets, arrival.at.monotonic)).map(limited)
+        let owner = || Owner::of_principal(principal(arrival), arrival.source);
+        rules.policy.wait_for(purpose, owner, (&rules.budgets, arrival.at.monotonic)).map(limited)
     }
 
     /// Charges a caller for CPU time that a list took.
     pub fn charge_list(&self, arrival: &Arrival, spent: Duration) {
         if let Some(rules) = &self.rules {
-            let payer = Payer::of(principal(arrival), arrival.source);
-            rules.policy.charge_list(payer, spent, (&rules.budgets, arrival.at.monotonic));
+            let owner = Owner::of_principal(principal(arrival), arrival.source);
+            rules.policy.charge_list(owner, spent, (&rules.budgets, arrival.at.monotonic));
         }
     }
 

@@ -18,6 +18,7 @@ pub mod gate;
 pub mod identity;
 pub mod mcp;
 pub mod message;
+pub mod owner;
 pub mod pipeline;
 
 pub use call::{Call, Target, Verdict};
@@ -28,4 +29,5 @@ pub use facts::{Class, Risk, ToolFacts, Unmet};
 pub use gate::Gate;
 pub use identity::Identity;
 pub use message::{Arrival, Direction, Era, Kind, Message};
+pub use owner::Owner;
 pub use pipeline::{Cleared, Pipeline};

@@ -42,6 +42,8 @@ enum Entry {
 struct Lost {
     metrics: Arc<Metrics>,
     complaint: Complaint,
+    /// Why the last of them could not be written; none if it was not even taken.
+    error: Mutex<Option<io::Error>>,
 }
 
 impl Lost {
@@ -60,7 +62,7 @@ impl Sink {
     /// # Errors
     /// If the file cannot be opened for appending, or the thread not be started.
     pub fn open(settings: &AccessLog, metrics: Arc<Metrics>) -> io::Result<Sink> {
-        let lost = Arc::new(Lost { metrics, complaint: Complaint::default() });
+        let lost = Arc::new(Lost { metrics, complaint: Complaint::default(), error: Mutex::default() });
         let reopen = Arc::<AtomicBool>::default();
         let (output, path): (Box<dyn Write + Send>, _) = match settings {
             AccessLog::Off => {
@@ -105,7 +107,7 @@ impl Sink {
         }
     }
 
-    /// Has the file opened again at its path, behind the lines that were written by then.
+    /// Has the file opened again at its path: lines that wait go to the one that is there then.
     pub fn reopen(&self) {
         self.reopen.store(true, Ordering::Release);
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
@@ -120,10 +122,11 @@ impl Sink {
     /// Complains of lines that were lost, once in a while.
     pub fn sweep(&self, now: Instant) {
         if let Some(lines) = self.lost.complaint.due(now) {
-            tracing::error!(
-                lines,
-                "the access log lost lines: its disk is full, its reader is gone, or it is slower than the calls"
-            );
+            let error = self.lost.error.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match error {
+                Some(error) => tracing::error!(lines, %error, "the access log lost lines"),
+                None => tracing::error!(lines, "the access log lost lines: it is slower than the calls"),
+            }
         }
     }
 
@@ -199,7 +202,7 @@ impl Writer {
     fn flush(&mut self) {
         let (written, failed) = write_most(&mut *self.output, &self.block);
         if let Err(error) = failed {
-            tracing::debug!(%error, "the access log cannot be written");
+            *self.lost.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         }
         self.is_begun = match self.block[..written].last() {
             Some(last) => *last != b'\n',

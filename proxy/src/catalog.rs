@@ -33,6 +33,7 @@ mod ware;
 
 use crate::context::Gateway;
 use crate::headers::Upward;
+use crate::offload::OffloadQueue;
 use crate::sealing::CallerKey;
 use crate::shares::Owner;
 use asker::Asker;
@@ -47,7 +48,7 @@ use portunus_filters::{Clock, Era, Moment};
 use shelf::Shelf;
 use slot::{Kitchen, Slot, Wanted};
 use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,6 +61,9 @@ pub use relist::Relist;
 
 /// Audiences whose lists are kept at once, of all virtual servers.
 const MAX_SHELVES: usize = 10_000;
+
+/// Queues of lists that are to be merged.
+const MERGING_QUEUES: usize = 32;
 
 /// Of a caller's audiences, the part that makes room at once when there is none.
 const DISPLACED_PART: usize = 8;
@@ -117,6 +121,9 @@ pub struct Catalogs {
     shelves: Mutex<HashMap<Place, Arc<Shelf>>>,
     failing: Arc<Failing>,
     pantry: Arc<Pantry>,
+    /// Where large lists are merged, by owner: who has many audiences has one turn at a time for them.
+    merging: [OffloadQueue; MERGING_QUEUES],
+    hasher: RandomState,
 }
 
 /// Whose lists they are, and in which era alone. A context has one tenant.
@@ -325,7 +332,7 @@ impl Catalogs {
         }
         let bytes = slots.iter().map(|(_, slot)| slot.list_bytes()).sum();
         let (server, tenant) = (Arc::clone(query.server), query.tenant.map(str::to_owned));
-        let (pantry, queue) = (Arc::clone(&self.pantry), shelf.offload.clone());
+        let (pantry, queue) = (Arc::clone(&self.pantry), self.merging(query.owner));
         queue.run(bytes, move || shelf.offering(&server, tenant.as_deref(), &slots, (now, &pantry))).await
     }
 
@@ -388,6 +395,11 @@ impl Catalogs {
         let shelf = Arc::clone(shelves.entry(place).or_insert_with(new));
         shelf.touch(query.now.monotonic);
         shelf
+    }
+
+    fn merging(&self, owner: Owner) -> OffloadQueue {
+        let number = self.hasher.hash_one(owner) % MERGING_QUEUES as u64;
+        usize::try_from(number).ok().and_then(|number| self.merging.get(number)).cloned().unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Place, Arc<Shelf>>> {

@@ -15,6 +15,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_http::ResponseHeader;
+use ring::rand::{SecureRandom, SystemRandom};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -221,10 +222,10 @@ impl Control {
 /// Makes the socket in a folder that nobody else can enter, and moves it to its place when its mode is
 /// right: at no moment can others connect, whatever folder it is for. Gives its owner too.
 fn bind_privately(path: &Path) -> io::Result<(UnixListener, u32)> {
-    let folder = path.with_file_name(format!(".p{:x}", std::process::id()));
-    // One that a process of this number left behind; of anything else there, making it tells.
-    std::fs::remove_file(folder.join("s")).ok();
-    std::fs::remove_dir(&folder).ok();
+    let mut random = [0; 4];
+    SystemRandom::new().fill(&mut random).map_err(|_| io::Error::other("the system has no randomness"))?;
+    // A name that nobody can take before.
+    let folder = path.with_file_name(format!(".p{:x}", u32::from_ne_bytes(random)));
     std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
     let inside = folder.join("s");
     let made = || {

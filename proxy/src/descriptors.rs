@@ -90,6 +90,11 @@ pub fn share(wanted: usize, all: usize) -> usize {
     share_of(TABLE.clients.load(Ordering::Relaxed), wanted, all)
 }
 
+/// Notes that somebody waits for a descriptor.
+pub fn await_one() {
+    TABLE.is_scarce.store(true, Ordering::Relaxed);
+}
+
 /// Notes that somebody did not get a descriptor.
 pub fn refuse(wanting: Wanting) {
     TABLE.refused[wanting as usize].fetch_add(1, Ordering::Relaxed);
@@ -126,10 +131,10 @@ pub fn sweep(now: Instant) {
 pub fn doubt(bootstrap: &Bootstrap) -> Option<Diagnostic> {
     let limit = limit_of(getrlimit(Resource::Nofile).maximum);
     let wanted = wanted(bootstrap);
-    if wanted <= limit / 2 {
+    let served = for_clients(limit, bootstrap.threads);
+    if wanted <= served {
         return None;
     }
-    let served = for_clients(limit, bootstrap.threads);
     Some(Diagnostic {
         path: "limits.max_connections".to_owned(),
         at: None,

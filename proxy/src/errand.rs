@@ -39,6 +39,8 @@ pub const MAX_ASKED: usize = 512;
 
 /// A request of a server that belongs to no call.
 pub(crate) const UNRELATED: &str = "no request in flight that this could belong to";
+/// A request of a server for which there is no room: it may ask again.
+pub(crate) const CROWDED: &str = "too much that servers asked waits for its clients: ask again later";
 /// A request of a server that its client has not declared to be able to answer.
 pub(crate) const INCAPABLE: &str = "the client did not declare that it can be asked this";
 
@@ -72,7 +74,7 @@ pub enum Errand {
         session: Session,
         /// The request.
         id: Id,
-        /// Why: it belongs to no call, or its client cannot be asked it.
+        /// Why: it belongs to no call, its client cannot be asked it, or there is no room.
         why: &'static str,
     },
     /// A client's answer to a legacy server's question outside of any call.

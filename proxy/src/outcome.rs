@@ -317,13 +317,6 @@ impl Drop for Outcome {
     }
 }
 
-/// Bytes of a text in a record: those that wait for the disk are kept, and a client chose most of them.
-const MAX_FIELD_BYTES: usize = 1024;
-
-fn shortened(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_FIELD_BYTES)]
-}
-
 /// RFC 3339 in UTC with milliseconds.
 pub fn timestamp(wall: Duration) -> String {
     let seconds = i64::try_from(wall.as_secs()).unwrap_or_default();
@@ -342,7 +335,7 @@ impl Facts {
         let mut field = |name: &str, value: Option<&str>| {
             if let Some(value) = value {
                 let _ = write!(line, ",\"{name}\":");
-                push_json(&mut line, shortened(value));
+                push_json(&mut line, value);
             }
         };
         field("event_id", Some(event_id));

@@ -127,9 +127,9 @@ pub fn run(process: Process) -> io::Result<()> {
         let at = warning.at.as_ref().map(tracing::field::display);
         tracing::warn!(at, path = warning.path, hint = warning.hint, "{}", warning.problem);
     }
-    let gateway = gateway(loaded, clock, &origin)?;
     let Beginning { bound, control, claim, inbox, supervisor, before } =
-        begin(&gateway.bootstrap, origin, level)?;
+        begin(&loaded.bootstrap, origin, level)?;
+    let gateway = gateway(loaded, clock)?;
     let addresses = bound.addresses(gateway.bootstrap.control.clone());
     let last = (!extra.is_empty()).then_some("a demo cannot be upgraded: end it and start anew");
     let readiness = Readiness::default();
@@ -194,14 +194,8 @@ fn begin(bootstrap: &Bootstrap, origin: Origin, level: LevelHandle) -> io::Resul
 }
 
 /// A gateway that goes on with what an earlier process kept.
-fn gateway(loaded: Loaded, clock: Arc<dyn Clock>, origin: &Origin) -> io::Result<Arc<Gateway>> {
-    let kept_key = kept_key(&loaded.bootstrap.state, &loaded.bootstrap.sealing.keys).or_else(|error| {
-        // Why this process is none that could succeed the old one tells more than what follows from it.
-        if let Origin::Upgrade { .. } = origin {
-            Predecessor::ask(&loaded.bootstrap.control, false)?;
-        }
-        Err(error)
-    })?;
+fn gateway(loaded: Loaded, clock: Arc<dyn Clock>) -> io::Result<Arc<Gateway>> {
+    let kept_key = kept_key(&loaded.bootstrap.state, &loaded.bootstrap.sealing.keys)?;
     let gateway = Arc::new(Gateway::keeping(loaded, clock, kept_key.as_ref().map(<[u8; 32]>::as_slice))?);
     restore(&gateway);
     Ok(gateway)

@@ -6,56 +6,11 @@
 //! displaced instead, see [`crate::table`], which counts by the same owners.
 
 use portunus_config::UpstreamKey;
-use portunus_filters::{Arrival, Identity};
+pub use portunus_filters::Owner;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
-
-/// The caller that something is counted for: a verified principal, else an address. Nothing that a
-/// client can choose by itself is part of it, since one that varies it would be many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Owner {
-    /// The gateway itself, or somebody who brings the requests of many: not held to a share.
-    #[default]
-    Nobody,
-    /// A verified principal, by the digest that tells callers apart.
-    Principal([u8; 16]),
-    /// An IPv4 address.
-    V4([u8; 4]),
-    /// An IPv6 network of 64 bits: one host has all of its addresses.
-    V6([u8; 8]),
-}
-
-impl Owner {
-    /// Who is behind a request.
-    pub fn of(arrival: &Arrival) -> Owner {
-        Owner::of_caller(&arrival.identity, arrival.source)
-    }
-
-    /// A caller that was found to be `identity`, at an address.
-    pub fn of_caller(identity: &Identity, source: IpAddr) -> Owner {
-        match identity {
-            Identity::Principal(principal) if !identity.is_anonymous() => {
-                Owner::Principal(principal.holder.0)
-            }
-            _ => Owner::at(source),
-        }
-    }
-
-    /// Who is at an address.
-    pub fn at(source: IpAddr) -> Owner {
-        match source.to_canonical() {
-            IpAddr::V4(address) => Owner::V4(address.octets()),
-            IpAddr::V6(address) => {
-                let mut network = [0; 8];
-                network.copy_from_slice(&address.octets()[..8]);
-                Owner::V6(network)
-            }
-        }
-    }
-}
 
 /// Who shares are counted by.
 pub trait Holder: Copy + Eq + Hash {

@@ -3,15 +3,16 @@
 //! Nobody is asked who they are there, so that strangers who reach the address could hold descriptors and
 //! memory by requests that never end. What is beyond the bounds is closed at once.
 
+use crate::shares::Owner;
 use async_trait::async_trait;
 use pingora_core::apps::ServerApp;
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// Connections at once.
@@ -23,6 +24,9 @@ const MAX_OF_SOURCE: usize = 32;
 /// For a request and its answer, the wait for it included.
 const WITHIN: Duration = Duration::from_secs(20);
 
+/// From one line of the log about connections that were closed to the next.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
 /// An app behind bounds.
 pub struct Surface<A> {
     app: Arc<A>,
@@ -33,16 +37,16 @@ pub struct Surface<A> {
 /// Connections that are open.
 #[derive(Default)]
 struct Open {
-    by_source: HashMap<IpAddr, usize>,
+    by_owner: HashMap<Owner, usize>,
     all: usize,
-    /// The log has heard that there are too many.
-    told: bool,
+    /// When the log last heard that there are too many.
+    told: Option<Instant>,
 }
 
 /// The place of one connection.
 struct Held {
     open: Arc<Mutex<Open>>,
-    source: IpAddr,
+    owner: Owner,
 }
 
 impl<A> Surface<A> {
@@ -53,19 +57,21 @@ impl<A> Surface<A> {
 
     /// A place for a connection; `None` if there are too many.
     fn take(&self, address: IpAddr) -> Option<Held> {
-        let source = source(address);
+        let owner = Owner::at(address);
         let mut open = lock(&self.open);
-        let own = open.by_source.get(&source).copied().unwrap_or_default();
+        let own = open.by_owner.get(&owner).copied().unwrap_or_default();
         if open.all >= MAX_CONNECTIONS || own >= MAX_OF_SOURCE {
-            if !std::mem::replace(&mut open.told, true) {
+            let now = Instant::now();
+            if open.told.is_none_or(|told| now >= told + TOLD_EVERY) {
+                open.told = Some(now);
                 let (surface, connections) = (self.name, open.all);
                 tracing::warn!(surface, %address, connections, "too many connections; more are closed at once");
             }
             return None;
         }
         open.all += 1;
-        open.by_source.insert(source, own + 1);
-        Some(Held { open: Arc::clone(&self.open), source })
+        open.by_owner.insert(owner, own + 1);
+        Some(Held { open: Arc::clone(&self.open), owner })
     }
 }
 
@@ -73,13 +79,10 @@ impl Drop for Held {
     fn drop(&mut self) {
         let mut open = lock(&self.open);
         open.all -= 1;
-        if open.all == 0 {
-            open.told = false;
-        }
-        if let Some(own) = open.by_source.get_mut(&self.source) {
+        if let Some(own) = open.by_owner.get_mut(&self.owner) {
             *own -= 1;
             if *own == 0 {
-                open.by_source.remove(&self.source);
+                open.by_owner.remove(&self.owner);
             }
         }
     }
@@ -99,14 +102,6 @@ impl<A: ServeHttp + Send + Sync + 'static> ServerApp for Surface<A> {
     }
 }
 
-/// Whom an address belongs to, as far as it shows.
-fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
-    }
-}
-
 fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -114,6 +109,7 @@ fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv6Addr;
 
     #[test]
     fn one_source_leaves_room_for_others_and_all_together_are_bounded() {
@@ -127,6 +123,6 @@ mod tests {
         assert_eq!(held.len() + others.len(), MAX_CONNECTIONS);
         drop((held, others));
         assert!(surface.take(address(1)).is_some());
-        assert!(lock(&surface.open).by_source.is_empty(), "nothing of a source is kept");
+        assert!(lock(&surface.open).by_owner.is_empty(), "nothing of a source is kept");
     }
 }

@@ -1,4 +1,4 @@
-//! Bounded tables of what outlives a message: sessions, lists, assertions.
+//! Bounded tables of what outlives a message, such as sessions and assertions.
 //!
 //! An entry ends when its owner removes it, when it was idle for too long, or at its own end. Time is
 //! an argument: reading never gives out what has ended, and [`Table::sweep`] hands it to its owner,

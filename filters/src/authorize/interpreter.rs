@@ -23,8 +23,9 @@ const STEPS: NonZeroU32 = NonZeroU32::MIN.saturating_add(255);
 /// Times that a question is asked whose thread did not run.
 const MAX_TRIES: usize = 16;
 
-/// A further try may take this many times as long on the wall: no more, since then the thread may well run.
-const PATIENCE: u32 = 4;
+/// A further try may take this many times as long on the wall, and all of them this many times the CPU time:
+/// a thread that does not run is no reason for more.
+const PATIENCE: u32 = 2;
 
 /// An entry point that is ready to be asked.
 #[derive(Debug)]
@@ -76,14 +77,18 @@ impl Interpreter {
     }
 
     fn run(&self, input: Value) -> Result<Value, Fault> {
-        let mut wall = self.limit;
+        let (mut wall, mut spent) = (self.limit, Duration::ZERO);
         for _ in 1..MAX_TRIES {
             let timer = CpuTimer::start();
-            match self.run_within(input.clone(), wall) {
-                // Reading the clocks takes time as well.
-                Err(Fault::TooLong) if timer.elapsed() < self.limit / 10 * 9 => wall = self.limit * PATIENCE,
-                ended => return ended,
+            let ended = self.run_within(input.clone(), wall);
+            let tried = timer.elapsed();
+            spent += tried;
+            // Reading the clocks takes time as well.
+            let was_held_up = tried < self.limit / 10 * 9 && spent < self.limit * PATIENCE;
+            if !was_held_up || !matches!(ended, Err(Fault::TooLong)) {
+                return ended;
             }
+            wall = self.limit * PATIENCE;
         }
         self.run_within(input, wall)
     }

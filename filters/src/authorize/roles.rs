@@ -11,24 +11,18 @@ use super::decision::{Fault, Ruling};
 use super::json;
 use super::projection::Key;
 use super::question::{Direction, Entry, Kind, Question};
-use crate::identity::Principal;
 use crate::mcp;
 use patterns::{NamePattern, PatternIndex};
 use regorus::Value;
 use serde::Deserialize;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 type Name = Box<str>;
 
 /// The grants of all roles, by what they are about.
 #[derive(Debug)]
 pub(super) struct RoleIndex {
-    /// Tells it from others.
-    number: u64,
     /// By direction.
     general: [HashSet<Name>; 2],
     /// Roles by what makes a caller hold them: a role, a group, a subject of the caller.
@@ -109,32 +103,6 @@ struct Held {
     bits: Vec<u64>,
 }
 
-/// A caller with more roles and groups than this is remembered by its thread: to look them up takes longer than
-/// the decision.
-const MANY_ROLES: usize = 16;
-
-thread_local! {
-    static LAST: RefCell<Option<LastHeld>> = const { RefCell::new(None) };
-}
-
-/// What the last caller with many roles holds. Its parts are kept alive, so that no others lie at their places.
-struct LastHeld {
-    index: u64,
-    names: [Arc<[Arc<str>]>; 2],
-    named: [Arc<str>; 2],
-    held: Rc<Held>,
-}
-
-impl LastHeld {
-    fn is_of(&self, index: u64, principal: &Principal) -> bool {
-        self.index == index
-            && Arc::ptr_eq(&self.names[0], &principal.roles)
-            && Arc::ptr_eq(&self.names[1], &principal.groups)
-            && Arc::ptr_eq(&self.named[0], &principal.subject)
-            && Arc::ptr_eq(&self.named[1], &principal.tenant)
-    }
-}
-
 impl Held {
     fn has(&self, role: u32) -> bool {
         self.bits[role as usize / 64] & (1 << (role % 64)) != 0
@@ -184,7 +152,7 @@ impl Given {
 /// One question, with what is worked out of it once.
 struct Asked<'a> {
     question: &'a Question<'a>,
-    held: Rc<Held>,
+    held: Held,
     time: LocalTime,
     given: &'a Given,
 }
@@ -197,9 +165,7 @@ impl RoleIndex {
     pub(super) fn new(data: &serde_json::Value) -> Result<RoleIndex, String> {
         let RbacDocument { general, roles } =
             RbacDocument::deserialize(data).map_err(|error| error.to_string())?;
-        static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let mut index = RoleIndex {
-            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             general: [general.to_server.into_iter().collect(), general.to_client.into_iter().collect()],
             by_role: HashMap::new(),
             by_group: HashMap::new(),
@@ -288,28 +254,9 @@ impl RoleIndex {
     }
 
     /// `held`.
-    fn held(&self, question: &Question<'_>) -> Rc<Held> {
-        let principal = question.principal;
-        if principal.roles.len() + principal.groups.len() <= MANY_ROLES {
-            return Rc::new(self.looked_up(principal));
-        }
-        LAST.with_borrow_mut(|last| match last {
-            Some(last) if last.is_of(self.number, principal) => Rc::clone(&last.held),
-            last => {
-                let held = Rc::new(self.looked_up(principal));
-                *last = Some(LastHeld {
-                    index: self.number,
-                    names: [&principal.roles, &principal.groups].map(Arc::clone),
-                    named: [&principal.subject, &principal.tenant].map(Arc::clone),
-                    held: Rc::clone(&held),
-                });
-                held
-            }
-        })
-    }
-
-    fn looked_up(&self, principal: &Principal) -> Held {
+    fn held(&self, question: &Question<'_>) -> Held {
         let mut held = Held { bits: vec![0; self.roles.len().div_ceil(64)] };
+        let principal = question.principal;
         let by_role = principal.roles.iter().filter_map(|role| self.by_role.get(&**role));
         let by_group = principal.groups.iter().filter_map(|group| self.by_group.get(&**group));
         let by_subject = self.by_subject.get(&*principal.subject);

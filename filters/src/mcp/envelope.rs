@@ -151,12 +151,12 @@ impl<'a> Envelope<'a> {
     /// As [`Envelope::read`]; also for an empty batch, and [`Fault::Bound`] for one of more than
     /// [`MAX_BATCH`] messages.
     pub fn read_batch(text: &'a str) -> Result<Vec<Envelope<'a>>, Fault> {
-        let elements = elements_up_to(text, MAX_BATCH)?;
+        let elements = elements_up_to(text, MAX_BATCH).map_err(|fault| match fault {
+            Fault::Bound { limit, .. } => Fault::Bound { what: "the number of messages of a batch", limit },
+            fault => fault,
+        })?;
         if elements.is_empty() {
             return Err(Fault::Shape("a batch must not be empty"));
-        }
-        if elements.len() > MAX_BATCH {
-            return Err(Fault::Bound { what: "the number of messages of a batch", limit: MAX_BATCH });
         }
         elements.into_iter().map(Envelope::read).collect()
     }

@@ -64,7 +64,11 @@ impl Write for Disk {
 #[test]
 fn what_a_full_disk_does_not_take_is_counted_and_no_line_is_torn() {
     let metrics = Arc::new(Metrics::new().unwrap());
-    let lost = Arc::new(Lost { metrics: Arc::clone(&metrics), complaint: Complaint::default() });
+    let lost = Arc::new(Lost {
+        metrics: Arc::clone(&metrics),
+        complaint: Complaint::default(),
+        error: Mutex::default(),
+    });
     let (taken, room) = (Arc::<Mutex<Vec<u8>>>::default(), Arc::new(Mutex::new(7)));
     let output = Box::new(Disk { taken: Arc::clone(&taken), room: Arc::clone(&room) });
     let (block, lost_here) = (Vec::new(), Arc::clone(&lost));
@@ -98,7 +102,7 @@ fn what_a_full_disk_does_not_take_is_counted_and_no_line_is_torn() {
 fn a_full_queue_and_a_closed_log_count_their_lines() {
     let metrics = Arc::new(Metrics::new().unwrap());
     let (held, lost) = (Arc::new(Barrier::new(2)), Complaint::default());
-    let lost = Arc::new(Lost { metrics: Arc::clone(&metrics), complaint: lost });
+    let lost = Arc::new(Lost { metrics: Arc::clone(&metrics), complaint: lost, error: Mutex::default() });
     let (sender, receiver) = sync_channel(1);
     let until = Arc::clone(&held);
     let writer = std::thread::spawn(move || {

@@ -6,7 +6,7 @@
 
 use crate::context::Gateway;
 use crate::drain::{Phase, reached};
-use crate::shares::{self, Owner};
+use crate::shares::{self, Owner, Share};
 use crate::talk::{CallerKey, Talk, Turn};
 use portunus_config::{ParkedRules, ServerId};
 use portunus_filters::mcp::bridge::Question;
@@ -134,6 +134,12 @@ impl Table {
 }
 
 impl Resumed {
+    /// How many bytes of the client's and the server's text it keeps.
+    fn bytes(&self) -> usize {
+        let asked: usize = self.questions.iter().map(|question| question.params.len()).sum();
+        self.talk.kept_bytes() + asked + self.turns.iter().map(bytes_of).sum::<usize>()
+    }
+
     /// Reports progress under the token of the request that takes the call up again: its client does not
     /// wait for anything under the former one. What was reported meanwhile is told under the new one too.
     pub(super) fn report_to(&mut self, token: Option<String>) {
@@ -178,15 +184,22 @@ impl ParkedCalls {
         let (claim, claimed) = oneshot::channel();
         let mut table = self.table();
         let caller = call.talk.owner();
-        if let Err(detail) = table.admits(&ticket.server, caller, rules) {
-            drop(table);
-            call.talk.cancel();
-            return Err(Denial::new(Reason::Crowded, detail));
-        }
+        let admitted = table.admits(&ticket.server, caller, rules).and_then(|()| {
+            let share = gateway.estate.texts.take(caller, call.bytes());
+            share.ok_or("as much text as calls of the caller that wait for answers may keep")
+        });
+        let share = match admitted {
+            Ok(share) => share,
+            Err(detail) => {
+                drop(table);
+                call.talk.cancel();
+                return Err(Denial::new(Reason::Crowded, detail));
+            }
+        };
         table.insert(serial, Slot { ticket, caller, claim });
         drop(table);
         let until = Instant::now() + rules.within;
-        tokio::spawn(wait(Arc::clone(gateway), serial, call, claimed, until));
+        tokio::spawn(wait(Arc::clone(gateway), serial, (call, share), claimed, until));
         Ok(serial)
     }
 
@@ -211,12 +224,12 @@ impl ParkedCalls {
 async fn wait(
     gateway: Arc<Gateway>,
     serial: u64,
-    mut call: Resumed,
+    (mut call, share): (Resumed, Share),
     mut claimed: oneshot::Receiver<oneshot::Sender<Resumed>>,
     until: Instant,
 ) {
     let mut phase = gateway.drain.watch();
-    let (mut over, mut shares) = (false, Vec::new());
+    let (mut over, mut shares) = (false, vec![share]);
     loop {
         tokio::select! {
             biased;

@@ -127,7 +127,7 @@ impl Pantry {
         }
     }
 
-    /// Counts a change of an upstream's list. Names are the configuration's, and bounded by it.
+    /// Counts a change of an upstream's list. Names are those of the configurations that were in force.
     pub(super) fn changed(&self, upstream: &Upstream, kind: ListKind) {
         lock(&self.changes).entry(Arc::clone(&upstream.name)).or_default()[kind.index()] += 1;
     }

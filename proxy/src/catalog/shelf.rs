@@ -3,7 +3,6 @@
 use super::compose::{self, Origin};
 use super::slot::Slot;
 use super::{Offering, Pantry};
-use crate::offload::OffloadQueue;
 use crate::shares::Owner;
 use portunus_config::{Choice, Member, Upstream, UpstreamKey, VirtualServer};
 use portunus_filters::Moment;
@@ -20,8 +19,6 @@ pub(super) struct Shelf {
     made: Mutex<Option<Made>>,
     /// Milliseconds on the monotonic clock.
     last_used: AtomicU64,
-    /// Where large lists are merged.
-    pub(super) offload: OffloadQueue,
 }
 
 /// A slot for each upstream that may serve an audience.
@@ -45,13 +42,7 @@ pub(super) type Slots = Arc<[(Arc<Upstream>, Arc<Slot>)]>;
 
 impl Shelf {
     pub(super) fn of(owner: Owner) -> Shelf {
-        Shelf {
-            owner,
-            slots: Mutex::default(),
-            made: Mutex::default(),
-            last_used: AtomicU64::new(0),
-            offload: OffloadQueue::default(),
-        }
+        Shelf { owner, slots: Mutex::default(), made: Mutex::default(), last_used: AtomicU64::new(0) }
     }
 
     pub(super) fn owner(&self) -> Owner {

@@ -3,7 +3,7 @@
 use super::{Heard, Leg, Origin, What};
 use crate::bridge;
 use crate::context::Gateway;
-use crate::errand::{self, Addressed, Errand, INCAPABLE, UNRELATED};
+use crate::errand::{self, Addressed, CROWDED, Errand, INCAPABLE, UNRELATED};
 use crate::forward::Exchange;
 use crate::talk::reading::{Patience, Reading, Resume};
 use crate::talk::server_message::ServerMessage;
@@ -195,7 +195,7 @@ fn told_of(gateway: &Arc<Gateway>, leg: &Arc<Leg>, what: What) {
             match gateway.estate.spoken.take(upstream.key, text) {
                 None => {
                     let (session, id) = (leg.session(), id.clone());
-                    return leg.tell(gateway, Errand::Decline { session, id, why: UNRELATED });
+                    return leg.tell(gateway, Errand::Decline { session, id, why: CROWDED });
                 }
                 share => share,
             }

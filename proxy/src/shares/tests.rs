@@ -1,6 +1,6 @@
 use super::*;
 use portunus_filters::identity::Digest;
-use portunus_filters::{Clock, ManualClock};
+use portunus_filters::{Arrival, Clock, Identity, ManualClock};
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};

@@ -350,6 +350,11 @@ impl Talk {
         &self.common.place.upstream
     }
 
+    /// How many bytes of its client's text it keeps.
+    pub fn kept_bytes(&self) -> usize {
+        self.common.permit.body().len() + self.common.token.as_ref().map_or(0, String::len)
+    }
+
     /// The connections to the upstream.
     pub fn pool(&self) -> &Pool {
         &self.common.place.pool

@@ -157,9 +157,10 @@ async fn socket(address: SocketAddr) -> Result<TcpSocket, DialError> {
             Err(error) if !matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
                 return Err(DialError::Unreachable(error));
             }
-            Ok(_) | Err(_) => descriptors::refuse(Wanting::Upstream),
+            Ok(_) | Err(_) => descriptors::await_one(),
         }
         if Instant::now() >= until {
+            descriptors::refuse(Wanting::Upstream);
             return Err(DialError::NoDescriptor);
         }
         sleep(DESCRIPTOR_RETRY).await;

@@ -1,0 +1,55 @@
+//! Who something is counted for.
+
+use crate::identity::{AuthMethod, Principal};
+use crate::{Arrival, Identity};
+use std::net::IpAddr;
+
+/// The caller that something is counted for: a verified principal, else an address. Nothing that a
+/// client can choose by itself is part of it, since one that varies it would be many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// The gateway itself, or somebody who brings the requests of many: not held to a share.
+    #[default]
+    Nobody,
+    /// A verified principal, by the digest that tells callers apart.
+    Principal([u8; 16]),
+    /// An IPv4 address.
+    V4([u8; 4]),
+    /// An IPv6 network of 64 bits: one host has all of its addresses.
+    V6([u8; 8]),
+}
+
+impl Owner {
+    /// Who is behind a request.
+    pub fn of(arrival: &Arrival) -> Owner {
+        Owner::of_caller(&arrival.identity, arrival.source)
+    }
+
+    /// A caller that was found to be `identity`, at an address.
+    pub fn of_caller(identity: &Identity, source: IpAddr) -> Owner {
+        match identity {
+            Identity::Principal(principal) => Owner::of_principal(principal, source),
+            _ => Owner::at(source),
+        }
+    }
+
+    /// The same where it is known as a principal, which strangers have in common.
+    pub fn of_principal(principal: &Principal, source: IpAddr) -> Owner {
+        match principal.auth {
+            AuthMethod::Anonymous => Owner::at(source),
+            _ => Owner::Principal(principal.holder.0),
+        }
+    }
+
+    /// Who is at an address.
+    pub fn at(source: IpAddr) -> Owner {
+        match source.to_canonical() {
+            IpAddr::V4(address) => Owner::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let mut network = [0; 8];
+                network.copy_from_slice(&address.octets()[..8]);
+                Owner::V6(network)
+            }
+        }
+    }
+}
