@@ -31,6 +31,8 @@ use std::time::Instant;
 
 /// Bytes of text of one kind that is kept for others.
 const MAX_TEXT_BYTES: usize = 64 << 20;
+/// Bytes of bodies of clients that arrive or are served, beyond the first 64 KiB of each.
+const MAX_BODIES_BYTES: usize = 128 << 20;
 
 /// Pools by upstream.
 pub type Pools = HashMap<UpstreamKey, Arc<Pool>>;
@@ -72,6 +74,8 @@ pub struct Estate {
     pub callers: Callers,
     /// Bytes of clients' text that has to be kept whole, such as URIs that they are subscribed to.
     pub texts: Arc<Shares>,
+    /// Bodies of clients, as long as their requests are served.
+    pub bodies: Arc<Shares>,
     /// Bytes of what servers say outside of answers, as long as somebody has yet to hear it.
     pub spoken: Arc<Shares<UpstreamKey>>,
     numbers: AtomicU64,
@@ -110,6 +114,7 @@ impl Estate {
             asked: Asked::default(),
             callers: Callers::default(),
             texts: Shares::new(MAX_TEXT_BYTES),
+            bodies: Shares::new(MAX_BODIES_BYTES),
             spoken: Shares::new(MAX_TEXT_BYTES),
             numbers: AtomicU64::new(0),
         })
@@ -189,6 +194,7 @@ impl Estate {
             ("parked", self.parked.len()),
             ("subscriptions", self.hub.len()),
             ("kept_text_bytes", self.texts.held()),
+            ("body_bytes", self.bodies.held()),
             ("unheard_bytes", self.spoken.held()),
         ];
         let kept = self.catalogs.sizes().into_iter().chain(self.reads.sizes()).chain(self.callers.sizes());

@@ -6,6 +6,7 @@
 use crate::patience::patient;
 use crate::pieces::Pieces;
 use crate::session::{BodyError, Client};
+use crate::shares::{Owner, Share, Shares};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -17,6 +18,7 @@ use portunus_filters::mcp::{Id, LateId, Revision};
 use portunus_filters::message::{Reading, Unreadable, read};
 use portunus_filters::{Denial, Era, Kind, Message, Reason};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -104,6 +106,46 @@ pub fn singular(headers: &HeaderMap) -> Result<(), Denial> {
     Ok(())
 }
 
+/// Bytes of a body that are kept for nobody's account: there are only so many connections.
+const FREE_BYTES: usize = 64 << 10;
+/// By how much an account grows at least.
+const ROOM_STEP: usize = 64 << 10;
+
+/// What the bodies of one owner take while they arrive and are served, of what all may take.
+pub struct BodyRoom<'a> {
+    shares: &'a Arc<Shares>,
+    owner: Owner,
+    share: Option<Share>,
+}
+
+impl<'a> BodyRoom<'a> {
+    /// For one body.
+    pub fn new(shares: &'a Arc<Shares>, owner: Owner) -> BodyRoom<'a> {
+        BodyRoom { shares, owner, share: None }
+    }
+
+    /// What it took, which is to be held as long as the body is.
+    pub fn into_share(self) -> Option<Share> {
+        self.share
+    }
+
+    /// Whether a body of so many bytes may be kept.
+    fn holds(&mut self, bytes: usize) -> bool {
+        let held = FREE_BYTES + self.share.as_ref().map_or(0, Share::amount);
+        if bytes <= held {
+            return true;
+        }
+        let more = (bytes - held).max(ROOM_STEP);
+        match &mut self.share {
+            Some(share) => share.grow(more),
+            None => {
+                self.share = self.shares.take(self.owner, more);
+                self.share.is_some()
+            }
+        }
+    }
+}
+
 /// Reads the body within its limits.
 ///
 /// A legacy client understands a refusal only under its request's id, so of a body that is too
@@ -116,9 +158,9 @@ pub async fn body(
     headers: &HeaderMap,
     limit: usize,
     within: Duration,
-    era: Era,
+    (era, room): (Era, &mut BodyRoom<'_>),
 ) -> Result<Bytes, BodyFault> {
-    match patient(within, pin!(collect(client, headers, limit, era))).await {
+    match patient(within, pin!(collect(client, headers, limit, (era, room)))).await {
         Some(result) => result,
         None => {
             let late = Denial::new(Reason::RequestTimeout, "the body did not arrive in time");
@@ -131,7 +173,7 @@ async fn collect(
     client: &mut Client,
     headers: &HeaderMap,
     limit: usize,
-    era: Era,
+    (era, room): (Era, &mut BodyRoom<'_>),
 ) -> Result<Bytes, BodyFault> {
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared
@@ -146,6 +188,10 @@ async fn collect(
     while let Some(chunk) = client.read_body().await.map_err(fault)? {
         if whole.len() + chunk.len() > limit {
             return oversize(client, &whole.into_bytes(), chunk, limit, era).await;
+        }
+        if !room.holds(whole.len() + chunk.len()) {
+            let detail = "too many large bodies are open at once";
+            return Err(BodyFault::Denied(Denial::new(Reason::Overloaded, detail), None));
         }
         whole.push(chunk, declared.unwrap_or(BODY_BYTES).min(limit));
     }

@@ -22,14 +22,14 @@ use crate::drain::{Phase, reached};
 use crate::forward::{Dispatch, Inbound, Leg, Use, send};
 use crate::headers::{self, Stamp};
 use crate::identify::{Guest, Source, Standing, Trace, source};
-use crate::intake::{self, BodyFault};
+use crate::intake::{self, BodyFault, BodyRoom};
 use crate::metrics::Stage;
 use crate::outcome::Outcome;
 use crate::peers::Relayed;
 use crate::respond::{End, Expect, Respond, caller_lost, draining, route_removed, unrouted, unwelcome};
 use crate::session::Client;
 use crate::session::one::Rest;
-use crate::shares::Owner;
+use crate::shares::{Owner, Share};
 use crate::upstreams::pool::Pool;
 use away::Away;
 use bytes::Bytes;
@@ -86,6 +86,8 @@ struct Passage<'a> {
     standing: Option<Arc<Standing>>,
     /// What is asked of callers where it goes.
     profile: Option<Arc<Profile>>,
+    /// What its body takes of what all bodies may.
+    body_share: Option<Share>,
 }
 
 /// A message that may be forwarded, and everything its answer needs; holds no snapshot.
@@ -196,6 +198,7 @@ impl<'a> Passage<'a> {
             challenge: None,
             standing: None,
             profile: None,
+            body_share: None,
         }
     }
 
@@ -298,11 +301,13 @@ impl<'a> Passage<'a> {
         let limit = server.max_body_bytes.map_or(limits.max_body_bytes, |own| own.min(limits.max_body_bytes));
         let era = intake::likely_era(&self.request.headers);
         let mut phase = self.connection.gateway.drain.watch();
+        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, Owner::of(&self.arrival));
         let body = tokio::select! {
             biased;
-            body = intake::body(client, &self.request.headers, limit, limits.body_timeout, era) => body,
+            body = intake::body(client, &self.request.headers, limit, limits.body_timeout, (era, &mut room)) => body,
             () = reached(&mut phase, Phase::Expired) => Err(BodyFault::Denied(draining(), None)),
         };
+        self.body_share = room.into_share();
         match body {
             Ok(body) if self.is_asserted(|relayed| relayed.covers(&body)) => Ok(body),
             Ok(_) => {

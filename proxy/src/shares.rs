@@ -1,7 +1,7 @@
 //! Fair shares of what callers hold together: connections, streams, places of pools, suspended calls.
 //!
 //! Everything that strangers can fill is counted by its [`Owner`], and one rule says who may have more:
-//! the last quarter is kept for owners who hold nothing. Who has to wait is served in turn by owner, so
+//! the last quarter is kept for owners who have less than an equal share. Who has to wait is served in turn by owner, so
 //! that a caller with a thousand requests waits for them, and nobody else does. Where something can be
 //! displaced instead, see [`crate::table`], which counts by the same owners.
 
@@ -28,12 +28,28 @@ impl Holder for Owner {
 
 impl Holder for UpstreamKey {}
 
-/// Whether one who holds `own` of `total` may have `amount` more of at most `most`.
-///
-/// The last quarter is for those who hold nothing.
-pub fn admits(most: usize, total: usize, own: usize, amount: usize) -> bool {
-    let open = if own == 0 { most } else { most - most / 4 };
-    total.saturating_add(amount) <= open
+/// What is held of something that holders share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// By all.
+    pub total: usize,
+    /// By who asks for more.
+    pub own: usize,
+    /// How many hold some, who asks not counted.
+    pub others: usize,
+}
+
+impl Holding {
+    /// Whether who asks may have `amount` more of at most `most`.
+    ///
+    /// The last quarter is for those who hold nothing, or would have no more than an equal share if one
+    /// more came: who has one connection and needs a second is not kept from it by one who has all others.
+    pub fn admits(self, most: usize, amount: usize) -> bool {
+        let after = self.own.saturating_add(amount);
+        let is_modest = self.own == 0 || after <= most / (self.others + 2);
+        let open = if is_modest { most } else { most - most / 4 };
+        self.total.saturating_add(amount) <= open
+    }
 }
 
 /// So many places, or bytes, for all holders together.
@@ -132,7 +148,8 @@ impl<K: Holder> Shares<K> {
 impl<K: Holder> State<K> {
     fn admits(&self, most: usize, holder: K, amount: usize) -> bool {
         let own = if holder.has_share() { self.held.get(&holder).copied().unwrap_or_default() } else { 0 };
-        admits(most, self.total, own, amount)
+        let others = self.held.len() - usize::from(own > 0);
+        Holding { total: self.total, own, others }.admits(most, amount)
     }
 
     fn add(&mut self, holder: K, amount: usize) {
@@ -201,6 +218,22 @@ impl<K: Holder> State<K> {
 }
 
 impl<K: Holder> Share<K> {
+    /// How much it is.
+    pub fn amount(&self) -> usize {
+        self.amount
+    }
+
+    /// Makes it larger, if the holder may have so much more now.
+    pub fn grow(&mut self, amount: usize) -> bool {
+        let mut state = self.shares.lock();
+        let admitted = state.admits(self.shares.most, self.holder, amount);
+        if admitted {
+            state.add(self.holder, amount);
+            self.amount += amount;
+        }
+        admitted
+    }
+
     /// Whose it is.
     pub fn holder(&self) -> K {
         self.holder

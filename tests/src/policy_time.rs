@@ -200,3 +200,26 @@ async fn answers_to_arguments_are_remembered_when_they_come_again() {
     assert_eq!(decided("hit").await - hits, 1.0, "worked out twice, and remembered");
     bed.gateway.counts("portunus_table_entries", "table=\"decisions\"", 2.0).await;
 }
+
+/// Has two values for one tool, and for a caller with one role for all.
+const FAILS: &str = "package mcp.authz\nimport rego.v1\ndecision := true\nvisible := true\n\
+    visible := false if input.mcp.name == \"twice\"\nvisible := false if \"broken\" in input.principal.roles\n";
+
+#[tokio::test]
+async fn what_the_policy_fails_on_is_hidden_and_told_of_and_a_list_of_nothing_else_is_refused() {
+    let names = ["plain", "twice"];
+    let bed = Bed::start(&tools(&names), ("policy.rego", FAILS), "{path: policy.rego}").await;
+    for era in [Era::Legacy, Era::Modern] {
+        let mut well = bed.caller(era, "ann", &["reader"]).await;
+        let said = well.request("tools/list", json!({})).await.unwrap();
+        let tools = said.message["result"]["tools"].as_array().unwrap();
+        assert!(tools.len() == 1 && tools[0]["name"] == "plain", "{}", said.all());
+        let mut broken = bed.caller(era, "bob", &["broken"]).await;
+        let said = broken.request("tools/list", json!({})).await.unwrap();
+        assert_eq!(reason(&said), "policy_error", "{}", said.all());
+    }
+    let told =
+        |entry: &Value| entry["message"].as_str().is_some_and(|said| said.contains("entries of a list"));
+    let line = bed.gateway.logged("that entries are hidden", told).await;
+    assert!(line["fault"].as_str().is_some_and(|fault| fault.contains("policy.rego")), "{line}");
+}

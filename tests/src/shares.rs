@@ -191,3 +191,70 @@ async fn made_up_tokens_of_one_caller_leave_room_to_ask_about_anothers() {
     let said = within(20, "the other's call", call).await.unwrap().unwrap();
     assert_eq!(said.text(), "echo", "{}", said.all());
 }
+
+#[tokio::test]
+async fn who_holds_one_connection_gets_a_second_beside_one_who_holds_all_others() {
+    let server = echo(Era::Modern).await;
+    let document = format!(
+        "listeners: [{{bind: '127.0.0.1:0', limits: {{max_connections: 16}}}}]\nupstreams:\n  up: {}\nservers:\n  \
+         /mcp: {{upstreams: [up], names: prefix}}\n",
+        server.url()
+    );
+    let gateway = Gateway::start(&document).await;
+    let mut hogs = Vec::new();
+    for _ in 0..12 {
+        let mut hog =
+            Client::over(dial_from([127, 0, 1, 1].into(), gateway.address).await.unwrap(), gateway.address);
+        hog.send(b"POST /mcp HTTP/1.1\r\n").await;
+        hogs.push(hog);
+    }
+    let legacy = || Caller::new(Era::Legacy, gateway.address).from([127, 0, 1, 2].into());
+    let mut other = legacy().ready().await;
+    let (stream, _) = other.stream(None).await.unwrap();
+    let said = other.call("up_echo", json!({})).await.unwrap();
+    assert_eq!(said.text(), "echo", "beside its stream: {}", said.all());
+    drop((stream, hogs));
+}
+
+#[tokio::test]
+async fn half_sent_bodies_of_one_caller_leave_room_for_those_of_others() {
+    let server = echo(Era::Modern).await;
+    let document = format!("{PROXIED}upstreams:\n  up: {}\nservers:\n  /mcp: up\n", server.url());
+    let gateway = Gateway::start(&document).await;
+    let mut hogs = tokio::task::JoinSet::new();
+    for _ in 0..45 {
+        let mut hog = gateway.connect().await;
+        hogs.spawn(async move {
+            let head = hog.head("POST", "/mcp", &[("x-forwarded-for", HOG.to_owned())]);
+            let head = format!("{head}content-type: application/json\r\ncontent-length: 4000000\r\n\r\n");
+            hog.try_send(head.as_bytes()).await.ok();
+            hog.try_send(&vec![b' '; 3 << 20]).await.ok();
+            hog.try_head().await
+        });
+    }
+    let first = within(30, "a refusal", hogs.join_next()).await.unwrap().unwrap().unwrap();
+    assert_eq!((first.status, first.header("portunus-outcome")), (503, Some("overloaded")));
+    let mut other = from(&gateway, Era::Modern, OTHER);
+    let said = other.call("echo", json!({"text": "x".repeat(2 << 20)})).await.unwrap();
+    assert_eq!(said.text(), "echo", "{}", said.all());
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_their_client_are_counted_by_what_they_keep() {
+    let server = asking().await;
+    let document =
+        format!("{PROXIED}upstreams:\n  up: {}\nservers:\n  /mcp: {{upstreams: [up]}}\n", server.url());
+    let gateway = Gateway::start(&document).await;
+    let arguments = json!({"text": "x".repeat(3 << 20)});
+    let mut outcomes = Vec::new();
+    for _ in 0..20 {
+        let mut hog = from(&gateway, Era::Modern, HOG);
+        let said = hog.request("tools/call", json!({"name": "ask", "arguments": arguments})).await.unwrap();
+        outcomes.push(said.message["error"]["data"]["reason"] == "crowded");
+    }
+    let refused = outcomes.iter().filter(|refused| **refused).count();
+    assert_eq!(refused, 5, "15 of a little more than 3 MiB are within three quarters of 64 MiB");
+    let mut other = from(&gateway, Era::Modern, OTHER);
+    let said = other.call("ask", json!({"text": "x".repeat(1 << 20)})).await.unwrap();
+    assert!(said.text().contains("Ada"), "{}", said.all());
+}

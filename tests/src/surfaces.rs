@@ -69,3 +69,25 @@ async fn one_source_leaves_the_surfaces_to_others() {
     };
     gateway.logged("that there are too many connections", told).await;
 }
+
+#[tokio::test]
+async fn sources_that_hold_all_connections_leave_a_place_to_a_scraper() {
+    let upstream = Upstream::unreachable().await;
+    let gateway = Gateway::before(upstream.address).await;
+    let mut held = Vec::new();
+    for source in 1..=4 {
+        for _ in 0..OF_ONE {
+            let mut connection = from([127, 0, 1, source], gateway.telemetry).await;
+            connection.write_all(b"GET / HTTP/1.1\r\nHost: ").await.ok();
+            held.push(connection);
+        }
+    }
+    for _ in 0..3 {
+        let mut scraper = from([127, 0, 1, 9], gateway.telemetry).await;
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.telemetry);
+        scraper.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        within(10, "an answer to the scraper", scraper.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+}

@@ -71,7 +71,7 @@ pub enum Sight {
     Hidden,
     /// As it is, but for arguments that are set whatever a caller sends.
     Shown(Arc<Obligations>),
-    /// Nobody knows: time ran out. Not at all, then, and whoever asks is told so.
+    /// Nobody knows: the policy gave no decision. Not at all, then, and the log says so.
     Undecided(Fault),
 }
 
@@ -129,8 +129,9 @@ impl Gate {
         let given = ask(rules, entry, &onlooker.question(Some(item)));
         match &given.decision.ruling.fault {
             _ if given.decision.allow => Sight::Shown(Arc::clone(&given.decision.ruling.obligations)),
-            Some(fault) if fault.is_of_time() => Sight::Undecided(fault.clone()),
-            _ => Sight::Hidden,
+            // To say nothing is to refuse; all else is no answer.
+            None | Some(Fault::Undefined) => Sight::Hidden,
+            Some(fault) => Sight::Undecided(fault.clone()),
         }
     }
 

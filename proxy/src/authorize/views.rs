@@ -62,6 +62,15 @@ struct Failed {
     until: Duration,
 }
 
+/// What was found of the entries of a list so far.
+#[derive(Default)]
+struct Looks {
+    shown: Vec<Shown>,
+    /// Entries that the policy fails on.
+    faults: usize,
+    first_fault: Option<Fault>,
+}
+
 /// Why a list was not made.
 enum Unmade {
     /// Whoever asked may use no more CPU time. Somebody else may.
@@ -200,9 +209,9 @@ impl Authority {
         until: Duration,
     ) -> Result<View, Unmade> {
         let entries = wanted.catalog.entries(wanted.kind);
-        let mut looks = Vec::with_capacity(entries.len());
+        let mut looks = Looks { shown: Vec::with_capacity(entries.len()), ..Looks::default() };
         let mut spent = Duration::ZERO;
-        while looks.len() < entries.len() {
+        while looks.shown.len() < entries.len() {
             // Nobody closes it.
             let turn = self.views.slices.acquire().await;
             if let Some(denial) = self.gate.over_budget(onlooker.arrival, Use::List) {
@@ -217,14 +226,15 @@ impl Authority {
             self.gate.charge_list(onlooker.arrival, slice);
             looked.map_err(|fault| self.undecided(onlooker, wanted.kind, &fault))?;
             if self.gate.rules().is_some_and(|rules| spent > rules.policy.list_limit()) {
-                return Err(self.too_long(onlooker, wanted.kind, (looks.len(), entries.len())));
+                return Err(self.too_long(onlooker, wanted.kind, (looks.shown.len(), entries.len())));
             }
-            if looks.len() < entries.len() {
+            if looks.shown.len() < entries.len() {
                 tokio::task::yield_now().await;
             }
         }
-        let mut looks = looks.into_iter();
-        let list = wanted.catalog.filtered(wanted.kind, |_| looks.next().unwrap_or(Shown::Hidden));
+        self.check(onlooker, wanted.kind, &looks)?;
+        let mut shown = looks.shown.into_iter();
+        let list = wanted.catalog.filtered(wanted.kind, |_| shown.next().unwrap_or(Shown::Hidden));
         Ok(View { catalog: Arc::clone(wanted.catalog), list, until })
     }
 
@@ -233,28 +243,53 @@ impl Authority {
         &self,
         onlooker: &Onlooker<'_>,
         wanted: &Wanted<'_, '_>,
-        (entries, looks): (&[Entry], &mut Vec<Shown>),
+        (entries, looks): (&[Entry], &mut Looks),
     ) -> Result<(), Fault> {
-        let (first, start) = (looks.len(), Instant::now());
+        let (first, start) = (looks.shown.len(), Instant::now());
         for entry in &entries[first..] {
             // By the wall clock, which costs less to read than the thread's, and never runs slower.
-            if looks.len() > first && start.elapsed() >= SLICE {
+            if looks.shown.len() > first && start.elapsed() >= SLICE {
                 break;
             }
             let Some(upstream) = (wanted.upstream)(entry.member) else {
-                looks.push(Shown::Hidden);
+                looks.shown.push(Shown::Hidden);
                 continue;
             };
             let sight = self.sight(onlooker, wanted.kind, upstream, entry);
             let definition = std::str::from_utf8(entry.definition()).unwrap_or_default();
-            looks.push(match (sight.definition(definition), sight) {
+            looks.shown.push(match (sight.definition(definition), sight) {
                 (_, Sight::Hidden) => Shown::Hidden,
-                (_, Sight::Undecided(fault)) => return Err(fault),
+                (_, Sight::Undecided(fault)) if fault.is_of_time() => return Err(fault),
+                (_, Sight::Undecided(fault)) => {
+                    looks.faults += 1;
+                    looks.first_fault.get_or_insert(fault);
+                    Shown::Hidden
+                }
                 (None, Sight::Shown(_)) => Shown::AsItIs,
                 (Some(changed), Sight::Shown(_)) => Shown::Changed(changed),
             });
         }
         Ok(())
+    }
+
+    /// Tells of entries that are hidden since the policy fails on them; a list of which nothing else is left
+    /// is refused.
+    fn check(&self, onlooker: &Onlooker<'_>, kind: ListKind, looks: &Looks) -> Result<(), Unmade> {
+        let Some(fault) = &looks.first_fault else { return Ok(()) };
+        tracing::warn!(
+            request_id = &*onlooker.arrival.request_id,
+            server = &*onlooker.target.server,
+            list = kind.method(),
+            entries = looks.faults,
+            %fault,
+            "entries of a list are hidden: the policy gave no decision on them"
+        );
+        let is_empty = looks.shown.iter().all(|shown| matches!(shown, Shown::Hidden));
+        let detail = "the policy gave no decision on the entries of this list";
+        match is_empty {
+            true => Err(Unmade::Failed(Denial::new(Reason::PolicyError, detail))),
+            false => Ok(()),
+        }
     }
 
     fn undecided(&self, onlooker: &Onlooker<'_>, kind: ListKind, fault: &Fault) -> Unmade {

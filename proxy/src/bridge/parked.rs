@@ -6,7 +6,7 @@
 
 use crate::context::Gateway;
 use crate::drain::{Phase, reached};
-use crate::shares::{self, Owner, Share};
+use crate::shares::{Holding, Owner, Share};
 use crate::talk::{CallerKey, Talk, Turn};
 use portunus_config::{ParkedRules, ServerId};
 use portunus_filters::mcp::bridge::Question;
@@ -59,6 +59,8 @@ struct Table {
     of_servers: Counts<ServerId>,
     of_callers: Counts<Owner>,
     of_callers_at: Counts<(ServerId, Owner)>,
+    /// Callers of whom a call waits there.
+    callers_at: Counts<ServerId>,
 }
 
 /// How many there are of each; only those of whom there are some take room.
@@ -71,21 +73,30 @@ impl<K> Default for Counts<K> {
 }
 
 impl<K: Eq + Hash> Counts<K> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn of(&self, key: &K) -> usize {
         self.0.get(key).copied().unwrap_or_default()
     }
 
-    fn add(&mut self, key: K) {
-        *self.0.entry(key).or_default() += 1;
+    /// Whether it is the first.
+    fn add(&mut self, key: K) -> bool {
+        let count = self.0.entry(key).or_default();
+        *count += 1;
+        *count == 1
     }
 
-    fn take(&mut self, key: &K) {
-        if let Some(count) = self.0.get_mut(key) {
-            *count -= 1;
-            if *count == 0 {
-                self.0.remove(key);
-            }
+    /// Whether it was the last.
+    fn take(&mut self, key: &K) -> bool {
+        let Some(count) = self.0.get_mut(key) else { return false };
+        *count -= 1;
+        let was_last = *count == 0;
+        if was_last {
+            self.0.remove(key);
         }
+        was_last
     }
 }
 
@@ -99,8 +110,8 @@ struct Slot {
 impl Table {
     /// Whether one more call of a caller may wait; why not.
     ///
-    /// The last quarter of a virtual server's places, and of all, is for callers of whom none waits there:
-    /// a few who never answer leave room for everybody else.
+    /// Places of a virtual server, and of all, are shared as [`Holding::admits`] says: a few who never
+    /// answer leave room for everybody else.
     fn admits(&self, server: &ServerId, caller: Owner, rules: &ParkedRules) -> Result<(), &'static str> {
         let at_server = self.of_servers.of(server);
         let own_here = self.of_callers_at.of(&(server.clone(), caller));
@@ -108,8 +119,11 @@ impl Table {
         if own >= rules.per_caller {
             return Err("as many of the caller's calls as may wait for its answers");
         }
-        let here = shares::admits(rules.max, at_server, own_here, 1);
-        match here && shares::admits(MAX_PARKED, all, own, 1) {
+        let others_here = self.callers_at.of(server) - usize::from(own_here > 0);
+        let others = self.of_callers.len() - usize::from(own > 0);
+        let here = Holding { total: at_server, own: own_here, others: others_here };
+        let everywhere = Holding { total: all, own, others };
+        match here.admits(rules.max, 1) && everywhere.admits(MAX_PARKED, 1) {
             true => Ok(()),
             false => Err("as many calls as may wait for answers of their clients"),
         }
@@ -119,7 +133,9 @@ impl Table {
         let (server, caller) = (&slot.ticket.server, slot.caller);
         self.of_servers.add(server.clone());
         self.of_callers.add(caller);
-        self.of_callers_at.add((server.clone(), caller));
+        if self.of_callers_at.add((server.clone(), caller)) {
+            self.callers_at.add(server.clone());
+        }
         self.slots.insert(serial, slot);
     }
 
@@ -128,7 +144,9 @@ impl Table {
         let (server, caller) = (&slot.ticket.server, slot.caller);
         self.of_servers.take(server);
         self.of_callers.take(&caller);
-        self.of_callers_at.take(&(server.clone(), caller));
+        if self.of_callers_at.take(&(server.clone(), caller)) {
+            self.callers_at.take(server);
+        }
         Some(slot)
     }
 }

@@ -1,12 +1,13 @@
 //! What other replicas send: clients' requests, and news.
 
 use super::{Door, Edge, Visitor, Visitors};
-use crate::intake;
+use crate::intake::{self, BodyRoom};
 use crate::peers::{Relayed, Verdict, news};
 use crate::respond::in_time;
 use crate::serve::{Connection, serve};
 use crate::session::Client;
 use crate::session::one::Rest;
+use crate::shares::Owner;
 use bytes::Bytes;
 use http::request::Parts;
 use pingora_http::ResponseHeader;
@@ -64,7 +65,9 @@ impl Edge {
             Err(verdict) => return Some(Err(verdict)),
         };
         let within = door.listener.limits.body_timeout;
-        let body = intake::body(client, &head.headers, news::MAX_BODY, within, Era::Modern).await;
+        let mut room = BodyRoom::new(&self.gateway.estate.bodies, Owner::Nobody);
+        let reader = (Era::Modern, &mut room);
+        let body = intake::body(client, &head.headers, news::MAX_BODY, within, reader).await;
         let body = match body {
             Ok(body) => body,
             Err(intake::BodyFault::Denied(..)) => return Some(Err(Verdict::Unknown)),

@@ -7,9 +7,10 @@ use crate::identify::{
     self, MAX_REGISTRATION_BYTES, Refusal, Shown, Standing, Trouble, WellKnown, authenticate, metadata,
     registered, resource,
 };
-use crate::intake::{self, BodyFault};
+use crate::intake::{self, BodyFault, BodyRoom};
 use crate::respond::End;
 use crate::session::Client;
+use crate::shares::Owner;
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method};
@@ -183,7 +184,9 @@ impl Passage<'_> {
     /// Gives a client that registers the one that is registered with the provider.
     async fn register(&mut self, resource: &Resource, client: &mut Client) -> Result<(), Halt> {
         let (headers, within) = (&self.request.headers, self.connection.listener.limits.body_timeout);
-        let body = intake::body(client, headers, MAX_REGISTRATION_BYTES, within, Era::Modern).await;
+        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, Owner::of(&self.arrival));
+        let reader = (Era::Modern, &mut room);
+        let body = intake::body(client, headers, MAX_REGISTRATION_BYTES, within, reader).await;
         let body = match body {
             Ok(body) => body,
             Err(BodyFault::Denied(denial, _)) => return Err(halt(denial, Knowledge::default())),

@@ -40,7 +40,7 @@ fn an_owner_is_who_was_verified_or_where_it_is_and_nothing_that_it_says() {
 }
 
 #[test]
-fn the_last_quarter_is_for_those_who_hold_nothing() {
+fn the_last_quarter_is_for_those_who_hold_little() {
     let shares = Shares::new(8);
     let hog: Vec<_> = (0..9).filter_map(|_| shares.take(at(1), 1)).collect();
     assert_eq!(hog.len(), 6);
@@ -50,6 +50,21 @@ fn the_last_quarter_is_for_those_who_hold_nothing() {
     drop(hog);
     assert!(shares.take(at(2), 4).is_some() && shares.take(at(2), 5).is_none());
     drop(newcomers);
+    assert_eq!(shares.held(), 0);
+}
+
+#[test]
+fn who_holds_one_has_its_second_beside_one_who_holds_all_others() {
+    let shares = Shares::new(16);
+    let hog: Vec<_> = (0..20).filter_map(|_| shares.take(at(1), 1)).collect();
+    assert_eq!(hog.len(), 12);
+    let modest: Vec<_> = (0..4).filter_map(|_| shares.take(at(2), 1)).collect();
+    assert_eq!(modest.len(), 4, "up to an equal share");
+    drop(modest);
+    let mut grown = shares.take(at(2), 1).unwrap();
+    assert!(grown.grow(3) && !grown.grow(1) && grown.amount() == 4);
+    assert!(shares.take(at(1), 1).is_none(), "the hog has more than its share");
+    drop((grown, hog));
     assert_eq!(shares.held(), 0);
 }
 
