@@ -12,6 +12,7 @@ use servers::Unwell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -159,14 +160,41 @@ fn clients(gateway: &Arc<Gateway>, notice: &Arc<Notice>, stop: &watch::Sender<bo
     clients
 }
 
+/// Threads of a low priority for all who are hostile: what it costs here to make and read their texts
+/// is none of the gateway's doing.
+struct Aside(Option<Runtime>);
+
+impl Aside {
+    fn start() -> Aside {
+        let low = || assert!(rustix::process::nice(10).is_ok());
+        let runtime = Builder::new_multi_thread().worker_threads(2).on_thread_start(low).enable_all().build();
+        Aside(Some(runtime.unwrap()))
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // Not waited for: within a runtime nothing may block.
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
+    }
+}
+
 async fn beside_hostile_ones(length: Duration) {
-    let (good, unwell) = (good().await, servers::start().await);
+    let aside = Aside::start();
+    let (good, unwell) = (good().await, aside.runtime().spawn(servers::start()).await.unwrap());
     let files = [("policy.rego", RULES)];
     let gateway = Arc::new(Gateway::start_beside(&files, &document(&good, &unwell, 0)).await);
     let (stop, notice) = (watch::Sender::new(false), Arc::new(Notice::default()));
     let mut clients = clients(&gateway, &notice, &stop);
     let hostile = Arc::new(Hostile::new(gateway.address, gateway.telemetry));
-    let mut attackers = callers::start(&hostile, &stop);
+    let mut attackers = {
+        let _aside = aside.runtime().enter();
+        callers::start(&hostile, &stop)
+    };
     let (end, mut most) = (Instant::now() + length, 0);
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let mut seconds = 0_u64;

@@ -1,6 +1,6 @@
 //! Callers of every hostile kind, from addresses of their own.
 
-use crate::harness::{Caller, Client, Era, dial_from, modern_headers};
+use crate::harness::{Caller, Client, Era, dial_from, modern_headers, rpc};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 const CONNECTIONS: usize = 2_000;
 /// Callers of each kind.
 const EACH: u8 = 8;
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long they wait for an answer, or hold what they have.
 const HELD: Duration = Duration::from_secs(5);
 const MEGABYTE: usize = 1 << 20;
@@ -40,9 +40,10 @@ enum Kind {
     HalfHeads,
     Surfaces,
     DeepArguments,
+    HalfBodies,
 }
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     Kind::LongNames,
     Kind::LongGreetings,
     Kind::ManySessions,
@@ -62,6 +63,7 @@ const KINDS: [Kind; 19] = [
     Kind::HalfHeads,
     Kind::Surfaces,
     Kind::DeepArguments,
+    Kind::HalfBodies,
 ];
 
 /// Where they go, and what they did.
@@ -85,7 +87,7 @@ impl Hostile {
         told.collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether each kind came at least once.
+    /// Whether each kind had an answer at least once, or held what it was to hold.
     pub(super) fn all_came(&self) -> bool {
         self.done.iter().all(|count| count.load(Ordering::Relaxed) > 0)
     }
@@ -122,21 +124,47 @@ fn caller(era: Era, hostile: &Hostile, source: Ipv4Addr) -> Caller {
     Caller::new(era, hostile.gateway).from(source).patient_for(HELD)
 }
 
+/// A request of a modern client; its answer is read, and not looked into.
+async fn post(
+    hostile: &Hostile,
+    source: Ipv4Addr,
+    (path, method, name): (&str, &str, &str),
+    params: Value,
+) -> Option<()> {
+    let stream = dial_from(source, hostile.gateway).await.ok()?;
+    let mut client = Client::over(stream, hostile.gateway);
+    let mut headers = modern_headers(name);
+    headers[1].1 = method.to_owned();
+    headers.retain(|(field, value)| *field != "mcp-name" || !value.is_empty());
+    let mut params = params;
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    client.try_post(path, &headers, rpc(1, method, &params.to_string()).as_bytes()).await.ok()?;
+    let mut head = client.try_head().await?;
+    while let Ok(Some(_)) = client.piece(&mut head).await {}
+    Some(())
+}
+
 /// A call of the only tool at an endpoint.
 async fn call(hostile: &Hostile, source: Ipv4Addr, name: &str) -> Option<()> {
-    let mut caller = caller(Era::Modern, hostile, source).at(&format!("/{name}"));
-    let arguments = json!({"amount": 5, "region": "eu"});
-    caller.request("tools/call", json!({"name": format!("{name}_t"), "arguments": arguments})).await.ok();
-    Some(())
+    let (path, tool) = (format!("/{name}"), format!("{name}_t"));
+    let params = json!({"name": tool, "arguments": {"amount": 5, "region": "eu"}});
+    post(hostile, source, (&path, "tools/call", &tool), params).await
 }
 
 async fn act(kind: Kind, hostile: &Hostile, source: Ipv4Addr, round: u64) -> Option<()> {
     let long = || format!("{round}{}", "n".repeat(MEGABYTE));
-    let mut modern = caller(Era::Modern, hostile, source);
     let mut legacy = caller(Era::Legacy, hostile, source);
     match kind {
-        Kind::LongNames => drop(modern.call(&long(), json!({})).await),
-        Kind::LongGreetings => drop(greet(&mut legacy, &"i".repeat(120 << 10)).await),
+        Kind::LongNames => {
+            // Legacy: no header has to repeat the name.
+            legacy.open().await.ok()?;
+            legacy.request("tools/call", json!({"name": long(), "arguments": {}})).await.ok()?;
+        }
+        Kind::LongGreetings => greet(&mut legacy, &"i".repeat(120 << 10)).await?,
         Kind::ManySessions => {
             for number in 0..50 {
                 greet(&mut legacy, &format!("{round}-{number}")).await?;
@@ -144,26 +172,27 @@ async fn act(kind: Kind, hostile: &Hostile, source: Ipv4Addr, round: u64) -> Opt
         }
         Kind::LongSubscriptions => {
             legacy.open().await.ok()?;
-            legacy.request("resources/subscribe", json!({"uri": format!("x://{}", long())})).await.ok();
+            legacy.request("resources/subscribe", json!({"uri": format!("x://{}", long())})).await.ok()?;
         }
         Kind::ManyHeaders => {
             let mut varied = legacy.with_field("authorization", &format!("Bearer made-up-{source}-{round}"));
             varied.open().await.ok()?;
-            varied.call("old_work", json!({"amount": 5, "region": "eu"})).await.ok();
+            varied.call("old_work", json!({"amount": 5, "region": "eu"})).await.ok()?;
         }
         Kind::IdleStreams => {
             legacy.open().await.ok()?;
-            let stream = legacy.stream(None).await;
+            let stream = legacy.stream(None).await.ok()?;
             tokio::time::sleep(HELD).await;
             drop(stream);
         }
         Kind::SlowCalls => return call(hostile, source, "mute").await,
         Kind::Batches => batch(hostile, source).await?,
         Kind::Templates => {
-            let uri = json!({"uri": format!("x{}://{round}-q/{}", "a".repeat(500), "b-".repeat(500))});
-            modern.at("/patterns").request("resources/read", uri).await.ok();
+            let uri = format!("x{}://{round}-q/{}", "a".repeat(500), "b-".repeat(500));
+            let aim = ("/patterns", "resources/read", &*uri);
+            post(hostile, source, aim, json!({"uri": uri})).await?;
         }
-        Kind::LongLists => drop(modern.at("/long").request("tools/list", json!({})).await),
+        Kind::LongLists => post(hostile, source, ("/long", "tools/list", ""), json!({})).await?,
         Kind::ManyKeys => return call(hostile, source, "bloat").await,
         Kind::LargeResults => return call(hostile, source, "large").await,
         Kind::Html => return call(hostile, source, "html").await,
@@ -172,7 +201,7 @@ async fn act(kind: Kind, hostile: &Hostile, source: Ipv4Addr, round: u64) -> Opt
         Kind::Listening => {
             let mut legacy = legacy.at("/shouting");
             legacy.open().await.ok()?;
-            let stream = legacy.stream(None).await;
+            let stream = legacy.stream(None).await.ok()?;
             tokio::time::sleep(HELD).await;
             drop(stream);
         }
@@ -181,7 +210,17 @@ async fn act(kind: Kind, hostile: &Hostile, source: Ipv4Addr, round: u64) -> Opt
         Kind::DeepArguments => {
             let items: Vec<Value> = (0..13_000).map(|number| json!(number % 10)).collect();
             let arguments = json!({"amount": items, "region": "eu"});
-            modern.call("new_work", arguments).await.ok();
+            let params = json!({"name": "new_work", "arguments": arguments});
+            post(hostile, source, ("/mcp", "tools/call", "new_work"), params).await?;
+        }
+        Kind::HalfBodies => {
+            let stream = dial_from(source, hostile.gateway).await.ok()?;
+            let mut client = Client::over(stream, hostile.gateway);
+            let head = client.head("POST", "/mcp", &[]);
+            let head = format!("{head}content-type: application/json\r\ncontent-length: 4000000\r\n\r\n");
+            client.try_send(head.as_bytes()).await.ok()?;
+            client.try_send(&vec![b' '; 3 << 20]).await.ok()?;
+            tokio::time::sleep(HELD).await;
         }
     }
     Some(())
@@ -202,8 +241,7 @@ async fn batch(hostile: &Hostile, source: Ipv4Addr) -> Option<()> {
     let body = format!("[{}]", vec![message; 100_000].join(","));
     let version = [("mcp-protocol-version", "2025-03-26".to_owned())];
     client.try_post("/mcp", &version, body.as_bytes()).await.ok();
-    client.try_head().await;
-    Some(())
+    client.try_head().await.map(drop)
 }
 
 /// A request that never ends.
