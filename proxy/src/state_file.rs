@@ -4,6 +4,7 @@
 //! found under its name is opened so that nothing there can hold up a start.
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -32,6 +33,9 @@ fn read_closed(path: &Path, max_bytes: u64, closed: (u32, &str)) -> io::Result<O
     let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed();
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+            return Err(odd("it is a link: put the file itself there".to_owned()));
+        }
         file => file?,
     };
     check(&file, closed)?;
@@ -138,7 +142,7 @@ mod tests {
             ("world", 4, Err("others may write")),
             ("folder", 4, Err("no regular file")),
             ("fifo", 4, Err("no regular file")),
-            ("link", 4, Err("")),
+            ("link", 4, Err("it is a link: put the file itself there")),
         ];
         for (name, max_bytes, expected) in cases {
             let secret = read_secret(&at(name), max_bytes);
