@@ -11,24 +11,45 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Lines that may wait.
 const QUEUE: usize = 16 * 1024;
 /// Bytes after which what waits is written.
 const BLOCK: usize = 64 * 1024;
+/// For how long what waits is written when the process ends.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where records go.
 pub struct Sink {
     queue: RwLock<Option<SyncSender<Entry>>>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Option<Writing>>,
     lost: Arc<Lost>,
     /// The file is to be opened again before the next line.
     reopen: Arc<AtomicBool>,
     enabled: bool,
+}
+
+/// The thread that writes.
+struct Writing {
+    thread: JoinHandle<()>,
+    /// Closed when it ends.
+    ended: Receiver<()>,
+}
+
+impl Writing {
+    fn start(work: impl FnOnce() + Send + 'static) -> io::Result<Writing> {
+        let (ending, ended) = sync_channel(0);
+        let thread = std::thread::Builder::new().name("access-log".into());
+        let thread = thread.spawn(move || {
+            let _ending: SyncSender<()> = ending;
+            work();
+        })?;
+        Ok(Writing { thread, ended })
+    }
 }
 
 /// What the writer gets.
@@ -82,8 +103,7 @@ impl Sink {
             lost: Arc::clone(&lost),
             reopen: Arc::clone(&reopen),
         };
-        let writer =
-            std::thread::Builder::new().name("access-log".into()).spawn(move || writer.run(&receiver))?;
+        let writer = Writing::start(move || writer.run(&receiver))?;
         Ok(Sink {
             queue: RwLock::new(Some(sender)),
             writer: Mutex::new(Some(writer)),
@@ -130,13 +150,18 @@ impl Sink {
         }
     }
 
-    /// Writes what waits and ends.
+    /// Writes what waits and ends. A reader that takes nothing more does not keep the process.
     pub fn close(&self) {
+        self.close_within(ENDS_WITHIN);
+    }
+
+    fn close_within(&self, within: Duration) {
         self.queue.write().unwrap_or_else(PoisonError::into_inner).take();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer
-            && writer.join().is_err()
-        {
+        let Some(Writing { thread, ended }) = writer else { return };
+        if ended.recv_timeout(within) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!(?within, "the access log lost lines: its reader did not take the last in time");
+        } else if thread.join().is_err() {
             tracing::error!("the access log's writer ended by a panic");
         }
     }

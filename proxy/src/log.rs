@@ -1,11 +1,26 @@
 //! The process's own log, on standard error; its level can be changed while it runs.
+//!
+//! A thread of its own writes it: a reader of standard error that stalls must not stop whoever has
+//! something to say, nor the end of the process. What is said before the log runs, and panics, go to
+//! standard error directly.
+
+mod queue;
 
 use crate::text;
 use portunus_config::{LogFormat, LogLevel, LogSettings};
+use queue::Queue;
 use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+/// For how long what waits is written before the process ends or its output becomes another.
+const FLUSHED_WITHIN: Duration = Duration::from_secs(2);
+
+/// The one of the process, once its log was started.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 /// Changes the level of the running process.
 #[derive(Clone)]
@@ -28,7 +43,7 @@ impl LevelHandle {
 /// Starts the log.
 ///
 /// # Errors
-/// If a log was started before.
+/// If a log was started before, or there is no thread for it.
 pub fn start(settings: &LogSettings) -> Result<LevelHandle, String> {
     let level = match settings.level {
         LogLevel::Error => "error",
@@ -46,7 +61,17 @@ pub fn start(settings: &LogSettings) -> Result<LevelHandle, String> {
         }
     };
     started.map_err(|error| error.to_string())?;
+    let complain = |lines| tracing::error!(lines, "the log lost lines: its reader is slower than it");
+    let queue = Queue::written_to(Stderr, complain).map_err(|error| error.to_string())?;
+    QUEUE.get_or_init(|| queue);
     Ok(LevelHandle(handle))
+}
+
+/// Waits until what was said up to now is written, at most [`FLUSHED_WITHIN`].
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSHED_WITHIN);
+    }
 }
 
 #[cfg(test)]
@@ -57,19 +82,36 @@ impl LevelHandle {
     }
 }
 
-/// Standard error, on which nothing that a terminal acts on survives: servers and clients chose some of
-/// the text.
+/// The way to standard error, on which nothing that a terminal acts on survives: servers and clients
+/// chose some of the text.
 struct Tamed;
 
 impl Write for Tamed {
     /// A line at a time, as the log writes them.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        io::stderr().write_all(text::tame_log(&String::from_utf8_lossy(line)).as_bytes())?;
+        let tame = text::tame_log(&String::from_utf8_lossy(line)).into_bytes();
+        match QUEUE.get() {
+            Some(queue) => queue.push(tame),
+            None => Stderr.write_all(&tame)?,
+        }
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
+    }
+}
+
+/// Standard error without the lock of [`io::stderr`], which a write that stalls would keep from panics.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(rustix::stdio::stderr(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -111,6 +111,12 @@ struct Beginning {
 /// If something cannot be started: an address, a file, a thread; or if the old process does not let
 /// this one succeed it.
 pub fn run(process: Process) -> io::Result<()> {
+    let ended = live(process);
+    log::flush();
+    ended
+}
+
+fn live(process: Process) -> io::Result<()> {
     let Process { mut loaded, watched, origin, clock, extra, scratch, ready } = process;
     let level = log::start(&loaded.bootstrap.log).map_err(io::Error::other)?;
     descriptors::claim(&loaded.bootstrap);

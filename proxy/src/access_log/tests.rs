@@ -105,13 +105,13 @@ fn a_full_queue_and_a_closed_log_count_their_lines() {
     let lost = Arc::new(Lost { metrics: Arc::clone(&metrics), complaint: lost, error: Mutex::default() });
     let (sender, receiver) = sync_channel(1);
     let until = Arc::clone(&held);
-    let writer = std::thread::spawn(move || {
+    let writer = Writing::start(move || {
         until.wait();
         drop(receiver);
     });
     let sink = Sink {
         queue: RwLock::new(Some(sender)),
-        writer: Mutex::new(Some(writer)),
+        writer: Mutex::new(Some(writer.unwrap())),
         lost,
         reopen: Arc::default(),
         enabled: true,
@@ -123,4 +123,18 @@ fn a_full_queue_and_a_closed_log_count_their_lines() {
     sink.close();
     sink.write("too late".to_owned());
     assert_eq!(metrics.records_dropped.get(), 2);
+}
+
+#[test]
+fn a_reader_that_stalls_does_not_keep_the_process() {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let lost = Arc::new(Lost { metrics, complaint: Complaint::default(), error: Mutex::default() });
+    let stalled = Arc::new(Barrier::new(2));
+    let until = Arc::clone(&stalled);
+    let writer = Writing::start(move || drop(until.wait())).unwrap();
+    let (queue, writer) = (RwLock::default(), Mutex::new(Some(writer)));
+    let sink = Sink { queue, writer, lost, reopen: Arc::default(), enabled: true };
+    sink.close_within(Duration::from_millis(1));
+    assert_eq!(Arc::strong_count(&stalled), 2, "its thread is still at it");
+    stalled.wait();
 }

@@ -173,6 +173,8 @@ impl Predecessor {
 
     /// Up to here, whoever started this process had to read why it did not get to serve.
     fn take_stderr(&mut self) {
+        // What was said before is for them.
+        crate::log::flush();
         if let Some(stderr) = self.stderr.take()
             && let Err(error) = dup2_stderr(stderr)
         {
