@@ -251,7 +251,8 @@ impl Bed {
         Bed::among(&text, MapEnvironment { files, ..MapEnvironment::default() })
     }
 
-    fn among(text: &str, environment: MapEnvironment) -> Bed {
+    /// On this document, which refers to things of an environment.
+    pub(crate) fn among(text: &str, environment: MapEnvironment) -> Bed {
         let loaded = load_text(text, Path::new("t.yaml"), &environment).unwrap();
         let clock = Arc::new(Hand::default());
         let gateway = Arc::new(Gateway::new(loaded, Arc::clone(&clock) as Arc<dyn Clock>).unwrap());

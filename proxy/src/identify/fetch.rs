@@ -59,21 +59,19 @@ pub(super) async fn document(
     }
 }
 
-/// Posts a form and reads the answer, of at most `most` bytes.
+/// Posts a form and reads the answer, of at most `most` bytes and whatever status.
 ///
 /// # Errors
-/// As [`document`].
+/// If there is none, in words for the log.
 pub(super) async fn post(
     gateway: &Gateway,
     at: &Upstream,
     form: Bytes,
     most: usize,
-) -> Result<Bytes, String> {
+) -> Result<(StatusCode, Bytes), String> {
     let request = Request { method: "POST", path: &at.url.path, etag: None, form, most };
-    match exchange(gateway, at, &request).await? {
-        (StatusCode::OK, _, body) => Ok(body),
-        (status, ..) => Err(format!("it answers with status {}", status.as_u16())),
-    }
+    let (status, _, body) = exchange(gateway, at, &request).await?;
+    Ok((status, body))
 }
 
 async fn exchange(

@@ -3,14 +3,16 @@
 //! A token is asked about once for all who show it at the same time, and what is said of it is kept
 //! before the question is over: nobody falls between the two. An issuer that does not answer is left
 //! alone for a while: calls are refused at once rather than held up behind it, and then one question
-//! goes first.
+//! goes first. What only one caller's tokens bring about is held against that caller alone.
 
 use super::fetch;
 use super::tokens::{KEEP_REFUSED, Known};
 use crate::context::Gateway;
 use crate::shares::{Owner, Share, Shares};
 use crate::table::weight_of;
+use crate::upstreams::monitor::{MAX_CAUSE, Outages};
 use bytes::Bytes;
+use http::StatusCode;
 use portunus_config::{Inspection, Snapshot, TrustId};
 use portunus_filters::identity::{Fault, Verified};
 use portunus_filters::mcp::object::Object;
@@ -18,7 +20,7 @@ use quick_cache::sync::Cache;
 use ring::digest::{SHA256, digest};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -62,10 +64,43 @@ fn digest_of(token: &str) -> TokenDigest {
 /// What a question comes to; `None` while it is under way.
 type Awaited = watch::Receiver<Option<Result<Arc<Known>, Trouble>>>;
 
+/// How an issuer is. Failures in a row count, and whose questions they were: a stranger can make tokens
+/// that an issuer or what is before it stumbles over, or asks too often because of. So an issuer is left
+/// alone by everybody only if at least two owners found it failing with no answer to anybody between, and
+/// by one owner who alone found it so. Another's next question then tells which of the two it is.
 #[derive(Default)]
 struct Health {
     failures: u32,
+    /// Whose the first of them was.
+    first: Option<Owner>,
+    /// Others' are among them.
+    is_common: bool,
     left_alone_until: Duration,
+    /// Failures since the start.
+    failed: u64,
+    outages: Outages,
+}
+
+/// What the log says of how an issuer is.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    Fails,
+    FailsOnAndOff {
+        outages: u32,
+    },
+    AnswersAgain {
+        /// Questions that failed meanwhile.
+        failed: u64,
+    },
+}
+
+/// What an issuer gives as an answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    /// What it knows of the token.
+    Of(String),
+    /// A 4xx to the question itself: none that it would answer for this token.
+    Refused,
 }
 
 /// Why a token was not verified.
@@ -105,10 +140,9 @@ impl Inspectors {
         owner: Owner,
     ) -> Result<Arc<Known>, Trouble> {
         let inspector = Arc::clone(self.lock().entry(inspection.id).or_default());
-        let _waiting = inspector.waits(token, owner)?;
-        let mut awaited = match inspector.question(gateway, inspection, token, owner)? {
+        let (mut awaited, _place) = match inspector.question(gateway, inspection, token, owner)? {
             Question::Answered(known) => return Ok(known),
-            Question::Asked(awaited) => awaited,
+            Question::Asked(awaited, place) => (awaited, place),
         };
         let answer = awaited.wait_for(Option::is_some).await;
         let answer = answer.ok().and_then(|answer| answer.clone());
@@ -123,7 +157,8 @@ impl Inspectors {
 /// What a token is to those who ask about it.
 enum Question {
     Answered(Arc<Known>),
-    Asked(Awaited),
+    /// Whoever joins has a place of its own while it waits; that of the first is the question's.
+    Asked(Awaited, Option<Share>),
 }
 
 impl Default for Inspector {
@@ -158,13 +193,13 @@ impl Inspector {
         let digest = digest_of(token);
         let mut under_way = self.under_way();
         if let Some(awaited) = under_way.get(&digest).filter(|awaited| awaited.has_changed().is_ok()) {
-            return Ok(Question::Asked(awaited.clone()));
+            return Ok(Question::Asked(awaited.clone(), Some(self.waits(token, owner)?)));
         }
         // Looked at under the lock: a question that ended before has left here what came of it.
         if let Some(known) = self.known((gateway, inspection), (token, &digest), now) {
             return Ok(Question::Answered(known));
         }
-        if now < self.health().left_alone_until {
+        if self.health().is_left_alone(owner, now) {
             return Err(left_alone());
         }
         // Whoever asked may leave; the token is kept until its turn all the same.
@@ -180,7 +215,7 @@ impl Inspector {
             drop(queued);
             answer.send_replace(Some(said));
         });
-        Ok(Question::Asked(awaited))
+        Ok(Question::Asked(awaited, None))
     }
 
     /// What the issuer has said of a token before, where that still holds.
@@ -205,8 +240,8 @@ impl Inspector {
     ) -> Result<Arc<Known>, Trouble> {
         let turn = timeout(TURN_WITHIN, self.asked.wait(owner)).await;
         let _turn = turn.map_err(|_| unavailable("too many tokens are being asked about"))?;
-        self.may_ask(gateway.clock.now().monotonic)?;
-        self.told(gateway, inspection, token).await
+        self.may_ask(owner, gateway.clock.now().monotonic)?;
+        self.told(gateway, inspection, token, owner).await
     }
 
     /// Asks, and keeps what is said.
@@ -215,15 +250,25 @@ impl Inspector {
         gateway: &Arc<Gateway>,
         inspection: &Inspection,
         token: &str,
+        owner: Owner,
     ) -> Result<Arc<Known>, Trouble> {
         let answer = asked(gateway, inspection, token).await;
-        self.note(answer.is_ok(), gateway.clock.now().monotonic);
-        let result = if answer.is_ok() { "ok" } else { "failed" };
-        let counter = &gateway.metrics.identity.inspections;
-        counter.with_label_values(&[&*inspection.issuer.name, result]).inc();
-        let answer = answer.map_err(Trouble::Unavailable)?;
+        let issuer = &*inspection.issuer.name;
+        let news = self.health().note(&answer, owner, gateway.clock.now().monotonic);
+        if let Some(news) = news {
+            tell(issuer, &news, answer.as_ref().err().map_or("", String::as_str));
+        }
+        let result = match &answer {
+            Ok(Said::Of(_)) => "ok",
+            Ok(Said::Refused) => "refused",
+            Err(_) => "failed",
+        };
+        gateway.metrics.identity.inspections.with_label_values(&[issuer, result]).inc();
         let keep = inspection.cache.max(Duration::from_secs(1));
-        let outcome = inspection.issuer.inspected(&answer, gateway.clock.now().wall, keep);
+        let outcome = match answer.map_err(Trouble::Unavailable)? {
+            Said::Of(answer) => inspection.issuer.inspected(&answer, gateway.clock.now().wall, keep),
+            Said::Refused => Err(Fault::Inactive),
+        };
         let known = Arc::new(kept(gateway, inspection, outcome));
         match known.outcome {
             Ok(_) => gateway.estate.callers.tokens.keep(token, Arc::clone(&known)),
@@ -233,9 +278,9 @@ impl Inspector {
     }
 
     /// Leave to ask at `monotonic`.
-    fn may_ask(&self, monotonic: Duration) -> Result<(), Trouble> {
+    fn may_ask(&self, owner: Owner, monotonic: Duration) -> Result<(), Trouble> {
         let mut health = self.health();
-        if monotonic < health.left_alone_until {
+        if health.is_left_alone(owner, monotonic) {
             return Err(left_alone());
         }
         if health.failures >= MAX_FAILURES {
@@ -245,25 +290,60 @@ impl Inspector {
         Ok(())
     }
 
-    fn note(&self, answered: bool, monotonic: Duration) {
-        let mut health = self.health();
-        match answered {
-            true => *health = Health::default(),
-            false => {
-                health.failures = health.failures.saturating_add(1);
-                if health.failures >= MAX_FAILURES {
-                    health.left_alone_until = monotonic + LEAVE_ALONE;
-                }
-            }
-        }
-    }
-
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<TokenDigest, Awaited>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Health {
+    fn is_left_alone(&self, owner: Owner, monotonic: Duration) -> bool {
+        monotonic < self.left_alone_until && (self.is_common || self.first == Some(owner))
+    }
+
+    /// Notes what became of a question of `owner`, and gives what the log says of that.
+    fn note(&mut self, answer: &Result<Said, String>, owner: Owner, monotonic: Duration) -> Option<News> {
+        let now = Instant::now();
+        let news = match answer {
+            Ok(Said::Of(_)) => {
+                (self.failures, self.first, self.is_common) = (0, None, false);
+                self.left_alone_until = Duration::ZERO;
+                let ended = self.outages.end().filter(|(_, is_told)| *is_told);
+                ended.map(|(outage, _)| News::AnswersAgain { failed: self.failed - outage.calls_before })
+            }
+            // About the token alone: what answers so may stand before the issuer. The next may go first.
+            Ok(Said::Refused) => {
+                self.left_alone_until = Duration::ZERO;
+                None
+            }
+            Err(_) => {
+                self.failures = self.failures.saturating_add(1);
+                self.is_common |= *self.first.get_or_insert(owner) != owner;
+                if self.failures >= MAX_FAILURES {
+                    self.left_alone_until = monotonic + LEAVE_ALONE;
+                }
+                let is_told = self.outages.begin("unanswered", self.failed, now);
+                self.failed += 1;
+                is_told.filter(|is_told| *is_told).map(|_| News::Fails)
+            }
+        };
+        news.or_else(|| self.outages.sum_up(now).map(|outages| News::FailsOnAndOff { outages }))
+    }
+}
+
+fn tell(issuer: &str, news: &News, cause: &str) {
+    let cause = &cause[..cause.floor_char_boundary(MAX_CAUSE)];
+    match news {
+        News::Fails => tracing::warn!(issuer, cause, "the issuer that is asked about tokens is failing"),
+        News::FailsOnAndOff { outages } => {
+            tracing::warn!(issuer, outages, "the issuer that is asked about tokens fails on and off");
+        }
+        News::AnswersAgain { failed } => {
+            tracing::warn!(issuer, failed, "the issuer that is asked about tokens answers again");
+        }
     }
 }
 
@@ -277,12 +357,23 @@ fn unavailable(cause: &str) -> Trouble {
 
 /// What the issuer answers. Anything that says nothing of the token is no answer: a token is not bad
 /// because its issuer is unwell (RFC 7662 §2.2: `active` is always there).
-async fn asked(gateway: &Gateway, inspection: &Inspection, token: &str) -> Result<String, String> {
+async fn asked(gateway: &Gateway, inspection: &Inspection, token: &str) -> Result<Said, String> {
     let form = Bytes::from(format!("token={}&token_type_hint=access_token", escaped(token)));
-    let answer = fetch::post(gateway, &inspection.at, form, MAX_ANSWER_BYTES).await?;
+    let (status, answer) = fetch::post(gateway, &inspection.at, form, MAX_ANSWER_BYTES).await?;
+    if is_about_token(status) {
+        return Ok(Said::Refused);
+    }
+    if status != StatusCode::OK {
+        return Err(format!("it answers with status {}", status.as_u16()));
+    }
     let answer = String::from_utf8(answer.into()).map_err(|_| "its answer is not UTF-8".to_owned())?;
     let says = Object::read(&answer).is_ok_and(|said| said.get("active").is_some());
-    if says { Ok(answer) } else { Err("its answer is no JSON object with `active`".to_owned()) }
+    if says { Ok(Said::Of(answer)) } else { Err("its answer is no JSON object with `active`".to_owned()) }
+}
+
+/// Whether a status refuses the question for its token: not for who asks, nor how often, nor when.
+fn is_about_token(status: StatusCode) -> bool {
+    status.is_client_error() && ![401, 403, 408, 425, 429].contains(&status.as_u16())
 }
 
 fn kept(gateway: &Gateway, inspection: &Inspection, outcome: Result<Verified, Fault>) -> Known {
@@ -314,31 +405,136 @@ fn escaped(token: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Bed;
+    use portunus_config::MapEnvironment;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    const ONE: Owner = Owner::V4([192, 0, 2, 1]);
+    const TWO: Owner = Owner::V4([192, 0, 2, 2]);
+
+    fn failed() -> Result<Said, String> {
+        Err("down".to_owned())
+    }
+
+    fn said() -> Result<Said, String> {
+        Ok(Said::Of(String::new()))
+    }
 
     #[test]
-    fn an_issuer_that_does_not_answer_is_left_alone_for_a_while() {
-        let inspector = Inspector::default();
+    fn an_issuer_that_answers_nobody_is_left_alone_for_a_while() {
+        let mut health = Health::default();
         let now = Duration::from_secs(100);
-        (1..MAX_FAILURES).for_each(|_| inspector.note(false, now));
-        assert_eq!(inspector.health().left_alone_until, Duration::ZERO);
-        inspector.note(true, now);
-        (0..MAX_FAILURES).for_each(|_| inspector.note(false, now));
-        assert_eq!(inspector.health().left_alone_until, now + LEAVE_ALONE);
-        inspector.note(true, now);
-        assert_eq!(inspector.health().left_alone_until, Duration::ZERO);
+        health.note(&failed(), TWO, now);
+        (2..MAX_FAILURES).for_each(|_| drop(health.note(&failed(), ONE, now)));
+        assert!(!health.is_left_alone(ONE, now));
+        health.note(&said(), ONE, now);
+        health.note(&failed(), TWO, now);
+        (1..MAX_FAILURES).for_each(|_| drop(health.note(&failed(), ONE, now)));
+        for owner in [ONE, TWO, Owner::Nobody] {
+            assert!(health.is_left_alone(owner, now));
+            assert!(!health.is_left_alone(owner, now + LEAVE_ALONE));
+        }
+        health.note(&said(), ONE, now);
+        assert!(!health.is_left_alone(ONE, now));
+    }
+
+    #[test]
+    fn what_one_callers_tokens_bring_about_is_held_against_that_caller_alone() {
+        let (mut health, now) = (Health::default(), Duration::from_secs(100));
+        (0..2 * MAX_FAILURES).for_each(|_| drop(health.note(&failed(), ONE, now)));
+        assert!(health.is_left_alone(ONE, now) && !health.is_left_alone(TWO, now));
+        health.note(&failed(), TWO, now);
+        assert!(health.is_left_alone(ONE, now) && health.is_left_alone(TWO, now), "it is the issuer");
     }
 
     #[test]
     fn one_question_goes_first_when_an_issuer_is_asked_again() {
         let inspector = Inspector::default();
         let (then, now) = (Duration::from_secs(100), Duration::from_secs(100) + LEAVE_ALONE);
-        (0..MAX_FAILURES).for_each(|_| inspector.note(false, then));
-        assert!(inspector.may_ask(now - Duration::from_millis(1)).is_err());
-        assert!(inspector.may_ask(now).is_ok() && inspector.may_ask(now).is_err());
-        inspector.note(false, now);
-        assert!(inspector.may_ask(now + LEAVE_ALONE / 2).is_err(), "one failure more is enough");
-        inspector.note(true, now);
-        assert!(inspector.may_ask(now).is_ok() && inspector.may_ask(now).is_ok());
+        let note = |answer, at| drop(inspector.health().note(&answer, ONE, at));
+        (0..MAX_FAILURES).for_each(|_| note(failed(), then));
+        let may_ask = |at| inspector.may_ask(ONE, at).is_ok();
+        assert!(!may_ask(now - Duration::from_millis(1)));
+        assert!(may_ask(now) && !may_ask(now));
+        note(Ok(Said::Refused), now);
+        assert!(may_ask(now) && !may_ask(now), "a token that is refused says nothing of the issuer");
+        note(failed(), now);
+        assert!(!may_ask(now + LEAVE_ALONE / 2), "one failure more is enough");
+        note(said(), now);
+        assert!(may_ask(now) && may_ask(now));
+    }
+
+    #[test]
+    fn the_log_says_when_an_issuer_begins_to_fail_and_when_it_answers_again() {
+        let (mut health, now) = (Health::default(), Duration::from_secs(100));
+        let mut note = |answer| health.note(&answer, ONE, now);
+        assert_eq!(note(said()), None);
+        assert_eq!(note(failed()), Some(News::Fails));
+        assert_eq!([note(failed()), note(Ok(Said::Refused)), note(failed())], [None, None, None]);
+        assert_eq!(note(said()), Some(News::AnswersAgain { failed: 3 }));
+        assert_eq!(note(said()), None);
+    }
+
+    #[test]
+    fn only_statuses_about_the_question_refuse_a_token() {
+        let about = |status: u16| is_about_token(StatusCode::from_u16(status).unwrap());
+        assert!([400, 404, 413, 414, 422, 431].into_iter().all(about));
+        assert!(![200, 203, 302, 401, 403, 408, 425, 429, 500, 503].into_iter().any(about));
+    }
+
+    /// An issuer that answers every question by a status, or none of them; and a gateway that asks it.
+    async fn asking(status: Option<&'static str>) -> (Bed, Arc<Inspection>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut head = [0; 16 << 10];
+                    while stream.read(&mut head).await.is_ok_and(|read| read > 0) {
+                        let Some(status) = status else { continue };
+                        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                        stream.write_all(answer.as_bytes()).await.ok();
+                    }
+                });
+            }
+        });
+        let document = format!(
+            "version: 1\nlisten: 127.0.0.1:0\nupstreams:\n  up: http://127.0.0.1:1/mcp\nservers:\n  /mcp: up\n\
+             identity:\n  url: https://gw.example\n  \
+             introspection: {{issuer: idp, url: 'http://{address}/ask', client: {{id: gw, secret: 'file:secret'}}}}\n"
+        );
+        let files = [("secret".into(), "s3cret".to_owned())].into();
+        let bed = Bed::among(&document, MapEnvironment { files, ..MapEnvironment::default() });
+        let active = bed.gateway.active();
+        let inspection = Arc::clone(&active.snapshot.identities.as_ref().unwrap().inspections[0]);
+        (bed, inspection)
+    }
+
+    #[tokio::test]
+    async fn tokens_that_an_issuer_takes_amiss_are_refused_and_leave_it_open_to_others() {
+        let (bed, inspection) = asking(Some("400 Bad Request")).await;
+        let inspectors = &bed.gateway.estate.callers.inspectors;
+        for owner in [ONE, TWO] {
+            for number in 0..=MAX_FAILURES {
+                let token = format!("{number}{}", "x".repeat(9_000));
+                let known = inspectors.ask(&bed.gateway, &inspection, &token, owner).await.unwrap();
+                assert_eq!(known.outcome.as_ref().err(), Some(&Fault::Inactive));
+            }
+        }
+        let inspector = Arc::clone(inspectors.lock().values().next().unwrap());
+        assert_eq!((inspector.health().failures, inspector.refused.len()), (0, 6), "of both alike");
+    }
+
+    #[tokio::test]
+    async fn a_question_takes_one_place_so_that_the_last_are_there_for_newcomers() {
+        let (bed, inspection) = asking(None).await;
+        let inspector = Arc::new(Inspector { waiting: Shares::new(4), ..Inspector::default() });
+        let _held = inspector.waiting.take(ONE, 3).unwrap();
+        let ask = |owner| inspector.question(&bed.gateway, &inspection, "token", owner);
+        assert!(matches!(ask(ONE), Err(Trouble::Unavailable(_))));
+        assert!(matches!(ask(TWO), Ok(Question::Asked(_, None))));
+        assert_eq!(inspector.waiting.held(), 4);
     }
 
     #[test]

@@ -15,7 +15,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// Outages of one window that get lines of their own.
 const TOLD: u32 = 5;
 /// Bytes of a cause that are logged: some of it may be a server's text.
-const MAX_CAUSE: usize = 256;
+pub(crate) const MAX_CAUSE: usize = 256;
 
 /// One instance of an upstream, as its label values name it.
 pub struct InstanceMonitor {
@@ -127,9 +127,9 @@ impl InstanceMonitor {
     }
 }
 
-/// The outages of one instance, and which of them the log tells.
+/// The outages of one instance, or issuer, and which of them the log tells.
 #[derive(Debug, Default)]
-struct Outages {
+pub(crate) struct Outages {
     current: Option<Outage>,
     /// The log has a line of the current one.
     is_told: bool,
@@ -139,16 +139,16 @@ struct Outages {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Outage {
+pub(crate) struct Outage {
     problem: &'static str,
     since: Instant,
-    /// Failed calls of the upstream before it.
-    calls_before: u64,
+    /// Failed calls before it.
+    pub(crate) calls_before: u64,
 }
 
 impl Outages {
     /// Begins an outage, if none goes on: whether it gets a line.
-    fn begin(&mut self, problem: &'static str, calls_before: u64, now: Instant) -> Option<bool> {
+    pub(crate) fn begin(&mut self, problem: &'static str, calls_before: u64, now: Instant) -> Option<bool> {
         if self.current.is_some() {
             return None;
         }
@@ -163,12 +163,12 @@ impl Outages {
     }
 
     /// Ends the outage, if one goes on, and says whether the log has told of it.
-    fn end(&mut self) -> Option<(Outage, bool)> {
+    pub(crate) fn end(&mut self) -> Option<(Outage, bool)> {
         Some((self.current.take()?, self.is_told))
     }
 
     /// How many outages of the window that is over got no line, if any.
-    fn sum_up(&mut self, now: Instant) -> Option<u32> {
+    pub(crate) fn sum_up(&mut self, now: Instant) -> Option<u32> {
         let is_over = self.window.is_some_and(|began| now >= began + WINDOW);
         if self.untold == 0 || !is_over {
             return None;
