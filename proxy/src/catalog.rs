@@ -350,7 +350,7 @@ impl Catalogs {
         if need == Need::No {
             return false;
         }
-        match self.failing.failure(upstream.key) {
+        match self.failing.failure(upstream.key, now) {
             None if need == Need::Now => return true,
             None => {}
             Some(failure) => {

@@ -7,6 +7,7 @@ use crate::errand::{self, Errand};
 use crate::forward::Failure;
 use crate::offload::OffloadQueue;
 use crate::talk::Place;
+use crate::upstreams::answers::Answers;
 use async_trait::async_trait;
 use bytes::Bytes;
 use portunus_config::{ServerId, Upstream};
@@ -47,5 +48,9 @@ impl Asks for Asker {
 
     fn offload(&self, upstream: &Upstream) -> OffloadQueue {
         self.gateway.active().pool(upstream).map(|pool| pool.offload.clone()).unwrap_or_default()
+    }
+
+    fn answers(&self, upstream: &Upstream) -> Option<Arc<Answers>> {
+        self.gateway.active().pool(upstream)?.answers()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::forward::Failure;
 use crate::offload::OffloadQueue;
+use crate::upstreams::answers::Answers;
 use async_trait::async_trait;
 use bytes::Bytes;
 use portunus_config::Upstream;
@@ -45,6 +46,9 @@ pub(super) trait Asks: Send + Sync {
 
     /// Where large answers of an upstream are read.
     fn offload(&self, upstream: &Upstream) -> OffloadQueue;
+
+    /// What tells that an upstream answers anybody.
+    fn answers(&self, upstream: &Upstream) -> Option<Arc<Answers>>;
 }
 
 /// Digest of an answer: equal answers are kept once.

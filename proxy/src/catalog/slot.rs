@@ -151,7 +151,8 @@ impl Kitchen {
             _ => false,
         };
         if is_everybodys {
-            self.failing.failed(self.key(), self.now().monotonic, &failure);
+            let answers = self.asks.answers(&self.upstream);
+            self.failing.failed(self.key(), self.now().monotonic, &failure, answers);
         }
         failure
     }
@@ -226,7 +227,7 @@ impl Slot {
     /// Whether it went well.
     async fn refresh_facts(&self, kitchen: &Kitchen, wanted: &Wanted, deadline: Instant) -> bool {
         let begun = kitchen.now();
-        let is_down = kitchen.failing.failure(kitchen.key()).is_some();
+        let is_down = kitchen.failing.failure(kitchen.key(), begun.monotonic).is_some();
         let need = self.lock().need_of_facts(wanted, begun.monotonic, &kitchen.rules);
         // A server that is down is asked what it is, since that is asked of all.
         if need == Need::No && !is_down {

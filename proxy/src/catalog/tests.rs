@@ -7,6 +7,7 @@ use super::fetch::Question;
 use super::*;
 use crate::forward::Failure;
 use crate::offload::OffloadQueue;
+use crate::upstreams::answers::Answers;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -25,6 +26,8 @@ struct Script {
     asked: Mutex<Vec<(String, Option<ListKind>)>>,
     /// Answers of [`Says::Later`] wait for it.
     gate: watch::Sender<bool>,
+    /// Answers of any upstream to others.
+    answers: Arc<Answers>,
 }
 
 #[derive(Clone, Copy)]
@@ -107,6 +110,10 @@ impl Asks for Script {
 
     fn offload(&self, _: &Upstream) -> OffloadQueue {
         OffloadQueue::default()
+    }
+
+    fn answers(&self, _: &Upstream) -> Option<Arc<Answers>> {
+        Some(Arc::clone(&self.answers))
     }
 }
 
@@ -266,6 +273,27 @@ async fn a_server_that_is_down_is_waited_for_once() {
     assert_eq!(begun.elapsed(), Duration::ZERO, "nobody waits again");
     let attempts = stage.script.asked.lock().unwrap().iter().filter(|(name, _)| name == "a").count();
     assert!((2..6).contains(&attempts), "{attempts} attempts in five seconds");
+}
+
+#[tokio::test]
+async fn a_server_that_answers_anybody_is_no_longer_down() {
+    let stage = Stage::plain();
+    stage.script.say("a", Says::Fails(Reason::UpstreamUnavailable));
+    stage.script.say("b", Says::Tools(&["y"], Some(600_000)));
+    stage.show().await;
+    for _ in 0..3 {
+        stage.pass(60_000);
+        stage.show().await;
+        stage.settle().await;
+    }
+    let tries = stage.script.asked.lock().unwrap().len();
+    stage.script.say("a", Says::Tools(&["x"], None));
+    stage.pass(2_000);
+    assert_eq!(names(&*stage.offering(caller(2), Purpose::Show).await), ["b_y"], "it is taken to be down");
+    stage.settle().await;
+    assert_eq!(stage.script.asked.lock().unwrap().len(), tries + 2, "only the other is asked");
+    stage.script.answers.note();
+    assert_eq!(names(&*stage.offering(caller(3), Purpose::Show).await), ["x", "y"]);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! One thing that was asked of an upstream, and when to ask again.
 
-use super::failing::delay;
+use super::failing::delay_after;
 use super::fetch::Digest;
 use crate::forward::Failure;
 use portunus_config::CacheRules;
@@ -171,8 +171,8 @@ impl<T> Ware<T> {
         let failures = self.failed.as_ref().map_or(1, |failed| failed.failures.saturating_add(1));
         self.tried_at = Some(now);
         self.tried_after = changes;
-        let wait = failure.denial.retry_after().unwrap_or_default().max(delay(failures));
-        self.failed = Some(Failed { failure, failures, retry_at: now + wait });
+        let retry_at = now + delay_after(&failure, failures);
+        self.failed = Some(Failed { failure, failures, retry_at });
     }
 
     /// Takes note that its upstream is known to be down; whether that is new.

@@ -1,6 +1,7 @@
 //! Metrics of upstreams. Label values come from the configuration alone, so that it bounds them.
 
 use super::{Status, keep};
+use crate::upstreams::answers::Answers;
 use crate::upstreams::monitor::InstanceMonitor;
 use portunus_config::{Snapshot, Upstream};
 use portunus_filters::Reason;
@@ -52,6 +53,8 @@ struct Known {
 pub struct UpstreamMetrics {
     /// Its name in the configuration.
     pub name: Arc<str>,
+    /// Who pauses in asking it learns here that it answers.
+    pub answers: Arc<Answers>,
     answered: [IntCounter; ANSWERED.len()],
     failed: Box<[(Reason, IntCounter)]>,
     failed_calls: AtomicU64,
@@ -205,6 +208,7 @@ impl UpstreamsMetrics {
         }
         UpstreamMetrics {
             name: Arc::clone(name),
+            answers: Arc::default(),
             answered: ANSWERED.map(|status| counter(status.as_str())),
             failed: failures().map(|(reason, label)| (reason, counter(label))).collect(),
             failed_calls: AtomicU64::new(0),

@@ -2,9 +2,11 @@
 //!
 //! A verdict holds for an upstream and the credential it was found with, for ten minutes, and falls
 //! with the first answer that only the other era gives. A server that is down, refuses the credential or
-//! takes no more requests is no evidence of anything. One that says when it wants to be asked again is
-//! not asked before.
+//! takes no more requests is no evidence of anything. One that takes no more requests is not asked before
+//! the time that it names, but after a minute at most, and as soon as it has answered anybody. One that is
+//! unavailable and names a time is not asked with every call; that time is for clients.
 
+use super::answers::{Pause, SHORTEST};
 use crate::context::Gateway;
 use crate::errand::{self, Addressed, Errand, Said};
 use crate::forward::Failure;
@@ -23,8 +25,8 @@ use tokio::time::Instant;
 
 /// How long a verdict holds.
 const HOLDS: Duration = Duration::from_secs(600);
-/// How long a server that takes no more requests, and does not say until when, is not asked.
-const ASKED_AGAIN: Duration = Duration::from_secs(1);
+/// How long a server that takes no more requests is not asked at most, whatever it says.
+const ASKED_AGAIN: Duration = Duration::from_secs(60);
 /// Verdicts that are remembered.
 const MAX_VERDICTS: usize = 4096;
 
@@ -93,8 +95,18 @@ impl Key {
 struct Verdict {
     turns: Turns,
     known: Mutex<Known>,
-    /// Why there was no answer, and until when there will be none.
-    refused: Mutex<Option<(Failure, Duration)>>,
+    refused: Mutex<Option<Refused>>,
+}
+
+/// An answer that there will be no other for a while.
+#[derive(Clone)]
+struct Refused {
+    failure: Failure,
+    /// What clients are told.
+    named_until: Duration,
+    /// The server is not asked.
+    unasked_until: Duration,
+    pause: Pause,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -135,7 +147,7 @@ impl Eras {
                 Ok(spoken)
             }
             Err(failure) => {
-                verdict.refused_by(gateway, &failure);
+                verdict.refused_by(gateway, place, &failure);
                 verdict.turns.fail(&failure);
                 Err(failure)
             }
@@ -256,21 +268,29 @@ impl Verdict {
     }
 
     /// Notes an answer that there will be no other for a while.
-    fn refused_by(&self, gateway: &Gateway, failure: &Failure) {
+    fn refused_by(&self, gateway: &Gateway, place: &Place, failure: &Failure) {
+        let now = gateway.clock.now().monotonic;
         let is_limited = failure.denial.reason == Reason::UpstreamLimited;
-        let after = failure.denial.retry_after().or(is_limited.then_some(ASKED_AGAIN));
-        let until = after.map(|after| gateway.clock.now().monotonic + after);
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) =
-            until.map(|until| (failure.clone(), until));
+        let named = failure.denial.retry_after().or(is_limited.then_some(SHORTEST));
+        let refused = named.map(|named| Refused {
+            failure: failure.clone(),
+            named_until: now + named,
+            unasked_until: now + named.min(if is_limited { ASKED_AGAIN } else { SHORTEST }),
+            pause: Pause::begin(place.pool.answers(), now),
+        });
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
     }
 
     /// The same answer, with the time that is left.
     fn refusal(&self, gateway: &Gateway) -> Option<Failure> {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (mut failure, until) = refused?;
-        let left = until.checked_sub(gateway.clock.now().monotonic).filter(|left| !left.is_zero())?;
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let now = gateway.clock.now().monotonic;
+        if now >= refused.unasked_until || refused.pause.is_over(now) {
+            return None;
+        }
+        let mut failure = refused.failure;
         failure.denial.data.clear();
-        failure.denial = failure.denial.retry_in(Some(left));
+        failure.denial = failure.denial.retry_in(Some(refused.named_until.saturating_sub(now)));
         Some(failure)
     }
 
@@ -451,6 +471,39 @@ mod tests {
             assert_ne!(failure.denial.reason, Reason::InvalidRequest, "{status}");
             assert!(bed.gateway.estate.eras.of(&bed.gateway, &place).await.is_err(), "{status}");
             assert_eq!(server.heard("server/discover").len(), 2, "{status}: not remembered");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_time_that_is_named_is_for_clients_and_an_answer_to_anybody_ends_it() {
+        // What is answered, what clients are told, and after how long it is asked again.
+        let cases = [
+            ("503 Down\r\nretry-after: 300", 299_000, 1),
+            ("429 Enough\r\nretry-after: 7", 6_000, 7),
+            ("429 Enough\r\nretry-after: 300", 299_000, 60),
+        ];
+        for (status, told, pause) in cases {
+            let server = Server::start(move |_, mut wire: Wire| async move {
+                wire.status(status, "", "").await;
+                Some(wire)
+            })
+            .await;
+            let bed = Bed::before(server.address, "");
+            let place = bed.place("anna", "{}");
+            let asked = || async {
+                let failure = bed.gateway.estate.eras.of(&bed.gateway, &place).await.unwrap_err();
+                (failure.denial.retry_after(), server.heard("server/discover").len())
+            };
+            asked().await;
+            bed.clock.advance(Duration::from_millis(999));
+            assert_eq!(asked().await, (Some(Duration::from_millis(told + 1)), 1), "{status}");
+            bed.clock.advance(Duration::from_secs(pause - 1));
+            assert_eq!(asked().await.1, 1, "{status}");
+            bed.clock.advance(Duration::from_millis(1));
+            assert_eq!(asked().await.1, 2, "{status}: asked again");
+            place.pool.note_answer();
+            bed.clock.advance(Duration::from_secs(1));
+            assert_eq!(asked().await.1, 3, "{status}: it has answered somebody");
         }
     }
 

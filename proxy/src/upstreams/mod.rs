@@ -1,5 +1,6 @@
 //! What runs on the far side: names, connections and their pools.
 
+pub mod answers;
 pub mod connection;
 pub mod dial;
 pub mod dns;

@@ -46,8 +46,9 @@ impl InstanceMonitor {
         InstanceMonitor { upstream, url, up, is_failing: AtomicBool::new(false), outages: Mutex::default() }
     }
 
-    /// Notes an answer. Costs a load, unless it ends an outage.
+    /// Notes an answer. Costs two loads, unless it ends an outage or a pause.
     pub fn note_answer(&self) {
+        self.upstream.answers.note();
         if self.is_failing.load(Ordering::Relaxed) {
             self.recover(Instant::now());
         }

@@ -5,6 +5,7 @@
 //! closed or has something to read is never given out. Over HTTP/2 calls share connections, and a new
 //! one is made when all have as many streams as they may.
 
+use super::answers::Answers;
 use super::connection::Connection;
 use super::dial::{DialError, open};
 use super::dns::Resolver;
@@ -121,6 +122,11 @@ impl Pool {
     /// What watches the instance behind it.
     pub fn monitor(&self) -> Option<&Arc<InstanceMonitor>> {
         self.monitor.as_ref()
+    }
+
+    /// The answers of the upstream, where it is watched.
+    pub fn answers(&self) -> Option<Arc<Answers>> {
+        self.monitor.as_ref().map(|monitor| Arc::clone(&monitor.upstream.answers))
     }
 
     /// Notes that the instance answered.
