@@ -131,7 +131,10 @@ fn a_reader_that_stalls_does_not_keep_the_process() {
     let lost = Arc::new(Lost { metrics, complaint: Complaint::default(), error: Mutex::default() });
     let stalled = Arc::new(Barrier::new(2));
     let until = Arc::clone(&stalled);
-    let writer = Writing::start(move || drop(until.wait())).unwrap();
+    let writer = Writing::start(move || {
+        until.wait();
+    })
+    .unwrap();
     let (queue, writer) = (RwLock::default(), Mutex::new(Some(writer)));
     let sink = Sink { queue, writer, lost, reopen: Arc::default(), enabled: true };
     sink.close_within(Duration::from_millis(1));

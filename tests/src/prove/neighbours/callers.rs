@@ -207,21 +207,8 @@ async fn act(kind: Kind, hostile: &Hostile, source: Ipv4Addr, round: u64) -> Opt
         }
         Kind::HalfHeads => half(hostile.gateway, source).await?,
         Kind::Surfaces => half(hostile.telemetry, source).await?,
-        Kind::DeepArguments => {
-            let items: Vec<Value> = (0..13_000).map(|number| json!(number % 10)).collect();
-            let arguments = json!({"amount": items, "region": "eu"});
-            let params = json!({"name": "new_work", "arguments": arguments});
-            post(hostile, source, ("/mcp", "tools/call", "new_work"), params).await?;
-        }
-        Kind::HalfBodies => {
-            let stream = dial_from(source, hostile.gateway).await.ok()?;
-            let mut client = Client::over(stream, hostile.gateway);
-            let head = client.head("POST", "/mcp", &[]);
-            let head = format!("{head}content-type: application/json\r\ncontent-length: 4000000\r\n\r\n");
-            client.try_send(head.as_bytes()).await.ok()?;
-            client.try_send(&vec![b' '; 3 << 20]).await.ok()?;
-            tokio::time::sleep(HELD).await;
-        }
+        Kind::DeepArguments => deep(hostile, source).await?,
+        Kind::HalfBodies => half_body(hostile, source).await?,
     }
     Some(())
 }
@@ -253,6 +240,25 @@ async fn half(address: SocketAddr, source: Ipv4Addr) -> Option<()> {
         client.try_send(head.as_bytes()).await.ok()?;
         held.push(client);
     }
+    tokio::time::sleep(HELD).await;
+    Some(())
+}
+
+/// Arguments that take a policy long.
+async fn deep(hostile: &Hostile, source: Ipv4Addr) -> Option<()> {
+    let items: Vec<Value> = (0..13_000).map(|number| json!(number % 10)).collect();
+    let params = json!({"name": "new_work", "arguments": {"amount": items, "region": "eu"}});
+    post(hostile, source, ("/mcp", "tools/call", "new_work"), params).await
+}
+
+/// A large body whose end never comes.
+async fn half_body(hostile: &Hostile, source: Ipv4Addr) -> Option<()> {
+    let stream = dial_from(source, hostile.gateway).await.ok()?;
+    let mut client = Client::over(stream, hostile.gateway);
+    let head = client.head("POST", "/mcp", &[]);
+    let head = format!("{head}content-type: application/json\r\ncontent-length: 4000000\r\n\r\n");
+    client.try_send(head.as_bytes()).await.ok()?;
+    client.try_send(&vec![b' '; 3 << 20]).await.ok()?;
     tokio::time::sleep(HELD).await;
     Some(())
 }
