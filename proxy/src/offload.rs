@@ -5,9 +5,10 @@
 //! loop may is done by other threads, a few at a time in the whole process. Each upstream has one turn
 //! at a time, so that one which sends many large texts delays its own calls alone.
 
+use crate::shares::{Owner, Share, Shares};
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 /// Longest text that is worked on where it arrives: well under a millisecond.
@@ -19,27 +20,18 @@ const AT_ONCE: usize = 2;
 /// Bytes of large texts of one upstream that may be under way to be read.
 const MAX_BYTES: usize = 64 << 20;
 
-/// Bytes that one permit stands for: a semaphore counts no further than `u32`.
-const UNIT: usize = 1 << 10;
-
 static THREADS: Semaphore = Semaphore::const_new(AT_ONCE);
 
 /// The turn of one upstream, or of what else sends large texts.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct OffloadQueue {
     turn: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
-}
-
-/// Room for a large text of one upstream; free again when dropped.
-#[derive(Debug)]
-pub struct Room {
-    _permit: Result<OwnedSemaphorePermit, AcquireError>,
+    bytes: Arc<Shares>,
 }
 
 impl Default for OffloadQueue {
     fn default() -> OffloadQueue {
-        OffloadQueue { turn: Arc::new(Semaphore::new(1)), bytes: Arc::new(Semaphore::new(MAX_BYTES / UNIT)) }
+        OffloadQueue { turn: Arc::new(Semaphore::new(1)), bytes: Shares::new(MAX_BYTES) }
     }
 }
 
@@ -69,11 +61,10 @@ impl OffloadQueue {
         }
     }
 
-    /// Waits for room to hold a text of `bytes` until it is read. Asked for once for all of it: two that
-    /// each hold a part would wait for each other.
-    pub async fn room(&self, bytes: usize) -> Room {
-        let units = u32::try_from(bytes.min(MAX_BYTES).div_ceil(UNIT)).unwrap_or(u32::MAX);
-        Room { _permit: Arc::clone(&self.bytes).acquire_many_owned(units).await }
+    /// Waits for room to hold a text of `bytes` for `owner` until it is read. Asked for once for all of it:
+    /// two that each hold a part would wait for each other.
+    pub async fn room(&self, owner: Owner, bytes: usize) -> Share {
+        self.bytes.wait(owner, bytes).await
     }
 }
 
@@ -118,13 +109,28 @@ mod tests {
     #[tokio::test]
     async fn room_is_bounded_and_comes_back() {
         let queue = OffloadQueue::default();
-        let whole = queue.room(usize::MAX).await;
+        let at = |last: u8| Owner::at([10, 0, 0, last].into());
+        let whole = queue.room(at(1), usize::MAX).await;
         let next = queue.clone();
-        let waiting = tokio::spawn(async move { next.room(1).await });
+        let waiting = tokio::spawn(async move { next.room(at(2), 1).await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(whole);
         drop(waiting.await.unwrap());
-        drop(queue.room(MAX_BYTES).await);
+        drop(queue.room(at(2), MAX_BYTES).await);
+    }
+
+    #[tokio::test]
+    async fn large_texts_of_one_caller_leave_room_for_anothers() {
+        let queue = OffloadQueue::default();
+        let at = |last: u8| Owner::at([10, 0, 0, last].into());
+        let first = queue.room(at(1), MAX_BYTES / 2).await;
+        let next = queue.clone();
+        let second = tokio::spawn(async move { next.room(at(1), MAX_BYTES / 2).await });
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished(), "its next one waits");
+        let other = queue.room(at(2), MAX_BYTES / 2).await;
+        drop((first, other));
+        drop(second.await.unwrap());
     }
 }

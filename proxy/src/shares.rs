@@ -69,6 +69,7 @@ struct State<K> {
 
 struct Waiter {
     number: u64,
+    amount: usize,
     granted: oneshot::Sender<()>,
 }
 
@@ -108,17 +109,20 @@ impl<K: Holder> Shares<K> {
         })
     }
 
-    /// A share of one; waits for its turn. Safe to cancel.
-    pub async fn wait(self: &Arc<Self>, holder: K) -> Share<K> {
+    /// A share of `amount`, at most of all that there is; waits for its turn. Safe to cancel.
+    ///
+    /// Who holds some and waits for more may wait for ever: everything is to be asked for at once.
+    pub async fn wait(self: &Arc<Self>, holder: K, amount: usize) -> Share<K> {
+        let amount = amount.min(self.most);
         let waiting = {
             let mut state = self.lock();
-            if state.admits(self.most, holder, 1) {
-                state.add(holder, 1);
-                return Share { shares: Arc::clone(self), holder, amount: 1 };
+            if state.admits(self.most, holder, amount) {
+                state.add(holder, amount);
+                return Share { shares: Arc::clone(self), holder, amount };
             }
             let (granted, grant) = oneshot::channel();
-            let number = state.queue(holder, granted);
-            Waiting { shares: Arc::clone(self), holder, number, grant, has_share: false }
+            let number = state.queue(holder, amount, granted);
+            Waiting { shares: Arc::clone(self), holder, amount, number, grant, is_granted: false }
         };
         waiting.share().await
     }
@@ -169,13 +173,13 @@ impl<K: Holder> State<K> {
         }
     }
 
-    fn queue(&mut self, holder: K, granted: oneshot::Sender<()>) -> u64 {
+    fn queue(&mut self, holder: K, amount: usize, granted: oneshot::Sender<()>) -> u64 {
         self.numbers += 1;
         let waiters = self.waiting.entry(holder).or_default();
         if waiters.is_empty() {
             self.turns.push_back(holder);
         }
-        waiters.push_back(Waiter { number: self.numbers, granted });
+        waiters.push_back(Waiter { number: self.numbers, amount, granted });
         self.numbers
     }
 
@@ -184,7 +188,8 @@ impl<K: Holder> State<K> {
         let mut passed = 0;
         while passed < self.turns.len() && self.total < most {
             let Some(holder) = self.turns.pop_front() else { return };
-            if !self.admits(most, holder, 1) {
+            let first = self.waiting.get(&holder).and_then(VecDeque::front);
+            if first.is_some_and(|first| !self.admits(most, holder, first.amount)) {
                 self.turns.push_back(holder);
                 passed += 1;
                 continue;
@@ -197,7 +202,7 @@ impl<K: Holder> State<K> {
                 false => self.turns.push_back(holder),
             }
             if let Some(next) = next {
-                self.add(holder, 1);
+                self.add(holder, next.amount);
                 // Who has left takes it back from its own end, see `Waiting`.
                 let _ = next.granted.send(());
             }
@@ -256,28 +261,29 @@ impl<K: Holder> Drop for Share<K> {
 struct Waiting<K: Holder> {
     shares: Arc<Shares<K>>,
     holder: K,
+    amount: usize,
     number: u64,
     grant: oneshot::Receiver<()>,
-    has_share: bool,
+    is_granted: bool,
 }
 
 impl<K: Holder> Waiting<K> {
     async fn share(mut self) -> Share<K> {
         // The sender goes when it has granted, and never before.
         drop((&mut self.grant).await);
-        self.has_share = true;
-        Share { shares: Arc::clone(&self.shares), holder: self.holder, amount: 1 }
+        self.is_granted = true;
+        Share { shares: Arc::clone(&self.shares), holder: self.holder, amount: self.amount }
     }
 }
 
 impl<K: Holder> Drop for Waiting<K> {
     fn drop(&mut self) {
-        if self.has_share {
+        if self.is_granted {
             return;
         }
         let left = self.shares.lock().leave(self.holder, self.number);
         if !left {
-            self.shares.release(self.holder, 1);
+            self.shares.release(self.holder, self.amount);
         }
     }
 }

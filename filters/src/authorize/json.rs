@@ -9,12 +9,15 @@ use crate::mcp::{Fault, tree};
 use regorus::Value;
 use std::collections::BTreeMap;
 
+/// Values in a text that a policy reads: to make so many takes about as long as a decision may.
+const MAX_VALUES: usize = 65_536;
+
 /// The value of a JSON text.
 ///
 /// # Errors
 /// As [`tree::read`]; [`Fault::Shape`] for a number that would change.
 pub(super) fn value(text: &str) -> Result<Value, Fault> {
-    tree::read::<Rego>(text).map(|rego| rego.0)
+    tree::read::<Rego>(text, MAX_VALUES).map(|rego| rego.0)
 }
 
 /// The value of a JSON text that its server reads too, in a language of its own choice: readers that
@@ -24,7 +27,7 @@ pub(super) fn value(text: &str) -> Result<Value, Fault> {
 /// As [`value`]; [`Fault::FoldedKey`] for two keys of an object that differ in case alone;
 /// [`Fault::Shape`] for a whole number that is another one where numbers are `f64`.
 pub(super) fn passed_on(text: &str) -> Result<Value, Fault> {
-    tree::read::<PassedOn>(text).map(|passed_on| passed_on.0.0)
+    tree::read::<PassedOn>(text, MAX_VALUES).map(|passed_on| passed_on.0.0)
 }
 
 struct Rego(Value);
@@ -199,6 +202,15 @@ mod tests {
             assert_eq!(passed_on(text).is_ok(), agrees, "{name}");
             assert!(value(text).is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_text_of_more_values_than_a_decision_has_time_for_is_refused() {
+        let list = |count: usize| format!("[{}]", vec!["[{}]"; count].join(","));
+        assert!(value(&list(MAX_VALUES / 2 - 1)).is_ok());
+        let bound = Fault::Bound { what: "the number of values", limit: MAX_VALUES };
+        assert_eq!(value(&list(MAX_VALUES / 2)), Err(bound.clone()));
+        assert_eq!(passed_on(&list(MAX_VALUES / 2)), Err(bound));
     }
 
     #[test]

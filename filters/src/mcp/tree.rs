@@ -28,16 +28,30 @@ pub trait Tree: Sized {
     fn object(members: Vec<(String, Self)>) -> Result<Self, Fault>;
 }
 
-/// Reads a JSON value as a tree.
+/// Reads a JSON value as a tree of at most `most` parts.
 ///
 /// # Errors
-/// [`Fault::Syntax`] if it is no JSON value or has half of a surrogate pair in it, and what the tree
+/// [`Fault::Bound`] for more of them; [`Fault::Syntax`] if it is no JSON value or has half of a surrogate pair in it, and what the tree
 /// cannot take in.
-pub fn read<T: Tree>(text: &str) -> Result<T, Fault> {
+pub fn read<T: Tree>(text: &str, most: usize) -> Result<T, Fault> {
     let mut scan = Scan::bounded(text, &Bounds::NONE);
-    let tree = next(&mut scan)?;
+    let tree = next(&mut scan, &mut Parts { left: most, most })?;
     scan.end().map_err(unbounded)?;
     Ok(tree)
+}
+
+/// How many parts there may be, and how many more.
+struct Parts {
+    left: usize,
+    most: usize,
+}
+
+impl Parts {
+    fn take(&mut self) -> Result<(), Fault> {
+        let beyond = Fault::Bound { what: "the number of values", limit: self.most };
+        self.left = self.left.checked_sub(1).ok_or(beyond)?;
+        Ok(())
+    }
 }
 
 fn unbounded(stop: Stop) -> Fault {
@@ -45,10 +59,11 @@ fn unbounded(stop: Stop) -> Fault {
 }
 
 /// Calls itself as deep as [`Bounds::MAX_DEPTH`] lets a scan go.
-fn next<T: Tree>(scan: &mut Scan<'_>) -> Result<T, Fault> {
+fn next<T: Tree>(scan: &mut Scan<'_>, parts: &mut Parts) -> Result<T, Fault> {
+    parts.take()?;
     match scan.look() {
-        Some(b'{') => object(scan),
-        Some(b'[') => list(scan),
+        Some(b'{') => object(scan, parts),
+        Some(b'[') => list(scan, parts),
         Some(b'"') => {
             let text = scan.quoted().map_err(unbounded)?;
             let text = text.meaning().ok_or(Fault::Syntax("a string is half of a surrogate pair"))?;
@@ -63,23 +78,23 @@ fn next<T: Tree>(scan: &mut Scan<'_>) -> Result<T, Fault> {
     }
 }
 
-fn object<T: Tree>(scan: &mut Scan<'_>) -> Result<T, Fault> {
+fn object<T: Tree>(scan: &mut Scan<'_>, parts: &mut Parts) -> Result<T, Fault> {
     let mut members = Vec::new();
     let mut more = scan.enter(b'{').map_err(unbounded)?;
     while more {
         let key = scan.key().map_err(unbounded)?;
         let key = key.meaning().ok_or(Fault::Syntax("a key is half of a surrogate pair"))?.into_owned();
-        members.push((key, next(scan)?));
+        members.push((key, next(scan, parts)?));
         more = scan.next().map_err(unbounded)?;
     }
     T::object(members)
 }
 
-fn list<T: Tree>(scan: &mut Scan<'_>) -> Result<T, Fault> {
+fn list<T: Tree>(scan: &mut Scan<'_>, parts: &mut Parts) -> Result<T, Fault> {
     let mut items = Vec::new();
     let mut more = scan.enter(b'[').map_err(unbounded)?;
     while more {
-        items.push(next(scan)?);
+        items.push(next(scan, parts)?);
         more = scan.next().map_err(unbounded)?;
     }
     Ok(T::list(items))

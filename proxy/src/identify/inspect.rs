@@ -238,7 +238,7 @@ impl Inspector {
         token: &str,
         owner: Owner,
     ) -> Result<Arc<Known>, Trouble> {
-        let turn = timeout(TURN_WITHIN, self.asked.wait(owner)).await;
+        let turn = timeout(TURN_WITHIN, self.asked.wait(owner, 1)).await;
         let _turn = turn.map_err(|_| unavailable("too many tokens are being asked about"))?;
         self.may_ask(owner, gateway.clock.now().monotonic)?;
         self.told(gateway, inspection, token, owner).await

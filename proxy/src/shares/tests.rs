@@ -79,9 +79,9 @@ fn who_is_held_to_no_share_may_have_all() {
 fn those_who_wait_are_served_in_turn_by_owner() {
     let shares = Shares::new(1);
     let held = shares.take(at(1), 1).unwrap();
-    let mut hog: Vec<_> = (0..3).map(|_| Box::pin(shares.wait(at(1)))).collect();
+    let mut hog: Vec<_> = (0..3).map(|_| Box::pin(shares.wait(at(1), 1))).collect();
     assert!(hog.iter_mut().all(|one| poll(one.as_mut()).is_none()));
-    let mut other = pin!(shares.wait(at(2)));
+    let mut other = pin!(shares.wait(at(2), 1));
     assert!(poll(other.as_mut()).is_none());
     drop(held);
     let first = poll(hog[0].as_mut()).expect("the first who came");
@@ -97,8 +97,8 @@ fn those_who_wait_are_served_in_turn_by_owner() {
 fn who_stops_waiting_leaves_nothing_behind() {
     let shares = Shares::new(1);
     let held = shares.take(at(1), 1).unwrap();
-    let mut left = Box::pin(shares.wait(at(2)));
-    let mut granted = Box::pin(shares.wait(at(3)));
+    let mut left = Box::pin(shares.wait(at(2), 1));
+    let mut granted = Box::pin(shares.wait(at(3), 1));
     assert!(poll(left.as_mut()).is_none() && poll(granted.as_mut()).is_none());
     drop(left);
     drop(held);

@@ -2,9 +2,10 @@
 
 use super::server_message::{Arrived, Framed, ServerMessage, Unread};
 use crate::forward::{Exchange, Failure, Reach};
-use crate::offload::{INLINE_BYTES, OffloadQueue, Room};
+use crate::offload::{INLINE_BYTES, OffloadQueue};
 use crate::pieces::Pieces;
 use crate::respond::class::{Class, challenged, classify, not_now};
+use crate::shares::Share;
 use crate::upstreams::wire::Framing;
 use bytes::Bytes;
 use http::StatusCode;
@@ -39,7 +40,7 @@ pub(crate) struct Reading {
     /// What a large message is waited for.
     aside: Option<Aside>,
     /// Held while a large message arrives and is read.
-    room: Option<Room>,
+    room: Option<Share>,
 }
 
 /// What is waited for before more of an answer is read.
@@ -47,7 +48,7 @@ type Aside = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 enum Done {
     /// There is room for a message that is large.
-    Room(Room),
+    Room(Share),
     /// A large message was read.
     Read(Box<Arrived>),
 }
@@ -219,7 +220,8 @@ impl Reading {
             Body::Json(_, likely) if *likely > 0 => *likely,
             _ => MAX_MESSAGE_BYTES,
         };
-        Box::pin(async move { Done::Room(queue.room(bytes).await) })
+        let owner = self.exchange.checkout.owner();
+        Box::pin(async move { Done::Room(queue.room(owner, bytes).await) })
     }
 
     fn offload(&self) -> OffloadQueue {

@@ -52,7 +52,7 @@ pub struct Checkout {
     /// It is one caller's, and never goes back.
     apart: bool,
     pool: Arc<Pool>,
-    _permit: Share,
+    permit: Share,
 }
 
 /// Why no connection was given out.
@@ -175,7 +175,7 @@ impl Pool {
         let permit = match permits.take(wish.owner, 1) {
             Some(permit) => permit,
             None => {
-                let permit = timeout(within, Box::pin(permits.wait(wish.owner))).await;
+                let permit = timeout(within, Box::pin(permits.wait(wish.owner, 1))).await;
                 permit.map_err(|_| CheckoutError::Exhausted)?
             }
         };
@@ -184,7 +184,7 @@ impl Pool {
             None => Box::pin(self.connect(upstream, resolver, wish)).await.map_err(CheckoutError::Dial)?,
         };
         self.active.fetch_add(1, Ordering::Relaxed);
-        Ok(Checkout { connection: Some(connection), apart: false, pool: Arc::clone(self), _permit: permit })
+        Ok(Checkout { connection: Some(connection), apart: false, pool: Arc::clone(self), permit })
     }
 
     /// A connection that is there already.
@@ -298,6 +298,11 @@ impl Checkout {
     /// `None` only after [`Checkout::put_back`], which takes the checkout with it.
     pub fn connection(&mut self) -> Option<&mut Connection> {
         self.connection.as_mut()
+    }
+
+    /// Whose share it takes.
+    pub fn owner(&self) -> Owner {
+        self.permit.holder()
     }
 
     /// Where large texts that come over it are read.
