@@ -131,10 +131,11 @@ pub fn sweep(now: Instant) {
 pub fn doubt(bootstrap: &Bootstrap) -> Option<Diagnostic> {
     let limit = limit_of(getrlimit(Resource::Nofile).maximum);
     let wanted = wanted(bootstrap);
-    let served = for_clients(limit, bootstrap.threads);
-    if wanted <= served {
+    // About as many as are wanted are no reason to warn.
+    if wanted <= limit / 2 {
         return None;
     }
+    let served = for_clients(limit, bootstrap.threads);
     Some(Diagnostic {
         path: "limits.max_connections".to_owned(),
         at: None,

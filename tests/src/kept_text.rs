@@ -246,7 +246,10 @@ const BOUNDED: &[(&str, &[&str])] = &[
         &["Jar.names", "Kept.uri", "Last.pages"],
     ),
     ("what issuers publish, of bounded size", &["Held.etag", "Held.text", "Told.metadata"]),
-    ("records, each text of which is cut, in a bounded queue", &["Entry.0"]),
+    (
+        "records and lines of the log, each text of which is cut, in bounded queues",
+        &["Entry.0", "Waiting.lines"],
+    ),
 ];
 
 /// Types that hold text as it came.
