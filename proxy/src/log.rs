@@ -67,7 +67,7 @@ pub fn start(settings: &LogSettings) -> Result<LevelHandle, String> {
     Ok(LevelHandle(handle))
 }
 
-/// Waits until what was said up to now is written, at most [`FLUSHED_WITHIN`].
+/// Waits until what was said up to now is written, at most for two seconds.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.flush(FLUSHED_WITHIN);
