@@ -88,7 +88,7 @@ async fn suffer(fault: Fault, client: Era) {
     );
     let mut key = String::new();
     let gateway = Gateway::start_as(&document, |folder| {
-        let arguments = ["key", "new", "alice", "--file", "keys.yaml"];
+        let arguments = ["key", "new", "--for", "acme/alice", "--file", "keys.yaml"];
         let output = Command::new(binary()).args(arguments).current_dir(folder).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         key = String::from_utf8(output.stdout).unwrap().trim_end().to_owned();
