@@ -1,7 +1,7 @@
 //! Hostile input, a flood beyond the cap, and ten minutes of fuzzing for each target.
 
 use super::load::assert_files;
-use crate::harness::{Client, Gateway, Upstream, root, rpc, within};
+use crate::harness::{Client, Gateway, Upstream, dial_from, root, rpc, within};
 use std::net::SocketAddr;
 use std::process::Stdio;
 use tokio::process::Command;
@@ -72,8 +72,11 @@ async fn flood() {
     );
     let gateway = Gateway::start(&document).await;
     let mut held = Vec::new();
-    for _ in 0..HELD {
-        held.push(gateway.connect().await);
+    for number in 0..HELD {
+        // Each from an address of its own: none may hold all.
+        let [.., high, low] = u32::try_from(number + 1).unwrap().to_be_bytes();
+        let stream = dial_from([127, 1, high, low].into(), gateway.address).await.unwrap();
+        held.push(Client::over(stream, gateway.address));
     }
     all_answer(&mut held).await;
     let before = gateway.resident_kib();
