@@ -6,6 +6,8 @@
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::geteuid;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -44,6 +46,38 @@ fn read_closed(path: &Path, max_bytes: u64, closed: (u32, &str)) -> io::Result<O
         return Err(odd(format!("it is longer than {max_bytes} bytes")));
     }
     Ok(Some(content))
+}
+
+/// A file that is longer was not written here.
+const MAX_DOCUMENT: u64 = 64 << 20;
+
+/// A document in a form that has a number.
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    version: u32,
+    #[serde(flatten)]
+    content: T,
+}
+
+/// The JSON document in a file, which is of the form `version`; `None` if there is none.
+///
+/// # Errors
+/// As [`read`], and if it has another form.
+pub fn read_document<T: DeserializeOwned>(path: &Path, version: u32) -> io::Result<Option<T>> {
+    let Some(text) = read(path, MAX_DOCUMENT)? else { return Ok(None) };
+    let document: Versioned<T> = serde_json::from_slice(&text)?;
+    if document.version != version {
+        return Err(odd("it has the form of another version".to_owned()));
+    }
+    Ok(Some(document.content))
+}
+
+/// Replaces a file by a JSON document of the form `version`.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_document<T: Serialize>(path: &Path, version: u32, content: T) -> io::Result<()> {
+    write(path, &serde_json::to_vec(&Versioned { version, content })?)
 }
 
 /// Replaces a file as a whole; whoever reads it meanwhile sees the one before.

@@ -20,12 +20,8 @@ const NAME: &str = "lists.json";
 /// The form of the file; one of another form is not read.
 const VERSION: u32 = 1;
 
-/// A file that is longer was not written here.
-const MAX_FILE: u64 = 64 << 20;
-
 #[derive(Serialize, Deserialize)]
 struct Document {
-    version: u32,
     lists: Vec<Entry>,
 }
 
@@ -55,8 +51,8 @@ struct Pages {
 /// # Errors
 /// If the folder cannot be written to.
 pub(in crate::catalog) fn write(folder: &Path, jars: Vec<(Label, Jar)>) -> io::Result<()> {
-    let document = Document { version: VERSION, lists: jars.into_iter().map(entry).collect() };
-    state_file::write(&folder.join(NAME), &serde_json::to_vec(&document)?)
+    let document = Document { lists: jars.into_iter().map(entry).collect() };
+    state_file::write_document(&folder.join(NAME), VERSION, document)
 }
 
 /// What an earlier process remembered; nothing if none did.
@@ -64,12 +60,9 @@ pub(in crate::catalog) fn write(folder: &Path, jars: Vec<(Label, Jar)>) -> io::R
 /// # Errors
 /// If the file cannot be read, or is none of ours.
 pub(in crate::catalog) fn read(folder: &Path, now: Moment) -> io::Result<Vec<(Label, Jar)>> {
-    let Some(text) = state_file::read(&folder.join(NAME), MAX_FILE)? else { return Ok(Vec::new()) };
-    let document: Document = serde_json::from_slice(&text)?;
-    if document.version != VERSION {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it has the form of another version"));
-    }
-    Ok(document.lists.into_iter().filter_map(|entry| jar(entry, now)).collect())
+    let document: Option<Document> = state_file::read_document(&folder.join(NAME), VERSION)?;
+    let lists = document.map_or_else(Vec::new, |document| document.lists);
+    Ok(lists.into_iter().filter_map(|entry| jar(entry, now)).collect())
 }
 
 fn entry(((server, upstream, kind), jar): (Label, Jar)) -> Entry {

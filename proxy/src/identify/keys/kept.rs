@@ -19,12 +19,8 @@ const NAME: &str = "issuer-keys.json";
 /// The form of the file; one of another form is not read.
 const VERSION: u32 = 1;
 
-/// A file that is longer was not written here.
-const MAX_FILE: u64 = 64 << 20;
-
 #[derive(Serialize, Deserialize)]
 struct Document {
-    version: u32,
     issuers: Vec<Entry>,
 }
 
@@ -89,8 +85,7 @@ impl KeySlot {
 /// # Errors
 /// If the folder cannot be written to.
 pub(super) fn write(folder: &Path, issuers: &[Entry]) -> io::Result<()> {
-    let document = Document { version: VERSION, issuers: issuers.to_vec() };
-    state_file::write(&folder.join(NAME), &serde_json::to_vec(&document)?)
+    state_file::write_document(&folder.join(NAME), VERSION, Document { issuers: issuers.to_vec() })
 }
 
 /// The keys that an earlier process has written; none if none did.
@@ -98,10 +93,6 @@ pub(super) fn write(folder: &Path, issuers: &[Entry]) -> io::Result<()> {
 /// # Errors
 /// If the file cannot be read, or is none of ours.
 pub(super) fn read(folder: &Path) -> io::Result<Vec<Entry>> {
-    let Some(text) = state_file::read(&folder.join(NAME), MAX_FILE)? else { return Ok(Vec::new()) };
-    let document: Document = serde_json::from_slice(&text)?;
-    if document.version != VERSION {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it has the form of another version"));
-    }
-    Ok(document.issuers)
+    let document: Option<Document> = state_file::read_document(&folder.join(NAME), VERSION)?;
+    Ok(document.map_or_else(Vec::new, |document| document.issuers))
 }
