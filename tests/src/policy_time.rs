@@ -17,7 +17,8 @@ const ONE_IS_DEAR: &str = "package mcp.authz\nimport rego.v1\ndecision := true\n
     visible := false if {\n\tinput.mcp.name == \"spin\"\n\tsome x in numbers.range(1, 20000)\n\t\
     some y in numbers.range(1, 20000)\n\tx + y == 0\n}\n";
 
-/// Takes milliseconds for each tool.
+/// Takes milliseconds for each tool: a tenth of what one decision may take in the test below, even where the machine is
+/// slow, and for all tools several times what a list may take.
 const ALL_ARE_DEAR: &str = "package mcp.authz\nimport rego.v1\ndecision := true\ndefault visible := true\n\
     visible := false if {\n\tinput.mcp.kind == \"tool\"\n\tsome x in numbers.range(1, 1500)\n\tx == 0\n}\n";
 
@@ -136,7 +137,7 @@ async fn list_with_an_entry_that_takes_too_long_is_an_error_and_never_empty() {
 #[tokio::test]
 async fn list_that_takes_too_long_as_a_whole_delays_nobody_and_is_an_error() {
     let names: Vec<String> = (0..3_000).map(|number| format!("tool_{number}")).collect();
-    let bed = Bed::start(&names, ("p.rego", ALL_ARE_DEAR), "{path: p.rego, time_limit: 20ms}").await;
+    let bed = Bed::start(&names, ("p.rego", ALL_ARE_DEAR), "{path: p.rego, time_limit: 50ms}").await;
     let mut caller =
         bed.caller(Era::Modern, "one", &[]).await.patient_for(std::time::Duration::from_secs(120));
     let mut other = bed.caller(Era::Modern, "two", &[]).await.at("/other");

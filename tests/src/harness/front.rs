@@ -2,9 +2,10 @@
 
 use super::dial;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 /// What becomes of requests.
 #[derive(Clone, Copy, Debug)]
@@ -24,54 +25,49 @@ pub(crate) struct Front {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     target: SocketAddr,
-    task: JoinHandle<()>,
+    /// Keeps the address while nobody listens there.
+    _held: TcpSocket,
+    /// Stays through all moods in which somebody listens.
+    listener: Option<Arc<TcpListener>>,
+    /// One that accepts, or none.
+    task: JoinSet<()>,
 }
 
 impl Front {
     /// One that lets requests through to `target`.
     pub(crate) async fn before(target: SocketAddr) -> Front {
-        let socket = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let address = socket.local_addr().unwrap();
-        Front { address, target, task: serve(socket, target, Mood::Passes) }
+        let held = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let address = held.local_addr().unwrap();
+        let mut front = Front { address, target, _held: held, listener: None, task: JoinSet::new() };
+        front.turn(Mood::Passes).await;
+        front
     }
 
     /// Changes what becomes of requests; connections that there are end.
     pub(crate) async fn turn(&mut self, mood: Mood) {
-        self.task.abort();
-        (&mut self.task).await.ok();
-        self.task = serve(bound(self.address), self.target, mood);
-    }
-}
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// A socket that has the address, and does not listen yet.
-fn bound(address: SocketAddr) -> TcpSocket {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(address).unwrap();
-    socket
-}
-
-/// Listens from now on, unless nobody is to.
-fn serve(socket: TcpSocket, target: SocketAddr, mood: Mood) -> JoinHandle<()> {
-    if let Mood::Refuses = mood {
-        return tokio::spawn(async move {
-            let _held = socket;
-            std::future::pending().await
+        self.task.shutdown().await;
+        if let Mood::Refuses = mood {
+            self.listener = None;
+            return;
+        }
+        let listen = || Arc::new(bound(self.address).listen(1024).unwrap());
+        let listener = Arc::clone(self.listener.get_or_insert_with(listen));
+        let target = self.target;
+        self.task.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(connection(stream, target, mood));
+            }
         });
     }
-    let listener: TcpListener = socket.listen(1024).unwrap();
-    tokio::spawn(async move {
-        let mut connections = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            connections.spawn(connection(stream, target, mood));
-        }
-    })
+}
+
+/// A socket that has the address, which it shares with others of its kind, and does not listen yet.
+fn bound(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
 async fn connection(mut stream: TcpStream, target: SocketAddr, mood: Mood) {
