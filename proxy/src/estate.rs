@@ -32,7 +32,7 @@ use std::time::Instant;
 /// Bytes of text of one kind that is kept for others.
 const MAX_TEXT_BYTES: usize = 64 << 20;
 /// Bytes of bodies of clients that arrive or are served, beyond the first 64 KiB of each.
-const MAX_BODIES_BYTES: usize = 128 << 20;
+const MAX_BODIES_BYTES: usize = 64 << 20;
 
 /// Pools by upstream.
 pub type Pools = HashMap<UpstreamKey, Arc<Pool>>;

@@ -129,8 +129,8 @@ impl<'a> BodyRoom<'a> {
         self.share
     }
 
-    /// Whether a body of so many bytes may be kept.
-    fn holds(&mut self, bytes: usize) -> bool {
+    /// Whether so many bytes may be kept, of one body or of answers that go back together.
+    pub fn holds(&mut self, bytes: usize) -> bool {
         let held = FREE_BYTES + self.share.as_ref().map_or(0, Share::amount);
         if bytes <= held {
             return true;

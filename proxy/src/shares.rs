@@ -239,6 +239,13 @@ impl<K: Holder> Share<K> {
         admitted
     }
 
+    /// Makes it smaller, if it is larger than `amount`.
+    pub fn shrink(&mut self, amount: usize) {
+        let less = self.amount.saturating_sub(amount);
+        self.amount -= less;
+        self.shares.release(self.holder, less);
+    }
+
     /// Whose it is.
     pub fn holder(&self) -> K {
         self.holder

@@ -1,9 +1,11 @@
 //! What servers send is bounded, and a large text of one stops no call at another endpoint.
 
 use crate::harness::{
-    Caller, Era, Gateway, Request, Response, Upstream, Wire, modern_call, modern_headers, rpc,
+    Caller, Client, Era, Gateway, Request, Response, Upstream, Wire, dial_from, modern_call, modern_headers,
+    rpc,
 };
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 /// How an answer comes.
@@ -135,6 +137,20 @@ const CASES: &[Case] = &[
             repeated(head, "x", 5 << 20, r#"","requestedSchema":{"type":"object"}}}}}"#)
         },
         refused: Some("asks for input at too great a length"),
+    },
+    Case {
+        tool: "largest",
+        form: Form::Body,
+        before: nothing,
+        answer: || {
+            repeated(
+                r#"{"resultType":"complete","content":[{"type":"text","text":""#,
+                "x",
+                24 << 20,
+                r#""}]}"#,
+            )
+        },
+        refused: None,
     },
     Case {
         tool: "beyond_all",
@@ -306,6 +322,39 @@ async fn a_large_answer_stops_no_call_at_another_endpoint() {
         assert_eq!(response.status, 200);
         let probes = *probes.lock().unwrap();
         assert!(probes >= PROBES, "{tool}: {probes} calls were answered meanwhile");
+    }
+}
+
+/// Of 64 MiB that large answers of one server may take, two take 48.
+#[tokio::test]
+async fn large_answers_that_nobody_reads_leave_no_room_for_more_until_they_go() {
+    let (told, mut sent) = unbounded_channel();
+    let (server, honest) = (hostile(told).await, honest().await);
+    let gateway = gateway(&server, &honest).await;
+    let asked = async |last: u8| {
+        let stream = dial_from(Ipv4Addr::new(127, 0, 0, last), gateway.address).await.unwrap();
+        let mut client = Client::over(stream, gateway.address);
+        client.post("/mcp", &modern_headers("largest"), modern_call(1, "largest").as_bytes()).await;
+        client
+    };
+    let first = asked(2).await;
+    sent.recv().await.unwrap();
+    let mut second = asked(3).await;
+    sent.recv().await.unwrap();
+    let mut third = asked(4).await;
+    for _ in 0..200 {
+        assert_eq!(
+            call(&gateway, Era::Modern, None, "small").await.status,
+            200,
+            "short answers need no room"
+        );
+        sent.recv().await.unwrap();
+    }
+    assert!(sent.try_recv().is_err(), "the third answer was taken beside two that nobody reads");
+    drop(first);
+    sent.recv().await.unwrap();
+    for client in [&mut third, &mut second] {
+        assert!(client.response().await.body.len() > 24 << 20);
     }
 }
 

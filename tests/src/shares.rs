@@ -258,3 +258,32 @@ async fn calls_that_wait_for_their_client_are_counted_by_what_they_keep() {
     let said = other.call("ask", json!({"text": "x".repeat(1 << 20)})).await.unwrap();
     assert!(said.text().contains("Ada"), "{}", said.all());
 }
+
+/// Of 64 MiB for bodies, one caller has three quarters.
+#[tokio::test]
+async fn answers_to_a_batch_take_no_more_than_their_callers_share() {
+    let large = |_: Call| async move { Ok(text("x".repeat(20 << 20))) };
+    let server = Mcp::start(Nature::of(Era::Modern), vec![tool("large")], large).await;
+    let gateway = Gateway::start(&format!(
+        "upstreams:\n  up: {}\nservers:\n  /mcp: {{upstreams: [up], names: prefix}}\n",
+        server.url()
+    ))
+    .await;
+    let greeting = json!({
+        "protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"},
+    });
+    let greeted = gateway.post("/mcp", &[], &rpc(1, "initialize", &greeting.to_string())).await;
+    let session = [("mcp-session-id", greeted.header("mcp-session-id").unwrap().to_owned())];
+    let batch = async |calls: u32| {
+        let call = |id| rpc(id, "tools/call", &json!({"name": "up_large", "arguments": {}}).to_string());
+        let body = format!("[{}]", (0..calls).map(call).collect::<Vec<_>>().join(","));
+        gateway.post("/mcp", &session, &body).await.json()
+    };
+    for message in batch(2).await.as_array().unwrap() {
+        assert_eq!(message["result"]["content"][0]["text"].as_str().unwrap().len(), 20 << 20);
+    }
+    let refused = batch(3).await;
+    let reasons: Vec<_> =
+        refused.as_array().unwrap().iter().map(|message| &message["error"]["data"]["reason"]).collect();
+    assert_eq!(reasons, ["result_too_large"; 3]);
+}

@@ -5,6 +5,7 @@
 
 use super::answering::{Answering, Part, Sink};
 use super::desk::Desk;
+use crate::intake::BodyRoom;
 use crate::outcome::Outcome;
 use crate::respond::End;
 use bytes::Bytes;
@@ -34,12 +35,19 @@ pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answe
         running.retain_mut(|element| element.as_mut().poll(context).is_pending());
         if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     });
-    let (mut answers, mut over) = (Vec::new(), false);
+    let (mut answers, mut bytes, mut over) = (Vec::new(), 0, false);
+    let mut room = BodyRoom::new(&desk.gateway.estate.bodies, desk.owner());
     loop {
         tokio::select! {
             biased;
             part = parts.recv() => match part {
-                Some(Part::Answer(answer)) => answers.push(answer),
+                Some(Part::Answer(answer)) => {
+                    bytes += answer.len();
+                    if !room.holds(bytes) {
+                        return End::Refused(too_large());
+                    }
+                    answers.push(answer);
+                }
                 Some(Part::Ahead(message)) => if out.event(&message, None).await.is_err() {
                     return End::Broken;
                 },
@@ -53,6 +61,12 @@ pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answe
     finish(answers, out).await
 }
 
+fn too_large() -> Denial {
+    let detail =
+        "the answers to this batch take more room together than there is: send fewer requests at once";
+    Denial::new(Reason::ResultTooLarge, detail)
+}
+
 async fn finish(answers: Vec<String>, out: &mut Answering<'_>) -> End {
     if out.begun {
         for answer in answers {
@@ -64,7 +78,16 @@ async fn finish(answers: Vec<String>, out: &mut Answering<'_>) -> End {
     }
     match answers.is_empty() {
         true => out.status(StatusCode::ACCEPTED).await,
-        false => out.last(StatusCode::OK, format!("[{}]", answers.join(","))).await,
+        false => {
+            let mut whole =
+                String::with_capacity(answers.iter().map(|answer| answer.len() + 1).sum::<usize>() + 1);
+            for answer in answers {
+                whole.push(if whole.is_empty() { '[' } else { ',' });
+                whole.push_str(&answer);
+            }
+            whole.push(']');
+            out.last(StatusCode::OK, whole).await
+        }
     }
 }
 

@@ -342,6 +342,8 @@ impl<'a, 'd> Call<'a, 'd> {
             Turn::Done(answer) => {
                 let at = talk.upstream().zip(talk.offload());
                 talk.over();
+                // Counted until it is written.
+                let _room = answer.came.as_ref().and_then(|came| came.room.clone());
                 let said = match at {
                     Some((at, queue)) => {
                         let profile = &self.session.profile;

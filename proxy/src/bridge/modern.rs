@@ -280,6 +280,8 @@ impl Round<'_, '_> {
             }
             Turn::Ask(questions) => Ok(Next::Ask(questions)),
             Turn::Done(answer) => {
+                // Counted until it is written.
+                let _room = answer.came.as_ref().and_then(|came| came.room.clone());
                 let answer = tasks::outward(self.desk, self.message, talk, answer)?;
                 let upstream = talk.upstream();
                 let answer = uris::outward(self.desk, self.message, &self.profile, upstream, answer).await;

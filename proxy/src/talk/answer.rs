@@ -1,6 +1,7 @@
 //! What a talk ends with.
 
 use super::server_message::ServerMessage;
+use crate::shares::Share;
 use bytes::Bytes;
 use portunus_filters::Era;
 use portunus_filters::mcp::bridge::{self, Facts};
@@ -29,12 +30,14 @@ pub struct Came {
     pub under_own_id: bool,
     /// What its result says at its top.
     pub remarks: Remarks,
+    /// The room that it takes until it is written, if it is a large one.
+    pub room: Option<Arc<Share>>,
 }
 
 impl Came {
     pub(super) fn of(message: &ServerMessage, under_own_id: bool) -> Option<Came> {
         let remarks = message.content.as_ref().ok()?.remarks?;
-        Some(Came { message: message.bytes.clone(), under_own_id, remarks })
+        Some(Came { message: message.bytes.clone(), under_own_id, remarks, room: message.room.clone() })
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct Reading {
     upstream: Arc<Upstream>,
     /// What a large message is waited for.
     aside: Option<Aside>,
-    /// Held while a large message arrives and is read.
+    /// Held while a large message arrives; then the message has it.
     room: Option<Share>,
 }
 
@@ -202,16 +202,21 @@ impl Reading {
                 self.room = Some(room);
                 None
             }
-            Done::Read(arrived) => {
-                self.room = None;
-                self.arrived(*arrived)
-            }
+            Done::Read(arrived) => self.arrived(*arrived),
         })
     }
 
-    fn read_aside(&self, framed: Framed) -> Aside {
-        let queue = self.offload();
-        Box::pin(async move { Done::Read(Box::new(queue.run(framed.len(), move || framed.read()).await)) })
+    fn read_aside(&mut self, framed: Framed) -> Aside {
+        let (queue, bytes) = (self.offload(), framed.len());
+        let mut room = self.room.take();
+        room.as_mut().into_iter().for_each(|room| room.shrink(bytes));
+        Box::pin(async move {
+            let mut arrived = queue.run(bytes, move || framed.read()).await;
+            if let Some(message) = &mut arrived.message {
+                message.room = room.map(Arc::new);
+            }
+            Done::Read(Box::new(arrived))
+        })
     }
 
     fn make_room(&self) -> Aside {

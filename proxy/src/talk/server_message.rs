@@ -5,10 +5,12 @@
 //! text; nobody has to read it again to know what it is.
 
 use super::Outcome;
+use crate::shares::Share;
 use bytes::Bytes;
 use portunus_filters::mcp::bridge;
 use portunus_filters::mcp::sse::Event;
 use portunus_filters::mcp::{Envelope, Fault, Id, Method, Remarks, Shape};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest request of an upstream: it may hold an image, as the client's answer may.
@@ -25,6 +27,8 @@ pub(crate) struct ServerMessage {
     pub(crate) bytes: Bytes,
     /// What it is, or why it is not read.
     pub(crate) content: Result<Content, Unread>,
+    /// The room that it takes, if it is a large one.
+    pub(crate) room: Option<Arc<Share>>,
 }
 
 /// What a message is.
@@ -76,7 +80,7 @@ impl ServerMessage {
     /// Reads a message.
     pub(crate) fn read(bytes: Bytes) -> ServerMessage {
         let content = Content::read(&bytes);
-        ServerMessage { bytes, content }
+        ServerMessage { bytes, content, room: None }
     }
 
     /// Its text; empty if it is no text.
