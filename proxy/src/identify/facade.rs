@@ -102,6 +102,12 @@ pub(crate) fn registered(resource: &Resource, body: &[u8]) -> Option<String> {
     ))
 }
 
+/// Whether a provider announces `iss` in its authorization responses.
+fn names_itself(metadata: &str) -> bool {
+    let said = Object::read(metadata);
+    said.is_ok_and(|said| said.get("authorization_response_iss_parameter_supported") == Some("true"))
+}
+
 /// Where clients register: at the metadata itself.
 fn registration(resource: &Resource) -> String {
     resource.metadata_url.replacen("oauth-protected-resource", "oauth-authorization-server", 1)
@@ -115,6 +121,14 @@ async fn provider(gateway: &Gateway, profile: &Profile, issuer: &Arc<str>) -> Re
         return told.metadata.clone();
     }
     let metadata = asked(gateway, profile, issuer).await;
+    if told.is_none() && metadata.as_ref().is_ok_and(|metadata| names_itself(metadata)) {
+        tracing::warn!(
+            %issuer,
+            "the provider names itself in authorization responses (RFC 9207), which clients compare with the \
+             name that `metadata.client` gives it: let it leave that out for this client, or registrations \
+             succeed and sign-ins fail"
+        );
+    }
     let keep = if metadata.is_ok() { KEEP } else { KEEP_FAILURE };
     *told = Some(Told { until: gateway.clock.now().monotonic + keep, metadata: metadata.clone() });
     metadata
