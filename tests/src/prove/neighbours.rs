@@ -5,7 +5,7 @@ mod callers;
 mod servers;
 
 use crate::harness::mcp::{Call, text, tool};
-use crate::harness::{Caller, Client, Era, Gateway, Mcp, Nature};
+use crate::harness::{Caller, Client, Era, Gateway, Issuer, Mcp, Nature};
 use callers::Hostile;
 use serde_json::json;
 use servers::Unwell;
@@ -77,7 +77,7 @@ async fn good() -> [Mcp; 2] {
     [start(Era::Legacy).await, start(Era::Modern).await]
 }
 
-fn document(good: &[Mcp; 2], unwell: &[Unwell], revision: u32) -> String {
+fn document(good: &[Mcp; 2], (unwell, identity): (&[Unwell], &str), revision: u32) -> String {
     let upstreams: String =
         unwell.iter().map(|server| format!("  {}: {}\n", server.name, server.url())).collect();
     let endpoints: String = unwell
@@ -86,7 +86,7 @@ fn document(good: &[Mcp; 2], unwell: &[Unwell], revision: u32) -> String {
         .collect();
     format!(
         "revision: r{revision}\nupstreams:\n  old: {}\n  new: {}\n{upstreams}servers:\n  \
-         /mcp: {{ upstreams: [old, new], names: prefix }}\n{endpoints}policy: {{ path: policy.rego, lists: by_visible }}\n",
+         /mcp: {{ upstreams: [old, new], names: prefix }}\n{endpoints}{identity}policy: {{ path: policy.rego, lists: by_visible }}\n",
         good[0].url(),
         good[1].url()
     )
@@ -186,8 +186,17 @@ impl Drop for Aside {
 async fn beside_hostile_ones(length: Duration) {
     let aside = Aside::start();
     let (good, unwell) = (good().await, aside.runtime().spawn(servers::start()).await.unwrap());
-    let files = [("policy.rego", RULES)];
-    let gateway = Arc::new(Gateway::start_beside(&files, &document(&good, &unwell, 0)).await);
+    // It is asked about tokens, and never answers.
+    let issuer = Issuer::start(&[]).await;
+    issuer.hold(true);
+    let identity = format!(
+        "identity:\n  url: https://gw.example\n  anonymous: allow\n  introspection: {{issuer: idp, url: \
+         '{}/introspect', client: {{id: gw, secret: 'file:secret'}}}}\n",
+        issuer.url()
+    );
+    let files = [("policy.rego", RULES), ("secret", "s3cret")];
+    let document = document(&good, (&unwell, &identity), 0);
+    let gateway = Arc::new(Gateway::start_beside(&files, &document).await);
     let (stop, notice) = (watch::Sender::new(false), Arc::new(Notice::default()));
     let mut clients = clients(&gateway, &notice, &stop);
     let hostile = Arc::new(Hostile::new(gateway.address, gateway.telemetry));
@@ -232,7 +241,7 @@ async fn beside_hostile_ones(length: Duration) {
 async fn under_swaps(length: Duration) {
     let good = good().await;
     let files = [("policy.rego", RULES)];
-    let gateway = Arc::new(Gateway::start_beside(&files, &document(&good, &[], 0)).await);
+    let gateway = Arc::new(Gateway::start_beside(&files, &document(&good, (&[], ""), 0)).await);
     let (stop, notice) = (watch::Sender::new(false), Arc::new(Notice::default()));
     let mut clients = clients(&gateway, &notice, &stop);
     let mut samples = Vec::new();
@@ -242,7 +251,7 @@ async fn under_swaps(length: Duration) {
     while Instant::now() < end {
         tick.tick().await;
         revision += 1;
-        gateway.configure(&document(&good, &[], revision));
+        gateway.configure(&document(&good, (&[], ""), revision));
         samples.push(gateway.resident_kib());
     }
     stop.send_replace(true);

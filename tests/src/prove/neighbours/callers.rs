@@ -13,9 +13,13 @@ use tokio::task::JoinSet;
 const CONNECTIONS: usize = 2_000;
 /// Callers of each kind.
 const EACH: u8 = 8;
+/// The same of kinds whose texts are so long that to make and read them here takes the processors from the gateway.
+const EACH_OF_LARGE: u8 = 2;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long they wait for an answer, or hold what they have.
 const HELD: Duration = Duration::from_secs(5);
+/// Longest that one of them takes for what it does.
+const LONGEST: Duration = Duration::from_secs(30);
 const MEGABYTE: usize = 1 << 20;
 
 /// What a caller does, again and again.
@@ -41,9 +45,11 @@ enum Kind {
     Surfaces,
     DeepArguments,
     HalfBodies,
+    MadeUpTokens,
+    ParkedCalls,
 }
 
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 22] = [
     Kind::LongNames,
     Kind::LongGreetings,
     Kind::ManySessions,
@@ -64,7 +70,20 @@ const KINDS: [Kind; 20] = [
     Kind::Surfaces,
     Kind::DeepArguments,
     Kind::HalfBodies,
+    Kind::MadeUpTokens,
+    Kind::ParkedCalls,
 ];
+
+impl Kind {
+    fn callers(self) -> u8 {
+        match self {
+            Kind::LongLists | Kind::ManyKeys | Kind::LargeResults | Kind::Endless | Kind::Templates => {
+                EACH_OF_LARGE
+            }
+            _ => EACH,
+        }
+    }
+}
 
 /// Where they go, and what they did.
 pub(super) struct Hostile {
@@ -97,7 +116,7 @@ impl Hostile {
 pub(super) fn start(hostile: &Arc<Hostile>, stop: &watch::Sender<bool>) -> JoinSet<()> {
     let mut callers = JoinSet::new();
     for (place, kind) in KINDS.into_iter().enumerate() {
-        for number in 0..EACH {
+        for number in 0..kind.callers() {
             let source = Ipv4Addr::new(127, 0, 1, 1 + u8::try_from(place).unwrap() * EACH + number);
             let (hostile, stop) = (Arc::clone(hostile), stop.subscribe());
             callers.spawn(async move {
@@ -108,7 +127,7 @@ pub(super) fn start(hostile: &Arc<Hostile>, stop: &watch::Sender<bool>) -> JoinS
                     let permit = hostile.permits.acquire().await.unwrap();
                     // Whatever becomes of it: refused, reset or served.
                     let tried = act(kind, &hostile, source, round);
-                    if tokio::time::timeout(2 * HELD, tried).await.is_ok_and(|came| came.is_some()) {
+                    if tokio::time::timeout(LONGEST, tried).await.is_ok_and(|came| came.is_some()) {
                         hostile.done[place].fetch_add(1, Ordering::Relaxed);
                     }
                     drop(permit);
@@ -140,7 +159,7 @@ async fn post(
     params["_meta"] = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
-        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}},
     });
     client.try_post(path, &headers, rpc(1, method, &params.to_string()).as_bytes()).await.ok()?;
     let mut head = client.try_head().await?;
@@ -166,7 +185,7 @@ async fn act(kind: Kind, hostile: &Hostile, source: Ipv4Addr, round: u64) -> Opt
         }
         Kind::LongGreetings => greet(&mut legacy, &"i".repeat(120 << 10)).await?,
         Kind::ManySessions => {
-            for number in 0..50 {
+            for number in 0..20 {
                 greet(&mut legacy, &format!("{round}-{number}")).await?;
             }
         }
@@ -175,7 +194,7 @@ async fn act(kind: Kind, hostile: &Hostile, source: Ipv4Addr, round: u64) -> Opt
             legacy.request("resources/subscribe", json!({"uri": format!("x://{}", long())})).await.ok()?;
         }
         Kind::ManyHeaders => {
-            let mut varied = legacy.with_field("authorization", &format!("Bearer made-up-{source}-{round}"));
+            let mut varied = legacy.with_field("x-api-key", &format!("{source}-{round}"));
             varied.open().await.ok()?;
             varied.call("old_work", json!({"amount": 5, "region": "eu"})).await.ok()?;
         }
@@ -185,7 +204,6 @@ async fn act(kind: Kind, hostile: &Hostile, source: Ipv4Addr, round: u64) -> Opt
             tokio::time::sleep(HELD).await;
             drop(stream);
         }
-        Kind::SlowCalls => return call(hostile, source, "mute").await,
         Kind::Batches => batch(hostile, source).await?,
         Kind::Templates => {
             let uri = format!("x{}://{round}-q/{}", "a".repeat(500), "b-".repeat(500));
@@ -193,11 +211,6 @@ async fn act(kind: Kind, hostile: &Hostile, source: Ipv4Addr, round: u64) -> Opt
             post(hostile, source, aim, json!({"uri": uri})).await?;
         }
         Kind::LongLists => post(hostile, source, ("/long", "tools/list", ""), json!({})).await?,
-        Kind::ManyKeys => return call(hostile, source, "bloat").await,
-        Kind::LargeResults => return call(hostile, source, "large").await,
-        Kind::Html => return call(hostile, source, "html").await,
-        Kind::Limited => return call(hostile, source, "limited").await,
-        Kind::Endless => return call(hostile, source, "endless").await,
         Kind::Listening => {
             let mut legacy = legacy.at("/shouting");
             legacy.open().await.ok()?;
@@ -209,6 +222,17 @@ async fn act(kind: Kind, hostile: &Hostile, source: Ipv4Addr, round: u64) -> Opt
         Kind::Surfaces => half(hostile.telemetry, source).await?,
         Kind::DeepArguments => deep(hostile, source).await?,
         Kind::HalfBodies => half_body(hostile, source).await?,
+        Kind::MadeUpTokens => {
+            // The issuer does not answer.
+            drop(legacy.presenting(&format!("made-up-{source}-{round}")).open().await);
+        }
+        Kind::SlowCalls => call(hostile, source, "mute").await?,
+        Kind::ManyKeys => call(hostile, source, "bloat").await?,
+        Kind::LargeResults => call(hostile, source, "large").await?,
+        Kind::Html => call(hostile, source, "html").await?,
+        Kind::Limited => call(hostile, source, "limited").await?,
+        Kind::Endless => call(hostile, source, "endless").await?,
+        Kind::ParkedCalls => call(hostile, source, "asking").await?,
     }
     Some(())
 }

@@ -76,13 +76,21 @@ async fn saying(text: String) -> Server {
     Server::Raw(Upstream::of_an_era(serve).await)
 }
 
+/// A legacy server whose only tool does this.
+async fn scripted<F>(script: impl Fn(Call) -> F + Send + Sync + 'static) -> Server
+where
+    F: Future<Output = Result<Value, (i64, &'static str)>> + Send + 'static,
+{
+    Server::Scripted(Mcp::start(Nature::of(Era::Legacy), vec![tool("t")], script).await)
+}
+
 fn many(count: usize, item: impl Fn(usize) -> String) -> String {
     (0..count).map(item).collect::<Vec<_>>().join(",")
 }
 
 /// All of them.
 pub(super) async fn start() -> Vec<Unwell> {
-    let keys = many(600_000, |number| format!("\"{number:x}\":0"));
+    let keys = many(200_000, |number| format!("\"{number:x}\":0"));
     let tools = many(100_000, |number| format!("{{\"name\":\"t{number}\",\"inputSchema\":{{}}}}"));
     let templates = many(19_000, |number| {
         format!("{{\"uriTemplate\":\"x{{a}}{{b}}{{c}}://{{d}}-{{e}}/{{f}}{number}\",\"name\":\"n{number}\"}}")
@@ -97,12 +105,6 @@ pub(super) async fn start() -> Vec<Unwell> {
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: {}",
         "x".repeat(8 << 20)
     );
-    let shouting =
-        Mcp::start(
-            Nature::of(Era::Legacy),
-            vec![tool("t")],
-            |call: Call| async move { Ok(text(call.tool())) },
-        );
     let result = |inner: String| format!("{{\"resultType\":\"complete\",{inner}}}");
     vec![
         Unwell {
@@ -136,14 +138,18 @@ pub(super) async fn start() -> Vec<Unwell> {
         Unwell { name: "html", server: saying(closed("200 OK", "text/html", "<html>hello</html>")).await },
         Unwell { name: "endless", server: saying(line).await },
         Unwell { name: "mute", server: Server::Raw(Upstream::silent().await.0) },
-        Unwell { name: "shouting", server: Server::Scripted(shouting.await) },
+        Unwell { name: "shouting", server: scripted(|call| async move { Ok(text(call.tool())) }).await },
+        Unwell {
+            name: "asking",
+            server: scripted(|call| async move { Ok(call.elicit(&"q".repeat(64 << 10)).await) }).await,
+        },
     ]
 }
 
 /// Updates of resources with URIs of a megabyte, to all who listen.
 pub(super) fn shout(unwell: &[Unwell]) {
     for server in unwell {
-        if let Server::Scripted(server) = &server.server {
+        if let (Server::Scripted(server), "shouting") = (&server.server, server.name) {
             for number in 0..4 {
                 let uri = format!("x://{number}{}", "u".repeat(1 << 20));
                 server.note("notifications/resources/updated", json!({"uri": uri}));
