@@ -181,11 +181,11 @@ impl Denial {
         self
     }
 
-    /// Adds when it is worth coming back, as `error.data.retryAfterMs`.
+    /// Adds when it is worth coming back, as `error.data.retryAfterMs`: never at once.
     #[must_use]
     pub fn retry_in(self, after: Option<Duration>) -> Denial {
         match after {
-            Some(after) => self.with(RETRY_AFTER_MS, after.as_millis().to_string()),
+            Some(after) => self.with(RETRY_AFTER_MS, after.as_millis().max(1).to_string()),
             None => self,
         }
     }

@@ -188,7 +188,7 @@ impl Gate {
 /// What a caller is told who has used up its CPU time.
 fn limited(wait: Duration) -> Denial {
     let detail = "too much of the policy's time was used for this caller: ask again later";
-    Denial::new(Reason::PolicyLimited, detail).with("retryAfterMs", wait.as_millis().max(1).to_string())
+    Denial::new(Reason::PolicyLimited, detail).retry_in(Some(wait))
 }
 
 impl Rules {

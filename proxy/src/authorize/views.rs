@@ -92,7 +92,9 @@ impl Made {
     fn result(self, now: Duration) -> Result<Arc<View>, Denial> {
         match self {
             Made::View(view) => Ok(view),
-            Made::Failed(failed) => Err(retrying(failed.denial.clone(), failed.until.saturating_sub(now))),
+            Made::Failed(failed) => {
+                Err(failed.denial.clone().retry_in(Some(failed.until.saturating_sub(now))))
+            }
         }
     }
 }
@@ -101,13 +103,9 @@ impl Unmade {
     fn denial(self) -> Denial {
         match self {
             Unmade::OverBudget(denial) => denial,
-            Unmade::Failed(denial) => retrying(denial, FAILED_FOR),
+            Unmade::Failed(denial) => denial.retry_in(Some(FAILED_FOR)),
         }
     }
-}
-
-fn retrying(denial: Denial, wait: Duration) -> Denial {
-    denial.with("retryAfterMs", wait.as_millis().max(1).to_string())
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
