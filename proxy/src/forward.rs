@@ -360,7 +360,7 @@ impl From<Attempt> for Failure {
             Attempt::Connect(CheckoutError::Exhausted | CheckoutError::Dial(DialError::NoDescriptor)) => {
                 Some(None)
             }
-            Attempt::Connect(error) => Some(Some(error.label())),
+            Attempt::Connect(error) => Some(Some(error.cause().as_str())),
             _ => None,
         };
         let (denial, cause, pending) = match attempt {

@@ -2,6 +2,7 @@
 
 use super::{Status, keep};
 use crate::upstreams::answers::Answers;
+use crate::upstreams::dial::ConnectCause;
 use crate::upstreams::monitor::InstanceMonitor;
 use portunus_config::{Snapshot, Upstream};
 use portunus_filters::Reason;
@@ -15,19 +16,6 @@ use std::time::Instant;
 
 /// Outcomes of calls that were not failures of their upstream.
 const ANSWERED: [Status; 5] = [Status::Ok, Status::Error, Status::Cancelled, Status::Denied, Status::Invalid];
-/// Why a connection can fail, as `portunus_upstream_connect_failures_total` counts it.
-const CONNECT_CAUSES: [&str; 10] = [
-    "refused",
-    "unreachable",
-    "timeout",
-    "dns",
-    "address_not_granted",
-    "untrusted",
-    "tls",
-    "http2",
-    "pool_exhausted",
-    "no_descriptor",
-];
 /// States of connections.
 const STATES: [&str; 2] = ["idle", "active"];
 
@@ -88,8 +76,8 @@ impl UpstreamMetrics {
     }
 
     /// Counts a connection that was not made.
-    pub fn count_connect_failure(&self, cause: &'static str) {
-        self.connect_failures.with_label_values(&[&*self.name, cause]).inc();
+    pub fn count_connect_failure(&self, cause: ConnectCause) {
+        self.connect_failures.with_label_values(&[&*self.name, cause.as_str()]).inc();
     }
 }
 
@@ -203,8 +191,8 @@ impl UpstreamsMetrics {
 
     fn handles(&self, name: &Arc<str>) -> UpstreamMetrics {
         let counter = |status: &str| self.requests.with_label_values(&[&**name, status]);
-        for cause in CONNECT_CAUSES {
-            self.connect_failures.with_label_values(&[&**name, cause]);
+        for cause in ConnectCause::ALL {
+            self.connect_failures.with_label_values(&[&**name, cause.as_str()]);
         }
         UpstreamMetrics {
             name: Arc::clone(name),
@@ -223,8 +211,8 @@ impl UpstreamsMetrics {
         for status in statuses.chain(failures().map(|(_, label)| label)) {
             self.requests.remove_label_values(&[name, status]).ok();
         }
-        for cause in CONNECT_CAUSES {
-            self.connect_failures.remove_label_values(&[name, cause]).ok();
+        for cause in ConnectCause::ALL {
+            self.connect_failures.remove_label_values(&[name, cause.as_str()]).ok();
         }
         for state in STATES {
             self.connections.remove_label_values(&[name, state]).ok();

@@ -40,20 +40,77 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// What metrics and the log call it.
-    pub fn label(&self) -> &'static str {
+    /// The cause that it is counted as.
+    pub fn cause(&self) -> ConnectCause {
         match self {
-            DialError::Unresolved(_) => "dns",
-            DialError::Refused(_) => "address_not_granted",
+            DialError::Unresolved(_) => ConnectCause::Dns,
+            DialError::Refused(_) => ConnectCause::AddressNotGranted,
             DialError::Unreachable(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                "refused"
+                ConnectCause::Refused
             }
-            DialError::Unreachable(_) => "unreachable",
-            DialError::TimedOut => "timeout",
-            DialError::Tls(TlsFault::Untrusted(_)) => "untrusted",
-            DialError::Tls(TlsFault::Failed(_)) => "tls",
-            DialError::NoDescriptor => "no_descriptor",
-            DialError::NotHttp2(_) => "http2",
+            DialError::Unreachable(_) => ConnectCause::Unreachable,
+            DialError::TimedOut => ConnectCause::Timeout,
+            DialError::Tls(TlsFault::Untrusted(_)) => ConnectCause::Untrusted,
+            DialError::Tls(TlsFault::Failed(_)) => ConnectCause::Tls,
+            DialError::NoDescriptor => ConnectCause::NoDescriptor,
+            DialError::NotHttp2(_) => ConnectCause::Http2,
+        }
+    }
+}
+
+/// Why there is no connection, as metrics and the log count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectCause {
+    /// The server refused it.
+    Refused,
+    /// No address could be reached.
+    Unreachable,
+    /// No address accepted in time.
+    Timeout,
+    /// The name could not be resolved.
+    Dns,
+    /// The address is in a range that was not granted.
+    AddressNotGranted,
+    /// The server did not prove who it is.
+    Untrusted,
+    /// TLS failed otherwise.
+    Tls,
+    /// HTTP/2 did not begin.
+    Http2,
+    /// All places of the pool are taken.
+    PoolExhausted,
+    /// The process has no file descriptor left.
+    NoDescriptor,
+}
+
+impl ConnectCause {
+    /// Each of them.
+    pub const ALL: [ConnectCause; 10] = [
+        ConnectCause::Refused,
+        ConnectCause::Unreachable,
+        ConnectCause::Timeout,
+        ConnectCause::Dns,
+        ConnectCause::AddressNotGranted,
+        ConnectCause::Untrusted,
+        ConnectCause::Tls,
+        ConnectCause::Http2,
+        ConnectCause::PoolExhausted,
+        ConnectCause::NoDescriptor,
+    ];
+
+    /// The label in metrics, and the problem in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConnectCause::Refused => "refused",
+            ConnectCause::Unreachable => "unreachable",
+            ConnectCause::Timeout => "timeout",
+            ConnectCause::Dns => "dns",
+            ConnectCause::AddressNotGranted => "address_not_granted",
+            ConnectCause::Untrusted => "untrusted",
+            ConnectCause::Tls => "tls",
+            ConnectCause::Http2 => "http2",
+            ConnectCause::PoolExhausted => "pool_exhausted",
+            ConnectCause::NoDescriptor => "no_descriptor",
         }
     }
 }

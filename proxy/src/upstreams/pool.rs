@@ -7,7 +7,7 @@
 
 use super::answers::Answers;
 use super::connection::Connection;
-use super::dial::{DialError, open};
+use super::dial::{ConnectCause, DialError, open};
 use super::dns::Resolver;
 use super::h1;
 use super::h2::Link;
@@ -77,11 +77,11 @@ pub struct Wish {
 }
 
 impl CheckoutError {
-    /// What metrics and the log call it.
-    pub fn label(&self) -> &'static str {
+    /// The cause that it is counted as.
+    pub fn cause(&self) -> ConnectCause {
         match self {
-            CheckoutError::Exhausted => "pool_exhausted",
-            CheckoutError::Dial(error) => error.label(),
+            CheckoutError::Exhausted => ConnectCause::PoolExhausted,
+            CheckoutError::Dial(error) => error.cause(),
         }
     }
 }
@@ -146,7 +146,7 @@ impl Pool {
     /// Counts a connection that was not made.
     pub fn count_connect_failure(&self, error: &CheckoutError) {
         if let Some(monitor) = &self.monitor {
-            monitor.upstream.count_connect_failure(error.label());
+            monitor.upstream.count_connect_failure(error.cause());
         }
     }
 
