@@ -1,12 +1,12 @@
 //! Long lists for callers that the gateway never saw before: what one costs, and how long others wait
 //! for an answer at another endpoint meanwhile.
 
+use super::aside::Aside;
 use crate::harness::mcp::{Call, text, tool};
 use crate::harness::{Caller, Era, Gateway, Issuer, Key, Mcp, Nature};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -26,14 +26,7 @@ struct Bed {
     key: Key,
     _servers: Vec<Mcp>,
     _other: Mcp,
-    aside: Option<Runtime>,
-}
-
-impl Drop for Bed {
-    fn drop(&mut self) {
-        // Not waited for: within a runtime nothing may block.
-        self.aside.take().into_iter().for_each(Runtime::shutdown_background);
-    }
+    _aside: Aside,
 }
 
 impl Bed {
@@ -42,12 +35,13 @@ impl Bed {
         let issuer = Issuer::start(&[&key]).await;
         let names: Vec<String> = (0..TOOLS).map(|number| format!("tool_{number}")).collect();
         // The probe and its server share no thread with those that write long lists.
-        let aside = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let aside = Aside::start(1, 0);
         let mut servers = Vec::new();
         for _ in 0..SERVERS {
             let nature = Nature { ttl_ms: 3_600_000, scope: "public", ..Nature::of(Era::Modern) };
             let names = names.clone();
-            servers.push(aside.spawn(async move { Mcp::naming(nature, &names).await }).await.unwrap());
+            servers
+                .push(aside.runtime().spawn(async move { Mcp::naming(nature, &names).await }).await.unwrap());
         }
         let echo = |call: Call| async move { Ok(text(call.text("word"))) };
         let other = Mcp::start(Nature::of(Era::Modern), vec![tool("echo")], echo).await;
@@ -68,7 +62,7 @@ impl Bed {
             issuer.url()
         );
         let gateway = Gateway::start_beside(&[("roles.yaml", &roles().to_string())], &document).await;
-        Bed { gateway, issuer, key, _servers: servers, _other: other, aside: Some(aside) }
+        Bed { gateway, issuer, key, _servers: servers, _other: other, _aside: aside }
     }
 
     fn caller(&self, path: &str, name: &str, roles: &[String]) -> Caller {

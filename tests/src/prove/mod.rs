@@ -2,6 +2,7 @@
 //!
 //! Each is run by `cargo xtask prove NAME`.
 
+mod aside;
 mod authorize;
 mod bytes;
 mod clients;

@@ -4,6 +4,7 @@
 mod callers;
 mod servers;
 
+use super::aside::Aside;
 use crate::harness::mcp::{Call, text, tool};
 use crate::harness::{Caller, Client, Era, Gateway, Issuer, Mcp, Nature};
 use callers::Hostile;
@@ -12,7 +13,6 @@ use servers::Unwell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -160,31 +160,9 @@ fn clients(gateway: &Arc<Gateway>, notice: &Arc<Notice>, stop: &watch::Sender<bo
     clients
 }
 
-/// Threads of a low priority for all who are hostile: what it costs here to make and read their texts
-/// is none of the gateway's doing.
-struct Aside(Option<Runtime>);
-
-impl Aside {
-    fn start() -> Aside {
-        let low = || assert!(rustix::process::nice(10).is_ok());
-        let runtime = Builder::new_multi_thread().worker_threads(2).on_thread_start(low).enable_all().build();
-        Aside(Some(runtime.unwrap()))
-    }
-
-    fn runtime(&self) -> &Runtime {
-        self.0.as_ref().unwrap()
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        // Not waited for: within a runtime nothing may block.
-        self.0.take().into_iter().for_each(Runtime::shutdown_background);
-    }
-}
-
 async fn beside_hostile_ones(length: Duration) {
-    let aside = Aside::start();
+    // What it costs here to make and read the texts of the hostile is none of the gateway's doing.
+    let aside = Aside::start(2, 10);
     let (good, unwell) = (good().await, aside.runtime().spawn(servers::start()).await.unwrap());
     // It is asked about tokens, and never answers.
     let issuer = Issuer::start(&[]).await;

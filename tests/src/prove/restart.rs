@@ -87,10 +87,10 @@ async fn real() {
     let gateway = Gateway::start(&document(&server.url(), &other.url())).await;
     for (era, path) in WAYS {
         let what = format!("{era:?} client at {path}, {}", program.1);
-        server.restart(program.0, program.1).await;
+        server.restart(program.0, program.1, &[]).await;
         let mut caller = Caller::new(era, gateway.address).at(path).ready().await;
         assert_eq!(caller.call("touch", json!({})).await.unwrap().text(), "1", "{what}");
-        server.restart(program.0, program.1).await;
+        server.restart(program.0, program.1, &[]).await;
         let said = caller.call("touch", json!({})).await.unwrap();
         let works = said.text() == "1";
         println!("{what}: the call after the restart {:?}", if works { After::Works } else { After::Fails });
