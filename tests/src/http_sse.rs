@@ -1,7 +1,9 @@
 //! The transport of 2024-11-05, towards servers and towards clients.
 
 use crate::harness::mcp::{Call, text, tool};
-use crate::harness::{Client, Era, Gateway, Mcp, Nature, Response, Runtime, Server, Upstream, rpc};
+use crate::harness::{
+    Caller, Client, Era, Gateway, Mcp, Nature, Response, Runtime, Server, Upstream, rpc, within,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -40,6 +42,32 @@ async fn sdk_clients_of_the_old_transport_pass_every_step_before_a_modern_server
     .await;
     let url = format!("http://localhost:{}/mcp", gateway.address.port());
     pass(&["py1-sse", "ts1-sse", "ts1-fallback"], &url).await;
+}
+
+#[tokio::test]
+async fn a_server_of_the_old_transport_that_restarts_is_found_again_by_those_who_listen() {
+    let mut server = Server::start_with(Runtime::Python1, "upstream_legacy.py", &["--sse"]).await;
+    let gateway = Gateway::start(&format!(
+        "upstreams:\n  old: {{ url: 'http://localhost:{}/sse', transport: sse }}\n\
+         servers:\n  /mcp: {{ upstreams: [old], names: prefix }}\n",
+        server.address.port()
+    ))
+    .await;
+    for era in [Era::Legacy, Era::Modern] {
+        let mut caller = Caller::new(era, gateway.address).ready().await;
+        let mut stream = match era {
+            Era::Legacy => caller.stream(None).await.unwrap().0,
+            Era::Modern => caller.listening_to(json!({"toolsListChanged": true})).await,
+        };
+        assert!(caller.request("tools/list", json!({})).await.unwrap().message["result"].is_object());
+        server.restart(Runtime::Python1, "upstream_legacy.py", &["--sse"]).await;
+        let told = async {
+            while !stream.chunk().await.expect("the stream goes on").contains("tools/list_changed") {}
+        };
+        within(60, "the change", told).await;
+        let said = caller.call("old_echo", json!({"text": "again"})).await.unwrap();
+        assert_eq!(said.text(), "again", "{era:?} {}", said.all());
+    }
 }
 
 /// A client of the old transport, its stream open.
@@ -238,7 +266,7 @@ async fn both_transports_stand_side_by_side() {
     let server = server(Arc::default()).await;
     let gateway = offering(&server).await;
     let mut old = Old::ready(&gateway).await;
-    let mut new = crate::harness::Caller::new(Era::Legacy, gateway.address).presenting("Bo").ready().await;
+    let mut new = Caller::new(Era::Legacy, gateway.address).presenting("Bo").ready().await;
     assert_eq!(new.call("ask", json!({})).await.unwrap().text(), "hello Bo");
     assert_eq!(old.ask(&call(2, "other")).await["id"], 2);
     assert_eq!(new.call("other", json!({})).await.unwrap().text(), "other");

@@ -39,6 +39,21 @@ async fn quit_terminate_and_interrupt_end_in_order() {
     }
 }
 
+#[tokio::test]
+async fn a_reader_of_the_log_that_stalls_stops_no_call_and_no_end() {
+    // A pipe holds 64 KiB; each call logs more than a quarter of one.
+    const CALLS: usize = 500;
+    let upstream = Upstream::answering().await;
+    let mut gateway = Gateway::before(upstream.address).await;
+    let unread = gateway.unread();
+    for _ in 0..CALLS {
+        within(20, "a call", assert_serves(&gateway)).await;
+    }
+    gateway.signal("TERM");
+    assert_eq!(gateway.exited().await.code(), Some(0));
+    drop(unread);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_is_rotated_under_load_loses_and_tears_no_line() {
     rotate_under_load(4, 5, 50).await;

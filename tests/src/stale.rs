@@ -151,6 +151,34 @@ async fn a_legacy_server_that_restarts_is_found_again_by_those_who_listen() {
     }
 }
 
+#[tokio::test]
+async fn each_of_several_instances_that_restarts_is_found_again() {
+    let (one, two, other) = (server(Era::Legacy).await, server(Era::Legacy).await, other().await);
+    let gateway = Gateway::start(&format!(
+        "upstreams:\n  up: {{replicas: ['{}', '{}']}}\n  other: {}\nservers:\n  /merged: {{upstreams: [up, other]}}\n",
+        one.url(),
+        two.url(),
+        other.url()
+    ))
+    .await;
+    let mut listeners = Vec::new();
+    for client in [ERAS, ERAS, ERAS].concat() {
+        let mut caller = Caller::new(client, gateway.address).at("/merged").ready().await;
+        let stream = listen(&mut caller, client).await;
+        assert_eq!(tools(&mut caller).await, ["first"], "{client:?}");
+        listeners.push((client, caller, stream));
+    }
+    assert!(one.sessions() > 0 && two.sessions() > 0, "both have sessions");
+    one.restart(vec![tool("second")]);
+    two.restart(vec![tool("second")]);
+    for (client, caller, stream) in &mut listeners {
+        told(stream, CHANGED).await;
+        assert_eq!(tools(caller).await, ["second"], "{client:?}");
+        let said = caller.call("second", json!({})).await.unwrap();
+        assert_eq!(judged(&said), (200, None, "second"), "{client:?} {}", said.all());
+    }
+}
+
 /// Waits until what the server says of its resource is told.
 async fn until_told(server: &Mcp, stream: &mut Client) {
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));

@@ -195,6 +195,25 @@ async fn ids_that_were_not_given_are_unknown_in_both_eras() {
 }
 
 #[tokio::test]
+async fn clients_without_the_extension_are_told_to_declare_it() {
+    const EXTENSION: &str = "io.modelcontextprotocol/tasks";
+    let house = House::start(RULES, "").await;
+    let mut anna = house.caller(Era::Modern);
+    let id = task(&mut anna, "work").await;
+    for method in METHODS {
+        for shown in [&id, "never-given"] {
+            let other = |text: &str| text.replace(EXTENSION, "example.org/other");
+            let said = anna.edited(method, json!({"taskId": shown}), other).await.unwrap();
+            let required = &said.message["error"]["data"]["requiredCapabilities"]["extensions"][EXTENSION];
+            assert_eq!((said.head.status, said.code()), (400, Some(-32021)), "{method} {}", said.all());
+            assert!(required.is_object(), "{method} {}", said.all());
+        }
+    }
+    assert!(METHODS.iter().all(|method| house.server.counted(method) == 0));
+    assert!(asked(&mut anna, "tasks/get", &id).await.message["result"].is_object());
+}
+
+#[tokio::test]
 async fn notifications_of_tasks_and_resources_do_not_come_with_the_answer_to_a_call() {
     let mut seen = Vec::new();
     for era in [Era::Legacy, Era::Modern] {

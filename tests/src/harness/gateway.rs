@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError, mpsc};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
@@ -162,6 +162,19 @@ impl Gateway {
         let log = self.log.lock().unwrap();
         let entry = log.iter().find(|entry| entry["message"] == "listening" && entry["name"] == name);
         entry.unwrap()["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Until this is dropped, nobody reads what it logs, and nothing can be looked up in it.
+    pub(crate) fn unread(&self) -> impl Sized + use<> {
+        let log = Arc::clone(&self.log);
+        let ((held, is_held), (release, released)) = (mpsc::channel(), mpsc::channel::<()>());
+        std::thread::spawn(move || {
+            let _log = log.lock().unwrap();
+            held.send(()).unwrap();
+            released.recv().ok();
+        });
+        is_held.recv().unwrap();
+        release
     }
 
     /// Waits for a line of the log.
@@ -332,7 +345,7 @@ impl Gateway {
         self.child.wait().unwrap()
     }
 
-    /// Waits for the end of a process whose log another goes on to write.
+    /// Waits for the end of a process whose log another goes on to write, or nobody reads.
     pub(crate) async fn exited(&mut self) -> ExitStatus {
         let exited = async {
             loop {

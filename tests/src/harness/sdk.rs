@@ -130,9 +130,9 @@ impl Server {
     }
 
     /// Kills the process and starts the program anew at the same address.
-    pub(crate) async fn restart(&mut self, runtime: Runtime, program: &str) {
+    pub(crate) async fn restart(&mut self, runtime: Runtime, program: &str, options: &[&str]) {
         self.process.kill().await.unwrap();
-        *self = Server::launch(runtime, program, self.address.port(), &[]).await;
+        *self = Server::launch(runtime, program, self.address.port(), options).await;
     }
 
     async fn launch(runtime: Runtime, program: &str, port: u16, options: &[&str]) -> Server {
