@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Minutes of both parts, unless `PORTUNUS_NEIGHBOURS_MINUTES` says otherwise: `10,30`.
+/// Minutes of both parts, unless `PORTUNUS_NEIGHBOURS_MINUTES` says otherwise: `10,30`; 0 leaves one out.
 const MINUTES: [u64; 2] = [10, 30];
 /// Clients that behave, of each era.
 const CLIENTS: usize = 10;
@@ -62,8 +62,12 @@ pub(super) async fn run() {
     let minutes: Vec<u64> = named
         .map_or(MINUTES.to_vec(), |text| text.split(',').map(|part| part.trim().parse().unwrap()).collect());
     let [hostile, usual] = minutes[..] else { panic!("two numbers of minutes: `10,30`") };
-    beside_hostile_ones(Duration::from_secs(60 * hostile)).await;
-    under_swaps(Duration::from_secs(60 * usual)).await;
+    if hostile > 0 {
+        beside_hostile_ones(Duration::from_secs(60 * hostile)).await;
+    }
+    if usual > 0 {
+        under_swaps(Duration::from_secs(60 * usual)).await;
+    }
 }
 
 /// Two servers that answer at once.
@@ -85,7 +89,7 @@ fn document(good: &[Mcp; 2], (unwell, identity): (&[Unwell], &str), revision: u3
         .map(|server| format!("  /{}: {{ upstreams: [{}], names: prefix }}\n", server.name, server.name))
         .collect();
     format!(
-        "revision: r{revision}\nupstreams:\n  old: {}\n  new: {}\n{upstreams}servers:\n  \
+        "level: info\nrevision: r{revision}\nupstreams:\n  old: {}\n  new: {}\n{upstreams}servers:\n  \
          /mcp: {{ upstreams: [old, new], names: prefix }}\n{endpoints}{identity}policy: {{ path: policy.rego, lists: by_visible }}\n",
         good[0].url(),
         good[1].url()
@@ -187,9 +191,11 @@ async fn beside_hostile_ones(length: Duration) {
     let mut seconds = 0_u64;
     while Instant::now() < end {
         tick.tick().await;
-        servers::shout(&unwell);
         most = most.max(gateway.resident_kib());
         seconds += 1;
+        if seconds.is_multiple_of(5) {
+            servers::shout(&unwell);
+        }
         if seconds.is_multiple_of(30) {
             let [calls, late, failed, ended, longest] = notice.read();
             println!(

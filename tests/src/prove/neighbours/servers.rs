@@ -150,8 +150,8 @@ pub(super) async fn start() -> Vec<Unwell> {
 pub(super) fn shout(unwell: &[Unwell]) {
     for server in unwell {
         if let (Server::Scripted(server), "shouting") = (&server.server, server.name) {
-            for number in 0..4 {
-                let uri = format!("x://{number}{}", "u".repeat(1 << 20));
+            for number in 0..2 {
+                let uri = format!("x://{number}{}", "u".repeat((1 << 20) - 256));
                 server.note("notifications/resources/updated", json!({"uri": uri}));
             }
         }
