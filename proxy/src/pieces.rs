@@ -1,6 +1,32 @@
-//! Pieces of a body, joined only if there is more than one.
+//! Pieces of what arrives: read into a buffer that is only there while there is something in it, and joined
+//! only if there is more than one.
 
 use bytes::{Bytes, BytesMut};
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// Reads what there is, up to `most` bytes at once; 0 at the end. While it waits with an empty buffer, no memory
+/// is held for it: most connections wait most of the time. Safe to cancel.
+///
+/// # Errors
+/// As the stream says.
+pub async fn fill(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    most: usize,
+) -> io::Result<usize> {
+    poll_fn(|context| {
+        buffer.reserve(most);
+        let read = pin!(stream.read_buf(buffer)).poll(context);
+        if read.is_pending() && buffer.is_empty() {
+            *buffer = BytesMut::new();
+        }
+        read
+    })
+    .await
+}
 
 /// A body that arrives in pieces; one that comes in a single piece is never copied.
 #[derive(Default)]
@@ -42,6 +68,29 @@ impl Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn a_connection_that_waits_holds_no_buffer() {
+        let (mut near, mut far) = tokio::io::duplex(64);
+        let mut buffer = BytesMut::new();
+        for text in ["first", "second"] {
+            let waited = tokio::select! {
+                biased;
+                _ = fill(&mut near, &mut buffer, 4096) => false,
+                () = std::future::ready(()) => true,
+            };
+            assert!(waited && buffer.capacity() == 0);
+            far.write_all(text.as_bytes()).await.unwrap();
+            assert_eq!(fill(&mut near, &mut buffer, 4096).await.unwrap(), text.len());
+            assert_eq!(buffer.split(), text);
+        }
+        far.write_all(b"half").await.unwrap();
+        fill(&mut near, &mut buffer, 4096).await.unwrap();
+        drop(far);
+        assert_eq!(fill(&mut near, &mut buffer, 4096).await.unwrap(), 0);
+        assert_eq!(buffer, "half", "what has arrived stays");
+    }
 
     #[test]
     fn pieces_are_joined_in_order() {

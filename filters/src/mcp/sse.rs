@@ -7,6 +7,9 @@
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
 
+/// Longest event whose room is used for the next.
+const KEPT_BYTES: usize = 4 << 10;
+
 /// Cuts a byte stream at the ends of its events.
 #[derive(Debug)]
 pub struct Splitter {
@@ -90,6 +93,10 @@ impl Splitter {
             return Err(Oversize);
         }
         let raw = self.buffer.split_to(self.scanned).freeze();
+        if raw.len() > KEPT_BYTES {
+            // Else a stream that waits would keep the room of its longest event.
+            self.buffer = BytesMut::from(&self.buffer[..]);
+        }
         let text = if self.first && raw.starts_with(MARK) { MARK.len() } else { 0 };
         self.first = false;
         self.scanned = 0;
@@ -210,6 +217,16 @@ mod tests {
         for (raw, name) in cases {
             assert_eq!(event(raw).name(), name, "{}", String::from_utf8_lossy(raw));
         }
+    }
+
+    #[test]
+    fn room_of_a_long_event_goes_with_it() {
+        let mut splitter = Splitter::new(1 << 20);
+        splitter.push(format!("data: {}\n\ndata: b\n", "a".repeat(100_000)).as_bytes());
+        assert!(splitter.next_event().unwrap().is_some());
+        assert!(splitter.buffer.capacity() < 1_000, "{}", splitter.buffer.capacity());
+        splitter.push(b"\n");
+        assert_eq!(splitter.next_event().unwrap().unwrap().raw(), &b"data: b\n\n"[..]);
     }
 
     #[test]

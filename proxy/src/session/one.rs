@@ -6,6 +6,7 @@
 
 use super::BodyError;
 use crate::headers::{Field, put, put_decimal};
+use crate::pieces::fill;
 use crate::upstreams::wire::{BodyReader, Framing, Part, is_bodiless};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
@@ -16,7 +17,7 @@ use pingora_core::protocols::http::date::get_cached_date;
 use pingora_http::ResponseHeader;
 use std::io::{self, Write};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 const READ_BYTES: usize = 8 * 1024;
@@ -114,8 +115,7 @@ impl Session {
     }
 
     async fn fill(&mut self) -> io::Result<usize> {
-        self.rest.ahead.reserve(READ_BYTES);
-        self.rest.stream.read_buf(&mut self.rest.ahead).await
+        fill(&mut self.rest.stream, &mut self.rest.ahead, READ_BYTES).await
     }
 
     pub(super) async fn go_on(&mut self) -> io::Result<()> {
@@ -331,6 +331,7 @@ fn beyond() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncReadExt;
     use tokio::io::DuplexStream;
 
     /// A session for a request of these fields, what follows it, and the client's end.

@@ -7,6 +7,7 @@ use super::fault::Fault;
 use super::request::Outgoing;
 use super::stream::Stream;
 use super::wire::{BodyReader, Framing, Head, Part, read_head};
+use crate::pieces::fill;
 use bytes::{Bytes, BytesMut};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -183,8 +184,7 @@ impl Connection {
     }
 
     async fn fill(&mut self) -> std::io::Result<usize> {
-        self.buffer.reserve(READ_BYTES);
-        self.stream.read_buf(&mut self.buffer).await
+        fill(&mut self.stream, &mut self.buffer, READ_BYTES).await
     }
 }
 
