@@ -103,7 +103,7 @@ pub(crate) fn registered(resource: &Resource, body: &[u8]) -> Option<String> {
 }
 
 /// Whether a provider announces `iss` in its authorization responses.
-fn names_itself(metadata: &str) -> bool {
+fn announces_issuer(metadata: &str) -> bool {
     let said = Object::read(metadata);
     said.is_ok_and(|said| said.get("authorization_response_iss_parameter_supported") == Some("true"))
 }
@@ -121,12 +121,12 @@ async fn provider(gateway: &Gateway, profile: &Profile, issuer: &Arc<str>) -> Re
         return told.metadata.clone();
     }
     let metadata = asked(gateway, profile, issuer).await;
-    if told.is_none() && metadata.as_ref().is_ok_and(|metadata| names_itself(metadata)) {
+    let was_known = told.as_ref().is_some_and(|told| told.metadata.is_ok());
+    if !was_known && metadata.as_ref().is_ok_and(|metadata| announces_issuer(metadata)) {
         tracing::warn!(
             %issuer,
-            "the provider names itself in authorization responses (RFC 9207), which clients compare with the \
-             name that `metadata.client` gives it: let it leave that out for this client, or registrations \
-             succeed and sign-ins fail"
+            "the provider announces the `iss` parameter in authorization responses (RFC 9207): clients refuse \
+             the sign-in unless the provider leaves `iss` out for the client of `metadata.client`"
         );
     }
     let keep = if metadata.is_ok() { KEEP } else { KEEP_FAILURE };
