@@ -7,7 +7,7 @@ use std::io;
 use std::pin::pin;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Reads what there is, up to `most` bytes at once; 0 at the end. While it waits with an empty buffer, no memory
+/// Reads what there is into at least `least` bytes of free buffer; 0 at the end. While it waits with an empty buffer, no memory
 /// is held for it: most connections wait most of the time. Safe to cancel.
 ///
 /// # Errors
@@ -15,10 +15,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 pub async fn fill(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
-    most: usize,
+    least: usize,
 ) -> io::Result<usize> {
     poll_fn(|context| {
-        buffer.reserve(most);
+        buffer.reserve(least);
         let read = pin!(stream.read_buf(buffer)).poll(context);
         if read.is_pending() && buffer.is_empty() {
             *buffer = BytesMut::new();
@@ -87,6 +87,11 @@ mod tests {
         }
         far.write_all(b"half").await.unwrap();
         fill(&mut near, &mut buffer, 4096).await.unwrap();
+        tokio::select! {
+            biased;
+            _ = fill(&mut near, &mut buffer, 4096) => panic!("nothing more has come"),
+            () = std::future::ready(()) => {}
+        }
         drop(far);
         assert_eq!(fill(&mut near, &mut buffer, 4096).await.unwrap(), 0);
         assert_eq!(buffer, "half", "what has arrived stays");

@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
 
-/// Longest event whose room is used for the next.
+/// Longest event that may share its memory with what comes after it.
 const KEPT_BYTES: usize = 4 << 10;
 
 /// Cuts a byte stream at the ends of its events.
@@ -93,8 +93,8 @@ impl Splitter {
             return Err(Oversize);
         }
         let raw = self.buffer.split_to(self.scanned).freeze();
-        if raw.len() > KEPT_BYTES {
-            // Else a stream that waits would keep the room of its longest event.
+        if self.buffer.is_empty() || raw.len() > KEPT_BYTES {
+            // Else a stream that waits would hold what its longest event took.
             self.buffer = BytesMut::from(&self.buffer[..]);
         }
         let text = if self.first && raw.starts_with(MARK) { MARK.len() } else { 0 };
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn room_of_a_long_event_goes_with_it() {
+    fn memory_of_a_long_event_goes_with_it() {
         let mut splitter = Splitter::new(1 << 20);
         splitter.push(format!("data: {}\n\ndata: b\n", "a".repeat(100_000)).as_bytes());
         assert!(splitter.next_event().unwrap().is_some());
