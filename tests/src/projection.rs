@@ -42,7 +42,12 @@ fn what_is_outside_of_what_a_policy_reads_changes_no_decision() {
         }
         for input in case.inputs(7).into_iter().take(100) {
             let (given, other) = (input.to_string(), changed(&input, &places, "input").to_string());
-            let rulings = [&given, &other].map(|text| policy.ask_in_full(case.entry, text).unwrap());
+            // A machine that takes the processor away in the middle of a decision books that on it.
+            let ask = |text: &String| {
+                let mut rulings = (0..20).map(|_| policy.ask_in_full(case.entry, text).unwrap());
+                rulings.find(|ruling| !ruling.fault.as_ref().is_some_and(|fault| fault.is_of_time())).unwrap()
+            };
+            let rulings = [ask(&given), ask(&other)];
             assert!(agree(&rulings[0], &rulings[1]), "{}: {given}\n{other}\n{rulings:?}", case.name);
             told += 1;
         }

@@ -1,10 +1,12 @@
 //! A small MCP server of one era, which counts what it is asked and leaves calls to the test.
 
 mod fault;
+mod nature;
 
 use super::{Request, Upstream, Wire, within};
 use fault::{Fault, result};
 pub(crate) use fault::{text, tool};
+pub(crate) use nature::Nature;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -22,33 +24,6 @@ pub(crate) enum Era {
     Legacy,
     /// 2026-07-28: no state.
     Modern,
-}
-
-/// What a server is like, besides its tools.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Nature {
-    /// What it speaks.
-    pub(crate) era: Era,
-    /// Tools on one page of its list.
-    pub(crate) page: usize,
-    /// How long each of its answers takes.
-    pub(crate) delay: Duration,
-    /// `ttlMs` of its list, in the modern era.
-    pub(crate) ttl_ms: u64,
-    /// `cacheScope` of its list, in the modern era.
-    pub(crate) scope: &'static str,
-    /// Status for a session that it does not know; a success has no body.
-    pub(crate) unknown: u16,
-    /// Its instructions.
-    pub(crate) instructions: &'static str,
-}
-
-impl Nature {
-    /// Answers at once, all tools on one page, as fresh as a minute, unknown sessions with 404.
-    pub(crate) fn of(era: Era) -> Nature {
-        let (page, delay) = (usize::MAX, Duration::ZERO);
-        Nature { era, page, delay, ttl_ms: 60_000, scope: "private", unknown: 404, instructions: "" }
-    }
 }
 
 /// A result, or code and message of an error.
@@ -72,7 +47,8 @@ struct World {
     heads: Mutex<Vec<String>>,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     founded: AtomicUsize,
-    notes: broadcast::Sender<Value>,
+    /// What is told on every stream, and its event; or the end of them all.
+    notes: broadcast::Sender<Option<Arc<(Value, String)>>>,
 }
 
 /// What a legacy session remembers.
@@ -221,7 +197,7 @@ impl Mcp {
     pub(crate) fn restart(&self, tools: Vec<Value>) {
         *self.world.tools.lock().unwrap() = tools;
         self.forget();
-        self.world.notes.send(Value::Null).ok();
+        self.world.notes.send(None).ok();
     }
 
     /// Has other tools from now on, and says nothing of it.
@@ -241,8 +217,14 @@ impl Mcp {
 
     /// Says that something happened, on every stream that listens.
     pub(crate) fn note(&self, method: &str, params: Value) {
-        self.world.notes.send(json!({"jsonrpc": "2.0", "method": method, "params": params})).ok();
+        let note = json!({"jsonrpc": "2.0", "method": method, "params": params});
+        let event = event(&note);
+        self.world.notes.send(Some(Arc::new((note, event)))).ok();
     }
+}
+
+fn event(message: &Value) -> String {
+    format!("data: {message}\n\n")
 }
 
 async fn serve(world: Arc<World>, request: Request, mut wire: Wire) -> Option<Wire> {
@@ -478,21 +460,23 @@ impl World {
             let params = json!({"notifications": message["params"]["notifications"], "_meta": tag});
             let method = "notifications/subscriptions/acknowledged";
             let acknowledged = json!({"jsonrpc": "2.0", "method": method, "params": params});
-            wire.chunk(&format!("data: {acknowledged}\n\n")).await;
+            wire.chunk(&event(&acknowledged)).await;
         }
         loop {
             tokio::select! {
                 () = wire.closed() => return None,
                 note = notes.recv() => {
-                    let mut note = note.ok()?;
-                    if note.is_null() {
+                    let Some(note) = note.ok()? else {
                         wire.end_chunks().await;
                         return None;
-                    }
-                    if let Some(tag) = &tag {
-                        note["params"]["_meta"] = tag.clone();
-                    }
-                    wire.chunk(&format!("data: {note}\n\n")).await;
+                    };
+                    let Some(tag) = &tag else {
+                        wire.chunk(&note.1).await;
+                        continue;
+                    };
+                    let mut tagged = note.0.clone();
+                    tagged["params"]["_meta"] = tag.clone();
+                    wire.chunk(&event(&tagged)).await;
                 }
             }
         }
