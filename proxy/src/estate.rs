@@ -30,8 +30,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Bytes of text of one kind that is kept for others.
-const MAX_TEXT_BYTES: usize = 64 << 20;
-/// Bytes of bodies of clients that arrive or are served, beyond the first 64 KiB of each.
+const MAX_TEXT_BYTES: usize = 32 << 20;
+/// Bytes of bodies of clients that arrive or are served, beyond the first 64 KiB of each; and of answers to batches.
 const MAX_BODIES_BYTES: usize = 64 << 20;
 
 /// Pools by upstream.
@@ -76,6 +76,8 @@ pub struct Estate {
     pub texts: Arc<Shares>,
     /// Bodies of clients, as long as their requests are served.
     pub bodies: Arc<Shares>,
+    /// Answers to batches, as long as they wait for each other.
+    pub batches: Arc<Shares>,
     /// Bytes of what servers say outside of answers, as long as somebody has yet to hear it.
     pub spoken: Arc<Shares<UpstreamKey>>,
     numbers: AtomicU64,
@@ -115,6 +117,7 @@ impl Estate {
             callers: Callers::default(),
             texts: Shares::new(MAX_TEXT_BYTES),
             bodies: Shares::new(MAX_BODIES_BYTES),
+            batches: Shares::new(MAX_BODIES_BYTES),
             spoken: Shares::new(MAX_TEXT_BYTES),
             numbers: AtomicU64::new(0),
         })
@@ -167,13 +170,14 @@ impl Estate {
     /// Closes what has been idle for too long at `now`, and measures the tables.
     pub fn sweep(&self, now: Instant, metrics: &Metrics) {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (mut idle, mut active, mut vouched) = (0, 0, 0);
+        let (mut idle, mut active, mut vouched, mut answers) = (0, 0, 0, 0);
         let replicas = self.replicas.pools();
         for pool in pools.values().chain(&replicas) {
             pool.sweep(now);
             idle += pool.idle_count();
             active += pool.active_count();
             vouched += pool.vouched_count();
+            answers += pool.offload.held();
         }
         Estate::show_connections(pools.values().chain(&replicas), metrics);
         metrics.upstreams.sweep(now);
@@ -195,6 +199,8 @@ impl Estate {
             ("subscriptions", self.hub.len()),
             ("kept_text_bytes", self.texts.held()),
             ("body_bytes", self.bodies.held()),
+            ("batch_bytes", self.batches.held()),
+            ("answer_bytes", answers),
             ("unheard_bytes", self.spoken.held()),
         ];
         let kept = self.catalogs.sizes().into_iter().chain(self.reads.sizes()).chain(self.callers.sizes());

@@ -17,8 +17,9 @@ pub const INLINE_BYTES: usize = 256 << 10;
 /// Texts worked on at once in the whole process.
 const AT_ONCE: usize = 2;
 
-/// Bytes of large texts of one upstream that may be under way to be read.
-const MAX_BYTES: usize = 64 << 20;
+/// Bytes of large texts of one upstream that may be held: until they are read, or written to the client.
+/// The quarter that is kept for who holds none is as much as the longest of them.
+const MAX_BYTES: usize = 128 << 20;
 
 static THREADS: Semaphore = Semaphore::const_new(AT_ONCE);
 
@@ -61,8 +62,13 @@ impl OffloadQueue {
         }
     }
 
-    /// Waits for room to hold a text of `bytes` for `owner` until it is read. Asked for once for all of it:
-    /// two that each hold a part would wait for each other.
+    /// Bytes of large texts that are held.
+    pub fn held(&self) -> usize {
+        self.bytes.held()
+    }
+
+    /// Waits for room to hold a text of `bytes` for `owner`. Asked for at once: two that each hold a part would
+    /// wait for each other.
     pub async fn room(&self, owner: Owner, bytes: usize) -> Share {
         self.bytes.wait(owner, bytes).await
     }

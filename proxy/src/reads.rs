@@ -393,6 +393,7 @@ impl Read {
             answer: Answer {
                 outcome: Outcome::Result(Bytes::copy_from_slice(result)),
                 came: None,
+                room: None,
                 ..answer.clone()
             },
             upstream: Arc::clone(&self.upstream),

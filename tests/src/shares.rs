@@ -5,7 +5,7 @@
 
 use crate::harness::mcp::{Call, text, tool};
 use crate::harness::{Caller, Client, Era, Gateway, Issuer, Mcp, Nature, Upstream, dial_from, rpc, within};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The caller that takes all it can get, and one that wants a little.
 const HOG: &str = "198.51.100.1";
@@ -253,16 +253,21 @@ async fn calls_that_wait_for_their_client_are_counted_by_what_they_keep() {
         outcomes.push(said.message["error"]["data"]["reason"] == "crowded");
     }
     let refused = outcomes.iter().filter(|refused| **refused).count();
-    assert_eq!(refused, 5, "15 of a little more than 3 MiB are within three quarters of 64 MiB");
+    assert_eq!(refused, 13, "7 of a little more than 3 MiB are within three quarters of 32 MiB");
     let mut other = from(&gateway, Era::Modern, OTHER);
     let said = other.call("ask", json!({"text": "x".repeat(1 << 20)})).await.unwrap();
     assert!(said.text().contains("Ada"), "{}", said.all());
 }
 
-/// Of 64 MiB for bodies, one caller has three quarters.
+/// Of 64 MiB for answers to batches, one caller has three quarters.
 #[tokio::test]
 async fn answers_to_a_batch_take_no_more_than_their_callers_share() {
-    let large = |_: Call| async move { Ok(text("x".repeat(20 << 20))) };
+    let large = |call: Call| async move {
+        if !call.params["_meta"]["progressToken"].is_null() {
+            call.progress(1).await;
+        }
+        Ok(text("x".repeat(20 << 20)))
+    };
     let server = Mcp::start(Nature::of(Era::Modern), vec![tool("large")], large).await;
     let gateway = Gateway::start(&format!(
         "upstreams:\n  up: {}\nservers:\n  /mcp: {{upstreams: [up], names: prefix}}\n",
@@ -273,17 +278,28 @@ async fn answers_to_a_batch_take_no_more_than_their_callers_share() {
         "protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"},
     });
     let greeted = gateway.post("/mcp", &[], &rpc(1, "initialize", &greeting.to_string())).await;
-    let session = [("mcp-session-id", greeted.header("mcp-session-id").unwrap().to_owned())];
-    let batch = async |calls: u32| {
-        let call = |id| rpc(id, "tools/call", &json!({"name": "up_large", "arguments": {}}).to_string());
-        let body = format!("[{}]", (0..calls).map(call).collect::<Vec<_>>().join(","));
-        gateway.post("/mcp", &session, &body).await.json()
+    let session = [
+        ("mcp-session-id", greeted.header("mcp-session-id").unwrap().to_owned()),
+        ("accept", "application/json, text/event-stream".to_owned()),
+    ];
+    let batch = async |calls: u32, meta: Value| {
+        let params = json!({"name": "up_large", "arguments": {}, "_meta": meta}).to_string();
+        let calls: Vec<_> = (0..calls).map(|id| rpc(id, "tools/call", &params)).collect();
+        gateway.post("/mcp", &session, &format!("[{}]", calls.join(","))).await
     };
-    for message in batch(2).await.as_array().unwrap() {
+    for message in batch(2, json!({})).await.json().as_array().unwrap() {
         assert_eq!(message["result"]["content"][0]["text"].as_str().unwrap().len(), 20 << 20);
     }
-    let refused = batch(3).await;
-    let reasons: Vec<_> =
-        refused.as_array().unwrap().iter().map(|message| &message["error"]["data"]["reason"]).collect();
-    assert_eq!(reasons, ["result_too_large"; 3]);
+    let answers = batch(3, json!({})).await.json();
+    let mut ids: Vec<_> = answers.as_array().unwrap().iter().map(|message| message["id"].as_u64()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [Some(0), Some(1), Some(2)]);
+    let refused = |message: &&Value| message["error"]["data"]["reason"] == "crowded";
+    assert_eq!(answers.as_array().unwrap().iter().filter(refused).count(), 1, "the others are answered");
+    // As events of a stream they wait for nobody.
+    let stream = batch(3, json!({"progressToken": "p"})).await;
+    let events = String::from_utf8(stream.body).unwrap();
+    let told: Vec<_> = events.split("\n\n").map(|event| &event[..event.len().min(300)]).collect();
+    assert_eq!((stream.status, events.matches("\"result\":").count()), (200, 3), "{told:?}");
+    assert!(!events.contains("HTTP/1.1") && !events.contains("\"error\":"));
 }

@@ -12,6 +12,7 @@ use crate::outcome::Outcome;
 use crate::reply;
 use crate::respond::{End, in_time, timed_out};
 use crate::session::{Client, head_of};
+use crate::shares::Share;
 use bytes::{Buf, Bytes};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderName, StatusCode, Version};
@@ -19,8 +20,10 @@ use portunus_filters::mcp::Id;
 use portunus_filters::{Denial, Reason};
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 /// Longest piece of one write of a long event.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -45,15 +48,15 @@ pub enum Sink<'a> {
 pub enum Part {
     /// A message ahead of an answer.
     Ahead(String),
-    /// The answer to one of the requests.
-    Answer(String),
+    /// The answer to one of the requests, with the room that it takes if it is a large one.
+    Answer(String, Option<Arc<Share>>),
 }
 
 impl Part {
     /// The message.
     pub fn text(&self) -> &str {
         match self {
-            Part::Ahead(text) | Part::Answer(text) => text,
+            Part::Ahead(text) | Part::Answer(text, _) => text,
         }
     }
 }
@@ -121,7 +124,11 @@ impl Answering<'_> {
 
     /// The answer to a request: JSON if nothing was sent before, else the last event of the stream.
     pub async fn last(&mut self, status: StatusCode, message: impl Into<Bytes>) -> End {
-        let message = message.into();
+        self.last_large(status, message.into(), None).await
+    }
+
+    /// The same with the room that it takes, which is free again once it is written.
+    pub async fn last_large(&mut self, status: StatusCode, message: Bytes, room: Option<Arc<Share>>) -> End {
         if matches!(self.sink, Sink::Client(_)) {
             if !self.begun {
                 return self.whole(status, None, Pieces::One(message)).await;
@@ -130,13 +137,13 @@ impl Answering<'_> {
                 return Box::pin(self.long_event(message)).await;
             }
         }
-        Box::pin(self.told(text(message))).await
+        Box::pin(self.told(text(message), room)).await
     }
 
     /// As [`Answering::last`], where it is not all of what the client gets.
-    async fn told(&mut self, message: String) -> End {
+    async fn told(&mut self, message: String, room: Option<Arc<Share>>) -> End {
         if let Sink::Batch(parts) = &self.sink {
-            return sent(parts, Part::Answer(message)).await.map_or(End::Broken, |()| End::Done);
+            return sent(parts, Part::Answer(message, room)).await.map_or(End::Broken, |()| End::Done);
         }
         if let Sink::Kept(pen, _) = &self.sink {
             self.outcome.sent(message.len(), 1);
@@ -198,6 +205,11 @@ impl Answering<'_> {
 
     /// As [`Answering::event`] of a long answer, which is not copied, and the end of the stream.
     async fn long_event(&mut self, message: Bytes) -> End {
+        let within = self.write_timeout.saturating_mul(turns(message.len()));
+        timeout(within, self.long_lines(message)).await.unwrap_or(End::Broken)
+    }
+
+    async fn long_lines(&mut self, message: Bytes) -> End {
         const HEAD: &[u8] = b"event: message\ndata: ";
         let mut rest = message;
         let mut head = HEAD;

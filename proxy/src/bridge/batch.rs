@@ -7,13 +7,15 @@ use super::answering::{Answering, Part, Sink};
 use super::desk::Desk;
 use crate::intake::BodyRoom;
 use crate::outcome::Outcome;
+use crate::reply;
 use crate::respond::End;
 use bytes::Bytes;
 use http::StatusCode;
-use portunus_filters::mcp::MAX_BATCH;
 use portunus_filters::mcp::object::elements;
+use portunus_filters::mcp::{Envelope, MAX_BATCH};
 use portunus_filters::{Denial, Message, Reason};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::task::Poll;
 use tokio::sync::mpsc;
@@ -35,19 +37,13 @@ pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answe
         running.retain_mut(|element| element.as_mut().poll(context).is_pending());
         if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     });
-    let (mut answers, mut bytes, mut over) = (Vec::new(), 0, false);
-    let mut room = BodyRoom::new(&desk.gateway.estate.bodies, desk.owner());
+    let (mut answers, mut over) = (Answers::new(desk), false);
     loop {
         tokio::select! {
             biased;
             part = parts.recv() => match part {
-                Some(Part::Answer(answer)) => {
-                    bytes += answer.len();
-                    if !room.holds(bytes) {
-                        return End::Refused(too_large());
-                    }
-                    answers.push(answer);
-                }
+                // Its room is free: who waits for that of another element may hold none.
+                Some(Part::Answer(answer, _)) => answers.push(answer),
                 Some(Part::Ahead(message)) => if out.event(&message, None).await.is_err() {
                     return End::Broken;
                 },
@@ -56,38 +52,67 @@ pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answe
             () = &mut all, if !over => over = true,
             () = out.gone() => return End::Broken,
         }
+        if out.begun && answers.tell(out).await.is_err() {
+            return End::Broken;
+        }
     }
     out.outcome.answered(None);
-    finish(answers, out).await
+    answers.finish(out).await
 }
 
-fn too_large() -> Denial {
-    let detail =
-        "the answers to this batch take more room together than there is: send fewer requests at once";
-    Denial::new(Reason::ResultTooLarge, detail)
+/// Answers that go back together.
+struct Answers<'a> {
+    texts: Vec<String>,
+    bytes: usize,
+    room: BodyRoom<'a>,
+    request_id: &'a str,
 }
 
-async fn finish(answers: Vec<String>, out: &mut Answering<'_>) -> End {
-    if out.begun {
-        for answer in answers {
-            if out.event(&answer, None).await.is_err() {
-                return End::Broken;
-            }
-        }
-        return out.end().await;
+impl<'a> Answers<'a> {
+    fn new(desk: &'a Desk<'_>) -> Answers<'a> {
+        let room = BodyRoom::new(&desk.gateway.estate.batches, desk.owner());
+        Answers { texts: Vec::new(), bytes: 0, room, request_id: desk.inbound.request_id }
     }
-    match answers.is_empty() {
-        true => out.status(StatusCode::ACCEPTED).await,
-        false => {
-            let mut whole =
-                String::with_capacity(answers.iter().map(|answer| answer.len() + 1).sum::<usize>() + 1);
-            for answer in answers {
-                whole.push(if whole.is_empty() { '[' } else { ',' });
-                whole.push_str(&answer);
-            }
-            whole.push(']');
-            out.last(StatusCode::OK, whole).await
+
+    /// Keeps an answer; where there is no room for it, its request gets an error.
+    fn push(&mut self, answer: String) {
+        let text = if self.room.holds(self.bytes + answer.len()) { answer } else { self.crowded(&answer) };
+        self.bytes += text.len();
+        self.texts.push(text);
+    }
+
+    fn crowded(&self, answer: &str) -> String {
+        let detail =
+            "the answers to this batch take more room together than there is: send fewer requests at once";
+        match Envelope::read(answer).ok().and_then(|read| read.id) {
+            Some(id) => reply::lost(&Denial::new(Reason::Crowded, detail), &id, self.request_id),
+            None => String::new(),
         }
+    }
+
+    /// Tells what there is as events of a stream that has begun.
+    async fn tell(&mut self, out: &mut Answering<'_>) -> io::Result<()> {
+        for text in self.texts.drain(..) {
+            out.event(&text, None).await?;
+        }
+        self.bytes = 0;
+        Ok(())
+    }
+
+    async fn finish(self, out: &mut Answering<'_>) -> End {
+        if out.begun {
+            return out.end().await;
+        }
+        if self.texts.is_empty() {
+            return out.status(StatusCode::ACCEPTED).await;
+        }
+        let mut whole = String::with_capacity(self.bytes + self.texts.len() + 1);
+        for text in self.texts {
+            whole.push(if whole.is_empty() { '[' } else { ',' });
+            whole.push_str(&text);
+        }
+        whole.push(']');
+        out.last(StatusCode::OK, whole).await
     }
 }
 
@@ -124,7 +149,7 @@ pub(super) async fn refused(
     outcome.denied(denial);
     if let Some(answer) = desk.refusal(denial, message) {
         // All is over if nobody takes it.
-        drop(parts.send(Part::Answer(answer)).await);
+        drop(parts.send(Part::Answer(answer, None)).await);
     }
 }
 

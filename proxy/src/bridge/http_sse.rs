@@ -178,5 +178,5 @@ fn not_initialized() -> Denial {
 ///
 /// Gives back `false` if the stream does not take it.
 pub fn refuse(line: &Line, body: String) -> bool {
-    line.parts.try_send(Part::Answer(body)).is_ok()
+    line.parts.try_send(Part::Answer(body, None)).is_ok()
 }

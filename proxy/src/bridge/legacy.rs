@@ -342,8 +342,7 @@ impl<'a, 'd> Call<'a, 'd> {
             Turn::Done(answer) => {
                 let at = talk.upstream().zip(talk.offload());
                 talk.over();
-                // Counted until it is written.
-                let _room = answer.came.as_ref().and_then(|came| came.room.clone());
+                let room = answer.room.clone();
                 let said = match at {
                     Some((at, queue)) => {
                         let profile = &self.session.profile;
@@ -359,7 +358,7 @@ impl<'a, 'd> Call<'a, 'd> {
                 out.outcome.proven(proven);
                 out.outcome.answered(rpc_error);
                 // Any other status ends the session of one widespread client.
-                Ok(Some(out.last(StatusCode::OK, message).await))
+                Ok(Some(out.last_large(StatusCode::OK, message, room).await))
             }
             Turn::Failed(failure) => {
                 talk.over();

@@ -280,8 +280,7 @@ impl Round<'_, '_> {
             }
             Turn::Ask(questions) => Ok(Next::Ask(questions)),
             Turn::Done(answer) => {
-                // Counted until it is written.
-                let _room = answer.came.as_ref().and_then(|came| came.room.clone());
+                let room = answer.room.clone();
                 let answer = tasks::outward(self.desk, self.message, talk, answer)?;
                 let upstream = talk.upstream();
                 let answer = uris::outward(self.desk, self.message, &self.profile, upstream, answer).await;
@@ -294,7 +293,7 @@ impl Round<'_, '_> {
                 let Said { status, message, rpc_error, proven } = said;
                 out.outcome.proven(proven);
                 out.outcome.answered(rpc_error);
-                Ok(Next::Over(out.last(status, message).await))
+                Ok(Next::Over(out.last_large(status, message, room).await))
             }
             Turn::Failed(failure) => {
                 out.outcome.cause(&failure.cause);

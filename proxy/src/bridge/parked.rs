@@ -7,7 +7,7 @@
 use crate::context::Gateway;
 use crate::drain::{Phase, reached};
 use crate::shares::{Holding, Owner, Share};
-use crate::talk::{CallerKey, Talk, Turn};
+use crate::talk::{Answer, CallerKey, Talk, Turn};
 use portunus_config::{ParkedRules, ServerId};
 use portunus_filters::mcp::bridge::Question;
 use portunus_filters::{Denial, Reason};
@@ -265,6 +265,8 @@ async fn wait(
                 let is_too_much = share.is_none();
                 shares.extend(share);
                 match turn {
+                    // `texts` counts it from here on.
+                    Turn::Done(answer) => call.turns.push(Turn::Done(Answer { room: None, ..answer })),
                     Turn::Ask(questions) => call.questions.extend(questions),
                     turn => call.turns.push(turn),
                 }

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 /// Legs in all; those that keep much of a client's text count as several.
 const MAX_LEGS: usize = 10_000;
 /// Bytes of messages that wait for calls, of all servers.
-const MAX_SPOKEN_BYTES: usize = 64 << 20;
+const MAX_SPOKEN_BYTES: usize = 32 << 20;
 /// A leg that no call used for this long is ended.
 const IDLE: Duration = Duration::from_secs(300);
 /// Of a caller's idle legs, the part that makes room at once when there is none.

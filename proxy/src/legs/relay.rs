@@ -116,7 +116,8 @@ async fn initialize(
             return Ok((said, early));
         }
         if early.len() < MAX_EARLY && reading.event_name().is_none() {
-            early.push(message);
+            // Who waits for more may hold none.
+            early.push(ServerMessage { room: None, ..message });
         }
     }
 }

@@ -108,6 +108,7 @@ mod tests {
                 outcome: Outcome::Result(vec![b'x'; size].into()),
                 facts: None,
                 came: None,
+                room: None,
             };
             Arc::new(Kept {
                 answer,

@@ -95,6 +95,7 @@ fn answer(result: &str) -> Answer {
         outcome: Outcome::Result(Bytes::from(result.to_owned())),
         facts: None,
         came: None,
+        room: None,
     }
 }
 

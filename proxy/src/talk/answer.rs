@@ -19,6 +19,8 @@ pub struct Answer {
     pub facts: Option<Arc<Facts>>,
     /// The message that it came in, if that was read.
     pub came: Option<Came>,
+    /// The share of its upstream's room that it has until it is written, if it is a large one.
+    pub room: Option<Arc<Share>>,
 }
 
 /// The message that an answer came in.
@@ -30,14 +32,12 @@ pub struct Came {
     pub under_own_id: bool,
     /// What its result says at its top.
     pub remarks: Remarks,
-    /// The room that it takes until it is written, if it is a large one.
-    pub room: Option<Arc<Share>>,
 }
 
 impl Came {
     pub(super) fn of(message: &ServerMessage, under_own_id: bool) -> Option<Came> {
         let remarks = message.content.as_ref().ok()?.remarks?;
-        Some(Came { message: message.bytes.clone(), under_own_id, remarks, room: message.room.clone() })
+        Some(Came { message: message.bytes.clone(), under_own_id, remarks })
     }
 }
 

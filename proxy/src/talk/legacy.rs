@@ -259,6 +259,7 @@ impl Legacy {
                         outcome,
                         facts: Some(Arc::clone(&leg.facts)),
                         came: Came::of(message, false),
+                        room: message.room.clone(),
                     }),
                 }))
             }

@@ -471,7 +471,7 @@ impl Common {
 
     /// What a modern upstream answers, or what is said in the words of one.
     fn done(&self, outcome: Outcome) -> Turn {
-        Turn::Done(Answer { era: Era::Modern, outcome, facts: None, came: None })
+        Turn::Done(Answer { era: Era::Modern, outcome, facts: None, came: None, room: None })
     }
 }
 

@@ -211,9 +211,11 @@ impl Modern {
                 self.course.finish();
                 let turn = self.answer(common, outcome, content.remarks)?;
                 Ok(turn.map(|turn| match turn {
-                    Turn::Done(answer) => {
-                        Turn::Done(Answer { came: Came::of(message, common.passes()), ..answer })
-                    }
+                    Turn::Done(answer) => Turn::Done(Answer {
+                        came: Came::of(message, common.passes()),
+                        room: message.room.clone(),
+                        ..answer
+                    }),
                     turn => turn,
                 }))
             }

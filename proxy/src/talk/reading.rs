@@ -194,7 +194,7 @@ impl Reading {
         let Some(aside) = &mut self.aside else { return Ok(None) };
         let done = match patience.until {
             None => aside.await,
-            Some(until) => tokio::time::timeout_at(until, aside).await.map_err(|_| late(true))?,
+            Some(until) => tokio::time::timeout_at(until, aside).await.map_err(|_| crowded())?,
         };
         self.aside = None;
         Ok(match done {
@@ -354,6 +354,12 @@ pub(crate) fn malformed(detail: &'static str) -> Failure {
 pub(crate) fn late(total: bool) -> Failure {
     let detail = if total { "the call took too long" } else { "the server sent nothing for too long" };
     Denial::new(Reason::UpstreamTimeout, detail).into()
+}
+
+/// Large answers of this server take all the room that there is for them: no fault of its own.
+fn crowded() -> Failure {
+    let detail = "too many large answers of this server are under way: try again";
+    Failure { pending: false, reach: Reach::Unknown, ..Denial::new(Reason::Crowded, detail).into() }
 }
 
 fn expected_bytes(exchange: &Exchange) -> usize {

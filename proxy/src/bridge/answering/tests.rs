@@ -164,7 +164,7 @@ async fn parts_of_a_batch_go_to_who_joins_them() {
     });
     assert!(matches!(end.await, End::Done));
     assert!(matches!(joined.recv().await, Some(Part::Ahead(note)) if note == "{}"));
-    assert!(matches!(joined.recv().await, Some(Part::Answer(answer)) if answer == "{\"id\":1}"));
+    assert!(matches!(joined.recv().await, Some(Part::Answer(answer, None)) if answer == "{\"id\":1}"));
     drop(joined);
     let end = answer(Sink::Batch(parts), Version::HTTP_11, &bed, async |out| last(out).await).await;
     assert!(matches!(end, End::Broken), "nobody joins them");
