@@ -1,7 +1,7 @@
 //! Long lists for callers that the gateway never saw before: what one costs, and how long others wait
 //! for an answer at another endpoint meanwhile.
 
-use super::aside::Aside;
+use super::spare_threads::SpareThreads;
 use crate::harness::mcp::{Call, text, tool};
 use crate::harness::{Caller, Era, Gateway, Issuer, Key, Mcp, Nature};
 use serde_json::{Map, Value, json};
@@ -26,7 +26,7 @@ struct Bed {
     key: Key,
     _servers: Vec<Mcp>,
     _other: Mcp,
-    _aside: Aside,
+    _aside: SpareThreads,
 }
 
 impl Bed {
@@ -35,7 +35,7 @@ impl Bed {
         let issuer = Issuer::start(&[&key]).await;
         let names: Vec<String> = (0..TOOLS).map(|number| format!("tool_{number}")).collect();
         // The probe and its server share no thread with those that write long lists.
-        let aside = Aside::start(1, 0);
+        let aside = SpareThreads::start(1, 0);
         let mut servers = Vec::new();
         for _ in 0..SERVERS {
             let nature = Nature { ttl_ms: 3_600_000, scope: "public", ..Nature::of(Era::Modern) };

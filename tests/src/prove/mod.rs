@@ -2,7 +2,6 @@
 //!
 //! Each is run by `cargo xtask prove NAME`.
 
-mod aside;
 mod authorize;
 mod bytes;
 mod clients;
@@ -29,6 +28,7 @@ mod readers;
 mod replicas;
 mod restart;
 mod revisions;
+mod spare_threads;
 mod swap;
 mod tls;
 mod upgrade;

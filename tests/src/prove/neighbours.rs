@@ -4,7 +4,7 @@
 mod callers;
 mod servers;
 
-use super::aside::Aside;
+use super::spare_threads::SpareThreads;
 use crate::harness::mcp::{Call, text, tool};
 use crate::harness::{Caller, Client, Era, Gateway, Issuer, Mcp, Nature};
 use callers::Hostile;
@@ -166,7 +166,7 @@ fn clients(gateway: &Arc<Gateway>, notice: &Arc<Notice>, stop: &watch::Sender<bo
 
 async fn beside_hostile_ones(length: Duration) {
     // What it costs here to make and read the texts of the hostile is none of the gateway's doing.
-    let aside = Aside::start(2, 10);
+    let aside = SpareThreads::start(2, 10);
     let (good, unwell) = (good().await, aside.runtime().spawn(servers::start()).await.unwrap());
     // It is asked about tokens, and never answers.
     let issuer = Issuer::start(&[]).await;
