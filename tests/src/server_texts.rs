@@ -41,6 +41,10 @@ fn repeated(head: &str, part: &str, count: usize, tail: &str) -> String {
     format!("{head}{}{tail}", part.repeat(count))
 }
 
+fn long_text(bytes: usize) -> String {
+    repeated(r#"{"resultType":"complete","content":[{"type":"text","text":""#, "x", bytes, r#""}]}"#)
+}
+
 fn tiny_keys(count: usize) -> String {
     let keys: Vec<String> = (0..count).map(|key| format!("\"{key}\":0")).collect();
     format!(r#"{{"resultType":"complete","content":[],{}}}"#, keys.join(","))
@@ -48,32 +52,12 @@ fn tiny_keys(count: usize) -> String {
 
 const CASES: &[Case] = &[
     Case { tool: "small", form: Form::Body, before: nothing, answer: small, refused: None },
-    Case {
-        tool: "large",
-        form: Form::Body,
-        before: nothing,
-        answer: || {
-            repeated(
-                r#"{"resultType":"complete","content":[{"type":"text","text":""#,
-                "x",
-                20 << 20,
-                r#""}]}"#,
-            )
-        },
-        refused: None,
-    },
+    Case { tool: "large", form: Form::Body, before: nothing, answer: || long_text(20 << 20), refused: None },
     Case {
         tool: "large_event",
         form: Form::Events,
         before: nothing,
-        answer: || {
-            repeated(
-                r#"{"resultType":"complete","content":[{"type":"text","text":""#,
-                "x",
-                8 << 20,
-                r#""}]}"#,
-            )
-        },
+        answer: || long_text(8 << 20),
         refused: None,
     },
     Case {
@@ -142,28 +126,14 @@ const CASES: &[Case] = &[
         tool: "largest",
         form: Form::Body,
         before: nothing,
-        answer: || {
-            repeated(
-                r#"{"resultType":"complete","content":[{"type":"text","text":""#,
-                "x",
-                24 << 20,
-                r#""}]}"#,
-            )
-        },
+        answer: || long_text(24 << 20),
         refused: None,
     },
     Case {
         tool: "beyond_all",
         form: Form::Body,
         before: nothing,
-        answer: || {
-            repeated(
-                r#"{"resultType":"complete","content":[{"type":"text","text":""#,
-                "x",
-                33 << 20,
-                r#""}]}"#,
-            )
-        },
+        answer: || long_text(33 << 20),
         refused: Some("too large"),
     },
 ];

@@ -120,16 +120,22 @@ async fn whatever_a_legacy_server_says_to_a_question_that_it_does_not_know_is_le
     }
 }
 
+/// A server that says this status to everything, and a gateway before it.
+async fn refused_by(status: &'static str) -> (Server, Bed) {
+    let server = Server::start(move |_, mut wire: Wire| async move {
+        wire.status(status, "", "").await;
+        Some(wire)
+    })
+    .await;
+    let bed = Bed::before(server.address, "");
+    (server, bed)
+}
+
 #[tokio::test]
 async fn a_server_that_is_down_or_refuses_the_credential_is_no_evidence() {
     let statuses = ["503 Down", "500 Oops", "401 No", "403 No\r\nwww-authenticate: Bearer", "403 No"];
     for status in statuses.into_iter().chain(["407 Proxy", "408 Late", "413 Much", "425 Early", "431 Long"]) {
-        let server = Server::start(move |_, mut wire: Wire| async move {
-            wire.status(status, "", "").await;
-            Some(wire)
-        })
-        .await;
-        let bed = Bed::before(server.address, "");
+        let (server, bed) = refused_by(status).await;
         let place = bed.place("anna", "{}");
         let failure = bed.gateway.estate.eras.of(&bed.gateway, &place).await.unwrap_err();
         assert_ne!(failure.denial.reason, Reason::InvalidRequest, "{status}");
@@ -140,19 +146,14 @@ async fn a_server_that_is_down_or_refuses_the_credential_is_no_evidence() {
 
 #[tokio::test]
 async fn a_time_that_is_named_is_for_clients_and_an_answer_to_anybody_ends_it() {
-    // What is answered, what clients are told, and after how long it is asked again.
+    // The answer, the time that clients are told in ms, and the pause before it is asked again in s.
     let cases = [
         ("503 Down\r\nretry-after: 300", 299_000, 1),
         ("429 Enough\r\nretry-after: 7", 6_000, 7),
         ("429 Enough\r\nretry-after: 300", 299_000, 60),
     ];
     for (status, told, pause) in cases {
-        let server = Server::start(move |_, mut wire: Wire| async move {
-            wire.status(status, "", "").await;
-            Some(wire)
-        })
-        .await;
-        let bed = Bed::before(server.address, "");
+        let (server, bed) = refused_by(status).await;
         let place = bed.place("anna", "{}");
         let asked = || async {
             let failure = bed.gateway.estate.eras.of(&bed.gateway, &place).await.unwrap_err();
