@@ -129,7 +129,7 @@ impl<'a> BodyRoom<'a> {
         self.share
     }
 
-    /// Whether so many bytes may be kept, of one body or of answers that go back together.
+    /// True if so many bytes may be kept, of one body or of answers that go back together.
     pub fn holds(&mut self, bytes: usize) -> bool {
         let held = FREE_BYTES + self.share.as_ref().map_or(0, Share::amount);
         if bytes <= held {

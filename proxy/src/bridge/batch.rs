@@ -37,12 +37,12 @@ pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answe
         running.retain_mut(|element| element.as_mut().poll(context).is_pending());
         if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     });
-    let (mut answers, mut over) = (Answers::new(desk), false);
+    let (mut answers, mut over) = (BatchAnswers::new(desk), false);
     loop {
         tokio::select! {
             biased;
             part = parts.recv() => match part {
-                // Its room is free: who waits for that of another element may hold none.
+                // Its room is free: while another element waits for room, this one may hold none.
                 Some(Part::Answer(answer, _)) => answers.push(answer),
                 Some(Part::Ahead(message)) => if out.event(&message, None).await.is_err() {
                     return End::Broken;
@@ -61,32 +61,33 @@ pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answe
 }
 
 /// Answers that go back together.
-struct Answers<'a> {
+struct BatchAnswers<'a> {
     texts: Vec<String>,
     bytes: usize,
     room: BodyRoom<'a>,
     request_id: &'a str,
 }
 
-impl<'a> Answers<'a> {
-    fn new(desk: &'a Desk<'_>) -> Answers<'a> {
+impl<'a> BatchAnswers<'a> {
+    fn new(desk: &'a Desk<'_>) -> BatchAnswers<'a> {
         let room = BodyRoom::new(&desk.gateway.estate.batches, desk.owner());
-        Answers { texts: Vec::new(), bytes: 0, room, request_id: desk.inbound.request_id }
+        BatchAnswers { texts: Vec::new(), bytes: 0, room, request_id: desk.inbound.request_id }
     }
 
     /// Keeps an answer; where there is no room for it, its request gets an error.
     fn push(&mut self, answer: String) {
-        let text = if self.room.holds(self.bytes + answer.len()) { answer } else { self.crowded(&answer) };
+        let text = if self.room.holds(self.bytes + answer.len()) { answer } else { self.crowded(answer) };
         self.bytes += text.len();
         self.texts.push(text);
     }
 
-    fn crowded(&self, answer: &str) -> String {
+    fn crowded(&self, answer: String) -> String {
         let detail =
             "the answers to this batch take more room together than there is: send fewer requests at once";
-        match Envelope::read(answer).ok().and_then(|read| read.id) {
+        match Envelope::read(&answer).ok().and_then(|read| read.id) {
             Some(id) => reply::lost(&Denial::new(Reason::Crowded, detail), &id, self.request_id),
-            None => String::new(),
+            // An error of the gateway to a request whose id cannot be read, and short.
+            None => answer,
         }
     }
 

@@ -102,7 +102,7 @@ pub(crate) fn registered(resource: &Resource, body: &[u8]) -> Option<String> {
     ))
 }
 
-/// Whether a provider announces `iss` in its authorization responses.
+/// True of a provider that announces `iss` in its authorization responses.
 fn announces_issuer(metadata: &str) -> bool {
     let said = Object::read(metadata);
     said.is_ok_and(|said| said.get("authorization_response_iss_parameter_supported") == Some("true"))

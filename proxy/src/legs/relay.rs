@@ -116,7 +116,7 @@ async fn initialize(
             return Ok((said, early));
         }
         if early.len() < MAX_EARLY && reading.event_name().is_none() {
-            // Who waits for more may hold none.
+            // While more is waited for, none may be held.
             early.push(ServerMessage { room: None, ..message });
         }
     }

@@ -209,7 +209,9 @@ impl Reading {
     fn read_aside(&mut self, framed: Framed) -> Aside {
         let (queue, bytes) = (self.offload(), framed.len());
         let mut room = self.room.take();
-        room.as_mut().into_iter().for_each(|room| room.shrink(bytes));
+        if let Some(room) = &mut room {
+            room.shrink(bytes);
+        }
         Box::pin(async move {
             let mut arrived = queue.run(bytes, move || framed.read()).await;
             if let Some(message) = &mut arrived.message {
