@@ -469,4 +469,4 @@ fn fresh(ruling: Ruling) -> Decision {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

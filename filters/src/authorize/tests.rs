@@ -2,7 +2,7 @@
 
 mod explained;
 mod keys;
-mod kit;
+pub(crate) mod kit;
 mod nets;
 mod projected;
 mod refused;

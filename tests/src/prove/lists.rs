@@ -56,7 +56,7 @@ impl Bed {
         let document = format!(
             "level: info\nupstreams:\n  other: {}\n{upstreams}servers:\n  /other: other\n  /mcp: {{upstreams: [{}], names: prefix}}\n\
              identity:\n  url: https://gw.example\n  jwt: {{issuer: '{}', roles: roles}}\n\
-             policy: {{builtin: rbac, data: roles.yaml}}\n",
+             policy: {{builtin: rbac, data: roles.yaml, time_limit: 10ms}}\n",
             other.url(),
             members.join(", "),
             issuer.url()

@@ -90,7 +90,7 @@ fn document(good: &[Mcp; 2], (unwell, identity): (&[Unwell], &str), revision: u3
         .collect();
     format!(
         "level: info\nrevision: r{revision}\nupstreams:\n  old: {}\n  new: {}\n{upstreams}servers:\n  \
-         /mcp: {{ upstreams: [old, new], names: prefix }}\n{endpoints}{identity}policy: {{ path: policy.rego, lists: by_visible }}\n",
+         /mcp: {{ upstreams: [old, new], names: prefix }}\n{endpoints}{identity}policy: {{ path: policy.rego, time_limit: 10ms, lists: by_visible }}\n",
         good[0].url(),
         good[1].url()
     )

@@ -16,6 +16,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Of each policy.
 const QUESTIONS: usize = 150;
@@ -222,7 +223,8 @@ impl Case {
     /// The policy as the gateway has it.
     pub(crate) fn compiled(&self) -> Policy {
         let data = Document { path: "data.json".into(), mount: String::new(), text: self.data.clone() };
-        match Policy::compile(&self.modules, &[data], &Settings::default()) {
+        let settings = Settings { time_limit: Duration::from_secs(1), ..Settings::default() };
+        match Policy::compile(&self.modules, &[data], &settings) {
             Ok(policy) => policy,
             Err(problems) => panic!("{}: {problems:?}", self.name),
         }

@@ -17,7 +17,7 @@ impl Kit {
     }
 
     pub(super) fn with(text: &str, data: &[Document]) -> Result<Kit, Vec<Problem>> {
-        let policy = Policy::compile(&[module(text)], data, &Settings::default())?;
+        let policy = Policy::compile(&[module(text)], data, &patient())?;
         Ok(Kit::around(policy))
     }
 
@@ -28,6 +28,11 @@ impl Kit {
     pub(super) fn decide(&self, question: &Question<'_>) -> Decision {
         self.policy.decide(Entry::Decision, question, &self.cache)
     }
+}
+
+/// Time enough for evaluations of a build that is not optimised, on a machine that has other work.
+pub(crate) fn patient() -> Settings {
+    Settings { time_limit: Duration::from_secs(1), ..Settings::default() }
 }
 
 pub(super) fn asked(kit: &Kit, entry: Entry, question: &Question<'_>) -> Decision {

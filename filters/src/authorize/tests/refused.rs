@@ -1,6 +1,6 @@
 //! Policies that are not taken, and evaluations that deny.
 
-use super::kit::{Kit, module, principal, question};
+use super::kit::{Kit, module, patient, principal, question};
 use super::*;
 
 fn problems(text: &str) -> String {
@@ -49,7 +49,7 @@ fn functions_of_the_policy_are_no_builtins_whatever_they_are_called() {
             text: "package lib.net\ninside(zone) := zone == \"office\"".into(),
         },
     ];
-    let policy = Policy::compile(&modules, &[], &Settings::default()).unwrap();
+    let policy = Policy::compile(&modules, &[], &patient()).unwrap();
     let kit = Kit::around(policy);
     let principal = principal(&[], &[]);
     let mut question = question(&principal);
@@ -67,7 +67,7 @@ fn mistakes_are_all_told_with_their_places() {
     ];
     let data =
         [Document { path: "data.json".into(), mount: String::new(), text: "{\"a\":1,\"a\":2}".into() }];
-    let settings = Settings { time_zone: "Mars/Olympus".into(), ..Settings::default() };
+    let settings = Settings { time_zone: "Mars/Olympus".into(), ..patient() };
     let problems = Policy::compile(&modules, &data, &settings).unwrap_err();
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     for expected in ["one.rego:2", "two.rego:3", "given twice", "data.json", "Mars/Olympus"] {
@@ -150,7 +150,7 @@ fn a_policy_whose_reading_cannot_be_told_is_given_everything() {
 #[test]
 fn evaluation_that_does_not_end_denies() {
     let text = "package mcp.authz\ndecision := count([1 | some x in numbers.range(1, 1000); some y in numbers.range(1, 1000); x == y]) > 0";
-    let kit = Kit::of(text);
+    let kit = Kit::around(Policy::compile(&[module(text)], &[], &Settings::default()).unwrap());
     let decision = kit.decide(&question(&principal(&[], &[])));
     assert_eq!((decision.allow, &decision.fault), (false, &Some(Fault::TooLong)));
     assert!(kit.cache.is_empty(), "the machine may have been busy");
