@@ -267,10 +267,15 @@ impl Policy {
         budgets.admit(owner, (purpose, self.rates), now).err()
     }
 
-    /// Charges CPU time that was used for a list, up to `now`, a monotonic time.
-    pub fn charge_list(&self, owner: Owner, spent: Duration, (budgets, now): (&CpuBudgets, Duration)) {
+    /// Charges CPU time that was used for something, up to `now`, a monotonic time.
+    pub fn charge(
+        &self,
+        owner: Owner,
+        (purpose, spent): (Use, Duration),
+        (budgets, now): (&CpuBudgets, Duration),
+    ) {
         if !self.rates.is_free(spent) {
-            budgets.charge(owner, (Use::List, self.rates), (spent, now));
+            budgets.charge(owner, (purpose, self.rates), (spent, now));
         }
     }
 

@@ -174,7 +174,7 @@ impl Gate {
     pub fn charge_list(&self, arrival: &Arrival, spent: Duration) {
         if let Some(rules) = &self.rules {
             let owner = Owner::of_principal(principal(arrival), arrival.source);
-            rules.policy.charge_list(owner, spent, (&rules.budgets, arrival.at.monotonic));
+            rules.policy.charge(owner, (Use::List, spent), (&rules.budgets, arrival.at.monotonic));
         }
     }
 

@@ -147,12 +147,16 @@ pub fn judge(
 
 /// Has a question looked at off the workers, if it is to be.
 fn look_later(gateway: &Gateway, active: &Active, arrival: &Arrival, judged: &Arc<Judged>) {
-    let (Some(input), Some(rules)) = (judged.question.take(), &active.authority.policy) else { return };
+    let authority = &active.authority;
+    let (Some(rules), Some(asked)) = (&authority.policy, authority.gate.rules()) else { return };
+    let Some(input) = judged.question.take() else { return };
     gateway.aside.consider(Question {
         policy: Arc::clone(&rules.policy),
         tried: rules.shadow.as_ref().map(|shadow| Arc::clone(&shadow.policy)),
         judged: Arc::clone(judged),
         owner: Owner::of(arrival),
+        at: arrival.at.monotonic,
+        budgets: Arc::clone(&asked.budgets),
         request_id: Arc::clone(&arrival.request_id),
         input,
     });

@@ -31,6 +31,10 @@ struct Bed {
 
 impl Bed {
     async fn start(tools: &[String], file: (&str, &str), policy: &str) -> Bed {
+        Bed::start_with(tools, &[file], policy).await
+    }
+
+    async fn start_with(tools: &[String], files: &[(&str, &str)], policy: &str) -> Bed {
         let key = Key::new("k1");
         let issuer = Issuer::start(&[&key]).await;
         let server = Mcp::naming(Nature::of(Era::Modern), tools).await;
@@ -40,7 +44,7 @@ impl Bed {
             server.url(),
             issuer.url()
         );
-        let gateway = Gateway::start_beside(&[file], &document).await;
+        let gateway = Gateway::start_beside(files, &document).await;
         Bed { gateway, issuer, key, server }
     }
 
@@ -66,7 +70,7 @@ fn retry_after(said: &Said) -> u64 {
 #[tokio::test]
 async fn caller_who_makes_decisions_dear_is_limited_and_others_are_served() {
     for era in [Era::Legacy, Era::Modern] {
-        let bed = Bed::start(&tools(&["find"]), ("p.rego", LOOP), "p.rego").await;
+        let bed = Bed::start(&tools(&["find"]), ("p.rego", LOOP), "{path: p.rego, time_limit: 50ms}").await;
         let items = |first: usize| json!({ "items": (first..first + 3_000).collect::<Vec<_>>() });
         let mut calm = bed.caller(era, "calm", &[]).await;
         let mut spinner = bed.caller(era, "spinner", &[]).await;
@@ -114,7 +118,12 @@ async fn caller_who_makes_decisions_dear_is_limited_and_others_are_served() {
 #[tokio::test]
 async fn list_with_an_entry_that_takes_too_long_is_an_error_and_never_empty() {
     for era in [Era::Legacy, Era::Modern] {
-        let bed = Bed::start(&tools(&["find", "spin"]), ("p.rego", ONE_IS_DEAR), "p.rego").await;
+        let bed = Bed::start(
+            &tools(&["find", "spin"]),
+            ("p.rego", ONE_IS_DEAR),
+            "{path: p.rego, time_limit: 50ms}",
+        )
+        .await;
         for subject in ["one", "two"] {
             let mut caller = bed.caller(era, subject, &[]).await;
             let said = caller.request("tools/list", json!({})).await.unwrap();
@@ -200,6 +209,31 @@ async fn answers_to_arguments_are_remembered_when_they_come_again() {
     }
     assert_eq!(decided("hit").await - hits, 1.0, "worked out twice, and remembered");
     bed.gateway.counts("portunus_table_entries", "table=\"decisions\"", 2.0).await;
+}
+
+/// Takes long to refuse one caller, and refuses all others at once.
+const TRIED: &str = "package mcp.authz\nimport rego.v1\ndecision := {\"allow\": false, \"reason\": input.principal.subject} if {\n\t\
+    input.mcp.kind == \"tool\"\n\tcount([x | some x in loop; some y in loop; x + y == -1]) == 0\n}\n\
+    default loop := []\nloop := numbers.range(1, 20000) if input.principal.subject == \"dear\"\n";
+
+#[tokio::test]
+async fn caller_whose_decisions_are_dear_to_look_at_again_leaves_others_theirs() {
+    let open = "package mcp.authz\nimport rego.v1\ndecision := true\nvisible := true\n";
+    let policy = "{path: p.rego, time_limit: 50ms, shadow: {path: next.rego}}";
+    let files = [("p.rego", open), ("next.rego", TRIED)];
+    let bed = Bed::start_with(&tools(&["find"]), &files, policy).await;
+    let mut dear = bed.caller(Era::Modern, "dear", &[]).await;
+    let dropped = "portunus_policy_aside_dropped_total";
+    within(60, "the end of what is looked at", async {
+        while bed.gateway.metric(dropped).await.is_none_or(|count| count < 3.0) {
+            assert_eq!(dear.call("find", json!({})).await.unwrap().text(), "find");
+        }
+    })
+    .await;
+    let mut calm = bed.caller(Era::Modern, "calm", &[]).await;
+    assert_eq!(calm.call("find", json!({})).await.unwrap().text(), "find");
+    let told = |entry: &Value| entry["difference"] == "would_deny" && entry["tried_reason"] == "calm";
+    bed.gateway.logged("the comparison for the other caller", told).await;
 }
 
 /// Has two values for one tool, and for a caller with one role for all.

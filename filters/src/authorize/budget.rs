@@ -1,7 +1,8 @@
 //! CPU time that callers use up for decisions and for lists.
 //!
-//! Callers are counted by [`Owner`]. What is charged drains at a fixed rate, and a caller above its burst is asked to come again. Decisions that cost about as much
-//! as the message around them are not charged, so that only who makes them dear has an account.
+//! Callers are counted by [`Owner`]. Their time drains at a fixed rate, and a caller above its burst is
+//! asked to come again. Decisions that cost about as much as the message around them are not charged, so
+//! that only who makes them dear has an account.
 
 use crate::Owner;
 use std::collections::HashMap;
@@ -34,6 +35,8 @@ pub enum Use {
     Decision,
     /// A list as a caller sees it.
     List,
+    /// A decision that is looked at again after it was told: explained, or compared.
+    Look,
 }
 
 /// The accounts of callers.
@@ -73,8 +76,8 @@ impl RanOut {
 /// What one caller has used, by what for.
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
-    decisions: Duration,
-    lists: Duration,
+    /// By [`Use`].
+    used: [Duration; 3],
     /// Monotonic time at which that was so.
     at: Duration,
 }
@@ -92,7 +95,7 @@ impl Rates {
 
     fn burst(self, purpose: Use) -> Duration {
         match purpose {
-            Use::Decision => self.a_second(),
+            Use::Decision | Use::Look => self.a_second(),
             Use::List => self.a_list() * LISTS_AT_ONCE,
         }
     }
@@ -111,22 +114,15 @@ impl Account {
     fn drained(self, rates: Rates, now: Duration) -> Account {
         let passed = now.saturating_sub(self.at).as_secs_f64().min(1e6);
         let drained = rates.a_second().mul_f64(passed);
-        Account {
-            decisions: self.decisions.saturating_sub(drained),
-            lists: self.lists.saturating_sub(drained),
-            at: self.at.max(now),
-        }
+        Account { used: self.used.map(|used| used.saturating_sub(drained)), at: self.at.max(now) }
     }
 
     fn used(&self, purpose: Use) -> Duration {
-        match purpose {
-            Use::Decision => self.decisions,
-            Use::List => self.lists,
-        }
+        self.used[purpose as usize]
     }
 
     fn total(&self) -> Duration {
-        self.decisions + self.lists
+        self.used.iter().sum()
     }
 }
 
@@ -168,10 +164,7 @@ impl CpuBudgets {
         }
         let account = accounts.entry(owner).or_default();
         *account = account.drained(rates, now);
-        match purpose {
-            Use::Decision => account.decisions += spent,
-            Use::List => account.lists += spent,
-        }
+        account.used[purpose as usize] += spent;
         self.is_used.store(true, Ordering::Relaxed);
     }
 

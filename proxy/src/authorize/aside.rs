@@ -1,13 +1,14 @@
 //! What is done with questions after they were answered, off the workers: refusals are explained, a
 //! policy that is tried is asked too, and questions are recorded.
 //!
-//! One thread with a bounded queue: what does not fit is counted and not done.
+//! One thread with a bounded queue, which gives way to the workers. What does not fit, and what is asked
+//! by a caller who has used up its CPU time for it, is counted and not done.
 
 use super::recorder::Recorder;
 use crate::clipped::Clipped;
 use crate::metrics::Metrics;
 use crate::shares::{Owner, Share, Shares};
-use portunus_filters::authorize::{Entry, Policy, Ruling};
+use portunus_filters::authorize::{CpuBudgets, CpuTimer, Entry, Policy, Ruling, Use};
 use portunus_filters::gate::{Judged, Watch};
 use std::collections::HashMap;
 use std::io;
@@ -21,6 +22,9 @@ const MAX_WAITING: usize = 1024;
 
 /// Bytes of all questions that wait.
 const MAX_WAITING_BYTES: usize = 16 << 20;
+
+/// The lowest priority that a thread can ask for: on Linux it is a thread's own.
+const NICENESS: i32 = 19;
 
 /// Differences of one kind are told one by one up to this, and then each time their number doubles.
 const TOLD: u64 = 8;
@@ -49,7 +53,10 @@ pub(super) struct Question {
     pub(super) policy: Arc<Policy>,
     pub(super) tried: Option<Arc<Policy>>,
     pub(super) judged: Arc<Judged>,
+    /// Who pays for it, and when it was asked, as a monotonic time.
     pub(super) owner: Owner,
+    pub(super) at: Duration,
+    pub(super) budgets: Arc<CpuBudgets>,
     pub(super) request_id: Arc<str>,
     /// The whole input document as JSON text.
     pub(super) input: String,
@@ -70,7 +77,13 @@ impl Aside {
             recording: Arc::clone(&recording),
             told: HashMap::new(),
         };
-        std::thread::Builder::new().name("aside".into()).spawn(move || desk.work(&mailbox))?;
+        let work = move || {
+            if let Err(error) = rustix::process::nice(NICENESS) {
+                tracing::warn!(%error, "the thread `aside` cannot give way to others");
+            }
+            desk.work(&mailbox);
+        };
+        std::thread::Builder::new().name("aside".into()).spawn(work)?;
         Ok(Aside { jobs, bytes: Shares::new(MAX_WAITING_BYTES), metrics, recorder, recording })
     }
 
@@ -127,16 +140,27 @@ impl Clerk {
                     continue;
                 }
             };
-            let Some(given) = &job.judged.policy else { continue };
-            if !given.decision.ruling.allow {
-                self.explain(&job, given.entry);
+            let account = (&*job.budgets, job.at);
+            if job.policy.wait_for(Use::Look, || job.owner, account).is_some() {
+                self.metrics.policy.aside_dropped.inc();
+                continue;
             }
-            if job.judged.sampled.tried {
-                self.compare(&job, given.entry, &given.decision.ruling);
-            }
-            if job.judged.sampled.recorded {
-                self.record(&job, given.entry);
-            }
+            let timer = CpuTimer::start();
+            self.look(&job);
+            job.policy.charge(job.owner, (Use::Look, timer.elapsed()), account);
+        }
+    }
+
+    fn look(&mut self, job: &Question) {
+        let Some(given) = &job.judged.policy else { return };
+        if !given.decision.ruling.allow {
+            self.explain(job, given.entry);
+        }
+        if job.judged.sampled.tried {
+            self.compare(job, given.entry, &given.decision.ruling);
+        }
+        if job.judged.sampled.recorded {
+            self.record(job, given.entry);
         }
     }
 
