@@ -179,7 +179,7 @@ impl Estate {
             vouched += pool.vouched_count();
             answers += pool.offload.held();
         }
-        Estate::show_connections(pools.values().chain(&replicas), metrics);
+        Estate::show_connections(pools.values().chain(&replicas));
         metrics.upstreams.sweep(now);
         let sizes = [
             ("upstream_connections_idle", idle),
@@ -210,16 +210,17 @@ impl Estate {
     }
 
     /// Measures the connections of each upstream, over all its instances.
-    fn show_connections<'p>(pools: impl Iterator<Item = &'p Arc<Pool>>, metrics: &Metrics) {
-        let mut counts: HashMap<&str, (usize, usize)> = HashMap::new();
+    fn show_connections<'p>(pools: impl Iterator<Item = &'p Arc<Pool>>) {
+        let mut counts = HashMap::new();
         for pool in pools {
             let Some(monitor) = pool.monitor() else { continue };
-            let (idle, active) = counts.entry(&monitor.upstream.name).or_default();
+            let upstream = &monitor.upstream;
+            let (_, idle, active) = counts.entry(Arc::as_ptr(upstream)).or_insert((upstream, 0, 0));
             *idle += pool.idle_count();
             *active += pool.active_count();
         }
-        for (upstream, (idle, active)) in counts {
-            metrics.upstreams.show_connections(upstream, idle, active);
+        for (upstream, idle, active) in counts.into_values() {
+            upstream.show_connections(idle, active);
         }
     }
 }

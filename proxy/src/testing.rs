@@ -245,7 +245,7 @@ impl Bed {
     pub(crate) fn under(rego: &str, address: SocketAddr, more: &str) -> Bed {
         let text = format!(
             "version: 1\nlisten: 127.0.0.1:0\nupstreams:\n  up: {{ url: \"http://{address}/mcp\"{more} }}\n\
-             servers:\n  /mcp: up\npolicy: policy.rego\n"
+             servers:\n  /mcp: up\npolicy: {{ path: policy.rego, time_limit: 1s }}\n"
         );
         let files = [("policy.rego".into(), rego.to_owned())].into();
         Bed::among(&text, MapEnvironment { files, ..MapEnvironment::default() })

@@ -4,10 +4,10 @@ use super::{Status, keep};
 use crate::upstreams::answers::Answers;
 use crate::upstreams::dial::ConnectCause;
 use crate::upstreams::monitor::InstanceMonitor;
-use portunus_config::{Snapshot, Upstream};
+use portunus_config::{Snapshot, Upstream, UpstreamUrl};
 use portunus_filters::Reason;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +47,9 @@ pub struct UpstreamMetrics {
     failed: Box<[(Reason, IntCounter)]>,
     failed_calls: AtomicU64,
     duration: Histogram,
-    connect_failures: IntCounterVec,
+    /// Idle, and active.
+    connections: [IntGauge; STATES.len()],
+    connect_failures: [IntCounter; ConnectCause::ALL.len()],
     /// Ejections of its instances.
     pub ejections: IntCounter,
 }
@@ -77,7 +79,14 @@ impl UpstreamMetrics {
 
     /// Counts a connection that was not made.
     pub fn count_connect_failure(&self, cause: ConnectCause) {
-        self.connect_failures.with_label_values(&[&*self.name, cause.as_str()]).inc();
+        self.connect_failures[cause as usize].inc();
+    }
+
+    /// Shows how many connections it has.
+    pub fn show_connections(&self, idle: usize, active: usize) {
+        for (gauge, count) in self.connections.iter().zip([idle, active]) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 }
 
@@ -129,6 +138,9 @@ impl UpstreamsMetrics {
     }
 
     /// What watches the instance that `upstream` leads to: one for all pools with the same label values.
+    ///
+    /// Only here do series begin, so that what still runs on a configuration that was replaced brings none back that
+    /// [`Self::retain`] has ended.
     pub fn instance(&self, upstream: &Upstream) -> Arc<InstanceMonitor> {
         let mut known = self.lock();
         let metrics = known
@@ -170,30 +182,22 @@ impl UpstreamsMetrics {
         });
     }
 
-    /// Shows how many connections an upstream has.
-    pub fn show_connections(&self, upstream: &str, idle: usize, active: usize) {
-        for (state, count) in STATES.iter().zip([idle, active]) {
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.connections.with_label_values(&[upstream, state]).set(count);
-        }
-    }
-
     /// Reports instances that failed too often for a line each.
     pub fn sweep(&self, now: Instant) {
         let instances: Vec<_> = self.lock().instances.values().cloned().collect();
         instances.iter().for_each(|instance| instance.sweep(now));
     }
 
-    /// The instances of an upstream, in the order of their URLs.
+    /// The instances of an upstream, in the order of their URLs; none of one that was removed meanwhile.
     pub fn instances_of(&self, upstream: &Upstream) -> Vec<Arc<InstanceMonitor>> {
-        upstream.urls().map(|url| self.instance(&upstream.at(url))).collect()
+        let known = self.lock();
+        let at =
+            |url: &UpstreamUrl| known.instances.get(&(Arc::clone(&upstream.name), url.redacted())).cloned();
+        upstream.urls().filter_map(at).collect()
     }
 
     fn handles(&self, name: &Arc<str>) -> UpstreamMetrics {
         let counter = |status: &str| self.requests.with_label_values(&[&**name, status]);
-        for cause in ConnectCause::ALL {
-            self.connect_failures.with_label_values(&[&**name, cause.as_str()]);
-        }
         UpstreamMetrics {
             name: Arc::clone(name),
             answers: Arc::default(),
@@ -201,7 +205,9 @@ impl UpstreamsMetrics {
             failed: failures().map(|(reason, label)| (reason, counter(label))).collect(),
             failed_calls: AtomicU64::new(0),
             duration: self.durations.with_label_values(&[&**name]),
-            connect_failures: self.connect_failures.clone(),
+            connections: STATES.map(|state| self.connections.with_label_values(&[&**name, state])),
+            connect_failures: ConnectCause::ALL
+                .map(|cause| self.connect_failures.with_label_values(&[&**name, cause.as_str()])),
             ejections: self.ejections.with_label_values(&[&**name]),
         }
     }
@@ -223,5 +229,41 @@ impl UpstreamsMetrics {
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portunus_config::{MapEnvironment, load_text};
+    use std::path::Path;
+
+    fn snapshot(name: &str) -> Snapshot {
+        let text = format!(
+            "version: 1\nlisten: 127.0.0.1:0\nupstreams:\n  {name}: http://127.0.0.1:9/mcp\nservers:\n  /mcp: {name}\n"
+        );
+        load_text(&text, Path::new("t.yaml"), &MapEnvironment::default()).unwrap().snapshot
+    }
+
+    #[test]
+    fn what_still_runs_on_a_removed_upstream_brings_none_of_its_series_back() {
+        let registry = Registry::new();
+        let metrics = UpstreamsMetrics::new(&registry).unwrap();
+        let (former, latter) = (snapshot("former"), snapshot("latter"));
+        let shown = |name: &str| {
+            let families = registry.gather();
+            let series = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
+            series.flat_map(|one| one.get_label()).any(|label| label.value() == name)
+        };
+        let monitor = metrics.instance(&former.upstreams[0]);
+        assert!(shown("former"));
+        metrics.instance(&latter.upstreams[0]);
+        metrics.retain(&latter);
+        monitor.upstream.count_connect_failure(ConnectCause::Refused);
+        monitor.upstream.show_connections(1, 1);
+        monitor.upstream.count(Status::Ok, None, 0.1);
+        assert!(metrics.instances_of(&former.upstreams[0]).is_empty());
+        assert_eq!(metrics.instances_of(&latter.upstreams[0]).len(), 1);
+        assert!(shown("latter") && !shown("former"));
     }
 }
