@@ -1,12 +1,13 @@
 // steady.mjs 1|2 MODE URL SECONDS : one SDK client that calls `echo` ten times a second and never gives up.
 //
 // Whatever fails is tried again in the same session at first, and in a new one if that says that it is gone. Prints
-// `ready` after the first answer, and at the end one JSON line: calls, failed, sessions, and the longest wait in ms.
+// `ready` after the first answer, and at the end one JSON line: calls, failed, sessions, the longest wait in ms, and the
+// number of the call that waited so.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { require } from './packages.mjs';
 
 const [generation, mode, url, seconds] = process.argv.slice(2);
-const sum = { calls: 0, failed: 0, sessions: 0, longest_ms: 0, notes: [] };
+const sum = { calls: 0, failed: 0, sessions: 0, longest_ms: 0, longest_call: 0, notes: [] };
 
 async function connect() {
   sum.sessions++;
@@ -46,7 +47,8 @@ for (let number = 0; performance.now() < end; number++) {
     sum.notes.push(`${error?.name} ${error?.code ?? ''} ${error?.message}`.slice(0, 200));
     if (gone(error)) client = undefined;
   }
-  sum.longest_ms = Math.max(sum.longest_ms, Math.round(performance.now() - started));
+  const waited_ms = Math.round(performance.now() - started);
+  if (waited_ms > sum.longest_ms) [sum.longest_ms, sum.longest_call] = [waited_ms, sum.calls];
   await sleep(100);
 }
 console.log(JSON.stringify(sum));

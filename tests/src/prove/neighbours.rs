@@ -112,7 +112,11 @@ async fn behave(gateway: Arc<Gateway>, era: Era, notice: Arc<Notice>, mut stop: 
             19 => caller.request("tools/list", json!({})).await,
             _ => caller.call(name, json!({"word": word, "amount": 5, "region": "eu"})).await,
         };
-        notice.took(start.elapsed());
+        let took = start.elapsed();
+        notice.took(took);
+        if took > PATIENCE {
+            println!("{era:?}, round {round}, {}: {took:.1?}", if round % 20 == 19 { "list" } else { name });
+        }
         match said {
             Ok(said) if round % 20 == 19 && said.message["result"]["tools"].as_array().is_some() => {}
             Ok(said) if said.text() == word => {}
