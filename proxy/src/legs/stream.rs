@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::StatusCode;
 use portunus_config::Upstream;
-use portunus_filters::Kind;
 use portunus_filters::mcp::Shape;
 use portunus_filters::mcp::bridge::question_of_server_request;
+use portunus_filters::{Kind, Reason};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -115,6 +115,10 @@ async fn read(gateway: &Weak<Gateway>, leg: &Weak<Leg>, reading: &mut Reading) -
         match next {
             Ok(Some(message)) => sort(&gateway, &leg, &message),
             Ok(None) => return Lost::Again,
+            // It may have nothing to say: the server is asked whether the session is there.
+            Err(failure)
+                if failure.denial.reason == Reason::UpstreamTimeout
+                    && errand::on_leg(&gateway, &leg, Errand::Ping).await.is_ok() => {}
             Err(failure) => {
                 tracing::debug!(upstream = &*leg.place.upstream.name, cause = failure.cause, "stream lost");
                 return Lost::Again;

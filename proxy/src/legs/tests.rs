@@ -1,4 +1,4 @@
-use super::Leg;
+use super::{Leg, What};
 use crate::testing::{Asked, Bed, Server, Wire, within};
 use portunus_filters::mcp::Revision;
 use std::sync::Arc;
@@ -89,4 +89,41 @@ async fn a_server_that_is_down_is_told_of_no_more_and_holds_up_nobody() {
     assert!(server.heard("DELETE").len() < MANY / 2, "{}", server.heard("DELETE").len());
     let dropped = bed.gateway.metrics.errands.with_label_values(&["delete", "dropped"]).get();
     assert!(dropped > 0);
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_kept_as_long_as_its_server_answers_for_the_session() {
+    let pings = Arc::new(AtomicUsize::new(0));
+    let server = Server::start(move |asked: Asked, mut wire: Wire| {
+        let pings = Arc::clone(&pings);
+        async move {
+            match asked.method() {
+                "initialize" => {
+                    let result = r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}"#;
+                    wire.result(&asked, result).await;
+                }
+                "ping" if pings.fetch_add(1, Ordering::SeqCst) < 3 => wire.result(&asked, "{}").await,
+                "ping" => wire.status("500 No", "", "").await,
+                "GET" => {
+                    wire.begin_events().await;
+                    wire.closed().await;
+                    return None;
+                }
+                _ => wire.accepted().await,
+            }
+            Some(wire)
+        }
+    })
+    .await;
+    let bed = Bed::before(server.address, ", era: legacy, timeouts: { idle: 50ms }");
+    let legs = own(&bed, 1).await;
+    for _ in 0..4 {
+        server.hears("ping").await;
+    }
+    assert_eq!(server.heard("GET").len(), 1, "it was answered, and the stream given up");
+    assert!(bed.gateway.estate.heard.is_empty());
+    server.hears("GET").await;
+    let heard = within("the gap", bed.gateway.estate.heard.next()).await;
+    assert!(matches!(heard.what, What::Gap), "{:?}", heard.what);
+    drop(legs);
 }

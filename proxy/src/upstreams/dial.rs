@@ -7,6 +7,7 @@ use super::stream::Stream;
 use super::tls::{TlsFault, secure};
 use crate::descriptors::{self, Wanting};
 use portunus_config::{AddressGrant, Host, Scheme, Upstream};
+use rustix::net::sockopt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,11 @@ use tokio::time::{Instant, sleep, timeout};
 /// How long a connection waits for a file descriptor, and how often it looks.
 const DESCRIPTOR_WITHIN: Duration = Duration::from_secs(1);
 const DESCRIPTOR_RETRY: Duration = Duration::from_millis(20);
+/// When the system asks whether the other end of a silent connection is still there, and how often before it
+/// takes it for lost: after two minutes in all (tcp(7)).
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_PROBES: u32 = 3;
 /// The process, or the system, has too many files open (errno(3)).
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
@@ -201,7 +207,16 @@ async fn connect_first(
 async fn connect(address: SocketAddr) -> Result<TcpStream, DialError> {
     let stream = socket(address).await?.connect(address).await.map_err(DialError::Unreachable)?;
     stream.set_nodelay(true).map_err(DialError::Unreachable)?;
+    keep_alive(&stream).map_err(|error| DialError::Unreachable(error.into()))?;
     Ok(stream)
+}
+
+/// Has the system look after a silent connection: its other end may be gone, and what lies between forgets it.
+fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE_EVERY)?;
+    sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_PROBES)
 }
 
 /// A socket, as soon as there is one that may be used: connections end all the time.
