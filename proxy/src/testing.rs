@@ -210,7 +210,7 @@ async fn request(stream: &mut TcpStream) -> Option<Asked> {
 
 /// Waits for `future` and says what was waited for if it does not come.
 pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(Duration::from_secs(10), future).await {
+    match tokio::time::timeout(Duration::from_secs(40), future).await {
         Ok(output) => output,
         Err(_) => panic!("waited for {what}"),
     }

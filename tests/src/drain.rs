@@ -129,7 +129,7 @@ async fn an_idle_process_ends_at_once() {
         let start = Instant::now();
         gateway.signal(signal);
         assert_ends_in_order(&mut gateway).await;
-        assert!(start.elapsed() < Duration::from_secs(2), "{signal}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "{signal}: {:?}", start.elapsed());
         assert_eq!(idle.until_closed().await, "", "{signal}");
     }
 }
@@ -215,5 +215,5 @@ async fn a_second_interrupt_ends_at_once() {
     let start = Instant::now();
     gateway.signal("INT");
     gateway.ended().await;
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }

@@ -19,7 +19,7 @@ pub(crate) struct Pair {
 }
 
 /// What a killed replica may cost its clients.
-const AT_MOST: Duration = Duration::from_secs(5);
+const AT_MOST: Duration = Duration::from_secs(10);
 
 impl Pair {
     async fn before(servers: &[(&str, &Mcp)]) -> Pair {

@@ -34,9 +34,13 @@ pub(crate) use upstream::{Request, Upstream, Wire};
 use std::future::Future;
 use std::time::Duration;
 
-/// Waits for `future` and says what was waited for if it does not come.
+/// How many times as long as on a machine that does nothing else a test may take.
+const PATIENCE: u64 = 4;
+
+/// Waits for `future` and says what was waited for if it does not come; `seconds` are those of a machine that
+/// does nothing else.
 pub(crate) async fn within<F: Future>(seconds: u64, what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(Duration::from_secs(seconds), future).await {
+    match tokio::time::timeout(Duration::from_secs(PATIENCE * seconds), future).await {
         Ok(output) => output,
         Err(_) => panic!("waited {seconds} s for {what}"),
     }

@@ -198,7 +198,7 @@ async fn a_certificate_that_ends_ends_what_was_let_in_by_it_on_a_connection_that
             issuer.url()
         );
         let hall = Hall::start((&clients, &own), &identity, &server).await;
-        let brief = clients.issue_for(&["a.agents.internal"], Duration::from_secs(5));
+        let brief = clients.issue_for(&["a.agents.internal"], Duration::from_secs(10));
         let mut client = hall.connect(Some(&brief)).await;
         assert_eq!(call(&mut client, "/mcp", shown).await.status, 200, "{require}");
         let open = Open::with(async || hall.connect(Some(&brief)).await, shown).await;
