@@ -85,7 +85,8 @@ fn digest_of(uri: &str) -> [u8; 32] {
 struct Kept {
     answer: Answer,
     upstream: Arc<str>,
-    uri: Box<str>,
+    /// Digest of the URI that the server knows it by.
+    uri: [u8; 32],
     /// Who asked.
     caller: Option<CallerKey>,
     read_at: Moment,
@@ -118,7 +119,8 @@ pub struct Read {
     server: ServerId,
     upstream: Arc<str>,
     key: Key,
-    uri: Box<str>,
+    /// Digest of the URI that the server knows it by.
+    uri: [u8; 32],
     may_share: bool,
     /// Other callers' answers are of use, as far as is known.
     joins_others: bool,
@@ -187,7 +189,7 @@ impl Reads {
             server: place.server.clone(),
             upstream: Arc::clone(&place.upstream.name),
             key: Key { serial, upstream, caller, request: digest(wanted) },
-            uri: target.unwrap_or(&uri).into(),
+            uri: digest_of(target.unwrap_or(&uri)),
             may_share,
             joins_others: may_share,
             rules,
@@ -198,11 +200,13 @@ impl Reads {
 
     /// Notes that an upstream said that a resource changed, under the URI that it knows it by.
     pub fn updated(&self, upstream: &Upstream, uri: &str, now: Moment) {
+        // A server may choose a URI of megabytes: nobody waits here until it is digested.
+        let key = (Arc::clone(&upstream.name), digest_of(uri));
         let mut changes = lock(&self.changes);
         if changes.one.len() >= MAX_UPDATES {
             changes.forget_fullest(now.monotonic);
         }
-        changes.one.insert((Arc::clone(&upstream.name), digest_of(uri)), now.monotonic);
+        changes.one.insert(key, now.monotonic);
     }
 
     /// Notes that the resources of an upstream are others now.
@@ -241,7 +245,7 @@ impl Reads {
 
     fn is_outdated(&self, kept: &Kept) -> bool {
         let changes = lock(&self.changes);
-        let one = changes.one.get(&(Arc::clone(&kept.upstream), digest_of(&kept.uri)));
+        let one = changes.one.get(&(Arc::clone(&kept.upstream), kept.uri));
         let latest = one.max(changes.all.get(&kept.upstream));
         latest.is_some_and(|at| *at >= kept.read_at.monotonic)
     }
@@ -397,7 +401,7 @@ impl Read {
                 ..answer.clone()
             },
             upstream: Arc::clone(&self.upstream),
-            uri: self.uri.clone(),
+            uri: self.uri,
             caller: self.key.caller,
             read_at: self.begun,
             fresh_until,
@@ -440,7 +444,7 @@ impl Kept {
     }
 
     fn bytes(&self) -> usize {
-        self.answer.text().len() + self.uri.len() + 256
+        self.answer.text().len() + 288
     }
 }
 

@@ -4,6 +4,7 @@
 //! to stop. This thread decides when the process ends: when the last call is done.
 
 use crate::admin::Admin;
+use crate::bridge;
 use crate::context::Gateway;
 use crate::control::{Claim, Command, Control};
 use crate::descriptors;
@@ -295,7 +296,7 @@ fn server(threads: usize) -> Server {
 ///
 /// The process is ready when their threads run, and alive for the watchdog while these do.
 fn data(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     edge: &Arc<Edge>,
     bound: &Bound,
     readiness: &Readiness,
@@ -304,8 +305,13 @@ fn data(
     let mut server = server(gateway.bootstrap.threads);
     let listening: Vec<&Listening> = bound.listeners.iter().map(|(_, listening)| listening).collect();
     let (starting, beat) = (readiness.wait_for("listeners"), supervisor.clone().beat());
+    let tended = Arc::clone(gateway);
     let companion = Box::pin(async move {
         drop(starting);
+        // A connection is driven by the threads that made it. What speaks to servers makes some that calls use
+        // later, so it runs where nothing holds a thread up for long.
+        tokio::spawn(bridge::hear(Arc::clone(&tended)));
+        tokio::spawn(sweep_sessions(tended));
         beat.await;
     });
     let (telling, closed) = oneshot::channel();
@@ -359,7 +365,6 @@ fn spawn_asides(
         let watcher = Watcher::new(Arc::clone(gateway), &path, fingerprint);
         runtime.spawn(watcher.run(Arc::clone(reload))).abort_handle()
     });
-    runtime.spawn(crate::bridge::hear(Arc::clone(gateway)));
     runtime.spawn(news::run(Arc::clone(gateway)));
     runtime.spawn(store_changes(Arc::clone(gateway)));
     let gateway = Arc::clone(gateway);
@@ -367,11 +372,8 @@ fn spawn_asides(
         let mut tick = interval(SWEEP);
         loop {
             tick.tick().await;
-            gateway.estate.legs.sweep(&gateway);
-            gateway.estate.sessions.sweep(&gateway);
             gateway.estate.reads.sweep(gateway.clock.now());
             gateway.estate.catalogs.sweep(gateway.clock.now(), &gateway.active().snapshot);
-            gateway.estate.replicas.probe(&gateway);
             gateway.estate.callers.keys.refresh(&gateway);
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
             gateway.glance().authority.sweep(&gateway.metrics, gateway.clock.now().monotonic);
@@ -381,6 +383,17 @@ fn spawn_asides(
         }
     });
     watcher
+}
+
+/// Ends sessions that are not used, and probes servers.
+async fn sweep_sessions(gateway: Arc<Gateway>) {
+    let mut tick = interval(SWEEP);
+    loop {
+        tick.tick().await;
+        gateway.estate.legs.sweep(&gateway);
+        gateway.estate.sessions.sweep(&gateway);
+        gateway.estate.replicas.probe(&gateway);
+    }
 }
 
 /// Takes back the lists and keys of issuers that an earlier process knew; what is not there is asked for.

@@ -79,11 +79,11 @@ impl Aside {
         };
         let work = move || {
             if let Err(error) = rustix::process::nice(NICENESS) {
-                tracing::warn!(%error, "the thread `aside` cannot give way to others");
+                tracing::warn!(%error, "explanations cannot give way to others");
             }
             desk.work(&mailbox);
         };
-        std::thread::Builder::new().name("aside".into()).spawn(work)?;
+        std::thread::Builder::new().name("explanations".into()).spawn(work)?;
         Ok(Aside { jobs, bytes: Shares::new(MAX_WAITING_BYTES), metrics, recorder, recording })
     }
 

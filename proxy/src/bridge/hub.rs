@@ -119,7 +119,10 @@ impl Hub {
 pub async fn run(gateway: Arc<Gateway>) {
     loop {
         let heard = gateway.estate.heard.next().await;
-        hear(&gateway, heard);
+        let (queue, hearing) = (heard.leg.place().pool.offload.clone(), Arc::clone(&gateway));
+        queue.run(heard.bytes(), move || hear(&hearing, heard)).await;
+        // There may be as much to hear as servers wish.
+        tokio::task::yield_now().await;
     }
 }
 

@@ -30,6 +30,17 @@ pub struct Heard {
     pub share: Option<Arc<Share<UpstreamKey>>>,
 }
 
+impl Heard {
+    /// Bytes of what the server said.
+    pub fn bytes(&self) -> usize {
+        match &self.what {
+            What::Notice { message, .. } => message.len(),
+            What::Question { question, .. } => question.params.len(),
+            What::Gap | What::Gone => 0,
+        }
+    }
+}
+
 /// What was said.
 #[derive(Clone, Debug)]
 pub enum What {
