@@ -44,7 +44,8 @@ async fn listen(gateway: Weak<Gateway>, leg: Weak<Leg>) {
     loop {
         let reading = match (gateway.upgrade(), leg.upgrade()) {
             (Some(gateway), Some(leg)) => {
-                let reading = connect(&gateway, &leg, &resume).await;
+                // Boxed, as the ping below: a stream is there for as long as its session, and either for a moment.
+                let reading = Box::pin(connect(&gateway, &leg, &resume)).await;
                 leg.open.send_replace(true);
                 reading
             }
@@ -118,7 +119,7 @@ async fn read(gateway: &Weak<Gateway>, leg: &Weak<Leg>, reading: &mut Reading) -
             // It may have nothing to say: the server is asked whether the session is there.
             Err(failure)
                 if failure.denial.reason == Reason::UpstreamTimeout
-                    && errand::on_leg(&gateway, &leg, Errand::Ping).await.is_ok() => {}
+                    && Box::pin(errand::on_leg(&gateway, &leg, Errand::Ping)).await.is_ok() => {}
             Err(failure) => {
                 tracing::debug!(upstream = &*leg.place.upstream.name, cause = failure.cause, "stream lost");
                 return Lost::Again;
@@ -216,5 +217,16 @@ fn told_of(gateway: &Arc<Gateway>, leg: &Arc<Leg>, what: What) {
     });
     if let Some(dropped) = dropped {
         bridge::missed(gateway, &dropped.upstream);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_listens_for_as_long_as_a_session_takes_little_memory() {
+        let bytes = size_of_val(&listen(Weak::new(), Weak::new()));
+        assert!(bytes <= 2048, "{bytes}");
     }
 }
