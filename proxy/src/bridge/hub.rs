@@ -9,6 +9,7 @@ use crate::authorize::{self, Overseer};
 use crate::context::Gateway;
 use crate::errand::Errand;
 use crate::legs::{Heard, Leg, Origin, What};
+use crate::offload::OffloadQueue;
 use crate::sealing::CallerKey;
 use crate::talk::Reply;
 use portunus_config::{ServerId, Upstream};
@@ -117,9 +118,11 @@ impl Hub {
 
 /// Hears all legs until the process ends.
 pub async fn run(gateway: Arc<Gateway>) {
+    // Not that of a server: what one of them says elsewhere must not keep the words of others waiting.
+    let queue = OffloadQueue::default();
     loop {
         let heard = gateway.estate.heard.next().await;
-        let (queue, hearing) = (heard.leg.place().pool.offload.clone(), Arc::clone(&gateway));
+        let hearing = Arc::clone(&gateway);
         queue.run(heard.bytes(), move || hear(&hearing, heard)).await;
         // There may be as much to hear as servers wish.
         tokio::task::yield_now().await;
