@@ -148,7 +148,7 @@ pub fn judge(
 /// Has a question looked at off the workers, if it is to be.
 fn look_later(gateway: &Gateway, active: &Active, arrival: &Arrival, judged: &Arc<Judged>) {
     let authority = &active.authority;
-    let (Some(rules), Some(asked)) = (&authority.policy, authority.gate.rules()) else { return };
+    let (Some(rules), Some(gate_rules)) = (&authority.policy, authority.gate.rules()) else { return };
     let Some(input) = judged.question.take() else { return };
     gateway.aside.consider(Question {
         policy: Arc::clone(&rules.policy),
@@ -156,7 +156,7 @@ fn look_later(gateway: &Gateway, active: &Active, arrival: &Arrival, judged: &Ar
         judged: Arc::clone(judged),
         owner: Owner::of(arrival),
         at: arrival.at.monotonic,
-        budgets: Arc::clone(&asked.budgets),
+        budgets: Arc::clone(&gate_rules.budgets),
         request_id: Arc::clone(&arrival.request_id),
         input,
     });

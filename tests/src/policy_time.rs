@@ -217,7 +217,7 @@ const TRIED: &str = "package mcp.authz\nimport rego.v1\ndecision := {\"allow\": 
     default loop := []\nloop := numbers.range(1, 20000) if input.principal.subject == \"dear\"\n";
 
 #[tokio::test]
-async fn caller_whose_decisions_are_dear_to_look_at_again_leaves_others_theirs() {
+async fn costly_shadow_comparisons_of_one_caller_leave_those_of_others() {
     let open = "package mcp.authz\nimport rego.v1\ndecision := true\nvisible := true\n";
     let policy = "{path: p.rego, time_limit: 50ms, shadow: {path: next.rego}}";
     let files = [("p.rego", open), ("next.rego", TRIED)];

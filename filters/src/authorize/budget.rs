@@ -1,4 +1,4 @@
-//! CPU time that callers use up for decisions and for lists.
+//! CPU time that callers use up for decisions, for lists, and for what is made of decisions later.
 //!
 //! Callers are counted by [`Owner`]. Their time drains at a fixed rate, and a caller above its burst is
 //! asked to come again. Decisions that cost about as much as the message around them are not charged, so
@@ -35,8 +35,12 @@ pub enum Use {
     Decision,
     /// A list as a caller sees it.
     List,
-    /// A decision that is looked at again after it was told: explained, or compared.
-    Look,
+    /// A decision that is explained, compared or recorded after it was told.
+    Sampling,
+}
+
+impl Use {
+    const COUNT: usize = Use::Sampling as usize + 1;
 }
 
 /// The accounts of callers.
@@ -77,7 +81,7 @@ impl RanOut {
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
     /// By [`Use`].
-    used: [Duration; 3],
+    used: [Duration; Use::COUNT],
     /// Monotonic time at which that was so.
     at: Duration,
 }
@@ -95,7 +99,7 @@ impl Rates {
 
     fn burst(self, purpose: Use) -> Duration {
         match purpose {
-            Use::Decision | Use::Look => self.a_second(),
+            Use::Decision | Use::Sampling => self.a_second(),
             Use::List => self.a_list() * LISTS_AT_ONCE,
         }
     }

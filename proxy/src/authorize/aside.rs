@@ -1,8 +1,8 @@
 //! What is done with questions after they were answered, off the workers: refusals are explained, a
 //! policy that is tried is asked too, and questions are recorded.
 //!
-//! One thread with a bounded queue, which gives way to the workers. What does not fit, and what is asked
-//! by a caller who has used up its CPU time for it, is counted and not done.
+//! One thread with a bounded queue, of which callers have fair shares. Questions that do not fit, or whose
+//! caller has used up its CPU time, are counted and dropped.
 
 use super::recorder::Recorder;
 use crate::clipped::Clipped;
@@ -23,9 +23,6 @@ const MAX_WAITING: usize = 1024;
 /// Bytes of all questions that wait.
 const MAX_WAITING_BYTES: usize = 16 << 20;
 
-/// The lowest priority that a thread can ask for: on Linux it is a thread's own.
-const NICENESS: i32 = 19;
-
 /// Differences of one kind are told one by one up to this, and then each time their number doubles.
 const TOLD: u64 = 8;
 
@@ -35,6 +32,7 @@ const MAX_KINDS: usize = 1000;
 /// The queue, and the recorder behind it.
 pub struct Aside {
     jobs: SyncSender<Job>,
+    places: Arc<Shares>,
     bytes: Arc<Shares>,
     metrics: Arc<Metrics>,
     recorder: Arc<Mutex<Recorder>>,
@@ -44,7 +42,7 @@ pub struct Aside {
 
 /// What the thread is told.
 enum Job {
-    Look(Question, Share),
+    Sample(Question, [Share; 2]),
     EndRecording,
 }
 
@@ -53,13 +51,21 @@ pub(super) struct Question {
     pub(super) policy: Arc<Policy>,
     pub(super) tried: Option<Arc<Policy>>,
     pub(super) judged: Arc<Judged>,
-    /// Who pays for it, and when it was asked, as a monotonic time.
+    /// The caller whose budget is charged.
     pub(super) owner: Owner,
+    /// Monotonic time of the question.
     pub(super) at: Duration,
     pub(super) budgets: Arc<CpuBudgets>,
     pub(super) request_id: Arc<str>,
     /// The whole input document as JSON text.
     pub(super) input: String,
+}
+
+impl Question {
+    /// Whether the caller has used up its CPU time.
+    fn is_over_budget(&self) -> bool {
+        self.policy.wait_for(Use::Sampling, || self.owner, (&self.budgets, self.at)).is_some()
+    }
 }
 
 impl Aside {
@@ -77,24 +83,20 @@ impl Aside {
             recording: Arc::clone(&recording),
             told: HashMap::new(),
         };
-        let work = move || {
-            if let Err(error) = rustix::process::nice(NICENESS) {
-                tracing::warn!(%error, "explanations cannot give way to others");
-            }
-            desk.work(&mailbox);
-        };
-        std::thread::Builder::new().name("explanations".into()).spawn(work)?;
-        Ok(Aside { jobs, bytes: Shares::new(MAX_WAITING_BYTES), metrics, recorder, recording })
+        std::thread::Builder::new().name("explanations".into()).spawn(move || desk.work(&mailbox))?;
+        let (places, bytes) = (Shares::new(MAX_WAITING), Shares::new(MAX_WAITING_BYTES));
+        Ok(Aside { jobs, places, bytes, metrics, recorder, recording })
     }
 
     /// Takes a question on, if there is room.
     pub(super) fn consider(&self, question: Question) {
-        let is_dropped = match self.bytes.take(question.owner, question.input.len()) {
-            Some(share) => {
-                matches!(self.jobs.try_send(Job::Look(question, share)), Err(TrySendError::Full(_)))
-            }
-            None => true,
-        };
+        let owner = question.owner;
+        let place = self.places.take(owner, 1);
+        let shares = place.and_then(|place| Some([place, self.bytes.take(owner, question.input.len())?]));
+        let is_dropped = shares.is_none_or(|shares| {
+            question.is_over_budget()
+                || matches!(self.jobs.try_send(Job::Sample(question, shares)), Err(TrySendError::Full(_)))
+        });
         if is_dropped {
             self.metrics.policy.aside_dropped.inc();
         }
@@ -133,25 +135,24 @@ struct Clerk {
 impl Clerk {
     fn work(&mut self, mailbox: &Receiver<Job>) {
         while let Ok(job) = mailbox.recv() {
-            let (job, _share) = match job {
-                Job::Look(question, share) => (question, share),
+            let (job, _shares) = match job {
+                Job::Sample(question, shares) => (question, shares),
                 Job::EndRecording => {
                     lock(&self.recorder).end();
                     continue;
                 }
             };
-            let account = (&*job.budgets, job.at);
-            if job.policy.wait_for(Use::Look, || job.owner, account).is_some() {
+            if job.is_over_budget() {
                 self.metrics.policy.aside_dropped.inc();
                 continue;
             }
             let timer = CpuTimer::start();
-            self.look(&job);
-            job.policy.charge(job.owner, (Use::Look, timer.elapsed()), account);
+            self.sample(&job);
+            job.policy.charge(job.owner, (Use::Sampling, timer.elapsed()), (&job.budgets, job.at));
         }
     }
 
-    fn look(&mut self, job: &Question) {
+    fn sample(&mut self, job: &Question) {
         let Some(given) = &job.judged.policy else { return };
         if !given.decision.ruling.allow {
             self.explain(job, given.entry);
