@@ -42,6 +42,9 @@ const MAX_FLEETING: usize = 40_000;
 /// How long nobody waits for an answer of that kind.
 const FLEETING_FOR: Duration = Duration::from_secs(60);
 
+/// Bytes of a kept answer beside its text, about.
+const KEPT_BYTES: usize = 288;
+
 /// Answers that may be given again, of all virtual servers.
 #[derive(Default)]
 pub struct Reads {
@@ -86,7 +89,7 @@ struct Kept {
     answer: Answer,
     upstream: Arc<str>,
     /// Digest of the URI that the server knows it by.
-    uri: [u8; 32],
+    uri_digest: [u8; 32],
     /// Who asked.
     caller: Option<CallerKey>,
     read_at: Moment,
@@ -120,7 +123,7 @@ pub struct Read {
     upstream: Arc<str>,
     key: Key,
     /// Digest of the URI that the server knows it by.
-    uri: [u8; 32],
+    uri_digest: [u8; 32],
     may_share: bool,
     /// Other callers' answers are of use, as far as is known.
     joins_others: bool,
@@ -189,7 +192,7 @@ impl Reads {
             server: place.server.clone(),
             upstream: Arc::clone(&place.upstream.name),
             key: Key { serial, upstream, caller, request: digest(wanted) },
-            uri: digest_of(target.unwrap_or(&uri)),
+            uri_digest: digest_of(target.unwrap_or(&uri)),
             may_share,
             joins_others: may_share,
             rules,
@@ -245,7 +248,7 @@ impl Reads {
 
     fn is_outdated(&self, kept: &Kept) -> bool {
         let changes = lock(&self.changes);
-        let one = changes.one.get(&(Arc::clone(&kept.upstream), kept.uri));
+        let one = changes.one.get(&(Arc::clone(&kept.upstream), kept.uri_digest));
         let latest = one.max(changes.all.get(&kept.upstream));
         latest.is_some_and(|at| *at >= kept.read_at.monotonic)
     }
@@ -401,7 +404,7 @@ impl Read {
                 ..answer.clone()
             },
             upstream: Arc::clone(&self.upstream),
-            uri: self.uri,
+            uri_digest: self.uri_digest,
             caller: self.key.caller,
             read_at: self.begun,
             fresh_until,
@@ -444,7 +447,7 @@ impl Kept {
     }
 
     fn bytes(&self) -> usize {
-        self.answer.text().len() + 288
+        self.answer.text().len() + KEPT_BYTES
     }
 }
 

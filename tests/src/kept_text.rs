@@ -243,7 +243,7 @@ const BOUNDED: &[(&str, &[&str])] = &[
     ("counted in bytes by upstream, in all", &["Spoken.text", "What.message", "Word.uri"]),
     (
         "counted in bytes by `cache.max_bytes`, or by the bounds of the lists that are kept",
-        &["Jar.names", "Kept.uri", "Last.pages"],
+        &["Jar.names", "Last.pages"],
     ),
     ("what issuers publish, of bounded size", &["Held.etag", "Held.text", "Told.metadata"]),
     (

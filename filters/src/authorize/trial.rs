@@ -308,7 +308,7 @@ fn on_one_line(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::authorize::compile::{self, Analysis};
-    use crate::authorize::tests::kit::patient;
+    use crate::authorize::tests::kit::lenient_settings;
 
     const POLICY: &str = r#"package mcp.authz
 default decision := false
@@ -358,7 +358,7 @@ todo_test_later if false
 
     #[test]
     fn tests_run_with_their_inputs_replayed_and_their_coverage_told() {
-        let trial = run_tests(&modules(), &[], &patient()).unwrap();
+        let trial = run_tests(&modules(), &[], &lenient_settings()).unwrap();
         let outcomes: Vec<(&str, u32, &Outcome)> = trial
             .tests
             .iter()
@@ -397,7 +397,7 @@ todo_test_later if false
 
     fn outcome(modules: &[Module]) -> Result<bool, Vec<String>> {
         let data = Document { path: "d".into(), mount: String::new(), text: r#"{"roles": {"x": 1}}"#.into() };
-        match run_tests(modules, &[data], &patient()) {
+        match run_tests(modules, &[data], &lenient_settings()) {
             Ok(trial) => Ok(trial.passed()),
             Err(problems) => Err(problems.iter().map(Problem::to_string).collect()),
         }
@@ -439,8 +439,8 @@ todo_test_later if false
     fn a_test_tells_on_an_analysis_that_misses_something() {
         let analysis =
             Analysis { told: |reads| reads.without("input.principal.claims.suspended"), compared: false };
-        let policy = compile::compile(&modules(), &[], &patient(), &analysis).unwrap();
-        let mut bench = Bench::new(policy, &modules(), &[], &patient()).unwrap();
+        let policy = compile::compile(&modules(), &[], &lenient_settings(), &analysis).unwrap();
+        let mut bench = Bench::new(policy, &modules(), &[], &lenient_settings()).unwrap();
         let outcome = bench.run("data.mcp.authz_test.test_suspended", &mut Trial::default());
         assert!(matches!(outcome, Outcome::Diverged(_)), "{outcome:?}");
         let outcome = bench.run("data.mcp.authz_test.test_reader", &mut Trial::default());

@@ -3,7 +3,7 @@
 mod guards;
 
 use super::*;
-use crate::authorize::tests::kit::patient;
+use crate::authorize::tests::kit::lenient_settings;
 use crate::authorize::{Document, Module};
 use crate::call::{Subject, Target};
 use crate::clock::Moment;
@@ -24,7 +24,7 @@ fn rules(rego: &str, data: &str, lists: Lists) -> Rules {
     let module =
         Module { path: "p.rego".to_owned(), text: format!("package mcp.authz\nimport rego.v1\n{rego}") };
     let data = Document { path: "data".to_owned(), mount: String::new(), text: data.to_owned() };
-    let policy = Policy::compile(&[module], &[data], &patient()).unwrap();
+    let policy = Policy::compile(&[module], &[data], &lenient_settings()).unwrap();
     let decisions = Arc::new(DecisionCache::new(100_000, 64 << 20));
     Rules { policy: Arc::new(policy), decisions, budgets: Arc::default(), lists, reasons_to_client: true }
 }

@@ -42,7 +42,7 @@ pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answe
         tokio::select! {
             biased;
             part = parts.recv() => match part {
-                // Its room is free: while another element waits for room, this one may hold none.
+                // The room is released here: an element that waits for room must not hold any.
                 Some(Part::Answer(answer, _)) => answers.push(answer),
                 Some(Part::Ahead(message)) => if out.event(&message, None).await.is_err() {
                     return End::Broken;
@@ -86,7 +86,7 @@ impl<'a> BatchAnswers<'a> {
             "the answers to this batch take more room together than there is: send fewer requests at once";
         match Envelope::read(&answer).ok().and_then(|read| read.id) {
             Some(id) => reply::lost(&Denial::new(Reason::Crowded, detail), &id, self.request_id),
-            // An error of the gateway to a request whose id cannot be read, and short.
+            // Only the gateway's own errors have no readable id, and they are short.
             None => answer,
         }
     }

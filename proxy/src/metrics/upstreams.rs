@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_still_runs_on_a_removed_upstream_brings_none_of_its_series_back() {
+    fn removed_upstream_series_stay_gone_when_old_handles_count() {
         let registry = Registry::new();
         let metrics = UpstreamsMetrics::new(&registry).unwrap();
         let (former, latter) = (snapshot("former"), snapshot("latter"));

@@ -113,7 +113,7 @@ mod tests {
             Arc::new(Kept {
                 answer,
                 upstream: "a".into(),
-                uri: [0; 32],
+                uri_digest: [0; 32],
                 caller: None,
                 read_at,
                 fresh_until: Duration::ZERO,

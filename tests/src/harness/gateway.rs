@@ -409,7 +409,7 @@ fn complete(document: &str, folder: &Path) -> String {
         Some((level, rest)) => (level, rest),
         None => ("debug", document),
     };
-    let document = patient(document);
+    let document = with_lenient_time_limit(document);
     format!(
         "version: 1\n{listen}telemetry: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {state}\n\
          access_log: {folder}/access.log\nlog: {{ level: {level}, format: json }}\n{document}",
@@ -420,7 +420,7 @@ fn complete(document: &str, folder: &Path) -> String {
 
 /// The document with more time for a decision where it says none: those of a build that is not optimised
 /// are slow, and the machine may have other work.
-fn patient(document: &str) -> String {
+fn with_lenient_time_limit(document: &str) -> String {
     let line = |line: &str| match line.strip_prefix("policy: ") {
         Some(_) if line.contains("time_limit") => line.to_owned(),
         Some(written) => match written.strip_prefix('{') {

@@ -34,15 +34,15 @@ pub(crate) use upstream::{Request, Upstream, Wire};
 use std::future::Future;
 use std::time::Duration;
 
-/// How many times as long as on a machine that does nothing else a test may take.
-const PATIENCE: u64 = 4;
+/// How many times as long as on an idle machine a test may take.
+const TIMEOUT_FACTOR: u64 = 4;
 
-/// Waits for `future` and says what was waited for if it does not come; `seconds` are those of a machine that
-/// does nothing else.
+/// Waits for `future` and says what was waited for if it does not come; `seconds` are those of an idle machine.
 pub(crate) async fn within<F: Future>(seconds: u64, what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(Duration::from_secs(PATIENCE * seconds), future).await {
+    let limit = Duration::from_secs(TIMEOUT_FACTOR * seconds);
+    match tokio::time::timeout(limit, future).await {
         Ok(output) => output,
-        Err(_) => panic!("waited {seconds} s for {what}"),
+        Err(_) => panic!("waited {limit:?} for {what}"),
     }
 }
 

@@ -49,7 +49,7 @@ impl House {
         let server = Mcp::naming(Nature::of(Era::Modern), &names).await;
         let document = format!(
             "level: info\nupstreams:\n  up: {}\nservers:\n  /mcp: up\nidentity:\n  url: https://gw.example\n  \
-             jwt: {{issuer: '{}', roles: roles}}\npolicy: {{path: policy.rego, data: may.json, cache_entries: 300000}}\n",
+             jwt: {{issuer: '{}', roles: roles}}\npolicy: {{path: policy.rego, time_limit: 10ms, data: may.json, cache_entries: 300000}}\n",
             server.url(),
             issuer.url()
         );

@@ -47,7 +47,7 @@ fn document(servers: &[Mcp], side: &str, number: u32) -> String {
         .collect();
     format!(
         "revision: {side}-{number}\nupstreams:\n{upstreams}servers:\n{endpoints}\
-         policy: {{ path: {side}.rego, lists: show }}\n"
+         policy: {{ path: {side}.rego, time_limit: 10ms, lists: show }}\n"
     )
 }
 

@@ -17,7 +17,7 @@ impl Kit {
     }
 
     pub(super) fn with(text: &str, data: &[Document]) -> Result<Kit, Vec<Problem>> {
-        let policy = Policy::compile(&[module(text)], data, &patient())?;
+        let policy = Policy::compile(&[module(text)], data, &lenient_settings())?;
         Ok(Kit::around(policy))
     }
 
@@ -31,7 +31,7 @@ impl Kit {
 }
 
 /// Time enough for evaluations of a build that is not optimised, on a machine that has other work.
-pub(crate) fn patient() -> Settings {
+pub(crate) fn lenient_settings() -> Settings {
     Settings { time_limit: Duration::from_secs(1), ..Settings::default() }
 }
 

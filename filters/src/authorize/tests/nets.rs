@@ -1,6 +1,6 @@
 //! Three nets under the projection, each shown to catch an analysis that misses a part of the input.
 
-use super::kit::{Kit, module, patient, principal, question};
+use super::kit::{Kit, lenient_settings, module, principal, question};
 use super::*;
 use crate::authorize::compile;
 
@@ -18,7 +18,7 @@ fn mutant() -> Kit {
     let policy = compile::compile(
         &[module(POLICY)],
         &[],
-        &patient(),
+        &lenient_settings(),
         &compile::Analysis { told: |reads| reads.without(MISSED), compared: false },
     );
     Kit::around(policy.unwrap())
@@ -34,7 +34,7 @@ fn the_analysis_itself_misses_nothing() {
 #[test]
 fn the_compiled_program_tells_on_an_analysis_that_misses_something() {
     let analysis = compile::Analysis { told: |reads| reads.without(MISSED), compared: true };
-    let policy = compile::compile(&[module(POLICY)], &[], &patient(), &analysis).unwrap();
+    let policy = compile::compile(&[module(POLICY)], &[], &lenient_settings(), &analysis).unwrap();
     assert_eq!(policy.classes(), [(Entry::Decision, Class::WholeInput)]);
     let suspended = principal(&["reader"], &[("suspended", "true")]);
     assert!(!Kit::around(policy).decide(&question(&suspended)).allow);
