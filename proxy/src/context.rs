@@ -15,7 +15,9 @@ use arc_swap::{ArcSwap, Guard};
 use portunus_config::{Bootstrap, Carry, Diagnostic, Loaded, Severity, Snapshot, Upstream};
 use portunus_filters::Clock;
 use portunus_filters::Pipeline;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
 /// The process, as a message sees it.
@@ -40,6 +42,8 @@ pub struct Gateway {
     pub access_log: Sink,
     /// Where time is read.
     pub clock: Arc<dyn Clock>,
+    /// The threads of calls, once they run.
+    pub calls: OnceLock<Handle>,
     /// The end of the process.
     pub drain: Arc<Drain>,
     /// Names requests and callers.
@@ -136,6 +140,15 @@ impl MessageSnapshot {
 }
 
 impl Gateway {
+    /// Starts a task that calls upstreams, on the threads of calls: the thread that made a connection drives it, and
+    /// calls use it later.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        match self.calls.get() {
+            Some(calls) => drop(calls.spawn(task)),
+            None => drop(tokio::spawn(task)),
+        }
+    }
+
     /// A gateway that enforces `loaded`, and leaves nothing for a later process.
     ///
     /// # Errors
@@ -180,6 +193,7 @@ impl Gateway {
             aside,
             refusals: Refusals::default(),
             clock,
+            calls: OnceLock::new(),
             drain: Arc::new(Drain::default()),
             errands: Arc::new(Semaphore::new(MAX_ERRANDS)),
             reload: Mutex::new(ReloadState { warnings: loaded.warnings, ..ReloadState::default() }),

@@ -19,7 +19,7 @@ use crate::talk::voice::{self, Voice};
 use crate::upstreams::pool::Pool;
 pub(crate) use aside::post;
 pub use ask::ask;
-pub(crate) use ask::{Addressed, Said, exchange, is_modern_code, lives, on_leg, send};
+pub(crate) use ask::{Addressed, Said, answers_ping, exchange, is_modern_code, lives, on_leg, send};
 pub use farewell::Farewells;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 pub use listen::{Listening, listen};
@@ -36,6 +36,8 @@ use tokio::time::timeout;
 pub const MAX_ERRANDS: usize = 64;
 /// Errands that are waited for at once.
 pub const MAX_ASKED: usize = 512;
+/// Pings under way at once: servers that hang must not take the permits of lists.
+const MAX_PINGS: usize = 64;
 
 /// A request of a server that belongs to no call.
 pub(crate) const UNRELATED: &str = "no request in flight that this could belong to";
@@ -130,11 +132,15 @@ pub enum Errand {
 
 /// Permits for errands that are waited for.
 #[derive(Clone)]
-pub struct Asked(Arc<Semaphore>);
+pub struct Asked {
+    most: Arc<Semaphore>,
+    pings: Arc<Semaphore>,
+}
 
 impl Default for Asked {
     fn default() -> Asked {
-        Asked(Arc::new(Semaphore::new(MAX_ASKED)))
+        let permits = |count| Arc::new(Semaphore::new(count));
+        Asked { most: permits(MAX_ASKED), pings: permits(MAX_PINGS) }
     }
 }
 
@@ -190,12 +196,12 @@ pub fn run(gateway: &Arc<Gateway>, errand: Errand, upstream: Arc<Upstream>, pool
         gateway.metrics.errands.with_label_values(&[kind, "dropped"]).inc();
         return;
     };
-    let gateway = Arc::clone(gateway);
-    tokio::spawn(async move {
+    let own = Arc::clone(gateway);
+    gateway.spawn(async move {
         let _permit = permit;
-        let status = timeout(WITHIN, deliver(&gateway, &errand, &upstream, &pool)).await.ok().flatten();
+        let status = timeout(WITHIN, deliver(&own, &errand, &upstream, &pool)).await.ok().flatten();
         let done = status.is_some_and(|status| status.is_success());
-        count(&gateway, &errand, done);
+        count(&own, &errand, done);
         tracing::debug!(kind, upstream = &*upstream.name, done, "errand");
     });
 }

@@ -214,6 +214,8 @@ impl Estate {
         let mut counts = HashMap::new();
         for pool in pools {
             let Some(monitor) = pool.monitor() else { continue };
+            // By handle, not name: a pool of a replaced configuration may hold those of a removed upstream of
+            // the same name.
             let upstream = &monitor.upstream;
             let (_, idle, active) = counts.entry(Arc::as_ptr(upstream)).or_insert((upstream, 0, 0));
             *idle += pool.idle_count();

@@ -47,19 +47,12 @@ impl OffloadQueue {
         // Neither is ever closed.
         let turn = Arc::clone(&self.turn).acquire_owned().await;
         let thread = THREADS.acquire().await;
-        let done = spawn_blocking(move || {
+        elsewhere(bytes, move || {
             let done = work();
             drop((turn, thread));
             done
-        });
-        match done.await {
-            Ok(done) => done,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => resume_unwind(panic),
-                // The process is ending, and whoever waits with it.
-                Err(_) => std::future::pending().await,
-            },
-        }
+        })
+        .await
     }
 
     /// Bytes of large texts that are held.
@@ -71,6 +64,22 @@ impl OffloadQueue {
     /// wait for each other.
     pub async fn room(&self, owner: Owner, bytes: usize) -> Share {
         self.bytes.wait(owner, bytes).await
+    }
+}
+
+/// Does `work` on a text of `bytes`: here if it is short, else on another thread, without a turn. For what does
+/// one such work at a time.
+pub async fn elsewhere<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if bytes <= INLINE_BYTES {
+        return work();
+    }
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The process is ending, and whoever waits with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -32,7 +32,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::interval;
@@ -308,10 +308,10 @@ fn data(
     let tended = Arc::clone(gateway);
     let companion = Box::pin(async move {
         drop(starting);
-        // A connection is driven by the threads that made it. What speaks to servers makes some that calls use
-        // later, so it runs where nothing holds a thread up for long.
+        // Background tasks that call upstreams fill the pools of calls, so they run here too.
         tokio::spawn(bridge::hear(Arc::clone(&tended)));
-        tokio::spawn(sweep_sessions(tended));
+        tokio::spawn(news::run(Arc::clone(&tended)));
+        tended.calls.set(Handle::current()).ok();
         beat.await;
     });
     let (telling, closed) = oneshot::channel();
@@ -365,15 +365,17 @@ fn spawn_asides(
         let watcher = Watcher::new(Arc::clone(gateway), &path, fingerprint);
         runtime.spawn(watcher.run(Arc::clone(reload))).abort_handle()
     });
-    runtime.spawn(news::run(Arc::clone(gateway)));
     runtime.spawn(store_changes(Arc::clone(gateway)));
     let gateway = Arc::clone(gateway);
     runtime.spawn(async move {
         let mut tick = interval(SWEEP);
         loop {
             tick.tick().await;
+            gateway.estate.legs.sweep(&gateway);
+            gateway.estate.sessions.sweep(&gateway);
             gateway.estate.reads.sweep(gateway.clock.now());
             gateway.estate.catalogs.sweep(gateway.clock.now(), &gateway.active().snapshot);
+            gateway.estate.replicas.probe(&gateway);
             gateway.estate.callers.keys.refresh(&gateway);
             gateway.estate.sweep(Instant::now(), &gateway.metrics);
             gateway.glance().authority.sweep(&gateway.metrics, gateway.clock.now().monotonic);
@@ -383,17 +385,6 @@ fn spawn_asides(
         }
     });
     watcher
-}
-
-/// Ends sessions that are not used, and probes servers.
-async fn sweep_sessions(gateway: Arc<Gateway>) {
-    let mut tick = interval(SWEEP);
-    loop {
-        tick.tick().await;
-        gateway.estate.legs.sweep(&gateway);
-        gateway.estate.sessions.sweep(&gateway);
-        gateway.estate.replicas.probe(&gateway);
-    }
 }
 
 /// Takes back the lists and keys of issuers that an earlier process knew; what is not there is asked for.

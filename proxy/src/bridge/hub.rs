@@ -9,7 +9,7 @@ use crate::authorize::{self, Overseer};
 use crate::context::Gateway;
 use crate::errand::Errand;
 use crate::legs::{Heard, Leg, Origin, What};
-use crate::offload::OffloadQueue;
+use crate::offload;
 use crate::sealing::CallerKey;
 use crate::talk::Reply;
 use portunus_config::{ServerId, Upstream};
@@ -118,12 +118,11 @@ impl Hub {
 
 /// Hears all legs until the process ends.
 pub async fn run(gateway: Arc<Gateway>) {
-    // Not that of a server: what one of them says elsewhere must not keep the words of others waiting.
-    let queue = OffloadQueue::default();
     loop {
         let heard = gateway.estate.heard.next().await;
         let hearing = Arc::clone(&gateway);
-        queue.run(heard.bytes(), move || hear(&hearing, heard)).await;
+        // Without a turn: long answers of one upstream would delay notices of the others.
+        offload::elsewhere(heard.bytes(), move || hear(&hearing, heard)).await;
         // There may be as much to hear as servers wish.
         tokio::task::yield_now().await;
     }

@@ -108,6 +108,25 @@ pub(crate) async fn on_leg(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: Erran
     on_leg_said(gateway, leg, &errand).await?.result(&errand)
 }
 
+/// Whether the server answers for a legacy session: an error is an answer too. While too many servers are asked
+/// this, it is taken to; nothing is said of the server's health.
+pub(crate) async fn answers_ping(gateway: &Arc<Gateway>, leg: &Arc<Leg>) -> bool {
+    let Ok(_permit) = gateway.estate.asked.pings.try_acquire() else { return true };
+    let (place, errand) = (leg.place(), Errand::Ping);
+    let addressed = Addressed { fields: leg.posted().clone(), leg: Some(leg) };
+    let asked = conversation(gateway, place, &errand, addressed);
+    let said = timeout(place.upstream.timeouts.first_byte.min(ANSWERED_WITHIN), asked).await;
+    let said = said.ok().and_then(Result::ok);
+    if let Some(said) = &said
+        && leg.is_unknown(said.status, said.refusal.as_ref().map(|refusal| &*refusal.bytes))
+    {
+        leg.forgotten(gateway);
+    }
+    let answers = said.is_some_and(|said| said.outcome.is_some());
+    count(gateway, &errand, answers);
+    answers
+}
+
 async fn on_leg_said(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand) -> Result<Said, Failure> {
     let addressed = Addressed { fields: leg.posted().clone(), leg: Some(leg) };
     let said = exchange(gateway, leg.place(), errand, addressed).await?;
@@ -231,7 +250,7 @@ pub(crate) async fn exchange(
     let within = place.upstream.timeouts.first_byte.min(ANSWERED_WITHIN);
     let within = if errand.method().is_some() { within } else { within.min(WITHIN) };
     let exchanged = timeout(within, async {
-        let _permit = gateway.estate.asked.0.acquire().await.ok();
+        let _permit = gateway.estate.asked.most.acquire().await.ok();
         conversation(gateway, place, errand, addressed).await
     });
     let said = exchanged.await.unwrap_or_else(|_| {

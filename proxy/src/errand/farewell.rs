@@ -59,7 +59,7 @@ impl Farewells {
             begins
         };
         if begins {
-            tokio::spawn(work(Arc::clone(gateway)));
+            gateway.spawn(work(Arc::clone(gateway)));
         }
     }
 

@@ -15,6 +15,8 @@ use portunus_config::Upstream;
 use portunus_filters::mcp::Shape;
 use portunus_filters::mcp::bridge::question_of_server_request;
 use portunus_filters::{Kind, Reason};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -44,7 +46,7 @@ async fn listen(gateway: Weak<Gateway>, leg: Weak<Leg>) {
     loop {
         let reading = match (gateway.upgrade(), leg.upgrade()) {
             (Some(gateway), Some(leg)) => {
-                // Boxed, as the ping below: a stream is there for as long as its session, and either for a moment.
+                // Boxed, as the ping below: this task lasts as long as the session, and either of them a moment.
                 let reading = Box::pin(connect(&gateway, &leg, &resume)).await;
                 leg.open.send_replace(true);
                 reading
@@ -109,22 +111,44 @@ async fn refusal(exchange: Exchange, upstream: &Arc<Upstream>) -> Option<Bytes> 
 
 /// Reads until the stream ends.
 async fn read(gateway: &Weak<Gateway>, leg: &Weak<Leg>, reading: &mut Reading) -> Lost {
+    // Under way while nothing came for long: the server may have nothing to say.
+    let mut ping: Option<Pin<Box<dyn Future<Output = bool> + Send>>> = None;
     loop {
         let idle = leg.upgrade().map(|leg| leg.place.upstream.timeouts.idle);
-        let next = reading.next(Patience { idle, until: None }).await;
+        let idle = if ping.is_some() { None } else { idle };
+        let next = tokio::select! {
+            biased;
+            next = reading.next(Patience { idle, until: None }) => next,
+            answers = answered(&mut ping) => {
+                ping = None;
+                if answers {
+                    continue;
+                }
+                return Lost::Again;
+            }
+        };
         let (Some(gateway), Some(leg)) = (gateway.upgrade(), leg.upgrade()) else { return Lost::ForGood };
         match next {
             Ok(Some(message)) => sort(&gateway, &leg, &message),
             Ok(None) => return Lost::Again,
-            // It may have nothing to say: the server is asked whether the session is there.
+            // Half a message that is not ended would be held for as long as pings are answered.
             Err(failure)
-                if failure.denial.reason == Reason::UpstreamTimeout
-                    && Box::pin(errand::on_leg(&gateway, &leg, Errand::Ping)).await.is_ok() => {}
+                if failure.denial.reason == Reason::UpstreamTimeout && !reading.is_amid_message() =>
+            {
+                ping = Some(Box::pin(async move { errand::answers_ping(&gateway, &leg).await }));
+            }
             Err(failure) => {
                 tracing::debug!(upstream = &*leg.place.upstream.name, cause = failure.cause, "stream lost");
                 return Lost::Again;
             }
         }
+    }
+}
+
+async fn answered(ping: &mut Option<Pin<Box<dyn Future<Output = bool> + Send>>>) -> bool {
+    match ping {
+        Some(ping) => ping.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -225,7 +249,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_listens_for_as_long_as_a_session_takes_little_memory() {
+    fn session_stream_task_takes_at_most_2_kib() {
+        // There are as many as sessions: with what opens a stream in it, it was more than 4 KiB.
         let bytes = size_of_val(&listen(Weak::new(), Weak::new()));
         assert!(bytes <= 2048, "{bytes}");
     }

@@ -92,18 +92,28 @@ async fn a_server_that_is_down_is_told_of_no_more_and_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn a_silent_stream_is_kept_as_long_as_its_server_answers_for_the_session() {
-    let pings = Arc::new(AtomicUsize::new(0));
+async fn silent_stream_stays_open_while_server_answers_ping() {
+    let (pings, refusal) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let permits = Arc::clone(&refusal);
     let server = Server::start(move |asked: Asked, mut wire: Wire| {
-        let pings = Arc::clone(&pings);
+        let (pings, refusal) = (Arc::clone(&pings), Arc::clone(&refusal));
         async move {
             match asked.method() {
                 "initialize" => {
                     let result = r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}"#;
                     wire.result(&asked, result).await;
                 }
-                "ping" if pings.fetch_add(1, Ordering::SeqCst) < 3 => wire.result(&asked, "{}").await,
-                "ping" => wire.status("500 No", "", "").await,
+                "ping" => match pings.fetch_add(1, Ordering::SeqCst) {
+                    0 | 1 => wire.result(&asked, "{}").await,
+                    2 => {
+                        let error = r#"{"code":-32601,"message":"no"}"#;
+                        wire.json(&format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, asked.id())).await;
+                    }
+                    _ => {
+                        drop(refusal.acquire().await);
+                        wire.status("500 No", "", "").await;
+                    }
+                },
                 "GET" => {
                     wire.begin_events().await;
                     wire.closed().await;
@@ -120,8 +130,9 @@ async fn a_silent_stream_is_kept_as_long_as_its_server_answers_for_the_session()
     for _ in 0..4 {
         server.hears("ping").await;
     }
-    assert_eq!(server.heard("GET").len(), 1, "it was answered, and the stream given up");
+    assert_eq!(server.heard("GET").len(), 1, "the stream was opened again while pings were answered");
     assert!(bed.gateway.estate.heard.is_empty());
+    permits.add_permits(1);
     server.hears("GET").await;
     let heard = within("the gap", bed.gateway.estate.heard.next()).await;
     assert!(matches!(heard.what, What::Gap), "{:?}", heard.what);

@@ -235,6 +235,11 @@ impl Reading {
         self.exchange.checkout.offload().clone()
     }
 
+    /// Whether a part of a message has come, and not its end.
+    pub(crate) fn is_amid_message(&self) -> bool {
+        self.held_bytes() > 0 || self.room.is_some() || self.aside.is_some()
+    }
+
     /// Bytes of a message that is not complete.
     fn held_bytes(&self) -> usize {
         match &self.body {

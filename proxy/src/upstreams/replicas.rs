@@ -163,10 +163,10 @@ impl Replicas {
             let Some(health) = replica.upstream.health.filter(|health| replica.is_due(now, health)) else {
                 continue;
             };
-            let gateway = Arc::clone(gateway);
-            tokio::spawn(async move {
+            let probing = Arc::clone(gateway);
+            gateway.spawn(async move {
                 let place = replica.place();
-                let lives = timeout(health.timeout, errand::lives(&gateway, &place)).await.unwrap_or(false);
+                let lives = timeout(health.timeout, errand::lives(&probing, &place)).await.unwrap_or(false);
                 if replica.probed(lives, &health) {
                     replica.log_health(lives);
                 }
