@@ -17,9 +17,15 @@ pub const INLINE_BYTES: usize = 256 << 10;
 /// Texts worked on at once in the whole process.
 const AT_ONCE: usize = 2;
 
+/// A text that is no longer takes no room: as many as there are connections may be held.
+pub const FREE_BYTES: usize = 16 << 10;
+
 /// Bytes of large texts of one upstream that may be held: until they are read, or written to the client.
 /// The quarter that is kept for who holds none is as much as the longest of them.
 const MAX_BYTES: usize = 128 << 20;
+
+/// The same of texts that are worked on where they arrive, but for those that take no room.
+const MAX_INLINE_BYTES: usize = 32 << 20;
 
 static THREADS: Semaphore = Semaphore::const_new(AT_ONCE);
 
@@ -28,11 +34,16 @@ static THREADS: Semaphore = Semaphore::const_new(AT_ONCE);
 pub struct OffloadQueue {
     turn: Arc<Semaphore>,
     bytes: Arc<Shares>,
+    inline_bytes: Arc<Shares>,
 }
 
 impl Default for OffloadQueue {
     fn default() -> OffloadQueue {
-        OffloadQueue { turn: Arc::new(Semaphore::new(1)), bytes: Shares::new(MAX_BYTES) }
+        OffloadQueue {
+            turn: Arc::new(Semaphore::new(1)),
+            bytes: Shares::new(MAX_BYTES),
+            inline_bytes: Shares::new(MAX_INLINE_BYTES),
+        }
     }
 }
 
@@ -55,15 +66,16 @@ impl OffloadQueue {
         .await
     }
 
-    /// Bytes of large texts that are held.
+    /// Bytes of texts that are held and take room.
     pub fn held(&self) -> usize {
-        self.bytes.held()
+        self.bytes.held() + self.inline_bytes.held()
     }
 
     /// Waits for room to hold a text of `bytes` for `owner`. Asked for at once: two that each hold a part would
-    /// wait for each other.
+    /// wait for each other. Who holds room of a short text may wait for that of a large one, never the other way.
     pub async fn room(&self, owner: Owner, bytes: usize) -> Share {
-        self.bytes.wait(owner, bytes).await
+        let shares = if bytes <= INLINE_BYTES { &self.inline_bytes } else { &self.bytes };
+        shares.wait(owner, bytes).await
     }
 }
 
@@ -127,12 +139,32 @@ mod tests {
         let at = |last: u8| Owner::at([10, 0, 0, last].into());
         let whole = queue.room(at(1), usize::MAX).await;
         let next = queue.clone();
-        let waiting = tokio::spawn(async move { next.room(at(2), 1).await });
+        let waiting = tokio::spawn(async move { next.room(at(2), INLINE_BYTES + 1).await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
+        drop(queue.room(at(2), INLINE_BYTES).await);
         drop(whole);
         drop(waiting.await.unwrap());
         drop(queue.room(at(2), MAX_BYTES).await);
+    }
+
+    #[tokio::test]
+    async fn short_texts_have_bounded_room_of_their_own() {
+        let queue = OffloadQueue::default();
+        let at = |last: u8| Owner::at([10, 0, 0, last].into());
+        let mut held = Vec::new();
+        for _ in 0..MAX_INLINE_BYTES / 4 * 3 / INLINE_BYTES {
+            held.push(queue.room(at(1), INLINE_BYTES).await);
+        }
+        let next = queue.clone();
+        let waiting = tokio::spawn(async move { next.room(at(1), INLINE_BYTES).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(queue.room(at(2), INLINE_BYTES).await);
+        drop(queue.room(at(1), MAX_BYTES / 2).await);
+        drop(held);
+        drop(waiting.await.unwrap());
+        assert_eq!(queue.held(), 0);
     }
 
     #[tokio::test]

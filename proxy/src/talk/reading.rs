@@ -2,7 +2,7 @@
 
 use super::server_message::{Arrived, Framed, ServerMessage, Unread};
 use crate::forward::{Exchange, Failure, Reach};
-use crate::offload::{INLINE_BYTES, OffloadQueue};
+use crate::offload::{FREE_BYTES, INLINE_BYTES, OffloadQueue};
 use crate::pieces::Pieces;
 use crate::respond::class::{Class, challenged, classify, not_now};
 use crate::shares::Share;
@@ -39,7 +39,7 @@ pub(crate) struct Reading {
     upstream: Arc<Upstream>,
     /// What a large message is waited for.
     aside: Option<Aside>,
-    /// Held while a large message arrives; then the message has it.
+    /// Held while a message arrives that is not short; then the message has it.
     room: Option<Share>,
 }
 
@@ -170,7 +170,7 @@ impl Reading {
             if let Some(framed) = self.take()? {
                 if framed.len() > INLINE_BYTES {
                     self.aside = Some(self.read_aside(framed));
-                } else if let Some(message) = self.arrived(framed.read()) {
+                } else if let Some(message) = self.read_here(framed) {
                     return Ok(Some(message));
                 }
                 continue;
@@ -178,7 +178,7 @@ impl Reading {
             if self.ended {
                 return Ok(None);
             }
-            if self.room.is_none() && self.held_bytes() > INLINE_BYTES {
+            if self.held_bytes() > self.room.as_ref().map_or(FREE_BYTES, Share::amount) {
                 self.aside = Some(self.make_room());
                 continue;
             }
@@ -206,25 +206,34 @@ impl Reading {
         })
     }
 
+    fn read_here(&mut self, framed: Framed) -> Option<ServerMessage> {
+        let room = self.room_of(framed.len());
+        self.arrived(framed.read().holding(room))
+    }
+
     fn read_aside(&mut self, framed: Framed) -> Aside {
         let (queue, bytes) = (self.offload(), framed.len());
+        let room = self.room_of(bytes);
+        Box::pin(async move {
+            let arrived = queue.run(bytes, move || framed.read()).await;
+            Done::Read(Box::new(arrived.holding(room)))
+        })
+    }
+
+    /// The room that was taken for a message, as far as it is needed.
+    fn room_of(&mut self, bytes: usize) -> Option<Share> {
         let mut room = self.room.take();
         if let Some(room) = &mut room {
             room.shrink(bytes);
         }
-        Box::pin(async move {
-            let mut arrived = queue.run(bytes, move || framed.read()).await;
-            if let Some(message) = &mut arrived.message {
-                message.room = room.map(Arc::new);
-            }
-            Done::Read(Box::new(arrived))
-        })
+        room
     }
 
     fn make_room(&self) -> Aside {
         let queue = self.offload();
         let bytes = match &self.body {
             Body::Json(_, likely) if *likely > 0 => *likely,
+            _ if self.held_bytes() <= INLINE_BYTES => INLINE_BYTES,
             _ => MAX_MESSAGE_BYTES,
         };
         let owner = self.exchange.checkout.owner();

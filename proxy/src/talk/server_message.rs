@@ -155,6 +155,16 @@ pub(super) struct Arrived {
     pub(super) event_name: Option<Box<[u8]>>,
 }
 
+impl Arrived {
+    /// Has the message hold its room.
+    pub(super) fn holding(mut self, room: Option<Share>) -> Arrived {
+        if let Some(message) = &mut self.message {
+            message.room = room.map(Arc::new);
+        }
+        self
+    }
+}
+
 impl Framed {
     /// Bytes that have to be looked at.
     pub(super) fn len(&self) -> usize {
