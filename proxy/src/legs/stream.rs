@@ -187,7 +187,9 @@ pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &ServerMessa
                 _ => false,
             };
             if !delivered {
-                let notice = What::Notice { method: method.clone(), message: message.bytes.clone() };
+                // A copy: the text may be a part of a buffer that grew beyond it.
+                let message = Bytes::copy_from_slice(&message.bytes);
+                let notice = What::Notice { method: method.clone(), message };
                 told_of(gateway, leg, notice);
             }
         }

@@ -8,8 +8,8 @@ use crate::respond::class::{Class, challenged, classify, not_now};
 use crate::shares::Share;
 use crate::upstreams::wire::Framing;
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, StatusCode};
 use portunus_config::Upstream;
 use portunus_filters::denial::Challenge;
 use portunus_filters::mcp::sse::Splitter;
@@ -52,6 +52,9 @@ enum Done {
     /// A large message was read.
     Read(Box<Arrived>),
 }
+
+/// Buffer for an event that is large; most are no longer.
+const LIKELY_BYTES: usize = 4 << 20;
 
 /// A stream whose server gives longer ids to its events cannot be taken up again.
 const MAX_EVENT_ID: usize = 1024;
@@ -123,6 +126,11 @@ impl Reading {
             }
             Class::Opaque | Class::Bare => Body::Nothing,
         };
+        let mut exchange = exchange;
+        if sent == Kind::Stream {
+            // Nobody looks at them again, and the stream may be there for days.
+            exchange.head.headers = HeaderMap::new();
+        }
         Ok(Reading {
             exchange,
             body,
@@ -199,6 +207,9 @@ impl Reading {
         self.aside = None;
         Ok(match done {
             Done::Room(room) => {
+                if let Body::Events(splitter) = &mut self.body {
+                    splitter.reserve(room.amount().min(LIKELY_BYTES));
+                }
                 self.room = Some(room);
                 None
             }
@@ -207,26 +218,18 @@ impl Reading {
     }
 
     fn read_here(&mut self, framed: Framed) -> Option<ServerMessage> {
-        let room = self.room_of(framed.len());
-        self.arrived(framed.read().holding(room))
+        let (bytes, room) = (framed.len(), self.room.take());
+        self.arrived(framed.read().holding(room, bytes))
     }
 
+    /// Until it is read, a message keeps all the room that was taken for it: those that wait for their turn have
+    /// buffers that grew beyond them.
     fn read_aside(&mut self, framed: Framed) -> Aside {
-        let (queue, bytes) = (self.offload(), framed.len());
-        let room = self.room_of(bytes);
+        let (queue, bytes, room) = (self.offload(), framed.len(), self.room.take());
         Box::pin(async move {
             let arrived = queue.run(bytes, move || framed.read()).await;
-            Done::Read(Box::new(arrived.holding(room)))
+            Done::Read(Box::new(arrived.holding(room, bytes)))
         })
-    }
-
-    /// The room that was taken for a message, as far as it is needed.
-    fn room_of(&mut self, bytes: usize) -> Option<Share> {
-        let mut room = self.room.take();
-        if let Some(room) = &mut room {
-            room.shrink(bytes);
-        }
-        room
     }
 
     fn make_room(&self) -> Aside {

@@ -156,10 +156,11 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
-    /// Has the message hold its room.
-    pub(super) fn holding(mut self, room: Option<Share>) -> Arrived {
-        if let Some(message) = &mut self.message {
-            message.room = room.map(Arc::new);
+    /// Has the message hold its part of the room that was taken for it.
+    pub(super) fn holding(mut self, room: Option<Share>, bytes: usize) -> Arrived {
+        if let (Some(message), Some(mut room)) = (&mut self.message, room) {
+            room.shrink(bytes);
+            message.room = Some(Arc::new(room));
         }
         self
     }
