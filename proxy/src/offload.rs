@@ -6,10 +6,11 @@
 //! at a time, so that one which sends many large texts delays its own calls alone.
 
 use crate::shares::{Owner, Share, Shares};
-use std::panic::resume_unwind;
-use std::sync::Arc;
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, oneshot};
 
 /// Longest text that is worked on where it arrives: well under a millisecond.
 pub const INLINE_BYTES: usize = 256 << 10;
@@ -27,7 +28,8 @@ const MAX_BYTES: usize = 128 << 20;
 /// The same of texts that are worked on where they arrive, but for those that take no room.
 const MAX_INLINE_BYTES: usize = 32 << 20;
 
-static THREADS: Semaphore = Semaphore::const_new(AT_ONCE);
+static ANSWERS: LazyLock<Threads> = LazyLock::new(|| Threads::start("answers", AT_ONCE));
+static NOTICES: LazyLock<Threads> = LazyLock::new(|| Threads::start("notices", 1));
 
 /// The turn of one upstream, or of what else sends large texts.
 #[derive(Clone)]
@@ -55,15 +57,15 @@ impl OffloadQueue {
         if bytes <= INLINE_BYTES {
             return work();
         }
-        // Neither is ever closed.
+        // It is never closed.
         let turn = Arc::clone(&self.turn).acquire_owned().await;
-        let thread = THREADS.acquire().await;
-        elsewhere(bytes, move || {
-            let done = work();
-            drop((turn, thread));
-            done
-        })
-        .await
+        ANSWERS
+            .run(move || {
+                let done = work();
+                drop(turn);
+                done
+            })
+            .await
     }
 
     /// Bytes of texts that are held and take room.
@@ -79,19 +81,60 @@ impl OffloadQueue {
     }
 }
 
-/// Does `work` on a text of `bytes`: here if it is short, else on another thread, without a turn. For what does
-/// one such work at a time.
-pub async fn elsewhere<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Does `work` on a notice of `bytes`: here if it is short, else on the thread of notices, which no answer holds up.
+pub async fn notice<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
     if bytes <= INLINE_BYTES {
         return work();
     }
-    match spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            // The process is ending, and whoever waits with it.
+    NOTICES.run(work).await
+}
+
+/// Threads that do one piece of work after the other.
+///
+/// The allocator keeps what a thread has freed until that thread needs it or frees more. So the same few threads do
+/// this work, and not those of the runtime that are idle by chance, each of which would keep megabytes.
+struct Threads {
+    /// `None` if the system gives no thread.
+    jobs: Option<Sender<Job>>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Threads {
+    fn start(name: &str, count: usize) -> Threads {
+        let (jobs, waiting) = channel::<Job>();
+        let waiting = Arc::new(Mutex::new(waiting));
+        let next =
+            |waiting: &Mutex<Receiver<Job>>| waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let begun = (0..count).filter(|_| {
+            let waiting = Arc::clone(&waiting);
+            let work = move || {
+                while let Ok(job) = next(&waiting) {
+                    job();
+                }
+            };
+            let begun = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+            begun.inspect_err(|error| tracing::warn!(%error, name, "a thread cannot be started")).is_ok()
+        });
+        Threads { jobs: (begun.count() > 0).then_some(jobs) }
+    }
+
+    /// Does `work`; where there is no thread, here.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let Some(jobs) = &self.jobs else { return work() };
+        let (done, result) = oneshot::channel();
+        let runtime = Handle::current();
+        let job = move || {
+            let _inside = runtime.enter();
+            drop(done.send(catch_unwind(AssertUnwindSafe(work))));
+        };
+        // The threads outlive all who could ask.
+        drop(jobs.send(Box::new(job)));
+        match result.await {
+            Ok(Ok(done)) => done,
+            Ok(Err(panic)) => resume_unwind(panic),
             Err(_) => std::future::pending().await,
-        },
+        }
     }
 }
 
@@ -131,6 +174,18 @@ mod tests {
         release.send(()).unwrap();
         first.await.unwrap();
         second.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_leaves_its_thread_and_its_turn_to_others() {
+        let queue = OffloadQueue::default();
+        for _ in 0..=AT_ONCE {
+            let failing = queue.clone();
+            let failed =
+                tokio::spawn(async move { failing.run(usize::MAX, || panic!("it is broken")).await });
+            assert!(failed.await.unwrap_err().is_panic());
+        }
+        assert_eq!(queue.run(usize::MAX, || 7).await, 7);
     }
 
     #[tokio::test]

@@ -121,8 +121,8 @@ pub async fn run(gateway: Arc<Gateway>) {
     loop {
         let heard = gateway.estate.heard.next().await;
         let hearing = Arc::clone(&gateway);
-        // Without a turn: long answers of one upstream would delay notices of the others.
-        offload::elsewhere(heard.bytes(), move || hear(&hearing, heard)).await;
+        // Not in an upstream's turn: its long answers would delay notices of the others.
+        offload::notice(heard.bytes(), move || hear(&hearing, heard)).await;
         // There may be as much to hear as servers wish.
         tokio::task::yield_now().await;
     }
