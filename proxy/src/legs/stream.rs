@@ -187,9 +187,7 @@ pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &ServerMessa
                 _ => false,
             };
             if !delivered {
-                // A copy: the text may be a part of a buffer that grew beyond it.
-                let message = Bytes::copy_from_slice(&message.bytes);
-                let notice = What::Notice { method: method.clone(), message };
+                let notice = What::Notice { method: method.clone(), message: message.bytes.clone() };
                 told_of(gateway, leg, notice);
             }
         }
@@ -212,14 +210,18 @@ fn told(gateway: &Weak<Gateway>, leg: &Weak<Leg>, what: What) {
     }
 }
 
-fn told_of(gateway: &Arc<Gateway>, leg: &Arc<Leg>, what: What) {
+fn told_of(gateway: &Arc<Gateway>, leg: &Arc<Leg>, mut what: What) {
     let place = &leg.place;
     let whole = gateway.estate.replicas.whole(place.upstream.key);
     let upstream = whole.unwrap_or_else(|| Arc::clone(&place.upstream));
-    let share = match &what {
+    let share = match &mut what {
         What::Notice { message, .. } => match gateway.estate.spoken.take(upstream.key, message.len()) {
             None => return bridge::missed(gateway, &upstream),
-            share => share,
+            share => {
+                // The text may be a part of a buffer that grew beyond it.
+                *message = Bytes::copy_from_slice(message);
+                share
+            }
         },
         What::Question { id, question } => {
             let text = id.as_json().len() + question.params.len();
