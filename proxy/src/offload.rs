@@ -142,7 +142,6 @@ impl Threads {
 mod tests {
     use super::*;
     use std::thread::current;
-    use tokio::sync::oneshot;
 
     #[tokio::test]
     async fn only_long_texts_leave_the_thread() {

@@ -62,7 +62,7 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// Whether the caller has used up its CPU time.
+    /// True if the caller has used up its CPU time.
     fn is_over_budget(&self) -> bool {
         self.policy.wait_for(Use::Sampling, || self.owner, (&self.budgets, self.at)).is_some()
     }

@@ -108,7 +108,7 @@ pub(crate) async fn on_leg(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: Erran
     on_leg_said(gateway, leg, &errand).await?.result(&errand)
 }
 
-/// Whether the server answers for a legacy session: an error is an answer too. While too many servers are asked
+/// True if the server answers for a legacy session: an error is an answer too. While too many servers are asked
 /// this, it is taken to; nothing is said of the server's health.
 pub(crate) async fn answers_ping(gateway: &Arc<Gateway>, leg: &Arc<Leg>) -> bool {
     let Ok(_permit) = gateway.estate.asked.pings.try_acquire() else { return true };
@@ -117,12 +117,7 @@ pub(crate) async fn answers_ping(gateway: &Arc<Gateway>, leg: &Arc<Leg>) -> bool
     let asked = conversation(gateway, place, &errand, addressed);
     let said = timeout(place.upstream.timeouts.first_byte.min(ANSWERED_WITHIN), asked).await;
     let said = said.ok().and_then(Result::ok);
-    if let Some(said) = &said
-        && leg.is_unknown(said.status, said.refusal.as_ref().map(|refusal| &*refusal.bytes))
-    {
-        leg.forgotten(gateway);
-    }
-    let answers = said.is_some_and(|said| said.outcome.is_some());
+    let answers = said.is_some_and(|said| !is_forgotten(gateway, leg, &said) && said.outcome.is_some());
     count(gateway, &errand, answers);
     answers
 }
@@ -130,11 +125,16 @@ pub(crate) async fn answers_ping(gateway: &Arc<Gateway>, leg: &Arc<Leg>) -> bool
 async fn on_leg_said(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand) -> Result<Said, Failure> {
     let addressed = Addressed { fields: leg.posted().clone(), leg: Some(leg) };
     let said = exchange(gateway, leg.place(), errand, addressed).await?;
-    if leg.is_unknown(said.status, said.refusal.as_ref().map(|refusal| &*refusal.bytes)) {
+    if is_forgotten(gateway, leg, &said) { Err(Failure::forgotten()) } else { Ok(said) }
+}
+
+/// True if the server said that it does not know the leg, which is noted.
+fn is_forgotten(gateway: &Arc<Gateway>, leg: &Arc<Leg>, said: &Said) -> bool {
+    let is_unknown = leg.is_unknown(said.status, said.refusal.as_ref().map(|refusal| &*refusal.bytes));
+    if is_unknown {
         leg.forgotten(gateway);
-        return Err(Failure::forgotten());
     }
-    Ok(said)
+    is_unknown
 }
 
 /// Where an errand goes, beside its upstream.

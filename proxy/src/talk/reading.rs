@@ -128,7 +128,7 @@ impl Reading {
         };
         let mut exchange = exchange;
         if sent == Kind::Stream {
-            // Nobody looks at them again, and the stream may be there for days.
+            // They are of no more use, and the stream may be there for days.
             exchange.head.headers = HeaderMap::new();
         }
         Ok(Reading {
@@ -247,7 +247,7 @@ impl Reading {
         self.exchange.checkout.offload().clone()
     }
 
-    /// Whether a part of a message has come, and not its end.
+    /// True if a part of a message has come, and not its end.
     pub(crate) fn is_amid_message(&self) -> bool {
         self.held_bytes() > 0 || self.room.is_some() || self.aside.is_some()
     }

@@ -47,7 +47,7 @@ struct World {
     heads: Mutex<Vec<String>>,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     founded: AtomicUsize,
-    /// What is told on every stream, and its event; or the end of them all.
+    /// Notifications for every stream, each with its event; or the end of them all.
     notes: broadcast::Sender<Option<Arc<(Value, String)>>>,
 }
 

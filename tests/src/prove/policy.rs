@@ -116,6 +116,11 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("policy")
 }
 
+/// Time enough for decisions of a build that is not optimised, on a machine that has other work.
+pub(super) fn lenient_settings() -> Settings {
+    Settings { time_limit: Duration::from_secs(1), ..Settings::default() }
+}
+
 /// Every policy that is compared.
 pub(crate) fn cases() -> Vec<Case> {
     made().into_iter().chain(samples()).collect()
@@ -223,8 +228,7 @@ impl Case {
     /// The policy as the gateway has it.
     pub(crate) fn compiled(&self) -> Policy {
         let data = Document { path: "data.json".into(), mount: String::new(), text: self.data.clone() };
-        let settings = Settings { time_limit: Duration::from_secs(1), ..Settings::default() };
-        match Policy::compile(&self.modules, &[data], &settings) {
+        match Policy::compile(&self.modules, &[data], &lenient_settings()) {
             Ok(policy) => policy,
             Err(problems) => panic!("{}: {problems:?}", self.name),
         }

@@ -3,9 +3,9 @@
 
 mod messages;
 
-use super::policy::Dice;
+use super::policy::{Dice, lenient_settings};
 use bytes::Bytes;
-use portunus_filters::authorize::{DecisionCache, Document, Module, Policy, Settings};
+use portunus_filters::authorize::{DecisionCache, Document, Module, Policy};
 use portunus_filters::call::{KnownTool, Subject, Target};
 use portunus_filters::gate::{Gate, Lists, Rules};
 use portunus_filters::mcp::bridge::{self, Aim};
@@ -67,8 +67,7 @@ impl Judge {
     fn new() -> Judge {
         let module = Module { path: "p.rego".to_owned(), text: RULES.to_owned() };
         let data = Document { path: "data".to_owned(), mount: String::new(), text: "{}".to_owned() };
-        let settings = Settings { time_limit: Duration::from_secs(1), ..Settings::default() };
-        let policy = Policy::compile(&[module], &[data], &settings);
+        let policy = Policy::compile(&[module], &[data], &lenient_settings());
         let policy = Arc::new(policy.unwrap_or_else(|problems| panic!("{problems:?}")));
         let decisions = Arc::new(DecisionCache::new(100_000, 256 << 20));
         let rules = Rules {

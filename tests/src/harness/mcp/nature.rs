@@ -1,12 +1,12 @@
-//! What a scripted server is like.
+//! Settings of a scripted server.
 
 use crate::harness::Era;
 use std::time::Duration;
 
-/// What a server is like, besides its tools.
+/// Settings of a server, besides its tools.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Nature {
-    /// What it speaks.
+    /// The era that it speaks.
     pub(crate) era: Era,
     /// Tools on one page of its list.
     pub(crate) page: usize,
