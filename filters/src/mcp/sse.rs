@@ -50,11 +50,6 @@ impl Splitter {
         }
     }
 
-    /// Makes room for an event of so many bytes at once: growing in steps would copy it again and again.
-    pub fn reserve(&mut self, bytes: usize) {
-        self.buffer.reserve(bytes.saturating_sub(self.buffer.len()));
-    }
-
     /// Takes the next chunk of the stream.
     pub fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);

@@ -210,18 +210,14 @@ fn told(gateway: &Weak<Gateway>, leg: &Weak<Leg>, what: What) {
     }
 }
 
-fn told_of(gateway: &Arc<Gateway>, leg: &Arc<Leg>, mut what: What) {
+fn told_of(gateway: &Arc<Gateway>, leg: &Arc<Leg>, what: What) {
     let place = &leg.place;
     let whole = gateway.estate.replicas.whole(place.upstream.key);
     let upstream = whole.unwrap_or_else(|| Arc::clone(&place.upstream));
-    let share = match &mut what {
+    let share = match &what {
         What::Notice { message, .. } => match gateway.estate.spoken.take(upstream.key, message.len()) {
             None => return bridge::missed(gateway, &upstream),
-            share => {
-                // The text may be a part of a buffer that grew beyond it.
-                *message = Bytes::copy_from_slice(message);
-                share
-            }
+            share => share,
         },
         What::Question { id, question } => {
             let text = id.as_json().len() + question.params.len();

@@ -53,9 +53,6 @@ enum Done {
     Read(Box<Arrived>),
 }
 
-/// Buffer for an event that is large; most are no longer.
-const LIKELY_BYTES: usize = 4 << 20;
-
 /// A stream whose server gives longer ids to its events cannot be taken up again.
 const MAX_EVENT_ID: usize = 1024;
 
@@ -207,9 +204,6 @@ impl Reading {
         self.aside = None;
         Ok(match done {
             Done::Room(room) => {
-                if let Body::Events(splitter) = &mut self.body {
-                    splitter.reserve(room.amount().min(LIKELY_BYTES));
-                }
                 self.room = Some(room);
                 None
             }
