@@ -16,6 +16,10 @@ const SESSIONS: usize = 30;
 /// Calls that wait for an answer of their user then.
 const PARKED: usize = 10;
 
+/// One of these sessions calls so often. Each call has a connection of its own at client and balancer: without a pause
+/// they use up the ports of the machine within seconds, and then nobody is answered.
+const PACE: Duration = Duration::from_millis(100);
+
 /// Sessions that were ended before.
 const ENDED: usize = 6;
 
@@ -214,7 +218,9 @@ impl After {
 /// Calls until told to stop; a session that is gone is replaced, as an SDK's user would.
 async fn work(mut caller: Caller, mut stop: tokio::sync::watch::Receiver<bool>) -> After {
     let mut after = After::default();
+    let mut pace = tokio::time::interval(PACE);
     while !*stop.borrow_and_update() {
+        pace.tick().await;
         let start = Instant::now();
         let said = caller.call("echo", json!({})).await;
         if !after.count(&said, start.elapsed()) {
