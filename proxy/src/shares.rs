@@ -7,6 +7,7 @@
 
 use portunus_config::UpstreamKey;
 pub use portunus_filters::Owner;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -100,13 +101,8 @@ impl<K: Holder> Shares<K> {
 
     /// A share of `amount`, if the holder may have it now.
     pub fn take(self: &Arc<Self>, holder: K, amount: usize) -> Option<Share<K>> {
-        let mut state = self.lock();
-        let admitted = state.admits(self.most, holder, amount);
-        admitted.then(|| {
-            state.add(holder, amount);
-            drop(state);
-            Share { shares: Arc::clone(self), holder, amount }
-        })
+        let admitted = self.lock().admit(self.most, holder, amount);
+        admitted.then(|| Share { shares: Arc::clone(self), holder, amount })
     }
 
     /// A share of `amount`, at most of all that there is; waits for its turn. Safe to cancel.
@@ -116,8 +112,7 @@ impl<K: Holder> Shares<K> {
         let amount = amount.min(self.most);
         let waiting = {
             let mut state = self.lock();
-            if state.admits(self.most, holder, amount) {
-                state.add(holder, amount);
+            if state.admit(self.most, holder, amount) {
                 return Share { shares: Arc::clone(self), holder, amount };
             }
             let (granted, grant) = oneshot::channel();
@@ -150,25 +145,30 @@ impl<K: Holder> Shares<K> {
 }
 
 impl<K: Holder> State<K> {
-    fn admits(&self, most: usize, holder: K, amount: usize) -> bool {
-        let own = if holder.has_share() { self.held.get(&holder).copied().unwrap_or_default() } else { 0 };
-        let others = self.held.len() - usize::from(own > 0);
-        Holding { total: self.total, own, others }.admits(most, amount)
-    }
-
-    fn add(&mut self, holder: K, amount: usize) {
-        self.total += amount;
-        if holder.has_share() {
-            *self.held.entry(holder).or_default() += amount;
+    /// Gives the holder `amount` more, if it may have it.
+    ///
+    /// Each call comes here several times: the table is asked once.
+    fn admit(&mut self, most: usize, holder: K, amount: usize) -> bool {
+        let holders = self.held.len();
+        let held = holder.has_share().then(|| self.held.entry(holder));
+        let own = if let Some(Entry::Occupied(held)) = &held { *held.get() } else { 0 };
+        let others = holders - usize::from(own > 0);
+        let admitted = Holding { total: self.total, own, others }.admits(most, amount);
+        if admitted {
+            self.total += amount;
+            if let Some(held) = held {
+                *held.or_default() += amount;
+            }
         }
+        admitted
     }
 
     fn subtract(&mut self, holder: K, amount: usize) {
         self.total -= amount;
-        if let Some(own) = self.held.get_mut(&holder) {
-            *own -= amount;
-            if *own == 0 {
-                self.held.remove(&holder);
+        if let Entry::Occupied(mut held) = self.held.entry(holder) {
+            match *held.get() - amount {
+                0 => drop(held.remove()),
+                left => *held.get_mut() = left,
             }
         }
     }
@@ -188,8 +188,8 @@ impl<K: Holder> State<K> {
         let mut passed = 0;
         while passed < self.turns.len() && self.total < most {
             let Some(holder) = self.turns.pop_front() else { return };
-            let first = self.waiting.get(&holder).and_then(VecDeque::front);
-            if first.is_some_and(|first| !self.admits(most, holder, first.amount)) {
+            let first = self.waiting.get(&holder).and_then(VecDeque::front).map(|first| first.amount);
+            if first.is_some_and(|amount| !self.admit(most, holder, amount)) {
                 self.turns.push_back(holder);
                 passed += 1;
                 continue;
@@ -202,7 +202,6 @@ impl<K: Holder> State<K> {
                 false => self.turns.push_back(holder),
             }
             if let Some(next) = next {
-                self.add(holder, next.amount);
                 // Who has left takes it back from its own end, see `Waiting`.
                 let _ = next.granted.send(());
             }
@@ -230,10 +229,8 @@ impl<K: Holder> Share<K> {
 
     /// Makes it larger, if the holder may have so much more now.
     pub fn grow(&mut self, amount: usize) -> bool {
-        let mut state = self.shares.lock();
-        let admitted = state.admits(self.shares.most, self.holder, amount);
+        let admitted = self.shares.lock().admit(self.shares.most, self.holder, amount);
         if admitted {
-            state.add(self.holder, amount);
             self.amount += amount;
         }
         admitted
