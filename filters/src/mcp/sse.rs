@@ -10,6 +10,9 @@ use std::borrow::Cow;
 /// Longest event that may share its memory with what comes after it.
 const KEPT_BYTES: usize = 4 << 10;
 
+/// A longer event has a buffer that is at most a quarter larger than the event.
+const LARGE_BYTES: usize = 64 << 10;
+
 /// Cuts a byte stream at the ends of its events.
 #[derive(Debug)]
 pub struct Splitter {
@@ -52,6 +55,13 @@ impl Splitter {
 
     /// Takes the next chunk of the stream.
     pub fn push(&mut self, chunk: &[u8]) {
+        let needed = self.buffer.len() + chunk.len();
+        if needed > LARGE_BYTES && needed > self.buffer.capacity() {
+            // By itself it would grow to twice its size: hundreds of streams may each hold a large event.
+            let mut grown = BytesMut::with_capacity(needed + needed / 4);
+            grown.extend_from_slice(&self.buffer);
+            self.buffer = grown;
+        }
         self.buffer.extend_from_slice(chunk);
     }
 
@@ -203,6 +213,20 @@ mod tests {
 
     fn event(raw: &[u8]) -> Event {
         Event { raw: Bytes::copy_from_slice(raw), text: 0 }
+    }
+
+    #[test]
+    fn buffer_of_a_large_event_is_at_most_a_quarter_larger() {
+        let mut splitter = Splitter::new(1 << 21);
+        for _ in 0..(1 << 20) / 16_000 {
+            splitter.push(&[b'x'; 16_000]);
+            assert_eq!(splitter.next_event(), Ok(None));
+            let (held, capacity) = (splitter.buffer.len(), splitter.buffer.capacity());
+            assert!(held <= LARGE_BYTES || capacity <= held + held / 4, "{capacity} for {held}");
+        }
+        splitter.push(b"\n\n");
+        assert!(splitter.next_event().unwrap().is_some_and(|event| event.raw().len() > 1_000_000));
+        assert_eq!(splitter.remainder(), b"");
     }
 
     #[test]
