@@ -4,11 +4,19 @@
 use bytes::{Bytes, BytesMut};
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::task::{Poll, ready};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
-/// Reads what there is into at least `least` bytes of free buffer; 0 at the end. While it waits with an empty buffer, no memory
-/// is held for it: most connections wait most of the time. Safe to cancel.
+/// Most that is read at once into an empty buffer.
+const READ_BYTES: usize = 16 << 10;
+
+/// Reads what there is, behind what is in the buffer, which gets room for `least` more bytes unless it is empty; 0 at the
+/// end. Safe to cancel.
+///
+/// Most connections wait most of the time, and most of what comes is short: an empty buffer takes no memory before
+/// something has come, and then no more than that.
 ///
 /// # Errors
 /// As the stream says.
@@ -18,12 +26,16 @@ pub async fn fill(
     least: usize,
 ) -> io::Result<usize> {
     poll_fn(|context| {
-        buffer.reserve(least);
-        let read = pin!(stream.read_buf(buffer)).poll(context);
-        if read.is_pending() && buffer.is_empty() {
-            *buffer = BytesMut::new();
+        if !buffer.is_empty() {
+            buffer.reserve(least);
+            return pin!(stream.read_buf(buffer)).poll(context);
         }
-        read
+        *buffer = BytesMut::new();
+        let mut bytes = [const { MaybeUninit::uninit() }; READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(&mut *stream).poll_read(context, &mut read))?;
+        *buffer = BytesMut::from(read.filled());
+        Poll::Ready(Ok(buffer.len()))
     })
     .await
 }
@@ -83,6 +95,7 @@ mod tests {
             assert!(waited && buffer.capacity() == 0);
             far.write_all(text.as_bytes()).await.unwrap();
             assert_eq!(fill(&mut near, &mut buffer, 4096).await.unwrap(), text.len());
+            assert_eq!(buffer.capacity(), text.len(), "as much as came");
             assert_eq!(buffer.split(), text);
         }
         far.write_all(b"half").await.unwrap();
