@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 /// What becomes of requests.
@@ -29,8 +30,9 @@ pub(crate) struct Front {
     _held: TcpSocket,
     /// Stays through all moods in which somebody listens.
     listener: Option<Arc<TcpListener>>,
-    /// One that accepts, or none.
+    /// One that accepts, or none; it ends with `stop`, after its connections.
     task: JoinSet<()>,
+    stop: Option<oneshot::Sender<()>>,
 }
 
 impl Front {
@@ -38,14 +40,16 @@ impl Front {
     pub(crate) async fn before(target: SocketAddr) -> Front {
         let held = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
         let address = held.local_addr().unwrap();
-        let mut front = Front { address, target, _held: held, listener: None, task: JoinSet::new() };
+        let mut front =
+            Front { address, target, _held: held, listener: None, task: JoinSet::new(), stop: None };
         front.turn(Mood::Passes).await;
         front
     }
 
     /// Changes what becomes of requests; connections that there are end.
     pub(crate) async fn turn(&mut self, mood: Mood) {
-        self.task.shutdown().await;
+        self.stop = None;
+        while self.task.join_next().await.is_some() {}
         if let Mood::Refuses = mood {
             self.listener = None;
             return;
@@ -53,11 +57,17 @@ impl Front {
         let listen = || Arc::new(bound(self.address).listen(1024).unwrap());
         let listener = Arc::clone(self.listener.get_or_insert_with(listen));
         let target = self.target;
+        let (stop, mut stopped) = oneshot::channel();
+        self.stop = Some(stop);
         self.task.spawn(async move {
             let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(connection(stream, target, mood));
+            loop {
+                tokio::select! {
+                    _ = &mut stopped => break,
+                    Ok((stream, _)) = listener.accept() => drop(connections.spawn(connection(stream, target, mood))),
+                }
             }
+            connections.shutdown().await;
         });
     }
 }
