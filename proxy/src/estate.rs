@@ -31,6 +31,8 @@ use std::time::Instant;
 
 /// Bytes of text of one kind that is kept for others.
 const MAX_TEXT_BYTES: usize = 32 << 20;
+/// Bytes of what servers say outside of answers, until it is heard: most often within a millisecond.
+const MAX_UNHEARD_BYTES: usize = 16 << 20;
 /// Bytes of bodies of clients that arrive or are served, beyond the first 64 KiB of each; and of answers to batches.
 const MAX_BODIES_BYTES: usize = 64 << 20;
 
@@ -118,7 +120,7 @@ impl Estate {
             texts: Shares::new(MAX_TEXT_BYTES),
             bodies: Shares::new(MAX_BODIES_BYTES),
             batches: Shares::new(MAX_BODIES_BYTES),
-            spoken: Shares::new(MAX_TEXT_BYTES),
+            spoken: Shares::new(MAX_UNHEARD_BYTES),
             numbers: AtomicU64::new(0),
         })
     }

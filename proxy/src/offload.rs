@@ -26,7 +26,7 @@ pub const FREE_BYTES: usize = 16 << 10;
 const MAX_BYTES: usize = 128 << 20;
 
 /// The same of texts that are worked on where they arrive, but for those that take no room.
-const MAX_INLINE_BYTES: usize = 32 << 20;
+const MAX_INLINE_BYTES: usize = 16 << 20;
 
 static ANSWERS: LazyLock<Threads> = LazyLock::new(|| Threads::start("answers", AT_ONCE));
 static NOTICES: LazyLock<Threads> = LazyLock::new(|| Threads::start("notices", 1));
