@@ -10,6 +10,8 @@
 
 pub mod authorize;
 pub mod call;
+#[cfg(feature = "canary")]
+pub mod canary;
 pub mod clock;
 pub mod controls;
 pub mod denial;

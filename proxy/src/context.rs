@@ -15,6 +15,7 @@ use arc_swap::{ArcSwap, Guard};
 use portunus_config::{Bootstrap, Carry, Diagnostic, Loaded, Severity, Snapshot, Upstream};
 use portunus_filters::Clock;
 use portunus_filters::Pipeline;
+use portunus_filters::pipeline::Filter;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::runtime::Handle;
@@ -85,7 +86,12 @@ impl Active {
     fn new(snapshot: Snapshot, pools: Pools, authority: Authority, metrics: Arc<Metrics>) -> Active {
         metrics.snapshots_alive.inc();
         let revision = snapshot.revision.to_string().into();
-        let pipeline = Pipeline::new(vec![Box::new(Arc::clone(&authority.gate))]);
+        let filters: [Box<dyn Filter>; _] = [
+            Box::new(Arc::clone(&authority.gate)),
+            #[cfg(feature = "canary")]
+            Box::new(portunus_filters::canary::Canary),
+        ];
+        let pipeline = Pipeline::new(filters.into());
         Active { snapshot, pipeline, authority, revision, pools, metrics }
     }
 

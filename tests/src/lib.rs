@@ -45,6 +45,8 @@ mod lists;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod net;
+#[cfg(test)]
 mod offered;
 #[cfg(test)]
 mod operate;

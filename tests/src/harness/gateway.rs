@@ -14,20 +14,34 @@ use tokio::sync::watch;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static BUILD: Once = Once::new();
+static BUILD_CANARY: Once = Once::new();
 
 /// The binary under test: the one that `PORTUNUS_BINARY` names, or else built once if it is not current.
 pub(crate) fn binary() -> PathBuf {
     if let Some(named) = std::env::var_os("PORTUNUS_BINARY") {
         return named.into();
     }
-    BUILD.call_once(|| {
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-        let built = Command::new(cargo).args(["build", "--quiet", "--package", "portunus"]).status().unwrap();
-        assert!(built.success(), "the gateway does not build");
-    });
-    // The test binary is target/PROFILE/deps/NAME; the gateway is target/debug/portunus.
+    BUILD.call_once(|| build(&[]));
+    built("portunus")
+}
+
+/// The binary whose filter marks what it sees, built once if it is not current.
+pub(crate) fn canary_binary() -> PathBuf {
+    BUILD_CANARY.call_once(|| build(&["--features", "canary", "--bin", "portunus-canary"]));
+    built("portunus-canary")
+}
+
+fn build(more: &[&str]) {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let built =
+        Command::new(cargo).args(["build", "--quiet", "--package", "portunus"]).args(more).status().unwrap();
+    assert!(built.success(), "the gateway does not build");
+}
+
+/// The test binary is target/PROFILE/deps/NAME; the gateway is target/debug/portunus.
+fn built(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    own.ancestors().nth(3).unwrap().join("debug/portunus")
+    own.ancestors().nth(3).unwrap().join("debug").join(name)
 }
 
 /// A folder that goes with the last gateway in it.
@@ -392,7 +406,12 @@ impl Drop for Gateway {
 
 /// The gateway on the configuration of its folder.
 pub(crate) fn run() -> Command {
-    let mut command = Command::new(binary());
+    run_binary(&binary())
+}
+
+/// The same of another binary.
+pub(crate) fn run_binary(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     command.args(["run", "--config", "gateway.yaml"]).stdin(Stdio::null()).stdout(Stdio::null());
     command
 }

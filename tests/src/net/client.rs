@@ -1,0 +1,268 @@
+//! A client that writes a token into every place that it can write, and keeps all bytes that it gets.
+
+use super::Tokens;
+use crate::harness::{Client, Era, Response, within};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+
+const OWN: &str = "io.modelcontextprotocol";
+
+/// One client of one endpoint.
+pub(super) struct Curious {
+    address: SocketAddr,
+    path: String,
+    era: Era,
+    /// The revision of a legacy session.
+    revision: &'static str,
+    session: Option<String>,
+    next: u64,
+    /// Tokens that it has written.
+    pub(super) sent: Tokens,
+    /// All bytes that it got, heads first.
+    pub(super) received: String,
+}
+
+impl Curious {
+    pub(super) fn new(address: SocketAddr, path: &str, era: Era) -> Curious {
+        Curious {
+            address,
+            path: path.to_owned(),
+            era,
+            revision: "2025-11-25",
+            session: None,
+            next: 1,
+            sent: Tokens::default(),
+            received: String::new(),
+        }
+    }
+
+    /// Does everything that a client can do.
+    pub(super) async fn do_everything(&mut self) {
+        self.open().await;
+        let [tools, prompts, items, _] = self.lists().await;
+        for tool in ["work", "odd", "fails", "page", "challenges"] {
+            self.call(&tools, tool).await;
+        }
+        self.asked(&tools).await;
+        if self.era == Era::Modern {
+            self.task(&tools).await;
+        }
+        let text = self.sent.write("prompt-arguments");
+        self.request("prompts/get", json!({"name": prompts[0], "arguments": {"text": text}})).await;
+        for _ in 0..2 {
+            self.request("resources/read", json!({"uri": items[0]})).await;
+        }
+        let uri = items[0].replace("item", &format!("any/{}", self.sent.write("read-uri")));
+        self.request("resources/read", json!({"uri": uri})).await;
+        let argument = json!({"name": "text", "value": self.sent.write("completion-value")});
+        let reference = json!({"type": "ref/prompt", "name": prompts[0]});
+        self.request("completion/complete", json!({"ref": reference, "argument": argument})).await;
+        let reason = self.sent.write("cancel-reason");
+        self.notify("notifications/cancelled", json!({"requestId": 999, "reason": reason})).await;
+        self.listen(&items[0]).await;
+        if self.era == Era::Legacy {
+            self.batch().await;
+        }
+    }
+
+    pub(super) async fn open(&mut self) {
+        let title = self.sent.write("client-title");
+        let info = json!({"name": "curious", "version": "1", "title": title});
+        match self.era {
+            Era::Modern => drop(self.request("server/discover", json!({})).await),
+            Era::Legacy => {
+                let params = json!({"protocolVersion": self.revision, "clientInfo": info,
+                    "capabilities": {"elicitation": {}, "experimental": {"x": {"x": self.sent.write("client-ability")}}}});
+                self.request("initialize", params).await;
+                self.notify("notifications/initialized", json!({})).await;
+            }
+        }
+    }
+
+    /// Names of tools and prompts, URIs of resources, and templates.
+    pub(super) async fn lists(&mut self) -> [Vec<String>; 4] {
+        let kinds = [
+            ("tools/list", "tools", "name"),
+            ("prompts/list", "prompts", "name"),
+            ("resources/list", "resources", "uri"),
+            ("resources/templates/list", "resourceTemplates", "uriTemplate"),
+        ];
+        let mut lists: [Vec<String>; 4] = Default::default();
+        for (place, (method, key, name)) in kinds.into_iter().enumerate() {
+            let answer = self.request(method, json!({})).await;
+            let entries = answer["result"][key].as_array().cloned().unwrap_or_default();
+            let names = entries.iter().filter_map(|entry| entry[name].as_str().map(str::to_owned));
+            lists[place] =
+                names.filter(|name| name.contains("talkative") || !name.contains("other")).collect();
+        }
+        lists
+    }
+
+    pub(super) async fn call(&mut self, tools: &[String], tool: &str) -> Value {
+        let name = tools.iter().find(|name| name.ends_with(tool)).expect("a tool of this name").clone();
+        let arguments = json!({"x": self.sent.write("arguments")});
+        let meta = json!({"progressToken": self.sent.write("progress-token"), "x": self.sent.write("meta")});
+        self.request("tools/call", json!({"name": name, "arguments": arguments, "_meta": meta})).await
+    }
+
+    /// A call that asks; a legacy client answers within [`Curious::request`].
+    async fn asked(&mut self, tools: &[String]) {
+        let answer = self.call(tools, "asks").await;
+        let Some(asked) = answer["result"]["inputRequests"].as_object() else { return };
+        let key = asked.keys().next().unwrap().clone();
+        let name = tools.iter().find(|name| name.ends_with("asks")).unwrap();
+        let arguments = json!({"x": self.sent.write("arguments")});
+        let mut params =
+            json!({"name": name, "arguments": arguments, "inputResponses": {key: self.accepted()}});
+        if let Some(state) = answer["result"].get("requestState") {
+            params["requestState"] = state.clone();
+        }
+        self.request("tools/call", params).await;
+    }
+
+    async fn task(&mut self, tools: &[String]) {
+        let begun = self.call(tools, "task").await;
+        let Some(task) = begun["result"]["taskId"].as_str() else { return };
+        self.request("tasks/get", json!({"taskId": task})).await;
+    }
+
+    fn accepted(&self) -> Value {
+        json!({"action": "accept", "content": {"name": self.sent.write("user-answer")}})
+    }
+
+    /// Reads what is said outside of calls until a list has changed.
+    async fn listen(&mut self, uri: &str) {
+        let mut connection = Client::connect(self.address).await;
+        if self.era == Era::Legacy {
+            self.request(
+                "resources/subscribe",
+                json!({"uri": uri, "_meta": {"x": self.sent.write("subscribe-meta")}}),
+            )
+            .await;
+            connection.open_stream(&self.path, &self.fields(&Value::Null)).await;
+        } else {
+            let wanted = json!({"toolsListChanged": true, "resourceSubscriptions": [uri]});
+            let message = self.message(
+                "subscriptions/listen",
+                json!({"notifications": wanted, "_meta": {"x": self.sent.write("listen-meta")}}),
+            );
+            connection.post(&self.path, &self.fields(&message), message.to_string().as_bytes()).await;
+        }
+        let head = connection.response_head().await;
+        self.keep(&head, "");
+        let mut text = String::new();
+        // What was said with the first two changes has come when the third one does.
+        while head.status == 200 && text.matches("notifications/tools/list_changed").count() < 3 {
+            let Some(chunk) = connection.chunk().await else { break };
+            text.push_str(&chunk);
+        }
+        self.received.push_str(&text);
+    }
+
+    /// Two calls in one body, in a session of the one revision that has batches.
+    async fn batch(&mut self) {
+        self.revision = "2025-03-26";
+        self.session = None;
+        self.open().await;
+        let call = |id: u64| {
+            let params = json!({"name": "work", "arguments": {"x": self.sent.write("batch-arguments")}});
+            json!({"jsonrpc": "2.0", "id": format!("b{id}"), "method": "tools/call", "params": params})
+        };
+        let batch = Value::Array(vec![call(1), call(2)]);
+        let mut connection = Client::connect(self.address).await;
+        connection.post(&self.path, &self.fields(&batch), batch.to_string().as_bytes()).await;
+        let answer = connection.response().await;
+        self.keep(&answer, &String::from_utf8_lossy(&answer.body));
+    }
+
+    async fn notify(&mut self, method: &str, params: Value) {
+        self.post(&json!({"jsonrpc": "2.0", "method": method, "params": params})).await;
+    }
+
+    async fn post(&mut self, message: &Value) {
+        let mut connection = Client::connect(self.address).await;
+        connection.post(&self.path, &self.fields(message), message.to_string().as_bytes()).await;
+        let answer = connection.response().await;
+        self.keep(&answer, &String::from_utf8_lossy(&answer.body));
+    }
+
+    fn keep(&mut self, head: &Response, body: &str) {
+        let fields: String = head.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+        self.received.push_str(&format!("{}\n{fields}\n{body}\n", head.status));
+    }
+
+    /// Sends a request and reads up to its answer; questions are answered.
+    async fn request(&mut self, method: &str, params: Value) -> Value {
+        let message = self.message(method, params);
+        within(20, method, self.exchange(&message)).await
+    }
+
+    async fn exchange(&mut self, message: &Value) -> Value {
+        let mut connection = Client::connect(self.address).await;
+        connection.post(&self.path, &self.fields(message), message.to_string().as_bytes()).await;
+        let mut head = connection.response_head().await;
+        if let Some(session) = head.header("mcp-session-id") {
+            self.session = Some(session.to_owned());
+        }
+        self.keep(&head, "");
+        let (mut text, mut questions) = (String::new(), 0);
+        while let Ok(Some(piece)) = connection.piece(&mut head).await {
+            let piece = String::from_utf8_lossy(&piece).into_owned();
+            self.received.push_str(&piece);
+            text.push_str(&piece);
+            let messages = messages(&text);
+            for asked in messages.iter().filter(|one| one["method"] == "elicitation/create").skip(questions) {
+                questions += 1;
+                let reply = json!({"jsonrpc": "2.0", "id": asked["id"], "result": self.accepted()});
+                self.post(&reply).await;
+            }
+            if let Some(answer) =
+                messages.into_iter().find(|one| one["id"] == message["id"] && one["method"].is_null())
+            {
+                return answer;
+            }
+        }
+        Value::Null
+    }
+
+    fn message(&mut self, method: &str, mut params: Value) -> Value {
+        if self.era == Era::Modern {
+            let meta = &mut params["_meta"];
+            meta[format!("{OWN}/protocolVersion")] = "2026-07-28".into();
+            let title = self.sent.write("client-title");
+            meta[format!("{OWN}/clientInfo")] = json!({"name": "curious", "version": "1", "title": title});
+            meta[format!("{OWN}/clientCapabilities")] =
+                json!({"elicitation": {"form": {}}, "extensions": {format!("{OWN}/tasks"): {}}});
+        }
+        self.next += 1;
+        json!({"jsonrpc": "2.0", "id": self.next, "method": method, "params": params})
+    }
+
+    fn fields(&self, message: &Value) -> Vec<(&'static str, String)> {
+        let mut fields =
+            vec![("x-canary", self.sent.write("header")), ("user-agent", self.sent.write("user-agent"))];
+        fields.extend(self.session.iter().map(|session| ("mcp-session-id", session.clone())));
+        if self.era == Era::Legacy {
+            fields.extend(self.session.iter().map(|_| ("mcp-protocol-version", self.revision.to_owned())));
+            return fields;
+        }
+        let method = message["method"].as_str().unwrap_or_default();
+        fields.push(("mcp-protocol-version", "2026-07-28".to_owned()));
+        fields.push(("mcp-method", method.to_owned()));
+        let named = match method {
+            method if method.starts_with("tasks/") => "taskId",
+            "resources/read" => "uri",
+            _ => "name",
+        };
+        let name = message["params"][named].as_str();
+        fields.extend(name.map(|name| ("mcp-name", name.to_owned())));
+        fields
+    }
+}
+
+/// The messages that are complete in a body, JSON or events.
+fn messages(body: &str) -> Vec<Value> {
+    let events = body.lines().filter_map(|line| line.strip_prefix("data:"));
+    let texts = events.chain(std::iter::once(body));
+    texts.filter_map(|text| serde_json::from_str(text.trim()).ok()).collect()
+}
