@@ -55,8 +55,8 @@ impl Owner {
     }
 }
 
-/// In one write: each call looks for its owner several times. Owners of different kinds with the same bytes share a
-/// hash, and are told apart by `Eq`.
+/// Hashes in one write, since each call looks its owner up several times. Owners of different kinds with the same bytes
+/// share a hash, and are told apart by `Eq`.
 impl Hash for Owner {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match *self {

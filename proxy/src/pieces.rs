@@ -10,13 +10,12 @@ use std::task::{Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 /// Most that is read at once into an empty buffer.
-const READ_BYTES: usize = 16 << 10;
+const MAX_FIRST_READ_BYTES: usize = 16 << 10;
 
-/// Reads what there is, behind what is in the buffer, which gets room for `least` more bytes unless it is empty; 0 at the
-/// end. Safe to cancel.
+/// Appends what has come to the buffer and gives how many bytes it is, 0 at the end. Safe to cancel.
 ///
-/// Most connections wait most of the time, and most of what comes is short: an empty buffer takes no memory before
-/// something has come, and then no more than that.
+/// Most connections wait most of the time, and most of what comes is short: an empty buffer becomes as long as what was
+/// read, at most 16 KiB, and takes no memory before. One that is not empty gets room for `least` more bytes.
 ///
 /// # Errors
 /// As the stream says.
@@ -30,8 +29,9 @@ pub async fn fill(
             buffer.reserve(least);
             return pin!(stream.read_buf(buffer)).poll(context);
         }
+        // What it could hold would stay with it while it waits.
         *buffer = BytesMut::new();
-        let mut bytes = [const { MaybeUninit::uninit() }; READ_BYTES];
+        let mut bytes = [const { MaybeUninit::uninit() }; MAX_FIRST_READ_BYTES];
         let mut read = ReadBuf::uninit(&mut bytes);
         ready!(Pin::new(&mut *stream).poll_read(context, &mut read))?;
         *buffer = BytesMut::from(read.filled());

@@ -145,9 +145,7 @@ impl<K: Holder> Shares<K> {
 }
 
 impl<K: Holder> State<K> {
-    /// Gives the holder `amount` more, if it may have it.
-    ///
-    /// Each call comes here several times: the table is asked once.
+    /// Gives the holder `amount` more, if it may have it. One look into the table: each call comes here several times.
     fn admit(&mut self, most: usize, holder: K, amount: usize) -> bool {
         let holders = self.held.len();
         let held = holder.has_share().then(|| self.held.entry(holder));
@@ -189,7 +187,9 @@ impl<K: Holder> State<K> {
         while passed < self.turns.len() && self.total < most {
             let Some(holder) = self.turns.pop_front() else { return };
             let first = self.waiting.get(&holder).and_then(VecDeque::front).map(|first| first.amount);
-            if first.is_some_and(|amount| !self.admit(most, holder, amount)) {
+            if let Some(amount) = first
+                && !self.admit(most, holder, amount)
+            {
                 self.turns.push_back(holder);
                 passed += 1;
                 continue;
@@ -285,10 +285,12 @@ impl<K: Holder> Drop for Waiting<K> {
         if self.is_granted {
             return;
         }
-        let left = self.shares.lock().leave(self.holder, self.number);
-        if !left {
-            self.shares.release(self.holder, self.amount);
+        let mut state = self.shares.lock();
+        if !state.leave(self.holder, self.number) {
+            state.subtract(self.holder, self.amount);
         }
+        // Others may have waited behind a larger amount than there was.
+        state.serve(self.shares.most);
     }
 }
 

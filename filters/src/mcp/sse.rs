@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// Longest event that may share its memory with what comes after it.
 const KEPT_BYTES: usize = 4 << 10;
 
-/// A longer event has a buffer that is at most a quarter larger than the event.
+/// Size above which the buffer grows by a quarter instead of doubling.
 const LARGE_BYTES: usize = 64 << 10;
 
 /// Cuts a byte stream at the ends of its events.

@@ -107,3 +107,16 @@ fn who_stops_waiting_leaves_nothing_behind() {
     assert_eq!(shares.held(), 0);
     assert!(shares.take(at(1), 1).is_some() && shares.lock().turns.is_empty());
 }
+
+#[test]
+fn who_waited_behind_a_larger_amount_is_served_when_that_one_leaves() {
+    let shares = Shares::new(10);
+    let mut held = shares.take(at(2), 9).unwrap();
+    let mut large = Box::pin(shares.wait(at(1), 8));
+    let mut small = Box::pin(shares.wait(at(1), 2));
+    assert!(poll(large.as_mut()).is_none() && poll(small.as_mut()).is_none());
+    held.shrink(5);
+    assert!(poll(small.as_mut()).is_none(), "those of one owner are served in the order in which they came");
+    drop(large);
+    assert!(poll(small.as_mut()).is_some());
+}

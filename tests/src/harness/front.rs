@@ -64,7 +64,11 @@ impl Front {
             loop {
                 tokio::select! {
                     _ = &mut stopped => break,
-                    Ok((stream, _)) = listener.accept() => drop(connections.spawn(connection(stream, target, mood))),
+                    accepted = listener.accept() => {
+                        if let Ok((stream, _)) = accepted {
+                            connections.spawn(connection(stream, target, mood));
+                        }
+                    }
                 }
             }
             connections.shutdown().await;

@@ -6,6 +6,7 @@ use crate::harness::{Caller, Client, Era, Lost, Runtime, Said, within};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 /// Longest wait that the loss of a replica may cost anybody.
 const LOSS: Duration = Duration::from_secs(5);
@@ -16,7 +17,7 @@ const SESSIONS: usize = 30;
 /// Calls that wait for an answer of their user then.
 const PARKED: usize = 10;
 
-/// One of these sessions calls so often. Each call has a connection of its own at client and balancer: without a pause
+/// Interval between the calls of one of these sessions. Each call has a connection of its own at client and balancer: without a pause
 /// they use up the ports of the machine within seconds, and then nobody is answered.
 const PACE: Duration = Duration::from_millis(100);
 
@@ -219,6 +220,7 @@ impl After {
 async fn work(mut caller: Caller, mut stop: tokio::sync::watch::Receiver<bool>) -> After {
     let mut after = After::default();
     let mut pace = tokio::time::interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !*stop.borrow_and_update() {
         pace.tick().await;
         let start = Instant::now();
