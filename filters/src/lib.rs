@@ -10,8 +10,6 @@
 
 pub mod authorize;
 pub mod call;
-#[cfg(feature = "canary")]
-pub mod canary;
 pub mod clock;
 pub mod controls;
 pub mod denial;
@@ -22,6 +20,8 @@ pub mod mcp;
 pub mod message;
 pub mod owner;
 pub mod pipeline;
+#[cfg(feature = "text-marker")]
+pub mod text_marker;
 
 pub use call::{Call, Target, Verdict};
 pub use clock::{Clock, ManualClock, Moment};

@@ -86,12 +86,7 @@ impl Active {
     fn new(snapshot: Snapshot, pools: Pools, authority: Authority, metrics: Arc<Metrics>) -> Active {
         metrics.snapshots_alive.inc();
         let revision = snapshot.revision.to_string().into();
-        let filters: [Box<dyn Filter>; _] = [
-            Box::new(Arc::clone(&authority.gate)),
-            #[cfg(feature = "canary")]
-            Box::new(portunus_filters::canary::Canary),
-        ];
-        let pipeline = Pipeline::new(filters.into());
+        let pipeline = Pipeline::new(filters(&authority));
         Active { snapshot, pipeline, authority, revision, pools, metrics }
     }
 
@@ -99,6 +94,15 @@ impl Active {
     pub fn pool(&self, upstream: &Upstream) -> Option<Arc<crate::upstreams::pool::Pool>> {
         self.pools.get(&upstream.key).cloned()
     }
+}
+
+/// The filters of a snapshot, in order.
+fn filters(authority: &Authority) -> Vec<Box<dyn Filter>> {
+    let gate = Box::new(Arc::clone(&authority.gate));
+    #[cfg(feature = "text-marker")]
+    return vec![gate, Box::new(portunus_filters::text_marker::TextMarker)];
+    #[cfg(not(feature = "text-marker"))]
+    vec![gate]
 }
 
 impl Drop for Active {

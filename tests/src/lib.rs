@@ -23,6 +23,8 @@ mod drain;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod filter_coverage;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod h2;
@@ -44,8 +46,6 @@ mod keys;
 mod lists;
 #[cfg(test)]
 mod names;
-#[cfg(test)]
-mod net;
 #[cfg(test)]
 mod offered;
 #[cfg(test)]

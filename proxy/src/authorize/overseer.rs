@@ -100,7 +100,7 @@ impl Overseer {
 
     /// Whether answers have to be read for [`Overseer::passed`].
     pub fn looks_at_answers(&self, gateway: &Gateway) -> bool {
-        cfg!(feature = "canary") || !self.answer.is_empty() || gateway.glance().authority.governs()
+        cfg!(feature = "text-marker") || !self.answer.is_empty() || gateway.glance().authority.governs()
     }
 
     /// The answer as the client may have it.
@@ -108,7 +108,7 @@ impl Overseer {
     /// # Errors
     /// What the filters refuse of it.
     pub fn passed(&self, gateway: &Gateway, answer: Answer) -> Result<Answer, Denial> {
-        #[cfg(feature = "canary")]
+        #[cfg(feature = "text-marker")]
         let answer = marked(answer);
         let Outcome::Result(result) = &answer.outcome else { return Ok(answer) };
         let governs = gateway.glance().authority.governs();
@@ -140,10 +140,10 @@ impl Overseer {
 }
 
 /// The answer as the filter of tests leaves it.
-#[cfg(feature = "canary")]
+#[cfg(feature = "text-marker")]
 fn marked(answer: Answer) -> Answer {
     let Outcome::Result(result) = &answer.outcome else { return answer };
-    let outcome = Outcome::Result(portunus_filters::canary::seen(result));
+    let outcome = Outcome::Result(portunus_filters::text_marker::mark_answer(result));
     Answer { outcome, ..answer }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static BUILD: Once = Once::new();
-static BUILD_CANARY: Once = Once::new();
+static BUILD_MARKING: Once = Once::new();
 
 /// The binary under test: the one that `PORTUNUS_BINARY` names, or else built once if it is not current.
 pub(crate) fn binary() -> PathBuf {
@@ -26,9 +26,9 @@ pub(crate) fn binary() -> PathBuf {
 }
 
 /// The binary whose filter marks what it sees, built once if it is not current.
-pub(crate) fn canary_binary() -> PathBuf {
-    BUILD_CANARY.call_once(|| build(&["--features", "canary", "--bin", "portunus-canary"]));
-    built("portunus-canary")
+pub(crate) fn marking_binary() -> PathBuf {
+    BUILD_MARKING.call_once(|| build(&["--features", "text-marker", "--bin", "portunus-text-marker"]));
+    built("portunus-text-marker")
 }
 
 fn build(more: &[&str]) {

@@ -1,6 +1,6 @@
-//! A client that writes a token into every place that it can write, and keeps all bytes that it gets.
+//! A client that writes a marker into many places, and keeps what it gets.
 
-use super::Tokens;
+use super::Markers;
 use crate::harness::{Client, Era, Response, within};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 const OWN: &str = "io.modelcontextprotocol";
 
 /// One client of one endpoint.
-pub(super) struct Curious {
+pub(super) struct MarkingClient {
     address: SocketAddr,
     path: String,
     era: Era,
@@ -16,22 +16,22 @@ pub(super) struct Curious {
     revision: &'static str,
     session: Option<String>,
     next: u64,
-    /// Tokens that it has written.
-    pub(super) sent: Tokens,
-    /// All bytes that it got, heads first.
+    /// Markers that it has written.
+    pub(super) sent: Markers,
+    /// Heads and bodies that it got, one after the other.
     pub(super) received: String,
 }
 
-impl Curious {
-    pub(super) fn new(address: SocketAddr, path: &str, era: Era) -> Curious {
-        Curious {
+impl MarkingClient {
+    pub(super) fn new(address: SocketAddr, path: &str, era: Era) -> MarkingClient {
+        MarkingClient {
             address,
             path: path.to_owned(),
             era,
             revision: "2025-11-25",
             session: None,
             next: 1,
-            sent: Tokens::default(),
+            sent: Markers::default(),
             received: String::new(),
         }
     }
@@ -39,38 +39,39 @@ impl Curious {
     /// Does everything that a client can do.
     pub(super) async fn do_everything(&mut self) {
         self.open().await;
-        let [tools, prompts, items, _] = self.lists().await;
+        let [tools, prompts, resources] = self.lists().await;
+        let item =
+            resources.iter().find(|uri| uri.contains("item")).expect("the resource of the server").clone();
         for tool in ["work", "odd", "fails", "page", "challenges"] {
             self.call(&tools, tool).await;
         }
-        self.asked(&tools).await;
+        self.call_with_input(&tools).await;
         if self.era == Era::Modern {
             self.task(&tools).await;
         }
         let text = self.sent.write("prompt-arguments");
         self.request("prompts/get", json!({"name": prompts[0], "arguments": {"text": text}})).await;
         for _ in 0..2 {
-            self.request("resources/read", json!({"uri": items[0]})).await;
+            self.request("resources/read", json!({"uri": item})).await;
         }
-        let uri = items[0].replace("item", &format!("any/{}", self.sent.write("read-uri")));
+        let uri = item.replace("item", &format!("any/{}", self.sent.write("read-uri")));
         self.request("resources/read", json!({"uri": uri})).await;
         let argument = json!({"name": "text", "value": self.sent.write("completion-value")});
         let reference = json!({"type": "ref/prompt", "name": prompts[0]});
         self.request("completion/complete", json!({"ref": reference, "argument": argument})).await;
-        let reason = self.sent.write("cancel-reason");
-        self.notify("notifications/cancelled", json!({"requestId": 999, "reason": reason})).await;
-        self.listen(&items[0]).await;
+        self.listen(&item).await;
         if self.era == Era::Legacy {
-            self.batch().await;
+            self.cancel(&tools).await;
+            self.batch(&tools).await;
         }
     }
 
     pub(super) async fn open(&mut self) {
-        let title = self.sent.write("client-title");
-        let info = json!({"name": "curious", "version": "1", "title": title});
         match self.era {
             Era::Modern => drop(self.request("server/discover", json!({})).await),
             Era::Legacy => {
+                let info =
+                    json!({"name": "client", "version": "1", "title": self.sent.write("client-title")});
                 let params = json!({"protocolVersion": self.revision, "clientInfo": info,
                     "capabilities": {"elicitation": {}, "experimental": {"x": {"x": self.sent.write("client-ability")}}}});
                 self.request("initialize", params).await;
@@ -80,40 +81,39 @@ impl Curious {
     }
 
     /// Names of tools and prompts, URIs of resources, and templates.
-    pub(super) async fn lists(&mut self) -> [Vec<String>; 4] {
+    pub(super) async fn lists(&mut self) -> [Vec<String>; 3] {
         let kinds = [
             ("tools/list", "tools", "name"),
             ("prompts/list", "prompts", "name"),
             ("resources/list", "resources", "uri"),
-            ("resources/templates/list", "resourceTemplates", "uriTemplate"),
         ];
-        let mut lists: [Vec<String>; 4] = Default::default();
+        let mut lists: [Vec<String>; 3] = Default::default();
         for (place, (method, key, name)) in kinds.into_iter().enumerate() {
             let answer = self.request(method, json!({})).await;
             let entries = answer["result"][key].as_array().cloned().unwrap_or_default();
-            let names = entries.iter().filter_map(|entry| entry[name].as_str().map(str::to_owned));
             lists[place] =
-                names.filter(|name| name.contains("talkative") || !name.contains("other")).collect();
+                entries.iter().filter_map(|entry| entry[name].as_str().map(str::to_owned)).collect();
         }
+        self.request("resources/templates/list", json!({})).await;
         lists
     }
 
     pub(super) async fn call(&mut self, tools: &[String], tool: &str) -> Value {
-        let name = tools.iter().find(|name| name.ends_with(tool)).expect("a tool of this name").clone();
+        let name = named(tools, tool);
         let arguments = json!({"x": self.sent.write("arguments")});
         let meta = json!({"progressToken": self.sent.write("progress-token"), "x": self.sent.write("meta")});
         self.request("tools/call", json!({"name": name, "arguments": arguments, "_meta": meta})).await
     }
 
-    /// A call that asks; a legacy client answers within [`Curious::request`].
-    async fn asked(&mut self, tools: &[String]) {
+    /// A call that asks; a legacy client answers within [`MarkingClient::request`].
+    async fn call_with_input(&mut self, tools: &[String]) {
         let answer = self.call(tools, "asks").await;
         let Some(asked) = answer["result"]["inputRequests"].as_object() else { return };
         let key = asked.keys().next().unwrap().clone();
-        let name = tools.iter().find(|name| name.ends_with("asks")).unwrap();
+        let name = named(tools, "asks");
         let arguments = json!({"x": self.sent.write("arguments")});
         let mut params =
-            json!({"name": name, "arguments": arguments, "inputResponses": {key: self.accepted()}});
+            json!({"name": name, "arguments": arguments, "inputResponses": {key: self.elicitation_result()}});
         if let Some(state) = answer["result"].get("requestState") {
             params["requestState"] = state.clone();
         }
@@ -126,7 +126,7 @@ impl Curious {
         self.request("tasks/get", json!({"taskId": task})).await;
     }
 
-    fn accepted(&self) -> Value {
+    fn elicitation_result(&self) -> Value {
         json!({"action": "accept", "content": {"name": self.sent.write("user-answer")}})
     }
 
@@ -159,13 +159,29 @@ impl Curious {
         self.received.push_str(&text);
     }
 
+    /// Cancels a call that its server would never answer.
+    async fn cancel(&mut self, tools: &[String]) {
+        let params = json!({"name": named(tools, "hangs"), "arguments": {}, "_meta": {"progressToken": "h"}});
+        let message = self.message("tools/call", params);
+        let mut connection = Client::connect(self.address).await;
+        connection.post(&self.path, &self.fields(&message), message.to_string().as_bytes()).await;
+        let head = connection.response_head().await;
+        self.keep(&head, &connection.chunk().await.unwrap_or_default());
+        let reason = self.sent.write("cancel-reason");
+        self.notify("notifications/cancelled", json!({"requestId": message["id"], "reason": reason})).await;
+        // It ends when the server has heard of it.
+        within(20, "the end of the call", async { while let Ok(Some(_)) = connection.try_chunk().await {} })
+            .await;
+    }
+
     /// Two calls in one body, in a session of the one revision that has batches.
-    async fn batch(&mut self) {
+    async fn batch(&mut self, tools: &[String]) {
         self.revision = "2025-03-26";
         self.session = None;
         self.open().await;
         let call = |id: u64| {
-            let params = json!({"name": "work", "arguments": {"x": self.sent.write("batch-arguments")}});
+            let arguments = json!({"x": self.sent.write("batch-arguments")});
+            let params = json!({"name": named(tools, "work"), "arguments": arguments});
             json!({"jsonrpc": "2.0", "id": format!("b{id}"), "method": "tools/call", "params": params})
         };
         let batch = Value::Array(vec![call(1), call(2)]);
@@ -213,7 +229,7 @@ impl Curious {
             let messages = messages(&text);
             for asked in messages.iter().filter(|one| one["method"] == "elicitation/create").skip(questions) {
                 questions += 1;
-                let reply = json!({"jsonrpc": "2.0", "id": asked["id"], "result": self.accepted()});
+                let reply = json!({"jsonrpc": "2.0", "id": asked["id"], "result": self.elicitation_result()});
                 self.post(&reply).await;
             }
             if let Some(answer) =
@@ -230,7 +246,7 @@ impl Curious {
             let meta = &mut params["_meta"];
             meta[format!("{OWN}/protocolVersion")] = "2026-07-28".into();
             let title = self.sent.write("client-title");
-            meta[format!("{OWN}/clientInfo")] = json!({"name": "curious", "version": "1", "title": title});
+            meta[format!("{OWN}/clientInfo")] = json!({"name": "client", "version": "1", "title": title});
             meta[format!("{OWN}/clientCapabilities")] =
                 json!({"elicitation": {"form": {}}, "extensions": {format!("{OWN}/tasks"): {}}});
         }
@@ -240,7 +256,7 @@ impl Curious {
 
     fn fields(&self, message: &Value) -> Vec<(&'static str, String)> {
         let mut fields =
-            vec![("x-canary", self.sent.write("header")), ("user-agent", self.sent.write("user-agent"))];
+            vec![("x-marker", self.sent.write("header")), ("user-agent", self.sent.write("user-agent"))];
         fields.extend(self.session.iter().map(|session| ("mcp-session-id", session.clone())));
         if self.era == Era::Legacy {
             fields.extend(self.session.iter().map(|_| ("mcp-protocol-version", self.revision.to_owned())));
@@ -258,6 +274,11 @@ impl Curious {
         fields.extend(name.map(|name| ("mcp-name", name.to_owned())));
         fields
     }
+}
+
+/// The name under which a tool is listed, which may have a prefix.
+fn named(tools: &[String], tool: &str) -> String {
+    tools.iter().find(|name| name.ends_with(tool)).expect("a tool of this name").clone()
 }
 
 /// The messages that are complete in a body, JSON or events.

@@ -1,59 +1,61 @@
-//! A server that writes a token into every place that it can write, and keeps what it gets.
+//! A server that writes a marker into many places, and keeps what it gets.
 
-use super::Tokens;
+use super::Markers;
 use crate::harness::{Era, Request, Upstream, Wire};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// A running server; it ends with the value.
-pub(super) struct Talkative {
+pub(super) struct MarkingServer {
     upstream: Upstream,
-    world: Arc<World>,
+    state: Arc<ServerState>,
 }
 
-struct World {
+struct ServerState {
     era: Era,
-    sent: Tokens,
-    received: Mutex<Vec<String>>,
+    sent: Markers,
+    received: watch::Sender<Vec<String>>,
 }
 
-impl Talkative {
-    pub(super) async fn start(era: Era) -> Talkative {
-        let world = Arc::new(World { era, sent: Tokens::default(), received: Mutex::default() });
-        let serving = Arc::clone(&world);
+impl MarkingServer {
+    pub(super) async fn start(era: Era) -> MarkingServer {
+        let state =
+            Arc::new(ServerState { era, sent: Markers::default(), received: watch::Sender::default() });
+        let serving = Arc::clone(&state);
         let upstream =
             Upstream::of_an_era(move |request, wire| serve(Arc::clone(&serving), request, wire)).await;
-        Talkative { upstream, world }
+        MarkingServer { upstream, state }
     }
 
     pub(super) fn url(&self) -> String {
         format!("http://{}/mcp", self.upstream.address)
     }
 
-    /// Tokens that it has written.
-    pub(super) fn sent(&self) -> &Tokens {
-        &self.world.sent
+    /// Markers that it has written.
+    pub(super) fn sent(&self) -> &Markers {
+        &self.state.sent
     }
 
-    /// All requests that it got, byte for byte.
+    /// Heads and bodies of all requests that it got.
     pub(super) fn received(&self) -> Vec<String> {
-        self.world.received.lock().unwrap().clone()
+        self.state.received.borrow().clone()
     }
 }
 
-async fn serve(world: Arc<World>, request: Request, wire: Wire) -> Option<Wire> {
+async fn serve(state: Arc<ServerState>, request: Request, wire: Wire) -> Option<Wire> {
     let body = String::from_utf8_lossy(&request.body).into_owned();
-    world.received.lock().unwrap().push(format!("{}{body}\n", request.head));
+    state.received.send_modify(|received| received.push(format!("{}{body}\n", request.head)));
     let verb = request.head.split(' ').next().unwrap_or_default();
     let message: Value = serde_json::from_str(&body).unwrap_or_default();
     match (verb, &message) {
-        ("POST", Value::Array(batch)) => world.batch(batch, wire).await,
-        ("POST", _) if message["method"].is_null() || message["id"].is_null() => world.accept(wire).await,
-        ("POST", _) => world.answer(&message, wire).await,
-        ("GET", _) if world.era == Era::Legacy => world.stream(None, wire).await,
-        ("DELETE", _) if world.era == Era::Legacy => world.accept(wire).await,
-        _ => world.refuse("405 Method Not Allowed", "", "method", wire).await,
+        ("POST", Value::Array(batch)) => state.batch(batch, wire).await,
+        ("POST", _) if message["method"].is_null() || message["id"].is_null() => state.accept(wire).await,
+        ("POST", _) => state.answer(&message, wire).await,
+        ("GET", _) if state.era == Era::Legacy => state.stream(None, wire).await,
+        ("DELETE", _) if state.era == Era::Legacy => state.accept(wire).await,
+        _ => state.refuse("405 Method Not Allowed", "", "method", wire).await,
     }
 }
 
@@ -61,14 +63,14 @@ fn note(method: &str, params: &Value) -> Value {
     json!({"jsonrpc": "2.0", "method": method, "params": params})
 }
 
-impl World {
-    fn token(&self, place: &str) -> String {
+impl ServerState {
+    fn marker(&self, place: &str) -> String {
         self.sent.write(place)
     }
 
     fn fields(&self, kind: &str) -> String {
         let session = if self.era == Era::Legacy { "mcp-session-id: of-the-server\r\n" } else { "" };
-        format!("content-type: {kind}\r\nx-canary: {}\r\n{session}", self.token("header"))
+        format!("content-type: {kind}\r\nx-marker: {}\r\n{session}", self.marker("header"))
     }
 
     async fn accept(&self, mut wire: Wire) -> Option<Wire> {
@@ -79,7 +81,7 @@ impl World {
 
     /// An answer that is no JSON.
     async fn refuse(&self, status: &str, more: &str, place: &str, mut wire: Wire) -> Option<Wire> {
-        let body = format!("<html>{}</html>", self.token(place));
+        let body = format!("<html>{}</html>", self.marker(place));
         let fields = self.fields("text/html");
         wire.send(format!("HTTP/1.1 {status}\r\n{fields}{more}content-length: {}\r\n\r\n{body}", body.len()))
             .await;
@@ -105,7 +107,7 @@ impl World {
         if self.era == Era::Modern && result.get("resultType").is_none() {
             result["resultType"] = "complete".into();
         }
-        json!({"jsonrpc": "2.0", "id": id, "result": result, "x-beside": self.token("beside-result")})
+        json!({"jsonrpc": "2.0", "id": id, "result": result, "x-beside": self.marker("beside-result")})
     }
 
     async fn answer(&self, message: &Value, wire: Wire) -> Option<Wire> {
@@ -113,10 +115,10 @@ impl World {
         match message["method"].as_str().unwrap_or_default() {
             "tools/call" => self.call(id, params, wire).await,
             "subscriptions/listen" => self.stream(Some(message), wire).await,
-            method => match self.told(method, params) {
+            method => match self.result_of(method, params) {
                 Some(result) => self.json(&self.result(id, result), wire).await,
                 None => {
-                    let error = json!({"code": -32601, "message": self.token("no-method")});
+                    let error = json!({"code": -32601, "message": self.marker("no-method")});
                     let status = if self.era == Era::Modern { "404 Not Found" } else { "200 OK" };
                     self.json_as(status, &json!({"jsonrpc": "2.0", "id": id, "error": error}), wire).await
                 }
@@ -125,55 +127,54 @@ impl World {
     }
 
     /// The result of everything but a call.
-    fn told(&self, method: &str, params: &Value) -> Option<Value> {
-        let token = |place: &str| self.token(place);
+    fn result_of(&self, method: &str, params: &Value) -> Option<Value> {
+        let marker = |place: &str| self.marker(place);
         let capabilities = json!({
             "tools": {"listChanged": true}, "resources": {"subscribe": true, "listChanged": true},
             "prompts": {"listChanged": true}, "logging": {}, "completions": {},
             "extensions": {"io.modelcontextprotocol/tasks": {}},
         });
-        let info =
-            |of: &str| json!({"name": "talkative", "version": "1", "title": token(&format!("{of}-title"))});
+        let info = |of: &str| json!({"name": "marking-server", "version": "1", "title": marker(&format!("{of}-title"))});
         Some(match method {
             "initialize" if self.era == Era::Legacy => json!({
                 "protocolVersion": params["protocolVersion"], "capabilities": capabilities,
-                "serverInfo": info("initialize"), "instructions": token("initialize-instructions"),
-                "_meta": {"x": token("initialize-meta")}, "x": token("initialize-member"),
+                "serverInfo": info("initialize"), "instructions": marker("initialize-instructions"),
+                "_meta": {"x": marker("initialize-meta")}, "x": marker("initialize-member"),
             }),
             "server/discover" if self.era == Era::Modern => json!({
                 "supportedVersions": ["2026-07-28"], "capabilities": capabilities, "ttlMs": 60_000,
-                "cacheScope": "public", "instructions": token("discover-instructions"),
-                "_meta": {"io.modelcontextprotocol/serverInfo": info("discover"), "x": token("discover-meta")},
+                "cacheScope": "public", "instructions": marker("discover-instructions"),
+                "_meta": {"io.modelcontextprotocol/serverInfo": info("discover"), "x": marker("discover-meta")},
             }),
             "tools/list" => self.list("tools", |name| json!({
-                "name": name, "description": token("tool-description"), "title": token("tool-title"),
-                "annotations": {"title": token("tool-annotation")}, "x": token("tool-member"),
-                "inputSchema": {"type": "object", "description": token("tool-schema")},
-            }), &["work", "odd", "fails", "asks", "page", "challenges", "task"]),
+                "name": name, "description": marker("tool-description"), "title": marker("tool-title"),
+                "annotations": {"title": marker("tool-annotation")}, "x": marker("tool-member"),
+                "inputSchema": {"type": "object", "description": marker("tool-schema")},
+            }), &["work", "odd", "hangs", "fails", "asks", "page", "challenges", "task"]),
             "prompts/list" => self.list("prompts", |name| json!({
-                "name": name, "description": token("prompt-description"),
-                "arguments": [{"name": "text", "description": token("prompt-argument")}],
+                "name": name, "description": marker("prompt-description"),
+                "arguments": [{"name": "text", "description": marker("prompt-argument")}],
             }), &["prompt"]),
             "resources/list" => self.list("resources", |name| json!({
-                "uri": format!("talkative://{name}"), "name": name, "description": token("resource-description"),
+                "uri": format!("server://{name}"), "name": name, "description": marker("resource-description"),
             }), &["item"]),
             "resources/templates/list" => self.list("resourceTemplates", |name| json!({
-                "uriTemplate": format!("talkative://{name}/{{text}}"), "name": name,
-                "description": token("template-description"),
+                "uriTemplate": format!("server://{name}/{{text}}"), "name": name,
+                "description": marker("template-description"),
             }), &["any"]),
             "prompts/get" => json!({
-                "description": token("prompt-got"),
-                "messages": [{"role": "user", "content": {"type": "text", "text": token("prompt-message")}}],
+                "description": marker("prompt-got"),
+                "messages": [{"role": "user", "content": {"type": "text", "text": marker("prompt-message")}}],
             }),
             "resources/read" => json!({
-                "contents": [{"uri": params["uri"], "text": token("read-text"), "mimeType": token("read-type")}],
+                "contents": [{"uri": params["uri"], "text": marker("read-text"), "mimeType": marker("read-type")}],
                 "ttlMs": 60_000, "cacheScope": "public",
             }),
-            "completion/complete" => json!({"completion": {"values": [token("completion")]}}),
+            "completion/complete" => json!({"completion": {"values": [marker("completion")]}}),
             "tasks/get" | "tasks/result" => json!({
-                "taskId": params["taskId"], "status": "completed", "statusMessage": token("task-done"),
-                "result": {"content": [{"type": "text", "text": token("task-result")}]},
-                "content": [{"type": "text", "text": token("task-content")}],
+                "taskId": params["taskId"], "status": "completed", "statusMessage": marker("task-done"),
+                "result": {"content": [{"type": "text", "text": marker("task-result")}]},
+                "content": [{"type": "text", "text": marker("task-content")}],
             }),
             "ping" | "logging/setLevel" | "resources/subscribe" if self.era == Era::Legacy => json!({}),
             _ => return None,
@@ -182,34 +183,35 @@ impl World {
 
     fn list(&self, key: &str, entry: impl Fn(&str) -> Value, names: &[&str]) -> Value {
         let entries: Vec<Value> = names.iter().map(|name| entry(name)).collect();
-        json!({key: entries, "ttlMs": 60_000, "cacheScope": "public", "_meta": {"x": self.token("list-meta")}})
+        json!({key: entries, "ttlMs": 60_000, "cacheScope": "public", "_meta": {"x": self.marker("list-meta")}})
     }
 
     async fn call(&self, id: &Value, params: &Value, mut wire: Wire) -> Option<Wire> {
-        let token = |place: &str| self.token(place);
+        let marker = |place: &str| self.marker(place);
         match params["name"].as_str().unwrap_or_default() {
             "page" => self.refuse("400 Bad Request", "", "page", wire).await,
             "challenges" => {
-                let challenge = format!("www-authenticate: Bearer realm=\"{}\"\r\n", token("challenge"));
+                let challenge = format!("www-authenticate: Bearer realm=\"{}\"\r\n", marker("challenge"));
                 self.refuse("401 Unauthorized", &challenge, "challenge-body", wire).await
             }
             "fails" => {
                 let error =
-                    json!({"code": -32000, "message": token("error"), "data": {"x": token("error-data")}});
-                let beside = token("beside-error");
+                    json!({"code": -32000, "message": marker("error"), "data": {"x": marker("error-data")}});
+                let beside = marker("beside-error");
                 self.json(&json!({"jsonrpc": "2.0", "id": id, "error": error, "x-beside": beside}), wire)
                     .await
             }
             "task" => {
                 let task = json!({"resultType": "task", "taskId": "t-1", "status": "working",
-                    "statusMessage": token("task-begun"), "ttlMs": 60_000});
+                    "statusMessage": marker("task-begun"), "ttlMs": 60_000});
                 self.json(&self.result(id, task), wire).await
             }
             "asks" if self.era == Era::Modern && params["inputResponses"].is_null() => {
                 let schema = json!({"type": "object", "properties": {"name": {"type": "string",
-                    "description": token("question-schema")}}});
-                let params = json!({"mode": "form", "message": token("question"), "requestedSchema": schema});
-                let asked = json!({"resultType": "input_required", "requestState": token("request-state"),
+                    "description": marker("question-schema")}}});
+                let params =
+                    json!({"mode": "form", "message": marker("question"), "requestedSchema": schema});
+                let asked = json!({"resultType": "input_required", "requestState": marker("request-state"),
                     "inputRequests": {"q": {"method": "elicitation/create", "params": params}}});
                 self.json(&self.result(id, asked), wire).await
             }
@@ -219,12 +221,16 @@ impl World {
                 for note in notes {
                     wire.chunk(&note).await;
                 }
+                if name == "hangs" {
+                    self.hear("notifications/cancelled").await;
+                    return None;
+                }
                 if name == "asks" && self.era == Era::Legacy {
                     self.question(&mut wire).await;
                 }
                 let result = json!({
-                    "content": [{"type": "text", "text": token("result")}], "x": token("result-member"),
-                    "structuredContent": {"x": token("result-structured")}, "_meta": {"x": token("result-meta")},
+                    "content": [{"type": "text", "text": marker("result")}], "x": marker("result-member"),
+                    "structuredContent": {"x": marker("result-structured")}, "_meta": {"x": marker("result-meta")},
                 });
                 wire.chunk(&format!("data: {}\n\n", self.result(id, result))).await;
                 wire.end_chunks().await;
@@ -233,37 +239,41 @@ impl World {
         }
     }
 
-    /// What a server may say before an answer.
+    /// Events that may come before an answer.
     fn notes(&self, params: &Value) -> [String; 2] {
         let progress = &params["_meta"]["progressToken"];
-        let reported = json!({"progressToken": progress, "progress": 1, "message": self.token("progress")});
-        let log = json!({"level": "error", "logger": self.token("logger"), "data": self.token("log")});
+        let reported = json!({"progressToken": progress, "progress": 1, "message": self.marker("progress")});
+        let log = json!({"level": "error", "logger": self.marker("logger"), "data": self.marker("log")});
         [note("notifications/progress", &reported), note("notifications/message", &log)]
             .map(|note| format!("data: {note}\n\n"))
     }
 
-    /// What few servers say there.
+    /// Events that few servers send there.
     fn odd_events(&self) -> [String; 2] {
-        let unknown = note("notifications/of-nobody", &json!({"x": self.token("unknown-note")}));
-        let (comment, name, id) = (self.token("comment"), self.token("event-name"), self.token("event-id"));
+        let unknown = note("notifications/of-nobody", &json!({"x": self.marker("unknown-note")}));
+        let (comment, name, id) =
+            (self.marker("comment"), self.marker("event-name"), self.marker("event-id"));
         [format!(": {comment}\nid: {id}\ndata: {unknown}\n\n"), format!("event: {name}\ndata: {{}}\n\n")]
     }
 
     /// Asks the client's user, and goes on when the answer has come.
     async fn question(&self, wire: &mut Wire) {
         let schema = json!({"type": "object", "properties": {"name": {"type": "string",
-            "description": self.token("question-schema")}}});
-        let params = json!({"message": self.token("question"), "requestedSchema": schema});
+            "description": self.marker("question-schema")}}});
+        let params = json!({"message": self.marker("question"), "requestedSchema": schema});
         let request =
             json!({"jsonrpc": "2.0", "id": "q-1", "method": "elicitation/create", "params": params});
         wire.chunk(&format!("data: {request}\n\n")).await;
-        let mut tick = tokio::time::interval(Duration::from_millis(10));
-        while !self.received.lock().unwrap().iter().any(|request| request.contains("\"q-1\"")) {
-            tick.tick().await;
-        }
+        self.hear("\"q-1\"").await;
     }
 
-    /// What is said outside of calls, again and again.
+    /// Waits until a request has come with this in it.
+    async fn hear(&self, part: &str) {
+        let mut received = self.received.subscribe();
+        received.wait_for(|all| all.iter().any(|request| request.contains(part))).await.unwrap();
+    }
+
+    /// Says what concerns no call, ten times a second.
     async fn stream(&self, listen: Option<&Value>, mut wire: Wire) -> Option<Wire> {
         self.begin_events(&mut wire).await;
         let tag = listen.map(|listen| json!({"io.modelcontextprotocol/subscriptionId": listen["id"]}));
@@ -278,12 +288,12 @@ impl World {
             let acknowledged = note("notifications/subscriptions/acknowledged", wanted);
             wire.chunk(&format!("data: {acknowledged}\n\n")).await;
         }
-        let log = json!({"level": "error", "data": self.token("stream-log")});
-        let updated = json!({"uri": "talkative://item", "x": self.token("stream-updated")});
-        let changed = json!({"x": self.token("stream-changed")});
+        let log = json!({"level": "error", "data": self.marker("stream-log")});
+        let updated = json!({"uri": "server://item", "x": self.marker("stream-updated")});
+        let changed = json!({"x": self.marker("stream-changed")});
         let said = [
-            format!(": {}\n\n", self.token("stream-comment")),
-            format!("id: {}\ndata: {}\n\n", self.token("stream-id"), note("notifications/message", log)),
+            format!(": {}\n\n", self.marker("stream-comment")),
+            format!("id: {}\ndata: {}\n\n", self.marker("stream-id"), note("notifications/message", log)),
             format!("data: {}\n\n", note("notifications/resources/updated", updated)),
             format!("data: {}\n\n", note("notifications/tools/list_changed", changed)),
         ];
@@ -302,7 +312,7 @@ impl World {
     /// A batch of calls, whose answers come in one.
     async fn batch(&self, batch: &[Value], wire: Wire) -> Option<Wire> {
         let answers = batch.iter().filter(|message| !message["id"].is_null()).map(|message| {
-            let content = json!({"content": [{"type": "text", "text": self.token("batch-result")}]});
+            let content = json!({"content": [{"type": "text", "text": self.marker("batch-result")}]});
             self.result(&message["id"], content)
         });
         let answers = Value::Array(answers.collect());

@@ -1,6 +1,6 @@
-//! What one call looks like on the wire, on both sides of the gateway, by the way between them.
+//! Compares one call on both sides of the gateway with a record of it.
 
-use super::{WAYS, Way};
+use super::{SETUPS, Setup};
 use crate::harness::binary;
 
 /// Header fields whose values differ each time, and the length of a text in which an id does.
@@ -16,13 +16,13 @@ const CHANGING: [&str; 8] = [
 ];
 
 /// The text without what differs each time.
-fn lasting(text: &str) -> String {
+fn normalize(text: &str) -> String {
     let mut lines = String::new();
     for line in text.replace('\r', "").lines() {
         let name = line.split_once(": ").map(|(name, _)| name.to_ascii_lowercase());
         match name.filter(|name| CHANGING.contains(&&**name)) {
             Some(name) => lines.push_str(&format!("{name}: ...")),
-            None => lines.push_str(&numberless(line)),
+            None => lines.push_str(&mask_ids(line)),
         }
         lines.push('\n');
     }
@@ -30,7 +30,7 @@ fn lasting(text: &str) -> String {
 }
 
 /// A message without the numbers that count messages.
-fn numberless(line: &str) -> String {
+fn mask_ids(line: &str) -> String {
     ["\"id\":", "\"progressToken\":"].into_iter().fold(line.to_owned(), |line, key| {
         let mut parts = line.split(key);
         let mut text = parts.next().unwrap_or_default().to_owned();
@@ -45,19 +45,19 @@ fn numberless(line: &str) -> String {
 #[tokio::test]
 async fn one_call_is_on_the_wire_as_recorded() {
     let mut record = String::new();
-    for plan in WAYS {
-        let Way { talkative, mut curious, _others } = Way::start(plan, &binary()).await;
-        curious.open().await;
-        let [tools, ..] = curious.lists().await;
-        curious.received.clear();
-        curious.call(&tools, "work").await;
-        let mut calls = talkative.received();
+    for spec in SETUPS {
+        let Setup { server, mut client, _others } = Setup::start(spec, &binary()).await;
+        client.open().await;
+        let [tools, ..] = client.lists().await;
+        client.received.clear();
+        client.call(&tools, "work").await;
+        let mut calls = server.received();
         calls.retain(|request| request.contains("tools/call"));
-        for (whose, text) in [("server", calls.concat()), ("client", curious.received)] {
-            record.push_str(&format!("==== {}: what the {whose} got\n\n{}\n", plan.name, lasting(&text)));
+        for (whose, text) in [("server", calls.concat()), ("client", client.received)] {
+            record.push_str(&format!("==== {}: what the {whose} got\n\n{}\n", spec.name, normalize(&text)));
         }
     }
     let record: String = record.lines().map(|line| format!("{}\n", line.trim_end())).collect();
-    let known = include_str!("wire.txt");
-    assert_eq!(record.trim_end(), known.trim_end(), "wire.txt has to say:\n{record}");
+    let known = include_str!("recorded_call.txt");
+    assert_eq!(record.trim_end(), known.trim_end(), "recorded_call.txt has to say:\n{record}");
 }

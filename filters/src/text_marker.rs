@@ -1,0 +1,61 @@
+//! A filter for tests alone: it marks every text that it sees, so that text which no filter sees can be told apart.
+//!
+//! It sees requests in the pipeline. Filters have no part that reads answers yet: those that the rules of a policy reach
+//! are marked by [`mark_answer`], which is called there.
+
+#[cfg(not(debug_assertions))]
+compile_error!(
+    "the feature `text-marker` is for tests: a release changes no text that nobody asked to be changed"
+);
+
+use crate::call::{Call, Edit, Verdict};
+use crate::denial::Denial;
+use crate::mcp::Span;
+use crate::message::Kind;
+use crate::pipeline::Filter;
+use bytes::Bytes;
+use memchr::memmem;
+
+/// Marker that tests write; they have it in writing, since they do not build with this feature.
+const BEFORE: &str = "rawMARKER-";
+/// The same after the filter, as long, so that no length changes.
+const AFTER: &str = "clrMARKER-";
+
+/// The filter of requests.
+#[derive(Debug)]
+pub struct TextMarker;
+
+impl Filter for TextMarker {
+    fn name(&self) -> &'static str {
+        "text-marker"
+    }
+
+    fn applies(&self, _: Kind) -> bool {
+        true
+    }
+
+    fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
+        let body = &call.message.body;
+        let text = match (call.message.params, &call.message.method) {
+            (Some(params), _) => params.of(body),
+            // An answer has its text elsewhere.
+            (None, None) => body,
+            (None, Some(_)) => &[],
+        };
+        let found =
+            memmem::find_iter(text, BEFORE).filter_map(|at| Span::locate(body, &text[at..at + BEFORE.len()]));
+        let with = Bytes::from_static(AFTER.as_bytes());
+        verdict.edits.extend(found.map(|span| Edit { owner: self.name(), span, with: with.clone() }));
+        Ok(())
+    }
+}
+
+/// The text of a server as its client gets it.
+pub fn mark_answer(text: &[u8]) -> Bytes {
+    let mut text = text.to_vec();
+    let places: Vec<usize> = memmem::find_iter(&text, BEFORE).collect();
+    for at in places {
+        text[at..at + AFTER.len()].copy_from_slice(AFTER.as_bytes());
+    }
+    text.into()
+}
