@@ -247,7 +247,9 @@ impl Helm {
     async fn drain(self, kept: Option<Kept>) {
         let Helm { gateway, edge, holdings, stop, closed, close, watcher, claim, supervisor, .. } = self;
         let (drain, settings) = (&gateway.drain, gateway.bootstrap.drain);
-        tracing::info!(in_flight = drain.in_flight(), successor = kept.is_some(), "draining");
+        // Logged only when the process is no longer ready: tools act on the line.
+        let announce =
+            || tracing::info!(in_flight = drain.in_flight(), successor = kept.is_some(), "draining");
         // Until the end, where the path of the control socket stays this process's.
         let mut _claimed = None;
         if kept.is_some() {
@@ -255,6 +257,7 @@ impl Helm {
             watcher.iter().for_each(AbortHandle::abort);
             claim.leave();
             drain.succeed();
+            announce();
             close.notify_one();
             stop.notify_one();
             // Whose stream ends asks again at once, and must not be accepted here.
@@ -262,8 +265,9 @@ impl Helm {
             sleep(SETTLING).await;
         } else {
             _claimed = Some(claim);
-            supervisor.stopping("draining");
             drain.advance(Phase::Leaving);
+            announce();
+            supervisor.stopping("draining");
             sleep(settings.delay).await;
             stop.notify_one();
         }
