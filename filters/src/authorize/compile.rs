@@ -167,7 +167,7 @@ fn zone(name: &str, problems: &mut Vec<Problem>) -> Tz {
 pub(super) fn merge(documents: &[Document], problems: &mut Vec<Problem>) -> Value {
     let mut engine = Engine::new();
     for document in documents {
-        let value = match json::value(&document.text) {
+        let value = match json::document(&document.text) {
             Ok(value) => value,
             Err(fault) => {
                 problems.push(Problem::error(&document.path, 0, fault.to_string()));
