@@ -29,7 +29,7 @@ pub async fn fill(
             buffer.reserve(least);
             return pin!(stream.read_buf(buffer)).poll(context);
         }
-        // What it could hold would stay with it while it waits.
+        // Else it would keep the memory of what it held before while it waits.
         *buffer = BytesMut::new();
         let mut bytes = [const { MaybeUninit::uninit() }; MAX_FIRST_READ_BYTES];
         let mut read = ReadBuf::uninit(&mut bytes);

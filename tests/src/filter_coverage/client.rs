@@ -80,7 +80,7 @@ impl MarkingClient {
         }
     }
 
-    /// Names of tools and prompts, URIs of resources, and templates.
+    /// Asks for all lists; gives the names of tools and prompts, and the URIs of resources.
     pub(super) async fn lists(&mut self) -> [Vec<String>; 3] {
         let kinds = [
             ("tools/list", "tools", "name"),
@@ -132,26 +132,23 @@ impl MarkingClient {
 
     /// Reads what is said outside of calls until a list has changed.
     async fn listen(&mut self, uri: &str) {
-        let mut connection = Client::connect(self.address).await;
-        if self.era == Era::Legacy {
-            self.request(
-                "resources/subscribe",
-                json!({"uri": uri, "_meta": {"x": self.sent.write("subscribe-meta")}}),
-            )
-            .await;
+        let mut connection = if self.era == Era::Legacy {
+            let meta = json!({"x": self.sent.write("subscribe-meta")});
+            self.request("resources/subscribe", json!({"uri": uri, "_meta": meta})).await;
+            let mut connection = Client::connect(self.address).await;
             connection.open_stream(&self.path, &self.fields(&Value::Null)).await;
+            connection
         } else {
             let wanted = json!({"toolsListChanged": true, "resourceSubscriptions": [uri]});
-            let message = self.message(
-                "subscriptions/listen",
-                json!({"notifications": wanted, "_meta": {"x": self.sent.write("listen-meta")}}),
-            );
-            connection.post(&self.path, &self.fields(&message), message.to_string().as_bytes()).await;
-        }
+            let meta = json!({"x": self.sent.write("listen-meta")});
+            let message =
+                self.message("subscriptions/listen", json!({"notifications": wanted, "_meta": meta}));
+            self.send(&message).await
+        };
         let head = connection.response_head().await;
         self.keep(&head, "");
         let mut text = String::new();
-        // What was said with the first two changes has come when the third one does.
+        // Everything that was said with the first two changes has come when the third one does.
         while head.status == 200 && text.matches("notifications/tools/list_changed").count() < 3 {
             let Some(chunk) = connection.chunk().await else { break };
             text.push_str(&chunk);
@@ -163,8 +160,7 @@ impl MarkingClient {
     async fn cancel(&mut self, tools: &[String]) {
         let params = json!({"name": named(tools, "hangs"), "arguments": {}, "_meta": {"progressToken": "h"}});
         let message = self.message("tools/call", params);
-        let mut connection = Client::connect(self.address).await;
-        connection.post(&self.path, &self.fields(&message), message.to_string().as_bytes()).await;
+        let mut connection = self.send(&message).await;
         let head = connection.response_head().await;
         self.keep(&head, &connection.chunk().await.unwrap_or_default());
         let reason = self.sent.write("cancel-reason");
@@ -184,20 +180,23 @@ impl MarkingClient {
             let params = json!({"name": named(tools, "work"), "arguments": arguments});
             json!({"jsonrpc": "2.0", "id": format!("b{id}"), "method": "tools/call", "params": params})
         };
-        let batch = Value::Array(vec![call(1), call(2)]);
-        let mut connection = Client::connect(self.address).await;
-        connection.post(&self.path, &self.fields(&batch), batch.to_string().as_bytes()).await;
-        let answer = connection.response().await;
-        self.keep(&answer, &String::from_utf8_lossy(&answer.body));
+        self.post(&Value::Array(vec![call(1), call(2)])).await;
     }
 
     async fn notify(&mut self, method: &str, params: Value) {
         self.post(&json!({"jsonrpc": "2.0", "method": method, "params": params})).await;
     }
 
-    async fn post(&mut self, message: &Value) {
+    /// Sends a message on a connection of its own.
+    async fn send(&self, message: &Value) -> Client {
         let mut connection = Client::connect(self.address).await;
         connection.post(&self.path, &self.fields(message), message.to_string().as_bytes()).await;
+        connection
+    }
+
+    /// Sends what is answered by one body, or by none.
+    async fn post(&mut self, message: &Value) {
+        let mut connection = self.send(message).await;
         let answer = connection.response().await;
         self.keep(&answer, &String::from_utf8_lossy(&answer.body));
     }
@@ -214,8 +213,7 @@ impl MarkingClient {
     }
 
     async fn exchange(&mut self, message: &Value) -> Value {
-        let mut connection = Client::connect(self.address).await;
-        connection.post(&self.path, &self.fields(message), message.to_string().as_bytes()).await;
+        let mut connection = self.send(message).await;
         let mut head = connection.response_head().await;
         if let Some(session) = head.header("mcp-session-id") {
             self.session = Some(session.to_owned());

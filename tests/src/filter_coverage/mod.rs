@@ -79,7 +79,7 @@ impl Markers {
         format!("{BEFORE}{place}.")
     }
 
-    /// How each of them arrived in `text`.
+    /// The way in which each of them arrived in `text`.
     fn found_in(&self, text: &str) -> BTreeMap<String, &'static str> {
         let arrived = |place: &String| {
             let has = |prefix: &str| text.contains(&format!("{prefix}{place}."));
@@ -125,7 +125,7 @@ impl Setup {
     }
 }
 
-/// How the markers of both sides arrive at the other.
+/// The ways in which the markers of both sides arrive at the other.
 async fn trace_markers(spec: SetupSpec) -> [BTreeMap<String, &'static str>; 2] {
     let mut setup = Setup::start(spec, &marking_binary()).await;
     setup.client.do_everything().await;

@@ -1,6 +1,7 @@
 //! A server that writes a marker into many places, and keeps what it gets.
 
 use super::Markers;
+use crate::harness::mcp::question;
 use crate::harness::{Era, Request, Upstream, Wire};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -73,18 +74,18 @@ impl ServerState {
         format!("content-type: {kind}\r\nx-marker: {}\r\n{session}", self.marker("header"))
     }
 
-    async fn accept(&self, mut wire: Wire) -> Option<Wire> {
-        wire.send(format!("HTTP/1.1 202 Accepted\r\n{}content-length: 0\r\n\r\n", self.fields("text/plain")))
-            .await;
-        Some(wire)
+    async fn accept(&self, wire: Wire) -> Option<Wire> {
+        self.send("202 Accepted", &self.fields("text/plain"), "", wire).await
     }
 
     /// An answer that is no JSON.
-    async fn refuse(&self, status: &str, more: &str, place: &str, mut wire: Wire) -> Option<Wire> {
+    async fn refuse(&self, status: &str, more: &str, place: &str, wire: Wire) -> Option<Wire> {
         let body = format!("<html>{}</html>", self.marker(place));
-        let fields = self.fields("text/html");
-        wire.send(format!("HTTP/1.1 {status}\r\n{fields}{more}content-length: {}\r\n\r\n{body}", body.len()))
-            .await;
+        self.send(status, &format!("{}{more}", self.fields("text/html")), &body, wire).await
+    }
+
+    async fn send(&self, status: &str, fields: &str, body: &str, mut wire: Wire) -> Option<Wire> {
+        wire.send(format!("HTTP/1.1 {status}\r\n{fields}content-length: {}\r\n\r\n{body}", body.len())).await;
         Some(wire)
     }
 
@@ -92,10 +93,8 @@ impl ServerState {
         self.json_as("200 OK", body, wire).await
     }
 
-    async fn json_as(&self, status: &str, body: &Value, mut wire: Wire) -> Option<Wire> {
-        let (body, fields) = (body.to_string(), self.fields("application/json"));
-        wire.send(format!("HTTP/1.1 {status}\r\n{fields}content-length: {}\r\n\r\n{body}", body.len())).await;
-        Some(wire)
+    async fn json_as(&self, status: &str, body: &Value, wire: Wire) -> Option<Wire> {
+        self.send(status, &self.fields("application/json"), &body.to_string(), wire).await
     }
 
     async fn begin_events(&self, wire: &mut Wire) {
@@ -207,10 +206,8 @@ impl ServerState {
                 self.json(&self.result(id, task), wire).await
             }
             "asks" if self.era == Era::Modern && params["inputResponses"].is_null() => {
-                let schema = json!({"type": "object", "properties": {"name": {"type": "string",
-                    "description": marker("question-schema")}}});
-                let params =
-                    json!({"mode": "form", "message": marker("question"), "requestedSchema": schema});
+                let mut params = self.elicitation();
+                params["mode"] = "form".into();
                 let asked = json!({"resultType": "input_required", "requestState": marker("request-state"),
                     "inputRequests": {"q": {"method": "elicitation/create", "params": params}}});
                 self.json(&self.result(id, asked), wire).await
@@ -256,11 +253,17 @@ impl ServerState {
         [format!(": {comment}\nid: {id}\ndata: {unknown}\n\n"), format!("event: {name}\ndata: {{}}\n\n")]
     }
 
+    /// The parameters of a question.
+    fn elicitation(&self) -> Value {
+        let mut params = question(&self.marker("question"));
+        params["requestedSchema"]["properties"]["name"]["description"] =
+            self.marker("question-schema").into();
+        params
+    }
+
     /// Asks the client's user, and goes on when the answer has come.
     async fn question(&self, wire: &mut Wire) {
-        let schema = json!({"type": "object", "properties": {"name": {"type": "string",
-            "description": self.marker("question-schema")}}});
-        let params = json!({"message": self.marker("question"), "requestedSchema": schema});
+        let params = self.elicitation();
         let request =
             json!({"jsonrpc": "2.0", "id": "q-1", "method": "elicitation/create", "params": params});
         wire.chunk(&format!("data: {request}\n\n")).await;

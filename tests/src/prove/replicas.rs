@@ -17,8 +17,8 @@ const SESSIONS: usize = 30;
 /// Calls that wait for an answer of their user then.
 const PARKED: usize = 10;
 
-/// Interval between the calls of one of these sessions. Each call has a connection of its own at client and balancer: without a pause
-/// they use up the ports of the machine within seconds, and then nobody is answered.
+/// Interval between the calls of one of these sessions. Each call has a connection of its own at client and balancer:
+/// without a pause they use up the ports of the machine within seconds, and then nobody is answered.
 const PACE: Duration = Duration::from_millis(100);
 
 /// Sessions that were ended before.
