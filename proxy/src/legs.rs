@@ -7,6 +7,7 @@
 
 mod ear;
 mod endpoint;
+mod flag;
 mod founding;
 mod heard;
 mod pool;
@@ -24,6 +25,7 @@ use crate::talk::server_message::ServerMessage;
 use crate::talk::voice::{self, Fields};
 use crate::talk::{Facts, Place, Reply};
 pub(crate) use ear::Ear;
+use flag::Flag;
 use founding::Refused;
 pub use heard::{Heard, Hearsay, What};
 use http::{HeaderValue, StatusCode};
@@ -36,11 +38,10 @@ use portunus_filters::{Denial, Reason};
 use shelf::Usage;
 pub use shelf::{LeaseOptions, LegLease};
 use std::collections::HashMap;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, timeout};
 
@@ -61,9 +62,8 @@ pub struct Leg {
     posted: Fields,
     origin: Origin,
     next: AtomicU64,
-    dead: AtomicBool,
-    /// Told when it dies.
-    ended: Notify,
+    /// The upstream does not know it any more.
+    dead: Flag,
     founded: Instant,
     /// Requests of its client that the server may have read: what it knows of them ends with it.
     requests: AtomicUsize,
@@ -72,7 +72,7 @@ pub struct Leg {
     /// Answers come on the stream (2024-11-05 transports).
     relayed: bool,
     /// The stream was opened, or refused.
-    open: watch::Sender<bool>,
+    open: Flag,
     usage: Usage,
     spoken: Arc<Shares<UpstreamKey>>,
     _alive: Alive,
@@ -151,14 +151,13 @@ impl Leg {
             posted,
             origin,
             next: AtomicU64::new(1),
-            dead: AtomicBool::new(false),
-            ended: Notify::new(),
+            dead: Flag::default(),
             founded: Instant::now(),
             requests: AtomicUsize::new(0),
             state: Mutex::default(),
             stream: OnceLock::new(),
             relayed: false,
-            open: watch::Sender::new(false),
+            open: Flag::default(),
             usage: Usage::default(),
             spoken: legs.spoken(),
             _alive: Alive::among(legs),
@@ -210,7 +209,7 @@ impl Leg {
 
     /// The upstream no longer knows it.
     pub fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
+        self.dead.is_raised()
     }
 
     /// Whether answers come on its stream, and messages are posted elsewhere.
@@ -220,12 +219,7 @@ impl Leg {
 
     /// Waits until it is dead.
     pub async fn lost(&self) {
-        let mut ended = pin!(self.ended.notified());
-        // Before the look at what is: an end in between is not missed.
-        ended.as_mut().enable();
-        if !self.is_dead() {
-            ended.await;
-        }
+        self.dead.raised().await;
     }
 
     /// Counts a request of its client that goes to the upstream.
@@ -255,10 +249,7 @@ impl Leg {
 
     /// Notes that the upstream no longer knows it; says whether that is news.
     pub(crate) fn die(&self) -> bool {
-        let news = !self.dead.swap(true, Ordering::AcqRel);
-        if news {
-            self.ended.notify_waiters();
-        }
+        let news = self.dead.raise();
         if news && self.relayed {
             // Nobody will be answered any more.
             self.lock().attached.clear();
@@ -389,9 +380,7 @@ impl Leg {
         if self.relayed {
             return;
         }
-        let mut open = self.open.subscribe();
-        // The sender is `self`'s own, so that it cannot be gone.
-        drop(timeout(OPEN_WITHIN, open.wait_for(|open| *open)).await);
+        drop(timeout(OPEN_WITHIN, self.open.raised()).await);
     }
 
     /// Takes in a message that came on the answer to an errand.
