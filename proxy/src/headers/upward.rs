@@ -6,9 +6,11 @@
 
 use super::claims::claims_route;
 use super::{caller, detached, goes_up, hop_tokens, is_hop, is_replaced};
+use crate::sealing::CallerKey;
 use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{Credentials, HostPolicy, Upstream, VirtualServer};
+use portunus_filters::Identity;
 use ring::digest::{Context, SHA256};
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
@@ -32,6 +34,8 @@ pub struct Lately {
     /// Every field of the request in order, and the values of those that were chosen or decide of others.
     fields: Vec<(HeaderName, Option<HeaderValue>)>,
     upward: Arc<Upward>,
+    /// Who called then, and under which key.
+    caller: Option<(Identity, CallerKey)>,
 }
 
 impl Lately {
@@ -58,9 +62,23 @@ impl Lately {
             .iter()
             .map(|(name, value)| name.as_str().len() + value.as_ref().map_or(0, HeaderValue::len))
             .sum();
-        let known = || Lately { server: Arc::downgrade(server), fields, upward: Arc::clone(&upward) };
+        let known =
+            || Lately { server: Arc::downgrade(server), fields, upward: Arc::clone(&upward), caller: None };
         *memory = (bytes <= max_bytes).then(known);
         upward
+    }
+
+    /// The key of a caller of whom this goes up, if it was the last one.
+    pub fn caller(&self, identity: &Identity, upward: &Arc<Upward>) -> Option<CallerKey> {
+        let (known, key) = self.caller.as_ref().filter(|_| Arc::ptr_eq(&self.upward, upward))?;
+        (known == identity).then_some(*key)
+    }
+
+    /// Notes the key of a caller of whom this goes up.
+    pub fn note_caller(&mut self, identity: &Identity, upward: &Arc<Upward>, key: CallerKey) {
+        if Arc::ptr_eq(&self.upward, upward) {
+            self.caller = Some((identity.clone(), key));
+        }
     }
 
     fn is_of(&self, headers: &HeaderMap, server: &Arc<VirtualServer>) -> bool {
@@ -201,7 +219,9 @@ fn is_passing(name: &str, value: &HeaderValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identify::Guest;
     use portunus_config::{MapEnvironment, load_text};
+    use std::cell::Cell;
     use std::path::Path;
 
     fn server(upstreams: &str, members: &str) -> Arc<VirtualServer> {
@@ -245,6 +265,33 @@ mod tests {
             let upward = Upward::of(&headers, &server(upstreams, members));
             assert_eq!(names(&upward.marks()), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn caller_is_digested_once_while_nothing_differs_that_counts() {
+        let guest = Guest::default();
+        let servers = [(); 2].map(|()| server("a: {url: \"http://127.0.0.1:1/\"}", "a"));
+        let digested = Cell::new(0);
+        let key = |last: u8, server: usize, value: &str| {
+            let headers = HeaderMap::from_iter([(
+                HeaderName::from_static("x-key"),
+                HeaderValue::from_str(value).unwrap(),
+            )]);
+            let identity = Identity::Anonymous { source: [10, 0, 0, last].into() };
+            let upward = guest.upward(&headers, &servers[server]);
+            guest.caller(&identity, &upward, || {
+                digested.set(digested.get() + 1);
+                CallerKey::for_tables(&identity, &upward.marks())
+            })
+        };
+        let first = key(1, 0, "a");
+        assert!(key(1, 0, "a") == first && digested.get() == 1);
+        // The same on another endpoint, where something else may go up.
+        assert!(key(1, 1, "a") == first && digested.get() == 2);
+        assert!(key(2, 1, "a") != first && digested.get() == 3);
+        assert!(key(1, 1, "b") != first && digested.get() == 4);
+        let long = "x".repeat(4096);
+        assert!(key(1, 1, &long) == key(1, 1, &long) && digested.get() == 6, "it is not kept");
     }
 
     #[test]

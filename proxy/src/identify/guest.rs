@@ -11,7 +11,7 @@ use portunus_config::{ClientNames, ListenerTls, Profile, ServerId, VirtualServer
 use portunus_filters::identity::{Certificate, Digest, Fault, Verified};
 use portunus_filters::mcp::bridge;
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Denial, Moment};
+use portunus_filters::{Denial, Identity, Moment};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -187,6 +187,24 @@ impl Guest {
     /// connection where nothing differs that counts.
     pub(crate) fn upward(&self, headers: &HeaderMap, server: &Arc<VirtualServer>) -> Arc<Upward> {
         Lately::choose(&mut self.lock().lately, headers, server, MAX_REMEMBERED_BYTES)
+    }
+
+    /// Under which key a caller is kept of whom this goes up: as it was with the last request on this connection, or
+    /// by `make`.
+    pub(crate) fn caller(
+        &self,
+        identity: &Identity,
+        upward: &Arc<Upward>,
+        make: impl FnOnce() -> CallerKey,
+    ) -> CallerKey {
+        let known = self.lock().lately.as_ref().and_then(|lately| lately.caller(identity, upward));
+        known.unwrap_or_else(|| {
+            let key = make();
+            if let Some(lately) = &mut self.lock().lately {
+                lately.note_caller(identity, upward, key);
+            }
+            key
+        })
     }
 
     /// Notes that the session of a name was found, and when it has to be looked up again.

@@ -124,7 +124,7 @@ impl Passage<'_> {
     }
 
     fn place_of(&self, active: &Active, server: &VirtualServer, upstream: &Arc<Upstream>) -> Option<Place> {
-        let upward = Upward::of(&self.request.headers, server);
+        let upward = Arc::new(Upward::of(&self.request.headers, server));
         Some(Place {
             upstream: Arc::clone(upstream),
             pool: active.pool(upstream)?,
@@ -132,7 +132,7 @@ impl Passage<'_> {
             caller: key(&self.connection, &self.arrival, &upward),
             owner: Owner::of(&self.arrival),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
-            headers: Arc::new(upward),
+            headers: upward,
         })
     }
 
@@ -174,9 +174,12 @@ impl Passage<'_> {
     }
 }
 
-/// Who calls, for what is kept here. What its servers are shown of its credentials is digested once for
-/// its connection, and not for each request.
-fn key(connection: &Connection<'_>, arrival: &Arrival, upward: &Upward) -> CallerKey {
+/// Who calls, for what is kept here: digested once for its connection, and not for each request.
+fn key(connection: &Connection<'_>, arrival: &Arrival, upward: &Arc<Upward>) -> CallerKey {
+    connection.guest.caller(&arrival.identity, upward, || digested(connection, arrival, upward))
+}
+
+fn digested(connection: &Connection<'_>, arrival: &Arrival, upward: &Upward) -> CallerKey {
     let mut marks = upward.marks();
     let shown = upward.get(AUTHORIZATION).filter(|_| !marks.is_empty());
     let digest = shown.map(|shown| (shown, connection.gateway.identifier.shown(shown, connection.guest)));
