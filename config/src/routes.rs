@@ -81,11 +81,11 @@ impl NormalPath {
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'~');
         let decoded =
             if raw_path.bytes().all(plain) { raw_path.to_owned() } else { decode_unreserved(raw_path)? };
-        let last = decoded.matches('/').count();
-        for (index, segment) in decoded.split('/').enumerate().skip(1) {
+        let mut segments = decoded.as_bytes()[1..].split(|&byte| byte == b'/').peekable();
+        while let Some(segment) = segments.next() {
             match segment {
-                "" if index != last => return Err(PathProblem::EmptySegment),
-                "." | ".." => return Err(PathProblem::DotSegment),
+                b"" if segments.peek().is_some() => return Err(PathProblem::EmptySegment),
+                b"." | b".." => return Err(PathProblem::DotSegment),
                 _ => {}
             }
         }

@@ -56,7 +56,8 @@ pub fn write_worded_head(
         out.extend_from_slice(query.as_bytes());
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    let kept_host = inbound.headers.get(HOST).filter(|_| upstream.host == HostPolicy::Preserve);
+    let keeps_host = upstream.host == HostPolicy::Preserve;
+    let kept_host = keeps_host.then(|| inbound.headers.get(HOST)).flatten();
     put(out, "host", kept_host.map_or(url.authority.as_bytes(), HeaderValue::as_bytes));
     let hop = hop_tokens(inbound.headers);
     for (name, value) in inbound.headers {

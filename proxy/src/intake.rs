@@ -64,17 +64,20 @@ pub fn kind_of(method: &Method) -> Result<Option<Kind>, Denial> {
     }
 }
 
-/// Judges what a POST declares about itself.
+/// Judges what a POST declares about itself, and leaves the media type in its plainest form: servers read
+/// parameters of one, and spaces beyond ASCII, in ways of their own.
 ///
 /// # Errors
 /// [`Reason::UnsupportedMediaType`], [`Reason::NotAcceptable`], [`Reason::HeaderMismatch`] for a
 /// mirrored header that is sent twice.
-pub fn declared(headers: &HeaderMap) -> Result<(), Denial> {
+pub fn declared(headers: &mut HeaderMap) -> Result<(), Denial> {
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
     let media = |detail| Err(Denial::new(Reason::UnsupportedMediaType, detail));
     let Some(content_type) = headers.get(CONTENT_TYPE) else {
         return media("the Content-Type must be application/json");
     };
-    if !is_json(content_type.as_bytes()) {
+    let is_plain = *content_type == JSON;
+    if !is_plain && !is_json(content_type.as_bytes()) {
         return media("the Content-Type must be application/json in UTF-8");
     }
     if headers
@@ -84,10 +87,14 @@ pub fn declared(headers: &HeaderMap) -> Result<(), Denial> {
     {
         return media("send the body without a content coding");
     }
-    if headers.contains_key(ACCEPT) && !accepts_mcp(headers) {
+    if !accepts_mcp(headers) {
         return Err(Denial::new(Reason::NotAcceptable, "accept application/json and text/event-stream"));
     }
-    singular(headers)
+    singular(headers)?;
+    if !is_plain {
+        headers.insert(CONTENT_TYPE, JSON);
+    }
+    Ok(())
 }
 
 /// Headers that decide something must not be there twice.
@@ -146,6 +153,9 @@ impl<'a> BodyRoom<'a> {
     }
 }
 
+/// Which era a request is of, by its headers. Asked where a body is too large alone.
+pub type EraOf = fn(&HeaderMap) -> Era;
+
 /// Reads the body within its limits.
 ///
 /// A legacy client understands a refusal only under its request's id, so of a body that is too
@@ -158,7 +168,7 @@ pub async fn body(
     headers: &HeaderMap,
     limit: usize,
     within: Duration,
-    (era, room): (Era, &mut BodyRoom<'_>),
+    (era, room): (EraOf, &mut BodyRoom<'_>),
 ) -> Result<Bytes, BodyFault> {
     match patient(within, pin!(collect(client, headers, limit, (era, room)))).await {
         Some(result) => result,
@@ -173,12 +183,12 @@ async fn collect(
     client: &mut Client,
     headers: &HeaderMap,
     limit: usize,
-    (era, room): (Era, &mut BodyRoom<'_>),
+    (era, room): (EraOf, &mut BodyRoom<'_>),
 ) -> Result<Bytes, BodyFault> {
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if declared
-        .is_some_and(|length| length > limit.saturating_mul(2) || (length > limit && era == Era::Modern))
-    {
+    if declared.is_some_and(|length| {
+        length > limit.saturating_mul(2) || (length > limit && era(headers) == Era::Modern)
+    }) {
         return Err(BodyFault::Denied(too_large(limit), None));
     }
     if headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
@@ -187,7 +197,7 @@ async fn collect(
     let mut whole = Pieces::default();
     while let Some(chunk) = client.read_body().await.map_err(fault)? {
         if whole.len() + chunk.len() > limit {
-            return oversize(client, &whole.into_bytes(), chunk, limit, era).await;
+            return oversize(client, &whole.into_bytes(), chunk, limit, era(headers)).await;
         }
         if !room.holds(whole.len() + chunk.len()) {
             let detail = "too many large bodies are open at once";
@@ -329,15 +339,16 @@ fn is_json(content_type: &[u8]) -> bool {
         })
 }
 
+/// Whether what is accepted, if anything is named at all, holds a form in which answers come.
 fn accepts_mcp(headers: &HeaderMap) -> bool {
     const TAKEN: [&[u8]; 5] =
         [b"application/json", b"text/event-stream", b"application/*", b"text/*", b"*/*"];
-    headers
-        .get_all(ACCEPT)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .filter_map(|range| range.split(|&byte| byte == b';').next())
-        .any(|range| TAKEN.iter().any(|taken| range.trim_ascii().eq_ignore_ascii_case(taken)))
+    let mut values = headers.get_all(ACCEPT).iter().peekable();
+    values.peek().is_none()
+        || values
+            .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+            .filter_map(|range| range.split(|&byte| byte == b';').next())
+            .any(|range| TAKEN.iter().any(|taken| range.trim_ascii().eq_ignore_ascii_case(taken)))
 }
 
 fn too_large(limit: usize) -> Denial {
@@ -375,8 +386,14 @@ mod tests {
     fn a_post_declares_what_it_carries() {
         let json = ("content-type", "application/json");
         let media = Err(Reason::UnsupportedMediaType);
-        let cases: &[(&str, HeaderMap, Result<(), Reason>)] = &[
+        let with_charset = ("content-type", "application/json; charset=utf-8");
+        let cases: &mut [(&str, HeaderMap, Result<(), Reason>)] = &mut [
             ("plain", headers(&[json]), Ok(())),
+            (
+                "two kinds",
+                headers(&[with_charset, ("content-type", "text/plain")]),
+                Err(Reason::HeaderMismatch),
+            ),
             ("charset", headers(&[("content-type", "Application/JSON; charset=UTF-8")]), Ok(())),
             ("another charset", headers(&[("content-type", "application/json; charset=utf-16")]), media),
             ("a form", headers(&[("content-type", "text/plain")]), media),
@@ -398,6 +415,8 @@ mod tests {
         ];
         for (name, headers, expected) in cases {
             assert_eq!(declared(headers).map_err(|denial| denial.reason), *expected, "{name}");
+            // A server reads no more than was judged here.
+            assert!(expected.is_err() || headers["content-type"] == json.1, "{name}");
         }
     }
 

@@ -33,7 +33,7 @@ use crate::shares::{Owner, Share};
 use crate::upstreams::pool::Pool;
 use away::Away;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, ORIGIN, USER_AGENT};
+use http::header::{HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method};
 use memchr::memmem;
@@ -239,9 +239,8 @@ impl<'a> Passage<'a> {
     /// Stage 2, before anything costly: for whom is this request, and who may send it from a page?
     fn host_and_origin(&mut self) -> Result<(), Halt> {
         let listener = self.connection.listener;
-        let host = self.host();
         if let Some(hosts) = &listener.hosts
-            && !HostPattern::any_matches(hosts, host)
+            && !HostPattern::any_matches(hosts, self.host())
         {
             let denial = Denial::new(Reason::ForbiddenHost, "this listener does not answer for that Host");
             return Err(halt(denial, Knowledge::default()));
@@ -292,19 +291,16 @@ impl<'a> Passage<'a> {
     /// Stage 3, the body of a POST; holds no snapshot while it waits.
     async fn read_body(&mut self, client: &mut Client, server: &VirtualServer) -> Result<Bytes, Halt> {
         let known = || Knowledge { http_status: server.http_status, ..Knowledge::default() };
-        intake::declared(&self.request.headers).map_err(|denial| halt(denial, known()))?;
-        // Servers read parameters of a media type, and spaces beyond ASCII, in ways of their own.
-        if self.request.headers.get(CONTENT_TYPE).is_none_or(|kind| kind != "application/json") {
-            self.request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
+        intake::declared(&mut self.request.headers).map_err(|denial| halt(denial, known()))?;
         let limits = &self.connection.listener.limits;
         let limit = server.max_body_bytes.map_or(limits.max_body_bytes, |own| own.min(limits.max_body_bytes));
-        let era = intake::likely_era(&self.request.headers);
         let mut phase = self.connection.gateway.drain.watch();
         let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, Owner::of(&self.arrival));
         let body = tokio::select! {
             biased;
-            body = intake::body(client, &self.request.headers, limit, limits.body_timeout, (era, &mut room)) => body,
+            body = intake::body(
+                client, &self.request.headers, limit, limits.body_timeout, (intake::likely_era, &mut room)
+            ) => body,
             () = reached(&mut phase, Phase::Expired) => Err(BodyFault::Denied(draining(), None)),
         };
         self.body_share = room.into_share();
@@ -317,7 +313,8 @@ impl<'a> Passage<'a> {
             Err(BodyFault::Denied(denial, id)) => {
                 let kind = id.is_some().then_some(Kind::Request);
                 let ids = id.into_iter().collect();
-                Err(halt(denial, Knowledge { kind, ids, era: Some(era), ..known() }))
+                let era = Some(intake::likely_era(&self.request.headers));
+                Err(halt(denial, Knowledge { kind, ids, era, ..known() }))
             }
             Err(BodyFault::Gone) => Err(Halt::Gone),
         }

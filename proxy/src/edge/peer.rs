@@ -1,7 +1,7 @@
 //! What other replicas send: clients' requests, and news.
 
 use super::{Door, Edge, Visitor, Visitors};
-use crate::intake::{self, BodyRoom};
+use crate::intake::{self, BodyRoom, EraOf};
 use crate::peers::{Relayed, Verdict, news};
 use crate::respond::in_time;
 use crate::serve::{Connection, serve};
@@ -66,7 +66,8 @@ impl Edge {
         };
         let within = door.listener.limits.body_timeout;
         let mut room = BodyRoom::new(&self.gateway.estate.bodies, Owner::Nobody);
-        let reader = (Era::Modern, &mut room);
+        let modern: EraOf = |_| Era::Modern;
+        let reader = (modern, &mut room);
         let body = intake::body(client, &head.headers, news::MAX_BODY, within, reader).await;
         let body = match body {
             Ok(body) => body,

@@ -7,7 +7,7 @@ use crate::identify::{
     self, MAX_REGISTRATION_BYTES, Refusal, Shown, Standing, Trouble, WellKnown, authenticate, metadata,
     registered, resource,
 };
-use crate::intake::{self, BodyFault, BodyRoom};
+use crate::intake::{self, BodyFault, BodyRoom, EraOf};
 use crate::respond::End;
 use crate::session::Client;
 use crate::shares::Owner;
@@ -185,7 +185,8 @@ impl Passage<'_> {
     async fn register(&mut self, resource: &Resource, client: &mut Client) -> Result<(), Halt> {
         let (headers, within) = (&self.request.headers, self.connection.listener.limits.body_timeout);
         let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, Owner::of(&self.arrival));
-        let reader = (Era::Modern, &mut room);
+        let modern: EraOf = |_| Era::Modern;
+        let reader = (modern, &mut room);
         let body = intake::body(client, headers, MAX_REGISTRATION_BYTES, within, reader).await;
         let body = match body {
             Ok(body) => body,

@@ -74,11 +74,13 @@ impl Session {
     /// A session for a request whose head was read; `rest` is what follows it.
     pub fn new(head: &Parts, rest: Rest) -> Session {
         let http_1_0 = head.version == Version::HTTP_10;
-        let keeps = names(&head.headers, b"keep-alive");
         Session {
             body: BodyReader::new(framing(&head.headers)),
             bodiless: head.method == Method::HEAD,
-            persists: if http_1_0 { keeps } else { !names(&head.headers, b"close") },
+            persists: match http_1_0 {
+                true => names(&head.headers, b"keep-alive"),
+                false => !names(&head.headers, b"close"),
+            },
             http_1_0,
             rest,
             answer: Answer::None,
