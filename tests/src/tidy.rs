@@ -15,6 +15,8 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("portunus-filters", &[]),
     ("portunus-config", &["portunus-filters"]),
     ("portunus", &["portunus-config", "portunus-filters"]),
+    ("portunus-demo", &["portunus-filters"]),
+    ("portunus-cli", &["portunus", "portunus-config", "portunus-demo", "portunus-filters"]),
     ("portunus-agent", &["portunus-config", "portunus-filters"]),
     ("portunus-load", &[]),
 ];

@@ -14,7 +14,8 @@ pub(crate) fn run() -> Result<(), Failure> {
         .run()?;
     machine::ensure(&[machine::BUILD, machine::FUZZ, machine::SDK])?;
     Step::new("Lints", "cargo clippy --workspace --all-targets -- --deny warnings").mend(LINTS).run()?;
-    let marking = "cargo clippy --package portunus --features text-marker --all-targets -- --deny warnings";
+    let marking =
+        "cargo clippy --package portunus-cli --features text-marker --all-targets -- --deny warnings";
     Step::new("Lints of what only tests build", marking).mend(LINTS).run()?;
     Step::new("Lints of the fuzz targets", "cargo clippy --manifest-path fuzz/Cargo.toml -- --deny warnings")
         .mend(LINTS)

@@ -13,7 +13,7 @@ use std::process::Command;
 pub(crate) fn run(arguments: &[OsString]) -> Result<(), Failure> {
     machine::ensure(&[machine::BUILD])?;
     say("The first build compiles Pingora too and takes some minutes; later ones take seconds.");
-    Step::new("Build the gateway", "cargo build --package portunus").run()?;
+    Step::new("Build the gateway", "cargo build --package portunus-cli").run()?;
     // Both programs are dev builds, so they lie in the same folder wherever cargo builds to.
     let gateway = std::env::current_exe()
         .map(|itself| itself.with_file_name("portunus"))
@@ -21,6 +21,6 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<(), Failure> {
     let error = Command::new(&gateway).current_dir(root()).arg("demo").args(arguments).exec();
     Err(Failure {
         problem: format!("cannot run {}: {error}", gateway.display()),
-        mend: "cargo run --package portunus -- demo".to_owned(),
+        mend: "cargo run --package portunus-cli -- demo".to_owned(),
     })
 }

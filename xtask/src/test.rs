@@ -27,9 +27,9 @@ pub(crate) fn quick() -> Result<(), Failure> {
 pub(crate) fn prepare() -> Result<Kit, Failure> {
     machine::ensure(&[machine::BUILD, machine::SDK])?;
     let kit = Kit::set_up()?;
-    Step::new("Build the gateway", "cargo build --package portunus --bins").run()?;
+    Step::new("Build the gateway", "cargo build --package portunus-cli --bins").run()?;
     // Here rather than in the midst of the tests that need it, beside others that measure time.
-    let marking = "cargo build --package portunus --features text-marker --bin portunus-text-marker";
+    let marking = "cargo build --package portunus-cli --features text-marker --bin portunus-text-marker";
     Step::new("Build the gateway that marks texts", marking).run()?;
     Ok(kit)
 }

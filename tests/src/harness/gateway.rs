@@ -33,8 +33,11 @@ pub(crate) fn marking_binary() -> PathBuf {
 
 fn build(more: &[&str]) {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let built =
-        Command::new(cargo).args(["build", "--quiet", "--package", "portunus"]).args(more).status().unwrap();
+    let built = Command::new(cargo)
+        .args(["build", "--quiet", "--package", "portunus-cli"])
+        .args(more)
+        .status()
+        .unwrap();
     assert!(built.success(), "the gateway does not build");
 }
 

@@ -76,7 +76,7 @@ impl Site {
         }
         machine::ensure(&[machine::BUILD, machine::COMPARE])?;
         let envoy = if with_envoy { Some(envoy()?) } else { None };
-        Step::new("Build", "cargo build --release --package portunus --package portunus-load").run()?;
+        Step::new("Build", "cargo build --release --package portunus-cli --package portunus-load").run()?;
         let target = target_folder()?;
         let folder = target.join("compare");
         fs::create_dir_all(&folder).map_err(|error| unusable(&folder, &error))?;

@@ -1,5 +1,0 @@
-//! The binary `portunus-text-marker`: the gateway with the filter of tests in it.
-
-fn main() -> std::process::ExitCode {
-    portunus::cli::main()
-}
