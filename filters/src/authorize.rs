@@ -233,11 +233,9 @@ impl Policy {
     ) -> Decision {
         let Some(budgets) = memory.budgets else { return work() };
         let (charged, now) = ((Use::Decision, self.rates), question.now.monotonic);
-        if let Err(wait) = budgets.admit(
-            || Owner::of_principal(question.principal, question.context.source_ip),
-            charged,
-            now,
-        ) {
+        if let Err(wait) =
+            budgets.admit(|| question.principal.owner(question.context.source_ip), charged, now)
+        {
             budgets.ran_out(RanOut::Caller);
             return fresh(Ruling::fault(Fault::OverBudget(wait)));
         }
@@ -245,11 +243,7 @@ impl Policy {
         let decision = work();
         let spent = timer.elapsed();
         if !self.rates.is_free(spent) {
-            budgets.charge(
-                Owner::of_principal(question.principal, question.context.source_ip),
-                charged,
-                (spent, now),
-            );
+            budgets.charge(question.principal.owner(question.context.source_ip), charged, (spent, now));
         }
         if decision.fault == Some(Fault::TooLong) {
             budgets.ran_out(RanOut::Decision);

@@ -29,7 +29,6 @@ use crate::denial::{Denial, Reason};
 use crate::facts::ToolFacts;
 use crate::identity::{AuthMethod, Identity, Principal};
 use crate::message::{Arrival, Kind};
-use crate::owner::Owner;
 use crate::pipeline::Filter;
 use about::About;
 use demands::Asking;
@@ -166,14 +165,14 @@ impl Gate {
     /// The refusal of whatever a caller asks that is not known yet, if it has used up its CPU time for it.
     pub fn over_budget(&self, arrival: &Arrival, purpose: Use) -> Option<Denial> {
         let rules = self.rules.as_ref()?;
-        let owner = || Owner::of_principal(principal(arrival), arrival.source);
+        let owner = || principal(arrival).owner(arrival.source);
         rules.policy.wait_for(purpose, owner, (&rules.budgets, arrival.at.monotonic)).map(limited)
     }
 
     /// Charges a caller for CPU time that a list took.
     pub fn charge_list(&self, arrival: &Arrival, spent: Duration) {
         if let Some(rules) = &self.rules {
-            let owner = Owner::of_principal(principal(arrival), arrival.source);
+            let owner = principal(arrival).owner(arrival.source);
             rules.policy.charge(owner, (Use::List, spent), (&rules.budgets, arrival.at.monotonic));
         }
     }

@@ -30,6 +30,7 @@ pub use revoked::Revoked;
 pub use token::{MAX_TOKEN_BYTES, Token, media_type};
 pub use verified::{Occasion, Verified};
 
+use crate::owner::Owner;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -95,6 +96,14 @@ impl Identity {
             Identity::Anonymous { .. } => true,
             Identity::Presented { .. } => false,
             Identity::Principal(principal) => principal.auth == AuthMethod::Anonymous,
+        }
+    }
+
+    /// Who a caller is counted for, at an address.
+    pub fn owner(&self, source: IpAddr) -> Owner {
+        match self {
+            Identity::Principal(principal) => principal.owner(source),
+            Identity::Anonymous { .. } | Identity::Presented { .. } => Owner::at(source),
         }
     }
 

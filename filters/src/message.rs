@@ -6,6 +6,7 @@ use crate::identity::Identity;
 use crate::mcp::headers::{self, Mirror};
 use crate::mcp::object::{Object, Outline};
 use crate::mcp::{Bounds, Envelope, Fault, Id, LateId, Method, Revision, Shape, Span, check, text};
+use crate::owner::Owner;
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -24,6 +25,13 @@ pub struct Arrival {
     pub request_id: Arc<str>,
     /// When its first byte was read.
     pub at: Moment,
+}
+
+impl Arrival {
+    /// Who it is counted for.
+    pub fn owner(&self) -> Owner {
+        self.identity.owner(self.source)
+    }
 }
 
 /// Which way a message travels.

@@ -1,7 +1,5 @@
 //! Who something is counted for.
 
-use crate::identity::{AuthMethod, Principal};
-use crate::{Arrival, Identity};
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
@@ -21,27 +19,6 @@ pub enum Owner {
 }
 
 impl Owner {
-    /// Who is behind a request.
-    pub fn of(arrival: &Arrival) -> Owner {
-        Owner::of_caller(&arrival.identity, arrival.source)
-    }
-
-    /// A caller that was found to be `identity`, at an address.
-    pub fn of_caller(identity: &Identity, source: IpAddr) -> Owner {
-        match identity {
-            Identity::Principal(principal) => Owner::of_principal(principal, source),
-            _ => Owner::at(source),
-        }
-    }
-
-    /// The same where it is known as a principal, which strangers have in common.
-    pub fn of_principal(principal: &Principal, source: IpAddr) -> Owner {
-        match principal.auth {
-            AuthMethod::Anonymous => Owner::at(source),
-            _ => Owner::Principal(principal.holder.0),
-        }
-    }
-
     /// Who is at an address.
     pub fn at(source: IpAddr) -> Owner {
         match source.to_canonical() {

@@ -20,7 +20,6 @@ pub use views::{Views, Wanted};
 
 use crate::context::{Active, Gateway};
 use crate::metrics::{Metrics, Stage};
-use crate::shares::Owner;
 use aside::Question;
 use portunus_config::{ListRule, PolicyRules, Snapshot};
 use portunus_filters::authorize::{DecisionCache, Fault};
@@ -154,7 +153,7 @@ fn look_later(gateway: &Gateway, active: &Active, arrival: &Arrival, judged: &Ar
         policy: Arc::clone(&rules.policy),
         tried: rules.shadow.as_ref().map(|shadow| Arc::clone(&shadow.policy)),
         judged: Arc::clone(judged),
-        owner: Owner::of(arrival),
+        owner: arrival.owner(),
         at: arrival.at.monotonic,
         budgets: Arc::clone(&gate_rules.budgets),
         request_id: Arc::clone(&arrival.request_id),

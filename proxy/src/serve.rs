@@ -29,7 +29,7 @@ use crate::peers::Relayed;
 use crate::respond::{End, Expect, Respond, caller_lost, draining, route_removed, unrouted, unwelcome};
 use crate::session::Client;
 use crate::session::one::Rest;
-use crate::shares::{Owner, Share};
+use crate::shares::Share;
 use crate::upstreams::pool::Pool;
 use away::Away;
 use bytes::Bytes;
@@ -295,7 +295,7 @@ impl<'a> Passage<'a> {
         let limits = &self.connection.listener.limits;
         let limit = server.max_body_bytes.map_or(limits.max_body_bytes, |own| own.min(limits.max_body_bytes));
         let mut phase = self.connection.gateway.drain.watch();
-        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, Owner::of(&self.arrival));
+        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.arrival.owner());
         let body = tokio::select! {
             biased;
             body = intake::body(
@@ -404,7 +404,7 @@ impl<'a> Passage<'a> {
             // No rule reads it.
             query: self.request.uri.query().filter(|_| !active.authority.governs()),
             client: self.source.client,
-            owner: Owner::of(&self.arrival),
+            owner: self.arrival.owner(),
             secure: self.connection.secure,
             behind_proxy: self.source.behind_proxy,
             request_id: &self.arrival.request_id,

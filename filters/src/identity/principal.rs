@@ -1,8 +1,10 @@
 //! A verified caller, and what is known of it.
 
 use super::Digest;
+use crate::owner::Owner;
 use ring::digest::{Context, SHA256};
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +90,14 @@ pub fn names<T: Into<Arc<str>>>(names: impl IntoIterator<Item = T>) -> Arc<[Arc<
 }
 
 impl Principal {
+    /// Who it is counted for, at an address: strangers have a principal in common.
+    pub fn owner(&self, source: IpAddr) -> Owner {
+        match self.auth {
+            AuthMethod::Anonymous => Owner::at(source),
+            _ => Owner::Principal(self.holder.0),
+        }
+    }
+
     /// A principal of whom nothing but the name is known, as if by a token that says no more.
     pub fn named(tenant: impl Into<Arc<str>>, subject: impl Into<Arc<str>>) -> Principal {
         let nobody = Principal {

@@ -115,7 +115,7 @@ impl Desk<'_> {
 
     /// Whose share the message takes of what callers hold together.
     pub fn owner(&self) -> Owner {
-        Owner::of(self.arrival)
+        self.arrival.owner()
     }
 
     /// The caller's tenant, if it is known.

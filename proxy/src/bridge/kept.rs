@@ -6,7 +6,6 @@ use crate::forward::Inbound;
 use crate::headers::Upward;
 use crate::identify::{Guest, Standing, Trace};
 use crate::sealing::CallerKey;
-use crate::shares::Owner;
 use http::{HeaderMap, Method};
 use portunus_config::VirtualServer;
 use portunus_filters::{Arrival, Era};
@@ -73,7 +72,7 @@ impl Kept {
                 headers: &self.headers,
                 query: None,
                 client: self.client,
-                owner: Owner::of(&self.arrival),
+                owner: self.arrival.owner(),
                 secure: self.secure,
                 behind_proxy: self.behind_proxy,
                 request_id: &self.arrival.request_id,

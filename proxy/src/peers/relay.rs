@@ -9,7 +9,6 @@ use crate::forward::Exchange;
 use crate::headers::{hop_tokens, is_hop, put};
 use crate::identify::Trace;
 use crate::sealing::{Home, Token};
-use crate::shares::Owner;
 use crate::upstreams::connection::Connection;
 use crate::upstreams::fault::Fault;
 use crate::upstreams::pool::{Checkout, Wish};
@@ -86,7 +85,7 @@ pub async fn relay(
         return Err(PeerFailure::Lost("it has answered nothing for a while".to_owned()));
     }
     let Passenger { head, body, relayed, trace, endless, within } = passenger;
-    let owner = Owner::of_caller(&relayed.identity, relayed.source.client);
+    let owner = relayed.identity.owner(relayed.source.client);
     let wish = Wish { fresh: false, endless, owner };
     let request_id = relayed.request_id.clone();
     let assertion = Assertion {

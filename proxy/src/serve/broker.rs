@@ -13,7 +13,6 @@ use crate::respond::class::is_about_message;
 use crate::respond::{End, Expect};
 use crate::sealing::CallerKey;
 use crate::session::Client;
-use crate::shares::Owner;
 use crate::talk::Place;
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::request::Parts;
@@ -130,7 +129,7 @@ impl Passage<'_> {
             pool: active.pool(upstream)?,
             server: server.id.clone(),
             caller: key(&self.connection, &self.arrival, &upward),
-            owner: Owner::of(&self.arrival),
+            owner: self.arrival.owner(),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
             headers: upward,
         })
@@ -221,7 +220,7 @@ pub(super) fn desk<'a>(
             headers,
             query: request.uri.query(),
             client: source.client,
-            owner: Owner::of(arrival),
+            owner: arrival.owner(),
             secure: connection.secure,
             behind_proxy: source.behind_proxy,
             request_id: &arrival.request_id,

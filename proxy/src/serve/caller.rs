@@ -10,7 +10,6 @@ use crate::identify::{
 use crate::intake::{self, BodyFault, BodyRoom, EraOf};
 use crate::respond::End;
 use crate::session::Client;
-use crate::shares::Owner;
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method};
@@ -184,7 +183,7 @@ impl Passage<'_> {
     /// Gives a client that registers the one that is registered with the provider.
     async fn register(&mut self, resource: &Resource, client: &mut Client) -> Result<(), Halt> {
         let (headers, within) = (&self.request.headers, self.connection.listener.limits.body_timeout);
-        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, Owner::of(&self.arrival));
+        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.arrival.owner());
         let modern: EraOf = |_| Era::Modern;
         let reader = (modern, &mut room);
         let body = intake::body(client, headers, MAX_REGISTRATION_BYTES, within, reader).await;

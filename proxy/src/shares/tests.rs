@@ -21,7 +21,7 @@ fn an_owner_is_who_was_verified_or_where_it_is_and_nothing_that_it_says() {
     let named = |identity, source: &str| {
         let source = source.parse().unwrap();
         let at = ManualClock::default().now();
-        Owner::of(&Arrival { listener: "l".into(), source, identity, request_id: "r".into(), at })
+        Arrival { listener: "l".into(), source, identity, request_id: "r".into(), at }.owner()
     };
     let anonymous = |source: &str| named(Identity::Anonymous { source: source.parse().unwrap() }, source);
     let shown = |digest, source: &str| named(Identity::Presented { digest: Digest([digest; 16]) }, source);
