@@ -4,7 +4,7 @@
 //! the `Portunus-Outcome` header and a row of `docs/errors.md` are all its name. How a reason looks
 //! on the wire is decided in one place, the proxy's `reply` module.
 
-use crate::gate::Judged;
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -144,7 +144,7 @@ const RETRY_AFTER_MS: &str = "retryAfterMs";
 /// A refusal on its way to the client.
 ///
 /// `detail` is public: it never holds payload, credentials or addresses inside.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Denial {
     /// Which of the closed list.
     pub reason: Reason,
@@ -152,10 +152,27 @@ pub struct Denial {
     pub detail: Cow<'static, str>,
     /// Further members of `error.data`, values as JSON text.
     pub data: Vec<(&'static str, String)>,
-    /// What was decided, for the operator alone.
-    pub judged: Option<Arc<Judged>>,
+    account: Option<Account>,
     /// What a server asks of the client that it refused by itself.
     pub challenge: Option<Box<Challenge>>,
+}
+
+/// How a refusal came about: opaque to all but the filter that refused.
+#[derive(Clone)]
+struct Account(Arc<dyn Any + Send + Sync>);
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Account")
+    }
+}
+
+/// Refusals are compared by what a client gets.
+impl PartialEq for Denial {
+    fn eq(&self, other: &Denial) -> bool {
+        (self.reason, &self.detail, &self.data, &self.challenge)
+            == (other.reason, &other.detail, &other.data, &other.challenge)
+    }
 }
 
 /// A server's refusal of the credentials that the client itself has shown it (RFC 9110 sections
@@ -171,7 +188,7 @@ pub struct Challenge {
 impl Denial {
     /// A refusal with its public text.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Denial {
-        Denial { reason, detail: detail.into(), data: Vec::new(), judged: None, challenge: None }
+        Denial { reason, detail: detail.into(), data: Vec::new(), account: None, challenge: None }
     }
 
     /// Adds a member of `error.data`; `json` must be JSON text.
@@ -194,6 +211,18 @@ impl Denial {
     pub fn retry_after(&self) -> Option<Duration> {
         let (_, ms) = self.data.iter().find(|(key, _)| *key == RETRY_AFTER_MS)?;
         ms.parse().ok().map(Duration::from_millis)
+    }
+
+    /// Adds how it came about, for the operator alone.
+    #[must_use]
+    pub fn because(self, account: Arc<impl Any + Send + Sync>) -> Denial {
+        Denial { account: Some(Account(account)), ..self }
+    }
+
+    /// How it came about, if an account of this type was left.
+    pub fn account<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let Account(account) = self.account.clone()?;
+        account.downcast().ok()
     }
 
     /// Adds what the server asks of the client.

@@ -245,10 +245,9 @@ impl Filter for Gate {
             question: taken,
             ..Judged::default()
         };
-        if let Some((unmet, mut denial)) = refusal {
+        if let Some((unmet, denial)) = refusal {
             (judged.unmet, judged.policy) = (unmet, given);
-            denial.judged = Some(Arc::new(judged));
-            return Err(denial);
+            return Err(denial.because(Arc::new(judged)));
         }
         // A message about a task has no arguments.
         let inject = if task.is_some() { &[] } else { obligations.inject.as_slice() };

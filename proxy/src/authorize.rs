@@ -133,11 +133,9 @@ pub fn judge(
     if let Some(began) = began {
         gateway.metrics.stage(Stage::Authorize, began.elapsed().as_secs_f64());
     }
-    let judged = match &result {
-        Ok(cleared) => cleared.judged(),
-        Err(denial) => denial.judged.as_ref(),
-    };
-    if let Some(judged) = judged {
+    let refused = result.as_ref().err().and_then(Judged::of_refusal);
+    let cleared = result.as_ref().ok().and_then(Cleared::judged);
+    if let Some(judged) = refused.as_ref().or(cleared) {
         tell(gateway, arrival, target, judged);
         look_later(gateway, active, arrival, judged);
     }

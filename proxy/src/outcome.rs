@@ -242,8 +242,8 @@ impl Outcome {
 
     /// The refusal that the client gets.
     pub fn denied(&mut self, denial: &Denial) {
-        if denial.judged.is_some() {
-            self.facts.judged.clone_from(&denial.judged);
+        if let Some(judged) = Judged::of_refusal(denial) {
+            self.facts.judged = Some(judged);
         }
         self.facts.reason = Some(denial.reason);
         self.facts.status = Some(denial.reason.into());

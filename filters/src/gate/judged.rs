@@ -1,6 +1,7 @@
 //! What was decided of a message: for its record, for metrics, and for who has to explain it.
 
 use crate::authorize::{Class, Decision, Entry, Explanation, Fault};
+use crate::denial::Denial;
 use crate::facts::ToolFacts;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -90,6 +91,11 @@ pub struct Given {
 }
 
 impl Judged {
+    /// What was decided where it was refused.
+    pub fn of_refusal(denial: &Denial) -> Option<Arc<Judged>> {
+        denial.account()
+    }
+
     /// The rule that decided, for records: the entry point, or the demand that was not met.
     pub fn rule(&self) -> Option<&'static str> {
         self.unmet.or_else(|| self.policy.as_ref().map(|given| given.entry.as_str()))
@@ -121,13 +127,5 @@ impl Judged {
             ("max_result_bytes", asked.max_result_bytes.is_some()),
         ];
         named.into_iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| name).collect()
-    }
-}
-
-/// Two accounts of a decision are compared by what was decided.
-impl PartialEq for Judged {
-    fn eq(&self, other: &Judged) -> bool {
-        let ruled = |judged: &Judged| judged.policy.as_ref().map(|given| Arc::clone(&given.decision.ruling));
-        self.unmet == other.unmet && ruled(self) == ruled(other)
     }
 }

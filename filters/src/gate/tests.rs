@@ -224,7 +224,7 @@ fn refusals_carry_what_decided_them_and_no_payload() {
     let call = message("tools/call", r#"{"name":"a","arguments":{"x":"s3cret"}}"#);
     let denial = judged(gate(rego, Lists::Show), &arrival(None), &call, a_tool()).unwrap_err();
     assert_eq!((denial.reason, &*denial.detail), (Reason::Forbidden, "no"));
-    let judged = denial.judged.unwrap();
+    let judged = Judged::of_refusal(&denial).unwrap();
     assert_eq!((judged.rule(), judged.reason().map(|reason| &**reason)), (Some("decision"), Some("no")));
     let question = judged.question.take().unwrap();
     assert!(question.contains("s3cret") && judged.question.take().is_none(), "payload is taken once");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use portunus_config::Upstream;
 use portunus_filters::authorize::Use;
 use portunus_filters::call::{Call, KnownTool, Subject, Target, TaskCall};
-use portunus_filters::gate::{Item, Onlooker, Thing};
+use portunus_filters::gate::{Item, Judged, Onlooker, Thing};
 use portunus_filters::mcp::Method;
 use portunus_filters::mcp::bridge::{Caching, Profile, Scope};
 use portunus_filters::mcp::catalog::{Catalog, Closing, Entry, ListKind, Located, UnknownCursor};
@@ -242,7 +242,7 @@ impl Desk<'_> {
     /// A refusal that nothing has the name, with why that is so for its caller: for the operator alone.
     pub fn accounted(&self, denial: Denial) -> Denial {
         let active = self.active();
-        let hidden = self.hidden.get().filter(|_| denial.judged.is_none());
+        let hidden = self.hidden.get().filter(|_| Judged::of_refusal(&denial).is_none());
         // Whether a thing is there is not to be told from whether there was time to decide on it.
         let is_unknown =
             matches!(denial.reason, Reason::UnknownTool | Reason::UnknownPrompt | Reason::UnknownResource);
@@ -254,7 +254,7 @@ impl Desk<'_> {
             tell(self.gateway, self.arrival, &self.target(&active, &Arc::from("")), judged);
         }
         look_later(self.gateway, &active, self.arrival, judged);
-        Denial { judged: Some(Arc::clone(judged)), ..by_time.or(limited).unwrap_or(denial) }
+        by_time.or(limited).unwrap_or(denial).because(Arc::clone(judged))
     }
 
     /// The result of a list request, as who asks sees the list.

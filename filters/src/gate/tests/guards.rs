@@ -84,7 +84,10 @@ fn callers_are_told_no_more_than_they_should_be() {
     assert_eq!(denial(Gate::new(Some(silent), None, false), "{}").detail, "the policy does not allow this");
     let faulty = denial(gate("decision := input.mcp.method", Lists::Show), "{}");
     assert_eq!(faulty.reason, Reason::PolicyError);
-    assert_eq!(faulty.judged.unwrap().fault().map(|fault| matches!(fault, Fault::Misshapen(_))), Some(true));
+    assert_eq!(
+        Judged::of_refusal(&faulty).unwrap().fault().map(|fault| matches!(fault, Fault::Misshapen(_))),
+        Some(true)
+    );
     let twice = r#"{"name":"a","arguments":{"x":{"y":1,"y":2}}}"#;
     let unreadable = denial(gate("decision := input.mcp.arguments.x.y == 1", Lists::Show), twice);
     assert_eq!(unreadable.reason, Reason::InvalidParams);
@@ -115,7 +118,7 @@ fn what_is_critical_alerts_whether_or_not_it_passes() {
     let critical = ToolFacts { risk: Risk::Critical, ..ToolFacts::default() };
     let gate = Gate::new(Some(rules("decision := true", "{}", Lists::Show)), Some(controls), false);
     let denial = cleared(gate, person(&[]), &call(r#"{"name":"a"}"#), Some(tool("a", critical))).unwrap_err();
-    let judged = denial.judged.unwrap();
+    let judged = Judged::of_refusal(&denial).unwrap();
     assert_eq!((denial.reason, judged.rule(), judged.alert), (Reason::StepUpRequired, Some("step_up"), true));
 }
 
