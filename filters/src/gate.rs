@@ -25,13 +25,13 @@ use crate::authorize::{
 };
 use crate::call::{AnswerRules, Call, KnownTool, TaskCall, Verdict};
 use crate::controls::Controls;
-use crate::denial::{Denial, Reason};
 use crate::facts::ToolFacts;
 use crate::identity::{AuthMethod, Identity, Principal};
 use crate::message::{Arrival, Kind};
 use crate::pipeline::Filter;
 use about::About;
 use demands::Asking;
+use portunus_base::{Denial, Reason};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 

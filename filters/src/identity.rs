@@ -30,7 +30,7 @@ pub use revoked::Revoked;
 pub use token::{MAX_TOKEN_BYTES, Token, media_type};
 pub use verified::{Occasion, Verified};
 
-use crate::owner::Owner;
+use portunus_base::Owner;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -10,26 +10,21 @@
 
 pub mod authorize;
 pub mod call;
-pub mod clock;
 pub mod controls;
-pub mod denial;
 pub mod facts;
 pub mod gate;
 pub mod identity;
 pub mod mcp;
 pub mod message;
-pub mod owner;
 pub mod pipeline;
 #[cfg(feature = "text-marker")]
 pub mod text_marker;
 
 pub use call::{Call, Target, Verdict};
-pub use clock::{Clock, ManualClock, Moment};
 pub use controls::{Control, Controls, Demands, Profile};
-pub use denial::{Denial, Reason};
 pub use facts::{Class, Risk, ToolFacts, Unmet};
 pub use gate::Gate;
 pub use identity::Identity;
-pub use message::{Arrival, Direction, Era, Kind, Message};
-pub use owner::Owner;
+pub use message::{Arrival, Direction, Kind, Message};
 pub use pipeline::{Cleared, Pipeline};
+pub use portunus_base::{Challenge, Clock, Denial, Era, ManualClock, Moment, Owner, Reason};

@@ -1,13 +1,14 @@
 //! One message on its way: who sent it, what it is, and where its parts lie.
 
-use crate::clock::Moment;
-use crate::denial::{Denial, Reason};
 use crate::identity::Identity;
 use crate::mcp::headers::{self, Mirror};
 use crate::mcp::object::{Object, Outline};
 use crate::mcp::{Bounds, Envelope, Fault, Id, LateId, Method, Revision, Shape, Span, check, text};
-use crate::owner::Owner;
 use bytes::Bytes;
+pub use portunus_base::Era;
+use portunus_base::Moment;
+use portunus_base::Owner;
+use portunus_base::{Denial, Reason};
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,25 +42,6 @@ pub enum Direction {
     Up,
     /// From an upstream to the client.
     Down,
-}
-
-/// Whether a message follows the stateless rules of 2026-07-28 or those before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Era {
-    /// 2024-11-05 to 2025-11-25: `initialize`, sessions, server requests.
-    Legacy,
-    /// 2026-07-28: stateless.
-    Modern,
-}
-
-impl Era {
-    /// Name in records and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Era::Legacy => "legacy",
-            Era::Modern => "modern",
-        }
-    }
 }
 
 /// What a message is for the pipeline.

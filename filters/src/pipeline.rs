@@ -5,11 +5,11 @@
 //! the filters does not compile.
 
 use crate::call::{AnswerRules, Call, Target, Verdict, splice};
-use crate::denial::{Denial, Reason};
 use crate::gate::Judged;
 use crate::mcp::object::Outline;
 use crate::message::{Arrival, Kind, Message};
 use bytes::Bytes;
+use portunus_base::{Denial, Reason};
 use std::sync::Arc;
 
 /// One stage that may refuse or change a message. Does no I/O.
@@ -130,9 +130,9 @@ impl Pipeline {
 mod tests {
     use super::*;
     use crate::call::Edit;
-    use crate::clock::Moment;
     use crate::identity::Identity;
     use crate::mcp::Span;
+    use portunus_base::Moment;
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
 

@@ -9,12 +9,12 @@ compile_error!(
 );
 
 use crate::call::{Call, Edit, Verdict};
-use crate::denial::Denial;
 use crate::mcp::Span;
 use crate::message::Kind;
 use crate::pipeline::Filter;
 use bytes::Bytes;
 use memchr::memmem;
+use portunus_base::Denial;
 
 /// Marker that tests write; they have it in writing, since they do not build with this feature.
 const BEFORE: &str = "rawMARKER-";

@@ -93,7 +93,7 @@ impl Default for Tombstones {
 mod tests {
     use super::*;
     use portunus_filters::Clock;
-    use portunus_filters::clock::ManualClock;
+    use portunus_filters::ManualClock;
 
     fn session(number: u32) -> SessionNumber {
         u128::from(number).to_be_bytes()

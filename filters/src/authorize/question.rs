@@ -3,8 +3,8 @@
 //! Everything is borrowed from what a message is known by at that stage, so asking copies nothing.
 //! JSON stays text: what policy reads of it is found in place.
 
-use crate::clock::Moment;
 use crate::identity::Principal;
+use portunus_base::Moment;
 use std::net::IpAddr;
 use std::sync::Arc;
 

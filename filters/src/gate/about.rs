@@ -2,11 +2,11 @@
 
 use crate::authorize::{Direction, Kind};
 use crate::call::{Call, Subject};
-use crate::denial::{Denial, Reason};
 use crate::mcp::bridge::is_aimed;
 use crate::mcp::object::{Object, Word};
 use crate::mcp::{Fault, Method};
 use crate::message::{self, Message};
+use portunus_base::{Denial, Reason};
 use std::borrow::Cow;
 
 /// Key of `_meta` under which a caller says why it calls.

@@ -10,10 +10,10 @@
 
 use crate::authorize::Place;
 use crate::call::AnswerRules;
-use crate::denial::{Denial, Reason};
 use crate::mcp::Fault;
 use crate::mcp::object::{StrictObject, elements};
 use crate::mcp::rewrite::string;
+use portunus_base::{Denial, Reason};
 use std::borrow::Cow;
 
 /// What stands where a text was.

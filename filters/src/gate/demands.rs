@@ -6,10 +6,10 @@ use super::about::JUSTIFICATION;
 use crate::authorize::{Obligations, StepUp};
 use crate::call::Call;
 use crate::controls::Demands;
-use crate::denial::{Denial, Reason};
 use crate::facts::{ToolFacts, Unmet};
 use crate::identity::{AuthMethod, Principal};
 use crate::mcp::rewrite::string;
+use portunus_base::{Denial, Reason};
 use std::time::Duration;
 
 /// What stands in the way: the name of the demand, and how it is told.

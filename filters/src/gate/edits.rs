@@ -4,11 +4,11 @@
 use super::about::{JUSTIFICATION, RUN, wrong};
 use crate::authorize::Place;
 use crate::call::Edit;
-use crate::denial::Denial;
 use crate::mcp::Fault;
 use crate::mcp::object::{Object, StrictObject, elements};
 use crate::message::Message;
 use bytes::Bytes;
+use portunus_base::Denial;
 
 /// The edit that leaves `params` as its server may have them; `None` if that is as they are.
 ///
@@ -162,7 +162,7 @@ mod tests {
             let read = super::super::about::params(&message).unwrap();
             let inject = [(Place::parse(place).unwrap(), "1".to_owned())];
             let reason = edit(&message, &read, false, &inject).map_err(|denial| denial.reason);
-            assert_eq!(reason, Err(crate::denial::Reason::InvalidParams), "{name}");
+            assert_eq!(reason, Err(portunus_base::Reason::InvalidParams), "{name}");
         }
     }
 

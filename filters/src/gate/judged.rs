@@ -1,8 +1,8 @@
 //! What was decided of a message: for its record, for metrics, and for who has to explain it.
 
 use crate::authorize::{Class, Decision, Entry, Explanation, Fault};
-use crate::denial::Denial;
 use crate::facts::ToolFacts;
+use portunus_base::Denial;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 

@@ -3,9 +3,9 @@
 use super::{Gate, Given, answer};
 use crate::authorize::{Entry, Place, Question};
 use crate::call::{AnswerRules, Call, TaskCall};
-use crate::denial::Denial;
 use crate::mcp::Fault;
 use crate::mcp::object::{Object, StrictObject};
+use portunus_base::Denial;
 use std::borrow::Cow;
 
 /// What the policy is asked, and what it says.
@@ -94,7 +94,7 @@ fn within(result: &str, places: &[Place]) -> Result<Option<String>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::denial::Reason;
+    use portunus_base::Reason;
 
     fn rules(redact: &[&str], most: Option<u64>) -> AnswerRules {
         AnswerRules::new(redact.iter().map(|place| Place::parse(place).unwrap()).collect(), most)

@@ -6,7 +6,6 @@ use super::*;
 use crate::authorize::tests::kit::lenient_settings;
 use crate::authorize::{Document, Module};
 use crate::call::{Subject, Target};
-use crate::clock::Moment;
 use crate::controls::Profile;
 use crate::facts::Risk;
 use crate::identity::{AuthMethod, names};
@@ -15,6 +14,7 @@ use crate::mcp::{Bounds, Revision};
 use crate::message::{Message, Reading, read};
 use crate::pipeline::Pipeline;
 use bytes::Bytes;
+use portunus_base::Moment;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 

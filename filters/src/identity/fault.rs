@@ -1,6 +1,6 @@
 //! Why what a caller shows is not accepted.
 
-use crate::denial::Reason;
+use portunus_base::Reason;
 use std::fmt;
 
 macro_rules! faults {

@@ -1,7 +1,7 @@
 //! A verified caller, and what is known of it.
 
 use super::Digest;
-use crate::owner::Owner;
+use portunus_base::Owner;
 use ring::digest::{Context, SHA256};
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;

@@ -6,8 +6,8 @@
 
 use super::object::{Object, place};
 use super::{Envelope, Fault, Method, Revision, Shape, sentinel};
-use crate::denial::{Denial, Reason};
 use crate::message::Era;
+use portunus_base::{Denial, Reason};
 use std::borrow::Cow;
 
 /// Key of the claimed revision in `params._meta`.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Request};
 use portunus_config::{Credentials, Loaded, MapEnvironment, ReplicaId, Sealing, ServerId, load_text};
-use portunus_filters::clock::ManualClock;
+use portunus_filters::ManualClock;
 use portunus_filters::{Clock, Identity};
 use std::net::{IpAddr, SocketAddr, TcpListener as Socket};
 use std::path::Path;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, StatusCode};
 use portunus_config::Upstream;
-use portunus_filters::denial::Challenge;
+use portunus_filters::Challenge;
 use portunus_filters::mcp::sse::Splitter;
 use portunus_filters::{Denial, Kind, Reason};
 use std::pin::{Pin, pin};

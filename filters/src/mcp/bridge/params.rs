@@ -1,8 +1,8 @@
 //! Headers that mirror a tool's arguments (2026-07-28 streamable HTTP, "Custom Headers").
 
-use crate::denial::{Denial, Reason};
 use crate::mcp::object::{Object, StrictObject, unquoted};
 use crate::mcp::{Fault, sentinel};
+use portunus_base::{Denial, Reason};
 use std::borrow::Cow;
 use std::sync::Arc;
 

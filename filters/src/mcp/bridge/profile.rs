@@ -2,10 +2,10 @@
 
 use super::level::LogLevel;
 use super::meta::{META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, Members, TASKS, is_reserved};
-use crate::denial::{Denial, Reason};
 use crate::mcp::Revision;
 use crate::mcp::headers::META_VERSION;
 use crate::mcp::object::{KnownKeys, Object, StrictObject, is_imitated, known_keys, unquoted};
+use portunus_base::{Denial, Reason};
 use ring::digest::{Context, SHA256};
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};

@@ -1,11 +1,11 @@
 //! The text of a list result, and what it says of its own completeness.
 
 use super::{Catalog, ListKind, ServedPage, State, UnknownCursor};
-use crate::clock::Moment;
 use crate::mcp::bridge::{Caching, META_SERVER_INFO};
 use crate::mcp::rewrite;
 use crate::message::Era;
 use bytes::Bytes;
+use portunus_base::Moment;
 
 /// Key of `_meta` under which a list names the upstreams that are missing from it or out of date.
 pub const INCOMPLETE: &str = "io.portunus/incomplete";

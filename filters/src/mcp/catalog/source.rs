@@ -1,7 +1,7 @@
 //! What a catalogue is made of: the lists of each member, and how well they are known.
 
 use super::{ListKind, Listing};
-use crate::clock::Moment;
+use portunus_base::Moment;
 use std::sync::Arc;
 
 /// One member of a virtual server.

@@ -1,9 +1,9 @@
 //! Catalogues as a whole.
 
 use super::*;
-use crate::clock::{Clock, ManualClock, Moment};
 use crate::mcp::bridge::{Caching, Scope};
 use crate::message::Era;
+use portunus_base::{Clock, ManualClock, Moment};
 use proptest::prelude::*;
 use serde_json::Value;
 use std::time::Duration;
