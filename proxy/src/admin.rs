@@ -5,12 +5,12 @@
 
 use crate::context::Gateway;
 use crate::telemetry::{answer, names_this_machine, plain};
-use crate::text;
 use async_trait::async_trait;
 use http::header::{HOST, ORIGIN};
 use http::{Method, Response, StatusCode};
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
+use portunus_base::text;
 use portunus_config::{Diagnostic, Upstream};
 use serde_json::{Value, json};
 use std::net::SocketAddr;

@@ -2,7 +2,7 @@
 //!
 //! For text that is only looked at. What has to stay whole is refused where it is too long
 //! ([`crate::bridge`], subscribed URIs), stands for itself by a digest, or is counted in bytes: by
-//! [`crate::shares::Shares`] where it cannot make room, by [`crate::table::weight_of`] where it can.
+//! [`crate::shares::Shares`] where it cannot make room, by [`portunus_base::table::weight_of`] where it can.
 
 use std::fmt;
 use std::ops::Deref;

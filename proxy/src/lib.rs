@@ -60,12 +60,10 @@ pub mod shares;
 pub mod silence;
 pub mod state_file;
 pub mod surface;
-pub mod table;
 pub mod talk;
 pub mod telemetry;
 #[cfg(test)]
 pub(crate) mod testing;
-pub mod text;
 pub mod tombstones;
 pub mod turns;
 pub mod upstreams;

@@ -6,7 +6,7 @@
 
 mod queue;
 
-use crate::text;
+use portunus_base::text;
 use portunus_config::{LogFormat, LogLevel, LogSettings};
 use queue::Queue;
 use std::io::{self, Write};

@@ -3,7 +3,7 @@
 mod account;
 
 use crate::clipped::Clipped;
-use crate::text::push_json;
+use portunus_base::text::push_json;
 use portunus_filters::Reason;
 use portunus_filters::gate::Judged;
 use std::collections::VecDeque;

@@ -5,9 +5,9 @@
 //! except where the specification fixes a status or a client reads one as something else (the
 //! era, the session, authorization).
 
-use crate::text::json;
 use bytes::Bytes;
 use http::StatusCode;
+use portunus_base::text::json;
 use portunus_config::HttpStatus;
 use portunus_filters::mcp::{Id, Method};
 use portunus_filters::{Denial, Era, Kind, Reason};

@@ -3,7 +3,7 @@
 //! Everything that strangers can fill is counted by its [`Owner`], and one rule says who may have more:
 //! the last quarter is kept for owners who have less than an equal share. Who has to wait is served in turn by owner, so
 //! that a caller with a thousand requests waits for them, and nobody else does. Where something can be
-//! displaced instead, see [`crate::table`], which counts by the same owners.
+//! displaced instead, see [`portunus_base::table`], which counts by the same owners.
 
 use portunus_config::UpstreamKey;
 pub use portunus_filters::Owner;

@@ -15,9 +15,9 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("portunus-base", &[]),
     ("portunus-filters", &["portunus-base"]),
     ("portunus-config", &["portunus-filters"]),
-    ("portunus", &["portunus-config", "portunus-filters"]),
+    ("portunus", &["portunus-base", "portunus-config", "portunus-filters"]),
     ("portunus-demo", &["portunus-filters"]),
-    ("portunus-cli", &["portunus", "portunus-config", "portunus-demo", "portunus-filters"]),
+    ("portunus-cli", &["portunus", "portunus-base", "portunus-config", "portunus-demo", "portunus-filters"]),
     ("portunus-agent", &["portunus-config", "portunus-filters"]),
     ("portunus-load", &[]),
 ];

@@ -1,4 +1,4 @@
-//! Words that every other crate uses, and that use none of ours.
+//! Words that every other crate of ours uses: time, eras, refusals, owners of shares, bounded tables, escaped text.
 //!
 //! Nothing here opens a socket or a file, starts a task, logs, or reads the time by itself: time
 //! comes in through [`Clock`].
@@ -7,6 +7,8 @@ mod clock;
 mod denial;
 mod era;
 mod owner;
+pub mod table;
+pub mod text;
 
 pub use clock::{Clock, ManualClock, Moment};
 pub use denial::{Challenge, Denial, Reason};

@@ -3,7 +3,7 @@
 //! What was refused is in the memory of the running process; its `admin` surface is asked for it.
 
 use clap::Args;
-use portunus::text::tame;
+use portunus_base::text::tame;
 use portunus_config::{ProcessEnvironment, load};
 use serde_json::Value;
 use std::io::{Read, Write};

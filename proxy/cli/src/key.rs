@@ -5,7 +5,7 @@ mod file;
 use clap::{Args, Subcommand};
 use file::Edit;
 use portunus::clock::SystemClock;
-use portunus::text;
+use portunus_base::text;
 use portunus_config::dates::{parse_end, show_end};
 use portunus_config::units::{parse_duration, show_duration};
 use portunus_config::{Environment, KeyEntry, KeysFile, ProcessEnvironment, Reference, holder_name};

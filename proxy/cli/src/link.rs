@@ -204,9 +204,11 @@ impl Reading {
                 })
             }
             "" => Ok(Content::Other("it has no content type".to_owned(), excerpt(&self.whole().await?))),
-            other => Ok(Content::Other(format!("its content type is {}", portunus::text::json(other)), {
-                excerpt(&self.whole().await?)
-            })),
+            other => {
+                Ok(Content::Other(format!("its content type is {}", portunus_base::text::json(other)), {
+                    excerpt(&self.whole().await?)
+                }))
+            }
         }
     }
 

@@ -38,7 +38,7 @@ impl Screen {
         Screen { out, live, drawn: false, turn: 0 }
     }
 
-    /// Writes lines that stay. The text is ours, or went through [`portunus::text`].
+    /// Writes lines that stay. The text is ours, or went through [`portunus_base::text`].
     pub(super) fn line(&mut self, text: &str) {
         self.wipe();
         self.write(&format!("{text}\n"));

@@ -2,8 +2,8 @@
 
 use super::sessions::Session;
 use crate::context::Gateway;
-use crate::table::{Table, Term};
 use crate::tombstones::{SessionNumber, Tombstones};
+use portunus_base::table::{Table, Term};
 use portunus_config::{ServerId, VirtualServer};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;

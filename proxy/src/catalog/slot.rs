@@ -7,7 +7,7 @@ use super::larder::{Fresh, Shows, label};
 use super::pantry::{Changes, Pantry};
 use super::ware::{Announced, Kept, Need, Purpose, Ware};
 use crate::forward::Failure;
-use crate::text;
+use portunus_base::text;
 use portunus_config::{CacheRules, Credentials, ServerId, Upstream, UpstreamKey};
 use portunus_filters::mcp::bridge::Facts;
 use portunus_filters::mcp::catalog::{Known, ListKind, Listing, State};

@@ -1,6 +1,6 @@
 //! The members of a record that say what was decided.
 
-use crate::text::push_json;
+use portunus_base::text::push_json;
 use portunus_filters::gate::Judged;
 use std::fmt::Write;
 

@@ -1,6 +1,6 @@
 //! How a refusal came about, as JSON.
 
-use crate::text::push_json;
+use portunus_base::text::push_json;
 use portunus_filters::Reason;
 use portunus_filters::authorize::Explanation;
 use portunus_filters::gate::Judged;

@@ -4,9 +4,9 @@
 use crate::clock::SystemClock;
 use crate::headers::told;
 use crate::shares::Owner;
-use crate::table::{Holding, Table, Term};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use portunus_base::table::{Holding, Table, Term};
 use portunus_config::{AssertionRules, CallerFact, Upstream};
 use portunus_filters::Clock;
 use portunus_filters::identity::assertion::Terms;

@@ -133,7 +133,7 @@ fn targets(arguments: &InitArguments) -> Result<Vec<Target>, String> {
 
 /// A URL that may hold a password is not repeated.
 fn shown(url: &str) -> String {
-    if url.contains('@') { "one of the URLs".to_owned() } else { portunus::text::json(url) }
+    if url.contains('@') { "one of the URLs".to_owned() } else { portunus_base::text::json(url) }
 }
 
 /// A reference to a token, and the host that may see it; `None` for the only one.

@@ -3,7 +3,7 @@
 use super::shown::{document, why, word};
 use super::{Trouble, policy, text};
 use clap::{Args, ValueEnum};
-use portunus::text::tame;
+use portunus_base::text::tame;
 use portunus_config::PolicyRules;
 use portunus_filters::authorize::{self, RuleSeen, Ruling};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use super::shown::{why, word};
 use super::{Trouble, policy, reader};
 use clap::Args;
-use portunus::text::tame;
+use portunus_base::text::tame;
 use portunus_config::PolicyRules;
 use portunus_filters::authorize::{Entry, Ruling};
 use serde::Deserialize;

@@ -6,7 +6,7 @@
 use super::shown::{obligations, why};
 use super::{Trouble, text};
 use clap::Args;
-use portunus::text::tame;
+use portunus_base::text::tame;
 use portunus_config::{
     Choice, ListRule, Loaded, Member, PolicyRules, ProcessEnvironment, VirtualServer, load_untested, value_of,
 };

@@ -11,7 +11,7 @@ pub(crate) mod matrix;
 mod shown;
 pub(crate) mod test;
 
-use portunus::text::tame;
+use portunus_base::text::tame;
 use portunus_config::{PolicyRules, ProcessEnvironment, Report, load_policy};
 use portunus_filters::authorize::{Class, Entry};
 use std::fs::File;

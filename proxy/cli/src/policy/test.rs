@@ -2,7 +2,7 @@
 
 use super::{Trouble, policy};
 use clap::Args;
-use portunus::text::tame;
+use portunus_base::text::tame;
 use portunus_filters::authorize::trial::{Coverage, Outcome, Test, Trial};
 use portunus_filters::authorize::{Problem, Severity};
 use std::fmt::Write as _;

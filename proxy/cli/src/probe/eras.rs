@@ -10,7 +10,7 @@ use super::visit::{Visit, object};
 use crate::json::Json;
 use crate::link::{Answer, Content, Trouble, Until};
 use http::StatusCode;
-use portunus::text;
+use portunus_base::text;
 use portunus_config::EraMode;
 use portunus_filters::mcp::Revision;
 use portunus_filters::message::Era;

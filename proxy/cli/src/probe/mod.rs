@@ -13,7 +13,7 @@ pub(crate) use visit::probe;
 use super::screen::{BEAT, Screen};
 use super::target::Target;
 use clap::Args;
-use portunus::text;
+use portunus_base::text;
 use portunus_config::units::parse_duration;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! What a probe found: its steps as they were made, and what is known of the server.
 
-use portunus::text;
+use portunus_base::text;
 use portunus_config::{AddressClass, EraMode};
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -77,7 +77,7 @@ impl Verdict {
     }
 }
 
-/// One step. Its texts are safe to show: what came from the server went through [`portunus::text`].
+/// One step. Its texts are safe to show: what came from the server went through [`portunus_base::text`].
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
     /// What it looked at.

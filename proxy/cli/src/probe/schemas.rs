@@ -1,7 +1,7 @@
 //! What clients stumble over in a list of tools.
 
 use crate::json::Json;
-use portunus::text;
+use portunus_base::text;
 use portunus_filters::mcp::Bounds;
 use portunus_filters::mcp::catalog::is_tool_name;
 use std::collections::HashSet;

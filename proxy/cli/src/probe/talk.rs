@@ -4,7 +4,7 @@ use crate::json::Json;
 use crate::link::{Answer, Content, Link, Request, Trouble, Until};
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
-use portunus::text;
+use portunus_base::text;
 use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::headers::META_VERSION;
 use portunus_filters::message::Era;

@@ -1,8 +1,8 @@
 //! What a handshake showed: version, protocol, and the certificate of the server.
 
 use chrono::DateTime;
-use portunus::text;
 use portunus::upstreams::tls::TlsFault;
+use portunus_base::text;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;

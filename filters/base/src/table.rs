@@ -7,8 +7,7 @@
 //! In a full table the fullest caller's own idlest entry makes room, so that nobody can push out
 //! another by asking for more. Entries that hold much text count as several, see [`weight_of`].
 
-use crate::shares::Owner;
-use portunus_filters::Moment;
+use crate::{Moment, Owner};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::mem::size_of;

@@ -1,5 +1,5 @@
 use super::*;
-use portunus_filters::{Clock, ManualClock};
+use crate::{Clock, ManualClock};
 use std::sync::Arc;
 
 const MINUTE: Duration = Duration::from_secs(60);
