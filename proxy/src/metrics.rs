@@ -146,9 +146,9 @@ pub enum Stage {
     Intake,
     /// Virtual server and upstream.
     Resolve,
-    /// The filters.
+    /// Until a request leaves for an upstream.
     Filters,
-    /// Until the head of the upstream's answer.
+    /// Until the upstream says something.
     Forward,
     /// Until the last byte of the answer was written.
     Respond,

@@ -33,8 +33,14 @@ pub struct Outcome {
     waiting: bool,
     /// When the upstream was chosen.
     forwarded: Instant,
+    /// Since when the upstream is waited for, while it is.
+    waits_since: Option<Instant>,
+    /// Its last stage has ended.
+    over: bool,
     /// Another has taken its place.
     handed_over: bool,
+    /// Another replica serves the message, and records it.
+    elsewhere: bool,
 }
 
 #[derive(Default)]
@@ -81,6 +87,10 @@ impl Outcome {
             wall: arrival.at.wall,
             ..Facts::default()
         };
+        Outcome::begun(gateway, now, facts)
+    }
+
+    fn begun(gateway: &Arc<Gateway>, now: Instant, facts: Facts) -> Outcome {
         Outcome {
             gateway: Arc::clone(gateway),
             started: now,
@@ -89,39 +99,24 @@ impl Outcome {
             server: None,
             waiting: false,
             forwarded: now,
+            waits_since: None,
+            over: false,
             handed_over: false,
+            elsewhere: false,
         }
     }
 
     /// The rest of it, for who goes on with the message; this one is not recorded any more.
     pub fn hand_over(&mut self) -> Outcome {
-        self.handed_over = true;
-        Outcome {
-            gateway: Arc::clone(&self.gateway),
-            started: self.started,
-            stage: self.stage,
-            facts: std::mem::take(&mut self.facts),
-            server: self.server.take(),
-            waiting: std::mem::take(&mut self.waiting),
-            forwarded: self.forwarded,
-            handed_over: false,
-        }
+        let nothing = Outcome::of_nothing(&self.gateway);
+        std::mem::replace(self, nothing)
     }
 
     /// What happens to nobody's message: it is not recorded.
     pub fn of_nothing(gateway: &Arc<Gateway>) -> Outcome {
-        let now = Instant::now();
-        let (gateway, facts) = (Arc::clone(gateway), Facts::default());
-        Outcome {
-            gateway,
-            started: now,
-            stage: now,
-            facts,
-            server: None,
-            waiting: false,
-            forwarded: now,
-            handed_over: true,
-        }
+        let mut nothing = Outcome::begun(gateway, Instant::now(), Facts::default());
+        nothing.handed_over = true;
+        nothing
     }
 
     /// Notes what the client calls itself and the trace it belongs to, for the record alone.
@@ -161,11 +156,13 @@ impl Outcome {
         self.facts.request_bytes = body_bytes;
     }
 
-    /// Notes the upstream that was chosen, by its connections; from here on the message counts as pending.
+    /// Ends the filters and notes the upstream that was chosen, by its connections. From here on the message counts as
+    /// pending, and the upstream is waited for.
     pub fn forwarding(&mut self, pool: &Pool) {
         self.facts.upstream = pool.monitor().map(|monitor| Arc::clone(&monitor.upstream));
-        // The stage before has ended a moment ago.
+        self.stage_done(Stage::Filters);
         self.forwarded = self.stage;
+        self.waits_since = Some(self.stage);
         if let Some(server) = &self.server {
             server.pending.inc();
             server.active.inc();
@@ -173,15 +170,47 @@ impl Outcome {
         }
     }
 
+    /// Notes that the upstream, if it was waited for, has said something or will not. The first time ends the stage of
+    /// forwarding.
+    pub fn upstream_said(&mut self) {
+        let Some(since) = self.waits_since.take() else { return };
+        let now = match self.facts.upstream_ms {
+            None => {
+                self.stage_done(Stage::Forward);
+                self.stage
+            }
+            Some(_) => Instant::now(),
+        };
+        let waited = now.duration_since(since).as_secs_f64() * 1e3;
+        self.facts.upstream_ms = Some(self.facts.upstream_ms.unwrap_or_default() + waited);
+    }
+
+    /// Notes that the upstream, which has said something before, is waited for again.
+    pub fn upstream_waits(&mut self) {
+        if self.facts.upstream_ms.is_some() {
+            self.waits_since.get_or_insert_with(Instant::now);
+        }
+    }
+
     /// Ends a stage; its time starts where the last one ended.
     pub fn stage_done(&mut self, stage: Stage) {
         let now = Instant::now();
-        let took = now.duration_since(self.stage).as_secs_f64();
+        self.gateway.metrics.stage(stage, now.duration_since(self.stage).as_secs_f64());
         self.stage = now;
-        if matches!(stage, Stage::Forward) {
-            self.facts.upstream_ms = Some(took * 1e3);
+    }
+
+    /// Ends the last stage: what was to be written to the client was, or cannot be.
+    pub fn over(&mut self) {
+        if !self.over && !self.handed_over {
+            self.over = true;
+            self.upstream_said();
+            self.stage_done(Stage::Respond);
         }
-        self.gateway.metrics.stage(stage, took);
+    }
+
+    /// Notes that another replica serves the message and records it. A refusal of this one is recorded here.
+    pub fn served_elsewhere(&mut self) {
+        self.elsewhere = true;
     }
 
     /// Notes bytes that went to the client, and how many events they were.
@@ -266,6 +295,10 @@ impl Outcome {
     }
 
     fn record(&mut self) {
+        self.over();
+        if self.elsewhere && self.facts.reason.is_none() {
+            return;
+        }
         let now = Instant::now();
         let elapsed = now.duration_since(self.started);
         let status = self.facts.status.unwrap_or(Status::Cancelled);

@@ -144,7 +144,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
         Err(Halt::Told(status, document)) => Box::pin(passage.tell(status, &document, &mut client)).await,
         Err(Halt::Gone) => End::Broken,
     };
-    passage.outcome.stage_done(Stage::Respond);
+    passage.outcome.over();
     if matches!(end, End::Broken) {
         passage.outcome.cut();
     }
@@ -391,7 +391,6 @@ impl<'a> Passage<'a> {
         let target = target.unwrap_or_else(|| Target::new(&server.name, &upstream.name));
         let (gateway, arrival) = (self.connection.gateway, &self.arrival);
         let cleared = authorize::judge(gateway, active, arrival, messages, &target).map_err(refused)?;
-        self.outcome.stage_done(Stage::Filters);
         self.outcome.judged(cleared.judged());
         let is_plain = messages.first().is_none_or(|first| cleared.is_unchanged(first));
         if active.authority.governs() && !(is_plain && cleared.answer_rules().is_empty()) {
@@ -457,7 +456,7 @@ impl<'a> Passage<'a> {
             () = unwelcome(&gateway, &respond.expect) => Err(caller_lost().into()),
             () = reached(&mut phase, stop_at) => Err(draining().into()),
         };
-        respond.outcome.stage_done(Stage::Forward);
+        respond.outcome.upstream_said();
         if let (Ok(exchange), Some(founding)) = (&sent, founding)
             && founding.is_refused(exchange)
             && founding.speaks_another_era(&gateway).await

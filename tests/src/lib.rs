@@ -71,6 +71,8 @@ mod questions;
 #[cfg(test)]
 mod readers;
 #[cfg(test)]
+mod records;
+#[cfg(test)]
 mod refused;
 #[cfg(test)]
 mod replay;

@@ -252,15 +252,23 @@ impl<'a, 'd> Call<'a, 'd> {
         loop {
             tokio::select! {
                 biased;
-                turn = talk.next() => match turn {
+                turn = talk.next() => {
+                    out.outcome.upstream_said();
+                    match turn {
                     Turn::Ask(questions) => {
                         let (answers, _) = answers.get_or_insert_with(|| mpsc::channel(MAX_ANSWERS));
                         let refused = Box::pin(self.ask(questions, answers, out)).await;
                         ready.extend(refused.map_err(|()| gone())?);
                         answer_by = Some(Instant::now() + self.desk.server.parked.within);
                     }
-                    turn => if let Some(end) = self.turn(turn, &mut talk, out).await? {
-                        return Ok(end);
+                    turn => {
+                        if let Some(end) = self.turn(turn, &mut talk, out).await? {
+                            return Ok(end);
+                        }
+                        if self.waiting.is_empty() {
+                            out.outcome.upstream_waits();
+                        }
+                    }
                     }
                 },
                 (id, key, reply) = answered(&mut answers) => {
@@ -282,12 +290,12 @@ impl<'a, 'd> Call<'a, 'd> {
             }
             // A modern server is told all answers of a round at once.
             let due = talk.era() == Era::Legacy || self.waiting.is_empty();
-            if due
-                && !ready.is_empty()
-                && let Err(failure) = Box::pin(talk.reply(std::mem::take(&mut ready))).await
-            {
-                out.outcome.cause(&failure.cause);
-                return Err(failure.denial);
+            if due && !ready.is_empty() {
+                out.outcome.upstream_waits();
+                if let Err(failure) = Box::pin(talk.reply(std::mem::take(&mut ready))).await {
+                    out.outcome.cause(&failure.cause);
+                    return Err(failure.denial);
+                }
             }
         }
     }

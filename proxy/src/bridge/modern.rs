@@ -243,8 +243,9 @@ impl Round<'_, '_> {
                     continue;
                 }
             };
+            out.outcome.upstream_said();
             match self.turn(turn, &mut talk, out).await? {
-                Next::More => {}
+                Next::More => out.outcome.upstream_waits(),
                 Next::Over(end) => return Ok(over(talk, end)),
                 Next::Ask(questions) => return Box::pin(self.park(talk, questions, out)).await,
             }

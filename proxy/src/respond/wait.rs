@@ -64,11 +64,15 @@ impl Respond<'_> {
         if let Some(read) = connection.arrived() {
             return read.into();
         }
+        // The time between the messages of a stream without an end is nobody's.
+        if !self.expect.endless {
+            self.outcome.upstream_waits();
+        }
         let stop_at = if self.expect.endless { Phase::Draining } else { Phase::Expired };
         let idle = Instant::now() + self.upstream.timeouts.idle;
         let until = exchange.deadline.map_or(idle, |deadline| deadline.min(idle));
         // Not biased: an upstream that always has something to say must not hide the other ends.
-        tokio::select! {
+        let next = tokio::select! {
             read = connection.read_body() => read.into(),
             () = client.gone() => Wait::Ended(Ending::ClientGone),
             () = unrouted(self.gateway, &self.expect, self.upstream) => {
@@ -82,7 +86,9 @@ impl Respond<'_> {
                 self.cancel_upstream();
                 Wait::Ended(if total { Ending::Deadline } else { Ending::Idle })
             }
-        }
+        };
+        self.outcome.upstream_said();
+        next
     }
 
     /// A legacy server does not take a closed connection for a cancellation: it is told.

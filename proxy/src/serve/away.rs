@@ -89,6 +89,7 @@ impl Passage<'_> {
         let failure = match sent {
             Ok(exchange) => {
                 member.answers();
+                self.outcome.served_elsewhere();
                 let end = self.respond((&member, &line), expect).run(exchange, client).await;
                 return match end {
                     End::Refused(denial) => self.refuse(&denial, &known, client).await,

@@ -8,7 +8,6 @@ use crate::context::{Active, Gateway, MessageSnapshot};
 use crate::forward::{Exchange, Inbound};
 use crate::headers::{Stamp, Upward};
 use crate::identify::{Source, Standing, Trace};
-use crate::metrics::Stage;
 use crate::respond::class::is_about_message;
 use crate::respond::{End, Expect};
 use crate::sealing::CallerKey;
@@ -141,7 +140,6 @@ impl Passage<'_> {
         if let Some(first) = reading.messages().first() {
             self.outcome.message(first, first.body.len());
         }
-        self.outcome.stage_done(Stage::Filters);
         let old = self.old(&server);
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
         let whence = (self.connection, &self.arrival, &self.source, &self.trace);
