@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::hosts::{HostPattern, OriginRule};
 use crate::peers::{Peers, ReplicaId, Sealing};
 use crate::tls::ListenerTls;
+use portunus_base::{HostPattern, OriginRule};
 
 /// Everything a process is started with.
 #[derive(Clone, Debug, PartialEq)]

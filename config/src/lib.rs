@@ -7,7 +7,6 @@
 //!
 //! There is no network here and no runtime, and the only clock is the [`Environment`]'s.
 
-mod address;
 mod bootstrap;
 mod caller;
 mod carry;
@@ -18,7 +17,6 @@ pub mod document;
 mod environment;
 mod glob;
 mod headers;
-mod hosts;
 mod identity;
 mod keys;
 mod limits;
@@ -42,11 +40,9 @@ mod tls;
 mod tools;
 pub mod units;
 mod upstream;
-mod url;
 mod view;
 mod yaml;
 
-pub use address::{AddressClass, AddressGrant};
 pub use bootstrap::{
     AccessLog, Bootstrap, ConnectionLimits, Drain, ForwardedBy, Listener, LogFormat, LogLevel, LogSettings,
 };
@@ -54,7 +50,6 @@ pub use caller::{AssertionRules, CallerFact, CallerRules};
 pub use carry::Carry;
 pub use diagnostic::{Diagnostic, Located, Location, Place, Report, Severity};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
-pub use hosts::{HostPattern, OriginRule};
 pub use identity::{
     Asked, ClientNames, Identities, Inspection, KeySource, Metadata, Profile, Resource, Shows, Stranger,
     TokenCaller, Trust, TrustId, Written,
@@ -64,6 +59,7 @@ pub use load::{Attempt, Loaded, load, load_policy, load_text, load_untested};
 pub use members::{Choice, Member, NamePolicy};
 pub use peers::{Peers, ReplicaId, Sealing};
 pub use policy::{ListRule, Lists, PolicyRules, PolicySource, Shadow, Zones};
+pub use portunus_base::{AddressClass, AddressGrant, Host, HostPattern, OriginRule, Scheme, UpstreamUrl};
 pub use print::as_yaml;
 pub use reads::Fingerprint;
 pub use redact::{effective, redacted};
@@ -82,6 +78,5 @@ pub use upstream::{
     Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Pool, Timeouts, Transport, Upstream,
     UpstreamKey,
 };
-pub use url::{Host, Scheme, UpstreamUrl};
 pub use view::View;
 pub use yaml::value_of;

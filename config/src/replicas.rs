@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::tls::UpstreamTls;
 use crate::upstream::Upstream;
-use crate::url::{Host, UpstreamUrl};
+use portunus_base::{Host, UpstreamUrl};
+use rustls::pki_types::ServerName;
 
 /// Most replicas of one upstream, the first included.
 pub(crate) const MAX_REPLICAS: usize = 100;
@@ -59,11 +60,19 @@ impl Upstream {
     }
 }
 
+/// What a certificate has to name; `None` for a name that none can have.
+fn server_name(host: &Host) -> Option<ServerName<'static>> {
+    match host {
+        Host::Name(name) => ServerName::try_from(name.clone()).ok(),
+        Host::Ip(address) => Some(ServerName::from(*address)),
+    }
+}
+
 impl UpstreamTls {
     /// How the same upstream is spoken to at another host: a name that the document gives stays.
     fn at(&self, host: &Host) -> UpstreamTls {
         let named = self.settings.server_name.is_some();
-        let name = if named { None } else { host.server_name() };
+        let name = if named { None } else { server_name(host) };
         UpstreamTls { server_name: name.unwrap_or_else(|| self.server_name.clone()), ..self.clone() }
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use portunus_filters::Controls;
 use portunus_filters::mcp::Bounds;
 
-use crate::hosts::HostPattern;
 use crate::identity::{Identities, Profile};
 use crate::members::{Choice, Member, NamePolicy};
 use crate::policy::PolicyRules;
@@ -18,6 +17,7 @@ use crate::serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 use crate::tools::ToolRules;
 use crate::upstream::{Transport, Upstream};
 use crate::view::View;
+use portunus_base::HostPattern;
 
 /// One compiled revision.
 #[derive(Clone, Debug)]

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use crate::address::AddressGrant;
 use crate::caller::CallerRules;
 use crate::replicas::{Ejection, Health};
 use crate::secret::{Reference, Secret, sha256};
 use crate::tls::{HttpVersion, UpstreamTls};
-use crate::url::UpstreamUrl;
+use portunus_base::AddressGrant;
+use portunus_base::UpstreamUrl;
 
 /// One MCP server behind the gateway.
 #[derive(Clone, Debug)]

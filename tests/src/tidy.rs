@@ -14,7 +14,7 @@ const MAX_LINES: usize = 500;
 const DIRECTION: &[(&str, &[&str])] = &[
     ("portunus-base", &[]),
     ("portunus-filters", &["portunus-base"]),
-    ("portunus-config", &["portunus-filters"]),
+    ("portunus-config", &["portunus-base", "portunus-filters"]),
     ("portunus", &["portunus-base", "portunus-config", "portunus-filters"]),
     ("portunus-demo", &["portunus-filters"]),
     ("portunus-cli", &["portunus", "portunus-base", "portunus-config", "portunus-demo", "portunus-filters"]),

@@ -10,7 +10,7 @@ use super::{Files, peers, tls};
 use crate::bootstrap::{Bootstrap, ForwardedBy, Listener};
 use crate::diagnostic::{Findings, Place};
 use crate::document::{HostsDocument, ListenerDocument, MtlsDocument, ProcessDocument, RulesDocument};
-use crate::hosts::{HostPattern, OriginRule};
+use portunus_base::{HostPattern, OriginRule};
 
 /// Where a gateway listens when its document does not say.
 const DEFAULT_BIND: SocketAddr =

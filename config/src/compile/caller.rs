@@ -10,7 +10,7 @@ use crate::caller::{AssertionRules, CallerRules};
 use crate::diagnostic::Findings;
 use crate::document::{ASSERTION_KEY_HINT, AssertionDocument, CredentialsDocument, UpstreamDocument};
 use crate::tls::{Problem, private_key};
-use crate::url::UpstreamUrl;
+use portunus_base::UpstreamUrl;
 
 /// `urls` are the places of the upstream.
 pub(super) fn caller(

@@ -8,7 +8,7 @@ use crate::document::SecretDocument;
 use crate::reader::suggestion;
 use crate::secret::{Reference, Secret, sha256};
 use crate::tls::Problem;
-use crate::url::UpstreamUrl;
+use portunus_base::UpstreamUrl;
 
 /// The secrets that one load may use.
 pub(crate) struct Keyring<'a> {

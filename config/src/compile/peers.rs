@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Files, Keyring, tls, upstreams};
-use crate::address::AddressGrant;
 use crate::bootstrap::{ConnectionLimits, ForwardedBy, Listener};
 use crate::caller::CallerRules;
 use crate::diagnostic::{Findings, Located};
@@ -13,7 +12,6 @@ use crate::document::{
     ClientCertificatesDocument, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_HANDSHAKES, ListenerTlsDocument,
     PeersDocument, ProcessDocument, SealingDocument, UpstreamTlsDocument,
 };
-use crate::hosts::OriginRule;
 use crate::peers::{Peers, ReplicaId, Sealing};
 use crate::replicas::Ejection;
 use crate::secret::{Reference, Secret};
@@ -22,7 +20,9 @@ use crate::upstream::{
     Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Pool, Timeouts, Transport, Upstream,
     UpstreamKey,
 };
-use crate::url::{Scheme, UpstreamUrl};
+use portunus_base::AddressGrant;
+use portunus_base::OriginRule;
+use portunus_base::{Scheme, UpstreamUrl};
 
 /// Name of the listener for peers.
 pub(super) const LISTENER: &str = "peers";

@@ -15,7 +15,7 @@ use crate::tls::{
     self, CertificateFacts, Certificates, ClientCertificates, ClientParts, HttpVersion, ListenerTls,
     ListenerTlsSettings, Problem, ServerParts, TlsVersion, Trust, UpstreamTls, UpstreamTlsSettings,
 };
-use crate::url::{Scheme, UpstreamUrl};
+use portunus_base::{Scheme, UpstreamUrl};
 
 /// How a listener speaks TLS; `None` if something is wrong with it.
 pub(super) fn listener(

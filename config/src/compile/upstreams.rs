@@ -6,15 +6,15 @@ use http::HeaderValue;
 
 use super::caller::caller;
 use super::{Confinement, Files, Keyring, tls};
-use crate::address::{AddressClass, AddressGrant};
 use crate::diagnostic::{Findings, Located, Place};
 use crate::document::{
     CeilingDocument, CredentialsDocument, HeaderSource, HeadersDocument, UpstreamDocument,
 };
-use crate::hosts::HostPattern;
 use crate::tls::HttpVersion;
 use crate::upstream::{Credentials, EraMode, HeaderRules, LegSharing, Transport, Upstream, UpstreamKey};
-use crate::url::{Host, Scheme, UpstreamUrl};
+use portunus_base::HostPattern;
+use portunus_base::{AddressClass, AddressGrant};
+use portunus_base::{Host, Scheme, UpstreamUrl};
 
 pub(super) fn compile(
     documents: &[UpstreamDocument],

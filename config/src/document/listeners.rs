@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use super::tls::{self, ListenerTlsDocument};
 use crate::bootstrap::{ConnectionLimits, ForwardedBy};
 use crate::diagnostic::{Located, Place};
-use crate::hosts::{HostPattern, OriginPattern, OriginRule};
 use crate::limits::{LABEL, MAX_BODY_BYTES, POSITIVE_DURATION, is_label};
 use crate::reader::{Section, Value};
+use portunus_base::{HostPattern, OriginPattern, OriginRule};
 
 /// One listener.
 #[derive(Clone, Debug)]

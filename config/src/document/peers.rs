@@ -9,7 +9,7 @@ use crate::diagnostic::{Located, Place};
 use crate::peers::{Peers, ReplicaId, Sealing};
 use crate::reader::{Section, Value};
 use crate::secret::Reference;
-use crate::url::UpstreamUrl;
+use portunus_base::UpstreamUrl;
 
 /// The other replicas.
 #[derive(Clone, Debug)]

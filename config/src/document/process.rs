@@ -7,12 +7,12 @@ use super::listeners::{self, ListenerDocument};
 use super::peers::{self, PeersDocument, SealingDocument};
 use super::secrets::{self, SecretDocument};
 use super::{Unenforced, upstreams};
-use crate::address::AddressGrant;
 use crate::bootstrap::{AccessLog, Drain, LogFormat, LogLevel, LogSettings};
 use crate::diagnostic::Located;
-use crate::hosts::HostPattern;
 use crate::limits::{ANY_DURATION, MAX_THREADS};
 use crate::reader::{Section, Value};
+use portunus_base::AddressGrant;
+use portunus_base::HostPattern;
 
 /// What a process is.
 #[derive(Clone, Debug)]

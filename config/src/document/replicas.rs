@@ -7,7 +7,7 @@ use crate::diagnostic::Located;
 use crate::limits::{LABEL, POSITIVE_DURATION, is_label};
 use crate::reader::{Section, Value};
 use crate::replicas::{Ejection, Health, MAX_REPLICAS};
-use crate::url::UpstreamUrl;
+use portunus_base::UpstreamUrl;
 
 /// Most labels of one upstream.
 const MAX_LABELS: usize = 64;

@@ -1,10 +1,10 @@
 //! `secrets`, references to credentials, and lists of hosts.
 
 use crate::diagnostic::Located;
-use crate::hosts::HostPattern;
 use crate::reader::{Section, Value};
 use crate::secret::Reference;
-use crate::url::{Scheme, UpstreamUrl};
+use portunus_base::HostPattern;
+use portunus_base::{Scheme, UpstreamUrl};
 use std::fmt;
 
 /// A named secret and the hosts it may go to.

@@ -12,13 +12,13 @@ use super::serving::{self, ServingDefaults};
 use super::views::{self, ViewDocument};
 use super::{Unenforced, unenforced};
 use crate::diagnostic::{Located, Place};
-use crate::hosts::HostPattern;
 use crate::limits::{MAX_BODY_BYTES, is_tool_name};
 use crate::members::NamePolicy;
 use crate::reader::{Section, Value};
 use crate::routes::NormalPath;
 use crate::serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 use crate::snapshot::{HttpStatus, VirtualServer};
+use portunus_base::HostPattern;
 
 /// One virtual server.
 #[derive(Clone, Debug)]

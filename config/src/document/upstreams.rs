@@ -8,14 +8,14 @@ use super::caller::{CallerDocument, caller};
 use super::credentials::{CredentialsDocument, HeadersDocument, credentials, header_rules};
 use super::replicas;
 use super::tls::{self, UpstreamTlsDocument};
-use crate::address::AddressGrant;
 use crate::diagnostic::{Located, Place};
 use crate::limits::{LABEL, POSITIVE_DURATION, is_label};
 use crate::reader::{Section, Value};
 use crate::replicas::{Ejection, Health};
 use crate::tls::HttpVersion;
 use crate::upstream::{EraMode, HostPolicy, LegSharing, Pool, Timeouts, Transport};
-use crate::url::UpstreamUrl;
+use portunus_base::AddressGrant;
+use portunus_base::UpstreamUrl;
 
 /// One upstream.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use crate::tls::HttpVersion;
 use crate::upstream::{
     Credentials, HeaderRules, HostPolicy, LegSharing, Pool, Timeouts, Transport, Upstream,
 };
-use crate::url::UpstreamUrl;
+use portunus_base::UpstreamUrl;
 
 pub(super) fn upstream(upstream: &Upstream) -> Value {
     let alone = upstream.replicas.is_empty();

@@ -152,7 +152,8 @@ pub struct Denial {
     pub detail: Cow<'static, str>,
     /// Further members of `error.data`, values as JSON text.
     pub data: Vec<(&'static str, String)>,
-    account: Option<Account>,
+    /// Boxed, as refusals are what most functions may give back.
+    account: Option<Box<Account>>,
     /// What a server asks of the client that it refused by itself.
     pub challenge: Option<Box<Challenge>>,
 }
@@ -216,13 +217,13 @@ impl Denial {
     /// Adds how it came about, for the operator alone.
     #[must_use]
     pub fn because(self, account: Arc<impl Any + Send + Sync>) -> Denial {
-        Denial { account: Some(Account(account)), ..self }
+        Denial { account: Some(Box::new(Account(account))), ..self }
     }
 
     /// How it came about, if an account of this type was left.
     pub fn account<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        let Account(account) = self.account.clone()?;
-        account.downcast().ok()
+        let Account(account) = &**self.account.as_ref()?;
+        Arc::clone(account).downcast().ok()
     }
 
     /// Adds what the server asks of the client.

@@ -1,16 +1,23 @@
-//! Words that every other crate of ours uses: time, eras, refusals, owners of shares, bounded tables, escaped text.
+//! Words that every other crate of ours uses: time, eras, refusals, owners of shares,
+//! bounded tables, escaped text, and what the net is described by: URLs, hosts, classes of addresses.
 //!
 //! Nothing here opens a socket or a file, starts a task, logs, or reads the time by itself: time
 //! comes in through [`Clock`].
 
+mod address;
 mod clock;
 mod denial;
 mod era;
+mod hosts;
 mod owner;
 pub mod table;
 pub mod text;
+mod url;
 
+pub use address::{AddressClass, AddressGrant};
 pub use clock::{Clock, ManualClock, Moment};
 pub use denial::{Challenge, Denial, Reason};
 pub use era::Era;
+pub use hosts::{HostPattern, OriginPattern, OriginRule};
 pub use owner::Owner;
+pub use url::{Host, Scheme, UpstreamUrl};

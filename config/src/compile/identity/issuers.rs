@@ -17,7 +17,7 @@ use crate::identity::{Inspection, KeySource, Trust, TrustId};
 use crate::secret::Reference;
 use crate::tls::Problem;
 use crate::upstream::{Credentials, Upstream};
-use crate::url::{Scheme, UpstreamUrl};
+use portunus_base::{Scheme, UpstreamUrl};
 
 /// How old keys of an earlier process may be.
 const MAX_STALE: Duration = Duration::from_secs(24 * 60 * 60);

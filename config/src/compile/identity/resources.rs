@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::diagnostic::{Findings, Located};
 use crate::document::MetadataDocument;
 use crate::identity::{Asked, Identities, Inspection, Metadata, Resource, Trust, Written};
-use crate::url::UpstreamUrl;
+use portunus_base::UpstreamUrl;
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 

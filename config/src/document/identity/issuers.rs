@@ -15,7 +15,7 @@ use crate::document::{replicas, upstreams};
 use crate::limits::{ANY_DURATION, POSITIVE_DURATION};
 use crate::reader::{Section, Value};
 use crate::secret::Reference;
-use crate::url::UpstreamUrl;
+use portunus_base::UpstreamUrl;
 
 /// An issuer of signed tokens.
 #[derive(Clone, Debug)]

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use rustls::pki_types::ServerName;
-
 use crate::address::AddressGrant;
 
 /// Where an upstream is.
@@ -120,16 +118,8 @@ impl Host {
         }
     }
 
-    /// What a certificate has to name; `None` for a name that none can have.
-    pub(crate) fn server_name(&self) -> Option<ServerName<'static>> {
-        match self {
-            Host::Name(name) => ServerName::try_from(name.clone()).ok(),
-            Host::Ip(address) => Some(ServerName::from(*address)),
-        }
-    }
-
     /// The name or address without brackets, as host patterns compare it.
-    pub(crate) fn bare(&self) -> String {
+    pub fn bare(&self) -> String {
         match self {
             Host::Name(name) => name.clone(),
             Host::Ip(address) => address.to_string(),

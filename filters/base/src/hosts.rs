@@ -59,7 +59,7 @@ impl HostPattern {
     }
 
     /// How exactly it names a host: of two patterns that match, the greater one decides.
-    pub(crate) fn specificity(&self) -> (bool, usize, bool) {
+    pub fn specificity(&self) -> (bool, usize, bool) {
         match &self.name {
             NamePattern::Exact(name) => (true, name.len(), self.port.is_some()),
             NamePattern::Under(suffix) => (false, suffix.len(), self.port.is_some()),
@@ -67,12 +67,12 @@ impl HostPattern {
     }
 
     /// The loopback names with any port, what a loopback listener answers to by default.
-    pub(crate) fn loopback() -> Vec<HostPattern> {
+    pub fn loopback() -> Vec<HostPattern> {
         ["localhost", "127.0.0.1", "::1"].map(|name| HostPattern::exact(name.to_owned())).to_vec()
     }
 
     /// Exactly `host`, any port.
-    pub(crate) fn exact(host: String) -> HostPattern {
+    pub fn exact(host: String) -> HostPattern {
         HostPattern { name: NamePattern::Exact(host), port: None }
     }
 
@@ -139,7 +139,7 @@ impl OriginRule {
     }
 
     /// Loopback origins with any port, the default of a loopback listener.
-    pub(crate) fn loopback() -> OriginRule {
+    pub fn loopback() -> OriginRule {
         let names = || HostPattern::loopback().into_iter().map(|host| host.name);
         let site = |scheme: &str, name| OriginPattern::Site { scheme: scheme.to_owned(), name, port: None };
         OriginRule(
@@ -147,23 +147,31 @@ impl OriginRule {
         )
     }
 
-    pub(crate) fn new(patterns: Vec<OriginPattern>) -> OriginRule {
+    /// The origins of these patterns.
+    pub fn new(patterns: Vec<OriginPattern>) -> OriginRule {
         OriginRule(patterns)
     }
 }
 
 /// One listed origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum OriginPattern {
+pub enum OriginPattern {
     /// The literal `null` of sandboxed frames and files.
     Null,
     /// `scheme://host[:port]`; no port here means `:*`.
-    Site { scheme: String, name: NamePattern, port: Option<u16> },
+    Site {
+        /// Its scheme.
+        scheme: String,
+        /// Its host, or those under one.
+        name: NamePattern,
+        /// Its port; `None` is any.
+        port: Option<u16>,
+    },
 }
 
 impl OriginPattern {
     /// Reads `null`, `https://app.example.com`, `https://*.example.com`, `http://localhost:*`.
-    pub(crate) fn parse(text: &str) -> Result<OriginPattern, &'static str> {
+    pub fn parse(text: &str) -> Result<OriginPattern, &'static str> {
         if text == "null" {
             return Ok(OriginPattern::Null);
         }
@@ -193,7 +201,7 @@ impl fmt::Display for OriginPattern {
 
 /// The name part of a pattern, in canonical form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum NamePattern {
+pub enum NamePattern {
     /// This name or address.
     Exact(String),
     /// Any name below this one, at any depth, never the name itself.

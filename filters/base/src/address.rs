@@ -48,12 +48,13 @@ impl AddressGrant {
         }
     }
 
-    pub(crate) fn union(self, other: AddressGrant) -> AddressGrant {
+    /// All that is granted here or by `other`.
+    pub fn union(self, other: AddressGrant) -> AddressGrant {
         AddressGrant { loopback: self.loopback || other.loopback, private: self.private || other.private }
     }
 
     /// Whether everything that `other` grants is granted here.
-    pub(crate) fn contains(&self, other: &AddressGrant) -> bool {
+    pub fn contains(&self, other: &AddressGrant) -> bool {
         (self.loopback || !other.loopback) && (self.private || !other.private)
     }
 
