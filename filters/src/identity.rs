@@ -99,7 +99,7 @@ impl Identity {
         }
     }
 
-    /// Who a caller is counted for, at an address.
+    /// The owner that a caller at this address is counted by.
     pub fn owner(&self, source: IpAddr) -> Owner {
         match self {
             Identity::Principal(principal) => principal.owner(source),

@@ -5,7 +5,7 @@ use crate::mcp::headers::{self, Mirror};
 use crate::mcp::object::{Object, Outline};
 use crate::mcp::{Bounds, Envelope, Fault, Id, LateId, Method, Revision, Shape, Span, check, text};
 use bytes::Bytes;
-pub use portunus_base::Era;
+use portunus_base::Era;
 use portunus_base::Moment;
 use portunus_base::Owner;
 use portunus_base::{Denial, Reason};
@@ -29,7 +29,7 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// Who it is counted for.
+    /// The owner that it is counted by.
     pub fn owner(&self) -> Owner {
         self.identity.owner(self.source)
     }

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// Bytes of text of one kind that is kept for others.
+/// Bytes of text that is kept whole: calls that wait for their clients, what servers say to them, URIs of subscriptions.
 const MAX_TEXT_BYTES: usize = 16 << 20;
 /// Bytes of notifications and requests outside of answers that are not yet delivered: most are within a millisecond.
 const MAX_UNHEARD_BYTES: usize = 16 << 20;

@@ -146,9 +146,9 @@ pub enum Stage {
     Intake,
     /// Virtual server and upstream.
     Resolve,
-    /// Until a request leaves for an upstream.
+    /// Until the upstream is chosen: routing, lists that this needs, filters.
     Filters,
-    /// Until the upstream says something.
+    /// Until the first message of the upstream, or the answer of another replica.
     Forward,
     /// Until the last byte of the answer was written.
     Respond,

@@ -1,4 +1,5 @@
-//! One [`Outcome`] a message: filled on the way, recorded once, at the latest when it is dropped.
+//! One [`Outcome`] a message: filled on the way, recorded once, at the latest when it is dropped. A message that another
+//! replica serves is recorded there.
 //!
 //! It is the only place that counts messages and writes records, so a path that forgets to report
 //! does not exist: what is dropped without an end counts as cancelled.
@@ -33,13 +34,13 @@ pub struct Outcome {
     waiting: bool,
     /// When the upstream was chosen.
     forwarded: Instant,
-    /// Since when the upstream is waited for, while it is.
+    /// Start of the present wait for the upstream.
     waits_since: Option<Instant>,
     /// Its last stage has ended.
     over: bool,
     /// Another has taken its place.
     handed_over: bool,
-    /// Another replica serves the message, and records it.
+    /// Another replica records it.
     elsewhere: bool,
 }
 
@@ -170,8 +171,7 @@ impl Outcome {
         }
     }
 
-    /// Notes that the upstream, if it was waited for, has said something or will not. The first time ends the stage of
-    /// forwarding.
+    /// Ends a wait for the upstream, whatever came of it. The first one ends the stage of forwarding.
     pub fn upstream_said(&mut self) {
         let Some(since) = self.waits_since.take() else { return };
         let now = match self.facts.upstream_ms {
@@ -185,7 +185,7 @@ impl Outcome {
         self.facts.upstream_ms = Some(self.facts.upstream_ms.unwrap_or_default() + waited);
     }
 
-    /// Notes that the upstream, which has said something before, is waited for again.
+    /// Begins another wait for the upstream; before its first message one is under way.
     pub fn upstream_waits(&mut self) {
         if self.facts.upstream_ms.is_some() {
             self.waits_since.get_or_insert_with(Instant::now);
@@ -208,9 +208,14 @@ impl Outcome {
         }
     }
 
-    /// Notes that another replica serves the message and records it. A refusal of this one is recorded here.
-    pub fn served_elsewhere(&mut self) {
+    /// Notes that another replica serves the message, and records it.
+    pub fn recorded_elsewhere(&mut self) {
         self.elsewhere = true;
+    }
+
+    /// Notes that the other replica is lost, which may not have recorded the message any more.
+    pub fn recorded_here(&mut self) {
+        self.elsewhere = false;
     }
 
     /// Notes bytes that went to the client, and how many events they were.
@@ -226,6 +231,7 @@ impl Outcome {
 
     /// The upstream's answer: its JSON-RPC error, if it is one.
     pub fn answered(&mut self, rpc_error: Option<i64>) {
+        self.upstream_said();
         self.facts.rpc_error = rpc_error;
         self.facts.status = Some(if rpc_error.is_some() { Status::Error } else { Status::Ok });
     }
@@ -271,6 +277,7 @@ impl Outcome {
 
     /// The refusal that the client gets.
     pub fn denied(&mut self, denial: &Denial) {
+        self.upstream_said();
         if let Some(judged) = Judged::of_refusal(denial) {
             self.facts.judged = Some(judged);
         }
@@ -296,7 +303,11 @@ impl Outcome {
 
     fn record(&mut self) {
         self.over();
-        if self.elsewhere && self.facts.reason.is_none() {
+        if let Some(server) = self.server.as_ref().filter(|_| self.waiting) {
+            server.pending.dec();
+            server.active.dec();
+        }
+        if self.elsewhere {
             return;
         }
         let now = Instant::now();
@@ -304,10 +315,6 @@ impl Outcome {
         let status = self.facts.status.unwrap_or(Status::Cancelled);
         let metrics = &self.gateway.metrics;
         if let Some(server) = &self.server {
-            if self.waiting {
-                server.pending.dec();
-                server.active.dec();
-            }
             let tool =
                 self.facts.target.as_deref().filter(|_| self.facts.action.as_deref() == Some("tools/call"));
             metrics.tool(server, tool, self.facts.proven).count(status, elapsed.as_secs_f64());

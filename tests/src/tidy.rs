@@ -291,7 +291,7 @@ fn row_name(line: &str) -> Option<&str> {
 
 /// The paths in backticks below the heading `Code map`, up to the next heading of its level.
 ///
-/// A path is a folder (`proxy/`) or a file (`proxy/src/main.rs`); `tools/call` and `/mcp` are none.
+/// A path is a folder (`proxy/`) or a file (`proxy/cli/src/main.rs`); `tools/call` and `/mcp` are none.
 fn code_map_paths(readme: &str) -> Vec<&str> {
     let level = |line: &str| line.bytes().take_while(|byte| *byte == b'#').count();
     let mut lines =

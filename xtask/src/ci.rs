@@ -17,6 +17,8 @@ pub(crate) fn run() -> Result<(), Failure> {
     let marking =
         "cargo clippy --package portunus-cli --features text-marker --all-targets -- --deny warnings";
     Step::new("Lints of what only tests build", marking).mend(LINTS).run()?;
+    let bare = "cargo clippy --package portunus-cli --no-default-features -- --deny warnings";
+    Step::new("Lints without the demo", bare).mend(LINTS).run()?;
     Step::new("Lints of the fuzz targets", "cargo clippy --manifest-path fuzz/Cargo.toml -- --deny warnings")
         .mend(LINTS)
         .run()?;

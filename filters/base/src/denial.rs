@@ -158,7 +158,7 @@ pub struct Denial {
     pub challenge: Option<Box<Challenge>>,
 }
 
-/// How a refusal came about: opaque to all but the filter that refused.
+/// How a refusal came about, for readers who know the type: opaque here.
 #[derive(Clone)]
 struct Account(Arc<dyn Any + Send + Sync>);
 

@@ -1,5 +1,5 @@
-//! Words that every other crate of ours uses: time, eras, refusals, owners of shares,
-//! bounded tables, escaped text, and what the net is described by: URLs, hosts, classes of addresses.
+//! Types that the gateway's crates have in common: time, eras, refusals, owners of shares, bounded tables, escaped text,
+//! and what the net is described by: URLs, hosts, classes of addresses.
 //!
 //! Nothing here opens a socket or a file, starts a task, logs, or reads the time by itself: time
 //! comes in through [`Clock`].

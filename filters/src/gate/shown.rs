@@ -3,7 +3,8 @@
 use super::{Gate, Given, Judged, Lists, Rules, Taken, about, principal, tool};
 use crate::authorize::{Context, Direction, Entry, Fault, Kind, Mcp, Memory, Obligations, Question, Threat};
 use crate::call::{Call, KnownTool, Subject, Target};
-use crate::message::{Arrival, Era};
+use crate::message::Arrival;
+use portunus_base::Era;
 use std::sync::Arc;
 use std::time::Duration;
 

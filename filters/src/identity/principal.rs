@@ -90,7 +90,7 @@ pub fn names<T: Into<Arc<str>>>(names: impl IntoIterator<Item = T>) -> Arc<[Arc<
 }
 
 impl Principal {
-    /// Who it is counted for, at an address: strangers have a principal in common.
+    /// The owner that it is counted by: its address for strangers, who have a principal in common.
     pub fn owner(&self, source: IpAddr) -> Owner {
         match self.auth {
             AuthMethod::Anonymous => Owner::at(source),

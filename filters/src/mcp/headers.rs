@@ -6,7 +6,7 @@
 
 use super::object::{Object, place};
 use super::{Envelope, Fault, Method, Revision, Shape, sentinel};
-use crate::message::Era;
+use portunus_base::Era;
 use portunus_base::{Denial, Reason};
 use std::borrow::Cow;
 

@@ -1,6 +1,6 @@
 //! Protocol revisions of MCP and the era each belongs to.
 
-use crate::message::Era;
+use portunus_base::Era;
 use std::fmt;
 
 /// A revision of the specification that this gateway speaks.

@@ -1,7 +1,7 @@
 //! The command line: what starts the gateway, and commands that look at a server, write a configuration, connect a
 //! client or try a policy.
 //!
-//! None of them is on the data path. What reaches a server goes through the same configuration, resolver, dialler and
+//! Commands other than `run`, `upgrade` and `demo` are not on the data path. What reaches a server goes through the same configuration, resolver, dialler and
 //! reader as a gateway's calls, so that what they find holds for a gateway.
 
 mod connect;

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method};
 use pingora_core::server::ShutdownWatch;
 use portunus_filters::mcp::headers::{META_VERSION, Mirror, judge};
 use portunus_filters::mcp::{Bounds, Envelope, Fault, Revision, Shape, check};
-use portunus_filters::{Denial, message::Era};
+use portunus_filters::{Denial, Era};
 use serde_json::{Value, json};
 use std::time::Duration;
 use std::{future::Future, pin::pin};

@@ -291,7 +291,9 @@ impl<'a, 'd> Call<'a, 'd> {
             // A modern server is told all answers of a round at once.
             let due = talk.era() == Era::Legacy || self.waiting.is_empty();
             if due && !ready.is_empty() {
-                out.outcome.upstream_waits();
+                if self.waiting.is_empty() {
+                    out.outcome.upstream_waits();
+                }
                 if let Err(failure) = Box::pin(talk.reply(std::mem::take(&mut ready))).await {
                     out.outcome.cause(&failure.cause);
                     return Err(failure.denial);

@@ -11,7 +11,9 @@ use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{Credentials, HostPolicy, Upstream, VirtualServer};
 use portunus_filters::Identity;
+use portunus_filters::identity::Digest;
 use ring::digest::{Context, SHA256};
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
@@ -34,8 +36,26 @@ pub struct Lately {
     /// Every field of the request in order, and the values of those that were chosen or decide of others.
     fields: Vec<(HeaderName, Option<HeaderValue>)>,
     upward: Arc<Upward>,
-    /// Who called then, and under which key.
-    caller: Option<(Identity, CallerKey)>,
+    /// The last caller, and its key.
+    caller: Option<(Caller, CallerKey)>,
+}
+
+/// The part of an identity that keys are made of: a principal may hold much more, for longer than it is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Address(IpAddr),
+    Presented(Digest),
+    Principal(Digest),
+}
+
+impl Caller {
+    fn of(identity: &Identity) -> Caller {
+        match identity {
+            Identity::Anonymous { source } => Caller::Address(*source),
+            Identity::Presented { digest } => Caller::Presented(*digest),
+            Identity::Principal(principal) => Caller::Principal(principal.holder),
+        }
+    }
 }
 
 impl Lately {
@@ -68,16 +88,16 @@ impl Lately {
         upward
     }
 
-    /// The key of a caller of whom this goes up, if it was the last one.
-    pub fn caller(&self, identity: &Identity, upward: &Arc<Upward>) -> Option<CallerKey> {
+    /// The key of a caller, if it was the last one and the same went up.
+    pub fn caller_key(&self, identity: &Identity, upward: &Arc<Upward>) -> Option<CallerKey> {
         let (known, key) = self.caller.as_ref().filter(|_| Arc::ptr_eq(&self.upward, upward))?;
-        (known == identity).then_some(*key)
+        (*known == Caller::of(identity)).then_some(*key)
     }
 
-    /// Notes the key of a caller of whom this goes up.
-    pub fn note_caller(&mut self, identity: &Identity, upward: &Arc<Upward>, key: CallerKey) {
+    /// Keeps the key of a caller for the next request, if this is what went up.
+    pub fn keep_caller_key(&mut self, identity: &Identity, upward: &Arc<Upward>, key: CallerKey) {
         if Arc::ptr_eq(&self.upward, upward) {
-            self.caller = Some((identity.clone(), key));
+            self.caller = Some((Caller::of(identity), key));
         }
     }
 
@@ -279,7 +299,7 @@ mod tests {
             )]);
             let identity = Identity::Anonymous { source: [10, 0, 0, last].into() };
             let upward = guest.upward(&headers, &servers[server]);
-            guest.caller(&identity, &upward, || {
+            guest.caller_key(&identity, &upward, || {
                 digested.set(digested.get() + 1);
                 CallerKey::for_tables(&identity, &upward.marks())
             })

@@ -189,19 +189,19 @@ impl Guest {
         Lately::choose(&mut self.lock().lately, headers, server, MAX_REMEMBERED_BYTES)
     }
 
-    /// Under which key a caller is kept of whom this goes up: as it was with the last request on this connection, or
-    /// by `make`.
-    pub(crate) fn caller(
+    /// The key of a caller: that of the last request on this connection where caller and headers that go up are the
+    /// same, or the one that `make` gives.
+    pub(crate) fn caller_key(
         &self,
         identity: &Identity,
         upward: &Arc<Upward>,
         make: impl FnOnce() -> CallerKey,
     ) -> CallerKey {
-        let known = self.lock().lately.as_ref().and_then(|lately| lately.caller(identity, upward));
+        let known = self.lock().lately.as_ref().and_then(|lately| lately.caller_key(identity, upward));
         known.unwrap_or_else(|| {
             let key = make();
             if let Some(lately) = &mut self.lock().lately {
-                lately.note_caller(identity, upward, key);
+                lately.keep_caller_key(identity, upward, key);
             }
             key
         })

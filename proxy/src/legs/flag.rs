@@ -1,10 +1,10 @@
-//! Something that happens once in the life of a session.
+//! A latch.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
-/// Something that happens once, and may be waited for. There are two for each session: a channel would take ten times
+/// It is raised once, and may be waited for. There are two for each session: a channel would take ten times
 /// the memory.
 #[derive(Default)]
 pub(super) struct Flag {

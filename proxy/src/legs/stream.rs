@@ -46,7 +46,7 @@ async fn listen(gateway: Weak<Gateway>, leg: Weak<Leg>) {
     loop {
         let reading = match (gateway.upgrade(), leg.upgrade()) {
             (Some(gateway), Some(leg)) => {
-                // Boxed, as all below: this task lasts as long as the session, and most of them wait to connect.
+                // Boxed, as what follows: this task lasts as long as the session, and mostly it sleeps.
                 let reading = Box::pin(connect(&gateway, &leg, &resume)).await;
                 leg.open.raise();
                 reading

@@ -147,6 +147,7 @@ impl Respond<'_> {
 
     /// The stream ends for a reason of its own; the bytes that say so, if anything has to.
     fn cut(&mut self, ending: &Ending, progress: &Progress) -> Option<Bytes> {
+        self.note_loss(ending);
         let graceful = matches!(ending, Ending::Expired | Ending::RouteRemoved | Ending::CallerLost)
             && self.expect.endless;
         if graceful || self.expect.open.is_empty() {

@@ -316,8 +316,16 @@ impl Respond<'_> {
         }
     }
 
+    /// Takes the record back from another replica whose answer broke off.
+    fn note_loss(&mut self, ending: &Ending) {
+        if matches!(ending, Ending::Fault(_) | Ending::HomeLost) {
+            self.outcome.recorded_here();
+        }
+    }
+
     /// Notes an ending in the record, and gives the refusal that it means.
     fn note(&mut self, ending: &Ending) -> Option<Denial> {
+        self.note_loss(ending);
         let denial = match ending {
             Ending::ClientGone => return None,
             Ending::Fault(fault) => {

@@ -64,7 +64,7 @@ impl Respond<'_> {
         if let Some(read) = connection.arrived() {
             return read.into();
         }
-        // The time between the messages of a stream without an end is nobody's.
+        // On a stream without an end the upstream owes no message: its silence is not counted.
         if !self.expect.endless {
             self.outcome.upstream_waits();
         }

@@ -3,7 +3,7 @@
 use super::{Brokered, Passage, expect, is_repeatable};
 use crate::bridge;
 use crate::context::Active;
-use crate::headers::Stamp;
+use crate::headers::{Stamp, is_stamped};
 use crate::metrics::Stage;
 use crate::peers::{Line, Member, Passenger, PeerFailure, Relayed, Where, relay};
 use crate::respond::{End, Expect, Respond};
@@ -89,7 +89,10 @@ impl Passage<'_> {
         let failure = match sent {
             Ok(exchange) => {
                 member.answers();
-                self.outcome.served_elsewhere();
+                // What refuses it before its message is read does not know it, and has a record of something else.
+                if is_stamped(&exchange.head.headers, &self.arrival.request_id) {
+                    self.outcome.recorded_elsewhere();
+                }
                 let end = self.respond((&member, &line), expect).run(exchange, client).await;
                 return match end {
                     End::Refused(denial) => self.refuse(&denial, &known, client).await,

@@ -171,9 +171,9 @@ impl Passage<'_> {
     }
 }
 
-/// Who calls, for what is kept here: digested once for its connection, and not for each request.
+/// The key of a caller in tables, which is digested anew where caller or headers differ from the last request.
 fn key(connection: &Connection<'_>, arrival: &Arrival, upward: &Arc<Upward>) -> CallerKey {
-    connection.guest.caller(&arrival.identity, upward, || digested(connection, arrival, upward))
+    connection.guest.caller_key(&arrival.identity, upward, || digested(connection, arrival, upward))
 }
 
 fn digested(connection: &Connection<'_>, arrival: &Arrival, upward: &Upward) -> CallerKey {

@@ -7,7 +7,7 @@ use super::meta::{META_SERVER_INFO, Members, array};
 use crate::mcp::object::elements;
 use crate::mcp::object::{Object, unquoted};
 use crate::mcp::{Fault, Revision};
-use crate::message::Era;
+use portunus_base::Era;
 use std::sync::Arc;
 
 /// Stands in where the older revisions ask for a name and nobody told one.

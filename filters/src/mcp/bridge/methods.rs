@@ -3,7 +3,7 @@
 use crate::mcp::Fault;
 use crate::mcp::object::Object;
 use crate::mcp::rewrite::string;
-use crate::message::Era;
+use portunus_base::Era;
 use std::borrow::Cow;
 
 /// Requests that a client of any revision may send.

@@ -5,7 +5,7 @@ use super::meta::{self, META_SUBSCRIPTION_ID, Members, is_reserved};
 use super::request;
 use crate::mcp::Fault;
 use crate::mcp::object::{Object, unquoted};
-use crate::message::Era;
+use portunus_base::Era;
 
 /// A progress token on both sides of the gateway, as JSON text.
 #[derive(Clone, Copy, Debug)]

@@ -3,8 +3,8 @@
 use super::{Catalog, ListKind, ServedPage, State, UnknownCursor};
 use crate::mcp::bridge::{Caching, META_SERVER_INFO};
 use crate::mcp::rewrite;
-use crate::message::Era;
 use bytes::Bytes;
+use portunus_base::Era;
 use portunus_base::Moment;
 
 /// Key of `_meta` under which a list names the upstreams that are missing from it or out of date.

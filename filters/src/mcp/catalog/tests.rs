@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::mcp::bridge::{Caching, Scope};
-use crate::message::Era;
+use portunus_base::Era;
 use portunus_base::{Clock, ManualClock, Moment};
 use proptest::prelude::*;
 use serde_json::Value;

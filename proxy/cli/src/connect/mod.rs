@@ -3,7 +3,7 @@
 mod clients;
 mod place;
 
-pub(crate) use clients::{Client, Entry, Text};
+use clients::{Client, Entry, Text};
 
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Commands about policy: run its tests, explain a decision, compare two policies, print who may call
 //! what, take it out.
 //!
-//! None of them is on the data path. They load a policy as a gateway does and ask it as a gateway
+//! They load a policy as a gateway does and ask it as a gateway
 //! asks it, so what they print is what a gateway would decide.
 
 pub(crate) mod decide;

@@ -12,8 +12,8 @@ use crate::link::{Answer, Content, Trouble, Until};
 use http::StatusCode;
 use portunus_base::text;
 use portunus_config::EraMode;
+use portunus_filters::Era;
 use portunus_filters::mcp::Revision;
-use portunus_filters::message::Era;
 use serde_json::json;
 
 /// JSON-RPC code of a server that speaks other revisions (2026-07-28 basic, "Error Codes").

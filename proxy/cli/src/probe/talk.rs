@@ -5,9 +5,9 @@ use crate::link::{Answer, Content, Link, Request, Trouble, Until};
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 use portunus_base::text;
+use portunus_filters::Era;
 use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::headers::META_VERSION;
-use portunus_filters::message::Era;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use portunus::upstreams::tls::secure;
 use portunus_base::text;
 use portunus_config::{AddressClass, Host, Upstream};
 use portunus_filters::Clock;
-use portunus_filters::message::Era;
+use portunus_filters::Era;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;

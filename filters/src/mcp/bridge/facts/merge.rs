@@ -5,7 +5,7 @@ use crate::mcp::Revision;
 use crate::mcp::bridge::meta::{Members, TASKS};
 use crate::mcp::object::{Object, unquoted};
 use crate::mcp::rewrite::string;
-use crate::message::Era;
+use portunus_base::Era;
 use std::borrow::Cow;
 
 /// Lists that a server can have, and what it may say of each.
