@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Bytes of text that is kept whole: calls that wait for their clients, what servers say to them, URIs of subscriptions.
-const MAX_TEXT_BYTES: usize = 16 << 20;
+const MAX_TEXT_BYTES: usize = 32 << 20;
 /// Bytes of notifications and requests outside of answers that are not yet delivered: most are within a millisecond.
 const MAX_UNHEARD_BYTES: usize = 16 << 20;
 /// Bytes of bodies of clients that arrive or are served, beyond the first 64 KiB of each; and of answers to batches.
