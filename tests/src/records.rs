@@ -96,7 +96,9 @@ async fn upstream_time_is_what_its_server_took_in_each_mode() {
                 let record = gateway.recorded(&what, |record| record["resource"] == *name).await;
                 let ms = |name: &str| record[name].as_f64().unwrap_or_default();
                 let (waited, lasted) = (ms("upstream_ms"), ms("duration_ms"));
-                assert!(took <= waited && waited <= lasted, "{what}: {took} <= {waited} <= {lasted}");
+                // While the gateway writes what came first, it does not wait.
+                let least = if tool == "silent" { took } else { took / 2.0 };
+                assert!(least <= waited && waited <= lasted, "{what}: {least} <= {waited} <= {lasted}");
                 let sums = stages(&gateway).await;
                 let all: f64 = sums.values().sum();
                 let whole: f64 =
