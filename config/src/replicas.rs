@@ -60,19 +60,11 @@ impl Upstream {
     }
 }
 
-/// What a certificate has to name; `None` for a name that none can have.
-fn server_name(host: &Host) -> Option<ServerName<'static>> {
-    match host {
-        Host::Name(name) => ServerName::try_from(name.clone()).ok(),
-        Host::Ip(address) => Some(ServerName::from(*address)),
-    }
-}
-
 impl UpstreamTls {
     /// How the same upstream is spoken to at another host: a name that the document gives stays.
     fn at(&self, host: &Host) -> UpstreamTls {
         let named = self.settings.server_name.is_some();
-        let name = if named { None } else { server_name(host) };
+        let name = if named { None } else { ServerName::try_from(host.bare()).ok() };
         UpstreamTls { server_name: name.unwrap_or_else(|| self.server_name.clone()), ..self.clone() }
     }
 }

@@ -205,7 +205,7 @@ pub struct Stamp<'a> {
     pub origin: Option<&'a HeaderValue>,
 }
 
-/// Whether an answer is stamped as that to a request of this id.
+/// True if an answer is stamped as that to a request of this id.
 pub fn is_stamped(answer: &HeaderMap, request_id: &str) -> bool {
     answer.get(PORTUNUS_REQUEST_ID).is_some_and(|id| id.as_bytes() == request_id.as_bytes())
 }

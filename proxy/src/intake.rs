@@ -339,7 +339,7 @@ fn is_json(content_type: &[u8]) -> bool {
         })
 }
 
-/// Whether what is accepted, if anything is named at all, holds a form in which answers come.
+/// True if nothing is named in `Accept`, or a form in which answers come.
 fn accepts_mcp(headers: &HeaderMap) -> bool {
     const TAKEN: [&[u8]; 5] =
         [b"application/json", b"text/event-stream", b"application/*", b"text/*", b"*/*"];

@@ -158,7 +158,7 @@ pub struct Denial {
     pub challenge: Option<Box<Challenge>>,
 }
 
-/// How a refusal came about, for readers who know the type: opaque here.
+/// The account of how a refusal came about, for readers who know its type: opaque here.
 #[derive(Clone)]
 struct Account(Arc<dyn Any + Send + Sync>);
 
@@ -220,7 +220,7 @@ impl Denial {
         Denial { account: Some(Box::new(Account(account))), ..self }
     }
 
-    /// How it came about, if an account of this type was left.
+    /// The account of how it came about, if one of this type was left.
     pub fn account<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         let Account(account) = &**self.account.as_ref()?;
         Arc::clone(account).downcast().ok()

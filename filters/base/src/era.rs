@@ -1,6 +1,6 @@
 //! The two forms of the protocol.
 
-/// Whether a message follows the stateless rules of 2026-07-28 or those before.
+/// The rules that a message follows: the stateless ones of 2026-07-28, or those before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Era {
     /// 2024-11-05 to 2025-11-25: `initialize`, sessions, server requests.

@@ -21,17 +21,19 @@ pub fn push_json(out: &mut String, text: &str) {
         match character {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
-            _ if is_unsafe(character) => {
-                let mut units = [0; 2];
-                for unit in character.encode_utf16(&mut units) {
-                    // Writing to a `String` cannot fail.
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
-            }
+            _ if is_unsafe(character) => push_escaped(out, character),
             _ => out.push(character),
         }
     }
     out.push('"');
+}
+
+/// Appends a character as the escapes of JSON.
+fn push_escaped(out: &mut String, character: char) {
+    for unit in character.encode_utf16(&mut [0; 2]) {
+        // Writing to a `String` cannot fail.
+        let _ = write!(out, "\\u{unit:04x}");
+    }
 }
 
 /// `text` as a JSON string, quotes included.
@@ -47,10 +49,7 @@ pub fn tame(document: &str) -> String {
     let mut out = String::with_capacity(document.len());
     for character in document.chars() {
         if is_unsafe(character) && character != '\n' {
-            let mut units = [0; 2];
-            for unit in character.encode_utf16(&mut units) {
-                let _ = write!(out, "\\u{unit:04x}");
-            }
+            push_escaped(&mut out, character);
         } else {
             out.push(character);
         }
@@ -66,10 +65,7 @@ pub fn tame_log(lines: &str) -> String {
     while let Some(character) = rest.next() {
         let is_colour = character == '\x1b' && is_colour(rest.as_str());
         if is_unsafe(character) && !matches!(character, '\n' | '\t' | '<' | '>' | '&') && !is_colour {
-            let mut units = [0; 2];
-            for unit in character.encode_utf16(&mut units) {
-                let _ = write!(out, "\\u{unit:04x}");
-            }
+            push_escaped(&mut out, character);
         } else {
             out.push(character);
         }

@@ -91,7 +91,7 @@ pub struct Given {
 }
 
 impl Judged {
-    /// What was decided where it was refused.
+    /// The account that a refusal carries.
     pub fn of_refusal(denial: &Denial) -> Option<Arc<Judged>> {
         denial.account()
     }

@@ -22,7 +22,7 @@ impl Flag {
         news
     }
 
-    /// Whether it is raised.
+    /// True once it is raised.
     pub(super) fn is_raised(&self) -> bool {
         self.raised.load(Ordering::Acquire)
     }
