@@ -6,6 +6,7 @@
 //! at a time, so that one which sends many large texts delays its own calls alone.
 
 use crate::shares::{Owner, Share, Shares};
+use portunus_filters::{Denial, Reason};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -19,11 +20,14 @@ pub const INLINE_BYTES: usize = 256 << 10;
 const AT_ONCE: usize = 2;
 
 /// A text that is no longer takes no room: as many as there are connections may be held.
-pub const FREE_BYTES: usize = 16 << 10;
+const FREE_BYTES: usize = 16 << 10;
+
+/// Longest message of a server: results of 20 MB exist, and one is held until it is complete.
+pub const LONGEST_BYTES: usize = 32 << 20;
 
 /// Bytes of large texts of one upstream that may be held: until they are read, or written to the client.
 /// The quarter that is kept for who holds none is as much as the longest of them.
-const MAX_BYTES: usize = 128 << 20;
+const MAX_BYTES: usize = 4 * LONGEST_BYTES;
 
 /// The same of texts that are worked on where they arrive, but for those that take no room.
 const MAX_INLINE_BYTES: usize = 16 << 20;
@@ -79,6 +83,24 @@ impl OffloadQueue {
         let shares = if bytes <= INLINE_BYTES { &self.inline_bytes } else { &self.bytes };
         shares.wait(owner, bytes).await
     }
+}
+
+/// How much room to ask for once `held` bytes of a text have come, as part of a body of `length` bytes if that is known;
+/// `None` while the room that it has is enough.
+pub fn room_for(held: usize, length: Option<u64>, room: Option<&Share>) -> Option<usize> {
+    if held <= room.map_or(FREE_BYTES, Share::amount) {
+        return None;
+    }
+    Some(match length.map(usize::try_from) {
+        Some(length) => length.map_or(LONGEST_BYTES, |length| length.max(held).min(LONGEST_BYTES)),
+        None if held <= INLINE_BYTES => INLINE_BYTES,
+        None => LONGEST_BYTES,
+    })
+}
+
+/// The refusal of an answer that there was no room for in time: no fault of its server.
+pub fn crowded() -> Denial {
+    Denial::new(Reason::Crowded, "too many large answers of this server are under way: try again")
 }
 
 /// Does `work` on a notice of `bytes`: here if it is short, else on the thread of notices, which no answer holds up.

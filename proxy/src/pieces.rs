@@ -61,6 +61,14 @@ impl Pieces {
         self.joined.extend_from_slice(&piece);
     }
 
+    /// Makes room for `bytes` in all, so that they are not copied each time they are more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.joined.reserve(bytes.saturating_sub(self.joined.len()));
+        if self.joined.is_empty() {
+            self.joined.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+    }
+
     /// Bytes so far.
     pub fn len(&self) -> usize {
         self.joined.len().max(self.first.len())

@@ -441,6 +441,7 @@ impl<'a> Passage<'a> {
             write_timeout: self.connection.listener.limits.write_timeout,
             deadline: None,
             home: None,
+            room: None,
         };
         let stop_at = if respond.expect.endless { Phase::Draining } else { Phase::Expired };
         let mut sending = Box::pin(send(leg, Arc::clone(&gateway.estate.resolver)));

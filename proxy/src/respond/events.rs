@@ -8,15 +8,13 @@ use super::{End, Respond};
 use crate::bridge::{announces, overheard};
 use crate::forward::Exchange;
 use crate::metrics::Counted;
+use crate::offload::LONGEST_BYTES;
 use crate::reply::{last_event, listen_complete};
 use crate::session::Client;
 use bytes::Bytes;
 use portunus_filters::mcp::sse::{Event, Splitter};
 use portunus_filters::mcp::{Envelope, Id, Method, Shape, bridge};
 use portunus_filters::{Denial, Era, Kind, Reason};
-
-/// Largest event: results of 20 MB exist, and one event is held until it is complete.
-const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
 
 /// What is known of a stream so far.
 struct Progress {
@@ -35,13 +33,14 @@ impl Respond<'_> {
         }
         let _open = self.expect.endless.then(|| Counted::one(&self.gateway.metrics.streams));
         let mut progress = Progress {
-            splitter: Splitter::new(MAX_EVENT_BYTES),
+            splitter: Splitter::new(LONGEST_BYTES),
             resumable: false,
             rpc_error: None,
             answered: Vec::new(),
         };
         let last = loop {
-            match self.next(exchange, client).await {
+            match self.next(progress.splitter.remainder().len(), exchange, client).await {
+                Wait::Room(bytes) => progress.splitter.reserve(bytes),
                 Wait::Chunk(chunk) => {
                     progress.splitter.push(&chunk);
                     match self.pass_events(&mut progress, client).await {
@@ -70,6 +69,9 @@ impl Respond<'_> {
     async fn pass_events(&mut self, progress: &mut Progress, client: &mut Client) -> Result<(), Stop> {
         const TOO_LARGE: Stop = Stop::Malformed("the server sent an event that is too large");
         while let Some(event) = progress.splitter.next_event().map_err(|_| TOO_LARGE)? {
+            if let Some(room) = &mut self.room {
+                room.shrink(event.raw().len());
+            }
             let followed = self.read_event(&event).await;
             if !self.follow(followed, progress)? {
                 continue;
@@ -78,6 +80,7 @@ impl Respond<'_> {
             // Only now: until it is written, the answer is owed.
             self.expect.open.retain(|open| !progress.answered.contains(open));
             progress.answered.clear();
+            self.room = None;
         }
         Ok(())
     }

@@ -7,15 +7,15 @@ use super::class::Otherwise;
 use super::wait::{Ending, Wait};
 use super::{End, Respond};
 use crate::forward::Exchange;
+use crate::offload::INLINE_BYTES;
 use crate::pieces::Pieces;
 use crate::session::Client;
-use crate::upstreams::wire::Framing;
 use bytes::Bytes;
 use portunus_filters::mcp::Envelope;
 use portunus_filters::{Denial, Reason};
 
 /// Bytes that are held back; a longer answer streams.
-const HOLD_BYTES: usize = 256 * 1024;
+const HOLD_BYTES: usize = INLINE_BYTES;
 
 impl Respond<'_> {
     pub(super) async fn json(
@@ -24,16 +24,12 @@ impl Respond<'_> {
         client: &mut Client,
         otherwise: Otherwise,
     ) -> End {
-        let likely = match exchange.head.framing {
-            Framing::Length(length) => {
-                usize::try_from(length).map_or(HOLD_BYTES, |length| length.min(HOLD_BYTES))
-            }
-            Framing::Chunked | Framing::Close => 0,
-        };
+        let likely = exchange.head.framing.likely(HOLD_BYTES);
         let mut held = Pieces::default();
         loop {
-            match self.next(exchange, client).await {
+            match self.next(held.len(), exchange, client).await {
                 Wait::Chunk(chunk) => held.push(chunk, likely),
+                Wait::Room(bytes) => held.reserve(bytes),
                 Wait::End => break,
                 Wait::Ended(Ending::ClientGone) => return End::Broken,
                 Wait::Ended(ending) => return self.note(&ending).map_or(End::Broken, End::Refused),
@@ -65,16 +61,13 @@ impl Respond<'_> {
     }
 
     async fn stream_json(&mut self, exchange: &mut Exchange, client: &mut Client, first: Bytes) -> End {
-        let length = match exchange.head.framing {
-            Framing::Length(length) => Some(length),
-            Framing::Chunked | Framing::Close => None,
-        };
+        let length = exchange.head.framing.length();
         self.outcome.answered_status(exchange.head.status.as_u16(), None);
         if self.begin(exchange, length, client).await.is_err() || self.write(client, &first, 0).await.is_err()
         {
             return End::Broken;
         }
-        drop(first);
+        drop((first, self.room.take()));
         self.stream_rest(exchange, client).await
     }
 

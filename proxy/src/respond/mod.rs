@@ -16,12 +16,14 @@ use crate::errand::{self, Session};
 use crate::forward::{Exchange, Failure};
 use crate::headers::{Stamp, response_head};
 use crate::identify::Standing;
+use crate::offload::crowded;
 use crate::outcome::Outcome;
 use crate::patience::patient;
 use crate::peers::Member;
 use crate::session::Client;
+use crate::shares::Share;
 use crate::upstreams::pool::Pool;
-use crate::upstreams::wire::{Framing, Head};
+use crate::upstreams::wire::Head;
 use bytes::Bytes;
 use class::{Class, classify};
 use http::header::TRANSFER_ENCODING;
@@ -96,6 +98,8 @@ pub struct Respond<'a> {
     pub deadline: Option<Instant>,
     /// The replica that serves it, if that is another.
     pub home: Option<&'a Arc<Member>>,
+    /// For the part of the answer that is held, if it is not short.
+    pub room: Option<Share>,
 }
 
 /// How an answer ended.
@@ -196,10 +200,7 @@ impl Respond<'_> {
     /// Bytes that no rule reads, as they come.
     async fn opaque(&mut self, exchange: &mut Exchange, client: &mut Client) -> End {
         self.outcome.answered_status(exchange.head.status.as_u16(), None);
-        let length = match exchange.head.framing {
-            Framing::Length(length) => Some(length),
-            Framing::Chunked | Framing::Close => None,
-        };
+        let length = exchange.head.framing.length();
         if self.begin(exchange, length, client).await.is_err() {
             return End::Broken;
         }
@@ -209,7 +210,8 @@ impl Respond<'_> {
     /// Passes the rest of a body on, piece by piece.
     async fn stream_rest(&mut self, exchange: &mut Exchange, client: &mut Client) -> End {
         loop {
-            match self.next(exchange, client).await {
+            match self.next(0, exchange, client).await {
+                Wait::Room(_) => {}
                 Wait::Chunk(chunk) => {
                     if self.write(client, &chunk, 0).await.is_err() {
                         return End::Broken;
@@ -334,6 +336,7 @@ impl Respond<'_> {
             }
             Ending::Idle => Denial::new(Reason::UpstreamTimeout, "the server sent nothing for too long"),
             Ending::Deadline => Denial::new(Reason::UpstreamTimeout, "the call took too long"),
+            Ending::Crowded => crowded(),
             Ending::HomeLost => {
                 Denial::new(Reason::ReplicaLost, "the replica that keeps this session does not answer")
             }

@@ -6,6 +6,7 @@ use crate::drain::{Phase, reached};
 use crate::errand::{self, Errand, Session};
 use crate::forward::Exchange;
 use crate::identify::ended;
+use crate::offload::room_for;
 use crate::peers::Member;
 use crate::session::Client;
 use crate::upstreams::fault::Fault;
@@ -17,6 +18,8 @@ use tokio::time::Instant;
 
 /// What happened first.
 pub(super) enum Wait {
+    /// There is room for so many bytes of it.
+    Room(usize),
     /// More of the body.
     Chunk(Bytes),
     /// The body is complete.
@@ -43,6 +46,8 @@ pub(super) enum Ending {
     Idle,
     /// The call's total time is over.
     Deadline,
+    /// The same, while large answers of the same server took all the room.
+    Crowded,
     /// The replica that serves it answers nothing any more.
     HomeLost,
     /// The process ends.
@@ -55,8 +60,12 @@ pub(super) enum Ending {
 
 impl Respond<'_> {
     /// Waits for the next piece of the answer, for the client to leave, for a limit in time, for a
-    /// swap, and for the end of the process.
-    pub(super) async fn next(&mut self, exchange: &mut Exchange, client: &mut Client) -> Wait {
+    /// swap, and for the end of the process. Of the answer `held` bytes are held back; what is not short
+    /// waits for room first.
+    pub(super) async fn next(&mut self, held: usize, exchange: &mut Exchange, client: &mut Client) -> Wait {
+        if let Some(bytes) = room_for(held, exchange.head.framing.length(), self.room.as_ref()) {
+            return self.make_room(bytes, exchange, client).await;
+        }
         let Some(connection) = exchange.checkout.connection() else {
             return Wait::Ended(Ending::Fault(Fault::Broken(std::io::ErrorKind::NotConnected.into())));
         };
@@ -68,27 +77,49 @@ impl Respond<'_> {
         if !self.expect.endless {
             self.outcome.upstream_waits();
         }
-        let stop_at = if self.expect.endless { Phase::Draining } else { Phase::Expired };
         let idle = Instant::now() + self.upstream.timeouts.idle;
-        let until = exchange.deadline.map_or(idle, |deadline| deadline.min(idle));
-        // Not biased: an upstream that always has something to say must not hide the other ends.
-        let next = tokio::select! {
-            read = connection.read_body() => read.into(),
-            () = client.gone() => Wait::Ended(Ending::ClientGone),
-            () = unrouted(self.gateway, &self.expect, self.upstream) => {
-                Wait::Ended(Ending::RouteRemoved)
-            }
-            () = unwelcome(self.gateway, &self.expect) => Wait::Ended(Ending::CallerLost),
-            () = silence(self.gateway, self.home) => Wait::Ended(Ending::HomeLost),
-            () = reached(&mut self.phase, stop_at) => Wait::Ended(Ending::Expired),
-            () = tokio::time::sleep_until(until) => {
-                let total = exchange.deadline.is_some_and(|deadline| deadline <= until);
-                self.cancel_upstream();
-                Wait::Ended(if total { Ending::Deadline } else { Ending::Idle })
-            }
+        let (until, late) = match exchange.deadline {
+            Some(deadline) if deadline <= idle => (deadline, Ending::Deadline),
+            _ => (idle, Ending::Idle),
         };
+        let read = self.unless_ended(connection.read_body(), client, (Some(until), late)).await;
         self.outcome.upstream_said();
-        next
+        read.map_or_else(Wait::Ended, Wait::from)
+    }
+
+    async fn make_room(&mut self, bytes: usize, exchange: &Exchange, client: &mut Client) -> Wait {
+        let pool = self.pool;
+        let room = pool.offload.room(exchange.checkout.owner(), bytes);
+        match self.unless_ended(room, client, (exchange.deadline, Ending::Crowded)).await {
+            Ok(room) => {
+                self.room = Some(room);
+                Wait::Room(bytes)
+            }
+            Err(ending) => Wait::Ended(ending),
+        }
+    }
+
+    /// Waits for `awaited`, unless the answer ends before.
+    async fn unless_ended<T>(
+        &mut self,
+        awaited: impl Future<Output = T>,
+        client: &mut Client,
+        (until, late): (Option<Instant>, Ending),
+    ) -> Result<T, Ending> {
+        let stop_at = if self.expect.endless { Phase::Draining } else { Phase::Expired };
+        // Not biased: an upstream that always has something to say must not hide the other ends.
+        Err(tokio::select! {
+            done = awaited => return Ok(done),
+            () = client.gone() => Ending::ClientGone,
+            () = unrouted(self.gateway, &self.expect, self.upstream) => Ending::RouteRemoved,
+            () = unwelcome(self.gateway, &self.expect) => Ending::CallerLost,
+            () = silence(self.gateway, self.home) => Ending::HomeLost,
+            () = reached(&mut self.phase, stop_at) => Ending::Expired,
+            () = passed(until) => {
+                self.cancel_upstream();
+                late
+            }
+        })
     }
 
     /// A legacy server does not take a closed connection for a cancellation: it is told.
@@ -104,6 +135,14 @@ impl Respond<'_> {
             let errand = Errand::Cancel { session: session.clone(), id: id.clone() };
             errand::run(self.gateway, errand, Arc::clone(self.upstream), Arc::clone(self.pool));
         }
+    }
+}
+
+/// Returns at `until`; never without one.
+async fn passed(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

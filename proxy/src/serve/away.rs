@@ -142,6 +142,7 @@ impl Passage<'_> {
             write_timeout: self.connection.listener.limits.write_timeout,
             deadline: None,
             home: Some(home),
+            room: None,
         }
     }
 }

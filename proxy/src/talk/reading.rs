@@ -2,11 +2,10 @@
 
 use super::server_message::{Arrived, Framed, ServerMessage, Unread};
 use crate::forward::{Exchange, Failure, Reach};
-use crate::offload::{FREE_BYTES, INLINE_BYTES, OffloadQueue};
+use crate::offload::{INLINE_BYTES, LONGEST_BYTES, OffloadQueue, crowded, room_for};
 use crate::pieces::Pieces;
 use crate::respond::class::{Class, challenged, classify, not_now};
 use crate::shares::Share;
-use crate::upstreams::wire::Framing;
 use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, StatusCode};
@@ -19,8 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// Largest message of an upstream: results of 20 MB exist, and one is held until it is complete.
-const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
 /// Largest body of a refusal that is looked at.
 const MAX_REFUSAL_BYTES: usize = 256 * 1024;
 /// How long the end of a stream is waited for once its answer is there, to keep the connection.
@@ -67,7 +64,7 @@ pub(crate) struct Resume {
 
 enum Body {
     /// One message.
-    Json(Pieces, usize),
+    Json(Pieces),
     /// One message an event.
     Events(Box<Splitter>),
     /// What a 4xx says: a message, or anything else.
@@ -116,8 +113,8 @@ impl Reading {
                 return Err(Failure { pending: false, ..denial.challenged(challenge).into() });
             }
             _ if status.is_client_error() => Body::Refusal(Pieces::default()),
-            Class::Events => Body::Events(Box::new(Splitter::new(MAX_MESSAGE_BYTES))),
-            Class::Json { .. } => Body::Json(Pieces::default(), expected_bytes(&exchange)),
+            Class::Events => Body::Events(Box::new(Splitter::new(LONGEST_BYTES))),
+            Class::Json { .. } => Body::Json(Pieces::default()),
             Class::Opaque | Class::Bare if sent == Kind::Request || sent == Kind::Stream => {
                 return Err(malformed("the server's answer is compressed, which it was not asked for"));
             }
@@ -183,8 +180,9 @@ impl Reading {
             if self.ended {
                 return Ok(None);
             }
-            if self.held_bytes() > self.room.as_ref().map_or(FREE_BYTES, Share::amount) {
-                self.aside = Some(self.make_room());
+            let length = self.exchange.head.framing.length();
+            if let Some(bytes) = room_for(self.held_bytes(), length, self.room.as_ref()) {
+                self.aside = Some(self.make_room(bytes));
                 continue;
             }
             match self.chunk(patience).await? {
@@ -199,11 +197,16 @@ impl Reading {
         let Some(aside) = &mut self.aside else { return Ok(None) };
         let done = match patience.until {
             None => aside.await,
-            Some(until) => tokio::time::timeout_at(until, aside).await.map_err(|_| crowded())?,
+            Some(until) => tokio::time::timeout_at(until, aside).await.map_err(|_| full())?,
         };
         self.aside = None;
         Ok(match done {
             Done::Room(room) => {
+                match &mut self.body {
+                    Body::Json(pieces) | Body::Refusal(pieces) => pieces.reserve(room.amount()),
+                    Body::Events(splitter) => splitter.reserve(room.amount()),
+                    Body::Nothing => {}
+                }
                 self.room = Some(room);
                 None
             }
@@ -226,13 +229,8 @@ impl Reading {
         })
     }
 
-    fn make_room(&self) -> Aside {
+    fn make_room(&self, bytes: usize) -> Aside {
         let queue = self.offload();
-        let bytes = match &self.body {
-            Body::Json(_, likely) if *likely > 0 => *likely,
-            _ if self.held_bytes() <= INLINE_BYTES => INLINE_BYTES,
-            _ => MAX_MESSAGE_BYTES,
-        };
         let owner = self.exchange.checkout.owner();
         Box::pin(async move { Done::Room(queue.room(owner, bytes).await) })
     }
@@ -249,7 +247,7 @@ impl Reading {
     /// Bytes of a message that is not complete.
     fn held_bytes(&self) -> usize {
         match &self.body {
-            Body::Json(pieces, _) | Body::Refusal(pieces) => pieces.len(),
+            Body::Json(pieces) | Body::Refusal(pieces) => pieces.len(),
             Body::Events(splitter) => splitter.remainder().len(),
             Body::Nothing => 0,
         }
@@ -279,21 +277,23 @@ impl Reading {
                 let event = next.map_err(|_| malformed("the server sent an event that is too large"))?;
                 Ok(event.map(Framed::Event))
             }
-            Body::Json(pieces, _) | Body::Refusal(pieces) if self.ended && !pieces.is_empty() => {
+            Body::Json(pieces) | Body::Refusal(pieces) if self.ended && !pieces.is_empty() => {
                 Ok(Some(Framed::Body(std::mem::take(pieces).into_bytes())))
             }
-            Body::Json(..) | Body::Refusal(_) | Body::Nothing => Ok(None),
+            Body::Json(_) | Body::Refusal(_) | Body::Nothing => Ok(None),
         }
     }
 
     fn push(&mut self, chunk: Bytes) -> Result<(), Failure> {
+        // More than is held without room is reserved with the room.
+        let likely = self.exchange.head.framing.likely(INLINE_BYTES);
         match &mut self.body {
             Body::Events(splitter) => splitter.push(&chunk),
-            Body::Json(pieces, likely) => {
-                if pieces.len() + chunk.len() > MAX_MESSAGE_BYTES {
+            Body::Json(pieces) => {
+                if pieces.len() + chunk.len() > LONGEST_BYTES {
                     return Err(malformed("the server's answer is too large"));
                 }
-                pieces.push(chunk, *likely);
+                pieces.push(chunk, likely);
             }
             Body::Refusal(pieces) => {
                 if pieces.len() + chunk.len() > MAX_REFUSAL_BYTES {
@@ -363,21 +363,13 @@ pub(crate) fn malformed(detail: &'static str) -> Failure {
     Failure { pending: false, ..Failure::from(Denial::new(Reason::UpstreamMalformed, detail)) }
 }
 
+/// There was no room for the answer in time.
+fn full() -> Failure {
+    Failure { pending: false, ..crowded().into() }
+}
+
 /// What did not come in time: the whole answer if `total`, else its next piece.
 pub(crate) fn late(total: bool) -> Failure {
     let detail = if total { "the call took too long" } else { "the server sent nothing for too long" };
     Denial::new(Reason::UpstreamTimeout, detail).into()
-}
-
-/// Large answers of this server take all the room that there is for them: no fault of its own.
-fn crowded() -> Failure {
-    let detail = "too many large answers of this server are under way: try again";
-    Failure { pending: false, reach: Reach::Unknown, ..Denial::new(Reason::Crowded, detail).into() }
-}
-
-fn expected_bytes(exchange: &Exchange) -> usize {
-    match exchange.head.framing {
-        Framing::Length(length) => usize::try_from(length).map_or(0, |length| length.min(MAX_MESSAGE_BYTES)),
-        Framing::Chunked | Framing::Close => 0,
-    }
 }

@@ -42,6 +42,21 @@ pub enum Framing {
     Close,
 }
 
+impl Framing {
+    /// How many bytes there will be, if that is known.
+    pub fn length(self) -> Option<u64> {
+        match self {
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::Close => None,
+        }
+    }
+
+    /// How many bytes to reserve for it, at most `most`; none if its length is not known.
+    pub fn likely(self, most: usize) -> usize {
+        self.length().map_or(0, |length| usize::try_from(length).map_or(most, |length| length.min(most)))
+    }
+}
+
 /// Reads a head from the front of `buffer`, skipping informational ones.
 ///
 /// `Ok(None)` means more bytes are needed.
