@@ -17,6 +17,7 @@ pub mod identity;
 pub mod mcp;
 pub mod message;
 pub mod pipeline;
+pub mod record;
 #[cfg(feature = "text-marker")]
 pub mod text_marker;
 
@@ -28,3 +29,4 @@ pub use identity::Identity;
 pub use message::{Arrival, Direction, Kind, Message};
 pub use pipeline::{Cleared, Pipeline};
 pub use portunus_base::{Challenge, Clock, Denial, Era, ManualClock, Moment, Owner, Reason};
+pub use record::{Record, Status};

@@ -102,10 +102,6 @@ pub struct Identifier {
     entropy: Entropy,
 }
 
-/// A number that no other event of the process has; spelt out only where it is read.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EventNumber(u64);
-
 /// Where a request comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -165,17 +161,17 @@ impl Identifier {
         self.spell(self.number()).as_str().into()
     }
 
-    /// The number of a new event.
-    pub fn number(&self) -> EventNumber {
-        EventNumber(self.next.fetch_add(1, Ordering::Relaxed))
+    /// The number of a new event, which no other of the process has; spelt out only where it is read.
+    pub fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The id of an event: `PREFIX-NUMBER` in hexadecimal.
-    pub fn spell(&self, event: EventNumber) -> String {
+    pub fn spell(&self, event: u64) -> String {
         let mut id = String::with_capacity(self.prefix.len() + 16);
         id.push_str(&self.prefix);
         // Writing to a `String` cannot fail.
-        let _ = write!(id, "{:x}", event.0);
+        let _ = write!(id, "{event:x}");
         id
     }
 

@@ -15,7 +15,7 @@ use process::ProcessMetrics;
 pub use upstreams::{UpstreamMetrics, UpstreamsMetrics};
 
 use portunus_config::{Snapshot, VirtualServer};
-use portunus_filters::Reason;
+use portunus_filters::{Reason, Status};
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -32,112 +32,6 @@ const MAX_LABEL_BYTES: usize = 128;
 /// Upper bounds of histograms of whole calls, in seconds.
 const CALL_BUCKETS: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-
-/// The outcome of a call, as `mcp_requests_total` counts it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// Answered by the upstream.
-    Ok,
-    /// Refused by a rule about the caller.
-    Denied,
-    /// Malformed, contradictory or out of bounds.
-    Invalid,
-    /// The upstream failed.
-    UpstreamError,
-    /// The upstream did not answer in time.
-    Timeout,
-    /// The client went away.
-    Cancelled,
-    /// The upstream answered with a JSON-RPC error.
-    Error,
-}
-
-impl Status {
-    /// Label values, in the order of the variants.
-    const ALL: [Status; 7] = [
-        Status::Ok,
-        Status::Denied,
-        Status::Invalid,
-        Status::UpstreamError,
-        Status::Timeout,
-        Status::Cancelled,
-        Status::Error,
-    ];
-
-    /// Whether the gateway refused the message; otherwise it let the message pass, whatever became of it.
-    pub fn is_refusal(self) -> bool {
-        matches!(self, Status::Denied | Status::Invalid)
-    }
-
-    /// The label value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Status::Ok => "ok",
-            Status::Denied => "denied",
-            Status::Invalid => "invalid",
-            Status::UpstreamError => "upstream_error",
-            Status::Timeout => "timeout",
-            Status::Cancelled => "cancelled",
-            Status::Error => "error",
-        }
-    }
-}
-
-impl From<Reason> for Status {
-    fn from(reason: Reason) -> Status {
-        match reason {
-            Reason::ForbiddenHost
-            | Reason::ForbiddenOrigin
-            | Reason::Overloaded
-            | Reason::Crowded
-            | Reason::Draining
-            | Reason::Unauthenticated
-            | Reason::InvalidToken
-            | Reason::InsufficientScope
-            | Reason::IdentityUnavailable
-            | Reason::Forbidden
-            | Reason::StepUpRequired
-            | Reason::ApprovalRequired
-            | Reason::PolicyError
-            | Reason::PolicyLimited
-            | Reason::ResultTooLarge => Status::Denied,
-            Reason::UpstreamUnavailable
-            | Reason::UpstreamLimited
-            | Reason::UpstreamMalformed
-            | Reason::UpstreamUnauthorized
-            | Reason::UpstreamUntrusted
-            | Reason::Untranslatable
-            | Reason::EraMismatch
-            | Reason::ReplicaLost
-            | Reason::AnswerLost
-            | Reason::RouteRemoved => Status::UpstreamError,
-            Reason::UpstreamTimeout => Status::Timeout,
-            Reason::MalformedHttp
-            | Reason::HeadersTooLarge
-            | Reason::RequestTimeout
-            | Reason::UnknownRoute
-            | Reason::MethodNotAllowed
-            | Reason::UnsupportedMediaType
-            | Reason::NotAcceptable
-            | Reason::BodyTooLarge
-            | Reason::ParseError
-            | Reason::InvalidRequest
-            | Reason::BoundsExceeded
-            | Reason::HeaderMismatch
-            | Reason::UnsupportedVersion
-            | Reason::InvalidEnvelope
-            | Reason::UnknownTool
-            | Reason::UnknownPrompt
-            | Reason::UnknownResource
-            | Reason::UnknownMethod
-            | Reason::InvalidParams
-            | Reason::MissingCapability
-            | Reason::MissingSession
-            | Reason::UnknownSession
-            | Reason::UnknownState => Status::Invalid,
-        }
-    }
-}
 
 /// Stages whose time is measured.
 #[derive(Clone, Copy, Debug)]

@@ -3,9 +3,10 @@
 mod account;
 
 use crate::clipped::Clipped;
+use crate::outcome::timestamp;
 use portunus_base::text::push_json;
-use portunus_filters::Reason;
 use portunus_filters::gate::Judged;
+use portunus_filters::{Reason, Record};
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -37,6 +38,24 @@ pub struct Refusal {
     pub detail: Clipped<512>,
     /// What was decided, if it came that far.
     pub judged: Option<Arc<Judged>>,
+}
+
+impl Refusal {
+    /// The refusal that a record tells of.
+    pub fn of(record: &Record, reason: Reason) -> Refusal {
+        Refusal {
+            request_id: Clipped::new(&record.request_id),
+            at: timestamp(record.arrived),
+            reason,
+            source: record.source,
+            server: record.server.clone(),
+            action: record.action.as_deref().map(Clipped::new),
+            target: record.target.as_deref().map(Clipped::new),
+            revision: record.revision.clone(),
+            detail: record.detail.as_deref().map(Clipped::new).unwrap_or_default(),
+            judged: record.judged.clone(),
+        }
+    }
 }
 
 /// A ring of [`CAPACITY`] refusals.

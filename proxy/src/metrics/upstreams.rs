@@ -1,11 +1,11 @@
 //! Metrics of upstreams. Label values come from the configuration alone, so that it bounds them.
 
-use super::{Status, keep};
+use super::keep;
 use crate::upstreams::answers::Answers;
 use crate::upstreams::dial::ConnectCause;
 use crate::upstreams::monitor::InstanceMonitor;
 use portunus_config::{Snapshot, Upstream, UpstreamUrl};
-use portunus_filters::Reason;
+use portunus_filters::{Reason, Status};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
