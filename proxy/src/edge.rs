@@ -18,7 +18,7 @@ use crate::descriptors::{self, Wanting};
 use crate::identify::{Guest, source};
 use crate::listeners::hold_back;
 use crate::metrics::Counted;
-use crate::outcome::Outcome;
+use crate::record::RecordGuard;
 use crate::reply::{self, Answer, Refused};
 use crate::respond::in_time;
 use crate::serve::Connection;
@@ -162,10 +162,10 @@ impl Edge {
             request_id: self.gateway.identifier.event_id(),
             at: self.gateway.clock.now(),
         };
-        let mut outcome = Outcome::new(&self.gateway, &arrival);
-        outcome.denied(denial);
+        let mut record = RecordGuard::new(&self.gateway, &arrival);
+        record.note_denial(denial);
         let answer = reply::refuse(denial, &Refused::default(), &arrival.request_id);
-        outcome.http_status(answer.status.as_u16());
+        record.note_http_status(answer.status.as_u16());
         (answer, arrival.request_id)
     }
 }

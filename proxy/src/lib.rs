@@ -2,7 +2,7 @@
 //!
 //! Read a request downward: [`edge`] (connections, raw checks) → [`serve`] (the stages in order) →
 //! [`intake`] → `filters` → [`forward`] → [`respond`]; refusals become answers in [`reply`], records
-//! in [`outcome`]. A message for several servers, or for one of another era, goes from intake to
+//! in [`record`]. A message for several servers, or for one of another era, goes from intake to
 //! [`bridge`], which speaks with servers by [`talk`]; one about what another replica keeps, by
 //! [`peers`]. What outlives a message is in [`context`] and [`estate`].
 //!
@@ -42,13 +42,13 @@ pub mod log;
 pub mod metrics;
 pub mod notify;
 pub mod offload;
-pub mod outcome;
 pub mod patience;
 pub mod peers;
 pub mod pieces;
 pub mod readiness;
 pub mod reads;
 pub mod reaper;
+pub mod record;
 pub mod refusals;
 pub mod reply;
 pub mod respond;

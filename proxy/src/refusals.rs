@@ -3,7 +3,7 @@
 mod account;
 
 use crate::clipped::Clipped;
-use crate::outcome::timestamp;
+use crate::record::timestamp;
 use portunus_base::text::push_json;
 use portunus_filters::gate::Judged;
 use portunus_filters::{Reason, Record};

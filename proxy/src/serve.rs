@@ -1,7 +1,7 @@
 //! The life of one request, read downward.
 //!
 //! admit (host, origin) → resolve → identify → intake → filters → forward → respond; the record is
-//! written when the [`Outcome`] is dropped, whatever happened. Once the body is here, one snapshot
+//! settled when its [`RecordGuard`] is dropped, whatever happened. Once the body is here, one snapshot
 //! decides on the message until it is sent, and is let go before the answer is awaited. What cannot be left to a client and one server
 //! of its era goes to [`crate::bridge`] instead of forward.
 
@@ -24,8 +24,8 @@ use crate::headers::{self, Stamp};
 use crate::identify::{Guest, Source, Standing, Trace, source};
 use crate::intake::{self, BodyFault, BodyRoom};
 use crate::metrics::Stage;
-use crate::outcome::Outcome;
 use crate::peers::Relayed;
+use crate::record::RecordGuard;
 use crate::respond::{End, Expect, Respond, caller_lost, draining, route_removed, unrouted, unwelcome};
 use crate::session::Client;
 use crate::session::one::Rest;
@@ -79,7 +79,7 @@ struct Passage<'a> {
     origin: Option<HeaderValue>,
     /// The stream that its answer goes to, if that is another request's.
     line: Option<Arc<Line>>,
-    outcome: Outcome,
+    record: RecordGuard,
     /// What a caller that is refused is asked for.
     challenge: Option<HeaderValue>,
     /// What its stream depends on, if it opens one.
@@ -144,9 +144,9 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
         Err(Halt::Told(status, document)) => Box::pin(passage.tell(status, &document, &mut client)).await,
         Err(Halt::Gone) => End::Broken,
     };
-    passage.outcome.over();
+    passage.record.end_last_stage();
     if matches!(end, End::Broken) {
-        passage.outcome.cut();
+        passage.record.note_cut();
     }
     match end {
         End::Done => {
@@ -183,9 +183,9 @@ impl<'a> Passage<'a> {
         let arrival =
             Arrival { listener, source: source.client, identity, request_id, at: gateway.clock.now() };
         let trace = gateway.identifier.trace(&request.headers);
-        let mut outcome = Outcome::new(gateway, &arrival);
+        let mut record = RecordGuard::new(gateway, &arrival);
         let user_agent = request.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
-        outcome.client(user_agent, Some(trace.id()));
+        record.note_client(user_agent, Some(trace.id()));
         Passage {
             connection,
             request,
@@ -194,7 +194,7 @@ impl<'a> Passage<'a> {
             trace,
             origin: None,
             line: None,
-            outcome,
+            record,
             challenge: None,
             standing: None,
             profile: None,
@@ -225,7 +225,7 @@ impl<'a> Passage<'a> {
             (Some(body), _) => self.read_message(body, &server)?,
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,
         };
-        self.outcome.stage_done(Stage::Intake);
+        self.record.end_stage(Stage::Intake);
         if let Some(away) = self.away(&active, &server, &reading, &body.unwrap_or_default()) {
             return Ok(Admitted::Away(Box::new(away)));
         }
@@ -270,8 +270,8 @@ impl<'a> Passage<'a> {
             .map_err(|_| unknown("the path cannot be normalised"))?;
         match active.snapshot.routes.resolve(Some(self.host()), &path) {
             Resolution::Server(server) if self.is_asserted(|relayed| relayed.server == server.id) => {
-                self.outcome.server(server, &active.revision);
-                self.outcome.stage_done(Stage::Resolve);
+                self.record.note_server(server, &active.revision);
+                self.record.end_stage(Stage::Resolve);
                 Ok((Arc::clone(server), active.snapshot.serial))
             }
             Resolution::Server(_) => Err(unknown("another server was asserted for this path")),
@@ -335,7 +335,7 @@ impl<'a> Passage<'a> {
         }
         let reading = message.map_err(|unreadable| {
             let Unreadable { denial, id, era, method, target, answers: _ } = *unreadable;
-            self.outcome.glimpsed(era, method.as_ref(), target, body.len());
+            self.record.note_refused_message(era, method.as_ref(), target, body.len());
             let kind = id.is_some().then_some(Kind::Request);
             let ids = id.into_iter().collect();
             let http_status = server.http_status;
@@ -357,7 +357,7 @@ impl<'a> Passage<'a> {
         let params = message.outline.as_ref().map(|outline| outline.params(text)).unwrap_or_default();
         let meta = params.object("_meta").ok().flatten();
         if let Some(trace) = meta.and_then(|meta| Trace::named(&meta.text("traceparent")?)) {
-            self.outcome.trace(trace.id());
+            self.record.note_trace(trace.id());
             self.trace = trace;
         }
     }
@@ -381,7 +381,7 @@ impl<'a> Passage<'a> {
             return Err(refused(draining()));
         }
         if let Some(first) = messages.first() {
-            self.outcome.message(first, first.body.len());
+            self.record.note_message(first, first.body.len());
         }
         let found = server.upstreams.first().and_then(|upstream| Some((upstream, active.pool(upstream)?)));
         let Some((upstream, pool)) = found else {
@@ -391,7 +391,7 @@ impl<'a> Passage<'a> {
         let target = target.unwrap_or_else(|| Target::new(&server.name, &upstream.name));
         let (gateway, arrival) = (self.connection.gateway, &self.arrival);
         let cleared = authorize::judge(gateway, active, arrival, messages, &target).map_err(refused)?;
-        self.outcome.judged(cleared.judged());
+        self.record.note_decision(cleared.judged());
         let is_plain = messages.first().is_none_or(|first| cleared.is_unchanged(first));
         if active.authority.governs() && !(is_plain && cleared.answer_rules().is_empty()) {
             // What is changed on the way, or read of the answer, is judged once more there.
@@ -426,12 +426,12 @@ impl<'a> Passage<'a> {
     /// Stages 9 and 10.
     async fn exchange(&mut self, outbound: Outbound, client: &mut Client) -> End {
         let Outbound { leg, upstream, pool, expect, http_status, founding } = outbound;
-        self.outcome.forwarding(&pool);
+        self.record.begin_forwarding(&pool);
         let gateway = Arc::clone(self.connection.gateway);
         let mut phase = gateway.drain.watch();
         let mut respond = Respond {
             gateway: &gateway,
-            outcome: &mut self.outcome,
+            record: &mut self.record,
             stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
             upstream: &upstream,
             pool: &pool,
@@ -457,7 +457,7 @@ impl<'a> Passage<'a> {
             () = unwelcome(&gateway, &respond.expect) => Err(caller_lost().into()),
             () = reached(&mut phase, stop_at) => Err(draining().into()),
         };
-        respond.outcome.upstream_said();
+        respond.record.end_upstream_wait();
         if let (Ok(exchange), Some(founding)) = (&sent, founding)
             && founding.is_refused(exchange)
             && founding.speaks_another_era(&gateway).await

@@ -8,7 +8,7 @@ use super::replay::Pen;
 use crate::drain::{Phase, reached};
 use crate::headers::{Field, Stamp};
 use crate::offload::INLINE_BYTES;
-use crate::outcome::Outcome;
+use crate::record::RecordGuard;
 use crate::reply;
 use crate::respond::{End, in_time, timed_out};
 use crate::session::{Client, head_of};
@@ -82,7 +82,7 @@ pub struct Answering<'a> {
     /// Where it goes.
     pub sink: Sink<'a>,
     /// The record.
-    pub outcome: &'a mut Outcome,
+    pub record: &'a mut RecordGuard,
     /// What the gateway adds to the head.
     pub stamp: Stamp<'a>,
     /// How long the client may take for one piece.
@@ -115,7 +115,7 @@ impl Answering<'_> {
 
     /// A head without a body of its own: `202 Accepted` and the like.
     pub async fn status(&mut self, status: StatusCode) -> End {
-        self.outcome.answered(None);
+        self.record.note_answer(None);
         match self.sink {
             Sink::Client(_) => self.whole(status, None, Pieces::One(Bytes::new())).await,
             Sink::Batch(_) | Sink::Kept(..) => End::Done,
@@ -146,7 +146,7 @@ impl Answering<'_> {
             return sent(parts, Part::Answer(message, room)).await.map_or(End::Broken, |()| End::Done);
         }
         if let Sink::Kept(pen, _) = &self.sink {
-            self.outcome.sent(message.len(), 1);
+            self.record.add_sent(message.len(), 1);
             pen.answer(&message, |request| too_long(request, self.stamp.request_id)).await;
             return End::Done;
         }
@@ -178,7 +178,7 @@ impl Answering<'_> {
             return sent(parts, Part::Ahead(message.to_owned())).await;
         }
         if let Sink::Kept(pen, _) = &self.sink {
-            self.outcome.sent(message.len(), 1);
+            self.record.add_sent(message.len(), 1);
             pen.write(message).await;
             return Ok(());
         }
@@ -280,7 +280,7 @@ impl Answering<'_> {
         fields.extend(self.stamp.fields());
         let head = head_of(StatusCode::OK, &fields, None)?;
         self.begun = true;
-        self.outcome.http_status(200);
+        self.record.note_http_status(200);
         let Sink::Client(client) = &mut self.sink else { return Ok(()) };
         in_time(self.write_timeout, pin!(client.begin(head))).await
     }
@@ -299,7 +299,7 @@ impl Answering<'_> {
 
     async fn whole(&mut self, status: StatusCode, session: Option<&str>, pieces: Pieces) -> End {
         let bytes = pieces.len();
-        self.outcome.http_status(status.as_u16());
+        self.record.note_http_status(status.as_u16());
         self.close_where_draining();
         let Sink::Client(client) = &mut self.sink else { return End::Done };
         let mut fields: Vec<Field<'_>> = Vec::with_capacity(6);
@@ -320,7 +320,7 @@ impl Answering<'_> {
         if written.is_err() {
             return End::Broken;
         }
-        self.outcome.sent(bytes, 0);
+        self.record.add_sent(bytes, 0);
         End::Done
     }
 
@@ -342,7 +342,7 @@ impl Answering<'_> {
             written = in_time(self.write_timeout.saturating_mul(turns(length)), written) => written?,
             () = reached(&mut self.phase, Phase::Expired) => return Err(timed_out()),
         }
-        self.outcome.sent(length, events);
+        self.record.add_sent(length, events);
         Ok(())
     }
 }

@@ -6,7 +6,7 @@
 use super::answering::{Answering, Part, Sink};
 use super::desk::Desk;
 use crate::intake::BodyRoom;
-use crate::outcome::Outcome;
+use crate::record::RecordGuard;
 use crate::reply;
 use crate::respond::End;
 use bytes::Bytes;
@@ -56,7 +56,7 @@ pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answe
             return End::Broken;
         }
     }
-    out.outcome.answered(None);
+    out.record.note_answer(None);
     answers.finish(out).await
 }
 
@@ -120,12 +120,12 @@ impl<'a> BatchAnswers<'a> {
 /// One element, with a record of its own.
 async fn element(desk: Desk<'_>, message: &Message, parts: mpsc::Sender<Part>) {
     let desk = &desk;
-    let mut outcome = Outcome::new(desk.gateway, desk.arrival);
-    outcome.server(&desk.server, &desk.active().revision);
-    outcome.message(message, message.body.len());
+    let mut record = RecordGuard::new(desk.gateway, desk.arrival);
+    record.note_server(&desk.server, &desk.active().revision);
+    record.note_message(message, message.body.len());
     let mut out = Answering {
         sink: Sink::Batch(parts.clone()),
-        outcome: &mut outcome,
+        record: &mut record,
         stamp: crate::headers::Stamp { request_id: desk.inbound.request_id, origin: None },
         write_timeout: desk.write_timeout,
         phase: desk.gateway.drain.watch(),
@@ -135,7 +135,7 @@ async fn element(desk: Desk<'_>, message: &Message, parts: mpsc::Sender<Part>) {
     };
     let end = super::one(desk, message, &mut out).await;
     if let End::Refused(denial) = end {
-        refused(desk, &denial, message, &mut outcome, &parts).await;
+        refused(desk, &denial, message, &mut record, &parts).await;
     }
 }
 
@@ -144,10 +144,10 @@ pub(super) async fn refused(
     desk: &Desk<'_>,
     denial: &Denial,
     message: &Message,
-    outcome: &mut Outcome,
+    record: &mut RecordGuard,
     parts: &mpsc::Sender<Part>,
 ) {
-    outcome.denied(denial);
+    record.note_denial(denial);
     if let Some(answer) = desk.refusal(denial, message) {
         // All is over if nobody takes it.
         drop(parts.send(Part::Answer(answer, None)).await);

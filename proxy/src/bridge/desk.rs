@@ -274,7 +274,7 @@ impl Desk<'_> {
         if !out.begun {
             return End::Refused(denial);
         }
-        out.outcome.denied(&denial);
+        out.record.note_denial(&denial);
         if let Some(id) = &message.id {
             let event = reply::last_event(&denial, id, message.era, self.inbound.request_id);
             if out.raw(event).await.is_err() {

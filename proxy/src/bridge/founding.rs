@@ -38,7 +38,7 @@ pub(super) async fn found(
 ) -> Result<End, Denial> {
     let Founded { session, sealed, result } = begin(desk, message).await?;
     let text = seal(desk, &session, sealed);
-    out.outcome.answered(None);
+    out.record.note_answer(None);
     Ok(out.founding(&text, bridge::wrap_result(call::id_text(message), &result)).await)
 }
 

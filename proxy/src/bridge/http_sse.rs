@@ -12,7 +12,7 @@ use super::{batch, call, founding, legacy};
 use crate::drain::Phase;
 use crate::headers::Stamp;
 use crate::metrics::Counted;
-use crate::outcome::Outcome;
+use crate::record::RecordGuard;
 use crate::respond::End;
 use crate::sealing::{Binding, LineToken, Token};
 use http::{StatusCode, Version};
@@ -113,16 +113,16 @@ async fn request(desk: &Desk<'_>, line: &Arc<Line>, message: &Message, out: &mut
         return End::Refused(Denial::new(Reason::Overloaded, detail));
     };
     let taken = out.status(StatusCode::ACCEPTED).await;
-    let outcome = out.outcome.hand_over();
-    tokio::spawn(aside(Kept::of(desk), entry, message.clone(), outcome));
+    let record = out.record.hand_over();
+    tokio::spawn(aside(Kept::of(desk), entry, message.clone(), record));
     taken
 }
 
-async fn aside(kept: Kept, entry: Entry, message: Message, mut outcome: Outcome) {
+async fn aside(kept: Kept, entry: Entry, message: Message, mut record: RecordGuard) {
     let (desk, line) = (kept.desk(), entry.line());
     let mut out = Answering {
         sink: Sink::Batch(line.parts.clone()),
-        outcome: &mut outcome,
+        record: &mut record,
         stamp: Stamp { request_id: desk.inbound.request_id, origin: None },
         write_timeout: desk.write_timeout,
         phase: desk.gateway.drain.watch(),
@@ -140,9 +140,9 @@ async fn aside(kept: Kept, entry: Entry, message: Message, mut outcome: Outcome)
     match served {
         Ok(End::Done) => {}
         Ok(End::Refused(denial)) | Err(denial) => {
-            batch::refused(&desk, &denial, &message, &mut outcome, &line.parts).await;
+            batch::refused(&desk, &denial, &message, &mut record, &line.parts).await;
         }
-        Ok(End::Left | End::Broken) => outcome.cut(),
+        Ok(End::Left | End::Broken) => record.note_cut(),
     }
 }
 
@@ -165,7 +165,7 @@ async fn found(
     if !line.hold(Arc::clone(&founded.session)) {
         founding::end(desk, &founded.session);
     }
-    out.outcome.answered(None);
+    out.record.note_answer(None);
     let answer = bridge::wrap_result(call::id_text(message), &founded.result);
     Ok(out.last(StatusCode::OK, answer).await)
 }

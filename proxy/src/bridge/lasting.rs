@@ -13,7 +13,7 @@ use super::replay::{Lost, Pen, Replay, Tail};
 use super::sessions::{Running, Session, Word};
 use super::streams;
 use crate::headers::Stamp;
-use crate::outcome::Outcome;
+use crate::record::RecordGuard;
 use crate::reply;
 use crate::respond::End;
 use bytes::Bytes;
@@ -59,7 +59,7 @@ pub(super) async fn call(
     let talk = tokio::select! {
         talk = call.open(parts, out) => talk?,
         () = underway.cancelled.notified() => {
-            out.outcome.cut();
+            out.record.note_cut();
             return Ok(out.end().await);
         }
     };
@@ -70,7 +70,7 @@ pub(super) async fn call(
         session: Arc::clone(session),
         message: message.clone(),
         running,
-        outcome: out.outcome.hand_over(),
+        record: out.record.hand_over(),
     };
     tokio::spawn(task.run(talk, pen));
     match listen(desk, session, tail, out).await {
@@ -99,14 +99,14 @@ struct Task {
     session: Arc<Session>,
     message: Message,
     running: Running,
-    outcome: Outcome,
+    record: RecordGuard,
 }
 
 impl Task {
     async fn run(mut self, talk: Guarded, pen: Pen) {
         let desk = self.kept.desk();
-        let mut out = answering(&desk, &pen, None, &mut self.outcome);
-        out.outcome.http_status(StatusCode::OK.as_u16());
+        let mut out = answering(&desk, &pen, None, &mut self.record);
+        out.record.note_http_status(StatusCode::OK.as_u16());
         let mut call = Call::new(&desk, &self.session, &self.message);
         let end = tokio::select! {
             end = call.converse(talk, &mut out) => end,
@@ -115,9 +115,9 @@ impl Task {
         call.forget_questions();
         match end {
             Ok(End::Done) => {}
-            Ok(End::Broken | End::Left) => out.outcome.cut(),
+            Ok(End::Broken | End::Left) => out.record.note_cut(),
             Ok(End::Refused(denial)) | Err(denial) => {
-                out.outcome.denied(&denial);
+                out.record.note_denial(&denial);
                 if let Some(answer) = desk.refusal(&denial, &self.message) {
                     out.last(StatusCode::OK, answer).await;
                 }
@@ -159,7 +159,7 @@ pub(super) async fn get(
             }
         }
     }
-    out.outcome.answered(None);
+    out.record.note_answer(None);
     if out.begin().await.is_err() {
         return Ok(End::Left);
     }
@@ -176,8 +176,8 @@ pub(super) async fn get(
 /// Tells a session what happens outside of its calls.
 async fn tell(kept: Kept, session: Arc<Session>, words: mpsc::Receiver<Word>, pen: Pen) {
     let desk = kept.desk();
-    let mut outcome = Outcome::of_nothing(desk.gateway);
-    let mut out = answering(&desk, &pen, Some(ABSENCE), &mut outcome);
+    let mut record = RecordGuard::unrecorded(desk.gateway);
+    let mut out = answering(&desk, &pen, Some(ABSENCE), &mut record);
     streams::flow(&desk, &session, words, None, &mut out).await;
 }
 
@@ -186,11 +186,11 @@ fn answering<'a>(
     desk: &'a Desk<'_>,
     pen: &'a Pen,
     patience: Option<Duration>,
-    outcome: &'a mut Outcome,
+    record: &'a mut RecordGuard,
 ) -> Answering<'a> {
     Answering {
         sink: Sink::Kept(pen, patience),
-        outcome,
+        record,
         stamp: Stamp { request_id: desk.inbound.request_id, origin: None },
         write_timeout: desk.write_timeout,
         phase: desk.gateway.drain.watch(),
@@ -204,7 +204,7 @@ fn answering<'a>(
 async fn tell_lost(desk: &Desk<'_>, request: &Id, id: &str, out: &mut Answering<'_>) -> End {
     let detail = "the answer to this call is no longer kept: whether it took effect is not known here";
     let denial = Denial::new(Reason::AnswerLost, detail);
-    out.outcome.denied(&denial);
+    out.record.note_denial(&denial);
     let answer = reply::lost(&denial, request, desk.inbound.request_id);
     match out.event(&answer, Some(id)).await {
         Ok(()) => out.end().await,

@@ -74,7 +74,7 @@ pub(super) async fn of_session(
         Kind::End => {
             desk.admit(message)?;
             founding::end(desk, session);
-            out.outcome.answered(None);
+            out.record.note_answer(None);
             Ok(out.status(StatusCode::OK).await)
         }
         Kind::Response => {
@@ -142,7 +142,7 @@ async fn request(
                 Some(end) => end,
                 // 2025-11-25, utilities/cancellation: no answer is sent to a cancelled request.
                 None => {
-                    out.outcome.cut();
+                    out.record.note_cut();
                     Ok(out.end().await)
                 }
             }
@@ -201,10 +201,10 @@ impl<'a, 'd> Call<'a, 'd> {
         let changed_parts = changed.as_ref().map(parts).transpose()?;
         let message = changed.as_ref().unwrap_or(message);
         let (cleared, overseer, place) = desk.clear_call(message, &aim.upstream, aim.subject, &profile)?;
-        out.outcome.judged(cleared.judged());
-        out.outcome.forwarding(&place.pool);
+        out.record.note_decision(cleared.judged());
+        out.record.begin_forwarding(&place.pool);
         let failed = |failure: crate::forward::Failure, out: &mut Answering<'_>| {
-            out.outcome.cause(&failure.cause);
+            out.record.note_cause(&failure.cause);
             failure.denial
         };
         desk.check_era(&place).await.map_err(|failure| failed(failure, out))?;
@@ -253,7 +253,7 @@ impl<'a, 'd> Call<'a, 'd> {
             tokio::select! {
                 biased;
                 turn = talk.next() => {
-                    out.outcome.upstream_said();
+                    out.record.end_upstream_wait();
                     match turn {
                     Turn::Ask(questions) => {
                         let (answers, _) = answers.get_or_insert_with(|| mpsc::channel(MAX_ANSWERS));
@@ -266,7 +266,7 @@ impl<'a, 'd> Call<'a, 'd> {
                             return Ok(end);
                         }
                         if self.waiting.is_empty() {
-                            out.outcome.upstream_waits();
+                            out.record.begin_upstream_wait();
                         }
                     }
                     }
@@ -292,10 +292,10 @@ impl<'a, 'd> Call<'a, 'd> {
             let due = talk.era() == Era::Legacy || self.waiting.is_empty();
             if due && !ready.is_empty() {
                 if self.waiting.is_empty() {
-                    out.outcome.upstream_waits();
+                    out.record.begin_upstream_wait();
                 }
                 if let Err(failure) = Box::pin(talk.reply(std::mem::take(&mut ready))).await {
-                    out.outcome.cause(&failure.cause);
+                    out.record.note_cause(&failure.cause);
                     return Err(failure.denial);
                 }
             }
@@ -365,14 +365,14 @@ impl<'a, 'd> Call<'a, 'd> {
                     None => said::for_legacy(self.message, &answer)?,
                 };
                 let Said { message, rpc_error, proven, .. } = said;
-                out.outcome.proven(proven);
-                out.outcome.answered(rpc_error);
+                out.record.note_proof(proven);
+                out.record.note_answer(rpc_error);
                 // Any other status ends the session of one widespread client.
                 Ok(Some(out.last_large(StatusCode::OK, message, room).await))
             }
             Turn::Failed(failure) => {
                 talk.over();
-                out.outcome.cause(&failure.cause);
+                out.record.note_cause(&failure.cause);
                 Err(failure.denial)
             }
         }
@@ -457,7 +457,7 @@ fn cancelled(message: &Message) -> Option<Id> {
 }
 
 async fn empty(message: &Message, out: &mut Answering<'_>) -> End {
-    out.outcome.answered(None);
+    out.record.note_answer(None);
     out.last(StatusCode::OK, bridge::wrap_result(call::id_text(message), "{}")).await
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn list(
     pieces.push(Bytes::from(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":")));
     pieces.extend(result);
     pieces.push(Bytes::from_static(b"}"));
-    out.outcome.answered(None);
+    out.record.note_answer(None);
     Ok(out.pieces(pieces).await)
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn discover(
     let facts = merged(desk, &current.known_facts(&told));
     let caching = desk.told_for(current.description_caching(desk.gateway.clock.now()));
     let result = with_missing(facts.discover_result(caching), &current.silent(&told));
-    out.outcome.answered(None);
+    out.record.note_answer(None);
     Ok(out.last(StatusCode::OK, bridge::wrap_result(call::id_text(message), &result)).await)
 }
 

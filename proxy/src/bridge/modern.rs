@@ -94,7 +94,7 @@ async fn calls(
             let mut resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             resumed.talk.hold_to(&cleared);
             resumed.report_to(parts.progress_token().map_err(unreadable)?);
-            out.outcome.forwarding(resumed.talk.pool());
+            out.record.begin_forwarding(resumed.talk.pool());
             Box::pin(round.resume(resumed, replies, out)).await
         }
         Some(request_state::State::Upstream(state)) => {
@@ -134,17 +134,17 @@ impl Round<'_, '_> {
         let message = changed.as_ref().unwrap_or(message);
         let (cleared, overseer, place) =
             desk.clear_call(message, &aim.upstream, aim.subject, &self.profile)?;
-        out.outcome.judged(cleared.judged());
+        out.record.note_decision(cleared.judged());
         let place = match aim.at {
             Some(at) => tasks::seated(desk, place, at),
             None => place,
         };
-        out.outcome.forwarding(&place.pool);
+        out.record.begin_forwarding(&place.pool);
         let era = desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await;
         let era = match (era, desk.check_era(&place).await) {
             (Ok(era), Ok(())) => era,
             (Err(failure), _) | (_, Err(failure)) => {
-                out.outcome.cause(&failure.cause);
+                out.record.note_cause(&failure.cause);
                 return Err(failure.denial);
             }
         };
@@ -170,7 +170,7 @@ impl Round<'_, '_> {
         match Talk::open(desk.gateway, order).await {
             Ok(talk) => self.converse(talk, out).await,
             Err(failure) => {
-                out.outcome.cause(&failure.cause);
+                out.record.note_cause(&failure.cause);
                 Err(failure.denial)
             }
         }
@@ -202,7 +202,7 @@ impl Round<'_, '_> {
         if !told.is_empty()
             && let Err(failure) = talk.reply(told).await
         {
-            out.outcome.cause(&failure.cause);
+            out.record.note_cause(&failure.cause);
             return Err(failure.denial);
         }
         for turn in turns {
@@ -243,9 +243,9 @@ impl Round<'_, '_> {
                     continue;
                 }
             };
-            out.outcome.upstream_said();
+            out.record.end_upstream_wait();
             match self.turn(turn, &mut talk, out).await? {
-                Next::More => out.outcome.upstream_waits(),
+                Next::More => out.record.begin_upstream_wait(),
                 Next::Over(end) => return Ok(over(talk, end)),
                 Next::Ask(questions) => return Box::pin(self.park(talk, questions, out)).await,
             }
@@ -265,7 +265,7 @@ impl Round<'_, '_> {
         let serial = desk.gateway.estate.parked.park(desk.gateway, ticket.clone(), rules, call)?;
         let state = request_state::seal_parked(desk, &ticket, serial)?;
         let result = bridge::input_required(&questions, &state);
-        out.outcome.answered(None);
+        out.record.note_answer(None);
         Ok(out.last(StatusCode::OK, bridge::wrap_result(call::id_text(self.message), &result)).await)
     }
 
@@ -292,12 +292,12 @@ impl Round<'_, '_> {
                     }
                 };
                 let Said { status, message, rpc_error, proven } = said;
-                out.outcome.proven(proven);
-                out.outcome.answered(rpc_error);
+                out.record.note_proof(proven);
+                out.record.note_answer(rpc_error);
                 Ok(Next::Over(out.last_large(status, message, room).await))
             }
             Turn::Failed(failure) => {
-                out.outcome.cause(&failure.cause);
+                out.record.note_cause(&failure.cause);
                 Err(failure.denial)
             }
         }

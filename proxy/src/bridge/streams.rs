@@ -93,7 +93,7 @@ pub(super) async fn flow(
             },
         };
         if stream.say(desk, word, out).await.is_err() {
-            out.outcome.answered(None);
+            out.record.note_answer(None);
             return End::Left;
         }
     }
@@ -140,7 +140,7 @@ async fn tell(desk: &Desk<'_>, mut stream: Stream, seat: &mut Seat, out: &mut An
         tokio::select! {
             Some(word) = seat.words.recv() => {
                 if stream.say(desk, word, out).await.is_err() {
-                    out.outcome.answered(None);
+                    out.record.note_answer(None);
                     return End::Left;
                 }
             }
@@ -303,7 +303,7 @@ impl Stream {
         let wake = self.tell_at.map_or(self.silent_until, |tell_at| tell_at.min(self.silent_until));
         tokio::select! {
             () = out.gone() => {
-                out.outcome.answered(None);
+                out.record.note_answer(None);
                 return Some(End::Left);
             }
             () = reached(&mut self.phase, self.ends_at) => return Some(self.over(out).await),
@@ -320,7 +320,7 @@ impl Stream {
         };
         self.silent_until = Instant::now() + self.keepalive;
         if told.is_err() {
-            out.outcome.answered(None);
+            out.record.note_answer(None);
             return Some(End::Left);
         }
         None
@@ -328,7 +328,7 @@ impl Stream {
 
     /// Ends the stream by its rules: a subscription ends with a result.
     pub(super) async fn over(&mut self, out: &mut Answering<'_>) -> End {
-        out.outcome.answered(None);
+        out.record.note_answer(None);
         if let Some(Subscription { id, facts, .. }) = &self.subscription {
             let ended = bridge::wrap_result(id, &bridge::listen_result(id, facts));
             if out.event(&ended, None).await.is_err() {

@@ -107,7 +107,7 @@ impl Respond<'_> {
                     ));
                 }
                 Shape::Result | Shape::Error => {
-                    self.outcome.proven(envelope.is_success);
+                    self.record.note_proof(envelope.is_success);
                     progress.rpc_error = envelope.error_code;
                     progress.answered.extend(envelope.id);
                 }
@@ -138,12 +138,12 @@ impl Respond<'_> {
     /// The upstream ended the stream: by its rules, or without the answer it owes.
     fn ended(&mut self, progress: &Progress) -> Option<Bytes> {
         if self.expect.kind == Kind::Stream || self.expect.open.is_empty() || progress.resumable {
-            self.outcome.answered(progress.rpc_error);
+            self.record.note_answer(progress.rpc_error);
             return None;
         }
         let denial =
             Denial::new(Reason::UpstreamUnavailable, "the server ended its stream without an answer");
-        self.outcome.denied(&denial);
+        self.record.note_denial(&denial);
         self.note_failure(denial.clone().into());
         self.final_error(&denial)
     }
@@ -154,7 +154,7 @@ impl Respond<'_> {
         let graceful = matches!(ending, Ending::Expired | Ending::RouteRemoved | Ending::CallerLost)
             && self.expect.endless;
         if graceful || self.expect.open.is_empty() {
-            self.outcome.answered(progress.rpc_error);
+            self.record.note_answer(progress.rpc_error);
             return self.expect.open.first().map(listen_complete);
         }
         let denial = self.note(ending)?;
@@ -165,7 +165,7 @@ impl Respond<'_> {
 
     fn malformed(&mut self, detail: &'static str) -> Option<Bytes> {
         let denial = Denial::new(Reason::UpstreamMalformed, detail);
-        self.outcome.denied(&denial);
+        self.record.note_denial(&denial);
         self.note_failure(denial.clone().into());
         self.final_error(&denial)
     }
@@ -180,7 +180,7 @@ impl Respond<'_> {
     /// The client closed its end: of a stream without an end of its own, that is how it ends.
     fn left(&mut self, progress: &Progress) -> End {
         if self.expect.endless || self.expect.open.is_empty() {
-            self.outcome.answered(progress.rpc_error);
+            self.record.note_answer(progress.rpc_error);
             return End::Left;
         }
         End::Broken

@@ -41,7 +41,7 @@ impl Respond<'_> {
         let body = held.into_bytes();
         let rpc_error = match self.judge(&body) {
             Ok(judged) => {
-                self.outcome.proven(judged.proven);
+                self.record.note_proof(judged.proven);
                 judged.rpc_error
             }
             Err(why) => match otherwise {
@@ -56,13 +56,13 @@ impl Respond<'_> {
                 }
             },
         };
-        self.outcome.answered_status(exchange.head.status.as_u16(), rpc_error);
+        self.record.note_http_answer(exchange.head.status.as_u16(), rpc_error);
         self.write_whole(exchange, client, body).await
     }
 
     async fn stream_json(&mut self, exchange: &mut Exchange, client: &mut Client, first: Bytes) -> End {
         let length = exchange.head.framing.length();
-        self.outcome.answered_status(exchange.head.status.as_u16(), None);
+        self.record.note_http_answer(exchange.head.status.as_u16(), None);
         if self.begin(exchange, length, client).await.is_err() || self.write(client, &first, 0).await.is_err()
         {
             return End::Broken;

@@ -17,9 +17,9 @@ use crate::forward::{Exchange, Failure};
 use crate::headers::{Stamp, response_head};
 use crate::identify::Standing;
 use crate::offload::crowded;
-use crate::outcome::Outcome;
 use crate::patience::patient;
 use crate::peers::Member;
+use crate::record::RecordGuard;
 use crate::session::Client;
 use crate::shares::Share;
 use crate::upstreams::pool::Pool;
@@ -79,7 +79,7 @@ pub struct Respond<'a> {
     /// The process.
     pub gateway: &'a Arc<Gateway>,
     /// The record.
-    pub outcome: &'a mut Outcome,
+    pub record: &'a mut RecordGuard,
     /// What the gateway adds to the head.
     pub stamp: Stamp<'a>,
     /// Where the answer comes from.
@@ -144,7 +144,7 @@ impl Respond<'_> {
 
     /// Notes an upstream that gave no answer, and tells it if it may still be at work.
     pub fn failed(&mut self, failure: &Failure) {
-        self.outcome.cause(&failure.cause);
+        self.record.note_cause(&failure.cause);
         if failure.pending {
             self.cancel_upstream();
         }
@@ -169,7 +169,7 @@ impl Respond<'_> {
 
     /// The client gets a refusal in place of the answer.
     fn refused(&mut self, denial: Denial, cause: String) -> End {
-        self.outcome.cause(&cause);
+        self.record.note_cause(&cause);
         self.note_failure(Failure { cause, ..denial.clone().into() });
         End::Refused(denial)
     }
@@ -183,7 +183,7 @@ impl Respond<'_> {
         let problem = match status {
             StatusCode::TOO_MANY_REQUESTS => "limited",
             status if status.is_server_error() => "unavailable",
-            _ if self.outcome.is_failed() => return,
+            _ if self.record.is_failed() => return,
             _ => return self.pool.note_answer(),
         };
         let cause = format!("HTTP {}", status.as_u16());
@@ -193,13 +193,13 @@ impl Respond<'_> {
 
     /// The status alone, for bodies that no client should see.
     async fn bare(&mut self, exchange: &mut Exchange, client: &mut Client) -> End {
-        self.outcome.answered_status(exchange.head.status.as_u16(), None);
+        self.record.note_http_answer(exchange.head.status.as_u16(), None);
         self.write_whole(exchange, client, Bytes::new()).await
     }
 
     /// Bytes that no rule reads, as they come.
     async fn opaque(&mut self, exchange: &mut Exchange, client: &mut Client) -> End {
-        self.outcome.answered_status(exchange.head.status.as_u16(), None);
+        self.record.note_http_answer(exchange.head.status.as_u16(), None);
         let length = exchange.head.framing.length();
         if self.begin(exchange, length, client).await.is_err() {
             return End::Broken;
@@ -244,7 +244,7 @@ impl Respond<'_> {
         length: Option<u64>,
         client: &mut Client,
     ) -> io::Result<ResponseHeader> {
-        self.outcome.http_status(exchange.head.status.as_u16());
+        self.record.note_http_status(exchange.head.status.as_u16());
         if *self.phase.borrow() >= Phase::Draining {
             client.close_after();
         }
@@ -273,7 +273,7 @@ impl Respond<'_> {
             if written.is_err() {
                 return End::Broken;
             }
-            self.outcome.sent(length, 0);
+            self.record.add_sent(length, 0);
             End::Done
         } else {
             if self.begin(exchange, Some(length as u64), client).await.is_err()
@@ -307,7 +307,7 @@ impl Respond<'_> {
                 return Err(timed_out());
             }
         }
-        self.outcome.sent(bytes.len(), events);
+        self.record.add_sent(bytes.len(), events);
         Ok(())
     }
 
@@ -321,7 +321,7 @@ impl Respond<'_> {
     /// Takes the record back from another replica whose answer broke off.
     fn note_loss(&mut self, ending: &Ending) {
         if matches!(ending, Ending::Fault(_) | Ending::HomeLost) {
-            self.outcome.recorded_here();
+            self.record.take_back();
         }
     }
 
@@ -331,7 +331,7 @@ impl Respond<'_> {
         let denial = match ending {
             Ending::ClientGone => return None,
             Ending::Fault(fault) => {
-                self.outcome.cause(fault);
+                self.record.note_cause(fault);
                 Denial::new(Reason::UpstreamUnavailable, "the server broke off within its answer")
             }
             Ending::Idle => Denial::new(Reason::UpstreamTimeout, "the server sent nothing for too long"),
@@ -344,7 +344,7 @@ impl Respond<'_> {
             Ending::RouteRemoved => route_removed(),
             Ending::CallerLost => caller_lost(),
         };
-        self.outcome.denied(&denial);
+        self.record.note_denial(&denial);
         self.note_failure(denial.clone().into());
         Some(denial)
     }

@@ -75,7 +75,7 @@ impl Respond<'_> {
         }
         // On a stream without an end the upstream owes no message: its silence is not counted.
         if !self.expect.endless {
-            self.outcome.upstream_waits();
+            self.record.begin_upstream_wait();
         }
         let idle = Instant::now() + self.upstream.timeouts.idle;
         let (until, late) = match exchange.deadline {
@@ -83,7 +83,7 @@ impl Respond<'_> {
             _ => (idle, Ending::Idle),
         };
         let read = self.unless_ended(connection.read_body(), client, (Some(until), late)).await;
-        self.outcome.upstream_said();
+        self.record.end_upstream_wait();
         read.map_or_else(Wait::Ended, Wait::from)
     }
 

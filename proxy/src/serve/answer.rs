@@ -18,9 +18,9 @@ use std::pin::pin;
 impl Passage<'_> {
     /// Writes a refusal and keeps the connection where that is possible.
     pub(super) async fn refuse(&mut self, denial: &Denial, known: &Knowledge, client: &mut Client) -> End {
-        self.outcome.denied(denial);
+        self.record.note_denial(denial);
         let answer = reply::refuse(denial, &known.refused(), &self.arrival.request_id);
-        self.outcome.http_status(answer.status.as_u16());
+        self.record.note_http_status(answer.status.as_u16());
         let leaving = self.connection.gateway.drain.phase() >= Phase::Draining;
         let whole = intake::discard(client, &self.request.headers).await;
         if leaving || answer.close || !whole {
@@ -66,8 +66,8 @@ impl Passage<'_> {
 
     /// Answers a CORS preflight (Fetch standard §3.2) of a listed origin.
     pub(super) async fn preflight(&mut self, client: &mut Client) -> End {
-        self.outcome.answered(None);
-        self.outcome.http_status(204);
+        self.record.note_answer(None);
+        self.record.note_http_status(204);
         if !intake::discard(client, &self.request.headers).await {
             client.close_after();
         }
@@ -90,7 +90,7 @@ impl Passage<'_> {
     }
 
     pub(super) async fn write(&mut self, head: ResponseHeader, body: Bytes, client: &mut Client) -> End {
-        self.outcome.sent(body.len(), 0);
+        self.record.add_sent(body.len(), 0);
         let written = client.answer(head, body);
         match in_time(self.connection.listener.limits.write_timeout, pin!(written)).await {
             Ok(()) => End::Done,

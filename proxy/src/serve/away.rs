@@ -67,7 +67,7 @@ impl Passage<'_> {
         let known = self.known_elsewhere(&server, &expect);
         let line = member.line();
         if let Some(first) = reading.messages().first() {
-            self.outcome.message(first, body.len());
+            self.record.note_message(first, body.len());
         }
         let passenger = Passenger {
             head: &self.request,
@@ -85,13 +85,13 @@ impl Passage<'_> {
             }
             () = client.gone() => return End::Broken,
         };
-        self.outcome.stage_done(Stage::Forward);
+        self.record.end_stage(Stage::Forward);
         let failure = match sent {
             Ok(exchange) => {
                 member.answers();
                 // What refuses it before its message is read does not know it, and has a record of something else.
                 if is_stamped(&exchange.head.headers, &self.arrival.request_id) {
-                    self.outcome.recorded_elsewhere();
+                    self.record.leave_to_replica();
                 }
                 let end = self.respond((&member, &line), expect).run(exchange, client).await;
                 return match end {
@@ -110,7 +110,7 @@ impl Passage<'_> {
         if let Some(active) = active.upgrade().filter(|_| served_here) {
             return Box::pin(self.broker(Brokered { active, server, reading }, client)).await;
         }
-        self.outcome.cause(&failure.to_string());
+        self.record.note_cause(&failure.to_string());
         let denial = Denial::new(Reason::ReplicaLost, "the replica that keeps this session does not answer");
         self.refuse(&denial, &known, client).await
     }
@@ -132,7 +132,7 @@ impl Passage<'_> {
     fn respond<'r>(&'r mut self, (home, line): (&'r Arc<Member>, &'r Line), expect: Expect) -> Respond<'r> {
         Respond {
             gateway: self.connection.gateway,
-            outcome: &mut self.outcome,
+            record: &mut self.record,
             stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
             upstream: &line.upstream,
             pool: &line.pool,

@@ -97,7 +97,7 @@ impl Passage<'_> {
         let Some(first) = reading.messages().first().filter(|_| active.authority.governs()) else {
             return self.clear(brokered, None);
         };
-        self.outcome.message(first, first.body.len());
+        self.record.note_message(first, first.body.len());
         let whence = (self.connection, &self.arrival, &self.source, &self.trace);
         let where_to = (Arc::clone(active), Arc::clone(server), first.era);
         let desk = desk(whence, &self.request, where_to, self.standing.clone());
@@ -138,7 +138,7 @@ impl Passage<'_> {
     pub(super) async fn broker(&mut self, brokered: Brokered, client: &mut Client) -> End {
         let Brokered { active, server, reading } = brokered;
         if let Some(first) = reading.messages().first() {
-            self.outcome.message(first, first.body.len());
+            self.record.note_message(first, first.body.len());
         }
         let old = self.old(&server);
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
@@ -146,7 +146,7 @@ impl Passage<'_> {
         let desk = desk(whence, &self.request, (active, server, era), self.standing.clone());
         let mut out = Answering {
             sink: Sink::Client(client),
-            outcome: &mut self.outcome,
+            record: &mut self.record,
             stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
             write_timeout: self.connection.listener.limits.write_timeout,
             phase: self.connection.gateway.drain.watch(),

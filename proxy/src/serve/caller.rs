@@ -56,7 +56,7 @@ impl Passage<'_> {
         let guest = self.connection.guest;
         let standing = Standing::new((server.id.clone(), profile), shown, guest, &principal, vouched);
         self.standing = Some(Arc::new(standing));
-        self.outcome.identified(&principal);
+        self.record.note_caller(&principal);
         self.arrival.identity = Identity::Principal(principal);
         Ok(())
     }
@@ -66,7 +66,7 @@ impl Passage<'_> {
         self.connection.guest.check_certificate(self.arrival.at).map_err(|fault| {
             let metrics = &self.connection.gateway.metrics.identity;
             metrics.faults.with_label_values(&[fault.as_str()]).inc();
-            self.outcome.cause(&fault);
+            self.record.note_cause(&fault);
             let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
             halt(Denial::new(fault.reason(), fault.told()), known)
         })
@@ -111,7 +111,7 @@ impl Passage<'_> {
     ) -> Result<Arc<VirtualServer>, Halt> {
         match active.snapshot.routes.server(&server.id) {
             Some(server) => {
-                self.outcome.server(server, &active.revision);
+                self.record.note_server(server, &active.revision);
                 Ok(Arc::clone(server))
             }
             None => {
@@ -135,13 +135,13 @@ impl Passage<'_> {
             Trouble::Fault(fault) => {
                 let metrics = &self.connection.gateway.metrics.identity;
                 metrics.faults.with_label_values(&[fault.as_str()]).inc();
-                self.outcome.cause(&fault);
+                self.record.note_cause(&fault);
                 let Refusal { denial, challenge } = Refusal::of(fault, profile);
                 self.challenge = challenge;
                 halt(denial, known)
             }
             Trouble::Unavailable(cause) => {
-                self.outcome.cause(&cause);
+                self.record.note_cause(&cause);
                 let detail = "it cannot be verified now who calls";
                 halt(Denial::new(Reason::IdentityUnavailable, detail), known)
             }
@@ -156,7 +156,7 @@ impl Passage<'_> {
         }
         let Some(question) = WellKnown::of(self.request.uri.path()) else { return Ok(()) };
         let Some(server) = question.server(&active, self.host()) else { return Ok(()) };
-        self.outcome.server(&server, &active.revision);
+        self.record.note_server(&server, &active.revision);
         drop(active);
         let (Some(profile), Some(resource)) = (&server.identity, resource(&server)) else { return Ok(()) };
         let reads = matches!(self.request.method, Method::GET | Method::HEAD);
@@ -165,7 +165,7 @@ impl Passage<'_> {
             (true, true) => match Box::pin(metadata(self.connection.gateway, profile, resource)).await {
                 Ok(metadata) => Err(Halt::Told(200, metadata.into())),
                 Err(cause) => {
-                    self.outcome.cause(&cause);
+                    self.record.note_cause(&cause);
                     let detail = "the authorization server does not say what it is";
                     Err(halt(Denial::new(Reason::IdentityUnavailable, detail), Knowledge::default()))
                 }
@@ -203,8 +203,8 @@ impl Passage<'_> {
 
     /// Writes metadata: anybody may read it, from any page.
     pub(super) async fn tell(&mut self, status: u16, document: &str, client: &mut Client) -> End {
-        self.outcome.answered(None);
-        self.outcome.http_status(status);
+        self.record.note_answer(None);
+        self.record.note_http_status(status);
         if !intake::discard(client, &self.request.headers).await {
             client.close_after();
         }

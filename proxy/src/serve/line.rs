@@ -105,7 +105,7 @@ impl Passage<'_> {
         }
         let mut out = Answering {
             sink: Sink::Client(client),
-            outcome: &mut self.outcome,
+            record: &mut self.record,
             stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
             write_timeout: self.connection.listener.limits.write_timeout,
             phase: self.connection.gateway.drain.watch(),
@@ -114,7 +114,7 @@ impl Passage<'_> {
             begun: false,
         };
         let end = out.status(StatusCode::ACCEPTED).await;
-        self.outcome.denied(denial);
+        self.record.note_denial(denial);
         end
     }
 }

@@ -30,10 +30,10 @@ async fn answer(
         request_id: "r".into(),
         at: bed.gateway.clock.now(),
     };
-    let mut outcome = Outcome::new(&bed.gateway, &arrival);
+    let mut record = RecordGuard::new(&bed.gateway, &arrival);
     let mut out = Answering {
         sink,
-        outcome: &mut outcome,
+        record: &mut record,
         stamp: Stamp { request_id: "r-1", origin: None },
         write_timeout: Duration::from_secs(1),
         phase: bed.gateway.drain.watch(),

@@ -5,7 +5,7 @@ use crate::context::MessageSnapshot;
 use crate::forward::Inbound;
 use crate::headers::Stamp;
 use crate::identify::{Guest, Trace};
-use crate::outcome::Outcome;
+use crate::record::RecordGuard;
 use crate::respond::End;
 use crate::sealing::CallerKey;
 use crate::testing::{Asked, Bed, Server, Wire, within};
@@ -111,10 +111,10 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         seeker: OnceLock::new(),
     };
     let (sender, mut parts) = mpsc::channel(8);
-    let mut outcome = Outcome::new(&bed.gateway, &arrival);
+    let mut record = RecordGuard::new(&bed.gateway, &arrival);
     let mut out = Answering {
         sink: Sink::Batch(sender),
-        outcome: &mut outcome,
+        record: &mut record,
         stamp: Stamp { request_id: "r", origin: None },
         write_timeout: Duration::from_secs(1),
         phase: bed.gateway.drain.watch(),

@@ -1,8 +1,8 @@
-//! One [`Outcome`] a message: filled on the way, recorded once, at the latest when it is dropped. A message that another
-//! replica serves is recorded there.
+//! Keeps the [`Record`] of a message while it is on its way, and settles it once.
 //!
-//! It is the only place that counts messages and writes records, so a path that forgets to report
-//! does not exist: what is dropped without an end counts as cancelled.
+//! The [`RecordGuard`] is the only place that counts messages and writes records, at the latest when it is
+//! dropped, so a path that forgets to report does not exist: a message that was left without an end counts as
+//! cancelled. A message that another replica serves is recorded there.
 
 mod line;
 
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The record of one message, or of one batch, until it is settled.
-pub struct Outcome {
+pub struct RecordGuard {
     gateway: Arc<Gateway>,
     record: Record,
     keeper: Keeper,
@@ -40,7 +40,7 @@ enum Keeper {
     Here,
     /// The replica that serves it.
     OtherReplica,
-    /// Nobody: it is no message, or another `Outcome` goes on with it.
+    /// Nobody: it is no message, or another `RecordGuard` goes on with it.
     Nobody,
 }
 
@@ -52,9 +52,9 @@ struct Forwarded {
     _counted: Option<[Counted; 2]>,
 }
 
-impl Outcome {
-    /// The outcome of what has just arrived.
-    pub fn new(gateway: &Arc<Gateway>, arrival: &Arrival) -> Outcome {
+impl RecordGuard {
+    /// The guard of the record of a message that has just arrived.
+    pub fn new(gateway: &Arc<Gateway>, arrival: &Arrival) -> RecordGuard {
         let record = Record {
             event: gateway.identifier.number(),
             request_id: Arc::clone(&arrival.request_id),
@@ -64,12 +64,12 @@ impl Outcome {
             arrived: arrival.at.wall,
             ..Record::default()
         };
-        Outcome::begun(gateway, Keeper::Here, record)
+        RecordGuard::begun(gateway, Keeper::Here, record)
     }
 
-    fn begun(gateway: &Arc<Gateway>, keeper: Keeper, record: Record) -> Outcome {
+    fn begun(gateway: &Arc<Gateway>, keeper: Keeper, record: Record) -> RecordGuard {
         let now = Instant::now();
-        Outcome {
+        RecordGuard {
             gateway: Arc::clone(gateway),
             record,
             keeper,
@@ -81,47 +81,47 @@ impl Outcome {
         }
     }
 
-    /// The rest of it, for who goes on with the message; this one is not recorded any more.
-    pub fn hand_over(&mut self) -> Outcome {
-        let nothing = Outcome::of_nothing(&self.gateway);
+    /// Hands the record over to the task that goes on with the message.
+    pub fn hand_over(&mut self) -> RecordGuard {
+        let nothing = RecordGuard::unrecorded(&self.gateway);
         std::mem::replace(self, nothing)
     }
 
-    /// What happens to nobody's message: it is not recorded.
-    pub fn of_nothing(gateway: &Arc<Gateway>) -> Outcome {
-        Outcome::begun(gateway, Keeper::Nobody, Record::default())
+    /// A guard for text that answers no message: nothing of it is recorded.
+    pub fn unrecorded(gateway: &Arc<Gateway>) -> RecordGuard {
+        RecordGuard::begun(gateway, Keeper::Nobody, Record::default())
     }
 
-    /// Notes what the client calls itself and the trace it belongs to, for the record alone.
-    pub fn client(&mut self, user_agent: Option<&str>, trace_id: Option<&str>) {
+    /// Notes the name of the client's software and the trace of the message, if records are written.
+    pub fn note_client(&mut self, user_agent: Option<&str>, trace_id: Option<&str>) {
         if self.gateway.access_log.is_enabled() {
             self.record.user_agent = user_agent.map(Into::into);
             self.record.trace_id = trace_id.map(Into::into);
         }
     }
 
-    /// Notes that it belongs to another trace.
-    pub fn trace(&mut self, id: &str) {
+    /// Notes that the message belongs to another trace.
+    pub fn note_trace(&mut self, id: &str) {
         if self.gateway.access_log.is_enabled() {
             self.record.trace_id = Some(id.into());
         }
     }
 
-    /// Notes who was found to call.
-    pub fn identified(&mut self, principal: &Arc<Principal>) {
+    /// Notes the verified caller.
+    pub fn note_caller(&mut self, principal: &Arc<Principal>) {
         self.record.auth = principal.auth.as_str();
         self.record.caller = Some(Arc::clone(principal));
     }
 
     /// Notes the virtual server and its configuration.
-    pub fn server(&mut self, server: &portunus_config::VirtualServer, revision: &Arc<str>) {
+    pub fn note_server(&mut self, server: &portunus_config::VirtualServer, revision: &Arc<str>) {
         self.record.server = Some(Arc::clone(&server.name));
         self.record.revision = Some(Arc::clone(revision));
         self.server = Some(self.gateway.metrics.server(server));
     }
 
     /// Notes the message; of a batch, its first.
-    pub fn message(&mut self, message: &Message, body_bytes: usize) {
+    pub fn note_message(&mut self, message: &Message, body_bytes: usize) {
         self.record.era = Some(message.era);
         self.record.version = message.revision.map(|revision| revision.as_str());
         self.record.action = Some(message.action());
@@ -131,7 +131,7 @@ impl Outcome {
 
     /// Ends the filters and notes the upstream that was chosen, by its connections. From here on the message counts as
     /// pending, and the upstream is waited for.
-    pub fn forwarding(&mut self, pool: &Pool) {
+    pub fn begin_forwarding(&mut self, pool: &Pool) {
         let upstream = pool.monitor().map(|monitor| Arc::clone(&monitor.upstream));
         self.record.upstream = upstream.as_ref().map(|upstream| Arc::clone(&upstream.name));
         let at = self.end_stage(Stage::Filters);
@@ -141,7 +141,7 @@ impl Outcome {
     }
 
     /// Ends a wait for the upstream, whatever came of it. The first one ends the stage of forwarding.
-    pub fn upstream_said(&mut self) {
+    pub fn end_upstream_wait(&mut self) {
         let Some(since) = self.waits_since.take() else { return };
         let now = match self.record.upstream_time {
             None => self.end_stage(Stage::Forward),
@@ -151,83 +151,79 @@ impl Outcome {
     }
 
     /// Begins another wait for the upstream; before its first message one is under way.
-    pub fn upstream_waits(&mut self) {
+    pub fn begin_upstream_wait(&mut self) {
         if self.record.upstream_time.is_some() {
             self.waits_since.get_or_insert_with(Instant::now);
         }
     }
 
     /// Ends a stage; its time starts where the last one ended.
-    pub fn stage_done(&mut self, stage: Stage) {
-        self.end_stage(stage);
-    }
-
-    fn end_stage(&mut self, stage: Stage) -> Instant {
+    pub fn end_stage(&mut self, stage: Stage) -> Instant {
         let now = Instant::now();
         let since = self.stage.replace(now).unwrap_or(now);
         self.gateway.metrics.stage(stage, now.duration_since(since).as_secs_f64());
         now
     }
 
-    /// Ends the last stage: what was to be written to the client was, or cannot be.
-    pub fn over(&mut self) {
+    /// Ends the last stage: the answer was written to the client, or cannot be.
+    pub fn end_last_stage(&mut self) {
         if self.stage.is_some() && self.keeper != Keeper::Nobody {
-            self.upstream_said();
+            self.end_upstream_wait();
             self.end_stage(Stage::Respond);
             self.stage = None;
         }
     }
 
     /// Notes that another replica serves the message, and records it.
-    pub fn recorded_elsewhere(&mut self) {
+    pub fn leave_to_replica(&mut self) {
         self.keeper = Keeper::OtherReplica;
     }
 
     /// Notes that the other replica is lost, which may not have recorded the message any more.
-    pub fn recorded_here(&mut self) {
+    pub fn take_back(&mut self) {
         self.keeper = Keeper::Here;
     }
 
     /// Notes bytes that went to the client, and how many events they were.
-    pub fn sent(&mut self, bytes: usize, events: u64) {
+    pub fn add_sent(&mut self, bytes: usize, events: u64) {
         self.record.response_bytes += bytes as u64;
         self.record.events += events;
     }
 
     /// Notes the status line that the client got.
-    pub fn http_status(&mut self, status: u16) {
+    pub fn note_http_status(&mut self, status: u16) {
         self.record.http_status = status;
     }
 
     /// The upstream's answer: its JSON-RPC error, if it is one.
-    pub fn answered(&mut self, rpc_error: Option<i64>) {
-        self.upstream_said();
+    pub fn note_answer(&mut self, rpc_error: Option<i64>) {
+        self.end_upstream_wait();
         self.record.rpc_error = rpc_error;
         self.record.status = Some(if rpc_error.is_some() { Status::Error } else { Status::Ok });
     }
 
-    /// As [`Outcome::answered`]; an HTTP error status is an error too.
-    pub fn answered_status(&mut self, status: u16, rpc_error: Option<i64>) {
-        self.answered(rpc_error);
+    /// As [`RecordGuard::note_answer`]; an HTTP error status is an error too.
+    pub fn note_http_answer(&mut self, status: u16, rpc_error: Option<i64>) {
+        self.note_answer(rpc_error);
         if status >= 400 {
             self.record.status = Some(Status::Error);
         }
     }
 
     /// Notes whether the upstream gave a result that is no tool error: the tool then exists.
-    pub fn proven(&mut self, proven: bool) {
+    pub fn note_proof(&mut self, proven: bool) {
         self.record.proven = proven;
     }
 
     /// Notes that the client did not get the end of its answer.
-    pub fn cut(&mut self) {
+    pub fn note_cut(&mut self) {
         if self.record.reason.is_none() {
             self.record.status = Some(Status::Cancelled);
         }
     }
 
     /// Notes what could be read of a message that is refused.
-    pub fn glimpsed(
+    pub fn note_refused_message(
         &mut self,
         era: Era,
         method: Option<&Method>,
@@ -241,13 +237,13 @@ impl Outcome {
     }
 
     /// Notes what was decided of the message.
-    pub fn judged(&mut self, judged: Option<&Arc<Judged>>) {
+    pub fn note_decision(&mut self, judged: Option<&Arc<Judged>>) {
         self.record.judged = judged.cloned();
     }
 
     /// The refusal that the client gets.
-    pub fn denied(&mut self, denial: &Denial) {
-        self.upstream_said();
+    pub fn note_denial(&mut self, denial: &Denial) {
+        self.end_upstream_wait();
         if let Some(judged) = Judged::of_refusal(denial) {
             self.record.judged = Some(judged);
         }
@@ -256,8 +252,8 @@ impl Outcome {
         self.record.detail.get_or_insert_with(|| denial.detail.clone().into_owned());
     }
 
-    /// What only the operator may read of a failure.
-    pub fn cause(&mut self, cause: &dyn std::fmt::Display) {
+    /// Notes the cause of a failure, which operators alone may read.
+    pub fn note_cause(&mut self, cause: &dyn std::fmt::Display) {
         tracing::debug!(
             request_id = &*self.record.request_id,
             upstream = self.record.upstream.as_deref(),
@@ -273,7 +269,7 @@ impl Outcome {
 
     /// Settles the record: counts the message and gives its record to those who keep it.
     fn settle(&mut self) {
-        self.over();
+        self.end_last_stage();
         if self.keeper != Keeper::Here {
             return;
         }
@@ -299,7 +295,7 @@ impl Outcome {
     }
 }
 
-impl Drop for Outcome {
+impl Drop for RecordGuard {
     fn drop(&mut self) {
         if self.keeper != Keeper::Nobody {
             self.settle();
