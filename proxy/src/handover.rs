@@ -60,9 +60,9 @@ impl Holding {
     }
 }
 
-/// What a successor has to know besides the sockets.
+/// Describes the old process to its successor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct OldProcess {
     /// Version of the old process.
     pub version: String,
     /// Where the supervisor takes notifications, as in `NOTIFY_SOCKET`.
@@ -90,7 +90,7 @@ enum FromOld {
     /// A socket, which comes with this line.
     Socket { place: Place, supervised: bool },
     /// No further sockets.
-    All(Facts),
+    All(OldProcess),
     /// The successor is the process now.
     Yours,
     /// It is not going to be.

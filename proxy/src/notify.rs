@@ -3,7 +3,7 @@
 //! The protocol of systemd (sd_notify(3)): one datagram of `KEY=value` lines each to the socket that
 //! `NOTIFY_SOCKET` names. Without a supervisor nothing is sent.
 
-use crate::handover::Facts;
+use crate::handover::OldProcess;
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -30,15 +30,15 @@ impl Supervisor {
     }
 
     /// The supervisor of the old process; one that it did not have is not asked for either.
-    pub fn inherited(facts: &Facts) -> Supervisor {
+    pub fn inherited(facts: &OldProcess) -> Supervisor {
         let watchdog = facts.watchdog_usec.map(Duration::from_micros);
         Supervisor { address: facts.notify.clone(), watchdog }
     }
 
     /// What a successor has to know.
-    pub fn facts(&self) -> Facts {
+    pub fn facts(&self) -> OldProcess {
         let usec = self.watchdog.map(|watchdog| u64::try_from(watchdog.as_micros()).unwrap_or(u64::MAX));
-        Facts {
+        OldProcess {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             notify: self.address.clone(),
             watchdog_usec: usec,

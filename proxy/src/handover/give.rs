@@ -1,7 +1,7 @@
 //! The side of the old process.
 
 use super::wire::{self, Inbox};
-use super::{Facts, FromOld, FromSuccessor, Holding, Output, PROTOCOL, UNTIL_READY, UNTIL_SAID};
+use super::{FromOld, FromSuccessor, Holding, OldProcess, Output, PROTOCOL, UNTIL_READY, UNTIL_SAID};
 use crate::drain::{Drain, Phase, reached};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
@@ -40,7 +40,12 @@ impl Candidate {
     /// # Errors
     /// If it ends before, takes too long, or says what is none of this; or if this process drains
     /// meanwhile. It was told why, where it can still hear.
-    pub async fn prepare(&mut self, holdings: &[Holding], facts: Facts, drain: &Drain) -> io::Result<Kept> {
+    pub async fn prepare(
+        &mut self,
+        holdings: &[Holding],
+        facts: OldProcess,
+        drain: &Drain,
+    ) -> io::Result<Kept> {
         let mut phase = drain.watch();
         let ready = async {
             timeout(UNTIL_SAID, self.offer(holdings, facts))
@@ -75,7 +80,7 @@ impl Candidate {
         drop(timeout(UNTIL_SAID, self.say(&FromOld::Refused(why.to_owned()), None)).await);
     }
 
-    async fn offer(&mut self, holdings: &[Holding], facts: Facts) -> io::Result<()> {
+    async fn offer(&mut self, holdings: &[Holding], facts: OldProcess) -> io::Result<()> {
         self.say(&FromOld::Output(Output::Stdout), Some(io::stdout().as_fd())).await?;
         self.say(&FromOld::Output(Output::Stderr), Some(io::stderr().as_fd())).await?;
         for Holding { place, supervised, socket } in holdings {

@@ -1,7 +1,7 @@
 //! The side of the successor, and of a process whose sockets systemd made.
 
 use super::wire::{self, Inbox};
-use super::{Facts, FromOld, FromSuccessor, Output, PROTOCOL, UNTIL_SAID};
+use super::{FromOld, FromSuccessor, OldProcess, Output, PROTOCOL, UNTIL_SAID};
 use crate::listeners::{Listening, Place, listen};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
@@ -35,7 +35,7 @@ enum Label {
 pub struct Predecessor {
     stream: UnixStream,
     inbox: Inbox,
-    facts: Facts,
+    facts: OldProcess,
     /// This process is to write where the old one does.
     takes_output: bool,
     stderr: Option<OwnedFd>,
@@ -132,7 +132,7 @@ impl Predecessor {
         }
         stream.set_read_timeout(Some(UNTIL_SAID))?;
         stream.set_write_timeout(Some(UNTIL_SAID))?;
-        let (inbox, facts) = (Inbox::default(), Facts::default());
+        let (inbox, facts) = (Inbox::default(), OldProcess::default());
         let mut predecessor = Predecessor { stream, inbox, facts, takes_output, stderr: None };
         predecessor.greet()?;
         let inheritance = predecessor.receive_all()?;
@@ -140,7 +140,7 @@ impl Predecessor {
     }
 
     /// What it said besides the sockets.
-    pub fn facts(&self) -> &Facts {
+    pub fn facts(&self) -> &OldProcess {
         &self.facts
     }
 
