@@ -18,6 +18,7 @@ pub mod mcp;
 pub mod message;
 pub mod pipeline;
 pub mod record;
+pub mod released;
 #[cfg(feature = "text-marker")]
 pub mod text_marker;
 
@@ -30,3 +31,4 @@ pub use message::{Arrival, Direction, Kind, Message};
 pub use pipeline::{Cleared, Pipeline};
 pub use portunus_base::{Challenge, Clock, Denial, Era, ManualClock, Moment, Owner, Reason};
 pub use record::{Record, Status};
+pub use released::{Channel, RawPass, Released};

@@ -32,7 +32,7 @@ use pingora_core::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
 use portunus_config::Listener;
-use portunus_filters::{Arrival, Denial, Identity, Reason};
+use portunus_filters::{Arrival, Denial, Identity, Reason, Released};
 use proxy_protocol::announced;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -144,7 +144,7 @@ impl Edge {
             Ok(head)
         };
         if let Ok(head) = head() {
-            let written = client.answer(head, answer.body.clone());
+            let written = client.answer(head, Released::own(answer.body.clone()));
             drop(in_time(door.listener.limits.write_timeout, pin!(written)).await);
         }
     }

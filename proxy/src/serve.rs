@@ -42,7 +42,7 @@ use portunus_config::{
 };
 use portunus_filters::call::Target;
 use portunus_filters::message::{Reading, Unreadable};
-use portunus_filters::{Arrival, Denial, Kind, Message, Reason};
+use portunus_filters::{Arrival, Denial, Kind, Message, RawPass, Reason};
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
@@ -442,6 +442,7 @@ impl<'a> Passage<'a> {
             deadline: None,
             home: None,
             room: None,
+            pass: RawPass::of_passing_endpoint(),
         };
         let stop_at = if respond.expect.endless { Phase::Draining } else { Phase::Expired };
         let mut sending = Box::pin(send(leg, Arc::clone(&gateway.estate.resolver)));

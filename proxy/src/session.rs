@@ -10,6 +10,7 @@ use one::Rest;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::{Error, ErrorType};
 use pingora_http::ResponseHeader;
+use portunus_filters::Released;
 use std::io;
 
 /// A client that waits for an answer.
@@ -94,12 +95,12 @@ impl Client {
     ///
     /// # Errors
     /// If the client has left.
-    pub async fn write(&mut self, piece: Bytes) -> io::Result<()> {
+    pub async fn write(&mut self, piece: Released) -> io::Result<()> {
         match self {
-            Client::One(session) => session.write(&piece).await,
+            Client::One(session) => session.write(piece.bytes()).await,
             Client::Two(_, true) => Ok(()),
             Client::Two(session, false) => {
-                session.write_response_body(piece, false).await.map_err(io::Error::other)
+                session.write_response_body(piece.bytes().clone(), false).await.map_err(io::Error::other)
             }
         }
     }
@@ -119,11 +120,11 @@ impl Client {
     ///
     /// # Errors
     /// If the client has left.
-    pub async fn answer(&mut self, head: ResponseHeader, body: Bytes) -> io::Result<()> {
+    pub async fn answer(&mut self, head: ResponseHeader, body: Released) -> io::Result<()> {
         match self {
-            Client::One(session) => session.answer(&head, &body).await,
+            Client::One(session) => session.answer(&head, body.bytes()).await,
             Client::Two(session, bodiless) => {
-                let body = if *bodiless { Bytes::new() } else { body };
+                let body = if *bodiless { Bytes::new() } else { body.bytes().clone() };
                 session.write_response_header(Box::new(head)).await.map_err(io::Error::other)?;
                 session.write_response_body(body, true).await.map_err(io::Error::other)
             }
@@ -136,10 +137,10 @@ impl Client {
     ///
     /// # Errors
     /// If the client has left.
-    pub async fn tell(&mut self, status: StatusCode, fields: &[Field<'_>], body: Bytes) -> io::Result<()> {
+    pub async fn tell(&mut self, status: StatusCode, fields: &[Field<'_>], body: Released) -> io::Result<()> {
         match self {
             // Most answers by far: no map of headers is made for them.
-            Client::One(session) => session.tell(status, fields, &body).await,
+            Client::One(session) => session.tell(status, fields, body.bytes()).await,
             Client::Two(..) => self.answer(head_of(status, fields, Some(body.len()))?, body).await,
         }
     }
@@ -218,7 +219,7 @@ mod tests {
         let fields: [Field<'_>; 3] =
             [(CONTENT_TYPE, b"application/json"), (VARY, b"Origin"), (VARY, b"Accept")];
         let (ok, none) = (StatusCode::OK, StatusCode::NO_CONTENT);
-        let bodies = [Bytes::new(), Bytes::from_static(b"{}"), Bytes::from(vec![b'a'; 20_000])];
+        let bodies = ["", "{}", &"a".repeat(20_000)].map(|body| Released::own(body.to_owned()));
         for method in [Method::POST, Method::HEAD] {
             for version in [Version::HTTP_11, Version::HTTP_10] {
                 for (status, body) in bodies.iter().map(|body| (ok, body)).chain([(none, &bodies[0])]) {
@@ -239,7 +240,7 @@ mod tests {
     async fn an_answer_that_can_have_no_body_is_not_written_with_one() {
         for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
             let (mut client, mut far) = client(&Method::POST, Version::HTTP_11);
-            assert!(client.tell(status, &[], Bytes::from_static(b"{}")).await.is_err(), "{status}");
+            assert!(client.tell(status, &[], Released::own("{}")).await.is_err(), "{status}");
             assert!(client.finish().await.is_none(), "{status}");
             assert_eq!(far.read(&mut [0]).await.unwrap(), 0, "{status}");
         }

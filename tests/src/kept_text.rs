@@ -253,8 +253,17 @@ const BOUNDED: &[(&str, &[&str])] = &[
 ];
 
 /// Types that hold text as it came.
-const RAW: [&str; 8] =
-    ["Box<str>", "Arc<str>", "String", "Bytes", "HeaderValue", "HeaderMap", "Vec<u8>", "Box<[u8]>"];
+const RAW: [&str; 9] = [
+    "Box<str>",
+    "Arc<str>",
+    "String",
+    "Bytes",
+    "HeaderValue",
+    "HeaderMap",
+    "Vec<u8>",
+    "Box<[u8]>",
+    "Released",
+];
 
 /// Types behind which something outlives the message that brought it.
 const LASTING: [&str; 9] =

@@ -13,11 +13,11 @@ use crate::reply;
 use crate::respond::{End, in_time, timed_out};
 use crate::session::{Client, head_of};
 use crate::shares::Share;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderName, StatusCode, Version};
 use portunus_filters::mcp::Id;
-use portunus_filters::{Denial, Reason};
+use portunus_filters::{Denial, Reason, Released};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -47,32 +47,32 @@ pub enum Sink<'a> {
 #[derive(Debug)]
 pub enum Part {
     /// A message ahead of an answer.
-    Ahead(String),
+    Ahead(Released),
     /// The answer to one of the requests, with the room that it takes if it is a large one.
-    Answer(String, Option<Arc<Share>>),
+    Answer(Released, Option<Arc<Share>>),
 }
 
 impl Part {
     /// The message.
-    pub fn text(&self) -> &str {
+    pub fn into_message(self) -> Released {
         match self {
-            Part::Ahead(text) | Part::Answer(text, _) => text,
+            Part::Ahead(message) | Part::Answer(message, _) => message,
         }
     }
 }
 
 /// The body of an answer.
 enum Pieces {
-    One(Bytes),
+    One(Released),
     /// Not joined, if they are long.
-    Many(Vec<Bytes>),
+    Many(Vec<Released>),
 }
 
 impl Pieces {
     fn len(&self) -> usize {
         match self {
             Pieces::One(body) => body.len(),
-            Pieces::Many(pieces) => pieces.iter().map(Bytes::len).sum(),
+            Pieces::Many(pieces) => pieces.iter().map(Released::len).sum(),
         }
     }
 }
@@ -117,18 +117,23 @@ impl Answering<'_> {
     pub async fn status(&mut self, status: StatusCode) -> End {
         self.record.note_answer(None);
         match self.sink {
-            Sink::Client(_) => self.whole(status, None, Pieces::One(Bytes::new())).await,
+            Sink::Client(_) => self.whole(status, None, Pieces::One(Released::own(Bytes::new()))).await,
             Sink::Batch(_) | Sink::Kept(..) => End::Done,
         }
     }
 
     /// The answer to a request: JSON if nothing was sent before, else the last event of the stream.
-    pub async fn last(&mut self, status: StatusCode, message: impl Into<Bytes>) -> End {
-        self.last_large(status, message.into(), None).await
+    pub async fn last(&mut self, status: StatusCode, message: Released) -> End {
+        self.last_large(status, message, None).await
     }
 
     /// The same with the room that it takes, which is free again once it is written.
-    pub async fn last_large(&mut self, status: StatusCode, message: Bytes, room: Option<Arc<Share>>) -> End {
+    pub async fn last_large(
+        &mut self,
+        status: StatusCode,
+        message: Released,
+        room: Option<Arc<Share>>,
+    ) -> End {
         if matches!(self.sink, Sink::Client(_)) {
             if !self.begun {
                 return self.whole(status, None, Pieces::One(message)).await;
@@ -137,104 +142,72 @@ impl Answering<'_> {
                 return Box::pin(self.long_event(message)).await;
             }
         }
-        Box::pin(self.told(text(message), room)).await
+        Box::pin(self.told(message, room)).await
     }
 
     /// As [`Answering::last`], where it is not all of what the client gets.
-    async fn told(&mut self, message: String, room: Option<Arc<Share>>) -> End {
+    async fn told(&mut self, message: Released, room: Option<Arc<Share>>) -> End {
         if let Sink::Batch(parts) = &self.sink {
             return sent(parts, Part::Answer(message, room)).await.map_or(End::Broken, |()| End::Done);
         }
         if let Sink::Kept(pen, _) = &self.sink {
             self.record.add_sent(message.len(), 1);
-            pen.answer(&message, |request| too_long(request, self.stamp.request_id)).await;
+            let request_id = self.stamp.request_id;
+            pen.answer(&message, |request| Released::own(too_long(request, request_id))).await;
             return End::Done;
         }
-        if self.event(&message, None).await.is_err() {
+        if self.event(message, None).await.is_err() {
             return End::Broken;
         }
         self.end().await
     }
 
     /// As [`Answering::last`], of an answer in pieces, which are not joined.
-    pub async fn pieces(&mut self, pieces: Vec<Bytes>) -> End {
+    pub async fn pieces(&mut self, pieces: Vec<Released>) -> End {
         if !self.begun && matches!(self.sink, Sink::Client(_)) {
             return self.whole(StatusCode::OK, None, Pieces::Many(pieces)).await;
         }
-        self.last(StatusCode::OK, pieces.concat()).await
+        self.last(StatusCode::OK, Released::concat(&pieces)).await
     }
 
     /// As [`Answering::last`] of an `initialize`, which names the session it founds.
-    pub async fn founding(&mut self, session: &str, message: String) -> End {
-        self.whole(StatusCode::OK, Some(session), Pieces::One(Bytes::from(message))).await
+    pub async fn founding(&mut self, session: &str, message: Released) -> End {
+        self.whole(StatusCode::OK, Some(session), Pieces::One(message)).await
     }
 
     /// Sends a message ahead of the answer. `id` is what a client resumes by.
     ///
     /// # Errors
     /// If the client has left or takes too long.
-    pub async fn event(&mut self, message: &str, id: Option<&str>) -> io::Result<()> {
+    pub async fn event(&mut self, message: Released, id: Option<&str>) -> io::Result<()> {
         if let Sink::Batch(parts) = &self.sink {
-            return sent(parts, Part::Ahead(message.to_owned())).await;
+            return sent(parts, Part::Ahead(message)).await;
         }
         if let Sink::Kept(pen, _) = &self.sink {
             self.record.add_sent(message.len(), 1);
-            pen.write(message).await;
+            pen.write(&message).await;
             return Ok(());
         }
         if !self.takes_events {
             return Ok(());
         }
         self.begin().await?;
-        let mut event = String::with_capacity(message.len() + 40);
-        event.push_str("event: message\n");
-        if let Some(id) = id {
-            event.push_str("id: ");
-            event.push_str(id);
-            event.push('\n');
-        }
-        // A message may have line ends between its members; an event has none within a `data` line.
-        for line in message.split(['\n', '\r']) {
-            event.push_str("data: ");
-            event.push_str(line);
-            event.push('\n');
-        }
-        event.push('\n');
-        self.write(Bytes::from(event), 1).await
+        self.write(message.event(id), 1).await
     }
 
     /// As [`Answering::event`] of a long answer, which is not copied, and the end of the stream.
-    async fn long_event(&mut self, message: Bytes) -> End {
+    async fn long_event(&mut self, message: Released) -> End {
         let within = self.write_timeout.saturating_mul(turns(message.len()));
-        timeout(within, self.long_lines(message)).await.unwrap_or(End::Broken)
-    }
-
-    async fn long_lines(&mut self, message: Bytes) -> End {
-        const HEAD: &[u8] = b"event: message\ndata: ";
-        let mut rest = message;
-        let mut head = HEAD;
-        loop {
-            let end = memchr::memchr2(b'\n', b'\r', &rest).unwrap_or(rest.len());
-            let line = rest.split_to(end);
-            let written = async {
-                self.write(Bytes::from_static(head), 0).await?;
-                for piece in line.chunks(WRITE_BYTES) {
-                    self.write(line.slice_ref(piece), 0).await?;
-                }
-                Ok::<(), io::Error>(())
-            };
-            if written.await.is_err() {
-                return End::Broken;
+        let written = async {
+            for part in message.event_parts(WRITE_BYTES) {
+                self.write(part, 0).await?;
             }
-            if rest.is_empty() {
-                break;
-            }
-            rest.advance(1);
-            head = b"\ndata: ";
-        }
-        match self.write(Bytes::from_static(b"\n\n"), 1).await {
-            Ok(()) => self.end().await,
-            Err(_) => End::Broken,
+            self.record.add_sent(0, 1);
+            Ok::<(), io::Error>(())
+        };
+        match timeout(within, written).await {
+            Ok(Ok(())) => self.end().await,
+            _ => End::Broken,
         }
     }
 
@@ -242,7 +215,7 @@ impl Answering<'_> {
     ///
     /// # Errors
     /// As [`Answering::event`].
-    pub async fn raw(&mut self, event: Bytes) -> io::Result<()> {
+    pub async fn raw(&mut self, event: Released) -> io::Result<()> {
         self.begin().await?;
         self.write(event, 1).await
     }
@@ -256,7 +229,7 @@ impl Answering<'_> {
             return Ok(());
         }
         self.begin().await?;
-        self.write(Bytes::from_static(b": keepalive\n\n"), 0).await
+        self.write(Released::own(Bytes::from_static(b": keepalive\n\n")), 0).await
     }
 
     /// Begins the stream, if it has not begun.
@@ -333,10 +306,10 @@ impl Answering<'_> {
         }
     }
 
-    async fn write(&mut self, bytes: Bytes, events: u64) -> io::Result<()> {
-        let length = bytes.len();
+    async fn write(&mut self, text: Released, events: u64) -> io::Result<()> {
+        let length = text.len();
         let Sink::Client(client) = &mut self.sink else { return Ok(()) };
-        let written = pin!(client.write(bytes));
+        let written = pin!(client.write(text));
         tokio::select! {
             biased;
             written = in_time(self.write_timeout.saturating_mul(turns(length)), written) => written?,
@@ -345,12 +318,6 @@ impl Answering<'_> {
         self.record.add_sent(length, events);
         Ok(())
     }
-}
-
-/// The text of a message, which JSON always is.
-fn text(message: Bytes) -> String {
-    String::from_utf8(message.into())
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// An answer of megabytes to a slow client takes as many turns of the write timeout.
@@ -367,7 +334,7 @@ async fn write_pieces(
     match pieces {
         Pieces::One(body) => client.tell(status, fields, body).await,
         Pieces::Many(pieces) if bytes <= JOINED_BYTES => {
-            client.tell(status, fields, Bytes::from(pieces.concat())).await
+            client.tell(status, fields, Released::concat(&pieces)).await
         }
         Pieces::Many(pieces) => {
             client.begin(head_of(status, fields, Some(bytes))?).await?;

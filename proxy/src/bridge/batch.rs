@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use portunus_filters::mcp::object::elements;
 use portunus_filters::mcp::{Envelope, MAX_BATCH};
-use portunus_filters::{Denial, Message, Reason};
+use portunus_filters::{Denial, Message, Reason, Released};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -44,7 +44,7 @@ pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answe
             part = parts.recv() => match part {
                 // The room is released here: an element that waits for room must not hold any.
                 Some(Part::Answer(answer, _)) => answers.push(answer),
-                Some(Part::Ahead(message)) => if out.event(&message, None).await.is_err() {
+                Some(Part::Ahead(message)) => if out.event(message, None).await.is_err() {
                     return End::Broken;
                 },
                 None => break,
@@ -62,7 +62,7 @@ pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answe
 
 /// Answers that go back together.
 struct BatchAnswers<'a> {
-    texts: Vec<String>,
+    answers: Vec<Released>,
     bytes: usize,
     room: BodyRoom<'a>,
     request_id: &'a str,
@@ -71,21 +71,23 @@ struct BatchAnswers<'a> {
 impl<'a> BatchAnswers<'a> {
     fn new(desk: &'a Desk<'_>) -> BatchAnswers<'a> {
         let room = BodyRoom::new(&desk.gateway.estate.batches, desk.owner());
-        BatchAnswers { texts: Vec::new(), bytes: 0, room, request_id: desk.inbound.request_id }
+        BatchAnswers { answers: Vec::new(), bytes: 0, room, request_id: desk.inbound.request_id }
     }
 
     /// Keeps an answer; where there is no room for it, its request gets an error.
-    fn push(&mut self, answer: String) {
-        let text = if self.room.holds(self.bytes + answer.len()) { answer } else { self.crowded(answer) };
-        self.bytes += text.len();
-        self.texts.push(text);
+    fn push(&mut self, answer: Released) {
+        let answer = if self.room.holds(self.bytes + answer.len()) { answer } else { self.crowded(answer) };
+        self.bytes += answer.len();
+        self.answers.push(answer);
     }
 
-    fn crowded(&self, answer: String) -> String {
+    fn crowded(&self, answer: Released) -> Released {
         let detail =
             "the answers to this batch take more room together than there is: send fewer requests at once";
-        match Envelope::read(&answer).ok().and_then(|read| read.id) {
-            Some(id) => reply::lost(&Denial::new(Reason::Crowded, detail), &id, self.request_id),
+        match Envelope::read(answer.text()).ok().and_then(|read| read.id) {
+            Some(id) => {
+                Released::own(reply::lost(&Denial::new(Reason::Crowded, detail), &id, self.request_id))
+            }
             // Only the gateway's own errors have no readable id, and they are short.
             None => answer,
         }
@@ -93,8 +95,8 @@ impl<'a> BatchAnswers<'a> {
 
     /// Tells what there is as events of a stream that has begun.
     async fn tell(&mut self, out: &mut Answering<'_>) -> io::Result<()> {
-        for text in self.texts.drain(..) {
-            out.event(&text, None).await?;
+        for answer in self.answers.drain(..) {
+            out.event(answer, None).await?;
         }
         self.bytes = 0;
         Ok(())
@@ -104,16 +106,10 @@ impl<'a> BatchAnswers<'a> {
         if out.begun {
             return out.end().await;
         }
-        if self.texts.is_empty() {
+        if self.answers.is_empty() {
             return out.status(StatusCode::ACCEPTED).await;
         }
-        let mut whole = String::with_capacity(self.bytes + self.texts.len() + 1);
-        for text in self.texts {
-            whole.push(if whole.is_empty() { '[' } else { ',' });
-            whole.push_str(&text);
-        }
-        whole.push(']');
-        out.last(StatusCode::OK, whole).await
+        out.last(StatusCode::OK, Released::batch(&self.answers)).await
     }
 }
 
@@ -150,7 +146,7 @@ pub(super) async fn refused(
     record.note_denial(denial);
     if let Some(answer) = desk.refusal(denial, message) {
         // All is over if nobody takes it.
-        drop(parts.send(Part::Answer(answer, None)).await);
+        drop(parts.send(Part::Answer(Released::own(answer), None)).await);
     }
 }
 

@@ -16,7 +16,7 @@ use portunus_filters::gate::Judged;
 use portunus_filters::mcp::bridge::{Parts, Profile};
 use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Arrival, Denial, Era, Identity, Message, Moment, Reason};
+use portunus_filters::{Arrival, Denial, Era, Identity, Message, Moment, Reason, Released};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -277,7 +277,7 @@ impl Desk<'_> {
         out.record.note_denial(&denial);
         if let Some(id) = &message.id {
             let event = reply::last_event(&denial, id, message.era, self.inbound.request_id);
-            if out.raw(event).await.is_err() {
+            if out.raw(Released::own(event)).await.is_err() {
                 return End::Broken;
             }
         }

@@ -18,7 +18,7 @@ use portunus_config::{UpstreamKey, VirtualServer};
 use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::bridge::{self, Facts, LogLevel, Profile};
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Denial, Era, Identity, Message, Reason};
+use portunus_filters::{Channel, Denial, Era, Identity, Message, Reason, Released};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,8 @@ pub(super) async fn found(
     let Founded { session, sealed, result } = begin(desk, message).await?;
     let text = seal(desk, &session, sealed);
     out.record.note_answer(None);
-    Ok(out.founding(&text, bridge::wrap_result(call::id_text(message), &result)).await)
+    let told = bridge::wrap_result(call::id_text(message), &result);
+    Ok(out.founding(&text, Released::unread(Channel::ServerInfo, told)).await)
 }
 
 /// A session that has begun.

@@ -18,7 +18,7 @@ use crate::sealing::{Binding, LineToken, Token};
 use http::{StatusCode, Version};
 use portunus_filters::mcp::bridge;
 use portunus_filters::message::Reading;
-use portunus_filters::{Denial, Era, Kind, Message, Reason};
+use portunus_filters::{Channel, Denial, Era, Kind, Message, Reason, Released};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -42,7 +42,7 @@ pub async fn open(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -
 }
 
 async fn carry(desk: &Desk<'_>, mut seat: Seat, out: &mut Answering<'_>) -> End {
-    if out.raw(endpoint(desk, &seat).into()).await.is_err() {
+    if out.raw(Released::own(endpoint(desk, &seat))).await.is_err() {
         return End::Left;
     }
     let _open = Counted::one(&desk.gateway.metrics.streams);
@@ -76,7 +76,7 @@ async fn unfounded(desk: &Desk<'_>, seat: &mut Seat, out: &mut Answering<'_>) ->
         tokio::select! {
             biased;
             _ = line.founded() => return None,
-            Some(part) = seat.parts.recv() => if out.event(part.text(), None).await.is_err() {
+            Some(part) = seat.parts.recv() => if out.event(part.into_message(), None).await.is_err() {
                 return Some(End::Left);
             },
             () = line.drained(&mut phase) => return Some(stream.over(out).await),
@@ -167,7 +167,7 @@ async fn found(
     }
     out.record.note_answer(None);
     let answer = bridge::wrap_result(call::id_text(message), &founded.result);
-    Ok(out.last(StatusCode::OK, answer).await)
+    Ok(out.last(StatusCode::OK, Released::unread(Channel::ServerInfo, answer)).await)
 }
 
 fn not_initialized() -> Denial {
@@ -178,5 +178,5 @@ fn not_initialized() -> Denial {
 ///
 /// Gives back `false` if the stream does not take it.
 pub fn refuse(line: &Line, body: String) -> bool {
-    line.parts.try_send(Part::Answer(body, None)).is_ok()
+    line.parts.try_send(Part::Answer(Released::own(body), None)).is_ok()
 }

@@ -216,7 +216,7 @@ pub(super) fn outdate(gateway: &Gateway, upstream: &Upstream, word: &Word) {
             }
         }
         Word::Updated { uri, .. } => estate.reads.updated(upstream, uri, now),
-        Word::Said(_) => {}
+        Word::Said(_) | Word::Asked(_) => {}
     }
 }
 
@@ -267,7 +267,7 @@ fn tell_session(gateway: &Gateway, session: &Session, upstream: &str, word: Word
     // What nobody asked for takes no place in a queue.
     let is_wanted = match &word {
         Word::Updated { upstream, uri, .. } => session.served_uri(upstream, uri).is_some(),
-        Word::Changed(_) | Word::Said(_) => true,
+        Word::Changed(_) | Word::Said(_) | Word::Asked(_) => true,
     };
     if is_wanted && session.overseer().is_some_and(listens) {
         told(gateway, session.push(word));
@@ -306,7 +306,7 @@ fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, id: Id, question: Question) {
     match session.ask(&gateway.estate.home, waiting) {
         Some(ours) => {
             let asked = bridge::legacy_question(&question, &ours, ours.trim_matches('"'));
-            told(gateway, session.push(Word::Said(asked.into())));
+            told(gateway, session.push(Word::Asked(asked.into())));
         }
         None => refuse("too many questions wait for the client"),
     }

@@ -16,12 +16,11 @@ use crate::headers::Stamp;
 use crate::record::RecordGuard;
 use crate::reply;
 use crate::respond::End;
-use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 use portunus_filters::mcp::bridge::Parts;
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::{Id, Revision};
-use portunus_filters::{Denial, Message, Reason};
+use portunus_filters::{Denial, Message, Reason, Released};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -119,7 +118,7 @@ impl Task {
             Ok(End::Refused(denial)) | Err(denial) => {
                 out.record.note_denial(&denial);
                 if let Some(answer) = desk.refusal(&denial, &self.message) {
-                    out.last(StatusCode::OK, answer).await;
+                    out.last(StatusCode::OK, Released::own(answer)).await;
                 }
             }
         }
@@ -206,7 +205,7 @@ async fn tell_lost(desk: &Desk<'_>, request: &Id, id: &str, out: &mut Answering<
     let denial = Denial::new(Reason::AnswerLost, detail);
     out.record.note_denial(&denial);
     let answer = reply::lost(&denial, request, desk.inbound.request_id);
-    match out.event(&answer, Some(id)).await {
+    match out.event(Released::own(answer), Some(id)).await {
         Ok(()) => out.end().await,
         Err(_) => End::Broken,
     }
@@ -218,7 +217,7 @@ async fn listen(desk: &Desk<'_>, session: &Session, mut tail: Tail, out: &mut An
     // Clients of earlier revisions take an event without a message for a broken one.
     if session.version >= Revision::V2025_11_25 {
         let priming = format!("id: {}\ndata: \n\n", tail.start);
-        if out.raw(Bytes::from(priming)).await.is_err() {
+        if out.raw(Released::own(priming)).await.is_err() {
             return Heard::Left { can_return };
         }
         can_return = true;
@@ -229,10 +228,10 @@ async fn listen(desk: &Desk<'_>, session: &Session, mut tail: Tail, out: &mut An
             biased;
             event = tail.next() => match event {
                 Some(event) if event.last && !out.begun => {
-                    return Heard::All(out.last(StatusCode::OK, event.message.to_string()).await);
+                    return Heard::All(out.last(StatusCode::OK, event.message).await);
                 }
                 Some(event) => {
-                    let told = out.event(&event.message, Some(&event.id)).await;
+                    let told = out.event(event.message, Some(&event.id)).await;
                     can_return |= told.is_ok();
                     told
                 }

@@ -21,7 +21,7 @@ use http::StatusCode;
 use portunus_config::Upstream;
 use portunus_filters::mcp::bridge::{self, Parts, Question};
 use portunus_filters::mcp::{Envelope, Id};
-use portunus_filters::{Denial, Era, Kind, Message, Reason};
+use portunus_filters::{Channel, Denial, Era, Kind, Message, Reason, Released};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -326,7 +326,7 @@ impl<'a, 'd> Call<'a, 'd> {
                     // What the client is told to visit has an id of its own; ours is as good as any.
                     let asked = bridge::legacy_question(&question, &id, id.trim_matches('"'));
                     self.waiting.insert(id, Arc::clone(&question.key));
-                    out.event(&asked, None).await.map_err(drop)?;
+                    out.event(Released::unread(Channel::Question, asked), None).await.map_err(drop)?;
                 }
                 None => {
                     refused.push((question.key, Reply::Error(UNABLE.to_owned())));
@@ -345,8 +345,11 @@ impl<'a, 'd> Call<'a, 'd> {
     ) -> Result<Option<End>, Denial> {
         match turn {
             Turn::Note(note) => {
-                let Ok(text) = std::str::from_utf8(&note) else { return Ok(None) };
-                Ok(out.event(text, None).await.is_err().then_some(End::Broken))
+                if std::str::from_utf8(&note).is_err() {
+                    return Ok(None);
+                }
+                let note = Released::unread(Channel::CallNotification, note);
+                Ok(out.event(note, None).await.is_err().then_some(End::Broken))
             }
             Turn::Ask(_) => Ok(None),
             Turn::Done(answer) => {
@@ -458,7 +461,7 @@ fn cancelled(message: &Message) -> Option<Id> {
 
 async fn empty(message: &Message, out: &mut Answering<'_>) -> End {
     out.record.note_answer(None);
-    out.last(StatusCode::OK, bridge::wrap_result(call::id_text(message), "{}")).await
+    out.last(StatusCode::OK, Released::own(bridge::wrap_result(call::id_text(message), "{}"))).await
 }
 
 fn gone() -> Denial {

@@ -12,7 +12,7 @@ use portunus_filters::mcp::bridge::{self, Facts, Profile};
 use portunus_filters::mcp::catalog::{Closing, INCOMPLETE, ListKind};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::{Denial, Era, Message, Reason};
+use portunus_filters::{Channel, Denial, Era, Message, Reason, Released};
 use std::sync::Arc;
 
 /// `tools/list` and its kin.
@@ -38,9 +38,9 @@ pub(super) async fn list(
     let result = desk.listed(&current.catalog, (kind, cursor.as_deref()), &closing).await?;
     let mut pieces = Vec::with_capacity(result.len() + 2);
     let id = call::id_text(message);
-    pieces.push(Bytes::from(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":")));
-    pieces.extend(result);
-    pieces.push(Bytes::from_static(b"}"));
+    pieces.push(Released::own(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":")));
+    pieces.extend(result.into_iter().map(|piece| Released::unread(Channel::List, piece)));
+    pieces.push(Released::own(Bytes::from_static(b"}")));
     out.record.note_answer(None);
     Ok(out.pieces(pieces).await)
 }
@@ -63,7 +63,8 @@ pub(super) async fn discover(
     let caching = desk.told_for(current.description_caching(desk.gateway.clock.now()));
     let result = with_missing(facts.discover_result(caching), &current.silent(&told));
     out.record.note_answer(None);
-    Ok(out.last(StatusCode::OK, bridge::wrap_result(call::id_text(message), &result)).await)
+    let told = bridge::wrap_result(call::id_text(message), &result);
+    Ok(out.last(StatusCode::OK, Released::unread(Channel::ServerInfo, told)).await)
 }
 
 /// What the servers of an endpoint that the caller is told of say of themselves, as one.

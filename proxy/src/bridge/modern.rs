@@ -16,7 +16,7 @@ use crate::talk::{LegOf, Order, Reply, Retry, Rounds, Talk, Turn};
 use http::StatusCode;
 use portunus_filters::mcp::Fault;
 use portunus_filters::mcp::bridge::{self, InputResponses, Parts, Profile, Question};
-use portunus_filters::{Denial, Era, Kind, Message, Reason};
+use portunus_filters::{Channel, Denial, Era, Kind, Message, Reason, Released};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -266,15 +266,18 @@ impl Round<'_, '_> {
         let state = request_state::seal_parked(desk, &ticket, serial)?;
         let result = bridge::input_required(&questions, &state);
         out.record.note_answer(None);
-        Ok(out.last(StatusCode::OK, bridge::wrap_result(call::id_text(self.message), &result)).await)
+        let asked = bridge::wrap_result(call::id_text(self.message), &result);
+        Ok(out.last(StatusCode::OK, Released::unread(Channel::Question, asked)).await)
     }
 
     /// Brings one turn to the client.
     async fn turn(&self, turn: Turn, talk: &mut Talk, out: &mut Answering<'_>) -> Result<Next, Denial> {
         match turn {
             Turn::Note(note) => {
-                let Ok(text) = std::str::from_utf8(&note) else { return Ok(Next::More) };
-                match out.event(text, None).await {
+                if std::str::from_utf8(&note).is_err() {
+                    return Ok(Next::More);
+                }
+                match out.event(Released::unread(Channel::CallNotification, note), None).await {
                     Ok(()) => Ok(Next::More),
                     Err(_) => Ok(Next::Over(End::Broken)),
                 }

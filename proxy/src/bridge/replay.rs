@@ -9,6 +9,7 @@ mod event_id;
 
 use event_id::{EventId, OWN, Place};
 use portunus_config::ReplayRules;
+use portunus_filters::Released;
 use portunus_filters::mcp::Id;
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
@@ -68,7 +69,7 @@ pub struct Event {
     /// What its client will show to have seen it.
     pub id: Arc<str>,
     /// The message.
-    pub message: Arc<str>,
+    pub message: Released,
     /// It is the answer: the stream ends with it.
     pub last: bool,
 }
@@ -261,7 +262,7 @@ impl Replay {
     fn keep(
         &self,
         stream: u64,
-        message: Arc<str>,
+        message: Released,
         last: bool,
     ) -> Option<(Event, Option<(u64, mpsc::Sender<Event>)>)> {
         let mut pages = self.pages();
@@ -319,8 +320,8 @@ impl Drop for Replay {
 
 impl Pen {
     /// Writes a message, as soon as who listens has taken the one before.
-    pub async fn write(&self, message: &str) {
-        if let Some((event, Some(tail))) = self.replay.keep(self.stream, message.into(), false) {
+    pub async fn write(&self, message: &Released) {
+        if let Some((event, Some(tail))) = self.replay.keep(self.stream, message.detached(), false) {
             self.hand(tail, event).await;
         }
     }
@@ -343,14 +344,14 @@ impl Pen {
     }
 
     /// Writes the answer, with which the stream ends. Of one that is too long to be kept, `instead` is.
-    pub async fn answer(&self, message: &str, instead: impl FnOnce(&Id) -> String) {
+    pub async fn answer(&self, message: &Released, instead: impl FnOnce(&Id) -> Released) {
         let long = message.len() > self.replay.rules.bytes;
         let kept = match self.request().filter(|_| long) {
-            Some(request) => instead(&request).into(),
-            None => message.into(),
+            Some(request) => instead(&request),
+            None => message.detached(),
         };
         if let Some((event, Some(tail))) = self.replay.keep(self.stream, kept, true) {
-            let message = if long { message.into() } else { Arc::clone(&event.message) };
+            let message = if long { message.clone() } else { event.message.clone() };
             self.hand(tail, Event { message, ..event }).await;
         }
     }

@@ -11,7 +11,7 @@ use http::StatusCode;
 use portunus_filters::mcp::bridge::{self, ForModern, Profile, RpcError};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::{Denial, Era, Message, Reason};
+use portunus_filters::{Channel, Denial, Era, Message, Reason, Released};
 use std::borrow::Cow;
 
 /// An answer in the client's words.
@@ -19,7 +19,7 @@ pub(super) struct Said {
     /// HTTP status, if nothing was sent before.
     pub status: StatusCode,
     /// The message.
-    pub message: Bytes,
+    pub message: Released,
     /// Code of its error.
     pub rpc_error: Option<i64>,
     /// It is a result that is no tool error.
@@ -206,13 +206,14 @@ fn succeeded(message: &Message, result: &str) -> Said {
 
 /// What succeeded, in a message that says so.
 fn succeeded_by(message: Bytes, proven: bool) -> Said {
+    let message = Released::unread(Channel::Result, message);
     Said { status: StatusCode::OK, message, rpc_error: None, proven }
 }
 
 fn failed(message: &Message, said: bridge::Said<'_>) -> Said {
     Said {
         status: StatusCode::from_u16(said.status).unwrap_or(StatusCode::OK),
-        message: bridge::wrap_said(id_text(message), &said.error).into(),
+        message: Released::unread(Channel::Error, bridge::wrap_said(id_text(message), &said.error)),
         rpc_error: Some(said.code),
         proven: false,
     }

@@ -117,8 +117,10 @@ pub enum Word {
         /// The notification.
         message: Spoken,
     },
-    /// Any other message, as it is.
+    /// Any other notification, as it is.
     Said(Spoken),
+    /// A question of a server.
+    Asked(Spoken),
 }
 
 /// The text of a message, and its part of what may wait to be heard.
@@ -157,6 +159,7 @@ impl Word {
                 Word::Updated { upstream, uri, message }
             }
             Word::Said(message) => Word::Said(count(message, 0)?),
+            Word::Asked(message) => Word::Asked(count(message, 0)?),
         })
     }
 }

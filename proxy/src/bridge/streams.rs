@@ -17,7 +17,7 @@ use crate::respond::End;
 use portunus_filters::mcp::bridge::{self, Filter, Listener, MAX_URI_BYTES, Profile};
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Denial, Era, Kind, Message, Reason};
+use portunus_filters::{Channel, Denial, Era, Kind, Message, Reason, Released};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,21 +64,21 @@ pub(super) async fn flow(
     let (sender, mut followed) = mpsc::channel(64);
     let mut following = Following::of(desk, session, sender);
     loop {
-        let word = tokio::select! {
+        let told = tokio::select! {
             word = words.recv() => match word {
-                Some(word) => word,
+                Some(word) => stream.say(desk, word, out).await,
                 // Another stream of the session has taken its place, or the session has ended.
                 None => return stream.over(out).await,
             },
-            Some(word) = followed.recv() => word,
-            Some(part) = lines::part(&mut seat) => Word::Said(part.text().into()),
+            Some(word) = followed.recv() => stream.say(desk, word, out).await,
+            Some(part) = lines::part(&mut seat) => stream.pass(part.into_message(), out).await,
             () = session.changed.notified() => {
                 following.renew(desk, session);
                 continue;
             }
             () = lines::drained(line.as_ref(), &mut phase) => {
                 while let Some(part) = lines::waiting(&mut seat) {
-                    drop(stream.say(desk, Word::Said(part.text().into()), out).await);
+                    drop(stream.pass(part.into_message(), out).await);
                 }
                 return stream.over(out).await;
             }
@@ -92,7 +92,7 @@ pub(super) async fn flow(
                 None => continue,
             },
         };
-        if stream.say(desk, word, out).await.is_err() {
+        if told.is_err() {
             out.record.note_answer(None);
             return End::Left;
         }
@@ -132,7 +132,7 @@ pub(super) async fn listen(
 /// Acknowledges a subscription and tells what it is for, until it ends.
 async fn tell(desk: &Desk<'_>, mut stream: Stream, seat: &mut Seat, out: &mut Answering<'_>) -> End {
     if let Some(Subscription { id, honoured, .. }) = &stream.subscription
-        && out.event(&bridge::acknowledged(honoured, id), None).await.is_err()
+        && out.event(Released::own(bridge::acknowledged(honoured, id)), None).await.is_err()
     {
         return End::Broken;
     }
@@ -331,11 +331,18 @@ impl Stream {
         out.record.note_answer(None);
         if let Some(Subscription { id, facts, .. }) = &self.subscription {
             let ended = bridge::wrap_result(id, &bridge::listen_result(id, facts));
-            if out.event(&ended, None).await.is_err() {
+            if out.event(Released::unread(Channel::ServerInfo, ended), None).await.is_err() {
                 return End::Left;
             }
         }
         out.end().await
+    }
+
+    /// Sends what came for the client from elsewhere.
+    async fn pass(&mut self, message: Released, out: &mut Answering<'_>) -> std::io::Result<()> {
+        out.event(message, None).await?;
+        self.silent_until = Instant::now() + self.keepalive;
+        Ok(())
     }
 
     async fn say(&mut self, desk: &Desk<'_>, word: Word, out: &mut Answering<'_>) -> std::io::Result<()> {
@@ -350,11 +357,16 @@ impl Stream {
             }
             (Word::Updated { upstream, uri, message }, _) => {
                 let Some(text) = self.updated(desk, (&upstream, &uri), &message) else { return Ok(()) };
-                out.event(&text, None).await?;
+                out.event(Released::unread(Channel::StreamNotification, text), None).await?;
             }
             // A modern client hears nothing that it did not ask for.
-            (Word::Said(_), Some(_)) => return Ok(()),
-            (Word::Said(message), None) => out.event(&message, None).await?,
+            (Word::Said(_) | Word::Asked(_), Some(_)) => return Ok(()),
+            (Word::Said(note), None) => {
+                out.event(Released::unread(Channel::StreamNotification, note.to_string()), None).await?;
+            }
+            (Word::Asked(question), None) => {
+                out.event(Released::unread(Channel::Question, question.to_string()), None).await?;
+            }
         }
         self.silent_until = Instant::now() + self.keepalive;
         Ok(())
@@ -412,7 +424,7 @@ async fn said(message: &str, subscription: Option<&str>, out: &mut Answering<'_>
     let era = if subscription.is_some() { Era::Modern } else { Era::Legacy };
     let listener = Listener { era, token: None, log_level: None, subscription };
     match bridge::notification(message, &listener) {
-        Ok(Some(text)) => out.event(&text, None).await,
+        Ok(Some(text)) => out.event(Released::own(text), None).await,
         _ => Ok(()),
     }
 }

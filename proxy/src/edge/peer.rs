@@ -11,7 +11,7 @@ use crate::shares::Owner;
 use bytes::Bytes;
 use http::request::Parts;
 use pingora_http::ResponseHeader;
-use portunus_filters::Era;
+use portunus_filters::{Era, Released};
 use std::pin::pin;
 
 impl Edge {
@@ -99,7 +99,9 @@ impl Edge {
             Ok((head, body))
         };
         let (head, body) = answer().ok()?;
-        in_time(door.listener.limits.write_timeout, pin!(client.answer(head, body))).await.ok()?;
+        in_time(door.listener.limits.write_timeout, pin!(client.answer(head, Released::own(body))))
+            .await
+            .ok()?;
         client.finish().await
     }
 }

@@ -14,7 +14,7 @@ use crate::session::Client;
 use bytes::Bytes;
 use portunus_filters::mcp::sse::{Event, Splitter};
 use portunus_filters::mcp::{Envelope, Id, Method, Shape, bridge};
-use portunus_filters::{Denial, Era, Kind, Reason};
+use portunus_filters::{Denial, Era, Kind, Reason, Released};
 
 /// What is known of a stream so far.
 struct Progress {
@@ -52,7 +52,7 @@ impl Respond<'_> {
                 Wait::End => {
                     // The second half of the CRLF that ended the last event.
                     if progress.splitter.remainder() == b"\n"
-                        && self.write(client, &Bytes::from_static(b"\n"), 0).await.is_err()
+                        && self.write(client, Released::own(Bytes::from_static(b"\n")), 0).await.is_err()
                     {
                         return End::Broken;
                     }
@@ -76,7 +76,7 @@ impl Respond<'_> {
             if !self.follow(followed, progress)? {
                 continue;
             }
-            self.write(client, event.raw(), 1).await.map_err(|_| Stop::Client)?;
+            self.write(client, self.pass.pass(event.raw().clone()), 1).await.map_err(|_| Stop::Client)?;
             // Only now: until it is written, the answer is owed.
             self.expect.open.retain(|open| !progress.answered.contains(open));
             progress.answered.clear();
@@ -136,7 +136,7 @@ impl Respond<'_> {
     }
 
     /// The upstream ended the stream: by its rules, or without the answer it owes.
-    fn ended(&mut self, progress: &Progress) -> Option<Bytes> {
+    fn ended(&mut self, progress: &Progress) -> Option<Released> {
         if self.expect.kind == Kind::Stream || self.expect.open.is_empty() || progress.resumable {
             self.record.note_answer(progress.rpc_error);
             return None;
@@ -149,13 +149,13 @@ impl Respond<'_> {
     }
 
     /// The stream ends for a reason of its own; the bytes that say so, if anything has to.
-    fn cut(&mut self, ending: &Ending, progress: &Progress) -> Option<Bytes> {
+    fn cut(&mut self, ending: &Ending, progress: &Progress) -> Option<Released> {
         self.note_loss(ending);
         let graceful = matches!(ending, Ending::Expired | Ending::RouteRemoved | Ending::CallerLost)
             && self.expect.endless;
         if graceful || self.expect.open.is_empty() {
             self.record.note_answer(progress.rpc_error);
-            return self.expect.open.first().map(listen_complete);
+            return self.expect.open.first().map(|id| Released::own(listen_complete(id)));
         }
         let denial = self.note(ending)?;
         // A client that can resume asks again for what it missed; an error would end its call.
@@ -163,18 +163,18 @@ impl Respond<'_> {
         if resumes { None } else { self.final_error(&denial) }
     }
 
-    fn malformed(&mut self, detail: &'static str) -> Option<Bytes> {
+    fn malformed(&mut self, detail: &'static str) -> Option<Released> {
         let denial = Denial::new(Reason::UpstreamMalformed, detail);
         self.record.note_denial(&denial);
         self.note_failure(denial.clone().into());
         self.final_error(&denial)
     }
 
-    fn final_error(&self, denial: &Denial) -> Option<Bytes> {
+    fn final_error(&self, denial: &Denial) -> Option<Released> {
         let events =
             self.expect.open.iter().map(|id| last_event(denial, id, self.expect.era, self.stamp.request_id));
         let joined: Vec<u8> = events.flat_map(|event| event.to_vec()).collect();
-        (!joined.is_empty()).then(|| Bytes::from(joined))
+        (!joined.is_empty()).then(|| Released::own(joined))
     }
 
     /// The client closed its end: of a stream without an end of its own, that is how it ends.
@@ -186,9 +186,9 @@ impl Respond<'_> {
         End::Broken
     }
 
-    async fn close(&mut self, last: Option<Bytes>, client: &mut Client) -> End {
-        if let Some(bytes) = last
-            && self.write(client, &bytes, 1).await.is_err()
+    async fn close(&mut self, last: Option<Released>, client: &mut Client) -> End {
+        if let Some(text) = last
+            && self.write(client, text, 1).await.is_err()
         {
             return End::Broken;
         }

@@ -63,11 +63,12 @@ impl Respond<'_> {
     async fn stream_json(&mut self, exchange: &mut Exchange, client: &mut Client, first: Bytes) -> End {
         let length = exchange.head.framing.length();
         self.record.note_http_answer(exchange.head.status.as_u16(), None);
-        if self.begin(exchange, length, client).await.is_err() || self.write(client, &first, 0).await.is_err()
+        if self.begin(exchange, length, client).await.is_err()
+            || self.write(client, self.pass.pass(first), 0).await.is_err()
         {
             return End::Broken;
         }
-        drop((first, self.room.take()));
+        self.room = None;
         self.stream_rest(exchange, client).await
     }
 

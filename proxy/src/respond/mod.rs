@@ -31,7 +31,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora_http::ResponseHeader;
 use portunus_config::{Credentials, ServerId, Upstream};
 use portunus_filters::mcp::{Id, Method};
-use portunus_filters::{Denial, Era, Kind, Reason};
+use portunus_filters::{Denial, Era, Kind, RawPass, Reason, Released};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -100,6 +100,8 @@ pub struct Respond<'a> {
     pub home: Option<&'a Arc<Member>>,
     /// For the part of the answer that is held, if it is not short.
     pub room: Option<Share>,
+    /// The right to pass the answer as it came.
+    pub pass: RawPass,
 }
 
 /// How an answer ended.
@@ -213,7 +215,7 @@ impl Respond<'_> {
             match self.next(0, exchange, client).await {
                 Wait::Room(_) => {}
                 Wait::Chunk(chunk) => {
-                    if self.write(client, &chunk, 0).await.is_err() {
+                    if self.write(client, self.pass.pass(chunk), 0).await.is_err() {
                         return End::Broken;
                     }
                 }
@@ -264,7 +266,7 @@ impl Respond<'_> {
         let length = body.len();
         let end = if length <= WRITE_BYTES {
             let Ok(head) = self.prepare(exchange, Some(length as u64), client) else { return End::Broken };
-            let written = pin!(client.answer(head, body));
+            let written = pin!(client.answer(head, self.pass.pass(body)));
             let written = tokio::select! {
                 biased;
                 written = in_time(self.write_timeout, written) => written,
@@ -277,7 +279,7 @@ impl Respond<'_> {
             End::Done
         } else {
             if self.begin(exchange, Some(length as u64), client).await.is_err()
-                || self.write(client, &body, 0).await.is_err()
+                || self.write(client, self.pass.pass(body), 0).await.is_err()
             {
                 return End::Broken;
             }
@@ -293,21 +295,21 @@ impl Respond<'_> {
     ///
     /// A client that reads slowly is waited for piece by piece, but not beyond the end of the call or
     /// of the process.
-    async fn write(&mut self, client: &mut Client, bytes: &Bytes, events: u64) -> io::Result<()> {
-        let mut rest = bytes.clone();
-        while !rest.is_empty() {
-            let piece = rest.split_to(rest.len().min(WRITE_BYTES));
+    async fn write(&mut self, client: &mut Client, text: Released, events: u64) -> io::Result<()> {
+        let bytes = text.len();
+        let mut pieces = text.split(WRITE_BYTES).peekable();
+        while let Some(piece) = pieces.next() {
             let written = pin!(client.write(piece));
             tokio::select! {
                 biased;
                 written = in_time(self.write_timeout, written) => written?,
                 () = reached(&mut self.phase, Phase::Expired) => return Err(timed_out()),
             }
-            if !rest.is_empty() && self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            if pieces.peek().is_some() && self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(timed_out());
             }
         }
-        self.record.add_sent(bytes.len(), events);
+        self.record.add_sent(bytes, events);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::session::Client;
 use bytes::Bytes;
 use portunus_config::VirtualServer;
 use portunus_filters::message::Reading;
-use portunus_filters::{Denial, Kind, Reason};
+use portunus_filters::{Denial, Kind, RawPass, Reason};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -143,6 +143,7 @@ impl Passage<'_> {
             deadline: None,
             home: Some(home),
             room: None,
+            pass: RawPass::of_owner(),
         }
     }
 }

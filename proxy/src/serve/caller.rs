@@ -17,7 +17,7 @@ use pingora_http::ResponseHeader;
 use portunus_config::{Profile, Resource, VirtualServer};
 use portunus_filters::identity::assertion::key_set;
 use portunus_filters::identity::{Fault, Principal};
-use portunus_filters::{Denial, Era, Identity, Reason};
+use portunus_filters::{Channel, Denial, Era, Identity, Reason, Released};
 use std::sync::Arc;
 
 /// Where upstreams find the keys that they verify assertions with.
@@ -222,6 +222,7 @@ impl Passage<'_> {
             Method::HEAD => Bytes::new(),
             _ => Bytes::copy_from_slice(document.as_bytes()),
         };
+        let body = Released::unread(Channel::AuthorizationMetadata, body);
         match head() {
             Ok(head) => self.write(head, body, client).await,
             Err(_) => End::Broken,

@@ -60,7 +60,7 @@ async fn received(version: Version, say: impl AsyncFnOnce(&mut Answering<'_>) ->
 }
 
 async fn last(out: &mut Answering<'_>) -> End {
-    out.last(StatusCode::NOT_FOUND, "{\"id\":1}".to_owned()).await
+    out.last(StatusCode::NOT_FOUND, Released::own("{\"id\":1}")).await
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn an_answer_that_comes_first_is_json_with_its_own_status() {
 async fn a_client_that_takes_json_alone_gets_the_answer_without_what_came_before_it() {
     let text = received(Version::HTTP_11, async |out| {
         out.takes_events = false;
-        out.event("{\"method\":\"m\"}", None).await.unwrap();
+        out.event(Released::own("{\"method\":\"m\"}"), None).await.unwrap();
         out.comment().await.unwrap();
         last(out).await
     });
@@ -87,8 +87,8 @@ async fn a_client_that_takes_json_alone_gets_the_answer_without_what_came_before
 #[tokio::test]
 async fn what_comes_before_it_makes_the_answer_the_last_event_of_a_stream() {
     let text = received(Version::HTTP_11, async |out| {
-        out.event("{\"a\":\n1}", None).await.unwrap();
-        out.event("{}", Some("e1")).await.unwrap();
+        out.event(Released::own("{\"a\":\n1}"), None).await.unwrap();
+        out.event(Released::own("{}"), Some("e1")).await.unwrap();
         last(out).await
     });
     let text = text.await;
@@ -117,7 +117,7 @@ async fn a_sign_of_life_begins_the_stream_too() {
 
 #[tokio::test]
 async fn a_session_is_named_and_an_acceptance_is_empty() {
-    let text = received(Version::HTTP_11, async |out| out.founding("s-1", "{}".to_owned()).await).await;
+    let text = received(Version::HTTP_11, async |out| out.founding("s-1", Released::own("{}")).await).await;
     assert!(text.contains("mcp-session-id: s-1\r\n") && text.ends_with("\r\n\r\n{}"), "{text}");
     let text = received(Version::HTTP_11, async |out| out.status(StatusCode::ACCEPTED).await).await;
     assert!(text.starts_with("HTTP/1.1 202 ") && text.ends_with("\r\n\r\n"), "{text}");
@@ -128,7 +128,7 @@ async fn a_session_is_named_and_an_acceptance_is_empty() {
 async fn an_answer_in_pieces_is_the_same_whole_or_as_an_event() {
     for bytes in [8, JOINED_BYTES] {
         let long = format!("\"{}\"", "x".repeat(bytes));
-        let pieces = || ["[", &long, "]"].map(|piece| Bytes::copy_from_slice(piece.as_bytes())).to_vec();
+        let pieces = || ["[", &long, "]"].map(|piece| Released::own(piece.to_owned())).to_vec();
         let text = received(Version::HTTP_11, async |out| out.pieces(pieces()).await).await;
         assert!(text.ends_with(&format!("\r\n\r\n[{long}]")), "{bytes}");
         assert!(text.contains(&format!("content-length: {}\r\n", long.len() + 2)), "{bytes}");
@@ -159,12 +159,12 @@ async fn parts_of_a_batch_go_to_who_joins_them() {
     let (bed, (parts, mut joined)) = (bed(), mpsc::channel(8));
     let end = answer(Sink::Batch(parts.clone()), Version::HTTP_11, &bed, async |out| {
         out.comment().await.unwrap();
-        out.event("{}", None).await.unwrap();
+        out.event(Released::own("{}"), None).await.unwrap();
         last(out).await
     });
     assert!(matches!(end.await, End::Done));
-    assert!(matches!(joined.recv().await, Some(Part::Ahead(note)) if note == "{}"));
-    assert!(matches!(joined.recv().await, Some(Part::Answer(answer, None)) if answer == "{\"id\":1}"));
+    assert!(matches!(joined.recv().await, Some(Part::Ahead(note)) if note.text() == "{}"));
+    assert!(matches!(joined.recv().await, Some(Part::Answer(answer, None)) if answer.text() == "{\"id\":1}"));
     drop(joined);
     let end = answer(Sink::Batch(parts), Version::HTTP_11, &bed, async |out| last(out).await).await;
     assert!(matches!(end, End::Broken), "nobody joins them");

@@ -26,25 +26,28 @@ async fn heard(tail: &mut Tail) -> Vec<Event> {
 }
 
 fn messages(events: &[Event]) -> Vec<&str> {
-    events.iter().map(|event| &*event.message).collect()
+    events.iter().map(|event| event.message.text()).collect()
 }
 
 /// Writes with nobody there who would have to take it.
 async fn write(pen: &Pen, texts: &[&str]) {
     for text in texts {
-        pen.write(text).await;
+        pen.write(&Released::own(text.to_string())).await;
     }
 }
 
 async fn answer(pen: Pen, text: &str) {
-    pen.answer(text, |request| format!("instead of {}", request.as_json())).await;
+    pen.answer(&Released::own(text.to_owned()), |request| {
+        Released::own(format!("instead of {}", request.as_json()))
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_client_that_comes_back_gets_what_it_missed_once_and_in_order() {
     let replay = replay();
     let (pen, mut tail) = call(&replay);
-    pen.write("a").await;
+    pen.write(&Released::own("a")).await;
     let first = heard(&mut tail).await;
     assert_eq!(messages(&first), ["a"]);
     drop(tail);
@@ -52,7 +55,7 @@ async fn a_client_that_comes_back_gets_what_it_missed_once_and_in_order() {
     let mut tail = replay.resume(&first[0].id).unwrap();
     assert!(!tail.missed);
     let rest = async {
-        pen.write("c").await;
+        pen.write(&Released::own("c")).await;
         answer(pen, "answer").await;
     };
     let listen = async {
@@ -138,7 +141,7 @@ async fn an_answer_that_is_too_long_goes_out_and_is_kept_as_what_says_so() {
     let start = tail.start.clone();
     let long = "x".repeat(RULES.bytes + 1);
     let (event, ()) = tokio::join!(tail.next(), answer(pen, &long));
-    assert_eq!(event.map(|event| event.message).as_deref(), Some(long.as_str()));
+    assert_eq!(event.map(|event| event.message), Some(Released::own(long)));
     let kept = heard(&mut replay.resume(&start).unwrap()).await;
     assert_eq!(messages(&kept), ["instead of 7"]);
     assert!(kept[0].last);
@@ -200,13 +203,13 @@ async fn the_own_stream_has_one_pen_and_outlives_it() {
     assert!(replay.is_deserted());
     let mut tail = replay.own();
     assert!(!replay.is_deserted());
-    pen.write("a").await;
+    pen.write(&Released::own("a")).await;
     let seen = heard(&mut tail).await[0].id.clone();
     drop(pen);
     assert!(tail.next().await.is_none() && !replay.is_deserted(), "nothing is kept");
     let mut tail = replay.resume(&seen).unwrap();
     let pen = replay.own_pen().unwrap();
-    pen.write("b").await;
+    pen.write(&Released::own("b")).await;
     assert_eq!(messages(&heard(&mut tail).await), ["b"]);
     drop(tail);
     assert!(replay.is_deserted());
@@ -239,7 +242,7 @@ async fn who_comes_back_is_not_made_to_wait_for_a_connection_that_takes_nothing(
     let (pen, former) = call(&replay);
     write(&pen, &["a"]).await;
     let stuck = tokio::spawn(async move {
-        pen.write("b").await;
+        pen.write(&Released::own("b")).await;
         pen
     });
     tokio::task::yield_now().await;
@@ -247,7 +250,7 @@ async fn who_comes_back_is_not_made_to_wait_for_a_connection_that_takes_nothing(
     let mut back = replay.resume(&former.start).unwrap();
     let pen = within("the pen", stuck).await.unwrap();
     let texts = [back.next().await.unwrap().message, back.next().await.unwrap().message];
-    assert_eq!(texts.map(|text| text.to_string()), ["a", "b"]);
+    assert_eq!(texts.map(|message| message.text().to_owned()), ["a", "b"]);
     drop(pen);
 }
 
@@ -259,13 +262,13 @@ async fn of_two_who_come_back_to_one_stream_the_former_hears_no_more() {
     drop(first);
     write(&pen, &["a", "b", "c"]).await;
     let mut one = replay.resume(&start).unwrap();
-    assert_eq!(&*one.next().await.unwrap().message, "a");
+    assert_eq!(one.next().await.unwrap().message.text(), "a");
     let mut other = replay.resume(&start).unwrap();
     assert!(within("its end", one.next()).await.is_none());
     for _ in 0..200 {
         other = replay.resume(&start).unwrap();
     }
-    assert_eq!(&*other.next().await.unwrap().message, "a");
+    assert_eq!(other.next().await.unwrap().message.text(), "a");
     assert_eq!(replay.pages().streams.len(), 2, "coming back leaves nothing behind");
     drop(one);
     assert!(replay.pages().streams[&1].tail.is_some(), "that of the last stays");

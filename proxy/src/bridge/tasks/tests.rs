@@ -125,7 +125,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
     match within("the answer", modern::serve(&desk, message, &mut out)).await {
         End::Refused(denial) => Err(denial),
         _ => match parts.recv().await {
-            Some(Part::Answer(answer, _)) => Ok(serde_json::from_str(&answer).unwrap()),
+            Some(Part::Answer(answer, _)) => Ok(serde_json::from_str(answer.text()).unwrap()),
             other => panic!("no answer: {other:?}"),
         },
     }

@@ -1,0 +1,233 @@
+//! [`Released`]: text that may be written to a client.
+//!
+//! Everything that writes to clients takes nothing else, so that a text of a server on a way of its own does
+//! not compile. Each text names the [`Channel`] on which it reaches the client.
+
+use bytes::{Buf, Bytes};
+
+/// A place at which text of others reaches a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Channel {
+    /// The result of a request, with the members beside it.
+    Result,
+    /// The JSON-RPC error of a request.
+    Error,
+    /// A notification ahead of an answer.
+    CallNotification,
+    /// A notification on a stream of a session or a subscription.
+    StreamNotification,
+    /// A question of a server: a request, or a result that requires input.
+    Question,
+    /// The entries of a list.
+    List,
+    /// What servers tell of themselves: `initialize`, `server/discover`, the end of a subscription.
+    ServerInfo,
+    /// Metadata of an authorization server.
+    AuthorizationMetadata,
+    /// A body that is passed as it came, and its event stream.
+    Raw,
+    /// Text that the gateway wrote itself.
+    Own,
+}
+
+/// Text that may be written to a client, and the channel that it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Released {
+    channel: Channel,
+    bytes: Bytes,
+}
+
+/// The right to write text as it came: at an endpoint on which nothing reads it, or from the replica that has read it.
+#[derive(Clone, Copy, Debug)]
+pub struct RawPass(());
+
+impl RawPass {
+    /// That of an endpoint in passing mode.
+    pub fn of_passing_endpoint() -> RawPass {
+        RawPass(())
+    }
+
+    /// That of an answer which the replica that owns its state has released.
+    pub fn of_owner() -> RawPass {
+        RawPass(())
+    }
+
+    /// Releases a part of a body.
+    pub fn pass(self, bytes: Bytes) -> Released {
+        Released { channel: Channel::Raw, bytes }
+    }
+}
+
+impl Released {
+    /// Releases text that the gateway wrote itself: no server chose a part of it.
+    pub fn own(text: impl Into<Bytes>) -> Released {
+        Released { channel: Channel::Own, bytes: text.into() }
+    }
+
+    /// Releases text that no filter has read.
+    pub fn unread(channel: Channel, text: impl Into<Bytes>) -> Released {
+        Released { channel, bytes: text.into() }
+    }
+
+    /// The channel that it is for.
+    pub fn channel(&self) -> Channel {
+        self.channel
+    }
+
+    /// The text.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The text; empty if it is not UTF-8.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.bytes).unwrap_or_default()
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The same text in memory of its own: what is kept does not hold the buffer that it was cut from.
+    pub fn detached(&self) -> Released {
+        self.with(Bytes::copy_from_slice(&self.bytes))
+    }
+
+    /// Parts of the text, each of at most `longest` bytes.
+    pub fn split(mut self, longest: usize) -> impl Iterator<Item = Released> {
+        std::iter::from_fn(move || {
+            (!self.is_empty()).then(|| {
+                let part = self.bytes.split_to(self.bytes.len().min(longest));
+                self.with(part)
+            })
+        })
+    }
+
+    /// Joins texts that are one message.
+    pub fn concat(parts: &[Released]) -> Released {
+        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes.iter().copied()).collect();
+        Released { channel: channel_of(parts), bytes: bytes.into() }
+    }
+
+    /// Joins answers to a JSON-RPC batch (JSON-RPC 2.0 §6).
+    pub fn batch(answers: &[Released]) -> Released {
+        let mut bytes = Vec::with_capacity(answers.iter().map(|answer| answer.len() + 1).sum::<usize>() + 1);
+        for answer in answers {
+            bytes.push(if bytes.is_empty() { b'[' } else { b',' });
+            bytes.extend_from_slice(&answer.bytes);
+        }
+        bytes.push(b']');
+        Released { channel: channel_of(answers), bytes: bytes.into() }
+    }
+
+    /// The text as an event of a stream; `id` is what a client resumes by.
+    ///
+    /// A message may have line ends between its members; an event has none within a `data` line.
+    pub fn event(&self, id: Option<&str>) -> Released {
+        let mut event = Vec::with_capacity(self.len() + 40);
+        event.extend_from_slice(b"event: message\n");
+        if let Some(id) = id {
+            event.extend_from_slice(b"id: ");
+            event.extend_from_slice(id.as_bytes());
+            event.push(b'\n');
+        }
+        for line in self.bytes.split(|byte| matches!(byte, b'\n' | b'\r')) {
+            event.extend_from_slice(b"data: ");
+            event.extend_from_slice(line);
+            event.push(b'\n');
+        }
+        event.push(b'\n');
+        self.with(event.into())
+    }
+
+    /// As [`Released::event`], in parts of at most `longest` bytes that share the memory of the text.
+    pub fn event_parts(self, longest: usize) -> impl Iterator<Item = Released> {
+        let channel = self.channel;
+        let mut rest = Some(self.bytes);
+        let mut head: &'static [u8] = b"event: message\ndata: ";
+        let lines = std::iter::from_fn(move || {
+            let mut text = rest.take()?;
+            let end = memchr::memchr2(b'\n', b'\r', &text).unwrap_or(text.len());
+            let line = text.split_to(end);
+            let before = std::mem::replace(&mut head, b"\ndata: ");
+            if !text.is_empty() {
+                text.advance(1);
+                rest = Some(text);
+            }
+            let released = move |bytes| Released { channel, bytes };
+            let end = rest.is_none().then(|| released(Bytes::from_static(b"\n\n")));
+            Some(
+                std::iter::once(released(Bytes::from_static(before)))
+                    .chain(released(line).split(longest))
+                    .chain(end),
+            )
+        });
+        lines.flatten()
+    }
+
+    fn with(&self, bytes: Bytes) -> Released {
+        Released { channel: self.channel, bytes }
+    }
+}
+
+/// That of texts which are joined: of all of them, or of the first that is not the gateway's own.
+fn channel_of(parts: &[Released]) -> Channel {
+    let mut channels = parts.iter().map(Released::channel);
+    channels.find(|channel| *channel != Channel::Own).unwrap_or(Channel::Own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(parts: impl Iterator<Item = Released>) -> (usize, String) {
+        let parts: Vec<Released> = parts.collect();
+        let longest = parts.iter().map(Released::len).max().unwrap_or_default();
+        (longest, Released::concat(&parts).text().to_owned())
+    }
+
+    #[test]
+    fn events_have_a_data_line_for_each_line_of_the_message() {
+        let cases = [
+            ("{}", "event: message\ndata: {}\n\n"),
+            ("{\"a\":\n1}", "event: message\ndata: {\"a\":\ndata: 1}\n\n"),
+            ("{\r\n}", "event: message\ndata: {\ndata: \ndata: }\n\n"),
+        ];
+        for (text, event) in cases {
+            let message = Released::unread(Channel::Result, text);
+            assert_eq!(message.event(None).text(), event);
+            assert_eq!(joined(message.clone().event_parts(1 << 10)).1, event);
+            assert_eq!(joined(message.event_parts(21)).1, event);
+        }
+        let named = Released::own("{}").event(Some("e1"));
+        assert_eq!(named.text(), "event: message\nid: e1\ndata: {}\n\n");
+    }
+
+    #[test]
+    fn parts_of_an_event_are_no_longer_than_asked_for() {
+        let message = Released::unread(Channel::Result, format!("{{\"a\":\"{}\"}}", "x".repeat(10_000)));
+        let (longest, text) = joined(message.clone().event_parts(100));
+        assert_eq!((longest, text.as_str()), (100, message.event(None).text()));
+    }
+
+    #[test]
+    fn a_batch_is_one_array_on_the_channel_of_what_servers_said() {
+        let answers = [Released::own("1"), Released::unread(Channel::Result, "2")];
+        let batch = Released::batch(&answers);
+        assert_eq!((batch.text(), batch.channel()), ("[1,2]", Channel::Result));
+    }
+
+    #[test]
+    fn detached_text_shares_no_memory() {
+        let text = RawPass::of_passing_endpoint().pass(Bytes::from(vec![b'x'; 100]));
+        let kept = text.detached();
+        assert_eq!(kept, text);
+        assert_ne!(kept.bytes().as_ptr(), text.bytes().as_ptr());
+    }
+}
