@@ -22,9 +22,11 @@ pub enum Channel {
     List,
     /// What servers tell of themselves: `initialize`, `server/discover`, the end of a subscription.
     ServerInfo,
+    /// The challenges of a server that asks for other credentials.
+    Challenge,
     /// Metadata of an authorization server.
     AuthorizationMetadata,
-    /// A body that is passed as it came, and its event stream.
+    /// An answer that is passed as it came, with its head.
     Raw,
     /// Text that the gateway wrote itself.
     Own,

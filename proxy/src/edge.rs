@@ -22,7 +22,7 @@ use crate::record::RecordGuard;
 use crate::reply::{self, Answer, Refused};
 use crate::respond::in_time;
 use crate::serve::Connection;
-use crate::session::Client;
+use crate::session::{Client, ReleasedHead};
 use crate::shares::{Owner, Share, Shares};
 use async_trait::async_trait;
 use http::HeaderMap;
@@ -144,7 +144,7 @@ impl Edge {
             Ok(head)
         };
         if let Ok(head) = head() {
-            let written = client.answer(head, Released::own(answer.body.clone()));
+            let written = client.answer(ReleasedHead::own(head), Released::own(answer.body.clone()));
             drop(in_time(door.listener.limits.write_timeout, pin!(written)).await);
         }
     }

@@ -10,7 +10,7 @@ use one::Rest;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::{Error, ErrorType};
 use pingora_http::ResponseHeader;
-use portunus_filters::Released;
+use portunus_filters::{Channel, RawPass, Released};
 use std::io;
 
 /// A client that waits for an answer.
@@ -30,6 +30,26 @@ pub enum BodyError {
     Late,
     /// Its framing is broken.
     Malformed,
+}
+
+/// The head of an answer that may be written to a client; its body is [`Released`].
+pub struct ReleasedHead(ResponseHeader);
+
+impl ReleasedHead {
+    /// Releases a head whose fields the gateway wrote itself.
+    pub fn own(head: ResponseHeader) -> ReleasedHead {
+        ReleasedHead(head)
+    }
+
+    /// Releases a head with fields of a server that no filter has read.
+    pub fn unread(_: Channel, head: ResponseHeader) -> ReleasedHead {
+        ReleasedHead(head)
+    }
+
+    /// Releases the head of an answer that passes as it came.
+    pub fn passed(_: RawPass, head: ResponseHeader) -> ReleasedHead {
+        ReleasedHead(head)
+    }
 }
 
 impl Client {
@@ -82,11 +102,11 @@ impl Client {
     ///
     /// # Errors
     /// If the client has left.
-    pub async fn begin(&mut self, head: ResponseHeader) -> io::Result<()> {
+    pub async fn begin(&mut self, head: ReleasedHead) -> io::Result<()> {
         match self {
-            Client::One(session) => session.begin(&head).await,
+            Client::One(session) => session.begin(&head.0).await,
             Client::Two(session, _) => {
-                session.write_response_header(Box::new(head)).await.map_err(io::Error::other)
+                session.write_response_header(Box::new(head.0)).await.map_err(io::Error::other)
             }
         }
     }
@@ -120,12 +140,12 @@ impl Client {
     ///
     /// # Errors
     /// If the client has left.
-    pub async fn answer(&mut self, head: ResponseHeader, body: Released) -> io::Result<()> {
+    pub async fn answer(&mut self, head: ReleasedHead, body: Released) -> io::Result<()> {
         match self {
-            Client::One(session) => session.answer(&head, body.bytes()).await,
+            Client::One(session) => session.answer(&head.0, body.bytes()).await,
             Client::Two(session, bodiless) => {
                 let body = if *bodiless { Bytes::new() } else { body.bytes().clone() };
-                session.write_response_header(Box::new(head)).await.map_err(io::Error::other)?;
+                session.write_response_header(Box::new(head.0)).await.map_err(io::Error::other)?;
                 session.write_response_body(body, true).await.map_err(io::Error::other)
             }
         }
@@ -155,15 +175,11 @@ impl Client {
     }
 }
 
-/// The head of an answer with these fields and a body of `length` bytes, or of as many as come.
+/// The head of an answer with these fields, which the gateway wrote, and a body of `length` bytes, or of as many as come.
 ///
 /// # Errors
 /// If a value is none that a field can have.
-pub fn head_of(
-    status: StatusCode,
-    fields: &[Field<'_>],
-    length: Option<usize>,
-) -> io::Result<ResponseHeader> {
+pub fn head_of(status: StatusCode, fields: &[Field<'_>], length: Option<usize>) -> io::Result<ReleasedHead> {
     let mut headers = HeaderMap::with_capacity(fields.len() + 1);
     if let Some(length) = length.filter(|_| one::has_length(status)) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -171,7 +187,7 @@ pub fn head_of(
     for (name, value) in fields {
         headers.append(name, HeaderValue::from_bytes(value).map_err(io::Error::other)?);
     }
-    Ok(head(status, headers))
+    Ok(ReleasedHead::own(head(status, headers)))
 }
 
 fn fault(error: &Error) -> BodyError {

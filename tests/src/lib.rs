@@ -5,6 +5,8 @@
 //! the rules of the repository.
 
 #[cfg(test)]
+mod answer_wall;
+#[cfg(test)]
 mod authorize;
 #[cfg(test)]
 mod bridge;

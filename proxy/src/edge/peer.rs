@@ -5,8 +5,8 @@ use crate::intake::{self, BodyRoom, EraOf};
 use crate::peers::{Relayed, Verdict, news};
 use crate::respond::in_time;
 use crate::serve::{Connection, serve};
-use crate::session::Client;
 use crate::session::one::Rest;
+use crate::session::{Client, ReleasedHead};
 use crate::shares::Owner;
 use bytes::Bytes;
 use http::request::Parts;
@@ -99,9 +99,12 @@ impl Edge {
             Ok((head, body))
         };
         let (head, body) = answer().ok()?;
-        in_time(door.listener.limits.write_timeout, pin!(client.answer(head, Released::own(body))))
-            .await
-            .ok()?;
+        in_time(
+            door.listener.limits.write_timeout,
+            pin!(client.answer(ReleasedHead::own(head), Released::own(body))),
+        )
+        .await
+        .ok()?;
         client.finish().await
     }
 }

@@ -20,7 +20,7 @@ use crate::offload::crowded;
 use crate::patience::patient;
 use crate::peers::Member;
 use crate::record::RecordGuard;
-use crate::session::Client;
+use crate::session::{Client, ReleasedHead};
 use crate::shares::Share;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::wire::Head;
@@ -28,7 +28,6 @@ use bytes::Bytes;
 use class::{Class, classify};
 use http::header::TRANSFER_ENCODING;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use pingora_http::ResponseHeader;
 use portunus_config::{Credentials, ServerId, Upstream};
 use portunus_filters::mcp::{Id, Method};
 use portunus_filters::{Denial, Era, Kind, RawPass, Reason, Released};
@@ -245,7 +244,7 @@ impl Respond<'_> {
         exchange: &mut Exchange,
         length: Option<u64>,
         client: &mut Client,
-    ) -> io::Result<ResponseHeader> {
+    ) -> io::Result<ReleasedHead> {
         self.record.note_http_status(exchange.head.status.as_u16());
         if *self.phase.borrow() >= Phase::Draining {
             client.close_after();
@@ -258,7 +257,7 @@ impl Respond<'_> {
         if length.is_none() && !self.expect.http_1_0 {
             head.insert_header(TRANSFER_ENCODING, "chunked").map_err(io::Error::other)?;
         }
-        Ok(head)
+        Ok(ReleasedHead::passed(self.pass, head))
     }
 
     /// Writes head, body and end; together, if the body is no longer than one piece.

@@ -7,12 +7,12 @@ use crate::identify::for_more;
 use crate::intake;
 use crate::reply;
 use crate::respond::{End, in_time};
-use crate::session::Client;
+use crate::session::{Client, ReleasedHead};
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use pingora_http::ResponseHeader;
-use portunus_filters::{Denial, Released};
+use portunus_filters::{Channel, Denial, Released};
 use std::pin::pin;
 
 impl Passage<'_> {
@@ -27,6 +27,10 @@ impl Passage<'_> {
             client.close_after();
         }
         let Ok(head) = self.refusal_head(denial, &answer) else { return End::Broken };
+        let head = match denial.challenge {
+            Some(_) => ReleasedHead::unread(Channel::Challenge, head),
+            None => ReleasedHead::own(head),
+        };
         let end = self.write(head, Released::own(answer.body), client).await;
         if !whole {
             // Closing with unread bytes resets the connection, and the reset can overtake the answer.
@@ -72,7 +76,7 @@ impl Passage<'_> {
             client.close_after();
         }
         match self.preflight_head() {
-            Ok(head) => self.write(head, Released::own(Bytes::new()), client).await,
+            Ok(head) => self.write(ReleasedHead::own(head), Released::own(Bytes::new()), client).await,
             Err(_) => End::Broken,
         }
     }
@@ -89,7 +93,7 @@ impl Passage<'_> {
         Ok(head)
     }
 
-    pub(super) async fn write(&mut self, head: ResponseHeader, body: Released, client: &mut Client) -> End {
+    pub(super) async fn write(&mut self, head: ReleasedHead, body: Released, client: &mut Client) -> End {
         self.record.add_sent(body.len(), 0);
         let written = client.answer(head, body);
         match in_time(self.connection.listener.limits.write_timeout, pin!(written)).await {

@@ -9,7 +9,7 @@ use crate::identify::{
 };
 use crate::intake::{self, BodyFault, BodyRoom, EraOf};
 use crate::respond::End;
-use crate::session::Client;
+use crate::session::{Client, ReleasedHead};
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method};
@@ -224,7 +224,7 @@ impl Passage<'_> {
         };
         let body = Released::unread(Channel::AuthorizationMetadata, body);
         match head() {
-            Ok(head) => self.write(head, body, client).await,
+            Ok(head) => self.write(ReleasedHead::own(head), body, client).await,
             Err(_) => End::Broken,
         }
     }

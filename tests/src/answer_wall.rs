@@ -1,0 +1,114 @@
+//! Everything that writes to clients takes a `Released` text and a `ReleasedHead`; these are the places that make one.
+//!
+//! A place that is new here has to be looked at: text of a server belongs on a channel, never to `own`, and each
+//! `unread` is a channel that no filter reads yet.
+
+use crate::harness::root;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// For each file, what makes released text in it, and how often.
+const PLACES: &[(&str, &[(&str, usize)])] = &[
+    ("proxy/src/bridge/answering.rs", &[("own", 3)]),
+    ("proxy/src/bridge/batch.rs", &[("own", 2)]),
+    ("proxy/src/bridge/desk.rs", &[("own", 1)]),
+    ("proxy/src/bridge/founding.rs", &[("unread ServerInfo", 1)]),
+    ("proxy/src/bridge/http_sse.rs", &[("own", 2), ("unread ServerInfo", 1)]),
+    ("proxy/src/bridge/lasting.rs", &[("own", 3)]),
+    ("proxy/src/bridge/legacy.rs", &[("own", 1), ("unread CallNotification", 1), ("unread Question", 1)]),
+    ("proxy/src/bridge/lists.rs", &[("own", 2), ("unread List", 1), ("unread ServerInfo", 1)]),
+    ("proxy/src/bridge/modern.rs", &[("unread CallNotification", 1), ("unread Question", 1)]),
+    ("proxy/src/bridge/said.rs", &[("unread Error", 1), ("unread Result", 1)]),
+    (
+        "proxy/src/bridge/streams.rs",
+        &[("own", 2), ("unread Question", 1), ("unread ServerInfo", 1), ("unread StreamNotification", 2)],
+    ),
+    ("proxy/src/edge.rs", &[("head own", 1), ("own", 1)]),
+    ("proxy/src/edge/peer.rs", &[("head own", 1), ("own", 1)]),
+    ("proxy/src/respond/events.rs", &[("own", 3)]),
+    ("proxy/src/respond/mod.rs", &[("head passed", 1)]),
+    ("proxy/src/serve.rs", &[("pass of_passing_endpoint", 1)]),
+    ("proxy/src/serve/answer.rs", &[("head own", 2), ("head unread Challenge", 1), ("own", 2)]),
+    ("proxy/src/serve/away.rs", &[("pass of_owner", 1)]),
+    ("proxy/src/serve/caller.rs", &[("head own", 1), ("unread AuthorizationMetadata", 1)]),
+    ("proxy/src/session.rs", &[("head own", 1)]),
+];
+
+#[test]
+fn text_is_released_only_where_it_is_known() {
+    let mut found = BTreeMap::new();
+    for path in sources(&root().join("proxy")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let makers = makers(&text);
+        if !makers.is_empty() {
+            let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+            found.insert(name, makers);
+        }
+    }
+    let known: BTreeMap<String, BTreeMap<String, usize>> = PLACES
+        .iter()
+        .map(|(file, makers)| {
+            let makers = makers.iter().map(|(maker, count)| ((*maker).to_owned(), *count));
+            ((*file).to_owned(), makers.collect())
+        })
+        .collect();
+    for file in found.keys().chain(known.keys()) {
+        assert_eq!(found.get(file), known.get(file), "{file}: left what is there, right what is known");
+    }
+}
+
+#[test]
+fn makers_of_released_text_are_found() {
+    let text = "a(Released::own(x)); Released::unread(\n    Channel::List,\n    x); RawPass::of_owner(); ReleasedHead::unread(Channel::Challenge, y)\n\
+                // Released::own(a)\n#[cfg(test)]\nmod tests { Released::own(x) }";
+    let found: Vec<(String, usize)> = makers(text).into_iter().collect();
+    let expected = ["head unread Challenge", "own", "pass of_owner", "unread List"];
+    assert_eq!(found, expected.map(|maker| (maker.to_owned(), 1)));
+}
+
+/// What makes released text in the part of a file that is no test, and how often.
+fn makers(text: &str) -> BTreeMap<String, usize> {
+    let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let code: String = product.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let mut found = BTreeMap::new();
+    let mut count = |maker: String| *found.entry(maker).or_insert(0) += 1;
+    for (kind, before) in [("Released::", ""), ("ReleasedHead::", "head ")] {
+        for after in code.split(kind).skip(1) {
+            match first_word(after) {
+                maker @ ("own" | "passed") => count(format!("{before}{maker}")),
+                "unread" => {
+                    let channel =
+                        after.split_once("Channel::").map_or("", |(_, channel)| first_word(channel));
+                    count(format!("{before}unread {channel}"));
+                }
+                _ => {}
+            }
+        }
+    }
+    for after in code.split("RawPass::").skip(1) {
+        count(format!("pass {}", first_word(after)));
+    }
+    found
+}
+
+fn first_word(text: &str) -> &str {
+    text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or_default()
+}
+
+/// The Rust files below a folder, without those that hold tests alone.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let (mut open, mut files) = (vec![folder.to_owned()], Vec::new());
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path.is_dir() && name != "tests" && name != "target" {
+                open.push(path);
+            } else if name.ends_with(".rs") && name != "tests.rs" {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
