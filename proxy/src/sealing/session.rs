@@ -152,7 +152,9 @@ impl Token for SessionToken {
     fn read(from: &mut Reader<'_>) -> Option<SessionToken> {
         let (issued, version, number) = (from.number()?, from.revision()?, from.array()?);
         let home = Home::read(from)?;
-        let (abilities, client) = (from.byte()?, from.short()?.into());
+        let (abilities, client) = (from.byte()?, from.short()?);
+        // A longer one is never written.
+        let client = (client.len() <= SessionToken::MAX_CLIENT).then(|| client.into())?;
         let mut legs = Vec::new();
         while !from.is_empty() {
             legs.push(SealedLeg::read(from)?);

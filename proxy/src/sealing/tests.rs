@@ -404,6 +404,13 @@ fn what_no_token_writes_is_none() {
     let wordy =
         SessionToken { client: "c".repeat(SessionToken::MAX_CLIENT + 1).into(), ..session(Vec::new()) };
     assert_eq!(SessionToken::decode(&plain(&wordy)).unwrap().client, "".into());
+    let longest = SessionToken { client: "c".repeat(SessionToken::MAX_CLIENT).into(), ..session(Vec::new()) };
+    let mut longer = plain(&longest);
+    assert_eq!(SessionToken::decode(&longer), Some(longest), "the longest client that is written");
+    let length = longer.len() - SessionToken::MAX_CLIENT - 1;
+    longer[length] += 1;
+    longer.push(b'c');
+    assert_eq!(SessionToken::decode(&longer), None, "a client that is never written");
     let hex = mark("crm").hex();
     assert_eq!(UpstreamMark::of_hex(&hex), Some(mark("crm")));
     for wrong in [&hex[1..], &format!("0{hex}"), &format!("+{}", &hex[1..])] {
