@@ -199,9 +199,9 @@ impl Helm {
         }
         tracing::info!(pid, "handing the listening sockets to a successor");
         self.supervisor.reloading(&format!("handing over to process {pid}"));
-        let (drain, facts) = (Arc::clone(&self.gateway.drain), self.supervisor.facts());
+        let (drain, old) = (Arc::clone(&self.gateway.drain), self.supervisor.old_process());
         talks.spawn(async move {
-            let kept = candidate.prepare(&holdings.unwrap_or_default(), facts, &drain).await;
+            let kept = candidate.prepare(&holdings.unwrap_or_default(), old, &drain).await;
             (candidate, kept)
         });
     }

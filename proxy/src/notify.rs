@@ -30,13 +30,13 @@ impl Supervisor {
     }
 
     /// The supervisor of the old process; one that it did not have is not asked for either.
-    pub fn inherited(facts: &OldProcess) -> Supervisor {
-        let watchdog = facts.watchdog_usec.map(Duration::from_micros);
-        Supervisor { address: facts.notify.clone(), watchdog }
+    pub fn inherited(old: &OldProcess) -> Supervisor {
+        let watchdog = old.watchdog_usec.map(Duration::from_micros);
+        Supervisor { address: old.notify.clone(), watchdog }
     }
 
     /// What a successor has to know.
-    pub fn facts(&self) -> OldProcess {
+    pub fn old_process(&self) -> OldProcess {
         let usec = self.watchdog.map(|watchdog| u64::try_from(watchdog.as_micros()).unwrap_or(u64::MAX));
         OldProcess {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_successor_has_the_supervisor_of_the_old_process() {
         let (_socket, supervisor) = supervised("facts");
-        assert_eq!(Supervisor::inherited(&supervisor.facts()), supervisor);
+        assert_eq!(Supervisor::inherited(&supervisor.old_process()), supervisor);
     }
 
     #[test]

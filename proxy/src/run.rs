@@ -194,7 +194,7 @@ fn begin(bootstrap: &Bootstrap, origin: Origin, level: LevelHandle) -> io::Resul
             let bound = Bound::of(bootstrap, &mut inheritance)?;
             let claimed = inheritance.settle()?;
             let (control, claim) = Control::bind_beside(&bootstrap.control, level, commands)?;
-            let supervisor = Supervisor::inherited(predecessor.facts());
+            let supervisor = Supervisor::inherited(predecessor.old_process());
             Ok(Beginning { bound, control, claim, inbox, supervisor, before: Some((predecessor, claimed)) })
         }
     }

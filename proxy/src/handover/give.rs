@@ -43,14 +43,12 @@ impl Candidate {
     pub async fn prepare(
         &mut self,
         holdings: &[Holding],
-        facts: OldProcess,
+        old: OldProcess,
         drain: &Drain,
     ) -> io::Result<Kept> {
         let mut phase = drain.watch();
         let ready = async {
-            timeout(UNTIL_SAID, self.offer(holdings, facts))
-                .await
-                .map_err(|_| late("take the sockets"))??;
+            timeout(UNTIL_SAID, self.offer(holdings, old)).await.map_err(|_| late("take the sockets"))??;
             timeout(UNTIL_READY, self.receive()).await.map_err(|_| late("serve"))?
         };
         let ready = tokio::select! {
@@ -80,14 +78,14 @@ impl Candidate {
         drop(timeout(UNTIL_SAID, self.say(&FromOld::Refused(why.to_owned()), None)).await);
     }
 
-    async fn offer(&mut self, holdings: &[Holding], facts: OldProcess) -> io::Result<()> {
+    async fn offer(&mut self, holdings: &[Holding], old: OldProcess) -> io::Result<()> {
         self.say(&FromOld::Output(Output::Stdout), Some(io::stdout().as_fd())).await?;
         self.say(&FromOld::Output(Output::Stderr), Some(io::stderr().as_fd())).await?;
         for Holding { place, supervised, socket } in holdings {
             let offer = FromOld::Socket { place: place.clone(), supervised: *supervised };
             self.say(&offer, Some(socket.as_fd())).await?;
         }
-        self.say(&FromOld::All(facts), None).await
+        self.say(&FromOld::All(old), None).await
     }
 
     async fn say(&mut self, message: &FromOld, socket: Option<BorrowedFd<'_>>) -> io::Result<()> {

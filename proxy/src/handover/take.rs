@@ -35,7 +35,7 @@ enum Label {
 pub struct Predecessor {
     stream: UnixStream,
     inbox: Inbox,
-    facts: OldProcess,
+    old: OldProcess,
     /// This process is to write where the old one does.
     takes_output: bool,
     stderr: Option<OwnedFd>,
@@ -132,16 +132,16 @@ impl Predecessor {
         }
         stream.set_read_timeout(Some(UNTIL_SAID))?;
         stream.set_write_timeout(Some(UNTIL_SAID))?;
-        let (inbox, facts) = (Inbox::default(), OldProcess::default());
-        let mut predecessor = Predecessor { stream, inbox, facts, takes_output, stderr: None };
+        let (inbox, old) = (Inbox::default(), OldProcess::default());
+        let mut predecessor = Predecessor { stream, inbox, old, takes_output, stderr: None };
         predecessor.greet()?;
         let inheritance = predecessor.receive_all()?;
         Ok((predecessor, inheritance))
     }
 
     /// What it said besides the sockets.
-    pub fn facts(&self) -> &OldProcess {
-        &self.facts
+    pub fn old_process(&self) -> &OldProcess {
+        &self.old
     }
 
     /// Says that this process serves on `claimed`, and waits to be let.
@@ -223,8 +223,8 @@ impl Predecessor {
                     inheritance.add(Label::Place(place), listening);
                 }
                 Some(FromOld::Output(output)) => self.take_output(output)?,
-                Some(FromOld::All(facts)) => {
-                    self.facts = facts;
+                Some(FromOld::All(old)) => {
+                    self.old = old;
                     return Ok(inheritance);
                 }
                 Some(FromOld::Refused(why)) => return Err(refused(&why)),
