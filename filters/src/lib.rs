@@ -2,7 +2,8 @@
 //!
 //! A message travels as [`Arrival`] → [`Message`] → [`Call`]; filters read the call and write a
 //! [`Verdict`]; only the [`pipeline`] can turn it into a [`Cleared`], without which nothing is
-//! forwarded. What is refused is a [`Denial`] with a closed [`Reason`].
+//! forwarded. What is refused is a [`Denial`] with a closed [`Reason`]. Text goes to a client as
+//! [`Released`], and a [`Record`] is kept of each message.
 //!
 //! Nothing here opens a socket or a file, starts a task, logs, or reads the time by itself: time
 //! comes in through [`Clock`]. That is what lets the control agent compile and test exactly the

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is kept of one message, or of one batch: no payload and no secret.
+/// The record of one message, or of one batch: no payload and no secret.
 ///
 /// Clients and servers chose some of its texts, so a sink escapes them.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +86,7 @@ impl Record {
 /// How a message ended, as `mcp_requests_total` counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Answered by the upstream.
+    /// Answered.
     Ok,
     /// Refused by a rule about the caller.
     Denied,
@@ -103,7 +103,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Label values, in the order of the variants.
+    /// All of them, in the order of the variants.
     pub const ALL: [Status; 7] = [
         Status::Ok,
         Status::Denied,

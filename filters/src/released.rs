@@ -1,7 +1,7 @@
 //! [`Released`]: text that may be written to a client.
 //!
-//! Everything that writes to clients takes nothing else, so that a text of a server on a way of its own does
-//! not compile. Each text names the [`Channel`] on which it reaches the client.
+//! Everything that writes to clients takes nothing else, so a way that forgets to say what it writes does not compile.
+//! Each text names the [`Channel`] on which it reaches the client.
 
 use bytes::{Buf, Bytes};
 
@@ -39,13 +39,13 @@ pub struct Released {
     bytes: Bytes,
 }
 
-/// The right to write text as it came: at an endpoint on which nothing reads it, or from the replica that has read it.
+/// The right to write an answer as it came.
 #[derive(Clone, Copy, Debug)]
 pub struct RawPass(());
 
 impl RawPass {
-    /// That of an endpoint in passing mode.
-    pub fn of_passing_endpoint() -> RawPass {
+    /// That of a message which goes to its one server as it came: no filter reads its answer.
+    pub fn of_passed_message() -> RawPass {
         RawPass(())
     }
 
@@ -55,7 +55,7 @@ impl RawPass {
     }
 
     /// Releases a part of a body.
-    pub fn pass(self, bytes: Bytes) -> Released {
+    pub fn release(self, bytes: Bytes) -> Released {
         Released { channel: Channel::Raw, bytes }
     }
 }
@@ -66,7 +66,8 @@ impl Released {
         Released { channel: Channel::Own, bytes: text.into() }
     }
 
-    /// Releases text that no filter has read.
+    /// Releases text that did not come through the pipeline: no inspector has read it, though policy may have asked for
+    /// parts of it to be blanked.
     pub fn unread(channel: Channel, text: impl Into<Bytes>) -> Released {
         Released { channel, bytes: text.into() }
     }
@@ -113,7 +114,8 @@ impl Released {
 
     /// Joins texts that are one message.
     pub fn concat(parts: &[Released]) -> Released {
-        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes.iter().copied()).collect();
+        let mut bytes = Vec::with_capacity(parts.iter().map(Released::len).sum());
+        parts.iter().for_each(|part| bytes.extend_from_slice(&part.bytes));
         Released { channel: channel_of(parts), bytes: bytes.into() }
     }
 
@@ -129,46 +131,34 @@ impl Released {
     }
 
     /// The text as an event of a stream; `id` is what a client resumes by.
-    ///
-    /// A message may have line ends between its members; an event has none within a `data` line.
     pub fn event(&self, id: Option<&str>) -> Released {
-        let mut event = Vec::with_capacity(self.len() + 40);
-        event.extend_from_slice(b"event: message\n");
-        if let Some(id) = id {
-            event.extend_from_slice(b"id: ");
-            event.extend_from_slice(id.as_bytes());
-            event.push(b'\n');
-        }
-        for line in self.bytes.split(|byte| matches!(byte, b'\n' | b'\r')) {
-            event.extend_from_slice(b"data: ");
-            event.extend_from_slice(line);
-            event.push(b'\n');
-        }
-        event.push(b'\n');
+        let mut event = Vec::with_capacity(self.len() + 40 + id.map_or(0, str::len));
+        self.clone().event_parts(id, usize::MAX).for_each(|part| event.extend_from_slice(&part.bytes));
         self.with(event.into())
     }
 
     /// As [`Released::event`], in parts of at most `longest` bytes that share the memory of the text.
-    pub fn event_parts(self, longest: usize) -> impl Iterator<Item = Released> {
+    ///
+    /// A message may have line ends between its members; an event has none within a `data` line.
+    pub fn event_parts(self, id: Option<&str>, longest: usize) -> impl Iterator<Item = Released> + use<> {
         let channel = self.channel;
         let mut rest = Some(self.bytes);
-        let mut head: &'static [u8] = b"event: message\ndata: ";
+        let mut head = match id {
+            None => Bytes::from_static(b"event: message\ndata: "),
+            Some(id) => Bytes::from(format!("event: message\nid: {id}\ndata: ")),
+        };
         let lines = std::iter::from_fn(move || {
             let mut text = rest.take()?;
             let end = memchr::memchr2(b'\n', b'\r', &text).unwrap_or(text.len());
             let line = text.split_to(end);
-            let before = std::mem::replace(&mut head, b"\ndata: ");
+            let before = std::mem::replace(&mut head, Bytes::from_static(b"\ndata: "));
             if !text.is_empty() {
                 text.advance(1);
                 rest = Some(text);
             }
             let released = move |bytes| Released { channel, bytes };
             let end = rest.is_none().then(|| released(Bytes::from_static(b"\n\n")));
-            Some(
-                std::iter::once(released(Bytes::from_static(before)))
-                    .chain(released(line).split(longest))
-                    .chain(end),
-            )
+            Some(std::iter::once(released(before)).chain(released(line).split(longest)).chain(end))
         });
         lines.flatten()
     }
@@ -204,8 +194,8 @@ mod tests {
         for (text, event) in cases {
             let message = Released::unread(Channel::Result, text);
             assert_eq!(message.event(None).text(), event);
-            assert_eq!(joined(message.clone().event_parts(1 << 10)).1, event);
-            assert_eq!(joined(message.event_parts(21)).1, event);
+            assert_eq!(joined(message.clone().event_parts(None, 1 << 10)).1, event);
+            assert_eq!(joined(message.event_parts(None, 21)).1, event);
         }
         let named = Released::own("{}").event(Some("e1"));
         assert_eq!(named.text(), "event: message\nid: e1\ndata: {}\n\n");
@@ -214,7 +204,7 @@ mod tests {
     #[test]
     fn parts_of_an_event_are_no_longer_than_asked_for() {
         let message = Released::unread(Channel::Result, format!("{{\"a\":\"{}\"}}", "x".repeat(10_000)));
-        let (longest, text) = joined(message.clone().event_parts(100));
+        let (longest, text) = joined(message.clone().event_parts(None, 100));
         assert_eq!((longest, text.as_str()), (100, message.event(None).text()));
     }
 
@@ -227,7 +217,7 @@ mod tests {
 
     #[test]
     fn detached_text_shares_no_memory() {
-        let text = RawPass::of_passing_endpoint().pass(Bytes::from(vec![b'x'; 100]));
+        let text = RawPass::of_passed_message().release(Bytes::from(vec![b'x'; 100]));
         let kept = text.detached();
         assert_eq!(kept, text);
         assert_ne!(kept.bytes().as_ptr(), text.bytes().as_ptr());

@@ -20,14 +20,20 @@ pub const INLINE_BYTES: usize = 256 << 10;
 const AT_ONCE: usize = 2;
 
 /// A text that is no longer takes no room: as many as there are connections may be held.
-const FREE_BYTES: usize = 16 << 10;
+pub const FREE_BYTES: usize = 16 << 10;
+
+/// Most that is taken for a text of unknown length before it is taken for a large one: most images are shorter.
+const MIDDLE_BYTES: usize = 4 << 20;
 
 /// Longest message of a server: results of 20 MB exist, and one is held until it is complete.
 pub const LONGEST_BYTES: usize = 32 << 20;
 
-/// Bytes of large texts of one upstream that may be held: until they are read, or written to the client.
+/// Bytes of large texts of one upstream that may be held: until they are written to the client.
 /// The quarter that is kept for who holds none is as much as the longest of them.
 const MAX_BYTES: usize = 4 * LONGEST_BYTES;
+
+/// The same of texts of up to [`MIDDLE_BYTES`].
+const MAX_MIDDLE_BYTES: usize = 32 << 20;
 
 /// The same of texts that are worked on where they arrive, but for those that take no room.
 const MAX_INLINE_BYTES: usize = 16 << 20;
@@ -40,6 +46,7 @@ static NOTICES: LazyLock<Threads> = LazyLock::new(|| Threads::start("notices", 1
 pub struct OffloadQueue {
     turn: Arc<Semaphore>,
     bytes: Arc<Shares>,
+    middle_bytes: Arc<Shares>,
     inline_bytes: Arc<Shares>,
 }
 
@@ -48,6 +55,7 @@ impl Default for OffloadQueue {
         OffloadQueue {
             turn: Arc::new(Semaphore::new(1)),
             bytes: Shares::new(MAX_BYTES),
+            middle_bytes: Shares::new(MAX_MIDDLE_BYTES),
             inline_bytes: Shares::new(MAX_INLINE_BYTES),
         }
     }
@@ -74,33 +82,54 @@ impl OffloadQueue {
 
     /// Bytes of texts that are held and take room.
     pub fn held(&self) -> usize {
-        self.bytes.held() + self.inline_bytes.held()
+        self.bytes.held() + self.middle_bytes.held() + self.inline_bytes.held()
     }
 
     /// Waits for room to hold a text of `bytes` for `owner`. Asked for at once: two that each hold a part would
-    /// wait for each other. Who holds room of a short text may wait for that of a large one, never the other way.
+    /// wait for each other. Who holds room of a shorter text may wait for that of a longer one, never the other way.
     pub async fn room(&self, owner: Owner, bytes: usize) -> Share {
-        let shares = if bytes <= INLINE_BYTES { &self.inline_bytes } else { &self.bytes };
+        let shares = if bytes <= INLINE_BYTES {
+            &self.inline_bytes
+        } else if bytes <= MIDDLE_BYTES {
+            &self.middle_bytes
+        } else {
+            &self.bytes
+        };
         shares.wait(owner, bytes).await
     }
 }
 
-/// How much room to ask for once `held` bytes of a text have come, as part of a body of `length` bytes if that is known;
-/// `None` while the room that it has is enough.
-pub fn room_for(held: usize, length: Option<u64>, room: Option<&Share>) -> Option<usize> {
+/// How much room to ask for once `held` bytes of a text have come, in a body of `length` bytes if that is known, of
+/// which at most `most` are held; `None` while the room that it has is enough.
+pub fn room_for(held: usize, length: Option<u64>, most: usize, room: Option<&Share>) -> Option<usize> {
     if held <= room.map_or(FREE_BYTES, Share::amount) {
         return None;
     }
-    Some(match length.map(usize::try_from) {
-        Some(length) => length.map_or(LONGEST_BYTES, |length| length.max(held).min(LONGEST_BYTES)),
+    let whole = match length.map(usize::try_from) {
+        Some(length) => length.unwrap_or(most),
         None if held <= INLINE_BYTES => INLINE_BYTES,
-        None => LONGEST_BYTES,
-    })
+        None if held <= MIDDLE_BYTES => MIDDLE_BYTES,
+        None => most,
+    };
+    Some(whole.max(held).min(most))
 }
 
-/// The refusal of an answer that there was no room for in time: no fault of its server.
-pub fn crowded() -> Denial {
-    Denial::new(Reason::Crowded, "too many large answers of this server are under way: try again")
+/// Gives back the room that a text did not need, if it is so much that copying the text out of its buffer is worth it;
+/// whether it has to be. A buffer was reserved for all of the room, and memory that was used before may lie in it.
+pub fn leave_room(bytes: usize, room: &mut Option<Share>) -> bool {
+    const MOST_COPIED: usize = 4 << 20;
+    let Some(room) = room.as_mut().filter(|room| bytes <= (room.amount() / 2).min(MOST_COPIED)) else {
+        return false;
+    };
+    room.shrink(bytes);
+    true
+}
+
+/// The refusal of an answer that there was no room for in time: no fault of its server, which has done its work.
+pub fn no_room() -> Denial {
+    let detail =
+        "too many large answers of this server are under way: whether the call took effect is not known here";
+    Denial::new(Reason::AnswerLost, detail)
 }
 
 /// Does `work` on a notice of `bytes`: here if it is short, else on the thread of notices, which no answer holds up.
@@ -210,12 +239,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn room_is_asked_for_when_a_text_outgrows_what_it_has() {
+        let share = OffloadQueue::default().room(Owner::Nobody, INLINE_BYTES).await;
+        let (short, large) = (FREE_BYTES + 1, INLINE_BYTES + 1);
+        let cases = [
+            ("short enough", FREE_BYTES, None, LONGEST_BYTES, None, None),
+            ("of unknown length", short, None, LONGEST_BYTES, None, Some(INLINE_BYTES)),
+            ("within its room", INLINE_BYTES, None, LONGEST_BYTES, Some(&share), None),
+            ("beyond its room", large, None, LONGEST_BYTES, Some(&share), Some(MIDDLE_BYTES)),
+            ("large", MIDDLE_BYTES + 1, None, LONGEST_BYTES, Some(&share), Some(LONGEST_BYTES)),
+            ("of a known length", short, Some(100_000), LONGEST_BYTES, None, Some(100_000)),
+            ("longer than its length", short, Some(7), LONGEST_BYTES, None, Some(short)),
+            ("longer than all", short, Some(u64::MAX), LONGEST_BYTES, None, Some(LONGEST_BYTES)),
+            ("held in part", short, Some(20 << 20), INLINE_BYTES, None, Some(INLINE_BYTES)),
+        ];
+        for (case, held, length, most, room, expected) in cases {
+            assert_eq!(room_for(held, length, most, room), expected, "{case}");
+        }
+    }
+
+    #[tokio::test]
+    async fn room_that_is_not_needed_is_left_where_the_text_is_copied() {
+        let queue = OffloadQueue::default();
+        for (bytes, copied, kept) in
+            [(INLINE_BYTES / 2, true, INLINE_BYTES / 2), (INLINE_BYTES / 2 + 1, false, INLINE_BYTES)]
+        {
+            let mut room = Some(queue.room(Owner::Nobody, INLINE_BYTES).await);
+            assert_eq!((leave_room(bytes, &mut room), queue.held()), (copied, kept), "{bytes}");
+        }
+        assert!(!leave_room(1, &mut None));
+    }
+
+    #[tokio::test]
     async fn room_is_bounded_and_comes_back() {
         let queue = OffloadQueue::default();
         let at = |last: u8| Owner::at([10, 0, 0, last].into());
         let whole = queue.room(at(1), usize::MAX).await;
         let next = queue.clone();
-        let waiting = tokio::spawn(async move { next.room(at(2), INLINE_BYTES + 1).await });
+        let waiting = tokio::spawn(async move { next.room(at(2), MIDDLE_BYTES + 1).await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(queue.room(at(2), INLINE_BYTES).await);

@@ -50,7 +50,7 @@ pub struct Pieces {
 impl Pieces {
     /// Adds the next piece; `likely` is how many bytes there will be in the end.
     pub fn push(&mut self, piece: Bytes, likely: usize) {
-        if self.first.is_empty() {
+        if self.is_empty() {
             self.first = piece;
             return;
         }
@@ -127,6 +127,20 @@ mod tests {
         }
         assert_eq!(pieces.len(), 6);
         assert_eq!(pieces.into_bytes(), "abcdef");
+    }
+
+    #[test]
+    fn pieces_that_there_is_room_for_are_never_moved() {
+        let mut pieces = Pieces::default();
+        pieces.push(Bytes::from_static(b"first "), 0);
+        pieces.reserve(1 << 16);
+        let at = pieces.joined.as_ptr();
+        while pieces.len() + 1_000 <= 1 << 16 {
+            pieces.push(Bytes::from_static(&[b'x'; 1_000]), 0);
+        }
+        let whole = pieces.into_bytes();
+        assert!(whole.starts_with(b"first xxx") && whole.len() > 60_000);
+        assert_eq!(whole.as_ptr(), at);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub struct RecordGuard {
     waits_since: Option<Instant>,
 }
 
-/// Who keeps the record of a message.
+/// The process that keeps the record of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keeper {
     /// This process.
@@ -64,10 +64,10 @@ impl RecordGuard {
             arrived: arrival.at.wall,
             ..Record::default()
         };
-        RecordGuard::begun(gateway, Keeper::Here, record)
+        RecordGuard::start(gateway, Keeper::Here, record)
     }
 
-    fn begun(gateway: &Arc<Gateway>, keeper: Keeper, record: Record) -> RecordGuard {
+    fn start(gateway: &Arc<Gateway>, keeper: Keeper, record: Record) -> RecordGuard {
         let now = Instant::now();
         RecordGuard {
             gateway: Arc::clone(gateway),
@@ -89,7 +89,7 @@ impl RecordGuard {
 
     /// A guard for text that answers no message: nothing of it is recorded.
     pub fn unrecorded(gateway: &Arc<Gateway>) -> RecordGuard {
-        RecordGuard::begun(gateway, Keeper::Nobody, Record::default())
+        RecordGuard::start(gateway, Keeper::Nobody, Record::default())
     }
 
     /// Notes the name of the client's software and the trace of the message, if records are written.
@@ -195,7 +195,7 @@ impl RecordGuard {
         self.record.http_status = status;
     }
 
-    /// The upstream's answer: its JSON-RPC error, if it is one.
+    /// Notes that the message was answered, and by which JSON-RPC error if by one.
     pub fn note_answer(&mut self, rpc_error: Option<i64>) {
         self.end_upstream_wait();
         self.record.rpc_error = rpc_error;
@@ -297,9 +297,7 @@ impl RecordGuard {
 
 impl Drop for RecordGuard {
     fn drop(&mut self) {
-        if self.keeper != Keeper::Nobody {
-            self.settle();
-        }
+        self.settle();
     }
 }
 
@@ -309,4 +307,52 @@ pub fn timestamp(wall: Duration) -> String {
     DateTime::from_timestamp(seconds, wall.subsec_nanos())
         .map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bed;
+    use portunus_filters::{Identity, Reason};
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn refused(bed: &Bed) -> RecordGuard {
+        let arrival = Arrival {
+            listener: "l".into(),
+            source: LOCAL,
+            identity: Identity::Anonymous { source: LOCAL },
+            request_id: "r".into(),
+            at: bed.gateway.clock.now(),
+        };
+        let mut guard = RecordGuard::new(&bed.gateway, &arrival);
+        guard.note_denial(&Denial::new(Reason::Forbidden, "no"));
+        guard
+    }
+
+    #[test]
+    fn record_is_settled_once_by_the_guard_that_keeps_it() {
+        let bed = Bed::before(SocketAddr::from((LOCAL, 9)), "");
+        let settled = || bed.gateway.refusals.len();
+        let mut first = refused(&bed);
+        let second = first.hand_over();
+        drop(first);
+        assert_eq!(settled(), 0, "handed over");
+        drop(second);
+        assert_eq!(settled(), 1, "dropped");
+        let mut unrecorded = RecordGuard::unrecorded(&bed.gateway);
+        unrecorded.note_denial(&Denial::new(Reason::Forbidden, "no"));
+        drop(unrecorded);
+        assert_eq!(settled(), 1, "of no message");
+        let mut relayed = refused(&bed);
+        relayed.leave_to_replica();
+        drop(relayed);
+        assert_eq!(settled(), 1, "kept by another replica");
+        let mut lost = refused(&bed);
+        lost.leave_to_replica();
+        lost.take_back();
+        drop(lost);
+        assert_eq!(settled(), 2, "taken back");
+    }
 }

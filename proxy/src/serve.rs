@@ -42,7 +42,7 @@ use portunus_config::{
 };
 use portunus_filters::call::Target;
 use portunus_filters::message::{Reading, Unreadable};
-use portunus_filters::{Arrival, Denial, Kind, Message, RawPass, Reason};
+use portunus_filters::{Arrival, Denial, Kind, Message, RawPass, Reason, Released};
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
@@ -126,7 +126,7 @@ enum Halt {
     Refused(Box<Denial>, Box<Knowledge>),
     Preflight,
     /// It asked for a document that everybody may have.
-    Told(u16, Arc<str>),
+    Told(u16, Released),
     Gone,
 }
 
@@ -141,7 +141,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
             Box::pin(passage.refuse_unread(&denial, &known, &mut client)).await
         }
         Err(Halt::Preflight) => Box::pin(passage.preflight(&mut client)).await,
-        Err(Halt::Told(status, document)) => Box::pin(passage.tell(status, &document, &mut client)).await,
+        Err(Halt::Told(status, document)) => Box::pin(passage.tell(status, document, &mut client)).await,
         Err(Halt::Gone) => End::Broken,
     };
     passage.record.end_last_stage();
@@ -442,7 +442,7 @@ impl<'a> Passage<'a> {
             deadline: None,
             home: None,
             room: None,
-            pass: RawPass::of_passing_endpoint(),
+            pass: RawPass::of_passed_message(),
         };
         let stop_at = if respond.expect.endless { Phase::Draining } else { Phase::Expired };
         let mut sending = Box::pin(send(leg, Arc::clone(&gateway.estate.resolver)));

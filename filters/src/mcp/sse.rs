@@ -116,6 +116,11 @@ impl Event {
         &self.raw
     }
 
+    /// The same event in memory of its own.
+    pub fn detached(&self) -> Event {
+        Event { raw: Bytes::copy_from_slice(&self.raw), text: self.text }
+    }
+
     /// The joined `data` lines; `None` if there is none (a comment, or only `id` and `retry`).
     pub fn data(&self) -> Option<Cow<'_, [u8]>> {
         let mut joined: Option<Cow<'_, [u8]>> = None;

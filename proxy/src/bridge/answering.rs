@@ -53,10 +53,11 @@ pub enum Part {
 }
 
 impl Part {
-    /// The message.
-    pub fn into_message(self) -> Released {
+    /// The message, and the room that it takes until it is written.
+    pub fn into_message(self) -> (Released, Option<Arc<Share>>) {
         match self {
-            Part::Ahead(message) | Part::Answer(message, _) => message,
+            Part::Ahead(message) => (message, None),
+            Part::Answer(message, room) => (message, room),
         }
     }
 }
@@ -199,7 +200,7 @@ impl Answering<'_> {
     async fn long_event(&mut self, message: Released) -> End {
         let within = self.write_timeout.saturating_mul(turns(message.len()));
         let written = async {
-            for part in message.event_parts(WRITE_BYTES) {
+            for part in message.event_parts(None, WRITE_BYTES) {
                 self.write(part, 0).await?;
             }
             self.record.add_sent(0, 1);
@@ -215,7 +216,7 @@ impl Answering<'_> {
     ///
     /// # Errors
     /// As [`Answering::event`].
-    pub async fn raw(&mut self, event: Released) -> io::Result<()> {
+    pub async fn write_event(&mut self, event: Released) -> io::Result<()> {
         self.begin().await?;
         self.write(event, 1).await
     }

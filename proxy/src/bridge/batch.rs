@@ -109,7 +109,10 @@ impl<'a> BatchAnswers<'a> {
         if self.answers.is_empty() {
             return out.status(StatusCode::ACCEPTED).await;
         }
-        out.last(StatusCode::OK, Released::batch(&self.answers)).await
+        let BatchAnswers { answers, room: _room, .. } = self;
+        let whole = Released::batch(&answers);
+        drop(answers);
+        out.last(StatusCode::OK, whole).await
     }
 }
 

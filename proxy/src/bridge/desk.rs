@@ -277,7 +277,7 @@ impl Desk<'_> {
         out.record.note_denial(&denial);
         if let Some(id) = &message.id {
             let event = reply::last_event(&denial, id, message.era, self.inbound.request_id);
-            if out.raw(Released::own(event)).await.is_err() {
+            if out.write_event(Released::own(event)).await.is_err() {
                 return End::Broken;
             }
         }

@@ -42,7 +42,7 @@ pub async fn open(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -
 }
 
 async fn carry(desk: &Desk<'_>, mut seat: Seat, out: &mut Answering<'_>) -> End {
-    if out.raw(Released::own(endpoint(desk, &seat))).await.is_err() {
+    if out.write_event(Released::own(endpoint(desk, &seat))).await.is_err() {
         return End::Left;
     }
     let _open = Counted::one(&desk.gateway.metrics.streams);
@@ -76,9 +76,12 @@ async fn unfounded(desk: &Desk<'_>, seat: &mut Seat, out: &mut Answering<'_>) ->
         tokio::select! {
             biased;
             _ = line.founded() => return None,
-            Some(part) = seat.parts.recv() => if out.event(part.into_message(), None).await.is_err() {
-                return Some(End::Left);
-            },
+            Some(part) = seat.parts.recv() => {
+                let (message, _room) = part.into_message();
+                if out.event(message, None).await.is_err() {
+                    return Some(End::Left);
+                }
+            }
             () = line.drained(&mut phase) => return Some(stream.over(out).await),
             () = sleep_until(until) => return Some(stream.over(out).await),
             end = stream.wait(desk, out) => if end.is_some() { return end },

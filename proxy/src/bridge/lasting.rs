@@ -217,7 +217,7 @@ async fn listen(desk: &Desk<'_>, session: &Session, mut tail: Tail, out: &mut An
     // Clients of earlier revisions take an event without a message for a broken one.
     if session.version >= Revision::V2025_11_25 {
         let priming = format!("id: {}\ndata: \n\n", tail.start);
-        if out.raw(Released::own(priming)).await.is_err() {
+        if out.write_event(Released::own(priming)).await.is_err() {
             return Heard::Left { can_return };
         }
         can_return = true;

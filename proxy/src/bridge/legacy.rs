@@ -345,9 +345,6 @@ impl<'a, 'd> Call<'a, 'd> {
     ) -> Result<Option<End>, Denial> {
         match turn {
             Turn::Note(note) => {
-                if std::str::from_utf8(&note).is_err() {
-                    return Ok(None);
-                }
                 let note = Released::unread(Channel::CallNotification, note);
                 Ok(out.event(note, None).await.is_err().then_some(End::Broken))
             }

@@ -274,9 +274,6 @@ impl Round<'_, '_> {
     async fn turn(&self, turn: Turn, talk: &mut Talk, out: &mut Answering<'_>) -> Result<Next, Denial> {
         match turn {
             Turn::Note(note) => {
-                if std::str::from_utf8(&note).is_err() {
-                    return Ok(Next::More);
-                }
                 match out.event(Released::unread(Channel::CallNotification, note), None).await {
                     Ok(()) => Ok(Next::More),
                     Err(_) => Ok(Next::Over(End::Broken)),

@@ -2,7 +2,7 @@
 //! Messages from the Server"), a modern one's `subscriptions/listen` (2026-07-28
 //! patterns/subscriptions).
 
-use super::answering::Answering;
+use super::answering::{Answering, Part};
 use super::desk::{Desk, params, shown};
 use super::following::{self, Client, Following, Heard, Unheard, follow};
 use super::hub::{Hub, Seat};
@@ -71,14 +71,14 @@ pub(super) async fn flow(
                 None => return stream.over(out).await,
             },
             Some(word) = followed.recv() => stream.say(desk, word, out).await,
-            Some(part) = lines::part(&mut seat) => stream.pass(part.into_message(), out).await,
+            Some(part) = lines::part(&mut seat) => stream.pass(part, out).await,
             () = session.changed.notified() => {
                 following.renew(desk, session);
                 continue;
             }
             () = lines::drained(line.as_ref(), &mut phase) => {
                 while let Some(part) = lines::waiting(&mut seat) {
-                    drop(stream.pass(part.into_message(), out).await);
+                    drop(stream.pass(part, out).await);
                 }
                 return stream.over(out).await;
             }
@@ -338,8 +338,9 @@ impl Stream {
         out.end().await
     }
 
-    /// Sends what came for the client from elsewhere.
-    async fn pass(&mut self, message: Released, out: &mut Answering<'_>) -> std::io::Result<()> {
+    /// Sends a message of a call whose answer comes on this stream.
+    async fn pass(&mut self, part: Part, out: &mut Answering<'_>) -> std::io::Result<()> {
+        let (message, _room) = part.into_message();
         out.event(message, None).await?;
         self.silent_until = Instant::now() + self.keepalive;
         Ok(())

@@ -8,7 +8,7 @@ use super::{End, Respond};
 use crate::bridge::{announces, overheard};
 use crate::forward::Exchange;
 use crate::metrics::Counted;
-use crate::offload::LONGEST_BYTES;
+use crate::offload::{LONGEST_BYTES, leave_room};
 use crate::reply::{last_event, listen_complete};
 use crate::session::Client;
 use bytes::Bytes;
@@ -39,7 +39,7 @@ impl Respond<'_> {
             answered: Vec::new(),
         };
         let last = loop {
-            match self.next(progress.splitter.remainder().len(), exchange, client).await {
+            match self.next((progress.splitter.remainder().len(), LONGEST_BYTES), exchange, client).await {
                 Wait::Room(bytes) => progress.splitter.reserve(bytes),
                 Wait::Chunk(chunk) => {
                     progress.splitter.push(&chunk);
@@ -69,17 +69,15 @@ impl Respond<'_> {
     async fn pass_events(&mut self, progress: &mut Progress, client: &mut Client) -> Result<(), Stop> {
         const TOO_LARGE: Stop = Stop::Malformed("the server sent an event that is too large");
         while let Some(event) = progress.splitter.next_event().map_err(|_| TOO_LARGE)? {
-            if let Some(room) = &mut self.room {
-                room.shrink(event.raw().len());
-            }
+            let event = if leave_room(event.raw().len(), &mut self.room) { event.detached() } else { event };
             let followed = self.read_event(&event).await;
-            if !self.follow(followed, progress)? {
-                continue;
+            if self.follow(followed, progress)? {
+                let released = self.pass.release(event.raw().clone());
+                self.write(client, released, 1).await.map_err(|_| Stop::Client)?;
+                // Only now: until it is written, the answer is owed.
+                self.expect.open.retain(|open| !progress.answered.contains(open));
+                progress.answered.clear();
             }
-            self.write(client, self.pass.pass(event.raw().clone()), 1).await.map_err(|_| Stop::Client)?;
-            // Only now: until it is written, the answer is owed.
-            self.expect.open.retain(|open| !progress.answered.contains(open));
-            progress.answered.clear();
             self.room = None;
         }
         Ok(())

@@ -7,7 +7,7 @@ use super::class::Otherwise;
 use super::wait::{Ending, Wait};
 use super::{End, Respond};
 use crate::forward::Exchange;
-use crate::offload::INLINE_BYTES;
+use crate::offload::{FREE_BYTES, INLINE_BYTES};
 use crate::pieces::Pieces;
 use crate::session::Client;
 use bytes::Bytes;
@@ -24,11 +24,11 @@ impl Respond<'_> {
         client: &mut Client,
         otherwise: Otherwise,
     ) -> End {
-        let likely = exchange.head.framing.likely(HOLD_BYTES);
+        let expected = exchange.head.framing.expected_bytes(FREE_BYTES);
         let mut held = Pieces::default();
         loop {
-            match self.next(held.len(), exchange, client).await {
-                Wait::Chunk(chunk) => held.push(chunk, likely),
+            match self.next((held.len(), HOLD_BYTES), exchange, client).await {
+                Wait::Chunk(chunk) => held.push(chunk, expected),
                 Wait::Room(bytes) => held.reserve(bytes),
                 Wait::End => break,
                 Wait::Ended(Ending::ClientGone) => return End::Broken,
@@ -64,7 +64,7 @@ impl Respond<'_> {
         let length = exchange.head.framing.length();
         self.record.note_http_answer(exchange.head.status.as_u16(), None);
         if self.begin(exchange, length, client).await.is_err()
-            || self.write(client, self.pass.pass(first), 0).await.is_err()
+            || self.write(client, self.pass.release(first), 0).await.is_err()
         {
             return End::Broken;
         }

@@ -16,7 +16,7 @@ use crate::errand::{self, Session};
 use crate::forward::{Exchange, Failure};
 use crate::headers::{Stamp, response_head};
 use crate::identify::Standing;
-use crate::offload::crowded;
+use crate::offload::no_room;
 use crate::patience::patient;
 use crate::peers::Member;
 use crate::record::RecordGuard;
@@ -211,10 +211,10 @@ impl Respond<'_> {
     /// Passes the rest of a body on, piece by piece.
     async fn stream_rest(&mut self, exchange: &mut Exchange, client: &mut Client) -> End {
         loop {
-            match self.next(0, exchange, client).await {
+            match self.next((0, 0), exchange, client).await {
                 Wait::Room(_) => {}
                 Wait::Chunk(chunk) => {
-                    if self.write(client, self.pass.pass(chunk), 0).await.is_err() {
+                    if self.write(client, self.pass.release(chunk), 0).await.is_err() {
                         return End::Broken;
                     }
                 }
@@ -265,7 +265,7 @@ impl Respond<'_> {
         let length = body.len();
         let end = if length <= WRITE_BYTES {
             let Ok(head) = self.prepare(exchange, Some(length as u64), client) else { return End::Broken };
-            let written = pin!(client.answer(head, self.pass.pass(body)));
+            let written = pin!(client.answer(head, self.pass.release(body)));
             let written = tokio::select! {
                 biased;
                 written = in_time(self.write_timeout, written) => written,
@@ -278,7 +278,7 @@ impl Respond<'_> {
             End::Done
         } else {
             if self.begin(exchange, Some(length as u64), client).await.is_err()
-                || self.write(client, self.pass.pass(body), 0).await.is_err()
+                || self.write(client, self.pass.release(body), 0).await.is_err()
             {
                 return End::Broken;
             }
@@ -337,7 +337,7 @@ impl Respond<'_> {
             }
             Ending::Idle => Denial::new(Reason::UpstreamTimeout, "the server sent nothing for too long"),
             Ending::Deadline => Denial::new(Reason::UpstreamTimeout, "the call took too long"),
-            Ending::Crowded => crowded(),
+            Ending::Crowded => no_room(),
             Ending::HomeLost => {
                 Denial::new(Reason::ReplicaLost, "the replica that keeps this session does not answer")
             }

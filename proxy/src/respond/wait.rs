@@ -60,10 +60,15 @@ pub(super) enum Ending {
 
 impl Respond<'_> {
     /// Waits for the next piece of the answer, for the client to leave, for a limit in time, for a
-    /// swap, and for the end of the process. Of the answer `held` bytes are held back; what is not short
-    /// waits for room first.
-    pub(super) async fn next(&mut self, held: usize, exchange: &mut Exchange, client: &mut Client) -> Wait {
-        if let Some(bytes) = room_for(held, exchange.head.framing.length(), self.room.as_ref()) {
+    /// swap, and for the end of the process. Of the answer `held` bytes are held back, and at most `most` will be;
+    /// what is not short waits for room first.
+    pub(super) async fn next(
+        &mut self,
+        (held, most): (usize, usize),
+        exchange: &mut Exchange,
+        client: &mut Client,
+    ) -> Wait {
+        if let Some(bytes) = room_for(held, exchange.head.framing.length(), most, self.room.as_ref()) {
             return self.make_room(bytes, exchange, client).await;
         }
         let Some(connection) = exchange.checkout.connection() else {
@@ -82,7 +87,7 @@ impl Respond<'_> {
             Some(deadline) if deadline <= idle => (deadline, Ending::Deadline),
             _ => (idle, Ending::Idle),
         };
-        let read = self.unless_ended(connection.read_body(), client, (Some(until), late)).await;
+        let read = self.unless_ended(connection.read_body(), client, (until, late)).await;
         self.record.end_upstream_wait();
         read.map_or_else(Wait::Ended, Wait::from)
     }
@@ -90,7 +95,8 @@ impl Respond<'_> {
     async fn make_room(&mut self, bytes: usize, exchange: &Exchange, client: &mut Client) -> Wait {
         let pool = self.pool;
         let room = pool.offload.room(exchange.checkout.owner(), bytes);
-        match self.unless_ended(room, client, (exchange.deadline, Ending::Crowded)).await {
+        let until = exchange.deadline.unwrap_or_else(|| Instant::now() + self.upstream.timeouts.idle);
+        match self.unless_ended(room, client, (until, Ending::Crowded)).await {
             Ok(room) => {
                 self.room = Some(room);
                 Wait::Room(bytes)
@@ -104,7 +110,7 @@ impl Respond<'_> {
         &mut self,
         awaited: impl Future<Output = T>,
         client: &mut Client,
-        (until, late): (Option<Instant>, Ending),
+        (until, late): (Instant, Ending),
     ) -> Result<T, Ending> {
         let stop_at = if self.expect.endless { Phase::Draining } else { Phase::Expired };
         // Not biased: an upstream that always has something to say must not hide the other ends.
@@ -115,7 +121,7 @@ impl Respond<'_> {
             () = unwelcome(self.gateway, &self.expect) => Ending::CallerLost,
             () = silence(self.gateway, self.home) => Ending::HomeLost,
             () = reached(&mut self.phase, stop_at) => Ending::Expired,
-            () = passed(until) => {
+            () = tokio::time::sleep_until(until) => {
                 self.cancel_upstream();
                 late
             }
@@ -135,14 +141,6 @@ impl Respond<'_> {
             let errand = Errand::Cancel { session: session.clone(), id: id.clone() };
             errand::run(self.gateway, errand, Arc::clone(self.upstream), Arc::clone(self.pool));
         }
-    }
-}
-
-/// Returns at `until`; never without one.
-async fn passed(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
-        None => std::future::pending().await,
     }
 }
 

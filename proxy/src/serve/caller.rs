@@ -24,11 +24,11 @@ use std::sync::Arc;
 const ASSERTION_KEYS: &str = "/.well-known/jwks.json";
 
 /// The public halves of all keys that assertions are signed with; `None` if there are none.
-fn assertion_keys(active: &Active) -> Option<Arc<str>> {
+fn assertion_keys(active: &Active) -> Option<String> {
     let rules = active.snapshot.upstreams.iter().filter_map(|upstream| upstream.caller.assertion.as_ref());
     let mut keys = rules.flat_map(|rules| rules.keys.iter().map(|key| &**key)).peekable();
     keys.peek()?;
-    Some(key_set(keys).into())
+    Some(key_set(keys))
 }
 
 impl Passage<'_> {
@@ -152,7 +152,7 @@ impl Passage<'_> {
     pub(super) async fn well_known(&mut self, client: &mut Client) -> Result<(), Halt> {
         let active = self.connection.gateway.active();
         if self.request.uri.path() == ASSERTION_KEYS && self.request.method == Method::GET {
-            return assertion_keys(&active).map_or(Ok(()), |keys| Err(Halt::Told(200, keys)));
+            return assertion_keys(&active).map_or(Ok(()), |keys| Err(Halt::Told(200, Released::own(keys))));
         }
         let Some(question) = WellKnown::of(self.request.uri.path()) else { return Ok(()) };
         let Some(server) = question.server(&active, self.host()) else { return Ok(()) };
@@ -161,9 +161,11 @@ impl Passage<'_> {
         let (Some(profile), Some(resource)) = (&server.identity, resource(&server)) else { return Ok(()) };
         let reads = matches!(self.request.method, Method::GET | Method::HEAD);
         match (reads, question.of_provider) {
-            (true, false) => Err(Halt::Told(200, Arc::clone(&resource.metadata))),
+            (true, false) => Err(Halt::Told(200, Released::own(resource.metadata.to_string()))),
             (true, true) => match Box::pin(metadata(self.connection.gateway, profile, resource)).await {
-                Ok(metadata) => Err(Halt::Told(200, metadata.into())),
+                Ok(metadata) => {
+                    Err(Halt::Told(200, Released::unread(Channel::AuthorizationMetadata, metadata)))
+                }
                 Err(cause) => {
                     self.record.note_cause(&cause);
                     let detail = "the authorization server does not say what it is";
@@ -193,7 +195,7 @@ impl Passage<'_> {
             Err(BodyFault::Gone) => return Err(Halt::Gone),
         };
         match registered(resource, &body) {
-            Some(answer) => Err(Halt::Told(201, answer.into())),
+            Some(answer) => Err(Halt::Told(201, Released::own(answer))),
             None => {
                 let detail = "a registration is a JSON object with `redirect_uris`";
                 Err(halt(Denial::new(Reason::InvalidRequest, detail), Knowledge::default()))
@@ -202,15 +204,16 @@ impl Passage<'_> {
     }
 
     /// Writes metadata: anybody may read it, from any page.
-    pub(super) async fn tell(&mut self, status: u16, document: &str, client: &mut Client) -> End {
+    pub(super) async fn tell(&mut self, status: u16, document: Released, client: &mut Client) -> End {
         self.record.note_answer(None);
         self.record.note_http_status(status);
         if !intake::discard(client, &self.request.headers).await {
             client.close_after();
         }
+        let length = document.len();
         let head = || -> pingora_core::Result<ResponseHeader> {
             let mut head = ResponseHeader::build_no_case(status, Some(6))?;
-            head.insert_header(CONTENT_LENGTH, document.len())?;
+            head.insert_header(CONTENT_LENGTH, length)?;
             head.insert_header(CONTENT_TYPE, "application/json")?;
             let keep = if status == 200 { "public, max-age=60" } else { "no-store" };
             head.insert_header(CACHE_CONTROL, keep)?;
@@ -219,10 +222,9 @@ impl Passage<'_> {
             Ok(head)
         };
         let body = match self.request.method {
-            Method::HEAD => Bytes::new(),
-            _ => Bytes::copy_from_slice(document.as_bytes()),
+            Method::HEAD => Released::own(Bytes::new()),
+            _ => document,
         };
-        let body = Released::unread(Channel::AuthorizationMetadata, body);
         match head() {
             Ok(head) => self.write(ReleasedHead::own(head), body, client).await,
             Err(_) => End::Broken,

@@ -2,7 +2,7 @@
 
 use super::server_message::{Arrived, Framed, ServerMessage, Unread};
 use crate::forward::{Exchange, Failure, Reach};
-use crate::offload::{INLINE_BYTES, LONGEST_BYTES, OffloadQueue, crowded, room_for};
+use crate::offload::{FREE_BYTES, INLINE_BYTES, LONGEST_BYTES, OffloadQueue, leave_room, no_room, room_for};
 use crate::pieces::Pieces;
 use crate::respond::class::{Class, challenged, classify, not_now};
 use crate::shares::Share;
@@ -170,6 +170,8 @@ impl Reading {
                 return Ok(Some(message));
             }
             if let Some(framed) = self.take()? {
+                let framed =
+                    if leave_room(framed.len(), &mut self.room) { framed.detached() } else { framed };
                 if framed.len() > INLINE_BYTES {
                     self.aside = Some(self.read_aside(framed));
                 } else if let Some(message) = self.read_here(framed) {
@@ -181,7 +183,7 @@ impl Reading {
                 return Ok(None);
             }
             let length = self.exchange.head.framing.length();
-            if let Some(bytes) = room_for(self.held_bytes(), length, self.room.as_ref()) {
+            if let Some(bytes) = room_for(self.held_bytes(), length, self.most_held(), self.room.as_ref()) {
                 self.aside = Some(self.make_room(bytes));
                 continue;
             }
@@ -215,17 +217,17 @@ impl Reading {
     }
 
     fn read_here(&mut self, framed: Framed) -> Option<ServerMessage> {
-        let (bytes, room) = (framed.len(), self.room.take());
-        self.arrived(framed.read().holding(room, bytes))
+        let room = self.room.take();
+        self.arrived(framed.read().holding(room))
     }
 
-    /// Until it is read, a message keeps all the room that was taken for it: those that wait for their turn have
-    /// buffers that grew beyond them.
+    /// Until it is read, a message keeps all the room that was taken for it: the buffer of one that
+    /// waits for its turn was reserved with its room.
     fn read_aside(&mut self, framed: Framed) -> Aside {
         let (queue, bytes, room) = (self.offload(), framed.len(), self.room.take());
         Box::pin(async move {
             let arrived = queue.run(bytes, move || framed.read()).await;
-            Done::Read(Box::new(arrived.holding(room, bytes)))
+            Done::Read(Box::new(arrived.holding(room)))
         })
     }
 
@@ -251,6 +253,11 @@ impl Reading {
             Body::Events(splitter) => splitter.remainder().len(),
             Body::Nothing => 0,
         }
+    }
+
+    /// Most bytes of a message that are held.
+    fn most_held(&self) -> usize {
+        if matches!(self.body, Body::Refusal(_)) { MAX_REFUSAL_BYTES } else { LONGEST_BYTES }
     }
 
     /// Takes note of what an event says of the stream; gives its message, if somebody is to have it.
@@ -285,15 +292,15 @@ impl Reading {
     }
 
     fn push(&mut self, chunk: Bytes) -> Result<(), Failure> {
-        // More than is held without room is reserved with the room.
-        let likely = self.exchange.head.framing.likely(INLINE_BYTES);
+        // More than that is reserved with the room.
+        let expected = self.exchange.head.framing.expected_bytes(FREE_BYTES);
         match &mut self.body {
             Body::Events(splitter) => splitter.push(&chunk),
             Body::Json(pieces) => {
                 if pieces.len() + chunk.len() > LONGEST_BYTES {
                     return Err(malformed("the server's answer is too large"));
                 }
-                pieces.push(chunk, likely);
+                pieces.push(chunk, expected);
             }
             Body::Refusal(pieces) => {
                 if pieces.len() + chunk.len() > MAX_REFUSAL_BYTES {
@@ -365,7 +372,7 @@ pub(crate) fn malformed(detail: &'static str) -> Failure {
 
 /// There was no room for the answer in time.
 fn full() -> Failure {
-    Failure { pending: false, ..crowded().into() }
+    Failure { pending: false, ..no_room().into() }
 }
 
 /// What did not come in time: the whole answer if `total`, else its next piece.

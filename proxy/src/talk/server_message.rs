@@ -156,10 +156,9 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
-    /// Has the message hold its part of the room that was taken for it.
-    pub(super) fn holding(mut self, room: Option<Share>, bytes: usize) -> Arrived {
-        if let (Some(message), Some(mut room)) = (&mut self.message, room) {
-            room.shrink(bytes);
+    /// Has the message hold the room that was taken for it.
+    pub(super) fn holding(mut self, room: Option<Share>) -> Arrived {
+        if let (Some(message), Some(room)) = (&mut self.message, room) {
             message.room = Some(Arc::new(room));
         }
         self
@@ -172,6 +171,14 @@ impl Framed {
         match self {
             Framed::Body(body) => body.len(),
             Framed::Event(event) => event.raw().len(),
+        }
+    }
+
+    /// The same in memory of its own.
+    pub(super) fn detached(self) -> Framed {
+        match self {
+            Framed::Body(body) => Framed::Body(Bytes::copy_from_slice(&body)),
+            Framed::Event(event) => Framed::Event(event.detached()),
         }
     }
 

@@ -52,7 +52,7 @@ impl Framing {
     }
 
     /// How many bytes to reserve for it, at most `most`; none if its length is not known.
-    pub fn likely(self, most: usize) -> usize {
+    pub fn expected_bytes(self, most: usize) -> usize {
         self.length().map_or(0, |length| usize::try_from(length).map_or(most, |length| length.min(most)))
     }
 }
