@@ -226,3 +226,17 @@ fn untranslatable<E>(_: E) -> Denial {
 fn utf8(bytes: &Bytes) -> Result<&str, Denial> {
     std::str::from_utf8(bytes).map_err(untranslatable)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portunus_filters::Kind;
+
+    #[test]
+    fn results_and_errors_have_channels_of_their_own() {
+        let message = Message::bodiless(Kind::Request, None);
+        assert_eq!(succeeded(&message, "{}").message.channel(), Channel::Result);
+        let error = bridge::Said { code: -32_000, status: 200, error: "{}".into() };
+        assert_eq!(failed(&message, error).message.channel(), Channel::Error);
+    }
+}
