@@ -22,18 +22,12 @@ const AT_ONCE: usize = 2;
 /// A text that is no longer takes no room: as many as there are connections may be held.
 pub const FREE_BYTES: usize = 16 << 10;
 
-/// Most that is taken for a text of unknown length before it is taken for a large one: most images are shorter.
-const MIDDLE_BYTES: usize = 4 << 20;
-
 /// Longest message of a server: results of 20 MB exist, and one is held until it is complete.
 pub const LONGEST_BYTES: usize = 32 << 20;
 
 /// Bytes of large texts of one upstream that may be held: until they are written to the client.
 /// The quarter that is kept for who holds none is as much as the longest of them.
 const MAX_BYTES: usize = 4 * LONGEST_BYTES;
-
-/// The same of texts of up to [`MIDDLE_BYTES`].
-const MAX_MIDDLE_BYTES: usize = 32 << 20;
 
 /// The same of texts that are worked on where they arrive, but for those that take no room.
 const MAX_INLINE_BYTES: usize = 16 << 20;
@@ -46,7 +40,6 @@ static NOTICES: LazyLock<Threads> = LazyLock::new(|| Threads::start("notices", 1
 pub struct OffloadQueue {
     turn: Arc<Semaphore>,
     bytes: Arc<Shares>,
-    middle_bytes: Arc<Shares>,
     inline_bytes: Arc<Shares>,
 }
 
@@ -55,7 +48,6 @@ impl Default for OffloadQueue {
         OffloadQueue {
             turn: Arc::new(Semaphore::new(1)),
             bytes: Shares::new(MAX_BYTES),
-            middle_bytes: Shares::new(MAX_MIDDLE_BYTES),
             inline_bytes: Shares::new(MAX_INLINE_BYTES),
         }
     }
@@ -82,19 +74,13 @@ impl OffloadQueue {
 
     /// Bytes of texts that are held and take room.
     pub fn held(&self) -> usize {
-        self.bytes.held() + self.middle_bytes.held() + self.inline_bytes.held()
+        self.bytes.held() + self.inline_bytes.held()
     }
 
     /// Waits for room to hold a text of `bytes` for `owner`. Asked for at once: two that each hold a part would
     /// wait for each other. Who holds room of a shorter text may wait for that of a longer one, never the other way.
     pub async fn room(&self, owner: Owner, bytes: usize) -> Share {
-        let shares = if bytes <= INLINE_BYTES {
-            &self.inline_bytes
-        } else if bytes <= MIDDLE_BYTES {
-            &self.middle_bytes
-        } else {
-            &self.bytes
-        };
+        let shares = if bytes <= INLINE_BYTES { &self.inline_bytes } else { &self.bytes };
         shares.wait(owner, bytes).await
     }
 }
@@ -108,7 +94,6 @@ pub fn room_for(held: usize, length: Option<u64>, most: usize, room: Option<&Sha
     let whole = match length.map(usize::try_from) {
         Some(length) => length.unwrap_or(most),
         None if held <= INLINE_BYTES => INLINE_BYTES,
-        None if held <= MIDDLE_BYTES => MIDDLE_BYTES,
         None => most,
     };
     Some(whole.max(held).min(most))
@@ -246,8 +231,7 @@ mod tests {
             ("short enough", FREE_BYTES, None, LONGEST_BYTES, None, None),
             ("of unknown length", short, None, LONGEST_BYTES, None, Some(INLINE_BYTES)),
             ("within its room", INLINE_BYTES, None, LONGEST_BYTES, Some(&share), None),
-            ("beyond its room", large, None, LONGEST_BYTES, Some(&share), Some(MIDDLE_BYTES)),
-            ("large", MIDDLE_BYTES + 1, None, LONGEST_BYTES, Some(&share), Some(LONGEST_BYTES)),
+            ("beyond its room", large, None, LONGEST_BYTES, Some(&share), Some(LONGEST_BYTES)),
             ("of a known length", short, Some(100_000), LONGEST_BYTES, None, Some(100_000)),
             ("longer than its length", short, Some(7), LONGEST_BYTES, None, Some(short)),
             ("longer than all", short, Some(u64::MAX), LONGEST_BYTES, None, Some(LONGEST_BYTES)),
@@ -276,7 +260,7 @@ mod tests {
         let at = |last: u8| Owner::at([10, 0, 0, last].into());
         let whole = queue.room(at(1), usize::MAX).await;
         let next = queue.clone();
-        let waiting = tokio::spawn(async move { next.room(at(2), MIDDLE_BYTES + 1).await });
+        let waiting = tokio::spawn(async move { next.room(at(2), INLINE_BYTES + 1).await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(queue.room(at(2), INLINE_BYTES).await);
