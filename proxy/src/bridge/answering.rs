@@ -43,7 +43,8 @@ pub enum Sink<'a> {
     Kept(&'a Pen, Option<Duration>),
 }
 
-/// A part of the answer to a batch, or of the stream of a session.
+/// A part of the answer to a batch, or of the stream of a session. While it waits for others it holds no more memory than
+/// it is long: what a server sent lies in the buffer that it was read into.
 #[derive(Debug)]
 pub enum Part {
     /// A message ahead of an answer.
@@ -149,7 +150,9 @@ impl Answering<'_> {
     /// As [`Answering::last`], where it is not all of what the client gets.
     async fn told(&mut self, message: Released, room: Option<Arc<Share>>) -> End {
         if let Sink::Batch(parts) = &self.sink {
-            return sent(parts, Part::Answer(message, room)).await.map_or(End::Broken, |()| End::Done);
+            return sent(parts, Part::Answer(message.detached(), room))
+                .await
+                .map_or(End::Broken, |()| End::Done);
         }
         if let Sink::Kept(pen, _) = &self.sink {
             self.record.add_sent(message.len(), 1);
@@ -182,7 +185,7 @@ impl Answering<'_> {
     /// If the client has left or takes too long.
     pub async fn event(&mut self, message: Released, id: Option<&str>) -> io::Result<()> {
         if let Sink::Batch(parts) = &self.sink {
-            return sent(parts, Part::Ahead(message)).await;
+            return sent(parts, Part::Ahead(message.detached())).await;
         }
         if let Sink::Kept(pen, _) = &self.sink {
             self.record.add_sent(message.len(), 1);

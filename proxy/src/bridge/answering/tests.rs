@@ -2,7 +2,7 @@ use super::*;
 use crate::session::one::{Rest, Session};
 use crate::testing::Bed;
 use bytes::BytesMut;
-use portunus_filters::{Arrival, Identity};
+use portunus_filters::{Arrival, Channel, Identity};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, DuplexStream};
 
@@ -168,4 +168,21 @@ async fn parts_of_a_batch_go_to_who_joins_them() {
     drop(joined);
     let end = answer(Sink::Batch(parts), Version::HTTP_11, &bed, async |out| last(out).await).await;
     assert!(matches!(end, End::Broken), "nobody joins them");
+}
+
+#[tokio::test]
+async fn part_that_waits_holds_no_buffer_that_it_was_cut_from() {
+    let buffer = Bytes::from(vec![b'1'; 16 << 10]);
+    let cut = || Released::unread(Channel::Result, buffer.slice(..4));
+    let (bed, (parts, mut joined)) = (bed(), mpsc::channel(8));
+    let end = answer(Sink::Batch(parts), Version::HTTP_11, &bed, async |out| {
+        out.event(cut(), None).await.unwrap();
+        out.last(StatusCode::OK, cut()).await
+    });
+    assert!(matches!(end.await, End::Done));
+    for _ in 0..2 {
+        let (message, _) = joined.recv().await.unwrap().into_message();
+        assert_eq!(message, cut());
+        assert!(!buffer.as_ptr_range().contains(&message.bytes().as_ptr()));
+    }
 }
