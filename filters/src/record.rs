@@ -57,7 +57,7 @@ pub struct Record {
     pub reason: Option<Reason>,
     /// The cause of a refusal or failure, for operators alone.
     pub detail: Option<String>,
-    /// How it ended.
+    /// The way it ended.
     pub status: Option<Status>,
     /// The code of a JSON-RPC error that its server answered; 0 if that has none.
     pub rpc_error: Option<i64>,
@@ -67,12 +67,12 @@ pub struct Record {
     pub judged: Option<Arc<Judged>>,
     /// From its arrival to its end.
     pub elapsed: Duration,
-    /// How much of that its upstream was waited for.
+    /// The part of that in which its upstream was waited for.
     pub upstream_time: Option<Duration>,
 }
 
 impl Record {
-    /// How it ended: a message that was left without an end was cancelled.
+    /// The way it ended: a message that was left without an end was cancelled.
     pub fn status(&self) -> Status {
         self.status.unwrap_or(Status::Cancelled)
     }
@@ -83,7 +83,7 @@ impl Record {
     }
 }
 
-/// How a message ended, as `mcp_requests_total` counts it.
+/// The way a message ended, as `mcp_requests_total` counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Answered.
@@ -114,7 +114,7 @@ impl Status {
         Status::Error,
     ];
 
-    /// Whether the gateway refused the message; otherwise it let the message pass, whatever became of it.
+    /// True if the gateway refused the message; any other it let pass, with whatever end.
     pub fn is_refusal(self) -> bool {
         matches!(self, Status::Denied | Status::Invalid)
     }

@@ -20,7 +20,7 @@ pub enum Channel {
     Question,
     /// The entries of a list.
     List,
-    /// What servers tell of themselves: `initialize`, `server/discover`, the end of a subscription.
+    /// The description that servers give of themselves: `initialize`, `server/discover`, the end of a subscription.
     ServerInfo,
     /// The challenges of a server that asks for other credentials.
     Challenge,
@@ -87,12 +87,12 @@ impl Released {
         std::str::from_utf8(&self.bytes).unwrap_or_default()
     }
 
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether it has no bytes.
+    /// True if it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }

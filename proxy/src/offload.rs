@@ -85,7 +85,7 @@ impl OffloadQueue {
     }
 }
 
-/// How much room to ask for once `held` bytes of a text have come, in a body of `length` bytes if that is known, of
+/// The room to ask for once `held` bytes of a text have come, in a body of `length` bytes if that is known, of
 /// which at most `most` are held; `None` while the room that it has is enough.
 pub fn room_for(held: usize, length: Option<u64>, most: usize, room: Option<&Share>) -> Option<usize> {
     if held <= room.map_or(FREE_BYTES, Share::amount) {

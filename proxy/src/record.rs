@@ -262,7 +262,7 @@ impl RecordGuard {
         self.record.detail = Some(cause.to_string());
     }
 
-    /// Whether a reason was noted why the client gets no answer of its server.
+    /// True once the reason of a refusal or failure was noted.
     pub fn is_failed(&self) -> bool {
         self.record.reason.is_some()
     }
@@ -312,20 +312,14 @@ pub fn timestamp(wall: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Bed;
-    use portunus_filters::{Identity, Reason};
+    use crate::testing::{Bed, arrival};
+    use portunus_filters::Reason;
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn refused(bed: &Bed) -> RecordGuard {
-        let arrival = Arrival {
-            listener: "l".into(),
-            source: LOCAL,
-            identity: Identity::Anonymous { source: LOCAL },
-            request_id: "r".into(),
-            at: bed.gateway.clock.now(),
-        };
+        let arrival = arrival(bed.gateway.clock.now());
         let mut guard = RecordGuard::new(&bed.gateway, &arrival);
         guard.note_denial(&Denial::new(Reason::Forbidden, "no"));
         guard

@@ -331,7 +331,7 @@ impl Bed {
 }
 
 /// Somebody of whom nothing is known.
-fn arrival(at: Moment) -> Arrival {
+pub(crate) fn arrival(at: Moment) -> Arrival {
     let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let identity = Identity::Anonymous { source };
     Arrival { listener: "l".into(), source, identity, request_id: "r".into(), at }

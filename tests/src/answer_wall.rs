@@ -67,7 +67,7 @@ fn makers_of_released_text_are_found() {
     assert_eq!(found, expected.map(|maker| (maker.to_owned(), 1)));
 }
 
-/// What makes released text in the part of a file that is no test, and how often.
+/// The makers of released text in the part of a file that is no test, and their number.
 fn makers(text: &str) -> BTreeMap<String, usize> {
     // A module of tests in a file of its own may be named anywhere.
     let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();

@@ -96,8 +96,7 @@ fn write_decision(line: &mut String, judged: &Judged) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portunus_filters::{Reason, Status};
-    use std::time::Duration;
+    use portunus_filters::Status;
 
     #[test]
     fn a_record_is_one_line_of_json_with_hostile_text_defused() {

@@ -199,7 +199,9 @@ impl Reading {
         let Some(aside) = &mut self.aside else { return Ok(None) };
         let done = match patience.until {
             None => aside.await,
-            Some(until) => tokio::time::timeout_at(until, aside).await.map_err(|_| full())?,
+            Some(until) => tokio::time::timeout_at(until, aside)
+                .await
+                .map_err(|_| Failure { pending: false, ..no_room().into() })?,
         };
         self.aside = None;
         Ok(match done {
@@ -368,11 +370,6 @@ impl Failure {
 /// An answer that is none.
 pub(crate) fn malformed(detail: &'static str) -> Failure {
     Failure { pending: false, ..Failure::from(Denial::new(Reason::UpstreamMalformed, detail)) }
-}
-
-/// There was no room for the answer in time.
-fn full() -> Failure {
-    Failure { pending: false, ..no_room().into() }
 }
 
 /// What did not come in time: the whole answer if `total`, else its next piece.

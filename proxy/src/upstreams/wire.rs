@@ -43,7 +43,7 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// How many bytes there will be, if that is known.
+    /// The number of bytes that there will be, if it is known.
     pub fn length(self) -> Option<u64> {
         match self {
             Framing::Length(length) => Some(length),
@@ -51,7 +51,7 @@ impl Framing {
         }
     }
 
-    /// How many bytes to reserve for it, at most `most`; none if its length is not known.
+    /// The number of bytes to reserve for it, at most `most`; none if its length is not known.
     pub fn expected_bytes(self, most: usize) -> usize {
         self.length().map_or(0, |length| usize::try_from(length).map_or(most, |length| length.min(most)))
     }

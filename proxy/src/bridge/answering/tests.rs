@@ -1,8 +1,8 @@
 use super::*;
 use crate::session::one::{Rest, Session};
-use crate::testing::Bed;
+use crate::testing::{Bed, arrival};
 use bytes::BytesMut;
-use portunus_filters::{Arrival, Channel, Identity};
+use portunus_filters::Channel;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, DuplexStream};
 
@@ -23,13 +23,7 @@ async fn answer(
     bed: &Bed,
     say: impl AsyncFnOnce(&mut Answering<'_>) -> End,
 ) -> End {
-    let arrival = Arrival {
-        listener: "l".into(),
-        source: LOCAL,
-        identity: Identity::Anonymous { source: LOCAL },
-        request_id: "r".into(),
-        at: bed.gateway.clock.now(),
-    };
+    let arrival = arrival(bed.gateway.clock.now());
     let mut record = RecordGuard::new(&bed.gateway, &arrival);
     let mut out = Answering {
         sink,
