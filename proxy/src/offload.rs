@@ -5,7 +5,9 @@
 //! loop may is done by other threads, a few at a time in the whole process. Each upstream has one turn
 //! at a time, so that one which sends many large texts delays its own calls alone.
 
+use crate::pieces::MAX_FIRST_READ_BYTES;
 use crate::shares::{Owner, Share, Shares};
+use portunus_base::MAX_HEAP_BYTES;
 use portunus_filters::{Denial, Reason};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -19,8 +21,9 @@ pub const INLINE_BYTES: usize = 256 << 10;
 /// Texts worked on at once in the whole process.
 const AT_ONCE: usize = 2;
 
-/// A text that is no longer takes no room: as many as there are connections may be held.
-pub const FREE_BYTES: usize = 16 << 10;
+/// A text that is no longer takes no room: as many as there are connections may be held. It is a little less than one
+/// read brings, so that a long one waits for its room after the first.
+pub const FREE_BYTES: usize = MAX_FIRST_READ_BYTES - (1 << 10);
 
 /// Longest message of a server: results of 20 MB exist, and one is held until it is complete.
 pub const LONGEST_BYTES: usize = 32 << 20;
@@ -99,15 +102,16 @@ pub fn room_for(held: usize, length: Option<u64>, most: usize, room: Option<&Sha
     Some(whole.max(held).min(most))
 }
 
-/// Gives back the room that a text did not need, if it is so much that copying the text out of its buffer is worth it;
-/// whether it has to be. A buffer was reserved for all of the room, and memory that was used before may lie in it.
+/// Gives back the room that a text did not need; whether the text has to be copied out of its buffer for that: all of the
+/// room was reserved in the allocator's memory, unless it is so much that it was mapped.
 pub fn leave_room(bytes: usize, room: &mut Option<Share>) -> bool {
-    const MOST_COPIED: usize = 4 << 20;
-    let Some(room) = room.as_mut().filter(|room| bytes <= (room.amount() / 2).min(MOST_COPIED)) else {
-        return false;
-    };
-    room.shrink(bytes);
-    true
+    let Some(room) = room else { return false };
+    let is_mapped = room.amount() > MAX_HEAP_BYTES;
+    let is_left = is_mapped || bytes <= room.amount() / 2;
+    if is_left {
+        room.shrink(bytes);
+    }
+    is_left && !is_mapped
 }
 
 /// The refusal of an answer that there was no room for in time: no fault of its server, which has done its work.
@@ -243,13 +247,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_that_is_not_needed_is_left_where_the_text_is_copied() {
+    async fn room_that_is_not_needed_is_left() {
         let queue = OffloadQueue::default();
-        for (bytes, copied, kept) in
-            [(INLINE_BYTES / 2, true, INLINE_BYTES / 2), (INLINE_BYTES / 2 + 1, false, INLINE_BYTES)]
-        {
-            let mut room = Some(queue.room(Owner::Nobody, INLINE_BYTES).await);
-            assert_eq!((leave_room(bytes, &mut room), queue.held()), (copied, kept), "{bytes}");
+        let half = INLINE_BYTES / 2;
+        let cases = [
+            ("half is copied", INLINE_BYTES, half, (true, half)),
+            ("more than half stays", INLINE_BYTES, half + 1, (false, INLINE_BYTES)),
+            ("mapped memory that nobody wrote to is none", LONGEST_BYTES, half, (false, half)),
+        ];
+        for (case, room, bytes, expected) in cases {
+            let mut room = Some(queue.room(Owner::Nobody, room).await);
+            assert_eq!((leave_room(bytes, &mut room), queue.held()), expected, "{case}");
         }
         assert!(!leave_room(1, &mut None));
     }

@@ -1,7 +1,8 @@
 //! Pieces of what arrives: read into a buffer that is only there while there is something in it, and joined
 //! only if there is more than one.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use portunus_base::Buffer;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,24 +11,24 @@ use std::task::{Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 /// Most that is read at once into an empty buffer.
-const MAX_FIRST_READ_BYTES: usize = 16 << 10;
+pub const MAX_FIRST_READ_BYTES: usize = 16 << 10;
 
 /// Appends what has come to the buffer and gives how many bytes it is, 0 at the end. Safe to cancel.
 ///
 /// Most connections wait most of the time, and most of what comes is short: an empty buffer becomes as long as what was
-/// read, at most 16 KiB, and takes no memory before. One that is not empty gets room for `least` more bytes.
+/// read, at most [`MAX_FIRST_READ_BYTES`], and takes no memory before. One that is not empty gets `most` more bytes at most.
 ///
 /// # Errors
 /// As the stream says.
 pub async fn fill(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
-    least: usize,
+    most: usize,
 ) -> io::Result<usize> {
     poll_fn(|context| {
         if !buffer.is_empty() {
-            buffer.reserve(least);
-            return pin!(stream.read_buf(buffer)).poll(context);
+            buffer.reserve(most);
+            return pin!(stream.read_buf(&mut buffer.limit(most))).poll(context);
         }
         // Else it would keep the memory of what it held before while it waits.
         *buffer = BytesMut::new();
@@ -44,7 +45,7 @@ pub async fn fill(
 #[derive(Default)]
 pub struct Pieces {
     first: Bytes,
-    joined: BytesMut,
+    joined: Buffer,
 }
 
 impl Pieces {
@@ -56,16 +57,16 @@ impl Pieces {
         }
         if self.joined.is_empty() {
             self.joined.reserve(likely.max(self.first.len() + piece.len()));
-            self.joined.extend_from_slice(&self.first);
+            self.joined.push(&self.first);
         }
-        self.joined.extend_from_slice(&piece);
+        self.joined.push(&piece);
     }
 
     /// Makes room for `bytes` in all, so that they are not copied each time they are more.
     pub fn reserve(&mut self, bytes: usize) {
-        self.joined.reserve(bytes.saturating_sub(self.joined.len()));
+        self.joined.reserve(bytes);
         if self.joined.is_empty() {
-            self.joined.extend_from_slice(&std::mem::take(&mut self.first));
+            self.joined.push(&std::mem::take(&mut self.first));
         }
     }
 
@@ -116,6 +117,15 @@ mod tests {
         drop(far);
         assert_eq!(fill(&mut near, &mut buffer, 4096).await.unwrap(), 0);
         assert_eq!(buffer, "half", "what has arrived stays");
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_at_once_than_asked_for() {
+        let (mut near, mut far) = tokio::io::duplex(1 << 10);
+        let mut buffer = BytesMut::with_capacity(1 << 10);
+        buffer.extend_from_slice(b"half");
+        far.write_all(&[b'x'; 1 << 10]).await.unwrap();
+        assert_eq!(fill(&mut near, &mut buffer, 100).await.unwrap(), 100);
     }
 
     #[test]

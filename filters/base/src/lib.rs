@@ -1,10 +1,11 @@
-//! Types that the gateway's crates have in common: time, eras, refusals, owners of shares, bounded tables, escaped text,
-//! and what the net is described by: URLs, hosts, classes of addresses.
+//! Types that the gateway's crates have in common: time, eras, refusals, owners of shares, bounded tables, buffers, escaped
+//! text, and what the net is described by: URLs, hosts, classes of addresses.
 //!
 //! Nothing here opens a socket or a file, starts a task, logs, or reads the time by itself: time
 //! comes in through [`Clock`].
 
 mod address;
+mod buffer;
 mod clock;
 mod denial;
 mod era;
@@ -15,6 +16,7 @@ pub mod text;
 mod url;
 
 pub use address::{AddressClass, AddressGrant};
+pub use buffer::{Buffer, MAX_HEAP_BYTES};
 pub use clock::{Clock, ManualClock, Moment};
 pub use denial::{Challenge, Denial, Reason};
 pub use era::Era;
