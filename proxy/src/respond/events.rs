@@ -69,8 +69,8 @@ impl Respond<'_> {
     async fn pass_events(&mut self, progress: &mut Progress, client: &mut Client) -> Result<(), Stop> {
         const TOO_LARGE: Stop = Stop::Malformed("the server sent an event that is too large");
         while let Some(event) = progress.splitter.next_event().map_err(|_| TOO_LARGE)? {
-            let event = if leave_room(event.raw().len(), &mut self.room) { event.detached() } else { event };
             let followed = self.read_event(&event).await;
+            let event = if leave_room(event.raw().len(), &mut self.room) { event.detached() } else { event };
             if self.follow(followed, progress)? {
                 let released = self.pass.release(event.raw().clone());
                 self.write(client, released, 1).await.map_err(|_| Stop::Client)?;

@@ -170,8 +170,6 @@ impl Reading {
                 return Ok(Some(message));
             }
             if let Some(framed) = self.take()? {
-                let framed =
-                    if leave_room(framed.len(), &mut self.room) { framed.detached() } else { framed };
                 if framed.len() > INLINE_BYTES {
                     self.aside = Some(self.read_aside(framed));
                 } else if let Some(message) = self.read_here(framed) {
@@ -219,16 +217,19 @@ impl Reading {
     }
 
     fn read_here(&mut self, framed: Framed) -> Option<ServerMessage> {
-        let room = self.room.take();
+        let mut room = self.room.take();
+        let framed = if leave_room(framed.len(), &mut room) { framed.detached() } else { framed };
         self.arrived(framed.read().holding(room))
     }
 
-    /// Until it is read, a message keeps all the room that was taken for it: the buffer of one that
-    /// waits for its turn was reserved with its room.
+    /// Until it is read, a message keeps all the room that was taken for it: as many as there is room for wait for the
+    /// turn of their upstream, and no other arrives meanwhile.
     fn read_aside(&mut self, framed: Framed) -> Aside {
-        let (queue, bytes, room) = (self.offload(), framed.len(), self.room.take());
+        let (queue, bytes, mut room) = (self.offload(), framed.len(), self.room.take());
         Box::pin(async move {
             let arrived = queue.run(bytes, move || framed.read()).await;
+            // A long one is mapped, and never has to be copied for that.
+            leave_room(bytes, &mut room);
             Done::Read(Box::new(arrived.holding(room)))
         })
     }

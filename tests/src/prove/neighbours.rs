@@ -190,12 +190,11 @@ async fn beside_hostile_ones(length: Duration) {
         let _aside = aside.runtime().enter();
         callers::start(&hostile, &stop)
     };
-    let (end, mut most) = (Instant::now() + length, 0);
+    let end = Instant::now() + length;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let mut seconds = 0_u64;
     while Instant::now() < end {
         tick.tick().await;
-        most = most.max(gateway.resident_kib());
         seconds += 1;
         if seconds.is_multiple_of(5) {
             servers::shout(&unwell);
@@ -210,6 +209,7 @@ async fn beside_hostile_ones(length: Duration) {
             );
         }
     }
+    let most = gateway.peak_resident_kib();
     stop.send_replace(true);
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
