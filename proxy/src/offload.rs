@@ -7,7 +7,6 @@
 
 use crate::pieces::MAX_FIRST_READ_BYTES;
 use crate::shares::{Owner, Share, Shares};
-use portunus_base::MAX_HEAP_BYTES;
 use portunus_filters::{Denial, Reason};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -100,18 +99,6 @@ pub fn room_for(held: usize, length: Option<u64>, most: usize, room: Option<&Sha
         None => most,
     };
     Some(whole.max(held).min(most))
-}
-
-/// Gives back the room that a text did not need; whether the text has to be copied out of its buffer for that: all of the
-/// room was reserved in the allocator's memory, unless it is so much that it was mapped.
-pub fn leave_room(bytes: usize, room: &mut Option<Share>) -> bool {
-    let Some(room) = room else { return false };
-    let is_mapped = room.amount() > MAX_HEAP_BYTES;
-    let is_left = is_mapped || bytes <= room.amount() / 2;
-    if is_left {
-        room.shrink(bytes);
-    }
-    is_left && !is_mapped
 }
 
 /// The refusal of an answer that there was no room for in time: no fault of its server, which has done its work.
@@ -244,22 +231,6 @@ mod tests {
         for (case, held, length, most, room, expected) in cases {
             assert_eq!(room_for(held, length, most, room), expected, "{case}");
         }
-    }
-
-    #[tokio::test]
-    async fn room_that_is_not_needed_is_left() {
-        let queue = OffloadQueue::default();
-        let half = INLINE_BYTES / 2;
-        let cases = [
-            ("half is copied", INLINE_BYTES, half, (true, half)),
-            ("more than half stays", INLINE_BYTES, half + 1, (false, INLINE_BYTES)),
-            ("mapped memory that nobody wrote to is none", LONGEST_BYTES, half, (false, half)),
-        ];
-        for (case, room, bytes, expected) in cases {
-            let mut room = Some(queue.room(Owner::Nobody, room).await);
-            assert_eq!((leave_room(bytes, &mut room), queue.held()), expected, "{case}");
-        }
-        assert!(!leave_room(1, &mut None));
     }
 
     #[tokio::test]

@@ -5,13 +5,11 @@ use memmap2::MmapMut;
 use std::fmt;
 use std::ops::Deref;
 
-/// Longest text for which memory of the allocator is reserved.
-pub const MAX_HEAP_BYTES: usize = 256 << 10;
+/// Longest text that grows in memory of the allocator, if its length was told before.
+const MAX_HEAP_BYTES: usize = 64 << 10;
 
-/// Shortest text that grows by doubling. Many that are shorter may wait at the same time for room to go on: they take
-/// little more than they are.
-const MIN_DOUBLED_BYTES: usize = 64 << 10;
-/// Step in which shorter ones grow.
+/// Step in which such a text grows. As many may wait for room to go on as there are connections: each takes little more
+/// than it is.
 const STEP_BYTES: usize = 4 << 10;
 
 /// Longest part that may share its memory with what comes after it.
@@ -19,10 +17,15 @@ const MAX_SHARED_BYTES: usize = 4 << 10;
 
 /// Text that arrives in parts.
 ///
-/// A long one lies in a memory map of its own: it takes what was written into it and no more, and goes back to the system
-/// as soon as nobody holds it. An allocator keeps what it had for long texts, for the next ones.
+/// Where it was told how long it may become, a long one lies in a memory map of its own: it takes what was written into it
+/// and no more, and goes back to the system as soon as nobody holds it. An allocator keeps what it had for long texts, for
+/// the next ones.
 #[derive(Default)]
-pub struct Buffer(Memory);
+pub struct Buffer {
+    memory: Memory,
+    /// Bytes that there may be in all; 0 if that was not told.
+    planned: usize,
+}
 
 enum Memory {
     Heap(BytesMut),
@@ -36,67 +39,57 @@ struct Mapped {
 }
 
 impl Buffer {
-    /// Makes room for `bytes` in all, so that they are not copied each time they are more.
-    ///
-    /// Beyond [`MAX_HEAP_BYTES`] they are mapped, or on the heap where the system maps no more.
-    pub fn reserve(&mut self, bytes: usize) {
-        let capacity = match &self.0 {
-            Memory::Heap(heap) => heap.capacity(),
-            Memory::Mapped(mapped) => mapped.map.len(),
-        };
-        if bytes <= capacity {
-            return;
-        }
-        let mapped = (bytes > MAX_HEAP_BYTES).then(|| MmapMut::map_anon(bytes).ok()).flatten();
-        self.0 = match mapped {
-            Some(mut map) => {
-                map[..self.len()].copy_from_slice(self);
-                Memory::Mapped(Mapped { map, len: self.len() })
-            }
-            None => {
-                let mut heap = match std::mem::take(&mut self.0) {
-                    Memory::Heap(heap) => heap,
-                    Memory::Mapped(mapped) => BytesMut::from(mapped.as_ref()),
-                };
-                heap.reserve(bytes - heap.len());
-                Memory::Heap(heap)
-            }
-        };
+    /// Tells how many bytes there may be in all. It costs nothing that there are fewer.
+    pub fn plan(&mut self, bytes: usize) {
+        self.planned = bytes;
     }
 
     /// Appends `part`.
     pub fn push(&mut self, part: &[u8]) {
-        if let Memory::Mapped(mapped) = &self.0
-            && mapped.map.len() - mapped.len < part.len()
-        {
-            self.reserve((2 * self.len()).max(self.len() + part.len()));
+        let bytes = self.len() + part.len();
+        let capacity = match &self.memory {
+            Memory::Heap(heap) => heap.capacity(),
+            Memory::Mapped(mapped) => mapped.map.len(),
+        };
+        if bytes > capacity {
+            self.grow(bytes);
         }
-        match &mut self.0 {
-            Memory::Heap(heap) => {
-                let bytes = heap.len() + part.len();
-                if bytes > heap.capacity() && !heap.is_empty() && bytes < MIN_DOUBLED_BYTES {
-                    let mut larger = BytesMut::with_capacity(bytes.next_multiple_of(STEP_BYTES));
-                    larger.extend_from_slice(heap);
-                    *heap = larger;
-                }
-                heap.extend_from_slice(part);
-            }
+        match &mut self.memory {
+            Memory::Heap(heap) => heap.extend_from_slice(part),
             Memory::Mapped(mapped) => {
-                let end = mapped.len + part.len();
-                mapped.map[mapped.len..end].copy_from_slice(part);
-                mapped.len = end;
+                mapped.map[mapped.len..bytes].copy_from_slice(part);
+                mapped.len = bytes;
             }
         }
     }
 
-    /// Takes out the first `count` bytes; the others stay, apart from a long part that was taken.
+    /// Makes room for `bytes` in all, or more.
+    fn grow(&mut self, bytes: usize) {
+        if self.planned > 0 && bytes > MAX_HEAP_BYTES {
+            let at_least = if bytes > self.planned { 2 * bytes } else { self.planned };
+            // Where the system maps no more, the heap has to do.
+            if let Ok(mut map) = MmapMut::map_anon(at_least) {
+                map[..self.len()].copy_from_slice(self);
+                self.memory = Memory::Mapped(Mapped { map, len: self.len() });
+                return;
+            }
+        }
+        let doubled = if self.planned > 0 { 0 } else { 2 * self.len() };
+        let planned = if self.planned > MAX_HEAP_BYTES { 0 } else { self.planned };
+        let step = if self.is_empty() { 1 } else { STEP_BYTES };
+        let mut heap = BytesMut::with_capacity(bytes.next_multiple_of(step).max(planned).max(doubled));
+        heap.extend_from_slice(self);
+        self.memory = Memory::Heap(heap);
+    }
+
+    /// Takes out the first `count` bytes; the others stay, apart from a long part that was taken. What was planned is over.
     pub fn split_to(&mut self, count: usize) -> Bytes {
-        match std::mem::take(&mut self.0) {
+        match std::mem::take(self).memory {
             Memory::Heap(mut heap) => {
                 let part = heap.split_to(count).freeze();
                 let is_alone = heap.is_empty() || part.len() > MAX_SHARED_BYTES;
                 // Else a stream that waits would hold what its longest part took.
-                self.0 = Memory::Heap(if is_alone { BytesMut::from(&heap[..]) } else { heap });
+                self.memory = Memory::Heap(if is_alone { BytesMut::from(&heap[..]) } else { heap });
                 part
             }
             Memory::Mapped(mut mapped) => {
@@ -109,7 +102,7 @@ impl Buffer {
 
     /// All of it, where it lies.
     pub fn freeze(self) -> Bytes {
-        match self.0 {
+        match self.memory {
             Memory::Heap(heap) => heap.freeze(),
             Memory::Mapped(mapped) => Bytes::from_owner(mapped),
         }
@@ -120,7 +113,7 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.0 {
+        match &self.memory {
             Memory::Heap(heap) => heap,
             Memory::Mapped(mapped) => mapped.as_ref(),
         }
@@ -141,7 +134,7 @@ impl AsRef<[u8]> for Mapped {
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mapped = matches!(self.0, Memory::Mapped(_));
+        let mapped = matches!(self.memory, Memory::Mapped(_));
         formatter.debug_struct("Buffer").field("len", &self.len()).field("mapped", &mapped).finish()
     }
 }
@@ -150,72 +143,99 @@ impl fmt::Debug for Buffer {
 mod tests {
     use super::*;
 
-    const LONG: usize = 4 * MAX_HEAP_BYTES;
+    const LONG: usize = 1 << 20;
 
-    fn is_mapped(buffer: &Buffer) -> bool {
-        matches!(buffer.0, Memory::Mapped(_))
-    }
-
-    #[test]
-    fn only_long_texts_are_mapped() {
-        for (bytes, mapped) in [(1, false), (MAX_HEAP_BYTES, false), (MAX_HEAP_BYTES + 1, true)] {
-            let mut buffer = Buffer::default();
-            buffer.push(b"a");
-            buffer.reserve(bytes);
-            assert_eq!((is_mapped(&buffer), &buffer[..]), (mapped, &b"a"[..]), "{bytes}");
-        }
-    }
-
-    #[test]
-    fn text_that_there_is_room_for_is_never_moved() {
-        for bytes in [MAX_HEAP_BYTES, LONG] {
-            let mut buffer = Buffer::default();
-            buffer.push(b"first ");
-            buffer.reserve(bytes);
-            let at = buffer.as_ptr();
-            while buffer.len() + 1_000 <= bytes {
-                buffer.push(&[b'x'; 1_000]);
-            }
-            let whole = buffer.freeze();
-            assert!(whole.starts_with(b"first xxx") && whole.len() > bytes - 1_000, "{bytes}");
-            assert_eq!(whole.as_ptr(), at, "{bytes}");
-        }
-    }
-
-    #[test]
-    fn text_longer_than_its_room_stays_whole() {
+    fn planned(bytes: usize) -> Buffer {
         let mut buffer = Buffer::default();
-        buffer.reserve(LONG);
-        let part: Vec<u8> = (0..=255).collect();
-        for _ in 0..LONG / part.len() + 3 {
-            buffer.push(&part);
+        buffer.push(b"first ");
+        buffer.plan(bytes);
+        buffer
+    }
+
+    fn heap_bytes(buffer: &Buffer) -> Option<usize> {
+        match &buffer.memory {
+            Memory::Heap(heap) => Some(heap.capacity()),
+            Memory::Mapped(_) => None,
         }
-        assert!(is_mapped(&buffer) && buffer.len() == LONG + 3 * part.len());
-        assert!(buffer.chunks(part.len()).all(|chunk| chunk == part));
+    }
+
+    #[test]
+    fn only_long_texts_that_were_planned_are_mapped() {
+        for (planned_bytes, bytes, mapped) in
+            [(LONG, MAX_HEAP_BYTES, false), (LONG, MAX_HEAP_BYTES + 1, true), (0, LONG, false)]
+        {
+            let mut buffer = planned(planned_bytes);
+            buffer.push(&vec![b'x'; bytes - buffer.len()]);
+            assert_eq!(heap_bytes(&buffer).is_none(), mapped, "{bytes} of {planned_bytes}");
+            assert!(buffer.starts_with(b"first xxx") && buffer.len() == bytes);
+        }
+    }
+
+    #[test]
+    fn long_text_is_never_moved_within_its_plan() {
+        let mut buffer = planned(LONG);
+        buffer.push(&[b'x'; MAX_HEAP_BYTES]);
+        let at = buffer.as_ptr();
+        while buffer.len() + 1_000 <= LONG {
+            buffer.push(&[b'x'; 1_000]);
+        }
+        let whole = buffer.freeze();
+        assert!(whole.starts_with(b"first xxx") && whole.len() > LONG - 1_000);
+        assert_eq!(whole.as_ptr(), at);
+    }
+
+    #[test]
+    fn short_text_has_its_plan_at_once() {
+        let mut buffer = planned(MAX_HEAP_BYTES);
+        buffer.push(b"x");
+        assert_eq!(heap_bytes(&buffer), Some(MAX_HEAP_BYTES));
+    }
+
+    #[test]
+    fn text_longer_than_its_plan_stays_whole() {
+        let part: Vec<u8> = (0..=255).collect();
+        for planned in [0, 1, MAX_HEAP_BYTES, LONG] {
+            let mut buffer = Buffer::default();
+            buffer.plan(planned);
+            for _ in 0..LONG / part.len() + 3 {
+                buffer.push(&part);
+            }
+            assert_eq!(buffer.len(), LONG + 3 * part.len());
+            assert!(buffer.chunks(part.len()).all(|chunk| chunk == part), "{planned}");
+        }
     }
 
     #[test]
     fn text_that_waits_takes_little_more_than_it_is() {
-        let mut buffer = Buffer::default();
-        while buffer.len() + 1_000 < MIN_DOUBLED_BYTES {
+        let mut buffer = planned(LONG);
+        while buffer.len() + 1_000 < MAX_HEAP_BYTES {
             buffer.push(&[b'x'; 1_000]);
-            let Memory::Heap(heap) = &buffer.0 else { panic!("it is mapped") };
-            assert!(heap.capacity() < heap.len() + STEP_BYTES, "{} for {}", heap.capacity(), heap.len());
+            let capacity = heap_bytes(&buffer).unwrap();
+            assert!(capacity < buffer.len() + STEP_BYTES, "{capacity} for {}", buffer.len());
         }
     }
 
     #[test]
+    fn text_without_a_plan_is_copied_as_often_as_it_doubles() {
+        let (mut buffer, mut moves, mut at) = (Buffer::default(), 0, std::ptr::null());
+        while buffer.len() < LONG {
+            buffer.push(&[b'x'; 100]);
+            moves += usize::from(buffer.as_ptr() != at);
+            at = buffer.as_ptr();
+        }
+        assert!(moves < 30, "{moves}");
+    }
+
+    #[test]
     fn what_follows_a_long_part_holds_no_memory_of_it() {
-        for reserved in [0, LONG] {
-            let mut buffer = Buffer::default();
-            buffer.reserve(reserved);
-            buffer.push(&[b'x'; MAX_SHARED_BYTES + 1]);
+        for plan in [0, LONG] {
+            let mut buffer = planned(plan);
+            buffer.push(&[b'x'; 2 * MAX_HEAP_BYTES]);
             buffer.push(b"rest");
-            let part = buffer.split_to(MAX_SHARED_BYTES + 1);
-            assert!(part.iter().all(|byte| *byte == b'x') && part.len() == MAX_SHARED_BYTES + 1);
+            let part = buffer.split_to(buffer.len() - 4);
+            assert!(part.starts_with(b"first xxx") && part.ends_with(b"x"));
             assert_eq!(&buffer[..], b"rest");
-            let Memory::Heap(heap) = &buffer.0 else { panic!("it is mapped") };
-            assert!(heap.capacity() < 100, "{} after {reserved}", heap.capacity());
+            assert!(heap_bytes(&buffer).unwrap() < 100, "{:?} after {plan}", heap_bytes(&buffer));
         }
     }
 

@@ -16,7 +16,7 @@ pub mod text;
 mod url;
 
 pub use address::{AddressClass, AddressGrant};
-pub use buffer::{Buffer, MAX_HEAP_BYTES};
+pub use buffer::Buffer;
 pub use clock::{Clock, ManualClock, Moment};
 pub use denial::{Challenge, Denial, Reason};
 pub use era::Era;

@@ -53,9 +53,9 @@ impl Splitter {
         self.buffer.push(chunk);
     }
 
-    /// Makes the buffer large enough for an event of `bytes`, so that it is not copied each time it grows.
-    pub fn reserve(&mut self, bytes: usize) {
-        self.buffer.reserve(bytes);
+    /// Tells how long the next event may be, so that a long one lies in memory of its own.
+    pub fn plan(&mut self, bytes: usize) {
+        self.buffer.plan(bytes);
     }
 
     /// The next complete event, if there is one.
@@ -108,11 +108,6 @@ impl Event {
     /// The bytes as they came.
     pub fn raw(&self) -> &Bytes {
         &self.raw
-    }
-
-    /// The same event in memory of its own.
-    pub fn detached(&self) -> Event {
-        Event { raw: Bytes::copy_from_slice(&self.raw), text: self.text }
     }
 
     /// The joined `data` lines; `None` if there is none (a comment, or only `id` and `retry`).
@@ -224,10 +219,11 @@ mod tests {
     }
 
     #[test]
-    fn a_long_event_lies_where_room_was_made_for_it() {
+    fn a_long_event_that_was_planned_is_not_moved() {
         let mut splitter = Splitter::new(1 << 21);
         splitter.push(b"data: ");
-        splitter.reserve(1 << 20);
+        splitter.plan(1 << 20);
+        splitter.push(&[b'x'; 100_000]);
         let at = splitter.remainder().as_ptr();
         while splitter.remainder().len() + 16_002 <= 1 << 20 {
             splitter.push(&[b'x'; 16_000]);

@@ -8,7 +8,7 @@ use super::{End, Respond};
 use crate::bridge::{announces, overheard};
 use crate::forward::Exchange;
 use crate::metrics::Counted;
-use crate::offload::{LONGEST_BYTES, leave_room};
+use crate::offload::LONGEST_BYTES;
 use crate::reply::{last_event, listen_complete};
 use crate::session::Client;
 use bytes::Bytes;
@@ -40,7 +40,7 @@ impl Respond<'_> {
         };
         let last = loop {
             match self.next((progress.splitter.remainder().len(), LONGEST_BYTES), exchange, client).await {
-                Wait::Room(bytes) => progress.splitter.reserve(bytes),
+                Wait::Room(bytes) => progress.splitter.plan(bytes),
                 Wait::Chunk(chunk) => {
                     progress.splitter.push(&chunk);
                     match self.pass_events(&mut progress, client).await {
@@ -70,7 +70,9 @@ impl Respond<'_> {
         const TOO_LARGE: Stop = Stop::Malformed("the server sent an event that is too large");
         while let Some(event) = progress.splitter.next_event().map_err(|_| TOO_LARGE)? {
             let followed = self.read_event(&event).await;
-            let event = if leave_room(event.raw().len(), &mut self.room) { event.detached() } else { event };
+            if let Some(room) = &mut self.room {
+                room.shrink(event.raw().len());
+            }
             if self.follow(followed, progress)? {
                 let released = self.pass.release(event.raw().clone());
                 self.write(client, released, 1).await.map_err(|_| Stop::Client)?;

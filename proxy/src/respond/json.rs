@@ -29,7 +29,7 @@ impl Respond<'_> {
         loop {
             match self.next((held.len(), HOLD_BYTES), exchange, client).await {
                 Wait::Chunk(chunk) => held.push(chunk, expected),
-                Wait::Room(bytes) => held.reserve(bytes),
+                Wait::Room(bytes) => held.plan(bytes),
                 Wait::End => break,
                 Wait::Ended(Ending::ClientGone) => return End::Broken,
                 Wait::Ended(ending) => return self.note(&ending).map_or(End::Broken, End::Refused),

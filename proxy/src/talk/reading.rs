@@ -2,7 +2,7 @@
 
 use super::server_message::{Arrived, Framed, ServerMessage, Unread};
 use crate::forward::{Exchange, Failure, Reach};
-use crate::offload::{FREE_BYTES, INLINE_BYTES, LONGEST_BYTES, OffloadQueue, leave_room, no_room, room_for};
+use crate::offload::{FREE_BYTES, INLINE_BYTES, LONGEST_BYTES, OffloadQueue, no_room, room_for};
 use crate::pieces::Pieces;
 use crate::respond::class::{Class, challenged, classify, not_now};
 use crate::shares::Share;
@@ -205,8 +205,8 @@ impl Reading {
         Ok(match done {
             Done::Room(room) => {
                 match &mut self.body {
-                    Body::Json(pieces) | Body::Refusal(pieces) => pieces.reserve(room.amount()),
-                    Body::Events(splitter) => splitter.reserve(room.amount()),
+                    Body::Json(pieces) | Body::Refusal(pieces) => pieces.plan(room.amount()),
+                    Body::Events(splitter) => splitter.plan(room.amount()),
                     Body::Nothing => {}
                 }
                 self.room = Some(room);
@@ -217,20 +217,17 @@ impl Reading {
     }
 
     fn read_here(&mut self, framed: Framed) -> Option<ServerMessage> {
-        let mut room = self.room.take();
-        let framed = if leave_room(framed.len(), &mut room) { framed.detached() } else { framed };
-        self.arrived(framed.read().holding(room))
+        let (bytes, room) = (framed.len(), self.room.take());
+        self.arrived(framed.read().holding(room, bytes))
     }
 
     /// Until it is read, a message keeps all the room that was taken for it: as many as there is room for wait for the
     /// turn of their upstream, and no other arrives meanwhile.
     fn read_aside(&mut self, framed: Framed) -> Aside {
-        let (queue, bytes, mut room) = (self.offload(), framed.len(), self.room.take());
+        let (queue, bytes, room) = (self.offload(), framed.len(), self.room.take());
         Box::pin(async move {
             let arrived = queue.run(bytes, move || framed.read()).await;
-            // A long one is mapped, and never has to be copied for that.
-            leave_room(bytes, &mut room);
-            Done::Read(Box::new(arrived.holding(room)))
+            Done::Read(Box::new(arrived.holding(room, bytes)))
         })
     }
 

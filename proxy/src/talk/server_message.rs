@@ -156,9 +156,10 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
-    /// Has the message hold the room that was taken for it.
-    pub(super) fn holding(mut self, room: Option<Share>) -> Arrived {
-        if let (Some(message), Some(room)) = (&mut self.message, room) {
+    /// Has the message hold what it needs of the room that was taken for it: its `bytes`.
+    pub(super) fn holding(mut self, room: Option<Share>, bytes: usize) -> Arrived {
+        if let (Some(message), Some(mut room)) = (&mut self.message, room) {
+            room.shrink(bytes);
             message.room = Some(Arc::new(room));
         }
         self
@@ -171,14 +172,6 @@ impl Framed {
         match self {
             Framed::Body(body) => body.len(),
             Framed::Event(event) => event.raw().len(),
-        }
-    }
-
-    /// The same in memory of its own.
-    pub(super) fn detached(self) -> Framed {
-        match self {
-            Framed::Body(body) => Framed::Body(Bytes::copy_from_slice(&body)),
-            Framed::Event(event) => Framed::Event(event.detached()),
         }
     }
 
