@@ -3,6 +3,7 @@
 use crate::authorize::{self, Obligations, Place};
 use crate::facts::ToolFacts;
 use crate::gate::Judged;
+use crate::inspect::Inspector;
 use crate::mcp::Span;
 use crate::message::{Arrival, Message};
 use bytes::{Bytes, BytesMut};
@@ -132,8 +133,10 @@ pub struct Verdict {
     pub edits: Vec<Edit>,
     /// What was decided of the message.
     pub judged: Option<Arc<Judged>>,
-    /// What is to be done with its answer.
+    /// The policy's rules for what servers say to it.
     pub answer: AnswerRules,
+    /// What else reads that.
+    pub inspectors: Vec<Arc<dyn Inspector>>,
 }
 
 /// What is done with the answer to a message before its sender gets it.

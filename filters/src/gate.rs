@@ -13,6 +13,7 @@ mod shown;
 mod task;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 pub use about::{JUSTIFICATION, RUN};
 pub use judged::{Given, Judged, Sampled, Taken, Watch};

@@ -4,8 +4,9 @@
 //! [`Pipeline::judge`] makes a [`Cleared`], and forwarding takes nothing else, so a path that skips
 //! the filters does not compile.
 
-use crate::call::{AnswerRules, Call, Target, Verdict, splice};
+use crate::call::{Call, Target, Verdict, splice};
 use crate::gate::Judged;
+use crate::inspect::Inspectors;
 use crate::mcp::object::Outline;
 use crate::message::{Arrival, Kind, Message};
 use bytes::Bytes;
@@ -52,7 +53,7 @@ pub struct Pipeline {
 pub struct Cleared {
     body: Bytes,
     judged: Option<Arc<Judged>>,
-    answer: AnswerRules,
+    inspectors: Inspectors,
     outline: Option<Arc<Outline>>,
 }
 
@@ -62,9 +63,9 @@ impl Cleared {
         self.judged.as_ref()
     }
 
-    /// What is to be done with the answer.
-    pub fn answer_rules(&self) -> &AnswerRules {
-        &self.answer
+    /// What reads the texts of servers that are for its sender.
+    pub fn inspectors(&self) -> &Inspectors {
+        &self.inspectors
     }
 
     /// Whether the message leaves as `message` came.
@@ -116,8 +117,9 @@ impl Pipeline {
             [message] if verdict.edits.is_empty() => message.outline.clone(),
             _ => None,
         };
+        let inspectors = Inspectors::new(verdict.answer, verdict.inspectors);
         match splice(&body, verdict.edits) {
-            Ok(body) => Ok(Cleared { body, outline, judged: verdict.judged, answer: verdict.answer }),
+            Ok(body) => Ok(Cleared { body, outline, judged: verdict.judged, inspectors }),
             Err(_) => Err(Denial::new(
                 Reason::InvalidRequest,
                 "two rules want to change the same part of the message",

@@ -72,6 +72,16 @@ impl Released {
         Released { channel, bytes: text.into() }
     }
 
+    /// Releases text that the inspectors of its message have read.
+    pub(crate) fn inspected(channel: Channel, bytes: Bytes) -> Released {
+        Released { channel, bytes }
+    }
+
+    /// The same in other words: in those of the client, or under its present request.
+    pub fn translated(&self, text: impl Into<Bytes>) -> Released {
+        self.with(text.into())
+    }
+
     /// The channel that it is for.
     pub fn channel(&self) -> Channel {
         self.channel

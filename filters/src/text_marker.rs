@@ -1,7 +1,6 @@
 //! A filter for tests alone: it marks every text that it sees, so that text which no filter sees can be told apart.
 //!
-//! It sees requests in the pipeline. Filters have no part that reads answers yet: those that the rules of a policy reach
-//! are marked by [`mark_answer`], which is called there.
+//! It sees requests in the pipeline, and what servers say to their senders as an inspector.
 
 #[cfg(not(debug_assertions))]
 compile_error!(
@@ -9,12 +8,16 @@ compile_error!(
 );
 
 use crate::call::{Call, Edit, Verdict};
+use crate::inspect::Inspector;
 use crate::mcp::Span;
 use crate::message::Kind;
 use crate::pipeline::Filter;
+use crate::released::Channel;
 use bytes::Bytes;
 use memchr::memmem;
 use portunus_base::Denial;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Marker that tests write; they have it in writing, since they do not build with this feature.
 const BEFORE: &str = "rawMARKER-";
@@ -46,16 +49,13 @@ impl Filter for TextMarker {
             memmem::find_iter(text, BEFORE).filter_map(|at| Span::locate(body, &text[at..at + BEFORE.len()]));
         let with = Bytes::from_static(AFTER.as_bytes());
         verdict.edits.extend(found.map(|span| Edit { owner: self.name(), span, with: with.clone() }));
+        verdict.inspectors.push(Arc::new(TextMarker));
         Ok(())
     }
 }
 
-/// The text of a server as its client gets it.
-pub fn mark_answer(text: &[u8]) -> Bytes {
-    let mut text = text.to_vec();
-    let places: Vec<usize> = memmem::find_iter(&text, BEFORE).collect();
-    for at in places {
-        text[at..at + AFTER.len()].copy_from_slice(AFTER.as_bytes());
+impl Inspector for TextMarker {
+    fn inspect<'t>(&self, _: Channel, text: &'t str) -> Result<Cow<'t, str>, Denial> {
+        Ok(Cow::Owned(text.replace(BEFORE, AFTER)))
     }
-    text.into()
 }

@@ -393,7 +393,7 @@ impl<'a> Passage<'a> {
         let cleared = authorize::judge(gateway, active, arrival, messages, &target).map_err(refused)?;
         self.record.note_decision(cleared.judged());
         let is_plain = messages.first().is_none_or(|first| cleared.is_unchanged(first));
-        if active.authority.governs() && !(is_plain && cleared.answer_rules().is_empty()) {
+        if active.authority.governs() && !(is_plain && cleared.inspectors().is_empty()) {
             // What is changed on the way, or read of the answer, is judged once more there.
             return Ok(Admitted::Broker(Box::new(brokered)));
         }

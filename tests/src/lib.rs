@@ -41,6 +41,8 @@ mod http_sse;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod inspected;
+#[cfg(test)]
 mod kept_text;
 #[cfg(test)]
 mod keys;

@@ -1,4 +1,4 @@
-//! What is done with an answer: parts of it are blanked, and one that is too long is refused.
+//! What is done with a result: parts of it are blanked, and one that is too long is refused.
 //!
 //! A place is one of the result if it begins with a member that results have (`content`, `contents`,
 //! `messages`, `_meta`), else one of the data in it: of `structuredContent`, and of every text in the
@@ -24,19 +24,14 @@ const STRUCTURED: &str = "structuredContent";
 /// Members of a result that hold content, and lists of it.
 const CONTENT: [&str; 3] = ["content", "contents", "messages"];
 
-/// The result as its caller may have it.
+/// A text, if it is not too long for its caller.
 ///
 /// # Errors
-/// [`Reason::ResultTooLarge`]; [`Reason::UpstreamMalformed`] if what has to be blanked cannot be found
-/// for sure.
-pub(super) fn permitted<'r>(result: &'r str, rules: &AnswerRules) -> Result<Cow<'r, str>, Denial> {
-    let blanked = match rules.redact() {
-        [] => Cow::Borrowed(result),
-        places => Cow::Owned(redacted(result, places).map_err(|_| unreadable())?),
-    };
+/// [`Reason::ResultTooLarge`].
+pub(super) fn fitting<'t>(text: Cow<'t, str>, rules: &AnswerRules) -> Result<Cow<'t, str>, Denial> {
     match rules.max_result_bytes() {
-        Some(most) if blanked.len() as u64 > most => Err(too_large(most)),
-        _ => Ok(blanked),
+        Some(most) if text.len() as u64 > most => Err(too_large(most)),
+        _ => Ok(text),
     }
 }
 
@@ -169,6 +164,10 @@ mod tests {
     use super::*;
     use crate::authorize::Obligations;
     use std::sync::Arc;
+
+    fn permitted<'r>(result: &'r str, rules: &AnswerRules) -> Result<Cow<'r, str>, Denial> {
+        crate::gate::permitted(crate::Channel::Result, result, rules)
+    }
 
     fn rules(redact: &[&str], max_result_bytes: Option<u64>) -> AnswerRules {
         let redact = redact.iter().map(|place| Place::parse(place).unwrap()).collect();

@@ -1,10 +1,11 @@
 //! Messages about a task are judged as the call that made it, and what they bring is read as its result.
 
-use super::{Gate, Given, answer};
+use super::{Gate, Given, answer, texts};
 use crate::authorize::{Entry, Place, Question};
 use crate::call::{AnswerRules, Call, TaskCall};
 use crate::mcp::Fault;
 use crate::mcp::object::{Object, StrictObject};
+use crate::released::Channel;
 use portunus_base::Denial;
 use std::borrow::Cow;
 
@@ -47,20 +48,27 @@ impl Gate {
     }
 }
 
-/// The result as its caller may have it: also the result of a task within what tells of its state.
+/// A text of a server as its caller may have it: also the result of a task within what tells of its state.
 ///
 /// # Errors
 /// [`crate::Reason::ResultTooLarge`]; [`crate::Reason::UpstreamMalformed`] if what has to be blanked
 /// cannot be found for sure.
-pub fn permitted<'r>(result: &'r str, rules: &AnswerRules) -> Result<Cow<'r, str>, Denial> {
-    let opened = match rules.redact() {
+pub fn permitted<'t>(channel: Channel, text: &'t str, rules: &AnswerRules) -> Result<Cow<'t, str>, Denial> {
+    let blanked = match rules.redact() {
         [] => None,
-        places => within(result, places).map_err(|_| answer::unreadable())?,
+        places => blanked(channel, text, places).map_err(|_| answer::unreadable())?,
     };
-    match opened {
-        None => answer::permitted(result, rules),
-        Some(opened) => answer::permitted(&opened, rules).map(|text| Cow::Owned(text.into_owned())),
+    answer::fitting(blanked.map_or(Cow::Borrowed(text), Cow::Owned), rules)
+}
+
+fn blanked(channel: Channel, text: &str, places: &[Place]) -> Result<Option<String>, Fault> {
+    if let Some(text) = texts::blanked(channel, text, places)? {
+        return Ok(Some(text));
     }
+    let asking = texts::asking(text, places)?;
+    let text = asking.as_deref().unwrap_or(text);
+    let opened = within(text, places)?;
+    answer::redacted(opened.as_deref().unwrap_or(text), places).map(Some)
 }
 
 /// A result in which what a task has come to is blanked; `None` if it tells of none.
@@ -95,6 +103,10 @@ fn within(result: &str, places: &[Place]) -> Result<Option<String>, Fault> {
 mod tests {
     use super::*;
     use portunus_base::Reason;
+
+    fn permitted<'r>(result: &'r str, rules: &AnswerRules) -> Result<Cow<'r, str>, Denial> {
+        super::permitted(Channel::Result, result, rules)
+    }
 
     fn rules(redact: &[&str], most: Option<u64>) -> AnswerRules {
         AnswerRules::new(redact.iter().map(|place| Place::parse(place).unwrap()).collect(), most)

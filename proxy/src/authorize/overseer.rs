@@ -4,12 +4,13 @@ use super::judge;
 use crate::context::Gateway;
 use crate::talk::{Answer, Outcome, Question, Reply};
 use bytes::Bytes;
-use portunus_filters::call::{AnswerRules, Target};
-use portunus_filters::gate;
+use portunus_filters::call::Target;
 use portunus_filters::mcp::object::StrictObject;
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Fault, Method, Remarks, Span};
-use portunus_filters::{Arrival, Cleared, Denial, Direction, Era, Kind, Message, Reason};
+use portunus_filters::{
+    Arrival, Channel, Cleared, Denial, Direction, Era, Inspectors, Kind, Message, Reason, Released,
+};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub struct Overseer {
     pub(super) arrival: Arrival,
     pub(super) target: Target,
     pub(super) era: Era,
-    answer: AnswerRules,
+    inspectors: Inspectors,
     /// The policy that let the call through reads arguments.
     reads_arguments: bool,
 }
@@ -27,7 +28,7 @@ pub struct Overseer {
 impl Overseer {
     /// Of a call that was cleared.
     pub fn of(arrival: &Arrival, target: Target, era: Era, cleared: &Cleared) -> Overseer {
-        Overseer { answer: cleared.answer_rules().clone(), ..Overseer::of_client(arrival, target, era) }
+        Overseer { inspectors: cleared.inspectors().clone(), ..Overseer::of_client(arrival, target, era) }
     }
 
     /// Of what a client is told and asked outside of any call.
@@ -36,14 +37,14 @@ impl Overseer {
             arrival: arrival.clone(),
             target,
             era,
-            answer: AnswerRules::default(),
+            inspectors: Inspectors::default(),
             reads_arguments: false,
         }
     }
 
-    /// What is done with the answer.
-    pub fn answer_rules(&self) -> &AnswerRules {
-        &self.answer
+    /// What reads the texts of servers that are for the client.
+    pub fn inspectors(&self) -> &Inspectors {
+        &self.inspectors
     }
 
     /// The same of a call that was judged by a policy which reads arguments, or by one that does not.
@@ -52,9 +53,9 @@ impl Overseer {
         Overseer { reads_arguments, ..self }
     }
 
-    /// Adds rules for the answer.
-    pub fn add(&mut self, rules: &AnswerRules) {
-        self.answer = std::mem::take(&mut self.answer).and(rules);
+    /// Adds the inspectors of a message that takes the call up again.
+    pub fn add(&mut self, later: &Inspectors) {
+        self.inspectors.add(later);
     }
 
     /// Whether the policy that let the call through reads arguments.
@@ -76,12 +77,37 @@ impl Overseer {
     ) -> (Vec<Question>, Vec<(Arc<str>, Reply)>) {
         let (mut open, mut refused) = (Vec::new(), Vec::new());
         for question in questions {
-            match self.may_be_asked(gateway, &question.method, &question.params) {
-                Ok(()) => open.push(question),
-                Err(denial) => refused.push((question.key, Reply::Error(error(&denial)))),
+            let key = Arc::clone(&question.key);
+            match self.released(gateway, question) {
+                Ok(question) => open.push(question),
+                Err(denial) => refused.push((key, Reply::Error(error(&denial)))),
             }
         }
         (open, refused)
+    }
+
+    /// A question as the client may have it.
+    ///
+    /// # Errors
+    /// What the filters refuse.
+    fn released(&self, gateway: &Gateway, question: Question) -> Result<Question, Denial> {
+        self.may_be_asked(gateway, &question.method, &question.params)?;
+        if self.inspectors.is_empty() {
+            return Ok(question);
+        }
+        let params = Bytes::copy_from_slice(question.params.as_bytes());
+        let params = self.inspectors.release(Channel::Question, &params)?;
+        Ok(Question { params: params.text().into(), ..question })
+    }
+
+    /// A notification of the call as the client may have it; `None` if it may not.
+    pub fn note(&self, message: &Bytes) -> Option<Released> {
+        let released = self.inspectors.release(Channel::CallNotification, message);
+        let refused = |denial: &Denial| {
+            let (upstream, reason) = (&*self.target.upstream, denial.reason.as_str());
+            tracing::debug!(upstream, reason, "a notification was kept from its client");
+        };
+        released.inspect_err(refused).ok()
     }
 
     /// Whether the client may be asked this.
@@ -100,7 +126,7 @@ impl Overseer {
 
     /// Whether answers have to be read for [`Overseer::passed`].
     pub fn looks_at_answers(&self, gateway: &Gateway) -> bool {
-        cfg!(feature = "text-marker") || !self.answer.is_empty() || gateway.glance().authority.governs()
+        !self.inspectors.is_empty() || gateway.glance().authority.governs()
     }
 
     /// The answer as the client may have it.
@@ -108,11 +134,15 @@ impl Overseer {
     /// # Errors
     /// What the filters refuse of it.
     pub fn passed(&self, gateway: &Gateway, answer: Answer) -> Result<Answer, Denial> {
-        #[cfg(feature = "text-marker")]
-        let answer = marked(answer);
-        let Outcome::Result(result) = &answer.outcome else { return Ok(answer) };
+        let result = match &answer.outcome {
+            Outcome::Result(result) => result,
+            Outcome::Error { code, error } => {
+                let (code, error) = (*code, self.inspectors.release(Channel::Error, error)?.bytes().clone());
+                return Ok(Answer { outcome: Outcome::Error { code, error }, ..answer });
+            }
+        };
         let governs = gateway.glance().authority.governs();
-        if self.answer.is_empty() && !governs {
+        if self.inspectors.is_empty() && !governs {
             return Ok(answer);
         }
         let text = std::str::from_utf8(result).map_err(|_| unreadable())?;
@@ -128,23 +158,9 @@ impl Overseer {
                 self.may_be_asked(gateway, &method, params)?;
             }
         }
-        let permitted = match gate::permitted(text, &self.answer)? {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(text) => Some(Bytes::from(text)),
-        };
-        Ok(match permitted {
-            Some(text) => Answer { outcome: Outcome::Result(text), ..answer },
-            None => answer,
-        })
+        let outcome = Outcome::Result(self.inspectors.release(Channel::Result, result)?.bytes().clone());
+        Ok(Answer { outcome, ..answer })
     }
-}
-
-/// The answer as the filter of tests leaves it.
-#[cfg(feature = "text-marker")]
-fn marked(answer: Answer) -> Answer {
-    let Outcome::Result(result) = &answer.outcome else { return answer };
-    let outcome = Outcome::Result(portunus_filters::text_marker::mark_answer(result));
-    Answer { outcome, ..answer }
 }
 
 /// What a result asks of the client: methods, and their parameters as JSON text.

@@ -344,10 +344,7 @@ impl<'a, 'd> Call<'a, 'd> {
         out: &mut Answering<'_>,
     ) -> Result<Option<End>, Denial> {
         match turn {
-            Turn::Note(note) => {
-                let note = Released::unread(Channel::CallNotification, note);
-                Ok(out.event(note, None).await.is_err().then_some(End::Broken))
-            }
+            Turn::Note(note) => Ok(out.event(note, None).await.is_err().then_some(End::Broken)),
             Turn::Ask(_) => Ok(None),
             Turn::Done(answer) => {
                 let at = talk.upstream().zip(talk.offload());

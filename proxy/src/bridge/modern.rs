@@ -273,12 +273,10 @@ impl Round<'_, '_> {
     /// Brings one turn to the client.
     async fn turn(&self, turn: Turn, talk: &mut Talk, out: &mut Answering<'_>) -> Result<Next, Denial> {
         match turn {
-            Turn::Note(note) => {
-                match out.event(Released::unread(Channel::CallNotification, note), None).await {
-                    Ok(()) => Ok(Next::More),
-                    Err(_) => Ok(Next::Over(End::Broken)),
-                }
-            }
+            Turn::Note(note) => match out.event(note, None).await {
+                Ok(()) => Ok(Next::More),
+                Err(_) => Ok(Next::Over(End::Broken)),
+            },
             Turn::Ask(questions) => Ok(Next::Ask(questions)),
             Turn::Done(answer) => {
                 let room = answer.room.clone();

@@ -165,7 +165,7 @@ fn renamed(desk: &Desk<'_>, message: &Message, talk: &Talk, text: &Bytes) -> Res
 
 /// The id of a task as its client gets it.
 fn sealed(desk: &Desk<'_>, message: &Message, talk: &Talk, own: &str) -> Result<String, Denial> {
-    let rules = talk.overseer().answer_rules();
+    let rules = talk.overseer().inspectors().rules();
     let token = HandleToken {
         upstream: mark(talk.upstream()),
         text: own.into(),

@@ -235,7 +235,7 @@ impl Legacy {
                 if let Some(method) = method {
                     overheard(&common.gateway, &common.place.upstream, method, text);
                 }
-                Ok(common.note(text, &self.id).map(Turn::Note))
+                Ok(common.note(&message.bytes, &self.id).map(Turn::Note))
             }
             (Shape::Request, Some(method), Some(id)) if method.is("ping") => {
                 leg.tell(&common.gateway, Errand::Pong { session: leg.session(), id: id.clone() });

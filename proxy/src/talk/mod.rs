@@ -38,7 +38,7 @@ use portunus_config::{ServerId, Transport, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Fault, Id, Method};
-use portunus_filters::{Denial, Era, Reason};
+use portunus_filters::{Denial, Era, Reason, Released};
 use std::pin::Pin;
 use std::sync::Arc;
 use travel::{Travel, seated};
@@ -85,7 +85,7 @@ impl Place {
 #[derive(Debug)]
 pub enum Turn {
     /// A notification of this request in the client's words, with the client's progress token.
-    Note(Bytes),
+    Note(Released),
     /// Questions to the client, answered by [`Talk::reply`]; more may follow before that.
     Ask(Vec<Question>),
     /// The final answer; nothing follows.
@@ -445,13 +445,18 @@ impl Common {
         self.method.rules().is_some_and(|rules| rules.repeatable)
     }
 
-    /// A notification as the client gets it; `None` if it is not for it.
-    fn note(&self, text: &str, number: &str) -> Option<Bytes> {
+    /// A notification of the upstream as the client gets it; `None` if it is not for it.
+    fn note(&self, message: &Bytes, number: &str) -> Option<Released> {
+        self.told(&self.overseer.note(message)?, number)
+    }
+
+    /// The same of one that was released.
+    fn told(&self, note: &Released, number: &str) -> Option<Released> {
         let token = self.token.as_deref().map(|client| Token { upstream: number, client });
         let log_level = self.place.profile.log_level;
         let listener = Listener { era: self.client, token, log_level, subscription: None };
-        match bridge::notification(text, &listener) {
-            Ok(told) => told.map(Bytes::from),
+        match bridge::notification(note.text(), &listener) {
+            Ok(told) => told.map(|told| note.translated(told)),
             Err(fault) => {
                 tracing::debug!(upstream = &*self.place.upstream.name, %fault, "notification dropped");
                 None

@@ -198,7 +198,7 @@ impl Modern {
                 // For those who asked for the resource, and not for its caller.
                 let is_update =
                     content.method.as_ref().is_some_and(|method| method.is(bridge::RESOURCE_UPDATED));
-                let note = (!is_update).then(|| common.note(text, self.id(common))).flatten();
+                let note = (!is_update).then(|| common.note(&message.bytes, self.id(common))).flatten();
                 Ok(note.map(Turn::Note))
             }
             // It would ask by `input_required`.

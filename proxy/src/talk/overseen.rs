@@ -6,15 +6,14 @@ use crate::context::Gateway;
 use crate::forward::Failure;
 use crate::offload::INLINE_BYTES;
 use crate::reads::Read;
-use bytes::Bytes;
-use portunus_filters::Cleared;
 use portunus_filters::mcp::Envelope;
+use portunus_filters::{Cleared, Released};
 use std::sync::Arc;
 
 impl Talk {
-    /// Holds the answer to the rules of a message that takes the call up again, beside those of the call.
+    /// Holds what servers say to the inspectors of a message that takes the call up again, beside those of the call.
     pub fn hold_to(&mut self, cleared: &Cleared) {
-        self.common.overseer.add(cleared.answer_rules());
+        self.common.overseer.add(cleared.inspectors());
     }
 
     /// Reports progress under another token of the client from now on; gives the former one.
@@ -23,13 +22,13 @@ impl Talk {
     }
 
     /// A notification that was worded for the `former` token; `None` if nobody waits for it any more.
-    pub fn renamed(&self, note: Bytes, former: Option<&str>) -> Option<Bytes> {
+    pub fn renamed(&self, note: Released, former: Option<&str>) -> Option<Released> {
         let is_progress = |text: &str| {
             Envelope::read(text)
                 .is_ok_and(|read| read.method.is_some_and(|method| method.is("notifications/progress")))
         };
-        match (std::str::from_utf8(&note).is_ok_and(is_progress), former) {
-            (true, Some(former)) => self.common.note(std::str::from_utf8(&note).ok()?, former),
+        match (is_progress(note.text()), former) {
+            (true, Some(former)) => self.common.told(&note, former),
             _ => Some(note),
         }
     }

@@ -92,7 +92,12 @@ impl Call {
 
     /// Reports progress on the stream of this call, to a client that wants to hear of it.
     pub(crate) async fn progress(&self, progress: u64) {
-        let params = json!({"progressToken": self.params["_meta"]["progressToken"], "progress": progress});
+        self.progress_saying(json!({"progress": progress})).await;
+    }
+
+    /// As [`Call::progress`], with these members.
+    pub(crate) async fn progress_saying(&self, mut params: Value) {
+        params["progressToken"] = self.params["_meta"]["progressToken"].clone();
         let note = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params});
         self.stream.send(note).await.unwrap();
     }

@@ -36,7 +36,7 @@ async fn questions(talk: &mut Talk) -> Vec<Question> {
 
 async fn note(talk: &mut Talk) -> serde_json::Value {
     match turn(talk).await {
-        Turn::Note(note) => serde_json::from_slice(&note).unwrap(),
+        Turn::Note(note) => serde_json::from_str(note.text()).unwrap(),
         other => panic!("no notification: {other:?}"),
     }
 }

@@ -1,0 +1,154 @@
+//! What is done with texts of servers beside results: errors, notifications and questions.
+//!
+//! They may tell the same as the result of their call, so the same places are blanked in them. A place is one of the
+//! object that a text is about, or of its `data`; where words stand (`message`, `systemPrompt`, `statusMessage`, or `data`
+//! that is a string) they are read as the texts of a result are: JSON in them is blanked at the same places, anything
+//! else as a whole.
+
+use super::answer::{all, is_own, redacted, told};
+use crate::authorize::Place;
+use crate::mcp::Fault;
+use crate::mcp::object::StrictObject;
+use crate::released::Channel;
+
+/// Members that may tell in words what data tells.
+const WORDS: [&str; 4] = ["message", "systemPrompt", "statusMessage", "data"];
+
+/// A text with these places blanked; `None` if it is on a channel on which results are told.
+pub(super) fn blanked(channel: Channel, text: &str, places: &[Place]) -> Result<Option<String>, Fault> {
+    Ok(match channel {
+        Channel::Error | Channel::Question => Some(object(text, places)?),
+        Channel::CallNotification => {
+            let message = StrictObject::read(text)?;
+            let params = message.get("params")?.filter(|params| params.starts_with('{'));
+            let params = params.map(|params| object(params, places)).transpose()?;
+            Some(message.as_object().rewrite().set_some("params", params).text())
+        }
+        _ => None,
+    })
+}
+
+/// A result in which what it asks of the client is blanked; `None` if it asks nothing.
+pub(super) fn asking(result: &str, places: &[Place]) -> Result<Option<String>, Fault> {
+    let result = StrictObject::read(result)?;
+    let Some(requests) = result.get("inputRequests")?.filter(|requests| requests.starts_with('{')) else {
+        return Ok(None);
+    };
+    let requests = StrictObject::read(requests)?.into_object();
+    let mut changed = requests.rewrite();
+    for (key, request) in requests.members().filter(|(_, request)| request.starts_with('{')) {
+        let request = StrictObject::read(request)?;
+        let params = request.get("params")?.filter(|params| params.starts_with('{'));
+        let params = params.map(|params| object(params, places)).transpose()?;
+        changed =
+            changed.set(key.to_owned(), request.as_object().rewrite().set_some("params", params).text());
+    }
+    Ok(Some(result.as_object().rewrite().set("inputRequests", changed.text()).text()))
+}
+
+fn object(text: &str, places: &[Place]) -> Result<String, Fault> {
+    let steps: Vec<&[String]> = places.iter().map(|place| place.0.as_slice()).collect();
+    let data: Vec<&[String]> = steps.iter().copied().filter(|steps| !is_own(steps)).collect();
+    // Messages and content in it are read as those of a result.
+    let text = redacted(&all(text, &steps)?, places)?;
+    if data.is_empty() {
+        return Ok(text);
+    }
+    let object = StrictObject::read(&text)?;
+    let mut changed = object.as_object().rewrite();
+    for key in WORDS {
+        if let Some(value) = object.get(key)? {
+            let value = match value.as_bytes().first() {
+                Some(b'"') => told(object.as_object().text(key).as_deref(), value, &data)?,
+                _ => all(value, &data)?,
+            };
+            changed = changed.set(key, value);
+        }
+    }
+    Ok(changed.text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blank(channel: Channel, text: &str, places: &[&str]) -> Result<String, Fault> {
+        let places: Vec<Place> = places.iter().map(|place| Place::parse(place).unwrap()).collect();
+        blanked(channel, text, &places).map(Option::unwrap)
+    }
+
+    #[test]
+    fn data_and_words_are_blanked_on_every_channel() {
+        let error = Channel::Error;
+        let (note, question) = (Channel::CallNotification, Channel::Question);
+        let table = [
+            (error, r#"{"code":-1,"message":"salary: 7"}"#, r#"{"code":-1,"message":"[redacted]"}"#),
+            (
+                error,
+                r#"{"code":-1,"message":"{\"salary\":7}","data":{"salary":7,"a":1}}"#,
+                r#"{"code":-1,"message":"{\"salary\":0}","data":{"salary":0,"a":1}}"#,
+            ),
+            (error, r#"{"code":-1,"data":"salary: 7"}"#, r#"{"code":-1,"data":"[redacted]"}"#),
+            (error, r#"{"code":-1,"data":[{"salary":7}]}"#, r#"{"code":-1,"data":[{"salary":0}]}"#),
+            (
+                note,
+                r#"{"method":"notifications/message","params":{"level":"info","data":{"salary":7}}}"#,
+                r#"{"method":"notifications/message","params":{"level":"info","data":{"salary":0}}}"#,
+            ),
+            (
+                note,
+                r#"{"method":"notifications/progress","params":{"progress":1,"message":"7 it is"}}"#,
+                r#"{"method":"notifications/progress","params":{"progress":1,"message":"[redacted]"}}"#,
+            ),
+            (
+                note,
+                r#"{"method":"x/y","params":{"salary":7,"b":1}}"#,
+                r#"{"method":"x/y","params":{"salary":0,"b":1}}"#,
+            ),
+            (note, r#"{"method":"x/y"}"#, r#"{"method":"x/y"}"#),
+            (question, r#"{"mode":"form","message":"7?"}"#, r#"{"mode":"form","message":"[redacted]"}"#),
+            (
+                question,
+                r#"{"messages":[{"role":"user","content":{"type":"text","text":"7"}}],"systemPrompt":"7"}"#,
+                r#"{"messages":[{"role":"user","content":{"type":"text","text":"[redacted]"}}],"systemPrompt":"[redacted]"}"#,
+            ),
+        ];
+        for (channel, text, expected) in table {
+            let places = ["/salary", "/*/salary"];
+            assert_eq!(blank(channel, text, &places).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn places_of_the_message_itself_are_blanked_and_leave_the_words() {
+        let error = r#"{"code":-1,"message":"a","_meta":{"k":"secret"}}"#;
+        let expected = r#"{"code":-1,"message":"a","_meta":{"k":"[redacted]"}}"#;
+        assert_eq!(blank(Channel::Error, error, &["/_meta/k"]).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_readers_could_take_in_two_ways_is_refused() {
+        for text in [
+            r#"{"code":-1,"message":"a","message":"salary"}"#,
+            r#"{"code":-1,"Message":"salary"}"#,
+            r#"{"code":-1,"data":{"Salary":7}}"#,
+            r#"{"code":-1,"salary":7,"SALARY":7}"#,
+        ] {
+            assert!(blank(Channel::Error, text, &["salary"]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_result_asks_is_blanked_as_a_question_is() {
+        let asks = r#"{"inputRequests":{"q":{"method":"elicitation/create","params":{"message":"7?"}},"r":{"method":"roots/list"}}}"#;
+        let blank = r#"{"inputRequests":{"q":{"method":"elicitation/create","params":{"message":"[redacted]"}},"r":{"method":"roots/list"}}}"#;
+        let places = [Place::parse("salary").unwrap()];
+        assert_eq!(asking(asks, &places).unwrap().unwrap(), blank);
+        assert_eq!(asking(r#"{"content":[]}"#, &places), Ok(None));
+    }
+
+    #[test]
+    fn results_are_read_elsewhere() {
+        assert_eq!(blanked(Channel::Result, "{}", &[]), Ok(None));
+    }
+}

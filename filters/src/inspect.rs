@@ -1,0 +1,140 @@
+//! What reads the texts of servers on their way to the client of a message.
+
+use crate::call::AnswerRules;
+use crate::gate;
+use crate::released::{Channel, Released};
+use bytes::Bytes;
+use portunus_base::{Denial, Reason};
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+/// Reads what servers say to the client of one message, in the words of the server: before it is translated.
+pub trait Inspector: fmt::Debug + Send + Sync {
+    /// Reads a text, and gives it as the client may have it. What a text is, its channel says:
+    ///
+    /// - [`Channel::Result`]: the value of `result`;
+    /// - [`Channel::Error`]: the value of `error`;
+    /// - [`Channel::CallNotification`]: the whole message;
+    /// - [`Channel::Question`]: the value of `params`.
+    ///
+    /// # Errors
+    /// The [`Denial`] of a text that the client may not have.
+    fn inspect<'t>(&self, channel: Channel, text: &'t str) -> Result<Cow<'t, str>, Denial>;
+}
+
+/// The inspectors of one message, in the order of their filters.
+#[derive(Clone, Debug, Default)]
+pub struct Inspectors {
+    rules: AnswerRules,
+    others: Option<Arc<[Arc<dyn Inspector>]>>,
+}
+
+impl Inspectors {
+    /// The rules of policy, then the inspectors of other filters.
+    pub(crate) fn new(rules: AnswerRules, others: Vec<Arc<dyn Inspector>>) -> Inspectors {
+        Inspectors { rules, others: (!others.is_empty()).then(|| others.into()) }
+    }
+
+    /// Whether texts pass as they are, unread.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.others.is_none()
+    }
+
+    /// The rules of policy.
+    pub fn rules(&self) -> &AnswerRules {
+        &self.rules
+    }
+
+    /// Holds texts to the inspectors of a message that goes on with this one as well: to the rules of both, and to the
+    /// other filters as they are now.
+    pub fn add(&mut self, later: &Inspectors) {
+        self.rules = std::mem::take(&mut self.rules).and(&later.rules);
+        if later.others.is_some() {
+            self.others.clone_from(&later.others);
+        }
+    }
+
+    /// Releases a text of a server, as the client may have it and in the words of the server.
+    ///
+    /// # Errors
+    /// The [`Denial`] of the first that refuses it; [`Reason::UpstreamMalformed`] if it has to be read and is no text.
+    pub fn release(&self, channel: Channel, text: &Bytes) -> Result<Released, Denial> {
+        if self.is_empty() {
+            return Ok(Released::inspected(channel, text.clone()));
+        }
+        let read = std::str::from_utf8(text)
+            .map_err(|_| Denial::new(Reason::UpstreamMalformed, "the server's text is not UTF-8"))?;
+        let mut permitted = gate::permitted(channel, read, &self.rules)?;
+        for inspector in self.others.iter().flat_map(|others| others.iter()) {
+            if let Cow::Owned(changed) = inspector.inspect(channel, &permitted)? {
+                permitted = Cow::Owned(changed);
+            }
+        }
+        let permitted = match permitted {
+            Cow::Borrowed(_) => text.clone(),
+            Cow::Owned(changed) => changed.into(),
+        };
+        Ok(Released::inspected(channel, permitted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Shouts;
+
+    impl Inspector for Shouts {
+        fn inspect<'t>(&self, channel: Channel, text: &'t str) -> Result<Cow<'t, str>, Denial> {
+            match channel {
+                Channel::Result => Ok(Cow::Owned(text.to_uppercase())),
+                Channel::Question => Err(Denial::new(Reason::Forbidden, "no questions")),
+                _ => Ok(Cow::Borrowed(text)),
+            }
+        }
+    }
+
+    #[derive(Debug)]
+    struct Appends(&'static str);
+
+    impl Inspector for Appends {
+        fn inspect<'t>(&self, _: Channel, text: &'t str) -> Result<Cow<'t, str>, Denial> {
+            Ok(Cow::Owned(format!("{text}{}", self.0)))
+        }
+    }
+
+    fn inspectors(others: Vec<Arc<dyn Inspector>>) -> Inspectors {
+        Inspectors::new(AnswerRules::default(), others)
+    }
+
+    #[test]
+    fn each_sees_what_those_before_it_left() {
+        let text = Bytes::from_static(b"a");
+        let both = inspectors(vec![Arc::new(Appends("b")), Arc::new(Shouts), Arc::new(Appends("c"))]);
+        assert_eq!(both.release(Channel::Result, &text).unwrap().text(), "ABc");
+        assert_eq!(both.release(Channel::Error, &text).unwrap().text(), "abc");
+        assert_eq!(both.release(Channel::Question, &text).unwrap_err().reason, Reason::Forbidden);
+    }
+
+    #[test]
+    fn without_inspectors_texts_are_not_even_read() {
+        let text = Bytes::from_static(b"\xff");
+        let passed = Inspectors::default().release(Channel::Result, &text).unwrap();
+        assert_eq!(passed.bytes().as_ptr(), text.as_ptr());
+        let refused = inspectors(vec![Arc::new(Shouts)]).release(Channel::Result, &text);
+        assert_eq!(refused.unwrap_err().reason, Reason::UpstreamMalformed);
+    }
+
+    #[test]
+    fn a_later_message_adds_its_rules_and_brings_its_filters() {
+        let mut call = Inspectors::new(AnswerRules::new(Vec::new(), Some(9)), vec![Arc::new(Appends("b"))]);
+        call.add(&Inspectors::new(AnswerRules::new(Vec::new(), Some(4)), Vec::new()));
+        assert_eq!(call.release(Channel::Result, &Bytes::from_static(b"{}")).unwrap().text(), "{}b");
+        call.add(&inspectors(vec![Arc::new(Appends("c"))]));
+        assert_eq!(call.release(Channel::Result, &Bytes::from_static(b"{}")).unwrap().text(), "{}c");
+        let refused = call.release(Channel::Result, &Bytes::from_static(b"{    }")).unwrap_err();
+        assert_eq!(refused.reason, Reason::ResultTooLarge);
+    }
+}

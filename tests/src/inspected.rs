@@ -1,0 +1,91 @@
+//! What a policy asks for answers holds for everything that a server says to a call: results, errors, notifications and
+//! questions.
+
+use crate::harness::mcp::{Call, text, tool};
+use crate::harness::{Caller, Era, Gateway, Mcp, Nature, Said};
+use serde_json::{Value, json};
+
+const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
+
+/// Told on every way.
+const SECRET: &str = "the salary is 7";
+
+/// A server of which one tool fails after a notification, and the other asks.
+async fn server(era: Era) -> Mcp {
+    Mcp::start(Nature::of(era), vec![tool("fail"), tool("ask")], |call: Call| async move {
+        call.progress_saying(json!({"progress": 1, "message": SECRET})).await;
+        match call.tool() {
+            "ask" if call.session.is_some() => Ok(text(call.elicit(SECRET).await.to_string())),
+            "ask" => Ok(text(SECRET)),
+            _ => Err((-32_000, SECRET)),
+        }
+    })
+    .await
+}
+
+async fn gateway(server: &Mcp, obligations: Value) -> Gateway {
+    let policy = format!(
+        "package mcp.authz\nimport rego.v1\ndefault decision := {{\"allow\": true}}\n\
+         decision := {{\"allow\": true, \"obligations\": {obligations}}} if input.mcp.kind == \"tool\"\n"
+    );
+    let document = format!("upstreams:\n  up: {}\nservers:\n  /mcp: up\npolicy: policy.rego\n", server.url());
+    Gateway::start_beside(&[("policy.rego", &policy)], &document).await
+}
+
+/// A call that wants to hear of its progress.
+async fn call(client: &mut Caller, tool: &str) -> Said {
+    let params = json!({"name": tool, "arguments": {}, "_meta": {"progressToken": "p"}});
+    client.request("tools/call", params).await.unwrap()
+}
+
+fn progress(said: &Said) -> Vec<&Value> {
+    let progress = said.before.iter().filter(|message| message["method"] == "notifications/progress");
+    progress.map(|message| &message["params"]["message"]).collect()
+}
+
+/// What its user is asked, by a request or by a result.
+fn question(said: &Said) -> Option<&Value> {
+    let asked = said.before.iter().find(|message| message["method"] == "elicitation/create");
+    let required =
+        said.message["result"]["inputRequests"].as_object().and_then(|asked| asked.values().next());
+    asked.or(required).map(|question| &question["params"]["message"])
+}
+
+#[tokio::test]
+async fn errors_notifications_and_questions_are_blanked_as_results_are() {
+    for (client, era) in ERAS.into_iter().flat_map(|client| ERAS.map(|server| (client, server))) {
+        for (obligations, told) in [(json!({}), SECRET), (json!({"redact": ["salary"]}), "[redacted]")] {
+            let server = server(era).await;
+            let gateway = gateway(&server, obligations).await;
+            let mut client = Caller::new(client, gateway.address).ready().await;
+            let said = call(&mut client, "fail").await;
+            assert_eq!(said.message["error"]["message"], told, "{era:?} {}", said.all());
+            assert_eq!(said.code(), Some(-32_000), "{era:?} {}", said.all());
+            assert_eq!(progress(&said), [told], "{era:?} {:?}", said.before);
+            let said = call(&mut client, "ask").await;
+            assert_eq!(progress(&said), [told], "{era:?} {:?}", said.before);
+            match era {
+                Era::Legacy => {
+                    assert_eq!(question(&said), Some(&json!(told)), "{:?} {}", said.before, said.all())
+                }
+                Era::Modern => assert_eq!(said.text(), told, "{}", said.all()),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn errors_notifications_and_questions_are_bounded_as_results_are() {
+    for (client, era) in ERAS.into_iter().flat_map(|client| ERAS.map(|server| (client, server))) {
+        let server = server(era).await;
+        let gateway = gateway(&server, json!({"max_result_bytes": 20})).await;
+        let mut client = Caller::new(client, gateway.address).ready().await;
+        let said = call(&mut client, "fail").await;
+        let reason = &said.message["error"]["data"]["reason"];
+        assert_eq!((reason, progress(&said)), (&json!("result_too_large"), vec![]), "{era:?} {}", said.all());
+        if era == Era::Legacy {
+            let said = call(&mut client, "ask").await;
+            assert_eq!((question(&said), progress(&said)), (None, vec![]), "{}", said.all());
+        }
+    }
+}
