@@ -7,7 +7,7 @@ use crate::errand::{self, Addressed, CROWDED, Errand, INCAPABLE, UNRELATED};
 use crate::forward::Exchange;
 use crate::talk::reading::{Patience, Reading, Resume};
 use crate::talk::server_message::ServerMessage;
-use crate::talk::voice;
+use crate::talk::{Place, voice};
 use bytes::Bytes;
 use http::HeaderValue;
 use http::StatusCode;
@@ -46,8 +46,12 @@ async fn listen(gateway: Weak<Gateway>, leg: Weak<Leg>) {
     loop {
         let reading = match (gateway.upgrade(), leg.upgrade()) {
             (Some(gateway), Some(leg)) => {
+                let Place { pool, upstream, owner, .. } = &leg.place;
                 // Boxed, as what follows: this task lasts as long as the session, and mostly it sleeps.
-                let reading = Box::pin(connect(&gateway, &leg, &resume)).await;
+                let reading = match Box::pin(pool.stream_turn(upstream, *owner)).await {
+                    Ok(_turn) => Box::pin(connect(&gateway, &leg, &resume)).await,
+                    Err(_) => Err(()),
+                };
                 leg.open.raise();
                 reading
             }

@@ -26,6 +26,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
+/// Streams of sessions that may wait for a permit with their request: that takes some kilobytes, and there may be as many as
+/// sessions.
+const MAX_WAITING_STREAMS: usize = 256;
+
 /// Connections to one upstream, and the permits for all calls to it.
 pub struct Pool {
     idle: Mutex<Vec<h1::Connection>>,
@@ -36,6 +40,7 @@ pub struct Pool {
     shares: AtomicBool,
     permits: Arc<Shares>,
     stream_permits: Arc<Shares>,
+    waiting_streams: Arc<Shares>,
     active: AtomicUsize,
     max_idle: usize,
     idle_timeout: Duration,
@@ -110,6 +115,7 @@ impl Pool {
             shares: AtomicBool::new(upstream.http == HttpVersion::Two),
             permits: Shares::new(upstream.pool.max_connections),
             stream_permits: Shares::new(upstream.pool.max_streams),
+            waiting_streams: Shares::new(MAX_WAITING_STREAMS),
             active: AtomicUsize::new(0),
             max_idle: upstream.pool.max_idle,
             idle_timeout: upstream.pool.idle_timeout,
@@ -158,6 +164,23 @@ impl Pool {
     /// How many callers' assertions are kept.
     pub fn vouched_count(&self) -> usize {
         self.voucher.as_ref().map_or(0, Voucher::len)
+    }
+
+    /// Waits until the stream of a session may be asked for; gives its place among those that wait for a permit with their
+    /// request, if there is no permit at once.
+    ///
+    /// # Errors
+    /// [`CheckoutError::Exhausted`] if as many wait, and did so for the connect timeout.
+    pub async fn stream_turn(
+        &self,
+        upstream: &Upstream,
+        owner: Owner,
+    ) -> Result<Option<Share>, CheckoutError> {
+        if self.stream_permits.take(owner, 1).is_some() {
+            return Ok(None);
+        }
+        let turn = timeout(upstream.timeouts.connect, self.waiting_streams.wait(owner, 1)).await;
+        turn.map(Some).map_err(|_| CheckoutError::Exhausted)
     }
 
     /// A warm connection, or a new one.
@@ -422,6 +445,24 @@ mod tests {
         assert_eq!(pool.idle_count(), 1);
         pool.sweep(Instant::now() + Duration::from_secs(5));
         assert_eq!(pool.idle_count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_streams_wait_for_a_permit_with_their_request() {
+        let (_listener, up) = upstream("{ max_streams: 4 }").await;
+        let pool = Pool::new(&up);
+        let at = |last: u8| Owner::at([10, 0, 0, last].into());
+        assert!(pool.stream_turn(&up, at(1)).await.unwrap().is_none(), "there are permits");
+        let _open =
+            [pool.stream_permits.take(at(1), 3).unwrap(), pool.stream_permits.take(at(2), 1).unwrap()];
+        let mut turns = Vec::new();
+        while let Ok(turn) = pool.stream_turn(&up, at(1)).await {
+            turns.push(turn.unwrap());
+        }
+        assert_eq!(turns.len(), MAX_WAITING_STREAMS / 4 * 3, "a quarter is for others");
+        assert!(pool.stream_turn(&up, at(3)).await.unwrap().is_some());
+        turns.pop();
+        assert!(pool.stream_turn(&up, at(1)).await.is_ok());
     }
 
     #[tokio::test]
