@@ -135,7 +135,7 @@ pub struct Verdict {
     pub judged: Option<Arc<Judged>>,
     /// The policy's rules for what servers say to it.
     pub answer: AnswerRules,
-    /// What else reads that.
+    /// Inspectors of other filters, which come after those rules.
     pub inspectors: Vec<Arc<dyn Inspector>>,
 }
 

@@ -1,4 +1,4 @@
-//! What reads the texts of servers on their way to the client of a message.
+//! Inspectors read, change or refuse the texts of servers before the client of a message has them.
 
 use crate::call::AnswerRules;
 use crate::gate;
@@ -16,7 +16,10 @@ pub trait Inspector: fmt::Debug + Send + Sync {
     /// - [`Channel::Result`]: the value of `result`;
     /// - [`Channel::Error`]: the value of `error`;
     /// - [`Channel::CallNotification`]: the whole message;
-    /// - [`Channel::Question`]: the value of `params`.
+    /// - [`Channel::Question`]: the value of `params`, of a question that is a request. A result that asks is a
+    ///   [`Channel::Result`].
+    ///
+    /// [`Cow::Borrowed`] means that nothing is changed; a changed text is JSON again, of the same kind.
     ///
     /// # Errors
     /// The [`Denial`] of a text that the client may not have.
@@ -46,8 +49,7 @@ impl Inspectors {
         &self.rules
     }
 
-    /// Holds texts to the inspectors of a message that goes on with this one as well: to the rules of both, and to the
-    /// other filters as they are now.
+    /// Adds the rules of a message that goes on with this one; its other inspectors, if it has any, take the place of these.
     pub fn add(&mut self, later: &Inspectors) {
         self.rules = std::mem::take(&mut self.rules).and(&later.rules);
         if later.others.is_some() {

@@ -17,9 +17,9 @@ const MAX_SHARED_BYTES: usize = 4 << 10;
 
 /// Text that arrives in parts.
 ///
-/// Where it was told how long it may become, a long one lies in a memory map of its own: it takes what was written into it
-/// and no more, and goes back to the system as soon as nobody holds it. An allocator keeps what it had for long texts, for
-/// the next ones.
+/// One whose length was told before is allocated at once if that is at most 64 KiB. A longer one grows by 4 KiB up to there, and
+/// is one memory map of its whole length from then on: it takes what was written into it and no more, and goes back to
+/// the system as soon as nobody holds it, where an allocator keeps it for the next ones. Any other doubles on the heap.
 #[derive(Default)]
 pub struct Buffer {
     memory: Memory,
@@ -74,7 +74,7 @@ impl Buffer {
                 return;
             }
         }
-        let doubled = if self.planned > 0 { 0 } else { 2 * self.len() };
+        let doubled = if self.planned > 0 && bytes <= MAX_HEAP_BYTES { 0 } else { 2 * self.len() };
         let planned = if self.planned > MAX_HEAP_BYTES { 0 } else { self.planned };
         let step = if self.is_empty() { 1 } else { STEP_BYTES };
         let mut heap = BytesMut::with_capacity(bytes.next_multiple_of(step).max(planned).max(doubled));
@@ -83,6 +83,9 @@ impl Buffer {
     }
 
     /// Takes out the first `count` bytes; the others stay, apart from a long part that was taken. What was planned is over.
+    ///
+    /// # Panics
+    /// If there are fewer.
     pub fn split_to(&mut self, count: usize) -> Bytes {
         match std::mem::take(self).memory {
             Memory::Heap(mut heap) => {

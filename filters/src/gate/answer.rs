@@ -1,4 +1,4 @@
-//! What is done with a result: parts of it are blanked, and one that is too long is refused.
+//! Blanks places in results, and refuses texts that are too long.
 //!
 //! A place is one of the result if it begins with a member that results have (`content`, `contents`,
 //! `messages`, `_meta`), else one of the data in it: of `structuredContent`, and of every text in the

@@ -1,11 +1,11 @@
-//! What is done with texts of servers beside results: errors, notifications and questions.
+//! Blanks places in errors, notifications and questions of servers.
 //!
 //! They may tell the same as the result of their call, so the same places are blanked in them. A place is one of the
 //! object that a text is about, or of its `data`; where words stand (`message`, `systemPrompt`, `statusMessage`, or `data`
 //! that is a string) they are read as the texts of a result are: JSON in them is blanked at the same places, anything
 //! else as a whole.
 
-use super::answer::{all, is_own, redacted, told};
+use super::answer::{all, below_structured, is_own, redacted, told};
 use crate::authorize::Place;
 use crate::mcp::Fault;
 use crate::mcp::object::StrictObject;
@@ -14,17 +14,19 @@ use crate::released::Channel;
 /// Members that may tell in words what data tells.
 const WORDS: [&str; 4] = ["message", "systemPrompt", "statusMessage", "data"];
 
-/// A text with these places blanked; `None` if it is on a channel on which results are told.
+/// A text with these places blanked; `None` on a channel that has a reading of its own, as results have.
 pub(super) fn blanked(channel: Channel, text: &str, places: &[Place]) -> Result<Option<String>, Fault> {
     Ok(match channel {
         Channel::Error | Channel::Question => Some(object(text, places)?),
-        Channel::CallNotification => {
-            let message = StrictObject::read(text)?;
-            let params = message.get("params")?.filter(|params| params.starts_with('{'));
-            let params = params.map(|params| object(params, places)).transpose()?;
-            Some(message.as_object().rewrite().set_some("params", params).text())
-        }
-        _ => None,
+        Channel::CallNotification => Some(with_params_blanked(text, places)?),
+        Channel::Result
+        | Channel::StreamNotification
+        | Channel::List
+        | Channel::ServerInfo
+        | Channel::Challenge
+        | Channel::AuthorizationMetadata
+        | Channel::Raw
+        | Channel::Own => None,
     })
 }
 
@@ -37,20 +39,25 @@ pub(super) fn asking(result: &str, places: &[Place]) -> Result<Option<String>, F
     let requests = StrictObject::read(requests)?.into_object();
     let mut changed = requests.rewrite();
     for (key, request) in requests.members().filter(|(_, request)| request.starts_with('{')) {
-        let request = StrictObject::read(request)?;
-        let params = request.get("params")?.filter(|params| params.starts_with('{'));
-        let params = params.map(|params| object(params, places)).transpose()?;
-        changed =
-            changed.set(key.to_owned(), request.as_object().rewrite().set_some("params", params).text());
+        changed = changed.set(key.to_owned(), with_params_blanked(request, places)?);
     }
     Ok(Some(result.as_object().rewrite().set("inputRequests", changed.text()).text()))
 }
 
+/// A message with the places of its parameters blanked.
+fn with_params_blanked(message: &str, places: &[Place]) -> Result<String, Fault> {
+    let message = StrictObject::read(message)?;
+    let params = message.get("params")?.filter(|params| params.starts_with('{'));
+    let params = params.map(|params| object(params, places)).transpose()?;
+    Ok(message.as_object().rewrite().set_some("params", params).text())
+}
+
 fn object(text: &str, places: &[Place]) -> Result<String, Fault> {
     let steps: Vec<&[String]> = places.iter().map(|place| place.0.as_slice()).collect();
-    let data: Vec<&[String]> = steps.iter().copied().filter(|steps| !is_own(steps)).collect();
+    let data = steps.iter().copied().filter(|steps| !is_own(steps)).map(below_structured);
+    let data: Vec<&[String]> = data.collect();
     // Messages and content in it are read as those of a result.
-    let text = redacted(&all(text, &steps)?, places)?;
+    let text = redacted(&all(&all(text, &steps)?, &data)?, places)?;
     if data.is_empty() {
         return Ok(text);
     }
@@ -116,6 +123,30 @@ mod tests {
         for (channel, text, expected) in table {
             let places = ["/salary", "/*/salary"];
             assert_eq!(blank(channel, text, &places).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn places_of_structured_content_are_blanked_in_data_and_words() {
+        let table = [
+            (
+                Channel::Error,
+                r#"{"code":-1,"message":"{\"salary\":7}","data":{"salary":7}}"#,
+                r#"{"code":-1,"message":"{\"salary\":0}","data":{"salary":0}}"#,
+            ),
+            (
+                Channel::CallNotification,
+                r#"{"method":"notifications/message","params":{"data":{"salary":7}}}"#,
+                r#"{"method":"notifications/message","params":{"data":{"salary":0}}}"#,
+            ),
+            (
+                Channel::Question,
+                r#"{"message":"{\"salary\":7}","salary":7}"#,
+                r#"{"message":"{\"salary\":0}","salary":0}"#,
+            ),
+        ];
+        for (channel, text, expected) in table {
+            assert_eq!(blank(channel, text, &["/structuredContent/salary"]).unwrap(), expected, "{text}");
         }
     }
 

@@ -292,7 +292,7 @@ impl Reading {
     }
 
     fn push(&mut self, chunk: Bytes) -> Result<(), Failure> {
-        // More than that is reserved with the room.
+        // More than that is planned when its room is there.
         let expected = self.exchange.head.framing.expected_bytes(FREE_BYTES);
         match &mut self.body {
             Body::Events(splitter) => splitter.push(&chunk),

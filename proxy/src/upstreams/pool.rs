@@ -26,8 +26,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// Streams of sessions that may wait for a permit with their request: that takes some kilobytes, and there may be as many as
-/// sessions.
+/// Streams of sessions that may wait for a permit with their request made: it takes some kilobytes, and as many streams may
+/// wait as there are sessions.
 const MAX_WAITING_STREAMS: usize = 256;
 
 /// Connections to one upstream, and the permits for all calls to it.
@@ -166,11 +166,11 @@ impl Pool {
         self.voucher.as_ref().map_or(0, Voucher::len)
     }
 
-    /// Waits until the stream of a session may be asked for; gives its place among those that wait for a permit with their
-    /// request, if there is no permit at once.
+    /// A place among the few that make their request and wait for a permit with it; `None` if a permit is free now, which
+    /// is not reserved.
     ///
     /// # Errors
-    /// [`CheckoutError::Exhausted`] if as many wait, and did so for the connect timeout.
+    /// [`CheckoutError::Exhausted`] if no place came free within the connect timeout.
     pub async fn stream_turn(
         &self,
         upstream: &Upstream,
