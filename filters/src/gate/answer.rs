@@ -11,7 +11,7 @@
 use crate::authorize::Place;
 use crate::call::AnswerRules;
 use crate::mcp::Fault;
-use crate::mcp::object::{StrictObject, elements};
+use crate::mcp::object::{Object, StrictObject, elements};
 use crate::mcp::rewrite::string;
 use portunus_base::{Denial, Reason};
 use std::borrow::Cow;
@@ -88,13 +88,11 @@ fn blanked(text: &str, steps: &[String]) -> Result<String, Fault> {
     match text.as_bytes().first() {
         Some(b'{') => {
             let object = StrictObject::read(text)?;
-            let mut changed = object.as_object().rewrite();
-            let one = if step == "*" { None } else { object.get(step)?.map(|value| (step.as_str(), value)) };
-            let all = object.as_object().members().filter(|_| step == "*");
-            for (key, value) in one.into_iter().chain(all) {
-                changed = changed.set(key.to_owned(), blanked(value, rest)?);
+            if step == "*" {
+                return each_member(object.as_object(), |value| blanked(value, rest));
             }
-            Ok(changed.text())
+            let value = object.get(step)?.map(|value| blanked(value, rest)).transpose()?;
+            Ok(object.as_object().rewrite().set_some(step.clone(), value).text())
         }
         Some(b'[') => {
             let is_meant = |index: usize| step == "*" || step.parse() == Ok(index);
@@ -108,6 +106,24 @@ fn blanked(text: &str, steps: &[String]) -> Result<String, Fault> {
         }
         _ => Ok(text.to_owned()),
     }
+}
+
+/// An object with all its members changed, in one pass: a server chooses how many there are.
+pub(super) fn each_member(
+    object: &Object<'_>,
+    change: impl Fn(&str) -> Result<String, Fault>,
+) -> Result<String, Fault> {
+    let mut text = "{".to_owned();
+    for (key, value) in object.members() {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(&string(key));
+        text.push(':');
+        text.push_str(&change(value)?);
+    }
+    text.push('}');
+    Ok(text)
 }
 
 /// A value of the same type that tells nothing: what is declared in a schema still fits.

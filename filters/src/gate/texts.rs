@@ -5,7 +5,7 @@
 //! that is a string) they are read as the texts of a result are: JSON in them is blanked at the same places, anything
 //! else as a whole.
 
-use super::answer::{all, below_structured, is_own, redacted, told};
+use super::answer::{all, below_structured, each_member, is_own, redacted, told};
 use crate::authorize::Place;
 use crate::mcp::Fault;
 use crate::mcp::object::StrictObject;
@@ -13,6 +13,9 @@ use crate::released::Channel;
 
 /// Members that may tell in words what data tells.
 const WORDS: [&str; 4] = ["message", "systemPrompt", "statusMessage", "data"];
+
+/// Members of an error, of parameters of a notification or of a question that the protocol needs as they are.
+const KEPT: [&str; 7] = ["code", "level", "mode", "progress", "progressToken", "total", "url"];
 
 /// A text with these places blanked; `None` on a channel that has a reading of its own, as results have.
 pub(super) fn blanked(channel: Channel, text: &str, places: &[Place]) -> Result<Option<String>, Fault> {
@@ -37,11 +40,11 @@ pub(super) fn asking(result: &str, places: &[Place]) -> Result<Option<String>, F
         return Ok(None);
     };
     let requests = StrictObject::read(requests)?.into_object();
-    let mut changed = requests.rewrite();
-    for (key, request) in requests.members().filter(|(_, request)| request.starts_with('{')) {
-        changed = changed.set(key.to_owned(), with_params_blanked(request, places)?);
-    }
-    Ok(Some(result.as_object().rewrite().set("inputRequests", changed.text()).text()))
+    let blanked = each_member(&requests, |request| match request.starts_with('{') {
+        true => with_params_blanked(request, places),
+        false => Ok(request.to_owned()),
+    })?;
+    Ok(Some(result.as_object().rewrite().set("inputRequests", blanked).text()))
 }
 
 /// A message with the places of its parameters blanked.
@@ -57,7 +60,11 @@ fn object(text: &str, places: &[Place]) -> Result<String, Fault> {
     let data = steps.iter().copied().filter(|steps| !is_own(steps)).map(below_structured);
     let data: Vec<&[String]> = data.collect();
     // Messages and content in it are read as those of a result.
-    let text = redacted(&all(&all(text, &steps)?, &data)?, places)?;
+    let blanked = redacted(&all(&all(text, &steps)?, &data)?, places)?;
+    let before = StrictObject::read(text)?.into_object();
+    let kept = StrictObject::read(&blanked)?.into_object();
+    let kept = KEPT.iter().fold(kept.rewrite(), |kept, key| kept.set_some(*key, before.get(key)));
+    let text = kept.text();
     if data.is_empty() {
         return Ok(text);
     }
@@ -148,6 +155,25 @@ mod tests {
         for (channel, text, expected) in table {
             assert_eq!(blank(channel, text, &["/structuredContent/salary"]).unwrap(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn members_that_the_protocol_needs_are_kept() {
+        let note =
+            r#"{"method":"notifications/progress","params":{"progressToken":1,"progress":2,"salary":7}}"#;
+        let expected =
+            r#"{"method":"notifications/progress","params":{"progressToken":1,"progress":2,"salary":0}}"#;
+        assert_eq!(blank(Channel::CallNotification, note, &["/*"]).unwrap(), expected);
+        let error = r#"{"code":-1,"message":"{}"}"#;
+        assert_eq!(blank(Channel::Error, error, &["code"]).unwrap(), error);
+    }
+
+    #[test]
+    fn many_members_are_blanked_in_one_pass() {
+        let members: Vec<String> = (0..90_000).map(|key| format!("\"{key}\":{{\"salary\":7}}")).collect();
+        let text = format!("{{{}}}", members.join(","));
+        let blank = blank(Channel::Question, &text, &["/*/salary"]).unwrap();
+        assert_eq!(blank.matches("{\"salary\":0}").count(), 90_000);
     }
 
     #[test]
