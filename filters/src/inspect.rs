@@ -39,7 +39,7 @@ impl Inspectors {
         Inspectors { rules, others: (!others.is_empty()).then(|| others.into()) }
     }
 
-    /// Whether texts pass as they are, unread.
+    /// True if texts pass as they are, unread.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty() && self.others.is_none()
     }

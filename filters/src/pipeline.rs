@@ -63,7 +63,7 @@ impl Cleared {
         self.judged.as_ref()
     }
 
-    /// What reads the texts of servers that are for its sender.
+    /// The inspectors of texts of servers that are for its sender.
     pub fn inspectors(&self) -> &Inspectors {
         &self.inspectors
     }

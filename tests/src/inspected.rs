@@ -1,4 +1,4 @@
-//! What a policy asks for answers holds for everything that a server says to a call: results, errors, notifications and
+//! Rules of a policy for answers hold for everything that a server says to a call: results, errors, notifications and
 //! questions.
 
 use crate::harness::mcp::{Call, text, tool};
@@ -43,7 +43,7 @@ fn progress(said: &Said) -> Vec<&Value> {
     progress.map(|message| &message["params"]["message"]).collect()
 }
 
-/// What its user is asked, by a request or by a result.
+/// The message that its user is asked by, in a request or in a result.
 fn question(said: &Said) -> Option<&Value> {
     let asked = said.before.iter().find(|message| message["method"] == "elicitation/create");
     let required =

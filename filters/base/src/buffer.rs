@@ -67,7 +67,7 @@ impl Buffer {
     fn grow(&mut self, bytes: usize) {
         if self.planned > 0 && bytes > MAX_HEAP_BYTES {
             let at_least = if bytes > self.planned { 2 * bytes } else { self.planned };
-            // Where the system maps no more, the heap has to do.
+            // The heap has to do if the system maps no more.
             if let Ok(mut map) = MmapMut::map_anon(at_least) {
                 map[..self.len()].copy_from_slice(self);
                 self.memory = Memory::Mapped(Mapped { map, len: self.len() });

@@ -11,6 +11,7 @@
 use crate::authorize::Place;
 use crate::call::AnswerRules;
 use crate::mcp::Fault;
+use crate::mcp::bridge::Members;
 use crate::mcp::object::{Object, StrictObject, elements};
 use crate::mcp::rewrite::string;
 use portunus_base::{Denial, Reason};
@@ -113,17 +114,11 @@ pub(super) fn each_member(
     object: &Object<'_>,
     change: impl Fn(&str) -> Result<String, Fault>,
 ) -> Result<String, Fault> {
-    let mut text = "{".to_owned();
+    let mut members = Members::new();
     for (key, value) in object.members() {
-        if text.len() > 1 {
-            text.push(',');
-        }
-        text.push_str(&string(key));
-        text.push(':');
-        text.push_str(&change(value)?);
+        members = members.with(key, &change(value)?);
     }
-    text.push('}');
-    Ok(text)
+    Ok(members.text())
 }
 
 /// A value of the same type that tells nothing: what is declared in a schema still fits.

@@ -42,7 +42,7 @@ impl Overseer {
         }
     }
 
-    /// What reads the texts of servers that are for the client.
+    /// The inspectors of texts of servers that are for the client.
     pub fn inspectors(&self) -> &Inspectors {
         &self.inspectors
     }
@@ -89,7 +89,7 @@ impl Overseer {
     /// A question as the client may have it.
     ///
     /// # Errors
-    /// What the filters refuse.
+    /// The [`Denial`] of the filters.
     fn released(&self, gateway: &Gateway, question: Question) -> Result<Question, Denial> {
         self.may_be_asked(gateway, &question.method, &question.params)?;
         if self.inspectors.is_empty() {

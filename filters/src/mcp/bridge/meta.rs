@@ -42,10 +42,10 @@ pub(super) fn of_params<'o>(params: &'o Object<'_>) -> Result<Option<Object<'o>>
 
 /// An object of JSON under way.
 #[derive(Debug)]
-pub(super) struct Members(String);
+pub(crate) struct Members(String);
 
 impl Members {
-    pub(super) fn new() -> Members {
+    pub(crate) fn new() -> Members {
         Members::with_capacity(128)
     }
 
@@ -66,7 +66,7 @@ impl Members {
     }
 
     /// Adds a member; `json` must be JSON text, and the key not be there yet.
-    pub(super) fn with(mut self, key: &str, json: &str) -> Members {
+    pub(crate) fn with(mut self, key: &str, json: &str) -> Members {
         self.part();
         push_string(&mut self.0, key);
         self.0.push(':');
@@ -102,7 +102,7 @@ impl Members {
         self.0.len() == 1
     }
 
-    pub(super) fn text(mut self) -> String {
+    pub(crate) fn text(mut self) -> String {
         self.0.push('}');
         self.0
     }

@@ -30,6 +30,7 @@ pub use answer::{
 pub use error::{ForModern, RpcError, Said, error_for_legacy, error_for_modern, status_for_modern};
 pub use facts::Facts;
 pub use level::LogLevel;
+pub(crate) use meta::Members;
 pub use meta::{
     META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL, META_SERVER_INFO, META_SUBSCRIPTION_ID,
 };
