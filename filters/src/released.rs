@@ -178,6 +178,12 @@ impl Released {
     }
 }
 
+impl AsRef<[u8]> for Released {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// That of texts which are joined: of all of them, or of the first that is not the gateway's own.
 fn channel_of(parts: &[Released]) -> Channel {
     let mut channels = parts.iter().map(Released::channel);

@@ -86,7 +86,7 @@ fn digest_of(uri: &str) -> [u8; 32] {
 
 /// An answer that may be given again.
 struct Kept {
-    answer: Answer,
+    answer: Answer<Bytes>,
     upstream: Arc<str>,
     /// Digest of the URI that the server knows it by.
     uri_digest: [u8; 32],
@@ -153,11 +153,11 @@ struct Flight {
 #[derive(Debug)]
 pub enum AtHand {
     /// It is as good as its upstream's.
-    Fresh(Answer),
+    Fresh(Answer<Bytes>),
     /// It will do for now, and is to be asked for again.
-    Older(Answer),
+    Older(Answer<Bytes>),
     /// It will do for now, and somebody asks again already.
-    Renewing(Answer),
+    Renewing(Answer<Bytes>),
 }
 
 impl Reads {
@@ -275,7 +275,7 @@ impl Read {
     }
 
     /// The answer, if it is here or somebody brings it; else this one has to ask. Safe to cancel.
-    pub async fn kept(&mut self) -> Option<Answer> {
+    pub async fn kept(&mut self) -> Option<Answer<Bytes>> {
         loop {
             match &mut self.stage {
                 Stage::New => {
@@ -300,7 +300,7 @@ impl Read {
     }
 
     /// An older answer in the place of a failure, if there is one and the server is but silent.
-    pub fn instead(&self, failure: &Failure) -> Option<Answer> {
+    pub fn instead(&self, failure: &Failure) -> Option<Answer<Bytes>> {
         let is_silent = matches!(
             failure.denial.reason,
             Reason::UpstreamUnavailable | Reason::UpstreamTimeout | Reason::UpstreamLimited
@@ -316,7 +316,7 @@ impl Read {
     }
 
     /// Offers what was answered to whoever may have it.
-    pub fn keep(self, answer: &Answer) {
+    pub fn keep(self, answer: &Answer<Bytes>) {
         let Some(kept) = self.keepable(answer) else {
             self.forget();
             self.note_fleeting(self.key.clone());
@@ -382,7 +382,7 @@ impl Read {
         Stage::Asks(Flight { key, sender })
     }
 
-    fn keepable(&self, answer: &Answer) -> Option<Kept> {
+    fn keepable(&self, answer: &Answer<Bytes>) -> Option<Kept> {
         let Outcome::Result(result) = &answer.outcome else { return None };
         let object = Object::read(std::str::from_utf8(result).ok()?).ok()?;
         if result_type(&object).ok()? != ResultType::Complete {
@@ -428,7 +428,7 @@ impl Drop for Read {
 impl Kept {
     /// The answer with the time that it holds from now on, for the caller alone: others have to ask
     /// here, where it is judged who may read. A legacy upstream's stays as it is: it promises nothing.
-    fn answer(&self, now: Moment) -> Answer {
+    fn answer(&self, now: Moment) -> Answer<Bytes> {
         if self.answer.era == Era::Legacy {
             return self.answer.clone();
         }

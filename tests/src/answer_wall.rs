@@ -19,7 +19,7 @@ const PLACES: &[(&str, &[(&str, usize)])] = &[
     ("proxy/src/bridge/legacy.rs", &[("own", 1), ("unread Question", 1)]),
     ("proxy/src/bridge/lists.rs", &[("own", 2), ("unread List", 1), ("unread ServerInfo", 1)]),
     ("proxy/src/bridge/modern.rs", &[("unread Question", 1)]),
-    ("proxy/src/bridge/said.rs", &[("unread Error", 1), ("unread Result", 1)]),
+    ("proxy/src/bridge/said.rs", &[("translated", 2)]),
     (
         "proxy/src/bridge/streams.rs",
         &[("own", 2), ("unread Question", 1), ("unread ServerInfo", 1), ("unread StreamNotification", 2)],
@@ -33,6 +33,8 @@ const PLACES: &[(&str, &[(&str, usize)])] = &[
     ("proxy/src/serve/away.rs", &[("pass of_owner", 1)]),
     ("proxy/src/serve/caller.rs", &[("head own", 1), ("own", 4), ("unread AuthorizationMetadata", 1)]),
     ("proxy/src/session.rs", &[("head own", 1)]),
+    ("proxy/src/bridge/tasks.rs", &[("translated", 1)]),
+    ("proxy/src/bridge/uris.rs", &[("translated", 1)]),
     ("proxy/src/talk/mod.rs", &[("translated", 1)]),
 ];
 

@@ -185,8 +185,7 @@ const BOUNDED: &[(&str, &[&str])] = &[
             "Message.announcement",
             "Arrived.event_id",
             "Arrived.event_name",
-            "Outcome.0",
-            "Outcome.error",
+            "Content.answer",
             "ServerMessage.bytes",
             "Answer.body",
             "Answered.0",
@@ -243,7 +242,7 @@ const BOUNDED: &[(&str, &[&str])] = &[
     ("counted in bytes by upstream, in all", &["Spoken.text", "What.message", "Word.uri"]),
     (
         "counted in bytes by `cache.max_bytes`, or by the bounds of the lists that are kept",
-        &["Jar.names", "Last.pages"],
+        &["Jar.names", "Kept.answer", "Last.pages"],
     ),
     ("what issuers publish, of bounded size", &["Held.etag", "Held.text", "Told.metadata"]),
     (

@@ -133,33 +133,39 @@ impl Overseer {
     ///
     /// # Errors
     /// What the filters refuse of it.
-    pub fn passed(&self, gateway: &Gateway, answer: Answer) -> Result<Answer, Denial> {
-        let result = match &answer.outcome {
-            Outcome::Result(result) => result,
+    pub fn passed(&self, gateway: &Gateway, answer: Answer<Bytes>) -> Result<Answer<Released>, Denial> {
+        if self.looks_at_answers(gateway) {
+            self.check_questions(gateway, &answer)?;
+        }
+        let outcome = match &answer.outcome {
+            Outcome::Result(result) => Outcome::Result(self.inspectors.release(Channel::Result, result)?),
             Outcome::Error { code, error } => {
-                let (code, error) = (*code, self.inspectors.release(Channel::Error, error)?.bytes().clone());
-                return Ok(Answer { outcome: Outcome::Error { code, error }, ..answer });
+                Outcome::Error { code: *code, error: self.inspectors.release(Channel::Error, error)? }
             }
         };
-        let governs = gateway.glance().authority.governs();
-        if self.inspectors.is_empty() && !governs {
-            return Ok(answer);
-        }
+        Ok(answer.with(outcome))
+    }
+
+    /// Whether the client may be asked what an answer asks.
+    ///
+    /// # Errors
+    /// What the filters refuse; [`Reason::UpstreamMalformed`] if it could be read in two ways.
+    fn check_questions(&self, gateway: &Gateway, answer: &Answer<Bytes>) -> Result<(), Denial> {
+        let Outcome::Result(result) = &answer.outcome else { return Ok(()) };
         let text = std::str::from_utf8(result).map_err(|_| unreadable())?;
-        let remarks = match answer.as_it_came() {
+        let remarks = match &answer.came {
             Some(came) => came.remarks,
             None => Remarks::read(text).map_err(|_| unreadable())?,
         };
         if remarks.folded {
             return Err(folded());
         }
-        if governs && remarks.asks {
+        if gateway.glance().authority.governs() && remarks.asks {
             for (method, params) in asked(text)? {
                 self.may_be_asked(gateway, &method, params)?;
             }
         }
-        let outcome = Outcome::Result(self.inspectors.release(Channel::Result, result)?.bytes().clone());
-        Ok(Answer { outcome, ..answer })
+        Ok(())
     }
 }
 

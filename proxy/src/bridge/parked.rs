@@ -288,7 +288,7 @@ fn bytes_of(turn: &Turn) -> usize {
     match turn {
         Turn::Note(message) => message.len(),
         Turn::Ask(questions) => questions.iter().map(|question| question.params.len()).sum(),
-        Turn::Done(answer) => answer.text().len(),
+        Turn::Done(answer) => answer.kept_bytes(),
         Turn::Failed(_) => 0,
     }
 }

@@ -11,7 +11,7 @@ use http::StatusCode;
 use portunus_filters::mcp::bridge::{self, ForModern, Profile, RpcError};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::{Channel, Denial, Era, Message, Reason, Released};
+use portunus_filters::{Denial, Era, Message, Reason, Released};
 use std::borrow::Cow;
 
 /// An answer in the client's words.
@@ -35,7 +35,7 @@ pub(super) async fn large(
     queue: &OffloadQueue,
     era: Era,
     message: &Message,
-    answer: &Answer,
+    answer: &Answer<Released>,
 ) -> Result<Option<Said>, Denial> {
     let bytes = answer.text().len();
     if bytes <= INLINE_BYTES || !matches!(answer.outcome, Outcome::Result(_)) {
@@ -54,7 +54,11 @@ pub(super) async fn large(
 }
 
 /// A result in the words of a client of `era`; `None` if it asks that client something.
-fn translated(era: Era, (id, method): (&str, &str), answer: &Answer) -> Result<Option<Said>, Denial> {
+fn translated(
+    era: Era,
+    (id, method): (&str, &str),
+    answer: &Answer<Released>,
+) -> Result<Option<Said>, Denial> {
     let text = utf8(answer.text())?;
     let result = match (answer.era, era) {
         (Era::Legacy, Era::Modern) => {
@@ -73,7 +77,7 @@ fn translated(era: Era, (id, method): (&str, &str), answer: &Answer) -> Result<O
         _ => Cow::Borrowed(text),
     };
     let proven = !bridge::is_tool_error(result.as_bytes());
-    Ok(Some(succeeded_by(bridge::wrap_result(id, &result).into(), proven)))
+    Ok(Some(succeeded_by(answer, bridge::wrap_result(id, &result).into(), proven)))
 }
 
 fn asks_too_long() -> Denial {
@@ -87,7 +91,7 @@ fn asks_too_long() -> Denial {
 pub(super) fn for_modern(
     desk: &Desk<'_>,
     message: &Message,
-    answer: &Answer,
+    answer: &Answer<Released>,
     profile: &Profile,
     ticket: impl FnOnce() -> Ticket,
 ) -> Result<Said, Denial> {
@@ -99,24 +103,24 @@ pub(super) fn for_modern(
         (Outcome::Result(_), Era::Legacy) => {
             let facts = answer.facts.as_deref().ok_or(()).map_err(untranslatable)?;
             let result = bridge::result_for_modern(text, method_name(message), facts, None);
-            Ok(succeeded(message, &result.map_err(untranslatable)?))
+            Ok(succeeded(message, answer, &result.map_err(untranslatable)?))
         }
         (Outcome::Result(_), Era::Modern) => {
             let result = with_own_state(desk, text, ticket)?;
-            Ok(succeeded(message, &result))
+            Ok(succeeded(message, answer, &result))
         }
         (Outcome::Error { .. }, era) => {
             let error = Object::read(text).map_err(untranslatable)?;
             let error = RpcError::of(text, &error).map_err(untranslatable)?;
             if era == Era::Modern {
                 let (code, status) = (error.code, bridge::status_for_modern(error.code));
-                return Ok(failed(message, bridge::Said { code, status, error: text.into() }));
+                return Ok(failed(message, answer, bridge::Said { code, status, error: text.into() }));
             }
             match bridge::error_for_modern(&error, profile).map_err(untranslatable)? {
-                ForModern::Error(said) => Ok(failed(message, said)),
+                ForModern::Error(said) => Ok(failed(message, answer, said)),
                 ForModern::Ask(questions) => {
                     let state = seal_state(desk, &ticket(), AGAIN, None)?;
-                    Ok(succeeded(message, &bridge::input_required(&questions, &state)))
+                    Ok(succeeded(message, answer, &bridge::input_required(&questions, &state)))
                 }
             }
         }
@@ -124,33 +128,34 @@ pub(super) fn for_modern(
 }
 
 /// An answer of which nothing changes but what is added to it: it is not read once more.
-fn added_to(message: &Message, answer: &Answer) -> Option<Said> {
-    let came = answer.as_it_came()?;
+fn added_to(message: &Message, answer: &Answer<Released>) -> Option<Said> {
+    let came = answer.came.as_ref()?;
     let whole = match answer.era {
         Era::Modern if came.under_own_id && came.remarks.is_final() => came.message.clone(),
         Era::Legacy if came.remarks.is_bare() && !bridge::is_cacheable(method_name(message)) => {
-            bridge::answer_for_modern(id_text(message), answer.text(), answer.facts.as_deref()?)?.into()
+            bridge::answer_for_modern(id_text(message), answer.text().bytes(), answer.facts.as_deref()?)?
+                .into()
         }
         Era::Modern | Era::Legacy => return None,
     };
-    Some(succeeded_by(whole, !came.remarks.failed))
+    Some(succeeded_by(answer, whole, !came.remarks.failed))
 }
 
 /// An answer in the words of a legacy client.
 ///
 /// # Errors
 /// [`Reason::Untranslatable`].
-pub(super) fn for_legacy(message: &Message, answer: &Answer) -> Result<Said, Denial> {
+pub(super) fn for_legacy(message: &Message, answer: &Answer<Released>) -> Result<Said, Denial> {
     if let Some(said) = taken_from(message, answer) {
         return Ok(said);
     }
     let method = method_name(message);
     let text = utf8(answer.text())?;
     match (&answer.outcome, answer.era) {
-        (Outcome::Result(_), Era::Legacy) => Ok(succeeded(message, text)),
+        (Outcome::Result(_), Era::Legacy) => Ok(succeeded(message, answer, text)),
         (Outcome::Result(_), Era::Modern) => {
             let result = bridge::result_for_legacy(text, method).map_err(untranslatable)?;
-            Ok(succeeded(message, &result))
+            Ok(succeeded(message, answer, &result))
         }
         (Outcome::Error { .. }, era) => {
             let error = Object::read(text).map_err(untranslatable)?;
@@ -158,10 +163,11 @@ pub(super) fn for_legacy(message: &Message, answer: &Answer) -> Result<Said, Den
             match era {
                 Era::Legacy => {
                     let said = bridge::Said { code: error.code, status: 200, error: text.into() };
-                    Ok(failed(message, said))
+                    Ok(failed(message, answer, said))
                 }
                 Era::Modern => {
-                    Ok(failed(message, bridge::error_for_legacy(&error, method).map_err(untranslatable)?))
+                    let said = bridge::error_for_legacy(&error, method).map_err(untranslatable)?;
+                    Ok(failed(message, answer, said))
                 }
             }
         }
@@ -169,15 +175,15 @@ pub(super) fn for_legacy(message: &Message, answer: &Answer) -> Result<Said, Den
 }
 
 /// An answer of which nothing changes but what is taken away: it is not read once more.
-fn taken_from(message: &Message, answer: &Answer) -> Option<Said> {
-    let (Outcome::Result(result), Some(came)) = (&answer.outcome, answer.as_it_came()) else { return None };
+fn taken_from(message: &Message, answer: &Answer<Released>) -> Option<Said> {
+    let (Outcome::Result(result), Some(came)) = (&answer.outcome, &answer.came) else { return None };
     let (id, method) = (id_text(message), method_name(message));
     let said = match answer.era {
-        Era::Legacy => bridge::answer_between_legacy(id, result),
+        Era::Legacy => bridge::answer_between_legacy(id, result.bytes()),
         Era::Modern if bridge::is_cacheable(method) => return None,
-        Era::Modern => bridge::answer_for_legacy(id, result, came.remarks)?,
+        Era::Modern => bridge::answer_for_legacy(id, result.bytes(), came.remarks)?,
     };
-    Some(succeeded_by(said.into(), !came.remarks.failed))
+    Some(succeeded_by(answer, said.into(), !came.remarks.failed))
 }
 
 /// A modern server's own `requestState` is sealed: only this caller may go on with this call.
@@ -199,21 +205,22 @@ fn with_own_state<'r>(
     }
 }
 
-fn succeeded(message: &Message, result: &str) -> Said {
+fn succeeded(message: &Message, answer: &Answer<Released>, result: &str) -> Said {
     let message = bridge::wrap_result(id_text(message), result).into();
-    succeeded_by(message, !bridge::is_tool_error(result.as_bytes()))
+    succeeded_by(answer, message, !bridge::is_tool_error(result.as_bytes()))
 }
 
-/// What succeeded, in a message that says so.
-fn succeeded_by(message: Bytes, proven: bool) -> Said {
-    let message = Released::unread(Channel::Result, message);
+/// An answer that succeeded, in a message that says so.
+fn succeeded_by(answer: &Answer<Released>, message: Bytes, proven: bool) -> Said {
+    let message = answer.text().translated(message);
     Said { status: StatusCode::OK, message, rpc_error: None, proven }
 }
 
-fn failed(message: &Message, said: bridge::Said<'_>) -> Said {
+/// An answer that failed, in a message that says so.
+fn failed(message: &Message, answer: &Answer<Released>, said: bridge::Said<'_>) -> Said {
     Said {
         status: StatusCode::from_u16(said.status).unwrap_or(StatusCode::OK),
-        message: Released::unread(Channel::Error, bridge::wrap_said(id_text(message), &said.error)),
+        message: answer.text().translated(bridge::wrap_said(id_text(message), &said.error)),
         rpc_error: Some(said.code),
         proven: false,
     }
@@ -223,20 +230,6 @@ fn untranslatable<E>(_: E) -> Denial {
     Denial::new(Reason::Untranslatable, "the server's answer has no form in this revision")
 }
 
-fn utf8(bytes: &Bytes) -> Result<&str, Denial> {
-    std::str::from_utf8(bytes).map_err(untranslatable)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use portunus_filters::Kind;
-
-    #[test]
-    fn results_and_errors_have_channels_of_their_own() {
-        let message = Message::bodiless(Kind::Request, None);
-        assert_eq!(succeeded(&message, "{}").message.channel(), Channel::Result);
-        let error = bridge::Said { code: -32_000, status: 200, error: "{}".into() };
-        assert_eq!(failed(&message, error).message.channel(), Channel::Error);
-    }
+fn utf8(text: &Released) -> Result<&str, Denial> {
+    std::str::from_utf8(text.bytes()).map_err(untranslatable)
 }

@@ -17,7 +17,7 @@ use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::object::{Object, Word};
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::{Denial, Era, Kind, Message, Reason};
+use portunus_filters::{Denial, Era, Kind, Message, Reason, Released};
 use std::sync::Arc;
 
 static TASK_ID: Word = Word::new("taskId");
@@ -128,15 +128,18 @@ pub(super) fn outward(
     desk: &Desk<'_>,
     message: &Message,
     talk: &Talk,
-    answer: Answer,
-) -> Result<Answer, Denial> {
-    if answer.as_it_came().is_some_and(|came| !came.remarks.task) {
+    answer: Answer<Released>,
+) -> Result<Answer<Released>, Denial> {
+    if answer.came.as_ref().is_some_and(|came| !came.remarks.task) {
         return Ok(answer);
     }
     match (&answer.outcome, answer.era) {
-        (Outcome::Result(text), Era::Modern) if TASK_ID.may_be_in(text) => {
-            match renamed(desk, message, talk, text)? {
-                Some(text) => Ok(Answer { outcome: Outcome::Result(text.into()), ..answer }),
+        (Outcome::Result(text), Era::Modern) if TASK_ID.may_be_in(text.bytes()) => {
+            match renamed(desk, message, talk, text.bytes())? {
+                Some(renamed) => {
+                    let renamed = text.translated(renamed);
+                    Ok(answer.with(Outcome::Result(renamed)))
+                }
                 None => Ok(answer),
             }
         }

@@ -5,9 +5,9 @@ use super::desk::Desk;
 use crate::talk::{Answer, Outcome};
 use bytes::Bytes;
 use portunus_config::Upstream;
-use portunus_filters::Message;
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::mcp::catalog::names_resources;
+use portunus_filters::{Message, Released};
 use std::sync::Arc;
 
 /// An answer in which each resource has the URI that leads back to its server. Costs nothing where one
@@ -17,20 +17,21 @@ pub(super) async fn outward(
     message: &Message,
     profile: &Arc<Profile>,
     upstream: &Upstream,
-    answer: Answer,
-) -> Answer {
+    answer: Answer<Released>,
+) -> Answer<Released> {
     if desk.server.members.len() < 2 {
         return answer;
     }
     let method = method_name(message);
     let renamed = match &answer.outcome {
-        Outcome::Result(result) if names_resources(method, result) => {
-            renamed(desk, profile, (method, upstream), result).await
+        Outcome::Result(result) if names_resources(method, result.bytes()) => {
+            let renamed = renamed(desk, profile, (method, upstream), result.bytes()).await;
+            renamed.map(|text| result.translated(text))
         }
         _ => None,
     };
     match renamed {
-        Some(result) => Answer { outcome: Outcome::Result(result.into()), ..answer },
+        Some(result) => answer.with(Outcome::Result(result)),
         None => answer,
     }
 }

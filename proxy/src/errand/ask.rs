@@ -162,7 +162,7 @@ pub(crate) struct Said {
     /// The headers.
     pub(crate) headers: HeaderMap,
     /// The answer, if it is one.
-    pub(crate) outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome<Bytes>>,
     /// The body of a 4xx.
     pub(crate) refusal: Option<ServerMessage>,
 }

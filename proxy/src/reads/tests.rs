@@ -89,7 +89,7 @@ impl Stage {
     }
 }
 
-fn answer(result: &str) -> Answer {
+fn answer(result: &str) -> Answer<Bytes> {
     Answer {
         era: Era::Modern,
         outcome: Outcome::Result(Bytes::from(result.to_owned())),

@@ -1,9 +1,10 @@
 //! Saying a call once more when its server missed a header: with those of the schema as it is now.
 
 use super::modern::{Modern, Speech};
-use super::{Answer, Outcome, Talk, Turn, Way};
+use super::{Answer, Heard, Outcome, Talk, Way};
 use crate::catalog::Relist;
 use crate::forward::Failure;
+use bytes::Bytes;
 use portunus_filters::Era;
 use portunus_filters::mcp::bridge::ParamHeader;
 use std::future::Future;
@@ -20,7 +21,7 @@ pub(super) enum Doubt {
     /// Nothing was said yet.
     Open(Box<(Relist, Speech)>),
     /// The list is asked for again.
-    Asks(Asking, Box<(Speech, Answer)>),
+    Asks(Asking, Box<(Speech, Answer<Bytes>)>),
 }
 
 impl Doubt {
@@ -31,19 +32,19 @@ impl Doubt {
 }
 
 impl Talk {
-    /// Asks for the list again if that may help; gives the turn back if not.
-    pub(super) fn doubts(&mut self, turn: Turn) -> Option<Turn> {
+    /// Asks for the list again if that may help; gives back what was heard if not.
+    pub(super) fn doubts(&mut self, heard: Heard) -> Option<Heard> {
         let is_first = matches!(&self.way, Way::Modern(modern) if modern.is_in_first_round());
-        match (turn, self.doubt.take()) {
-            (Turn::Done(answer), Some(Doubt::Open(open))) if is_first && is_mismatch(&answer) => {
+        match (heard, self.doubt.take()) {
+            (Heard::Done(answer), Some(Doubt::Open(open))) if is_first && is_mismatch(&answer) => {
                 let (relist, speech) = *open;
                 let asking = relist.params(Arc::clone(&self.common.gateway), speech.params());
                 self.doubt = Some(Doubt::Asks(Box::pin(asking), Box::new((speech, answer))));
                 None
             }
-            (turn, doubt) => {
+            (heard, doubt) => {
                 self.doubt = doubt;
-                Some(turn)
+                Some(heard)
             }
         }
     }
@@ -54,16 +55,16 @@ impl Talk {
     }
 
     /// Says the call again if its schema is another one; else the answer stands. Safe to cancel.
-    pub(super) async fn doubted(&mut self) -> Option<Turn> {
+    pub(super) async fn doubted(&mut self) -> Option<Heard> {
         let Some(Doubt::Asks(asking, _)) = &mut self.doubt else { return None };
         let params = asking.await;
         let Some(Doubt::Asks(_, known)) = self.doubt.take() else { return None };
         let (speech, answer) = *known;
-        let Some(params) = params else { return Some(Turn::Done(answer)) };
+        let Some(params) = params else { return Some(Heard::Done(answer)) };
         tracing::debug!(upstream = &*self.upstream().name, "a call is said again by a newer list");
         match self.say_again(&speech.with(params)) {
             Ok(()) => None,
-            Err(failure) => Some(Turn::Failed(failure)),
+            Err(failure) => Some(Heard::Failed(failure)),
         }
     }
 
@@ -73,6 +74,6 @@ impl Talk {
     }
 }
 
-fn is_mismatch(answer: &Answer) -> bool {
+fn is_mismatch(answer: &Answer<Bytes>) -> bool {
     matches!(answer.outcome, Outcome::Error { code: HEADER_MISMATCH, .. })
 }

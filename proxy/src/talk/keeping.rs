@@ -4,6 +4,7 @@ use super::modern::Speech;
 use super::{Answer, Common, LegOf, Order, Talk, Turn, Way};
 use crate::context::Gateway;
 use crate::reads::{AtHand, Read, Wanted};
+use bytes::Bytes;
 use portunus_filters::Era;
 use std::sync::Arc;
 
@@ -32,9 +33,9 @@ pub(super) fn sought(
 /// What is to be done for an answer.
 pub(super) enum Sought {
     /// Nothing: it is here.
-    Found(Answer),
+    Found(Answer<Bytes>),
     /// It is to be asked for; one that is here will do meanwhile.
-    Asked { read: Option<Box<Read>>, meanwhile: Option<Answer> },
+    Asked { read: Option<Box<Read>>, meanwhile: Option<Answer<Bytes>> },
 }
 
 /// Looks for the answer to a request of an upstream of `era`.
@@ -56,7 +57,7 @@ pub(super) async fn look(read: Option<Box<Read>>, era: Era) -> Sought {
 
 impl Talk {
     /// A talk whose answer is there.
-    pub(super) fn given(common: Box<Common>, answer: Answer) -> Talk {
+    pub(super) fn given(common: Box<Common>, answer: Answer<Bytes>) -> Talk {
         Talk {
             common,
             way: Way::Given(Box::new(answer)),
@@ -66,12 +67,12 @@ impl Talk {
             unasked: Vec::new(),
             seat: None,
             travel: None,
-            closing: None,
+            inspecting: None,
         }
     }
 
     /// Gives `meanwhile` for what this talk asks, which goes on aside for those who ask next.
-    pub(super) fn aside(self, meanwhile: Answer) -> Talk {
+    pub(super) fn aside(self, meanwhile: Answer<Bytes>) -> Talk {
         let given = Talk::given(self.common.clone(), meanwhile);
         tokio::spawn(self.until_its_end());
         given

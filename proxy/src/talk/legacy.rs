@@ -4,7 +4,7 @@ use super::course::{Budget, Course};
 use super::reading::{Patience, Resume, malformed};
 use super::server_message::{ServerMessage, Unread};
 use super::voice::{self, Fields};
-use super::{Answer, Came, Common, LegOf, Outcome, Place, Question, Reply, Turn, unanswerable, unreadable};
+use super::{Answer, Common, Heard, LegOf, Outcome, Place, Question, Reply, unanswerable, unreadable};
 use crate::bridge::sessions::Session;
 use crate::bridge::{overheard, own_leg};
 use crate::errand::{Errand, INCAPABLE, UNRELATED};
@@ -153,10 +153,10 @@ impl Legacy {
         Course::begin(leg, &common.gateway.estate.resolver, kind)
     }
 
-    pub(super) async fn next(&mut self, common: &Common) -> Turn {
+    pub(super) async fn next(&mut self, common: &Common) -> Heard {
         loop {
             if let Err(failure) = self.prepare(common).await {
-                return Turn::Failed(failure);
+                return Heard::Failed(failure);
             }
             let due = self.questions.due;
             let event = tokio::select! {
@@ -168,7 +168,7 @@ impl Legacy {
                 aside = heard(&mut self.inbox) => Event::Aside(aside),
                 failure = late(self.budget.patience()), if self.posted => Event::Answer(Err(failure)),
             };
-            let turn = match event {
+            let heard = match event {
                 Event::Answer(Ok(Some(message))) => self.take(common, &message),
                 Event::Answer(Ok(None)) => self.ended(common, None),
                 Event::Answer(Err(failure)) => self.ended(common, Some(failure)),
@@ -180,10 +180,10 @@ impl Legacy {
                     if self.held.leg().is_relayed() { Err(cause()) } else { Ok(None) }
                 }
             };
-            match turn {
-                Ok(Some(turn)) => return turn,
+            match heard {
+                Ok(Some(heard)) => return heard,
                 Ok(None) => {}
-                Err(failure) => return Turn::Failed(failure),
+                Err(failure) => return Heard::Failed(failure),
             }
         }
     }
@@ -211,7 +211,7 @@ impl Legacy {
     }
 
     /// What a message of the upstream means.
-    fn take(&mut self, common: &Common, message: &ServerMessage) -> Result<Option<Turn>, Failure> {
+    fn take(&mut self, common: &Common, message: &ServerMessage) -> Result<Option<Heard>, Failure> {
         let refused = self.course.refusal();
         let leg = Arc::clone(self.held.leg());
         if let Some(status) = refused
@@ -235,7 +235,7 @@ impl Legacy {
                 if let Some(method) = method {
                     overheard(&common.gateway, &common.place.upstream, method, text);
                 }
-                Ok(common.note(&message.bytes, &self.id).map(Turn::Note))
+                Ok(Some(Heard::note(message, &self.id)))
             }
             (Shape::Request, Some(method), Some(id)) if method.is("ping") => {
                 leg.tell(&common.gateway, Errand::Pong { session: leg.session(), id: id.clone() });
@@ -251,23 +251,21 @@ impl Legacy {
                 self.inbox = None;
                 // The next call may have it, however long the answer is looked at.
                 self.held = Held::Own(Arc::clone(&leg), None);
-                Ok(Some(match self.questions.lacking.filter(|_| outcome.failed()) {
+                let lacking = self.questions.lacking.filter(|_| outcome.failed());
+                Ok(Some(Heard::Done(match lacking {
                     // In words that only its client's era has (2026-07-28 basic, "Error Codes").
-                    Some(ability) => common.done(incapable(ability)),
-                    None => Turn::Done(Answer {
-                        era: Era::Legacy,
-                        outcome,
-                        facts: Some(Arc::clone(&leg.facts)),
-                        came: Came::of(message, false),
-                        room: message.room.clone(),
-                    }),
-                }))
+                    Some(ability) => Answer::own(incapable(ability)),
+                    None => {
+                        let facts = Some(Arc::clone(&leg.facts));
+                        Answer::of(message, Era::Legacy, outcome, facts, false)
+                    }
+                })))
             }
         }
     }
 
     /// A request of the upstream.
-    fn asked(&mut self, common: &Common, text: &str, id: Id) -> Option<Turn> {
+    fn asked(&mut self, common: &Common, text: &str, id: Id) -> Option<Heard> {
         let leg = self.held.leg();
         self.questions.asked += 1;
         let key = format!("q{}", self.questions.asked);
@@ -298,10 +296,10 @@ impl Legacy {
         }
     }
 
-    fn hand_out(&mut self) -> Option<Turn> {
+    fn hand_out(&mut self) -> Option<Heard> {
         self.questions.due = None;
         let fresh = std::mem::take(&mut self.questions.fresh);
-        (!fresh.is_empty()).then_some(Turn::Ask(fresh))
+        (!fresh.is_empty()).then_some(Heard::Ask(fresh))
     }
 
     pub(super) async fn reply(
@@ -376,7 +374,7 @@ impl Legacy {
     }
 
     /// The answer ended without being one, or broke off: a stream with ids is resumed.
-    fn ended(&mut self, common: &Common, failure: Option<Failure>) -> Result<Option<Turn>, Failure> {
+    fn ended(&mut self, common: &Common, failure: Option<Failure>) -> Result<Option<Heard>, Failure> {
         if let Some(status) = self.course.refusal() {
             if self.held.leg().is_unknown(status, None) {
                 return self.forgotten(common).map(|()| None);
@@ -412,7 +410,7 @@ impl Legacy {
     }
 
     /// A refusal in words that only a modern server uses.
-    fn note_era(&self, common: &Common, outcome: &Outcome) {
+    fn note_era(&self, common: &Common, outcome: &Outcome<Bytes>) {
         if let Outcome::Error { code: -32022 | -32020, .. } = outcome
             && self.course.refusal().is_some_and(is_about_message)
         {
@@ -479,7 +477,7 @@ async fn heard(inbox: &mut Option<Ear>) -> Option<ServerMessage> {
 }
 
 /// The error for a client that did not declare what a server needed of it.
-fn incapable(ability: Ability) -> Outcome {
+fn incapable(ability: Ability) -> Outcome<Bytes> {
     let required = ability.required();
     let error = format!(
         "{{\"code\":-32021,\"message\":\"the server asks for what this client did not declare\",\"data\":{{\"requiredCapabilities\":{required}}}}}"

@@ -33,13 +33,12 @@ use legacy::Legacy;
 pub(crate) use modern::MAX_ASKING_BYTES;
 use modern::{Modern, Speech};
 pub use order::{LegOf, Order, Rounds};
-use overseen::unanswerable;
+use overseen::{Heard, Inspecting, unanswerable};
 use portunus_config::{ServerId, Transport, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Fault, Id, Method};
 use portunus_filters::{Denial, Era, Reason, Released};
-use std::pin::Pin;
 use std::sync::Arc;
 use travel::{Travel, seated};
 use voice::Voice;
@@ -89,7 +88,7 @@ pub enum Turn {
     /// Questions to the client, answered by [`Talk::reply`]; more may follow before that.
     Ask(Vec<Question>),
     /// The final answer; nothing follows.
-    Done(Answer),
+    Done(Answer<Released>),
     /// There will be no answer; nothing follows.
     Failed(Failure),
 }
@@ -108,12 +107,9 @@ pub struct Talk {
     /// Where an upstream has several places: the one it is at, and how it goes to another.
     seat: Option<Seat>,
     travel: Option<Box<Travel>>,
-    /// The last turn, while a large answer is kept and held to its rules.
-    closing: Option<Closing>,
+    /// What was heard last, while inspectors read it aside.
+    inspecting: Option<Inspecting>,
 }
-
-/// What becomes of a large answer.
-type Closing = Pin<Box<dyn Future<Output = Turn> + Send>>;
 
 /// What of a talk does not depend on the era of its upstream.
 #[derive(Clone)]
@@ -140,7 +136,7 @@ enum Way {
     Modern(Box<Modern>),
     Legacy(Box<Legacy>),
     /// It was answered before.
-    Given(Box<Answer>),
+    Given(Box<Answer<Bytes>>),
 }
 
 impl Talk {
@@ -172,7 +168,7 @@ impl Talk {
         let mut talk = match Way::open((&common, parts), era, leg, &speech).await {
             Ok(way) => {
                 let unasked = Vec::new();
-                Talk { common, way, read, doubt: None, over: false, unasked, seat, travel, closing: None }
+                Talk { common, way, read, doubt: None, over: false, unasked, seat, travel, inspecting: None }
             }
             Err(failure) => Box::pin(Talk::elsewhere(common, read, (seat, travel), failure)).await?,
         };
@@ -204,7 +200,7 @@ impl Talk {
                             unasked: Vec::new(),
                             seat,
                             travel: Some(travel),
-                            closing: None,
+                            inspecting: None,
                         });
                     }
                     Err(failure) => failure,
@@ -218,27 +214,34 @@ impl Talk {
 
     /// What happens next. Safe to cancel; waits for ever once the talk is over.
     pub async fn next(&mut self) -> Turn {
-        if self.closing.is_some() {
-            return self.closed().await;
+        loop {
+            let turn = match self.inspecting {
+                Some(_) => self.inspected().await,
+                None if self.over => std::future::pending().await,
+                None => {
+                    let (heard, read) = self.settled().await;
+                    self.inspect(heard, read)
+                }
+            };
+            if let Some(turn) = turn {
+                return turn;
+            }
         }
-        if self.over {
-            return std::future::pending().await;
-        }
+    }
+
+    /// What is heard next, and where it may be kept if it is the answer. Safe to cancel.
+    async fn settled(&mut self) -> (Heard, Option<Box<Read>>) {
         if let Some(read) = &mut self.read
             && let Some(answer) = read.kept().await
         {
             self.over = true;
-            return self.close(answer, None).await;
+            return (Heard::Done(answer), None);
         }
-        let turn = self.turn().await;
-        let failure = match &turn {
-            Turn::Done(_) => None,
-            Turn::Failed(failure) => Some(failure),
-            Turn::Note(_) | Turn::Ask(_) => {
-                // Nobody else would hear the one, or be asked the other.
-                self.read = None;
-                return turn;
-            }
+        let heard = self.heard().await;
+        let failure = match &heard {
+            Heard::Note { .. } | Heard::Ask(_) => return (heard, None),
+            Heard::Done(_) => None,
+            Heard::Failed(failure) => Some(failure),
         };
         self.over = true;
         match failure {
@@ -249,49 +252,37 @@ impl Talk {
             seat.judge(failure, self.common.gateway.clock.now().monotonic);
         }
         let read = self.read.take();
-        match turn {
-            Turn::Done(answer) => self.close(answer, read).await,
-            // An older answer may take the place of a failure.
-            Turn::Failed(failure) => match read.and_then(|read| read.instead(&failure)) {
-                Some(answer) => self.close(answer, None).await,
-                None => Turn::Failed(failure),
-            },
-            turn => turn,
+        // An older answer may take the place of a failure.
+        let older = failure.zip(read.as_deref()).and_then(|(failure, read)| read.instead(failure));
+        match older {
+            Some(older) => (Heard::Done(older), None),
+            None => (heard, read),
         }
     }
 
-    /// What the server does next, or what comes of its silence.
-    async fn turn(&mut self) -> Turn {
+    /// What the server says next, or what comes of its silence.
+    async fn heard(&mut self) -> Heard {
         loop {
             if self.is_unsettled()
                 && let Some(failure) = Box::pin(self.unsettled()).await
             {
-                return Turn::Failed(failure);
+                return Heard::Failed(failure);
             }
             if self.is_in_doubt()
-                && let Some(turn) = Box::pin(self.doubted()).await
+                && let Some(heard) = Box::pin(self.doubted()).await
             {
-                return turn;
+                return heard;
             }
-            let turn = match &mut self.way {
+            let heard = match &mut self.way {
                 Way::Modern(modern) => modern.next(&self.common).await,
                 Way::Legacy(legacy) => legacy.next(&self.common).await,
-                Way::Given(answer) => Turn::Done(Answer::clone(answer)),
+                Way::Given(answer) => Heard::Done(Answer::clone(answer)),
             };
-            match turn {
-                Turn::Failed(failure) if failure.reach == Reach::Unreached && self.travels(&failure) => {}
-                Turn::Ask(questions) => {
-                    let (open, refused) = self.common.overseer.sorted(&self.common.gateway, questions);
-                    self.unasked.extend(refused);
-                    // A modern server takes all answers or none: nobody is asked for nothing.
-                    let in_vain = !self.unasked.is_empty() && matches!(self.way, Way::Modern(_));
-                    if !open.is_empty() && !in_vain {
-                        return Turn::Ask(open);
-                    }
-                }
-                turn => {
-                    if let Some(turn) = self.doubts(turn) {
-                        return turn;
+            match heard {
+                Heard::Failed(failure) if failure.reach == Reach::Unreached && self.travels(&failure) => {}
+                heard => {
+                    if let Some(heard) = self.doubts(heard) {
+                        return heard;
                     }
                 }
             }
@@ -445,12 +436,7 @@ impl Common {
         self.method.rules().is_some_and(|rules| rules.repeatable)
     }
 
-    /// A notification of the upstream as the client gets it; `None` if it is not for it.
-    fn note(&self, message: &Bytes, number: &str) -> Option<Released> {
-        self.told(&self.overseer.note(message)?, number)
-    }
-
-    /// The same of one that was released.
+    /// A notification in the client's words; `None` if it is not for it.
     fn told(&self, note: &Released, number: &str) -> Option<Released> {
         let token = self.token.as_deref().map(|client| Token { upstream: number, client });
         let log_level = self.place.profile.log_level;
@@ -466,17 +452,12 @@ impl Common {
 
     /// The outcome of a request whose questions stay without an answer: what a model can read if it
     /// was a tool's, else an error.
-    fn unanswered(&self, detail: &str) -> Outcome {
+    fn unanswered(&self, detail: &str) -> Outcome<Bytes> {
         if self.method.is("tools/call") {
             return Outcome::Result(bridge::tool_error(detail).into());
         }
         let error = format!("{{\"code\":-32603,\"message\":{}}}", string(detail));
         Outcome::Error { code: -32603, error: error.into() }
-    }
-
-    /// What a modern upstream answers, or what is said in the words of one.
-    fn done(&self, outcome: Outcome) -> Turn {
-        Turn::Done(Answer { era: Era::Modern, outcome, facts: None, came: None, room: None })
     }
 }
 

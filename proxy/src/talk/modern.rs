@@ -4,7 +4,7 @@ use super::course::{Budget, Course};
 use super::reading::malformed;
 use super::server_message::{ServerMessage, Unread};
 use super::voice::{self, Fields};
-use super::{Answer, Came, Common, Order, Outcome, Reply, Retry, Rounds, Turn, unanswerable, unreadable};
+use super::{Answer, Common, Heard, Order, Outcome, Reply, Retry, Rounds, unanswerable, unreadable};
 use crate::bridge::overheard;
 use crate::forward::{Failure, Use, Wording};
 use crate::respond::class::is_about_message;
@@ -72,7 +72,7 @@ pub(super) struct Modern {
     round: Option<Round>,
     pause: Option<Pin<Box<Sleep>>>,
     /// Where a client's error answer ended the request.
-    last: Option<Outcome>,
+    last: Option<Outcome<Bytes>>,
 }
 
 /// Questions that are out.
@@ -152,37 +152,37 @@ impl Modern {
         self.own_id.as_deref().unwrap_or_else(|| common.id.as_ref().map_or("", Id::meaning))
     }
 
-    pub(super) async fn next(&mut self, common: &Common) -> Turn {
+    pub(super) async fn next(&mut self, common: &Common) -> Heard {
         loop {
             if let Some(outcome) = self.last.take() {
-                return common.done(outcome);
+                return Heard::Done(Answer::own(outcome));
             }
             if let Some(pause) = &mut self.pause {
                 pause.as_mut().await;
                 self.pause = None;
                 if let Err(failure) = self.go_on(common) {
-                    return Turn::Failed(failure);
+                    return Heard::Failed(failure);
                 }
             }
             if self.round.is_some() {
                 // Nothing comes before the answers have gone.
                 return std::future::pending().await;
             }
-            let turn = match self.course.next(&common.place.upstream, self.budget.patience()).await {
+            let heard = match self.course.next(&common.place.upstream, self.budget.patience()).await {
                 Ok(Some(message)) => self.take(common, &message),
                 Ok(None) => Err(self.ended(common)),
                 Err(failure) => Err(failure),
             };
-            match turn {
-                Ok(Some(turn)) => return turn,
+            match heard {
+                Ok(Some(heard)) => return heard,
                 Ok(None) => {}
-                Err(failure) => return Turn::Failed(failure),
+                Err(failure) => return Heard::Failed(failure),
             }
         }
     }
 
     /// What a message of the upstream means.
-    fn take(&mut self, common: &Common, message: &ServerMessage) -> Result<Option<Turn>, Failure> {
+    fn take(&mut self, common: &Common, message: &ServerMessage) -> Result<Option<Heard>, Failure> {
         let refused = self.course.refusal().is_some();
         let content = match &message.content {
             Ok(content) => content,
@@ -198,8 +198,7 @@ impl Modern {
                 // For those who asked for the resource, and not for its caller.
                 let is_update =
                     content.method.as_ref().is_some_and(|method| method.is(bridge::RESOURCE_UPDATED));
-                let note = (!is_update).then(|| common.note(&message.bytes, self.id(common))).flatten();
-                Ok(note.map(Turn::Note))
+                Ok((!is_update).then(|| Heard::note(message, self.id(common))))
             }
             // It would ask by `input_required`.
             Shape::Request => Err(malformed("the server sent a request, which this revision does not have")),
@@ -209,38 +208,36 @@ impl Modern {
                 };
                 self.note_era(common, &outcome);
                 self.course.finish();
-                let turn = self.answer(common, outcome, content.remarks)?;
-                Ok(turn.map(|turn| match turn {
-                    Turn::Done(answer) => Turn::Done(Answer {
-                        came: Came::of(message, common.passes()),
-                        room: message.room.clone(),
-                        ..answer
-                    }),
-                    turn => turn,
-                }))
+                if let Some(asking) = Modern::asking(common, &outcome, content.remarks)? {
+                    return self.asked(common, asking);
+                }
+                let answer = Answer::of(message, Era::Modern, outcome, None, common.passes());
+                Ok(Some(Heard::Done(answer)))
             }
         }
     }
 
-    fn answer(
-        &mut self,
+    /// The text of a result that asks something which the client cannot be asked by it; `None` for any other answer.
+    ///
+    /// # Errors
+    /// [`Failure`] if it may ask, and is too long to be read for that.
+    fn asking<'o>(
         common: &Common,
-        outcome: Outcome,
+        outcome: &'o Outcome<Bytes>,
         remarks: Option<Remarks>,
-    ) -> Result<Option<Turn>, Failure> {
-        let Outcome::Result(result) = &outcome else {
-            return Ok(Some(common.done(outcome)));
-        };
+    ) -> Result<Option<&'o Bytes>, Failure> {
+        let Outcome::Result(result) = outcome else { return Ok(None) };
         let may_ask = remarks.is_none_or(|remarks| remarks.unusual);
         if common.rounds == Rounds::Through || !may_ask {
-            return Ok(Some(common.done(outcome)));
+            return Ok(None);
         }
         if result.len() > MAX_ASKING_BYTES {
             return Err(malformed("the server asks for input at too great a length"));
         }
-        if !bridge::asks(result) {
-            return Ok(Some(common.done(outcome)));
-        }
+        Ok(Some(result).filter(|result| bridge::asks(result)))
+    }
+
+    fn asked(&mut self, common: &Common, result: &Bytes) -> Result<Option<Heard>, Failure> {
         let text = std::str::from_utf8(result).map_err(|_| no_message())?;
         let asked = bridge::questions_of(text);
         let (questions, state) = asked.map_err(|fault| Failure {
@@ -252,7 +249,7 @@ impl Modern {
             return Err(malformed("the server asks for too many rounds"));
         }
         if let Some(detail) = unanswerable(common, &questions) {
-            return Ok(Some(common.done(common.unanswered(detail))));
+            return Ok(Some(Heard::Done(Answer::own(common.unanswered(detail)))));
         }
         let open = questions.iter().map(|question| Arc::clone(&question.key)).collect();
         self.round = Some(Round { state, open, replies: Vec::new() });
@@ -262,7 +259,7 @@ impl Modern {
             return Ok(None);
         }
         self.budget.pause();
-        Ok(Some(Turn::Ask(questions)))
+        Ok(Some(Heard::Ask(questions)))
     }
 
     pub(super) fn reply(&mut self, common: &Common, replies: Vec<(Arc<str>, Reply)>) -> Result<(), Failure> {
@@ -314,7 +311,7 @@ impl Modern {
     }
 
     /// A refusal in words that no modern server uses.
-    fn note_era(&self, common: &Common, outcome: &Outcome) {
+    fn note_era(&self, common: &Common, outcome: &Outcome<Bytes>) {
         if let Outcome::Error { code, .. } = outcome
             && self.course.refusal().is_some_and(is_about_message)
             && !crate::errand::is_modern_code(*code)

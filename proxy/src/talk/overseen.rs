@@ -1,14 +1,54 @@
-//! What policy does to a talk: questions that nobody is asked, and answers that are changed.
+//! Between what an upstream says and its client: inspectors, and the policy on questions.
 
-use super::{Answer, Common, Question, Rounds, Talk, Turn};
-use crate::authorize::Overseer;
-use crate::context::Gateway;
+use super::{Answer, Common, Question, Reply, Rounds, Talk, Turn, Way};
 use crate::forward::Failure;
 use crate::offload::INLINE_BYTES;
 use crate::reads::Read;
+use crate::talk::server_message::ServerMessage;
+use bytes::Bytes;
 use portunus_filters::mcp::Envelope;
 use portunus_filters::{Cleared, Released};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+
+/// What an upstream says next, in its own words: nobody has inspected it.
+pub(super) enum Heard {
+    /// A notification, and the number by which its upstream knows the request.
+    Note { message: Bytes, number: Arc<str> },
+    /// Questions to the client.
+    Ask(Vec<Question>),
+    /// The final answer.
+    Done(Answer<Bytes>),
+    /// There will be no answer.
+    Failed(Failure),
+}
+
+impl Heard {
+    /// A notification that came ahead of the answer to the request `number`.
+    pub(super) fn note(message: &ServerMessage, number: &str) -> Heard {
+        Heard::Note { message: message.bytes.clone(), number: number.into() }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Heard::Note { message, .. } => message.len(),
+            Heard::Ask(questions) => questions.iter().map(|question| question.params.len()).sum(),
+            Heard::Done(answer) => answer.text().len(),
+            Heard::Failed(_) => 0,
+        }
+    }
+}
+
+/// What of it the client may have, and what the upstream is told of questions that the client is not asked.
+#[derive(Default)]
+pub(super) struct Inspected {
+    turn: Option<Turn>,
+    refused: Vec<(Arc<str>, Reply)>,
+}
+
+/// The inspection of a large text.
+pub(super) type Inspecting = Pin<Box<dyn Future<Output = Inspected> + Send>>;
 
 impl Talk {
     /// Holds what servers say to the inspectors of a message that takes the call up again, beside those of the call.
@@ -33,31 +73,51 @@ impl Talk {
         }
     }
 
-    /// The last turn: the answer as the client may have it, and kept where it may be. What has to be
-    /// read for that is, if it is large, where it stops no other call. Safe to cancel.
-    pub(super) async fn close(&mut self, answer: Answer, read: Option<Box<Read>>) -> Turn {
-        let (overseer, gateway) = (&self.common.overseer, &self.common.gateway);
-        let is_looked_at = read.is_some() || overseer.looks_at_answers(gateway);
-        if answer.text().len() <= INLINE_BYTES || !is_looked_at {
-            return closed(overseer, gateway, answer, read);
+    /// Has the inspectors read what was heard. Large texts that have to be read are read where they stop no other call:
+    /// [`Talk::inspected`] waits for them. `read` is where an answer may be kept.
+    pub(super) fn inspect(&mut self, heard: Heard, read: Option<Box<Read>>) -> Option<Turn> {
+        let bytes = heard.bytes();
+        if bytes <= INLINE_BYTES || !self.is_read(&heard, read.is_some()) {
+            let inspected = self.common.inspected(heard, read);
+            return self.take(inspected);
         }
-        let (overseer, gateway) = (overseer.clone(), Arc::clone(gateway));
-        let queue = self.common.place.pool.offload.clone();
-        self.closing = Some(Box::pin(async move {
-            queue.run(answer.text().len(), move || closed(&overseer, &gateway, answer, read)).await
-        }));
-        self.closed().await
+        let (common, queue) = (self.common.clone(), self.common.place.pool.offload.clone());
+        self.inspecting =
+            Some(Box::pin(async move { queue.run(bytes, move || common.inspected(heard, read)).await }));
+        None
     }
 
-    /// What became of a large answer. Safe to cancel.
-    pub(super) async fn closed(&mut self) -> Turn {
-        match &mut self.closing {
-            Some(closing) => {
-                let turn = closing.await;
-                self.closing = None;
-                turn
+    /// What a large text is to the client, once it was read. Safe to cancel.
+    pub(super) async fn inspected(&mut self) -> Option<Turn> {
+        let inspected = self.inspecting.as_mut()?.await;
+        self.inspecting = None;
+        self.take(inspected)
+    }
+
+    fn take(&mut self, inspected: Inspected) -> Option<Turn> {
+        let Inspected { turn, refused } = inspected;
+        self.unasked.extend(refused);
+        match &turn {
+            // A modern server takes all answers or none: nobody is asked for nothing.
+            Some(Turn::Ask(_)) if !self.unasked.is_empty() && matches!(self.way, Way::Modern(_)) => {
+                return None;
             }
-            None => std::future::pending().await,
+            // Nobody else would hear the one, or be asked the other.
+            Some(Turn::Note(_) | Turn::Ask(_)) => self.read = None,
+            Some(Turn::Done(_) | Turn::Failed(_)) | None => {}
+        }
+        turn
+    }
+
+    /// Whether what was heard has to be read before the client may have it.
+    fn is_read(&self, heard: &Heard, is_kept: bool) -> bool {
+        match heard {
+            // They are put into the client's words.
+            Heard::Note { .. } => true,
+            Heard::Ask(_) | Heard::Done(_) => {
+                is_kept || self.common.overseer.looks_at_answers(&self.common.gateway)
+            }
+            Heard::Failed(_) => false,
         }
     }
 
@@ -69,13 +129,28 @@ impl Talk {
     }
 }
 
-fn closed(overseer: &Overseer, gateway: &Gateway, answer: Answer, read: Option<Box<Read>>) -> Turn {
-    if let Some(read) = read {
-        read.keep(&answer);
-    }
-    match overseer.passed(gateway, answer) {
-        Ok(answer) => Turn::Done(answer),
-        Err(denial) => Turn::Failed(denial.into()),
+impl Common {
+    /// What was heard, as the client may have it.
+    fn inspected(&self, heard: Heard, read: Option<Box<Read>>) -> Inspected {
+        match heard {
+            Heard::Note { message, number } => {
+                let note = self.overseer.note(&message).and_then(|note| self.told(&note, &number));
+                Inspected { turn: note.map(Turn::Note), refused: Vec::new() }
+            }
+            Heard::Ask(questions) => {
+                let (open, refused) = self.overseer.sorted(&self.gateway, questions);
+                Inspected { turn: (!open.is_empty()).then_some(Turn::Ask(open)), refused }
+            }
+            Heard::Done(answer) => {
+                if let Some(read) = read {
+                    read.keep(&answer);
+                }
+                let passed = self.overseer.passed(&self.gateway, answer);
+                let turn = passed.map_or_else(|denial| Turn::Failed(denial.into()), Turn::Done);
+                Inspected { turn: Some(turn), refused: Vec::new() }
+            }
+            Heard::Failed(failure) => Inspected { turn: Some(Turn::Failed(failure)), refused: Vec::new() },
+        }
     }
 }
 

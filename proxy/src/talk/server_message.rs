@@ -45,7 +45,7 @@ pub(crate) struct Content {
     /// The progress token of a notification, if it is a number.
     pub(crate) progress: Option<u64>,
     /// What an answer says, if it is one that can be passed on.
-    answer: Option<Outcome>,
+    answer: Option<Outcome<Bytes>>,
 }
 
 /// Why a message is not read.
@@ -90,7 +90,7 @@ impl ServerMessage {
 
     /// The answer to the request `id`, by its meaning. Before a refused request was read, its error may
     /// have no id (JSON-RPC 2.0 §5).
-    pub(crate) fn answer(&self, id: &str, refused: bool) -> Option<Outcome> {
+    pub(crate) fn answer(&self, id: &str, refused: bool) -> Option<Outcome<Bytes>> {
         self.content.as_ref().ok()?.answer(id, refused)
     }
 }
@@ -129,7 +129,7 @@ impl Content {
     }
 
     /// As [`ServerMessage::answer`].
-    pub(crate) fn answer(&self, id: &str, refused: bool) -> Option<Outcome> {
+    pub(crate) fn answer(&self, id: &str, refused: bool) -> Option<Outcome<Bytes>> {
         let answers = self.id.as_ref().map_or(refused, |answered| answered.meaning() == id);
         self.answer.clone().filter(|_| answers)
     }

@@ -177,7 +177,7 @@ async fn a_modern_client_is_told_what_it_would_have_had_to_declare() {
     let Turn::Done(answer) = turn(&mut talk).await else { panic!("no answer") };
     assert_eq!(answer.era, Era::Modern);
     let Outcome::Error { code: -32021, error } = answer.outcome else { panic!("{answer:?}") };
-    let error: serde_json::Value = serde_json::from_slice(&error).unwrap();
+    let error: serde_json::Value = serde_json::from_str(error.text()).unwrap();
     assert!(error["data"]["requiredCapabilities"]["sampling"].is_object());
     let mut talk = bed.open(&place, &call(""), Rounds::Asks).await;
     assert_eq!(result(&mut talk).await["isError"], true, "a legacy client gets what the tool said");

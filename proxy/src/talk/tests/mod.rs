@@ -44,7 +44,7 @@ async fn note(talk: &mut Talk) -> serde_json::Value {
 async fn result(talk: &mut Talk) -> serde_json::Value {
     match turn(talk).await {
         Turn::Done(answer) => match answer.outcome {
-            Outcome::Result(result) => serde_json::from_slice(&result).unwrap(),
+            Outcome::Result(result) => serde_json::from_str(result.text()).unwrap(),
             Outcome::Error { error, .. } => panic!("an error: {error:?}"),
         },
         other => panic!("no answer: {other:?}"),

@@ -70,7 +70,7 @@ async fn outcome(talk: &mut Talk) -> Result<String, Failure> {
     match within("the answer", talk.next()).await {
         Turn::Done(answer) => match answer.outcome {
             Outcome::Result(result) => {
-                let result: serde_json::Value = serde_json::from_slice(&result).unwrap();
+                let result: serde_json::Value = serde_json::from_str(result.text()).unwrap();
                 Ok(result["at"].as_str().unwrap().to_owned())
             }
             Outcome::Error { error, .. } => panic!("{error:?}"),
