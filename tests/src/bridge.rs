@@ -10,7 +10,7 @@ async fn asking(era: Era) -> Mcp {
     let nature = Nature { page: 2, ..Nature::of(era) };
     Mcp::start(nature, tools, |call: Call| async move {
         if call.tool() != "ask" {
-            return Err((-32602, "Unknown tool"));
+            return Err((-32602, "Unknown tool").into());
         }
         let name = match &call.session {
             Some(_) => call.elicit("Your name?").await["result"]["content"]["name"].clone(),

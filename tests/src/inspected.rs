@@ -17,7 +17,7 @@ async fn server(era: Era) -> Mcp {
         match call.tool() {
             "ask" if call.session.is_some() => Ok(text(call.elicit(SECRET).await.to_string())),
             "ask" => Ok(text(SECRET)),
-            _ => Err((-32_000, SECRET)),
+            _ => Err((-32_000, SECRET).into()),
         }
     })
     .await

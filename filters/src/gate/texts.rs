@@ -8,19 +8,21 @@
 use super::answer::{all, below_structured, each_member, is_own, redacted, told};
 use crate::authorize::Place;
 use crate::mcp::Fault;
-use crate::mcp::object::StrictObject;
+use crate::mcp::object::{StrictObject, elements};
 use crate::released::Channel;
 
 /// Members that may tell in words what data tells.
 const WORDS: [&str; 4] = ["message", "systemPrompt", "statusMessage", "data"];
 
 /// Members of an error, of parameters of a notification or of a question that the protocol needs as they are.
-const KEPT: [&str; 7] = ["code", "level", "mode", "progress", "progressToken", "total", "url"];
+const KEPT: [&str; 8] =
+    ["code", "elicitationId", "level", "mode", "progress", "progressToken", "total", "url"];
 
 /// A text with these places blanked; `None` on a channel that has a reading of its own, as results have.
 pub(super) fn blanked(channel: Channel, text: &str, places: &[Place]) -> Result<Option<String>, Fault> {
     Ok(match channel {
-        Channel::Error | Channel::Question => Some(object(text, places)?),
+        Channel::Error => Some(error(text, places)?),
+        Channel::Question => Some(object(text, places)?),
         Channel::CallNotification => Some(with_params_blanked(text, places)?),
         Channel::Result
         | Channel::StreamNotification
@@ -45,6 +47,24 @@ pub(super) fn asking(result: &str, places: &[Place]) -> Result<Option<String>, F
         false => Ok(request.to_owned()),
     })?;
     Ok(Some(result.as_object().rewrite().set("inputRequests", blanked).text()))
+}
+
+/// An error in which what it asks of the client (2025-11-25 client/elicitation) is blanked as a question.
+fn error(text: &str, places: &[Place]) -> Result<String, Fault> {
+    let text = object(text, places)?;
+    let error = StrictObject::read(&text)?;
+    let Some(data) = error.get("data")?.filter(|data| data.starts_with('{')) else { return Ok(text) };
+    let data = StrictObject::read(data)?;
+    let Some(asked) = data.get("elicitations")?.filter(|asked| asked.starts_with('[')) else {
+        return Ok(text);
+    };
+    let blanked = elements(asked)?.into_iter().map(|params| match params.starts_with('{') {
+        true => object(params, places),
+        false => Ok(params.to_owned()),
+    });
+    let blanked: Vec<String> = blanked.collect::<Result<_, Fault>>()?;
+    let data = data.as_object().rewrite().set("elicitations", format!("[{}]", blanked.join(","))).text();
+    Ok(error.as_object().rewrite().set("data", data).text())
 }
 
 /// A message with the places of its parameters blanked.
@@ -104,6 +124,11 @@ mod tests {
             ),
             (error, r#"{"code":-1,"data":"salary: 7"}"#, r#"{"code":-1,"data":"[redacted]"}"#),
             (error, r#"{"code":-1,"data":[{"salary":7}]}"#, r#"{"code":-1,"data":[{"salary":0}]}"#),
+            (
+                error,
+                r#"{"code":-32042,"data":{"elicitations":[{"elicitationId":"7","url":"u","message":"7"},7]}}"#,
+                r#"{"code":-32042,"data":{"elicitations":[{"elicitationId":"7","url":"u","message":"[redacted]"},7]}}"#,
+            ),
             (
                 note,
                 r#"{"method":"notifications/message","params":{"level":"info","data":{"salary":7}}}"#,

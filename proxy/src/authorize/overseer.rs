@@ -5,6 +5,7 @@ use crate::context::Gateway;
 use crate::talk::{Answer, Outcome, Question, Reply};
 use bytes::Bytes;
 use portunus_filters::call::Target;
+use portunus_filters::mcp::bridge::{bounded, elicitations_of};
 use portunus_filters::mcp::object::StrictObject;
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Fault, Method, Remarks, Span};
@@ -151,7 +152,18 @@ impl Overseer {
     /// # Errors
     /// What the filters refuse; [`Reason::UpstreamMalformed`] if it could be read in two ways.
     fn check_questions(&self, gateway: &Gateway, answer: &Answer<Bytes>) -> Result<(), Denial> {
-        let Outcome::Result(result) = &answer.outcome else { return Ok(()) };
+        let governs = gateway.glance().authority.governs();
+        let result = match &answer.outcome {
+            Outcome::Result(result) => result,
+            Outcome::Error { error, .. } => {
+                let error = std::str::from_utf8(error).map_err(|_| unreadable())?;
+                let visits =
+                    if governs { elicitations_of(error).map_err(|_| unreadable())? } else { Vec::new() };
+                let mut visits = visits.into_iter();
+                return visits
+                    .try_for_each(|params| self.may_be_asked(gateway, "elicitation/create", params));
+            }
+        };
         let text = std::str::from_utf8(result).map_err(|_| unreadable())?;
         let remarks = match &answer.came {
             Some(came) => came.remarks,
@@ -160,7 +172,7 @@ impl Overseer {
         if remarks.folded {
             return Err(folded());
         }
-        if gateway.glance().authority.governs() && remarks.asks {
+        if governs && remarks.asks {
             for (method, params) in asked(text)? {
                 self.may_be_asked(gateway, &method, params)?;
             }
@@ -174,6 +186,7 @@ fn asked(result: &str) -> Result<Vec<(Cow<'_, str>, &str)>, Denial> {
     let read = || -> Result<_, Fault> {
         let Some(requests) = StrictObject::read(result)?.get("inputRequests")? else { return Ok(Vec::new()) };
         let requests = StrictObject::read(requests)?.into_object();
+        bounded(requests.members().len())?;
         let asked = requests.members().map(|(_, request)| {
             let request = StrictObject::read(request)?;
             let params = request.get("params")?.unwrap_or("{}");

@@ -103,7 +103,7 @@ struct Setup {
 impl Setup {
     async fn start(spec: SetupSpec, binary: &Path) -> Setup {
         let server = MarkingServer::start(spec.server).await;
-        let fails = |_| async { Err((-32603, "no")) };
+        let fails = |_| async { Err((-32603, "no").into()) };
         let other = Mcp::start(Nature::of(spec.server), vec![tool("other")], fails).await;
         let (endpoint, policy) = match spec.endpoint {
             EndpointKind::One => ("up", ""),

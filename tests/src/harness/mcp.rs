@@ -27,7 +27,16 @@ pub(crate) enum Era {
 }
 
 /// A result, or code and message of an error.
-pub(crate) type Reply = Result<Value, (i64, &'static str)>;
+pub(crate) type Reply = Result<Value, RpcError>;
+
+/// An error by its code, message and `data`.
+pub(crate) struct RpcError(pub(crate) i64, pub(crate) &'static str, pub(crate) Value);
+
+impl From<(i64, &'static str)> for RpcError {
+    fn from((code, message): (i64, &'static str)) -> RpcError {
+        RpcError(code, message, Value::Null)
+    }
+}
 
 type Script = dyn Fn(Call) -> Pin<Box<dyn Future<Output = Reply> + Send>> + Send + Sync;
 
@@ -443,8 +452,9 @@ impl World {
                 }
                 json!({"jsonrpc": "2.0", "id": message["id"], "result": result})
             }
-            Err((code, reason)) => {
-                json!({"jsonrpc": "2.0", "id": message["id"], "error": {"code": code, "message": reason}})
+            Err(RpcError(code, reason, data)) => {
+                let error = json!({"code": code, "message": reason, "data": data});
+                json!({"jsonrpc": "2.0", "id": message["id"], "error": error})
             }
         };
         if streams {

@@ -5,10 +5,9 @@
 
 use super::meta::Members;
 use super::profile::{Ability, Profile};
-use super::question::{MAX_QUESTIONS, Question};
+use super::question::{Question, bounded};
 use crate::mcp::Fault;
-use crate::mcp::object::Object;
-use crate::mcp::object::elements;
+use crate::mcp::object::{Object, StrictObject, elements};
 use std::borrow::Cow;
 
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -130,14 +129,29 @@ fn names_a_resource(error: &RpcError<'_>) -> bool {
     error.data.is_some_and(|data| Object::read(data).is_ok_and(|data| data.text("uri").is_some()))
 }
 
+/// Parameters of the elicitations that an error asks for: URLs that the user is to visit (2025-11-25
+/// client/elicitation, "URL Elicitation Required Error"). None for an error of any other code.
+///
+/// # Errors
+/// [`Fault::Shape`] if readers could take it in two ways; [`Fault::Bound`] above 64; else as [`Object::read`].
+pub fn elicitations_of(error: &str) -> Result<Vec<&str>, Fault> {
+    let error = StrictObject::read(error)?;
+    if error.get("code")?.and_then(|code| code.parse().ok()) != Some(URL_ELICITATION) {
+        return Ok(Vec::new());
+    }
+    let Some(data) = error.get("data")?.filter(|data| data.starts_with('{')) else { return Ok(Vec::new()) };
+    let Some(listed) = StrictObject::read(data)?.get("elicitations")? else { return Ok(Vec::new()) };
+    let asked = elements(listed)?;
+    bounded(asked.len())?;
+    Ok(asked)
+}
+
 /// The questions of a -32042: URLs that the user is to visit.
 fn visits(error: &RpcError<'_>) -> Result<Vec<Question>, Fault> {
     let Some(data) = error.data.filter(|data| data.starts_with('{')) else { return Ok(Vec::new()) };
     let Some(listed) = Object::read(data)?.get("elicitations") else { return Ok(Vec::new()) };
     let visits = elements(listed)?;
-    if visits.len() > MAX_QUESTIONS {
-        return Err(Fault::Bound { what: "the number of questions at once", limit: MAX_QUESTIONS });
-    }
+    bounded(visits.len())?;
     let question = |(index, params)| Question::of_legacy(&format!("e{index}"), "elicitation/create", params);
     visits.into_iter().enumerate().map(question).collect()
 }
@@ -155,6 +169,7 @@ fn incapable<'a>(error: &RpcError<'a>, ability: Ability) -> Result<Said<'a>, Fau
 
 #[cfg(test)]
 mod tests {
+    use super::super::question::MAX_QUESTIONS;
     use super::super::{Answer, answer};
     use super::*;
 
@@ -241,6 +256,31 @@ mod tests {
             let said = error_for_legacy(&error, method).unwrap();
             let expected = format!("{{\"code\":{code},{rest}");
             assert_eq!((said.code, said.status, &*said.error), (code, 200, &*expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn urls_to_visit_are_found_or_the_error_is_refused() {
+        let asks = r#"{"code":-32042,"data":{"elicitations":[{"url":"a"},{}]}}"#;
+        assert_eq!(elicitations_of(asks).unwrap(), [r#"{"url":"a"}"#, "{}"]);
+        for other in [
+            asks.replace("-32042", "-32041"),
+            r#"{"code":-32042}"#.to_owned(),
+            r#"{"code":-32042,"data":"u"}"#.to_owned(),
+            r#"{"code":-32042,"data":{}}"#.to_owned(),
+        ] {
+            assert_eq!(elicitations_of(&other), Ok(Vec::new()), "{other}");
+        }
+        let many = vec!["{}"; MAX_QUESTIONS + 1].join(",");
+        for unclear in [
+            asks.replace("elicitations", "Elicitations"),
+            asks.replace("\"data\"", "\"Data\""),
+            asks.replace("\"code\"", "\"Code\""),
+            asks.replace("\"code\"", "\"code\":1,\"code\""),
+            asks.replace("{}", &many),
+            asks.replace("[{\"url\":\"a\"},{}]", "{}"),
+        ] {
+            assert!(elicitations_of(&unclear).is_err(), "{unclear}");
         }
     }
 }

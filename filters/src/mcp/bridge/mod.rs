@@ -27,7 +27,9 @@ pub use answer::{
     asks, is_tool_error, result_between_modern, result_for_legacy, result_for_modern, result_type,
     tool_error, wrap_error, wrap_result, wrap_said,
 };
-pub use error::{ForModern, RpcError, Said, error_for_legacy, error_for_modern, status_for_modern};
+pub use error::{
+    ForModern, RpcError, Said, elicitations_of, error_for_legacy, error_for_modern, status_for_modern,
+};
 pub use facts::Facts;
 pub use level::LogLevel;
 pub(crate) use meta::Members;
@@ -39,7 +41,7 @@ pub use notification::{Listener, RESOURCE_UPDATED, Token, is_of_task, notificati
 pub use params::{ParamHeader, check_param_headers, mcp_name, param_headers};
 pub use profile::{Ability, Profile};
 pub use question::{
-    InputResponses, Question, Reply, input_required, input_responses, legacy_question, legacy_reply,
+    InputResponses, Question, Reply, bounded, input_required, input_responses, legacy_question, legacy_reply,
     question_of_server_request, questions_of,
 };
 pub use request::{

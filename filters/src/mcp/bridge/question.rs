@@ -124,7 +124,11 @@ fn question(key: &str, text: &str) -> Result<Question, Fault> {
     })
 }
 
-fn bounded(count: usize) -> Result<(), Fault> {
+/// Refuses more questions at once than anybody answers.
+///
+/// # Errors
+/// [`Fault::Bound`].
+pub fn bounded(count: usize) -> Result<(), Fault> {
     if count > MAX_QUESTIONS {
         return Err(Fault::Bound { what: "the number of questions at once", limit: MAX_QUESTIONS });
     }

@@ -1,6 +1,6 @@
 //! Servers of every hostile kind.
 
-use crate::harness::mcp::{Call, text, tool};
+use crate::harness::mcp::{Call, Reply, text, tool};
 use crate::harness::{Era, Mcp, Nature, Request, Upstream, Wire};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -79,7 +79,7 @@ async fn saying(text: String) -> Server {
 /// A legacy server whose only tool does this.
 async fn scripted<F>(script: impl Fn(Call) -> F + Send + Sync + 'static) -> Server
 where
-    F: Future<Output = Result<Value, (i64, &'static str)>> + Send + 'static,
+    F: Future<Output = Reply> + Send + 'static,
 {
     Server::Scripted(Mcp::start(Nature::of(Era::Legacy), vec![tool("t")], script).await)
 }
