@@ -2,7 +2,8 @@
 
 use crate::call::AnswerRules;
 use crate::gate;
-use crate::released::{Channel, Released};
+use crate::mcp::bridge::Question;
+use crate::released::{Channel, Released, ReleasedQuestion};
 use bytes::Bytes;
 use portunus_base::{Denial, Reason};
 use std::borrow::Cow;
@@ -15,9 +16,12 @@ pub trait Inspector: fmt::Debug + Send + Sync {
     ///
     /// - [`Channel::Result`]: the value of `result`;
     /// - [`Channel::Error`]: the value of `error`;
-    /// - [`Channel::CallNotification`]: the whole message;
+    /// - [`Channel::CallNotification`] and [`Channel::StreamNotification`]: the whole message;
     /// - [`Channel::Question`]: the value of `params`, of a question that is a request. A result that asks is a
-    ///   [`Channel::Result`].
+    ///   [`Channel::Result`];
+    /// - [`Channel::List`]: the value of `result`, as the gateway composed it for the client;
+    /// - [`Channel::ServerInfo`]: the same of `initialize`, `server/discover` and the end of a subscription, or the name of
+    ///   a server (`serverInfo`) that goes into an answer.
     ///
     /// [`Cow::Borrowed`] means that nothing is changed; a changed text is JSON again, of the same kind.
     ///
@@ -44,6 +48,11 @@ impl Inspectors {
         self.rules.is_empty() && self.others.is_none()
     }
 
+    /// True if texts on a channel are read.
+    pub fn read(&self, channel: Channel) -> bool {
+        self.others.is_some() || gate::bind(&self.rules, channel)
+    }
+
     /// The rules of policy.
     pub fn rules(&self) -> &AnswerRules {
         &self.rules
@@ -62,7 +71,7 @@ impl Inspectors {
     /// # Errors
     /// The [`Denial`] of the first that refuses it; [`Reason::UpstreamMalformed`] if it has to be read and is no text.
     pub fn release(&self, channel: Channel, text: &Bytes) -> Result<Released, Denial> {
-        if self.is_empty() {
+        if !self.read(channel) {
             return Ok(Released::inspected(channel, text.clone()));
         }
         let read = std::str::from_utf8(text)
@@ -78,6 +87,29 @@ impl Inspectors {
             Cow::Owned(changed) => changed.into(),
         };
         Ok(Released::inspected(channel, permitted))
+    }
+
+    /// Releases a text that was written in pieces: as it is, or in one piece if it is read.
+    ///
+    /// # Errors
+    /// As [`Inspectors::release`].
+    pub fn release_pieces(&self, channel: Channel, pieces: Vec<Bytes>) -> Result<Vec<Released>, Denial> {
+        if self.read(channel) {
+            return Ok(vec![self.release(channel, &pieces.concat().into())?]);
+        }
+        pieces.iter().map(|piece| self.release(channel, piece)).collect()
+    }
+
+    /// Releases a question, as the client may have it.
+    ///
+    /// # Errors
+    /// As [`Inspectors::release`].
+    pub fn release_question(&self, question: Question) -> Result<ReleasedQuestion, Denial> {
+        if !self.read(Channel::Question) {
+            return Ok(ReleasedQuestion::inspected(question));
+        }
+        let params = self.release(Channel::Question, &Bytes::copy_from_slice(question.params.as_bytes()))?;
+        Ok(ReleasedQuestion::inspected(Question { params: params.text().into(), ..question }))
     }
 }
 
@@ -138,5 +170,29 @@ mod tests {
         assert_eq!(call.release(Channel::Result, &Bytes::from_static(b"{}")).unwrap().text(), "{}c");
         let refused = call.release(Channel::Result, &Bytes::from_static(b"{    }")).unwrap_err();
         assert_eq!(refused.reason, Reason::ResultTooLarge);
+    }
+
+    #[test]
+    fn rules_for_answers_say_nothing_of_lists_and_descriptions() {
+        let rules = Inspectors::new(AnswerRules::new(Vec::new(), Some(4)), Vec::new());
+        let text = Bytes::from_static(b"{    }");
+        for channel in [Channel::Error, Channel::StreamNotification, Channel::Question] {
+            let refused = rules.release(channel, &text).unwrap_err();
+            assert_eq!(refused.reason, Reason::ResultTooLarge, "{channel:?}");
+        }
+        for channel in [Channel::List, Channel::ServerInfo] {
+            assert_eq!(rules.release(channel, &text).unwrap().text(), "{    }", "{channel:?}");
+        }
+    }
+
+    #[test]
+    fn pieces_are_one_text_to_who_reads_them() {
+        let pieces = || vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")];
+        let texts = |inspectors: &Inspectors| -> Vec<String> {
+            let released = inspectors.release_pieces(Channel::List, pieces()).unwrap();
+            released.iter().map(|piece| piece.text().to_owned()).collect()
+        };
+        assert_eq!(texts(&inspectors(vec![Arc::new(Appends("c"))])), ["abc"]);
+        assert_eq!(texts(&Inspectors::default()), ["a", "b"]);
     }
 }

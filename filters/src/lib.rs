@@ -34,4 +34,4 @@ pub use message::{Arrival, Direction, Kind, Message};
 pub use pipeline::{Cleared, Pipeline};
 pub use portunus_base::{Challenge, Clock, Denial, Era, ManualClock, Moment, Owner, Reason};
 pub use record::{Record, Status};
-pub use released::{Channel, RawPass, Released};
+pub use released::{Channel, RawPass, Released, ReleasedQuestion};

@@ -3,7 +3,9 @@
 //! Everything that writes to clients takes nothing else, so a way that forgets to say what it writes does not compile.
 //! Each text names the [`Channel`] on which it reaches the client.
 
+use crate::mcp::bridge::{self, Question};
 use bytes::{Buf, Bytes};
+use std::ops::Deref;
 
 /// A place at which text of others reaches a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +40,10 @@ pub struct Released {
     channel: Channel,
     bytes: Bytes,
 }
+
+/// A question that may be put to a client.
+#[derive(Clone, Debug)]
+pub struct ReleasedQuestion(Question);
 
 /// The right to write an answer as it came.
 #[derive(Clone, Copy, Debug)]
@@ -175,6 +181,32 @@ impl Released {
 
     fn with(&self, bytes: Bytes) -> Released {
         Released { channel: self.channel, bytes }
+    }
+}
+
+impl ReleasedQuestion {
+    /// Releases a question that the inspectors of its call have read.
+    pub(crate) fn inspected(question: Question) -> ReleasedQuestion {
+        ReleasedQuestion(question)
+    }
+
+    /// The request by which it goes to a legacy client, as [`bridge::legacy_question`].
+    pub fn request(&self, id: &str, elicitation_id: &str) -> Released {
+        Released::inspected(Channel::Question, bridge::legacy_question(self, id, elicitation_id).into())
+    }
+
+    /// The answer to the request `id` by which questions go to a modern client, as [`bridge::input_required`].
+    pub fn round(questions: &[ReleasedQuestion], id: &str, request_state: &str) -> Released {
+        let result = bridge::input_required(questions.iter().map(|one| &one.0), request_state);
+        Released::inspected(Channel::Question, bridge::wrap_result(id, &result).into())
+    }
+}
+
+impl Deref for ReleasedQuestion {
+    type Target = Question;
+
+    fn deref(&self) -> &Question {
+        &self.0
     }
 }
 

@@ -2,8 +2,10 @@
 //! questions.
 
 use crate::harness::mcp::{Call, text, tool};
-use crate::harness::{Caller, Era, Gateway, Mcp, Nature, Said};
+use crate::harness::{Caller, Era, Gateway, Mcp, Nature, Said, within};
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::timeout;
 
 const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
 
@@ -24,11 +26,19 @@ async fn server(era: Era) -> Mcp {
 }
 
 async fn gateway(server: &Mcp, obligations: Value) -> Gateway {
+    obliging(server, "tool", obligations).await
+}
+
+/// A gateway with these obligations for messages of a kind.
+async fn obliging(server: &Mcp, kind: &str, obligations: Value) -> Gateway {
     let policy = format!(
         "package mcp.authz\nimport rego.v1\ndefault decision := {{\"allow\": true}}\n\
-         decision := {{\"allow\": true, \"obligations\": {obligations}}} if input.mcp.kind == \"tool\"\n"
+         decision := {{\"allow\": true, \"obligations\": {obligations}}} if input.mcp.kind == \"{kind}\"\n"
     );
-    let document = format!("upstreams:\n  up: {}\nservers:\n  /mcp: up\npolicy: policy.rego\n", server.url());
+    let document = format!(
+        "upstreams:\n  up: {}\nservers:\n  /mcp: up\n  /merged: {{upstreams: [up], names: prefix}}\npolicy: policy.rego\n",
+        server.url()
+    );
     Gateway::start_beside(&[("policy.rego", &policy)], &document).await
 }
 
@@ -87,5 +97,36 @@ async fn errors_notifications_and_questions_are_bounded_as_results_are() {
             let said = call(&mut client, "ask").await;
             assert_eq!((question(&said), progress(&said)), (None, vec![]), "{}", said.all());
         }
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_says_on_a_stream_is_held_to_the_decision_on_it() {
+    let bounded = (json!({"max_result_bytes": 100}), None);
+    for (obligations, told) in
+        [(json!({}), Some(SECRET)), (json!({"redact": ["salary"]}), Some("[redacted]")), bounded]
+    {
+        let server = server(Era::Legacy).await;
+        let gateway = obliging(&server, "stream", obligations).await;
+        let client = Caller::new(Era::Legacy, gateway.address).at("/merged").ready().await;
+        let (mut stream, _) = client.stream(None).await.unwrap();
+        let mut heard = String::new();
+        let last = async {
+            while !heard.contains("notifications/x") {
+                // Again, since the server may not be listened to yet.
+                server.note(
+                    "notifications/message",
+                    json!({"level": "info", "data": SECRET, "logger": "a log"}),
+                );
+                server.note("notifications/x", json!({}));
+                if let Ok(chunk) = timeout(Duration::from_millis(100), stream.chunk()).await {
+                    heard.push_str(&chunk.expect("the stream goes on"));
+                }
+            }
+        };
+        within(20, "what the server says", last).await;
+        assert_eq!(heard.contains("notifications/message"), told.is_some(), "{heard}");
+        assert!(told.is_none_or(|told| heard.contains(told)), "{heard}");
+        assert_eq!(heard.contains(SECRET), told == Some(SECRET), "{heard}");
     }
 }

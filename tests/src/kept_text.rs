@@ -235,11 +235,12 @@ const BOUNDED: &[(&str, &[&str])] = &[
             "OwnUri.served",
             "Question.input",
             "Question.request_id",
+            "Resumed.questions",
             "Session.uris",
             "Subscribed.served",
         ],
     ),
-    ("counted in bytes by upstream, in all", &["Spoken.text", "What.message", "Word.uri"]),
+    ("counted in bytes by upstream, in all", &["What.message", "Word.0", "Word.uri"]),
     (
         "counted in bytes by `cache.max_bytes`, or by the bounds of the lists that are kept",
         &["Jar.names", "Kept.answer", "Last.pages"],

@@ -48,12 +48,38 @@ impl Gate {
     }
 }
 
+/// Whether rules for answers say something of texts on a channel: what a list offers and what a server says of itself is
+/// no answer of a call, and is decided on item by item.
+pub(crate) fn bind(rules: &AnswerRules, channel: Channel) -> bool {
+    let is_bound = match channel {
+        Channel::Result
+        | Channel::Error
+        | Channel::CallNotification
+        | Channel::StreamNotification
+        | Channel::Question => true,
+        Channel::List
+        | Channel::ServerInfo
+        | Channel::Challenge
+        | Channel::AuthorizationMetadata
+        | Channel::Raw
+        | Channel::Own => false,
+    };
+    is_bound && !rules.is_empty()
+}
+
 /// A text of a server as its caller may have it: also the result of a task within what tells of its state.
 ///
 /// # Errors
 /// [`crate::Reason::ResultTooLarge`]; [`crate::Reason::UpstreamMalformed`] if what has to be blanked
 /// cannot be found for sure.
-pub fn permitted<'t>(channel: Channel, text: &'t str, rules: &AnswerRules) -> Result<Cow<'t, str>, Denial> {
+pub(crate) fn permitted<'t>(
+    channel: Channel,
+    text: &'t str,
+    rules: &AnswerRules,
+) -> Result<Cow<'t, str>, Denial> {
+    if !bind(rules, channel) {
+        return Ok(Cow::Borrowed(text));
+    }
     let blanked = match rules.redact() {
         [] => None,
         places => blanked(channel, text, places).map_err(|_| answer::unreadable())?,

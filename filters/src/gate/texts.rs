@@ -23,9 +23,8 @@ pub(super) fn blanked(channel: Channel, text: &str, places: &[Place]) -> Result<
     Ok(match channel {
         Channel::Error => Some(error(text, places)?),
         Channel::Question => Some(object(text, places)?),
-        Channel::CallNotification => Some(with_params_blanked(text, places)?),
+        Channel::CallNotification | Channel::StreamNotification => Some(with_params_blanked(text, places)?),
         Channel::Result
-        | Channel::StreamNotification
         | Channel::List
         | Channel::ServerInfo
         | Channel::Challenge
@@ -145,6 +144,11 @@ mod tests {
                 r#"{"method":"x/y","params":{"salary":0,"b":1}}"#,
             ),
             (note, r#"{"method":"x/y"}"#, r#"{"method":"x/y"}"#),
+            (
+                Channel::StreamNotification,
+                r#"{"method":"notifications/message","params":{"data":"salary: 7"}}"#,
+                r#"{"method":"notifications/message","params":{"data":"[redacted]"}}"#,
+            ),
             (question, r#"{"mode":"form","message":"7?"}"#, r#"{"mode":"form","message":"[redacted]"}"#),
             (
                 question,

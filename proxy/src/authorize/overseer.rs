@@ -5,12 +5,13 @@ use crate::context::Gateway;
 use crate::talk::{Answer, Outcome, Question, Reply};
 use bytes::Bytes;
 use portunus_filters::call::Target;
-use portunus_filters::mcp::bridge::{bounded, elicitations_of};
+use portunus_filters::mcp::bridge::{Facts, bounded, elicitations_of};
 use portunus_filters::mcp::object::StrictObject;
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Fault, Method, Remarks, Span};
 use portunus_filters::{
     Arrival, Channel, Cleared, Denial, Direction, Era, Inspectors, Kind, Message, Reason, Released,
+    ReleasedQuestion,
 };
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -32,8 +33,8 @@ impl Overseer {
         Overseer { inspectors: cleared.inspectors().clone(), ..Overseer::of_client(arrival, target, era) }
     }
 
-    /// Of what a client is told and asked outside of any call.
-    pub fn of_client(arrival: &Arrival, target: Target, era: Era) -> Overseer {
+    /// Of a client that nothing was decided of yet.
+    pub(crate) fn of_client(arrival: &Arrival, target: Target, era: Era) -> Overseer {
         Overseer {
             arrival: arrival.clone(),
             target,
@@ -75,7 +76,7 @@ impl Overseer {
         &self,
         gateway: &Gateway,
         questions: Vec<Question>,
-    ) -> (Vec<Question>, Vec<(Arc<str>, Reply)>) {
+    ) -> (Vec<ReleasedQuestion>, Vec<(Arc<str>, Reply)>) {
         let (mut open, mut refused) = (Vec::new(), Vec::new());
         for question in questions {
             let key = Arc::clone(&question.key);
@@ -91,19 +92,14 @@ impl Overseer {
     ///
     /// # Errors
     /// The [`Denial`] of the filters.
-    fn released(&self, gateway: &Gateway, question: Question) -> Result<Question, Denial> {
+    pub fn released(&self, gateway: &Gateway, question: Question) -> Result<ReleasedQuestion, Denial> {
         self.may_be_asked(gateway, &question.method, &question.params)?;
-        if self.inspectors.is_empty() {
-            return Ok(question);
-        }
-        let params = Bytes::copy_from_slice(question.params.as_bytes());
-        let params = self.inspectors.release(Channel::Question, &params)?;
-        Ok(Question { params: params.text().into(), ..question })
+        self.inspectors.release_question(question)
     }
 
-    /// A notification of the call as the client may have it; `None` if it may not.
-    pub fn note(&self, message: &Bytes) -> Option<Released> {
-        let released = self.inspectors.release(Channel::CallNotification, message);
+    /// A notification as the client may have it; `None` if it may not.
+    pub fn note(&self, channel: Channel, message: &Bytes) -> Option<Released> {
+        let released = self.inspectors.release(channel, message);
         let refused = |denial: &Denial| {
             let (upstream, reason) = (&*self.target.upstream, denial.reason.as_str());
             tracing::debug!(upstream, reason, "a notification was kept from its client");
@@ -115,7 +111,7 @@ impl Overseer {
     ///
     /// # Errors
     /// What the filters refuse.
-    pub fn may_be_asked(&self, gateway: &Gateway, method: &str, params: &str) -> Result<(), Denial> {
+    fn may_be_asked(&self, gateway: &Gateway, method: &str, params: &str) -> Result<(), Denial> {
         let active = gateway.active();
         if !active.authority.governs() {
             return Ok(());
@@ -144,7 +140,20 @@ impl Overseer {
                 Outcome::Error { code: *code, error: self.inspectors.release(Channel::Error, error)? }
             }
         };
-        Ok(answer.with(outcome))
+        let facts = answer.facts.as_ref().map(|facts| self.described(facts)).transpose()?;
+        Ok(Answer { facts, ..answer.with(outcome) })
+    }
+
+    /// What a legacy server says of itself, of which its name goes into each answer to a modern client.
+    fn described(&self, facts: &Arc<Facts>) -> Result<Arc<Facts>, Denial> {
+        match &facts.server_info {
+            Some(info) if self.inspectors.read(Channel::ServerInfo) => {
+                let info = Bytes::copy_from_slice(info.as_bytes());
+                let info = self.inspectors.release(Channel::ServerInfo, &info)?;
+                Ok(Arc::new(Facts { server_info: Some(info.text().into()), ..Facts::clone(facts) }))
+            }
+            _ => Ok(Arc::clone(facts)),
+        }
     }
 
     /// Whether the client may be asked what an answer asks.

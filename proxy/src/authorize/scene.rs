@@ -96,18 +96,16 @@ impl Desk<'_> {
         Ok((cleared, overseer, place))
     }
 
-    /// What stands over what the client is told and asked outside of calls.
-    pub fn overseer(&self) -> Overseer {
-        let target = self.target(&self.active(), &Arc::from(""));
-        Overseer::of_client(self.arrival, target, self.era)
-    }
-
-    /// As [`Desk::clear`], of a message that is answered here.
+    /// As [`Desk::clear`], of a message that is answered here; gives what stands over its answer, and over what the
+    /// client is told and asked on the stream that it opens.
     ///
     /// # Errors
     /// What the filters refuse.
-    pub fn admit(&self, message: &Message) -> Result<(), Denial> {
-        self.clear(message, &Arc::from(""), None).map(drop)
+    pub fn admit(&self, message: &Message) -> Result<Overseer, Denial> {
+        let active = self.active();
+        let target = self.target(&active, &Arc::from(""));
+        let cleared = judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)?;
+        Ok(Overseer::of(self.arrival, target, self.era, &cleared))
     }
 
     /// As [`Desk::admit`], of a message that came a while ago and is judged as if it came now, by the

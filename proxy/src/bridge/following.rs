@@ -76,8 +76,12 @@ impl Drop for Task {
 
 impl Following {
     /// Listens to the modern servers of a session, for what its client wants to hear.
-    pub(super) fn of(desk: &Desk<'_>, session: &Arc<Session>, words: mpsc::Sender<Word>) -> Following {
-        let overseer = Arc::new(desk.overseer());
+    pub(super) fn of(
+        desk: &Desk<'_>,
+        session: &Arc<Session>,
+        overseer: Arc<Overseer>,
+        words: mpsc::Sender<Word>,
+    ) -> Following {
         let mut following = Following { words, overseer, followed: HashMap::new() };
         following.renew(desk, session);
         following

@@ -39,8 +39,8 @@ pub(super) async fn found(
     let Founded { session, sealed, result } = begin(desk, message).await?;
     let text = seal(desk, &session, sealed);
     out.record.note_answer(None);
-    let told = bridge::wrap_result(call::id_text(message), &result);
-    Ok(out.founding(&text, Released::unread(Channel::ServerInfo, told)).await)
+    let told = result.translated(bridge::wrap_result(call::id_text(message), result.text()));
+    Ok(out.founding(&text, told).await)
 }
 
 /// A session that has begun.
@@ -49,12 +49,12 @@ pub(super) struct Founded {
     /// What other replicas could go on with.
     sealed: Vec<SealedLeg>,
     /// The result of `initialize`.
-    pub(super) result: String,
+    pub(super) result: Released,
 }
 
 /// Begins a session.
 pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded, Denial> {
-    desk.admit(message)?;
+    let overseer = desk.admit(message)?;
     let fields = params(message)?;
     let profile = Arc::new(Profile::of_initialize(&fields)?);
     let version = agreed(&fields);
@@ -69,6 +69,7 @@ pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded,
     greetings.unreached.into_iter().for_each(|upstream| session.expect_leg(upstream));
     let facts = lists::merged(desk, &greetings.facts);
     let result = lists::with_missing(facts.initialize_result(version), &greetings.missing);
+    let result = overseer.inspectors().release(Channel::ServerInfo, &result.into())?;
     desk.gateway.estate.sessions.insert(&desk.server, &session, lifetime(desk), desk.gateway);
     Ok(Founded { session, sealed, result })
 }

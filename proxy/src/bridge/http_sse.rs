@@ -9,6 +9,7 @@ use super::kept::Kept;
 use super::lines::{Entry, Line, Lines, Seat};
 use super::streams::{self, Stream};
 use super::{batch, call, founding, legacy};
+use crate::authorize::Overseer;
 use crate::drain::Phase;
 use crate::headers::Stamp;
 use crate::metrics::Counted;
@@ -18,7 +19,7 @@ use crate::sealing::{Binding, LineToken, Token};
 use http::{StatusCode, Version};
 use portunus_filters::mcp::bridge;
 use portunus_filters::message::Reading;
-use portunus_filters::{Channel, Denial, Era, Kind, Message, Reason, Released};
+use portunus_filters::{Denial, Era, Kind, Message, Reason, Released};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -29,29 +30,31 @@ const FOUNDED_WITHIN: Duration = Duration::from_secs(60);
 /// Serves a GET that opens a stream.
 pub async fn open(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -> End {
     let Some(message) = reading.messages().first() else { return End::Broken };
-    let seat = desk
-        .admit(message)
-        .and_then(|()| Lines::open(desk.gateway, founding::number()?, founding::lifetime(desk)));
-    match seat {
-        Ok(seat) => {
+    let seated = desk.admit(message).and_then(|overseer| {
+        let seat = Lines::open(desk.gateway, founding::number()?, founding::lifetime(desk))?;
+        Ok((seat, overseer))
+    });
+    match seated {
+        Ok(seated) => {
             desk.snapshot.release();
-            carry(desk, seat, out).await
+            carry(desk, seated, out).await
         }
         Err(denial) => End::Refused(denial),
     }
 }
 
-async fn carry(desk: &Desk<'_>, mut seat: Seat, out: &mut Answering<'_>) -> End {
+async fn carry(desk: &Desk<'_>, (mut seat, overseer): (Seat, Overseer), out: &mut Answering<'_>) -> End {
     if out.write_event(Released::own(endpoint(desk, &seat))).await.is_err() {
         return End::Left;
     }
     let _open = Counted::one(&desk.gateway.metrics.streams);
     let line = Arc::clone(&seat.line);
-    match unfounded(desk, &mut seat, out).await {
+    match unfounded(desk, (&mut seat, &overseer), out).await {
         Some(end) => end,
         None => {
             let session = line.founded().await;
-            streams::flow(desk, session, session.listen(desk.overseer()), Some(&mut seat), out).await
+            let words = session.listen(overseer.clone());
+            streams::flow(desk, session, (words, overseer), Some(&mut seat), out).await
         }
     }
 }
@@ -67,8 +70,12 @@ fn endpoint(desk: &Desk<'_>, seat: &Seat) -> String {
 }
 
 /// Carries what there is to say before there is a session; the end if it comes to none.
-async fn unfounded(desk: &Desk<'_>, seat: &mut Seat, out: &mut Answering<'_>) -> Option<End> {
-    let mut stream = Stream::new(desk, None, None);
+async fn unfounded(
+    desk: &Desk<'_>,
+    (seat, overseer): (&mut Seat, &Overseer),
+    out: &mut Answering<'_>,
+) -> Option<End> {
+    let mut stream = Stream::new(desk, overseer.clone(), None, None);
     stream.ends_at = Phase::Expired;
     let (line, mut phase) = (Arc::clone(&seat.line), desk.gateway.drain.watch());
     let until = Instant::now() + FOUNDED_WITHIN;
@@ -169,8 +176,8 @@ async fn found(
         founding::end(desk, &founded.session);
     }
     out.record.note_answer(None);
-    let answer = bridge::wrap_result(call::id_text(message), &founded.result);
-    Ok(out.last(StatusCode::OK, Released::unread(Channel::ServerInfo, answer)).await)
+    let answer = bridge::wrap_result(call::id_text(message), founded.result.text());
+    Ok(out.last(StatusCode::OK, founded.result.translated(answer)).await)
 }
 
 fn not_initialized() -> Denial {

@@ -82,8 +82,8 @@ impl Hub {
     }
 
     /// Listens on behalf of a caller.
-    pub fn sit(desk: &Desk<'_>) -> Seat {
-        Hub::seat(desk.gateway, &desk.server.id, desk.caller, desk.overseer())
+    pub fn sit(desk: &Desk<'_>, overseer: Overseer) -> Seat {
+        Hub::seat(desk.gateway, &desk.server.id, desk.caller, overseer)
     }
 
     fn seat(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey, overseer: Overseer) -> Seat {
@@ -295,17 +295,16 @@ fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, id: Id, question: Question) {
         return refuse("the client did not declare that it can be asked this");
     }
     let overseer = session.overseer().ok_or_else(|| Denial::new(Reason::Forbidden, "nobody listens"));
-    let allowed = overseer.and_then(|overseer| {
-        let overseer = overseer.at(&leg.place().upstream.name);
-        overseer.may_be_asked(gateway, &question.method, &question.params)
-    });
-    if let Err(denial) = allowed {
-        return leg.answer(gateway, id.clone(), Reply::Error(authorize::error(&denial)));
-    }
+    let released =
+        overseer.and_then(|overseer| overseer.at(&leg.place().upstream.name).released(gateway, question));
+    let question = match released {
+        Ok(question) => question,
+        Err(denial) => return leg.answer(gateway, id.clone(), Reply::Error(authorize::error(&denial))),
+    };
     let waiting = Waiting::Leg { leg: Arc::clone(leg), id: id.clone() };
     match session.ask(&gateway.estate.home, waiting) {
         Some(ours) => {
-            let asked = bridge::legacy_question(&question, &ours, ours.trim_matches('"'));
+            let asked = question.request(&ours, ours.trim_matches('"'));
             told(gateway, session.push(Word::Asked(asked.into())));
         }
         None => refuse("too many questions wait for the client"),

@@ -11,7 +11,8 @@ use super::kept::Kept;
 use super::legacy::{Call, Guarded};
 use super::replay::{Lost, Pen, Replay, Tail};
 use super::sessions::{Running, Session, Word};
-use super::streams;
+use super::streams::{self, Listening};
+use crate::authorize::Overseer;
 use crate::headers::Stamp;
 use crate::record::RecordGuard;
 use crate::reply;
@@ -23,7 +24,6 @@ use portunus_filters::mcp::{Id, Revision};
 use portunus_filters::{Denial, Message, Reason, Released};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -129,7 +129,7 @@ impl Task {
 pub(super) async fn get(
     desk: &Desk<'_>,
     session: &Arc<Session>,
-    replay: &Arc<Replay>,
+    (replay, overseer): (&Arc<Replay>, Overseer),
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
     let shown = desk.inbound.headers.get(LAST_EVENT_ID);
@@ -150,7 +150,8 @@ pub(super) async fn get(
         let pen = replay.own_pen();
         let missed = tail.missed || (pen.is_some() && shown.is_some());
         if let Some(pen) = pen {
-            tokio::spawn(tell(Kept::of(desk), Arc::clone(session), session.listen(desk.overseer()), pen));
+            let listening = (session.listen(overseer.clone()), overseer);
+            tokio::spawn(tell(Kept::of(desk), Arc::clone(session), listening, pen));
         }
         if missed {
             for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
@@ -173,11 +174,11 @@ pub(super) async fn get(
 }
 
 /// Tells a session what happens outside of its calls.
-async fn tell(kept: Kept, session: Arc<Session>, words: mpsc::Receiver<Word>, pen: Pen) {
+async fn tell(kept: Kept, session: Arc<Session>, listening: Listening, pen: Pen) {
     let desk = kept.desk();
     let mut record = RecordGuard::unrecorded(desk.gateway);
     let mut out = answering(&desk, &pen, Some(ABSENCE), &mut record);
-    streams::flow(&desk, &session, words, None, &mut out).await;
+    streams::flow(&desk, &session, listening, None, &mut out).await;
 }
 
 /// The way into a stream that is kept.

@@ -19,9 +19,9 @@ use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
 use http::StatusCode;
 use portunus_config::Upstream;
-use portunus_filters::mcp::bridge::{self, Parts, Question};
+use portunus_filters::mcp::bridge::{self, Parts};
 use portunus_filters::mcp::{Envelope, Id};
-use portunus_filters::{Channel, Denial, Era, Kind, Message, Reason, Released};
+use portunus_filters::{Denial, Era, Kind, Message, Reason, Released, ReleasedQuestion};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -67,9 +67,9 @@ pub(super) async fn of_session(
     match message.kind {
         Kind::Request => request(desk, session, message, out).await,
         Kind::Stream => {
-            desk.admit(message)?;
+            let overseer = desk.admit(message)?;
             desk.snapshot.release();
-            Box::pin(streams::get(desk, session, out)).await
+            Box::pin(streams::get(desk, session, overseer, out)).await
         }
         Kind::End => {
             desk.admit(message)?;
@@ -312,7 +312,7 @@ impl<'a, 'd> Call<'a, 'd> {
     /// Asks the client; gives the replies to questions that it cannot be asked.
     async fn ask(
         &mut self,
-        questions: Vec<Question>,
+        questions: Vec<ReleasedQuestion>,
         answers: &mpsc::Sender<Answered>,
         out: &mut Answering<'_>,
     ) -> Result<Vec<(Arc<str>, Reply)>, ()> {
@@ -324,12 +324,12 @@ impl<'a, 'd> Call<'a, 'd> {
             match able.then(|| self.session.ask(home, waiting)).flatten() {
                 Some(id) => {
                     // What the client is told to visit has an id of its own; ours is as good as any.
-                    let asked = bridge::legacy_question(&question, &id, id.trim_matches('"'));
+                    let asked = question.request(&id, id.trim_matches('"'));
                     self.waiting.insert(id, Arc::clone(&question.key));
-                    out.event(Released::unread(Channel::Question, asked), None).await.map_err(drop)?;
+                    out.event(asked, None).await.map_err(drop)?;
                 }
                 None => {
-                    refused.push((question.key, Reply::Error(UNABLE.to_owned())));
+                    refused.push((Arc::clone(&question.key), Reply::Error(UNABLE.to_owned())));
                 }
             }
         }

@@ -15,8 +15,8 @@ use crate::sealing::CallerKey;
 use crate::talk::{LegOf, Order, Reply, Retry, Rounds, Talk, Turn};
 use http::StatusCode;
 use portunus_filters::mcp::Fault;
-use portunus_filters::mcp::bridge::{self, InputResponses, Parts, Profile, Question};
-use portunus_filters::{Channel, Denial, Era, Kind, Message, Reason, Released};
+use portunus_filters::mcp::bridge::{self, InputResponses, Parts, Profile};
+use portunus_filters::{Denial, Era, Kind, Message, Reason, ReleasedQuestion};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answerin
         }
         // Nothing that a modern client notifies of concerns a server: it cancels by closing.
         _ => match desk.admit(message) {
-            Ok(()) => Ok(out.status(StatusCode::ACCEPTED).await),
+            Ok(_) => Ok(out.status(StatusCode::ACCEPTED).await),
             Err(denial) => Err(denial),
         },
     };
@@ -189,7 +189,7 @@ impl Round<'_, '_> {
         out: &mut Answering<'_>,
     ) -> Result<End, Denial> {
         let Resumed { mut talk, questions, turns } = resumed;
-        let answer = |question: &Question| replies.iter().find(|(key, _)| *key == question.key);
+        let answer = |question: &ReleasedQuestion| replies.iter().find(|(key, _)| *key == question.key);
         let (answered, open): (Vec<_>, Vec<_>) =
             questions.into_iter().partition(|question| answer(question).is_some());
         let told: Vec<_> = answered
@@ -255,7 +255,7 @@ impl Round<'_, '_> {
     async fn park(
         &mut self,
         talk: Talk,
-        questions: Vec<Question>,
+        questions: Vec<ReleasedQuestion>,
         out: &mut Answering<'_>,
     ) -> Result<End, Denial> {
         let desk = self.desk;
@@ -264,10 +264,9 @@ impl Round<'_, '_> {
         let ticket = self.ticket();
         let serial = desk.gateway.estate.parked.park(desk.gateway, ticket.clone(), rules, call)?;
         let state = request_state::seal_parked(desk, &ticket, serial)?;
-        let result = bridge::input_required(&questions, &state);
         out.record.note_answer(None);
-        let asked = bridge::wrap_result(call::id_text(self.message), &result);
-        Ok(out.last(StatusCode::OK, Released::unread(Channel::Question, asked)).await)
+        let asked = ReleasedQuestion::round(&questions, call::id_text(self.message), &state);
+        Ok(out.last(StatusCode::OK, asked).await)
     }
 
     /// Brings one turn to the client.
@@ -312,6 +311,6 @@ fn over(talk: Talk, end: End) -> End {
 
 enum Next {
     More,
-    Ask(Vec<Question>),
+    Ask(Vec<ReleasedQuestion>),
     Over(End),
 }

@@ -9,8 +9,7 @@ use crate::drain::{Phase, reached};
 use crate::shares::{Holding, Owner, Share};
 use crate::talk::{Answer, CallerKey, Talk, Turn};
 use portunus_config::{ParkedRules, ServerId};
-use portunus_filters::mcp::bridge::Question;
-use portunus_filters::{Denial, Reason};
+use portunus_filters::{Denial, Reason, ReleasedQuestion};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,7 +39,7 @@ pub struct Resumed {
     /// The call.
     pub talk: Talk,
     /// Questions that were asked and not answered.
-    pub questions: Vec<Question>,
+    pub questions: Vec<ReleasedQuestion>,
     /// What the server said meanwhile, in order.
     pub turns: Vec<Turn>,
 }

@@ -12,6 +12,7 @@ use crate::shares::{Owner, Share, Shares};
 use crate::talk::Reply;
 use portunus_base::table::{Holding, weight_of};
 use portunus_config::{ServerId, UpstreamKey};
+use portunus_filters::Released;
 use portunus_filters::mcp::bridge::{LogLevel, Profile};
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::{Id, Revision};
@@ -120,13 +121,13 @@ pub enum Word {
     /// Any other notification, as it is.
     Said(Spoken),
     /// A question of a server.
-    Asked(Spoken),
+    Asked(Spoken<Released>),
 }
 
 /// The text of a message, and its part of what may wait to be heard.
 #[derive(Clone, Debug)]
-pub struct Spoken {
-    text: Arc<str>,
+pub struct Spoken<T = Arc<str>> {
+    text: T,
     _share: Option<Arc<Share<UpstreamKey>>>,
 }
 
@@ -136,11 +137,24 @@ impl<T: Into<Arc<str>>> From<T> for Spoken {
     }
 }
 
-impl Deref for Spoken {
-    type Target = str;
+impl From<Released> for Spoken<Released> {
+    fn from(text: Released) -> Spoken<Released> {
+        Spoken { text, _share: None }
+    }
+}
 
-    fn deref(&self) -> &str {
+impl<T> Deref for Spoken<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
         &self.text
+    }
+}
+
+impl<T> Spoken<T> {
+    /// The same, with the share of an upstream.
+    fn with(self, share: Share<UpstreamKey>) -> Spoken<T> {
+        Spoken { _share: Some(Arc::new(share)), ..self }
     }
 }
 
@@ -148,18 +162,20 @@ impl Word {
     /// The same, counted among what `upstream` has said and somebody has yet to hear; `None` if that is
     /// too much.
     pub fn counted(self, spoken: &Arc<Shares<UpstreamKey>>, upstream: UpstreamKey) -> Option<Word> {
-        let count = |message: Spoken, more: usize| {
-            let share = spoken.take(upstream, message.len() + more)?;
-            Some(Spoken { _share: Some(Arc::new(share)), ..message })
-        };
         Some(match self {
             Word::Changed(kind) => Word::Changed(kind),
-            Word::Updated { upstream, uri, message } => {
-                let message = count(message, uri.len())?;
-                Word::Updated { upstream, uri, message }
+            Word::Updated { upstream: name, uri, message } => {
+                let share = spoken.take(upstream, message.len() + uri.len())?;
+                Word::Updated { upstream: name, uri, message: message.with(share) }
             }
-            Word::Said(message) => Word::Said(count(message, 0)?),
-            Word::Asked(message) => Word::Asked(count(message, 0)?),
+            Word::Said(message) => {
+                let share = spoken.take(upstream, message.len())?;
+                Word::Said(message.with(share))
+            }
+            Word::Asked(message) => {
+                let share = spoken.take(upstream, message.len())?;
+                Word::Asked(message.with(share))
+            }
         })
     }
 }

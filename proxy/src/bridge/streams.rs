@@ -9,11 +9,14 @@ use super::hub::{Hub, Seat};
 use super::lists::OwnUri;
 use super::sessions::{Session, Word};
 use super::{call, founding, lasting, lines, lists};
+use crate::authorize::Overseer;
 use crate::drain::{Phase, reached};
 use crate::errand::Errand;
 use crate::identify::ended;
 use crate::metrics::Counted;
+use crate::offload;
 use crate::respond::End;
+use bytes::Bytes;
 use portunus_filters::mcp::bridge::{self, Filter, Listener, MAX_URI_BYTES, Profile};
 use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::object::Object;
@@ -29,6 +32,7 @@ use tokio::time::{Instant, sleep_until};
 pub(super) async fn get(
     desk: &Desk<'_>,
     session: &Arc<Session>,
+    overseer: Overseer,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
     if !desk.takes_events {
@@ -36,16 +40,22 @@ pub(super) async fn get(
     }
     let _open = Counted::one(&desk.gateway.metrics.streams);
     match &session.replay {
-        Some(replay) => lasting::get(desk, session, replay, out).await,
-        None => Ok(flow(desk, session, session.listen(desk.overseer()), None, out).await),
+        Some(replay) => lasting::get(desk, session, (replay, overseer), out).await,
+        None => {
+            let listening = (session.listen(overseer.clone()), overseer);
+            Ok(flow(desk, session, listening, None, out).await)
+        }
     }
 }
+
+/// What is pushed on a stream, and what stands over it.
+pub(super) type Listening = (mpsc::Receiver<Word>, Overseer);
 
 /// Carries the stream of a session; with a seat, of a client whose calls are answered on it too.
 pub(super) async fn flow(
     desk: &Desk<'_>,
     session: &Arc<Session>,
-    mut words: mpsc::Receiver<Word>,
+    (mut words, overseer): Listening,
     mut seat: Option<&mut lines::Seat>,
     out: &mut Answering<'_>,
 ) -> End {
@@ -57,12 +67,12 @@ pub(super) async fn flow(
     }
     let line = seat.as_ref().map(|seat| Arc::clone(&seat.line));
     let mut phase = desk.gateway.drain.watch();
-    let mut stream = Stream::new(desk, None, Some(session));
+    let mut stream = Stream::new(desk, overseer.clone(), None, Some(session));
     if line.is_some() {
         stream.ends_at = Phase::Expired;
     }
     let (sender, mut followed) = mpsc::channel(64);
-    let mut following = Following::of(desk, session, sender);
+    let mut following = Following::of(desk, session, Arc::new(overseer), sender);
     loop {
         let told = tokio::select! {
             word = words.recv() => match word {
@@ -110,20 +120,21 @@ pub(super) async fn listen(
     if !desk.takes_events {
         return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
     }
-    desk.admit(message)?;
+    let overseer = desk.admit(message)?;
     let wanted = Filter::of(fields).map_err(|fault| Denial::new(Reason::InvalidParams, fault.to_string()))?;
     let id = call::id_text(message).to_owned();
     // Kept as long as the stream is open: as asked for, as served, and as servers call them.
     let bytes = id.len() + 3 * wanted.uris.iter().map(|uri| uri.len()).sum::<usize>();
     let crowded = || Denial::new(Reason::Crowded, "as many resources as the client may be subscribed to");
     let _share = desk.gateway.estate.texts.take(desk.owner(), bytes).ok_or_else(crowded)?;
-    let mut seat = Hub::sit(desk);
+    let mut seat = Hub::sit(desk, overseer.clone());
     let facts = lists::facts(desk, profile).await?;
     let honoured = wanted.honoured(&facts);
-    let mut subscribed = subscribe_all(desk, profile, (message, &wanted), &seat.sender).await?;
+    let mut subscribed = subscribe_all(desk, profile, (message, &wanted), (&seat.sender, &overseer)).await?;
     let served = std::mem::take(&mut subscribed.served);
     desk.snapshot.release();
-    let stream = Stream::new(desk, Some(Subscription { id, honoured, facts, served }), None);
+    let subscription = Subscription { id, honoured, facts, served };
+    let stream = Stream::new(desk, overseer, Some(subscription), None);
     let stream = Stream { opening: message.clone(), ..stream };
     let _open = Counted::one(&desk.gateway.metrics.streams);
     Ok(tell(desk, stream, &mut seat, out).await)
@@ -160,7 +171,7 @@ async fn subscribe_all(
     desk: &Desk<'_>,
     profile: &Arc<Profile>,
     (message, wanted): (&Message, &Filter),
-    words: &mpsc::Sender<Word>,
+    (words, overseer): (&mpsc::Sender<Word>, &Overseer),
 ) -> Result<Subscribed, Denial> {
     let mut subscribed = Subscribed { served: HashMap::new(), _following: JoinSet::new() };
     for (place, mut uris) in lists::owners(desk, profile, (Era::Modern, &wanted.uris)).await? {
@@ -183,7 +194,7 @@ async fn subscribe_all(
             gateway: Arc::clone(desk.gateway),
             place,
             words: words.clone(),
-            overseer: Arc::new(desk.overseer()),
+            overseer: Arc::new(overseer.clone()),
             acknowledged: Box::new(|| {}),
             client: Client::Subscriber,
             translates: desk.server.bridge,
@@ -271,6 +282,8 @@ pub(super) struct Stream {
     keepalive: Duration,
     /// What asked for it: judged again with each configuration, and from time to time.
     opening: Message,
+    /// What stands over what is said on it.
+    overseer: Overseer,
     phase: tokio::sync::watch::Receiver<Phase>,
     /// When the process leaves, how far it gets with this stream.
     pub(super) ends_at: Phase,
@@ -279,6 +292,7 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(
         desk: &Desk<'_>,
+        overseer: Overseer,
         subscription: Option<Subscription>,
         session: Option<&Arc<Session>>,
     ) -> Stream {
@@ -286,6 +300,7 @@ impl Stream {
         let revision = session.map(|session| session.version);
         Stream {
             opening: Message::bodiless(Kind::Stream, revision),
+            overseer,
             subscription,
             session: session.map(Arc::clone),
             changed: Vec::new(),
@@ -330,8 +345,12 @@ impl Stream {
     pub(super) async fn over(&mut self, out: &mut Answering<'_>) -> End {
         out.record.note_answer(None);
         if let Some(Subscription { id, facts, .. }) = &self.subscription {
-            let ended = bridge::wrap_result(id, &bridge::listen_result(id, facts));
-            if out.event(Released::unread(Channel::ServerInfo, ended), None).await.is_err() {
+            let result = bridge::listen_result(id, facts);
+            let ended = match self.overseer.inspectors().release(Channel::ServerInfo, &result.into()) {
+                Ok(result) => result.translated(bridge::wrap_result(id, result.text())),
+                Err(denial) => return End::Refused(denial),
+            };
+            if out.event(ended, None).await.is_err() {
                 return End::Left;
             }
         }
@@ -357,30 +376,27 @@ impl Stream {
                 return Ok(());
             }
             (Word::Updated { upstream, uri, message }, _) => {
-                let Some(text) = self.updated(desk, (&upstream, &uri), &message) else { return Ok(()) };
-                out.event(Released::unread(Channel::StreamNotification, text), None).await?;
+                let Some(own) = self.updated(desk, (&upstream, &uri)) else { return Ok(()) };
+                let Some(note) = self.inspected(&message).await else { return Ok(()) };
+                let Some(text) = self.in_words_of_client(&note, &own) else { return Ok(()) };
+                out.event(note.translated(text), None).await?;
             }
             // A modern client hears nothing that it did not ask for.
             (Word::Said(_) | Word::Asked(_), Some(_)) => return Ok(()),
             (Word::Said(note), None) => {
-                out.event(Released::unread(Channel::StreamNotification, note.to_string()), None).await?;
+                let Some(note) = self.inspected(&note).await else { return Ok(()) };
+                out.event(note, None).await?;
             }
             (Word::Asked(question), None) => {
-                out.event(Released::unread(Channel::Question, question.to_string()), None).await?;
+                out.event((*question).clone(), None).await?;
             }
         }
         self.silent_until = Instant::now() + self.keepalive;
         Ok(())
     }
 
-    /// That a resource has changed, for a client that asked for it and may still hear of it; `None` for
-    /// any other.
-    fn updated(
-        &self,
-        desk: &Desk<'_>,
-        (upstream, uri): (&Arc<str>, &Arc<str>),
-        message: &str,
-    ) -> Option<String> {
+    /// What the client calls a resource that has changed, if it asked for it and may still hear of it.
+    fn updated(&self, desk: &Desk<'_>, (upstream, uri): (&Arc<str>, &Arc<str>)) -> Option<Arc<str>> {
         let subscription = self.subscription.as_ref();
         let own = match (subscription, &self.session) {
             (Some(Subscription { honoured, served, .. }), _) => {
@@ -389,13 +405,22 @@ impl Stream {
             }
             (None, session) => session.as_ref()?.served_uri(upstream, uri)?,
         };
-        if !desk.may_hear(&self.opening, upstream, uri) {
-            return None;
-        }
+        desk.may_hear(&self.opening, upstream, uri).then_some(own)
+    }
+
+    /// That a resource has changed, in the words of who listens.
+    fn in_words_of_client(&self, note: &Released, own: &str) -> Option<String> {
+        let subscription = self.subscription.as_ref().map(|subscription| subscription.id.as_str());
         let era = if subscription.is_some() { Era::Modern } else { Era::Legacy };
-        let subscription = subscription.map(|subscription| subscription.id.as_str());
         let listener = Listener { era, token: None, log_level: None, subscription };
-        bridge::resource_updated(message, &own, &listener).ok()
+        bridge::resource_updated(note.text(), own, &listener).ok()
+    }
+
+    /// What a server said outside of calls, as the client may have it; `None` if it may not.
+    async fn inspected(&self, message: &str) -> Option<Released> {
+        let (bytes, message) = (message.len(), Bytes::copy_from_slice(message.as_bytes()));
+        let overseer = self.overseer.clone();
+        offload::notice(bytes, move || overseer.note(Channel::StreamNotification, &message)).await
     }
 
     async fn tell(&mut self, out: &mut Answering<'_>) -> std::io::Result<()> {

@@ -38,7 +38,7 @@ use portunus_config::{ServerId, Transport, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Fault, Id, Method};
-use portunus_filters::{Denial, Era, Reason, Released};
+use portunus_filters::{Denial, Era, Reason, Released, ReleasedQuestion};
 use std::sync::Arc;
 use travel::{Travel, seated};
 use voice::Voice;
@@ -86,7 +86,7 @@ pub enum Turn {
     /// A notification of this request in the client's words, with the client's progress token.
     Note(Released),
     /// Questions to the client, answered by [`Talk::reply`]; more may follow before that.
-    Ask(Vec<Question>),
+    Ask(Vec<ReleasedQuestion>),
     /// The final answer; nothing follows.
     Done(Answer<Released>),
     /// There will be no answer; nothing follows.

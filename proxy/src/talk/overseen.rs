@@ -7,7 +7,7 @@ use crate::reads::Read;
 use crate::talk::server_message::ServerMessage;
 use bytes::Bytes;
 use portunus_filters::mcp::Envelope;
-use portunus_filters::{Cleared, Released};
+use portunus_filters::{Channel, Cleared, Released};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -134,7 +134,8 @@ impl Common {
     fn inspected(&self, heard: Heard, read: Option<Box<Read>>) -> Inspected {
         match heard {
             Heard::Note { message, number } => {
-                let note = self.overseer.note(&message).and_then(|note| self.told(&note, &number));
+                let note = self.overseer.note(Channel::CallNotification, &message);
+                let note = note.and_then(|note| self.told(&note, &number));
                 Inspected { turn: note.map(Turn::Note), refused: Vec::new() }
             }
             Heard::Ask(questions) => {

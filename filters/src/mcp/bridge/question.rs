@@ -147,8 +147,8 @@ fn state_text<'a>(object: &Object<'a>) -> Result<Option<&'a str>, Fault> {
 }
 
 /// The result by which questions go to a modern client; `request_state` is the text to get back.
-pub fn input_required(questions: &[Question], request_state: &str) -> String {
-    let asked = questions.iter().fold(Members::new(), |asked, question| {
+pub fn input_required<'q>(questions: impl IntoIterator<Item = &'q Question>, request_state: &str) -> String {
+    let asked = questions.into_iter().fold(Members::new(), |asked, question| {
         let request =
             Members::new().with_string("method", &question.method).with("params", &question.params).text();
         asked.with(&question.key, &request)

@@ -145,7 +145,7 @@ async fn progress_questions_and_logs_on_the_stream_belong_to_the_call() {
     assert_eq!(progress["params"]["progressToken"], "p");
     assert_eq!(note(&mut talk).await["method"], "notifications/message");
     let question = questions(&mut talk).await.remove(0);
-    talk.reply(vec![(question.key, Reply::Result(r#"{"action":"decline"}"#.into()))]).await.unwrap();
+    talk.reply(vec![(question.key.clone(), Reply::Result(r#"{"action":"decline"}"#.into()))]).await.unwrap();
     old.says(&answer(&asked, r#"{"done":true}"#));
     assert_eq!(result(&mut talk).await["done"], true);
     let told = old.server.heard("POST");

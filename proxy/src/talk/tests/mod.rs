@@ -5,8 +5,9 @@ mod legacy;
 mod modern;
 mod relayed;
 
-use super::{Outcome, Question, Talk, Turn};
+use super::{Outcome, Talk, Turn};
 use crate::testing::within;
+use portunus_filters::ReleasedQuestion;
 
 const NOBODY: &str = "{}";
 const PERSON: &str = r#"{"elicitation":{}}"#;
@@ -27,7 +28,7 @@ async fn turn(talk: &mut Talk) -> Turn {
     within("the next turn", talk.next()).await
 }
 
-async fn questions(talk: &mut Talk) -> Vec<Question> {
+async fn questions(talk: &mut Talk) -> Vec<ReleasedQuestion> {
     match turn(talk).await {
         Turn::Ask(questions) => questions,
         other => panic!("no question: {other:?}"),
