@@ -18,7 +18,7 @@ mod texts;
 pub use about::{JUSTIFICATION, RUN};
 pub use judged::{Given, Judged, Sampled, Taken, Watch};
 pub use shown::{Item, Onlooker, Sight, Thing};
-pub(crate) use task::{bind, permitted};
+pub(crate) use task::{binds, permitted};
 
 use crate::authorize::{
     Class, Context, CpuBudgets, Decision, DecisionCache, Entry, Fault, Mcp, Memory, Obligations, Policy,

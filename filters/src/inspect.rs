@@ -10,7 +10,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// Reads what servers say to the client of one message, in the words of the server: before it is translated.
+/// Reads texts of servers before the client of one message has them: those of calls and streams in the server's words,
+/// lists and descriptions as the gateway composed them.
 pub trait Inspector: fmt::Debug + Send + Sync {
     /// Reads a text, and gives it as the client may have it. What a text is, its channel says:
     ///
@@ -19,9 +20,9 @@ pub trait Inspector: fmt::Debug + Send + Sync {
     /// - [`Channel::CallNotification`] and [`Channel::StreamNotification`]: the whole message;
     /// - [`Channel::Question`]: the value of `params`, of a question that is a request. A result that asks is a
     ///   [`Channel::Result`];
-    /// - [`Channel::List`]: the value of `result`, as the gateway composed it for the client;
-    /// - [`Channel::ServerInfo`]: the same of `initialize`, `server/discover` and the end of a subscription, or the name of
-    ///   a server (`serverInfo`) that goes into an answer.
+    /// - [`Channel::List`]: the value of `result`;
+    /// - [`Channel::ServerInfo`]: the value of `result` of `initialize`, `server/discover` and the end of a subscription,
+    ///   or the `serverInfo` object that goes into an answer.
     ///
     /// [`Cow::Borrowed`] means that nothing is changed; a changed text is JSON again, of the same kind.
     ///
@@ -49,8 +50,8 @@ impl Inspectors {
     }
 
     /// True if texts on a channel are read.
-    pub fn read(&self, channel: Channel) -> bool {
-        self.others.is_some() || gate::bind(&self.rules, channel)
+    pub fn reads(&self, channel: Channel) -> bool {
+        self.others.is_some() || gate::binds(&self.rules, channel)
     }
 
     /// The rules of policy.
@@ -71,7 +72,7 @@ impl Inspectors {
     /// # Errors
     /// The [`Denial`] of the first that refuses it; [`Reason::UpstreamMalformed`] if it has to be read and is no text.
     pub fn release(&self, channel: Channel, text: &Bytes) -> Result<Released, Denial> {
-        if !self.read(channel) {
+        if !self.reads(channel) {
             return Ok(Released::inspected(channel, text.clone()));
         }
         let read = std::str::from_utf8(text)
@@ -94,7 +95,7 @@ impl Inspectors {
     /// # Errors
     /// As [`Inspectors::release`].
     pub fn release_pieces(&self, channel: Channel, pieces: Vec<Bytes>) -> Result<Vec<Released>, Denial> {
-        if self.read(channel) {
+        if self.reads(channel) {
             return Ok(vec![self.release(channel, &pieces.concat().into())?]);
         }
         pieces.iter().map(|piece| self.release(channel, piece)).collect()
@@ -105,7 +106,7 @@ impl Inspectors {
     /// # Errors
     /// As [`Inspectors::release`].
     pub fn release_question(&self, question: Question) -> Result<ReleasedQuestion, Denial> {
-        if !self.read(Channel::Question) {
+        if !self.reads(Channel::Question) {
             return Ok(ReleasedQuestion::inspected(question));
         }
         let params = self.release(Channel::Question, &Bytes::copy_from_slice(question.params.as_bytes()))?;

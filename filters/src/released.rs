@@ -20,7 +20,7 @@ pub enum Channel {
     StreamNotification,
     /// A question of a server: a request, or a result that requires input.
     Question,
-    /// The entries of a list.
+    /// The result that has the entries of a list.
     List,
     /// The description that servers give of themselves: `initialize`, `server/discover`, the end of a subscription.
     ServerInfo,
@@ -72,8 +72,7 @@ impl Released {
         Released { channel: Channel::Own, bytes: text.into() }
     }
 
-    /// Releases text that did not come through the pipeline: no inspector has read it, though policy may have asked for
-    /// parts of it to be blanked.
+    /// Releases text that no inspector reads: challenges, and metadata of authorization servers.
     pub fn unread(channel: Channel, text: impl Into<Bytes>) -> Released {
         Released { channel, bytes: text.into() }
     }

@@ -26,14 +26,14 @@ async fn server(era: Era) -> Mcp {
 }
 
 async fn gateway(server: &Mcp, obligations: Value) -> Gateway {
-    obliging(server, "tool", obligations).await
+    obliging(server, "input.mcp.kind == \"tool\"", obligations).await
 }
 
-/// A gateway with these obligations for messages of a kind.
-async fn obliging(server: &Mcp, kind: &str, obligations: Value) -> Gateway {
+/// A gateway with these obligations for messages that meet a condition.
+async fn obliging(server: &Mcp, condition: &str, obligations: Value) -> Gateway {
     let policy = format!(
         "package mcp.authz\nimport rego.v1\ndefault decision := {{\"allow\": true}}\n\
-         decision := {{\"allow\": true, \"obligations\": {obligations}}} if input.mcp.kind == \"{kind}\"\n"
+         decision := {{\"allow\": true, \"obligations\": {obligations}}} if {condition}\n"
     );
     let document = format!(
         "upstreams:\n  up: {}\nservers:\n  /mcp: up\n  /merged: {{upstreams: [up], names: prefix}}\npolicy: policy.rego\n",
@@ -107,7 +107,7 @@ async fn what_a_server_says_on_a_stream_is_held_to_the_decision_on_it() {
         [(json!({}), Some(SECRET)), (json!({"redact": ["salary"]}), Some("[redacted]")), bounded]
     {
         let server = server(Era::Legacy).await;
-        let gateway = obliging(&server, "stream", obligations).await;
+        let gateway = obliging(&server, "input.mcp.kind == \"stream\"", obligations).await;
         let client = Caller::new(Era::Legacy, gateway.address).at("/merged").ready().await;
         let (mut stream, _) = client.stream(None).await.unwrap();
         let mut heard = String::new();
@@ -128,5 +128,19 @@ async fn what_a_server_says_on_a_stream_is_held_to_the_decision_on_it() {
         assert_eq!(heard.contains("notifications/message"), told.is_some(), "{heard}");
         assert!(told.is_none_or(|told| heard.contains(told)), "{heard}");
         assert_eq!(heard.contains(SECRET), told == Some(SECRET), "{heard}");
+    }
+}
+
+#[tokio::test]
+async fn a_question_is_held_to_the_decision_on_itself_too() {
+    for era in ERAS {
+        for (obligations, told) in [(json!({}), SECRET), (json!({"redact": ["salary"]}), "[redacted]")] {
+            let server = server(Era::Legacy).await;
+            let gateway = obliging(&server, "input.mcp.direction == \"to_client\"", obligations).await;
+            let mut client = Caller::new(era, gateway.address).ready().await;
+            let said = call(&mut client, "ask").await;
+            assert_eq!(progress(&said), [SECRET], "{era:?} {:?}", said.before);
+            assert_eq!(question(&said), Some(&json!(told)), "{era:?} {:?} {}", said.before, said.all());
+        }
     }
 }

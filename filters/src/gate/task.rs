@@ -48,9 +48,9 @@ impl Gate {
     }
 }
 
-/// Whether rules for answers say something of texts on a channel: what a list offers and what a server says of itself is
-/// no answer of a call, and is decided on item by item.
-pub(crate) fn bind(rules: &AnswerRules, channel: Channel) -> bool {
+/// True if rules for answers hold for texts on a channel. They do not for lists and descriptions of servers, which policy
+/// decides on item by item.
+pub(crate) fn binds(rules: &AnswerRules, channel: Channel) -> bool {
     let is_bound = match channel {
         Channel::Result
         | Channel::Error
@@ -77,7 +77,7 @@ pub(crate) fn permitted<'t>(
     text: &'t str,
     rules: &AnswerRules,
 ) -> Result<Cow<'t, str>, Denial> {
-    if !bind(rules, channel) {
+    if !binds(rules, channel) {
         return Ok(Cow::Borrowed(text));
     }
     let blanked = match rules.redact() {

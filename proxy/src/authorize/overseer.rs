@@ -1,4 +1,4 @@
-//! What stands over a call under way: what its client may be asked, and what it gets of the answer.
+//! What stands over a call under way, or a stream: what its client may be asked, and what it gets of what servers say.
 
 use super::judge;
 use crate::context::Gateway;
@@ -93,8 +93,10 @@ impl Overseer {
     /// # Errors
     /// The [`Denial`] of the filters.
     pub fn released(&self, gateway: &Gateway, question: Question) -> Result<ReleasedQuestion, Denial> {
-        self.may_be_asked(gateway, &question.method, &question.params)?;
-        self.inspectors.release_question(question)
+        match self.may_be_asked(gateway, &question.method, &question.params)? {
+            Some(asked) => self.and(&asked).release_question(question),
+            None => self.inspectors.release_question(question),
+        }
     }
 
     /// A notification as the client may have it; `None` if it may not.
@@ -107,18 +109,25 @@ impl Overseer {
         released.inspect_err(refused).ok()
     }
 
-    /// Whether the client may be asked this.
+    /// The inspectors of the call, and those of what its server asks.
+    fn and(&self, asked: &Cleared) -> Inspectors {
+        let mut inspectors = self.inspectors.clone();
+        inspectors.add(asked.inspectors());
+        inspectors
+    }
+
+    /// Refuses what the client may not be asked; gives what was decided, where policy decides.
     ///
     /// # Errors
     /// What the filters refuse.
-    fn may_be_asked(&self, gateway: &Gateway, method: &str, params: &str) -> Result<(), Denial> {
+    fn may_be_asked(&self, gateway: &Gateway, method: &str, params: &str) -> Result<Option<Cleared>, Denial> {
         let active = gateway.active();
         if !active.authority.governs() {
-            return Ok(());
+            return Ok(None);
         }
         let message = question(method, params, self.era)?;
         let arrival = Arrival { at: gateway.clock.now(), ..self.arrival.clone() };
-        judge(gateway, &active, &arrival, std::slice::from_ref(&message), &self.target).map(drop)
+        judge(gateway, &active, &arrival, std::slice::from_ref(&message), &self.target).map(Some)
     }
 
     /// Whether answers have to be read for [`Overseer::passed`].
@@ -131,23 +140,25 @@ impl Overseer {
     /// # Errors
     /// What the filters refuse of it.
     pub fn passed(&self, gateway: &Gateway, answer: Answer<Bytes>) -> Result<Answer<Released>, Denial> {
-        if self.looks_at_answers(gateway) {
-            self.check_questions(gateway, &answer)?;
-        }
+        let asking = match self.looks_at_answers(gateway) {
+            true => self.asking(gateway, &answer)?,
+            false => None,
+        };
+        let inspectors = asking.as_ref().unwrap_or(&self.inspectors);
         let outcome = match &answer.outcome {
-            Outcome::Result(result) => Outcome::Result(self.inspectors.release(Channel::Result, result)?),
+            Outcome::Result(result) => Outcome::Result(inspectors.release(Channel::Result, result)?),
             Outcome::Error { code, error } => {
-                Outcome::Error { code: *code, error: self.inspectors.release(Channel::Error, error)? }
+                Outcome::Error { code: *code, error: inspectors.release(Channel::Error, error)? }
             }
         };
         let facts = answer.facts.as_ref().map(|facts| self.described(facts)).transpose()?;
         Ok(Answer { facts, ..answer.with(outcome) })
     }
 
-    /// What a legacy server says of itself, of which its name goes into each answer to a modern client.
+    /// A legacy server's description of itself: its `serverInfo` goes into each answer to a modern client.
     fn described(&self, facts: &Arc<Facts>) -> Result<Arc<Facts>, Denial> {
         match &facts.server_info {
-            Some(info) if self.inspectors.read(Channel::ServerInfo) => {
+            Some(info) if self.inspectors.reads(Channel::ServerInfo) => {
                 let info = Bytes::copy_from_slice(info.as_bytes());
                 let info = self.inspectors.release(Channel::ServerInfo, &info)?;
                 Ok(Arc::new(Facts { server_info: Some(info.text().into()), ..Facts::clone(facts) }))
@@ -156,37 +167,42 @@ impl Overseer {
         }
     }
 
-    /// Whether the client may be asked what an answer asks.
+    /// Refuses an answer that asks what the client may not be asked; gives the inspectors of one that asks, among them
+    /// those of its questions.
     ///
     /// # Errors
     /// What the filters refuse; [`Reason::UpstreamMalformed`] if it could be read in two ways.
-    fn check_questions(&self, gateway: &Gateway, answer: &Answer<Bytes>) -> Result<(), Denial> {
+    fn asking(&self, gateway: &Gateway, answer: &Answer<Bytes>) -> Result<Option<Inspectors>, Denial> {
         let governs = gateway.glance().authority.governs();
-        let result = match &answer.outcome {
-            Outcome::Result(result) => result,
-            Outcome::Error { error, .. } => {
+        let mut all: Option<Inspectors> = None;
+        let mut judge = |method: &str, params: &str| {
+            if let Some(asked) = self.may_be_asked(gateway, method, params)? {
+                all.get_or_insert_with(|| self.inspectors.clone()).add(asked.inspectors());
+            }
+            Ok(())
+        };
+        match &answer.outcome {
+            Outcome::Error { error, .. } if governs => {
                 let error = std::str::from_utf8(error).map_err(|_| unreadable())?;
-                let visits =
-                    if governs { elicitations_of(error).map_err(|_| unreadable())? } else { Vec::new() };
-                let mut visits = visits.into_iter();
-                return visits
-                    .try_for_each(|params| self.may_be_asked(gateway, "elicitation/create", params));
+                let visits = elicitations_of(error).map_err(|_| unreadable())?;
+                visits.iter().try_for_each(|params| judge("elicitation/create", params))?;
             }
-        };
-        let text = std::str::from_utf8(result).map_err(|_| unreadable())?;
-        let remarks = match &answer.came {
-            Some(came) => came.remarks,
-            None => Remarks::read(text).map_err(|_| unreadable())?,
-        };
-        if remarks.folded {
-            return Err(folded());
-        }
-        if governs && remarks.asks {
-            for (method, params) in asked(text)? {
-                self.may_be_asked(gateway, &method, params)?;
+            Outcome::Error { .. } => {}
+            Outcome::Result(result) => {
+                let text = std::str::from_utf8(result).map_err(|_| unreadable())?;
+                let remarks = match &answer.came {
+                    Some(came) => came.remarks,
+                    None => Remarks::read(text).map_err(|_| unreadable())?,
+                };
+                if remarks.folded {
+                    return Err(folded());
+                }
+                if governs && remarks.asks {
+                    asked(text)?.iter().try_for_each(|(method, params)| judge(method, params))?;
+                }
             }
         }
-        Ok(())
+        Ok(all)
     }
 }
 
@@ -260,7 +276,9 @@ mod tests {
             assert_eq!(asked(result).unwrap(), [("roots/list".into(), params)], "{result}");
         }
         assert_eq!(asked(r#"{"content":[]}"#), Ok(vec![]));
+        let many: Vec<String> = (0..65).map(|key| format!(r#""{key}":{{"method":"roots/list"}}"#)).collect();
         for unclear in [
+            format!(r#"{{"inputRequests":{{{}}}}}"#, many.join(",")).as_str(),
             r#"{"inputRequests":{"q":7}}"#,
             r#"{"InputRequests":{}}"#,
             r#"{"inputRequests":{"q":{"method":"roots/list"},"Q":{"method":"roots/list"}}}"#,

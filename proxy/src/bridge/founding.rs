@@ -69,7 +69,8 @@ pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded,
     greetings.unreached.into_iter().for_each(|upstream| session.expect_leg(upstream));
     let facts = lists::merged(desk, &greetings.facts);
     let result = lists::with_missing(facts.initialize_result(version), &greetings.missing);
-    let result = overseer.inspectors().release(Channel::ServerInfo, &result.into())?;
+    let released = overseer.inspectors().release(Channel::ServerInfo, &result.into());
+    let result = released.inspect_err(|_| end(desk, &session))?;
     desk.gateway.estate.sessions.insert(&desk.server, &session, lifetime(desk), desk.gateway);
     Ok(Founded { session, sealed, result })
 }

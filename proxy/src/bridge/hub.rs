@@ -199,8 +199,9 @@ pub(super) fn words(upstream: &Arc<str>, method: &Method, text: &str) -> Vec<Wor
             let updated = |uri| Word::Updated { upstream: Arc::clone(upstream), uri, message: text.into() };
             uri.map(updated).into_iter().collect()
         }
-        // A task is its caller's, and is asked about by the id that its caller was given.
-        method if bridge::is_of_task(method) => Vec::new(),
+        // A task is its caller's, and is asked about by the id that its caller was given; progress is that of a call, under
+        // a number that its client does not know.
+        method if bridge::is_of_task(method) || method == "notifications/progress" => Vec::new(),
         _ => vec![Word::Said(text.into())],
     }
 }

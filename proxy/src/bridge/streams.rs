@@ -348,7 +348,10 @@ impl Stream {
             let result = bridge::listen_result(id, facts);
             let ended = match self.overseer.inspectors().release(Channel::ServerInfo, &result.into()) {
                 Ok(result) => result.translated(bridge::wrap_result(id, result.text())),
-                Err(denial) => return End::Refused(denial),
+                Err(denial) => {
+                    out.record.note_denial(&denial);
+                    return End::Broken;
+                }
             };
             if out.event(ended, None).await.is_err() {
                 return End::Left;
@@ -418,8 +421,11 @@ impl Stream {
 
     /// What a server said outside of calls, as the client may have it; `None` if it may not.
     async fn inspected(&self, message: &str) -> Option<Released> {
-        let (bytes, message) = (message.len(), Bytes::copy_from_slice(message.as_bytes()));
-        let overseer = self.overseer.clone();
+        let message = Bytes::copy_from_slice(message.as_bytes());
+        if !self.overseer.inspectors().reads(Channel::StreamNotification) {
+            return self.overseer.note(Channel::StreamNotification, &message);
+        }
+        let (bytes, overseer) = (message.len(), self.overseer.clone());
         offload::notice(bytes, move || overseer.note(Channel::StreamNotification, &message)).await
     }
 

@@ -80,8 +80,8 @@ impl<T> Answer<T> {
 impl<T: AsRef<[u8]>> Answer<T> {
     /// How many bytes it keeps, with the message that it came in.
     pub fn kept_bytes(&self) -> usize {
-        let text = self.text().as_ref().len();
-        self.came.as_ref().map_or(text, |came| came.message.len().max(text))
+        // Its text is a part of the message.
+        self.came.as_ref().map_or(self.text().as_ref().len(), |came| came.message.len())
     }
 }
 

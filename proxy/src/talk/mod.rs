@@ -219,7 +219,7 @@ impl Talk {
                 Some(_) => self.inspected().await,
                 None if self.over => std::future::pending().await,
                 None => {
-                    let (heard, read) = self.settled().await;
+                    let (heard, read) = self.next_heard().await;
                     self.inspect(heard, read)
                 }
             };
@@ -230,7 +230,7 @@ impl Talk {
     }
 
     /// What is heard next, and where it may be kept if it is the answer. Safe to cancel.
-    async fn settled(&mut self) -> (Heard, Option<Box<Read>>) {
+    async fn next_heard(&mut self) -> (Heard, Option<Box<Read>>) {
         if let Some(read) = &mut self.read
             && let Some(answer) = read.kept().await
         {

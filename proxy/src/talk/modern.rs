@@ -217,7 +217,8 @@ impl Modern {
         }
     }
 
-    /// The text of a result that asks something which the client cannot be asked by it; `None` for any other answer.
+    /// The text of a result that asks for input, if the gateway puts the questions to the client; `None` for a result that
+    /// passes as it is, and for an error.
     ///
     /// # Errors
     /// [`Failure`] if it may ask, and is too long to be read for that.
@@ -237,6 +238,7 @@ impl Modern {
         Ok(Some(result).filter(|result| bridge::asks(result)))
     }
 
+    /// The questions of such a result.
     fn asked(&mut self, common: &Common, result: &Bytes) -> Result<Option<Heard>, Failure> {
         let text = std::str::from_utf8(result).map_err(|_| no_message())?;
         let asked = bridge::questions_of(text);

@@ -41,10 +41,16 @@ impl Heard {
 }
 
 /// What of it the client may have, and what the upstream is told of questions that the client is not asked.
-#[derive(Default)]
 pub(super) struct Inspected {
     turn: Option<Turn>,
     refused: Vec<(Arc<str>, Reply)>,
+}
+
+impl Inspected {
+    /// A turn that the upstream is told nothing of.
+    fn of(turn: Option<Turn>) -> Inspected {
+        Inspected { turn, refused: Vec::new() }
+    }
 }
 
 /// The inspection of a large text.
@@ -77,13 +83,13 @@ impl Talk {
     /// [`Talk::inspected`] waits for them. `read` is where an answer may be kept.
     pub(super) fn inspect(&mut self, heard: Heard, read: Option<Box<Read>>) -> Option<Turn> {
         let bytes = heard.bytes();
-        if bytes <= INLINE_BYTES || !self.is_read(&heard, read.is_some()) {
-            let inspected = self.common.inspected(heard, read);
-            return self.take(inspected);
+        if bytes <= INLINE_BYTES || !self.must_be_read(&heard, read.is_some()) {
+            let inspected = self.common.inspect(heard, read);
+            return self.turn_of(inspected);
         }
         let (common, queue) = (self.common.clone(), self.common.place.pool.offload.clone());
         self.inspecting =
-            Some(Box::pin(async move { queue.run(bytes, move || common.inspected(heard, read)).await }));
+            Some(Box::pin(async move { queue.run(bytes, move || common.inspect(heard, read)).await }));
         None
     }
 
@@ -91,10 +97,11 @@ impl Talk {
     pub(super) async fn inspected(&mut self) -> Option<Turn> {
         let inspected = self.inspecting.as_mut()?.await;
         self.inspecting = None;
-        self.take(inspected)
+        self.turn_of(inspected)
     }
 
-    fn take(&mut self, inspected: Inspected) -> Option<Turn> {
+    /// The turn that comes of an inspection, if the client has one.
+    fn turn_of(&mut self, inspected: Inspected) -> Option<Turn> {
         let Inspected { turn, refused } = inspected;
         self.unasked.extend(refused);
         match &turn {
@@ -110,7 +117,7 @@ impl Talk {
     }
 
     /// Whether what was heard has to be read before the client may have it.
-    fn is_read(&self, heard: &Heard, is_kept: bool) -> bool {
+    fn must_be_read(&self, heard: &Heard, is_kept: bool) -> bool {
         match heard {
             // They are put into the client's words.
             Heard::Note { .. } => true,
@@ -131,12 +138,12 @@ impl Talk {
 
 impl Common {
     /// What was heard, as the client may have it.
-    fn inspected(&self, heard: Heard, read: Option<Box<Read>>) -> Inspected {
+    fn inspect(&self, heard: Heard, read: Option<Box<Read>>) -> Inspected {
         match heard {
             Heard::Note { message, number } => {
                 let note = self.overseer.note(Channel::CallNotification, &message);
                 let note = note.and_then(|note| self.told(&note, &number));
-                Inspected { turn: note.map(Turn::Note), refused: Vec::new() }
+                Inspected::of(note.map(Turn::Note))
             }
             Heard::Ask(questions) => {
                 let (open, refused) = self.overseer.sorted(&self.gateway, questions);
@@ -148,9 +155,9 @@ impl Common {
                 }
                 let passed = self.overseer.passed(&self.gateway, answer);
                 let turn = passed.map_or_else(|denial| Turn::Failed(denial.into()), Turn::Done);
-                Inspected { turn: Some(turn), refused: Vec::new() }
+                Inspected::of(Some(turn))
             }
-            Heard::Failed(failure) => Inspected { turn: Some(Turn::Failed(failure)), refused: Vec::new() },
+            Heard::Failed(failure) => Inspected::of(Some(Turn::Failed(failure))),
         }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) enum Era {
 /// A result, or code and message of an error.
 pub(crate) type Reply = Result<Value, RpcError>;
 
-/// An error by its code, message and `data`.
+/// An error by its code, message and `data`, an object or nothing.
 pub(crate) struct RpcError(pub(crate) i64, pub(crate) &'static str, pub(crate) Value);
 
 impl From<(i64, &'static str)> for RpcError {
@@ -453,7 +453,8 @@ impl World {
                 json!({"jsonrpc": "2.0", "id": message["id"], "result": result})
             }
             Err(RpcError(code, reason, data)) => {
-                let error = json!({"code": code, "message": reason, "data": data});
+                let mut error = json!({"code": code, "message": reason});
+                data.as_object().into_iter().for_each(|data| error["data"] = json!(data));
                 json!({"jsonrpc": "2.0", "id": message["id"], "error": error})
             }
         };

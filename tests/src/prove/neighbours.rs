@@ -228,11 +228,10 @@ async fn beside_hostile_ones(length: Duration) {
     let ([calls, failed, ended, longest], late) = (notice.read(), notice.late(&direct));
     let slow = notice.slow.lock().unwrap().len();
     println!(
-        "{calls} calls beside hostile ones: {slow} over {PATIENCE:?}, {late} of them without a direct call being delayed, \
+        "{calls} calls beside hostile ones: {slow} over {PATIENCE:?}, {late} of them by more than direct calls took, \
          {failed} failed, {ended} sessions or streams ended, longest {longest} us"
     );
-    let (longest, delayed) = direct.longest();
-    println!("direct calls: {delayed} delayed, by {longest:.1?} at most");
+    direct.assert_few_delayed();
     println!("hostile: {}", hostile.told());
     println!("resident memory: {most} KiB at most");
     assert!(hostile.all_came(), "a kind of attack never reached the gateway: {}", hostile.told());

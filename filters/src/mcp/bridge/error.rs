@@ -130,11 +130,12 @@ fn names_a_resource(error: &RpcError<'_>) -> bool {
 }
 
 /// Parameters of the elicitations that an error asks for: URLs that the user is to visit (2025-11-25
-/// client/elicitation, "URL Elicitation Required Error"). None for an error of any other code.
+/// client/elicitation, "URL Elicitation Required Error"). None for an error of any other code. Clients visit each of them,
+/// so each has the mode `url`, whatever its server wrote.
 ///
 /// # Errors
 /// [`Fault::Shape`] if readers could take it in two ways; [`Fault::Bound`] above 64; else as [`Object::read`].
-pub fn elicitations_of(error: &str) -> Result<Vec<&str>, Fault> {
+pub fn elicitations_of(error: &str) -> Result<Vec<String>, Fault> {
     let error = StrictObject::read(error)?;
     if error.get("code")?.and_then(|code| code.parse().ok()) != Some(URL_ELICITATION) {
         return Ok(Vec::new());
@@ -143,7 +144,13 @@ pub fn elicitations_of(error: &str) -> Result<Vec<&str>, Fault> {
     let Some(listed) = StrictObject::read(data)?.get("elicitations")? else { return Ok(Vec::new()) };
     let asked = elements(listed)?;
     bounded(asked.len())?;
-    Ok(asked)
+    let visit = |params| {
+        let params = StrictObject::read(params)?;
+        params.get("mode")?;
+        params.get("url")?;
+        Ok(params.as_object().rewrite().set("mode", "\"url\"").text())
+    };
+    asked.into_iter().map(visit).collect()
 }
 
 /// The questions of a -32042: URLs that the user is to visit.
@@ -262,7 +269,9 @@ mod tests {
     #[test]
     fn urls_to_visit_are_found_or_the_error_is_refused() {
         let asks = r#"{"code":-32042,"data":{"elicitations":[{"url":"a"},{}]}}"#;
-        assert_eq!(elicitations_of(asks).unwrap(), [r#"{"url":"a"}"#, "{}"]);
+        assert_eq!(elicitations_of(asks).unwrap(), [r#"{"url":"a","mode":"url"}"#, r#"{"mode":"url"}"#]);
+        let form = asks.replace("{}", r#"{"mode":"form","url":"b"}"#);
+        assert_eq!(elicitations_of(&form).unwrap()[1], r#"{"mode":"url","url":"b"}"#);
         for other in [
             asks.replace("-32042", "-32041"),
             r#"{"code":-32042}"#.to_owned(),
@@ -278,6 +287,9 @@ mod tests {
             asks.replace("\"code\"", "\"Code\""),
             asks.replace("\"code\"", "\"code\":1,\"code\""),
             asks.replace("{}", &many),
+            asks.replace("{}", "7"),
+            asks.replace("{}", r#"{"Mode":"url"}"#),
+            asks.replace("{}", r#"{"url":"a","URL":"b"}"#),
             asks.replace("[{\"url\":\"a\"},{}]", "{}"),
         ] {
             assert!(elicitations_of(&unclear).is_err(), "{unclear}");

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Questions of one round, and answers of one retry.
 pub(super) const MAX_QUESTIONS: usize = 64;
 
+/// Bytes of an id by which a server tells that its URL was visited; a question with a longer one is given another.
+const MAX_ELICITATION_ID_BYTES: usize = 4 << 10;
+
 /// Bytes of an upstream's state, which is kept or sealed while the client thinks.
 const MAX_STATE_BYTES: usize = 256 * 1024;
 
@@ -35,7 +38,10 @@ impl Question {
     /// As [`Object::read`].
     pub(super) fn of_legacy(key: &str, method: &str, params: &str) -> Result<Question, Fault> {
         let params = Object::read(params)?;
-        let elicitation_id = params.get("elicitationId").filter(|id| id.starts_with('"')).map(Arc::from);
+        let elicitation_id = params.get("elicitationId");
+        let elicitation_id =
+            elicitation_id.filter(|id| id.starts_with('"') && id.len() <= MAX_ELICITATION_ID_BYTES);
+        let elicitation_id = elicitation_id.map(Arc::from);
         let kept = Members::of(Some(&params), |key| !matches!(key, "elicitationId" | "task" | "_meta"));
         let kept = kept.with_some("_meta", foreign_meta(&params)?.as_deref());
         Ok(Question { key: key.into(), method: method.into(), params: kept.text().into(), elicitation_id })
@@ -124,10 +130,10 @@ fn question(key: &str, text: &str) -> Result<Question, Fault> {
     })
 }
 
-/// Refuses more questions at once than anybody answers.
+/// Refuses more questions at once than are answered.
 ///
 /// # Errors
-/// [`Fault::Bound`].
+/// [`Fault::Bound`] above 64.
 pub fn bounded(count: usize) -> Result<(), Fault> {
     if count > MAX_QUESTIONS {
         return Err(Fault::Bound { what: "the number of questions at once", limit: MAX_QUESTIONS });
