@@ -1,12 +1,14 @@
 //! YAML text to a bounded tree with positions.
 //!
 //! A document is data, not a program: anchors, aliases, tags and a second document are refused.
-//! The library's loader recurses and copies what anchors name, so nesting and anchors are bounded
-//! on the text, before it runs.
+//! The tree is built from the events of the parser, so each is met where it stands and nesting is
+//! bounded before it is followed.
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use saphyr::{LoadableYamlNode, MarkedYamlOwned, ScalarOwned, ScanError, YamlDataOwned};
+use saphyr::ScalarOwned;
+use saphyr_parser::{Event, Parser, ScanError, Span, StrInput, Tag};
 
 use crate::diagnostic::{Findings, Location, Place, Report};
 
@@ -15,14 +17,6 @@ pub(crate) const MAX_BYTES: usize = 8 << 20;
 
 /// Deepest nesting of lists and mappings.
 const MAX_DEPTH: usize = 64;
-
-/// Indentation and list markers before the text of a line. Each level of block nesting takes a
-/// column, two levels can share one, and flow nesting ends at 255: 128 keeps the loader's recursion
-/// under 520 levels.
-const MAX_INDENT: usize = 128;
-
-/// Stray `&word` in text that is allowed. Each could be an anchor, which the loader copies once.
-const MAX_ANCHOR_LIKE: usize = 16;
 
 /// One value with its position.
 #[derive(Debug)]
@@ -85,23 +79,13 @@ pub(crate) struct Entry {
 
 /// Reads one document; `None` when nothing of it can be used, with the reason among `findings`.
 pub(crate) fn parse(text: &str, file: &Path, findings: &Findings) -> Option<Node> {
-    let reader = Loader { file, findings };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if !reader.is_bounded(text) {
+    let mut reader = Reader { events: Parser::new_from_str(text), file, findings };
+    if text.len() > MAX_BYTES {
+        let _ = reader.error("", (1, 1), "the document is larger than 8 MiB", "split it, or generate less");
         return None;
     }
-    let (documents, masked) = reader.load(text)?;
-    let mut documents = documents.into_iter();
-    let Some(first) = documents.next().filter(|first| !is_empty(first)) else {
-        reader.error("", (1, 1), "the document is empty", "begin with `version: 1`");
-        return None;
-    };
-    if let Some(second) = documents.next() {
-        let start = second.span.start;
-        let hint = "keep one document per file; `---` begins another";
-        reader.error("", (start.line(), start.col() + 1), "a second document follows", hint);
-    }
-    reader.convert(first, "", 0, &masked)
+    reader.document().ok().flatten()
 }
 
 /// The value of a YAML or JSON text, under the bounds of a document; `origin` names it in reports.
@@ -117,188 +101,211 @@ pub fn value_of(text: &str, origin: &Path) -> Result<serde_json::Value, Report> 
     }
 }
 
-struct Loader<'a> {
+/// The rest of the document cannot be read; the reason is among the findings.
+struct Unreadable;
+
+/// A value; none if it was left out, with the reason among the findings.
+type Read = Result<Option<Node>, Unreadable>;
+
+struct Reader<'a> {
+    events: Parser<'a, StrInput<'a>>,
     file: &'a Path,
     findings: &'a Findings,
 }
 
-impl Loader<'_> {
-    fn error(&self, path: &str, (line, column): (usize, usize), problem: impl Into<String>, hint: &str) {
+impl<'a> Reader<'a> {
+    /// Reports a problem at line and column, both from 1; as a value, nothing.
+    fn error(
+        &self,
+        path: &str,
+        (line, column): (usize, usize),
+        problem: impl Into<String>,
+        hint: &str,
+    ) -> Read {
         let at = Some(Location { file: self.file.to_owned(), line, column });
         self.findings.error(&Place { path: path.to_owned(), at }, problem, hint);
+        Ok(None)
     }
 
-    /// Whether the loader can be trusted with the text.
-    fn is_bounded(&self, text: &str) -> bool {
-        if text.len() > MAX_BYTES {
-            self.error("", (1, 1), "the document is larger than 8 MiB", "split it, or generate less");
-            return false;
-        }
-        let mut anchors = Vec::new();
-        let mut aliases = Vec::new();
-        for (index, line) in text.split(['\n', '\r']).enumerate() {
-            let indent = line.bytes().take_while(|byte| b" \t-?:".contains(byte)).count();
-            if indent > MAX_INDENT {
-                self.error("", (index + 1, 1), "a line is indented by more than 128 columns", "nest less");
-                return false;
-            }
-            if let Some(column) = line.chars().position(|character| MASKS.contains(&u32::from(character))) {
-                let hint = "remove it; it is no character of any script";
-                self.error("", (index + 1, column + 1), "a noncharacter stands here", hint);
-                return false;
-            }
-            if !line.trim_start().starts_with('#') {
-                node_marks(line, '&', |_, name| anchors.push(name));
-                node_marks(line, '*', |column, name| aliases.push((index + 1, column, name)));
-            }
-        }
-        let hint = "repeat the text instead; if `&` or `*` is meant as text, put that text in quotes";
-        let bomb = aliases.into_iter().find(|(.., name)| anchors.contains(name));
-        if let Some((line, column, _)) = bomb {
-            self.error("", (line, column), "anchors and aliases are not understood", hint);
-            return false;
-        }
-        if anchors.len() > MAX_ANCHOR_LIKE {
-            self.error("", (1, 1), "anchors are not understood", hint);
-            return false;
-        }
-        true
-    }
-
-    /// Runs the library's loader, which stops at the first key that is written twice: such a key is
-    /// masked, to be reported by [`Loader::convert`] with its path, and the rest is read.
-    fn load(&self, text: &str) -> Option<(Vec<MarkedYamlOwned>, Vec<char>)> {
-        let mut text = text.to_owned();
-        let mut masked = Vec::new();
-        loop {
-            match MarkedYamlOwned::load_from_str(&text) {
-                Ok(documents) => return Some((documents, masked)),
-                Err(error) => {
-                    let is_duplicate = error.info() == "duplicated key in mapping";
-                    if !(is_duplicate && mask(&mut text, error.marker().index(), &mut masked)) {
-                        self.syntax_error(&error);
-                        return None;
-                    }
-                }
-            }
+    fn next(&mut self) -> Result<(Event<'a>, Span), Unreadable> {
+        match self.events.next_event() {
+            Some(Ok(next)) => Ok(next),
+            Some(Err(error)) => Err(self.syntax_error(&error)),
+            None => Ok((Event::StreamEnd, Span::default())),
         }
     }
 
-    fn syntax_error(&self, error: &ScanError) {
+    fn syntax_error(&self, error: &ScanError) -> Unreadable {
         let hint = match error.info() {
             info if info.contains("anchor") => "text that begins with `*` or `&` must stand in quotes",
             info if info.contains("tab") => "indent with spaces",
-            info if info.contains("duplicated key") => "each key may be written once",
             _ => "check the indentation, and put text with special characters in quotes",
         };
         let at = error.marker();
-        self.error("", (at.line(), at.col() + 1), format!("this is not valid YAML: {}", error.info()), hint);
+        let problem = format!("this is not valid YAML: {}", error.info());
+        let _ = self.error("", (at.line(), at.col() + 1), problem, hint);
+        Unreadable
     }
 
-    /// A tree that holds only what a document may; what it may not is reported and left out.
-    fn convert(&self, node: MarkedYamlOwned, path: &str, depth: usize, masked: &[char]) -> Option<Node> {
-        let (line, column) = (node.span.start.line(), node.span.start.col() + 1);
+    /// The only document of the text.
+    fn document(&mut self) -> Read {
+        let mut root = None;
+        let mut is_empty = true;
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::StreamEnd => break,
+                Event::DocumentStart(_) if root.is_none() => {
+                    let first = self.next()?;
+                    root = self.value(first, "", 0)?;
+                    is_empty = matches!(root, Some(Node { kind: Kind::Null, .. }));
+                }
+                Event::DocumentStart(_) => {
+                    let hint = "keep one document per file; `---` begins another";
+                    self.error("", start(span), "a second document follows", hint)?;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        if !is_empty {
+            return Ok(root);
+        }
+        self.error("", (1, 1), "the document is empty", "begin with `version: 1`")
+    }
+
+    /// The value that begins with an event.
+    fn value(&mut self, (event, span): (Event<'a>, Span), path: &str, depth: usize) -> Read {
+        let at = start(span);
+        self.check_depth(depth, at, path)?;
+        let (anchor, kind) = match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let scalar = ScalarOwned::parse_from_cow_and_metadata(text, style, tag.as_ref());
+                (anchor, scalar.filter(|_| is_plain(tag.as_deref())).map(Kind::from))
+            }
+            Event::SequenceStart(anchor, tag) => {
+                let items = self.list(path, depth)?;
+                (anchor, is_plain(tag.as_deref()).then_some(Kind::List(items)))
+            }
+            Event::MappingStart(anchor, tag) => {
+                let entries = self.mapping(path, depth)?;
+                (anchor, is_plain(tag.as_deref()).then_some(Kind::Map(entries)))
+            }
+            // An alias, since every other event that can stand here begins a value.
+            _ => (1, Some(Kind::Null)),
+        };
+        if anchor != 0 {
+            let hint = "repeat the text instead; if `&` or `*` is meant as text, put that text in quotes";
+            return self.error(path, at, "anchors and aliases are not understood", hint);
+        }
+        match kind {
+            Some(kind) => Ok(Some(Node { kind, line: at.0, column: at.1 })),
+            None => self.error(path, at, "a YAML tag is not understood", "write the plain value"),
+        }
+    }
+
+    fn list(&mut self, path: &str, depth: usize) -> Result<Vec<Node>, Unreadable> {
+        let mut items = Vec::new();
+        for index in 0.. {
+            match self.next()? {
+                (Event::SequenceEnd, _) => break,
+                first => items.extend(self.value(first, &format!("{path}[{index}]"), depth + 1)?),
+            }
+        }
+        Ok(items)
+    }
+
+    fn mapping(&mut self, path: &str, depth: usize) -> Result<Vec<Entry>, Unreadable> {
+        let mut entries = Vec::new();
+        let mut keys = HashSet::new();
+        loop {
+            let (event, span) = self.next()?;
+            let (line, column) = start(span);
+            let key = match event {
+                Event::MappingEnd => return Ok(entries),
+                Event::Scalar(text, style, 0, tag) if is_plain(tag.as_deref()) => {
+                    match ScalarOwned::parse_from_cow_and_metadata(text, style, tag.as_ref()) {
+                        Some(ScalarOwned::String(key)) => Some(key),
+                        _ => None,
+                    }
+                }
+                other => {
+                    self.skip(other, span, path, depth + 1)?;
+                    None
+                }
+            };
+            let (first, at) = self.next()?;
+            let Some(key) = key else {
+                self.skip(first, at, path, depth + 1)?;
+                self.error(path, (line, column), "a key is not text", "put the key in quotes")?;
+                continue;
+            };
+            let path = join(path, &key);
+            if !keys.insert(key.clone()) {
+                self.skip(first, at, &path, depth + 1)?;
+                let hint = "each key may be written once; merge the two";
+                self.error(&path, (line, column), format!("the key `{key}` is written twice"), hint)?;
+                continue;
+            }
+            let value = self.value((first, at), &path, depth + 1)?;
+            entries.extend(value.map(|value| Entry { key, line, column, value }));
+        }
+    }
+
+    /// Reads over the value that begins with an event.
+    fn skip(&mut self, first: Event<'a>, span: Span, path: &str, depth: usize) -> Result<(), Unreadable> {
+        let (mut event, mut span) = (first, span);
+        let mut open = 0;
+        loop {
+            match event {
+                Event::SequenceStart(..) | Event::MappingStart(..) => {
+                    open += 1;
+                    self.check_depth(depth + open, start(span), path)?;
+                }
+                Event::SequenceEnd | Event::MappingEnd => open -= 1,
+                _ => {}
+            }
+            if open == 0 {
+                return Ok(());
+            }
+            (event, span) = self.next()?;
+        }
+    }
+
+    fn check_depth(&self, depth: usize, at: (usize, usize), path: &str) -> Result<(), Unreadable> {
         if depth > MAX_DEPTH {
-            self.error(path, (line, column), "nested deeper than 64 levels", "nest less");
-            return None;
+            self.error(path, at, "nested deeper than 64 levels", "nest less")?;
+            return Err(Unreadable);
         }
-        let kind = match node.data {
-            YamlDataOwned::Value(scalar) => match scalar {
-                ScalarOwned::Null => Kind::Null,
-                ScalarOwned::Boolean(value) => Kind::Bool(value),
-                ScalarOwned::Integer(value) => Kind::Integer(value),
-                ScalarOwned::FloatingPoint(value) => Kind::Float(value.into_inner()),
-                ScalarOwned::String(text) => Kind::Text(text),
-            },
-            YamlDataOwned::Sequence(items) => {
-                let convert =
-                    |(index, item)| self.convert(item, &format!("{path}[{index}]"), depth + 1, masked);
-                Kind::List(items.into_iter().enumerate().filter_map(convert).collect())
-            }
-            YamlDataOwned::Mapping(entries) => {
-                let convert = |(key, value)| self.convert_entry(key, value, (path, depth), masked);
-                Kind::Map(entries.into_iter().filter_map(convert).collect())
-            }
-            _ => {
-                self.error(path, (line, column), "a YAML tag is not understood", "write the plain value");
-                return None;
-            }
-        };
-        Some(Node { kind, line, column })
+        Ok(())
     }
+}
 
-    fn convert_entry(
-        &self,
-        key: MarkedYamlOwned,
-        value: MarkedYamlOwned,
-        (path, depth): (&str, usize),
-        masked: &[char],
-    ) -> Option<Entry> {
-        let (line, column) = (key.span.start.line(), key.span.start.col() + 1);
-        let YamlDataOwned::Value(ScalarOwned::String(key)) = key.data else {
-            self.error(path, (line, column), "a key is not text", "put the key in quotes");
-            return None;
-        };
-        if let Some(key) = unmask(&key, masked) {
-            let hint = "each key may be written once; merge the two";
-            self.error(&join(path, &key), (line, column), format!("the key `{key}` is written twice"), hint);
-            return None;
+impl From<ScalarOwned> for Kind {
+    fn from(scalar: ScalarOwned) -> Kind {
+        match scalar {
+            ScalarOwned::Null => Kind::Null,
+            ScalarOwned::Boolean(value) => Kind::Bool(value),
+            ScalarOwned::Integer(value) => Kind::Integer(value),
+            ScalarOwned::FloatingPoint(value) => Kind::Float(value.into_inner()),
+            ScalarOwned::String(text) => Kind::Text(text),
         }
-        let value = self.convert(value, &join(path, &key), depth + 1, masked)?;
-        Some(Entry { key, line, column, value })
     }
+}
+
+/// Line and column of the first character, both from 1.
+fn start(span: Span) -> (usize, usize) {
+    (span.start.line(), span.start.col() + 1)
+}
+
+/// Whether a value means the same without its tag: it has none, or one of the core schema.
+fn is_plain(tag: Option<&Tag>) -> bool {
+    tag.is_none_or(Tag::is_yaml_core_schema)
 }
 
 /// The path of `key` below `path`.
 pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
-}
-
-/// Noncharacters that mark the first letter of keys written twice.
-const MASKS: std::ops::RangeInclusive<u32> = 0xfdd0..=0xfdef;
-
-/// Replaces the first letter of the key at `index` (in characters); false if that cannot be done.
-fn mask(text: &mut String, index: usize, masked: &mut Vec<char>) -> bool {
-    let mut at = text.char_indices().skip(index);
-    let letter = match at.next() {
-        Some((_, '"' | '\'')) => at.next(),
-        first => first,
-    };
-    let replacement = u32::try_from(masked.len())
-        .ok()
-        .map(|count| MASKS.start() + count)
-        .filter(|code| MASKS.contains(code));
-    match (letter, replacement.and_then(char::from_u32)) {
-        (Some((offset, letter)), Some(replacement)) if letter.is_alphanumeric() || letter == '/' => {
-            text.replace_range(offset..offset + letter.len_utf8(), replacement.encode_utf8(&mut [0; 4]));
-            masked.push(letter);
-            true
-        }
-        _ => false,
-    }
-}
-
-/// The key as it was written, if it was masked.
-fn unmask(key: &str, masked: &[char]) -> Option<String> {
-    let first = key.chars().next()?;
-    let letter = masked.get(usize::try_from(u32::from(first).checked_sub(*MASKS.start())?).ok()?)?;
-    Some(key.replacen(first, &letter.to_string(), 1))
-}
-
-/// Calls `found` with column and name of every `mark` that could begin an anchor or alias.
-fn node_marks<'a>(line: &'a str, mark: char, mut found: impl FnMut(usize, &'a str)) {
-    for (column, (offset, _)) in line.char_indices().enumerate().filter(|(_, (_, c))| *c == mark) {
-        let before = line[..offset].chars().next_back();
-        let rest = &line[offset + 1..];
-        let end = rest.find(|c: char| c.is_whitespace() || "[]{},".contains(c)).unwrap_or(rest.len());
-        if before.is_none_or(|c| c.is_whitespace() || "[{,:-?".contains(c)) && end > 0 {
-            found(column + 1, &rest[..end]);
-        }
-    }
-}
-
-fn is_empty(node: &MarkedYamlOwned) -> bool {
-    matches!(node.data, YamlDataOwned::Value(ScalarOwned::Null) | YamlDataOwned::BadValue)
 }
 
 #[cfg(test)]
@@ -320,18 +327,20 @@ mod tests {
     #[test]
     fn what_is_not_one_plain_document_is_refused_at_its_place() {
         let bomb = "a: &a [x]\nb: [*a, *a]\n";
-        let many_anchors: String = (0..17).map(|index| format!("k{index}: &n{index} x\n")).collect();
         let table = [
             ("empty", "", "the document is empty", 1, 1),
             ("only a comment", "# hello\n", "the document is empty", 1, 1),
             ("only a separator", "---\n", "the document is empty", 1, 1),
-            ("two documents", "a: 1\n---\nb: 1\n", "a second document follows", 3, 1),
+            ("two documents", "a: 1\n---\nb: 1\n", "a second document follows", 2, 1),
+            ("anchor of a list", bomb, "anchors and aliases are not understood", 1, 4),
             ("alias", bomb, "anchors and aliases are not understood", 2, 5),
-            ("alias in a flow mapping", "{a: &a x, b:*a}", "anchors and aliases", 1, 13),
-            ("many anchors", many_anchors.as_str(), "anchors are not understood", 1, 1),
+            ("anchor in a flow mapping", "{a: &a x}", "anchors and aliases are not understood", 1, 5),
+            ("anchor of a key", "&a b: 1\n", "a key is not text", 1, 1),
+            ("alias as key", "a: &a x\n*a : 1\n", "a key is not text", 2, 1),
             ("tag", "a: !thing {b: 1}\n", "a YAML tag is not understood", 1, 4),
             ("number as key", "a: {1: b}\n", "a key is not text", 1, 5),
-            ("noncharacter", "a: b\n\u{fdd0}c: d\n", "a noncharacter", 2, 1),
+            ("list as key", "a: {[1]: b}\n", "a key is not text", 1, 5),
+            ("tag of a key", "!thing a: b\n", "a key is not text", 1, 1),
             ("unclosed", "a: [1\n", "this is not valid YAML", 2, 1),
             ("unknown alias", "a: *b\n", "this is not valid YAML", 1, 4),
         ];
@@ -351,7 +360,15 @@ mod tests {
 
     #[test]
     fn ampersands_and_stars_in_text_are_no_anchors() {
-        for text in ["a: this &that and *this", "# &a *a\nb: 1", "a: \"&a\"\nb: \"*a\"", "a: x&y\nb: x*y"] {
+        let texts = [
+            "a: this &that and *this",
+            "# &a *a\nb: 1",
+            "a: \"&a\"\nb: \"*a\"",
+            "a: x&y\nb: x*y",
+            "\" *\": 1\n\"?&\": 2",
+            "a: |\n  - &a x\n  - *a\n",
+        ];
+        for text in texts {
             assert_eq!(findings_of(text), (true, vec![]), "{text}");
         }
     }
