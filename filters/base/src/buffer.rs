@@ -1,7 +1,7 @@
 //! [`Buffer`]: memory for text that arrives in parts.
 
 use bytes::{Bytes, BytesMut};
-use memmap2::MmapMut;
+use memmap2::{Advice, MmapMut};
 use std::fmt;
 use std::ops::Deref;
 
@@ -12,14 +12,18 @@ const MAX_HEAP_BYTES: usize = 64 << 10;
 /// than it is.
 const STEP_BYTES: usize = 4 << 10;
 
+/// Pages of a map that are asked for at once: one by one, as they are written to, costs twice as much.
+const PAGES_BYTES: usize = 64 << 10;
+
 /// Longest part that may share its memory with what comes after it.
 const MAX_SHARED_BYTES: usize = 4 << 10;
 
 /// Text that arrives in parts.
 ///
 /// One whose length was told before is allocated at once if that is at most 64 KiB. A longer one grows by 4 KiB up to there, and
-/// is one memory map of its whole length from then on: it takes what was written into it and no more, and goes back to
-/// the system as soon as nobody holds it, where an allocator keeps it for the next ones. Any other doubles on the heap.
+/// is one memory map of its whole length from then on: it takes what was written into it and at most 64 KiB more, and goes
+/// back to the system as soon as nobody holds it, where an allocator keeps it for the next ones. Any other doubles on the
+/// heap.
 #[derive(Default)]
 pub struct Buffer {
     memory: Memory,
@@ -32,10 +36,11 @@ enum Memory {
     Mapped(Mapped),
 }
 
-/// The first `len` bytes of a map are text.
+/// The first `len` bytes of a map are text. The first `present` bytes have pages.
 struct Mapped {
     map: MmapMut,
     len: usize,
+    present: usize,
 }
 
 impl Buffer {
@@ -56,10 +61,7 @@ impl Buffer {
         }
         match &mut self.memory {
             Memory::Heap(heap) => heap.extend_from_slice(part),
-            Memory::Mapped(mapped) => {
-                mapped.map[mapped.len..bytes].copy_from_slice(part);
-                mapped.len = bytes;
-            }
+            Memory::Mapped(mapped) => mapped.push(part),
         }
     }
 
@@ -68,9 +70,10 @@ impl Buffer {
         if self.planned > 0 && bytes > MAX_HEAP_BYTES {
             let at_least = if bytes > self.planned { 2 * bytes } else { self.planned };
             // The heap has to do if the system maps no more.
-            if let Ok(mut map) = MmapMut::map_anon(at_least) {
-                map[..self.len()].copy_from_slice(self);
-                self.memory = Memory::Mapped(Mapped { map, len: self.len() });
+            if let Ok(map) = MmapMut::map_anon(at_least) {
+                let mut mapped = Mapped { map, len: 0, present: 0 };
+                mapped.push(self);
+                self.memory = Memory::Mapped(mapped);
                 return;
             }
         }
@@ -109,6 +112,20 @@ impl Buffer {
             Memory::Heap(heap) => heap.freeze(),
             Memory::Mapped(mapped) => Bytes::from_owner(mapped),
         }
+    }
+}
+
+impl Mapped {
+    fn push(&mut self, part: &[u8]) {
+        let end = self.len + part.len();
+        if end > self.present {
+            let pages = end.next_multiple_of(PAGES_BYTES).min(self.map.len());
+            // A system that cannot gives each page when it is written to.
+            let _ = self.map.advise_range(Advice::PopulateWrite, self.present, pages - self.present);
+            self.present = pages;
+        }
+        self.map[self.len..end].copy_from_slice(part);
+        self.len = end;
     }
 }
 
