@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::{Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::task::yield_now;
 
 /// Most that is read at once into an empty buffer.
 pub const MAX_FIRST_READ_BYTES: usize = 16 << 10;
@@ -17,6 +18,7 @@ pub const MAX_FIRST_READ_BYTES: usize = 16 << 10;
 ///
 /// Most connections wait most of the time, and most of what comes is short: an empty buffer becomes as long as what was
 /// read, at most [`MAX_FIRST_READ_BYTES`], and takes no memory before. One that is not empty gets `most` more bytes at most.
+/// Where so much has come, more is likely to follow: other tasks have their turn before it is read.
 ///
 /// # Errors
 /// As the stream says.
@@ -25,7 +27,8 @@ pub async fn fill(
     buffer: &mut BytesMut,
     most: usize,
 ) -> io::Result<usize> {
-    poll_fn(|context| {
+    let room = if buffer.is_empty() { MAX_FIRST_READ_BYTES } else { most };
+    let read = poll_fn(|context| {
         if !buffer.is_empty() {
             buffer.reserve(most);
             return pin!(stream.read_buf(&mut buffer.limit(most))).poll(context);
@@ -38,7 +41,12 @@ pub async fn fill(
         *buffer = BytesMut::from(read.filled());
         Poll::Ready(Ok(buffer.len()))
     })
-    .await
+    .await?;
+    if read == room {
+        // The runtime itself ends a turn after 128 reads, which are two megabytes.
+        yield_now().await;
+    }
+    Ok(read)
 }
 
 /// A body that arrives in pieces; one that comes in a single piece is never copied.
@@ -126,6 +134,22 @@ mod tests {
         buffer.extend_from_slice(b"half");
         far.write_all(&[b'x'; 1 << 10]).await.unwrap();
         assert_eq!(fill(&mut near, &mut buffer, 100).await.unwrap(), 100);
+    }
+
+    #[tokio::test]
+    async fn who_sends_much_gives_way_after_each_read() {
+        let (mut near, mut far) = tokio::io::duplex(4 * MAX_FIRST_READ_BYTES);
+        far.write_all(&[b'x'; 3 * MAX_FIRST_READ_BYTES + 1]).await.unwrap();
+        let mut buffer = BytesMut::new();
+        for (reads, gives_way) in [(1, true), (2, true), (3, true), (4, false)] {
+            let gave_way = tokio::select! {
+                biased;
+                read = fill(&mut near, &mut buffer, MAX_FIRST_READ_BYTES) => { read.unwrap(); false }
+                () = std::future::ready(()) => true,
+            };
+            assert_eq!(gave_way, gives_way, "read {reads}");
+            assert_eq!(buffer.len(), (reads * MAX_FIRST_READ_BYTES).min(3 * MAX_FIRST_READ_BYTES + 1));
+        }
     }
 
     #[test]
