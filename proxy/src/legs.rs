@@ -41,7 +41,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, timeout};
 
@@ -130,6 +130,17 @@ struct Attached {
     inbox: mpsc::Sender<Delivered>,
     /// Room for its answer, where that comes on the stream of the leg too.
     answer: Option<mpsc::OwnedPermit<Delivered>>,
+}
+
+/// What became of a message for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Delivery {
+    /// The call will hear it.
+    Taken,
+    /// It is a call's, which has no room for it: nobody else may hear it, since other rules stand over others.
+    Full,
+    /// No call, or more than one, can be meant.
+    Nobody,
 }
 
 /// A message on its way to a call, and its part of what may wait.
@@ -433,8 +444,8 @@ impl Leg {
     }
 
     /// Gives a message to a call that it can belong to: the one of a number, or the one that may be
-    /// asked. `false` if there is none, or it does not listen.
-    fn deliver(&self, number: Option<u64>, message: &ServerMessage) -> bool {
+    /// asked.
+    fn deliver(&self, number: Option<u64>, message: &ServerMessage) -> Delivery {
         let state = self.lock();
         let mut fitting = state.attached.iter().filter(|one| match number {
             Some(number) => one.number == number,
@@ -443,11 +454,15 @@ impl Leg {
         match (fitting.next(), fitting.next()) {
             (Some(one), None) => {
                 let Some(share) = self.spoken.take(self.place.upstream.key, message.bytes.len()) else {
-                    return false;
+                    return Delivery::Full;
                 };
-                one.inbox.try_send(Delivered { message: message.clone(), _share: Some(share) }).is_ok()
+                match one.inbox.try_send(Delivered { message: message.clone(), _share: Some(share) }) {
+                    Ok(()) => Delivery::Taken,
+                    Err(TrySendError::Full(_)) => Delivery::Full,
+                    Err(TrySendError::Closed(_)) => Delivery::Nobody,
+                }
             }
-            _ => false,
+            _ => Delivery::Nobody,
         }
     }
 

@@ -216,7 +216,7 @@ impl Metrics {
             )?,
             untold: counters(
                 "portunus_messages_dropped_total",
-                "Messages outside of calls that somebody did not take in time",
+                "Messages that somebody did not take in time",
                 &["for"],
             )?,
             tables: gauges("portunus_table_entries", "Entries in tables that outlive messages", &["table"])?,

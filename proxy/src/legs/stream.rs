@@ -1,6 +1,6 @@
 //! The stream of a leg: what a legacy server says outside of calls.
 
-use super::{Heard, Leg, Origin, What};
+use super::{Delivery, Heard, Leg, Origin, What};
 use crate::bridge;
 use crate::context::Gateway;
 use crate::errand::{self, Addressed, CROWDED, Errand, INCAPABLE, UNRELATED};
@@ -175,29 +175,32 @@ pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &ServerMessa
             leg.tell(gateway, Errand::Pong { session: leg.session(), id: id.clone() });
         }
         (Shape::Request, _, Some(id)) => {
-            if leg.deliver(None, message) {
-                return;
-            }
-            let why = match question_of_server_request(message.text(), id.as_json()) {
-                Ok(Some(question)) if leg.origin == Origin::Own => {
-                    return told_of(gateway, leg, What::Question { id: id.clone(), question });
-                }
-                Ok(Some(question)) if !leg.place.profile.can(question.ability()) => INCAPABLE,
-                _ => UNRELATED,
+            let why = match leg.deliver(None, message) {
+                Delivery::Taken => return,
+                Delivery::Full => CROWDED,
+                Delivery::Nobody => match question_of_server_request(message.text(), id.as_json()) {
+                    Ok(Some(question)) if leg.origin == Origin::Own => {
+                        return told_of(gateway, leg, What::Question { id: id.clone(), question });
+                    }
+                    Ok(Some(question)) if !leg.place.profile.can(question.ability()) => INCAPABLE,
+                    _ => UNRELATED,
+                },
             };
             leg.tell(gateway, Errand::Decline { session: leg.session(), id: id.clone(), why });
         }
         (Shape::Notification, Some(method), _) => {
-            let delivered = match method.name() {
-                "notifications/progress" => {
-                    content.progress.is_some_and(|number| leg.deliver(Some(number), message))
-                }
-                "notifications/message" | "notifications/cancelled" => leg.deliver(None, message),
-                _ => false,
+            let delivery = match (method.name(), content.progress) {
+                ("notifications/progress", Some(number)) => leg.deliver(Some(number), message),
+                ("notifications/message" | "notifications/cancelled", _) => leg.deliver(None, message),
+                _ => Delivery::Nobody,
             };
-            if !delivered {
-                let notice = What::Notice { method: method.clone(), message: message.bytes.clone() };
-                told_of(gateway, leg, notice);
+            match delivery {
+                Delivery::Taken => {}
+                Delivery::Full => gateway.metrics.untold("call", 1),
+                Delivery::Nobody => {
+                    let notice = What::Notice { method: method.clone(), message: message.bytes.clone() };
+                    told_of(gateway, leg, notice);
+                }
             }
         }
         (Shape::Result | Shape::Error, _, Some(id)) => leg.answered(id, message),

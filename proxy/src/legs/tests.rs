@@ -1,5 +1,7 @@
-use super::{Leg, What};
+use super::{Delivery, INBOX, Leg, What, stream};
+use crate::talk::server_message::ServerMessage;
 use crate::testing::{Asked, Bed, Server, Wire, within};
+use bytes::Bytes;
 use portunus_filters::mcp::Revision;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -137,4 +139,35 @@ async fn silent_stream_stays_open_while_server_answers_ping() {
     let heard = within("the gap", bed.gateway.estate.heard.next()).await;
     assert!(matches!(heard.what, What::Gap), "{:?}", heard.what);
     drop(legs);
+}
+
+#[tokio::test]
+async fn what_a_call_has_no_room_for_is_told_to_nobody_else() {
+    let server = server(Arc::new(Semaphore::new(0)), "200 OK").await;
+    let bed = Bed::before(server.address, ", era: legacy");
+    let leg = own(&bed, 1).await.remove(0);
+    let message = |text: &'static str| ServerMessage::read(Bytes::from_static(text.as_bytes()));
+    let log =
+        message(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#);
+    let question = message(
+        r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{"message":"Name?","requestedSchema":{"type":"object","properties":{}}}}"#,
+    );
+    let call = leg.attach(leg.number(), true);
+    for _ in 0..=INBOX {
+        assert_eq!(leg.deliver(None, &log), Delivery::Taken);
+    }
+    assert_eq!(leg.deliver(None, &log), Delivery::Full);
+    stream::sort(&bed.gateway, &leg, &log);
+    stream::sort(&bed.gateway, &leg, &question);
+    let declined = server.hears("POST").await;
+    assert!(declined.body["id"] == "q" && declined.body["error"].is_object(), "{}", declined.body);
+    assert!(bed.gateway.estate.heard.is_empty());
+    // Once there is no call, they are for whoever hears the session.
+    drop(call);
+    assert_eq!(leg.deliver(None, &log), Delivery::Nobody);
+    stream::sort(&bed.gateway, &leg, &question);
+    assert!(matches!(
+        within("the question", bed.gateway.estate.heard.next()).await.what,
+        What::Question { .. }
+    ));
 }
