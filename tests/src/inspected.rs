@@ -4,7 +4,9 @@
 use crate::harness::mcp::{Call, text, tool};
 use crate::harness::{Caller, Era, Gateway, Mcp, Nature, Said, within};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
@@ -32,7 +34,7 @@ async fn gateway(server: &Mcp, obligations: Value) -> Gateway {
 /// A gateway with these obligations for messages that meet a condition.
 async fn obliging(server: &Mcp, condition: &str, obligations: Value) -> Gateway {
     let policy = format!(
-        "package mcp.authz\nimport rego.v1\ndefault decision := {{\"allow\": true}}\n\
+        "package mcp.authz\nimport rego.v1\ndefault decision := {{\"allow\": true}}\nvisible := true\n\
          decision := {{\"allow\": true, \"obligations\": {obligations}}} if {condition}\n"
     );
     let document = format!(
@@ -142,5 +144,44 @@ async fn a_question_is_held_to_the_decision_on_itself_too() {
             assert_eq!(progress(&said), [SECRET], "{era:?} {:?}", said.before);
             assert_eq!(question(&said), Some(&json!(told)), "{era:?} {:?} {}", said.before, said.all());
         }
+    }
+}
+
+/// A question waits for its answer in the next call of a modern client: what its server says meanwhile is told in the
+/// answer to that one.
+#[tokio::test]
+async fn what_is_said_while_a_call_is_parked_is_held_to_the_rules_of_the_retry() {
+    let blanked = (json!({"redact": ["salary"]}), "[redacted]", "[redacted]");
+    for (obligations, told, answer) in [(json!({}), SECRET, "done"), blanked] {
+        let (parked, kept) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let signals = (Arc::clone(&parked), Arc::clone(&kept));
+        let server = Mcp::start(Nature::of(Era::Legacy), vec![tool("ask")], move |call: Call| {
+            let (parked, kept) = signals.clone();
+            async move {
+                let meanwhile = async {
+                    parked.notified().await;
+                    call.progress_saying(json!({"progress": 1, "message": SECRET})).await;
+                    // Answered once what came before is kept.
+                    call.ask("ping", json!({})).await;
+                    kept.notify_one();
+                };
+                tokio::join!(call.elicit("Your name?"), meanwhile);
+                Ok(text("done"))
+            }
+        })
+        .await;
+        let gateway = obliging(&server, "input.mcp.responses", obligations).await;
+        let mut client = Caller::new(Era::Modern, gateway.address);
+        let asked = call(&mut client, "ask").await;
+        assert!(progress(&asked).is_empty(), "{:?}", asked.before);
+        parked.notify_one();
+        within(20, "what the server says is kept", kept.notified()).await;
+        let mut retry = json!({"name": "ask", "arguments": {}, "_meta": {"progressToken": "p"}});
+        let result = &asked.message["result"];
+        let key = result["inputRequests"].as_object().unwrap().keys().next().unwrap();
+        retry["requestState"] = result["requestState"].clone();
+        retry["inputResponses"] = json!({key: {"action": "accept", "content": {"name": "Ada"}}});
+        let done = client.request("tools/call", retry).await.unwrap();
+        assert_eq!((done.text(), progress(&done)), (answer, vec![&json!(told)]), "{}", done.all());
     }
 }

@@ -93,7 +93,7 @@ async fn calls(
             desk.snapshot.release();
             let mut resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             resumed.talk.hold_to(&cleared);
-            resumed.report_to(parts.progress_token().map_err(unreadable)?);
+            resumed.talk.report_to(parts.progress_token().map_err(unreadable)?);
             out.record.begin_forwarding(resumed.talk.pool());
             Box::pin(round.resume(resumed, replies, out)).await
         }
@@ -188,9 +188,9 @@ impl Round<'_, '_> {
         replies: Vec<(Arc<str>, String)>,
         out: &mut Answering<'_>,
     ) -> Result<End, Denial> {
-        let Resumed { mut talk, questions, turns } = resumed;
+        let Resumed { mut talk, questions } = resumed;
         let answer = |question: &ReleasedQuestion| replies.iter().find(|(key, _)| *key == question.key);
-        let (answered, open): (Vec<_>, Vec<_>) =
+        let (answered, mut open): (Vec<_>, Vec<_>) =
             questions.into_iter().partition(|question| answer(question).is_some());
         let told: Vec<_> = answered
             .iter()
@@ -205,10 +205,11 @@ impl Round<'_, '_> {
             out.record.note_cause(&failure.cause);
             return Err(failure.denial);
         }
-        for turn in turns {
+        while let Some(turn) = talk.recall().await {
             match self.turn(turn, &mut talk, out).await? {
                 Next::Over(end) => return Ok(over(talk, end)),
-                Next::Ask(_) | Next::More => {}
+                Next::Ask(questions) => open.extend(questions),
+                Next::More => {}
             }
         }
         if open.is_empty() {
@@ -259,7 +260,7 @@ impl Round<'_, '_> {
         out: &mut Answering<'_>,
     ) -> Result<End, Denial> {
         let desk = self.desk;
-        let call = Resumed { talk, questions: questions.clone(), turns: Vec::new() };
+        let call = Resumed { talk, questions: questions.clone() };
         let rules = &desk.server.parked;
         let ticket = self.ticket();
         let serial = desk.gateway.estate.parked.park(desk.gateway, ticket.clone(), rules, call)?;

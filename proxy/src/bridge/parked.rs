@@ -7,7 +7,7 @@
 use crate::context::Gateway;
 use crate::drain::{Phase, reached};
 use crate::shares::{Holding, Owner, Share};
-use crate::talk::{Answer, CallerKey, Talk, Turn};
+use crate::talk::{CallerKey, Talk};
 use portunus_config::{ParkedRules, ServerId};
 use portunus_filters::{Denial, Reason, ReleasedQuestion};
 use std::collections::HashMap;
@@ -40,8 +40,6 @@ pub struct Resumed {
     pub talk: Talk,
     /// Questions that were asked and not answered.
     pub questions: Vec<ReleasedQuestion>,
-    /// What the server said meanwhile, in order.
-    pub turns: Vec<Turn>,
 }
 
 /// Calls that wait for their clients.
@@ -154,19 +152,7 @@ impl Resumed {
     /// How many bytes of the client's and the server's text it keeps.
     fn bytes(&self) -> usize {
         let asked: usize = self.questions.iter().map(|question| question.params.len()).sum();
-        self.talk.kept_bytes() + asked + self.turns.iter().map(bytes_of).sum::<usize>()
-    }
-
-    /// Reports progress under the token of the request that takes the call up again: its client does not
-    /// wait for anything under the former one. What was reported meanwhile is told under the new one too.
-    pub(super) fn report_to(&mut self, token: Option<String>) {
-        let former = self.talk.report_to(token);
-        let turns = std::mem::take(&mut self.turns).into_iter();
-        let renamed = turns.filter_map(|turn| match turn {
-            Turn::Note(note) => self.talk.renamed(note, former.as_deref()).map(Turn::Note),
-            turn => Some(turn),
-        });
-        self.turns = renamed.collect();
+        self.talk.kept_bytes() + asked
     }
 }
 
@@ -246,7 +232,7 @@ async fn wait(
     until: Instant,
 ) {
     let mut phase = gateway.drain.watch();
-    let (mut over, mut shares) = (false, vec![share]);
+    let mut shares = vec![share];
     loop {
         tokio::select! {
             biased;
@@ -258,18 +244,11 @@ async fn wait(
                 }
                 return;
             }
-            turn = call.talk.next(), if !over => {
-                over = matches!(turn, Turn::Done(_) | Turn::Failed(_));
-                let share = gateway.estate.texts.take(call.talk.owner(), bytes_of(&turn));
+            Some(bytes) = call.talk.keep_next() => {
+                let share = gateway.estate.texts.take(call.talk.owner(), bytes);
                 let is_too_much = share.is_none();
                 shares.extend(share);
-                match turn {
-                    // `texts` counts it from here on.
-                    Turn::Done(answer) => call.turns.push(Turn::Done(Answer { room: None, ..answer })),
-                    Turn::Ask(questions) => call.questions.extend(questions),
-                    turn => call.turns.push(turn),
-                }
-                if is_too_much || call.turns.len() + call.questions.len() > MAX_TURNS {
+                if is_too_much || shares.len() > MAX_TURNS {
                     tracing::warn!(upstream = &*call.talk.upstream().name, "a server says too much to a call that waits for its client");
                     break;
                 }
@@ -280,16 +259,6 @@ async fn wait(
     }
     gateway.estate.parked.table().remove(serial);
     call.talk.cancel();
-}
-
-/// How many bytes of the server's text a turn keeps.
-fn bytes_of(turn: &Turn) -> usize {
-    match turn {
-        Turn::Note(message) => message.len(),
-        Turn::Ask(questions) => questions.iter().map(|question| question.params.len()).sum(),
-        Turn::Done(answer) => answer.kept_bytes(),
-        Turn::Failed(_) => 0,
-    }
 }
 
 #[cfg(test)]

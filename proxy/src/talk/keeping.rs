@@ -6,6 +6,7 @@ use crate::context::Gateway;
 use crate::reads::{AtHand, Read, Wanted};
 use bytes::Bytes;
 use portunus_filters::Era;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Where the answer to a request may be kept, if it may.
@@ -67,6 +68,7 @@ impl Talk {
             unasked: Vec::new(),
             seat: None,
             travel: None,
+            unheard: VecDeque::new(),
             inspecting: None,
         }
     }

@@ -39,6 +39,7 @@ use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Fault, Id, Method};
 use portunus_filters::{Denial, Era, Reason, Released, ReleasedQuestion};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use travel::{Travel, seated};
 use voice::Voice;
@@ -107,6 +108,8 @@ pub struct Talk {
     /// Where an upstream has several places: the one it is at, and how it goes to another.
     seat: Option<Seat>,
     travel: Option<Box<Travel>>,
+    /// What was heard while nobody listened to the talk, and is not inspected yet.
+    unheard: VecDeque<Heard>,
     /// What was heard last, while inspectors read it aside.
     inspecting: Option<Inspecting>,
 }
@@ -168,7 +171,18 @@ impl Talk {
         let mut talk = match Way::open((&common, parts), era, leg, &speech).await {
             Ok(way) => {
                 let unasked = Vec::new();
-                Talk { common, way, read, doubt: None, over: false, unasked, seat, travel, inspecting: None }
+                Talk {
+                    common,
+                    way,
+                    read,
+                    doubt: None,
+                    over: false,
+                    unasked,
+                    seat,
+                    travel,
+                    unheard: VecDeque::new(),
+                    inspecting: None,
+                }
             }
             Err(failure) => Box::pin(Talk::elsewhere(common, read, (seat, travel), failure)).await?,
         };
@@ -200,6 +214,7 @@ impl Talk {
                             unasked: Vec::new(),
                             seat,
                             travel: Some(travel),
+                            unheard: VecDeque::new(),
                             inspecting: None,
                         });
                     }
@@ -215,15 +230,14 @@ impl Talk {
     /// What happens next. Safe to cancel; waits for ever once the talk is over.
     pub async fn next(&mut self) -> Turn {
         loop {
-            let turn = match self.inspecting {
-                Some(_) => self.inspected().await,
-                None if self.over => std::future::pending().await,
-                None => {
-                    let (heard, read) = self.next_heard().await;
-                    self.inspect(heard, read)
-                }
-            };
-            if let Some(turn) = turn {
+            if let Some(turn) = self.recall().await {
+                return turn;
+            }
+            if self.over {
+                std::future::pending::<()>().await;
+            }
+            let (heard, read) = self.next_heard().await;
+            if let Some(turn) = self.inspect(heard, read) {
                 return turn;
             }
         }
@@ -341,9 +355,10 @@ impl Talk {
         &self.common.place.upstream
     }
 
-    /// How many bytes of its client's text it keeps.
+    /// How many bytes of its client's text it keeps, and of what its server said to nobody yet.
     pub fn kept_bytes(&self) -> usize {
-        self.common.permit.body().len() + self.common.token.as_ref().map_or(0, String::len)
+        let said: usize = self.unheard.iter().map(Heard::kept_bytes).sum();
+        self.common.permit.body().len() + self.common.token.as_ref().map_or(0, String::len) + said
     }
 
     /// The connections to the upstream.

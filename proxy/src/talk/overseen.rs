@@ -6,8 +6,7 @@ use crate::offload::INLINE_BYTES;
 use crate::reads::Read;
 use crate::talk::server_message::ServerMessage;
 use bytes::Bytes;
-use portunus_filters::mcp::Envelope;
-use portunus_filters::{Channel, Cleared, Released};
+use portunus_filters::{Channel, Cleared};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,12 +29,21 @@ impl Heard {
         Heard::Note { message: message.bytes.clone(), number: number.into() }
     }
 
+    /// How long the text is that inspectors read.
     fn bytes(&self) -> usize {
         match self {
             Heard::Note { message, .. } => message.len(),
             Heard::Ask(questions) => questions.iter().map(|question| question.params.len()).sum(),
             Heard::Done(answer) => answer.text().len(),
             Heard::Failed(_) => 0,
+        }
+    }
+
+    /// How many bytes of the server's text it keeps.
+    pub(super) fn kept_bytes(&self) -> usize {
+        match self {
+            Heard::Done(answer) => answer.kept_bytes(),
+            other => other.bytes(),
         }
     }
 }
@@ -62,20 +70,41 @@ impl Talk {
         self.common.overseer.add(cleared.inspectors());
     }
 
-    /// Reports progress under another token of the client from now on; gives the former one.
-    pub fn report_to(&mut self, token: Option<String>) -> Option<String> {
-        std::mem::replace(&mut self.common.token, token)
+    /// Reports progress under another token of the client from now on: it does not wait for anything under the
+    /// former one.
+    pub fn report_to(&mut self, token: Option<String>) {
+        self.common.token = token;
     }
 
-    /// A notification that was worded for the `former` token; `None` if nobody waits for it any more.
-    pub fn renamed(&self, note: Released, former: Option<&str>) -> Option<Released> {
-        let is_progress = |text: &str| {
-            Envelope::read(text)
-                .is_ok_and(|read| read.method.is_some_and(|method| method.is("notifications/progress")))
-        };
-        match (is_progress(note.text()), former) {
-            (true, Some(former)) => self.common.told(&note, former),
-            _ => Some(note),
+    /// Listens while the client is away: keeps what the server says next until [`Talk::recall`] and gives how many
+    /// bytes that is, none once nothing follows. Safe to cancel.
+    pub async fn keep_next(&mut self) -> Option<usize> {
+        if self.over {
+            return None;
+        }
+        let (mut heard, _) = self.next_heard().await;
+        if let Heard::Done(answer) = &mut heard {
+            // Who keeps it counts its bytes from here on.
+            answer.room = None;
+        }
+        let bytes = heard.kept_bytes();
+        self.unheard.push_back(heard);
+        Some(bytes)
+    }
+
+    /// What was heard before and not told yet, one after the other; inspectors read it now. Safe to cancel.
+    pub async fn recall(&mut self) -> Option<Turn> {
+        loop {
+            let turn = match self.inspecting {
+                Some(_) => self.inspected().await,
+                None => {
+                    let heard = self.unheard.pop_front()?;
+                    self.inspect(heard, None)
+                }
+            };
+            if turn.is_some() {
+                return turn;
+            }
         }
     }
 

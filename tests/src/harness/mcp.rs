@@ -120,12 +120,16 @@ impl Call {
 
     /// Asks the client's user on the stream of this call, and gives the whole answer; legacy only.
     pub(crate) async fn elicit(&self, message: &str) -> Value {
+        self.ask("elicitation/create", question(message)).await
+    }
+
+    /// Sends the client a request, and gives its answer.
+    pub(crate) async fn ask(&self, method: &str, params: Value) -> Value {
         let session = self.session.as_ref().expect("a legacy session");
         let id = format!("q-{}", session.questions.fetch_add(1, Ordering::SeqCst));
         let (told, answer) = oneshot::channel();
         session.waiting.lock().unwrap().insert(id.clone(), told);
-        let params = question(message);
-        let request = json!({"jsonrpc": "2.0", "id": id, "method": "elicitation/create", "params": params});
+        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         self.stream.send(request).await.unwrap();
         answer.await.unwrap_or(Value::Null)
     }

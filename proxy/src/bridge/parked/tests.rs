@@ -1,5 +1,5 @@
 use super::*;
-use crate::talk::Rounds;
+use crate::talk::{Rounds, Turn};
 use crate::testing::{Asked, Bed, Server, Wire, within};
 use portunus_filters::Identity;
 use std::net::Ipv4Addr;
@@ -59,7 +59,7 @@ async fn attend(
 async fn asked(bed: &Bed, caller: &str) -> Resumed {
     let mut talk = bed.open(&bed.place(caller, PERSON), CALL, Rounds::Asks).await;
     match within("a question", talk.next()).await {
-        Turn::Ask(questions) => Resumed { talk, questions, turns: Vec::new() },
+        Turn::Ask(questions) => Resumed { talk, questions },
         other => panic!("no question: {other:?}"),
     }
 }
@@ -111,7 +111,8 @@ async fn what_the_server_says_meanwhile_reaches_the_client_in_order() {
     let serial = parked.park(&bed.gateway, ticket(), &ParkedRules::default(), call).unwrap();
     asker.says.send(PROGRESS).unwrap();
     asker.says.send(r#"{"jsonrpc":"2.0","id":ID,"result":{}}"#).unwrap();
-    let Resumed { mut talk, mut turns, .. } = parked.claim(serial, &ticket()).await.unwrap();
+    let Resumed { mut talk, .. } = parked.claim(serial, &ticket()).await.unwrap();
+    let mut turns = Vec::new();
     while turns.len() < 2 {
         turns.push(within("the rest", talk.next()).await);
     }
