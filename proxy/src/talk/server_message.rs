@@ -194,17 +194,29 @@ impl Framed {
     }
 }
 
-/// `part` as a share of `whole` if it lies in it, else a copy.
+/// `part` as a share of `whole` if it is the most of it, else a copy: comments of an event can be longer than its message
+/// by any factor, and who keeps the message counts no more than that.
 fn slice_of(whole: &Bytes, part: &[u8]) -> Bytes {
     match portunus_filters::mcp::Span::locate(whole, part) {
-        Some(span) => whole.slice(span.start as usize..span.end as usize),
-        None => Bytes::copy_from_slice(part),
+        Some(span) if 2 * part.len() >= whole.len() => whole.slice(span.start as usize..span.end as usize),
+        _ => Bytes::copy_from_slice(part),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_shares_the_memory_of_what_it_came_in_only_if_it_is_most_of_it() {
+        let message = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
+        for (comment, is_shared) in [(10, true), (1 << 20, false)] {
+            let raw = Bytes::from(format!(": {}\ndata: {message}\n\n", "x".repeat(comment)));
+            let part = slice_of(&raw, &raw[raw.len() - message.len() - 2..raw.len() - 2]);
+            assert_eq!(part, message);
+            assert_eq!(!raw.is_unique(), is_shared, "a comment of {comment} bytes");
+        }
+    }
 
     #[test]
     fn each_kind_of_message_has_its_own_length() {
