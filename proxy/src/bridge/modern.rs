@@ -168,7 +168,7 @@ impl Round<'_, '_> {
             overseer,
         };
         match Talk::open(desk.gateway, order).await {
-            Ok(talk) => self.converse(talk, out).await,
+            Ok(talk) => self.converse(talk, Vec::new(), out).await,
             Err(failure) => {
                 out.record.note_cause(&failure.cause);
                 Err(failure.denial)
@@ -190,7 +190,7 @@ impl Round<'_, '_> {
     ) -> Result<End, Denial> {
         let Resumed { mut talk, questions } = resumed;
         let answer = |question: &ReleasedQuestion| replies.iter().find(|(key, _)| *key == question.key);
-        let (answered, mut open): (Vec<_>, Vec<_>) =
+        let (answered, open): (Vec<_>, Vec<_>) =
             questions.into_iter().partition(|question| answer(question).is_some());
         let told: Vec<_> = answered
             .iter()
@@ -205,28 +205,24 @@ impl Round<'_, '_> {
             out.record.note_cause(&failure.cause);
             return Err(failure.denial);
         }
-        while let Some(turn) = talk.recall().await {
-            match self.turn(turn, &mut talk, out).await? {
-                Next::Over(end) => return Ok(over(talk, end)),
-                Next::Ask(questions) => open.extend(questions),
-                Next::More => {}
-            }
-        }
-        if open.is_empty() {
-            self.converse(talk, out).await
-        } else {
-            Box::pin(self.park(talk, open, out)).await
-        }
+        self.converse(talk, open, out).await
     }
 
-    async fn converse(&mut self, mut talk: Talk, out: &mut Answering<'_>) -> Result<End, Denial> {
+    /// Brings what the server says to the client until the call is over or there are `open` questions: what was said
+    /// before these can be answered comes with them.
+    async fn converse(
+        &mut self,
+        mut talk: Talk,
+        mut open: Vec<ReleasedQuestion>,
+        out: &mut Answering<'_>,
+    ) -> Result<End, Denial> {
         let mut phase = out.phase.clone();
         let mut silence = self.desk.guest.silences.lend();
         let mut silent_until = Instant::now() + self.desk.server.keepalive;
         loop {
             let turn = tokio::select! {
                 biased;
-                turn = talk.next() => turn,
+                turn = next_turn(&mut talk, open.is_empty()) => turn,
                 () = out.gone() => {
                     talk.cancel();
                     return Ok(End::Broken);
@@ -245,10 +241,11 @@ impl Round<'_, '_> {
                 }
             };
             out.record.end_upstream_wait();
+            let Some(turn) = turn else { return Box::pin(self.park(talk, open, out)).await };
             match self.turn(turn, &mut talk, out).await? {
                 Next::More => out.record.begin_upstream_wait(),
                 Next::Over(end) => return Ok(over(talk, end)),
-                Next::Ask(questions) => return Box::pin(self.park(talk, questions, out)).await,
+                Next::Ask(questions) => open.extend(questions),
             }
         }
     }
@@ -299,6 +296,14 @@ impl Round<'_, '_> {
                 Err(failure.denial)
             }
         }
+    }
+}
+
+/// What happens next; `None` once questions are open and all that was said before is told.
+async fn next_turn(talk: &mut Talk, goes_on: bool) -> Option<Turn> {
+    match goes_on {
+        true => Some(talk.next().await),
+        false => talk.next_buffered().await,
     }
 }
 

@@ -20,9 +20,6 @@ use tokio::time::{Instant, sleep_until};
 /// Calls that wait, of all virtual servers together.
 const MAX_PARKED: usize = 100_000;
 
-/// What a server says while its call is parked; one that says more ends it.
-const MAX_TURNS: usize = 256;
-
 /// What a parked call is known by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
@@ -227,12 +224,11 @@ impl ParkedCalls {
 async fn wait(
     gateway: Arc<Gateway>,
     serial: u64,
-    (mut call, share): (Resumed, Share),
+    (mut call, _share): (Resumed, Share),
     mut claimed: oneshot::Receiver<oneshot::Sender<Resumed>>,
     until: Instant,
 ) {
     let mut phase = gateway.drain.watch();
-    let mut shares = vec![share];
     loop {
         tokio::select! {
             biased;
@@ -244,15 +240,10 @@ async fn wait(
                 }
                 return;
             }
-            Some(bytes) = call.talk.keep_next() => {
-                let share = gateway.estate.texts.take(call.talk.owner(), bytes);
-                let is_too_much = share.is_none();
-                shares.extend(share);
-                if is_too_much || shares.len() > MAX_TURNS {
-                    tracing::warn!(upstream = &*call.talk.upstream().name, "a server says too much to a call that waits for its client");
-                    break;
-                }
-            }
+            had_room = call.talk.buffer_next() => if !had_room {
+                tracing::warn!(upstream = &*call.talk.upstream().name, "a server says too much to a call that waits for its client");
+                break;
+            },
             () = sleep_until(until) => break,
             () = reached(&mut phase, Phase::Expired) => break,
         }

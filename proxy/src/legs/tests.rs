@@ -1,4 +1,5 @@
 use super::{Delivery, INBOX, Leg, What, stream};
+use crate::errand::CROWDED;
 use crate::talk::server_message::ServerMessage;
 use crate::testing::{Asked, Bed, Server, Wire, within};
 use bytes::Bytes;
@@ -160,7 +161,7 @@ async fn what_a_call_has_no_room_for_is_told_to_nobody_else() {
     stream::sort(&bed.gateway, &leg, &log);
     stream::sort(&bed.gateway, &leg, &question);
     let declined = server.hears("POST").await;
-    assert!(declined.body["id"] == "q" && declined.body["error"].is_object(), "{}", declined.body);
+    assert!(declined.body["id"] == "q" && declined.body["error"]["message"] == CROWDED, "{}", declined.body);
     assert!(bed.gateway.estate.heard.is_empty());
     // Once there is no call, they are for whoever hears the session.
     drop(call);

@@ -6,7 +6,6 @@ use crate::context::Gateway;
 use crate::reads::{AtHand, Read, Wanted};
 use bytes::Bytes;
 use portunus_filters::Era;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Where the answer to a request may be kept, if it may.
@@ -59,18 +58,7 @@ pub(super) async fn look(read: Option<Box<Read>>, era: Era) -> Sought {
 impl Talk {
     /// A talk whose answer is there.
     pub(super) fn given(common: Box<Common>, answer: Answer<Bytes>) -> Talk {
-        Talk {
-            common,
-            way: Way::Given(Box::new(answer)),
-            read: None,
-            doubt: None,
-            over: false,
-            unasked: Vec::new(),
-            seat: None,
-            travel: None,
-            unheard: VecDeque::new(),
-            inspecting: None,
-        }
+        Talk::new(common, Way::Given(Box::new(answer)))
     }
 
     /// Gives `meanwhile` for what this talk asks, which goes on aside for those who ask next.

@@ -4,6 +4,7 @@
 //! rounds or by requests of the server. What it sends is permitted by the `Cleared` it was opened with.
 
 mod answer;
+mod buffered;
 mod course;
 mod doubt;
 mod keeping;
@@ -26,6 +27,9 @@ use crate::offload::OffloadQueue;
 use crate::reads::Read;
 use crate::upstreams::pool::Pool;
 use crate::upstreams::replicas::Seat;
+use buffered::Buffered;
+#[cfg(test)]
+pub(crate) use buffered::MAX_BUFFERED_MESSAGES;
 use bytes::Bytes;
 use doubt::Doubt;
 use keeping::{Sought, look, sought};
@@ -108,8 +112,8 @@ pub struct Talk {
     /// Where an upstream has several places: the one it is at, and how it goes to another.
     seat: Option<Seat>,
     travel: Option<Box<Travel>>,
-    /// What was heard while nobody listened to the talk, and is not inspected yet.
-    unheard: VecDeque<Heard>,
+    /// What was heard while the client was away.
+    buffered: VecDeque<Buffered>,
     /// What was heard last, while inspectors read it aside.
     inspecting: Option<Inspecting>,
 }
@@ -169,21 +173,7 @@ impl Talk {
         let seat = seated(gateway, &mut order);
         let common = Common::of(gateway, order, parts)?;
         let mut talk = match Way::open((&common, parts), era, leg, &speech).await {
-            Ok(way) => {
-                let unasked = Vec::new();
-                Talk {
-                    common,
-                    way,
-                    read,
-                    doubt: None,
-                    over: false,
-                    unasked,
-                    seat,
-                    travel,
-                    unheard: VecDeque::new(),
-                    inspecting: None,
-                }
-            }
+            Ok(way) => Talk { read, seat, travel, ..Talk::new(common, way) },
             Err(failure) => Box::pin(Talk::elsewhere(common, read, (seat, travel), failure)).await?,
         };
         talk.doubt = Doubt::of(relist, era, speech);
@@ -205,18 +195,7 @@ impl Talk {
             (Some(seat), Some(mut travel)) if failure.reach == Reach::Unreached => {
                 match travel.on(common.clone(), seat, &failure).await {
                     Ok((common, way, seat)) => {
-                        return Ok(Talk {
-                            common,
-                            way,
-                            read,
-                            doubt: None,
-                            over: false,
-                            unasked: Vec::new(),
-                            seat,
-                            travel: Some(travel),
-                            unheard: VecDeque::new(),
-                            inspecting: None,
-                        });
+                        return Ok(Talk { read, seat, travel: Some(travel), ..Talk::new(common, way) });
                     }
                     Err(failure) => failure,
                 }
@@ -227,10 +206,25 @@ impl Talk {
         older.map(|answer| Talk::given(common, answer)).ok_or(failure)
     }
 
+    fn new(common: Box<Common>, way: Way) -> Talk {
+        Talk {
+            common,
+            way,
+            read: None,
+            doubt: None,
+            over: false,
+            unasked: Vec::new(),
+            seat: None,
+            travel: None,
+            buffered: VecDeque::new(),
+            inspecting: None,
+        }
+    }
+
     /// What happens next. Safe to cancel; waits for ever once the talk is over.
     pub async fn next(&mut self) -> Turn {
         loop {
-            if let Some(turn) = self.recall().await {
+            if let Some(turn) = self.next_buffered().await {
                 return turn;
             }
             if self.over {
@@ -355,10 +349,9 @@ impl Talk {
         &self.common.place.upstream
     }
 
-    /// How many bytes of its client's text it keeps, and of what its server said to nobody yet.
+    /// How many bytes of its client's text it keeps.
     pub fn kept_bytes(&self) -> usize {
-        let said: usize = self.unheard.iter().map(Heard::kept_bytes).sum();
-        self.common.permit.body().len() + self.common.token.as_ref().map_or(0, String::len) + said
+        self.common.permit.body().len() + self.common.token.as_ref().map_or(0, String::len)
     }
 
     /// The connections to the upstream.
@@ -453,16 +446,26 @@ impl Common {
 
     /// A notification in the client's words; `None` if it is not for it.
     fn told(&self, note: &Released, number: &str) -> Option<Released> {
-        let token = self.token.as_deref().map(|client| Token { upstream: number, client });
-        let log_level = self.place.profile.log_level;
-        let listener = Listener { era: self.client, token, log_level, subscription: None };
-        match bridge::notification(note.text(), &listener) {
+        match bridge::notification(note.text(), &self.listener(number)) {
             Ok(told) => told.map(|told| note.translated(told)),
             Err(fault) => {
                 tracing::debug!(upstream = &*self.place.upstream.name, %fault, "notification dropped");
                 None
             }
         }
+    }
+
+    /// Whether the client would get a notification if no rule stood over it.
+    pub(super) fn hears(&self, note: &[u8], number: &str) -> bool {
+        let note = std::str::from_utf8(note).unwrap_or_default();
+        bridge::notification(note, &self.listener(number)).is_ok_and(|told| told.is_some())
+    }
+
+    /// The client, who waits for the answer to what its upstream knows as `number`.
+    fn listener<'a>(&'a self, number: &'a str) -> Listener<'a> {
+        let token = self.token.as_deref().map(|client| Token { upstream: number, client });
+        let log_level = self.place.profile.log_level;
+        Listener { era: self.client, token, log_level, subscription: None }
     }
 
     /// The outcome of a request whose questions stay without an answer: what a model can read if it

@@ -65,7 +65,8 @@ impl Inspected {
 pub(super) type Inspecting = Pin<Box<dyn Future<Output = Inspected> + Send>>;
 
 impl Talk {
-    /// Holds what servers say to the inspectors of a message that takes the call up again, beside those of the call.
+    /// Holds what servers say to the inspectors of a message that takes the call up again, beside those of the call; also
+    /// what they said before and nobody has heard yet.
     pub fn hold_to(&mut self, cleared: &Cleared) {
         self.common.overseer.add(cleared.inspectors());
     }
@@ -74,38 +75,6 @@ impl Talk {
     /// former one.
     pub fn report_to(&mut self, token: Option<String>) {
         self.common.token = token;
-    }
-
-    /// Listens while the client is away: keeps what the server says next until [`Talk::recall`] and gives how many
-    /// bytes that is, none once nothing follows. Safe to cancel.
-    pub async fn keep_next(&mut self) -> Option<usize> {
-        if self.over {
-            return None;
-        }
-        let (mut heard, _) = self.next_heard().await;
-        if let Heard::Done(answer) = &mut heard {
-            // Who keeps it counts its bytes from here on.
-            answer.room = None;
-        }
-        let bytes = heard.kept_bytes();
-        self.unheard.push_back(heard);
-        Some(bytes)
-    }
-
-    /// What was heard before and not told yet, one after the other; inspectors read it now. Safe to cancel.
-    pub async fn recall(&mut self) -> Option<Turn> {
-        loop {
-            let turn = match self.inspecting {
-                Some(_) => self.inspected().await,
-                None => {
-                    let heard = self.unheard.pop_front()?;
-                    self.inspect(heard, None)
-                }
-            };
-            if turn.is_some() {
-                return turn;
-            }
-        }
     }
 
     /// Has the inspectors read what was heard. Large texts that have to be read are read where they stop no other call:

@@ -1,5 +1,5 @@
 use super::*;
-use crate::talk::{Rounds, Turn};
+use crate::talk::{MAX_BUFFERED_MESSAGES, Rounds, Turn};
 use crate::testing::{Asked, Bed, Server, Wire, within};
 use portunus_filters::Identity;
 use std::net::Ipv4Addr;
@@ -231,11 +231,49 @@ async fn a_server_that_says_too_much_meanwhile_is_not_listened_to() {
     let parked = &bed.gateway.estate.parked;
     let call = asked(&bed, "anna").await;
     let serial = parked.park(&bed.gateway, ticket(), &ParkedRules::default(), call).unwrap();
-    for _ in 0..MAX_TURNS {
+    for _ in 0..=MAX_BUFFERED_MESSAGES {
         asker.says.send(PROGRESS).unwrap();
     }
     asker.server.hears("notifications/cancelled").await;
     assert!(refused(&bed, serial, &ticket()).await);
+}
+
+#[tokio::test]
+async fn what_the_client_never_hears_takes_no_room_of_a_parked_call() {
+    let asker = Asker::start().await;
+    let bed = asker.bed();
+    let parked = &bed.gateway.estate.parked;
+    let call = asked(&bed, "anna").await;
+    let serial = parked.park(&bed.gateway, ticket(), &ParkedRules::default(), call).unwrap();
+    // Its client wants no log.
+    let log = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#;
+    for _ in 0..=MAX_BUFFERED_MESSAGES {
+        asker.says.send(log).unwrap();
+    }
+    asker.says.send(r#"{"jsonrpc":"2.0","id":ID,"result":{}}"#).unwrap();
+    let mut talk = parked.claim(serial, &ticket()).await.unwrap().talk;
+    let turn = within("the answer", talk.next()).await;
+    assert!(matches!(turn, Turn::Done(_)), "{turn:?}");
+}
+
+#[tokio::test]
+async fn what_is_kept_shares_no_memory_and_is_inspected_with_pauses() {
+    let asker = Asker::start().await;
+    let bed = asker.bed();
+    let mut talk = asked(&bed, "anna").await.talk;
+    let held = bed.gateway.estate.texts.held();
+    asker.says.send(PROGRESS).unwrap();
+    assert!(within("it is kept", talk.buffer_next()).await);
+    assert!(bed.gateway.estate.texts.held() > held, "its caller's share of kept texts");
+    let gave_way = tokio::select! {
+        biased;
+        _ = talk.next() => false,
+        () = std::future::ready(()) => true,
+    };
+    assert!(gave_way, "other tasks have no turn before it is inspected");
+    let turn = within("the progress", talk.next()).await;
+    assert!(matches!(turn, Turn::Note(_)), "{turn:?}");
+    assert_eq!(bed.gateway.estate.texts.held(), held, "what was told takes no room");
 }
 
 #[tokio::test]

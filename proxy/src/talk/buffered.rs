@@ -1,0 +1,76 @@
+//! What a server says to a call whose client is away: kept as it came, and inspected once the client is back.
+
+use super::overseen::Heard;
+use super::{Answer, Talk, Turn};
+use crate::offload::INLINE_BYTES;
+use crate::shares::Share;
+use bytes::Bytes;
+use tokio::task::yield_now;
+
+/// Most messages that wait for one call.
+pub(crate) const MAX_BUFFERED_MESSAGES: usize = 256;
+
+/// A message that nobody has inspected, and its part of what its caller's calls may keep.
+pub(super) struct Buffered {
+    heard: Heard,
+    _share: Share,
+}
+
+impl Talk {
+    /// Listens while the client is away, and keeps what the server says next for [`Talk::next_buffered`]. `false` if
+    /// there is no room for it: the call cannot go on then. Safe to cancel; waits for ever once the talk is over.
+    pub async fn buffer_next(&mut self) -> bool {
+        loop {
+            if self.over {
+                std::future::pending::<()>().await;
+            }
+            // Where the answer may be kept is no longer known: that ends with the first question.
+            let (heard, _) = self.next_heard().await;
+            let Some(heard) = self.compact(heard) else { continue };
+            if self.buffered.len() == MAX_BUFFERED_MESSAGES {
+                return false;
+            }
+            let Some(share) = self.common.gateway.estate.texts.take(self.owner(), heard.kept_bytes()) else {
+                return false;
+            };
+            self.buffered.push_back(Buffered { heard, _share: share });
+            return true;
+        }
+    }
+
+    /// The next turn that comes of what was kept, which inspectors read now, by the rules of the call and of the request
+    /// that takes it up again; `None` once there is no more. Safe to cancel.
+    pub async fn next_buffered(&mut self) -> Option<Turn> {
+        loop {
+            let turn = match self.inspecting {
+                Some(_) => self.inspected().await,
+                None if self.buffered.is_empty() => return None,
+                None => {
+                    // Many may come of which the client hears nothing: other tasks have their turn between them.
+                    yield_now().await;
+                    let next = self.buffered.pop_front()?;
+                    self.inspect(next.heard, None)
+                }
+            };
+            if turn.is_some() {
+                return turn;
+            }
+        }
+    }
+
+    /// A message with no more memory than it is long; `None` for a notification that this client never hears.
+    fn compact(&self, heard: Heard) -> Option<Heard> {
+        Some(match heard {
+            Heard::Note { message, number } => {
+                if message.len() <= INLINE_BYTES && !self.common.hears(&message, &number) {
+                    return None;
+                }
+                // It is a part of what was read at once from the server.
+                Heard::Note { message: Bytes::copy_from_slice(&message), number }
+            }
+            // It is counted with all that is kept, no longer with what is read of its upstream.
+            Heard::Done(answer) => Heard::Done(Answer { room: None, ..answer }),
+            heard @ (Heard::Ask(_) | Heard::Failed(_)) => heard,
+        })
+    }
+}
