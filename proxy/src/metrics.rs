@@ -216,7 +216,7 @@ impl Metrics {
             )?,
             untold: counters(
                 "portunus_messages_dropped_total",
-                "Messages that somebody did not take in time",
+                "Messages lost because their recipient did not keep up",
                 &["for"],
             )?,
             tables: gauges("portunus_table_entries", "Entries in tables that outlive messages", &["table"])?,
@@ -302,7 +302,7 @@ impl Metrics {
         self.stages[stage as usize].observe(seconds);
     }
 
-    /// Counts messages outside of calls that did not reach whom they were for.
+    /// Counts messages that were lost because their recipient did not keep up.
     pub fn untold(&self, whom: &'static str, messages: u64) {
         if messages > 0 {
             self.untold.with_label_values(&[whom]).inc_by(messages);

@@ -18,7 +18,8 @@ pub const MAX_FIRST_READ_BYTES: usize = 16 << 10;
 ///
 /// Most connections wait most of the time, and most of what comes is short: an empty buffer becomes as long as what was
 /// read, at most [`MAX_FIRST_READ_BYTES`], and takes no memory before. One that is not empty gets `most` more bytes at most.
-/// Where so much has come, more is likely to follow: other tasks have their turn before it is read.
+/// Where so much has come, more is likely to follow: other tasks have their turn before it is read. If this is cancelled
+/// then, what was read is in `buffer`.
 ///
 /// # Errors
 /// As the stream says.
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_sends_much_gives_way_after_each_read() {
+    async fn a_full_read_lets_other_tasks_run() {
         let (mut near, mut far) = tokio::io::duplex(4 * MAX_FIRST_READ_BYTES);
         far.write_all(&[b'x'; 3 * MAX_FIRST_READ_BYTES + 1]).await.unwrap();
         let mut buffer = BytesMut::new();

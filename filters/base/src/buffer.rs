@@ -13,7 +13,7 @@ const MAX_HEAP_BYTES: usize = 64 << 10;
 const STEP_BYTES: usize = 4 << 10;
 
 /// Pages of a map that are asked for at once: one by one, as they are written to, costs twice as much.
-const PAGES_BYTES: usize = 64 << 10;
+const POPULATED_BYTES: usize = 64 << 10;
 
 /// Longest part that may share its memory with what comes after it.
 const MAX_SHARED_BYTES: usize = 4 << 10;
@@ -36,11 +36,11 @@ enum Memory {
     Mapped(Mapped),
 }
 
-/// The first `len` bytes of a map are text. The first `present` bytes have pages.
+/// The first `len` bytes of a map are text. Pages for the first `populated` bytes were asked for.
 struct Mapped {
     map: MmapMut,
     len: usize,
-    present: usize,
+    populated: usize,
 }
 
 impl Buffer {
@@ -71,7 +71,7 @@ impl Buffer {
             let at_least = if bytes > self.planned { 2 * bytes } else { self.planned };
             // The heap has to do if the system maps no more.
             if let Ok(map) = MmapMut::map_anon(at_least) {
-                let mut mapped = Mapped { map, len: 0, present: 0 };
+                let mut mapped = Mapped { map, len: 0, populated: 0 };
                 mapped.push(self);
                 self.memory = Memory::Mapped(mapped);
                 return;
@@ -118,11 +118,11 @@ impl Buffer {
 impl Mapped {
     fn push(&mut self, part: &[u8]) {
         let end = self.len + part.len();
-        if end > self.present {
-            let pages = end.next_multiple_of(PAGES_BYTES).min(self.map.len());
-            // A system that cannot gives each page when it is written to.
-            let _ = self.map.advise_range(Advice::PopulateWrite, self.present, pages - self.present);
-            self.present = pages;
+        if end > self.populated {
+            let asked = end.next_multiple_of(POPULATED_BYTES).min(self.map.len());
+            // Linux before 5.14 cannot: each page comes when it is first written to.
+            let _ = self.map.advise_range(Advice::PopulateWrite, self.populated, asked - self.populated);
+            self.populated = asked;
         }
         self.map[self.len..end].copy_from_slice(part);
         self.len = end;

@@ -1,4 +1,4 @@
-//! What a script has in hand: the call that it answers, and the session of that call.
+//! The call that a test's script answers, and its session.
 
 use super::World;
 use serde_json::{Value, json};
