@@ -24,7 +24,7 @@ use crate::authorize::{
     Class, Context, CpuBudgets, Decision, DecisionCache, Entry, Fault, Mcp, Memory, Obligations, Policy,
     Question, Threat, Tool, Use,
 };
-use crate::call::{AnswerRules, Call, KnownTool, TaskCall, Verdict};
+use crate::call::{AnswerRules, Call, KnownTool, Verdict};
 use crate::controls::Controls;
 use crate::facts::ToolFacts;
 use crate::identity::{AuthMethod, Identity, Principal};
@@ -208,6 +208,10 @@ impl Filter for Gate {
         "authorize"
     }
 
+    fn is_on(&self) -> bool {
+        self.governs()
+    }
+
     fn applies(&self, kind: Kind) -> bool {
         !matches!(kind, Kind::ServerNotification | Kind::ServerResponse)
     }
@@ -215,7 +219,9 @@ impl Filter for Gate {
     fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
         let facts = call.target.tool().map(|tool| &tool.facts);
         let task = task::of(call);
-        verdict.answer = task.map(TaskCall::answer_rules).unwrap_or_default();
+        if let Some(task) = task {
+            verdict.answer = std::mem::take(&mut verdict.answer).and(&task.answer_rules());
+        }
         if !self.governs() && !about::may_speak_to_us(call.message) {
             return Ok(());
         }

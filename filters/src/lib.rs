@@ -9,6 +9,7 @@
 //! comes in through [`Clock`]. That is what lets the control agent compile and test exactly the
 //! code that a proxy enforces.
 
+pub mod admission;
 pub mod authorize;
 pub mod call;
 pub mod controls;
@@ -24,6 +25,7 @@ pub mod released;
 #[cfg(feature = "text-marker")]
 pub mod text_marker;
 
+pub use admission::{Admission, Admitted, Admitting, Hold, Holds, Turn};
 pub use call::{Call, Target, Verdict};
 pub use controls::{Control, Controls, Demands, Profile};
 pub use facts::{Class, Risk, ToolFacts, Unmet};

@@ -117,6 +117,41 @@ impl Message {
         }
     }
 
+    /// The same message as it stands in another body, which holds it alone.
+    ///
+    /// # Errors
+    /// [`Fault`] if the body is no message.
+    pub fn with_body(&self, body: &Bytes) -> Result<Message, Fault> {
+        Ok(self.read_again(Envelope::read(text(body)?)?, body))
+    }
+
+    /// These messages as they stand in another body: one alone, or a batch.
+    ///
+    /// # Errors
+    /// [`Fault`] if the body does not hold as many messages.
+    pub(crate) fn all_with_body(messages: &[Message], body: &Bytes) -> Result<Vec<Message>, Fault> {
+        let whole = text(body)?;
+        let envelopes = match whole.trim_ascii_start().starts_with('[') {
+            true => Envelope::read_batch(whole)?,
+            false => vec![Envelope::read(whole)?],
+        };
+        if envelopes.len() != messages.len() {
+            return Err(Fault::Shape("messages are missing"));
+        }
+        let read = messages.iter().zip(envelopes);
+        Ok(read.map(|(message, envelope)| message.read_again(envelope, body)).collect())
+    }
+
+    fn read_again(&self, mut envelope: Envelope<'_>, body: &Bytes) -> Message {
+        Message {
+            target: target(&envelope),
+            params: envelope.params_text.and_then(|text| Span::locate(body, text.as_bytes())),
+            outline: envelope.take_outline(body).map(Arc::new),
+            body: body.clone(),
+            ..self.clone()
+        }
+    }
+
     fn of(mut envelope: Envelope<'_>, verdict: headers::Verdict, body: &Bytes) -> Message {
         let target = target(&envelope);
         let params = envelope.params_text.and_then(|text| Span::locate(body, text.as_bytes()));

@@ -4,13 +4,15 @@
 //! [`Pipeline::judge`] makes a [`Cleared`], and forwarding takes nothing else, so a path that skips
 //! the filters does not compile.
 
-use crate::call::{Call, Target, Verdict, splice};
+use crate::admission::{Admission, Admitted, Admitting};
+use crate::call::{Call, Edit, Target, Verdict, splice};
 use crate::gate::Judged;
 use crate::inspect::Inspectors;
-use crate::mcp::object::Outline;
+use crate::mcp::bridge::ClientPlace;
 use crate::message::{Arrival, Kind, Message};
 use bytes::Bytes;
 use portunus_base::{Denial, Reason};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// One stage that may refuse or change a message. Does no I/O.
@@ -18,19 +20,54 @@ pub trait Filter: Send + Sync {
     /// The name in configuration, metrics and the log.
     fn name(&self) -> &'static str;
 
+    /// True if it may refuse messages, or read or change what they and their answers say. An endpoint at which no filter
+    /// does may pass messages as they came.
+    fn is_on(&self) -> bool {
+        true
+    }
+
     /// Whether it looks at messages of this kind.
     fn applies(&self, kind: Kind) -> bool;
 
-    /// Judges one message.
+    /// Judges one message as the filters before it left it.
     ///
     /// # Errors
     /// The [`Denial`] that ends the message.
     fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial>;
+
+    /// Takes permits and charges for the one request at an upstream that a cleared message opens; called once for each such
+    /// request. Permits are taken before charges, and charges never wait.
+    ///
+    /// # Errors
+    /// The [`Denial`] of a limit that is reached.
+    fn admit(&self, _call: &Call<'_>) -> Result<Admission, Denial> {
+        Ok(Admission::Free)
+    }
+
+    /// True if it wants [`Filter::client_text`] to be asked.
+    fn reads_client_texts(&self) -> bool {
+        false
+    }
+
+    /// Reads a text of a client that reaches servers beside its messages, and gives it as they may have it.
+    ///
+    /// What was read is remembered with the connection, so the answer must follow from the text and the configuration
+    /// alone. [`Cow::Borrowed`] means that nothing is changed.
+    ///
+    /// # Errors
+    /// The [`Denial`] of a client that says this.
+    fn client_text<'t>(&self, _place: ClientPlace<'_>, text: &'t str) -> Result<Cow<'t, str>, Denial> {
+        Ok(Cow::Borrowed(text))
+    }
 }
 
-impl<F: Filter> Filter for Arc<F> {
+impl<F: Filter + ?Sized> Filter for Arc<F> {
     fn name(&self) -> &'static str {
         (**self).name()
+    }
+
+    fn is_on(&self) -> bool {
+        (**self).is_on()
     }
 
     fn applies(&self, kind: Kind) -> bool {
@@ -40,6 +77,18 @@ impl<F: Filter> Filter for Arc<F> {
     fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
         (**self).judge(call, verdict)
     }
+
+    fn admit(&self, call: &Call<'_>) -> Result<Admission, Denial> {
+        (**self).admit(call)
+    }
+
+    fn reads_client_texts(&self) -> bool {
+        (**self).reads_client_texts()
+    }
+
+    fn client_text<'t>(&self, place: ClientPlace<'_>, text: &'t str) -> Result<Cow<'t, str>, Denial> {
+        (**self).client_text(place, text)
+    }
 }
 
 /// The filters of one virtual server, in order.
@@ -48,13 +97,15 @@ pub struct Pipeline {
     filters: Vec<Box<dyn Filter>>,
 }
 
-/// Proof that every filter agreed; consumed once, to open the legs of the message.
+/// Proof that every filter agreed; consumed once, to open the requests of the message.
+#[must_use = "the message may leave only as the filters left it"]
 #[derive(Debug)]
 pub struct Cleared {
     body: Bytes,
+    /// The message as it may leave, if a filter changed it and it is not one of a batch.
+    changed: Option<Box<Message>>,
     judged: Option<Arc<Judged>>,
     inspectors: Inspectors,
-    outline: Option<Arc<Outline>>,
 }
 
 impl Cleared {
@@ -68,9 +119,9 @@ impl Cleared {
         &self.inspectors
     }
 
-    /// Whether the message leaves as `message` came.
-    pub fn is_unchanged(&self, message: &Message) -> bool {
-        self.body.as_ptr() == message.body.as_ptr() && self.body.len() == message.body.len()
+    /// The message as it may leave, if a filter changed it.
+    pub fn changed(&self) -> Option<&Message> {
+        self.changed.as_deref()
     }
 
     /// Gives up the permission for the body that may leave.
@@ -78,10 +129,9 @@ impl Cleared {
         self.body
     }
 
-    /// As [`Cleared::into_body`], with where the parts of the one message in it lie, as long as no
-    /// filter has changed it.
-    pub fn into_parts(self) -> (Bytes, Option<Arc<Outline>>) {
-        (self.body, self.outline)
+    /// As [`Cleared::into_body`], with the message in it if a filter changed that.
+    pub fn into_parts(self) -> (Bytes, Option<Box<Message>>) {
+        (self.body, self.changed)
     }
 }
 
@@ -91,13 +141,38 @@ impl Pipeline {
         Pipeline { filters }
     }
 
-    /// Runs the filters over the messages of one body.
+    /// True if a filter may refuse, read or change something.
+    pub fn is_on(&self) -> bool {
+        self.filters.iter().any(|filter| filter.is_on())
+    }
+
+    /// True if a filter reads texts of clients that reach servers beside their messages.
+    pub fn reads_client_texts(&self) -> bool {
+        self.filters.iter().any(|filter| filter.reads_client_texts())
+    }
+
+    /// Runs the filters over a text of a client that reaches servers beside its messages.
+    ///
+    /// # Errors
+    /// The first [`Denial`].
+    pub fn client_text<'t>(&self, place: ClientPlace<'_>, text: &'t str) -> Result<Cow<'t, str>, Denial> {
+        let mut permitted = Cow::Borrowed(text);
+        for filter in &self.filters {
+            if let Cow::Owned(changed) = filter.client_text(place, &permitted)? {
+                permitted = Cow::Owned(changed);
+            }
+        }
+        Ok(permitted)
+    }
+
+    /// Runs the filters over the messages of one body, each on what those before it left.
     ///
     /// `done` is told the name of each filter after it ran: the runner measures, not the filter.
     /// One refused element refuses a batch: half a batch is not what the client asked for.
     ///
     /// # Errors
-    /// The first [`Denial`].
+    /// The first [`Denial`]; [`Reason::InvalidRequest`] if a filter makes a message of it that cannot be read, or that is
+    /// aimed at something else than was judged.
     pub fn judge(
         &self,
         arrival: &Arrival,
@@ -106,34 +181,73 @@ impl Pipeline {
         mut done: impl FnMut(&'static str),
     ) -> Result<Cleared, Denial> {
         let mut verdict = Verdict::default();
+        let mut changed: Option<Vec<Message>> = None;
         for filter in &self.filters {
-            for message in messages.iter().filter(|message| filter.applies(message.kind)) {
+            let current = changed.as_deref().unwrap_or(messages);
+            for message in current.iter().filter(|message| filter.applies(message.kind)) {
                 filter.judge(&Call { arrival, message, target }, &mut verdict)?;
+            }
+            if !verdict.edits.is_empty() {
+                changed = Some(edited(current, std::mem::take(&mut verdict.edits))?);
             }
             done(filter.name());
         }
-        let body = messages.first().map(|message| message.body.clone()).unwrap_or_default();
-        let outline = match messages {
-            [message] if verdict.edits.is_empty() => message.outline.clone(),
-            _ => None,
-        };
+        let current = changed.as_deref().unwrap_or(messages);
+        let body = current.first().map(|message| message.body.clone()).unwrap_or_default();
         let inspectors = Inspectors::new(verdict.answer, verdict.inspectors);
-        match splice(&body, verdict.edits) {
-            Ok(body) => Ok(Cleared { body, outline, judged: verdict.judged, inspectors }),
-            Err(_) => Err(Denial::new(
-                Reason::InvalidRequest,
-                "two rules want to change the same part of the message",
-            )),
-        }
+        let changed = changed.filter(|all| all.len() == 1).and_then(|mut all| all.pop()).map(Box::new);
+        Ok(Cleared { body, changed, judged: verdict.judged, inspectors })
     }
+}
+
+impl Pipeline {
+    /// The permission to pass a message as it came; `None` if a filter is on, which has to be asked.
+    pub fn pass(&self, cleared: Cleared) -> Option<Admitted> {
+        if self.is_on() { None } else { Admitting::new(cleared).at_once().ok() }
+    }
+
+    /// Has the filters take permits and charges for the request that a cleared message opens, in their order.
+    ///
+    /// # Errors
+    /// The first [`Denial`]; what earlier filters took is given back.
+    pub fn admit(
+        &self,
+        cleared: Cleared,
+        arrival: &Arrival,
+        message: &Message,
+        target: &Target,
+    ) -> Result<Admitting, Denial> {
+        let mut admitting = Admitting::new(cleared);
+        for filter in &self.filters {
+            let message = admitting.changed().unwrap_or(message);
+            let admission = filter.admit(&Call { arrival, message, target })?;
+            admitting.add(admission);
+        }
+        Ok(admitting)
+    }
+}
+
+/// The messages of one body after a filter has changed it.
+fn edited(messages: &[Message], edits: Vec<Edit>) -> Result<Vec<Message>, Denial> {
+    let refused = |detail: &'static str| Denial::new(Reason::InvalidRequest, detail);
+    let body = messages.first().map(|message| &message.body).cloned().unwrap_or_default();
+    let body = splice(&body, edits).map_err(|_| refused("a rule changes one part of the message twice"))?;
+    let changed = Message::all_with_body(messages, &body)
+        .map_err(|_| refused("a rule makes a message of it that cannot be read"))?;
+    // What was looked up and judged is what leaves.
+    if messages.iter().zip(&changed).any(|(before, after)| before.target != after.target) {
+        return Err(refused("a rule changes what the message is aimed at"));
+    }
+    Ok(changed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::Edit;
     use crate::identity::Identity;
-    use crate::mcp::Span;
+    use crate::mcp::headers::Mirror;
+    use crate::mcp::{Bounds, Revision, Span};
+    use crate::message::read;
     use portunus_base::Moment;
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
@@ -148,27 +262,45 @@ mod tests {
             kind == self.0
         }
         fn judge(&self, _: &Call<'_>, _: &mut Verdict) -> Result<(), Denial> {
-            Err(Denial::new(Reason::InvalidRequest, "no"))
+            Err(Denial::new(Reason::Forbidden, "no"))
         }
     }
 
-    struct Edits;
+    /// Replaces each occurrence of a text in a message, or in another text of a client.
+    struct Replaces(&'static str, &'static str);
 
-    impl Filter for Edits {
+    impl Filter for Replaces {
         fn name(&self) -> &'static str {
-            "edits"
+            "replaces"
         }
         fn applies(&self, _: Kind) -> bool {
             true
         }
-        fn judge(&self, _: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
-            let span = Span { start: 0, end: 1 };
-            verdict.edits.push(Edit { owner: "edits", span, with: Bytes::from_static(b"[") });
+        fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
+            let body = &call.message.body;
+            let params = call.message.params.map(|span| span.of(body)).unwrap_or_default();
+            for at in memchr::memmem::find_iter(params, self.0) {
+                let span = Span::locate(body, &params[at..at + self.0.len()]).unwrap();
+                verdict.edits.push(Edit { owner: self.name(), span, with: self.1.into() });
+            }
             Ok(())
+        }
+        fn reads_client_texts(&self) -> bool {
+            true
+        }
+        fn client_text<'t>(&self, _: ClientPlace<'_>, text: &'t str) -> Result<Cow<'t, str>, Denial> {
+            Ok(if text.contains(self.0) {
+                Cow::Owned(text.replace(self.0, self.1))
+            } else {
+                Cow::Borrowed(text)
+            })
         }
     }
 
-    fn judge(filters: Vec<Box<dyn Filter>>) -> (Result<Bytes, Reason>, Vec<&'static str>) {
+    const CALL: &str =
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"a":"one"}}}"#;
+
+    fn judge(filters: Vec<Box<dyn Filter>>, body: &str) -> (Result<Cleared, Denial>, Vec<&'static str>) {
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let arrival = Arrival {
             listener: "test".into(),
@@ -178,31 +310,89 @@ mod tests {
             at: Moment { monotonic: Duration::ZERO, wall: Duration::ZERO },
         };
         let target = Target::new(&"s".into(), &"u".into());
-        let message = Message { body: Bytes::from_static(b"{}"), ..Message::bodiless(Kind::Stream, None) };
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let reading = read(&body, &Bounds::default(), &Mirror::default(), &Revision::ALL).unwrap();
         let mut ran = Vec::new();
-        let result = Pipeline::new(filters).judge(&arrival, &[message], &target, |name| ran.push(name));
-        (result.map(Cleared::into_body).map_err(|denial| denial.reason), ran)
+        let result =
+            Pipeline::new(filters).judge(&arrival, reading.messages(), &target, |name| ran.push(name));
+        (result, ran)
+    }
+
+    fn left(filters: Vec<Box<dyn Filter>>, body: &str) -> Result<String, Reason> {
+        let cleared = judge(filters, body).0.map_err(|denial| denial.reason)?;
+        if let Some(changed) = cleared.changed() {
+            let params = changed.params.unwrap().of(&changed.body);
+            assert!(params.starts_with(b"{") && changed.outline.is_some() && changed.body == cleared.body);
+        }
+        Ok(String::from_utf8(cleared.into_body().to_vec()).unwrap())
     }
 
     #[test]
-    fn without_filters_a_message_leaves_as_it_came() {
-        assert_eq!(judge(vec![]), (Ok(Bytes::from_static(b"{}")), vec![]));
+    fn message_leaves_as_it_came_where_no_filter_changes_it() {
+        assert_eq!(left(vec![], CALL), Ok(CALL.to_owned()));
+        let unmatched = judge(vec![Box::new(Replaces("two", "three"))], CALL).0.unwrap();
+        assert!(unmatched.changed().is_none());
     }
 
     #[test]
-    fn a_refusal_ends_the_message_before_later_filters() {
-        let (result, ran) = judge(vec![Box::new(Edits), Box::new(Refuses(Kind::Stream)), Box::new(Edits)]);
-        assert_eq!((result, ran), (Err(Reason::InvalidRequest), vec!["edits"]));
+    fn refusal_ends_the_message_before_later_filters() {
+        let changes = || Box::new(Replaces("one", "two"));
+        let (result, ran) = judge(vec![changes(), Box::new(Refuses(Kind::Request)), changes()], CALL);
+        assert_eq!((result.unwrap_err().reason, ran), (Reason::Forbidden, vec!["replaces"]));
     }
 
     #[test]
-    fn a_filter_sees_only_the_kinds_it_asked_for() {
-        assert!(judge(vec![Box::new(Refuses(Kind::End))]).0.is_ok());
+    fn filter_sees_only_the_kinds_it_asked_for() {
+        assert!(judge(vec![Box::new(Refuses(Kind::End))], CALL).0.is_ok());
     }
 
     #[test]
-    fn edits_are_applied_once_and_conflicts_refuse() {
-        assert_eq!(judge(vec![Box::new(Edits)]).0, Ok(Bytes::from_static(b"[}")));
-        assert_eq!(judge(vec![Box::new(Edits), Box::new(Edits)]).0, Err(Reason::InvalidRequest));
+    fn each_filter_changes_what_those_before_it_left() {
+        let filters: [fn() -> Box<dyn Filter>; 2] =
+            [|| Box::new(Replaces("one", "two and one")), || Box::new(Replaces("two", "three"))];
+        let both = CALL.replace("one", "three and one");
+        assert_eq!(left(vec![filters[0](), filters[1]()], CALL), Ok(both));
+        let first_alone = CALL.replace("one", "two and one");
+        assert_eq!(left(vec![filters[1](), filters[0]()], CALL), Ok(first_alone));
+        let batch = format!("[{CALL},{}]", CALL.replace("\"id\":1", "\"id\":2"));
+        assert_eq!(left(vec![filters[0](), filters[1]()], &batch), Ok(batch.replace("one", "three and one")));
+    }
+
+    #[test]
+    fn edit_that_breaks_a_message_or_its_aim_refuses_it() {
+        for (what, with) in [("\"one\"", "\"one"), ("echo", "other"), ("{\"name\"", "[\"name\"")] {
+            assert_eq!(
+                left(vec![Box::new(Replaces(what, with))], CALL),
+                Err(Reason::InvalidRequest),
+                "{what}"
+            );
+        }
+        struct Twice;
+        impl Filter for Twice {
+            fn name(&self) -> &'static str {
+                "twice"
+            }
+            fn applies(&self, _: Kind) -> bool {
+                true
+            }
+            fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
+                Replaces("one", "two").judge(call, verdict)?;
+                Replaces("one", "three").judge(call, verdict)
+            }
+        }
+        assert_eq!(left(vec![Box::new(Twice)], CALL), Err(Reason::InvalidRequest));
+    }
+
+    #[test]
+    fn other_texts_of_clients_are_read_by_each_filter_in_turn() {
+        let pipeline = Pipeline::new(vec![
+            Box::new(Replaces("one", "two")),
+            Box::new(Refuses(Kind::End)),
+            Box::new(Replaces("two", "three")),
+        ]);
+        assert!(pipeline.reads_client_texts());
+        let place = ClientPlace::Header("x-note");
+        assert_eq!(pipeline.client_text(place, "one").unwrap(), "three");
+        assert!(matches!(pipeline.client_text(place, "four").unwrap(), Cow::Borrowed("four")));
     }
 }

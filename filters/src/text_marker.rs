@@ -1,6 +1,7 @@
 //! A filter for tests alone: it marks every text that it sees, so that text which no filter sees can be told apart.
 //!
-//! It sees requests in the pipeline, and what servers say to their senders as an inspector.
+//! It sees requests and what else clients say in the pipeline, and what servers say to clients as an inspector. A request
+//! that is aimed at a marker is refused, since an aim is not changed on the way.
 
 #[cfg(not(debug_assertions))]
 compile_error!(
@@ -10,12 +11,13 @@ compile_error!(
 use crate::call::{Call, Edit, Verdict};
 use crate::inspect::Inspector;
 use crate::mcp::Span;
+use crate::mcp::bridge::ClientPlace;
 use crate::message::Kind;
 use crate::pipeline::Filter;
 use crate::released::Channel;
 use bytes::Bytes;
 use memchr::memmem;
-use portunus_base::Denial;
+use portunus_base::{Denial, Reason};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -38,6 +40,9 @@ impl Filter for TextMarker {
     }
 
     fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
+        if call.message.target.as_ref().is_some_and(|target| target.contains(BEFORE)) {
+            return Err(Denial::new(Reason::Forbidden, "aimed at a marker"));
+        }
         let body = &call.message.body;
         let text = match (call.message.params, &call.message.method) {
             (Some(params), _) => params.of(body),
@@ -51,6 +56,17 @@ impl Filter for TextMarker {
         verdict.edits.extend(found.map(|span| Edit { owner: self.name(), span, with: with.clone() }));
         verdict.inspectors.push(Arc::new(TextMarker));
         Ok(())
+    }
+
+    fn reads_client_texts(&self) -> bool {
+        true
+    }
+
+    fn client_text<'t>(&self, _: ClientPlace<'_>, text: &'t str) -> Result<Cow<'t, str>, Denial> {
+        Ok(match text.contains(BEFORE) {
+            true => Cow::Owned(text.replace(BEFORE, AFTER)),
+            false => Cow::Borrowed(text),
+        })
     }
 }
 

@@ -40,7 +40,14 @@ impl Admin {
         let servers = active.snapshot.routes.iter().map(|server| {
             let upstreams: Vec<&str> = server.upstreams.iter().map(|upstream| &*upstream.name).collect();
             let lists = gateway.estate.catalogs.report(&server.id, gateway.clock.now());
-            json!({"path": server.path, "name": *server.name, "upstreams": upstreams, "lists": lists})
+            let mode = if active.may_pass(server) { "passes" } else { "serves" };
+            json!({
+                "path": server.path,
+                "name": *server.name,
+                "mode": mode,
+                "upstreams": upstreams,
+                "lists": lists,
+            })
         });
         let replicas = gateway.estate.replicas.status(gateway.clock.now().monotonic);
         let upstreams = active.snapshot.upstreams.iter().map(|upstream| {

@@ -16,6 +16,7 @@ pub use aside::Aside;
 pub use overseer::{Overseer, error};
 pub use ratings::Ratings;
 pub use recorder::MAX_WITHIN;
+pub use scene::AdmittedMessage;
 pub use views::{Views, Wanted};
 
 use crate::context::{Active, Gateway};
@@ -128,7 +129,7 @@ pub fn judge(
     messages: &[Message],
     target: &Target,
 ) -> Result<Cleared, Denial> {
-    let began = active.authority.governs().then(Instant::now);
+    let began = active.pipeline.is_on().then(Instant::now);
     let result = active.pipeline.judge(arrival, messages, target, |_| {});
     if let Some(began) = began {
         gateway.metrics.stage(Stage::Authorize, began.elapsed().as_secs_f64());

@@ -12,7 +12,7 @@ use crate::peers::Peers;
 use crate::reaper::Reaper;
 use crate::refusals::Refusals;
 use arc_swap::{ArcSwap, Guard};
-use portunus_config::{Bootstrap, Carry, Diagnostic, Loaded, Severity, Snapshot, Upstream};
+use portunus_config::{Bootstrap, Carry, Diagnostic, Loaded, Severity, Snapshot, Upstream, VirtualServer};
 use portunus_filters::Clock;
 use portunus_filters::Pipeline;
 use portunus_filters::pipeline::Filter;
@@ -90,6 +90,12 @@ impl Active {
         Active { snapshot, pipeline, authority, revision, pools, metrics }
     }
 
+    /// True if messages at a virtual server may pass as they came, where its one upstream speaks their era: nothing is
+    /// chosen, merged or changed there, and no filter reads anything. All others are served.
+    pub fn may_pass(&self, server: &VirtualServer) -> bool {
+        server.is_plain() && !self.pipeline.is_on()
+    }
+
     /// The pool of an upstream of this snapshot.
     pub fn pool(&self, upstream: &Upstream) -> Option<Arc<crate::upstreams::pool::Pool>> {
         self.pools.get(&upstream.key).cloned()
@@ -98,11 +104,19 @@ impl Active {
 
 /// The filters of a snapshot, in order.
 fn filters(authority: &Authority) -> Vec<Box<dyn Filter>> {
-    let gate = Box::new(Arc::clone(&authority.gate));
+    let gate: Box<dyn Filter> = Box::new(Arc::clone(&authority.gate));
+    let all = std::iter::once(gate);
     #[cfg(feature = "text-marker")]
-    return vec![gate, Box::new(portunus_filters::text_marker::TextMarker)];
-    #[cfg(not(feature = "text-marker"))]
-    vec![gate]
+    let all = all.chain([Box::new(portunus_filters::text_marker::TextMarker) as Box<dyn Filter>]);
+    #[cfg(test)]
+    let all = all.chain(TEST_FILTERS.take().into_iter().map(|filter| Box::new(filter) as Box<dyn Filter>));
+    all.collect()
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Filters of the next gateway that this thread makes.
+    pub(crate) static TEST_FILTERS: std::cell::RefCell<Vec<Arc<dyn Filter>>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 impl Drop for Active {

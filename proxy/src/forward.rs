@@ -1,6 +1,6 @@
 //! Stage 9: the only way out of the process.
 //!
-//! [`send`] takes a [`Leg`], and only [`Dispatch`] makes legs: from a `Cleared`, from the [`Permit`]
+//! [`send`] takes a [`Leg`], and only [`Dispatch`] makes legs: from an `Admitted`, from the [`Permit`]
 //! that one was turned into, or from an [`Errand`] of the closed list of what the gateway says on its
 //! own. A path that forwards what no filter saw does not compile.
 
@@ -22,7 +22,7 @@ use portunus_config::{Credentials, Upstream};
 use portunus_filters::mcp;
 use portunus_filters::mcp::bridge::Parts;
 use portunus_filters::mcp::object::Outline;
-use portunus_filters::{Cleared, Denial, Message, Reason};
+use portunus_filters::{Admitted, Denial, Holds, Message, Reason};
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -64,6 +64,8 @@ pub struct Leg {
     bond: Bond,
     owner: Owner,
     use_of: Use,
+    /// What limits hold for it.
+    holds: Holds,
     /// How long the head of the answer may take.
     first_byte: Duration,
     deadline: Option<Instant>,
@@ -127,22 +129,24 @@ pub enum Reach {
 impl Dispatch {
     /// Opens the leg of a message; the permission is consumed.
     pub fn open(
-        cleared: Cleared,
+        admitted: Admitted,
         inbound: &Inbound<'_>,
         upstream: Arc<Upstream>,
         pool: Arc<Pool>,
         use_of: Use,
     ) -> Leg {
-        let within = deadline_of(&cleared);
-        let wording = Wording { inbound, own: &[], body: cleared.into_body() };
-        Leg::of(wording, upstream, pool, use_of).within(within)
+        let within = deadline_of(&admitted);
+        let (body, _, holds) = admitted.into_parts();
+        let wording = Wording { inbound, own: &[], body };
+        Leg { holds, ..Leg::of(wording, upstream, pool, use_of).within(within) }
     }
 
-    /// Turns a permission into one that lasts as long as its request.
-    pub fn permit(cleared: Cleared) -> Permit {
-        let within = deadline_of(&cleared);
-        let (body, outline) = cleared.into_parts();
-        Permit { body, outline, within }
+    /// Turns the permission for a message into one that lasts as long as its request.
+    pub fn permit(admitted: Admitted, message: &Message) -> Permit {
+        let within = deadline_of(&admitted);
+        let (body, changed, holds) = admitted.into_parts();
+        let outline = changed.as_deref().unwrap_or(message).outline.clone();
+        Permit { body, outline, changed, holds, within }
     }
 
     /// Opens the leg of an errand.
@@ -163,12 +167,15 @@ impl Dispatch {
 pub struct Permit {
     body: Bytes,
     outline: Option<Arc<Outline>>,
+    /// The message as it may leave, if a filter changed it.
+    changed: Option<Box<Message>>,
+    holds: Holds,
     within: Option<Duration>,
 }
 
 /// How long the call of a tool may take by what is known of the tool, instead of what its upstream may.
-fn deadline_of(cleared: &Cleared) -> Option<Duration> {
-    cleared.judged()?.facts.as_ref()?.timeout
+fn deadline_of(admitted: &Admitted) -> Option<Duration> {
+    admitted.judged()?.facts.as_ref()?.timeout
 }
 
 impl Permit {
@@ -185,10 +192,9 @@ impl Permit {
         Parts::known(self.outline.as_deref(), &self.body)
     }
 
-    /// Whether what was permitted is the message itself, and not what a filter has made of it.
-    pub fn is_for(&self, message: &Message) -> bool {
-        let (own, its) = (&self.body, &message.body);
-        message.outline.is_some() && own.as_ptr() == its.as_ptr() && own.len() == its.len()
+    /// The message as it may leave; `sent` is what its client sent.
+    pub fn message<'m>(&'m self, sent: &'m Message) -> &'m Message {
+        self.changed.as_deref().unwrap_or(sent)
     }
 
     /// How long all of it may take, where that is not as its upstream says.
@@ -198,7 +204,8 @@ impl Permit {
 
     /// Opens a leg for a wording of it.
     pub fn leg(&self, wording: Wording<'_>, upstream: Arc<Upstream>, pool: Arc<Pool>, use_of: Use) -> Leg {
-        Leg::of(wording, upstream, pool, use_of).within(self.within)
+        let leg = Leg::of(wording, upstream, pool, use_of).within(self.within);
+        Leg { holds: self.holds.clone(), ..leg }
     }
 }
 
@@ -242,7 +249,8 @@ impl Leg {
             _ => Bond::None,
         };
         let owner = inbound.owner;
-        Leg { upstream, pool, request, bond, owner, use_of, first_byte, deadline }
+        let holds = Holds::default();
+        Leg { upstream, pool, request, bond, owner, use_of, holds, first_byte, deadline }
     }
 
     /// The same with a time of its own, head and all, if it has one.
@@ -314,7 +322,10 @@ async fn attempt(
     })?;
     let broken = || Attempt::Broken(Fault::Broken(std::io::ErrorKind::NotConnected.into()));
     let connection = checkout.connection().ok_or_else(broken)?;
+    let mut charge = Charge { holds: &leg.holds, stands: true };
     let exchanged = timeout_at(until, pin!(connection.exchange(&leg.request))).await;
+    charge.stands = !matches!(exchanged, Ok(Err(Fault::Unsent(_))));
+    drop(charge);
     match exchanged {
         Ok(Ok(head)) => {
             if leg.bond.holds(head.status) {
@@ -328,6 +339,21 @@ async fn attempt(
         Err(_) => {
             connection.suspect();
             Err(Attempt::TimedOut(leg.first_byte))
+        }
+    }
+}
+
+/// Lets the charges for a request stand once it is sent, also if nobody waits for its answer any more.
+struct Charge<'a> {
+    holds: &'a Holds,
+    /// The upstream may have read some of it.
+    stands: bool,
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        if self.stands {
+            self.holds.commit();
         }
     }
 }

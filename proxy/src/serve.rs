@@ -230,7 +230,7 @@ impl<'a> Passage<'a> {
             return Ok(Admitted::Away(Box::new(away)));
         }
         match self.way(&active, &server, &reading) {
-            Way::Direct => self.direct(Brokered { active, server, reading }).await,
+            Way::Direct => self.clear(Brokered { active, server, reading }),
             Way::Broker => Ok(Admitted::Broker(Box::new(Brokered { active, server, reading }))),
             Way::Unknown(place) => Box::pin(self.ask_era(Brokered { active, server, reading }, &place)).await,
         }
@@ -371,8 +371,9 @@ impl<'a> Passage<'a> {
         Ok(Reading::One(message))
     }
 
-    /// Stages 5 to 8, and the leg that they permit.
-    fn clear(&mut self, brokered: Brokered, target: Option<Target>) -> Result<Admitted, Halt> {
+    /// The leg of a message that goes to its server as it came. No filter is on where it does: what one would read is
+    /// served.
+    fn clear(&mut self, brokered: Brokered) -> Result<Admitted, Halt> {
         let Brokered { active, server, reading } = &brokered;
         let messages = reading.messages();
         let expect = self.awaiting(expect(reading, server, self.request.version));
@@ -388,20 +389,16 @@ impl<'a> Passage<'a> {
             let detail = "no server stands behind this endpoint";
             return Err(refused(Denial::new(Reason::UpstreamUnavailable, detail)));
         };
-        let target = target.unwrap_or_else(|| Target::new(&server.name, &upstream.name));
+        let target = Target::new(&server.name, &upstream.name);
         let (gateway, arrival) = (self.connection.gateway, &self.arrival);
         let cleared = authorize::judge(gateway, active, arrival, messages, &target).map_err(refused)?;
-        self.record.note_decision(cleared.judged());
-        let is_plain = messages.first().is_none_or(|first| cleared.is_unchanged(first));
-        if active.authority.governs() && !(is_plain && cleared.inspectors().is_empty()) {
-            // What is changed on the way, or read of the answer, is judged once more there.
+        let Some(admitted) = active.pipeline.pass(cleared) else {
             return Ok(Admitted::Broker(Box::new(brokered)));
-        }
+        };
         let inbound = Inbound {
             method: &self.request.method,
             headers: &self.request.headers,
-            // No rule reads it.
-            query: self.request.uri.query().filter(|_| !active.authority.governs()),
+            query: self.request.uri.query(),
             client: self.source.client,
             owner: self.arrival.owner(),
             secure: self.connection.secure,
@@ -410,7 +407,7 @@ impl<'a> Passage<'a> {
             trace: &self.trace,
         };
         let use_of = Use { repeatable: messages.iter().all(is_repeatable), endless: expect.endless };
-        let leg = Dispatch::open(cleared, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
+        let leg = Dispatch::open(admitted, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
         let founding = self.founding(&brokered, &expect);
         let http_status = server.http_status;
         let upstream = Arc::clone(upstream);

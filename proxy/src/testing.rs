@@ -296,7 +296,9 @@ impl Bed {
         let active = self.gateway.active();
         let cleared =
             active.pipeline.judge(&arrival, std::slice::from_ref(&message), &target, |_| {}).unwrap();
-        let overseer = Overseer::of(&arrival, target, message.era, &cleared);
+        let overseer = Overseer::of(&arrival, target.clone(), message.era, &cleared);
+        let admitted = active.pipeline.admit(cleared, &arrival, &message, &target).unwrap();
+        let admitted = admitted.at_once().ok().expect("no filter of a test has requests wait");
         let trace = Trace { parent: "00-a-b-00".into(), joined: false };
         let headers = HeaderMap::new();
         let inbound = Inbound {
@@ -312,7 +314,7 @@ impl Bed {
         };
         let parts = Parts::read(body).unwrap();
         let order = Order {
-            permit: Arc::new(Dispatch::permit(cleared)),
+            permit: Arc::new(Dispatch::permit(admitted, &message)),
             message: &message,
             parts: &parts,
             inbound: &inbound,

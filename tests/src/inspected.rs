@@ -185,3 +185,29 @@ async fn what_is_said_while_a_call_is_parked_is_held_to_the_rules_of_the_retry()
         assert_eq!((done.text(), progress(&done)), (answer, vec![&json!(told)]), "{}", done.all());
     }
 }
+
+/// A call that goes to one server was judged once more where something of it or of its answer was changed.
+#[tokio::test]
+async fn each_message_and_each_question_is_decided_on_once() {
+    for (client, era) in ERAS.into_iter().flat_map(|client| ERAS.map(|server| (client, server))) {
+        let server = server(era).await;
+        let gateway = obliging(&server, "true", json!({"alert": true, "redact": ["salary"]})).await;
+        for path in ["/mcp", "/merged"] {
+            let mut caller = Caller::new(client, gateway.address).at(path).ready().await;
+            let tool = |name: &str| if path == "/mcp" { name.to_owned() } else { format!("up_{name}") };
+            // What the call, the question and its answer count for.
+            for (name, decisions) in [("fail", 1.0), ("ask", if era == Era::Legacy { 3.0 } else { 1.0 })] {
+                let alerts = gateway.counted("portunus_policy_alerts_total", "").await;
+                let decided = gateway.counted("portunus_policy_decisions_total", "entry=\"decision\"").await;
+                for _ in 0..6 {
+                    caller.call(&tool(name), json!({})).await.unwrap();
+                }
+                let alerts = gateway.counted("portunus_policy_alerts_total", "").await - alerts;
+                let decided =
+                    gateway.counted("portunus_policy_decisions_total", "entry=\"decision\"").await - decided;
+                let expected = 6.0 * decisions;
+                assert_eq!((alerts, decided), (expected, expected), "{client:?} {era:?} {path} {name}");
+            }
+        }
+    }
+}

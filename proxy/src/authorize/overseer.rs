@@ -122,7 +122,7 @@ impl Overseer {
     /// What the filters refuse.
     fn may_be_asked(&self, gateway: &Gateway, method: &str, params: &str) -> Result<Option<Cleared>, Denial> {
         let active = gateway.active();
-        if !active.authority.governs() {
+        if !active.pipeline.is_on() {
             return Ok(None);
         }
         let message = question(method, params, self.era)?;
@@ -132,7 +132,7 @@ impl Overseer {
 
     /// Whether answers have to be read for [`Overseer::passed`].
     pub fn looks_at_answers(&self, gateway: &Gateway) -> bool {
-        !self.inspectors.is_empty() || gateway.glance().authority.governs()
+        !self.inspectors.is_empty() || gateway.glance().pipeline.is_on()
     }
 
     /// The answer as the client may have it.
@@ -173,7 +173,7 @@ impl Overseer {
     /// # Errors
     /// What the filters refuse; [`Reason::UpstreamMalformed`] if it could be read in two ways.
     fn asking(&self, gateway: &Gateway, answer: &Answer<Bytes>) -> Result<Option<Inspectors>, Denial> {
-        let governs = gateway.glance().authority.governs();
+        let governs = gateway.glance().pipeline.is_on();
         let mut all: Option<Inspectors> = None;
         let mut judge = |method: &str, params: &str| {
             if let Some(asked) = self.may_be_asked(gateway, method, params)? {

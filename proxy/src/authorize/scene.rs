@@ -14,8 +14,23 @@ use portunus_filters::mcp::bridge::{Caching, Profile, Scope};
 use portunus_filters::mcp::catalog::{Catalog, Closing, Entry, ListKind, Located, UnknownCursor};
 use portunus_filters::mcp::object::StrictObject;
 use portunus_filters::mcp::uri::{Normal, normal};
-use portunus_filters::{Arrival, Cleared, Denial, Era, Kind, Message, Reason};
+use portunus_filters::{Admitting, Arrival, Cleared, Denial, Era, Kind, Message, Reason};
 use std::sync::Arc;
+
+/// A message that is answered here, as the filters left it.
+#[must_use = "what is done is what the filters left of the message"]
+pub struct AdmittedMessage {
+    changed: Option<Box<Message>>,
+    /// What stands over its answer, and over what the client is told and asked on the stream that it opens.
+    pub overseer: Overseer,
+}
+
+impl AdmittedMessage {
+    /// The message as it was admitted; `sent` is what its client sent.
+    pub fn message<'m>(&'m self, sent: &'m Message) -> &'m Message {
+        self.changed.as_deref().unwrap_or(sent)
+    }
+}
 
 impl Authority {
     /// What is known of a tool of a catalogue.
@@ -73,39 +88,57 @@ impl Desk<'_> {
         judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)
     }
 
-    /// As [`Desk::clear`], of a call, with what stands over it while it is under way and the place that
-    /// it goes to. This is the last that the message needs of its snapshot, which is released.
+    /// As [`Desk::clear`], of a call, which is admitted too; with what stands over it while it is under way and the place
+    /// that it goes to. This is the last that the message needs of its snapshot, which is released.
     ///
     /// # Errors
     /// What the filters refuse; as [`Desk::place`].
-    pub fn clear_call(
+    pub fn admit_call(
         &self,
         message: &Message,
         upstream: &Arc<Upstream>,
         subject: Option<Subject>,
         profile: &Arc<Profile>,
-    ) -> Result<(Cleared, Overseer, Place), Denial> {
+    ) -> Result<(Admitting, Overseer, Place), Denial> {
         let active = self.active();
         let target = Target { subject, ..self.target(&active, &upstream.name) };
         let cleared = judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)?;
-        let whence = Target { subject: None, ..target };
+        let whence = Target { subject: None, ..target.clone() };
         let reads_arguments = active.authority.gate.reads_arguments();
         let overseer = Overseer::of(self.arrival, whence, message.era, &cleared).reading(reads_arguments);
         let place = self.place(&active, upstream, profile)?;
+        let admitting = active.pipeline.admit(cleared, self.arrival, message, &target)?;
         self.snapshot.release();
-        Ok((cleared, overseer, place))
+        Ok((admitting, overseer, place))
     }
 
-    /// As [`Desk::clear`], of a message that is answered here; gives what stands over its answer, and over what the
-    /// client is told and asked on the stream that it opens.
+    /// As [`Desk::clear`], of a message for which the gateway opens a request of its own, which is admitted too.
     ///
     /// # Errors
     /// What the filters refuse.
-    pub fn admit(&self, message: &Message) -> Result<Overseer, Denial> {
+    pub fn admit_request(
+        &self,
+        message: &Message,
+        upstream: &Arc<str>,
+        subject: Option<Subject>,
+    ) -> Result<Admitting, Denial> {
+        let active = self.active();
+        let target = Target { subject, ..self.target(&active, upstream) };
+        let cleared = judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)?;
+        active.pipeline.admit(cleared, self.arrival, message, &target)
+    }
+
+    /// As [`Desk::clear`], of a message that is answered here.
+    ///
+    /// # Errors
+    /// What the filters refuse.
+    pub fn admit(&self, message: &Message) -> Result<AdmittedMessage, Denial> {
         let active = self.active();
         let target = self.target(&active, &Arc::from(""));
         let cleared = judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)?;
-        Ok(Overseer::of(self.arrival, target, self.era, &cleared))
+        let overseer = Overseer::of(self.arrival, target, self.era, &cleared);
+        let (_, changed) = cleared.into_parts();
+        Ok(AdmittedMessage { changed, overseer })
     }
 
     /// As [`Desk::admit`], of a message that came a while ago and is judged as if it came now, by the

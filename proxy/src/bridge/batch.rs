@@ -159,7 +159,7 @@ fn split(messages: &[Message]) -> Result<Vec<Message>, Denial> {
     let body = messages.first().map(|message| message.body.clone()).unwrap_or_default();
     let texts = elements(std::str::from_utf8(&body).map_err(|_| unreadable())?).map_err(|_| unreadable())?;
     let own = |(message, text): (&Message, &str)| {
-        super::call::with_body(message, &Bytes::copy_from_slice(text.as_bytes()))
+        message.with_body(&Bytes::copy_from_slice(text.as_bytes())).map_err(|_| unreadable())
     };
     messages.iter().zip(texts).map(own).collect()
 }

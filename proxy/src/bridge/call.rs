@@ -1,20 +1,27 @@
 //! Routes a call to the upstream that has its target.
 
+use super::answering::Answering;
 use super::desk::{Desk, params, shown};
 use super::tasks;
+use crate::authorize::Overseer;
 use crate::catalog::Relist;
+use crate::drain::{Phase, reached};
+use crate::forward::{Dispatch, Permit};
+use crate::respond::draining;
 use crate::sealing::UpstreamMark;
+use crate::talk::Place;
 use crate::talk::voice::Fields;
 use bytes::Bytes;
 use portunus_config::{Choice, Upstream};
-use portunus_filters::call::{Subject, Target};
+use portunus_filters::call::Subject;
+use portunus_filters::mcp::Fault;
 use portunus_filters::mcp::bridge::{self, ParamHeader, Profile, Reference, ReferenceKind};
 use portunus_filters::mcp::catalog::{Catalog, Entry, ListKind, Server, State as Known};
 use portunus_filters::mcp::object::{Object, StrictObject};
-use portunus_filters::mcp::{Envelope, Fault, Span};
-use portunus_filters::{Denial, Era, Message, Reason};
+use portunus_filters::{Admitted, Admitting, Denial, Era, Message, Reason};
 use std::borrow::Cow;
 use std::sync::Arc;
+use tokio::time::sleep;
 
 /// What names of headers that mirror arguments begin with.
 const MCP_PARAM: &str = "mcp-param-";
@@ -156,35 +163,6 @@ fn template(desk: &Desk<'_>, message: &Message, catalog: &Catalog, text: &str) -
 /// What a completion is about.
 fn reference<'a>(fields: &Object<'a>) -> Result<Reference<'a>, Denial> {
     Reference::of(fields).map_err(|fault| Denial::new(Reason::InvalidParams, fault.to_string()))
-}
-
-/// Where a message that goes to its server as it is leads, and what is known of it; `None` for a call
-/// whose client may be asked something in place of an answer, or be given a task, and for one that its
-/// server is told in other words: that cannot go as it is.
-///
-/// # Errors
-/// As `aim`.
-pub async fn target_of(desk: &Desk<'_>, message: &Message) -> Result<Option<Target>, Denial> {
-    let fields = params(message)?;
-    let profile = desk.guest.introduced(&fields)?;
-    let method = method_name(message);
-    // Policy is asked what a client may be asked, whether or not it says that it can answer.
-    let is_ruled = desk.active().authority.gate.rules().is_some();
-    if bridge::may_ask(method)
-        && (is_ruled || profile.answers() || (method == "tools/call" && profile.takes_tasks()))
-    {
-        return Ok(None);
-    }
-    desk.spoken_by(&profile);
-    let aim = aim(desk, message, &fields, &profile).await?;
-    if aim.body.is_some() || aim.target.as_ref().is_some_and(|target| message.target.as_ref() != Some(target))
-    {
-        return Ok(None);
-    }
-    // A server that believes the header would be sent another argument than the policy reads.
-    let (aim, _) = mirrored(desk, message, &profile, aim).await?;
-    let target = desk.target(&desk.active(), &aim.upstream.name);
-    Ok(Some(Target { subject: aim.subject, ..target }))
 }
 
 /// Looks something up: in the lists that are here, and if it is in none of them in what the servers
@@ -355,17 +333,58 @@ fn with_params(message: &Message, params: &str) -> Result<Bytes, Denial> {
     Ok(Bytes::from(whole.rewrite().set("params", params).text()))
 }
 
-/// The same message with another body, as the filters judge it.
+/// The message with the body that its aim gives it, as the filters judge it; `None` if that changes nothing.
 ///
 /// # Errors
 /// [`Reason::InvalidRequest`] if the body is no message.
-pub(super) fn with_body(message: &Message, body: &Bytes) -> Result<Message, Denial> {
-    let unreadable = || Denial::new(Reason::InvalidRequest, "the message cannot be read");
-    let text = std::str::from_utf8(body).map_err(|_| unreadable())?;
-    let mut envelope = Envelope::read(text).map_err(|_| unreadable())?;
-    let params = envelope.params_text.and_then(|text| Span::locate(body, text.as_bytes()));
-    let outline = envelope.take_outline(body).map(Arc::new);
-    Ok(Message { params, outline, body: body.clone(), ..message.clone() })
+pub(super) fn reworded(message: &Message, aim: &Aim) -> Result<Option<Message>, Denial> {
+    let unreadable = |_| Denial::new(Reason::InvalidRequest, "the message cannot be read");
+    aim.body.as_ref().map(|body| message.with_body(body).map_err(unreadable)).transpose()
+}
+
+impl Desk<'_> {
+    /// The permission for a call once its turn has come, with what stands over it while it is under way and the place that
+    /// it goes to.
+    ///
+    /// # Errors
+    /// As [`Desk::admit_call`] and [`Desk::in_turn`].
+    pub(super) async fn permit_call(
+        &self,
+        message: &Message,
+        aim: &mut Aim,
+        profile: &Arc<Profile>,
+        out: &mut Answering<'_>,
+    ) -> Result<(Arc<Permit>, Overseer, Place), Denial> {
+        let subject = aim.subject.take();
+        let (admitting, overseer, place) = self.admit_call(message, &aim.upstream, subject, profile)?;
+        out.record.note_decision(admitting.judged());
+        let admitted = match admitting.at_once() {
+            Ok(admitted) => admitted,
+            Err(waiting) => Box::pin(self.in_turn(waiting, &aim.upstream, out)).await?,
+        };
+        Ok((Arc::new(Dispatch::permit(admitted, message)), overseer, place))
+    }
+
+    /// Waits for the turn of a message at its limits, as long as its client does and a request to its upstream may take.
+    ///
+    /// # Errors
+    /// Why its turn does not come.
+    pub(super) async fn in_turn(
+        &self,
+        waiting: Admitting,
+        upstream: &Upstream,
+        out: &mut Answering<'_>,
+    ) -> Result<Admitted, Denial> {
+        let mut phase = out.phase.clone();
+        let within = upstream.timeouts.total.unwrap_or(upstream.timeouts.first_byte);
+        tokio::select! {
+            biased;
+            admitted = waiting.in_turn() => admitted,
+            () = out.gone() => Err(Denial::new(Reason::RequestTimeout, "the client has left")),
+            () = reached(&mut phase, Phase::Expired) => Err(draining()),
+            () = sleep(within) => Err(Denial::new(Reason::Overloaded, "its turn did not come in time")),
+        }
+    }
 }
 
 /// The id of a request as JSON text.
@@ -407,7 +426,7 @@ pub(super) async fn mirrored(
     let headers = desk.inbound.headers.iter();
     let sent = headers.filter(|(name, _)| name.as_str().starts_with(MCP_PARAM));
     let sent: Fields = sent.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let strict = desk.active().authority.governs();
+    let strict = desk.active().pipeline.is_on();
     let check = |params: &[ParamHeader]| check_mirrored(message, &sent, params, strict);
     let Err(denial) = check(&aim.params) else { return Ok((aim, sent)) };
     let Some(relist) = relist(desk, message, profile, &aim.upstream) else { return Err(denial) };

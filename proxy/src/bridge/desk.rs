@@ -143,6 +143,22 @@ impl Desk<'_> {
         all
     }
 
+    /// What a modern request with these parameters says of its client, as servers may have it.
+    ///
+    /// # Errors
+    /// As [`Profile::of_envelope`]; what a filter refuses.
+    pub(super) fn introduced(&self, fields: &Object<'_>) -> Result<Arc<Profile>, Denial> {
+        self.permitted(self.guest.introduced(fields)?)
+    }
+
+    /// What a client says of itself, as servers may have it.
+    ///
+    /// # Errors
+    /// What a filter refuses.
+    pub(super) fn permitted(&self, profile: Arc<Profile>) -> Result<Arc<Profile>, Denial> {
+        self.guest.permitted_profile(&profile, &self.active())
+    }
+
     /// The places of all upstreams, with the names of their members.
     ///
     /// # Errors

@@ -6,19 +6,18 @@ use super::replay::Replay;
 use super::sessions::Session;
 use super::{adoption, call, hub, lists};
 use crate::context::Gateway;
-use crate::estate::Estate;
 use crate::forward::Failure;
 use crate::identify::Recalled;
 use crate::legs::Leg;
 use crate::respond::End;
-use crate::sealing::{Binding, CallerKey, SealedLeg, SessionName, SessionToken, Token, UpstreamMark};
+use crate::sealing::{Binding, SealedLeg, SessionToken, Token, UpstreamMark};
 use crate::talk::Place;
-use http::{HeaderMap, HeaderName};
-use portunus_config::{UpstreamKey, VirtualServer};
+use http::HeaderName;
+use portunus_config::UpstreamKey;
 use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::bridge::{self, Facts, LogLevel, Profile};
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Channel, Denial, Era, Identity, Message, Reason, Released};
+use portunus_filters::{Channel, Denial, Era, Message, Reason, Released};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,9 +53,9 @@ pub(super) struct Founded {
 
 /// Begins a session.
 pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded, Denial> {
-    let overseer = desk.admit(message)?;
-    let fields = params(message)?;
-    let profile = Arc::new(Profile::of_initialize(&fields)?);
+    let admitted = desk.admit(message)?;
+    let fields = params(admitted.message(message))?;
+    let profile = desk.permitted(Arc::new(Profile::of_initialize(&fields)?))?;
     let version = agreed(&fields);
     let greetings = greet_all(desk, &profile, version).await?;
     let session = Session::new(number()?, desk.server.id.clone(), version, profile, true);
@@ -69,7 +68,7 @@ pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded,
     greetings.unreached.into_iter().for_each(|upstream| session.expect_leg(upstream));
     let facts = lists::merged(desk, &greetings.facts);
     let result = lists::with_missing(facts.initialize_result(version), &greetings.missing);
-    let released = overseer.inspectors().release(Channel::ServerInfo, &result.into());
+    let released = admitted.overseer.inspectors().release(Channel::ServerInfo, &result.into());
     let result = released.inspect_err(|_| end(desk, &session))?;
     desk.gateway.estate.sessions.insert(&desk.server, &session, lifetime(desk), desk.gateway);
     Ok(Founded { session, sealed, result })
@@ -389,11 +388,4 @@ pub(super) async fn set_level(desk: &Desk<'_>, session: &Session, fields: &Objec
         }
     }
     Ok(())
-}
-
-/// Whether the session id of a request is one of ours, for this caller.
-pub fn is_sealed(estate: &Estate, server: &VirtualServer, identity: &Identity, headers: &HeaderMap) -> bool {
-    let binding = Binding { server: &server.id, caller: CallerKey::for_seals(identity) };
-    let named = headers.get(MCP_SESSION_ID).and_then(|id| id.to_str().ok());
-    named.is_some_and(|id| SessionName::open(&estate.seals, &binding, id).is_some())
 }

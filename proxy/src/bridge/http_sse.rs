@@ -30,9 +30,9 @@ const FOUNDED_WITHIN: Duration = Duration::from_secs(60);
 /// Serves a GET that opens a stream.
 pub async fn open(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -> End {
     let Some(message) = reading.messages().first() else { return End::Broken };
-    let seated = desk.admit(message).and_then(|overseer| {
+    let seated = desk.admit(message).and_then(|admitted| {
         let seat = Lines::open(desk.gateway, founding::number()?, founding::lifetime(desk))?;
-        Ok((seat, overseer))
+        Ok((seat, admitted.overseer))
     });
     match seated {
         Ok(seated) => {

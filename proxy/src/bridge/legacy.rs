@@ -13,7 +13,6 @@ use super::sessions::{Session, Waiting};
 use super::{lasting, lists, streams, uris};
 use crate::authorize;
 use crate::drain::{Phase, reached};
-use crate::forward::Dispatch;
 use crate::offload::OffloadQueue;
 use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
@@ -67,29 +66,31 @@ pub(super) async fn of_session(
     match message.kind {
         Kind::Request => request(desk, session, message, out).await,
         Kind::Stream => {
-            let overseer = desk.admit(message)?;
+            let overseer = desk.admit(message)?.overseer;
             desk.snapshot.release();
             Box::pin(streams::get(desk, session, overseer, out)).await
         }
         Kind::End => {
-            desk.admit(message)?;
+            let _no_text = desk.admit(message)?;
             founding::end(desk, session);
             out.record.note_answer(None);
             Ok(out.status(StatusCode::OK).await)
         }
         Kind::Response => {
-            if let Err(denial) = desk.admit(message) {
-                // Its server must not wait for what does not come.
-                answer(desk, session, message, Some(Reply::Error(authorize::error(&denial))))?;
-                return Err(denial);
+            match desk.admit(message) {
+                Ok(admitted) => answer(desk, session, admitted.message(message), None)?,
+                Err(denial) => {
+                    // Its server must not wait for what does not come.
+                    answer(desk, session, message, Some(Reply::Error(authorize::error(&denial))))?;
+                    return Err(denial);
+                }
             }
-            answer(desk, session, message, None)?;
             Ok(out.status(StatusCode::ACCEPTED).await)
         }
         _ => {
-            desk.admit(message)?;
+            let admitted = desk.admit(message)?;
             if call::method_name(message) == "notifications/cancelled"
-                && let Some(id) = cancelled(message)
+                && let Some(id) = cancelled(admitted.message(message))
             {
                 session.cancel(&id);
             }
@@ -107,19 +108,19 @@ async fn request(
     let parts = parts(message)?;
     match call::method_name(message) {
         "ping" => {
-            desk.admit(message)?;
+            let _no_text = desk.admit(message)?;
             Ok(empty(message, out).await)
         }
         "logging/setLevel" => {
-            desk.admit(message)?;
-            Box::pin(founding::set_level(desk, session, parts.params())).await?;
+            let admitted = desk.admit(message)?;
+            Box::pin(founding::set_level(desk, session, &params(admitted.message(message))?)).await?;
             Ok(empty(message, out).await)
         }
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
             Box::pin(lists::list(desk, message, &session.profile, out)).await
         }
         "resources/subscribe" | "resources/unsubscribe" => {
-            Box::pin(streams::subscribe(desk, session, message)).await?;
+            Box::pin(streams::subscribe(desk, session, message, out)).await?;
             Ok(empty(message, out).await)
         }
         method if bridge::is_known_method(Era::Legacy, method) || desk.only().is_some() => {
@@ -196,12 +197,12 @@ impl<'a, 'd> Call<'a, 'd> {
     ) -> Result<Guarded, Denial> {
         let (desk, message) = (self.desk, self.message);
         let profile = founding::profile_now(self.session);
-        let aim = call::aim(desk, message, own_parts.params(), &profile).await?;
-        let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
-        let changed_parts = changed.as_ref().map(parts).transpose()?;
-        let message = changed.as_ref().unwrap_or(message);
-        let (cleared, overseer, place) = desk.clear_call(message, &aim.upstream, aim.subject, &profile)?;
-        out.record.note_decision(cleared.judged());
+        let mut aim = call::aim(desk, message, own_parts.params(), &profile).await?;
+        let reworded = call::reworded(message, &aim)?;
+        let message = reworded.as_ref().unwrap_or(message);
+        let (permit, overseer, place) = desk.permit_call(message, &mut aim, &profile, out).await?;
+        let message = permit.message(message);
+        let changed = (!std::ptr::eq(message, self.message)).then(|| parts(message)).transpose()?;
         out.record.begin_forwarding(&place.pool);
         let failed = |failure: crate::forward::Failure, out: &mut Answering<'_>| {
             out.record.note_cause(&failure.cause);
@@ -213,9 +214,9 @@ impl<'a, 'd> Call<'a, 'd> {
             Err(failure) => return Err(failed(failure, out)),
         };
         let order = Order {
-            permit: Arc::new(Dispatch::permit(cleared)),
+            permit: Arc::clone(&permit),
             message,
-            parts: changed_parts.as_ref().unwrap_or(own_parts),
+            parts: changed.as_ref().unwrap_or(own_parts),
             inbound: &desk.inbound,
             place,
             target: aim.target,

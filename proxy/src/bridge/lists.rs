@@ -22,10 +22,10 @@ pub(super) async fn list(
     profile: &Arc<Profile>,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
-    let overseer = desk.admit(message)?;
+    let admitted = desk.admit(message)?;
     let unknown = || Denial::new(Reason::UnknownMethod, "no server behind this endpoint has this method");
     let kind = ListKind::of_method(call::method_name(message)).ok_or_else(unknown)?;
-    let fields = params(message)?;
+    let fields = params(admitted.message(message))?;
     let cursor = fields.text("cursor");
     if cursor.is_none() && fields.get("cursor").is_some() {
         return Err(Denial::new(Reason::InvalidParams, "`cursor` must be text"));
@@ -39,7 +39,7 @@ pub(super) async fn list(
     let mut pieces = Vec::with_capacity(result.len() + 2);
     let id = call::id_text(message);
     pieces.push(Released::own(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":")));
-    pieces.extend(overseer.inspectors().release_pieces(Channel::List, result)?);
+    pieces.extend(admitted.overseer.inspectors().release_pieces(Channel::List, result)?);
     pieces.push(Released::own(Bytes::from_static(b"}")));
     out.record.note_answer(None);
     Ok(out.pieces(pieces).await)
@@ -56,13 +56,13 @@ pub(super) async fn discover(
     profile: &Arc<Profile>,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
-    let overseer = desk.admit(message)?;
+    let admitted = desk.admit(message)?;
     let current = desk.lists(profile, &[]).await?;
     let told = |member| desk.tells_of(member);
     let facts = merged(desk, &current.known_facts(&told));
     let caching = desk.told_for(current.description_caching(desk.gateway.clock.now()));
     let result = with_missing(facts.discover_result(caching), &current.silent(&told));
-    let told = overseer.inspectors().release(Channel::ServerInfo, &result.into())?;
+    let told = admitted.overseer.inspectors().release(Channel::ServerInfo, &result.into())?;
     out.record.note_answer(None);
     let answer = told.translated(bridge::wrap_result(call::id_text(message), told.text()));
     Ok(out.last(StatusCode::OK, answer).await)

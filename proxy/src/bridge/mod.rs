@@ -32,10 +32,8 @@ mod tasks;
 mod uris;
 
 use answering::Answering;
-pub use call::target_of;
 pub use desk::Desk;
 pub(crate) use desk::shown;
-pub use founding::is_sealed;
 pub(crate) use founding::own_leg;
 pub use homes::home;
 pub use hub::{Hub, run as hear};

@@ -4,18 +4,18 @@
 //! `input_required` (patterns/mrtr); its retry is judged as a new message and takes the call up again.
 
 use super::answering::Answering;
-use super::desk::{Desk, parts};
+use super::desk::{Desk, params, parts};
 use super::parked::{Resumed, Ticket};
 use super::said::{self, Said};
 use super::{call, lists, request_state, streams, tasks, uris};
 use crate::drain::{Phase, reached};
-use crate::forward::Dispatch;
 use crate::respond::{End, draining};
 use crate::sealing::CallerKey;
-use crate::talk::{LegOf, Order, Reply, Retry, Rounds, Talk, Turn};
+use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
 use http::StatusCode;
 use portunus_filters::mcp::Fault;
 use portunus_filters::mcp::bridge::{self, InputResponses, Parts, Profile};
+use portunus_filters::mcp::object::Object;
 use portunus_filters::{Denial, Era, Kind, Message, Reason, ReleasedQuestion};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -42,7 +42,7 @@ pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answerin
 async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> Result<End, Denial> {
     let parts = parts(message)?;
     let fields = parts.params();
-    let profile = desk.guest.introduced(fields)?;
+    let profile = desk.introduced(fields)?;
     desk.spoken_by(&profile);
     match call::method_name(message) {
         // Calls are most of what comes: their state should not be as large as that of the others.
@@ -50,7 +50,7 @@ async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) ->
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
             Box::pin(lists::list(desk, message, &profile, out)).await
         }
-        "subscriptions/listen" => Box::pin(streams::listen(desk, message, fields, &profile, out)).await,
+        "subscriptions/listen" => Box::pin(streams::listen(desk, message, &profile, out)).await,
         method if bridge::is_known_method(Era::Modern, method) || takes_any(desk, &profile).await => {
             calls(desk, message, &parts, profile, out).await
         }
@@ -75,38 +75,53 @@ async fn calls(
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
     let fields = parts.params();
-    let unreadable = |fault: Fault| Denial::new(Reason::InvalidParams, fault.to_string());
-    let retry = bridge::input_responses(fields).map_err(unreadable)?;
-    let (replies, state) = match retry {
-        Some(InputResponses { responses, request_state }) => (responses, request_state),
-        None => (Vec::new(), None),
-    };
+    let (replies, state) = answers(fields)?;
     let mut round = Round { desk, message, parts, profile };
     let state = state.map(|state| request_state::open_state(desk, &round.ticket(), &state)).transpose()?;
     match state {
         // The answers to a URL that had to be visited: the server wants the same call again.
-        Some(request_state::State::Again) => round.open(None, out).await,
+        Some(request_state::State::Again) => round.open(Carried::Nothing, out).await,
         Some(request_state::State::Parked(serial)) => {
             // The answers are a message like any other: judged before they go on.
             let aim = call::aim(desk, message, fields, &round.profile).await?;
             let cleared = desk.clear(message, &aim.upstream.name, aim.subject)?;
             desk.snapshot.release();
+            let replies = match cleared.changed() {
+                Some(changed) => answers(&params(changed)?)?.0,
+                None => replies,
+            };
             let mut resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             resumed.talk.hold_to(&cleared);
             resumed.talk.report_to(parts.progress_token().map_err(unreadable)?);
             out.record.begin_forwarding(resumed.talk.pool());
             Box::pin(round.resume(resumed, replies, out)).await
         }
-        Some(request_state::State::Upstream(state)) => {
-            let retry = request_state::retry_of(&replies, Some(state));
-            round.open(Some(retry), out).await
-        }
-        None if !replies.is_empty() => {
-            let retry = request_state::retry_of(&replies, None);
-            round.open(Some(retry), out).await
-        }
-        None => round.open(None, out).await,
+        Some(request_state::State::Upstream(state)) => round.open(Carried::Answers(Some(state)), out).await,
+        None if !replies.is_empty() => round.open(Carried::Answers(None), out).await,
+        None => round.open(Carried::Nothing, out).await,
     }
+}
+
+/// A client's answers to questions, by their keys, and the `requestState` beside them.
+type ClientAnswers = (Vec<(Arc<str>, String)>, Option<String>);
+
+/// The answers to questions in the parameters of a retry; none if it is none.
+fn answers(fields: &Object<'_>) -> Result<ClientAnswers, Denial> {
+    Ok(match bridge::input_responses(fields).map_err(unreadable)? {
+        Some(InputResponses { responses, request_state }) => (responses, request_state),
+        None => (Vec::new(), None),
+    })
+}
+
+fn unreadable(fault: Fault) -> Denial {
+    Denial::new(Reason::InvalidParams, fault.to_string())
+}
+
+/// What a request carries on from an earlier round.
+enum Carried {
+    Nothing,
+    /// Its answers to questions, and the state of a modern server.
+    Answers(Option<String>),
 }
 
 /// One round of a call.
@@ -125,16 +140,20 @@ impl Round<'_, '_> {
         Ticket { server: self.desk.server.id.clone(), bearer, digest }
     }
 
-    async fn open(&mut self, retry: Option<Retry>, out: &mut Answering<'_>) -> Result<End, Denial> {
+    async fn open(&mut self, carried: Carried, out: &mut Answering<'_>) -> Result<End, Denial> {
         let (desk, message) = (self.desk, self.message);
         let aim = call::aim(desk, message, self.parts.params(), &self.profile).await?;
-        let (aim, mirrored) = call::mirrored(desk, message, &self.profile, aim).await?;
-        let changed = aim.body.as_ref().map(|body| call::with_body(message, body)).transpose()?;
-        let changed_parts = changed.as_ref().map(parts).transpose()?;
-        let message = changed.as_ref().unwrap_or(message);
-        let (cleared, overseer, place) =
-            desk.clear_call(message, &aim.upstream, aim.subject, &self.profile)?;
-        out.record.note_decision(cleared.judged());
+        let (mut aim, mirrored) = call::mirrored(desk, message, &self.profile, aim).await?;
+        let reworded = call::reworded(message, &aim)?;
+        let message = reworded.as_ref().unwrap_or(message);
+        let (permit, overseer, place) = desk.permit_call(message, &mut aim, &self.profile, out).await?;
+        let message = permit.message(message);
+        let changed = (!std::ptr::eq(message, self.message)).then(|| parts(message)).transpose()?;
+        let own_parts = changed.as_ref().unwrap_or(self.parts);
+        let retry = match carried {
+            Carried::Nothing => None,
+            Carried::Answers(state) => Some(request_state::retry_of(&answers(own_parts.params())?.0, state)),
+        };
         let place = match aim.at {
             Some(at) => tasks::seated(desk, place, at),
             None => place,
@@ -149,9 +168,9 @@ impl Round<'_, '_> {
             }
         };
         let order = Order {
-            permit: Arc::new(Dispatch::permit(cleared)),
+            permit: Arc::clone(&permit),
             message,
-            parts: changed_parts.as_ref().unwrap_or(self.parts),
+            parts: own_parts,
             inbound: &desk.inbound,
             place,
             target: aim.target,

@@ -19,7 +19,6 @@ use crate::respond::End;
 use bytes::Bytes;
 use portunus_filters::mcp::bridge::{self, Filter, Listener, MAX_URI_BYTES, Profile};
 use portunus_filters::mcp::catalog::ListKind;
-use portunus_filters::mcp::object::Object;
 use portunus_filters::{Channel, Denial, Era, Kind, Message, Reason, Released};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -113,28 +112,30 @@ pub(super) async fn flow(
 pub(super) async fn listen(
     desk: &Desk<'_>,
     message: &Message,
-    fields: &Object<'_>,
     profile: &Arc<Profile>,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
     if !desk.takes_events {
         return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
     }
-    let overseer = desk.admit(message)?;
-    let wanted = Filter::of(fields).map_err(|fault| Denial::new(Reason::InvalidParams, fault.to_string()))?;
+    let admitted = desk.admit(message)?;
+    let message = admitted.message(message);
+    let wanted = Filter::of(&params(message)?);
+    let wanted = wanted.map_err(|fault| Denial::new(Reason::InvalidParams, fault.to_string()))?;
     let id = call::id_text(message).to_owned();
     // Kept as long as the stream is open: as asked for, as served, and as servers call them.
     let bytes = id.len() + 3 * wanted.uris.iter().map(|uri| uri.len()).sum::<usize>();
     let crowded = || Denial::new(Reason::Crowded, "as many resources as the client may be subscribed to");
     let _share = desk.gateway.estate.texts.take(desk.owner(), bytes).ok_or_else(crowded)?;
-    let mut seat = Hub::sit(desk, overseer.clone());
+    let mut seat = Hub::sit(desk, admitted.overseer.clone());
     let facts = lists::facts(desk, profile).await?;
     let honoured = wanted.honoured(&facts);
-    let mut subscribed = subscribe_all(desk, profile, (message, &wanted), (&seat.sender, &overseer)).await?;
+    let mut subscribed =
+        subscribe_all(desk, profile, (message, &wanted), (&seat.sender, &admitted.overseer)).await?;
     let served = std::mem::take(&mut subscribed.served);
     desk.snapshot.release();
     let subscription = Subscription { id, honoured, facts, served };
-    let stream = Stream::new(desk, overseer, Some(subscription), None);
+    let stream = Stream::new(desk, admitted.overseer.clone(), Some(subscription), None);
     let stream = Stream { opening: message.clone(), ..stream };
     let _open = Counted::one(&desk.gateway.metrics.streams);
     Ok(tell(desk, stream, &mut seat, out).await)
@@ -209,6 +210,7 @@ pub(super) async fn subscribe(
     desk: &Desk<'_>,
     session: &Arc<Session>,
     message: &Message,
+    out: &mut Answering<'_>,
 ) -> Result<(), Denial> {
     let fields = params(message)?;
     let missing = || Denial::new(Reason::InvalidParams, "`uri` must be text");
@@ -228,7 +230,16 @@ pub(super) async fn subscribe(
         Some(OwnUri { original, subject, .. }) => (original, subject),
         None => (Arc::clone(&uri), None),
     };
-    desk.clear(message, &place.upstream.name, subject)?;
+    let admitting = desk.admit_request(message, &place.upstream.name, subject)?;
+    let admitted = match admitting.at_once() {
+        Ok(admitted) => admitted,
+        Err(waiting) => desk.in_turn(waiting, &place.upstream, out).await?,
+    };
+    if let Some(changed) = admitted.changed()
+        && params(changed)?.text("uri").as_deref() != Some(&*uri)
+    {
+        return Err(Denial::new(Reason::InvalidRequest, "a rule changes what the message is aimed at"));
+    }
     let begins = call::method_name(message) == "resources/subscribe";
     // One that is founded for this knows all that is subscribed to before.
     let leg = founding::leg(desk, session, &place).await.map_err(|failure| failure.denial)?;
@@ -243,6 +254,7 @@ pub(super) async fn subscribe(
         false => session.unsubscribe(upstream, &original),
     };
     let Some(leg) = leg.filter(|_| changed) else { return Ok(()) };
+    admitted.holds().commit();
     let errand = match begins {
         true => Errand::Subscribe { uri: Arc::clone(&original) },
         false => Errand::Unsubscribe { uri: Arc::clone(&original) },
@@ -468,7 +480,7 @@ async fn unserved(desk: &Desk<'_>, opening: &Message) {
     let is_served = || {
         let active = desk.gateway.active();
         let is_there = active.snapshot.routes.server(&desk.server.id).is_some();
-        is_there && (!active.authority.governs() || desk.admit_again(opening).is_ok())
+        is_there && (!active.pipeline.is_on() || desk.admit_again(opening).is_ok())
     };
     while is_served() {
         if serials.changed().await.is_err() {

@@ -1,5 +1,6 @@
 //! Clients that read what they, or others, have read before.
 
+mod admissions;
 mod apart;
 mod following;
 mod outlived;

@@ -10,9 +10,11 @@ use crate::sealing::CallerKey;
 use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portunus_config::{Credentials, HostPolicy, Upstream, VirtualServer};
-use portunus_filters::Identity;
 use portunus_filters::identity::Digest;
+use portunus_filters::mcp::bridge::ClientPlace;
+use portunus_filters::{Denial, Identity, Pipeline, Reason};
 use ring::digest::{Context, SHA256};
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
@@ -154,6 +156,29 @@ impl Upward {
             mirrors,
             by_host: server.upstreams.iter().any(|upstream| upstream.host == HostPolicy::Preserve),
         }
+    }
+
+    /// The same, if its values change when the filters of `pipeline` read them; `None` if they do not. Credentials are not
+    /// read: they go where the configuration sends them.
+    ///
+    /// # Errors
+    /// What a filter refuses; [`Reason::InvalidRequest`] if one makes no header value of what it reads.
+    pub fn changed_by(&self, pipeline: &Pipeline) -> Result<Option<Upward>, Denial> {
+        let mut fields = self.fields.clone();
+        let mut is_changed = false;
+        for (name, value) in &mut fields {
+            if matches!(*name, AUTHORIZATION | COOKIE | HOST) {
+                continue;
+            }
+            let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            if let Cow::Owned(permitted) = pipeline.client_text(ClientPlace::Header(name.as_str()), &text)? {
+                let detail = "a rule makes no header value of what a client says";
+                *value = HeaderValue::from_str(&permitted)
+                    .map_err(|_| Denial::new(Reason::InvalidRequest, detail))?;
+                is_changed = true;
+            }
+        }
+        Ok(is_changed.then(|| Upward { fields, ..*self }))
     }
 
     /// How many bytes of the client's it holds.

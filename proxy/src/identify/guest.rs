@@ -2,6 +2,7 @@
 
 use super::tokens::Known;
 use crate::bridge::sessions::Session;
+use crate::context::Active;
 use crate::edge::LiveTls;
 use crate::headers::{Lately, Upward, detached};
 use crate::sealing::{Binding, CallerKey, Seals, SessionName};
@@ -11,7 +12,7 @@ use portunus_config::{ClientNames, ListenerTls, Profile, ServerId, VirtualServer
 use portunus_filters::identity::{Certificate, Digest, Fault, Verified};
 use portunus_filters::mcp::bridge;
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Denial, Identity, Moment};
+use portunus_filters::{Denial, Identity, Moment, Pipeline};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -44,6 +45,8 @@ struct Memory {
     introduced: Option<Introduced>,
     session: Option<Named>,
     lately: Option<Lately>,
+    permitted_headers: Option<Permitted<Upward>>,
+    permitted_profile: Option<Permitted<bridge::Profile>>,
 }
 
 /// A certificate that was shown in a handshake.
@@ -62,6 +65,13 @@ struct Introduced {
     /// The `_meta` in which it did.
     said: Box<str>,
     profile: Arc<bridge::Profile>,
+}
+
+/// Something that a client says of itself, and what the filters of a snapshot made of it.
+struct Permitted<T> {
+    serial: u64,
+    said: Arc<T>,
+    made: Arc<T>,
 }
 
 /// A session id that was opened.
@@ -155,6 +165,55 @@ impl Guest {
         let known = || Introduced { said: said.into(), profile: Arc::clone(&profile) };
         memory.introduced = (said.len() <= MAX_REMEMBERED_BYTES).then(known);
         Ok(profile)
+    }
+
+    /// A client's description of itself, as the filters of a snapshot let servers have it.
+    ///
+    /// # Errors
+    /// What a filter refuses.
+    pub(crate) fn permitted_profile(
+        &self,
+        said: &Arc<bridge::Profile>,
+        active: &Active,
+    ) -> Result<Arc<bridge::Profile>, Denial> {
+        let change = |pipeline: &Pipeline| said.changed_by(|place, text| pipeline.client_text(place, text));
+        self.permitted(|memory| &mut memory.permitted_profile, (said, said.bytes()), active, change)
+    }
+
+    /// Headers of a client that go up, as the filters of a snapshot let servers have them.
+    ///
+    /// # Errors
+    /// What a filter refuses.
+    pub(crate) fn permitted_headers(
+        &self,
+        said: &Arc<Upward>,
+        active: &Active,
+    ) -> Result<Arc<Upward>, Denial> {
+        let change = |pipeline: &Pipeline| said.changed_by(pipeline);
+        self.permitted(|memory| &mut memory.permitted_headers, (said, said.bytes()), active, change)
+    }
+
+    /// What the filters of a snapshot make of something that a client says: as the last time where that was the same, or
+    /// as `change` says.
+    fn permitted<T>(
+        &self,
+        place: impl Fn(&mut Memory) -> &mut Option<Permitted<T>>,
+        (said, bytes): (&Arc<T>, usize),
+        active: &Active,
+        change: impl FnOnce(&Pipeline) -> Result<Option<T>, Denial>,
+    ) -> Result<Arc<T>, Denial> {
+        if !active.pipeline.reads_client_texts() {
+            return Ok(Arc::clone(said));
+        }
+        let serial = active.snapshot.serial;
+        let is_known = |known: &&Permitted<T>| known.serial == serial && Arc::ptr_eq(&known.said, said);
+        if let Some(known) = (*place(&mut self.lock())).as_ref().filter(is_known) {
+            return Ok(Arc::clone(&known.made));
+        }
+        let made = change(&active.pipeline)?.map_or_else(|| Arc::clone(said), Arc::new);
+        let permitted = Permitted { serial, said: Arc::clone(said), made: Arc::clone(&made) };
+        *place(&mut self.lock()) = (bytes <= MAX_REMEMBERED_BYTES).then_some(permitted);
+        Ok(made)
     }
 
     /// What a field names to a server and caller, as it was when the same was last shown on this

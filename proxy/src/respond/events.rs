@@ -132,7 +132,7 @@ impl Respond<'_> {
     /// from: a resource or a task of which policy was not asked.
     fn strays(&self, method: &Method) -> bool {
         let concerns = method.is(bridge::RESOURCE_UPDATED) || bridge::is_of_task(method.name());
-        concerns && !self.expect.elsewhere && self.gateway.glance().authority.governs()
+        concerns && !self.expect.elsewhere && self.gateway.glance().pipeline.is_on()
     }
 
     /// The upstream ended the stream: by its rules, or without the answer it owes.

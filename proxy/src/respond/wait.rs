@@ -180,6 +180,6 @@ fn still_routed(gateway: &Gateway, server: &ServerId, upstream: &Upstream) -> bo
     let active = gateway.active();
     let server = active.snapshot.routes.server(server);
     let same = |one: &Upstream| one.name == upstream.name && one.url == upstream.url;
-    // Where policy decides, streams are served here: what goes over them is judged.
-    !active.authority.governs() && server.is_some_and(|server| server.upstreams.iter().any(|one| same(one)))
+    // An endpoint that serves now serves its streams too: what goes over them is judged.
+    server.is_some_and(|server| active.may_pass(server) && server.upstreams.iter().any(|one| same(one)))
 }

@@ -1,7 +1,7 @@
 //! Which messages are served here instead of forwarded as they are, and how that begins.
 
 use super::line::Old;
-use super::{Admitted, Brokered, Connection, Halt, Knowledge, Passage, expect, halt};
+use super::{Admitted, Brokered, Connection, Halt, Knowledge, Passage, expect};
 use crate::bridge::answering::{Answering, Sink};
 use crate::bridge::{self, Desk, http_sse};
 use crate::context::{Active, Gateway, MessageSnapshot};
@@ -10,16 +10,16 @@ use crate::headers::{Stamp, Upward};
 use crate::identify::{Source, Standing, Trace};
 use crate::respond::class::is_about_message;
 use crate::respond::{End, Expect};
-use crate::sealing::CallerKey;
+use crate::sealing::{Binding, CallerKey, SessionName};
 use crate::session::Client;
 use crate::talk::Place;
+use crate::talk::voice::MCP_SESSION_ID;
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::request::Parts;
 use portunus_config::{Credentials, EraMode, Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::Profile;
-use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::message::Reading;
-use portunus_filters::{Arrival, Denial, Era, Kind, Reason};
+use portunus_filters::{Arrival, Denial, Era, Reason};
 use std::sync::{Arc, OnceLock};
 
 /// The way of one message.
@@ -34,14 +34,17 @@ pub(super) enum Way {
 
 impl Passage<'_> {
     /// Decides by what is configured and known; a message that the one server of its endpoint can read
-    /// is never touched.
+    /// is never touched where no filter is on.
     pub(super) fn way(&self, active: &Active, server: &Arc<VirtualServer>, reading: &Reading) -> Way {
         let [upstream] = server.upstreams.as_slice() else { return Way::Broker };
-        if !server.is_plain() || self.old(server).is_some() {
+        if !active.may_pass(server) || self.old(server).is_some() {
             return Way::Broker;
         }
-        let governed = active.authority.governs();
-        if !server.bridge && !governed {
+        let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
+        if era == Era::Legacy && self.session_name(server).is_some() {
+            return Way::Broker;
+        }
+        if !server.bridge {
             return Way::Direct;
         }
         // A server that is shown the same credential by all cannot tell them apart: what it hands to
@@ -49,16 +52,9 @@ impl Passage<'_> {
         if !passes(upstream) && !self.arrival.identity.is_anonymous() {
             return Way::Broker;
         }
-        // What is listed, asked of clients or streamed depends on who asks.
-        if governed && !is_call(reading) {
-            return Way::Broker;
-        }
-        let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
         let spoken = self.connection.gateway.estate.eras.known(upstream, self.arrival.at).knows(era);
         match (spoken, era) {
             (Some(false), _) => Way::Broker,
-            // A session that began here goes on here, whatever has been learned since.
-            (_, Era::Legacy) if self.is_ours(server) => Way::Broker,
             (Some(true), _) | (None, Era::Legacy) => Way::Direct,
             (None, Era::Modern) => match self.place_of(active, server, upstream) {
                 Some(place) => Way::Unknown(Box::new(place)),
@@ -67,12 +63,14 @@ impl Passage<'_> {
         }
     }
 
-    /// Whether a legacy message belongs to a session of ours; it may have begun in an earlier run of
-    /// this replica or at another, and have ended: its server never knew it.
-    fn is_ours(&self, server: &VirtualServer) -> bool {
-        let estate = &self.connection.gateway.estate;
-        self.request.headers.contains_key("mcp-session-id")
-            && bridge::is_sealed(estate, server, &self.arrival.identity, &self.request.headers)
+    /// The session that a legacy message names, if that has an id of ours; it may have begun in an earlier run of this
+    /// replica or at another, and have ended.
+    pub(super) fn session_name(&self, server: &VirtualServer) -> Option<Arc<SessionName>> {
+        let named = self.request.headers.get(MCP_SESSION_ID)?;
+        let binding = Binding { server: &server.id, caller: CallerKey::for_seals(&self.arrival.identity) };
+        let seals = &self.connection.gateway.estate.seals;
+        let recalled = self.connection.guest.recall(seals, &binding, named, self.arrival.at.monotonic)?;
+        Some(recalled.name)
     }
 
     /// Asks the server for its era. Without an answer, one of which it was known is served by that, for
@@ -88,26 +86,7 @@ impl Passage<'_> {
         if is_legacy {
             return Ok(Admitted::Broker(Box::new(brokered)));
         }
-        self.direct(brokered).await
-    }
-
-    /// A message that goes to its server as it is, if it may and can.
-    pub(super) async fn direct(&mut self, brokered: Brokered) -> Result<Admitted, Halt> {
-        let Brokered { active, server, reading } = &brokered;
-        let Some(first) = reading.messages().first().filter(|_| active.authority.governs()) else {
-            return self.clear(brokered, None);
-        };
-        self.record.note_message(first, first.body.len());
-        let whence = (self.connection, &self.arrival, &self.source, &self.trace);
-        let where_to = (Arc::clone(active), Arc::clone(server), first.era);
-        let desk = desk(whence, &self.request, where_to, self.standing.clone());
-        let target = bridge::target_of(&desk, first).await;
-        drop(desk);
-        let known = || Knowledge::of(&expect(reading, server, self.request.version), server.http_status);
-        match target.map_err(|denial| halt(denial, known()))? {
-            Some(target) => self.clear(brokered, Some(target)),
-            None => Ok(Admitted::Broker(Box::new(brokered))),
-        }
+        self.clear(brokered)
     }
 
     /// What it takes to serve an `initialize` here, if its server turns out not to know it.
@@ -143,27 +122,36 @@ impl Passage<'_> {
         let old = self.old(&server);
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
         let whence = (self.connection, &self.arrival, &self.source, &self.trace);
-        let desk = desk(whence, &self.request, (active, server, era), self.standing.clone());
-        let mut out = Answering {
-            sink: Sink::Client(client),
-            record: &mut self.record,
-            stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
-            write_timeout: self.connection.listener.limits.write_timeout,
-            phase: self.connection.gateway.drain.watch(),
-            version: self.request.version,
-            takes_events: desk.takes_events,
-            begun: false,
-        };
-        let end = match old {
-            None => bridge::serve(&desk, &reading, &mut out).await,
-            Some(Old::Opens) => Box::pin(http_sse::open(&desk, &reading, &mut out)).await,
-            Some(Old::Posts(line)) => Box::pin(http_sse::post(&desk, &line, &reading, &mut out)).await,
-            Some(Old::Unknown) => End::Refused(Denial::new(Reason::UnknownSession, "Session not found")),
+        let desk = desk(whence, &self.request, (active, Arc::clone(&server), era), self.standing.clone());
+        let end = match desk {
+            Ok(desk) => {
+                let mut out = Answering {
+                    sink: Sink::Client(client),
+                    record: &mut self.record,
+                    stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
+                    write_timeout: self.connection.listener.limits.write_timeout,
+                    phase: self.connection.gateway.drain.watch(),
+                    version: self.request.version,
+                    takes_events: desk.takes_events,
+                    begun: false,
+                };
+                match old {
+                    None => bridge::serve(&desk, &reading, &mut out).await,
+                    Some(Old::Opens) => Box::pin(http_sse::open(&desk, &reading, &mut out)).await,
+                    Some(Old::Posts(line)) => {
+                        Box::pin(http_sse::post(&desk, &line, &reading, &mut out)).await
+                    }
+                    Some(Old::Unknown) => {
+                        End::Refused(Denial::new(Reason::UnknownSession, "Session not found"))
+                    }
+                }
+            }
+            Err(denial) => End::Refused(denial),
         };
         match end {
             End::Refused(denial) => {
-                let expected = expect(&reading, &desk.server, self.request.version);
-                let known = Knowledge::of(&expected, desk.server.http_status);
+                let expected = expect(&reading, &server, self.request.version);
+                let known = Knowledge::of(&expected, server.http_status);
                 Box::pin(self.refuse(&denial, &known, client)).await
             }
             end => end,
@@ -188,19 +176,23 @@ fn digested(connection: &Connection<'_>, arrival: &Arrival, upward: &Upward) -> 
 }
 
 /// The desk of a request.
+///
+/// # Errors
+/// What a filter refuses of the headers that go up.
 pub(super) fn desk<'a>(
     (connection, arrival, source, trace): (Connection<'a>, &'a Arrival, &'a Source, &'a Trace),
     request: &'a Parts,
     (active, server, era): (Arc<Active>, Arc<VirtualServer>, Era),
     standing: Option<Arc<Standing>>,
-) -> Desk<'a> {
+) -> Result<Desk<'a>, Denial> {
     let headers = &request.headers;
-    let upward = connection.guest.upward(headers, &server);
-    Desk {
+    let said = connection.guest.upward(headers, &server);
+    let upward = connection.guest.permitted_headers(&said, &active)?;
+    Ok(Desk {
         gateway: connection.gateway,
         snapshot: MessageSnapshot::holding(active),
         guest: connection.guest,
-        caller: key(&connection, arrival, &upward),
+        caller: key(&connection, arrival, &said),
         bearer: CallerKey::for_seals(&arrival.identity),
         standing,
         upward,
@@ -224,19 +216,7 @@ pub(super) fn desk<'a>(
             request_id: &arrival.request_id,
             trace,
         },
-    }
-}
-
-/// Whether a message is one that its server can answer to whoever may send it: a request of a modern
-/// client other than for a list, a description, a stream or a task, whose id is sealed.
-fn is_call(reading: &Reading) -> bool {
-    let Reading::One(message) = reading else { return false };
-    let method = message.method.as_ref().map_or("", |method| method.name());
-    message.era == Era::Modern
-        && message.kind == Kind::Request
-        && !matches!(method, "server/discover" | "subscriptions/listen")
-        && !method.starts_with("tasks/")
-        && ListKind::of_method(method).is_none()
+    })
 }
 
 /// An `initialize` on its way to a server whose era is not known. It keeps the snapshot: if it has to be

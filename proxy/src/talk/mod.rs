@@ -157,12 +157,7 @@ impl Talk {
             LegOf::Own(..) => Era::Legacy,
             LegOf::Pooled => gateway.estate.eras.choose(gateway, &order.place, order.message.era).await?,
         };
-        let (leg, permit) = (order.leg, Arc::clone(&order.permit));
-        let changed = match permit.is_for(order.message) {
-            true => None,
-            false => Some(permit.parts().map_err(unreadable)?),
-        };
-        let parts = changed.as_ref().unwrap_or(order.parts);
+        let (leg, parts) = (order.leg, order.parts);
         let speech = Speech::of(&mut order);
         let relist = order.relist.take();
         let travel = Travel::of(&order, era, &speech);

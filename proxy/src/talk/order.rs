@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub struct Order<'a> {
     /// The permission, and the body it was given for.
     pub permit: Arc<Permit>,
-    /// The client's request.
+    /// The client's request, as it was permitted.
     pub message: &'a Message,
     /// The same taken apart.
     pub parts: &'a Parts<'a>,

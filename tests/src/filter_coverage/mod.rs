@@ -9,8 +9,8 @@
 //! - `gone`: not at all;
 //! - `-`: never written in this setup.
 //!
-//! A setup is named by the eras of client and server; `!` has a policy, `+` another server beside it. Where both eras are
-//! the same and there is neither, answers are passed on unread: all of it is `PAST`.
+//! A setup is named by the eras of client and server; `!` has a policy, `+` another server beside it. The filter is on in
+//! all of them, so none passes messages as they came.
 
 mod client;
 mod recorded_call;

@@ -39,7 +39,7 @@ pub use meta::{
 pub use methods::{Aim, Reference, ReferenceKind, aim, is_aimed, is_cacheable, is_known_method, may_ask};
 pub use notification::{Listener, RESOURCE_UPDATED, Token, is_of_task, notification, resource_updated};
 pub use params::{ParamHeader, check_param_headers, mcp_name, param_headers};
-pub use profile::{Ability, Profile};
+pub use profile::{Ability, ClientPlace, Profile};
 pub use question::{
     InputResponses, Question, Reply, bounded, input_required, input_responses, legacy_question, legacy_reply,
     question_of_server_request, questions_of,

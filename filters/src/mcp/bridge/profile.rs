@@ -38,6 +38,17 @@ impl Ability {
     }
 }
 
+/// A place at which text of a client reaches servers beside its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientPlace<'a> {
+    /// The name and version of its software: a JSON object.
+    ClientInfo,
+    /// What it says that it can do: a JSON object.
+    Capabilities,
+    /// The value of a header that goes up, by the header's name in lower case.
+    Header(&'a str),
+}
+
 /// What a client says of itself in the words of one era, to be said again in the other's.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -167,6 +178,27 @@ impl Profile {
             key: OnceLock::new(),
             spelt: OnceLock::new(),
         }
+    }
+
+    /// The same client, if what it says of itself changes when it is `read`; `None` if it does not.
+    ///
+    /// # Errors
+    /// What `read` refuses; [`Reason::InvalidRequest`] if it makes no JSON object of what it reads.
+    pub fn changed_by(
+        &self,
+        read: impl for<'t> Fn(ClientPlace<'_>, &'t str) -> Result<Cow<'t, str>, Denial>,
+    ) -> Result<Option<Profile>, Denial> {
+        let info = self.client_info.as_deref().map(|info| read(ClientPlace::ClientInfo, info)).transpose()?;
+        let capabilities = read(ClientPlace::Capabilities, &self.capabilities)?;
+        if matches!((&info, &capabilities), (None | Some(Cow::Borrowed(_)), Cow::Borrowed(_))) {
+            return Ok(None);
+        }
+        let broken =
+            |_| Denial::new(Reason::InvalidRequest, "a rule makes no JSON object of a client's description");
+        let declared = Object::read(&capabilities).map_err(broken)?;
+        info.as_deref().map(Object::read).transpose().map_err(broken)?;
+        let changed = Profile::of(info.as_deref(), capabilities.as_ref().into(), &declared);
+        Ok(Some(Profile { log_level: self.log_level, ..changed }))
     }
 
     /// The same client with another log level.

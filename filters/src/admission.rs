@@ -1,0 +1,150 @@
+//! What a cleared message holds of limits while its request is open.
+//!
+//! A message is judged as often as it helps to know the outcome; it is admitted once, when the one request that it opens at
+//! an upstream is about to leave. What it holds from then on goes with the request through repeats, further rounds and
+//! everything else that is the same call.
+
+use crate::gate::Judged;
+use crate::inspect::Inspectors;
+use crate::message::Message;
+use crate::pipeline::Cleared;
+use bytes::Bytes;
+use portunus_base::Denial;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// What a filter says to a request that is about to be opened.
+pub enum Admission {
+    /// It holds nothing for it.
+    Free,
+    /// It holds this until the request is over.
+    Granted(Box<dyn Hold>),
+    /// It has the request wait for its turn.
+    Queued(Turn),
+}
+
+/// A place in a queue: ready when its turn has come, or with why it will not. Dropped, it leaves the queue. It may use
+/// nothing of a runtime: whoever waits for it bounds the time.
+pub type Turn = Pin<Box<dyn Future<Output = Result<Box<dyn Hold>, Denial>> + Send>>;
+
+/// Permits and charges of one filter for one request. Dropped before [`Hold::commit`] it gives back both, after that the
+/// permits alone.
+pub trait Hold: Send + Sync {
+    /// Lets the charges stand: the upstream may have read the request. It may be told more than once.
+    fn commit(&self);
+}
+
+/// What the filters hold for one request; its copies are of the same.
+#[derive(Clone, Default)]
+pub struct Holds(Option<Arc<[Box<dyn Hold>]>>);
+
+impl Holds {
+    fn new(holds: Vec<Box<dyn Hold>>) -> Holds {
+        Holds((!holds.is_empty()).then(|| holds.into()))
+    }
+
+    /// Lets the charges of all filters stand.
+    pub fn commit(&self) {
+        self.0.iter().flat_map(|holds| holds.iter()).for_each(|hold| hold.commit());
+    }
+}
+
+impl fmt::Debug for Holds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Holds({})", self.0.as_ref().map_or(0, |holds| holds.len()))
+    }
+}
+
+/// A cleared message whose request may have to wait for its turn.
+#[must_use = "the request is opened by what this becomes"]
+pub struct Admitting {
+    cleared: Cleared,
+    holds: Vec<Box<dyn Hold>>,
+    turns: Vec<Turn>,
+}
+
+impl Admitting {
+    pub(crate) fn new(cleared: Cleared) -> Admitting {
+        Admitting { cleared, holds: Vec::new(), turns: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, admission: Admission) {
+        match admission {
+            Admission::Free => {}
+            Admission::Granted(hold) => self.holds.push(hold),
+            Admission::Queued(turn) => self.turns.push(turn),
+        }
+    }
+
+    /// What was decided of the message.
+    pub fn judged(&self) -> Option<&Arc<Judged>> {
+        self.cleared.judged()
+    }
+
+    /// The message as it may leave, if a filter changed it.
+    pub(crate) fn changed(&self) -> Option<&Message> {
+        self.cleared.changed()
+    }
+
+    /// The permission, where no turn is waited for.
+    ///
+    /// # Errors
+    /// The same as it was, if one is.
+    pub fn at_once(self) -> Result<Admitted, Admitting> {
+        match self.turns.is_empty() {
+            true => Ok(Admitted { cleared: self.cleared, holds: Holds::new(self.holds) }),
+            false => Err(self),
+        }
+    }
+
+    /// Waits for its turn at each filter that has it wait. Dropped, it leaves all queues and gives back what it holds.
+    ///
+    /// # Errors
+    /// The [`Denial`] of a filter at which its turn does not come.
+    pub async fn in_turn(self) -> Result<Admitted, Denial> {
+        let Admitting { cleared, mut holds, turns } = self;
+        for turn in turns {
+            holds.push(turn.await?);
+        }
+        Ok(Admitted { cleared, holds: Holds::new(holds) })
+    }
+}
+
+/// The permission to open one request: its message was cleared and admitted.
+#[must_use = "what it holds is for the request that it opens"]
+#[derive(Debug)]
+pub struct Admitted {
+    cleared: Cleared,
+    holds: Holds,
+}
+
+impl Admitted {
+    /// What was decided of the message.
+    pub fn judged(&self) -> Option<&Arc<Judged>> {
+        self.cleared.judged()
+    }
+
+    /// The inspectors of texts of servers that are for its sender.
+    pub fn inspectors(&self) -> &Inspectors {
+        self.cleared.inspectors()
+    }
+
+    /// The message as it may leave, if a filter changed it.
+    pub fn changed(&self) -> Option<&Message> {
+        self.cleared.changed()
+    }
+
+    /// What is held for its request.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
+    /// Gives up the permission for the body that may leave, the message in it if a filter changed that, and what is held
+    /// for its request.
+    pub fn into_parts(self) -> (Bytes, Option<Box<Message>>, Holds) {
+        let (body, changed) = self.cleared.into_parts();
+        (body, changed, self.holds)
+    }
+}
