@@ -27,9 +27,9 @@ pub const FREE_BYTES: usize = MAX_FIRST_READ_BYTES - (1 << 10);
 /// Longest message of a server: results of 20 MB exist, and one is held until it is complete.
 pub const LONGEST_BYTES: usize = 32 << 20;
 
-/// Bytes of large texts of one upstream that may be held: until they are written to the client.
-/// The quarter that is kept for who holds none is as much as the longest of them.
-const MAX_BYTES: usize = 4 * LONGEST_BYTES;
+/// Bytes of large texts of one upstream that may be held, until they are written to the client: two of the longest, as
+/// many as are read at once. Who finds no room waits in turn by caller.
+const MAX_BYTES: usize = 2 * LONGEST_BYTES;
 
 /// The same of texts that are worked on where they arrive, but for those that take no room.
 const MAX_INLINE_BYTES: usize = 16 << 20;
