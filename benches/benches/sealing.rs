@@ -76,6 +76,7 @@ fn session_token(legs: usize) -> SessionToken {
         version: Revision::V2025_11_25,
         number: [7; 16],
         home: home(),
+        passes: false,
         abilities: 21,
         client: r#"{"name":"agent","version":"1.0.0"}"#.into(),
         legs,

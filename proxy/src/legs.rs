@@ -359,6 +359,12 @@ impl Leg {
         self.stop_listening();
     }
 
+    /// Ends what is kept of it here; the session at the upstream goes on.
+    pub fn let_go(&self) {
+        self.die();
+        self.stop_listening();
+    }
+
     /// Runs an errand in the background.
     pub(crate) fn tell(&self, gateway: &Arc<Gateway>, errand: Errand) {
         errand::run(gateway, errand, Arc::clone(&self.place.upstream), Arc::clone(&self.place.pool));

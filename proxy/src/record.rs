@@ -262,6 +262,11 @@ impl RecordGuard {
         self.record.detail = Some(cause.to_string());
     }
 
+    /// True if the answer is a JSON-RPC error.
+    pub fn is_error(&self) -> bool {
+        self.record.rpc_error.is_some()
+    }
+
     /// True once the reason of a refusal or failure was noted.
     pub fn is_failed(&self) -> bool {
         self.record.reason.is_some()

@@ -11,6 +11,7 @@ mod broker;
 mod caller;
 mod known;
 mod line;
+mod passed_session;
 
 use broker::{Founding, Way};
 use known::{Knowledge, expect, is_repeatable};
@@ -26,7 +27,9 @@ use crate::intake::{self, BodyFault, BodyRoom};
 use crate::metrics::Stage;
 use crate::peers::Relayed;
 use crate::record::RecordGuard;
-use crate::respond::{End, Expect, Respond, caller_lost, draining, route_removed, unrouted, unwelcome};
+use crate::respond::{
+    End, Expect, Respond, SessionField, caller_lost, draining, route_removed, unrouted, unwelcome,
+};
 use crate::session::Client;
 use crate::session::one::Rest;
 use crate::shares::Share;
@@ -96,6 +99,7 @@ struct Outbound {
     upstream: Arc<Upstream>,
     pool: Arc<Pool>,
     expect: Expect,
+    session: SessionField,
     http_status: HttpStatus,
     /// It is an `initialize` that may have to be served here after all.
     founding: Option<Box<Founding>>,
@@ -395,6 +399,7 @@ impl<'a> Passage<'a> {
         let Some(admitted) = active.pipeline.pass(cleared) else {
             return Ok(Admitted::Broker(Box::new(brokered)));
         };
+        let session = self.pass_session(&brokered, &expect).map_err(refused)?;
         let inbound = Inbound {
             method: &self.request.method,
             headers: &self.request.headers,
@@ -411,7 +416,7 @@ impl<'a> Passage<'a> {
         let founding = self.founding(&brokered, &expect);
         let http_status = server.http_status;
         let upstream = Arc::clone(upstream);
-        let outbound = Outbound { leg, upstream, pool, expect, http_status, founding };
+        let outbound = Outbound { leg, upstream, pool, expect, session, http_status, founding };
         Ok(Admitted::Forward(Box::new(outbound)))
     }
 
@@ -422,7 +427,7 @@ impl<'a> Passage<'a> {
 
     /// Stages 9 and 10.
     async fn exchange(&mut self, outbound: Outbound, client: &mut Client) -> End {
-        let Outbound { leg, upstream, pool, expect, http_status, founding } = outbound;
+        let Outbound { leg, upstream, pool, expect, session, http_status, founding } = outbound;
         self.record.begin_forwarding(&pool);
         let gateway = Arc::clone(self.connection.gateway);
         let mut phase = gateway.drain.watch();
@@ -438,6 +443,7 @@ impl<'a> Passage<'a> {
             write_timeout: self.connection.listener.limits.write_timeout,
             deadline: None,
             home: None,
+            session,
             room: None,
             pass: RawPass::of_passed_message(),
         };

@@ -221,6 +221,7 @@ const BOUNDED: &[(&str, &[&str])] = &[
             "Ratings.by_upstream",
             "Remembered.field",
             "ServerMetrics.tools",
+            "SessionName.passed",
             "Text.0",
         ],
     ),

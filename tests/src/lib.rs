@@ -59,6 +59,8 @@ mod outages;
 #[cfg(test)]
 mod passage;
 #[cfg(test)]
+mod passed_sessions;
+#[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod policy_commands;

@@ -9,15 +9,18 @@ use super::sessions::Session;
 use crate::legs::Leg;
 use crate::sealing::{SealedLeg, SessionToken, UpstreamMark};
 use crate::talk::Place;
+use crate::talk::voice::MCP_PROTOCOL_VERSION;
 use http::HeaderValue;
+use portunus_filters::Era;
+use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::bridge::{Facts, Profile};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Takes a session over for as long as it would have lasted.
+/// Takes a session over for as long as it would have lasted; one that passed had no age here before.
 pub(super) fn adopt(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
     let age = desk.gateway.clock.now().wall.saturating_sub(Duration::from_secs(token.issued));
-    let left = lifetime(desk).saturating_sub(age);
+    let left = if token.passes { lifetime(desk) } else { lifetime(desk).saturating_sub(age) };
     let make = || (taken_over(desk, token), left);
     desk.gateway.estate.sessions.adopt(&desk.server, &token.number, desk.gateway, make)
 }
@@ -26,8 +29,11 @@ fn taken_over(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
     let client = Some(&*token.client).filter(|client| !client.is_empty());
     let profile = Arc::new(Profile::of_bits(client, token.abilities));
     let server = desk.server.id.clone();
-    let session = Session::new(token.number, server, token.version, Arc::clone(&profile), false);
-    let session = Arc::new(session.keeping(replay(desk)).owned_by(desk.owner(), desk.upward.bytes()));
+    let version = version(desk, token);
+    let session = Session::new(token.number, server, version, Arc::clone(&profile), false);
+    let session = session.keeping(replay(desk)).owned_by(desk.owner(), desk.upward.bytes());
+    let until = Duration::from_secs(token.issued) + SessionToken::PASSED_FOR;
+    let session = Arc::new(session.passing_until(token.passes.then_some(until)));
     for (upstream, leg) in legs(desk, token, &profile) {
         desk.gateway.estate.hub.own(&leg, &session);
         // One that has just begun is not over.
@@ -54,17 +60,28 @@ fn legs(
             };
             let (place, _) = desk.gateway.estate.replicas.settle(place.clone(), now, is_its);
             if is_its(&place) {
-                legs.push((upstream.key, leg(desk, place, sealed)));
+                let agreed = if token.passes { version(desk, token) } else { sealed.version };
+                legs.push((upstream.key, leg(desk, place, sealed, agreed)));
             }
         }
     }
     legs
 }
 
-fn leg(desk: &Desk<'_>, place: Place, sealed: &SealedLeg) -> Arc<Leg> {
+/// The revision that was agreed on with the client. Nobody here read what the server of a session that passed agreed to,
+/// but clients say it since 2025-06-18 (transports, "Protocol Version Header").
+fn version(desk: &Desk<'_>, token: &SessionToken) -> Revision {
+    if !token.passes {
+        return token.version;
+    }
+    let said = desk.inbound.headers.get(MCP_PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
+    let said = said.and_then(Revision::parse).filter(|version| version.era() == Era::Legacy);
+    said.unwrap_or(Revision::V2025_03_26)
+}
+
+fn leg(desk: &Desk<'_>, place: Place, sealed: &SealedLeg, agreed: Revision) -> Arc<Leg> {
     let id = HeaderValue::from_str(&sealed.id).ok().filter(|id| !id.is_empty());
     // What the server said of itself went with the home; nothing here depends on it.
-    let facts =
-        Facts { version: sealed.version, capabilities: "{}".into(), instructions: None, server_info: None };
-    Leg::adopt(&desk.gateway.estate.legs, place, id, sealed.version, Arc::new(facts))
+    let facts = Facts { version: agreed, capabilities: "{}".into(), instructions: None, server_info: None };
+    Leg::adopt(&desk.gateway.estate.legs, place, id, agreed, Arc::new(facts))
 }

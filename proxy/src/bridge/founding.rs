@@ -10,7 +10,7 @@ use crate::forward::Failure;
 use crate::identify::Recalled;
 use crate::legs::Leg;
 use crate::respond::End;
-use crate::sealing::{Binding, SealedLeg, SessionToken, Token, UpstreamMark};
+use crate::sealing::{Binding, SealedLeg, SessionToken, UpstreamMark};
 use crate::talk::Place;
 use http::HeaderName;
 use portunus_config::UpstreamKey;
@@ -58,7 +58,7 @@ pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded,
     let profile = desk.permitted(Arc::new(Profile::of_initialize(&fields)?))?;
     let version = agreed(&fields);
     let greetings = greet_all(desk, &profile, version).await?;
-    let session = Session::new(number()?, desk.server.id.clone(), version, profile, true);
+    let session = Session::new(session_number()?, desk.server.id.clone(), version, profile, true);
     let session = Arc::new(session.keeping(replay(desk)).owned_by(desk.owner(), desk.upward.bytes()));
     let mut sealed = Vec::new();
     for (upstream, leg) in greetings.legs {
@@ -93,7 +93,7 @@ pub(super) fn replay(desk: &Desk<'_>) -> Option<Arc<Replay>> {
     desk.server.replay.map(|rules| Replay::new(rules, table, estate.sessions.kept()))
 }
 
-pub(super) fn number() -> Result<[u8; 16], Denial> {
+pub(crate) fn session_number() -> Result<[u8; 16], Denial> {
     let mut number = [0; 16];
     let failed = |_| Denial::new(Reason::Overloaded, "the system has no randomness");
     SystemRandom::new().fill(&mut number).map_err(failed)?;
@@ -190,6 +190,7 @@ fn seal(desk: &Desk<'_>, session: &Session, legs: Vec<SealedLeg>) -> String {
         version: session.version,
         number: session.number,
         home: desk.gateway.estate.home.clone(),
+        passes: false,
         abilities: session.profile.bits(),
         client: session.profile.client_info.as_deref().unwrap_or_default().into(),
         legs,
@@ -228,10 +229,10 @@ pub(super) fn session(desk: &Desk<'_>) -> Result<Arc<Session>, Denial> {
     let session = match estate.sessions.find(&desk.server.id, &name.number, desk.gateway) {
         Some(session) => session,
         // It was kept here and is no longer; or another replica takes this one for its home.
-        None if name.home == estate.home || desk.relayed => return Err(unknown()),
+        None if name.passed.is_none() && (name.home == estate.home || desk.relayed) => return Err(unknown()),
         None => {
             let text = named.to_str().map_err(|_| unknown())?;
-            let token = SessionToken::open(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
+            let token = SessionToken::open_for(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
             adoption::adopt(desk, &token)
         }
     };

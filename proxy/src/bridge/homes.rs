@@ -11,13 +11,20 @@ use portunus_filters::message::Reading;
 use portunus_filters::{Era, Message};
 
 /// The replica that began the session of a message, or parked the call that it goes on with; `None` if
-/// there is neither, or it is not for this server and caller.
-pub fn home(estate: &Estate, binding: &Binding<'_>, headers: &HeaderMap, reading: &Reading) -> Option<Home> {
+/// there is neither, or it is not for this server and caller. Where messages pass, no replica keeps anything of a session
+/// whose messages passed when it began.
+pub fn home(
+    estate: &Estate,
+    (binding, passes): (&Binding<'_>, bool),
+    headers: &HeaderMap,
+    reading: &Reading,
+) -> Option<Home> {
     let first = reading.messages().first()?;
     match first.era {
         Era::Legacy => {
             let id = headers.get(MCP_SESSION_ID)?.to_str().ok()?;
-            SessionName::open(&estate.seals, binding, id).map(|name| name.home)
+            let name = SessionName::open(&estate.seals, binding, id)?;
+            (name.passed.is_none() || !passes).then_some(name.home)
         }
         Era::Modern => home_of_state(estate, binding, first),
     }

@@ -31,7 +31,7 @@ const FOUNDED_WITHIN: Duration = Duration::from_secs(60);
 pub async fn open(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -> End {
     let Some(message) = reading.messages().first() else { return End::Broken };
     let seated = desk.admit(message).and_then(|admitted| {
-        let seat = Lines::open(desk.gateway, founding::number()?, founding::lifetime(desk))?;
+        let seat = Lines::open(desk.gateway, founding::session_number()?, founding::lifetime(desk))?;
         Ok((seat, admitted.overseer))
     });
     match seated {

@@ -34,7 +34,7 @@ mod uris;
 use answering::Answering;
 pub use desk::Desk;
 pub(crate) use desk::shown;
-pub(crate) use founding::own_leg;
+pub(crate) use founding::{own_leg, session_number};
 pub use homes::home;
 pub use hub::{Hub, run as hear};
 pub(crate) use hub::{announces, missed, overheard};

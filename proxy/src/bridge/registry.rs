@@ -50,7 +50,7 @@ impl Sessions {
         let term = Term { idle: server.sessions.idle, until: now.monotonic + lifetime };
         let inserted = table.insert(session.number, Arc::clone(session), session.holding(), (term, now));
         for idlest in &inserted.displaced {
-            self.over(idlest, gateway);
+            self.expired(idlest, gateway);
         }
     }
 
@@ -109,13 +109,14 @@ impl Sessions {
         self.tombstones.set(number, until);
         let tables: Vec<Arc<Of>> = self.tables().values().cloned().collect();
         for session in tables.iter().filter_map(|table| table.remove(&number)) {
-            self.over(&session, gateway);
+            Sessions::over(&session, gateway);
         }
     }
 
     /// Ends a session.
     pub fn end(&self, session: &Arc<Session>, lifetime: Duration, gateway: &Arc<Gateway>) {
-        self.bury(session.number, lifetime, gateway);
+        let left = session.passed_until().map(|until| until.saturating_sub(gateway.clock.now().wall));
+        self.bury(session.number, left.unwrap_or(lifetime), gateway);
         self.close(session, gateway);
     }
 
@@ -124,13 +125,25 @@ impl Sessions {
         if let Some(table) = self.of(&session.server) {
             table.remove(&session.number);
         }
-        self.over(session, gateway);
+        Sessions::over(session, gateway);
     }
 
-    fn over(&self, session: &Arc<Session>, gateway: &Arc<Gateway>) {
+    /// Ends a session with its legs.
+    fn over(session: &Session, gateway: &Arc<Gateway>) {
         for leg in session.end() {
             gateway.estate.hub.disown(&leg);
             leg.end(gateway);
+        }
+    }
+
+    /// Ends a session that nobody asked to end. The session at the server of one that passed is its client's, who may use
+    /// it where its messages pass; here it has lost what was kept of it.
+    fn expired(&self, session: &Session, gateway: &Arc<Gateway>) {
+        let Some(until) = session.passed_until() else { return Sessions::over(session, gateway) };
+        self.tombstones.set(session.number, until);
+        for leg in session.end() {
+            gateway.estate.hub.disown(&leg);
+            leg.let_go();
         }
     }
 
@@ -148,7 +161,7 @@ impl Sessions {
         let ended = kept.iter().flat_map(|table| table.sweep(now));
         let ended = ended.chain(gone.iter().flat_map(|table| table.remove_where(|_, _| true)));
         for session in ended.collect::<Vec<_>>() {
-            self.over(&session, gateway);
+            self.expired(&session, gateway);
         }
     }
 

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
@@ -44,6 +45,8 @@ pub struct Session {
     pub profile: Arc<Profile>,
     /// Founded here; otherwise adopted from its sealed id.
     pub native: bool,
+    /// It passed before it was adopted, and its id opens until this time on the wall clock.
+    passing_until: Option<Duration>,
     /// Whose share it takes of what callers hold together.
     owner: Owner,
     /// Bytes of the client's headers that its sessions at servers keep.
@@ -233,6 +236,7 @@ impl Session {
             version,
             profile,
             native,
+            passing_until: None,
             owner: Owner::Nobody,
             shown_bytes: 0,
             legs: Mutex::default(),
@@ -259,6 +263,17 @@ impl Session {
     #[must_use]
     pub fn owned_by(self, owner: Owner, shown_bytes: usize) -> Session {
         Session { owner, shown_bytes, ..self }
+    }
+
+    /// The same, of a session that passed before, whose id opens until then on the wall clock.
+    #[must_use]
+    pub fn passing_until(self, until: Option<Duration>) -> Session {
+        Session { passing_until: until, ..self }
+    }
+
+    /// Until when the id of a session that passed before opens; `None` of all others.
+    pub fn passed_until(&self) -> Option<Duration> {
+        self.passing_until
     }
 
     /// For whom it is counted, and as how many: what a client says of itself is kept with it.

@@ -8,6 +8,7 @@ pub(crate) mod class;
 mod events;
 mod json;
 mod retry_after;
+mod session_field;
 mod wait;
 
 use crate::context::Gateway;
@@ -31,6 +32,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use portunus_config::{Credentials, ServerId, Upstream};
 use portunus_filters::mcp::{Id, Method};
 use portunus_filters::{Denial, Era, Kind, RawPass, Reason, Released};
+pub use session_field::{NewSession, SessionField};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -97,6 +99,8 @@ pub struct Respond<'a> {
     pub deadline: Option<Instant>,
     /// The replica that serves it, if that is another.
     pub home: Option<&'a Arc<Member>>,
+    /// What becomes of the session id in the head.
+    pub session: SessionField,
     /// For the part of the answer that is held, if it is not short.
     pub room: Option<Share>,
     /// The right to pass the answer as it came.
@@ -249,7 +253,9 @@ impl Respond<'_> {
         if *self.phase.borrow() >= Phase::Draining {
             client.close_after();
         }
-        let (status, fields) = (exchange.head.status, std::mem::take(&mut exchange.head.headers));
+        let (status, mut fields) = (exchange.head.status, std::mem::take(&mut exchange.head.headers));
+        let seals = &self.gateway.estate.seals;
+        self.session.replace(&mut fields, (status, self.record.is_error()), (seals, self.upstream));
         // RFC 9110 §8.6: a 204 has no length.
         let told = length.filter(|length| *length > 0 || status != StatusCode::NO_CONTENT);
         let head = response_head(status, fields, told, self.upstream, &self.stamp);

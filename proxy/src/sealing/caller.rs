@@ -67,6 +67,20 @@ impl CallerKey {
         }
     }
 
+    /// For what whoever bears it may use.
+    pub fn for_bearers() -> CallerKey {
+        *ANONYMOUS
+    }
+
+    /// For sessions whose messages pass: their server judges what callers show it, which may be renewed while the session
+    /// lasts, so only whom the gateway itself has verified is bound to them.
+    pub fn for_passed(identity: &Identity) -> CallerKey {
+        match identity.principal() {
+            Some(_) => CallerKey::for_seals(identity),
+            None => CallerKey::for_bearers(),
+        }
+    }
+
     /// For what callers carry and nobody but the gateway judges again: as [`CallerKey::for_seals`],
     /// and bound to what servers are shown of the caller.
     pub fn for_states(identity: &Identity, marks: &Marks<'_>) -> CallerKey {

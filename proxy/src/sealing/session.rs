@@ -3,7 +3,7 @@
 //! Any replica can serve from it. What changes later (log level, subscriptions, legs made since) is
 //! kept by the session's home.
 
-use super::{Binding, Purpose, Reader, Seals, Token, UpstreamMark, Writer};
+use super::{Binding, CallerKey, Purpose, Reader, Seals, Token, UpstreamMark, Writer};
 use portunus_filters::mcp::Revision;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +57,10 @@ pub struct SessionToken {
     pub number: [u8; 16],
     /// Who keeps what changes.
     pub home: Home,
-    /// What its client can be asked, see [`portunus_filters::mcp::bridge::Profile::bits`].
+    /// Its messages passed as they came when it began: it is the session of its one server, and nobody keeps anything of
+    /// it here.
+    pub passes: bool,
+    /// What its client can be asked, see [`portunus_filters::mcp::bridge::Profile::bits`]: less than [`PASSES`].
     pub abilities: u8,
     /// What its client calls itself, a JSON object of at most 96 bytes; empty if that is longer.
     pub client: Box<str>,
@@ -65,7 +68,11 @@ pub struct SessionToken {
     pub legs: Vec<SealedLeg>,
 }
 
-/// What a replica that knows a session needs of its id: nothing of its client and legs is read.
+/// Bit beside the abilities, of a session whose messages pass.
+const PASSES: u8 = 1 << 7;
+
+/// What a replica that knows a session needs of its id: nothing of its client and legs is read, but of a session that
+/// passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionName {
     /// As [`SessionToken::issued`].
@@ -74,21 +81,49 @@ pub struct SessionName {
     pub number: [u8; 16],
     /// As [`SessionToken::home`].
     pub home: Home,
+    /// The id that its server gave it, or an empty one, if the messages of the session passed when it began.
+    pub passed: Option<Box<str>>,
 }
 
 impl SessionName {
     /// What `text` names, if it was sealed here or by a replica for this server and caller.
     pub fn open(seals: &Seals, binding: &Binding<'_>, text: &str) -> Option<SessionName> {
-        let plain = seals.open(SessionToken::PURPOSE, binding, text)?;
-        let mut from = Reader::new(&plain, SessionToken::FORM)?;
-        let (issued, _version, number) = (from.number()?, from.revision()?, from.array()?);
-        Some(SessionName { issued, number, home: Home::read(&mut from)? })
+        opened(seals, binding, text, SessionName::decode, |name| name.passed.is_some())
     }
 
-    /// Whether the session is older than `lifetime` at `wall`, the time since the Unix epoch.
+    fn decode(plain: &[u8]) -> Option<SessionName> {
+        let mut from = Reader::new(plain, SessionToken::FORM)?;
+        let (issued, _version, number) = (from.number()?, from.revision()?, from.array()?);
+        let home = Home::read(&mut from)?;
+        let passed = match from.byte()? & PASSES != 0 {
+            true => Some(SessionToken::decode(plain)?.legs.into_iter().next()?.id),
+            false => None,
+        };
+        Some(SessionName { issued, number, home, passed })
+    }
+
+    /// Whether the session is older than `lifetime` at `wall`, the time since the Unix epoch. One that passed had no age
+    /// here before: it lasts for as long as its id does.
     pub fn is_over(&self, wall: Duration, lifetime: Duration) -> bool {
+        let lifetime = if self.passed.is_some() { SessionToken::PASSED_FOR } else { lifetime };
         wall.saturating_sub(Duration::from_secs(self.issued)) >= lifetime
     }
+}
+
+/// What is read of a token by `read`, if it was sealed for this server and caller. A session that passed was sealed for
+/// nobody unless its caller was verified: whoever bears its id may use it, as while it passed.
+fn opened<T>(
+    seals: &Seals,
+    binding: &Binding<'_>,
+    text: &str,
+    read: impl Fn(&[u8]) -> Option<T>,
+    passes: impl FnOnce(&T) -> bool,
+) -> Option<T> {
+    if let Some(plain) = seals.open(SessionToken::PURPOSE, binding, text) {
+        return read(&plain);
+    }
+    let bearer = Binding { caller: CallerKey::for_bearers(), ..*binding };
+    read(&seals.open(SessionToken::PURPOSE, &bearer, text)?).filter(passes)
 }
 
 /// A session with one server.
@@ -115,6 +150,14 @@ impl SessionToken {
     /// Longest of [`SessionToken::client`], in bytes.
     pub const MAX_CLIENT: usize = 96;
 
+    /// For how long the id of a session that passed opens where its endpoint serves.
+    pub const PASSED_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+    /// What `text` says, as [`SessionName::open`].
+    pub fn open_for(seals: &Seals, binding: &Binding<'_>, text: &str) -> Option<SessionToken> {
+        opened(seals, binding, text, SessionToken::decode, |token| token.passes)
+    }
+
     /// The session id, with as many legs as fit, in their order.
     pub fn seal(&self, seals: &Seals, binding: &Binding<'_>) -> SealedSession {
         let mut out = Writer::new(Self::FORM);
@@ -135,7 +178,7 @@ impl SessionToken {
         out.revision(self.version);
         out.bytes(&self.number);
         self.home.write(out);
-        out.byte(self.abilities);
+        out.byte(self.abilities & !PASSES | if self.passes { PASSES } else { 0 });
         out.short(if self.client.len() <= SessionToken::MAX_CLIENT { &self.client } else { "" });
     }
 }
@@ -152,14 +195,15 @@ impl Token for SessionToken {
     fn read(from: &mut Reader<'_>) -> Option<SessionToken> {
         let (issued, version, number) = (from.number()?, from.revision()?, from.array()?);
         let home = Home::read(from)?;
-        let (abilities, client) = (from.byte()?, from.short()?);
+        let (bits, client) = (from.byte()?, from.short()?);
+        let (passes, abilities) = (bits & PASSES != 0, bits & !PASSES);
         // A longer one is never written.
         let client = (client.len() <= SessionToken::MAX_CLIENT).then(|| client.into())?;
         let mut legs = Vec::new();
         while !from.is_empty() {
             legs.push(SealedLeg::read(from)?);
         }
-        Some(SessionToken { issued, version, number, home, abilities, client, legs })
+        Some(SessionToken { issued, version, number, home, passes, abilities, client, legs })
     }
 }
 

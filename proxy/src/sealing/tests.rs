@@ -59,6 +59,7 @@ fn session(legs: Vec<SealedLeg>) -> SessionToken {
         version,
         number: [9; 16],
         home: home(),
+        passes: false,
         abilities: 5,
         client: "{}".into(),
         legs,
@@ -261,7 +262,7 @@ fn a_session_gives_back_what_it_was_given() {
     assert!(sealed.text.len() <= 512 && sealed.text.bytes().all(|byte| byte.is_ascii_graphic()));
     assert!(sealed.left_out.is_empty());
     let SessionToken { issued, number, home, .. } = token.clone();
-    let name = SessionName { issued, number, home };
+    let name = SessionName { issued, number, home, passed: None };
     assert_eq!(SessionName::open(&seals, &anna(), &sealed.text), Some(name));
     assert_eq!(SessionToken::open(&seals, &anna(), &sealed.text), Some(token));
 }
@@ -458,7 +459,7 @@ proptest! {
         let seals = seals(&[NEW]);
         let home = Home::new(name.into(), boot).unwrap();
         let legs: Vec<SealedLeg> = ids.iter().map(|id| leg(id)).collect();
-        let mut token = SessionToken { issued, version: Revision::V2025_03_26, number, home, abilities: 0, client: Box::default(), legs };
+        let mut token = SessionToken { issued, version: Revision::V2025_03_26, number, home, passes: false, abilities: 0, client: Box::default(), legs };
         let sealed = token.seal(&seals, &anna());
         prop_assert!(sealed.text.len() <= 512);
         let mut index = 0;

@@ -6,7 +6,7 @@ use crate::context::Active;
 use crate::headers::{Stamp, is_stamped};
 use crate::metrics::Stage;
 use crate::peers::{Line, Member, Passenger, PeerFailure, Relayed, Where, relay};
-use crate::respond::{End, Expect, Respond};
+use crate::respond::{End, Expect, Respond, SessionField};
 use crate::sealing::{Binding, CallerKey, Home};
 use crate::session::Client;
 use bytes::Bytes;
@@ -49,7 +49,8 @@ impl Passage<'_> {
         }
         let caller = CallerKey::for_seals(&self.arrival.identity);
         let binding = Binding { server: &server.id, caller };
-        let home = bridge::home(&gateway.estate, &binding, &self.request.headers, reading);
+        let passes = active.may_pass(server);
+        let home = bridge::home(&gateway.estate, (&binding, passes), &self.request.headers, reading);
         let home = home.or_else(|| self.line_home(server))?;
         let Where::Peer(member) = gateway.peers.home(&home) else { return None };
         let (server, reading, active) = (Arc::clone(server), reading.clone(), Arc::downgrade(active));
@@ -142,6 +143,7 @@ impl Passage<'_> {
             write_timeout: self.connection.listener.limits.write_timeout,
             deadline: None,
             home: Some(home),
+            session: SessionField::AsItCame,
             room: None,
             pass: RawPass::of_owner(),
         }

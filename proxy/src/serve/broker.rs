@@ -14,6 +14,7 @@ use crate::sealing::{Binding, CallerKey, SessionName};
 use crate::session::Client;
 use crate::talk::Place;
 use crate::talk::voice::MCP_SESSION_ID;
+use http::Method;
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::request::Parts;
 use portunus_config::{Credentials, EraMode, Upstream, VirtualServer};
@@ -41,7 +42,7 @@ impl Passage<'_> {
             return Way::Broker;
         }
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
-        if era == Era::Legacy && self.session_name(server).is_some() {
+        if era == Era::Legacy && self.session_name(server).is_some_and(|name| self.is_served(&name)) {
             return Way::Broker;
         }
         if !server.bridge {
@@ -71,6 +72,12 @@ impl Passage<'_> {
         let seals = &self.connection.gateway.estate.seals;
         let recalled = self.connection.guest.recall(seals, &binding, named, self.arrival.at.monotonic)?;
         Some(recalled.name)
+    }
+
+    /// Whether a message of a session is served also where messages pass: the session began by being served, or its server
+    /// knows nothing of the session that the message ends.
+    fn is_served(&self, name: &SessionName) -> bool {
+        name.passed.as_ref().is_none_or(|own| own.is_empty() && self.request.method == Method::DELETE)
     }
 
     /// Asks the server for its era. Without an answer, one of which it was known is served by that, for

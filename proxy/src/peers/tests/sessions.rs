@@ -25,6 +25,7 @@ fn found(home: &Replica, number: u8) -> (Arc<Session>, String) {
         version,
         number: session.number,
         home,
+        passes: false,
         abilities: 0,
         client: Box::default(),
         legs: Vec::new(),

@@ -1,0 +1,63 @@
+//! Sessions of clients whose messages pass: their server's own, under an id of the gateway's.
+
+use super::{Brokered, Passage};
+use crate::bridge;
+use crate::respond::{Expect, NewSession, SessionField};
+use crate::sealing::{CallerKey, SessionToken};
+use crate::talk::voice::MCP_SESSION_ID;
+use http::HeaderValue;
+use portunus_config::VirtualServer;
+use portunus_filters::mcp::Revision;
+use portunus_filters::mcp::bridge::Profile;
+use portunus_filters::{Denial, Era, Message};
+
+impl Passage<'_> {
+    /// Puts the server's own id into a message that passes in the place of ours, and says what the client is told in the
+    /// answer. An id that is none of ours stays: its server knows whether it is one of its own.
+    ///
+    /// # Errors
+    /// If the system has no randomness.
+    pub(super) fn pass_session(
+        &mut self,
+        brokered: &Brokered,
+        expect: &Expect,
+    ) -> Result<SessionField, Denial> {
+        if expect.era == Era::Modern {
+            return Ok(SessionField::AsItCame);
+        }
+        let named = self.session_name(&brokered.server).and_then(|name| name.passed.clone());
+        let named = named.map(|own| match HeaderValue::from_str(&own) {
+            Ok(own) if !own.is_empty() => self.request.headers.insert(MCP_SESSION_ID, own),
+            // Its server has no sessions.
+            _ => self.request.headers.remove(MCP_SESSION_ID),
+        });
+        match named.flatten() {
+            _ if expect.founds_session => self.new_session(&brokered.server, brokered.reading.messages()),
+            Some(named) => Ok(SessionField::Named(named)),
+            None => Ok(SessionField::AsItCame),
+        }
+    }
+
+    fn new_session(&self, server: &VirtualServer, messages: &[Message]) -> Result<SessionField, Denial> {
+        let profile = messages.first().and_then(profile);
+        let token = SessionToken {
+            issued: self.arrival.at.wall.as_secs(),
+            // Who goes on with it asks the client: the server may agree to another.
+            version: Revision::V2025_11_25,
+            number: bridge::session_number()?,
+            home: self.connection.gateway.estate.home.clone(),
+            passes: true,
+            abilities: profile.as_ref().map_or(0, Profile::bits),
+            client: profile.and_then(|profile| profile.client_info).as_deref().unwrap_or_default().into(),
+            legs: Vec::new(),
+        };
+        let caller = CallerKey::for_passed(&self.arrival.identity);
+        Ok(SessionField::New(Box::new(NewSession { token, server: server.id.clone(), caller })))
+    }
+}
+
+/// What the client says of itself, as far as it can be read.
+fn profile(message: &Message) -> Option<Profile> {
+    let text = std::str::from_utf8(&message.body).ok()?;
+    Profile::of_initialize(&message.outline.as_ref()?.params(text)).ok()
+}

@@ -1,0 +1,203 @@
+//! Sessions of legacy clients whose messages pass have ids of the gateway, and go on whatever the endpoint becomes.
+
+use crate::harness::mcp::{Call, text, tool};
+use crate::harness::{Caller, Era, Gateway, Mcp, Nature, Request, Upstream, Wire, within};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+
+const ALLOWING: &str = "package mcp.authz\ndecision := true\n";
+const REFUSING: &str = "package mcp.authz\nimport rego.v1\ndefault decision := true\ndecision := false if input.mcp.name == \"secret\"\n";
+
+/// A server whose tools name the session that they are called in.
+async fn server() -> Mcp {
+    let tools = vec![tool("where"), tool("secret")];
+    let names = |call: Call| async move { Ok(text(call.session.as_ref().map_or("", |session| &session.id))) };
+    Mcp::start(Nature::of(Era::Legacy), tools, names).await
+}
+
+fn passing(revision: &str, url: &str, more: &str) -> String {
+    format!("revision: {revision}\nupstreams:\n  up: {{ url: \"{url}\"{more} }}\nservers:\n  /mcp: up\n")
+}
+
+/// The same with a policy, so that the endpoint serves.
+fn serving(revision: &str, url: &str, more: &str) -> String {
+    format!("{}policy: policy.rego\n", passing(revision, url, more))
+}
+
+async fn swap(gateway: &Gateway, revision: &str, document: &str) {
+    gateway.configure(document);
+    let named = |status: &Value| status["revision"].as_str().is_some_and(|name| name.starts_with(revision));
+    gateway.reaches(&format!("revision {revision}"), named).await;
+}
+
+async fn mode(gateway: &Gateway) -> Value {
+    gateway.status().await["servers"][0]["mode"].clone()
+}
+
+async fn called(client: &mut Caller, name: &str) -> (u16, String) {
+    let said = client.call(name, json!({})).await.unwrap();
+    (said.head.status, if said.code().is_some() { said.all() } else { said.text().to_owned() })
+}
+
+#[tokio::test]
+async fn session_goes_on_when_filters_come_and_go() {
+    let server = server().await;
+    let gateway =
+        Gateway::start_beside(&[("policy.rego", REFUSING)], &passing("one", &server.url(), "")).await;
+    assert_eq!(mode(&gateway).await, "passes");
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(Caller::new(Era::Legacy, gateway.address).ready().await);
+    }
+    let mut sessions = Vec::new();
+    for client in &mut clients {
+        let (_, own) = called(client, "where").await;
+        assert!(own.starts_with("upstream-"), "{own}");
+        assert_ne!(client.session.as_deref(), Some(own.as_str()), "the client has an id of the gateway");
+        assert_eq!(called(client, "secret").await, (200, own.clone()));
+        sessions.push(own);
+    }
+    for (revision, document, expected) in [
+        ("two", serving("two", &server.url(), ""), "serves"),
+        ("three", passing("three", &server.url(), ""), "passes"),
+        ("four", serving("four", &server.url(), ""), "serves"),
+    ] {
+        swap(&gateway, revision, &document).await;
+        assert_eq!(mode(&gateway).await, expected);
+        for (client, own) in clients.iter_mut().zip(&sessions) {
+            assert_eq!(called(client, "where").await, (200, own.clone()), "{revision}");
+            let (_, secret) = called(client, "secret").await;
+            assert_eq!(secret == *own, expected == "passes", "{revision}: {secret}");
+        }
+    }
+    // One more is the gateway's own, for lists.
+    assert_eq!(server.sessions(), 4);
+    assert_eq!(clients[0].end().await, Ok(200));
+    server.reaches("DELETE", 1).await;
+    assert_eq!(called(&mut clients[0], "where").await.0, 404);
+    assert_eq!(called(&mut clients[1], "where").await, (200, sessions[1].clone()));
+}
+
+#[tokio::test]
+async fn stream_of_a_session_hears_its_server_before_and_after_filters_come() {
+    let server = server().await;
+    let gateway =
+        Gateway::start_beside(&[("policy.rego", ALLOWING)], &passing("one", &server.url(), "")).await;
+    let client = Caller::new(Era::Legacy, gateway.address).ready().await;
+    let (mut stream, head) = client.stream(None).await.unwrap();
+    assert_eq!(head.status, 200);
+    server.note("notifications/tools/list_changed", json!({}));
+    let heard = within(10, "the first notification", stream.chunk()).await;
+    assert!(heard.is_some_and(|heard| heard.contains("list_changed")));
+    swap(&gateway, "two", &serving("two", &server.url(), "")).await;
+    within(10, "the end of the stream", stream.rest()).await;
+    let (mut stream, head) = client.stream(None).await.unwrap();
+    assert_eq!(head.status, 200);
+    let heard = async {
+        loop {
+            server.note("notifications/tools/list_changed", json!({}));
+            match tokio::time::timeout(std::time::Duration::from_millis(100), stream.chunk()).await {
+                Ok(Some(heard)) if heard.contains("list_changed") => return,
+                Ok(None) => panic!("the stream ended"),
+                _ => {}
+            }
+        }
+    };
+    within(10, "a notification after the swap", heard).await;
+}
+
+#[tokio::test]
+async fn session_of_a_passed_credential_outlives_the_credential() {
+    let server = server().await;
+    let more = ", credentials: passthrough";
+    let gateway =
+        Gateway::start_beside(&[("policy.rego", ALLOWING)], &passing("one", &server.url(), more)).await;
+    let first = Caller::new(Era::Legacy, gateway.address).presenting("token-1").ready().await;
+    let session = first.session.clone().unwrap();
+    let renewed = || Caller::new(Era::Legacy, gateway.address).presenting("token-2").in_session(&session);
+    let (status, own) = called(&mut renewed(), "where").await;
+    assert!(status == 200 && own.starts_with("upstream-"), "{own}");
+    swap(&gateway, "two", &serving("two", &server.url(), more)).await;
+    assert_eq!(called(&mut renewed(), "where").await, (200, own));
+}
+
+#[tokio::test]
+async fn id_of_a_passed_session_opens_at_its_endpoint_alone() {
+    let server = server().await;
+    let document = format!("{}  /other: up\n", passing("one", &server.url(), ""));
+    let gateway = Gateway::start(&document).await;
+    let client = Caller::new(Era::Legacy, gateway.address).ready().await;
+    let session = client.session.clone().unwrap();
+    let at = |path: &str| Caller::new(Era::Legacy, gateway.address).at(path).in_session(&session);
+    assert_eq!(called(&mut at("/mcp"), "where").await.0, 200);
+    assert_eq!(called(&mut at("/other"), "where").await.0, 404);
+}
+
+#[tokio::test]
+async fn adopted_session_that_makes_room_leaves_that_of_the_server() {
+    let server = server().await;
+    let one_session = |document: String| format!("sessions: {{ max: 1 }}\n{document}");
+    let one = one_session(passing("one", &server.url(), ""));
+    let gateway = Gateway::start_beside(&[("policy.rego", ALLOWING)], &one).await;
+    let mut client = Caller::new(Era::Legacy, gateway.address).ready().await;
+    let (_, own) = called(&mut client, "where").await;
+    swap(&gateway, "two", &one_session(serving("two", &server.url(), ""))).await;
+    assert_eq!(called(&mut client, "where").await, (200, own.clone()));
+    Caller::new(Era::Legacy, gateway.address).ready().await;
+    assert_eq!(called(&mut client, "where").await.0, 404, "what was kept of it is gone");
+    swap(&gateway, "three", &one_session(passing("three", &server.url(), ""))).await;
+    assert_eq!(called(&mut client, "where").await, (200, own));
+    assert_eq!(server.counted("DELETE"), 0);
+}
+
+/// A legacy server without sessions, and the heads of requests that name one.
+async fn stateless() -> (Upstream, Arc<Mutex<Vec<String>>>) {
+    let named = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&named);
+    let script = move |request: Request, mut wire: Wire| {
+        let kept = Arc::clone(&kept);
+        async move {
+            if request.header("mcp-session-id").is_some() || request.head.starts_with("DELETE") {
+                kept.lock().unwrap().push(request.head.clone());
+            }
+            let message: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+            let result = match message["method"].as_str() {
+                Some("initialize") => json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+                    "serverInfo": {"name": "stateless", "version": "1"}}),
+                Some("tools/list") => json!({"tools": [tool("where")]}),
+                Some("tools/call") => text("here"),
+                _ => {
+                    wire.send("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
+                    return Some(wire);
+                }
+            };
+            let body = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+            );
+            wire.send(format!("{head}{body}")).await;
+            Some(wire)
+        }
+    };
+    (Upstream::of_an_era(script).await, named)
+}
+
+#[tokio::test]
+async fn client_of_a_server_without_sessions_has_one_that_goes_on_too() {
+    let (server, named) = stateless().await;
+    let url = format!("http://{}/mcp", server.address);
+    let more = ", era: legacy";
+    let gateway = Gateway::start_beside(&[("policy.rego", ALLOWING)], &passing("one", &url, more)).await;
+    let mut client = Caller::new(Era::Legacy, gateway.address).ready().await;
+    let other = Caller::new(Era::Legacy, gateway.address).ready().await;
+    assert!(client.session.is_some());
+    assert_eq!(called(&mut client, "where").await, (200, "here".to_owned()));
+    assert_eq!(other.end().await, Ok(200), "it is ended here");
+    swap(&gateway, "two", &serving("two", &url, more)).await;
+    assert_eq!(called(&mut client, "where").await, (200, "here".to_owned()));
+    assert_eq!(*named.lock().unwrap(), Vec::<String>::new(), "the server hears of no session");
+    let without = Caller::new(Era::Legacy, gateway.address);
+    let said = without.in_session("").request("tools/list", json!({})).await.unwrap();
+    assert_ne!(said.head.status, 200, "positive control: a served endpoint asks for a session");
+}
