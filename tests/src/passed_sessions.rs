@@ -2,6 +2,7 @@
 
 use crate::harness::mcp::{Call, text, tool};
 use crate::harness::{Caller, Era, Gateway, Mcp, Nature, Request, Upstream, Wire, within};
+use crate::peers::Pair;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
@@ -200,4 +201,33 @@ async fn client_of_a_server_without_sessions_has_one_that_goes_on_too() {
     let without = Caller::new(Era::Legacy, gateway.address);
     let said = without.in_session("").request("tools/list", json!({})).await.unwrap();
     assert_ne!(said.head.status, 200, "positive control: a served endpoint asks for a session");
+}
+
+/// Puts a policy in force at a replica, so that its endpoints serve.
+async fn serve(replica: &Gateway) {
+    let document = std::fs::read_to_string(replica.folder().join("gateway.yaml")).unwrap();
+    replica.place("policy.rego", ALLOWING);
+    replica.place("gateway.yaml", &format!("{document}policy: {{ path: policy.rego, time_limit: 2s }}\n"));
+    replica.reaches("the policy", |status| status["servers"][0]["mode"] == "serves").await;
+}
+
+#[tokio::test]
+async fn session_passes_at_any_replica_and_is_adopted_where_it_began() {
+    let server = server().await;
+    let mut pair = Pair::telling("", &[("up", &server)], "").await;
+    let client = Caller::new(Era::Legacy, pair.a.address).ready().await;
+    let session = client.session.clone().unwrap();
+    let at = |address| Caller::new(Era::Legacy, address).in_session(&session);
+    let (status, own) = called(&mut at(pair.b.address), "where").await;
+    assert!(status == 200 && own.starts_with("upstream-"), "{own}");
+    serve(&pair.a).await;
+    serve(&pair.b).await;
+    assert_eq!(called(&mut at(pair.b.address), "where").await, (200, own.clone()));
+    let adopted = |entry: &Value| entry["message"] == "session adopted";
+    pair.a.logged("the adoption", adopted).await;
+    pair.a.signal("KILL");
+    pair.a.ended().await;
+    let goes_on = async { while called(&mut at(pair.b.address), "where").await != (200, own.clone()) {} };
+    within(20, "the other replica to go on", goes_on).await;
+    pair.b.logged("the adoption", adopted).await;
 }

@@ -156,7 +156,7 @@ impl Desk<'_> {
     /// What is known of a tool by the name that its server gives it.
     pub fn rated(&self, upstream: &str, original: &Arc<str>) -> Option<Arc<KnownTool>> {
         let active = self.active();
-        active.authority.governs().then(|| active.authority.ratings.tool(upstream, original))
+        active.pipeline.is_on().then(|| active.authority.ratings.tool(upstream, original))
     }
 
     /// The upstream that an entry of a catalogue leads to, where no argument selects another.
@@ -165,10 +165,10 @@ impl Desk<'_> {
     }
 
     /// What a message that names an entry of a list is about, if it may find that: what its sender does
-    /// not see reads as unknown. Without rules nothing is to be known of it.
+    /// not see reads as unknown. Where no filter is on nothing is to be known of it.
     pub fn finds(&self, message: &Message, kind: ListKind, entry: &Entry) -> Option<Option<Subject>> {
         let active = self.active();
-        if !active.authority.governs() {
+        if !active.pipeline.is_on() {
             return Some(None);
         }
         let upstream = self.leads_to(entry.member)?;
@@ -189,7 +189,7 @@ impl Desk<'_> {
     /// The same of a URI.
     pub fn finds_uri(&self, message: &Message, located: &Located<'_>) -> Option<Option<Subject>> {
         let active = self.active();
-        if !active.authority.governs() {
+        if !active.pipeline.is_on() {
             return Some(None);
         }
         let subject = active.authority.uri(located)?;
@@ -199,7 +199,7 @@ impl Desk<'_> {
     /// What a URI is about, if the caller sees that in lists.
     pub fn sees_uri(&self, located: &Located<'_>, era: Era) -> Option<Option<Subject>> {
         let active = self.active();
-        if !active.authority.governs() {
+        if !active.pipeline.is_on() {
             return Some(None);
         }
         let upstream = self.leads_to(located.member)?;
@@ -220,7 +220,7 @@ impl Desk<'_> {
         if !member.is_some_and(|member| server.view.admits(member, &form)) {
             return false;
         }
-        if !active.authority.governs() {
+        if !active.pipeline.is_on() {
             return true;
         }
         let subject = Subject::Resource(form.as_ref().into());

@@ -255,3 +255,41 @@ async fn request_waits_for_its_turn_and_leaves_the_queue_with_its_client() {
     assert_eq!(said["result"]["content"], json!([]), "{said}");
     reaches(&counts, [2, 0, 1]).await;
 }
+
+#[tokio::test]
+async fn each_call_is_admitted_once_in_every_pair_of_eras_and_in_batches() {
+    const INITIALIZED: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}"#;
+    for era in ["modern", "legacy"] {
+        let counts = limited(Counts::default());
+        let server = Server::start(|asked, mut wire| async move {
+            match asked.method() {
+                "server/discover" => wire.result(&asked, DISCOVERED).await,
+                "initialize" => wire.result(&asked, INITIALIZED).await,
+                "tools/call" => wire.result(&asked, r#"{"resultType":"complete","content":[]}"#).await,
+                _ => wire.accepted().await,
+            }
+            Some(wire)
+        });
+        let stand = stand_before(server.await, &format!(", era: {era}"));
+        let expect = async |requests: usize| {
+            let count = i64::try_from(requests).unwrap();
+            reaches(&counts, [count, 0, count]).await;
+            assert_eq!(stand.server.heard("tools/call").len(), requests, "{era}");
+        };
+        for round in 1..=3 {
+            let (_, said) = stand.ask("ada", CALL_FIELDS, &call(&json!({}))).await;
+            assert_eq!(said["result"]["content"], json!([]), "{said}");
+            expect(round).await;
+        }
+        let session = stand.session().await;
+        let legacy = |id: u64| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "echo", "arguments": {}}});
+        let (_, said) = stand.ask("ada", &session, &legacy(1)).await;
+        assert_eq!(said["result"]["content"], json!([]), "{said}");
+        expect(4).await;
+        let of_batches = session.replace("2025-11-25", "2025-03-26");
+        let batch = json!([legacy(2), legacy(3), {"jsonrpc": "2.0", "method": "notifications/x"}]);
+        let (_, said) = stand.ask("ada", &of_batches, &batch).await;
+        assert_eq!(said.as_array().map(Vec::len), Some(2), "{said}");
+        expect(6).await;
+    }
+}
