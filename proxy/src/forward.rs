@@ -192,6 +192,11 @@ impl Permit {
         Parts::known(self.outline.as_deref(), &self.body)
     }
 
+    /// Whether a filter changed the message.
+    pub fn is_changed(&self) -> bool {
+        self.changed.is_some()
+    }
+
     /// The message as it may leave; `sent` is what its client sent.
     pub fn message<'m>(&'m self, sent: &'m Message) -> &'m Message {
         self.changed.as_deref().unwrap_or(sent)

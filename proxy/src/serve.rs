@@ -230,10 +230,12 @@ impl<'a> Passage<'a> {
             (None, kind) => self.read_bodiless(kind.unwrap_or(Kind::Stream), &server)?,
         };
         self.record.end_stage(Stage::Intake);
-        if let Some(away) = self.away(&active, &server, &reading, &body.unwrap_or_default()) {
+        let way = self.way(&active, &server, &reading);
+        let passes = matches!(way, Way::Direct | Way::Unknown(_));
+        if let Some(away) = self.away((&active, passes), &server, &reading, &body.unwrap_or_default()) {
             return Ok(Admitted::Away(Box::new(away)));
         }
-        match self.way(&active, &server, &reading) {
+        match way {
             Way::Direct => self.clear(Brokered { active, server, reading }),
             Way::Broker => Ok(Admitted::Broker(Box::new(Brokered { active, server, reading }))),
             Way::Unknown(place) => Box::pin(self.ask_era(Brokered { active, server, reading }, &place)).await,

@@ -1,7 +1,7 @@
 //! Sessions of legacy clients whose messages pass have ids of the gateway, and go on whatever the endpoint becomes.
 
 use crate::harness::mcp::{Call, text, tool};
-use crate::harness::{Caller, Era, Gateway, Mcp, Nature, Request, Upstream, Wire, within};
+use crate::harness::{Caller, Era, Gateway, Mcp, Nature, Request, Upstream, Wire, rpc, within};
 use crate::peers::Pair;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
@@ -113,13 +113,21 @@ async fn session_of_a_passed_credential_outlives_the_credential() {
     let more = ", credentials: passthrough";
     let gateway =
         Gateway::start_beside(&[("policy.rego", ALLOWING)], &passing("one", &server.url(), more)).await;
-    let first = Caller::new(Era::Legacy, gateway.address).presenting("token-1").ready().await;
+    let mut first = Caller::new(Era::Legacy, gateway.address).presenting("token-1").ready().await;
     let session = first.session.clone().unwrap();
     let renewed = || Caller::new(Era::Legacy, gateway.address).presenting("token-2").in_session(&session);
     let (status, own) = called(&mut renewed(), "where").await;
     assert!(status == 200 && own.starts_with("upstream-"), "{own}");
     swap(&gateway, "two", &serving("two", &server.url(), more)).await;
+    assert_eq!(called(&mut first, "where").await, (200, own.clone()));
     assert_eq!(called(&mut renewed(), "where").await, (200, own));
+    let listens = server.counted("GET");
+    let (_stream, head) = renewed().stream(None).await.unwrap();
+    assert_eq!(head.status, 200);
+    server.reaches("GET", listens + 1).await;
+    let heads = server.heads();
+    let last = heads.iter().rev().find(|head| head.starts_with("GET")).unwrap();
+    assert!(last.contains("token-2"), "each credential listens for itself: {last}");
 }
 
 #[tokio::test]
@@ -145,10 +153,62 @@ async fn adopted_session_that_makes_room_leaves_that_of_the_server() {
     swap(&gateway, "two", &one_session(serving("two", &server.url(), ""))).await;
     assert_eq!(called(&mut client, "where").await, (200, own.clone()));
     Caller::new(Era::Legacy, gateway.address).ready().await;
-    assert_eq!(called(&mut client, "where").await.0, 404, "what was kept of it is gone");
+    assert_eq!(called(&mut client, "where").await, (200, own.clone()), "it is adopted again");
     swap(&gateway, "three", &one_session(passing("three", &server.url(), ""))).await;
     assert_eq!(called(&mut client, "where").await, (200, own));
-    assert_eq!(server.counted("DELETE"), 0);
+}
+
+#[tokio::test]
+async fn questions_and_cancellations_of_passed_calls_reach_their_server_after_filters_come() {
+    let (asks, cancelled) = (tool("ask"), tool("wait"));
+    let over = Arc::new(tokio::sync::Notify::new());
+    let told = Arc::clone(&over);
+    let server = Mcp::start(Nature::of(Era::Legacy), vec![asks, cancelled], move |call: Call| {
+        let told = Arc::clone(&told);
+        async move {
+            match call.tool() {
+                "ask" => Ok(text(call.elicit("Your name?").await["result"]["content"]["name"].to_string())),
+                _ => {
+                    call.progress_saying(json!({"progress": 1})).await;
+                    told.notified().await;
+                    Ok(text("over"))
+                }
+            }
+        }
+    })
+    .await;
+    let gateway =
+        Gateway::start_beside(&[("policy.rego", ALLOWING)], &passing("one", &server.url(), "")).await;
+    let client = Caller::new(Era::Legacy, gateway.address).ready().await;
+    let session = client.session.clone().unwrap();
+    let headers = || {
+        vec![
+            ("accept", "application/json, text/event-stream".to_owned()),
+            ("mcp-session-id", session.clone()),
+            ("mcp-protocol-version", "2025-11-25".to_owned()),
+        ]
+    };
+    let calls = async |id: u32, name: &str| {
+        let mut stream = gateway.connect().await;
+        let params = format!(r#"{{"name":"{name}","arguments":{{}},"_meta":{{"progressToken":1}}}}"#);
+        stream.post("/mcp", &headers(), rpc(id, "tools/call", &params).as_bytes()).await;
+        stream.response_head().await;
+        let first = within(10, "the first event", stream.chunk()).await.expect("the call goes on");
+        (stream, first)
+    };
+    let (mut asked, question) = calls(21, "ask").await;
+    let (_waiting, _) = calls(22, "wait").await;
+    swap(&gateway, "two", &serving("two", &server.url(), "")).await;
+    let question: Value = serde_json::from_str(question.trim().trim_start_matches("data: ")).unwrap();
+    let answer = json!({"jsonrpc": "2.0", "id": question["id"],
+        "result": {"action": "accept", "content": {"name": "Ada"}}});
+    assert_eq!(gateway.post("/mcp", &headers(), &answer.to_string()).await.status, 202);
+    let rest = within(10, "the answer to the call", asked.rest()).await;
+    assert!(rest.contains("Ada"), "{rest}");
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 22}});
+    assert_eq!(gateway.post("/mcp", &headers(), &cancel.to_string()).await.status, 202);
+    server.reaches("notifications/cancelled", 1).await;
+    over.notify_one();
 }
 
 /// A legacy server without sessions, and the heads of requests that name one.

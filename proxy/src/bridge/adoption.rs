@@ -18,22 +18,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Takes a session over for as long as it would have lasted; one that passed had no age here before.
-pub(super) fn adopt(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
+pub(super) fn adopt(desk: &Desk<'_>, token: SessionToken) -> Arc<Session> {
     let age = desk.gateway.clock.now().wall.saturating_sub(Duration::from_secs(token.issued));
     let left = if token.passes { lifetime(desk) } else { lifetime(desk).saturating_sub(age) };
-    let make = || (taken_over(desk, token), left);
-    desk.gateway.estate.sessions.adopt(&desk.server, &token.number, desk.gateway, make)
+    let number = token.number;
+    let make = || (taken_over(desk, &token), left);
+    desk.gateway.estate.sessions.adopt(&desk.server, &number, desk.gateway, make)
 }
 
 fn taken_over(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
     let client = Some(&*token.client).filter(|client| !client.is_empty());
     let profile = Arc::new(Profile::of_bits(client, token.abilities));
+    // A client that may not say this of itself says nothing.
+    let silent = |_| Arc::new(Profile::of_bits(None, token.abilities));
+    let profile = desk.permitted(profile).unwrap_or_else(silent);
     let server = desk.server.id.clone();
     let version = version(desk, token);
     let session = Session::new(token.number, server, version, Arc::clone(&profile), false);
     let session = session.keeping(replay(desk)).owned_by(desk.owner(), desk.upward.bytes());
-    let until = Duration::from_secs(token.issued) + SessionToken::PASSED_FOR;
-    let session = Arc::new(session.passing_until(token.passes.then_some(until)));
+    let mark = token.passes.then(|| desk.gateway.estate.sessions.adopted_mark());
+    let session = Arc::new(match mark {
+        Some(mark) => session.marked_as_passed(mark),
+        None => session,
+    });
     for (upstream, leg) in legs(desk, token, &profile) {
         desk.gateway.estate.hub.own(&leg, &session);
         // One that has just begun is not over.

@@ -7,7 +7,8 @@ use crate::authorize::Overseer;
 use crate::catalog::Relist;
 use crate::drain::{Phase, reached};
 use crate::forward::{Dispatch, Permit};
-use crate::respond::draining;
+use crate::identify::ended;
+use crate::respond::{caller_lost, draining};
 use crate::sealing::UpstreamMark;
 use crate::talk::Place;
 use crate::talk::voice::Fields;
@@ -382,6 +383,7 @@ impl Desk<'_> {
             admitted = waiting.in_turn() => admitted,
             () = out.gone() => Err(Denial::new(Reason::RequestTimeout, "the client has left")),
             () = reached(&mut phase, Phase::Expired) => Err(draining()),
+            () = ended(self.standing.as_ref(), self.gateway) => Err(caller_lost()),
             () = sleep(within) => Err(Denial::new(Reason::Overloaded, "its turn did not come in time")),
         }
     }

@@ -217,23 +217,25 @@ pub(super) fn session(desk: &Desk<'_>) -> Result<Arc<Session>, Denial> {
     let now = desk.arrival.at;
     let recalled = desk.guest.recall(&estate.seals, &binding(desk), named, now.monotonic);
     let Recalled { name, session } = recalled.ok_or_else(unknown)?;
+    let name = name.for_caller(&desk.arrival.identity).ok_or_else(unknown)?;
     if name.is_over(now.wall, lifetime(desk)) {
         return Err(unknown());
     }
     if let Some(session) = session {
         return Ok(session);
     }
-    if estate.sessions.is_ended(&name.number) {
+    let number = name.number_for(desk.bearer);
+    if estate.sessions.is_ended(&number) {
         return Err(unknown());
     }
-    let session = match estate.sessions.find(&desk.server.id, &name.number, desk.gateway) {
+    let session = match estate.sessions.find(&desk.server.id, &number, desk.gateway) {
         Some(session) => session,
         // It was kept here and is no longer; or another replica takes this one for its home.
         None if name.passed.is_none() && (name.home == estate.home || desk.relayed) => return Err(unknown()),
         None => {
             let text = named.to_str().map_err(|_| unknown())?;
             let token = SessionToken::open_for(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
-            adoption::adopt(desk, &token)
+            adoption::adopt(desk, SessionToken { number, ..token })
         }
     };
     let again = FOUND_FOR.min(desk.server.sessions.idle / 4);
@@ -380,8 +382,10 @@ pub(super) async fn set_level(desk: &Desk<'_>, session: &Session, fields: &Objec
     let level = fields.text("level").and_then(|level| LogLevel::parse(&level)).ok_or_else(wrong)?;
     session.set_level(level);
     for leg in session.legs() {
-        if leg.facts.has("logging") {
+        // What the server of a session that passed can do, nobody here has read.
+        if leg.facts.has("logging") || session.passed() {
             match leg.set_level(desk.gateway, level).await {
+                Err(_) if session.passed() => {}
                 // The one in its place gets it.
                 Err(_) if leg.is_dead() => {}
                 set => set.map_err(|failure| failure.denial)?,

@@ -11,8 +11,8 @@ use portunus_filters::message::Reading;
 use portunus_filters::{Era, Message};
 
 /// The replica that began the session of a message, or parked the call that it goes on with; `None` if
-/// there is neither, or it is not for this server and caller. Where messages pass, no replica keeps anything of a session
-/// whose messages passed when it began.
+/// there is neither, or it is not for this server and caller. Of a message that `passes` no replica keeps a session that
+/// passed when it began.
 pub fn home(
     estate: &Estate,
     (binding, passes): (&Binding<'_>, bool),

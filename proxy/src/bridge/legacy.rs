@@ -13,6 +13,7 @@ use super::sessions::{Session, Waiting};
 use super::{lasting, lists, streams, uris};
 use crate::authorize;
 use crate::drain::{Phase, reached};
+use crate::errand::Errand;
 use crate::offload::OffloadQueue;
 use crate::respond::{End, draining};
 use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
@@ -91,8 +92,11 @@ pub(super) async fn of_session(
             let admitted = desk.admit(message)?;
             if call::method_name(message) == "notifications/cancelled"
                 && let Some(id) = cancelled(admitted.message(message))
+                && !session.cancel(&id)
+                && let Some(leg) = session.passed_leg()
             {
-                session.cancel(&id);
+                // It was called while messages passed.
+                leg.tell(desk.gateway, Errand::Cancel { session: leg.session(), id });
             }
             Ok(out.status(StatusCode::ACCEPTED).await)
         }
@@ -433,9 +437,14 @@ fn answer(
     let text = std::str::from_utf8(&message.body)
         .map_err(|_| Denial::new(Reason::ParseError, "the body is not UTF-8"))?;
     let envelope = Envelope::read(text).map_err(unreadable)?;
-    let waiting = envelope.id.as_ref().and_then(|id| Some((id, session.answered(id)?)));
-    // One that comes too late, or twice, is of no use to anybody.
-    let Some((id, waiting)) = waiting else { return Ok(()) };
+    let Some(id) = envelope.id.as_ref() else { return Ok(()) };
+    let waiting = match (session.answered(id), session.passed_leg()) {
+        (Some(waiting), _) => waiting,
+        // It was asked by the server itself, while messages passed.
+        (None, Some(leg)) => Waiting::Leg { leg, id: id.clone() },
+        // One that comes too late, or twice, is of no use to anybody.
+        (None, None) => return Ok(()),
+    };
     let reply = match instead {
         Some(reply) => reply,
         None => bridge::legacy_reply(text).map_err(unreadable)?,

@@ -147,6 +147,8 @@ impl Round<'_, '_> {
         let reworded = call::reworded(message, &aim)?;
         let message = reworded.as_ref().unwrap_or(message);
         let (permit, overseer, place) = desk.permit_call(message, &mut aim, &self.profile, out).await?;
+        // Headers that mirror arguments which a filter has changed or taken away are made anew from the rest.
+        let mirrored = if permit.is_changed() { Vec::new() } else { mirrored };
         let message = permit.message(message);
         let changed = (!std::ptr::eq(message, self.message)).then(|| parts(message)).transpose()?;
         let own_parts = changed.as_ref().unwrap_or(self.parts);

@@ -2,6 +2,7 @@
 
 use super::sessions::Session;
 use crate::context::Gateway;
+use crate::sealing::SessionToken;
 use crate::tombstones::{SessionNumber, Tombstones};
 use portunus_base::table::{Table, Term};
 use portunus_config::{ServerId, VirtualServer};
@@ -20,6 +21,8 @@ pub struct Sessions {
     /// Held while one is adopted.
     adopting: Mutex<()>,
     kept: Arc<AtomicUsize>,
+    /// Each session that passed before holds it.
+    adopted: Arc<()>,
 }
 
 impl Sessions {
@@ -81,6 +84,16 @@ impl Sessions {
         self.of(server)?.get(number, gateway.clock.now())
     }
 
+    /// True if sessions that passed before may be here.
+    pub fn has_adopted(&self) -> bool {
+        Arc::strong_count(&self.adopted) > 1
+    }
+
+    /// The mark of a session that passed before.
+    pub fn adopted_mark(&self) -> Arc<()> {
+        Arc::clone(&self.adopted)
+    }
+
     /// Notes that a session is in use.
     pub fn touch(&self, session: &Session, gateway: &Gateway) {
         drop(self.find(&session.server, &session.number, gateway));
@@ -115,8 +128,11 @@ impl Sessions {
 
     /// Ends a session.
     pub fn end(&self, session: &Arc<Session>, lifetime: Duration, gateway: &Arc<Gateway>) {
-        let left = session.passed_until().map(|until| until.saturating_sub(gateway.clock.now().wall));
-        self.bury(session.number, left.unwrap_or(lifetime), gateway);
+        // Of one that its server knows nothing of, there is nothing to bring back.
+        if !session.passed() || session.legs().iter().any(|leg| leg.id().is_some()) {
+            let lifetime = if session.passed() { SessionToken::PASSED_FOR } else { lifetime };
+            self.bury(session.number, lifetime, gateway);
+        }
         self.close(session, gateway);
     }
 
@@ -136,11 +152,12 @@ impl Sessions {
         }
     }
 
-    /// Ends a session that nobody asked to end. The session at the server of one that passed is its client's, who may use
-    /// it where its messages pass; here it has lost what was kept of it.
+    /// Ends a session that nobody asked to end. The session at the server of one that passed is its client's, who may go on
+    /// with it.
     fn expired(&self, session: &Session, gateway: &Arc<Gateway>) {
-        let Some(until) = session.passed_until() else { return Sessions::over(session, gateway) };
-        self.tombstones.set(session.number, until);
+        if !session.passed() {
+            return Sessions::over(session, gateway);
+        }
         for leg in session.end() {
             gateway.estate.hub.disown(&leg);
             leg.let_go();

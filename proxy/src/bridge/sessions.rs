@@ -20,7 +20,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
@@ -45,8 +44,8 @@ pub struct Session {
     pub profile: Arc<Profile>,
     /// Founded here; otherwise adopted from its sealed id.
     pub native: bool,
-    /// It passed before it was adopted, and its id opens until this time on the wall clock.
-    passing_until: Option<Duration>,
+    /// Its messages passed before it was adopted: the session at the server is its client's.
+    passed: Option<Arc<()>>,
     /// Whose share it takes of what callers hold together.
     owner: Owner,
     /// Bytes of the client's headers that its sessions at servers keep.
@@ -236,7 +235,7 @@ impl Session {
             version,
             profile,
             native,
-            passing_until: None,
+            passed: None,
             owner: Owner::Nobody,
             shown_bytes: 0,
             legs: Mutex::default(),
@@ -265,15 +264,20 @@ impl Session {
         Session { owner, shown_bytes, ..self }
     }
 
-    /// The same, of a session that passed before, whose id opens until then on the wall clock.
+    /// The same, of a session whose messages passed before; with the mark by which those are known.
     #[must_use]
-    pub fn passing_until(self, until: Option<Duration>) -> Session {
-        Session { passing_until: until, ..self }
+    pub fn marked_as_passed(self, mark: Arc<()>) -> Session {
+        Session { passed: Some(mark), ..self }
     }
 
-    /// Until when the id of a session that passed before opens; `None` of all others.
-    pub fn passed_until(&self) -> Option<Duration> {
-        self.passing_until
+    /// Whether its messages passed before it was adopted.
+    pub fn passed(&self) -> bool {
+        self.passed.is_some()
+    }
+
+    /// The session at the one server of a session that passed before, whose own ids of requests the client may have.
+    pub fn passed_leg(&self) -> Option<Arc<Leg>> {
+        self.legs().into_iter().next().filter(|_| self.passed())
     }
 
     /// For whom it is counted, and as how many: what a client says of itself is kept with it.
@@ -432,7 +436,10 @@ impl Session {
     /// What the client calls a resource that it is subscribed to.
     pub fn served_uri(&self, upstream: &Arc<str>, original: &Arc<str>) -> Option<Arc<str>> {
         let uris = self.locked(&self.uris);
-        uris.get(&(Arc::clone(upstream), Arc::clone(original))).map(|one| Arc::clone(&one.served))
+        let served =
+            uris.get(&(Arc::clone(upstream), Arc::clone(original))).map(|one| Arc::clone(&one.served));
+        // Its client may have subscribed to it while messages passed.
+        served.or_else(|| self.passed().then(|| Arc::clone(original)))
     }
 
     /// Resources of an upstream that the client wants to hear of.

@@ -253,8 +253,10 @@ pub(super) async fn subscribe(
         }
         false => session.unsubscribe(upstream, &original),
     };
+    if changed {
+        admitted.holds().commit();
+    }
     let Some(leg) = leg.filter(|_| changed) else { return Ok(()) };
-    admitted.holds().commit();
     let errand = match begins {
         true => Errand::Subscribe { uri: Arc::clone(&original) },
         false => Errand::Unsubscribe { uri: Arc::clone(&original) },

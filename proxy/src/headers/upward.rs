@@ -162,7 +162,8 @@ impl Upward {
     /// read: they go where the configuration sends them.
     ///
     /// # Errors
-    /// What a filter refuses; [`Reason::InvalidRequest`] if one makes no header value of what it reads.
+    /// What a filter refuses; [`Reason::InvalidRequest`] for a value that is not UTF-8, and if a filter makes no header value
+    /// of what it reads.
     pub fn changed_by(&self, pipeline: &Pipeline) -> Result<Option<Upward>, Denial> {
         let mut fields = self.fields.clone();
         let mut is_changed = false;
@@ -170,11 +171,12 @@ impl Upward {
             if matches!(*name, AUTHORIZATION | COOKIE | HOST) {
                 continue;
             }
-            let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            if let Cow::Owned(permitted) = pipeline.client_text(ClientPlace::Header(name.as_str()), &text)? {
-                let detail = "a rule makes no header value of what a client says";
-                *value = HeaderValue::from_str(&permitted)
-                    .map_err(|_| Denial::new(Reason::InvalidRequest, detail))?;
+            let refused = |detail: &'static str| Denial::new(Reason::InvalidRequest, detail);
+            let text = std::str::from_utf8(value.as_bytes())
+                .map_err(|_| refused("a header that rules have to read is not UTF-8"))?;
+            if let Cow::Owned(permitted) = pipeline.client_text(ClientPlace::Header(name.as_str()), text)? {
+                *value = HeaderValue::from_bytes(permitted.as_bytes())
+                    .map_err(|_| refused("a rule makes no header value of what a client says"))?;
                 is_changed = true;
             }
         }

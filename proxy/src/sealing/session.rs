@@ -4,7 +4,9 @@
 //! kept by the session's home.
 
 use super::{Binding, CallerKey, Purpose, Reader, Seals, Token, UpstreamMark, Writer};
+use portunus_filters::Identity;
 use portunus_filters::mcp::Revision;
+use ring::digest::{Context, SHA256};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,14 +83,27 @@ pub struct SessionName {
     pub number: [u8; 16],
     /// As [`SessionToken::home`].
     pub home: Home,
-    /// The id that its server gave it, or an empty one, if the messages of the session passed when it began.
-    pub passed: Option<Box<str>>,
+    /// What is known of it if its messages passed when it began.
+    pub passed: Option<PassedSession>,
+}
+
+/// A session that is its server's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedSession {
+    /// The id that the server gave it; empty if that has no sessions.
+    pub own_id: Box<str>,
+    /// It was sealed for nobody, and the caller is none of those: whoever bears it may use it, but nobody whom the gateway
+    /// has verified.
+    pub is_borne: bool,
 }
 
 impl SessionName {
     /// What `text` names, if it was sealed here or by a replica for this server and caller.
     pub fn open(seals: &Seals, binding: &Binding<'_>, text: &str) -> Option<SessionName> {
-        opened(seals, binding, text, SessionName::decode, |name| name.passed.is_some())
+        opened(seals, binding, text, SessionName::decode, |mut name| {
+            name.passed.as_mut()?.is_borne = true;
+            Some(name)
+        })
     }
 
     fn decode(plain: &[u8]) -> Option<SessionName> {
@@ -96,10 +111,34 @@ impl SessionName {
         let (issued, _version, number) = (from.number()?, from.revision()?, from.array()?);
         let home = Home::read(&mut from)?;
         let passed = match from.byte()? & PASSES != 0 {
-            true => Some(SessionToken::decode(plain)?.legs.into_iter().next()?.id),
+            true => {
+                let own_id = SessionToken::decode(plain)?.legs.into_iter().next()?.id;
+                Some(PassedSession { own_id, is_borne: false })
+            }
             false => None,
         };
         Some(SessionName { issued, number, home, passed })
+    }
+
+    /// The session, unless its id is borne by a caller who has to have one of its own.
+    pub fn for_caller(self: Arc<Self>, identity: &Identity) -> Option<Arc<SessionName>> {
+        let is_refused =
+            self.passed.as_ref().is_some_and(|passed| passed.is_borne) && identity.principal().is_some();
+        (!is_refused).then_some(self)
+    }
+
+    /// What the session is called in tables. One that passed is adopted for each credential by itself, since each reaches
+    /// the server with what its caller shows.
+    pub fn number_for(&self, caller: CallerKey) -> [u8; 16] {
+        if self.passed.is_none() {
+            return self.number;
+        }
+        let mut context = Context::new(&SHA256);
+        context.update(&self.number);
+        context.update(caller.as_bytes());
+        let mut number = [0; 16];
+        number.copy_from_slice(&context.finish().as_ref()[..16]);
+        number
     }
 
     /// Whether the session is older than `lifetime` at `wall`, the time since the Unix epoch. One that passed had no age
@@ -111,19 +150,19 @@ impl SessionName {
 }
 
 /// What is read of a token by `read`, if it was sealed for this server and caller. A session that passed was sealed for
-/// nobody unless its caller was verified: whoever bears its id may use it, as while it passed.
+/// nobody unless its caller was verified: whoever bears its id may use it, as while it passed, and `borne` says so.
 fn opened<T>(
     seals: &Seals,
     binding: &Binding<'_>,
     text: &str,
     read: impl Fn(&[u8]) -> Option<T>,
-    passes: impl FnOnce(&T) -> bool,
+    borne: impl FnOnce(T) -> Option<T>,
 ) -> Option<T> {
     if let Some(plain) = seals.open(SessionToken::PURPOSE, binding, text) {
         return read(&plain);
     }
     let bearer = Binding { caller: CallerKey::for_bearers(), ..*binding };
-    read(&seals.open(SessionToken::PURPOSE, &bearer, text)?).filter(passes)
+    read(&seals.open(SessionToken::PURPOSE, &bearer, text)?).and_then(borne)
 }
 
 /// A session with one server.
@@ -155,7 +194,7 @@ impl SessionToken {
 
     /// What `text` says, as [`SessionName::open`].
     pub fn open_for(seals: &Seals, binding: &Binding<'_>, text: &str) -> Option<SessionToken> {
-        opened(seals, binding, text, SessionToken::decode, |token| token.passes)
+        opened(seals, binding, text, SessionToken::decode, |token| token.passes.then_some(token))
     }
 
     /// The session id, with as many legs as fit, in their order.

@@ -35,10 +35,10 @@ pub(super) struct Away {
 
 impl Passage<'_> {
     /// Where a message has to go, if what it is about is kept by another replica; one that has come
-    /// from there is served here, whatever it says.
+    /// from there is served here, whatever it says. It `passes` if it would go to its server from here as it came.
     pub(super) fn away(
         &self,
-        active: &Arc<Active>,
+        (active, passes): (&Arc<Active>, bool),
         server: &Arc<VirtualServer>,
         reading: &Reading,
         body: &Bytes,
@@ -49,7 +49,6 @@ impl Passage<'_> {
         }
         let caller = CallerKey::for_seals(&self.arrival.identity);
         let binding = Binding { server: &server.id, caller };
-        let passes = active.may_pass(server);
         let home = bridge::home(&gateway.estate, (&binding, passes), &self.request.headers, reading);
         let home = home.or_else(|| self.line_home(server))?;
         let Where::Peer(member) = gateway.peers.home(&home) else { return None };

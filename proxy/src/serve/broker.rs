@@ -42,7 +42,7 @@ impl Passage<'_> {
             return Way::Broker;
         }
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
-        if era == Era::Legacy && self.session_name(server).is_some_and(|name| self.is_served(&name)) {
+        if era == Era::Legacy && self.session_name(server).is_some_and(|name| self.is_served(server, &name)) {
             return Way::Broker;
         }
         if !server.bridge {
@@ -71,13 +71,18 @@ impl Passage<'_> {
         let binding = Binding { server: &server.id, caller: CallerKey::for_seals(&self.arrival.identity) };
         let seals = &self.connection.gateway.estate.seals;
         let recalled = self.connection.guest.recall(seals, &binding, named, self.arrival.at.monotonic)?;
-        Some(recalled.name)
+        recalled.name.for_caller(&self.arrival.identity)
     }
 
-    /// Whether a message of a session is served also where messages pass: the session began by being served, or its server
-    /// knows nothing of the session that the message ends.
-    fn is_served(&self, name: &SessionName) -> bool {
-        name.passed.as_ref().is_none_or(|own| own.is_empty() && self.request.method == Method::DELETE)
+    /// Whether a message of a session is served also where messages pass: the session began by being served or was adopted
+    /// since, so that something of it is kept here, or its server knows nothing of the session that the message ends.
+    fn is_served(&self, server: &VirtualServer, name: &SessionName) -> bool {
+        let Some(passed) = &name.passed else { return true };
+        let gateway = self.connection.gateway;
+        let sessions = &gateway.estate.sessions;
+        let number = || name.number_for(CallerKey::for_seals(&self.arrival.identity));
+        (passed.own_id.is_empty() && self.request.method == Method::DELETE)
+            || (sessions.has_adopted() && sessions.find(&server.id, &number(), gateway).is_some())
     }
 
     /// Asks the server for its era. Without an answer, one of which it was known is served by that, for

@@ -26,7 +26,7 @@ impl Passage<'_> {
             return Ok(SessionField::AsItCame);
         }
         let named = self.session_name(&brokered.server).and_then(|name| name.passed.clone());
-        let named = named.map(|own| match HeaderValue::from_str(&own) {
+        let named = named.map(|passed| match HeaderValue::from_str(&passed.own_id) {
             Ok(own) if !own.is_empty() => self.request.headers.insert(MCP_SESSION_ID, own),
             // Its server has no sessions.
             _ => self.request.headers.remove(MCP_SESSION_ID),

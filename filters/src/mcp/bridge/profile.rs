@@ -45,7 +45,7 @@ pub enum ClientPlace<'a> {
     ClientInfo,
     /// What it says that it can do: a JSON object.
     Capabilities,
-    /// The value of a header that goes up, by the header's name in lower case.
+    /// The value of a header that goes up, by the header's name in lower case, which the client has chosen too.
     Header(&'a str),
 }
 
