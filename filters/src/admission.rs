@@ -22,12 +22,12 @@ pub enum Admission {
     /// It holds this until the request is over.
     Granted(Box<dyn Hold>),
     /// It has the request wait for its turn.
-    Queued(Turn),
+    Queued(QueueTicket),
 }
 
 /// A place in a queue: ready when its turn has come, or with why it will not. Dropped, it leaves the queue. It may use
 /// nothing of a runtime: whoever waits for it bounds the time.
-pub type Turn = Pin<Box<dyn Future<Output = Result<Box<dyn Hold>, Denial>> + Send>>;
+pub type QueueTicket = Pin<Box<dyn Future<Output = Result<Box<dyn Hold>, Denial>> + Send>>;
 
 /// Permits and charges of one filter for one request. Dropped before [`Hold::commit`] it gives back both, after that the
 /// permits alone.
@@ -62,7 +62,7 @@ impl fmt::Debug for Holds {
 pub struct Admitting {
     cleared: Cleared,
     holds: Vec<Box<dyn Hold>>,
-    turns: Vec<Turn>,
+    turns: Vec<QueueTicket>,
 }
 
 impl Admitting {

@@ -1,6 +1,7 @@
 //! One message on its way: who sent it, what it is, and where its parts lie.
 
 use crate::identity::Identity;
+use crate::mcp::bridge::{Aim, aim};
 use crate::mcp::headers::{self, Mirror};
 use crate::mcp::object::{Object, Outline};
 use crate::mcp::{Bounds, Envelope, Fault, Id, LateId, Method, Revision, Shape, Span, check, text};
@@ -138,8 +139,22 @@ impl Message {
         if envelopes.len() != messages.len() {
             return Err(Fault::Shape("messages are missing"));
         }
-        let read = messages.iter().zip(envelopes);
-        Ok(read.map(|(message, envelope)| message.read_again(envelope, body)).collect())
+        let read = messages.iter().zip(envelopes).map(|(message, envelope)| {
+            if envelope.method != message.method || envelope.id != message.id {
+                return Err(Fault::Shape("it is another message"));
+            }
+            Ok(message.read_again(envelope, body))
+        });
+        read.collect()
+    }
+
+    /// What a request is aimed at, in its own words.
+    ///
+    /// # Errors
+    /// As [`aim`].
+    pub(crate) fn aim(&self) -> Result<Option<Aim<'_>>, Fault> {
+        let (Some(method), Some(outline)) = (&self.method, &self.outline) else { return Ok(None) };
+        aim(method.name(), &outline.params(text(&self.body)?))
     }
 
     fn read_again(&self, mut envelope: Envelope<'_>, body: &Bytes) -> Message {

@@ -1,8 +1,8 @@
-//! The one way from a message to the permission to forward it.
+//! The one way from a message to the permission to open its request.
 //!
 //! The order of the filters is fixed here; a bundle turns them on and fills them. Only
-//! [`Pipeline::judge`] makes a [`Cleared`], and forwarding takes nothing else, so a path that skips
-//! the filters does not compile.
+//! [`Pipeline::judge`] makes a [`Cleared`], only [`Pipeline::admit`] and [`Pipeline::pass`] make an [`Admitted`] of it, and
+//! forwarding takes nothing else, so a path that skips the filters does not compile.
 
 use crate::admission::{Admission, Admitted, Admitting};
 use crate::call::{Call, Edit, Target, Verdict, splice};
@@ -20,8 +20,8 @@ pub trait Filter: Send + Sync {
     /// The name in configuration, metrics and the log.
     fn name(&self) -> &'static str;
 
-    /// True if it may refuse messages, or read or change what they and their answers say. An endpoint at which no filter
-    /// does may pass messages as they came.
+    /// True if messages have to be served for it, so that it meets all that they and their answers say. One that is off may
+    /// still take away what a message says to the gateway alone.
     fn is_on(&self) -> bool {
         true
     }
@@ -234,8 +234,8 @@ fn edited(messages: &[Message], edits: Vec<Edit>) -> Result<Vec<Message>, Denial
     let body = splice(&body, edits).map_err(|_| refused("a rule changes one part of the message twice"))?;
     let changed = Message::all_with_body(messages, &body)
         .map_err(|_| refused("a rule makes a message of it that cannot be read"))?;
-    // What was looked up and judged is what leaves.
-    if messages.iter().zip(&changed).any(|(before, after)| before.target != after.target) {
+    // What was looked up and judged is what leaves. A request that is aimed at nothing readable stays as it is.
+    if messages.iter().zip(&changed).any(|(before, after)| before.aim().ok() != after.aim().ok()) {
         return Err(refused("a rule changes what the message is aimed at"));
     }
     Ok(changed)
@@ -360,13 +360,22 @@ mod tests {
 
     #[test]
     fn edit_that_breaks_a_message_or_its_aim_refuses_it() {
-        for (what, with) in [("\"one\"", "\"one"), ("echo", "other"), ("{\"name\"", "[\"name\"")] {
-            assert_eq!(
-                left(vec![Box::new(Replaces(what, with))], CALL),
-                Err(Reason::InvalidRequest),
-                "{what}"
-            );
+        let complete = r#"{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"echo"},"argument":{"name":"a","value":"one"}}}"#;
+        let subscribe =
+            r#"{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"echo:1"}}"#;
+        for (body, what, with) in [
+            (CALL, "\"one\"", "\"one"),
+            (CALL, "echo", "other"),
+            (CALL, "{\"name\"", "[\"name\""),
+            (CALL, "{\"a\":\"one\"}}", "{}},\"id\":2"),
+            (complete, "echo", "other"),
+            (complete, "ref/prompt\",\"name", "ref/resource\",\"uri"),
+            (subscribe, "echo", "other"),
+        ] {
+            let refused = left(vec![Box::new(Replaces(what, with))], body);
+            assert_eq!(refused, Err(Reason::InvalidRequest), "{body} {what}");
         }
+        assert!(left(vec![Box::new(Replaces("one", "two"))], complete).is_ok(), "positive control");
         struct Twice;
         impl Filter for Twice {
             fn name(&self) -> &'static str {

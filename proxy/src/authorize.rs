@@ -79,8 +79,7 @@ impl Authority {
         }
     }
 
-    /// Whether messages have to be taken apart here: what they are aimed at is looked up, and what
-    /// lists show depends on who asks.
+    /// Whether anything is asked of messages: then what lists show depends on who asks.
     pub fn governs(&self) -> bool {
         self.gate.governs()
     }

@@ -115,7 +115,7 @@ fn filters(authority: &Authority) -> Vec<Box<dyn Filter>> {
 
 #[cfg(test)]
 thread_local! {
-    /// Filters of the next gateway that this thread makes.
+    /// Filters of the next snapshot that this thread puts in force.
     pub(crate) static TEST_FILTERS: std::cell::RefCell<Vec<Arc<dyn Filter>>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 

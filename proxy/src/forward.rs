@@ -327,10 +327,10 @@ async fn attempt(
     })?;
     let broken = || Attempt::Broken(Fault::Broken(std::io::ErrorKind::NotConnected.into()));
     let connection = checkout.connection().ok_or_else(broken)?;
-    let mut charge = Charge { holds: &leg.holds, stands: true };
+    let mut commit = CommitOnDrop { holds: &leg.holds, stands: true };
     let exchanged = timeout_at(until, pin!(connection.exchange(&leg.request))).await;
-    charge.stands = !matches!(exchanged, Ok(Err(Fault::Unsent(_))));
-    drop(charge);
+    commit.stands = !matches!(exchanged, Ok(Err(Fault::Unsent(_))));
+    drop(commit);
     match exchanged {
         Ok(Ok(head)) => {
             if leg.bond.holds(head.status) {
@@ -349,13 +349,13 @@ async fn attempt(
 }
 
 /// Lets the charges for a request stand once it is sent, also if nobody waits for its answer any more.
-struct Charge<'a> {
+struct CommitOnDrop<'a> {
     holds: &'a Holds,
     /// The upstream may have read some of it.
     stands: bool,
 }
 
-impl Drop for Charge<'_> {
+impl Drop for CommitOnDrop<'_> {
     fn drop(&mut self) {
         if self.stands {
             self.holds.commit();

@@ -106,7 +106,7 @@ struct Outbound {
 }
 
 /// What becomes of a message that was read.
-enum Admitted {
+enum Route {
     /// It goes to its server as it is, and the answer comes back as it is.
     Forward(Box<Outbound>),
     /// It is served here, with one server or several.
@@ -138,9 +138,9 @@ enum Halt {
 pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) -> Option<Rest> {
     let mut passage = Passage::begin(head, connection);
     let end = match passage.admit(&mut client).await {
-        Ok(Admitted::Forward(outbound)) => passage.exchange(*outbound, &mut client).await,
-        Ok(Admitted::Broker(brokered)) => passage.broker(*brokered, &mut client).await,
-        Ok(Admitted::Away(away)) => Box::pin(passage.send_on(*away, &mut client)).await,
+        Ok(Route::Forward(outbound)) => passage.exchange(*outbound, &mut client).await,
+        Ok(Route::Broker(brokered)) => passage.broker(*brokered, &mut client).await,
+        Ok(Route::Away(away)) => Box::pin(passage.send_on(*away, &mut client)).await,
         Err(Halt::Refused(denial, known)) => {
             Box::pin(passage.refuse_unread(&denial, &known, &mut client)).await
         }
@@ -207,7 +207,7 @@ impl<'a> Passage<'a> {
     }
 
     /// Everything up to the permission to forward.
-    async fn admit(&mut self, client: &mut Client) -> Result<Admitted, Halt> {
+    async fn admit(&mut self, client: &mut Client) -> Result<Route, Halt> {
         self.host_and_origin()?;
         if self.request.method == Method::OPTIONS && self.origin.is_some() {
             return Err(Halt::Preflight);
@@ -233,11 +233,11 @@ impl<'a> Passage<'a> {
         let way = self.way(&active, &server, &reading);
         let passes = matches!(way, Way::Direct | Way::Unknown(_));
         if let Some(away) = self.away((&active, passes), &server, &reading, &body.unwrap_or_default()) {
-            return Ok(Admitted::Away(Box::new(away)));
+            return Ok(Route::Away(Box::new(away)));
         }
         match way {
             Way::Direct => self.clear(Brokered { active, server, reading }),
-            Way::Broker => Ok(Admitted::Broker(Box::new(Brokered { active, server, reading }))),
+            Way::Broker => Ok(Route::Broker(Box::new(Brokered { active, server, reading }))),
             Way::Unknown(place) => Box::pin(self.ask_era(Brokered { active, server, reading }, &place)).await,
         }
     }
@@ -379,7 +379,7 @@ impl<'a> Passage<'a> {
 
     /// The leg of a message that goes to its server as it came. No filter is on where it does: what one would read is
     /// served.
-    fn clear(&mut self, brokered: Brokered) -> Result<Admitted, Halt> {
+    fn clear(&mut self, brokered: Brokered) -> Result<Route, Halt> {
         let Brokered { active, server, reading } = &brokered;
         let messages = reading.messages();
         let expect = self.awaiting(expect(reading, server, self.request.version));
@@ -398,10 +398,14 @@ impl<'a> Passage<'a> {
         let target = Target::new(&server.name, &upstream.name);
         let (gateway, arrival) = (self.connection.gateway, &self.arrival);
         let cleared = authorize::judge(gateway, active, arrival, messages, &target).map_err(refused)?;
+        // Never, since the same snapshot let it pass; but no guess is made where a filter is on.
         let Some(admitted) = active.pipeline.pass(cleared) else {
-            return Ok(Admitted::Broker(Box::new(brokered)));
+            return Err(refused(Denial::new(
+                Reason::PolicyError,
+                "a rule has to read this, and was not asked",
+            )));
         };
-        let session = self.pass_session(&brokered, &expect).map_err(refused)?;
+        let session = self.replace_session_id(&brokered, &expect).map_err(refused)?;
         let inbound = Inbound {
             method: &self.request.method,
             headers: &self.request.headers,
@@ -419,7 +423,7 @@ impl<'a> Passage<'a> {
         let http_status = server.http_status;
         let upstream = Arc::clone(upstream);
         let outbound = Outbound { leg, upstream, pool, expect, session, http_status, founding };
-        Ok(Admitted::Forward(Box::new(outbound)))
+        Ok(Route::Forward(Box::new(outbound)))
     }
 
     /// What the client waits for, as long as it may.

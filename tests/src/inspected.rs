@@ -186,7 +186,7 @@ async fn what_is_said_while_a_call_is_parked_is_held_to_the_rules_of_the_retry()
     }
 }
 
-/// A call that goes to one server was judged once more where something of it or of its answer was changed.
+/// A message is decided on once, whether or not something of it or of its answer is changed.
 #[tokio::test]
 async fn each_message_and_each_question_is_decided_on_once() {
     for (client, era) in ERAS.into_iter().flat_map(|client| ERAS.map(|server| (client, server))) {

@@ -258,9 +258,14 @@ async fn client_of_a_server_without_sessions_has_one_that_goes_on_too() {
     swap(&gateway, "two", &serving("two", &url, more)).await;
     assert_eq!(called(&mut client, "where").await, (200, "here".to_owned()));
     assert_eq!(*named.lock().unwrap(), Vec::<String>::new(), "the server hears of no session");
-    let without = Caller::new(Era::Legacy, gateway.address);
-    let said = without.in_session("").request("tools/list", json!({})).await.unwrap();
-    assert_ne!(said.head.status, 200, "positive control: a served endpoint asks for a session");
+    let mut without = Caller::new(Era::Legacy, gateway.address);
+    let said = without.request("tools/list", json!({})).await.unwrap();
+    assert_eq!(
+        said.head.status,
+        400,
+        "positive control: a served endpoint asks for a session: {}",
+        said.all()
+    );
 }
 
 /// Puts a policy in force at a replica, so that its endpoints serve.

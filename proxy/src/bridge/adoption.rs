@@ -1,4 +1,4 @@
-//! Sessions whose home is gone: what their ids hold is taken over as it is.
+//! Adopts sessions whose home is gone, or whose messages passed before: what their ids hold is taken over as it is.
 //!
 //! Legs are made again for no server but those whose sessions hold nothing; where a leg is needed
 //! that the id does not have, the session is unknown, and its client begins a new one.

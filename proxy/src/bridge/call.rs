@@ -359,18 +359,29 @@ impl Desk<'_> {
         let subject = aim.subject.take();
         let (admitting, overseer, place) = self.admit_call(message, &aim.upstream, subject, profile)?;
         out.record.note_decision(admitting.judged());
-        let admitted = match admitting.at_once() {
-            Ok(admitted) => admitted,
-            Err(waiting) => Box::pin(self.in_turn(waiting, &aim.upstream, out)).await?,
-        };
+        let admitted = self.admitted(admitting, &aim.upstream, out).await?;
         Ok((Arc::new(Dispatch::permit(admitted, message)), overseer, place))
     }
 
-    /// Waits for the turn of a message at its limits, as long as its client does and a request to its upstream may take.
+    /// The permission to open a request, once its turn has come.
     ///
     /// # Errors
     /// Why its turn does not come.
-    pub(super) async fn in_turn(
+    pub(super) async fn admitted(
+        &self,
+        admitting: Admitting,
+        upstream: &Upstream,
+        out: &mut Answering<'_>,
+    ) -> Result<Admitted, Denial> {
+        match admitting.at_once() {
+            Ok(admitted) => Ok(admitted),
+            Err(waiting) => Box::pin(self.in_turn(waiting, upstream, out)).await,
+        }
+    }
+
+    /// Waits for the turn of a message at its limits: no longer than its client waits, its caller may call and a request to
+    /// its upstream may take.
+    async fn in_turn(
         &self,
         waiting: Admitting,
         upstream: &Upstream,

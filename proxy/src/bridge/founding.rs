@@ -234,7 +234,8 @@ pub(super) fn session(desk: &Desk<'_>) -> Result<Arc<Session>, Denial> {
         None if name.passed.is_none() && (name.home == estate.home || desk.relayed) => return Err(unknown()),
         None => {
             let text = named.to_str().map_err(|_| unknown())?;
-            let token = SessionToken::open_for(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
+            let token =
+                SessionToken::open_session(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
             adoption::adopt(desk, SessionToken { number, ..token })
         }
     };

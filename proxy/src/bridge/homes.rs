@@ -15,7 +15,8 @@ use portunus_filters::{Era, Message};
 /// passed when it began.
 pub fn home(
     estate: &Estate,
-    (binding, passes): (&Binding<'_>, bool),
+    binding: &Binding<'_>,
+    passes: bool,
     headers: &HeaderMap,
     reading: &Reading,
 ) -> Option<Home> {

@@ -72,7 +72,7 @@ pub(super) async fn of_session(
             Box::pin(streams::get(desk, session, overseer, out)).await
         }
         Kind::End => {
-            let _no_text = desk.admit(message)?;
+            desk.admit(message).map(drop)?;
             founding::end(desk, session);
             out.record.note_answer(None);
             Ok(out.status(StatusCode::OK).await)
@@ -112,7 +112,7 @@ async fn request(
     let parts = parts(message)?;
     match call::method_name(message) {
         "ping" => {
-            let _no_text = desk.admit(message)?;
+            desk.admit(message).map(drop)?;
             Ok(empty(message, out).await)
         }
         "logging/setLevel" => {

@@ -4,7 +4,7 @@
 //! `input_required` (patterns/mrtr); its retry is judged as a new message and takes the call up again.
 
 use super::answering::Answering;
-use super::desk::{Desk, params, parts};
+use super::desk::{Desk, parts};
 use super::parked::{Resumed, Ticket};
 use super::said::{self, Said};
 use super::{call, lists, request_state, streams, tasks, uris};
@@ -70,13 +70,13 @@ async fn takes_any(desk: &Desk<'_>, profile: &Arc<Profile>) -> bool {
 async fn calls(
     desk: &Desk<'_>,
     message: &Message,
-    parts: &Parts<'_>,
+    own_parts: &Parts<'_>,
     profile: Arc<Profile>,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
-    let fields = parts.params();
+    let fields = own_parts.params();
     let (replies, state) = answers(fields)?;
-    let mut round = Round { desk, message, parts, profile };
+    let mut round = Round { desk, message, parts: own_parts, profile };
     let state = state.map(|state| request_state::open_state(desk, &round.ticket(), &state)).transpose()?;
     match state {
         // The answers to a URL that had to be visited: the server wants the same call again.
@@ -86,13 +86,15 @@ async fn calls(
             let aim = call::aim(desk, message, fields, &round.profile).await?;
             let cleared = desk.clear(message, &aim.upstream.name, aim.subject)?;
             desk.snapshot.release();
-            let replies = match cleared.changed() {
-                Some(changed) => answers(&params(changed)?)?.0,
+            let changed = cleared.changed().map(parts).transpose()?;
+            let replies = match &changed {
+                Some(changed) => answers(changed.params())?.0,
                 None => replies,
             };
+            let token = changed.as_ref().unwrap_or(own_parts).progress_token().map_err(unreadable)?;
             let mut resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             resumed.talk.hold_to(&cleared);
-            resumed.talk.report_to(parts.progress_token().map_err(unreadable)?);
+            resumed.talk.report_to(token);
             out.record.begin_forwarding(resumed.talk.pool());
             Box::pin(round.resume(resumed, replies, out)).await
         }

@@ -231,15 +231,7 @@ pub(super) async fn subscribe(
         None => (Arc::clone(&uri), None),
     };
     let admitting = desk.admit_request(message, &place.upstream.name, subject)?;
-    let admitted = match admitting.at_once() {
-        Ok(admitted) => admitted,
-        Err(waiting) => desk.in_turn(waiting, &place.upstream, out).await?,
-    };
-    if let Some(changed) = admitted.changed()
-        && params(changed)?.text("uri").as_deref() != Some(&*uri)
-    {
-        return Err(Denial::new(Reason::InvalidRequest, "a rule changes what the message is aimed at"));
-    }
+    let admitted = desk.admitted(admitting, &place.upstream, out).await?;
     let begins = call::method_name(message) == "resources/subscribe";
     // One that is founded for this knows all that is subscribed to before.
     let leg = founding::leg(desk, session, &place).await.map_err(|failure| failure.denial)?;

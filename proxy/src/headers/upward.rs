@@ -158,8 +158,8 @@ impl Upward {
         }
     }
 
-    /// The same, if its values change when the filters of `pipeline` read them; `None` if they do not. Credentials are not
-    /// read: they go where the configuration sends them.
+    /// The same, if its values change when the filters of `pipeline` read them; `None` if they do not. `Authorization`,
+    /// `Cookie` and `Host` are not read: they go where the configuration sends them.
     ///
     /// # Errors
     /// What a filter refuses; [`Reason::InvalidRequest`] for a value that is not UTF-8, and if a filter makes no header value

@@ -193,7 +193,7 @@ impl SessionToken {
     pub const PASSED_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
     /// What `text` says, as [`SessionName::open`].
-    pub fn open_for(seals: &Seals, binding: &Binding<'_>, text: &str) -> Option<SessionToken> {
+    pub fn open_session(seals: &Seals, binding: &Binding<'_>, text: &str) -> Option<SessionToken> {
         opened(seals, binding, text, SessionToken::decode, |token| token.passes.then_some(token))
     }
 

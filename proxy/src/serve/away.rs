@@ -49,7 +49,7 @@ impl Passage<'_> {
         }
         let caller = CallerKey::for_seals(&self.arrival.identity);
         let binding = Binding { server: &server.id, caller };
-        let home = bridge::home(&gateway.estate, (&binding, passes), &self.request.headers, reading);
+        let home = bridge::home(&gateway.estate, &binding, passes, &self.request.headers, reading);
         let home = home.or_else(|| self.line_home(server))?;
         let Where::Peer(member) = gateway.peers.home(&home) else { return None };
         let (server, reading, active) = (Arc::clone(server), reading.clone(), Arc::downgrade(active));

@@ -1,7 +1,7 @@
 //! Which messages are served here instead of forwarded as they are, and how that begins.
 
 use super::line::Old;
-use super::{Admitted, Brokered, Connection, Halt, Knowledge, Passage, expect};
+use super::{Brokered, Connection, Halt, Knowledge, Passage, Route, expect};
 use crate::bridge::answering::{Answering, Sink};
 use crate::bridge::{self, Desk, http_sse};
 use crate::context::{Active, Gateway, MessageSnapshot};
@@ -88,7 +88,7 @@ impl Passage<'_> {
     /// Asks the server for its era. Without an answer, one of which it was known is served by that, for
     /// the sake of what is kept of it; of any other the message goes to it as it is, and fails as it
     /// would without us.
-    pub(super) async fn ask_era(&mut self, brokered: Brokered, place: &Place) -> Result<Admitted, Halt> {
+    pub(super) async fn ask_era(&mut self, brokered: Brokered, place: &Place) -> Result<Route, Halt> {
         let gateway = self.connection.gateway;
         let eras = &gateway.estate.eras;
         let is_legacy = match eras.choose(gateway, place, Era::Modern).await {
@@ -96,7 +96,7 @@ impl Passage<'_> {
             Err(_) => eras.last(place).knows(Era::Modern) == Some(false),
         };
         if is_legacy {
-            return Ok(Admitted::Broker(Box::new(brokered)));
+            return Ok(Route::Broker(Box::new(brokered)));
         }
         self.clear(brokered)
     }

@@ -17,7 +17,7 @@ impl Passage<'_> {
     ///
     /// # Errors
     /// If the system has no randomness.
-    pub(super) fn pass_session(
+    pub(super) fn replace_session_id(
         &mut self,
         brokered: &Brokered,
         expect: &Expect,
@@ -25,15 +25,15 @@ impl Passage<'_> {
         if expect.era == Era::Modern {
             return Ok(SessionField::AsItCame);
         }
-        let named = self.session_name(&brokered.server).and_then(|name| name.passed.clone());
-        let named = named.map(|passed| match HeaderValue::from_str(&passed.own_id) {
+        let passed = self.session_name(&brokered.server).and_then(|name| name.passed.clone());
+        let replaced = passed.map(|passed| match HeaderValue::from_str(&passed.own_id) {
             Ok(own) if !own.is_empty() => self.request.headers.insert(MCP_SESSION_ID, own),
             // Its server has no sessions.
             _ => self.request.headers.remove(MCP_SESSION_ID),
         });
-        match named.flatten() {
+        match replaced.flatten() {
             _ if expect.founds_session => self.new_session(&brokered.server, brokered.reading.messages()),
-            Some(named) => Ok(SessionField::Named(named)),
+            Some(sent) => Ok(SessionField::Named(sent)),
             None => Ok(SessionField::AsItCame),
         }
     }
