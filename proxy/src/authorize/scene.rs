@@ -73,7 +73,7 @@ impl Desk<'_> {
         Target { client: self.software.get().cloned(), ..target }
     }
 
-    /// Stages 5 to 8 of one message that goes to `upstream`, with what it is about there.
+    /// Judges a message that goes to `upstream`, with what it is about there.
     ///
     /// # Errors
     /// What the filters refuse.
@@ -85,7 +85,7 @@ impl Desk<'_> {
     ) -> Result<Cleared, Denial> {
         let active = self.active();
         let target = Target { subject, ..self.target(&active, upstream) };
-        judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)
+        self.judged(&active, message, &target)
     }
 
     /// As [`Desk::clear`], of a call, which is admitted too; with what stands over it while it is under way and the place
@@ -102,7 +102,7 @@ impl Desk<'_> {
     ) -> Result<(Admitting, Overseer, Place), Denial> {
         let active = self.active();
         let target = Target { subject, ..self.target(&active, &upstream.name) };
-        let cleared = judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)?;
+        let cleared = self.judged(&active, message, &target)?;
         let whence = Target { subject: None, ..target.clone() };
         let reads_arguments = active.authority.gate.reads_arguments();
         let overseer = Overseer::of(self.arrival, whence, message.era, &cleared).reading(reads_arguments);
@@ -124,7 +124,7 @@ impl Desk<'_> {
     ) -> Result<Admitting, Denial> {
         let active = self.active();
         let target = Target { subject, ..self.target(&active, upstream) };
-        let cleared = judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)?;
+        let cleared = self.judged(&active, message, &target)?;
         active.pipeline.admit(cleared, self.arrival, message, &target)
     }
 
@@ -135,7 +135,7 @@ impl Desk<'_> {
     pub fn admit(&self, message: &Message) -> Result<AdmittedMessage, Denial> {
         let active = self.active();
         let target = self.target(&active, &Arc::from(""));
-        let cleared = judge(self.gateway, &active, self.arrival, std::slice::from_ref(message), &target)?;
+        let cleared = self.judged(&active, message, &target)?;
         let overseer = Overseer::of(self.arrival, target, self.era, &cleared);
         let (_, changed) = cleared.into_parts();
         Ok(AdmittedMessage { changed, overseer })
@@ -151,6 +151,11 @@ impl Desk<'_> {
         let arrival = Arrival { at: self.gateway.clock.now(), ..self.arrival.clone() };
         let target = self.target(&active, &Arc::from(""));
         judge(self.gateway, &active, &arrival, std::slice::from_ref(message), &target).map(drop)
+    }
+
+    /// What the filters of a snapshot say of a message of this caller.
+    fn judged(&self, active: &Active, message: &Message, target: &Target) -> Result<Cleared, Denial> {
+        judge(self.gateway, active, self.arrival, std::slice::from_ref(message), target)
     }
 
     /// What is known of a tool by the name that its server gives it.
