@@ -4,6 +4,8 @@
 //! were made again, the log level, subscriptions, calls under way and questions that wait for the
 //! client. One value a session, reached by its number.
 
+mod word;
+
 use super::replay::Replay;
 use crate::authorize::Overseer;
 use crate::legs::Leg;
@@ -12,16 +14,14 @@ use crate::shares::{Owner, Share, Shares};
 use crate::talk::Reply;
 use portunus_base::table::{Holding, weight_of};
 use portunus_config::{ServerId, UpstreamKey};
-use portunus_filters::Released;
 use portunus_filters::mcp::bridge::{LogLevel, Profile};
-use portunus_filters::mcp::catalog::ListKind;
 use portunus_filters::mcp::{Id, Revision};
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
+pub use word::{Spoken, Word};
 
 /// Questions of one session that wait for its client at once.
 const MAX_QUESTIONS: usize = 64;
@@ -104,82 +104,6 @@ pub enum Waiting {
         /// Its own id of the question.
         id: Id,
     },
-}
-
-/// Something for who listens, outside of any call.
-#[derive(Clone, Debug)]
-pub enum Word {
-    /// A list has changed.
-    Changed(ListKind),
-    /// A resource has changed.
-    Updated {
-        /// Whose it is.
-        upstream: Arc<str>,
-        /// The resource, as its server calls it.
-        uri: Arc<str>,
-        /// The notification.
-        message: Spoken,
-    },
-    /// Any other notification, as it is.
-    Said(Spoken),
-    /// A question of a server.
-    Asked(Spoken<Released>),
-}
-
-/// The text of a message, and its part of what may wait to be heard.
-#[derive(Clone, Debug)]
-pub struct Spoken<T = Arc<str>> {
-    text: T,
-    _share: Option<Arc<Share<UpstreamKey>>>,
-}
-
-impl<T: Into<Arc<str>>> From<T> for Spoken {
-    fn from(text: T) -> Spoken {
-        Spoken { text: text.into(), _share: None }
-    }
-}
-
-impl From<Released> for Spoken<Released> {
-    fn from(text: Released) -> Spoken<Released> {
-        Spoken { text, _share: None }
-    }
-}
-
-impl<T> Deref for Spoken<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.text
-    }
-}
-
-impl<T> Spoken<T> {
-    /// The same, with the share of an upstream.
-    fn with(self, share: Share<UpstreamKey>) -> Spoken<T> {
-        Spoken { _share: Some(Arc::new(share)), ..self }
-    }
-}
-
-impl Word {
-    /// The same, counted among what `upstream` has said and somebody has yet to hear; `None` if that is
-    /// too much.
-    pub fn counted(self, spoken: &Arc<Shares<UpstreamKey>>, upstream: UpstreamKey) -> Option<Word> {
-        Some(match self {
-            Word::Changed(kind) => Word::Changed(kind),
-            Word::Updated { upstream: name, uri, message } => {
-                let share = spoken.take(upstream, message.len() + uri.len())?;
-                Word::Updated { upstream: name, uri, message: message.with(share) }
-            }
-            Word::Said(message) => {
-                let share = spoken.take(upstream, message.len())?;
-                Word::Said(message.with(share))
-            }
-            Word::Asked(message) => {
-                let share = spoken.take(upstream, message.len())?;
-                Word::Asked(message.with(share))
-            }
-        })
-    }
 }
 
 /// A call under way.
