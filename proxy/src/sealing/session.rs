@@ -62,7 +62,7 @@ pub struct SessionToken {
     /// Its messages passed as they came when it began: it is the session of its one server, and nobody keeps anything of
     /// it here.
     pub passes: bool,
-    /// What its client can be asked, see [`portunus_filters::mcp::bridge::Profile::bits`]: less than [`PASSES`].
+    /// What its client can be asked, see [`portunus_filters::mcp::bridge::Profile::bits`]: less than 128.
     pub abilities: u8,
     /// What its client calls itself, a JSON object of at most 96 bytes; empty if that is longer.
     pub client: Box<str>,
