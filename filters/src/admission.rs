@@ -1,11 +1,10 @@
-//! What a cleared message holds of limits while its request is open.
+//! Admits cleared messages: takes the permits and charges that their requests hold while they are open.
 //!
 //! A message is judged as often as it helps to know the outcome; it is admitted once, when the one request that it opens at
-//! an upstream is about to leave. What it holds from then on goes with the request through repeats, further rounds and
+//! an upstream is about to leave. Its permits and charges go with the request through repeats, further rounds and
 //! everything else that is the same call.
 
 use crate::gate::Judged;
-use crate::inspect::Inspectors;
 use crate::message::Message;
 use crate::pipeline::Cleared;
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// What a filter says to a request that is about to be opened.
+/// The answer of a filter to a request that is about to be opened.
 pub enum Admission {
     /// It holds nothing for it.
     Free,
@@ -36,7 +35,7 @@ pub trait Hold: Send + Sync {
     fn commit(&self);
 }
 
-/// What the filters hold for one request; its copies are of the same.
+/// All holds of one request; its copies are of the same.
 #[derive(Clone, Default)]
 pub struct Holds(Option<Arc<[Box<dyn Hold>]>>);
 
@@ -78,7 +77,7 @@ impl Admitting {
         }
     }
 
-    /// What was decided of the message.
+    /// The decision on the message.
     pub fn judged(&self) -> Option<&Arc<Judged>> {
         self.cleared.judged()
     }
@@ -121,22 +120,12 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// What was decided of the message.
+    /// The decision on the message.
     pub fn judged(&self) -> Option<&Arc<Judged>> {
         self.cleared.judged()
     }
 
-    /// The inspectors of texts of servers that are for its sender.
-    pub fn inspectors(&self) -> &Inspectors {
-        self.cleared.inspectors()
-    }
-
-    /// The message as it may leave, if a filter changed it.
-    pub fn changed(&self) -> Option<&Message> {
-        self.cleared.changed()
-    }
-
-    /// What is held for its request.
+    /// The holds of its request.
     pub fn holds(&self) -> &Holds {
         &self.holds
     }

@@ -41,7 +41,7 @@ fn taken_over(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
         Some(mark) => session.marked_as_passed(mark),
         None => session,
     });
-    for (upstream, leg) in legs(desk, token, &profile) {
+    for (upstream, leg) in legs(desk, token, (&profile, version)) {
         desk.gateway.estate.hub.own(&leg, &session);
         // One that has just begun is not over.
         drop(session.hold(upstream, leg));
@@ -54,7 +54,7 @@ fn taken_over(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
 fn legs(
     desk: &Desk<'_>,
     token: &SessionToken,
-    profile: &Arc<Profile>,
+    (profile, version): (&Arc<Profile>, Revision),
 ) -> Vec<(portunus_config::UpstreamKey, Arc<Leg>)> {
     let active = desk.active();
     let now = desk.gateway.clock.now().monotonic;
@@ -67,7 +67,7 @@ fn legs(
             };
             let (place, _) = desk.gateway.estate.replicas.settle(place.clone(), now, is_its);
             if is_its(&place) {
-                let agreed = if token.passes { version(desk, token) } else { sealed.version };
+                let agreed = if token.passes { version } else { sealed.version };
                 legs.push((upstream.key, leg(desk, place, sealed, agreed)));
             }
         }

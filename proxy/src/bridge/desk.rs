@@ -143,7 +143,7 @@ impl Desk<'_> {
         all
     }
 
-    /// What a modern request with these parameters says of its client, as servers may have it.
+    /// The description of its client in a modern request with these parameters, as servers may have it.
     ///
     /// # Errors
     /// As [`Profile::of_envelope`]; what a filter refuses.
@@ -151,7 +151,7 @@ impl Desk<'_> {
         self.permitted(self.guest.introduced(fields)?)
     }
 
-    /// What a client says of itself, as servers may have it.
+    /// A client's description of itself, as servers may have it.
     ///
     /// # Errors
     /// What a filter refuses.

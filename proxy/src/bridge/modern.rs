@@ -119,7 +119,7 @@ fn unreadable(fault: Fault) -> Denial {
     Denial::new(Reason::InvalidParams, fault.to_string())
 }
 
-/// What a request carries on from an earlier round.
+/// The part of a request that goes on with an earlier round.
 enum Carried {
     Nothing,
     /// Its answers to questions, and the state of a modern server.

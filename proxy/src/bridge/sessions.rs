@@ -201,7 +201,7 @@ impl Session {
 
     /// The session at the one server of a session that passed before, whose own ids of requests the client may have.
     pub fn passed_leg(&self) -> Option<Arc<Leg>> {
-        self.legs().into_iter().next().filter(|_| self.passed())
+        self.passed().then(|| self.legs().into_iter().next()).flatten()
     }
 
     /// For whom it is counted, and as how many: what a client says of itself is kept with it.

@@ -193,8 +193,8 @@ impl Guest {
         self.permitted(|memory| &mut memory.permitted_headers, (said, said.bytes()), active, change)
     }
 
-    /// What the filters of a snapshot make of something that a client says: as the last time where that was the same, or
-    /// as `change` says.
+    /// Something that a client says, as the filters of a snapshot leave it: as the last time where that was the same, or as
+    /// `change` says.
     fn permitted<T>(
         &self,
         place: impl Fn(&mut Memory) -> &mut Option<Permitted<T>>,

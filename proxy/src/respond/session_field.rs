@@ -7,7 +7,7 @@ use crate::sealing::{Binding, CallerKey, SealedLeg, Seals, SessionToken, Upstrea
 use http::{HeaderMap, HeaderValue, StatusCode};
 use portunus_config::{ServerId, Upstream};
 
-/// What becomes of the session id in the head of an answer.
+/// The session id that the head of an answer has for its client.
 pub enum SessionField {
     /// It goes on as it came: another replica wrote it, or the client has no session.
     AsItCame,
