@@ -60,15 +60,41 @@ impl fmt::Debug for Holds {
 #[must_use = "the request is opened by what this becomes"]
 pub struct Admitting {
     cleared: Cleared,
+    turns: Turns,
+}
+
+impl Admitting {
+    pub(crate) fn new(cleared: Cleared, turns: Turns) -> Admitting {
+        Admitting { cleared, turns }
+    }
+
+    /// The decision on the message.
+    pub fn judged(&self) -> Option<&Arc<Judged>> {
+        self.cleared.judged()
+    }
+
+    /// The permission, where no turn is waited for.
+    ///
+    /// # Errors
+    /// The cleared message and what it waits for, if something is.
+    pub fn at_once(self) -> Result<Admitted, (Cleared, Turns)> {
+        let Admitting { cleared, turns } = self;
+        match turns.at_once() {
+            Ok(turned) => Ok(turned.admit(cleared)),
+            Err(turns) => Err((cleared, turns)),
+        }
+    }
+}
+
+/// The turns that a request waits for, and what it holds already. Dropped, it leaves all queues and gives back what it holds.
+#[derive(Default)]
+#[must_use = "the request has left its queues"]
+pub struct Turns {
     holds: Vec<Box<dyn Hold>>,
     turns: Vec<QueueTicket>,
 }
 
-impl Admitting {
-    pub(crate) fn new(cleared: Cleared) -> Admitting {
-        Admitting { cleared, holds: Vec::new(), turns: Vec::new() }
-    }
-
+impl Turns {
     pub(crate) fn add(&mut self, admission: Admission) {
         match admission {
             Admission::Free => {}
@@ -77,37 +103,40 @@ impl Admitting {
         }
     }
 
-    /// The decision on the message.
-    pub fn judged(&self) -> Option<&Arc<Judged>> {
-        self.cleared.judged()
-    }
-
-    /// The message as it may leave, if a filter changed it.
-    pub(crate) fn changed(&self) -> Option<&Message> {
-        self.cleared.changed()
-    }
-
-    /// The permission, where no turn is waited for.
+    /// What the request holds, where no turn is waited for.
     ///
     /// # Errors
     /// The same as it was, if one is.
-    pub fn at_once(self) -> Result<Admitted, Admitting> {
-        match self.turns.is_empty() {
-            true => Ok(Admitted { cleared: self.cleared, holds: Holds::new(self.holds) }),
-            false => Err(self),
-        }
+    pub fn at_once(self) -> Result<Turned, Turns> {
+        if self.turns.is_empty() { Ok(Turned(Holds::new(self.holds))) } else { Err(self) }
     }
 
-    /// Waits for its turn at each filter that has it wait. Dropped, it leaves all queues and gives back what it holds.
+    /// Waits for its turn at each filter that has it wait.
     ///
     /// # Errors
     /// The [`Denial`] of a filter at which its turn does not come.
-    pub async fn in_turn(self) -> Result<Admitted, Denial> {
-        let Admitting { cleared, mut holds, turns } = self;
+    pub async fn taken(self) -> Result<Turned, Denial> {
+        let Turns { mut holds, turns } = self;
         for turn in turns {
             holds.push(turn.await?);
         }
-        Ok(Admitted { cleared, holds: Holds::new(holds) })
+        Ok(Turned(Holds::new(holds)))
+    }
+}
+
+/// Proof that the turn of a request has come at every filter, with what it holds for it.
+#[must_use = "what it holds is for the request that it opens"]
+pub struct Turned(Holds);
+
+impl Turned {
+    /// The permission for the message that waited, as the filters cleared it last: it may have been judged again meanwhile.
+    pub fn admit(self, cleared: Cleared) -> Admitted {
+        Admitted { cleared, holds: self.0 }
+    }
+
+    /// What it holds.
+    pub fn into_holds(self) -> Holds {
+        self.0
     }
 }
 

@@ -25,7 +25,7 @@ pub mod released;
 #[cfg(feature = "text-marker")]
 pub mod text_marker;
 
-pub use admission::{Admission, Admitted, Admitting, Hold, Holds, QueueTicket};
+pub use admission::{Admission, Admitted, Admitting, Hold, Holds, QueueTicket, Turned, Turns};
 pub use call::{Call, Target, Verdict};
 pub use controls::{Control, Controls, Demands, Profile};
 pub use facts::{Class, Risk, ToolFacts, Unmet};

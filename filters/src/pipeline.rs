@@ -4,7 +4,7 @@
 //! [`Pipeline::judge`] makes a [`Cleared`], only [`Pipeline::admit`] and [`Pipeline::pass`] make an [`Admitted`] of it, and
 //! forwarding takes nothing else, so a path that skips the filters does not compile.
 
-use crate::admission::{Admission, Admitted, Admitting};
+use crate::admission::{Admission, Admitted, Admitting, Turns};
 use crate::call::{Call, Edit, Target, Verdict, splice};
 use crate::gate::Judged;
 use crate::inspect::Inspectors;
@@ -36,7 +36,8 @@ pub trait Filter: Send + Sync {
     fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial>;
 
     /// Takes permits and charges for the one request at an upstream that a cleared message opens; called once for each such
-    /// request. Permits are taken before charges, and charges never wait.
+    /// request. Permits are taken before charges, and charges never wait. A stream that listens at a server does not wait
+    /// either: one that is queued is refused.
     ///
     /// # Errors
     /// The [`Denial`] of a limit that is reached.
@@ -203,7 +204,7 @@ impl Pipeline {
 impl Pipeline {
     /// The permission to pass a message as it came; `None` if a filter is on, which has to be asked.
     pub fn pass(&self, cleared: Cleared) -> Option<Admitted> {
-        if self.is_on() { None } else { Admitting::new(cleared).at_once().ok() }
+        if self.is_on() { None } else { Admitting::new(cleared, Turns::default()).at_once().ok() }
     }
 
     /// Has the filters take permits and charges for the request that a cleared message opens, in their order.
@@ -217,13 +218,21 @@ impl Pipeline {
         message: &Message,
         target: &Target,
     ) -> Result<Admitting, Denial> {
-        let mut admitting = Admitting::new(cleared);
+        let message = cleared.changed().unwrap_or(message);
+        let turns = self.reserve(arrival, message, target)?;
+        Ok(Admitting::new(cleared, turns))
+    }
+
+    /// As [`Pipeline::admit`], for one of several requests that a message opens which is answered by the gateway.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reserve(&self, arrival: &Arrival, message: &Message, target: &Target) -> Result<Turns, Denial> {
+        let mut turns = Turns::default();
         for filter in &self.filters {
-            let message = admitting.changed().unwrap_or(message);
-            let admission = filter.admit(&Call { arrival, message, target })?;
-            admitting.add(admission);
+            turns.add(filter.admit(&Call { arrival, message, target })?);
         }
-        Ok(admitting)
+        Ok(turns)
     }
 }
 

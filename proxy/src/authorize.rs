@@ -16,7 +16,7 @@ pub use aside::Aside;
 pub use overseer::{Overseer, error};
 pub use ratings::Ratings;
 pub use recorder::MAX_WITHIN;
-pub use scene::AdmittedMessage;
+pub use scene::{AdmittedMessage, CallTerms, RequestAdmission, RoutedRequest};
 pub use views::{Views, Wanted};
 
 use crate::context::{Active, Gateway};

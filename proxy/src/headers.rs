@@ -21,7 +21,7 @@ use portunus_config::{Credentials, HostPolicy, Upstream};
 use std::io::Write;
 use std::net::IpAddr;
 
-pub use upward::{Lately, Upward};
+pub use upward::{Lately, Upward, unchanged};
 
 const PORTUNUS_REQUEST_ID: HeaderName = HeaderName::from_static("portunus-request-id");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

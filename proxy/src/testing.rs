@@ -251,6 +251,11 @@ impl Bed {
         Bed::among(&text, MapEnvironment { files, ..MapEnvironment::default() })
     }
 
+    /// Puts this document in force.
+    pub(crate) fn activate(&self, text: &str) {
+        self.gateway.activate(load_text(text, Path::new("t.yaml"), &MapEnvironment::default()).unwrap());
+    }
+
     /// On this document, which refers to things of an environment.
     pub(crate) fn among(text: &str, environment: MapEnvironment) -> Bed {
         let loaded = load_text(text, Path::new("t.yaml"), &environment).unwrap();

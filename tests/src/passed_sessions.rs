@@ -143,6 +143,19 @@ async fn id_of_a_passed_session_opens_at_its_endpoint_alone() {
 }
 
 #[tokio::test]
+async fn id_of_a_passed_session_is_told_to_no_other_server() {
+    let (first, second) = (server().await, server().await);
+    let gateway = Gateway::start(&passing("one", &first.url(), "")).await;
+    let mut client = Caller::new(Era::Legacy, gateway.address).ready().await;
+    assert_eq!(called(&mut client, "where").await.0, 200, "positive control");
+    swap(&gateway, "two", &passing("two", &second.url(), "")).await;
+    assert_eq!(called(&mut client, "where").await.0, 404);
+    assert!(second.requests().is_empty(), "the session may be somebody else's there");
+    swap(&gateway, "three", &passing("three", &first.url(), "")).await;
+    assert_eq!(called(&mut client, "where").await.0, 200);
+}
+
+#[tokio::test]
 async fn adopted_session_that_makes_room_leaves_that_of_the_server() {
     let server = server().await;
     let one_session = |document: String| format!("sessions: {{ max: 1 }}\n{document}");

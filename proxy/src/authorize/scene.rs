@@ -14,7 +14,7 @@ use portunus_filters::mcp::bridge::{Caching, Profile, Scope};
 use portunus_filters::mcp::catalog::{Catalog, Closing, Entry, ListKind, Located, UnknownCursor};
 use portunus_filters::mcp::object::StrictObject;
 use portunus_filters::mcp::uri::{Normal, normal};
-use portunus_filters::{Admitting, Arrival, Cleared, Denial, Era, Kind, Message, Reason};
+use portunus_filters::{Admitting, Arrival, Cleared, Denial, Era, Holds, Kind, Message, Reason, Turned};
 use std::sync::Arc;
 
 /// A message that is answered here, as the filters left it.
@@ -30,6 +30,34 @@ impl AdmittedMessage {
     pub fn message<'m>(&'m self, sent: &'m Message) -> &'m Message {
         self.changed.as_deref().unwrap_or(sent)
     }
+}
+
+/// A request that a message opens at an upstream, as it was routed.
+pub struct RoutedRequest<'r> {
+    /// The message.
+    pub message: &'r Message,
+    /// The upstream.
+    pub upstream: &'r Arc<Upstream>,
+    /// What it is about there, where rules are asked of that.
+    pub subject: Option<Subject>,
+}
+
+/// What a request that was judged goes on under.
+pub struct CallTerms {
+    /// What stands over it while it is under way.
+    pub overseer: Overseer,
+    /// The place that it goes to.
+    pub place: Place,
+}
+
+/// A request that was judged and admitted, and may have to wait for its turn.
+pub struct RequestAdmission<T> {
+    /// The permission, as far as it goes.
+    pub admitting: Admitting,
+    /// What it goes on under.
+    pub terms: T,
+    /// The configuration that judged it.
+    pub serial: u64,
 }
 
 impl Authority {
@@ -88,44 +116,117 @@ impl Desk<'_> {
         self.judged(&active, message, &target)
     }
 
-    /// As [`Desk::clear`], of a call, which is admitted too; with what stands over it while it is under way and the place
-    /// that it goes to. This is the last that the message needs of its snapshot, which is released.
+    /// Judges a call and admits it. This is the last that the message needs of its snapshot, which is released.
     ///
     /// # Errors
     /// What the filters refuse; as [`Desk::place`].
     pub fn admit_call(
         &self,
-        message: &Message,
-        upstream: &Arc<Upstream>,
-        subject: Option<Subject>,
+        request: &RoutedRequest<'_>,
         profile: &Arc<Profile>,
-    ) -> Result<(Admitting, Overseer, Place), Denial> {
+    ) -> Result<RequestAdmission<CallTerms>, Denial> {
         let active = self.active();
-        let target = Target { subject, ..self.target(&active, &upstream.name) };
-        let cleared = self.judged(&active, message, &target)?;
-        let whence = Target { subject: None, ..target.clone() };
-        let reads_arguments = active.authority.gate.reads_arguments();
-        let overseer = Overseer::of(self.arrival, whence, message.era, &cleared).reading(reads_arguments);
-        let place = self.place(&active, upstream, profile)?;
-        let admitting = active.pipeline.admit(cleared, self.arrival, message, &target)?;
+        let (cleared, target) = self.judge_request(&active, request)?;
+        let terms = self.terms((&active, &cleared, &target), request, profile)?;
+        let admitting = active.pipeline.admit(cleared, self.arrival, request.message, &target)?;
         self.snapshot.release();
-        Ok((admitting, overseer, place))
+        Ok(RequestAdmission { admitting, terms, serial: active.snapshot.serial })
     }
 
-    /// As [`Desk::clear`], of a message for which the gateway opens a request of its own, which is admitted too.
+    /// Judges a call that waits for its turn again, by the configuration in force.
+    ///
+    /// # Errors
+    /// What the filters refuse; [`Reason::RouteRemoved`] if it leads nowhere any more.
+    pub fn judge_call_again(
+        &self,
+        request: &RoutedRequest<'_>,
+        profile: &Arc<Profile>,
+    ) -> Result<(Cleared, CallTerms), Denial> {
+        let active = self.gateway.active();
+        let (cleared, target) = self.judge_again(&active, request)?;
+        let terms = self.terms((&active, &cleared, &target), request, profile)?;
+        Ok((cleared, terms))
+    }
+
+    /// Judges a message for which the gateway opens a request of its own, and admits that.
     ///
     /// # Errors
     /// What the filters refuse.
-    pub fn admit_request(
-        &self,
-        message: &Message,
-        upstream: &Arc<str>,
-        subject: Option<Subject>,
-    ) -> Result<Admitting, Denial> {
+    pub fn admit_request(&self, request: &RoutedRequest<'_>) -> Result<RequestAdmission<()>, Denial> {
         let active = self.active();
-        let target = Target { subject, ..self.target(&active, upstream) };
-        let cleared = self.judged(&active, message, &target)?;
-        active.pipeline.admit(cleared, self.arrival, message, &target)
+        let (cleared, target) = self.judge_request(&active, request)?;
+        let admitting = active.pipeline.admit(cleared, self.arrival, request.message, &target)?;
+        Ok(RequestAdmission { admitting, terms: (), serial: active.snapshot.serial })
+    }
+
+    /// As [`Desk::judge_call_again`], of a request of the gateway's own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn judge_request_again(&self, request: &RoutedRequest<'_>) -> Result<(Cleared, ()), Denial> {
+        Ok((self.judge_again(&self.gateway.active(), request)?.0, ()))
+    }
+
+    /// Admits one of the streams that listen at servers for a stream of the client, which `message` opens and which was
+    /// judged.
+    ///
+    /// # Errors
+    /// The [`Denial`] of a limit; [`Reason::Overloaded`] if it would have to wait for its turn.
+    pub fn admit_stream(&self, message: &Message, upstream: &Arc<str>) -> Result<Holds, Denial> {
+        let active = self.gateway.active();
+        let target = self.target(&active, upstream);
+        let arrival = Arrival { at: self.gateway.clock.now(), ..self.arrival.clone() };
+        let turns = active.pipeline.reserve(&arrival, message, &target)?;
+        let late = |_| Denial::new(Reason::Overloaded, "as many streams are open as may be");
+        turns.at_once().map(Turned::into_holds).map_err(late)
+    }
+
+    fn judge_request(
+        &self,
+        active: &Active,
+        request: &RoutedRequest<'_>,
+    ) -> Result<(Cleared, Target), Denial> {
+        let subject = request.subject.clone();
+        let target = Target { subject, ..self.target(active, &request.upstream.name) };
+        Ok((self.judged(active, request.message, &target)?, target))
+    }
+
+    /// As [`Desk::judge_request`], by a later configuration than that which routed the request.
+    fn judge_again(&self, active: &Active, request: &RoutedRequest<'_>) -> Result<(Cleared, Target), Denial> {
+        let removed = || Denial::new(Reason::RouteRemoved, "what this calls is no longer served here");
+        let RoutedRequest { message, upstream, .. } = request;
+        let server = active.snapshot.routes.server(&self.server.id).ok_or_else(removed)?;
+        if !server.upstreams.iter().any(|one| one.key == upstream.key) {
+            return Err(removed());
+        }
+        let subject = match &request.subject {
+            Some(Subject::Tool(known)) => {
+                let facts = Arc::clone(&active.authority.ratings.tool(&upstream.name, &known.original).facts);
+                Some(Subject::Tool(Arc::new(KnownTool { facts, ..KnownTool::clone(known) })))
+            }
+            subject => subject.clone(),
+        };
+        let subject = match subject.filter(|_| active.pipeline.is_on()) {
+            Some(subject) => {
+                let found = self.finds_subject(active, message, &upstream.name, subject);
+                Some(found.ok_or_else(|| self.accounted(removed()))?)
+            }
+            None => None,
+        };
+        self.judge_request(active, &RoutedRequest { subject, ..*request })
+    }
+
+    fn terms(
+        &self,
+        (active, cleared, target): (&Active, &Cleared, &Target),
+        request: &RoutedRequest<'_>,
+        profile: &Arc<Profile>,
+    ) -> Result<CallTerms, Denial> {
+        let whence = Target { subject: None, ..target.clone() };
+        let reads_arguments = active.authority.gate.reads_arguments();
+        let overseer = Overseer::of(self.arrival, whence, request.message.era, cleared);
+        let place = self.place(active, request.upstream, profile)?;
+        Ok(CallTerms { overseer: overseer.reading(reads_arguments), place })
     }
 
     /// As [`Desk::clear`], of a message that is answered here.

@@ -29,9 +29,6 @@ pub(super) fn adopt(desk: &Desk<'_>, token: SessionToken) -> Arc<Session> {
 fn taken_over(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
     let client = Some(&*token.client).filter(|client| !client.is_empty());
     let profile = Arc::new(Profile::of_bits(client, token.abilities));
-    // A client that may not say this of itself says nothing.
-    let silent = |_| Arc::new(Profile::of_bits(None, token.abilities));
-    let profile = desk.permitted(profile).unwrap_or_else(silent);
     let server = desk.server.id.clone();
     let version = version(desk, token);
     let session = Session::new(token.number, server, version, Arc::clone(&profile), false);
@@ -41,7 +38,10 @@ fn taken_over(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
         Some(mark) => session.marked_as_passed(mark),
         None => session,
     });
-    for (upstream, leg) in legs(desk, token, (&profile, version)) {
+    // In the name of a client that may not say this of itself, the gateway says nothing of it.
+    let silent = |_| Arc::new(Profile::of_bits(None, token.abilities));
+    let permitted = desk.permitted(profile).unwrap_or_else(silent);
+    for (upstream, leg) in legs(desk, token, (&permitted, version)) {
         desk.gateway.estate.hub.own(&leg, &session);
         // One that has just begun is not over.
         drop(session.hold(upstream, leg));

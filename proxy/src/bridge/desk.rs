@@ -1,6 +1,7 @@
 //! One message at an endpoint that speaks for its servers, and what every answer to it needs.
 
 use super::answering::Answering;
+use super::sessions::Session;
 use crate::catalog::{Offering, Seeker, Shows};
 use crate::context::{Active, Gateway, MessageSnapshot};
 use crate::forward::{Failure, Inbound};
@@ -40,7 +41,9 @@ pub struct Desk<'a> {
     pub bearer: CallerKey,
     /// What its streams depend on; `None` where nobody was asked who calls.
     pub standing: Option<Arc<Standing>>,
-    /// What of the client's headers goes up.
+    /// The client's headers that go up, as it sent them: what it is told from others by.
+    pub said: Arc<Upward>,
+    /// The same as servers may have them by the snapshot of the message.
     pub upward: Arc<Upward>,
     /// How long the client may take for one piece of an answer.
     pub write_timeout: Duration,
@@ -76,6 +79,7 @@ impl<'a> Desk<'a> {
             caller: self.caller,
             bearer: self.bearer,
             standing: self.standing.clone(),
+            said: Arc::clone(&self.said),
             upward: Arc::clone(&self.upward),
             write_timeout: self.write_timeout,
             relayed: self.relayed,
@@ -92,7 +96,7 @@ impl Desk<'_> {
     /// The place of an upstream for this caller.
     ///
     /// # Errors
-    /// [`Reason::RouteRemoved`] if a new configuration no longer has it.
+    /// [`Reason::RouteRemoved`] if a new configuration no longer has it; what a filter refuses of the client's headers.
     pub fn place(
         &self,
         active: &Active,
@@ -109,7 +113,8 @@ impl Desk<'_> {
             caller: self.caller,
             owner: self.owner(),
             profile: Arc::clone(profile),
-            headers: Arc::clone(&self.upward),
+            // A stream outlives the snapshot that it was opened by.
+            headers: self.guest.permitted_headers(&self.said, active)?,
         })
     }
 
@@ -157,6 +162,15 @@ impl Desk<'_> {
     /// What a filter refuses.
     pub(super) fn permitted(&self, profile: Arc<Profile>) -> Result<Arc<Profile>, Denial> {
         self.guest.permitted_profile(&profile, &self.active())
+    }
+
+    /// The description that the client of a session gave of itself, as servers may have it now: the session may be older than
+    /// the filters in force.
+    ///
+    /// # Errors
+    /// What a filter refuses.
+    pub(super) fn profile_of(&self, session: &Session) -> Result<Arc<Profile>, Denial> {
+        self.permitted(Arc::clone(&session.profile))
     }
 
     /// The places of all upstreams, with the names of their members.
@@ -267,7 +281,7 @@ impl Desk<'_> {
             profile: Arc::clone(profile),
             headers: Arc::clone(&self.upward),
             shows: match self.arrival.identity {
-                _ if !self.upward.marks().is_empty() => Shows::Upstreams,
+                _ if !self.said.marks().is_empty() => Shows::Upstreams,
                 Identity::Anonymous { .. } => Shows::Nothing,
                 Identity::Presented { .. } | Identity::Principal(_) => Shows::Gateway,
             },

@@ -19,9 +19,9 @@ use crate::forward::Failure;
 use crate::legs::{LeaseOptions, LegLease};
 use crate::talk::Place;
 use portunus_config::{Upstream, UpstreamKey};
-use portunus_filters::Era;
 use portunus_filters::mcp::Envelope;
 use portunus_filters::mcp::bridge::Filter;
+use portunus_filters::{Denial, Era, Holds, Kind, Message};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,6 +51,8 @@ struct Followed {
     filter: Filter,
     newest: Task,
     standing: Arc<Standing>,
+    /// What the stream at the server holds, whichever of its tasks carries it.
+    holds: Holds,
 }
 
 /// What goes on until the newest stream of a server is acknowledged.
@@ -91,8 +93,10 @@ impl Following {
     pub(super) fn renew(&mut self, desk: &Desk<'_>, session: &Arc<Session>) {
         let active = desk.gateway.active();
         let mut former = std::mem::take(&mut self.followed);
+        // Nobody listens in the name of a client that may not say what it said of itself.
+        let Ok(profile) = desk.profile_of(session) else { return };
         for upstream in desk.upstreams() {
-            let Ok(place) = desk.place(&active, upstream, &session.profile) else { continue };
+            let Ok(place) = desk.place(&active, upstream, &profile) else { continue };
             let has_leg = session.leg(&upstream.key).is_some();
             if has_leg || !self.overseer.is_told_of(desk.gateway, &upstream.name) {
                 continue;
@@ -102,7 +106,14 @@ impl Following {
             let filter = Filter { tools: true, prompts: true, resources: true, uris };
             let followed = match former.remove(&upstream.key) {
                 Some(followed) if followed.filter == filter && !followed.is_over() => followed,
-                followed => self.begin((desk, session), place, filter, followed),
+                followed => match self.begin((desk, session), place, filter, followed) {
+                    Ok(followed) => followed,
+                    Err(denial) => {
+                        let reason = denial.reason.as_str();
+                        tracing::debug!(upstream = &*upstream.name, reason, "not listened to");
+                        continue;
+                    }
+                },
             };
             self.followed.insert(upstream.key, followed);
         }
@@ -114,10 +125,13 @@ impl Following {
         place: Place,
         filter: Filter,
         former: Option<Followed>,
-    ) -> Followed {
-        let (standing, number) = match former {
+    ) -> Result<Followed, Denial> {
+        let (standing, number, holds) = match former {
             Some(former) => former.give_way(),
-            None => (Arc::default(), 0),
+            None => {
+                let opening = Message::bodiless(Kind::Stream, Some(session.version));
+                (Arc::default(), 0, desk.admit_stream(&opening, &place.upstream.name)?)
+            }
         };
         let relieved = {
             let standing = Arc::clone(&standing);
@@ -131,9 +145,10 @@ impl Following {
             acknowledged: Box::new(relieved),
             client: Client::Session(Arc::clone(session)),
             translates: desk.server.bridge,
+            holds: holds.clone(),
         };
         let newest = Task(tokio::spawn(follow(listener, filter.clone(), None)).abort_handle());
-        Followed { filter, newest, standing }
+        Ok(Followed { filter, newest, standing, holds })
     }
 }
 
@@ -143,9 +158,9 @@ impl Followed {
         self.newest.0.is_finished()
     }
 
-    /// Stays in the place of the next, whose number this gives; at most one stays.
-    fn give_way(self) -> (Arc<Standing>, u64) {
-        let Followed { newest, standing, .. } = self;
+    /// Stays in the place of the next, whose number and holds this gives; at most one stays.
+    fn give_way(self) -> (Arc<Standing>, u64, Holds) {
+        let Followed { newest, standing, holds, .. } = self;
         let mut stands = standing.lock();
         // One that is not acknowledged goes: what is heard is what stood in for it.
         if stands.acknowledged || stands.former.is_none() {
@@ -155,7 +170,7 @@ impl Followed {
         stands.newest += 1;
         let number = stands.newest;
         drop(stands);
-        (standing, number)
+        (standing, number, holds)
     }
 }
 
@@ -195,6 +210,8 @@ pub(super) struct Listener {
     pub(super) client: Client,
     /// Whether a server of the other era than the client's may be listened to.
     pub(super) translates: bool,
+    /// What the stream at the server holds.
+    pub(super) holds: Holds,
 }
 
 /// Who listens at a server.
@@ -307,6 +324,7 @@ impl Listener {
         let Ok(listening) = errand::listen(&self.gateway, &self.place, filter).await else {
             return Ok(Attempt::Silent);
         };
+        self.holds.commit();
         if !first {
             self.pass_changes().await?;
         }
@@ -325,6 +343,7 @@ impl Listener {
                 return Ok(Attempt::Silent);
             }
         };
+        self.holds.commit();
         (self.acknowledged)();
         if !first {
             self.pass_changes().await?;
@@ -425,6 +444,7 @@ mod tests {
             acknowledged: Box::new(|| {}),
             client: Client::Subscriber,
             translates: true,
+            holds: Holds::default(),
         };
         let changed = || Word::Changed(ListKind::Tools);
         assert!(listener.pass(changed()).await.is_ok() && heard.try_recv().is_ok());

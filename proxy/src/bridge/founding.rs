@@ -55,10 +55,10 @@ pub(super) struct Founded {
 pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded, Denial> {
     let admitted = desk.admit(message)?;
     let fields = params(admitted.message(message))?;
-    let profile = desk.permitted(Arc::new(Profile::of_initialize(&fields)?))?;
+    let said = Arc::new(Profile::of_initialize(&fields)?);
     let version = agreed(&fields);
-    let greetings = greet_all(desk, &profile, version).await?;
-    let session = Session::new(session_number()?, desk.server.id.clone(), version, profile, true);
+    let greetings = greet_all(desk, &desk.permitted(Arc::clone(&said))?, version).await?;
+    let session = Session::new(session_number()?, desk.server.id.clone(), version, said, true);
     let session = Arc::new(session.keeping(replay(desk)).owned_by(desk.owner(), desk.upward.bytes()));
     let mut sealed = Vec::new();
     for (upstream, leg) in greetings.legs {
@@ -366,12 +366,16 @@ fn upstream_of(gateway: &Gateway, place: &Place) -> UpstreamKey {
     gateway.estate.replicas.whole(place.upstream.key).map_or(place.upstream.key, |whole| whole.key)
 }
 
-/// What the client says of itself, with the log level that it has set since.
-pub(super) fn profile_now(session: &Session) -> Arc<Profile> {
-    match session.level() {
-        None => Arc::clone(&session.profile),
-        level => Arc::new(session.profile.with_log_level(level)),
-    }
+/// The description of a session's client as servers may have it now, with the log level that it has set since.
+///
+/// # Errors
+/// What a filter refuses.
+pub(super) fn profile_now(desk: &Desk<'_>, session: &Session) -> Result<Arc<Profile>, Denial> {
+    let permitted = desk.profile_of(session)?;
+    Ok(match session.level() {
+        None => permitted,
+        level => Arc::new(permitted.with_log_level(level)),
+    })
 }
 
 /// `logging/setLevel`: kept for modern servers, told to legacy ones.

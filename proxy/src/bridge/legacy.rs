@@ -11,7 +11,7 @@ use super::founding;
 use super::said::{self, Said};
 use super::sessions::{Session, Waiting};
 use super::{lasting, lists, streams, uris};
-use crate::authorize;
+use crate::authorize::{self, CallTerms};
 use crate::drain::{Phase, reached};
 use crate::errand::Errand;
 use crate::offload::OffloadQueue;
@@ -121,7 +121,7 @@ async fn request(
             Ok(empty(message, out).await)
         }
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
-            Box::pin(lists::list(desk, message, &session.profile, out)).await
+            Box::pin(lists::list(desk, message, &desk.profile_of(session)?, out)).await
         }
         "resources/subscribe" | "resources/unsubscribe" => {
             Box::pin(streams::subscribe(desk, session, message, out)).await?;
@@ -200,11 +200,12 @@ impl<'a, 'd> Call<'a, 'd> {
         out: &mut Answering<'_>,
     ) -> Result<Guarded, Denial> {
         let (desk, message) = (self.desk, self.message);
-        let profile = founding::profile_now(self.session);
+        let profile = founding::profile_now(self.desk, self.session)?;
         let mut aim = call::aim(desk, message, own_parts.params(), &profile).await?;
         let reworded = call::reworded(message, &aim)?;
         let message = reworded.as_ref().unwrap_or(message);
-        let (permit, overseer, place) = desk.permit_call(message, &mut aim, &profile, out).await?;
+        let (permit, CallTerms { overseer, place }) =
+            desk.permit_call(message, &mut aim, &profile, out).await?;
         let message = permit.message(message);
         let changed = (!std::ptr::eq(message, self.message)).then(|| parts(message)).transpose()?;
         out.record.begin_forwarding(&place.pool);
@@ -357,8 +358,8 @@ impl<'a, 'd> Call<'a, 'd> {
                 let room = answer.room.clone();
                 let said = match at {
                     Some((at, queue)) => {
-                        let profile = &self.session.profile;
-                        let answer = uris::outward(self.desk, self.message, profile, &at, answer).await;
+                        let profile = self.desk.profile_of(self.session)?;
+                        let answer = uris::outward(self.desk, self.message, &profile, &at, answer).await;
                         match said::large(&queue, Era::Legacy, self.message, &answer).await? {
                             Some(said) => said,
                             None => said::for_legacy(self.message, &answer)?,

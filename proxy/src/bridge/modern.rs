@@ -8,6 +8,7 @@ use super::desk::{Desk, parts};
 use super::parked::{Resumed, Ticket};
 use super::said::{self, Said};
 use super::{call, lists, request_state, streams, tasks, uris};
+use crate::authorize::CallTerms;
 use crate::drain::{Phase, reached};
 use crate::respond::{End, draining};
 use crate::sealing::CallerKey;
@@ -138,7 +139,7 @@ impl Round<'_, '_> {
     /// What a retry of this call is known by; few calls ever need it.
     fn ticket(&self) -> Ticket {
         let digest = request_state::digest(self.message, self.parts.params());
-        let bearer = CallerKey::for_states(&self.desk.arrival.identity, &self.desk.upward.marks());
+        let bearer = CallerKey::for_states(&self.desk.arrival.identity, &self.desk.said.marks());
         Ticket { server: self.desk.server.id.clone(), bearer, digest }
     }
 
@@ -148,7 +149,8 @@ impl Round<'_, '_> {
         let (mut aim, mirrored) = call::mirrored(desk, message, &self.profile, aim).await?;
         let reworded = call::reworded(message, &aim)?;
         let message = reworded.as_ref().unwrap_or(message);
-        let (permit, overseer, place) = desk.permit_call(message, &mut aim, &self.profile, out).await?;
+        let (permit, CallTerms { overseer, place }) =
+            desk.permit_call(message, &mut aim, &self.profile, out).await?;
         // Headers that mirror arguments which a filter has changed or taken away are made anew from the rest.
         let mirrored = if permit.is_changed() { Vec::new() } else { mirrored };
         let message = permit.message(message);

@@ -9,7 +9,7 @@ use super::hub::{Hub, Seat};
 use super::lists::OwnUri;
 use super::sessions::{Session, Word};
 use super::{call, founding, lasting, lines, lists};
-use crate::authorize::Overseer;
+use crate::authorize::{Overseer, RoutedRequest};
 use crate::drain::{Phase, reached};
 use crate::errand::Errand;
 use crate::identify::ended;
@@ -182,10 +182,14 @@ async fn subscribe_all(
         subscribed.served.extend(uris.iter().map(named));
         let uris = uris.iter().map(|uri| Arc::clone(&uri.original)).collect();
         let filter = Filter { uris, ..wanted.clone() };
+        let holds = desk.admit_stream(message, &place.upstream.name)?;
         let heard = match desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await {
             Ok(era) if !desk.may_serve(era) => continue,
             Ok(Era::Legacy) => match Heard::begin(desk.gateway, &place, &filter.uris).await {
-                Ok(heard) => Some(heard),
+                Ok(heard) => {
+                    holds.commit();
+                    Some(heard)
+                }
                 Err(Unheard::Refused(failure)) => return Err(failure.denial),
                 Err(Unheard::Unreached(_)) => None,
             },
@@ -199,6 +203,7 @@ async fn subscribe_all(
             acknowledged: Box::new(|| {}),
             client: Client::Subscriber,
             translates: desk.server.bridge,
+            holds,
         };
         subscribed._following.spawn(follow(listener, filter, heard));
     }
@@ -219,9 +224,10 @@ pub(super) async fn subscribe(
         let detail = format!("`uri` of a subscription may have at most {MAX_URI_BYTES} bytes");
         return Err(Denial::new(Reason::InvalidParams, detail));
     }
-    let owners = lists::owners(desk, &session.profile, (Era::Legacy, std::slice::from_ref(&uri))).await?;
+    let profile = desk.profile_of(session)?;
+    let owners = lists::owners(desk, &profile, (Era::Legacy, std::slice::from_ref(&uri))).await?;
     let Some((place, uris)) = owners.into_iter().find(|(_, uris)| !uris.is_empty()) else {
-        let catalog = desk.catalog(&session.profile, call::URIS, desk.arrival.at).await?;
+        let catalog = desk.catalog(&profile, call::URIS, desk.arrival.at).await?;
         let detail = format!("Resource not found: {}", shown(&uri));
         let unknown = || Denial::new(Reason::UnknownResource, detail);
         return Err(desk.spelling(&catalog, &uri).unwrap_or_else(unknown));
@@ -230,8 +236,10 @@ pub(super) async fn subscribe(
         Some(OwnUri { original, subject, .. }) => (original, subject),
         None => (Arc::clone(&uri), None),
     };
-    let admitting = desk.admit_request(message, &place.upstream.name, subject)?;
-    let admitted = desk.admitted(admitting, &place.upstream, out).await?;
+    let request = RoutedRequest { message, upstream: &place.upstream, subject };
+    let admission = desk.admit_request(&request)?;
+    let again = || desk.judge_request_again(&request);
+    let (admitted, ()) = desk.admitted(admission, &place.upstream, again, out).await?;
     let begins = call::method_name(message) == "resources/subscribe";
     // One that is founded for this knows all that is subscribed to before.
     let leg = founding::leg(desk, session, &place).await.map_err(|failure| failure.denial)?;

@@ -7,6 +7,7 @@ mod outlived;
 mod plain_clients;
 mod relist;
 mod states;
+mod swapped;
 mod twins;
 mod unbridged;
 mod uris;

@@ -158,23 +158,27 @@ impl Upward {
         }
     }
 
-    /// The same, if its values change when the filters of `pipeline` read them; `None` if they do not. `Authorization`,
-    /// `Cookie` and `Host` are not read: they go where the configuration sends them.
+    /// The same, if its values change when the filters of `pipeline` read them; `None` if they do not. `Authorization` and
+    /// `Cookie` are not read: they go where the configuration sends them.
     ///
     /// # Errors
-    /// What a filter refuses; [`Reason::InvalidRequest`] for a value that is not UTF-8, and if a filter makes no header value
-    /// of what it reads.
+    /// What a filter refuses; [`Reason::InvalidRequest`] for a value that is not UTF-8, if a filter makes no header value of
+    /// what it reads, and if it changes a name or `Host`, which say what the request is aimed at.
     pub fn changed_by(&self, pipeline: &Pipeline) -> Result<Option<Upward>, Denial> {
         let mut fields = self.fields.clone();
         let mut is_changed = false;
         for (name, value) in &mut fields {
-            if matches!(*name, AUTHORIZATION | COOKIE | HOST) {
+            if matches!(*name, AUTHORIZATION | COOKIE) {
                 continue;
             }
-            let refused = |detail: &'static str| Denial::new(Reason::InvalidRequest, detail);
+            unchanged(pipeline, ClientPlace::HeaderName, name.as_str())?;
             let text = std::str::from_utf8(value.as_bytes())
                 .map_err(|_| refused("a header that rules have to read is not UTF-8"))?;
-            if let Cow::Owned(permitted) = pipeline.client_text(ClientPlace::Header(name.as_str()), text)? {
+            if *name == HOST {
+                unchanged(pipeline, ClientPlace::Header(name.as_str()), text)?;
+            } else if let Cow::Owned(permitted) =
+                pipeline.client_text(ClientPlace::Header(name.as_str()), text)?
+            {
                 *value = HeaderValue::from_bytes(permitted.as_bytes())
                     .map_err(|_| refused("a rule makes no header value of what a client says"))?;
                 is_changed = true;
@@ -226,6 +230,21 @@ impl Upward {
         };
         if self.fields.iter().any(is_one) { self.telling() } else { Vec::new() }
     }
+}
+
+/// Holds a text of a client that cannot be edited on its way to servers to the filters of `pipeline`.
+///
+/// # Errors
+/// What a filter refuses; [`Reason::InvalidRequest`] if one changes it.
+pub fn unchanged(pipeline: &Pipeline, place: ClientPlace<'_>, text: &str) -> Result<(), Denial> {
+    match pipeline.client_text(place, text)? {
+        Cow::Borrowed(_) => Ok(()),
+        Cow::Owned(_) => Err(refused("a rule changes what a header of the request is aimed by")),
+    }
+}
+
+fn refused(detail: &'static str) -> Denial {
+    Denial::new(Reason::InvalidRequest, detail)
 }
 
 /// Fields that were chosen before.

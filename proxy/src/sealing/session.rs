@@ -90,6 +90,8 @@ pub struct SessionName {
 /// A session that is its server's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassedSession {
+    /// The server.
+    pub upstream: UpstreamMark,
     /// The id that the server gave it; empty if that has no sessions.
     pub own_id: Box<str>,
     /// It was sealed for nobody, and the caller is none of those: whoever bears it may use it, but nobody whom the gateway
@@ -112,8 +114,8 @@ impl SessionName {
         let home = Home::read(&mut from)?;
         let passed = match from.byte()? & PASSES != 0 {
             true => {
-                let own_id = SessionToken::decode(plain)?.legs.into_iter().next()?.id;
-                Some(PassedSession { own_id, is_borne: false })
+                let SealedLeg { upstream, id, .. } = SessionToken::decode(plain)?.legs.into_iter().next()?;
+                Some(PassedSession { upstream, own_id: id, is_borne: false })
             }
             false => None,
         };

@@ -6,7 +6,7 @@ use crate::bridge::answering::{Answering, Sink};
 use crate::bridge::{self, Desk, http_sse};
 use crate::context::{Active, Gateway, MessageSnapshot};
 use crate::forward::{Exchange, Inbound};
-use crate::headers::{Stamp, Upward};
+use crate::headers::{Stamp, Upward, unchanged};
 use crate::identify::{Source, Standing, Trace};
 use crate::respond::class::is_about_message;
 use crate::respond::{End, Expect};
@@ -18,7 +18,7 @@ use http::Method;
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::request::Parts;
 use portunus_config::{Credentials, EraMode, Upstream, VirtualServer};
-use portunus_filters::mcp::bridge::Profile;
+use portunus_filters::mcp::bridge::{ClientPlace, Profile};
 use portunus_filters::message::Reading;
 use portunus_filters::{Arrival, Denial, Era, Reason};
 use std::sync::{Arc, OnceLock};
@@ -200,6 +200,9 @@ pub(super) fn desk<'a>(
     let headers = &request.headers;
     let said = connection.guest.upward(headers, &server);
     let upward = connection.guest.permitted_headers(&said, &active)?;
+    if active.pipeline.reads_client_texts() {
+        unchanged(&active.pipeline, ClientPlace::RequestId, &arrival.request_id)?;
+    }
     Ok(Desk {
         gateway: connection.gateway,
         snapshot: MessageSnapshot::holding(active),
@@ -207,6 +210,7 @@ pub(super) fn desk<'a>(
         caller: key(&connection, arrival, &said),
         bearer: CallerKey::for_seals(&arrival.identity),
         standing,
+        said,
         upward,
         write_timeout: connection.listener.limits.write_timeout,
         relayed: connection.relayed.is_some(),

@@ -3,20 +3,21 @@
 use super::{Brokered, Passage};
 use crate::bridge;
 use crate::respond::{Expect, NewSession, SessionField};
-use crate::sealing::{CallerKey, SessionToken};
+use crate::sealing::{CallerKey, PassedSession, SessionToken, UpstreamMark};
 use crate::talk::voice::MCP_SESSION_ID;
 use http::HeaderValue;
 use portunus_config::VirtualServer;
 use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::bridge::Profile;
-use portunus_filters::{Denial, Era, Message};
+use portunus_filters::{Denial, Era, Message, Reason};
 
 impl Passage<'_> {
     /// Puts the server's own id into a message that passes in the place of ours, and says what the client is told in the
     /// answer. An id that is none of ours stays: its server knows whether it is one of its own.
     ///
     /// # Errors
-    /// If the system has no randomness.
+    /// [`Reason::UnknownSession`] if the session is one of a server that stood behind this endpoint before;
+    /// [`Reason::Overloaded`] if the system has no randomness.
     pub(super) fn replace_session_id(
         &mut self,
         brokered: &Brokered,
@@ -26,6 +27,15 @@ impl Passage<'_> {
             return Ok(SessionField::AsItCame);
         }
         let passed = self.session_name(&brokered.server).and_then(|name| name.passed.clone());
+        let is_its = |passed: &PassedSession| {
+            let upstream = brokered.server.upstreams.first();
+            upstream
+                .is_some_and(|upstream| passed.upstream == UpstreamMark::of(&upstream.name, &upstream.url))
+        };
+        if passed.as_ref().is_some_and(|passed| !is_its(passed)) {
+            // It may be somebody else's there.
+            return Err(Denial::new(Reason::UnknownSession, "Session not found"));
+        }
         let replaced = passed.map(|passed| match HeaderValue::from_str(&passed.own_id) {
             Ok(own) if !own.is_empty() => self.request.headers.insert(MCP_SESSION_ID, own),
             // Its server has no sessions.

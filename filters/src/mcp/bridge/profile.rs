@@ -45,6 +45,10 @@ pub enum ClientPlace<'a> {
     ClientInfo,
     /// What it says that it can do: a JSON object.
     Capabilities,
+    /// The name of a header that goes up, in lower case; it cannot be edited.
+    HeaderName,
+    /// The id that it gives its HTTP request, which goes up as `X-Request-Id`; it cannot be edited.
+    RequestId,
     /// The value of a header that goes up, by the header's name in lower case, which the client has chosen too.
     Header(&'a str),
 }

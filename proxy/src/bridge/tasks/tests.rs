@@ -101,6 +101,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         guest: &Guest::default(),
         caller: CallerKey::for_tables(identity, &[]),
         bearer: CallerKey::for_seals(identity),
+        said: Arc::default(),
         upward: Arc::default(),
         write_timeout: Duration::from_secs(1),
         takes_events: true,

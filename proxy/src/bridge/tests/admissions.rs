@@ -9,14 +9,14 @@ use tokio::sync::Notify;
 
 /// What a limit has done.
 #[derive(Default)]
-struct Counts {
-    admitted: AtomicI64,
+pub(super) struct Counts {
+    pub(super) admitted: AtomicI64,
     /// Permits that are held.
-    open: AtomicI64,
-    charged: AtomicI64,
+    pub(super) open: AtomicI64,
+    pub(super) charged: AtomicI64,
     /// Requests wait until this is told.
-    turn: Option<Notify>,
-    refuses: bool,
+    pub(super) turn: Option<Notify>,
+    pub(super) refuses: bool,
 }
 
 impl Counts {
@@ -51,7 +51,7 @@ impl Drop for CountedHold {
     }
 }
 
-struct Limit(Arc<Counts>);
+pub(super) struct Limit(pub(super) Arc<Counts>);
 
 impl Filter for Limit {
     fn name(&self) -> &'static str {
@@ -82,17 +82,17 @@ impl Filter for Limit {
     }
 }
 
-fn limited(counts: Counts) -> Arc<Counts> {
+pub(super) fn limited(counts: Counts) -> Arc<Counts> {
     let counts = Arc::new(counts);
     TEST_FILTERS.set(vec![Arc::new(Limit(Arc::clone(&counts)))]);
     counts
 }
 
-fn stand_before(server: Server, upstream: &str) -> Stand {
+pub(super) fn stand_before(server: Server, upstream: &str) -> Stand {
     Stand::before(server, Arc::new(Semaphore::new(0)), upstream)
 }
 
-async fn reaches(counts: &Counts, expected: [i64; 3]) {
+pub(super) async fn reaches(counts: &Counts, expected: [i64; 3]) {
     let reached = async {
         while counts.read() != expected {
             tokio::task::yield_now().await;
@@ -102,9 +102,10 @@ async fn reaches(counts: &Counts, expected: [i64; 3]) {
     assert!(waited.is_ok(), "admitted, open, charged: {:?}, expected {expected:?}", counts.read());
 }
 
-const CALL_FIELDS: &str = "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: echo\r\n";
+pub(super) const CALL_FIELDS: &str =
+    "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: echo\r\n";
 
-fn call(more: &Value) -> Value {
+pub(super) fn call(more: &Value) -> Value {
     let mut params = envelope();
     params["name"] = "echo".into();
     params["arguments"] = json!({});

@@ -1,5 +1,6 @@
 //! Sessions that change what they want to hear.
 
+use super::admissions::{Counts, limited, reaches, stand_before};
 use super::*;
 use std::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -96,4 +97,50 @@ async fn a_stream_goes_on_until_the_one_in_its_place_is_acknowledged() {
     streams.say(2, UPDATED);
     heard(&mut heard_by, "resources/updated").await;
     streams.left(0).await;
+}
+
+#[tokio::test]
+async fn stream_at_a_server_is_admitted_once_and_holds_its_permit_as_long_as_it_is_heard() {
+    for (era, told) in [("legacy", "list_changed"), ("modern", "subscriptions/acknowledged")] {
+        let counts = limited(Counts::default());
+        let streams = Streams::default();
+        let script = streams.clone();
+        let server = Server::start(move |asked, wire| tell(asked, wire, script.clone())).await;
+        let stand = stand_before(server, ", era: modern");
+        let (mut stream, stand) = match era {
+            "legacy" => (stand.listen(&stand.session().await).await, stand),
+            _ => {
+                let mut params = envelope();
+                params["notifications"] = json!({"toolsListChanged": true});
+                let fields = "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: subscriptions/listen\r\n";
+                (stand.send("ada", fields, &request("subscriptions/listen", params)).await, stand)
+            }
+        };
+        let began = async {
+            while stand.server.heard("subscriptions/listen").is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        within("a stream at the server", began).await;
+        streams.say(0, CHANGED);
+        heard(&mut stream, told).await;
+        reaches(&counts, [1, 1, 1]).await;
+        drop(stream);
+        streams.left(0).await;
+        reaches(&counts, [1, 0, 1]).await;
+    }
+}
+
+#[tokio::test]
+async fn stream_that_a_limit_refuses_is_not_opened() {
+    limited(Counts { refuses: true, ..Counts::default() });
+    let streams = Streams::default();
+    let server = Server::start(move |asked, wire| tell(asked, wire, streams.clone())).await;
+    let stand = stand_before(server, ", era: modern");
+    let mut params = envelope();
+    params["notifications"] = json!({"toolsListChanged": true});
+    let fields = "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: subscriptions/listen\r\n";
+    let (_, said) = stand.ask("ada", fields, &request("subscriptions/listen", params)).await;
+    assert_eq!(said["error"]["data"]["reason"], "overloaded", "{said}");
+    assert!(stand.server.heard("subscriptions/listen").is_empty());
 }
