@@ -10,6 +10,7 @@ use crate::gate::Judged;
 use crate::inspect::Inspectors;
 use crate::mcp::bridge::ClientPlace;
 use crate::message::{Arrival, Kind, Message};
+use crate::released::{Channel, Released};
 use bytes::Bytes;
 use portunus_base::{Denial, Reason};
 use std::borrow::Cow;
@@ -60,6 +61,15 @@ pub trait Filter: Send + Sync {
     fn client_text<'t>(&self, _place: ClientPlace<'_>, text: &'t str) -> Result<Cow<'t, str>, Denial> {
         Ok(Cow::Borrowed(text))
     }
+
+    /// Reads a text of a server that reaches clients beside the answers to their messages, and so without an inspector of
+    /// one: a challenge, or metadata of an authorization server. Gives it as they may have it.
+    ///
+    /// # Errors
+    /// The [`Denial`] of a text that no client may have.
+    fn server_text<'t>(&self, _channel: Channel, text: &'t str) -> Result<Cow<'t, str>, Denial> {
+        Ok(Cow::Borrowed(text))
+    }
 }
 
 impl<F: Filter + ?Sized> Filter for Arc<F> {
@@ -89,6 +99,10 @@ impl<F: Filter + ?Sized> Filter for Arc<F> {
 
     fn client_text<'t>(&self, place: ClientPlace<'_>, text: &'t str) -> Result<Cow<'t, str>, Denial> {
         (**self).client_text(place, text)
+    }
+
+    fn server_text<'t>(&self, channel: Channel, text: &'t str) -> Result<Cow<'t, str>, Denial> {
+        (**self).server_text(channel, text)
     }
 }
 
@@ -164,6 +178,20 @@ impl Pipeline {
             }
         }
         Ok(permitted)
+    }
+
+    /// Releases a text of a server that is no part of the answer to a message, as the filters leave it.
+    ///
+    /// # Errors
+    /// The first [`Denial`].
+    pub fn release(&self, channel: Channel, text: &str) -> Result<Released, Denial> {
+        let mut permitted = Cow::Borrowed(text);
+        for filter in &self.filters {
+            if let Cow::Owned(changed) = filter.server_text(channel, &permitted)? {
+                permitted = Cow::Owned(changed);
+            }
+        }
+        Ok(Released::inspected(channel, Bytes::copy_from_slice(permitted.as_bytes())))
     }
 
     /// Runs the filters over the messages of one body, each on what those before it left.

@@ -72,12 +72,7 @@ impl Released {
         Released { channel: Channel::Own, bytes: text.into() }
     }
 
-    /// Releases text that no inspector reads: challenges, and metadata of authorization servers.
-    pub fn unread(channel: Channel, text: impl Into<Bytes>) -> Released {
-        Released { channel, bytes: text.into() }
-    }
-
-    /// Releases text that the inspectors of its message have read.
+    /// Releases text that the filters, or the inspectors of its message, have read.
     pub(crate) fn inspected(channel: Channel, bytes: Bytes) -> Released {
         Released { channel, bytes }
     }
@@ -239,7 +234,7 @@ mod tests {
             ("{\r\n}", "event: message\ndata: {\ndata: \ndata: }\n\n"),
         ];
         for (text, event) in cases {
-            let message = Released::unread(Channel::Result, text);
+            let message = Released::inspected(Channel::Result, text.into());
             assert_eq!(message.event(None).text(), event);
             assert_eq!(joined(message.clone().event_parts(None, 1 << 10)).1, event);
             assert_eq!(joined(message.event_parts(None, 21)).1, event);
@@ -250,14 +245,14 @@ mod tests {
 
     #[test]
     fn parts_of_an_event_are_no_longer_than_asked_for() {
-        let message = Released::unread(Channel::Result, format!("{{\"a\":\"{}\"}}", "x".repeat(10_000)));
+        let message = Released::inspected(Channel::Result, format!("{{\"a\":\"{}\"}}", "x".repeat(10_000)).into());
         let (longest, text) = joined(message.clone().event_parts(None, 100));
         assert_eq!((longest, text.as_str()), (100, message.event(None).text()));
     }
 
     #[test]
     fn a_batch_is_one_array_on_the_channel_of_what_servers_said() {
-        let answers = [Released::own("1"), Released::unread(Channel::Result, "2")];
+        let answers = [Released::own("1"), Released::inspected(Channel::Result, "2".into())];
         let batch = Released::batch(&answers);
         assert_eq!((batch.text(), batch.channel()), ("[1,2]", Channel::Result));
     }

@@ -63,10 +63,18 @@ impl Filter for TextMarker {
     }
 
     fn client_text<'t>(&self, _: ClientPlace<'_>, text: &'t str) -> Result<Cow<'t, str>, Denial> {
-        Ok(match text.contains(BEFORE) {
-            true => Cow::Owned(text.replace(BEFORE, AFTER)),
-            false => Cow::Borrowed(text),
-        })
+        Ok(marked(text))
+    }
+
+    fn server_text<'t>(&self, _: Channel, text: &'t str) -> Result<Cow<'t, str>, Denial> {
+        Ok(marked(text))
+    }
+}
+
+fn marked(text: &str) -> Cow<'_, str> {
+    match text.contains(BEFORE) {
+        true => Cow::Owned(text.replace(BEFORE, AFTER)),
+        false => Cow::Borrowed(text),
     }
 }
 

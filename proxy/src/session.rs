@@ -5,12 +5,12 @@ pub mod one;
 use crate::headers::{Field, head};
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use one::Rest;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::{Error, ErrorType};
 use pingora_http::ResponseHeader;
-use portunus_filters::{Channel, RawPass, Released};
+use portunus_filters::{RawPass, Released};
 use std::io;
 
 /// A client that waits for an answer.
@@ -41,9 +41,13 @@ impl ReleasedHead {
         ReleasedHead(head)
     }
 
-    /// Releases a head with fields of a server that no filter has read.
-    pub fn unread(_: Channel, head: ResponseHeader) -> ReleasedHead {
-        ReleasedHead(head)
+    /// Adds a field with text of a server.
+    ///
+    /// # Errors
+    /// If the text is no value of a header.
+    pub fn append(&mut self, name: HeaderName, text: &Released) -> io::Result<()> {
+        let value = HeaderValue::from_bytes(text.bytes()).map_err(io::Error::other)?;
+        self.0.append_header(name, value).map(drop).map_err(io::Error::other)
     }
 
     /// Releases the head of an answer that passes as it came.

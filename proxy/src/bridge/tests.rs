@@ -2,6 +2,7 @@
 
 mod admissions;
 mod apart;
+mod challenges;
 mod following;
 mod outlived;
 mod plain_clients;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use pingora_http::ResponseHeader;
-use portunus_filters::{Channel, Denial, Released};
+use portunus_filters::{Challenge, Channel, Denial, Reason, Released};
 use std::pin::pin;
 
 impl Passage<'_> {
@@ -27,10 +27,12 @@ impl Passage<'_> {
             client.close_after();
         }
         let Ok(head) = self.refusal_head(denial, &answer) else { return End::Broken };
-        let head = match denial.challenge {
-            Some(_) => ReleasedHead::unread(Channel::Challenge, head),
-            None => ReleasedHead::own(head),
-        };
+        let mut head = ReleasedHead::own(head);
+        if let Some(challenge) = &denial.challenge
+            && challenge.status == answer.status.as_u16()
+        {
+            self.pass_challenge(challenge, &mut head);
+        }
         let end = self.write(head, Released::own(answer.body), client).await;
         if !whole {
             // Closing with unread bytes resets the connection, and the reset can overtake the answer.
@@ -55,13 +57,27 @@ impl Passage<'_> {
         if let Some(own) = own {
             head.insert_header(WWW_AUTHENTICATE, own)?;
         }
-        let challenge = denial.challenge.as_ref().filter(|asked| asked.status == answer.status.as_u16());
-        for field in challenge.iter().flat_map(|challenge| &challenge.fields) {
-            head.append_header(WWW_AUTHENTICATE, &**field)?;
-        }
         head.insert_header("Portunus-Outcome", denial.reason.as_str())?;
         self.stamp().put(&mut head)?;
         Ok(head)
+    }
+
+    /// Adds the challenge of a server that its client's own credentials go to. A field that a filter refuses, or that is no
+    /// field any more when they have read it, is left out.
+    fn pass_challenge(&self, challenge: &Challenge, head: &mut ReleasedHead) {
+        let active = self.connection.gateway.active();
+        for field in &challenge.fields {
+            let unreadable = |_| Denial::new(Reason::UpstreamMalformed, "a challenge is not UTF-8");
+            let text = std::str::from_utf8(field).map_err(unreadable);
+            let released = text.and_then(|text| active.pipeline.release(Channel::Challenge, text));
+            let left_out = match &released {
+                Ok(released) => head.append(WWW_AUTHENTICATE, released).err().map(|error| error.to_string()),
+                Err(denial) => Some(denial.reason.to_string()),
+            };
+            if let Some(cause) = left_out {
+                tracing::warn!(cause, "a challenge of a server was left out of a refusal");
+            }
+        }
     }
 
     fn stamp(&self) -> Stamp<'_> {

@@ -164,7 +164,12 @@ impl Passage<'_> {
             (true, false) => Err(Halt::Told(200, Released::own(resource.metadata.to_string()))),
             (true, true) => match Box::pin(metadata(self.connection.gateway, profile, resource)).await {
                 Ok(metadata) => {
-                    Err(Halt::Told(200, Released::unread(Channel::AuthorizationMetadata, metadata)))
+                    let pipeline = &self.connection.gateway.active().pipeline;
+                    let released = pipeline.release(Channel::AuthorizationMetadata, &metadata);
+                    Err(match released {
+                        Ok(released) => Halt::Told(200, released),
+                        Err(denial) => halt(denial, Knowledge::default()),
+                    })
                 }
                 Err(cause) => {
                     self.record.note_cause(&cause);

@@ -2,7 +2,6 @@ use super::*;
 use crate::session::one::{Rest, Session};
 use crate::testing::{Bed, arrival};
 use bytes::BytesMut;
-use portunus_filters::Channel;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, DuplexStream};
 
@@ -167,7 +166,7 @@ async fn parts_of_a_batch_go_to_who_joins_them() {
 #[tokio::test]
 async fn part_that_waits_holds_no_buffer_that_it_was_cut_from() {
     let buffer = Bytes::from(vec![b'1'; 16 << 10]);
-    let cut = || Released::unread(Channel::Result, buffer.slice(..4));
+    let cut = || Released::own(buffer.slice(..4));
     let (bed, (parts, mut joined)) = (bed(), mpsc::channel(8));
     let end = answer(Sink::Batch(parts), Version::HTTP_11, &bed, async |out| {
         out.event(cut(), None).await.unwrap();
