@@ -133,9 +133,7 @@ pub struct Verdict {
     pub edits: Vec<Edit>,
     /// What was decided of the message.
     pub judged: Option<Arc<Judged>>,
-    /// The policy's rules for what servers say to it.
-    pub answer: AnswerRules,
-    /// Inspectors of other filters, which come after those rules.
+    /// Inspectors of what servers say to it.
     pub inspectors: Vec<Arc<dyn Inspector>>,
 }
 
@@ -170,6 +168,11 @@ impl AnswerRules {
         redact.extend(other.redact().iter().filter(|place| !self.redact().contains(place)).cloned());
         let most = [self.max_result_bytes(), other.max_result_bytes()];
         AnswerRules::new(redact, most.into_iter().flatten().min())
+    }
+
+    /// The inspector that holds texts to them; `None` if there are none.
+    pub(crate) fn into_inspector(self) -> Option<Arc<dyn Inspector>> {
+        (!self.is_empty()).then(|| Arc::new(self) as Arc<dyn Inspector>)
     }
 
     /// Whether the answer passes as it is, unread.

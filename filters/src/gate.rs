@@ -18,18 +18,17 @@ mod texts;
 pub use about::{JUSTIFICATION, RUN};
 pub use judged::{Given, Judged, Sampled, Taken, Watch};
 pub use shown::{Item, Onlooker, Sight, Thing};
-pub(crate) use task::{binds, permitted};
 
 use crate::authorize::{
     Class, Context, CpuBudgets, Decision, DecisionCache, Entry, Fault, Mcp, Memory, Obligations, Policy,
     Question, Threat, Tool, Use,
 };
-use crate::call::{AnswerRules, Call, KnownTool, Verdict};
+use crate::call::{AnswerRules, Call, KnownTool, TaskCall, Verdict};
 use crate::controls::Controls;
 use crate::facts::ToolFacts;
 use crate::identity::{AuthMethod, Identity, Principal};
 use crate::message::{Arrival, Kind};
-use crate::pipeline::Filter;
+use crate::pipeline::{Filter, Needs};
 use about::About;
 use demands::Asking;
 use portunus_base::{Denial, Reason};
@@ -212,6 +211,15 @@ impl Filter for Gate {
         self.governs()
     }
 
+    fn needs(&self) -> Needs {
+        match (&self.rules, self.governs()) {
+            // What its caller may not see reads as what is not there.
+            (Some(_), _) => Needs::Definition,
+            (None, true) => Needs::Facts,
+            (None, false) => Needs::Name,
+        }
+    }
+
     fn applies(&self, kind: Kind) -> bool {
         !matches!(kind, Kind::ServerNotification | Kind::ServerResponse)
     }
@@ -219,10 +227,9 @@ impl Filter for Gate {
     fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
         let facts = call.target.tool().map(|tool| &tool.facts);
         let task = task::of(call);
-        if let Some(task) = task {
-            verdict.answer = std::mem::take(&mut verdict.answer).and(&task.answer_rules());
-        }
+        let of_task = task.map(TaskCall::answer_rules).unwrap_or_default();
         if !self.governs() && !about::may_speak_to_us(call.message) {
+            verdict.inspectors.extend(of_task.into_inspector());
             return Ok(());
         }
         let params = about::params(call.message)?;
@@ -259,7 +266,7 @@ impl Filter for Gate {
         // A message about a task has no arguments.
         let inject = if task.is_some() { &[] } else { obligations.inject.as_slice() };
         verdict.edits.extend(edits::edit(call.message, &params, about.speaks_to_us, inject)?);
-        verdict.answer = AnswerRules::of(obligations).and(&answer).and(&verdict.answer);
+        verdict.inspectors.extend(AnswerRules::of(obligations).and(&answer).and(&of_task).into_inspector());
         judged.policy = given;
         verdict.judged = Some(Arc::new(judged));
         Ok(())

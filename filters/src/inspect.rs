@@ -1,18 +1,23 @@
 //! Inspectors read, change or refuse the texts of servers before the client of a message has them.
 
-use crate::call::AnswerRules;
-use crate::gate;
+use crate::filters::place_of;
 use crate::mcp::bridge::Question;
 use crate::released::{Channel, Released, ReleasedQuestion};
 use bytes::Bytes;
 use portunus_base::{Denial, Reason};
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 /// Reads texts of servers before the client of one message has them: those of calls and streams in the server's words,
 /// lists and descriptions as the gateway composed them.
-pub trait Inspector: fmt::Debug + Send + Sync {
+pub trait Inspector: fmt::Debug + Any + Send + Sync {
+    /// True if it reads texts on a channel.
+    fn reads(&self, _channel: Channel) -> bool {
+        true
+    }
+
     /// Reads a text, and gives it as the client may have it. What a text is, its channel says:
     ///
     /// - [`Channel::Result`]: the value of `result`;
@@ -29,42 +34,69 @@ pub trait Inspector: fmt::Debug + Send + Sync {
     /// # Errors
     /// The [`Denial`] of a text that the client may not have.
     fn inspect<'t>(&self, channel: Channel, text: &'t str) -> Result<Cow<'t, str>, Denial>;
+
+    /// What the call is inspected by from here on, where a later message goes on with it for which the filter made `later`;
+    /// `None` if that takes the place of this one.
+    fn joined(&self, _later: &dyn Inspector) -> Option<Arc<dyn Inspector>> {
+        None
+    }
 }
 
 /// The inspectors of one message, in the order of their filters.
 #[derive(Clone, Debug, Default)]
-pub struct Inspectors {
-    rules: AnswerRules,
-    others: Option<Arc<[Arc<dyn Inspector>]>>,
+pub struct Inspectors(Option<Arc<[FilterInspector]>>);
+
+/// The inspector of one filter.
+#[derive(Clone, Debug)]
+struct FilterInspector {
+    filter: &'static str,
+    inspector: Arc<dyn Inspector>,
 }
 
 impl Inspectors {
-    /// The rules of policy, then the inspectors of other filters.
-    pub(crate) fn new(rules: AnswerRules, others: Vec<Arc<dyn Inspector>>) -> Inspectors {
-        Inspectors { rules, others: (!others.is_empty()).then(|| others.into()) }
+    /// Inspectors with the names of their filters, in the order of these.
+    pub(crate) fn new(all: Vec<(&'static str, Arc<dyn Inspector>)>) -> Inspectors {
+        let named = |(filter, inspector)| FilterInspector { filter, inspector };
+        let all: Vec<_> = all.into_iter().map(named).collect();
+        Inspectors((!all.is_empty()).then(|| all.into()))
+    }
+
+    fn all(&self) -> &[FilterInspector] {
+        self.0.as_deref().unwrap_or_default()
     }
 
     /// True if texts pass as they are, unread.
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty() && self.others.is_none()
+        self.0.is_none()
     }
 
     /// True if texts on a channel are read.
     pub fn reads(&self, channel: Channel) -> bool {
-        self.others.is_some() || gate::binds(&self.rules, channel)
+        self.all().iter().any(|one| one.inspector.reads(channel))
     }
 
-    /// The rules of policy.
-    pub fn rules(&self) -> &AnswerRules {
-        &self.rules
+    /// The inspector of a type, if there is one.
+    pub fn find<I: Inspector>(&self) -> Option<&I> {
+        self.all().iter().find_map(|one| (&*one.inspector as &dyn Any).downcast_ref())
     }
 
-    /// Adds the rules of a message that goes on with this one; its other inspectors, if it has any, take the place of these.
+    /// Adds the inspectors of a message that goes on with this one: each filter makes one of both of its own.
     pub fn add(&mut self, later: &Inspectors) {
-        self.rules = std::mem::take(&mut self.rules).and(&later.rules);
-        if later.others.is_some() {
-            self.others.clone_from(&later.others);
+        if later.is_empty() {
+            return;
         }
+        let mut all = self.all().to_vec();
+        for new in later.all() {
+            match all.iter_mut().find(|old| old.filter == new.filter) {
+                Some(old) => {
+                    let joined = old.inspector.joined(&*new.inspector);
+                    old.inspector = joined.unwrap_or_else(|| Arc::clone(&new.inspector));
+                }
+                None => all.push(new.clone()),
+            }
+        }
+        all.sort_by_key(|one| place_of(one.filter));
+        self.0 = Some(all.into());
     }
 
     /// Releases a text of a server, as the client may have it and in the words of the server.
@@ -77,9 +109,9 @@ impl Inspectors {
         }
         let read = std::str::from_utf8(text)
             .map_err(|_| Denial::new(Reason::UpstreamMalformed, "the server's text is not UTF-8"))?;
-        let mut permitted = gate::permitted(channel, read, &self.rules)?;
-        for inspector in self.others.iter().flat_map(|others| others.iter()) {
-            if let Cow::Owned(changed) = inspector.inspect(channel, &permitted)? {
+        let mut permitted = Cow::Borrowed(read);
+        for one in self.all().iter().filter(|one| one.inspector.reads(channel)) {
+            if let Cow::Owned(changed) = one.inspector.inspect(channel, &permitted)? {
                 permitted = Cow::Owned(changed);
             }
         }
@@ -110,13 +142,24 @@ impl Inspectors {
             return Ok(ReleasedQuestion::inspected(question));
         }
         let params = self.release(Channel::Question, &Bytes::copy_from_slice(question.params.as_bytes()))?;
-        Ok(ReleasedQuestion::inspected(Question { params: params.text().into(), ..question }))
+        let elicitation_id = question.elicitation_id.map(|id| self.unchanged_id(id)).transpose()?.flatten();
+        let params = params.text().into();
+        Ok(ReleasedQuestion::inspected(Question { params, elicitation_id, ..question }))
+    }
+
+    /// The id that a server gives an elicitation, unless an inspector changes it: a client matches it, so it is as it was or
+    /// one of the gateway's.
+    fn unchanged_id(&self, id: Arc<str>) -> Result<Option<Arc<str>>, Denial> {
+        let said = Bytes::from(format!("{{\"elicitationId\":{id}}}"));
+        let released = self.release(Channel::Question, &said)?;
+        Ok((*released.bytes() == said).then_some(id))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::AnswerRules;
 
     #[derive(Debug)]
     struct Shouts;
@@ -141,7 +184,12 @@ mod tests {
     }
 
     fn inspectors(others: Vec<Arc<dyn Inspector>>) -> Inspectors {
-        Inspectors::new(AnswerRules::default(), others)
+        Inspectors::new(others.into_iter().map(|one| ("test", one)).collect())
+    }
+
+    /// The policy's inspector for these rules.
+    fn ruled(rules: AnswerRules) -> (&'static str, Arc<dyn Inspector>) {
+        ("authorize", Arc::new(rules))
     }
 
     #[test]
@@ -164,8 +212,9 @@ mod tests {
 
     #[test]
     fn a_later_message_adds_its_rules_and_brings_its_filters() {
-        let mut call = Inspectors::new(AnswerRules::new(Vec::new(), Some(9)), vec![Arc::new(Appends("b"))]);
-        call.add(&Inspectors::new(AnswerRules::new(Vec::new(), Some(4)), Vec::new()));
+        let appends: Arc<dyn Inspector> = Arc::new(Appends("b"));
+        let mut call = Inspectors::new(vec![ruled(AnswerRules::new(Vec::new(), Some(9))), ("test", appends)]);
+        call.add(&Inspectors::new(vec![ruled(AnswerRules::new(Vec::new(), Some(4)))]));
         assert_eq!(call.release(Channel::Result, &Bytes::from_static(b"{}")).unwrap().text(), "{}b");
         call.add(&inspectors(vec![Arc::new(Appends("c"))]));
         assert_eq!(call.release(Channel::Result, &Bytes::from_static(b"{}")).unwrap().text(), "{}c");
@@ -175,7 +224,7 @@ mod tests {
 
     #[test]
     fn rules_for_answers_say_nothing_of_lists_and_descriptions() {
-        let rules = Inspectors::new(AnswerRules::new(Vec::new(), Some(4)), Vec::new());
+        let rules = Inspectors::new(vec![ruled(AnswerRules::new(Vec::new(), Some(4)))]);
         let text = Bytes::from_static(b"{    }");
         for channel in [Channel::Error, Channel::StreamNotification, Channel::Question] {
             let refused = rules.release(channel, &text).unwrap_err();

@@ -6,6 +6,7 @@
 
 use crate::admission::{Admission, Admitted, Admitting, Turns};
 use crate::call::{Call, Edit, Target, Verdict, splice};
+use crate::filters::place_of;
 use crate::gate::Judged;
 use crate::inspect::Inspectors;
 use crate::mcp::bridge::ClientPlace;
@@ -16,6 +17,18 @@ use portunus_base::{Denial, Reason};
 use std::borrow::Cow;
 use std::sync::Arc;
 
+/// What a filter needs to know of the tool, prompt or resource that a message names, from little to much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needs {
+    /// Its name.
+    #[default]
+    Name,
+    /// What the configuration says of it by its name.
+    Facts,
+    /// What lists say: that it is offered, and how. They are fetched for it.
+    Definition,
+}
+
 /// One stage that may refuse or change a message. Does no I/O.
 pub trait Filter: Send + Sync {
     /// The name in configuration, metrics and the log.
@@ -25,6 +38,11 @@ pub trait Filter: Send + Sync {
     /// still take away what a message says to the gateway alone.
     fn is_on(&self) -> bool {
         true
+    }
+
+    /// What it needs to know of what a message names.
+    fn needs(&self) -> Needs {
+        Needs::Name
     }
 
     /// Whether it looks at messages of this kind.
@@ -79,6 +97,10 @@ impl<F: Filter + ?Sized> Filter for Arc<F> {
 
     fn is_on(&self) -> bool {
         (**self).is_on()
+    }
+
+    fn needs(&self) -> Needs {
+        (**self).needs()
     }
 
     fn applies(&self, kind: Kind) -> bool {
@@ -151,14 +173,20 @@ impl Cleared {
 }
 
 impl Pipeline {
-    /// A pipeline of these filters, in this order.
-    pub fn new(filters: Vec<Box<dyn Filter>>) -> Pipeline {
+    /// A pipeline of these filters, in the order of [`FILTERS`](crate::FILTERS).
+    pub fn new(mut filters: Vec<Box<dyn Filter>>) -> Pipeline {
+        filters.sort_by_key(|filter| place_of(filter.name()));
         Pipeline { filters }
     }
 
     /// True if a filter may refuse, read or change something.
     pub fn is_on(&self) -> bool {
         self.filters.iter().any(|filter| filter.is_on())
+    }
+
+    /// The most that a filter needs to know of what a message names.
+    pub fn needs(&self) -> Needs {
+        self.filters.iter().map(|filter| filter.needs()).max().unwrap_or_default()
     }
 
     /// True if a filter reads texts of clients that reach servers beside their messages.
@@ -196,7 +224,7 @@ impl Pipeline {
 
     /// Runs the filters over the messages of one body, each on what those before it left.
     ///
-    /// `done` is told the name of each filter after it ran: the runner measures, not the filter.
+    /// `done` is told the name of each filter after it ran or refused: the runner measures, not the filter.
     /// One refused element refuses a batch: half a batch is not what the client asked for.
     ///
     /// # Errors
@@ -210,20 +238,26 @@ impl Pipeline {
         mut done: impl FnMut(&'static str),
     ) -> Result<Cleared, Denial> {
         let mut verdict = Verdict::default();
+        let mut inspectors = Vec::new();
         let mut changed: Option<Vec<Message>> = None;
         for filter in &self.filters {
             let current = changed.as_deref().unwrap_or(messages);
-            for message in current.iter().filter(|message| filter.applies(message.kind)) {
-                filter.judge(&Call { arrival, message, target }, &mut verdict)?;
+            let mut applying = current.iter().filter(|message| filter.applies(message.kind));
+            let judged = applying
+                .try_for_each(|message| filter.judge(&Call { arrival, message, target }, &mut verdict));
+            if judged.is_err() {
+                done(filter.name());
             }
+            judged?;
             if !verdict.edits.is_empty() {
                 changed = Some(edited(current, std::mem::take(&mut verdict.edits))?);
             }
+            inspectors.extend(verdict.inspectors.drain(..).map(|inspector| (filter.name(), inspector)));
             done(filter.name());
         }
         let current = changed.as_deref().unwrap_or(messages);
         let body = current.first().map(|message| message.body.clone()).unwrap_or_default();
-        let inspectors = Inspectors::new(verdict.answer, verdict.inspectors);
+        let inspectors = Inspectors::new(inspectors);
         let changed = changed.filter(|all| all.len() == 1).and_then(|mut all| all.pop()).map(Box::new);
         Ok(Cleared { body, changed, judged: verdict.judged, inspectors })
     }
@@ -375,7 +409,27 @@ mod tests {
     fn refusal_ends_the_message_before_later_filters() {
         let changes = || Box::new(Replaces("one", "two"));
         let (result, ran) = judge(vec![changes(), Box::new(Refuses(Kind::Request)), changes()], CALL);
-        assert_eq!((result.unwrap_err().reason, ran), (Reason::Forbidden, vec!["replaces"]));
+        assert_eq!((result.unwrap_err().reason, ran), (Reason::Forbidden, vec!["replaces", "refuses"]));
+    }
+
+    #[test]
+    fn filters_run_in_the_order_of_the_list_whatever_order_they_are_given_in() {
+        struct Named(&'static str);
+        impl Filter for Named {
+            fn name(&self) -> &'static str {
+                self.0
+            }
+            fn applies(&self, _: Kind) -> bool {
+                true
+            }
+            fn judge(&self, _: &Call<'_>, _: &mut Verdict) -> Result<(), Denial> {
+                Ok(())
+            }
+        }
+        let given = ["unlisted"].into_iter().chain(crate::FILTERS.iter().rev().copied());
+        let filters = given.map(|name| Box::new(Named(name)) as Box<dyn Filter>).collect();
+        let expected: Vec<&str> = crate::FILTERS.iter().copied().chain(["unlisted"]).collect();
+        assert_eq!(judge(filters, CALL).1, expected);
     }
 
     #[test]

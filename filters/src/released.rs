@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn parts_of_an_event_are_no_longer_than_asked_for() {
-        let message = Released::inspected(Channel::Result, format!("{{\"a\":\"{}\"}}", "x".repeat(10_000)).into());
+        let message =
+            Released::inspected(Channel::Result, format!("{{\"a\":\"{}\"}}", "x".repeat(10_000)).into());
         let (longest, text) = joined(message.clone().event_parts(None, 100));
         assert_eq!((longest, text.as_str()), (100, message.event(None).text()));
     }

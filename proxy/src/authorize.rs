@@ -20,7 +20,7 @@ pub use scene::{AdmittedMessage, CallTerms, RequestAdmission, RoutedRequest};
 pub use views::{Views, Wanted};
 
 use crate::context::{Active, Gateway};
-use crate::metrics::{Metrics, Stage};
+use crate::metrics::Metrics;
 use aside::Question;
 use portunus_config::{ListRule, PolicyRules, Snapshot};
 use portunus_filters::authorize::{DecisionCache, Fault};
@@ -128,11 +128,13 @@ pub fn judge(
     messages: &[Message],
     target: &Target,
 ) -> Result<Cleared, Denial> {
-    let began = active.pipeline.is_on().then(Instant::now);
-    let result = active.pipeline.judge(arrival, messages, target, |_| {});
-    if let Some(began) = began {
-        gateway.metrics.stage(Stage::Authorize, began.elapsed().as_secs_f64());
-    }
+    let mut began = active.pipeline.is_on().then(Instant::now);
+    let result = active.pipeline.judge(arrival, messages, target, |filter| {
+        if let Some(began) = &mut began {
+            let now = Instant::now();
+            gateway.metrics.filter(filter, (now - std::mem::replace(began, now)).as_secs_f64());
+        }
+    });
     let refused = result.as_ref().err().and_then(Judged::of_refusal);
     let cleared = result.as_ref().ok().and_then(Cleared::judged);
     if let Some(judged) = refused.as_ref().or(cleared) {

@@ -177,7 +177,7 @@ mod tests {
     use std::sync::Arc;
 
     fn permitted<'r>(result: &'r str, rules: &AnswerRules) -> Result<Cow<'r, str>, Denial> {
-        crate::gate::permitted(crate::Channel::Result, result, rules)
+        crate::gate::task::permitted(crate::Channel::Result, result, rules)
     }
 
     fn rules(redact: &[&str], max_result_bytes: Option<u64>) -> AnswerRules {

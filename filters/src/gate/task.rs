@@ -3,11 +3,14 @@
 use super::{Gate, Given, answer, texts};
 use crate::authorize::{Entry, Place, Question};
 use crate::call::{AnswerRules, Call, TaskCall};
+use crate::inspect::Inspector;
 use crate::mcp::Fault;
 use crate::mcp::object::{Object, StrictObject};
 use crate::released::Channel;
 use portunus_base::Denial;
+use std::any::Any;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// What the policy is asked, and what it says.
 pub(super) struct Asked<'a> {
@@ -50,7 +53,7 @@ impl Gate {
 
 /// True if rules for answers hold for texts on a channel. They do not for lists and descriptions of servers, which policy
 /// decides on item by item.
-pub(crate) fn binds(rules: &AnswerRules, channel: Channel) -> bool {
+fn binds(rules: &AnswerRules, channel: Channel) -> bool {
     let is_bound = match channel {
         Channel::Result
         | Channel::Error
@@ -67,12 +70,27 @@ pub(crate) fn binds(rules: &AnswerRules, channel: Channel) -> bool {
     is_bound && !rules.is_empty()
 }
 
+impl Inspector for AnswerRules {
+    fn reads(&self, channel: Channel) -> bool {
+        binds(self, channel)
+    }
+
+    fn inspect<'t>(&self, channel: Channel, text: &'t str) -> Result<Cow<'t, str>, Denial> {
+        permitted(channel, text, self)
+    }
+
+    fn joined(&self, later: &dyn Inspector) -> Option<Arc<dyn Inspector>> {
+        let later: &AnswerRules = (later as &dyn Any).downcast_ref()?;
+        Some(Arc::new(self.clone().and(later)))
+    }
+}
+
 /// A text of a server as its caller may have it: also the result of a task within what tells of its state.
 ///
 /// # Errors
 /// [`crate::Reason::ResultTooLarge`]; [`crate::Reason::UpstreamMalformed`] if what has to be blanked
 /// cannot be found for sure.
-pub(crate) fn permitted<'t>(
+pub(super) fn permitted<'t>(
     channel: Channel,
     text: &'t str,
     rules: &AnswerRules,

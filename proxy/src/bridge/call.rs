@@ -18,7 +18,7 @@ use portunus_filters::mcp::Fault;
 use portunus_filters::mcp::bridge::{self, ParamHeader, Profile, Reference, ReferenceKind};
 use portunus_filters::mcp::catalog::{Catalog, Entry, ListKind, Server, State as Known};
 use portunus_filters::mcp::object::{Object, StrictObject};
-use portunus_filters::{Admitted, Cleared, Denial, Era, Message, Reason, Turns};
+use portunus_filters::{Admitted, Cleared, Denial, Era, Message, Needs, Reason, Turns};
 use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ async fn aim_at(
     if method != "tools/call"
         && let Some(only) = the_one(desk)
     {
-        return Ok(plain(only));
+        return Ok(named(desk, only, || named_subject(method, fields)));
     }
     match method {
         "tools/call" => tool(desk, message, fields, profile).await,
@@ -103,7 +103,7 @@ async fn aim_at(
         // What another era knows by this name is judged in the words of that era, or not at all.
         _ => desk
             .only()
-            .filter(|_| !(is_foreign(method) && desk.active().authority.governs()))
+            .filter(|_| !(is_foreign(method) && desk.active().pipeline.is_on()))
             .map(plain)
             .ok_or_else(|| {
                 Denial::new(Reason::UnknownMethod, "no server behind this endpoint has this method")
@@ -119,7 +119,13 @@ fn is_foreign(method: &str) -> bool {
 /// The one server that may be asked for what is in no list. Where policy decides, nobody learns of what
 /// it hides by calling it.
 pub(super) fn the_one<'d>(desk: &'d Desk<'_>) -> Option<&'d Arc<Upstream>> {
-    desk.only().filter(|_| !desk.active().authority.governs())
+    desk.only().filter(|_| desk.active().pipeline.needs() < Needs::Definition)
+}
+
+/// The aim at the server itself, for something that it knows by the client's own name for it.
+fn named(desk: &Desk<'_>, upstream: &Arc<Upstream>, subject: impl FnOnce() -> Option<Subject>) -> Aim {
+    let subject = (desk.active().pipeline.needs() >= Needs::Facts).then(subject).flatten();
+    Aim { subject, ..plain(upstream) }
 }
 
 fn plain(upstream: &Arc<Upstream>) -> Aim {
@@ -142,6 +148,15 @@ struct Found {
 impl Found {
     fn of(entry: &Entry, subject: Option<Subject>) -> Found {
         Found { member: entry.member, original: Arc::clone(&entry.original), subject }
+    }
+}
+
+/// What a message that is about no tool names at the one server of its endpoint.
+fn named_subject(method: &str, fields: &Object<'_>) -> Option<Subject> {
+    match method {
+        "prompts/get" => fields.text("name").map(|name| Subject::Prompt(Arc::from(&*name))),
+        "resources/read" => fields.text("uri").map(|uri| Subject::Resource(Arc::from(&*uri))),
+        _ => None,
     }
 }
 
@@ -209,7 +224,8 @@ async fn tool(
     if !matches!(tool, Ok(Ok(_)))
         && let Some(only) = the_one(desk)
     {
-        return Ok(plain(only));
+        let known = || desk.rated(&only.name, &Arc::from(&*name)).map(Subject::Tool);
+        return Ok(named(desk, only, known));
     }
     let missing = |catalog: Arc<Catalog>| {
         let detail = format!("Unknown tool: {}", shown(&name));

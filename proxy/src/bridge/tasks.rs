@@ -12,7 +12,7 @@ use crate::sealing::{Binding, HandleToken, Token, UpstreamMark};
 use crate::talk::{Answer, Outcome, Place, Talk};
 use bytes::Bytes;
 use portunus_config::{Choice, Upstream};
-use portunus_filters::call::{KnownTool, Subject, TaskCall};
+use portunus_filters::call::{AnswerRules, KnownTool, Subject, TaskCall};
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::object::{Object, Word};
@@ -168,7 +168,7 @@ fn renamed(desk: &Desk<'_>, message: &Message, talk: &Talk, text: &Bytes) -> Res
 
 /// The id of a task as its client gets it.
 fn sealed(desk: &Desk<'_>, message: &Message, talk: &Talk, own: &str) -> Result<String, Denial> {
-    let rules = talk.overseer().inspectors().rules();
+    let rules = talk.overseer().inspectors().find::<AnswerRules>().cloned().unwrap_or_default();
     let token = HandleToken {
         upstream: mark(talk.upstream()),
         text: own.into(),

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::call::AnswerRules;
-use crate::gate::{self, Watch};
+use crate::gate::Watch;
+use crate::inspect::Inspector;
 use crate::pipeline::Cleared;
 use crate::released::Channel;
 
@@ -106,10 +107,8 @@ fn obligations_go_with_a_call() {
     let judged = Arc::clone(done.judged().unwrap());
     assert_eq!((judged.alert, judged.cost_micros), (true, Some(500_000)));
     assert_eq!(judged.obligations(), ["redact", "inject", "alert", "cost", "max_result_bytes"]);
-    assert_eq!(
-        (done.inspectors().rules().redact().len(), done.inspectors().rules().max_result_bytes()),
-        (1, Some(9))
-    );
+    let rules: &AnswerRules = done.inspectors().find().unwrap();
+    assert_eq!((rules.redact().len(), rules.max_result_bytes()), (1, Some(9)));
     assert!(String::from_utf8_lossy(&done.into_body()).contains(r#""arguments":{"x":1}"#));
     let plain = cleared(obliging("{}"), person(&[]), &call(r#"{"name":"a"}"#), known()).unwrap();
     let judged = plain.judged().unwrap();
@@ -222,11 +221,12 @@ fn a_view_without_policy_is_looked_at_again_within_a_minute() {
 #[test]
 fn an_answer_is_measured_as_its_caller_gets_it() {
     let permitted = |result: &str, rules: &AnswerRules| {
-        gate::permitted(Channel::Result, result, rules).map(|text| text.into_owned())
+        rules.inspect(Channel::Result, result).map(|text| text.into_owned())
     };
     let rules = |redact: &str, most: u64| {
         let gate = obliging(&format!("{{\"redact\": [\"{redact}\"], \"max_result_bytes\": {most}}}"));
-        cleared(gate, person(&[]), &call(r#"{"name":"a"}"#), a_tool()).unwrap().inspectors().rules().clone()
+        let done = cleared(gate, person(&[]), &call(r#"{"name":"a"}"#), a_tool()).unwrap();
+        done.inspectors().find::<AnswerRules>().unwrap().clone()
     };
     let long = format!(r#"{{"structuredContent":{{"note":"{}"}}}}"#, "x".repeat(1_000));
     let blanked = r#"{"structuredContent":{"note":"[redacted]"}}"#;
