@@ -212,12 +212,8 @@ impl Filter for Gate {
     }
 
     fn needs(&self) -> Needs {
-        match (&self.rules, self.governs()) {
-            // What its caller may not see reads as what is not there.
-            (Some(_), _) => Needs::Definition,
-            (None, true) => Needs::Facts,
-            (None, false) => Needs::Name,
-        }
+        // What its caller may not see, or what is withdrawn, reads as what is not there.
+        if self.governs() { Needs::Definition } else { Needs::Name }
     }
 
     fn applies(&self, kind: Kind) -> bool {

@@ -5,6 +5,7 @@
 //! same for all four pairs: notifications, questions, one answer. Lists and what servers say of
 //! themselves are composed in `lists`, what happens outside of any call is in `streams`.
 
+mod admit;
 mod adoption;
 pub mod answering;
 mod batch;
