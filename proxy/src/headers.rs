@@ -23,6 +23,8 @@ use std::net::IpAddr;
 
 pub use upward::{Lately, Upward, unchanged};
 
+/// The session of a legacy client.
+pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const PORTUNUS_REQUEST_ID: HeaderName = HeaderName::from_static("portunus-request-id");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

@@ -180,6 +180,21 @@ pub fn listen_complete(id: &Id) -> Bytes {
 }
 
 /// Whether the connection cannot be trusted, or is not worth it, after this refusal.
+/// The refusal of what the end of the process cuts short.
+pub fn draining() -> Denial {
+    Denial::new(Reason::Draining, "the gateway is shutting down")
+}
+
+/// The refusal of a caller whose authorization has ended.
+pub fn caller_lost() -> Denial {
+    Denial::new(Reason::InvalidToken, "what was shown is not accepted here any more")
+}
+
+/// The refusal of what a new configuration no longer serves.
+pub fn route_removed() -> Denial {
+    Denial::new(Reason::RouteRemoved, "this endpoint is no longer served")
+}
+
 fn closes(reason: Reason) -> bool {
     matches!(
         reason,

@@ -27,11 +27,11 @@ use crate::intake::{self, BodyFault, BodyRoom};
 use crate::metrics::Stage;
 use crate::peers::Relayed;
 use crate::record::RecordGuard;
-use crate::respond::{
-    End, Expect, Respond, SessionField, caller_lost, draining, route_removed, unrouted, unwelcome,
-};
-use crate::session::Client;
+use crate::reply::{caller_lost, draining, route_removed};
+use crate::respond::{Expect, Respond, unrouted, unwelcome};
+use crate::sealing::SessionField;
 use crate::session::one::Rest;
+use crate::session::{Client, End};
 use crate::shares::Share;
 use crate::upstreams::pool::Pool;
 use away::Away;

@@ -3,6 +3,7 @@
 pub mod one;
 
 use crate::headers::{Field, head};
+use crate::patience::patient;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -10,8 +11,11 @@ use one::Rest;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::{Error, ErrorType};
 use pingora_http::ResponseHeader;
-use portunus_filters::{RawPass, Released};
+use portunus_filters::{Denial, RawPass, Released};
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
+use std::time::Duration;
 
 /// A client that waits for an answer.
 pub enum Client {
@@ -30,6 +34,18 @@ pub enum BodyError {
     Late,
     /// Its framing is broken.
     Malformed,
+}
+
+/// How an answer ended.
+pub enum End {
+    /// Completely: the client's connection can be used again.
+    Done,
+    /// Before its head was written: the caller answers.
+    Refused(Denial),
+    /// The client closed a stream that has no end of its own.
+    Left,
+    /// The client is gone, or was left with half an answer.
+    Broken,
 }
 
 /// The head of an answer that may be written to a client; its body is [`Released`].
@@ -192,6 +208,22 @@ pub fn head_of(status: StatusCode, fields: &[Field<'_>], length: Option<usize>) 
         headers.append(name, HeaderValue::from_bytes(value).map_err(io::Error::other)?);
     }
     Ok(ReleasedHead::own(head(status, headers)))
+}
+
+/// Bounds a write in time.
+///
+/// # Errors
+/// What the write gives, or that its time is over.
+pub async fn in_time<T>(
+    within: Duration,
+    write: Pin<&mut impl Future<Output = io::Result<T>>>,
+) -> io::Result<T> {
+    patient(within, write).await.unwrap_or_else(|| Err(timed_out()))
+}
+
+/// What a client that takes too long amounts to.
+pub fn timed_out() -> io::Error {
+    io::ErrorKind::TimedOut.into()
 }
 
 fn fault(error: &Error) -> BodyError {

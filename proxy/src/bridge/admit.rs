@@ -7,7 +7,7 @@ use crate::authorize::{CallTerms, RequestAdmission, RoutedRequest};
 use crate::drain::{Phase, reached};
 use crate::forward::{Dispatch, Permit};
 use crate::identify::ended;
-use crate::respond::{caller_lost, draining};
+use crate::reply::{caller_lost, draining};
 use portunus_config::Upstream;
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::{Admitted, Cleared, Denial, Message, Reason, Turns};

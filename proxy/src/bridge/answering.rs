@@ -6,12 +6,11 @@
 
 use super::replay::Pen;
 use crate::drain::{Phase, reached};
-use crate::headers::{Field, Stamp};
+use crate::headers::{Field, MCP_SESSION_ID, Stamp};
 use crate::offload::INLINE_BYTES;
 use crate::record::RecordGuard;
 use crate::reply;
-use crate::respond::{End, in_time, timed_out};
-use crate::session::{Client, head_of};
+use crate::session::{Client, End, head_of, in_time, timed_out};
 use crate::shares::Share;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING};
@@ -30,8 +29,6 @@ const WRITE_BYTES: usize = 64 * 1024;
 
 /// Pieces up to this long in all leave in one write.
 const JOINED_BYTES: usize = 16 * 1024;
-
-const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Where an answer goes.
 pub enum Sink<'a> {

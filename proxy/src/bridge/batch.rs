@@ -8,7 +8,7 @@ use super::desk::Desk;
 use crate::intake::BodyRoom;
 use crate::record::RecordGuard;
 use crate::reply;
-use crate::respond::End;
+use crate::session::End;
 use bytes::Bytes;
 use http::StatusCode;
 use portunus_filters::mcp::object::elements;

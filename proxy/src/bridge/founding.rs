@@ -7,12 +7,12 @@ use super::sessions::Session;
 use super::{adoption, call, hub, lists};
 use crate::context::Gateway;
 use crate::forward::Failure;
+use crate::headers::MCP_SESSION_ID;
 use crate::identify::Recalled;
 use crate::legs::Leg;
-use crate::respond::End;
 use crate::sealing::{Binding, SealedLeg, SessionToken, UpstreamMark};
+use crate::session::End;
 use crate::talk::Place;
-use http::HeaderName;
 use portunus_config::UpstreamKey;
 use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::bridge::{self, Facts, LogLevel, Profile};
@@ -26,8 +26,6 @@ use tokio::time::timeout;
 
 /// A session in use is looked up this often, or more often where less keeps it from being idle.
 const FOUND_FOR: Duration = Duration::from_secs(1);
-
-pub(super) const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Founds a session: every server is greeted at once, each within the deadline of a fan-out.
 pub(super) async fn found(

@@ -1,9 +1,9 @@
 //! Where the state behind a message is kept, by what the message carries.
 
 use super::desk::params;
-use super::founding::MCP_SESSION_ID;
 use super::request_state::AGAIN;
 use crate::estate::Estate;
+use crate::headers::MCP_SESSION_ID;
 use crate::sealing::{Binding, Home, SessionName, StateToken, Token};
 use http::HeaderMap;
 use memchr::memmem::find;

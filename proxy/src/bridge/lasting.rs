@@ -16,7 +16,7 @@ use crate::authorize::Overseer;
 use crate::headers::Stamp;
 use crate::record::RecordGuard;
 use crate::reply;
-use crate::respond::End;
+use crate::session::End;
 use http::{HeaderName, StatusCode};
 use portunus_filters::mcp::bridge::Parts;
 use portunus_filters::mcp::catalog::ListKind;

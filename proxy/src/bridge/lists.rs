@@ -3,7 +3,7 @@
 use super::answering::Answering;
 use super::call;
 use super::desk::{Desk, params};
-use crate::respond::End;
+use crate::session::End;
 use crate::talk::Place;
 use bytes::Bytes;
 use http::StatusCode;

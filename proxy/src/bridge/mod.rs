@@ -43,7 +43,7 @@ use portunus_filters::message::Reading;
 use portunus_filters::{Era, Message};
 pub use registry::Sessions;
 
-use crate::respond::End;
+use crate::session::End;
 
 /// Serves what one POST holds, or a GET or DELETE.
 pub async fn serve(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -> End {

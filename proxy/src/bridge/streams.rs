@@ -15,7 +15,7 @@ use crate::errand::Errand;
 use crate::identify::ended;
 use crate::metrics::Counted;
 use crate::offload;
-use crate::respond::End;
+use crate::session::End;
 use bytes::Bytes;
 use portunus_filters::mcp::bridge::{self, Filter, Listener, MAX_URI_BYTES, Profile};
 use portunus_filters::mcp::catalog::ListKind;

@@ -3,8 +3,8 @@
 use super::{Door, Edge, Visitor, Visitors};
 use crate::intake::{self, BodyRoom, EraOf};
 use crate::peers::{Relayed, Verdict, news};
-use crate::respond::in_time;
 use crate::serve::{Connection, serve};
+use crate::session::in_time;
 use crate::session::one::Rest;
 use crate::session::{Client, ReleasedHead};
 use crate::shares::Owner;

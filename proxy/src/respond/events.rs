@@ -3,14 +3,14 @@
 //! The head goes out before the first event, each event as soon as it is complete, with its bytes
 //! as they came: comments, ids and retry times included. Ends come at event boundaries only.
 
+use super::Respond;
 use super::wait::{Ending, Wait};
-use super::{End, Respond};
 use crate::bridge::{announces, overheard};
 use crate::forward::Exchange;
 use crate::metrics::Counted;
 use crate::offload::LONGEST_BYTES;
 use crate::reply::{last_event, listen_complete};
-use crate::session::Client;
+use crate::session::{Client, End};
 use bytes::Bytes;
 use portunus_filters::mcp::sse::{Event, Splitter};
 use portunus_filters::mcp::{Envelope, Id, Method, Shape, bridge};

@@ -3,13 +3,13 @@
 //! An answer of ordinary size is held until it is complete: it then leaves in one write, and an
 //! upstream that dies within it leaves the client with a clean error instead of half a body.
 
-use super::class::Otherwise;
+use super::Respond;
 use super::wait::{Ending, Wait};
-use super::{End, Respond};
 use crate::forward::Exchange;
 use crate::offload::{FREE_BYTES, INLINE_BYTES};
 use crate::pieces::Pieces;
-use crate::session::Client;
+use crate::session::{Client, End};
+use crate::upstreams::answer_class::Otherwise;
 use bytes::Bytes;
 use portunus_filters::mcp::Envelope;
 use portunus_filters::{Denial, Reason};

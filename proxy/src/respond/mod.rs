@@ -4,35 +4,32 @@
 //! replaced by a refusal that the client understands, and a stream that breaks off ends with an
 //! event that says so, never with silence.
 
-pub(crate) mod class;
 mod events;
 mod json;
-mod retry_after;
-mod session_field;
 mod wait;
 
 use crate::context::Gateway;
 use crate::drain::{Phase, reached};
 use crate::errand::{self, Session};
 use crate::forward::{Exchange, Failure};
-use crate::headers::{Stamp, response_head};
+use crate::headers::{MCP_SESSION_ID, Stamp, response_head};
 use crate::identify::Standing;
 use crate::offload::no_room;
-use crate::patience::patient;
 use crate::peers::Member;
 use crate::record::RecordGuard;
-use crate::session::{Client, ReleasedHead};
+use crate::reply::{caller_lost, draining, route_removed};
+use crate::sealing::SessionField;
+use crate::session::{Client, End, ReleasedHead, in_time, timed_out};
 use crate::shares::Share;
+use crate::upstreams::answer_class::{Class, classify};
 use crate::upstreams::pool::Pool;
 use crate::upstreams::wire::Head;
 use bytes::Bytes;
-use class::{Class, classify};
 use http::header::TRANSFER_ENCODING;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use portunus_config::{Credentials, ServerId, Upstream};
 use portunus_filters::mcp::{Id, Method};
 use portunus_filters::{Denial, Era, Kind, RawPass, Reason, Released};
-pub use session_field::{NewSession, SessionField};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -42,8 +39,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use wait::{Ending, Wait};
 pub use wait::{unrouted, unwelcome};
-
-const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Largest piece of one write: the write timeout applies to each.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -105,18 +100,6 @@ pub struct Respond<'a> {
     pub room: Option<Share>,
     /// The right to pass the answer as it came.
     pub pass: RawPass,
-}
-
-/// How an answer ended.
-pub enum End {
-    /// Completely: the client's connection can be used again.
-    Done,
-    /// Before its head was written: the caller answers.
-    Refused(Denial),
-    /// The client closed a stream that has no end of its own.
-    Left,
-    /// The client is gone, or was left with half an answer.
-    Broken,
 }
 
 impl Respond<'_> {
@@ -360,35 +343,4 @@ impl Respond<'_> {
 /// The id of the session that an answer founds.
 fn session_id(head: &Head) -> Option<&HeaderValue> {
     head.headers.get(MCP_SESSION_ID)
-}
-
-/// Bounds a write in time.
-///
-/// # Errors
-/// What the write gives, or that its time is over.
-pub async fn in_time<T>(
-    within: Duration,
-    write: Pin<&mut impl Future<Output = io::Result<T>>>,
-) -> io::Result<T> {
-    patient(within, write).await.unwrap_or_else(|| Err(timed_out()))
-}
-
-/// The refusal of what the end of the process cuts short.
-pub fn draining() -> Denial {
-    Denial::new(Reason::Draining, "the gateway is shutting down")
-}
-
-/// The refusal of a caller whose authorization has ended.
-pub fn caller_lost() -> Denial {
-    Denial::new(Reason::InvalidToken, "what was shown is not accepted here any more")
-}
-
-/// The refusal of what a new configuration no longer serves.
-pub fn route_removed() -> Denial {
-    Denial::new(Reason::RouteRemoved, "this endpoint is no longer served")
-}
-
-/// What a client that takes too long amounts to.
-pub fn timed_out() -> io::Error {
-    io::ErrorKind::TimedOut.into()
 }

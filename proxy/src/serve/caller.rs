@@ -8,8 +8,7 @@ use crate::identify::{
     registered, resource,
 };
 use crate::intake::{self, BodyFault, BodyRoom, EraOf};
-use crate::respond::End;
-use crate::session::{Client, ReleasedHead};
+use crate::session::{Client, End, ReleasedHead};
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method};

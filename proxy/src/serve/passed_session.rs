@@ -2,9 +2,9 @@
 
 use super::{Brokered, Passage};
 use crate::bridge;
-use crate::respond::{Expect, NewSession, SessionField};
-use crate::sealing::{CallerKey, PassedSession, SessionToken, UpstreamMark};
-use crate::talk::voice::MCP_SESSION_ID;
+use crate::headers::MCP_SESSION_ID;
+use crate::respond::Expect;
+use crate::sealing::{CallerKey, NewSession, PassedSession, SessionField, SessionToken, UpstreamMark};
 use http::HeaderValue;
 use portunus_config::VirtualServer;
 use portunus_filters::mcp::Revision;

@@ -10,7 +10,7 @@ use crate::bridge::{overheard, own_leg};
 use crate::errand::{Errand, INCAPABLE, UNRELATED};
 use crate::forward::{Failure, Use, Wording, send};
 use crate::legs::{Ear, LeaseOptions, Leg, LegLease};
-use crate::respond::class::is_about_message;
+use crate::upstreams::answer_class::is_about_message;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use portunus_config::LegSharing;

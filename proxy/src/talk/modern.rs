@@ -7,7 +7,7 @@ use super::voice::{self, Fields};
 use super::{Answer, Common, Heard, Order, Outcome, Reply, Retry, Rounds, unanswerable, unreadable};
 use crate::bridge::overheard;
 use crate::forward::{Failure, Use, Wording};
-use crate::respond::class::is_about_message;
+use crate::upstreams::answer_class::is_about_message;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use portunus_filters::mcp::bridge::{self, ParamHeader, Parts, Put};

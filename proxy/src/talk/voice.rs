@@ -3,7 +3,7 @@
 use super::Place;
 use crate::context::Gateway;
 use crate::forward::Inbound;
-use crate::headers::Upward;
+use crate::headers::{MCP_SESSION_ID, Upward};
 use crate::identify::Trace;
 use crate::shares::Owner;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -13,7 +13,6 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-pub(crate) const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 pub(crate) const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");

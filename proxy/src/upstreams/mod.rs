@@ -1,5 +1,6 @@
 //! What runs on the far side: names, connections and their pools.
 
+pub(crate) mod answer_class;
 pub mod answers;
 pub mod connection;
 pub mod dial;
@@ -12,6 +13,7 @@ pub mod monitor;
 pub mod pool;
 pub mod replicas;
 pub mod request;
+mod retry_after;
 pub mod stream;
 pub mod tls;
 pub mod voucher;

@@ -1,7 +1,7 @@
-//! What an answer is, from its status and media type.
+//! Classifies an answer of a server by its status and media type.
 
 use super::retry_after::retry_after;
-use crate::upstreams::wire::Head;
+use super::wire::Head;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, WWW_AUTHENTICATE};
 use portunus_config::Credentials;

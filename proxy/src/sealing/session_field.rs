@@ -2,8 +2,8 @@
 //!
 //! The session is the server's, and its id the gateway's: where the endpoint begins to serve, the session goes on.
 
-use super::MCP_SESSION_ID;
-use crate::sealing::{Binding, CallerKey, SealedLeg, Seals, SessionToken, UpstreamMark};
+use super::{Binding, CallerKey, SealedLeg, Seals, SessionToken, UpstreamMark};
+use crate::headers::MCP_SESSION_ID;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use portunus_config::{ServerId, Upstream};
 
@@ -29,7 +29,7 @@ pub struct NewSession {
 
 impl SessionField {
     /// Puts the id into the head of an answer in the place of the server's own. An answer that `fails` begins no session.
-    pub(super) fn replace(
+    pub(crate) fn replace(
         &self,
         headers: &mut HeaderMap,
         (status, fails): (StatusCode, bool),
