@@ -4,6 +4,10 @@
 //! that one was turned into, or from an [`Errand`] of the closed list of what the gateway says on its
 //! own. A path that forwards what no filter saw does not compile.
 
+mod exchange;
+
+pub use exchange::{Exchange, Patience, late, malformed};
+
 use crate::errand::Errand;
 use crate::headers::{OwnFields, binds_connection, write_worded_head};
 use crate::identify::Trace;
@@ -12,10 +16,9 @@ use crate::shares::Owner;
 use crate::upstreams::dial::DialError;
 use crate::upstreams::dns::Resolver;
 use crate::upstreams::fault::Fault;
-use crate::upstreams::pool::{Checkout, CheckoutError, Pool, Wish};
+use crate::upstreams::pool::{CheckoutError, Pool, Wish};
 use crate::upstreams::request::Outgoing;
 use crate::upstreams::tls::TlsFault;
-use crate::upstreams::wire::Head;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use portunus_config::{Credentials, Upstream};
@@ -87,16 +90,6 @@ impl Bond {
     fn holds(self, status: StatusCode) -> bool {
         self == Bond::Made || (self == Bond::Possible && status == StatusCode::UNAUTHORIZED)
     }
-}
-
-/// An answer whose head has arrived.
-pub struct Exchange {
-    /// The head.
-    pub head: Head,
-    /// The connection it comes on.
-    pub checkout: Checkout,
-    /// When the call as a whole is over, if it has an end.
-    pub deadline: Option<Instant>,
 }
 
 /// Why there is no answer.

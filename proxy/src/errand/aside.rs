@@ -3,10 +3,10 @@
 use super::ask::send_as;
 use super::{Addressed, Errand, Said};
 use crate::context::Gateway;
-use crate::forward::Failure;
+use crate::forward::{Failure, Patience};
 use crate::legs::Leg;
 use crate::talk::Place;
-use crate::talk::reading::{Patience, Reading};
+use crate::talk::reading::Reading;
 use bytes::Bytes;
 use portunus_filters::Kind;
 use std::sync::Arc;

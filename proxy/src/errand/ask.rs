@@ -3,9 +3,9 @@
 use super::{Errand, WITHIN, aside, count};
 use crate::bridge::overheard;
 use crate::context::Gateway;
-use crate::forward::{self, Dispatch, Exchange, Failure, Use, Wording};
+use crate::forward::{self, Dispatch, Exchange, Failure, Patience, Use, Wording, malformed};
 use crate::legs::{LeaseOptions, Leg};
-use crate::talk::reading::{Patience, Reading, malformed};
+use crate::talk::reading::Reading;
 use crate::talk::server_message::ServerMessage;
 use crate::talk::voice::{self, Fields, Voice};
 use crate::talk::{Outcome, Place};

@@ -3,9 +3,9 @@
 use super::ask::{send_as, worded};
 use super::{Addressed, Errand};
 use crate::context::Gateway;
-use crate::forward::Failure;
+use crate::forward::{Failure, Patience};
 use crate::talk::Place;
-use crate::talk::reading::{Patience, Reading};
+use crate::talk::reading::Reading;
 use crate::upstreams::replicas::Seat;
 use bytes::Bytes;
 use portunus_filters::Kind;

@@ -1,12 +1,10 @@
 //! What one call hears on the stream of its leg.
 
 use super::{Delivered, Leg};
-use crate::forward::Failure;
-use crate::talk::reading::{Patience, late};
+use crate::forward::{Failure, Patience};
 use crate::talk::server_message::ServerMessage;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
 
 /// A place among those who hear the stream of a leg, for as long as it lives.
 pub(crate) struct Ear {
@@ -30,14 +28,7 @@ impl Ear {
     /// # Errors
     /// [`Failure`] if the stream has broken off, or nothing comes in time.
     pub(crate) async fn answer(&mut self, patience: Patience) -> Result<ServerMessage, Failure> {
-        let idle = patience.idle.map(|idle| Instant::now() + idle);
-        let heard = match [idle, patience.until].into_iter().flatten().min() {
-            None => self.next().await,
-            Some(until) => match timeout_at(until, self.next()).await {
-                Ok(heard) => heard,
-                Err(_) => return Err(late(patience.until.is_some_and(|all| all <= until))),
-            },
-        };
+        let heard = patience.bound(self.next()).await?;
         heard.ok_or_else(|| Failure::broken("the stream of the session is lost".to_owned()))
     }
 }

@@ -3,9 +3,8 @@
 use super::{Leg, Origin, Terms, relay, stream};
 use crate::context::Gateway;
 use crate::errand::{self, Addressed, Errand, Said};
-use crate::forward::Failure;
+use crate::forward::{Failure, malformed};
 use crate::headers::MCP_SESSION_ID;
-use crate::talk::reading::malformed;
 use crate::talk::voice;
 use crate::talk::{Facts, Outcome, Place};
 use crate::upstreams::answer_class::is_about_message;

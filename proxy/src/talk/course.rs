@@ -1,9 +1,9 @@
 //! One exchange of a talk: under way, then read.
 
 use super::Place;
-use super::reading::{Patience, Reading};
+use super::reading::Reading;
 use super::server_message::ServerMessage;
-use crate::forward::{self, Exchange, Failure, Leg};
+use crate::forward::{self, Exchange, Failure, Leg, Patience};
 use crate::upstreams::dns::Resolver;
 use http::StatusCode;
 use portunus_config::Upstream;

@@ -1,14 +1,14 @@
 //! A talk with a legacy upstream: one POST on a session, whose stream asks by requests of its own.
 
 use super::course::{Budget, Course};
-use super::reading::{Patience, Resume, malformed};
+use super::reading::Resume;
 use super::server_message::{ServerMessage, Unread};
 use super::voice::{self, Fields};
 use super::{Answer, Common, Heard, LegOf, Outcome, Place, Question, Reply, unanswerable, unreadable};
 use crate::bridge::sessions::Session;
 use crate::bridge::{overheard, own_leg};
 use crate::errand::{Errand, INCAPABLE, UNRELATED};
-use crate::forward::{Failure, Use, Wording, send};
+use crate::forward::{Failure, Patience, Use, Wording, malformed, send};
 use crate::legs::{Ear, LeaseOptions, Leg, LegLease};
 use crate::upstreams::answer_class::is_about_message;
 use bytes::Bytes;

@@ -1,12 +1,11 @@
 //! A talk with a modern upstream: one POST a round (2026-07-28 patterns/mrtr).
 
 use super::course::{Budget, Course};
-use super::reading::malformed;
 use super::server_message::{ServerMessage, Unread};
 use super::voice::{self, Fields};
 use super::{Answer, Common, Heard, Order, Outcome, Reply, Retry, Rounds, unanswerable, unreadable};
 use crate::bridge::overheard;
-use crate::forward::{Failure, Use, Wording};
+use crate::forward::{Failure, Use, Wording, malformed};
 use crate::upstreams::answer_class::is_about_message;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};

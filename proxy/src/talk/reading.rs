@@ -1,7 +1,7 @@
 //! An upstream's answer, message by message, whatever form it comes in.
 
 use super::server_message::{Arrived, Framed, ServerMessage, Unread};
-use crate::forward::{Exchange, Failure, Reach};
+use crate::forward::{Exchange, Failure, Patience, Reach, malformed};
 use crate::offload::{FREE_BYTES, INLINE_BYTES, LONGEST_BYTES, OffloadQueue, no_room, room_for};
 use crate::pieces::Pieces;
 use crate::shares::Share;
@@ -13,10 +13,10 @@ use portunus_config::Upstream;
 use portunus_filters::Challenge;
 use portunus_filters::mcp::sse::Splitter;
 use portunus_filters::{Denial, Kind, Reason};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// Largest body of a refusal that is looked at.
 const MAX_REFUSAL_BYTES: usize = 256 * 1024;
@@ -71,15 +71,6 @@ enum Body {
     Refusal(Pieces),
     /// Nothing that is read.
     Nothing,
-}
-
-/// How long an answer is waited for.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Patience {
-    /// Between two pieces of it; `None` is for ever.
-    pub(crate) idle: Option<Duration>,
-    /// All of it.
-    pub(crate) until: Option<Instant>,
 }
 
 impl Reading {
@@ -314,22 +305,10 @@ impl Reading {
     }
 
     async fn chunk(&mut self, patience: Patience) -> Result<Option<Bytes>, Failure> {
-        let broken = || Failure::broken("the connection is gone".to_owned());
-        let connection = self.exchange.checkout.connection().ok_or_else(broken)?;
-        if let Some(read) = connection.arrived() {
-            return read.map_err(|fault| Failure::broken(fault.to_string()));
+        match self.exchange.arrived() {
+            Some(arrived) => arrived,
+            None => self.exchange.read(patience).await,
         }
-        let idle = patience.idle.map(|idle| Instant::now() + idle);
-        let until = [idle, patience.until].into_iter().flatten().min();
-        let mut reading = pin!(connection.read_body());
-        let read = match until {
-            None => reading.await,
-            Some(until) => match tokio::time::timeout_at(until, reading.as_mut()).await {
-                Ok(read) => read,
-                Err(_) => return Err(late(patience.until.is_some_and(|all| all <= until))),
-            },
-        };
-        read.map_err(|fault| Failure::broken(fault.to_string()))
     }
 
     /// Lets the connection go, back into its pool if the answer was read to its end.
@@ -355,23 +334,4 @@ impl Reading {
             }
         });
     }
-}
-
-impl Failure {
-    /// An answer that broke off.
-    pub(crate) fn broken(cause: String) -> Failure {
-        let denial = Denial::new(Reason::UpstreamUnavailable, "the server broke off within its answer");
-        Failure { cause, pending: false, reach: Reach::Failing, ..Failure::from(denial) }
-    }
-}
-
-/// An answer that is none.
-pub(crate) fn malformed(detail: &'static str) -> Failure {
-    Failure { pending: false, ..Failure::from(Denial::new(Reason::UpstreamMalformed, detail)) }
-}
-
-/// What did not come in time: the whole answer if `total`, else its next piece.
-pub(crate) fn late(total: bool) -> Failure {
-    let detail = if total { "the call took too long" } else { "the server sent nothing for too long" };
-    Denial::new(Reason::UpstreamTimeout, detail).into()
 }

@@ -9,9 +9,8 @@
 use super::answers::{Pause, SHORTEST};
 use crate::context::Gateway;
 use crate::errand::{self, Addressed, Errand, Said};
-use crate::forward::Failure;
+use crate::forward::{Failure, malformed};
 use crate::legs::{LeaseOptions, credential};
-use crate::talk::reading::malformed;
 use crate::talk::{Outcome, Place};
 use crate::turns::Turns;
 use crate::upstreams::answer_class::is_about_message;
