@@ -12,7 +12,9 @@ use crate::peers::Peers;
 use crate::reaper::Reaper;
 use crate::refusals::Refusals;
 use arc_swap::{ArcSwap, Guard};
-use portunus_config::{Bootstrap, Carry, Diagnostic, Loaded, Severity, Snapshot, Upstream, VirtualServer};
+use portunus_config::{
+    Bootstrap, Carry, Diagnostic, Loaded, ServerId, Severity, Snapshot, Upstream, VirtualServer,
+};
 use portunus_filters::Clock;
 use portunus_filters::Pipeline;
 use portunus_filters::pipeline::Filter;
@@ -94,6 +96,13 @@ impl Active {
     /// chosen, merged or changed there, and no filter reads anything. All others are served.
     pub fn may_pass(&self, server: &VirtualServer) -> bool {
         server.is_plain() && !self.pipeline.is_on()
+    }
+
+    /// True if messages at a virtual server may pass to this upstream: limits and credentials may be others than they were.
+    pub fn may_pass_to(&self, server: &ServerId, upstream: &Upstream) -> bool {
+        let same = |one: &Arc<Upstream>| one.name == upstream.name && one.url == upstream.url;
+        let server = self.snapshot.routes.server(server);
+        server.is_some_and(|server| self.may_pass(server) && server.upstreams.iter().any(same))
     }
 
     /// The pool of an upstream of this snapshot.

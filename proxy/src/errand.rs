@@ -8,6 +8,7 @@ mod aside;
 mod ask;
 mod farewell;
 mod listen;
+mod passed;
 mod words;
 
 use crate::context::Gateway;
@@ -23,6 +24,7 @@ pub(crate) use ask::{Addressed, Said, answers_ping, exchange, is_modern_code, li
 pub use farewell::Farewells;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 pub use listen::{Listening, listen};
+pub use passed::{PassedRequest, session_id};
 use portunus_config::Upstream;
 use portunus_filters::Kind;
 use portunus_filters::mcp::bridge::{Filter, LogLevel, Reply};
@@ -204,18 +206,6 @@ pub fn run(gateway: &Arc<Gateway>, errand: Errand, upstream: Arc<Upstream>, pool
         count(&own, &errand, done);
         tracing::debug!(kind, upstream = &*upstream.name, done, "errand");
     });
-}
-
-/// Ends the legacy session that an answer founded and nobody learned of.
-pub fn delete_orphan(
-    gateway: &Arc<Gateway>,
-    id: &HeaderValue,
-    session: Session,
-    upstream: &Arc<Upstream>,
-    pool: &Arc<Pool>,
-) {
-    let errand = Errand::Delete { session: session.named(id) };
-    run(gateway, errand, Arc::clone(upstream), Arc::clone(pool));
 }
 
 /// Says an errand that has no answer but its status; none if there was no answer at all.

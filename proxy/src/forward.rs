@@ -6,7 +6,7 @@
 
 mod exchange;
 
-pub use exchange::{Exchange, Patience, late, malformed};
+pub use exchange::{Exchange, Held, Patience, Piece, late, malformed};
 
 use crate::errand::Errand;
 use crate::headers::{OwnFields, binds_connection, write_worded_head};

@@ -13,7 +13,7 @@ pub use claims::strip;
 use crate::forward::Inbound;
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONNECTION, CONTENT_LENGTH,
-    COOKIE, HOST, InvalidHeaderValue, ORIGIN, SET_COOKIE, VARY,
+    COOKIE, HOST, InvalidHeaderValue, ORIGIN, SET_COOKIE, TRANSFER_ENCODING, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use pingora_http::ResponseHeader;
@@ -241,18 +241,21 @@ impl Stamp<'_> {
     }
 }
 
-/// The head of the answer to the client, made of the upstream's fields; `length` is its `Content-Length`.
+/// The head of the answer to the client, made of the upstream's fields, with a body of `length`, or else in chunks where
+/// the client knows them.
 ///
 /// # Errors
 /// If the id of the request is no header value; ours always is.
 pub fn response_head(
     status: StatusCode,
     mut headers: HeaderMap,
-    length: Option<u64>,
+    (length, chunks): (Option<u64>, bool),
     upstream: &Upstream,
     stamp: &Stamp<'_>,
 ) -> Result<ResponseHeader, InvalidHeaderValue> {
     match length {
+        // RFC 9110 §8.6: a 204 has no length.
+        Some(0) if status == StatusCode::NO_CONTENT => drop(headers.remove(CONTENT_LENGTH)),
         Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
         None => drop(headers.remove(CONTENT_LENGTH)),
     }
@@ -264,6 +267,9 @@ pub fn response_head(
     }
     for (name, value) in stamp.fields() {
         headers.append(name, HeaderValue::from_bytes(value)?);
+    }
+    if length.is_none() && chunks {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     Ok(head(status, headers))
 }
@@ -470,7 +476,7 @@ mod tests {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
         let stamp = Stamp { request_id: "r-1", origin: None };
-        let head = response_head(StatusCode::OK, headers, None, &upstream(""), &stamp).unwrap();
+        let head = response_head(StatusCode::OK, headers, (None, false), &upstream(""), &stamp).unwrap();
         let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["content-type", "mcp-session-id", "portunus-request-id"]);

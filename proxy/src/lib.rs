@@ -28,6 +28,7 @@ pub mod edge;
 pub mod entropy;
 pub mod errand;
 pub mod estate;
+pub mod expected;
 pub mod forward;
 pub mod handover;
 pub mod head;

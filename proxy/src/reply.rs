@@ -10,7 +10,7 @@ use http::StatusCode;
 use portunus_base::text::json;
 use portunus_config::HttpStatus;
 use portunus_filters::mcp::{Id, Method};
-use portunus_filters::{Denial, Era, Kind, Reason};
+use portunus_filters::{Denial, Era, Kind, Reason, Released};
 
 /// What is known of the message that is refused.
 #[derive(Debug, Default)]
@@ -165,6 +165,13 @@ pub fn last_event(denial: &Denial, id: &Id, era: Era, request_id: &str) -> Bytes
     Bytes::from(format!("event: message\ndata: {body}\n\n"))
 }
 
+/// The same for every request that is still open; `None` without one.
+pub fn last_events(denial: &Denial, ids: &[Id], era: Era, request_id: &str) -> Option<Released> {
+    let events = ids.iter().map(|id| last_event(denial, id, era, request_id));
+    let joined = events.flat_map(|event| event.to_vec()).collect::<Vec<u8>>();
+    (!ids.is_empty()).then(|| Released::own(joined))
+}
+
 /// The answer that takes the place of one that a legacy client can no longer have.
 pub fn lost(denial: &Denial, id: &Id, request_id: &str) -> String {
     error(row(denial.reason, Era::Legacy).code, denial, Some(id), request_id)
@@ -188,6 +195,11 @@ pub fn draining() -> Denial {
 /// The refusal of a caller whose authorization has ended.
 pub fn caller_lost() -> Denial {
     Denial::new(Reason::InvalidToken, "what was shown is not accepted here any more")
+}
+
+/// The refusal of what another replica has and does not serve.
+pub fn replica_lost() -> Denial {
+    Denial::new(Reason::ReplicaLost, "the replica that keeps this session does not answer")
 }
 
 /// The refusal of what a new configuration no longer serves.

@@ -14,12 +14,14 @@ mod line;
 mod passed_session;
 
 use broker::{Founding, Way};
-use known::{Knowledge, expect, is_repeatable};
+use known::{Knowledge, is_repeatable};
 
 use crate::authorize;
 use crate::bridge::lines::Line;
 use crate::context::{Active, Gateway};
 use crate::drain::{Phase, reached};
+use crate::errand::PassedRequest;
+use crate::expected::Expect;
 use crate::forward::{Dispatch, Inbound, Leg, Use, send};
 use crate::headers::{self, Stamp};
 use crate::identify::{Guest, Source, Standing, Trace, source};
@@ -27,13 +29,14 @@ use crate::intake::{self, BodyFault, BodyRoom};
 use crate::metrics::Stage;
 use crate::peers::Relayed;
 use crate::record::RecordGuard;
-use crate::reply::{caller_lost, draining, route_removed};
-use crate::respond::{Expect, Respond, unrouted, unwelcome};
+use crate::reply::draining;
+use crate::respond::Respond;
 use crate::sealing::SessionField;
 use crate::session::one::Rest;
 use crate::session::{Client, End};
 use crate::shares::Share;
 use crate::upstreams::pool::Pool;
+use answer::write_limits;
 use away::Away;
 use bytes::Bytes;
 use http::header::{HOST, ORIGIN, USER_AGENT};
@@ -382,7 +385,7 @@ impl<'a> Passage<'a> {
     fn clear(&mut self, brokered: Brokered) -> Result<Route, Halt> {
         let Brokered { active, server, reading } = &brokered;
         let messages = reading.messages();
-        let expect = self.awaiting(expect(reading, server, self.request.version));
+        let expect = self.awaiting(Expect::of(reading, server, self.request.version));
         let refused = |denial| halt(denial, Knowledge::of(&expect, server.http_status));
         if self.connection.gateway.drain.phase() >= Phase::Expired {
             return Err(refused(draining()));
@@ -437,35 +440,33 @@ impl<'a> Passage<'a> {
         self.record.begin_forwarding(&pool);
         let gateway = Arc::clone(self.connection.gateway);
         let mut phase = gateway.drain.watch();
+        let headers = &self.request.headers;
+        let request = PassedRequest { gateway: &gateway, headers, upstream: &upstream, pool: &pool };
         let mut respond = Respond {
-            gateway: &gateway,
+            request,
+            client,
             record: &mut self.record,
             stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
-            upstream: &upstream,
-            pool: &pool,
-            headers: &self.request.headers,
             expect,
-            phase: phase.clone(),
-            write_timeout: self.connection.listener.limits.write_timeout,
-            deadline: None,
+            limits: write_limits(self.connection),
             home: None,
             session,
             room: None,
             pass: RawPass::of_passed_message(),
         };
-        let stop_at = if respond.expect.endless { Phase::Draining } else { Phase::Expired };
         let mut sending = Box::pin(send(leg, Arc::clone(&gateway.estate.resolver)));
         let sent = tokio::select! {
             // An answer that is there is passed on, whatever else has happened.
             biased;
             sent = &mut sending => sent,
-            () = client.gone() => {
-                respond.abandoned(sending);
+            () = respond.client.gone() => {
+                // A session that is being founded is waited for, to be ended: nobody will ever use it.
+                if respond.expect.founds_session {
+                    request.delete_founded(sending);
+                }
                 return End::Broken;
             }
-            () = unrouted(&gateway, &respond.expect, &upstream) => Err(route_removed().into()),
-            () = unwelcome(&gateway, &respond.expect) => Err(caller_lost().into()),
-            () = reached(&mut phase, stop_at) => Err(draining().into()),
+            denial = respond.expect.withdrawn(&gateway, &upstream, &mut phase) => Err(denial.into()),
         };
         respond.record.end_upstream_wait();
         if let (Ok(exchange), Some(founding)) = (&sent, founding)
@@ -476,11 +477,8 @@ impl<'a> Passage<'a> {
             return Box::pin(self.broker(founding.brokered, client)).await;
         }
         let end = match sent {
-            Ok(exchange) => respond.run(exchange, client).await,
-            Err(failure) => {
-                respond.failed(&failure);
-                End::Refused(failure.denial)
-            }
+            Ok(exchange) => respond.run(exchange).await,
+            Err(failure) => respond.failed(failure),
         };
         match end {
             End::Refused(denial) => {

@@ -1,9 +1,11 @@
 //! One request's way in and its answer's way out, over whichever HTTP its connection speaks.
 
 pub mod one;
+mod timed;
+
+pub use timed::{WriteLimits, in_time, unless_expired};
 
 use crate::headers::{Field, head};
-use crate::patience::patient;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -12,10 +14,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::{Error, ErrorType};
 use pingora_http::ResponseHeader;
 use portunus_filters::{Denial, RawPass, Released};
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::time::Duration;
 
 /// A client that waits for an answer.
 pub enum Client {
@@ -208,22 +207,6 @@ pub fn head_of(status: StatusCode, fields: &[Field<'_>], length: Option<usize>) 
         headers.append(name, HeaderValue::from_bytes(value).map_err(io::Error::other)?);
     }
     Ok(ReleasedHead::own(head(status, headers)))
-}
-
-/// Bounds a write in time.
-///
-/// # Errors
-/// What the write gives, or that its time is over.
-pub async fn in_time<T>(
-    within: Duration,
-    write: Pin<&mut impl Future<Output = io::Result<T>>>,
-) -> io::Result<T> {
-    patient(within, write).await.unwrap_or_else(|| Err(timed_out()))
-}
-
-/// What a client that takes too long amounts to.
-pub fn timed_out() -> io::Error {
-    io::ErrorKind::TimedOut.into()
 }
 
 fn fault(error: &Error) -> BodyError {

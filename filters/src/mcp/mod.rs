@@ -17,6 +17,7 @@ pub mod rewrite;
 mod scan;
 mod sentinel;
 pub mod sse;
+mod summary;
 pub mod tree;
 pub mod uri;
 
@@ -26,6 +27,7 @@ pub use late_id::LateId;
 pub use method::Method;
 pub use revision::Revision;
 pub use scan::{Fault, check, text};
+pub use summary::{Answer, Summary};
 
 /// A half-open byte range of a message body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

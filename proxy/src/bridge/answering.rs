@@ -5,12 +5,12 @@
 //! client takes JSON alone.
 
 use super::replay::Pen;
-use crate::drain::{Phase, reached};
+use crate::drain::Phase;
 use crate::headers::{Field, MCP_SESSION_ID, Stamp};
 use crate::offload::INLINE_BYTES;
 use crate::record::RecordGuard;
 use crate::reply;
-use crate::session::{Client, End, head_of, in_time, timed_out};
+use crate::session::{Client, End, head_of, in_time, unless_expired};
 use crate::shares::Share;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING};
@@ -286,12 +286,7 @@ impl Answering<'_> {
         fields.extend(self.stamp.fields());
         let timeout = self.write_timeout.saturating_mul(turns(bytes));
         let written = pin!(write_pieces(client, (status, &fields), pieces, bytes));
-        let written = tokio::select! {
-            biased;
-            written = in_time(timeout, written) => written,
-            () = reached(&mut self.phase, Phase::Expired) => Err(timed_out()),
-        };
-        if written.is_err() {
+        if unless_expired(&mut self.phase, timeout, written).await.is_err() {
             return End::Broken;
         }
         self.record.add_sent(bytes, 0);
@@ -311,11 +306,7 @@ impl Answering<'_> {
         let length = text.len();
         let Sink::Client(client) = &mut self.sink else { return Ok(()) };
         let written = pin!(client.write(text));
-        tokio::select! {
-            biased;
-            written = in_time(self.write_timeout.saturating_mul(turns(length)), written) => written?,
-            () = reached(&mut self.phase, Phase::Expired) => return Err(timed_out()),
-        }
+        unless_expired(&mut self.phase, self.write_timeout.saturating_mul(turns(length)), written).await?;
         self.record.add_sent(length, events);
         Ok(())
     }

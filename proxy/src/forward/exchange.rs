@@ -1,6 +1,8 @@
 //! Reads the body of an answer piece by piece.
 
 use super::{Failure, Reach};
+use crate::offload::{no_room, room_for};
+use crate::shares::Share;
 use crate::upstreams::pool::Checkout;
 use crate::upstreams::wire::Head;
 use bytes::Bytes;
@@ -18,6 +20,31 @@ pub struct Exchange {
     pub checkout: Checkout,
     /// When the call as a whole is over, if it has an end.
     pub deadline: Option<Instant>,
+}
+
+/// What comes next of a body that is held in part.
+pub enum Piece {
+    /// There is room for so many bytes of it.
+    Room(usize),
+    /// More of it.
+    Chunk(Bytes),
+    /// It is complete.
+    End,
+}
+
+impl Piece {
+    fn of(read: Option<Bytes>) -> Piece {
+        read.map_or(Piece::End, Piece::Chunk)
+    }
+}
+
+/// How much of a body is held.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Held {
+    /// Bytes that are held now.
+    pub now: usize,
+    /// Most that will be.
+    pub most: usize,
 }
 
 /// How long an answer is waited for.
@@ -52,6 +79,39 @@ impl Exchange {
         Some(arrived.map_err(|fault| Failure::broken(fault.to_string())))
     }
 
+    /// What comes next of a body of which some is held, if it has come already and needs no room.
+    pub fn ready(&mut self, held: Held, room: Option<&Share>) -> Option<Result<Piece, Failure>> {
+        if self.room_for(held, room).is_some() {
+            return None;
+        }
+        Some(self.arrived()?.map(Piece::of))
+    }
+
+    /// Waits for what comes next of a body of which some is held: what is not short waits for `room` first.
+    ///
+    /// # Errors
+    /// As [`Exchange::read`].
+    pub async fn next(
+        &mut self,
+        held: Held,
+        room: &mut Option<Share>,
+        patience: Patience,
+    ) -> Result<Piece, Failure> {
+        let Some(bytes) = self.room_for(held, room.as_ref()) else {
+            return self.read(patience).await.map(Piece::of);
+        };
+        let until = patience.until.or_else(|| Some(Instant::now() + patience.idle?));
+        let whole = self.checkout.offload().room(self.checkout.owner(), bytes);
+        let whole = Patience { idle: None, until }.bound(whole).await;
+        *room = Some(whole.map_err(|_| no_room())?);
+        Ok(Piece::Room(bytes))
+    }
+
+    /// The room to ask for before more of a body is read, of which some is held; `None` if it has enough.
+    pub fn room_for(&self, held: Held, room: Option<&Share>) -> Option<usize> {
+        room_for(held.now, self.head.framing.length(), held.most, room)
+    }
+
     /// Waits for the next piece of the body; `None` at its end. Safe to cancel.
     ///
     /// # Errors
@@ -69,6 +129,12 @@ impl Failure {
     pub fn broken(cause: String) -> Failure {
         let denial = Denial::new(Reason::UpstreamUnavailable, "the server broke off within its answer");
         Failure { cause, pending: false, reach: Reach::Failing, ..Failure::from(denial) }
+    }
+
+    /// A stream that ended before its call was answered.
+    pub fn unanswered() -> Failure {
+        let detail = "the server ended its stream without an answer";
+        Failure { pending: false, ..Denial::new(Reason::UpstreamUnavailable, detail).into() }
     }
 
     /// The failure that the status of an answer is, whatever its body says.

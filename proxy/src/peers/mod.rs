@@ -17,6 +17,7 @@ mod relay;
 mod window;
 
 pub use assertion::{Assertion, Relayed};
+pub use pulse::silence;
 pub use receive::Verdict;
 pub use relay::{Passenger, PeerFailure, relay};
 

@@ -50,6 +50,15 @@ enum Sign {
     Nothing,
 }
 
+/// Returns when the replica that serves an answer falls silent; never without one.
+pub async fn silence(home: Option<&Arc<Member>>, gateway: &Arc<Gateway>) {
+    match home {
+        // Boxed: no other answer needs the room.
+        Some(home) => Box::pin(home.falls_silent(gateway)).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Member {
     /// Returns when the replica answers nothing any more, after about 7 s of that. Safe to cancel.
     pub async fn falls_silent(self: &Arc<Self>, gateway: &Arc<Gateway>) {

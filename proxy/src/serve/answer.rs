@@ -1,12 +1,12 @@
 //! Answers of our own on a session: refusals and preflights.
 
-use super::{Knowledge, Passage};
+use super::{Connection, Knowledge, Passage};
 use crate::drain::Phase;
 use crate::headers::Stamp;
 use crate::identify::for_more;
 use crate::intake;
 use crate::reply;
-use crate::session::{Client, End, ReleasedHead, in_time};
+use crate::session::{Client, End, ReleasedHead, WriteLimits, in_time};
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
@@ -116,4 +116,10 @@ impl Passage<'_> {
             Err(_) => End::Broken,
         }
     }
+}
+
+/// How long the client of a request may take for its answer.
+pub(super) fn write_limits(connection: Connection<'_>) -> WriteLimits {
+    let timeout = connection.listener.limits.write_timeout;
+    WriteLimits { timeout, phase: connection.gateway.drain.watch(), deadline: None }
 }

@@ -1,18 +1,21 @@
 //! Messages about state that another replica keeps.
 
-use super::{Brokered, Passage, expect, is_repeatable};
+use super::{Brokered, Connection, Passage, is_repeatable, write_limits};
 use crate::bridge;
 use crate::context::Active;
+use crate::errand::PassedRequest;
+use crate::expected::Expect;
 use crate::headers::{Stamp, is_stamped};
 use crate::metrics::Stage;
 use crate::peers::{Line, Member, Passenger, PeerFailure, Relayed, Where, relay};
-use crate::respond::{Expect, Respond};
+use crate::reply::replica_lost;
+use crate::respond::Respond;
 use crate::sealing::{Binding, CallerKey, Home, SessionField};
 use crate::session::{Client, End};
 use bytes::Bytes;
 use portunus_config::VirtualServer;
 use portunus_filters::message::Reading;
-use portunus_filters::{Denial, Kind, RawPass, Reason};
+use portunus_filters::{Kind, RawPass};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -61,7 +64,7 @@ impl Passage<'_> {
     pub(super) async fn send_on(&mut self, away: Away, client: &mut Client) -> End {
         let Away { server, reading, active, body, member, home } = away;
         let gateway = Arc::clone(self.connection.gateway);
-        let expect = self.awaiting(expect(&reading, &server, self.request.version));
+        let expect = self.awaiting(Expect::of(&reading, &server, self.request.version));
         let expect = Expect { elsewhere: true, ..expect };
         let expect = self.taken(&server, expect);
         let known = self.known_elsewhere(&server, &expect);
@@ -93,7 +96,7 @@ impl Passage<'_> {
                 if is_stamped(&exchange.head.headers, &self.arrival.request_id) {
                     self.record.leave_to_replica();
                 }
-                let end = self.respond((&member, &line), expect).run(exchange, client).await;
+                let end = self.respond((&member, &line), expect, client).run(exchange).await;
                 return match end {
                     End::Refused(denial) => self.refuse(&denial, &known, client).await,
                     end => end,
@@ -111,8 +114,7 @@ impl Passage<'_> {
             return Box::pin(self.broker(Brokered { active, server, reading }, client)).await;
         }
         self.record.note_cause(&failure.to_string());
-        let denial = Denial::new(Reason::ReplicaLost, "the replica that keeps this session does not answer");
-        self.refuse(&denial, &known, client).await
+        self.refuse(&replica_lost(), &known, client).await
     }
 
     /// What the other replica is to believe of the request.
@@ -129,18 +131,21 @@ impl Passage<'_> {
         }
     }
 
-    fn respond<'r>(&'r mut self, (home, line): (&'r Arc<Member>, &'r Line), expect: Expect) -> Respond<'r> {
+    fn respond<'r>(
+        &'r mut self,
+        (home, line): (&'r Arc<Member>, &'r Line),
+        expect: Expect,
+        client: &'r mut Client,
+    ) -> Respond<'r> {
+        let Connection { gateway, .. } = self.connection;
+        let (headers, upstream, pool) = (&self.request.headers, &line.upstream, &line.pool);
         Respond {
-            gateway: self.connection.gateway,
+            request: PassedRequest { gateway, headers, upstream, pool },
+            client,
             record: &mut self.record,
             stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
-            upstream: &line.upstream,
-            pool: &line.pool,
-            headers: &self.request.headers,
             expect,
-            phase: self.connection.gateway.drain.watch(),
-            write_timeout: self.connection.listener.limits.write_timeout,
-            deadline: None,
+            limits: write_limits(self.connection),
             home: Some(home),
             session: SessionField::AsItCame,
             room: None,

@@ -1,14 +1,14 @@
 //! Which messages are served here instead of forwarded as they are, and how that begins.
 
 use super::line::Old;
-use super::{Brokered, Connection, Halt, Knowledge, Passage, Route, expect};
+use super::{Brokered, Connection, Halt, Knowledge, Passage, Route};
 use crate::bridge::answering::{Answering, Sink};
 use crate::bridge::{self, Desk, http_sse};
 use crate::context::{Active, Gateway, MessageSnapshot};
+use crate::expected::Expect;
 use crate::forward::{Exchange, Inbound};
 use crate::headers::{MCP_SESSION_ID, Stamp, Upward, unchanged};
 use crate::identify::{Source, Standing, Trace};
-use crate::respond::Expect;
 use crate::sealing::{Binding, CallerKey, SessionName};
 use crate::session::{Client, End};
 use crate::talk::Place;
@@ -161,7 +161,7 @@ impl Passage<'_> {
         };
         match end {
             End::Refused(denial) => {
-                let expected = expect(&reading, &server, self.request.version);
+                let expected = Expect::of(&reading, &server, self.request.version);
                 let known = Knowledge::of(&expected, server.http_status);
                 Box::pin(self.refuse(&denial, &known, client)).await
             }

@@ -1,11 +1,9 @@
 //! What is known of a message for its answer, and for a refusal of it.
 
+use crate::expected::Expect;
 use crate::reply::Refused;
-use crate::respond::Expect;
-use http::Version;
-use portunus_config::{HttpStatus, VirtualServer};
+use portunus_config::HttpStatus;
 use portunus_filters::mcp::Id;
-use portunus_filters::message::Reading;
 use portunus_filters::{Era, Kind, Message};
 
 /// What a refusal may use of a message.
@@ -42,33 +40,6 @@ impl Knowledge {
             method: self.method.as_ref(),
             http_status: self.http_status,
         }
-    }
-}
-
-/// What the client waits for, from what it sent.
-pub(super) fn expect(reading: &Reading, server: &VirtualServer, version: Version) -> Expect {
-    let (messages, batch) = (reading.messages(), matches!(reading, Reading::Batch(_)));
-    let requests = || messages.iter().filter(|message| message.kind == Kind::Request);
-    let kind = match (requests().next(), messages.first()) {
-        (Some(_), _) => Kind::Request,
-        (None, Some(first)) => first.kind,
-        (None, None) => Kind::Notification,
-    };
-    let rule = |test: fn(&portunus_filters::mcp::method::Rules) -> bool| {
-        messages.iter().filter_map(|message| message.method.as_ref()?.rules()).any(test)
-    };
-    Expect {
-        kind,
-        era: messages.first().map_or(Era::Legacy, |message| message.era),
-        open: requests().filter_map(|message| message.id.clone()).collect(),
-        method: messages.first().and_then(|message| message.method.clone()).filter(|_| !batch),
-        batch,
-        endless: kind == Kind::Stream || rule(|rules| rules.endless),
-        founds_session: rule(|rules| rules.name == "initialize"),
-        server: server.id.clone(),
-        elsewhere: false,
-        http_1_0: version == Version::HTTP_10,
-        standing: None,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{Brokered, Passage};
 use crate::bridge;
+use crate::expected::Expect;
 use crate::headers::MCP_SESSION_ID;
-use crate::respond::Expect;
 use crate::sealing::{CallerKey, NewSession, PassedSession, SessionField, SessionToken, UpstreamMark};
 use http::HeaderValue;
 use portunus_config::VirtualServer;

@@ -403,10 +403,7 @@ impl Legacy {
             self.resuming = Some(Box::pin(sleep(self.resume.retry.unwrap_or(RETRY.0).min(RETRY.1))));
             return Ok(None);
         }
-        Err(failure.unwrap_or_else(|| {
-            let detail = "the server ended its stream without an answer";
-            Failure { pending: false, ..Denial::new(Reason::UpstreamUnavailable, detail).into() }
-        }))
+        Err(failure.unwrap_or_else(Failure::unanswered))
     }
 
     /// A refusal in words that only a modern server uses.

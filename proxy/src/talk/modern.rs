@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Method};
 use portunus_filters::mcp::bridge::{self, ParamHeader, Parts, Put};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Id, Remarks, Revision, Shape};
-use portunus_filters::{Denial, Era, Kind, Reason};
+use portunus_filters::{Era, Kind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -298,10 +298,7 @@ impl Modern {
 
     /// The answer ended without being one.
     fn ended(&self, common: &Common) -> Failure {
-        let Some(status) = self.course.refusal() else {
-            let detail = "the server ended its stream without an answer";
-            return Failure { pending: false, ..Denial::new(Reason::UpstreamUnavailable, detail).into() };
-        };
+        let Some(status) = self.course.refusal() else { return Failure::unanswered() };
         if is_about_message(status) {
             common.gateway.estate.contradicted(&common.place, Era::Modern);
         }
