@@ -10,7 +10,7 @@ use http::StatusCode;
 use portunus_base::text::json;
 use portunus_config::HttpStatus;
 use portunus_filters::mcp::{Id, Method};
-use portunus_filters::{Denial, Era, Kind, Reason, Released};
+use portunus_filters::{Denial, Era, Kind, Reason};
 
 /// What is known of the message that is refused.
 #[derive(Debug, Default)]
@@ -166,10 +166,10 @@ pub fn last_event(denial: &Denial, id: &Id, era: Era, request_id: &str) -> Bytes
 }
 
 /// The same for every request that is still open; `None` without one.
-pub fn last_events(denial: &Denial, ids: &[Id], era: Era, request_id: &str) -> Option<Released> {
+pub fn last_events(denial: &Denial, ids: &[Id], era: Era, request_id: &str) -> Option<Bytes> {
     let events = ids.iter().map(|id| last_event(denial, id, era, request_id));
     let joined = events.flat_map(|event| event.to_vec()).collect::<Vec<u8>>();
-    (!ids.is_empty()).then(|| Released::own(joined))
+    (!ids.is_empty()).then(|| joined.into())
 }
 
 /// The answer that takes the place of one that a legacy client can no longer have.

@@ -22,7 +22,7 @@ const PLACES: &[(&str, &[(&str, usize)])] = &[
     ("proxy/src/bridge/streams.rs", &[("own", 2), ("translated", 2)]),
     ("proxy/src/edge.rs", &[("head own", 1), ("own", 1)]),
     ("proxy/src/edge/peer.rs", &[("head own", 1), ("own", 1)]),
-    ("proxy/src/respond/events.rs", &[("own", 3)]),
+    ("proxy/src/respond/events.rs", &[("own", 2)]),
     ("proxy/src/respond/mod.rs", &[("head passed", 1)]),
     ("proxy/src/serve.rs", &[("pass of_passed_message", 1)]),
     ("proxy/src/serve/answer.rs", &[("head own", 2), ("own", 2)]),

@@ -182,7 +182,6 @@ const BOUNDED: &[(&str, &[&str])] = &[
     (
         "one message, for as long as it is served, or its connection reads",
         &[
-            "Message.announcement",
             "Arrived.event_id",
             "Arrived.event_name",
             "Content.answer",

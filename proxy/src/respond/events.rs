@@ -133,10 +133,10 @@ impl Respond<'_> {
             (!resumes).then(|| last_events(&failure.denial, open, era, self.stamp.request_id)).flatten()
         } else {
             self.record.note_answer(progress.rpc_error);
-            self.expect.open.first().filter(|_| endless).map(listen_complete).map(Released::own)
+            self.expect.open.first().filter(|_| endless).map(listen_complete)
         };
         if let Some(text) = text
-            && self.write(text, 1).await.is_err()
+            && self.write(Released::own(text), 1).await.is_err()
         {
             return End::Broken;
         }
