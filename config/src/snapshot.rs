@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portunus_filters::Controls;
 use portunus_filters::mcp::Bounds;
+use portunus_filters::{AnswerBound, Controls};
 
 use crate::identity::{Identities, Profile};
 use crate::members::{Choice, Member, NamePolicy};
@@ -120,6 +120,8 @@ pub struct VirtualServer {
     pub bounds: Bounds,
     /// Largest request body; `None` leaves it to the listener. A listener's limit is never exceeded.
     pub max_body_bytes: Option<usize>,
+    /// How much of an answer is held so that filters can read it.
+    pub answers: AnswerBound,
     /// How refusals of calls show in HTTP.
     pub http_status: HttpStatus,
     /// What is asked of callers; `None` asks nothing.

@@ -1,5 +1,6 @@
 //! Inspectors read, change or refuse the texts of servers before the client of a message has them.
 
+use crate::answer_bound::{AnswerBound, Beyond, LongTexts};
 use crate::filters::place_of;
 use crate::mcp::bridge::Question;
 use crate::released::{Channel, Released, ReleasedQuestion};
@@ -35,6 +36,14 @@ pub trait Inspector: fmt::Debug + Any + Send + Sync {
     /// The [`Denial`] of a text that the client may not have.
     fn inspect<'t>(&self, channel: Channel, text: &'t str) -> Result<Cow<'t, str>, Denial>;
 
+    /// Judges a text by its length, which is too long to be read.
+    ///
+    /// # Errors
+    /// The [`Denial`] of a text that the client may not have.
+    fn check_length(&self, _length: usize) -> Result<(), Denial> {
+        Ok(())
+    }
+
     /// What the call is inspected by from here on, where a later message goes on with it for which the filter made `later`;
     /// `None` if that takes the place of this one.
     fn joined(&self, _later: &dyn Inspector) -> Option<Arc<dyn Inspector>> {
@@ -44,7 +53,11 @@ pub trait Inspector: fmt::Debug + Any + Send + Sync {
 
 /// The inspectors of one message, in the order of their filters.
 #[derive(Clone, Debug, Default)]
-pub struct Inspectors(Option<Arc<[FilterInspector]>>);
+pub struct Inspectors {
+    all: Option<Arc<Vec<FilterInspector>>>,
+    /// `None` reads texts within the default bound, and counts none.
+    long: Option<Arc<LongTexts>>,
+}
 
 /// The inspector of one filter.
 #[derive(Clone, Debug)]
@@ -58,16 +71,25 @@ impl Inspectors {
     pub(crate) fn new(all: Vec<(&'static str, Arc<dyn Inspector>)>) -> Inspectors {
         let named = |(filter, inspector)| FilterInspector { filter, inspector };
         let all: Vec<_> = all.into_iter().map(named).collect();
-        Inspectors((!all.is_empty()).then(|| all.into()))
+        Inspectors { all: (!all.is_empty()).then(|| Arc::new(all)), long: None }
+    }
+
+    /// The same, which read texts within the bound of `long`.
+    pub(crate) fn bounded(self, long: Option<Arc<LongTexts>>) -> Inspectors {
+        Inspectors { long, ..self }
     }
 
     fn all(&self) -> &[FilterInspector] {
-        self.0.as_deref().unwrap_or_default()
+        self.all.as_ref().map_or(&[], |all| all)
+    }
+
+    fn bound(&self) -> AnswerBound {
+        self.long.as_ref().map(|long| long.bound()).unwrap_or_default()
     }
 
     /// True if texts pass as they are, unread.
     pub fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.all.is_none()
     }
 
     /// True if texts on a channel are read.
@@ -80,8 +102,12 @@ impl Inspectors {
         self.all().iter().find_map(|one| (&*one.inspector as &dyn Any).downcast_ref())
     }
 
-    /// Adds the inspectors of a message that goes on with this one: each filter makes one of both of its own.
+    /// Adds the inspectors of a message that goes on with this one: each filter makes one of both of its own. Its bound, if
+    /// it has one, takes the place of this one's.
     pub fn add(&mut self, later: &Inspectors) {
+        if later.long.is_some() {
+            self.long.clone_from(&later.long);
+        }
         if later.is_empty() {
             return;
         }
@@ -96,15 +122,20 @@ impl Inspectors {
             }
         }
         all.sort_by_key(|one| place_of(one.filter));
-        self.0 = Some(all.into());
+        self.all = Some(Arc::new(all));
     }
 
     /// Releases a text of a server, as the client may have it and in the words of the server.
     ///
     /// # Errors
-    /// The [`Denial`] of the first that refuses it; [`Reason::UpstreamMalformed`] if it has to be read and is no text.
+    /// The [`Denial`] of the first that refuses it; [`Reason::UpstreamMalformed`] if it has to be read and is no text;
+    /// [`Reason::ResultTooLarge`] if it has to be read and is longer than what is held for that.
     pub fn release(&self, channel: Channel, text: &Bytes) -> Result<Released, Denial> {
         if !self.reads(channel) {
+            return Ok(Released::inspected(channel, text.clone()));
+        }
+        if text.len() > self.bound().hold {
+            self.admit_long(channel, text.len())?;
             return Ok(Released::inspected(channel, text.clone()));
         }
         let read = std::str::from_utf8(text)
@@ -122,15 +153,39 @@ impl Inspectors {
         Ok(Released::inspected(channel, permitted))
     }
 
+    /// Lets a text pass unread that is longer than what is held, where that is the rule.
+    fn admit_long(&self, channel: Channel, length: usize) -> Result<(), Denial> {
+        for one in self.all().iter().filter(|one| one.inspector.reads(channel)) {
+            one.inspector.check_length(length)?;
+        }
+        let AnswerBound { hold, beyond } = self.bound();
+        if let Some(long) = &self.long {
+            long.count();
+        }
+        match beyond {
+            Beyond::Pass => Ok(()),
+            Beyond::Block => {
+                let detail = format!(
+                    "the answer has to be read, and is longer than the {hold} bytes that are held for that"
+                );
+                Err(Denial::new(Reason::ResultTooLarge, detail).with("maxResultBytes", hold.to_string()))
+            }
+        }
+    }
+
     /// Releases a text that was written in pieces: as it is, or in one piece if it is read.
     ///
     /// # Errors
     /// As [`Inspectors::release`].
     pub fn release_pieces(&self, channel: Channel, pieces: Vec<Bytes>) -> Result<Vec<Released>, Denial> {
-        if self.reads(channel) {
+        let length = pieces.iter().map(Bytes::len).sum();
+        if self.reads(channel) && length <= self.bound().hold {
             return Ok(vec![self.release(channel, &pieces.concat().into())?]);
         }
-        pieces.iter().map(|piece| self.release(channel, piece)).collect()
+        if self.reads(channel) {
+            self.admit_long(channel, length)?;
+        }
+        Ok(pieces.into_iter().map(|piece| Released::inspected(channel, piece)).collect())
     }
 
     /// Releases a question, as the client may have it.
@@ -159,7 +214,9 @@ impl Inspectors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer_bound::LongTextObserver;
     use crate::call::AnswerRules;
+    use std::sync::Mutex;
 
     #[derive(Debug)]
     struct Shouts;
@@ -233,6 +290,74 @@ mod tests {
         for channel in [Channel::List, Channel::ServerInfo] {
             assert_eq!(rules.release(channel, &text).unwrap().text(), "{    }", "{channel:?}");
         }
+    }
+
+    #[derive(Clone, Debug, Default)]
+    struct Observed(Arc<Mutex<Vec<Beyond>>>);
+
+    impl LongTextObserver for Observed {
+        fn observe(&self, beyond: Beyond) {
+            self.0.lock().unwrap().push(beyond);
+        }
+    }
+
+    fn bound_to(hold: usize, beyond: Beyond, observed: &Observed) -> Option<Arc<LongTexts>> {
+        Some(Arc::new(LongTexts::new(AnswerBound { hold, beyond }, Box::new(observed.clone()))))
+    }
+
+    #[test]
+    fn text_beyond_the_bound_is_blocked_or_passed_unread_and_observed() {
+        let (short, long) = (Bytes::from_static(b"abcd"), Bytes::from_static(b"abcde"));
+        for (beyond, expected) in [(Beyond::Block, Err(Reason::ResultTooLarge)), (Beyond::Pass, Ok("abcde"))]
+        {
+            let observed = Observed::default();
+            let long_texts = bound_to(4, beyond, &observed);
+            let reading = inspectors(vec![Arc::new(Appends("f"))]).bounded(long_texts.clone());
+            for channel in [Channel::Result, Channel::Error, Channel::StreamNotification, Channel::List] {
+                assert_eq!(reading.release(channel, &short).unwrap().text(), "abcdf", "{channel:?}");
+                let released = reading.release(channel, &long);
+                let released = released.as_ref().map(Released::text).map_err(|denial| denial.reason);
+                assert_eq!(released, expected, "{beyond:?} {channel:?}");
+            }
+            let pieces = vec![short.clone(), short.clone()];
+            let pieces = reading.release_pieces(Channel::List, pieces).map(|pieces| pieces.len());
+            assert_eq!(pieces.ok(), (beyond == Beyond::Pass).then_some(2));
+            assert_eq!(*observed.0.lock().unwrap(), vec![beyond; 5], "the short ones are not counted");
+            let counts = if beyond == Beyond::Block { (5, 0) } else { (0, 5) };
+            assert_eq!(long_texts.unwrap().counts(), counts);
+        }
+    }
+
+    #[test]
+    fn text_that_nobody_reads_has_no_bound() {
+        let observed = Observed::default();
+        let text = Bytes::from_static(b"abcde");
+        let released =
+            inspectors(vec![]).bounded(bound_to(1, Beyond::Block, &observed)).release(Channel::Result, &text);
+        assert_eq!(released.unwrap().text(), "abcde");
+        assert!(observed.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn length_that_policy_allows_holds_for_text_that_passes_unread() {
+        let rules = Inspectors::new(vec![ruled(AnswerRules::new(Vec::new(), Some(8)))]);
+        let rules = rules.bounded(bound_to(4, Beyond::Pass, &Observed::default()));
+        assert_eq!(rules.release(Channel::Result, &Bytes::from_static(b"12345678")).unwrap().len(), 8);
+        let refused = rules.release(Channel::Result, &Bytes::from_static(b"123456789")).unwrap_err();
+        assert_eq!(refused.reason, Reason::ResultTooLarge);
+        assert!(refused.detail.contains("8 bytes that this caller"), "{}", refused.detail);
+    }
+
+    #[test]
+    fn call_that_is_taken_up_is_observed_under_its_present_request() {
+        let (first, second) = (Observed::default(), Observed::default());
+        let appending = || inspectors(vec![Arc::new(Appends("f"))]);
+        let mut call = appending().bounded(bound_to(4, Beyond::Pass, &first));
+        call.add(&appending());
+        call.release(Channel::Result, &Bytes::from_static(b"abcde")).unwrap();
+        call.add(&appending().bounded(bound_to(4, Beyond::Pass, &second)));
+        call.release(Channel::Result, &Bytes::from_static(b"abcde")).unwrap();
+        assert_eq!([first, second].map(|observed| observed.0.lock().unwrap().len()), [1, 1]);
     }
 
     #[test]

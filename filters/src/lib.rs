@@ -10,6 +10,7 @@
 //! code that a proxy enforces.
 
 pub mod admission;
+pub mod answer_bound;
 pub mod authorize;
 pub mod call;
 pub mod controls;
@@ -27,6 +28,7 @@ pub mod released;
 pub mod text_marker;
 
 pub use admission::{Admission, Admitted, Admitting, Hold, Holds, QueueTicket, Turned, Turns};
+pub use answer_bound::{AnswerBound, Beyond, LongTextObserver, LongTexts};
 pub use call::{Call, Target, Verdict};
 pub use controls::{Control, Controls, Demands, Profile};
 pub use facts::{Class, Risk, ToolFacts, Unmet};

@@ -5,6 +5,7 @@
 //! forwarding takes nothing else, so a path that skips the filters does not compile.
 
 use crate::admission::{Admission, Admitted, Admitting, Turns};
+use crate::answer_bound::LongTexts;
 use crate::call::{Call, Edit, Target, Verdict, splice};
 use crate::filters::place_of;
 use crate::gate::Judged;
@@ -154,6 +155,11 @@ impl Cleared {
     /// The inspectors of texts of servers that are for its sender.
     pub fn inspectors(&self) -> &Inspectors {
         &self.inspectors
+    }
+
+    /// The same, whose inspectors read texts within the bound of `long`.
+    pub fn bounded(self, long: Option<Arc<LongTexts>>) -> Cleared {
+        Cleared { inspectors: self.inspectors.bounded(long), ..self }
     }
 
     /// The message as it may leave, if a filter changed it.

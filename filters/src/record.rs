@@ -65,6 +65,10 @@ pub struct Record {
     pub proven: bool,
     /// The decision of the policy.
     pub judged: Option<Arc<Judged>>,
+    /// Texts that its client did not get, since they had to be read and are longer than what is held for that.
+    pub texts_blocked: u64,
+    /// Such texts that its client got unread.
+    pub texts_unread: u64,
     /// From its arrival to its end.
     pub elapsed: Duration,
     /// The part of that in which its upstream was waited for.

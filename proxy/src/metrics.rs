@@ -15,7 +15,7 @@ use process::ProcessMetrics;
 pub use upstreams::{UpstreamMetrics, UpstreamsMetrics};
 
 use portunus_config::{Snapshot, VirtualServer};
-use portunus_filters::{FILTERS, Reason, Status};
+use portunus_filters::{Beyond, FILTERS, Reason, Status};
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -81,6 +81,7 @@ pub struct Metrics {
     /// What the gateway said to upstreams on its own.
     pub errands: IntCounterVec,
     untold: IntCounterVec,
+    long_texts: IntCounterVec,
     /// Sizes of the tables that outlive messages.
     pub tables: IntGaugeVec,
     servers: RwLock<HashMap<Arc<str>, Arc<ServerMetrics>>>,
@@ -178,7 +179,6 @@ impl Metrics {
         let durations =
             HistogramOpts::new("mcp_request_duration_seconds", "Time from first byte to last byte of a call")
                 .buckets(CALL_BUCKETS.to_vec());
-        let denials = counters("mcp_denials_total", "Refusals by reason", &["reason"])?;
         let (stages, filters) = stages(&registry)?;
         Ok(Metrics {
             requests: counters(
@@ -188,11 +188,7 @@ impl Metrics {
             )?,
             durations: keep(&registry, HistogramVec::new(durations, &["server_name", "tool_name"])?)?,
             errors: counters("mcp_errors_total", "Failed messages by reason", &["server_name", "reason"])?,
-            denials: Reason::ALL
-                .iter()
-                .filter(|reason| Status::from(**reason).is_refusal())
-                .map(|reason| (*reason, denials.with_label_values(&[reason.as_str()])))
-                .collect(),
+            denials: refusals(&counters("mcp_denials_total", "Refusals by reason", &["reason"])?),
             stages,
             filters,
             active: gauges("mcp_active_connections", "Connections to upstreams at work", &["server_name"])?,
@@ -219,6 +215,11 @@ impl Metrics {
                 "portunus_messages_dropped_total",
                 "Messages lost because their recipient did not keep up",
                 &["for"],
+            )?,
+            long_texts: counters(
+                "portunus_long_texts_total",
+                "Texts of servers that had to be read and were longer than `answers.hold`",
+                &["server_name", "outcome"],
             )?,
             tables: gauges("portunus_table_entries", "Entries in tables that outlive messages", &["table"])?,
             servers: RwLock::default(),
@@ -318,6 +319,11 @@ impl Metrics {
         }
     }
 
+    /// Counts a text that had to be read and was longer than what is held for that.
+    pub fn long_text(&self, server: &str, beyond: Beyond) {
+        self.long_texts.with_label_values(&[server, beyond.as_str()]).inc();
+    }
+
     fn server_handles(&self, server: &VirtualServer) -> ServerMetrics {
         ServerMetrics {
             name: Arc::clone(&server.name),
@@ -352,6 +358,12 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// A counter for each reason of a refusal.
+fn refusals(counters: &IntCounterVec) -> HashMap<Reason, IntCounter> {
+    let refusals = Reason::ALL.iter().filter(|reason| Status::from(**reason).is_refusal());
+    refusals.map(|reason| (*reason, counters.with_label_values(&[reason.as_str()]))).collect()
 }
 
 /// The histograms of the stages, and of the filters within theirs.

@@ -5,6 +5,9 @@
 //! cancelled. A message that another replica serves is recorded there.
 
 mod line;
+mod long_texts;
+
+pub use long_texts::long_texts;
 
 use crate::context::Gateway;
 use crate::metrics::{Counted, ServerMetrics, Stage, UpstreamMetrics};
@@ -14,7 +17,7 @@ use chrono::{DateTime, SecondsFormat};
 use portunus_filters::gate::Judged;
 use portunus_filters::identity::Principal;
 use portunus_filters::mcp::Method;
-use portunus_filters::{Arrival, Denial, Era, Message, Record, Status};
+use portunus_filters::{Arrival, Denial, Era, LongTexts, Message, Record, Status};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +34,8 @@ pub struct RecordGuard {
     forwarded: Option<Forwarded>,
     /// Start of the present wait for the upstream.
     waits_since: Option<Instant>,
+    /// Texts for its client that were too long to be read.
+    long_texts: Option<Arc<LongTexts>>,
 }
 
 /// The process that keeps the record of a message.
@@ -78,6 +83,7 @@ impl RecordGuard {
             server: None,
             forwarded: None,
             waits_since: None,
+            long_texts: None,
         }
     }
 
@@ -111,6 +117,11 @@ impl RecordGuard {
     pub fn note_caller(&mut self, principal: &Arc<Principal>) {
         self.record.auth = principal.auth.as_str();
         self.record.caller = Some(Arc::clone(principal));
+    }
+
+    /// Notes at its end how many texts were too long to be read.
+    pub fn watch_long_texts(&mut self, texts: Option<&Arc<LongTexts>>) {
+        self.long_texts = texts.cloned();
     }
 
     /// Notes the virtual server and its configuration.
@@ -281,6 +292,9 @@ impl RecordGuard {
         let now = Instant::now();
         let metrics = &self.gateway.metrics;
         self.record.elapsed = now.duration_since(self.started);
+        if let Some(texts) = &self.long_texts {
+            (self.record.texts_blocked, self.record.texts_unread) = texts.counts();
+        }
         let (record, status) = (&self.record, self.record.status());
         if let Some(server) = &self.server {
             let tool = metrics.tool(server, record.tool(), record.proven);

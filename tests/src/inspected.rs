@@ -14,6 +14,31 @@ const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
 /// Told on every way.
 const SECRET: &str = "the salary is 7";
 
+/// Texts that had to be read and were too long for it.
+const COUNTER: &str = "portunus_long_texts_total";
+
+/// More than the bound of these tests.
+const LONG: usize = 4000;
+
+/// The secret in a text of this length.
+fn padding(length: usize) -> String {
+    format!("{SECRET} {}", "x".repeat(length))
+}
+
+/// A server of which each tool tells the secret, before its answer too: in few words, or in many; one asks.
+async fn padded(era: Era) -> Mcp {
+    let tools = ["short", "long", "ask"].map(tool).to_vec();
+    Mcp::start(Nature::of(era), tools, |call: Call| async move {
+        if call.tool() == "ask" {
+            return Ok(text(call.elicit(&padding(LONG)).await.to_string()));
+        }
+        let said = padding(if call.tool() == "long" { LONG } else { 1 });
+        call.progress_saying(json!({"progress": 1, "message": said})).await;
+        Ok(text(said))
+    })
+    .await
+}
+
 /// A server of which one tool fails after a notification, and the other asks.
 async fn server(era: Era) -> Mcp {
     Mcp::start(Nature::of(era), vec![tool("fail"), tool("ask")], |call: Call| async move {
@@ -33,12 +58,17 @@ async fn gateway(server: &Mcp, obligations: Value) -> Gateway {
 
 /// A gateway with these obligations for messages that meet a condition.
 async fn obliging(server: &Mcp, condition: &str, obligations: Value) -> Gateway {
+    bounded(server, "", condition, obligations).await
+}
+
+/// The same with further settings of its endpoint.
+async fn bounded(server: &Mcp, settings: &str, condition: &str, obligations: Value) -> Gateway {
     let policy = format!(
         "package mcp.authz\nimport rego.v1\ndefault decision := {{\"allow\": true}}\nvisible := true\n\
          decision := {{\"allow\": true, \"obligations\": {obligations}}} if {condition}\n"
     );
     let document = format!(
-        "upstreams:\n  up: {}\nservers:\n  /mcp: up\n  /merged: {{upstreams: [up], names: prefix}}\npolicy: policy.rego\n",
+        "upstreams:\n  up: {}\nservers:\n  /mcp: {{upstreams: up{settings}}}\n  /merged: {{upstreams: [up], names: prefix}}\npolicy: policy.rego\n",
         server.url()
     );
     Gateway::start_beside(&[("policy.rego", &policy)], &document).await
@@ -183,6 +213,68 @@ async fn what_is_said_while_a_call_is_parked_is_held_to_the_rules_of_the_retry()
         retry["inputResponses"] = json!({key: {"action": "accept", "content": {"name": "Ada"}}});
         let done = client.request("tools/call", retry).await.unwrap();
         assert_eq!((done.text(), progress(&done)), (answer, vec![&json!(told)]), "{}", done.all());
+    }
+}
+
+/// A text that has to be read, and is longer than `answers.hold`.
+#[tokio::test]
+async fn text_beyond_the_bound_is_blocked_or_passed_unread_and_a_shorter_one_is_read() {
+    for (client, era) in ERAS.into_iter().flat_map(|client| ERAS.map(|server| (client, server))) {
+        for (beyond, texts) in [("block", "texts_blocked"), ("pass", "texts_unread")] {
+            let case = format!("{client:?} {era:?} {beyond}");
+            let (server, long) = (padded(era).await, padding(LONG));
+            let answers = format!(", answers: {{hold: 2KiB, beyond: {beyond}}}");
+            let obligations = json!({"redact": ["salary"]});
+            let gateway = bounded(&server, &answers, "input.mcp.kind == \"tool\"", obligations).await;
+            let mut client = Caller::new(client, gateway.address).ready().await;
+            let said = call(&mut client, "short").await;
+            assert_eq!((said.text(), progress(&said)), ("[redacted]", vec![&json!("[redacted]")]), "{case}");
+            let said = call(&mut client, "long").await;
+            match beyond {
+                "block" => {
+                    let data = &said.message["error"]["data"];
+                    assert_eq!((said.code(), &data["reason"]), (Some(-31_413), &json!("result_too_large")));
+                    assert_eq!((&data["maxResultBytes"], progress(&said)), (&json!(2048), vec![]), "{case}");
+                }
+                _ => assert_eq!((said.text(), progress(&said)), (&*long, vec![&json!(long)]), "{case}"),
+            }
+            gateway.counts(COUNTER, &format!("{{outcome=\"{beyond}\",server_name=\"mcp\"}}"), 2.0).await;
+            let record = gateway.recorded(&case, |record| record["tool_name"] == "long").await;
+            assert_eq!(record[texts], 2, "{case} {record}");
+            let record = gateway.recorded(&case, |record| record["tool_name"] == "short").await;
+            assert_eq!(
+                (&record["texts_blocked"], &record["texts_unread"]),
+                (&Value::Null, &Value::Null),
+                "{case}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn long_question_is_refused_to_its_server_or_asked_unread() {
+    for (beyond, asked) in [("block", None), ("pass", Some(json!(padding(LONG))))] {
+        let server = padded(Era::Legacy).await;
+        let answers = format!(", answers: {{hold: 2KiB, beyond: {beyond}}}");
+        let obligations = json!({"redact": ["salary"]});
+        let gateway = bounded(&server, &answers, "input.mcp.kind == \"tool\"", obligations).await;
+        let mut client = Caller::new(Era::Modern, gateway.address).ready().await;
+        let said = call(&mut client, "ask").await;
+        assert_eq!(question(&said), asked.as_ref(), "{beyond} {}", said.all());
+        gateway.counts(COUNTER, &format!("outcome=\"{beyond}\""), 1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn length_that_policy_allows_holds_for_text_that_passes_unread() {
+    let server = padded(Era::Modern).await;
+    let answers = ", answers: {hold: 2KiB, beyond: pass}";
+    for (most, reason) in [(LONG, json!("result_too_large")), (2 * LONG, Value::Null)] {
+        let obligations = json!({"redact": ["salary"], "max_result_bytes": most});
+        let gateway = bounded(&server, answers, "input.mcp.kind == \"tool\"", obligations).await;
+        let mut client = Caller::new(Era::Modern, gateway.address).ready().await;
+        let said = call(&mut client, "long").await;
+        assert_eq!(said.message["error"]["data"]["reason"], reason, "{most} {}", said.all());
     }
 }
 

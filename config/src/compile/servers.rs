@@ -58,6 +58,7 @@ fn virtual_server(
         http_sse: document.http_sse,
         bounds: document.bounds,
         max_body_bytes: document.max_body_bytes,
+        answers: document.answers,
         http_status: document.http_status,
         identity: None,
     }

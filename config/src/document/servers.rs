@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use portunus_filters::mcp::Bounds;
+use portunus_filters::{AnswerBound, Beyond};
 
 use super::identity::{self, ServerIdentityDocument};
 use super::listeners::label;
@@ -59,6 +60,8 @@ pub struct ServerDocument {
     pub bounds: Bounds,
     /// `max_body_bytes`.
     pub max_body_bytes: Option<usize>,
+    /// `answers`.
+    pub answers: AnswerBound,
     /// `http_status`.
     pub http_status: HttpStatus,
     /// `identity`.
@@ -170,6 +173,7 @@ fn blank(place: Place, path: &NormalPath, defaults: &ServingDefaults) -> ServerD
         http_sse: false,
         bounds: Bounds::default(),
         max_body_bytes: None,
+        answers: AnswerBound::default(),
         http_status: HttpStatus::default(),
         identity: None,
         unenforced: vec![],
@@ -199,6 +203,7 @@ fn long(section: &mut Section<'_>, blank: ServerDocument) -> ServerDocument {
         http_sse: section.value("http_sse").and_then(|value| value.flag()).unwrap_or_default(),
         bounds: section.value("bounds").and_then(|value| bounds(&value)).unwrap_or_default(),
         max_body_bytes: section.value("max_body_bytes").and_then(|value| value.size(1..=MAX_BODY_BYTES)),
+        answers: section.value("answers").and_then(|value| answers(&value)).unwrap_or_default(),
         http_status: status.unwrap_or_default(),
         identity: identity::of_server(section),
         unenforced: unenforced(section, &["tools"]),
@@ -232,6 +237,15 @@ fn bounds(value: &Value<'_>) -> Option<Bounds> {
             array_items: array_items.unwrap_or(default.array_items),
             object_keys: object_keys.unwrap_or(default.object_keys),
         }
+    })
+}
+
+fn answers(value: &Value<'_>) -> Option<AnswerBound> {
+    let default = AnswerBound::default();
+    value.section(|section| {
+        let hold = section.value("hold").and_then(|value| value.size(1..=AnswerBound::MAX_HOLD));
+        let beyond = section.value("beyond").and_then(|value| value.one_of(&Beyond::NAMES));
+        AnswerBound { hold: hold.unwrap_or(default.hold), beyond: beyond.unwrap_or(default.beyond) }
     })
 }
 
@@ -288,8 +302,12 @@ mod tests {
     fn the_long_form_says_everything() {
         let long = server(
             "{/mcp: {upstreams: a, name: crm, bounds: {depth: 5, string: 1KiB, array: 7, keys: 8},\n  \
-             max_body_bytes: 2MiB, http_status: mirror}}",
+             max_body_bytes: 2MiB, answers: {hold: 1MiB, beyond: pass}, http_status: mirror}}",
         );
+        assert_eq!(long.answers, AnswerBound { hold: 1 << 20, beyond: Beyond::Pass });
+        let held = server("{/mcp: {upstreams: a, answers: {hold: 2KiB}}}").answers;
+        assert_eq!(held, AnswerBound { hold: 2 << 10, beyond: Beyond::Block });
+        assert_eq!(server("{/mcp: a}").answers, AnswerBound::default());
         assert_eq!(long.bounds, Bounds { depth: 5, string_bytes: 1024, array_items: 7, object_keys: 8 });
         assert_eq!((&*long.name, long.max_body_bytes), ("crm", Some(2 << 20)));
         assert_eq!(long.http_status, HttpStatus::Mirror);
@@ -324,6 +342,14 @@ mod tests {
             (
                 "{/mcp: {upstreams: a, bounds: {depth: 121}}}",
                 "servers./mcp.bounds.depth: `121` is out of range",
+            ),
+            (
+                "{/mcp: {upstreams: a, answers: {hold: 33MiB}}}",
+                "servers./mcp.answers.hold: `33MiB` is out of range",
+            ),
+            (
+                "{/mcp: {upstreams: a, answers: {beyond: cut}}}",
+                "servers./mcp.answers.beyond: `cut` is not known here",
             ),
             (
                 "{/mcp: {upstreams: a, http_status: loud}}",

@@ -51,6 +51,7 @@ pub(super) fn virtual_server(server: &VirtualServer) -> Value {
             "keys": bounds.object_keys,
         },
         "max_body_bytes": server.max_body_bytes,
+        "answers": { "hold": server.answers.hold, "beyond": server.answers.beyond.as_str() },
         "http_status": match server.http_status {
             HttpStatus::InBand => "in_band",
             HttpStatus::Mirror => "mirror",

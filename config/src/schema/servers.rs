@@ -1,6 +1,7 @@
 //! `servers`: what a virtual server is made of, and what callers see of it.
 
 use portunus_filters::mcp::Bounds;
+use portunus_filters::{AnswerBound, Beyond};
 use serde_json::{Value, json};
 
 use super::identity;
@@ -66,8 +67,18 @@ fn server() -> Object {
     object
         .optional("bounds", bounds())
         .optional("max_body_bytes", size(None, "Body of a request. Default: the listener's."))
+        .optional("answers", answers())
         .optional("http_status", words(&["in_band", "mirror"], status))
         .optional("identity", identity::of_server())
+}
+
+fn answers() -> Value {
+    let default = AnswerBound::default();
+    let beyond = Beyond::NAMES.map(|(name, _)| name);
+    Object::new("How much of an answer is held so that filters can read it.")
+        .optional("hold", size(Some(default.hold), "Bytes of one result, error, notification or question."))
+        .optional("beyond", words(&beyond, "The rule for a longer one that has to be read."))
+        .build()
 }
 
 fn name(description: &str) -> Value {

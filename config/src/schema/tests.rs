@@ -43,9 +43,9 @@ const SECTIONS: [&str; 4] = [
      tools: {NAME: {}}\n\
      controls: {}\n\
      policy: {shadow: {}}\n\
-     servers: {/PATH: {bounds: {}, upstreams: {}, sessions: {}, cache: {}, parked: {}, replay: {}}}\n",
+     servers: {/PATH: {bounds: {}, upstreams: {}, sessions: {}, cache: {}, parked: {}, replay: {}, answers: {}}}\n",
     "version: 1\nupstreams: {NAME: {credentials: {}}}\n\
-     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, replay: {}, identity: {anonymous: {}}}]\n",
+     servers: [{bounds: {}, upstreams: [{}], sessions: {}, cache: {}, parked: {}, replay: {}, answers: {}, identity: {anonymous: {}}}]\n",
     "version: 1\nbundle: {}\n",
     "version: 1\nidentity:\n  \
        jwt: [{jwks: {}, tenant: {}, claims: {}, tls: {}}]\n  \

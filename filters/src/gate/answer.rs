@@ -30,9 +30,18 @@ const CONTENT: [&str; 3] = ["content", "contents", "messages"];
 /// # Errors
 /// [`Reason::ResultTooLarge`].
 pub(super) fn fitting<'t>(text: Cow<'t, str>, rules: &AnswerRules) -> Result<Cow<'t, str>, Denial> {
+    check_length(text.len(), rules)?;
+    Ok(text)
+}
+
+/// Refuses a text of `length` bytes that is longer than its caller may have.
+///
+/// # Errors
+/// [`Reason::ResultTooLarge`].
+pub(super) fn check_length(length: usize, rules: &AnswerRules) -> Result<(), Denial> {
     match rules.max_result_bytes() {
-        Some(most) if text.len() as u64 > most => Err(too_large(most)),
-        _ => Ok(text),
+        Some(most) if length as u64 > most => Err(too_large(most)),
+        _ => Ok(()),
     }
 }
 

@@ -79,6 +79,10 @@ impl Inspector for AnswerRules {
         permitted(channel, text, self)
     }
 
+    fn check_length(&self, length: usize) -> Result<(), Denial> {
+        answer::check_length(length, self)
+    }
+
     fn joined(&self, later: &dyn Inspector) -> Option<Arc<dyn Inspector>> {
         let later: &AnswerRules = (later as &dyn Any).downcast_ref()?;
         Some(Arc::new(self.clone().and(later)))

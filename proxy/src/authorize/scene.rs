@@ -256,7 +256,8 @@ impl Desk<'_> {
 
     /// What the filters of a snapshot say of a message of this caller.
     fn judged(&self, active: &Active, message: &Message, target: &Target) -> Result<Cleared, Denial> {
-        judge(self.gateway, active, self.arrival, std::slice::from_ref(message), target)
+        let cleared = judge(self.gateway, active, self.arrival, std::slice::from_ref(message), target)?;
+        Ok(cleared.bounded(self.long_texts.clone()))
     }
 
     /// What is known of a tool by the name that its server gives it.

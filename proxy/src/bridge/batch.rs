@@ -122,6 +122,7 @@ async fn element(desk: Desk<'_>, message: &Message, parts: mpsc::Sender<Part>) {
     let mut record = RecordGuard::new(desk.gateway, desk.arrival);
     record.note_server(&desk.server, &desk.active().revision);
     record.note_message(message, message.body.len());
+    record.watch_long_texts(desk.long_texts.as_ref());
     let mut out = Answering {
         sink: Sink::Batch(parts.clone()),
         record: &mut record,

@@ -7,6 +7,7 @@ use crate::context::{Active, Gateway, MessageSnapshot};
 use crate::forward::{Failure, Inbound};
 use crate::headers::Upward;
 use crate::identify::{Guest, Standing};
+use crate::record::long_texts;
 use crate::reply::{self, Refused};
 use crate::sealing::CallerKey;
 use crate::session::End;
@@ -17,7 +18,7 @@ use portunus_filters::gate::Judged;
 use portunus_filters::mcp::bridge::{Parts, Profile};
 use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Arrival, Denial, Era, Identity, Message, Moment, Reason, Released};
+use portunus_filters::{Arrival, Denial, Era, Identity, LongTexts, Message, Moment, Reason, Released};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub struct Desk<'a> {
     pub software: OnceLock<Arc<str>>,
     /// Why the caller does not find what it asks for, if policy hides it.
     pub hidden: OnceLock<Arc<Judged>>,
+    /// Texts for its client that are too long to be read; `None` where no filter is on.
+    pub long_texts: Option<Arc<LongTexts>>,
     /// What lists are looked up by, once some were.
     pub seeker: OnceLock<Arc<Seeker>>,
     /// The era that the client speaks.
@@ -86,6 +89,7 @@ impl<'a> Desk<'a> {
             takes_events: self.takes_events,
             software: self.software.clone(),
             hidden: OnceLock::new(),
+            long_texts: self.long_texts.as_ref().map(|_| long_texts(self.gateway, &self.server)),
             seeker: self.seeker.clone(),
             era: self.era,
         }

@@ -8,7 +8,7 @@ use crate::identify::{Guest, Standing, Trace};
 use crate::sealing::CallerKey;
 use http::{HeaderMap, Method};
 use portunus_config::VirtualServer;
-use portunus_filters::{Arrival, Era};
+use portunus_filters::{Arrival, Era, LongTexts};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -32,6 +32,7 @@ pub(super) struct Kept {
     write_timeout: Duration,
     relayed: bool,
     software: OnceLock<Arc<str>>,
+    long_texts: Option<Arc<LongTexts>>,
     era: Era,
     guest: Guest,
 }
@@ -57,6 +58,7 @@ impl Kept {
             write_timeout: desk.write_timeout,
             relayed: desk.relayed,
             software: desk.software.clone(),
+            long_texts: desk.long_texts.clone(),
             era: desk.era,
             guest: Guest::default(),
         }
@@ -91,6 +93,7 @@ impl Kept {
             takes_events: true,
             software: self.software.clone(),
             hidden: OnceLock::new(),
+            long_texts: self.long_texts.clone(),
             seeker: OnceLock::new(),
             era: self.era,
         }

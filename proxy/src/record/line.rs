@@ -50,6 +50,11 @@ pub(super) fn write(record: &Record, event_id: &str) -> String {
     if let Some(code) = record.rpc_error {
         let _ = write!(line, ",\"rpc_error\":{code}");
     }
+    for (name, texts) in [("texts_blocked", record.texts_blocked), ("texts_unread", record.texts_unread)] {
+        if texts > 0 {
+            let _ = write!(line, ",\"{name}\":{texts}");
+        }
+    }
     if let Some(time) = record.upstream_time {
         let _ = write!(line, ",\"upstream_ms\":{:.3}", millis(time));
     }

@@ -9,6 +9,7 @@ use crate::expected::Expect;
 use crate::forward::{Exchange, Inbound};
 use crate::headers::{MCP_SESSION_ID, Stamp, Upward, unchanged};
 use crate::identify::{Source, Standing, Trace};
+use crate::record::long_texts;
 use crate::sealing::{Binding, CallerKey, SessionName};
 use crate::session::{Client, End};
 use crate::talk::Place;
@@ -136,6 +137,7 @@ impl Passage<'_> {
         let desk = desk(whence, &self.request, (active, Arc::clone(&server), era), self.standing.clone());
         let end = match desk {
             Ok(desk) => {
+                self.record.watch_long_texts(desk.long_texts.as_ref());
                 let mut out = Answering {
                     sink: Sink::Client(client),
                     record: &mut self.record,
@@ -202,6 +204,7 @@ pub(super) fn desk<'a>(
     if active.pipeline.reads_client_texts() {
         unchanged(&active.pipeline, ClientPlace::RequestId, &arrival.request_id)?;
     }
+    let long_texts = active.pipeline.is_on().then(|| long_texts(connection.gateway, &server));
     Ok(Desk {
         gateway: connection.gateway,
         snapshot: MessageSnapshot::holding(active),
@@ -216,6 +219,7 @@ pub(super) fn desk<'a>(
         takes_events: headers.get_all(ACCEPT).iter().any(takes_events),
         software: OnceLock::new(),
         hidden: OnceLock::new(),
+        long_texts,
         seeker: OnceLock::new(),
         era,
         server,

@@ -109,6 +109,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         relayed: false,
         software: OnceLock::new(),
         hidden: OnceLock::new(),
+        long_texts: None,
         seeker: OnceLock::new(),
     };
     let (sender, mut parts) = mpsc::channel(8);
