@@ -45,6 +45,8 @@ pub struct Record {
     pub target: Option<Arc<str>>,
     /// The revision of the configuration by which it was judged.
     pub revision: Option<Arc<str>>,
+    /// The revision of the configuration by which its answer was judged, if that is another.
+    pub revision_answered: Option<Arc<str>>,
     /// Bytes of its body.
     pub request_bytes: usize,
     /// Bytes of the answer that the client was sent.

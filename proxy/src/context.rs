@@ -1,5 +1,9 @@
 //! What every message can reach: the snapshot in force and what outlives it.
 
+mod message_snapshot;
+
+pub use message_snapshot::{AnswerSnapshot, MessageSnapshot};
+
 use crate::access_log::Sink;
 use crate::authorize::{Aside, Authority};
 use crate::drain::Drain;
@@ -26,6 +30,8 @@ use tokio::sync::{Semaphore, watch};
 /// The process, as a message sees it.
 pub struct Gateway {
     active: ArcSwap<Active>,
+    /// The snapshot that was in force before: it judges the answers to what was sent under it.
+    former: Mutex<Option<Arc<Active>>>,
     serials: watch::Sender<u64>,
     carry: Mutex<Carry>,
     reaper: Reaper,
@@ -134,44 +140,6 @@ impl Drop for Active {
     }
 }
 
-/// The snapshot by which one message is routed, judged and sent: one for all of it, whatever is activated
-/// meanwhile.
-///
-/// It is released when the request is sent, since its answer may take hours. From then on, and for what
-/// is not a message, the snapshot in force counts.
-pub struct MessageSnapshot(Mutex<Option<Arc<Active>>>);
-
-impl MessageSnapshot {
-    /// That of a message which is to be judged by `active`.
-    pub fn holding(active: Arc<Active>) -> MessageSnapshot {
-        MessageSnapshot(Mutex::new(Some(active)))
-    }
-
-    /// The snapshot of the message, or the one in force once its request was sent.
-    pub fn active(&self, gateway: &Gateway) -> Arc<Active> {
-        self.lock().clone().unwrap_or_else(|| gateway.active())
-    }
-
-    /// Gives the snapshot up: the request was judged, and nothing of it is decided any more.
-    pub fn release(&self) {
-        drop(self.hand_over());
-    }
-
-    /// Gives the snapshot to whoever serves the message from here on.
-    pub fn hand_over(&self) -> MessageSnapshot {
-        MessageSnapshot(Mutex::new(self.lock().take()))
-    }
-
-    /// The same snapshot for a part of the message.
-    pub fn share(&self) -> MessageSnapshot {
-        MessageSnapshot(Mutex::new(self.lock().clone()))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Active>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Gateway {
     /// Starts a task that calls upstreams, on the threads of calls: the thread that made a connection drives it, and
     /// calls use it later.
@@ -213,6 +181,7 @@ impl Gateway {
         let active = Active::new(snapshot, pools, authority, Arc::clone(&metrics));
         let gateway = Gateway {
             active: ArcSwap::from_pointee(active),
+            former: Mutex::default(),
             serials: watch::Sender::new(serial),
             carry: Mutex::new(carry),
             reaper: Reaper::start()?,
@@ -239,6 +208,11 @@ impl Gateway {
     /// [`MessageSnapshot`].
     pub fn active(&self) -> Arc<Active> {
         self.active.load_full()
+    }
+
+    /// True if a snapshot is the one in force.
+    pub fn is_in_force(&self, active: &Active) -> bool {
+        std::ptr::eq(&raw const **self.glance(), active)
     }
 
     /// Whether nobody could say who they are: callers are named by tokens alone, and no issuer's keys are here.
@@ -278,6 +252,7 @@ impl Gateway {
         }
         self.peers.renew(&loaded.bootstrap);
         self.metrics.edge.certificates(&loaded.bootstrap);
+        self.end_former();
         let mut snapshot = loaded.snapshot;
         self.carry.lock().unwrap_or_else(PoisonError::into_inner).activate(&mut snapshot);
         let serial = snapshot.serial;
@@ -288,7 +263,7 @@ impl Gateway {
         drop(before);
         let active = Arc::new(Active::new(snapshot, pools, authority, Arc::clone(&self.metrics)));
         tracing::info!(revision = %active.revision, serial, "configuration in force");
-        self.reaper.retire(self.active.swap(active));
+        *self.former() = Some(self.active.swap(active));
         self.serials.send_replace(serial);
         *self.reload.lock().unwrap_or_else(PoisonError::into_inner) =
             ReloadState { refused: Vec::new(), restart_needed, warnings: loaded.warnings };
@@ -308,6 +283,18 @@ impl Gateway {
         }
         self.reload.lock().unwrap_or_else(PoisonError::into_inner).refused = diagnostics;
         self.metrics.activations.with_label_values(&["refused"]).inc();
+    }
+
+    /// Drops the snapshot before the one in force, since two are enough; a message that is not sent yet may hold it longer.
+    fn end_former(&self) {
+        let former = self.former().take();
+        if let Some(Err(held)) = former.map(Arc::try_unwrap) {
+            self.reaper.retire(held);
+        }
+    }
+
+    fn former(&self) -> MutexGuard<'_, Option<Arc<Active>>> {
+        self.former.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn activated(&self, result: &str) {

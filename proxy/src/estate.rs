@@ -128,7 +128,7 @@ impl Estate {
     /// Makes the tables fit `snapshot` and gives the pools it needs.
     pub fn reconcile(&self, snapshot: &Snapshot, metrics: &Metrics) -> Pools {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        *pools = snapshot
+        let kept: Pools = snapshot
             .upstreams
             .iter()
             .map(|upstream| {
@@ -139,6 +139,8 @@ impl Estate {
                 )
             })
             .collect();
+        pools.iter().filter(|(key, _)| !kept.contains_key(key)).for_each(|(_, pool)| pool.retire());
+        *pools = kept;
         self.catalogs.reconcile(snapshot);
         self.replicas.reconcile(snapshot, &metrics.upstreams);
         metrics.upstreams.retain(snapshot);

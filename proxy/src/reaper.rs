@@ -47,6 +47,7 @@ fn reap(mailbox: &Receiver<Arc<Active>>) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        held.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        // Not by a look at the count: an answer that is judged just now would be left to drop it.
+        held = held.into_iter().filter_map(|snapshot| Arc::try_unwrap(snapshot).err()).collect();
     }
 }

@@ -131,6 +131,13 @@ impl RecordGuard {
         self.server = Some(self.gateway.metrics.server(server));
     }
 
+    /// Notes the revision of the configuration that judged the answer, if it is another than that of the message.
+    pub fn note_answer_revision(&mut self, revision: Option<&Arc<str>>) {
+        if let Some(revision) = revision.filter(|revision| self.record.revision.as_ref() != Some(revision)) {
+            self.record.revision_answered = Some(Arc::clone(revision));
+        }
+    }
+
     /// Notes the message; of a batch, its first.
     pub fn note_message(&mut self, message: &Message, body_bytes: usize) {
         self.record.era = Some(message.era);

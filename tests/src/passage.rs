@@ -180,7 +180,7 @@ async fn unfinished_bodies_hold_no_snapshot() {
         gateway.configure(&document(revision));
         gateway.reaches("the next revision", |status| status["serial"] == revision + 1).await;
     }
-    gateway.reaches("one snapshot", |status| status["snapshots_alive"] == 1).await;
+    gateway.reaches("the last two snapshots", |status| status["snapshots_alive"] == 2).await;
 }
 
 #[tokio::test]

@@ -127,13 +127,14 @@ async fn a_message_that_takes_its_time_is_judged_once_by_the_snapshot_of_when_it
     }
     gateway.reaches("both messages", |status| status["in_flight"] == 2).await;
     swap(&gateway, &marked("two", &["/mcp"]), "two").await;
-    gateway.reaches("one snapshot", |status| status["snapshots_alive"] == 1).await;
+    swap(&gateway, &marked("three", &["/mcp"]), "three").await;
+    gateway.reaches("the last two snapshots", |status| status["snapshots_alive"] == 2).await;
     for client in &mut slow {
         client.send(&body.as_bytes()[9..]).await;
     }
-    assert_eq!(slow[0].response().await.json()["result"]["rev"], "two");
+    assert_eq!(slow[0].response().await.json()["result"]["rev"], "three");
     let record = gateway.recorded("the record", |record| record["request_id"] == "mcp").await;
-    assert!(is_labelled(&record["bundle_revision"], "two"), "{record}");
+    assert!(is_labelled(&record["bundle_revision"], "three"), "{record}");
     assert_eq!(slow[1].response().await.reason(), "unknown_route");
 }
 
@@ -152,7 +153,7 @@ async fn open_streams_hold_no_snapshot() {
         let revision = format!("r-{number}");
         swap(&gateway, &document(&revision, feed.address(), &["/mcp"]), &revision).await;
     }
-    gateway.reaches("one snapshot", |status| status["snapshots_alive"] == 1).await;
+    gateway.reaches("the last two snapshots", |status| status["snapshots_alive"] == 2).await;
     let said = feed.say();
     for client in &mut streams {
         assert_eq!(client.chunk().await.as_deref(), Some(said.as_str()));

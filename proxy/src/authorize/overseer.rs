@@ -1,7 +1,7 @@
 //! What stands over a call under way, or a stream: what its client may be asked, and what it gets of what servers say.
 
 use super::judge;
-use crate::context::Gateway;
+use crate::context::{Active, AnswerSnapshot, Gateway};
 use crate::talk::{Answer, Outcome, Question, Reply};
 use bytes::Bytes;
 use portunus_filters::call::Target;
@@ -25,6 +25,7 @@ pub struct Overseer {
     inspectors: Inspectors,
     /// The policy that let the call through reads arguments.
     reads_arguments: bool,
+    snapshot: AnswerSnapshot,
 }
 
 impl Overseer {
@@ -41,6 +42,7 @@ impl Overseer {
             era,
             inspectors: Inspectors::default(),
             reads_arguments: false,
+            snapshot: AnswerSnapshot::default(),
         }
     }
 
@@ -55,9 +57,21 @@ impl Overseer {
         Overseer { reads_arguments, ..self }
     }
 
-    /// Adds the inspectors of a message that takes the call up again.
-    pub fn add(&mut self, later: &Inspectors) {
+    /// The same of a call whose answers `snapshot` judges; without this it is the one in force.
+    #[must_use]
+    pub(super) fn answered_under(self, snapshot: AnswerSnapshot) -> Overseer {
+        Overseer { snapshot, ..self }
+    }
+
+    /// Adds the inspectors of a message that takes the call up again, and has its snapshot judge what is answered to it.
+    pub fn add(&mut self, later: &Inspectors, snapshot: AnswerSnapshot) {
         self.inspectors.add(later);
+        self.snapshot = snapshot;
+    }
+
+    /// The snapshot that judges what is answered now.
+    pub fn active(&self, gateway: &Gateway) -> Arc<Active> {
+        self.snapshot.active(gateway)
     }
 
     /// Whether the policy that let the call through reads arguments.
@@ -93,7 +107,8 @@ impl Overseer {
     /// # Errors
     /// The [`Denial`] of the filters.
     pub fn released(&self, gateway: &Gateway, question: Question) -> Result<ReleasedQuestion, Denial> {
-        match self.may_be_asked(gateway, &question.method, &question.params)? {
+        let active = self.active(gateway);
+        match self.may_be_asked((gateway, &active), &question.method, &question.params)? {
             Some(asked) => self.and(&asked).release_question(question),
             None => self.inspectors.release_question(question),
         }
@@ -120,28 +135,36 @@ impl Overseer {
     ///
     /// # Errors
     /// What the filters refuse.
-    fn may_be_asked(&self, gateway: &Gateway, method: &str, params: &str) -> Result<Option<Cleared>, Denial> {
-        let active = gateway.active();
+    fn may_be_asked(
+        &self,
+        (gateway, active): (&Gateway, &Active),
+        method: &str,
+        params: &str,
+    ) -> Result<Option<Cleared>, Denial> {
         if !active.pipeline.is_on() {
             return Ok(None);
         }
         let message = question(method, params, self.era)?;
         let arrival = Arrival { at: gateway.clock.now(), ..self.arrival.clone() };
-        judge(gateway, &active, &arrival, std::slice::from_ref(&message), &self.target).map(Some)
+        judge(gateway, active, &arrival, std::slice::from_ref(&message), &self.target).map(Some)
     }
 
     /// Whether answers have to be read for [`Overseer::passed`].
     pub fn looks_at_answers(&self, gateway: &Gateway) -> bool {
-        !self.inspectors.is_empty() || gateway.glance().pipeline.is_on()
+        !self.inspectors.is_empty() || self.active(gateway).pipeline.is_on()
     }
 
-    /// The answer as the client may have it.
+    /// The answer as the client may have it, judged by `active`.
     ///
     /// # Errors
     /// What the filters refuse of it.
-    pub fn passed(&self, gateway: &Gateway, answer: Answer<Bytes>) -> Result<Answer<Released>, Denial> {
-        let asking = match self.looks_at_answers(gateway) {
-            true => self.asking(gateway, &answer)?,
+    pub fn passed(
+        &self,
+        (gateway, active): (&Gateway, &Active),
+        answer: Answer<Bytes>,
+    ) -> Result<Answer<Released>, Denial> {
+        let asking = match !self.inspectors.is_empty() || active.pipeline.is_on() {
+            true => self.asking((gateway, active), &answer)?,
             false => None,
         };
         let inspectors = asking.as_ref().unwrap_or(&self.inspectors);
@@ -172,11 +195,15 @@ impl Overseer {
     ///
     /// # Errors
     /// What the filters refuse; [`Reason::UpstreamMalformed`] if it could be read in two ways.
-    fn asking(&self, gateway: &Gateway, answer: &Answer<Bytes>) -> Result<Option<Inspectors>, Denial> {
-        let governs = gateway.glance().pipeline.is_on();
+    fn asking(
+        &self,
+        (gateway, active): (&Gateway, &Active),
+        answer: &Answer<Bytes>,
+    ) -> Result<Option<Inspectors>, Denial> {
+        let governs = active.pipeline.is_on();
         let mut all: Option<Inspectors> = None;
         let mut judge = |method: &str, params: &str| {
-            if let Some(asked) = self.may_be_asked(gateway, method, params)? {
+            if let Some(asked) = self.may_be_asked((gateway, active), method, params)? {
                 all.get_or_insert_with(|| self.inspectors.clone()).add(asked.inspectors());
             }
             Ok(())

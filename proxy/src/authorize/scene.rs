@@ -2,7 +2,7 @@
 
 use super::{Authority, Overseer, Wanted, judge, look_later, tell};
 use crate::bridge::{Desk, shown};
-use crate::context::Active;
+use crate::context::{Active, AnswerSnapshot};
 use crate::talk::Place;
 use bytes::Bytes;
 use portunus_config::Upstream;
@@ -145,6 +145,7 @@ impl Desk<'_> {
         let active = self.gateway.active();
         let (cleared, target) = self.judge_again(&active, request)?;
         let terms = self.terms((&active, &cleared, &target), request, profile)?;
+        self.snapshot.answer_under(&active);
         Ok((cleared, terms))
     }
 
@@ -218,15 +219,16 @@ impl Desk<'_> {
 
     fn terms(
         &self,
-        (active, cleared, target): (&Active, &Cleared, &Target),
+        (active, cleared, target): (&Arc<Active>, &Cleared, &Target),
         request: &RoutedRequest<'_>,
         profile: &Arc<Profile>,
     ) -> Result<CallTerms, Denial> {
         let whence = Target { subject: None, ..target.clone() };
         let reads_arguments = active.authority.gate.reads_arguments();
         let overseer = Overseer::of(self.arrival, whence, request.message.era, cleared);
+        let overseer = overseer.reading(reads_arguments).answered_under(AnswerSnapshot::of(active));
         let place = self.place(active, request.upstream, profile)?;
-        Ok(CallTerms { overseer: overseer.reading(reads_arguments), place })
+        Ok(CallTerms { overseer, place })
     }
 
     /// As [`Desk::clear`], of a message that is answered here.

@@ -36,7 +36,7 @@ pub async fn open(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -
     });
     match seated {
         Ok(seated) => {
-            desk.snapshot.release();
+            desk.snapshot.forget();
             carry(desk, seated, out).await
         }
         Err(denial) => End::Refused(denial),

@@ -69,7 +69,7 @@ pub(super) async fn of_session(
         Kind::Request => request(desk, session, message, out).await,
         Kind::Stream => {
             let overseer = desk.admit(message)?.overseer;
-            desk.snapshot.release();
+            desk.snapshot.forget();
             Box::pin(streams::get(desk, session, overseer, out)).await
         }
         Kind::End => {
@@ -261,6 +261,7 @@ impl<'a, 'd> Call<'a, 'd> {
                 biased;
                 turn = talk.next() => {
                     out.record.end_upstream_wait();
+                    out.record.note_answer_revision(talk.revision_answered());
                     match turn {
                     Turn::Ask(questions) => {
                         let (answers, _) = answers.get_or_insert_with(|| mpsc::channel(MAX_ANSWERS));
@@ -407,6 +408,10 @@ impl Guarded {
 
     fn offload(&self) -> Option<OffloadQueue> {
         self.0.as_ref().map(|talk| talk.offload().clone())
+    }
+
+    fn revision_answered(&self) -> Option<&Arc<str>> {
+        self.0.as_ref()?.revision_answered()
     }
 
     fn era(&self) -> Era {

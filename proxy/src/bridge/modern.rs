@@ -95,7 +95,7 @@ async fn calls(
             };
             let token = changed.as_ref().unwrap_or(own_parts).progress_token().map_err(unreadable)?;
             let mut resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
-            resumed.talk.hold_to(&cleared);
+            resumed.talk.hold_to(&cleared, desk.snapshot.for_answers());
             resumed.talk.report_to(token);
             out.record.begin_forwarding(resumed.talk.pool());
             Box::pin(round.resume(resumed, replies, out)).await
@@ -267,6 +267,7 @@ impl Round<'_, '_> {
                 }
             };
             out.record.end_upstream_wait();
+            out.record.note_answer_revision(talk.revision_answered());
             let Some(turn) = turn else { return Box::pin(self.park(talk, open, out)).await };
             match self.turn(turn, &mut talk, out).await? {
                 Next::More => out.record.begin_upstream_wait(),

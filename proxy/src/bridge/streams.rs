@@ -133,7 +133,7 @@ pub(super) async fn listen(
     let mut subscribed =
         subscribe_all(desk, profile, (message, &wanted), (&seat.sender, &admitted.overseer)).await?;
     let served = std::mem::take(&mut subscribed.served);
-    desk.snapshot.release();
+    desk.snapshot.forget();
     let subscription = Subscription { id, honoured, facts, served };
     let stream = Stream::new(desk, admitted.overseer.clone(), Some(subscription), None);
     let stream = Stream { opening: message.clone(), ..stream };

@@ -44,6 +44,7 @@ pub(super) fn write(record: &Record, event_id: &str) -> String {
     field("status", Some(status.as_str()));
     field("reason", record.reason.map(Reason::as_str));
     field("bundle_revision", record.revision.as_deref());
+    field("revision_answered", record.revision_answered.as_deref());
     if let Some(judged) = &record.judged {
         write_decision(&mut line, judged);
     }

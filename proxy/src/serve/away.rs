@@ -110,7 +110,8 @@ impl Passage<'_> {
             PeerFailure::Ended(_) => reading.messages().iter().all(is_repeatable),
             PeerFailure::Lost(_) | PeerFailure::Refused(_) => false,
         };
-        if let Some(active) = active.upgrade().filter(|_| served_here) {
+        let in_force = active.upgrade().filter(|active| gateway.is_in_force(active));
+        if let Some(active) = in_force.filter(|_| served_here) {
             return Box::pin(self.broker(Brokered { active, server, reading }, client)).await;
         }
         self.record.note_cause(&failure.to_string());

@@ -116,6 +116,8 @@ pub struct Talk {
     buffered: VecDeque<Buffered>,
     /// What was heard last, while inspectors read it aside.
     inspecting: Option<Inspecting>,
+    /// The revision of the configuration that judged the answer, once there is one.
+    revision_answered: Option<Arc<str>>,
 }
 
 /// What of a talk does not depend on the era of its upstream.
@@ -213,6 +215,7 @@ impl Talk {
             travel: None,
             buffered: VecDeque::new(),
             inspecting: None,
+            revision_answered: None,
         }
     }
 
@@ -357,6 +360,11 @@ impl Talk {
     /// What the upstream calls its target.
     pub fn target(&self) -> Option<&Arc<str>> {
         self.common.target.as_ref().or(self.common.aimed_at.as_ref())
+    }
+
+    /// The revision of the configuration that judged the answer, once there is one.
+    pub fn revision_answered(&self) -> Option<&Arc<str>> {
+        self.revision_answered.as_ref()
     }
 
     /// What stands over the answer.

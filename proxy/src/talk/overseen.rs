@@ -1,6 +1,7 @@
 //! Between what an upstream says and its client: inspectors, and the policy on questions.
 
 use super::{Answer, Common, Question, Reply, Rounds, Talk, Turn, Way};
+use crate::context::AnswerSnapshot;
 use crate::forward::Failure;
 use crate::offload::INLINE_BYTES;
 use crate::reads::Read;
@@ -52,12 +53,14 @@ impl Heard {
 pub(super) struct Inspected {
     turn: Option<Turn>,
     refused: Vec<(Arc<str>, Reply)>,
+    /// The revision of the configuration that judged the answer.
+    revision: Option<Arc<str>>,
 }
 
 impl Inspected {
     /// A turn that the upstream is told nothing of.
     fn of(turn: Option<Turn>) -> Inspected {
-        Inspected { turn, refused: Vec::new() }
+        Inspected { turn, refused: Vec::new(), revision: None }
     }
 }
 
@@ -67,8 +70,8 @@ pub(super) type Inspecting = Pin<Box<dyn Future<Output = Inspected> + Send>>;
 impl Talk {
     /// Holds what servers say to the inspectors of a message that takes the call up again, beside those of the call; also
     /// what they said before and nobody has heard yet.
-    pub fn hold_to(&mut self, cleared: &Cleared) {
-        self.common.overseer.add(cleared.inspectors());
+    pub fn hold_to(&mut self, cleared: &Cleared, snapshot: AnswerSnapshot) {
+        self.common.overseer.add(cleared.inspectors(), snapshot);
     }
 
     /// Reports progress under another token of the client from now on: it does not wait for anything under the
@@ -100,7 +103,8 @@ impl Talk {
 
     /// The turn that comes of an inspection, if the client has one.
     fn turn_of(&mut self, inspected: Inspected) -> Option<Turn> {
-        let Inspected { turn, refused } = inspected;
+        let Inspected { turn, refused, revision } = inspected;
+        self.revision_answered = revision;
         self.unasked.extend(refused);
         match &turn {
             // A modern server takes all answers or none: nobody is asked for nothing.
@@ -145,15 +149,16 @@ impl Common {
             }
             Heard::Ask(questions) => {
                 let (open, refused) = self.overseer.sorted(&self.gateway, questions);
-                Inspected { turn: (!open.is_empty()).then_some(Turn::Ask(open)), refused }
+                Inspected { refused, ..Inspected::of((!open.is_empty()).then_some(Turn::Ask(open))) }
             }
             Heard::Done(answer) => {
                 if let Some(read) = read {
                     read.keep(&answer);
                 }
-                let passed = self.overseer.passed(&self.gateway, answer);
+                let active = self.overseer.active(&self.gateway);
+                let passed = self.overseer.passed((&self.gateway, &active), answer);
                 let turn = passed.map_or_else(|denial| Turn::Failed(denial.into()), Turn::Done);
-                Inspected::of(Some(turn))
+                Inspected { revision: Some(Arc::clone(&active.revision)), ..Inspected::of(Some(turn)) }
             }
             Heard::Failed(failure) => Inspected::of(Some(Turn::Failed(failure))),
         }

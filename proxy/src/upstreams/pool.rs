@@ -42,6 +42,8 @@ pub struct Pool {
     stream_permits: Arc<Shares>,
     waiting_streams: Arc<Shares>,
     active: AtomicUsize,
+    /// No configuration in force uses it, so no connection is kept for a later call.
+    is_retired: AtomicBool,
     max_idle: usize,
     idle_timeout: Duration,
     voucher: Option<Voucher>,
@@ -117,6 +119,7 @@ impl Pool {
             stream_permits: Shares::new(upstream.pool.max_streams),
             waiting_streams: Shares::new(MAX_WAITING_STREAMS),
             active: AtomicUsize::new(0),
+            is_retired: AtomicBool::new(false),
             max_idle: upstream.pool.max_idle,
             idle_timeout: upstream.pool.idle_timeout,
             voucher: Voucher::new(upstream),
@@ -277,21 +280,32 @@ impl Pool {
         self.active.load(Ordering::Relaxed)
     }
 
+    /// Keeps no connection from now on: the configuration in force has no such upstream.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::Release);
+        self.sweep(Instant::now());
+    }
+
+    fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
+    }
+
     /// Closes what has been idle for too long at `now`.
     pub fn sweep(&self, now: Instant) {
         if let Some(voucher) = &self.voucher {
             voucher.sweep();
         }
+        let keeps = |idle: Duration| idle < self.idle_timeout && !self.is_retired();
         let expired: Vec<_> = {
             let mut idle = self.idle();
             // Oldest first: connections are pushed and popped at the end.
-            let keep = idle.iter().position(|one| now.duration_since(one.idle_since) < self.idle_timeout);
+            let keep = idle.iter().position(|one| keeps(now.duration_since(one.idle_since)));
             let count = keep.unwrap_or(idle.len());
             idle.drain(..count).collect()
         };
         drop(expired);
         self.links().retain(|link| {
-            let idle = link.idle_since().is_some_and(|since| now.duration_since(since) >= self.idle_timeout);
+            let idle = link.idle_since().is_some_and(|since| !keeps(now.duration_since(since)));
             !idle && !link.is_retired()
         });
     }
@@ -347,7 +361,7 @@ impl Checkout {
         {
             connection.idle_since = Instant::now();
             let mut idle = self.pool.idle();
-            if idle.len() < self.pool.max_idle && descriptors::is_plenty() {
+            if idle.len() < self.pool.max_idle && descriptors::is_plenty() && !self.pool.is_retired() {
                 idle.push(connection);
             }
         }
@@ -357,6 +371,11 @@ impl Checkout {
 impl Drop for Checkout {
     fn drop(&mut self) {
         self.pool.active.fetch_sub(1, Ordering::Relaxed);
+        if self.pool.is_retired() {
+            // It may have been the last on a shared connection.
+            drop(self.connection.take());
+            self.pool.sweep(Instant::now());
+        }
     }
 }
 
