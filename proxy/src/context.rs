@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::reaper::Reaper;
 use crate::refusals::Refusals;
+use crate::upstreams::pool::Pool;
 use arc_swap::{ArcSwap, Guard};
 use portunus_config::{
     Bootstrap, Carry, Diagnostic, Loaded, ServerId, Severity, Snapshot, Upstream, VirtualServer,
@@ -112,7 +113,7 @@ impl Active {
     }
 
     /// The pool of an upstream of this snapshot.
-    pub fn pool(&self, upstream: &Upstream) -> Option<Arc<crate::upstreams::pool::Pool>> {
+    pub fn pool(&self, upstream: &Upstream) -> Option<Arc<Pool>> {
         self.pools.get(&upstream.key).cloned()
     }
 }
@@ -208,6 +209,12 @@ impl Gateway {
     /// [`MessageSnapshot`].
     pub fn active(&self) -> Arc<Active> {
         self.active.load_full()
+    }
+
+    /// The pool of an upstream that is in the snapshot in force, or in the one before: messages that are judged by that
+    /// still need its lists.
+    pub fn pool(&self, upstream: &Upstream) -> Option<Arc<Pool>> {
+        self.glance().pool(upstream).or_else(|| self.former().as_ref()?.pool(upstream))
     }
 
     /// True if a snapshot is the one in force.

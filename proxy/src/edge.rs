@@ -356,14 +356,19 @@ impl Edge {
     }
 
     fn take(self: &Arc<Self>, stream: TcpStream) {
+        tokio::spawn(self.run(stream));
+    }
+
+    /// Serves a connection, from its first byte to its end.
+    pub(crate) fn run(self: &Arc<Self>, stream: TcpStream) -> impl Future<Output = ()> + Send + use<> {
         let (edge, in_flight) = (Arc::clone(self), self.gateway.drain.enter());
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
         let mut stream = L4Stream::from(stream);
         stream.set_socket_digest(digest);
-        tokio::spawn(async move {
+        async move {
             let _in_flight = in_flight;
             edge.connect(Box::new(stream)).await;
-        });
+        }
     }
 }
 

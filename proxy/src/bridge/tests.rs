@@ -8,6 +8,7 @@ mod needs;
 mod outlived;
 mod plain_clients;
 mod relist;
+mod snapshots;
 mod states;
 mod swapped;
 mod twins;

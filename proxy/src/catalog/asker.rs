@@ -27,7 +27,7 @@ impl Asks for Asker {
         let gone = || Denial::new(Reason::RouteRemoved, "this server is no longer served");
         let place = Place {
             upstream: Arc::clone(upstream),
-            pool: self.gateway.active().pool(upstream).ok_or_else(gone)?,
+            pool: self.gateway.pool(upstream).ok_or_else(gone)?,
             server: self.server.clone(),
             caller: self.seeker.caller,
             owner: self.seeker.owner,
@@ -47,10 +47,10 @@ impl Asks for Asker {
     }
 
     fn offload(&self, upstream: &Upstream) -> OffloadQueue {
-        self.gateway.active().pool(upstream).map(|pool| pool.offload.clone()).unwrap_or_default()
+        self.gateway.pool(upstream).map(|pool| pool.offload.clone()).unwrap_or_default()
     }
 
     fn answers(&self, upstream: &Upstream) -> Option<Arc<Answers>> {
-        self.gateway.active().pool(upstream)?.answers()
+        self.gateway.pool(upstream)?.answers()
     }
 }
