@@ -4,6 +4,7 @@ mod admissions;
 mod apart;
 mod challenges;
 mod following;
+mod holds;
 mod needs;
 mod outlived;
 mod plain_clients;

@@ -264,7 +264,6 @@ impl World {
 }
 
 /// A stand whose connections are served as planned.
-#[expect(clippy::disallowed_methods, reason = "a client's connection, not one of the gateway's")]
 async fn accepting(server: Server, bed: Bed, plan: Arc<Plan>) -> Stand {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let clients = socket.local_addr().unwrap();
