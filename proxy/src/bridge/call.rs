@@ -284,10 +284,12 @@ async fn completion(
         true => prompt(desk, message, catalog, value),
         false => template(desk, message, catalog, value).or_else(|| resource(desk, message, catalog, value)),
     };
+    // A template is no URI, and has no normal form.
+    let is_uri = !is_prompt && !value.contains('{');
     let missing = |catalog: Arc<Catalog>| {
         let detail = format!("nothing is called {}", shown(value));
         let unknown = || unknown(desk, &catalog, kinds[0], (Reason::InvalidParams, detail));
-        (!is_prompt).then(|| desk.spelling(&catalog, value)).flatten().unwrap_or_else(unknown)
+        is_uri.then(|| desk.spelling(&catalog, value)).flatten().unwrap_or_else(unknown)
     };
     let found = found(desk, profile, kinds, look).await?.map_err(missing)?;
     let mut aim = aimed(desk, found)?;

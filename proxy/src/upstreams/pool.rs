@@ -436,11 +436,10 @@ mod tests {
         let (listener, up) = upstream("{ max_idle: 4 }").await;
         let pool = Arc::new(Pool::new(&up));
         for unasked in [&b""[..], b"HTTP/1.1 408 Request Timeout\r\n\r\n"] {
-            let one = checkout(&pool, &up).await.unwrap();
+            let mut one = checkout(&pool, &up).await.unwrap();
             let mut far = accept(&listener).await;
             far.write_all(unasked).await.unwrap();
             far.shutdown().await.unwrap();
-            let mut one = one;
             let Some(Connection::One(stream_has_news)) = one.connection() else { panic!("not HTTP/1.1") };
             while stream_has_news.is_quiet() {
                 tokio::task::yield_now().await;

@@ -19,12 +19,14 @@ mod isolation;
 mod lists;
 pub(crate) mod load;
 pub(crate) mod matrix;
+mod names;
 mod neighbours;
 mod operators;
 mod pair;
 mod pairings;
 pub(crate) mod policy;
 mod readers;
+mod records;
 mod replicas;
 mod restart;
 mod revisions;
@@ -82,6 +84,12 @@ async fn matrix() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove names"]
+async fn names() {
+    names::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a show: cargo xtask prove neighbours"]
 async fn neighbours() {
     neighbours::run().await;
@@ -115,6 +123,12 @@ async fn counts() {
 #[ignore = "a show: cargo xtask prove isolation"]
 async fn isolation() {
     isolation::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove records"]
+async fn records() {
+    records::run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

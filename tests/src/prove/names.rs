@@ -1,0 +1,69 @@
+//! A tool, prompt, resource or template that a caller may not see, and one that does not exist, get the same bytes, cause
+//! the same requests to servers, and take as long.
+
+use crate::invisible::{ENDPOINTS, ERAS, House, KINDS, ask, compare_at_first};
+use std::time::{Duration, Instant};
+
+/// Calls of each of the two that are compared.
+const CALLS: usize = 400;
+
+pub(super) async fn run() {
+    let mut compared = 0;
+    for (server, client) in ERAS.into_iter().flat_map(|server| ERAS.map(|client| (server, client))) {
+        for path in ENDPOINTS {
+            for kind in KINDS {
+                compare_at_first(server, client, path, kind).await;
+                compared += 1;
+            }
+        }
+    }
+    println!(
+        "{compared} kinds of requests, each to gateways that knew nothing: same bytes, same requests to servers"
+    );
+    for (server, client) in ERAS.into_iter().flat_map(|server| ERAS.map(|client| (server, client))) {
+        for path in ENDPOINTS {
+            let house = House::start(server).await;
+            let mut caller = house.caller(client, path).await;
+            for kind in KINDS {
+                let mut took = [Vec::new(), Vec::new()];
+                for round in 0..2 * CALLS {
+                    let which = round % 2;
+                    let start = Instant::now();
+                    let said = ask(&mut caller, kind, kind.pair[which]).await;
+                    took[which].push(start.elapsed());
+                    assert!(said.code().is_some(), "{}", said.all());
+                }
+                let [hidden, absent] = took.map(Quartiles::of);
+                let what = format!("{client:?} at {server:?}, {path}, {}", kind.name);
+                println!("{what}: hidden {hidden}, absent {absent}");
+                assert!(
+                    hidden.is_like(&absent),
+                    "{what}: the times tell hidden {hidden} from absent {absent}"
+                );
+            }
+        }
+    }
+}
+
+/// The quartiles of some times.
+struct Quartiles([Duration; 3]);
+
+impl Quartiles {
+    fn of(mut times: Vec<Duration>) -> Quartiles {
+        times.sort();
+        Quartiles([1, 2, 3].map(|quarter| times[times.len() * quarter / 4]))
+    }
+
+    /// Whether the median of each lies between the quartiles of the other.
+    fn is_like(&self, other: &Quartiles) -> bool {
+        let within = |one: &Quartiles, other: &Quartiles| (one.0[0]..=one.0[2]).contains(&other.0[1]);
+        within(self, other) && within(other, self)
+    }
+}
+
+impl std::fmt::Display for Quartiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [low, median, high] = self.0.map(|time| time.as_micros());
+        write!(f, "{median} µs ({low} to {high})")
+    }
+}
