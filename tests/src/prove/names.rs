@@ -20,6 +20,7 @@ pub(super) async fn run() {
     println!(
         "{compared} kinds of requests, each to gateways that knew nothing: same bytes, same requests to servers"
     );
+    let mut told_apart = Vec::new();
     for (server, client) in ERAS.into_iter().flat_map(|server| ERAS.map(|client| (server, client))) {
         for path in ENDPOINTS {
             let house = House::start(server).await;
@@ -36,13 +37,13 @@ pub(super) async fn run() {
                 let [hidden, absent] = took.map(Quartiles::of);
                 let what = format!("{client:?} at {server:?}, {path}, {}", kind.name);
                 println!("{what}: hidden {hidden}, absent {absent}");
-                assert!(
-                    hidden.is_like(&absent),
-                    "{what}: the times tell hidden {hidden} from absent {absent}"
-                );
+                if !hidden.is_like(&absent) {
+                    told_apart.push(what);
+                }
             }
         }
     }
+    assert!(told_apart.is_empty(), "times tell what is hidden from what is absent: {told_apart:#?}");
 }
 
 /// The quartiles of some times.
