@@ -42,6 +42,7 @@ mod http_sse;
 mod identity;
 #[cfg(test)]
 mod inspected;
+#[cfg(test)]
 mod invisible;
 #[cfg(test)]
 mod kept_text;
