@@ -13,7 +13,7 @@ mod told;
 mod views;
 
 pub use aside::Aside;
-pub use overseer::{Overseer, error};
+pub use overseer::{CallRules, Overseer, error};
 pub use ratings::Ratings;
 pub use recorder::MAX_WITHIN;
 pub use scene::{AdmittedMessage, CallTerms, RequestAdmission, RoutedRequest};

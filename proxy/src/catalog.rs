@@ -31,7 +31,7 @@ mod slot;
 mod status;
 mod ware;
 
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::headers::Upward;
 use crate::offload::OffloadQueue;
 use crate::sealing::CallerKey;
@@ -169,49 +169,49 @@ impl Catalogs {
     /// `list_timeout`, and for none that is known to be down.
     pub async fn show(
         &self,
-        gateway: &Arc<Gateway>,
+        backend: &Arc<Backend>,
         server: &Arc<VirtualServer>,
         seeker: &Seeker,
         kinds: &[ListKind],
     ) -> Arc<Offering> {
-        self.sought(gateway, server, (seeker, gateway.clock.now()), (kinds, Purpose::Show, None)).await
+        self.sought(backend, server, (seeker, backend.clock.now()), (kinds, Purpose::Show, None)).await
     }
 
     /// What is offered, for the way of a call that came `at` a time: lists that are here will do, and are
     /// renewed aside.
     pub async fn route(
         &self,
-        gateway: &Arc<Gateway>,
+        backend: &Arc<Backend>,
         server: &Arc<VirtualServer>,
         (seeker, at): (&Seeker, Moment),
         kinds: &[ListKind],
     ) -> Arc<Offering> {
-        self.sought(gateway, server, (seeker, at), (kinds, Purpose::Route, None)).await
+        self.sought(backend, server, (seeker, at), (kinds, Purpose::Route, None)).await
     }
 
     /// What is offered after an upstream has contradicted its list: that is asked for once more, unless
     /// it was lately.
     async fn look_again(
         &self,
-        gateway: &Arc<Gateway>,
+        backend: &Arc<Backend>,
         server: &Arc<VirtualServer>,
         seeker: &Seeker,
         (upstream, kind): (&Upstream, ListKind),
     ) -> Arc<Offering> {
         let wanted = (&[kind][..], Purpose::Show, Some(upstream));
-        self.sought(gateway, server, (seeker, gateway.clock.now()), wanted).await
+        self.sought(backend, server, (seeker, backend.clock.now()), wanted).await
     }
 
     async fn sought(
         &self,
-        gateway: &Arc<Gateway>,
+        backend: &Arc<Backend>,
         server: &Arc<VirtualServer>,
         (seeker, now): (&Seeker, Moment),
         (kinds, purpose, doubted): (&[ListKind], Purpose, Option<&Upstream>),
     ) -> Arc<Offering> {
         let asking = || -> Arc<dyn Asks> {
-            let (gateway, server, seeker) = (Arc::clone(gateway), server.id.clone(), seeker.clone());
-            Arc::new(Asker { gateway, server, seeker })
+            let (backend, server, seeker) = (Arc::clone(backend), server.id.clone(), seeker.clone());
+            Arc::new(Asker { backend, server, seeker })
         };
         let query = Query {
             server,
@@ -222,7 +222,7 @@ impl Catalogs {
             upward: &seeker.headers,
             shows: seeker.shows,
             asking: &asking,
-            clock: &gateway.clock,
+            clock: &backend.clock,
             now,
         };
         if let Some(upstream) = doubted {

@@ -6,10 +6,11 @@ pub use message_snapshot::{AnswerSnapshot, MessageSnapshot};
 
 use crate::access_log::Sink;
 use crate::authorize::{Aside, Authority};
+use crate::backend::{Backend, Pools};
+use crate::bridge::CatalogNotices;
 use crate::drain::Drain;
 use crate::edge::LiveTls;
-use crate::errand::MAX_ERRANDS;
-use crate::estate::{Estate, Pools};
+use crate::estate::Estate;
 use crate::identify::Identifier;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
@@ -23,10 +24,8 @@ use portunus_config::{
 use portunus_filters::Clock;
 use portunus_filters::Pipeline;
 use portunus_filters::pipeline::Filter;
-use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// The process, as a message sees it.
 pub struct Gateway {
@@ -40,6 +39,8 @@ pub struct Gateway {
     pub bootstrap: Bootstrap,
     /// TLS of each listener, in the order of the document; it swaps without a restart.
     pub tls: Vec<Option<Arc<LiveTls>>>,
+    /// What calls to upstreams are made with.
+    pub backend: Arc<Backend>,
     /// Tables that outlive snapshots.
     pub estate: Estate,
     /// Everything that is measured.
@@ -52,16 +53,12 @@ pub struct Gateway {
     pub access_log: Sink,
     /// Where time is read.
     pub clock: Arc<dyn Clock>,
-    /// The threads of calls, once they run.
-    pub calls: OnceLock<Handle>,
     /// The end of the process.
     pub drain: Arc<Drain>,
-    /// Names requests and callers.
+    /// Names callers.
     pub identifier: Identifier,
     /// This replica and the others.
     pub peers: Peers,
-    /// Permits for what the gateway says on its own.
-    pub errands: Arc<Semaphore>,
     /// The last configuration that was refused, and what needs a restart.
     pub reload: Mutex<ReloadState>,
 }
@@ -87,12 +84,12 @@ pub struct Active {
     pub authority: Authority,
     /// Name of the revision, for records.
     pub revision: Arc<str>,
-    pools: Pools,
+    pools: Arc<Pools>,
     metrics: Arc<Metrics>,
 }
 
 impl Active {
-    fn new(snapshot: Snapshot, pools: Pools, authority: Authority, metrics: Arc<Metrics>) -> Active {
+    fn new(snapshot: Snapshot, pools: Arc<Pools>, authority: Authority, metrics: Arc<Metrics>) -> Active {
         metrics.snapshots_alive.inc();
         let revision = snapshot.revision.to_string().into();
         let pipeline = Pipeline::new(filters(&authority));
@@ -142,15 +139,6 @@ impl Drop for Active {
 }
 
 impl Gateway {
-    /// Starts a task that calls upstreams, on the threads of calls: the thread that made a connection drives it, and
-    /// calls use it later.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        match self.calls.get() {
-            Some(calls) => drop(calls.spawn(task)),
-            None => drop(tokio::spawn(task)),
-        }
-    }
-
     /// A gateway that enforces `loaded`, and leaves nothing for a later process.
     ///
     /// # Errors
@@ -170,10 +158,13 @@ impl Gateway {
     ) -> std::io::Result<Gateway> {
         let metrics = Arc::new(Metrics::new().map_err(std::io::Error::other)?);
         let estate = Estate::new(&loaded.bootstrap, kept_key)?;
+        let notices = Box::new(CatalogNotices(Arc::clone(&estate.catalogs)));
+        let backend = Arc::new(Backend::new(Arc::clone(&clock), Arc::clone(&metrics), notices)?);
         let mut carry = Carry::default();
         let mut snapshot = loaded.snapshot;
         carry.activate(&mut snapshot);
-        let pools = estate.reconcile(&snapshot, &metrics);
+        let pools = backend.reconcile(&snapshot);
+        estate.reconcile(&snapshot);
         metrics.resolve(&snapshot);
         metrics.edge.certificates(&loaded.bootstrap);
         let serial = snapshot.serial;
@@ -187,18 +178,17 @@ impl Gateway {
             carry: Mutex::new(carry),
             reaper: Reaper::start()?,
             access_log: Sink::open(&loaded.bootstrap.access_log, Arc::clone(&metrics))?,
-            identifier: Identifier::new(estate.seals.identity_key().clone())?,
+            identifier: Identifier::new(estate.seals.identity_key().clone()),
             peers: Peers::new(&loaded.bootstrap, estate.home.clone()),
             tls: live_tls(&loaded.bootstrap),
             bootstrap: loaded.bootstrap,
+            backend,
             estate,
             metrics,
             aside,
             refusals: Refusals::default(),
             clock,
-            calls: OnceLock::new(),
             drain: Arc::new(Drain::default()),
-            errands: Arc::new(Semaphore::new(MAX_ERRANDS)),
             reload: Mutex::new(ReloadState { warnings: loaded.warnings, ..ReloadState::default() }),
         };
         gateway.activated("accepted");
@@ -264,7 +254,8 @@ impl Gateway {
         self.carry.lock().unwrap_or_else(PoisonError::into_inner).activate(&mut snapshot);
         let serial = snapshot.serial;
         self.metrics.resolve(&snapshot);
-        let pools = self.estate.reconcile(&snapshot, &self.metrics);
+        let pools = self.backend.reconcile(&snapshot);
+        self.estate.reconcile(&snapshot);
         let before = self.active.load();
         let authority = Authority::of(&snapshot, &self.aside.recording, Some(&before.authority));
         drop(before);

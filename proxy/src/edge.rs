@@ -159,7 +159,7 @@ impl Edge {
             listener: Arc::clone(&door.listener.name),
             source: visitor.address,
             identity: Identity::Anonymous { source: visitor.address },
-            request_id: self.gateway.identifier.event_id(),
+            request_id: self.gateway.backend.ids.event_id(),
             at: self.gateway.clock.now(),
         };
         let mut record = RecordGuard::new(&self.gateway, &arrival);

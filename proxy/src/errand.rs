@@ -11,7 +11,7 @@ mod listen;
 mod passed;
 mod words;
 
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::forward::{Dispatch, Use, Wording};
 use crate::headers::Upward;
 use crate::shares::Owner;
@@ -191,15 +191,15 @@ impl Session {
 }
 
 /// Runs an errand in the background.
-pub fn run(gateway: &Arc<Gateway>, errand: Errand, upstream: Arc<Upstream>, pool: Arc<Pool>) {
+pub fn run(backend: &Arc<Backend>, errand: Errand, upstream: Arc<Upstream>, pool: Arc<Pool>) {
     let kind = errand.kind();
     // When an upstream hangs, every call to it wants an errand; they must not crowd out calls.
-    let Ok(permit) = Arc::clone(&gateway.errands).try_acquire_owned() else {
-        gateway.metrics.errands.with_label_values(&[kind, "dropped"]).inc();
+    let Ok(permit) = Arc::clone(&backend.errands).try_acquire_owned() else {
+        backend.metrics.errands.with_label_values(&[kind, "dropped"]).inc();
         return;
     };
-    let own = Arc::clone(gateway);
-    gateway.spawn(async move {
+    let own = Arc::clone(backend);
+    backend.spawn(async move {
         let _permit = permit;
         let status = timeout(WITHIN, deliver(&own, &errand, &upstream, &pool)).await.ok().flatten();
         let done = status.is_some_and(|status| status.is_success());
@@ -210,19 +210,19 @@ pub fn run(gateway: &Arc<Gateway>, errand: Errand, upstream: Arc<Upstream>, pool
 
 /// Says an errand that has no answer but its status; none if there was no answer at all.
 async fn deliver(
-    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
     errand: &Errand,
     upstream: &Arc<Upstream>,
     pool: &Arc<Pool>,
 ) -> Option<StatusCode> {
     let session = errand.session().cloned().unwrap_or_default();
-    let voice = Voice::own(gateway, &Arc::new(session.headers.into()), Owner::Nobody);
+    let voice = Voice::own(backend, &Arc::new(session.headers.into()), Owner::Nobody);
     let method = errand.http();
     let own = voice::posted();
     let wording = Wording { inbound: &voice.inbound(&method), own: &own, body: errand.message("0") };
     let use_of = Use { repeatable: false, endless: false };
     let leg = Dispatch::errand(errand, wording, Arc::clone(upstream), Arc::clone(pool), use_of);
-    let exchange = crate::forward::send(leg, Arc::clone(&gateway.estate.resolver)).await.ok()?;
+    let exchange = crate::forward::send(leg, Arc::clone(&backend.resolver)).await.ok()?;
     let status = exchange.head.status;
     if let Ok(reading) = Reading::begin(exchange, upstream, Kind::Notification) {
         reading.finish();
@@ -230,7 +230,7 @@ async fn deliver(
     Some(status)
 }
 
-fn count(gateway: &Gateway, errand: &Errand, done: bool) {
+fn count(backend: &Backend, errand: &Errand, done: bool) {
     let result = if done { "done" } else { "failed" };
-    gateway.metrics.errands.with_label_values(&[errand.kind(), result]).inc();
+    backend.metrics.errands.with_label_values(&[errand.kind(), result]).inc();
 }

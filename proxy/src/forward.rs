@@ -10,8 +10,8 @@ pub use exchange::{Exchange, Held, Patience, Piece, late, malformed};
 
 use crate::errand::Errand;
 use crate::headers::{OwnFields, binds_connection, write_worded_head};
-use crate::identify::Trace;
 use crate::patience::patient_until;
+use crate::request_ids::Trace;
 use crate::shares::Owner;
 use crate::upstreams::dial::DialError;
 use crate::upstreams::dns::Resolver;

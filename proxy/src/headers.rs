@@ -368,7 +368,7 @@ mod tests {
             secure: false,
             behind_proxy,
             request_id: &"r-1".into(),
-            trace: &crate::identify::Trace { parent: "00-a-b-00".into(), joined: false },
+            trace: &crate::request_ids::Trace { parent: "00-a-b-00".into(), joined: false },
         };
         let mut out = Vec::new();
         write_request_head(&mut out, &inbound, upstream, 5);

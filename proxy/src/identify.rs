@@ -1,4 +1,4 @@
-//! Who calls, and under which id the call is known.
+//! Finds out who calls.
 //!
 //! The client's address is the right-most hop that is not a trusted proxy; what anybody else says
 //! about it is dropped. What a client shows as a credential becomes a keyed digest that keeps
@@ -29,23 +29,15 @@ pub(crate) use resource::{WellKnown, resource};
 pub use stage::{Shown, authenticate};
 pub use standing::{Standing, ended};
 
-use crate::entropy::Entropy;
 use http::header::{AUTHORIZATION, FORWARDED};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use portunus_config::{ForwardedBy, Snapshot};
 use portunus_filters::Identity;
 use portunus_filters::identity::{Digest, Verified};
 use ring::hmac;
-use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Longest request id that is taken over from a client.
-const MAX_REQUEST_ID: usize = 128;
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What is known of callers, and of who vouches for them; it outlives snapshots.
 pub struct Callers {
@@ -94,12 +86,9 @@ impl Callers {
     }
 }
 
-/// Names requests and callers; its prefix lives as long as the process.
+/// Names callers by what they show.
 pub struct Identifier {
     key: hmac::Key,
-    prefix: String,
-    next: AtomicU64,
-    entropy: Entropy,
 }
 
 /// Where a request comes from.
@@ -111,84 +100,10 @@ pub struct Source {
     pub behind_proxy: bool,
 }
 
-/// The trace that a request belongs to (W3C Trace Context).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trace {
-    /// The value that goes upstream.
-    pub parent: Arc<str>,
-    /// Whether a header of the client named it; else its header `tracestate` belongs to another one.
-    pub joined: bool,
-}
-
-impl Trace {
-    /// The trace that a message names as `traceparent`; what else it says of it stays there.
-    pub fn named(parent: &str) -> Option<Trace> {
-        is_traceparent(parent).then(|| Trace { parent: parent.into(), joined: false })
-    }
-
-    /// The 32 hex digits of the trace.
-    pub fn id(&self) -> &str {
-        self.parent.get(3..35).unwrap_or_default()
-    }
-}
-
 impl Identifier {
-    /// One that digests credentials under `key`, with a new prefix.
-    ///
-    /// # Errors
-    /// If the system has no randomness.
-    pub fn new(key: hmac::Key) -> std::io::Result<Identifier> {
-        let failed = || std::io::Error::other("the system has no randomness");
-        let entropy = Entropy::new();
-        let random: [u8; 5] = entropy.take().ok_or_else(failed)?;
-        let mut prefix = vec![b'-'; 2 * random.len() + 1];
-        put_hex(&mut prefix, &random);
-        let prefix = String::from_utf8(prefix).map_err(|_| failed())?;
-        Ok(Identifier { key, prefix, next: AtomicU64::new(1), entropy })
-    }
-
-    /// The id of a request: the client's own `X-Request-Id` if it is one plain token, else a new one.
-    pub fn request_id(&self, headers: &HeaderMap) -> Arc<str> {
-        let offered = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
-        match offered.filter(|id| is_token(id)) {
-            Some(id) => id.into(),
-            None => self.event_id(),
-        }
-    }
-
-    /// An id that no client can choose.
-    pub fn event_id(&self) -> Arc<str> {
-        self.spell(self.number()).as_str().into()
-    }
-
-    /// The number of a new event, which no other of the process has; spelt out only where it is read.
-    pub fn number(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// The id of an event: `PREFIX-NUMBER` in hexadecimal.
-    pub fn spell(&self, event: u64) -> String {
-        let mut id = String::with_capacity(self.prefix.len() + 16);
-        id.push_str(&self.prefix);
-        // Writing to a `String` cannot fail.
-        let _ = write!(id, "{event:x}");
-        id
-    }
-
-    /// The trace that the client names, or a new one.
-    pub fn trace(&self, headers: &HeaderMap) -> Trace {
-        let offered = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
-        match offered.filter(|value| is_traceparent(value)) {
-            Some(value) => Trace { parent: value.into(), joined: true },
-            None => {
-                // Without randomness the trace is all zeroes, which every collector drops as invalid.
-                let bytes: [u8; 24] = self.entropy.take().unwrap_or_default();
-                let mut parent = *b"00-                                -                -00";
-                put_hex(&mut parent[3..35], &bytes[..16]);
-                put_hex(&mut parent[36..52], &bytes[16..]);
-                Trace { parent: std::str::from_utf8(&parent).unwrap_or_default().into(), joined: false }
-            }
-        }
+    /// One that digests credentials under `key`.
+    pub fn new(key: hmac::Key) -> Identifier {
+        Identifier { key }
     }
 
     /// The caller, from what it shows on the connection of `guest`.
@@ -269,35 +184,6 @@ fn address(hop: &str) -> Option<IpAddr> {
     bare.unwrap_or(hop).parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
 }
 
-fn is_token(id: &str) -> bool {
-    (1..=MAX_REQUEST_ID).contains(&id.len())
-        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(&byte))
-}
-
-fn is_traceparent(value: &str) -> bool {
-    let parts: Vec<&str> = value.split('-').collect();
-    let [version, trace, parent, flags] = parts.as_slice() else { return false };
-    let is_hex = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let is_set = |text: &str| text.bytes().any(|byte| byte != b'0');
-    *version == "00"
-        && is_hex(trace, 32)
-        && is_set(trace)
-        && is_hex(parent, 16)
-        && is_set(parent)
-        && is_hex(flags, 2)
-}
-
-/// Writes each byte as two digits, as far as there is room.
-fn put_hex(out: &mut [u8], bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let (pairs, _) = out.as_chunks_mut();
-    for (pair, byte) in pairs.iter_mut().zip(bytes) {
-        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,7 +194,7 @@ mod tests {
     }
 
     fn identifier(key: &[u8]) -> Identifier {
-        Identifier::new(hmac::Key::new(hmac::HMAC_SHA256, key)).unwrap()
+        Identifier::new(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
     #[test]
@@ -348,33 +234,6 @@ mod tests {
             let found = source("10.0.0.1".parse().unwrap(), &headers, &trusted, ForwardedBy::Forwarded);
             let client = expected.parse::<IpAddr>().unwrap();
             assert_eq!(found, Source { client, behind_proxy: false }, "{name}");
-        }
-    }
-
-    #[test]
-    fn request_ids_are_joined_only_if_they_are_tokens() {
-        let identifier = identifier(b"key");
-        assert_eq!(&*identifier.request_id(&headers(&[("x-request-id", "abc-1")])), "abc-1");
-        for bad in ["", "a b", "<x>", "a\"b"] {
-            assert_ne!(&*identifier.request_id(&headers(&[("x-request-id", bad)])), bad);
-        }
-        let fresh = HeaderMap::new();
-        assert_ne!(identifier.request_id(&fresh), identifier.request_id(&fresh));
-    }
-
-    #[test]
-    fn traces_are_joined_if_valid_and_made_otherwise() {
-        let identifier = identifier(b"key");
-        let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let trace = identifier.trace(&headers(&[("traceparent", valid)]));
-        assert_eq!((&*trace.parent, trace.id()), (valid, "4bf92f3577b34da6a3ce929d0e0e4736"));
-        for bad in [
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "garbage",
-            "00-4BF92F3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        ] {
-            let made = identifier.trace(&headers(&[("traceparent", bad)]));
-            assert!(&*made.parent != bad && is_traceparent(&made.parent), "{}", made.parent);
         }
     }
 

@@ -17,7 +17,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::errand::{self, Errand, Farewells, Session};
 use crate::forward::Failure;
 use crate::shares::{Share, Shares};
@@ -197,9 +197,9 @@ impl Leg {
     }
 
     /// Begins to hear what the server says outside of calls, if nobody does here.
-    pub fn hear(self: &Arc<Self>, gateway: &Arc<Gateway>) {
+    pub fn hear(self: &Arc<Self>, backend: &Arc<Backend>) {
         if self.stream.get().is_none() {
-            stream::open(gateway, self);
+            stream::open(backend, self);
         }
     }
 
@@ -249,8 +249,8 @@ impl Leg {
     }
 
     /// Notes that the upstream does not know it any more: everybody who depends on it is told.
-    pub(crate) fn forgotten(self: &Arc<Self>, gateway: &Arc<Gateway>) {
-        stream::gone(gateway, self);
+    pub(crate) fn forgotten(self: &Arc<Self>, backend: &Arc<Backend>) {
+        stream::gone(backend, self);
     }
 
     /// Resources that are subscribed to on it, of a pooled one.
@@ -279,11 +279,11 @@ impl Leg {
     ///
     /// # Errors
     /// [`Failure`] if the upstream does not take the request.
-    pub async fn set_level(self: &Arc<Self>, gateway: &Arc<Gateway>, level: LogLevel) -> Result<(), Failure> {
+    pub async fn set_level(self: &Arc<Self>, backend: &Arc<Backend>, level: LogLevel) -> Result<(), Failure> {
         if !self.facts.has("logging") || self.lock().level == Some(level) {
             return Ok(());
         }
-        errand::on_leg(gateway, self, Errand::SetLevel { level }).await?;
+        errand::on_leg(backend, self, Errand::SetLevel { level }).await?;
         self.lock().level = Some(level);
         Ok(())
     }
@@ -297,19 +297,19 @@ impl Leg {
     ///
     /// # Errors
     /// [`Failure`], also for an error answer.
-    pub async fn ask(self: &Arc<Self>, gateway: &Arc<Gateway>, errand: Errand) -> Result<(), Failure> {
+    pub async fn ask(self: &Arc<Self>, backend: &Arc<Backend>, errand: Errand) -> Result<(), Failure> {
         if let Errand::Subscribe { .. } = errand {
             // What is subscribed to is told on the stream: it should be there before.
             self.listening().await;
         }
-        errand::on_leg(gateway, self, errand).await.map(drop)
+        errand::on_leg(backend, self, errand).await.map(drop)
     }
 
     /// Subscribes to a resource; several who do so on one leg are one to the upstream.
     ///
     /// # Errors
     /// [`Failure`] if the upstream does not take the request.
-    pub async fn subscribe(self: &Arc<Self>, gateway: &Arc<Gateway>, uri: &Arc<str>) -> Result<(), Failure> {
+    pub async fn subscribe(self: &Arc<Self>, backend: &Arc<Backend>, uri: &Arc<str>) -> Result<(), Failure> {
         let first = {
             let mut state = self.lock();
             let count = state.subscribed.entry(Arc::clone(uri)).or_insert(0);
@@ -319,7 +319,7 @@ impl Leg {
         if !first {
             return Ok(());
         }
-        let asked = self.ask(gateway, Errand::Subscribe { uri: Arc::clone(uri) }).await;
+        let asked = self.ask(backend, Errand::Subscribe { uri: Arc::clone(uri) }).await;
         if asked.is_err() {
             self.lock().subscribed.remove(uri);
         }
@@ -327,7 +327,7 @@ impl Leg {
     }
 
     /// Ends what [`Leg::subscribe`] began; the upstream is told in the background.
-    pub fn unsubscribe(self: &Arc<Self>, gateway: &Arc<Gateway>, uri: &Arc<str>) {
+    pub fn unsubscribe(self: &Arc<Self>, backend: &Arc<Backend>, uri: &Arc<str>) {
         let last = {
             let mut state = self.lock();
             let count = state.subscribed.get_mut(uri).map(|count| {
@@ -340,21 +340,21 @@ impl Leg {
             count == Some(0)
         };
         if last && !self.is_dead() {
-            let (leg, gateway) = (Arc::clone(self), Arc::clone(gateway));
+            let (leg, backend) = (Arc::clone(self), Arc::clone(backend));
             let errand = Errand::Unsubscribe { uri: Arc::clone(uri) };
-            tokio::spawn(async move { drop(errand::on_leg(&gateway, &leg, errand).await) });
+            tokio::spawn(async move { drop(errand::on_leg(&backend, &leg, errand).await) });
         }
     }
 
     /// Answers a question that came outside of any call.
-    pub fn answer(&self, gateway: &Arc<Gateway>, id: Id, reply: Reply) {
-        self.tell(gateway, Errand::Answer { session: self.session(), id, reply });
+    pub fn answer(&self, backend: &Arc<Backend>, id: Id, reply: Reply) {
+        self.tell(backend, Errand::Answer { session: self.session(), id, reply });
     }
 
     /// Ends the session at the upstream.
-    pub fn end(&self, gateway: &Arc<Gateway>) {
+    pub fn end(&self, backend: &Arc<Backend>) {
         if self.die() && self.id.is_some() {
-            Farewells::tell(gateway, self.session(), &self.place.upstream, &self.place.pool);
+            Farewells::tell(backend, self.session(), &self.place.upstream, &self.place.pool);
         }
         self.stop_listening();
     }
@@ -366,8 +366,8 @@ impl Leg {
     }
 
     /// Runs an errand in the background.
-    pub(crate) fn tell(&self, gateway: &Arc<Gateway>, errand: Errand) {
-        errand::run(gateway, errand, Arc::clone(&self.place.upstream), Arc::clone(&self.place.pool));
+    pub(crate) fn tell(&self, backend: &Arc<Backend>, errand: Errand) {
+        errand::run(backend, errand, Arc::clone(&self.place.upstream), Arc::clone(&self.place.pool));
     }
 
     /// What addresses it, with the credential that it was made with.
@@ -401,8 +401,8 @@ impl Leg {
     }
 
     /// Takes in a message that came on the answer to an errand.
-    pub(crate) fn overhear(self: &Arc<Self>, gateway: &Arc<Gateway>, message: &ServerMessage) {
-        stream::sort(gateway, self, message);
+    pub(crate) fn overhear(self: &Arc<Self>, backend: &Arc<Backend>, message: &ServerMessage) {
+        stream::sort(backend, self, message);
     }
 
     /// Whether an answer says that the upstream has forgotten the session: 404, or a 400 that says so,

@@ -15,6 +15,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod authorize;
+pub mod backend;
 pub mod bridge;
 pub mod catalog;
 pub mod clipped;
@@ -52,6 +53,7 @@ pub mod reaper;
 pub mod record;
 pub mod refusals;
 pub mod reply;
+pub mod request_ids;
 pub mod respond;
 pub mod run;
 pub mod sealing;

@@ -20,6 +20,7 @@ mod shelf;
 use crate::forward::Failure;
 use crate::sealing::CallerKey;
 use crate::talk::{Answer, Outcome, Place};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use key::{Key, digest};
 use portunus_config::{CacheRules, Credentials, ServerId, Snapshot, Upstream};
@@ -52,6 +53,15 @@ pub struct Reads {
     flights: Mutex<HashMap<Key, Brought>>,
     fleeting: Mutex<HashMap<Key, Duration>>,
     changes: Mutex<Changes>,
+    in_force: ArcSwap<InForce>,
+}
+
+/// What of the snapshot in force decides on keeping.
+#[derive(Default)]
+struct InForce {
+    serial: u64,
+    caches: HashMap<ServerId, CacheRules>,
+    upstreams: Vec<Arc<Upstream>>,
 }
 
 /// What somebody asks for, when it is there.
@@ -162,14 +172,10 @@ pub enum AtHand {
 
 impl Reads {
     /// A read that is about to be made; `None` where nothing is kept.
-    pub fn read(
-        self: &Arc<Reads>,
-        snapshot: &Snapshot,
-        clock: &Arc<dyn Clock>,
-        wanted: &Wanted<'_>,
-    ) -> Option<Read> {
+    pub fn read(self: &Arc<Reads>, clock: &Arc<dyn Clock>, wanted: &Wanted<'_>) -> Option<Read> {
         let Wanted { place, params, target, .. } = wanted;
-        let rules = snapshot.routes.server(&place.server)?.cache;
+        let in_force = self.in_force.load();
+        let rules = *in_force.caches.get(&place.server)?;
         let uri = params.text("uri")?;
         let continues = ["inputResponses", "requestState"].iter().any(|key| params.get(key).is_some());
         let longest = match wanted.era {
@@ -180,10 +186,10 @@ impl Reads {
             return None;
         }
         // A message that was judged under the configuration before is answered by its server.
-        if !snapshot.upstreams.iter().any(|upstream| Arc::ptr_eq(upstream, &place.upstream)) {
+        if !in_force.upstreams.iter().any(|upstream| Arc::ptr_eq(upstream, &place.upstream)) {
             return None;
         }
-        let (serial, upstream, caller) = (snapshot.serial, place.upstream.key, Some(place.caller));
+        let (serial, upstream, caller) = (in_force.serial, place.upstream.key, Some(place.caller));
         // A legacy server says nothing of who else may have its answer.
         let may_share = wanted.era == Era::Modern && may_share(&place.upstream);
         Some(Read {
@@ -220,6 +226,9 @@ impl Reads {
     /// Forgets what was read before a snapshot, and changes of upstreams that it does not have.
     pub fn reconcile(&self, snapshot: &Snapshot) {
         let in_use = |name: &Arc<str>| snapshot.upstreams.iter().any(|upstream| upstream.name == *name);
+        let caches = snapshot.routes.iter().map(|server| (server.id.clone(), server.cache)).collect();
+        let upstreams = snapshot.upstreams.clone();
+        self.in_force.store(Arc::new(InForce { serial: snapshot.serial, caches, upstreams }));
         lock(&self.shelves).clear();
         let mut changes = lock(&self.changes);
         changes.all.retain(|upstream, _| in_use(upstream));

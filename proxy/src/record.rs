@@ -61,7 +61,7 @@ impl RecordGuard {
     /// The guard of the record of a message that has just arrived.
     pub fn new(gateway: &Arc<Gateway>, arrival: &Arrival) -> RecordGuard {
         let record = Record {
-            event: gateway.identifier.number(),
+            event: gateway.backend.ids.number(),
             request_id: Arc::clone(&arrival.request_id),
             listener: Arc::clone(&arrival.listener),
             source: Some(arrival.source),
@@ -315,7 +315,7 @@ impl RecordGuard {
             self.gateway.refusals.push(Refusal::of(record, reason));
         }
         if self.gateway.access_log.is_enabled() {
-            let event_id = self.gateway.identifier.spell(record.event);
+            let event_id = self.gateway.backend.ids.spell(record.event);
             self.gateway.access_log.write(line::write(record, &event_id));
         }
     }

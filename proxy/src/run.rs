@@ -311,7 +311,7 @@ fn data(
         // Background tasks that call upstreams fill the pools of calls, so they run here too.
         tokio::spawn(bridge::hear(Arc::clone(&tended)));
         tokio::spawn(news::run(Arc::clone(&tended)));
-        tended.calls.set(Handle::current()).ok();
+        tended.backend.calls.set(Handle::current()).ok();
         beat.await;
     });
     let (telling, closed) = oneshot::channel();
@@ -371,13 +371,17 @@ fn spawn_asides(
         let mut tick = interval(SWEEP);
         loop {
             tick.tick().await;
-            gateway.estate.legs.sweep(&gateway);
+            gateway.backend.legs.sweep(&gateway.backend);
             gateway.estate.sessions.sweep(&gateway);
-            gateway.estate.reads.sweep(gateway.clock.now());
+            gateway.backend.reads.sweep(gateway.clock.now());
             gateway.estate.catalogs.sweep(gateway.clock.now(), &gateway.active().snapshot);
-            gateway.estate.replicas.probe(&gateway);
+            gateway.backend.replicas.probe(&gateway.backend);
             gateway.estate.callers.keys.refresh(&gateway);
-            gateway.estate.sweep(Instant::now(), &gateway.metrics);
+            let sizes = gateway.backend.sweep(Instant::now()).into_iter().chain(gateway.estate.sizes());
+            for (table, size) in sizes {
+                let size = i64::try_from(size).unwrap_or(i64::MAX);
+                gateway.metrics.tables.with_label_values(&[table]).set(size);
+            }
             gateway.glance().authority.sweep(&gateway.metrics, gateway.clock.now().monotonic);
             gateway.peers.sweep(Instant::now(), gateway.clock.now());
             gateway.access_log.sweep(Instant::now());

@@ -24,12 +24,13 @@ use crate::errand::PassedRequest;
 use crate::expected::Expect;
 use crate::forward::{Dispatch, Inbound, Leg, Use, send};
 use crate::headers::{self, Stamp};
-use crate::identify::{Guest, Source, Standing, Trace, source};
+use crate::identify::{Guest, Source, Standing, source};
 use crate::intake::{self, BodyFault, BodyRoom};
 use crate::metrics::Stage;
 use crate::peers::Relayed;
 use crate::record::RecordGuard;
 use crate::reply::draining;
+use crate::request_ids::Trace;
 use crate::respond::Respond;
 use crate::sealing::SessionField;
 use crate::session::one::Rest;
@@ -183,13 +184,13 @@ impl<'a> Passage<'a> {
             Some(relayed) => (relayed.identity.clone(), Arc::clone(&relayed.request_id)),
             None => (
                 own.identity(&request.headers, source.client, connection.guest),
-                own.request_id(&request.headers),
+                gateway.backend.ids.request_id(&request.headers),
             ),
         };
         let listener = Arc::clone(&listener.name);
         let arrival =
             Arrival { listener, source: source.client, identity, request_id, at: gateway.clock.now() };
-        let trace = gateway.identifier.trace(&request.headers);
+        let trace = gateway.backend.ids.trace(&request.headers);
         let mut record = RecordGuard::new(gateway, &arrival);
         let user_agent = request.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         record.note_client(user_agent, Some(trace.id()));
@@ -441,8 +442,9 @@ impl<'a> Passage<'a> {
         let gateway = Arc::clone(self.connection.gateway);
         let mut phase = gateway.drain.watch();
         let headers = &self.request.headers;
-        let request = PassedRequest { gateway: &gateway, headers, upstream: &upstream, pool: &pool };
+        let request = PassedRequest { backend: &gateway.backend, headers, upstream: &upstream, pool: &pool };
         let mut respond = Respond {
+            gateway: &gateway,
             request,
             client,
             record: &mut self.record,
@@ -454,7 +456,7 @@ impl<'a> Passage<'a> {
             room: None,
             pass: RawPass::of_passed_message(),
         };
-        let mut sending = Box::pin(send(leg, Arc::clone(&gateway.estate.resolver)));
+        let mut sending = Box::pin(send(leg, Arc::clone(&gateway.backend.resolver)));
         let sent = tokio::select! {
             // An answer that is there is passed on, whatever else has happened.
             biased;

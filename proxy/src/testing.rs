@@ -1,9 +1,9 @@
 //! Tests: a gateway in this process, and servers that do what a script says.
 
-use crate::authorize::Overseer;
+use crate::authorize::{CallRules, Overseer};
 use crate::context::Gateway;
 use crate::forward::{Dispatch, Failure, Inbound};
-use crate::identify::Trace;
+use crate::request_ids::Trace;
 use crate::sealing::CallerKey;
 use crate::shares::Owner;
 use crate::talk::{LegOf, Order, ParamHeader, Place, Profile, Retry, Rounds, Talk};
@@ -331,9 +331,9 @@ impl Bed {
             rounds,
             leg,
             retry,
-            overseer,
+            overseer: Arc::new(CallRules { gateway: Arc::clone(&self.gateway), overseer }),
         };
-        Talk::open(&self.gateway, order).await
+        Talk::open(&self.gateway.backend, order).await
     }
 }
 

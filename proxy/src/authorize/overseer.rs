@@ -2,6 +2,7 @@
 
 use super::judge;
 use crate::context::{Active, AnswerSnapshot, Gateway};
+use crate::talk::ResponseRules;
 use crate::talk::{Answer, Outcome, Question, Reply};
 use bytes::Bytes;
 use portunus_filters::call::Target;
@@ -13,6 +14,7 @@ use portunus_filters::{
     Arrival, Channel, Cleared, Denial, Direction, Era, Inspectors, Kind, Message, Reason, Released,
     ReleasedQuestion,
 };
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -230,6 +232,63 @@ impl Overseer {
             }
         }
         Ok(all)
+    }
+}
+
+/// What stands over a call under way at an upstream.
+pub struct CallRules {
+    /// The process.
+    pub gateway: Arc<Gateway>,
+    /// Who called, and what was decided of the call.
+    pub overseer: Overseer,
+}
+
+impl CallRules {
+    /// The rules of a call that a later message takes up again: beside its own those of `later`, which `snapshot` judged and
+    /// which judges what is answered from now on.
+    ///
+    /// # Errors
+    /// [`Reason::PolicyError`] if these are not the rules of a call.
+    pub fn taken_up(
+        rules: &dyn ResponseRules,
+        later: &Inspectors,
+        snapshot: AnswerSnapshot,
+    ) -> Result<Arc<dyn ResponseRules>, Denial> {
+        let rules: Option<&CallRules> = (rules as &dyn Any).downcast_ref();
+        // No other rules are made; but a call whose rules are not known does not go on.
+        let rules =
+            rules.ok_or_else(|| Denial::new(Reason::PolicyError, "the rules of the call are not known"))?;
+        let mut overseer = rules.overseer.clone();
+        overseer.add(later, snapshot);
+        Ok(Arc::new(CallRules { gateway: Arc::clone(&rules.gateway), overseer }))
+    }
+}
+
+impl ResponseRules for CallRules {
+    fn looks_at_answers(&self) -> bool {
+        self.overseer.looks_at_answers(&self.gateway)
+    }
+
+    fn note(&self, channel: Channel, message: &Bytes) -> Option<Released> {
+        self.overseer.note(channel, message)
+    }
+
+    fn sorted(&self, questions: Vec<Question>) -> (Vec<ReleasedQuestion>, Vec<(Arc<str>, Reply)>) {
+        self.overseer.sorted(&self.gateway, questions)
+    }
+
+    fn passed(&self, answer: Answer<Bytes>) -> (Result<Answer<Released>, Denial>, Arc<str>) {
+        let active = self.overseer.active(&self.gateway);
+        let passed = self.overseer.passed((&self.gateway, &active), answer);
+        (passed, Arc::clone(&active.revision))
+    }
+
+    fn inspectors(&self) -> &Inspectors {
+        self.overseer.inspectors()
+    }
+
+    fn reads_arguments(&self) -> bool {
+        self.overseer.reads_arguments()
     }
 }
 

@@ -65,7 +65,7 @@ fn legs(
             let is_its = |place: &Place| {
                 UpstreamMark::of(&place.upstream.name, &place.upstream.url) == sealed.upstream
             };
-            let (place, _) = desk.gateway.estate.replicas.settle(place.clone(), now, is_its);
+            let (place, _) = desk.gateway.backend.replicas.settle(place.clone(), now, is_its);
             if is_its(&place) {
                 let agreed = if token.passes { version } else { sealed.version };
                 legs.push((upstream.key, leg(desk, place, sealed, agreed)));
@@ -90,5 +90,5 @@ fn leg(desk: &Desk<'_>, place: Place, sealed: &SealedLeg, agreed: Revision) -> A
     let id = HeaderValue::from_str(&sealed.id).ok().filter(|id| !id.is_empty());
     // What the server said of itself went with the home; nothing here depends on it.
     let facts = Facts { version: agreed, capabilities: "{}".into(), instructions: None, server_info: None };
-    Leg::adopt(&desk.gateway.estate.legs, place, id, agreed, Arc::new(facts))
+    Leg::adopt(&desk.gateway.backend.legs, place, id, agreed, Arc::new(facts))
 }

@@ -4,6 +4,7 @@ use super::desk::{Desk, params, shown};
 use super::tasks;
 use crate::catalog::Relist;
 use crate::sealing::UpstreamMark;
+use crate::talk::SchemaRefresh;
 use crate::talk::voice::Fields;
 use bytes::Bytes;
 use portunus_config::{Choice, Upstream};
@@ -369,10 +370,11 @@ pub(super) fn relist(
     message: &Message,
     profile: &Arc<Profile>,
     upstream: &Arc<Upstream>,
-) -> Option<Relist> {
+) -> Option<Box<dyn SchemaRefresh>> {
     let tool = message.target.clone().filter(|_| method_name(message) == "tools/call")?;
     let (server, seeker) = (Arc::clone(&desk.server), desk.seeker(profile));
-    Some(Relist { server, seeker, upstream: Arc::clone(upstream), tool })
+    let catalogs = Arc::clone(&desk.gateway.estate.catalogs);
+    Some(Box::new(Relist { catalogs, server, seeker, upstream: Arc::clone(upstream), tool }))
 }
 
 /// Holds the headers that a modern client sent beside a call to its arguments, and gives them: by the
@@ -396,7 +398,8 @@ pub(super) async fn mirrored(
     let check = |params: &[ParamHeader]| check_mirrored(message, &sent, params, strict);
     let Err(denial) = check(&aim.params) else { return Ok((aim, sent)) };
     let Some(relist) = relist(desk, message, profile, &aim.upstream) else { return Err(denial) };
-    let params = relist.params(Arc::clone(desk.gateway), Arc::clone(&aim.params)).await.ok_or(denial)?;
+    let params =
+        relist.params(Arc::clone(&desk.gateway.backend), Arc::clone(&aim.params)).await.ok_or(denial)?;
     check(&params)?;
     Ok((Aim { params, ..aim }, sent))
 }

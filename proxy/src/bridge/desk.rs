@@ -201,7 +201,7 @@ impl Desk<'_> {
     /// Why none of them could be asked.
     pub async fn lists(&self, profile: &Arc<Profile>, kinds: &[ListKind]) -> Result<Arc<Offering>, Denial> {
         let catalogs = &self.gateway.estate.catalogs;
-        let offering = catalogs.show(self.gateway, &self.server, &self.seeker(profile), kinds).await;
+        let offering = catalogs.show(&self.gateway.backend, &self.server, &self.seeker(profile), kinds).await;
         self.known(&offering, kinds)?;
         Ok(offering)
     }
@@ -218,7 +218,7 @@ impl Desk<'_> {
     ) -> Result<Arc<Catalog>, Denial> {
         let catalogs = &self.gateway.estate.catalogs;
         let wanted = (&*self.seeker(profile), at);
-        let offering = catalogs.route(self.gateway, &self.server, wanted, kinds).await;
+        let offering = catalogs.route(&self.gateway.backend, &self.server, wanted, kinds).await;
         self.known(&offering, kinds)?;
         Ok(Arc::clone(&offering.catalog))
     }
@@ -257,7 +257,7 @@ impl Desk<'_> {
         if self.server.bridge {
             return Ok(());
         }
-        let era = self.gateway.estate.eras.choose(self.gateway, place, self.era).await?;
+        let era = self.gateway.backend.eras.choose(&self.gateway.backend, place, self.era).await?;
         match self.may_serve(era) {
             true => Ok(()),
             false => {

@@ -239,11 +239,12 @@ impl Heard {
         place: &Place,
         uris: &[Arc<str>],
     ) -> Result<Heard, Unheard> {
-        let legs = &gateway.estate.legs;
-        let leg = legs.lease(gateway, place, LeaseOptions::any()).await.map_err(Unheard::Unreached)?;
+        let legs = &gateway.backend.legs;
+        let leg =
+            legs.lease(&gateway.backend, place, LeaseOptions::any()).await.map_err(Unheard::Unreached)?;
         let mut heard = Heard { leg, gateway: Arc::clone(gateway), uris: Vec::new() };
         for uri in uris {
-            heard.leg.subscribe(gateway, uri).await.map_err(Unheard::Refused)?;
+            heard.leg.subscribe(&gateway.backend, uri).await.map_err(Unheard::Refused)?;
             heard.uris.push(Arc::clone(uri));
         }
         Ok(heard)
@@ -253,7 +254,7 @@ impl Heard {
 impl Drop for Heard {
     fn drop(&mut self) {
         for uri in &self.uris {
-            self.leg.unsubscribe(&self.gateway, uri);
+            self.leg.unsubscribe(&self.gateway.backend, uri);
         }
     }
 }
@@ -307,7 +308,7 @@ impl Listener {
             Client::Session(_) => Era::Legacy,
             Client::Subscriber => Era::Modern,
         };
-        let attempt = match gateway.estate.eras.choose(gateway, place, era).await {
+        let attempt = match gateway.backend.eras.choose(&gateway.backend, place, era).await {
             Ok(spoken) if spoken != era && !self.translates => Ok(Attempt::Over),
             Ok(Era::Modern) => self.listen(filter, first).await,
             Ok(Era::Legacy) => match &self.client {
@@ -321,7 +322,7 @@ impl Listener {
 
     /// Listens at a modern server until that is lost. Fails when nobody wants to hear it any more.
     async fn listen(&self, filter: &Filter, first: bool) -> Result<Attempt, ()> {
-        let Ok(listening) = errand::listen(&self.gateway, &self.place, filter).await else {
+        let Ok(listening) = errand::listen(&self.gateway.backend, &self.place, filter).await else {
             return Ok(Attempt::Silent);
         };
         self.holds.commit();
@@ -403,7 +404,7 @@ impl Listener {
         if !self.overseer.is_told_of(&self.gateway, &self.place.upstream.name) {
             return Ok(());
         }
-        match word.counted(&self.gateway.estate.spoken, self.place.upstream.key) {
+        match word.counted(&self.gateway.backend.spoken, self.place.upstream.key) {
             Some(word) => self.words.send(word).await.map_err(drop),
             None => {
                 self.gateway.metrics.untold("queue", 1);

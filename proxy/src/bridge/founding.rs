@@ -12,7 +12,8 @@ use crate::identify::Recalled;
 use crate::legs::Leg;
 use crate::sealing::{Binding, SealedLeg, SessionToken, UpstreamMark};
 use crate::session::End;
-use crate::talk::Place;
+use crate::talk::{Place, SessionOwner};
+use async_trait::async_trait;
 use portunus_config::UpstreamKey;
 use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::bridge::{self, Facts, LogLevel, Profile};
@@ -86,7 +87,7 @@ fn sealed_leg(leg: &Leg) -> Option<SealedLeg> {
 pub(super) fn replay(desk: &Desk<'_>) -> Option<Arc<Replay>> {
     let estate = &desk.gateway.estate;
     // Different from every other of this run, and most likely from those of others.
-    let number = u32::try_from(estate.number() & u64::from(u32::MAX)).unwrap_or_default();
+    let number = u32::try_from(desk.gateway.backend.number() & u64::from(u32::MAX)).unwrap_or_default();
     let table = estate.home.boot().wrapping_add(number);
     desk.server.replay.map(|rules| Replay::new(rules, table, estate.sessions.kept()))
 }
@@ -172,8 +173,8 @@ async fn greet(
     within: Duration,
 ) -> Result<Option<Arc<Leg>>, Failure> {
     let greeting = async {
-        match gateway.estate.eras.choose(gateway, place, Era::Legacy).await? {
-            Era::Legacy => gateway.estate.legs.own(gateway, place, version).await.map(Some),
+        match gateway.backend.eras.choose(&gateway.backend, place, Era::Legacy).await? {
+            Era::Legacy => gateway.backend.legs.own(&gateway.backend, place, version).await.map(Some),
             Era::Modern => Ok(None),
         }
     };
@@ -265,8 +266,8 @@ pub(super) async fn leg(
     if let Some(leg) = living(desk.gateway, session, place.upstream.key)? {
         return Ok(Some(leg));
     }
-    let eras = &desk.gateway.estate.eras;
-    if eras.choose(desk.gateway, place, Era::Legacy).await? == Era::Modern {
+    let eras = &desk.gateway.backend.eras;
+    if eras.choose(&desk.gateway.backend, place, Era::Legacy).await? == Era::Modern {
         return Ok(None);
     }
     own_leg(desk.gateway, session, place).await.map(Some)
@@ -278,11 +279,7 @@ pub(super) async fn leg(
 /// # Errors
 /// [`Reason::UnknownSession`] if something would be missing: the client must begin anew, and not go on
 /// unaware of it. [`Failure`] if none can be made.
-pub(crate) async fn own_leg(
-    gateway: &Arc<Gateway>,
-    session: &Arc<Session>,
-    place: &Place,
-) -> Result<Arc<Leg>, Failure> {
+async fn own_leg(gateway: &Arc<Gateway>, session: &Arc<Session>, place: &Place) -> Result<Arc<Leg>, Failure> {
     if let Some(leg) = living(gateway, session, upstream_of(gateway, place))? {
         return Ok(leg);
     }
@@ -292,6 +289,19 @@ pub(crate) async fn own_leg(
         return Err(Failure::session_lost());
     }
     restore(gateway, session, place).await
+}
+
+/// A client's session, and what it takes to give it another session with a server.
+pub(super) struct OwnSession {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) session: Arc<Session>,
+}
+
+#[async_trait]
+impl SessionOwner for OwnSession {
+    async fn own_leg(&self, place: &Place) -> Result<Arc<Leg>, Failure> {
+        own_leg(&self.gateway, &self.session, place).await
+    }
 }
 
 /// The session's own session with a legacy server, for what the server says outside of calls: the one it
@@ -312,10 +322,10 @@ pub(super) async fn restore(
     if let Some(leg) = session.leg(&upstream).filter(|leg| !leg.is_dead()) {
         return Ok(leg);
     }
-    let leg = gateway.estate.legs.own(gateway, place, session.version).await?;
+    let leg = gateway.backend.legs.own(&gateway.backend, place, session.version).await?;
     own(gateway, session, upstream, Arc::clone(&leg))?;
     if let Some(level) = session.level()
-        && let Err(failure) = leg.set_level(gateway, level).await
+        && let Err(failure) = leg.set_level(&gateway.backend, level).await
     {
         tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "no log level set");
     }
@@ -336,7 +346,7 @@ fn own(
     gateway.estate.hub.own(&leg, session);
     session.hold(upstream, leg).map_err(|leg| {
         gateway.estate.hub.disown(&leg);
-        leg.end(gateway);
+        leg.end(&gateway.backend);
         Failure::session_lost()
     })
 }
@@ -361,7 +371,7 @@ fn living(
 
 /// The upstream as it is configured, of which a place may be one of several.
 fn upstream_of(gateway: &Gateway, place: &Place) -> UpstreamKey {
-    gateway.estate.replicas.whole(place.upstream.key).map_or(place.upstream.key, |whole| whole.key)
+    gateway.backend.replicas.whole(place.upstream.key).map_or(place.upstream.key, |whole| whole.key)
 }
 
 /// The description of a session's client as servers may have it now, with the log level that it has set since.
@@ -387,7 +397,7 @@ pub(super) async fn set_level(desk: &Desk<'_>, session: &Session, fields: &Objec
     for leg in session.legs() {
         // What the server of a session that passed can do, nobody here has read.
         if leg.facts.has("logging") || session.passed() {
-            match leg.set_level(desk.gateway, level).await {
+            match leg.set_level(&desk.gateway.backend, level).await {
                 Err(_) if session.passed() => {}
                 // The one in its place gets it.
                 Err(_) if leg.is_dead() => {}

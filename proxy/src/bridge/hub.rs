@@ -6,6 +6,8 @@
 use super::desk::Desk;
 use super::sessions::{Session, Untold, Waiting, Word};
 use crate::authorize::{self, Overseer};
+use crate::backend::{Backend, NoticeListener};
+use crate::catalog::Catalogs;
 use crate::context::Gateway;
 use crate::errand::Errand;
 use crate::legs::{Heard, Leg, Origin, What};
@@ -88,7 +90,7 @@ impl Hub {
 
     fn seat(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey, overseer: Overseer) -> Seat {
         let (sender, words) = mpsc::channel(MAX_WORDS);
-        let number = gateway.estate.number();
+        let number = gateway.backend.number();
         let listener = Listener { server: server.clone(), caller, overseer, words: sender.clone() };
         locked(&gateway.estate.hub.listeners).insert(number, Arc::new(listener));
         Seat { gateway: Arc::clone(gateway), number, words, sender }
@@ -119,7 +121,7 @@ impl Hub {
 /// Hears all legs until the process ends.
 pub async fn run(gateway: Arc<Gateway>) {
     loop {
-        let heard = gateway.estate.heard.next().await;
+        let heard = gateway.backend.heard.next().await;
         let hearing = Arc::clone(&gateway);
         // Not in an upstream's turn: its long answers would delay notices of the others.
         offload::notice(heard.bytes(), move || hear(&hearing, heard)).await;
@@ -135,7 +137,7 @@ fn hear(gateway: &Arc<Gateway>, heard: Heard) {
             let Ok(text) = std::str::from_utf8(&message) else { return };
             for word in words(&upstream.name, &method, text) {
                 outdate(gateway, &upstream, &word);
-                match word.counted(&gateway.estate.spoken, upstream.key) {
+                match word.counted(&gateway.backend.spoken, upstream.key) {
                     Some(word) => pass(gateway, &server, caller, &leg, word),
                     None => gateway.metrics.untold("queue", 1),
                 }
@@ -170,7 +172,7 @@ fn hear(gateway: &Arc<Gateway>, heard: Heard) {
 /// Subscribes to what a server may not know any more.
 pub(super) async fn subscribe_again(gateway: &Arc<Gateway>, leg: &Arc<Leg>, uris: Vec<Arc<str>>) {
     for uri in uris {
-        if let Err(failure) = leg.ask(gateway, Errand::Subscribe { uri }).await {
+        if let Err(failure) = leg.ask(&gateway.backend, Errand::Subscribe { uri }).await {
             let upstream = &*leg.place().upstream.name;
             tracing::debug!(upstream, cause = failure.cause, "a subscription was not repeated");
         }
@@ -180,7 +182,7 @@ pub(super) async fn subscribe_again(gateway: &Arc<Gateway>, leg: &Arc<Leg>, uris
 /// Tells a session that all lists of a server may have changed.
 pub(super) fn tell_changed(gateway: &Arc<Gateway>, session: &Session, leg: &Arc<Leg>) {
     let upstream = &leg.place().upstream;
-    let whole = gateway.estate.replicas.whole(upstream.key);
+    let whole = gateway.backend.replicas.whole(upstream.key);
     for word in LISTS.map(Word::Changed) {
         outdate(gateway, whole.as_ref().unwrap_or(upstream), &word);
         tell_session(gateway, session, &upstream.name, word);
@@ -208,15 +210,19 @@ pub(super) fn words(upstream: &Arc<str>, method: &Method, text: &str) -> Vec<Wor
 
 /// What a word makes outdated of what is kept.
 pub(super) fn outdate(gateway: &Gateway, upstream: &Upstream, word: &Word) {
-    let (estate, now) = (&gateway.estate, gateway.clock.now());
+    outdate_in(&gateway.estate.catalogs, &gateway.backend, upstream, word);
+}
+
+fn outdate_in(catalogs: &Catalogs, backend: &Backend, upstream: &Upstream, word: &Word) {
+    let now = backend.clock.now();
     match word {
         Word::Changed(kind) => {
-            estate.catalogs.changed(upstream, *kind);
+            catalogs.changed(upstream, *kind);
             if *kind == ListKind::Resources {
-                estate.reads.changed(upstream, now);
+                backend.reads.changed(upstream, now);
             }
         }
-        Word::Updated { uri, .. } => estate.reads.updated(upstream, uri, now),
+        Word::Updated { uri, .. } => backend.reads.updated(upstream, uri, now),
         Word::Said(_) | Word::Asked(_) => {}
     }
 }
@@ -226,23 +232,27 @@ pub(crate) fn announces(method: &Method) -> bool {
     method.name().ends_with("/list_changed") || method.is(bridge::RESOURCE_UPDATED)
 }
 
-/// Notes what a server said on the answer to a request, before its client hears of it: that a list or a
-/// resource has changed counts on whatever stream it is said.
-pub(crate) fn overheard(gateway: &Gateway, upstream: &Upstream, method: &Method, text: &str) {
-    if !announces(method) {
-        return;
-    }
-    let whole = gateway.estate.replicas.whole(upstream.key);
-    let upstream = whole.as_deref().unwrap_or(upstream);
-    for word in words(&upstream.name, method, text) {
-        outdate(gateway, upstream, &word);
-    }
-}
+/// Outdates what is kept of servers by what they say of changes.
+pub(crate) struct CatalogNotices(pub(crate) Arc<Catalogs>);
 
-/// What a message of a server that nobody took may have been: a change of any list.
-pub(crate) fn missed(gateway: &Gateway, upstream: &Upstream) {
-    gateway.metrics.untold("queue", 1);
-    LISTS.map(Word::Changed).iter().for_each(|word| outdate(gateway, upstream, word));
+impl NoticeListener for CatalogNotices {
+    /// That a list or a resource has changed counts on whatever stream it is said.
+    fn overheard(&self, backend: &Backend, upstream: &Upstream, method: &Method, text: &str) {
+        if !announces(method) {
+            return;
+        }
+        let whole = backend.replicas.whole(upstream.key);
+        let upstream = whole.as_deref().unwrap_or(upstream);
+        for word in words(&upstream.name, method, text) {
+            outdate_in(&self.0, backend, upstream, &word);
+        }
+    }
+
+    /// It may have been a change of any list.
+    fn missed(&self, backend: &Backend, upstream: &Upstream) {
+        backend.metrics.untold("queue", 1);
+        LISTS.map(Word::Changed).iter().for_each(|word| outdate_in(&self.0, backend, upstream, word));
+    }
 }
 
 /// Counts what a client with a stream did not take. One without a stream does not want to hear.
@@ -287,7 +297,7 @@ fn tell(gateway: &Gateway, listening: &[Arc<Listener>], upstream: &str, word: &W
 fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, id: Id, question: Question) {
     let refuse = |message: &str| {
         let error = format!("{{\"code\":-32603,\"message\":{}}}", string(message));
-        leg.answer(gateway, id.clone(), Reply::Error(error));
+        leg.answer(&gateway.backend, id.clone(), Reply::Error(error));
     };
     let Some(session) = gateway.estate.hub.owner(leg).filter(|session| session.is_listening()) else {
         return refuse("the client does not listen");
@@ -300,7 +310,9 @@ fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, id: Id, question: Question) {
         overseer.and_then(|overseer| overseer.at(&leg.place().upstream.name).released(gateway, question));
     let question = match released {
         Ok(question) => question,
-        Err(denial) => return leg.answer(gateway, id.clone(), Reply::Error(authorize::error(&denial))),
+        Err(denial) => {
+            return leg.answer(&gateway.backend, id.clone(), Reply::Error(authorize::error(&denial)));
+        }
     };
     let waiting = Waiting::Leg { leg: Arc::clone(leg), id: id.clone() };
     match session.ask(&gateway.estate.home, waiting) {

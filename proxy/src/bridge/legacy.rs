@@ -11,13 +11,13 @@ use super::founding;
 use super::said::{self, Said};
 use super::sessions::{Session, Waiting};
 use super::{lasting, lists, streams, uris};
-use crate::authorize::{self, CallTerms};
+use crate::authorize::{self, CallRules, CallTerms};
 use crate::drain::{Phase, reached};
 use crate::errand::Errand;
 use crate::offload::OffloadQueue;
 use crate::reply::draining;
 use crate::session::End;
-use crate::talk::{LegOf, Order, Reply, Rounds, Talk, Turn};
+use crate::talk::{LegOf, Order, Reply, Rounds, SessionOwner, Talk, Turn};
 use http::StatusCode;
 use portunus_config::Upstream;
 use portunus_filters::mcp::bridge::{self, Parts};
@@ -97,7 +97,7 @@ pub(super) async fn of_session(
                 && let Some(leg) = session.passed_leg()
             {
                 // It was called while messages passed.
-                leg.tell(desk.gateway, Errand::Cancel { session: leg.session(), id });
+                leg.tell(&desk.gateway.backend, Errand::Cancel { session: leg.session(), id });
             }
             Ok(out.status(StatusCode::ACCEPTED).await)
         }
@@ -219,6 +219,9 @@ impl<'a, 'd> Call<'a, 'd> {
             Ok(leg) => leg,
             Err(failure) => return Err(failed(failure, out)),
         };
+        let gateway = Arc::clone(desk.gateway);
+        let session = Arc::clone(self.session);
+        let owner: Arc<dyn SessionOwner> = Arc::new(founding::OwnSession { gateway, session });
         let order = Order {
             permit: Arc::clone(&permit),
             message,
@@ -230,11 +233,11 @@ impl<'a, 'd> Call<'a, 'd> {
             mirrored: Vec::new(),
             relist: call::relist(desk, message, &profile, &aim.upstream),
             rounds: if self.can_be_asked() { Rounds::Asks } else { Rounds::Never },
-            leg: leg.as_ref().map_or(LegOf::Pooled, |leg| LegOf::Own(leg, Some(self.session))),
+            leg: leg.as_ref().map_or(LegOf::Pooled, |leg| LegOf::Own(leg, Some(&owner))),
             retry: None,
-            overseer,
+            overseer: Arc::new(CallRules { gateway: Arc::clone(desk.gateway), overseer }),
         };
-        let talk = Talk::open(desk.gateway, order).await.map_err(|failure| failed(failure, out))?;
+        let talk = Talk::open(&desk.gateway.backend, order).await.map_err(|failure| failed(failure, out))?;
         Ok(Guarded(Some(talk)))
     }
 
@@ -459,7 +462,7 @@ fn answer(
     match waiting {
         // A call that is over has dropped its end; more answers than it asked for cannot be.
         Waiting::Call { key, answers } => drop(answers.try_send((id.meaning().to_owned(), key, reply))),
-        Waiting::Leg { leg, id } => leg.answer(desk.gateway, id, reply),
+        Waiting::Leg { leg, id } => leg.answer(&desk.gateway.backend, id, reply),
     }
     Ok(())
 }

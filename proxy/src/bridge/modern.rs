@@ -8,7 +8,7 @@ use super::desk::{Desk, parts};
 use super::parked::{Resumed, Ticket};
 use super::said::{self, Said};
 use super::{call, lists, request_state, streams, tasks, uris};
-use crate::authorize::CallTerms;
+use crate::authorize::{CallRules, CallTerms};
 use crate::drain::{Phase, reached};
 use crate::reply::draining;
 use crate::sealing::CallerKey;
@@ -64,7 +64,7 @@ async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) ->
 async fn takes_any(desk: &Desk<'_>, profile: &Arc<Profile>) -> bool {
     let place = desk.only().and_then(|only| desk.place(&desk.active(), only, profile).ok());
     let Some(place) = place else { return false };
-    let era = desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await;
+    let era = desk.gateway.backend.eras.choose(&desk.gateway.backend, &place, Era::Modern).await;
     era.is_ok_and(|era| era == Era::Modern)
 }
 
@@ -95,7 +95,12 @@ async fn calls(
             };
             let token = changed.as_ref().unwrap_or(own_parts).progress_token().map_err(unreadable)?;
             let mut resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
-            resumed.talk.hold_to(&cleared, desk.snapshot.for_answers());
+            let rules = CallRules::taken_up(
+                resumed.talk.overseer(),
+                cleared.inspectors(),
+                desk.snapshot.for_answers(),
+            )?;
+            resumed.talk.hold_to(rules);
             resumed.talk.report_to(token);
             out.record.begin_forwarding(resumed.talk.pool());
             Box::pin(round.resume(resumed, replies, out)).await
@@ -166,7 +171,7 @@ impl Round<'_, '_> {
             None => place,
         };
         out.record.begin_forwarding(&place.pool);
-        let era = desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await;
+        let era = desk.gateway.backend.eras.choose(&desk.gateway.backend, &place, Era::Modern).await;
         let era = match (era, desk.check_era(&place).await) {
             (Ok(era), Ok(())) => era,
             (Err(failure), _) | (_, Err(failure)) => {
@@ -191,9 +196,9 @@ impl Round<'_, '_> {
             },
             leg: LegOf::Pooled,
             retry,
-            overseer,
+            overseer: Arc::new(CallRules { gateway: Arc::clone(desk.gateway), overseer }),
         };
-        match Talk::open(desk.gateway, order).await {
+        match Talk::open(&desk.gateway.backend, order).await {
             Ok(talk) => self.converse(talk, Vec::new(), out).await,
             Err(failure) => {
                 out.record.note_cause(&failure.cause);

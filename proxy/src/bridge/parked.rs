@@ -185,7 +185,7 @@ impl ParkedCalls {
         let mut table = self.table();
         let caller = call.talk.owner();
         let admitted = table.admits(&ticket.server, caller, rules).and_then(|()| {
-            let share = gateway.estate.texts.take(caller, call.bytes());
+            let share = gateway.backend.texts.take(caller, call.bytes());
             share.ok_or("as much text as calls of the caller that wait for answers may keep")
         });
         let share = match admitted {

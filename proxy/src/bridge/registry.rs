@@ -148,7 +148,7 @@ impl Sessions {
     fn over(session: &Session, gateway: &Arc<Gateway>) {
         for leg in session.end() {
             gateway.estate.hub.disown(&leg);
-            leg.end(gateway);
+            leg.end(&gateway.backend);
         }
     }
 

@@ -59,7 +59,7 @@ pub(super) async fn flow(
     out: &mut Answering<'_>,
 ) -> End {
     if !session.native {
-        session.legs().iter().for_each(|leg| leg.hear(desk.gateway));
+        session.legs().iter().for_each(|leg| leg.hear(&desk.gateway.backend));
     }
     if out.begin().await.is_err() {
         return End::Broken;
@@ -126,7 +126,7 @@ pub(super) async fn listen(
     // Kept as long as the stream is open: as asked for, as served, and as servers call them.
     let bytes = id.len() + 3 * wanted.uris.iter().map(|uri| uri.len()).sum::<usize>();
     let crowded = || Denial::new(Reason::Crowded, "as many resources as the client may be subscribed to");
-    let _share = desk.gateway.estate.texts.take(desk.owner(), bytes).ok_or_else(crowded)?;
+    let _share = desk.gateway.backend.texts.take(desk.owner(), bytes).ok_or_else(crowded)?;
     let mut seat = Hub::sit(desk, admitted.overseer.clone());
     let facts = lists::facts(desk, profile).await?;
     let honoured = wanted.honoured(&facts);
@@ -183,7 +183,7 @@ async fn subscribe_all(
         let uris = uris.iter().map(|uri| Arc::clone(&uri.original)).collect();
         let filter = Filter { uris, ..wanted.clone() };
         let holds = desk.admit_stream(message, &place.upstream.name)?;
-        let heard = match desk.gateway.estate.eras.choose(desk.gateway, &place, Era::Modern).await {
+        let heard = match desk.gateway.backend.eras.choose(&desk.gateway.backend, &place, Era::Modern).await {
             Ok(era) if !desk.may_serve(era) => continue,
             Ok(Era::Legacy) => match Heard::begin(desk.gateway, &place, &filter.uris).await {
                 Ok(heard) => {
@@ -246,7 +246,7 @@ pub(super) async fn subscribe(
     let upstream = &place.upstream.name;
     let changed = match begins {
         true => {
-            let subscribed = session.subscribe(upstream, &original, &uri, &desk.gateway.estate.texts);
+            let subscribed = session.subscribe(upstream, &original, &uri, &desk.gateway.backend.texts);
             subscribed.ok_or_else(|| {
                 Denial::new(Reason::Crowded, "as many resources as the client may be subscribed to")
             })?
@@ -261,7 +261,7 @@ pub(super) async fn subscribe(
         true => Errand::Subscribe { uri: Arc::clone(&original) },
         false => Errand::Unsubscribe { uri: Arc::clone(&original) },
     };
-    match leg.ask(desk.gateway, errand).await {
+    match leg.ask(&desk.gateway.backend, errand).await {
         // The one in its place is told what is subscribed to by now.
         Err(_) if leg.is_dead() => {
             founding::leg(desk, session, &place).await.map(drop).map_err(|failure| failure.denial)

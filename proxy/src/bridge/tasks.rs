@@ -116,7 +116,7 @@ async fn subject(
 pub(super) fn seated(desk: &Desk<'_>, place: Place, at: UpstreamMark) -> Place {
     let is_there = |place: &Place| mark(&place.upstream) == at;
     let now = desk.gateway.clock.now().monotonic;
-    desk.gateway.estate.replicas.settle(place, now, is_there).0
+    desk.gateway.backend.replicas.settle(place, now, is_there).0
 }
 
 /// An answer in which the id of a task is the one that its client knows.

@@ -2,7 +2,7 @@
 
 use super::Seeker;
 use super::fetch::{Asks, Question};
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::errand::{self, Errand};
 use crate::forward::Failure;
 use crate::offload::OffloadQueue;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Asks on behalf of a seeker at a virtual server.
 pub(super) struct Asker {
-    pub(super) gateway: Arc<Gateway>,
+    pub(super) backend: Arc<Backend>,
     pub(super) server: ServerId,
     pub(super) seeker: Seeker,
 }
@@ -27,7 +27,7 @@ impl Asks for Asker {
         let gone = || Denial::new(Reason::RouteRemoved, "this server is no longer served");
         let place = Place {
             upstream: Arc::clone(upstream),
-            pool: self.gateway.pool(upstream).ok_or_else(gone)?,
+            pool: self.backend.pool(upstream).ok_or_else(gone)?,
             server: self.server.clone(),
             caller: self.seeker.caller,
             owner: self.seeker.owner,
@@ -35,7 +35,7 @@ impl Asks for Asker {
             headers: Arc::clone(&self.seeker.headers),
         };
         if let Some(only) = self.seeker.only
-            && self.gateway.estate.eras.choose(&self.gateway, &place, only).await? != only
+            && self.backend.eras.choose(&self.backend, &place, only).await? != only
         {
             return Err(Denial::new(Reason::EraMismatch, "the server does not speak the client's era").into());
         }
@@ -43,14 +43,14 @@ impl Asks for Asker {
             Question::Discover => Errand::Discover,
             Question::List { kind, cursor } => Errand::List { method: kind.method(), cursor },
         };
-        errand::ask(&self.gateway, &place, errand).await
+        errand::ask(&self.backend, &place, errand).await
     }
 
     fn offload(&self, upstream: &Upstream) -> OffloadQueue {
-        self.gateway.pool(upstream).map(|pool| pool.offload.clone()).unwrap_or_default()
+        self.backend.pool(upstream).map(|pool| pool.offload.clone()).unwrap_or_default()
     }
 
     fn answers(&self, upstream: &Upstream) -> Option<Arc<Answers>> {
-        self.gateway.pool(upstream)?.answers()
+        self.backend.pool(upstream)?.answers()
     }
 }

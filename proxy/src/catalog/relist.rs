@@ -3,8 +3,10 @@
 //! A modern server that misses an argument's header says so (-32020), and has processed nothing. The
 //! schema that the headers were made from is then an old one, unless the server is wrong itself.
 
-use super::Seeker;
-use crate::context::Gateway;
+use super::{Catalogs, Seeker};
+use crate::backend::Backend;
+use crate::talk::SchemaRefresh;
+use async_trait::async_trait;
 use portunus_config::{Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::ParamHeader;
 use portunus_filters::mcp::catalog::ListKind;
@@ -12,6 +14,8 @@ use std::sync::Arc;
 
 /// What it takes to look at the schema of a tool once more.
 pub struct Relist {
+    /// The lists.
+    pub catalogs: Arc<Catalogs>,
     /// The virtual server.
     pub server: Arc<VirtualServer>,
     /// For whom.
@@ -22,14 +26,16 @@ pub struct Relist {
     pub tool: Arc<str>,
 }
 
-impl Relist {
-    /// The arguments that headers mirror by the list as it is now, if they are others than `used`.
-    ///
+#[async_trait]
+impl SchemaRefresh for Relist {
     /// The server is asked at most once in ten seconds for one audience, whatever it contradicts.
-    pub async fn params(self, gateway: Arc<Gateway>, used: Arc<[ParamHeader]>) -> Option<Arc<[ParamHeader]>> {
+    async fn params(
+        self: Box<Self>,
+        backend: Arc<Backend>,
+        used: Arc<[ParamHeader]>,
+    ) -> Option<Arc<[ParamHeader]>> {
         let contradicted = (&*self.upstream, ListKind::Tools);
-        let catalogs = &gateway.estate.catalogs;
-        let shown = catalogs.look_again(&gateway, &self.server, &self.seeker, contradicted).await;
+        let shown = self.catalogs.look_again(&backend, &self.server, &self.seeker, contradicted).await;
         let params = Arc::clone(&shown.catalog.tool(&self.tool)?.params);
         (params != used).then_some(params)
     }

@@ -2,7 +2,7 @@
 
 use super::ask::send_as;
 use super::{Addressed, Errand, Said};
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::forward::{Failure, Patience};
 use crate::legs::Leg;
 use crate::talk::Place;
@@ -16,13 +16,13 @@ use std::sync::Arc;
 /// # Errors
 /// [`Failure`] if it cannot be posted.
 pub(crate) async fn post(
-    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
     place: &Place,
     errand: &Errand,
     addressed: &Addressed<'_>,
     body: Bytes,
 ) -> Result<Said, Failure> {
-    let sent = send_as(gateway, place, errand, addressed, body).await?;
+    let sent = send_as(backend, place, errand, addressed, body).await?;
     let mut reading = Reading::begin(sent, &place.upstream, Kind::Notification)?;
     let (status, headers) = (reading.status(), reading.headers().clone());
     let refusal = if status.is_client_error() { reading.next(Patience::default()).await? } else { None };
@@ -34,12 +34,12 @@ pub(crate) async fn post(
 ///
 /// # Errors
 /// [`Failure`] if the question cannot be posted, or the stream breaks off before the answer.
-pub(super) async fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand) -> Result<Said, Failure> {
+pub(super) async fn ask(backend: &Arc<Backend>, leg: &Arc<Leg>, errand: &Errand) -> Result<Said, Failure> {
     let number = leg.number();
     let mut ear = leg.attach(number, false);
     let number = number.to_string();
     let addressed = Addressed { fields: leg.posted().clone(), leg: Some(leg) };
-    let mut said = post(gateway, leg.place(), errand, &addressed, errand.message(&number)).await?;
+    let mut said = post(backend, leg.place(), errand, &addressed, errand.message(&number)).await?;
     if said.status.is_client_error() {
         said.outcome = said.refusal.as_ref().and_then(|refusal| refusal.answer(&number, true));
         return Ok(said);

@@ -1,8 +1,7 @@
 //! Errands that are waited for.
 
 use super::{Errand, WITHIN, aside, count};
-use crate::bridge::overheard;
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::forward::{self, Dispatch, Exchange, Failure, Patience, Use, Wording, malformed};
 use crate::legs::{LeaseOptions, Leg};
 use crate::talk::reading::Reading;
@@ -33,29 +32,29 @@ const MAX_DESCRIPTION_BYTES: usize = 1 << 20;
 ///
 /// # Errors
 /// [`Failure`], also for an error answer.
-pub async fn ask(gateway: &Arc<Gateway>, place: &Place, errand: Errand) -> Result<Bytes, Failure> {
+pub async fn ask(backend: &Arc<Backend>, place: &Place, errand: Errand) -> Result<Bytes, Failure> {
     let wanted = match errand {
         Errand::Subscribe { .. } | Errand::Unsubscribe { .. } | Errand::SetLevel { .. } | Errand::Ping => {
             Era::Legacy
         }
         _ => Era::Modern,
     };
-    let era = gateway.estate.eras.choose(gateway, place, wanted).await?;
-    let (place, seat) = gateway.estate.settle(gateway, place.clone());
+    let era = backend.eras.choose(backend, place, wanted).await?;
+    let (place, seat) = backend.settle(place.clone());
     let said = match era {
-        Era::Modern => in_modern_words(gateway, &place, &errand).await,
-        Era::Legacy => in_legacy_words(gateway, &place, &errand).await,
+        Era::Modern => in_modern_words(backend, &place, &errand).await,
+        Era::Legacy => in_legacy_words(backend, &place, &errand).await,
     };
     if let Some(seat) = seat {
-        seat.judge(said.as_ref().err(), gateway.clock.now().monotonic);
+        seat.judge(said.as_ref().err(), backend.clock.now().monotonic);
     }
     said
 }
 
 /// Whether an upstream answers at all: whatever it says to `server/discover` but that it is down.
-pub(crate) async fn lives(gateway: &Arc<Gateway>, place: &Place) -> bool {
+pub(crate) async fn lives(backend: &Arc<Backend>, place: &Place) -> bool {
     let errand = Errand::Discover;
-    match exchange(gateway, place, &errand, Addressed::modern(&errand)).await {
+    match exchange(backend, place, &errand, Addressed::modern(&errand)).await {
         Ok(said) => !said.status.is_server_error(),
         Err(failure) => {
             matches!(failure.denial.reason, Reason::UpstreamUnauthorized | Reason::UpstreamLimited)
@@ -63,36 +62,36 @@ pub(crate) async fn lives(gateway: &Arc<Gateway>, place: &Place) -> bool {
     }
 }
 
-async fn in_modern_words(gateway: &Arc<Gateway>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
-    let said = exchange(gateway, place, errand, Addressed::modern(errand)).await?;
+async fn in_modern_words(backend: &Arc<Backend>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
+    let said = exchange(backend, place, errand, Addressed::modern(errand)).await?;
     if said.contradicts(Era::Modern) {
-        gateway.estate.contradicted(place, Era::Modern);
+        backend.contradicted(place, Era::Modern);
     }
     said.result(errand)
 }
 
 /// A leg that the upstream forgot is replaced once: what was asked on it was not read.
-async fn in_legacy_words(gateway: &Arc<Gateway>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
-    let legs = &gateway.estate.legs;
+async fn in_legacy_words(backend: &Arc<Backend>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
+    let legs = &backend.legs;
     let lease = async |since| match errand {
         // What is said on the stream of a leg that all share finds nobody.
         Errand::Subscribe { .. } | Errand::Unsubscribe { .. } | Errand::SetLevel { .. } => {
-            legs.lease(gateway, place, LeaseOptions { exclusive: false, since }).await
+            legs.lease(backend, place, LeaseOptions { exclusive: false, since }).await
         }
-        _ => legs.lease_any(gateway, place, since).await,
+        _ => legs.lease_any(backend, place, since).await,
     };
     let leg = lease(None).await?;
-    match asked(gateway, &leg, errand).await {
+    match asked(backend, &leg, errand).await {
         Err(_) if leg.is_dead() => {
             drop(leg);
             let leg = lease(Some(Instant::now())).await?;
-            asked(gateway, &leg, errand).await
+            asked(backend, &leg, errand).await
         }
         result => result,
     }
 }
 
-async fn asked(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand) -> Result<Bytes, Failure> {
+async fn asked(backend: &Arc<Backend>, leg: &Arc<Leg>, errand: &Errand) -> Result<Bytes, Failure> {
     if let Errand::Discover = errand {
         return Ok(leg.facts.discover_result(Caching::NONE).into());
     }
@@ -100,39 +99,39 @@ async fn asked(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand) -> Resul
         // What is subscribed to is told on the stream: it should be there before.
         leg.listening().await;
     }
-    on_leg_said(gateway, leg, errand).await?.result(errand)
+    on_leg_said(backend, leg, errand).await?.result(errand)
 }
 
 /// Runs an errand on a legacy session; gives the text of the result, if there is one.
-pub(crate) async fn on_leg(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: Errand) -> Result<Bytes, Failure> {
-    on_leg_said(gateway, leg, &errand).await?.result(&errand)
+pub(crate) async fn on_leg(backend: &Arc<Backend>, leg: &Arc<Leg>, errand: Errand) -> Result<Bytes, Failure> {
+    on_leg_said(backend, leg, &errand).await?.result(&errand)
 }
 
 /// True if the server answers for a legacy session: an error is an answer too. While too many servers are asked
 /// this, it is taken to; nothing is said of the server's health.
-pub(crate) async fn answers_ping(gateway: &Arc<Gateway>, leg: &Arc<Leg>) -> bool {
-    let Ok(_permit) = gateway.estate.asked.pings.try_acquire() else { return true };
+pub(crate) async fn answers_ping(backend: &Arc<Backend>, leg: &Arc<Leg>) -> bool {
+    let Ok(_permit) = backend.asked.pings.try_acquire() else { return true };
     let (place, errand) = (leg.place(), Errand::Ping);
     let addressed = Addressed { fields: leg.posted().clone(), leg: Some(leg) };
-    let asked = conversation(gateway, place, &errand, addressed);
+    let asked = conversation(backend, place, &errand, addressed);
     let said = timeout(place.upstream.timeouts.first_byte.min(ANSWERED_WITHIN), asked).await;
     let said = said.ok().and_then(Result::ok);
-    let answers = said.is_some_and(|said| !is_forgotten(gateway, leg, &said) && said.outcome.is_some());
-    count(gateway, &errand, answers);
+    let answers = said.is_some_and(|said| !is_forgotten(backend, leg, &said) && said.outcome.is_some());
+    count(backend, &errand, answers);
     answers
 }
 
-async fn on_leg_said(gateway: &Arc<Gateway>, leg: &Arc<Leg>, errand: &Errand) -> Result<Said, Failure> {
+async fn on_leg_said(backend: &Arc<Backend>, leg: &Arc<Leg>, errand: &Errand) -> Result<Said, Failure> {
     let addressed = Addressed { fields: leg.posted().clone(), leg: Some(leg) };
-    let said = exchange(gateway, leg.place(), errand, addressed).await?;
-    if is_forgotten(gateway, leg, &said) { Err(Failure::forgotten()) } else { Ok(said) }
+    let said = exchange(backend, leg.place(), errand, addressed).await?;
+    if is_forgotten(backend, leg, &said) { Err(Failure::forgotten()) } else { Ok(said) }
 }
 
 /// True if the server said that it does not know the leg, which is noted.
-fn is_forgotten(gateway: &Arc<Gateway>, leg: &Arc<Leg>, said: &Said) -> bool {
+fn is_forgotten(backend: &Arc<Backend>, leg: &Arc<Leg>, said: &Said) -> bool {
     let is_unknown = leg.is_unknown(said.status, said.refusal.as_ref().map(|refusal| &*refusal.bytes));
     if is_unknown {
-        leg.forgotten(gateway);
+        leg.forgotten(backend);
     }
     is_unknown
 }
@@ -232,17 +231,17 @@ pub(crate) fn is_modern_code(code: i64) -> bool {
 
 /// Sends an errand and waits for the head of the answer.
 pub(crate) async fn send(
-    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
     place: &Place,
     errand: &Errand,
     addressed: Addressed<'_>,
 ) -> Result<Exchange, Failure> {
-    send_as(gateway, place, errand, &addressed, Bytes::new()).await
+    send_as(backend, place, errand, &addressed, Bytes::new()).await
 }
 
 /// Sends an errand and reads on to its answer, within a time of its own.
 pub(crate) async fn exchange(
-    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
     place: &Place,
     errand: &Errand,
     addressed: Addressed<'_>,
@@ -250,14 +249,14 @@ pub(crate) async fn exchange(
     let within = place.upstream.timeouts.first_byte.min(ANSWERED_WITHIN);
     let within = if errand.method().is_some() { within } else { within.min(WITHIN) };
     let exchanged = timeout(within, async {
-        let _permit = gateway.estate.asked.most.acquire().await.ok();
-        conversation(gateway, place, errand, addressed).await
+        let _permit = backend.asked.most.acquire().await.ok();
+        conversation(backend, place, errand, addressed).await
     });
     let said = exchanged.await.unwrap_or_else(|_| {
         let denial = Denial::new(Reason::UpstreamTimeout, "the server did not answer in time");
         Err(Failure { cause: format!("no answer to `{}` within {within:?}", errand.kind()), ..denial.into() })
     });
-    count(gateway, errand, said.is_ok());
+    count(backend, errand, said.is_ok());
     match &said {
         Ok(said) => said.note(&place.pool, errand),
         Err(failure) => place.pool.note_failure(failure),
@@ -266,23 +265,23 @@ pub(crate) async fn exchange(
 }
 
 async fn conversation(
-    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
     place: &Place,
     errand: &Errand,
     addressed: Addressed<'_>,
 ) -> Result<Said, Failure> {
     if let Some(leg) = addressed.leg.filter(|leg| leg.is_relayed() && errand.method().is_some()) {
-        return aside::ask(gateway, leg, errand).await;
+        return aside::ask(backend, leg, errand).await;
     }
     let number = match addressed.leg {
         Some(leg) => leg.number(),
-        None => gateway.estate.number(),
+        None => backend.number(),
     }
     .to_string();
     let body = worded(place, errand, &addressed, &number)?;
     let asked = errand.method().is_some();
     let kind = if asked { Kind::Request } else { Kind::Notification };
-    let sent = send_as(gateway, place, errand, &addressed, body).await?;
+    let sent = send_as(backend, place, errand, &addressed, body).await?;
     let mut reading = Reading::begin(sent, &place.upstream, kind)?;
     let (status, headers) = (reading.status(), reading.headers().clone());
     let mut said = Said { status, headers, outcome: None, refusal: None };
@@ -300,8 +299,8 @@ async fn conversation(
                 break;
             }
             None => match addressed.leg {
-                Some(leg) => leg.overhear(gateway, &message),
-                None => overhear(gateway, place, &message),
+                Some(leg) => leg.overhear(backend, &message),
+                None => overhear(backend, place, &message),
             },
         }
     }
@@ -310,11 +309,11 @@ async fn conversation(
 }
 
 /// Takes in what a server says beside its answer.
-fn overhear(gateway: &Gateway, place: &Place, message: &ServerMessage) {
+fn overhear(backend: &Backend, place: &Place, message: &ServerMessage) {
     if let Ok(content) = &message.content
         && let Some(method) = &content.method
     {
-        overheard(gateway, &place.upstream, method, message.text());
+        backend.overheard(&place.upstream, method, message.text());
     }
 }
 
@@ -340,17 +339,17 @@ pub(super) fn worded(
 }
 
 pub(super) async fn send_as(
-    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
     place: &Place,
     errand: &Errand,
     addressed: &Addressed<'_>,
     body: Bytes,
 ) -> Result<Exchange, Failure> {
-    let voice = Voice::own(gateway, &place.headers, place.owner);
+    let voice = Voice::own(backend, &place.headers, place.owner);
     let method = errand.http();
     let repeatable = matches!(errand, Errand::Discover | Errand::List { .. } | Errand::Ping | Errand::Stream);
     let use_of = Use { repeatable, endless: matches!(errand, Errand::Stream | Errand::Listen { .. }) };
     let wording = Wording { inbound: &voice.inbound(&method), own: &addressed.fields, body };
     let leg = Dispatch::errand(errand, wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
-    forward::send(leg, Arc::clone(&gateway.estate.resolver)).await
+    forward::send(leg, Arc::clone(&backend.resolver)).await
 }

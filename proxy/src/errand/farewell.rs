@@ -4,7 +4,7 @@
 //! once waits its turn. A server that takes none for a while is told of no more.
 
 use super::{Errand, Session, WITHIN, count, deliver};
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::upstreams::pool::Pool;
 use portunus_config::{Upstream, UpstreamKey};
 use std::collections::{HashMap, VecDeque};
@@ -43,13 +43,13 @@ struct Farewell {
 
 impl Farewells {
     /// Tells a server, as soon as it is its turn, that a session has ended.
-    pub fn tell(gateway: &Arc<Gateway>, session: Session, upstream: &Arc<Upstream>, pool: &Arc<Pool>) {
+    pub fn tell(backend: &Arc<Backend>, session: Session, upstream: &Arc<Upstream>, pool: &Arc<Pool>) {
         let begins = {
-            let mut state = gateway.estate.farewells.lock();
+            let mut state = backend.farewells.lock();
             let bytes = session.bytes();
             if state.waiting.len() >= MAX_WAITING || state.bytes + bytes > MAX_BYTES {
                 drop(state);
-                return dropped(gateway, 1);
+                return dropped(backend, 1);
             }
             let (upstream, pool) = (Arc::clone(upstream), Arc::clone(pool));
             state.bytes += bytes;
@@ -59,7 +59,7 @@ impl Farewells {
             begins
         };
         if begins {
-            gateway.spawn(work(Arc::clone(gateway)));
+            backend.spawn(work(Arc::clone(backend)));
         }
     }
 
@@ -108,26 +108,26 @@ impl Farewells {
     }
 }
 
-async fn work(gateway: Arc<Gateway>) {
-    while let Some(Farewell { session, upstream, pool }) = gateway.estate.farewells.next() {
+async fn work(backend: Arc<Backend>) {
+    while let Some(Farewell { session, upstream, pool }) = backend.farewells.next() {
         let errand = Errand::Delete { session };
-        let status = timeout(WITHIN, deliver(&gateway, &errand, &upstream, &pool)).await.ok().flatten();
-        count(&gateway, &errand, status.is_some_and(|status| status.is_success()));
+        let status = timeout(WITHIN, deliver(&backend, &errand, &upstream, &pool)).await.ok().flatten();
+        count(&backend, &errand, status.is_some_and(|status| status.is_success()));
         // Whatever it answers, it answers: 405 is its right (2025-11-25 transports).
         let answered = status.is_some_and(|status| !status.is_server_error());
-        let others = gateway.estate.farewells.told(upstream.key, answered);
+        let others = backend.farewells.told(upstream.key, answered);
         if others > 0 {
             tracing::warn!(
                 upstream = &*upstream.name,
                 others,
                 "a server is not told which sessions have ended"
             );
-            dropped(&gateway, others);
+            dropped(&backend, others);
         }
     }
 }
 
-fn dropped(gateway: &Gateway, number: usize) {
+fn dropped(backend: &Backend, number: usize) {
     let number = u64::try_from(number).unwrap_or(u64::MAX);
-    gateway.metrics.errands.with_label_values(&["delete", "dropped"]).inc_by(number);
+    backend.metrics.errands.with_label_values(&["delete", "dropped"]).inc_by(number);
 }

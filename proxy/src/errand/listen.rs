@@ -2,7 +2,7 @@
 
 use super::ask::{send_as, worded};
 use super::{Addressed, Errand};
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::forward::{Failure, Patience};
 use crate::talk::Place;
 use crate::talk::reading::Reading;
@@ -25,14 +25,14 @@ pub struct Listening {
 ///
 /// # Errors
 /// [`Failure`] if the upstream does not begin to tell.
-pub async fn listen(gateway: &Arc<Gateway>, place: &Place, filter: &Filter) -> Result<Listening, Failure> {
-    let (place, seat) = gateway.estate.settle(gateway, place.clone());
+pub async fn listen(backend: &Arc<Backend>, place: &Place, filter: &Filter) -> Result<Listening, Failure> {
+    let (place, seat) = backend.settle(place.clone());
     let place = &place;
     let errand = Errand::Listen { filter: filter.clone() };
-    let number = gateway.estate.number().to_string();
+    let number = backend.number().to_string();
     let addressed = Addressed::modern(&errand);
     let body = worded(place, &errand, &addressed, &number)?;
-    let sent = send_as(gateway, place, &errand, &addressed, body).await?;
+    let sent = send_as(backend, place, &errand, &addressed, body).await?;
     let reading = Reading::begin(sent, &place.upstream, Kind::Request)
         .inspect_err(|failure| place.pool.note_failure(failure))?;
     Ok(Listening { reading, idle: place.upstream.timeouts.idle, _seat: seat })

@@ -1,7 +1,7 @@
 //! Tells servers what clients do not wait for any more, where messages pass.
 
 use super::{Errand, Session, run};
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::forward::{Exchange, Failure};
 use crate::headers::MCP_SESSION_ID;
 use crate::upstreams::pool::Pool;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy)]
 pub struct PassedRequest<'a> {
     /// The process.
-    pub gateway: &'a Arc<Gateway>,
+    pub backend: &'a Arc<Backend>,
     /// The client's headers, which name its session.
     pub headers: &'a HeaderMap,
     /// The server.
@@ -38,26 +38,26 @@ impl PassedRequest<'_> {
         let session = Session::of(self.headers);
         for id in ids.iter().filter(|_| session.exists()) {
             let errand = Errand::Cancel { session: session.clone(), id: id.clone() };
-            run(self.gateway, errand, Arc::clone(self.upstream), Arc::clone(self.pool));
+            run(self.backend, errand, Arc::clone(self.upstream), Arc::clone(self.pool));
         }
     }
 
     /// Ends the legacy session that an answer founded and nobody learned of.
     pub fn delete_session(&self, id: &HeaderValue) {
         let errand = Errand::Delete { session: Session::of(self.headers).named(id) };
-        run(self.gateway, errand, Arc::clone(self.upstream), Arc::clone(self.pool));
+        run(self.backend, errand, Arc::clone(self.upstream), Arc::clone(self.pool));
     }
 
     /// The same as soon as the answer is here.
     pub fn delete_founded(&self, answer: impl Future<Output = Result<Exchange, Failure>> + Send + 'static) {
-        let (gateway, headers) = (Arc::clone(self.gateway), self.headers.clone());
+        let (backend, headers) = (Arc::clone(self.backend), self.headers.clone());
         let (upstream, pool) = (Arc::clone(self.upstream), Arc::clone(self.pool));
         tokio::spawn(async move {
             if let Ok(exchange) = answer.await
                 && let Some(id) = session_id(&exchange.head)
             {
-                let (gateway, headers) = (&gateway, &headers);
-                PassedRequest { gateway, headers, upstream: &upstream, pool: &pool }.delete_session(id);
+                let (backend, headers) = (&backend, &headers);
+                PassedRequest { backend, headers, upstream: &upstream, pool: &pool }.delete_session(id);
             }
         });
     }

@@ -92,7 +92,7 @@ async fn exchange_whole(
 ) -> Result<(StatusCode, HeaderMap, Bytes), String> {
     let pool = Arc::new(Pool::new(at));
     let wish = Wish { fresh: true, ..Wish::default() };
-    let checkout = pool.checkout(at, &gateway.estate.resolver, wish).await;
+    let checkout = pool.checkout(at, &gateway.backend.resolver, wish).await;
     let mut checkout = checkout.map_err(|error| error.to_string())?;
     let connection = checkout.connection().ok_or_else(|| "there is no connection".to_owned())?;
     let outgoing = Outgoing::new(head(at, request), request.form.clone());

@@ -1,7 +1,7 @@
 //! Founding a legacy session: `initialize`, then `notifications/initialized`.
 
 use super::{Leg, Origin, Terms, relay, stream};
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::errand::{self, Addressed, Errand, Said};
 use crate::forward::{Failure, malformed};
 use crate::headers::MCP_SESSION_ID;
@@ -28,26 +28,26 @@ impl From<Failure> for Refused {
 
 /// Founds a session and opens its stream.
 pub(crate) async fn request(
-    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
     place: &Place,
     origin: Origin,
     version: Revision,
 ) -> Result<Arc<Leg>, Refused> {
     if place.upstream.transport == Transport::HttpSse {
-        return relay::request(gateway, place, origin, version).await;
+        return relay::request(backend, place, origin, version).await;
     }
     let errand = Errand::Initialize { version };
     let said =
-        errand::exchange(gateway, place, &errand, Addressed { fields: voice::posted(), leg: None }).await?;
+        errand::exchange(backend, place, &errand, Addressed { fields: voice::posted(), leg: None }).await?;
     let (facts, agreed) = read(&said)?;
     let id = said.headers.get(MCP_SESSION_ID).cloned();
     let terms = Terms { facts: Arc::new(facts), version: agreed, id };
-    let leg = Arc::new(Leg::new(&gateway.estate.legs, place.clone(), origin, terms));
-    if let Err(failure) = errand::on_leg(gateway, &leg, Errand::Initialized).await {
-        leg.end(gateway);
+    let leg = Arc::new(Leg::new(&backend.legs, place.clone(), origin, terms));
+    if let Err(failure) = errand::on_leg(backend, &leg, Errand::Initialized).await {
+        leg.end(backend);
         return Err(failure.into());
     }
-    stream::open(gateway, &leg);
+    stream::open(backend, &leg);
     Ok(leg)
 }
 

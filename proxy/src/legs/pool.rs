@@ -4,7 +4,7 @@ use super::Refused;
 use super::founding;
 use super::shelf::{Expected, LeaseOptions, LegLease, Pooled, Shelf};
 use super::{Leg, Origin};
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::forward::Failure;
 use crate::shares::{Owner, Share, Shares};
 use crate::talk::{CallerKey, Place};
@@ -102,14 +102,14 @@ impl Legs {
     /// As [`Legs::lease`].
     pub async fn lease_any(
         &self,
-        gateway: &Arc<Gateway>,
+        backend: &Arc<Backend>,
         place: &Place,
         since: Option<Instant>,
     ) -> Result<LegLease, Failure> {
         let options = LeaseOptions { exclusive: false, since };
         match place.upstream.sessions {
-            LegSharing::PerCaller => self.lease(gateway, place, options).await,
-            LegSharing::Shared => self.lease(gateway, &place.for_all(), options).await,
+            LegSharing::PerCaller => self.lease(backend, place, options).await,
+            LegSharing::Shared => self.lease(backend, &place.for_all(), options).await,
         }
     }
 
@@ -119,12 +119,12 @@ impl Legs {
     /// [`Failure`] if none can be founded, or the caller has too many.
     pub async fn lease(
         &self,
-        gateway: &Arc<Gateway>,
+        backend: &Arc<Backend>,
         place: &Place,
         options: LeaseOptions,
     ) -> Result<LegLease, Failure> {
         let exclusive = options.exclusive;
-        let at = (!place.upstream.replicas.is_empty()).then(|| gateway.estate.settle(gateway, place.clone()));
+        let at = (!place.upstream.replicas.is_empty()).then(|| backend.settle(place.clone()));
         let place = at.as_ref().map_or(place, |(place, _seat)| place);
         let shelf = self.shelf(place);
         let begun = Instant::now();
@@ -142,10 +142,10 @@ impl Legs {
                 if let Some(lease) = shelf.take(options) {
                     return Ok(lease);
                 }
-                return Box::pin(self.found(gateway, place, &shelf, false)).await;
+                return Box::pin(self.found(backend, place, &shelf, false)).await;
             }
             if shelf.expect_one() {
-                return Box::pin(self.found(gateway, place, &shelf, true)).await;
+                return Box::pin(self.found(backend, place, &shelf, true)).await;
             }
             if timeout_at(until, changed).await.is_err() {
                 return Err(busy("too many calls of this caller wait at the server"));
@@ -160,30 +160,28 @@ impl Legs {
     /// [`Failure`] if the upstream founds none.
     pub async fn own(
         &self,
-        gateway: &Arc<Gateway>,
+        backend: &Arc<Backend>,
         place: &Place,
         version: Revision,
     ) -> Result<Arc<Leg>, Failure> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        let (place, seat) = gateway.estate.settle(gateway, place.clone());
-        let gateway = Arc::clone(gateway);
+        let (place, seat) = backend.settle(place.clone());
+        let backend = Arc::clone(backend);
         tokio::spawn(async move {
             let _seat = seat;
-            let founded = founding::request(&gateway, &place, Origin::Own, version).await;
-            let founded = founded.map_err(|refused| refused.noted(&gateway, &place));
+            let founded = founding::request(&backend, &place, Origin::Own, version).await;
+            let founded = founded.map_err(|refused| refused.noted(&backend, &place));
             if let Err(Ok(unwanted)) = sender.send(founded) {
-                unwanted.end(&gateway);
+                unwanted.end(&backend);
             }
         });
         receiver.await.unwrap_or_else(|_| Err(busy("the server's session was not founded")))
     }
 
     /// Ends what has been idle for too long, or belongs to an upstream that is configured no longer.
-    pub fn sweep(&self, gateway: &Arc<Gateway>) {
-        let now = gateway.clock.now().monotonic;
-        let active = gateway.active();
-        let upstreams = active.snapshot.upstreams.iter().map(|one| one.key);
-        let known: HashSet<UpstreamKey> = upstreams.chain(gateway.estate.replicas.keys()).collect();
+    pub fn sweep(&self, backend: &Arc<Backend>) {
+        let now = backend.clock.now().monotonic;
+        let known: HashSet<UpstreamKey> = backend.upstream_keys().into_iter().collect();
         let mut ended = Vec::new();
         self.lock().retain(|key, shelf| {
             let idle = if known.contains(&key.upstream) { IDLE } else { Duration::ZERO };
@@ -191,7 +189,7 @@ impl Legs {
             !shelf.is_unused()
         });
         for leg in ended {
-            leg.end(gateway);
+            leg.end(backend);
         }
     }
 
@@ -227,7 +225,7 @@ impl Legs {
 
     async fn found(
         &self,
-        gateway: &Arc<Gateway>,
+        backend: &Arc<Backend>,
         place: &Place,
         shelf: &Arc<Shelf>,
         exclusive: bool,
@@ -236,18 +234,18 @@ impl Legs {
             shelf.expected.fetch_add(1, Ordering::AcqRel);
         }
         let expected = Expected(Arc::clone(shelf));
-        let share = self.share(gateway, place);
+        let share = self.share(backend, place);
         let share = share.ok_or_else(|| busy("the gateway holds too many sessions at servers"))?;
-        let (gateway, place) = (Arc::clone(gateway), place.clone());
+        let (backend, place) = (Arc::clone(backend), place.clone());
         // Whoever waits for it may leave; the session is there all the same, and the next one's.
         let founding = tokio::spawn(async move {
             let newest = Revision::LEGACY.first().copied().unwrap_or(Revision::V2025_11_25);
-            let founded = founding::request(&gateway, &place, Origin::Pooled, newest).await;
+            let founded = founding::request(&backend, &place, Origin::Pooled, newest).await;
             let shelf = Arc::clone(&expected.0);
             match founded {
                 Ok(leg) => Ok(shelf.add(Pooled { leg, share }, exclusive)),
                 Err(refused) => {
-                    let failure = refused.noted(&gateway, &place);
+                    let failure = refused.noted(&backend, &place);
                     shelf.turns.fail(&failure);
                     shelf.changed.notify_waiters();
                     Err(failure)
@@ -259,14 +257,14 @@ impl Legs {
 
     /// The part of a leg that is to be founded; where there is none, the idlest of the caller that has most
     /// make room.
-    fn share(&self, gateway: &Arc<Gateway>, place: &Place) -> Option<Share> {
+    fn share(&self, backend: &Arc<Backend>, place: &Place) -> Option<Share> {
         let weight = weight_of(place.profile.bytes() + place.headers.bytes());
         let take = || self.shares.take(place.owner, weight);
         take().or_else(|| {
             let fullest = self.shares.fullest();
             let others = fullest.into_iter().chain([place.owner]);
             others.into_iter().find_map(|owner| {
-                self.displace(gateway, owner);
+                self.displace(backend, owner);
                 take()
             })
         })
@@ -274,8 +272,8 @@ impl Legs {
 
     /// Ends the idlest of an owner's legs that no call uses: a part of them at once, since looking for
     /// them costs a look at all.
-    fn displace(&self, gateway: &Arc<Gateway>, owner: Owner) {
-        let now = gateway.clock.now().monotonic;
+    fn displace(&self, backend: &Arc<Backend>, owner: Owner) {
+        let now = backend.clock.now().monotonic;
         let shelves: Vec<Arc<Shelf>> = self.lock().values().cloned().collect();
         let mut idle: Vec<(Duration, Arc<Leg>)> =
             shelves.iter().flat_map(|one| one.idle(now, owner)).collect();
@@ -286,7 +284,7 @@ impl Legs {
         drop(shelves);
         self.lock().retain(|_, shelf| !shelf.is_unused());
         for leg in ended {
-            leg.end(gateway);
+            leg.end(backend);
         }
     }
 
@@ -304,10 +302,10 @@ impl Legs {
 
 impl Refused {
     /// What the caller is told; what it says of the upstream's era is remembered.
-    fn noted(self, gateway: &Gateway, place: &Place) -> Failure {
+    fn noted(self, backend: &Backend, place: &Place) -> Failure {
         match self {
             Refused::NotLegacy(failure) => {
-                gateway.estate.contradicted(place, Era::Legacy);
+                backend.contradicted(place, Era::Legacy);
                 failure
             }
             Refused::Failed(failure) => {

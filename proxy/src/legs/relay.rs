@@ -6,7 +6,7 @@
 use super::founding::{self, Refused};
 use super::stream::{gone, sort};
 use super::{Leg, Origin, Terms, endpoint};
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::errand::{self, Addressed, Errand, Said};
 use crate::forward::{Failure, Patience, late, malformed};
 use crate::talk::Place;
@@ -31,13 +31,13 @@ const MAX_EARLY: usize = 16;
 
 /// Founds a session.
 pub(super) async fn request(
-    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
     place: &Place,
     origin: Origin,
     version: Revision,
 ) -> Result<Arc<Leg>, Refused> {
     let within = place.upstream.timeouts.first_byte.min(FOUNDED_WITHIN);
-    let founded = timeout(within, found(gateway, place, origin, version)).await;
+    let founded = timeout(within, found(backend, place, origin, version)).await;
     founded.unwrap_or_else(|_| {
         let cause = format!("no stream, endpoint and answer to `initialize` within {within:?}");
         Err(Failure { cause, ..late(false) }.into())
@@ -45,30 +45,30 @@ pub(super) async fn request(
 }
 
 async fn found(
-    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
     place: &Place,
     origin: Origin,
     version: Revision,
 ) -> Result<Arc<Leg>, Refused> {
-    let mut reading = open(gateway, place).await?;
+    let mut reading = open(backend, place).await?;
     let place = entered(place, &mut reading).await?;
-    let (said, early) = initialize(gateway, &place, &mut reading, version).await?;
+    let (said, early) = initialize(backend, &place, &mut reading, version).await?;
     let (facts, agreed) = founding::read(&said)?;
     let terms = Terms { facts: Arc::new(facts), version: agreed, id: None };
-    let leg = Arc::new(Leg::relayed(&gateway.estate.legs, place, origin, terms));
-    leg.follow(tokio::spawn(listen(Arc::downgrade(gateway), Arc::downgrade(&leg), reading)));
-    early.iter().for_each(|message| sort(gateway, &leg, message));
-    if let Err(failure) = errand::on_leg(gateway, &leg, Errand::Initialized).await {
-        leg.end(gateway);
+    let leg = Arc::new(Leg::relayed(&backend.legs, place, origin, terms));
+    leg.follow(tokio::spawn(listen(Arc::downgrade(backend), Arc::downgrade(&leg), reading)));
+    early.iter().for_each(|message| sort(backend, &leg, message));
+    if let Err(failure) = errand::on_leg(backend, &leg, Errand::Initialized).await {
+        leg.end(backend);
         return Err(failure.into());
     }
     Ok(leg)
 }
 
 /// Opens the stream.
-async fn open(gateway: &Arc<Gateway>, place: &Place) -> Result<Reading, Failure> {
+async fn open(backend: &Arc<Backend>, place: &Place) -> Result<Reading, Failure> {
     let addressed = Addressed { fields: voice::listening(), leg: None };
-    let sent = errand::send(gateway, place, &Errand::Stream, addressed).await?;
+    let sent = errand::send(backend, place, &Errand::Stream, addressed).await?;
     let status = sent.head.status;
     if status.is_client_error() && status != StatusCode::UNAUTHORIZED {
         let cause = format!("GET was answered by HTTP {}", status.as_u16());
@@ -95,15 +95,15 @@ async fn entered(place: &Place, reading: &mut Reading) -> Result<Place, Failure>
 
 /// The answer to `initialize`, and what was said before it.
 async fn initialize(
-    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
     place: &Place,
     reading: &mut Reading,
     version: Revision,
 ) -> Result<(Said, Vec<ServerMessage>), Failure> {
-    let number = gateway.estate.number().to_string();
+    let number = backend.number().to_string();
     let body = bridge::initialize(&place.profile, &number, version);
     let addressed = Addressed { fields: voice::posted(), leg: None };
-    let mut said = errand::post(gateway, place, &Errand::Initialize { version }, &addressed, body).await?;
+    let mut said = errand::post(backend, place, &Errand::Initialize { version }, &addressed, body).await?;
     if said.status.is_client_error() {
         return Ok((said, Vec::new()));
     }
@@ -123,24 +123,24 @@ async fn initialize(
 }
 
 /// Reads the stream until it or the leg is gone.
-async fn listen(gateway: Weak<Gateway>, leg: Weak<Leg>, mut reading: Reading) {
+async fn listen(backend: Weak<Backend>, leg: Weak<Leg>, mut reading: Reading) {
     let mut asked = false;
     loop {
         let idle = leg.upgrade().map(|leg| leg.place.upstream.timeouts.idle);
         let idle = idle.map(|idle| if asked { idle.min(PONG_WITHIN) } else { idle });
         let next = reading.next(Patience { idle, until: None }).await;
-        let (Some(gateway), Some(leg)) = (gateway.upgrade(), leg.upgrade()) else { return };
+        let (Some(backend), Some(leg)) = (backend.upgrade(), leg.upgrade()) else { return };
         match next {
             Ok(Some(message)) => {
                 asked = false;
                 if reading.event_name().is_none() {
-                    sort(&gateway, &leg, &message);
+                    sort(&backend, &leg, &message);
                 }
             }
             // It may have nothing to say; if it is still there, it answers.
             Err(failure) if failure.denial.reason == Reason::UpstreamTimeout && !asked => {
                 asked = true;
-                tokio::spawn(async move { drop(errand::on_leg(&gateway, &leg, Errand::Ping).await) });
+                tokio::spawn(async move { drop(errand::on_leg(&backend, &leg, Errand::Ping).await) });
             }
             ended => {
                 let cause = ended.err().map(|failure| failure.cause);
@@ -149,7 +149,7 @@ async fn listen(gateway: Weak<Gateway>, leg: Weak<Leg>, mut reading: Reading) {
                     cause,
                     "a session has ended with its stream"
                 );
-                return gone(&gateway, &leg);
+                return gone(&backend, &leg);
             }
         }
     }

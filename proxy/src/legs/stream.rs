@@ -1,8 +1,7 @@
 //! The stream of a leg: what a legacy server says outside of calls.
 
 use super::{Delivery, Heard, Leg, Origin, What};
-use crate::bridge;
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::errand::{self, Addressed, CROWDED, Errand, INCAPABLE, UNRELATED};
 use crate::forward::{Exchange, Patience};
 use crate::talk::reading::{Reading, Resume};
@@ -27,8 +26,8 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(5);
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
 /// Opens the stream of a leg and reads it in the background until the leg is gone.
-pub(super) fn open(gateway: &Arc<Gateway>, leg: &Arc<Leg>) {
-    leg.follow(tokio::spawn(listen(Arc::downgrade(gateway), Arc::downgrade(leg))));
+pub(super) fn open(backend: &Arc<Backend>, leg: &Arc<Leg>) {
+    leg.follow(tokio::spawn(listen(Arc::downgrade(backend), Arc::downgrade(leg))));
 }
 
 /// How one connection of the stream ended.
@@ -39,17 +38,17 @@ enum Lost {
     Again,
 }
 
-async fn listen(gateway: Weak<Gateway>, leg: Weak<Leg>) {
+async fn listen(backend: Weak<Backend>, leg: Weak<Leg>) {
     let mut resume = Resume::default();
     let mut wait = BACK_OFF.0;
     let mut opened = false;
     loop {
-        let reading = match (gateway.upgrade(), leg.upgrade()) {
-            (Some(gateway), Some(leg)) => {
+        let reading = match (backend.upgrade(), leg.upgrade()) {
+            (Some(backend), Some(leg)) => {
                 let Place { pool, upstream, owner, .. } = &leg.place;
                 // Boxed, as what follows: this task lasts as long as the session, and mostly it sleeps.
                 let reading = match Box::pin(pool.stream_turn(upstream, *owner)).await {
-                    Ok(_turn) => Box::pin(connect(&gateway, &leg, &resume)).await,
+                    Ok(_turn) => Box::pin(connect(&backend, &leg, &resume)).await,
                     Err(_) => Err(()),
                 };
                 leg.open.raise();
@@ -63,11 +62,11 @@ async fn listen(gateway: Weak<Gateway>, leg: Weak<Leg>) {
                 let resumed =
                     resume.last_event_id.is_some() && leg.upgrade().is_some_and(|leg| leg.id.is_some());
                 if opened && !resumed {
-                    told(&gateway, &leg, What::Gap);
+                    told(&backend, &leg, What::Gap);
                 }
                 opened = true;
                 wait = BACK_OFF.0;
-                if let Lost::ForGood = Box::pin(read(&gateway, &leg, &mut reading)).await {
+                if let Lost::ForGood = Box::pin(read(&backend, &leg, &mut reading)).await {
                     return;
                 }
                 resume = reading.resume().clone();
@@ -82,7 +81,7 @@ async fn listen(gateway: Weak<Gateway>, leg: Weak<Leg>) {
 
 /// The stream, begun; `None` if there is none, an error if it may be there later.
 async fn connect(
-    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
     leg: &Arc<Leg>,
     resume: &Resume,
 ) -> Result<Option<Box<Reading>>, ()> {
@@ -91,7 +90,7 @@ async fn connect(
     let last = resume.last_event_id.as_deref().and_then(|id| HeaderValue::from_bytes(id).ok());
     fields.extend(last.map(|id| (http::HeaderName::from_static("last-event-id"), id)));
     let addressed = Addressed { fields, leg: Some(leg) };
-    let sent = errand::send(gateway, &leg.place, &Errand::Stream, addressed).await;
+    let sent = errand::send(backend, &leg.place, &Errand::Stream, addressed).await;
     let exchange = sent.map_err(drop)?;
     let status = exchange.head.status;
     if status.is_success() {
@@ -100,7 +99,7 @@ async fn connect(
     }
     let refusal = refusal(exchange, &leg.place.upstream).await;
     if leg.is_unknown(status, refusal.as_deref()) {
-        gone(gateway, leg);
+        gone(backend, leg);
     }
     // 405 and its like are final; an upstream that is down is not.
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::CONFLICT {
@@ -119,7 +118,7 @@ async fn refusal(exchange: Exchange, upstream: &Arc<Upstream>) -> Option<Bytes> 
 }
 
 /// Reads until the stream ends.
-async fn read(gateway: &Weak<Gateway>, leg: &Weak<Leg>, reading: &mut Reading) -> Lost {
+async fn read(backend: &Weak<Backend>, leg: &Weak<Leg>, reading: &mut Reading) -> Lost {
     // Under way while nothing came for long: the server may have nothing to say.
     let mut ping: Option<Pin<Box<dyn Future<Output = bool> + Send>>> = None;
     loop {
@@ -136,15 +135,15 @@ async fn read(gateway: &Weak<Gateway>, leg: &Weak<Leg>, reading: &mut Reading) -
                 return Lost::Again;
             }
         };
-        let (Some(gateway), Some(leg)) = (gateway.upgrade(), leg.upgrade()) else { return Lost::ForGood };
+        let (Some(backend), Some(leg)) = (backend.upgrade(), leg.upgrade()) else { return Lost::ForGood };
         match next {
-            Ok(Some(message)) => sort(&gateway, &leg, &message),
+            Ok(Some(message)) => sort(&backend, &leg, &message),
             Ok(None) => return Lost::Again,
             // Half a message that is not ended would be held for as long as pings are answered.
             Err(failure)
                 if failure.denial.reason == Reason::UpstreamTimeout && !reading.is_amid_message() =>
             {
-                ping = Some(Box::pin(async move { errand::answers_ping(&gateway, &leg).await }));
+                ping = Some(Box::pin(async move { errand::answers_ping(&backend, &leg).await }));
             }
             Err(failure) => {
                 tracing::debug!(upstream = &*leg.place.upstream.name, cause = failure.cause, "stream lost");
@@ -162,7 +161,7 @@ async fn answered(ping: &mut Option<Pin<Box<dyn Future<Output = bool> + Send>>>)
 }
 
 /// Gives a message to whom it concerns.
-pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &ServerMessage) {
+pub(super) fn sort(backend: &Arc<Backend>, leg: &Arc<Leg>, message: &ServerMessage) {
     let content = match &message.content {
         Ok(content) => content,
         Err(unread) => {
@@ -172,7 +171,7 @@ pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &ServerMessa
     };
     match (content.shape, &content.method, &content.id) {
         (Shape::Request, Some(method), Some(id)) if method.is("ping") => {
-            leg.tell(gateway, Errand::Pong { session: leg.session(), id: id.clone() });
+            leg.tell(backend, Errand::Pong { session: leg.session(), id: id.clone() });
         }
         (Shape::Request, _, Some(id)) => {
             let why = match leg.deliver(None, message) {
@@ -180,13 +179,13 @@ pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &ServerMessa
                 Delivery::Full => CROWDED,
                 Delivery::Nobody => match question_of_server_request(message.text(), id.as_json()) {
                     Ok(Some(question)) if leg.origin == Origin::Own => {
-                        return told_of(gateway, leg, What::Question { id: id.clone(), question });
+                        return told_of(backend, leg, What::Question { id: id.clone(), question });
                     }
                     Ok(Some(question)) if !leg.place.profile.can(question.ability()) => INCAPABLE,
                     _ => UNRELATED,
                 },
             };
-            leg.tell(gateway, Errand::Decline { session: leg.session(), id: id.clone(), why });
+            leg.tell(backend, Errand::Decline { session: leg.session(), id: id.clone(), why });
         }
         (Shape::Notification, Some(method), _) => {
             let delivery = match (method.name(), content.progress) {
@@ -196,10 +195,10 @@ pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &ServerMessa
             };
             match delivery {
                 Delivery::Taken => {}
-                Delivery::Full => gateway.metrics.untold("call", 1),
+                Delivery::Full => backend.metrics.untold("call", 1),
                 Delivery::Nobody => {
                     let notice = What::Notice { method: method.clone(), message: message.bytes.clone() };
-                    told_of(gateway, leg, notice);
+                    told_of(backend, leg, notice);
                 }
             }
         }
@@ -209,41 +208,41 @@ pub(super) fn sort(gateway: &Arc<Gateway>, leg: &Arc<Leg>, message: &ServerMessa
 }
 
 /// The upstream has forgotten the leg, or it has ended with its stream.
-pub(super) fn gone(gateway: &Arc<Gateway>, leg: &Arc<Leg>) {
+pub(super) fn gone(backend: &Arc<Backend>, leg: &Arc<Leg>) {
     if leg.die() {
         tracing::info!(upstream = &*leg.place.upstream.name, "the server has lost a session");
-        told_of(gateway, leg, What::Gone);
+        told_of(backend, leg, What::Gone);
     }
 }
 
-fn told(gateway: &Weak<Gateway>, leg: &Weak<Leg>, what: What) {
-    if let (Some(gateway), Some(leg)) = (gateway.upgrade(), leg.upgrade()) {
-        told_of(&gateway, &leg, what);
+fn told(backend: &Weak<Backend>, leg: &Weak<Leg>, what: What) {
+    if let (Some(backend), Some(leg)) = (backend.upgrade(), leg.upgrade()) {
+        told_of(&backend, &leg, what);
     }
 }
 
-fn told_of(gateway: &Arc<Gateway>, leg: &Arc<Leg>, what: What) {
+fn told_of(backend: &Arc<Backend>, leg: &Arc<Leg>, what: What) {
     let place = &leg.place;
-    let whole = gateway.estate.replicas.whole(place.upstream.key);
+    let whole = backend.replicas.whole(place.upstream.key);
     let upstream = whole.unwrap_or_else(|| Arc::clone(&place.upstream));
     let share = match &what {
-        What::Notice { message, .. } => match gateway.estate.spoken.take(upstream.key, message.len()) {
-            None => return bridge::missed(gateway, &upstream),
+        What::Notice { message, .. } => match backend.spoken.take(upstream.key, message.len()) {
+            None => return backend.missed(&upstream),
             share => share,
         },
         What::Question { id, question } => {
             let text = id.as_json().len() + question.params.len();
-            match gateway.estate.spoken.take(upstream.key, text) {
+            match backend.spoken.take(upstream.key, text) {
                 None => {
                     let (session, id) = (leg.session(), id.clone());
-                    return leg.tell(gateway, Errand::Decline { session, id, why: CROWDED });
+                    return leg.tell(backend, Errand::Decline { session, id, why: CROWDED });
                 }
                 share => share,
             }
         }
         What::Gap | What::Gone => None,
     };
-    let dropped = gateway.estate.heard.push(Heard {
+    let dropped = backend.heard.push(Heard {
         upstream,
         server: place.server.clone(),
         caller: place.caller,
@@ -252,7 +251,7 @@ fn told_of(gateway: &Arc<Gateway>, leg: &Arc<Leg>, what: What) {
         share: share.map(Arc::new),
     });
     if let Some(dropped) = dropped {
-        bridge::missed(gateway, &dropped.upstream);
+        backend.missed(&dropped.upstream);
     }
 }
 

@@ -42,14 +42,16 @@ async fn own(bed: &Bed, number: usize) -> Vec<Arc<Leg>> {
     let place = bed.place("anna", "{}");
     let mut legs = Vec::new();
     for _ in 0..number {
-        legs.push(bed.gateway.estate.legs.own(&bed.gateway, &place, Revision::V2025_11_25).await.unwrap());
+        legs.push(
+            bed.gateway.backend.legs.own(&bed.gateway.backend, &place, Revision::V2025_11_25).await.unwrap(),
+        );
     }
     legs
 }
 
 async fn all_told(bed: &Bed) {
     let told = async {
-        while !bed.gateway.estate.farewells.is_empty() {
+        while !bed.gateway.backend.farewells.is_empty() {
             tokio::task::yield_now().await;
         }
     };
@@ -62,12 +64,12 @@ async fn every_session_that_ends_is_ended_at_its_server_however_many_end_at_once
     let server = server(Arc::clone(&ends), "200 OK").await;
     let bed = Bed::before(server.address, ", era: legacy");
     let legs = own(&bed, MANY).await;
-    assert_eq!(bed.gateway.estate.legs.alive(), MANY);
+    assert_eq!(bed.gateway.backend.legs.alive(), MANY);
     for leg in &legs {
-        leg.end(&bed.gateway);
+        leg.end(&bed.gateway.backend);
     }
     drop(legs);
-    assert!(bed.gateway.estate.farewells.len() > MANY / 2, "most wait");
+    assert!(bed.gateway.backend.farewells.len() > MANY / 2, "most wait");
     ends.add_permits(MANY);
     for _ in 0..MANY {
         server.hears("DELETE").await;
@@ -77,7 +79,7 @@ async fn every_session_that_ends_is_ended_at_its_server_however_many_end_at_once
     let sessions: std::collections::HashSet<_> =
         heard.iter().map(|asked| asked.header("mcp-session-id").unwrap().to_owned()).collect();
     assert_eq!(sessions.len(), MANY);
-    assert_eq!(bed.gateway.estate.legs.alive(), 0);
+    assert_eq!(bed.gateway.backend.legs.alive(), 0);
 }
 
 #[tokio::test]
@@ -86,11 +88,11 @@ async fn a_server_that_is_down_is_told_of_no_more_and_holds_up_nobody() {
     let server = server(ends, "503 Down").await;
     let bed = Bed::before(server.address, ", era: legacy");
     for leg in own(&bed, MANY).await {
-        leg.end(&bed.gateway);
+        leg.end(&bed.gateway.backend);
     }
     all_told(&bed).await;
     assert!(server.heard("DELETE").len() < MANY / 2, "{}", server.heard("DELETE").len());
-    let dropped = bed.gateway.metrics.errands.with_label_values(&["delete", "dropped"]).get();
+    let dropped = bed.gateway.backend.metrics.errands.with_label_values(&["delete", "dropped"]).get();
     assert!(dropped > 0);
 }
 
@@ -134,10 +136,10 @@ async fn silent_stream_stays_open_while_server_answers_ping() {
         server.hears("ping").await;
     }
     assert_eq!(server.heard("GET").len(), 1, "the stream was opened again while pings were answered");
-    assert!(bed.gateway.estate.heard.is_empty());
+    assert!(bed.gateway.backend.heard.is_empty());
     permits.add_permits(1);
     server.hears("GET").await;
-    let heard = within("the gap", bed.gateway.estate.heard.next()).await;
+    let heard = within("the gap", bed.gateway.backend.heard.next()).await;
     assert!(matches!(heard.what, What::Gap), "{:?}", heard.what);
     drop(legs);
 }
@@ -158,17 +160,17 @@ async fn what_a_call_has_no_room_for_is_told_to_nobody_else() {
         assert_eq!(leg.deliver(None, &log), Delivery::Taken);
     }
     assert_eq!(leg.deliver(None, &log), Delivery::Full);
-    stream::sort(&bed.gateway, &leg, &log);
-    stream::sort(&bed.gateway, &leg, &question);
+    stream::sort(&bed.gateway.backend, &leg, &log);
+    stream::sort(&bed.gateway.backend, &leg, &question);
     let declined = server.hears("POST").await;
     assert!(declined.body["id"] == "q" && declined.body["error"]["message"] == CROWDED, "{}", declined.body);
-    assert!(bed.gateway.estate.heard.is_empty());
+    assert!(bed.gateway.backend.heard.is_empty());
     // Once there is no call, they are for whoever hears the session.
     drop(call);
     assert_eq!(leg.deliver(None, &log), Delivery::Nobody);
-    stream::sort(&bed.gateway, &leg, &question);
+    stream::sort(&bed.gateway.backend, &leg, &question);
     assert!(matches!(
-        within("the question", bed.gateway.estate.heard.next()).await.what,
+        within("the question", bed.gateway.backend.heard.next()).await.what,
         What::Question { .. }
     ));
 }

@@ -7,7 +7,7 @@ use super::{Line, Member};
 use crate::context::Gateway;
 use crate::forward::Exchange;
 use crate::headers::{hop_tokens, is_hop, put};
-use crate::identify::Trace;
+use crate::request_ids::Trace;
 use crate::sealing::{Home, Token};
 use crate::upstreams::connection::Connection;
 use crate::upstreams::fault::Fault;
@@ -160,7 +160,7 @@ async fn attempt(
     until: Instant,
 ) -> Result<Exchange, Attempt> {
     let unreached = |why: String| Attempt::Unreached(why);
-    let checkout = line.pool.checkout(&line.upstream, &gateway.estate.resolver, wish);
+    let checkout = line.pool.checkout(&line.upstream, &gateway.backend.resolver, wish);
     let mut checkout: Checkout = match timeout_at(until, checkout).await {
         Ok(checkout) => checkout.map_err(|error| unreached(error.to_string()))?,
         Err(_) => return Err(unreached("no connection in time".to_owned())),

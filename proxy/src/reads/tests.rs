@@ -33,7 +33,9 @@ impl Stage {
         loaded.snapshot.upstreams[0] = Arc::new(upstream);
         let clock = Arc::new(ManualClock::default());
         let as_clock: Arc<dyn Clock> = clock.clone();
-        Stage { reads: Arc::default(), clock, as_clock, loaded }
+        let reads = Arc::<Reads>::default();
+        reads.reconcile(&loaded.snapshot);
+        Stage { reads, clock, as_clock, loaded }
     }
 
     fn upstream(&self) -> Arc<Upstream> {
@@ -61,7 +63,7 @@ impl Stage {
     fn read_in(&self, era: Era, session: Option<&[u8]>, place: &Place, params: &str) -> Option<Read> {
         let params = Object::read(params).unwrap();
         let wanted = Wanted { place, era, session, params: &params, target: None };
-        self.reads.read(&self.loaded.snapshot, &self.as_clock, &wanted)
+        self.reads.read(&self.as_clock, &wanted)
     }
 
     fn read_of(&self, caller: u8, params: &str) -> Option<Read> {

@@ -5,7 +5,7 @@
 
 use super::Respond;
 use super::wait::Ending;
-use crate::bridge::{announces, overheard};
+use crate::bridge::announces;
 use crate::forward::{Exchange, Failure, Held, Piece, malformed};
 use crate::metrics::Counted;
 use crate::offload::LONGEST_BYTES;
@@ -29,7 +29,7 @@ impl Respond<'_> {
         if self.begin(exchange, None).await.is_err() {
             return End::Broken;
         }
-        let _open = self.expect.endless.then(|| Counted::one(&self.request.gateway.metrics.streams));
+        let _open = self.expect.endless.then(|| Counted::one(&self.request.backend.metrics.streams));
         let splitter = Splitter::new(LONGEST_BYTES);
         let mut progress = Progress { splitter, resumable: false, rpc_error: None };
         let ending = loop {
@@ -79,7 +79,7 @@ impl Respond<'_> {
                 // The modern era has no resumption: an id there promises nothing.
                 progress.resumable |= has_id && self.expect.era == Era::Legacy;
                 for method in &summary.notifications {
-                    overheard(self.request.gateway, self.request.upstream, method, &announcement);
+                    self.request.backend.overheard(self.request.upstream, method, &announcement);
                 }
             }
             let released = self.pass.release(event.raw().clone());

@@ -8,6 +8,7 @@ mod events;
 mod json;
 mod wait;
 
+use crate::context::Gateway;
 use crate::errand::{PassedRequest, session_id};
 use crate::expected::Expect;
 use crate::forward::{Exchange, Failure, Held, Piece};
@@ -27,6 +28,8 @@ use wait::Ending;
 
 /// The way back to one client.
 pub struct Respond<'a> {
+    /// The process.
+    pub gateway: &'a Arc<Gateway>,
     /// What is answered, and by which server.
     pub request: PassedRequest<'a>,
     /// Who waits for the answer.
@@ -145,7 +148,7 @@ impl Respond<'_> {
 
     fn prepare(&mut self, exchange: &mut Exchange, length: Option<u64>) -> io::Result<ReleasedHead> {
         self.record.note_http_status(exchange.head.status.as_u16());
-        let PassedRequest { gateway, upstream, .. } = self.request;
+        let (gateway, upstream) = (self.gateway, self.request.upstream);
         let (status, mut fields) = (exchange.head.status, std::mem::take(&mut exchange.head.headers));
         let seals = &gateway.estate.seals;
         self.session.replace(&mut fields, (status, self.record.is_error()), (seals, upstream));

@@ -1,7 +1,6 @@
 //! One wait for everything that can happen to an answer in progress.
 
 use super::Respond;
-use crate::errand::PassedRequest;
 use crate::forward::{Exchange, Failure, Held, Patience, Piece};
 use crate::peers::silence;
 use crate::reply::replica_lost;
@@ -43,7 +42,7 @@ impl Respond<'_> {
     }
 
     async fn wait(&mut self, held: Held, exchange: &mut Exchange) -> Result<Piece, Ending> {
-        let PassedRequest { gateway, upstream, .. } = self.request;
+        let (gateway, upstream) = (self.gateway, self.request.upstream);
         // On a stream without an end the upstream owes no message: its silence is not counted.
         if !self.expect.endless && exchange.room_for(held, self.room.as_ref()).is_none() {
             self.record.begin_upstream_wait();

@@ -141,7 +141,8 @@ impl Passage<'_> {
         let Connection { gateway, .. } = self.connection;
         let (headers, upstream, pool) = (&self.request.headers, &line.upstream, &line.pool);
         Respond {
-            request: PassedRequest { gateway, headers, upstream, pool },
+            gateway,
+            request: PassedRequest { backend: &gateway.backend, headers, upstream, pool },
             client,
             record: &mut self.record,
             stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },

@@ -8,8 +8,9 @@ use crate::context::{Active, Gateway, MessageSnapshot};
 use crate::expected::Expect;
 use crate::forward::{Exchange, Inbound};
 use crate::headers::{MCP_SESSION_ID, Stamp, Upward, unchanged};
-use crate::identify::{Source, Standing, Trace};
+use crate::identify::{Source, Standing};
 use crate::record::long_texts;
+use crate::request_ids::Trace;
 use crate::sealing::{Binding, CallerKey, SessionName};
 use crate::session::{Client, End};
 use crate::talk::Place;
@@ -53,7 +54,7 @@ impl Passage<'_> {
         if !passes(upstream) && !self.arrival.identity.is_anonymous() {
             return Way::Broker;
         }
-        let spoken = self.connection.gateway.estate.eras.known(upstream, self.arrival.at).knows(era);
+        let spoken = self.connection.gateway.backend.eras.known(upstream, self.arrival.at).knows(era);
         match (spoken, era) {
             (Some(false), _) => Way::Broker,
             (Some(true), _) | (None, Era::Legacy) => Way::Direct,
@@ -90,8 +91,8 @@ impl Passage<'_> {
     /// would without us.
     pub(super) async fn ask_era(&mut self, brokered: Brokered, place: &Place) -> Result<Route, Halt> {
         let gateway = self.connection.gateway;
-        let eras = &gateway.estate.eras;
-        let is_legacy = match eras.choose(gateway, place, Era::Modern).await {
+        let eras = &gateway.backend.eras;
+        let is_legacy = match eras.choose(&gateway.backend, place, Era::Modern).await {
             Ok(era) => era == Era::Legacy,
             Err(_) => eras.last(place).knows(Era::Modern) == Some(false),
         };
@@ -253,9 +254,9 @@ impl Founding {
 
     /// Whether the server speaks only to modern clients, as it says when it is asked.
     pub(super) async fn speaks_another_era(&self, gateway: &Arc<Gateway>) -> bool {
-        let eras = &gateway.estate.eras;
+        let eras = &gateway.backend.eras;
         eras.contradicted(&self.place, Era::Legacy);
-        eras.choose(gateway, &self.place, Era::Legacy).await.is_ok_and(|era| era == Era::Modern)
+        eras.choose(&gateway.backend, &self.place, Era::Legacy).await.is_ok_and(|era| era == Era::Modern)
     }
 }
 

@@ -30,7 +30,7 @@ impl Talk {
             if self.buffered.len() == MAX_BUFFERED_MESSAGES {
                 return false;
             }
-            let Some(share) = self.common.gateway.estate.texts.take(self.owner(), heard.kept_bytes()) else {
+            let Some(share) = self.common.backend.texts.take(self.owner(), heard.kept_bytes()) else {
                 return false;
             };
             self.buffered.push_back(Buffered { heard, _share: share });

@@ -1,8 +1,7 @@
 //! Saying a call once more when its server missed a header: with those of the schema as it is now.
 
 use super::modern::{Modern, Speech};
-use super::{Answer, Heard, Outcome, Talk, Way};
-use crate::catalog::Relist;
+use super::{Answer, Heard, Outcome, SchemaRefresh, Talk, Way};
 use crate::forward::Failure;
 use bytes::Bytes;
 use portunus_filters::Era;
@@ -19,13 +18,13 @@ type Asking = Pin<Box<dyn Future<Output = Option<Arc<[ParamHeader]>>> + Send>>;
 /// What becomes of the first answer that says so.
 pub(super) enum Doubt {
     /// Nothing was said yet.
-    Open(Box<(Relist, Speech)>),
+    Open(Box<(Box<dyn SchemaRefresh>, Speech)>),
     /// The list is asked for again.
     Asks(Asking, Box<(Speech, Answer<Bytes>)>),
 }
 
 impl Doubt {
-    pub(super) fn of(relist: Option<Relist>, era: Era, speech: Speech) -> Option<Doubt> {
+    pub(super) fn of(relist: Option<Box<dyn SchemaRefresh>>, era: Era, speech: Speech) -> Option<Doubt> {
         let relist = relist.filter(|_| era == Era::Modern)?;
         Some(Doubt::Open(Box::new((relist, speech))))
     }
@@ -38,8 +37,8 @@ impl Talk {
         match (heard, self.doubt.take()) {
             (Heard::Done(answer), Some(Doubt::Open(open))) if is_first && is_mismatch(&answer) => {
                 let (relist, speech) = *open;
-                let asking = relist.params(Arc::clone(&self.common.gateway), speech.params());
-                self.doubt = Some(Doubt::Asks(Box::pin(asking), Box::new((speech, answer))));
+                let asking = relist.params(Arc::clone(&self.common.backend), speech.params());
+                self.doubt = Some(Doubt::Asks(asking, Box::new((speech, answer))));
                 None
             }
             (heard, doubt) => {

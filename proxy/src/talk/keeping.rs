@@ -2,7 +2,7 @@
 
 use super::modern::Speech;
 use super::{Answer, Common, LegOf, Order, Talk, Turn, Way};
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::reads::{AtHand, Read, Wanted};
 use bytes::Bytes;
 use portunus_filters::Era;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// Where the answer to a request may be kept, if it may.
 pub(super) fn sought(
-    gateway: &Arc<Gateway>,
+    backend: &Arc<Backend>,
     order: &Order<'_>,
     (era, speech): (Era, &Speech),
 ) -> Option<Box<Read>> {
@@ -27,7 +27,7 @@ pub(super) fn sought(
     let params = order.message.outline.as_ref()?.params(std::str::from_utf8(&order.message.body).ok()?);
     let target = order.target.as_deref();
     let wanted = Wanted { place: &order.place, era, session, params: &params, target };
-    gateway.estate.reads.read(&gateway.active().snapshot, &gateway.clock, &wanted).map(Box::new)
+    backend.reads.read(&backend.clock, &wanted).map(Box::new)
 }
 
 /// What is to be done for an answer.

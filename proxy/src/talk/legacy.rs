@@ -4,9 +4,9 @@ use super::course::{Budget, Course};
 use super::reading::Resume;
 use super::server_message::{ServerMessage, Unread};
 use super::voice::{self, Fields};
-use super::{Answer, Common, Heard, LegOf, Outcome, Place, Question, Reply, unanswerable, unreadable};
-use crate::bridge::sessions::Session;
-use crate::bridge::{overheard, own_leg};
+use super::{
+    Answer, Common, Heard, LegOf, Outcome, Place, Question, Reply, SessionOwner, unanswerable, unreadable,
+};
 use crate::errand::{Errand, INCAPABLE, UNRELATED};
 use crate::forward::{Failure, Patience, Use, Wording, malformed, send};
 use crate::legs::{Ear, LeaseOptions, Leg, LegLease};
@@ -56,7 +56,7 @@ pub(super) struct Legacy {
 enum Held {
     Leased(LegLease),
     /// One client's own, and the session of that client where it may have another leg.
-    Own(Arc<Leg>, Option<Arc<Session>>),
+    Own(Arc<Leg>, Option<Arc<dyn SessionOwner>>),
 }
 
 impl Held {
@@ -150,7 +150,7 @@ impl Legacy {
             false if self.held.leg().is_relayed() => Kind::Notification,
             false => Kind::Request,
         };
-        Course::begin(leg, &common.gateway.estate.resolver, kind)
+        Course::begin(leg, &common.backend.resolver, kind)
     }
 
     pub(super) async fn next(&mut self, common: &Common) -> Heard {
@@ -228,17 +228,17 @@ impl Legacy {
         match (content.shape, &content.method, &content.id) {
             // For those who asked for the resource, on whatever stream it came.
             (Shape::Notification, Some(method), _) if method.is(bridge::RESOURCE_UPDATED) => {
-                leg.overhear(&common.gateway, message);
+                leg.overhear(&common.backend, message);
                 Ok(None)
             }
             (Shape::Notification, method, _) => {
                 if let Some(method) = method {
-                    overheard(&common.gateway, &common.place.upstream, method, text);
+                    common.backend.overheard(&common.place.upstream, method, text);
                 }
                 Ok(Some(Heard::note(message, &self.id)))
             }
             (Shape::Request, Some(method), Some(id)) if method.is("ping") => {
-                leg.tell(&common.gateway, Errand::Pong { session: leg.session(), id: id.clone() });
+                leg.tell(&common.backend, Errand::Pong { session: leg.session(), id: id.clone() });
                 Ok(None)
             }
             (Shape::Request, _, Some(id)) => Ok(self.asked(common, text, id.clone())),
@@ -290,7 +290,7 @@ impl Legacy {
             }
             None => {
                 let why = if lacking.is_some() { INCAPABLE } else { UNRELATED };
-                leg.tell(&common.gateway, Errand::Decline { session: leg.session(), id, why });
+                leg.tell(&common.backend, Errand::Decline { session: leg.session(), id, why });
                 None
             }
         }
@@ -330,14 +330,14 @@ impl Legacy {
         let wording = Wording { inbound: &inbound, own: fields, body };
         let use_of = Use { repeatable: false, endless: false };
         let way = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
-        let exchange = send(way, Arc::clone(&common.gateway.estate.resolver)).await?;
+        let exchange = send(way, Arc::clone(&common.backend.resolver)).await?;
         let status = exchange.head.status;
         if status.is_success() {
             exchange.checkout.put_back();
             return Ok(());
         }
         if leg.is_unknown(status, None) {
-            leg.forgotten(&common.gateway);
+            leg.forgotten(&common.backend);
             return Err(Failure::forgotten());
         }
         Err(Failure {
@@ -353,7 +353,7 @@ impl Legacy {
         self.course = Course::Idle;
         let leg = Arc::clone(self.held.leg());
         leg.was_unread();
-        leg.forgotten(&common.gateway);
+        leg.forgotten(&common.backend);
         if self.renewed {
             return Err(Failure::forgotten());
         }
@@ -365,7 +365,7 @@ impl Legacy {
             Held::Own(_, Some(session)) => {
                 let session = Arc::clone(session);
                 Box::pin(async move {
-                    let leg = own_leg(&common.gateway, &session, &common.place).await?;
+                    let leg = session.own_leg(&common.place).await?;
                     Ok(Held::Own(leg, Some(session)))
                 })
             }
@@ -411,8 +411,8 @@ impl Legacy {
         if let Outcome::Error { code: -32022 | -32020, .. } = outcome
             && self.course.refusal().is_some_and(is_about_message)
         {
-            self.held.leg().forgotten(&common.gateway);
-            common.gateway.estate.contradicted(&common.place, Era::Legacy);
+            self.held.leg().forgotten(&common.backend);
+            common.backend.contradicted(&common.place, Era::Legacy);
         }
     }
 
@@ -421,7 +421,7 @@ impl Legacy {
         let leg = self.held.leg();
         if self.renewing.is_none() && !leg.is_dead() {
             let id = Id::from(self.number);
-            leg.tell(&common.gateway, Errand::Cancel { session: leg.session(), id });
+            leg.tell(&common.backend, Errand::Cancel { session: leg.session(), id });
         }
     }
 
@@ -434,19 +434,19 @@ impl Legacy {
 
 /// A leg for the request; one that sends log messages as the client wants them.
 async fn lease(common: &Common, since: Option<Instant>) -> Result<LegLease, Failure> {
-    let (gateway, place) = (&common.gateway, &common.place);
-    let legs = &gateway.estate.legs;
+    let (backend, place) = (&common.backend, &common.place);
+    let legs = &backend.legs;
     let options = |since| LeaseOptions { exclusive: common.is_told_aside(), since };
     if !common.may_be_asked() && place.upstream.sessions == LegSharing::Shared {
         // A log level would be everybody's.
-        return legs.lease_any(gateway, place, since).await;
+        return legs.lease_any(backend, place, since).await;
     }
-    let lease = legs.lease(gateway, place, options(since)).await?;
+    let lease = legs.lease(backend, place, options(since)).await?;
     let Some(level) = place.profile.log_level else { return Ok(lease) };
-    match Box::pin(lease.set_level(gateway, level)).await {
+    match Box::pin(lease.set_level(backend, level)).await {
         Err(_) if lease.is_dead() => {
             drop(lease);
-            legs.lease(gateway, place, options(Some(Instant::now()))).await
+            legs.lease(backend, place, options(Some(Instant::now()))).await
         }
         Err(failure) => {
             tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "no log level set");

@@ -19,8 +19,7 @@ mod tests;
 mod travel;
 pub(crate) mod voice;
 
-use crate::authorize::Overseer;
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::forward::{Failure, Permit, Reach};
 use crate::headers::Upward;
 use crate::offload::OffloadQueue;
@@ -36,7 +35,7 @@ use keeping::{Sought, look, sought};
 use legacy::Legacy;
 pub(crate) use modern::MAX_ASKING_BYTES;
 use modern::{Modern, Speech};
-pub use order::{LegOf, Order, Rounds};
+pub use order::{LegOf, Order, ResponseRules, Rounds, SchemaRefresh, SessionOwner};
 use overseen::{Heard, Inspecting, unanswerable};
 use portunus_config::{ServerId, Transport, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
@@ -123,7 +122,7 @@ pub struct Talk {
 /// What of a talk does not depend on the era of its upstream.
 #[derive(Clone)]
 struct Common {
-    gateway: Arc<Gateway>,
+    backend: Arc<Backend>,
     place: Place,
     permit: Arc<Permit>,
     voice: Voice,
@@ -138,7 +137,7 @@ struct Common {
     /// What the client calls its target.
     aimed_at: Option<Arc<str>>,
     rounds: Rounds,
-    overseer: Overseer,
+    overseer: Arc<dyn ResponseRules>,
 }
 
 enum Way {
@@ -154,21 +153,21 @@ impl Talk {
     /// # Errors
     /// [`Failure`] if the upstream's era or a legacy session cannot be had, or the message not be said
     /// in the upstream's words.
-    pub async fn open(gateway: &Arc<Gateway>, mut order: Order<'_>) -> Result<Talk, Failure> {
+    pub async fn open(backend: &Arc<Backend>, mut order: Order<'_>) -> Result<Talk, Failure> {
         let era = match order.leg {
             LegOf::Own(..) => Era::Legacy,
-            LegOf::Pooled => gateway.estate.eras.choose(gateway, &order.place, order.message.era).await?,
+            LegOf::Pooled => backend.eras.choose(backend, &order.place, order.message.era).await?,
         };
         let (leg, parts) = (order.leg, order.parts);
         let speech = Speech::of(&mut order);
         let relist = order.relist.take();
         let travel = Travel::of(&order, era, &speech);
-        let (read, meanwhile) = match look(sought(gateway, &order, (era, &speech)), era).await {
-            Sought::Found(answer) => return Ok(Talk::given(Common::of(gateway, order, parts)?, answer)),
+        let (read, meanwhile) = match look(sought(backend, &order, (era, &speech)), era).await {
+            Sought::Found(answer) => return Ok(Talk::given(Common::of(backend, order, parts)?, answer)),
             Sought::Asked { read, meanwhile } => (read, meanwhile),
         };
-        let seat = seated(gateway, &mut order);
-        let common = Common::of(gateway, order, parts)?;
+        let seat = seated(backend, &mut order);
+        let common = Common::of(backend, order, parts)?;
         let mut talk = match Way::open((&common, parts), era, leg, &speech).await {
             Ok(way) => Talk { read, seat, travel, ..Talk::new(common, way) },
             Err(failure) => Box::pin(Talk::elsewhere(common, read, (seat, travel), failure)).await?,
@@ -255,7 +254,7 @@ impl Talk {
             Some(failure) => self.common.place.pool.note_failure(failure),
         }
         if let Some(seat) = self.seat.take() {
-            seat.judge(failure, self.common.gateway.clock.now().monotonic);
+            seat.judge(failure, self.common.backend.clock.now().monotonic);
         }
         let read = self.read.take();
         // An older answer may take the place of a failure.
@@ -368,8 +367,8 @@ impl Talk {
     }
 
     /// What stands over the answer.
-    pub fn overseer(&self) -> &Overseer {
-        &self.common.overseer
+    pub fn overseer(&self) -> &dyn ResponseRules {
+        &*self.common.overseer
     }
 
     /// Whose share it takes of what callers hold together.
@@ -400,12 +399,12 @@ impl Way {
 
 impl Common {
     /// Of a request, which `parts` are of.
-    fn of(gateway: &Arc<Gateway>, order: Order<'_>, parts: &Parts<'_>) -> Result<Box<Common>, Failure> {
+    fn of(backend: &Arc<Backend>, order: Order<'_>, parts: &Parts<'_>) -> Result<Box<Common>, Failure> {
         let method = order.message.method.clone();
         let method =
             method.ok_or_else(|| Denial::new(Reason::InvalidRequest, "the message is no request"))?;
         Ok(Box::new(Common {
-            gateway: Arc::clone(gateway),
+            backend: Arc::clone(backend),
             permit: order.permit,
             voice: Voice::of(order.inbound, &order.place),
             place: order.place,

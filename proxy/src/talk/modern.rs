@@ -4,7 +4,6 @@ use super::course::{Budget, Course};
 use super::server_message::{ServerMessage, Unread};
 use super::voice::{self, Fields};
 use super::{Answer, Common, Heard, Order, Outcome, Reply, Retry, Rounds, unanswerable, unreadable};
-use crate::bridge::overheard;
 use crate::forward::{Failure, Use, Wording, malformed};
 use crate::upstreams::answer_class::is_about_message;
 use bytes::Bytes;
@@ -113,7 +112,7 @@ impl Modern {
         let wording = Wording { inbound: &inbound, own: &self.fields, body };
         let use_of = Use { repeatable: common.is_repeatable(), endless: false };
         let leg = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
-        self.course = Course::begin(leg, &common.gateway.estate.resolver, Kind::Request);
+        self.course = Course::begin(leg, &common.backend.resolver, Kind::Request);
         Ok(())
     }
 
@@ -136,7 +135,7 @@ impl Modern {
         parts: &Parts<'_>,
         retry: Option<&Retry>,
     ) -> Result<Bytes, Failure> {
-        let id = self.own_id.insert(common.gateway.estate.number().to_string()).as_str();
+        let id = self.own_id.insert(common.backend.number().to_string()).as_str();
         let put = Put {
             id,
             progress_token: common.token.is_some().then_some(id),
@@ -192,7 +191,7 @@ impl Modern {
             Shape::Notification => {
                 let text = message.text();
                 if let Some(method) = &content.method {
-                    overheard(&common.gateway, &common.place.upstream, method, text);
+                    common.backend.overheard(&common.place.upstream, method, text);
                 }
                 // For those who asked for the resource, and not for its caller.
                 let is_update =
@@ -300,7 +299,7 @@ impl Modern {
     fn ended(&self, common: &Common) -> Failure {
         let Some(status) = self.course.refusal() else { return Failure::unanswered() };
         if is_about_message(status) {
-            common.gateway.estate.contradicted(&common.place, Era::Modern);
+            common.backend.contradicted(&common.place, Era::Modern);
         }
         Failure {
             cause: format!("HTTP {} without a JSON-RPC message", status.as_u16()),
@@ -314,7 +313,7 @@ impl Modern {
             && self.course.refusal().is_some_and(is_about_message)
             && !crate::errand::is_modern_code(*code)
         {
-            common.gateway.estate.contradicted(&common.place, Era::Modern);
+            common.backend.contradicted(&common.place, Era::Modern);
         }
     }
 }

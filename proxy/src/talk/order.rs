@@ -1,14 +1,15 @@
 //! The order by which a talk is opened.
 
 use super::voice::Fields;
-use super::{ParamHeader, Place, Retry};
-use crate::authorize::Overseer;
-use crate::bridge::sessions::Session;
-use crate::catalog::Relist;
-use crate::forward::{Inbound, Permit};
+use super::{Answer, ParamHeader, Place, Question, Reply, Retry};
+use crate::backend::Backend;
+use crate::forward::{Failure, Inbound, Permit};
 use crate::legs::Leg;
-use portunus_filters::Message;
+use async_trait::async_trait;
+use bytes::Bytes;
 use portunus_filters::mcp::bridge::Parts;
+use portunus_filters::{Channel, Denial, Inspectors, Message, Released, ReleasedQuestion};
+use std::any::Any;
 use std::sync::Arc;
 
 /// What a talk is opened with.
@@ -30,7 +31,7 @@ pub struct Order<'a> {
     /// `Mcp-Param-*` of a modern client.
     pub mirrored: Fields,
     /// How these are looked at once more, if the upstream misses a header.
-    pub relist: Option<Relist>,
+    pub relist: Option<Box<dyn SchemaRefresh>>,
     /// What becomes of questions.
     pub rounds: Rounds,
     /// The legacy session, if the upstream is a legacy one.
@@ -38,7 +39,50 @@ pub struct Order<'a> {
     /// What a modern client carries on from an earlier round.
     pub retry: Option<Retry>,
     /// Who called: what the client may be asked, and have of the answer, depends on it.
-    pub overseer: Overseer,
+    pub overseer: Arc<dyn ResponseRules>,
+}
+
+/// The filters towards the client of a call: what it may be asked, and have of what its server says.
+pub trait ResponseRules: Any + Send + Sync {
+    /// True if answers have to be read for [`ResponseRules::passed`].
+    fn looks_at_answers(&self) -> bool;
+
+    /// A notification as the client may have it; `None` if it may not.
+    fn note(&self, channel: Channel, message: &Bytes) -> Option<Released>;
+
+    /// The questions that the client may be asked, and what the server is told of the others.
+    fn sorted(&self, questions: Vec<Question>) -> (Vec<ReleasedQuestion>, Vec<(Arc<str>, Reply)>);
+
+    /// The answer as the client may have it, or what the filters refuse of it; and the revision of the configuration that
+    /// has judged it.
+    fn passed(&self, answer: Answer<Bytes>) -> (Result<Answer<Released>, Denial>, Arc<str>);
+
+    /// The inspectors of texts of servers that are for the client.
+    fn inspectors(&self) -> &Inspectors;
+
+    /// True if the policy that let the call through reads arguments.
+    fn reads_arguments(&self) -> bool;
+}
+
+/// Looks once more at the schema that the headers of a call were made from, after its server missed one.
+#[async_trait]
+pub trait SchemaRefresh: Send {
+    /// The arguments that headers mirror by the list as it is now, if they are others than `used`.
+    async fn params(
+        self: Box<Self>,
+        backend: Arc<Backend>,
+        used: Arc<[ParamHeader]>,
+    ) -> Option<Arc<[ParamHeader]>>;
+}
+
+/// A client whose own session with a server may be made again.
+#[async_trait]
+pub trait SessionOwner: Send + Sync {
+    /// Its session with the server at `place`: the one it has, or a new one where nothing is lost by that.
+    ///
+    /// # Errors
+    /// [`Failure`] if there is none.
+    async fn own_leg(&self, place: &Place) -> Result<Arc<Leg>, Failure>;
 }
 
 /// What becomes of questions.
@@ -58,5 +102,5 @@ pub enum LegOf<'a> {
     /// One of the pool of its place.
     Pooled,
     /// That of the client's own session, which may get another while there is nothing to lose.
-    Own(&'a Arc<Leg>, Option<&'a Arc<Session>>),
+    Own(&'a Arc<Leg>, Option<&'a Arc<dyn SessionOwner>>),
 }

@@ -1,13 +1,12 @@
 //! Between what an upstream says and its client: inspectors, and the policy on questions.
 
-use super::{Answer, Common, Question, Reply, Rounds, Talk, Turn, Way};
-use crate::context::AnswerSnapshot;
+use super::{Answer, Common, Question, Reply, ResponseRules, Rounds, Talk, Turn, Way};
 use crate::forward::Failure;
 use crate::offload::INLINE_BYTES;
 use crate::reads::Read;
 use crate::talk::server_message::ServerMessage;
 use bytes::Bytes;
-use portunus_filters::{Channel, Cleared};
+use portunus_filters::Channel;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -68,10 +67,9 @@ impl Inspected {
 pub(super) type Inspecting = Pin<Box<dyn Future<Output = Inspected> + Send>>;
 
 impl Talk {
-    /// Holds what servers say to the inspectors of a message that takes the call up again, beside those of the call; also
-    /// what they said before and nobody has heard yet.
-    pub fn hold_to(&mut self, cleared: &Cleared, snapshot: AnswerSnapshot) {
-        self.common.overseer.add(cleared.inspectors(), snapshot);
+    /// Holds what servers say to these rules from now on, also what they said before and nobody has heard yet.
+    pub fn hold_to(&mut self, rules: Arc<dyn ResponseRules>) {
+        self.common.overseer = rules;
     }
 
     /// Reports progress under another token of the client from now on: it does not wait for anything under the
@@ -123,9 +121,7 @@ impl Talk {
         match heard {
             // They are put into the client's words.
             Heard::Note { .. } => true,
-            Heard::Ask(_) | Heard::Done(_) => {
-                is_kept || self.common.overseer.looks_at_answers(&self.common.gateway)
-            }
+            Heard::Ask(_) | Heard::Done(_) => is_kept || self.common.overseer.looks_at_answers(),
             Heard::Failed(_) => false,
         }
     }
@@ -148,17 +144,16 @@ impl Common {
                 Inspected::of(note.map(Turn::Note))
             }
             Heard::Ask(questions) => {
-                let (open, refused) = self.overseer.sorted(&self.gateway, questions);
+                let (open, refused) = self.overseer.sorted(questions);
                 Inspected { refused, ..Inspected::of((!open.is_empty()).then_some(Turn::Ask(open))) }
             }
             Heard::Done(answer) => {
                 if let Some(read) = read {
                     read.keep(&answer);
                 }
-                let active = self.overseer.active(&self.gateway);
-                let passed = self.overseer.passed((&self.gateway, &active), answer);
+                let (passed, revision) = self.overseer.passed(answer);
                 let turn = passed.map_or_else(|denial| Turn::Failed(denial.into()), Turn::Done);
-                Inspected { revision: Some(Arc::clone(&active.revision)), ..Inspected::of(Some(turn)) }
+                Inspected { revision: Some(revision), ..Inspected::of(Some(turn)) }
             }
             Heard::Failed(failure) => Inspected::of(Some(Turn::Failed(failure))),
         }

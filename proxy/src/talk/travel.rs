@@ -2,7 +2,7 @@
 
 use super::modern::Speech;
 use super::{Common, LegOf, Order, Place, Talk, Way};
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::forward::{Failure, Reach};
 use crate::upstreams::replicas::Seat;
 use portunus_filters::Era;
@@ -27,7 +27,7 @@ pub(super) struct Travel {
 }
 
 /// Puts an order where its call goes: to its session, or to one of the replicas.
-pub(super) fn seated(gateway: &Arc<Gateway>, order: &mut Order<'_>) -> Option<Seat> {
+pub(super) fn seated(backend: &Arc<Backend>, order: &mut Order<'_>) -> Option<Seat> {
     if order.place.upstream.replicas.is_empty() {
         return None;
     }
@@ -35,10 +35,10 @@ pub(super) fn seated(gateway: &Arc<Gateway>, order: &mut Order<'_>) -> Option<Se
         LegOf::Own(leg, _) => {
             order.place.upstream = Arc::clone(&leg.place().upstream);
             order.place.pool = Arc::clone(&leg.place().pool);
-            gateway.estate.replicas.seat(order.place.upstream.key)
+            backend.replicas.seat(order.place.upstream.key)
         }
         LegOf::Pooled => {
-            let (place, seat) = gateway.estate.settle(gateway, order.place.clone());
+            let (place, seat) = backend.settle(order.place.clone());
             order.place = place;
             seat
         }
@@ -85,16 +85,16 @@ async fn relocated(
     mut seat: Seat,
     mut failure: Failure,
 ) -> Result<Moved, Failure> {
-    let gateway = Arc::clone(&common.gateway);
+    let backend = Arc::clone(&common.backend);
     loop {
-        let now = gateway.clock.now().monotonic;
+        let now = backend.clock.now().monotonic;
         seat.judge(Some(&failure), now);
         if *trip.moves >= MAX_MOVES || failure.reach != Reach::Unreached {
             return Err(failure);
         }
         *trip.moves += 1;
-        let holds = |place: &Place| gateway.estate.legs.holds(place);
-        let replicas = &gateway.estate.replicas;
+        let holds = |place: &Place| backend.legs.holds(place);
+        let replicas = &backend.replicas;
         let (place, next) = replicas.settle_beside(trip.whole.clone(), now, holds, Some(&seat));
         let Some(next) = next else { return Err(failure) };
         tracing::debug!(upstream = &*place.upstream.name, "a request goes to another replica");

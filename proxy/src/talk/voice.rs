@@ -1,10 +1,10 @@
 //! How the gateway writes requests for a caller: whose headers they carry, and which are its own.
 
 use super::Place;
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::forward::Inbound;
 use crate::headers::{MCP_SESSION_ID, Upward};
-use crate::identify::Trace;
+use crate::request_ids::Trace;
 use crate::shares::Owner;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -50,15 +50,15 @@ impl Voice {
     }
 
     /// The gateway's own, with what `headers` hold of a client and in its share.
-    pub(crate) fn own(gateway: &Gateway, headers: &Arc<Upward>, owner: Owner) -> Voice {
+    pub(crate) fn own(backend: &Backend, headers: &Arc<Upward>, owner: Owner) -> Voice {
         Voice {
             headers: Arc::clone(headers),
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             owner,
             secure: false,
             behind_proxy: false,
-            request_id: gateway.identifier.event_id(),
-            trace: gateway.identifier.trace(&HeaderMap::new()),
+            request_id: backend.ids.event_id(),
+            trace: backend.ids.trace(&HeaderMap::new()),
         }
     }
 

@@ -7,7 +7,7 @@
 //! unavailable and names a time is not asked with every call; that time is for clients.
 
 use super::answers::{Pause, SHORTEST};
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::errand::{self, Addressed, Errand, Said};
 use crate::forward::{Failure, malformed};
 use crate::legs::{LeaseOptions, credential};
@@ -119,34 +119,34 @@ impl Eras {
     ///
     /// # Errors
     /// [`Failure`] if it gives no evidence: it is down, or refuses the credential.
-    pub async fn of(&self, gateway: &Arc<Gateway>, place: &Place) -> Result<Spoken, Failure> {
+    pub async fn of(&self, backend: &Arc<Backend>, place: &Place) -> Result<Spoken, Failure> {
         if let Some(pinned) = Spoken::pinned(&place.upstream) {
             return Ok(pinned);
         }
         let verdict = self.verdict(place);
-        if let Some(spoken) = verdict.fresh(gateway) {
+        if let Some(spoken) = verdict.fresh(backend) {
             return Ok(spoken);
         }
         let _turn = verdict.turns.take(Instant::now()).await?;
-        if let Some(spoken) = verdict.fresh(gateway) {
+        if let Some(spoken) = verdict.fresh(backend) {
             return Ok(spoken);
         }
-        if let Some(failure) = verdict.refusal(gateway) {
+        if let Some(failure) = verdict.refusal(backend) {
             return Err(failure);
         }
-        let (settled, _seat) = gateway.estate.settle(gateway, place.clone());
-        match probe(gateway, &settled).await {
+        let (settled, _seat) = backend.settle(place.clone());
+        match probe(backend, &settled).await {
             Ok(spoken) => {
                 tracing::info!(
                     upstream = &*place.upstream.name,
                     modern = spoken.modern == Some(true),
                     "era found out"
                 );
-                verdict.learn(gateway, spoken);
+                verdict.learn(backend, spoken);
                 Ok(spoken)
             }
             Err(failure) => {
-                verdict.refused_by(gateway, place, &failure);
+                verdict.refused_by(backend, place, &failure);
                 verdict.turns.fail(&failure);
                 Err(failure)
             }
@@ -157,29 +157,29 @@ impl Eras {
     ///
     /// # Errors
     /// As [`Eras::of`].
-    pub async fn choose(&self, gateway: &Arc<Gateway>, place: &Place, wanted: Era) -> Result<Era, Failure> {
-        match self.chosen(gateway, place, wanted) {
+    pub async fn choose(&self, backend: &Arc<Backend>, place: &Place, wanted: Era) -> Result<Era, Failure> {
+        match self.chosen(backend, place, wanted) {
             Some(era) => Ok(era),
             // What no call waits for but the first must not make the state of all calls large.
-            None => Box::pin(self.find(gateway, place, wanted)).await,
+            None => Box::pin(self.find(backend, place, wanted)).await,
         }
     }
 
     /// As [`Eras::choose`], if that is known.
-    fn chosen(&self, gateway: &Gateway, place: &Place, wanted: Era) -> Option<Era> {
-        let spoken = Spoken::pinned(&place.upstream).or_else(|| self.verdict(place).fresh(gateway))?;
+    fn chosen(&self, backend: &Backend, place: &Place, wanted: Era) -> Option<Era> {
+        let spoken = Spoken::pinned(&place.upstream).or_else(|| self.verdict(place).fresh(backend))?;
         spoken.knows(wanted).map(|speaks| if speaks { wanted } else { other(wanted) })
     }
 
-    async fn find(&self, gateway: &Arc<Gateway>, place: &Place, wanted: Era) -> Result<Era, Failure> {
-        let spoken = self.of(gateway, place).await?;
+    async fn find(&self, backend: &Arc<Backend>, place: &Place, wanted: Era) -> Result<Era, Failure> {
+        let spoken = self.of(backend, place).await?;
         match spoken.knows(wanted) {
             Some(true) => Ok(wanted),
             Some(false) => Ok(other(wanted)),
             // A server that answers `server/discover` may begin sessions as well.
-            None => match gateway.estate.legs.lease(gateway, place, LeaseOptions::any()).await {
+            None => match backend.legs.lease(backend, place, LeaseOptions::any()).await {
                 Ok(_) => {
-                    self.verdict(place).learn(gateway, spoken.with(wanted, true));
+                    self.verdict(place).learn(backend, spoken.with(wanted, true));
                     Ok(wanted)
                 }
                 Err(_) if self.verdict(place).knows(wanted) == Some(false) => Ok(other(wanted)),
@@ -192,8 +192,8 @@ impl Eras {
     ///
     /// # Errors
     /// As [`Eras::of`].
-    pub async fn speaks(&self, gateway: &Arc<Gateway>, place: &Place, era: Era) -> Result<bool, Failure> {
-        Ok(self.choose(gateway, place, era).await? == era)
+    pub async fn speaks(&self, backend: &Arc<Backend>, place: &Place, era: Era) -> Result<bool, Failure> {
+        Ok(self.choose(backend, place, era).await? == era)
     }
 
     /// What is known of an upstream at `now` without asking it; nothing where its clients' own
@@ -252,9 +252,9 @@ impl Eras {
 }
 
 impl Verdict {
-    fn fresh(&self, gateway: &Gateway) -> Option<Spoken> {
+    fn fresh(&self, backend: &Backend) -> Option<Spoken> {
         let known = *self.lock();
-        let fresh = known.spoken.is_of_use() && gateway.clock.now().monotonic < known.until;
+        let fresh = known.spoken.is_of_use() && backend.clock.now().monotonic < known.until;
         fresh.then_some(known.spoken)
     }
 
@@ -262,13 +262,13 @@ impl Verdict {
         self.lock().spoken.knows(era)
     }
 
-    fn learn(&self, gateway: &Gateway, spoken: Spoken) {
-        *self.lock() = Known { spoken, until: gateway.clock.now().monotonic + HOLDS };
+    fn learn(&self, backend: &Backend, spoken: Spoken) {
+        *self.lock() = Known { spoken, until: backend.clock.now().monotonic + HOLDS };
     }
 
     /// Notes an answer that there will be no other for a while.
-    fn refused_by(&self, gateway: &Gateway, place: &Place, failure: &Failure) {
-        let now = gateway.clock.now().monotonic;
+    fn refused_by(&self, backend: &Backend, place: &Place, failure: &Failure) {
+        let now = backend.clock.now().monotonic;
         let is_limited = failure.denial.reason == Reason::UpstreamLimited;
         let named = failure.denial.retry_after().or(is_limited.then_some(SHORTEST));
         let refused = named.map(|named| Refused {
@@ -281,9 +281,9 @@ impl Verdict {
     }
 
     /// The same answer, with the time that is left.
-    fn refusal(&self, gateway: &Gateway) -> Option<Failure> {
+    fn refusal(&self, backend: &Backend) -> Option<Failure> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let now = gateway.clock.now().monotonic;
+        let now = backend.clock.now().monotonic;
         if now >= refused.unasked_until || refused.pause.is_over(now) {
             return None;
         }
@@ -298,9 +298,9 @@ impl Verdict {
     }
 }
 
-async fn probe(gateway: &Arc<Gateway>, place: &Place) -> Result<Spoken, Failure> {
+async fn probe(backend: &Arc<Backend>, place: &Place) -> Result<Spoken, Failure> {
     let errand = Errand::Discover;
-    match errand::exchange(gateway, place, &errand, Addressed::modern(&errand)).await {
+    match errand::exchange(backend, place, &errand, Addressed::modern(&errand)).await {
         Ok(said) if is_modern(&said) => Ok(Spoken::default().with(Era::Modern, true)),
         Ok(said) if said.status.is_client_error() && !is_about_message(said.status) => {
             let cause = format!("`server/discover` was answered by HTTP {}", said.status.as_u16());

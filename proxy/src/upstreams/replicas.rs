@@ -5,7 +5,7 @@
 //! it answers one. If none is left, all are tried: a guess is better than a refusal.
 
 use super::pool::Pool;
-use crate::context::Gateway;
+use crate::backend::Backend;
 use crate::errand;
 use crate::forward::{Failure, Reach};
 use crate::metrics::UpstreamsMetrics;
@@ -157,14 +157,14 @@ impl Replicas {
     }
 
     /// Probes the places that are due, in the background.
-    pub fn probe(&self, gateway: &Arc<Gateway>) {
-        let now = gateway.clock.now().monotonic;
+    pub fn probe(&self, backend: &Arc<Backend>) {
+        let now = backend.clock.now().monotonic;
         for replica in self.all() {
             let Some(health) = replica.upstream.health.filter(|health| replica.is_due(now, health)) else {
                 continue;
             };
-            let probing = Arc::clone(gateway);
-            gateway.spawn(async move {
+            let probing = Arc::clone(backend);
+            backend.spawn(async move {
                 let place = replica.place();
                 let lives = timeout(health.timeout, errand::lives(&probing, &place)).await.unwrap_or(false);
                 if replica.probed(lives, &health) {

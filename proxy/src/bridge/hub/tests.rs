@@ -58,7 +58,12 @@ fn notice(method: &str) -> What {
 
 /// One legacy session at a server.
 async fn leg(bed: &Bed) -> Arc<Leg> {
-    bed.gateway.estate.legs.own(&bed.gateway, &bed.place("anna", "{}"), Revision::V2025_11_25).await.unwrap()
+    bed.gateway
+        .backend
+        .legs
+        .own(&bed.gateway.backend, &bed.place("anna", "{}"), Revision::V2025_11_25)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -68,14 +73,14 @@ async fn a_notification_that_nobody_took_leaves_the_lists_out_of_date() {
     let leg = leg(&bed).await;
     let heard = |what| heard(&leg, what);
     let notice = || notice("notifications/m");
-    let queue = &bed.gateway.estate.heard;
+    let queue = &bed.gateway.backend.heard;
     assert!(queue.push(heard(What::Gone)).is_none());
     while queue.push(heard(notice())).is_none() {}
     let size = queue.len();
     assert!(matches!(queue.push(heard(What::Gone)).unwrap().what, What::Notice { .. }));
     assert_eq!(queue.len(), size);
     assert!(matches!(queue.next().await.what, What::Gone), "that a session is gone is never lost");
-    missed(&bed.gateway, &leg.place().upstream);
+    bed.gateway.backend.missed(&leg.place().upstream);
     assert_eq!(dropped(&bed, "queue"), "1");
 }
 
@@ -87,8 +92,10 @@ async fn only_who_is_told_of_a_server_hears_what_it_says() {
     let server = Server::start(greet).await;
     let bed = Bed::under(in_time, server.address, ", era: legacy");
     let (gateway, place) = (&bed.gateway, bed.place("anna", "{}"));
-    let (own, pooled) =
-        (leg(&bed).await, gateway.estate.legs.lease(gateway, &place, LeaseOptions::any()).await.unwrap());
+    let (own, pooled) = (
+        leg(&bed).await,
+        gateway.backend.legs.lease(&gateway.backend, &place, LeaseOptions::any()).await.unwrap(),
+    );
     let id = ServerId("*|/mcp".into());
     let profile = Arc::new(bridge::Profile::silent("client", "1"));
     let session = Arc::new(Session::new([1; 16], id.clone(), Revision::V2025_11_25, profile, true));
@@ -96,7 +103,7 @@ async fn only_who_is_told_of_a_server_hears_what_it_says() {
     gateway.estate.hub.own(&own, &session);
     hear(gateway, heard(&own, notice("notifications/resources/updated")));
     assert!(stream.try_recv().is_err(), "nobody asked for the resource");
-    session.subscribe(&"up".into(), &"a:1".into(), &"a:1".into(), &bed.gateway.estate.texts).unwrap();
+    session.subscribe(&"up".into(), &"a:1".into(), &"a:1".into(), &bed.gateway.backend.texts).unwrap();
     let mut seat = Hub::seat(gateway, &id, caller(1), overseer());
     let says = [
         notice("notifications/tools/list_changed"),

@@ -261,10 +261,10 @@ async fn what_is_kept_shares_no_memory_and_is_inspected_with_pauses() {
     let asker = Asker::start().await;
     let bed = asker.bed();
     let mut talk = asked(&bed, "anna").await.talk;
-    let held = bed.gateway.estate.texts.held();
+    let held = bed.gateway.backend.texts.held();
     asker.says.send(PROGRESS).unwrap();
     assert!(within("it is kept", talk.buffer_next()).await);
-    assert!(bed.gateway.estate.texts.held() > held, "its caller's share of kept texts");
+    assert!(bed.gateway.backend.texts.held() > held, "its caller's share of kept texts");
     let gave_way = tokio::select! {
         biased;
         _ = talk.next() => false,
@@ -273,7 +273,7 @@ async fn what_is_kept_shares_no_memory_and_is_inspected_with_pauses() {
     assert!(gave_way, "other tasks have no turn before it is inspected");
     let turn = within("the progress", talk.next()).await;
     assert!(matches!(turn, Turn::Note(_)), "{turn:?}");
-    assert_eq!(bed.gateway.estate.texts.held(), held, "what was told takes no room");
+    assert_eq!(bed.gateway.backend.texts.held(), held, "what was told takes no room");
 }
 
 #[tokio::test]

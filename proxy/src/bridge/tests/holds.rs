@@ -390,8 +390,8 @@ impl World {
                 .map(|one| active.pool(one).unwrap().active_count())
                 .sum::<usize>()
         };
-        let estate = &gateway.estate;
-        let kept = || [estate.parked.len(), estate.bodies.held(), estate.batches.held(), estate.texts.held()];
+        let (estate, texts) = (&gateway.estate, &gateway.backend.texts);
+        let kept = || [estate.parked.len(), estate.bodies.held(), estate.batches.held(), texts.held()];
         let settled = async {
             while held() != 0 || active() != 0 || kept() != [0; 4] {
                 tokio::task::yield_now().await;

@@ -183,8 +183,9 @@ async fn what_is_not_answered_in_time_is_not_waited_for_any_more() {
     let old = Old::usual().await;
     let bed = old.bed(", timeouts: { first_byte: 200ms }");
     let place = bed.place("anna", NOBODY);
-    let leg = bed.gateway.estate.legs.own(&bed.gateway, &place, Revision::V2025_11_25).await.unwrap();
-    let failure = leg.ask(&bed.gateway, crate::errand::Errand::Ping).await.unwrap_err();
+    let leg =
+        bed.gateway.backend.legs.own(&bed.gateway.backend, &place, Revision::V2025_11_25).await.unwrap();
+    let failure = leg.ask(&bed.gateway.backend, crate::errand::Errand::Ping).await.unwrap_err();
     assert_eq!((failure.denial.reason, leg.attached()), (Reason::UpstreamTimeout, 0));
 }
 
@@ -205,7 +206,7 @@ async fn an_answer_is_never_crowded_out_by_what_is_said_before_it() {
     old.says(&answer(&asked, r#"{"done":true}"#));
     old.says(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#);
     loop {
-        let heard = within("the end", bed.gateway.estate.heard.next()).await;
+        let heard = within("the end", bed.gateway.backend.heard.next()).await;
         if matches!(&heard.what, What::Notice { method, .. } if method.is("notifications/tools/list_changed"))
         {
             break;
@@ -226,7 +227,7 @@ async fn a_session_ends_with_its_stream_and_with_it_the_calls_under_way() {
     };
     let (failed, ()) = tokio::join!(failure(&mut talk), end);
     assert_eq!(failed.denial.reason, Reason::UpstreamUnavailable);
-    let gone = within("news of it", bed.gateway.estate.heard.next()).await;
+    let gone = within("news of it", bed.gateway.backend.heard.next()).await;
     assert!(matches!(gone.what, What::Gone) && gone.leg.is_dead());
     let mut again = bed.open(&place, &modern_call(""), Rounds::Asks).await;
     let answered = async {
@@ -248,7 +249,7 @@ async fn an_event_that_is_too_large_ends_the_session() {
     };
     let (failed, ()) = tokio::join!(failure(&mut talk), flood);
     assert_eq!(failed.denial.reason, Reason::UpstreamUnavailable);
-    let gone = within("news of it", bed.gateway.estate.heard.next()).await;
+    let gone = within("news of it", bed.gateway.backend.heard.next()).await;
     assert!(matches!(gone.what, What::Gone) && gone.leg.is_dead());
 }
 
@@ -265,8 +266,8 @@ async fn an_endpoint_of_another_origin_is_refused_and_never_reached() {
     for endpoint in cases {
         let old = Old::start(endpoint.clone(), "202 Accepted").await;
         let bed = old.bed("");
-        let legs = &bed.gateway.estate.legs;
-        let founded = legs.own(&bed.gateway, &bed.place("anna", NOBODY), Revision::V2025_11_25).await;
+        let legs = &bed.gateway.backend.legs;
+        let founded = legs.own(&bed.gateway.backend, &bed.place("anna", NOBODY), Revision::V2025_11_25).await;
         let failure = founded.err().unwrap();
         assert_eq!(failure.denial.reason, Reason::UpstreamMalformed, "{endpoint:.40}");
         assert!(!failure.cause.contains("/messages"), "{}", failure.cause);
@@ -295,8 +296,8 @@ async fn what_no_server_of_this_transport_does_founds_no_session() {
         })
         .await;
         let bed = Bed::with(&format!("url: \"http://{}/sse\", transport: sse", server.address));
-        let legs = &bed.gateway.estate.legs;
-        let founded = legs.own(&bed.gateway, &bed.place("anna", NOBODY), Revision::V2025_11_25).await;
+        let legs = &bed.gateway.backend.legs;
+        let founded = legs.own(&bed.gateway.backend, &bed.place("anna", NOBODY), Revision::V2025_11_25).await;
         assert_eq!(founded.err().unwrap().denial.reason, reason, "{status} {body}");
     }
 }
@@ -315,12 +316,12 @@ async fn a_server_that_falls_silent_is_asked_whether_it_lives() {
     let old = Old::usual().await;
     let bed = old.bed(", timeouts: { idle: 100ms }");
     let place = bed.place("anna", NOBODY);
-    let legs = &bed.gateway.estate.legs;
-    let leg = legs.own(&bed.gateway, &place, Revision::V2025_11_25).await.unwrap();
+    let legs = &bed.gateway.backend.legs;
+    let leg = legs.own(&bed.gateway.backend, &place, Revision::V2025_11_25).await.unwrap();
     let asked = old.server.hears("ping").await;
     old.says(&answer(&asked, "{}"));
     old.server.hears("ping").await;
     assert!(!leg.is_dead());
-    let gone = within("the end of the session", bed.gateway.estate.heard.next()).await;
+    let gone = within("the end of the session", bed.gateway.backend.heard.next()).await;
     assert!(matches!(gone.what, What::Gone) && leg.is_dead());
 }

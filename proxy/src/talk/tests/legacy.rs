@@ -288,7 +288,8 @@ async fn the_forgotten_session_of_a_client_is_its_own_to_found_again() {
     let server = forgetful(Arc::clone(&forgotten), "404 Not Found", "").await;
     let bed = Bed::before(server.address, PINNED);
     let place = bed.place("anna", PERSON);
-    let leg = bed.gateway.estate.legs.own(&bed.gateway, &place, Revision::V2025_06_18).await.unwrap();
+    let leg =
+        bed.gateway.backend.legs.own(&bed.gateway.backend, &place, Revision::V2025_06_18).await.unwrap();
     forgotten.store(true, Ordering::SeqCst);
     let talk = bed
         .open_with(&place, &call(""), Choice { leg: LegOf::Own(&leg, None), ..Choice::of(Rounds::Asks) })
@@ -396,7 +397,7 @@ async fn what_comes_on_a_sessions_stream_finds_its_call_or_the_hub() {
     talk.reply(vec![(asked[0].key.clone(), Reply::Result(r#"{"action":"cancel"}"#.into()))]).await.unwrap();
     let_go.notify_one();
     result(&mut talk).await;
-    let heard = within("the list change", bed.gateway.estate.heard.next()).await;
+    let heard = within("the list change", bed.gateway.backend.heard.next()).await;
     assert!(
         matches!(heard.what, What::Notice { method, .. } if method.is("notifications/tools/list_changed"))
     );
@@ -410,9 +411,9 @@ async fn a_question_that_belongs_to_no_call_is_declined_or_told_to_the_client_wh
     let place = bed.place("anna", PERSON);
     let lease = bed
         .gateway
-        .estate
+        .backend
         .legs
-        .lease(&bed.gateway, &place, LeaseOptions { exclusive: true, since: None })
+        .lease(&bed.gateway.backend, &place, LeaseOptions { exclusive: true, since: None })
         .await
         .unwrap();
     say.send(QUESTION.into()).unwrap();
@@ -430,12 +431,13 @@ async fn a_question_that_belongs_to_no_call_is_declined_or_told_to_the_client_wh
     let (server, say, _) = speaking().await;
     let bed = Bed::before(server.address, PINNED);
     let place = bed.place("anna", PERSON);
-    let leg = bed.gateway.estate.legs.own(&bed.gateway, &place, Revision::V2025_11_25).await.unwrap();
+    let leg =
+        bed.gateway.backend.legs.own(&bed.gateway.backend, &place, Revision::V2025_11_25).await.unwrap();
     say.send(QUESTION.into()).unwrap();
-    let heard = within("the question", bed.gateway.estate.heard.next()).await;
+    let heard = within("the question", bed.gateway.backend.heard.next()).await;
     let What::Question { id, question } = heard.what else { panic!("no question") };
     assert_eq!(&*question.method, "elicitation/create");
-    leg.answer(&bed.gateway, id, Reply::Result(r#"{"action":"decline"}"#.into()));
+    leg.answer(&bed.gateway.backend, id, Reply::Result(r#"{"action":"decline"}"#.into()));
     assert_eq!(server.hears("POST").await.body["result"]["action"], "decline");
 }
 
@@ -443,21 +445,21 @@ async fn a_question_that_belongs_to_no_call_is_declined_or_told_to_the_client_wh
 async fn sessions_that_nobody_uses_are_ended() {
     let server = echoing().await;
     let bed = Bed::before(server.address, PINNED);
-    let legs = &bed.gateway.estate.legs;
+    let legs = &bed.gateway.backend.legs;
     let place = bed.place("anna", NOBODY);
-    let lease = legs.lease(&bed.gateway, &place, LeaseOptions::any()).await.unwrap();
+    let lease = legs.lease(&bed.gateway.backend, &place, LeaseOptions::any()).await.unwrap();
     for _ in 0..3 {
         bed.clock.advance(Duration::from_secs(400));
-        legs.sweep(&bed.gateway);
+        legs.sweep(&bed.gateway.backend);
     }
     assert_eq!(legs.len(), 1, "a session in use is kept");
     drop(lease);
-    legs.sweep(&bed.gateway);
+    legs.sweep(&bed.gateway.backend);
     bed.clock.advance(Duration::from_secs(299));
-    legs.sweep(&bed.gateway);
+    legs.sweep(&bed.gateway.backend);
     assert_eq!(legs.len(), 1);
     bed.clock.advance(Duration::from_secs(2));
-    legs.sweep(&bed.gateway);
+    legs.sweep(&bed.gateway.backend);
     assert!(legs.is_empty());
     assert_eq!(server.hears("DELETE").await.header("mcp-session-id"), Some("s1"));
 }

@@ -70,7 +70,7 @@ async fn answers_and_questions_come_on_the_stream_of_the_session() {
     talk.reply(vec![(asked[0].key.clone(), Reply::Result(r#"{"action":"cancel"}"#.into()))]).await.unwrap();
     assert_eq!(result(&mut talk).await["ran"], true);
     let listed = crate::errand::ask(
-        &bed.gateway,
+        &bed.gateway.backend,
         &place,
         crate::errand::Errand::List { method: "tools/list", cursor: None },
     );

@@ -33,7 +33,7 @@ async fn server(legacy: bool, modern: &'static AtomicBool) -> Server {
 const TOOLS: fn() -> Errand = || Errand::List { method: "tools/list", cursor: None };
 
 async fn listed(bed: &Bed, place: &Place) -> String {
-    let result = within("the list", ask(&bed.gateway, place, TOOLS())).await.unwrap();
+    let result = within("the list", ask(&bed.gateway.backend, place, TOOLS())).await.unwrap();
     serde_json::from_slice::<serde_json::Value>(&result).unwrap()["era"].as_str().unwrap().to_owned()
 }
 
@@ -49,11 +49,11 @@ async fn an_era_is_found_out_once_and_the_clients_own_is_preferred() {
     for (name, legacy, modern, for_legacy, for_modern) in cases {
         let server = server(legacy, modern).await;
         let bed = Bed::before(server.address, "");
-        let (eras, place) = (&bed.gateway.estate.eras, bed.place("anna", "{}"));
+        let (eras, place) = (&bed.gateway.backend.eras, bed.place("anna", "{}"));
         for _ in 0..3 {
-            let chosen = eras.choose(&bed.gateway, &place, Era::Legacy).await.unwrap();
+            let chosen = eras.choose(&bed.gateway.backend, &place, Era::Legacy).await.unwrap();
             assert_eq!(chosen, for_legacy, "{name}");
-            let chosen = eras.choose(&bed.gateway, &place, Era::Modern).await.unwrap();
+            let chosen = eras.choose(&bed.gateway.backend, &place, Era::Modern).await.unwrap();
             assert_eq!(chosen, for_modern, "{name}");
         }
         assert_eq!(listed(&bed, &place).await, for_modern.as_str(), "{name}");
@@ -69,12 +69,12 @@ async fn a_verdict_expires_and_falls_with_the_first_answer_against_it() {
     let place = bed.place("anna", "{}");
     assert_eq!(listed(&bed, &place).await, "modern");
     MODERN.store(false, Ordering::SeqCst);
-    assert!(ask(&bed.gateway, &place, TOOLS()).await.is_err());
+    assert!(ask(&bed.gateway.backend, &place, TOOLS()).await.is_err());
     assert_eq!(listed(&bed, &place).await, "legacy");
     MODERN.store(true, Ordering::SeqCst);
     assert_eq!(listed(&bed, &place).await, "legacy");
     bed.clock.advance(HOLDS);
-    let (eras, active) = (&bed.gateway.estate.eras, bed.gateway.active());
+    let (eras, active) = (&bed.gateway.backend.eras, bed.gateway.active());
     let known = eras.known(&active.snapshot.upstreams[0], bed.clock.now());
     assert_eq!((known, eras.last(&place).modern), (Spoken::default(), Some(false)));
     assert_eq!(listed(&bed, &place).await, "modern");
@@ -137,9 +137,9 @@ async fn a_server_that_is_down_or_refuses_the_credential_is_no_evidence() {
     for status in statuses.into_iter().chain(["407 Proxy", "408 Late", "413 Much", "425 Early", "431 Long"]) {
         let (server, bed) = refused_by(status).await;
         let place = bed.place("anna", "{}");
-        let failure = bed.gateway.estate.eras.of(&bed.gateway, &place).await.unwrap_err();
+        let failure = bed.gateway.backend.eras.of(&bed.gateway.backend, &place).await.unwrap_err();
         assert_ne!(failure.denial.reason, Reason::InvalidRequest, "{status}");
-        assert!(bed.gateway.estate.eras.of(&bed.gateway, &place).await.is_err(), "{status}");
+        assert!(bed.gateway.backend.eras.of(&bed.gateway.backend, &place).await.is_err(), "{status}");
         assert_eq!(server.heard("server/discover").len(), 2, "{status}: not remembered");
     }
 }
@@ -156,7 +156,7 @@ async fn a_time_that_is_named_is_for_clients_and_an_answer_to_anybody_ends_it() 
         let (server, bed) = refused_by(status).await;
         let place = bed.place("anna", "{}");
         let asked = || async {
-            let failure = bed.gateway.estate.eras.of(&bed.gateway, &place).await.unwrap_err();
+            let failure = bed.gateway.backend.eras.of(&bed.gateway.backend, &place).await.unwrap_err();
             (failure.denial.retry_after(), server.heard("server/discover").len())
         };
         asked().await;
@@ -178,7 +178,7 @@ async fn a_pinned_era_is_not_asked_for() {
     let server = server(true, &NO).await;
     let bed = Bed::before(server.address, ", era: legacy");
     let place = bed.place("anna", "{}");
-    bed.gateway.estate.eras.contradicted(&place, Era::Legacy);
+    bed.gateway.backend.eras.contradicted(&place, Era::Legacy);
     assert_eq!(listed(&bed, &place).await, "legacy");
     assert!(server.heard("server/discover").is_empty());
 }

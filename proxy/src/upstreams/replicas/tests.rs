@@ -102,7 +102,7 @@ async fn calls_go_where_the_fewest_are_under_way() {
     let mut at = [outcome(&mut one).await.unwrap(), outcome(&mut two).await.unwrap()];
     at.sort();
     assert_eq!(at, ["a", "b"]);
-    let status = bed.gateway.estate.replicas.status(Duration::ZERO);
+    let status = bed.gateway.backend.replicas.status(Duration::ZERO);
     assert!(status.iter().all(|one| one.state == "healthy" && one.in_flight == 0), "{status:?}");
 }
 
@@ -125,7 +125,7 @@ async fn a_place_that_cannot_be_reached_costs_no_call() {
         for caller in ["anna", "bert", "carl", "dora", "emil", "fred"] {
             assert_eq!(call(&bed, caller).await.unwrap(), "a", "{era}");
         }
-        let status = bed.gateway.estate.replicas.status(Duration::ZERO);
+        let status = bed.gateway.backend.replicas.status(Duration::ZERO);
         assert!(status.iter().any(|one| one.state == "ejected"), "{era}: {status:?}");
     }
 }
@@ -143,7 +143,7 @@ async fn probes_take_a_place_out_before_a_call_finds_it_down() {
     let (a, b) = (named("a", &UP).await, named("b", &DOWN).await);
     let health = ", era: modern, health: { interval: 30s, timeout: 5s, unhealthy_after: 1 }";
     let bed = bed(&[a.address, b.address], health);
-    let replicas = &bed.gateway.estate.replicas;
+    let replicas = &bed.gateway.backend.replicas;
     let state = |at: SocketAddr| {
         let status = replicas.status(Duration::ZERO);
         status.into_iter().find(|one| one.url.contains(&at.to_string())).unwrap().state
@@ -156,17 +156,17 @@ async fn probes_take_a_place_out_before_a_call_finds_it_down() {
             }
         }
     };
-    replicas.probe(&bed.gateway);
+    replicas.probe(&bed.gateway.backend);
     within("the probe", becomes("unhealthy")).await;
     for _ in 0..4 {
         assert_eq!(call(&bed, "anna").await.unwrap(), "a");
     }
     DOWN.store(false, Ordering::SeqCst);
     bed.clock.advance(29 * SECOND);
-    replicas.probe(&bed.gateway);
+    replicas.probe(&bed.gateway.backend);
     assert_eq!(b.heard("server/discover").len(), 1, "not due yet");
     bed.clock.advance(SECOND);
-    replicas.probe(&bed.gateway);
+    replicas.probe(&bed.gateway.backend);
     within("the next probe", becomes("healthy")).await;
 }
 
@@ -184,17 +184,17 @@ async fn a_server_that_lets_nobody_in_unnamed_is_well() {
         .await;
         let health = ", era: modern, caller: headers, health: { interval: 30s, unhealthy_after: 1 }";
         let bed = bed(&[server.address], health);
-        let replicas = &bed.gateway.estate.replicas;
+        let replicas = &bed.gateway.backend.replicas;
         let becomes = async |expected: &str| {
             while replicas.status(Duration::ZERO)[0].state != expected {
                 tokio::task::yield_now().await;
             }
         };
-        replicas.probe(&bed.gateway);
+        replicas.probe(&bed.gateway.backend);
         within("the first probe", becomes("unhealthy")).await;
         DOWN.store(false, Ordering::SeqCst);
         bed.clock.advance(30 * SECOND);
-        replicas.probe(&bed.gateway);
+        replicas.probe(&bed.gateway.backend);
         within(refusal, becomes("healthy")).await;
         let probes = server.heard("server/discover");
         assert!(probes.len() == 2 && probes.iter().all(|probe| probe.header("x-portunus-subject").is_none()));
@@ -208,8 +208,11 @@ async fn what_is_known_of_a_place_outlives_a_swap() {
     for _ in 0..2 {
         call(&bed, "anna").await.unwrap();
     }
-    let before = bed.gateway.estate.replicas.status(Duration::ZERO);
+    let before = bed.gateway.backend.replicas.status(Duration::ZERO);
     assert!(before.iter().any(|one| one.state == "ejected"));
-    bed.gateway.estate.replicas.reconcile(&bed.gateway.active().snapshot, &bed.gateway.metrics.upstreams);
-    assert_eq!(bed.gateway.estate.replicas.status(Duration::ZERO), before);
+    bed.gateway
+        .backend
+        .replicas
+        .reconcile(&bed.gateway.active().snapshot, &bed.gateway.backend.metrics.upstreams);
+    assert_eq!(bed.gateway.backend.replicas.status(Duration::ZERO), before);
 }

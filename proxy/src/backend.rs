@@ -1,0 +1,239 @@
+//! What calls to upstreams are made with: connections, names, sessions, eras, answers that are kept.
+//!
+//! It outlives snapshots and knows nothing of clients. After each activation [`Backend::reconcile`] keeps what the new
+//! snapshot still uses, adds what is new and lets go of the rest. A pool that was let go closes with its last call.
+
+use crate::errand::{Asked, Farewells, MAX_ERRANDS};
+use crate::legs::{Hearsay, Legs};
+use crate::metrics::Metrics;
+use crate::reads::Reads;
+use crate::request_ids::RequestIds;
+use crate::shares::Shares;
+use crate::talk::Place;
+use crate::upstreams::dns::Resolver;
+use crate::upstreams::era::Eras;
+use crate::upstreams::pool::Pool;
+use crate::upstreams::replicas::{Replicas, Seat};
+use arc_swap::ArcSwap;
+use portunus_config::{Host, Snapshot, Upstream, UpstreamKey};
+use portunus_filters::mcp::Method;
+use portunus_filters::{Clock, Era};
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+/// Bytes of text that is kept whole: calls that wait for their clients, what servers say to them, URIs of subscriptions.
+const MAX_TEXT_BYTES: usize = 32 << 20;
+/// Bytes of notifications and requests outside of answers that are not yet delivered: most are within a millisecond.
+const MAX_UNHEARD_BYTES: usize = 16 << 20;
+
+/// Pools by upstream.
+pub type Pools = HashMap<UpstreamKey, Arc<Pool>>;
+
+/// Learns what servers say of changes, on whatever stream they say it.
+pub trait NoticeListener: Send + Sync {
+    /// Notes a notification that a server sent ahead of an answer, before its client hears of it.
+    fn overheard(&self, backend: &Backend, upstream: &Upstream, method: &Method, text: &str);
+
+    /// Notes that a message of a server was lost, which may have told of any change.
+    fn missed(&self, backend: &Backend, upstream: &Upstream);
+}
+
+/// What calls to upstreams are made with.
+pub struct Backend {
+    pools: ArcSwap<Pools>,
+    /// Those of the snapshot before.
+    former_pools: ArcSwap<Pools>,
+    /// Names of upstreams.
+    pub resolver: Arc<Resolver>,
+    /// Which eras upstreams speak.
+    pub eras: Eras,
+    /// Several places behind one name.
+    pub replicas: Replicas,
+    /// Legacy sessions at upstreams.
+    pub legs: Legs,
+    /// What legacy upstreams say outside of calls.
+    pub heard: Hearsay,
+    /// Answers that may be given again.
+    pub reads: Arc<Reads>,
+    /// Sessions whose servers are to be told that they have ended.
+    pub farewells: Farewells,
+    /// Permits for what the gateway asks on its own.
+    pub asked: Asked,
+    /// Permits for what the gateway says on its own.
+    pub errands: Arc<Semaphore>,
+    /// Bytes of text that has to be kept whole, such as URIs that clients are subscribed to.
+    pub texts: Arc<Shares>,
+    /// Bytes of what servers say outside of answers, as long as somebody has yet to hear it.
+    pub spoken: Arc<Shares<UpstreamKey>>,
+    /// Ids of requests.
+    pub ids: RequestIds,
+    /// Where time is read.
+    pub clock: Arc<dyn Clock>,
+    /// Everything that is measured.
+    pub metrics: Arc<Metrics>,
+    /// The threads of calls, once they run.
+    pub calls: OnceLock<Handle>,
+    listener: Box<dyn NoticeListener>,
+    numbers: AtomicU64,
+}
+
+impl Backend {
+    /// Empty tables of a process.
+    ///
+    /// # Errors
+    /// If the system has no randomness.
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        listener: Box<dyn NoticeListener>,
+    ) -> io::Result<Backend> {
+        Ok(Backend {
+            pools: ArcSwap::default(),
+            former_pools: ArcSwap::default(),
+            resolver: Arc::default(),
+            eras: Eras::default(),
+            replicas: Replicas::default(),
+            legs: Legs::default(),
+            heard: Hearsay::default(),
+            reads: Arc::default(),
+            farewells: Farewells::default(),
+            asked: Asked::default(),
+            errands: Arc::new(Semaphore::new(MAX_ERRANDS)),
+            texts: Shares::new(MAX_TEXT_BYTES),
+            spoken: Shares::new(MAX_UNHEARD_BYTES),
+            ids: RequestIds::new()?,
+            clock,
+            metrics,
+            calls: OnceLock::new(),
+            listener,
+            numbers: AtomicU64::new(0),
+        })
+    }
+
+    /// Starts a task that calls upstreams, on the threads of calls: the thread that made a connection drives it, and
+    /// calls use it later.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        match self.calls.get() {
+            Some(calls) => drop(calls.spawn(task)),
+            None => drop(tokio::spawn(task)),
+        }
+    }
+
+    /// Makes the tables fit `snapshot` and gives the pools it needs.
+    pub fn reconcile(&self, snapshot: &Snapshot) -> Arc<Pools> {
+        let before = self.pools.load();
+        let monitor = &self.metrics.upstreams;
+        let pools = snapshot.upstreams.iter().map(|upstream| {
+            let kept = before.get(&upstream.key).cloned();
+            (upstream.key, kept.unwrap_or_else(|| Arc::new(Pool::monitored(upstream, monitor))))
+        });
+        let pools: Arc<Pools> = Arc::new(pools.collect());
+        before.iter().filter(|(key, _)| !pools.contains_key(key)).for_each(|(_, pool)| pool.retire());
+        self.former_pools.store(self.pools.swap(Arc::clone(&pools)));
+        self.replicas.reconcile(snapshot, monitor);
+        monitor.retain(snapshot);
+        self.reads.reconcile(snapshot);
+        self.resolver.retain(|name| snapshot.upstreams.iter().any(|upstream| is_host(upstream, name)));
+        pools
+    }
+
+    /// The pool of an upstream of the snapshot in force, or of the one before, by which a call may still be served.
+    pub fn pool(&self, upstream: &Upstream) -> Option<Arc<Pool>> {
+        let pool = self.pools.load().get(&upstream.key).cloned();
+        pool.or_else(|| self.former_pools.load().get(&upstream.key).cloned())
+    }
+
+    /// The upstreams of the snapshot in force, and the places of those that have several.
+    pub fn upstream_keys(&self) -> Vec<UpstreamKey> {
+        self.pools.load().keys().copied().chain(self.replicas.keys()).collect()
+    }
+
+    /// The place of a call among the replicas of its upstream, where its caller's session is if it
+    /// has one.
+    pub fn settle(&self, place: Place) -> (Place, Option<Seat>) {
+        let now = self.clock.now().monotonic;
+        self.replicas.settle(place, now, |place| self.legs.holds(place))
+    }
+
+    /// Notes that an upstream, or a replica of it, answered as one that does not speak `era`.
+    pub fn contradicted(&self, place: &Place, era: Era) {
+        // Verdicts are about all replicas.
+        match self.replicas.whole(place.upstream.key) {
+            Some(upstream) => self.eras.contradicted(&Place { upstream, ..place.clone() }, era),
+            None => self.eras.contradicted(place, era),
+        }
+    }
+
+    /// Notes what a server said ahead of an answer.
+    pub fn overheard(&self, upstream: &Upstream, method: &Method, text: &str) {
+        self.listener.overheard(self, upstream, method, text);
+    }
+
+    /// Notes that a message of a server was lost.
+    pub fn missed(&self, upstream: &Upstream) {
+        self.listener.missed(self, upstream);
+    }
+
+    /// A number for the id of a request, which no other request of this process has.
+    pub fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Closes what has been idle for too long at `now`, and gives the sizes of the tables.
+    pub fn sweep(&self, now: Instant) -> Vec<(&'static str, usize)> {
+        let pools = self.pools.load();
+        let (mut idle, mut active, mut vouched, mut answers) = (0, 0, 0, 0);
+        let replicas = self.replicas.pools();
+        for pool in pools.values().chain(&replicas) {
+            pool.sweep(now);
+            idle += pool.idle_count();
+            active += pool.active_count();
+            vouched += pool.vouched_count();
+            answers += pool.offload.held();
+        }
+        show_connections(pools.values().chain(&replicas));
+        self.metrics.upstreams.sweep(now);
+        let sizes = [
+            ("upstream_connections_idle", idle),
+            ("upstream_connections_active", active),
+            ("upstream_pools", pools.len() + replicas.len()),
+            ("assertions", vouched),
+            ("names", self.resolver.len()),
+            ("legs", self.legs.alive()),
+            ("farewells", self.farewells.len()),
+            ("heard", self.heard.len()),
+            ("eras", self.eras.len()),
+            ("kept_text_bytes", self.texts.held()),
+            ("answer_bytes", answers),
+            ("unheard_bytes", self.spoken.held()),
+        ];
+        sizes.into_iter().chain(self.reads.sizes()).collect()
+    }
+}
+
+/// Measures the connections of each upstream, over all its instances.
+fn show_connections<'p>(pools: impl Iterator<Item = &'p Arc<Pool>>) {
+    let mut counts = HashMap::new();
+    for pool in pools {
+        let Some(monitor) = pool.monitor() else { continue };
+        // By handle, not name: a pool of a replaced configuration may hold those of a removed upstream of
+        // the same name.
+        let upstream = &monitor.upstream;
+        let (_, idle, active) = counts.entry(Arc::as_ptr(upstream)).or_insert((upstream, 0, 0));
+        *idle += pool.idle_count();
+        *active += pool.active_count();
+    }
+    for (upstream, idle, active) in counts.into_values() {
+        upstream.show_connections(idle, active);
+    }
+}
+
+fn is_host(upstream: &Upstream, name: &str) -> bool {
+    upstream.urls().any(|url| matches!(&url.host, Host::Name(host) if host == name))
+}
