@@ -28,8 +28,6 @@ impl Pair {
 
     /// With `more` at each upstream, and `rest` in the document.
     pub(crate) async fn telling(more: &str, servers: &[(&str, &Mcp)], rest: &str) -> Pair {
-        let authority = Authority::new("replicas");
-        let places = [("a", free_address()), ("b", free_address())];
         let upstreams =
             servers.iter().map(|(name, mcp)| format!("  {name}: {{ url: \"{}\"{more} }}\n", mcp.url()));
         let names: Vec<&str> = servers.iter().map(|(name, _)| *name).collect();
@@ -39,8 +37,7 @@ impl Pair {
             upstreams.collect::<String>(),
             names = names.join(", ")
         );
-        let a = replica("a", places, &authority, &document).await;
-        let b = replica("b", places, &authority, &document).await;
+        let [a, b] = replicas(&harness::binary(), &document).await;
         let balancer = Balancer::before(vec![a.address, b.address]).await;
         Pair { a, b, balancer }
     }
@@ -50,10 +47,19 @@ impl Pair {
     }
 }
 
+/// Starts two replicas of one gateway, each from `binary`.
+pub(crate) async fn replicas(binary: &Path, document: &str) -> [Gateway; 2] {
+    let authority = Authority::new("replicas");
+    let places = [("a", free_address()), ("b", free_address())];
+    let replica = |name| replica(name, places, &authority, binary, document);
+    [replica("a").await, replica("b").await]
+}
+
 async fn replica(
     name: &str,
     places: [(&str, SocketAddr); 2],
     authority: &Authority,
+    binary: &Path,
     document: &str,
 ) -> Gateway {
     let members = places.map(|(name, at)| format!("{name}: \"https://localhost:{}\"", at.port())).join(", ");
@@ -68,7 +74,7 @@ async fn replica(
         for (file, text) in [("ca.pem", &ca), ("own.pem", &own.chain), ("own.key", &own.key)] {
             std::fs::write(folder.join(file), text).unwrap();
         }
-        let mut command = harness::run();
+        let mut command = harness::run_binary(binary);
         command.env("REPLICAS_SEAL", "a key that only these tests use, and long enough");
         command
     };

@@ -1,21 +1,39 @@
 //! A client that writes a marker into many places, and keeps what it gets.
 
 use super::Markers;
-use crate::harness::{Client, Era, Response, within};
+use crate::harness::{Client, Era, Response, dial, within};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
 const OWN: &str = "io.modelcontextprotocol";
 
+/// The replica that gets a message of the client.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route {
+    /// There is one only.
+    Direct,
+    /// The one that does not own the session or the suspended call that the message is about.
+    Elsewhere,
+    /// The one that does not own it, for answers and notifications; the owner for requests.
+    AnswersElsewhere,
+}
+
 /// One client of one endpoint.
 pub(super) struct MarkingClient {
-    address: SocketAddr,
+    /// The gateway that owns what the client begins, and the one that it may talk to instead.
+    owner: SocketAddr,
+    other: SocketAddr,
+    route: Route,
     path: String,
     era: Era,
     /// The revision of a legacy session.
     revision: &'static str,
     session: Option<String>,
     next: u64,
+    /// Loses each stream after its first event, and takes it up again by the id of that.
+    pub(super) resumes: bool,
+    /// How often it did.
+    pub(super) resumed: usize,
     /// Markers that it has written.
     pub(super) sent: Markers,
     /// Heads and bodies that it got, one after the other.
@@ -23,17 +41,25 @@ pub(super) struct MarkingClient {
 }
 
 impl MarkingClient {
-    pub(super) fn new(address: SocketAddr, path: &str, era: Era) -> MarkingClient {
+    pub(super) fn new(addresses: &[SocketAddr], path: &str, era: Era, route: Route) -> MarkingClient {
         MarkingClient {
-            address,
+            owner: addresses[0],
+            other: *addresses.last().unwrap(),
+            route,
             path: path.to_owned(),
             era,
             revision: "2025-11-25",
             session: None,
             next: 1,
+            resumes: false,
+            resumed: 0,
             sent: Markers::default(),
             received: String::new(),
         }
+    }
+
+    pub(super) fn era(&self) -> Era {
+        self.era
     }
 
     /// Does everything that a client can do.
@@ -135,7 +161,7 @@ impl MarkingClient {
         let mut connection = if self.era == Era::Legacy {
             let meta = json!({"x": self.sent.write("subscribe-meta")});
             self.request("resources/subscribe", json!({"uri": uri, "_meta": meta})).await;
-            let mut connection = Client::connect(self.address).await;
+            let mut connection = self.connect(&Value::Null).await;
             connection.open_stream(&self.path, &self.fields(&Value::Null)).await;
             connection
         } else {
@@ -145,15 +171,26 @@ impl MarkingClient {
                 self.message("subscriptions/listen", json!({"notifications": wanted, "_meta": meta}));
             self.send(&message).await
         };
-        let head = connection.response_head().await;
-        self.keep(&head, "");
+        let head = self.read_head(&mut connection).await;
+        if head.status != 200 {
+            return;
+        }
+        let text = self.read_changes(&mut connection).await;
+        if let Some(id) = event_id(&text).filter(|_| self.resumes) {
+            let (mut connection, _) = self.resume(&id).await;
+            self.read_changes(&mut connection).await;
+        }
+    }
+
+    /// Reads a stream until everything that was said with the first two changes of a list has come, as it has with the third.
+    async fn read_changes(&mut self, connection: &mut Client) -> String {
         let mut text = String::new();
-        // Everything that was said with the first two changes has come when the third one does.
-        while head.status == 200 && text.matches("notifications/tools/list_changed").count() < 3 {
+        while text.matches("notifications/tools/list_changed").count() < 3 {
             let Some(chunk) = connection.chunk().await else { break };
             text.push_str(&chunk);
         }
         self.received.push_str(&text);
+        text
     }
 
     /// Cancels a call that its server would never answer.
@@ -161,8 +198,9 @@ impl MarkingClient {
         let params = json!({"name": named(tools, "hangs"), "arguments": {}, "_meta": {"progressToken": "h"}});
         let message = self.message("tools/call", params);
         let mut connection = self.send(&message).await;
-        let head = connection.response_head().await;
-        self.keep(&head, &connection.chunk().await.unwrap_or_default());
+        self.read_head(&mut connection).await;
+        let text = connection.chunk().await.unwrap_or_default();
+        self.received.push_str(&text);
         let reason = self.sent.write("cancel-reason");
         self.notify("notifications/cancelled", json!({"requestId": message["id"], "reason": reason})).await;
         // It ends when the server has heard of it.
@@ -187,9 +225,27 @@ impl MarkingClient {
         self.post(&json!({"jsonrpc": "2.0", "method": method, "params": params})).await;
     }
 
+    /// The gateway that a message goes to, or a GET, for which there is no message.
+    fn address_for(&self, message: &Value) -> SocketAddr {
+        let is_request = message.is_null() || message["method"].is_string() && !message["id"].is_null();
+        let is_asked = message["params"]["name"].as_str().is_some_and(|name| name.ends_with("asks"));
+        let begins = message["method"] == "initialize"
+            || self.era == Era::Modern && is_asked && message["params"]["inputResponses"].is_null();
+        match self.route {
+            Route::Elsewhere if !begins => self.other,
+            Route::AnswersElsewhere if !is_request => self.other,
+            _ => self.owner,
+        }
+    }
+
+    /// Connects to the gateway that a message goes to, which has the same name as the other one.
+    async fn connect(&self, message: &Value) -> Client {
+        Client::over(dial(self.address_for(message)).await.unwrap(), self.owner)
+    }
+
     /// Sends a message on a connection of its own.
     async fn send(&self, message: &Value) -> Client {
-        let mut connection = Client::connect(self.address).await;
+        let mut connection = self.connect(message).await;
         connection.post(&self.path, &self.fields(message), message.to_string().as_bytes()).await;
         connection
     }
@@ -214,16 +270,23 @@ impl MarkingClient {
 
     async fn exchange(&mut self, message: &Value) -> Value {
         let mut connection = self.send(message).await;
-        let mut head = connection.response_head().await;
+        let mut head = self.read_head(&mut connection).await;
         if let Some(session) = head.header("mcp-session-id") {
             self.session = Some(session.to_owned());
         }
-        self.keep(&head, "");
-        let (mut text, mut questions) = (String::new(), 0);
+        let (mut text, mut questions, mut first_event) = (String::new(), 0, None);
         while let Ok(Some(piece)) = connection.piece(&mut head).await {
             let piece = String::from_utf8_lossy(&piece).into_owned();
             self.received.push_str(&piece);
             text.push_str(&piece);
+            if self.resumes
+                && first_event.is_none()
+                && let Some(id) = event_id(&text)
+            {
+                (connection, head) = self.resume(&id).await;
+                (text, first_event) = (String::new(), Some(id));
+                continue;
+            }
             let messages = messages(&text);
             for asked in messages.iter().filter(|one| one["method"] == "elicitation/create").skip(questions) {
                 questions += 1;
@@ -233,10 +296,43 @@ impl MarkingClient {
             if let Some(answer) =
                 messages.into_iter().find(|one| one["id"] == message["id"] && one["method"].is_null())
             {
+                if let Some(id) = first_event {
+                    self.read_again(&id).await;
+                }
                 return answer;
             }
         }
         Value::Null
+    }
+
+    async fn read_head(&mut self, connection: &mut Client) -> Response {
+        let head = connection.response_head().await;
+        self.keep(&head, "");
+        head
+    }
+
+    /// Takes up a stream behind an event, at the other gateway if that gets answers.
+    async fn resume(&mut self, event: &str) -> (Client, Response) {
+        let address = match self.route {
+            Route::Direct => self.owner,
+            Route::Elsewhere | Route::AnswersElsewhere => self.other,
+        };
+        let mut connection = Client::over(dial(address).await.unwrap(), self.owner);
+        let mut fields = self.fields(&Value::Null);
+        fields.push(("last-event-id", event.to_owned()));
+        connection.open_stream(&self.path, &fields).await;
+        let head = self.read_head(&mut connection).await;
+        assert_eq!(head.status, 200, "a stream is taken up again");
+        self.resumed += 1;
+        (connection, head)
+    }
+
+    /// Reads all of a call that has ended, as the gateway keeps it.
+    async fn read_again(&mut self, event: &str) {
+        let (mut connection, mut head) = self.resume(event).await;
+        while let Ok(Some(piece)) = connection.piece(&mut head).await {
+            self.received.push_str(&String::from_utf8_lossy(&piece));
+        }
     }
 
     fn message(&mut self, method: &str, mut params: Value) -> Value {
@@ -277,6 +373,12 @@ impl MarkingClient {
 /// The name under which a tool is listed, which may have a prefix.
 fn named(tools: &[String], tool: &str) -> String {
     tools.iter().find(|name| name.ends_with(tool)).expect("a tool of this name").clone()
+}
+
+/// The id of the first event that has one.
+fn event_id(events: &str) -> Option<String> {
+    let id = events.lines().find_map(|line| line.strip_prefix("id:"))?;
+    Some(id.trim().to_owned())
 }
 
 /// The messages that are complete in a body, JSON or events.

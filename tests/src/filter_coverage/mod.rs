@@ -9,64 +9,27 @@
 //! - `gone`: not at all;
 //! - `-`: never written in this setup.
 //!
-//! A setup is named by the eras of client and server; `!` has a policy, `+` another server beside it. The filter is on in
-//! all of them, so none passes messages as they came.
+//! A setup is named by the eras of client and server; `!` has a policy, `+` another server beside it. With `@` the client
+//! talks to a replica that does not own its sessions and calls, with `>` it sends only its answers and notifications there
+//! (`coverage_relays.txt`). With `~` it loses each stream and takes it up again by `Last-Event-ID` (`coverage_replays.txt`),
+//! with `~>` at the replica that does not own it. The filter is on in all of them, so none passes messages as they came.
 
 mod client;
 mod recorded_call;
 mod server;
+mod setup;
 
-use crate::harness::mcp::tool;
-use crate::harness::{Era, Gateway, Mcp, Nature, binary, marking_binary, run_binary};
-use client::MarkingClient;
-use server::MarkingServer;
+use crate::harness::{binary, marking_binary};
+use setup::{ERAS, RELAYS, REPLAYS, Setup, SetupSpec};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Mutex;
 
 /// Before each marker, as the filter knows it, and after the filter.
 const BEFORE: &str = "rawMARKER-";
 const AFTER: &str = "clrMARKER-";
 
-/// A client, a server, and the endpoint between them.
-#[derive(Clone, Copy)]
-struct SetupSpec {
-    name: &'static str,
-    client: Era,
-    server: Era,
-    endpoint: EndpointKind,
-}
-
-/// Servers behind an endpoint, and its rules.
-#[derive(Clone, Copy)]
-enum EndpointKind {
-    One,
-    OneWithPolicy,
-    Two,
-}
-
-const SETUPS: [SetupSpec; 10] = [
-    SetupSpec { name: "mod-mod", client: Era::Modern, server: Era::Modern, endpoint: EndpointKind::One },
-    SetupSpec { name: "leg-leg", client: Era::Legacy, server: Era::Legacy, endpoint: EndpointKind::One },
-    SetupSpec { name: "mod-leg", client: Era::Modern, server: Era::Legacy, endpoint: EndpointKind::One },
-    SetupSpec { name: "leg-mod", client: Era::Legacy, server: Era::Modern, endpoint: EndpointKind::One },
-    SetupSpec {
-        name: "mod-mod!",
-        client: Era::Modern,
-        server: Era::Modern,
-        endpoint: EndpointKind::OneWithPolicy,
-    },
-    SetupSpec {
-        name: "leg-leg!",
-        client: Era::Legacy,
-        server: Era::Legacy,
-        endpoint: EndpointKind::OneWithPolicy,
-    },
-    SetupSpec { name: "mod-mod+", client: Era::Modern, server: Era::Modern, endpoint: EndpointKind::Two },
-    SetupSpec { name: "leg-leg+", client: Era::Legacy, server: Era::Legacy, endpoint: EndpointKind::Two },
-    SetupSpec { name: "mod-leg+", client: Era::Modern, server: Era::Legacy, endpoint: EndpointKind::Two },
-    SetupSpec { name: "leg-mod+", client: Era::Legacy, server: Era::Modern, endpoint: EndpointKind::Two },
-];
+/// Names the folder that gets what both sides received, for those who want to see how a marker arrived.
+const TRAFFIC: &str = "COVERAGE_TRAFFIC";
 
 /// Places that a marker was written to.
 #[derive(Default)]
@@ -93,60 +56,34 @@ impl Markers {
     }
 }
 
-/// A gateway between a server that writes everywhere and a client that does.
-struct Setup {
-    server: MarkingServer,
-    client: MarkingClient,
-    _others: (Mcp, Gateway),
-}
-
-impl Setup {
-    async fn start(spec: SetupSpec, binary: &Path) -> Setup {
-        let server = MarkingServer::start(spec.server).await;
-        let fails = |_| async { Err((-32603, "no").into()) };
-        let other = Mcp::start(Nature::of(spec.server), vec![tool("other")], fails).await;
-        let (endpoint, policy) = match spec.endpoint {
-            EndpointKind::One => ("up", ""),
-            EndpointKind::OneWithPolicy => ("up", "policy: policy.rego\n"),
-            EndpointKind::Two => ("{ upstreams: [up, other], names: prefix }", ""),
-        };
-        let document = format!(
-            "upstreams:\n  up: {}\n  other: {}\nservers:\n  /mcp: {endpoint}\n{policy}",
-            server.url(),
-            other.url()
-        );
-        let command = |folder: &Path| {
-            std::fs::write(folder.join("policy.rego"), "package mcp.authz\n\ndecision := true\n").unwrap();
-            run_binary(binary)
-        };
-        let gateway = Gateway::start_as(&document, command).await;
-        let client = MarkingClient::new(gateway.address, "/mcp", spec.client);
-        Setup { server, client, _others: (other, gateway) }
-    }
-}
-
 /// The ways in which the markers of both sides arrive at the other.
 async fn trace_markers(spec: SetupSpec) -> [BTreeMap<String, &'static str>; 2] {
     let mut setup = Setup::start(spec, &marking_binary()).await;
     setup.client.do_everything().await;
+    setup.assert_route().await;
     let (client, server) = (setup.client, setup.server);
+    if let Ok(folder) = std::env::var(TRAFFIC) {
+        let place = |side: &str| std::path::Path::new(&folder).join(format!("{}.{side}", spec.name));
+        std::fs::write(place("client"), &client.received).unwrap();
+        std::fs::write(place("server"), server.received().concat()).unwrap();
+    }
     [server.sent().found_in(&client.received), client.sent.found_in(&server.received().concat())]
 }
 
-#[tokio::test]
-async fn text_places_arrive_as_listed() {
+/// The table of how each marker arrives in each of these setups.
+async fn coverage(setups: &[SetupSpec]) -> String {
     let mut found: [BTreeMap<String, Vec<&str>>; 2] = Default::default();
-    for (number, spec) in SETUPS.into_iter().enumerate() {
-        for (rows, markers) in found.iter_mut().zip(trace_markers(spec).await) {
+    for (number, spec) in setups.iter().enumerate() {
+        for (rows, markers) in found.iter_mut().zip(trace_markers(*spec).await) {
             for (place, arrived) in markers {
-                rows.entry(place).or_insert_with(|| vec!["-"; SETUPS.len()])[number] = arrived;
+                rows.entry(place).or_insert_with(|| vec!["-"; setups.len()])[number] = arrived;
             }
         }
     }
     let mut table = String::new();
     for (title, rows) in ["of servers, at clients", "of clients, at servers"].into_iter().zip(found) {
         table.push_str(&format!("{title:<24}"));
-        table.extend(SETUPS.map(|setup| format!(" {:<8}", setup.name)));
+        table.extend(setups.iter().map(|setup| format!(" {:<8}", setup.name)));
         table.push('\n');
         for (place, row) in rows {
             table.push_str(&format!("{place:<24}"));
@@ -154,8 +91,27 @@ async fn text_places_arrive_as_listed() {
             table.push('\n');
         }
     }
-    let table: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
-    assert_eq!(table, include_str!("coverage.txt"), "coverage.txt has to say:\n{table}");
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+async fn assert_coverage(setups: &[SetupSpec], file: &str, known: &str) {
+    let table = coverage(setups).await;
+    assert_eq!(table, known, "{file} has to say:\n{table}");
+}
+
+#[tokio::test]
+async fn text_places_arrive_as_listed() {
+    assert_coverage(ERAS, "coverage.txt", include_str!("coverage.txt")).await;
+}
+
+#[tokio::test]
+async fn text_places_arrive_as_listed_through_another_replica() {
+    assert_coverage(RELAYS, "coverage_relays.txt", include_str!("coverage_relays.txt")).await;
+}
+
+#[tokio::test]
+async fn text_places_arrive_as_listed_by_last_event_id() {
+    assert_coverage(REPLAYS, "coverage_replays.txt", include_str!("coverage_replays.txt")).await;
 }
 
 #[test]
