@@ -1,6 +1,7 @@
 //! A client that writes a marker into many places, and keeps what it gets.
 
 use super::Markers;
+use super::server::Transport;
 use crate::harness::{Client, Era, Response, dial, within};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -29,6 +30,9 @@ pub(super) struct MarkingClient {
     /// The revision of a legacy session.
     revision: &'static str,
     session: Option<String>,
+    /// The stream of a session in the transport of 2024-11-05, once it is open.
+    stream: Option<Client>,
+    transport: Transport,
     next: u64,
     /// Loses each stream after its first event, and takes it up again by the id of that.
     pub(super) resumes: bool,
@@ -50,12 +54,19 @@ impl MarkingClient {
             era,
             revision: "2025-11-25",
             session: None,
+            stream: None,
+            transport: Transport::StreamableHttp,
             next: 1,
             resumes: false,
             resumed: 0,
             sent: Markers::default(),
             received: String::new(),
         }
+    }
+
+    /// Speaks the transport of 2024-11-05.
+    pub(super) fn use_http_sse(&mut self) {
+        (self.transport, self.revision) = (Transport::HttpSse, "2024-11-05");
     }
 
     pub(super) fn era(&self) -> Era {
@@ -88,6 +99,8 @@ impl MarkingClient {
         self.listen(&item).await;
         if self.era == Era::Legacy {
             self.cancel(&tools).await;
+        }
+        if self.era == Era::Legacy && self.transport == Transport::StreamableHttp {
             self.batch(&tools).await;
         }
     }
@@ -96,6 +109,9 @@ impl MarkingClient {
         match self.era {
             Era::Modern => drop(self.request("server/discover", json!({})).await),
             Era::Legacy => {
+                if self.transport == Transport::HttpSse {
+                    self.open_http_sse().await;
+                }
                 let info =
                     json!({"name": "client", "version": "1", "title": self.sent.write("client-title")});
                 let params = json!({"protocolVersion": self.revision, "clientInfo": info,
@@ -104,6 +120,17 @@ impl MarkingClient {
                 self.notify("notifications/initialized", json!({})).await;
             }
         }
+    }
+
+    /// Opens the stream of a session, whose first event says where messages go.
+    async fn open_http_sse(&mut self) {
+        let mut connection = Client::over(dial(self.owner).await.unwrap(), self.owner);
+        connection.open_stream(&self.path, &self.fields(&Value::Null)).await;
+        self.read_head(&mut connection).await;
+        let event = connection.chunk().await.unwrap();
+        self.received.push_str(&event);
+        self.path = event.strip_prefix("event: endpoint\ndata: ").unwrap().trim_end().to_owned();
+        self.stream = Some(connection);
     }
 
     /// Asks for all lists; gives the names of tools and prompts, and the URIs of resources.
@@ -158,6 +185,14 @@ impl MarkingClient {
 
     /// Reads what is said outside of calls until a list has changed.
     async fn listen(&mut self, uri: &str) {
+        if self.stream.is_some() {
+            let meta = json!({"x": self.sent.write("subscribe-meta")});
+            self.request("resources/subscribe", json!({"uri": uri, "_meta": meta})).await;
+            let mut stream = self.stream.take().unwrap();
+            self.read_changes(&mut stream).await;
+            self.stream = Some(stream);
+            return;
+        }
         let mut connection = if self.era == Era::Legacy {
             let meta = json!({"x": self.sent.write("subscribe-meta")});
             self.request("resources/subscribe", json!({"uri": uri, "_meta": meta})).await;
@@ -199,10 +234,15 @@ impl MarkingClient {
         let message = self.message("tools/call", params);
         let mut connection = self.send(&message).await;
         self.read_head(&mut connection).await;
-        let text = connection.chunk().await.unwrap_or_default();
-        self.received.push_str(&text);
+        if self.stream.is_none() {
+            let text = connection.chunk().await.unwrap_or_default();
+            self.received.push_str(&text);
+        }
         let reason = self.sent.write("cancel-reason");
         self.notify("notifications/cancelled", json!({"requestId": message["id"], "reason": reason})).await;
+        if self.stream.is_some() {
+            return;
+        }
         // It ends when the server has heard of it.
         within(20, "the end of the call", async { while let Ok(Some(_)) = connection.try_chunk().await {} })
             .await;
@@ -269,6 +309,9 @@ impl MarkingClient {
     }
 
     async fn exchange(&mut self, message: &Value) -> Value {
+        if let Some(stream) = self.stream.take() {
+            return self.exchange_on_stream(stream, message).await;
+        }
         let mut connection = self.send(message).await;
         let mut head = self.read_head(&mut connection).await;
         if let Some(session) = head.header("mcp-session-id") {
@@ -287,15 +330,7 @@ impl MarkingClient {
                 (text, first_event) = (String::new(), Some(id));
                 continue;
             }
-            let messages = messages(&text);
-            for asked in messages.iter().filter(|one| one["method"] == "elicitation/create").skip(questions) {
-                questions += 1;
-                let reply = json!({"jsonrpc": "2.0", "id": asked["id"], "result": self.elicitation_result()});
-                self.post(&reply).await;
-            }
-            if let Some(answer) =
-                messages.into_iter().find(|one| one["id"] == message["id"] && one["method"].is_null())
-            {
+            if let Some(answer) = self.answer_in(&text, &mut questions, message).await {
                 if let Some(id) = first_event {
                     self.read_again(&id).await;
                 }
@@ -303,6 +338,33 @@ impl MarkingClient {
             }
         }
         Value::Null
+    }
+
+    /// Posts a request and reads the stream of its session up to the answer.
+    async fn exchange_on_stream(&mut self, mut stream: Client, message: &Value) -> Value {
+        self.post(message).await;
+        let (mut text, mut questions) = (String::new(), 0);
+        let answer = loop {
+            let Some(chunk) = stream.chunk().await else { break Value::Null };
+            self.received.push_str(&chunk);
+            text.push_str(&chunk);
+            if let Some(answer) = self.answer_in(&text, &mut questions, message).await {
+                break answer;
+            }
+        };
+        self.stream = Some(stream);
+        answer
+    }
+
+    /// Answers the questions that are in `text` beyond those before; gives the answer to `message` if it is there.
+    async fn answer_in(&mut self, text: &str, questions: &mut usize, message: &Value) -> Option<Value> {
+        let messages = messages(text);
+        for asked in messages.iter().filter(|one| one["method"] == "elicitation/create").skip(*questions) {
+            *questions += 1;
+            let reply = json!({"jsonrpc": "2.0", "id": asked["id"], "result": self.elicitation_result()});
+            self.post(&reply).await;
+        }
+        messages.into_iter().find(|one| one["id"] == message["id"] && one["method"].is_null())
     }
 
     async fn read_head(&mut self, connection: &mut Client) -> Response {

@@ -12,7 +12,7 @@
 //! A setup is named by the eras of client and server; `!` has a policy, `+` another server beside it. With `@` the client
 //! talks to a replica that does not own its sessions and calls, with `>` it sends only its answers and notifications there
 //! (`coverage_relays.txt`). With `~` it loses each stream and takes it up again by `Last-Event-ID` (`coverage_replays.txt`),
-//! with `~>` at the replica that does not own it. The filter is on in all of them, so none passes messages as they came.
+//! with `~>` at the replica that does not own it. `sse` is the transport of 2024-11-05 (`coverage_http_sse.txt`). The filter is on in all of them, so none passes messages as they came.
 
 mod client;
 mod recorded_call;
@@ -20,7 +20,7 @@ mod server;
 mod setup;
 
 use crate::harness::{binary, marking_binary};
-use setup::{ERAS, RELAYS, REPLAYS, Setup, SetupSpec};
+use setup::{ERAS, HTTP_SSE, RELAYS, REPLAYS, Setup, SetupSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
@@ -112,6 +112,11 @@ async fn text_places_arrive_as_listed_through_another_replica() {
 #[tokio::test]
 async fn text_places_arrive_as_listed_by_last_event_id() {
     assert_coverage(REPLAYS, "coverage_replays.txt", include_str!("coverage_replays.txt")).await;
+}
+
+#[tokio::test]
+async fn text_places_arrive_as_listed_over_http_sse() {
+    assert_coverage(HTTP_SSE, "coverage_http_sse.txt", include_str!("coverage_http_sse.txt")).await;
 }
 
 #[test]

@@ -1,12 +1,25 @@
 //! A server that writes a marker into many places, and keeps what it gets.
 
+mod output;
+mod texts;
+
 use super::Markers;
-use crate::harness::mcp::question;
 use crate::harness::{Era, Request, Upstream, Wire};
+use output::Output;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use texts::note;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+
+/// The transport that a side speaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    StreamableHttp,
+    /// That of 2024-11-05: answers come on one stream.
+    HttpSse,
+}
 
 /// A running server; it ends with the value.
 pub(super) struct MarkingServer {
@@ -16,22 +29,36 @@ pub(super) struct MarkingServer {
 
 struct ServerState {
     era: Era,
+    transport: Transport,
+    /// Streams of the transport of 2024-11-05, by the number in the URI that each was given.
+    streams: Mutex<Vec<UnboundedSender<String>>>,
     sent: Markers,
     received: watch::Sender<Vec<String>>,
 }
 
 impl MarkingServer {
-    pub(super) async fn start(era: Era) -> MarkingServer {
-        let state =
-            Arc::new(ServerState { era, sent: Markers::default(), received: watch::Sender::default() });
+    pub(super) async fn start(era: Era, transport: Transport) -> MarkingServer {
+        let state = Arc::new(ServerState {
+            era,
+            transport,
+            streams: Mutex::default(),
+            sent: Markers::default(),
+            received: watch::Sender::default(),
+        });
         let serving = Arc::clone(&state);
         let upstream =
             Upstream::of_an_era(move |request, wire| serve(Arc::clone(&serving), request, wire)).await;
         MarkingServer { upstream, state }
     }
 
-    pub(super) fn url(&self) -> String {
-        format!("http://{}/mcp", self.upstream.address)
+    /// Its address, as an upstream of a document.
+    pub(super) fn as_upstream(&self) -> String {
+        match self.state.transport {
+            Transport::StreamableHttp => format!("http://{}/mcp", self.upstream.address),
+            Transport::HttpSse => {
+                format!("{{ url: \"http://{}/sse\", transport: sse }}", self.upstream.address)
+            }
+        }
     }
 
     /// Markers that it has written.
@@ -51,17 +78,19 @@ async fn serve(state: Arc<ServerState>, request: Request, wire: Wire) -> Option<
     let verb = request.head.split(' ').next().unwrap_or_default();
     let message: Value = serde_json::from_str(&body).unwrap_or_default();
     match (verb, &message) {
+        ("POST", _) if state.transport == Transport::HttpSse => state.post(&request, message, wire).await,
+        ("GET", _) if state.transport == Transport::HttpSse => state.stream_of_session(wire).await,
         ("POST", Value::Array(batch)) => state.batch(batch, wire).await,
         ("POST", _) if message["method"].is_null() || message["id"].is_null() => state.accept(wire).await,
-        ("POST", _) => state.answer(&message, wire).await,
-        ("GET", _) if state.era == Era::Legacy => state.stream(None, wire).await,
+        ("POST", _) => state.answer(&message, Output::Response(wire)).await,
+        ("GET", _) if state.era == Era::Legacy => {
+            let mut output = Output::Response(wire);
+            state.begin_events(&mut output).await;
+            state.stream(None, output).await
+        }
         ("DELETE", _) if state.era == Era::Legacy => state.accept(wire).await,
-        _ => state.refuse("405 Method Not Allowed", "", "method", wire).await,
+        _ => state.refuse("405 Method Not Allowed", "", "method", Output::Response(wire)).await,
     }
-}
-
-fn note(method: &str, params: &Value) -> Value {
-    json!({"jsonrpc": "2.0", "method": method, "params": params})
 }
 
 impl ServerState {
@@ -75,31 +104,25 @@ impl ServerState {
     }
 
     async fn accept(&self, wire: Wire) -> Option<Wire> {
-        self.send("202 Accepted", &self.fields("text/plain"), "", wire).await
+        Output::Response(wire).send("202 Accepted", &self.fields("text/plain"), "").await
     }
 
     /// An answer that is no JSON.
-    async fn refuse(&self, status: &str, more: &str, place: &str, wire: Wire) -> Option<Wire> {
+    async fn refuse(&self, status: &str, more: &str, place: &str, output: Output) -> Option<Wire> {
         let body = format!("<html>{}</html>", self.marker(place));
-        self.send(status, &format!("{}{more}", self.fields("text/html")), &body, wire).await
+        output.send(status, &format!("{}{more}", self.fields("text/html")), &body).await
     }
 
-    async fn send(&self, status: &str, fields: &str, body: &str, mut wire: Wire) -> Option<Wire> {
-        wire.send(format!("HTTP/1.1 {status}\r\n{fields}content-length: {}\r\n\r\n{body}", body.len())).await;
-        Some(wire)
+    async fn json(&self, body: &Value, output: Output) -> Option<Wire> {
+        self.json_as("200 OK", body, output).await
     }
 
-    async fn json(&self, body: &Value, wire: Wire) -> Option<Wire> {
-        self.json_as("200 OK", body, wire).await
+    async fn json_as(&self, status: &str, body: &Value, output: Output) -> Option<Wire> {
+        output.send(status, &self.fields("application/json"), &body.to_string()).await
     }
 
-    async fn json_as(&self, status: &str, body: &Value, wire: Wire) -> Option<Wire> {
-        self.send(status, &self.fields("application/json"), &body.to_string(), wire).await
-    }
-
-    async fn begin_events(&self, wire: &mut Wire) {
-        let fields = self.fields("text/event-stream");
-        wire.send(format!("HTTP/1.1 200 OK\r\n{fields}transfer-encoding: chunked\r\n\r\n")).await;
+    async fn begin_events(&self, output: &mut Output) {
+        output.begin_events(&self.fields("text/event-stream")).await;
     }
 
     fn result(&self, id: &Value, mut result: Value) -> Value {
@@ -109,164 +132,81 @@ impl ServerState {
         json!({"jsonrpc": "2.0", "id": id, "result": result, "x-beside": self.marker("beside-result")})
     }
 
-    async fn answer(&self, message: &Value, wire: Wire) -> Option<Wire> {
+    async fn answer(&self, message: &Value, mut output: Output) -> Option<Wire> {
         let (id, params) = (&message["id"], &message["params"]);
         match message["method"].as_str().unwrap_or_default() {
-            "tools/call" => self.call(id, params, wire).await,
-            "subscriptions/listen" => self.stream(Some(message), wire).await,
+            "tools/call" => self.call(id, params, output).await,
+            "subscriptions/listen" => {
+                self.begin_events(&mut output).await;
+                self.stream(Some(message), output).await
+            }
             method => match self.result_of(method, params) {
-                Some(result) => self.json(&self.result(id, result), wire).await,
+                Some(result) => self.json(&self.result(id, result), output).await,
                 None => {
                     let error = json!({"code": -32601, "message": self.marker("no-method")});
                     let status = if self.era == Era::Modern { "404 Not Found" } else { "200 OK" };
-                    self.json_as(status, &json!({"jsonrpc": "2.0", "id": id, "error": error}), wire).await
+                    self.json_as(status, &json!({"jsonrpc": "2.0", "id": id, "error": error}), output).await
                 }
             },
         }
     }
 
-    /// The result of everything but a call.
-    fn result_of(&self, method: &str, params: &Value) -> Option<Value> {
-        let marker = |place: &str| self.marker(place);
-        let capabilities = json!({
-            "tools": {"listChanged": true}, "resources": {"subscribe": true, "listChanged": true},
-            "prompts": {"listChanged": true}, "logging": {}, "completions": {},
-            "extensions": {"io.modelcontextprotocol/tasks": {}},
-        });
-        let info = |of: &str| json!({"name": "marking-server", "version": "1", "title": marker(&format!("{of}-title"))});
-        Some(match method {
-            "initialize" if self.era == Era::Legacy => json!({
-                "protocolVersion": params["protocolVersion"], "capabilities": capabilities,
-                "serverInfo": info("initialize"), "instructions": marker("initialize-instructions"),
-                "_meta": {"x": marker("initialize-meta")}, "x": marker("initialize-member"),
-            }),
-            "server/discover" if self.era == Era::Modern => json!({
-                "supportedVersions": ["2026-07-28"], "capabilities": capabilities, "ttlMs": 60_000,
-                "cacheScope": "public", "instructions": marker("discover-instructions"),
-                "_meta": {"io.modelcontextprotocol/serverInfo": info("discover"), "x": marker("discover-meta")},
-            }),
-            "tools/list" => self.list("tools", |name| json!({
-                "name": name, "description": marker("tool-description"), "title": marker("tool-title"),
-                "annotations": {"title": marker("tool-annotation")}, "x": marker("tool-member"),
-                "inputSchema": {"type": "object", "description": marker("tool-schema")},
-            }), &["work", "odd", "hangs", "fails", "asks", "page", "challenges", "task"]),
-            "prompts/list" => self.list("prompts", |name| json!({
-                "name": name, "description": marker("prompt-description"),
-                "arguments": [{"name": "text", "description": marker("prompt-argument")}],
-            }), &["prompt"]),
-            "resources/list" => self.list("resources", |name| json!({
-                "uri": format!("server://{name}"), "name": name, "description": marker("resource-description"),
-            }), &["item"]),
-            "resources/templates/list" => self.list("resourceTemplates", |name| json!({
-                "uriTemplate": format!("server://{name}/{{text}}"), "name": name,
-                "description": marker("template-description"),
-            }), &["any"]),
-            "prompts/get" => json!({
-                "description": marker("prompt-got"),
-                "messages": [{"role": "user", "content": {"type": "text", "text": marker("prompt-message")}}],
-            }),
-            "resources/read" => json!({
-                "contents": [{"uri": params["uri"], "text": marker("read-text"), "mimeType": marker("read-type")}],
-                "ttlMs": 60_000, "cacheScope": "public",
-            }),
-            "completion/complete" => json!({"completion": {"values": [marker("completion")]}}),
-            "tasks/get" | "tasks/result" => json!({
-                "taskId": params["taskId"], "status": "completed", "statusMessage": marker("task-done"),
-                "result": {"content": [{"type": "text", "text": marker("task-result")}]},
-                "content": [{"type": "text", "text": marker("task-content")}],
-            }),
-            "ping" | "logging/setLevel" | "resources/subscribe" if self.era == Era::Legacy => json!({}),
-            _ => return None,
-        })
-    }
-
-    fn list(&self, key: &str, entry: impl Fn(&str) -> Value, names: &[&str]) -> Value {
-        let entries: Vec<Value> = names.iter().map(|name| entry(name)).collect();
-        json!({key: entries, "ttlMs": 60_000, "cacheScope": "public", "_meta": {"x": self.marker("list-meta")}})
-    }
-
-    async fn call(&self, id: &Value, params: &Value, mut wire: Wire) -> Option<Wire> {
+    async fn call(&self, id: &Value, params: &Value, mut output: Output) -> Option<Wire> {
         let marker = |place: &str| self.marker(place);
         match params["name"].as_str().unwrap_or_default() {
-            "page" => self.refuse("400 Bad Request", "", "page", wire).await,
+            "page" => self.refuse("400 Bad Request", "", "page", output).await,
             "challenges" => {
                 let challenge = format!("www-authenticate: Bearer realm=\"{}\"\r\n", marker("challenge"));
-                self.refuse("401 Unauthorized", &challenge, "challenge-body", wire).await
+                self.refuse("401 Unauthorized", &challenge, "challenge-body", output).await
             }
             "fails" => {
                 let error =
                     json!({"code": -32000, "message": marker("error"), "data": {"x": marker("error-data")}});
                 let beside = marker("beside-error");
-                self.json(&json!({"jsonrpc": "2.0", "id": id, "error": error, "x-beside": beside}), wire)
+                self.json(&json!({"jsonrpc": "2.0", "id": id, "error": error, "x-beside": beside}), output)
                     .await
             }
             "task" => {
                 let task = json!({"resultType": "task", "taskId": "t-1", "status": "working",
                     "statusMessage": marker("task-begun"), "ttlMs": 60_000});
-                self.json(&self.result(id, task), wire).await
+                self.json(&self.result(id, task), output).await
             }
             "asks" if self.era == Era::Modern && params["inputResponses"].is_null() => {
                 let mut params = self.elicitation();
                 params["mode"] = "form".into();
                 let asked = json!({"resultType": "input_required", "requestState": marker("request-state"),
                     "inputRequests": {"q": {"method": "elicitation/create", "params": params}}});
-                self.json(&self.result(id, asked), wire).await
+                self.json(&self.result(id, asked), output).await
             }
             name => {
-                self.begin_events(&mut wire).await;
+                self.begin_events(&mut output).await;
                 let notes = if name == "odd" { self.odd_events() } else { self.notes(params) };
                 for note in notes {
-                    wire.chunk(&note).await;
+                    output.event(&note).await;
                 }
                 if name == "hangs" {
                     self.hear("notifications/cancelled").await;
                     return None;
                 }
                 if name == "asks" && self.era == Era::Legacy {
-                    self.question(&mut wire).await;
+                    self.question(&mut output).await;
                 }
                 let result = json!({
                     "content": [{"type": "text", "text": marker("result")}], "x": marker("result-member"),
                     "structuredContent": {"x": marker("result-structured")}, "_meta": {"x": marker("result-meta")},
                 });
-                wire.chunk(&format!("data: {}\n\n", self.result(id, result))).await;
-                wire.end_chunks().await;
-                Some(wire)
+                output.event(&format!("data: {}\n\n", self.result(id, result))).await;
+                output.end().await
             }
         }
     }
 
-    /// Events that may come before an answer.
-    fn notes(&self, params: &Value) -> [String; 2] {
-        let progress = &params["_meta"]["progressToken"];
-        let reported = json!({"progressToken": progress, "progress": 1, "message": self.marker("progress")});
-        let log = json!({"level": "error", "logger": self.marker("logger"), "data": self.marker("log")});
-        [note("notifications/progress", &reported), note("notifications/message", &log)]
-            .map(|note| format!("data: {note}\n\n"))
-    }
-
-    /// Events that few servers send there.
-    fn odd_events(&self) -> [String; 2] {
-        let unknown = note("notifications/of-nobody", &json!({"x": self.marker("unknown-note")}));
-        let (comment, name, id) =
-            (self.marker("comment"), self.marker("event-name"), self.marker("event-id"));
-        [format!(": {comment}\nid: {id}\ndata: {unknown}\n\n"), format!("event: {name}\ndata: {{}}\n\n")]
-    }
-
-    /// The parameters of a question.
-    fn elicitation(&self) -> Value {
-        let mut params = question(&self.marker("question"));
-        params["requestedSchema"]["properties"]["name"]["description"] =
-            self.marker("question-schema").into();
-        params
-    }
-
     /// Asks the client's user, and goes on when the answer has come.
-    async fn question(&self, wire: &mut Wire) {
+    async fn question(&self, output: &mut Output) {
         let params = self.elicitation();
         let request =
             json!({"jsonrpc": "2.0", "id": "q-1", "method": "elicitation/create", "params": params});
-        wire.chunk(&format!("data: {request}\n\n")).await;
+        output.event(&format!("data: {request}\n\n")).await;
         self.hear("\"q-1\"").await;
     }
 
@@ -277,8 +217,7 @@ impl ServerState {
     }
 
     /// Says what concerns no call, ten times a second.
-    async fn stream(&self, listen: Option<&Value>, mut wire: Wire) -> Option<Wire> {
-        self.begin_events(&mut wire).await;
+    async fn stream(&self, listen: Option<&Value>, mut output: Output) -> Option<Wire> {
         let tag = listen.map(|listen| json!({"io.modelcontextprotocol/subscriptionId": listen["id"]}));
         let note = |method: &str, mut params: Value| {
             if let Some(tag) = &tag {
@@ -289,7 +228,7 @@ impl ServerState {
         if let Some(listen) = listen {
             let wanted = json!({"notifications": listen["params"]["notifications"]});
             let acknowledged = note("notifications/subscriptions/acknowledged", wanted);
-            wire.chunk(&format!("data: {acknowledged}\n\n")).await;
+            output.event(&format!("data: {acknowledged}\n\n")).await;
         }
         let log = json!({"level": "error", "data": self.marker("stream-log")});
         let updated = json!({"uri": "server://item", "x": self.marker("stream-updated")});
@@ -303,11 +242,11 @@ impl ServerState {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         loop {
             tokio::select! {
-                () = wire.closed() => return None,
+                () = output.closed() => return None,
                 _ = tick.tick() => {}
             }
             for event in &said {
-                wire.chunk(event).await;
+                output.event(event).await;
             }
         }
     }
@@ -319,6 +258,45 @@ impl ServerState {
             self.result(&message["id"], content)
         });
         let answers = Value::Array(answers.collect());
-        self.json(&answers, wire).await
+        self.json(&answers, Output::Response(wire)).await
+    }
+    /// A message in the transport of 2024-11-05. What is refused is answered by its own response.
+    async fn post(self: Arc<Self>, request: &Request, message: Value, wire: Wire) -> Option<Wire> {
+        let refuses = matches!(message["params"]["name"].as_str(), Some("page" | "challenges"));
+        if refuses {
+            return self.answer(&message, Output::Response(wire)).await;
+        }
+        if !message["method"].is_null() && !message["id"].is_null() {
+            let number = request.head.split_once("session=").and_then(|(_, rest)| rest.split('&').next());
+            let number: usize = number.unwrap().parse().unwrap();
+            let stream = self.streams.lock().unwrap()[number].clone();
+            let state = Arc::clone(&self);
+            tokio::spawn(async move { state.answer(&message, Output::Stream(stream)).await });
+        }
+        self.accept(wire).await
+    }
+
+    /// The one stream of a session in the transport of 2024-11-05.
+    async fn stream_of_session(&self, wire: Wire) -> Option<Wire> {
+        let (stream, mut events) = unbounded_channel();
+        let number = {
+            let mut streams = self.streams.lock().unwrap();
+            streams.push(stream.clone());
+            streams.len() - 1
+        };
+        let mut output = Output::Response(wire);
+        self.begin_events(&mut output).await;
+        let endpoint = format!("/messages?session={number}&x={}", self.marker("endpoint"));
+        output.event(&format!("event: endpoint\ndata: {endpoint}\n\n")).await;
+        let said = self.stream(None, Output::Stream(stream));
+        let written = async {
+            while let Some(event) = events.recv().await {
+                output.event(&event).await;
+            }
+        };
+        tokio::select! {
+            _ = said => None,
+            () = written => None,
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::client::{MarkingClient, Route};
 use super::server::MarkingServer;
+use super::server::Transport::{self, HttpSse, StreamableHttp};
 use crate::harness::mcp::tool;
 use crate::harness::{Era, Gateway, Mcp, Nature, run_binary};
 use crate::peers::replicas;
@@ -14,6 +15,8 @@ pub(super) struct SetupSpec {
     pub(super) name: &'static str,
     client: Era,
     server: Era,
+    /// The transports of client and server.
+    transports: [Transport; 2],
     endpoint: EndpointKind,
     route: Route,
 }
@@ -69,9 +72,38 @@ pub(super) const REPLAYS: &[SetupSpec] = &[
         .over(Route::AnswersElsewhere),
 ];
 
+/// The transport of 2024-11-05 on one side or both, `sse` in the name.
+pub(super) const HTTP_SSE: &[SetupSpec] = &[
+    SetupSpec::new("sse-leg", Era::Legacy, Era::Legacy).speaking(HttpSse, StreamableHttp),
+    SetupSpec::new("sse-mod", Era::Legacy, Era::Modern).speaking(HttpSse, StreamableHttp),
+    SetupSpec::new("mod-sse", Era::Modern, Era::Legacy).speaking(StreamableHttp, HttpSse),
+    SetupSpec::new("leg-sse", Era::Legacy, Era::Legacy).speaking(StreamableHttp, HttpSse),
+    SetupSpec::new("sse-sse", Era::Legacy, Era::Legacy).speaking(HttpSse, HttpSse),
+    SetupSpec::new("sse-leg@", Era::Legacy, Era::Legacy)
+        .speaking(HttpSse, StreamableHttp)
+        .over(Route::Elsewhere),
+    SetupSpec::new("sse-mod@", Era::Legacy, Era::Modern)
+        .speaking(HttpSse, StreamableHttp)
+        .over(Route::Elsewhere),
+    SetupSpec::new("mod-sse@", Era::Modern, Era::Legacy)
+        .speaking(StreamableHttp, HttpSse)
+        .over(Route::Elsewhere),
+];
+
 impl SetupSpec {
     const fn new(name: &'static str, client: Era, server: Era) -> SetupSpec {
-        SetupSpec { name, client, server, endpoint: EndpointKind::One, route: Route::Direct }
+        SetupSpec {
+            name,
+            client,
+            server,
+            transports: [StreamableHttp; 2],
+            endpoint: EndpointKind::One,
+            route: Route::Direct,
+        }
+    }
+
+    const fn speaking(self, client: Transport, server: Transport) -> SetupSpec {
+        SetupSpec { transports: [client, server], ..self }
     }
 
     const fn at(self, endpoint: EndpointKind) -> SetupSpec {
@@ -84,6 +116,7 @@ impl SetupSpec {
 
     fn document(self, server: &MarkingServer, other: &Mcp) -> String {
         let (endpoint, policy) = match self.endpoint {
+            EndpointKind::One if self.transports[0] == HttpSse => ("{ upstreams: up, http_sse: true }", ""),
             EndpointKind::One => ("up", ""),
             EndpointKind::OneWithPolicy => ("up", "policy: policy.rego\n"),
             EndpointKind::Two => ("{ upstreams: [up, other], names: prefix }", ""),
@@ -91,7 +124,7 @@ impl SetupSpec {
         };
         format!(
             "upstreams:\n  up: {}\n  other: {}\nservers:\n  /mcp: {endpoint}\n{policy}",
-            server.url(),
+            server.as_upstream(),
             other.url()
         )
     }
@@ -119,7 +152,7 @@ impl Setup {
     }
 
     pub(super) async fn start(spec: SetupSpec, binary: &Path) -> Setup {
-        let server = MarkingServer::start(spec.server).await;
+        let server = MarkingServer::start(spec.server, spec.transports[1]).await;
         let fails = |_| async { Err((-32603, "no").into()) };
         let other = Mcp::start(Nature::of(spec.server), vec![tool("other")], fails).await;
         let document = spec.document(&server, &other);
@@ -136,6 +169,9 @@ impl Setup {
         };
         let addresses: Vec<_> = gateways.iter().map(|gateway| gateway.address).collect();
         let mut client = MarkingClient::new(&addresses, "/mcp", spec.client, spec.route);
+        if spec.transports[0] == HttpSse {
+            client.use_http_sse();
+        }
         client.resumes = matches!(spec.endpoint, EndpointKind::OneWithReplay);
         Setup { server, client, gateways, _other: other }
     }

@@ -1,0 +1,98 @@
+//! The texts that a server writes into results, events and questions.
+
+use super::ServerState;
+use crate::harness::Era;
+use crate::harness::mcp::question;
+use serde_json::{Value, json};
+
+/// A notification.
+pub(super) fn note(method: &str, params: &Value) -> Value {
+    json!({"jsonrpc": "2.0", "method": method, "params": params})
+}
+
+impl ServerState {
+    /// The result of everything but a call.
+    pub(super) fn result_of(&self, method: &str, params: &Value) -> Option<Value> {
+        let marker = |place: &str| self.marker(place);
+        let capabilities = json!({
+            "tools": {"listChanged": true}, "resources": {"subscribe": true, "listChanged": true},
+            "prompts": {"listChanged": true}, "logging": {}, "completions": {},
+            "extensions": {"io.modelcontextprotocol/tasks": {}},
+        });
+        let info = |of: &str| json!({"name": "marking-server", "version": "1", "title": marker(&format!("{of}-title"))});
+        Some(match method {
+            "initialize" if self.era == Era::Legacy => json!({
+                "protocolVersion": params["protocolVersion"], "capabilities": capabilities,
+                "serverInfo": info("initialize"), "instructions": marker("initialize-instructions"),
+                "_meta": {"x": marker("initialize-meta")}, "x": marker("initialize-member"),
+            }),
+            "server/discover" if self.era == Era::Modern => json!({
+                "supportedVersions": ["2026-07-28"], "capabilities": capabilities, "ttlMs": 60_000,
+                "cacheScope": "public", "instructions": marker("discover-instructions"),
+                "_meta": {"io.modelcontextprotocol/serverInfo": info("discover"), "x": marker("discover-meta")},
+            }),
+            "tools/list" => self.list("tools", |name| json!({
+                "name": name, "description": marker("tool-description"), "title": marker("tool-title"),
+                "annotations": {"title": marker("tool-annotation")}, "x": marker("tool-member"),
+                "inputSchema": {"type": "object", "description": marker("tool-schema")},
+            }), &["work", "odd", "hangs", "fails", "asks", "page", "challenges", "task"]),
+            "prompts/list" => self.list("prompts", |name| json!({
+                "name": name, "description": marker("prompt-description"),
+                "arguments": [{"name": "text", "description": marker("prompt-argument")}],
+            }), &["prompt"]),
+            "resources/list" => self.list("resources", |name| json!({
+                "uri": format!("server://{name}"), "name": name, "description": marker("resource-description"),
+            }), &["item"]),
+            "resources/templates/list" => self.list("resourceTemplates", |name| json!({
+                "uriTemplate": format!("server://{name}/{{text}}"), "name": name,
+                "description": marker("template-description"),
+            }), &["any"]),
+            "prompts/get" => json!({
+                "description": marker("prompt-got"),
+                "messages": [{"role": "user", "content": {"type": "text", "text": marker("prompt-message")}}],
+            }),
+            "resources/read" => json!({
+                "contents": [{"uri": params["uri"], "text": marker("read-text"), "mimeType": marker("read-type")}],
+                "ttlMs": 60_000, "cacheScope": "public",
+            }),
+            "completion/complete" => json!({"completion": {"values": [marker("completion")]}}),
+            "tasks/get" | "tasks/result" => json!({
+                "taskId": params["taskId"], "status": "completed", "statusMessage": marker("task-done"),
+                "result": {"content": [{"type": "text", "text": marker("task-result")}]},
+                "content": [{"type": "text", "text": marker("task-content")}],
+            }),
+            "ping" | "logging/setLevel" | "resources/subscribe" if self.era == Era::Legacy => json!({}),
+            _ => return None,
+        })
+    }
+
+    fn list(&self, key: &str, entry: impl Fn(&str) -> Value, names: &[&str]) -> Value {
+        let entries: Vec<Value> = names.iter().map(|name| entry(name)).collect();
+        json!({key: entries, "ttlMs": 60_000, "cacheScope": "public", "_meta": {"x": self.marker("list-meta")}})
+    }
+
+    /// Events that may come before an answer.
+    pub(super) fn notes(&self, params: &Value) -> [String; 2] {
+        let progress = &params["_meta"]["progressToken"];
+        let reported = json!({"progressToken": progress, "progress": 1, "message": self.marker("progress")});
+        let log = json!({"level": "error", "logger": self.marker("logger"), "data": self.marker("log")});
+        [note("notifications/progress", &reported), note("notifications/message", &log)]
+            .map(|note| format!("data: {note}\n\n"))
+    }
+
+    /// Events that few servers send there.
+    pub(super) fn odd_events(&self) -> [String; 2] {
+        let unknown = note("notifications/of-nobody", &json!({"x": self.marker("unknown-note")}));
+        let (comment, name, id) =
+            (self.marker("comment"), self.marker("event-name"), self.marker("event-id"));
+        [format!(": {comment}\nid: {id}\ndata: {unknown}\n\n"), format!("event: {name}\ndata: {{}}\n\n")]
+    }
+
+    /// The parameters of a question.
+    pub(super) fn elicitation(&self) -> Value {
+        let mut params = question(&self.marker("question"));
+        params["requestedSchema"]["properties"]["name"]["description"] =
+            self.marker("question-schema").into();
+        params
+    }
+}
