@@ -24,8 +24,8 @@ pub trait Inspector: fmt::Debug + Any + Send + Sync {
     /// - [`Channel::Result`]: the value of `result`;
     /// - [`Channel::Error`]: the value of `error`;
     /// - [`Channel::CallNotification`] and [`Channel::StreamNotification`]: the whole message;
-    /// - [`Channel::Question`]: the value of `params`, of a question that is a request. A result that asks is a
-    ///   [`Channel::Result`];
+    /// - [`Channel::Question`]: the value of `params`, of a question that is a request, with `elicitationId` if its server
+    ///   gave it one. A result that asks is a [`Channel::Result`];
     /// - [`Channel::List`]: the value of `result`;
     /// - [`Channel::ServerInfo`]: the value of `result` of `initialize`, `server/discover` and the end of a subscription,
     ///   or the `serverInfo` object that goes into an answer.
@@ -196,18 +196,11 @@ impl Inspectors {
         if !self.reads(Channel::Question) {
             return Ok(ReleasedQuestion::inspected(question));
         }
-        let params = self.release(Channel::Question, &Bytes::copy_from_slice(question.params.as_bytes()))?;
-        let elicitation_id = question.elicitation_id.map(|id| self.unchanged_id(id)).transpose()?.flatten();
-        let params = params.text().into();
-        Ok(ReleasedQuestion::inspected(Question { params, elicitation_id, ..question }))
-    }
-
-    /// The id that a server gives an elicitation, unless an inspector changes it: a client matches it, so it is as it was or
-    /// one of the gateway's.
-    fn unchanged_id(&self, id: Arc<str>) -> Result<Option<Arc<str>>, Denial> {
-        let said = Bytes::from(format!("{{\"elicitationId\":{id}}}"));
-        let released = self.release(Channel::Question, &said)?;
-        Ok((*released.bytes() == said).then_some(id))
+        let whole = Bytes::copy_from_slice(question.params_with_id().as_bytes());
+        let released = self.release(Channel::Question, &whole)?;
+        let broken =
+            |_| Denial::new(Reason::UpstreamMalformed, "a rule makes no JSON object of a server's question");
+        question.with_inspected(released.text()).map(ReleasedQuestion::inspected).map_err(broken)
     }
 }
 

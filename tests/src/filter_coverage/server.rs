@@ -171,11 +171,12 @@ impl ServerState {
                     "statusMessage": marker("task-begun"), "ttlMs": 60_000});
                 self.json(&self.result(id, task), output).await
             }
-            "asks" if self.era == Era::Modern && params["inputResponses"].is_null() => {
-                let mut params = self.elicitation();
-                params["mode"] = "form".into();
+            name if name.starts_with("asks")
+                && self.era == Era::Modern
+                && params["inputResponses"].is_null() =>
+            {
                 let asked = json!({"resultType": "input_required", "requestState": marker("request-state"),
-                    "inputRequests": {"q": {"method": "elicitation/create", "params": params}}});
+                    "inputRequests": self.questions_of(name)});
                 self.json(&self.result(id, asked), output).await
             }
             name => {
@@ -188,8 +189,8 @@ impl ServerState {
                     self.hear("notifications/cancelled").await;
                     return None;
                 }
-                if name == "asks" && self.era == Era::Legacy {
-                    self.question(&mut output).await;
+                if name.starts_with("asks") && self.era == Era::Legacy {
+                    self.ask(name, &mut output).await;
                 }
                 let result = json!({
                     "content": [{"type": "text", "text": marker("result")}], "x": marker("result-member"),
@@ -201,13 +202,27 @@ impl ServerState {
         }
     }
 
-    /// Asks the client's user, and goes on when the answer has come.
-    async fn question(&self, output: &mut Output) {
-        let params = self.elicitation();
-        let request =
-            json!({"jsonrpc": "2.0", "id": "q-1", "method": "elicitation/create", "params": params});
-        output.event(&format!("data: {request}\n\n")).await;
-        self.hear("\"q-1\"").await;
+    /// Asks the client, and goes on when all answers have come.
+    async fn ask(&self, tool: &str, output: &mut Output) {
+        let Value::Object(questions) = self.questions_of(tool) else { unreachable!("questions have keys") };
+        for (key, mut request) in questions {
+            request["jsonrpc"] = "2.0".into();
+            request["id"] = key.as_str().into();
+            if request["params"]["mode"] == "url" {
+                request["params"]["elicitationId"] = self.marker("url-id").into();
+            }
+            output.event(&format!("data: {request}\n\n")).await;
+            self.hear_answer(&key).await;
+        }
+        if tool == "asks_all" {
+            let done = json!({"elicitationId": self.marker("url-id"), "x": self.marker("url-done")});
+            output.event(&format!("data: {}\n\n", note("notifications/elicitation/complete", &done))).await;
+        }
+    }
+
+    /// Waits until the answer to a request of this id has come.
+    async fn hear_answer(&self, id: &str) {
+        self.hear(&format!("\"id\":\"{id}\"")).await;
     }
 
     /// Waits until a request has come with this in it.

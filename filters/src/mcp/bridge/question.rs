@@ -7,6 +7,7 @@ use super::request::message;
 use crate::mcp::Fault;
 use crate::mcp::object::{Object, unquoted};
 use crate::mcp::rewrite::string;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Questions of one round, and answers of one retry.
@@ -38,13 +39,33 @@ impl Question {
     /// As [`Object::read`].
     pub(super) fn of_legacy(key: &str, method: &str, params: &str) -> Result<Question, Fault> {
         let params = Object::read(params)?;
-        let elicitation_id = params.get("elicitationId");
-        let elicitation_id =
-            elicitation_id.filter(|id| id.starts_with('"') && id.len() <= MAX_ELICITATION_ID_BYTES);
-        let elicitation_id = elicitation_id.map(Arc::from);
+        let elicitation_id = elicitation_id(&params);
         let kept = Members::of(Some(&params), |key| !matches!(key, "elicitationId" | "task" | "_meta"));
         let kept = kept.with_some("_meta", foreign_meta(&params)?.as_deref());
         Ok(Question { key: key.into(), method: method.into(), params: kept.text().into(), elicitation_id })
+    }
+
+    /// Its parameters with the id by which its server will tell that its URL was visited, as inspectors read them.
+    pub fn params_with_id(&self) -> Cow<'_, str> {
+        match (&self.elicitation_id, Object::read(&self.params)) {
+            (Some(id), Ok(params)) => {
+                Cow::Owned(params.rewrite().set_some("elicitationId", Some(&**id)).text())
+            }
+            _ => Cow::Borrowed(&self.params),
+        }
+    }
+
+    /// The same question with what inspectors made of [`Question::params_with_id`].
+    ///
+    /// # Errors
+    /// As [`Object::read`].
+    pub fn with_inspected(self, params: &str) -> Result<Question, Fault> {
+        if self.elicitation_id.is_none() {
+            return Ok(Question { params: params.into(), ..self });
+        }
+        let read = Object::read(params)?;
+        let elicitation_id = elicitation_id(&read);
+        Ok(Question { params: read.rewrite().remove("elicitationId").text().into(), elicitation_id, ..self })
     }
 
     /// What a client must be able to do to answer it.
@@ -66,6 +87,11 @@ impl Question {
     fn says(&self, something: impl Fn(&Object<'_>) -> bool) -> bool {
         Object::read(&self.params).is_ok_and(|params| something(&params))
     }
+}
+
+fn elicitation_id(params: &Object<'_>) -> Option<Arc<str>> {
+    let id = params.get("elicitationId")?;
+    (id.starts_with('"') && id.len() <= MAX_ELICITATION_ID_BYTES).then(|| id.into())
 }
 
 /// What of a question's `_meta` belongs to no era. Progress of an answer cannot be told in both.

@@ -35,7 +35,7 @@ impl ServerState {
                 "name": name, "description": marker("tool-description"), "title": marker("tool-title"),
                 "annotations": {"title": marker("tool-annotation")}, "x": marker("tool-member"),
                 "inputSchema": {"type": "object", "description": marker("tool-schema")},
-            }), &["work", "odd", "hangs", "fails", "asks", "page", "challenges", "task"]),
+            }), &["work", "odd", "hangs", "fails", "asks", "asks_all", "asks_in_vain", "page", "challenges", "task"]),
             "prompts/list" => self.list("prompts", |name| json!({
                 "name": name, "description": marker("prompt-description"),
                 "arguments": [{"name": "text", "description": marker("prompt-argument")}],
@@ -88,11 +88,39 @@ impl ServerState {
         [format!(": {comment}\nid: {id}\ndata: {unknown}\n\n"), format!("event: {name}\ndata: {{}}\n\n")]
     }
 
-    /// The parameters of a question.
-    pub(super) fn elicitation(&self) -> Value {
-        let mut params = question(&self.marker("question"));
+    /// The questions of a tool, by their keys.
+    pub(super) fn questions_of(&self, tool: &str) -> Value {
+        let marker = |place: &str| self.marker(place);
+        let elicitation = json!({"method": "elicitation/create", "params": self.elicitation("question")});
+        match tool {
+            "asks" => json!({"q": elicitation}),
+            "asks_in_vain" => {
+                json!({"vain": {"method": "elicitation/create", "params": self.elicitation("question-vain")}})
+            }
+            _ => json!({
+                marker("question-key"): elicitation,
+                "url": {"method": "elicitation/create", "params": {
+                    "mode": "url", "message": marker("url-message"), "url": format!("https://a.example/{}", marker("url")),
+                }},
+                "sampling": {"method": "sampling/createMessage", "params": {
+                    "messages": [{"role": "user", "content": {"type": "text", "text": marker("sampling-message")}}],
+                    "systemPrompt": marker("sampling-prompt"), "maxTokens": 9, "stopSequences": [marker("sampling-stop")],
+                    "modelPreferences": {"hints": [{"name": marker("sampling-hint")}]},
+                    "metadata": {"x": marker("sampling-metadata")}, "_meta": {"x": marker("sampling-meta")},
+                }},
+                "roots": {"method": "roots/list", "params": {"_meta": {"x": marker("roots-meta")}}},
+            }),
+        }
+    }
+
+    /// The parameters of a question to the user.
+    fn elicitation(&self, place: &str) -> Value {
+        let mut params = question(&self.marker(place));
+        params["mode"] = "form".into();
         params["requestedSchema"]["properties"]["name"]["description"] =
             self.marker("question-schema").into();
+        params["_meta"] = json!({"x": self.marker("question-meta")});
+        params["x"] = self.marker("question-member").into();
         params
     }
 }
