@@ -1,7 +1,7 @@
 //! A filter for tests alone: it marks every text that it sees, so that text which no filter sees can be told apart.
 //!
 //! It sees requests and what else clients say in the pipeline, and what servers say to clients as an inspector. A request
-//! that is aimed at a marker is refused, since an aim is not changed on the way.
+//! that is aimed at a marker, or whose method is one, is refused, since neither is changed on the way.
 
 #[cfg(not(debug_assertions))]
 compile_error!(
@@ -42,6 +42,9 @@ impl Filter for TextMarker {
     fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
         if call.message.target.as_ref().is_some_and(|target| target.contains(BEFORE)) {
             return Err(Denial::new(Reason::Forbidden, "aimed at a marker"));
+        }
+        if call.message.method.as_ref().is_some_and(|method| method.name().contains(BEFORE)) {
+            return Err(Denial::new(Reason::Forbidden, "a marker for a method"));
         }
         let body = &call.message.body;
         let text = match (call.message.params, &call.message.method) {

@@ -57,6 +57,11 @@ impl Id {
         self.plain.as_ref().unwrap_or(&self.text)
     }
 
+    /// True if it is a number and no text.
+    pub fn is_number(&self) -> bool {
+        !self.text.starts_with('"')
+    }
+
     /// Reads an id from its JSON text, where a message carries one elsewhere than in its envelope.
     ///
     /// # Errors

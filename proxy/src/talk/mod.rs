@@ -425,9 +425,11 @@ impl Common {
     }
 
     /// Whether a modern server gets the request under the client's own id, which concerns nothing but
-    /// the answer to this POST. A progress token could be another caller's too.
+    /// the answer to this POST. A progress token could be another caller's too, and an id that is a text is one that no
+    /// filter reads.
     fn passes(&self) -> bool {
-        self.client == Era::Modern && self.rounds == Rounds::Through && self.token.is_none()
+        let is_number = self.id.as_ref().is_some_and(Id::is_number);
+        self.client == Era::Modern && self.rounds == Rounds::Through && self.token.is_none() && is_number
     }
 
     /// Whether the upstream may ask something on this request.

@@ -2,6 +2,7 @@
 
 mod actions;
 mod answers;
+mod oddities;
 
 use super::Markers;
 use super::server::Transport;
@@ -188,6 +189,15 @@ impl MarkingClient {
         head
     }
 
+    async fn read_body(&mut self, connection: &mut Client, head: &mut Response) {
+        let read = async {
+            while let Ok(Some(piece)) = connection.piece(head).await {
+                self.received.push_str(&String::from_utf8_lossy(&piece));
+            }
+        };
+        within(20, "the end of a body", read).await;
+    }
+
     /// Takes up a stream behind an event, at the other gateway if that gets answers.
     async fn resume(&mut self, event: &str) -> (Client, Response) {
         let address = match self.route {
@@ -207,9 +217,7 @@ impl MarkingClient {
     /// Reads all of a call that has ended, as the gateway keeps it.
     async fn read_again(&mut self, event: &str) {
         let (mut connection, mut head) = self.resume(event).await;
-        while let Ok(Some(piece)) = connection.piece(&mut head).await {
-            self.received.push_str(&String::from_utf8_lossy(&piece));
-        }
+        self.read_body(&mut connection, &mut head).await;
     }
 
     fn message(&mut self, method: &str, mut params: Value) -> Value {

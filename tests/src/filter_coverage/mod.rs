@@ -12,7 +12,8 @@
 //! A setup is named by the eras of client and server; `!` has a policy, `+` another server beside it. With `@` the client
 //! talks to a replica that does not own its sessions and calls, with `>` it sends only its answers and notifications there
 //! (`coverage_relays.txt`). With `~` it loses each stream and takes it up again by `Last-Event-ID` (`coverage_replays.txt`),
-//! with `~>` at the replica that does not own it. `sse` is the transport of 2024-11-05 (`coverage_http_sse.txt`). The filter is on in all of them, so none passes messages as they came.
+//! with `~>` at the replica that does not own it. `sse` is the transport of 2024-11-05 (`coverage_http_sse.txt`).
+//! The filter is on in all of them, so none passes messages as they came.
 
 mod client;
 mod recorded_call;
@@ -27,6 +28,13 @@ use std::sync::Mutex;
 /// Before each marker, as the filter knows it, and after the filter.
 const BEFORE: &str = "rawMARKER-";
 const AFTER: &str = "clrMARKER-";
+
+/// Ends a marker in the name of a header field, in place of the dot.
+const FIELD_NAME_END: &str = "-end";
+
+/// Longer than what is read by the thread that serves the call, and than a megabyte.
+const LARGE: usize = 300 << 10;
+const HUGE: usize = 1200 << 10;
 
 /// Names the folder that gets what both sides received, for those who want to see how a marker arrived.
 const TRAFFIC: &str = "COVERAGE_TRAFFIC";
@@ -44,8 +52,12 @@ impl Markers {
 
     /// The way in which each of them arrived in `text`.
     fn found_in(&self, text: &str) -> BTreeMap<String, &'static str> {
+        // The name of a header field arrives in lower case.
         let arrived = |place: &String| {
-            let has = |prefix: &str| text.contains(&format!("{prefix}{place}."));
+            let has = |prefix: &str| {
+                let name = format!("{prefix}{place}{FIELD_NAME_END}").to_ascii_lowercase();
+                text.contains(&format!("{prefix}{place}.")) || text.contains(&name)
+            };
             match (has(BEFORE), has(AFTER)) {
                 (true, _) => "PAST",
                 (false, true) => "seen",

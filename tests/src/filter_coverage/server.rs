@@ -159,6 +159,29 @@ impl ServerState {
                 let challenge = format!("www-authenticate: Bearer realm=\"{}\"\r\n", marker("challenge"));
                 self.refuse("401 Unauthorized", &challenge, "challenge-body", output).await
             }
+            "forbids" => {
+                let challenge = format!(
+                    "www-authenticate: Bearer error=\"insufficient_scope\", scope=\"{}\"\r\n",
+                    marker("challenge-scope")
+                );
+                let error = json!({"code": -32001, "message": marker("forbidden-error")});
+                let body = json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
+                let fields = format!("{}{challenge}", self.fields("application/json"));
+                output.send("403 Forbidden", &fields, &body).await
+            }
+            "moves" => {
+                let location = format!("location: /{}\r\n", marker("location"));
+                self.refuse("307 Temporary Redirect", &location, "moved-body", output).await
+            }
+            "waits" => {
+                let wait = format!("retry-after: {}\r\n", marker("retry-after"));
+                self.refuse(&format!("429 {}", marker("status-text")), &wait, "busy-body", output).await
+            }
+            "large" | "huge" => {
+                let result = self.large_result(params["name"].as_str().unwrap_or_default(), "json");
+                self.json(&self.result(id, result), output).await
+            }
+            "contents" => self.json(&self.result(id, self.contents()), output).await,
             "fails" => {
                 let error =
                     json!({"code": -32000, "message": marker("error"), "data": {"x": marker("error-data")}});
@@ -184,6 +207,13 @@ impl ServerState {
                 let notes = if name == "odd" { self.odd_events() } else { self.notes(params) };
                 for note in notes {
                     output.event(&note).await;
+                }
+                if let "large_event" | "huge_event" = name {
+                    let log = json!({"level": "error", "data": self.large_result(name, "note")});
+                    output.event(&format!("data: {}\n\n", note("notifications/message", &log))).await;
+                    let result = self.result(id, self.large_result(name, "event"));
+                    output.event(&format!("data: {result}\n\n")).await;
+                    return output.end().await;
                 }
                 if name == "hangs" {
                     self.hear("notifications/cancelled").await;
@@ -275,9 +305,13 @@ impl ServerState {
         let answers = Value::Array(answers.collect());
         self.json(&answers, Output::Response(wire)).await
     }
+
     /// A message in the transport of 2024-11-05. What is refused is answered by its own response.
     async fn post(self: Arc<Self>, request: &Request, message: Value, wire: Wire) -> Option<Wire> {
-        let refuses = matches!(message["params"]["name"].as_str(), Some("page" | "challenges"));
+        let refuses = matches!(
+            message["params"]["name"].as_str(),
+            Some("page" | "challenges" | "forbids" | "moves" | "waits")
+        );
         if refuses {
             return self.answer(&message, Output::Response(wire)).await;
         }

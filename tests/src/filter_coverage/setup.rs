@@ -144,7 +144,7 @@ impl Setup {
         assert_eq!(self.client.resumes, self.client.resumed > 0, "streams are taken up again");
         let [owner, others @ ..] = &*self.gateways else { unreachable!("a setup has a gateway") };
         if self.client.era() == Era::Legacy {
-            let is_call = |record: &Value| record["action"] == "tools/call";
+            let is_call = |record: &Value| record["action"] == "tools/call" && record["status"] == "ok";
             owner.recorded("a call at the owner of its session", is_call).await;
             let served = others.iter().flat_map(Gateway::records).find(is_call);
             assert_eq!(served, None, "no other replica serves a call of the session");

@@ -101,7 +101,7 @@ pub fn passed_request(
     let is_call = request.method == "tools/call";
     let changes = |key: &str| matches!(key, "inputResponses" | "requestState") || (key == "task" && is_call);
     let stays = retry.is_none() && !request.params.members().any(|(key, _)| changes(key));
-    if stays && request.is_aimed_at(target) {
+    if stays && request.is_bare() && request.is_aimed_at(target) {
         return Ok(None);
     }
     let responses = retry.and_then(|retry| retry.input_responses.as_deref());
@@ -240,7 +240,21 @@ impl<'o, 'a> Request<'o, 'a> {
     /// Whether it has parameters of which none but `_meta` has to change or go.
     fn is_plain(&self, put: &Put<'_>) -> bool {
         let stays = |(key, _): (&str, &str)| !matches!(key, "inputResponses" | "requestState" | "task");
-        !self.params.as_text().is_empty() && self.params.members().all(stays) && self.is_aimed_at(put.target)
+        !self.params.as_text().is_empty()
+            && self.params.members().all(stays)
+            && self.is_bare()
+            && self.is_aimed_at(put.target)
+    }
+
+    /// Whether it has no members but those of JSON-RPC.
+    fn is_bare(&self) -> bool {
+        self.message.members().all(|(key, _)| is_of_json_rpc(key))
+    }
+
+    /// The message without other members: no filter reads them.
+    fn bared(&self) -> Rewrite<'o, 'a> {
+        let others = self.message.members().filter(|(key, _)| !is_of_json_rpc(key));
+        others.fold(self.message.rewrite(), |message, (key, _)| message.remove(key.to_owned()))
     }
 
     /// The request under another id, and with or without `_meta` in its parameters: most requests need no
@@ -276,13 +290,13 @@ impl<'o, 'a> Request<'o, 'a> {
     /// The request with new parameters, under its new id and target.
     fn put(&self, put: &Put<'_>, params: Rewrite<'o, 'a>) -> Result<String, Fault> {
         let params = self.aimed_params(put.target, params)?;
-        Ok(self.message.rewrite().set("id", put.id).text_with("params", &params))
+        Ok(self.bared().set("id", put.id).text_with("params", &params))
     }
 
     /// The request with new parameters and its new target.
     fn aimed_with(&self, target: Option<&str>, params: Rewrite<'o, 'a>) -> Result<String, Fault> {
         let params = self.aimed_params(target, params)?;
-        Ok(self.message.rewrite().text_with("params", &params))
+        Ok(self.bared().text_with("params", &params))
     }
 
     /// Nobody here declares tasks, so nobody may be asked for one.
@@ -309,6 +323,11 @@ impl<'o, 'a> Request<'o, 'a> {
             _ => Ok(params),
         }
     }
+}
+
+/// Whether JSON-RPC knows a member of a request.
+fn is_of_json_rpc(key: &str) -> bool {
+    matches!(key, "jsonrpc" | "id" | "method" | "params")
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::{MarkingClient, event_id, named};
 use crate::filter_coverage::server::Transport;
+use crate::filter_coverage::{HUGE, LARGE};
 use crate::harness::{Client, Era, dial, within};
 use serde_json::{Value, json};
 
@@ -12,8 +13,11 @@ impl MarkingClient {
         let [tools, prompts, resources] = self.lists().await;
         let item =
             resources.iter().find(|uri| uri.contains("item")).expect("the resource of the server").clone();
-        for tool in ["work", "odd", "fails", "page", "challenges"] {
+        for tool in ["work", "odd", "fails", "page", "challenges", "contents"] {
             self.call(&tools, tool).await;
+        }
+        for tool in ["large", "huge", "large_event", "huge_event"] {
+            self.call_at_length(&tools, tool).await;
         }
         for tool in ["asks", "asks_all", "asks_in_vain"] {
             self.call_with_input(&tools, tool).await;
@@ -37,6 +41,10 @@ impl MarkingClient {
         }
         if self.era == Era::Legacy && self.transport == Transport::StreamableHttp {
             self.batch(&tools).await;
+        }
+        self.do_odd_things(&tools).await;
+        for tool in ["forbids", "moves", "waits"] {
+            self.call(&tools, tool).await;
         }
     }
 
@@ -93,6 +101,14 @@ impl MarkingClient {
         let arguments = json!({"x": self.sent.write("arguments")});
         let meta = json!({"progressToken": self.sent.write("progress-token"), "x": self.sent.write("meta")});
         self.request("tools/call", json!({"name": name, "arguments": arguments, "_meta": meta})).await
+    }
+
+    /// A call with an argument that filters read on another thread.
+    async fn call_at_length(&mut self, tools: &[String], tool: &str) {
+        let size = if tool.starts_with("huge") { HUGE } else { LARGE };
+        let [first, last] = ["first", "last"].map(|end| self.sent.write(&format!("{tool}-argument-{end}")));
+        let arguments = json!({"x": format!("{first}{}{last}", "x".repeat(size))});
+        self.request("tools/call", json!({"name": named(tools, tool), "arguments": arguments})).await;
     }
 
     /// A call that asks, maybe more than once; a legacy client answers within [`MarkingClient::request`].

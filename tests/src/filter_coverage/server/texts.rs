@@ -1,6 +1,7 @@
 //! The texts that a server writes into results, events and questions.
 
 use super::ServerState;
+use crate::filter_coverage::{HUGE, LARGE};
 use crate::harness::Era;
 use crate::harness::mcp::question;
 use serde_json::{Value, json};
@@ -34,25 +35,32 @@ impl ServerState {
             "tools/list" => self.list("tools", |name| json!({
                 "name": name, "description": marker("tool-description"), "title": marker("tool-title"),
                 "annotations": {"title": marker("tool-annotation")}, "x": marker("tool-member"),
+                "_meta": {"x": marker("tool-meta")}, "outputSchema": {"type": "object", "description": marker("tool-output")},
+                "icons": [{"src": format!("https://a.example/{}", marker("tool-icon"))}], marker("tool-key"): 1,
                 "inputSchema": {"type": "object", "description": marker("tool-schema")},
-            }), &["work", "odd", "hangs", "fails", "asks", "asks_all", "asks_in_vain", "page", "challenges", "task"]),
+            }), &["work", "odd", "hangs", "fails", "asks", "asks_all", "asks_in_vain", "forbids", "moves", "waits", "large", "huge",
+                "large_event", "huge_event", "contents", "page", "challenges", "task"]),
             "prompts/list" => self.list("prompts", |name| json!({
-                "name": name, "description": marker("prompt-description"),
+                "name": name, "title": marker("prompt-title"), "_meta": {"x": marker("prompt-meta")}, "description": marker("prompt-description"),
                 "arguments": [{"name": "text", "description": marker("prompt-argument")}],
-            }), &["prompt"]),
+            }), &["prompt", &marker("prompt-name")]),
             "resources/list" => self.list("resources", |name| json!({
-                "uri": format!("server://{name}"), "name": name, "description": marker("resource-description"),
-            }), &["item"]),
+                "uri": format!("server://{name}"), "name": name, "title": marker("resource-title"),
+                "mimeType": marker("resource-type"), "description": marker("resource-description"),
+            }), &["item", &marker("resource-uri")]),
             "resources/templates/list" => self.list("resourceTemplates", |name| json!({
                 "uriTemplate": format!("server://{name}/{{text}}"), "name": name,
                 "description": marker("template-description"),
-            }), &["any"]),
+            }), &["any", &marker("template-uri")]),
             "prompts/get" => json!({
                 "description": marker("prompt-got"),
                 "messages": [{"role": "user", "content": {"type": "text", "text": marker("prompt-message")}}],
             }),
             "resources/read" => json!({
-                "contents": [{"uri": params["uri"], "text": marker("read-text"), "mimeType": marker("read-type")}],
+                "contents": [
+                    {"uri": params["uri"], "text": marker("read-text"), "mimeType": marker("read-type")},
+                    {"uri": format!("server://{}", marker("read-item-uri")), "blob": marker("read-blob")},
+                ],
                 "ttlMs": 60_000, "cacheScope": "public",
             }),
             "completion/complete" => json!({"completion": {"values": [marker("completion")]}}),
@@ -71,6 +79,29 @@ impl ServerState {
         json!({key: entries, "ttlMs": 60_000, "cacheScope": "public", "_meta": {"x": self.marker("list-meta")}})
     }
 
+    /// Contents of other kinds than text.
+    pub(super) fn contents(&self) -> Value {
+        let marker = |place: &str| self.marker(place);
+        json!({"isError": true, marker("result-key"): 1, "content": [
+            {"type": "image", "data": marker("image-data"), "mimeType": marker("image-type")},
+            {"type": "audio", "data": marker("audio-data"), "mimeType": "audio/wav"},
+            {"type": "text", "text": "x", "annotations": {"audience": [marker("content-audience")]},
+             "_meta": {"x": marker("content-meta")}},
+            {"type": "resource_link", "uri": format!("server://{}", marker("link-uri")), "name": marker("link-name"),
+             "description": marker("link-description")},
+            {"type": "resource", "resource": {"uri": "server://item", "text": marker("embedded-text")}},
+            {"type": "resource", "resource": {"uri": "server://item", "blob": marker("embedded-blob")}},
+            {"type": marker("content-type"), "x": marker("unknown-content")},
+        ]})
+    }
+
+    /// A result that filters read on another thread, with a marker at each end.
+    pub(super) fn large_result(&self, tool: &str, place: &str) -> Value {
+        let size = if tool.starts_with("huge") { HUGE } else { LARGE };
+        let [first, last] = ["first", "last"].map(|end| self.marker(&format!("{tool}-{place}-{end}")));
+        json!({"content": [{"type": "text", "text": format!("{first}{}{last}", "x".repeat(size))}]})
+    }
+
     /// Events that may come before an answer.
     pub(super) fn notes(&self, params: &Value) -> [String; 2] {
         let progress = &params["_meta"]["progressToken"];
@@ -85,7 +116,19 @@ impl ServerState {
         let unknown = note("notifications/of-nobody", &json!({"x": self.marker("unknown-note")}));
         let (comment, name, id) =
             (self.marker("comment"), self.marker("event-name"), self.marker("event-id"));
-        [format!(": {comment}\nid: {id}\ndata: {unknown}\n\n"), format!("event: {name}\ndata: {{}}\n\n")]
+        let retry = self.marker("event-retry");
+        let asked = json!({"jsonrpc": "2.0", "id": self.marker("request-id"), "method": "x/unknown",
+            "params": {"x": self.marker("unknown-request")}});
+        let ping = json!({"jsonrpc": "2.0", "id": self.marker("ping-id"), "method": "ping",
+            "params": {"_meta": {"x": self.marker("ping-meta")}}});
+        let asked = match self.era {
+            Era::Legacy => format!("data: {asked}\n\ndata: {ping}\n\n"),
+            Era::Modern => String::new(),
+        };
+        [
+            format!("{asked}retry: {retry}\n: {comment}\nid: {id}\ndata: {unknown}\n\n"),
+            format!("event: {name}\ndata: {{}}\n\n"),
+        ]
     }
 
     /// The questions of a tool, by their keys.
