@@ -82,7 +82,7 @@ async fn questions_pass_through_to_a_client_that_knows_them_and_its_retry_goes_o
 }
 
 #[tokio::test]
-async fn a_modern_clients_request_stays_as_it_is_but_for_a_progress_token() {
+async fn a_modern_clients_request_stays_as_it_is_but_for_a_progress_token_and_an_id_that_is_a_text() {
     let server = Server::start(|asked: Asked, mut wire: Wire| async move {
         wire.result(&asked, "{}").await;
         Some(wire)
@@ -91,12 +91,14 @@ async fn a_modern_clients_request_stays_as_it_is_but_for_a_progress_token() {
     let bed = Bed::before(server.address, PINNED);
     let place = bed.place("anna", PERSON);
     let watched = modern_call("").replace(r#""_meta":{"#, r#""_meta":{"progressToken":1,"#);
-    for call in [modern_call(""), watched] {
-        result(&mut bed.open(&place, &call, Rounds::Through).await).await;
+    let numbered = modern_call("").replace(r#""id":"c""#, r#""id":7"#);
+    for call in [&numbered, &watched, &modern_call("")] {
+        result(&mut bed.open(&place, call, Rounds::Through).await).await;
     }
     let heard = server.heard("tools/call");
-    let sent: serde_json::Value = serde_json::from_str(&modern_call("")).unwrap();
+    let sent: serde_json::Value = serde_json::from_str(&numbered).unwrap();
     assert_eq!(heard[0].body, sent);
+    assert!(heard[2].body["id"].is_number(), "no filter reads a text in its place");
     let token = &heard[1].body["params"]["_meta"]["progressToken"];
     assert!(*token != 1 && *token == heard[1].body["id"], "another caller may have chosen the same: {token}");
 }
