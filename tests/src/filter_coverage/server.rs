@@ -154,28 +154,8 @@ impl ServerState {
     async fn call(&self, id: &Value, params: &Value, mut output: Output) -> Option<Wire> {
         let marker = |place: &str| self.marker(place);
         match params["name"].as_str().unwrap_or_default() {
-            "page" => self.refuse("400 Bad Request", "", "page", output).await,
-            "challenges" => {
-                let challenge = format!("www-authenticate: Bearer realm=\"{}\"\r\n", marker("challenge"));
-                self.refuse("401 Unauthorized", &challenge, "challenge-body", output).await
-            }
-            "forbids" => {
-                let challenge = format!(
-                    "www-authenticate: Bearer error=\"insufficient_scope\", scope=\"{}\"\r\n",
-                    marker("challenge-scope")
-                );
-                let error = json!({"code": -32001, "message": marker("forbidden-error")});
-                let body = json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
-                let fields = format!("{}{challenge}", self.fields("application/json"));
-                output.send("403 Forbidden", &fields, &body).await
-            }
-            "moves" => {
-                let location = format!("location: /{}\r\n", marker("location"));
-                self.refuse("307 Temporary Redirect", &location, "moved-body", output).await
-            }
-            "waits" => {
-                let wait = format!("retry-after: {}\r\n", marker("retry-after"));
-                self.refuse(&format!("429 {}", marker("status-text")), &wait, "busy-body", output).await
+            name @ ("page" | "challenges" | "forbids" | "moves" | "waits") => {
+                self.refuse_call(name, id, output).await
             }
             "large" | "huge" => {
                 let result = self.large_result(params["name"].as_str().unwrap_or_default(), "json");
@@ -228,6 +208,36 @@ impl ServerState {
                 });
                 output.event(&format!("data: {}\n\n", self.result(id, result))).await;
                 output.end().await
+            }
+        }
+    }
+
+    /// An answer that is none of the protocol.
+    async fn refuse_call(&self, tool: &str, id: &Value, output: Output) -> Option<Wire> {
+        let marker = |place: &str| self.marker(place);
+        match tool {
+            "page" => self.refuse("400 Bad Request", "", "page", output).await,
+            "challenges" => {
+                let challenge = format!("www-authenticate: Bearer realm=\"{}\"\r\n", marker("challenge"));
+                self.refuse("401 Unauthorized", &challenge, "challenge-body", output).await
+            }
+            "forbids" => {
+                let challenge = format!(
+                    "www-authenticate: Bearer error=\"insufficient_scope\", scope=\"{}\"\r\n",
+                    marker("challenge-scope")
+                );
+                let error = json!({"code": -32001, "message": marker("forbidden-error")});
+                let body = json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
+                let fields = format!("{}{challenge}", self.fields("application/json"));
+                output.send("403 Forbidden", &fields, &body).await
+            }
+            "moves" => {
+                let location = format!("location: /{}\r\n", marker("location"));
+                self.refuse("307 Temporary Redirect", &location, "moved-body", output).await
+            }
+            _ => {
+                let wait = format!("retry-after: {}\r\n", marker("retry-after"));
+                self.refuse(&format!("429 {}", marker("status-text")), &wait, "busy-body", output).await
             }
         }
     }
