@@ -86,7 +86,7 @@ impl Admin {
     fn refusals(&self, query: &str) -> String {
         let value = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
         let limit = value("limit").and_then(|limit| limit.parse().ok()).unwrap_or(DEFAULT_LIMIT);
-        self.gateway.refusals.render(limit, value("id"))
+        self.gateway.recorder.refusals.render(limit, value("id"))
     }
 }
 

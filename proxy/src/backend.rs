@@ -72,7 +72,7 @@ pub struct Backend {
     /// Bytes of what servers say outside of answers, as long as somebody has yet to hear it.
     pub spoken: Arc<Shares<UpstreamKey>>,
     /// Ids of requests.
-    pub ids: RequestIds,
+    pub ids: Arc<RequestIds>,
     /// Where time is read.
     pub clock: Arc<dyn Clock>,
     /// Everything that is measured.
@@ -107,7 +107,7 @@ impl Backend {
             errands: Arc::new(Semaphore::new(MAX_ERRANDS)),
             texts: Shares::new(MAX_TEXT_BYTES),
             spoken: Shares::new(MAX_UNHEARD_BYTES),
-            ids: RequestIds::new()?,
+            ids: Arc::new(RequestIds::new()?),
             clock,
             metrics,
             calls: OnceLock::new(),

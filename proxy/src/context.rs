@@ -15,6 +15,7 @@ use crate::identify::Identifier;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::reaper::Reaper;
+use crate::record::Recorder;
 use crate::refusals::Refusals;
 use crate::upstreams::pool::Pool;
 use arc_swap::{ArcSwap, Guard};
@@ -34,7 +35,7 @@ pub struct Gateway {
     former: Mutex<Option<Arc<Active>>>,
     serials: watch::Sender<u64>,
     carry: Mutex<Carry>,
-    reaper: Reaper,
+    reaper: Reaper<Active>,
     /// What the process was started with.
     pub bootstrap: Bootstrap,
     /// TLS of each listener, in the order of the document; it swaps without a restart.
@@ -47,10 +48,8 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// What looks at questions to policy once more.
     pub aside: Aside,
-    /// The last refusals.
-    pub refusals: Refusals,
     /// Where records go.
-    pub access_log: Sink,
+    pub recorder: Arc<Recorder>,
     /// Where time is read.
     pub clock: Arc<dyn Clock>,
     /// The end of the process.
@@ -171,13 +170,19 @@ impl Gateway {
         let aside = Aside::start(Arc::clone(&metrics))?;
         let authority = Authority::of(&snapshot, &aside.recording, None);
         let active = Active::new(snapshot, pools, authority, Arc::clone(&metrics));
+        let recorder = Arc::new(Recorder {
+            access_log: Sink::open(&loaded.bootstrap.access_log, Arc::clone(&metrics))?,
+            refusals: Refusals::default(),
+            metrics: Arc::clone(&metrics),
+            ids: Arc::clone(&backend.ids),
+        });
         let gateway = Gateway {
             active: ArcSwap::from_pointee(active),
             former: Mutex::default(),
             serials: watch::Sender::new(serial),
             carry: Mutex::new(carry),
             reaper: Reaper::start()?,
-            access_log: Sink::open(&loaded.bootstrap.access_log, Arc::clone(&metrics))?,
+            recorder,
             identifier: Identifier::new(estate.seals.identity_key().clone()),
             peers: Peers::new(&loaded.bootstrap, estate.home.clone()),
             tls: live_tls(&loaded.bootstrap),
@@ -186,7 +191,6 @@ impl Gateway {
             estate,
             metrics,
             aside,
-            refusals: Refusals::default(),
             clock,
             drain: Arc::new(Drain::default()),
             reload: Mutex::new(ReloadState { warnings: loaded.warnings, ..ReloadState::default() }),

@@ -162,7 +162,7 @@ impl Edge {
             request_id: self.gateway.backend.ids.event_id(),
             at: self.gateway.clock.now(),
         };
-        let mut record = RecordGuard::new(&self.gateway, &arrival);
+        let mut record = RecordGuard::new(&self.gateway.recorder, &arrival);
         record.note_denial(denial);
         let answer = reply::refuse(denial, &Refused::default(), &arrival.request_id);
         record.note_http_status(answer.status.as_u16());

@@ -297,7 +297,7 @@ fn answer_signal(gateway: &Gateway, request: &Request) {
         Request::Reload => tracing::info!("SIGHUP ignored: the process ends"),
         Request::Reopen => {
             tracing::info!("SIGUSR1: opening the log files again");
-            gateway.access_log.reopen();
+            gateway.recorder.access_log.reopen();
         }
         Request::Ignored(signal) => tracing::warn!(signal, "signal ignored: it asks for nothing here"),
     }

@@ -3,7 +3,6 @@
 //! Dropping a snapshot with compiled policies takes milliseconds; a worker must not be the one that
 //! happens to hold it last. This thread keeps each retired one until nobody else does.
 
-use crate::context::Active;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -12,30 +11,30 @@ use std::time::Duration;
 const PERIOD: Duration = Duration::from_millis(20);
 
 /// The thread's mailbox.
-pub struct Reaper {
-    retired: Sender<Arc<Active>>,
+pub struct Reaper<T> {
+    retired: Sender<Arc<T>>,
 }
 
-impl Reaper {
+impl<T: Send + Sync + 'static> Reaper<T> {
     /// Starts the thread; it ends with the last sender.
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn start() -> std::io::Result<Reaper> {
+    pub fn start() -> std::io::Result<Reaper<T>> {
         let (retired, mailbox) = channel();
         std::thread::Builder::new().name("reaper".into()).spawn(move || reap(&mailbox))?;
         Ok(Reaper { retired })
     }
 
     /// Hands a retired snapshot over.
-    pub fn retire(&self, snapshot: Arc<Active>) {
+    pub fn retire(&self, snapshot: Arc<T>) {
         // If the thread is gone the snapshot is dropped here, which is only slower.
         drop(self.retired.send(snapshot));
     }
 }
 
-fn reap(mailbox: &Receiver<Arc<Active>>) {
-    let mut held: Vec<Arc<Active>> = Vec::new();
+fn reap<T>(mailbox: &Receiver<Arc<T>>) {
+    let mut held: Vec<Arc<T>> = Vec::new();
     loop {
         let next = if held.is_empty() {
             mailbox.recv().map_err(|_| RecvTimeoutError::Disconnected)

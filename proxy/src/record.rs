@@ -9,9 +9,10 @@ mod long_texts;
 
 pub use long_texts::long_texts;
 
-use crate::context::Gateway;
-use crate::metrics::{Counted, ServerMetrics, Stage, UpstreamMetrics};
-use crate::refusals::Refusal;
+use crate::access_log::Sink;
+use crate::metrics::{Counted, Metrics, ServerMetrics, Stage, UpstreamMetrics};
+use crate::refusals::{Refusal, Refusals};
+use crate::request_ids::RequestIds;
 use crate::upstreams::pool::Pool;
 use chrono::{DateTime, SecondsFormat};
 use portunus_filters::gate::Judged;
@@ -21,9 +22,21 @@ use portunus_filters::{Arrival, Denial, Era, LongTexts, Message, Record, Status}
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Where records go.
+pub struct Recorder {
+    /// The access log.
+    pub access_log: Sink,
+    /// The last refusals.
+    pub refusals: Refusals,
+    /// Everything that is measured.
+    pub metrics: Arc<Metrics>,
+    /// Names the events.
+    pub ids: Arc<RequestIds>,
+}
+
 /// The record of one message, or of one batch, until it is settled.
 pub struct RecordGuard {
-    gateway: Arc<Gateway>,
+    recorder: Arc<Recorder>,
     record: Record,
     keeper: Keeper,
     started: Instant,
@@ -59,9 +72,9 @@ struct Forwarded {
 
 impl RecordGuard {
     /// The guard of the record of a message that has just arrived.
-    pub fn new(gateway: &Arc<Gateway>, arrival: &Arrival) -> RecordGuard {
+    pub fn new(recorder: &Arc<Recorder>, arrival: &Arrival) -> RecordGuard {
         let record = Record {
-            event: gateway.backend.ids.number(),
+            event: recorder.ids.number(),
             request_id: Arc::clone(&arrival.request_id),
             listener: Arc::clone(&arrival.listener),
             source: Some(arrival.source),
@@ -69,13 +82,13 @@ impl RecordGuard {
             arrived: arrival.at.wall,
             ..Record::default()
         };
-        RecordGuard::start(gateway, Keeper::Here, record)
+        RecordGuard::start(recorder, Keeper::Here, record)
     }
 
-    fn start(gateway: &Arc<Gateway>, keeper: Keeper, record: Record) -> RecordGuard {
+    fn start(recorder: &Arc<Recorder>, keeper: Keeper, record: Record) -> RecordGuard {
         let now = Instant::now();
         RecordGuard {
-            gateway: Arc::clone(gateway),
+            recorder: Arc::clone(recorder),
             record,
             keeper,
             started: now,
@@ -89,18 +102,18 @@ impl RecordGuard {
 
     /// Hands the record over to the task that goes on with the message.
     pub fn hand_over(&mut self) -> RecordGuard {
-        let nothing = RecordGuard::unrecorded(&self.gateway);
+        let nothing = RecordGuard::unrecorded(&self.recorder);
         std::mem::replace(self, nothing)
     }
 
     /// A guard for text that answers no message: nothing of it is recorded.
-    pub fn unrecorded(gateway: &Arc<Gateway>) -> RecordGuard {
-        RecordGuard::start(gateway, Keeper::Nobody, Record::default())
+    pub fn unrecorded(recorder: &Arc<Recorder>) -> RecordGuard {
+        RecordGuard::start(recorder, Keeper::Nobody, Record::default())
     }
 
     /// Notes the name of the client's software and the trace of the message, if records are written.
     pub fn note_client(&mut self, user_agent: Option<&str>, trace_id: Option<&str>) {
-        if self.gateway.access_log.is_enabled() {
+        if self.recorder.access_log.is_enabled() {
             self.record.user_agent = user_agent.map(Into::into);
             self.record.trace_id = trace_id.map(Into::into);
         }
@@ -108,7 +121,7 @@ impl RecordGuard {
 
     /// Notes that the message belongs to another trace.
     pub fn note_trace(&mut self, id: &str) {
-        if self.gateway.access_log.is_enabled() {
+        if self.recorder.access_log.is_enabled() {
             self.record.trace_id = Some(id.into());
         }
     }
@@ -128,7 +141,7 @@ impl RecordGuard {
     pub fn note_server(&mut self, server: &portunus_config::VirtualServer, revision: &Arc<str>) {
         self.record.server = Some(Arc::clone(&server.name));
         self.record.revision = Some(Arc::clone(revision));
-        self.server = Some(self.gateway.metrics.server(server));
+        self.server = Some(self.recorder.metrics.server(server));
     }
 
     /// Notes the revision of the configuration that judged the answer, if it is another than that of the message.
@@ -179,7 +192,7 @@ impl RecordGuard {
     pub fn end_stage(&mut self, stage: Stage) -> Instant {
         let now = Instant::now();
         let since = self.stage.replace(now).unwrap_or(now);
-        self.gateway.metrics.stage(stage, now.duration_since(since).as_secs_f64());
+        self.recorder.metrics.stage(stage, now.duration_since(since).as_secs_f64());
         now
     }
 
@@ -297,7 +310,7 @@ impl RecordGuard {
             return;
         }
         let now = Instant::now();
-        let metrics = &self.gateway.metrics;
+        let metrics = &self.recorder.metrics;
         self.record.elapsed = now.duration_since(self.started);
         if let Some(texts) = &self.long_texts {
             (self.record.texts_blocked, self.record.texts_unread) = texts.counts();
@@ -312,11 +325,11 @@ impl RecordGuard {
         }
         if let Some(reason) = record.reason {
             metrics.denied(reason, record.server.as_deref());
-            self.gateway.refusals.push(Refusal::of(record, reason));
+            self.recorder.refusals.push(Refusal::of(record, reason));
         }
-        if self.gateway.access_log.is_enabled() {
-            let event_id = self.gateway.backend.ids.spell(record.event);
-            self.gateway.access_log.write(line::write(record, &event_id));
+        if self.recorder.access_log.is_enabled() {
+            let event_id = self.recorder.ids.spell(record.event);
+            self.recorder.access_log.write(line::write(record, &event_id));
         }
     }
 }
@@ -346,7 +359,7 @@ mod tests {
 
     fn refused(bed: &Bed) -> RecordGuard {
         let arrival = arrival(bed.gateway.clock.now());
-        let mut guard = RecordGuard::new(&bed.gateway, &arrival);
+        let mut guard = RecordGuard::new(&bed.gateway.recorder, &arrival);
         guard.note_denial(&Denial::new(Reason::Forbidden, "no"));
         guard
     }
@@ -354,14 +367,14 @@ mod tests {
     #[test]
     fn record_is_settled_once_by_the_guard_that_keeps_it() {
         let bed = Bed::before(SocketAddr::from((LOCAL, 9)), "");
-        let settled = || bed.gateway.refusals.len();
+        let settled = || bed.gateway.recorder.refusals.len();
         let mut first = refused(&bed);
         let second = first.hand_over();
         drop(first);
         assert_eq!(settled(), 0, "handed over");
         drop(second);
         assert_eq!(settled(), 1, "dropped");
-        let mut unrecorded = RecordGuard::unrecorded(&bed.gateway);
+        let mut unrecorded = RecordGuard::unrecorded(&bed.gateway.recorder);
         unrecorded.note_denial(&Denial::new(Reason::Forbidden, "no"));
         drop(unrecorded);
         assert_eq!(settled(), 1, "of no message");

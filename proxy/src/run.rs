@@ -159,7 +159,7 @@ fn live(process: Process) -> io::Result<()> {
     let signals = Signals::listen(requests)?;
     if let Err(error) = succeeded {
         runtime.block_on(helm.step_back(signals));
-        records.access_log.close();
+        records.recorder.access_log.close();
         return Err(error);
     }
     if let Err(error) = helm.claim.move_in() {
@@ -170,7 +170,7 @@ fn live(process: Process) -> io::Result<()> {
     ready(&addresses);
     runtime.block_on(helm.until_the_end(signals, inbox));
     store(&records);
-    records.access_log.close();
+    records.recorder.access_log.close();
     if let Some(scratch) = scratch {
         std::fs::remove_dir_all(scratch).ok();
     }
@@ -384,7 +384,7 @@ fn spawn_asides(
             }
             gateway.glance().authority.sweep(&gateway.metrics, gateway.clock.now().monotonic);
             gateway.peers.sweep(Instant::now(), gateway.clock.now());
-            gateway.access_log.sweep(Instant::now());
+            gateway.recorder.access_log.sweep(Instant::now());
             descriptors::sweep(Instant::now());
         }
     });

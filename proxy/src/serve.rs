@@ -191,7 +191,7 @@ impl<'a> Passage<'a> {
         let arrival =
             Arrival { listener, source: source.client, identity, request_id, at: gateway.clock.now() };
         let trace = gateway.backend.ids.trace(&request.headers);
-        let mut record = RecordGuard::new(gateway, &arrival);
+        let mut record = RecordGuard::new(&gateway.recorder, &arrival);
         let user_agent = request.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         record.note_client(user_agent, Some(trace.id()));
         Passage {

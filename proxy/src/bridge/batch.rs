@@ -119,7 +119,7 @@ impl<'a> BatchAnswers<'a> {
 /// One element, with a record of its own.
 async fn element(desk: Desk<'_>, message: &Message, parts: mpsc::Sender<Part>) {
     let desk = &desk;
-    let mut record = RecordGuard::new(desk.gateway, desk.arrival);
+    let mut record = RecordGuard::new(&desk.gateway.recorder, desk.arrival);
     record.note_server(&desk.server, &desk.active().revision);
     record.note_message(message, message.body.len());
     record.watch_long_texts(desk.long_texts.as_ref());

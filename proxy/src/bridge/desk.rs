@@ -89,7 +89,7 @@ impl<'a> Desk<'a> {
             takes_events: self.takes_events,
             software: self.software.clone(),
             hidden: OnceLock::new(),
-            long_texts: self.long_texts.as_ref().map(|_| long_texts(self.gateway, &self.server)),
+            long_texts: self.long_texts.as_ref().map(|_| long_texts(&self.gateway.metrics, &self.server)),
             seeker: self.seeker.clone(),
             era: self.era,
         }

@@ -176,7 +176,7 @@ pub(super) async fn get(
 /// Tells a session what happens outside of its calls.
 async fn tell(kept: Kept, session: Arc<Session>, listening: Listening, pen: Pen) {
     let desk = kept.desk();
-    let mut record = RecordGuard::unrecorded(desk.gateway);
+    let mut record = RecordGuard::unrecorded(&desk.gateway.recorder);
     let mut out = answering(&desk, &pen, Some(ABSENCE), &mut record);
     streams::flow(&desk, &session, listening, None, &mut out).await;
 }

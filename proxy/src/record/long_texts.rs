@@ -1,6 +1,5 @@
 //! Counts texts of servers that filters had to read and that were longer than what is held for that.
 
-use crate::context::Gateway;
 use crate::metrics::Metrics;
 use portunus_config::VirtualServer;
 use portunus_filters::{Beyond, LongTextObserver, LongTexts};
@@ -8,8 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The long texts that are for the client of a message at a virtual server.
-pub fn long_texts(gateway: &Gateway, server: &VirtualServer) -> Arc<LongTexts> {
-    let counter = Counter { metrics: Arc::clone(&gateway.metrics), server: Arc::clone(&server.name) };
+pub fn long_texts(metrics: &Arc<Metrics>, server: &VirtualServer) -> Arc<LongTexts> {
+    let counter = Counter { metrics: Arc::clone(metrics), server: Arc::clone(&server.name) };
     Arc::new(LongTexts::new(server.answers, Box::new(counter)))
 }
 

@@ -205,7 +205,7 @@ pub(super) fn desk<'a>(
     if active.pipeline.reads_client_texts() {
         unchanged(&active.pipeline, ClientPlace::RequestId, &arrival.request_id)?;
     }
-    let long_texts = active.pipeline.is_on().then(|| long_texts(connection.gateway, &server));
+    let long_texts = active.pipeline.is_on().then(|| long_texts(&connection.gateway.metrics, &server));
     Ok(Desk {
         gateway: connection.gateway,
         snapshot: MessageSnapshot::holding(active),

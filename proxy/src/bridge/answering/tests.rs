@@ -23,7 +23,7 @@ async fn answer(
     say: impl AsyncFnOnce(&mut Answering<'_>) -> End,
 ) -> End {
     let arrival = arrival(bed.gateway.clock.now());
-    let mut record = RecordGuard::new(&bed.gateway, &arrival);
+    let mut record = RecordGuard::new(&bed.gateway.recorder, &arrival);
     let mut out = Answering {
         sink,
         record: &mut record,

@@ -114,7 +114,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         seeker: OnceLock::new(),
     };
     let (sender, mut parts) = mpsc::channel(8);
-    let mut record = RecordGuard::new(&bed.gateway, &arrival);
+    let mut record = RecordGuard::new(&bed.gateway.recorder, &arrival);
     let mut out = Answering {
         sink: Sink::Batch(sender),
         record: &mut record,

@@ -250,7 +250,7 @@ impl World {
 
     /// Records of calls by their ids, once no more come.
     pub(super) fn records(&self) -> HashMap<String, Value> {
-        self.stand.bed.gateway.access_log.close();
+        self.stand.bed.gateway.recorder.access_log.close();
         let text = std::fs::read_to_string(&self.log).unwrap();
         std::fs::remove_file(&self.log).unwrap();
         let mut records = HashMap::new();
