@@ -8,7 +8,7 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
-use portunus::context::Gateway;
+use portunus::frontend::context::Gateway;
 use portunus::identify::{Guest, Shown, authenticate};
 use portunus_config::{MapEnvironment, Profile, load_text};
 use portunus_filters::ManualClock;

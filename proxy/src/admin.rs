@@ -3,7 +3,7 @@
 //! It only reads, and only answers for loopback names and its own address: a page on the web that
 //! makes a browser ask here under its own name gets nothing (DNS rebinding).
 
-use crate::context::Gateway;
+use crate::frontend::context::Gateway;
 use crate::telemetry::{answer, names_this_machine, plain};
 use async_trait::async_trait;
 use http::header::{HOST, ORIGIN};

@@ -19,7 +19,7 @@ pub use recorder::MAX_WITHIN;
 pub use scene::{AdmittedMessage, CallTerms, RequestAdmission, RoutedRequest};
 pub use views::{Views, Wanted};
 
-use crate::context::{Active, Gateway};
+use crate::frontend::context::{Active, Gateway};
 use crate::metrics::Metrics;
 use aside::Question;
 use portunus_config::{ListRule, PolicyRules, Snapshot};

@@ -3,17 +3,26 @@
 //! It outlives snapshots and knows nothing of clients. After each activation [`Backend::reconcile`] keeps what the new
 //! snapshot still uses, adds what is new and lets go of the rest. A pool that was let go closes with its last call.
 
-use crate::errand::{Asked, Farewells, MAX_ERRANDS};
-use crate::legs::{Hearsay, Legs};
+pub mod forward;
+pub mod gateway_requests;
+pub mod headers;
+pub mod resource_cache;
+pub mod single_flight;
+pub mod upstream_call;
+pub mod upstream_sessions;
+pub mod upstreams;
+
+use crate::backend::gateway_requests::{Asked, Farewells, MAX_ERRANDS};
+use crate::backend::resource_cache::Reads;
+use crate::backend::upstream_call::Place;
+use crate::backend::upstream_sessions::{Hearsay, Legs};
+use crate::backend::upstreams::dns::Resolver;
+use crate::backend::upstreams::era::Eras;
+use crate::backend::upstreams::pool::Pool;
+use crate::backend::upstreams::replicas::{Replicas, Seat};
 use crate::metrics::Metrics;
-use crate::reads::Reads;
 use crate::request_ids::RequestIds;
 use crate::shares::Shares;
-use crate::talk::Place;
-use crate::upstreams::dns::Resolver;
-use crate::upstreams::era::Eras;
-use crate::upstreams::pool::Pool;
-use crate::upstreams::replicas::{Replicas, Seat};
 use arc_swap::ArcSwap;
 use portunus_config::{Host, Snapshot, Upstream, UpstreamKey};
 use portunus_filters::mcp::Method;

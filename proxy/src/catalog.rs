@@ -32,7 +32,7 @@ mod status;
 mod ware;
 
 use crate::backend::Backend;
-use crate::headers::Upward;
+use crate::backend::headers::Upward;
 use crate::offload::OffloadQueue;
 use crate::sealing::CallerKey;
 use crate::shares::Owner;

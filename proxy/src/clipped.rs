@@ -1,7 +1,7 @@
 //! Text of strangers that is kept: it is cut when it is made, so that no table of it can grow by its words.
 //!
 //! For text that is only looked at. What has to stay whole is refused where it is too long
-//! ([`crate::bridge`], subscribed URIs), stands for itself by a digest, or is counted in bytes: by
+//! ([`crate::frontend::bridge`], subscribed URIs), stands for itself by a digest, or is counted in bytes: by
 //! [`crate::shares::Shares`] where it cannot make room, by [`portunus_base::table::weight_of`] where it can.
 
 use std::fmt;

@@ -1,9 +1,9 @@
 //! The main thread at work: signals and commands, a successor, and the end in order.
 
-use crate::context::Gateway;
 use crate::control::{Claim, Command};
 use crate::drain::Phase;
-use crate::edge::Edge;
+use crate::frontend::context::Gateway;
+use crate::frontend::edge::Edge;
 use crate::handover::Holding;
 use crate::handover::give::{Candidate, Kept};
 use crate::listeners::Surface;

@@ -10,10 +10,10 @@ mod long_texts;
 pub use long_texts::long_texts;
 
 use crate::access_log::Sink;
+use crate::backend::upstreams::pool::Pool;
 use crate::metrics::{Counted, Metrics, ServerMetrics, Stage, UpstreamMetrics};
 use crate::refusals::{Refusal, Refusals};
 use crate::request_ids::RequestIds;
-use crate::upstreams::pool::Pool;
 use chrono::{DateTime, SecondsFormat};
 use portunus_filters::gate::Judged;
 use portunus_filters::identity::Principal;

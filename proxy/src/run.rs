@@ -4,11 +4,11 @@
 //! to stop. This thread decides when the process ends: when the last call is done.
 
 use crate::admin::Admin;
-use crate::bridge;
-use crate::context::Gateway;
 use crate::control::{Claim, Command, Control};
 use crate::descriptors;
-use crate::edge::{Edge, Rim};
+use crate::frontend::bridge;
+use crate::frontend::context::Gateway;
+use crate::frontend::edge::{Edge, Rim};
 use crate::handover::Holding;
 use crate::handover::take::{Inheritance, Predecessor};
 use crate::helm::{Helm, Requests, Signals};

@@ -1,7 +1,7 @@
 //! The read-only surface for probes and scrapers: `/livez`, `/readyz`, `/metrics`.
 
-use crate::context::Gateway;
 use crate::drain::Phase;
+use crate::frontend::context::Gateway;
 use crate::readiness::Readiness;
 use async_trait::async_trait;
 use http::header::{HOST, ORIGIN};

@@ -1,12 +1,12 @@
 //! Tests: a gateway in this process, and servers that do what a script says.
 
 use crate::authorize::{CallRules, Overseer};
-use crate::context::Gateway;
-use crate::forward::{Dispatch, Failure, Inbound};
+use crate::backend::forward::{Dispatch, Failure, Inbound};
+use crate::backend::upstream_call::{LegOf, Order, ParamHeader, Place, Profile, Retry, Rounds, Talk};
+use crate::frontend::context::Gateway;
 use crate::request_ids::Trace;
 use crate::sealing::CallerKey;
 use crate::shares::Owner;
-use crate::talk::{LegOf, Order, ParamHeader, Place, Profile, Retry, Rounds, Talk};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use portunus_config::{MapEnvironment, load_text};

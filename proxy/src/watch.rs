@@ -4,7 +4,7 @@
 //! network file systems and with the symbolic links that orchestrators swap. Metadata tells that
 //! nothing happened; where it cannot be sure, contents are compared.
 
-use crate::context::Gateway;
+use crate::frontend::context::Gateway;
 use portunus_config::{Attempt, Fingerprint, ProcessEnvironment, Report};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,9 @@
 //! What stands over a call under way, or a stream: what its client may be asked, and what it gets of what servers say.
 
 use super::judge;
-use crate::context::{Active, AnswerSnapshot, Gateway};
-use crate::talk::ResponseRules;
-use crate::talk::{Answer, Outcome, Question, Reply};
+use crate::backend::upstream_call::ResponseRules;
+use crate::backend::upstream_call::{Answer, Outcome, Question, Reply};
+use crate::frontend::context::{Active, AnswerSnapshot, Gateway};
 use bytes::Bytes;
 use portunus_filters::call::Target;
 use portunus_filters::mcp::bridge::{Facts, bounded, elicitations_of};

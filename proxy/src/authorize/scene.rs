@@ -1,9 +1,9 @@
 //! What a message is found by, and what it is judged with beside its text.
 
 use super::{Authority, Overseer, Wanted, judge, look_later, tell};
-use crate::bridge::{Desk, shown};
-use crate::context::{Active, AnswerSnapshot};
-use crate::talk::Place;
+use crate::backend::upstream_call::Place;
+use crate::frontend::bridge::{Desk, shown};
+use crate::frontend::context::{Active, AnswerSnapshot};
 use bytes::Bytes;
 use portunus_config::Upstream;
 use portunus_filters::authorize::Use;

@@ -5,8 +5,8 @@
 //! see `views`.
 
 use super::{Authority, Overseer};
-use crate::bridge::Desk;
-use crate::context::Gateway;
+use crate::frontend::bridge::Desk;
+use crate::frontend::context::Gateway;
 use portunus_filters::Arrival;
 use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::bridge::Caching;

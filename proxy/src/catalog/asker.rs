@@ -3,11 +3,11 @@
 use super::Seeker;
 use super::fetch::{Asks, Question};
 use crate::backend::Backend;
-use crate::errand::{self, Errand};
-use crate::forward::Failure;
+use crate::backend::forward::Failure;
+use crate::backend::gateway_requests::{self, Errand};
+use crate::backend::upstream_call::Place;
+use crate::backend::upstreams::answers::Answers;
 use crate::offload::OffloadQueue;
-use crate::talk::Place;
-use crate::upstreams::answers::Answers;
 use async_trait::async_trait;
 use bytes::Bytes;
 use portunus_config::{ServerId, Upstream};
@@ -43,7 +43,7 @@ impl Asks for Asker {
             Question::Discover => Errand::Discover,
             Question::List { kind, cursor } => Errand::List { method: kind.method(), cursor },
         };
-        errand::ask(&self.backend, &place, errand).await
+        gateway_requests::ask(&self.backend, &place, errand).await
     }
 
     fn offload(&self, upstream: &Upstream) -> OffloadQueue {

@@ -1,8 +1,8 @@
 //! Upstreams that could not be asked: everybody is told at once, and one asks again, less and less
 //! often. Whoever is answered meanwhile, by whatever, ends that for all.
 
-use crate::forward::Failure;
-use crate::upstreams::answers::{Answers, Pause};
+use crate::backend::forward::Failure;
+use crate::backend::upstreams::answers::{Answers, Pause};
 use portunus_config::UpstreamKey;
 use portunus_filters::Reason;
 use std::collections::HashMap;

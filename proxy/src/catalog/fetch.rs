@@ -1,8 +1,8 @@
 //! Whole lists of one upstream, page by page.
 
-use crate::forward::Failure;
+use crate::backend::forward::Failure;
+use crate::backend::upstreams::answers::Answers;
 use crate::offload::OffloadQueue;
-use crate::upstreams::answers::Answers;
 use async_trait::async_trait;
 use bytes::Bytes;
 use portunus_config::Upstream;

@@ -5,7 +5,7 @@
 
 use super::{Catalogs, Seeker};
 use crate::backend::Backend;
-use crate::talk::SchemaRefresh;
+use crate::backend::upstream_call::SchemaRefresh;
 use async_trait::async_trait;
 use portunus_config::{Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::ParamHeader;

@@ -6,7 +6,7 @@ use super::fetch::{self, Asks, Digest, Read};
 use super::larder::{Fresh, Shows, label};
 use super::pantry::{Changes, Pantry};
 use super::ware::{Announced, Kept, Need, Purpose, Ware};
-use crate::forward::Failure;
+use crate::backend::forward::Failure;
 use portunus_base::text;
 use portunus_config::{CacheRules, Credentials, ServerId, Upstream, UpstreamKey};
 use portunus_filters::mcp::bridge::Facts;

@@ -5,9 +5,9 @@ mod restart;
 
 use super::fetch::Question;
 use super::*;
-use crate::forward::Failure;
+use crate::backend::forward::Failure;
+use crate::backend::upstreams::answers::Answers;
 use crate::offload::OffloadQueue;
-use crate::upstreams::answers::Answers;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};

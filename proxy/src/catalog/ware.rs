@@ -2,7 +2,7 @@
 
 use super::failing::delay_after;
 use super::fetch::Digest;
-use crate::forward::Failure;
+use crate::backend::forward::Failure;
 use portunus_config::CacheRules;
 use portunus_filters::Moment;
 use portunus_filters::mcp::bridge::{Caching, Scope};

@@ -7,7 +7,7 @@
 
 use super::fetch;
 use super::keys::metadata_paths;
-use crate::context::Gateway;
+use crate::frontend::context::Gateway;
 use portunus_config::{Credentials, KeySource, NormalPath, Profile, Resource, Upstream, UpstreamUrl};
 use portunus_filters::mcp::Bounds;
 use portunus_filters::mcp::object::{Object, elements};

@@ -3,11 +3,11 @@
 //! Over the one dialler, with the bounds of time and size of whoever asks; a redirect is an answer
 //! like any other that is not 200.
 
-use crate::context::Gateway;
-use crate::headers::put;
-use crate::upstreams::connection::Connection;
-use crate::upstreams::pool::{Pool, Wish};
-use crate::upstreams::request::Outgoing;
+use crate::backend::headers::put;
+use crate::backend::upstreams::connection::Connection;
+use crate::backend::upstreams::pool::{Pool, Wish};
+use crate::backend::upstreams::request::Outgoing;
+use crate::frontend::context::Gateway;
 use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, ETAG};
 use http::{HeaderMap, StatusCode};

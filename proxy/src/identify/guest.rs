@@ -1,10 +1,10 @@
 //! What is known of whoever is at the other end of a connection.
 
 use super::tokens::Known;
-use crate::bridge::sessions::Session;
-use crate::context::Active;
-use crate::edge::LiveTls;
-use crate::headers::{Lately, Upward, detached};
+use crate::backend::headers::{Lately, Upward, detached};
+use crate::frontend::bridge::sessions::Session;
+use crate::frontend::context::Active;
+use crate::frontend::edge::LiveTls;
 use crate::sealing::{Binding, CallerKey, Seals, SessionName};
 use crate::silence::Silences;
 use http::{HeaderMap, HeaderValue};

@@ -7,9 +7,9 @@
 
 use super::fetch;
 use super::tokens::{KEEP_REFUSED, Known};
-use crate::context::Gateway;
+use crate::backend::upstreams::monitor::{MAX_CAUSE, Outages};
+use crate::frontend::context::Gateway;
 use crate::shares::{Owner, Share, Shares};
-use crate::upstreams::monitor::{MAX_CAUSE, Outages};
 use bytes::Bytes;
 use http::StatusCode;
 use portunus_base::table::weight_of;

@@ -8,7 +8,7 @@
 mod kept;
 
 use super::fetch::{self, Fetched};
-use crate::context::Gateway;
+use crate::frontend::context::Gateway;
 use arc_swap::ArcSwapOption;
 use portunus_config::{KeySource, Snapshot, Trust, TrustId, Upstream, UpstreamUrl};
 use portunus_filters::identity::KeySet;

@@ -1,7 +1,7 @@
 //! What clients find out before they have anything to show (RFC 9728 §3).
 
 use super::facade::asked_about;
-use crate::context::Active;
+use crate::frontend::context::Active;
 use portunus_config::{NormalPath, Profile, Resolution, Resource, VirtualServer};
 use std::sync::Arc;
 

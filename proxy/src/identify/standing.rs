@@ -7,7 +7,7 @@ use super::credential::kept;
 use super::guest::Guest;
 use super::inspect::Trouble;
 use super::stage::{Shown, authenticate};
-use crate::context::Gateway;
+use crate::frontend::context::Gateway;
 use http::HeaderMap;
 use portunus_config::{Profile, ServerId};
 use portunus_filters::identity::Principal;

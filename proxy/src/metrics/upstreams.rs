@@ -1,9 +1,9 @@
 //! Metrics of upstreams. Label values come from the configuration alone, so that it bounds them.
 
 use super::keep;
-use crate::upstreams::answers::Answers;
-use crate::upstreams::dial::ConnectCause;
-use crate::upstreams::monitor::InstanceMonitor;
+use crate::backend::upstreams::answers::Answers;
+use crate::backend::upstreams::dial::ConnectCause;
+use crate::backend::upstreams::monitor::InstanceMonitor;
 use portunus_config::{Snapshot, Upstream, UpstreamUrl};
 use portunus_filters::{Reason, Status};
 use prometheus::{

@@ -21,9 +21,9 @@ pub use pulse::silence;
 pub use receive::Verdict;
 pub use relay::{Passenger, PeerFailure, relay};
 
-use crate::edge::LiveTls;
+use crate::backend::upstreams::pool::Pool;
+use crate::frontend::edge::LiveTls;
 use crate::sealing::Home;
-use crate::upstreams::pool::Pool;
 use arc_swap::ArcSwap;
 use assertion::Address;
 use portunus_config::{Bootstrap, Upstream};

@@ -6,7 +6,7 @@
 //! waits any more: it is asked on until it gives a sign.
 
 use super::{Member, news};
-use crate::context::Gateway;
+use crate::frontend::context::Gateway;
 use crate::peers::PeerFailure;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

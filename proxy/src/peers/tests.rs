@@ -2,9 +2,9 @@ mod sessions;
 
 use super::assertion::{head_digest, sha256};
 use super::*;
-use crate::context::Gateway;
-use crate::edge::Edge;
-use crate::forward::Exchange;
+use crate::backend::forward::Exchange;
+use crate::frontend::context::Gateway;
+use crate::frontend::edge::Edge;
 use crate::identify::Source;
 use crate::request_ids::Trace;
 use crate::sealing::Token;

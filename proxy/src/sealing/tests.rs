@@ -1,7 +1,7 @@
 mod passed;
 
 use super::*;
-use crate::bridge::sessions::Session;
+use crate::frontend::bridge::sessions::Session;
 use http::HeaderValue;
 use portunus_config::{ServerId, UpstreamUrl};
 use portunus_filters::Identity;

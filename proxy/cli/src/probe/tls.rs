@@ -1,7 +1,7 @@
 //! What a handshake showed: version, protocol, and the certificate of the server.
 
 use chrono::DateTime;
-use portunus::upstreams::tls::TlsFault;
+use portunus::backend::upstreams::tls::TlsFault;
 use portunus_base::text;
 use std::time::Duration;
 use tokio::net::TcpStream;

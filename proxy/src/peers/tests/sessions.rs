@@ -1,7 +1,7 @@
 //! Sessions that are kept by one replica while their clients speak to another.
 
 use super::*;
-use crate::bridge::sessions::{Session, Word};
+use crate::frontend::bridge::sessions::{Session, Word};
 use crate::peers::window::MessageKind;
 use crate::sealing::{Binding, CallerKey, SessionToken};
 use portunus_filters::mcp::Revision;

@@ -1,0 +1,422 @@
+//! Stage 9: the only way out of the process.
+//!
+//! [`send`] takes a [`Leg`], and only [`Dispatch`] makes legs: from an `Admitted`, from the [`Permit`]
+//! that one was turned into, or from an [`Errand`] of the closed list of what the gateway says on its
+//! own. A path that forwards what no filter saw does not compile.
+
+mod exchange;
+
+pub use exchange::{Exchange, Held, Patience, Piece, late, malformed};
+
+use crate::backend::gateway_requests::Errand;
+use crate::backend::headers::{OwnFields, binds_connection, write_worded_head};
+use crate::backend::upstreams::dial::DialError;
+use crate::backend::upstreams::dns::Resolver;
+use crate::backend::upstreams::fault::Fault;
+use crate::backend::upstreams::pool::{CheckoutError, Pool, Wish};
+use crate::backend::upstreams::request::Outgoing;
+use crate::backend::upstreams::tls::TlsFault;
+use crate::patience::patient_until;
+use crate::request_ids::Trace;
+use crate::shares::Owner;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use portunus_config::{Credentials, Upstream};
+use portunus_filters::mcp;
+use portunus_filters::mcp::bridge::Parts;
+use portunus_filters::mcp::object::Outline;
+use portunus_filters::{Admitted, Denial, Holds, Message, Reason};
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// What a leg takes over from the client's request.
+#[derive(Clone, Debug)]
+pub struct Inbound<'a> {
+    /// HTTP method.
+    pub method: &'a Method,
+    /// The client's headers.
+    pub headers: &'a HeaderMap,
+    /// The client's query string.
+    pub query: Option<&'a str>,
+    /// The client's address, for `Forwarded`.
+    pub client: IpAddr,
+    /// Whose share of the upstream's connections it takes.
+    pub owner: Owner,
+    /// Whether the client's connection to here is under TLS.
+    pub secure: bool,
+    /// Whether `X-Forwarded-Host` and `-Proto` are those of a proxy that may say how the client reached it.
+    pub behind_proxy: bool,
+    /// The id that is logged and answered.
+    pub request_id: &'a Arc<str>,
+    /// The trace that it belongs to.
+    pub trace: &'a Trace,
+}
+
+/// Turns permissions into legs.
+#[derive(Debug)]
+pub struct Dispatch;
+
+/// The permission to send one message to one upstream, with its bounded retries.
+pub struct Leg {
+    upstream: Arc<Upstream>,
+    pool: Arc<Pool>,
+    request: Outgoing,
+    bond: Bond,
+    owner: Owner,
+    use_of: Use,
+    /// What limits hold for it.
+    holds: Holds,
+    /// How long the head of the answer may take.
+    first_byte: Duration,
+    deadline: Option<Instant>,
+}
+
+/// Whether the connection of a leg is its caller's alone: what one was authenticated with, or is about
+/// to be, must not serve another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bond {
+    /// The gateway's own credentials, or none.
+    None,
+    /// The caller's, which are of the request alone.
+    Possible,
+    /// The caller's, and they may be of the connection.
+    Made,
+}
+
+impl Bond {
+    fn holds(self, status: StatusCode) -> bool {
+        self == Bond::Made || (self == Bond::Possible && status == StatusCode::UNAUTHORIZED)
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What the client is told.
+    pub denial: Denial,
+    /// What the operator is told.
+    pub cause: String,
+    /// The upstream may still be working on the message.
+    pub pending: bool,
+    /// What it says of the place that was to answer.
+    pub reach: Reach,
+    /// What metrics and the log call it; `None` says nothing of the server.
+    pub problem: Option<&'static str>,
+}
+
+/// What a failure says of the place that was to answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// It was not reached: nothing of the message was taken, and another place may get it.
+    Unreached,
+    /// It was reached, and failed.
+    Failing,
+}
+
+impl Dispatch {
+    /// Opens the leg of a message; the permission is consumed.
+    pub fn open(
+        admitted: Admitted,
+        inbound: &Inbound<'_>,
+        upstream: Arc<Upstream>,
+        pool: Arc<Pool>,
+        use_of: Use,
+    ) -> Leg {
+        let within = deadline_of(&admitted);
+        let (body, _, holds) = admitted.into_parts();
+        let wording = Wording { inbound, own: &[], body };
+        Leg { holds, ..Leg::of(wording, upstream, pool, use_of).within(within) }
+    }
+
+    /// Turns the permission for a message into one that lasts as long as its request.
+    pub fn permit(admitted: Admitted, message: &Message) -> Permit {
+        let within = deadline_of(&admitted);
+        let (body, changed, holds) = admitted.into_parts();
+        let outline = changed.as_deref().unwrap_or(message).outline.clone();
+        Permit { body, outline, changed, holds, within }
+    }
+
+    /// Opens the leg of an errand.
+    pub fn errand(
+        errand: &Errand,
+        wording: Wording<'_>,
+        upstream: Arc<Upstream>,
+        pool: Arc<Pool>,
+        use_of: Use,
+    ) -> Leg {
+        tracing::trace!(kind = errand.kind(), upstream = &*upstream.name, "errand leaves");
+        Leg::of(wording, upstream, pool, use_of)
+    }
+}
+
+/// The permission for one request at one upstream in the words of its era, with its bounded repeats
+/// and its continuations: answers to the upstream's questions, further rounds, its cancellation.
+pub struct Permit {
+    body: Bytes,
+    outline: Option<Arc<Outline>>,
+    /// The message as it may leave, if a filter changed it.
+    changed: Option<Box<Message>>,
+    holds: Holds,
+    within: Option<Duration>,
+}
+
+/// How long the call of a tool may take by what is known of the tool, instead of what its upstream may.
+fn deadline_of(admitted: &Admitted) -> Option<Duration> {
+    admitted.judged()?.facts.as_ref()?.timeout
+}
+
+impl Permit {
+    /// What was permitted, in the client's words.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The same taken apart.
+    ///
+    /// # Errors
+    /// [`mcp::Fault::Syntax`] if it cannot be read again, after a filter has changed it.
+    pub fn parts(&self) -> Result<Parts<'_>, mcp::Fault> {
+        Parts::known(self.outline.as_deref(), &self.body)
+    }
+
+    /// Whether a filter changed the message.
+    pub fn is_changed(&self) -> bool {
+        self.changed.is_some()
+    }
+
+    /// The message as it may leave; `sent` is what its client sent.
+    pub fn message<'m>(&'m self, sent: &'m Message) -> &'m Message {
+        self.changed.as_deref().unwrap_or(sent)
+    }
+
+    /// How long all of it may take, where that is not as its upstream says.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.within
+    }
+
+    /// Opens a leg for a wording of it.
+    pub fn leg(&self, wording: Wording<'_>, upstream: Arc<Upstream>, pool: Arc<Pool>, use_of: Use) -> Leg {
+        let leg = Leg::of(wording, upstream, pool, use_of).within(self.within);
+        Leg { holds: self.holds.clone(), ..leg }
+    }
+}
+
+/// One HTTP request as an upstream gets it.
+pub struct Wording<'a> {
+    /// Where it comes from.
+    pub inbound: &'a Inbound<'a>,
+    /// Fields that the gateway says in the client's place.
+    pub own: &'a OwnFields,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// How a leg may be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Use {
+    /// It may be sent again after the upstream may have read it.
+    pub repeatable: bool,
+    /// Its answer has no end of its own.
+    pub endless: bool,
+}
+
+impl Leg {
+    fn of(wording: Wording<'_>, upstream: Arc<Upstream>, pool: Arc<Pool>, use_of: Use) -> Leg {
+        let Wording { inbound, own, body } = wording;
+        let mut head = Outgoing::buffer(body.len());
+        match pool.vouch(inbound.headers) {
+            None => write_worded_head(&mut head, inbound, own, &upstream, body.len()),
+            Some(vouched) => {
+                let own = [own, &[vouched]].concat();
+                write_worded_head(&mut head, inbound, &own, &upstream, body.len());
+            }
+        }
+        let request = Outgoing::new(head, body);
+        let total = if use_of.endless { None } else { upstream.timeouts.total };
+        let deadline = total.map(|total| Instant::now() + total);
+        let first_byte = upstream.timeouts.first_byte;
+        let bond = match upstream.credentials {
+            Credentials::Passthrough if binds_connection(inbound.headers) => Bond::Made,
+            Credentials::Passthrough => Bond::Possible,
+            _ => Bond::None,
+        };
+        let owner = inbound.owner;
+        let holds = Holds::default();
+        Leg { upstream, pool, request, bond, owner, use_of, holds, first_byte, deadline }
+    }
+
+    /// The same with a time of its own, head and all, if it has one.
+    fn within(self, timeout: Option<Duration>) -> Leg {
+        match timeout.filter(|_| !self.use_of.endless) {
+            Some(timeout) => Leg { first_byte: timeout, deadline: Some(Instant::now() + timeout), ..self },
+            None => self,
+        }
+    }
+
+    /// The upstream it leads to.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+}
+
+/// Sends a message and waits for the head of its answer.
+///
+/// A message of which no byte was accepted is sent once more; so is a repeatable one whose
+/// connection ended before a byte of the answer came.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn send(leg: Leg, resolver: Arc<Resolver>) -> Result<Exchange, Failure> {
+    let resolver = &resolver;
+    let first_byte = Instant::now() + leg.first_byte;
+    let until = leg.deadline.map_or(first_byte, |deadline| deadline.min(first_byte));
+    let sent = match attempt(&leg, resolver, until, false).await {
+        Err(Attempt::Unread(fault)) => {
+            tracing::debug!(upstream = &*leg.upstream.name, %fault, "sent again on a new connection");
+            attempt(&leg, resolver, until, true).await
+        }
+        Err(Attempt::Silent(fault)) if leg.use_of.repeatable => {
+            tracing::debug!(upstream = &*leg.upstream.name, %fault, "repeated on a new connection");
+            attempt(&leg, resolver, until, true).await
+        }
+        sent => sent,
+    };
+    sent.map_err(|attempt| {
+        let failure = Failure::from(attempt);
+        leg.pool.note_failure(&failure);
+        failure
+    })
+}
+
+/// How one attempt failed.
+enum Attempt {
+    Connect(CheckoutError),
+    /// No byte was accepted.
+    Unread(Fault),
+    /// The connection ended before a byte of the answer.
+    Silent(Fault),
+    Broken(Fault),
+    TimedOut(Duration),
+}
+
+async fn attempt(
+    leg: &Leg,
+    resolver: &Arc<Resolver>,
+    until: Instant,
+    fresh: bool,
+) -> Result<Exchange, Attempt> {
+    let wish = Wish { fresh, endless: leg.use_of.endless, owner: leg.owner };
+    let taken = patient_until(until, pin!(leg.pool.checkout(&leg.upstream, resolver, wish))).await;
+    let taken = taken.unwrap_or(Err(CheckoutError::Dial(DialError::TimedOut)));
+    let mut checkout = taken.map_err(|error| {
+        leg.pool.count_connect_failure(&error);
+        Attempt::Connect(error)
+    })?;
+    let broken = || Attempt::Broken(Fault::Broken(std::io::ErrorKind::NotConnected.into()));
+    let connection = checkout.connection().ok_or_else(broken)?;
+    let mut commit = CommitOnDrop { holds: &leg.holds, stands: true };
+    let exchanged = timeout_at(until, pin!(connection.exchange(&leg.request))).await;
+    commit.stands = !matches!(exchanged, Ok(Err(Fault::Unsent(_))));
+    drop(commit);
+    match exchanged {
+        Ok(Ok(head)) => {
+            if leg.bond.holds(head.status) {
+                checkout.keep_apart();
+            }
+            Ok(Exchange { head, checkout, deadline: leg.deadline })
+        }
+        Ok(Err(fault @ Fault::Unsent(_))) => Err(Attempt::Unread(fault)),
+        Ok(Err(fault @ Fault::Silent(_))) => Err(Attempt::Silent(fault)),
+        Ok(Err(fault)) => Err(Attempt::Broken(fault)),
+        Err(_) => {
+            connection.suspect();
+            Err(Attempt::TimedOut(leg.first_byte))
+        }
+    }
+}
+
+/// Lets the charges for a request stand once it is sent, also if nobody waits for its answer any more.
+struct CommitOnDrop<'a> {
+    holds: &'a Holds,
+    /// The upstream may have read some of it.
+    stands: bool,
+}
+
+impl Drop for CommitOnDrop<'_> {
+    fn drop(&mut self) {
+        if self.stands {
+            self.holds.commit();
+        }
+    }
+}
+
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Failure {
+        let cause = denial.detail.clone().into_owned();
+        let problem = problem_of(&denial);
+        Failure { cause, denial, pending: true, reach: Reach::Unknown, problem }
+    }
+}
+
+/// What a refusal says of the server: of one that a client's own credentials did not open, nothing.
+fn problem_of(denial: &Denial) -> Option<&'static str> {
+    denial.reason.as_str().strip_prefix("upstream_").filter(|_| denial.challenge.is_none())
+}
+
+impl From<Attempt> for Failure {
+    fn from(attempt: Attempt) -> Failure {
+        let unavailable = |detail: &'static str| Denial::new(Reason::UpstreamUnavailable, detail);
+        let reach = match &attempt {
+            Attempt::Connect(CheckoutError::Exhausted | CheckoutError::Dial(DialError::NoDescriptor)) => {
+                Reach::Unknown
+            }
+            Attempt::Connect(_) | Attempt::Unread(_) => Reach::Unreached,
+            Attempt::Silent(_) | Attempt::Broken(_) | Attempt::TimedOut(_) => Reach::Failing,
+        };
+        let dialled = match &attempt {
+            // It is the gateway that has no room.
+            Attempt::Connect(CheckoutError::Exhausted | CheckoutError::Dial(DialError::NoDescriptor)) => {
+                Some(None)
+            }
+            Attempt::Connect(error) => Some(Some(error.cause().as_str())),
+            _ => None,
+        };
+        let (denial, cause, pending) = match attempt {
+            Attempt::Connect(CheckoutError::Exhausted) => {
+                (unavailable("the server is busy: try again"), CheckoutError::Exhausted.to_string(), false)
+            }
+            Attempt::Connect(CheckoutError::Dial(error @ DialError::Tls(TlsFault::Untrusted(_)))) => {
+                let detail = "the server did not prove who it is";
+                (Denial::new(Reason::UpstreamUntrusted, detail), error.to_string(), false)
+            }
+            Attempt::Connect(error) => {
+                (unavailable("the server cannot be reached"), error.to_string(), false)
+            }
+            Attempt::Unread(fault) => {
+                (unavailable("the server does not take requests"), fault.to_string(), false)
+            }
+            Attempt::Silent(fault) => {
+                (unavailable("the server broke off without an answer"), fault.to_string(), false)
+            }
+            Attempt::Broken(Fault::Malformed(why)) => {
+                let denial = Denial::new(Reason::UpstreamMalformed, "the server's answer is not valid HTTP");
+                (denial, why.0.to_owned(), false)
+            }
+            Attempt::Broken(fault) => {
+                (unavailable("the server broke off within its answer"), fault.to_string(), false)
+            }
+            Attempt::TimedOut(after) => {
+                let denial = Denial::new(Reason::UpstreamTimeout, "the server did not answer in time");
+                (denial, format!("no answer within {after:?}"), true)
+            }
+        };
+        let problem = dialled.unwrap_or_else(|| problem_of(&denial));
+        Failure { denial, cause, pending, reach, problem }
+    }
+}

@@ -1,0 +1,494 @@
+//! Which headers cross the gateway, in either direction.
+//!
+//! What belongs to one hop stays on it (RFC 9110 §7.6.1); what says who the client is, is said once
+//! and by us; credentials go where the configuration sends them and nowhere else.
+
+mod caller;
+mod claims;
+mod upward;
+
+pub use caller::{stamp, told};
+pub use claims::strip;
+
+use crate::backend::forward::Inbound;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CONNECTION, CONTENT_LENGTH,
+    COOKIE, HOST, InvalidHeaderValue, ORIGIN, SET_COOKIE, TRANSFER_ENCODING, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use pingora_http::ResponseHeader;
+use portunus_config::{Credentials, HostPolicy, Upstream};
+use std::io::Write;
+use std::net::IpAddr;
+
+pub use upward::{Lately, Upward, unchanged};
+
+/// The session of a legacy client.
+pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const PORTUNUS_REQUEST_ID: HeaderName = HeaderName::from_static("portunus-request-id");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// A field of an answer that the gateway makes.
+pub type Field<'a> = (HeaderName, &'a [u8]);
+
+/// Fields of a request that the gateway writes in the client's place.
+pub type OwnFields = [(HeaderName, HeaderValue)];
+
+/// Writes the head of the request to an upstream.
+pub fn write_request_head(out: &mut Vec<u8>, inbound: &Inbound<'_>, upstream: &Upstream, body_bytes: usize) {
+    write_worded_head(out, inbound, &[], upstream, body_bytes);
+}
+
+/// As [`write_request_head`]; `own` fields stand for whatever the client says under their names.
+pub fn write_worded_head(
+    out: &mut Vec<u8>,
+    inbound: &Inbound<'_>,
+    own: &OwnFields,
+    upstream: &Upstream,
+    body_bytes: usize,
+) {
+    let url = &upstream.url;
+    out.extend_from_slice(inbound.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(url.path.as_bytes());
+    // Beside one of the document's, a client's would add to it: many servers take the last of two equal names.
+    if let Some(query) = inbound.query.filter(|_| !url.path.contains('?')) {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let keeps_host = upstream.host == HostPolicy::Preserve;
+    let kept_host = keeps_host.then(|| inbound.headers.get(HOST)).flatten();
+    put(out, "host", kept_host.map_or(url.authority.as_bytes(), HeaderValue::as_bytes));
+    let hop = hop_tokens(inbound.headers);
+    for (name, value) in inbound.headers {
+        let said_anew = own.iter().any(|(own, _)| own == name);
+        if goes_up(name, upstream, &hop) && !said_anew && (inbound.trace.joined || name != "tracestate") {
+            put(out, name.as_str(), value.as_bytes());
+        }
+    }
+    for (name, value) in own {
+        put(out, name.as_str(), value.as_bytes());
+    }
+    put(out, "accept-encoding", b"identity");
+    put_forwarded(out, inbound);
+    let replaced = |name: &str| upstream.headers.set.iter().any(|(set, _)| set.as_str() == name);
+    for (name, value) in [("x-request-id", &**inbound.request_id), ("traceparent", &inbound.trace.parent)] {
+        if !replaced(name) {
+            put(out, name, value.as_bytes());
+        }
+    }
+    for (name, value) in &upstream.headers.set {
+        put(out, name.as_str(), value.as_bytes());
+    }
+    if let Credentials::Header { name, value } = &upstream.credentials {
+        put(out, name.as_str(), value.expose().as_bytes());
+    }
+    if inbound.method == Method::POST {
+        out.extend_from_slice(b"content-length: ");
+        put_decimal(out, body_bytes);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Values come from parsed headers, a checked configuration or our own text: none holds CR or LF.
+pub(crate) fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Fields of the hop to us, and those that we write ourselves.
+fn is_replaced(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "content-length"
+            | "expect"
+            | "accept-encoding"
+            | "forwarded"
+            | "x-request-id"
+            | "traceparent"
+    )
+}
+
+/// Whether what a client shows may vouch for the connection that carries it and not for the request
+/// alone, as `Negotiate` does (RFC 4559 §6) and any scheme might that is not known here.
+pub fn binds_connection(headers: &HeaderMap) -> bool {
+    const OF_THE_REQUEST: [&str; 4] = ["Bearer", "Basic", "DPoP", "Digest"];
+    let is_of_the_request = |value: &HeaderValue| {
+        let scheme = value.to_str().ok().and_then(|text| text.split(' ').next());
+        scheme.is_some_and(|scheme| OF_THE_REQUEST.iter().any(|known| known.eq_ignore_ascii_case(scheme)))
+    };
+    !headers.get_all(AUTHORIZATION).iter().all(is_of_the_request)
+}
+
+fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
+    let credential = *name == AUTHORIZATION || *name == COOKIE;
+    if credential && !matches!(upstream.credentials, Credentials::Passthrough) {
+        return false;
+    }
+    let text = name.as_str();
+    // `Origin` was checked here against our hosts; next to another Host it would only mislead.
+    let origin = *name == ORIGIN && upstream.host != HostPolicy::Preserve;
+    let sets = upstream.headers.set.iter().any(|(set, _)| set == name)
+        || matches!(&upstream.credentials, Credentials::Header { name: set, .. } if set == name);
+    !(is_replaced(text)
+        || origin
+        || claims::claims_route(text)
+        || sets
+        || is_hop(text)
+        || hop.contains(name)
+        || upstream.headers.remove.contains(name)
+        || caller::is_kept_from(name, &upstream.caller)
+        || caller::is_assertion(name, &upstream.caller))
+}
+
+/// One clean `Forwarded` element (RFC 7239).
+fn put_forwarded(out: &mut Vec<u8>, inbound: &Inbound<'_>) {
+    let said = |name: HeaderName| {
+        if !inbound.behind_proxy {
+            return None;
+        }
+        // Twice means that one of them is the client's own.
+        let mut values = inbound.headers.get_all(name).iter();
+        let value = values.next().filter(|_| values.next().is_none())?;
+        value.to_str().ok().filter(|text| !text.contains(['"', '\\', ';', ',']))
+    };
+    let own = if inbound.secure { "https" } else { "http" };
+    let proto = said(X_FORWARDED_PROTO).filter(|proto| matches!(*proto, "http" | "https")).unwrap_or(own);
+    let own_host = inbound.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = said(X_FORWARDED_HOST).or(own_host).filter(|host| !host.contains(['"', '\\']));
+    out.extend_from_slice(b"forwarded: for=");
+    put_node(out, inbound.client);
+    if let Some(host) = host {
+        out.extend_from_slice(b";host=\"");
+        out.extend_from_slice(host.as_bytes());
+        out.push(b'"');
+    }
+    out.extend_from_slice(b";proto=");
+    out.extend_from_slice(proto.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// An address as RFC 7239 §6 writes it.
+fn put_node(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            for (index, part) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                put_decimal(out, usize::from(part));
+            }
+        }
+        // Writing to memory cannot fail.
+        IpAddr::V6(address) => drop(write!(out, "\"[{address}]\"")),
+    }
+}
+
+/// Spelt by hand: what formats anything costs ten times as much, and a call has six numbers.
+pub(crate) fn put_decimal(out: &mut Vec<u8>, number: usize) {
+    if number >= 10 {
+        put_decimal(out, number / 10);
+    }
+    out.push(b"0123456789"[number % 10]);
+}
+
+/// What the gateway adds to every answer of one request.
+#[derive(Debug)]
+pub struct Stamp<'a> {
+    /// The id that is logged and answered.
+    pub request_id: &'a str,
+    /// The origin that may read the answer, if the request named a listed one.
+    pub origin: Option<&'a HeaderValue>,
+}
+
+/// True if an answer is stamped as that to a request of this id.
+pub fn is_stamped(answer: &HeaderMap, request_id: &str) -> bool {
+    answer.get(PORTUNUS_REQUEST_ID).is_some_and(|id| id.as_bytes() == request_id.as_bytes())
+}
+
+impl Stamp<'_> {
+    /// Adds the gateway's own headers to an answer of its own.
+    ///
+    /// # Errors
+    /// If the id is no header value; ours always is.
+    pub fn put(&self, head: &mut ResponseHeader) -> pingora_core::Result<()> {
+        for (name, value) in self.fields() {
+            head.append_header(name, value)?;
+        }
+        Ok(())
+    }
+
+    /// The gateway's own headers, which an answer has from nobody else.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        let id = (PORTUNUS_REQUEST_ID, self.request_id.as_bytes());
+        std::iter::once(id).chain(self.for_origin().into_iter().flatten())
+    }
+
+    /// What lets a page of a listed origin read the answer (Fetch standard §3.2).
+    fn for_origin(&self) -> Option<[Field<'_>; 3]> {
+        let exposed = b"Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After, Portunus-Request-Id, Portunus-Outcome";
+        Some([
+            (ACCESS_CONTROL_ALLOW_ORIGIN, self.origin?.as_bytes()),
+            (ACCESS_CONTROL_EXPOSE_HEADERS, exposed),
+            (VARY, b"Origin"),
+        ])
+    }
+}
+
+/// The head of the answer to the client, made of the upstream's fields, with a body of `length`, or else in chunks where
+/// the client knows them.
+///
+/// # Errors
+/// If the id of the request is no header value; ours always is.
+pub fn response_head(
+    status: StatusCode,
+    mut headers: HeaderMap,
+    (length, chunks): (Option<u64>, bool),
+    upstream: &Upstream,
+    stamp: &Stamp<'_>,
+) -> Result<ResponseHeader, InvalidHeaderValue> {
+    match length {
+        // RFC 9110 §8.6: a 204 has no length.
+        Some(0) if status == StatusCode::NO_CONTENT => drop(headers.remove(CONTENT_LENGTH)),
+        Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        None => drop(headers.remove(CONTENT_LENGTH)),
+    }
+    let hop = hop_tokens(&headers);
+    let stays = |name: &&HeaderName| !goes_down(name, upstream, &hop);
+    let stay: Vec<HeaderName> = headers.keys().filter(stays).cloned().collect();
+    for name in stay {
+        headers.remove(name);
+    }
+    for (name, value) in stamp.fields() {
+        headers.append(name, HeaderValue::from_bytes(value)?);
+    }
+    if length.is_none() && chunks {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    Ok(head(status, headers))
+}
+
+/// The head of an answer with these fields.
+pub fn head(status: StatusCode, headers: HeaderMap) -> ResponseHeader {
+    let (mut parts, ()) = Response::new(()).into_parts();
+    (parts.status, parts.headers) = (status, headers);
+    parts.into()
+}
+
+fn goes_down(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
+    let text = name.as_str();
+    let ours = text.starts_with("access-control-") || text.starts_with("portunus-");
+    let cookie = *name == SET_COOKIE && !matches!(upstream.credentials, Credentials::Passthrough);
+    !(ours || cookie || is_hop(text) || hop.contains(name))
+}
+
+/// What belongs to one hop (RFC 9110 §7.6.1).
+pub(crate) fn is_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+    )
+}
+
+/// A value of its own, to keep: one of a request shares the memory that all of the request was read to.
+pub(crate) fn detached(value: &HeaderValue) -> HeaderValue {
+    let mut own = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+    own.set_sensitive(value.is_sensitive());
+    own
+}
+
+/// Names that `Connection` declares to belong to the hop.
+pub(crate) fn hop_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        // Naming one of these here would strip what the protocol needs, or who we say that calls.
+        .filter(|name| {
+            !name.as_str().starts_with("mcp-")
+                && !caller::is_ours(name.as_str())
+                && !matches!(name.as_str(), "content-type" | "accept" | "authorization")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portunus_config::{Snapshot, load_text};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    struct Variables;
+
+    impl portunus_config::Environment for Variables {
+        fn variable(&self, name: &str) -> Option<String> {
+            (name == "TOKEN").then(|| "s3cret".to_owned())
+        }
+        fn file(&self, path: &Path) -> std::io::Result<String> {
+            std::fs::read_to_string(path)
+        }
+    }
+
+    fn upstream(more: &str) -> Arc<Upstream> {
+        let text = format!(
+            "version: 1\nlisten: 127.0.0.1:0\nupstreams:\n  up: {{ url: \"http://127.0.0.1:9/base\"{more} }}\nservers:\n  /mcp: up\n"
+        );
+        let loaded = load_text(&text, Path::new("gateway.yaml"), &Variables).unwrap();
+        let Snapshot { upstreams, .. } = loaded.snapshot;
+        Arc::clone(&upstreams[0])
+    }
+
+    fn written(upstream: &Upstream, fields: &[(&'static str, &'static str)], behind_proxy: bool) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        let inbound = Inbound {
+            method: &Method::POST,
+            headers: &headers,
+            query: Some("a=1"),
+            client: "198.51.100.7".parse().unwrap(),
+            owner: Default::default(),
+            secure: false,
+            behind_proxy,
+            request_id: &"r-1".into(),
+            trace: &crate::request_ids::Trace { parent: "00-a-b-00".into(), joined: false },
+        };
+        let mut out = Vec::new();
+        write_request_head(&mut out, &inbound, upstream, 5);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_request_keeps_what_is_end_to_end_and_nothing_else() {
+        let fields = [
+            ("host", "gw.example"),
+            ("mcp-session-id", "s-1"),
+            ("accept", "application/json, text/event-stream"),
+            ("connection", "keep-alive, x-hop, mcp-session-id"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
+            ("authorization", "Bearer client"),
+            ("cookie", "c=1"),
+            ("origin", "http://gw.example"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+            ("tracestate", "a=b"),
+            ("content-length", "999"),
+            ("accept-encoding", "gzip"),
+        ];
+        let expected = "POST /base?a=1 HTTP/1.1\r\nhost: 127.0.0.1:9\r\nmcp-session-id: s-1\r\n\
+            accept: application/json, text/event-stream\r\naccept-encoding: identity\r\n\
+            forwarded: for=198.51.100.7;host=\"gw.example\";proto=http\r\nx-request-id: r-1\r\n\
+            traceparent: 00-a-b-00\r\ncontent-length: 5\r\n\r\n";
+        assert_eq!(written(&upstream(""), &fields, false), expected);
+    }
+
+    #[test]
+    fn credentials_go_where_the_configuration_sends_them() {
+        let shown = [("host", "gw"), ("authorization", "Bearer client")];
+        let cases = [
+            ("none", "", None),
+            ("reference", ", credentials: { bearer: \"env:TOKEN\" }", Some("authorization: Bearer s3cret")),
+            ("passthrough", ", credentials: passthrough", Some("authorization: Bearer client")),
+        ];
+        for (name, more, expected) in cases {
+            let head = written(&upstream(more), &shown, false);
+            let line = head.lines().find(|line| line.starts_with("authorization"));
+            assert_eq!(line, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_is_told_of_callers_what_its_document_names() {
+        let stamped = [
+            ("host", "gw"),
+            ("connection", "x-portunus-subject, x-portunus-roles"),
+            ("x-portunus-subject", "anna"),
+            ("x-portunus-roles", "a,b"),
+        ];
+        let cases = [
+            ("", vec![]),
+            (", caller: { headers: roles }", vec!["x-portunus-roles: a,b"]),
+            (", caller: headers", vec!["x-portunus-subject: anna", "x-portunus-roles: a,b"]),
+        ];
+        for (more, expected) in cases {
+            let head = written(&upstream(more), &stamped, false);
+            let told: Vec<&str> = head.lines().filter(|line| line.starts_with("x-portunus-")).collect();
+            assert_eq!(told, expected, "{more}");
+        }
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_is_kept_in_one_clean_element() {
+        let fields =
+            [("host", "gw"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "mcp.example.com")];
+        let trusted = written(&upstream(""), &fields, true);
+        assert!(
+            trusted.contains("forwarded: for=198.51.100.7;host=\"mcp.example.com\";proto=https\r\n"),
+            "{trusted}"
+        );
+        let stranger = written(&upstream(""), &fields, false);
+        assert!(stranger.contains("host=\"gw\";proto=http\r\n"), "{stranger}");
+    }
+
+    #[test]
+    fn preserved_hosts_keep_their_origin() {
+        let fields = [("host", "gw.example"), ("origin", "http://gw.example")];
+        let head = written(&upstream(", host: preserve"), &fields, false);
+        assert!(
+            head.contains("\r\nhost: gw.example\r\n") && head.contains("\r\norigin: http://gw.example\r\n"),
+            "{head}"
+        );
+    }
+
+    #[test]
+    fn an_answer_loses_what_belongs_to_the_hop_or_to_us() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("content-type", "text/event-stream"),
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+            ("access-control-allow-origin", "*"),
+            ("portunus-outcome", "forged"),
+            ("portunus-request-id", "forged"),
+            ("set-cookie", "a=1"),
+            ("mcp-session-id", "s-1"),
+        ] {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        let stamp = Stamp { request_id: "r-1", origin: None };
+        let head = response_head(StatusCode::OK, headers, (None, false), &upstream(""), &stamp).unwrap();
+        let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-type", "mcp-session-id", "portunus-request-id"]);
+        assert_eq!(head.headers["portunus-request-id"], "r-1", "not the upstream's");
+    }
+
+    #[test]
+    fn numbers_are_spelt_as_they_are_counted() {
+        for number in [0, 7, 9, 10, 99, 100, 65_535, usize::MAX] {
+            let mut out = Vec::new();
+            put_decimal(&mut out, number);
+            assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! A talk with a modern upstream: one POST a round (2026-07-28 patterns/mrtr).
+
+use super::course::{Budget, Course};
+use super::server_message::{ServerMessage, Unread};
+use super::voice::{self, Fields};
+use super::{Answer, Common, Heard, Order, Outcome, Reply, Retry, Rounds, unanswerable, unreadable};
+use crate::backend::forward::{Failure, Use, Wording, malformed};
+use crate::backend::upstreams::answer_class::is_about_message;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method};
+use portunus_filters::mcp::bridge::{self, ParamHeader, Parts, Put};
+use portunus_filters::mcp::rewrite::string;
+use portunus_filters::mcp::{Id, Remarks, Revision, Shape};
+use portunus_filters::{Era, Kind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Sleep, sleep};
+
+/// Longest result that says it is more than what was asked for: it may hold an image to look at.
+pub(crate) const MAX_ASKING_BYTES: usize = 4 << 20;
+/// Rounds of one request.
+const MAX_ROUNDS: u32 = 8;
+/// The first wait and the longest before an upstream that only wants to be asked again is.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+const VERSION: Revision = Revision::V2026_07_28;
+
+/// What only a modern upstream is told.
+#[derive(Clone)]
+pub(super) struct Speech {
+    params: Arc<[ParamHeader]>,
+    retry: Option<Retry>,
+    /// `Mcp-Param-*` of a modern client.
+    sent: Fields,
+}
+
+impl Speech {
+    pub(super) fn of(order: &mut Order<'_>) -> Speech {
+        Speech {
+            params: Arc::clone(&order.params),
+            retry: order.retry.clone(),
+            sent: std::mem::take(&mut order.mirrored),
+        }
+    }
+
+    /// Whether the client said more of its arguments than their schema asks for.
+    pub(super) fn mirrors(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
+    /// Arguments that headers mirror.
+    pub(super) fn params(&self) -> Arc<[ParamHeader]> {
+        Arc::clone(&self.params)
+    }
+
+    /// The same by another schema.
+    pub(super) fn with(self, params: Arc<[ParamHeader]>) -> Speech {
+        Speech { params, ..self }
+    }
+}
+
+pub(super) struct Modern {
+    course: Course,
+    budget: Budget,
+    /// Fields of every round.
+    fields: Fields,
+    /// The id of the round under way, as JSON text; `None` if it is the client's.
+    own_id: Option<String>,
+    rounds: u32,
+    round: Option<Round>,
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Where a client's error answer ended the request.
+    last: Option<Outcome<Bytes>>,
+}
+
+/// Questions that are out.
+struct Round {
+    state: Option<String>,
+    open: Vec<Arc<str>>,
+    replies: Vec<(Arc<str>, String)>,
+}
+
+impl Modern {
+    /// Begins a request, which `parts` are of.
+    pub(super) fn open((common, parts): (&Common, &Parts<'_>), speech: &Speech) -> Result<Modern, Failure> {
+        let mut modern = Modern {
+            course: Course::Idle,
+            budget: Budget::of(&common.place, common.permit.deadline()),
+            fields: fields(common, parts, speech)?,
+            own_id: None,
+            rounds: 0,
+            round: None,
+            pause: None,
+            last: None,
+        };
+        modern.send(common, parts, speech.retry.as_ref())?;
+        Ok(modern)
+    }
+
+    /// Whether nothing was asked on the way, so that the request can be said once more.
+    pub(super) fn is_in_first_round(&self) -> bool {
+        self.rounds == 0
+    }
+
+    fn send(&mut self, common: &Common, parts: &Parts<'_>, retry: Option<&Retry>) -> Result<(), Failure> {
+        let body = match common.passes() {
+            true => self.passed(common, parts, retry),
+            false => self.worded(common, parts, retry),
+        }?;
+        let place = &common.place;
+        let inbound = common.voice.inbound(&Method::POST);
+        let wording = Wording { inbound: &inbound, own: &self.fields, body };
+        let use_of = Use { repeatable: common.is_repeatable(), endless: false };
+        let leg = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
+        self.course = Course::begin(leg, &common.backend.resolver, Kind::Request);
+        Ok(())
+    }
+
+    /// The request as its client wrote it, as far as that can stay.
+    fn passed(
+        &mut self,
+        common: &Common,
+        parts: &Parts<'_>,
+        retry: Option<&Retry>,
+    ) -> Result<Bytes, Failure> {
+        self.own_id = None;
+        let changed = bridge::passed_request(parts, common.target.as_deref(), VERSION, retry);
+        Ok(changed.map_err(unreadable)?.map_or_else(|| common.permit.body().clone(), Bytes::from))
+    }
+
+    /// The request in the words of a modern client, under a number of our own.
+    fn worded(
+        &mut self,
+        common: &Common,
+        parts: &Parts<'_>,
+        retry: Option<&Retry>,
+    ) -> Result<Bytes, Failure> {
+        let id = self.own_id.insert(common.backend.number().to_string()).as_str();
+        let put = Put {
+            id,
+            progress_token: common.token.is_some().then_some(id),
+            target: common.target.as_deref(),
+        };
+        let body = bridge::modern_request(parts, &put, &common.place.profile, VERSION, retry);
+        Ok(body.map_err(unreadable)?.into())
+    }
+
+    /// The id of the round under way, by its meaning.
+    fn id<'t>(&'t self, common: &'t Common) -> &'t str {
+        self.own_id.as_deref().unwrap_or_else(|| common.id.as_ref().map_or("", Id::meaning))
+    }
+
+    pub(super) async fn next(&mut self, common: &Common) -> Heard {
+        loop {
+            if let Some(outcome) = self.last.take() {
+                return Heard::Done(Answer::own(outcome));
+            }
+            if let Some(pause) = &mut self.pause {
+                pause.as_mut().await;
+                self.pause = None;
+                if let Err(failure) = self.go_on(common) {
+                    return Heard::Failed(failure);
+                }
+            }
+            if self.round.is_some() {
+                // Nothing comes before the answers have gone.
+                return std::future::pending().await;
+            }
+            let heard = match self.course.next(&common.place.upstream, self.budget.patience()).await {
+                Ok(Some(message)) => self.take(common, &message),
+                Ok(None) => Err(self.ended(common)),
+                Err(failure) => Err(failure),
+            };
+            match heard {
+                Ok(Some(heard)) => return heard,
+                Ok(None) => {}
+                Err(failure) => return Heard::Failed(failure),
+            }
+        }
+    }
+
+    /// What a message of the upstream means.
+    fn take(&mut self, common: &Common, message: &ServerMessage) -> Result<Option<Heard>, Failure> {
+        let refused = self.course.refusal().is_some();
+        let content = match &message.content {
+            Ok(content) => content,
+            Err(_) if refused => return Ok(None),
+            Err(unread) => return Err(malformed(unread.detail())),
+        };
+        match content.shape {
+            Shape::Notification => {
+                let text = message.text();
+                if let Some(method) = &content.method {
+                    common.backend.overheard(&common.place.upstream, method, text);
+                }
+                // For those who asked for the resource, and not for its caller.
+                let is_update =
+                    content.method.as_ref().is_some_and(|method| method.is(bridge::RESOURCE_UPDATED));
+                Ok((!is_update).then(|| Heard::note(message, self.id(common))))
+            }
+            // It would ask by `input_required`.
+            Shape::Request => Err(malformed("the server sent a request, which this revision does not have")),
+            Shape::Result | Shape::Error => {
+                let Some(outcome) = content.answer(self.id(common), refused) else {
+                    return if refused { Ok(None) } else { Err(no_message()) };
+                };
+                self.note_era(common, &outcome);
+                self.course.finish();
+                if let Some(asking) = Modern::asking(common, &outcome, content.remarks)? {
+                    return self.asked(common, asking);
+                }
+                let answer = Answer::of(message, Era::Modern, outcome, None, common.passes());
+                Ok(Some(Heard::Done(answer)))
+            }
+        }
+    }
+
+    /// The text of a result that asks for input, if the gateway puts the questions to the client; `None` for a result that
+    /// passes as it is, and for an error.
+    ///
+    /// # Errors
+    /// [`Failure`] if it may ask, and is too long to be read for that.
+    fn asking<'o>(
+        common: &Common,
+        outcome: &'o Outcome<Bytes>,
+        remarks: Option<Remarks>,
+    ) -> Result<Option<&'o Bytes>, Failure> {
+        let Outcome::Result(result) = outcome else { return Ok(None) };
+        let may_ask = remarks.is_none_or(|remarks| remarks.unusual);
+        if common.rounds == Rounds::Through || !may_ask {
+            return Ok(None);
+        }
+        if result.len() > MAX_ASKING_BYTES {
+            return Err(malformed("the server asks for input at too great a length"));
+        }
+        Ok(Some(result).filter(|result| bridge::asks(result)))
+    }
+
+    /// The questions of such a result.
+    fn asked(&mut self, common: &Common, result: &Bytes) -> Result<Option<Heard>, Failure> {
+        let text = std::str::from_utf8(result).map_err(|_| no_message())?;
+        let asked = bridge::questions_of(text);
+        let (questions, state) = asked.map_err(|fault| Failure {
+            cause: fault.to_string(),
+            ..malformed("the server asks for something that this revision does not have")
+        })?;
+        self.rounds += 1;
+        if self.rounds > MAX_ROUNDS {
+            return Err(malformed("the server asks for too many rounds"));
+        }
+        if let Some(detail) = unanswerable(common, &questions) {
+            return Ok(Some(Heard::Done(Answer::own(common.unanswered(detail)))));
+        }
+        let open = questions.iter().map(|question| Arc::clone(&question.key)).collect();
+        self.round = Some(Round { state, open, replies: Vec::new() });
+        if questions.is_empty() {
+            let wait = BACK_OFF.0 * 2u32.saturating_pow(self.rounds.saturating_sub(1));
+            self.pause = Some(Box::pin(sleep(wait.min(BACK_OFF.1))));
+            return Ok(None);
+        }
+        self.budget.pause();
+        Ok(Some(Heard::Ask(questions)))
+    }
+
+    pub(super) fn reply(&mut self, common: &Common, replies: Vec<(Arc<str>, Reply)>) -> Result<(), Failure> {
+        let Some(round) = &mut self.round else { return Ok(()) };
+        for (key, reply) in replies {
+            let Some(at) = round.open.iter().position(|open| *open == key) else { continue };
+            match reply {
+                Reply::Result(result) => {
+                    round.open.swap_remove(at);
+                    round.replies.push((key, result));
+                }
+                // `inputResponses` has no place for an error.
+                Reply::Error(_) => {
+                    self.round = None;
+                    self.last = Some(common.unanswered("the client did not answer what the server asked"));
+                    return Ok(());
+                }
+            }
+        }
+        if round.open.is_empty() { self.go_on(common) } else { Ok(()) }
+    }
+
+    /// Begins the next round with what was answered.
+    fn go_on(&mut self, common: &Common) -> Result<(), Failure> {
+        let Some(round) = self.round.take() else { return Ok(()) };
+        self.budget.resume();
+        let responses = (!round.replies.is_empty()).then(|| {
+            let members: Vec<String> =
+                round.replies.iter().map(|(key, json)| format!("{}:{json}", string(key))).collect();
+            format!("{{{}}}", members.join(","))
+        });
+        let retry = Retry { input_responses: responses, request_state: round.state };
+        self.send(common, &common.parts()?, Some(&retry))
+    }
+
+    /// The answer ended without being one.
+    fn ended(&self, common: &Common) -> Failure {
+        let Some(status) = self.course.refusal() else { return Failure::unanswered() };
+        if is_about_message(status) {
+            common.backend.contradicted(&common.place, Era::Modern);
+        }
+        Failure {
+            cause: format!("HTTP {} without a JSON-RPC message", status.as_u16()),
+            ..malformed("the server refused the request without an answer")
+        }
+    }
+
+    /// A refusal in words that no modern server uses.
+    fn note_era(&self, common: &Common, outcome: &Outcome<Bytes>) {
+        if let Outcome::Error { code, .. } = outcome
+            && self.course.refusal().is_some_and(is_about_message)
+            && !crate::backend::gateway_requests::is_modern_code(*code)
+        {
+            common.backend.contradicted(&common.place, Era::Modern);
+        }
+    }
+}
+
+fn no_message() -> Failure {
+    malformed(Unread::NoMessage.detail())
+}
+
+/// Fields of a POST: what it mirrors of its body, and what a modern client says of arguments that no
+/// schema here knows.
+fn fields(common: &Common, parts: &Parts<'_>, speech: &Speech) -> Result<Fields, Failure> {
+    let mut fields = voice::posted();
+    let target = common.target.as_deref().or(common.aimed_at.as_deref());
+    voice::mirror(&mut fields, VERSION, common.method.to_name(), target.map(bridge::mcp_name));
+    if !speech.params.is_empty() {
+        for (name, value) in bridge::param_headers(parts.params(), &speech.params)? {
+            let name = HeaderName::from_bytes(name.as_bytes());
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&value)) {
+                fields.push((name, value));
+            }
+        }
+    }
+    for (name, value) in &speech.sent {
+        if fields.iter().all(|(own, _)| own != name) {
+            fields.push((name.clone(), value.clone()));
+        }
+    }
+    Ok(fields)
+}

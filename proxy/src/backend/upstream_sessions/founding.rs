@@ -1,0 +1,89 @@
+//! Founding a legacy session: `initialize`, then `notifications/initialized`.
+
+use super::{Leg, Origin, Terms, relay, stream};
+use crate::backend::Backend;
+use crate::backend::forward::{Failure, malformed};
+use crate::backend::gateway_requests::{self, Addressed, Errand, Said};
+use crate::backend::headers::MCP_SESSION_ID;
+use crate::backend::upstream_call::voice;
+use crate::backend::upstream_call::{Facts, Outcome, Place};
+use crate::backend::upstreams::answer_class::is_about_message;
+use portunus_config::Transport;
+use portunus_filters::mcp::Revision;
+use std::sync::Arc;
+
+/// Why there is no session.
+pub(crate) enum Refused {
+    /// The upstream does not speak a legacy revision.
+    NotLegacy(Failure),
+    /// It may, but not now or not with us.
+    Failed(Failure),
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Refused {
+        Refused::Failed(failure)
+    }
+}
+
+/// Founds a session and opens its stream.
+pub(crate) async fn request(
+    backend: &Arc<Backend>,
+    place: &Place,
+    origin: Origin,
+    version: Revision,
+) -> Result<Arc<Leg>, Refused> {
+    if place.upstream.transport == Transport::HttpSse {
+        return relay::request(backend, place, origin, version).await;
+    }
+    let errand = Errand::Initialize { version };
+    let said =
+        gateway_requests::exchange(backend, place, &errand, Addressed { fields: voice::posted(), leg: None })
+            .await?;
+    let (facts, agreed) = read(&said)?;
+    let id = said.headers.get(MCP_SESSION_ID).cloned();
+    let terms = Terms { facts: Arc::new(facts), version: agreed, id };
+    let leg = Arc::new(Leg::new(&backend.legs, place.clone(), origin, terms));
+    if let Err(failure) = gateway_requests::on_leg(backend, &leg, Errand::Initialized).await {
+        leg.end(backend);
+        return Err(failure.into());
+    }
+    stream::open(backend, &leg);
+    Ok(leg)
+}
+
+/// What the server said of itself, and the revision that it wants.
+pub(super) fn read(said: &Said) -> Result<(Facts, Revision), Refused> {
+    let result = match &said.outcome {
+        Some(Outcome::Result(result)) => result,
+        Some(Outcome::Error { code, .. }) => {
+            let cause = format!("`initialize` was answered by error {code} (HTTP {})", said.status.as_u16());
+            let failure = Failure { cause, ..malformed("the server does not begin a session") };
+            let evidence = is_era_evidence(*code) || is_about_message(said.status);
+            return Err(if evidence { Refused::NotLegacy(failure) } else { failure.into() });
+        }
+        None => {
+            let cause = format!("`initialize` was answered by HTTP {}", said.status.as_u16());
+            let failure = Failure { cause, ..malformed("the server does not begin a session") };
+            return Err(if is_about_message(said.status) {
+                Refused::NotLegacy(failure)
+            } else {
+                failure.into()
+            });
+        }
+    };
+    let text = std::str::from_utf8(result).map_err(|_| malformed("the server's answer is not UTF-8"))?;
+    let facts = Facts::of_initialize(text).map_err(|fault| Failure {
+        cause: fault.to_string(),
+        ..malformed("the server's answer to `initialize` is none")
+    })?;
+    match facts.version {
+        version if Revision::LEGACY.contains(&version) => Ok((facts, version)),
+        _ => Err(Refused::NotLegacy(malformed("the server wants a revision that has no sessions"))),
+    }
+}
+
+/// Error codes by which a modern server answers `initialize` (2026-07-28 versioning; JSON-RPC 2.0 §5.1).
+fn is_era_evidence(code: i64) -> bool {
+    matches!(code, -32022..=-32020 | -32601)
+}

@@ -1,0 +1,114 @@
+//! What legacy upstreams say outside of any call.
+
+use super::Leg;
+use crate::backend::upstream_call::{CallerKey, Question};
+use crate::shares::Share;
+use bytes::Bytes;
+use portunus_config::{ServerId, Upstream, UpstreamKey};
+use portunus_filters::mcp::{Id, Method};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// Messages that wait for the one who hears them.
+const MAX_WAITING: usize = 4096;
+
+/// Something that came on the stream of a leg.
+#[derive(Clone)]
+pub struct Heard {
+    /// Who said it.
+    pub upstream: Arc<Upstream>,
+    /// The virtual server whose client the leg is for.
+    pub server: ServerId,
+    /// The authorization context that the leg is for.
+    pub caller: CallerKey,
+    /// The leg that it came on.
+    pub leg: Arc<Leg>,
+    /// What was said.
+    pub what: What,
+    /// Its part of what may wait.
+    pub share: Option<Arc<Share<UpstreamKey>>>,
+}
+
+impl Heard {
+    /// Bytes of what the server said.
+    pub fn bytes(&self) -> usize {
+        match &self.what {
+            What::Notice { message, .. } => message.len(),
+            What::Question { question, .. } => question.params.len(),
+            What::Gap | What::Gone => 0,
+        }
+    }
+}
+
+/// What was said.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A notification.
+    Notice {
+        /// Its method.
+        method: Method,
+        /// The whole message.
+        message: Bytes,
+    },
+    /// A question outside of any call, on the session of one client; answered by [`Leg::answer`].
+    Question {
+        /// Under which the upstream waits for the answer.
+        id: Id,
+        /// What is asked.
+        question: Question,
+    },
+    /// The stream was lost and is there again: what was said in between is unknown.
+    Gap,
+    /// The leg is gone.
+    Gone,
+}
+
+/// A bounded queue from all legs to one hub; what is too much drops the oldest notification.
+#[derive(Default)]
+pub struct Hearsay {
+    waiting: Mutex<VecDeque<Heard>>,
+    arrived: Notify,
+}
+
+impl Hearsay {
+    /// The next message; waits for it. Safe to cancel.
+    pub async fn next(&self) -> Heard {
+        loop {
+            let arrived = self.arrived.notified();
+            if let Some(heard) = self.lock().pop_front() {
+                return heard;
+            }
+            arrived.await;
+        }
+    }
+
+    /// Messages that wait.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Gives what had to make room: never that a leg is gone, nor a question whose server waits, as long
+    /// as there is something else.
+    pub(crate) fn push(&self, heard: Heard) -> Option<Heard> {
+        let mut waiting = self.lock();
+        let is_full = waiting.len() >= MAX_WAITING;
+        let dropped = is_full.then(|| {
+            let oldest = waiting.iter().position(|one| matches!(one.what, What::Notice { .. }));
+            waiting.remove(oldest.unwrap_or_default())
+        });
+        waiting.push_back(heard);
+        drop(waiting);
+        self.arrived.notify_one();
+        dropped.flatten()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Heard>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

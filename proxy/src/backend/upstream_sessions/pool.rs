@@ -1,0 +1,322 @@
+//! The legs that calls of one caller share.
+
+use super::Refused;
+use super::founding;
+use super::shelf::{Expected, LeaseOptions, LegLease, Pooled, Shelf};
+use super::{Leg, Origin};
+use crate::backend::Backend;
+use crate::backend::forward::Failure;
+use crate::backend::upstream_call::{CallerKey, Place};
+use crate::shares::{Owner, Share, Shares};
+use http::header::{AUTHORIZATION, COOKIE};
+use portunus_base::table::weight_of;
+use portunus_config::{Credentials, LegSharing, ServerId, UpstreamKey};
+use portunus_filters::mcp::Revision;
+use portunus_filters::{Denial, Era, Reason};
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Legs in all; those that keep much of a client's text count as several.
+const MAX_LEGS: usize = 10_000;
+/// Bytes of messages that wait for calls, of all servers.
+const MAX_SPOKEN_BYTES: usize = 32 << 20;
+/// A leg that no call used for this long is ended.
+const IDLE: Duration = Duration::from_secs(300);
+/// Of a caller's idle legs, the part that makes room at once when there is none.
+const DISPLACED_PART: usize = 8;
+
+/// All legs of pools, by what keeps callers apart.
+pub struct Legs {
+    shelves: Mutex<HashMap<Key, Arc<Shelf>>>,
+    shares: Arc<Shares>,
+    alive: Arc<AtomicUsize>,
+    spoken: Arc<Shares<UpstreamKey>>,
+}
+
+impl Default for Legs {
+    fn default() -> Legs {
+        Legs {
+            shelves: Mutex::default(),
+            shares: Shares::new(MAX_LEGS),
+            alive: Arc::default(),
+            spoken: Shares::new(MAX_SPOKEN_BYTES),
+        }
+    }
+}
+
+/// What two calls must have in common to share a leg.
+#[derive(Clone, PartialEq, Eq)]
+struct Key {
+    upstream: UpstreamKey,
+    server: ServerId,
+    caller: CallerKey,
+    /// The client's own, where it is what the upstream sees.
+    credential: Option<Box<[u8]>>,
+    profile: [u8; 32],
+}
+
+impl Hash for Key {
+    /// By digests, of which a part will do; what is left out seldom differs alone.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut profile = [0; 8];
+        profile.copy_from_slice(&self.profile[..8]);
+        (self.upstream, self.caller, u64::from_ne_bytes(profile)).hash(state);
+    }
+}
+
+impl Key {
+    fn of(place: &Place) -> Key {
+        let passes = matches!(place.upstream.credentials, Credentials::Passthrough);
+        Key {
+            upstream: place.upstream.key,
+            server: place.server.clone(),
+            caller: place.caller,
+            credential: passes.then(|| credential(place)),
+            profile: *place.profile.key(),
+        }
+    }
+}
+
+/// What passes through, digested: keys outlive the calls that showed it.
+pub(crate) fn credential(place: &Place) -> Box<[u8]> {
+    let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+    for name in [AUTHORIZATION, COOKIE] {
+        for value in place.headers.get_all(&name) {
+            digest.update(&value.len().to_be_bytes());
+            digest.update(value.as_bytes());
+        }
+        digest.update(name.as_str().as_bytes());
+    }
+    digest.finish().as_ref().into()
+}
+
+impl Legs {
+    /// A leg for a call that is asked nothing, and leaves nothing in its session: where the document
+    /// says so, one that callers share.
+    ///
+    /// # Errors
+    /// As [`Legs::lease`].
+    pub async fn lease_any(
+        &self,
+        backend: &Arc<Backend>,
+        place: &Place,
+        since: Option<Instant>,
+    ) -> Result<LegLease, Failure> {
+        let options = LeaseOptions { exclusive: false, since };
+        match place.upstream.sessions {
+            LegSharing::PerCaller => self.lease(backend, place, options).await,
+            LegSharing::Shared => self.lease(backend, &place.for_all(), options).await,
+        }
+    }
+
+    /// A leg for one call. Founds one if there is none.
+    ///
+    /// # Errors
+    /// [`Failure`] if none can be founded, or the caller has too many.
+    pub async fn lease(
+        &self,
+        backend: &Arc<Backend>,
+        place: &Place,
+        options: LeaseOptions,
+    ) -> Result<LegLease, Failure> {
+        let exclusive = options.exclusive;
+        let at = (!place.upstream.replicas.is_empty()).then(|| backend.settle(place.clone()));
+        let place = at.as_ref().map_or(place, |(place, _seat)| place);
+        let shelf = self.shelf(place);
+        let begun = Instant::now();
+        let until = begun + place.upstream.timeouts.connect;
+        loop {
+            let changed = shelf.changed.notified();
+            if let Some(lease) = shelf.take(options) {
+                return Ok(lease);
+            }
+            if let Some(failure) = shelf.turns.failed_since(begun) {
+                return Err(failure);
+            }
+            if !exclusive {
+                let _turn = shelf.turns.take(begun).await?;
+                if let Some(lease) = shelf.take(options) {
+                    return Ok(lease);
+                }
+                return Box::pin(self.found(backend, place, &shelf, false)).await;
+            }
+            if shelf.expect_one() {
+                return Box::pin(self.found(backend, place, &shelf, true)).await;
+            }
+            if timeout_at(until, changed).await.is_err() {
+                return Err(busy("too many calls of this caller wait at the server"));
+            }
+        }
+    }
+
+    /// Founds the session of one legacy client, which ends it by [`Leg::end`]; one that nobody waits
+    /// for any more is ended at once.
+    ///
+    /// # Errors
+    /// [`Failure`] if the upstream founds none.
+    pub async fn own(
+        &self,
+        backend: &Arc<Backend>,
+        place: &Place,
+        version: Revision,
+    ) -> Result<Arc<Leg>, Failure> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (place, seat) = backend.settle(place.clone());
+        let backend = Arc::clone(backend);
+        tokio::spawn(async move {
+            let _seat = seat;
+            let founded = founding::request(&backend, &place, Origin::Own, version).await;
+            let founded = founded.map_err(|refused| refused.noted(&backend, &place));
+            if let Err(Ok(unwanted)) = sender.send(founded) {
+                unwanted.end(&backend);
+            }
+        });
+        receiver.await.unwrap_or_else(|_| Err(busy("the server's session was not founded")))
+    }
+
+    /// Ends what has been idle for too long, or belongs to an upstream that is configured no longer.
+    pub fn sweep(&self, backend: &Arc<Backend>) {
+        let now = backend.clock.now().monotonic;
+        let known: HashSet<UpstreamKey> = backend.upstream_keys().into_iter().collect();
+        let mut ended = Vec::new();
+        self.lock().retain(|key, shelf| {
+            let idle = if known.contains(&key.upstream) { IDLE } else { Duration::ZERO };
+            shelf.expire(now, idle, &mut ended);
+            !shelf.is_unused()
+        });
+        for leg in ended {
+            leg.end(backend);
+        }
+    }
+
+    /// Whether there is a leg for calls at `place`.
+    pub fn holds(&self, place: &Place) -> bool {
+        let shelf = self.lock().get(&Key::of(place)).cloned();
+        shelf.is_some_and(|shelf| shelf.lock().iter().any(|pooled| !pooled.leg.is_dead()))
+    }
+
+    /// Legs of pools and of clients.
+    pub fn alive(&self) -> usize {
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of what servers say to calls and that these have yet to take.
+    pub(super) fn spoken(&self) -> Arc<Shares<UpstreamKey>> {
+        Arc::clone(&self.spoken)
+    }
+
+    pub(super) fn counter(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.alive)
+    }
+
+    /// Legs of all pools; those that keep much of a client's text count as several.
+    pub fn len(&self) -> usize {
+        self.shares.held()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    async fn found(
+        &self,
+        backend: &Arc<Backend>,
+        place: &Place,
+        shelf: &Arc<Shelf>,
+        exclusive: bool,
+    ) -> Result<LegLease, Failure> {
+        if !exclusive {
+            shelf.expected.fetch_add(1, Ordering::AcqRel);
+        }
+        let expected = Expected(Arc::clone(shelf));
+        let share = self.share(backend, place);
+        let share = share.ok_or_else(|| busy("the gateway holds too many sessions at servers"))?;
+        let (backend, place) = (Arc::clone(backend), place.clone());
+        // Whoever waits for it may leave; the session is there all the same, and the next one's.
+        let founding = tokio::spawn(async move {
+            let newest = Revision::LEGACY.first().copied().unwrap_or(Revision::V2025_11_25);
+            let founded = founding::request(&backend, &place, Origin::Pooled, newest).await;
+            let shelf = Arc::clone(&expected.0);
+            match founded {
+                Ok(leg) => Ok(shelf.add(Pooled { leg, share }, exclusive)),
+                Err(refused) => {
+                    let failure = refused.noted(&backend, &place);
+                    shelf.turns.fail(&failure);
+                    shelf.changed.notify_waiters();
+                    Err(failure)
+                }
+            }
+        });
+        founding.await.unwrap_or_else(|_| Err(busy("the server's session was not founded")))
+    }
+
+    /// The part of a leg that is to be founded; where there is none, the idlest of the caller that has most
+    /// make room.
+    fn share(&self, backend: &Arc<Backend>, place: &Place) -> Option<Share> {
+        let weight = weight_of(place.profile.bytes() + place.headers.bytes());
+        let take = || self.shares.take(place.owner, weight);
+        take().or_else(|| {
+            let fullest = self.shares.fullest();
+            let others = fullest.into_iter().chain([place.owner]);
+            others.into_iter().find_map(|owner| {
+                self.displace(backend, owner);
+                take()
+            })
+        })
+    }
+
+    /// Ends the idlest of an owner's legs that no call uses: a part of them at once, since looking for
+    /// them costs a look at all.
+    fn displace(&self, backend: &Arc<Backend>, owner: Owner) {
+        let now = backend.clock.now().monotonic;
+        let shelves: Vec<Arc<Shelf>> = self.lock().values().cloned().collect();
+        let mut idle: Vec<(Duration, Arc<Leg>)> =
+            shelves.iter().flat_map(|one| one.idle(now, owner)).collect();
+        idle.sort_by_key(|(idle, _)| std::cmp::Reverse(*idle));
+        let most = idle.len().div_ceil(DISPLACED_PART).max(1);
+        let chosen: HashSet<usize> = idle.iter().take(most).map(|(_, leg)| Arc::as_ptr(leg).addr()).collect();
+        let ended: Vec<Arc<Leg>> = shelves.iter().flat_map(|shelf| shelf.give_up(&chosen)).collect();
+        drop(shelves);
+        self.lock().retain(|_, shelf| !shelf.is_unused());
+        for leg in ended {
+            leg.end(backend);
+        }
+    }
+
+    fn shelf(&self, place: &Place) -> Arc<Shelf> {
+        let key = Key::of(place);
+        let mut shelves = self.lock();
+        let shelf = shelves.entry(key).or_insert_with(|| Arc::new(Shelf::new()));
+        Arc::clone(shelf)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Shelf>>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Refused {
+    /// What the caller is told; what it says of the upstream's era is remembered.
+    fn noted(self, backend: &Backend, place: &Place) -> Failure {
+        match self {
+            Refused::NotLegacy(failure) => {
+                backend.contradicted(place, Era::Legacy);
+                failure
+            }
+            Refused::Failed(failure) => {
+                place.pool.note_failure(&failure);
+                failure
+            }
+        }
+    }
+}
+
+fn busy(detail: &'static str) -> Failure {
+    let denial = Denial::new(Reason::UpstreamUnavailable, detail);
+    Failure { pending: false, problem: None, ..Failure::from(denial) }
+}

@@ -1,0 +1,116 @@
+//! Permits calls: judges and admits them, and waits for the turn of those that a limit has wait.
+
+use super::answering::Answering;
+use super::call::Aim;
+use super::desk::Desk;
+use crate::authorize::{CallTerms, RequestAdmission, RoutedRequest};
+use crate::backend::forward::{Dispatch, Permit};
+use crate::drain::{Phase, reached};
+use crate::identify::ended;
+use crate::reply::{caller_lost, draining};
+use portunus_config::Upstream;
+use portunus_filters::mcp::bridge::Profile;
+use portunus_filters::{Admitted, Cleared, Denial, Message, Reason, Turns};
+use std::pin::pin;
+use std::sync::Arc;
+use tokio::time::{Instant, sleep_until};
+
+impl Desk<'_> {
+    /// The permission for a call once its turn has come, and what it goes on under.
+    ///
+    /// # Errors
+    /// As [`Desk::admit_call`] and [`Desk::in_turn`].
+    pub(super) async fn permit_call(
+        &self,
+        message: &Message,
+        aim: &mut Aim,
+        profile: &Arc<Profile>,
+        out: &mut Answering<'_>,
+    ) -> Result<(Arc<Permit>, CallTerms), Denial> {
+        let request = RoutedRequest { message, upstream: &aim.upstream, subject: aim.subject.take() };
+        let admission = self.admit_call(&request, profile)?;
+        out.record.note_decision(admission.admitting.judged());
+        let again = || self.judge_call_again(&request, profile);
+        let (admitted, terms) = self.admitted(admission, request.upstream, again, out).await?;
+        Ok((Arc::new(Dispatch::permit(admitted, message)), terms))
+    }
+
+    /// The permission to open a request, once its turn has come, and what it goes on under; `again` judges it by the
+    /// configuration in force.
+    ///
+    /// # Errors
+    /// As [`Desk::in_turn`].
+    pub(super) async fn admitted<T>(
+        &self,
+        admission: RequestAdmission<T>,
+        upstream: &Upstream,
+        again: impl Fn() -> Result<(Cleared, T), Denial>,
+        out: &mut Answering<'_>,
+    ) -> Result<(Admitted, T), Denial> {
+        let RequestAdmission { admitting, terms, serial } = admission;
+        match admitting.at_once() {
+            Ok(admitted) => Ok((admitted, terms)),
+            Err((cleared, turns)) => {
+                let waiting = WaitingRequest { cleared, turns, terms, serial };
+                Box::pin(self.in_turn(waiting, upstream, again, out)).await
+            }
+        }
+    }
+
+    /// Waits for the turn of a request at its limits: no longer than its client waits, its caller may call and the call may
+    /// take. It holds no snapshot while it waits: each configuration that comes meanwhile judges it again.
+    ///
+    /// # Errors
+    /// Why its turn does not come; as `again`.
+    async fn in_turn<T>(
+        &self,
+        waiting: WaitingRequest<T>,
+        upstream: &Upstream,
+        again: impl Fn() -> Result<(Cleared, T), Denial>,
+        out: &mut Answering<'_>,
+    ) -> Result<(Admitted, T), Denial> {
+        let WaitingRequest { mut cleared, turns, mut terms, mut serial } = waiting;
+        let mut phase = out.phase.clone();
+        let mut serials = self.gateway.serials();
+        let begun = Instant::now();
+        let mut turned = pin!(turns.taken());
+        loop {
+            let in_force = *serials.borrow_and_update();
+            if in_force != serial {
+                (cleared, terms) = again()?;
+                out.record.note_decision(cleared.judged());
+                serial = in_force;
+            }
+            let timeouts = &upstream.timeouts;
+            let own = cleared.judged().and_then(|judged| judged.facts.as_ref()?.timeout);
+            let within = own.or(timeouts.total).unwrap_or(timeouts.first_byte);
+            tokio::select! {
+                biased;
+                turned = &mut turned => {
+                    let turned = turned?;
+                    if *serials.borrow() != serial {
+                        (cleared, terms) = again()?;
+                        out.record.note_decision(cleared.judged());
+                    }
+                    return Ok((turned.admit(cleared), terms));
+                }
+                Ok(()) = serials.changed() => {}
+                () = out.gone() => return Err(Denial::new(Reason::RequestTimeout, "the client has left")),
+                () = reached(&mut phase, Phase::Expired) => return Err(draining()),
+                () = ended(self.standing.as_ref(), self.gateway) => return Err(caller_lost()),
+                () = sleep_until(begun + within) => {
+                    return Err(Denial::new(Reason::Overloaded, "its turn did not come in time"));
+                }
+            }
+        }
+    }
+}
+
+/// A request that waits for its turn.
+struct WaitingRequest<T> {
+    cleared: Cleared,
+    turns: Turns,
+    terms: T,
+    /// The configuration that judged it last.
+    serial: u64,
+}

@@ -1,0 +1,457 @@
+//! Listening at the servers of somebody who listens here, for as long as somebody does: one that is lost
+//! or restarts is found again.
+//!
+//! A legacy server is heard on the stream of a session with it; if that is lost, another session takes its
+//! place. A modern one is listened to.
+//!
+//! What is wanted of a server changes when a client subscribes to a resource or leaves one: then it is
+//! listened to anew, and the former stream goes on until the server has acknowledged the new one and a
+//! moment longer, for what is still on its way. A change may be told twice then, and is never lost.
+
+use super::desk::Desk;
+use super::founding;
+use super::hub::{self, LISTS};
+use super::sessions::{Session, Word};
+use crate::authorize::Overseer;
+use crate::backend::forward::Failure;
+use crate::backend::gateway_requests::{self, Listening};
+use crate::backend::upstream_call::Place;
+use crate::backend::upstream_sessions::{LeaseOptions, LegLease};
+use crate::frontend::context::Gateway;
+use portunus_config::{Upstream, UpstreamKey};
+use portunus_filters::mcp::Envelope;
+use portunus_filters::mcp::bridge::Filter;
+use portunus_filters::{Denial, Era, Holds, Kind, Message};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Between attempts to listen again, doubled each time.
+const BACK_OFF: Duration = Duration::from_millis(500);
+const MAX_BACK_OFF: Duration = Duration::from_secs(30);
+
+/// A server that has begun to tell is taken to have acknowledged after this.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a stream goes on after the one that takes its place was acknowledged.
+const LINGERS: Duration = Duration::from_millis(250);
+
+/// What a session hears of the modern servers behind it.
+pub(super) struct Following {
+    words: mpsc::Sender<Word>,
+    overseer: Arc<Overseer>,
+    followed: HashMap<UpstreamKey, Followed>,
+}
+
+/// One server that is listened to.
+struct Followed {
+    filter: Filter,
+    newest: Task,
+    standing: Arc<Standing>,
+    /// What the stream at the server holds, whichever of its tasks carries it.
+    holds: Holds,
+}
+
+/// What goes on until the newest stream of a server is acknowledged.
+#[derive(Default)]
+struct Standing(Mutex<Stands>);
+
+#[derive(Default)]
+struct Stands {
+    /// Number of the newest stream.
+    newest: u64,
+    acknowledged: bool,
+    former: Option<Task>,
+}
+
+/// A task that ends when nobody wants it.
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Following {
+    /// Listens to the modern servers of a session, for what its client wants to hear.
+    pub(super) fn of(
+        desk: &Desk<'_>,
+        session: &Arc<Session>,
+        overseer: Arc<Overseer>,
+        words: mpsc::Sender<Word>,
+    ) -> Following {
+        let mut following = Following { words, overseer, followed: HashMap::new() };
+        following.renew(desk, session);
+        following
+    }
+
+    /// Listens to what the session's client wants to hear by now. Must be called within a runtime.
+    pub(super) fn renew(&mut self, desk: &Desk<'_>, session: &Arc<Session>) {
+        let active = desk.gateway.active();
+        let mut former = std::mem::take(&mut self.followed);
+        // Nobody listens in the name of a client that may not say what it said of itself.
+        let Ok(profile) = desk.profile_of(session) else { return };
+        for upstream in desk.upstreams() {
+            let Ok(place) = desk.place(&active, upstream, &profile) else { continue };
+            let has_leg = session.leg(&upstream.key).is_some();
+            if has_leg || !self.overseer.is_told_of(desk.gateway, &upstream.name) {
+                continue;
+            }
+            let mut uris = session.uris_at(&upstream.name);
+            uris.sort_unstable();
+            let filter = Filter { tools: true, prompts: true, resources: true, uris };
+            let followed = match former.remove(&upstream.key) {
+                Some(followed) if followed.filter == filter && !followed.is_over() => followed,
+                followed => match self.begin((desk, session), place, filter, followed) {
+                    Ok(followed) => followed,
+                    Err(denial) => {
+                        let reason = denial.reason.as_str();
+                        tracing::debug!(upstream = &*upstream.name, reason, "not listened to");
+                        continue;
+                    }
+                },
+            };
+            self.followed.insert(upstream.key, followed);
+        }
+    }
+
+    fn begin(
+        &self,
+        (desk, session): (&Desk<'_>, &Arc<Session>),
+        place: Place,
+        filter: Filter,
+        former: Option<Followed>,
+    ) -> Result<Followed, Denial> {
+        let (standing, number, holds) = match former {
+            Some(former) => former.give_way(),
+            None => {
+                let opening = Message::bodiless(Kind::Stream, Some(session.version));
+                (Arc::default(), 0, desk.admit_stream(&opening, &place.upstream.name)?)
+            }
+        };
+        let relieved = {
+            let standing = Arc::clone(&standing);
+            move || standing.acknowledged(number)
+        };
+        let listener = Listener {
+            gateway: Arc::clone(desk.gateway),
+            place,
+            words: self.words.clone(),
+            overseer: Arc::clone(&self.overseer),
+            acknowledged: Box::new(relieved),
+            client: Client::Session(Arc::clone(session)),
+            translates: desk.server.bridge,
+            holds: holds.clone(),
+        };
+        let newest = Task(tokio::spawn(follow(listener, filter.clone(), None)).abort_handle());
+        Ok(Followed { filter, newest, standing, holds })
+    }
+}
+
+impl Followed {
+    /// Whether it has ended: its server is heard otherwise, or was.
+    fn is_over(&self) -> bool {
+        self.newest.0.is_finished()
+    }
+
+    /// Stays in the place of the next, whose number and holds this gives; at most one stays.
+    fn give_way(self) -> (Arc<Standing>, u64, Holds) {
+        let Followed { newest, standing, holds, .. } = self;
+        let mut stands = standing.lock();
+        // One that is not acknowledged goes: what is heard is what stood in for it.
+        if stands.acknowledged || stands.former.is_none() {
+            stands.former = Some(newest);
+        }
+        stands.acknowledged = false;
+        stands.newest += 1;
+        let number = stands.newest;
+        drop(stands);
+        (standing, number, holds)
+    }
+}
+
+impl Standing {
+    fn lock(&self) -> MutexGuard<'_, Stands> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the server tells the stream of this number what it wants.
+    fn acknowledged(&self, number: u64) {
+        let mut stands = self.lock();
+        if stands.newest != number {
+            return;
+        }
+        stands.acknowledged = true;
+        if let Some(former) = stands.former.take() {
+            tokio::spawn(async move {
+                sleep(LINGERS).await;
+                drop(former);
+            });
+        }
+    }
+}
+
+/// Somebody who listens at a server.
+pub(super) struct Listener {
+    pub(super) gateway: Arc<Gateway>,
+    /// For whom and where.
+    pub(super) place: Place,
+    /// Where goes what is heard.
+    pub(super) words: mpsc::Sender<Word>,
+    /// What the client may be told.
+    pub(super) overseer: Arc<Overseer>,
+    /// Called when the server has begun to tell.
+    pub(super) acknowledged: Box<dyn Fn() + Send + Sync>,
+    /// Who listens.
+    pub(super) client: Client,
+    /// Whether a server of the other era than the client's may be listened to.
+    pub(super) translates: bool,
+    /// What the stream at the server holds.
+    pub(super) holds: Holds,
+}
+
+/// Who listens at a server.
+pub(super) enum Client {
+    /// A legacy client, which has a session of its own with each legacy server.
+    Session(Arc<Session>),
+    /// A modern one, for which a pooled session will do.
+    Subscriber,
+}
+
+/// A pooled session with a legacy server that somebody listens on, and is subscribed on.
+pub(super) struct Heard {
+    leg: LegLease,
+    gateway: Arc<Gateway>,
+    uris: Vec<Arc<str>>,
+}
+
+impl Heard {
+    /// Begins to listen on one that nobody has lost.
+    ///
+    /// # Errors
+    /// [`Failure`] if there is none; [`Refused`](Unheard::Refused) if the server takes a subscription not.
+    pub(super) async fn begin(
+        gateway: &Arc<Gateway>,
+        place: &Place,
+        uris: &[Arc<str>],
+    ) -> Result<Heard, Unheard> {
+        let legs = &gateway.backend.legs;
+        let leg =
+            legs.lease(&gateway.backend, place, LeaseOptions::any()).await.map_err(Unheard::Unreached)?;
+        let mut heard = Heard { leg, gateway: Arc::clone(gateway), uris: Vec::new() };
+        for uri in uris {
+            heard.leg.subscribe(&gateway.backend, uri).await.map_err(Unheard::Refused)?;
+            heard.uris.push(Arc::clone(uri));
+        }
+        Ok(heard)
+    }
+}
+
+impl Drop for Heard {
+    fn drop(&mut self) {
+        for uri in &self.uris {
+            self.leg.unsubscribe(&self.gateway.backend, uri);
+        }
+    }
+}
+
+/// Why nobody listens at a server.
+pub(super) enum Unheard {
+    /// There is no session with it.
+    Unreached(Failure),
+    /// It does not take a subscription.
+    Refused(Failure),
+}
+
+/// How an attempt to listen ended.
+enum Attempt {
+    /// It was heard, and may be at once again.
+    Heard,
+    /// It was listened to, and said nothing; or not listened to.
+    Silent,
+    /// It is heard otherwise, or nobody wants to hear it any more.
+    Over,
+}
+
+/// Listens at a server, on `heard` to begin with; when it is lost, again, for what was said in between is
+/// unknown.
+///
+/// Where a server speaks both eras, it is spoken to in that of the client.
+pub(super) async fn follow(listener: Listener, filter: Filter, heard: Option<Heard>) {
+    let mut back_off = BACK_OFF;
+    let mut first = heard.is_none();
+    if let Some(heard) = heard {
+        heard.leg.lost().await;
+    }
+    loop {
+        // What is waited for meanwhile is most of what a listener needs room for.
+        match Box::pin(listener.attempt(&filter, first)).await {
+            Attempt::Heard => back_off = BACK_OFF,
+            Attempt::Silent => {}
+            Attempt::Over => return,
+        }
+        first = false;
+        sleep(back_off).await;
+        back_off = (back_off * 2).min(MAX_BACK_OFF);
+    }
+}
+
+impl Listener {
+    /// Listens once; unless for the `first` time, all that was told before may be out of date.
+    async fn attempt(&self, filter: &Filter, first: bool) -> Attempt {
+        let Listener { gateway, place, .. } = self;
+        let era = match self.client {
+            Client::Session(_) => Era::Legacy,
+            Client::Subscriber => Era::Modern,
+        };
+        let attempt = match gateway.backend.eras.choose(&gateway.backend, place, era).await {
+            Ok(spoken) if spoken != era && !self.translates => Ok(Attempt::Over),
+            Ok(Era::Modern) => self.listen(filter, first).await,
+            Ok(Era::Legacy) => match &self.client {
+                Client::Session(session) => Ok(self.restore(session).await),
+                Client::Subscriber => self.lease(filter, first).await,
+            },
+            Err(_) => Ok(Attempt::Silent),
+        };
+        attempt.unwrap_or(Attempt::Over)
+    }
+
+    /// Listens at a modern server until that is lost. Fails when nobody wants to hear it any more.
+    async fn listen(&self, filter: &Filter, first: bool) -> Result<Attempt, ()> {
+        let Ok(listening) = gateway_requests::listen(&self.gateway.backend, &self.place, filter).await else {
+            return Ok(Attempt::Silent);
+        };
+        self.holds.commit();
+        if !first {
+            self.pass_changes().await?;
+        }
+        let heard = self.hear(listening).await?;
+        Ok(if heard { Attempt::Heard } else { Attempt::Silent })
+    }
+
+    /// Listens on a pooled session with a legacy server until that is lost. Fails when nobody wants to
+    /// hear it any more.
+    async fn lease(&self, filter: &Filter, first: bool) -> Result<Attempt, ()> {
+        let heard = match Heard::begin(&self.gateway, &self.place, &filter.uris).await {
+            Ok(heard) => heard,
+            Err(Unheard::Unreached(failure) | Unheard::Refused(failure)) => {
+                let upstream = &*self.place.upstream.name;
+                tracing::debug!(upstream, cause = failure.cause, "not listened to");
+                return Ok(Attempt::Silent);
+            }
+        };
+        self.holds.commit();
+        (self.acknowledged)();
+        if !first {
+            self.pass_changes().await?;
+        }
+        heard.leg.lost().await;
+        Ok(Attempt::Heard)
+    }
+
+    /// Gives a client's session its own session with a legacy server again, which is heard by itself.
+    async fn restore(&self, session: &Arc<Session>) -> Attempt {
+        let is_wanted = session.expects_leg(&self.place.upstream.key);
+        if is_wanted && founding::restore(&self.gateway, session, &self.place).await.is_err() {
+            return if session.is_over() { Attempt::Over } else { Attempt::Silent };
+        }
+        (self.acknowledged)();
+        Attempt::Over
+    }
+
+    /// Tells that all lists of the server may have changed. Fails when nobody wants to hear it.
+    async fn pass_changes(&self) -> Result<(), ()> {
+        for word in LISTS.map(Word::Changed) {
+            hub::outdate(&self.gateway, &self.place.upstream, &word);
+            self.pass(word).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes on what a server tells until it ends; whether it told anything. Fails when nobody wants
+    /// to hear it any more.
+    async fn hear(&self, mut listening: Listening) -> Result<bool, ()> {
+        let acknowledged_by = Instant::now() + ACKNOWLEDGED_WITHIN;
+        let mut waits = true;
+        let mut told = false;
+        loop {
+            let message = tokio::select! {
+                message = listening.next() => message,
+                () = sleep_until(acknowledged_by), if waits => {
+                    waits = false;
+                    (self.acknowledged)();
+                    continue;
+                }
+            };
+            let Some(message) = message else { return Ok(told) };
+            told = true;
+            if std::mem::take(&mut waits) {
+                (self.acknowledged)();
+            }
+            for word in words(&self.place.upstream, &message) {
+                hub::outdate(&self.gateway, &self.place.upstream, &word);
+                self.pass(word).await?;
+            }
+        }
+    }
+
+    /// Brings a word to the client, if it may hear of the server. Fails when nobody wants to hear it.
+    async fn pass(&self, word: Word) -> Result<(), ()> {
+        if !self.overseer.is_told_of(&self.gateway, &self.place.upstream.name) {
+            return Ok(());
+        }
+        match word.counted(&self.gateway.backend.spoken, self.place.upstream.key) {
+            Some(word) => self.words.send(word).await.map_err(drop),
+            None => {
+                self.gateway.metrics.untold("queue", 1);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What a message on the stream of a server means for who listens here.
+fn words(upstream: &Upstream, message: &[u8]) -> Vec<Word> {
+    let Ok(text) = std::str::from_utf8(message) else { return Vec::new() };
+    let method = Envelope::read(text).ok().and_then(|envelope| envelope.method);
+    match method.filter(|method| !method.is("notifications/subscriptions/acknowledged")) {
+        Some(method) => hub::words(&upstream.name, &method, text),
+        None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bed, overseer};
+    use portunus_filters::mcp::catalog::ListKind;
+    use std::net::Ipv4Addr;
+
+    #[tokio::test]
+    async fn only_who_is_told_of_a_server_hears_what_it_says() {
+        let in_time = "package mcp.authz\nimport rego.v1\ndefault decision := false\n\
+            decision if {\n\tinput.mcp.upstream == \"up\"\n\tinput.time.hour == 0\n}\n";
+        let bed = Bed::under(in_time, (Ipv4Addr::LOCALHOST, 9).into(), ", era: modern");
+        let (words, mut heard) = mpsc::channel(2);
+        let listener = Listener {
+            gateway: Arc::clone(&bed.gateway),
+            place: bed.place("anna", "{}"),
+            words,
+            overseer: Arc::new(overseer()),
+            acknowledged: Box::new(|| {}),
+            client: Client::Subscriber,
+            translates: true,
+            holds: Holds::default(),
+        };
+        let changed = || Word::Changed(ListKind::Tools);
+        assert!(listener.pass(changed()).await.is_ok() && heard.try_recv().is_ok());
+        bed.clock.advance(Duration::from_secs(3600));
+        assert!(listener.pass(changed()).await.is_ok() && heard.try_recv().is_err());
+        drop(heard);
+        assert!(listener.pass(changed()).await.is_ok(), "nobody waits for it");
+    }
+}

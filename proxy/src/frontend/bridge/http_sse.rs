@@ -1,0 +1,192 @@
+//! The transport of 2024-11-05 towards clients: a GET names where messages are posted to, and every
+//! answer comes on its stream.
+//!
+//! What is behind it is a session of a legacy client like any other; only that it ends with its stream.
+
+use super::answering::{Answering, Part, Sink};
+use super::desk::Desk;
+use super::kept::Kept;
+use super::lines::{Entry, Line, Lines, Seat};
+use super::streams::{self, Stream};
+use super::{batch, call, founding, legacy};
+use crate::authorize::Overseer;
+use crate::backend::headers::Stamp;
+use crate::drain::Phase;
+use crate::frontend::session::End;
+use crate::metrics::Counted;
+use crate::record::RecordGuard;
+use crate::sealing::{Binding, LineToken, Token};
+use http::{StatusCode, Version};
+use portunus_filters::mcp::bridge;
+use portunus_filters::message::Reading;
+use portunus_filters::{Denial, Era, Kind, Message, Reason, Released};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// How long a client may hold a stream without a session.
+const FOUNDED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Serves a GET that opens a stream.
+pub async fn open(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -> End {
+    let Some(message) = reading.messages().first() else { return End::Broken };
+    let seated = desk.admit(message).and_then(|admitted| {
+        let seat = Lines::open(desk.gateway, founding::session_number()?, founding::lifetime(desk))?;
+        Ok((seat, admitted.overseer))
+    });
+    match seated {
+        Ok(seated) => {
+            desk.snapshot.forget();
+            carry(desk, seated, out).await
+        }
+        Err(denial) => End::Refused(denial),
+    }
+}
+
+async fn carry(desk: &Desk<'_>, (mut seat, overseer): (Seat, Overseer), out: &mut Answering<'_>) -> End {
+    if out.write_event(Released::own(endpoint(desk, &seat))).await.is_err() {
+        return End::Left;
+    }
+    let _open = Counted::one(&desk.gateway.metrics.streams);
+    let line = Arc::clone(&seat.line);
+    match unfounded(desk, (&mut seat, &overseer), out).await {
+        Some(end) => end,
+        None => {
+            let session = line.founded().await;
+            let words = session.listen(overseer.clone());
+            streams::flow(desk, session, (words, overseer), Some(&mut seat), out).await
+        }
+    }
+}
+
+/// The event that says where messages go: to this path, whatever the stream was opened at.
+fn endpoint(desk: &Desk<'_>, seat: &Seat) -> String {
+    let token = LineToken { home: desk.gateway.estate.home.clone(), number: seat.number() };
+    let binding = Binding { server: &desk.server.id, caller: desk.bearer };
+    // Of a length that always fits.
+    let sealed = token.seal(&desk.gateway.estate.seals, &binding).unwrap_or_default();
+    let path = if desk.server.path.is_empty() { "/" } else { &desk.server.path };
+    format!("event: endpoint\ndata: {path}?session={sealed}\n\n")
+}
+
+/// Carries what there is to say before there is a session; the end if it comes to none.
+async fn unfounded(
+    desk: &Desk<'_>,
+    (seat, overseer): (&mut Seat, &Overseer),
+    out: &mut Answering<'_>,
+) -> Option<End> {
+    let mut stream = Stream::new(desk, overseer.clone(), None, None);
+    stream.ends_at = Phase::Expired;
+    let (line, mut phase) = (Arc::clone(&seat.line), desk.gateway.drain.watch());
+    let until = Instant::now() + FOUNDED_WITHIN;
+    loop {
+        tokio::select! {
+            biased;
+            _ = line.founded() => return None,
+            Some(part) = seat.parts.recv() => {
+                let (message, _room) = part.into_message();
+                if out.event(message, None).await.is_err() {
+                    return Some(End::Left);
+                }
+            }
+            () = line.drained(&mut phase) => return Some(stream.over(out).await),
+            () = sleep_until(until) => return Some(stream.over(out).await),
+            end = stream.wait(desk, out) => if end.is_some() { return end },
+        }
+    }
+}
+
+/// Serves a POST that is about `line`.
+pub async fn post(desk: &Desk<'_>, line: &Arc<Line>, reading: &Reading, out: &mut Answering<'_>) -> End {
+    let Reading::One(message) = reading else {
+        let detail = "one message a POST: this transport has no batches";
+        return End::Refused(Denial::new(Reason::InvalidRequest, detail));
+    };
+    if message.era != Era::Legacy {
+        let detail = "a session of 2024-11-05 takes messages of legacy revisions only";
+        return End::Refused(Denial::new(Reason::InvalidRequest, detail));
+    }
+    if message.kind == Kind::Request {
+        return request(desk, line, message, out).await;
+    }
+    let served = match line.session() {
+        Some(session) => legacy::of_session(desk, session, message, out).await,
+        None => Err(not_initialized()),
+    };
+    served.unwrap_or_else(End::Refused)
+}
+
+/// Takes a request, and serves it aside: its answer has another way than that of its POST.
+async fn request(desk: &Desk<'_>, line: &Arc<Line>, message: &Message, out: &mut Answering<'_>) -> End {
+    let Some(entry) = line.enter() else {
+        let detail = "too many requests of this session are under way";
+        return End::Refused(Denial::new(Reason::Overloaded, detail));
+    };
+    let taken = out.status(StatusCode::ACCEPTED).await;
+    let record = out.record.hand_over();
+    tokio::spawn(aside(Kept::of(desk), entry, message.clone(), record));
+    taken
+}
+
+async fn aside(kept: Kept, entry: Entry, message: Message, mut record: RecordGuard) {
+    let (desk, line) = (kept.desk(), entry.line());
+    let mut out = Answering {
+        sink: Sink::Batch(line.parts.clone()),
+        record: &mut record,
+        stamp: Stamp { request_id: desk.inbound.request_id, origin: None },
+        write_timeout: desk.write_timeout,
+        phase: desk.gateway.drain.watch(),
+        version: Version::HTTP_11,
+        takes_events: true,
+        begun: false,
+    };
+    let served = match (call::method_name(&message), line.session()) {
+        ("initialize", _) => found(&desk, line, &message, &mut out).await,
+        (_, Some(session)) if touched(&desk, session) => {
+            legacy::of_session(&desk, session, &message, &mut out).await
+        }
+        _ => Err(not_initialized()),
+    };
+    match served {
+        Ok(End::Done) => {}
+        Ok(End::Refused(denial)) | Err(denial) => {
+            batch::refused(&desk, &denial, &message, &mut record, &line.parts).await;
+        }
+        Ok(End::Left | End::Broken) => record.note_cut(),
+    }
+}
+
+/// Whether the session is still there; it is no longer idle.
+fn touched(desk: &Desk<'_>, session: &super::sessions::Session) -> bool {
+    desk.gateway.estate.sessions.find(&session.server, &session.number, desk.gateway).is_some()
+}
+
+/// Founds the session of a stream, once.
+async fn found(
+    desk: &Desk<'_>,
+    line: &Arc<Line>,
+    message: &Message,
+    out: &mut Answering<'_>,
+) -> Result<End, Denial> {
+    if !line.claim() {
+        return Err(Denial::new(Reason::InvalidRequest, "the session of this stream is initialized"));
+    }
+    let founded = founding::begin(desk, message).await.inspect_err(|_| line.give_up())?;
+    if !line.hold(Arc::clone(&founded.session)) {
+        founding::end(desk, &founded.session);
+    }
+    out.record.note_answer(None);
+    let answer = bridge::wrap_result(call::id_text(message), founded.result.text());
+    Ok(out.last(StatusCode::OK, founded.result.translated(answer)).await)
+}
+
+fn not_initialized() -> Denial {
+    Denial::new(Reason::MissingSession, "the stream has no session: initialize first")
+}
+
+/// Refuses a message that was not read, but names its request, where that is waited for.
+///
+/// Gives back `false` if the stream does not take it.
+pub fn refuse(line: &Line, body: String) -> bool {
+    line.parts.try_send(Part::Answer(Released::own(body), None)).is_ok()
+}

@@ -1,0 +1,124 @@
+use super::*;
+use crate::backend::upstream_sessions::LeaseOptions;
+use crate::testing::{Asked, Bed, Server, Wire, overseer};
+use portunus_filters::Identity;
+use portunus_filters::mcp::Revision;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+fn caller(last: u8) -> CallerKey {
+    CallerKey::for_tables(&Identity::Anonymous { source: Ipv4Addr::new(10, 0, 0, last).into() }, &[])
+}
+
+fn bed() -> Bed {
+    Bed::before((Ipv4Addr::LOCALHOST, 9).into(), ", era: legacy")
+}
+
+fn dropped(bed: &Bed, whom: &str) -> String {
+    let metrics = String::from_utf8(bed.gateway.metrics.render()).unwrap();
+    let name = format!("portunus_messages_dropped_total{{for=\"{whom}\"}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&*name)).unwrap_or("0").to_owned()
+}
+
+#[tokio::test]
+async fn what_a_listener_does_not_take_in_time_is_counted() {
+    let bed = bed();
+    let server = ServerId("*|/mcp".into());
+    let seat = Hub::seat(&bed.gateway, &server, caller(1), overseer());
+    let _other = Hub::seat(&bed.gateway, &server, caller(2), overseer());
+    let word = Word::Changed(ListKind::Tools);
+    let listening = bed.gateway.estate.hub.listening(&server, caller(1));
+    let lost: u64 = (0..MAX_WORDS + 3).map(|_| tell(&bed.gateway, &listening, "up", &word)).sum();
+    assert_eq!((lost, seat.words.len()), (3, MAX_WORDS));
+    told(&bed.gateway, Err(Untold::Full));
+    told(&bed.gateway, Err(Untold::Nobody));
+    assert_eq!(dropped(&bed, "session"), "1", "who has no stream does not want to hear");
+}
+
+async fn greet(asked: Asked, mut wire: Wire) -> Option<Wire> {
+    let result =
+        r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}"#;
+    match asked.method() {
+        "initialize" => wire.result(&asked, result).await,
+        _ => wire.accepted().await,
+    }
+    Some(wire)
+}
+
+fn heard(leg: &Arc<Leg>, what: What) -> Heard {
+    let (upstream, server) = (Arc::clone(&leg.place().upstream), ServerId("*|/mcp".into()));
+    Heard { upstream, server, caller: caller(1), leg: Arc::clone(leg), what, share: None }
+}
+
+fn notice(method: &str) -> What {
+    let message = format!(r#"{{"method":"{method}","jsonrpc":"2.0","params":{{"uri":"a:1"}}}}"#);
+    let method = Envelope::read(&message).unwrap().method.unwrap();
+    What::Notice { method, message: message.into() }
+}
+
+/// One legacy session at a server.
+async fn leg(bed: &Bed) -> Arc<Leg> {
+    bed.gateway
+        .backend
+        .legs
+        .own(&bed.gateway.backend, &bed.place("anna", "{}"), Revision::V2025_11_25)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_notification_that_nobody_took_leaves_the_lists_out_of_date() {
+    let server = Server::start(greet).await;
+    let bed = Bed::before(server.address, ", era: legacy");
+    let leg = leg(&bed).await;
+    let heard = |what| heard(&leg, what);
+    let notice = || notice("notifications/m");
+    let queue = &bed.gateway.backend.heard;
+    assert!(queue.push(heard(What::Gone)).is_none());
+    while queue.push(heard(notice())).is_none() {}
+    let size = queue.len();
+    assert!(matches!(queue.push(heard(What::Gone)).unwrap().what, What::Notice { .. }));
+    assert_eq!(queue.len(), size);
+    assert!(matches!(queue.next().await.what, What::Gone), "that a session is gone is never lost");
+    bed.gateway.backend.missed(&leg.place().upstream);
+    assert_eq!(dropped(&bed, "queue"), "1");
+}
+
+#[tokio::test]
+async fn only_who_is_told_of_a_server_hears_what_it_says() {
+    let in_time = "package mcp.authz\nimport rego.v1\ndefault decision := false\n\
+        decision if {\n\tinput.mcp.method == \"initialize\"\n\tinput.mcp.upstream == \"up\"\n\t\
+        input.time.hour == 0\n}\n";
+    let server = Server::start(greet).await;
+    let bed = Bed::under(in_time, server.address, ", era: legacy");
+    let (gateway, place) = (&bed.gateway, bed.place("anna", "{}"));
+    let (own, pooled) = (
+        leg(&bed).await,
+        gateway.backend.legs.lease(&gateway.backend, &place, LeaseOptions::any()).await.unwrap(),
+    );
+    let id = ServerId("*|/mcp".into());
+    let profile = Arc::new(bridge::Profile::silent("client", "1"));
+    let session = Arc::new(Session::new([1; 16], id.clone(), Revision::V2025_11_25, profile, true));
+    let mut stream = session.listen(overseer());
+    gateway.estate.hub.own(&own, &session);
+    hear(gateway, heard(&own, notice("notifications/resources/updated")));
+    assert!(stream.try_recv().is_err(), "nobody asked for the resource");
+    session.subscribe(&"up".into(), &"a:1".into(), &"a:1".into(), &bed.gateway.backend.texts).unwrap();
+    let mut seat = Hub::seat(gateway, &id, caller(1), overseer());
+    let says = [
+        notice("notifications/tools/list_changed"),
+        notice("notifications/resources/updated"),
+        notice("notifications/message"),
+        What::Gap,
+    ];
+    let mut hears = |what: &What| {
+        hear(gateway, heard(&own, what.clone()));
+        hear(gateway, heard(&pooled, what.clone()));
+        let all = (stream.try_recv().is_ok(), seat.words.try_recv().is_ok());
+        while stream.try_recv().is_ok() || seat.words.try_recv().is_ok() {}
+        all
+    };
+    assert!(says.iter().all(|what| hears(what) == (true, true)));
+    bed.clock.advance(Duration::from_secs(3600));
+    assert!(says.iter().all(|what| hears(what) == (false, false)));
+}

@@ -1,0 +1,114 @@
+//! The `requestState` of a call that is answered by a question: sealed, and opened again with its retry.
+
+use super::desk::Desk;
+use super::parked::Ticket;
+use crate::backend::upstream_call::Retry;
+use crate::sealing::{Binding, StateToken, Token};
+use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::rewrite::string;
+use portunus_filters::{Denial, Message, Reason};
+use ring::digest::{Context, SHA256};
+use std::sync::Arc;
+
+/// Stands for no parked call: the same call is to be made again.
+pub(super) const AGAIN: u64 = u64::MAX;
+
+/// What a `requestState` stands for.
+pub(super) enum State {
+    /// A call that its server wants once more, as it was.
+    Again,
+    /// A call that is parked here.
+    Parked(u64),
+    /// A modern server's own state.
+    Upstream(String),
+}
+
+/// What a retry must have in common with the call it takes up: its method, and every parameter but
+/// what changes from round to round.
+pub(super) fn digest(message: &Message, fields: &Object<'_>) -> [u8; 16] {
+    let mut context = Context::new(&SHA256);
+    let mut part = |text: &str| {
+        context.update(&(text.len() as u64).to_be_bytes());
+        context.update(text.as_bytes());
+    };
+    part(message.method.as_ref().map_or("", |method| method.name()));
+    let mut members: Vec<_> = fields
+        .members()
+        .filter(|(key, _)| !matches!(*key, "_meta" | "inputResponses" | "requestState"))
+        .collect();
+    members.sort_unstable();
+    for (key, text) in members {
+        part(key);
+        part(text);
+    }
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&context.finish().as_ref()[..16]);
+    digest
+}
+
+/// Opens the `requestState` of a retry.
+///
+/// # Errors
+/// [`Reason::UnknownState`] if it is not from here, or not for this caller and call, or too old;
+/// [`Reason::ReplicaLost`] if the call was parked at a replica that is gone.
+pub(super) fn open_state(desk: &Desk<'_>, ticket: &Ticket, state: &str) -> Result<State, Denial> {
+    let unknown = || Denial::new(Reason::UnknownState, "`requestState` is unknown, used or expired");
+    let token = StateToken::open(&desk.gateway.estate.seals, &binding(desk), state).ok_or_else(unknown)?;
+    if token.is_over(desk.gateway.clock.now().wall) || token.digest != ticket.digest {
+        return Err(unknown());
+    }
+    if let Some(inner) = token.inner {
+        return Ok(State::Upstream(inner.into_string()));
+    }
+    if token.serial == AGAIN {
+        return Ok(State::Again);
+    }
+    if token.home != desk.gateway.estate.home {
+        return Err(Denial::new(Reason::ReplicaLost, "the call waited at a replica that is gone"));
+    }
+    Ok(State::Parked(token.serial))
+}
+
+/// The `requestState` of a call that is parked here, as text.
+pub(super) fn seal_parked(desk: &Desk<'_>, ticket: &Ticket, serial: u64) -> Result<String, Denial> {
+    seal_state(desk, ticket, serial, None)
+}
+
+pub(super) fn seal_state(
+    desk: &Desk<'_>,
+    ticket: &Ticket,
+    serial: u64,
+    inner: Option<&str>,
+) -> Result<String, Denial> {
+    let within = desk.server.parked.within;
+    let token = StateToken {
+        home: desk.gateway.estate.home.clone(),
+        serial,
+        digest: ticket.digest,
+        expires: (desk.gateway.clock.now().wall + within).as_secs(),
+        inner: inner.map(Into::into),
+    };
+    let oversize =
+        |_| Denial::new(Reason::Untranslatable, "the server's `requestState` is too long to be sealed");
+    token.seal(&desk.gateway.estate.seals, &binding(desk)).map_err(oversize)
+}
+
+fn binding<'a>(desk: &'a Desk<'_>) -> Binding<'a> {
+    Binding { server: &desk.server.id, caller: desk.bearer }
+}
+
+/// What a modern server is told of a client's answers.
+pub(super) fn retry_of(replies: &[(Arc<str>, String)], state: Option<String>) -> Retry {
+    let mut responses = String::from("{");
+    for (index, (key, reply)) in replies.iter().enumerate() {
+        if index > 0 {
+            responses.push(',');
+        }
+        responses.push_str(&string(key));
+        responses.push(':');
+        responses.push_str(reply);
+    }
+    responses.push('}');
+    let input_responses = (!replies.is_empty()).then_some(responses);
+    Retry { input_responses, request_state: state.map(|state| string(&state)) }
+}

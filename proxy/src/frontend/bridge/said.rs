@@ -1,0 +1,235 @@
+//! What an answer says in the client's words.
+
+use super::call::{id_text, method_name};
+use super::desk::Desk;
+use super::parked::Ticket;
+use super::request_state::{AGAIN, seal_state};
+use crate::backend::upstream_call::{Answer, MAX_ASKING_BYTES, Outcome};
+use crate::offload::{INLINE_BYTES, OffloadQueue};
+use bytes::Bytes;
+use http::StatusCode;
+use portunus_filters::mcp::bridge::{self, ForModern, Profile, RpcError};
+use portunus_filters::mcp::object::Object;
+use portunus_filters::mcp::rewrite::string;
+use portunus_filters::{Denial, Era, Message, Reason, Released};
+use std::borrow::Cow;
+
+/// An answer in the client's words.
+pub(super) struct Said {
+    /// HTTP status, if nothing was sent before.
+    pub status: StatusCode,
+    /// The message.
+    pub message: Released,
+    /// Code of its error.
+    pub rpc_error: Option<i64>,
+    /// It is a result that is no tool error.
+    pub proven: bool,
+}
+
+/// An answer in the words of a client of `era`, if it is a large one that has to be read for that: that
+/// is done where it stops no other call. `None` for all others.
+///
+/// # Errors
+/// [`Reason::Untranslatable`]; [`Reason::UpstreamMalformed`] if it asks for input at too great a length.
+pub(super) async fn large(
+    queue: &OffloadQueue,
+    era: Era,
+    message: &Message,
+    answer: &Answer<Released>,
+) -> Result<Option<Said>, Denial> {
+    let bytes = answer.text().len();
+    if bytes <= INLINE_BYTES || !matches!(answer.outcome, Outcome::Result(_)) {
+        return Ok(None);
+    }
+    let written_here = match era {
+        Era::Modern => added_to(message, answer),
+        Era::Legacy => taken_from(message, answer),
+    };
+    if written_here.is_some() {
+        return Ok(written_here);
+    }
+    let (id, method) = (id_text(message).to_owned(), method_name(message).to_owned());
+    let answer = answer.clone();
+    queue.run(bytes, move || translated(era, (&id, &method), &answer)).await
+}
+
+/// A result in the words of a client of `era`; `None` if it asks that client something.
+fn translated(
+    era: Era,
+    (id, method): (&str, &str),
+    answer: &Answer<Released>,
+) -> Result<Option<Said>, Denial> {
+    let text = utf8(answer.text())?;
+    let result = match (answer.era, era) {
+        (Era::Legacy, Era::Modern) => {
+            let facts = answer.facts.as_deref().ok_or(()).map_err(untranslatable)?;
+            Cow::Owned(bridge::result_for_modern(text, method, facts, None).map_err(untranslatable)?)
+        }
+        (Era::Modern, Era::Legacy) => {
+            Cow::Owned(bridge::result_for_legacy(text, method).map_err(untranslatable)?)
+        }
+        (Era::Modern, Era::Modern) if bridge::asks(text.as_bytes()) => {
+            return match text.len() <= MAX_ASKING_BYTES {
+                true => Ok(None),
+                false => Err(asks_too_long()),
+            };
+        }
+        _ => Cow::Borrowed(text),
+    };
+    let proven = !bridge::is_tool_error(result.as_bytes());
+    Ok(Some(succeeded_by(answer, bridge::wrap_result(id, &result).into(), proven)))
+}
+
+fn asks_too_long() -> Denial {
+    Denial::new(Reason::UpstreamMalformed, "the server asks for input at too great a length")
+}
+
+/// An answer in the words of a modern client.
+///
+/// # Errors
+/// [`Reason::Untranslatable`].
+pub(super) fn for_modern(
+    desk: &Desk<'_>,
+    message: &Message,
+    answer: &Answer<Released>,
+    profile: &Profile,
+    ticket: impl FnOnce() -> Ticket,
+) -> Result<Said, Denial> {
+    if let Some(said) = added_to(message, answer) {
+        return Ok(said);
+    }
+    let text = utf8(answer.text())?;
+    match (&answer.outcome, answer.era) {
+        (Outcome::Result(_), Era::Legacy) => {
+            let facts = answer.facts.as_deref().ok_or(()).map_err(untranslatable)?;
+            let result = bridge::result_for_modern(text, method_name(message), facts, None);
+            Ok(succeeded(message, answer, &result.map_err(untranslatable)?))
+        }
+        (Outcome::Result(_), Era::Modern) => {
+            let result = with_own_state(desk, text, ticket)?;
+            Ok(succeeded(message, answer, &result))
+        }
+        (Outcome::Error { .. }, era) => {
+            let error = Object::read(text).map_err(untranslatable)?;
+            let error = RpcError::of(text, &error).map_err(untranslatable)?;
+            if era == Era::Modern {
+                let (code, status) = (error.code, bridge::status_for_modern(error.code));
+                return Ok(failed(message, answer, bridge::Said { code, status, error: text.into() }));
+            }
+            match bridge::error_for_modern(&error, profile).map_err(untranslatable)? {
+                ForModern::Error(said) => Ok(failed(message, answer, said)),
+                ForModern::Ask(questions) => {
+                    let state = seal_state(desk, &ticket(), AGAIN, None)?;
+                    Ok(succeeded(message, answer, &bridge::input_required(&questions, &state)))
+                }
+            }
+        }
+    }
+}
+
+/// An answer of which nothing changes but what is added to it: it is not read once more.
+fn added_to(message: &Message, answer: &Answer<Released>) -> Option<Said> {
+    let came = answer.came.as_ref()?;
+    let whole = match answer.era {
+        Era::Modern if came.under_own_id && came.remarks.is_final() => came.message.clone(),
+        Era::Legacy if came.remarks.is_bare() && !bridge::is_cacheable(method_name(message)) => {
+            bridge::answer_for_modern(id_text(message), answer.text().bytes(), answer.facts.as_deref()?)?
+                .into()
+        }
+        Era::Modern | Era::Legacy => return None,
+    };
+    Some(succeeded_by(answer, whole, !came.remarks.failed))
+}
+
+/// An answer in the words of a legacy client.
+///
+/// # Errors
+/// [`Reason::Untranslatable`].
+pub(super) fn for_legacy(message: &Message, answer: &Answer<Released>) -> Result<Said, Denial> {
+    if let Some(said) = taken_from(message, answer) {
+        return Ok(said);
+    }
+    let method = method_name(message);
+    let text = utf8(answer.text())?;
+    match (&answer.outcome, answer.era) {
+        (Outcome::Result(_), Era::Legacy) => Ok(succeeded(message, answer, text)),
+        (Outcome::Result(_), Era::Modern) => {
+            let result = bridge::result_for_legacy(text, method).map_err(untranslatable)?;
+            Ok(succeeded(message, answer, &result))
+        }
+        (Outcome::Error { .. }, era) => {
+            let error = Object::read(text).map_err(untranslatable)?;
+            let error = RpcError::of(text, &error).map_err(untranslatable)?;
+            match era {
+                Era::Legacy => {
+                    let said = bridge::Said { code: error.code, status: 200, error: text.into() };
+                    Ok(failed(message, answer, said))
+                }
+                Era::Modern => {
+                    let said = bridge::error_for_legacy(&error, method).map_err(untranslatable)?;
+                    Ok(failed(message, answer, said))
+                }
+            }
+        }
+    }
+}
+
+/// An answer of which nothing changes but what is taken away: it is not read once more.
+fn taken_from(message: &Message, answer: &Answer<Released>) -> Option<Said> {
+    let (Outcome::Result(result), Some(came)) = (&answer.outcome, &answer.came) else { return None };
+    let (id, method) = (id_text(message), method_name(message));
+    let said = match answer.era {
+        Era::Legacy => bridge::answer_between_legacy(id, result.bytes()),
+        Era::Modern if bridge::is_cacheable(method) => return None,
+        Era::Modern => bridge::answer_for_legacy(id, result.bytes(), came.remarks)?,
+    };
+    Some(succeeded_by(answer, said.into(), !came.remarks.failed))
+}
+
+/// A modern server's own `requestState` is sealed: only this caller may go on with this call.
+fn with_own_state<'r>(
+    desk: &Desk<'_>,
+    result: &'r str,
+    ticket: impl FnOnce() -> Ticket,
+) -> Result<Cow<'r, str>, Denial> {
+    if !bridge::asks(result.as_bytes()) {
+        return Ok(Cow::Borrowed(result));
+    }
+    let object = Object::read(result).map_err(untranslatable)?;
+    match object.text("requestState") {
+        Some(inner) => {
+            let sealed = seal_state(desk, &ticket(), 0, Some(&inner))?;
+            Ok(Cow::Owned(object.rewrite().set("requestState", string(&sealed)).text()))
+        }
+        None => Ok(Cow::Borrowed(result)),
+    }
+}
+
+fn succeeded(message: &Message, answer: &Answer<Released>, result: &str) -> Said {
+    let message = bridge::wrap_result(id_text(message), result).into();
+    succeeded_by(answer, message, !bridge::is_tool_error(result.as_bytes()))
+}
+
+/// An answer that succeeded, in a message that says so.
+fn succeeded_by(answer: &Answer<Released>, message: Bytes, proven: bool) -> Said {
+    let message = answer.text().translated(message);
+    Said { status: StatusCode::OK, message, rpc_error: None, proven }
+}
+
+/// An answer that failed, in a message that says so.
+fn failed(message: &Message, answer: &Answer<Released>, said: bridge::Said<'_>) -> Said {
+    Said {
+        status: StatusCode::from_u16(said.status).unwrap_or(StatusCode::OK),
+        message: answer.text().translated(bridge::wrap_said(id_text(message), &said.error)),
+        rpc_error: Some(said.code),
+        proven: false,
+    }
+}
+
+fn untranslatable<E>(_: E) -> Denial {
+    Denial::new(Reason::Untranslatable, "the server's answer has no form in this revision")
+}
+
+fn utf8(text: &Released) -> Result<&str, Denial> {
+    std::str::from_utf8(text.bytes()).map_err(untranslatable)
+}

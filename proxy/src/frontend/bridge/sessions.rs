@@ -1,0 +1,426 @@
+//! Sessions of legacy clients, at their home.
+//!
+//! What never changes is sealed into the id that the client holds; here is what changes: legs that
+//! were made again, the log level, subscriptions, calls under way and questions that wait for the
+//! client. One value a session, reached by its number.
+
+mod word;
+
+use super::replay::Replay;
+use crate::authorize::Overseer;
+use crate::backend::upstream_call::Reply;
+use crate::backend::upstream_sessions::Leg;
+use crate::sealing::Home;
+use crate::shares::{Owner, Share, Shares};
+use portunus_base::table::{Holding, weight_of};
+use portunus_config::{ServerId, UpstreamKey};
+use portunus_filters::mcp::bridge::{LogLevel, Profile};
+use portunus_filters::mcp::{Id, Revision};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
+pub use word::{Spoken, Word};
+
+/// Questions of one session that wait for its client at once.
+const MAX_QUESTIONS: usize = 64;
+/// Calls of one session under way at once; more are refused.
+const MAX_CALLS: usize = 1024;
+/// Resources that one session is subscribed to.
+const MAX_URIS: usize = 1024;
+/// Messages that wait for a client's GET stream; the oldest are dropped.
+pub const MAX_PUSHED: usize = 256;
+
+/// One legacy client's session.
+pub struct Session {
+    /// Its number, which its id holds too.
+    pub number: [u8; 16],
+    /// Where it was founded.
+    pub server: ServerId,
+    /// The revision that client and gateway agreed on.
+    pub version: Revision,
+    /// What the client said of itself.
+    pub profile: Arc<Profile>,
+    /// Founded here; otherwise adopted from its sealed id.
+    pub native: bool,
+    /// Its messages passed before it was adopted: the session at the server is its client's.
+    passed: Option<Arc<()>>,
+    /// Whose share it takes of what callers hold together.
+    owner: Owner,
+    /// Bytes of the client's headers that its sessions at servers keep.
+    shown_bytes: usize,
+    legs: Mutex<HashMap<UpstreamKey, OwnLeg>>,
+    level: Mutex<Option<LogLevel>>,
+    calls: Mutex<Vec<Arc<Underway>>>,
+    questions: Mutex<HashMap<String, Waiting>>,
+    /// By upstream and its own URI, what the client calls it.
+    uris: Mutex<BTreeMap<(Arc<str>, Arc<str>), Subscribed>>,
+    stream: Mutex<Option<mpsc::Sender<Word>>>,
+    /// Who listens, and may not be asked everything.
+    overseer: Mutex<Option<Overseer>>,
+    /// What is kept for a client that comes back, where its virtual server wants that.
+    pub replay: Option<Arc<Replay>>,
+    serial: AtomicU64,
+    over: AtomicBool,
+    /// Told when the session ends, and when what it listens for changes.
+    pub changed: Notify,
+}
+
+/// A resource that a client is subscribed to.
+struct Subscribed {
+    /// What the client calls it.
+    served: Arc<str>,
+    _share: Share,
+}
+
+/// What a session has at one upstream.
+#[derive(Default)]
+struct OwnLeg {
+    leg: Option<Arc<Leg>>,
+    /// The server knew something of the client, and has forgotten it.
+    lost: bool,
+    /// For the founding of a leg that all who wait will use.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The server has forgotten what a client has done there: the client must begin anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateLost;
+
+/// Who waits for the answer to a question.
+pub enum Waiting {
+    /// A call: the question's key there, and its way back.
+    Call {
+        /// The question's key.
+        key: Arc<str>,
+        /// The id under which the client saw it, the key, and the answer.
+        answers: mpsc::Sender<(String, Arc<str>, Reply)>,
+    },
+    /// A legacy server, outside of any call.
+    Leg {
+        /// Its session.
+        leg: Arc<Leg>,
+        /// Its own id of the question.
+        id: Id,
+    },
+}
+
+/// A call under way.
+pub struct Underway {
+    id: Id,
+    /// Told when the client cancels it.
+    pub cancelled: Notify,
+}
+
+/// A call that can be cancelled by its id, for as long as this lives.
+pub struct Running {
+    session: Arc<Session>,
+    call: Arc<Underway>,
+}
+
+impl Running {
+    /// The call.
+    pub fn call(&self) -> &Arc<Underway> {
+        &self.call
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut calls = self.session.locked(&self.session.calls);
+        if let Some(at) = calls.iter().position(|call| Arc::ptr_eq(call, &self.call)) {
+            calls.swap_remove(at);
+        }
+    }
+}
+
+/// Why a client is not told something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untold {
+    /// It has no stream open.
+    Nobody,
+    /// It does not keep up.
+    Full,
+}
+
+impl Session {
+    /// A session that has just been founded, or adopted.
+    pub fn new(
+        number: [u8; 16],
+        server: ServerId,
+        version: Revision,
+        profile: Arc<Profile>,
+        native: bool,
+    ) -> Session {
+        Session {
+            number,
+            server,
+            version,
+            profile,
+            native,
+            passed: None,
+            owner: Owner::Nobody,
+            shown_bytes: 0,
+            legs: Mutex::default(),
+            level: Mutex::default(),
+            calls: Mutex::default(),
+            questions: Mutex::default(),
+            uris: Mutex::default(),
+            stream: Mutex::default(),
+            overseer: Mutex::default(),
+            replay: None,
+            serial: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The same, with a table of what is said to its client.
+    #[must_use]
+    pub fn keeping(self, replay: Option<Arc<Replay>>) -> Session {
+        Session { replay, ..self }
+    }
+
+    /// The same, counted for a caller of whom servers are shown so many bytes.
+    #[must_use]
+    pub fn owned_by(self, owner: Owner, shown_bytes: usize) -> Session {
+        Session { owner, shown_bytes, ..self }
+    }
+
+    /// The same, of a session whose messages passed before; with the mark by which those are known.
+    #[must_use]
+    pub fn marked_as_passed(self, mark: Arc<()>) -> Session {
+        Session { passed: Some(mark), ..self }
+    }
+
+    /// Whether its messages passed before it was adopted.
+    pub fn passed(&self) -> bool {
+        self.passed.is_some()
+    }
+
+    /// The session at the one server of a session that passed before, whose own ids of requests the client may have.
+    pub fn passed_leg(&self) -> Option<Arc<Leg>> {
+        self.passed().then(|| self.legs().into_iter().next()).flatten()
+    }
+
+    /// For whom it is counted, and as how many: what a client says of itself is kept with it.
+    pub fn holding(&self) -> Holding {
+        Holding { owner: self.owner, weight: weight_of(self.profile.bytes() + self.shown_bytes) }
+    }
+
+    fn locked<'m, T>(&self, of: &'m Mutex<T>) -> MutexGuard<'m, T> {
+        of.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its own session at an upstream, if it has one.
+    pub fn leg(&self, upstream: &UpstreamKey) -> Option<Arc<Leg>> {
+        self.locked(&self.legs).get(upstream)?.leg.clone()
+    }
+
+    /// Its own session at an upstream, for a request of its client.
+    ///
+    /// # Errors
+    /// [`StateLost`] for ever after the server has forgotten one in which the client has done something.
+    pub fn leg_for_request(&self, upstream: &UpstreamKey) -> Result<Option<Arc<Leg>>, StateLost> {
+        let legs = self.locked(&self.legs);
+        let Some(own) = legs.get(upstream) else { return Ok(None) };
+        if own.lost { Err(StateLost) } else { Ok(own.leg.clone()) }
+    }
+
+    /// Every session that it has at upstreams.
+    pub fn legs(&self) -> Vec<Arc<Leg>> {
+        self.locked(&self.legs).values().filter_map(|own| own.leg.clone()).collect()
+    }
+
+    /// Whether it should have a session of its own at an upstream: it had one, or was to have one.
+    pub fn expects_leg(&self, upstream: &UpstreamKey) -> bool {
+        self.locked(&self.legs).contains_key(upstream)
+    }
+
+    /// Notes that it should have a session of its own at an upstream.
+    pub fn expect_leg(&self, upstream: UpstreamKey) {
+        self.locked(&self.legs).entry(upstream).or_default();
+    }
+
+    /// The turn of who founds its session at an upstream.
+    pub fn turn(&self, upstream: UpstreamKey) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.locked(&self.legs).entry(upstream).or_default().turn)
+    }
+
+    /// Takes a session at an upstream; gives it back if this one has ended.
+    ///
+    /// # Errors
+    /// What it was given.
+    pub fn hold(&self, upstream: UpstreamKey, leg: Arc<Leg>) -> Result<(), Arc<Leg>> {
+        let mut legs = self.locked(&self.legs);
+        if self.is_over() {
+            return Err(leg);
+        }
+        legs.entry(upstream).or_default().leg = Some(leg);
+        Ok(())
+    }
+
+    /// Lets a session at an upstream go that its server has forgotten, and what the client had there.
+    pub fn lose(&self, upstream: &UpstreamKey, leg: &Arc<Leg>) {
+        let mut legs = self.locked(&self.legs);
+        let own = legs.get_mut(upstream);
+        let Some(own) = own.filter(|own| own.leg.as_ref().is_some_and(|held| Arc::ptr_eq(held, leg))) else {
+            return;
+        };
+        own.leg = None;
+        own.lost |= leg.holds_state();
+        drop(legs);
+        // Who listens has to listen elsewhere.
+        self.changed.notify_one();
+    }
+
+    /// The least severe level of log messages that the client wants.
+    pub fn level(&self) -> Option<LogLevel> {
+        *self.locked(&self.level)
+    }
+
+    /// Sets the level of log messages.
+    pub fn set_level(&self, level: LogLevel) {
+        *self.locked(&self.level) = Some(level);
+    }
+
+    /// Notes a call; `None` if one of that id is under way, or too many are.
+    pub fn run(self: &Arc<Self>, id: &Id) -> Option<Running> {
+        let mut calls = self.locked(&self.calls);
+        if calls.len() >= MAX_CALLS || calls.iter().any(|call| call.id == *id) {
+            return None;
+        }
+        let call = Arc::new(Underway { id: id.clone(), cancelled: Notify::new() });
+        calls.push(Arc::clone(&call));
+        drop(calls);
+        Some(Running { session: Arc::clone(self), call })
+    }
+
+    /// Cancels a call; whether it was under way here.
+    pub fn cancel(&self, id: &Id) -> bool {
+        let meant = self.locked(&self.calls).iter().find(|call| call.id == *id).cloned();
+        meant.inspect(|call| call.cancelled.notify_one()).is_some()
+    }
+
+    /// Gives a question the id under which the client sees it, as JSON text; `None` if too many wait.
+    pub fn ask(&self, home: &Home, waiting: Waiting) -> Option<String> {
+        let mut questions = self.locked(&self.questions);
+        if questions.len() >= MAX_QUESTIONS {
+            return None;
+        }
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let id = format!("\"{}.{:x}.{serial}\"", home.replica(), home.boot());
+        questions.insert(id.clone(), waiting);
+        Some(id)
+    }
+
+    /// Takes the question that a client answers.
+    pub fn answered(&self, id: &Id) -> Option<Waiting> {
+        self.locked(&self.questions).remove(id.meaning())
+    }
+
+    /// Forgets questions whose call is over.
+    pub fn forget(&self, ids: &[String]) {
+        let mut questions = self.locked(&self.questions);
+        for id in ids {
+            questions.remove(id);
+        }
+    }
+
+    /// Notes a subscription to what an upstream calls `original`; `None` if there are too many, or no room
+    /// for its text among that of all, else whether it is new.
+    pub fn subscribe(
+        &self,
+        upstream: &Arc<str>,
+        original: &Arc<str>,
+        served: &Arc<str>,
+        texts: &Arc<Shares>,
+    ) -> Option<bool> {
+        let mut uris = self.locked(&self.uris);
+        let key = (Arc::clone(upstream), Arc::clone(original));
+        if uris.len() >= MAX_URIS && !uris.contains_key(&key) {
+            return None;
+        }
+        let share = texts.take(self.owner, original.len() + served.len())?;
+        let subscribed = Subscribed { served: Arc::clone(served), _share: share };
+        let new = uris.insert(key, subscribed).is_none();
+        drop(uris);
+        self.changed.notify_one();
+        Some(new)
+    }
+
+    /// Ends a subscription; whether there was one.
+    pub fn unsubscribe(&self, upstream: &Arc<str>, original: &Arc<str>) -> bool {
+        let was = self.locked(&self.uris).remove(&(Arc::clone(upstream), Arc::clone(original)));
+        self.changed.notify_one();
+        was.is_some()
+    }
+
+    /// What the client calls a resource that it is subscribed to.
+    pub fn served_uri(&self, upstream: &Arc<str>, original: &Arc<str>) -> Option<Arc<str>> {
+        let uris = self.locked(&self.uris);
+        let served =
+            uris.get(&(Arc::clone(upstream), Arc::clone(original))).map(|one| Arc::clone(&one.served));
+        // Its client may have subscribed to it while messages passed.
+        served.or_else(|| self.passed().then(|| Arc::clone(original)))
+    }
+
+    /// Resources of an upstream that the client wants to hear of.
+    pub fn uris_at(&self, upstream: &str) -> Vec<Arc<str>> {
+        let uris = self.locked(&self.uris);
+        uris.keys().filter(|(name, _)| **name == *upstream).map(|(_, uri)| Arc::clone(uri)).collect()
+    }
+
+    /// Opens the client's stream: what is pushed from now on. An earlier one ends.
+    pub fn listen(&self, overseer: Overseer) -> mpsc::Receiver<Word> {
+        let (sender, receiver) = mpsc::channel(MAX_PUSHED);
+        // Before there is anybody to be told something, it is known what they may be told.
+        *self.locked(&self.overseer) = Some(overseer);
+        *self.locked(&self.stream) = Some(sender);
+        receiver
+    }
+
+    /// Who listens, if somebody has.
+    pub fn overseer(&self) -> Option<Overseer> {
+        self.locked(&self.overseer).clone()
+    }
+
+    /// Whether the client has a stream open.
+    pub fn is_listening(&self) -> bool {
+        let open = self.locked(&self.stream).as_ref().is_some_and(|stream| !stream.is_closed());
+        open && !self.replay.as_ref().is_some_and(|replay| replay.is_deserted())
+    }
+
+    /// Says something on the client's stream.
+    ///
+    /// # Errors
+    /// [`Untold`].
+    pub fn push(&self, word: Word) -> Result<(), Untold> {
+        let stream = self.locked(&self.stream);
+        stream.as_ref().ok_or(Untold::Nobody)?.try_send(word).map_err(|error| match error {
+            TrySendError::Full(_) => Untold::Full,
+            TrySendError::Closed(_) => Untold::Nobody,
+        })
+    }
+
+    /// Ends the session: calls are cancelled, its stream ends. Gives the legs that are left to end.
+    pub fn end(&self) -> Vec<Arc<Leg>> {
+        self.over.store(true, Ordering::Release);
+        for call in self.locked(&self.calls).iter() {
+            call.cancelled.notify_one();
+        }
+        self.locked(&self.questions).clear();
+        *self.locked(&self.stream) = None;
+        self.changed.notify_one();
+        self.locked(&self.legs).drain().filter_map(|(_, own)| own.leg).collect()
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! Tasks of modern servers: a call may be answered by the id of a task that is asked about later
+//! (extension `io.modelcontextprotocol/tasks`, 2026-07-28).
+//!
+//! An id reaches its client sealed: it leads back to the place of the server that minted it, and only
+//! for the caller that it was minted for. With it are sealed the tool that was called and the rules for
+//! its answer, so that whichever replica is asked judges the message as the call that made the task,
+//! and holds what comes to the same rules. The server knows nothing of that.
+
+use super::call::{self, Aim, method_name};
+use super::desk::{Desk, params};
+use crate::backend::upstream_call::{Answer, Outcome, Place, Talk};
+use crate::sealing::{Binding, HandleToken, Token, UpstreamMark};
+use bytes::Bytes;
+use portunus_config::{Choice, Upstream};
+use portunus_filters::call::{AnswerRules, KnownTool, Subject, TaskCall};
+use portunus_filters::mcp::bridge::Profile;
+use portunus_filters::mcp::catalog::{Catalog, ListKind};
+use portunus_filters::mcp::object::{Object, Word};
+use portunus_filters::mcp::rewrite::string;
+use portunus_filters::{Denial, Era, Kind, Message, Reason, Released};
+use std::sync::Arc;
+
+static TASK_ID: Word = Word::new("taskId");
+
+/// Whether a request of this method is about tasks.
+pub(super) fn is_method(method: &str) -> bool {
+    method.starts_with("tasks/")
+}
+
+/// Whether a message is about a task that a server may have answered a call with.
+fn is_about_one(message: &Message) -> bool {
+    message.era == Era::Modern
+        && message.kind == Kind::Request
+        && is_method(method_name(message))
+        && method_name(message) != "tasks/list"
+}
+
+/// Where a message about a task leads. A list of tasks would be that of all who share a credential, and
+/// legacy clients are given none.
+///
+/// # Errors
+/// [`Reason::MissingCapability`] of a client that cannot have been given one; [`Reason::InvalidParams`] if
+/// it names no task that this caller was given by a server of this
+/// endpoint: one of somebody else reads as one that never was, and so does one of a tool that the
+/// caller does not find any more.
+pub(super) async fn aim(
+    desk: &Desk<'_>,
+    message: &Message,
+    fields: &Object<'_>,
+    profile: &Arc<Profile>,
+) -> Result<Aim, Denial> {
+    if !is_about_one(message) {
+        let detail = "no server behind this endpoint has this method";
+        return Err(Denial::new(Reason::UnknownMethod, detail));
+    }
+    if !profile.takes_tasks() {
+        let required = "{\"extensions\":{\"io.modelcontextprotocol/tasks\":{}}}".to_owned();
+        let detail = "the client did not declare the extension `io.modelcontextprotocol/tasks`";
+        return Err(Denial::new(Reason::MissingCapability, detail).with("requiredCapabilities", required));
+    }
+    let shown = fields.text("taskId").ok_or_else(unknown)?;
+    let token = HandleToken::open(&desk.gateway.estate.seals, &binding(desk), &shown).ok_or_else(unknown)?;
+    let minted = |upstream: &&Arc<Upstream>| {
+        upstream.urls().any(|url| UpstreamMark::of(&upstream.name, url) == token.upstream)
+    };
+    let upstream = desk.upstreams().into_iter().find(minted).cloned().ok_or_else(unknown)?;
+    let subject = subject(desk, message, profile, (&token, &upstream)).await?;
+    Ok(Aim {
+        target: Some(Arc::from(&*token.text)),
+        params: Arc::new([]),
+        body: None,
+        at: Some(token.upstream),
+        subject: Some(subject),
+        upstream,
+    })
+}
+
+fn unknown() -> Denial {
+    Denial::new(Reason::InvalidParams, "Task not found")
+}
+
+/// The tool that a task is of, with the call that made the task, if its caller finds the tool now.
+async fn subject(
+    desk: &Desk<'_>,
+    message: &Message,
+    profile: &Arc<Profile>,
+    (token, upstream): (&HandleToken, &Arc<Upstream>),
+) -> Result<Subject, Denial> {
+    // Rules about arguments cannot be asked of a call whose arguments nobody kept.
+    if token.call.arguments.is_none() && desk.active().authority.gate.reads_arguments() {
+        return Err(unknown());
+    }
+    let original: Arc<str> = Arc::from(&*token.tool);
+    let call = Arc::new(token.call.clone());
+    let of_task = |tool: &KnownTool| {
+        Subject::Tool(Arc::new(KnownTool { task: Some(Arc::clone(&call)), ..KnownTool::clone(tool) }))
+    };
+    let Some(rated) = desk.rated(&upstream.name, &original) else {
+        return Ok(of_task(&KnownTool::unrated(original)));
+    };
+    let member = desk.server.member_of(&upstream.name).ok_or_else(unknown)?;
+    let look = |catalog: &Catalog| {
+        let entry = catalog.of_member(ListKind::Tools, member, &original)?;
+        desk.finds_task(message, entry, &call)
+    };
+    let missing = |catalog: Arc<Catalog>| {
+        call::unknown(desk, &catalog, ListKind::Tools, (Reason::InvalidParams, unknown().detail.to_string()))
+    };
+    let found = call::found(desk, profile, &[ListKind::Tools], look).await?.map_err(missing)?;
+    // Equal servers may be rated apart.
+    let is_twin = matches!(desk.server.members[member].choice, Choice::Twins { .. });
+    Ok(if is_twin { of_task(&rated) } else { found })
+}
+
+/// The place of a server that a task is kept at, if it has several.
+pub(super) fn seated(desk: &Desk<'_>, place: Place, at: UpstreamMark) -> Place {
+    let is_there = |place: &Place| mark(&place.upstream) == at;
+    let now = desk.gateway.clock.now().monotonic;
+    desk.gateway.backend.replicas.settle(place, now, is_there).0
+}
+
+/// An answer in which the id of a task is the one that its client knows.
+///
+/// # Errors
+/// [`Reason::Untranslatable`] if the server's id, and what has to be known of the call, are too long to
+/// be sealed, and for a task of anything but a call of a tool.
+pub(super) fn outward(
+    desk: &Desk<'_>,
+    message: &Message,
+    talk: &Talk,
+    answer: Answer<Released>,
+) -> Result<Answer<Released>, Denial> {
+    if answer.came.as_ref().is_some_and(|came| !came.remarks.task) {
+        return Ok(answer);
+    }
+    match (&answer.outcome, answer.era) {
+        (Outcome::Result(text), Era::Modern) if TASK_ID.may_be_in(text.bytes()) => {
+            match renamed(desk, message, talk, text.bytes())? {
+                Some(renamed) => {
+                    let renamed = text.translated(renamed);
+                    Ok(answer.with(Outcome::Result(renamed)))
+                }
+                None => Ok(answer),
+            }
+        }
+        _ => Ok(answer),
+    }
+}
+
+fn renamed(desk: &Desk<'_>, message: &Message, talk: &Talk, text: &Bytes) -> Result<Option<String>, Denial> {
+    let readable = std::str::from_utf8(text).ok().and_then(|text| Object::read(text).ok());
+    let Some(result) = readable else { return Ok(None) };
+    let Some(own) = result.text("taskId") else { return Ok(None) };
+    let known = match method_name(message) {
+        _ if is_about_one(message) => match params(message)?.get("taskId") {
+            Some(known) => known.to_owned(),
+            None => return Ok(None),
+        },
+        _ if result.text("resultType").as_deref() != Some("task") => return Ok(None),
+        "tools/call" => string(&sealed(desk, message, talk, &own)?),
+        _ => {
+            let detail = "the server made a task of a request that is no call of a tool";
+            return Err(Denial::new(Reason::Untranslatable, detail));
+        }
+    };
+    Ok(Some(result.rewrite().set("taskId", known).text()))
+}
+
+/// The id of a task as its client gets it.
+fn sealed(desk: &Desk<'_>, message: &Message, talk: &Talk, own: &str) -> Result<String, Denial> {
+    let rules = talk.overseer().inspectors().find::<AnswerRules>().cloned().unwrap_or_default();
+    let token = HandleToken {
+        upstream: mark(talk.upstream()),
+        text: own.into(),
+        tool: talk.target().map_or_else(Box::default, |tool| Box::from(&**tool)),
+        call: TaskCall {
+            arguments: match talk.overseer().reads_arguments() {
+                true => Some(arguments(desk, message, talk.upstream())?),
+                false => None,
+            },
+            redact: rules.redact().to_vec(),
+            max_result_bytes: rules.max_result_bytes(),
+        },
+    };
+    let oversize = |_| {
+        let detail = "the id of the server's task, and what its call is judged by, are too long to be sealed";
+        Denial::new(Reason::Untranslatable, detail)
+    };
+    token.seal(&desk.gateway.estate.seals, &binding(desk)).map_err(oversize)
+}
+
+/// The arguments that the call was judged by.
+fn arguments(desk: &Desk<'_>, message: &Message, upstream: &Upstream) -> Result<Arc<str>, Denial> {
+    let fields = params(message)?;
+    let member = desk.server.member_of(&upstream.name).map(|member| &desk.server.members[member]);
+    let selector = member.and_then(|member| match &member.choice {
+        Choice::Twins { selector, .. } => Some(selector),
+        Choice::Fixed(_) | Choice::ByTenant { .. } => None,
+    });
+    let arguments = fields.get("arguments").filter(|text| text.starts_with('{')).unwrap_or("{}");
+    let Some(selector) = selector else { return Ok(arguments.into()) };
+    let object = Object::read(arguments).map_err(|_| unknown())?;
+    Ok(object.rewrite().remove(&**selector).text().into())
+}
+
+fn mark(upstream: &Upstream) -> UpstreamMark {
+    UpstreamMark::of(&upstream.name, &upstream.url)
+}
+
+fn binding<'a>(desk: &'a Desk<'_>) -> Binding<'a> {
+    Binding { server: &desk.server.id, caller: desk.bearer }
+}
+
+#[cfg(test)]
+mod tests;
