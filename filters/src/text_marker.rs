@@ -65,8 +65,13 @@ impl Filter for TextMarker {
         true
     }
 
-    fn client_text<'t>(&self, _: ClientPlace<'_>, text: &'t str) -> Result<Cow<'t, str>, Denial> {
-        Ok(marked(text))
+    fn client_text<'t>(&self, place: ClientPlace<'_>, text: &'t str) -> Result<Cow<'t, str>, Denial> {
+        // Names of headers have lost their case.
+        let is_name = matches!(place, ClientPlace::HeaderName);
+        match is_name && text.contains(&BEFORE.to_lowercase()) {
+            true => Ok(Cow::Owned(text.replace(&BEFORE.to_lowercase(), AFTER))),
+            false => Ok(marked(text)),
+        }
     }
 
     fn server_text<'t>(&self, _: Channel, text: &'t str) -> Result<Cow<'t, str>, Denial> {

@@ -152,7 +152,7 @@ const BOUNDED: &[(&str, &[&str])] = &[
         &[
             "Active.revision",
             "Home.replica",
-            "Identifier.prefix",
+            "RequestIds.prefix",
             "Label.0",
             "Member.name",
             "Metrics.servers",

@@ -2,6 +2,7 @@
 
 use super::{Authority, Overseer, Wanted, judge, look_later, tell};
 use crate::backend::upstream_call::Place;
+use crate::frontend::bridge::sessions::Session;
 use crate::frontend::bridge::{Desk, shown};
 use crate::frontend::context::{Active, AnswerSnapshot};
 use bytes::Bytes;
@@ -149,23 +150,37 @@ impl Desk<'_> {
         Ok((cleared, terms))
     }
 
-    /// Judges a message for which the gateway opens a request of its own, and admits that.
+    /// Judges a message for which the gateway opens a request of its own, and admits that, with the place that it goes to.
+    /// The snapshot of the message is released.
     ///
     /// # Errors
-    /// What the filters refuse.
-    pub fn admit_request(&self, request: &RoutedRequest<'_>) -> Result<RequestAdmission<()>, Denial> {
+    /// What the filters refuse; as [`Desk::place`].
+    pub fn admit_request(
+        &self,
+        request: &RoutedRequest<'_>,
+        profile: &Arc<Profile>,
+    ) -> Result<RequestAdmission<Place>, Denial> {
         let active = self.active();
         let (cleared, target) = self.judge_request(&active, request)?;
+        let terms = self.place(&active, request.upstream, profile)?;
         let admitting = active.pipeline.admit(cleared, self.arrival, request.message, &target)?;
-        Ok(RequestAdmission { admitting, terms: (), serial: active.snapshot.serial })
+        self.snapshot.release();
+        Ok(RequestAdmission { admitting, terms, serial: active.snapshot.serial })
     }
 
     /// As [`Desk::judge_call_again`], of a request of the gateway's own.
     ///
     /// # Errors
     /// As there.
-    pub fn judge_request_again(&self, request: &RoutedRequest<'_>) -> Result<(Cleared, ()), Denial> {
-        Ok((self.judge_again(&self.gateway.active(), request)?.0, ()))
+    pub fn judge_request_again(
+        &self,
+        request: &RoutedRequest<'_>,
+        session: &Session,
+    ) -> Result<(Cleared, Place), Denial> {
+        let active = self.gateway.active();
+        let (cleared, _) = self.judge_again(&active, request)?;
+        self.snapshot.answer_under(&active);
+        Ok((cleared, self.place(&active, request.upstream, &self.profile_of(session)?)?))
     }
 
     /// Admits one of the streams that listen at servers for a stream of the client, which `message` opens and which was
@@ -192,29 +207,47 @@ impl Desk<'_> {
         Ok((self.judged(active, request.message, &target)?, target))
     }
 
-    /// As [`Desk::judge_request`], by a later configuration than that which routed the request.
+    /// As [`Desk::judge_request`], now and by a later configuration than that which routed the request: what it leads to is
+    /// held to the view and the facts of that.
     fn judge_again(&self, active: &Active, request: &RoutedRequest<'_>) -> Result<(Cleared, Target), Denial> {
         let removed = || Denial::new(Reason::RouteRemoved, "what this calls is no longer served here");
-        let RoutedRequest { message, upstream, .. } = request;
+        let RoutedRequest { message, upstream, subject } = request;
         let server = active.snapshot.routes.server(&self.server.id).ok_or_else(removed)?;
         if !server.upstreams.iter().any(|one| one.key == upstream.key) {
             return Err(removed());
         }
-        let subject = match &request.subject {
-            Some(Subject::Tool(known)) => {
-                let facts = Arc::clone(&active.authority.ratings.tool(&upstream.name, &known.original).facts);
+        let is_viewed = |original: &str| {
+            let member = server.member_of(&upstream.name).map(|member| &server.members[member].name);
+            member.is_some_and(|member| server.view.admits(member, original))
+        };
+        let subject = match subject {
+            Some(Subject::Tool(known)) if is_viewed(&known.original) => {
+                let authority = &active.authority;
+                // What its server claims of it was not read under the configuration before.
+                if authority.reads_claims && known.claimed.is_none() {
+                    return Err(removed());
+                }
+                let facts = Arc::clone(&authority.ratings.tool(&upstream.name, &known.original).facts);
                 Some(Subject::Tool(Arc::new(KnownTool { facts, ..KnownTool::clone(known) })))
             }
-            subject => subject.clone(),
-        };
-        let subject = match subject.filter(|_| active.pipeline.is_on()) {
-            Some(subject) => {
-                let found = self.finds_subject(active, message, &upstream.name, subject);
-                Some(found.ok_or_else(|| self.accounted(removed()))?)
+            Some(Subject::Prompt(name)) if is_viewed(name) => subject.clone(),
+            // Nor was another spelling of a URI than the normal one refused, if no rule read URIs.
+            Some(Subject::Resource(uri) | Subject::Template(uri))
+                if is_viewed(uri) && (!active.authority.reads_uris || normal(uri).is_exact()) =>
+            {
+                subject.clone()
             }
-            None => None,
+            None if server.view.is_empty() => None,
+            _ => return Err(removed()),
         };
-        self.judge_request(active, &RoutedRequest { subject, ..*request })
+        let arrival = Arrival { at: self.gateway.clock.now(), ..self.arrival.clone() };
+        if let Some(subject) = subject.clone().filter(|_| active.pipeline.is_on()) {
+            let found = self.finds_subject(active, message, &upstream.name, subject);
+            found.ok_or_else(|| self.accounted(removed()))?;
+        }
+        let target = Target { subject, ..self.target(active, &upstream.name) };
+        let cleared = judge(self.gateway, active, &arrival, std::slice::from_ref(*message), &target)?;
+        Ok((cleared.bounded(self.long_texts.clone()), target))
     }
 
     fn terms(

@@ -211,6 +211,12 @@ impl Gateway {
         self.glance().pool(upstream).or_else(|| self.former().as_ref()?.pool(upstream))
     }
 
+    /// True if a snapshot is the one in force or the one before; somebody may still hold an older one.
+    pub fn keeps(&self, active: &Active) -> bool {
+        let is_it = |kept: &Arc<Active>| std::ptr::eq(&raw const **kept, active);
+        self.is_in_force(active) || self.former().as_ref().is_some_and(is_it)
+    }
+
     /// True if a snapshot is the one in force.
     pub fn is_in_force(&self, active: &Active) -> bool {
         std::ptr::eq(&raw const **self.glance(), active)

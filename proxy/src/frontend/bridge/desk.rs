@@ -46,6 +46,8 @@ pub struct Desk<'a> {
     pub said: Arc<Upward>,
     /// The same as servers may have them by the snapshot of the message.
     pub upward: Arc<Upward>,
+    /// The serial number of that.
+    pub serial: u64,
     /// How long the client may take for one piece of an answer.
     pub write_timeout: Duration,
     /// Another replica sent the message here.
@@ -84,6 +86,7 @@ impl<'a> Desk<'a> {
             standing: self.standing.clone(),
             said: Arc::clone(&self.said),
             upward: Arc::clone(&self.upward),
+            serial: self.serial,
             write_timeout: self.write_timeout,
             relayed: self.relayed,
             takes_events: self.takes_events,
@@ -118,7 +121,10 @@ impl Desk<'_> {
             owner: self.owner(),
             profile: Arc::clone(profile),
             // A stream outlives the snapshot that it was opened by.
-            headers: self.guest.permitted_headers(&self.said, active)?,
+            headers: match active.snapshot.serial == self.serial {
+                true => Arc::clone(&self.upward),
+                false => self.guest.permitted_headers(&self.said, active)?,
+            },
         })
     }
 
@@ -173,7 +179,7 @@ impl Desk<'_> {
     ///
     /// # Errors
     /// What a filter refuses.
-    pub(super) fn profile_of(&self, session: &Session) -> Result<Arc<Profile>, Denial> {
+    pub fn profile_of(&self, session: &Session) -> Result<Arc<Profile>, Denial> {
         self.permitted(Arc::clone(&session.profile))
     }
 

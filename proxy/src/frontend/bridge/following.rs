@@ -12,16 +12,18 @@ use super::desk::Desk;
 use super::founding;
 use super::hub::{self, LISTS};
 use super::sessions::{Session, Word};
+use super::stream_holds::StreamHolds;
 use crate::authorize::Overseer;
 use crate::backend::forward::Failure;
 use crate::backend::gateway_requests::{self, Listening};
+use crate::backend::headers::Upward;
 use crate::backend::upstream_call::Place;
 use crate::backend::upstream_sessions::{LeaseOptions, LegLease};
-use crate::frontend::context::Gateway;
+use crate::frontend::context::{Active, Gateway};
 use portunus_config::{Upstream, UpstreamKey};
 use portunus_filters::mcp::Envelope;
-use portunus_filters::mcp::bridge::Filter;
-use portunus_filters::{Denial, Era, Holds, Kind, Message};
+use portunus_filters::mcp::bridge::{Filter, Profile};
+use portunus_filters::{Denial, Era, Kind, Message};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,8 +53,8 @@ struct Followed {
     filter: Filter,
     newest: Task,
     standing: Arc<Standing>,
-    /// What the stream at the server holds, whichever of its tasks carries it.
-    holds: Holds,
+    /// What the stream at the server holds, whichever of its tasks carries it, until none does.
+    holds: StreamHolds,
 }
 
 /// What goes on until the newest stream of a server is acknowledged.
@@ -106,7 +108,7 @@ impl Following {
             let filter = Filter { tools: true, prompts: true, resources: true, uris };
             let followed = match former.remove(&upstream.key) {
                 Some(followed) if followed.filter == filter && !followed.is_over() => followed,
-                followed => match self.begin((desk, session), place, filter, followed) {
+                followed => match self.begin((desk, session, &active), place, filter, followed) {
                     Ok(followed) => followed,
                     Err(denial) => {
                         let reason = denial.reason.as_str();
@@ -121,7 +123,7 @@ impl Following {
 
     fn begin(
         &self,
-        (desk, session): (&Desk<'_>, &Arc<Session>),
+        (desk, session, active): (&Desk<'_>, &Arc<Session>, &Active),
         place: Place,
         filter: Filter,
         former: Option<Followed>,
@@ -130,7 +132,8 @@ impl Following {
             Some(former) => former.give_way(),
             None => {
                 let opening = Message::bodiless(Kind::Stream, Some(session.version));
-                (Arc::default(), 0, desk.admit_stream(&opening, &place.upstream.name)?)
+                let holds = desk.admit_stream(&opening, &place.upstream.name)?;
+                (Arc::default(), 0, StreamHolds::new(holds))
             }
         };
         let relieved = {
@@ -146,6 +149,8 @@ impl Following {
             client: Client::Session(Arc::clone(session)),
             translates: desk.server.bridge,
             holds: holds.clone(),
+            serial: active.snapshot.serial,
+            said: (Arc::clone(&session.profile), Arc::clone(&desk.said)),
         };
         let newest = Task(tokio::spawn(follow(listener, filter.clone(), None)).abort_handle());
         Ok(Followed { filter, newest, standing, holds })
@@ -159,7 +164,7 @@ impl Followed {
     }
 
     /// Stays in the place of the next, whose number and holds this gives; at most one stays.
-    fn give_way(self) -> (Arc<Standing>, u64, Holds) {
+    fn give_way(self) -> (Arc<Standing>, u64, StreamHolds) {
         let Followed { newest, standing, holds, .. } = self;
         let mut stands = standing.lock();
         // One that is not acknowledged goes: what is heard is what stood in for it.
@@ -211,7 +216,11 @@ pub(super) struct Listener {
     /// Whether a server of the other era than the client's may be listened to.
     pub(super) translates: bool,
     /// What the stream at the server holds.
-    pub(super) holds: Holds,
+    pub(super) holds: StreamHolds,
+    /// The configuration that the place was made by.
+    pub(super) serial: u64,
+    /// What its client said of itself and in its headers.
+    pub(super) said: (Arc<Profile>, Arc<Upward>),
 }
 
 /// Who listens at a server.
@@ -281,7 +290,7 @@ enum Attempt {
 /// unknown.
 ///
 /// Where a server speaks both eras, it is spoken to in that of the client.
-pub(super) async fn follow(listener: Listener, filter: Filter, heard: Option<Heard>) {
+pub(super) async fn follow(mut listener: Listener, filter: Filter, heard: Option<Heard>) {
     let mut back_off = BACK_OFF;
     let mut first = heard.is_none();
     if let Some(heard) = heard {
@@ -289,10 +298,18 @@ pub(super) async fn follow(listener: Listener, filter: Filter, heard: Option<Hea
     }
     loop {
         // What is waited for meanwhile is most of what a listener needs room for.
-        match Box::pin(listener.attempt(&filter, first)).await {
+        let attempt = match listener.renew_place() {
+            Ok(()) => Box::pin(listener.attempt(&filter, first)).await,
+            // Nobody listens in the name of a client that may not say what it said.
+            Err(_) => Attempt::Silent,
+        };
+        match attempt {
             Attempt::Heard => back_off = BACK_OFF,
             Attempt::Silent => {}
-            Attempt::Over => return,
+            Attempt::Over => {
+                listener.holds.release();
+                return;
+            }
         }
         first = false;
         sleep(back_off).await;
@@ -301,6 +318,25 @@ pub(super) async fn follow(listener: Listener, filter: Filter, heard: Option<Hea
 }
 
 impl Listener {
+    /// Has the filters in force read again what servers are told of the client.
+    fn renew_place(&mut self) -> Result<(), Denial> {
+        let active = self.gateway.active();
+        if self.serial == active.snapshot.serial {
+            return Ok(());
+        }
+        let (profile, headers) = &self.said;
+        let pipeline = &active.pipeline;
+        let (mut new_profile, mut new_headers) = (None, None);
+        if pipeline.reads_client_texts() {
+            new_profile = profile.changed_by(|place, text| pipeline.client_text(place, text))?;
+            new_headers = headers.changed_by(pipeline)?;
+        }
+        self.place.profile = new_profile.map_or_else(|| Arc::clone(profile), Arc::new);
+        self.place.headers = new_headers.map_or_else(|| Arc::clone(headers), Arc::new);
+        self.serial = active.snapshot.serial;
+        Ok(())
+    }
+
     /// Listens once; unless for the `first` time, all that was told before may be out of date.
     async fn attempt(&self, filter: &Filter, first: bool) -> Attempt {
         let Listener { gateway, place, .. } = self;
@@ -437,15 +473,18 @@ mod tests {
             decision if {\n\tinput.mcp.upstream == \"up\"\n\tinput.time.hour == 0\n}\n";
         let bed = Bed::under(in_time, (Ipv4Addr::LOCALHOST, 9).into(), ", era: modern");
         let (words, mut heard) = mpsc::channel(2);
+        let place = bed.place("anna", "{}");
         let listener = Listener {
             gateway: Arc::clone(&bed.gateway),
-            place: bed.place("anna", "{}"),
             words,
             overseer: Arc::new(overseer()),
             acknowledged: Box::new(|| {}),
             client: Client::Subscriber,
             translates: true,
-            holds: Holds::default(),
+            holds: StreamHolds::default(),
+            serial: bed.gateway.active().snapshot.serial,
+            said: (Arc::clone(&place.profile), Arc::clone(&place.headers)),
+            place,
         };
         let changed = || Word::Changed(ListKind::Tools);
         assert!(listener.pass(changed()).await.is_ok() && heard.try_recv().is_ok());

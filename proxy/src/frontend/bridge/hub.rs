@@ -293,6 +293,16 @@ fn tell(gateway: &Gateway, listening: &[Arc<Listener>], upstream: &str, word: &W
     full.count() as u64
 }
 
+/// True if the filters in force leave a client the ability to answer a question.
+fn may_be_asked(gateway: &Gateway, session: &Session, question: &Question) -> bool {
+    let active = gateway.active();
+    let changed = match active.pipeline.reads_client_texts() {
+        true => session.profile.changed_by(|place, text| active.pipeline.client_text(place, text)),
+        false => Ok(None),
+    };
+    changed.is_ok_and(|changed| changed.as_ref().unwrap_or(&session.profile).can(question.ability()))
+}
+
 /// A question outside of any call goes to a client that listens; nobody else can answer it.
 fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, id: Id, question: Question) {
     let refuse = |message: &str| {
@@ -302,7 +312,7 @@ fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, id: Id, question: Question) {
     let Some(session) = gateway.estate.hub.owner(leg).filter(|session| session.is_listening()) else {
         return refuse("the client does not listen");
     };
-    if !session.profile.can(question.ability()) {
+    if !may_be_asked(gateway, &session, &question) {
         return refuse("the client did not declare that it can be asked this");
     }
     let overseer = session.overseer().ok_or_else(|| Denial::new(Reason::Forbidden, "nobody listens"));

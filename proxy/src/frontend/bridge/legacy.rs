@@ -64,7 +64,7 @@ pub(super) async fn of_session(
     message: &Message,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
-    desk.spoken_by(&session.profile);
+    desk.spoken_by(&*desk.profile_of(session)?);
     match message.kind {
         Kind::Request => request(desk, session, message, out).await,
         Kind::Stream => {
@@ -244,7 +244,7 @@ impl<'a, 'd> Call<'a, 'd> {
     fn can_be_asked(&self) -> bool {
         self.desk.takes_events
             && bridge::may_ask(call::method_name(self.message))
-            && self.session.profile.answers()
+            && self.desk.profile_of(self.session).is_ok_and(|profile| profile.answers())
     }
 
     pub(super) async fn converse(
@@ -329,7 +329,8 @@ impl<'a, 'd> Call<'a, 'd> {
     ) -> Result<Vec<(Arc<str>, Reply)>, ()> {
         let mut refused = Vec::new();
         for question in questions {
-            let able = self.session.profile.can(question.ability());
+            let profile = self.desk.profile_of(self.session);
+            let able = profile.is_ok_and(|profile| profile.can(question.ability()));
             let waiting = Waiting::Call { key: Arc::clone(&question.key), answers: answers.clone() };
             let home = &self.desk.gateway.estate.home;
             match able.then(|| self.session.ask(home, waiting)).flatten() {

@@ -28,6 +28,7 @@ mod replay;
 mod request_state;
 mod said;
 pub mod sessions;
+mod stream_holds;
 mod streams;
 mod tasks;
 mod uris;

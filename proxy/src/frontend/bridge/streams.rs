@@ -8,6 +8,7 @@ use super::following::{self, Client, Following, Heard, Unheard, follow};
 use super::hub::{Hub, Seat};
 use super::lists::OwnUri;
 use super::sessions::{Session, Word};
+use super::stream_holds::StreamHolds;
 use super::{call, founding, lasting, lines, lists};
 use crate::authorize::{Overseer, RoutedRequest};
 use crate::backend::gateway_requests::Errand;
@@ -130,6 +131,7 @@ pub(super) async fn listen(
     let mut seat = Hub::sit(desk, admitted.overseer.clone());
     let facts = lists::facts(desk, profile).await?;
     let honoured = wanted.honoured(&facts);
+    desk.snapshot.release();
     let mut subscribed =
         subscribe_all(desk, profile, (message, &wanted), (&seat.sender, &admitted.overseer)).await?;
     let served = std::mem::take(&mut subscribed.served);
@@ -175,6 +177,7 @@ async fn subscribe_all(
     (words, overseer): (&mpsc::Sender<Word>, &Overseer),
 ) -> Result<Subscribed, Denial> {
     let mut subscribed = Subscribed { served: HashMap::new(), _following: JoinSet::new() };
+    let serial = desk.active().snapshot.serial;
     for (place, mut uris) in lists::owners(desk, profile, (Era::Modern, &wanted.uris)).await? {
         uris.retain(|uri| desk.may_hear(message, &place.upstream.name, &uri.original));
         let named =
@@ -182,7 +185,7 @@ async fn subscribe_all(
         subscribed.served.extend(uris.iter().map(named));
         let uris = uris.iter().map(|uri| Arc::clone(&uri.original)).collect();
         let filter = Filter { uris, ..wanted.clone() };
-        let holds = desk.admit_stream(message, &place.upstream.name)?;
+        let holds = StreamHolds::new(desk.admit_stream(message, &place.upstream.name)?);
         let heard = match desk.gateway.backend.eras.choose(&desk.gateway.backend, &place, Era::Modern).await {
             Ok(era) if !desk.may_serve(era) => continue,
             Ok(Era::Legacy) => match Heard::begin(desk.gateway, &place, &filter.uris).await {
@@ -204,6 +207,8 @@ async fn subscribe_all(
             client: Client::Subscriber,
             translates: desk.server.bridge,
             holds,
+            serial,
+            said: (Arc::clone(profile), Arc::clone(&desk.said)),
         };
         subscribed._following.spawn(follow(listener, filter, heard));
     }
@@ -237,9 +242,10 @@ pub(super) async fn subscribe(
         None => (Arc::clone(&uri), None),
     };
     let request = RoutedRequest { message, upstream: &place.upstream, subject };
-    let admission = desk.admit_request(&request)?;
-    let again = || desk.judge_request_again(&request);
-    let (admitted, ()) = desk.admitted(admission, &place.upstream, again, out).await?;
+    let admission = desk.admit_request(&request, &profile)?;
+    let again = || desk.judge_request_again(&request, session);
+    let upstream = Arc::clone(&place.upstream);
+    let (admitted, place) = desk.admitted(admission, &upstream, again, out).await?;
     let begins = call::method_name(message) == "resources/subscribe";
     // One that is founded for this knows all that is subscribed to before.
     let leg = founding::leg(desk, session, &place).await.map_err(|failure| failure.denial)?;

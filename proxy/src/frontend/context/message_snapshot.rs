@@ -30,7 +30,7 @@ impl AnswerSnapshot {
 
     /// The snapshot that judges what is answered now.
     pub fn active(&self, gateway: &Gateway) -> Arc<Active> {
-        self.0.upgrade().unwrap_or_else(|| gateway.active())
+        self.0.upgrade().filter(|own| gateway.keeps(own)).unwrap_or_else(|| gateway.active())
     }
 }
 
@@ -98,5 +98,24 @@ impl Held {
             Held::Whole(active) => AnswerSnapshot(Arc::downgrade(active)),
             Held::Remembered(own) => own.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bed;
+
+    const DOCUMENT: &str = "version: 1\nlisten: 127.0.0.1:0\nupstreams:\n  up: { url: \"http://127.0.0.1:9/\" }\nservers:\n  /mcp: up\n";
+
+    #[tokio::test]
+    async fn withdrawn_snapshot_judges_no_answers_even_if_somebody_holds_it() {
+        let bed = Bed::of(DOCUMENT);
+        let held = bed.gateway.active();
+        let own = AnswerSnapshot::of(&held);
+        bed.activate(DOCUMENT);
+        assert!(Arc::ptr_eq(&own.active(&bed.gateway), &held), "it is the one before");
+        bed.activate(DOCUMENT);
+        assert!(Arc::ptr_eq(&own.active(&bed.gateway), &bed.gateway.active()));
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use pingora_http::ResponseHeader;
-use portunus_filters::{Challenge, Channel, Denial, Reason, Released};
+use portunus_filters::{Challenge, Channel, Denial, Released};
 use std::pin::pin;
 
 impl Passage<'_> {
@@ -66,15 +66,13 @@ impl Passage<'_> {
     fn pass_challenge(&self, challenge: &Challenge, head: &mut ReleasedHead) {
         let active = self.connection.gateway.active();
         for field in &challenge.fields {
-            let unreadable = |_| Denial::new(Reason::UpstreamMalformed, "a challenge is not UTF-8");
-            let text = std::str::from_utf8(field).map_err(unreadable);
-            let released = text.and_then(|text| active.pipeline.release(Channel::Challenge, text));
+            let released = active.pipeline.release(Channel::Challenge, field);
             let left_out = match &released {
                 Ok(released) => head.append(WWW_AUTHENTICATE, released).err().map(|error| error.to_string()),
                 Err(denial) => Some(denial.reason.to_string()),
             };
             if let Some(cause) = left_out {
-                tracing::warn!(cause, "a challenge of a server was left out of a refusal");
+                tracing::debug!(cause, "a challenge of a server was left out of a refusal");
             }
         }
     }

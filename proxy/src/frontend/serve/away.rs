@@ -110,8 +110,8 @@ impl Passage<'_> {
             PeerFailure::Ended(_) => reading.messages().iter().all(is_repeatable),
             PeerFailure::Lost(_) | PeerFailure::Refused(_) => false,
         };
-        let in_force = active.upgrade().filter(|active| gateway.is_in_force(active));
-        if let Some(active) = in_force.filter(|_| served_here) {
+        let kept = active.upgrade().filter(|active| gateway.keeps(active));
+        if let Some(active) = kept.filter(|_| served_here) {
             return Box::pin(self.broker(Brokered { active, server, reading }, client)).await;
         }
         self.record.note_cause(&failure.to_string());

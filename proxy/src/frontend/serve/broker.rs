@@ -201,8 +201,10 @@ pub(super) fn desk<'a>(
 ) -> Result<Desk<'a>, Denial> {
     let headers = &request.headers;
     let said = connection.guest.upward(headers, &server);
+    let serial = active.snapshot.serial;
     let upward = connection.guest.permitted_headers(&said, &active)?;
-    if active.pipeline.reads_client_texts() {
+    let is_of_client = headers.get("x-request-id").is_some_and(|id| id == &*arrival.request_id);
+    if is_of_client && active.pipeline.reads_client_texts() {
         unchanged(&active.pipeline, ClientPlace::RequestId, &arrival.request_id)?;
     }
     let long_texts = active.pipeline.is_on().then(|| long_texts(&connection.gateway.metrics, &server));
@@ -215,6 +217,7 @@ pub(super) fn desk<'a>(
         standing,
         said,
         upward,
+        serial,
         write_timeout: connection.listener.limits.write_timeout,
         relayed: connection.relayed.is_some(),
         takes_events: headers.get_all(ACCEPT).iter().any(takes_events),

@@ -164,7 +164,7 @@ impl Passage<'_> {
             (true, true) => match Box::pin(metadata(self.connection.gateway, profile, resource)).await {
                 Ok(metadata) => {
                     let pipeline = &self.connection.gateway.active().pipeline;
-                    let released = pipeline.release(Channel::AuthorizationMetadata, &metadata);
+                    let released = pipeline.release(Channel::AuthorizationMetadata, metadata.as_bytes());
                     Err(match released {
                         Ok(released) => Halt::Told(200, released),
                         Err(denial) => halt(denial, Knowledge::default()),

@@ -104,6 +104,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         bearer: CallerKey::for_seals(identity),
         said: Arc::default(),
         upward: Arc::default(),
+        serial: 0,
         write_timeout: Duration::from_secs(1),
         takes_events: true,
         era: message.era,

@@ -119,6 +119,29 @@ async fn waiting_call_ends_with_the_server_that_it_leads_to() {
 }
 
 #[tokio::test]
+async fn waiting_call_ends_with_the_view_that_had_its_tool() {
+    for (denied, outcome) in [("other", None), ("echo", Some("route_removed"))] {
+        let counts = queueing();
+        let server = answering().await;
+        let address = server.address;
+        let viewed = |tool: &str| {
+            format!(
+                "version: 1\nlisten: 127.0.0.1:0\nupstreams:\n  up: {{ url: \"http://{address}/mcp\", era: modern }}\n\
+                 servers:\n  /mcp: {{ upstreams: up, deny: [\"up.{tool}\"] }}\n"
+            )
+        };
+        let stand = Stand::of(server, Arc::new(Semaphore::new(0)), Bed::of(&viewed("another")));
+        let waits = stand.send("ada", CALL_FIELDS, &call(&json!({}))).await;
+        reaches(&counts, [1, 1, 1]).await;
+        TEST_FILTERS.set(vec![Arc::new(Limit(Arc::clone(&counts)))]);
+        stand.bed.activate(&viewed(denied));
+        counts.turn.as_ref().unwrap().notify_one();
+        let (_, said) = answered(waits).await;
+        assert_eq!(said["error"]["data"]["reason"].as_str(), outcome, "{denied}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn waiting_call_is_bounded_by_the_time_of_its_tool() {
     let counts = queueing();
     let server = answering().await;
