@@ -5,6 +5,7 @@ mod apart;
 mod challenges;
 mod following;
 mod holds;
+mod inspected;
 mod needs;
 mod outlived;
 mod plain_clients;
