@@ -150,7 +150,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::print_stdout, reason = "the size is to be read where it grows")]
     fn future_of_a_request_takes_at_most_9500_bytes() {
         let bytes = future_bytes(Edge::serve);
         println!("bytes of the future of a request: {bytes}");
