@@ -3,6 +3,7 @@
 mod actions;
 mod answers;
 mod oddities;
+mod refusals;
 
 use super::Markers;
 use super::server::Transport;
@@ -38,6 +39,10 @@ pub(super) struct MarkingClient {
     stream: Option<Client>,
     transport: Transport,
     next: u64,
+    /// Its session and lists are refused on the way.
+    pub(super) meets_refusals: bool,
+    /// What its server is to refuse, and the way.
+    refusal: Option<String>,
     /// Loses each stream after its first event, and takes it up again by the id of that.
     pub(super) resumes: bool,
     /// How often it did.
@@ -61,6 +66,8 @@ impl MarkingClient {
             stream: None,
             transport: Transport::StreamableHttp,
             next: 1,
+            meets_refusals: false,
+            refusal: None,
             resumes: false,
             resumed: 0,
             sent: Markers::default(),
@@ -236,6 +243,7 @@ impl MarkingClient {
         let mut fields =
             vec![("x-marker", self.sent.write("header")), ("user-agent", self.sent.write("user-agent"))];
         fields.extend(self.session.iter().map(|session| ("mcp-session-id", session.clone())));
+        fields.extend(self.refusal.iter().map(|refusal| ("x-refusal", refusal.clone())));
         if self.era == Era::Legacy {
             fields.extend(self.session.iter().map(|_| ("mcp-protocol-version", self.revision.to_owned())));
             return fields;

@@ -12,7 +12,8 @@
 //! A setup is named by the eras of client and server; `!` has a policy, `+` another server beside it. With `@` the client
 //! talks to a replica that does not own its sessions and calls, with `>` it sends only its answers and notifications there
 //! (`coverage_relays.txt`). With `~` it loses each stream and takes it up again by `Last-Event-ID` (`coverage_replays.txt`),
-//! with `~>` at the replica that does not own it. `sse` is the transport of 2024-11-05 (`coverage_http_sse.txt`).
+//! with `~>` at the replica that does not own it. With `^` its server gets its credentials, and it gets the challenges of that
+//! (`coverage_passthrough.txt`). `sse` is the transport of 2024-11-05 (`coverage_http_sse.txt`).
 //! The filter is on in all of them, so none passes messages as they came.
 
 mod client;
@@ -21,7 +22,7 @@ mod server;
 mod setup;
 
 use crate::harness::{binary, marking_binary};
-use setup::{ERAS, HTTP_SSE, RELAYS, REPLAYS, Setup, SetupSpec};
+use setup::{ERAS, HTTP_SSE, PASSTHROUGH, RELAYS, REPLAYS, Setup, SetupSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
@@ -114,6 +115,11 @@ async fn assert_coverage(setups: &[SetupSpec], file: &str, known: &str) {
 #[tokio::test]
 async fn text_places_arrive_as_listed() {
     assert_coverage(ERAS, "coverage.txt", include_str!("coverage.txt")).await;
+}
+
+#[tokio::test]
+async fn text_places_arrive_as_listed_where_credentials_are_passed() {
+    assert_coverage(PASSTHROUGH, "coverage_passthrough.txt", include_str!("coverage_passthrough.txt")).await;
 }
 
 #[tokio::test]

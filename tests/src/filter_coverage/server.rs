@@ -1,11 +1,13 @@
 //! A server that writes a marker into many places, and keeps what it gets.
 
 mod output;
+mod refusals;
 mod texts;
 
 use super::Markers;
 use crate::harness::{Era, Request, Upstream, Wire};
 use output::Output;
+use refusals::refusal_of;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -51,14 +53,13 @@ impl MarkingServer {
         MarkingServer { upstream, state }
     }
 
-    /// Its address, as an upstream of a document.
-    pub(super) fn as_upstream(&self) -> String {
-        match self.state.transport {
-            Transport::StreamableHttp => format!("http://{}/mcp", self.upstream.address),
-            Transport::HttpSse => {
-                format!("{{ url: \"http://{}/sse\", transport: sse }}", self.upstream.address)
-            }
-        }
+    /// An upstream of a document that leads to it, with `more` settings.
+    pub(super) fn as_upstream(&self, more: &str) -> String {
+        let (path, transport) = match self.state.transport {
+            Transport::StreamableHttp => ("mcp", ""),
+            Transport::HttpSse => ("sse", ", transport: sse"),
+        };
+        format!("{{ url: \"http://{}/{path}\"{transport}{more} }}", self.upstream.address)
     }
 
     /// Markers that it has written.
@@ -77,6 +78,9 @@ async fn serve(state: Arc<ServerState>, request: Request, wire: Wire) -> Option<
     state.received.send_modify(|received| received.push(format!("{}{body}\n", request.head)));
     let verb = request.head.split(' ').next().unwrap_or_default();
     let message: Value = serde_json::from_str(&body).unwrap_or_default();
+    if let Some(way) = refusal_of(&request, &message) {
+        return state.refuse_as(&way, &message, wire).await;
+    }
     match (verb, &message) {
         ("POST", _) if state.transport == Transport::HttpSse => state.post(&request, message, wire).await,
         ("GET", _) if state.transport == Transport::HttpSse => state.stream_of_session(wire).await,

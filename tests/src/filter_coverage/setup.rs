@@ -28,6 +28,8 @@ enum EndpointKind {
     OneWithPolicy,
     Two,
     OneWithReplay,
+    /// It gets the credentials of clients.
+    OneWithPassthrough,
 }
 
 /// Each pair of eras: alone, with a policy where both are the same, and beside another server.
@@ -42,6 +44,14 @@ pub(super) const ERAS: &[SetupSpec] = &[
     SetupSpec::new("leg-leg+", Era::Legacy, Era::Legacy).at(EndpointKind::Two),
     SetupSpec::new("mod-leg+", Era::Modern, Era::Legacy).at(EndpointKind::Two),
     SetupSpec::new("leg-mod+", Era::Legacy, Era::Modern).at(EndpointKind::Two),
+];
+
+/// Servers that get the credentials of clients, so that clients get their challenges.
+pub(super) const PASSTHROUGH: &[SetupSpec] = &[
+    SetupSpec::new("mod-mod^", Era::Modern, Era::Modern).at(EndpointKind::OneWithPassthrough),
+    SetupSpec::new("leg-leg^", Era::Legacy, Era::Legacy).at(EndpointKind::OneWithPassthrough),
+    SetupSpec::new("mod-leg^", Era::Modern, Era::Legacy).at(EndpointKind::OneWithPassthrough),
+    SetupSpec::new("leg-mod^", Era::Legacy, Era::Modern).at(EndpointKind::OneWithPassthrough),
 ];
 
 /// Two replicas, of which the client mostly talks to the one that does not own what it is about.
@@ -117,14 +127,18 @@ impl SetupSpec {
     fn document(self, server: &MarkingServer, other: &Mcp) -> String {
         let (endpoint, policy) = match self.endpoint {
             EndpointKind::One if self.transports[0] == HttpSse => ("{ upstreams: up, http_sse: true }", ""),
-            EndpointKind::One => ("up", ""),
+            EndpointKind::One | EndpointKind::OneWithPassthrough => ("up", ""),
             EndpointKind::OneWithPolicy => ("up", "policy: policy.rego\n"),
             EndpointKind::Two => ("{ upstreams: [up, other], names: prefix }", ""),
             EndpointKind::OneWithReplay => ("{ upstreams: up, replay: { events: 256 } }", ""),
         };
+        let credentials = match self.endpoint {
+            EndpointKind::OneWithPassthrough => ", credentials: passthrough",
+            _ => "",
+        };
         format!(
             "upstreams:\n  up: {}\n  other: {}\nservers:\n  /mcp: {endpoint}\n{policy}",
-            server.as_upstream(),
+            server.as_upstream(credentials),
             other.url()
         )
     }
@@ -173,6 +187,8 @@ impl Setup {
             client.use_http_sse();
         }
         client.resumes = matches!(spec.endpoint, EndpointKind::OneWithReplay);
+        client.meets_refusals =
+            spec.route == Route::Direct && spec.transports == [StreamableHttp; 2] && !client.resumes;
         Setup { server, client, gateways, _other: other }
     }
 }

@@ -43,6 +43,9 @@ impl MarkingClient {
             self.batch(&tools).await;
         }
         self.do_odd_things(&tools).await;
+        if self.meets_refusals {
+            self.be_refused().await;
+        }
         for tool in ["forbids", "moves", "waits"] {
             self.call(&tools, tool).await;
         }
