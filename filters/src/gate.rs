@@ -17,7 +17,7 @@ mod texts;
 
 pub use about::{JUSTIFICATION, RUN};
 pub use judged::{Given, Judged, Sampled, Taken, Watch};
-pub use shown::{Item, Onlooker, Sight, Thing};
+pub use shown::{Item, Lookup, Onlooker, Sight, Thing};
 
 use crate::authorize::{
     Class, Context, CpuBudgets, Decision, DecisionCache, Entry, Fault, Mcp, Memory, Obligations, Policy,

@@ -1,10 +1,11 @@
 //! Decisions on live traffic: the policy of the configuration in force, asked for every message.
 //!
 //! The one way to a permission is [`judge`], on every path. What a caller sees of lists is in
-//! `views`, of servers in `told`; what a call is found by, and judged with, in `scene`. Deciding
+//! `views`, of servers in `told`; what a call is judged with in `scene`, names in `lookup`. Deciding
 //! itself is pure and in [`portunus_filters::gate`].
 
 mod aside;
+mod lookup;
 mod overseer;
 mod ratings;
 mod recorder;
@@ -13,6 +14,7 @@ mod told;
 mod views;
 
 pub use aside::Aside;
+pub use lookup::FailedLookups;
 pub use overseer::{CallRules, Overseer, error};
 pub use ratings::Ratings;
 pub use recorder::MAX_WITHIN;
@@ -139,13 +141,18 @@ pub fn judge(
     let cleared = result.as_ref().ok().and_then(Cleared::judged);
     if let Some(judged) = refused.as_ref().or(cleared) {
         tell(gateway, arrival, target, judged);
-        look_later(gateway, active, arrival, judged);
+        look_later(gateway, active, (arrival, false), judged);
     }
     result
 }
 
 /// Has a question looked at off the workers, if it is to be.
-fn look_later(gateway: &Gateway, active: &Active, arrival: &Arrival, judged: &Arc<Judged>) {
+fn look_later(
+    gateway: &Gateway,
+    active: &Active,
+    (arrival, is_failed_lookup): (&Arrival, bool),
+    judged: &Arc<Judged>,
+) {
     let authority = &active.authority;
     let (Some(rules), Some(gate_rules)) = (&authority.policy, authority.gate.rules()) else { return };
     let Some(input) = judged.question.take() else { return };
@@ -158,6 +165,7 @@ fn look_later(gateway: &Gateway, active: &Active, arrival: &Arrival, judged: &Ar
         budgets: Arc::clone(&gate_rules.budgets),
         request_id: Arc::clone(&arrival.request_id),
         input,
+        is_failed_lookup,
     });
 }
 

@@ -57,6 +57,12 @@ impl<'a> Thing<'a> {
         }
     }
 
+    /// True if it is a tool that is no longer served.
+    fn is_withdrawn(self, arrival: &Arrival) -> bool {
+        let end = self.tool().and_then(|known| known.facts.not_after);
+        end.is_some_and(|end| arrival.at.wall >= end)
+    }
+
     fn tool(self) -> Option<&'a KnownTool> {
         match self {
             Thing::Offered(Subject::Tool(tool)) => Some(tool),
@@ -93,6 +99,15 @@ impl Sight {
     }
 }
 
+/// The result of looking up the target of a call.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    /// True if the caller may call it.
+    pub is_found: bool,
+    /// The decision for lists; `None` if no policy was asked.
+    given: Option<Given>,
+}
+
 impl Gate {
     /// How an item is seen.
     pub fn sight(&self, onlooker: &Onlooker<'_>, item: &Item<'_>) -> Sight {
@@ -115,9 +130,7 @@ impl Gate {
         ask: impl FnOnce(&Rules, Entry, &Question<'_>) -> Given,
     ) -> Sight {
         let shown = || Sight::Shown(Arc::default());
-        if let Some(known) = item.thing.tool()
-            && known.facts.not_after.is_some_and(|end| onlooker.arrival.at.wall >= end)
-        {
+        if item.thing.is_withdrawn(onlooker.arrival) {
             return Sight::Hidden;
         }
         let Some(rules) = &self.rules else { return shown() };
@@ -136,28 +149,47 @@ impl Gate {
         }
     }
 
-    /// Whether a call may find what it is aimed at: what a caller sees, and where lists hide what
-    /// depends on arguments, what these arguments open.
-    pub fn finds(&self, call: &Call<'_>, item: &Item<'_>) -> bool {
-        let onlooker =
-            Onlooker { arrival: call.arrival, target: call.target, era: call.message.era.as_str() };
-        if self.sight(&onlooker, item).is_shown() {
-            return true;
+    /// Decides on the target of a call: what a caller sees, and where lists hide what depends on arguments, what
+    /// these arguments open.
+    pub fn look_up(&self, call: &Call<'_>, item: &Item<'_>) -> Lookup {
+        let given = self.asked_for_lists(call, item);
+        let is_withdrawn = item.thing.is_withdrawn(call.arrival);
+        if !is_withdrawn && given.as_ref().is_none_or(|given| given.decision.allow) {
+            return Lookup { is_found: true, given };
         }
-        let hides = self.rules.as_ref().is_some_and(|rules| rules.lists == Lists::WithoutArguments);
-        hides && self.opens(call).is_some_and(|given| given.decision.allow)
+        let opened = self.opened(call).is_some_and(|opened| opened.decision.allow);
+        Lookup { is_found: opened && !is_withdrawn, given }
     }
 
-    /// Why a caller does not find an item, for the operator: to the caller it is not there.
-    pub fn hidden(&self, call: &Call<'_>, item: &Item<'_>) -> Option<Judged> {
-        let onlooker =
-            Onlooker { arrival: call.arrival, target: call.target, era: call.message.era.as_str() };
-        let rules = self.rules.as_ref()?;
-        let question = onlooker.question(Some(item));
-        let given = rules.ask(rules.lists.entry()?, &question);
-        let question = Taken::of(rules.policy.input(given.entry, &question));
+    /// Asks policy of a name that nothing has as often as [`Gate::look_up`] asks of one that is hidden, so that the
+    /// time of an answer does not tell them apart.
+    pub fn look_up_absent(&self, call: &Call<'_>, stand_in: &Item<'_>) -> Lookup {
+        let given = self.asked_for_lists(call, stand_in);
+        let _ = self.opened(call);
+        Lookup { is_found: false, given }
+    }
+
+    /// Gives the decision by which a lookup failed, with its input for the explanation; `None` if no policy was asked.
+    pub fn failed_lookup(&self, call: &Call<'_>, item: &Item<'_>, lookup: &Lookup) -> Option<Judged> {
+        let (rules, given) = (self.rules.as_ref()?, lookup.given.clone()?);
+        // What took too long once is not worked out again.
+        let is_of_time = given.decision.fault.as_ref().is_some_and(Fault::is_of_time);
+        let input = || rules.policy.input(given.entry, &onlooker(call).question(Some(item)));
+        let question = Taken::of((!is_of_time).then(input).flatten());
         let facts = call.target.tool().map(|tool| Arc::clone(&tool.facts));
         Some(Judged { policy: Some(given), facts, question, ..Judged::default() })
+    }
+
+    /// Asks policy of an item as it is asked for lists; `None` if lists show everything.
+    fn asked_for_lists(&self, call: &Call<'_>, item: &Item<'_>) -> Option<Given> {
+        let rules = self.rules.as_ref()?;
+        Some(rules.ask(rules.lists.entry()?, &onlooker(call).question(Some(item))))
+    }
+
+    /// Asks policy of a call with its arguments, where lists hide what depends on them.
+    fn opened(&self, call: &Call<'_>) -> Option<Given> {
+        let hides = self.rules.as_ref().is_some_and(|rules| rules.lists == Lists::WithoutArguments);
+        hides.then(|| self.opens(call)).flatten()
     }
 
     fn opens(&self, call: &Call<'_>) -> Option<Given> {
@@ -183,6 +215,10 @@ impl Gate {
         let view = rules.policy.view(entry, &onlooker.question(None)).ok()?;
         Some((view.key.into(), view.until))
     }
+}
+
+fn onlooker<'a>(call: &Call<'a>) -> Onlooker<'a> {
+    Onlooker { arrival: call.arrival, target: call.target, era: call.message.era.as_str() }
 }
 
 impl Lists {

@@ -310,7 +310,41 @@ fn what_lists_hide_for_its_arguments_is_found_with_the_right_ones() {
         {
             let call = message("tools/call", params);
             let call = Call { arrival: &arrival, message: &call, target: &target };
-            assert_eq!(gate.finds(&call, &item), expected, "{lists:?} {params}");
+            assert_eq!(gate.look_up(&call, &item).is_found, expected, "{lists:?} {params}");
+        }
+    }
+}
+
+#[test]
+fn absent_name_is_asked_about_as_often_as_hidden_one() {
+    let rego = "default decision := false\ndefault visible := false\n\
+        decision if input.mcp.name == [\"seen\", input.mcp.arguments.x][_]\nvisible if input.mcp.name == \"seen\"";
+    let arrival = arrival(None);
+    for lists in [Lists::Visible, Lists::Decision, Lists::Show, Lists::WithoutArguments] {
+        let asked = |name: &str, is_absent: bool| {
+            let gate = gate(rego, lists);
+            let is_withdrawn = name == "seen" || lists == Lists::Show;
+            let facts = ToolFacts { not_after: is_withdrawn.then_some(NOW), ..ToolFacts::default() };
+            let known = tool(name, facts);
+            let target = Target { subject: Some(known.clone()), ..Target::new(&"s".into(), &"up".into()) };
+            let item = Item { thing: Thing::Offered(&known), upstream: "up" };
+            let message = message("tools/call", &format!(r#"{{"name":"{name}","arguments":{{"x":1}}}}"#));
+            let call = Call { arrival: &arrival, message: &message, target: &target };
+            let look_up =
+                || if is_absent { gate.look_up_absent(&call, &item) } else { gate.look_up(&call, &item) };
+            let lookups = [look_up(), look_up()];
+            assert!(lookups.iter().all(|lookup| !lookup.is_found), "{lists:?} {name}");
+            let judged = gate.failed_lookup(&call, &item, &lookups[0]);
+            let has_input = judged.map(|judged| judged.question.take().is_some());
+            (gate.rules.as_ref().unwrap().decisions.len(), has_input)
+        };
+        let expected = match lists {
+            Lists::Show => (0, None),
+            Lists::Visible | Lists::Decision => (1, Some(true)),
+            Lists::WithoutArguments => (2, Some(true)),
+        };
+        for name in ["seen", "unseen"] {
+            assert_eq!((asked(name, false), asked(name, true)), (expected, expected), "{lists:?} {name}");
         }
     }
 }

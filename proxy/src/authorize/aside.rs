@@ -59,6 +59,9 @@ pub(super) struct Question {
     pub(super) request_id: Arc<str>,
     /// The whole input document as JSON text.
     pub(super) input: String,
+    /// A name was not found. That is explained even if policy allows the name, or explanations would slow the calls
+    /// behind a hidden name and not those behind an absent one.
+    pub(super) is_failed_lookup: bool,
 }
 
 impl Question {
@@ -154,7 +157,7 @@ impl Clerk {
 
     fn sample(&mut self, job: &Question) {
         let Some(given) = &job.judged.policy else { return };
-        if !given.decision.ruling.allow {
+        if !given.decision.ruling.allow || job.is_failed_lookup {
             self.explain(job, given.entry);
         }
         if job.judged.sampled.tried {

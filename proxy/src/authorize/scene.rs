@@ -1,15 +1,14 @@
 //! What a message is found by, and what it is judged with beside its text.
 
-use super::{Authority, Overseer, Wanted, judge, look_later, tell};
+use super::{Authority, Overseer, Wanted, judge};
 use crate::backend::upstream_call::Place;
 use crate::frontend::bridge::sessions::Session;
 use crate::frontend::bridge::{Desk, shown};
 use crate::frontend::context::{Active, AnswerSnapshot};
 use bytes::Bytes;
 use portunus_config::Upstream;
-use portunus_filters::authorize::Use;
-use portunus_filters::call::{Call, KnownTool, Subject, Target, TaskCall};
-use portunus_filters::gate::{Item, Judged, Onlooker, Thing};
+use portunus_filters::call::{KnownTool, Subject, Target};
+use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::Method;
 use portunus_filters::mcp::bridge::{Caching, Profile, Scope};
 use portunus_filters::mcp::catalog::{Catalog, Closing, Entry, ListKind, Located, UnknownCursor};
@@ -73,7 +72,7 @@ impl Authority {
     }
 
     /// What rules are asked of a URI; `None` if its server may read it in another way than they do.
-    fn uri(&self, located: &Located<'_>) -> Option<Subject> {
+    pub(super) fn uri(&self, located: &Located<'_>) -> Option<Subject> {
         let unread = || Subject::Resource(Arc::from(&*located.original));
         located.subject().or_else(|| (!self.reads_uris).then(unread))
     }
@@ -242,8 +241,8 @@ impl Desk<'_> {
         };
         let arrival = Arrival { at: self.gateway.clock.now(), ..self.arrival.clone() };
         if let Some(subject) = subject.clone().filter(|_| active.pipeline.is_on()) {
-            let found = self.finds_subject(active, message, &upstream.name, subject);
-            found.ok_or_else(|| self.accounted(removed()))?;
+            let found = self.look_up(active, message, &upstream.name, subject);
+            found.ok_or_else(|| self.explained(active, message, removed()))?;
         }
         let target = Target { subject, ..self.target(active, &upstream.name) };
         let cleared = judge(self.gateway, active, &arrival, std::slice::from_ref(*message), &target)?;
@@ -306,38 +305,6 @@ impl Desk<'_> {
         self.chosen(self.server.members.get(member)?).map(|upstream| &upstream.name)
     }
 
-    /// What a message that names an entry of a list is about, if it may find that: what its sender does
-    /// not see reads as unknown. Where no filter is on nothing is to be known of it.
-    pub fn finds(&self, message: &Message, kind: ListKind, entry: &Entry) -> Option<Option<Subject>> {
-        let active = self.active();
-        if !active.pipeline.is_on() {
-            return Some(None);
-        }
-        let upstream = self.leads_to(entry.member)?;
-        let known = (kind == ListKind::Tools).then(|| active.authority.known(upstream, entry));
-        let subject = entry.subject(kind, known)?;
-        self.finds_subject(&active, message, upstream, subject).map(Some)
-    }
-
-    /// As [`Desk::finds`], of the tool whose `call` made the task that the message is about.
-    pub fn finds_task(&self, message: &Message, entry: &Entry, call: &Arc<TaskCall>) -> Option<Subject> {
-        let active = self.active();
-        let upstream = self.leads_to(entry.member)?;
-        let known = KnownTool::clone(&active.authority.known(upstream, entry));
-        let known = Arc::new(KnownTool { task: Some(Arc::clone(call)), ..known });
-        self.finds_subject(&active, message, upstream, Subject::Tool(known))
-    }
-
-    /// The same of a URI.
-    pub fn finds_uri(&self, message: &Message, located: &Located<'_>) -> Option<Option<Subject>> {
-        let active = self.active();
-        if !active.pipeline.is_on() {
-            return Some(None);
-        }
-        let subject = active.authority.uri(located)?;
-        self.finds_subject(&active, message, self.leads_to(located.member)?, subject).map(Some)
-    }
-
     /// What a URI is about, if the caller sees that in lists.
     pub fn sees_uri(&self, located: &Located<'_>, era: Era) -> Option<Option<Subject>> {
         let active = self.active();
@@ -391,43 +358,6 @@ impl Desk<'_> {
             None => format!("the URI is not in normal form (RFC 3986, 6.2.2): write {}", shown(&form)),
         };
         Some(Denial::new(Reason::InvalidParams, detail))
-    }
-
-    fn finds_subject(
-        &self,
-        active: &Active,
-        message: &Message,
-        upstream: &Arc<str>,
-        subject: Subject,
-    ) -> Option<Subject> {
-        let target = Target { subject: Some(subject.clone()), ..self.target(active, upstream) };
-        let item = Item { thing: Thing::Offered(&subject), upstream };
-        let call = Call { arrival: self.arrival, message, target: &target };
-        let found = active.authority.gate.finds(&call, &item);
-        if !found && self.hidden.get().is_none() {
-            // What was hidden first is what the refusal is about.
-            let judged = active.authority.gate.hidden(&call, &item);
-            let _ = judged.map(|judged| self.hidden.set(Arc::new(judged)));
-        }
-        found.then_some(subject)
-    }
-
-    /// A refusal that nothing has the name, with why that is so for its caller: for the operator alone.
-    pub fn accounted(&self, denial: Denial) -> Denial {
-        let active = self.active();
-        let hidden = self.hidden.get().filter(|_| Judged::of_refusal(&denial).is_none());
-        // Whether a thing is there is not to be told from whether there was time to decide on it.
-        let is_unknown =
-            matches!(denial.reason, Reason::UnknownTool | Reason::UnknownPrompt | Reason::UnknownResource);
-        let limited = || active.authority.gate.over_budget(self.arrival, Use::Decision);
-        let limited = is_unknown.then(limited).flatten();
-        let Some(judged) = hidden else { return limited.unwrap_or(denial) };
-        let by_time = active.authority.gate.denied_by_time(judged);
-        if by_time.is_some() {
-            tell(self.gateway, self.arrival, &self.target(&active, &Arc::from("")), judged);
-        }
-        look_later(self.gateway, &active, self.arrival, judged);
-        by_time.or(limited).unwrap_or(denial).because(Arc::clone(judged))
     }
 
     /// The result of a list request, as who asks sees the list.

@@ -205,7 +205,7 @@ fn what_is_withdrawn_is_hidden_and_what_is_hidden_is_opened_by_no_arguments() {
     let gate = gate("decision := true\nvisible := false", Lists::Visible);
     let item = Item { thing: Thing::Offered(&good), upstream: "up" };
     let call = call(r#"{"name":"a","arguments":{"x":1}}"#);
-    assert!(!gate.finds(&Call { arrival: &arrival, message: &call, target: &target }, &item));
+    assert!(!gate.look_up(&Call { arrival: &arrival, message: &call, target: &target }, &item).is_found);
 }
 
 #[test]

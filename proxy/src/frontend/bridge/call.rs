@@ -47,7 +47,9 @@ pub(super) async fn aim(
     fields: &Object<'_>,
     profile: &Arc<Profile>,
 ) -> Result<Aim, Denial> {
-    aim_at(desk, message, fields, profile).await.map_err(|denial| desk.accounted(denial))
+    aim_at(desk, message, fields, profile)
+        .await
+        .map_err(|denial| desk.explained(&desk.active(), message, denial))
 }
 
 async fn aim_at(
@@ -154,19 +156,22 @@ fn named_subject(method: &str, fields: &Object<'_>) -> Option<Subject> {
 }
 
 fn prompt(desk: &Desk<'_>, message: &Message, catalog: &Catalog, name: &str) -> Option<Found> {
-    let entry = catalog.prompt(name)?;
-    Some(Found::of(entry, desk.finds(message, ListKind::Prompts, entry)?))
+    let entry = catalog.prompt(name);
+    let subject = desk.finds(message, ListKind::Prompts, (name, entry))?;
+    Some(Found::of(entry?, subject))
 }
 
 fn resource(desk: &Desk<'_>, message: &Message, catalog: &Catalog, uri: &str) -> Option<Found> {
-    let located = catalog.resource(uri)?;
-    let subject = desk.finds_uri(message, &located)?;
+    let located = catalog.resource(uri);
+    let subject = desk.finds_uri(message, (uri, located.as_ref()))?;
+    let located = located?;
     Some(Found { member: located.member, original: Arc::from(&*located.original), subject })
 }
 
 fn template(desk: &Desk<'_>, message: &Message, catalog: &Catalog, text: &str) -> Option<Found> {
-    let entry = catalog.template(text)?;
-    Some(Found::of(entry, desk.finds(message, ListKind::Templates, entry)?))
+    let entry = catalog.template(text);
+    let subject = desk.finds(message, ListKind::Templates, (text, entry))?;
+    Some(Found::of(entry?, subject))
 }
 
 /// What a completion is about.
@@ -207,8 +212,10 @@ async fn tool(
 ) -> Result<Aim, Denial> {
     let name = required(fields, "name")?;
     let look = |catalog: &Catalog| {
-        let entry = catalog.tool(&name)?;
-        let found = Found::of(entry, desk.finds(message, ListKind::Tools, entry)?);
+        let entry = catalog.tool(&name);
+        let subject = desk.finds(message, ListKind::Tools, (&*name, entry))?;
+        let entry = entry?;
+        let found = Found::of(entry, subject);
         let regions = regions(catalog, entry);
         Some(ToolFacts { found, params: Arc::clone(&entry.params), regions })
     };

@@ -2,6 +2,7 @@
 
 use super::answering::Answering;
 use super::sessions::Session;
+use crate::authorize::FailedLookups;
 use crate::backend::forward::{Failure, Inbound};
 use crate::backend::headers::Upward;
 use crate::backend::upstream_call::Place;
@@ -14,7 +15,6 @@ use crate::reply::{self, Refused};
 use crate::sealing::CallerKey;
 use crate::shares::Owner;
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
-use portunus_filters::gate::Judged;
 use portunus_filters::mcp::bridge::{Parts, Profile};
 use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::object::Object;
@@ -56,8 +56,8 @@ pub struct Desk<'a> {
     pub takes_events: bool,
     /// What the client's software calls itself, where policy asks for it.
     pub software: OnceLock<Arc<str>>,
-    /// Why the caller does not find what it asks for, if policy hides it.
-    pub hidden: OnceLock<Arc<Judged>>,
+    /// The names that the message looked up in vain.
+    pub failed_lookups: FailedLookups,
     /// Texts for its client that are too long to be read; `None` where no filter is on.
     pub long_texts: Option<Arc<LongTexts>>,
     /// What lists are looked up by, once some were.
@@ -91,7 +91,7 @@ impl<'a> Desk<'a> {
             relayed: self.relayed,
             takes_events: self.takes_events,
             software: self.software.clone(),
-            hidden: OnceLock::new(),
+            failed_lookups: FailedLookups::default(),
             long_texts: self.long_texts.as_ref().map(|_| long_texts(&self.gateway.metrics, &self.server)),
             seeker: self.seeker.clone(),
             era: self.era,

@@ -1,6 +1,7 @@
 //! A desk that outlives the HTTP request that its message came with.
 
 use super::desk::Desk;
+use crate::authorize::FailedLookups;
 use crate::backend::forward::Inbound;
 use crate::backend::headers::Upward;
 use crate::frontend::context::{Gateway, MessageSnapshot};
@@ -96,7 +97,7 @@ impl Kept {
             relayed: self.relayed,
             takes_events: true,
             software: self.software.clone(),
-            hidden: OnceLock::new(),
+            failed_lookups: FailedLookups::default(),
             long_texts: self.long_texts.clone(),
             seeker: OnceLock::new(),
             era: self.era,

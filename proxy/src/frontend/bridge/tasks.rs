@@ -100,8 +100,8 @@ async fn subject(
     };
     let member = desk.server.member_of(&upstream.name).ok_or_else(unknown)?;
     let look = |catalog: &Catalog| {
-        let entry = catalog.of_member(ListKind::Tools, member, &original)?;
-        desk.finds_task(message, entry, &call)
+        let entry = catalog.of_member(ListKind::Tools, member, &original);
+        desk.finds_task(message, (&*original, entry), &call)
     };
     let missing = |catalog: Arc<Catalog>| {
         call::unknown(desk, &catalog, ListKind::Tools, (Reason::InvalidParams, unknown().detail.to_string()))

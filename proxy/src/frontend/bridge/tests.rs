@@ -4,6 +4,7 @@ mod admissions;
 mod apart;
 mod challenges;
 mod following;
+mod hidden;
 mod holds;
 mod inspected;
 mod needs;

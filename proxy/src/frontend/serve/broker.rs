@@ -2,6 +2,7 @@
 
 use super::line::Old;
 use super::{Brokered, Connection, Halt, Knowledge, Passage, Route};
+use crate::authorize::FailedLookups;
 use crate::backend::forward::{Exchange, Inbound};
 use crate::backend::headers::{MCP_SESSION_ID, Stamp, Upward, unchanged};
 use crate::backend::upstream_call::Place;
@@ -222,7 +223,7 @@ pub(super) fn desk<'a>(
         relayed: connection.relayed.is_some(),
         takes_events: headers.get_all(ACCEPT).iter().any(takes_events),
         software: OnceLock::new(),
-        hidden: OnceLock::new(),
+        failed_lookups: FailedLookups::default(),
         long_texts,
         seeker: OnceLock::new(),
         era,

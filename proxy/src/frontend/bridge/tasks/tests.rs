@@ -1,3 +1,4 @@
+use crate::authorize::FailedLookups;
 use crate::backend::forward::Inbound;
 use crate::backend::headers::Stamp;
 use crate::frontend::bridge::answering::{Answering, Part, Sink};
@@ -110,7 +111,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         era: message.era,
         relayed: false,
         software: OnceLock::new(),
-        hidden: OnceLock::new(),
+        failed_lookups: FailedLookups::default(),
         long_texts: None,
         seeker: OnceLock::new(),
     };
