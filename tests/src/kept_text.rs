@@ -151,6 +151,7 @@ const BOUNDED: &[(&str, &[&str])] = &[
         "names and texts of the configuration, of this process, and of its peers",
         &[
             "Active.revision",
+            "FailedLookup.upstream",
             "Home.replica",
             "RequestIds.prefix",
             "Label.0",
