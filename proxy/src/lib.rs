@@ -1,10 +1,9 @@
 //! The data plane: Pingora around the filters and the configuration.
 //!
-//! Read a request downward: [`edge`] (connections, raw checks) → [`serve`] (the stages in order) →
-//! [`intake`] → `filters` → [`forward`] → [`respond`]; refusals become answers in [`reply`], records
-//! in [`record`]. A message for several servers, or for one of another era, goes from intake to
-//! [`bridge`], which speaks with servers by [`talk`]; one about what another replica keeps, by
-//! [`peers`]. What outlives a message is in [`context`] and [`estate`].
+//! [`frontend`] serves clients: read a request downward from `frontend::edge` (connections, raw checks) → `frontend::serve`
+//! (the stages in order) → `frontend::intake` → `filters`; refusals become answers in [`reply`], records in [`record`]. Where
+//! nothing reads a message, `frontend::respond` passes its answer; every other is served by `frontend::bridge`. [`backend`]
+//! calls servers and knows nothing of clients. A message about what another replica keeps goes by [`peers`].
 //!
 //! Deliberately absent: decisions. What may pass is the filters' business, what is configured is
 //! the configuration crate's; this crate moves bytes.

@@ -187,7 +187,6 @@ const BOUNDED: &[(&str, &[&str])] = &[
             "Arrived.event_name",
             "Content.answer",
             "ServerMessage.bytes",
-            "Answer.body",
             "Answered.0",
             "Trouble.0",
             "Call.waiting",

@@ -83,6 +83,78 @@ fn every_dependency_and_lint_of_the_workspace_has_a_reason() {
     assert_clean(&wrong);
 }
 
+/// The most top modules of each crate that may import each other in a circle. It may fall, and does not rise.
+const MAX_CIRCLE: &[(&str, usize)] = &[
+    ("filters/base/src", 1),
+    ("filters/src", 8),
+    ("config/src", 17),
+    ("proxy/src", 4),
+    ("proxy/cli/src", 1),
+    ("proxy/demo/src", 1),
+    ("control-agent/src", 1),
+];
+
+#[test]
+fn modules_import_each_other_in_small_circles_alone() {
+    let mut wrong = Vec::new();
+    for (folder, most) in MAX_CIRCLE {
+        let imports = imports(&root().join(folder));
+        assert!(!imports.is_empty(), "{folder}: no modules were found");
+        let circle = imports.keys().map(|module| circle_of(module, &imports)).max_by_key(BTreeSet::len);
+        let circle = circle.unwrap_or_default();
+        if circle.len() > *most {
+            wrong.push(format!("{folder}: {most} modules may import each other in a circle: {circle:?} do"));
+        }
+    }
+    assert_clean(&wrong);
+}
+
+/// The top modules of a crate, and the other top modules that each imports outside of its tests.
+fn imports(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in sources().into_iter().filter(|path| path.starts_with(source)) {
+        let inside = path.strip_prefix(source).unwrap_or(&path);
+        let is_test = inside.iter().any(|part| part == "tests" || part == "tests.rs");
+        let top = inside.iter().next().and_then(|part| Path::new(part).file_stem()?.to_str());
+        let Some(top) = top.filter(|top| !is_test && !matches!(*top, "lib" | "main")) else { continue };
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let product = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let code = product.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let imported = imports.entry(top.to_owned()).or_default();
+        for line in code {
+            imported.extend(line.split("crate::").skip(1).map(|rest| first_word(rest).to_owned()));
+        }
+    }
+    let modules: BTreeSet<String> = imports.keys().cloned().collect();
+    for (module, imported) in &mut imports {
+        imported.retain(|other| other != module && modules.contains(other));
+    }
+    imports
+}
+
+/// The modules that a module reaches and that reach it, itself among them.
+fn circle_of(module: &str, imports: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let reached = reached_from(module, imports);
+    let back = reached.iter().filter(|other| reached_from(other, imports).contains(module));
+    back.cloned().chain([module.to_owned()]).collect()
+}
+
+fn reached_from(module: &str, imports: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let (mut open, mut reached) = (vec![module.to_owned()], BTreeSet::new());
+    while let Some(module) = open.pop() {
+        for other in imports.get(&module).into_iter().flatten() {
+            if reached.insert(other.clone()) {
+                open.push(other.clone());
+            }
+        }
+    }
+    reached
+}
+
+fn first_word(text: &str) -> &str {
+    text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or_default()
+}
+
 #[test]
 fn files_stay_short_and_finished() {
     // Put together here, so that this file passes its own test.
@@ -138,6 +210,12 @@ fn the_code_map_names_files_that_exist() {
 
 #[test]
 fn the_readers_of_these_tests_find_what_they_look_for() {
+    let to = |others: &[&str]| others.iter().map(|other| (*other).to_owned()).collect::<BTreeSet<String>>();
+    let all = [("a", to(&["b"])), ("b", to(&["c"])), ("c", to(&["a", "d"])), ("d", to(&[]))];
+    let all: BTreeMap<String, BTreeSet<String>> =
+        all.into_iter().map(|(module, others)| (module.to_owned(), others)).collect();
+    assert_eq!((circle_of("b", &all), circle_of("d", &all)), (to(&["a", "b", "c"]), to(&["d"])));
+
     let manifest = "[a]\n# why\nserde = 1\nserde_json = 1\ntokio = 1\n\nx.workspace = true\n[b]\ny = 1\n";
     let reasons: Vec<(usize, bool)> =
         entries(manifest, "[a]").iter().map(|entry| (entry.number, entry.has_reason(family))).collect();

@@ -34,7 +34,6 @@ pub(crate) use pool::credential;
 use portunus_config::UpstreamKey;
 use portunus_filters::mcp::bridge::LogLevel;
 use portunus_filters::mcp::{Id, Revision};
-use portunus_filters::{Denial, Reason};
 use shelf::Usage;
 pub use shelf::{LeaseOptions, LegLease};
 use std::collections::HashMap;
@@ -479,22 +478,6 @@ impl Leg {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Failure {
-    /// The server has forgotten the session of one client, and with it what the client has done there: it
-    /// has to begin anew (2025-11-25 transports, "Session Management").
-    pub(crate) fn session_lost() -> Failure {
-        let denial = Denial::new(Reason::UnknownSession, "Session not found");
-        let cause = "the server has forgotten the session that the client used there".to_owned();
-        Failure { cause, pending: false, ..Failure::from(denial) }
-    }
-
-    /// The upstream has forgotten a session: what was sent on it was not read.
-    pub(crate) fn forgotten() -> Failure {
-        let denial = Denial::new(Reason::UpstreamUnavailable, "the server has forgotten this session");
-        Failure { pending: false, problem: None, ..Failure::from(denial) }
     }
 }
 

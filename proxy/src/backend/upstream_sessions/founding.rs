@@ -10,6 +10,7 @@ use crate::backend::upstream_call::{Facts, Outcome, Place};
 use crate::backend::upstreams::answer_class::is_about_message;
 use portunus_config::Transport;
 use portunus_filters::mcp::Revision;
+use portunus_filters::{Denial, Reason};
 use std::sync::Arc;
 
 /// Why there is no session.
@@ -86,4 +87,20 @@ pub(super) fn read(said: &Said) -> Result<(Facts, Revision), Refused> {
 /// Error codes by which a modern server answers `initialize` (2026-07-28 versioning; JSON-RPC 2.0 §5.1).
 fn is_era_evidence(code: i64) -> bool {
     matches!(code, -32022..=-32020 | -32601)
+}
+
+impl Failure {
+    /// The server has forgotten the session of one client, and with it what the client has done there: it
+    /// has to begin anew (2025-11-25 transports, "Session Management").
+    pub(crate) fn session_lost() -> Failure {
+        let denial = Denial::new(Reason::UnknownSession, "Session not found");
+        let cause = "the server has forgotten the session that the client used there".to_owned();
+        Failure { cause, pending: false, ..Failure::from(denial) }
+    }
+
+    /// The upstream has forgotten a session: what was sent on it was not read.
+    pub(crate) fn forgotten() -> Failure {
+        let denial = Denial::new(Reason::UpstreamUnavailable, "the server has forgotten this session");
+        Failure { pending: false, problem: None, ..Failure::from(denial) }
+    }
 }
