@@ -9,7 +9,7 @@
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../proxy/src/upstreams/wire.rs"]
+#[path = "../../proxy/src/backend/upstreams/wire.rs"]
 #[allow(dead_code, unreachable_pub, reason = "compiled in from the proxy")]
 mod wire;
 

@@ -10,10 +10,10 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-#[path = "../../proxy/src/edge/frames.rs"]
+#[path = "../../proxy/src/frontend/edge/frames.rs"]
 #[allow(dead_code, unreachable_pub, reason = "compiled in from the proxy")]
 mod frames;
-#[path = "../../proxy/src/edge/proxy_protocol.rs"]
+#[path = "../../proxy/src/frontend/edge/proxy_protocol.rs"]
 #[allow(dead_code, unreachable_pub, reason = "compiled in from the proxy")]
 mod proxy_protocol;
 
