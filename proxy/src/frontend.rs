@@ -11,3 +11,4 @@ pub mod intake;
 pub mod respond;
 pub mod serve;
 pub mod session;
+pub mod session_field;

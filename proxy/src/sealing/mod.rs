@@ -18,7 +18,6 @@ mod handle;
 mod keys;
 mod line;
 mod session;
-mod session_field;
 mod state;
 
 pub use caller::{Binding, CallerKey, Marks};
@@ -26,7 +25,6 @@ pub use handle::{HandleToken, UpstreamMark};
 pub use keys::{Purpose, Seals};
 pub use line::LineToken;
 pub use session::{Home, PassedSession, SealedLeg, SealedSession, SessionName, SessionToken};
-pub use session_field::{NewSession, SessionField};
 pub use state::StateToken;
 
 pub(crate) use fields::{Reader, Writer};

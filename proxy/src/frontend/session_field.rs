@@ -2,8 +2,8 @@
 //!
 //! The session is the server's, and its id the gateway's: where the endpoint begins to serve, the session goes on.
 
-use super::{Binding, CallerKey, SealedLeg, Seals, SessionToken, UpstreamMark};
 use crate::backend::headers::MCP_SESSION_ID;
+use crate::sealing::{Binding, CallerKey, SealedLeg, Seals, SessionToken, UpstreamMark};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use portunus_config::{ServerId, Upstream};
 
