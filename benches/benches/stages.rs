@@ -106,8 +106,8 @@ fn forward_stage(criterion: &mut Criterion) {
     let gateway = gateway(1, "off");
     let server = server(&gateway.active());
     let headers = request_headers();
-    let trace = gateway.identifier.trace(&headers);
-    let request_id = gateway.identifier.request_id(&headers);
+    let trace = gateway.backend.ids.trace(&headers);
+    let request_id = gateway.backend.ids.request_id(&headers);
     group.bench_function("head of the request", |bench| {
         let inbound = Inbound {
             method: &Method::POST,
@@ -200,7 +200,7 @@ fn record_stage(criterion: &mut Criterion) {
         group.bench_function(name, |bench| {
             bench.iter(|| {
                 let arrival = arrival(&gateway, &headers);
-                let mut record = RecordGuard::new(&gateway, &arrival);
+                let mut record = RecordGuard::new(&gateway.recorder, &arrival);
                 record.note_client(Some("bench/1"), Some("0af7651916cd43dd8448eb211c80319c"));
                 record.note_server(&server, &active.revision);
                 record.end_stage(Stage::Resolve);
@@ -214,7 +214,7 @@ fn record_stage(criterion: &mut Criterion) {
                 record.add_sent(400, 0);
             });
         });
-        gateway.access_log.close();
+        gateway.recorder.access_log.close();
     }
     group.finish();
 }
@@ -233,7 +233,7 @@ fn arrival(gateway: &Gateway, headers: &HeaderMap) -> Arrival {
         listener: "main".into(),
         source: CLIENT,
         identity: gateway.identifier.identity(headers, CLIENT, &Guest::default()),
-        request_id: gateway.identifier.request_id(headers),
+        request_id: gateway.backend.ids.request_id(headers),
         at: gateway.clock.now(),
     }
 }

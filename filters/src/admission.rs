@@ -87,7 +87,6 @@ impl Admitting {
 }
 
 /// The turns that a request waits for, and what it holds already. Dropped, it leaves all queues and gives back what it holds.
-#[derive(Default)]
 #[must_use = "the request has left its queues"]
 pub struct Turns {
     holds: Vec<Box<dyn Hold>>,
@@ -95,6 +94,10 @@ pub struct Turns {
 }
 
 impl Turns {
+    pub(crate) fn none() -> Turns {
+        Turns { holds: Vec::new(), turns: Vec::new() }
+    }
+
     pub(crate) fn add(&mut self, admission: Admission) {
         match admission {
             Admission::Free => {}

@@ -1,8 +1,8 @@
 //! The one way from a message to the permission to open its request.
 //!
-//! The order of the filters is fixed here; a bundle turns them on and fills them. Only
-//! [`Pipeline::judge`] makes a [`Cleared`], only [`Pipeline::admit`] and [`Pipeline::pass`] make an [`Admitted`] of it, and
-//! forwarding takes nothing else, so a path that skips the filters does not compile.
+//! The order of the filters is that of [`FILTERS`](crate::FILTERS); a bundle turns them on and fills them. Only
+//! [`Pipeline::judge`] makes a [`Cleared`], only what [`Pipeline::admit`], [`Pipeline::reserve`] and [`Pipeline::pass`] give
+//! makes an [`Admitted`] of it, and forwarding takes nothing else, so a path that skips the filters does not compile.
 
 use crate::admission::{Admitted, Admitting, Turns};
 use crate::answer_bound::LongTexts;
@@ -167,7 +167,7 @@ impl Pipeline {
 impl Pipeline {
     /// The permission to pass a message as it came; `None` if a filter is on, which has to be asked.
     pub fn pass(&self, cleared: Cleared) -> Option<Admitted> {
-        if self.is_on() { None } else { Admitting::new(cleared, Turns::default()).at_once().ok() }
+        if self.is_on() { None } else { Admitting::new(cleared, Turns::none()).at_once().ok() }
     }
 
     /// Has the filters take permits and charges for the request that a cleared message opens, in their order.
@@ -191,7 +191,7 @@ impl Pipeline {
     /// # Errors
     /// As there.
     pub fn reserve(&self, arrival: &Arrival, message: &Message, target: &Target) -> Result<Turns, Denial> {
-        let mut turns = Turns::default();
+        let mut turns = Turns::none();
         for filter in &self.filters {
             turns.add(filter.admit(&Call { arrival, message, target })?);
         }

@@ -1,4 +1,4 @@
-//! What a message is found by, and what it is judged with beside its text.
+//! Looks up what a message names, and judges and admits the message with that.
 
 use super::{Authority, Overseer, Wanted, judge};
 use crate::backend::upstream_call::Place;

@@ -205,12 +205,6 @@ impl Gateway {
         self.active.load_full()
     }
 
-    /// The pool of an upstream that is in the snapshot in force, or in the one before: messages that are judged by that
-    /// still need its lists.
-    pub fn pool(&self, upstream: &Upstream) -> Option<Arc<Pool>> {
-        self.glance().pool(upstream).or_else(|| self.former().as_ref()?.pool(upstream))
-    }
-
     /// True if a snapshot is the one in force or the one before; somebody may still hold an older one.
     pub fn keeps(&self, active: &Active) -> bool {
         let is_it = |kept: &Arc<Active>| std::ptr::eq(&raw const **kept, active);
