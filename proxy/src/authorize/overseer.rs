@@ -147,7 +147,7 @@ impl Overseer {
             return Ok(None);
         }
         let message = question(method, params, self.era)?;
-        let arrival = Arrival { at: gateway.clock.now(), ..self.arrival.clone() };
+        let arrival = self.arrival.coming_at(gateway.clock.now());
         judge(gateway, active, &arrival, std::slice::from_ref(&message), &self.target).map(Some)
     }
 

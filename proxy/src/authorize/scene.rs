@@ -2,7 +2,6 @@
 
 use super::{Authority, Overseer, Wanted, judge};
 use crate::backend::upstream_call::Place;
-use crate::frontend::bridge::sessions::Session;
 use crate::frontend::bridge::{Desk, shown};
 use crate::frontend::context::{Active, AnswerSnapshot};
 use bytes::Bytes;
@@ -14,7 +13,7 @@ use portunus_filters::mcp::bridge::{Caching, Profile, Scope};
 use portunus_filters::mcp::catalog::{Catalog, Closing, Entry, ListKind, Located, UnknownCursor};
 use portunus_filters::mcp::object::StrictObject;
 use portunus_filters::mcp::uri::{Normal, normal};
-use portunus_filters::{Admitting, Arrival, Cleared, Denial, Era, Holds, Kind, Message, Reason, Turned};
+use portunus_filters::{Admitting, Cleared, Denial, Era, Holds, Kind, Message, Reason, Turned};
 use std::sync::Arc;
 
 /// A message that is answered here, as the filters left it.
@@ -51,11 +50,11 @@ pub struct CallTerms {
 }
 
 /// A request that was judged and admitted, and may have to wait for its turn.
-pub struct RequestAdmission<T> {
+pub struct RequestAdmission {
     /// The permission, as far as it goes.
     pub admitting: Admitting,
     /// What it goes on under.
-    pub terms: T,
+    pub terms: CallTerms,
     /// The configuration that judged it.
     pub serial: u64,
 }
@@ -116,15 +115,15 @@ impl Desk<'_> {
         self.judged(&active, message, &target)
     }
 
-    /// Judges a call and admits it. This is the last that the message needs of its snapshot, which is released.
+    /// Judges a request and admits it. This is the last that its message needs of its snapshot, which is released.
     ///
     /// # Errors
     /// What the filters refuse; as [`Desk::place`].
-    pub fn admit_call(
+    pub fn admit_request(
         &self,
         request: &RoutedRequest<'_>,
         profile: &Arc<Profile>,
-    ) -> Result<RequestAdmission<CallTerms>, Denial> {
+    ) -> Result<RequestAdmission, Denial> {
         let active = self.active();
         let (cleared, target) = self.judge_request(&active, request)?;
         let terms = self.terms((&active, &cleared, &target), request, profile)?;
@@ -133,11 +132,11 @@ impl Desk<'_> {
         Ok(RequestAdmission { admitting, terms, serial: active.snapshot.serial })
     }
 
-    /// Judges a call that waits for its turn again, by the configuration in force.
+    /// Judges a request that waits for its turn again, by the configuration in force.
     ///
     /// # Errors
     /// What the filters refuse; [`Reason::RouteRemoved`] if it leads nowhere any more.
-    pub fn judge_call_again(
+    pub fn judge_request_again(
         &self,
         request: &RoutedRequest<'_>,
         profile: &Arc<Profile>,
@@ -149,39 +148,6 @@ impl Desk<'_> {
         Ok((cleared, terms))
     }
 
-    /// Judges a message for which the gateway opens a request of its own, and admits that, with the place that it goes to.
-    /// The snapshot of the message is released.
-    ///
-    /// # Errors
-    /// What the filters refuse; as [`Desk::place`].
-    pub fn admit_request(
-        &self,
-        request: &RoutedRequest<'_>,
-        profile: &Arc<Profile>,
-    ) -> Result<RequestAdmission<Place>, Denial> {
-        let active = self.active();
-        let (cleared, target) = self.judge_request(&active, request)?;
-        let terms = self.place(&active, request.upstream, profile)?;
-        let admitting = active.pipeline.admit(cleared, self.arrival, request.message, &target)?;
-        self.snapshot.release();
-        Ok(RequestAdmission { admitting, terms, serial: active.snapshot.serial })
-    }
-
-    /// As [`Desk::judge_call_again`], of a request of the gateway's own.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn judge_request_again(
-        &self,
-        request: &RoutedRequest<'_>,
-        session: &Session,
-    ) -> Result<(Cleared, Place), Denial> {
-        let active = self.gateway.active();
-        let (cleared, _) = self.judge_again(&active, request)?;
-        self.snapshot.answer_under(&active);
-        Ok((cleared, self.place(&active, request.upstream, &self.profile_of(session)?)?))
-    }
-
     /// Admits one of the streams that listen at servers for a stream of the client, which `message` opens and which was
     /// judged.
     ///
@@ -190,7 +156,7 @@ impl Desk<'_> {
     pub fn admit_stream(&self, message: &Message, upstream: &Arc<str>) -> Result<Holds, Denial> {
         let active = self.gateway.active();
         let target = self.target(&active, upstream);
-        let arrival = Arrival { at: self.gateway.clock.now(), ..self.arrival.clone() };
+        let arrival = self.arrival.coming_at(self.gateway.clock.now());
         let turns = active.pipeline.reserve(&arrival, message, &target)?;
         let late = |_| Denial::new(Reason::Overloaded, "as many streams are open as may be");
         turns.at_once().map(Turned::into_holds).map_err(late)
@@ -239,7 +205,7 @@ impl Desk<'_> {
             None if server.view.is_empty() => None,
             _ => return Err(removed()),
         };
-        let arrival = Arrival { at: self.gateway.clock.now(), ..self.arrival.clone() };
+        let arrival = self.arrival.coming_at(self.gateway.clock.now());
         if let Some(subject) = subject.clone().filter(|_| active.pipeline.is_on()) {
             let found = self.look_up(active, message, &upstream.name, subject);
             found.ok_or_else(|| self.explained(active, message, removed()))?;
@@ -283,7 +249,7 @@ impl Desk<'_> {
     /// What the filters refuse.
     pub fn admit_again(&self, message: &Message) -> Result<(), Denial> {
         let active = self.gateway.active();
-        let arrival = Arrival { at: self.gateway.clock.now(), ..self.arrival.clone() };
+        let arrival = self.arrival.coming_at(self.gateway.clock.now());
         let target = self.target(&active, &Arc::from(""));
         judge(self.gateway, &active, &arrival, std::slice::from_ref(message), &target).map(drop)
     }
@@ -333,7 +299,7 @@ impl Desk<'_> {
             return true;
         }
         let subject = Subject::Resource(form.as_ref().into());
-        let arrival = Arrival { at: self.gateway.clock.now(), ..self.arrival.clone() };
+        let arrival = self.arrival.coming_at(self.gateway.clock.now());
         let target = Target { subject: Some(subject.clone()), ..self.target(&active, upstream) };
         let onlooker = Onlooker { arrival: &arrival, target: &target, era: opening.era.as_str() };
         let item = Item { thing: Thing::Offered(&subject), upstream };

@@ -7,7 +7,6 @@
 use super::{Authority, Overseer};
 use crate::frontend::bridge::Desk;
 use crate::frontend::context::Gateway;
-use portunus_filters::Arrival;
 use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::bridge::Caching;
 use portunus_filters::mcp::catalog::{Catalog, ListKind, State};
@@ -67,7 +66,7 @@ impl Overseer {
         if !active.authority.governs() {
             return true;
         }
-        let arrival = Arrival { at: gateway.clock.now(), ..self.arrival.clone() };
+        let arrival = self.arrival.coming_at(gateway.clock.now());
         let onlooker = Onlooker { arrival: &arrival, target: &self.target, era: self.era.as_str() };
         active.authority.tells_of(&onlooker, upstream)
     }

@@ -19,7 +19,7 @@ impl Desk<'_> {
     /// The permission for a call once its turn has come, and what it goes on under.
     ///
     /// # Errors
-    /// As [`Desk::admit_call`] and [`Desk::in_turn`].
+    /// As [`Desk::admit_request`] and [`Desk::in_turn`].
     pub(super) async fn permit_call(
         &self,
         message: &Message,
@@ -28,9 +28,9 @@ impl Desk<'_> {
         out: &mut Answering<'_>,
     ) -> Result<(Arc<Permit>, CallTerms), Denial> {
         let request = RoutedRequest { message, upstream: &aim.upstream, subject: aim.subject.take() };
-        let admission = self.admit_call(&request, profile)?;
+        let admission = self.admit_request(&request, profile)?;
         out.record.note_decision(admission.admitting.judged());
-        let again = || self.judge_call_again(&request, profile);
+        let again = || self.judge_request_again(&request, profile);
         let (admitted, terms) = self.admitted(admission, request.upstream, again, out).await?;
         Ok((Arc::new(Dispatch::permit(admitted, message)), terms))
     }
@@ -40,13 +40,13 @@ impl Desk<'_> {
     ///
     /// # Errors
     /// As [`Desk::in_turn`].
-    pub(super) async fn admitted<T>(
+    pub(super) async fn admitted(
         &self,
-        admission: RequestAdmission<T>,
+        admission: RequestAdmission,
         upstream: &Upstream,
-        again: impl Fn() -> Result<(Cleared, T), Denial>,
+        again: impl Fn() -> Result<(Cleared, CallTerms), Denial>,
         out: &mut Answering<'_>,
-    ) -> Result<(Admitted, T), Denial> {
+    ) -> Result<(Admitted, CallTerms), Denial> {
         let RequestAdmission { admitting, terms, serial } = admission;
         match admitting.at_once() {
             Ok(admitted) => Ok((admitted, terms)),
@@ -62,13 +62,13 @@ impl Desk<'_> {
     ///
     /// # Errors
     /// Why its turn does not come; as `again`.
-    async fn in_turn<T>(
+    async fn in_turn(
         &self,
-        waiting: WaitingRequest<T>,
+        waiting: WaitingRequest,
         upstream: &Upstream,
-        again: impl Fn() -> Result<(Cleared, T), Denial>,
+        again: impl Fn() -> Result<(Cleared, CallTerms), Denial>,
         out: &mut Answering<'_>,
-    ) -> Result<(Admitted, T), Denial> {
+    ) -> Result<(Admitted, CallTerms), Denial> {
         let WaitingRequest { mut cleared, turns, mut terms, mut serial } = waiting;
         let mut phase = out.phase.clone();
         let mut serials = self.gateway.serials();
@@ -107,10 +107,10 @@ impl Desk<'_> {
 }
 
 /// A request that waits for its turn.
-struct WaitingRequest<T> {
+struct WaitingRequest {
     cleared: Cleared,
     turns: Turns,
-    terms: T,
+    terms: CallTerms,
     /// The configuration that judged it last.
     serial: u64,
 }

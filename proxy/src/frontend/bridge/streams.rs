@@ -10,7 +10,7 @@ use super::lists::OwnUri;
 use super::sessions::{Session, Word};
 use super::stream_holds::StreamHolds;
 use super::{call, founding, lasting, lines, lists};
-use crate::authorize::{Overseer, RoutedRequest};
+use crate::authorize::{CallTerms, Overseer, RoutedRequest};
 use crate::backend::gateway_requests::Errand;
 use crate::drain::{Phase, reached};
 use crate::frontend::session::End;
@@ -243,9 +243,9 @@ pub(super) async fn subscribe(
     };
     let request = RoutedRequest { message, upstream: &place.upstream, subject };
     let admission = desk.admit_request(&request, &profile)?;
-    let again = || desk.judge_request_again(&request, session);
+    let again = || desk.judge_request_again(&request, &desk.profile_of(session)?);
     let upstream = Arc::clone(&place.upstream);
-    let (admitted, place) = desk.admitted(admission, &upstream, again, out).await?;
+    let (admitted, CallTerms { place, .. }) = desk.admitted(admission, &upstream, again, out).await?;
     let begins = call::method_name(message) == "resources/subscribe";
     // One that is founded for this knows all that is subscribed to before.
     let leg = founding::leg(desk, session, &place).await.map_err(|failure| failure.denial)?;

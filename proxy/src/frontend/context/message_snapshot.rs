@@ -95,7 +95,7 @@ impl MessageSnapshot {
 impl Held {
     fn for_answers(&self) -> AnswerSnapshot {
         match self {
-            Held::Whole(active) => AnswerSnapshot(Arc::downgrade(active)),
+            Held::Whole(active) => AnswerSnapshot::of(active),
             Held::Remembered(own) => own.clone(),
         }
     }
