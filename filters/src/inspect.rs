@@ -1,7 +1,7 @@
 //! Inspectors read, change or refuse the texts of servers before the client of a message has them.
 
 use crate::answer_bound::{AnswerBound, Beyond, LongTexts};
-use crate::filters::place_of;
+use crate::filters::{place_of, read_in_turn};
 use crate::mcp::bridge::Question;
 use crate::released::{Channel, Released, ReleasedQuestion};
 use bytes::Bytes;
@@ -140,12 +140,8 @@ impl Inspectors {
         }
         let read = std::str::from_utf8(text)
             .map_err(|_| Denial::new(Reason::UpstreamMalformed, "the server's text is not UTF-8"))?;
-        let mut permitted = Cow::Borrowed(read);
-        for one in self.all().iter().filter(|one| one.inspector.reads(channel)) {
-            if let Cow::Owned(changed) = one.inspector.inspect(channel, &permitted)? {
-                permitted = Cow::Owned(changed);
-            }
-        }
+        let reading = self.all().iter().filter(|one| one.inspector.reads(channel));
+        let permitted = read_in_turn(reading, read, |one, text| one.inspector.inspect(channel, text))?;
         let permitted = match permitted {
             Cow::Borrowed(_) => text.clone(),
             Cow::Owned(changed) => changed.into(),

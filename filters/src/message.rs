@@ -30,6 +30,14 @@ pub struct Arrival {
 }
 
 impl Arrival {
+    /// The same, as if it came at another time.
+    #[must_use]
+    pub fn coming_at(&self, at: Moment) -> Arrival {
+        Arrival { at, ..self.clone() }
+    }
+}
+
+impl Arrival {
     /// The owner that it is counted by.
     pub fn owner(&self) -> Owner {
         self.identity.owner(self.source)

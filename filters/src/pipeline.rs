@@ -7,8 +7,8 @@
 use crate::admission::{Admitted, Admitting, Turns};
 use crate::answer_bound::LongTexts;
 use crate::call::{Call, Edit, Target, Verdict, splice};
-use crate::filters::place_of;
 pub use crate::filters::{Filter, Needs};
+use crate::filters::{place_of, read_in_turn};
 use crate::gate::Judged;
 use crate::inspect::Inspectors;
 use crate::mcp::bridge::ClientPlace;
@@ -95,13 +95,7 @@ impl Pipeline {
     /// # Errors
     /// The first [`Denial`].
     pub fn client_text<'t>(&self, place: ClientPlace<'_>, text: &'t str) -> Result<Cow<'t, str>, Denial> {
-        let mut permitted = Cow::Borrowed(text);
-        for filter in &self.filters {
-            if let Cow::Owned(changed) = filter.client_text(place, &permitted)? {
-                permitted = Cow::Owned(changed);
-            }
-        }
-        Ok(permitted)
+        read_in_turn(&self.filters, text, |filter, text| filter.client_text(place, text))
     }
 
     /// Releases a text of a server that is no part of the answer to a message, as the filters leave it.
@@ -114,12 +108,7 @@ impl Pipeline {
         }
         let text = std::str::from_utf8(text)
             .map_err(|_| Denial::new(Reason::UpstreamMalformed, "the server's text is not UTF-8"))?;
-        let mut permitted = Cow::Borrowed(text);
-        for filter in &self.filters {
-            if let Cow::Owned(changed) = filter.server_text(channel, &permitted)? {
-                permitted = Cow::Owned(changed);
-            }
-        }
+        let permitted = read_in_turn(&self.filters, text, |filter, text| filter.server_text(channel, text))?;
         Ok(Released::inspected(channel, Bytes::copy_from_slice(permitted.as_bytes())))
     }
 

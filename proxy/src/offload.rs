@@ -25,7 +25,7 @@ const AT_ONCE: usize = 2;
 pub const FREE_BYTES: usize = MAX_FIRST_READ_BYTES - (1 << 10);
 
 /// Longest message of a server: results of 20 MB exist, and one is held until it is complete.
-pub const LONGEST_BYTES: usize = 32 << 20;
+pub const LONGEST_BYTES: usize = portunus_filters::AnswerBound::MAX_HOLD;
 
 /// Bytes of large texts of one upstream that may be held, until they are written to the client: two of the longest, as
 /// many as are read at once. Who finds no room waits in turn by caller.
