@@ -106,7 +106,7 @@ impl Turns {
         }
     }
 
-    /// What the request holds, where no turn is waited for.
+    /// The holds of the request, where no turn is waited for.
     ///
     /// # Errors
     /// The same as it was, if one is.
@@ -137,7 +137,7 @@ impl Turned {
         Admitted { cleared, holds: self.0 }
     }
 
-    /// What it holds.
+    /// Its holds.
     pub fn into_holds(self) -> Holds {
         self.0
     }

@@ -39,15 +39,15 @@ pub(crate) fn place_of(name: &str) -> usize {
     FILTERS.iter().position(|known| *known == name).unwrap_or(FILTERS.len())
 }
 
-/// What a filter needs to know of the tool, prompt or resource that a message names, from little to much.
+/// Knowledge that a filter needs of the tool, prompt or resource that a message names, from little to much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Needs {
     /// Its name.
     #[default]
     Name,
-    /// What the configuration says of it by its name.
+    /// The facts that the configuration has of it by its name.
     Facts,
-    /// What lists say: that it is offered, and how. They are fetched for it.
+    /// Its entry in lists: that it is offered, and how. They are fetched for it.
     Definition,
 }
 
@@ -62,12 +62,12 @@ pub trait Filter: Send + Sync {
         true
     }
 
-    /// What it needs to know of what a message names.
+    /// The knowledge that it needs of the item that a message names.
     fn needs(&self) -> Needs {
         Needs::Name
     }
 
-    /// Whether it looks at messages of this kind.
+    /// True if it looks at messages of this kind.
     fn applies(&self, kind: Kind) -> bool;
 
     /// Judges one message as the filters before it left it.
@@ -93,7 +93,7 @@ pub trait Filter: Send + Sync {
 
     /// Reads a text of a client that reaches servers beside its messages, and gives it as they may have it.
     ///
-    /// What was read is remembered with the connection, so the answer must follow from the text and the configuration
+    /// The result is remembered with the connection, so the answer must follow from the text and the configuration
     /// alone. [`Cow::Borrowed`] means that nothing is changed.
     ///
     /// # Errors

@@ -212,7 +212,7 @@ impl Filter for Gate {
     }
 
     fn needs(&self) -> Needs {
-        // What its caller may not see, or what is withdrawn, reads as what is not there.
+        // A thing that its caller may not see, or that is withdrawn, reads as absent.
         if self.governs() { Needs::Definition } else { Needs::Name }
     }
 

@@ -44,7 +44,7 @@ pub trait Inspector: fmt::Debug + Any + Send + Sync {
         Ok(())
     }
 
-    /// What the call is inspected by from here on, where a later message goes on with it for which the filter made `later`;
+    /// The inspector of the call from here on, where a later message goes on with it for which the filter made `later`;
     /// `None` if that takes the place of this one.
     fn joined(&self, _later: &dyn Inspector) -> Option<Arc<dyn Inspector>> {
         None

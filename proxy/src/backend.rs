@@ -1,4 +1,4 @@
-//! What calls to upstreams are made with: connections, names, sessions, eras, answers that are kept.
+//! Calls servers, and keeps what that takes: connections, names, sessions, eras, answers.
 //!
 //! It outlives snapshots and knows nothing of clients. After each activation [`Backend::reconcile`] keeps what the new
 //! snapshot still uses, adds what is new and lets go of the rest. A pool that was let go closes with its last call.
@@ -53,7 +53,7 @@ pub trait NoticeListener: Send + Sync {
     fn missed(&self, backend: &Backend, upstream: &Upstream);
 }
 
-/// What calls to upstreams are made with.
+/// The tables and services that calls to upstreams use.
 pub struct Backend {
     pools: ArcSwap<Pools>,
     /// Those of the snapshot before.
@@ -66,7 +66,7 @@ pub struct Backend {
     pub replicas: Replicas,
     /// Legacy sessions at upstreams.
     pub legs: Legs,
-    /// What legacy upstreams say outside of calls.
+    /// Messages of legacy upstreams outside of calls.
     pub heard: Hearsay,
     /// Answers that may be given again.
     pub reads: Arc<Reads>,
@@ -82,7 +82,7 @@ pub struct Backend {
     pub spoken: Arc<Shares<UpstreamKey>>,
     /// Ids of requests.
     pub ids: Arc<RequestIds>,
-    /// Where time is read.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Everything that is measured.
     pub metrics: Arc<Metrics>,

@@ -22,7 +22,7 @@ use portunus_filters::{Arrival, Denial, Era, LongTexts, Message, Record, Status}
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Where records go.
+/// The sinks of records.
 pub struct Recorder {
     /// The access log.
     pub access_log: Sink,

@@ -23,7 +23,7 @@ pub struct RequestIds {
 pub struct Trace {
     /// The value that goes upstream.
     pub parent: Arc<str>,
-    /// Whether a header of the client named it; else its header `tracestate` belongs to another one.
+    /// True if a header of the client named it; else its header `tracestate` belongs to another one.
     pub joined: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a caller may not see is answered as what does not exist: the same bytes, and the same requests to servers.
+//! Things that a caller may not see are answered as things that do not exist: the same bytes, and the same requests to servers.
 
 use crate::harness::{Caller, Era, Gateway, Issuer, Key, Request, Said, Upstream, Wire, free_address};
 use serde_json::{Value, json};
@@ -168,7 +168,7 @@ impl House {
         Caller::new(era, self.gateway.address).at(path).presenting(&token).ready().await
     }
 
-    /// What servers were asked since this was called last, in the order of its name: requests run side by side.
+    /// The requests to servers since this was called last, in the order of its name: requests run side by side.
     fn take_asked(&self) -> Vec<String> {
         let mut asked = std::mem::take(&mut *self.asked.lock().unwrap());
         asked.sort();
@@ -204,7 +204,7 @@ pub(crate) async fn ask(caller: &mut Caller, kind: Kind, name: &str) -> Said {
     caller.request(kind.method, (kind.params)(name)).await.unwrap()
 }
 
-/// What is told of a thing, and what servers are asked meanwhile.
+/// The answer about a thing, and the requests to servers meanwhile.
 async fn told(house: &House, caller: &mut Caller, kind: Kind, name: &str) -> Told {
     house.take_asked();
     let said = ask(caller, kind, name).await;

@@ -172,7 +172,7 @@ impl Gate {
     /// Gives the decision by which a lookup failed, with its input for the explanation; `None` if no policy was asked.
     pub fn failed_lookup(&self, call: &Call<'_>, item: &Item<'_>, lookup: &Lookup) -> Option<Judged> {
         let (rules, given) = (self.rules.as_ref()?, lookup.given.clone()?);
-        // What took too long once is not worked out again.
+        // A decision that took too long once is not worked out again.
         let is_of_time = given.decision.fault.as_ref().is_some_and(Fault::is_of_time);
         let input = || rules.policy.input(given.entry, &onlooker(call).question(Some(item)));
         let question = Taken::of((!is_of_time).then(input).flatten());

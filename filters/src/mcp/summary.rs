@@ -2,7 +2,7 @@
 
 use super::{Envelope, Id, Method, Shape};
 
-/// What a message of a server is, or a batch of them.
+/// Sums up a message of a server, or a batch of them.
 #[derive(Debug, Default)]
 pub struct Summary {
     /// It is a batch.

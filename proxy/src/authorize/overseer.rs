@@ -235,11 +235,11 @@ impl Overseer {
     }
 }
 
-/// What stands over a call under way at an upstream.
+/// The rules for the answers of a call under way at an upstream.
 pub struct CallRules {
     /// The process.
     pub gateway: Arc<Gateway>,
-    /// Who called, and what was decided of the call.
+    /// The caller, and the decision on the call.
     pub overseer: Overseer,
 }
 

@@ -37,13 +37,13 @@ pub struct RoutedRequest<'r> {
     pub message: &'r Message,
     /// The upstream.
     pub upstream: &'r Arc<Upstream>,
-    /// What it is about there, where rules are asked of that.
+    /// The item that it is about there, where rules are asked of that.
     pub subject: Option<Subject>,
 }
 
-/// What a request that was judged goes on under.
+/// The terms under which a request that was judged goes on.
 pub struct CallTerms {
-    /// What stands over it while it is under way.
+    /// The rules for its answers.
     pub overseer: Overseer,
     /// The place that it goes to.
     pub place: Place,
@@ -53,7 +53,7 @@ pub struct CallTerms {
 pub struct RequestAdmission {
     /// The permission, as far as it goes.
     pub admitting: Admitting,
-    /// What it goes on under.
+    /// The terms under which it goes on.
     pub terms: CallTerms,
     /// The configuration that judged it.
     pub serial: u64,
@@ -135,7 +135,7 @@ impl Desk<'_> {
     /// Judges a request that waits for its turn again, by the configuration in force.
     ///
     /// # Errors
-    /// What the filters refuse; [`Reason::RouteRemoved`] if it leads nowhere any more.
+    /// The [`Denial`] of a filter; [`Reason::RouteRemoved`] if it leads nowhere any more.
     pub fn judge_request_again(
         &self,
         request: &RoutedRequest<'_>,
@@ -188,7 +188,7 @@ impl Desk<'_> {
         let subject = match subject {
             Some(Subject::Tool(known)) if is_viewed(&known.original) => {
                 let authority = &active.authority;
-                // What its server claims of it was not read under the configuration before.
+                // The claims of its server were not read under the configuration before.
                 if authority.reads_claims && known.claimed.is_none() {
                     return Err(removed());
                 }

@@ -56,7 +56,7 @@ pub struct Reads {
     in_force: ArcSwap<InForce>,
 }
 
-/// What of the snapshot in force decides on keeping.
+/// The part of the snapshot in force that decides on keeping.
 #[derive(Default)]
 struct InForce {
     serial: u64,

@@ -40,7 +40,7 @@ pub struct Gateway {
     pub bootstrap: Bootstrap,
     /// TLS of each listener, in the order of the document; it swaps without a restart.
     pub tls: Vec<Option<Arc<LiveTls>>>,
-    /// What calls to upstreams are made with.
+    /// The tables and services that calls to upstreams use.
     pub backend: Arc<Backend>,
     /// Tables that outlive snapshots.
     pub estate: Estate,

@@ -1,4 +1,4 @@
-//! What outlives snapshots on the side of clients: sessions, calls that wait, streams, lists, callers.
+//! Holds the tables of clients that outlive snapshots: sessions, calls that wait, streams, lists, callers.
 
 use crate::catalog::Catalogs;
 use crate::entropy::Entropy;
@@ -24,11 +24,11 @@ pub struct Estate {
     pub lines: Lines,
     /// Calls that wait for their clients.
     pub parked: ParkedCalls,
-    /// Who listens to what.
+    /// Listeners, by their subjects.
     pub hub: Hub,
-    /// What virtual servers offer.
+    /// Lists of virtual servers.
     pub catalogs: Arc<Catalogs>,
-    /// What is sealed into what clients carry.
+    /// Keys that seal tokens of clients.
     pub seals: Seals,
     /// This run of this replica.
     pub home: Home,

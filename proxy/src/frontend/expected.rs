@@ -14,10 +14,10 @@ use std::future::pending;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// What the client waits for.
+/// The answer that the client waits for.
 #[derive(Debug)]
 pub struct Expect {
-    /// What it sent; of a batch, a request if it has one.
+    /// The kind of its message; of a batch, a request if it has one.
     pub kind: Kind,
     /// Whose rules apply.
     pub era: Era,
@@ -37,7 +37,7 @@ pub struct Expect {
     pub elsewhere: bool,
     /// The client speaks HTTP/1.0 and knows no chunks.
     pub http_1_0: bool,
-    /// What a stream depends on; `None` where nobody was asked who calls.
+    /// The right of its stream to stay open; `None` where nobody was asked who calls.
     pub standing: Option<Arc<Standing>>,
 }
 

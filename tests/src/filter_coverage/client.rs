@@ -41,7 +41,7 @@ pub(super) struct MarkingClient {
     next: u64,
     /// Its session and lists are refused on the way.
     pub(super) meets_refusals: bool,
-    /// What its server is to refuse, and the way.
+    /// The request that its server is to refuse, and the way.
     refusal: Option<String>,
     /// Loses each stream after its first event, and takes it up again by the id of that.
     pub(super) resumes: bool,

@@ -55,7 +55,7 @@ impl Quartiles {
         Quartiles([1, 2, 3].map(|quarter| times[times.len() * quarter / 4]))
     }
 
-    /// Whether the median of each lies between the quartiles of the other.
+    /// True if the median of each lies between the quartiles of the other.
     fn is_like(&self, other: &Quartiles) -> bool {
         let within = |one: &Quartiles, other: &Quartiles| (one.0[0]..=one.0[2]).contains(&other.0[1]);
         within(self, other) && within(other, self)

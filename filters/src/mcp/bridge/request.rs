@@ -246,7 +246,7 @@ impl<'o, 'a> Request<'o, 'a> {
             && self.is_aimed_at(put.target)
     }
 
-    /// Whether it has no members but those of JSON-RPC.
+    /// True if it has no members but those of JSON-RPC.
     fn is_bare(&self) -> bool {
         self.message.members().all(|(key, _)| is_of_json_rpc(key))
     }
@@ -325,7 +325,7 @@ impl<'o, 'a> Request<'o, 'a> {
     }
 }
 
-/// Whether JSON-RPC knows a member of a request.
+/// True if JSON-RPC knows a member of a request.
 fn is_of_json_rpc(key: &str) -> bool {
     matches!(key, "jsonrpc" | "id" | "method" | "params")
 }

@@ -22,7 +22,7 @@ pub struct Exchange {
     pub deadline: Option<Instant>,
 }
 
-/// What comes next of a body that is held in part.
+/// The next part of a body that is held in part.
 pub enum Piece {
     /// There is room for so many bytes of it.
     Room(usize),
@@ -57,7 +57,7 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// What `next` gives, if it comes in time.
+    /// The result of `next`, if it comes in time.
     ///
     /// # Errors
     /// [`late`].
@@ -79,7 +79,7 @@ impl Exchange {
         Some(arrived.map_err(|fault| Failure::broken(fault.to_string())))
     }
 
-    /// What comes next of a body of which some is held, if it has come already and needs no room.
+    /// The next part of a body of which some is held, if it has come already and needs no room.
     pub fn ready(&mut self, held: Held, room: Option<&Share>) -> Option<Result<Piece, Failure>> {
         if self.room_for(held, room).is_some() {
             return None;

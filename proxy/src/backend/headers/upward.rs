@@ -162,7 +162,7 @@ impl Upward {
     /// `Cookie` are not read: they go where the configuration sends them.
     ///
     /// # Errors
-    /// What a filter refuses; [`Reason::InvalidRequest`] for a value that is not UTF-8, if a filter makes no header value of
+    /// The [`Denial`] of a filter; [`Reason::InvalidRequest`] for a value that is not UTF-8, if a filter makes no header value of
     /// what it reads, and if it changes a name or `Host`, which say what the request is aimed at.
     pub fn changed_by(&self, pipeline: &Pipeline) -> Result<Option<Upward>, Denial> {
         let mut fields = self.fields.clone();
@@ -235,7 +235,7 @@ impl Upward {
 /// Holds a text of a client that cannot be edited on its way to servers to the filters of `pipeline`.
 ///
 /// # Errors
-/// What a filter refuses; [`Reason::InvalidRequest`] if one changes it.
+/// The [`Denial`] of a filter; [`Reason::InvalidRequest`] if one changes it.
 pub fn unchanged(pipeline: &Pipeline, place: ClientPlace<'_>, text: &str) -> Result<(), Denial> {
     match pipeline.client_text(place, text)? {
         Cow::Borrowed(_) => Ok(()),

@@ -146,7 +146,7 @@ impl Found {
     }
 }
 
-/// What a message that is about no tool names at the one server of its endpoint.
+/// The item that a message which is about no tool names at the one server of its endpoint.
 fn named_subject(method: &str, fields: &Object<'_>) -> Option<Subject> {
     match method {
         "prompts/get" => fields.text("name").map(|name| Subject::Prompt(Arc::from(&*name))),

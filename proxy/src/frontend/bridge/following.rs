@@ -53,7 +53,7 @@ struct Followed {
     filter: Filter,
     newest: Task,
     standing: Arc<Standing>,
-    /// What the stream at the server holds, whichever of its tasks carries it, until none does.
+    /// The holds of the stream at the server, whichever of its tasks carries it, until none does.
     holds: StreamHolds,
 }
 
@@ -215,11 +215,11 @@ pub(super) struct Listener {
     pub(super) client: Client,
     /// Whether a server of the other era than the client's may be listened to.
     pub(super) translates: bool,
-    /// What the stream at the server holds.
+    /// The holds of the stream at the server.
     pub(super) holds: StreamHolds,
     /// The configuration that the place was made by.
     pub(super) serial: u64,
-    /// What its client said of itself and in its headers.
+    /// The description that its client gave of itself, and its headers.
     pub(super) said: (Arc<Profile>, Arc<Upward>),
 }
 

@@ -1,4 +1,4 @@
-//! Keeps what a stream that listens at a server holds, for as long as a task carries the stream.
+//! Keeps the holds of a stream that listens at a server, for as long as a task carries the stream.
 
 use portunus_filters::Holds;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

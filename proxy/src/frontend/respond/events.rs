@@ -1,4 +1,4 @@
-//! Event streams.
+//! Passes event streams.
 //!
 //! The head goes out before the first event, each event as soon as it is complete, with its bytes
 //! as they came: comments, ids and retry times included. Ends come at event boundaries only.
@@ -16,7 +16,7 @@ use portunus_filters::mcp::Summary;
 use portunus_filters::mcp::sse::{Event, Splitter};
 use portunus_filters::{Era, Released};
 
-/// What is known of a stream so far.
+/// The state of a stream so far.
 struct Progress {
     splitter: Splitter,
     /// An event had an id: the client can resume, so an early end is no failure.
@@ -74,7 +74,7 @@ impl Respond<'_> {
                 self.record.note_proof(answer.succeeds);
                 progress.rpc_error = answer.rpc_error;
             }
-            // What another replica kept is lost with it, and of its messages that one has taken note.
+            // The events that another replica kept are lost with it, and of its messages that one has taken note.
             if !self.expect.elsewhere {
                 // The modern era has no resumption: an id there promises nothing.
                 progress.resumable |= has_id && self.expect.era == Era::Legacy;

@@ -1,4 +1,4 @@
-//! JSON answers.
+//! Passes JSON answers.
 //!
 //! An answer of ordinary size, up to [`INLINE_BYTES`], is held until it is complete: it then leaves in one write, and an
 //! upstream that dies within it leaves the client with a clean error instead of half a body.
@@ -48,7 +48,7 @@ impl Respond<'_> {
         self.write_whole(exchange, body, rpc_error).await
     }
 
-    /// What a body says, if it answers the request. Each part of a batch may say something else.
+    /// The summary of a body, if it answers the request. Each part of a batch may say something else.
     fn judge(&self, body: &[u8]) -> Result<Summary, &'static str> {
         let text = std::str::from_utf8(body).map_err(|_| "not UTF-8")?;
         let summary = Summary::read(text, self.expect.batch).ok_or("no JSON-RPC message")?;

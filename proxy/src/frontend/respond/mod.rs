@@ -30,21 +30,21 @@ use wait::Ending;
 pub struct Respond<'a> {
     /// The process.
     pub gateway: &'a Arc<Gateway>,
-    /// What is answered, and by which server.
+    /// The request, and its server.
     pub request: PassedRequest<'a>,
-    /// Who waits for the answer.
+    /// The client that waits for the answer.
     pub client: &'a mut Client,
     /// The record.
     pub record: &'a mut RecordGuard,
-    /// What the gateway adds to the head.
+    /// The fields that the gateway adds to the head.
     pub stamp: Stamp<'a>,
-    /// What the client waits for.
+    /// The answer that the client waits for.
     pub expect: Expect,
     /// How long the client may take for it.
     pub limits: WriteLimits,
     /// The replica that serves it, if that is another.
     pub home: Option<&'a Arc<Member>>,
-    /// What becomes of the session id in the head.
+    /// The session id for the head.
     pub session: SessionField,
     /// For the part of the answer that is held, if it is not short.
     pub room: Option<Share>,

@@ -16,7 +16,7 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// Bounds a write in time.
 ///
 /// # Errors
-/// What the write gives, or that its time is over.
+/// The error of the write, or that its time is over.
 pub async fn in_time<T>(
     within: Duration,
     write: Pin<&mut impl Future<Output = io::Result<T>>>,
@@ -27,7 +27,7 @@ pub async fn in_time<T>(
 /// As [`in_time`], and by the end of the process.
 ///
 /// # Errors
-/// What the write gives, or that its time is over.
+/// The error of the write, or that its time is over.
 pub async fn unless_expired<T>(
     phase: &mut watch::Receiver<Phase>,
     within: Duration,

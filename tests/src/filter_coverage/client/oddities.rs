@@ -1,4 +1,4 @@
-//! What few clients send: members and headers of their own, and messages that no server knows.
+//! Sends what few clients do: members and headers of their own, and messages that no server knows.
 
 use super::{MarkingClient, named};
 use crate::filter_coverage::FIELD_NAME_END;

@@ -1,4 +1,4 @@
-//! Where a server writes its answer to a request.
+//! Writes the answer of a server to a request.
 
 use crate::harness::Wire;
 use tokio::sync::mpsc::UnboundedSender;

@@ -63,7 +63,7 @@ async fn absent_name_causes_as_many_decisions_as_hidden_one_and_is_not_recorded_
         let server = server.await;
         let bed = Bed::under(RULES, server.address, ", era: modern");
         let stand = Stand::of(server, Arc::new(Semaphore::new(0)), bed);
-        // What is asked of the server as a whole is decided before.
+        // Questions about the server as a whole are decided before.
         stand.refused(&requests("neither")[number]).await;
         let (for_hidden, hidden) = stand.refused(&requests("hidden")[number]).await;
         let (for_absent, absent) = stand.refused(&requests("absent")[number]).await;

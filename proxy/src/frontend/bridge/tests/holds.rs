@@ -20,7 +20,7 @@ const LARGE: usize = 300 * 1024;
 /// Bytes of a body that no server reads: more than the buffers of its connection take.
 const UNREAD: usize = 3 << 20;
 
-/// What is counted of the calls of one kind.
+/// The counts of the calls of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
     admitted: i64,
@@ -377,7 +377,7 @@ impl World {
         assert_eq!(said["result"]["content"][0]["text"], "done", "{said}");
     }
 
-    /// What is held once nothing is under way any more.
+    /// The permits that are held once nothing is under way any more.
     async fn settled(&self) {
         let gateway = &self.stand.bed.gateway;
         let held = || self.ledger.0.lock().unwrap().values().map(|count| count.open).sum::<i64>();
