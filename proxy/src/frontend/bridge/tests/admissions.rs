@@ -27,27 +27,37 @@ impl Counts {
     fn hold(self: &Arc<Self>) -> Box<dyn Hold> {
         self.open.fetch_add(1, Ordering::SeqCst);
         self.charged.fetch_add(1, Ordering::SeqCst);
-        Box::new(CountedHold { counts: Arc::clone(self), stands: AtomicBool::new(false) })
+        let counts = Arc::clone(self);
+        TellingHold::boxed(move |stands| {
+            counts.open.fetch_sub(1, Ordering::SeqCst);
+            if !stands {
+                counts.charged.fetch_sub(1, Ordering::SeqCst);
+            }
+        })
     }
 }
 
-struct CountedHold {
-    counts: Arc<Counts>,
+/// A hold that tells when it is dropped, and if its charges stand.
+pub(super) struct TellingHold<F: Fn(bool)> {
     stands: AtomicBool,
+    dropped: F,
 }
 
-impl Hold for CountedHold {
+impl<F: Fn(bool) + Send + Sync + 'static> TellingHold<F> {
+    pub(super) fn boxed(dropped: F) -> Box<dyn Hold> {
+        Box::new(TellingHold { stands: AtomicBool::new(false), dropped })
+    }
+}
+
+impl<F: Fn(bool) + Send + Sync> Hold for TellingHold<F> {
     fn commit(&self) {
         self.stands.store(true, Ordering::SeqCst);
     }
 }
 
-impl Drop for CountedHold {
+impl<F: Fn(bool)> Drop for TellingHold<F> {
     fn drop(&mut self) {
-        self.counts.open.fetch_sub(1, Ordering::SeqCst);
-        if !self.stands.load(Ordering::SeqCst) {
-            self.counts.charged.fetch_sub(1, Ordering::SeqCst);
-        }
+        (self.dropped)(self.stands.load(Ordering::SeqCst));
     }
 }
 

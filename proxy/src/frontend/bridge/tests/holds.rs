@@ -1,6 +1,7 @@
 //! Permits and charges of calls that are abandoned, cancelled, never resumed or broken by a panic: nothing stays held, and
 //! a charge stands only if an upstream could have read the request.
 
+use super::admissions::TellingHold;
 use super::*;
 use crate::frontend::context::TEST_FILTERS;
 use portunus_filters::inspect::Inspector;
@@ -9,7 +10,7 @@ use portunus_filters::{Admission, Call, Channel, Denial, Hold, Kind, Verdict};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const INITIALIZED: &str =
     r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}"#;
@@ -47,33 +48,13 @@ impl Ledger {
             count.open += 1;
             count.charged += 1;
         });
-        Box::new(LedgerHold {
-            ledger: Arc::clone(self),
-            mode: mode.to_owned(),
-            stands: AtomicBool::new(false),
+        let (ledger, mode) = (Arc::clone(self), mode.to_owned());
+        TellingHold::boxed(move |stands| {
+            ledger.change(&mode, |count| {
+                count.open -= 1;
+                count.charged -= i64::from(!stands);
+            });
         })
-    }
-}
-
-struct LedgerHold {
-    ledger: Arc<Ledger>,
-    mode: String,
-    stands: AtomicBool,
-}
-
-impl Hold for LedgerHold {
-    fn commit(&self) {
-        self.stands.store(true, Ordering::SeqCst);
-    }
-}
-
-impl Drop for LedgerHold {
-    fn drop(&mut self) {
-        let stands = self.stands.load(Ordering::SeqCst);
-        self.ledger.change(&self.mode, |count| {
-            count.open -= 1;
-            count.charged -= i64::from(!stands);
-        });
     }
 }
 
