@@ -2,8 +2,8 @@
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use portunus_benches::catalogue::{merged, result, sources};
+use portunus_filters::catalog::{Closing, ListKind, Page};
 use portunus_filters::mcp::bridge::Caching;
-use portunus_filters::mcp::catalog::{Closing, ListKind, Page};
 use portunus_filters::{Clock, Era, ManualClock};
 use std::hint::black_box;
 

@@ -9,10 +9,10 @@ use portunus_filters::authorize::{
     Threat, Tool,
 };
 use portunus_filters::call::Target;
+use portunus_filters::catalog::{Closing, ListKind};
 use portunus_filters::gate::Onlooker;
 use portunus_filters::identity::{Claims, Principal, names};
 use portunus_filters::mcp::bridge::Caching;
-use portunus_filters::mcp::catalog::{Closing, ListKind};
 use portunus_filters::{Arrival, Era, Identity, Moment};
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};

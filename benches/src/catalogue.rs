@@ -1,7 +1,7 @@
 //! Lists of tools as servers give them, and what they are merged into.
 
 use bytes::Bytes;
-use portunus_filters::mcp::catalog::{
+use portunus_filters::catalog::{
     Catalog, Known, ListKind, Listing, Lists, Names, Naming, Offer, Page, Policy, Source,
 };
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! an upstream is about to leave. Its permits and charges go with the request through repeats, further rounds and
 //! everything else that is the same call.
 
-use crate::gate::Judged;
+use crate::judged::Judged;
 use crate::message::Message;
 use crate::pipeline::Cleared;
 use bytes::Bytes;

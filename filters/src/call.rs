@@ -2,8 +2,8 @@
 
 use crate::authorize::{self, Obligations, Place};
 use crate::facts::ToolFacts;
-use crate::gate::Judged;
 use crate::inspect::Inspector;
+use crate::judged::Judged;
 use crate::mcp::Span;
 use crate::message::{Arrival, Message};
 use bytes::{Bytes, BytesMut};
@@ -42,8 +42,8 @@ impl Target {
 /// An item of a member's lists as rules are asked of it: by the name that its upstream gives it, or the
 /// normal form of the URI that its upstream receives, and never by the name that clients know.
 ///
-/// It is made where a served name is looked up, from [`Entry::subject`](crate::mcp::catalog::Entry) and
-/// [`Located::subject`](crate::mcp::catalog::Located), so what is judged and what is sent do not differ.
+/// It is made where a served name is looked up, from [`Entry::subject`](crate::catalog::Entry) and
+/// [`Located::subject`](crate::catalog::Located), so what is judged and what is sent do not differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// A tool.

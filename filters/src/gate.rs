@@ -8,7 +8,6 @@ mod about;
 mod answer;
 mod demands;
 mod edits;
-mod judged;
 mod shown;
 mod task;
 #[cfg(test)]
@@ -16,7 +15,6 @@ mod tests;
 mod texts;
 
 pub use about::{JUSTIFICATION, RUN};
-pub use judged::{Given, Judged, Sampled, Taken, Watch};
 pub use shown::{Item, Lookup, Onlooker, Sight, Thing};
 
 use crate::authorize::{
@@ -26,9 +24,10 @@ use crate::authorize::{
 use crate::call::{AnswerRules, Call, KnownTool, TaskCall, Verdict};
 use crate::controls::Controls;
 use crate::facts::ToolFacts;
+use crate::filter::{Filter, Needs};
 use crate::identity::{AuthMethod, Identity, Principal};
+use crate::judged::{Given, Judged, Sampled, Taken, Watch};
 use crate::message::{Arrival, Kind};
-use crate::pipeline::{Filter, Needs};
 use about::About;
 use demands::Asking;
 use portunus_base::{Denial, Reason};

@@ -7,10 +7,10 @@
 use crate::admission::{Admitted, Admitting, Turns};
 use crate::answer_bound::LongTexts;
 use crate::call::{Call, Edit, Target, Verdict, splice};
-pub use crate::filters::{Filter, Needs};
+use crate::filter::{Filter, Needs};
 use crate::filters::{place_of, read_in_turn};
-use crate::gate::Judged;
 use crate::inspect::Inspectors;
+use crate::judged::Judged;
 use crate::mcp::bridge::ClientPlace;
 use crate::message::{Arrival, Message};
 use crate::released::{Channel, Released};

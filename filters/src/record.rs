@@ -1,7 +1,7 @@
 //! [`Record`]: all that is kept of one message, and [`Status`], how it ended.
 
-use crate::gate::Judged;
 use crate::identity::Principal;
+use crate::judged::Judged;
 use crate::{Era, Reason};
 use std::borrow::Cow;
 use std::net::IpAddr;

@@ -9,11 +9,11 @@ compile_error!(
 );
 
 use crate::call::{Call, Edit, Verdict};
+use crate::filter::Filter;
 use crate::inspect::Inspector;
 use crate::mcp::Span;
 use crate::mcp::bridge::ClientPlace;
 use crate::message::Kind;
-use crate::pipeline::Filter;
 use crate::released::Channel;
 use bytes::Bytes;
 use memchr::memmem;

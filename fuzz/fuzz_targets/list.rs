@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use portunus_filters::mcp::catalog::{
+use portunus_filters::catalog::{
     Catalog, Known, ListKind, Listing, Lists, Names, Naming, Offer, Page, Policy, Source,
 };
 use serde_json::value::RawValue;

@@ -1,7 +1,7 @@
 //! What each virtual server offers to each of its callers: fetched, kept, and merged.
 //!
 //! Lists are read whole from every upstream of a virtual server, for one authorization context at a
-//! time, and merged by [`portunus_filters::mcp::catalog`]. They are asked for when somebody wants
+//! time, and merged by [`portunus_filters::catalog`]. They are asked for when somebody wants
 //! them and not before, once for all who want them at that moment, all upstreams at once and each
 //! with its deadline. No call fetches a list that is already here.
 //!
@@ -16,7 +16,7 @@
 //! - Lists of different callers never mix. What an upstream calls public is shared where the
 //!   configuration trusts that, and equal lists lie in memory once.
 //! - A name keeps its owner as long as a configuration is in force, see
-//!   [`portunus_filters::mcp::catalog::Catalog::merge`].
+//!   [`portunus_filters::catalog::Catalog::merge`].
 
 mod asker;
 mod compose;
@@ -42,8 +42,8 @@ use fetch::Asks;
 use larder::file;
 use pantry::Pantry;
 use portunus_config::{ServerId, Snapshot, Upstream, View, VirtualServer};
+use portunus_filters::catalog::{ListKind, Naming};
 use portunus_filters::mcp::bridge::Profile;
-use portunus_filters::mcp::catalog::{ListKind, Naming};
 use portunus_filters::{Clock, Era, Moment};
 use shelf::Shelf;
 use slot::{Kitchen, Slot, Wanted};

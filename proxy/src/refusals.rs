@@ -5,7 +5,7 @@ mod account;
 use crate::clipped::Clipped;
 use crate::record::timestamp;
 use portunus_base::text::push_json;
-use portunus_filters::gate::Judged;
+use portunus_filters::judged::Judged;
 use portunus_filters::{Reason, Record};
 use std::collections::VecDeque;
 use std::fmt::Write;

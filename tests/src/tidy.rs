@@ -86,12 +86,11 @@ fn every_dependency_and_lint_of_the_workspace_has_a_reason() {
 /// The most top modules of each crate that may import each other in a circle. It may fall, and does not rise.
 const MAX_CIRCLE: &[(&str, usize)] = &[
     ("filters/base/src", 1),
-    ("filters/src", 8),
+    ("filters/src", 3),
     ("config/src", 17),
     ("proxy/src", 4),
     ("proxy/cli/src", 1),
     ("proxy/demo/src", 1),
-    ("control-agent/src", 1),
 ];
 
 #[test]
@@ -118,7 +117,7 @@ fn imports(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
         let top = inside.iter().next().and_then(|part| Path::new(part).file_stem()?.to_str());
         let Some(top) = top.filter(|top| !is_test && !matches!(*top, "lib" | "main")) else { continue };
         let text = fs::read_to_string(&path).unwrap_or_default();
-        let product = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         let code = product.lines().filter(|line| !line.trim_start().starts_with("//"));
         let imported = imports.entry(top.to_owned()).or_default();
         for line in code {

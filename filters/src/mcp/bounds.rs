@@ -21,7 +21,7 @@ impl Bounds {
 
     /// For what is bounded otherwise, or was before: the depth alone, since each level that is open
     /// takes memory.
-    pub(super) const NONE: Bounds =
+    pub(crate) const NONE: Bounds =
         Bounds { depth: 127, string_bytes: usize::MAX, array_items: usize::MAX, object_keys: usize::MAX };
 
     /// The preset for deployments that know their tools well.

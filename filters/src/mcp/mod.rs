@@ -6,7 +6,6 @@
 
 mod bounds;
 pub mod bridge;
-pub mod catalog;
 pub mod envelope;
 pub mod headers;
 mod late_id;
@@ -14,7 +13,7 @@ pub mod method;
 pub mod object;
 pub mod revision;
 pub mod rewrite;
-mod scan;
+pub(crate) mod scan;
 mod sentinel;
 pub mod sse;
 mod summary;

@@ -6,7 +6,7 @@
 
 mod fold;
 mod outline;
-pub(super) mod place;
+pub(crate) mod place;
 mod strict;
 
 use super::scan::{Scan, Stop};
@@ -24,7 +24,7 @@ pub(crate) use strict::keys_differ;
 
 /// Members of one object that is taken apart, and elements of one array: servers choose how many there
 /// are, and each takes memory beside its text.
-pub(super) const MAX_MEMBERS: usize = 100_000;
+pub(crate) const MAX_MEMBERS: usize = 100_000;
 const MAX_ELEMENTS: usize = 1_000_000;
 
 /// The members of a JSON object in order, values as text, no key twice.
@@ -48,15 +48,15 @@ struct Member {
 
 /// Where a member stands in the text of its object.
 #[derive(Clone, Copy)]
-pub(super) struct Placed {
+pub(crate) struct Placed {
     /// Where its key begins.
-    pub(super) start: usize,
+    pub(crate) start: usize,
     /// The key stands there without escapes.
-    pub(super) is_plain: bool,
+    pub(crate) is_plain: bool,
     /// Where its value begins.
-    pub(super) value: usize,
+    pub(crate) value: usize,
     /// Where both end.
-    pub(super) end: usize,
+    pub(crate) end: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -141,7 +141,7 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// As [`Object::read`].
-    pub(super) fn message(text: &'a str) -> Result<Object<'a>, Fault> {
+    pub(crate) fn message(text: &'a str) -> Result<Object<'a>, Fault> {
         Object::whole(Scan::free(text), &Bounds::NONE, Place::Message)
     }
 
@@ -149,7 +149,7 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// As [`Object::read`]; [`Fault::Bound`] where `bounds` are exceeded.
-    pub(super) fn bounded_message(text: &'a str, bounds: &Bounds) -> Result<Object<'a>, Fault> {
+    pub(crate) fn bounded_message(text: &'a str, bounds: &Bounds) -> Result<Object<'a>, Fault> {
         Object::whole(Scan::bounded(text, bounds), bounds, Place::Message)
     }
 
@@ -205,7 +205,7 @@ impl<'a> Object<'a> {
     }
 
     /// As [`Object::inside`], to keep: `params`, `result` or `error` of a message.
-    pub(super) fn take(&mut self, key: &str) -> Option<Result<Object<'a>, Fault>> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<Result<Object<'a>, Fault>> {
         let text = self.text;
         let member = self.members.to_mut().iter_mut().find(|member| member.key.is(key, text))?;
         let inside = member.inside.take()?;
@@ -223,23 +223,23 @@ impl<'a> Object<'a> {
     }
 
     /// Every member as it stands: its key, and the text of key, colon and value.
-    pub(super) fn wholes(&self) -> impl Iterator<Item = (&str, &'a str)> {
+    pub(crate) fn wholes(&self) -> impl Iterator<Item = (&str, &'a str)> {
         let text = self.text;
         self.members.iter().map(move |member| (member.key.of(text), member.whole.text(text)))
     }
 
     /// Where a member stands, by its place among the others.
-    pub(super) fn placed(&self, place: usize) -> Option<Placed> {
+    pub(crate) fn placed(&self, place: usize) -> Option<Placed> {
         self.members.get(place).map(Member::placed)
     }
 
     /// Every key and where its member stands, in order.
-    pub(super) fn placed_members(&self) -> impl Iterator<Item = (&str, Placed)> {
+    pub(crate) fn placed_members(&self) -> impl Iterator<Item = (&str, Placed)> {
         self.members.iter().map(|member| (member.key.of(self.text), member.placed()))
     }
 
     /// The place of a member among the others.
-    pub(super) fn position(&self, key: &str) -> Option<usize> {
+    pub(crate) fn position(&self, key: &str) -> Option<usize> {
         self.members.iter().position(|member| member.key.is(key, self.text))
     }
 
@@ -319,7 +319,7 @@ pub fn elements(text: &str) -> Result<Vec<&str>, Fault> {
 ///
 /// # Errors
 /// As [`elements`].
-pub(super) fn elements_up_to(text: &str, limit: usize) -> Result<Vec<&str>, Fault> {
+pub(crate) fn elements_up_to(text: &str, limit: usize) -> Result<Vec<&str>, Fault> {
     let mut scan = Scan::free(text);
     let bounds = Bounds { array_items: limit, ..Bounds::NONE };
     listed(&mut scan, limit).map_err(|stop| stop.fault(&bounds))
@@ -369,7 +369,7 @@ impl Word {
 
 /// What a JSON string says that was passed as one; borrowed unless it has escapes. `None` if it is no
 /// string, or half of a surrogate pair.
-pub(super) fn unquoted(text: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn unquoted(text: &str) -> Option<Cow<'_, str>> {
     let inside = text.strip_prefix('"')?.strip_suffix('"')?;
     let has_escapes = match inside.len() {
         // Names are short, and a search takes longer to begin than to look at them.

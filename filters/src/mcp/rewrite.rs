@@ -149,24 +149,24 @@ impl<'o> Rewrite<'o, '_> {
 }
 
 /// A text that is copied in pieces.
-pub(super) struct Copy<'t> {
+pub(crate) struct Copy<'t> {
     text: &'t str,
     /// How much of it is copied, or left out.
-    pub(super) done: usize,
+    pub(crate) done: usize,
     /// What it is copied to, and what comes between.
-    pub(super) out: &'t mut String,
+    pub(crate) out: &'t mut String,
 }
 
 impl<'t> Copy<'t> {
-    pub(super) fn of(text: &'t str, out: &'t mut String) -> Copy<'t> {
+    pub(crate) fn of(text: &'t str, out: &'t mut String) -> Copy<'t> {
         Copy { text, done: 0, out }
     }
 
-    pub(super) fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.up_to(self.text.len());
     }
 
-    pub(super) fn up_to(&mut self, end: usize) {
+    pub(crate) fn up_to(&mut self, end: usize) {
         if let Some(piece) = self.text.get(self.done..end) {
             self.out.push_str(piece);
             self.done = end;
@@ -175,7 +175,7 @@ impl<'t> Copy<'t> {
 
     /// Leaves out the member at a `place` of an object that begins at `base`, with the comma before it, or
     /// behind it if no other `stays_before` it.
-    pub(super) fn leave_out(
+    pub(crate) fn leave_out(
         &mut self,
         object: &Object<'_>,
         (place, base): (usize, usize),

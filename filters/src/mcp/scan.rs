@@ -49,7 +49,7 @@ impl fmt::Display for Fault {
 
 /// Why a text was not read to its end: a [`Fault`] in one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     Grammar,
     OpenString,
     OpenBracket,
@@ -65,7 +65,7 @@ pub(super) enum Stop {
 
 impl Stop {
     /// What it means under the bounds that were in force.
-    pub(super) fn fault(self, bounds: &Bounds) -> Fault {
+    pub(crate) fn fault(self, bounds: &Bounds) -> Fault {
         match self {
             Stop::Grammar => Fault::Syntax("the body is not valid JSON"),
             Stop::OpenString => Fault::Syntax("the body ends inside a string"),
@@ -110,7 +110,7 @@ pub fn check<'a>(body: &'a [u8], bounds: &Bounds) -> Result<&'a str, Fault> {
 }
 
 /// A way through a text. What it has passed is JSON.
-pub(super) struct Scan<'a> {
+pub(crate) struct Scan<'a> {
     text: &'a str,
     at: usize,
     open: Vec<Level>,
@@ -118,14 +118,14 @@ pub(super) struct Scan<'a> {
 }
 
 /// What is between the quotes of a string that was passed.
-pub(super) struct Quoted<'a> {
+pub(crate) struct Quoted<'a> {
     inside: &'a str,
     escaped: bool,
 }
 
 impl<'a> Quoted<'a> {
     /// What it says; `None` if that is half of a surrogate pair.
-    pub(super) fn meaning(&self) -> Option<Cow<'a, str>> {
+    pub(crate) fn meaning(&self) -> Option<Cow<'a, str>> {
         if !self.escaped {
             return Some(Cow::Borrowed(self.inside));
         }
@@ -147,13 +147,13 @@ struct Level {
 
 impl<'a> Scan<'a> {
     /// For what a client sent.
-    pub(super) fn bounded(text: &'a str, bounds: &Bounds) -> Scan<'a> {
+    pub(crate) fn bounded(text: &'a str, bounds: &Bounds) -> Scan<'a> {
         let depth = bounds.depth.min(Bounds::MAX_DEPTH);
         Scan::new(text, Rules { bounds: Bounds { depth, ..*bounds }, halves: false })
     }
 
     /// For what was bounded before, or is bounded otherwise: the grammar, and a depth.
-    pub(super) fn free(text: &'a str) -> Scan<'a> {
+    pub(crate) fn free(text: &'a str) -> Scan<'a> {
         Scan::new(text, Rules { bounds: Bounds::NONE, halves: true })
     }
 
@@ -162,17 +162,17 @@ impl<'a> Scan<'a> {
     }
 
     /// Where it is.
-    pub(super) fn at(&self) -> usize {
+    pub(crate) fn at(&self) -> usize {
         self.at
     }
 
     /// What lies between a place it was at and where it is.
-    pub(super) fn since(&self, start: usize) -> Result<&'a str, Stop> {
+    pub(crate) fn since(&self, start: usize) -> Result<&'a str, Stop> {
         self.text.get(start..self.at).ok_or(Stop::Grammar)
     }
 
     /// The next byte that is no white space.
-    pub(super) fn look(&mut self) -> Option<u8> {
+    pub(crate) fn look(&mut self) -> Option<u8> {
         loop {
             match self.byte()? {
                 b' ' | b'\t' | b'\r' | b'\n' => self.at += 1,
@@ -182,7 +182,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Passes one byte and the white space before it.
-    pub(super) fn take(&mut self, wanted: u8) -> Result<(), Stop> {
+    pub(crate) fn take(&mut self, wanted: u8) -> Result<(), Stop> {
         if self.look() != Some(wanted) {
             return Err(self.unexpected());
         }
@@ -191,13 +191,13 @@ impl<'a> Scan<'a> {
     }
 
     /// Nothing but white space is left.
-    pub(super) fn end(&mut self) -> Result<(), Stop> {
+    pub(crate) fn end(&mut self) -> Result<(), Stop> {
         if self.look().is_none() { Ok(()) } else { Err(Stop::Grammar) }
     }
 
     /// Goes into the object or array that comes next; whether anything is in it. Goes out again of
     /// one that is empty.
-    pub(super) fn enter(&mut self, bracket: u8) -> Result<bool, Stop> {
+    pub(crate) fn enter(&mut self, bracket: u8) -> Result<bool, Stop> {
         self.take(bracket)?;
         if self.open.len() >= self.rules.bounds.depth {
             return Err(Stop::Depth);
@@ -212,7 +212,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Goes on behind an item to the next one, or out of what has no more; whether there is one.
-    pub(super) fn next(&mut self) -> Result<bool, Stop> {
+    pub(crate) fn next(&mut self) -> Result<bool, Stop> {
         let next = self.look();
         let level = self.open.last_mut().ok_or(Stop::Grammar)?;
         match next {
@@ -225,7 +225,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Passes the value that comes next, and gives its text.
-    pub(super) fn value(&mut self) -> Result<&'a str, Stop> {
+    pub(crate) fn value(&mut self) -> Result<&'a str, Stop> {
         self.look();
         let start = self.at;
         let floor = self.open.len();
@@ -257,7 +257,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Passes a key and its colon, and gives the key.
-    pub(super) fn key(&mut self) -> Result<Quoted<'a>, Stop> {
+    pub(crate) fn key(&mut self) -> Result<Quoted<'a>, Stop> {
         self.look();
         let key = self.string()?;
         self.take(b':')?;
@@ -265,7 +265,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Passes a string and gives it.
-    pub(super) fn quoted(&mut self) -> Result<Quoted<'a>, Stop> {
+    pub(crate) fn quoted(&mut self) -> Result<Quoted<'a>, Stop> {
         self.look();
         self.string()
     }
@@ -387,7 +387,7 @@ fn closing(array: bool) -> u8 {
 ///
 /// Most strings of a message are a few words long: they are looked at eight bytes at a time. In long
 /// ones, blocks in which nothing is are passed over by what the compiler makes vectors of.
-pub(super) fn string_stop(text: &[u8]) -> Option<usize> {
+pub(crate) fn string_stop(text: &[u8]) -> Option<usize> {
     const NEAR: usize = 64;
     let mut at = 0;
     while let Some(word) = text.get(at..)?.first_chunk() {

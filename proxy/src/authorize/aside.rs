@@ -9,7 +9,7 @@ use crate::clipped::Clipped;
 use crate::metrics::Metrics;
 use crate::shares::{Owner, Share, Shares};
 use portunus_filters::authorize::{CpuBudgets, CpuTimer, Entry, Policy, Ruling, Use};
-use portunus_filters::gate::{Judged, Watch};
+use portunus_filters::judged::{Judged, Watch};
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;

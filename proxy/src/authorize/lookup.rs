@@ -9,8 +9,9 @@ use crate::frontend::bridge::Desk;
 use crate::frontend::context::Active;
 use portunus_filters::authorize::Use;
 use portunus_filters::call::{Call, KnownTool, Subject, Target, TaskCall};
-use portunus_filters::gate::{Item, Judged, Lookup, Thing};
-use portunus_filters::mcp::catalog::{Entry, ListKind, Located};
+use portunus_filters::catalog::{Entry, ListKind, Located};
+use portunus_filters::gate::{Item, Lookup, Thing};
+use portunus_filters::judged::Judged;
 use portunus_filters::{Denial, Message, Reason};
 use std::sync::{Arc, OnceLock};
 

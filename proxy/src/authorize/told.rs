@@ -7,9 +7,9 @@
 use super::{Authority, Overseer};
 use crate::frontend::bridge::Desk;
 use crate::frontend::context::Gateway;
+use portunus_filters::catalog::{Catalog, ListKind, State};
 use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::bridge::Caching;
-use portunus_filters::mcp::catalog::{Catalog, ListKind, State};
 use std::sync::Arc;
 
 impl Authority {

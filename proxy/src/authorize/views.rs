@@ -9,8 +9,8 @@
 
 use super::Authority;
 use portunus_filters::authorize::{CpuTimer, Fault, Obligations, RanOut, Use};
+use portunus_filters::catalog::{Catalog, Entry, Filtered, ListKind, Shown};
 use portunus_filters::gate::{Item, Onlooker, Sight, Thing};
-use portunus_filters::mcp::catalog::{Catalog, Entry, Filtered, ListKind, Shown};
 use portunus_filters::{Denial, Reason};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;

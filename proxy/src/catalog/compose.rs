@@ -9,10 +9,10 @@ use super::shelf::{Slots, upstreams};
 use super::slot::{Slot, UNASKED};
 use super::{Offering, Pantry, Viewed};
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
-use portunus_filters::mcp::bridge::Scope;
-use portunus_filters::mcp::catalog::{
+use portunus_filters::catalog::{
     Catalog, Known, ListKind, Lists, Names, Offer, Policy, Source, State, Twins,
 };
+use portunus_filters::mcp::bridge::Scope;
 use portunus_filters::{Moment, Reason};
 use ring::digest::{Context, SHA256};
 use std::sync::Arc;

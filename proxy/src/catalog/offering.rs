@@ -1,8 +1,8 @@
 //! The lists that one audience is offered, and what is known of those that are missing.
 
 use crate::backend::forward::Failure;
+use portunus_filters::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::bridge::{Caching, Facts, Scope};
-use portunus_filters::mcp::catalog::{Catalog, ListKind};
 use portunus_filters::{Moment, Reason};
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,8 +8,8 @@ use crate::backend::Backend;
 use crate::backend::upstream_call::SchemaRefresh;
 use async_trait::async_trait;
 use portunus_config::{Upstream, VirtualServer};
+use portunus_filters::catalog::ListKind;
 use portunus_filters::mcp::bridge::ParamHeader;
-use portunus_filters::mcp::catalog::ListKind;
 use std::sync::Arc;
 
 /// What it takes to look at the schema of a tool once more.

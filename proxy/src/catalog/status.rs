@@ -2,7 +2,7 @@
 
 use super::Offering;
 use portunus_filters::Moment;
-use portunus_filters::mcp::catalog::{Catalog, Conflict, ListKind, Quarantine, Server, State};
+use portunus_filters::catalog::{Catalog, Conflict, ListKind, Quarantine, Server, State};
 use serde_json::{Value, json};
 
 /// Names that one report holds of each sort.

@@ -24,7 +24,7 @@ use portunus_config::{
 };
 use portunus_filters::Clock;
 use portunus_filters::Pipeline;
-use portunus_filters::pipeline::Filter;
+use portunus_filters::filter::Filter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 

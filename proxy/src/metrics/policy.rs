@@ -2,7 +2,7 @@
 
 use super::keep;
 use portunus_filters::authorize::{Class, Entry, RanOut, Unit};
-use portunus_filters::gate::{Given, Judged};
+use portunus_filters::judged::{Given, Judged};
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use std::sync::OnceLock;
 

@@ -2,7 +2,7 @@
 
 use super::timestamp;
 use portunus_base::text::push_json;
-use portunus_filters::gate::Judged;
+use portunus_filters::judged::Judged;
 use portunus_filters::{Era, Reason, Record};
 use std::fmt::Write;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use portunus_base::text::push_json;
 use portunus_filters::Reason;
 use portunus_filters::authorize::Explanation;
-use portunus_filters::gate::Judged;
+use portunus_filters::judged::Judged;
 use std::fmt::Write;
 
 /// The stage that gives a reason.

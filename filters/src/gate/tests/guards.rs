@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::call::AnswerRules;
-use crate::gate::Watch;
 use crate::inspect::Inspector;
+use crate::judged::Watch;
 use crate::pipeline::Cleared;
 use crate::released::Channel;
 

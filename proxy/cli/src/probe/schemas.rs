@@ -2,8 +2,8 @@
 
 use crate::json::Json;
 use portunus_base::text;
+use portunus_filters::catalog::is_tool_name;
 use portunus_filters::mcp::Bounds;
-use portunus_filters::mcp::catalog::is_tool_name;
 use std::collections::HashSet;
 
 /// Longest name of a tool (2025-11-25 server/tools, "Tool Names").

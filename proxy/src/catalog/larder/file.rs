@@ -9,7 +9,7 @@ use crate::state_file;
 use bytes::Bytes;
 use portunus_config::ServerId;
 use portunus_filters::Moment;
-use portunus_filters::mcp::catalog::ListKind;
+use portunus_filters::catalog::ListKind;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;

@@ -464,7 +464,7 @@ fn words(upstream: &Upstream, message: &[u8]) -> Vec<Word> {
 mod tests {
     use super::*;
     use crate::testing::{Bed, overseer};
-    use portunus_filters::mcp::catalog::ListKind;
+    use portunus_filters::catalog::ListKind;
     use std::net::Ipv4Addr;
 
     #[tokio::test]

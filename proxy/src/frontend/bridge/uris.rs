@@ -5,8 +5,8 @@ use super::desk::Desk;
 use crate::backend::upstream_call::{Answer, Outcome};
 use bytes::Bytes;
 use portunus_config::Upstream;
+use portunus_filters::catalog::names_resources;
 use portunus_filters::mcp::bridge::Profile;
-use portunus_filters::mcp::catalog::names_resources;
 use portunus_filters::{Message, Released};
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use crate::shares::{Share, Shares};
 use portunus_config::UpstreamKey;
 use portunus_filters::Released;
-use portunus_filters::mcp::catalog::ListKind;
+use portunus_filters::catalog::ListKind;
 use std::ops::Deref;
 use std::sync::Arc;
 

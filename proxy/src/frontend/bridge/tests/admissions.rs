@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::frontend::context::TEST_FILTERS;
-use portunus_filters::pipeline::Filter;
+use portunus_filters::filter::Filter;
 use portunus_filters::{Admission, Call, Denial, Hold, Kind, Reason, Verdict};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tokio::sync::Notify;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::frontend::context::TEST_FILTERS;
-use portunus_filters::pipeline::Filter;
+use portunus_filters::filter::Filter;
 use portunus_filters::{Call, Channel, Denial, Kind, Reason, Verdict};
 use std::borrow::Cow;
 

@@ -4,8 +4,8 @@
 use super::admissions::TellingHold;
 use super::*;
 use crate::frontend::context::TEST_FILTERS;
+use portunus_filters::filter::Filter;
 use portunus_filters::inspect::Inspector;
-use portunus_filters::pipeline::Filter;
 use portunus_filters::{Admission, Call, Channel, Denial, Hold, Kind, Verdict};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};

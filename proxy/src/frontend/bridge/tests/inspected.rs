@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::frontend::context::TEST_FILTERS;
+use portunus_filters::filter::Filter;
 use portunus_filters::inspect::Inspector;
-use portunus_filters::pipeline::Filter;
 use portunus_filters::{Call, Channel, Denial, Kind, Reason, Verdict};
 use std::borrow::Cow;
 use tokio::sync::watch;

@@ -3,8 +3,8 @@
 use super::admissions::{CALL_FIELDS, Counts, Limit, call, limited, reaches, stand_before};
 use super::*;
 use crate::frontend::context::TEST_FILTERS;
+use portunus_filters::filter::Filter;
 use portunus_filters::mcp::bridge::ClientPlace;
-use portunus_filters::pipeline::Filter;
 use portunus_filters::{Call, Denial, Kind, Reason, Verdict};
 use std::borrow::Cow;
 use tokio::sync::Notify;

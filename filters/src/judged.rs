@@ -43,7 +43,7 @@ pub struct Sampled {
 pub struct Taken(Mutex<Option<String>>);
 
 impl Taken {
-    pub(super) fn of(input: Option<String>) -> Taken {
+    pub(crate) fn of(input: Option<String>) -> Taken {
         Taken(Mutex::new(input))
     }
 
@@ -71,7 +71,7 @@ impl Watch {
         self.every.store(every, Ordering::Relaxed);
     }
 
-    pub(super) fn chooses(&self) -> bool {
+    pub(crate) fn chooses(&self) -> bool {
         match self.every.load(Ordering::Relaxed) {
             0 => false,
             every => self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(every),
