@@ -15,10 +15,12 @@ pub mod dates;
 mod diagnostic;
 pub mod document;
 mod environment;
+mod files;
 mod glob;
 mod headers;
 mod identity;
 mod keys;
+mod keys_file;
 mod limits;
 mod load;
 mod members;
@@ -54,7 +56,8 @@ pub use identity::{
     Asked, ClientNames, Identities, Inspection, KeySource, Metadata, Profile, Resource, Shows, Stranger,
     TokenCaller, Trust, TrustId, Written,
 };
-pub use keys::{ApiKeys, KeyEntry, KeysFile, Shown, holder_name};
+pub use keys::{ApiKeys, KeyEntry, Shown, holder_name};
+pub use keys_file::KeysFile;
 pub use load::{Attempt, Loaded, load, load_policy, load_text, load_untested};
 pub use members::{Choice, Member, NamePolicy};
 pub use peers::{Peers, ReplicaId, Sealing};

@@ -8,9 +8,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::diagnostic::{Findings, Located, Location, Place};
-use crate::document::Unenforced;
 use crate::units::{parse_duration, parse_size};
 use crate::yaml::{Entry, Kind, Node, join};
+
+/// A section that is part of the format and that this build does not enforce.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unenforced {
+    /// Its key.
+    pub section: String,
+    /// Where it is written.
+    pub place: Place,
+}
 
 /// One value of a document on its way to a type. What it cannot become is reported.
 #[derive(Clone)]

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use portunus_filters::identity::api_key::{KeyId, KeyTable, KnownKey, ServerKey};
 
-use super::{Files, Keyring};
+use super::Keyring;
 use crate::diagnostic::{Findings, Located};
 use crate::document::ApiKeysDocument;
+use crate::files::Files;
 use crate::identity::TrustId;
-use crate::keys::{self, ApiKeys, KeyEntry, KeysFile};
+use crate::keys::{ApiKeys, KeyEntry};
+use crate::keys_file::{self, KeysFile};
 use crate::tls::Problem;
 
 /// Warnings of one kind, so that a thousand old keys are not a thousand lines.
@@ -21,7 +23,7 @@ pub(super) fn keys(document: &ApiKeysDocument, files: &Files<'_>, keyring: &Keyr
     let findings = files.findings();
     let mut found: Vec<Located<KeyEntry>> = document.entries.clone();
     for path in &document.files {
-        let read = |text: &str| Ok(keys::read(text, &files.path(&path.value), findings));
+        let read = |text: &str| Ok(keys_file::read(text, &files.path(&path.value), findings));
         found.extend(files.parsed(path, read).unwrap_or_default());
     }
     let server_keys = server_keys(document, keyring);

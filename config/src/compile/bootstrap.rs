@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::{Files, peers, tls};
+use super::{peers, tls};
 use crate::bootstrap::{Bootstrap, ForwardedBy, Listener};
 use crate::diagnostic::{Findings, Place};
 use crate::document::{HostsDocument, ListenerDocument, MtlsDocument, ProcessDocument, RulesDocument};
+use crate::files::Files;
 use portunus_base::{HostPattern, OriginRule};
 
 /// Where a gateway listens when its document does not say.

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use portunus_filters::identity::{CertificateRules, Revoked, is_trust_domain, plain};
 
-use super::{Confinement, Files, Keyring, api_keys};
+use super::{Confinement, Keyring, api_keys};
 use crate::diagnostic::{Findings, Located, Place};
 use crate::document::{
     AskedDocument, IdentityDocument, MtlsDocument, RevokedDocument, RulesDocument, ServerIdentityDocument,
 };
+use crate::files::Files;
 use crate::identity::{Asked, ClientNames, Identities, Profile, Shows, Stranger, Written, sorted};
 use crate::reader::suggestion;
 use crate::snapshot::VirtualServer;

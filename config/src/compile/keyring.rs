@@ -2,9 +2,9 @@
 
 use std::cell::RefCell;
 
-use super::Files;
 use crate::diagnostic::{Findings, Located, Place};
 use crate::document::SecretDocument;
+use crate::files::Files;
 use crate::reader::suggestion;
 use crate::secret::{Reference, Secret, sha256};
 use crate::tls::Problem;

@@ -6,7 +6,6 @@
 mod api_keys;
 mod bootstrap;
 mod caller;
-mod files;
 mod identity;
 mod keyring;
 mod members;
@@ -19,14 +18,15 @@ mod upstreams;
 mod views;
 
 pub(crate) use bootstrap::compile_bootstrap;
-pub(crate) use files::Files;
 pub(crate) use keyring::Keyring;
 pub(crate) use policy::compile_alone;
 
 use std::sync::Arc;
 
 use crate::diagnostic::Findings;
-use crate::document::{CeilingDocument, RulesDocument, Unenforced};
+use crate::document::{CeilingDocument, RulesDocument};
+use crate::files::Files;
+use crate::reader::Unenforced;
 use crate::routes::Routes;
 use crate::snapshot::{Revision, Snapshot};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Files, Keyring, tls, upstreams};
+use super::{Keyring, tls, upstreams};
 use crate::bootstrap::{ConnectionLimits, ForwardedBy, Listener};
 use crate::caller::CallerRules;
 use crate::diagnostic::{Findings, Located};
@@ -12,6 +12,7 @@ use crate::document::{
     ClientCertificatesDocument, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_HANDSHAKES, ListenerTlsDocument,
     PeersDocument, ProcessDocument, SealingDocument, UpstreamTlsDocument,
 };
+use crate::files::Files;
 use crate::peers::{Peers, ReplicaId, Sealing};
 use crate::replicas::Ejection;
 use crate::secret::{Reference, Secret};

@@ -7,9 +7,10 @@ use portunus_filters::authorize::trial::{Outcome, run_tests};
 use portunus_filters::authorize::{Entry, Module, Policy, Problem, Settings, Severity};
 use serde_json::{Map, Value};
 
-use super::{Files, Terms};
+use super::Terms;
 use crate::diagnostic::{Findings, Located, Location, Place};
 use crate::document::{PolicyDocument, PolicySourceDocument, RulesDocument, ShadowDocument};
+use crate::files::Files;
 use crate::policy::{Known, ListRule, Lists, PolicyRules, PolicySource, Shadow, Written, Zones, read_roles};
 use crate::redact::enforced;
 use crate::snapshot::Snapshot;

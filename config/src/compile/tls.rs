@@ -7,9 +7,10 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateRevocationListDer, ServerName};
 use rustls::sign::CertifiedKey;
 
-use super::{Files, Keyring};
+use super::Keyring;
 use crate::diagnostic::{Findings, Located, Place};
 use crate::document::{CertificateDocument, ListenerTlsDocument, UpstreamTlsDocument};
+use crate::files::Files;
 use crate::secret::Reference;
 use crate::tls::{
     self, CertificateFacts, Certificates, ClientCertificates, ClientParts, HttpVersion, ListenerTls,

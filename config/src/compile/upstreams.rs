@@ -5,11 +5,12 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::caller::caller;
-use super::{Confinement, Files, Keyring, tls};
+use super::{Confinement, Keyring, tls};
 use crate::diagnostic::{Findings, Located, Place};
 use crate::document::{
     CeilingDocument, CredentialsDocument, HeaderSource, HeadersDocument, UpstreamDocument,
 };
+use crate::files::Files;
 use crate::tls::HttpVersion;
 use crate::upstream::{Credentials, EraMode, HeaderRules, LegSharing, Transport, Upstream, UpstreamKey};
 use portunus_base::HostPattern;

@@ -2,10 +2,10 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::Unenforced;
 use super::secrets::reference;
 use crate::diagnostic::{Located, Place};
 use crate::headers;
+use crate::reader::Unenforced;
 use crate::reader::{Section, Value};
 use crate::secret::Reference;
 

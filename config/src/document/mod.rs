@@ -54,8 +54,8 @@ pub use views::ViewDocument;
 
 use std::path::Path;
 
-use crate::diagnostic::{Findings, Place};
-use crate::reader::{Section, Source, Value};
+use crate::diagnostic::Findings;
+use crate::reader::{Section, Source, Unenforced, Value};
 use crate::yaml;
 
 /// A configuration document. A file holds both halves, or one of them.
@@ -74,15 +74,6 @@ pub enum Part {
     Whole,
     /// `gateway.yaml` in a bundle folder: the rules only.
     Bundle,
-}
-
-/// A section that is part of the format and that this build does not enforce.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unenforced {
-    /// Its key.
-    pub section: String,
-    /// Where it is written.
-    pub place: Place,
 }
 
 impl Document {

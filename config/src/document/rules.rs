@@ -1,6 +1,5 @@
 //! The half of a document that says what is enforced.
 
-use super::Unenforced;
 use super::controls::{self, ControlsDocument};
 use super::identity::{self, IdentityDocument};
 use super::listeners::label;
@@ -11,6 +10,7 @@ use super::tools::{self, ToolLine};
 use super::upstreams::{self, UpstreamDocument};
 use crate::diagnostic::{Located, Place};
 use crate::reader::Section;
+use crate::reader::Unenforced;
 
 /// What is enforced.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@ use portunus_filters::authorize::{Document, Module};
 use serde_json::{Map, Value};
 
 use super::json;
-use crate::compile::Files;
 use crate::diagnostic::{Findings, Located, Location, Place};
+use crate::files::Files;
 use crate::yaml;
 
 /// Deepest folder below the one that is named.

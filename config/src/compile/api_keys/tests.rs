@@ -4,7 +4,8 @@ use std::time::Duration;
 use portunus_filters::identity::api_key::{KnownKey, ServerKey, mint};
 use portunus_filters::identity::{AuthMethod, Principal};
 
-use crate::keys::{ApiKeys, KeyEntry, KeysFile, Shown};
+use crate::keys::{ApiKeys, KeyEntry, Shown};
+use crate::keys_file::KeysFile;
 use crate::testing::brief;
 use crate::{Loaded, MapEnvironment, Report, as_yaml, effective, load, load_text};
 

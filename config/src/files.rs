@@ -55,7 +55,7 @@ impl<'a> Files<'a> {
     }
 
     /// A path as the document would have to write it.
-    pub(super) fn seen_from_document(&self, path: &Path) -> PathBuf {
+    pub(crate) fn seen_from_document(&self, path: &Path) -> PathBuf {
         let file = self.folder.join(path);
         file.strip_prefix(&self.document).map(Path::to_owned).unwrap_or(file)
     }
@@ -90,12 +90,12 @@ impl<'a> Files<'a> {
     }
 
     /// Where a path of the document leads.
-    pub(super) fn path(&self, path: &Path) -> PathBuf {
+    pub(crate) fn path(&self, path: &Path) -> PathBuf {
         self.folder.join(path)
     }
 
     /// Time since the Unix epoch.
-    pub(super) fn now(&self) -> std::time::Duration {
+    pub(crate) fn now(&self) -> std::time::Duration {
         self.reads.now()
     }
 
@@ -120,7 +120,7 @@ impl<'a> Files<'a> {
     }
 
     /// The authorities that this system trusts, for an upstream at `place`.
-    pub(super) fn system_trust(&self, place: &Place) -> Option<Arc<RootCertStore>> {
+    pub(crate) fn system_trust(&self, place: &Place) -> Option<Arc<RootCertStore>> {
         self.system_trust.get_or_init(|| self.read_system_trust(place).map(Arc::new)).clone()
     }
 
