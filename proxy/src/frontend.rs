@@ -3,11 +3,13 @@
 //! Nothing below it knows of clients: what calls servers is in [`backend`](crate::backend).
 
 pub mod bridge;
+pub mod call_context;
 pub mod context;
 pub mod edge;
 pub mod estate;
 pub mod expected;
 pub mod intake;
+pub mod request_head;
 pub mod respond;
 pub mod serve;
 pub mod session;

@@ -1,14 +1,13 @@
 //! Tests: a gateway in this process, and servers that do what a script says.
 
 use crate::authorize::{CallRules, Overseer};
-use crate::backend::forward::{Dispatch, Failure, Inbound};
+use crate::backend::forward::{Dispatch, Failure, RequestOrigin};
 use crate::backend::upstream_call::{LegOf, Order, ParamHeader, Place, Profile, Retry, Rounds, Talk};
 use crate::frontend::context::Gateway;
 use crate::request_ids::Trace;
 use crate::sealing::CallerKey;
 use crate::shares::Owner;
 use bytes::Bytes;
-use http::{HeaderMap, Method};
 use portunus_config::{MapEnvironment, load_text};
 use portunus_filters::call::Target;
 use portunus_filters::identity::{Identity, Principal};
@@ -305,24 +304,20 @@ impl Bed {
         let admitted = active.pipeline.admit(cleared, &arrival, &message, &target).unwrap();
         let admitted = admitted.at_once().ok().expect("no filter of a test has requests wait");
         let trace = Trace { parent: "00-a-b-00".into(), joined: false };
-        let headers = HeaderMap::new();
-        let inbound = Inbound {
-            method: &Method::POST,
-            headers: &headers,
-            query: None,
+        let origin = RequestOrigin {
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             owner: place.owner,
             secure: false,
             behind_proxy: false,
-            request_id: &"r-1".into(),
-            trace: &trace,
+            request_id: "r-1".into(),
+            trace,
         };
         let parts = Parts::read(body).unwrap();
         let order = Order {
             permit: Arc::new(Dispatch::permit(admitted, &message)),
             message: &message,
             parts: &parts,
-            inbound: &inbound,
+            origin: Arc::new(origin),
             place: place.clone(),
             target: None,
             params,

@@ -90,14 +90,14 @@ impl Desk<'_> {
             && let Some(name) = profile.client_info.as_deref().and_then(named)
         {
             // Of a desk that serves several messages of one client the first is as good as any.
-            let _ = self.software.set(name);
+            let _ = self.call.software.set(name);
         }
     }
 
     /// Where a message goes, and what is known of it beside its text.
     pub fn target(&self, active: &Active, upstream: &Arc<str>) -> Target {
-        let target = active.authority.target(self.arrival, &self.server.name, upstream);
-        Target { client: self.software.get().cloned(), ..target }
+        let target = active.authority.target(self.call.arrival(), &self.call.server.name, upstream);
+        Target { client: self.call.software.get().cloned(), ..target }
     }
 
     /// Judges a message that goes to `upstream`, with what it is about there.
@@ -127,8 +127,8 @@ impl Desk<'_> {
         let active = self.active();
         let (cleared, target) = self.judge_request(&active, request)?;
         let terms = self.terms((&active, &cleared, &target), request, profile)?;
-        let admitting = active.pipeline.admit(cleared, self.arrival, request.message, &target)?;
-        self.snapshot.release();
+        let admitting = active.pipeline.admit(cleared, self.call.arrival(), request.message, &target)?;
+        self.call.snapshot.release();
         Ok(RequestAdmission { admitting, terms, serial: active.snapshot.serial })
     }
 
@@ -144,7 +144,7 @@ impl Desk<'_> {
         let active = self.gateway.active();
         let (cleared, target) = self.judge_again(&active, request)?;
         let terms = self.terms((&active, &cleared, &target), request, profile)?;
-        self.snapshot.answer_under(&active);
+        self.call.snapshot.answer_under(&active);
         Ok((cleared, terms))
     }
 
@@ -156,7 +156,7 @@ impl Desk<'_> {
     pub fn admit_stream(&self, message: &Message, upstream: &Arc<str>) -> Result<Holds, Denial> {
         let active = self.gateway.active();
         let target = self.target(&active, upstream);
-        let arrival = self.arrival.coming_at(self.gateway.clock.now());
+        let arrival = self.call.arrival().coming_at(self.gateway.clock.now());
         let turns = active.pipeline.reserve(&arrival, message, &target)?;
         let late = |_| Denial::new(Reason::Overloaded, "as many streams are open as may be");
         turns.at_once().map(Turned::into_holds).map_err(late)
@@ -177,7 +177,7 @@ impl Desk<'_> {
     fn judge_again(&self, active: &Active, request: &RoutedRequest<'_>) -> Result<(Cleared, Target), Denial> {
         let removed = || Denial::new(Reason::RouteRemoved, "what this calls is no longer served here");
         let RoutedRequest { message, upstream, subject } = request;
-        let server = active.snapshot.routes.server(&self.server.id).ok_or_else(removed)?;
+        let server = active.snapshot.routes.server(&self.call.server.id).ok_or_else(removed)?;
         if !server.upstreams.iter().any(|one| one.key == upstream.key) {
             return Err(removed());
         }
@@ -205,14 +205,14 @@ impl Desk<'_> {
             None if server.view.is_empty() => None,
             _ => return Err(removed()),
         };
-        let arrival = self.arrival.coming_at(self.gateway.clock.now());
+        let arrival = self.call.arrival().coming_at(self.gateway.clock.now());
         if let Some(subject) = subject.clone().filter(|_| active.pipeline.is_on()) {
             let found = self.look_up(active, message, &upstream.name, subject);
             found.ok_or_else(|| self.explained(active, message, removed()))?;
         }
         let target = Target { subject, ..self.target(active, &upstream.name) };
         let cleared = judge(self.gateway, active, &arrival, std::slice::from_ref(*message), &target)?;
-        Ok((cleared.bounded(self.long_texts.clone()), target))
+        Ok((cleared.bounded(self.call.long_texts.clone()), target))
     }
 
     fn terms(
@@ -223,7 +223,7 @@ impl Desk<'_> {
     ) -> Result<CallTerms, Denial> {
         let whence = Target { subject: None, ..target.clone() };
         let reads_arguments = active.authority.gate.reads_arguments();
-        let overseer = Overseer::of(self.arrival, whence, request.message.era, cleared);
+        let overseer = Overseer::of(self.call.arrival(), whence, request.message.era, cleared);
         let overseer = overseer.reading(reads_arguments).answered_under(AnswerSnapshot::of(active));
         let place = self.place(active, request.upstream, profile)?;
         Ok(CallTerms { overseer, place })
@@ -237,7 +237,7 @@ impl Desk<'_> {
         let active = self.active();
         let target = self.target(&active, &Arc::from(""));
         let cleared = self.judged(&active, message, &target)?;
-        let overseer = Overseer::of(self.arrival, target, self.era, &cleared);
+        let overseer = Overseer::of(self.call.arrival(), target, self.call.era, &cleared);
         let (_, changed) = cleared.into_parts();
         Ok(AdmittedMessage { changed, overseer })
     }
@@ -249,15 +249,16 @@ impl Desk<'_> {
     /// What the filters refuse.
     pub fn admit_again(&self, message: &Message) -> Result<(), Denial> {
         let active = self.gateway.active();
-        let arrival = self.arrival.coming_at(self.gateway.clock.now());
+        let arrival = self.call.arrival().coming_at(self.gateway.clock.now());
         let target = self.target(&active, &Arc::from(""));
         judge(self.gateway, &active, &arrival, std::slice::from_ref(message), &target).map(drop)
     }
 
     /// What the filters of a snapshot say of a message of this caller.
     fn judged(&self, active: &Active, message: &Message, target: &Target) -> Result<Cleared, Denial> {
-        let cleared = judge(self.gateway, active, self.arrival, std::slice::from_ref(message), target)?;
-        Ok(cleared.bounded(self.long_texts.clone()))
+        let cleared =
+            judge(self.gateway, active, self.call.arrival(), std::slice::from_ref(message), target)?;
+        Ok(cleared.bounded(self.call.long_texts.clone()))
     }
 
     /// What is known of a tool by the name that its server gives it.
@@ -268,7 +269,7 @@ impl Desk<'_> {
 
     /// The upstream that an entry of a catalogue leads to, where no argument selects another.
     pub fn leads_to(&self, member: usize) -> Option<&Arc<str>> {
-        self.chosen(self.server.members.get(member)?).map(|upstream| &upstream.name)
+        self.chosen(self.call.server.members.get(member)?).map(|upstream| &upstream.name)
     }
 
     /// What a URI is about, if the caller sees that in lists.
@@ -280,7 +281,7 @@ impl Desk<'_> {
         let upstream = self.leads_to(located.member)?;
         let subject = active.authority.uri(located)?;
         let target = self.target(&active, upstream);
-        let onlooker = Onlooker { arrival: self.arrival, target: &target, era: era.as_str() };
+        let onlooker = Onlooker { arrival: self.call.arrival(), target: &target, era: era.as_str() };
         let item = Item { thing: Thing::Offered(&subject), upstream };
         active.authority.gate.sight(&onlooker, &item).is_shown().then_some(Some(subject))
     }
@@ -289,7 +290,7 @@ impl Desk<'_> {
     /// view has it, the caller sees it, and would be let subscribe to it.
     pub fn may_hear(&self, opening: &Message, upstream: &Arc<str>, original: &str) -> bool {
         let active = self.active();
-        let Some(server) = active.snapshot.routes.server(&self.server.id) else { return false };
+        let Some(server) = active.snapshot.routes.server(&self.call.server.id) else { return false };
         let Normal { form, .. } = normal(original);
         let member = server.member_of(upstream).map(|member| &server.members[member].name);
         if !member.is_some_and(|member| server.view.admits(member, &form)) {
@@ -299,7 +300,7 @@ impl Desk<'_> {
             return true;
         }
         let subject = Subject::Resource(form.as_ref().into());
-        let arrival = self.arrival.coming_at(self.gateway.clock.now());
+        let arrival = self.call.arrival().coming_at(self.gateway.clock.now());
         let target = Target { subject: Some(subject.clone()), ..self.target(&active, upstream) };
         let onlooker = Onlooker { arrival: &arrival, target: &target, era: opening.era.as_str() };
         let item = Item { thing: Thing::Offered(&subject), upstream };
@@ -344,10 +345,10 @@ impl Desk<'_> {
             return catalog.result(kind, cursor, closing).map_err(stale);
         }
         let target = self.target(&active, &Arc::from(""));
-        let onlooker = Onlooker { arrival: self.arrival, target: &target, era: closing.era.as_str() };
+        let onlooker = Onlooker { arrival: self.call.arrival(), target: &target, era: closing.era.as_str() };
         let wanted = Wanted { catalog, kind, upstream: &|member| self.leads_to(member) };
         let view = active.authority.view(&onlooker, &wanted).await?;
-        let left = onlooker.lasting(view.until).saturating_sub(self.arrival.at.wall);
+        let left = onlooker.lasting(view.until).saturating_sub(self.call.arrival().at.wall);
         let ttl_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(closing.caching.ttl_ms);
         let caching = Caching { ttl_ms, scope: Scope::Private };
         view.list.result(catalog, cursor, &Closing { caching, ..*closing }).map_err(stale)

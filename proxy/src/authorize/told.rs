@@ -42,7 +42,7 @@ impl Desk<'_> {
     pub fn told_for(&self, caching: Caching) -> Caching {
         let until = self.looking(|authority, onlooker| authority.gate.servers_seen_until(onlooker));
         let Some(until) = until.flatten() else { return caching };
-        let left = until.saturating_sub(self.arrival.at.wall);
+        let left = until.saturating_sub(self.call.arrival().at.wall);
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         Caching { ttl_ms: caching.ttl_ms.min(left_ms), ..caching }
     }
@@ -54,7 +54,8 @@ impl Desk<'_> {
             return None;
         }
         let target = self.target(&active, &Arc::from(""));
-        let onlooker = Onlooker { arrival: self.arrival, target: &target, era: self.era.as_str() };
+        let onlooker =
+            Onlooker { arrival: self.call.arrival(), target: &target, era: self.call.era.as_str() };
         Some(ask(&active.authority, &onlooker))
     }
 }

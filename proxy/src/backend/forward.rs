@@ -32,8 +32,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// What a leg takes over from the client's request.
-#[derive(Clone, Debug)]
+/// The part of a client's request that a request to an upstream takes over.
+#[derive(Clone, Copy, Debug)]
 pub struct Inbound<'a> {
     /// HTTP method.
     pub method: &'a Method,
@@ -41,18 +41,25 @@ pub struct Inbound<'a> {
     pub headers: &'a HeaderMap,
     /// The client's query string.
     pub query: Option<&'a str>,
+    /// Its sender.
+    pub origin: &'a RequestOrigin,
+}
+
+/// The sender of a client's request, as upstreams are told of it.
+#[derive(Clone, Debug)]
+pub struct RequestOrigin {
     /// The client's address, for `Forwarded`.
     pub client: IpAddr,
-    /// Whose share of the upstream's connections it takes.
+    /// The owner of the share that it takes of the upstream's connections.
     pub owner: Owner,
-    /// Whether the client's connection to here is under TLS.
+    /// True if the client's connection to here is under TLS.
     pub secure: bool,
-    /// Whether `X-Forwarded-Host` and `-Proto` are those of a proxy that may say how the client reached it.
+    /// True if `X-Forwarded-Host` and `-Proto` are those of a proxy that may say how the client reached it.
     pub behind_proxy: bool,
     /// The id that is logged and answered.
-    pub request_id: &'a Arc<str>,
+    pub request_id: Arc<str>,
     /// The trace that it belongs to.
-    pub trace: &'a Trace,
+    pub trace: Trace,
 }
 
 /// Turns permissions into legs.
@@ -246,7 +253,7 @@ impl Leg {
             Credentials::Passthrough => Bond::Possible,
             _ => Bond::None,
         };
-        let owner = inbound.owner;
+        let owner = inbound.origin.owner;
         let holds = Holds::default();
         Leg { upstream, pool, request, bond, owner, use_of, holds, first_byte, deadline }
     }

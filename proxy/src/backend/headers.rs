@@ -64,7 +64,10 @@ pub fn write_worded_head(
     let hop = hop_tokens(inbound.headers);
     for (name, value) in inbound.headers {
         let said_anew = own.iter().any(|(own, _)| own == name);
-        if goes_up(name, upstream, &hop) && !said_anew && (inbound.trace.joined || name != "tracestate") {
+        if goes_up(name, upstream, &hop)
+            && !said_anew
+            && (inbound.origin.trace.joined || name != "tracestate")
+        {
             put(out, name.as_str(), value.as_bytes());
         }
     }
@@ -74,7 +77,9 @@ pub fn write_worded_head(
     put(out, "accept-encoding", b"identity");
     put_forwarded(out, inbound);
     let replaced = |name: &str| upstream.headers.set.iter().any(|(set, _)| set.as_str() == name);
-    for (name, value) in [("x-request-id", &**inbound.request_id), ("traceparent", &inbound.trace.parent)] {
+    for (name, value) in
+        [("x-request-id", &*inbound.origin.request_id), ("traceparent", &inbound.origin.trace.parent)]
+    {
         if !replaced(name) {
             put(out, name, value.as_bytes());
         }
@@ -150,7 +155,7 @@ fn goes_up(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
 /// One clean `Forwarded` element (RFC 7239).
 fn put_forwarded(out: &mut Vec<u8>, inbound: &Inbound<'_>) {
     let said = |name: HeaderName| {
-        if !inbound.behind_proxy {
+        if !inbound.origin.behind_proxy {
             return None;
         }
         // Twice means that one of them is the client's own.
@@ -158,12 +163,12 @@ fn put_forwarded(out: &mut Vec<u8>, inbound: &Inbound<'_>) {
         let value = values.next().filter(|_| values.next().is_none())?;
         value.to_str().ok().filter(|text| !text.contains(['"', '\\', ';', ',']))
     };
-    let own = if inbound.secure { "https" } else { "http" };
+    let own = if inbound.origin.secure { "https" } else { "http" };
     let proto = said(X_FORWARDED_PROTO).filter(|proto| matches!(*proto, "http" | "https")).unwrap_or(own);
     let own_host = inbound.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = said(X_FORWARDED_HOST).or(own_host).filter(|host| !host.contains(['"', '\\']));
     out.extend_from_slice(b"forwarded: for=");
-    put_node(out, inbound.client);
+    put_node(out, inbound.origin.client);
     if let Some(host) = host {
         out.extend_from_slice(b";host=\"");
         out.extend_from_slice(host.as_bytes());
@@ -330,6 +335,7 @@ pub(crate) fn hop_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::forward::RequestOrigin;
     use portunus_config::{Snapshot, load_text};
     use std::path::Path;
     use std::sync::Arc;
@@ -359,17 +365,16 @@ mod tests {
         for (name, value) in fields {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
-        let inbound = Inbound {
-            method: &Method::POST,
-            headers: &headers,
-            query: Some("a=1"),
+        let origin = RequestOrigin {
             client: "198.51.100.7".parse().unwrap(),
             owner: Default::default(),
             secure: false,
             behind_proxy,
-            request_id: &"r-1".into(),
-            trace: &crate::request_ids::Trace { parent: "00-a-b-00".into(), joined: false },
+            request_id: "r-1".into(),
+            trace: crate::request_ids::Trace { parent: "00-a-b-00".into(), joined: false },
         };
+        let inbound =
+            Inbound { method: &Method::POST, headers: &headers, query: Some("a=1"), origin: &origin };
         let mut out = Vec::new();
         write_request_head(&mut out, &inbound, upstream, 5);
         String::from_utf8(out).unwrap()

@@ -17,7 +17,7 @@ use broker::{Founding, Way};
 use known::{Knowledge, is_repeatable};
 
 use crate::authorize;
-use crate::backend::forward::{Dispatch, Inbound, Leg, Use, send};
+use crate::backend::forward::{Dispatch, Inbound, Leg, RequestOrigin, Use, send};
 use crate::backend::gateway_requests::PassedRequest;
 use crate::backend::headers::{self, Stamp};
 use crate::backend::upstreams::pool::Pool;
@@ -26,11 +26,12 @@ use crate::frontend::bridge::lines::Line;
 use crate::frontend::context::{Active, Gateway};
 use crate::frontend::expected::Expect;
 use crate::frontend::intake::{self, BodyFault, BodyRoom};
+use crate::frontend::request_head::RequestHead;
 use crate::frontend::respond::Respond;
 use crate::frontend::session::one::Rest;
 use crate::frontend::session::{Client, End};
 use crate::frontend::session_field::SessionField;
-use crate::identify::{Guest, Source, Standing, source};
+use crate::identify::{Guest, Standing, source};
 use crate::metrics::Stage;
 use crate::peers::Relayed;
 use crate::record::RecordGuard;
@@ -79,10 +80,7 @@ static TRACEPARENT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem:
 /// One request on its way through the stages.
 struct Passage<'a> {
     connection: Connection<'a>,
-    request: Parts,
-    arrival: Arrival,
-    source: Source,
-    trace: Trace,
+    head: Arc<RequestHead>,
     origin: Option<HeaderValue>,
     /// The stream that its answer goes to, if that is another request's.
     line: Option<Arc<Line>>,
@@ -159,7 +157,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
     match end {
         End::Done => {
             if !client.is_body_done() {
-                intake::discard(&mut client, &passage.request.headers).await;
+                intake::discard(&mut client, &passage.head.headers).await;
             }
             client.finish().await
         }
@@ -188,18 +186,23 @@ impl<'a> Passage<'a> {
             ),
         };
         let listener = Arc::clone(&listener.name);
-        let arrival =
-            Arrival { listener, source: source.client, identity, request_id, at: gateway.clock.now() };
-        let trace = gateway.backend.ids.trace(&request.headers);
+        let at = gateway.clock.now();
+        let own_id = Arc::clone(&request_id);
+        let arrival = Arrival { listener, source: source.client, identity, request_id, at };
+        let origin = RequestOrigin {
+            client: source.client,
+            owner: arrival.owner(),
+            secure: connection.secure,
+            behind_proxy: source.behind_proxy,
+            request_id: own_id,
+            trace: gateway.backend.ids.trace(&request.headers),
+        };
         let mut record = RecordGuard::new(&gateway.recorder, &arrival);
         let user_agent = request.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
-        record.note_client(user_agent, Some(trace.id()));
+        record.note_client(user_agent, Some(origin.trace.id()));
         Passage {
             connection,
-            request,
-            arrival,
-            source,
-            trace,
+            head: Arc::new(RequestHead { parts: request, arrival, origin: Arc::new(origin) }),
             origin: None,
             line: None,
             record,
@@ -210,10 +213,15 @@ impl<'a> Passage<'a> {
         }
     }
 
+    /// The head, to be changed before anything else shares it.
+    fn head_mut(&mut self) -> &mut RequestHead {
+        Arc::make_mut(&mut self.head)
+    }
+
     /// Everything up to the permission to forward.
     async fn admit(&mut self, client: &mut Client) -> Result<Route, Halt> {
         self.host_and_origin()?;
-        if self.request.method == Method::OPTIONS && self.origin.is_some() {
+        if self.head.method == Method::OPTIONS && self.origin.is_some() {
             return Err(Halt::Preflight);
         }
         let gateway = self.connection.gateway;
@@ -222,7 +230,7 @@ impl<'a> Passage<'a> {
         self.identify(&server).await?;
         self.line = self.line(&server);
         let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
-        let kind = intake::kind_of(&self.request.method).map_err(|denial| halt(denial, known))?;
+        let kind = intake::kind_of(&self.head.method).map_err(|denial| halt(denial, known))?;
         let mut body = match kind {
             None => Some(self.read_body(client, &server).await?),
             Some(_) => None,
@@ -255,7 +263,7 @@ impl<'a> Passage<'a> {
             let denial = Denial::new(Reason::ForbiddenHost, "this listener does not answer for that Host");
             return Err(halt(denial, Knowledge::default()));
         }
-        let mut origins = self.request.headers.get_all(ORIGIN).iter();
+        let mut origins = self.head.headers.get_all(ORIGIN).iter();
         let origin = origins.next();
         let allowed =
             |origin: &HeaderValue| origin.to_str().is_ok_and(|origin| listener.origins.allows(origin));
@@ -276,8 +284,8 @@ impl<'a> Passage<'a> {
     /// Stage 4: the virtual server of this host and path, and the serial of the snapshot that has it.
     fn resolve(&mut self, active: &Active) -> Result<(Arc<VirtualServer>, u64), Halt> {
         let unknown = |detail| halt(Denial::new(Reason::UnknownRoute, detail), Knowledge::default());
-        let path = NormalPath::parse(self.request.uri.path())
-            .map_err(|_| unknown("the path cannot be normalised"))?;
+        let path =
+            NormalPath::parse(self.head.uri.path()).map_err(|_| unknown("the path cannot be normalised"))?;
         match active.snapshot.routes.resolve(Some(self.host()), &path) {
             Resolution::Server(server) if self.is_asserted(|relayed| relayed.server == server.id) => {
                 self.record.note_server(server, &active.revision);
@@ -295,21 +303,21 @@ impl<'a> Passage<'a> {
     }
 
     fn host(&self) -> &str {
-        self.request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+        self.head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
     }
 
     /// Stage 3, the body of a POST; holds no snapshot while it waits.
     async fn read_body(&mut self, client: &mut Client, server: &VirtualServer) -> Result<Bytes, Halt> {
         let known = || Knowledge { http_status: server.http_status, ..Knowledge::default() };
-        intake::declared(&mut self.request.headers).map_err(|denial| halt(denial, known()))?;
+        intake::declared(&mut self.head_mut().parts.headers).map_err(|denial| halt(denial, known()))?;
         let limits = &self.connection.listener.limits;
         let limit = server.max_body_bytes.map_or(limits.max_body_bytes, |own| own.min(limits.max_body_bytes));
         let mut phase = self.connection.gateway.drain.watch();
-        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.arrival.owner());
+        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.head.arrival.owner());
         let body = tokio::select! {
             biased;
             body = intake::body(
-                client, &self.request.headers, limit, limits.body_timeout, (intake::likely_era, &mut room)
+                client, &self.head.headers, limit, limits.body_timeout, (intake::likely_era, &mut room)
             ) => body,
             () = reached(&mut phase, Phase::Expired) => Err(BodyFault::Denied(draining(), None)),
         };
@@ -323,7 +331,7 @@ impl<'a> Passage<'a> {
             Err(BodyFault::Denied(denial, id)) => {
                 let kind = id.is_some().then_some(Kind::Request);
                 let ids = id.into_iter().collect();
-                let era = Some(intake::likely_era(&self.request.headers));
+                let era = Some(intake::likely_era(&self.head.headers));
                 Err(halt(denial, Knowledge { kind, ids, era, ..known() }))
             }
             Err(BodyFault::Gone) => Err(Halt::Gone),
@@ -333,9 +341,8 @@ impl<'a> Passage<'a> {
     /// Stage 3, the message in a body. In the place of an answer that is beyond the bounds stands its
     /// refusal.
     fn read_message(&mut self, body: &mut Bytes, server: &VirtualServer) -> Result<Reading, Halt> {
-        let read = |body: &Bytes| {
-            intake::message(body, &self.request.headers, &server.bounds, intake::offered(server))
-        };
+        let read =
+            |body: &Bytes| intake::message(body, &self.head.headers, &server.bounds, intake::offered(server));
         let mut message = read(body);
         if let Err(unreadable) = &message
             && let Some(question) = &unreadable.answers
@@ -360,7 +367,7 @@ impl<'a> Passage<'a> {
     /// Goes on with the trace that a message names where its request names none (2026-07-28 basic,
     /// "OpenTelemetry Trace Context").
     fn join_trace(&mut self, message: &Message) {
-        if self.trace.joined || TRACEPARENT.find(&message.body).is_none() {
+        if self.head.origin.trace.joined || TRACEPARENT.find(&message.body).is_none() {
             return;
         }
         let text = std::str::from_utf8(&message.body).unwrap_or_default();
@@ -368,13 +375,13 @@ impl<'a> Passage<'a> {
         let meta = params.object("_meta").ok().flatten();
         if let Some(trace) = meta.and_then(|meta| Trace::named(&meta.text("traceparent")?)) {
             self.record.note_trace(trace.id());
-            self.trace = trace;
+            Arc::make_mut(&mut self.head_mut().origin).trace = trace;
         }
     }
 
     /// Stage 3, what a GET or DELETE stands for.
     fn read_bodiless(&mut self, kind: Kind, server: &VirtualServer) -> Result<Reading, Halt> {
-        let headers = &self.request.headers;
+        let headers = &self.head.headers;
         let message = intake::singular(headers)
             .and_then(|()| intake::bodiless(kind, headers, intake::offered(server)))
             .map_err(|denial| halt(denial, Knowledge { kind: Some(kind), ..Knowledge::default() }))?;
@@ -386,7 +393,7 @@ impl<'a> Passage<'a> {
     fn clear(&mut self, brokered: Brokered) -> Result<Route, Halt> {
         let Brokered { active, server, reading } = &brokered;
         let messages = reading.messages();
-        let expect = self.awaiting(Expect::of(reading, server, self.request.version));
+        let expect = self.awaiting(Expect::of(reading, server, self.head.version));
         let refused = |denial| halt(denial, Knowledge::of(&expect, server.http_status));
         if self.connection.gateway.drain.phase() >= Phase::Expired {
             return Err(refused(draining()));
@@ -400,7 +407,7 @@ impl<'a> Passage<'a> {
             return Err(refused(Denial::new(Reason::UpstreamUnavailable, detail)));
         };
         let target = Target::new(&server.name, &upstream.name);
-        let (gateway, arrival) = (self.connection.gateway, &self.arrival);
+        let (gateway, arrival) = (self.connection.gateway, &self.head.arrival);
         let cleared = authorize::judge(gateway, active, arrival, messages, &target).map_err(refused)?;
         // Never, since the same snapshot let it pass; but no guess is made where a filter is on.
         let Some(admitted) = active.pipeline.pass(cleared) else {
@@ -411,15 +418,10 @@ impl<'a> Passage<'a> {
         };
         let session = self.replace_session_id(&brokered, &expect).map_err(refused)?;
         let inbound = Inbound {
-            method: &self.request.method,
-            headers: &self.request.headers,
-            query: self.request.uri.query(),
-            client: self.source.client,
-            owner: self.arrival.owner(),
-            secure: self.connection.secure,
-            behind_proxy: self.source.behind_proxy,
-            request_id: &self.arrival.request_id,
-            trace: &self.trace,
+            method: &self.head.method,
+            headers: &self.head.headers,
+            query: self.head.uri.query(),
+            origin: &self.head.origin,
         };
         let use_of = Use { repeatable: messages.iter().all(is_repeatable), endless: expect.endless };
         let leg = Dispatch::open(admitted, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
@@ -441,14 +443,14 @@ impl<'a> Passage<'a> {
         self.record.begin_forwarding(&pool);
         let gateway = Arc::clone(self.connection.gateway);
         let mut phase = gateway.drain.watch();
-        let headers = &self.request.headers;
+        let headers = &self.head.headers;
         let request = PassedRequest { backend: &gateway.backend, headers, upstream: &upstream, pool: &pool };
         let mut respond = Respond {
             gateway: &gateway,
             request,
             client,
             record: &mut self.record,
-            stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
+            stamp: Stamp { request_id: &self.head.arrival.request_id, origin: self.origin.as_ref() },
             expect,
             limits: write_limits(self.connection),
             home: None,

@@ -406,7 +406,7 @@ impl Common {
         Ok(Box::new(Common {
             backend: Arc::clone(backend),
             permit: order.permit,
-            voice: Voice::of(order.inbound, &order.place),
+            voice: Voice::of(&order.origin, &order.place),
             place: order.place,
             client: order.message.era,
             id: order.message.id.clone(),

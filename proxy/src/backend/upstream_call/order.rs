@@ -3,7 +3,7 @@
 use super::voice::Fields;
 use super::{Answer, ParamHeader, Place, Question, Reply, Retry};
 use crate::backend::Backend;
-use crate::backend::forward::{Failure, Inbound, Permit};
+use crate::backend::forward::{Failure, Permit, RequestOrigin};
 use crate::backend::upstream_sessions::Leg;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,8 +20,8 @@ pub struct Order<'a> {
     pub message: &'a Message,
     /// The same taken apart.
     pub parts: &'a Parts<'a>,
-    /// The HTTP request that it came with.
-    pub inbound: &'a Inbound<'a>,
+    /// The sender of the HTTP request that it came with.
+    pub origin: Arc<RequestOrigin>,
     /// For whom and where.
     pub place: Place,
     /// The name or URI of what it is aimed at, as the upstream calls it; `None` leaves it as it is.

@@ -2,9 +2,8 @@
 
 use super::Place;
 use crate::backend::Backend;
-use crate::backend::forward::Inbound;
+use crate::backend::forward::{Inbound, RequestOrigin};
 use crate::backend::headers::{MCP_SESSION_ID, Upward};
-use crate::request_ids::Trace;
 use crate::shares::Owner;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -27,54 +26,31 @@ pub(crate) type Fields = Vec<(HeaderName, HeaderValue)>;
 #[derive(Clone)]
 pub(crate) struct Voice {
     headers: Arc<Upward>,
-    client: IpAddr,
-    owner: Owner,
-    secure: bool,
-    behind_proxy: bool,
-    request_id: Arc<str>,
-    trace: Trace,
+    origin: Arc<RequestOrigin>,
 }
 
 impl Voice {
     /// That of a client's request.
-    pub(crate) fn of(inbound: &Inbound<'_>, place: &Place) -> Voice {
-        Voice {
-            headers: Arc::clone(&place.headers),
-            client: inbound.client,
-            owner: inbound.owner,
-            secure: inbound.secure,
-            behind_proxy: inbound.behind_proxy,
-            request_id: Arc::clone(inbound.request_id),
-            trace: inbound.trace.clone(),
-        }
+    pub(crate) fn of(origin: &Arc<RequestOrigin>, place: &Place) -> Voice {
+        Voice { headers: Arc::clone(&place.headers), origin: Arc::clone(origin) }
     }
 
     /// The gateway's own, with what `headers` hold of a client and in its share.
     pub(crate) fn own(backend: &Backend, headers: &Arc<Upward>, owner: Owner) -> Voice {
-        Voice {
-            headers: Arc::clone(headers),
+        let origin = RequestOrigin {
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             owner,
             secure: false,
             behind_proxy: false,
             request_id: backend.ids.event_id(),
             trace: backend.ids.trace(&HeaderMap::new()),
-        }
+        };
+        Voice { headers: Arc::clone(headers), origin: Arc::new(origin) }
     }
 
     /// What a request of that method takes over.
     pub(crate) fn inbound<'a>(&'a self, method: &'a Method) -> Inbound<'a> {
-        Inbound {
-            method,
-            headers: &self.headers,
-            query: None,
-            client: self.client,
-            owner: self.owner,
-            secure: self.secure,
-            behind_proxy: self.behind_proxy,
-            request_id: &self.request_id,
-            trace: &self.trace,
-        }
+        Inbound { method, headers: &self.headers, query: None, origin: &self.origin }
     }
 }
 

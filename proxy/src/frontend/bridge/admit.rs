@@ -97,7 +97,7 @@ impl Desk<'_> {
                 Ok(()) = serials.changed() => {}
                 () = out.gone() => return Err(Denial::new(Reason::RequestTimeout, "the client has left")),
                 () = reached(&mut phase, Phase::Expired) => return Err(draining()),
-                () = ended(self.standing.as_ref(), self.gateway) => return Err(caller_lost()),
+                () = ended(self.call.standing.as_ref(), self.gateway) => return Err(caller_lost()),
                 () = sleep_until(begun + within) => {
                     return Err(Denial::new(Reason::Overloaded, "its turn did not come in time"));
                 }

@@ -23,16 +23,16 @@ pub(super) fn adopt(desk: &Desk<'_>, token: SessionToken) -> Arc<Session> {
     let left = if token.passes { lifetime(desk) } else { lifetime(desk).saturating_sub(age) };
     let number = token.number;
     let make = || (taken_over(desk, &token), left);
-    desk.gateway.estate.sessions.adopt(&desk.server, &number, desk.gateway, make)
+    desk.gateway.estate.sessions.adopt(&desk.call.server, &number, desk.gateway, make)
 }
 
 fn taken_over(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
     let client = Some(&*token.client).filter(|client| !client.is_empty());
     let profile = Arc::new(Profile::of_bits(client, token.abilities));
-    let server = desk.server.id.clone();
+    let server = desk.call.server.id.clone();
     let version = version(desk, token);
     let session = Session::new(token.number, server, version, Arc::clone(&profile), false);
-    let session = session.keeping(replay(desk)).owned_by(desk.owner(), desk.upward.bytes());
+    let session = session.keeping(replay(desk)).owned_by(desk.owner(), desk.call.upward.bytes());
     let mark = token.passes.then(|| desk.gateway.estate.sessions.adopted_mark());
     let session = Arc::new(match mark {
         Some(mark) => session.marked_as_passed(mark),
@@ -46,7 +46,7 @@ fn taken_over(desk: &Desk<'_>, token: &SessionToken) -> Arc<Session> {
         // One that has just begun is not over.
         drop(session.hold(upstream, leg));
     }
-    tracing::info!(server = &*desk.server.name, home = &**token.home.replica(), "session adopted");
+    tracing::info!(server = &*desk.call.server.name, home = &**token.home.replica(), "session adopted");
     session
 }
 
@@ -81,7 +81,7 @@ fn version(desk: &Desk<'_>, token: &SessionToken) -> Revision {
     if !token.passes {
         return token.version;
     }
-    let said = desk.inbound.headers.get(MCP_PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
+    let said = desk.call.head.headers.get(MCP_PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
     let said = said.and_then(Revision::parse).filter(|version| version.era() == Era::Legacy);
     said.unwrap_or(Revision::V2025_03_26)
 }

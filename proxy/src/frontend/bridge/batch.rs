@@ -5,6 +5,8 @@
 
 use super::answering::{Answering, Part, Sink};
 use super::desk::Desk;
+use crate::frontend::call_context::CallContext;
+use crate::frontend::context::Gateway;
 use crate::frontend::intake::BodyRoom;
 use crate::frontend::session::End;
 use crate::record::RecordGuard;
@@ -17,6 +19,7 @@ use portunus_filters::{Denial, Message, Reason, Released};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use tokio::sync::mpsc;
 
@@ -29,10 +32,13 @@ pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answe
     let (sender, mut parts) = mpsc::channel(MAX_BATCH);
     let mut running: Vec<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = messages
         .iter()
-        .map(|message| Box::pin(element(desk.of_part(), message, sender.clone())) as Pin<Box<_>>)
+        .map(|message| {
+            Box::pin(element(desk.gateway, desk.call.of_part(&desk.gateway.metrics), message, sender.clone()))
+                as Pin<Box<_>>
+        })
         .collect();
     drop(sender);
-    desk.snapshot.release();
+    desk.call.snapshot.release();
     let mut all = poll_fn(move |context| {
         running.retain_mut(|element| element.as_mut().poll(context).is_pending());
         if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
@@ -71,7 +77,7 @@ struct BatchAnswers<'a> {
 impl<'a> BatchAnswers<'a> {
     fn new(desk: &'a Desk<'_>) -> BatchAnswers<'a> {
         let room = BodyRoom::new(&desk.gateway.estate.batches, desk.owner());
-        BatchAnswers { answers: Vec::new(), bytes: 0, room, request_id: desk.inbound.request_id }
+        BatchAnswers { answers: Vec::new(), bytes: 0, room, request_id: desk.call.request_id() }
     }
 
     /// Keeps an answer; where there is no room for it, its request gets an error.
@@ -117,17 +123,18 @@ impl<'a> BatchAnswers<'a> {
 }
 
 /// One element, with a record of its own.
-async fn element(desk: Desk<'_>, message: &Message, parts: mpsc::Sender<Part>) {
+async fn element(gateway: &Arc<Gateway>, call: CallContext, message: &Message, parts: mpsc::Sender<Part>) {
+    let desk = Desk { gateway, call: &call };
     let desk = &desk;
-    let mut record = RecordGuard::new(&desk.gateway.recorder, desk.arrival);
-    record.note_server(&desk.server, &desk.active().revision);
+    let mut record = RecordGuard::new(&desk.gateway.recorder, desk.call.arrival());
+    record.note_server(&desk.call.server, &desk.active().revision);
     record.note_message(message, message.body.len());
-    record.watch_long_texts(desk.long_texts.as_ref());
+    record.watch_long_texts(desk.call.long_texts.as_ref());
     let mut out = Answering {
         sink: Sink::Batch(parts.clone()),
         record: &mut record,
-        stamp: crate::backend::headers::Stamp { request_id: desk.inbound.request_id, origin: None },
-        write_timeout: desk.write_timeout,
+        stamp: crate::backend::headers::Stamp { request_id: desk.call.request_id(), origin: None },
+        write_timeout: desk.call.write_timeout,
         phase: desk.gateway.drain.watch(),
         version: http::Version::HTTP_11,
         takes_events: true,

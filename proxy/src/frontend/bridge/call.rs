@@ -187,7 +187,7 @@ pub(super) async fn found<T>(
     kinds: &[ListKind],
     look: impl Fn(&Catalog) -> Option<T>,
 ) -> Result<Result<T, Arc<Catalog>>, Denial> {
-    if let Some(found) = look(&*desk.catalog(profile, kinds, desk.arrival.at).await?) {
+    if let Some(found) = look(&*desk.catalog(profile, kinds, desk.call.arrival().at).await?) {
         return Ok(Ok(found));
     }
     let catalog = Arc::clone(&desk.lists(profile, kinds).await?.catalog);
@@ -234,7 +234,8 @@ async fn tool(
     let ToolFacts { found, params, regions } = tool?.map_err(missing)?;
     let member = found.member;
     let mut aim = Aim { params, ..aimed(desk, found)? };
-    let Some(Choice::Twins { selector, map, .. }) = desk.server.members.get(member).map(|m| &m.choice) else {
+    let Some(Choice::Twins { selector, map, .. }) = desk.call.server.members.get(member).map(|m| &m.choice)
+    else {
         return Ok(aim);
     };
     let (chosen, body) = selected(message, fields, selector)?;
@@ -310,7 +311,7 @@ async fn completion(
 
 /// The aim at a member's own name.
 fn aimed(desk: &Desk<'_>, found: Found) -> Result<Aim, Denial> {
-    let member = desk.server.members.get(found.member);
+    let member = desk.call.server.members.get(found.member);
     let gone =
         || Denial::new(Reason::UpstreamUnavailable, "no server stands behind this name for this caller");
     let upstream = member.and_then(|member| desk.chosen(member)).ok_or_else(gone)?;
@@ -379,7 +380,7 @@ pub(super) fn relist(
     upstream: &Arc<Upstream>,
 ) -> Option<Box<dyn SchemaRefresh>> {
     let tool = message.target.clone().filter(|_| method_name(message) == "tools/call")?;
-    let (server, seeker) = (Arc::clone(&desk.server), desk.seeker(profile));
+    let (server, seeker) = (Arc::clone(&desk.call.server), desk.seeker(profile));
     let catalogs = Arc::clone(&desk.gateway.estate.catalogs);
     Some(Box::new(Relist { catalogs, server, seeker, upstream: Arc::clone(upstream), tool }))
 }
@@ -395,10 +396,10 @@ pub(super) async fn mirrored(
     profile: &Arc<Profile>,
     aim: Aim,
 ) -> Result<(Aim, Fields), Denial> {
-    if aim.params.is_empty() && !desk.upward.mirrors() {
+    if aim.params.is_empty() && !desk.call.upward.mirrors() {
         return Ok((aim, Fields::new()));
     }
-    let headers = desk.inbound.headers.iter();
+    let headers = desk.call.head.headers.iter();
     let sent = headers.filter(|(name, _)| name.as_str().starts_with(MCP_PARAM));
     let sent: Fields = sent.map(|(name, value)| (name.clone(), value.clone())).collect();
     let strict = desk.active().pipeline.is_on();

@@ -1,105 +1,37 @@
-//! One message at an endpoint that speaks for its servers, and what every answer to it needs.
+//! Serves one message at an endpoint that speaks for its servers.
 
 use super::answering::Answering;
 use super::sessions::Session;
-use crate::authorize::FailedLookups;
-use crate::backend::forward::{Failure, Inbound};
-use crate::backend::headers::Upward;
+use crate::backend::forward::Failure;
 use crate::backend::upstream_call::Place;
 use crate::catalog::{Offering, Seeker, Shows};
-use crate::frontend::context::{Active, Gateway, MessageSnapshot};
+use crate::frontend::call_context::CallContext;
+use crate::frontend::context::{Active, Gateway};
 use crate::frontend::session::End;
-use crate::identify::{Guest, Standing};
-use crate::record::long_texts;
 use crate::reply::{self, Refused};
-use crate::sealing::CallerKey;
 use crate::shares::Owner;
-use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
+use portunus_config::{Choice, Member, NamePolicy, Upstream};
 use portunus_filters::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::bridge::{Parts, Profile};
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Arrival, Denial, Era, Identity, LongTexts, Message, Moment, Reason, Released};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use portunus_filters::{Denial, Era, Identity, Message, Moment, Reason, Released};
+use std::sync::Arc;
 
-/// One message, where it came from, and the virtual server it is for.
+/// One message that is served here, with the services that serve it.
+#[derive(Clone, Copy)]
 pub struct Desk<'a> {
-    /// The process.
+    /// The services of the process.
     pub gateway: &'a Arc<Gateway>,
-    /// The snapshot by which it is judged until its request is sent.
-    pub snapshot: MessageSnapshot,
-    /// The virtual server in that snapshot.
-    pub server: Arc<VirtualServer>,
-    /// Who sent it, and when.
-    pub arrival: &'a Arrival,
-    /// The HTTP request that it came with.
-    pub inbound: Inbound<'a>,
-    /// Who is at the other end of its connection.
-    pub guest: &'a Guest,
-    /// The caller, as pools and caches tell it from others.
-    pub caller: CallerKey,
-    /// The caller, as sealed handles are bound to it.
-    pub bearer: CallerKey,
-    /// What its streams depend on; `None` where nobody was asked who calls.
-    pub standing: Option<Arc<Standing>>,
-    /// The client's headers that go up, as it sent them: what it is told from others by.
-    pub said: Arc<Upward>,
-    /// The same as servers may have them by the snapshot of the message.
-    pub upward: Arc<Upward>,
-    /// The serial number of that.
-    pub serial: u64,
-    /// How long the client may take for one piece of an answer.
-    pub write_timeout: Duration,
-    /// Another replica sent the message here.
-    pub relayed: bool,
-    /// The client can be answered by an event stream.
-    pub takes_events: bool,
-    /// What the client's software calls itself, where policy asks for it.
-    pub software: OnceLock<Arc<str>>,
-    /// The names that the message looked up in vain.
-    pub failed_lookups: FailedLookups,
-    /// Texts for its client that are too long to be read; `None` where no filter is on.
-    pub long_texts: Option<Arc<LongTexts>>,
-    /// What lists are looked up by, once some were.
-    pub seeker: OnceLock<Arc<Seeker>>,
-    /// The era that the client speaks.
-    pub era: Era,
-}
-
-impl<'a> Desk<'a> {
-    /// The snapshot that decides on this message, or on what comes of it.
-    pub fn active(&self) -> Arc<Active> {
-        self.snapshot.active(self.gateway)
-    }
-
-    /// The desk of a part of the message, which lets the snapshot go by itself.
-    pub(super) fn of_part(&self) -> Desk<'a> {
-        Desk {
-            gateway: self.gateway,
-            snapshot: self.snapshot.share(),
-            server: Arc::clone(&self.server),
-            arrival: self.arrival,
-            inbound: self.inbound.clone(),
-            guest: self.guest,
-            caller: self.caller,
-            bearer: self.bearer,
-            standing: self.standing.clone(),
-            said: Arc::clone(&self.said),
-            upward: Arc::clone(&self.upward),
-            serial: self.serial,
-            write_timeout: self.write_timeout,
-            relayed: self.relayed,
-            takes_events: self.takes_events,
-            software: self.software.clone(),
-            failed_lookups: FailedLookups::default(),
-            long_texts: self.long_texts.as_ref().map(|_| long_texts(&self.gateway.metrics, &self.server)),
-            seeker: self.seeker.clone(),
-            era: self.era,
-        }
-    }
+    /// The context of the message.
+    pub call: &'a CallContext,
 }
 
 impl Desk<'_> {
+    /// The snapshot that decides on this message, or on what comes of it.
+    pub fn active(&self) -> Arc<Active> {
+        self.call.snapshot.active(self.gateway)
+    }
+
     /// The place of an upstream for this caller.
     ///
     /// # Errors
@@ -116,26 +48,26 @@ impl Desk<'_> {
         Ok(Place {
             upstream: Arc::clone(upstream),
             pool,
-            server: self.server.id.clone(),
-            caller: self.caller,
+            server: self.call.server.id.clone(),
+            caller: self.call.caller,
             owner: self.owner(),
             profile: Arc::clone(profile),
             // A stream outlives the snapshot that it was opened by.
-            headers: match active.snapshot.serial == self.serial {
-                true => Arc::clone(&self.upward),
-                false => self.guest.permitted_headers(&self.said, active)?,
+            headers: match active.snapshot.serial == self.call.serial {
+                true => Arc::clone(&self.call.upward),
+                false => self.call.guest.permitted_headers(&self.call.said, active)?,
             },
         })
     }
 
     /// Whose share the message takes of what callers hold together.
     pub fn owner(&self) -> Owner {
-        self.arrival.owner()
+        self.call.arrival().owner()
     }
 
     /// The caller's tenant, if it is known.
     pub fn tenant(&self) -> Option<&str> {
-        match &self.arrival.identity {
+        match &self.call.arrival().identity {
             Identity::Principal(principal) => Some(&principal.tenant),
             Identity::Anonymous { .. } | Identity::Presented { .. } => None,
         }
@@ -149,7 +81,7 @@ impl Desk<'_> {
     /// Every upstream that may serve this caller; of twins all.
     pub fn upstreams(&self) -> Vec<&Arc<Upstream>> {
         let mut all = Vec::new();
-        for member in &self.server.members {
+        for member in &self.call.server.members {
             match &member.choice {
                 Choice::Twins { map, .. } => all.extend(map.values()),
                 Choice::Fixed(_) | Choice::ByTenant { .. } => all.extend(self.chosen(member)),
@@ -163,7 +95,7 @@ impl Desk<'_> {
     /// # Errors
     /// As [`Profile::of_envelope`]; what a filter refuses.
     pub(super) fn introduced(&self, fields: &Object<'_>) -> Result<Arc<Profile>, Denial> {
-        self.permitted(self.guest.introduced(fields)?)
+        self.permitted(self.call.guest.introduced(fields)?)
     }
 
     /// A client's description of itself, as servers may have it.
@@ -171,7 +103,7 @@ impl Desk<'_> {
     /// # Errors
     /// What a filter refuses.
     pub(super) fn permitted(&self, profile: Arc<Profile>) -> Result<Arc<Profile>, Denial> {
-        self.guest.permitted_profile(&profile, &self.active())
+        self.call.guest.permitted_profile(&profile, &self.active())
     }
 
     /// The description that the client of a session gave of itself, as servers may have it now: the session may be older than
@@ -190,7 +122,7 @@ impl Desk<'_> {
     pub fn places(&self, profile: &Arc<Profile>) -> Result<Vec<(Arc<str>, Place)>, Denial> {
         let active = self.active();
         let mut places = Vec::new();
-        for member in &self.server.members {
+        for member in &self.call.server.members {
             for upstream in member.choice.upstreams() {
                 if self.upstreams().iter().any(|own| own.name == upstream.name) {
                     places.push((Arc::clone(&member.name), self.place(&active, upstream, profile)?));
@@ -207,7 +139,8 @@ impl Desk<'_> {
     /// Why none of them could be asked.
     pub async fn lists(&self, profile: &Arc<Profile>, kinds: &[ListKind]) -> Result<Arc<Offering>, Denial> {
         let catalogs = &self.gateway.estate.catalogs;
-        let offering = catalogs.show(&self.gateway.backend, &self.server, &self.seeker(profile), kinds).await;
+        let offering =
+            catalogs.show(&self.gateway.backend, &self.call.server, &self.seeker(profile), kinds).await;
         self.known(&offering, kinds)?;
         Ok(offering)
     }
@@ -224,7 +157,7 @@ impl Desk<'_> {
     ) -> Result<Arc<Catalog>, Denial> {
         let catalogs = &self.gateway.estate.catalogs;
         let wanted = (&*self.seeker(profile), at);
-        let offering = catalogs.route(&self.gateway.backend, &self.server, wanted, kinds).await;
+        let offering = catalogs.route(&self.gateway.backend, &self.call.server, wanted, kinds).await;
         self.known(&offering, kinds)?;
         Ok(Arc::clone(&offering.catalog))
     }
@@ -243,7 +176,7 @@ impl Desk<'_> {
     /// speaks both has to be told so that it goes on in the other.
     fn of_no_server(&self, denial: Denial) -> Denial {
         let detail = "no server behind this endpoint speaks this era, and it does not translate";
-        match (denial.reason, self.era) {
+        match (denial.reason, self.call.era) {
             (Reason::EraMismatch, Era::Modern) => Denial::new(Reason::UnknownMethod, detail),
             (Reason::EraMismatch, Era::Legacy) => Denial::new(Reason::UnsupportedVersion, detail),
             _ => denial,
@@ -252,7 +185,7 @@ impl Desk<'_> {
 
     /// Whether a server that speaks `era` may serve the client.
     pub fn may_serve(&self, era: Era) -> bool {
-        self.server.bridge || era == self.era
+        self.call.server.bridge || era == self.call.era
     }
 
     /// Refuses a server of another era than the client's where the endpoint does not translate.
@@ -260,10 +193,10 @@ impl Desk<'_> {
     /// # Errors
     /// [`Reason::EraMismatch`]; why the server's era is not known.
     pub async fn check_era(&self, place: &Place) -> Result<(), Failure> {
-        if self.server.bridge {
+        if self.call.server.bridge {
             return Ok(());
         }
-        let era = self.gateway.backend.eras.choose(&self.gateway.backend, place, self.era).await?;
+        let era = self.gateway.backend.eras.choose(&self.gateway.backend, place, self.call.era).await?;
         match self.may_serve(era) {
             true => Ok(()),
             false => {
@@ -275,7 +208,7 @@ impl Desk<'_> {
 
     /// What lists are looked up by.
     pub(super) fn seeker(&self, profile: &Arc<Profile>) -> Arc<Seeker> {
-        let seeker = self.seeker.get_or_init(|| Arc::new(self.seeker_of(profile)));
+        let seeker = self.call.seeker.get_or_init(|| Arc::new(self.seeker_of(profile)));
         match Arc::ptr_eq(&seeker.profile, profile) {
             true => Arc::clone(seeker),
             // The messages of one client need not be of one mind about it.
@@ -285,26 +218,26 @@ impl Desk<'_> {
 
     fn seeker_of(&self, profile: &Arc<Profile>) -> Seeker {
         Seeker {
-            caller: self.caller,
+            caller: self.call.caller,
             owner: self.owner(),
             tenant: self.tenant().map(Arc::from),
             profile: Arc::clone(profile),
-            headers: Arc::clone(&self.upward),
-            shows: match self.arrival.identity {
-                _ if !self.said.marks().is_empty() => Shows::Upstreams,
+            headers: Arc::clone(&self.call.upward),
+            shows: match self.call.arrival().identity {
+                _ if !self.call.said.marks().is_empty() => Shows::Upstreams,
                 Identity::Anonymous { .. } => Shows::Nothing,
                 Identity::Presented { .. } | Identity::Principal(_) => Shows::Gateway,
             },
-            only: (!self.server.bridge).then_some(self.era),
+            only: (!self.call.server.bridge).then_some(self.call.era),
         }
     }
 
     /// The one upstream of an endpoint that renames nothing.
     pub fn only(&self) -> Option<&Arc<Upstream>> {
-        let [Member { choice: Choice::Fixed(upstream), .. }] = self.server.members.as_slice() else {
+        let [Member { choice: Choice::Fixed(upstream), .. }] = self.call.server.members.as_slice() else {
             return None;
         };
-        let renames = !self.server.view.is_empty() || self.server.names == NamePolicy::Prefix;
+        let renames = !self.call.server.view.is_empty() || self.call.server.names == NamePolicy::Prefix;
         (!renames).then_some(upstream)
     }
 
@@ -316,7 +249,7 @@ impl Desk<'_> {
         }
         out.record.note_denial(&denial);
         if let Some(id) = &message.id {
-            let event = reply::last_event(&denial, id, message.era, self.inbound.request_id);
+            let event = reply::last_event(&denial, id, message.era, self.call.request_id());
             if out.write_event(Released::own(event)).await.is_err() {
                 return End::Broken;
             }
@@ -334,7 +267,7 @@ impl Desk<'_> {
             method: message.method.as_ref(),
             ..Refused::default()
         };
-        let answer = reply::refuse(denial, &refused, self.inbound.request_id);
+        let answer = reply::refuse(denial, &refused, self.call.request_id());
         Some(String::from_utf8_lossy(&answer.body).into_owned())
     }
 }

@@ -147,10 +147,10 @@ impl Following {
             overseer: Arc::clone(&self.overseer),
             acknowledged: Box::new(relieved),
             client: Client::Session(Arc::clone(session)),
-            translates: desk.server.bridge,
+            translates: desk.call.server.bridge,
             holds: holds.clone(),
             serial: active.snapshot.serial,
-            said: (Arc::clone(&session.profile), Arc::clone(&desk.said)),
+            said: (Arc::clone(&session.profile), Arc::clone(&desk.call.said)),
         };
         let newest = Task(tokio::spawn(follow(listener, filter.clone(), None)).abort_handle());
         Ok(Followed { filter, newest, standing, holds })

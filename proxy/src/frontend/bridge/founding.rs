@@ -57,8 +57,8 @@ pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded,
     let said = Arc::new(Profile::of_initialize(&fields)?);
     let version = agreed(&fields);
     let greetings = greet_all(desk, &desk.permitted(Arc::clone(&said))?, version).await?;
-    let session = Session::new(session_number()?, desk.server.id.clone(), version, said, true);
-    let session = Arc::new(session.keeping(replay(desk)).owned_by(desk.owner(), desk.upward.bytes()));
+    let session = Session::new(session_number()?, desk.call.server.id.clone(), version, said, true);
+    let session = Arc::new(session.keeping(replay(desk)).owned_by(desk.owner(), desk.call.upward.bytes()));
     let mut sealed = Vec::new();
     for (upstream, leg) in greetings.legs {
         sealed.extend(sealed_leg(&leg));
@@ -69,7 +69,7 @@ pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded,
     let result = lists::with_missing(facts.initialize_result(version), &greetings.missing);
     let released = admitted.overseer.inspectors().release(Channel::ServerInfo, &result.into());
     let result = released.inspect_err(|_| end(desk, &session))?;
-    desk.gateway.estate.sessions.insert(&desk.server, &session, lifetime(desk), desk.gateway);
+    desk.gateway.estate.sessions.insert(&desk.call.server, &session, lifetime(desk), desk.gateway);
     Ok(Founded { session, sealed, result })
 }
 
@@ -89,7 +89,7 @@ pub(super) fn replay(desk: &Desk<'_>) -> Option<Arc<Replay>> {
     // Different from every other of this run, and most likely from those of others.
     let number = u32::try_from(desk.gateway.backend.number() & u64::from(u32::MAX)).unwrap_or_default();
     let table = estate.home.boot().wrapping_add(number);
-    desk.server.replay.map(|rules| Replay::new(rules, table, estate.sessions.kept()))
+    desk.call.server.replay.map(|rules| Replay::new(rules, table, estate.sessions.kept()))
 }
 
 pub(crate) fn session_number() -> Result<[u8; 16], Denial> {
@@ -128,14 +128,14 @@ async fn greet_all(desk: &Desk<'_>, profile: &Arc<Profile>, version: Revision) -
     let mut greetings = Greetings { missing: offering.silent(&told), ..Greetings::default() };
     let active = desk.active();
     let mut tasks = JoinSet::new();
-    for (index, member) in desk.server.members.iter().enumerate() {
+    for (index, member) in desk.call.server.members.iter().enumerate() {
         let Some(upstream) = desk.chosen(member) else { continue };
         let Some((_, facts)) = known.iter().find(|(name, _)| *name == member.name) else {
             greetings.unreached.extend(told(index).then_some(upstream.key));
             continue;
         };
         let place = desk.place(&active, upstream, profile)?;
-        let (gateway, within) = (Arc::clone(desk.gateway), desk.server.list_timeout);
+        let (gateway, within) = (Arc::clone(desk.gateway), desk.call.server.list_timeout);
         let facts = (Arc::clone(&member.name), Arc::clone(facts));
         tasks.spawn(async move {
             (index, facts, place.upstream.key, greet(&gateway, &place, version, within).await)
@@ -198,7 +198,7 @@ fn seal(desk: &Desk<'_>, session: &Session, legs: Vec<SealedLeg>) -> String {
 }
 
 fn binding<'a>(desk: &'a Desk<'_>) -> Binding<'a> {
-    Binding { server: &desk.server.id, caller: desk.bearer }
+    Binding { server: &desk.call.server.id, caller: desk.call.bearer }
 }
 
 /// The session that a request names.
@@ -207,30 +207,32 @@ fn binding<'a>(desk: &'a Desk<'_>) -> Binding<'a> {
 /// [`Reason::MissingSession`]; [`Reason::UnknownSession`], the same whether it ended, never was, or is
 /// somebody else's.
 pub(super) fn session(desk: &Desk<'_>) -> Result<Arc<Session>, Denial> {
-    let named = desk.inbound.headers.get(MCP_SESSION_ID);
+    let named = desk.call.head.headers.get(MCP_SESSION_ID);
     let missing =
         || Denial::new(Reason::MissingSession, "the `Mcp-Session-Id` header is missing: initialize first");
     let unknown = || Denial::new(Reason::UnknownSession, "Session not found");
     let named = named.ok_or_else(missing)?;
     let estate = &desk.gateway.estate;
-    let now = desk.arrival.at;
-    let recalled = desk.guest.recall(&estate.seals, &binding(desk), named, now.monotonic);
+    let now = desk.call.arrival().at;
+    let recalled = desk.call.guest.recall(&estate.seals, &binding(desk), named, now.monotonic);
     let Recalled { name, session } = recalled.ok_or_else(unknown)?;
-    let name = name.for_caller(&desk.arrival.identity).ok_or_else(unknown)?;
+    let name = name.for_caller(&desk.call.arrival().identity).ok_or_else(unknown)?;
     if name.is_over(now.wall, lifetime(desk)) {
         return Err(unknown());
     }
     if let Some(session) = session {
         return Ok(session);
     }
-    let number = name.number_for(desk.bearer);
+    let number = name.number_for(desk.call.bearer);
     if estate.sessions.is_ended(&number) {
         return Err(unknown());
     }
-    let session = match estate.sessions.find(&desk.server.id, &number, desk.gateway) {
+    let session = match estate.sessions.find(&desk.call.server.id, &number, desk.gateway) {
         Some(session) => session,
         // It was kept here and is no longer; or another replica takes this one for its home.
-        None if name.passed.is_none() && (name.home == estate.home || desk.relayed) => return Err(unknown()),
+        None if name.passed.is_none() && (name.home == estate.home || desk.call.relayed) => {
+            return Err(unknown());
+        }
         None => {
             let text = named.to_str().map_err(|_| unknown())?;
             let token =
@@ -238,15 +240,15 @@ pub(super) fn session(desk: &Desk<'_>) -> Result<Arc<Session>, Denial> {
             adoption::adopt(desk, SessionToken { number, ..token })
         }
     };
-    let again = FOUND_FOR.min(desk.server.sessions.idle / 4);
-    desk.guest.found(&name, &session, now.monotonic + again);
+    let again = FOUND_FOR.min(desk.call.server.sessions.idle / 4);
+    desk.call.guest.found(&name, &session, now.monotonic + again);
     Ok(session)
 }
 
 /// How long a session of this caller may last.
 pub(super) fn lifetime(desk: &Desk<'_>) -> Duration {
-    let anonymous = desk.arrival.identity.is_anonymous();
-    desk.server.sessions.lifetime_of(anonymous)
+    let anonymous = desk.call.arrival().identity.is_anonymous();
+    desk.call.server.sessions.lifetime_of(anonymous)
 }
 
 /// Ends a session, here and at the servers it was opened with.

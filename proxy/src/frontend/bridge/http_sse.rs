@@ -5,13 +5,14 @@
 
 use super::answering::{Answering, Part, Sink};
 use super::desk::Desk;
-use super::kept::Kept;
 use super::lines::{Entry, Line, Lines, Seat};
 use super::streams::{self, Stream};
 use super::{batch, call, founding, legacy};
 use crate::authorize::Overseer;
 use crate::backend::headers::Stamp;
 use crate::drain::Phase;
+use crate::frontend::call_context::CallContext;
+use crate::frontend::context::Gateway;
 use crate::frontend::session::End;
 use crate::metrics::Counted;
 use crate::record::RecordGuard;
@@ -36,7 +37,7 @@ pub async fn open(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -
     });
     match seated {
         Ok(seated) => {
-            desk.snapshot.forget();
+            desk.call.snapshot.forget();
             carry(desk, seated, out).await
         }
         Err(denial) => End::Refused(denial),
@@ -62,10 +63,10 @@ async fn carry(desk: &Desk<'_>, (mut seat, overseer): (Seat, Overseer), out: &mu
 /// The event that says where messages go: to this path, whatever the stream was opened at.
 fn endpoint(desk: &Desk<'_>, seat: &Seat) -> String {
     let token = LineToken { home: desk.gateway.estate.home.clone(), number: seat.number() };
-    let binding = Binding { server: &desk.server.id, caller: desk.bearer };
+    let binding = Binding { server: &desk.call.server.id, caller: desk.call.bearer };
     // Of a length that always fits.
     let sealed = token.seal(&desk.gateway.estate.seals, &binding).unwrap_or_default();
-    let path = if desk.server.path.is_empty() { "/" } else { &desk.server.path };
+    let path = if desk.call.server.path.is_empty() { "/" } else { &desk.call.server.path };
     format!("event: endpoint\ndata: {path}?session={sealed}\n\n")
 }
 
@@ -124,17 +125,24 @@ async fn request(desk: &Desk<'_>, line: &Arc<Line>, message: &Message, out: &mut
     };
     let taken = out.status(StatusCode::ACCEPTED).await;
     let record = out.record.hand_over();
-    tokio::spawn(aside(Kept::of(desk), entry, message.clone(), record));
+    let (gateway, call) = (Arc::clone(desk.gateway), desk.call.of_stream());
+    tokio::spawn(aside(gateway, call, entry, message.clone(), record));
     taken
 }
 
-async fn aside(kept: Kept, entry: Entry, message: Message, mut record: RecordGuard) {
-    let (desk, line) = (kept.desk(), entry.line());
+async fn aside(
+    gateway: Arc<Gateway>,
+    call: CallContext,
+    entry: Entry,
+    message: Message,
+    mut record: RecordGuard,
+) {
+    let (desk, line) = (Desk { gateway: &gateway, call: &call }, entry.line());
     let mut out = Answering {
         sink: Sink::Batch(line.parts.clone()),
         record: &mut record,
-        stamp: Stamp { request_id: desk.inbound.request_id, origin: None },
-        write_timeout: desk.write_timeout,
+        stamp: Stamp { request_id: desk.call.request_id(), origin: None },
+        write_timeout: desk.call.write_timeout,
         phase: desk.gateway.drain.watch(),
         version: Version::HTTP_11,
         takes_events: true,

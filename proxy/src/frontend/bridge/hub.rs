@@ -85,7 +85,7 @@ impl Hub {
 
     /// Listens on behalf of a caller.
     pub fn sit(desk: &Desk<'_>, overseer: Overseer) -> Seat {
-        Hub::seat(desk.gateway, &desk.server.id, desk.caller, overseer)
+        Hub::seat(desk.gateway, &desk.call.server.id, desk.call.caller, overseer)
     }
 
     fn seat(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey, overseer: Overseer) -> Seat {

@@ -7,13 +7,14 @@
 use super::answering::{Answering, Sink};
 use super::desk::Desk;
 use super::hub;
-use super::kept::Kept;
 use super::legacy::{Call, Guarded};
 use super::replay::{Lost, Pen, Replay, Tail};
 use super::sessions::{Running, Session, Word};
 use super::streams::{self, Listening};
 use crate::authorize::Overseer;
 use crate::backend::headers::Stamp;
+use crate::frontend::call_context::CallContext;
+use crate::frontend::context::Gateway;
 use crate::frontend::session::End;
 use crate::record::RecordGuard;
 use crate::reply;
@@ -65,7 +66,8 @@ pub(super) async fn call(
     let (pen, tail) = replay.call(message.id.as_ref());
     let stream = tail.stream();
     let task = Task {
-        kept: Kept::of(desk),
+        gateway: Arc::clone(desk.gateway),
+        context: desk.call.of_stream(),
         session: Arc::clone(session),
         message: message.clone(),
         running,
@@ -94,7 +96,8 @@ fn leave_alone(session: &Session, replay: &Replay, stream: u64) {
 
 /// One call, and what of its request it needs.
 struct Task {
-    kept: Kept,
+    gateway: Arc<Gateway>,
+    context: CallContext,
     session: Arc<Session>,
     message: Message,
     running: Running,
@@ -103,7 +106,7 @@ struct Task {
 
 impl Task {
     async fn run(mut self, talk: Guarded, pen: Pen) {
-        let desk = self.kept.desk();
+        let desk = Desk { gateway: &self.gateway, call: &self.context };
         let mut out = answering(&desk, &pen, None, &mut self.record);
         out.record.note_http_status(StatusCode::OK.as_u16());
         let mut call = Call::new(&desk, &self.session, &self.message);
@@ -132,7 +135,7 @@ pub(super) async fn get(
     (replay, overseer): (&Arc<Replay>, Overseer),
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
-    let shown = desk.inbound.headers.get(LAST_EVENT_ID);
+    let shown = desk.call.head.headers.get(LAST_EVENT_ID);
     let tail = match shown.map(|id| id.to_str().unwrap_or_default()) {
         None => Ok(replay.own()),
         Some(id) => replay.resume(id),
@@ -151,7 +154,8 @@ pub(super) async fn get(
         let missed = tail.missed || (pen.is_some() && shown.is_some());
         if let Some(pen) = pen {
             let listening = (session.listen(overseer.clone()), overseer);
-            tokio::spawn(tell(Kept::of(desk), Arc::clone(session), listening, pen));
+            let (gateway, call) = (Arc::clone(desk.gateway), desk.call.of_stream());
+            tokio::spawn(tell(gateway, call, Arc::clone(session), listening, pen));
         }
         if missed {
             for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
@@ -174,8 +178,14 @@ pub(super) async fn get(
 }
 
 /// Tells a session what happens outside of its calls.
-async fn tell(kept: Kept, session: Arc<Session>, listening: Listening, pen: Pen) {
-    let desk = kept.desk();
+async fn tell(
+    gateway: Arc<Gateway>,
+    call: CallContext,
+    session: Arc<Session>,
+    listening: Listening,
+    pen: Pen,
+) {
+    let desk = Desk { gateway: &gateway, call: &call };
     let mut record = RecordGuard::unrecorded(&desk.gateway.recorder);
     let mut out = answering(&desk, &pen, Some(ABSENCE), &mut record);
     streams::flow(&desk, &session, listening, None, &mut out).await;
@@ -191,8 +201,8 @@ fn answering<'a>(
     Answering {
         sink: Sink::Kept(pen, patience),
         record,
-        stamp: Stamp { request_id: desk.inbound.request_id, origin: None },
-        write_timeout: desk.write_timeout,
+        stamp: Stamp { request_id: desk.call.request_id(), origin: None },
+        write_timeout: desk.call.write_timeout,
         phase: desk.gateway.drain.watch(),
         version: http::Version::HTTP_11,
         takes_events: true,
@@ -205,7 +215,7 @@ async fn tell_lost(desk: &Desk<'_>, request: &Id, id: &str, out: &mut Answering<
     let detail = "the answer to this call is no longer kept: whether it took effect is not known here";
     let denial = Denial::new(Reason::AnswerLost, detail);
     out.record.note_denial(&denial);
-    let answer = reply::lost(&denial, request, desk.inbound.request_id);
+    let answer = reply::lost(&denial, request, desk.call.request_id());
     match out.event(Released::own(answer), Some(id)).await {
         Ok(()) => out.end().await,
         Err(_) => End::Broken,
@@ -223,7 +233,7 @@ async fn listen(desk: &Desk<'_>, session: &Session, mut tail: Tail, out: &mut An
         }
         can_return = true;
     }
-    let mut silent_until = Instant::now() + desk.server.keepalive;
+    let mut silent_until = Instant::now() + desk.call.server.keepalive;
     loop {
         let told = tokio::select! {
             biased;
@@ -244,6 +254,6 @@ async fn listen(desk: &Desk<'_>, session: &Session, mut tail: Tail, out: &mut An
         if told.is_err() {
             return Heard::Left { can_return };
         }
-        silent_until = Instant::now() + desk.server.keepalive;
+        silent_until = Instant::now() + desk.call.server.keepalive;
     }
 }

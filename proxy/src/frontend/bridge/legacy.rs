@@ -69,7 +69,7 @@ pub(super) async fn of_session(
         Kind::Request => request(desk, session, message, out).await,
         Kind::Stream => {
             let overseer = desk.admit(message)?.overseer;
-            desk.snapshot.forget();
+            desk.call.snapshot.forget();
             Box::pin(streams::get(desk, session, overseer, out)).await
         }
         Kind::End => {
@@ -135,7 +135,9 @@ async fn request(
                 return Err(Denial::new(Reason::InvalidRequest, detail));
             };
             let mut call = Call::new(desk, session, message);
-            if let Some(replay) = session.replay.as_ref().filter(|_| desk.takes_events && out.is_clients()) {
+            if let Some(replay) =
+                session.replay.as_ref().filter(|_| desk.call.takes_events && out.is_clients())
+            {
                 return lasting::call(call, &parts, replay, running, out).await;
             }
             let end = tokio::select! {
@@ -226,7 +228,7 @@ impl<'a, 'd> Call<'a, 'd> {
             permit: Arc::clone(&permit),
             message,
             parts: changed.as_ref().unwrap_or(own_parts),
-            inbound: &desk.inbound,
+            origin: Arc::clone(&desk.call.head.origin),
             place,
             target: aim.target,
             params: aim.params,
@@ -242,7 +244,7 @@ impl<'a, 'd> Call<'a, 'd> {
     }
 
     fn can_be_asked(&self) -> bool {
-        self.desk.takes_events
+        self.desk.call.takes_events
             && bridge::may_ask(call::method_name(self.message))
             && self.desk.profile_of(self.session).is_ok_and(|profile| profile.answers())
     }
@@ -255,8 +257,8 @@ impl<'a, 'd> Call<'a, 'd> {
         // Made with the first question: most calls have none.
         let mut answers: Option<Answers> = None;
         let mut phase = out.phase.clone();
-        let mut silence = self.desk.guest.silences.lend();
-        let mut silent_until = Instant::now() + self.desk.server.keepalive;
+        let mut silence = self.desk.call.guest.silences.lend();
+        let mut silent_until = Instant::now() + self.desk.call.server.keepalive;
         let mut ready = Vec::new();
         let mut answer_by = None;
         loop {
@@ -270,7 +272,7 @@ impl<'a, 'd> Call<'a, 'd> {
                         let (answers, _) = answers.get_or_insert_with(|| mpsc::channel(MAX_ANSWERS));
                         let refused = Box::pin(self.ask(questions, answers, out)).await;
                         ready.extend(refused.map_err(|()| gone())?);
-                        answer_by = Some(Instant::now() + self.desk.server.parked.within);
+                        answer_by = Some(Instant::now() + self.desk.call.server.parked.within);
                     }
                     turn => {
                         if let Some(end) = self.turn(turn, &mut talk, out).await? {
@@ -290,10 +292,10 @@ impl<'a, 'd> Call<'a, 'd> {
                 () = reached(&mut phase, Phase::Expired) => return Err(draining()),
                 () = silence.until(silent_until) => {
                     self.desk.gateway.estate.sessions.touch(self.session, self.desk.gateway);
-                    if self.desk.takes_events && Box::pin(out.comment()).await.is_err() {
+                    if self.desk.call.takes_events && Box::pin(out.comment()).await.is_err() {
                         return Ok(End::Broken);
                     }
-                    silent_until = Instant::now() + self.desk.server.keepalive;
+                    silent_until = Instant::now() + self.desk.call.server.keepalive;
                     if answer_by.is_some_and(|by| by <= silent_until) {
                         ready.extend(self.give_up());
                     }

@@ -132,12 +132,12 @@ pub(super) async fn owners(
         return Ok(shares);
     }
     let kinds = [ListKind::Resources, ListKind::Templates];
-    let catalog = desk.catalog(profile, &kinds, desk.arrival.at).await?;
+    let catalog = desk.catalog(profile, &kinds, desk.call.arrival().at).await?;
     let steps = catalog.steps();
     for uri in uris {
         let Some(located) = catalog.located(uri, &steps) else { continue };
         let Some(subject) = desk.sees_uri(&located, era) else { continue };
-        let upstream = desk.server.members.get(located.member).and_then(|member| desk.chosen(member));
+        let upstream = desk.call.server.members.get(located.member).and_then(|member| desk.chosen(member));
         let owner = upstream
             .and_then(|upstream| shares.iter_mut().find(|(place, _)| place.upstream.name == upstream.name));
         if let Some((_, share)) = owner {

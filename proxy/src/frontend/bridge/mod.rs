@@ -16,7 +16,6 @@ mod founding;
 mod homes;
 pub mod http_sse;
 mod hub;
-mod kept;
 mod lasting;
 mod legacy;
 pub mod lines;

@@ -87,7 +87,7 @@ async fn calls(
             // The answers are a message like any other: judged before they go on.
             let aim = call::aim(desk, message, fields, &round.profile).await?;
             let cleared = desk.clear(message, &aim.upstream.name, aim.subject)?;
-            desk.snapshot.release();
+            desk.call.snapshot.release();
             let changed = cleared.changed().map(parts).transpose()?;
             let replies = match &changed {
                 Some(changed) => answers(changed.params())?.0,
@@ -98,7 +98,7 @@ async fn calls(
             let rules = CallRules::taken_up(
                 resumed.talk.overseer(),
                 cleared.inspectors(),
-                desk.snapshot.for_answers(),
+                desk.call.snapshot.for_answers(),
             )?;
             resumed.talk.hold_to(rules);
             resumed.talk.report_to(token);
@@ -145,8 +145,8 @@ impl Round<'_, '_> {
     /// What a retry of this call is known by; few calls ever need it.
     fn ticket(&self) -> Ticket {
         let digest = request_state::digest(self.message, self.parts.params());
-        let bearer = CallerKey::for_states(&self.desk.arrival.identity, &self.desk.said.marks());
-        Ticket { server: self.desk.server.id.clone(), bearer, digest }
+        let bearer = CallerKey::for_states(&self.desk.call.arrival().identity, &self.desk.call.said.marks());
+        Ticket { server: self.desk.call.server.id.clone(), bearer, digest }
     }
 
     async fn open(&mut self, carried: Carried, out: &mut Answering<'_>) -> Result<End, Denial> {
@@ -183,7 +183,7 @@ impl Round<'_, '_> {
             permit: Arc::clone(&permit),
             message,
             parts: own_parts,
-            inbound: &desk.inbound,
+            origin: Arc::clone(&desk.call.head.origin),
             place,
             target: aim.target,
             params: aim.params,
@@ -248,8 +248,8 @@ impl Round<'_, '_> {
         out: &mut Answering<'_>,
     ) -> Result<End, Denial> {
         let mut phase = out.phase.clone();
-        let mut silence = self.desk.guest.silences.lend();
-        let mut silent_until = Instant::now() + self.desk.server.keepalive;
+        let mut silence = self.desk.call.guest.silences.lend();
+        let mut silent_until = Instant::now() + self.desk.call.server.keepalive;
         loop {
             let turn = tokio::select! {
                 biased;
@@ -267,7 +267,7 @@ impl Round<'_, '_> {
                         talk.cancel();
                         return Ok(End::Broken);
                     }
-                    silent_until = Instant::now() + self.desk.server.keepalive;
+                    silent_until = Instant::now() + self.desk.call.server.keepalive;
                     continue;
                 }
             };
@@ -290,7 +290,7 @@ impl Round<'_, '_> {
     ) -> Result<End, Denial> {
         let desk = self.desk;
         let call = Resumed { talk, questions: questions.clone() };
-        let rules = &desk.server.parked;
+        let rules = &desk.call.server.parked;
         let ticket = self.ticket();
         let serial = desk.gateway.estate.parked.park(desk.gateway, ticket.clone(), rules, call)?;
         let state = request_state::seal_parked(desk, &ticket, serial)?;

@@ -80,7 +80,7 @@ pub(super) fn seal_state(
     serial: u64,
     inner: Option<&str>,
 ) -> Result<String, Denial> {
-    let within = desk.server.parked.within;
+    let within = desk.call.server.parked.within;
     let token = StateToken {
         home: desk.gateway.estate.home.clone(),
         serial,
@@ -94,7 +94,7 @@ pub(super) fn seal_state(
 }
 
 fn binding<'a>(desk: &'a Desk<'_>) -> Binding<'a> {
-    Binding { server: &desk.server.id, caller: desk.bearer }
+    Binding { server: &desk.call.server.id, caller: desk.call.bearer }
 }
 
 /// What a modern server is told of a client's answers.

@@ -35,7 +35,7 @@ pub(super) async fn get(
     overseer: Overseer,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
-    if !desk.takes_events {
+    if !desk.call.takes_events {
         return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
     }
     let _open = Counted::one(&desk.gateway.metrics.streams);
@@ -116,7 +116,7 @@ pub(super) async fn listen(
     profile: &Arc<Profile>,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
-    if !desk.takes_events {
+    if !desk.call.takes_events {
         return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
     }
     let admitted = desk.admit(message)?;
@@ -131,11 +131,11 @@ pub(super) async fn listen(
     let mut seat = Hub::sit(desk, admitted.overseer.clone());
     let facts = lists::facts(desk, profile).await?;
     let honoured = wanted.honoured(&facts);
-    desk.snapshot.release();
+    desk.call.snapshot.release();
     let mut subscribed =
         subscribe_all(desk, profile, (message, &wanted), (&seat.sender, &admitted.overseer)).await?;
     let served = std::mem::take(&mut subscribed.served);
-    desk.snapshot.forget();
+    desk.call.snapshot.forget();
     let subscription = Subscription { id, honoured, facts, served };
     let stream = Stream::new(desk, admitted.overseer.clone(), Some(subscription), None);
     let stream = Stream { opening: message.clone(), ..stream };
@@ -205,10 +205,10 @@ async fn subscribe_all(
             overseer: Arc::new(overseer.clone()),
             acknowledged: Box::new(|| {}),
             client: Client::Subscriber,
-            translates: desk.server.bridge,
+            translates: desk.call.server.bridge,
             holds,
             serial,
-            said: (Arc::clone(profile), Arc::clone(&desk.said)),
+            said: (Arc::clone(profile), Arc::clone(&desk.call.said)),
         };
         subscribed._following.spawn(follow(listener, filter, heard));
     }
@@ -232,7 +232,7 @@ pub(super) async fn subscribe(
     let profile = desk.profile_of(session)?;
     let owners = lists::owners(desk, &profile, (Era::Legacy, std::slice::from_ref(&uri))).await?;
     let Some((place, uris)) = owners.into_iter().find(|(_, uris)| !uris.is_empty()) else {
-        let catalog = desk.catalog(&profile, call::URIS, desk.arrival.at).await?;
+        let catalog = desk.catalog(&profile, call::URIS, desk.call.arrival().at).await?;
         let detail = format!("Resource not found: {}", shown(&uri));
         let unknown = || Denial::new(Reason::UnknownResource, detail);
         return Err(desk.spelling(&catalog, &uri).unwrap_or_else(unknown));
@@ -316,7 +316,7 @@ impl Stream {
         subscription: Option<Subscription>,
         session: Option<&Arc<Session>>,
     ) -> Stream {
-        let keepalive = desk.server.keepalive;
+        let keepalive = desk.call.server.keepalive;
         let revision = session.map(|session| session.version);
         Stream {
             opening: Message::bodiless(Kind::Stream, revision),
@@ -326,7 +326,7 @@ impl Stream {
             changed: Vec::new(),
             tell_at: None,
             silent_until: Instant::now() + keepalive,
-            coalesce: desk.server.cache.coalesce,
+            coalesce: desk.call.server.cache.coalesce,
             keepalive,
             phase: desk.gateway.drain.watch(),
             ends_at: Phase::Draining,
@@ -343,7 +343,7 @@ impl Stream {
             }
             () = reached(&mut self.phase, self.ends_at) => return Some(self.over(out).await),
             () = unserved(desk, &self.opening) => return Some(self.over(out).await),
-            () = ended(desk.standing.as_ref(), desk.gateway) => return Some(self.over(out).await),
+            () = ended(desk.call.standing.as_ref(), desk.gateway) => return Some(self.over(out).await),
             () = sleep_until(wake) => {}
         }
         if let Some(session) = &self.session {
@@ -487,7 +487,7 @@ async fn unserved(desk: &Desk<'_>, opening: &Message) {
     let mut serials = desk.gateway.serials();
     let is_served = || {
         let active = desk.gateway.active();
-        let is_there = active.snapshot.routes.server(&desk.server.id).is_some();
+        let is_there = active.snapshot.routes.server(&desk.call.server.id).is_some();
         is_there && (!active.pipeline.is_on() || desk.admit_again(opening).is_ok())
     };
     while is_served() {

@@ -98,7 +98,7 @@ async fn subject(
     let Some(rated) = desk.rated(&upstream.name, &original) else {
         return Ok(of_task(&KnownTool::unrated(original)));
     };
-    let member = desk.server.member_of(&upstream.name).ok_or_else(unknown)?;
+    let member = desk.call.server.member_of(&upstream.name).ok_or_else(unknown)?;
     let look = |catalog: &Catalog| {
         let entry = catalog.of_member(ListKind::Tools, member, &original);
         desk.finds_task(message, (&*original, entry), &call)
@@ -108,7 +108,7 @@ async fn subject(
     };
     let found = call::found(desk, profile, &[ListKind::Tools], look).await?.map_err(missing)?;
     // Equal servers may be rated apart.
-    let is_twin = matches!(desk.server.members[member].choice, Choice::Twins { .. });
+    let is_twin = matches!(desk.call.server.members[member].choice, Choice::Twins { .. });
     Ok(if is_twin { of_task(&rated) } else { found })
 }
 
@@ -192,7 +192,7 @@ fn sealed(desk: &Desk<'_>, message: &Message, talk: &Talk, own: &str) -> Result<
 /// The arguments that the call was judged by.
 fn arguments(desk: &Desk<'_>, message: &Message, upstream: &Upstream) -> Result<Arc<str>, Denial> {
     let fields = params(message)?;
-    let member = desk.server.member_of(&upstream.name).map(|member| &desk.server.members[member]);
+    let member = desk.call.server.member_of(&upstream.name).map(|member| &desk.call.server.members[member]);
     let selector = member.and_then(|member| match &member.choice {
         Choice::Twins { selector, .. } => Some(selector),
         Choice::Fixed(_) | Choice::ByTenant { .. } => None,
@@ -208,7 +208,7 @@ fn mark(upstream: &Upstream) -> UpstreamMark {
 }
 
 fn binding<'a>(desk: &'a Desk<'_>) -> Binding<'a> {
-    Binding { server: &desk.server.id, caller: desk.bearer }
+    Binding { server: &desk.call.server.id, caller: desk.call.bearer }
 }
 
 #[cfg(test)]

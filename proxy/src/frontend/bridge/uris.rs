@@ -19,7 +19,7 @@ pub(super) async fn outward(
     upstream: &Upstream,
     answer: Answer<Released>,
 ) -> Answer<Released> {
-    if desk.server.members.len() < 2 {
+    if desk.call.server.members.len() < 2 {
         return answer;
     }
     let method = method_name(message);
@@ -42,7 +42,7 @@ async fn renamed(
     (method, upstream): (&str, &Upstream),
     result: &Bytes,
 ) -> Option<String> {
-    let member = desk.server.member_of(&upstream.name)?;
+    let member = desk.call.server.member_of(&upstream.name)?;
     // Without any list nothing leads anywhere, and the server's own words are as good as others.
     let catalog = desk.catalog(profile, URIS, desk.gateway.clock.now()).await.ok()?;
     let queue = desk.active().pool(upstream).map(|pool| pool.offload.clone()).unwrap_or_default();

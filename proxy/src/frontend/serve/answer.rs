@@ -18,10 +18,10 @@ impl Passage<'_> {
     /// Writes a refusal and keeps the connection where that is possible.
     pub(super) async fn refuse(&mut self, denial: &Denial, known: &Knowledge, client: &mut Client) -> End {
         self.record.note_denial(denial);
-        let answer = reply::refuse(denial, &known.refused(), &self.arrival.request_id);
+        let answer = reply::refuse(denial, &known.refused(), &self.head.arrival.request_id);
         self.record.note_http_status(answer.status.as_u16());
         let leaving = self.connection.gateway.drain.phase() >= Phase::Draining;
-        let whole = intake::discard(client, &self.request.headers).await;
+        let whole = intake::discard(client, &self.head.headers).await;
         if leaving || answer.close || !whole {
             client.close_after();
         }
@@ -35,7 +35,7 @@ impl Passage<'_> {
         let end = self.write(head, Released::own(answer.body), client).await;
         if !whole {
             // Closing with unread bytes resets the connection, and the reset can overtake the answer.
-            intake::discard(client, &self.request.headers).await;
+            intake::discard(client, &self.head.headers).await;
         }
         end
     }
@@ -78,14 +78,14 @@ impl Passage<'_> {
     }
 
     fn stamp(&self) -> Stamp<'_> {
-        Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() }
+        Stamp { request_id: &self.head.arrival.request_id, origin: self.origin.as_ref() }
     }
 
     /// Answers a CORS preflight (Fetch standard §3.2) of a listed origin.
     pub(super) async fn preflight(&mut self, client: &mut Client) -> End {
         self.record.note_answer(None);
         self.record.note_http_status(204);
-        if !intake::discard(client, &self.request.headers).await {
+        if !intake::discard(client, &self.head.headers).await {
             client.close_after();
         }
         match self.preflight_head() {
@@ -98,7 +98,7 @@ impl Passage<'_> {
         let mut head = ResponseHeader::build_no_case(204, Some(8))?;
         self.stamp().put(&mut head)?;
         head.insert_header("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS")?;
-        let asked = self.request.headers.get("access-control-request-headers");
+        let asked = self.head.headers.get("access-control-request-headers");
         let headers = asked.cloned().unwrap_or(HeaderValue::from_static("content-type"));
         head.insert_header("Access-Control-Allow-Headers", headers)?;
         head.insert_header("Access-Control-Max-Age", "600")?;

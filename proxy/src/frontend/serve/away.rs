@@ -51,9 +51,9 @@ impl Passage<'_> {
         if self.connection.relayed.is_some() || gateway.peers.members().next().is_none() {
             return None;
         }
-        let caller = CallerKey::for_seals(&self.arrival.identity);
+        let caller = CallerKey::for_seals(&self.head.arrival.identity);
         let binding = Binding { server: &server.id, caller };
-        let home = bridge::home(&gateway.estate, &binding, passes, &self.request.headers, reading);
+        let home = bridge::home(&gateway.estate, &binding, passes, &self.head.headers, reading);
         let home = home.or_else(|| self.line_home(server))?;
         let Where::Peer(member) = gateway.peers.home(&home) else { return None };
         let (server, reading, active) = (Arc::clone(server), reading.clone(), Arc::downgrade(active));
@@ -65,7 +65,7 @@ impl Passage<'_> {
     pub(super) async fn send_on(&mut self, away: Away, client: &mut Client) -> End {
         let Away { server, reading, active, body, member, home } = away;
         let gateway = Arc::clone(self.connection.gateway);
-        let expect = self.awaiting(Expect::of(&reading, &server, self.request.version));
+        let expect = self.awaiting(Expect::of(&reading, &server, self.head.version));
         let expect = Expect { elsewhere: true, ..expect };
         let expect = self.taken(&server, expect);
         let known = self.known_elsewhere(&server, &expect);
@@ -74,10 +74,10 @@ impl Passage<'_> {
             self.record.note_message(first, body.len());
         }
         let passenger = Passenger {
-            head: &self.request,
+            head: &self.head.parts,
             relayed: self.asserted(&server, &body),
             body,
-            trace: &self.trace,
+            trace: &self.head.origin.trace,
             endless: expect.endless,
             within: patience(&server, &expect),
         };
@@ -94,7 +94,7 @@ impl Passage<'_> {
             Ok(exchange) => {
                 member.answers();
                 // What refuses it before its message is read does not know it, and has a record of something else.
-                if is_stamped(&exchange.head.headers, &self.arrival.request_id) {
+                if is_stamped(&exchange.head.headers, &self.head.arrival.request_id) {
                     self.record.leave_to_replica();
                 }
                 let end = self.respond((&member, &line), expect, client).run(exchange).await;
@@ -124,12 +124,12 @@ impl Passage<'_> {
         Relayed {
             listener: Arc::clone(&self.connection.listener.name),
             server: server.id.clone(),
-            source: self.source.clone(),
+            source: self.head.source(),
             secure: self.connection.secure,
-            identity: self.arrival.identity.clone(),
-            request_id: Arc::clone(&self.arrival.request_id),
+            identity: self.head.arrival.identity.clone(),
+            request_id: Arc::clone(&self.head.arrival.request_id),
             body: Relayed::digest(body),
-            credentials: Relayed::credentials_for(server, &self.request.headers),
+            credentials: Relayed::credentials_for(server, &self.head.headers),
         }
     }
 
@@ -140,13 +140,13 @@ impl Passage<'_> {
         client: &'r mut Client,
     ) -> Respond<'r> {
         let Connection { gateway, .. } = self.connection;
-        let (headers, upstream, pool) = (&self.request.headers, &line.upstream, &line.pool);
+        let (headers, upstream, pool) = (&self.head.headers, &line.upstream, &line.pool);
         Respond {
             gateway,
             request: PassedRequest { backend: &gateway.backend, headers, upstream, pool },
             client,
             record: &mut self.record,
-            stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
+            stamp: Stamp { request_id: &self.head.arrival.request_id, origin: self.origin.as_ref() },
             expect,
             limits: write_limits(self.connection),
             home: Some(home),

@@ -3,22 +3,22 @@
 use super::line::Old;
 use super::{Brokered, Connection, Halt, Knowledge, Passage, Route};
 use crate::authorize::FailedLookups;
-use crate::backend::forward::{Exchange, Inbound};
+use crate::backend::forward::Exchange;
 use crate::backend::headers::{MCP_SESSION_ID, Stamp, Upward, unchanged};
 use crate::backend::upstream_call::Place;
 use crate::backend::upstreams::answer_class::is_about_message;
 use crate::frontend::bridge::answering::{Answering, Sink};
 use crate::frontend::bridge::{self, Desk, http_sse};
+use crate::frontend::call_context::CallContext;
 use crate::frontend::context::{Active, Gateway, MessageSnapshot};
 use crate::frontend::expected::Expect;
+use crate::frontend::request_head::RequestHead;
 use crate::frontend::session::{Client, End};
-use crate::identify::{Source, Standing};
+use crate::identify::Standing;
 use crate::record::long_texts;
-use crate::request_ids::Trace;
 use crate::sealing::{Binding, CallerKey, SessionName};
 use http::Method;
 use http::header::{ACCEPT, AUTHORIZATION};
-use http::request::Parts;
 use portunus_config::{Credentials, EraMode, Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::{ClientPlace, Profile};
 use portunus_filters::message::Reading;
@@ -52,10 +52,10 @@ impl Passage<'_> {
         }
         // A server that is shown the same credential by all cannot tell them apart: what it hands to
         // one must not serve another, so the gateway has to see to that.
-        if !passes(upstream) && !self.arrival.identity.is_anonymous() {
+        if !passes(upstream) && !self.head.arrival.identity.is_anonymous() {
             return Way::Broker;
         }
-        let spoken = self.connection.gateway.backend.eras.known(upstream, self.arrival.at).knows(era);
+        let spoken = self.connection.gateway.backend.eras.known(upstream, self.head.arrival.at).knows(era);
         match (spoken, era) {
             (Some(false), _) => Way::Broker,
             (Some(true), _) | (None, Era::Legacy) => Way::Direct,
@@ -69,11 +69,13 @@ impl Passage<'_> {
     /// The session that a legacy message names, if that has an id of ours; it may have begun in an earlier run of this
     /// replica or at another, and have ended.
     pub(super) fn session_name(&self, server: &VirtualServer) -> Option<Arc<SessionName>> {
-        let named = self.request.headers.get(MCP_SESSION_ID)?;
-        let binding = Binding { server: &server.id, caller: CallerKey::for_seals(&self.arrival.identity) };
+        let named = self.head.headers.get(MCP_SESSION_ID)?;
+        let binding =
+            Binding { server: &server.id, caller: CallerKey::for_seals(&self.head.arrival.identity) };
         let seals = &self.connection.gateway.estate.seals;
-        let recalled = self.connection.guest.recall(seals, &binding, named, self.arrival.at.monotonic)?;
-        recalled.name.for_caller(&self.arrival.identity)
+        let recalled =
+            self.connection.guest.recall(seals, &binding, named, self.head.arrival.at.monotonic)?;
+        recalled.name.for_caller(&self.head.arrival.identity)
     }
 
     /// Whether a message of a session is served also where messages pass: the session began by being served or was adopted
@@ -82,8 +84,8 @@ impl Passage<'_> {
         let Some(passed) = &name.passed else { return true };
         let gateway = self.connection.gateway;
         let sessions = &gateway.estate.sessions;
-        let number = || name.number_for(CallerKey::for_seals(&self.arrival.identity));
-        (passed.own_id.is_empty() && self.request.method == Method::DELETE)
+        let number = || name.number_for(CallerKey::for_seals(&self.head.arrival.identity));
+        (passed.own_id.is_empty() && self.head.method == Method::DELETE)
             || (sessions.has_adopted() && sessions.find(&server.id, &number(), gateway).is_some())
     }
 
@@ -115,13 +117,13 @@ impl Passage<'_> {
     }
 
     fn place_of(&self, active: &Active, server: &VirtualServer, upstream: &Arc<Upstream>) -> Option<Place> {
-        let upward = Arc::new(Upward::of(&self.request.headers, server));
+        let upward = Arc::new(Upward::of(&self.head.headers, server));
         Some(Place {
             upstream: Arc::clone(upstream),
             pool: active.pool(upstream)?,
             server: server.id.clone(),
-            caller: key(&self.connection, &self.arrival, &upward),
-            owner: self.arrival.owner(),
+            caller: key(&self.connection, &self.head.arrival, &upward),
+            owner: self.head.arrival.owner(),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
             headers: upward,
         })
@@ -135,19 +137,20 @@ impl Passage<'_> {
         }
         let old = self.old(&server);
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
-        let whence = (self.connection, &self.arrival, &self.source, &self.trace);
-        let desk = desk(whence, &self.request, (active, Arc::clone(&server), era), self.standing.clone());
-        let end = match desk {
-            Ok(desk) => {
-                self.record.watch_long_texts(desk.long_texts.as_ref());
+        let judged_by = (active, Arc::clone(&server), era);
+        let context = call_context(self.connection, &self.head, judged_by, self.standing.clone());
+        let end = match context {
+            Ok(call) => {
+                let desk = Desk { gateway: self.connection.gateway, call: &call };
+                self.record.watch_long_texts(desk.call.long_texts.as_ref());
                 let mut out = Answering {
                     sink: Sink::Client(client),
                     record: &mut self.record,
-                    stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
+                    stamp: Stamp { request_id: &self.head.arrival.request_id, origin: self.origin.as_ref() },
                     write_timeout: self.connection.listener.limits.write_timeout,
                     phase: self.connection.gateway.drain.watch(),
-                    version: self.request.version,
-                    takes_events: desk.takes_events,
+                    version: self.head.version,
+                    takes_events: desk.call.takes_events,
                     begun: false,
                 };
                 match old {
@@ -165,7 +168,7 @@ impl Passage<'_> {
         };
         match end {
             End::Refused(denial) => {
-                let expected = Expect::of(&reading, &server, self.request.version);
+                let expected = Expect::of(&reading, &server, self.head.version);
                 let known = Knowledge::of(&expected, server.http_status);
                 Box::pin(self.refuse(&denial, &known, client)).await
             }
@@ -190,17 +193,17 @@ fn digested(connection: &Connection<'_>, arrival: &Arrival, upward: &Upward) -> 
     CallerKey::for_tables(&arrival.identity, &marks)
 }
 
-/// The desk of a request.
+/// The context of a message of a request.
 ///
 /// # Errors
-/// What a filter refuses of the headers that go up.
-pub(super) fn desk<'a>(
-    (connection, arrival, source, trace): (Connection<'a>, &'a Arrival, &'a Source, &'a Trace),
-    request: &'a Parts,
+/// The refusal of a filter of the headers that go up.
+pub(super) fn call_context(
+    connection: Connection<'_>,
+    head: &Arc<RequestHead>,
     (active, server, era): (Arc<Active>, Arc<VirtualServer>, Era),
     standing: Option<Arc<Standing>>,
-) -> Result<Desk<'a>, Denial> {
-    let headers = &request.headers;
+) -> Result<CallContext, Denial> {
+    let (headers, arrival) = (&head.headers, &head.arrival);
     let said = connection.guest.upward(headers, &server);
     let serial = active.snapshot.serial;
     let upward = connection.guest.permitted_headers(&said, &active)?;
@@ -209,10 +212,9 @@ pub(super) fn desk<'a>(
         unchanged(&active.pipeline, ClientPlace::RequestId, &arrival.request_id)?;
     }
     let long_texts = active.pipeline.is_on().then(|| long_texts(&connection.gateway.metrics, &server));
-    Ok(Desk {
-        gateway: connection.gateway,
+    Ok(CallContext {
         snapshot: MessageSnapshot::holding(active),
-        guest: connection.guest,
+        guest: Arc::clone(connection.guest),
         caller: key(&connection, arrival, &said),
         bearer: CallerKey::for_seals(&arrival.identity),
         standing,
@@ -228,18 +230,7 @@ pub(super) fn desk<'a>(
         seeker: OnceLock::new(),
         era,
         server,
-        arrival,
-        inbound: Inbound {
-            method: &request.method,
-            headers,
-            query: request.uri.query(),
-            client: source.client,
-            owner: arrival.owner(),
-            secure: connection.secure,
-            behind_proxy: source.behind_proxy,
-            request_id: &arrival.request_id,
-            trace,
-        },
+        head: Arc::clone(head),
     })
 }
 

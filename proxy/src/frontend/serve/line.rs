@@ -28,13 +28,13 @@ pub(super) enum Old {
 impl Passage<'_> {
     /// What a request is to the old transport, where that is offered; `None` if it is of another.
     pub(super) fn old(&self, server: &VirtualServer) -> Option<Old> {
-        if server.http_sse && self.request.method == Method::GET && self.opens_line() {
+        if server.http_sse && self.head.method == Method::GET && self.opens_line() {
             return Some(Old::Opens);
         }
         if !self.is_about_line(server) {
             return None;
         }
-        let query = self.request.uri.query();
+        let query = self.head.uri.query();
         let line = lines::find(&self.connection.gateway.estate, &self.line_binding(server), query);
         Some(line.map_or(Old::Unknown, Old::Posts))
     }
@@ -50,7 +50,7 @@ impl Passage<'_> {
     /// The replica that holds the stream that a POST is about.
     pub(super) fn line_home(&self, server: &VirtualServer) -> Option<Home> {
         let estate = &self.connection.gateway.estate;
-        let query = self.request.uri.query().filter(|_| self.is_about_line(server));
+        let query = self.head.uri.query().filter(|_| self.is_about_line(server));
         lines::home(estate, &self.line_binding(server), query)
     }
 
@@ -71,7 +71,7 @@ impl Passage<'_> {
 
     /// Such clients send nothing of the later transport when they open their stream.
     fn opens_line(&self) -> bool {
-        let headers = &self.request.headers;
+        let headers = &self.head.headers;
         let later = ["mcp-session-id", "mcp-protocol-version", "last-event-id"];
         let events = headers.get(ACCEPT).is_some_and(|accept| {
             memchr::memmem::find(&accept.as_bytes().to_ascii_lowercase(), b"text/event-stream").is_some()
@@ -80,13 +80,11 @@ impl Passage<'_> {
     }
 
     fn is_about_line(&self, server: &VirtualServer) -> bool {
-        server.http_sse
-            && self.request.method == Method::POST
-            && lines::named(self.request.uri.query()).is_some()
+        server.http_sse && self.head.method == Method::POST && lines::named(self.head.uri.query()).is_some()
     }
 
     fn line_binding<'s>(&self, server: &'s VirtualServer) -> Binding<'s> {
-        Binding { server: &server.id, caller: CallerKey::for_seals(&self.arrival.identity) }
+        Binding { server: &server.id, caller: CallerKey::for_seals(&self.head.arrival.identity) }
     }
 
     /// Refuses what could not be read: on the stream where a request waits for its answer there.
@@ -99,17 +97,17 @@ impl Passage<'_> {
         let Some(line) = self.line.clone().filter(|_| !known.ids.is_empty()) else {
             return self.refuse(denial, known, client).await;
         };
-        let answer = reply::refuse(denial, &known.refused(), &self.arrival.request_id);
+        let answer = reply::refuse(denial, &known.refused(), &self.head.arrival.request_id);
         if !http_sse::refuse(&line, String::from_utf8_lossy(&answer.body).into_owned()) {
             return self.refuse(denial, known, client).await;
         }
         let mut out = Answering {
             sink: Sink::Client(client),
             record: &mut self.record,
-            stamp: Stamp { request_id: &self.arrival.request_id, origin: self.origin.as_ref() },
+            stamp: Stamp { request_id: &self.head.arrival.request_id, origin: self.origin.as_ref() },
             write_timeout: self.connection.listener.limits.write_timeout,
             phase: self.connection.gateway.drain.watch(),
-            version: self.request.version,
+            version: self.head.version,
             takes_events: true,
             begun: false,
         };

@@ -38,9 +38,9 @@ impl Passage<'_> {
             return Err(Denial::new(Reason::UnknownSession, "Session not found"));
         }
         let replaced = passed.map(|passed| match HeaderValue::from_str(&passed.own_id) {
-            Ok(own) if !own.is_empty() => self.request.headers.insert(MCP_SESSION_ID, own),
+            Ok(own) if !own.is_empty() => self.head_mut().parts.headers.insert(MCP_SESSION_ID, own),
             // Its server has no sessions.
-            _ => self.request.headers.remove(MCP_SESSION_ID),
+            _ => self.head_mut().parts.headers.remove(MCP_SESSION_ID),
         });
         match replaced.flatten() {
             _ if expect.founds_session => self.new_session(&brokered.server, brokered.reading.messages()),
@@ -52,7 +52,7 @@ impl Passage<'_> {
     fn new_session(&self, server: &VirtualServer, messages: &[Message]) -> Result<SessionField, Denial> {
         let profile = messages.first().and_then(profile);
         let token = SessionToken {
-            issued: self.arrival.at.wall.as_secs(),
+            issued: self.head.arrival.at.wall.as_secs(),
             // Who goes on with it asks the client: the server may agree to another.
             version: Revision::V2025_11_25,
             number: bridge::session_number()?,
@@ -62,7 +62,7 @@ impl Passage<'_> {
             client: profile.and_then(|profile| profile.client_info).as_deref().unwrap_or_default().into(),
             legs: Vec::new(),
         };
-        let caller = CallerKey::for_passed(&self.arrival.identity);
+        let caller = CallerKey::for_passed(&self.head.arrival.identity);
         Ok(SessionField::New(Box::new(NewSession { token, server: server.id.clone(), caller })))
     }
 }

@@ -1,18 +1,19 @@
 use crate::authorize::FailedLookups;
-use crate::backend::forward::Inbound;
+use crate::backend::forward::RequestOrigin;
 use crate::backend::headers::Stamp;
 use crate::frontend::bridge::answering::{Answering, Part, Sink};
 use crate::frontend::bridge::desk::Desk;
 use crate::frontend::bridge::modern;
+use crate::frontend::call_context::CallContext;
 use crate::frontend::context::MessageSnapshot;
+use crate::frontend::request_head::RequestHead;
 use crate::frontend::session::End;
-use crate::identify::Guest;
 use crate::record::RecordGuard;
 use crate::request_ids::Trace;
 use crate::sealing::CallerKey;
 use crate::testing::{Asked, Bed, Server, Wire, within};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Version};
+use http::Version;
 use portunus_config::ServerId;
 use portunus_filters::identity::Principal;
 use portunus_filters::mcp::headers::Mirror;
@@ -80,27 +81,24 @@ fn arrival(bed: &Bed, caller: &str) -> Arrival {
 async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Result<Value, Denial> {
     let active = bed.gateway.active();
     let server = active.snapshot.routes.server(&ServerId(format!("*|{path}").into())).cloned().unwrap();
-    let (headers, trace) = (HeaderMap::new(), Trace { parent: "00-a-b-00".into(), joined: false });
     let arrival = arrival(bed, caller);
     let identity = &arrival.identity;
-    let desk = Desk {
+    let trace = Trace { parent: "00-a-b-00".into(), joined: false };
+    let origin = RequestOrigin {
+        client: LOCAL,
+        owner: Default::default(),
+        secure: false,
+        behind_proxy: false,
+        request_id: "r".into(),
+        trace,
+    };
+    let (parts, ()) = http::Request::post("/").body(()).unwrap().into_parts();
+    let call = CallContext {
         standing: None,
-        gateway: &bed.gateway,
         snapshot: MessageSnapshot::holding(active),
         server,
-        arrival: &arrival,
-        inbound: Inbound {
-            method: &Method::POST,
-            headers: &headers,
-            query: None,
-            client: LOCAL,
-            owner: Default::default(),
-            secure: false,
-            behind_proxy: false,
-            request_id: &"r".into(),
-            trace: &trace,
-        },
-        guest: &Guest::default(),
+        head: Arc::new(RequestHead { parts, arrival: arrival.clone(), origin: Arc::new(origin) }),
+        guest: Arc::default(),
         caller: CallerKey::for_tables(identity, &[]),
         bearer: CallerKey::for_seals(identity),
         said: Arc::default(),
@@ -115,6 +113,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         long_texts: None,
         seeker: OnceLock::new(),
     };
+    let desk = Desk { gateway: &bed.gateway, call: &call };
     let (sender, mut parts) = mpsc::channel(8);
     let mut record = RecordGuard::new(&bed.gateway.recorder, &arrival);
     let mut out = Answering {

@@ -1,0 +1,107 @@
+//! The context of one message that is served.
+
+use crate::authorize::FailedLookups;
+use crate::backend::headers::Upward;
+use crate::catalog::Seeker;
+use crate::frontend::context::MessageSnapshot;
+use crate::frontend::request_head::RequestHead;
+use crate::identify::{Guest, Standing};
+use crate::metrics::Metrics;
+use crate::record::long_texts;
+use crate::sealing::CallerKey;
+use portunus_config::VirtualServer;
+use portunus_filters::{Arrival, Era, LongTexts};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// The context of one message: data, and no services. What outlives the HTTP request of the message keeps it.
+pub struct CallContext {
+    /// The HTTP request that it came with.
+    pub head: Arc<RequestHead>,
+    /// The snapshot by which it is judged until its request is sent.
+    pub snapshot: MessageSnapshot,
+    /// The virtual server in that snapshot.
+    pub server: Arc<VirtualServer>,
+    /// The era that the client speaks.
+    pub era: Era,
+    /// The other end of its connection.
+    pub guest: Arc<Guest>,
+    /// The caller, as pools and caches tell it from others.
+    pub caller: CallerKey,
+    /// The caller, as sealed handles are bound to it.
+    pub bearer: CallerKey,
+    /// The right of its streams to stay open; `None` where nobody was asked who calls.
+    pub standing: Option<Arc<Standing>>,
+    /// The client's headers that go up, as it sent them: it is told from others by them.
+    pub said: Arc<Upward>,
+    /// The same as servers may have them by the snapshot of the message.
+    pub upward: Arc<Upward>,
+    /// The serial number of that.
+    pub serial: u64,
+    /// The time that the client may take for one piece of an answer.
+    pub write_timeout: Duration,
+    /// Another replica sent the message here.
+    pub relayed: bool,
+    /// The client can be answered by an event stream.
+    pub takes_events: bool,
+    /// The name that the client's software gives itself, where policy asks for it.
+    pub software: OnceLock<Arc<str>>,
+    /// The names that the message looked up in vain.
+    pub failed_lookups: FailedLookups,
+    /// Texts for its client that are too long to be read; `None` where no filter is on.
+    pub long_texts: Option<Arc<LongTexts>>,
+    /// The audience of lists, once some were looked up.
+    pub seeker: OnceLock<Arc<Seeker>>,
+}
+
+impl CallContext {
+    /// Its sender and time, as filters see them.
+    pub fn arrival(&self) -> &Arrival {
+        &self.head.arrival
+    }
+
+    /// The id that is logged and answered.
+    pub fn request_id(&self) -> &Arc<str> {
+        &self.head.arrival.request_id
+    }
+
+    /// The context of a part of the message, which lets the snapshot go by itself.
+    pub fn of_part(&self, metrics: &Arc<Metrics>) -> CallContext {
+        CallContext {
+            long_texts: self.long_texts.as_ref().map(|_| long_texts(metrics, &self.server)),
+            guest: Arc::clone(&self.guest),
+            takes_events: self.takes_events,
+            seeker: self.seeker.clone(),
+            ..self.with(self.snapshot.share())
+        }
+    }
+
+    /// The context of what outlives the HTTP request. It takes over the snapshot, and does not keep what is remembered of
+    /// the connection.
+    pub fn of_stream(&self) -> CallContext {
+        self.with(self.snapshot.hand_over())
+    }
+
+    fn with(&self, snapshot: MessageSnapshot) -> CallContext {
+        CallContext {
+            head: Arc::clone(&self.head),
+            snapshot,
+            server: Arc::clone(&self.server),
+            era: self.era,
+            guest: Arc::default(),
+            caller: self.caller,
+            bearer: self.bearer,
+            standing: self.standing.clone(),
+            said: Arc::clone(&self.said),
+            upward: Arc::clone(&self.upward),
+            serial: self.serial,
+            write_timeout: self.write_timeout,
+            relayed: self.relayed,
+            takes_events: true,
+            software: self.software.clone(),
+            failed_lookups: FailedLookups::default(),
+            long_texts: self.long_texts.clone(),
+            seeker: OnceLock::new(),
+        }
+    }
+}
