@@ -42,6 +42,7 @@ mod tls;
 mod tools;
 pub mod units;
 mod upstream;
+mod upstream_mark;
 mod view;
 mod yaml;
 
@@ -81,5 +82,6 @@ pub use upstream::{
     Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Pool, Timeouts, Transport, Upstream,
     UpstreamKey,
 };
+pub use upstream_mark::UpstreamMark;
 pub use view::View;
 pub use yaml::value_of;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::tls::UpstreamTls;
 use crate::upstream::Upstream;
+use crate::upstream_mark::UpstreamMark;
 use portunus_base::{Host, UpstreamUrl};
 use rustls::pki_types::ServerName;
 
@@ -52,6 +53,7 @@ impl Upstream {
     pub fn at(&self, url: &UpstreamUrl) -> Upstream {
         Upstream {
             key: self.settings_key.at(url),
+            mark: UpstreamMark::of(&self.name, url),
             url: url.clone(),
             replicas: vec![],
             tls: self.tls.as_ref().map(|tls| tls.at(&url.host)),

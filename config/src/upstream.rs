@@ -12,6 +12,7 @@ use crate::caller::CallerRules;
 use crate::replicas::{Ejection, Health};
 use crate::secret::{Reference, Secret, sha256};
 use crate::tls::{HttpVersion, UpstreamTls};
+use crate::upstream_mark::UpstreamMark;
 use portunus_base::AddressGrant;
 use portunus_base::UpstreamUrl;
 
@@ -24,6 +25,8 @@ pub struct Upstream {
     pub key: UpstreamKey,
     /// `key` without the URL: what connections to each replica have in common.
     pub(crate) settings_key: UpstreamKey,
+    /// The server in what is sealed and kept.
+    pub mark: UpstreamMark,
     /// Where it is.
     pub url: UpstreamUrl,
     /// Further places where the same server is, behind the same scheme.

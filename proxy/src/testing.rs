@@ -300,24 +300,16 @@ impl Bed {
         let active = self.gateway.active();
         let cleared =
             active.pipeline.judge(&arrival, std::slice::from_ref(&message), &target, |_| {}).unwrap();
-        let overseer = Overseer::of(&arrival, target.clone(), message.era, &cleared);
+        let origin = Arc::new(RequestOrigin { owner: place.owner, ..origin(arrival.clone()) });
+        let overseer = Overseer::of(&origin, target.clone(), message.era, &cleared);
         let admitted = active.pipeline.admit(cleared, &arrival, &message, &target).unwrap();
         let admitted = admitted.at_once().ok().expect("no filter of a test has requests wait");
-        let trace = Trace { parent: "00-a-b-00".into(), joined: false };
-        let origin = RequestOrigin {
-            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            owner: place.owner,
-            secure: false,
-            behind_proxy: false,
-            request_id: "r-1".into(),
-            trace,
-        };
         let parts = Parts::read(body).unwrap();
         let order = Order {
             permit: Arc::new(Dispatch::permit(admitted, &message)),
             message: &message,
             parts: &parts,
-            origin: Arc::new(origin),
+            origin,
             place: place.clone(),
             target: None,
             params,
@@ -342,7 +334,7 @@ pub(crate) fn arrival(at: Moment) -> Arrival {
 /// What stands over what somebody is told of whom nothing is known.
 pub(crate) fn overseer() -> Overseer {
     let target = Target::new(&"s".into(), &"".into());
-    Overseer::of_client(&arrival(Hand::default().now()), target, Era::Legacy)
+    Overseer::of_client(&Arc::new(origin(arrival(Hand::default().now()))), target, Era::Legacy)
 }
 
 /// How a talk is opened.
@@ -374,4 +366,10 @@ pub(crate) fn message(body: &str) -> Message {
         Reading::One(message) => message,
         Reading::Batch(_) => panic!("a batch"),
     }
+}
+
+/// The sender of a request that nothing more is known of.
+pub(crate) fn origin(arrival: Arrival) -> RequestOrigin {
+    let trace = Trace { parent: "00-a-b-00".into(), joined: false };
+    RequestOrigin { owner: arrival.owner(), arrival, secure: false, behind_proxy: false, trace }
 }

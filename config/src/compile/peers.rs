@@ -21,6 +21,7 @@ use crate::upstream::{
     Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Pool, Timeouts, Transport, Upstream,
     UpstreamKey,
 };
+use crate::upstream_mark::UpstreamMark;
 use portunus_base::AddressGrant;
 use portunus_base::OriginRule;
 use portunus_base::{Scheme, UpstreamUrl};
@@ -217,6 +218,7 @@ fn member(
         &Credentials::None,
     );
     Some(Arc::new(Upstream {
+        mark: UpstreamMark::of(&name, &url.value),
         name,
         key: settings_key.at(&url.value),
         settings_key,

@@ -13,6 +13,7 @@ use crate::document::{
 use crate::files::Files;
 use crate::tls::HttpVersion;
 use crate::upstream::{Credentials, EraMode, HeaderRules, LegSharing, Transport, Upstream, UpstreamKey};
+use crate::upstream_mark::UpstreamMark;
 use portunus_base::HostPattern;
 use portunus_base::{AddressClass, AddressGrant};
 use portunus_base::{Host, Scheme, UpstreamUrl};
@@ -53,6 +54,7 @@ pub(super) fn upstream(
     let settings = (&name, document.pool, document.timeouts.connect, addresses, http, handshake, &caller);
     let settings_key = UpstreamKey::of(&settings, &credentials);
     Some(Upstream {
+        mark: UpstreamMark::of(&name, &url),
         name,
         key: settings_key.at(&url),
         settings_key,

@@ -1,6 +1,7 @@
 //! What stands over a call under way, or a stream: what its client may be asked, and what it gets of what servers say.
 
 use super::judge;
+use crate::backend::forward::RequestOrigin;
 use crate::backend::upstream_call::ResponseRules;
 use crate::backend::upstream_call::{Answer, Outcome, Question, Reply};
 use crate::frontend::context::{Active, AnswerSnapshot, Gateway};
@@ -11,8 +12,7 @@ use portunus_filters::mcp::object::StrictObject;
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Envelope, Fault, Method, Remarks, Span};
 use portunus_filters::{
-    Arrival, Channel, Cleared, Denial, Direction, Era, Inspectors, Kind, Message, Reason, Released,
-    ReleasedQuestion,
+    Channel, Cleared, Denial, Direction, Era, Inspectors, Kind, Message, Reason, Released, ReleasedQuestion,
 };
 use std::any::Any;
 use std::borrow::Cow;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// Who called, and what was decided of the call.
 #[derive(Clone)]
 pub struct Overseer {
-    pub(super) arrival: Arrival,
+    pub(super) origin: Arc<RequestOrigin>,
     pub(super) target: Target,
     pub(super) era: Era,
     inspectors: Inspectors,
@@ -32,14 +32,14 @@ pub struct Overseer {
 
 impl Overseer {
     /// Of a call that was cleared.
-    pub fn of(arrival: &Arrival, target: Target, era: Era, cleared: &Cleared) -> Overseer {
-        Overseer { inspectors: cleared.inspectors().clone(), ..Overseer::of_client(arrival, target, era) }
+    pub fn of(origin: &Arc<RequestOrigin>, target: Target, era: Era, cleared: &Cleared) -> Overseer {
+        Overseer { inspectors: cleared.inspectors().clone(), ..Overseer::of_client(origin, target, era) }
     }
 
     /// Of a client that nothing was decided of yet.
-    pub(crate) fn of_client(arrival: &Arrival, target: Target, era: Era) -> Overseer {
+    pub(crate) fn of_client(origin: &Arc<RequestOrigin>, target: Target, era: Era) -> Overseer {
         Overseer {
-            arrival: arrival.clone(),
+            origin: Arc::clone(origin),
             target,
             era,
             inspectors: Inspectors::default(),
@@ -147,7 +147,7 @@ impl Overseer {
             return Ok(None);
         }
         let message = question(method, params, self.era)?;
-        let arrival = self.arrival.coming_at(gateway.clock.now());
+        let arrival = self.origin.arrival.coming_at(gateway.clock.now());
         judge(gateway, active, &arrival, std::slice::from_ref(&message), &self.target).map(Some)
     }
 

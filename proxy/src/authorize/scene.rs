@@ -84,14 +84,18 @@ fn claims(entry: &Entry) -> Option<&str> {
 }
 
 impl Desk<'_> {
-    /// Notes what the client's software calls itself, where that counts.
-    pub fn spoken_by(&self, profile: &Profile) {
+    /// Notes the name that the client's software gives itself, where that counts.
+    ///
+    /// # Errors
+    /// As `profile`.
+    pub fn spoken_by(&self, profile: impl FnOnce() -> Result<Arc<Profile>, Denial>) -> Result<(), Denial> {
         if self.active().authority.reads_client
-            && let Some(name) = profile.client_info.as_deref().and_then(named)
+            && let Some(name) = profile()?.client_info.as_deref().and_then(named)
         {
-            // Of a desk that serves several messages of one client the first is as good as any.
+            // Of a context of several messages of one client the first is as good as any.
             let _ = self.call.software.set(name);
         }
+        Ok(())
     }
 
     /// Where a message goes, and what is known of it beside its text.
@@ -223,7 +227,7 @@ impl Desk<'_> {
     ) -> Result<CallTerms, Denial> {
         let whence = Target { subject: None, ..target.clone() };
         let reads_arguments = active.authority.gate.reads_arguments();
-        let overseer = Overseer::of(self.call.arrival(), whence, request.message.era, cleared);
+        let overseer = Overseer::of(&self.call.head.origin, whence, request.message.era, cleared);
         let overseer = overseer.reading(reads_arguments).answered_under(AnswerSnapshot::of(active));
         let place = self.place(active, request.upstream, profile)?;
         Ok(CallTerms { overseer, place })
@@ -237,7 +241,7 @@ impl Desk<'_> {
         let active = self.active();
         let target = self.target(&active, &Arc::from(""));
         let cleared = self.judged(&active, message, &target)?;
-        let overseer = Overseer::of(self.call.arrival(), target, self.call.era, &cleared);
+        let overseer = Overseer::of(&self.call.head.origin, target, self.call.era, &cleared);
         let (_, changed) = cleared.into_parts();
         Ok(AdmittedMessage { changed, overseer })
     }

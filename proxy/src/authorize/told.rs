@@ -67,7 +67,7 @@ impl Overseer {
         if !active.authority.governs() {
             return true;
         }
-        let arrival = self.arrival.coming_at(gateway.clock.now());
+        let arrival = self.origin.arrival.coming_at(gateway.clock.now());
         let onlooker = Onlooker { arrival: &arrival, target: &self.target, era: self.era.as_str() };
         active.authority.tells_of(&onlooker, upstream)
     }

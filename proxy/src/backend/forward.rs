@@ -25,8 +25,7 @@ use portunus_config::{Credentials, Upstream};
 use portunus_filters::mcp;
 use portunus_filters::mcp::bridge::Parts;
 use portunus_filters::mcp::object::Outline;
-use portunus_filters::{Admitted, Denial, Holds, Message, Reason};
-use std::net::IpAddr;
+use portunus_filters::{Admitted, Arrival, Denial, Holds, Message, Reason};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,16 +47,14 @@ pub struct Inbound<'a> {
 /// The sender of a client's request, as upstreams are told of it.
 #[derive(Clone, Debug)]
 pub struct RequestOrigin {
-    /// The client's address, for `Forwarded`.
-    pub client: IpAddr,
+    /// The sender as filters see it: its address is the one of `Forwarded`, and its id the one that is logged and answered.
+    pub arrival: Arrival,
     /// The owner of the share that it takes of the upstream's connections.
     pub owner: Owner,
     /// True if the client's connection to here is under TLS.
     pub secure: bool,
     /// True if `X-Forwarded-Host` and `-Proto` are those of a proxy that may say how the client reached it.
     pub behind_proxy: bool,
-    /// The id that is logged and answered.
-    pub request_id: Arc<str>,
     /// The trace that it belongs to.
     pub trace: Trace,
 }

@@ -78,7 +78,7 @@ pub fn write_worded_head(
     put_forwarded(out, inbound);
     let replaced = |name: &str| upstream.headers.set.iter().any(|(set, _)| set.as_str() == name);
     for (name, value) in
-        [("x-request-id", &*inbound.origin.request_id), ("traceparent", &inbound.origin.trace.parent)]
+        [("x-request-id", &*inbound.origin.arrival.request_id), ("traceparent", &inbound.origin.trace.parent)]
     {
         if !replaced(name) {
             put(out, name, value.as_bytes());
@@ -168,7 +168,7 @@ fn put_forwarded(out: &mut Vec<u8>, inbound: &Inbound<'_>) {
     let own_host = inbound.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = said(X_FORWARDED_HOST).or(own_host).filter(|host| !host.contains(['"', '\\']));
     out.extend_from_slice(b"forwarded: for=");
-    put_node(out, inbound.origin.client);
+    put_node(out, inbound.origin.arrival.source);
     if let Some(host) = host {
         out.extend_from_slice(b";host=\"");
         out.extend_from_slice(host.as_bytes());
@@ -337,8 +337,10 @@ mod tests {
     use super::*;
     use crate::backend::forward::RequestOrigin;
     use portunus_config::{Snapshot, load_text};
+    use portunus_filters::{Arrival, Identity, Moment};
     use std::path::Path;
     use std::sync::Arc;
+    use std::time::Duration;
 
     struct Variables;
 
@@ -365,12 +367,19 @@ mod tests {
         for (name, value) in fields {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
+        let source = "198.51.100.7".parse().unwrap();
+        let arrival = Arrival {
+            listener: "l".into(),
+            source,
+            identity: Identity::Anonymous { source },
+            request_id: "r-1".into(),
+            at: Moment { monotonic: Duration::ZERO, wall: Duration::ZERO },
+        };
         let origin = RequestOrigin {
-            client: "198.51.100.7".parse().unwrap(),
+            arrival,
             owner: Default::default(),
             secure: false,
             behind_proxy,
-            request_id: "r-1".into(),
             trace: crate::request_ids::Trace { parent: "00-a-b-00".into(), joined: false },
         };
         let inbound =

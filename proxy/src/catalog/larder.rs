@@ -9,9 +9,8 @@ pub(super) mod file;
 
 use super::fetch::{self, Digest};
 use super::ware::Kept;
-use crate::sealing::UpstreamMark;
 use bytes::Bytes;
-use portunus_config::{LegSharing, ServerId, Snapshot, Upstream, VirtualServer};
+use portunus_config::{LegSharing, ServerId, Snapshot, Upstream, UpstreamMark, VirtualServer};
 use portunus_filters::Moment;
 use portunus_filters::catalog::{ListKind, Listing, Page};
 use portunus_filters::mcp::bridge::Scope;
@@ -82,7 +81,7 @@ pub(super) struct Fresh<'a> {
 
 /// The label of a list.
 pub(super) fn label(server: &ServerId, upstream: &Upstream, kind: ListKind) -> Label {
-    (server.clone(), UpstreamMark::of(&upstream.name, &upstream.url), kind)
+    (server.clone(), upstream.mark, kind)
 }
 
 impl Larder {
@@ -218,7 +217,7 @@ impl Last {
 fn in_use(snapshot: &Snapshot) -> HashSet<(ServerId, UpstreamMark)> {
     let of_server = |server: &Arc<VirtualServer>| {
         let id = server.id.clone();
-        let marks = server.upstreams.iter().map(|one| UpstreamMark::of(&one.name, &one.url));
+        let marks = server.upstreams.iter().map(|one| one.mark);
         marks.map(move |mark| (id.clone(), mark)).collect::<Vec<_>>()
     };
     snapshot.routes.iter().flat_map(of_server).collect()

@@ -57,12 +57,12 @@ pub struct CallContext {
 impl CallContext {
     /// Its sender and time, as filters see them.
     pub fn arrival(&self) -> &Arrival {
-        &self.head.arrival
+        self.head.arrival()
     }
 
     /// The id that is logged and answered.
     pub fn request_id(&self) -> &Arc<str> {
-        &self.head.arrival.request_id
+        &self.head.arrival().request_id
     }
 
     /// The context of a part of the message, which lets the snapshot go by itself.

@@ -12,22 +12,26 @@ use std::sync::Arc;
 pub struct RequestHead {
     /// Method, target and headers, without those of the connection.
     pub parts: Parts,
-    /// Its sender and time, as filters see them.
-    pub arrival: Arrival,
-    /// Its sender, as upstreams are told of it.
+    /// Its sender and time.
     pub origin: Arc<RequestOrigin>,
 }
 
 impl RequestHead {
+    /// Its sender and time, as filters see them.
+    pub fn arrival(&self) -> &Arrival {
+        &self.origin.arrival
+    }
+
     /// The head with another sender, who was found out meanwhile.
     pub fn set_identity(&mut self, identity: Identity) {
-        self.arrival.identity = identity;
-        Arc::make_mut(&mut self.origin).owner = self.arrival.owner();
+        let origin = Arc::make_mut(&mut self.origin);
+        origin.arrival.identity = identity;
+        origin.owner = origin.arrival.owner();
     }
 
     /// The place that it comes from.
     pub fn source(&self) -> Source {
-        Source { client: self.origin.client, behind_proxy: self.origin.behind_proxy }
+        Source { client: self.origin.arrival.source, behind_proxy: self.origin.behind_proxy }
     }
 }
 

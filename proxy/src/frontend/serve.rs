@@ -187,22 +187,20 @@ impl<'a> Passage<'a> {
         };
         let listener = Arc::clone(&listener.name);
         let at = gateway.clock.now();
-        let own_id = Arc::clone(&request_id);
         let arrival = Arrival { listener, source: source.client, identity, request_id, at };
+        let mut record = RecordGuard::new(&gateway.recorder, &arrival);
         let origin = RequestOrigin {
-            client: source.client,
             owner: arrival.owner(),
+            arrival,
             secure: connection.secure,
             behind_proxy: source.behind_proxy,
-            request_id: own_id,
             trace: gateway.backend.ids.trace(&request.headers),
         };
-        let mut record = RecordGuard::new(&gateway.recorder, &arrival);
         let user_agent = request.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         record.note_client(user_agent, Some(origin.trace.id()));
         Passage {
             connection,
-            head: Arc::new(RequestHead { parts: request, arrival, origin: Arc::new(origin) }),
+            head: Arc::new(RequestHead { parts: request, origin: Arc::new(origin) }),
             origin: None,
             line: None,
             record,
@@ -313,7 +311,7 @@ impl<'a> Passage<'a> {
         let limits = &self.connection.listener.limits;
         let limit = server.max_body_bytes.map_or(limits.max_body_bytes, |own| own.min(limits.max_body_bytes));
         let mut phase = self.connection.gateway.drain.watch();
-        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.head.arrival.owner());
+        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.head.arrival().owner());
         let body = tokio::select! {
             biased;
             body = intake::body(
@@ -407,7 +405,7 @@ impl<'a> Passage<'a> {
             return Err(refused(Denial::new(Reason::UpstreamUnavailable, detail)));
         };
         let target = Target::new(&server.name, &upstream.name);
-        let (gateway, arrival) = (self.connection.gateway, &self.head.arrival);
+        let (gateway, arrival) = (self.connection.gateway, self.head.arrival());
         let cleared = authorize::judge(gateway, active, arrival, messages, &target).map_err(refused)?;
         // Never, since the same snapshot let it pass; but no guess is made where a filter is on.
         let Some(admitted) = active.pipeline.pass(cleared) else {
@@ -450,7 +448,7 @@ impl<'a> Passage<'a> {
             request,
             client,
             record: &mut self.record,
-            stamp: Stamp { request_id: &self.head.arrival.request_id, origin: self.origin.as_ref() },
+            stamp: Stamp { request_id: &self.head.arrival().request_id, origin: self.origin.as_ref() },
             expect,
             limits: write_limits(self.connection),
             home: None,

@@ -3,7 +3,7 @@
 //! The session is the server's, and its id the gateway's: where the endpoint begins to serve, the session goes on.
 
 use crate::backend::headers::MCP_SESSION_ID;
-use crate::sealing::{Binding, CallerKey, SealedLeg, Seals, SessionToken, UpstreamMark};
+use crate::sealing::{Binding, CallerKey, SealedLeg, Seals, SessionToken};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use portunus_config::{ServerId, Upstream};
 
@@ -52,7 +52,7 @@ impl NewSession {
     /// The id of the session; `None` if the server's own does not fit into it, and has to do.
     fn seal(&self, own: Option<&HeaderValue>, seals: &Seals, upstream: &Upstream) -> Option<HeaderValue> {
         let leg = SealedLeg {
-            upstream: UpstreamMark::of(&upstream.name, &upstream.url),
+            upstream: upstream.mark,
             id: own.map_or(Some(""), |own| own.to_str().ok())?.into(),
             version: self.token.version,
         };

@@ -21,7 +21,7 @@ mod session;
 mod state;
 
 pub use caller::{Binding, CallerKey, Marks};
-pub use handle::{HandleToken, UpstreamMark};
+pub use handle::HandleToken;
 pub use keys::{Purpose, Seals};
 pub use line::LineToken;
 pub use session::{Home, PassedSession, SealedLeg, SealedSession, SessionName, SessionToken};

@@ -3,7 +3,8 @@
 //! Any replica can serve from it. What changes later (log level, subscriptions, legs made since) is
 //! kept by the session's home.
 
-use super::{Binding, CallerKey, Purpose, Reader, Seals, Token, UpstreamMark, Writer};
+use super::{Binding, CallerKey, Purpose, Reader, Seals, Token, Writer};
+use portunus_config::UpstreamMark;
 use portunus_filters::Identity;
 use portunus_filters::mcp::Revision;
 use ring::digest::{Context, SHA256};
@@ -264,7 +265,8 @@ impl SealedLeg {
     }
 
     fn read(from: &mut Reader<'_>) -> Option<SealedLeg> {
-        let (upstream, version, id) = (UpstreamMark::read(from)?, from.revision()?, from.short()?);
+        let (upstream, version, id) =
+            (UpstreamMark::of_bytes(from.array()?), from.revision()?, from.short()?);
         is_visible(id).then(|| SealedLeg { upstream, id: id.into(), version })
     }
 }

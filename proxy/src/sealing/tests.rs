@@ -3,7 +3,7 @@ mod passed;
 use super::*;
 use crate::frontend::bridge::sessions::Session;
 use http::HeaderValue;
-use portunus_config::{ServerId, UpstreamUrl};
+use portunus_config::{ServerId, UpstreamMark, UpstreamUrl};
 use portunus_filters::Identity;
 use portunus_filters::authorize::Place;
 use portunus_filters::call::TaskCall;
@@ -414,7 +414,7 @@ fn what_no_token_writes_is_none() {
     longer[length] += 1;
     longer.push(b'c');
     assert_eq!(SessionToken::decode(&longer), None, "a client that is never written");
-    let hex = mark("crm").hex();
+    let hex = mark("crm").to_string();
     assert_eq!(UpstreamMark::of_hex(&hex), Some(mark("crm")));
     for wrong in [&hex[1..], &format!("0{hex}"), &format!("+{}", &hex[1..])] {
         assert_eq!(UpstreamMark::of_hex(wrong), None, "{wrong}");

@@ -101,7 +101,7 @@ pub fn passed_request(
     let is_call = request.method == "tools/call";
     let changes = |key: &str| matches!(key, "inputResponses" | "requestState") || (key == "task" && is_call);
     let stays = retry.is_none() && !request.params.members().any(|(key, _)| changes(key));
-    if stays && request.is_bare() && request.is_aimed_at(target) {
+    if stays && request.is_bare && request.is_aimed_at(target) {
         return Ok(None);
     }
     let responses = retry.and_then(|retry| retry.input_responses.as_deref());
@@ -167,6 +167,8 @@ struct Request<'o, 'a> {
     params: &'o Object<'a>,
     meta: Option<Object<'o>>,
     method: Cow<'a, str>,
+    /// It has no members but those of JSON-RPC.
+    is_bare: bool,
 }
 
 impl<'a> Parts<'a> {
@@ -223,7 +225,8 @@ impl<'a> Parts<'a> {
             return Err(Fault::Shape("a request must have an id"));
         }
         let meta = meta::of_params(&self.params)?;
-        Ok(Request { message: &self.message, params: &self.params, meta, method })
+        let is_bare = self.message.members().all(|(key, _)| is_of_json_rpc(key));
+        Ok(Request { message: &self.message, params: &self.params, meta, method, is_bare })
     }
 }
 
@@ -242,17 +245,15 @@ impl<'o, 'a> Request<'o, 'a> {
         let stays = |(key, _): (&str, &str)| !matches!(key, "inputResponses" | "requestState" | "task");
         !self.params.as_text().is_empty()
             && self.params.members().all(stays)
-            && self.is_bare()
+            && self.is_bare
             && self.is_aimed_at(put.target)
-    }
-
-    /// True if it has no members but those of JSON-RPC.
-    fn is_bare(&self) -> bool {
-        self.message.members().all(|(key, _)| is_of_json_rpc(key))
     }
 
     /// The message without other members: no filter reads them.
     fn bared(&self) -> Rewrite<'o, 'a> {
+        if self.is_bare {
+            return self.message.rewrite();
+        }
         let others = self.message.members().filter(|(key, _)| !is_of_json_rpc(key));
         others.fold(self.message.rewrite(), |message, (key, _)| message.remove(key.to_owned()))
     }

@@ -8,6 +8,7 @@ use crate::shares::Owner;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portunus_filters::mcp::Revision;
+use portunus_filters::{Arrival, Identity};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -37,12 +38,19 @@ impl Voice {
 
     /// The gateway's own, with what `headers` hold of a client and in its share.
     pub(crate) fn own(backend: &Backend, headers: &Arc<Upward>, owner: Owner) -> Voice {
+        let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let arrival = Arrival {
+            listener: Arc::default(),
+            source,
+            identity: Identity::Anonymous { source },
+            request_id: backend.ids.event_id(),
+            at: backend.clock.now(),
+        };
         let origin = RequestOrigin {
-            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            arrival,
             owner,
             secure: false,
             behind_proxy: false,
-            request_id: backend.ids.event_id(),
             trace: backend.ids.trace(&HeaderMap::new()),
         };
         Voice { headers: Arc::clone(headers), origin: Arc::new(origin) }

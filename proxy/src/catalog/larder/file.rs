@@ -4,10 +4,9 @@
 //! read is no reason not to start: everything in it can be asked for again.
 
 use super::{Jar, Label, Last};
-use crate::sealing::UpstreamMark;
 use crate::state_file;
 use bytes::Bytes;
-use portunus_config::ServerId;
+use portunus_config::{ServerId, UpstreamMark};
 use portunus_filters::Moment;
 use portunus_filters::catalog::ListKind;
 use serde::{Deserialize, Serialize};
@@ -73,7 +72,7 @@ fn entry(((server, upstream, kind), jar): (Label, Jar)) -> Entry {
     };
     Entry {
         server: server.0.to_string(),
-        upstream: upstream.hex(),
+        upstream: upstream.to_string(),
         list: kind.method().to_owned(),
         names: jar.names.iter().map(ToString::to_string).collect(),
         last: jar.last.map(pages),

@@ -30,31 +30,14 @@ impl Desk<'_> {
         let request = RoutedRequest { message, upstream: &aim.upstream, subject: aim.subject.take() };
         let admission = self.admit_request(&request, profile)?;
         out.record.note_decision(admission.admitting.judged());
-        let again = || self.judge_request_again(&request, profile);
-        let (admitted, terms) = self.admitted(admission, request.upstream, again, out).await?;
-        Ok((Arc::new(Dispatch::permit(admitted, message)), terms))
-    }
-
-    /// The permission to open a request, once its turn has come, and what it goes on under; `again` judges it by the
-    /// configuration in force.
-    ///
-    /// # Errors
-    /// As [`Desk::in_turn`].
-    pub(super) async fn admitted(
-        &self,
-        admission: RequestAdmission,
-        upstream: &Upstream,
-        again: impl Fn() -> Result<(Cleared, CallTerms), Denial>,
-        out: &mut Answering<'_>,
-    ) -> Result<(Admitted, CallTerms), Denial> {
-        let RequestAdmission { admitting, terms, serial } = admission;
-        match admitting.at_once() {
-            Ok(admitted) => Ok((admitted, terms)),
-            Err((cleared, turns)) => {
-                let waiting = WaitingRequest { cleared, turns, terms, serial };
-                Box::pin(self.in_turn(waiting, upstream, again, out)).await
+        let (admitted, terms) = match at_once(admission) {
+            Ok(admitted) => admitted,
+            Err(waiting) => {
+                let again = || self.judge_request_again(&request, profile);
+                Box::pin(self.in_turn(waiting, request.upstream, again, out)).await?
             }
-        }
+        };
+        Ok((Arc::new(Dispatch::permit(admitted, message)), terms))
     }
 
     /// Waits for the turn of a request at its limits: no longer than its client waits, its caller may call and the call may
@@ -62,14 +45,14 @@ impl Desk<'_> {
     ///
     /// # Errors
     /// Why its turn does not come; as `again`.
-    async fn in_turn(
+    pub(super) async fn in_turn(
         &self,
-        waiting: WaitingRequest,
+        waiting: Box<WaitingRequest>,
         upstream: &Upstream,
         again: impl Fn() -> Result<(Cleared, CallTerms), Denial>,
         out: &mut Answering<'_>,
     ) -> Result<(Admitted, CallTerms), Denial> {
-        let WaitingRequest { mut cleared, turns, mut terms, mut serial } = waiting;
+        let WaitingRequest { mut cleared, turns, mut terms, mut serial } = *waiting;
         let mut phase = out.phase.clone();
         let mut serials = self.gateway.serials();
         let begun = Instant::now();
@@ -106,8 +89,20 @@ impl Desk<'_> {
     }
 }
 
+/// The permission to open a request and the terms under which it goes on, where no turn is waited for.
+///
+/// # Errors
+/// The request that has to wait.
+pub(super) fn at_once(admission: RequestAdmission) -> Result<(Admitted, CallTerms), Box<WaitingRequest>> {
+    let RequestAdmission { admitting, terms, serial } = admission;
+    match admitting.at_once() {
+        Ok(admitted) => Ok((admitted, terms)),
+        Err((cleared, turns)) => Err(Box::new(WaitingRequest { cleared, turns, terms, serial })),
+    }
+}
+
 /// A request that waits for its turn.
-struct WaitingRequest {
+pub(super) struct WaitingRequest {
     cleared: Cleared,
     turns: Turns,
     terms: CallTerms,

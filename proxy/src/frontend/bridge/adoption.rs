@@ -9,7 +9,7 @@ use super::sessions::Session;
 use crate::backend::upstream_call::Place;
 use crate::backend::upstream_call::voice::MCP_PROTOCOL_VERSION;
 use crate::backend::upstream_sessions::Leg;
-use crate::sealing::{SealedLeg, SessionToken, UpstreamMark};
+use crate::sealing::{SealedLeg, SessionToken};
 use http::HeaderValue;
 use portunus_filters::Era;
 use portunus_filters::mcp::Revision;
@@ -62,9 +62,7 @@ fn legs(
     for upstream in desk.upstreams() {
         let Ok(place) = desk.place(&active, upstream, profile) else { continue };
         for sealed in &token.legs {
-            let is_its = |place: &Place| {
-                UpstreamMark::of(&place.upstream.name, &place.upstream.url) == sealed.upstream
-            };
+            let is_its = |place: &Place| place.upstream.mark == sealed.upstream;
             let (place, _) = desk.gateway.backend.replicas.settle(place.clone(), now, is_its);
             if is_its(&place) {
                 let agreed = if token.passes { version } else { sealed.version };

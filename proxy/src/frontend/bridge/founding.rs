@@ -12,7 +12,7 @@ use crate::backend::upstream_sessions::Leg;
 use crate::frontend::context::Gateway;
 use crate::frontend::session::End;
 use crate::identify::Recalled;
-use crate::sealing::{Binding, SealedLeg, SessionToken, UpstreamMark};
+use crate::sealing::{Binding, SealedLeg, SessionToken};
 use async_trait::async_trait;
 use portunus_config::UpstreamKey;
 use portunus_filters::mcp::Revision;
@@ -77,7 +77,7 @@ pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded,
 fn sealed_leg(leg: &Leg) -> Option<SealedLeg> {
     let at = &leg.place().upstream;
     (!leg.is_relayed()).then(|| SealedLeg {
-        upstream: UpstreamMark::of(&at.name, &at.url),
+        upstream: at.mark,
         id: leg.id().and_then(|id| id.to_str().ok()).unwrap_or_default().into(),
         version: leg.version,
     })

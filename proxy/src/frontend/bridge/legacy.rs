@@ -20,7 +20,7 @@ use crate::offload::OffloadQueue;
 use crate::reply::draining;
 use http::StatusCode;
 use portunus_config::Upstream;
-use portunus_filters::mcp::bridge::{self, Parts};
+use portunus_filters::mcp::bridge::{self, Parts, Profile};
 use portunus_filters::mcp::{Envelope, Id};
 use portunus_filters::{Denial, Era, Kind, Message, Reason, Released, ReleasedQuestion};
 use std::collections::HashMap;
@@ -64,7 +64,7 @@ pub(super) async fn of_session(
     message: &Message,
     out: &mut Answering<'_>,
 ) -> Result<End, Denial> {
-    desk.spoken_by(&*desk.profile_of(session)?);
+    desk.spoken_by(|| desk.profile_of(session))?;
     match message.kind {
         Kind::Request => request(desk, session, message, out).await,
         Kind::Stream => {
@@ -234,7 +234,7 @@ impl<'a, 'd> Call<'a, 'd> {
             params: aim.params,
             mirrored: Vec::new(),
             relist: call::relist(desk, message, &profile, &aim.upstream),
-            rounds: if self.can_be_asked() { Rounds::Asks } else { Rounds::Never },
+            rounds: if self.can_be_asked(&profile) { Rounds::Asks } else { Rounds::Never },
             leg: leg.as_ref().map_or(LegOf::Pooled, |leg| LegOf::Own(leg, Some(&owner))),
             retry: None,
             overseer: Arc::new(CallRules { gateway: Arc::clone(desk.gateway), overseer }),
@@ -243,10 +243,8 @@ impl<'a, 'd> Call<'a, 'd> {
         Ok(Guarded(Some(talk)))
     }
 
-    fn can_be_asked(&self) -> bool {
-        self.desk.call.takes_events
-            && bridge::may_ask(call::method_name(self.message))
-            && self.desk.profile_of(self.session).is_ok_and(|profile| profile.answers())
+    fn can_be_asked(&self, profile: &Profile) -> bool {
+        self.desk.call.takes_events && bridge::may_ask(call::method_name(self.message)) && profile.answers()
     }
 
     pub(super) async fn converse(

@@ -45,7 +45,7 @@ async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) ->
     let parts = parts(message)?;
     let fields = parts.params();
     let profile = desk.introduced(fields)?;
-    desk.spoken_by(&profile);
+    desk.spoken_by(|| Ok(Arc::clone(&profile)))?;
     match call::method_name(message) {
         // Calls are most of what comes: their state should not be as large as that of the others.
         "server/discover" => Box::pin(lists::discover(desk, message, &profile, out)).await,

@@ -9,7 +9,7 @@ use super::hub::{Hub, Seat};
 use super::lists::OwnUri;
 use super::sessions::{Session, Word};
 use super::stream_holds::StreamHolds;
-use super::{call, founding, lasting, lines, lists};
+use super::{admit, call, founding, lasting, lines, lists};
 use crate::authorize::{CallTerms, Overseer, RoutedRequest};
 use crate::backend::gateway_requests::Errand;
 use crate::drain::{Phase, reached};
@@ -237,15 +237,17 @@ pub(super) async fn subscribe(
         let unknown = || Denial::new(Reason::UnknownResource, detail);
         return Err(desk.spelling(&catalog, &uri).unwrap_or_else(unknown));
     };
-    let (original, subject) = match uris.into_iter().next() {
-        Some(OwnUri { original, subject, .. }) => (original, subject),
-        None => (Arc::clone(&uri), None),
-    };
+    let own = uris.into_iter().next().map(|own| (own.original, own.subject));
+    let (original, subject) = own.unwrap_or_else(|| (Arc::clone(&uri), None));
     let request = RoutedRequest { message, upstream: &place.upstream, subject };
     let admission = desk.admit_request(&request, &profile)?;
-    let again = || desk.judge_request_again(&request, &desk.profile_of(session)?);
-    let upstream = Arc::clone(&place.upstream);
-    let (admitted, CallTerms { place, .. }) = desk.admitted(admission, &upstream, again, out).await?;
+    let (admitted, CallTerms { place, .. }) = match admit::at_once(admission) {
+        Ok(admitted) => admitted,
+        Err(waiting) => {
+            let again = || desk.judge_request_again(&request, &desk.profile_of(session)?);
+            Box::pin(desk.in_turn(waiting, request.upstream, again, out)).await?
+        }
+    };
     let begins = call::method_name(message) == "resources/subscribe";
     // One that is founded for this knows all that is subscribed to before.
     let leg = founding::leg(desk, session, &place).await.map_err(|failure| failure.denial)?;

@@ -9,9 +9,9 @@
 use super::call::{self, Aim, method_name};
 use super::desk::{Desk, params};
 use crate::backend::upstream_call::{Answer, Outcome, Place, Talk};
-use crate::sealing::{Binding, HandleToken, Token, UpstreamMark};
+use crate::sealing::{Binding, HandleToken, Token};
 use bytes::Bytes;
-use portunus_config::{Choice, Upstream};
+use portunus_config::{Choice, Upstream, UpstreamMark};
 use portunus_filters::call::{AnswerRules, KnownTool, Subject, TaskCall};
 use portunus_filters::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::bridge::Profile;
@@ -114,7 +114,7 @@ async fn subject(
 
 /// The place of a server that a task is kept at, if it has several.
 pub(super) fn seated(desk: &Desk<'_>, place: Place, at: UpstreamMark) -> Place {
-    let is_there = |place: &Place| mark(&place.upstream) == at;
+    let is_there = |place: &Place| place.upstream.mark == at;
     let now = desk.gateway.clock.now().monotonic;
     desk.gateway.backend.replicas.settle(place, now, is_there).0
 }
@@ -170,7 +170,7 @@ fn renamed(desk: &Desk<'_>, message: &Message, talk: &Talk, text: &Bytes) -> Res
 fn sealed(desk: &Desk<'_>, message: &Message, talk: &Talk, own: &str) -> Result<String, Denial> {
     let rules = talk.overseer().inspectors().find::<AnswerRules>().cloned().unwrap_or_default();
     let token = HandleToken {
-        upstream: mark(talk.upstream()),
+        upstream: talk.upstream().mark,
         text: own.into(),
         tool: talk.target().map_or_else(Box::default, |tool| Box::from(&**tool)),
         call: TaskCall {
@@ -201,10 +201,6 @@ fn arguments(desk: &Desk<'_>, message: &Message, upstream: &Upstream) -> Result<
     let Some(selector) = selector else { return Ok(arguments.into()) };
     let object = Object::read(arguments).map_err(|_| unknown())?;
     Ok(object.rewrite().remove(&**selector).text().into())
-}
-
-fn mark(upstream: &Upstream) -> UpstreamMark {
-    UpstreamMark::of(&upstream.name, &upstream.url)
 }
 
 fn binding<'a>(desk: &'a Desk<'_>) -> Binding<'a> {

@@ -18,7 +18,7 @@ impl Passage<'_> {
     /// Writes a refusal and keeps the connection where that is possible.
     pub(super) async fn refuse(&mut self, denial: &Denial, known: &Knowledge, client: &mut Client) -> End {
         self.record.note_denial(denial);
-        let answer = reply::refuse(denial, &known.refused(), &self.head.arrival.request_id);
+        let answer = reply::refuse(denial, &known.refused(), &self.head.arrival().request_id);
         self.record.note_http_status(answer.status.as_u16());
         let leaving = self.connection.gateway.drain.phase() >= Phase::Draining;
         let whole = intake::discard(client, &self.head.headers).await;
@@ -78,7 +78,7 @@ impl Passage<'_> {
     }
 
     fn stamp(&self) -> Stamp<'_> {
-        Stamp { request_id: &self.head.arrival.request_id, origin: self.origin.as_ref() }
+        Stamp { request_id: &self.head.arrival().request_id, origin: self.origin.as_ref() }
     }
 
     /// Answers a CORS preflight (Fetch standard §3.2) of a listed origin.

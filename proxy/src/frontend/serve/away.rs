@@ -51,7 +51,7 @@ impl Passage<'_> {
         if self.connection.relayed.is_some() || gateway.peers.members().next().is_none() {
             return None;
         }
-        let caller = CallerKey::for_seals(&self.head.arrival.identity);
+        let caller = CallerKey::for_seals(&self.head.arrival().identity);
         let binding = Binding { server: &server.id, caller };
         let home = bridge::home(&gateway.estate, &binding, passes, &self.head.headers, reading);
         let home = home.or_else(|| self.line_home(server))?;
@@ -94,7 +94,7 @@ impl Passage<'_> {
             Ok(exchange) => {
                 member.answers();
                 // What refuses it before its message is read does not know it, and has a record of something else.
-                if is_stamped(&exchange.head.headers, &self.head.arrival.request_id) {
+                if is_stamped(&exchange.head.headers, &self.head.arrival().request_id) {
                     self.record.leave_to_replica();
                 }
                 let end = self.respond((&member, &line), expect, client).run(exchange).await;
@@ -126,8 +126,8 @@ impl Passage<'_> {
             server: server.id.clone(),
             source: self.head.source(),
             secure: self.connection.secure,
-            identity: self.head.arrival.identity.clone(),
-            request_id: Arc::clone(&self.head.arrival.request_id),
+            identity: self.head.arrival().identity.clone(),
+            request_id: Arc::clone(&self.head.arrival().request_id),
             body: Relayed::digest(body),
             credentials: Relayed::credentials_for(server, &self.head.headers),
         }
@@ -146,7 +146,7 @@ impl Passage<'_> {
             request: PassedRequest { backend: &gateway.backend, headers, upstream, pool },
             client,
             record: &mut self.record,
-            stamp: Stamp { request_id: &self.head.arrival.request_id, origin: self.origin.as_ref() },
+            stamp: Stamp { request_id: &self.head.arrival().request_id, origin: self.origin.as_ref() },
             expect,
             limits: write_limits(self.connection),
             home: Some(home),

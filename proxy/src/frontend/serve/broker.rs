@@ -52,10 +52,10 @@ impl Passage<'_> {
         }
         // A server that is shown the same credential by all cannot tell them apart: what it hands to
         // one must not serve another, so the gateway has to see to that.
-        if !passes(upstream) && !self.head.arrival.identity.is_anonymous() {
+        if !passes(upstream) && !self.head.arrival().identity.is_anonymous() {
             return Way::Broker;
         }
-        let spoken = self.connection.gateway.backend.eras.known(upstream, self.head.arrival.at).knows(era);
+        let spoken = self.connection.gateway.backend.eras.known(upstream, self.head.arrival().at).knows(era);
         match (spoken, era) {
             (Some(false), _) => Way::Broker,
             (Some(true), _) | (None, Era::Legacy) => Way::Direct,
@@ -71,11 +71,11 @@ impl Passage<'_> {
     pub(super) fn session_name(&self, server: &VirtualServer) -> Option<Arc<SessionName>> {
         let named = self.head.headers.get(MCP_SESSION_ID)?;
         let binding =
-            Binding { server: &server.id, caller: CallerKey::for_seals(&self.head.arrival.identity) };
+            Binding { server: &server.id, caller: CallerKey::for_seals(&self.head.arrival().identity) };
         let seals = &self.connection.gateway.estate.seals;
         let recalled =
-            self.connection.guest.recall(seals, &binding, named, self.head.arrival.at.monotonic)?;
-        recalled.name.for_caller(&self.head.arrival.identity)
+            self.connection.guest.recall(seals, &binding, named, self.head.arrival().at.monotonic)?;
+        recalled.name.for_caller(&self.head.arrival().identity)
     }
 
     /// Whether a message of a session is served also where messages pass: the session began by being served or was adopted
@@ -84,7 +84,7 @@ impl Passage<'_> {
         let Some(passed) = &name.passed else { return true };
         let gateway = self.connection.gateway;
         let sessions = &gateway.estate.sessions;
-        let number = || name.number_for(CallerKey::for_seals(&self.head.arrival.identity));
+        let number = || name.number_for(CallerKey::for_seals(&self.head.arrival().identity));
         (passed.own_id.is_empty() && self.head.method == Method::DELETE)
             || (sessions.has_adopted() && sessions.find(&server.id, &number(), gateway).is_some())
     }
@@ -122,8 +122,8 @@ impl Passage<'_> {
             upstream: Arc::clone(upstream),
             pool: active.pool(upstream)?,
             server: server.id.clone(),
-            caller: key(&self.connection, &self.head.arrival, &upward),
-            owner: self.head.arrival.owner(),
+            caller: key(&self.connection, self.head.arrival(), &upward),
+            owner: self.head.arrival().owner(),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
             headers: upward,
         })
@@ -146,7 +146,10 @@ impl Passage<'_> {
                 let mut out = Answering {
                     sink: Sink::Client(client),
                     record: &mut self.record,
-                    stamp: Stamp { request_id: &self.head.arrival.request_id, origin: self.origin.as_ref() },
+                    stamp: Stamp {
+                        request_id: &self.head.arrival().request_id,
+                        origin: self.origin.as_ref(),
+                    },
                     write_timeout: self.connection.listener.limits.write_timeout,
                     phase: self.connection.gateway.drain.watch(),
                     version: self.head.version,
@@ -203,7 +206,7 @@ pub(super) fn call_context(
     (active, server, era): (Arc<Active>, Arc<VirtualServer>, Era),
     standing: Option<Arc<Standing>>,
 ) -> Result<CallContext, Denial> {
-    let (headers, arrival) = (&head.headers, &head.arrival);
+    let (headers, arrival) = (&head.headers, head.arrival());
     let said = connection.guest.upward(headers, &server);
     let serial = active.snapshot.serial;
     let upward = connection.guest.permitted_headers(&said, &active)?;

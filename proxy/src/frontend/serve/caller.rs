@@ -41,12 +41,12 @@ impl Passage<'_> {
         let shown = Shown {
             headers: &self.head.headers,
             guest: self.connection.guest,
-            source: self.head.arrival.source,
+            source: self.head.arrival().source,
         };
         let found = match self.connection.relayed {
             // The replica that it came in at has asked.
             Some(relayed) => self.vouched(&relayed.identity).ok_or(Trouble::Fault(Fault::Nothing)),
-            None => authenticate(gateway, profile, shown, self.head.arrival.at).await,
+            None => authenticate(gateway, profile, shown, self.head.arrival().at).await,
         };
         let principal = match found {
             Ok(principal) => principal,
@@ -63,7 +63,7 @@ impl Passage<'_> {
 
     /// Refuses who came by a certificate that would not be taken now, where nobody is asked for more.
     fn check_certificate(&mut self, server: &VirtualServer) -> Result<(), Halt> {
-        self.connection.guest.check_certificate(self.head.arrival.at).map_err(|fault| {
+        self.connection.guest.check_certificate(self.head.arrival().at).map_err(|fault| {
             let metrics = &self.connection.gateway.metrics.identity;
             metrics.faults.with_label_values(&[fault.as_str()]).inc();
             self.record.note_cause(&fault);
@@ -76,8 +76,8 @@ impl Passage<'_> {
     fn introduce(&mut self, server: &VirtualServer) {
         let Some(profile) = &server.identity else { return };
         identify::strip(&mut self.head_mut().parts.headers, profile);
-        let RequestHead { parts, arrival, .. } = self.head_mut();
-        if let Some(caller) = arrival.identity.principal()
+        let RequestHead { parts, origin } = self.head_mut();
+        if let Some(caller) = origin.arrival.identity.principal()
             && server.upstreams.iter().any(|upstream| !upstream.caller.is_empty())
         {
             headers::stamp(&mut parts.headers, caller);
@@ -191,7 +191,7 @@ impl Passage<'_> {
     /// Gives a client that registers the one that is registered with the provider.
     async fn register(&mut self, resource: &Resource, client: &mut Client) -> Result<(), Halt> {
         let (headers, within) = (&self.head.headers, self.connection.listener.limits.body_timeout);
-        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.head.arrival.owner());
+        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.head.arrival().owner());
         let modern: EraOf = |_| Era::Modern;
         let reader = (modern, &mut room);
         let body = intake::body(client, headers, MAX_REGISTRATION_BYTES, within, reader).await;
@@ -223,7 +223,7 @@ impl Passage<'_> {
             head.insert_header(CONTENT_TYPE, "application/json")?;
             let keep = if status == 200 { "public, max-age=60" } else { "no-store" };
             head.insert_header(CACHE_CONTROL, keep)?;
-            Stamp { request_id: &self.head.arrival.request_id, origin: None }.put(&mut head)?;
+            Stamp { request_id: &self.head.arrival().request_id, origin: None }.put(&mut head)?;
             head.insert_header(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))?;
             Ok(head)
         };

@@ -84,7 +84,7 @@ impl Passage<'_> {
     }
 
     fn line_binding<'s>(&self, server: &'s VirtualServer) -> Binding<'s> {
-        Binding { server: &server.id, caller: CallerKey::for_seals(&self.head.arrival.identity) }
+        Binding { server: &server.id, caller: CallerKey::for_seals(&self.head.arrival().identity) }
     }
 
     /// Refuses what could not be read: on the stream where a request waits for its answer there.
@@ -97,14 +97,14 @@ impl Passage<'_> {
         let Some(line) = self.line.clone().filter(|_| !known.ids.is_empty()) else {
             return self.refuse(denial, known, client).await;
         };
-        let answer = reply::refuse(denial, &known.refused(), &self.head.arrival.request_id);
+        let answer = reply::refuse(denial, &known.refused(), &self.head.arrival().request_id);
         if !http_sse::refuse(&line, String::from_utf8_lossy(&answer.body).into_owned()) {
             return self.refuse(denial, known, client).await;
         }
         let mut out = Answering {
             sink: Sink::Client(client),
             record: &mut self.record,
-            stamp: Stamp { request_id: &self.head.arrival.request_id, origin: self.origin.as_ref() },
+            stamp: Stamp { request_id: &self.head.arrival().request_id, origin: self.origin.as_ref() },
             write_timeout: self.connection.listener.limits.write_timeout,
             phase: self.connection.gateway.drain.watch(),
             version: self.head.version,

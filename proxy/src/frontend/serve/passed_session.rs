@@ -5,7 +5,7 @@ use crate::backend::headers::MCP_SESSION_ID;
 use crate::frontend::bridge;
 use crate::frontend::expected::Expect;
 use crate::frontend::session_field::{NewSession, SessionField};
-use crate::sealing::{CallerKey, PassedSession, SessionToken, UpstreamMark};
+use crate::sealing::{CallerKey, PassedSession, SessionToken};
 use http::HeaderValue;
 use portunus_config::VirtualServer;
 use portunus_filters::mcp::Revision;
@@ -30,8 +30,7 @@ impl Passage<'_> {
         let passed = self.session_name(&brokered.server).and_then(|name| name.passed.clone());
         let is_its = |passed: &PassedSession| {
             let upstream = brokered.server.upstreams.first();
-            upstream
-                .is_some_and(|upstream| passed.upstream == UpstreamMark::of(&upstream.name, &upstream.url))
+            upstream.is_some_and(|upstream| passed.upstream == upstream.mark)
         };
         if passed.as_ref().is_some_and(|passed| !is_its(passed)) {
             // It may be somebody else's there.
@@ -52,7 +51,7 @@ impl Passage<'_> {
     fn new_session(&self, server: &VirtualServer, messages: &[Message]) -> Result<SessionField, Denial> {
         let profile = messages.first().and_then(profile);
         let token = SessionToken {
-            issued: self.head.arrival.at.wall.as_secs(),
+            issued: self.head.arrival().at.wall.as_secs(),
             // Who goes on with it asks the client: the server may agree to another.
             version: Revision::V2025_11_25,
             number: bridge::session_number()?,
@@ -62,7 +61,7 @@ impl Passage<'_> {
             client: profile.and_then(|profile| profile.client_info).as_deref().unwrap_or_default().into(),
             legs: Vec::new(),
         };
-        let caller = CallerKey::for_passed(&self.head.arrival.identity);
+        let caller = CallerKey::for_passed(&self.head.arrival().identity);
         Ok(SessionField::New(Box::new(NewSession { token, server: server.id.clone(), caller })))
     }
 }

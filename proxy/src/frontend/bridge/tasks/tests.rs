@@ -1,5 +1,4 @@
 use crate::authorize::FailedLookups;
-use crate::backend::forward::RequestOrigin;
 use crate::backend::headers::Stamp;
 use crate::frontend::bridge::answering::{Answering, Part, Sink};
 use crate::frontend::bridge::desk::Desk;
@@ -9,8 +8,8 @@ use crate::frontend::context::MessageSnapshot;
 use crate::frontend::request_head::RequestHead;
 use crate::frontend::session::End;
 use crate::record::RecordGuard;
-use crate::request_ids::Trace;
 use crate::sealing::CallerKey;
+use crate::testing::origin;
 use crate::testing::{Asked, Bed, Server, Wire, within};
 use bytes::Bytes;
 use http::Version;
@@ -82,22 +81,13 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
     let active = bed.gateway.active();
     let server = active.snapshot.routes.server(&ServerId(format!("*|{path}").into())).cloned().unwrap();
     let arrival = arrival(bed, caller);
-    let identity = &arrival.identity;
-    let trace = Trace { parent: "00-a-b-00".into(), joined: false };
-    let origin = RequestOrigin {
-        client: LOCAL,
-        owner: Default::default(),
-        secure: false,
-        behind_proxy: false,
-        request_id: "r".into(),
-        trace,
-    };
+    let identity = &arrival.identity.clone();
     let (parts, ()) = http::Request::post("/").body(()).unwrap().into_parts();
     let call = CallContext {
         standing: None,
         snapshot: MessageSnapshot::holding(active),
         server,
-        head: Arc::new(RequestHead { parts, arrival: arrival.clone(), origin: Arc::new(origin) }),
+        head: Arc::new(RequestHead { parts, origin: Arc::new(origin(arrival.clone())) }),
         guest: Arc::default(),
         caller: CallerKey::for_tables(identity, &[]),
         bearer: CallerKey::for_seals(identity),
