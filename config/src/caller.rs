@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 use portunus_filters::identity::assertion::SigningKey;
 
-use crate::secret::Reference;
+use crate::reference::Reference;
 
 /// What one upstream is told of the caller, beside the message. Whatever a client says under the same
 /// names is dropped for every upstream.

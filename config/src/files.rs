@@ -7,8 +7,9 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 
 use crate::diagnostic::{Findings, Located, Place};
+use crate::digest::sha256;
 use crate::reads::Reads;
-use crate::secret::{Reference, sha256};
+use crate::reference::Reference;
 use crate::tls::{Problem, system_authorities};
 
 /// Files in which systems keep the authorities they trust, most common first.

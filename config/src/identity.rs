@@ -16,8 +16,9 @@ use portunus_filters::identity::{
     names,
 };
 
+use crate::digest::sha256;
 use crate::keys::ApiKeys;
-use crate::secret::{Reference, sha256};
+use crate::reference::Reference;
 use crate::tls::Signers;
 use crate::upstream::Upstream;
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::dates::show_end;
 use crate::identity::TrustId;
-use crate::secret::Reference;
+use crate::reference::Reference;
 
 /// One key of a document or file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@ mod carry;
 mod compile;
 pub mod dates;
 mod diagnostic;
+mod digest;
 pub mod document;
 mod environment;
 mod files;
@@ -30,10 +31,10 @@ mod print;
 mod reader;
 mod reads;
 mod redact;
+mod reference;
 mod replicas;
 mod routes;
 mod schema;
-mod secret;
 mod serving;
 mod snapshot;
 #[cfg(test)]
@@ -67,10 +68,10 @@ pub use portunus_base::{AddressClass, AddressGrant, Host, HostPattern, OriginRul
 pub use print::as_yaml;
 pub use reads::Fingerprint;
 pub use redact::{effective, redacted};
+pub use reference::Reference;
 pub use replicas::{Ejection, Health};
 pub use routes::{NormalPath, PathProblem, Resolution, Routes};
 pub use schema::{schema, schema_text};
-pub use secret::{Reference, Secret};
 pub use serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 pub use snapshot::{HttpStatus, Revision, ServerId, Snapshot, VirtualServer};
 pub use tls::{

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use crate::bootstrap::Bootstrap;
 use crate::compile::{Confinement, Keyring, Terms, compile_alone, compile_bootstrap, compile_snapshot};
 use crate::diagnostic::{Diagnostic, Findings, Located, Place, Report};
+use crate::digest::sha256;
 use crate::document::{BundleSource, Document, Part, PolicyDocument, ProcessDocument, RulesDocument};
 use crate::environment::Environment;
 use crate::files::Files;
 use crate::policy::PolicyRules;
 use crate::reads::{Fingerprint, Reads};
-use crate::secret::sha256;
 use crate::snapshot::Snapshot;
 
 /// A configuration that can run.

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::bootstrap::Listener;
-use crate::secret::Secret;
 use crate::upstream::Upstream;
+use portunus_base::Secret;
 
 /// Name of a process among its peers: 1 to 16 letters, digits, `.`, `_`, `-`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

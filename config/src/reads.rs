@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::digest::sha256;
 use crate::environment::Environment;
-use crate::secret::sha256;
 
 /// The state of a set of files and folders: a digest of each one's content, or that it could not be
 /// read. The content of a folder is the names in it.

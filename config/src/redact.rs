@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::bootstrap::{AccessLog, Bootstrap, Listener, LogFormat};
-use crate::secret::Reference;
+use crate::reference::Reference;
 use crate::snapshot::Snapshot;
 use crate::tls::{ClientCertificateMode, ListenerTls, UnknownSni, UpstreamTls};
 use crate::units::show_duration;

@@ -9,11 +9,12 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::caller::CallerRules;
+use crate::digest::sha256;
 use crate::replicas::{Ejection, Health};
-use crate::secret::{Reference, Secret, sha256};
 use crate::tls::{HttpVersion, UpstreamTls};
 use crate::upstream_mark::UpstreamMark;
 use portunus_base::AddressGrant;
+use portunus_base::Secret;
 use portunus_base::UpstreamUrl;
 
 /// One MCP server behind the gateway.
@@ -88,7 +89,7 @@ impl UpstreamKey {
         let credentials = match credentials {
             Credentials::None => "none".to_owned(),
             Credentials::Passthrough => "passthrough".to_owned(),
-            Credentials::Header { name, value } => format!("{name} {:?}", value.digest()),
+            Credentials::Header { name, value } => format!("{name} {:?}", sha256(value.expose().as_bytes())),
         };
         // `Debug` quotes texts and names fields, so that no two upstreams can run together.
         UpstreamKey(sha256(format!("{settings:?} {credentials}").as_bytes()))
@@ -187,7 +188,7 @@ pub struct HeaderRules {
     /// Not forwarded.
     pub remove: Vec<HeaderName>,
     /// Where the values that come from secrets were read from, for people.
-    pub sources: Vec<(HeaderName, Reference)>,
+    pub sources: Vec<(HeaderName, String)>,
 }
 
 /// What an upstream is shown as credentials. The client's own are stripped unless they pass through.

@@ -4,7 +4,7 @@
 //! which only the configuration can give them.
 
 use crate::state_file;
-use portunus_config::Secret;
+use portunus_base::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::io;
 use std::path::Path;

@@ -3,11 +3,13 @@
 use std::cell::RefCell;
 
 use crate::diagnostic::{Findings, Located, Place};
+use crate::digest::sha256;
 use crate::document::SecretDocument;
 use crate::files::Files;
 use crate::reader::suggestion;
-use crate::secret::{Reference, Secret, sha256};
+use crate::reference::Reference;
 use crate::tls::Problem;
+use portunus_base::Secret;
 use portunus_base::UpstreamUrl;
 
 /// The secrets that one load may use.
@@ -34,9 +36,9 @@ impl<'a> Keyring<'a> {
     /// Without a URL it is read all the same, so that what is wrong with it is reported too.
     pub(crate) fn secret(&self, reference: &Located<Reference>, urls: &[&UpstreamUrl]) -> Option<Secret> {
         let (source, place) = self.source(reference, urls)?;
-        match Secret::new(self.value(source, place)?, source.clone()) {
+        match Secret::new(self.value(source, place)?, source) {
             Ok(secret) => {
-                self.digests.borrow_mut().push(secret.digest());
+                self.digests.borrow_mut().push(sha256(secret.expose().as_bytes()));
                 Some(secret)
             }
             Err(problem) => {

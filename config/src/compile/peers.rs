@@ -14,8 +14,8 @@ use crate::document::{
 };
 use crate::files::Files;
 use crate::peers::{Peers, ReplicaId, Sealing};
+use crate::reference::Reference;
 use crate::replicas::Ejection;
-use crate::secret::{Reference, Secret};
 use crate::tls::{ClientCertificateMode, HttpVersion, UnknownSni};
 use crate::upstream::{
     Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Pool, Timeouts, Transport, Upstream,
@@ -24,6 +24,7 @@ use crate::upstream::{
 use crate::upstream_mark::UpstreamMark;
 use portunus_base::AddressGrant;
 use portunus_base::OriginRule;
+use portunus_base::Secret;
 use portunus_base::{Scheme, UpstreamUrl};
 
 /// Name of the listener for peers.
@@ -100,7 +101,7 @@ fn key(reference: &Located<Reference>, files: &Files<'_>) -> Option<Secret> {
         Reference::Vault => return refuse("this build cannot read from `vault:`".to_owned(), FORMS),
         Reference::Variable(_) | Reference::File(_) => {}
     }
-    match Secret::new(files.secret(source, place)?, source.clone()) {
+    match Secret::new(files.secret(source, place)?, source) {
         Ok(key) if key.expose().len() < Sealing::MIN_KEY_BYTES => {
             let least = Sealing::MIN_KEY_BYTES;
             refuse(format!("the key in `{source}` has fewer than {least} characters"), KEY_HINT)

@@ -11,7 +11,7 @@ use super::Keyring;
 use crate::diagnostic::{Findings, Located, Place};
 use crate::document::{CertificateDocument, ListenerTlsDocument, UpstreamTlsDocument};
 use crate::files::Files;
-use crate::secret::Reference;
+use crate::reference::Reference;
 use crate::tls::{
     self, CertificateFacts, Certificates, ClientCertificates, ClientParts, HttpVersion, ListenerTls,
     ListenerTlsSettings, Problem, ServerParts, TlsVersion, Trust, UpstreamTls, UpstreamTlsSettings,

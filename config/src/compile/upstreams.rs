@@ -129,7 +129,7 @@ fn header_rules(document: &HeadersDocument, urls: &[&UpstreamUrl], keyring: &Key
                 let Ok(mut value) = HeaderValue::from_str(secret.expose()) else { continue };
                 value.set_sensitive(true);
                 rules.set.push((name.clone(), value));
-                rules.sources.push((name.clone(), secret.source().clone()));
+                rules.sources.push((name.clone(), secret.source().to_owned()));
             }
         }
     }

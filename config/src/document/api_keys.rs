@@ -10,7 +10,7 @@ use crate::diagnostic::{Located, Place};
 use crate::headers;
 use crate::keys::{KeyEntry, Shown};
 use crate::reader::Value;
-use crate::secret::Reference;
+use crate::reference::Reference;
 
 /// `identity.keys`.
 #[derive(Clone, Debug)]

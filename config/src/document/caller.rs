@@ -9,7 +9,7 @@ use crate::caller::{AssertionRules, CallerFact};
 use crate::diagnostic::{Located, Place};
 use crate::headers;
 use crate::reader::{Section, Value};
-use crate::secret::Reference;
+use crate::reference::Reference;
 
 /// `caller`.
 #[derive(Clone, Debug, Default)]

@@ -7,7 +7,7 @@ use crate::diagnostic::{Located, Place};
 use crate::headers;
 use crate::reader::Unenforced;
 use crate::reader::{Section, Value};
-use crate::secret::Reference;
+use crate::reference::Reference;
 
 /// Changes to the headers that an upstream receives.
 #[derive(Clone, Debug, Default)]

@@ -8,7 +8,7 @@ use super::{listeners, replicas};
 use crate::diagnostic::{Located, Place};
 use crate::peers::{Peers, ReplicaId, Sealing};
 use crate::reader::{Section, Value};
-use crate::secret::Reference;
+use crate::reference::Reference;
 use portunus_base::UpstreamUrl;
 
 /// The other replicas.

@@ -2,7 +2,7 @@
 
 use crate::diagnostic::Located;
 use crate::reader::{Section, Value};
-use crate::secret::Reference;
+use crate::reference::Reference;
 use portunus_base::HostPattern;
 use portunus_base::{Scheme, UpstreamUrl};
 use std::fmt;

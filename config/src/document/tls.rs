@@ -7,7 +7,7 @@ use super::secrets;
 use crate::diagnostic::{Located, Place};
 use crate::limits::POSITIVE_DURATION;
 use crate::reader::{Section, Value};
-use crate::secret::Reference;
+use crate::reference::Reference;
 use crate::tls::{ClientCertificateMode, HttpVersion, Pin, TlsVersion, UnknownSni};
 
 /// `tls` of a listener.

@@ -7,7 +7,7 @@ use crate::peers::{Peers, Sealing};
 
 /// A key is shown by where it is, never by what it is.
 pub(super) fn sealing(sealing: &Sealing) -> Option<Value> {
-    let keys: Vec<String> = sealing.keys.iter().map(|key| key.source().to_string()).collect();
+    let keys: Vec<&str> = sealing.keys.iter().map(|key| key.source()).collect();
     (!keys.is_empty()).then(|| json!({ "keys": keys }))
 }
 

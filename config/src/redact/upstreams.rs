@@ -88,17 +88,17 @@ pub(super) fn credentials(credentials: &Credentials) -> Value {
         Credentials::None => json!("none"),
         Credentials::Passthrough => json!("passthrough"),
         Credentials::Header { value, .. } if value.is_bearer() => {
-            json!({ "bearer": value.source().to_string() })
+            json!({ "bearer": value.source() })
         }
         Credentials::Header { name, value } => {
-            json!({ "header": { "name": name.to_string(), "value": value.source().to_string() } })
+            json!({ "header": { "name": name.to_string(), "value": value.source() } })
         }
     }
 }
 
 /// A value is shown by where it was read from, and else only if it is none that could be a secret.
 fn header_value(name: &HeaderName, value: &HeaderValue, rules: &HeaderRules) -> Value {
-    let source = rules.sources.iter().find(|(of, _)| of == name).map(|(_, source)| source.to_string());
+    let source = rules.sources.iter().find(|(of, _)| of == name).map(|(_, source)| source);
     match (source, value.to_str()) {
         (Some(source), _) => json!(source),
         (None, Ok(text)) if !value.is_sensitive() => json!(text),

@@ -26,7 +26,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 
-use crate::secret::Reference;
+use crate::reference::Reference;
 
 /// How a listener speaks TLS. It swaps live: a rotated certificate is a reload like any other.
 ///

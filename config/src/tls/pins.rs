@@ -10,7 +10,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
 
 use super::{Pin, PinMismatch};
-use crate::secret::sha256;
+use crate::digest::sha256;
 
 impl Pin {
     /// The pin of a certificate, DER.

@@ -1,5 +1,5 @@
 //! Types that the gateway's crates have in common: time, eras, refusals, owners of shares, bounded tables, buffers, escaped
-//! text, and what the net is described by: URLs, hosts, classes of addresses.
+//! text, secrets, and what the net is described by: URLs, hosts, classes of addresses.
 //!
 //! Nothing here opens a socket or a file, starts a task, logs, or reads the time by itself: time
 //! comes in through [`Clock`].
@@ -11,6 +11,7 @@ mod denial;
 mod era;
 mod hosts;
 mod owner;
+mod secret;
 pub mod table;
 pub mod text;
 mod url;
@@ -22,4 +23,5 @@ pub use denial::{Challenge, Denial, Reason};
 pub use era::Era;
 pub use hosts::{HostPattern, OriginPattern, OriginRule};
 pub use owner::Owner;
+pub use secret::Secret;
 pub use url::{Host, Scheme, UpstreamUrl};

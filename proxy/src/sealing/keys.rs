@@ -9,7 +9,7 @@ use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aes_gcm_siv::{Aes256GcmSiv, Key, Nonce, Tag};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use portunus_config::Secret;
+use portunus_base::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{hkdf, hmac};
 use std::io;

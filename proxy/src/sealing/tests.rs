@@ -242,18 +242,8 @@ fn keys_that_are_none_are_refused_by_the_place_they_came_from() {
 }
 
 /// A secret as configurations bring it.
-fn secret(name: &str, value: &str) -> portunus_config::Secret {
-    let text = format!(
-        "version: 1\nlisten: 127.0.0.1:0\nservers: {{/mcp: {{upstreams: [a]}}}}\nupstreams: {{a: {{url: \
-         \"http://127.0.0.1:1/\", credentials: {{header: {{name: X-Key, value: \"env:{name}\"}}}}}}}}\n"
-    );
-    let variables = [(name.to_owned(), value.to_owned())].into();
-    let environment = portunus_config::MapEnvironment { variables, ..Default::default() };
-    let loaded = portunus_config::load_text(&text, std::path::Path::new("x.yaml"), &environment).unwrap();
-    match &loaded.snapshot.upstreams[0].credentials {
-        portunus_config::Credentials::Header { value, .. } => value.clone(),
-        other => panic!("{other:?}"),
-    }
+fn secret(name: &str, value: &str) -> portunus_base::Secret {
+    portunus_base::Secret::new(value.to_owned(), format!("env:{name}")).unwrap()
 }
 
 #[test]

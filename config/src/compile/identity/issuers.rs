@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
 use portunus_filters::identity::{Algorithm, ClaimPath, ClaimRules, Issuer, KeySet, Naming, media_type};
 
@@ -14,7 +16,7 @@ use crate::document::{
     NamingDocument, UpstreamDocument,
 };
 use crate::identity::{Inspection, KeySource, Trust, TrustId};
-use crate::secret::Reference;
+use crate::reference::Reference;
 use crate::tls::Problem;
 use crate::upstream::{Credentials, Upstream};
 use portunus_base::{Scheme, UpstreamUrl};
@@ -179,7 +181,27 @@ fn endpoint(document: &UpstreamDocument, context: &Context<'_>) -> Option<Upstre
 fn basic(client: &ClientDocument, endpoint: &UpstreamDocument, context: &Context<'_>) -> Option<Credentials> {
     let urls: Vec<&UpstreamUrl> = endpoint.url.iter().map(|url| &url.value).collect();
     let secret = context.keyring.secret(&client.secret, &urls)?;
-    Some(Credentials::Header { name: AUTHORIZATION, value: secret.into_basic(&client.id.value) })
+    let value = secret.map(|value| basic_credential(&client.id.value, value));
+    Some(Credentials::Header { name: AUTHORIZATION, value })
+}
+
+/// The credential `Basic <id:secret>`, both form-encoded (RFC 6749 §2.3.1, RFC 7617).
+fn basic_credential(id: &str, secret: &str) -> String {
+    let pair = format!("{}:{}", form_encoded(id), form_encoded(secret));
+    format!("Basic {}", STANDARD.encode(pair))
+}
+
+/// `application/x-www-form-urlencoded` of one value (WHATWG URL §5.2).
+fn form_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'*' | b'-' | b'.' | b'_' => out.push(char::from(byte)),
+            b' ' => out.push('+'),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 fn audiences(texts: &[Located<String>]) -> Arc<[Arc<str>]> {
@@ -221,4 +243,15 @@ fn claim(path: &Located<String>, findings: &Findings) -> Option<ClaimPath> {
         findings.error(&path.place, format!("`{}` is no path to a claim", path.value), hint);
     }
     parsed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_by_id_and_secret() {
+        let expected = format!("Basic {}", STANDARD.encode("gate+way:a%3Ab+c%25"));
+        assert_eq!(basic_credential("gate way", "a:b c%"), expected);
+    }
 }

@@ -29,7 +29,7 @@ fn a_process_alone_has_no_name_and_no_keys() {
 fn every_form_of_sealing_ends_in_keys_in_their_order() {
     for form in ["'env:SEAL'", "['env:SEAL']", "{keys: 'env:SEAL'}"] {
         let keys = bootstrap(&format!("sealing: {form}\n")).sealing.keys;
-        assert_eq!(keys.iter().map(crate::Secret::expose).collect::<Vec<_>>(), [KEY], "{form}");
+        assert_eq!(keys.iter().map(portunus_base::Secret::expose).collect::<Vec<_>>(), [KEY], "{form}");
     }
     let two = bootstrap("sealing: {keys: ['env:OLD', 'env:SEAL']}\n").sealing.keys;
     assert_eq!((two.len(), two[1].expose()), (2, KEY));

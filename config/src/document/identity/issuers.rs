@@ -14,7 +14,7 @@ use crate::document::tls;
 use crate::document::{replicas, upstreams};
 use crate::limits::{ANY_DURATION, POSITIVE_DURATION};
 use crate::reader::{Section, Value};
-use crate::secret::Reference;
+use crate::reference::Reference;
 use portunus_base::UpstreamUrl;
 
 /// An issuer of signed tokens.
