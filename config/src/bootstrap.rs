@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::peers::{Peers, ReplicaId, Sealing};
 use crate::tls::ListenerTls;
-use portunus_base::{HostPattern, OriginRule};
+use portunus_base::{ConnectionLimits, HostPattern, OriginRule};
 
 /// Everything a process is started with.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,48 +140,6 @@ impl ForwardedBy {
         match self {
             ForwardedBy::XForwardedFor => "x-forwarded-for",
             ForwardedBy::Forwarded => "forwarded",
-        }
-    }
-}
-
-/// Bounds on connections and on what comes over them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionLimits {
-    /// Open connections; more are refused. Default 10000.
-    pub max_connections: usize,
-    /// Silence between two requests of a connection. Default 75 s.
-    pub idle_timeout: Duration,
-    /// From the first byte of a request to the end of its header. Default 10 s.
-    pub header_timeout: Duration,
-    /// From the end of the header to the end of the body. Default 30 s.
-    pub body_timeout: Duration,
-    /// A client that takes no byte for this long is gone. Default 30 s.
-    pub write_timeout: Duration,
-    /// Size of a request's header. Default 64 KiB.
-    pub max_header_bytes: usize,
-    /// Number of a request's header fields. Default 128.
-    pub max_headers: usize,
-    /// Size of a request's body. Default 4 MiB.
-    pub max_body_bytes: usize,
-    /// HTTP/2 streams of one connection at once. Default 100.
-    pub max_streams: usize,
-    /// A connection takes no new requests when it is this old. Default 1 h.
-    pub max_connection_age: Duration,
-}
-
-impl Default for ConnectionLimits {
-    fn default() -> Self {
-        ConnectionLimits {
-            max_connections: 10_000,
-            idle_timeout: Duration::from_secs(75),
-            header_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(30),
-            max_header_bytes: 64 << 10,
-            max_headers: 128,
-            max_body_bytes: 4 << 20,
-            max_streams: 100,
-            max_connection_age: Duration::from_secs(3600),
         }
     }
 }

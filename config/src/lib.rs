@@ -47,9 +47,7 @@ mod upstream_mark;
 mod view;
 mod yaml;
 
-pub use bootstrap::{
-    AccessLog, Bootstrap, ConnectionLimits, Drain, ForwardedBy, Listener, LogFormat, LogLevel, LogSettings,
-};
+pub use bootstrap::{AccessLog, Bootstrap, Drain, ForwardedBy, Listener, LogFormat, LogLevel, LogSettings};
 pub use caller::{AssertionRules, CallerFact, CallerRules};
 pub use carry::Carry;
 pub use diagnostic::{Diagnostic, Located, Location, Place, Report, Severity};
@@ -75,13 +73,12 @@ pub use schema::{schema, schema_text};
 pub use serving::{CacheRules, ParkedRules, ReplayRules, SessionRules};
 pub use snapshot::{HttpStatus, Revision, ServerId, Snapshot, VirtualServer};
 pub use tls::{
-    CertificateFacts, ClientCertificateMode, ClientCertificates, HttpVersion, ListenerTls,
-    ListenerTlsSettings, Pin, PinMismatch, Signers, TlsVersion, UnknownSni, UpstreamTls, UpstreamTlsSettings,
+    CertificateFacts, ClientCertificates, ListenerTls, ListenerTlsSettings, Signers, UpstreamTls,
+    UpstreamTlsSettings,
 };
 pub use tools::{Fact, ToolRules};
 pub use upstream::{
-    Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Pool, Timeouts, Transport, Upstream,
-    UpstreamKey,
+    Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Transport, Upstream, UpstreamKey,
 };
 pub use upstream_mark::UpstreamMark;
 pub use view::View;

@@ -17,9 +17,10 @@ use serde_json::{Value, json};
 use crate::bootstrap::{AccessLog, Bootstrap, Listener, LogFormat};
 use crate::reference::Reference;
 use crate::snapshot::Snapshot;
-use crate::tls::{ClientCertificateMode, ListenerTls, UnknownSni, UpstreamTls};
+use crate::tls::{ListenerTls, UpstreamTls};
 use crate::units::show_duration;
 use peers::{peers, sealing};
+use portunus_base::{ClientCertificateMode, UnknownSni};
 use servers::virtual_server;
 use upstreams::upstream;
 

@@ -4,18 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
 use crate::caller::CallerRules;
 use crate::digest::sha256;
 use crate::replicas::{Ejection, Health};
-use crate::tls::{HttpVersion, UpstreamTls};
+use crate::tls::UpstreamTls;
 use crate::upstream_mark::UpstreamMark;
-use portunus_base::AddressGrant;
-use portunus_base::Secret;
-use portunus_base::UpstreamUrl;
+use portunus_base::{AddressGrant, HttpVersion, Pool, Secret, Timeouts, UpstreamUrl};
 
 /// One MCP server behind the gateway.
 #[derive(Clone, Debug)]
@@ -133,50 +130,6 @@ impl EraMode {
             EraMode::Legacy => "legacy",
             EraMode::Modern => "modern",
         }
-    }
-}
-
-/// How long an upstream may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// To accept a connection. Default 5 s.
-    pub connect: Duration,
-    /// From the end of the request to the first byte of the answer. Default 60 s.
-    pub first_byte: Duration,
-    /// Between two bytes of a stream. Default 300 s.
-    pub idle: Duration,
-    /// A whole call; never applied to GET streams and `subscriptions/listen`. Default 10 min.
-    pub total: Option<Duration>,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Timeouts {
-            connect: Duration::from_secs(5),
-            first_byte: Duration::from_secs(60),
-            idle: Duration::from_secs(300),
-            total: Some(Duration::from_secs(600)),
-        }
-    }
-}
-
-/// How many connections an upstream is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pool {
-    /// Idle connections kept. Default 64.
-    pub max_idle: usize,
-    /// Idle connections are closed after this. Default 4 s: Node and uvicorn close theirs at 5 s.
-    pub idle_timeout: Duration,
-    /// Connections for calls at once, idle ones not counted. Default 1024.
-    pub max_connections: usize,
-    /// Connections for streams without an end of their own, beside those for calls: clients that
-    /// listen must not keep others from calling. Default 4096.
-    pub max_streams: usize,
-}
-
-impl Default for Pool {
-    fn default() -> Self {
-        Pool { max_idle: 64, idle_timeout: Duration::from_secs(4), max_connections: 1024, max_streams: 4096 }
     }
 }
 

@@ -152,7 +152,7 @@ fn default_listener() -> Listener {
         trusted_proxies: vec![],
         forwarded_from: vec![],
         forwarded_by: ForwardedBy::default(),
-        limits: crate::ConnectionLimits::default(),
+        limits: portunus_base::ConnectionLimits::default(),
         tls: None,
         http2: false,
         proxy_protocol: false,

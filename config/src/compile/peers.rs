@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Keyring, tls, upstreams};
-use crate::bootstrap::{ConnectionLimits, ForwardedBy, Listener};
+use crate::bootstrap::{ForwardedBy, Listener};
 use crate::caller::CallerRules;
 use crate::diagnostic::{Findings, Located};
 use crate::document::{
@@ -16,16 +16,14 @@ use crate::files::Files;
 use crate::peers::{Peers, ReplicaId, Sealing};
 use crate::reference::Reference;
 use crate::replicas::Ejection;
-use crate::tls::{ClientCertificateMode, HttpVersion, UnknownSni};
 use crate::upstream::{
-    Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Pool, Timeouts, Transport, Upstream,
-    UpstreamKey,
+    Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Transport, Upstream, UpstreamKey,
 };
 use crate::upstream_mark::UpstreamMark;
-use portunus_base::AddressGrant;
-use portunus_base::OriginRule;
-use portunus_base::Secret;
-use portunus_base::{Scheme, UpstreamUrl};
+use portunus_base::{
+    AddressGrant, ClientCertificateMode, ConnectionLimits, HttpVersion, OriginRule, Pool, Scheme, Secret,
+    Timeouts, UnknownSni, UpstreamUrl,
+};
 
 /// Name of the listener for peers.
 pub(super) const LISTENER: &str = "peers";

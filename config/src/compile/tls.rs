@@ -13,10 +13,10 @@ use crate::document::{CertificateDocument, ListenerTlsDocument, UpstreamTlsDocum
 use crate::files::Files;
 use crate::reference::Reference;
 use crate::tls::{
-    self, CertificateFacts, Certificates, ClientCertificates, ClientParts, HttpVersion, ListenerTls,
-    ListenerTlsSettings, Problem, ServerParts, TlsVersion, Trust, UpstreamTls, UpstreamTlsSettings,
+    self, CertificateFacts, Certificates, ClientCertificates, ClientParts, ListenerTls, ListenerTlsSettings,
+    Problem, ServerParts, Trust, UpstreamTls, UpstreamTlsSettings,
 };
-use portunus_base::{Scheme, UpstreamUrl};
+use portunus_base::{HttpVersion, Scheme, TlsVersion, UpstreamUrl};
 
 /// How a listener speaks TLS; `None` if something is wrong with it.
 pub(super) fn listener(

@@ -11,12 +11,9 @@ use crate::document::{
     CeilingDocument, CredentialsDocument, HeaderSource, HeadersDocument, UpstreamDocument,
 };
 use crate::files::Files;
-use crate::tls::HttpVersion;
 use crate::upstream::{Credentials, EraMode, HeaderRules, LegSharing, Transport, Upstream, UpstreamKey};
 use crate::upstream_mark::UpstreamMark;
-use portunus_base::HostPattern;
-use portunus_base::{AddressClass, AddressGrant};
-use portunus_base::{Host, Scheme, UpstreamUrl};
+use portunus_base::{AddressClass, AddressGrant, Host, HostPattern, HttpVersion, Scheme, UpstreamUrl};
 
 pub(super) fn compile(
     documents: &[UpstreamDocument],

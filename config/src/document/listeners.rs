@@ -6,11 +6,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::tls::{self, ListenerTlsDocument};
-use crate::bootstrap::{ConnectionLimits, ForwardedBy};
+use crate::bootstrap::ForwardedBy;
 use crate::diagnostic::{Located, Place};
 use crate::limits::{LABEL, MAX_BODY_BYTES, POSITIVE_DURATION, is_label};
 use crate::reader::{Section, Value};
-use portunus_base::{HostPattern, OriginPattern, OriginRule};
+use portunus_base::{ConnectionLimits, HostPattern, OriginPattern, OriginRule};
 
 /// One listener.
 #[derive(Clone, Debug)]

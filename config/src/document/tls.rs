@@ -8,7 +8,7 @@ use crate::diagnostic::{Located, Place};
 use crate::limits::POSITIVE_DURATION;
 use crate::reader::{Section, Value};
 use crate::reference::Reference;
-use crate::tls::{ClientCertificateMode, HttpVersion, Pin, TlsVersion, UnknownSni};
+use portunus_base::{ClientCertificateMode, HttpVersion, Pin, TlsVersion, UnknownSni};
 
 /// `tls` of a listener.
 #[derive(Clone, Debug)]

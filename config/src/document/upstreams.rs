@@ -12,10 +12,8 @@ use crate::diagnostic::{Located, Place};
 use crate::limits::{LABEL, POSITIVE_DURATION, is_label};
 use crate::reader::{Section, Value};
 use crate::replicas::{Ejection, Health};
-use crate::tls::HttpVersion;
-use crate::upstream::{EraMode, HostPolicy, LegSharing, Pool, Timeouts, Transport};
-use portunus_base::AddressGrant;
-use portunus_base::UpstreamUrl;
+use crate::upstream::{EraMode, HostPolicy, LegSharing, Transport};
+use portunus_base::{AddressGrant, HttpVersion, Pool, Timeouts, UpstreamUrl};
 
 /// One upstream.
 #[derive(Clone, Debug)]

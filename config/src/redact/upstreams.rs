@@ -6,11 +6,8 @@ use serde_json::{Value, json};
 use super::caller::caller;
 use super::{duration, texts, upstream_tls};
 use crate::replicas::Health;
-use crate::tls::HttpVersion;
-use crate::upstream::{
-    Credentials, HeaderRules, HostPolicy, LegSharing, Pool, Timeouts, Transport, Upstream,
-};
-use portunus_base::UpstreamUrl;
+use crate::upstream::{Credentials, HeaderRules, HostPolicy, LegSharing, Transport, Upstream};
+use portunus_base::{HttpVersion, Pool, Timeouts, UpstreamUrl};
 
 pub(super) fn upstream(upstream: &Upstream) -> Value {
     let alone = upstream.replicas.is_empty();

@@ -6,8 +6,9 @@ use super::tls;
 use super::values::{
     Object, count, defined, duration, forms, label, mapping, one_or_list, path, size, with_default, words,
 };
-use crate::bootstrap::{ConnectionLimits, Drain, ForwardedBy, LogLevel};
+use crate::bootstrap::{Drain, ForwardedBy, LogLevel};
 use crate::limits::MAX_THREADS;
+use portunus_base::ConnectionLimits;
 
 /// Keys of the process half.
 pub(super) fn keys() -> Vec<(&'static str, Value)> {

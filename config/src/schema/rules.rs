@@ -10,7 +10,7 @@ use super::values::{
 use super::{identity, policy, servers, serving, tls, tools};
 use crate::replicas::{Ejection, Health};
 use crate::units::show_duration;
-use crate::upstream::{Pool, Timeouts};
+use portunus_base::{Pool, Timeouts};
 
 /// Keys of the rules half, but for `revision`.
 pub(super) fn keys() -> Vec<(&'static str, Value)> {

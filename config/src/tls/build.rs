@@ -24,7 +24,7 @@ use super::clients::Signers;
 use super::pem::{Certificates, Problem, certificates, unreadable_list};
 use super::pins::PinnedVerifier;
 use super::sni::CertificateChoice;
-use super::{ClientCertificateMode, HttpVersion, Pin, TlsVersion, UnknownSni};
+use portunus_base::{ClientCertificateMode, HttpVersion, Pin, TlsVersion, UnknownSni};
 
 /// Authorities, and what they have revoked.
 pub(crate) struct Trust {

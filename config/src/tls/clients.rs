@@ -9,8 +9,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{Error, RootCertStore};
 
+use super::Problem;
 use super::build::{Trust, client_verifier, digests};
-use super::{ClientCertificateMode, Problem};
+use portunus_base::ClientCertificateMode;
 
 /// Authorities that sign certificates of clients, with what they have revoked.
 pub struct Signers {

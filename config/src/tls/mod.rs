@@ -27,6 +27,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::reference::Reference;
+use portunus_base::{ClientCertificateMode, Pin, TlsVersion, UnknownSni};
 
 /// How a listener speaks TLS. It swaps live: a rotated certificate is a reload like any other.
 ///
@@ -100,46 +101,6 @@ pub struct ClientCertificates {
     pub mode: ClientCertificateMode,
 }
 
-/// Whether a client may come without a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientCertificateMode {
-    /// It may not: the handshake fails.
-    #[default]
-    Required,
-    /// It may; one that it shows must be valid all the same.
-    Optional,
-}
-
-/// Oldest version of TLS that is spoken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// RFC 5246.
-    #[default]
-    V1_2,
-    /// RFC 8446.
-    V1_3,
-}
-
-impl TlsVersion {
-    /// The version as written in a document.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            TlsVersion::V1_2 => "1.2",
-            TlsVersion::V1_3 => "1.3",
-        }
-    }
-}
-
-/// What a client gets that names (SNI, RFC 6066 §3) no host of ours, or none at all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UnknownSni {
-    /// The first certificate.
-    #[default]
-    Default,
-    /// A failed handshake.
-    Refuse,
-}
-
 /// How the gateway speaks TLS to an upstream.
 #[derive(Clone)]
 pub struct UpstreamTls {
@@ -183,59 +144,4 @@ pub struct UpstreamTlsSettings {
     pub server_name: Option<String>,
     /// Oldest protocol version. Default 1.2.
     pub min: TlsVersion,
-}
-
-/// SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 §2.4).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Pin(pub [u8; 32]);
-
-impl fmt::Display for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use base64::Engine;
-        write!(f, "sha256/{}", base64::engine::general_purpose::STANDARD.encode(self.0))
-    }
-}
-
-impl fmt::Debug for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// A server whose certificate is valid has a public key that is not pinned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PinMismatch {
-    /// The pin of the key that the server has.
-    pub presented: Pin,
-}
-
-impl PinMismatch {
-    /// The mismatch behind a failed handshake, if that is what it is.
-    pub fn behind(error: &rustls::Error) -> Option<&PinMismatch> {
-        use rustls::{CertificateError, Error};
-        match error {
-            Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for PinMismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the server's key is not pinned; its pin is `{}`", self.presented)
-    }
-}
-
-impl std::error::Error for PinMismatch {}
-
-/// Which version of HTTP an upstream is spoken to in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HttpVersion {
-    /// HTTP/1.1.
-    #[default]
-    One,
-    /// HTTP/2; without TLS by prior knowledge (RFC 9113 §3.3).
-    Two,
-    /// What the TLS handshake agrees on (ALPN).
-    Auto,
 }

@@ -2,32 +2,21 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
 
-use super::{Pin, PinMismatch};
 use crate::digest::sha256;
+use portunus_base::{Pin, PinMismatch};
 
-impl Pin {
-    /// The pin of a certificate, DER.
-    ///
-    /// # Errors
-    /// If it is no certificate.
-    pub fn of(certificate: &CertificateDer<'_>) -> Result<Pin, rustls::Error> {
-        let certificate = ParsedCertificate::try_from(certificate)?;
-        Ok(Pin(sha256(&certificate.subject_public_key_info())))
-    }
-
-    /// Reads `sha256/` and 32 bytes of base64.
-    pub(crate) fn parse(text: &str) -> Result<Pin, &'static str> {
-        let digest = text.strip_prefix("sha256/").ok_or("does not begin with `sha256/`")?;
-        let digest = STANDARD.decode(digest).map_err(|_| "not base64 after `sha256/`")?;
-        digest.try_into().map(Pin).map_err(|_| "not the 32 bytes of a SHA-256")
-    }
+/// The pin of a certificate, DER.
+///
+/// # Errors
+/// If it is no certificate.
+pub(super) fn pin_of(certificate: &CertificateDer<'_>) -> Result<Pin, rustls::Error> {
+    let certificate = ParsedCertificate::try_from(certificate)?;
+    Ok(Pin(sha256(&certificate.subject_public_key_info())))
 }
 
 /// Verifies a server as `usual` does, and then that its key is one of `pins`.
@@ -48,7 +37,7 @@ impl ServerCertVerifier for PinnedVerifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verified =
             self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        let presented = Pin::of(end_entity)?;
+        let presented = pin_of(end_entity)?;
         if self.pins.contains(&presented) {
             return Ok(verified);
         }

@@ -7,7 +7,7 @@ use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::UnknownSni;
+use portunus_base::UnknownSni;
 
 /// The certificates of a listener by the names they are valid for.
 #[derive(Debug)]

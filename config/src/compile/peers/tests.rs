@@ -128,7 +128,10 @@ fn replicas_show_each_other_certificates() {
     let peers = bootstrap.peers.as_ref().unwrap();
     let settings = &peers.listener.tls.as_ref().unwrap().settings;
     let clients = settings.client_certificates.as_ref().unwrap();
-    assert_eq!((clients.trust.to_str(), clients.mode), (Some("ca"), crate::ClientCertificateMode::Required));
+    assert_eq!(
+        (clients.trust.to_str(), clients.mode),
+        (Some("ca"), portunus_base::ClientCertificateMode::Required)
+    );
     for member in peers.members.values() {
         assert_eq!(member.tls.as_ref().unwrap().server_name.to_str(), "gateway.internal");
         assert!(member.addresses.permits("10.0.0.3".parse().unwrap()));

@@ -1,6 +1,7 @@
 //! TLS towards upstreams: the handshake, and why it failed in words an operator can act on.
 
-use portunus_config::{PinMismatch, UpstreamTls};
+use portunus_base::PinMismatch;
+use portunus_config::UpstreamTls;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ fn fault(error: &io::Error) -> TlsFault {
     let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>()) else {
         return TlsFault::Failed(error.to_string());
     };
-    if let Some(mismatch) = PinMismatch::behind(cause) {
+    if let Some(mismatch) = pin_mismatch(cause) {
         return TlsFault::Untrusted(format!("{mismatch} (`tls.pins`)"));
     }
     match cause {
@@ -48,6 +49,14 @@ fn fault(error: &io::Error) -> TlsFault {
         Error::AlertReceived(alert) => TlsFault::Failed(complaint(*alert)),
         Error::InvalidMessage(_) => TlsFault::Failed("what answers does not speak TLS".to_owned()),
         other => TlsFault::Failed(other.to_string()),
+    }
+}
+
+/// The mismatch behind a failed handshake, if there is one.
+fn pin_mismatch(error: &Error) -> Option<&PinMismatch> {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
+        _ => None,
     }
 }
 
@@ -85,7 +94,7 @@ fn complaint(alert: AlertDescription) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portunus_config::Pin;
+    use portunus_base::Pin;
     use tokio_rustls::rustls::OtherError;
 
     #[test]

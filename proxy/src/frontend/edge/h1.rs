@@ -12,7 +12,7 @@ use crate::head::{HeadLimits, HeadScan, read};
 use crate::shares::Owner;
 use bytes::{Bytes, BytesMut};
 use pingora_core::protocols::Stream;
-use portunus_config::ConnectionLimits;
+use portunus_base::ConnectionLimits;
 use portunus_filters::{Denial, Reason};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;

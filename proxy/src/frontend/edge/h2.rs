@@ -15,7 +15,7 @@ use pingora_core::protocols::http::v2::server::{
 };
 use pingora_core::protocols::{Digest, Stream};
 use pingora_http::RequestHeader;
-use portunus_config::ConnectionLimits;
+use portunus_base::ConnectionLimits;
 use portunus_filters::{Denial, Reason};
 use std::sync::Arc;
 use std::time::Duration;
