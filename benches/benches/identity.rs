@@ -9,7 +9,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use portunus::frontend::context::Gateway;
-use portunus::identify::{Guest, Shown, authenticate};
+use portunus::identify::{ConnectionState, Shown, authenticate};
 use portunus_config::{MapEnvironment, Profile, load_text};
 use portunus_filters::ManualClock;
 use portunus_filters::identity::{Algorithm, ClaimRules, Issuer, KeySet, Naming, Token};
@@ -142,9 +142,10 @@ fn hits(criterion: &mut Criterion) {
     let (gateway, profile) = gateway(&keys);
     let field = HeaderValue::from_maybe_shared(Bytes::from(format!("Bearer {token}"))).unwrap();
     let headers: HeaderMap = [(AUTHORIZATION, field)].into_iter().collect();
-    let known = Guest::default();
-    let ask = |guest: &Guest| {
-        let shown = Shown { headers: &headers, guest, source: IpAddr::from([127, 0, 0, 1]) };
+    let known = ConnectionState::default();
+    let ask = |guest: &ConnectionState| {
+        let shown =
+            Shown { headers: &headers, connection_state: guest, source: IpAddr::from([127, 0, 0, 1]) };
         let mut asking = pin!(authenticate(&gateway, &profile, shown, gateway.clock.now()));
         match asking.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(found) => found.is_ok(),
@@ -154,7 +155,7 @@ fn hits(criterion: &mut Criterion) {
     assert!(ask(&known), "the token is good");
     let mut group = criterion.benchmark_group("token_hit");
     group.bench_function("same_connection", |bencher| bencher.iter(|| ask(black_box(&known))));
-    group.bench_function("new_connection", |bencher| bencher.iter(|| ask(&Guest::default())));
+    group.bench_function("new_connection", |bencher| bencher.iter(|| ask(&ConnectionState::default())));
     group.finish();
 }
 

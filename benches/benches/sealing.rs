@@ -2,8 +2,9 @@
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use portunus::sealing::{
-    Binding, CallerKey, Home, SealedLeg, Seals, SessionName, SessionToken, StateToken, Token, UpstreamMark,
+    Binding, CallerKey, Home, SealedLeg, Seals, SessionName, SessionToken, StateToken, Token,
 };
+use portunus_config::UpstreamMark;
 use portunus_config::{ServerId, UpstreamUrl};
 use portunus_filters::Identity;
 use portunus_filters::identity::Principal;

@@ -6,14 +6,14 @@
 use bytes::{Bytes, BytesMut};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
-use portunus::backend::forward::Inbound;
+use portunus::backend::forward::{Inbound, RequestOrigin};
 use portunus::backend::headers::write_request_head;
 use portunus::backend::upstreams::wire::{BodyReader, read_head};
 use portunus::clock::SystemClock;
 use portunus::frontend::context::{Active, Gateway};
 use portunus::frontend::intake;
 use portunus::head::{HeadLimits, HeadScan};
-use portunus::identify::Guest;
+use portunus::identify::ConnectionState;
 use portunus::metrics::Stage;
 use portunus::record::RecordGuard;
 use portunus::reply::{Refused, refuse};
@@ -106,20 +106,12 @@ fn forward_stage(criterion: &mut Criterion) {
     let gateway = gateway(1, "off");
     let server = server(&gateway.active());
     let headers = request_headers();
+    let arrival = arrival(&gateway, &headers);
     let trace = gateway.backend.ids.trace(&headers);
-    let request_id = gateway.backend.ids.request_id(&headers);
+    let origin =
+        RequestOrigin { owner: Owner::at(CLIENT), arrival, secure: false, behind_proxy: false, trace };
     group.bench_function("head of the request", |bench| {
-        let inbound = Inbound {
-            method: &Method::POST,
-            headers: &headers,
-            query: None,
-            client: CLIENT,
-            owner: Owner::at(CLIENT),
-            behind_proxy: false,
-            secure: false,
-            request_id: &request_id,
-            trace: &trace,
-        };
+        let inbound = Inbound { method: &Method::POST, headers: &headers, query: None, origin: &origin };
         bench.iter(|| {
             let mut head = Vec::with_capacity(1_024);
             write_request_head(&mut head, black_box(&inbound), &server.upstreams[0], 400);
@@ -232,7 +224,7 @@ fn arrival(gateway: &Gateway, headers: &HeaderMap) -> Arrival {
     Arrival {
         listener: "main".into(),
         source: CLIENT,
-        identity: gateway.identifier.identity(headers, CLIENT, &Guest::default()),
+        identity: gateway.identifier.identity(headers, CLIENT, &ConnectionState::default()),
         request_id: gateway.backend.ids.request_id(headers),
         at: gateway.clock.now(),
     }

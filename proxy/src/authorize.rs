@@ -6,18 +6,18 @@
 
 mod aside;
 mod lookup;
-mod overseer;
 mod ratings;
 mod recorder;
+mod response_pipeline;
 mod scene;
 mod told;
 mod views;
 
 pub use aside::Aside;
 pub use lookup::FailedLookups;
-pub use overseer::{CallRules, Overseer, error};
 pub use ratings::Ratings;
 pub use recorder::MAX_WITHIN;
+pub use response_pipeline::{CallRules, ResponsePipeline, error};
 pub use scene::{AdmittedMessage, CallTerms, RequestAdmission, RoutedRequest};
 pub use views::{Views, Wanted};
 

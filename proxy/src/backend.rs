@@ -14,7 +14,7 @@ pub mod upstreams;
 
 use crate::backend::gateway_requests::{Asked, Farewells, MAX_ERRANDS};
 use crate::backend::resource_cache::Reads;
-use crate::backend::upstream_call::Place;
+use crate::backend::upstream_call::UpstreamTarget;
 use crate::backend::upstream_sessions::{Hearsay, Legs};
 use crate::backend::upstreams::dns::Resolver;
 use crate::backend::upstreams::era::Eras;
@@ -75,7 +75,7 @@ pub struct Backend {
     /// Permits for what the gateway asks on its own.
     pub asked: Asked,
     /// Permits for what the gateway says on its own.
-    pub errands: Arc<Semaphore>,
+    pub gateway_requests: Arc<Semaphore>,
     /// Bytes of text that has to be kept whole, such as URIs that clients are subscribed to.
     pub texts: Arc<Shares>,
     /// Bytes of what servers say outside of answers, as long as somebody has yet to hear it.
@@ -113,7 +113,7 @@ impl Backend {
             reads: Arc::default(),
             farewells: Farewells::default(),
             asked: Asked::default(),
-            errands: Arc::new(Semaphore::new(MAX_ERRANDS)),
+            gateway_requests: Arc::new(Semaphore::new(MAX_ERRANDS)),
             texts: Shares::new(MAX_TEXT_BYTES),
             spoken: Shares::new(MAX_UNHEARD_BYTES),
             ids: Arc::new(RequestIds::new()?),
@@ -165,16 +165,16 @@ impl Backend {
 
     /// The place of a call among the replicas of its upstream, where its caller's session is if it
     /// has one.
-    pub fn settle(&self, place: Place) -> (Place, Option<Seat>) {
+    pub fn settle(&self, place: UpstreamTarget) -> (UpstreamTarget, Option<Seat>) {
         let now = self.clock.now().monotonic;
         self.replicas.settle(place, now, |place| self.legs.holds(place))
     }
 
     /// Notes that an upstream, or a replica of it, answered as one that does not speak `era`.
-    pub fn contradicted(&self, place: &Place, era: Era) {
+    pub fn contradicted(&self, place: &UpstreamTarget, era: Era) {
         // Verdicts are about all replicas.
         match self.replicas.whole(place.upstream.key) {
-            Some(upstream) => self.eras.contradicted(&Place { upstream, ..place.clone() }, era),
+            Some(upstream) => self.eras.contradicted(&UpstreamTarget { upstream, ..place.clone() }, era),
             None => self.eras.contradicted(place, era),
         }
     }

@@ -23,7 +23,7 @@ mod compose;
 mod failing;
 mod fetch;
 mod larder;
-mod offering;
+mod merged_catalog;
 mod pantry;
 mod relist;
 mod shelf;
@@ -32,7 +32,7 @@ mod status;
 mod ware;
 
 use crate::backend::Backend;
-use crate::backend::headers::Upward;
+use crate::backend::headers::ClientHeaders;
 use crate::offload::OffloadQueue;
 use crate::sealing::CallerKey;
 use crate::shares::Owner;
@@ -56,7 +56,7 @@ use std::time::Duration;
 use ware::{Need, Purpose};
 
 pub use larder::Shows;
-pub use offering::{Described, Offering, Told};
+pub use merged_catalog::{Described, MergedCatalog, Told};
 pub use relist::Relist;
 
 /// Audiences whose lists are kept at once, of all virtual servers.
@@ -73,7 +73,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 60);
 
 /// For whom something is wanted.
 #[derive(Clone)]
-pub struct Seeker {
+pub struct Audience {
     /// The authorization context.
     pub caller: CallerKey,
     /// Whose share it takes of what callers hold together.
@@ -83,7 +83,7 @@ pub struct Seeker {
     /// What the client says of itself.
     pub profile: Arc<Profile>,
     /// What of the client's headers goes up.
-    pub headers: Arc<Upward>,
+    pub headers: Arc<ClientHeaders>,
     /// What that and the caller's credential amount to.
     pub shows: Shows,
     /// The one era in which it may be served, where the endpoint does not translate.
@@ -155,7 +155,7 @@ struct Query<'a> {
     owner: Owner,
     only: Option<Era>,
     tenant: Option<&'a str>,
-    upward: &'a Upward,
+    upward: &'a ClientHeaders,
     shows: Shows,
     asking: Asking<'a>,
     clock: &'a Arc<dyn Clock>,
@@ -171,10 +171,10 @@ impl Catalogs {
         &self,
         backend: &Arc<Backend>,
         server: &Arc<VirtualServer>,
-        seeker: &Seeker,
+        audience: &Audience,
         kinds: &[ListKind],
-    ) -> Arc<Offering> {
-        self.sought(backend, server, (seeker, backend.clock.now()), (kinds, Purpose::Show, None)).await
+    ) -> Arc<MergedCatalog> {
+        self.sought(backend, server, (audience, backend.clock.now()), (kinds, Purpose::Show, None)).await
     }
 
     /// What is offered, for the way of a call that came `at` a time: lists that are here will do, and are
@@ -183,10 +183,10 @@ impl Catalogs {
         &self,
         backend: &Arc<Backend>,
         server: &Arc<VirtualServer>,
-        (seeker, at): (&Seeker, Moment),
+        (audience, at): (&Audience, Moment),
         kinds: &[ListKind],
-    ) -> Arc<Offering> {
-        self.sought(backend, server, (seeker, at), (kinds, Purpose::Route, None)).await
+    ) -> Arc<MergedCatalog> {
+        self.sought(backend, server, (audience, at), (kinds, Purpose::Route, None)).await
     }
 
     /// What is offered after an upstream has contradicted its list: that is asked for once more, unless
@@ -195,32 +195,32 @@ impl Catalogs {
         &self,
         backend: &Arc<Backend>,
         server: &Arc<VirtualServer>,
-        seeker: &Seeker,
+        audience: &Audience,
         (upstream, kind): (&Upstream, ListKind),
-    ) -> Arc<Offering> {
+    ) -> Arc<MergedCatalog> {
         let wanted = (&[kind][..], Purpose::Show, Some(upstream));
-        self.sought(backend, server, (seeker, backend.clock.now()), wanted).await
+        self.sought(backend, server, (audience, backend.clock.now()), wanted).await
     }
 
     async fn sought(
         &self,
         backend: &Arc<Backend>,
         server: &Arc<VirtualServer>,
-        (seeker, now): (&Seeker, Moment),
+        (audience, now): (&Audience, Moment),
         (kinds, purpose, doubted): (&[ListKind], Purpose, Option<&Upstream>),
-    ) -> Arc<Offering> {
+    ) -> Arc<MergedCatalog> {
         let asking = || -> Arc<dyn Asks> {
-            let (backend, server, seeker) = (Arc::clone(backend), server.id.clone(), seeker.clone());
-            Arc::new(Asker { backend, server, seeker })
+            let (backend, server, audience) = (Arc::clone(backend), server.id.clone(), audience.clone());
+            Arc::new(Asker { backend, server, audience })
         };
         let query = Query {
             server,
-            caller: seeker.caller,
-            owner: seeker.owner,
-            only: seeker.only,
-            tenant: seeker.tenant.as_deref(),
-            upward: &seeker.headers,
-            shows: seeker.shows,
+            caller: audience.caller,
+            owner: audience.owner,
+            only: audience.only,
+            tenant: audience.tenant.as_deref(),
+            upward: &audience.headers,
+            shows: audience.shows,
             asking: &asking,
             clock: &backend.clock,
             now,
@@ -228,7 +228,7 @@ impl Catalogs {
         if let Some(upstream) = doubted {
             self.doubt(&query, upstream, kinds);
         }
-        self.offering(&query, kinds, purpose).await
+        self.merged(&query, kinds, purpose).await
     }
 
     /// Notes that an upstream announced a change of a list, on whatever stream; the others learn of it
@@ -306,7 +306,7 @@ impl Catalogs {
         }
     }
 
-    async fn offering(&self, query: &Query<'_>, kinds: &[ListKind], purpose: Purpose) -> Arc<Offering> {
+    async fn merged(&self, query: &Query<'_>, kinds: &[ListKind], purpose: Purpose) -> Arc<MergedCatalog> {
         let kinds = ListKind::ALL.map(|kind| kinds.contains(&kind));
         let wanted = Wanted { kinds, purpose, after: [0; 4] };
         let mut now = query.now;
@@ -333,7 +333,7 @@ impl Catalogs {
         let bytes = slots.iter().map(|(_, slot)| slot.list_bytes()).sum();
         let (server, tenant) = (Arc::clone(query.server), query.tenant.map(str::to_owned));
         let (pantry, queue) = (Arc::clone(&self.pantry), self.merging(query.owner));
-        queue.run(bytes, move || shelf.offering(&server, tenant.as_deref(), &slots, (now, &pantry))).await
+        queue.run(bytes, move || shelf.merged(&server, tenant.as_deref(), &slots, (now, &pantry))).await
     }
 
     /// Whether an upstream has to be waited for. If it should be asked and need not be waited for, it

@@ -3,7 +3,7 @@
 //! The successor asks on the control socket (`POST /upgrade` with `Upgrade: portunus-handover/2`);
 //! what follows the 101 are lines of JSON, the sockets travel beside theirs. Both processes then
 //! accept from the same queues, so no connection meets a closed door. Until the successor says that it
-//! is ready nothing has changed for the old process, and whatever ends the talk before that leaves it
+//! is ready nothing has changed for the old process, and whatever ends the upstream call before that leaves it
 //! as it was.
 //!
 //! ```text

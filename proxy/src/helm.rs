@@ -121,13 +121,13 @@ impl Signals {
     }
 }
 
-/// A talk with a successor that is over.
+/// An upstream call with a successor that is over.
 type Prepared = (Candidate, io::Result<Kept>);
 
 impl Helm {
     /// Runs until a signal, a command or a successor ends the process, and ends it in order.
     pub async fn until_the_end(self, mut signals: Signals, mut commands: mpsc::Receiver<Command>) {
-        // It lives to the end: a talk that the end interrupts says so to the other side.
+        // It lives to the end: an upstream call that the end interrupts says so to the other side.
         let mut talks = JoinSet::new();
         let kept = loop {
             tokio::select! {
@@ -179,7 +179,7 @@ impl Helm {
         self.end(Some(all), signals).await;
     }
 
-    /// Begins to talk with a successor, if there can be one now.
+    /// Begins to upstream call with a successor, if there can be one now.
     async fn prepare(&self, mut candidate: Candidate, talks: &mut JoinSet<Prepared>) {
         let pid = candidate.pid;
         let holdings = self.holdings.iter().map(Holding::share).collect::<io::Result<Vec<_>>>();

@@ -6,28 +6,28 @@
 //! for that.
 
 mod challenge;
+mod connection_state;
 mod credential;
 mod facade;
 mod fetch;
-mod guest;
 pub mod inspect;
 pub mod interner;
 pub mod keys;
 mod resource;
 mod stage;
-mod standing;
+mod stream_authorization;
 pub mod tokens;
 
 pub use challenge::{Refusal, for_more};
+pub use connection_state::ConnectionState;
+pub(crate) use connection_state::Recalled;
 pub(crate) use credential::strip;
 pub(crate) use facade::{MAX_REGISTRATION_BYTES, metadata, registered};
-pub use guest::Guest;
-pub(crate) use guest::Recalled;
 pub use inspect::Trouble;
 pub use keys::KeyStatus;
 pub(crate) use resource::{WellKnown, resource};
 pub use stage::{Shown, authenticate};
-pub use standing::{Standing, ended};
+pub use stream_authorization::{StreamAuthorization, ended};
 
 use http::header::{AUTHORIZATION, FORWARDED};
 use http::{HeaderMap, HeaderValue};
@@ -107,16 +107,21 @@ impl Identifier {
     }
 
     /// The caller, from what it shows on the connection of `guest`.
-    pub fn identity(&self, headers: &HeaderMap, source: IpAddr, guest: &Guest) -> Identity {
+    pub fn identity(
+        &self,
+        headers: &HeaderMap,
+        source: IpAddr,
+        connection_state: &ConnectionState,
+    ) -> Identity {
         match headers.get(AUTHORIZATION) {
-            Some(shown) => Identity::Presented { digest: self.shown(shown, guest) },
+            Some(shown) => Identity::Presented { digest: self.shown(shown, connection_state) },
             None => Identity::Anonymous { source },
         }
     }
 
     /// The digest of a field that was shown on the connection of `guest`.
-    pub fn shown(&self, field: &HeaderValue, guest: &Guest) -> Digest {
-        guest.digest(field, |field| self.digest(field))
+    pub fn shown(&self, field: &HeaderValue, connection_state: &ConnectionState) -> Digest {
+        connection_state.digest(field, |field| self.digest(field))
     }
 
     fn digest(&self, shown: &HeaderValue) -> Digest {
@@ -241,7 +246,8 @@ mod tests {
     fn a_credential_becomes_a_digest_that_only_who_has_the_key_knows() {
         let shown = headers(&[("authorization", "Bearer secret-token")]);
         let ip: IpAddr = "::1".parse().unwrap();
-        let by = |key: &[u8], shown: &HeaderMap| identifier(key).identity(shown, ip, &Guest::default());
+        let by =
+            |key: &[u8], shown: &HeaderMap| identifier(key).identity(shown, ip, &ConnectionState::default());
         assert_eq!(by(b"key", &shown), by(b"key", &shown));
         assert_ne!(by(b"key", &shown), by(b"another", &shown));
         assert!(!format!("{:?}", by(b"key", &shown)).contains("secret"));
@@ -250,12 +256,12 @@ mod tests {
 
     #[test]
     fn a_connection_remembers_the_digest_of_what_was_last_shown_on_it_and_no_other() {
-        let (identifier, guest) = (identifier(b"key"), Guest::default());
+        let (identifier, connection_state) = (identifier(b"key"), ConnectionState::default());
         let ip: IpAddr = "::1".parse().unwrap();
         for shown in ["Bearer one", "Bearer one", "Bearer two", "Bearer one"] {
             let shown = headers(&[("authorization", shown)]);
-            let alone = identifier.identity(&shown, ip, &Guest::default());
-            assert_eq!(identifier.identity(&shown, ip, &guest), alone);
+            let alone = identifier.identity(&shown, ip, &ConnectionState::default());
+            assert_eq!(identifier.identity(&shown, ip, &connection_state), alone);
         }
     }
 }

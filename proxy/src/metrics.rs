@@ -79,7 +79,7 @@ pub struct Metrics {
     /// Records that the access log could not take.
     pub records_dropped: IntCounter,
     /// What the gateway said to upstreams on its own.
-    pub errands: IntCounterVec,
+    pub gateway_requests: IntCounterVec,
     untold: IntCounterVec,
     long_texts: IntCounterVec,
     /// Sizes of the tables that outlive messages.
@@ -206,7 +206,7 @@ impl Metrics {
                 "portunus_records_dropped_total",
                 "Records the access log could not take",
             )?,
-            errands: counters(
+            gateway_requests: counters(
                 "portunus_errands_total",
                 "Messages the gateway sent on its own",
                 &["kind", "result"],

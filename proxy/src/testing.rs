@@ -1,8 +1,10 @@
 //! Tests: a gateway in this process, and servers that do what a script says.
 
-use crate::authorize::{CallRules, Overseer};
+use crate::authorize::{CallRules, ResponsePipeline};
 use crate::backend::forward::{Dispatch, Failure, RequestOrigin};
-use crate::backend::upstream_call::{LegOf, Order, ParamHeader, Place, Profile, Retry, Rounds, Talk};
+use crate::backend::upstream_call::{
+    CallRequest, ParamHeader, Profile, Retry, Rounds, SessionChoice, UpstreamCall, UpstreamTarget,
+};
 use crate::frontend::context::Gateway;
 use crate::request_ids::Trace;
 use crate::sealing::CallerKey;
@@ -264,14 +266,14 @@ impl Bed {
     }
 
     /// A place for `caller`, whose client declares `capabilities`.
-    pub(crate) fn place(&self, caller: &str, capabilities: &str) -> Place {
+    pub(crate) fn place(&self, caller: &str, capabilities: &str) -> UpstreamTarget {
         let active = self.gateway.active();
         let upstream = Arc::clone(&active.snapshot.upstreams[0]);
         let params =
             format!(r#"{{"capabilities":{capabilities},"clientInfo":{{"name":"t","version":"1"}}}}"#);
         let principal = Principal::named("t", caller);
         let owner = Owner::Principal(principal.holder.0);
-        Place {
+        UpstreamTarget {
             pool: active.pool(&upstream).unwrap(),
             upstream,
             server: active.snapshot.routes.iter().next().unwrap().id.clone(),
@@ -282,18 +284,18 @@ impl Bed {
         }
     }
 
-    /// Opens a talk for `body`, a client's request.
-    pub(crate) async fn open(&self, place: &Place, body: &str, rounds: Rounds) -> Talk {
+    /// Opens an upstream call for `body`, a client's request.
+    pub(crate) async fn open(&self, place: &UpstreamTarget, body: &str, rounds: Rounds) -> UpstreamCall {
         self.open_with(place, body, Choice::of(rounds)).await.unwrap()
     }
 
     pub(crate) async fn open_with(
         &self,
-        place: &Place,
+        place: &UpstreamTarget,
         body: &str,
         choice: Choice<'_>,
-    ) -> Result<Talk, Failure> {
-        let Choice { rounds, leg, retry, params } = choice;
+    ) -> Result<UpstreamCall, Failure> {
+        let Choice { rounds, upstream_session, retry, params } = choice;
         let message = message(body);
         let arrival = arrival(self.clock.now());
         let target = Target::new(&"s".into(), &place.upstream.name);
@@ -301,11 +303,11 @@ impl Bed {
         let cleared =
             active.pipeline.judge(&arrival, std::slice::from_ref(&message), &target, |_| {}).unwrap();
         let origin = Arc::new(RequestOrigin { owner: place.owner, ..origin(arrival.clone()) });
-        let overseer = Overseer::of(&origin, target.clone(), message.era, &cleared);
+        let responses = ResponsePipeline::of(&origin, target.clone(), message.era, &cleared);
         let admitted = active.pipeline.admit(cleared, &arrival, &message, &target).unwrap();
         let admitted = admitted.at_once().ok().expect("no filter of a test has requests wait");
         let parts = Parts::read(body).unwrap();
-        let order = Order {
+        let order = CallRequest {
             permit: Arc::new(Dispatch::permit(admitted, &message)),
             message: &message,
             parts: &parts,
@@ -316,11 +318,11 @@ impl Bed {
             mirrored: Vec::new(),
             relist: None,
             rounds,
-            leg,
+            upstream_session,
             retry,
-            overseer: Arc::new(CallRules { gateway: Arc::clone(&self.gateway), overseer }),
+            responses: Arc::new(CallRules { gateway: Arc::clone(&self.gateway), responses }),
         };
-        Talk::open(&self.gateway.backend, order).await
+        UpstreamCall::open(&self.gateway.backend, order).await
     }
 }
 
@@ -332,22 +334,22 @@ pub(crate) fn arrival(at: Moment) -> Arrival {
 }
 
 /// What stands over what somebody is told of whom nothing is known.
-pub(crate) fn overseer() -> Overseer {
+pub(crate) fn responses() -> ResponsePipeline {
     let target = Target::new(&"s".into(), &"".into());
-    Overseer::of_client(&Arc::new(origin(arrival(Hand::default().now()))), target, Era::Legacy)
+    ResponsePipeline::of_client(&Arc::new(origin(arrival(Hand::default().now()))), target, Era::Legacy)
 }
 
-/// How a talk is opened.
+/// How an upstream call is opened.
 pub(crate) struct Choice<'a> {
     pub(crate) rounds: Rounds,
-    pub(crate) leg: LegOf<'a>,
+    pub(crate) upstream_session: SessionChoice<'a>,
     pub(crate) retry: Option<Retry>,
     pub(crate) params: Arc<[ParamHeader]>,
 }
 
 impl Choice<'_> {
     pub(crate) fn of(rounds: Rounds) -> Choice<'static> {
-        Choice { rounds, leg: LegOf::Pooled, retry: None, params: [].into() }
+        Choice { rounds, upstream_session: SessionChoice::Pooled, retry: None, params: [].into() }
     }
 }
 

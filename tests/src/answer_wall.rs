@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 
 /// For each file, what makes released text in it, and how often.
 const PLACES: &[(&str, &[(&str, usize)])] = &[
-    ("proxy/src/frontend/bridge/answering.rs", &[("own", 3)]),
+    ("proxy/src/frontend/bridge/responder.rs", &[("own", 3)]),
     ("proxy/src/frontend/bridge/batch.rs", &[("own", 2)]),
-    ("proxy/src/frontend/bridge/desk.rs", &[("own", 1)]),
+    ("proxy/src/frontend/bridge/served_call.rs", &[("own", 1)]),
     ("proxy/src/frontend/bridge/founding.rs", &[("translated", 1)]),
     ("proxy/src/frontend/bridge/http_sse.rs", &[("own", 2), ("translated", 1)]),
     ("proxy/src/frontend/bridge/lasting.rs", &[("own", 3)]),
     ("proxy/src/frontend/bridge/legacy.rs", &[("own", 1)]),
     ("proxy/src/frontend/bridge/lists.rs", &[("own", 2), ("translated", 1)]),
-    ("proxy/src/frontend/bridge/said.rs", &[("translated", 2)]),
+    ("proxy/src/frontend/bridge/encoded_answer.rs", &[("translated", 2)]),
     ("proxy/src/frontend/bridge/streams.rs", &[("own", 2), ("translated", 2)]),
     ("proxy/src/frontend/edge.rs", &[("head own", 1), ("own", 1)]),
     ("proxy/src/frontend/edge/peer.rs", &[("head own", 1), ("own", 1)]),

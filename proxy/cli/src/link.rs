@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, StatusCode};
 use portunus::backend::upstreams::dns::Resolver;
 use portunus::backend::upstreams::fault::Fault;
-use portunus::backend::upstreams::pool::{Checkout, CheckoutError, Pool, Wish};
+use portunus::backend::upstreams::pool::{Checkout, CheckoutError, CheckoutOptions, Pool};
 use portunus::backend::upstreams::request::Outgoing;
 use portunus::backend::upstreams::wire::Head;
 use portunus_config::{Credentials, Upstream};
@@ -133,7 +133,11 @@ impl Link {
     }
 
     async fn exchange(&self, request: &Request, until: Until) -> Result<Answer, Trouble> {
-        let wish = Wish { fresh: false, endless: !matches!(until, Until::Answer(_)), ..Wish::default() };
+        let wish = CheckoutOptions {
+            fresh: false,
+            endless: !matches!(until, Until::Answer(_)),
+            ..CheckoutOptions::default()
+        };
         let checkout = self.pool.checkout(&self.upstream, &self.resolver, wish).await;
         let mut checkout = checkout.map_err(Trouble::Unconnected)?;
         let gone = || Trouble::Broken(Fault::Broken(std::io::ErrorKind::NotConnected.into()));

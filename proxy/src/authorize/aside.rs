@@ -80,13 +80,13 @@ impl Aside {
         let (jobs, mailbox) = sync_channel(MAX_WAITING);
         let recorder = Arc::new(Mutex::new(Recorder::default()));
         let recording = Arc::new(Watch::default());
-        let mut desk = Clerk {
+        let mut served = Clerk {
             metrics: Arc::clone(&metrics),
             recorder: Arc::clone(&recorder),
             recording: Arc::clone(&recording),
             told: HashMap::new(),
         };
-        std::thread::Builder::new().name("explanations".into()).spawn(move || desk.work(&mailbox))?;
+        std::thread::Builder::new().name("explanations".into()).spawn(move || served.work(&mailbox))?;
         let (places, bytes) = (Shares::new(MAX_WAITING), Shares::new(MAX_WAITING_BYTES));
         Ok(Aside { jobs, places, bytes, metrics, recorder, recording })
     }

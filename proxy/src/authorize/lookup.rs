@@ -5,7 +5,7 @@
 //! refusals get the explanation of a hidden name alone.
 
 use super::{look_later, tell};
-use crate::frontend::bridge::Desk;
+use crate::frontend::bridge::ServedCall;
 use crate::frontend::context::Active;
 use portunus_filters::authorize::Use;
 use portunus_filters::call::{Call, KnownTool, Subject, Target, TaskCall};
@@ -28,7 +28,7 @@ struct FailedLookup {
     lookup: Lookup,
 }
 
-impl Desk<'_> {
+impl ServedCall<'_> {
     /// Looks up the entry of a list that a message names, as its sender sees it. The subject is `None` where no filter
     /// is on.
     pub fn finds(
@@ -71,7 +71,7 @@ impl Desk<'_> {
         self.look_up(&active, message, upstream, Subject::Tool(known))
     }
 
-    /// As [`Desk::finds`], of the URI of a resource.
+    /// As [`ServedCall::finds`], of the URI of a resource.
     pub fn finds_uri(
         &self,
         message: &Message,
@@ -100,25 +100,25 @@ impl Desk<'_> {
     ) -> Option<Subject> {
         let target = Target { subject: Some(subject.clone()), ..self.target(active, upstream) };
         let item = Item { thing: Thing::Offered(&subject), upstream };
-        let call = Call { arrival: self.call.arrival(), message, target: &target };
+        let call = Call { arrival: self.context.arrival(), message, target: &target };
         let lookup = active.authority.gate.look_up(&call, &item);
         if lookup.is_found {
             return Some(subject);
         }
         let upstream = Arc::clone(upstream);
-        let _ = self.call.failed_lookups.hidden.set(FailedLookup { subject, upstream, lookup });
+        let _ = self.context.failed_lookups.hidden.set(FailedLookup { subject, upstream, lookup });
         None
     }
 
     fn look_up_absent(&self, active: &Active, message: &Message, subject: Subject) {
-        let members = self.call.server.members.iter();
+        let members = self.context.server.members.iter();
         let upstream = members.filter_map(|member| self.chosen(member)).next();
         let upstream = upstream.map(|upstream| Arc::clone(&upstream.name)).unwrap_or_default();
         let target = Target { subject: Some(subject.clone()), ..self.target(active, &upstream) };
         let item = Item { thing: Thing::Offered(&subject), upstream: &upstream };
-        let call = Call { arrival: self.call.arrival(), message, target: &target };
+        let call = Call { arrival: self.context.arrival(), message, target: &target };
         let lookup = active.authority.gate.look_up_absent(&call, &item);
-        let _ = self.call.failed_lookups.absent.set(FailedLookup { subject, upstream, lookup });
+        let _ = self.context.failed_lookups.absent.set(FailedLookup { subject, upstream, lookup });
     }
 
     /// Completes the refusal of a name that was not found: operators learn why it is hidden, and callers when policy
@@ -128,17 +128,17 @@ impl Desk<'_> {
         // An absent thing has the limits of a hidden one, or they would tell the two apart.
         let is_unknown =
             matches!(denial.reason, Reason::UnknownTool | Reason::UnknownPrompt | Reason::UnknownResource);
-        let limited = is_unknown.then(|| gate.over_budget(self.call.arrival(), Use::Decision)).flatten();
-        let FailedLookups { hidden, absent } = &self.call.failed_lookups;
+        let limited = is_unknown.then(|| gate.over_budget(self.context.arrival(), Use::Decision)).flatten();
+        let FailedLookups { hidden, absent } = &self.context.failed_lookups;
         let failed = hidden.get().or(absent.get()).filter(|_| Judged::of_refusal(&denial).is_none());
         let Some(judged) = failed.and_then(|failed| self.failed_lookup(active, message, failed)) else {
             return limited.unwrap_or(denial);
         };
         let by_time = gate.denied_by_time(&judged);
         if by_time.is_some() {
-            tell(self.gateway, self.call.arrival(), &self.target(active, &Arc::from("")), &judged);
+            tell(self.gateway, self.context.arrival(), &self.target(active, &Arc::from("")), &judged);
         }
-        look_later(self.gateway, active, (self.call.arrival(), true), &judged);
+        look_later(self.gateway, active, (self.context.arrival(), true), &judged);
         let is_told = hidden.get().is_some() || by_time.is_some();
         let denial = by_time.or(limited).unwrap_or(denial);
         if is_told { denial.because(judged) } else { denial }
@@ -152,7 +152,7 @@ impl Desk<'_> {
     ) -> Option<Arc<Judged>> {
         let target = Target { subject: Some(subject.clone()), ..self.target(active, upstream) };
         let item = Item { thing: Thing::Offered(subject), upstream };
-        let call = Call { arrival: self.call.arrival(), message, target: &target };
+        let call = Call { arrival: self.context.arrival(), message, target: &target };
         active.authority.gate.failed_lookup(&call, &item, lookup).map(Arc::new)
     }
 }

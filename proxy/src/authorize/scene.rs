@@ -1,8 +1,8 @@
 //! Looks up what a message names, and judges and admits the message with that.
 
-use super::{Authority, Overseer, Wanted, judge};
-use crate::backend::upstream_call::Place;
-use crate::frontend::bridge::{Desk, shown};
+use super::{Authority, ResponsePipeline, Wanted, judge};
+use crate::backend::upstream_call::UpstreamTarget;
+use crate::frontend::bridge::{ServedCall, shown};
 use crate::frontend::context::{Active, AnswerSnapshot};
 use bytes::Bytes;
 use portunus_config::Upstream;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub struct AdmittedMessage {
     changed: Option<Box<Message>>,
     /// What stands over its answer, and over what the client is told and asked on the stream that it opens.
-    pub overseer: Overseer,
+    pub responses: ResponsePipeline,
 }
 
 impl AdmittedMessage {
@@ -44,9 +44,9 @@ pub struct RoutedRequest<'r> {
 /// The terms under which a request that was judged goes on.
 pub struct CallTerms {
     /// The rules for its answers.
-    pub overseer: Overseer,
+    pub responses: ResponsePipeline,
     /// The place that it goes to.
-    pub place: Place,
+    pub place: UpstreamTarget,
 }
 
 /// A request that was judged and admitted, and may have to wait for its turn.
@@ -83,7 +83,7 @@ fn claims(entry: &Entry) -> Option<&str> {
     object.get("annotations").ok()?.filter(|annotations| annotations.starts_with('{'))
 }
 
-impl Desk<'_> {
+impl ServedCall<'_> {
     /// Notes the name that the client's software gives itself, where that counts.
     ///
     /// # Errors
@@ -93,15 +93,15 @@ impl Desk<'_> {
             && let Some(name) = profile()?.client_info.as_deref().and_then(named)
         {
             // Of a context of several messages of one client the first is as good as any.
-            let _ = self.call.software.set(name);
+            let _ = self.context.software.set(name);
         }
         Ok(())
     }
 
     /// Where a message goes, and what is known of it beside its text.
     pub fn target(&self, active: &Active, upstream: &Arc<str>) -> Target {
-        let target = active.authority.target(self.call.arrival(), &self.call.server.name, upstream);
-        Target { client: self.call.software.get().cloned(), ..target }
+        let target = active.authority.target(self.context.arrival(), &self.context.server.name, upstream);
+        Target { client: self.context.software.get().cloned(), ..target }
     }
 
     /// Judges a message that goes to `upstream`, with what it is about there.
@@ -122,7 +122,7 @@ impl Desk<'_> {
     /// Judges a request and admits it. This is the last that its message needs of its snapshot, which is released.
     ///
     /// # Errors
-    /// What the filters refuse; as [`Desk::place`].
+    /// What the filters refuse; as [`ServedCall::place`].
     pub fn admit_request(
         &self,
         request: &RoutedRequest<'_>,
@@ -131,8 +131,8 @@ impl Desk<'_> {
         let active = self.active();
         let (cleared, target) = self.judge_request(&active, request)?;
         let terms = self.terms((&active, &cleared, &target), request, profile)?;
-        let admitting = active.pipeline.admit(cleared, self.call.arrival(), request.message, &target)?;
-        self.call.snapshot.release();
+        let admitting = active.pipeline.admit(cleared, self.context.arrival(), request.message, &target)?;
+        self.context.snapshot.release();
         Ok(RequestAdmission { admitting, terms, serial: active.snapshot.serial })
     }
 
@@ -148,7 +148,7 @@ impl Desk<'_> {
         let active = self.gateway.active();
         let (cleared, target) = self.judge_again(&active, request)?;
         let terms = self.terms((&active, &cleared, &target), request, profile)?;
-        self.call.snapshot.answer_under(&active);
+        self.context.snapshot.answer_under(&active);
         Ok((cleared, terms))
     }
 
@@ -160,7 +160,7 @@ impl Desk<'_> {
     pub fn admit_stream(&self, message: &Message, upstream: &Arc<str>) -> Result<Holds, Denial> {
         let active = self.gateway.active();
         let target = self.target(&active, upstream);
-        let arrival = self.call.arrival().coming_at(self.gateway.clock.now());
+        let arrival = self.context.arrival().coming_at(self.gateway.clock.now());
         let turns = active.pipeline.reserve(&arrival, message, &target)?;
         let late = |_| Denial::new(Reason::Overloaded, "as many streams are open as may be");
         turns.at_once().map(Turned::into_holds).map_err(late)
@@ -176,12 +176,12 @@ impl Desk<'_> {
         Ok((self.judged(active, request.message, &target)?, target))
     }
 
-    /// As [`Desk::judge_request`], now and by a later configuration than that which routed the request: what it leads to is
+    /// As [`ServedCall::judge_request`], now and by a later configuration than that which routed the request: what it leads to is
     /// held to the view and the facts of that.
     fn judge_again(&self, active: &Active, request: &RoutedRequest<'_>) -> Result<(Cleared, Target), Denial> {
         let removed = || Denial::new(Reason::RouteRemoved, "what this calls is no longer served here");
         let RoutedRequest { message, upstream, subject } = request;
-        let server = active.snapshot.routes.server(&self.call.server.id).ok_or_else(removed)?;
+        let server = active.snapshot.routes.server(&self.context.server.id).ok_or_else(removed)?;
         if !server.upstreams.iter().any(|one| one.key == upstream.key) {
             return Err(removed());
         }
@@ -209,14 +209,14 @@ impl Desk<'_> {
             None if server.view.is_empty() => None,
             _ => return Err(removed()),
         };
-        let arrival = self.call.arrival().coming_at(self.gateway.clock.now());
+        let arrival = self.context.arrival().coming_at(self.gateway.clock.now());
         if let Some(subject) = subject.clone().filter(|_| active.pipeline.is_on()) {
             let found = self.look_up(active, message, &upstream.name, subject);
             found.ok_or_else(|| self.explained(active, message, removed()))?;
         }
         let target = Target { subject, ..self.target(active, &upstream.name) };
         let cleared = judge(self.gateway, active, &arrival, std::slice::from_ref(*message), &target)?;
-        Ok((cleared.bounded(self.call.long_texts.clone()), target))
+        Ok((cleared.bounded(self.context.long_texts.clone()), target))
     }
 
     fn terms(
@@ -227,13 +227,13 @@ impl Desk<'_> {
     ) -> Result<CallTerms, Denial> {
         let whence = Target { subject: None, ..target.clone() };
         let reads_arguments = active.authority.gate.reads_arguments();
-        let overseer = Overseer::of(&self.call.head.origin, whence, request.message.era, cleared);
-        let overseer = overseer.reading(reads_arguments).answered_under(AnswerSnapshot::of(active));
+        let responses = ResponsePipeline::of(&self.context.head.origin, whence, request.message.era, cleared);
+        let responses = responses.reading(reads_arguments).answered_under(AnswerSnapshot::of(active));
         let place = self.place(active, request.upstream, profile)?;
-        Ok(CallTerms { overseer, place })
+        Ok(CallTerms { responses, place })
     }
 
-    /// As [`Desk::clear`], of a message that is answered here.
+    /// As [`ServedCall::clear`], of a message that is answered here.
     ///
     /// # Errors
     /// What the filters refuse.
@@ -241,19 +241,19 @@ impl Desk<'_> {
         let active = self.active();
         let target = self.target(&active, &Arc::from(""));
         let cleared = self.judged(&active, message, &target)?;
-        let overseer = Overseer::of(&self.call.head.origin, target, self.call.era, &cleared);
+        let responses = ResponsePipeline::of(&self.context.head.origin, target, self.context.era, &cleared);
         let (_, changed) = cleared.into_parts();
-        Ok(AdmittedMessage { changed, overseer })
+        Ok(AdmittedMessage { changed, responses })
     }
 
-    /// As [`Desk::admit`], of a message that came a while ago and is judged as if it came now, by the
+    /// As [`ServedCall::admit`], of a message that came a while ago and is judged as if it came now, by the
     /// snapshot in force.
     ///
     /// # Errors
     /// What the filters refuse.
     pub fn admit_again(&self, message: &Message) -> Result<(), Denial> {
         let active = self.gateway.active();
-        let arrival = self.call.arrival().coming_at(self.gateway.clock.now());
+        let arrival = self.context.arrival().coming_at(self.gateway.clock.now());
         let target = self.target(&active, &Arc::from(""));
         judge(self.gateway, &active, &arrival, std::slice::from_ref(message), &target).map(drop)
     }
@@ -261,8 +261,8 @@ impl Desk<'_> {
     /// What the filters of a snapshot say of a message of this caller.
     fn judged(&self, active: &Active, message: &Message, target: &Target) -> Result<Cleared, Denial> {
         let cleared =
-            judge(self.gateway, active, self.call.arrival(), std::slice::from_ref(message), target)?;
-        Ok(cleared.bounded(self.call.long_texts.clone()))
+            judge(self.gateway, active, self.context.arrival(), std::slice::from_ref(message), target)?;
+        Ok(cleared.bounded(self.context.long_texts.clone()))
     }
 
     /// What is known of a tool by the name that its server gives it.
@@ -273,7 +273,7 @@ impl Desk<'_> {
 
     /// The upstream that an entry of a catalogue leads to, where no argument selects another.
     pub fn leads_to(&self, member: usize) -> Option<&Arc<str>> {
-        self.chosen(self.call.server.members.get(member)?).map(|upstream| &upstream.name)
+        self.chosen(self.context.server.members.get(member)?).map(|upstream| &upstream.name)
     }
 
     /// What a URI is about, if the caller sees that in lists.
@@ -285,7 +285,7 @@ impl Desk<'_> {
         let upstream = self.leads_to(located.member)?;
         let subject = active.authority.uri(located)?;
         let target = self.target(&active, upstream);
-        let onlooker = Onlooker { arrival: self.call.arrival(), target: &target, era: era.as_str() };
+        let onlooker = Onlooker { arrival: self.context.arrival(), target: &target, era: era.as_str() };
         let item = Item { thing: Thing::Offered(&subject), upstream };
         active.authority.gate.sight(&onlooker, &item).is_shown().then_some(Some(subject))
     }
@@ -294,7 +294,7 @@ impl Desk<'_> {
     /// view has it, the caller sees it, and would be let subscribe to it.
     pub fn may_hear(&self, opening: &Message, upstream: &Arc<str>, original: &str) -> bool {
         let active = self.active();
-        let Some(server) = active.snapshot.routes.server(&self.call.server.id) else { return false };
+        let Some(server) = active.snapshot.routes.server(&self.context.server.id) else { return false };
         let Normal { form, .. } = normal(original);
         let member = server.member_of(upstream).map(|member| &server.members[member].name);
         if !member.is_some_and(|member| server.view.admits(member, &form)) {
@@ -304,7 +304,7 @@ impl Desk<'_> {
             return true;
         }
         let subject = Subject::Resource(form.as_ref().into());
-        let arrival = self.call.arrival().coming_at(self.gateway.clock.now());
+        let arrival = self.context.arrival().coming_at(self.gateway.clock.now());
         let target = Target { subject: Some(subject.clone()), ..self.target(&active, upstream) };
         let onlooker = Onlooker { arrival: &arrival, target: &target, era: opening.era.as_str() };
         let item = Item { thing: Thing::Offered(&subject), upstream };
@@ -349,10 +349,11 @@ impl Desk<'_> {
             return catalog.result(kind, cursor, closing).map_err(stale);
         }
         let target = self.target(&active, &Arc::from(""));
-        let onlooker = Onlooker { arrival: self.call.arrival(), target: &target, era: closing.era.as_str() };
+        let onlooker =
+            Onlooker { arrival: self.context.arrival(), target: &target, era: closing.era.as_str() };
         let wanted = Wanted { catalog, kind, upstream: &|member| self.leads_to(member) };
         let view = active.authority.view(&onlooker, &wanted).await?;
-        let left = onlooker.lasting(view.until).saturating_sub(self.call.arrival().at.wall);
+        let left = onlooker.lasting(view.until).saturating_sub(self.context.arrival().at.wall);
         let ttl_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(closing.caching.ttl_ms);
         let caching = Caching { ttl_ms, scope: Scope::Private };
         view.list.result(catalog, cursor, &Closing { caching, ..*closing }).map_err(stale)

@@ -4,8 +4,8 @@
 //! they are missing, nor what they say outside of calls. What they offer is asked about item by item,
 //! see `views`.
 
-use super::{Authority, Overseer};
-use crate::frontend::bridge::Desk;
+use super::{Authority, ResponsePipeline};
+use crate::frontend::bridge::ServedCall;
 use crate::frontend::context::Gateway;
 use portunus_filters::catalog::{Catalog, ListKind, State};
 use portunus_filters::gate::{Item, Onlooker, Thing};
@@ -19,7 +19,7 @@ impl Authority {
     }
 }
 
-impl Desk<'_> {
+impl ServedCall<'_> {
     /// Whether the caller is told of a member, by its place. What it leads to for this caller counts.
     pub fn tells_of(&self, member: usize) -> bool {
         !self.active().authority.governs()
@@ -42,7 +42,7 @@ impl Desk<'_> {
     pub fn told_for(&self, caching: Caching) -> Caching {
         let until = self.looking(|authority, onlooker| authority.gate.servers_seen_until(onlooker));
         let Some(until) = until.flatten() else { return caching };
-        let left = until.saturating_sub(self.call.arrival().at.wall);
+        let left = until.saturating_sub(self.context.arrival().at.wall);
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         Caching { ttl_ms: caching.ttl_ms.min(left_ms), ..caching }
     }
@@ -55,12 +55,12 @@ impl Desk<'_> {
         }
         let target = self.target(&active, &Arc::from(""));
         let onlooker =
-            Onlooker { arrival: self.call.arrival(), target: &target, era: self.call.era.as_str() };
+            Onlooker { arrival: self.context.arrival(), target: &target, era: self.context.era.as_str() };
         Some(ask(&active.authority, &onlooker))
     }
 }
 
-impl Overseer {
+impl ResponsePipeline {
     /// Whether who is overseen is told of an upstream now.
     pub fn is_told_of(&self, gateway: &Gateway, upstream: &str) -> bool {
         let active = gateway.active();

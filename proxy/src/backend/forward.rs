@@ -1,19 +1,19 @@
 //! Stage 9: the only way out of the process.
 //!
-//! [`send`] takes a [`Leg`], and only [`Dispatch`] makes legs: from an `Admitted`, from the [`Permit`]
-//! that one was turned into, or from an [`Errand`] of the closed list of what the gateway says on its
+//! [`send`] takes a [`UpstreamRequest`], and only [`Dispatch`] makes legs: from an `Admitted`, from the [`AuthorizedCall`]
+//! that one was turned into, or from an [`GatewayRequest`] of the closed list of what the gateway says on its
 //! own. A path that forwards what no filter saw does not compile.
 
 mod exchange;
 
 pub use exchange::{Exchange, Held, Patience, Piece, late, malformed};
 
-use crate::backend::gateway_requests::Errand;
+use crate::backend::gateway_requests::GatewayRequest;
 use crate::backend::headers::{OwnFields, binds_connection, write_worded_head};
 use crate::backend::upstreams::dial::DialError;
 use crate::backend::upstreams::dns::Resolver;
 use crate::backend::upstreams::fault::Fault;
-use crate::backend::upstreams::pool::{CheckoutError, Pool, Wish};
+use crate::backend::upstreams::pool::{CheckoutError, CheckoutOptions, Pool};
 use crate::backend::upstreams::request::Outgoing;
 use crate::backend::upstreams::tls::TlsFault;
 use crate::patience::patient_until;
@@ -59,18 +59,18 @@ pub struct RequestOrigin {
     pub trace: Trace,
 }
 
-/// Turns permissions into legs.
+/// Turns permissions into requests.
 #[derive(Debug)]
 pub struct Dispatch;
 
 /// The permission to send one message to one upstream, with its bounded retries.
-pub struct Leg {
+pub struct UpstreamRequest {
     upstream: Arc<Upstream>,
     pool: Arc<Pool>,
     request: Outgoing,
-    bond: Bond,
+    bond: ConnectionAffinity,
     owner: Owner,
-    use_of: Use,
+    use_of: RetryPolicy,
     /// What limits hold for it.
     holds: Holds,
     /// How long the head of the answer may take.
@@ -78,10 +78,10 @@ pub struct Leg {
     deadline: Option<Instant>,
 }
 
-/// Whether the connection of a leg is its caller's alone: what one was authenticated with, or is about
+/// Whether the connection of a request is its caller's alone: what one was authenticated with, or is about
 /// to be, must not serve another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bond {
+enum ConnectionAffinity {
     /// The gateway's own credentials, or none.
     None,
     /// The caller's, which are of the request alone.
@@ -90,9 +90,10 @@ enum Bond {
     Made,
 }
 
-impl Bond {
+impl ConnectionAffinity {
     fn holds(self, status: StatusCode) -> bool {
-        self == Bond::Made || (self == Bond::Possible && status == StatusCode::UNAUTHORIZED)
+        self == ConnectionAffinity::Made
+            || (self == ConnectionAffinity::Possible && status == StatusCode::UNAUTHORIZED)
     }
 }
 
@@ -106,14 +107,14 @@ pub struct Failure {
     /// The upstream may still be working on the message.
     pub pending: bool,
     /// What it says of the place that was to answer.
-    pub reach: Reach,
+    pub reach: FailureScope,
     /// What metrics and the log call it; `None` says nothing of the server.
     pub problem: Option<&'static str>,
 }
 
 /// What a failure says of the place that was to answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reach {
+pub enum FailureScope {
     /// Nothing.
     #[default]
     Unknown,
@@ -124,44 +125,44 @@ pub enum Reach {
 }
 
 impl Dispatch {
-    /// Opens the leg of a message; the permission is consumed.
+    /// Opens the request of a message; the permission is consumed.
     pub fn open(
         admitted: Admitted,
         inbound: &Inbound<'_>,
         upstream: Arc<Upstream>,
         pool: Arc<Pool>,
-        use_of: Use,
-    ) -> Leg {
+        use_of: RetryPolicy,
+    ) -> UpstreamRequest {
         let within = deadline_of(&admitted);
         let (body, _, holds) = admitted.into_parts();
-        let wording = Wording { inbound, own: &[], body };
-        Leg { holds, ..Leg::of(wording, upstream, pool, use_of).within(within) }
+        let wording = RequestParts { inbound, own: &[], body };
+        UpstreamRequest { holds, ..UpstreamRequest::of(wording, upstream, pool, use_of).within(within) }
     }
 
     /// Turns the permission for a message into one that lasts as long as its request.
-    pub fn permit(admitted: Admitted, message: &Message) -> Permit {
+    pub fn permit(admitted: Admitted, message: &Message) -> AuthorizedCall {
         let within = deadline_of(&admitted);
         let (body, changed, holds) = admitted.into_parts();
         let outline = changed.as_deref().unwrap_or(message).outline.clone();
-        Permit { body, outline, changed, holds, within }
+        AuthorizedCall { body, outline, changed, holds, within }
     }
 
-    /// Opens the leg of an errand.
-    pub fn errand(
-        errand: &Errand,
-        wording: Wording<'_>,
+    /// Opens the request of an gateway request.
+    pub fn gateway_request(
+        gateway_request: &GatewayRequest,
+        wording: RequestParts<'_>,
         upstream: Arc<Upstream>,
         pool: Arc<Pool>,
-        use_of: Use,
-    ) -> Leg {
-        tracing::trace!(kind = errand.kind(), upstream = &*upstream.name, "errand leaves");
-        Leg::of(wording, upstream, pool, use_of)
+        use_of: RetryPolicy,
+    ) -> UpstreamRequest {
+        tracing::trace!(kind = gateway_request.kind(), upstream = &*upstream.name, "errand leaves");
+        UpstreamRequest::of(wording, upstream, pool, use_of)
     }
 }
 
 /// The permission for one request at one upstream in the words of its era, with its bounded repeats
 /// and its continuations: answers to the upstream's questions, further rounds, its cancellation.
-pub struct Permit {
+pub struct AuthorizedCall {
     body: Bytes,
     outline: Option<Arc<Outline>>,
     /// The message as it may leave, if a filter changed it.
@@ -175,7 +176,7 @@ fn deadline_of(admitted: &Admitted) -> Option<Duration> {
     admitted.judged()?.facts.as_ref()?.timeout
 }
 
-impl Permit {
+impl AuthorizedCall {
     /// What was permitted, in the client's words.
     pub fn body(&self) -> &Bytes {
         &self.body
@@ -204,15 +205,21 @@ impl Permit {
         self.within
     }
 
-    /// Opens a leg for a wording of it.
-    pub fn leg(&self, wording: Wording<'_>, upstream: Arc<Upstream>, pool: Arc<Pool>, use_of: Use) -> Leg {
-        let leg = Leg::of(wording, upstream, pool, use_of).within(self.within);
-        Leg { holds: self.holds.clone(), ..leg }
+    /// Opens a request for a wording of it.
+    pub fn request(
+        &self,
+        wording: RequestParts<'_>,
+        upstream: Arc<Upstream>,
+        pool: Arc<Pool>,
+        use_of: RetryPolicy,
+    ) -> UpstreamRequest {
+        let request = UpstreamRequest::of(wording, upstream, pool, use_of).within(self.within);
+        UpstreamRequest { holds: self.holds.clone(), ..request }
     }
 }
 
 /// One HTTP request as an upstream gets it.
-pub struct Wording<'a> {
+pub struct RequestParts<'a> {
     /// Where it comes from.
     pub inbound: &'a Inbound<'a>,
     /// Fields that the gateway says in the client's place.
@@ -221,18 +228,23 @@ pub struct Wording<'a> {
     pub body: Bytes,
 }
 
-/// How a leg may be used.
+/// How a request may be used.
 #[derive(Clone, Copy, Debug)]
-pub struct Use {
+pub struct RetryPolicy {
     /// It may be sent again after the upstream may have read it.
     pub repeatable: bool,
     /// Its answer has no end of its own.
     pub endless: bool,
 }
 
-impl Leg {
-    fn of(wording: Wording<'_>, upstream: Arc<Upstream>, pool: Arc<Pool>, use_of: Use) -> Leg {
-        let Wording { inbound, own, body } = wording;
+impl UpstreamRequest {
+    fn of(
+        wording: RequestParts<'_>,
+        upstream: Arc<Upstream>,
+        pool: Arc<Pool>,
+        use_of: RetryPolicy,
+    ) -> UpstreamRequest {
+        let RequestParts { inbound, own, body } = wording;
         let mut head = Outgoing::buffer(body.len());
         match pool.vouch(inbound.headers) {
             None => write_worded_head(&mut head, inbound, own, &upstream, body.len()),
@@ -246,19 +258,21 @@ impl Leg {
         let deadline = total.map(|total| Instant::now() + total);
         let first_byte = upstream.timeouts.first_byte;
         let bond = match upstream.credentials {
-            Credentials::Passthrough if binds_connection(inbound.headers) => Bond::Made,
-            Credentials::Passthrough => Bond::Possible,
-            _ => Bond::None,
+            Credentials::Passthrough if binds_connection(inbound.headers) => ConnectionAffinity::Made,
+            Credentials::Passthrough => ConnectionAffinity::Possible,
+            _ => ConnectionAffinity::None,
         };
         let owner = inbound.origin.owner;
         let holds = Holds::default();
-        Leg { upstream, pool, request, bond, owner, use_of, holds, first_byte, deadline }
+        UpstreamRequest { upstream, pool, request, bond, owner, use_of, holds, first_byte, deadline }
     }
 
     /// The same with a time of its own, head and all, if it has one.
-    fn within(self, timeout: Option<Duration>) -> Leg {
+    fn within(self, timeout: Option<Duration>) -> UpstreamRequest {
         match timeout.filter(|_| !self.use_of.endless) {
-            Some(timeout) => Leg { first_byte: timeout, deadline: Some(Instant::now() + timeout), ..self },
+            Some(timeout) => {
+                UpstreamRequest { first_byte: timeout, deadline: Some(Instant::now() + timeout), ..self }
+            }
             None => self,
         }
     }
@@ -276,24 +290,24 @@ impl Leg {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn send(leg: Leg, resolver: Arc<Resolver>) -> Result<Exchange, Failure> {
+pub async fn send(request: UpstreamRequest, resolver: Arc<Resolver>) -> Result<Exchange, Failure> {
     let resolver = &resolver;
-    let first_byte = Instant::now() + leg.first_byte;
-    let until = leg.deadline.map_or(first_byte, |deadline| deadline.min(first_byte));
-    let sent = match attempt(&leg, resolver, until, false).await {
+    let first_byte = Instant::now() + request.first_byte;
+    let until = request.deadline.map_or(first_byte, |deadline| deadline.min(first_byte));
+    let sent = match attempt(&request, resolver, until, false).await {
         Err(Attempt::Unread(fault)) => {
-            tracing::debug!(upstream = &*leg.upstream.name, %fault, "sent again on a new connection");
-            attempt(&leg, resolver, until, true).await
+            tracing::debug!(upstream = &*request.upstream.name, %fault, "sent again on a new connection");
+            attempt(&request, resolver, until, true).await
         }
-        Err(Attempt::Silent(fault)) if leg.use_of.repeatable => {
-            tracing::debug!(upstream = &*leg.upstream.name, %fault, "repeated on a new connection");
-            attempt(&leg, resolver, until, true).await
+        Err(Attempt::Silent(fault)) if request.use_of.repeatable => {
+            tracing::debug!(upstream = &*request.upstream.name, %fault, "repeated on a new connection");
+            attempt(&request, resolver, until, true).await
         }
         sent => sent,
     };
     sent.map_err(|attempt| {
         let failure = Failure::from(attempt);
-        leg.pool.note_failure(&failure);
+        request.pool.note_failure(&failure);
         failure
     })
 }
@@ -310,37 +324,37 @@ enum Attempt {
 }
 
 async fn attempt(
-    leg: &Leg,
+    request: &UpstreamRequest,
     resolver: &Arc<Resolver>,
     until: Instant,
     fresh: bool,
 ) -> Result<Exchange, Attempt> {
-    let wish = Wish { fresh, endless: leg.use_of.endless, owner: leg.owner };
-    let taken = patient_until(until, pin!(leg.pool.checkout(&leg.upstream, resolver, wish))).await;
+    let wish = CheckoutOptions { fresh, endless: request.use_of.endless, owner: request.owner };
+    let taken = patient_until(until, pin!(request.pool.checkout(&request.upstream, resolver, wish))).await;
     let taken = taken.unwrap_or(Err(CheckoutError::Dial(DialError::TimedOut)));
     let mut checkout = taken.map_err(|error| {
-        leg.pool.count_connect_failure(&error);
+        request.pool.count_connect_failure(&error);
         Attempt::Connect(error)
     })?;
     let broken = || Attempt::Broken(Fault::Broken(std::io::ErrorKind::NotConnected.into()));
     let connection = checkout.connection().ok_or_else(broken)?;
-    let mut commit = CommitOnDrop { holds: &leg.holds, stands: true };
-    let exchanged = timeout_at(until, pin!(connection.exchange(&leg.request))).await;
+    let mut commit = CommitOnDrop { holds: &request.holds, stands: true };
+    let exchanged = timeout_at(until, pin!(connection.exchange(&request.request))).await;
     commit.stands = !matches!(exchanged, Ok(Err(Fault::Unsent(_))));
     drop(commit);
     match exchanged {
         Ok(Ok(head)) => {
-            if leg.bond.holds(head.status) {
+            if request.bond.holds(head.status) {
                 checkout.keep_apart();
             }
-            Ok(Exchange { head, checkout, deadline: leg.deadline })
+            Ok(Exchange { head, checkout, deadline: request.deadline })
         }
         Ok(Err(fault @ Fault::Unsent(_))) => Err(Attempt::Unread(fault)),
         Ok(Err(fault @ Fault::Silent(_))) => Err(Attempt::Silent(fault)),
         Ok(Err(fault)) => Err(Attempt::Broken(fault)),
         Err(_) => {
             connection.suspect();
-            Err(Attempt::TimedOut(leg.first_byte))
+            Err(Attempt::TimedOut(request.first_byte))
         }
     }
 }
@@ -364,7 +378,7 @@ impl From<Denial> for Failure {
     fn from(denial: Denial) -> Failure {
         let cause = denial.detail.clone().into_owned();
         let problem = problem_of(&denial);
-        Failure { cause, denial, pending: true, reach: Reach::Unknown, problem }
+        Failure { cause, denial, pending: true, reach: FailureScope::Unknown, problem }
     }
 }
 
@@ -378,10 +392,10 @@ impl From<Attempt> for Failure {
         let unavailable = |detail: &'static str| Denial::new(Reason::UpstreamUnavailable, detail);
         let reach = match &attempt {
             Attempt::Connect(CheckoutError::Exhausted | CheckoutError::Dial(DialError::NoDescriptor)) => {
-                Reach::Unknown
+                FailureScope::Unknown
             }
-            Attempt::Connect(_) | Attempt::Unread(_) => Reach::Unreached,
-            Attempt::Silent(_) | Attempt::Broken(_) | Attempt::TimedOut(_) => Reach::Failing,
+            Attempt::Connect(_) | Attempt::Unread(_) => FailureScope::Unreached,
+            Attempt::Silent(_) | Attempt::Broken(_) | Attempt::TimedOut(_) => FailureScope::Failing,
         };
         let dialled = match &attempt {
             // It is the gateway that has no room.

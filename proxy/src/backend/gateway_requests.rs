@@ -1,6 +1,6 @@
 //! What the gateway says to upstreams on its own.
 //!
-//! A closed list, built from typed fields and never from a client's bytes. Each errand has its own
+//! A closed list, built from typed fields and never from a client's bytes. Each gateway request has its own
 //! deadline and is counted. [`run`] tells something in the background and holds up no call; [`ask`]
 //! waits for an answer.
 
@@ -12,10 +12,10 @@ mod passed;
 mod words;
 
 use crate::backend::Backend;
-use crate::backend::forward::{Dispatch, Use, Wording};
-use crate::backend::headers::Upward;
+use crate::backend::forward::{Dispatch, RequestParts, RetryPolicy};
+use crate::backend::headers::ClientHeaders;
 use crate::backend::upstream_call::reading::Reading;
-use crate::backend::upstream_call::voice::{self, Voice};
+use crate::backend::upstream_call::upstream_headers::{self, UpstreamHeaders};
 use crate::backend::upstreams::pool::Pool;
 use crate::shares::Owner;
 pub(crate) use aside::post;
@@ -52,7 +52,7 @@ const WITHIN: Duration = Duration::from_secs(5);
 
 /// Everything that the gateway may say.
 #[derive(Debug)]
-pub enum Errand {
+pub enum GatewayRequest {
     /// `notifications/cancelled` for a legacy request that ended here.
     Cancel {
         /// The session and revision headers of the request.
@@ -132,7 +132,7 @@ pub enum Errand {
     Ping,
 }
 
-/// Permits for errands that are waited for.
+/// Permits for gateway requests that are waited for.
 #[derive(Clone)]
 pub struct Asked {
     most: Arc<Semaphore>,
@@ -164,9 +164,9 @@ impl Session {
     }
 
     /// A session by its id and revision, for a caller of whom its server is shown this.
-    pub(crate) fn addressed(shown: &Upward, id: Option<&HeaderValue>, version: Revision) -> Session {
+    pub(crate) fn addressed(shown: &ClientHeaders, id: Option<&HeaderValue>, version: Revision) -> Session {
         let mut fields = Vec::new();
-        voice::address(&mut fields, id, version);
+        upstream_headers::address(&mut fields, id, version);
         let mut session = Session { headers: HeaderMap::clone(shown) };
         session.headers.extend(fields);
         session
@@ -190,39 +190,50 @@ impl Session {
     }
 }
 
-/// Runs an errand in the background.
-pub fn run(backend: &Arc<Backend>, errand: Errand, upstream: Arc<Upstream>, pool: Arc<Pool>) {
-    let kind = errand.kind();
-    // When an upstream hangs, every call to it wants an errand; they must not crowd out calls.
-    let Ok(permit) = Arc::clone(&backend.errands).try_acquire_owned() else {
-        backend.metrics.errands.with_label_values(&[kind, "dropped"]).inc();
+/// Runs an gateway request in the background.
+pub fn run(
+    backend: &Arc<Backend>,
+    gateway_request: GatewayRequest,
+    upstream: Arc<Upstream>,
+    pool: Arc<Pool>,
+) {
+    let kind = gateway_request.kind();
+    // When an upstream hangs, every call to it wants an gateway request; they must not crowd out calls.
+    let Ok(permit) = Arc::clone(&backend.gateway_requests).try_acquire_owned() else {
+        backend.metrics.gateway_requests.with_label_values(&[kind, "dropped"]).inc();
         return;
     };
     let own = Arc::clone(backend);
     backend.spawn(async move {
         let _permit = permit;
-        let status = timeout(WITHIN, deliver(&own, &errand, &upstream, &pool)).await.ok().flatten();
+        let status = timeout(WITHIN, deliver(&own, &gateway_request, &upstream, &pool)).await.ok().flatten();
         let done = status.is_some_and(|status| status.is_success());
-        count(&own, &errand, done);
+        count(&own, &gateway_request, done);
         tracing::debug!(kind, upstream = &*upstream.name, done, "errand");
     });
 }
 
-/// Says an errand that has no answer but its status; none if there was no answer at all.
+/// Says an gateway request that has no answer but its status; none if there was no answer at all.
 async fn deliver(
     backend: &Arc<Backend>,
-    errand: &Errand,
+    gateway_request: &GatewayRequest,
     upstream: &Arc<Upstream>,
     pool: &Arc<Pool>,
 ) -> Option<StatusCode> {
-    let session = errand.session().cloned().unwrap_or_default();
-    let voice = Voice::own(backend, &Arc::new(session.headers.into()), Owner::Nobody);
-    let method = errand.http();
-    let own = voice::posted();
-    let wording = Wording { inbound: &voice.inbound(&method), own: &own, body: errand.message("0") };
-    let use_of = Use { repeatable: false, endless: false };
-    let leg = Dispatch::errand(errand, wording, Arc::clone(upstream), Arc::clone(pool), use_of);
-    let exchange = crate::backend::forward::send(leg, Arc::clone(&backend.resolver)).await.ok()?;
+    let session = gateway_request.session().cloned().unwrap_or_default();
+    let upstream_headers = UpstreamHeaders::own(backend, &Arc::new(session.headers.into()), Owner::Nobody);
+    let method = gateway_request.http();
+    let own = upstream_headers::posted();
+    let wording = RequestParts {
+        inbound: &upstream_headers.inbound(&method),
+        own: &own,
+        body: gateway_request.message("0"),
+    };
+    let use_of = RetryPolicy { repeatable: false, endless: false };
+    let upstream_session =
+        Dispatch::gateway_request(gateway_request, wording, Arc::clone(upstream), Arc::clone(pool), use_of);
+    let exchange =
+        crate::backend::forward::send(upstream_session, Arc::clone(&backend.resolver)).await.ok()?;
     let status = exchange.head.status;
     if let Ok(reading) = Reading::begin(exchange, upstream, Kind::Notification) {
         reading.finish();
@@ -230,7 +241,7 @@ async fn deliver(
     Some(status)
 }
 
-fn count(backend: &Backend, errand: &Errand, done: bool) {
+fn count(backend: &Backend, gateway_request: &GatewayRequest, done: bool) {
     let result = if done { "done" } else { "failed" };
-    backend.metrics.errands.with_label_values(&[errand.kind(), result]).inc();
+    backend.metrics.gateway_requests.with_label_values(&[gateway_request.kind(), result]).inc();
 }

@@ -5,7 +5,7 @@
 
 mod caller;
 mod claims;
-mod upward;
+mod client_headers;
 
 pub use caller::{stamp, told};
 pub use claims::strip;
@@ -21,7 +21,7 @@ use portunus_config::{Credentials, HostPolicy, Upstream};
 use std::io::Write;
 use std::net::IpAddr;
 
-pub use upward::{Lately, Upward, unchanged};
+pub use client_headers::{ClientHeaders, HeaderCache, unchanged};
 
 /// The session of a legacy client.
 pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -336,11 +336,11 @@ pub(crate) fn hop_tokens(headers: &HeaderMap) -> Vec<HeaderName> {
 mod tests {
     use super::*;
     use crate::backend::forward::RequestOrigin;
+    use crate::testing::{Hand, arrival, origin};
     use portunus_config::{Snapshot, load_text};
-    use portunus_filters::{Arrival, Identity, Moment};
+    use portunus_filters::{Arrival, Clock};
     use std::path::Path;
     use std::sync::Arc;
-    use std::time::Duration;
 
     struct Variables;
 
@@ -368,20 +368,8 @@ mod tests {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
         let source = "198.51.100.7".parse().unwrap();
-        let arrival = Arrival {
-            listener: "l".into(),
-            source,
-            identity: Identity::Anonymous { source },
-            request_id: "r-1".into(),
-            at: Moment { monotonic: Duration::ZERO, wall: Duration::ZERO },
-        };
-        let origin = RequestOrigin {
-            arrival,
-            owner: Default::default(),
-            secure: false,
-            behind_proxy,
-            trace: crate::request_ids::Trace { parent: "00-a-b-00".into(), joined: false },
-        };
+        let arrival = Arrival { source, request_id: "r-1".into(), ..arrival(Hand::default().now()) };
+        let origin = RequestOrigin { behind_proxy, ..origin(arrival) };
         let inbound =
             Inbound { method: &Method::POST, headers: &headers, query: Some("a=1"), origin: &origin };
         let mut out = Vec::new();

@@ -18,7 +18,7 @@ mod key;
 mod shelf;
 
 use crate::backend::forward::Failure;
-use crate::backend::upstream_call::{Answer, Outcome, Place};
+use crate::backend::upstream_call::{Answer, Outcome, UpstreamTarget};
 use crate::sealing::CallerKey;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -114,7 +114,7 @@ struct Kept {
 /// What is about to be read.
 pub struct Wanted<'a> {
     /// For whom and where.
-    pub place: &'a Place,
+    pub place: &'a UpstreamTarget,
     /// The era that the upstream is spoken to in.
     pub era: Era,
     /// The legacy session that the request is a part of, where it is one client's own.

@@ -1,9 +1,9 @@
 //! Legacy sessions that the gateway holds at upstreams.
 //!
-//! A leg belongs to one caller, credential, profile and virtual server, and is never shared beyond
-//! them. Calls of one caller share its first leg; a call that may be asked something takes one on
+//! An upstream session belongs to one caller, credential, profile and virtual server, and is never shared beyond
+//! them. Calls of one caller share its first upstream session; a call that may be asked something takes one on
 //! which no other such call is under way, so that a question outside of a call's own stream has one
-//! call that it can belong to. A leg that its upstream forgot is dead and never used again.
+//! call that it can belong to. An upstream session that its upstream forgot is dead and never used again.
 
 mod ear;
 mod endpoint;
@@ -19,10 +19,10 @@ mod tests;
 
 use crate::backend::Backend;
 use crate::backend::forward::Failure;
-use crate::backend::gateway_requests::{self, Errand, Farewells, Session};
+use crate::backend::gateway_requests::{self, Farewells, GatewayRequest, Session};
 use crate::backend::upstream_call::server_message::ServerMessage;
-use crate::backend::upstream_call::voice::{self, Fields};
-use crate::backend::upstream_call::{Facts, Place, Reply};
+use crate::backend::upstream_call::upstream_headers::{self, Fields};
+use crate::backend::upstream_call::{Facts, Reply, UpstreamTarget};
 use crate::shares::{Share, Shares};
 pub(crate) use ear::Ear;
 use flag::Flag;
@@ -44,18 +44,18 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, timeout};
 
-/// Messages that wait for one call, from the stream of its leg.
+/// Messages that wait for one call, from the stream of its upstream session.
 const INBOX: usize = 64;
-/// How long the stream of a new leg is waited for.
+/// How long the stream of a new upstream session is waited for.
 const OPEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A legacy session at an upstream.
-pub struct Leg {
+pub struct UpstreamSession {
     /// What the server said of itself.
     pub facts: Arc<Facts>,
     /// The revision that was agreed on.
     pub version: Revision,
-    place: Place,
+    place: UpstreamTarget,
     /// `None` at a server that has no sessions.
     id: Option<HeaderValue>,
     posted: Fields,
@@ -77,14 +77,14 @@ pub struct Leg {
     _alive: Alive,
 }
 
-/// What was agreed on when a leg was founded.
+/// What was agreed on when an upstream session was founded.
 struct Terms {
     facts: Arc<Facts>,
     version: Revision,
     id: Option<HeaderValue>,
 }
 
-/// One leg more, for as long as it lives.
+/// One upstream session more, for as long as it lives.
 struct Alive(Arc<AtomicUsize>);
 
 impl Alive {
@@ -101,7 +101,7 @@ impl Drop for Alive {
     }
 }
 
-/// Whose a leg is.
+/// Whose an upstream session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The pool's.
@@ -117,7 +117,7 @@ struct State {
     level: Option<LogLevel>,
     /// How many are subscribed to each resource.
     subscribed: HashMap<Arc<str>, usize>,
-    /// Calls under way that hear what comes on the stream of the leg.
+    /// Calls under way that hear what comes on the stream of the upstream session.
     attached: Vec<Attached>,
 }
 
@@ -127,7 +127,7 @@ struct Attached {
     asks: bool,
     /// Messages on their way to it.
     inbox: mpsc::Sender<Delivered>,
-    /// Room for its answer, where that comes on the stream of the leg too.
+    /// Room for its answer, where that comes on the stream of the upstream session too.
     answer: Option<mpsc::OwnedPermit<Delivered>>,
 }
 
@@ -148,12 +148,12 @@ struct Delivered {
     _share: Option<Share<UpstreamKey>>,
 }
 
-impl Leg {
-    fn new(legs: &Legs, place: Place, origin: Origin, terms: Terms) -> Leg {
+impl UpstreamSession {
+    fn new(legs: &Legs, place: UpstreamTarget, origin: Origin, terms: Terms) -> UpstreamSession {
         let Terms { facts, version, id } = terms;
-        let mut posted = voice::posted();
-        voice::address(&mut posted, id.as_ref(), version);
-        Leg {
+        let mut posted = upstream_headers::posted();
+        upstream_headers::address(&mut posted, id.as_ref(), version);
+        UpstreamSession {
             facts,
             version,
             place,
@@ -174,25 +174,26 @@ impl Leg {
         }
     }
 
-    fn relayed(legs: &Legs, place: Place, origin: Origin, terms: Terms) -> Leg {
-        let mut leg = Leg::new(legs, place, origin, terms);
-        leg.relayed = true;
-        leg
+    fn relayed(legs: &Legs, place: UpstreamTarget, origin: Origin, terms: Terms) -> UpstreamSession {
+        let mut upstream_session = UpstreamSession::new(legs, place, origin, terms);
+        upstream_session.relayed = true;
+        upstream_session
     }
 
-    /// A leg that another process founded, as its sealed id names it: it has no stream here.
+    /// An upstream session that another process founded, as its sealed id names it: it has no stream here.
     pub fn adopt(
         legs: &Legs,
-        place: Place,
+        place: UpstreamTarget,
         id: Option<HeaderValue>,
         version: Revision,
         facts: Arc<Facts>,
-    ) -> Arc<Leg> {
-        let leg = Leg::new(legs, place, Origin::Adopted, Terms { facts, version, id });
+    ) -> Arc<UpstreamSession> {
+        let upstream_session =
+            UpstreamSession::new(legs, place, Origin::Adopted, Terms { facts, version, id });
         // Numbers that the home may have used must not come again.
-        leg.next.store(1 << 32, Ordering::Relaxed);
-        leg.requests.store(1, Ordering::Relaxed);
-        Arc::new(leg)
+        upstream_session.next.store(1 << 32, Ordering::Relaxed);
+        upstream_session.requests.store(1, Ordering::Relaxed);
+        Arc::new(upstream_session)
     }
 
     /// Begins to hear what the server says outside of calls, if nobody does here.
@@ -208,7 +209,7 @@ impl Leg {
     }
 
     /// For whom it is, and where.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &UpstreamTarget {
         &self.place
     }
 
@@ -282,7 +283,7 @@ impl Leg {
         if !self.facts.has("logging") || self.lock().level == Some(level) {
             return Ok(());
         }
-        gateway_requests::on_leg(backend, self, Errand::SetLevel { level }).await?;
+        gateway_requests::on_leg(backend, self, GatewayRequest::SetLevel { level }).await?;
         self.lock().level = Some(level);
         Ok(())
     }
@@ -296,15 +297,19 @@ impl Leg {
     ///
     /// # Errors
     /// [`Failure`], also for an error answer.
-    pub async fn ask(self: &Arc<Self>, backend: &Arc<Backend>, errand: Errand) -> Result<(), Failure> {
-        if let Errand::Subscribe { .. } = errand {
+    pub async fn ask(
+        self: &Arc<Self>,
+        backend: &Arc<Backend>,
+        gateway_request: GatewayRequest,
+    ) -> Result<(), Failure> {
+        if let GatewayRequest::Subscribe { .. } = gateway_request {
             // What is subscribed to is told on the stream: it should be there before.
             self.listening().await;
         }
-        gateway_requests::on_leg(backend, self, errand).await.map(drop)
+        gateway_requests::on_leg(backend, self, gateway_request).await.map(drop)
     }
 
-    /// Subscribes to a resource; several who do so on one leg are one to the upstream.
+    /// Subscribes to a resource; several who do so on one upstream session are one to the upstream.
     ///
     /// # Errors
     /// [`Failure`] if the upstream does not take the request.
@@ -318,14 +323,14 @@ impl Leg {
         if !first {
             return Ok(());
         }
-        let asked = self.ask(backend, Errand::Subscribe { uri: Arc::clone(uri) }).await;
+        let asked = self.ask(backend, GatewayRequest::Subscribe { uri: Arc::clone(uri) }).await;
         if asked.is_err() {
             self.lock().subscribed.remove(uri);
         }
         asked
     }
 
-    /// Ends what [`Leg::subscribe`] began; the upstream is told in the background.
+    /// Ends what [`UpstreamSession::subscribe`] began; the upstream is told in the background.
     pub fn unsubscribe(self: &Arc<Self>, backend: &Arc<Backend>, uri: &Arc<str>) {
         let last = {
             let mut state = self.lock();
@@ -339,15 +344,17 @@ impl Leg {
             count == Some(0)
         };
         if last && !self.is_dead() {
-            let (leg, backend) = (Arc::clone(self), Arc::clone(backend));
-            let errand = Errand::Unsubscribe { uri: Arc::clone(uri) };
-            tokio::spawn(async move { drop(gateway_requests::on_leg(&backend, &leg, errand).await) });
+            let (upstream_session, backend) = (Arc::clone(self), Arc::clone(backend));
+            let gateway_request = GatewayRequest::Unsubscribe { uri: Arc::clone(uri) };
+            tokio::spawn(async move {
+                drop(gateway_requests::on_leg(&backend, &upstream_session, gateway_request).await)
+            });
         }
     }
 
     /// Answers a question that came outside of any call.
     pub fn answer(&self, backend: &Arc<Backend>, id: Id, reply: Reply) {
-        self.tell(backend, Errand::Answer { session: self.session(), id, reply });
+        self.tell(backend, GatewayRequest::Answer { session: self.session(), id, reply });
     }
 
     /// Ends the session at the upstream.
@@ -364,11 +371,11 @@ impl Leg {
         self.stop_listening();
     }
 
-    /// Runs an errand in the background.
-    pub(crate) fn tell(&self, backend: &Arc<Backend>, errand: Errand) {
+    /// Runs an gateway request in the background.
+    pub(crate) fn tell(&self, backend: &Arc<Backend>, gateway_request: GatewayRequest) {
         gateway_requests::run(
             backend,
-            errand,
+            gateway_request,
             Arc::clone(&self.place.upstream),
             Arc::clone(&self.place.pool),
         );
@@ -384,12 +391,12 @@ impl Leg {
         &self.posted
     }
 
-    /// A number for an id or progress token, unique on this leg.
+    /// A number for an id or progress token, unique on this upstream session.
     pub(crate) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Keeps the task that reads the stream, to end it with the leg.
+    /// Keeps the task that reads the stream, to end it with the upstream session.
     fn follow(&self, task: JoinHandle<()>) {
         if let Err(second) = self.stream.set(task.abort_handle()) {
             second.abort();
@@ -404,7 +411,7 @@ impl Leg {
         drop(timeout(OPEN_WITHIN, self.open.raised()).await);
     }
 
-    /// Takes in a message that came on the answer to an errand.
+    /// Takes in a message that came on the answer to an gateway request.
     pub(crate) fn overhear(self: &Arc<Self>, backend: &Arc<Backend>, message: &ServerMessage) {
         stream::sort(backend, self, message);
     }
@@ -420,7 +427,7 @@ impl Leg {
             && (status == StatusCode::NOT_FOUND || (status == StatusCode::BAD_REQUEST && says_so()))
     }
 
-    /// Lets a call hear what comes on the stream of the leg and may be its.
+    /// Lets a call hear what comes on the stream of the upstream session and may be its.
     pub(crate) fn attach(self: &Arc<Self>, number: u64, asks: bool) -> Ear {
         let (inbox, receiver) = mpsc::channel(INBOX + 1);
         let answer = self.relayed.then(|| inbox.clone().try_reserve_owned().ok()).flatten();
@@ -448,7 +455,7 @@ impl Leg {
         }
     }
 
-    /// Ends what [`Leg::attach`] began.
+    /// Ends what [`UpstreamSession::attach`] began.
     fn detach(&self, number: u64) {
         self.lock().attached.retain(|one| one.number != number);
     }
@@ -481,7 +488,7 @@ impl Leg {
     }
 }
 
-impl Drop for Leg {
+impl Drop for UpstreamSession {
     fn drop(&mut self) {
         self.stop_listening();
     }

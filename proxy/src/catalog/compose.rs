@@ -7,7 +7,7 @@ use super::fetch::Digest;
 use super::larder::label;
 use super::shelf::{Slots, upstreams};
 use super::slot::{Slot, UNASKED};
-use super::{Offering, Pantry, Viewed};
+use super::{MergedCatalog, Pantry, Viewed};
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};
 use portunus_filters::catalog::{
     Catalog, Known, ListKind, Lists, Names, Offer, Policy, Source, State, Twins,
@@ -46,12 +46,12 @@ struct Gathering {
     public: [bool; 4],
     expires: Duration,
     /// By member.
-    known: Vec<[super::offering::Known; 4]>,
+    known: Vec<[super::merged_catalog::Known; 4]>,
 }
 
 impl Composing<'_> {
     /// The offering, given the catalogue before it under the same configuration.
-    pub(super) fn offering(&self, previous: Option<(&Origin, &Arc<Catalog>)>) -> (Offering, Origin) {
+    pub(super) fn merged(&self, previous: Option<(&Origin, &Arc<Catalog>)>) -> (MergedCatalog, Origin) {
         let mut gathering = Gathering {
             lists: Context::new(&SHA256),
             states: Vec::new(),
@@ -77,7 +77,7 @@ impl Composing<'_> {
         let described = self.slots.iter().map(|(_, slot)| slot.described_until());
         let described_until = described.min().unwrap_or_default();
         let facts = self.facts();
-        (Offering { catalog, facts, scope, known, fresh_until, described_until, expires }, origin)
+        (MergedCatalog { catalog, facts, scope, known, fresh_until, described_until, expires }, origin)
     }
 
     /// Whether nothing but its upstreams makes callers see different lists.

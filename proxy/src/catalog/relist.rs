@@ -3,7 +3,7 @@
 //! A modern server that misses an argument's header says so (-32020), and has processed nothing. The
 //! schema that the headers were made from is then an old one, unless the server is wrong itself.
 
-use super::{Catalogs, Seeker};
+use super::{Audience, Catalogs};
 use crate::backend::Backend;
 use crate::backend::upstream_call::SchemaRefresh;
 use async_trait::async_trait;
@@ -19,7 +19,7 @@ pub struct Relist {
     /// The virtual server.
     pub server: Arc<VirtualServer>,
     /// For whom.
-    pub seeker: Arc<Seeker>,
+    pub audience: Arc<Audience>,
     /// The server that the call is for, as it is configured.
     pub upstream: Arc<Upstream>,
     /// The name of the tool that the client uses.
@@ -35,7 +35,7 @@ impl SchemaRefresh for Relist {
         used: Arc<[ParamHeader]>,
     ) -> Option<Arc<[ParamHeader]>> {
         let contradicted = (&*self.upstream, ListKind::Tools);
-        let shown = self.catalogs.look_again(&backend, &self.server, &self.seeker, contradicted).await;
+        let shown = self.catalogs.look_again(&backend, &self.server, &self.audience, contradicted).await;
         let params = Arc::clone(&shown.catalog.tool(&self.tool)?.params);
         (params != used).then_some(params)
     }

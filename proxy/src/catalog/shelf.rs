@@ -2,7 +2,7 @@
 
 use super::compose::{self, Origin};
 use super::slot::Slot;
-use super::{Offering, Pantry};
+use super::{MergedCatalog, Pantry};
 use crate::shares::Owner;
 use portunus_config::{Choice, Member, Upstream, UpstreamKey, VirtualServer};
 use portunus_filters::Moment;
@@ -33,7 +33,7 @@ struct Made {
     server: Arc<VirtualServer>,
     /// Sum of the versions of the slots it was made of.
     version: u64,
-    offering: Arc<Offering>,
+    merged: Arc<MergedCatalog>,
     origin: Origin,
 }
 
@@ -81,43 +81,43 @@ impl Shelf {
         server: &Arc<VirtualServer>,
         slots: &Slots,
         now: Moment,
-    ) -> Option<Arc<Offering>> {
+    ) -> Option<Arc<MergedCatalog>> {
         let made = self.made.try_lock().ok()?;
         let made = made.as_ref().filter(|made| made.is_current(server, slots, now))?;
-        Some(Arc::clone(&made.offering))
+        Some(Arc::clone(&made.merged))
     }
 
     /// What the slots add up to. Merged anew only if a list in them is another one.
-    pub(super) fn offering(
+    pub(super) fn merged(
         &self,
         server: &Arc<VirtualServer>,
         tenant: Option<&str>,
         slots: &Slots,
         (now, pantry): (Moment, &Pantry),
-    ) -> Arc<Offering> {
+    ) -> Arc<MergedCatalog> {
         let mut made = lock(&self.made);
         if let Some(current) = made.as_ref().filter(|made| made.is_current(server, slots, now)) {
-            return Arc::clone(&current.offering);
+            return Arc::clone(&current.merged);
         }
         let version = version(slots);
         let before = made.as_ref().filter(|made| Arc::ptr_eq(&made.server, server));
-        let previous = before.map(|before| (&before.origin, &before.offering.catalog));
+        let previous = before.map(|before| (&before.origin, &before.merged.catalog));
         let composing = compose::Composing { server, tenant, slots, now, pantry };
-        let (offering, origin) = composing.offering(previous);
-        let offering = Arc::new(offering);
-        *made = Some(Made { server: Arc::clone(server), version, offering: Arc::clone(&offering), origin });
-        offering
+        let (merged, origin) = composing.merged(previous);
+        let merged = Arc::new(merged);
+        *made = Some(Made { server: Arc::clone(server), version, merged: Arc::clone(&merged), origin });
+        merged
     }
 
     /// What was last made of it, for reports.
-    pub(super) fn last(&self) -> Option<Arc<Offering>> {
-        lock(&self.made).as_ref().map(|made| Arc::clone(&made.offering))
+    pub(super) fn last(&self) -> Option<Arc<MergedCatalog>> {
+        lock(&self.made).as_ref().map(|made| Arc::clone(&made.merged))
     }
 }
 
 impl Made {
     fn is_current(&self, server: &Arc<VirtualServer>, slots: &Slots, now: Moment) -> bool {
-        Arc::ptr_eq(&self.server, server) && self.version == version(slots) && !self.offering.has_expired(now)
+        Arc::ptr_eq(&self.server, server) && self.version == version(slots) && !self.merged.has_expired(now)
     }
 }
 

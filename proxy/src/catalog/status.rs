@@ -1,6 +1,6 @@
 //! What operators are told of a virtual server's lists.
 
-use super::Offering;
+use super::MergedCatalog;
 use portunus_filters::Moment;
 use portunus_filters::catalog::{Catalog, Conflict, ListKind, Quarantine, Server, State};
 use serde_json::{Value, json};
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 const MAX_NAMED: usize = 20;
 
 /// The lists of one audience: the one that asked last.
-pub(super) fn report(offering: &Offering, audiences: usize, now: Moment) -> Value {
-    let catalog = &offering.catalog;
+pub(super) fn report(merged: &MergedCatalog, audiences: usize, now: Moment) -> Value {
+    let catalog = &merged.catalog;
     let members: Vec<Value> = catalog.servers().iter().map(|server| member(server, now)).collect();
     let count = |kind: ListKind| (kind.result_key().to_owned(), catalog.entries(kind).len().into());
     json!({

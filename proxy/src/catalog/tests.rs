@@ -125,7 +125,7 @@ struct Stage {
     as_clock: Arc<dyn Clock>,
     server: Arc<VirtualServer>,
     caller: CallerKey,
-    upward: Upward,
+    upward: ClientHeaders,
     shows: Shows,
 }
 
@@ -160,7 +160,7 @@ impl Stage {
         let clock = Arc::new(ManualClock::default());
         let as_clock: Arc<dyn Clock> = clock.clone();
         let (catalogs, script) = (Catalogs::default(), Arc::default());
-        let (caller, upward) = (caller(1), Upward::default());
+        let (caller, upward) = (caller(1), ClientHeaders::default());
         Stage { catalogs, script, clock, as_clock, server, caller, upward, shows: Shows::Nothing }
     }
 
@@ -168,11 +168,16 @@ impl Stage {
         Stage::new(configured([0, 1], NamePolicy::PrefixOnConflict, false))
     }
 
-    async fn offering(&self, caller: CallerKey, purpose: Purpose) -> Arc<Offering> {
+    async fn merged(&self, caller: CallerKey, purpose: Purpose) -> Arc<MergedCatalog> {
         self.offering_of(&[ListKind::Tools], caller, purpose).await
     }
 
-    async fn offering_of(&self, kinds: &[ListKind], caller: CallerKey, purpose: Purpose) -> Arc<Offering> {
+    async fn offering_of(
+        &self,
+        kinds: &[ListKind],
+        caller: CallerKey,
+        purpose: Purpose,
+    ) -> Arc<MergedCatalog> {
         let asking = || -> Arc<dyn Asks> { self.script.clone() };
         let (server, upward, shows, clock) = (&self.server, &self.upward, self.shows, &self.as_clock);
         let query = Query {
@@ -187,11 +192,11 @@ impl Stage {
             clock,
             now: clock.now(),
         };
-        self.catalogs.offering(&query, kinds, purpose).await
+        self.catalogs.merged(&query, kinds, purpose).await
     }
 
     async fn show(&self) -> Vec<String> {
-        names(&*self.offering(self.caller, Purpose::Show).await)
+        names(&*self.merged(self.caller, Purpose::Show).await)
     }
 
     fn pass(&self, ms: u64) {
@@ -210,12 +215,12 @@ impl Stage {
     }
 }
 
-fn names(offering: &Offering) -> Vec<String> {
-    offering.catalog.entries(ListKind::Tools).iter().map(|entry| entry.name.to_string()).collect()
+fn names(merged: &MergedCatalog) -> Vec<String> {
+    merged.catalog.entries(ListKind::Tools).iter().map(|entry| entry.name.to_string()).collect()
 }
 
-fn states(offering: &Offering) -> Vec<State> {
-    offering.catalog.servers().iter().map(|server| server.states[0]).collect()
+fn states(merged: &MergedCatalog) -> Vec<State> {
+    merged.catalog.servers().iter().map(|server| server.states[0]).collect()
 }
 
 #[tokio::test]
@@ -260,14 +265,14 @@ async fn a_server_that_is_down_is_waited_for_once() {
     stage.script.say("a", Says::Nothing);
     stage.script.say("b", Says::Tools(&["y"], None));
     let begun = tokio::time::Instant::now();
-    let offering = stage.offering(stage.caller, Purpose::Show).await;
+    let merged = stage.merged(stage.caller, Purpose::Show).await;
     assert_eq!(begun.elapsed(), stage.server.list_timeout);
-    assert_eq!(states(&offering)[0], State::Missing { reason: "upstream_timeout" });
-    assert_eq!(names(&offering), ["b_y"]);
+    assert_eq!(states(&merged)[0], State::Missing { reason: "upstream_timeout" });
+    assert_eq!(names(&merged), ["b_y"]);
     let begun = tokio::time::Instant::now();
     for other in 1..50 {
-        let offering = stage.offering(caller(other), Purpose::Route).await;
-        assert_eq!((names(&offering), states(&offering)[0]), (vec!["b_y".to_owned()], states(&offering)[0]));
+        let merged = stage.merged(caller(other), Purpose::Route).await;
+        assert_eq!((names(&merged), states(&merged)[0]), (vec!["b_y".to_owned()], states(&merged)[0]));
         stage.pass(100);
     }
     assert_eq!(begun.elapsed(), Duration::ZERO, "nobody waits again");
@@ -289,11 +294,11 @@ async fn a_server_that_answers_anybody_is_no_longer_down() {
     let tries = stage.script.asked.lock().unwrap().len();
     stage.script.say("a", Says::Tools(&["x"], None));
     stage.pass(2_000);
-    assert_eq!(names(&*stage.offering(caller(2), Purpose::Show).await), ["b_y"], "it is taken to be down");
+    assert_eq!(names(&*stage.merged(caller(2), Purpose::Show).await), ["b_y"], "it is taken to be down");
     stage.settle().await;
     assert_eq!(stage.script.asked.lock().unwrap().len(), tries + 2, "only the other is asked");
     stage.script.answers.note();
-    assert_eq!(names(&*stage.offering(caller(3), Purpose::Show).await), ["x", "y"]);
+    assert_eq!(names(&*stage.merged(caller(3), Purpose::Show).await), ["x", "y"]);
 }
 
 #[tokio::test]
@@ -307,9 +312,9 @@ async fn a_server_that_comes_back_is_found() {
     stage.pass(1_000);
     stage.show().await;
     stage.settle().await;
-    let offering = stage.offering(stage.caller, Purpose::Show).await;
-    assert_eq!(names(&offering), ["x", "b_x"], "as where it was there at first");
-    assert!(states(&offering).iter().all(|state| *state == State::Fresh));
+    let merged = stage.merged(stage.caller, Purpose::Show).await;
+    assert_eq!(names(&merged), ["x", "b_x"], "as where it was there at first");
+    assert!(states(&merged).iter().all(|state| *state == State::Fresh));
 }
 
 #[tokio::test]
@@ -322,15 +327,15 @@ async fn the_last_list_stands_in_for_a_bounded_time() {
     stage.pass(1_000);
     stage.show().await;
     stage.settle().await;
-    let offering = stage.offering(stage.caller, Purpose::Show).await;
-    assert_eq!(names(&offering), ["x", "y"]);
-    assert!(matches!(states(&offering)[0], State::Stale { reason: "upstream_unavailable", .. }));
-    assert_eq!(offering.caching(ListKind::Tools, stage.clock.now()).ttl_ms, 0);
-    assert!(offering.failure(ListKind::Tools, &|_| true).is_none());
+    let merged = stage.merged(stage.caller, Purpose::Show).await;
+    assert_eq!(names(&merged), ["x", "y"]);
+    assert!(matches!(states(&merged)[0], State::Stale { reason: "upstream_unavailable", .. }));
+    assert_eq!(merged.caching(ListKind::Tools, stage.clock.now()).ttl_ms, 0);
+    assert!(merged.failure(ListKind::Tools, &|_| true).is_none());
     stage.pass(600_000);
-    let offering = stage.offering(stage.caller, Purpose::Route).await;
-    assert!(matches!(states(&offering)[0], State::Missing { .. }));
-    assert_eq!(names(&offering), ["y"]);
+    let merged = stage.merged(stage.caller, Purpose::Route).await;
+    assert!(matches!(states(&merged)[0], State::Missing { .. }));
+    assert_eq!(names(&merged), ["y"]);
 }
 
 #[tokio::test]
@@ -338,10 +343,10 @@ async fn where_nothing_is_known_the_failure_is() {
     let stage = Stage::plain();
     stage.script.say("a", Says::Fails(Reason::UpstreamUnauthorized));
     stage.script.say("b", Says::Fails(Reason::UpstreamMalformed));
-    let offering = stage.offering(stage.caller, Purpose::Show).await;
-    let failure = offering.failure(ListKind::Tools, &|_| true).unwrap();
+    let merged = stage.merged(stage.caller, Purpose::Show).await;
+    let failure = merged.failure(ListKind::Tools, &|_| true).unwrap();
     assert_eq!(failure.denial.reason, Reason::UpstreamUnauthorized);
-    assert!(matches!(&offering.facts[0], Some(Err(failure)) if failure.denial.detail == "scripted"));
+    assert!(matches!(&merged.facts[0], Some(Err(failure)) if failure.denial.detail == "scripted"));
 }
 
 #[tokio::test]
@@ -350,7 +355,7 @@ async fn calls_fetch_nothing() {
     stage.script.say("a", Says::Tools(&["x"], Some(0)));
     stage.script.say("b", Says::Tools(&["y"], None));
     for _ in 0..10_000 {
-        stage.offering(stage.caller, Purpose::Route).await;
+        stage.merged(stage.caller, Purpose::Route).await;
         stage.pass(1);
     }
     stage.settle().await;
@@ -368,11 +373,11 @@ async fn callers_never_share_a_private_list() {
     stage.script.say("b", Says::Public(&["ours"]));
     assert_eq!(stage.show().await, ["mine", "ours"]);
     stage.script.say("a", Says::Tools(&["yours"], Some(10_000)));
-    let offering = stage.offering(caller(2), Purpose::Show).await;
-    assert_eq!(names(&offering), ["yours", "ours"]);
+    let merged = stage.merged(caller(2), Purpose::Show).await;
+    assert_eq!(names(&merged), ["yours", "ours"]);
     assert_eq!((stage.script.asked("a"), stage.script.asked("b")), (2, 1));
     assert_eq!(stage.show().await, ["mine", "ours"]);
-    assert_eq!(offering.caching(ListKind::Tools, stage.clock.now()).scope, Scope::Private);
+    assert_eq!(merged.caching(ListKind::Tools, stage.clock.now()).scope, Scope::Private);
 }
 
 #[tokio::test]
@@ -381,15 +386,15 @@ async fn public_counts_only_where_it_is_trusted() {
         let stage = Stage::new(configured([0, 1], NamePolicy::PrefixOnConflict, shared));
         stage.script.say("a", Says::Public(&["x"]));
         stage.script.say("b", Says::Public(&["y"]));
-        let one = stage.offering(caller(1), Purpose::Show).await;
-        let other = stage.offering(caller(2), Purpose::Show).await;
+        let one = stage.merged(caller(1), Purpose::Show).await;
+        let other = stage.merged(caller(2), Purpose::Show).await;
         assert_eq!(stage.script.asked("a"), if shared { 1 } else { 2 });
         let scope = if shared { Scope::Public } else { Scope::Private };
         assert_eq!(one.caching(ListKind::Tools, stage.clock.now()).scope, scope);
         assert!(Arc::ptr_eq(&one.catalog, &other.catalog), "equal lists are merged once");
         let (name, value) = (HeaderName::from_static("x-key"), HeaderValue::from_static("k"));
         let stage = Stage { upward: HeaderMap::from_iter([(name, value)]).into(), ..stage };
-        stage.offering(caller(3), Purpose::Show).await;
+        stage.merged(caller(3), Purpose::Show).await;
         assert_eq!(stage.script.asked("a"), if shared { 2 } else { 3 }, "what a key brings about is its own");
     }
 }
@@ -419,7 +424,7 @@ async fn what_a_server_says_of_itself_is_shown_for_as_long_as_it_says() {
         assert_eq!((asked("a"), asked("b")), expected, "after {ms} ms more");
     }
     stage.pass(10_000);
-    stage.offering(stage.caller, Purpose::Show).await;
+    stage.merged(stage.caller, Purpose::Show).await;
     assert_eq!((asked("a"), asked("b")), (3, 1), "beside lists an old word will do");
 }
 
@@ -428,10 +433,10 @@ async fn all_pages_are_read_and_endless_ones_are_not() {
     let stage = Stage::plain();
     stage.script.say("a", Says::Paged(&["x", "y", "z"]));
     stage.script.say("b", Says::Endless);
-    let offering = stage.offering(stage.caller, Purpose::Show).await;
-    assert_eq!(names(&offering), ["x", "y", "z"]);
+    let merged = stage.merged(stage.caller, Purpose::Show).await;
+    assert_eq!(names(&merged), ["x", "y", "z"]);
     assert_eq!(stage.script.asked("a"), 3);
-    assert_eq!(states(&offering)[1], State::Missing { reason: "upstream_malformed" });
+    assert_eq!(states(&merged)[1], State::Missing { reason: "upstream_malformed" });
 }
 
 #[tokio::test]
@@ -440,7 +445,7 @@ async fn gone_audiences_are_forgotten() {
     stage.script.say("a", Says::Tools(&["x"], None));
     stage.script.say("b", Says::Tools(&["y"], None));
     for last in 0..200 {
-        stage.offering(caller(last), Purpose::Show).await;
+        stage.merged(caller(last), Purpose::Show).await;
     }
     let held = |stage: &Stage| stage.catalogs.sizes().map(|(_, size)| size);
     let [catalogs, lists, bytes, last] = held(&stage);

@@ -1,11 +1,11 @@
 //! The context of one message that is served.
 
 use crate::authorize::FailedLookups;
-use crate::backend::headers::Upward;
-use crate::catalog::Seeker;
+use crate::backend::headers::ClientHeaders;
+use crate::catalog::Audience;
 use crate::frontend::context::MessageSnapshot;
 use crate::frontend::request_head::RequestHead;
-use crate::identify::{Guest, Standing};
+use crate::identify::{ConnectionState, StreamAuthorization};
 use crate::metrics::Metrics;
 use crate::record::long_texts;
 use crate::sealing::CallerKey;
@@ -25,17 +25,17 @@ pub struct CallContext {
     /// The era that the client speaks.
     pub era: Era,
     /// The other end of its connection.
-    pub guest: Arc<Guest>,
+    pub connection_state: Arc<ConnectionState>,
     /// The caller, as pools and caches tell it from others.
     pub caller: CallerKey,
     /// The caller, as sealed handles are bound to it.
     pub bearer: CallerKey,
     /// The right of its streams to stay open; `None` where nobody was asked who calls.
-    pub standing: Option<Arc<Standing>>,
+    pub authorization: Option<Arc<StreamAuthorization>>,
     /// The client's headers that go up, as it sent them: it is told from others by them.
-    pub said: Arc<Upward>,
+    pub said: Arc<ClientHeaders>,
     /// The same as servers may have them by the snapshot of the message.
-    pub upward: Arc<Upward>,
+    pub upward: Arc<ClientHeaders>,
     /// The serial number of that.
     pub serial: u64,
     /// The time that the client may take for one piece of an answer.
@@ -51,7 +51,7 @@ pub struct CallContext {
     /// Texts for its client that are too long to be read; `None` where no filter is on.
     pub long_texts: Option<Arc<LongTexts>>,
     /// The audience of lists, once some were looked up.
-    pub seeker: OnceLock<Arc<Seeker>>,
+    pub audience: OnceLock<Arc<Audience>>,
 }
 
 impl CallContext {
@@ -69,9 +69,9 @@ impl CallContext {
     pub fn of_part(&self, metrics: &Arc<Metrics>) -> CallContext {
         CallContext {
             long_texts: self.long_texts.as_ref().map(|_| long_texts(metrics, &self.server)),
-            guest: Arc::clone(&self.guest),
+            connection_state: Arc::clone(&self.connection_state),
             takes_events: self.takes_events,
-            seeker: self.seeker.clone(),
+            audience: self.audience.clone(),
             ..self.with(self.snapshot.share())
         }
     }
@@ -88,10 +88,10 @@ impl CallContext {
             snapshot,
             server: Arc::clone(&self.server),
             era: self.era,
-            guest: Arc::default(),
+            connection_state: Arc::default(),
             caller: self.caller,
             bearer: self.bearer,
-            standing: self.standing.clone(),
+            authorization: self.authorization.clone(),
             said: Arc::clone(&self.said),
             upward: Arc::clone(&self.upward),
             serial: self.serial,
@@ -101,7 +101,7 @@ impl CallContext {
             software: self.software.clone(),
             failed_lookups: FailedLookups::default(),
             long_texts: self.long_texts.clone(),
-            seeker: OnceLock::new(),
+            audience: OnceLock::new(),
         }
     }
 }

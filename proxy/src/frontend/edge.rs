@@ -18,7 +18,7 @@ use crate::frontend::context::Gateway;
 use crate::frontend::serve::Connection;
 use crate::frontend::session::in_time;
 use crate::frontend::session::{Client, ReleasedHead};
-use crate::identify::{Guest, source};
+use crate::identify::{ConnectionState, source};
 use crate::listeners::hold_back;
 use crate::metrics::Counted;
 use crate::record::RecordGuard;
@@ -61,7 +61,7 @@ struct Visitor {
     /// The connection is under TLS.
     secure: bool,
     /// What it has shown of itself.
-    guest: Arc<Guest>,
+    connection_state: Arc<ConnectionState>,
     /// When it takes no new requests.
     leaves_at: Instant,
 }
@@ -71,7 +71,7 @@ struct Visitor {
 pub struct Edge {
     gateway: Arc<Gateway>,
     /// What a replica shows is its own, and nothing of the clients whose requests it brings.
-    nobody: Arc<Guest>,
+    nobody: Arc<ConnectionState>,
     doors: Arc<[Door]>,
 }
 
@@ -255,16 +255,17 @@ impl Edge {
             }
         }
         let _permit = permit;
-        let (stream, http_2, guest) = match &door.tls {
-            None => (stream, false, Guest::default()),
+        let (stream, http_2, connection_state) = match &door.tls {
+            None => (stream, false, ConnectionState::default()),
             Some(tls) => match self.secured(door, tls, stream, peer).await {
                 Some(secured) => secured,
                 None => return,
             },
         };
-        let guest = Arc::new(guest);
+        let connection_state = Arc::new(connection_state);
         let leaves_at = Instant::now() + door.listener.limits.max_connection_age;
-        let visitor = Visitor { address: peer, forwards, secure: door.tls.is_some(), guest, leaves_at };
+        let visitor =
+            Visitor { address: peer, forwards, secure: door.tls.is_some(), connection_state, leaves_at };
         // Boxed: what an idle connection of the other protocol would need is not reserved.
         match http_2 {
             true => Box::pin(self.run_h2(door, stream, Vec::new(), &visitor)).await,
@@ -279,8 +280,17 @@ impl Edge {
 
     fn connection<'a>(&'a self, door: &'a Door, visitor: &'a Visitor) -> Connection<'a> {
         let (peer, forwards) = (visitor.address, visitor.forwards);
-        let (secure, guest, listener) = (visitor.secure, &visitor.guest, &door.listener);
-        Connection { gateway: &self.gateway, listener, peer, forwards, secure, guest, relayed: None }
+        let (secure, connection_state, listener) =
+            (visitor.secure, &visitor.connection_state, &door.listener);
+        Connection {
+            gateway: &self.gateway,
+            listener,
+            peer,
+            forwards,
+            secure,
+            connection_state,
+            relayed: None,
+        }
     }
 
     /// Who is behind the peer, where its connections say so; `None` if that is nobody with an address.
@@ -308,13 +318,13 @@ impl Edge {
         tls: &Arc<LiveTls>,
         stream: Stream,
         peer: IpAddr,
-    ) -> Option<(Stream, bool, Guest)> {
+    ) -> Option<(Stream, bool, ConnectionState)> {
         let listener = &*door.listener.name;
         let fresh = !door.listener.proxy_protocol;
         let (result, secured) = match Box::pin(tls.accept(stream, fresh)).await {
             Ok((stream, http_2)) => {
-                let guest = Guest::with_certificates(stream.client_certificates(), tls);
-                (Handshake::Done, Some((Box::new(stream) as Stream, http_2, guest)))
+                let connection_state = ConnectionState::with_certificates(stream.client_certificates(), tls);
+                (Handshake::Done, Some((Box::new(stream) as Stream, http_2, connection_state)))
             }
             Err((result, why)) => {
                 tracing::debug!(listener, %peer, result = result.as_str(), why, "TLS handshake failed");

@@ -2,7 +2,7 @@
 
 use crate::drain::{Phase, reached};
 use crate::frontend::context::Gateway;
-use crate::identify::{Standing, ended};
+use crate::identify::{StreamAuthorization, ended};
 use crate::reply::{caller_lost, draining, route_removed};
 use http::Version;
 use portunus_config::{ServerId, Upstream, VirtualServer};
@@ -38,7 +38,7 @@ pub struct Expect {
     /// The client speaks HTTP/1.0 and knows no chunks.
     pub http_1_0: bool,
     /// The right of its stream to stay open; `None` where nobody was asked who calls.
-    pub standing: Option<Arc<Standing>>,
+    pub authorization: Option<Arc<StreamAuthorization>>,
 }
 
 impl Expect {
@@ -65,7 +65,7 @@ impl Expect {
             server: server.id.clone(),
             elsewhere: false,
             http_1_0: version == Version::HTTP_10,
-            standing: None,
+            authorization: None,
         }
     }
 
@@ -91,7 +91,7 @@ impl Expect {
         tokio::select! {
             biased;
             () = self.unrouted(gateway, upstream) => route_removed(),
-            () = ended(self.standing.as_ref(), gateway) => caller_lost(),
+            () = ended(self.authorization.as_ref(), gateway) => caller_lost(),
             () = reached(phase, Phase::Draining) => draining(),
         }
     }

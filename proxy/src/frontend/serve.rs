@@ -9,15 +9,15 @@ mod answer;
 mod away;
 mod broker;
 mod caller;
-mod known;
 mod line;
 mod passed_session;
+mod refusal_context;
 
 use broker::{Founding, Way};
-use known::{Knowledge, is_repeatable};
+use refusal_context::{RefusalContext, is_repeatable};
 
 use crate::authorize;
-use crate::backend::forward::{Dispatch, Inbound, Leg, RequestOrigin, Use, send};
+use crate::backend::forward::{Dispatch, Inbound, RequestOrigin, RetryPolicy, UpstreamRequest, send};
 use crate::backend::gateway_requests::PassedRequest;
 use crate::backend::headers::{self, Stamp};
 use crate::backend::upstreams::pool::Pool;
@@ -31,7 +31,7 @@ use crate::frontend::respond::Respond;
 use crate::frontend::session::one::Rest;
 use crate::frontend::session::{Client, End};
 use crate::frontend::session_field::SessionField;
-use crate::identify::{Guest, Standing, source};
+use crate::identify::{ConnectionState, StreamAuthorization, source};
 use crate::metrics::Stage;
 use crate::peers::Relayed;
 use crate::record::RecordGuard;
@@ -68,7 +68,7 @@ pub struct Connection<'a> {
     /// It is under TLS.
     pub secure: bool,
     /// What whoever opened it has shown of itself.
-    pub guest: &'a Arc<Guest>,
+    pub connection_state: &'a Arc<ConnectionState>,
     /// Another replica sent the request, and what it found out about it: it was charged there, and is
     /// never sent on.
     pub relayed: Option<&'a Relayed>,
@@ -78,7 +78,7 @@ pub struct Connection<'a> {
 static TRACEPARENT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new("traceparent"));
 
 /// One request on its way through the stages.
-struct Passage<'a> {
+struct IncomingRequest<'a> {
     connection: Connection<'a>,
     head: Arc<RequestHead>,
     origin: Option<HeaderValue>,
@@ -88,7 +88,7 @@ struct Passage<'a> {
     /// What a caller that is refused is asked for.
     challenge: Option<HeaderValue>,
     /// What its stream depends on, if it opens one.
-    standing: Option<Arc<Standing>>,
+    authorization: Option<Arc<StreamAuthorization>>,
     /// What is asked of callers where it goes.
     profile: Option<Arc<Profile>>,
     /// What its body takes of what all bodies may.
@@ -97,7 +97,7 @@ struct Passage<'a> {
 
 /// A message that may be forwarded, and everything its answer needs; holds no snapshot.
 struct Outbound {
-    leg: Leg,
+    request: UpstreamRequest,
     upstream: Arc<Upstream>,
     pool: Arc<Pool>,
     expect: Expect,
@@ -129,7 +129,7 @@ struct Brokered {
 
 /// A stage that ended the request.
 enum Halt {
-    Refused(Box<Denial>, Box<Knowledge>),
+    Refused(Box<Denial>, Box<RefusalContext>),
     Preflight,
     /// It asked for a document that everybody may have.
     Told(u16, Released),
@@ -138,7 +138,7 @@ enum Halt {
 
 /// Serves one request; gives the connection back if it can carry another.
 pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) -> Option<Rest> {
-    let mut passage = Passage::begin(head, connection);
+    let mut passage = IncomingRequest::begin(head, connection);
     let end = match passage.admit(&mut client).await {
         Ok(Route::Forward(outbound)) => passage.exchange(*outbound, &mut client).await,
         Ok(Route::Broker(brokered)) => passage.broker(*brokered, &mut client).await,
@@ -166,8 +166,8 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
     }
 }
 
-impl<'a> Passage<'a> {
-    fn begin(mut request: Parts, connection: Connection<'a>) -> Passage<'a> {
+impl<'a> IncomingRequest<'a> {
+    fn begin(mut request: Parts, connection: Connection<'a>) -> IncomingRequest<'a> {
         headers::strip(&mut request.headers);
         let (gateway, listener) = (connection.gateway, connection.listener);
         let source = match connection.relayed {
@@ -181,7 +181,7 @@ impl<'a> Passage<'a> {
         let (identity, request_id) = match connection.relayed {
             Some(relayed) => (relayed.identity.clone(), Arc::clone(&relayed.request_id)),
             None => (
-                own.identity(&request.headers, source.client, connection.guest),
+                own.identity(&request.headers, source.client, connection.connection_state),
                 gateway.backend.ids.request_id(&request.headers),
             ),
         };
@@ -198,14 +198,14 @@ impl<'a> Passage<'a> {
         };
         let user_agent = request.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         record.note_client(user_agent, Some(origin.trace.id()));
-        Passage {
+        IncomingRequest {
             connection,
             head: Arc::new(RequestHead { parts: request, origin: Arc::new(origin) }),
             origin: None,
             line: None,
             record,
             challenge: None,
-            standing: None,
+            authorization: None,
             profile: None,
             body_share: None,
         }
@@ -227,7 +227,7 @@ impl<'a> Passage<'a> {
         let (server, serial) = self.resolve(&gateway.active())?;
         self.identify(&server).await?;
         self.line = self.line(&server);
-        let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
+        let known = RefusalContext { http_status: server.http_status, ..RefusalContext::default() };
         let kind = intake::kind_of(&self.head.method).map_err(|denial| halt(denial, known))?;
         let mut body = match kind {
             None => Some(self.read_body(client, &server).await?),
@@ -259,7 +259,7 @@ impl<'a> Passage<'a> {
             && !HostPattern::any_matches(hosts, self.host())
         {
             let denial = Denial::new(Reason::ForbiddenHost, "this listener does not answer for that Host");
-            return Err(halt(denial, Knowledge::default()));
+            return Err(halt(denial, RefusalContext::default()));
         }
         let mut origins = self.head.headers.get_all(ORIGIN).iter();
         let origin = origins.next();
@@ -274,14 +274,14 @@ impl<'a> Passage<'a> {
             Some(_) => {
                 let denial =
                     Denial::new(Reason::ForbiddenOrigin, "pages of that Origin may not call this gateway");
-                Err(halt(denial, Knowledge::default()))
+                Err(halt(denial, RefusalContext::default()))
             }
         }
     }
 
     /// Stage 4: the virtual server of this host and path, and the serial of the snapshot that has it.
     fn resolve(&mut self, active: &Active) -> Result<(Arc<VirtualServer>, u64), Halt> {
-        let unknown = |detail| halt(Denial::new(Reason::UnknownRoute, detail), Knowledge::default());
+        let unknown = |detail| halt(Denial::new(Reason::UnknownRoute, detail), RefusalContext::default());
         let path =
             NormalPath::parse(self.head.uri.path()).map_err(|_| unknown("the path cannot be normalised"))?;
         match active.snapshot.routes.resolve(Some(self.host()), &path) {
@@ -306,7 +306,7 @@ impl<'a> Passage<'a> {
 
     /// Stage 3, the body of a POST; holds no snapshot while it waits.
     async fn read_body(&mut self, client: &mut Client, server: &VirtualServer) -> Result<Bytes, Halt> {
-        let known = || Knowledge { http_status: server.http_status, ..Knowledge::default() };
+        let known = || RefusalContext { http_status: server.http_status, ..RefusalContext::default() };
         intake::declared(&mut self.head_mut().parts.headers).map_err(|denial| halt(denial, known()))?;
         let limits = &self.connection.listener.limits;
         let limit = server.max_body_bytes.map_or(limits.max_body_bytes, |own| own.min(limits.max_body_bytes));
@@ -330,7 +330,7 @@ impl<'a> Passage<'a> {
                 let kind = id.is_some().then_some(Kind::Request);
                 let ids = id.into_iter().collect();
                 let era = Some(intake::likely_era(&self.head.headers));
-                Err(halt(denial, Knowledge { kind, ids, era, ..known() }))
+                Err(halt(denial, RefusalContext { kind, ids, era, ..known() }))
             }
             Err(BodyFault::Gone) => Err(Halt::Gone),
         }
@@ -354,7 +354,7 @@ impl<'a> Passage<'a> {
             let kind = id.is_some().then_some(Kind::Request);
             let ids = id.into_iter().collect();
             let http_status = server.http_status;
-            halt(denial, Knowledge { kind, ids, era: Some(era), method, http_status, batch: false })
+            halt(denial, RefusalContext { kind, ids, era: Some(era), method, http_status, batch: false })
         })?;
         if let Reading::One(message) = &reading {
             self.join_trace(message);
@@ -382,17 +382,19 @@ impl<'a> Passage<'a> {
         let headers = &self.head.headers;
         let message = intake::singular(headers)
             .and_then(|()| intake::bodiless(kind, headers, intake::offered(server)))
-            .map_err(|denial| halt(denial, Knowledge { kind: Some(kind), ..Knowledge::default() }))?;
+            .map_err(|denial| {
+                halt(denial, RefusalContext { kind: Some(kind), ..RefusalContext::default() })
+            })?;
         Ok(Reading::One(message))
     }
 
-    /// The leg of a message that goes to its server as it came. No filter is on where it does: what one would read is
+    /// The request of a message that goes to its server as it came. No filter is on where it does: what one would read is
     /// served.
     fn clear(&mut self, brokered: Brokered) -> Result<Route, Halt> {
         let Brokered { active, server, reading } = &brokered;
         let messages = reading.messages();
         let expect = self.awaiting(Expect::of(reading, server, self.head.version));
-        let refused = |denial| halt(denial, Knowledge::of(&expect, server.http_status));
+        let refused = |denial| halt(denial, RefusalContext::of(&expect, server.http_status));
         if self.connection.gateway.drain.phase() >= Phase::Expired {
             return Err(refused(draining()));
         }
@@ -421,23 +423,24 @@ impl<'a> Passage<'a> {
             query: self.head.uri.query(),
             origin: &self.head.origin,
         };
-        let use_of = Use { repeatable: messages.iter().all(is_repeatable), endless: expect.endless };
-        let leg = Dispatch::open(admitted, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
+        let use_of = RetryPolicy { repeatable: messages.iter().all(is_repeatable), endless: expect.endless };
+        let request = Dispatch::open(admitted, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
         let founding = self.founding(&brokered, &expect);
         let http_status = server.http_status;
         let upstream = Arc::clone(upstream);
-        let outbound = Outbound { leg, upstream, pool, expect, session, http_status, founding };
+        let outbound = Outbound { request, upstream, pool, expect, session, http_status, founding };
         Ok(Route::Forward(Box::new(outbound)))
     }
 
     /// What the client waits for, as long as it may.
     fn awaiting(&self, expect: Expect) -> Expect {
-        Expect { standing: self.standing.clone(), ..expect }
+        Expect { authorization: self.authorization.clone(), ..expect }
     }
 
     /// Stages 9 and 10.
     async fn exchange(&mut self, outbound: Outbound, client: &mut Client) -> End {
-        let Outbound { leg, upstream, pool, expect, session, http_status, founding } = outbound;
+        let Outbound { request: upstream_request, upstream, pool, expect, session, http_status, founding } =
+            outbound;
         self.record.begin_forwarding(&pool);
         let gateway = Arc::clone(self.connection.gateway);
         let mut phase = gateway.drain.watch();
@@ -456,7 +459,7 @@ impl<'a> Passage<'a> {
             room: None,
             pass: RawPass::of_passed_message(),
         };
-        let mut sending = Box::pin(send(leg, Arc::clone(&gateway.backend.resolver)));
+        let mut sending = Box::pin(send(upstream_request, Arc::clone(&gateway.backend.resolver)));
         let sent = tokio::select! {
             // An answer that is there is passed on, whatever else has happened.
             biased;
@@ -484,7 +487,7 @@ impl<'a> Passage<'a> {
         };
         match end {
             End::Refused(denial) => {
-                let known = Knowledge::of(&respond.expect, http_status);
+                let known = RefusalContext::of(&respond.expect, http_status);
                 Box::pin(self.refuse(&denial, &known, client)).await
             }
             end => end,
@@ -492,6 +495,6 @@ impl<'a> Passage<'a> {
     }
 }
 
-fn halt(denial: Denial, known: Knowledge) -> Halt {
+fn halt(denial: Denial, known: RefusalContext) -> Halt {
     Halt::Refused(Box::new(denial), Box::new(known))
 }

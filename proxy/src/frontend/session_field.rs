@@ -51,12 +51,12 @@ impl SessionField {
 impl NewSession {
     /// The id of the session; `None` if the server's own does not fit into it, and has to do.
     fn seal(&self, own: Option<&HeaderValue>, seals: &Seals, upstream: &Upstream) -> Option<HeaderValue> {
-        let leg = SealedLeg {
+        let upstream_session = SealedLeg {
             upstream: upstream.mark,
             id: own.map_or(Some(""), |own| own.to_str().ok())?.into(),
             version: self.token.version,
         };
-        let token = SessionToken { legs: vec![leg], ..self.token.clone() };
+        let token = SessionToken { legs: vec![upstream_session], ..self.token.clone() };
         let sealed = token.seal(seals, &Binding { server: &self.server, caller: self.caller });
         HeaderValue::from_str(&sealed.text).ok().filter(|_| sealed.left_out.is_empty())
     }

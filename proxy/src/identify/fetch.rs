@@ -5,7 +5,7 @@
 
 use crate::backend::headers::put;
 use crate::backend::upstreams::connection::Connection;
-use crate::backend::upstreams::pool::{Pool, Wish};
+use crate::backend::upstreams::pool::{CheckoutOptions, Pool};
 use crate::backend::upstreams::request::Outgoing;
 use crate::frontend::context::Gateway;
 use bytes::{Bytes, BytesMut};
@@ -91,7 +91,7 @@ async fn exchange_whole(
     request: &Request<'_>,
 ) -> Result<(StatusCode, HeaderMap, Bytes), String> {
     let pool = Arc::new(Pool::new(at));
-    let wish = Wish { fresh: true, ..Wish::default() };
+    let wish = CheckoutOptions { fresh: true, ..CheckoutOptions::default() };
     let checkout = pool.checkout(at, &gateway.backend.resolver, wish).await;
     let mut checkout = checkout.map_err(|error| error.to_string())?;
     let connection = checkout.connection().ok_or_else(|| "there is no connection".to_owned())?;

@@ -3,8 +3,8 @@
 //! Verifying is done once for a token; what it may be used for is asked at every use. A connection
 //! remembers what was last shown on it, so that a client that goes on calling costs a comparison.
 
+use super::connection_state::{ConnectionState, Remembered};
 use super::credential::Credential;
-use super::guest::{Guest, Remembered};
 use super::inspect::Trouble;
 use super::tokens::{KEEP, KEEP_REFUSED, Known};
 use crate::backend::headers::detached;
@@ -23,7 +23,7 @@ pub struct Shown<'a> {
     /// The request's fields.
     pub headers: &'a HeaderMap,
     /// Its connection.
-    pub guest: &'a Guest,
+    pub connection_state: &'a ConnectionState,
     /// The client's address.
     pub source: IpAddr,
 }
@@ -38,13 +38,14 @@ pub async fn authenticate(
     shown: Shown<'_>,
     now: Moment,
 ) -> Result<Arc<Principal>, Trouble> {
-    shown.guest.check_certificate(now)?;
+    shown.connection_state.check_certificate(now)?;
     let verified = match Credential::of(shown.headers, profile)? {
         Some(credential) => {
             let field = credential.field;
             let same =
                 |known: &Arc<Verified>| (known.principal.auth == AuthMethod::ApiKey) == credential.is_key;
-            let verified = match shown.guest.remembered(field, profile, now.monotonic).filter(same) {
+            let verified = match shown.connection_state.remembered(field, profile, now.monotonic).filter(same)
+            {
                 Some(verified) => {
                     gateway.metrics.identity.connection_hits.inc();
                     verified
@@ -54,11 +55,11 @@ pub async fn authenticate(
                         credential_verified(gateway, profile, credential, now, Owner::at(shown.source))
                             .await?;
                     let verified = known.outcome.clone()?;
-                    shown.guest.remember(Remembered { field: detached(field), known });
+                    shown.connection_state.remember(Remembered { field: detached(field), known });
                     verified
                 }
             };
-            profile.admits(&verified, shown.guest.certificate(), now.wall)?;
+            profile.admits(&verified, shown.connection_state.certificate(), now.wall)?;
             check_kind(&verified, profile)?;
             match profile.asked.requires(Shows::Mtls) {
                 true => joined(gateway, profile, shown, (&verified, now))?,
@@ -92,7 +93,7 @@ fn unsigned(
     }
     match (by_certificate, &profile.asked.anonymous) {
         (Ok(verified), _) => {
-            profile.admits(&verified, shown.guest.certificate(), now.wall)?;
+            profile.admits(&verified, shown.connection_state.certificate(), now.wall)?;
             Ok(Arc::clone(&verified.principal))
         }
         // Who shows a certificate that names nobody is no stranger, but somebody who is not known.
@@ -107,7 +108,7 @@ fn unsigned(
                 bound_to: None,
                 audiences: Vec::new(),
             };
-            profile.admits(&verified, shown.guest.certificate(), now.wall)?;
+            profile.admits(&verified, shown.connection_state.certificate(), now.wall)?;
             Ok(verified.principal)
         }
         (Err(Fault::NoCertificate), None) if !profile.asked.requires(Shows::Mtls) => Err(Fault::Nothing),
@@ -123,11 +124,12 @@ fn by_certificate(
     now: Moment,
 ) -> Result<Arc<Verified>, Fault> {
     let rules = profile.certificates.as_ref().ok_or(Fault::NoCertificate)?;
-    if let Some(known) = shown.guest.named(rules) {
+    if let Some(known) = shown.connection_state.named(rules) {
         return Ok(known);
     }
-    let verified = Arc::new(gateway.estate.callers.numbered(shown.guest.named_by(rules, now.wall)?));
-    shown.guest.name(rules, &verified);
+    let verified =
+        Arc::new(gateway.estate.callers.numbered(shown.connection_state.named_by(rules, now.wall)?));
+    shown.connection_state.name(rules, &verified);
     Ok(verified)
 }
 

@@ -9,7 +9,7 @@ use super::relay::{PeerFailure, deliver};
 use super::window::MessageKind;
 use super::{Member, Peers};
 use crate::backend::headers::put;
-use crate::backend::upstreams::pool::Wish;
+use crate::backend::upstreams::pool::CheckoutOptions;
 use crate::backend::upstreams::request::Outgoing;
 use crate::frontend::context::Gateway;
 use crate::sealing::{Home, Purpose, Reader, Token, Writer};
@@ -219,7 +219,8 @@ pub(super) async fn send(
     put(&mut head, NEWS, sealed.as_bytes());
     put(&mut head, "content-length", body.len().to_string().as_bytes());
     head.extend_from_slice(b"\r\n");
-    let mut exchange = deliver(gateway, &line, &Outgoing::new(head, body), Wish::default(), until).await?;
+    let mut exchange =
+        deliver(gateway, &line, &Outgoing::new(head, body), CheckoutOptions::default(), until).await?;
     let lost = |why: &str| PeerFailure::Lost(why.to_owned());
     if !exchange.head.status.is_success() {
         return Err(PeerFailure::Refused(format!("HTTP {}", exchange.head.status.as_u16())));

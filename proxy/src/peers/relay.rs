@@ -8,7 +8,7 @@ use crate::backend::forward::Exchange;
 use crate::backend::headers::{hop_tokens, is_hop, put};
 use crate::backend::upstreams::connection::Connection;
 use crate::backend::upstreams::fault::Fault;
-use crate::backend::upstreams::pool::{Checkout, Wish};
+use crate::backend::upstreams::pool::{Checkout, CheckoutOptions};
 use crate::backend::upstreams::request::Outgoing;
 use crate::frontend::context::Gateway;
 use crate::request_ids::Trace;
@@ -86,7 +86,7 @@ pub async fn relay(
     }
     let Passenger { head, body, relayed, trace, endless, within } = passenger;
     let owner = relayed.identity.owner(relayed.source.client);
-    let wish = Wish { fresh: false, endless, owner };
+    let wish = CheckoutOptions { fresh: false, endless, owner };
     let request_id = relayed.request_id.clone();
     let assertion = Assertion {
         from: gateway.peers.own().clone(),
@@ -114,13 +114,14 @@ pub(super) async fn deliver(
     gateway: &Gateway,
     line: &Line,
     request: &Outgoing,
-    wish: Wish,
+    wish: CheckoutOptions,
     until: Instant,
 ) -> Result<Exchange, PeerFailure> {
     match attempt(gateway, line, request, wish, until).await {
         Err(Attempt::Dead(fault)) => {
             tracing::debug!(peer = &*line.upstream.name, %fault, "relayed again on a new connection");
-            let second = attempt(gateway, line, request, Wish { fresh: true, ..wish }, until).await;
+            let second =
+                attempt(gateway, line, request, CheckoutOptions { fresh: true, ..wish }, until).await;
             // What the first attempt did is unknown, unless there was none to read it.
             second.map_err(|second| match (fault, second) {
                 (Fault::Unsent(_), Attempt::Unreached(why)) => PeerFailure::Gone(why),
@@ -156,7 +157,7 @@ async fn attempt(
     gateway: &Gateway,
     line: &Line,
     request: &Outgoing,
-    wish: Wish,
+    wish: CheckoutOptions,
     until: Instant,
 ) -> Result<Exchange, Attempt> {
     let unreached = |why: String| Attempt::Unreached(why);

@@ -1,6 +1,6 @@
 //! `Mcp-Session-Id` as we give it out: what never changes about a legacy client's session.
 //!
-//! Any replica can serve from it. What changes later (log level, subscriptions, legs made since) is
+//! Any replica can serve from it. What changes later (log level, subscriptions, upstream sessions made since) is
 //! kept by the session's home.
 
 use super::{Binding, CallerKey, Purpose, Reader, Seals, Token, Writer};
@@ -74,7 +74,7 @@ pub struct SessionToken {
 /// Bit beside the abilities, of a session whose messages pass.
 const PASSES: u8 = 1 << 7;
 
-/// What a replica that knows a session needs of its id: nothing of its client and legs is read, but of a session that
+/// What a replica that knows a session needs of its id: nothing of its client and upstream sessions is read, but of a session that
 /// passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionName {
@@ -184,7 +184,7 @@ pub struct SealedLeg {
 pub struct SealedSession {
     /// The session id, at most 512 bytes.
     pub text: String,
-    /// Which of the legs did not fit and are known only to the home.
+    /// Which of the upstream sessions did not fit and are known only to the home.
     pub left_out: Vec<usize>,
 }
 
@@ -200,14 +200,16 @@ impl SessionToken {
         opened(seals, binding, text, SessionToken::decode, |token| token.passes.then_some(token))
     }
 
-    /// The session id, with as many legs as fit, in their order.
+    /// The session id, with as many upstream sessions as fit, in their order.
     pub fn seal(&self, seals: &Seals, binding: &Binding<'_>) -> SealedSession {
         let mut out = Writer::new(Self::FORM);
         self.write_root(&mut out);
         let mut left_out = Vec::new();
-        for (index, leg) in self.legs.iter().enumerate() {
-            match leg.fits() && out.len() + leg.len() <= Purpose::Session.max_plain() {
-                true => leg.write(&mut out),
+        for (index, upstream_session) in self.legs.iter().enumerate() {
+            match upstream_session.fits()
+                && out.len() + upstream_session.len() <= Purpose::Session.max_plain()
+            {
+                true => upstream_session.write(&mut out),
                 false => left_out.push(index),
             }
         }
@@ -231,7 +233,7 @@ impl Token for SessionToken {
 
     fn write(&self, out: &mut Writer) {
         self.write_root(out);
-        self.legs.iter().for_each(|leg| leg.write(out));
+        self.legs.iter().for_each(|upstream_session| upstream_session.write(out));
     }
 
     fn read(from: &mut Reader<'_>) -> Option<SessionToken> {

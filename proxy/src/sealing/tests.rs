@@ -68,7 +68,7 @@ fn session(legs: Vec<SealedLeg>) -> SessionToken {
     }
 }
 
-fn leg(id: &str) -> SealedLeg {
+fn upstream_session(id: &str) -> SealedLeg {
     SealedLeg { upstream: mark("crm"), id: id.into(), version: Revision::V2025_06_18 }
 }
 
@@ -76,11 +76,11 @@ fn leg(id: &str) -> SealedLeg {
 fn a_connection_remembers_a_session_for_its_server_and_caller_alone() {
     let seals = seals(&[NEW]);
     let text = session(vec![]).seal(&seals, &anna()).text;
-    let guest = crate::identify::Guest::default();
+    let connection_state = crate::identify::ConnectionState::default();
     let bert = binding(&SERVER, &principal("acme", "bert"));
     let elsewhere = binding(&OTHER_SERVER, &principal("acme", "anna"));
     let recalled = |seals: &Seals, binding: &Binding<'_>, text: &str| {
-        guest
+        connection_state
             .recall(seals, binding, &HeaderValue::from_str(text).unwrap(), Duration::ZERO)
             .map(|recalled| recalled.name.number)
     };
@@ -99,22 +99,22 @@ fn a_connection_remembers_a_session_for_its_server_and_caller_alone() {
 fn a_session_in_use_is_looked_up_now_and_then_and_is_not_recalled_once_it_has_ended() {
     let seals = seals(&[NEW]);
     let text = session(vec![]).seal(&seals, &anna()).text;
-    let guest = crate::identify::Guest::default();
+    let connection_state = crate::identify::ConnectionState::default();
     let (then, later) = (Duration::from_millis(999), Duration::from_secs(1));
     let field = HeaderValue::from_str(&text).unwrap();
-    let recall = |now| guest.recall(&seals, &anna(), &field, now).unwrap();
+    let recall = |now| connection_state.recall(&seals, &anna(), &field, now).unwrap();
     let profile = Arc::new(Profile::silent("client", "1"));
     let new = || Session::new([9; 16], SERVER.clone(), Revision::V2025_11_25, Arc::clone(&profile), true);
     let (found, other) = (Arc::new(new()), Arc::new(new()));
     let first = recall(then);
     assert!(first.session.is_none(), "it was never found");
-    guest.found(&first.name, &found, later);
-    guest.found(&Arc::new((*first.name).clone()), &other, later);
+    connection_state.found(&first.name, &found, later);
+    connection_state.found(&Arc::new((*first.name).clone()), &other, later);
     assert!(recall(then).session.is_some_and(|session| Arc::ptr_eq(&session, &found)));
     assert!(recall(later).session.is_none(), "it is to be looked up");
     found.end();
     assert!(recall(then).session.is_none(), "it has ended");
-    guest.found(&first.name, &other, later);
+    connection_state.found(&first.name, &other, later);
     drop(other);
     assert!(recall(then).session.is_none(), "nobody keeps it");
 }
@@ -249,7 +249,7 @@ fn secret(name: &str, value: &str) -> portunus_base::Secret {
 #[test]
 fn a_session_gives_back_what_it_was_given() {
     let seals = seals(&[NEW]);
-    let token = session(vec![leg("5f1c0a52-7b2f-4a9e-8f43-7a6f6a1f8a11"), leg("")]);
+    let token = session(vec![upstream_session("5f1c0a52-7b2f-4a9e-8f43-7a6f6a1f8a11"), upstream_session("")]);
     let sealed = token.seal(&seals, &anna());
     assert!(sealed.text.len() <= 512 && sealed.text.bytes().all(|byte| byte.is_ascii_graphic()));
     assert!(sealed.left_out.is_empty());
@@ -264,10 +264,18 @@ fn legs_that_do_not_fit_are_named() {
     let seals = seals(&[NEW]);
     let long = "x".repeat(150);
     let table = [
-        ("two of three", vec![leg(&long), leg(&long), leg("short")], vec![1]),
-        ("longer than any", vec![leg(&"x".repeat(256)), leg("short")], vec![0]),
-        ("many", vec![leg("5f1c0a52-7b2f-4a9e-8f43-7a6f6a1f8a11"); 8], vec![6, 7]),
-        ("no session id", vec![leg("a b"), leg("a\u{e9}"), leg("a")], vec![0, 1]),
+        (
+            "two of three",
+            vec![upstream_session(&long), upstream_session(&long), upstream_session("short")],
+            vec![1],
+        ),
+        ("longer than any", vec![upstream_session(&"x".repeat(256)), upstream_session("short")], vec![0]),
+        ("many", vec![upstream_session("5f1c0a52-7b2f-4a9e-8f43-7a6f6a1f8a11"); 8], vec![6, 7]),
+        (
+            "no session id",
+            vec![upstream_session("a b"), upstream_session("a\u{e9}"), upstream_session("a")],
+            vec![0, 1],
+        ),
     ];
     for (name, legs, left_out) in table {
         let sealed = session(legs.clone()).seal(&seals, &anna());
@@ -378,7 +386,7 @@ fn what_no_token_writes_is_none() {
         change(&mut changed);
         changed
     }
-    let (parked, sealed) = (plain(&state(None)), plain(&session(vec![leg("id")])));
+    let (parked, sealed) = (plain(&state(None)), plain(&session(vec![upstream_session("id")])));
     let handle = plain(&handle("t"));
     assert!(StateToken::decode(&parked).is_some() && SessionToken::decode(&sealed).is_some());
     let last = |to: u8| move |plain: &mut Vec<u8>| *plain.last_mut().unwrap() = to;
@@ -450,7 +458,7 @@ proptest! {
     ) {
         let seals = seals(&[NEW]);
         let home = Home::new(name.into(), boot).unwrap();
-        let legs: Vec<SealedLeg> = ids.iter().map(|id| leg(id)).collect();
+        let legs: Vec<SealedLeg> = ids.iter().map(|id| upstream_session(id)).collect();
         let mut token = SessionToken { issued, version: Revision::V2025_03_26, number, home, passes: false, abilities: 0, client: Box::default(), legs };
         let sealed = token.seal(&seals, &anna());
         prop_assert!(sealed.text.len() <= 512);

@@ -1,6 +1,6 @@
 //! Reads the body of an answer piece by piece.
 
-use super::{Failure, Reach};
+use super::{Failure, FailureScope};
 use crate::backend::upstreams::pool::Checkout;
 use crate::backend::upstreams::wire::Head;
 use crate::offload::{no_room, room_for};
@@ -128,7 +128,7 @@ impl Failure {
     /// An answer that broke off.
     pub fn broken(cause: String) -> Failure {
         let denial = Denial::new(Reason::UpstreamUnavailable, "the server broke off within its answer");
-        Failure { cause, pending: false, reach: Reach::Failing, ..Failure::from(denial) }
+        Failure { cause, pending: false, reach: FailureScope::Failing, ..Failure::from(denial) }
     }
 
     /// A stream that ended before its call was answered.

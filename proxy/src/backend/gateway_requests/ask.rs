@@ -1,13 +1,15 @@
 //! Errands that are waited for.
 
-use super::{Errand, WITHIN, aside, count};
+use super::{GatewayRequest, WITHIN, aside, count};
 use crate::backend::Backend;
-use crate::backend::forward::{self, Dispatch, Exchange, Failure, Patience, Use, Wording, malformed};
+use crate::backend::forward::{
+    self, Dispatch, Exchange, Failure, Patience, RequestParts, RetryPolicy, malformed,
+};
 use crate::backend::upstream_call::reading::Reading;
 use crate::backend::upstream_call::server_message::ServerMessage;
-use crate::backend::upstream_call::voice::{self, Fields, Voice};
-use crate::backend::upstream_call::{Outcome, Place};
-use crate::backend::upstream_sessions::{LeaseOptions, Leg};
+use crate::backend::upstream_call::upstream_headers::{self, Fields, UpstreamHeaders};
+use crate::backend::upstream_call::{Outcome, UpstreamTarget};
+use crate::backend::upstream_sessions::{LeaseOptions, UpstreamSession};
 use crate::backend::upstreams::answer_class::is_about_message;
 use crate::backend::upstreams::pool::Pool;
 use bytes::Bytes;
@@ -32,18 +34,23 @@ const MAX_DESCRIPTION_BYTES: usize = 1 << 20;
 ///
 /// # Errors
 /// [`Failure`], also for an error answer.
-pub async fn ask(backend: &Arc<Backend>, place: &Place, errand: Errand) -> Result<Bytes, Failure> {
-    let wanted = match errand {
-        Errand::Subscribe { .. } | Errand::Unsubscribe { .. } | Errand::SetLevel { .. } | Errand::Ping => {
-            Era::Legacy
-        }
+pub async fn ask(
+    backend: &Arc<Backend>,
+    place: &UpstreamTarget,
+    gateway_request: GatewayRequest,
+) -> Result<Bytes, Failure> {
+    let wanted = match gateway_request {
+        GatewayRequest::Subscribe { .. }
+        | GatewayRequest::Unsubscribe { .. }
+        | GatewayRequest::SetLevel { .. }
+        | GatewayRequest::Ping => Era::Legacy,
         _ => Era::Modern,
     };
     let era = backend.eras.choose(backend, place, wanted).await?;
     let (place, seat) = backend.settle(place.clone());
     let said = match era {
-        Era::Modern => in_modern_words(backend, &place, &errand).await,
-        Era::Legacy => in_legacy_words(backend, &place, &errand).await,
+        Era::Modern => in_modern_words(backend, &place, &gateway_request).await,
+        Era::Legacy => in_legacy_words(backend, &place, &gateway_request).await,
     };
     if let Some(seat) = seat {
         seat.judge(said.as_ref().err(), backend.clock.now().monotonic);
@@ -52,9 +59,9 @@ pub async fn ask(backend: &Arc<Backend>, place: &Place, errand: Errand) -> Resul
 }
 
 /// Whether an upstream answers at all: whatever it says to `server/discover` but that it is down.
-pub(crate) async fn lives(backend: &Arc<Backend>, place: &Place) -> bool {
-    let errand = Errand::Discover;
-    match exchange(backend, place, &errand, Addressed::modern(&errand)).await {
+pub(crate) async fn lives(backend: &Arc<Backend>, place: &UpstreamTarget) -> bool {
+    let gateway_request = GatewayRequest::Discover;
+    match exchange(backend, place, &gateway_request, Addressed::modern(&gateway_request)).await {
         Ok(said) => !said.status.is_server_error(),
         Err(failure) => {
             matches!(failure.denial.reason, Reason::UpstreamUnauthorized | Reason::UpstreamLimited)
@@ -62,99 +69,125 @@ pub(crate) async fn lives(backend: &Arc<Backend>, place: &Place) -> bool {
     }
 }
 
-async fn in_modern_words(backend: &Arc<Backend>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
-    let said = exchange(backend, place, errand, Addressed::modern(errand)).await?;
+async fn in_modern_words(
+    backend: &Arc<Backend>,
+    place: &UpstreamTarget,
+    gateway_request: &GatewayRequest,
+) -> Result<Bytes, Failure> {
+    let said = exchange(backend, place, gateway_request, Addressed::modern(gateway_request)).await?;
     if said.contradicts(Era::Modern) {
         backend.contradicted(place, Era::Modern);
     }
-    said.result(errand)
+    said.result(gateway_request)
 }
 
-/// A leg that the upstream forgot is replaced once: what was asked on it was not read.
-async fn in_legacy_words(backend: &Arc<Backend>, place: &Place, errand: &Errand) -> Result<Bytes, Failure> {
+/// An upstream session that the upstream forgot is replaced once: what was asked on it was not read.
+async fn in_legacy_words(
+    backend: &Arc<Backend>,
+    place: &UpstreamTarget,
+    gateway_request: &GatewayRequest,
+) -> Result<Bytes, Failure> {
     let legs = &backend.legs;
-    let lease = async |since| match errand {
-        // What is said on the stream of a leg that all share finds nobody.
-        Errand::Subscribe { .. } | Errand::Unsubscribe { .. } | Errand::SetLevel { .. } => {
+    let lease = async |since| match gateway_request {
+        // What is said on the stream of an upstream session that all share finds nobody.
+        GatewayRequest::Subscribe { .. }
+        | GatewayRequest::Unsubscribe { .. }
+        | GatewayRequest::SetLevel { .. } => {
             legs.lease(backend, place, LeaseOptions { exclusive: false, since }).await
         }
         _ => legs.lease_any(backend, place, since).await,
     };
-    let leg = lease(None).await?;
-    match asked(backend, &leg, errand).await {
-        Err(_) if leg.is_dead() => {
-            drop(leg);
-            let leg = lease(Some(Instant::now())).await?;
-            asked(backend, &leg, errand).await
+    let upstream_session = lease(None).await?;
+    match asked(backend, &upstream_session, gateway_request).await {
+        Err(_) if upstream_session.is_dead() => {
+            drop(upstream_session);
+            let upstream_session = lease(Some(Instant::now())).await?;
+            asked(backend, &upstream_session, gateway_request).await
         }
         result => result,
     }
 }
 
-async fn asked(backend: &Arc<Backend>, leg: &Arc<Leg>, errand: &Errand) -> Result<Bytes, Failure> {
-    if let Errand::Discover = errand {
-        return Ok(leg.facts.discover_result(Caching::NONE).into());
+async fn asked(
+    backend: &Arc<Backend>,
+    upstream_session: &Arc<UpstreamSession>,
+    gateway_request: &GatewayRequest,
+) -> Result<Bytes, Failure> {
+    if let GatewayRequest::Discover = gateway_request {
+        return Ok(upstream_session.facts.discover_result(Caching::NONE).into());
     }
-    if let Errand::Subscribe { .. } = errand {
+    if let GatewayRequest::Subscribe { .. } = gateway_request {
         // What is subscribed to is told on the stream: it should be there before.
-        leg.listening().await;
+        upstream_session.listening().await;
     }
-    on_leg_said(backend, leg, errand).await?.result(errand)
+    on_leg_said(backend, upstream_session, gateway_request).await?.result(gateway_request)
 }
 
-/// Runs an errand on a legacy session; gives the text of the result, if there is one.
-pub(crate) async fn on_leg(backend: &Arc<Backend>, leg: &Arc<Leg>, errand: Errand) -> Result<Bytes, Failure> {
-    on_leg_said(backend, leg, &errand).await?.result(&errand)
+/// Runs an gateway request on a legacy session; gives the text of the result, if there is one.
+pub(crate) async fn on_leg(
+    backend: &Arc<Backend>,
+    upstream_session: &Arc<UpstreamSession>,
+    gateway_request: GatewayRequest,
+) -> Result<Bytes, Failure> {
+    on_leg_said(backend, upstream_session, &gateway_request).await?.result(&gateway_request)
 }
 
 /// True if the server answers for a legacy session: an error is an answer too. While too many servers are asked
 /// this, it is taken to; nothing is said of the server's health.
-pub(crate) async fn answers_ping(backend: &Arc<Backend>, leg: &Arc<Leg>) -> bool {
+pub(crate) async fn answers_ping(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>) -> bool {
     let Ok(_permit) = backend.asked.pings.try_acquire() else { return true };
-    let (place, errand) = (leg.place(), Errand::Ping);
-    let addressed = Addressed { fields: leg.posted().clone(), leg: Some(leg) };
-    let asked = conversation(backend, place, &errand, addressed);
+    let (place, gateway_request) = (upstream_session.place(), GatewayRequest::Ping);
+    let addressed =
+        Addressed { fields: upstream_session.posted().clone(), upstream_session: Some(upstream_session) };
+    let asked = conversation(backend, place, &gateway_request, addressed);
     let said = timeout(place.upstream.timeouts.first_byte.min(ANSWERED_WITHIN), asked).await;
     let said = said.ok().and_then(Result::ok);
-    let answers = said.is_some_and(|said| !is_forgotten(backend, leg, &said) && said.outcome.is_some());
-    count(backend, &errand, answers);
+    let answers =
+        said.is_some_and(|said| !is_forgotten(backend, upstream_session, &said) && said.outcome.is_some());
+    count(backend, &gateway_request, answers);
     answers
 }
 
-async fn on_leg_said(backend: &Arc<Backend>, leg: &Arc<Leg>, errand: &Errand) -> Result<Said, Failure> {
-    let addressed = Addressed { fields: leg.posted().clone(), leg: Some(leg) };
-    let said = exchange(backend, leg.place(), errand, addressed).await?;
-    if is_forgotten(backend, leg, &said) { Err(Failure::forgotten()) } else { Ok(said) }
+async fn on_leg_said(
+    backend: &Arc<Backend>,
+    upstream_session: &Arc<UpstreamSession>,
+    gateway_request: &GatewayRequest,
+) -> Result<Said, Failure> {
+    let addressed =
+        Addressed { fields: upstream_session.posted().clone(), upstream_session: Some(upstream_session) };
+    let said = exchange(backend, upstream_session.place(), gateway_request, addressed).await?;
+    if is_forgotten(backend, upstream_session, &said) { Err(Failure::forgotten()) } else { Ok(said) }
 }
 
-/// True if the server said that it does not know the leg, which is noted.
-fn is_forgotten(backend: &Arc<Backend>, leg: &Arc<Leg>, said: &Said) -> bool {
-    let is_unknown = leg.is_unknown(said.status, said.refusal.as_ref().map(|refusal| &*refusal.bytes));
+/// True if the server said that it does not know the upstream session, which is noted.
+fn is_forgotten(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>, said: &Said) -> bool {
+    let is_unknown =
+        upstream_session.is_unknown(said.status, said.refusal.as_ref().map(|refusal| &*refusal.bytes));
     if is_unknown {
-        leg.forgotten(backend);
+        upstream_session.forgotten(backend);
     }
     is_unknown
 }
 
-/// Where an errand goes, beside its upstream.
+/// Where an gateway request goes, beside its upstream.
 pub(crate) struct Addressed<'a> {
     /// Fields of the request.
     pub(crate) fields: Fields,
     /// The legacy session.
-    pub(crate) leg: Option<&'a Arc<Leg>>,
+    pub(crate) upstream_session: Option<&'a Arc<UpstreamSession>>,
 }
 
 impl Addressed<'_> {
     /// To a modern upstream.
-    pub(crate) fn modern(errand: &Errand) -> Addressed<'static> {
-        let mut fields = voice::posted();
-        let method = Cow::Borrowed(errand.method().unwrap_or_default());
-        voice::mirror(&mut fields, Revision::V2026_07_28, method, None);
-        Addressed { fields, leg: None }
+    pub(crate) fn modern(gateway_request: &GatewayRequest) -> Addressed<'static> {
+        let mut fields = upstream_headers::posted();
+        let method = Cow::Borrowed(gateway_request.method().unwrap_or_default());
+        upstream_headers::mirror(&mut fields, Revision::V2026_07_28, method, None);
+        Addressed { fields, upstream_session: None }
     }
 }
 
-/// What an upstream said to an errand.
+/// What an upstream said to an gateway request.
 pub(crate) struct Said {
     /// The status.
     pub(crate) status: StatusCode,
@@ -182,12 +215,12 @@ impl Said {
 
     /// Notes what it says of its server: one that limits how often it is asked, or sends an answer that is
     /// none, does not serve.
-    fn note(&self, pool: &Pool, errand: &Errand) {
-        let kind = errand.kind();
+    fn note(&self, pool: &Pool, gateway_request: &GatewayRequest) {
+        let kind = gateway_request.kind();
         let problem = match self.status {
             StatusCode::TOO_MANY_REQUESTS => Some("limited"),
             status if status.is_server_error() => Some("unavailable"),
-            status if status.is_success() && errand.method().is_some() && self.outcome.is_none() => {
+            status if status.is_success() && gateway_request.method().is_some() && self.outcome.is_none() => {
                 Some("malformed")
             }
             _ => None,
@@ -201,17 +234,17 @@ impl Said {
         }
     }
 
-    fn result(self, errand: &Errand) -> Result<Bytes, Failure> {
-        let (kind, status) = (errand.kind(), self.status.as_u16());
+    fn result(self, gateway_request: &GatewayRequest) -> Result<Bytes, Failure> {
+        let (kind, status) = (gateway_request.kind(), self.status.as_u16());
         match self.outcome {
             Some(Outcome::Result(result)) => Ok(result),
             // A server that declares resources need not know of templates.
             Some(Outcome::Error { code: -32601, .. })
-                if errand.method() == Some("resources/templates/list") =>
+                if gateway_request.method() == Some("resources/templates/list") =>
             {
                 Ok(Bytes::from_static(br#"{"resourceTemplates":[]}"#))
             }
-            None if errand.method().is_none() && self.status.is_success() => Ok(Bytes::new()),
+            None if gateway_request.method().is_none() && self.status.is_success() => Ok(Bytes::new()),
             Some(Outcome::Error { code, .. }) => {
                 let cause = format!("`{kind}` was answered by error {code} (HTTP {status})");
                 Err(Failure { cause, ..malformed("the server refused what the gateway asked of it") })
@@ -229,36 +262,39 @@ pub(crate) fn is_modern_code(code: i64) -> bool {
     matches!(code, -32022..=-32020 | -32602 | -32601)
 }
 
-/// Sends an errand and waits for the head of the answer.
+/// Sends an gateway request and waits for the head of the answer.
 pub(crate) async fn send(
     backend: &Arc<Backend>,
-    place: &Place,
-    errand: &Errand,
+    place: &UpstreamTarget,
+    gateway_request: &GatewayRequest,
     addressed: Addressed<'_>,
 ) -> Result<Exchange, Failure> {
-    send_as(backend, place, errand, &addressed, Bytes::new()).await
+    send_as(backend, place, gateway_request, &addressed, Bytes::new()).await
 }
 
-/// Sends an errand and reads on to its answer, within a time of its own.
+/// Sends an gateway request and reads on to its answer, within a time of its own.
 pub(crate) async fn exchange(
     backend: &Arc<Backend>,
-    place: &Place,
-    errand: &Errand,
+    place: &UpstreamTarget,
+    gateway_request: &GatewayRequest,
     addressed: Addressed<'_>,
 ) -> Result<Said, Failure> {
     let within = place.upstream.timeouts.first_byte.min(ANSWERED_WITHIN);
-    let within = if errand.method().is_some() { within } else { within.min(WITHIN) };
+    let within = if gateway_request.method().is_some() { within } else { within.min(WITHIN) };
     let exchanged = timeout(within, async {
         let _permit = backend.asked.most.acquire().await.ok();
-        conversation(backend, place, errand, addressed).await
+        conversation(backend, place, gateway_request, addressed).await
     });
     let said = exchanged.await.unwrap_or_else(|_| {
         let denial = Denial::new(Reason::UpstreamTimeout, "the server did not answer in time");
-        Err(Failure { cause: format!("no answer to `{}` within {within:?}", errand.kind()), ..denial.into() })
+        Err(Failure {
+            cause: format!("no answer to `{}` within {within:?}", gateway_request.kind()),
+            ..denial.into()
+        })
     });
-    count(backend, errand, said.is_ok());
+    count(backend, gateway_request, said.is_ok());
     match &said {
-        Ok(said) => said.note(&place.pool, errand),
+        Ok(said) => said.note(&place.pool, gateway_request),
         Err(failure) => place.pool.note_failure(failure),
     }
     said
@@ -266,22 +302,25 @@ pub(crate) async fn exchange(
 
 async fn conversation(
     backend: &Arc<Backend>,
-    place: &Place,
-    errand: &Errand,
+    place: &UpstreamTarget,
+    gateway_request: &GatewayRequest,
     addressed: Addressed<'_>,
 ) -> Result<Said, Failure> {
-    if let Some(leg) = addressed.leg.filter(|leg| leg.is_relayed() && errand.method().is_some()) {
-        return aside::ask(backend, leg, errand).await;
+    if let Some(upstream_session) = addressed
+        .upstream_session
+        .filter(|upstream_session| upstream_session.is_relayed() && gateway_request.method().is_some())
+    {
+        return aside::ask(backend, upstream_session, gateway_request).await;
     }
-    let number = match addressed.leg {
-        Some(leg) => leg.number(),
+    let number = match addressed.upstream_session {
+        Some(upstream_session) => upstream_session.number(),
         None => backend.number(),
     }
     .to_string();
-    let body = worded(place, errand, &addressed, &number)?;
-    let asked = errand.method().is_some();
+    let body = worded(place, gateway_request, &addressed, &number)?;
+    let asked = gateway_request.method().is_some();
     let kind = if asked { Kind::Request } else { Kind::Notification };
-    let sent = send_as(backend, place, errand, &addressed, body).await?;
+    let sent = send_as(backend, place, gateway_request, &addressed, body).await?;
     let mut reading = Reading::begin(sent, &place.upstream, kind)?;
     let (status, headers) = (reading.status(), reading.headers().clone());
     let mut said = Said { status, headers, outcome: None, refusal: None };
@@ -290,7 +329,9 @@ async fn conversation(
         if status.is_client_error() {
             said.refusal = Some(message.clone());
         }
-        if message.bytes.len() > MAX_DESCRIPTION_BYTES && !matches!(errand, Errand::List { .. }) {
+        if message.bytes.len() > MAX_DESCRIPTION_BYTES
+            && !matches!(gateway_request, GatewayRequest::List { .. })
+        {
             return Err(malformed("the server's answer is too long"));
         }
         match message.answer(&number, status.is_client_error()) {
@@ -298,8 +339,8 @@ async fn conversation(
                 said.outcome = Some(outcome);
                 break;
             }
-            None => match addressed.leg {
-                Some(leg) => leg.overhear(backend, &message),
+            None => match addressed.upstream_session {
+                Some(upstream_session) => upstream_session.overhear(backend, &message),
                 None => overhear(backend, place, &message),
             },
         }
@@ -309,7 +350,7 @@ async fn conversation(
 }
 
 /// Takes in what a server says beside its answer.
-fn overhear(backend: &Backend, place: &Place, message: &ServerMessage) {
+fn overhear(backend: &Backend, place: &UpstreamTarget, message: &ServerMessage) {
     if let Ok(content) = &message.content
         && let Some(method) = &content.method
     {
@@ -318,16 +359,16 @@ fn overhear(backend: &Backend, place: &Place, message: &ServerMessage) {
 }
 
 pub(super) fn worded(
-    place: &Place,
-    errand: &Errand,
+    place: &UpstreamTarget,
+    gateway_request: &GatewayRequest,
     addressed: &Addressed<'_>,
     number: &str,
 ) -> Result<Bytes, Failure> {
-    if let Errand::Initialize { version } = errand {
+    if let GatewayRequest::Initialize { version } = gateway_request {
         return Ok(bridge::initialize(&place.profile, number, *version));
     }
-    let message = errand.message(number);
-    if addressed.leg.is_some() {
+    let message = gateway_request.message(number);
+    if addressed.upstream_session.is_some() {
         return Ok(message);
     }
     let unsayable = |_| malformed("what the gateway asks cannot be said");
@@ -340,16 +381,31 @@ pub(super) fn worded(
 
 pub(super) async fn send_as(
     backend: &Arc<Backend>,
-    place: &Place,
-    errand: &Errand,
+    place: &UpstreamTarget,
+    gateway_request: &GatewayRequest,
     addressed: &Addressed<'_>,
     body: Bytes,
 ) -> Result<Exchange, Failure> {
-    let voice = Voice::own(backend, &place.headers, place.owner);
-    let method = errand.http();
-    let repeatable = matches!(errand, Errand::Discover | Errand::List { .. } | Errand::Ping | Errand::Stream);
-    let use_of = Use { repeatable, endless: matches!(errand, Errand::Stream | Errand::Listen { .. }) };
-    let wording = Wording { inbound: &voice.inbound(&method), own: &addressed.fields, body };
-    let leg = Dispatch::errand(errand, wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
-    forward::send(leg, Arc::clone(&backend.resolver)).await
+    let upstream_headers = UpstreamHeaders::own(backend, &place.headers, place.owner);
+    let method = gateway_request.http();
+    let repeatable = matches!(
+        gateway_request,
+        GatewayRequest::Discover
+            | GatewayRequest::List { .. }
+            | GatewayRequest::Ping
+            | GatewayRequest::Stream
+    );
+    let use_of = RetryPolicy {
+        repeatable,
+        endless: matches!(gateway_request, GatewayRequest::Stream | GatewayRequest::Listen { .. }),
+    };
+    let wording = RequestParts { inbound: &upstream_headers.inbound(&method), own: &addressed.fields, body };
+    let upstream_session = Dispatch::gateway_request(
+        gateway_request,
+        wording,
+        Arc::clone(&place.upstream),
+        Arc::clone(&place.pool),
+        use_of,
+    );
+    forward::send(upstream_session, Arc::clone(&backend.resolver)).await
 }

@@ -3,7 +3,7 @@
 //! Sessions expire by the thousand, and a server keeps each until it is told: what cannot be told at
 //! once waits its turn. A server that takes none for a while is told of no more.
 
-use super::{Errand, Session, WITHIN, count, deliver};
+use super::{GatewayRequest, Session, WITHIN, count, deliver};
 use crate::backend::Backend;
 use crate::backend::upstreams::pool::Pool;
 use portunus_config::{Upstream, UpstreamKey};
@@ -110,9 +110,10 @@ impl Farewells {
 
 async fn work(backend: Arc<Backend>) {
     while let Some(Farewell { session, upstream, pool }) = backend.farewells.next() {
-        let errand = Errand::Delete { session };
-        let status = timeout(WITHIN, deliver(&backend, &errand, &upstream, &pool)).await.ok().flatten();
-        count(&backend, &errand, status.is_some_and(|status| status.is_success()));
+        let gateway_request = GatewayRequest::Delete { session };
+        let status =
+            timeout(WITHIN, deliver(&backend, &gateway_request, &upstream, &pool)).await.ok().flatten();
+        count(&backend, &gateway_request, status.is_some_and(|status| status.is_success()));
         // Whatever it answers, it answers: 405 is its right (2025-11-25 transports).
         let answered = status.is_some_and(|status| !status.is_server_error());
         let others = backend.farewells.told(upstream.key, answered);
@@ -129,5 +130,5 @@ async fn work(backend: Arc<Backend>) {
 
 fn dropped(backend: &Backend, number: usize) {
     let number = u64::try_from(number).unwrap_or(u64::MAX);
-    backend.metrics.errands.with_label_values(&["delete", "dropped"]).inc_by(number);
+    backend.metrics.gateway_requests.with_label_values(&["delete", "dropped"]).inc_by(number);
 }

@@ -1,10 +1,10 @@
 //! Listening to a modern upstream for as long as somebody hears.
 
 use super::ask::{send_as, worded};
-use super::{Addressed, Errand};
+use super::{Addressed, GatewayRequest};
 use crate::backend::Backend;
 use crate::backend::forward::{Failure, Patience};
-use crate::backend::upstream_call::Place;
+use crate::backend::upstream_call::UpstreamTarget;
 use crate::backend::upstream_call::reading::Reading;
 use crate::backend::upstreams::replicas::Seat;
 use bytes::Bytes;
@@ -25,14 +25,18 @@ pub struct Listening {
 ///
 /// # Errors
 /// [`Failure`] if the upstream does not begin to tell.
-pub async fn listen(backend: &Arc<Backend>, place: &Place, filter: &Filter) -> Result<Listening, Failure> {
+pub async fn listen(
+    backend: &Arc<Backend>,
+    place: &UpstreamTarget,
+    filter: &Filter,
+) -> Result<Listening, Failure> {
     let (place, seat) = backend.settle(place.clone());
     let place = &place;
-    let errand = Errand::Listen { filter: filter.clone() };
+    let gateway_request = GatewayRequest::Listen { filter: filter.clone() };
     let number = backend.number().to_string();
-    let addressed = Addressed::modern(&errand);
-    let body = worded(place, &errand, &addressed, &number)?;
-    let sent = send_as(backend, place, &errand, &addressed, body).await?;
+    let addressed = Addressed::modern(&gateway_request);
+    let body = worded(place, &gateway_request, &addressed, &number)?;
+    let sent = send_as(backend, place, &gateway_request, &addressed, body).await?;
     let reading = Reading::begin(sent, &place.upstream, Kind::Request)
         .inspect_err(|failure| place.pool.note_failure(failure))?;
     Ok(Listening { reading, idle: place.upstream.timeouts.idle, _seat: seat })

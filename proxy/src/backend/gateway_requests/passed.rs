@@ -1,6 +1,6 @@
 //! Tells servers what clients do not wait for any more, where messages pass.
 
-use super::{Errand, Session, run};
+use super::{GatewayRequest, Session, run};
 use crate::backend::Backend;
 use crate::backend::forward::{Exchange, Failure};
 use crate::backend::headers::MCP_SESSION_ID;
@@ -37,15 +37,15 @@ impl PassedRequest<'_> {
         }
         let session = Session::of(self.headers);
         for id in ids.iter().filter(|_| session.exists()) {
-            let errand = Errand::Cancel { session: session.clone(), id: id.clone() };
-            run(self.backend, errand, Arc::clone(self.upstream), Arc::clone(self.pool));
+            let gateway_request = GatewayRequest::Cancel { session: session.clone(), id: id.clone() };
+            run(self.backend, gateway_request, Arc::clone(self.upstream), Arc::clone(self.pool));
         }
     }
 
     /// Ends the legacy session that an answer founded and nobody learned of.
     pub fn delete_session(&self, id: &HeaderValue) {
-        let errand = Errand::Delete { session: Session::of(self.headers).named(id) };
-        run(self.backend, errand, Arc::clone(self.upstream), Arc::clone(self.pool));
+        let gateway_request = GatewayRequest::Delete { session: Session::of(self.headers).named(id) };
+        run(self.backend, gateway_request, Arc::clone(self.upstream), Arc::clone(self.pool));
     }
 
     /// The same as soon as the answer is here.

@@ -1,42 +1,42 @@
-//! The text of each errand.
+//! The text of each gateway request.
 
-use super::{Errand, Session};
+use super::{GatewayRequest, Session};
 use bytes::Bytes;
 use http::Method;
 use portunus_filters::mcp::Id;
 use portunus_filters::mcp::bridge::{Reply, initialized, wrap_error, wrap_result, wrap_said};
 use portunus_filters::mcp::rewrite::string;
 
-impl Errand {
+impl GatewayRequest {
     /// Its name in counters and records.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Errand::Cancel { .. } => "cancel",
-            Errand::Delete { .. } => "delete",
-            Errand::Pong { .. } => "pong",
-            Errand::Decline { .. } => "decline",
-            Errand::Answer { .. } => "answer",
-            Errand::Discover => "discover",
-            Errand::Initialize { .. } => "initialize",
-            Errand::Initialized => "initialized",
-            Errand::Stream => "stream",
-            Errand::Listen { .. } => "listen",
-            Errand::List { .. } => "list",
-            Errand::Subscribe { .. } => "subscribe",
-            Errand::Unsubscribe { .. } => "unsubscribe",
-            Errand::SetLevel { .. } => "set_level",
-            Errand::Ping => "ping",
+            GatewayRequest::Cancel { .. } => "cancel",
+            GatewayRequest::Delete { .. } => "delete",
+            GatewayRequest::Pong { .. } => "pong",
+            GatewayRequest::Decline { .. } => "decline",
+            GatewayRequest::Answer { .. } => "answer",
+            GatewayRequest::Discover => "discover",
+            GatewayRequest::Initialize { .. } => "initialize",
+            GatewayRequest::Initialized => "initialized",
+            GatewayRequest::Stream => "stream",
+            GatewayRequest::Listen { .. } => "listen",
+            GatewayRequest::List { .. } => "list",
+            GatewayRequest::Subscribe { .. } => "subscribe",
+            GatewayRequest::Unsubscribe { .. } => "unsubscribe",
+            GatewayRequest::SetLevel { .. } => "set_level",
+            GatewayRequest::Ping => "ping",
         }
     }
 
     /// The session that it is about.
     pub(super) fn session(&self) -> Option<&Session> {
         match self {
-            Errand::Cancel { session, .. }
-            | Errand::Delete { session }
-            | Errand::Pong { session, .. }
-            | Errand::Decline { session, .. }
-            | Errand::Answer { session, .. } => Some(session),
+            GatewayRequest::Cancel { session, .. }
+            | GatewayRequest::Delete { session }
+            | GatewayRequest::Pong { session, .. }
+            | GatewayRequest::Decline { session, .. }
+            | GatewayRequest::Answer { session, .. } => Some(session),
             _ => None,
         }
     }
@@ -44,8 +44,8 @@ impl Errand {
     /// The HTTP method that carries it.
     pub(super) fn http(&self) -> Method {
         match self {
-            Errand::Delete { .. } => Method::DELETE,
-            Errand::Stream => Method::GET,
+            GatewayRequest::Delete { .. } => Method::DELETE,
+            GatewayRequest::Stream => Method::GET,
             _ => Method::POST,
         }
     }
@@ -53,14 +53,14 @@ impl Errand {
     /// The method of the request that it is, if it is one.
     pub(super) fn method(&self) -> Option<&'static str> {
         match self {
-            Errand::Discover => Some("server/discover"),
-            Errand::Initialize { .. } => Some("initialize"),
-            Errand::Listen { .. } => Some("subscriptions/listen"),
-            Errand::List { method, .. } => Some(method),
-            Errand::Subscribe { .. } => Some("resources/subscribe"),
-            Errand::Unsubscribe { .. } => Some("resources/unsubscribe"),
-            Errand::SetLevel { .. } => Some("logging/setLevel"),
-            Errand::Ping => Some("ping"),
+            GatewayRequest::Discover => Some("server/discover"),
+            GatewayRequest::Initialize { .. } => Some("initialize"),
+            GatewayRequest::Listen { .. } => Some("subscriptions/listen"),
+            GatewayRequest::List { method, .. } => Some(method),
+            GatewayRequest::Subscribe { .. } => Some("resources/subscribe"),
+            GatewayRequest::Unsubscribe { .. } => Some("resources/unsubscribe"),
+            GatewayRequest::SetLevel { .. } => Some("logging/setLevel"),
+            GatewayRequest::Ping => Some("ping"),
             _ => None,
         }
     }
@@ -68,14 +68,16 @@ impl Errand {
     /// The message; `id` is that of a request, as JSON text. Empty where nothing but HTTP speaks.
     pub(super) fn message(&self, id: &str) -> Bytes {
         match self {
-            Errand::Cancel { id, .. } => cancelled(id),
-            Errand::Pong { id, .. } => wrap_result(id.as_json(), "{}").into(),
-            Errand::Decline { id, why, .. } => wrap_error(id.as_json(), -32603, why, None).into(),
-            Errand::Answer { id, reply: Reply::Result(result), .. } => {
+            GatewayRequest::Cancel { id, .. } => cancelled(id),
+            GatewayRequest::Pong { id, .. } => wrap_result(id.as_json(), "{}").into(),
+            GatewayRequest::Decline { id, why, .. } => wrap_error(id.as_json(), -32603, why, None).into(),
+            GatewayRequest::Answer { id, reply: Reply::Result(result), .. } => {
                 wrap_result(id.as_json(), result).into()
             }
-            Errand::Answer { id, reply: Reply::Error(error), .. } => wrap_said(id.as_json(), error).into(),
-            Errand::Initialized => initialized(),
+            GatewayRequest::Answer { id, reply: Reply::Error(error), .. } => {
+                wrap_said(id.as_json(), error).into()
+            }
+            GatewayRequest::Initialized => initialized(),
             _ => self.method().map(|method| request(id, method, &self.params())).unwrap_or_default(),
         }
     }
@@ -84,10 +86,10 @@ impl Errand {
     fn params(&self) -> String {
         let one = |key: &str, value: &str| format!("{{\"{key}\":{}}}", string(value));
         match self {
-            Errand::List { cursor: Some(cursor), .. } => one("cursor", cursor),
-            Errand::Subscribe { uri } | Errand::Unsubscribe { uri } => one("uri", uri),
-            Errand::SetLevel { level } => one("level", level.as_str()),
-            Errand::Listen { filter } => format!("{{\"notifications\":{}}}", filter.json()),
+            GatewayRequest::List { cursor: Some(cursor), .. } => one("cursor", cursor),
+            GatewayRequest::Subscribe { uri } | GatewayRequest::Unsubscribe { uri } => one("uri", uri),
+            GatewayRequest::SetLevel { level } => one("level", level.as_str()),
+            GatewayRequest::Listen { filter } => format!("{{\"notifications\":{}}}", filter.json()),
             _ => "{}".to_owned(),
         }
     }
@@ -125,34 +127,34 @@ mod tests {
     fn every_errand_is_the_message_that_its_name_says() {
         let session = Session::default;
         let cases = [
-            (Errand::Pong { session: session(), id: id() }, Shape::Result, ""),
+            (GatewayRequest::Pong { session: session(), id: id() }, Shape::Result, ""),
             (
-                Errand::Decline { session: session(), id: id(), why: super::super::UNRELATED },
+                GatewayRequest::Decline { session: session(), id: id(), why: super::super::UNRELATED },
                 Shape::Error,
                 "",
             ),
             (
-                Errand::Answer { session: session(), id: id(), reply: Reply::Result("{}".into()) },
+                GatewayRequest::Answer { session: session(), id: id(), reply: Reply::Result("{}".into()) },
                 Shape::Result,
                 "",
             ),
-            (Errand::Discover, Shape::Request, "server/discover"),
+            (GatewayRequest::Discover, Shape::Request, "server/discover"),
             (
-                Errand::List { method: "tools/list", cursor: Some("a\"b".into()) },
+                GatewayRequest::List { method: "tools/list", cursor: Some("a\"b".into()) },
                 Shape::Request,
                 "tools/list",
             ),
-            (Errand::Subscribe { uri: "x:\"".into() }, Shape::Request, "resources/subscribe"),
-            (Errand::Ping, Shape::Request, "ping"),
-            (Errand::Initialized, Shape::Notification, "notifications/initialized"),
+            (GatewayRequest::Subscribe { uri: "x:\"".into() }, Shape::Request, "resources/subscribe"),
+            (GatewayRequest::Ping, Shape::Request, "ping"),
+            (GatewayRequest::Initialized, Shape::Notification, "notifications/initialized"),
         ];
-        for (errand, shape, method) in cases {
-            let body = errand.message("7");
+        for (gateway_request, shape, method) in cases {
+            let body = gateway_request.message("7");
             let envelope = Envelope::read(std::str::from_utf8(&body).unwrap()).unwrap();
-            assert_eq!(envelope.shape, shape, "{errand:?}");
+            assert_eq!(envelope.shape, shape, "{gateway_request:?}");
             assert_eq!(envelope.method.map(|method| method.name().to_owned()).unwrap_or_default(), method);
         }
-        assert!(Errand::Stream.message("7").is_empty());
-        assert!(Errand::Delete { session: session() }.message("7").is_empty());
+        assert!(GatewayRequest::Stream.message("7").is_empty());
+        assert!(GatewayRequest::Delete { session: session() }.message("7").is_empty());
     }
 }

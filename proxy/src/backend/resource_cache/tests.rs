@@ -42,10 +42,10 @@ impl Stage {
         Arc::clone(&self.loaded.snapshot.upstreams[0])
     }
 
-    fn place(&self, caller: u8) -> Place {
+    fn place(&self, caller: u8) -> UpstreamTarget {
         let source = IpAddr::V4(Ipv4Addr::new(10, 0, 0, caller));
         let upstream = self.upstream();
-        Place {
+        UpstreamTarget {
             pool: Arc::new(Pool::new(&upstream)),
             upstream,
             server: self.loaded.snapshot.routes.iter().next().unwrap().id.clone(),
@@ -56,11 +56,17 @@ impl Stage {
         }
     }
 
-    fn read_at(&self, place: &Place, params: &str) -> Option<Read> {
+    fn read_at(&self, place: &UpstreamTarget, params: &str) -> Option<Read> {
         self.read_in(Era::Modern, None, place, params)
     }
 
-    fn read_in(&self, era: Era, session: Option<&[u8]>, place: &Place, params: &str) -> Option<Read> {
+    fn read_in(
+        &self,
+        era: Era,
+        session: Option<&[u8]>,
+        place: &UpstreamTarget,
+        params: &str,
+    ) -> Option<Read> {
         let params = Object::read(params).unwrap();
         let wanted = Wanted { place, era, session, params: &params, target: None };
         self.reads.read(&self.as_clock, &wanted)

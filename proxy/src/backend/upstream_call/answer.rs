@@ -1,4 +1,4 @@
-//! What a talk ends with.
+//! What an upstream call ends with.
 
 use super::server_message::ServerMessage;
 use crate::shares::Share;

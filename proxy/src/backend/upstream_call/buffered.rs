@@ -1,7 +1,7 @@
 //! What a server says to a call whose client is away: kept as it came, and inspected once the client is back.
 
 use super::overseen::Heard;
-use super::{Answer, Talk, Turn};
+use super::{Answer, CallEvent, UpstreamCall};
 use crate::offload::INLINE_BYTES;
 use crate::shares::Share;
 use bytes::Bytes;
@@ -16,9 +16,9 @@ pub(super) struct Buffered {
     _share: Share,
 }
 
-impl Talk {
-    /// Listens while the client is away, and keeps what the server says next for [`Talk::next_buffered`]. `false` if
-    /// there is no room for it: the call cannot go on then. Safe to cancel; waits for ever once the talk is over.
+impl UpstreamCall {
+    /// Listens while the client is away, and keeps what the server says next for [`UpstreamCall::next_buffered`]. `false` if
+    /// there is no room for it: the call cannot go on then. Safe to cancel; waits for ever once the upstream call is over.
     pub async fn buffer_next(&mut self) -> bool {
         loop {
             if self.over {
@@ -40,7 +40,7 @@ impl Talk {
 
     /// The next turn that comes of what was kept, which inspectors read now, by the rules of the call and of the request
     /// that takes it up again; `None` once there is no more. Safe to cancel.
-    pub async fn next_buffered(&mut self) -> Option<Turn> {
+    pub async fn next_buffered(&mut self) -> Option<CallEvent> {
         loop {
             let turn = match self.inspecting {
                 Some(_) => self.inspected().await,

@@ -1,9 +1,9 @@
 //! One exchange of a talk: under way, then read.
 
-use super::Place;
+use super::UpstreamTarget;
 use super::reading::Reading;
 use super::server_message::ServerMessage;
-use crate::backend::forward::{self, Exchange, Failure, Leg, Patience};
+use crate::backend::forward::{self, Exchange, Failure, Patience, UpstreamRequest};
 use crate::backend::upstreams::dns::Resolver;
 use http::StatusCode;
 use portunus_config::Upstream;
@@ -28,8 +28,8 @@ pub(super) enum Course {
 
 impl Course {
     /// Sends what `leg` permits; nothing leaves before the first [`Course::next`].
-    pub(super) fn begin(leg: Leg, resolver: &Arc<Resolver>, sent: Kind) -> Course {
-        Course::Sending(Box::pin(forward::send(leg, Arc::clone(resolver))), sent)
+    pub(super) fn begin(request: UpstreamRequest, resolver: &Arc<Resolver>, sent: Kind) -> Course {
+        Course::Sending(Box::pin(forward::send(request, Arc::clone(resolver))), sent)
     }
 
     /// The next message of the answer; `None` at its end. Safe to cancel.
@@ -69,7 +69,7 @@ impl Course {
     }
 }
 
-/// The time that a talk may take; while somebody is asked, none of it passes.
+/// The time that an upstream call may take; while somebody is asked, none of it passes.
 pub(super) struct Budget {
     idle: Duration,
     until: Option<Instant>,
@@ -78,7 +78,7 @@ pub(super) struct Budget {
 
 impl Budget {
     /// The upstream's, unless what is asked has a deadline of its own.
-    pub(super) fn of(place: &Place, deadline: Option<Duration>) -> Budget {
+    pub(super) fn of(place: &UpstreamTarget, deadline: Option<Duration>) -> Budget {
         let timeouts = &place.upstream.timeouts;
         let until = deadline.or(timeouts.total).map(|total| Instant::now() + total);
         Budget { idle: timeouts.idle, until, paused: None }

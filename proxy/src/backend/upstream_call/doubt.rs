@@ -1,7 +1,7 @@
 //! Saying a call once more when its server missed a header: with those of the schema as it is now.
 
 use super::modern::{Modern, Speech};
-use super::{Answer, Heard, Outcome, SchemaRefresh, Talk, Way};
+use super::{Answer, CallState, Heard, Outcome, SchemaRefresh, UpstreamCall};
 use crate::backend::forward::Failure;
 use bytes::Bytes;
 use portunus_filters::Era;
@@ -30,10 +30,10 @@ impl Doubt {
     }
 }
 
-impl Talk {
+impl UpstreamCall {
     /// Asks for the list again if that may help; gives back what was heard if not.
     pub(super) fn doubts(&mut self, heard: Heard) -> Option<Heard> {
-        let is_first = matches!(&self.way, Way::Modern(modern) if modern.is_in_first_round());
+        let is_first = matches!(&self.way, CallState::Modern(modern) if modern.is_in_first_round());
         match (heard, self.doubt.take()) {
             (Heard::Done(answer), Some(Doubt::Open(open))) if is_first && is_mismatch(&answer) => {
                 let (relist, speech) = *open;
@@ -68,7 +68,7 @@ impl Talk {
     }
 
     fn say_again(&mut self, speech: &Speech) -> Result<(), Failure> {
-        self.way = Way::Modern(Box::new(Modern::open((&self.common, &self.common.parts()?), speech)?));
+        self.way = CallState::Modern(Box::new(Modern::open((&self.common, &self.common.parts()?), speech)?));
         Ok(())
     }
 }

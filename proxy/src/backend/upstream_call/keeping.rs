@@ -1,7 +1,7 @@
 //! Answers that need not be asked for, and asking for them again aside.
 
 use super::modern::Speech;
-use super::{Answer, Common, LegOf, Order, Talk, Turn, Way};
+use super::{Answer, CallEvent, CallParts, CallRequest, CallState, SessionChoice, UpstreamCall};
 use crate::backend::Backend;
 use crate::backend::resource_cache::{AtHand, Read, Wanted};
 use bytes::Bytes;
@@ -11,18 +11,18 @@ use std::sync::Arc;
 /// Where the answer to a request may be kept, if it may.
 pub(super) fn sought(
     backend: &Arc<Backend>,
-    order: &Order<'_>,
+    order: &CallRequest<'_>,
     (era, speech): (Era, &Speech),
 ) -> Option<Box<Read>> {
     let reads = order.message.method.as_ref().is_some_and(|method| method.is("resources/read"));
     if !reads || order.retry.is_some() || speech.mirrors() {
         return None;
     }
-    let session = match order.leg {
-        LegOf::Pooled => None,
+    let session = match order.upstream_session {
+        SessionChoice::Pooled => None,
         // It is known by its stream, which has no name that lasts.
-        LegOf::Own(leg, _) if leg.is_relayed() => return None,
-        LegOf::Own(leg, _) => leg.id().map(|id| id.as_bytes()),
+        SessionChoice::Own(upstream_session, _) if upstream_session.is_relayed() => return None,
+        SessionChoice::Own(upstream_session, _) => upstream_session.id().map(|id| id.as_bytes()),
     };
     let params = order.message.outline.as_ref()?.params(std::str::from_utf8(&order.message.body).ok()?);
     let target = order.target.as_deref();
@@ -55,15 +55,15 @@ pub(super) async fn look(read: Option<Box<Read>>, era: Era) -> Sought {
     Sought::Asked { read: Some(read), meanwhile: None }
 }
 
-impl Talk {
-    /// A talk whose answer is there.
-    pub(super) fn given(common: Box<Common>, answer: Answer<Bytes>) -> Talk {
-        Talk::new(common, Way::Given(Box::new(answer)))
+impl UpstreamCall {
+    /// An upstream call whose answer is there.
+    pub(super) fn given(common: Box<CallParts>, answer: Answer<Bytes>) -> UpstreamCall {
+        UpstreamCall::new(common, CallState::Given(Box::new(answer)))
     }
 
-    /// Gives `meanwhile` for what this talk asks, which goes on aside for those who ask next.
-    pub(super) fn aside(self, meanwhile: Answer<Bytes>) -> Talk {
-        let given = Talk::given(self.common.clone(), meanwhile);
+    /// Gives `meanwhile` for what this upstream call asks, which goes on aside for those who ask next.
+    pub(super) fn aside(self, meanwhile: Answer<Bytes>) -> UpstreamCall {
+        let given = UpstreamCall::given(self.common.clone(), meanwhile);
         tokio::spawn(self.until_its_end());
         given
     }
@@ -71,9 +71,9 @@ impl Talk {
     async fn until_its_end(mut self) {
         loop {
             match self.next().await {
-                Turn::Note(_) => {}
-                Turn::Ask(_) => return self.cancel(),
-                Turn::Done(_) | Turn::Failed(_) => return,
+                CallEvent::Note(_) => {}
+                CallEvent::Ask(_) => return self.cancel(),
+                CallEvent::Done(_) | CallEvent::Failed(_) => return,
             }
         }
     }

@@ -1,15 +1,16 @@
-//! A talk with a legacy upstream: one POST on a session, whose stream asks by requests of its own.
+//! An upstream call with a legacy upstream: one POST on a session, whose stream asks by requests of its own.
 
 use super::course::{Budget, Course};
 use super::reading::Resume;
 use super::server_message::{ServerMessage, Unread};
-use super::voice::{self, Fields};
+use super::upstream_headers::{self, Fields};
 use super::{
-    Answer, Common, Heard, LegOf, Outcome, Place, Question, Reply, SessionOwner, unanswerable, unreadable,
+    Answer, CallParts, Heard, Outcome, Question, Reply, SessionChoice, SessionOwner, UpstreamTarget,
+    unanswerable, unreadable,
 };
-use crate::backend::forward::{Failure, Patience, Use, Wording, malformed, send};
-use crate::backend::gateway_requests::{Errand, INCAPABLE, UNRELATED};
-use crate::backend::upstream_sessions::{Ear, LeaseOptions, Leg, LegLease};
+use crate::backend::forward::{Failure, Patience, RequestParts, RetryPolicy, malformed, send};
+use crate::backend::gateway_requests::{GatewayRequest, INCAPABLE, UNRELATED};
+use crate::backend::upstream_sessions::{Ear, LeaseOptions, LegLease, UpstreamSession};
 use crate::backend::upstreams::answer_class::is_about_message;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
@@ -36,11 +37,11 @@ type Renewing = Pin<Box<dyn Future<Output = Result<Held, Failure>> + Send>>;
 
 pub(super) struct Legacy {
     held: Held,
-    /// Id and progress token, unique on the leg.
+    /// Id and progress token, unique on the upstream session.
     number: u64,
     id: String,
     course: Course,
-    /// The request was taken, and its answer comes on the stream of the leg.
+    /// The request was taken, and its answer comes on the stream of the upstream session.
     posted: bool,
     budget: Budget,
     inbox: Option<Ear>,
@@ -52,18 +53,18 @@ pub(super) struct Legacy {
     resumed: u32,
 }
 
-/// The leg that carries the request.
+/// The upstream session that carries the request.
 enum Held {
     Leased(LegLease),
-    /// One client's own, and the session of that client where it may have another leg.
-    Own(Arc<Leg>, Option<Arc<dyn SessionOwner>>),
+    /// One client's own, and the session of that client where it may have another upstream session.
+    Own(Arc<UpstreamSession>, Option<Arc<dyn SessionOwner>>),
 }
 
 impl Held {
-    fn leg(&self) -> &Arc<Leg> {
+    fn upstream_session(&self) -> &Arc<UpstreamSession> {
         match self {
             Held::Leased(lease) => lease,
-            Held::Own(leg, _) => leg,
+            Held::Own(upstream_session, _) => upstream_session,
         }
     }
 }
@@ -92,12 +93,14 @@ enum Event {
 impl Legacy {
     /// Begins a request, which `parts` are of.
     pub(super) async fn open(
-        (common, parts): (&Common, &Parts<'_>),
-        leg: LegOf<'_>,
+        (common, parts): (&CallParts, &Parts<'_>),
+        upstream_session: SessionChoice<'_>,
     ) -> Result<Legacy, Failure> {
-        let held = match leg {
-            LegOf::Own(leg, session) => Held::Own(Arc::clone(leg), session.map(Arc::clone)),
-            LegOf::Pooled => Held::Leased(lease(common, None).await?),
+        let held = match upstream_session {
+            SessionChoice::Own(upstream_session, session) => {
+                Held::Own(Arc::clone(upstream_session), session.map(Arc::clone))
+            }
+            SessionChoice::Pooled => Held::Leased(lease(common, None).await?),
         };
         let mut legacy = Legacy {
             held,
@@ -118,10 +121,10 @@ impl Legacy {
         Ok(legacy)
     }
 
-    /// Sends the request on the leg that is held.
-    fn begin(&mut self, common: &Common, parts: &Parts<'_>) -> Result<(), Failure> {
-        let leg = Arc::clone(self.held.leg());
-        self.number = leg.number();
+    /// Sends the request on the upstream session that is held.
+    fn begin(&mut self, common: &CallParts, parts: &Parts<'_>) -> Result<(), Failure> {
+        let upstream_session = Arc::clone(self.held.upstream_session());
+        self.number = upstream_session.number();
         self.id = self.number.to_string();
         let put = Put {
             id: &self.id,
@@ -130,30 +133,31 @@ impl Legacy {
         };
         let body = bridge::legacy_request(parts, &put).map_err(unreadable)?;
         let asks = common.is_told_aside();
-        let hears = asks || common.token.is_some() || leg.is_relayed();
-        self.inbox = hears.then(|| leg.attach(self.number, asks));
+        let hears = asks || common.token.is_some() || upstream_session.is_relayed();
+        self.inbox = hears.then(|| upstream_session.attach(self.number, asks));
         self.posted = false;
-        leg.requested();
-        self.course = self.sent(common, &Method::POST, leg.posted(), body.into());
+        upstream_session.requested();
+        self.course = self.sent(common, &Method::POST, upstream_session.posted(), body.into());
         Ok(())
     }
 
-    fn sent(&self, common: &Common, method: &Method, fields: &Fields, body: Bytes) -> Course {
+    fn sent(&self, common: &CallParts, method: &Method, fields: &Fields, body: Bytes) -> Course {
         let place = self.place(common);
-        let inbound = common.voice.inbound(method);
-        let wording = Wording { inbound: &inbound, own: fields, body };
+        let inbound = common.upstream_headers.inbound(method);
+        let wording = RequestParts { inbound: &inbound, own: fields, body };
         let streams = method == Method::GET;
-        let use_of = Use { repeatable: streams || common.is_repeatable(), endless: streams };
-        let leg = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
+        let use_of = RetryPolicy { repeatable: streams || common.is_repeatable(), endless: streams };
+        let request =
+            common.permit.request(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
         let kind = match streams {
             true => Kind::Stream,
-            false if self.held.leg().is_relayed() => Kind::Notification,
+            false if self.held.upstream_session().is_relayed() => Kind::Notification,
             false => Kind::Request,
         };
-        Course::begin(leg, &common.backend.resolver, kind)
+        Course::begin(request, &common.backend.resolver, kind)
     }
 
-    pub(super) async fn next(&mut self, common: &Common) -> Heard {
+    pub(super) async fn next(&mut self, common: &CallParts) -> Heard {
         loop {
             if let Err(failure) = self.prepare(common).await {
                 return Heard::Failed(failure);
@@ -177,7 +181,7 @@ impl Legacy {
                 Event::Aside(None) => {
                     self.inbox = None;
                     let cause = || Failure::broken("the stream of the session has ended".to_owned());
-                    if self.held.leg().is_relayed() { Err(cause()) } else { Ok(None) }
+                    if self.held.upstream_session().is_relayed() { Err(cause()) } else { Ok(None) }
                 }
             };
             match heard {
@@ -189,7 +193,7 @@ impl Legacy {
     }
 
     /// Finishes what has to be done before there is an answer to read.
-    async fn prepare(&mut self, common: &Common) -> Result<(), Failure> {
+    async fn prepare(&mut self, common: &CallParts) -> Result<(), Failure> {
         if let Some(renewing) = &mut self.renewing {
             let held = renewing.as_mut().await;
             self.renewing = None;
@@ -199,9 +203,9 @@ impl Legacy {
         if let Some(pause) = &mut self.resuming {
             pause.as_mut().await;
             self.resuming = None;
-            let mut fields = voice::listening();
-            let leg = self.held.leg();
-            voice::address(&mut fields, leg.id(), leg.version);
+            let mut fields = upstream_headers::listening();
+            let upstream_session = self.held.upstream_session();
+            upstream_headers::address(&mut fields, upstream_session.id(), upstream_session.version);
             let last = self.resume.last_event_id.as_deref();
             let last = last.and_then(|id| HeaderValue::from_bytes(id).ok());
             fields.extend(last.map(|id| (HeaderName::from_static("last-event-id"), id)));
@@ -211,11 +215,11 @@ impl Legacy {
     }
 
     /// What a message of the upstream means.
-    fn take(&mut self, common: &Common, message: &ServerMessage) -> Result<Option<Heard>, Failure> {
+    fn take(&mut self, common: &CallParts, message: &ServerMessage) -> Result<Option<Heard>, Failure> {
         let refused = self.course.refusal();
-        let leg = Arc::clone(self.held.leg());
+        let upstream_session = Arc::clone(self.held.upstream_session());
         if let Some(status) = refused
-            && leg.is_unknown(status, Some(&message.bytes))
+            && upstream_session.is_unknown(status, Some(&message.bytes))
         {
             return self.forgotten(common).map(|()| None);
         }
@@ -228,7 +232,7 @@ impl Legacy {
         match (content.shape, &content.method, &content.id) {
             // For those who asked for the resource, on whatever stream it came.
             (Shape::Notification, Some(method), _) if method.is(bridge::RESOURCE_UPDATED) => {
-                leg.overhear(&common.backend, message);
+                upstream_session.overhear(&common.backend, message);
                 Ok(None)
             }
             (Shape::Notification, method, _) => {
@@ -238,7 +242,10 @@ impl Legacy {
                 Ok(Some(Heard::note(message, &self.id)))
             }
             (Shape::Request, Some(method), Some(id)) if method.is("ping") => {
-                leg.tell(&common.backend, Errand::Pong { session: leg.session(), id: id.clone() });
+                upstream_session.tell(
+                    &common.backend,
+                    GatewayRequest::Pong { session: upstream_session.session(), id: id.clone() },
+                );
                 Ok(None)
             }
             (Shape::Request, _, Some(id)) => Ok(self.asked(common, text, id.clone())),
@@ -250,13 +257,13 @@ impl Legacy {
                 self.course.finish();
                 self.inbox = None;
                 // The next call may have it, however long the answer is looked at.
-                self.held = Held::Own(Arc::clone(&leg), None);
+                self.held = Held::Own(Arc::clone(&upstream_session), None);
                 let lacking = self.questions.lacking.filter(|_| outcome.failed());
                 Ok(Some(Heard::Done(match lacking {
                     // In words that only its client's era has (2026-07-28 basic, "Error Codes").
                     Some(ability) => Answer::own(incapable(ability)),
                     None => {
-                        let facts = Some(Arc::clone(&leg.facts));
+                        let facts = Some(Arc::clone(&upstream_session.facts));
                         Answer::of(message, Era::Legacy, outcome, facts, false)
                     }
                 })))
@@ -265,8 +272,8 @@ impl Legacy {
     }
 
     /// A request of the upstream.
-    fn asked(&mut self, common: &Common, text: &str, id: Id) -> Option<Heard> {
-        let leg = self.held.leg();
+    fn asked(&mut self, common: &CallParts, text: &str, id: Id) -> Option<Heard> {
+        let upstream_session = self.held.upstream_session();
         self.questions.asked += 1;
         let key = format!("q{}", self.questions.asked);
         let question = bridge::question_of_server_request(text, &key).ok().flatten();
@@ -290,7 +297,10 @@ impl Legacy {
             }
             None => {
                 let why = if lacking.is_some() { INCAPABLE } else { UNRELATED };
-                leg.tell(&common.backend, Errand::Decline { session: leg.session(), id, why });
+                upstream_session.tell(
+                    &common.backend,
+                    GatewayRequest::Decline { session: upstream_session.session(), id, why },
+                );
                 None
             }
         }
@@ -304,7 +314,7 @@ impl Legacy {
 
     pub(super) async fn reply(
         &mut self,
-        common: &Common,
+        common: &CallParts,
         replies: Vec<(Arc<str>, Reply)>,
     ) -> Result<(), Failure> {
         for (key, reply) in replies {
@@ -324,20 +334,22 @@ impl Legacy {
     }
 
     /// Sends an answer to a question, a continuation of the request.
-    async fn tell(&mut self, common: &Common, body: Bytes) -> Result<(), Failure> {
-        let (place, leg) = (self.place(common).clone(), Arc::clone(self.held.leg()));
-        let (inbound, fields) = (common.voice.inbound(&Method::POST), leg.posted());
-        let wording = Wording { inbound: &inbound, own: fields, body };
-        let use_of = Use { repeatable: false, endless: false };
-        let way = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
+    async fn tell(&mut self, common: &CallParts, body: Bytes) -> Result<(), Failure> {
+        let (place, upstream_session) =
+            (self.place(common).clone(), Arc::clone(self.held.upstream_session()));
+        let (inbound, fields) = (common.upstream_headers.inbound(&Method::POST), upstream_session.posted());
+        let wording = RequestParts { inbound: &inbound, own: fields, body };
+        let use_of = RetryPolicy { repeatable: false, endless: false };
+        let way =
+            common.permit.request(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
         let exchange = send(way, Arc::clone(&common.backend.resolver)).await?;
         let status = exchange.head.status;
         if status.is_success() {
             exchange.checkout.put_back();
             return Ok(());
         }
-        if leg.is_unknown(status, None) {
-            leg.forgotten(&common.backend);
+        if upstream_session.is_unknown(status, None) {
+            upstream_session.forgotten(&common.backend);
             return Err(Failure::forgotten());
         }
         Err(Failure {
@@ -348,12 +360,12 @@ impl Legacy {
 
     /// The upstream has forgotten the session: the request was not read, and goes out once more where
     /// the session is the pool's, or its client has left nothing in it.
-    fn forgotten(&mut self, common: &Common) -> Result<(), Failure> {
+    fn forgotten(&mut self, common: &CallParts) -> Result<(), Failure> {
         self.inbox = None;
         self.course = Course::Idle;
-        let leg = Arc::clone(self.held.leg());
-        leg.was_unread();
-        leg.forgotten(&common.backend);
+        let upstream_session = Arc::clone(self.held.upstream_session());
+        upstream_session.was_unread();
+        upstream_session.forgotten(&common.backend);
         if self.renewed {
             return Err(Failure::forgotten());
         }
@@ -365,8 +377,8 @@ impl Legacy {
             Held::Own(_, Some(session)) => {
                 let session = Arc::clone(session);
                 Box::pin(async move {
-                    let leg = session.own_leg(&common.place).await?;
-                    Ok(Held::Own(leg, Some(session)))
+                    let upstream_session = session.own_leg(&common.place).await?;
+                    Ok(Held::Own(upstream_session, Some(session)))
                 })
             }
         });
@@ -374,9 +386,9 @@ impl Legacy {
     }
 
     /// The answer ended without being one, or broke off: a stream with ids is resumed.
-    fn ended(&mut self, common: &Common, failure: Option<Failure>) -> Result<Option<Heard>, Failure> {
+    fn ended(&mut self, common: &CallParts, failure: Option<Failure>) -> Result<Option<Heard>, Failure> {
         if let Some(status) = self.course.refusal() {
-            if self.held.leg().is_unknown(status, None) {
+            if self.held.upstream_session().is_unknown(status, None) {
                 return self.forgotten(common).map(|()| None);
             }
             return Err(failure.unwrap_or_else(|| Failure {
@@ -384,7 +396,7 @@ impl Legacy {
                 ..malformed("the server refused the request without an answer")
             }));
         }
-        if failure.is_none() && self.held.leg().is_relayed() {
+        if failure.is_none() && self.held.upstream_session().is_relayed() {
             self.posted = true;
             self.course.finish();
             return Ok(None);
@@ -407,33 +419,34 @@ impl Legacy {
     }
 
     /// A refusal in words that only a modern server uses.
-    fn note_era(&self, common: &Common, outcome: &Outcome<Bytes>) {
+    fn note_era(&self, common: &CallParts, outcome: &Outcome<Bytes>) {
         if let Outcome::Error { code: -32022 | -32020, .. } = outcome
             && self.course.refusal().is_some_and(is_about_message)
         {
-            self.held.leg().forgotten(&common.backend);
+            self.held.upstream_session().forgotten(&common.backend);
             common.backend.contradicted(&common.place, Era::Legacy);
         }
     }
 
     /// Tells the upstream that nobody waits any more.
-    pub(super) fn cancel(&self, common: &Common) {
-        let leg = self.held.leg();
-        if self.renewing.is_none() && !leg.is_dead() {
+    pub(super) fn cancel(&self, common: &CallParts) {
+        let upstream_session = self.held.upstream_session();
+        if self.renewing.is_none() && !upstream_session.is_dead() {
             let id = Id::from(self.number);
-            leg.tell(&common.backend, Errand::Cancel { session: leg.session(), id });
+            upstream_session
+                .tell(&common.backend, GatewayRequest::Cancel { session: upstream_session.session(), id });
         }
     }
 
     /// Where messages of the request go.
-    fn place<'c>(&'c self, common: &'c Common) -> &'c Place {
-        let leg = self.held.leg();
-        if leg.is_relayed() { leg.place() } else { &common.place }
+    fn place<'c>(&'c self, common: &'c CallParts) -> &'c UpstreamTarget {
+        let upstream_session = self.held.upstream_session();
+        if upstream_session.is_relayed() { upstream_session.place() } else { &common.place }
     }
 }
 
-/// A leg for the request; one that sends log messages as the client wants them.
-async fn lease(common: &Common, since: Option<Instant>) -> Result<LegLease, Failure> {
+/// An upstream session for the request; one that sends log messages as the client wants them.
+async fn lease(common: &CallParts, since: Option<Instant>) -> Result<LegLease, Failure> {
     let (backend, place) = (&common.backend, &common.place);
     let legs = &backend.legs;
     let options = |since| LeaseOptions { exclusive: common.is_told_aside(), since };

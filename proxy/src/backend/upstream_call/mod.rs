@@ -1,27 +1,27 @@
 //! One client request under way at an upstream of either era.
 //!
-//! A [`Talk`] yields notifications, questions and one final answer, and takes answers to questions, by
+//! A [`UpstreamCall`] yields notifications, questions and one final answer, and takes answers to questions, by
 //! rounds or by requests of the server. What it sends is permitted by the `Cleared` it was opened with.
 
 mod answer;
 mod buffered;
+mod call_request;
 mod course;
 mod doubt;
 mod keeping;
 mod legacy;
 mod modern;
-mod order;
 mod overseen;
 pub(crate) mod reading;
 pub(crate) mod server_message;
 #[cfg(test)]
 mod tests;
 mod travel;
-pub(crate) mod voice;
+pub(crate) mod upstream_headers;
 
 use crate::backend::Backend;
-use crate::backend::forward::{Failure, Permit, Reach};
-use crate::backend::headers::Upward;
+use crate::backend::forward::{AuthorizedCall, Failure, FailureScope};
+use crate::backend::headers::ClientHeaders;
 use crate::backend::resource_cache::Read;
 use crate::backend::upstreams::pool::Pool;
 use crate::backend::upstreams::replicas::Seat;
@@ -30,12 +30,12 @@ use buffered::Buffered;
 #[cfg(test)]
 pub(crate) use buffered::MAX_BUFFERED_MESSAGES;
 use bytes::Bytes;
+pub use call_request::{CallRequest, ResponseRules, Rounds, SchemaRefresh, SessionChoice, SessionOwner};
 use doubt::Doubt;
 use keeping::{Sought, look, sought};
 use legacy::Legacy;
 pub(crate) use modern::MAX_ASKING_BYTES;
 use modern::{Modern, Speech};
-pub use order::{LegOf, Order, ResponseRules, Rounds, SchemaRefresh, SessionOwner};
 use overseen::{Heard, Inspecting, unanswerable};
 use portunus_config::{ServerId, Transport, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
@@ -45,7 +45,7 @@ use portunus_filters::{Denial, Era, Reason, Released, ReleasedQuestion};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use travel::{Travel, seated};
-use voice::Voice;
+use upstream_headers::UpstreamHeaders;
 
 pub use crate::sealing::CallerKey;
 pub use answer::{Answer, Came, Outcome};
@@ -53,7 +53,7 @@ pub use portunus_filters::mcp::bridge::{Facts, ParamHeader, Profile, Question, R
 
 /// For whom something is said, and where: what every session, pool entry and cache key contains.
 #[derive(Clone)]
-pub struct Place {
+pub struct UpstreamTarget {
     /// The upstream.
     pub upstream: Arc<Upstream>,
     /// Its connections.
@@ -67,14 +67,14 @@ pub struct Place {
     /// What the client says of itself.
     pub profile: Arc<Profile>,
     /// Headers of the client that go up, and tell it from others.
-    pub headers: Arc<Upward>,
+    pub headers: Arc<ClientHeaders>,
 }
 
-impl Place {
+impl UpstreamTarget {
     /// The same upstream for no caller in particular: nobody can be asked, and nothing of a client is
     /// said.
-    pub(crate) fn for_all(&self) -> Place {
-        Place {
+    pub(crate) fn for_all(&self) -> UpstreamTarget {
+        UpstreamTarget {
             caller: CallerKey::for_all(),
             owner: Default::default(),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
@@ -84,12 +84,12 @@ impl Place {
     }
 }
 
-/// What happens next in a talk.
+/// What happens next in an upstream call.
 #[derive(Debug)]
-pub enum Turn {
+pub enum CallEvent {
     /// A notification of this request in the client's words, with the client's progress token.
     Note(Released),
-    /// Questions to the client, answered by [`Talk::reply`]; more may follow before that.
+    /// Questions to the client, answered by [`UpstreamCall::reply`]; more may follow before that.
     Ask(Vec<ReleasedQuestion>),
     /// The final answer; nothing follows.
     Done(Answer<Released>),
@@ -98,9 +98,9 @@ pub enum Turn {
 }
 
 /// One client request under way at an upstream. Dropped, it breaks off without telling the upstream.
-pub struct Talk {
-    common: Box<Common>,
-    way: Way,
+pub struct UpstreamCall {
+    common: Box<CallParts>,
+    way: CallState,
     /// Where the answer may be kept.
     read: Option<Box<Read>>,
     /// What becomes of headers that do not fit.
@@ -119,13 +119,13 @@ pub struct Talk {
     revision_answered: Option<Arc<str>>,
 }
 
-/// What of a talk does not depend on the era of its upstream.
+/// What of an upstream call does not depend on the era of its upstream.
 #[derive(Clone)]
-struct Common {
+struct CallParts {
     backend: Arc<Backend>,
-    place: Place,
-    permit: Arc<Permit>,
-    voice: Voice,
+    place: UpstreamTarget,
+    permit: Arc<AuthorizedCall>,
+    upstream_headers: UpstreamHeaders,
     /// The era of the client.
     client: Era,
     /// The client's id of the request.
@@ -137,61 +137,61 @@ struct Common {
     /// What the client calls its target.
     aimed_at: Option<Arc<str>>,
     rounds: Rounds,
-    overseer: Arc<dyn ResponseRules>,
+    responses: Arc<dyn ResponseRules>,
 }
 
-enum Way {
+enum CallState {
     Modern(Box<Modern>),
     Legacy(Box<Legacy>),
     /// It was answered before.
     Given(Box<Answer<Bytes>>),
 }
 
-impl Talk {
+impl UpstreamCall {
     /// Begins; returns before the upstream has answered.
     ///
     /// # Errors
     /// [`Failure`] if the upstream's era or a legacy session cannot be had, or the message not be said
     /// in the upstream's words.
-    pub async fn open(backend: &Arc<Backend>, mut order: Order<'_>) -> Result<Talk, Failure> {
-        let era = match order.leg {
-            LegOf::Own(..) => Era::Legacy,
-            LegOf::Pooled => backend.eras.choose(backend, &order.place, order.message.era).await?,
+    pub async fn open(backend: &Arc<Backend>, mut order: CallRequest<'_>) -> Result<Self, Failure> {
+        let era = match order.upstream_session {
+            SessionChoice::Own(..) => Era::Legacy,
+            SessionChoice::Pooled => backend.eras.choose(backend, &order.place, order.message.era).await?,
         };
-        let (leg, parts) = (order.leg, order.parts);
+        let (upstream_session, parts) = (order.upstream_session, order.parts);
         let speech = Speech::of(&mut order);
         let relist = order.relist.take();
         let travel = Travel::of(&order, era, &speech);
         let (read, meanwhile) = match look(sought(backend, &order, (era, &speech)), era).await {
-            Sought::Found(answer) => return Ok(Talk::given(Common::of(backend, order, parts)?, answer)),
+            Sought::Found(answer) => return Ok(Self::given(CallParts::of(backend, order, parts)?, answer)),
             Sought::Asked { read, meanwhile } => (read, meanwhile),
         };
         let seat = seated(backend, &mut order);
-        let common = Common::of(backend, order, parts)?;
-        let mut talk = match Way::open((&common, parts), era, leg, &speech).await {
-            Ok(way) => Talk { read, seat, travel, ..Talk::new(common, way) },
-            Err(failure) => Box::pin(Talk::elsewhere(common, read, (seat, travel), failure)).await?,
+        let common = CallParts::of(backend, order, parts)?;
+        let mut call = match CallState::open((&common, parts), era, upstream_session, &speech).await {
+            Ok(way) => Self { read, seat, travel, ..Self::new(common, way) },
+            Err(failure) => Box::pin(UpstreamCall::elsewhere(common, read, (seat, travel), failure)).await?,
         };
-        talk.doubt = Doubt::of(relist, era, speech);
+        call.doubt = Doubt::of(relist, era, speech);
         Ok(match meanwhile {
-            Some(answer) => talk.aside(answer),
-            None => talk,
+            Some(answer) => call.aside(answer),
+            None => call,
         })
     }
 
-    /// Opens a talk that could not be opened where it was to be: at another replica, or with what is
+    /// Opens an upstream call that could not be opened where it was to be: at another replica, or with what is
     /// kept here.
     async fn elsewhere(
-        common: Box<Common>,
+        common: Box<CallParts>,
         read: Option<Box<Read>>,
         way_on: (Option<Seat>, Option<Box<Travel>>),
         failure: Failure,
-    ) -> Result<Talk, Failure> {
+    ) -> Result<Self, Failure> {
         let failure = match way_on {
-            (Some(seat), Some(mut travel)) if failure.reach == Reach::Unreached => {
+            (Some(seat), Some(mut travel)) if failure.reach == FailureScope::Unreached => {
                 match travel.on(common.clone(), seat, &failure).await {
                     Ok((common, way, seat)) => {
-                        return Ok(Talk { read, seat, travel: Some(travel), ..Talk::new(common, way) });
+                        return Ok(Self { read, seat, travel: Some(travel), ..Self::new(common, way) });
                     }
                     Err(failure) => failure,
                 }
@@ -199,11 +199,11 @@ impl Talk {
             _ => failure,
         };
         let older = read.and_then(|read| read.instead(&failure));
-        older.map(|answer| Talk::given(common, answer)).ok_or(failure)
+        older.map(|answer| UpstreamCall::given(common, answer)).ok_or(failure)
     }
 
-    fn new(common: Box<Common>, way: Way) -> Talk {
-        Talk {
+    fn new(common: Box<CallParts>, way: CallState) -> UpstreamCall {
+        UpstreamCall {
             common,
             way,
             read: None,
@@ -218,8 +218,8 @@ impl Talk {
         }
     }
 
-    /// What happens next. Safe to cancel; waits for ever once the talk is over.
-    pub async fn next(&mut self) -> Turn {
+    /// What happens next. Safe to cancel; waits for ever once the upstream call is over.
+    pub async fn next(&mut self) -> CallEvent {
         loop {
             if let Some(turn) = self.next_buffered().await {
                 return turn;
@@ -279,12 +279,13 @@ impl Talk {
                 return heard;
             }
             let heard = match &mut self.way {
-                Way::Modern(modern) => modern.next(&self.common).await,
-                Way::Legacy(legacy) => legacy.next(&self.common).await,
-                Way::Given(answer) => Heard::Done(Answer::clone(answer)),
+                CallState::Modern(modern) => modern.next(&self.common).await,
+                CallState::Legacy(legacy) => legacy.next(&self.common).await,
+                CallState::Given(answer) => Heard::Done(Answer::clone(answer)),
             };
             match heard {
-                Heard::Failed(failure) if failure.reach == Reach::Unreached && self.travels(&failure) => {}
+                Heard::Failed(failure)
+                    if failure.reach == FailureScope::Unreached && self.travels(&failure) => {}
                 heard => {
                     if let Some(heard) = self.doubts(heard) {
                         return heard;
@@ -315,9 +316,9 @@ impl Talk {
     /// [`Failure`] if the upstream cannot be told; nothing follows then.
     pub async fn reply(&mut self, replies: Vec<(Arc<str>, Reply)>) -> Result<(), Failure> {
         let told = match &mut self.way {
-            Way::Modern(modern) => modern.reply(&self.common, replies),
-            Way::Legacy(legacy) => legacy.reply(&self.common, replies).await,
-            Way::Given(_) => Ok(()),
+            CallState::Modern(modern) => modern.reply(&self.common, replies),
+            CallState::Legacy(legacy) => legacy.reply(&self.common, replies).await,
+            CallState::Given(_) => Ok(()),
         };
         self.over |= told.is_err();
         told
@@ -325,7 +326,7 @@ impl Talk {
 
     /// Breaks off, and tells a legacy upstream; also before it has answered.
     pub fn cancel(self) {
-        if let Way::Legacy(legacy) = &self.way
+        if let CallState::Legacy(legacy) = &self.way
             && !self.over
         {
             legacy.cancel(&self.common);
@@ -335,9 +336,9 @@ impl Talk {
     /// The era in which the upstream is spoken to.
     pub fn era(&self) -> Era {
         match &self.way {
-            Way::Modern(_) => Era::Modern,
-            Way::Legacy(_) => Era::Legacy,
-            Way::Given(answer) => answer.era,
+            CallState::Modern(_) => Era::Modern,
+            CallState::Legacy(_) => Era::Legacy,
+            CallState::Given(answer) => answer.era,
         }
     }
 
@@ -367,8 +368,8 @@ impl Talk {
     }
 
     /// What stands over the answer.
-    pub fn overseer(&self) -> &dyn ResponseRules {
-        &*self.common.overseer
+    pub fn responses(&self) -> &dyn ResponseRules {
+        &*self.common.responses
     }
 
     /// Whose share it takes of what callers hold together.
@@ -382,31 +383,35 @@ impl Talk {
     }
 }
 
-impl Way {
+impl CallState {
     /// Begins a request, which `parts` are of.
     async fn open(
-        request: (&Common, &Parts<'_>),
+        request: (&CallParts, &Parts<'_>),
         era: Era,
-        leg: LegOf<'_>,
+        upstream_session: SessionChoice<'_>,
         speech: &Speech,
-    ) -> Result<Way, Failure> {
+    ) -> Result<CallState, Failure> {
         Ok(match era {
-            Era::Modern => Way::Modern(Box::new(Modern::open(request, speech)?)),
-            Era::Legacy => Way::Legacy(Box::new(Legacy::open(request, leg).await?)),
+            Era::Modern => CallState::Modern(Box::new(Modern::open(request, speech)?)),
+            Era::Legacy => CallState::Legacy(Box::new(Legacy::open(request, upstream_session).await?)),
         })
     }
 }
 
-impl Common {
+impl CallParts {
     /// Of a request, which `parts` are of.
-    fn of(backend: &Arc<Backend>, order: Order<'_>, parts: &Parts<'_>) -> Result<Box<Common>, Failure> {
+    fn of(
+        backend: &Arc<Backend>,
+        order: CallRequest<'_>,
+        parts: &Parts<'_>,
+    ) -> Result<Box<CallParts>, Failure> {
         let method = order.message.method.clone();
         let method =
             method.ok_or_else(|| Denial::new(Reason::InvalidRequest, "the message is no request"))?;
-        Ok(Box::new(Common {
+        Ok(Box::new(CallParts {
             backend: Arc::clone(backend),
             permit: order.permit,
-            voice: Voice::of(&order.origin, &order.place),
+            upstream_headers: UpstreamHeaders::of(&order.origin, &order.place),
             place: order.place,
             client: order.message.era,
             id: order.message.id.clone(),
@@ -415,7 +420,7 @@ impl Common {
             target: order.target,
             aimed_at: order.message.target.clone(),
             rounds: order.rounds,
-            overseer: order.overseer,
+            responses: order.responses,
         }))
     }
 
@@ -438,7 +443,7 @@ impl Common {
     }
 
     /// Whether the upstream may say something about this request that does not name it: the request
-    /// then needs a leg on which nothing else could be meant.
+    /// then needs an upstream session on which nothing else could be meant.
     fn is_told_aside(&self) -> bool {
         let logs = self.place.profile.log_level.is_some();
         self.may_be_asked() || (logs && self.place.upstream.transport == Transport::HttpSse)

@@ -1,10 +1,10 @@
-//! A talk with a modern upstream: one POST a round (2026-07-28 patterns/mrtr).
+//! An upstream call with a modern upstream: one POST a round (2026-07-28 patterns/mrtr).
 
 use super::course::{Budget, Course};
 use super::server_message::{ServerMessage, Unread};
-use super::voice::{self, Fields};
-use super::{Answer, Common, Heard, Order, Outcome, Reply, Retry, Rounds, unanswerable, unreadable};
-use crate::backend::forward::{Failure, Use, Wording, malformed};
+use super::upstream_headers::{self, Fields};
+use super::{Answer, CallParts, CallRequest, Heard, Outcome, Reply, Retry, Rounds, unanswerable, unreadable};
+use crate::backend::forward::{Failure, RequestParts, RetryPolicy, malformed};
 use crate::backend::upstreams::answer_class::is_about_message;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
@@ -35,7 +35,7 @@ pub(super) struct Speech {
 }
 
 impl Speech {
-    pub(super) fn of(order: &mut Order<'_>) -> Speech {
+    pub(super) fn of(order: &mut CallRequest<'_>) -> Speech {
         Speech {
             params: Arc::clone(&order.params),
             retry: order.retry.clone(),
@@ -82,7 +82,10 @@ struct Round {
 
 impl Modern {
     /// Begins a request, which `parts` are of.
-    pub(super) fn open((common, parts): (&Common, &Parts<'_>), speech: &Speech) -> Result<Modern, Failure> {
+    pub(super) fn open(
+        (common, parts): (&CallParts, &Parts<'_>),
+        speech: &Speech,
+    ) -> Result<Modern, Failure> {
         let mut modern = Modern {
             course: Course::Idle,
             budget: Budget::of(&common.place, common.permit.deadline()),
@@ -102,24 +105,25 @@ impl Modern {
         self.rounds == 0
     }
 
-    fn send(&mut self, common: &Common, parts: &Parts<'_>, retry: Option<&Retry>) -> Result<(), Failure> {
+    fn send(&mut self, common: &CallParts, parts: &Parts<'_>, retry: Option<&Retry>) -> Result<(), Failure> {
         let body = match common.passes() {
             true => self.passed(common, parts, retry),
             false => self.worded(common, parts, retry),
         }?;
         let place = &common.place;
-        let inbound = common.voice.inbound(&Method::POST);
-        let wording = Wording { inbound: &inbound, own: &self.fields, body };
-        let use_of = Use { repeatable: common.is_repeatable(), endless: false };
-        let leg = common.permit.leg(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
-        self.course = Course::begin(leg, &common.backend.resolver, Kind::Request);
+        let inbound = common.upstream_headers.inbound(&Method::POST);
+        let wording = RequestParts { inbound: &inbound, own: &self.fields, body };
+        let use_of = RetryPolicy { repeatable: common.is_repeatable(), endless: false };
+        let request =
+            common.permit.request(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
+        self.course = Course::begin(request, &common.backend.resolver, Kind::Request);
         Ok(())
     }
 
     /// The request as its client wrote it, as far as that can stay.
     fn passed(
         &mut self,
-        common: &Common,
+        common: &CallParts,
         parts: &Parts<'_>,
         retry: Option<&Retry>,
     ) -> Result<Bytes, Failure> {
@@ -131,7 +135,7 @@ impl Modern {
     /// The request in the words of a modern client, under a number of our own.
     fn worded(
         &mut self,
-        common: &Common,
+        common: &CallParts,
         parts: &Parts<'_>,
         retry: Option<&Retry>,
     ) -> Result<Bytes, Failure> {
@@ -146,11 +150,11 @@ impl Modern {
     }
 
     /// The id of the round under way, by its meaning.
-    fn id<'t>(&'t self, common: &'t Common) -> &'t str {
+    fn id<'t>(&'t self, common: &'t CallParts) -> &'t str {
         self.own_id.as_deref().unwrap_or_else(|| common.id.as_ref().map_or("", Id::meaning))
     }
 
-    pub(super) async fn next(&mut self, common: &Common) -> Heard {
+    pub(super) async fn next(&mut self, common: &CallParts) -> Heard {
         loop {
             if let Some(outcome) = self.last.take() {
                 return Heard::Done(Answer::own(outcome));
@@ -180,7 +184,7 @@ impl Modern {
     }
 
     /// What a message of the upstream means.
-    fn take(&mut self, common: &Common, message: &ServerMessage) -> Result<Option<Heard>, Failure> {
+    fn take(&mut self, common: &CallParts, message: &ServerMessage) -> Result<Option<Heard>, Failure> {
         let refused = self.course.refusal().is_some();
         let content = match &message.content {
             Ok(content) => content,
@@ -221,7 +225,7 @@ impl Modern {
     /// # Errors
     /// [`Failure`] if it may ask, and is too long to be read for that.
     fn asking<'o>(
-        common: &Common,
+        common: &CallParts,
         outcome: &'o Outcome<Bytes>,
         remarks: Option<Remarks>,
     ) -> Result<Option<&'o Bytes>, Failure> {
@@ -237,7 +241,7 @@ impl Modern {
     }
 
     /// The questions of such a result.
-    fn asked(&mut self, common: &Common, result: &Bytes) -> Result<Option<Heard>, Failure> {
+    fn asked(&mut self, common: &CallParts, result: &Bytes) -> Result<Option<Heard>, Failure> {
         let text = std::str::from_utf8(result).map_err(|_| no_message())?;
         let asked = bridge::questions_of(text);
         let (questions, state) = asked.map_err(|fault| Failure {
@@ -262,7 +266,11 @@ impl Modern {
         Ok(Some(Heard::Ask(questions)))
     }
 
-    pub(super) fn reply(&mut self, common: &Common, replies: Vec<(Arc<str>, Reply)>) -> Result<(), Failure> {
+    pub(super) fn reply(
+        &mut self,
+        common: &CallParts,
+        replies: Vec<(Arc<str>, Reply)>,
+    ) -> Result<(), Failure> {
         let Some(round) = &mut self.round else { return Ok(()) };
         for (key, reply) in replies {
             let Some(at) = round.open.iter().position(|open| *open == key) else { continue };
@@ -283,7 +291,7 @@ impl Modern {
     }
 
     /// Begins the next round with what was answered.
-    fn go_on(&mut self, common: &Common) -> Result<(), Failure> {
+    fn go_on(&mut self, common: &CallParts) -> Result<(), Failure> {
         let Some(round) = self.round.take() else { return Ok(()) };
         self.budget.resume();
         let responses = (!round.replies.is_empty()).then(|| {
@@ -296,7 +304,7 @@ impl Modern {
     }
 
     /// The answer ended without being one.
-    fn ended(&self, common: &Common) -> Failure {
+    fn ended(&self, common: &CallParts) -> Failure {
         let Some(status) = self.course.refusal() else { return Failure::unanswered() };
         if is_about_message(status) {
             common.backend.contradicted(&common.place, Era::Modern);
@@ -308,7 +316,7 @@ impl Modern {
     }
 
     /// A refusal in words that no modern server uses.
-    fn note_era(&self, common: &Common, outcome: &Outcome<Bytes>) {
+    fn note_era(&self, common: &CallParts, outcome: &Outcome<Bytes>) {
         if let Outcome::Error { code, .. } = outcome
             && self.course.refusal().is_some_and(is_about_message)
             && !crate::backend::gateway_requests::is_modern_code(*code)
@@ -324,10 +332,10 @@ fn no_message() -> Failure {
 
 /// Fields of a POST: what it mirrors of its body, and what a modern client says of arguments that no
 /// schema here knows.
-fn fields(common: &Common, parts: &Parts<'_>, speech: &Speech) -> Result<Fields, Failure> {
-    let mut fields = voice::posted();
+fn fields(common: &CallParts, parts: &Parts<'_>, speech: &Speech) -> Result<Fields, Failure> {
+    let mut fields = upstream_headers::posted();
     let target = common.target.as_deref().or(common.aimed_at.as_deref());
-    voice::mirror(&mut fields, VERSION, common.method.to_name(), target.map(bridge::mcp_name));
+    upstream_headers::mirror(&mut fields, VERSION, common.method.to_name(), target.map(bridge::mcp_name));
     if !speech.params.is_empty() {
         for (name, value) in bridge::param_headers(parts.params(), &speech.params)? {
             let name = HeaderName::from_bytes(name.as_bytes());

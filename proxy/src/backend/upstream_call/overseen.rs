@@ -1,6 +1,6 @@
 //! Between what an upstream says and its client: inspectors, and the policy on questions.
 
-use super::{Answer, Common, Question, Reply, ResponseRules, Rounds, Talk, Turn, Way};
+use super::{Answer, CallEvent, CallParts, CallState, Question, Reply, ResponseRules, Rounds, UpstreamCall};
 use crate::backend::forward::Failure;
 use crate::backend::resource_cache::Read;
 use crate::backend::upstream_call::server_message::ServerMessage;
@@ -50,7 +50,7 @@ impl Heard {
 
 /// What of it the client may have, and what the upstream is told of questions that the client is not asked.
 pub(super) struct Inspected {
-    turn: Option<Turn>,
+    turn: Option<CallEvent>,
     refused: Vec<(Arc<str>, Reply)>,
     /// The revision of the configuration that judged the answer.
     revision: Option<Arc<str>>,
@@ -58,7 +58,7 @@ pub(super) struct Inspected {
 
 impl Inspected {
     /// A turn that the upstream is told nothing of.
-    fn of(turn: Option<Turn>) -> Inspected {
+    fn of(turn: Option<CallEvent>) -> Inspected {
         Inspected { turn, refused: Vec::new(), revision: None }
     }
 }
@@ -66,10 +66,10 @@ impl Inspected {
 /// The inspection of a large text.
 pub(super) type Inspecting = Pin<Box<dyn Future<Output = Inspected> + Send>>;
 
-impl Talk {
+impl UpstreamCall {
     /// Holds what servers say to these rules from now on, also what they said before and nobody has heard yet.
     pub fn hold_to(&mut self, rules: Arc<dyn ResponseRules>) {
-        self.common.overseer = rules;
+        self.common.responses = rules;
     }
 
     /// Reports progress under another token of the client from now on: it does not wait for anything under the
@@ -79,8 +79,8 @@ impl Talk {
     }
 
     /// Has the inspectors read what was heard. Large texts that have to be read are read where they stop no other call:
-    /// [`Talk::inspected`] waits for them. `read` is where an answer may be kept.
-    pub(super) fn inspect(&mut self, heard: Heard, read: Option<Box<Read>>) -> Option<Turn> {
+    /// [`UpstreamCall::inspected`] waits for them. `read` is where an answer may be kept.
+    pub(super) fn inspect(&mut self, heard: Heard, read: Option<Box<Read>>) -> Option<CallEvent> {
         let bytes = heard.bytes();
         if bytes <= INLINE_BYTES || !self.must_be_read(&heard, read.is_some()) {
             let inspected = self.common.inspect(heard, read);
@@ -93,25 +93,27 @@ impl Talk {
     }
 
     /// What a large text is to the client, once it was read. Safe to cancel.
-    pub(super) async fn inspected(&mut self) -> Option<Turn> {
+    pub(super) async fn inspected(&mut self) -> Option<CallEvent> {
         let inspected = self.inspecting.as_mut()?.await;
         self.inspecting = None;
         self.turn_of(inspected)
     }
 
     /// The turn that comes of an inspection, if the client has one.
-    fn turn_of(&mut self, inspected: Inspected) -> Option<Turn> {
+    fn turn_of(&mut self, inspected: Inspected) -> Option<CallEvent> {
         let Inspected { turn, refused, revision } = inspected;
         self.revision_answered = revision;
         self.unasked.extend(refused);
         match &turn {
             // A modern server takes all answers or none: nobody is asked for nothing.
-            Some(Turn::Ask(_)) if !self.unasked.is_empty() && matches!(self.way, Way::Modern(_)) => {
+            Some(CallEvent::Ask(_))
+                if !self.unasked.is_empty() && matches!(self.way, CallState::Modern(_)) =>
+            {
                 return None;
             }
             // Nobody else would hear the one, or be asked the other.
-            Some(Turn::Note(_) | Turn::Ask(_)) => self.read = None,
-            Some(Turn::Done(_) | Turn::Failed(_)) | None => {}
+            Some(CallEvent::Note(_) | CallEvent::Ask(_)) => self.read = None,
+            Some(CallEvent::Done(_) | CallEvent::Failed(_)) | None => {}
         }
         turn
     }
@@ -121,7 +123,7 @@ impl Talk {
         match heard {
             // They are put into the client's words.
             Heard::Note { .. } => true,
-            Heard::Ask(_) | Heard::Done(_) => is_kept || self.common.overseer.looks_at_answers(),
+            Heard::Ask(_) | Heard::Done(_) => is_kept || self.common.responses.looks_at_answers(),
             Heard::Failed(_) => false,
         }
     }
@@ -134,34 +136,34 @@ impl Talk {
     }
 }
 
-impl Common {
+impl CallParts {
     /// What was heard, as the client may have it.
     fn inspect(&self, heard: Heard, read: Option<Box<Read>>) -> Inspected {
         match heard {
             Heard::Note { message, number } => {
-                let note = self.overseer.note(Channel::CallNotification, &message);
+                let note = self.responses.note(Channel::CallNotification, &message);
                 let note = note.and_then(|note| self.told(&note, &number));
-                Inspected::of(note.map(Turn::Note))
+                Inspected::of(note.map(CallEvent::Note))
             }
             Heard::Ask(questions) => {
-                let (open, refused) = self.overseer.sorted(questions);
-                Inspected { refused, ..Inspected::of((!open.is_empty()).then_some(Turn::Ask(open))) }
+                let (open, refused) = self.responses.sorted(questions);
+                Inspected { refused, ..Inspected::of((!open.is_empty()).then_some(CallEvent::Ask(open))) }
             }
             Heard::Done(answer) => {
                 if let Some(read) = read {
                     read.keep(&answer);
                 }
-                let (passed, revision) = self.overseer.passed(answer);
-                let turn = passed.map_or_else(|denial| Turn::Failed(denial.into()), Turn::Done);
+                let (passed, revision) = self.responses.passed(answer);
+                let turn = passed.map_or_else(|denial| CallEvent::Failed(denial.into()), CallEvent::Done);
                 Inspected { revision: Some(revision), ..Inspected::of(Some(turn)) }
             }
-            Heard::Failed(failure) => Inspected::of(Some(Turn::Failed(failure))),
+            Heard::Failed(failure) => Inspected::of(Some(CallEvent::Failed(failure))),
         }
     }
 }
 
 /// Why questions cannot be put to the client, if they cannot.
-pub(super) fn unanswerable(common: &Common, questions: &[Question]) -> Option<&'static str> {
+pub(super) fn unanswerable(common: &CallParts, questions: &[Question]) -> Option<&'static str> {
     let unable = || questions.iter().any(|question| !common.place.profile.can(question.ability()));
     match common.rounds {
         Rounds::Asks if !unable() => None,

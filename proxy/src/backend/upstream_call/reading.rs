@@ -1,7 +1,7 @@
 //! An upstream's answer, message by message, whatever form it comes in.
 
 use super::server_message::{Arrived, Framed, ServerMessage, Unread};
-use crate::backend::forward::{Exchange, Failure, Patience, Reach, malformed};
+use crate::backend::forward::{Exchange, Failure, FailureScope, Patience, malformed};
 use crate::backend::upstreams::answer_class::{Class, challenged, classify, not_now};
 use crate::offload::{FREE_BYTES, INLINE_BYTES, LONGEST_BYTES, OffloadQueue, no_room, room_for};
 use crate::pieces::Pieces;
@@ -85,14 +85,14 @@ impl Reading {
     ) -> Result<Reading, Failure> {
         let (head, status) = (&exchange.head, exchange.head.status);
         if let Some(denial) = not_now(head) {
-            let reach = if status.is_server_error() { Reach::Failing } else { Reach::Unknown };
+            let reach = if status.is_server_error() { FailureScope::Failing } else { FailureScope::Unknown };
             let cause = format!("{} (HTTP {})", denial.detail, status.as_u16());
             return Err(Failure { cause, pending: false, reach, ..Failure::from(denial) });
         }
         let body = match classify(head, sent, &upstream.credentials) {
             Class::Denied(denial, cause) => {
                 let failing = denial.reason == Reason::UpstreamUnavailable;
-                let reach = if failing { Reach::Failing } else { Reach::Unknown };
+                let reach = if failing { FailureScope::Failing } else { FailureScope::Unknown };
                 return Err(Failure { cause, pending: false, reach, ..Failure::from(denial) });
             }
             _ if challenged(head) => {

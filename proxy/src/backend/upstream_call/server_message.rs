@@ -1,6 +1,6 @@
 //! Reads each message of an upstream once, within bounds.
 //!
-//! All that upstreams send to calls, to errands and on streams goes by here, so that a bound holds for
+//! All that upstreams send to calls, to gateway requests and on streams goes by here, so that a bound holds for
 //! all of it, and a large text is read where it stops no other call. What is found is kept beside the
 //! text; nobody has to read it again to know what it is.
 

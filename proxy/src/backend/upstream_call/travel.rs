@@ -1,9 +1,9 @@
 //! Going on at another replica when one cannot be reached: nothing of the request was taken there.
 
 use super::modern::Speech;
-use super::{Common, LegOf, Order, Place, Talk, Way};
+use super::{CallParts, CallRequest, CallState, SessionChoice, UpstreamCall, UpstreamTarget};
 use crate::backend::Backend;
-use crate::backend::forward::{Failure, Reach};
+use crate::backend::forward::{Failure, FailureScope};
 use crate::backend::upstreams::replicas::Seat;
 use portunus_filters::Era;
 use std::future::Future;
@@ -13,13 +13,13 @@ use std::sync::Arc;
 /// Replicas that are tried after the first.
 const MAX_MOVES: usize = 3;
 
-type Moved = (Box<Common>, Way, Option<Seat>);
+type Moved = (Box<CallParts>, CallState, Option<Seat>);
 type Moving = Pin<Box<dyn Future<Output = Result<Moved, Failure>> + Send>>;
 
-/// How a talk goes to another replica.
+/// How an upstream call goes to another replica.
 pub(super) struct Travel {
     /// The upstream with all its places.
-    whole: Place,
+    whole: UpstreamTarget,
     era: Era,
     speech: Speech,
     moves: usize,
@@ -27,17 +27,17 @@ pub(super) struct Travel {
 }
 
 /// Puts an order where its call goes: to its session, or to one of the replicas.
-pub(super) fn seated(backend: &Arc<Backend>, order: &mut Order<'_>) -> Option<Seat> {
+pub(super) fn seated(backend: &Arc<Backend>, order: &mut CallRequest<'_>) -> Option<Seat> {
     if order.place.upstream.replicas.is_empty() {
         return None;
     }
-    match order.leg {
-        LegOf::Own(leg, _) => {
-            order.place.upstream = Arc::clone(&leg.place().upstream);
-            order.place.pool = Arc::clone(&leg.place().pool);
+    match order.upstream_session {
+        SessionChoice::Own(upstream_session, _) => {
+            order.place.upstream = Arc::clone(&upstream_session.place().upstream);
+            order.place.pool = Arc::clone(&upstream_session.place().pool);
             backend.replicas.seat(order.place.upstream.key)
         }
-        LegOf::Pooled => {
+        SessionChoice::Pooled => {
             let (place, seat) = backend.settle(order.place.clone());
             order.place = place;
             seat
@@ -47,8 +47,9 @@ pub(super) fn seated(backend: &Arc<Backend>, order: &mut Order<'_>) -> Option<Se
 
 impl Travel {
     /// That of a request which any replica may get.
-    pub(super) fn of(order: &Order<'_>, era: Era, speech: &Speech) -> Option<Box<Travel>> {
-        let tied = matches!(order.leg, LegOf::Own(..)) || order.place.upstream.replicas.is_empty();
+    pub(super) fn of(order: &CallRequest<'_>, era: Era, speech: &Speech) -> Option<Box<Travel>> {
+        let tied = matches!(order.upstream_session, SessionChoice::Own(..))
+            || order.place.upstream.replicas.is_empty();
         let travel =
             || Travel { whole: order.place.clone(), era, speech: speech.clone(), moves: 0, moving: None };
         (!tied).then(|| Box::new(travel()))
@@ -57,7 +58,7 @@ impl Travel {
     /// Goes to another replica than that of `seat`, until one is reached.
     pub(super) async fn on(
         &mut self,
-        common: Box<Common>,
+        common: Box<CallParts>,
         seat: Seat,
         failure: &Failure,
     ) -> Result<Moved, Failure> {
@@ -73,7 +74,7 @@ impl Travel {
 }
 
 struct Trip<'a> {
-    whole: Place,
+    whole: UpstreamTarget,
     speech: Speech,
     era: Era,
     moves: &'a mut usize,
@@ -81,7 +82,7 @@ struct Trip<'a> {
 
 async fn relocated(
     trip: Trip<'_>,
-    mut common: Box<Common>,
+    mut common: Box<CallParts>,
     mut seat: Seat,
     mut failure: Failure,
 ) -> Result<Moved, Failure> {
@@ -89,24 +90,26 @@ async fn relocated(
     loop {
         let now = backend.clock.now().monotonic;
         seat.judge(Some(&failure), now);
-        if *trip.moves >= MAX_MOVES || failure.reach != Reach::Unreached {
+        if *trip.moves >= MAX_MOVES || failure.reach != FailureScope::Unreached {
             return Err(failure);
         }
         *trip.moves += 1;
-        let holds = |place: &Place| backend.legs.holds(place);
+        let holds = |place: &UpstreamTarget| backend.legs.holds(place);
         let replicas = &backend.replicas;
         let (place, next) = replicas.settle_beside(trip.whole.clone(), now, holds, Some(&seat));
         let Some(next) = next else { return Err(failure) };
         tracing::debug!(upstream = &*place.upstream.name, "a request goes to another replica");
         common.place = place;
-        match Way::open((&common, &common.parts()?), trip.era, LegOf::Pooled, &trip.speech).await {
+        match CallState::open((&common, &common.parts()?), trip.era, SessionChoice::Pooled, &trip.speech)
+            .await
+        {
             Ok(way) => return Ok((common, way, Some(next))),
             Err(again) => (seat, failure) = (next, again),
         }
     }
 }
 
-impl Talk {
+impl UpstreamCall {
     /// Sets out for another replica, if there is one to go to.
     pub(super) fn travels(&mut self, failure: &Failure) -> bool {
         let Some(travel) = &mut self.travel else { return false };

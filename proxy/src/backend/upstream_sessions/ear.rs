@@ -1,21 +1,25 @@
-//! What one call hears on the stream of its leg.
+//! What one call hears on the stream of its upstream session.
 
-use super::{Delivered, Leg};
+use super::{Delivered, UpstreamSession};
 use crate::backend::forward::{Failure, Patience};
 use crate::backend::upstream_call::server_message::ServerMessage;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// A place among those who hear the stream of a leg, for as long as it lives.
+/// A place among those who hear the stream of an upstream session, for as long as it lives.
 pub(crate) struct Ear {
-    leg: Arc<Leg>,
+    upstream_session: Arc<UpstreamSession>,
     number: u64,
     inbox: mpsc::Receiver<Delivered>,
 }
 
 impl Ear {
-    pub(super) fn new(leg: &Arc<Leg>, number: u64, inbox: mpsc::Receiver<Delivered>) -> Ear {
-        Ear { leg: Arc::clone(leg), number, inbox }
+    pub(super) fn new(
+        upstream_session: &Arc<UpstreamSession>,
+        number: u64,
+        inbox: mpsc::Receiver<Delivered>,
+    ) -> Ear {
+        Ear { upstream_session: Arc::clone(upstream_session), number, inbox }
     }
 
     /// The next message for the call; `None` when nothing will come any more. Safe to cancel.
@@ -35,6 +39,6 @@ impl Ear {
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        self.leg.detach(self.number);
+        self.upstream_session.detach(self.number);
     }
 }

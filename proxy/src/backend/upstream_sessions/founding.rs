@@ -1,12 +1,12 @@
 //! Founding a legacy session: `initialize`, then `notifications/initialized`.
 
-use super::{Leg, Origin, Terms, relay, stream};
+use super::{Origin, Terms, UpstreamSession, relay, stream};
 use crate::backend::Backend;
 use crate::backend::forward::{Failure, malformed};
-use crate::backend::gateway_requests::{self, Addressed, Errand, Said};
+use crate::backend::gateway_requests::{self, Addressed, GatewayRequest, Said};
 use crate::backend::headers::MCP_SESSION_ID;
-use crate::backend::upstream_call::voice;
-use crate::backend::upstream_call::{Facts, Outcome, Place};
+use crate::backend::upstream_call::upstream_headers;
+use crate::backend::upstream_call::{Facts, Outcome, UpstreamTarget};
 use crate::backend::upstreams::answer_class::is_about_message;
 use portunus_config::Transport;
 use portunus_filters::mcp::Revision;
@@ -30,27 +30,33 @@ impl From<Failure> for Refused {
 /// Founds a session and opens its stream.
 pub(crate) async fn request(
     backend: &Arc<Backend>,
-    place: &Place,
+    place: &UpstreamTarget,
     origin: Origin,
     version: Revision,
-) -> Result<Arc<Leg>, Refused> {
+) -> Result<Arc<UpstreamSession>, Refused> {
     if place.upstream.transport == Transport::HttpSse {
         return relay::request(backend, place, origin, version).await;
     }
-    let errand = Errand::Initialize { version };
-    let said =
-        gateway_requests::exchange(backend, place, &errand, Addressed { fields: voice::posted(), leg: None })
-            .await?;
+    let gateway_request = GatewayRequest::Initialize { version };
+    let said = gateway_requests::exchange(
+        backend,
+        place,
+        &gateway_request,
+        Addressed { fields: upstream_headers::posted(), upstream_session: None },
+    )
+    .await?;
     let (facts, agreed) = read(&said)?;
     let id = said.headers.get(MCP_SESSION_ID).cloned();
     let terms = Terms { facts: Arc::new(facts), version: agreed, id };
-    let leg = Arc::new(Leg::new(&backend.legs, place.clone(), origin, terms));
-    if let Err(failure) = gateway_requests::on_leg(backend, &leg, Errand::Initialized).await {
-        leg.end(backend);
+    let upstream_session = Arc::new(UpstreamSession::new(&backend.legs, place.clone(), origin, terms));
+    if let Err(failure) =
+        gateway_requests::on_leg(backend, &upstream_session, GatewayRequest::Initialized).await
+    {
+        upstream_session.end(backend);
         return Err(failure.into());
     }
-    stream::open(backend, &leg);
-    Ok(leg)
+    stream::open(backend, &upstream_session);
+    Ok(upstream_session)
 }
 
 /// What the server said of itself, and the revision that it wants.

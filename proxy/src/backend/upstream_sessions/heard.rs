@@ -1,6 +1,6 @@
 //! What legacy upstreams say outside of any call.
 
-use super::Leg;
+use super::UpstreamSession;
 use crate::backend::upstream_call::{CallerKey, Question};
 use crate::shares::Share;
 use bytes::Bytes;
@@ -13,17 +13,17 @@ use tokio::sync::Notify;
 /// Messages that wait for the one who hears them.
 const MAX_WAITING: usize = 4096;
 
-/// Something that came on the stream of a leg.
+/// Something that came on the stream of an upstream session.
 #[derive(Clone)]
 pub struct Heard {
     /// Who said it.
     pub upstream: Arc<Upstream>,
-    /// The virtual server whose client the leg is for.
+    /// The virtual server whose client the upstream session is for.
     pub server: ServerId,
-    /// The authorization context that the leg is for.
+    /// The authorization context that the upstream session is for.
     pub caller: CallerKey,
-    /// The leg that it came on.
-    pub leg: Arc<Leg>,
+    /// The upstream session that it came on.
+    pub upstream_session: Arc<UpstreamSession>,
     /// What was said.
     pub what: What,
     /// Its part of what may wait.
@@ -51,7 +51,7 @@ pub enum What {
         /// The whole message.
         message: Bytes,
     },
-    /// A question outside of any call, on the session of one client; answered by [`Leg::answer`].
+    /// A question outside of any call, on the session of one client; answered by [`UpstreamSession::answer`].
     Question {
         /// Under which the upstream waits for the answer.
         id: Id,
@@ -60,11 +60,11 @@ pub enum What {
     },
     /// The stream was lost and is there again: what was said in between is unknown.
     Gap,
-    /// The leg is gone.
+    /// The upstream session is gone.
     Gone,
 }
 
-/// A bounded queue from all legs to one hub; what is too much drops the oldest notification.
+/// A bounded queue from all upstream sessions to one hub; what is too much drops the oldest notification.
 #[derive(Default)]
 pub struct Hearsay {
     waiting: Mutex<VecDeque<Heard>>,
@@ -93,7 +93,7 @@ impl Hearsay {
         self.len() == 0
     }
 
-    /// Gives what had to make room: never that a leg is gone, nor a question whose server waits, as long
+    /// Gives what had to make room: never that an upstream session is gone, nor a question whose server waits, as long
     /// as there is something else.
     pub(crate) fn push(&self, heard: Heard) -> Option<Heard> {
         let mut waiting = self.lock();

@@ -1,12 +1,12 @@
-//! The legs that calls of one caller share.
+//! The upstream sessions that calls of one caller share.
 
 use super::Refused;
 use super::founding;
 use super::shelf::{Expected, LeaseOptions, LegLease, Pooled, Shelf};
-use super::{Leg, Origin};
+use super::{Origin, UpstreamSession};
 use crate::backend::Backend;
 use crate::backend::forward::Failure;
-use crate::backend::upstream_call::{CallerKey, Place};
+use crate::backend::upstream_call::{CallerKey, UpstreamTarget};
 use crate::shares::{Owner, Share, Shares};
 use http::header::{AUTHORIZATION, COOKIE};
 use portunus_base::table::weight_of;
@@ -24,12 +24,12 @@ use tokio::time::{Instant, timeout_at};
 const MAX_LEGS: usize = 10_000;
 /// Bytes of messages that wait for calls, of all servers.
 const MAX_SPOKEN_BYTES: usize = 32 << 20;
-/// A leg that no call used for this long is ended.
+/// An upstream session that no call used for this long is ended.
 const IDLE: Duration = Duration::from_secs(300);
-/// Of a caller's idle legs, the part that makes room at once when there is none.
+/// Of a caller's idle upstream sessions, the part that makes room at once when there is none.
 const DISPLACED_PART: usize = 8;
 
-/// All legs of pools, by what keeps callers apart.
+/// All upstream sessions of pools, by what keeps callers apart.
 pub struct Legs {
     shelves: Mutex<HashMap<Key, Arc<Shelf>>>,
     shares: Arc<Shares>,
@@ -48,7 +48,7 @@ impl Default for Legs {
     }
 }
 
-/// What two calls must have in common to share a leg.
+/// What two calls must have in common to share an upstream session.
 #[derive(Clone, PartialEq, Eq)]
 struct Key {
     upstream: UpstreamKey,
@@ -69,7 +69,7 @@ impl Hash for Key {
 }
 
 impl Key {
-    fn of(place: &Place) -> Key {
+    fn of(place: &UpstreamTarget) -> Key {
         let passes = matches!(place.upstream.credentials, Credentials::Passthrough);
         Key {
             upstream: place.upstream.key,
@@ -82,7 +82,7 @@ impl Key {
 }
 
 /// What passes through, digested: keys outlive the calls that showed it.
-pub(crate) fn credential(place: &Place) -> Box<[u8]> {
+pub(crate) fn credential(place: &UpstreamTarget) -> Box<[u8]> {
     let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
     for name in [AUTHORIZATION, COOKIE] {
         for value in place.headers.get_all(&name) {
@@ -95,7 +95,7 @@ pub(crate) fn credential(place: &Place) -> Box<[u8]> {
 }
 
 impl Legs {
-    /// A leg for a call that is asked nothing, and leaves nothing in its session: where the document
+    /// An upstream session for a call that is asked nothing, and leaves nothing in its session: where the document
     /// says so, one that callers share.
     ///
     /// # Errors
@@ -103,7 +103,7 @@ impl Legs {
     pub async fn lease_any(
         &self,
         backend: &Arc<Backend>,
-        place: &Place,
+        place: &UpstreamTarget,
         since: Option<Instant>,
     ) -> Result<LegLease, Failure> {
         let options = LeaseOptions { exclusive: false, since };
@@ -113,14 +113,14 @@ impl Legs {
         }
     }
 
-    /// A leg for one call. Founds one if there is none.
+    /// An upstream session for one call. Founds one if there is none.
     ///
     /// # Errors
     /// [`Failure`] if none can be founded, or the caller has too many.
     pub async fn lease(
         &self,
         backend: &Arc<Backend>,
-        place: &Place,
+        place: &UpstreamTarget,
         options: LeaseOptions,
     ) -> Result<LegLease, Failure> {
         let exclusive = options.exclusive;
@@ -153,7 +153,7 @@ impl Legs {
         }
     }
 
-    /// Founds the session of one legacy client, which ends it by [`Leg::end`]; one that nobody waits
+    /// Founds the session of one legacy client, which ends it by [`UpstreamSession::end`]; one that nobody waits
     /// for any more is ended at once.
     ///
     /// # Errors
@@ -161,9 +161,9 @@ impl Legs {
     pub async fn own(
         &self,
         backend: &Arc<Backend>,
-        place: &Place,
+        place: &UpstreamTarget,
         version: Revision,
-    ) -> Result<Arc<Leg>, Failure> {
+    ) -> Result<Arc<UpstreamSession>, Failure> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let (place, seat) = backend.settle(place.clone());
         let backend = Arc::clone(backend);
@@ -188,15 +188,15 @@ impl Legs {
             shelf.expire(now, idle, &mut ended);
             !shelf.is_unused()
         });
-        for leg in ended {
-            leg.end(backend);
+        for upstream_session in ended {
+            upstream_session.end(backend);
         }
     }
 
-    /// Whether there is a leg for calls at `place`.
-    pub fn holds(&self, place: &Place) -> bool {
+    /// Whether there is an upstream session for calls at `place`.
+    pub fn holds(&self, place: &UpstreamTarget) -> bool {
         let shelf = self.lock().get(&Key::of(place)).cloned();
-        shelf.is_some_and(|shelf| shelf.lock().iter().any(|pooled| !pooled.leg.is_dead()))
+        shelf.is_some_and(|shelf| shelf.lock().iter().any(|pooled| !pooled.upstream_session.is_dead()))
     }
 
     /// Legs of pools and of clients.
@@ -226,7 +226,7 @@ impl Legs {
     async fn found(
         &self,
         backend: &Arc<Backend>,
-        place: &Place,
+        place: &UpstreamTarget,
         shelf: &Arc<Shelf>,
         exclusive: bool,
     ) -> Result<LegLease, Failure> {
@@ -243,7 +243,7 @@ impl Legs {
             let founded = founding::request(&backend, &place, Origin::Pooled, newest).await;
             let shelf = Arc::clone(&expected.0);
             match founded {
-                Ok(leg) => Ok(shelf.add(Pooled { leg, share }, exclusive)),
+                Ok(upstream_session) => Ok(shelf.add(Pooled { upstream_session, share }, exclusive)),
                 Err(refused) => {
                     let failure = refused.noted(&backend, &place);
                     shelf.turns.fail(&failure);
@@ -255,9 +255,9 @@ impl Legs {
         founding.await.unwrap_or_else(|_| Err(busy("the server's session was not founded")))
     }
 
-    /// The part of a leg that is to be founded; where there is none, the idlest of the caller that has most
+    /// The part of an upstream session that is to be founded; where there is none, the idlest of the caller that has most
     /// make room.
-    fn share(&self, backend: &Arc<Backend>, place: &Place) -> Option<Share> {
+    fn share(&self, backend: &Arc<Backend>, place: &UpstreamTarget) -> Option<Share> {
         let weight = weight_of(place.profile.bytes() + place.headers.bytes());
         let take = || self.shares.take(place.owner, weight);
         take().or_else(|| {
@@ -270,25 +270,30 @@ impl Legs {
         })
     }
 
-    /// Ends the idlest of an owner's legs that no call uses: a part of them at once, since looking for
+    /// Ends the idlest of an owner's upstream sessions that no call uses: a part of them at once, since looking for
     /// them costs a look at all.
     fn displace(&self, backend: &Arc<Backend>, owner: Owner) {
         let now = backend.clock.now().monotonic;
         let shelves: Vec<Arc<Shelf>> = self.lock().values().cloned().collect();
-        let mut idle: Vec<(Duration, Arc<Leg>)> =
+        let mut idle: Vec<(Duration, Arc<UpstreamSession>)> =
             shelves.iter().flat_map(|one| one.idle(now, owner)).collect();
         idle.sort_by_key(|(idle, _)| std::cmp::Reverse(*idle));
         let most = idle.len().div_ceil(DISPLACED_PART).max(1);
-        let chosen: HashSet<usize> = idle.iter().take(most).map(|(_, leg)| Arc::as_ptr(leg).addr()).collect();
-        let ended: Vec<Arc<Leg>> = shelves.iter().flat_map(|shelf| shelf.give_up(&chosen)).collect();
+        let chosen: HashSet<usize> = idle
+            .iter()
+            .take(most)
+            .map(|(_, upstream_session)| Arc::as_ptr(upstream_session).addr())
+            .collect();
+        let ended: Vec<Arc<UpstreamSession>> =
+            shelves.iter().flat_map(|shelf| shelf.give_up(&chosen)).collect();
         drop(shelves);
         self.lock().retain(|_, shelf| !shelf.is_unused());
-        for leg in ended {
-            leg.end(backend);
+        for upstream_session in ended {
+            upstream_session.end(backend);
         }
     }
 
-    fn shelf(&self, place: &Place) -> Arc<Shelf> {
+    fn shelf(&self, place: &UpstreamTarget) -> Arc<Shelf> {
         let key = Key::of(place);
         let mut shelves = self.lock();
         let shelf = shelves.entry(key).or_insert_with(|| Arc::new(Shelf::new()));
@@ -302,7 +307,7 @@ impl Legs {
 
 impl Refused {
     /// What the caller is told; what it says of the upstream's era is remembered.
-    fn noted(self, backend: &Backend, place: &Place) -> Failure {
+    fn noted(self, backend: &Backend, place: &UpstreamTarget) -> Failure {
         match self {
             Refused::NotLegacy(failure) => {
                 backend.contradicted(place, Era::Legacy);

@@ -5,14 +5,14 @@
 
 use super::founding::{self, Refused};
 use super::stream::{gone, sort};
-use super::{Leg, Origin, Terms, endpoint};
+use super::{Origin, Terms, UpstreamSession, endpoint};
 use crate::backend::Backend;
 use crate::backend::forward::{Failure, Patience, late, malformed};
-use crate::backend::gateway_requests::{self, Addressed, Errand, Said};
-use crate::backend::upstream_call::Place;
+use crate::backend::gateway_requests::{self, Addressed, GatewayRequest, Said};
+use crate::backend::upstream_call::UpstreamTarget;
 use crate::backend::upstream_call::reading::Reading;
 use crate::backend::upstream_call::server_message::ServerMessage;
-use crate::backend::upstream_call::voice;
+use crate::backend::upstream_call::upstream_headers;
 use http::StatusCode;
 use portunus_config::Upstream;
 use portunus_filters::mcp::Revision;
@@ -32,10 +32,10 @@ const MAX_EARLY: usize = 16;
 /// Founds a session.
 pub(super) async fn request(
     backend: &Arc<Backend>,
-    place: &Place,
+    place: &UpstreamTarget,
     origin: Origin,
     version: Revision,
-) -> Result<Arc<Leg>, Refused> {
+) -> Result<Arc<UpstreamSession>, Refused> {
     let within = place.upstream.timeouts.first_byte.min(FOUNDED_WITHIN);
     let founded = timeout(within, found(backend, place, origin, version)).await;
     founded.unwrap_or_else(|_| {
@@ -46,29 +46,35 @@ pub(super) async fn request(
 
 async fn found(
     backend: &Arc<Backend>,
-    place: &Place,
+    place: &UpstreamTarget,
     origin: Origin,
     version: Revision,
-) -> Result<Arc<Leg>, Refused> {
+) -> Result<Arc<UpstreamSession>, Refused> {
     let mut reading = open(backend, place).await?;
     let place = entered(place, &mut reading).await?;
     let (said, early) = initialize(backend, &place, &mut reading, version).await?;
     let (facts, agreed) = founding::read(&said)?;
     let terms = Terms { facts: Arc::new(facts), version: agreed, id: None };
-    let leg = Arc::new(Leg::relayed(&backend.legs, place, origin, terms));
-    leg.follow(tokio::spawn(listen(Arc::downgrade(backend), Arc::downgrade(&leg), reading)));
-    early.iter().for_each(|message| sort(backend, &leg, message));
-    if let Err(failure) = gateway_requests::on_leg(backend, &leg, Errand::Initialized).await {
-        leg.end(backend);
+    let upstream_session = Arc::new(UpstreamSession::relayed(&backend.legs, place, origin, terms));
+    upstream_session.follow(tokio::spawn(listen(
+        Arc::downgrade(backend),
+        Arc::downgrade(&upstream_session),
+        reading,
+    )));
+    early.iter().for_each(|message| sort(backend, &upstream_session, message));
+    if let Err(failure) =
+        gateway_requests::on_leg(backend, &upstream_session, GatewayRequest::Initialized).await
+    {
+        upstream_session.end(backend);
         return Err(failure.into());
     }
-    Ok(leg)
+    Ok(upstream_session)
 }
 
 /// Opens the stream.
-async fn open(backend: &Arc<Backend>, place: &Place) -> Result<Reading, Failure> {
-    let addressed = Addressed { fields: voice::listening(), leg: None };
-    let sent = gateway_requests::send(backend, place, &Errand::Stream, addressed).await?;
+async fn open(backend: &Arc<Backend>, place: &UpstreamTarget) -> Result<Reading, Failure> {
+    let addressed = Addressed { fields: upstream_headers::listening(), upstream_session: None };
+    let sent = gateway_requests::send(backend, place, &GatewayRequest::Stream, addressed).await?;
     let status = sent.head.status;
     if status.is_client_error() && status != StatusCode::UNAUTHORIZED {
         let cause = format!("GET was answered by HTTP {}", status.as_u16());
@@ -78,7 +84,7 @@ async fn open(backend: &Arc<Backend>, place: &Place) -> Result<Reading, Failure>
 }
 
 /// The place that the server's messages go to, which its first event names.
-async fn entered(place: &Place, reading: &mut Reading) -> Result<Place, Failure> {
+async fn entered(place: &UpstreamTarget, reading: &mut Reading) -> Result<UpstreamTarget, Failure> {
     let unnamed = || malformed("the server does not say where messages go");
     let reference = reading.next(Patience::default()).await?.ok_or_else(unnamed)?;
     if reading.event_name() != Some(b"endpoint") {
@@ -90,21 +96,22 @@ async fn entered(place: &Place, reading: &mut Reading) -> Result<Place, Failure>
     })?;
     let mut upstream = Upstream::clone(&place.upstream);
     upstream.url.path = path;
-    Ok(Place { upstream: Arc::new(upstream), ..place.clone() })
+    Ok(UpstreamTarget { upstream: Arc::new(upstream), ..place.clone() })
 }
 
 /// The answer to `initialize`, and what was said before it.
 async fn initialize(
     backend: &Arc<Backend>,
-    place: &Place,
+    place: &UpstreamTarget,
     reading: &mut Reading,
     version: Revision,
 ) -> Result<(Said, Vec<ServerMessage>), Failure> {
     let number = backend.number().to_string();
     let body = bridge::initialize(&place.profile, &number, version);
-    let addressed = Addressed { fields: voice::posted(), leg: None };
+    let addressed = Addressed { fields: upstream_headers::posted(), upstream_session: None };
     let mut said =
-        gateway_requests::post(backend, place, &Errand::Initialize { version }, &addressed, body).await?;
+        gateway_requests::post(backend, place, &GatewayRequest::Initialize { version }, &addressed, body)
+            .await?;
     if said.status.is_client_error() {
         return Ok((said, Vec::new()));
     }
@@ -123,36 +130,39 @@ async fn initialize(
     }
 }
 
-/// Reads the stream until it or the leg is gone.
-async fn listen(backend: Weak<Backend>, leg: Weak<Leg>, mut reading: Reading) {
+/// Reads the stream until it or the upstream session is gone.
+async fn listen(backend: Weak<Backend>, upstream_session: Weak<UpstreamSession>, mut reading: Reading) {
     let mut asked = false;
     loop {
-        let idle = leg.upgrade().map(|leg| leg.place.upstream.timeouts.idle);
+        let idle =
+            upstream_session.upgrade().map(|upstream_session| upstream_session.place.upstream.timeouts.idle);
         let idle = idle.map(|idle| if asked { idle.min(PONG_WITHIN) } else { idle });
         let next = reading.next(Patience { idle, until: None }).await;
-        let (Some(backend), Some(leg)) = (backend.upgrade(), leg.upgrade()) else { return };
+        let (Some(backend), Some(upstream_session)) = (backend.upgrade(), upstream_session.upgrade()) else {
+            return;
+        };
         match next {
             Ok(Some(message)) => {
                 asked = false;
                 if reading.event_name().is_none() {
-                    sort(&backend, &leg, &message);
+                    sort(&backend, &upstream_session, &message);
                 }
             }
             // It may have nothing to say; if it is still there, it answers.
             Err(failure) if failure.denial.reason == Reason::UpstreamTimeout && !asked => {
                 asked = true;
-                tokio::spawn(
-                    async move { drop(gateway_requests::on_leg(&backend, &leg, Errand::Ping).await) },
-                );
+                tokio::spawn(async move {
+                    drop(gateway_requests::on_leg(&backend, &upstream_session, GatewayRequest::Ping).await)
+                });
             }
             ended => {
                 let cause = ended.err().map(|failure| failure.cause);
                 tracing::debug!(
-                    upstream = &*leg.place.upstream.name,
+                    upstream = &*upstream_session.place.upstream.name,
                     cause,
                     "a session has ended with its stream"
                 );
-                return gone(&backend, &leg);
+                return gone(&backend, &upstream_session);
             }
         }
     }

@@ -1,6 +1,6 @@
-//! The legs under one key, and the leases of calls that use them.
+//! The upstream sessions under one key, and the leases of calls that use them.
 
-use super::Leg;
+use super::UpstreamSession;
 use crate::backend::single_flight::Turns;
 use crate::shares::{Owner, Share};
 use std::collections::HashSet;
@@ -16,24 +16,24 @@ const MAX_PER_CALLER: usize = 64;
 /// Legs that one sweep ends: the ends wait their turn.
 const MAX_ENDED: usize = 1024;
 
-/// The legs under one key.
+/// The upstream sessions under one key.
 pub(super) struct Shelf {
     legs: Mutex<Vec<Pooled>>,
     /// Legs that are being founded.
     pub(super) expected: AtomicUsize,
-    /// For the founding of a leg that all who wait will share.
+    /// For the founding of an upstream session that all who wait will share.
     pub(super) turns: Turns,
-    /// A leg came free, or the founding of one failed.
+    /// An upstream session came free, or the founding of one failed.
     pub(super) changed: Notify,
 }
 
-/// A leg, and its part of all.
+/// An upstream session, and its part of all.
 pub(super) struct Pooled {
-    pub(super) leg: Arc<Leg>,
+    pub(super) upstream_session: Arc<UpstreamSession>,
     pub(super) share: Share,
 }
 
-/// What a call wants of its leg.
+/// What a call wants of its upstream session.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeaseOptions {
     /// The call may be asked something: no other that may has it.
@@ -43,13 +43,13 @@ pub struct LeaseOptions {
 }
 
 impl LeaseOptions {
-    /// Any leg, for a call that is asked nothing.
+    /// Any upstream session, for a call that is asked nothing.
     pub fn any() -> LeaseOptions {
         LeaseOptions::default()
     }
 }
 
-/// How a pooled leg is in use.
+/// How a pooled upstream session is in use.
 #[derive(Default)]
 pub(crate) struct Usage {
     /// Calls on it.
@@ -61,24 +61,24 @@ pub(crate) struct Usage {
     idle_since: Mutex<Option<Duration>>,
 }
 
-/// The use of a leg for one call.
+/// The use of an upstream session for one call.
 pub struct LegLease {
-    leg: Arc<Leg>,
+    upstream_session: Arc<UpstreamSession>,
     shelf: Arc<Shelf>,
     exclusive: bool,
 }
 
 impl Deref for LegLease {
-    type Target = Arc<Leg>;
+    type Target = Arc<UpstreamSession>;
 
-    fn deref(&self) -> &Arc<Leg> {
-        &self.leg
+    fn deref(&self) -> &Arc<UpstreamSession> {
+        &self.upstream_session
     }
 }
 
 impl Drop for LegLease {
     fn drop(&mut self) {
-        let usage = &self.leg.usage;
+        let usage = &self.upstream_session.usage;
         usage.touched.store(true, Ordering::Relaxed);
         if self.exclusive {
             usage.claimed.store(false, Ordering::Release);
@@ -88,7 +88,7 @@ impl Drop for LegLease {
     }
 }
 
-/// Takes back that a leg is expected, however its founding ends.
+/// Takes back that an upstream session is expected, however its founding ends.
 pub(super) struct Expected(pub(super) Arc<Shelf>);
 
 impl Drop for Expected {
@@ -107,32 +107,32 @@ impl Shelf {
         }
     }
 
-    /// The first leg that is free for such a use; the dead are cleared away.
+    /// The first upstream session that is free for such a use; the dead are cleared away.
     pub(super) fn take(
         self: &Arc<Self>,
         LeaseOptions { exclusive, since }: LeaseOptions,
     ) -> Option<LegLease> {
         let mut legs = self.lock();
-        legs.retain(|pooled| !pooled.leg.is_dead());
+        legs.retain(|pooled| !pooled.upstream_session.is_dead());
         let free = |one: &&Pooled| {
-            let is_new = since.is_none_or(|since| one.leg.founded >= since);
-            is_new && (!exclusive || !one.leg.usage.claimed.swap(true, Ordering::AcqRel))
+            let is_new = since.is_none_or(|since| one.upstream_session.founded >= since);
+            is_new && (!exclusive || !one.upstream_session.usage.claimed.swap(true, Ordering::AcqRel))
         };
-        let leg = Arc::clone(&legs.iter().find(free)?.leg);
-        leg.usage.calls.fetch_add(1, Ordering::AcqRel);
-        Some(LegLease { leg, shelf: Arc::clone(self), exclusive })
+        let upstream_session = Arc::clone(&legs.iter().find(free)?.upstream_session);
+        upstream_session.usage.calls.fetch_add(1, Ordering::AcqRel);
+        Some(LegLease { upstream_session, shelf: Arc::clone(self), exclusive })
     }
 
     pub(super) fn add(self: &Arc<Self>, pooled: Pooled, exclusive: bool) -> LegLease {
-        let leg = Arc::clone(&pooled.leg);
-        leg.usage.calls.store(1, Ordering::Release);
-        leg.usage.claimed.store(exclusive, Ordering::Release);
+        let upstream_session = Arc::clone(&pooled.upstream_session);
+        upstream_session.usage.calls.store(1, Ordering::Release);
+        upstream_session.usage.claimed.store(exclusive, Ordering::Release);
         self.lock().push(pooled);
         self.changed.notify_waiters();
-        LegLease { leg, shelf: Arc::clone(self), exclusive }
+        LegLease { upstream_session, shelf: Arc::clone(self), exclusive }
     }
 
-    /// Whether one more leg may be founded for a call of its own; it is expected from then on.
+    /// Whether one more upstream session may be founded for a call of its own; it is expected from then on.
     pub(super) fn expect_one(&self) -> bool {
         let legs = self.lock();
         let room = legs.len() + self.expected.load(Ordering::Acquire) < MAX_PER_CALLER;
@@ -142,40 +142,43 @@ impl Shelf {
         room
     }
 
-    /// Takes out the legs that were idle for too long, until enough are out.
-    pub(super) fn expire(&self, now: Duration, idle: Duration, ended: &mut Vec<Arc<Leg>>) {
+    /// Takes out the upstream sessions that were idle for too long, until enough are out.
+    pub(super) fn expire(&self, now: Duration, idle: Duration, ended: &mut Vec<Arc<UpstreamSession>>) {
         let mut legs = self.lock();
-        legs.retain(|Pooled { leg, .. }| {
-            if leg.is_dead() {
+        legs.retain(|Pooled { upstream_session, .. }| {
+            if upstream_session.is_dead() {
                 return false;
             }
-            let expired = ended.len() < MAX_ENDED && leg.usage.idle_for(now) >= Some(idle);
+            let expired = ended.len() < MAX_ENDED && upstream_session.usage.idle_for(now) >= Some(idle);
             if expired {
-                ended.push(Arc::clone(leg));
+                ended.push(Arc::clone(upstream_session));
             }
             !expired
         });
     }
 
-    /// An owner's legs that no call uses, each with the time since one did.
-    pub(super) fn idle(&self, now: Duration, owner: Owner) -> Vec<(Duration, Arc<Leg>)> {
+    /// An owner's upstream sessions that no call uses, each with the time since one did.
+    pub(super) fn idle(&self, now: Duration, owner: Owner) -> Vec<(Duration, Arc<UpstreamSession>)> {
         let legs = self.lock();
         let own = legs.iter().filter(|pooled| pooled.share.holder() == owner);
-        own.filter_map(|pooled| Some((pooled.leg.usage.idle_for(now)?, Arc::clone(&pooled.leg)))).collect()
+        own.filter_map(|pooled| {
+            Some((pooled.upstream_session.usage.idle_for(now)?, Arc::clone(&pooled.upstream_session)))
+        })
+        .collect()
     }
 
     /// Takes those of `chosen` out that no call has taken meanwhile.
-    pub(super) fn give_up(&self, chosen: &HashSet<usize>) -> Vec<Arc<Leg>> {
+    pub(super) fn give_up(&self, chosen: &HashSet<usize>) -> Vec<Arc<UpstreamSession>> {
         let mut legs = self.lock();
         let is_chosen = |pooled: &mut Pooled| {
-            let unused = pooled.leg.usage.calls.load(Ordering::Acquire) == 0;
-            unused && chosen.contains(&Arc::as_ptr(&pooled.leg).addr())
+            let unused = pooled.upstream_session.usage.calls.load(Ordering::Acquire) == 0;
+            unused && chosen.contains(&Arc::as_ptr(&pooled.upstream_session).addr())
         };
-        legs.extract_if(.., is_chosen).map(|pooled| pooled.leg).collect()
+        legs.extract_if(.., is_chosen).map(|pooled| pooled.upstream_session).collect()
     }
 
     pub(super) fn is_unused(self: &Arc<Self>) -> bool {
-        // Whoever waits for a leg of it holds it too.
+        // Whoever waits for an upstream session of it holds it too.
         Arc::strong_count(self) == 1 && self.lock().is_empty()
     }
 

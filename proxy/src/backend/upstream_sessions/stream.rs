@@ -1,12 +1,12 @@
 //! The stream of a leg: what a legacy server says outside of calls.
 
-use super::{Delivery, Heard, Leg, Origin, What};
+use super::{Delivery, Heard, Origin, UpstreamSession, What};
 use crate::backend::Backend;
 use crate::backend::forward::{Exchange, Patience};
-use crate::backend::gateway_requests::{self, Addressed, CROWDED, Errand, INCAPABLE, UNRELATED};
+use crate::backend::gateway_requests::{self, Addressed, CROWDED, GatewayRequest, INCAPABLE, UNRELATED};
 use crate::backend::upstream_call::reading::{Reading, Resume};
 use crate::backend::upstream_call::server_message::ServerMessage;
-use crate::backend::upstream_call::{Place, voice};
+use crate::backend::upstream_call::{UpstreamTarget, upstream_headers};
 use bytes::Bytes;
 use http::HeaderValue;
 use http::StatusCode;
@@ -25,33 +25,33 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(5);
 /// First and longest wait before a lost stream is opened again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
-/// Opens the stream of a leg and reads it in the background until the leg is gone.
-pub(super) fn open(backend: &Arc<Backend>, leg: &Arc<Leg>) {
-    leg.follow(tokio::spawn(listen(Arc::downgrade(backend), Arc::downgrade(leg))));
+/// Opens the stream of an upstream session and reads it in the background until the upstream session is gone.
+pub(super) fn open(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>) {
+    upstream_session.follow(tokio::spawn(listen(Arc::downgrade(backend), Arc::downgrade(upstream_session))));
 }
 
 /// How one connection of the stream ended.
 enum Lost {
-    /// The server offers none, or the leg is gone.
+    /// The server offers none, or the upstream session is gone.
     ForGood,
     /// It may be opened again.
     Again,
 }
 
-async fn listen(backend: Weak<Backend>, leg: Weak<Leg>) {
+async fn listen(backend: Weak<Backend>, upstream_session: Weak<UpstreamSession>) {
     let mut resume = Resume::default();
     let mut wait = BACK_OFF.0;
     let mut opened = false;
     loop {
-        let reading = match (backend.upgrade(), leg.upgrade()) {
-            (Some(backend), Some(leg)) => {
-                let Place { pool, upstream, owner, .. } = &leg.place;
+        let reading = match (backend.upgrade(), upstream_session.upgrade()) {
+            (Some(backend), Some(upstream_session)) => {
+                let UpstreamTarget { pool, upstream, owner, .. } = &upstream_session.place;
                 // Boxed, as what follows: this task lasts as long as the session, and mostly it sleeps.
                 let reading = match Box::pin(pool.stream_turn(upstream, *owner)).await {
-                    Ok(_turn) => Box::pin(connect(&backend, &leg, &resume)).await,
+                    Ok(_turn) => Box::pin(connect(&backend, &upstream_session, &resume)).await,
                     Err(_) => Err(()),
                 };
-                leg.open.raise();
+                upstream_session.open.raise();
                 reading
             }
             _ => return,
@@ -59,14 +59,16 @@ async fn listen(backend: Weak<Backend>, leg: Weak<Leg>) {
         match reading {
             Ok(Some(mut reading)) => {
                 // A server without sessions may be another than before, whatever it was asked to resume.
-                let resumed =
-                    resume.last_event_id.is_some() && leg.upgrade().is_some_and(|leg| leg.id.is_some());
+                let resumed = resume.last_event_id.is_some()
+                    && upstream_session
+                        .upgrade()
+                        .is_some_and(|upstream_session| upstream_session.id.is_some());
                 if opened && !resumed {
-                    told(&backend, &leg, What::Gap);
+                    told(&backend, &upstream_session, What::Gap);
                 }
                 opened = true;
                 wait = BACK_OFF.0;
-                if let Lost::ForGood = Box::pin(read(&backend, &leg, &mut reading)).await {
+                if let Lost::ForGood = Box::pin(read(&backend, &upstream_session, &mut reading)).await {
                     return;
                 }
                 resume = reading.resume().clone();
@@ -82,24 +84,25 @@ async fn listen(backend: Weak<Backend>, leg: Weak<Leg>) {
 /// The stream, begun; `None` if there is none, an error if it may be there later.
 async fn connect(
     backend: &Arc<Backend>,
-    leg: &Arc<Leg>,
+    upstream_session: &Arc<UpstreamSession>,
     resume: &Resume,
 ) -> Result<Option<Box<Reading>>, ()> {
-    let mut fields = voice::listening();
-    voice::address(&mut fields, leg.id.as_ref(), leg.version);
+    let mut fields = upstream_headers::listening();
+    upstream_headers::address(&mut fields, upstream_session.id.as_ref(), upstream_session.version);
     let last = resume.last_event_id.as_deref().and_then(|id| HeaderValue::from_bytes(id).ok());
     fields.extend(last.map(|id| (http::HeaderName::from_static("last-event-id"), id)));
-    let addressed = Addressed { fields, leg: Some(leg) };
-    let sent = gateway_requests::send(backend, &leg.place, &Errand::Stream, addressed).await;
+    let addressed = Addressed { fields, upstream_session: Some(upstream_session) };
+    let sent =
+        gateway_requests::send(backend, &upstream_session.place, &GatewayRequest::Stream, addressed).await;
     let exchange = sent.map_err(drop)?;
     let status = exchange.head.status;
     if status.is_success() {
-        let begun = Reading::begin(exchange, &leg.place.upstream, Kind::Stream);
+        let begun = Reading::begin(exchange, &upstream_session.place.upstream, Kind::Stream);
         return Ok(begun.ok().map(Box::new));
     }
-    let refusal = refusal(exchange, &leg.place.upstream).await;
-    if leg.is_unknown(status, refusal.as_deref()) {
-        gone(backend, leg);
+    let refusal = refusal(exchange, &upstream_session.place.upstream).await;
+    if upstream_session.is_unknown(status, refusal.as_deref()) {
+        gone(backend, upstream_session);
     }
     // 405 and its like are final; an upstream that is down is not.
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::CONFLICT {
@@ -118,11 +121,16 @@ async fn refusal(exchange: Exchange, upstream: &Arc<Upstream>) -> Option<Bytes> 
 }
 
 /// Reads until the stream ends.
-async fn read(backend: &Weak<Backend>, leg: &Weak<Leg>, reading: &mut Reading) -> Lost {
+async fn read(
+    backend: &Weak<Backend>,
+    upstream_session: &Weak<UpstreamSession>,
+    reading: &mut Reading,
+) -> Lost {
     // Under way while nothing came for long: the server may have nothing to say.
     let mut ping: Option<Pin<Box<dyn Future<Output = bool> + Send>>> = None;
     loop {
-        let idle = leg.upgrade().map(|leg| leg.place.upstream.timeouts.idle);
+        let idle =
+            upstream_session.upgrade().map(|upstream_session| upstream_session.place.upstream.timeouts.idle);
         let idle = if ping.is_some() { None } else { idle };
         let next = tokio::select! {
             biased;
@@ -135,18 +143,26 @@ async fn read(backend: &Weak<Backend>, leg: &Weak<Leg>, reading: &mut Reading) -
                 return Lost::Again;
             }
         };
-        let (Some(backend), Some(leg)) = (backend.upgrade(), leg.upgrade()) else { return Lost::ForGood };
+        let (Some(backend), Some(upstream_session)) = (backend.upgrade(), upstream_session.upgrade()) else {
+            return Lost::ForGood;
+        };
         match next {
-            Ok(Some(message)) => sort(&backend, &leg, &message),
+            Ok(Some(message)) => sort(&backend, &upstream_session, &message),
             Ok(None) => return Lost::Again,
             // Half a message that is not ended would be held for as long as pings are answered.
             Err(failure)
                 if failure.denial.reason == Reason::UpstreamTimeout && !reading.is_amid_message() =>
             {
-                ping = Some(Box::pin(async move { gateway_requests::answers_ping(&backend, &leg).await }));
+                ping = Some(Box::pin(async move {
+                    gateway_requests::answers_ping(&backend, &upstream_session).await
+                }));
             }
             Err(failure) => {
-                tracing::debug!(upstream = &*leg.place.upstream.name, cause = failure.cause, "stream lost");
+                tracing::debug!(
+                    upstream = &*upstream_session.place.upstream.name,
+                    cause = failure.cause,
+                    "stream lost"
+                );
                 return Lost::Again;
             }
         }
@@ -161,36 +177,48 @@ async fn answered(ping: &mut Option<Pin<Box<dyn Future<Output = bool> + Send>>>)
 }
 
 /// Gives a message to whom it concerns.
-pub(super) fn sort(backend: &Arc<Backend>, leg: &Arc<Leg>, message: &ServerMessage) {
+pub(super) fn sort(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>, message: &ServerMessage) {
     let content = match &message.content {
         Ok(content) => content,
         Err(unread) => {
-            let upstream = &*leg.place.upstream.name;
+            let upstream = &*upstream_session.place.upstream.name;
             return tracing::debug!(upstream, why = unread.detail(), "what came on a stream is not read");
         }
     };
     match (content.shape, &content.method, &content.id) {
         (Shape::Request, Some(method), Some(id)) if method.is("ping") => {
-            leg.tell(backend, Errand::Pong { session: leg.session(), id: id.clone() });
+            upstream_session
+                .tell(backend, GatewayRequest::Pong { session: upstream_session.session(), id: id.clone() });
         }
         (Shape::Request, _, Some(id)) => {
-            let why = match leg.deliver(None, message) {
+            let why = match upstream_session.deliver(None, message) {
                 Delivery::Taken => return,
                 Delivery::Full => CROWDED,
                 Delivery::Nobody => match question_of_server_request(message.text(), id.as_json()) {
-                    Ok(Some(question)) if leg.origin == Origin::Own => {
-                        return told_of(backend, leg, What::Question { id: id.clone(), question });
+                    Ok(Some(question)) if upstream_session.origin == Origin::Own => {
+                        return told_of(
+                            backend,
+                            upstream_session,
+                            What::Question { id: id.clone(), question },
+                        );
                     }
-                    Ok(Some(question)) if !leg.place.profile.can(question.ability()) => INCAPABLE,
+                    Ok(Some(question)) if !upstream_session.place.profile.can(question.ability()) => {
+                        INCAPABLE
+                    }
                     _ => UNRELATED,
                 },
             };
-            leg.tell(backend, Errand::Decline { session: leg.session(), id: id.clone(), why });
+            upstream_session.tell(
+                backend,
+                GatewayRequest::Decline { session: upstream_session.session(), id: id.clone(), why },
+            );
         }
         (Shape::Notification, Some(method), _) => {
             let delivery = match (method.name(), content.progress) {
-                ("notifications/progress", Some(number)) => leg.deliver(Some(number), message),
-                ("notifications/message" | "notifications/cancelled", _) => leg.deliver(None, message),
+                ("notifications/progress", Some(number)) => upstream_session.deliver(Some(number), message),
+                ("notifications/message" | "notifications/cancelled", _) => {
+                    upstream_session.deliver(None, message)
+                }
                 _ => Delivery::Nobody,
             };
             match delivery {
@@ -198,31 +226,31 @@ pub(super) fn sort(backend: &Arc<Backend>, leg: &Arc<Leg>, message: &ServerMessa
                 Delivery::Full => backend.metrics.untold("call", 1),
                 Delivery::Nobody => {
                     let notice = What::Notice { method: method.clone(), message: message.bytes.clone() };
-                    told_of(backend, leg, notice);
+                    told_of(backend, upstream_session, notice);
                 }
             }
         }
-        (Shape::Result | Shape::Error, _, Some(id)) => leg.answered(id, message),
+        (Shape::Result | Shape::Error, _, Some(id)) => upstream_session.answered(id, message),
         _ => {}
     }
 }
 
-/// The upstream has forgotten the leg, or it has ended with its stream.
-pub(super) fn gone(backend: &Arc<Backend>, leg: &Arc<Leg>) {
-    if leg.die() {
-        tracing::info!(upstream = &*leg.place.upstream.name, "the server has lost a session");
-        told_of(backend, leg, What::Gone);
+/// The upstream has forgotten the upstream session, or it has ended with its stream.
+pub(super) fn gone(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>) {
+    if upstream_session.die() {
+        tracing::info!(upstream = &*upstream_session.place.upstream.name, "the server has lost a session");
+        told_of(backend, upstream_session, What::Gone);
     }
 }
 
-fn told(backend: &Weak<Backend>, leg: &Weak<Leg>, what: What) {
-    if let (Some(backend), Some(leg)) = (backend.upgrade(), leg.upgrade()) {
-        told_of(&backend, &leg, what);
+fn told(backend: &Weak<Backend>, upstream_session: &Weak<UpstreamSession>, what: What) {
+    if let (Some(backend), Some(upstream_session)) = (backend.upgrade(), upstream_session.upgrade()) {
+        told_of(&backend, &upstream_session, what);
     }
 }
 
-fn told_of(backend: &Arc<Backend>, leg: &Arc<Leg>, what: What) {
-    let place = &leg.place;
+fn told_of(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>, what: What) {
+    let place = &upstream_session.place;
     let whole = backend.replicas.whole(place.upstream.key);
     let upstream = whole.unwrap_or_else(|| Arc::clone(&place.upstream));
     let share = match &what {
@@ -234,8 +262,9 @@ fn told_of(backend: &Arc<Backend>, leg: &Arc<Leg>, what: What) {
             let text = id.as_json().len() + question.params.len();
             match backend.spoken.take(upstream.key, text) {
                 None => {
-                    let (session, id) = (leg.session(), id.clone());
-                    return leg.tell(backend, Errand::Decline { session, id, why: CROWDED });
+                    let (session, id) = (upstream_session.session(), id.clone());
+                    return upstream_session
+                        .tell(backend, GatewayRequest::Decline { session, id, why: CROWDED });
                 }
                 share => share,
             }
@@ -246,7 +275,7 @@ fn told_of(backend: &Arc<Backend>, leg: &Arc<Leg>, what: What) {
         upstream,
         server: place.server.clone(),
         caller: place.caller,
-        leg: Arc::clone(leg),
+        upstream_session: Arc::clone(upstream_session),
         what,
         share: share.map(Arc::new),
     });

@@ -1,4 +1,4 @@
-use super::{Delivery, INBOX, Leg, What, stream};
+use super::{Delivery, INBOX, UpstreamSession, What, stream};
 use crate::backend::gateway_requests::CROWDED;
 use crate::backend::upstream_call::server_message::ServerMessage;
 use crate::testing::{Asked, Bed, Server, Wire, within};
@@ -38,7 +38,7 @@ async fn server(ends: Arc<Semaphore>, status: &'static str) -> Server {
     .await
 }
 
-async fn own(bed: &Bed, number: usize) -> Vec<Arc<Leg>> {
+async fn own(bed: &Bed, number: usize) -> Vec<Arc<UpstreamSession>> {
     let place = bed.place("anna", "{}");
     let mut legs = Vec::new();
     for _ in 0..number {
@@ -65,8 +65,8 @@ async fn every_session_that_ends_is_ended_at_its_server_however_many_end_at_once
     let bed = Bed::before(server.address, ", era: legacy");
     let legs = own(&bed, MANY).await;
     assert_eq!(bed.gateway.backend.legs.alive(), MANY);
-    for leg in &legs {
-        leg.end(&bed.gateway.backend);
+    for upstream_session in &legs {
+        upstream_session.end(&bed.gateway.backend);
     }
     drop(legs);
     assert!(bed.gateway.backend.farewells.len() > MANY / 2, "most wait");
@@ -87,12 +87,13 @@ async fn a_server_that_is_down_is_told_of_no_more_and_holds_up_nobody() {
     let ends = Arc::new(Semaphore::new(10 * MANY));
     let server = server(ends, "503 Down").await;
     let bed = Bed::before(server.address, ", era: legacy");
-    for leg in own(&bed, MANY).await {
-        leg.end(&bed.gateway.backend);
+    for upstream_session in own(&bed, MANY).await {
+        upstream_session.end(&bed.gateway.backend);
     }
     all_told(&bed).await;
     assert!(server.heard("DELETE").len() < MANY / 2, "{}", server.heard("DELETE").len());
-    let dropped = bed.gateway.backend.metrics.errands.with_label_values(&["delete", "dropped"]).get();
+    let dropped =
+        bed.gateway.backend.metrics.gateway_requests.with_label_values(&["delete", "dropped"]).get();
     assert!(dropped > 0);
 }
 
@@ -148,27 +149,27 @@ async fn silent_stream_stays_open_while_server_answers_ping() {
 async fn what_a_call_has_no_room_for_is_told_to_nobody_else() {
     let server = server(Arc::new(Semaphore::new(0)), "200 OK").await;
     let bed = Bed::before(server.address, ", era: legacy");
-    let leg = own(&bed, 1).await.remove(0);
+    let upstream_session = own(&bed, 1).await.remove(0);
     let message = |text: &'static str| ServerMessage::read(Bytes::from_static(text.as_bytes()));
     let log =
         message(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#);
     let question = message(
         r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{"message":"Name?","requestedSchema":{"type":"object","properties":{}}}}"#,
     );
-    let call = leg.attach(leg.number(), true);
+    let call = upstream_session.attach(upstream_session.number(), true);
     for _ in 0..=INBOX {
-        assert_eq!(leg.deliver(None, &log), Delivery::Taken);
+        assert_eq!(upstream_session.deliver(None, &log), Delivery::Taken);
     }
-    assert_eq!(leg.deliver(None, &log), Delivery::Full);
-    stream::sort(&bed.gateway.backend, &leg, &log);
-    stream::sort(&bed.gateway.backend, &leg, &question);
+    assert_eq!(upstream_session.deliver(None, &log), Delivery::Full);
+    stream::sort(&bed.gateway.backend, &upstream_session, &log);
+    stream::sort(&bed.gateway.backend, &upstream_session, &question);
     let declined = server.hears("POST").await;
     assert!(declined.body["id"] == "q" && declined.body["error"]["message"] == CROWDED, "{}", declined.body);
     assert!(bed.gateway.backend.heard.is_empty());
     // Once there is no call, they are for whoever hears the session.
     drop(call);
-    assert_eq!(leg.deliver(None, &log), Delivery::Nobody);
-    stream::sort(&bed.gateway.backend, &leg, &question);
+    assert_eq!(upstream_session.deliver(None, &log), Delivery::Nobody);
+    stream::sort(&bed.gateway.backend, &upstream_session, &question);
     assert!(matches!(
         within("the question", bed.gateway.backend.heard.next()).await.what,
         What::Question { .. }

@@ -9,9 +9,9 @@
 use super::answers::{Pause, SHORTEST};
 use crate::backend::Backend;
 use crate::backend::forward::{Failure, malformed};
-use crate::backend::gateway_requests::{self, Addressed, Errand, Said};
+use crate::backend::gateway_requests::{self, Addressed, GatewayRequest, Said};
 use crate::backend::single_flight::Turns;
-use crate::backend::upstream_call::{Outcome, Place};
+use crate::backend::upstream_call::{Outcome, UpstreamTarget};
 use crate::backend::upstream_sessions::{LeaseOptions, credential};
 use crate::backend::upstreams::answer_class::is_about_message;
 use portunus_config::{Credentials, EraMode, Transport, Upstream, UpstreamKey};
@@ -84,7 +84,7 @@ struct Key {
 }
 
 impl Key {
-    fn of(place: &Place) -> Key {
+    fn of(place: &UpstreamTarget) -> Key {
         let passes = matches!(place.upstream.credentials, Credentials::Passthrough);
         Key { upstream: place.upstream.key, credential: passes.then(|| credential(place)) }
     }
@@ -119,7 +119,7 @@ impl Eras {
     ///
     /// # Errors
     /// [`Failure`] if it gives no evidence: it is down, or refuses the credential.
-    pub async fn of(&self, backend: &Arc<Backend>, place: &Place) -> Result<Spoken, Failure> {
+    pub async fn of(&self, backend: &Arc<Backend>, place: &UpstreamTarget) -> Result<Spoken, Failure> {
         if let Some(pinned) = Spoken::pinned(&place.upstream) {
             return Ok(pinned);
         }
@@ -157,7 +157,12 @@ impl Eras {
     ///
     /// # Errors
     /// As [`Eras::of`].
-    pub async fn choose(&self, backend: &Arc<Backend>, place: &Place, wanted: Era) -> Result<Era, Failure> {
+    pub async fn choose(
+        &self,
+        backend: &Arc<Backend>,
+        place: &UpstreamTarget,
+        wanted: Era,
+    ) -> Result<Era, Failure> {
         match self.chosen(backend, place, wanted) {
             Some(era) => Ok(era),
             // What no call waits for but the first must not make the state of all calls large.
@@ -166,12 +171,17 @@ impl Eras {
     }
 
     /// As [`Eras::choose`], if that is known.
-    fn chosen(&self, backend: &Backend, place: &Place, wanted: Era) -> Option<Era> {
+    fn chosen(&self, backend: &Backend, place: &UpstreamTarget, wanted: Era) -> Option<Era> {
         let spoken = Spoken::pinned(&place.upstream).or_else(|| self.verdict(place).fresh(backend))?;
         spoken.knows(wanted).map(|speaks| if speaks { wanted } else { other(wanted) })
     }
 
-    async fn find(&self, backend: &Arc<Backend>, place: &Place, wanted: Era) -> Result<Era, Failure> {
+    async fn find(
+        &self,
+        backend: &Arc<Backend>,
+        place: &UpstreamTarget,
+        wanted: Era,
+    ) -> Result<Era, Failure> {
         let spoken = self.of(backend, place).await?;
         match spoken.knows(wanted) {
             Some(true) => Ok(wanted),
@@ -192,7 +202,12 @@ impl Eras {
     ///
     /// # Errors
     /// As [`Eras::of`].
-    pub async fn speaks(&self, backend: &Arc<Backend>, place: &Place, era: Era) -> Result<bool, Failure> {
+    pub async fn speaks(
+        &self,
+        backend: &Arc<Backend>,
+        place: &UpstreamTarget,
+        era: Era,
+    ) -> Result<bool, Failure> {
         Ok(self.choose(backend, place, era).await? == era)
     }
 
@@ -208,12 +223,12 @@ impl Eras {
     }
 
     /// What was last found out of an upstream, however long ago: for while it gives no answer.
-    pub fn last(&self, place: &Place) -> Spoken {
+    pub fn last(&self, place: &UpstreamTarget) -> Spoken {
         Spoken::pinned(&place.upstream).unwrap_or_else(|| self.verdict(place).lock().spoken)
     }
 
     /// Notes that an upstream answered as one that does not speak `era`.
-    pub fn contradicted(&self, place: &Place, era: Era) {
+    pub fn contradicted(&self, place: &UpstreamTarget, era: Era) {
         if Spoken::pinned(&place.upstream).is_some() {
             return;
         }
@@ -236,7 +251,7 @@ impl Eras {
         self.len() == 0
     }
 
-    fn verdict(&self, place: &Place) -> Arc<Verdict> {
+    fn verdict(&self, place: &UpstreamTarget) -> Arc<Verdict> {
         let key = Key::of(place);
         let mut verdicts = self.lock();
         if verdicts.len() >= MAX_VERDICTS && !verdicts.contains_key(&key) {
@@ -267,7 +282,7 @@ impl Verdict {
     }
 
     /// Notes an answer that there will be no other for a while.
-    fn refused_by(&self, backend: &Backend, place: &Place, failure: &Failure) {
+    fn refused_by(&self, backend: &Backend, place: &UpstreamTarget, failure: &Failure) {
         let now = backend.clock.now().monotonic;
         let is_limited = failure.denial.reason == Reason::UpstreamLimited;
         let named = failure.denial.retry_after().or(is_limited.then_some(SHORTEST));
@@ -298,9 +313,11 @@ impl Verdict {
     }
 }
 
-async fn probe(backend: &Arc<Backend>, place: &Place) -> Result<Spoken, Failure> {
-    let errand = Errand::Discover;
-    match gateway_requests::exchange(backend, place, &errand, Addressed::modern(&errand)).await {
+async fn probe(backend: &Arc<Backend>, place: &UpstreamTarget) -> Result<Spoken, Failure> {
+    let gateway_request = GatewayRequest::Discover;
+    match gateway_requests::exchange(backend, place, &gateway_request, Addressed::modern(&gateway_request))
+        .await
+    {
         Ok(said) if is_modern(&said) => Ok(Spoken::default().with(Era::Modern, true)),
         Ok(said) if said.status.is_client_error() && !is_about_message(said.status) => {
             let cause = format!("`server/discover` was answered by HTTP {}", said.status.as_u16());

@@ -74,7 +74,7 @@ pub enum CheckoutError {
 
 /// What kind of connection is wanted.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wish {
+pub struct CheckoutOptions {
     /// Not an idle one: the last was dead.
     pub fresh: bool,
     /// For a stream without an end of its own: those have permits of their own, so that clients
@@ -195,7 +195,7 @@ impl Pool {
         self: &Arc<Self>,
         upstream: &Upstream,
         resolver: &Arc<Resolver>,
-        wish: Wish,
+        wish: CheckoutOptions,
     ) -> Result<Checkout, CheckoutError> {
         let within = upstream.timeouts.connect;
         let permits = if wish.endless { &self.stream_permits } else { &self.permits };
@@ -215,7 +215,7 @@ impl Pool {
     }
 
     /// A connection that is there already.
-    fn warm(&self, wish: Wish) -> Option<Connection> {
+    fn warm(&self, wish: CheckoutOptions) -> Option<Connection> {
         if let Some(stream) = self.links().iter().find_map(Link::lease) {
             return Some(Connection::Two(stream));
         }
@@ -227,7 +227,7 @@ impl Pool {
         &self,
         upstream: &Upstream,
         resolver: &Arc<Resolver>,
-        wish: Wish,
+        wish: CheckoutOptions,
     ) -> Result<Connection, DialError> {
         let _turn = match self.shares.load(Ordering::Acquire) {
             true => {
@@ -401,7 +401,7 @@ mod tests {
     }
 
     async fn checkout(pool: &Arc<Pool>, upstream: &Upstream) -> Result<Checkout, CheckoutError> {
-        pool.checkout(upstream, &Arc::new(Resolver::default()), Wish::default()).await
+        pool.checkout(upstream, &Arc::new(Resolver::default()), Default::default()).await
     }
 
     fn is_warm(connection: &Connection) -> bool {
@@ -490,11 +490,9 @@ mod tests {
         let pool = Arc::new(Pool::new(&up));
         let held = checkout(&pool, &up).await.unwrap();
         assert!(matches!(checkout(&pool, &up).await, Err(CheckoutError::Exhausted)));
-        let listens = Wish { endless: true, ..Wish::default() };
-        assert!(
-            pool.checkout(&up, &Arc::new(Resolver::default()), listens).await.is_ok(),
-            "streams have their own"
-        );
+        let listens = CheckoutOptions { endless: true, ..Default::default() };
+        let stream = pool.checkout(&up, &Arc::new(Resolver::default()), listens).await;
+        assert!(stream.is_ok(), "streams have their own");
         drop(held);
         assert!(checkout(&pool, &up).await.is_ok());
     }

@@ -6,9 +6,9 @@
 
 use super::pool::Pool;
 use crate::backend::Backend;
-use crate::backend::forward::{Failure, Reach};
+use crate::backend::forward::{Failure, FailureScope};
 use crate::backend::gateway_requests;
-use crate::backend::upstream_call::{CallerKey, Place, Profile};
+use crate::backend::upstream_call::{CallerKey, Profile, UpstreamTarget};
 use crate::metrics::UpstreamsMetrics;
 use crate::shares::Owner;
 use portunus_config::{Ejection, Health, ServerId, Snapshot, Upstream, UpstreamKey};
@@ -41,7 +41,7 @@ struct Replica {
     upstream: Arc<Upstream>,
     pool: Arc<Pool>,
     in_flight: AtomicUsize,
-    standing: Mutex<Standing>,
+    authorization: Mutex<Standing>,
 }
 
 /// What is thought of a place.
@@ -91,27 +91,27 @@ impl Replicas {
     /// caller would rather go, such as to its session.
     pub fn settle(
         &self,
-        place: Place,
+        place: UpstreamTarget,
         now: Duration,
-        prefers: impl Fn(&Place) -> bool,
-    ) -> (Place, Option<Seat>) {
+        prefers: impl Fn(&UpstreamTarget) -> bool,
+    ) -> (UpstreamTarget, Option<Seat>) {
         self.settle_beside(place, now, prefers, None)
     }
 
     /// As [`Replicas::settle`], but not where `beside` is.
     pub fn settle_beside(
         &self,
-        place: Place,
+        place: UpstreamTarget,
         now: Duration,
-        prefers: impl Fn(&Place) -> bool,
+        prefers: impl Fn(&UpstreamTarget) -> bool,
         beside: Option<&Seat>,
-    ) -> (Place, Option<Seat>) {
+    ) -> (UpstreamTarget, Option<Seat>) {
         if place.upstream.replicas.is_empty() {
             return (place, None);
         }
         let set = self.lock().get(&place.upstream.key).cloned();
         let Some(set) = set else { return (place, None) };
-        let at = |replica: &Arc<Replica>| Place {
+        let at = |replica: &Arc<Replica>| UpstreamTarget {
             upstream: Arc::clone(&replica.upstream),
             pool: Arc::clone(&replica.pool),
             ..place.clone()
@@ -198,7 +198,7 @@ impl Set {
                     upstream: at,
                     pool: Arc::clone(&known.pool),
                     in_flight: AtomicUsize::new(0),
-                    standing: Mutex::new(*known.lock()),
+                    authorization: Mutex::new(*known.lock()),
                 }),
                 None => Arc::new(Replica::new(at, metrics)),
             }
@@ -232,12 +232,12 @@ impl Set {
 impl Replica {
     fn new(upstream: Arc<Upstream>, metrics: &UpstreamsMetrics) -> Replica {
         let pool = Arc::new(Pool::monitored(&upstream, metrics));
-        Replica { upstream, pool, in_flight: AtomicUsize::new(0), standing: Mutex::default() }
+        Replica { upstream, pool, in_flight: AtomicUsize::new(0), authorization: Mutex::default() }
     }
 
     /// Where a probe goes: for nobody.
-    fn place(&self) -> Place {
-        Place {
+    fn place(&self) -> UpstreamTarget {
+        UpstreamTarget {
             upstream: Arc::clone(&self.upstream),
             pool: Arc::clone(&self.pool),
             server: ServerId("".into()),
@@ -253,10 +253,10 @@ impl Replica {
     }
 
     fn is_due(&self, now: Duration, health: &Health) -> bool {
-        let mut standing = self.lock();
-        let due = standing.probed_at.is_none_or(|at| now.saturating_sub(at) >= health.interval);
+        let mut authorization = self.lock();
+        let due = authorization.probed_at.is_none_or(|at| now.saturating_sub(at) >= health.interval);
         if due {
-            standing.probed_at = Some(now);
+            authorization.probed_at = Some(now);
         }
         due
     }
@@ -296,8 +296,8 @@ impl Replica {
     }
 
     fn status(&self, now: Duration) -> ReplicaStatus {
-        let standing = *self.lock();
-        let state = match (standing.is_fit(now, None), self.is_fit(now)) {
+        let authorization = *self.lock();
+        let state = match (authorization.is_fit(now, None), self.is_fit(now)) {
             (_, true) => "healthy",
             (false, _) => "ejected",
             (true, false) => "unhealthy",
@@ -311,7 +311,7 @@ impl Replica {
     }
 
     fn lock(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.authorization.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -325,8 +325,8 @@ impl Seat {
     pub fn judge(&self, failure: Option<&Failure>, now: Duration) {
         match failure.map(|failure| failure.reach) {
             None => self.replica.note_answer(),
-            Some(Reach::Unknown) => {}
-            Some(Reach::Unreached | Reach::Failing) => self.replica.note_failure(now),
+            Some(FailureScope::Unknown) => {}
+            Some(FailureScope::Unreached | FailureScope::Failing) => self.replica.note_failure(now),
         }
     }
 }

@@ -95,13 +95,13 @@ async fn a_list_stands_in_for_those_who_show_no_more_than_whom_it_was_read_for()
 async fn what_stands_in_is_told_of_as_out_of_date_and_leads_to_its_owner() {
     let folder = Stage::left(Shows::Nothing, OF_A, false).await;
     let stage = Stage::after(&folder, Shows::Nothing);
-    let offering = stage.offering(stage.caller, Purpose::Show).await;
+    let merged = stage.merged(stage.caller, Purpose::Show).await;
     let now = stage.clock.now();
     let named = r#"[{"upstream":"a","state":"stale","ageSeconds":3600,"reason":"upstream_unavailable"}]"#;
-    assert_eq!(offering.catalog.incomplete(ListKind::Tools, now, &[]).as_deref(), Some(named));
-    assert_eq!(offering.catalog.tool("search").unwrap().member, 0);
+    assert_eq!(merged.catalog.incomplete(ListKind::Tools, now, &[]).as_deref(), Some(named));
+    assert_eq!(merged.catalog.tool("search").unwrap().member, 0);
     stage.pass(600_000);
-    let later = stage.offering(caller(2), Purpose::Show).await;
+    let later = stage.merged(caller(2), Purpose::Show).await;
     assert_eq!(names(&later), ["b_search"], "it stands in for as long as any, and its names are not free");
     stage.script.say("a", Says::Tools(&["search"], None));
     stage.pass(60_000);
@@ -117,7 +117,7 @@ async fn who_comes_while_a_member_is_down_does_not_see_its_names_with_another() 
     stage.script.say("b", Says::Tools(&["search"], None));
     assert_eq!(stage.show().await, ["search", "secret", "b_search"]);
     stage.script.say("a", Says::Fails(Reason::UpstreamUnavailable));
-    assert_eq!(names(&*stage.offering(caller(2), Purpose::Show).await), ["b_search"]);
+    assert_eq!(names(&*stage.merged(caller(2), Purpose::Show).await), ["b_search"]);
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 //! Permits calls: judges and admits them, and waits for the turn of those that a limit has wait.
 
-use super::answering::Answering;
-use super::call::Aim;
-use super::desk::Desk;
+use super::call::RoutedCall;
+use super::responder::Responder;
+use super::served_call::ServedCall;
 use crate::authorize::{CallTerms, RequestAdmission, RoutedRequest};
-use crate::backend::forward::{Dispatch, Permit};
+use crate::backend::forward::{AuthorizedCall, Dispatch};
 use crate::drain::{Phase, reached};
 use crate::identify::ended;
 use crate::reply::{caller_lost, draining};
@@ -15,19 +15,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
-impl Desk<'_> {
+impl ServedCall<'_> {
     /// The permission for a call once its turn has come, and what it goes on under.
     ///
     /// # Errors
-    /// As [`Desk::admit_request`] and [`Desk::in_turn`].
+    /// As [`ServedCall::admit_request`] and [`ServedCall::in_turn`].
     pub(super) async fn permit_call(
         &self,
         message: &Message,
-        aim: &mut Aim,
+        routed: &mut RoutedCall,
         profile: &Arc<Profile>,
-        out: &mut Answering<'_>,
-    ) -> Result<(Arc<Permit>, CallTerms), Denial> {
-        let request = RoutedRequest { message, upstream: &aim.upstream, subject: aim.subject.take() };
+        out: &mut Responder<'_>,
+    ) -> Result<(Arc<AuthorizedCall>, CallTerms), Denial> {
+        let request = RoutedRequest { message, upstream: &routed.upstream, subject: routed.subject.take() };
         let admission = self.admit_request(&request, profile)?;
         out.record.note_decision(admission.admitting.judged());
         let (admitted, terms) = match at_once(admission) {
@@ -50,7 +50,7 @@ impl Desk<'_> {
         waiting: Box<WaitingRequest>,
         upstream: &Upstream,
         again: impl Fn() -> Result<(Cleared, CallTerms), Denial>,
-        out: &mut Answering<'_>,
+        out: &mut Responder<'_>,
     ) -> Result<(Admitted, CallTerms), Denial> {
         let WaitingRequest { mut cleared, turns, mut terms, mut serial } = *waiting;
         let mut phase = out.phase.clone();
@@ -80,7 +80,7 @@ impl Desk<'_> {
                 Ok(()) = serials.changed() => {}
                 () = out.gone() => return Err(Denial::new(Reason::RequestTimeout, "the client has left")),
                 () = reached(&mut phase, Phase::Expired) => return Err(draining()),
-                () = ended(self.call.standing.as_ref(), self.gateway) => return Err(caller_lost()),
+                () = ended(self.context.authorization.as_ref(), self.gateway) => return Err(caller_lost()),
                 () = sleep_until(begun + within) => {
                     return Err(Denial::new(Reason::Overloaded, "its turn did not come in time"));
                 }

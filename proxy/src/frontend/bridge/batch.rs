@@ -3,8 +3,8 @@
 //!
 //! What an element says ahead of its answer makes the answer of the whole a stream.
 
-use super::answering::{Answering, Part, Sink};
-use super::desk::Desk;
+use super::responder::{Part, Responder, Sink};
+use super::served_call::ServedCall;
 use crate::frontend::call_context::CallContext;
 use crate::frontend::context::Gateway;
 use crate::frontend::intake::BodyRoom;
@@ -24,7 +24,7 @@ use std::task::Poll;
 use tokio::sync::mpsc;
 
 /// Serves a batch.
-pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answering<'_>) -> End {
+pub(super) async fn serve(served: &ServedCall<'_>, messages: &[Message], out: &mut Responder<'_>) -> End {
     let messages = match split(messages) {
         Ok(messages) => messages,
         Err(denial) => return End::Refused(denial),
@@ -33,17 +33,21 @@ pub(super) async fn serve(desk: &Desk<'_>, messages: &[Message], out: &mut Answe
     let mut running: Vec<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = messages
         .iter()
         .map(|message| {
-            Box::pin(element(desk.gateway, desk.call.of_part(&desk.gateway.metrics), message, sender.clone()))
-                as Pin<Box<_>>
+            Box::pin(element(
+                served.gateway,
+                served.context.of_part(&served.gateway.metrics),
+                message,
+                sender.clone(),
+            )) as Pin<Box<_>>
         })
         .collect();
     drop(sender);
-    desk.call.snapshot.release();
+    served.context.snapshot.release();
     let mut all = poll_fn(move |context| {
         running.retain_mut(|element| element.as_mut().poll(context).is_pending());
         if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     });
-    let (mut answers, mut over) = (BatchAnswers::new(desk), false);
+    let (mut answers, mut over) = (BatchAnswers::new(served), false);
     loop {
         tokio::select! {
             biased;
@@ -75,9 +79,9 @@ struct BatchAnswers<'a> {
 }
 
 impl<'a> BatchAnswers<'a> {
-    fn new(desk: &'a Desk<'_>) -> BatchAnswers<'a> {
-        let room = BodyRoom::new(&desk.gateway.estate.batches, desk.owner());
-        BatchAnswers { answers: Vec::new(), bytes: 0, room, request_id: desk.call.request_id() }
+    fn new(served: &'a ServedCall<'_>) -> BatchAnswers<'a> {
+        let room = BodyRoom::new(&served.gateway.estate.batches, served.owner());
+        BatchAnswers { answers: Vec::new(), bytes: 0, room, request_id: served.context.request_id() }
     }
 
     /// Keeps an answer; where there is no room for it, its request gets an error.
@@ -100,7 +104,7 @@ impl<'a> BatchAnswers<'a> {
     }
 
     /// Tells what there is as events of a stream that has begun.
-    async fn tell(&mut self, out: &mut Answering<'_>) -> io::Result<()> {
+    async fn tell(&mut self, out: &mut Responder<'_>) -> io::Result<()> {
         for answer in self.answers.drain(..) {
             out.event(answer, None).await?;
         }
@@ -108,7 +112,7 @@ impl<'a> BatchAnswers<'a> {
         Ok(())
     }
 
-    async fn finish(self, out: &mut Answering<'_>) -> End {
+    async fn finish(self, out: &mut Responder<'_>) -> End {
         if out.begun {
             return out.end().await;
         }
@@ -124,38 +128,38 @@ impl<'a> BatchAnswers<'a> {
 
 /// One element, with a record of its own.
 async fn element(gateway: &Arc<Gateway>, call: CallContext, message: &Message, parts: mpsc::Sender<Part>) {
-    let desk = Desk { gateway, call: &call };
-    let desk = &desk;
-    let mut record = RecordGuard::new(&desk.gateway.recorder, desk.call.arrival());
-    record.note_server(&desk.call.server, &desk.active().revision);
+    let served = ServedCall { gateway, context: &call };
+    let served = &served;
+    let mut record = RecordGuard::new(&served.gateway.recorder, served.context.arrival());
+    record.note_server(&served.context.server, &served.active().revision);
     record.note_message(message, message.body.len());
-    record.watch_long_texts(desk.call.long_texts.as_ref());
-    let mut out = Answering {
+    record.watch_long_texts(served.context.long_texts.as_ref());
+    let mut out = Responder {
         sink: Sink::Batch(parts.clone()),
         record: &mut record,
-        stamp: crate::backend::headers::Stamp { request_id: desk.call.request_id(), origin: None },
-        write_timeout: desk.call.write_timeout,
-        phase: desk.gateway.drain.watch(),
+        stamp: crate::backend::headers::Stamp { request_id: served.context.request_id(), origin: None },
+        write_timeout: served.context.write_timeout,
+        phase: served.gateway.drain.watch(),
         version: http::Version::HTTP_11,
         takes_events: true,
         begun: false,
     };
-    let end = super::one(desk, message, &mut out).await;
+    let end = super::one(served, message, &mut out).await;
     if let End::Refused(denial) = end {
-        refused(desk, &denial, message, &mut record, &parts).await;
+        refused(served, &denial, message, &mut record, &parts).await;
     }
 }
 
 /// Refuses a message whose answer is a part of something.
 pub(super) async fn refused(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     denial: &Denial,
     message: &Message,
     record: &mut RecordGuard,
     parts: &mpsc::Sender<Part>,
 ) {
     record.note_denial(denial);
-    if let Some(answer) = desk.refusal(denial, message) {
+    if let Some(answer) = served.refusal(denial, message) {
         // All is over if nobody takes it.
         drop(parts.send(Part::Answer(Released::own(answer), None)).await);
     }

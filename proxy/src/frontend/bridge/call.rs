@@ -1,9 +1,9 @@
 //! Routes a call to the upstream that has its target.
 
-use super::desk::{Desk, params, shown};
+use super::served_call::{ServedCall, params, shown};
 use super::tasks;
 use crate::backend::upstream_call::SchemaRefresh;
-use crate::backend::upstream_call::voice::Fields;
+use crate::backend::upstream_call::upstream_headers::Fields;
 use crate::catalog::Relist;
 use bytes::Bytes;
 use portunus_config::{Choice, Upstream, UpstreamMark};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 const MCP_PARAM: &str = "mcp-param-";
 
 /// Where one call leads.
-pub(super) struct Aim {
+pub(super) struct RoutedCall {
     /// The upstream.
     pub upstream: Arc<Upstream>,
     /// What the upstream calls its target; `None` leaves it as it is.
@@ -40,64 +40,64 @@ pub(super) struct Aim {
 /// # Errors
 /// [`Reason::UnknownTool`] and its like; [`Reason::UpstreamUnavailable`] where a server that may have
 /// the name has not been seen yet.
-pub(super) async fn aim(
-    desk: &Desk<'_>,
+pub(super) async fn routed(
+    served: &ServedCall<'_>,
     message: &Message,
     fields: &Object<'_>,
     profile: &Arc<Profile>,
-) -> Result<Aim, Denial> {
-    aim_at(desk, message, fields, profile)
+) -> Result<RoutedCall, Denial> {
+    aim_at(served, message, fields, profile)
         .await
-        .map_err(|denial| desk.explained(&desk.active(), message, denial))
+        .map_err(|denial| served.explained(&served.active(), message, denial))
 }
 
 async fn aim_at(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     message: &Message,
     fields: &Object<'_>,
     profile: &Arc<Profile>,
-) -> Result<Aim, Denial> {
+) -> Result<RoutedCall, Denial> {
     let method = method_name(message);
     if tasks::is_method(method) {
-        return tasks::aim(desk, message, fields, profile).await;
+        return tasks::routed(served, message, fields, profile).await;
     }
     if method == "completion/complete" {
         reference(fields)?;
     }
     if method != "tools/call"
-        && let Some(only) = the_one(desk)
+        && let Some(only) = the_one(served)
     {
-        return Ok(named(desk, only, || named_subject(method, fields)));
+        return Ok(named(served, only, || named_subject(method, fields)));
     }
     match method {
-        "tools/call" => tool(desk, message, fields, profile).await,
+        "tools/call" => tool(served, message, fields, profile).await,
         "prompts/get" => {
             let name = required(fields, "name")?;
-            let look = |catalog: &Catalog| prompt(desk, message, catalog, &name);
-            let found = found(desk, profile, &[ListKind::Prompts], look).await?;
+            let look = |catalog: &Catalog| prompt(served, message, catalog, &name);
+            let found = found(served, profile, &[ListKind::Prompts], look).await?;
             let missing = |catalog: Arc<Catalog>| {
                 let detail = format!("Unknown prompt: {}", shown(&name));
-                unknown(desk, &catalog, ListKind::Prompts, (Reason::UnknownPrompt, detail))
+                unknown(served, &catalog, ListKind::Prompts, (Reason::UnknownPrompt, detail))
             };
-            aimed(desk, found.map_err(missing)?)
+            aimed(served, found.map_err(missing)?)
         }
         "resources/read" => {
             let uri = required(fields, "uri")?;
-            let look = |catalog: &Catalog| resource(desk, message, catalog, &uri);
-            let found = found(desk, profile, URIS, look).await?;
+            let look = |catalog: &Catalog| resource(served, message, catalog, &uri);
+            let found = found(served, profile, URIS, look).await?;
             let missing = |catalog: Arc<Catalog>| {
                 let detail = format!("Resource not found: {}", shown(&uri));
                 let unknown =
-                    || unknown(desk, &catalog, ListKind::Resources, (Reason::UnknownResource, detail));
-                desk.spelling(&catalog, &uri).unwrap_or_else(unknown)
+                    || unknown(served, &catalog, ListKind::Resources, (Reason::UnknownResource, detail));
+                served.spelling(&catalog, &uri).unwrap_or_else(unknown)
             };
-            aimed(desk, found.map_err(missing)?)
+            aimed(served, found.map_err(missing)?)
         }
-        "completion/complete" => completion(desk, message, fields, profile).await,
+        "completion/complete" => completion(served, message, fields, profile).await,
         // What another era knows by this name is judged in the words of that era, or not at all.
-        _ => desk
+        _ => served
             .only()
-            .filter(|_| !(is_foreign(method) && desk.active().pipeline.is_on()))
+            .filter(|_| !(is_foreign(method) && served.active().pipeline.is_on()))
             .map(plain)
             .ok_or_else(|| {
                 Denial::new(Reason::UnknownMethod, "no server behind this endpoint has this method")
@@ -112,19 +112,23 @@ fn is_foreign(method: &str) -> bool {
 
 /// The one server that may be asked for what is in no list. Where policy decides, nobody learns of what
 /// it hides by calling it.
-pub(super) fn the_one<'d>(desk: &'d Desk<'_>) -> Option<&'d Arc<Upstream>> {
-    desk.only().filter(|_| desk.active().pipeline.needs() < Needs::Definition)
+pub(super) fn the_one<'d>(served: &'d ServedCall<'_>) -> Option<&'d Arc<Upstream>> {
+    served.only().filter(|_| served.active().pipeline.needs() < Needs::Definition)
 }
 
 /// The aim at the server itself, for something that it knows by the client's own name for it.
-fn named(desk: &Desk<'_>, upstream: &Arc<Upstream>, subject: impl FnOnce() -> Option<Subject>) -> Aim {
-    let subject = (desk.active().pipeline.needs() >= Needs::Facts).then(subject).flatten();
-    Aim { subject, ..plain(upstream) }
+fn named(
+    served: &ServedCall<'_>,
+    upstream: &Arc<Upstream>,
+    subject: impl FnOnce() -> Option<Subject>,
+) -> RoutedCall {
+    let subject = (served.active().pipeline.needs() >= Needs::Facts).then(subject).flatten();
+    RoutedCall { subject, ..plain(upstream) }
 }
 
-fn plain(upstream: &Arc<Upstream>) -> Aim {
+fn plain(upstream: &Arc<Upstream>) -> RoutedCall {
     let upstream = Arc::clone(upstream);
-    Aim { upstream, target: None, params: Arc::default(), body: None, at: None, subject: None }
+    RoutedCall { upstream, target: None, params: Arc::default(), body: None, at: None, subject: None }
 }
 
 /// The lists that URIs are looked up in.
@@ -154,22 +158,22 @@ fn named_subject(method: &str, fields: &Object<'_>) -> Option<Subject> {
     }
 }
 
-fn prompt(desk: &Desk<'_>, message: &Message, catalog: &Catalog, name: &str) -> Option<Found> {
+fn prompt(served: &ServedCall<'_>, message: &Message, catalog: &Catalog, name: &str) -> Option<Found> {
     let entry = catalog.prompt(name);
-    let subject = desk.finds(message, ListKind::Prompts, (name, entry))?;
+    let subject = served.finds(message, ListKind::Prompts, (name, entry))?;
     Some(Found::of(entry?, subject))
 }
 
-fn resource(desk: &Desk<'_>, message: &Message, catalog: &Catalog, uri: &str) -> Option<Found> {
+fn resource(served: &ServedCall<'_>, message: &Message, catalog: &Catalog, uri: &str) -> Option<Found> {
     let located = catalog.resource(uri);
-    let subject = desk.finds_uri(message, (uri, located.as_ref()))?;
+    let subject = served.finds_uri(message, (uri, located.as_ref()))?;
     let located = located?;
     Some(Found { member: located.member, original: Arc::from(&*located.original), subject })
 }
 
-fn template(desk: &Desk<'_>, message: &Message, catalog: &Catalog, text: &str) -> Option<Found> {
+fn template(served: &ServedCall<'_>, message: &Message, catalog: &Catalog, text: &str) -> Option<Found> {
     let entry = catalog.template(text);
-    let subject = desk.finds(message, ListKind::Templates, (text, entry))?;
+    let subject = served.finds(message, ListKind::Templates, (text, entry))?;
     Some(Found::of(entry?, subject))
 }
 
@@ -181,15 +185,15 @@ fn reference<'a>(fields: &Object<'a>) -> Result<Reference<'a>, Denial> {
 /// Looks something up: in the lists that are here, and if it is in none of them in what the servers
 /// say now. Gives these lists if it is not there either.
 pub(super) async fn found<T>(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     profile: &Arc<Profile>,
     kinds: &[ListKind],
     look: impl Fn(&Catalog) -> Option<T>,
 ) -> Result<Result<T, Arc<Catalog>>, Denial> {
-    if let Some(found) = look(&*desk.catalog(profile, kinds, desk.call.arrival().at).await?) {
+    if let Some(found) = look(&*served.catalog(profile, kinds, served.context.arrival().at).await?) {
         return Ok(Ok(found));
     }
-    let catalog = Arc::clone(&desk.lists(profile, kinds).await?.catalog);
+    let catalog = Arc::clone(&served.lists(profile, kinds).await?.catalog);
     Ok(look(&catalog).ok_or(catalog))
 }
 
@@ -204,50 +208,51 @@ struct ToolFacts {
 
 /// Finds a tool.
 async fn tool(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     message: &Message,
     fields: &Object<'_>,
     profile: &Arc<Profile>,
-) -> Result<Aim, Denial> {
+) -> Result<RoutedCall, Denial> {
     let name = required(fields, "name")?;
     let look = |catalog: &Catalog| {
         let entry = catalog.tool(&name);
-        let subject = desk.finds(message, ListKind::Tools, (&*name, entry))?;
+        let subject = served.finds(message, ListKind::Tools, (&*name, entry))?;
         let entry = entry?;
         let found = Found::of(entry, subject);
         let regions = regions(catalog, entry);
         Some(ToolFacts { found, params: Arc::clone(&entry.params), regions })
     };
-    let tool = found(desk, profile, &[ListKind::Tools], look).await;
+    let tool = found(served, profile, &[ListKind::Tools], look).await;
     // The one server there is may know its tools, whatever became of its list.
     if !matches!(tool, Ok(Ok(_)))
-        && let Some(only) = the_one(desk)
+        && let Some(only) = the_one(served)
     {
-        let known = || desk.rated(&only.name, &Arc::from(&*name)).map(Subject::Tool);
-        return Ok(named(desk, only, known));
+        let known = || served.rated(&only.name, &Arc::from(&*name)).map(Subject::Tool);
+        return Ok(named(served, only, known));
     }
     let missing = |catalog: Arc<Catalog>| {
         let detail = format!("Unknown tool: {}", shown(&name));
-        unknown(desk, &catalog, ListKind::Tools, (Reason::UnknownTool, detail))
+        unknown(served, &catalog, ListKind::Tools, (Reason::UnknownTool, detail))
     };
     let ToolFacts { found, params, regions } = tool?.map_err(missing)?;
     let member = found.member;
-    let mut aim = Aim { params, ..aimed(desk, found)? };
-    let Some(Choice::Twins { selector, map, .. }) = desk.call.server.members.get(member).map(|m| &m.choice)
+    let mut routed = RoutedCall { params, ..aimed(served, found)? };
+    let Some(Choice::Twins { selector, map, .. }) =
+        served.context.server.members.get(member).map(|m| &m.choice)
     else {
-        return Ok(aim);
+        return Ok(routed);
     };
     let (chosen, body) = selected(message, fields, selector)?;
     let wrong =
         || Denial::new(Reason::InvalidParams, format!("`{selector}` must be one of {}", regions.join(", ")));
     let region = map.get(&*chosen).filter(|_| regions.iter().any(|region| **region == *chosen));
-    aim.upstream = Arc::clone(region.ok_or_else(wrong)?);
-    aim.subject = match aim.subject {
-        Some(Subject::Tool(known)) => desk.rated(&aim.upstream.name, &known.original).map(Subject::Tool),
+    routed.upstream = Arc::clone(region.ok_or_else(wrong)?);
+    routed.subject = match routed.subject {
+        Some(Subject::Tool(known)) => served.rated(&routed.upstream.name, &known.original).map(Subject::Tool),
         _ => None,
     };
-    aim.body = Some(body);
-    Ok(aim)
+    routed.body = Some(body);
+    Ok(routed)
 }
 
 fn regions(catalog: &Catalog, tool: &Entry) -> Vec<Arc<str>> {
@@ -279,47 +284,49 @@ pub(super) fn selected(
 }
 
 async fn completion(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     message: &Message,
     fields: &Object<'_>,
     profile: &Arc<Profile>,
-) -> Result<Aim, Denial> {
+) -> Result<RoutedCall, Denial> {
     let reference = reference(fields)?;
     let is_prompt = reference.kind == ReferenceKind::Prompt;
     let value = &*reference.target;
     let kinds = if is_prompt { &[ListKind::Prompts] } else { URIS };
     let look = |catalog: &Catalog| match is_prompt {
-        true => prompt(desk, message, catalog, value),
-        false => template(desk, message, catalog, value).or_else(|| resource(desk, message, catalog, value)),
+        true => prompt(served, message, catalog, value),
+        false => {
+            template(served, message, catalog, value).or_else(|| resource(served, message, catalog, value))
+        }
     };
     // A template is no URI, and has no normal form.
     let is_uri = !is_prompt && !value.contains('{');
     let missing = |catalog: Arc<Catalog>| {
         let detail = format!("nothing is called {}", shown(value));
-        let unknown = || unknown(desk, &catalog, kinds[0], (Reason::InvalidParams, detail));
-        is_uri.then(|| desk.spelling(&catalog, value)).flatten().unwrap_or_else(unknown)
+        let unknown = || unknown(served, &catalog, kinds[0], (Reason::InvalidParams, detail));
+        is_uri.then(|| served.spelling(&catalog, value)).flatten().unwrap_or_else(unknown)
     };
-    let found = found(desk, profile, kinds, look).await?.map_err(missing)?;
-    let mut aim = aimed(desk, found)?;
-    if let Some(original) = aim.target.take().filter(|original| **original != *value) {
+    let found = found(served, profile, kinds, look).await?.map_err(missing)?;
+    let mut routed = aimed(served, found)?;
+    if let Some(original) = routed.target.take().filter(|original| **original != *value) {
         let fields = fields.rewrite().set("ref", reference.aimed(&original)).text();
-        aim.body = Some(with_params(message, &fields)?);
+        routed.body = Some(with_params(message, &fields)?);
     }
-    Ok(aim)
+    Ok(routed)
 }
 
 /// The aim at a member's own name.
-fn aimed(desk: &Desk<'_>, found: Found) -> Result<Aim, Denial> {
-    let member = desk.call.server.members.get(found.member);
+fn aimed(served: &ServedCall<'_>, found: Found) -> Result<RoutedCall, Denial> {
+    let member = served.context.server.members.get(found.member);
     let gone =
         || Denial::new(Reason::UpstreamUnavailable, "no server stands behind this name for this caller");
-    let upstream = member.and_then(|member| desk.chosen(member)).ok_or_else(gone)?;
-    Ok(Aim { target: Some(found.original), subject: found.subject, ..plain(upstream) })
+    let upstream = member.and_then(|member| served.chosen(member)).ok_or_else(gone)?;
+    Ok(RoutedCall { target: Some(found.original), subject: found.subject, ..plain(upstream) })
 }
 
 /// A name that nobody has; while servers are missing, one of them may have it.
 pub(super) fn unknown(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     catalog: &Catalog,
     kind: ListKind,
     (reason, detail): (Reason, String),
@@ -329,7 +336,7 @@ pub(super) fn unknown(
         Known::Missing { reason } => reason != Reason::EraMismatch.as_str(),
         Known::Fresh | Known::Stale { .. } => false,
     };
-    let missing = catalog.servers().iter().filter(is_missing).filter(|server| desk.tells_of(server.member));
+    let missing = catalog.servers().iter().filter(is_missing).filter(|server| served.tells_of(server.member));
     let missing: Vec<&str> = missing.map(|server| &*server.name).collect();
     if missing.is_empty() {
         return Denial::new(reason, detail);
@@ -356,9 +363,9 @@ fn with_params(message: &Message, params: &str) -> Result<Bytes, Denial> {
 ///
 /// # Errors
 /// [`Reason::InvalidRequest`] if the body is no message.
-pub(super) fn reworded(message: &Message, aim: &Aim) -> Result<Option<Message>, Denial> {
+pub(super) fn reworded(message: &Message, routed: &RoutedCall) -> Result<Option<Message>, Denial> {
     let unreadable = |_| Denial::new(Reason::InvalidRequest, "the message cannot be read");
-    aim.body.as_ref().map(|body| message.with_body(body).map_err(unreadable)).transpose()
+    routed.body.as_ref().map(|body| message.with_body(body).map_err(unreadable)).transpose()
 }
 
 /// The id of a request as JSON text.
@@ -373,15 +380,15 @@ pub(super) fn method_name(message: &Message) -> &str {
 
 /// How the schema of a tool is looked at once more.
 pub(super) fn relist(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     message: &Message,
     profile: &Arc<Profile>,
     upstream: &Arc<Upstream>,
 ) -> Option<Box<dyn SchemaRefresh>> {
     let tool = message.target.clone().filter(|_| method_name(message) == "tools/call")?;
-    let (server, seeker) = (Arc::clone(&desk.call.server), desk.seeker(profile));
-    let catalogs = Arc::clone(&desk.gateway.estate.catalogs);
-    Some(Box::new(Relist { catalogs, server, seeker, upstream: Arc::clone(upstream), tool }))
+    let (server, audience) = (Arc::clone(&served.context.server), served.audience(profile));
+    let catalogs = Arc::clone(&served.gateway.estate.catalogs);
+    Some(Box::new(Relist { catalogs, server, audience, upstream: Arc::clone(upstream), tool }))
 }
 
 /// Holds the headers that a modern client sent beside a call to its arguments, and gives them: by the
@@ -390,25 +397,25 @@ pub(super) fn relist(
 /// # Errors
 /// [`Reason::HeaderMismatch`].
 pub(super) async fn mirrored(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     message: &Message,
     profile: &Arc<Profile>,
-    aim: Aim,
-) -> Result<(Aim, Fields), Denial> {
-    if aim.params.is_empty() && !desk.call.upward.mirrors() {
-        return Ok((aim, Fields::new()));
+    routed: RoutedCall,
+) -> Result<(RoutedCall, Fields), Denial> {
+    if routed.params.is_empty() && !served.context.upward.mirrors() {
+        return Ok((routed, Fields::new()));
     }
-    let headers = desk.call.head.headers.iter();
+    let headers = served.context.head.headers.iter();
     let sent = headers.filter(|(name, _)| name.as_str().starts_with(MCP_PARAM));
     let sent: Fields = sent.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let strict = desk.active().pipeline.is_on();
+    let strict = served.active().pipeline.is_on();
     let check = |params: &[ParamHeader]| check_mirrored(message, &sent, params, strict);
-    let Err(denial) = check(&aim.params) else { return Ok((aim, sent)) };
-    let Some(relist) = relist(desk, message, profile, &aim.upstream) else { return Err(denial) };
+    let Err(denial) = check(&routed.params) else { return Ok((routed, sent)) };
+    let Some(relist) = relist(served, message, profile, &routed.upstream) else { return Err(denial) };
     let params =
-        relist.params(Arc::clone(&desk.gateway.backend), Arc::clone(&aim.params)).await.ok_or(denial)?;
+        relist.params(Arc::clone(&served.gateway.backend), Arc::clone(&routed.params)).await.ok_or(denial)?;
     check(&params)?;
-    Ok((Aim { params, ..aim }, sent))
+    Ok((RoutedCall { params, ..routed }, sent))
 }
 
 /// `strict` where arguments are judged: then each header has to be that of an argument.

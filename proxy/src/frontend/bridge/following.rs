@@ -8,16 +8,16 @@
 //! listened to anew, and the former stream goes on until the server has acknowledged the new one and a
 //! moment longer, for what is still on its way. A change may be told twice then, and is never lost.
 
-use super::desk::Desk;
 use super::founding;
 use super::hub::{self, LISTS};
+use super::served_call::ServedCall;
 use super::sessions::{Session, Word};
 use super::stream_holds::StreamHolds;
-use crate::authorize::Overseer;
+use crate::authorize::ResponsePipeline;
 use crate::backend::forward::Failure;
 use crate::backend::gateway_requests::{self, Listening};
-use crate::backend::headers::Upward;
-use crate::backend::upstream_call::Place;
+use crate::backend::headers::ClientHeaders;
+use crate::backend::upstream_call::UpstreamTarget;
 use crate::backend::upstream_sessions::{LeaseOptions, LegLease};
 use crate::frontend::context::{Active, Gateway};
 use portunus_config::{Upstream, UpstreamKey};
@@ -44,7 +44,7 @@ const LINGERS: Duration = Duration::from_millis(250);
 /// What a session hears of the modern servers behind it.
 pub(super) struct Following {
     words: mpsc::Sender<Word>,
-    overseer: Arc<Overseer>,
+    responses: Arc<ResponsePipeline>,
     followed: HashMap<UpstreamKey, Followed>,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Following {
 struct Followed {
     filter: Filter,
     newest: Task,
-    standing: Arc<Standing>,
+    authorization: Arc<Standing>,
     /// The holds of the stream at the server, whichever of its tasks carries it, until none does.
     holds: StreamHolds,
 }
@@ -81,26 +81,26 @@ impl Drop for Task {
 impl Following {
     /// Listens to the modern servers of a session, for what its client wants to hear.
     pub(super) fn of(
-        desk: &Desk<'_>,
+        served: &ServedCall<'_>,
         session: &Arc<Session>,
-        overseer: Arc<Overseer>,
+        responses: Arc<ResponsePipeline>,
         words: mpsc::Sender<Word>,
     ) -> Following {
-        let mut following = Following { words, overseer, followed: HashMap::new() };
-        following.renew(desk, session);
+        let mut following = Following { words, responses, followed: HashMap::new() };
+        following.renew(served, session);
         following
     }
 
     /// Listens to what the session's client wants to hear by now. Must be called within a runtime.
-    pub(super) fn renew(&mut self, desk: &Desk<'_>, session: &Arc<Session>) {
-        let active = desk.gateway.active();
+    pub(super) fn renew(&mut self, served: &ServedCall<'_>, session: &Arc<Session>) {
+        let active = served.gateway.active();
         let mut former = std::mem::take(&mut self.followed);
         // Nobody listens in the name of a client that may not say what it said of itself.
-        let Ok(profile) = desk.profile_of(session) else { return };
-        for upstream in desk.upstreams() {
-            let Ok(place) = desk.place(&active, upstream, &profile) else { continue };
-            let has_leg = session.leg(&upstream.key).is_some();
-            if has_leg || !self.overseer.is_told_of(desk.gateway, &upstream.name) {
+        let Ok(profile) = served.profile_of(session) else { return };
+        for upstream in served.upstreams() {
+            let Ok(place) = served.place(&active, upstream, &profile) else { continue };
+            let has_leg = session.upstream_session(&upstream.key).is_some();
+            if has_leg || !self.responses.is_told_of(served.gateway, &upstream.name) {
                 continue;
             }
             let mut uris = session.uris_at(&upstream.name);
@@ -108,7 +108,7 @@ impl Following {
             let filter = Filter { tools: true, prompts: true, resources: true, uris };
             let followed = match former.remove(&upstream.key) {
                 Some(followed) if followed.filter == filter && !followed.is_over() => followed,
-                followed => match self.begin((desk, session, &active), place, filter, followed) {
+                followed => match self.begin((served, session, &active), place, filter, followed) {
                     Ok(followed) => followed,
                     Err(denial) => {
                         let reason = denial.reason.as_str();
@@ -123,37 +123,37 @@ impl Following {
 
     fn begin(
         &self,
-        (desk, session, active): (&Desk<'_>, &Arc<Session>, &Active),
-        place: Place,
+        (served, session, active): (&ServedCall<'_>, &Arc<Session>, &Active),
+        place: UpstreamTarget,
         filter: Filter,
         former: Option<Followed>,
     ) -> Result<Followed, Denial> {
-        let (standing, number, holds) = match former {
+        let (authorization, number, holds) = match former {
             Some(former) => former.give_way(),
             None => {
                 let opening = Message::bodiless(Kind::Stream, Some(session.version));
-                let holds = desk.admit_stream(&opening, &place.upstream.name)?;
+                let holds = served.admit_stream(&opening, &place.upstream.name)?;
                 (Arc::default(), 0, StreamHolds::new(holds))
             }
         };
         let relieved = {
-            let standing = Arc::clone(&standing);
-            move || standing.acknowledged(number)
+            let authorization = Arc::clone(&authorization);
+            move || authorization.acknowledged(number)
         };
         let listener = Listener {
-            gateway: Arc::clone(desk.gateway),
+            gateway: Arc::clone(served.gateway),
             place,
             words: self.words.clone(),
-            overseer: Arc::clone(&self.overseer),
+            responses: Arc::clone(&self.responses),
             acknowledged: Box::new(relieved),
             client: Client::Session(Arc::clone(session)),
-            translates: desk.call.server.bridge,
+            translates: served.context.server.bridge,
             holds: holds.clone(),
             serial: active.snapshot.serial,
-            said: (Arc::clone(&session.profile), Arc::clone(&desk.call.said)),
+            said: (Arc::clone(&session.profile), Arc::clone(&served.context.said)),
         };
         let newest = Task(tokio::spawn(follow(listener, filter.clone(), None)).abort_handle());
-        Ok(Followed { filter, newest, standing, holds })
+        Ok(Followed { filter, newest, authorization, holds })
     }
 }
 
@@ -165,8 +165,8 @@ impl Followed {
 
     /// Stays in the place of the next, whose number and holds this gives; at most one stays.
     fn give_way(self) -> (Arc<Standing>, u64, StreamHolds) {
-        let Followed { newest, standing, holds, .. } = self;
-        let mut stands = standing.lock();
+        let Followed { newest, authorization, holds, .. } = self;
+        let mut stands = authorization.lock();
         // One that is not acknowledged goes: what is heard is what stood in for it.
         if stands.acknowledged || stands.former.is_none() {
             stands.former = Some(newest);
@@ -175,7 +175,7 @@ impl Followed {
         stands.newest += 1;
         let number = stands.newest;
         drop(stands);
-        (standing, number, holds)
+        (authorization, number, holds)
     }
 }
 
@@ -204,11 +204,11 @@ impl Standing {
 pub(super) struct Listener {
     pub(super) gateway: Arc<Gateway>,
     /// For whom and where.
-    pub(super) place: Place,
+    pub(super) place: UpstreamTarget,
     /// Where goes what is heard.
     pub(super) words: mpsc::Sender<Word>,
     /// What the client may be told.
-    pub(super) overseer: Arc<Overseer>,
+    pub(super) responses: Arc<ResponsePipeline>,
     /// Called when the server has begun to tell.
     pub(super) acknowledged: Box<dyn Fn() + Send + Sync>,
     /// Who listens.
@@ -220,7 +220,7 @@ pub(super) struct Listener {
     /// The configuration that the place was made by.
     pub(super) serial: u64,
     /// The description that its client gave of itself, and its headers.
-    pub(super) said: (Arc<Profile>, Arc<Upward>),
+    pub(super) said: (Arc<Profile>, Arc<ClientHeaders>),
 }
 
 /// Who listens at a server.
@@ -233,7 +233,7 @@ pub(super) enum Client {
 
 /// A pooled session with a legacy server that somebody listens on, and is subscribed on.
 pub(super) struct Heard {
-    leg: LegLease,
+    upstream_session: LegLease,
     gateway: Arc<Gateway>,
     uris: Vec<Arc<str>>,
 }
@@ -245,15 +245,15 @@ impl Heard {
     /// [`Failure`] if there is none; [`Refused`](Unheard::Refused) if the server takes a subscription not.
     pub(super) async fn begin(
         gateway: &Arc<Gateway>,
-        place: &Place,
+        place: &UpstreamTarget,
         uris: &[Arc<str>],
     ) -> Result<Heard, Unheard> {
         let legs = &gateway.backend.legs;
-        let leg =
+        let upstream_session =
             legs.lease(&gateway.backend, place, LeaseOptions::any()).await.map_err(Unheard::Unreached)?;
-        let mut heard = Heard { leg, gateway: Arc::clone(gateway), uris: Vec::new() };
+        let mut heard = Heard { upstream_session, gateway: Arc::clone(gateway), uris: Vec::new() };
         for uri in uris {
-            heard.leg.subscribe(&gateway.backend, uri).await.map_err(Unheard::Refused)?;
+            heard.upstream_session.subscribe(&gateway.backend, uri).await.map_err(Unheard::Refused)?;
             heard.uris.push(Arc::clone(uri));
         }
         Ok(heard)
@@ -263,7 +263,7 @@ impl Heard {
 impl Drop for Heard {
     fn drop(&mut self) {
         for uri in &self.uris {
-            self.leg.unsubscribe(&self.gateway.backend, uri);
+            self.upstream_session.unsubscribe(&self.gateway.backend, uri);
         }
     }
 }
@@ -294,7 +294,7 @@ pub(super) async fn follow(mut listener: Listener, filter: Filter, heard: Option
     let mut back_off = BACK_OFF;
     let mut first = heard.is_none();
     if let Some(heard) = heard {
-        heard.leg.lost().await;
+        heard.upstream_session.lost().await;
     }
     loop {
         // What is waited for meanwhile is most of what a listener needs room for.
@@ -385,7 +385,7 @@ impl Listener {
         if !first {
             self.pass_changes().await?;
         }
-        heard.leg.lost().await;
+        heard.upstream_session.lost().await;
         Ok(Attempt::Heard)
     }
 
@@ -437,7 +437,7 @@ impl Listener {
 
     /// Brings a word to the client, if it may hear of the server. Fails when nobody wants to hear it.
     async fn pass(&self, word: Word) -> Result<(), ()> {
-        if !self.overseer.is_told_of(&self.gateway, &self.place.upstream.name) {
+        if !self.responses.is_told_of(&self.gateway, &self.place.upstream.name) {
             return Ok(());
         }
         match word.counted(&self.gateway.backend.spoken, self.place.upstream.key) {
@@ -463,7 +463,7 @@ fn words(upstream: &Upstream, message: &[u8]) -> Vec<Word> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Bed, overseer};
+    use crate::testing::{Bed, responses};
     use portunus_filters::catalog::ListKind;
     use std::net::Ipv4Addr;
 
@@ -477,7 +477,7 @@ mod tests {
         let listener = Listener {
             gateway: Arc::clone(&bed.gateway),
             words,
-            overseer: Arc::new(overseer()),
+            responses: Arc::new(responses()),
             acknowledged: Box::new(|| {}),
             client: Client::Subscriber,
             translates: true,

@@ -1,14 +1,14 @@
 //! How a legacy client's session begins, is found again, and ends.
 
-use super::answering::Answering;
-use super::desk::{Desk, params};
 use super::replay::Replay;
+use super::responder::Responder;
+use super::served_call::{ServedCall, params};
 use super::sessions::Session;
 use super::{adoption, call, hub, lists};
 use crate::backend::forward::Failure;
 use crate::backend::headers::MCP_SESSION_ID;
-use crate::backend::upstream_call::{Place, SessionOwner};
-use crate::backend::upstream_sessions::Leg;
+use crate::backend::upstream_call::{SessionOwner, UpstreamTarget};
+use crate::backend::upstream_sessions::UpstreamSession;
 use crate::frontend::context::Gateway;
 use crate::frontend::session::End;
 use crate::identify::Recalled;
@@ -30,12 +30,12 @@ const FOUND_FOR: Duration = Duration::from_secs(1);
 
 /// Founds a session: every server is greeted at once, each within the deadline of a fan-out.
 pub(super) async fn found(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     message: &Message,
-    out: &mut Answering<'_>,
+    out: &mut Responder<'_>,
 ) -> Result<End, Denial> {
-    let Founded { session, sealed, result } = begin(desk, message).await?;
-    let text = seal(desk, &session, sealed);
+    let Founded { session, sealed, result } = begin(served, message).await?;
+    let text = seal(served, &session, sealed);
     out.record.note_answer(None);
     let told = result.translated(bridge::wrap_result(call::id_text(message), result.text()));
     Ok(out.founding(&text, told).await)
@@ -51,45 +51,46 @@ pub(super) struct Founded {
 }
 
 /// Begins a session.
-pub(super) async fn begin(desk: &Desk<'_>, message: &Message) -> Result<Founded, Denial> {
-    let admitted = desk.admit(message)?;
+pub(super) async fn begin(served: &ServedCall<'_>, message: &Message) -> Result<Founded, Denial> {
+    let admitted = served.admit(message)?;
     let fields = params(admitted.message(message))?;
     let said = Arc::new(Profile::of_initialize(&fields)?);
     let version = agreed(&fields);
-    let greetings = greet_all(desk, &desk.permitted(Arc::clone(&said))?, version).await?;
-    let session = Session::new(session_number()?, desk.call.server.id.clone(), version, said, true);
-    let session = Arc::new(session.keeping(replay(desk)).owned_by(desk.owner(), desk.call.upward.bytes()));
+    let greetings = greet_all(served, &served.permitted(Arc::clone(&said))?, version).await?;
+    let session = Session::new(session_number()?, served.context.server.id.clone(), version, said, true);
+    let session =
+        Arc::new(session.keeping(replay(served)).owned_by(served.owner(), served.context.upward.bytes()));
     let mut sealed = Vec::new();
-    for (upstream, leg) in greetings.legs {
-        sealed.extend(sealed_leg(&leg));
-        own(desk.gateway, &session, upstream, leg).map_err(|failure| failure.denial)?;
+    for (upstream, upstream_session) in greetings.legs {
+        sealed.extend(sealed_leg(&upstream_session));
+        own(served.gateway, &session, upstream, upstream_session).map_err(|failure| failure.denial)?;
     }
     greetings.unreached.into_iter().for_each(|upstream| session.expect_leg(upstream));
-    let facts = lists::merged(desk, &greetings.facts);
+    let facts = lists::merged(served, &greetings.facts);
     let result = lists::with_missing(facts.initialize_result(version), &greetings.missing);
-    let released = admitted.overseer.inspectors().release(Channel::ServerInfo, &result.into());
-    let result = released.inspect_err(|_| end(desk, &session))?;
-    desk.gateway.estate.sessions.insert(&desk.call.server, &session, lifetime(desk), desk.gateway);
+    let released = admitted.responses.inspectors().release(Channel::ServerInfo, &result.into());
+    let result = released.inspect_err(|_| end(served, &session))?;
+    served.gateway.estate.sessions.insert(&served.context.server, &session, lifetime(served), served.gateway);
     Ok(Founded { session, sealed, result })
 }
 
 /// What another replica could go on with: of a session that is its stream, nothing.
-fn sealed_leg(leg: &Leg) -> Option<SealedLeg> {
-    let at = &leg.place().upstream;
-    (!leg.is_relayed()).then(|| SealedLeg {
+fn sealed_leg(upstream_session: &UpstreamSession) -> Option<SealedLeg> {
+    let at = &upstream_session.place().upstream;
+    (!upstream_session.is_relayed()).then(|| SealedLeg {
         upstream: at.mark,
-        id: leg.id().and_then(|id| id.to_str().ok()).unwrap_or_default().into(),
-        version: leg.version,
+        id: upstream_session.id().and_then(|id| id.to_str().ok()).unwrap_or_default().into(),
+        version: upstream_session.version,
     })
 }
 
 /// What keeps the events of a new session, where its virtual server wants that.
-pub(super) fn replay(desk: &Desk<'_>) -> Option<Arc<Replay>> {
-    let estate = &desk.gateway.estate;
+pub(super) fn replay(served: &ServedCall<'_>) -> Option<Arc<Replay>> {
+    let estate = &served.gateway.estate;
     // Different from every other of this run, and most likely from those of others.
-    let number = u32::try_from(desk.gateway.backend.number() & u64::from(u32::MAX)).unwrap_or_default();
+    let number = u32::try_from(served.gateway.backend.number() & u64::from(u32::MAX)).unwrap_or_default();
     let table = estate.home.boot().wrapping_add(number);
-    desk.call.server.replay.map(|rules| Replay::new(rules, table, estate.sessions.kept()))
+    served.context.server.replay.map(|rules| Replay::new(rules, table, estate.sessions.kept()))
 }
 
 pub(crate) fn session_number() -> Result<[u8; 16], Denial> {
@@ -111,7 +112,7 @@ struct Greetings {
     /// What the servers that spoke say of themselves.
     facts: Vec<(Arc<str>, Arc<Facts>)>,
     /// Sessions of legacy servers, by the upstream as it is configured.
-    legs: Vec<(UpstreamKey, Arc<Leg>)>,
+    legs: Vec<(UpstreamKey, Arc<UpstreamSession>)>,
     /// Members whose servers did not speak.
     missing: Vec<(Arc<str>, Reason)>,
     /// Upstreams of these.
@@ -121,21 +122,25 @@ struct Greetings {
 /// Greets every server that the caller is told of and that is not known to be down. One that cannot be
 /// reached is missing, and gets its session with the first call that needs it; if all are, that is the
 /// answer.
-async fn greet_all(desk: &Desk<'_>, profile: &Arc<Profile>, version: Revision) -> Result<Greetings, Denial> {
-    let offering = desk.lists(profile, &[]).await?;
-    let told = |member| desk.tells_of(member);
-    let known = offering.known_facts(&told);
-    let mut greetings = Greetings { missing: offering.silent(&told), ..Greetings::default() };
-    let active = desk.active();
+async fn greet_all(
+    served: &ServedCall<'_>,
+    profile: &Arc<Profile>,
+    version: Revision,
+) -> Result<Greetings, Denial> {
+    let merged = served.lists(profile, &[]).await?;
+    let told = |member| served.tells_of(member);
+    let known = merged.known_facts(&told);
+    let mut greetings = Greetings { missing: merged.silent(&told), ..Greetings::default() };
+    let active = served.active();
     let mut tasks = JoinSet::new();
-    for (index, member) in desk.call.server.members.iter().enumerate() {
-        let Some(upstream) = desk.chosen(member) else { continue };
+    for (index, member) in served.context.server.members.iter().enumerate() {
+        let Some(upstream) = served.chosen(member) else { continue };
         let Some((_, facts)) = known.iter().find(|(name, _)| *name == member.name) else {
             greetings.unreached.extend(told(index).then_some(upstream.key));
             continue;
         };
-        let place = desk.place(&active, upstream, profile)?;
-        let (gateway, within) = (Arc::clone(desk.gateway), desk.call.server.list_timeout);
+        let place = served.place(&active, upstream, profile)?;
+        let (gateway, within) = (Arc::clone(served.gateway), served.context.server.list_timeout);
         let facts = (Arc::clone(&member.name), Arc::clone(facts));
         tasks.spawn(async move {
             (index, facts, place.upstream.key, greet(&gateway, &place, version, within).await)
@@ -145,12 +150,14 @@ async fn greet_all(desk: &Desk<'_>, profile: &Arc<Profile>, version: Revision) -
     let mut done = tasks.join_all().await;
     done.sort_by_key(|(index, ..)| *index);
     let mut first = None;
-    for (_, (member, facts), upstream, leg) in done {
-        match leg {
-            Ok(leg) => {
-                let own = leg.as_ref().map_or(facts, |leg| Arc::clone(&leg.facts));
+    for (_, (member, facts), upstream, upstream_session) in done {
+        match upstream_session {
+            Ok(upstream_session) => {
+                let own = upstream_session
+                    .as_ref()
+                    .map_or(facts, |upstream_session| Arc::clone(&upstream_session.facts));
                 greetings.facts.push((member, own));
-                greetings.legs.extend(leg.map(|leg| (upstream, leg)));
+                greetings.legs.extend(upstream_session.map(|upstream_session| (upstream, upstream_session)));
             }
             Err(failure) => {
                 greetings.missing.push((member, failure.denial.reason));
@@ -168,10 +175,10 @@ async fn greet_all(desk: &Desk<'_>, profile: &Arc<Profile>, version: Revision) -
 /// The client's own session with a server; `None` with a modern one.
 async fn greet(
     gateway: &Arc<Gateway>,
-    place: &Place,
+    place: &UpstreamTarget,
     version: Revision,
     within: Duration,
-) -> Result<Option<Arc<Leg>>, Failure> {
+) -> Result<Option<Arc<UpstreamSession>>, Failure> {
     let greeting = async {
         match gateway.backend.eras.choose(&gateway.backend, place, Era::Legacy).await? {
             Era::Legacy => gateway.backend.legs.own(&gateway.backend, place, version).await.map(Some),
@@ -183,22 +190,22 @@ async fn greet(
     })
 }
 
-fn seal(desk: &Desk<'_>, session: &Session, legs: Vec<SealedLeg>) -> String {
+fn seal(served: &ServedCall<'_>, session: &Session, legs: Vec<SealedLeg>) -> String {
     let token = SessionToken {
-        issued: desk.gateway.clock.now().wall.as_secs(),
+        issued: served.gateway.clock.now().wall.as_secs(),
         version: session.version,
         number: session.number,
-        home: desk.gateway.estate.home.clone(),
+        home: served.gateway.estate.home.clone(),
         passes: false,
         abilities: session.profile.bits(),
         client: session.profile.client_info.as_deref().unwrap_or_default().into(),
         legs,
     };
-    token.seal(&desk.gateway.estate.seals, &binding(desk)).text
+    token.seal(&served.gateway.estate.seals, &binding(served)).text
 }
 
-fn binding<'a>(desk: &'a Desk<'_>) -> Binding<'a> {
-    Binding { server: &desk.call.server.id, caller: desk.call.bearer }
+fn binding<'a>(served: &'a ServedCall<'_>) -> Binding<'a> {
+    Binding { server: &served.context.server.id, caller: served.context.bearer }
 }
 
 /// The session that a request names.
@@ -206,73 +213,74 @@ fn binding<'a>(desk: &'a Desk<'_>) -> Binding<'a> {
 /// # Errors
 /// [`Reason::MissingSession`]; [`Reason::UnknownSession`], the same whether it ended, never was, or is
 /// somebody else's.
-pub(super) fn session(desk: &Desk<'_>) -> Result<Arc<Session>, Denial> {
-    let named = desk.call.head.headers.get(MCP_SESSION_ID);
+pub(super) fn session(served: &ServedCall<'_>) -> Result<Arc<Session>, Denial> {
+    let named = served.context.head.headers.get(MCP_SESSION_ID);
     let missing =
         || Denial::new(Reason::MissingSession, "the `Mcp-Session-Id` header is missing: initialize first");
     let unknown = || Denial::new(Reason::UnknownSession, "Session not found");
     let named = named.ok_or_else(missing)?;
-    let estate = &desk.gateway.estate;
-    let now = desk.call.arrival().at;
-    let recalled = desk.call.guest.recall(&estate.seals, &binding(desk), named, now.monotonic);
+    let estate = &served.gateway.estate;
+    let now = served.context.arrival().at;
+    let recalled =
+        served.context.connection_state.recall(&estate.seals, &binding(served), named, now.monotonic);
     let Recalled { name, session } = recalled.ok_or_else(unknown)?;
-    let name = name.for_caller(&desk.call.arrival().identity).ok_or_else(unknown)?;
-    if name.is_over(now.wall, lifetime(desk)) {
+    let name = name.for_caller(&served.context.arrival().identity).ok_or_else(unknown)?;
+    if name.is_over(now.wall, lifetime(served)) {
         return Err(unknown());
     }
     if let Some(session) = session {
         return Ok(session);
     }
-    let number = name.number_for(desk.call.bearer);
+    let number = name.number_for(served.context.bearer);
     if estate.sessions.is_ended(&number) {
         return Err(unknown());
     }
-    let session = match estate.sessions.find(&desk.call.server.id, &number, desk.gateway) {
+    let session = match estate.sessions.find(&served.context.server.id, &number, served.gateway) {
         Some(session) => session,
         // It was kept here and is no longer; or another replica takes this one for its home.
-        None if name.passed.is_none() && (name.home == estate.home || desk.call.relayed) => {
+        None if name.passed.is_none() && (name.home == estate.home || served.context.relayed) => {
             return Err(unknown());
         }
         None => {
             let text = named.to_str().map_err(|_| unknown())?;
             let token =
-                SessionToken::open_session(&estate.seals, &binding(desk), text).ok_or_else(unknown)?;
-            adoption::adopt(desk, SessionToken { number, ..token })
+                SessionToken::open_session(&estate.seals, &binding(served), text).ok_or_else(unknown)?;
+            adoption::adopt(served, SessionToken { number, ..token })
         }
     };
-    let again = FOUND_FOR.min(desk.call.server.sessions.idle / 4);
-    desk.call.guest.found(&name, &session, now.monotonic + again);
+    let again = FOUND_FOR.min(served.context.server.sessions.idle / 4);
+    served.context.connection_state.found(&name, &session, now.monotonic + again);
     Ok(session)
 }
 
 /// How long a session of this caller may last.
-pub(super) fn lifetime(desk: &Desk<'_>) -> Duration {
-    let anonymous = desk.call.arrival().identity.is_anonymous();
-    desk.call.server.sessions.lifetime_of(anonymous)
+pub(super) fn lifetime(served: &ServedCall<'_>) -> Duration {
+    let anonymous = served.context.arrival().identity.is_anonymous();
+    served.context.server.sessions.lifetime_of(anonymous)
 }
 
 /// Ends a session, here and at the servers it was opened with.
-pub(super) fn end(desk: &Desk<'_>, session: &Arc<Session>) {
-    desk.gateway.estate.sessions.end(session, lifetime(desk), desk.gateway);
+pub(super) fn end(served: &ServedCall<'_>, session: &Arc<Session>) {
+    served.gateway.estate.sessions.end(session, lifetime(served), served.gateway);
 }
 
 /// The session's own session with a server; `None` if that server is a modern one.
 ///
 /// # Errors
 /// [`Failure`] if there is none and none can be made.
-pub(super) async fn leg(
-    desk: &Desk<'_>,
+pub(super) async fn upstream_session(
+    served: &ServedCall<'_>,
     session: &Arc<Session>,
-    place: &Place,
-) -> Result<Option<Arc<Leg>>, Failure> {
-    if let Some(leg) = living(desk.gateway, session, place.upstream.key)? {
-        return Ok(Some(leg));
+    place: &UpstreamTarget,
+) -> Result<Option<Arc<UpstreamSession>>, Failure> {
+    if let Some(upstream_session) = living(served.gateway, session, place.upstream.key)? {
+        return Ok(Some(upstream_session));
     }
-    let eras = &desk.gateway.backend.eras;
-    if eras.choose(&desk.gateway.backend, place, Era::Legacy).await? == Era::Modern {
+    let eras = &served.gateway.backend.eras;
+    if eras.choose(&served.gateway.backend, place, Era::Legacy).await? == Era::Modern {
         return Ok(None);
     }
-    own_leg(desk.gateway, session, place).await.map(Some)
+    own_leg(served.gateway, session, place).await.map(Some)
 }
 
 /// The session's own session with a legacy server, for a request: the one it has, or a new one where
@@ -281,9 +289,13 @@ pub(super) async fn leg(
 /// # Errors
 /// [`Reason::UnknownSession`] if something would be missing: the client must begin anew, and not go on
 /// unaware of it. [`Failure`] if none can be made.
-async fn own_leg(gateway: &Arc<Gateway>, session: &Arc<Session>, place: &Place) -> Result<Arc<Leg>, Failure> {
-    if let Some(leg) = living(gateway, session, upstream_of(gateway, place))? {
-        return Ok(leg);
+async fn own_leg(
+    gateway: &Arc<Gateway>,
+    session: &Arc<Session>,
+    place: &UpstreamTarget,
+) -> Result<Arc<UpstreamSession>, Failure> {
+    if let Some(upstream_session) = living(gateway, session, upstream_of(gateway, place))? {
+        return Ok(upstream_session);
     }
     // What another replica knew of the session is not known here; only where there is nothing to know
     // is that of no consequence.
@@ -301,7 +313,7 @@ pub(super) struct OwnSession {
 
 #[async_trait]
 impl SessionOwner for OwnSession {
-    async fn own_leg(&self, place: &Place) -> Result<Arc<Leg>, Failure> {
+    async fn own_leg(&self, place: &UpstreamTarget) -> Result<Arc<UpstreamSession>, Failure> {
         own_leg(&self.gateway, &self.session, place).await
     }
 }
@@ -315,27 +327,29 @@ impl SessionOwner for OwnSession {
 pub(super) async fn restore(
     gateway: &Arc<Gateway>,
     session: &Arc<Session>,
-    place: &Place,
-) -> Result<Arc<Leg>, Failure> {
+    place: &UpstreamTarget,
+) -> Result<Arc<UpstreamSession>, Failure> {
     let upstream = upstream_of(gateway, place);
     let was_expected = session.expects_leg(&upstream);
     let turn = session.turn(upstream);
     let _turn = turn.lock().await;
-    if let Some(leg) = session.leg(&upstream).filter(|leg| !leg.is_dead()) {
-        return Ok(leg);
+    if let Some(upstream_session) =
+        session.upstream_session(&upstream).filter(|upstream_session| !upstream_session.is_dead())
+    {
+        return Ok(upstream_session);
     }
-    let leg = gateway.backend.legs.own(&gateway.backend, place, session.version).await?;
-    own(gateway, session, upstream, Arc::clone(&leg))?;
+    let upstream_session = gateway.backend.legs.own(&gateway.backend, place, session.version).await?;
+    own(gateway, session, upstream, Arc::clone(&upstream_session))?;
     if let Some(level) = session.level()
-        && let Err(failure) = leg.set_level(&gateway.backend, level).await
+        && let Err(failure) = upstream_session.set_level(&gateway.backend, level).await
     {
         tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "no log level set");
     }
     if was_expected {
-        hub::subscribe_again(gateway, &leg, session.uris_at(&place.upstream.name)).await;
-        hub::tell_changed(gateway, session, &leg);
+        hub::subscribe_again(gateway, &upstream_session, session.uris_at(&place.upstream.name)).await;
+        hub::tell_changed(gateway, session, &upstream_session);
     }
-    Ok(leg)
+    Ok(upstream_session)
 }
 
 /// Gives a session its own session with a server.
@@ -343,36 +357,36 @@ fn own(
     gateway: &Arc<Gateway>,
     session: &Arc<Session>,
     upstream: UpstreamKey,
-    leg: Arc<Leg>,
+    upstream_session: Arc<UpstreamSession>,
 ) -> Result<(), Failure> {
-    gateway.estate.hub.own(&leg, session);
-    session.hold(upstream, leg).map_err(|leg| {
-        gateway.estate.hub.disown(&leg);
-        leg.end(&gateway.backend);
+    gateway.estate.hub.own(&upstream_session, session);
+    session.hold(upstream, upstream_session).map_err(|upstream_session| {
+        gateway.estate.hub.disown(&upstream_session);
+        upstream_session.end(&gateway.backend);
         Failure::session_lost()
     })
 }
 
-/// The leg that a request goes on, if the session has one that lives.
+/// The upstream session that a request goes on, if the session has one that lives.
 fn living(
     gateway: &Arc<Gateway>,
     session: &Session,
     upstream: UpstreamKey,
-) -> Result<Option<Arc<Leg>>, Failure> {
+) -> Result<Option<Arc<UpstreamSession>>, Failure> {
     let lost = |_| Failure::session_lost();
-    let leg = session.leg_for_request(&upstream).map_err(lost)?;
-    match leg {
-        Some(leg) if leg.is_dead() => {
-            session.lose(&upstream, &leg);
-            gateway.estate.hub.disown(&leg);
+    let upstream_session = session.leg_for_request(&upstream).map_err(lost)?;
+    match upstream_session {
+        Some(upstream_session) if upstream_session.is_dead() => {
+            session.lose(&upstream, &upstream_session);
+            gateway.estate.hub.disown(&upstream_session);
             session.leg_for_request(&upstream).map_err(lost)
         }
-        leg => Ok(leg),
+        upstream_session => Ok(upstream_session),
     }
 }
 
 /// The upstream as it is configured, of which a place may be one of several.
-fn upstream_of(gateway: &Gateway, place: &Place) -> UpstreamKey {
+fn upstream_of(gateway: &Gateway, place: &UpstreamTarget) -> UpstreamKey {
     gateway.backend.replicas.whole(place.upstream.key).map_or(place.upstream.key, |whole| whole.key)
 }
 
@@ -380,8 +394,8 @@ fn upstream_of(gateway: &Gateway, place: &Place) -> UpstreamKey {
 ///
 /// # Errors
 /// What a filter refuses.
-pub(super) fn profile_now(desk: &Desk<'_>, session: &Session) -> Result<Arc<Profile>, Denial> {
-    let permitted = desk.profile_of(session)?;
+pub(super) fn profile_now(served: &ServedCall<'_>, session: &Session) -> Result<Arc<Profile>, Denial> {
+    let permitted = served.profile_of(session)?;
     Ok(match session.level() {
         None => permitted,
         level => Arc::new(permitted.with_log_level(level)),
@@ -392,17 +406,21 @@ pub(super) fn profile_now(desk: &Desk<'_>, session: &Session) -> Result<Arc<Prof
 ///
 /// # Errors
 /// [`Reason::InvalidParams`] for a level that does not exist; what a server's failure says.
-pub(super) async fn set_level(desk: &Desk<'_>, session: &Session, fields: &Object<'_>) -> Result<(), Denial> {
+pub(super) async fn set_level(
+    served: &ServedCall<'_>,
+    session: &Session,
+    fields: &Object<'_>,
+) -> Result<(), Denial> {
     let wrong = || Denial::new(Reason::InvalidParams, "`level` must be one of debug to emergency");
     let level = fields.text("level").and_then(|level| LogLevel::parse(&level)).ok_or_else(wrong)?;
     session.set_level(level);
-    for leg in session.legs() {
+    for upstream_session in session.legs() {
         // What the server of a session that passed can do, nobody here has read.
-        if leg.facts.has("logging") || session.passed() {
-            match leg.set_level(&desk.gateway.backend, level).await {
+        if upstream_session.facts.has("logging") || session.passed() {
+            match upstream_session.set_level(&served.gateway.backend, level).await {
                 Err(_) if session.passed() => {}
                 // The one in its place gets it.
-                Err(_) if leg.is_dead() => {}
+                Err(_) if upstream_session.is_dead() => {}
                 set => set.map_err(|failure| failure.denial)?,
             }
         }

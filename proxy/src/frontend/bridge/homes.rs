@@ -1,7 +1,7 @@
 //! Where the state behind a message is kept, by what the message carries.
 
-use super::desk::params;
 use super::request_state::AGAIN;
+use super::served_call::params;
 use crate::backend::headers::MCP_SESSION_ID;
 use crate::frontend::estate::Estate;
 use crate::sealing::{Binding, Home, SessionName, StateToken, Token};

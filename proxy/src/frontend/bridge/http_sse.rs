@@ -3,12 +3,12 @@
 //!
 //! What is behind it is a session of a legacy client like any other; only that it ends with its stream.
 
-use super::answering::{Answering, Part, Sink};
-use super::desk::Desk;
 use super::lines::{Entry, Line, Lines, Seat};
+use super::responder::{Part, Responder, Sink};
+use super::served_call::ServedCall;
 use super::streams::{self, Stream};
 use super::{batch, call, founding, legacy};
-use crate::authorize::Overseer;
+use crate::authorize::ResponsePipeline;
 use crate::backend::headers::Stamp;
 use crate::drain::Phase;
 use crate::frontend::call_context::CallContext;
@@ -29,56 +29,60 @@ use tokio::time::{Instant, sleep_until};
 const FOUNDED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Serves a GET that opens a stream.
-pub async fn open(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -> End {
+pub async fn open(served: &ServedCall<'_>, reading: &Reading, out: &mut Responder<'_>) -> End {
     let Some(message) = reading.messages().first() else { return End::Broken };
-    let seated = desk.admit(message).and_then(|admitted| {
-        let seat = Lines::open(desk.gateway, founding::session_number()?, founding::lifetime(desk))?;
-        Ok((seat, admitted.overseer))
+    let seated = served.admit(message).and_then(|admitted| {
+        let seat = Lines::open(served.gateway, founding::session_number()?, founding::lifetime(served))?;
+        Ok((seat, admitted.responses))
     });
     match seated {
         Ok(seated) => {
-            desk.call.snapshot.forget();
-            carry(desk, seated, out).await
+            served.context.snapshot.forget();
+            carry(served, seated, out).await
         }
         Err(denial) => End::Refused(denial),
     }
 }
 
-async fn carry(desk: &Desk<'_>, (mut seat, overseer): (Seat, Overseer), out: &mut Answering<'_>) -> End {
-    if out.write_event(Released::own(endpoint(desk, &seat))).await.is_err() {
+async fn carry(
+    served: &ServedCall<'_>,
+    (mut seat, responses): (Seat, ResponsePipeline),
+    out: &mut Responder<'_>,
+) -> End {
+    if out.write_event(Released::own(endpoint(served, &seat))).await.is_err() {
         return End::Left;
     }
-    let _open = Counted::one(&desk.gateway.metrics.streams);
+    let _open = Counted::one(&served.gateway.metrics.streams);
     let line = Arc::clone(&seat.line);
-    match unfounded(desk, (&mut seat, &overseer), out).await {
+    match unfounded(served, (&mut seat, &responses), out).await {
         Some(end) => end,
         None => {
             let session = line.founded().await;
-            let words = session.listen(overseer.clone());
-            streams::flow(desk, session, (words, overseer), Some(&mut seat), out).await
+            let words = session.listen(responses.clone());
+            streams::flow(served, session, (words, responses), Some(&mut seat), out).await
         }
     }
 }
 
 /// The event that says where messages go: to this path, whatever the stream was opened at.
-fn endpoint(desk: &Desk<'_>, seat: &Seat) -> String {
-    let token = LineToken { home: desk.gateway.estate.home.clone(), number: seat.number() };
-    let binding = Binding { server: &desk.call.server.id, caller: desk.call.bearer };
+fn endpoint(served: &ServedCall<'_>, seat: &Seat) -> String {
+    let token = LineToken { home: served.gateway.estate.home.clone(), number: seat.number() };
+    let binding = Binding { server: &served.context.server.id, caller: served.context.bearer };
     // Of a length that always fits.
-    let sealed = token.seal(&desk.gateway.estate.seals, &binding).unwrap_or_default();
-    let path = if desk.call.server.path.is_empty() { "/" } else { &desk.call.server.path };
+    let sealed = token.seal(&served.gateway.estate.seals, &binding).unwrap_or_default();
+    let path = if served.context.server.path.is_empty() { "/" } else { &served.context.server.path };
     format!("event: endpoint\ndata: {path}?session={sealed}\n\n")
 }
 
 /// Carries what there is to say before there is a session; the end if it comes to none.
 async fn unfounded(
-    desk: &Desk<'_>,
-    (seat, overseer): (&mut Seat, &Overseer),
-    out: &mut Answering<'_>,
+    served: &ServedCall<'_>,
+    (seat, responses): (&mut Seat, &ResponsePipeline),
+    out: &mut Responder<'_>,
 ) -> Option<End> {
-    let mut stream = Stream::new(desk, overseer.clone(), None, None);
+    let mut stream = Stream::new(served, responses.clone(), None, None);
     stream.ends_at = Phase::Expired;
-    let (line, mut phase) = (Arc::clone(&seat.line), desk.gateway.drain.watch());
+    let (line, mut phase) = (Arc::clone(&seat.line), served.gateway.drain.watch());
     let until = Instant::now() + FOUNDED_WITHIN;
     loop {
         tokio::select! {
@@ -92,13 +96,18 @@ async fn unfounded(
             }
             () = line.drained(&mut phase) => return Some(stream.over(out).await),
             () = sleep_until(until) => return Some(stream.over(out).await),
-            end = stream.wait(desk, out) => if end.is_some() { return end },
+            end = stream.wait(served, out) => if end.is_some() { return end },
         }
     }
 }
 
 /// Serves a POST that is about `line`.
-pub async fn post(desk: &Desk<'_>, line: &Arc<Line>, reading: &Reading, out: &mut Answering<'_>) -> End {
+pub async fn post(
+    served: &ServedCall<'_>,
+    line: &Arc<Line>,
+    reading: &Reading,
+    out: &mut Responder<'_>,
+) -> End {
     let Reading::One(message) = reading else {
         let detail = "one message a POST: this transport has no batches";
         return End::Refused(Denial::new(Reason::InvalidRequest, detail));
@@ -108,24 +117,29 @@ pub async fn post(desk: &Desk<'_>, line: &Arc<Line>, reading: &Reading, out: &mu
         return End::Refused(Denial::new(Reason::InvalidRequest, detail));
     }
     if message.kind == Kind::Request {
-        return request(desk, line, message, out).await;
+        return request(served, line, message, out).await;
     }
-    let served = match line.session() {
-        Some(session) => legacy::of_session(desk, session, message, out).await,
+    let ended = match line.session() {
+        Some(session) => legacy::of_session(served, session, message, out).await,
         None => Err(not_initialized()),
     };
-    served.unwrap_or_else(End::Refused)
+    ended.unwrap_or_else(End::Refused)
 }
 
 /// Takes a request, and serves it aside: its answer has another way than that of its POST.
-async fn request(desk: &Desk<'_>, line: &Arc<Line>, message: &Message, out: &mut Answering<'_>) -> End {
+async fn request(
+    served: &ServedCall<'_>,
+    line: &Arc<Line>,
+    message: &Message,
+    out: &mut Responder<'_>,
+) -> End {
     let Some(entry) = line.enter() else {
         let detail = "too many requests of this session are under way";
         return End::Refused(Denial::new(Reason::Overloaded, detail));
     };
     let taken = out.status(StatusCode::ACCEPTED).await;
     let record = out.record.hand_over();
-    let (gateway, call) = (Arc::clone(desk.gateway), desk.call.of_stream());
+    let (gateway, call) = (Arc::clone(served.gateway), served.context.of_stream());
     tokio::spawn(aside(gateway, call, entry, message.clone(), record));
     taken
 }
@@ -137,51 +151,51 @@ async fn aside(
     message: Message,
     mut record: RecordGuard,
 ) {
-    let (desk, line) = (Desk { gateway: &gateway, call: &call }, entry.line());
-    let mut out = Answering {
+    let (served, line) = (ServedCall { gateway: &gateway, context: &call }, entry.line());
+    let mut out = Responder {
         sink: Sink::Batch(line.parts.clone()),
         record: &mut record,
-        stamp: Stamp { request_id: desk.call.request_id(), origin: None },
-        write_timeout: desk.call.write_timeout,
-        phase: desk.gateway.drain.watch(),
+        stamp: Stamp { request_id: served.context.request_id(), origin: None },
+        write_timeout: served.context.write_timeout,
+        phase: served.gateway.drain.watch(),
         version: Version::HTTP_11,
         takes_events: true,
         begun: false,
     };
-    let served = match (call::method_name(&message), line.session()) {
-        ("initialize", _) => found(&desk, line, &message, &mut out).await,
-        (_, Some(session)) if touched(&desk, session) => {
-            legacy::of_session(&desk, session, &message, &mut out).await
+    let ended = match (call::method_name(&message), line.session()) {
+        ("initialize", _) => found(&served, line, &message, &mut out).await,
+        (_, Some(session)) if touched(&served, session) => {
+            legacy::of_session(&served, session, &message, &mut out).await
         }
         _ => Err(not_initialized()),
     };
-    match served {
+    match ended {
         Ok(End::Done) => {}
         Ok(End::Refused(denial)) | Err(denial) => {
-            batch::refused(&desk, &denial, &message, &mut record, &line.parts).await;
+            batch::refused(&served, &denial, &message, &mut record, &line.parts).await;
         }
         Ok(End::Left | End::Broken) => record.note_cut(),
     }
 }
 
 /// Whether the session is still there; it is no longer idle.
-fn touched(desk: &Desk<'_>, session: &super::sessions::Session) -> bool {
-    desk.gateway.estate.sessions.find(&session.server, &session.number, desk.gateway).is_some()
+fn touched(served: &ServedCall<'_>, session: &super::sessions::Session) -> bool {
+    served.gateway.estate.sessions.find(&session.server, &session.number, served.gateway).is_some()
 }
 
 /// Founds the session of a stream, once.
 async fn found(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     line: &Arc<Line>,
     message: &Message,
-    out: &mut Answering<'_>,
+    out: &mut Responder<'_>,
 ) -> Result<End, Denial> {
     if !line.claim() {
         return Err(Denial::new(Reason::InvalidRequest, "the session of this stream is initialized"));
     }
-    let founded = founding::begin(desk, message).await.inspect_err(|_| line.give_up())?;
+    let founded = founding::begin(served, message).await.inspect_err(|_| line.give_up())?;
     if !line.hold(Arc::clone(&founded.session)) {
-        founding::end(desk, &founded.session);
+        founding::end(served, &founded.session);
     }
     out.record.note_answer(None);
     let answer = bridge::wrap_result(call::id_text(message), founded.result.text());

@@ -1,14 +1,14 @@
 //! What servers say outside of any call, on its way to who listens.
 //!
-//! One task hears all legacy legs; modern servers are listened to for as long as somebody wants to
+//! One task hears all legacy upstream sessions; modern servers are listened to for as long as somebody wants to
 //! hear them. Changes of lists empty the caches on their way.
 
-use super::desk::Desk;
+use super::served_call::ServedCall;
 use super::sessions::{Session, Untold, Waiting, Word};
-use crate::authorize::{self, Overseer};
-use crate::backend::gateway_requests::Errand;
+use crate::authorize::{self, ResponsePipeline};
+use crate::backend::gateway_requests::GatewayRequest;
 use crate::backend::upstream_call::Reply;
-use crate::backend::upstream_sessions::{Heard, Leg, Origin, What};
+use crate::backend::upstream_sessions::{Heard, Origin, UpstreamSession, What};
 use crate::backend::{Backend, NoticeListener};
 use crate::catalog::Catalogs;
 use crate::frontend::context::Gateway;
@@ -44,7 +44,7 @@ struct Listener {
     server: ServerId,
     caller: CallerKey,
     /// What its client may be told.
-    overseer: Overseer,
+    responses: ResponsePipeline,
     words: mpsc::Sender<Word>,
 }
 
@@ -68,30 +68,35 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn address(leg: &Arc<Leg>) -> usize {
-    Arc::as_ptr(leg).addr()
+fn address(upstream_session: &Arc<UpstreamSession>) -> usize {
+    Arc::as_ptr(upstream_session).addr()
 }
 
 impl Hub {
-    /// Brings what comes on a leg to a session from now on.
-    pub fn own(&self, leg: &Arc<Leg>, session: &Arc<Session>) {
-        locked(&self.owners).insert(address(leg), Arc::downgrade(session));
+    /// Brings what comes on an upstream session to a session from now on.
+    pub fn own(&self, upstream_session: &Arc<UpstreamSession>, session: &Arc<Session>) {
+        locked(&self.owners).insert(address(upstream_session), Arc::downgrade(session));
     }
 
-    /// Forgets a leg.
-    pub fn disown(&self, leg: &Arc<Leg>) {
-        locked(&self.owners).remove(&address(leg));
+    /// Forgets an upstream session.
+    pub fn disown(&self, upstream_session: &Arc<UpstreamSession>) {
+        locked(&self.owners).remove(&address(upstream_session));
     }
 
     /// Listens on behalf of a caller.
-    pub fn sit(desk: &Desk<'_>, overseer: Overseer) -> Seat {
-        Hub::seat(desk.gateway, &desk.call.server.id, desk.call.caller, overseer)
+    pub fn sit(served: &ServedCall<'_>, responses: ResponsePipeline) -> Seat {
+        Hub::seat(served.gateway, &served.context.server.id, served.context.caller, responses)
     }
 
-    fn seat(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey, overseer: Overseer) -> Seat {
+    fn seat(
+        gateway: &Arc<Gateway>,
+        server: &ServerId,
+        caller: CallerKey,
+        responses: ResponsePipeline,
+    ) -> Seat {
         let (sender, words) = mpsc::channel(MAX_WORDS);
         let number = gateway.backend.number();
-        let listener = Listener { server: server.clone(), caller, overseer, words: sender.clone() };
+        let listener = Listener { server: server.clone(), caller, responses, words: sender.clone() };
         locked(&gateway.estate.hub.listeners).insert(number, Arc::new(listener));
         Seat { gateway: Arc::clone(gateway), number, words, sender }
     }
@@ -106,8 +111,8 @@ impl Hub {
         self.len() == 0
     }
 
-    fn owner(&self, leg: &Arc<Leg>) -> Option<Arc<Session>> {
-        locked(&self.owners).get(&address(leg))?.upgrade()
+    fn owner(&self, upstream_session: &Arc<UpstreamSession>) -> Option<Arc<Session>> {
+        locked(&self.owners).get(&address(upstream_session))?.upgrade()
     }
 
     /// Who listens there for this caller.
@@ -118,7 +123,7 @@ impl Hub {
     }
 }
 
-/// Hears all legs until the process ends.
+/// Hears all upstream sessions until the process ends.
 pub async fn run(gateway: Arc<Gateway>) {
     loop {
         let heard = gateway.backend.heard.next().await;
@@ -131,57 +136,66 @@ pub async fn run(gateway: Arc<Gateway>) {
 }
 
 fn hear(gateway: &Arc<Gateway>, heard: Heard) {
-    let Heard { upstream, server, caller, leg, what, share: _share } = heard;
+    let Heard { upstream, server, caller, upstream_session, what, share: _share } = heard;
     match what {
         What::Notice { method, message } => {
             let Ok(text) = std::str::from_utf8(&message) else { return };
             for word in words(&upstream.name, &method, text) {
                 outdate(gateway, &upstream, &word);
                 match word.counted(&gateway.backend.spoken, upstream.key) {
-                    Some(word) => pass(gateway, &server, caller, &leg, word),
+                    Some(word) => pass(gateway, &server, caller, &upstream_session, word),
                     None => gateway.metrics.untold("queue", 1),
                 }
             }
         }
-        What::Question { id, question } => ask(gateway, &leg, id, question),
+        What::Question { id, question } => ask(gateway, &upstream_session, id, question),
         What::Gap => {
             for kind in LISTS {
                 outdate(gateway, &upstream, &Word::Changed(kind));
-                pass(gateway, &server, caller, &leg, Word::Changed(kind));
+                pass(gateway, &server, caller, &upstream_session, Word::Changed(kind));
             }
             // Without sessions, nothing tells whether it is the server that knew what was subscribed to.
-            if leg.id().is_none() {
-                let session = gateway.estate.hub.owner(&leg);
+            if upstream_session.id().is_none() {
+                let session = gateway.estate.hub.owner(&upstream_session);
                 let uris = session.map(|session| session.uris_at(&upstream.name));
-                let uris = uris.unwrap_or_else(|| leg.subscriptions());
+                let uris = uris.unwrap_or_else(|| upstream_session.subscriptions());
                 let gateway = Arc::clone(gateway);
-                tokio::spawn(async move { subscribe_again(&gateway, &leg, uris).await });
+                tokio::spawn(async move { subscribe_again(&gateway, &upstream_session, uris).await });
             }
         }
         What::Gone => {
             // A server that has forgotten its sessions may have been replaced by another.
             LISTS.map(Word::Changed).iter().for_each(|word| outdate(gateway, &upstream, word));
-            if let Some(session) = gateway.estate.hub.owner(&leg) {
-                session.lose(&upstream.key, &leg);
+            if let Some(session) = gateway.estate.hub.owner(&upstream_session) {
+                session.lose(&upstream.key, &upstream_session);
             }
-            gateway.estate.hub.disown(&leg);
+            gateway.estate.hub.disown(&upstream_session);
         }
     }
 }
 
 /// Subscribes to what a server may not know any more.
-pub(super) async fn subscribe_again(gateway: &Arc<Gateway>, leg: &Arc<Leg>, uris: Vec<Arc<str>>) {
+pub(super) async fn subscribe_again(
+    gateway: &Arc<Gateway>,
+    upstream_session: &Arc<UpstreamSession>,
+    uris: Vec<Arc<str>>,
+) {
     for uri in uris {
-        if let Err(failure) = leg.ask(&gateway.backend, Errand::Subscribe { uri }).await {
-            let upstream = &*leg.place().upstream.name;
+        if let Err(failure) = upstream_session.ask(&gateway.backend, GatewayRequest::Subscribe { uri }).await
+        {
+            let upstream = &*upstream_session.place().upstream.name;
             tracing::debug!(upstream, cause = failure.cause, "a subscription was not repeated");
         }
     }
 }
 
 /// Tells a session that all lists of a server may have changed.
-pub(super) fn tell_changed(gateway: &Arc<Gateway>, session: &Session, leg: &Arc<Leg>) {
-    let upstream = &leg.place().upstream;
+pub(super) fn tell_changed(
+    gateway: &Arc<Gateway>,
+    session: &Session,
+    upstream_session: &Arc<UpstreamSession>,
+) {
+    let upstream = &upstream_session.place().upstream;
     let whole = gateway.backend.replicas.whole(upstream.key);
     for word in LISTS.map(Word::Changed) {
         outdate(gateway, whole.as_ref().unwrap_or(upstream), &word);
@@ -260,9 +274,15 @@ pub(super) fn told(gateway: &Gateway, pushed: Result<(), Untold>) {
     gateway.metrics.untold("session", u64::from(pushed == Err(Untold::Full)));
 }
 
-fn pass(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey, leg: &Arc<Leg>, word: Word) {
-    let upstream = &leg.place().upstream.name;
-    match (leg.origin(), gateway.estate.hub.owner(leg)) {
+fn pass(
+    gateway: &Arc<Gateway>,
+    server: &ServerId,
+    caller: CallerKey,
+    upstream_session: &Arc<UpstreamSession>,
+    word: Word,
+) {
+    let upstream = &upstream_session.place().upstream.name;
+    match (upstream_session.origin(), gateway.estate.hub.owner(upstream_session)) {
         (Origin::Pooled, _) => {
             let lost = tell(gateway, &gateway.estate.hub.listening(server, caller), upstream, &word);
             gateway.metrics.untold("subscription", lost);
@@ -274,20 +294,20 @@ fn pass(gateway: &Arc<Gateway>, server: &ServerId, caller: CallerKey, leg: &Arc<
 
 /// Tells a session what a server said, if its client listens and may hear of the server.
 fn tell_session(gateway: &Gateway, session: &Session, upstream: &str, word: Word) {
-    let listens = |overseer: Overseer| overseer.is_told_of(gateway, upstream);
+    let listens = |responses: ResponsePipeline| responses.is_told_of(gateway, upstream);
     // What nobody asked for takes no place in a queue.
     let is_wanted = match &word {
         Word::Updated { upstream, uri, .. } => session.served_uri(upstream, uri).is_some(),
         Word::Changed(_) | Word::Said(_) | Word::Asked(_) => true,
     };
-    if is_wanted && session.overseer().is_some_and(listens) {
+    if is_wanted && session.responses().is_some_and(listens) {
         told(gateway, session.push(word));
     }
 }
 
 /// Tells those who may hear of the upstream; gives how many of them do not keep up.
 fn tell(gateway: &Gateway, listening: &[Arc<Listener>], upstream: &str, word: &Word) -> u64 {
-    let hear = listening.iter().filter(|listener| listener.overseer.is_told_of(gateway, upstream));
+    let hear = listening.iter().filter(|listener| listener.responses.is_told_of(gateway, upstream));
     let full =
         hear.filter(|listener| matches!(listener.words.try_send(word.clone()), Err(TrySendError::Full(_))));
     full.count() as u64
@@ -304,27 +324,33 @@ fn may_be_asked(gateway: &Gateway, session: &Session, question: &Question) -> bo
 }
 
 /// A question outside of any call goes to a client that listens; nobody else can answer it.
-fn ask(gateway: &Arc<Gateway>, leg: &Arc<Leg>, id: Id, question: Question) {
+fn ask(gateway: &Arc<Gateway>, upstream_session: &Arc<UpstreamSession>, id: Id, question: Question) {
     let refuse = |message: &str| {
         let error = format!("{{\"code\":-32603,\"message\":{}}}", string(message));
-        leg.answer(&gateway.backend, id.clone(), Reply::Error(error));
+        upstream_session.answer(&gateway.backend, id.clone(), Reply::Error(error));
     };
-    let Some(session) = gateway.estate.hub.owner(leg).filter(|session| session.is_listening()) else {
+    let Some(session) = gateway.estate.hub.owner(upstream_session).filter(|session| session.is_listening())
+    else {
         return refuse("the client does not listen");
     };
     if !may_be_asked(gateway, &session, &question) {
         return refuse("the client did not declare that it can be asked this");
     }
-    let overseer = session.overseer().ok_or_else(|| Denial::new(Reason::Forbidden, "nobody listens"));
-    let released =
-        overseer.and_then(|overseer| overseer.at(&leg.place().upstream.name).released(gateway, question));
+    let responses = session.responses().ok_or_else(|| Denial::new(Reason::Forbidden, "nobody listens"));
+    let released = responses.and_then(|responses| {
+        responses.at(&upstream_session.place().upstream.name).released(gateway, question)
+    });
     let question = match released {
         Ok(question) => question,
         Err(denial) => {
-            return leg.answer(&gateway.backend, id.clone(), Reply::Error(authorize::error(&denial)));
+            return upstream_session.answer(
+                &gateway.backend,
+                id.clone(),
+                Reply::Error(authorize::error(&denial)),
+            );
         }
     };
-    let waiting = Waiting::Leg { leg: Arc::clone(leg), id: id.clone() };
+    let waiting = Waiting::UpstreamSession { upstream_session: Arc::clone(upstream_session), id: id.clone() };
     match session.ask(&gateway.estate.home, waiting) {
         Some(ours) => {
             let asked = question.request(&ours, ours.trim_matches('"'));

@@ -4,14 +4,14 @@
 //! Whoever has an id of a stream can come back to it by `Last-Event-ID`. A client that has left
 //! before it was told one cannot, so that its call ends with its connection.
 
-use super::answering::{Answering, Sink};
-use super::desk::Desk;
 use super::hub;
 use super::legacy::{Call, Guarded};
 use super::replay::{Lost, Pen, Replay, Tail};
+use super::responder::{Responder, Sink};
+use super::served_call::ServedCall;
 use super::sessions::{Running, Session, Word};
 use super::streams::{self, Listening};
-use crate::authorize::Overseer;
+use crate::authorize::ResponsePipeline;
 use crate::backend::headers::Stamp;
 use crate::frontend::call_context::CallContext;
 use crate::frontend::context::Gateway;
@@ -51,13 +51,13 @@ pub(super) async fn call(
     parts: &Parts<'_>,
     replay: &Arc<Replay>,
     running: Running,
-    out: &mut Answering<'_>,
+    out: &mut Responder<'_>,
 ) -> Result<End, Denial> {
-    let (desk, session, message) = (call.desk, call.session, call.message);
+    let (served, session, message) = (call.served, call.session, call.message);
     let underway = Arc::clone(running.call());
     // What is refused before anything was sent may have a status of its own.
-    let talk = tokio::select! {
-        talk = call.open(parts, out) => talk?,
+    let upstream_call = tokio::select! {
+        upstream_call = call.open(parts, out) => upstream_call?,
         () = underway.cancelled.notified() => {
             out.record.note_cut();
             return Ok(out.end().await);
@@ -66,15 +66,15 @@ pub(super) async fn call(
     let (pen, tail) = replay.call(message.id.as_ref());
     let stream = tail.stream();
     let task = Task {
-        gateway: Arc::clone(desk.gateway),
-        context: desk.call.of_stream(),
+        gateway: Arc::clone(served.gateway),
+        context: served.context.of_stream(),
         session: Arc::clone(session),
         message: message.clone(),
         running,
         record: out.record.hand_over(),
     };
-    tokio::spawn(task.run(talk, pen));
-    match listen(desk, session, tail, out).await {
+    tokio::spawn(task.run(upstream_call, pen));
+    match listen(served, session, tail, out).await {
         Heard::All(end) => Ok(end),
         Heard::Left { can_return: false } => {
             underway.cancelled.notify_one();
@@ -105,13 +105,13 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, talk: Guarded, pen: Pen) {
-        let desk = Desk { gateway: &self.gateway, call: &self.context };
-        let mut out = answering(&desk, &pen, None, &mut self.record);
+    async fn run(mut self, upstream_call: Guarded, pen: Pen) {
+        let served = ServedCall { gateway: &self.gateway, context: &self.context };
+        let mut out = answering(&served, &pen, None, &mut self.record);
         out.record.note_http_status(StatusCode::OK.as_u16());
-        let mut call = Call::new(&desk, &self.session, &self.message);
+        let mut call = Call::new(&served, &self.session, &self.message);
         let end = tokio::select! {
-            end = call.converse(talk, &mut out) => end,
+            end = call.converse(upstream_call, &mut out) => end,
             () = self.running.call().cancelled.notified() => Ok(End::Broken),
         };
         call.forget_questions();
@@ -120,7 +120,7 @@ impl Task {
             Ok(End::Broken | End::Left) => out.record.note_cut(),
             Ok(End::Refused(denial)) | Err(denial) => {
                 out.record.note_denial(&denial);
-                if let Some(answer) = desk.refusal(&denial, &self.message) {
+                if let Some(answer) = served.refusal(&denial, &self.message) {
                     out.last(StatusCode::OK, Released::own(answer)).await;
                 }
             }
@@ -130,19 +130,19 @@ impl Task {
 
 /// A legacy client's GET: a new stream, or the rest of one that it has lost.
 pub(super) async fn get(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     session: &Arc<Session>,
-    (replay, overseer): (&Arc<Replay>, Overseer),
-    out: &mut Answering<'_>,
+    (replay, responses): (&Arc<Replay>, ResponsePipeline),
+    out: &mut Responder<'_>,
 ) -> Result<End, Denial> {
-    let shown = desk.call.head.headers.get(LAST_EVENT_ID);
+    let shown = served.context.head.headers.get(LAST_EVENT_ID);
     let tail = match shown.map(|id| id.to_str().unwrap_or_default()) {
         None => Ok(replay.own()),
         Some(id) => replay.resume(id),
     };
     let tail = match tail {
         Ok(tail) => tail,
-        Err(Lost::Answer(request, id)) => return Ok(tell_lost(desk, &request, &id, out).await),
+        Err(Lost::Answer(request, id)) => return Ok(tell_lost(served, &request, &id, out).await),
         Err(Lost::Nothing) => {
             let detail = "nothing follows the event that `Last-Event-ID` names: open a stream without it";
             return Err(Denial::new(Reason::InvalidRequest, detail));
@@ -153,13 +153,13 @@ pub(super) async fn get(
         let pen = replay.own_pen();
         let missed = tail.missed || (pen.is_some() && shown.is_some());
         if let Some(pen) = pen {
-            let listening = (session.listen(overseer.clone()), overseer);
-            let (gateway, call) = (Arc::clone(desk.gateway), desk.call.of_stream());
+            let listening = (session.listen(responses.clone()), responses);
+            let (gateway, call) = (Arc::clone(served.gateway), served.context.of_stream());
             tokio::spawn(tell(gateway, call, Arc::clone(session), listening, pen));
         }
         if missed {
             for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
-                hub::told(desk.gateway, session.push(Word::Changed(kind)));
+                hub::told(served.gateway, session.push(Word::Changed(kind)));
             }
         }
     }
@@ -168,7 +168,7 @@ pub(super) async fn get(
         return Ok(End::Left);
     }
     let stream = tail.stream();
-    match listen(desk, session, tail, out).await {
+    match listen(served, session, tail, out).await {
         Heard::All(end) => Ok(end),
         Heard::Left { .. } => {
             leave_alone(session, replay, stream);
@@ -185,25 +185,25 @@ async fn tell(
     listening: Listening,
     pen: Pen,
 ) {
-    let desk = Desk { gateway: &gateway, call: &call };
-    let mut record = RecordGuard::unrecorded(&desk.gateway.recorder);
-    let mut out = answering(&desk, &pen, Some(ABSENCE), &mut record);
-    streams::flow(&desk, &session, listening, None, &mut out).await;
+    let served = ServedCall { gateway: &gateway, context: &call };
+    let mut record = RecordGuard::unrecorded(&served.gateway.recorder);
+    let mut out = answering(&served, &pen, Some(ABSENCE), &mut record);
+    streams::flow(&served, &session, listening, None, &mut out).await;
 }
 
 /// The way into a stream that is kept.
 fn answering<'a>(
-    desk: &'a Desk<'_>,
+    served: &'a ServedCall<'_>,
     pen: &'a Pen,
     patience: Option<Duration>,
     record: &'a mut RecordGuard,
-) -> Answering<'a> {
-    Answering {
+) -> Responder<'a> {
+    Responder {
         sink: Sink::Kept(pen, patience),
         record,
-        stamp: Stamp { request_id: desk.call.request_id(), origin: None },
-        write_timeout: desk.call.write_timeout,
-        phase: desk.gateway.drain.watch(),
+        stamp: Stamp { request_id: served.context.request_id(), origin: None },
+        write_timeout: served.context.write_timeout,
+        phase: served.gateway.drain.watch(),
         version: http::Version::HTTP_11,
         takes_events: true,
         begun: false,
@@ -211,11 +211,11 @@ fn answering<'a>(
 }
 
 /// The answer to a call is not here: the client must not wait for it for ever.
-async fn tell_lost(desk: &Desk<'_>, request: &Id, id: &str, out: &mut Answering<'_>) -> End {
+async fn tell_lost(served: &ServedCall<'_>, request: &Id, id: &str, out: &mut Responder<'_>) -> End {
     let detail = "the answer to this call is no longer kept: whether it took effect is not known here";
     let denial = Denial::new(Reason::AnswerLost, detail);
     out.record.note_denial(&denial);
-    let answer = reply::lost(&denial, request, desk.call.request_id());
+    let answer = reply::lost(&denial, request, served.context.request_id());
     match out.event(Released::own(answer), Some(id)).await {
         Ok(()) => out.end().await,
         Err(_) => End::Broken,
@@ -223,7 +223,12 @@ async fn tell_lost(desk: &Desk<'_>, request: &Id, id: &str, out: &mut Answering<
 }
 
 /// Brings a stream to its client, until it is over or the client has left.
-async fn listen(desk: &Desk<'_>, session: &Session, mut tail: Tail, out: &mut Answering<'_>) -> Heard {
+async fn listen(
+    served: &ServedCall<'_>,
+    session: &Session,
+    mut tail: Tail,
+    out: &mut Responder<'_>,
+) -> Heard {
     let mut can_return = false;
     // Clients of earlier revisions take an event without a message for a broken one.
     if session.version >= Revision::V2025_11_25 {
@@ -233,7 +238,7 @@ async fn listen(desk: &Desk<'_>, session: &Session, mut tail: Tail, out: &mut An
         }
         can_return = true;
     }
-    let mut silent_until = Instant::now() + desk.call.server.keepalive;
+    let mut silent_until = Instant::now() + served.context.server.keepalive;
     loop {
         let told = tokio::select! {
             biased;
@@ -254,6 +259,6 @@ async fn listen(desk: &Desk<'_>, session: &Session, mut tail: Tail, out: &mut An
         if told.is_err() {
             return Heard::Left { can_return };
         }
-        silent_until = Instant::now() + desk.call.server.keepalive;
+        silent_until = Instant::now() + served.context.server.keepalive;
     }
 }

@@ -4,16 +4,18 @@
 //! call (2025-11-25 transports, "Sending Messages to the Server"); the client's answer arrives as a
 //! message of its own and is brought to the call that waits.
 
-use super::answering::Answering;
 use super::call;
-use super::desk::{Desk, params, parts};
+use super::encoded_answer::{self, EncodedAnswer};
 use super::founding;
-use super::said::{self, Said};
+use super::responder::Responder;
+use super::served_call::{ServedCall, params, parts};
 use super::sessions::{Session, Waiting};
-use super::{lasting, lists, streams, uris};
+use super::{lasting, lists, resource_subscription, streams, uris};
 use crate::authorize::{self, CallRules, CallTerms};
-use crate::backend::gateway_requests::Errand;
-use crate::backend::upstream_call::{LegOf, Order, Reply, Rounds, SessionOwner, Talk, Turn};
+use crate::backend::gateway_requests::GatewayRequest;
+use crate::backend::upstream_call::{
+    CallEvent, CallRequest, Reply, Rounds, SessionChoice, SessionOwner, UpstreamCall,
+};
 use crate::drain::{Phase, reached};
 use crate::frontend::session::End;
 use crate::offload::OffloadQueue;
@@ -42,62 +44,67 @@ type Answers = (mpsc::Sender<Answered>, mpsc::Receiver<Answered>);
 const UNANSWERED: &str = r#"{"code":-32603,"message":"the client did not answer in time"}"#;
 
 /// Serves one message of a legacy client.
-pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> End {
+pub(super) async fn serve(served: &ServedCall<'_>, message: &Message, out: &mut Responder<'_>) -> End {
     let end = match call::method_name(message) {
         // Calls are most of what comes: their state should not be as large as that of the others.
-        "initialize" if message.kind == Kind::Request => Box::pin(founding::found(desk, message, out)).await,
-        _ => match founding::session(desk) {
-            Ok(session) => of_session(desk, &session, message, out).await,
+        "initialize" if message.kind == Kind::Request => {
+            Box::pin(founding::found(served, message, out)).await
+        }
+        _ => match founding::session(served) {
+            Ok(session) => of_session(served, &session, message, out).await,
             Err(denial) => Err(denial),
         },
     };
     match end {
         Ok(end) => end,
-        Err(denial) => desk.refuse(denial, message, out).await,
+        Err(denial) => served.refuse(denial, message, out).await,
     }
 }
 
 /// One message within a session.
 pub(super) async fn of_session(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     session: &Arc<Session>,
     message: &Message,
-    out: &mut Answering<'_>,
+    out: &mut Responder<'_>,
 ) -> Result<End, Denial> {
-    desk.spoken_by(|| desk.profile_of(session))?;
+    served.spoken_by(|| served.profile_of(session))?;
     match message.kind {
-        Kind::Request => request(desk, session, message, out).await,
+        Kind::Request => request(served, session, message, out).await,
         Kind::Stream => {
-            let overseer = desk.admit(message)?.overseer;
-            desk.call.snapshot.forget();
-            Box::pin(streams::get(desk, session, overseer, out)).await
+            let responses = served.admit(message)?.responses;
+            served.context.snapshot.forget();
+            Box::pin(streams::get(served, session, responses, out)).await
         }
         Kind::End => {
-            desk.admit(message).map(drop)?;
-            founding::end(desk, session);
+            served.admit(message).map(drop)?;
+            founding::end(served, session);
             out.record.note_answer(None);
             Ok(out.status(StatusCode::OK).await)
         }
         Kind::Response => {
-            match desk.admit(message) {
-                Ok(admitted) => answer(desk, session, admitted.message(message), None)?,
+            match served.admit(message) {
+                Ok(admitted) => answer(served, session, admitted.message(message), None)?,
                 Err(denial) => {
                     // Its server must not wait for what does not come.
-                    answer(desk, session, message, Some(Reply::Error(authorize::error(&denial))))?;
+                    answer(served, session, message, Some(Reply::Error(authorize::error(&denial))))?;
                     return Err(denial);
                 }
             }
             Ok(out.status(StatusCode::ACCEPTED).await)
         }
         _ => {
-            let admitted = desk.admit(message)?;
+            let admitted = served.admit(message)?;
             if call::method_name(message) == "notifications/cancelled"
                 && let Some(id) = cancelled(admitted.message(message))
                 && !session.cancel(&id)
-                && let Some(leg) = session.passed_leg()
+                && let Some(upstream_session) = session.passed_leg()
             {
                 // It was called while messages passed.
-                leg.tell(&desk.gateway.backend, Errand::Cancel { session: leg.session(), id });
+                upstream_session.tell(
+                    &served.gateway.backend,
+                    GatewayRequest::Cancel { session: upstream_session.session(), id },
+                );
             }
             Ok(out.status(StatusCode::ACCEPTED).await)
         }
@@ -105,38 +112,38 @@ pub(super) async fn of_session(
 }
 
 async fn request(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     session: &Arc<Session>,
     message: &Message,
-    out: &mut Answering<'_>,
+    out: &mut Responder<'_>,
 ) -> Result<End, Denial> {
     let parts = parts(message)?;
     match call::method_name(message) {
         "ping" => {
-            desk.admit(message).map(drop)?;
+            served.admit(message).map(drop)?;
             Ok(empty(message, out).await)
         }
         "logging/setLevel" => {
-            let admitted = desk.admit(message)?;
-            Box::pin(founding::set_level(desk, session, &params(admitted.message(message))?)).await?;
+            let admitted = served.admit(message)?;
+            Box::pin(founding::set_level(served, session, &params(admitted.message(message))?)).await?;
             Ok(empty(message, out).await)
         }
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
-            Box::pin(lists::list(desk, message, &desk.profile_of(session)?, out)).await
+            Box::pin(lists::list(served, message, &served.profile_of(session)?, out)).await
         }
         "resources/subscribe" | "resources/unsubscribe" => {
-            Box::pin(streams::subscribe(desk, session, message, out)).await?;
+            Box::pin(resource_subscription::subscribe(served, session, message, out)).await?;
             Ok(empty(message, out).await)
         }
-        method if bridge::is_known_method(Era::Legacy, method) || desk.only().is_some() => {
+        method if bridge::is_known_method(Era::Legacy, method) || served.only().is_some() => {
             let id = message.id.as_ref();
             let Some(running) = id.and_then(|id| session.run(id)) else {
                 let detail = "a request of this id is under way, or too many are";
                 return Err(Denial::new(Reason::InvalidRequest, detail));
             };
-            let mut call = Call::new(desk, session, message);
+            let mut call = Call::new(served, session, message);
             if let Some(replay) =
-                session.replay.as_ref().filter(|_| desk.call.takes_events && out.is_clients())
+                session.replay.as_ref().filter(|_| served.context.takes_events && out.is_clients())
             {
                 return lasting::call(call, &parts, replay, running, out).await;
             }
@@ -161,7 +168,7 @@ async fn request(
 
 /// One call and the questions that wait for its client.
 pub(super) struct Call<'a, 'd> {
-    pub desk: &'a Desk<'d>,
+    pub served: &'a ServedCall<'d>,
     pub session: &'a Arc<Session>,
     pub message: &'a Message,
     /// Ids that the client sees, and keys of the questions.
@@ -181,13 +188,13 @@ async fn answered(answers: &mut Option<Answers>) -> Answered {
 }
 
 impl<'a, 'd> Call<'a, 'd> {
-    pub(super) fn new(desk: &'a Desk<'d>, session: &'a Arc<Session>, message: &'a Message) -> Self {
-        Call { desk, session, message, waiting: HashMap::new() }
+    pub(super) fn new(served: &'a ServedCall<'d>, session: &'a Arc<Session>, message: &'a Message) -> Self {
+        Call { served, session, message, waiting: HashMap::new() }
     }
 
-    async fn run(&mut self, parts: &Parts<'_>, out: &mut Answering<'_>) -> Result<End, Denial> {
-        let talk = self.open(parts, out).await?;
-        self.converse(talk, out).await
+    async fn run(&mut self, parts: &Parts<'_>, out: &mut Responder<'_>) -> Result<End, Denial> {
+        let upstream_call = self.open(parts, out).await?;
+        self.converse(upstream_call, out).await
     }
 
     /// Nobody waits any more for what its client is asked.
@@ -200,80 +207,84 @@ impl<'a, 'd> Call<'a, 'd> {
     pub(super) async fn open(
         &self,
         own_parts: &Parts<'_>,
-        out: &mut Answering<'_>,
+        out: &mut Responder<'_>,
     ) -> Result<Guarded, Denial> {
-        let (desk, message) = (self.desk, self.message);
-        let profile = founding::profile_now(self.desk, self.session)?;
-        let mut aim = call::aim(desk, message, own_parts.params(), &profile).await?;
-        let reworded = call::reworded(message, &aim)?;
+        let (served, message) = (self.served, self.message);
+        let profile = founding::profile_now(self.served, self.session)?;
+        let mut routed = call::routed(served, message, own_parts.params(), &profile).await?;
+        let reworded = call::reworded(message, &routed)?;
         let message = reworded.as_ref().unwrap_or(message);
-        let (permit, CallTerms { overseer, place }) =
-            desk.permit_call(message, &mut aim, &profile, out).await?;
+        let (permit, CallTerms { responses, place }) =
+            served.permit_call(message, &mut routed, &profile, out).await?;
         let message = permit.message(message);
         let changed = (!std::ptr::eq(message, self.message)).then(|| parts(message)).transpose()?;
         out.record.begin_forwarding(&place.pool);
-        let failed = |failure: crate::backend::forward::Failure, out: &mut Answering<'_>| {
+        let failed = |failure: crate::backend::forward::Failure, out: &mut Responder<'_>| {
             out.record.note_cause(&failure.cause);
             failure.denial
         };
-        desk.check_era(&place).await.map_err(|failure| failed(failure, out))?;
-        let leg = match founding::leg(desk, self.session, &place).await {
-            Ok(leg) => leg,
-            Err(failure) => return Err(failed(failure, out)),
-        };
-        let gateway = Arc::clone(desk.gateway);
+        served.check_era(&place).await.map_err(|failure| failed(failure, out))?;
+        let upstream_session = founding::upstream_session(served, self.session, &place).await;
+        let upstream_session = upstream_session.map_err(|failure| failed(failure, out))?;
+        let gateway = Arc::clone(served.gateway);
         let session = Arc::clone(self.session);
         let owner: Arc<dyn SessionOwner> = Arc::new(founding::OwnSession { gateway, session });
-        let order = Order {
+        let order = CallRequest {
             permit: Arc::clone(&permit),
             message,
             parts: changed.as_ref().unwrap_or(own_parts),
-            origin: Arc::clone(&desk.call.head.origin),
+            origin: Arc::clone(&served.context.head.origin),
             place,
-            target: aim.target,
-            params: aim.params,
+            target: routed.target,
+            params: routed.params,
             mirrored: Vec::new(),
-            relist: call::relist(desk, message, &profile, &aim.upstream),
+            relist: call::relist(served, message, &profile, &routed.upstream),
             rounds: if self.can_be_asked(&profile) { Rounds::Asks } else { Rounds::Never },
-            leg: leg.as_ref().map_or(LegOf::Pooled, |leg| LegOf::Own(leg, Some(&owner))),
+            upstream_session: upstream_session.as_ref().map_or(SessionChoice::Pooled, |upstream_session| {
+                SessionChoice::Own(upstream_session, Some(&owner))
+            }),
             retry: None,
-            overseer: Arc::new(CallRules { gateway: Arc::clone(desk.gateway), overseer }),
+            responses: Arc::new(CallRules { gateway: Arc::clone(served.gateway), responses }),
         };
-        let talk = Talk::open(&desk.gateway.backend, order).await.map_err(|failure| failed(failure, out))?;
-        Ok(Guarded(Some(talk)))
+        let upstream_call = UpstreamCall::open(&served.gateway.backend, order)
+            .await
+            .map_err(|failure| failed(failure, out))?;
+        Ok(Guarded(Some(upstream_call)))
     }
 
     fn can_be_asked(&self, profile: &Profile) -> bool {
-        self.desk.call.takes_events && bridge::may_ask(call::method_name(self.message)) && profile.answers()
+        self.served.context.takes_events
+            && bridge::may_ask(call::method_name(self.message))
+            && profile.answers()
     }
 
     pub(super) async fn converse(
         &mut self,
-        mut talk: Guarded,
-        out: &mut Answering<'_>,
+        mut upstream_call: Guarded,
+        out: &mut Responder<'_>,
     ) -> Result<End, Denial> {
         // Made with the first question: most calls have none.
         let mut answers: Option<Answers> = None;
         let mut phase = out.phase.clone();
-        let mut silence = self.desk.call.guest.silences.lend();
-        let mut silent_until = Instant::now() + self.desk.call.server.keepalive;
+        let mut silence = self.served.context.connection_state.silences.lend();
+        let mut silent_until = Instant::now() + self.served.context.server.keepalive;
         let mut ready = Vec::new();
         let mut answer_by = None;
         loop {
             tokio::select! {
                 biased;
-                turn = talk.next() => {
+                turn = upstream_call.next() => {
                     out.record.end_upstream_wait();
-                    out.record.note_answer_revision(talk.revision_answered());
+                    out.record.note_answer_revision(upstream_call.revision_answered());
                     match turn {
-                    Turn::Ask(questions) => {
+                    CallEvent::Ask(questions) => {
                         let (answers, _) = answers.get_or_insert_with(|| mpsc::channel(MAX_ANSWERS));
                         let refused = Box::pin(self.ask(questions, answers, out)).await;
                         ready.extend(refused.map_err(|()| gone())?);
-                        answer_by = Some(Instant::now() + self.desk.call.server.parked.within);
+                        answer_by = Some(Instant::now() + self.served.context.server.parked.within);
                     }
                     turn => {
-                        if let Some(end) = self.turn(turn, &mut talk, out).await? {
+                        if let Some(end) = self.turn(turn, &mut upstream_call, out).await? {
                             return Ok(end);
                         }
                         if self.waiting.is_empty() {
@@ -289,23 +300,23 @@ impl<'a, 'd> Call<'a, 'd> {
                 () = out.gone() => return Ok(End::Broken),
                 () = reached(&mut phase, Phase::Expired) => return Err(draining()),
                 () = silence.until(silent_until) => {
-                    self.desk.gateway.estate.sessions.touch(self.session, self.desk.gateway);
-                    if self.desk.call.takes_events && Box::pin(out.comment()).await.is_err() {
+                    self.served.gateway.estate.sessions.touch(self.session, self.served.gateway);
+                    if self.served.context.takes_events && Box::pin(out.comment()).await.is_err() {
                         return Ok(End::Broken);
                     }
-                    silent_until = Instant::now() + self.desk.call.server.keepalive;
+                    silent_until = Instant::now() + self.served.context.server.keepalive;
                     if answer_by.is_some_and(|by| by <= silent_until) {
                         ready.extend(self.give_up());
                     }
                 }
             }
             // A modern server is told all answers of a round at once.
-            let due = talk.era() == Era::Legacy || self.waiting.is_empty();
+            let due = upstream_call.era() == Era::Legacy || self.waiting.is_empty();
             if due && !ready.is_empty() {
                 if self.waiting.is_empty() {
                     out.record.begin_upstream_wait();
                 }
-                if let Err(failure) = Box::pin(talk.reply(std::mem::take(&mut ready))).await {
+                if let Err(failure) = Box::pin(upstream_call.reply(std::mem::take(&mut ready))).await {
                     out.record.note_cause(&failure.cause);
                     return Err(failure.denial);
                 }
@@ -325,14 +336,14 @@ impl<'a, 'd> Call<'a, 'd> {
         &mut self,
         questions: Vec<ReleasedQuestion>,
         answers: &mpsc::Sender<Answered>,
-        out: &mut Answering<'_>,
+        out: &mut Responder<'_>,
     ) -> Result<Vec<(Arc<str>, Reply)>, ()> {
         let mut refused = Vec::new();
         for question in questions {
-            let profile = self.desk.profile_of(self.session);
+            let profile = self.served.profile_of(self.session);
             let able = profile.is_ok_and(|profile| profile.can(question.ability()));
             let waiting = Waiting::Call { key: Arc::clone(&question.key), answers: answers.clone() };
-            let home = &self.desk.gateway.estate.home;
+            let home = &self.served.gateway.estate.home;
             match able.then(|| self.session.ask(home, waiting)).flatten() {
                 Some(id) => {
                     // What the client is told to visit has an id of its own; ours is as good as any.
@@ -351,36 +362,36 @@ impl<'a, 'd> Call<'a, 'd> {
     /// Brings one turn to the client; `Some` if it was the last.
     async fn turn(
         &self,
-        turn: Turn,
-        talk: &mut Guarded,
-        out: &mut Answering<'_>,
+        turn: CallEvent,
+        upstream_call: &mut Guarded,
+        out: &mut Responder<'_>,
     ) -> Result<Option<End>, Denial> {
         match turn {
-            Turn::Note(note) => Ok(out.event(note, None).await.is_err().then_some(End::Broken)),
-            Turn::Ask(_) => Ok(None),
-            Turn::Done(answer) => {
-                let at = talk.upstream().zip(talk.offload());
-                talk.over();
+            CallEvent::Note(note) => Ok(out.event(note, None).await.is_err().then_some(End::Broken)),
+            CallEvent::Ask(_) => Ok(None),
+            CallEvent::Done(answer) => {
+                let at = upstream_call.upstream().zip(upstream_call.offload());
+                upstream_call.over();
                 let room = answer.room.clone();
                 let said = match at {
                     Some((at, queue)) => {
-                        let profile = self.desk.profile_of(self.session)?;
-                        let answer = uris::outward(self.desk, self.message, &profile, &at, answer).await;
-                        match said::large(&queue, Era::Legacy, self.message, &answer).await? {
+                        let profile = self.served.profile_of(self.session)?;
+                        let answer = uris::outward(self.served, self.message, &profile, &at, answer).await;
+                        match encoded_answer::large(&queue, Era::Legacy, self.message, &answer).await? {
                             Some(said) => said,
-                            None => said::for_legacy(self.message, &answer)?,
+                            None => encoded_answer::for_legacy(self.message, &answer)?,
                         }
                     }
-                    None => said::for_legacy(self.message, &answer)?,
+                    None => encoded_answer::for_legacy(self.message, &answer)?,
                 };
-                let Said { message, rpc_error, proven, .. } = said;
+                let EncodedAnswer { message, rpc_error, proven, .. } = said;
                 out.record.note_proof(proven);
                 out.record.note_answer(rpc_error);
                 // Any other status ends the session of one widespread client.
                 Ok(Some(out.last_large(StatusCode::OK, message, room).await))
             }
-            Turn::Failed(failure) => {
-                talk.over();
+            CallEvent::Failed(failure) => {
+                upstream_call.over();
                 out.record.note_cause(&failure.cause);
                 Err(failure.denial)
             }
@@ -388,13 +399,13 @@ impl<'a, 'd> Call<'a, 'd> {
     }
 }
 
-/// A talk that is cancelled when it is left before its end, however that comes about.
-pub(super) struct Guarded(Option<Talk>);
+/// An upstream call that is cancelled when it is left before its end, however that comes about.
+pub(super) struct Guarded(Option<UpstreamCall>);
 
 impl Guarded {
-    async fn next(&mut self) -> Turn {
+    async fn next(&mut self) -> CallEvent {
         match &mut self.0 {
-            Some(talk) => talk.next().await,
+            Some(upstream_call) => upstream_call.next().await,
             None => std::future::pending().await,
         }
     }
@@ -404,17 +415,17 @@ impl Guarded {
         replies: Vec<(Arc<str>, Reply)>,
     ) -> Result<(), crate::backend::forward::Failure> {
         match &mut self.0 {
-            Some(talk) => talk.reply(replies).await,
+            Some(upstream_call) => upstream_call.reply(replies).await,
             None => Ok(()),
         }
     }
 
     fn upstream(&self) -> Option<Arc<Upstream>> {
-        self.0.as_ref().map(|talk| Arc::clone(talk.upstream()))
+        self.0.as_ref().map(|upstream_call| Arc::clone(upstream_call.upstream()))
     }
 
     fn offload(&self) -> Option<OffloadQueue> {
-        self.0.as_ref().map(|talk| talk.offload().clone())
+        self.0.as_ref().map(|upstream_call| upstream_call.offload().clone())
     }
 
     fn revision_answered(&self) -> Option<&Arc<str>> {
@@ -422,7 +433,7 @@ impl Guarded {
     }
 
     fn era(&self) -> Era {
-        self.0.as_ref().map_or(Era::Legacy, Talk::era)
+        self.0.as_ref().map_or(Era::Legacy, UpstreamCall::era)
     }
 
     fn over(&mut self) {
@@ -432,8 +443,8 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        if let Some(talk) = self.0.take() {
-            talk.cancel();
+        if let Some(upstream_call) = self.0.take() {
+            upstream_call.cancel();
         }
     }
 }
@@ -442,7 +453,7 @@ impl Drop for Guarded {
 ///
 /// `instead` is what the call gets in its place.
 fn answer(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     session: &Session,
     message: &Message,
     instead: Option<Reply>,
@@ -455,7 +466,7 @@ fn answer(
     let waiting = match (session.answered(id), session.passed_leg()) {
         (Some(waiting), _) => waiting,
         // It was asked by the server itself, while messages passed.
-        (None, Some(leg)) => Waiting::Leg { leg, id: id.clone() },
+        (None, Some(upstream_session)) => Waiting::UpstreamSession { upstream_session, id: id.clone() },
         // One that comes too late, or twice, is of no use to anybody.
         (None, None) => return Ok(()),
     };
@@ -466,7 +477,9 @@ fn answer(
     match waiting {
         // A call that is over has dropped its end; more answers than it asked for cannot be.
         Waiting::Call { key, answers } => drop(answers.try_send((id.meaning().to_owned(), key, reply))),
-        Waiting::Leg { leg, id } => leg.answer(&desk.gateway.backend, id, reply),
+        Waiting::UpstreamSession { upstream_session, id } => {
+            upstream_session.answer(&served.gateway.backend, id, reply)
+        }
     }
     Ok(())
 }
@@ -477,7 +490,7 @@ fn cancelled(message: &Message) -> Option<Id> {
     Id::of(fields.get("requestId")?).ok()
 }
 
-async fn empty(message: &Message, out: &mut Answering<'_>) -> End {
+async fn empty(message: &Message, out: &mut Responder<'_>) -> End {
     out.record.note_answer(None);
     out.last(StatusCode::OK, Released::own(bridge::wrap_result(call::id_text(message), "{}"))).await
 }

@@ -1,6 +1,6 @@
 //! Streams of clients that speak the transport of 2024-11-05: each is a session, from end to end.
 
-use super::answering::Part;
+use super::responder::Part;
 use super::sessions::Session;
 use crate::drain::{Phase, reached};
 use crate::frontend::context::Gateway;

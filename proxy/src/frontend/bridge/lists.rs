@@ -1,9 +1,9 @@
 //! What an endpoint says of itself and offers, composed of what its servers say and offer.
 
-use super::answering::Answering;
 use super::call;
-use super::desk::{Desk, params};
-use crate::backend::upstream_call::Place;
+use super::responder::Responder;
+use super::served_call::{ServedCall, params};
+use crate::backend::upstream_call::UpstreamTarget;
 use crate::frontend::session::End;
 use bytes::Bytes;
 use http::StatusCode;
@@ -17,12 +17,12 @@ use std::sync::Arc;
 
 /// `tools/list` and its kin.
 pub(super) async fn list(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     message: &Message,
     profile: &Arc<Profile>,
-    out: &mut Answering<'_>,
+    out: &mut Responder<'_>,
 ) -> Result<End, Denial> {
-    let admitted = desk.admit(message)?;
+    let admitted = served.admit(message)?;
     let unknown = || Denial::new(Reason::UnknownMethod, "no server behind this endpoint has this method");
     let kind = ListKind::of_method(call::method_name(message)).ok_or_else(unknown)?;
     let fields = params(admitted.message(message))?;
@@ -30,16 +30,16 @@ pub(super) async fn list(
     if cursor.is_none() && fields.get("cursor").is_some() {
         return Err(Denial::new(Reason::InvalidParams, "`cursor` must be text"));
     }
-    let current = desk.lists(profile, &[kind]).await?;
-    let now = desk.gateway.clock.now();
+    let current = served.lists(profile, &[kind]).await?;
+    let now = served.gateway.clock.now();
     let caching = current.caching(kind, now);
-    let untold = desk.untold(&current.catalog, kind);
+    let untold = served.untold(&current.catalog, kind);
     let closing = Closing { era: message.era, caching, server_info: Some(SERVER_INFO), now, untold: &untold };
-    let result = desk.listed(&current.catalog, (kind, cursor.as_deref()), &closing).await?;
+    let result = served.listed(&current.catalog, (kind, cursor.as_deref()), &closing).await?;
     let mut pieces = Vec::with_capacity(result.len() + 2);
     let id = call::id_text(message);
     pieces.push(Released::own(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":")));
-    pieces.extend(admitted.overseer.inspectors().release_pieces(Channel::List, result)?);
+    pieces.extend(admitted.responses.inspectors().release_pieces(Channel::List, result)?);
     pieces.push(Released::own(Bytes::from_static(b"}")));
     out.record.note_answer(None);
     Ok(out.pieces(pieces).await)
@@ -51,32 +51,32 @@ pub(super) const SERVER_INFO: &str =
 
 /// `server/discover`.
 pub(super) async fn discover(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     message: &Message,
     profile: &Arc<Profile>,
-    out: &mut Answering<'_>,
+    out: &mut Responder<'_>,
 ) -> Result<End, Denial> {
-    let admitted = desk.admit(message)?;
-    let current = desk.lists(profile, &[]).await?;
-    let told = |member| desk.tells_of(member);
-    let facts = merged(desk, &current.known_facts(&told));
-    let caching = desk.told_for(current.description_caching(desk.gateway.clock.now()));
+    let admitted = served.admit(message)?;
+    let current = served.lists(profile, &[]).await?;
+    let told = |member| served.tells_of(member);
+    let facts = merged(served, &current.known_facts(&told));
+    let caching = served.told_for(current.description_caching(served.gateway.clock.now()));
     let result = with_missing(facts.discover_result(caching), &current.silent(&told));
-    let told = admitted.overseer.inspectors().release(Channel::ServerInfo, &result.into())?;
+    let told = admitted.responses.inspectors().release(Channel::ServerInfo, &result.into())?;
     out.record.note_answer(None);
     let answer = told.translated(bridge::wrap_result(call::id_text(message), told.text()));
     Ok(out.last(StatusCode::OK, answer).await)
 }
 
 /// What the servers of an endpoint that the caller is told of say of themselves, as one.
-pub(super) async fn facts(desk: &Desk<'_>, profile: &Arc<Profile>) -> Result<Arc<Facts>, Denial> {
-    let current = desk.lists(profile, &[]).await?;
-    Ok(merged(desk, &current.known_facts(&|member| desk.tells_of(member))))
+pub(super) async fn facts(served: &ServedCall<'_>, profile: &Arc<Profile>) -> Result<Arc<Facts>, Denial> {
+    let current = served.lists(profile, &[]).await?;
+    Ok(merged(served, &current.known_facts(&|member| served.tells_of(member))))
 }
 
 /// One server that stands alone is not renamed.
-pub(super) fn merged(desk: &Desk<'_>, facts: &[(Arc<str>, Arc<Facts>)]) -> Arc<Facts> {
-    match (desk.only(), facts) {
+pub(super) fn merged(served: &ServedCall<'_>, facts: &[(Arc<str>, Arc<Facts>)]) -> Arc<Facts> {
+    match (served.only(), facts) {
         (Some(_), [(_, facts)]) => Arc::clone(facts),
         (_, facts) => {
             let parts: Vec<(&str, &Facts)> = facts.iter().map(|(name, facts)| (&**name, &**facts)).collect();
@@ -114,30 +114,31 @@ pub(super) struct OwnUri {
 
 /// The places of all servers, each with those of `uris` that are its own, as it calls them.
 pub(super) async fn owners(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     profile: &Arc<Profile>,
     (era, uris): (Era, &[Arc<str>]),
-) -> Result<Vec<(Place, Vec<OwnUri>)>, Denial> {
+) -> Result<Vec<(UpstreamTarget, Vec<OwnUri>)>, Denial> {
     // Who is not told of a server does not hear what it says either.
-    let mut owners = desk.places(profile)?;
-    owners.retain(|(_, place)| desk.is_told_of(&place.upstream.name));
-    if let (Some(_), [(_, place)]) = (call::the_one(desk), owners.as_mut_slice()) {
+    let mut owners = served.places(profile)?;
+    owners.retain(|(_, place)| served.is_told_of(&place.upstream.name));
+    if let (Some(_), [(_, place)]) = (call::the_one(served), owners.as_mut_slice()) {
         let own =
             |uri: &Arc<str>| OwnUri { original: Arc::clone(uri), served: Arc::clone(uri), subject: None };
         return Ok(vec![(place.clone(), uris.iter().map(own).collect())]);
     }
-    let mut shares: Vec<(Place, Vec<OwnUri>)> =
+    let mut shares: Vec<(UpstreamTarget, Vec<OwnUri>)> =
         owners.into_iter().map(|(_, place)| (place, Vec::new())).collect();
     if uris.is_empty() {
         return Ok(shares);
     }
     let kinds = [ListKind::Resources, ListKind::Templates];
-    let catalog = desk.catalog(profile, &kinds, desk.call.arrival().at).await?;
+    let catalog = served.catalog(profile, &kinds, served.context.arrival().at).await?;
     let steps = catalog.steps();
     for uri in uris {
         let Some(located) = catalog.located(uri, &steps) else { continue };
-        let Some(subject) = desk.sees_uri(&located, era) else { continue };
-        let upstream = desk.call.server.members.get(located.member).and_then(|member| desk.chosen(member));
+        let Some(subject) = served.sees_uri(&located, era) else { continue };
+        let upstream =
+            served.context.server.members.get(located.member).and_then(|member| served.chosen(member));
         let owner = upstream
             .and_then(|upstream| shares.iter_mut().find(|(place, _)| place.upstream.name == upstream.name));
         if let Some((_, share)) = owner {

@@ -1,16 +1,15 @@
 //! Endpoints that speak for their servers: several of them as one, or one of another era.
 //!
 //! A message comes from a front, `modern` or `legacy`, which knows its client's rules; it goes to
-//! a server by a [`crate::backend::upstream_call::Talk`], which knows the server's. What passes between them is the
+//! a server by a [`crate::backend::upstream_call::UpstreamCall`], which knows the server's. What passes between them is the
 //! same for all four pairs: notifications, questions, one answer. Lists and what servers say of
 //! themselves are composed in `lists`, what happens outside of any call is in `streams`.
 
 mod admit;
 mod adoption;
-pub mod answering;
 mod batch;
 mod call;
-mod desk;
+mod encoded_answer;
 mod following;
 mod founding;
 mod homes;
@@ -25,16 +24,15 @@ pub mod parked;
 mod registry;
 mod replay;
 mod request_state;
-mod said;
+mod resource_subscription;
+pub mod responder;
+mod served_call;
 pub mod sessions;
 mod stream_holds;
 mod streams;
 mod tasks;
 mod uris;
 
-use answering::Answering;
-pub use desk::Desk;
-pub(crate) use desk::shown;
 pub(crate) use founding::session_number;
 pub use homes::home;
 pub(crate) use hub::{CatalogNotices, announces};
@@ -42,21 +40,24 @@ pub use hub::{Hub, run as hear};
 use portunus_filters::message::Reading;
 use portunus_filters::{Era, Message};
 pub use registry::Sessions;
+use responder::Responder;
+pub use served_call::ServedCall;
+pub(crate) use served_call::shown;
 
 use crate::frontend::session::End;
 
 /// Serves what one POST holds, or a GET or DELETE.
-pub async fn serve(desk: &Desk<'_>, reading: &Reading, out: &mut Answering<'_>) -> End {
+pub async fn serve(served: &ServedCall<'_>, reading: &Reading, out: &mut Responder<'_>) -> End {
     match reading {
-        Reading::One(message) => one(desk, message, out).await,
-        Reading::Batch(messages) => Box::pin(batch::serve(desk, messages, out)).await,
+        Reading::One(message) => one(served, message, out).await,
+        Reading::Batch(messages) => Box::pin(batch::serve(served, messages, out)).await,
     }
 }
 
-async fn one(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> End {
+async fn one(served: &ServedCall<'_>, message: &Message, out: &mut Responder<'_>) -> End {
     match message.era {
-        Era::Modern => modern::serve(desk, message, out).await,
-        Era::Legacy => legacy::serve(desk, message, out).await,
+        Era::Modern => modern::serve(served, message, out).await,
+        Era::Legacy => legacy::serve(served, message, out).await,
     }
 }
 

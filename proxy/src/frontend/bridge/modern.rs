@@ -3,13 +3,13 @@
 //! What a legacy server asks in the middle of its answer parks the call, and the client is told by
 //! `input_required` (patterns/mrtr); its retry is judged as a new message and takes the call up again.
 
-use super::answering::Answering;
-use super::desk::{Desk, parts};
+use super::encoded_answer::{self, EncodedAnswer};
 use super::parked::{Resumed, Ticket};
-use super::said::{self, Said};
+use super::responder::Responder;
+use super::served_call::{ServedCall, parts};
 use super::{call, lists, request_state, streams, tasks, uris};
 use crate::authorize::{CallRules, CallTerms};
-use crate::backend::upstream_call::{LegOf, Order, Reply, Rounds, Talk, Turn};
+use crate::backend::upstream_call::{CallEvent, CallRequest, Reply, Rounds, SessionChoice, UpstreamCall};
 use crate::drain::{Phase, reached};
 use crate::frontend::session::End;
 use crate::reply::draining;
@@ -23,86 +23,86 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Serves one message of a modern client.
-pub(super) async fn serve(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> End {
+pub(super) async fn serve(served: &ServedCall<'_>, message: &Message, out: &mut Responder<'_>) -> End {
     let end = match message.kind {
-        Kind::Request => request(desk, message, out).await,
+        Kind::Request => request(served, message, out).await,
         Kind::Stream | Kind::End => {
             Err(Denial::new(Reason::MethodNotAllowed, "this revision knows POST alone"))
         }
         // Nothing that a modern client notifies of concerns a server: it cancels by closing.
-        _ => match desk.admit(message) {
+        _ => match served.admit(message) {
             Ok(_) => Ok(out.status(StatusCode::ACCEPTED).await),
             Err(denial) => Err(denial),
         },
     };
     match end {
         Ok(end) => end,
-        Err(denial) => desk.refuse(denial, message, out).await,
+        Err(denial) => served.refuse(denial, message, out).await,
     }
 }
 
-async fn request(desk: &Desk<'_>, message: &Message, out: &mut Answering<'_>) -> Result<End, Denial> {
+async fn request(served: &ServedCall<'_>, message: &Message, out: &mut Responder<'_>) -> Result<End, Denial> {
     let parts = parts(message)?;
     let fields = parts.params();
-    let profile = desk.introduced(fields)?;
-    desk.spoken_by(|| Ok(Arc::clone(&profile)))?;
+    let profile = served.introduced(fields)?;
+    served.spoken_by(|| Ok(Arc::clone(&profile)))?;
     match call::method_name(message) {
         // Calls are most of what comes: their state should not be as large as that of the others.
-        "server/discover" => Box::pin(lists::discover(desk, message, &profile, out)).await,
+        "server/discover" => Box::pin(lists::discover(served, message, &profile, out)).await,
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
-            Box::pin(lists::list(desk, message, &profile, out)).await
+            Box::pin(lists::list(served, message, &profile, out)).await
         }
-        "subscriptions/listen" => Box::pin(streams::listen(desk, message, &profile, out)).await,
-        method if bridge::is_known_method(Era::Modern, method) || takes_any(desk, &profile).await => {
-            calls(desk, message, &parts, profile, out).await
+        "subscriptions/listen" => Box::pin(streams::listen(served, message, &profile, out)).await,
+        method if bridge::is_known_method(Era::Modern, method) || takes_any(served, &profile).await => {
+            calls(served, message, &parts, profile, out).await
         }
         _ => Err(Denial::new(Reason::UnknownMethod, "no server behind this endpoint has this method")),
     }
 }
 
 /// Whether the endpoint's one server is of the client's own era and may have methods of its own.
-async fn takes_any(desk: &Desk<'_>, profile: &Arc<Profile>) -> bool {
-    let place = desk.only().and_then(|only| desk.place(&desk.active(), only, profile).ok());
+async fn takes_any(served: &ServedCall<'_>, profile: &Arc<Profile>) -> bool {
+    let place = served.only().and_then(|only| served.place(&served.active(), only, profile).ok());
     let Some(place) = place else { return false };
-    let era = desk.gateway.backend.eras.choose(&desk.gateway.backend, &place, Era::Modern).await;
+    let era = served.gateway.backend.eras.choose(&served.gateway.backend, &place, Era::Modern).await;
     era.is_ok_and(|era| era == Era::Modern)
 }
 
 /// One call, from its first round or a later one.
 async fn calls(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     message: &Message,
     own_parts: &Parts<'_>,
     profile: Arc<Profile>,
-    out: &mut Answering<'_>,
+    out: &mut Responder<'_>,
 ) -> Result<End, Denial> {
     let fields = own_parts.params();
     let (replies, state) = answers(fields)?;
-    let mut round = Round { desk, message, parts: own_parts, profile };
-    let state = state.map(|state| request_state::open_state(desk, &round.ticket(), &state)).transpose()?;
+    let mut round = Round { served, message, parts: own_parts, profile };
+    let state = state.map(|state| request_state::open_state(served, &round.ticket(), &state)).transpose()?;
     match state {
         // The answers to a URL that had to be visited: the server wants the same call again.
         Some(request_state::State::Again) => round.open(Carried::Nothing, out).await,
         Some(request_state::State::Parked(serial)) => {
             // The answers are a message like any other: judged before they go on.
-            let aim = call::aim(desk, message, fields, &round.profile).await?;
-            let cleared = desk.clear(message, &aim.upstream.name, aim.subject)?;
-            desk.call.snapshot.release();
+            let routed = call::routed(served, message, fields, &round.profile).await?;
+            let cleared = served.clear(message, &routed.upstream.name, routed.subject)?;
+            served.context.snapshot.release();
             let changed = cleared.changed().map(parts).transpose()?;
             let replies = match &changed {
                 Some(changed) => answers(changed.params())?.0,
                 None => replies,
             };
             let token = changed.as_ref().unwrap_or(own_parts).progress_token().map_err(unreadable)?;
-            let mut resumed = desk.gateway.estate.parked.claim(serial, &round.ticket()).await?;
+            let mut resumed = served.gateway.estate.parked.claim(serial, &round.ticket()).await?;
             let rules = CallRules::taken_up(
-                resumed.talk.overseer(),
+                resumed.upstream_call.responses(),
                 cleared.inspectors(),
-                desk.call.snapshot.for_answers(),
+                served.context.snapshot.for_answers(),
             )?;
-            resumed.talk.hold_to(rules);
-            resumed.talk.report_to(token);
-            out.record.begin_forwarding(resumed.talk.pool());
+            resumed.upstream_call.hold_to(rules);
+            resumed.upstream_call.report_to(token);
+            out.record.begin_forwarding(resumed.upstream_call.pool());
             Box::pin(round.resume(resumed, replies, out)).await
         }
         Some(request_state::State::Upstream(state)) => round.open(Carried::Answers(Some(state)), out).await,
@@ -135,7 +135,7 @@ enum Carried {
 
 /// One round of a call.
 struct Round<'a, 'd> {
-    desk: &'a Desk<'d>,
+    served: &'a ServedCall<'d>,
     message: &'a Message,
     profile: Arc<Profile>,
     parts: &'a Parts<'a>,
@@ -145,18 +145,19 @@ impl Round<'_, '_> {
     /// What a retry of this call is known by; few calls ever need it.
     fn ticket(&self) -> Ticket {
         let digest = request_state::digest(self.message, self.parts.params());
-        let bearer = CallerKey::for_states(&self.desk.call.arrival().identity, &self.desk.call.said.marks());
-        Ticket { server: self.desk.call.server.id.clone(), bearer, digest }
+        let bearer =
+            CallerKey::for_states(&self.served.context.arrival().identity, &self.served.context.said.marks());
+        Ticket { server: self.served.context.server.id.clone(), bearer, digest }
     }
 
-    async fn open(&mut self, carried: Carried, out: &mut Answering<'_>) -> Result<End, Denial> {
-        let (desk, message) = (self.desk, self.message);
-        let aim = call::aim(desk, message, self.parts.params(), &self.profile).await?;
-        let (mut aim, mirrored) = call::mirrored(desk, message, &self.profile, aim).await?;
-        let reworded = call::reworded(message, &aim)?;
+    async fn open(&mut self, carried: Carried, out: &mut Responder<'_>) -> Result<End, Denial> {
+        let (served, message) = (self.served, self.message);
+        let routed = call::routed(served, message, self.parts.params(), &self.profile).await?;
+        let (mut routed, mirrored) = call::mirrored(served, message, &self.profile, routed).await?;
+        let reworded = call::reworded(message, &routed)?;
         let message = reworded.as_ref().unwrap_or(message);
-        let (permit, CallTerms { overseer, place }) =
-            desk.permit_call(message, &mut aim, &self.profile, out).await?;
+        let (permit, CallTerms { responses, place }) =
+            served.permit_call(message, &mut routed, &self.profile, out).await?;
         // Headers that mirror arguments which a filter has changed or taken away are made anew from the rest.
         let mirrored = if permit.is_changed() { Vec::new() } else { mirrored };
         let message = permit.message(message);
@@ -166,40 +167,40 @@ impl Round<'_, '_> {
             Carried::Nothing => None,
             Carried::Answers(state) => Some(request_state::retry_of(&answers(own_parts.params())?.0, state)),
         };
-        let place = match aim.at {
-            Some(at) => tasks::seated(desk, place, at),
+        let place = match routed.at {
+            Some(at) => tasks::seated(served, place, at),
             None => place,
         };
         out.record.begin_forwarding(&place.pool);
-        let era = desk.gateway.backend.eras.choose(&desk.gateway.backend, &place, Era::Modern).await;
-        let era = match (era, desk.check_era(&place).await) {
+        let era = served.gateway.backend.eras.choose(&served.gateway.backend, &place, Era::Modern).await;
+        let era = match (era, served.check_era(&place).await) {
             (Ok(era), Ok(())) => era,
             (Err(failure), _) | (_, Err(failure)) => {
                 out.record.note_cause(&failure.cause);
                 return Err(failure.denial);
             }
         };
-        let order = Order {
+        let order = CallRequest {
             permit: Arc::clone(&permit),
             message,
             parts: own_parts,
-            origin: Arc::clone(&desk.call.head.origin),
+            origin: Arc::clone(&served.context.head.origin),
             place,
-            target: aim.target,
-            params: aim.params,
+            target: routed.target,
+            params: routed.params,
             mirrored,
-            relist: call::relist(desk, message, &self.profile, &aim.upstream),
+            relist: call::relist(served, message, &self.profile, &routed.upstream),
             rounds: match era {
                 Era::Modern => Rounds::Through,
                 Era::Legacy if self.can_be_asked() => Rounds::Asks,
                 Era::Legacy => Rounds::Never,
             },
-            leg: LegOf::Pooled,
+            upstream_session: SessionChoice::Pooled,
             retry,
-            overseer: Arc::new(CallRules { gateway: Arc::clone(desk.gateway), overseer }),
+            responses: Arc::new(CallRules { gateway: Arc::clone(served.gateway), responses }),
         };
-        match Talk::open(&desk.gateway.backend, order).await {
-            Ok(talk) => self.converse(talk, Vec::new(), out).await,
+        match UpstreamCall::open(&served.gateway.backend, order).await {
+            Ok(upstream_call) => self.converse(upstream_call, Vec::new(), out).await,
             Err(failure) => {
                 out.record.note_cause(&failure.cause);
                 Err(failure.denial)
@@ -217,9 +218,9 @@ impl Round<'_, '_> {
         &mut self,
         resumed: Resumed,
         replies: Vec<(Arc<str>, String)>,
-        out: &mut Answering<'_>,
+        out: &mut Responder<'_>,
     ) -> Result<End, Denial> {
-        let Resumed { mut talk, questions } = resumed;
+        let Resumed { mut upstream_call, questions } = resumed;
         let answer = |question: &ReleasedQuestion| replies.iter().find(|(key, _)| *key == question.key);
         let (answered, open): (Vec<_>, Vec<_>) =
             questions.into_iter().partition(|question| answer(question).is_some());
@@ -231,52 +232,52 @@ impl Round<'_, '_> {
             })
             .collect();
         if !told.is_empty()
-            && let Err(failure) = talk.reply(told).await
+            && let Err(failure) = upstream_call.reply(told).await
         {
             out.record.note_cause(&failure.cause);
             return Err(failure.denial);
         }
-        self.converse(talk, open, out).await
+        self.converse(upstream_call, open, out).await
     }
 
     /// Brings what the server says to the client until the call is over or there are `open` questions: what was said
     /// before these can be answered comes with them.
     async fn converse(
         &mut self,
-        mut talk: Talk,
+        mut upstream_call: UpstreamCall,
         mut open: Vec<ReleasedQuestion>,
-        out: &mut Answering<'_>,
+        out: &mut Responder<'_>,
     ) -> Result<End, Denial> {
         let mut phase = out.phase.clone();
-        let mut silence = self.desk.call.guest.silences.lend();
-        let mut silent_until = Instant::now() + self.desk.call.server.keepalive;
+        let mut silence = self.served.context.connection_state.silences.lend();
+        let mut silent_until = Instant::now() + self.served.context.server.keepalive;
         loop {
             let turn = tokio::select! {
                 biased;
-                turn = next_turn(&mut talk, open.is_empty()) => turn,
+                turn = next_turn(&mut upstream_call, open.is_empty()) => turn,
                 () = out.gone() => {
-                    talk.cancel();
+                    upstream_call.cancel();
                     return Ok(End::Broken);
                 }
                 () = reached(&mut phase, Phase::Expired) => {
-                    talk.cancel();
+                    upstream_call.cancel();
                     return Err(draining());
                 }
                 () = silence.until(silent_until) => {
                     if Box::pin(out.comment()).await.is_err() {
-                        talk.cancel();
+                        upstream_call.cancel();
                         return Ok(End::Broken);
                     }
-                    silent_until = Instant::now() + self.desk.call.server.keepalive;
+                    silent_until = Instant::now() + self.served.context.server.keepalive;
                     continue;
                 }
             };
             out.record.end_upstream_wait();
-            out.record.note_answer_revision(talk.revision_answered());
-            let Some(turn) = turn else { return Box::pin(self.park(talk, open, out)).await };
-            match self.turn(turn, &mut talk, out).await? {
+            out.record.note_answer_revision(upstream_call.revision_answered());
+            let Some(turn) = turn else { return Box::pin(self.park(upstream_call, open, out)).await };
+            match self.turn(turn, &mut upstream_call, out).await? {
                 Next::More => out.record.begin_upstream_wait(),
-                Next::Over(end) => return Ok(over(talk, end)),
+                Next::Over(end) => return Ok(over(upstream_call, end)),
                 Next::Ask(questions) => open.extend(questions),
             }
         }
@@ -284,46 +285,58 @@ impl Round<'_, '_> {
 
     async fn park(
         &mut self,
-        talk: Talk,
+        upstream_call: UpstreamCall,
         questions: Vec<ReleasedQuestion>,
-        out: &mut Answering<'_>,
+        out: &mut Responder<'_>,
     ) -> Result<End, Denial> {
-        let desk = self.desk;
-        let call = Resumed { talk, questions: questions.clone() };
-        let rules = &desk.call.server.parked;
+        let served = self.served;
+        let call = Resumed { upstream_call, questions: questions.clone() };
+        let rules = &served.context.server.parked;
         let ticket = self.ticket();
-        let serial = desk.gateway.estate.parked.park(desk.gateway, ticket.clone(), rules, call)?;
-        let state = request_state::seal_parked(desk, &ticket, serial)?;
+        let serial = served.gateway.estate.parked.park(served.gateway, ticket.clone(), rules, call)?;
+        let state = request_state::seal_parked(served, &ticket, serial)?;
         out.record.note_answer(None);
         let asked = ReleasedQuestion::round(&questions, call::id_text(self.message), &state);
         Ok(out.last(StatusCode::OK, asked).await)
     }
 
     /// Brings one turn to the client.
-    async fn turn(&self, turn: Turn, talk: &mut Talk, out: &mut Answering<'_>) -> Result<Next, Denial> {
+    async fn turn(
+        &self,
+        turn: CallEvent,
+        upstream_call: &mut UpstreamCall,
+        out: &mut Responder<'_>,
+    ) -> Result<Next, Denial> {
         match turn {
-            Turn::Note(note) => match out.event(note, None).await {
+            CallEvent::Note(note) => match out.event(note, None).await {
                 Ok(()) => Ok(Next::More),
                 Err(_) => Ok(Next::Over(End::Broken)),
             },
-            Turn::Ask(questions) => Ok(Next::Ask(questions)),
-            Turn::Done(answer) => {
+            CallEvent::Ask(questions) => Ok(Next::Ask(questions)),
+            CallEvent::Done(answer) => {
                 let room = answer.room.clone();
-                let answer = tasks::outward(self.desk, self.message, talk, answer)?;
-                let upstream = talk.upstream();
-                let answer = uris::outward(self.desk, self.message, &self.profile, upstream, answer).await;
-                let said = match said::large(talk.offload(), Era::Modern, self.message, &answer).await? {
-                    Some(said) => said,
-                    None => {
-                        said::for_modern(self.desk, self.message, &answer, &self.profile, || self.ticket())?
-                    }
-                };
-                let Said { status, message, rpc_error, proven } = said;
+                let answer = tasks::outward(self.served, self.message, upstream_call, answer)?;
+                let upstream = upstream_call.upstream();
+                let answer = uris::outward(self.served, self.message, &self.profile, upstream, answer).await;
+                let said =
+                    match encoded_answer::large(upstream_call.offload(), Era::Modern, self.message, &answer)
+                        .await?
+                    {
+                        Some(said) => said,
+                        None => encoded_answer::for_modern(
+                            self.served,
+                            self.message,
+                            &answer,
+                            &self.profile,
+                            || self.ticket(),
+                        )?,
+                    };
+                let EncodedAnswer { status, message, rpc_error, proven } = said;
                 out.record.note_proof(proven);
                 out.record.note_answer(rpc_error);
                 Ok(Next::Over(out.last_large(status, message, room).await))
             }
-            Turn::Failed(failure) => {
+            CallEvent::Failed(failure) => {
                 out.record.note_cause(&failure.cause);
                 Err(failure.denial)
             }
@@ -332,17 +345,17 @@ impl Round<'_, '_> {
 }
 
 /// What happens next; `None` once questions are open and all that was said before is told.
-async fn next_turn(talk: &mut Talk, goes_on: bool) -> Option<Turn> {
+async fn next_turn(upstream_call: &mut UpstreamCall, goes_on: bool) -> Option<CallEvent> {
     match goes_on {
-        true => Some(talk.next().await),
-        false => talk.next_buffered().await,
+        true => Some(upstream_call.next().await),
+        false => upstream_call.next_buffered().await,
     }
 }
 
 /// A client that has left in the middle wants nothing more of the server either.
-fn over(talk: Talk, end: End) -> End {
+fn over(upstream_call: UpstreamCall, end: End) -> End {
     if matches!(end, End::Broken) {
-        talk.cancel();
+        upstream_call.cancel();
     }
     end
 }

@@ -4,7 +4,7 @@
 //! Each parked call is a task that goes on listening to its server. It is claimed once, by the caller
 //! and for the call that it was parked for; anybody else's claim reads as unknown.
 
-use crate::backend::upstream_call::{CallerKey, Talk};
+use crate::backend::upstream_call::{CallerKey, UpstreamCall};
 use crate::drain::{Phase, reached};
 use crate::frontend::context::Gateway;
 use crate::shares::{Holding, Owner, Share};
@@ -34,7 +34,7 @@ pub struct Ticket {
 /// A call given back to its client.
 pub struct Resumed {
     /// The call.
-    pub talk: Talk,
+    pub upstream_call: UpstreamCall,
     /// Questions that were asked and not answered.
     pub questions: Vec<ReleasedQuestion>,
 }
@@ -149,7 +149,7 @@ impl Resumed {
     /// How many bytes of the client's and the server's text it keeps.
     fn bytes(&self) -> usize {
         let asked: usize = self.questions.iter().map(|question| question.params.len()).sum();
-        self.talk.kept_bytes() + asked
+        self.upstream_call.kept_bytes() + asked
     }
 }
 
@@ -183,7 +183,7 @@ impl ParkedCalls {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let (claim, claimed) = oneshot::channel();
         let mut table = self.table();
-        let caller = call.talk.owner();
+        let caller = call.upstream_call.owner();
         let admitted = table.admits(&ticket.server, caller, rules).and_then(|()| {
             let share = gateway.backend.texts.take(caller, call.bytes());
             share.ok_or("as much text as calls of the caller that wait for answers may keep")
@@ -192,7 +192,7 @@ impl ParkedCalls {
             Ok(share) => share,
             Err(detail) => {
                 drop(table);
-                call.talk.cancel();
+                call.upstream_call.cancel();
                 return Err(Denial::new(Reason::Crowded, detail));
             }
         };
@@ -235,13 +235,13 @@ async fn wait(
             claim = &mut claimed => {
                 match claim {
                     // The caller may have left between its claim and now.
-                    Ok(hand) => if let Err(call) = hand.send(call) { call.talk.cancel() },
-                    Err(_) => call.talk.cancel(),
+                    Ok(hand) => if let Err(call) = hand.send(call) { call.upstream_call.cancel() },
+                    Err(_) => call.upstream_call.cancel(),
                 }
                 return;
             }
-            had_room = call.talk.buffer_next() => if !had_room {
-                tracing::warn!(upstream = &*call.talk.upstream().name, "a server says too much to a call that waits for its client");
+            had_room = call.upstream_call.buffer_next() => if !had_room {
+                tracing::warn!(upstream = &*call.upstream_call.upstream().name, "a server says too much to a call that waits for its client");
                 break;
             },
             () = sleep_until(until) => break,
@@ -249,7 +249,7 @@ async fn wait(
         }
     }
     gateway.estate.parked.table().remove(serial);
-    call.talk.cancel();
+    call.upstream_call.cancel();
 }
 
 #[cfg(test)]

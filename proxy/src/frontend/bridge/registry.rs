@@ -129,7 +129,8 @@ impl Sessions {
     /// Ends a session.
     pub fn end(&self, session: &Arc<Session>, lifetime: Duration, gateway: &Arc<Gateway>) {
         // Of one that its server knows nothing of, there is nothing to bring back.
-        if !session.passed() || session.legs().iter().any(|leg| leg.id().is_some()) {
+        if !session.passed() || session.legs().iter().any(|upstream_session| upstream_session.id().is_some())
+        {
             let lifetime = if session.passed() { SessionToken::PASSED_FOR } else { lifetime };
             self.bury(session.number, lifetime, gateway);
         }
@@ -144,11 +145,11 @@ impl Sessions {
         Sessions::over(session, gateway);
     }
 
-    /// Ends a session with its legs.
+    /// Ends a session with its upstream sessions.
     fn over(session: &Session, gateway: &Arc<Gateway>) {
-        for leg in session.end() {
-            gateway.estate.hub.disown(&leg);
-            leg.end(&gateway.backend);
+        for upstream_session in session.end() {
+            gateway.estate.hub.disown(&upstream_session);
+            upstream_session.end(&gateway.backend);
         }
     }
 
@@ -158,9 +159,9 @@ impl Sessions {
         if !session.passed() {
             return Sessions::over(session, gateway);
         }
-        for leg in session.end() {
-            gateway.estate.hub.disown(&leg);
-            leg.let_go();
+        for upstream_session in session.end() {
+            gateway.estate.hub.disown(&upstream_session);
+            upstream_session.let_go();
         }
     }
 

@@ -1,7 +1,7 @@
 //! The `requestState` of a call that is answered by a question: sealed, and opened again with its retry.
 
-use super::desk::Desk;
 use super::parked::Ticket;
+use super::served_call::ServedCall;
 use crate::backend::upstream_call::Retry;
 use crate::sealing::{Binding, StateToken, Token};
 use portunus_filters::mcp::object::Object;
@@ -51,10 +51,11 @@ pub(super) fn digest(message: &Message, fields: &Object<'_>) -> [u8; 16] {
 /// # Errors
 /// [`Reason::UnknownState`] if it is not from here, or not for this caller and call, or too old;
 /// [`Reason::ReplicaLost`] if the call was parked at a replica that is gone.
-pub(super) fn open_state(desk: &Desk<'_>, ticket: &Ticket, state: &str) -> Result<State, Denial> {
+pub(super) fn open_state(served: &ServedCall<'_>, ticket: &Ticket, state: &str) -> Result<State, Denial> {
     let unknown = || Denial::new(Reason::UnknownState, "`requestState` is unknown, used or expired");
-    let token = StateToken::open(&desk.gateway.estate.seals, &binding(desk), state).ok_or_else(unknown)?;
-    if token.is_over(desk.gateway.clock.now().wall) || token.digest != ticket.digest {
+    let token =
+        StateToken::open(&served.gateway.estate.seals, &binding(served), state).ok_or_else(unknown)?;
+    if token.is_over(served.gateway.clock.now().wall) || token.digest != ticket.digest {
         return Err(unknown());
     }
     if let Some(inner) = token.inner {
@@ -63,38 +64,38 @@ pub(super) fn open_state(desk: &Desk<'_>, ticket: &Ticket, state: &str) -> Resul
     if token.serial == AGAIN {
         return Ok(State::Again);
     }
-    if token.home != desk.gateway.estate.home {
+    if token.home != served.gateway.estate.home {
         return Err(Denial::new(Reason::ReplicaLost, "the call waited at a replica that is gone"));
     }
     Ok(State::Parked(token.serial))
 }
 
 /// The `requestState` of a call that is parked here, as text.
-pub(super) fn seal_parked(desk: &Desk<'_>, ticket: &Ticket, serial: u64) -> Result<String, Denial> {
-    seal_state(desk, ticket, serial, None)
+pub(super) fn seal_parked(served: &ServedCall<'_>, ticket: &Ticket, serial: u64) -> Result<String, Denial> {
+    seal_state(served, ticket, serial, None)
 }
 
 pub(super) fn seal_state(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     ticket: &Ticket,
     serial: u64,
     inner: Option<&str>,
 ) -> Result<String, Denial> {
-    let within = desk.call.server.parked.within;
+    let within = served.context.server.parked.within;
     let token = StateToken {
-        home: desk.gateway.estate.home.clone(),
+        home: served.gateway.estate.home.clone(),
         serial,
         digest: ticket.digest,
-        expires: (desk.gateway.clock.now().wall + within).as_secs(),
+        expires: (served.gateway.clock.now().wall + within).as_secs(),
         inner: inner.map(Into::into),
     };
     let oversize =
         |_| Denial::new(Reason::Untranslatable, "the server's `requestState` is too long to be sealed");
-    token.seal(&desk.gateway.estate.seals, &binding(desk)).map_err(oversize)
+    token.seal(&served.gateway.estate.seals, &binding(served)).map_err(oversize)
 }
 
-fn binding<'a>(desk: &'a Desk<'_>) -> Binding<'a> {
-    Binding { server: &desk.call.server.id, caller: desk.call.bearer }
+fn binding<'a>(served: &'a ServedCall<'_>) -> Binding<'a> {
+    Binding { server: &served.context.server.id, caller: served.context.bearer }
 }
 
 /// What a modern server is told of a client's answers.

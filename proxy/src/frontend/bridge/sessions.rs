@@ -1,15 +1,15 @@
 //! Sessions of legacy clients, at their home.
 //!
-//! What never changes is sealed into the id that the client holds; here is what changes: legs that
+//! What never changes is sealed into the id that the client holds; here is what changes: upstream sessions that
 //! were made again, the log level, subscriptions, calls under way and questions that wait for the
 //! client. One value a session, reached by its number.
 
 mod word;
 
 use super::replay::Replay;
-use crate::authorize::Overseer;
+use crate::authorize::ResponsePipeline;
 use crate::backend::upstream_call::Reply;
-use crate::backend::upstream_sessions::Leg;
+use crate::backend::upstream_sessions::UpstreamSession;
 use crate::sealing::Home;
 use crate::shares::{Owner, Share, Shares};
 use portunus_base::table::{Holding, weight_of};
@@ -58,7 +58,7 @@ pub struct Session {
     uris: Mutex<BTreeMap<(Arc<str>, Arc<str>), Subscribed>>,
     stream: Mutex<Option<mpsc::Sender<Word>>>,
     /// Who listens, and may not be asked everything.
-    overseer: Mutex<Option<Overseer>>,
+    responses: Mutex<Option<ResponsePipeline>>,
     /// What is kept for a client that comes back, where its virtual server wants that.
     pub replay: Option<Arc<Replay>>,
     serial: AtomicU64,
@@ -77,10 +77,10 @@ struct Subscribed {
 /// What a session has at one upstream.
 #[derive(Default)]
 struct OwnLeg {
-    leg: Option<Arc<Leg>>,
+    upstream_session: Option<Arc<UpstreamSession>>,
     /// The server knew something of the client, and has forgotten it.
     lost: bool,
-    /// For the founding of a leg that all who wait will use.
+    /// For the founding of an upstream session that all who wait will use.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -98,9 +98,9 @@ pub enum Waiting {
         answers: mpsc::Sender<(String, Arc<str>, Reply)>,
     },
     /// A legacy server, outside of any call.
-    Leg {
+    UpstreamSession {
         /// Its session.
-        leg: Arc<Leg>,
+        upstream_session: Arc<UpstreamSession>,
         /// Its own id of the question.
         id: Id,
     },
@@ -168,7 +168,7 @@ impl Session {
             questions: Mutex::default(),
             uris: Mutex::default(),
             stream: Mutex::default(),
-            overseer: Mutex::default(),
+            responses: Mutex::default(),
             replay: None,
             serial: AtomicU64::new(0),
             over: AtomicBool::new(false),
@@ -200,7 +200,7 @@ impl Session {
     }
 
     /// The session at the one server of a session that passed before, whose own ids of requests the client may have.
-    pub fn passed_leg(&self) -> Option<Arc<Leg>> {
+    pub fn passed_leg(&self) -> Option<Arc<UpstreamSession>> {
         self.passed().then(|| self.legs().into_iter().next()).flatten()
     }
 
@@ -214,23 +214,23 @@ impl Session {
     }
 
     /// Its own session at an upstream, if it has one.
-    pub fn leg(&self, upstream: &UpstreamKey) -> Option<Arc<Leg>> {
-        self.locked(&self.legs).get(upstream)?.leg.clone()
+    pub fn upstream_session(&self, upstream: &UpstreamKey) -> Option<Arc<UpstreamSession>> {
+        self.locked(&self.legs).get(upstream)?.upstream_session.clone()
     }
 
     /// Its own session at an upstream, for a request of its client.
     ///
     /// # Errors
     /// [`StateLost`] for ever after the server has forgotten one in which the client has done something.
-    pub fn leg_for_request(&self, upstream: &UpstreamKey) -> Result<Option<Arc<Leg>>, StateLost> {
+    pub fn leg_for_request(&self, upstream: &UpstreamKey) -> Result<Option<Arc<UpstreamSession>>, StateLost> {
         let legs = self.locked(&self.legs);
         let Some(own) = legs.get(upstream) else { return Ok(None) };
-        if own.lost { Err(StateLost) } else { Ok(own.leg.clone()) }
+        if own.lost { Err(StateLost) } else { Ok(own.upstream_session.clone()) }
     }
 
     /// Every session that it has at upstreams.
-    pub fn legs(&self) -> Vec<Arc<Leg>> {
-        self.locked(&self.legs).values().filter_map(|own| own.leg.clone()).collect()
+    pub fn legs(&self) -> Vec<Arc<UpstreamSession>> {
+        self.locked(&self.legs).values().filter_map(|own| own.upstream_session.clone()).collect()
     }
 
     /// Whether it should have a session of its own at an upstream: it had one, or was to have one.
@@ -252,24 +252,30 @@ impl Session {
     ///
     /// # Errors
     /// What it was given.
-    pub fn hold(&self, upstream: UpstreamKey, leg: Arc<Leg>) -> Result<(), Arc<Leg>> {
+    pub fn hold(
+        &self,
+        upstream: UpstreamKey,
+        upstream_session: Arc<UpstreamSession>,
+    ) -> Result<(), Arc<UpstreamSession>> {
         let mut legs = self.locked(&self.legs);
         if self.is_over() {
-            return Err(leg);
+            return Err(upstream_session);
         }
-        legs.entry(upstream).or_default().leg = Some(leg);
+        legs.entry(upstream).or_default().upstream_session = Some(upstream_session);
         Ok(())
     }
 
     /// Lets a session at an upstream go that its server has forgotten, and what the client had there.
-    pub fn lose(&self, upstream: &UpstreamKey, leg: &Arc<Leg>) {
+    pub fn lose(&self, upstream: &UpstreamKey, upstream_session: &Arc<UpstreamSession>) {
         let mut legs = self.locked(&self.legs);
         let own = legs.get_mut(upstream);
-        let Some(own) = own.filter(|own| own.leg.as_ref().is_some_and(|held| Arc::ptr_eq(held, leg))) else {
+        let Some(own) = own.filter(|own| {
+            own.upstream_session.as_ref().is_some_and(|held| Arc::ptr_eq(held, upstream_session))
+        }) else {
             return;
         };
-        own.leg = None;
-        own.lost |= leg.holds_state();
+        own.upstream_session = None;
+        own.lost |= upstream_session.holds_state();
         drop(legs);
         // Who listens has to listen elsewhere.
         self.changed.notify_one();
@@ -373,17 +379,17 @@ impl Session {
     }
 
     /// Opens the client's stream: what is pushed from now on. An earlier one ends.
-    pub fn listen(&self, overseer: Overseer) -> mpsc::Receiver<Word> {
+    pub fn listen(&self, responses: ResponsePipeline) -> mpsc::Receiver<Word> {
         let (sender, receiver) = mpsc::channel(MAX_PUSHED);
         // Before there is anybody to be told something, it is known what they may be told.
-        *self.locked(&self.overseer) = Some(overseer);
+        *self.locked(&self.responses) = Some(responses);
         *self.locked(&self.stream) = Some(sender);
         receiver
     }
 
     /// Who listens, if somebody has.
-    pub fn overseer(&self) -> Option<Overseer> {
-        self.locked(&self.overseer).clone()
+    pub fn responses(&self) -> Option<ResponsePipeline> {
+        self.locked(&self.responses).clone()
     }
 
     /// Whether the client has a stream open.
@@ -404,8 +410,8 @@ impl Session {
         })
     }
 
-    /// Ends the session: calls are cancelled, its stream ends. Gives the legs that are left to end.
-    pub fn end(&self) -> Vec<Arc<Leg>> {
+    /// Ends the session: calls are cancelled, its stream ends. Gives the upstream sessions that are left to end.
+    pub fn end(&self) -> Vec<Arc<UpstreamSession>> {
         self.over.store(true, Ordering::Release);
         for call in self.locked(&self.calls).iter() {
             call.cancelled.notify_one();
@@ -413,7 +419,7 @@ impl Session {
         self.locked(&self.questions).clear();
         *self.locked(&self.stream) = None;
         self.changed.notify_one();
-        self.locked(&self.legs).drain().filter_map(|(_, own)| own.leg).collect()
+        self.locked(&self.legs).drain().filter_map(|(_, own)| own.upstream_session).collect()
     }
 
     /// Whether it has ended.

@@ -2,16 +2,15 @@
 //! Messages from the Server"), a modern one's `subscriptions/listen` (2026-07-28
 //! patterns/subscriptions).
 
-use super::answering::{Answering, Part};
-use super::desk::{Desk, params, shown};
 use super::following::{self, Client, Following, Heard, Unheard, follow};
 use super::hub::{Hub, Seat};
 use super::lists::OwnUri;
+use super::responder::{Part, Responder};
+use super::served_call::{ServedCall, params};
 use super::sessions::{Session, Word};
 use super::stream_holds::StreamHolds;
-use super::{admit, call, founding, lasting, lines, lists};
-use crate::authorize::{CallTerms, Overseer, RoutedRequest};
-use crate::backend::gateway_requests::Errand;
+use super::{call, lasting, lines, lists};
+use crate::authorize::ResponsePipeline;
 use crate::drain::{Phase, reached};
 use crate::frontend::session::End;
 use crate::identify::ended;
@@ -19,7 +18,7 @@ use crate::metrics::Counted;
 use crate::offload;
 use bytes::Bytes;
 use portunus_filters::catalog::ListKind;
-use portunus_filters::mcp::bridge::{self, Filter, Listener, MAX_URI_BYTES, Profile};
+use portunus_filters::mcp::bridge::{self, Filter, Listener, Profile};
 use portunus_filters::{Channel, Denial, Era, Kind, Message, Reason, Released};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,60 +29,60 @@ use tokio::time::{Instant, sleep_until};
 
 /// A legacy client's GET: what its servers say outside of its calls.
 pub(super) async fn get(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     session: &Arc<Session>,
-    overseer: Overseer,
-    out: &mut Answering<'_>,
+    responses: ResponsePipeline,
+    out: &mut Responder<'_>,
 ) -> Result<End, Denial> {
-    if !desk.call.takes_events {
+    if !served.context.takes_events {
         return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
     }
-    let _open = Counted::one(&desk.gateway.metrics.streams);
+    let _open = Counted::one(&served.gateway.metrics.streams);
     match &session.replay {
-        Some(replay) => lasting::get(desk, session, (replay, overseer), out).await,
+        Some(replay) => lasting::get(served, session, (replay, responses), out).await,
         None => {
-            let listening = (session.listen(overseer.clone()), overseer);
-            Ok(flow(desk, session, listening, None, out).await)
+            let listening = (session.listen(responses.clone()), responses);
+            Ok(flow(served, session, listening, None, out).await)
         }
     }
 }
 
 /// What is pushed on a stream, and what stands over it.
-pub(super) type Listening = (mpsc::Receiver<Word>, Overseer);
+pub(super) type Listening = (mpsc::Receiver<Word>, ResponsePipeline);
 
 /// Carries the stream of a session; with a seat, of a client whose calls are answered on it too.
 pub(super) async fn flow(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     session: &Arc<Session>,
-    (mut words, overseer): Listening,
+    (mut words, responses): Listening,
     mut seat: Option<&mut lines::Seat>,
-    out: &mut Answering<'_>,
+    out: &mut Responder<'_>,
 ) -> End {
     if !session.native {
-        session.legs().iter().for_each(|leg| leg.hear(&desk.gateway.backend));
+        session.legs().iter().for_each(|upstream_session| upstream_session.hear(&served.gateway.backend));
     }
     if out.begin().await.is_err() {
         return End::Broken;
     }
     let line = seat.as_ref().map(|seat| Arc::clone(&seat.line));
-    let mut phase = desk.gateway.drain.watch();
-    let mut stream = Stream::new(desk, overseer.clone(), None, Some(session));
+    let mut phase = served.gateway.drain.watch();
+    let mut stream = Stream::new(served, responses.clone(), None, Some(session));
     if line.is_some() {
         stream.ends_at = Phase::Expired;
     }
     let (sender, mut followed) = mpsc::channel(64);
-    let mut following = Following::of(desk, session, Arc::new(overseer), sender);
+    let mut following = Following::of(served, session, Arc::new(responses), sender);
     loop {
         let told = tokio::select! {
             word = words.recv() => match word {
-                Some(word) => stream.say(desk, word, out).await,
+                Some(word) => stream.say(served, word, out).await,
                 // Another stream of the session has taken its place, or the session has ended.
                 None => return stream.over(out).await,
             },
-            Some(word) = followed.recv() => stream.say(desk, word, out).await,
+            Some(word) = followed.recv() => stream.say(served, word, out).await,
             Some(part) = lines::part(&mut seat) => stream.pass(part, out).await,
             () = session.changed.notified() => {
-                following.renew(desk, session);
+                following.renew(served, session);
                 continue;
             }
             () = lines::drained(line.as_ref(), &mut phase) => {
@@ -92,11 +91,11 @@ pub(super) async fn flow(
                 }
                 return stream.over(out).await;
             }
-            end = stream.wait(desk, out) => match end {
+            end = stream.wait(served, out) => match end {
                 Some(end) => return end,
                 None if line.is_some() => {
                     // Who holds the stream open is not idle.
-                    desk.gateway.estate.sessions.find(&session.server, &session.number, desk.gateway);
+                    served.gateway.estate.sessions.find(&session.server, &session.number, served.gateway);
                     continue;
                 }
                 None => continue,
@@ -111,15 +110,15 @@ pub(super) async fn flow(
 
 /// A modern client's `subscriptions/listen`.
 pub(super) async fn listen(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     message: &Message,
     profile: &Arc<Profile>,
-    out: &mut Answering<'_>,
+    out: &mut Responder<'_>,
 ) -> Result<End, Denial> {
-    if !desk.call.takes_events {
+    if !served.context.takes_events {
         return Err(Denial::new(Reason::NotAcceptable, "accept text/event-stream"));
     }
-    let admitted = desk.admit(message)?;
+    let admitted = served.admit(message)?;
     let message = admitted.message(message);
     let wanted = Filter::of(&params(message)?);
     let wanted = wanted.map_err(|fault| Denial::new(Reason::InvalidParams, fault.to_string()))?;
@@ -127,24 +126,24 @@ pub(super) async fn listen(
     // Kept as long as the stream is open: as asked for, as served, and as servers call them.
     let bytes = id.len() + 3 * wanted.uris.iter().map(|uri| uri.len()).sum::<usize>();
     let crowded = || Denial::new(Reason::Crowded, "as many resources as the client may be subscribed to");
-    let _share = desk.gateway.backend.texts.take(desk.owner(), bytes).ok_or_else(crowded)?;
-    let mut seat = Hub::sit(desk, admitted.overseer.clone());
-    let facts = lists::facts(desk, profile).await?;
+    let _share = served.gateway.backend.texts.take(served.owner(), bytes).ok_or_else(crowded)?;
+    let mut seat = Hub::sit(served, admitted.responses.clone());
+    let facts = lists::facts(served, profile).await?;
     let honoured = wanted.honoured(&facts);
-    desk.call.snapshot.release();
+    served.context.snapshot.release();
     let mut subscribed =
-        subscribe_all(desk, profile, (message, &wanted), (&seat.sender, &admitted.overseer)).await?;
-    let served = std::mem::take(&mut subscribed.served);
-    desk.call.snapshot.forget();
-    let subscription = Subscription { id, honoured, facts, served };
-    let stream = Stream::new(desk, admitted.overseer.clone(), Some(subscription), None);
+        subscribe_all(served, profile, (message, &wanted), (&seat.sender, &admitted.responses)).await?;
+    let uris = std::mem::take(&mut subscribed.served);
+    served.context.snapshot.forget();
+    let subscription = Subscription { id, honoured, facts, served: uris };
+    let stream = Stream::new(served, admitted.responses.clone(), Some(subscription), None);
     let stream = Stream { opening: message.clone(), ..stream };
-    let _open = Counted::one(&desk.gateway.metrics.streams);
-    Ok(tell(desk, stream, &mut seat, out).await)
+    let _open = Counted::one(&served.gateway.metrics.streams);
+    Ok(tell(served, stream, &mut seat, out).await)
 }
 
 /// Acknowledges a subscription and tells what it is for, until it ends.
-async fn tell(desk: &Desk<'_>, mut stream: Stream, seat: &mut Seat, out: &mut Answering<'_>) -> End {
+async fn tell(served: &ServedCall<'_>, mut stream: Stream, seat: &mut Seat, out: &mut Responder<'_>) -> End {
     if let Some(Subscription { id, honoured, .. }) = &stream.subscription
         && out.event(Released::own(bridge::acknowledged(honoured, id)), None).await.is_err()
     {
@@ -153,12 +152,12 @@ async fn tell(desk: &Desk<'_>, mut stream: Stream, seat: &mut Seat, out: &mut An
     loop {
         tokio::select! {
             Some(word) = seat.words.recv() => {
-                if stream.say(desk, word, out).await.is_err() {
+                if stream.say(served, word, out).await.is_err() {
                     out.record.note_answer(None);
                     return End::Left;
                 }
             }
-            end = stream.wait(desk, out) => if let Some(end) = end { return end },
+            end = stream.wait(served, out) => if let Some(end) = end { return end },
         }
     }
 }
@@ -171,24 +170,24 @@ struct Subscribed {
 }
 
 async fn subscribe_all(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     profile: &Arc<Profile>,
     (message, wanted): (&Message, &Filter),
-    (words, overseer): (&mpsc::Sender<Word>, &Overseer),
+    (words, responses): (&mpsc::Sender<Word>, &ResponsePipeline),
 ) -> Result<Subscribed, Denial> {
     let mut subscribed = Subscribed { served: HashMap::new(), _following: JoinSet::new() };
-    let serial = desk.active().snapshot.serial;
-    for (place, mut uris) in lists::owners(desk, profile, (Era::Modern, &wanted.uris)).await? {
-        uris.retain(|uri| desk.may_hear(message, &place.upstream.name, &uri.original));
+    let (serial, backend) = (served.active().snapshot.serial, &served.gateway.backend);
+    for (place, mut uris) in lists::owners(served, profile, (Era::Modern, &wanted.uris)).await? {
+        uris.retain(|uri| served.may_hear(message, &place.upstream.name, &uri.original));
         let named =
             |uri: &OwnUri| ((Arc::clone(&place.upstream.name), Arc::clone(&uri.original)), uri.clone());
         subscribed.served.extend(uris.iter().map(named));
         let uris = uris.iter().map(|uri| Arc::clone(&uri.original)).collect();
         let filter = Filter { uris, ..wanted.clone() };
-        let holds = StreamHolds::new(desk.admit_stream(message, &place.upstream.name)?);
-        let heard = match desk.gateway.backend.eras.choose(&desk.gateway.backend, &place, Era::Modern).await {
-            Ok(era) if !desk.may_serve(era) => continue,
-            Ok(Era::Legacy) => match Heard::begin(desk.gateway, &place, &filter.uris).await {
+        let holds = StreamHolds::new(served.admit_stream(message, &place.upstream.name)?);
+        let heard = match backend.eras.choose(backend, &place, Era::Modern).await {
+            Ok(era) if !served.may_serve(era) => continue,
+            Ok(Era::Legacy) => match Heard::begin(served.gateway, &place, &filter.uris).await {
                 Ok(heard) => {
                     holds.commit();
                     Some(heard)
@@ -199,89 +198,20 @@ async fn subscribe_all(
             Ok(Era::Modern) | Err(_) => None,
         };
         let listener = following::Listener {
-            gateway: Arc::clone(desk.gateway),
+            gateway: Arc::clone(served.gateway),
             place,
             words: words.clone(),
-            overseer: Arc::new(overseer.clone()),
+            responses: Arc::new(responses.clone()),
             acknowledged: Box::new(|| {}),
             client: Client::Subscriber,
-            translates: desk.call.server.bridge,
+            translates: served.context.server.bridge,
             holds,
             serial,
-            said: (Arc::clone(profile), Arc::clone(&desk.call.said)),
+            said: (Arc::clone(profile), Arc::clone(&served.context.said)),
         };
         subscribed._following.spawn(follow(listener, filter, heard));
     }
     Ok(subscribed)
-}
-
-/// `resources/subscribe` and `resources/unsubscribe` of a legacy client.
-pub(super) async fn subscribe(
-    desk: &Desk<'_>,
-    session: &Arc<Session>,
-    message: &Message,
-    out: &mut Answering<'_>,
-) -> Result<(), Denial> {
-    let fields = params(message)?;
-    let missing = || Denial::new(Reason::InvalidParams, "`uri` must be text");
-    let uri: Arc<str> = fields.text("uri").ok_or_else(missing)?.into();
-    if uri.len() > MAX_URI_BYTES {
-        let detail = format!("`uri` of a subscription may have at most {MAX_URI_BYTES} bytes");
-        return Err(Denial::new(Reason::InvalidParams, detail));
-    }
-    let profile = desk.profile_of(session)?;
-    let owners = lists::owners(desk, &profile, (Era::Legacy, std::slice::from_ref(&uri))).await?;
-    let Some((place, uris)) = owners.into_iter().find(|(_, uris)| !uris.is_empty()) else {
-        let catalog = desk.catalog(&profile, call::URIS, desk.call.arrival().at).await?;
-        let detail = format!("Resource not found: {}", shown(&uri));
-        let unknown = || Denial::new(Reason::UnknownResource, detail);
-        return Err(desk.spelling(&catalog, &uri).unwrap_or_else(unknown));
-    };
-    let own = uris.into_iter().next().map(|own| (own.original, own.subject));
-    let (original, subject) = own.unwrap_or_else(|| (Arc::clone(&uri), None));
-    let request = RoutedRequest { message, upstream: &place.upstream, subject };
-    let admission = desk.admit_request(&request, &profile)?;
-    let (admitted, CallTerms { place, .. }) = match admit::at_once(admission) {
-        Ok(admitted) => admitted,
-        Err(waiting) => {
-            let again = || desk.judge_request_again(&request, &desk.profile_of(session)?);
-            Box::pin(desk.in_turn(waiting, request.upstream, again, out)).await?
-        }
-    };
-    let begins = call::method_name(message) == "resources/subscribe";
-    // One that is founded for this knows all that is subscribed to before.
-    let leg = founding::leg(desk, session, &place).await.map_err(|failure| failure.denial)?;
-    let upstream = &place.upstream.name;
-    let changed = match begins {
-        true => {
-            let subscribed = session.subscribe(upstream, &original, &uri, &desk.gateway.backend.texts);
-            subscribed.ok_or_else(|| {
-                Denial::new(Reason::Crowded, "as many resources as the client may be subscribed to")
-            })?
-        }
-        false => session.unsubscribe(upstream, &original),
-    };
-    if changed {
-        admitted.holds().commit();
-    }
-    let Some(leg) = leg.filter(|_| changed) else { return Ok(()) };
-    let errand = match begins {
-        true => Errand::Subscribe { uri: Arc::clone(&original) },
-        false => Errand::Unsubscribe { uri: Arc::clone(&original) },
-    };
-    match leg.ask(&desk.gateway.backend, errand).await {
-        // The one in its place is told what is subscribed to by now.
-        Err(_) if leg.is_dead() => {
-            founding::leg(desk, session, &place).await.map(drop).map_err(|failure| failure.denial)
-        }
-        Err(failure) => {
-            if begins {
-                session.unsubscribe(upstream, &original);
-            }
-            Err(failure.denial)
-        }
-        Ok(()) => Ok(()),
-    }
 }
 
 /// What a modern client was promised.
@@ -305,7 +235,7 @@ pub(super) struct Stream {
     /// What asked for it: judged again with each configuration, and from time to time.
     opening: Message,
     /// What stands over what is said on it.
-    overseer: Overseer,
+    responses: ResponsePipeline,
     phase: tokio::sync::watch::Receiver<Phase>,
     /// When the process leaves, how far it gets with this stream.
     pub(super) ends_at: Phase,
@@ -313,30 +243,30 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(
-        desk: &Desk<'_>,
-        overseer: Overseer,
+        served: &ServedCall<'_>,
+        responses: ResponsePipeline,
         subscription: Option<Subscription>,
         session: Option<&Arc<Session>>,
     ) -> Stream {
-        let keepalive = desk.call.server.keepalive;
+        let keepalive = served.context.server.keepalive;
         let revision = session.map(|session| session.version);
         Stream {
             opening: Message::bodiless(Kind::Stream, revision),
-            overseer,
+            responses,
             subscription,
             session: session.map(Arc::clone),
             changed: Vec::new(),
             tell_at: None,
             silent_until: Instant::now() + keepalive,
-            coalesce: desk.call.server.cache.coalesce,
+            coalesce: served.context.server.cache.coalesce,
             keepalive,
-            phase: desk.gateway.drain.watch(),
+            phase: served.gateway.drain.watch(),
             ends_at: Phase::Draining,
         }
     }
 
     /// Waits for whatever else can happen to a stream; its end, if that was it.
-    pub(super) async fn wait(&mut self, desk: &Desk<'_>, out: &mut Answering<'_>) -> Option<End> {
+    pub(super) async fn wait(&mut self, served: &ServedCall<'_>, out: &mut Responder<'_>) -> Option<End> {
         let wake = self.tell_at.map_or(self.silent_until, |tell_at| tell_at.min(self.silent_until));
         tokio::select! {
             () = out.gone() => {
@@ -344,12 +274,12 @@ impl Stream {
                 return Some(End::Left);
             }
             () = reached(&mut self.phase, self.ends_at) => return Some(self.over(out).await),
-            () = unserved(desk, &self.opening) => return Some(self.over(out).await),
-            () = ended(desk.call.standing.as_ref(), desk.gateway) => return Some(self.over(out).await),
+            () = unserved(served, &self.opening) => return Some(self.over(out).await),
+            () = ended(served.context.authorization.as_ref(), served.gateway) => return Some(self.over(out).await),
             () = sleep_until(wake) => {}
         }
         if let Some(session) = &self.session {
-            desk.gateway.estate.sessions.touch(session, desk.gateway);
+            served.gateway.estate.sessions.touch(session, served.gateway);
         }
         let told = match self.tell_at.take_if(|tell_at| *tell_at <= Instant::now()) {
             Some(_) => self.tell(out).await,
@@ -364,11 +294,11 @@ impl Stream {
     }
 
     /// Ends the stream by its rules: a subscription ends with a result.
-    pub(super) async fn over(&mut self, out: &mut Answering<'_>) -> End {
+    pub(super) async fn over(&mut self, out: &mut Responder<'_>) -> End {
         out.record.note_answer(None);
         if let Some(Subscription { id, facts, .. }) = &self.subscription {
             let result = bridge::listen_result(id, facts);
-            let ended = match self.overseer.inspectors().release(Channel::ServerInfo, &result.into()) {
+            let ended = match self.responses.inspectors().release(Channel::ServerInfo, &result.into()) {
                 Ok(result) => result.translated(bridge::wrap_result(id, result.text())),
                 Err(denial) => {
                     out.record.note_denial(&denial);
@@ -383,14 +313,19 @@ impl Stream {
     }
 
     /// Sends a message of a call whose answer comes on this stream.
-    async fn pass(&mut self, part: Part, out: &mut Answering<'_>) -> std::io::Result<()> {
+    async fn pass(&mut self, part: Part, out: &mut Responder<'_>) -> std::io::Result<()> {
         let (message, _room) = part.into_message();
         out.event(message, None).await?;
         self.silent_until = Instant::now() + self.keepalive;
         Ok(())
     }
 
-    async fn say(&mut self, desk: &Desk<'_>, word: Word, out: &mut Answering<'_>) -> std::io::Result<()> {
+    async fn say(
+        &mut self,
+        served: &ServedCall<'_>,
+        word: Word,
+        out: &mut Responder<'_>,
+    ) -> std::io::Result<()> {
         match (word, &self.subscription) {
             (Word::Changed(kind), _) => {
                 let kind = if kind == ListKind::Templates { ListKind::Resources } else { kind };
@@ -401,7 +336,7 @@ impl Stream {
                 return Ok(());
             }
             (Word::Updated { upstream, uri, message }, _) => {
-                let Some(own) = self.updated(desk, (&upstream, &uri)) else { return Ok(()) };
+                let Some(own) = self.updated(served, (&upstream, &uri)) else { return Ok(()) };
                 let Some(note) = self.inspected(&message).await else { return Ok(()) };
                 let Some(text) = self.in_words_of_client(&note, &own) else { return Ok(()) };
                 out.event(note.translated(text), None).await?;
@@ -421,7 +356,7 @@ impl Stream {
     }
 
     /// What the client calls a resource that has changed, if it asked for it and may still hear of it.
-    fn updated(&self, desk: &Desk<'_>, (upstream, uri): (&Arc<str>, &Arc<str>)) -> Option<Arc<str>> {
+    fn updated(&self, served: &ServedCall<'_>, (upstream, uri): (&Arc<str>, &Arc<str>)) -> Option<Arc<str>> {
         let subscription = self.subscription.as_ref();
         let own = match (subscription, &self.session) {
             (Some(Subscription { honoured, served, .. }), _) => {
@@ -430,7 +365,7 @@ impl Stream {
             }
             (None, session) => session.as_ref()?.served_uri(upstream, uri)?,
         };
-        desk.may_hear(&self.opening, upstream, uri).then_some(own)
+        served.may_hear(&self.opening, upstream, uri).then_some(own)
     }
 
     /// That a resource has changed, in the words of who listens.
@@ -444,14 +379,14 @@ impl Stream {
     /// What a server said outside of calls, as the client may have it; `None` if it may not.
     async fn inspected(&self, message: &str) -> Option<Released> {
         let message = Bytes::copy_from_slice(message.as_bytes());
-        if !self.overseer.inspectors().reads(Channel::StreamNotification) {
-            return self.overseer.note(Channel::StreamNotification, &message);
+        if !self.responses.inspectors().reads(Channel::StreamNotification) {
+            return self.responses.note(Channel::StreamNotification, &message);
         }
-        let (bytes, overseer) = (message.len(), self.overseer.clone());
-        offload::notice(bytes, move || overseer.note(Channel::StreamNotification, &message)).await
+        let (bytes, responses) = (message.len(), self.responses.clone());
+        offload::notice(bytes, move || responses.note(Channel::StreamNotification, &message)).await
     }
 
-    async fn tell(&mut self, out: &mut Answering<'_>) -> std::io::Result<()> {
+    async fn tell(&mut self, out: &mut Responder<'_>) -> std::io::Result<()> {
         for kind in std::mem::take(&mut self.changed) {
             let honoured = self.subscription.as_ref().map(|subscription| &subscription.honoured);
             let (method, wanted) = match kind {
@@ -474,7 +409,7 @@ impl Stream {
 }
 
 /// Sends a notification in the words of who listens.
-async fn said(message: &str, subscription: Option<&str>, out: &mut Answering<'_>) -> std::io::Result<()> {
+async fn said(message: &str, subscription: Option<&str>, out: &mut Responder<'_>) -> std::io::Result<()> {
     let era = if subscription.is_some() { Era::Modern } else { Era::Legacy };
     let listener = Listener { era, token: None, log_level: None, subscription };
     match bridge::notification(message, &listener) {
@@ -485,12 +420,12 @@ async fn said(message: &str, subscription: Option<&str>, out: &mut Answering<'_>
 
 /// Returns when the configuration in force no longer has this virtual server, or no longer lets its
 /// caller hold the stream that `opening` asked for.
-async fn unserved(desk: &Desk<'_>, opening: &Message) {
-    let mut serials = desk.gateway.serials();
+async fn unserved(served: &ServedCall<'_>, opening: &Message) {
+    let mut serials = served.gateway.serials();
     let is_served = || {
-        let active = desk.gateway.active();
-        let is_there = active.snapshot.routes.server(&desk.call.server.id).is_some();
-        is_there && (!active.pipeline.is_on() || desk.admit_again(opening).is_ok())
+        let active = served.gateway.active();
+        let is_there = active.snapshot.routes.server(&served.context.server.id).is_some();
+        is_there && (!active.pipeline.is_on() || served.admit_again(opening).is_ok())
     };
     while is_served() {
         if serials.changed().await.is_err() {

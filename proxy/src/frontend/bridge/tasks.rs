@@ -6,9 +6,9 @@
 //! its answer, so that whichever replica is asked judges the message as the call that made the task,
 //! and holds what comes to the same rules. The server knows nothing of that.
 
-use super::call::{self, Aim, method_name};
-use super::desk::{Desk, params};
-use crate::backend::upstream_call::{Answer, Outcome, Place, Talk};
+use super::call::{self, RoutedCall, method_name};
+use super::served_call::{ServedCall, params};
+use crate::backend::upstream_call::{Answer, Outcome, UpstreamCall, UpstreamTarget};
 use crate::sealing::{Binding, HandleToken, Token};
 use bytes::Bytes;
 use portunus_config::{Choice, Upstream, UpstreamMark};
@@ -43,12 +43,12 @@ fn is_about_one(message: &Message) -> bool {
 /// it names no task that this caller was given by a server of this
 /// endpoint: one of somebody else reads as one that never was, and so does one of a tool that the
 /// caller does not find any more.
-pub(super) async fn aim(
-    desk: &Desk<'_>,
+pub(super) async fn routed(
+    served: &ServedCall<'_>,
     message: &Message,
     fields: &Object<'_>,
     profile: &Arc<Profile>,
-) -> Result<Aim, Denial> {
+) -> Result<RoutedCall, Denial> {
     if !is_about_one(message) {
         let detail = "no server behind this endpoint has this method";
         return Err(Denial::new(Reason::UnknownMethod, detail));
@@ -59,13 +59,14 @@ pub(super) async fn aim(
         return Err(Denial::new(Reason::MissingCapability, detail).with("requiredCapabilities", required));
     }
     let shown = fields.text("taskId").ok_or_else(unknown)?;
-    let token = HandleToken::open(&desk.gateway.estate.seals, &binding(desk), &shown).ok_or_else(unknown)?;
+    let token =
+        HandleToken::open(&served.gateway.estate.seals, &binding(served), &shown).ok_or_else(unknown)?;
     let minted = |upstream: &&Arc<Upstream>| {
         upstream.urls().any(|url| UpstreamMark::of(&upstream.name, url) == token.upstream)
     };
-    let upstream = desk.upstreams().into_iter().find(minted).cloned().ok_or_else(unknown)?;
-    let subject = subject(desk, message, profile, (&token, &upstream)).await?;
-    Ok(Aim {
+    let upstream = served.upstreams().into_iter().find(minted).cloned().ok_or_else(unknown)?;
+    let subject = subject(served, message, profile, (&token, &upstream)).await?;
+    Ok(RoutedCall {
         target: Some(Arc::from(&*token.text)),
         params: Arc::new([]),
         body: None,
@@ -81,13 +82,13 @@ fn unknown() -> Denial {
 
 /// The tool that a task is of, with the call that made the task, if its caller finds the tool now.
 async fn subject(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     message: &Message,
     profile: &Arc<Profile>,
     (token, upstream): (&HandleToken, &Arc<Upstream>),
 ) -> Result<Subject, Denial> {
     // Rules about arguments cannot be asked of a call whose arguments nobody kept.
-    if token.call.arguments.is_none() && desk.active().authority.gate.reads_arguments() {
+    if token.call.arguments.is_none() && served.active().authority.gate.reads_arguments() {
         return Err(unknown());
     }
     let original: Arc<str> = Arc::from(&*token.tool);
@@ -95,28 +96,33 @@ async fn subject(
     let of_task = |tool: &KnownTool| {
         Subject::Tool(Arc::new(KnownTool { task: Some(Arc::clone(&call)), ..KnownTool::clone(tool) }))
     };
-    let Some(rated) = desk.rated(&upstream.name, &original) else {
+    let Some(rated) = served.rated(&upstream.name, &original) else {
         return Ok(of_task(&KnownTool::unrated(original)));
     };
-    let member = desk.call.server.member_of(&upstream.name).ok_or_else(unknown)?;
+    let member = served.context.server.member_of(&upstream.name).ok_or_else(unknown)?;
     let look = |catalog: &Catalog| {
         let entry = catalog.of_member(ListKind::Tools, member, &original);
-        desk.finds_task(message, (&*original, entry), &call)
+        served.finds_task(message, (&*original, entry), &call)
     };
     let missing = |catalog: Arc<Catalog>| {
-        call::unknown(desk, &catalog, ListKind::Tools, (Reason::InvalidParams, unknown().detail.to_string()))
+        call::unknown(
+            served,
+            &catalog,
+            ListKind::Tools,
+            (Reason::InvalidParams, unknown().detail.to_string()),
+        )
     };
-    let found = call::found(desk, profile, &[ListKind::Tools], look).await?.map_err(missing)?;
+    let found = call::found(served, profile, &[ListKind::Tools], look).await?.map_err(missing)?;
     // Equal servers may be rated apart.
-    let is_twin = matches!(desk.call.server.members[member].choice, Choice::Twins { .. });
+    let is_twin = matches!(served.context.server.members[member].choice, Choice::Twins { .. });
     Ok(if is_twin { of_task(&rated) } else { found })
 }
 
 /// The place of a server that a task is kept at, if it has several.
-pub(super) fn seated(desk: &Desk<'_>, place: Place, at: UpstreamMark) -> Place {
-    let is_there = |place: &Place| place.upstream.mark == at;
-    let now = desk.gateway.clock.now().monotonic;
-    desk.gateway.backend.replicas.settle(place, now, is_there).0
+pub(super) fn seated(served: &ServedCall<'_>, place: UpstreamTarget, at: UpstreamMark) -> UpstreamTarget {
+    let is_there = |place: &UpstreamTarget| place.upstream.mark == at;
+    let now = served.gateway.clock.now().monotonic;
+    served.gateway.backend.replicas.settle(place, now, is_there).0
 }
 
 /// An answer in which the id of a task is the one that its client knows.
@@ -125,9 +131,9 @@ pub(super) fn seated(desk: &Desk<'_>, place: Place, at: UpstreamMark) -> Place {
 /// [`Reason::Untranslatable`] if the server's id, and what has to be known of the call, are too long to
 /// be sealed, and for a task of anything but a call of a tool.
 pub(super) fn outward(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     message: &Message,
-    talk: &Talk,
+    upstream_call: &UpstreamCall,
     answer: Answer<Released>,
 ) -> Result<Answer<Released>, Denial> {
     if answer.came.as_ref().is_some_and(|came| !came.remarks.task) {
@@ -135,7 +141,7 @@ pub(super) fn outward(
     }
     match (&answer.outcome, answer.era) {
         (Outcome::Result(text), Era::Modern) if TASK_ID.may_be_in(text.bytes()) => {
-            match renamed(desk, message, talk, text.bytes())? {
+            match renamed(served, message, upstream_call, text.bytes())? {
                 Some(renamed) => {
                     let renamed = text.translated(renamed);
                     Ok(answer.with(Outcome::Result(renamed)))
@@ -147,7 +153,12 @@ pub(super) fn outward(
     }
 }
 
-fn renamed(desk: &Desk<'_>, message: &Message, talk: &Talk, text: &Bytes) -> Result<Option<String>, Denial> {
+fn renamed(
+    served: &ServedCall<'_>,
+    message: &Message,
+    upstream_call: &UpstreamCall,
+    text: &Bytes,
+) -> Result<Option<String>, Denial> {
     let readable = std::str::from_utf8(text).ok().and_then(|text| Object::read(text).ok());
     let Some(result) = readable else { return Ok(None) };
     let Some(own) = result.text("taskId") else { return Ok(None) };
@@ -157,7 +168,7 @@ fn renamed(desk: &Desk<'_>, message: &Message, talk: &Talk, text: &Bytes) -> Res
             None => return Ok(None),
         },
         _ if result.text("resultType").as_deref() != Some("task") => return Ok(None),
-        "tools/call" => string(&sealed(desk, message, talk, &own)?),
+        "tools/call" => string(&sealed(served, message, upstream_call, &own)?),
         _ => {
             let detail = "the server made a task of a request that is no call of a tool";
             return Err(Denial::new(Reason::Untranslatable, detail));
@@ -167,15 +178,20 @@ fn renamed(desk: &Desk<'_>, message: &Message, talk: &Talk, text: &Bytes) -> Res
 }
 
 /// The id of a task as its client gets it.
-fn sealed(desk: &Desk<'_>, message: &Message, talk: &Talk, own: &str) -> Result<String, Denial> {
-    let rules = talk.overseer().inspectors().find::<AnswerRules>().cloned().unwrap_or_default();
+fn sealed(
+    served: &ServedCall<'_>,
+    message: &Message,
+    upstream_call: &UpstreamCall,
+    own: &str,
+) -> Result<String, Denial> {
+    let rules = upstream_call.responses().inspectors().find::<AnswerRules>().cloned().unwrap_or_default();
     let token = HandleToken {
-        upstream: talk.upstream().mark,
+        upstream: upstream_call.upstream().mark,
         text: own.into(),
-        tool: talk.target().map_or_else(Box::default, |tool| Box::from(&**tool)),
+        tool: upstream_call.target().map_or_else(Box::default, |tool| Box::from(&**tool)),
         call: TaskCall {
-            arguments: match talk.overseer().reads_arguments() {
-                true => Some(arguments(desk, message, talk.upstream())?),
+            arguments: match upstream_call.responses().reads_arguments() {
+                true => Some(arguments(served, message, upstream_call.upstream())?),
                 false => None,
             },
             redact: rules.redact().to_vec(),
@@ -186,13 +202,14 @@ fn sealed(desk: &Desk<'_>, message: &Message, talk: &Talk, own: &str) -> Result<
         let detail = "the id of the server's task, and what its call is judged by, are too long to be sealed";
         Denial::new(Reason::Untranslatable, detail)
     };
-    token.seal(&desk.gateway.estate.seals, &binding(desk)).map_err(oversize)
+    token.seal(&served.gateway.estate.seals, &binding(served)).map_err(oversize)
 }
 
 /// The arguments that the call was judged by.
-fn arguments(desk: &Desk<'_>, message: &Message, upstream: &Upstream) -> Result<Arc<str>, Denial> {
+fn arguments(served: &ServedCall<'_>, message: &Message, upstream: &Upstream) -> Result<Arc<str>, Denial> {
     let fields = params(message)?;
-    let member = desk.call.server.member_of(&upstream.name).map(|member| &desk.call.server.members[member]);
+    let member =
+        served.context.server.member_of(&upstream.name).map(|member| &served.context.server.members[member]);
     let selector = member.and_then(|member| match &member.choice {
         Choice::Twins { selector, .. } => Some(selector),
         Choice::Fixed(_) | Choice::ByTenant { .. } => None,
@@ -203,8 +220,8 @@ fn arguments(desk: &Desk<'_>, message: &Message, upstream: &Upstream) -> Result<
     Ok(object.rewrite().remove(&**selector).text().into())
 }
 
-fn binding<'a>(desk: &'a Desk<'_>) -> Binding<'a> {
-    Binding { server: &desk.call.server.id, caller: desk.call.bearer }
+fn binding<'a>(served: &'a ServedCall<'_>) -> Binding<'a> {
+    Binding { server: &served.context.server.id, caller: served.context.bearer }
 }
 
 #[cfg(test)]

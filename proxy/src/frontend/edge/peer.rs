@@ -53,9 +53,9 @@ impl Edge {
 
     /// The request as if it had come in here.
     fn onward<'a>(&'a self, door: &'a Door, visitor: &Visitor, relayed: &'a Relayed) -> Connection<'a> {
-        let (peer, secure, guest) = (visitor.address, relayed.secure, &self.nobody);
+        let (peer, secure, connection_state) = (visitor.address, relayed.secure, &self.nobody);
         let (gateway, listener, relayed) = (&self.gateway, &door.listener, Some(relayed));
-        Connection { gateway, listener, peer, forwards: false, secure, guest, relayed }
+        Connection { gateway, listener, peer, forwards: false, secure, connection_state, relayed }
     }
 
     /// Takes news in; `None` if the other replica has left.

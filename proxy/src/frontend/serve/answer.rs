@@ -1,6 +1,6 @@
 //! Answers of our own on a session: refusals and preflights.
 
-use super::{Connection, Knowledge, Passage};
+use super::{Connection, IncomingRequest, RefusalContext};
 use crate::backend::headers::Stamp;
 use crate::drain::Phase;
 use crate::frontend::intake;
@@ -14,9 +14,14 @@ use pingora_http::ResponseHeader;
 use portunus_filters::{Challenge, Channel, Denial, Released};
 use std::pin::pin;
 
-impl Passage<'_> {
+impl IncomingRequest<'_> {
     /// Writes a refusal and keeps the connection where that is possible.
-    pub(super) async fn refuse(&mut self, denial: &Denial, known: &Knowledge, client: &mut Client) -> End {
+    pub(super) async fn refuse(
+        &mut self,
+        denial: &Denial,
+        known: &RefusalContext,
+        client: &mut Client,
+    ) -> End {
         self.record.note_denial(denial);
         let answer = reply::refuse(denial, &known.refused(), &self.head.arrival().request_id);
         self.record.note_http_status(answer.status.as_u16());

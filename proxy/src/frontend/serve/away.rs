@@ -1,6 +1,6 @@
 //! Messages about state that another replica keeps.
 
-use super::{Brokered, Connection, Passage, is_repeatable, write_limits};
+use super::{Brokered, Connection, IncomingRequest, is_repeatable, write_limits};
 use crate::backend::gateway_requests::PassedRequest;
 use crate::backend::headers::{Stamp, is_stamped};
 use crate::frontend::bridge;
@@ -37,7 +37,7 @@ pub(super) struct Away {
     home: Home,
 }
 
-impl Passage<'_> {
+impl IncomingRequest<'_> {
     /// Where a message has to go, if what it is about is kept by another replica; one that has come
     /// from there is served here, whatever it says. It `passes` if it would go to its server from here as it came.
     pub(super) fn away(

@@ -1,20 +1,20 @@
 //! Which messages are served here instead of forwarded as they are, and how that begins.
 
 use super::line::Old;
-use super::{Brokered, Connection, Halt, Knowledge, Passage, Route};
+use super::{Brokered, Connection, Halt, IncomingRequest, RefusalContext, Route};
 use crate::authorize::FailedLookups;
 use crate::backend::forward::Exchange;
-use crate::backend::headers::{MCP_SESSION_ID, Stamp, Upward, unchanged};
-use crate::backend::upstream_call::Place;
+use crate::backend::headers::{ClientHeaders, MCP_SESSION_ID, Stamp, unchanged};
+use crate::backend::upstream_call::UpstreamTarget;
 use crate::backend::upstreams::answer_class::is_about_message;
-use crate::frontend::bridge::answering::{Answering, Sink};
-use crate::frontend::bridge::{self, Desk, http_sse};
+use crate::frontend::bridge::responder::{Responder, Sink};
+use crate::frontend::bridge::{self, ServedCall, http_sse};
 use crate::frontend::call_context::CallContext;
 use crate::frontend::context::{Active, Gateway, MessageSnapshot};
 use crate::frontend::expected::Expect;
 use crate::frontend::request_head::RequestHead;
 use crate::frontend::session::{Client, End};
-use crate::identify::Standing;
+use crate::identify::StreamAuthorization;
 use crate::record::long_texts;
 use crate::sealing::{Binding, CallerKey, SessionName};
 use http::Method;
@@ -32,10 +32,10 @@ pub(super) enum Way {
     /// Served here.
     Broker,
     /// Its server has to be asked first which era it speaks.
-    Unknown(Box<Place>),
+    Unknown(Box<UpstreamTarget>),
 }
 
-impl Passage<'_> {
+impl IncomingRequest<'_> {
     /// Decides by what is configured and known; a message that the one server of its endpoint can read
     /// is never touched where no filter is on.
     pub(super) fn way(&self, active: &Active, server: &Arc<VirtualServer>, reading: &Reading) -> Way {
@@ -73,8 +73,12 @@ impl Passage<'_> {
         let binding =
             Binding { server: &server.id, caller: CallerKey::for_seals(&self.head.arrival().identity) };
         let seals = &self.connection.gateway.estate.seals;
-        let recalled =
-            self.connection.guest.recall(seals, &binding, named, self.head.arrival().at.monotonic)?;
+        let recalled = self.connection.connection_state.recall(
+            seals,
+            &binding,
+            named,
+            self.head.arrival().at.monotonic,
+        )?;
         recalled.name.for_caller(&self.head.arrival().identity)
     }
 
@@ -92,7 +96,11 @@ impl Passage<'_> {
     /// Asks the server for its era. Without an answer, one of which it was known is served by that, for
     /// the sake of what is kept of it; of any other the message goes to it as it is, and fails as it
     /// would without us.
-    pub(super) async fn ask_era(&mut self, brokered: Brokered, place: &Place) -> Result<Route, Halt> {
+    pub(super) async fn ask_era(
+        &mut self,
+        brokered: Brokered,
+        place: &UpstreamTarget,
+    ) -> Result<Route, Halt> {
         let gateway = self.connection.gateway;
         let eras = &gateway.backend.eras;
         let is_legacy = match eras.choose(&gateway.backend, place, Era::Modern).await {
@@ -116,9 +124,14 @@ impl Passage<'_> {
         Some(Box::new(Founding { brokered: brokered.clone(), place }))
     }
 
-    fn place_of(&self, active: &Active, server: &VirtualServer, upstream: &Arc<Upstream>) -> Option<Place> {
-        let upward = Arc::new(Upward::of(&self.head.headers, server));
-        Some(Place {
+    fn place_of(
+        &self,
+        active: &Active,
+        server: &VirtualServer,
+        upstream: &Arc<Upstream>,
+    ) -> Option<UpstreamTarget> {
+        let upward = Arc::new(ClientHeaders::of(&self.head.headers, server));
+        Some(UpstreamTarget {
             upstream: Arc::clone(upstream),
             pool: active.pool(upstream)?,
             server: server.id.clone(),
@@ -138,12 +151,12 @@ impl Passage<'_> {
         let old = self.old(&server);
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
         let judged_by = (active, Arc::clone(&server), era);
-        let context = call_context(self.connection, &self.head, judged_by, self.standing.clone());
+        let context = call_context(self.connection, &self.head, judged_by, self.authorization.clone());
         let end = match context {
             Ok(call) => {
-                let desk = Desk { gateway: self.connection.gateway, call: &call };
-                self.record.watch_long_texts(desk.call.long_texts.as_ref());
-                let mut out = Answering {
+                let served = ServedCall { gateway: self.connection.gateway, context: &call };
+                self.record.watch_long_texts(served.context.long_texts.as_ref());
+                let mut out = Responder {
                     sink: Sink::Client(client),
                     record: &mut self.record,
                     stamp: Stamp {
@@ -153,14 +166,14 @@ impl Passage<'_> {
                     write_timeout: self.connection.listener.limits.write_timeout,
                     phase: self.connection.gateway.drain.watch(),
                     version: self.head.version,
-                    takes_events: desk.call.takes_events,
+                    takes_events: served.context.takes_events,
                     begun: false,
                 };
                 match old {
-                    None => bridge::serve(&desk, &reading, &mut out).await,
-                    Some(Old::Opens) => Box::pin(http_sse::open(&desk, &reading, &mut out)).await,
+                    None => bridge::serve(&served, &reading, &mut out).await,
+                    Some(Old::Opens) => Box::pin(http_sse::open(&served, &reading, &mut out)).await,
                     Some(Old::Posts(line)) => {
-                        Box::pin(http_sse::post(&desk, &line, &reading, &mut out)).await
+                        Box::pin(http_sse::post(&served, &line, &reading, &mut out)).await
                     }
                     Some(Old::Unknown) => {
                         End::Refused(Denial::new(Reason::UnknownSession, "Session not found"))
@@ -172,7 +185,7 @@ impl Passage<'_> {
         match end {
             End::Refused(denial) => {
                 let expected = Expect::of(&reading, &server, self.head.version);
-                let known = Knowledge::of(&expected, server.http_status);
+                let known = RefusalContext::of(&expected, server.http_status);
                 Box::pin(self.refuse(&denial, &known, client)).await
             }
             end => end,
@@ -181,14 +194,17 @@ impl Passage<'_> {
 }
 
 /// The key of a caller in tables, which is digested anew where caller or headers differ from the last request.
-fn key(connection: &Connection<'_>, arrival: &Arrival, upward: &Arc<Upward>) -> CallerKey {
-    connection.guest.caller_key(&arrival.identity, upward, || digested(connection, arrival, upward))
+fn key(connection: &Connection<'_>, arrival: &Arrival, upward: &Arc<ClientHeaders>) -> CallerKey {
+    connection
+        .connection_state
+        .caller_key(&arrival.identity, upward, || digested(connection, arrival, upward))
 }
 
-fn digested(connection: &Connection<'_>, arrival: &Arrival, upward: &Upward) -> CallerKey {
+fn digested(connection: &Connection<'_>, arrival: &Arrival, upward: &ClientHeaders) -> CallerKey {
     let mut marks = upward.marks();
     let shown = upward.get(AUTHORIZATION).filter(|_| !marks.is_empty());
-    let digest = shown.map(|shown| (shown, connection.gateway.identifier.shown(shown, connection.guest)));
+    let digest =
+        shown.map(|shown| (shown, connection.gateway.identifier.shown(shown, connection.connection_state)));
     if let Some((shown, digest)) = &digest {
         let credentials = marks.iter_mut().filter(|(name, _)| *name == AUTHORIZATION.as_str());
         credentials.filter(|(_, value)| *value == shown.as_bytes()).for_each(|mark| mark.1 = &digest.0);
@@ -204,12 +220,12 @@ pub(super) fn call_context(
     connection: Connection<'_>,
     head: &Arc<RequestHead>,
     (active, server, era): (Arc<Active>, Arc<VirtualServer>, Era),
-    standing: Option<Arc<Standing>>,
+    authorization: Option<Arc<StreamAuthorization>>,
 ) -> Result<CallContext, Denial> {
     let (headers, arrival) = (&head.headers, head.arrival());
-    let said = connection.guest.upward(headers, &server);
+    let said = connection.connection_state.upward(headers, &server);
     let serial = active.snapshot.serial;
-    let upward = connection.guest.permitted_headers(&said, &active)?;
+    let upward = connection.connection_state.permitted_headers(&said, &active)?;
     let is_of_client = headers.get("x-request-id").is_some_and(|id| id == &*arrival.request_id);
     if is_of_client && active.pipeline.reads_client_texts() {
         unchanged(&active.pipeline, ClientPlace::RequestId, &arrival.request_id)?;
@@ -217,10 +233,10 @@ pub(super) fn call_context(
     let long_texts = active.pipeline.is_on().then(|| long_texts(&connection.gateway.metrics, &server));
     Ok(CallContext {
         snapshot: MessageSnapshot::holding(active),
-        guest: Arc::clone(connection.guest),
+        connection_state: Arc::clone(connection.connection_state),
         caller: key(&connection, arrival, &said),
         bearer: CallerKey::for_seals(&arrival.identity),
-        standing,
+        authorization,
         said,
         upward,
         serial,
@@ -230,7 +246,7 @@ pub(super) fn call_context(
         software: OnceLock::new(),
         failed_lookups: FailedLookups::default(),
         long_texts,
-        seeker: OnceLock::new(),
+        audience: OnceLock::new(),
         era,
         server,
         head: Arc::clone(head),
@@ -241,7 +257,7 @@ pub(super) fn call_context(
 /// served here, that is the request which the snapshot decides on.
 pub(super) struct Founding {
     pub(super) brokered: Brokered,
-    place: Place,
+    place: UpstreamTarget,
 }
 
 impl Founding {

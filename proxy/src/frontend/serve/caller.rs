@@ -1,14 +1,14 @@
 //! Stage 2: who calls, before the body is read.
 
-use super::{Halt, Knowledge, Passage, halt};
+use super::{Halt, IncomingRequest, RefusalContext, halt};
 use crate::backend::headers::{self, Stamp};
 use crate::frontend::context::Active;
 use crate::frontend::intake::{self, BodyFault, BodyRoom, EraOf};
 use crate::frontend::request_head::RequestHead;
 use crate::frontend::session::{Client, End, ReleasedHead};
 use crate::identify::{
-    self, MAX_REGISTRATION_BYTES, Refusal, Shown, Standing, Trouble, WellKnown, authenticate, metadata,
-    registered, resource,
+    self, MAX_REGISTRATION_BYTES, Refusal, Shown, StreamAuthorization, Trouble, WellKnown, authenticate,
+    metadata, registered, resource,
 };
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
@@ -31,16 +31,16 @@ fn assertion_keys(active: &Active) -> Option<String> {
     Some(key_set(keys))
 }
 
-impl Passage<'_> {
+impl IncomingRequest<'_> {
     /// Finds out who calls, where the server asks for that.
     pub(super) async fn identify(&mut self, server: &VirtualServer) -> Result<(), Halt> {
-        self.standing = None;
+        self.authorization = None;
         let Some(profile) = &server.identity else { return self.check_certificate(server) };
         self.profile = Some(Arc::clone(profile));
         let gateway = self.connection.gateway;
         let shown = Shown {
             headers: &self.head.headers,
-            guest: self.connection.guest,
+            connection_state: self.connection.connection_state,
             source: self.head.arrival().source,
         };
         let found = match self.connection.relayed {
@@ -53,9 +53,15 @@ impl Passage<'_> {
             Err(trouble) => return Err(self.unidentified(trouble, profile, server)),
         };
         let vouched = self.connection.relayed.is_some();
-        let guest = self.connection.guest;
-        let standing = Standing::new((server.id.clone(), profile), shown, guest, &principal, vouched);
-        self.standing = Some(Arc::new(standing));
+        let connection_state = self.connection.connection_state;
+        let authorization = StreamAuthorization::new(
+            (server.id.clone(), profile),
+            shown,
+            connection_state,
+            &principal,
+            vouched,
+        );
+        self.authorization = Some(Arc::new(authorization));
         self.record.note_caller(&principal);
         self.head_mut().set_identity(Identity::Principal(principal));
         Ok(())
@@ -63,11 +69,11 @@ impl Passage<'_> {
 
     /// Refuses who came by a certificate that would not be taken now, where nobody is asked for more.
     fn check_certificate(&mut self, server: &VirtualServer) -> Result<(), Halt> {
-        self.connection.guest.check_certificate(self.head.arrival().at).map_err(|fault| {
+        self.connection.connection_state.check_certificate(self.head.arrival().at).map_err(|fault| {
             let metrics = &self.connection.gateway.metrics.identity;
             metrics.faults.with_label_values(&[fault.as_str()]).inc();
             self.record.note_cause(&fault);
-            let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
+            let known = RefusalContext { http_status: server.http_status, ..RefusalContext::default() };
             halt(Denial::new(fault.reason(), fault.told()), known)
         })
     }
@@ -117,7 +123,7 @@ impl Passage<'_> {
             }
             None => {
                 let denial = Denial::new(Reason::UnknownRoute, "no MCP server is served at this path");
-                Err(halt(denial, Knowledge::default()))
+                Err(halt(denial, RefusalContext::default()))
             }
         }
     }
@@ -131,7 +137,7 @@ impl Passage<'_> {
     }
 
     fn unidentified(&mut self, trouble: Trouble, profile: &Profile, server: &VirtualServer) -> Halt {
-        let known = Knowledge { http_status: server.http_status, ..Knowledge::default() };
+        let known = RefusalContext { http_status: server.http_status, ..RefusalContext::default() };
         match trouble {
             Trouble::Fault(fault) => {
                 let metrics = &self.connection.gateway.metrics.identity;
@@ -169,13 +175,13 @@ impl Passage<'_> {
                     let released = pipeline.release(Channel::AuthorizationMetadata, metadata.as_bytes());
                     Err(match released {
                         Ok(released) => Halt::Told(200, released),
-                        Err(denial) => halt(denial, Knowledge::default()),
+                        Err(denial) => halt(denial, RefusalContext::default()),
                     })
                 }
                 Err(cause) => {
                     self.record.note_cause(&cause);
                     let detail = "the authorization server does not say what it is";
-                    Err(halt(Denial::new(Reason::IdentityUnavailable, detail), Knowledge::default()))
+                    Err(halt(Denial::new(Reason::IdentityUnavailable, detail), RefusalContext::default()))
                 }
             },
             (false, true) if self.head.method == Method::POST => {
@@ -183,7 +189,7 @@ impl Passage<'_> {
             }
             (false, _) => {
                 let detail = "only GET is answered here";
-                Err(halt(Denial::new(Reason::MethodNotAllowed, detail), Knowledge::default()))
+                Err(halt(Denial::new(Reason::MethodNotAllowed, detail), RefusalContext::default()))
             }
         }
     }
@@ -197,14 +203,14 @@ impl Passage<'_> {
         let body = intake::body(client, headers, MAX_REGISTRATION_BYTES, within, reader).await;
         let body = match body {
             Ok(body) => body,
-            Err(BodyFault::Denied(denial, _)) => return Err(halt(denial, Knowledge::default())),
+            Err(BodyFault::Denied(denial, _)) => return Err(halt(denial, RefusalContext::default())),
             Err(BodyFault::Gone) => return Err(Halt::Gone),
         };
         match registered(resource, &body) {
             Some(answer) => Err(Halt::Told(201, Released::own(answer))),
             None => {
                 let detail = "a registration is a JSON object with `redirect_uris`";
-                Err(halt(Denial::new(Reason::InvalidRequest, detail), Knowledge::default()))
+                Err(halt(Denial::new(Reason::InvalidRequest, detail), RefusalContext::default()))
             }
         }
     }

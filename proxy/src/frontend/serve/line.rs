@@ -1,10 +1,10 @@
 //! Requests of clients that speak the transport of 2024-11-05, on the path of their virtual server.
 
-use super::{Knowledge, Passage};
+use super::{IncomingRequest, RefusalContext};
 use crate::backend::headers::Stamp;
-use crate::frontend::bridge::answering::{Answering, Sink};
 use crate::frontend::bridge::http_sse;
 use crate::frontend::bridge::lines::{self, Line};
+use crate::frontend::bridge::responder::{Responder, Sink};
 use crate::frontend::expected::Expect;
 use crate::frontend::session::{Client, End};
 use crate::reply;
@@ -25,7 +25,7 @@ pub(super) enum Old {
     Unknown,
 }
 
-impl Passage<'_> {
+impl IncomingRequest<'_> {
     /// What a request is to the old transport, where that is offered; `None` if it is of another.
     pub(super) fn old(&self, server: &VirtualServer) -> Option<Old> {
         if server.http_sse && self.head.method == Method::GET && self.opens_line() {
@@ -64,9 +64,9 @@ impl Passage<'_> {
 
     /// What is known of a message that is away. One about a stream must not seem to be taken if it is
     /// not: nobody would answer it.
-    pub(super) fn known_elsewhere(&self, server: &VirtualServer, expect: &Expect) -> Knowledge {
-        let known = Knowledge::of(expect, server.http_status);
-        if self.is_about_line(server) { Knowledge { kind: None, ..known } } else { known }
+    pub(super) fn known_elsewhere(&self, server: &VirtualServer, expect: &Expect) -> RefusalContext {
+        let known = RefusalContext::of(expect, server.http_status);
+        if self.is_about_line(server) { RefusalContext { kind: None, ..known } } else { known }
     }
 
     /// Such clients send nothing of the later transport when they open their stream.
@@ -91,7 +91,7 @@ impl Passage<'_> {
     pub(super) async fn refuse_unread(
         &mut self,
         denial: &Denial,
-        known: &Knowledge,
+        known: &RefusalContext,
         client: &mut Client,
     ) -> End {
         let Some(line) = self.line.clone().filter(|_| !known.ids.is_empty()) else {
@@ -101,7 +101,7 @@ impl Passage<'_> {
         if !http_sse::refuse(&line, String::from_utf8_lossy(&answer.body).into_owned()) {
             return self.refuse(denial, known, client).await;
         }
-        let mut out = Answering {
+        let mut out = Responder {
             sink: Sink::Client(client),
             record: &mut self.record,
             stamp: Stamp { request_id: &self.head.arrival().request_id, origin: self.origin.as_ref() },

@@ -1,6 +1,6 @@
 //! Sessions of clients whose messages pass: their server's own, under an id of the gateway's.
 
-use super::{Brokered, Passage};
+use super::{Brokered, IncomingRequest};
 use crate::backend::headers::MCP_SESSION_ID;
 use crate::frontend::bridge;
 use crate::frontend::expected::Expect;
@@ -12,7 +12,7 @@ use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::{Denial, Era, Message, Reason};
 
-impl Passage<'_> {
+impl IncomingRequest<'_> {
     /// Puts the server's own id into a message that passes in the place of ours, and says what the client is told in the
     /// answer. An id that is none of ours stays: its server knows whether it is one of its own.
     ///

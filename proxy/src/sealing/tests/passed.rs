@@ -9,7 +9,8 @@ fn passed_session_is_borne_by_anybody_who_is_not_verified_and_a_served_one_by_no
     let presented = Identity::Presented { digest: Digest([7; 16]) };
     let bearers = Binding { server: &SERVER, caller: CallerKey::for_passed(&presented) };
     for (passes, is_borne) in [(true, true), (false, false)] {
-        let text = SessionToken { passes, ..session(vec![leg("own")]) }.seal(&seals, &bearers).text;
+        let text =
+            SessionToken { passes, ..session(vec![upstream_session("own")]) }.seal(&seals, &bearers).text;
         for (caller, may) in [(&nobody, true), (&presented, is_borne), (&principal("acme", "anna"), false)] {
             let name = SessionName::open(&seals, &binding(&SERVER, caller), &text);
             let name = name.and_then(|name| Arc::new(name).for_caller(caller));
@@ -20,7 +21,8 @@ fn passed_session_is_borne_by_anybody_who_is_not_verified_and_a_served_one_by_no
     }
     let (anna, bert) = (principal("acme", "anna"), principal("acme", "bert"));
     let own = Binding { server: &SERVER, caller: CallerKey::for_passed(&anna) };
-    let text = SessionToken { passes: true, ..session(vec![leg("own")]) }.seal(&seals, &own).text;
+    let text =
+        SessionToken { passes: true, ..session(vec![upstream_session("own")]) }.seal(&seals, &own).text;
     let opens = |caller| SessionName::open(&seals, &binding(&SERVER, caller), &text);
     assert!(Arc::new(opens(&anna).unwrap()).for_caller(&anna).is_some());
     assert_eq!(opens(&bert), None);

@@ -119,7 +119,7 @@ async fn progress_questions_and_logs_on_the_stream_belong_to_the_call() {
     let bed = old.bed("");
     let meta = r#","_meta":{"progressToken":"p","io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/logLevel":"info"}"#;
     let place = bed.place("anna", PERSON);
-    let place = crate::backend::upstream_call::Place {
+    let place = crate::backend::upstream_call::UpstreamTarget {
         profile: Arc::new(place.profile.with_log_level(Some(portunus_filters::mcp::bridge::LogLevel::Info))),
         ..place
     };
@@ -128,7 +128,7 @@ async fn progress_questions_and_logs_on_the_stream_belong_to_the_call() {
         old.says(&answer(&asked, "{}"));
     };
     let call = super::call(meta);
-    let (mut talk, ()) = tokio::join!(bed.open(&place, &call, Rounds::Asks), levelled);
+    let (mut opened, ()) = tokio::join!(bed.open(&place, &call, Rounds::Asks), levelled);
     let script = async {
         let asked = old.server.hears("tools/call").await;
         old.says(&format!(
@@ -141,13 +141,16 @@ async fn progress_questions_and_logs_on_the_stream_belong_to_the_call() {
         old.says(r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{"message":"Name?","requestedSchema":{"type":"object","properties":{}}}}"#);
         asked
     };
-    let (progress, asked) = tokio::join!(note(&mut talk), script);
+    let (progress, asked) = tokio::join!(note(&mut opened), script);
     assert_eq!(progress["params"]["progressToken"], "p");
-    assert_eq!(note(&mut talk).await["method"], "notifications/message");
-    let question = questions(&mut talk).await.remove(0);
-    talk.reply(vec![(question.key.clone(), Reply::Result(r#"{"action":"decline"}"#.into()))]).await.unwrap();
+    assert_eq!(note(&mut opened).await["method"], "notifications/message");
+    let question = questions(&mut opened).await.remove(0);
+    opened
+        .reply(vec![(question.key.clone(), Reply::Result(r#"{"action":"decline"}"#.into()))])
+        .await
+        .unwrap();
     old.says(&answer(&asked, r#"{"done":true}"#));
-    assert_eq!(result(&mut talk).await["done"], true);
+    assert_eq!(result(&mut opened).await["done"], true);
     let told = old.server.heard("POST");
     assert_eq!((&told[0].body["id"], line(&told[0])), (&"q".into(), line(&asked)));
 }
@@ -157,7 +160,7 @@ async fn calls_whose_clients_want_logs_have_a_session_each() {
     let old = Old::usual().await;
     let bed = old.bed("");
     let place = bed.place("anna", NOBODY);
-    let place = crate::backend::upstream_call::Place {
+    let place = crate::backend::upstream_call::UpstreamTarget {
         profile: Arc::new(place.profile.with_log_level(Some(portunus_filters::mcp::bridge::LogLevel::Info))),
         ..place
     };
@@ -183,20 +186,22 @@ async fn what_is_not_answered_in_time_is_not_waited_for_any_more() {
     let old = Old::usual().await;
     let bed = old.bed(", timeouts: { first_byte: 200ms }");
     let place = bed.place("anna", NOBODY);
-    let leg =
+    let upstream_session =
         bed.gateway.backend.legs.own(&bed.gateway.backend, &place, Revision::V2025_11_25).await.unwrap();
-    let failure =
-        leg.ask(&bed.gateway.backend, crate::backend::gateway_requests::Errand::Ping).await.unwrap_err();
-    assert_eq!((failure.denial.reason, leg.attached()), (Reason::UpstreamTimeout, 0));
+    let failure = upstream_session
+        .ask(&bed.gateway.backend, crate::backend::gateway_requests::GatewayRequest::Ping)
+        .await
+        .unwrap_err();
+    assert_eq!((failure.denial.reason, upstream_session.attached()), (Reason::UpstreamTimeout, 0));
 }
 
 #[tokio::test]
 async fn an_answer_is_never_crowded_out_by_what_is_said_before_it() {
     let old = Old::usual().await;
     let bed = old.bed("");
-    let mut talk = bed.open(&bed.place("anna", PERSON), &modern_call(""), Rounds::Asks).await;
+    let mut opened = bed.open(&bed.place("anna", PERSON), &modern_call(""), Rounds::Asks).await;
     let asked = tokio::select! {
-        turn = talk.next() => panic!("{turn:?}"),
+        turn = opened.next() => panic!("{turn:?}"),
         asked = old.server.hears("tools/call") => asked,
     };
     for _ in 0..500 {
@@ -213,7 +218,7 @@ async fn an_answer_is_never_crowded_out_by_what_is_said_before_it() {
             break;
         }
     }
-    assert_eq!(result(&mut talk).await["done"], true);
+    assert_eq!(result(&mut opened).await["done"], true);
 }
 
 #[tokio::test]
@@ -221,15 +226,15 @@ async fn a_session_ends_with_its_stream_and_with_it_the_calls_under_way() {
     let old = Old::usual().await;
     let bed = old.bed("");
     let place = bed.place("anna", NOBODY);
-    let mut talk = bed.open(&place, &modern_call(""), Rounds::Asks).await;
+    let mut opened = bed.open(&place, &modern_call(""), Rounds::Asks).await;
     let end = async {
         old.server.hears("tools/call").await;
         old.ends();
     };
-    let (failed, ()) = tokio::join!(failure(&mut talk), end);
+    let (failed, ()) = tokio::join!(failure(&mut opened), end);
     assert_eq!(failed.denial.reason, Reason::UpstreamUnavailable);
     let gone = within("news of it", bed.gateway.backend.heard.next()).await;
-    assert!(matches!(gone.what, What::Gone) && gone.leg.is_dead());
+    assert!(matches!(gone.what, What::Gone) && gone.upstream_session.is_dead());
     let mut again = bed.open(&place, &modern_call(""), Rounds::Asks).await;
     let answered = async {
         let asked = old.server.hears("tools/call").await;
@@ -243,15 +248,15 @@ async fn a_session_ends_with_its_stream_and_with_it_the_calls_under_way() {
 async fn an_event_that_is_too_large_ends_the_session() {
     let old = Old::usual().await;
     let bed = old.bed("");
-    let mut talk = bed.open(&bed.place("anna", NOBODY), &modern_call(""), Rounds::Asks).await;
+    let mut opened = bed.open(&bed.place("anna", NOBODY), &modern_call(""), Rounds::Asks).await;
     let flood = async {
         old.server.hears("tools/call").await;
         old.says(&"x".repeat(33 << 20));
     };
-    let (failed, ()) = tokio::join!(failure(&mut talk), flood);
+    let (failed, ()) = tokio::join!(failure(&mut opened), flood);
     assert_eq!(failed.denial.reason, Reason::UpstreamUnavailable);
     let gone = within("news of it", bed.gateway.backend.heard.next()).await;
-    assert!(matches!(gone.what, What::Gone) && gone.leg.is_dead());
+    assert!(matches!(gone.what, What::Gone) && gone.upstream_session.is_dead());
 }
 
 #[tokio::test]
@@ -307,8 +312,8 @@ async fn what_no_server_of_this_transport_does_founds_no_session() {
 async fn a_session_that_the_server_forgot_is_replaced_once() {
     let old = Old::start(ENDPOINT.to_owned(), "404 Not Found").await;
     let bed = old.bed("");
-    let mut talk = bed.open(&bed.place("anna", NOBODY), &modern_call(""), Rounds::Asks).await;
-    failure(&mut talk).await;
+    let mut opened = bed.open(&bed.place("anna", NOBODY), &modern_call(""), Rounds::Asks).await;
+    failure(&mut opened).await;
     assert_eq!((old.server.heard("GET").len(), old.server.heard("tools/call").len()), (2, 2));
 }
 
@@ -318,11 +323,11 @@ async fn a_server_that_falls_silent_is_asked_whether_it_lives() {
     let bed = old.bed(", timeouts: { idle: 100ms }");
     let place = bed.place("anna", NOBODY);
     let legs = &bed.gateway.backend.legs;
-    let leg = legs.own(&bed.gateway.backend, &place, Revision::V2025_11_25).await.unwrap();
+    let upstream_session = legs.own(&bed.gateway.backend, &place, Revision::V2025_11_25).await.unwrap();
     let asked = old.server.hears("ping").await;
     old.says(&answer(&asked, "{}"));
     old.server.hears("ping").await;
-    assert!(!leg.is_dead());
+    assert!(!upstream_session.is_dead());
     let gone = within("the end of the session", bed.gateway.backend.heard.next()).await;
-    assert!(matches!(gone.what, What::Gone) && leg.is_dead());
+    assert!(matches!(gone.what, What::Gone) && upstream_session.is_dead());
 }

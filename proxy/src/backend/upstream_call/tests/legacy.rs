@@ -1,6 +1,6 @@
-use super::super::{Outcome, Reply, Rounds, Turn};
+use super::super::{CallEvent, Outcome, Reply, Rounds};
 use super::{NOBODY, PERSON, call, failure, modern_call, note, questions, result, turn};
-use crate::backend::upstream_call::LegOf;
+use crate::backend::upstream_call::SessionChoice;
 use crate::backend::upstream_sessions::LeaseOptions;
 use crate::backend::upstream_sessions::What;
 use crate::testing::{Asked, Bed, Choice, Server, Wire, within};
@@ -52,8 +52,8 @@ async fn a_modern_clients_call_is_said_in_legacy_words_on_a_session() {
     let bed = Bed::before(server.address, PINNED);
     let place = bed.place("anna", NOBODY);
     for _ in 0..3 {
-        let mut talk = bed.open(&place, &modern_call(""), Rounds::Asks).await;
-        assert_eq!(result(&mut talk).await["session"], "s1");
+        let mut opened = bed.open(&place, &modern_call(""), Rounds::Asks).await;
+        assert_eq!(result(&mut opened).await["session"], "s1");
     }
     assert_eq!(server.heard("initialize").len(), 1);
     assert_eq!(server.heard("notifications/initialized").len(), 1);
@@ -72,13 +72,13 @@ async fn callers_profiles_and_servers_never_share_a_session() {
     let mut seen = std::collections::HashSet::new();
     for (caller, capabilities) in [("anna", NOBODY), ("bert", NOBODY), ("anna", PERSON)] {
         let place = bed.place(caller, capabilities);
-        let mut talk = bed.open(&place, &modern_call(""), Rounds::Asks).await;
-        assert!(seen.insert(result(&mut talk).await["session"].to_string()), "{caller} {capabilities}");
+        let mut opened = bed.open(&place, &modern_call(""), Rounds::Asks).await;
+        assert!(seen.insert(result(&mut opened).await["session"].to_string()), "{caller} {capabilities}");
     }
     let mut elsewhere = bed.place("anna", NOBODY);
     elsewhere.server = portunus_config::ServerId("*|/other".into());
-    let mut talk = bed.open(&elsewhere, &modern_call(""), Rounds::Asks).await;
-    assert!(seen.insert(result(&mut talk).await["session"].to_string()));
+    let mut opened = bed.open(&elsewhere, &modern_call(""), Rounds::Asks).await;
+    assert!(seen.insert(result(&mut opened).await["session"].to_string()));
 }
 
 #[tokio::test]
@@ -90,8 +90,8 @@ async fn a_session_is_founded_once_for_a_stampede() {
         let bed = Arc::clone(&bed);
         calls.spawn(async move {
             let place = bed.place("anna", NOBODY);
-            let mut talk = bed.open(&place, &modern_call(""), Rounds::Asks).await;
-            result(&mut talk).await
+            let mut opened = bed.open(&place, &modern_call(""), Rounds::Asks).await;
+            result(&mut opened).await
         });
     }
     within("all calls", calls.join_all()).await;
@@ -136,11 +136,14 @@ async fn asking_server() -> Server {
 async fn requests_of_the_server_become_questions_and_its_pings_are_answered() {
     let server = asking_server().await;
     let bed = Bed::before(server.address, PINNED);
-    let mut talk = bed.open(&bed.place("anna", PERSON), &modern_call(""), Rounds::Asks).await;
-    let asked = questions(&mut talk).await;
+    let mut opened = bed.open(&bed.place("anna", PERSON), &modern_call(""), Rounds::Asks).await;
+    let asked = questions(&mut opened).await;
     assert_eq!(&*asked[0].method, "elicitation/create");
-    talk.reply(vec![(asked[0].key.clone(), Reply::Result(r#"{"action":"decline"}"#.into()))]).await.unwrap();
-    let answer = result(&mut talk).await["answer"].clone();
+    opened
+        .reply(vec![(asked[0].key.clone(), Reply::Result(r#"{"action":"decline"}"#.into()))])
+        .await
+        .unwrap();
+    let answer = result(&mut opened).await["answer"].clone();
     assert_eq!((&answer["id"], &answer["result"]["action"]), (&"q".into(), &"decline".into()));
 }
 
@@ -148,8 +151,8 @@ async fn requests_of_the_server_become_questions_and_its_pings_are_answered() {
 async fn who_cannot_be_asked_is_not() {
     let server = asking_server().await;
     let bed = Bed::before(server.address, PINNED);
-    let mut talk = bed.open(&bed.place("anna", NOBODY), &modern_call(""), Rounds::Asks).await;
-    assert_eq!(result(&mut talk).await["answer"]["error"]["code"], -32603);
+    let mut opened = bed.open(&bed.place("anna", NOBODY), &modern_call(""), Rounds::Asks).await;
+    assert_eq!(result(&mut opened).await["answer"]["error"]["code"], -32603);
 }
 
 /// Asks for a sample whatever the client declared, and fails where it gets none.
@@ -173,14 +176,14 @@ async fn a_modern_client_is_told_what_it_would_have_had_to_declare() {
     let server = Server::start(heedless).await;
     let bed = Bed::before(server.address, PINNED);
     let place = bed.place("anna", PERSON);
-    let mut talk = bed.open(&place, &modern_call(""), Rounds::Asks).await;
-    let Turn::Done(answer) = turn(&mut talk).await else { panic!("no answer") };
+    let mut opened = bed.open(&place, &modern_call(""), Rounds::Asks).await;
+    let CallEvent::Done(answer) = turn(&mut opened).await else { panic!("no answer") };
     assert_eq!(answer.era, Era::Modern);
     let Outcome::Error { code: -32021, error } = answer.outcome else { panic!("{answer:?}") };
     let error: serde_json::Value = serde_json::from_str(error.text()).unwrap();
     assert!(error["data"]["requiredCapabilities"]["sampling"].is_object());
-    let mut talk = bed.open(&place, &call(""), Rounds::Asks).await;
-    assert_eq!(result(&mut talk).await["isError"], true, "a legacy client gets what the tool said");
+    let mut opened = bed.open(&place, &call(""), Rounds::Asks).await;
+    assert_eq!(result(&mut opened).await["isError"], true, "a legacy client gets what the tool said");
 }
 
 #[tokio::test]
@@ -189,8 +192,8 @@ async fn callers_share_a_session_only_where_the_document_says_so_and_nobody_can_
     let bed = Bed::before(server.address, ", era: legacy, sessions: shared");
     let mut sessions = Vec::new();
     for (caller, capabilities) in [("anna", NOBODY), ("bert", NOBODY), ("anna", PERSON), ("bert", PERSON)] {
-        let mut talk = bed.open(&bed.place(caller, capabilities), &modern_call(""), Rounds::Asks).await;
-        sessions.push(result(&mut talk).await["session"].as_str().unwrap().to_owned());
+        let mut opened = bed.open(&bed.place(caller, capabilities), &modern_call(""), Rounds::Asks).await;
+        sessions.push(result(&mut opened).await["session"].as_str().unwrap().to_owned());
     }
     assert_eq!(sessions, ["s1", "s1", "s2", "s3"]);
     let founded = server.heard("initialize");
@@ -271,11 +274,11 @@ async fn a_session_that_the_server_forgot_is_replaced_and_the_call_sent_once_mor
         let server = forgetful(Arc::clone(&forgotten), status, body).await;
         let bed = Bed::before(server.address, PINNED);
         let place = bed.place("anna", PERSON);
-        let mut talk = bed.open(&place, &modern_call(""), Rounds::Asks).await;
-        result(&mut talk).await;
+        let mut opened = bed.open(&place, &modern_call(""), Rounds::Asks).await;
+        result(&mut opened).await;
         forgotten.store(true, Ordering::SeqCst);
-        let mut talk = bed.open(&place, &modern_call(""), Rounds::Asks).await;
-        assert_eq!(result(&mut talk).await["ran"], true, "{status}");
+        let mut opened = bed.open(&place, &modern_call(""), Rounds::Asks).await;
+        assert_eq!(result(&mut opened).await["ran"], true, "{status}");
         let heard = server.heard("tools/call");
         let sessions: Vec<_> = heard.iter().map(|asked| asked.header("mcp-session-id").unwrap()).collect();
         assert_eq!(sessions, ["s1", "s1", "s2"], "{status}");
@@ -288,14 +291,21 @@ async fn the_forgotten_session_of_a_client_is_its_own_to_found_again() {
     let server = forgetful(Arc::clone(&forgotten), "404 Not Found", "").await;
     let bed = Bed::before(server.address, PINNED);
     let place = bed.place("anna", PERSON);
-    let leg =
+    let upstream_session =
         bed.gateway.backend.legs.own(&bed.gateway.backend, &place, Revision::V2025_06_18).await.unwrap();
     forgotten.store(true, Ordering::SeqCst);
-    let talk = bed
-        .open_with(&place, &call(""), Choice { leg: LegOf::Own(&leg, None), ..Choice::of(Rounds::Asks) })
+    let opened = bed
+        .open_with(
+            &place,
+            &call(""),
+            Choice {
+                upstream_session: SessionChoice::Own(&upstream_session, None),
+                ..Choice::of(Rounds::Asks)
+            },
+        )
         .await;
-    failure(&mut talk.unwrap()).await;
-    assert!(leg.is_dead());
+    failure(&mut opened.unwrap()).await;
+    assert!(upstream_session.is_dead());
     assert_eq!(server.heard("initialize").len(), 1);
 }
 
@@ -303,12 +313,12 @@ async fn the_forgotten_session_of_a_client_is_its_own_to_found_again() {
 async fn a_call_that_ended_here_is_cancelled_at_the_server_before_it_answers() {
     let server = holding(Arc::new(Notify::new())).await;
     let bed = Bed::before(server.address, PINNED);
-    let mut talk = bed.open(&bed.place("anna", NOBODY), &modern_call(""), Rounds::Asks).await;
+    let mut opened = bed.open(&bed.place("anna", NOBODY), &modern_call(""), Rounds::Asks).await;
     let asked = tokio::select! {
-        turn = talk.next() => panic!("{turn:?}"),
+        turn = opened.next() => panic!("{turn:?}"),
         asked = server.hears("tools/call") => asked,
     };
-    talk.cancel();
+    opened.cancel();
     let cancelled = server.hears("notifications/cancelled").await;
     assert_eq!(cancelled.body["params"]["requestId"], asked.body["id"]);
     assert_eq!(cancelled.header("mcp-session-id"), Some("s1"));
@@ -337,8 +347,8 @@ async fn a_stream_that_breaks_off_is_resumed_where_it_has_ids() {
     })
     .await;
     let bed = Bed::before(server.address, PINNED);
-    let mut talk = bed.open(&bed.place("anna", NOBODY), &modern_call(""), Rounds::Asks).await;
-    assert_eq!(result(&mut talk).await["resumed"], true);
+    let mut opened = bed.open(&bed.place("anna", NOBODY), &modern_call(""), Rounds::Asks).await;
+    assert_eq!(result(&mut opened).await["resumed"], true);
 }
 
 /// A server whose GET stream says what a test sends.
@@ -380,9 +390,9 @@ async fn what_comes_on_a_sessions_stream_finds_its_call_or_the_hub() {
     let (server, say, let_go) = speaking().await;
     let bed = Bed::before(server.address, PINNED);
     let body = modern_call("").replace("\"_meta\":{", "\"_meta\":{\"progressToken\":7,");
-    let mut talk = bed.open(&bed.place("anna", PERSON), &body, Rounds::Asks).await;
+    let mut opened = bed.open(&bed.place("anna", PERSON), &body, Rounds::Asks).await;
     let asked = tokio::select! {
-        turn = talk.next() => panic!("{turn:?}"),
+        turn = opened.next() => panic!("{turn:?}"),
         asked = server.hears("tools/call") => asked,
     };
     let token = &asked.body["params"]["_meta"]["progressToken"];
@@ -392,11 +402,11 @@ async fn what_comes_on_a_sessions_stream_finds_its_call_or_the_hub() {
     ))
     .unwrap();
     say.send(QUESTION.into()).unwrap();
-    assert_eq!(note(&mut talk).await["params"]["progressToken"], 7);
-    let asked = questions(&mut talk).await;
-    talk.reply(vec![(asked[0].key.clone(), Reply::Result(r#"{"action":"cancel"}"#.into()))]).await.unwrap();
+    assert_eq!(note(&mut opened).await["params"]["progressToken"], 7);
+    let asked = questions(&mut opened).await;
+    opened.reply(vec![(asked[0].key.clone(), Reply::Result(r#"{"action":"cancel"}"#.into()))]).await.unwrap();
     let_go.notify_one();
-    result(&mut talk).await;
+    result(&mut opened).await;
     let heard = within("the list change", bed.gateway.backend.heard.next()).await;
     assert!(
         matches!(heard.what, What::Notice { method, .. } if method.is("notifications/tools/list_changed"))
@@ -431,13 +441,13 @@ async fn a_question_that_belongs_to_no_call_is_declined_or_told_to_the_client_wh
     let (server, say, _) = speaking().await;
     let bed = Bed::before(server.address, PINNED);
     let place = bed.place("anna", PERSON);
-    let leg =
+    let upstream_session =
         bed.gateway.backend.legs.own(&bed.gateway.backend, &place, Revision::V2025_11_25).await.unwrap();
     say.send(QUESTION.into()).unwrap();
     let heard = within("the question", bed.gateway.backend.heard.next()).await;
     let What::Question { id, question } = heard.what else { panic!("no question") };
     assert_eq!(&*question.method, "elicitation/create");
-    leg.answer(&bed.gateway.backend, id, Reply::Result(r#"{"action":"decline"}"#.into()));
+    upstream_session.answer(&bed.gateway.backend, id, Reply::Result(r#"{"action":"decline"}"#.into()));
     assert_eq!(server.hears("POST").await.body["result"]["action"], "decline");
 }
 

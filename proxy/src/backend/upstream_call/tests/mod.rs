@@ -5,7 +5,7 @@ mod legacy;
 mod modern;
 mod relayed;
 
-use super::{Outcome, Talk, Turn};
+use super::{CallEvent, Outcome, UpstreamCall};
 use crate::testing::within;
 use portunus_filters::ReleasedQuestion;
 
@@ -24,27 +24,27 @@ fn modern_call(more: &str) -> String {
     ))
 }
 
-async fn turn(talk: &mut Talk) -> Turn {
-    within("the next turn", talk.next()).await
+async fn turn(opened: &mut UpstreamCall) -> CallEvent {
+    within("the next turn", opened.next()).await
 }
 
-async fn questions(talk: &mut Talk) -> Vec<ReleasedQuestion> {
-    match turn(talk).await {
-        Turn::Ask(questions) => questions,
+async fn questions(opened: &mut UpstreamCall) -> Vec<ReleasedQuestion> {
+    match turn(opened).await {
+        CallEvent::Ask(questions) => questions,
         other => panic!("no question: {other:?}"),
     }
 }
 
-async fn note(talk: &mut Talk) -> serde_json::Value {
-    match turn(talk).await {
-        Turn::Note(note) => serde_json::from_str(note.text()).unwrap(),
+async fn note(opened: &mut UpstreamCall) -> serde_json::Value {
+    match turn(opened).await {
+        CallEvent::Note(note) => serde_json::from_str(note.text()).unwrap(),
         other => panic!("no notification: {other:?}"),
     }
 }
 
-async fn result(talk: &mut Talk) -> serde_json::Value {
-    match turn(talk).await {
-        Turn::Done(answer) => match answer.outcome {
+async fn result(opened: &mut UpstreamCall) -> serde_json::Value {
+    match turn(opened).await {
+        CallEvent::Done(answer) => match answer.outcome {
             Outcome::Result(result) => serde_json::from_str(result.text()).unwrap(),
             Outcome::Error { error, .. } => panic!("an error: {error:?}"),
         },
@@ -52,9 +52,9 @@ async fn result(talk: &mut Talk) -> serde_json::Value {
     }
 }
 
-async fn failure(talk: &mut Talk) -> crate::backend::forward::Failure {
-    match turn(talk).await {
-        Turn::Failed(failure) => failure,
+async fn failure(opened: &mut UpstreamCall) -> crate::backend::forward::Failure {
+    match turn(opened).await {
+        CallEvent::Failed(failure) => failure,
         other => panic!("no failure: {other:?}"),
     }
 }

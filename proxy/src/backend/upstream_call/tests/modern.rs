@@ -1,4 +1,4 @@
-use super::super::{Answer, Outcome, ParamHeader, Reply, Retry, Rounds, Turn};
+use super::super::{Answer, CallEvent, Outcome, ParamHeader, Reply, Retry, Rounds};
 use super::{NOBODY, PERSON, call, failure, modern_call, note, questions, result, turn};
 use crate::testing::{Asked, Bed, Choice, Server, Wire};
 use portunus_filters::{Era, Reason};
@@ -29,11 +29,11 @@ async fn a_legacy_clients_call_is_said_in_modern_words_and_its_question_answered
     let server = Server::start(asking).await;
     let bed = Bed::before(server.address, PINNED);
     let place = bed.place("anna", PERSON);
-    let mut talk = bed.open(&place, &call(""), Rounds::Asks).await;
-    let asked = questions(&mut talk).await;
+    let mut opened = bed.open(&place, &call(""), Rounds::Asks).await;
+    let asked = questions(&mut opened).await;
     assert_eq!((&*asked[0].key, &*asked[0].method), ("k\"1", "elicitation/create"));
-    talk.reply(vec![(asked[0].key.clone(), named("Ada"))]).await.unwrap();
-    assert_eq!(result(&mut talk).await["greeted"], "Ada");
+    opened.reply(vec![(asked[0].key.clone(), named("Ada"))]).await.unwrap();
+    assert_eq!(result(&mut opened).await["greeted"], "Ada");
     let heard = server.heard("tools/call");
     assert_eq!(heard.len(), 2);
     assert_ne!(heard[0].id(), heard[1].id(), "a retry is a request of its own");
@@ -53,14 +53,14 @@ async fn what_a_client_does_not_answer_ends_the_call_as_a_tool_error() {
     let server = Server::start(asking).await;
     let bed = Bed::before(server.address, PINNED);
     let place = bed.place("anna", PERSON);
-    let mut talk = bed.open(&place, &call(""), Rounds::Asks).await;
-    let asked = questions(&mut talk).await;
+    let mut opened = bed.open(&place, &call(""), Rounds::Asks).await;
+    let asked = questions(&mut opened).await;
     let refusal = Reply::Error(r#"{"code":-32000,"message":"no"}"#.to_owned());
-    talk.reply(vec![(asked[0].key.clone(), refusal)]).await.unwrap();
-    assert_eq!(result(&mut talk).await["isError"], true);
+    opened.reply(vec![(asked[0].key.clone(), refusal)]).await.unwrap();
+    assert_eq!(result(&mut opened).await["isError"], true);
     for (capabilities, rounds) in [(NOBODY, Rounds::Asks), (PERSON, Rounds::Never)] {
-        let mut talk = bed.open(&bed.place("bert", capabilities), &call(""), rounds).await;
-        assert_eq!(result(&mut talk).await["isError"], true, "{rounds:?}");
+        let mut opened = bed.open(&bed.place("bert", capabilities), &call(""), rounds).await;
+        assert_eq!(result(&mut opened).await["isError"], true, "{rounds:?}");
     }
 }
 
@@ -69,16 +69,16 @@ async fn questions_pass_through_to_a_client_that_knows_them_and_its_retry_goes_o
     let server = Server::start(asking).await;
     let bed = Bed::before(server.address, PINNED);
     let place = bed.place("anna", PERSON);
-    let mut talk = bed.open(&place, &modern_call(""), Rounds::Through).await;
-    assert_eq!(result(&mut talk).await["resultType"], "input_required");
+    let mut opened = bed.open(&place, &modern_call(""), Rounds::Through).await;
+    assert_eq!(result(&mut opened).await["resultType"], "input_required");
     let retry = Retry {
         input_responses: Some(r#"{"k\"1":{"action":"accept","content":{"name":"Eve"}}}"#.into()),
         request_state: Some(r#""st\u0061te""#.into()),
     };
-    let talk = bed
+    let opened = bed
         .open_with(&place, &modern_call(""), Choice { retry: Some(retry), ..Choice::of(Rounds::Through) })
         .await;
-    assert_eq!(result(&mut talk.unwrap()).await["greeted"], "Eve");
+    assert_eq!(result(&mut opened.unwrap()).await["greeted"], "Eve");
 }
 
 #[tokio::test]
@@ -111,8 +111,8 @@ async fn an_upstream_that_only_wants_time_is_asked_again_and_not_for_ever() {
     })
     .await;
     let bed = Bed::before(server.address, PINNED);
-    let mut talk = bed.open(&bed.place("anna", NOBODY), &call(""), Rounds::Asks).await;
-    assert_eq!(failure(&mut talk).await.denial.reason, Reason::UpstreamMalformed);
+    let mut opened = bed.open(&bed.place("anna", NOBODY), &call(""), Rounds::Asks).await;
+    assert_eq!(failure(&mut opened).await.denial.reason, Reason::UpstreamMalformed);
     assert_eq!(server.heard("tools/call").len(), 9);
 }
 
@@ -136,9 +136,9 @@ async fn progress_comes_under_the_clients_token() {
     let bed = Bed::before(server.address, PINNED);
     let body = call(r#","_meta":{"progressToken":"mi\u006ee"}"#);
     let place = bed.place("anna", NOBODY);
-    let mut talk = bed.open(&place, &body, Rounds::Asks).await;
-    assert_eq!(note(&mut talk).await["params"]["progressToken"], "mine");
-    assert_eq!(result(&mut talk).await["ok"], true);
+    let mut opened = bed.open(&place, &body, Rounds::Asks).await;
+    assert_eq!(note(&mut opened).await["params"]["progressToken"], "mine");
+    assert_eq!(result(&mut opened).await["ok"], true);
     let kept = async {
         while place.pool.idle_count() == 0 {
             tokio::task::yield_now().await;
@@ -176,10 +176,12 @@ async fn answers_that_are_none_are_told_apart() {
         })
         .await;
         let bed = Bed::before(server.address, PINNED);
-        let mut talk = bed.open(&bed.place("anna", NOBODY), &call(""), Rounds::Asks).await;
-        let got = match turn(&mut talk).await {
-            Turn::Done(Answer { outcome: Outcome::Error { code, .. }, era: Era::Modern, .. }) => Ok(code),
-            Turn::Failed(failure) => Err(failure.denial.reason),
+        let mut opened = bed.open(&bed.place("anna", NOBODY), &call(""), Rounds::Asks).await;
+        let got = match turn(&mut opened).await {
+            CallEvent::Done(Answer { outcome: Outcome::Error { code, .. }, era: Era::Modern, .. }) => {
+                Ok(code)
+            }
+            CallEvent::Failed(failure) => Err(failure.denial.reason),
             other => panic!("{name}: {other:?}"),
         };
         assert_eq!(got, expected, "{name}");
@@ -194,8 +196,8 @@ async fn a_challenge_to_the_clients_own_credential_is_kept() {
     })
     .await;
     let bed = Bed::before(server.address, ", era: modern, credentials: passthrough");
-    let mut talk = bed.open(&bed.place("anna", NOBODY), &call(""), Rounds::Asks).await;
-    let challenge = failure(&mut talk).await.denial.challenge.unwrap();
+    let mut opened = bed.open(&bed.place("anna", NOBODY), &call(""), Rounds::Asks).await;
+    let challenge = failure(&mut opened).await.denial.challenge.unwrap();
     assert_eq!((challenge.status, challenge.fields), (401, vec![b"Bearer x=\"y\"".as_slice().into()]));
 }
 
@@ -213,12 +215,12 @@ async fn breaking_off_closes_the_connection_before_the_upstream_has_answered() {
     })
     .await;
     let bed = Bed::before(server.address, PINNED);
-    let mut talk = bed.open(&bed.place("anna", NOBODY), &call(""), Rounds::Asks).await;
+    let mut opened = bed.open(&bed.place("anna", NOBODY), &call(""), Rounds::Asks).await;
     tokio::select! {
-        turn = talk.next() => panic!("{turn:?}"),
+        turn = opened.next() => panic!("{turn:?}"),
         _ = server.hears("tools/call") => {}
     }
-    talk.cancel();
+    opened.cancel();
     crate::testing::within("the end of the connection", closed).await.unwrap();
 }
 
@@ -232,7 +234,7 @@ async fn arguments_are_mirrored_as_the_schema_declares() {
     let bed = Bed::before(server.address, PINNED);
     let params = [ParamHeader { name: "Count".into(), path: vec!["n".into()].into() }];
     let choice = Choice { params: params.into(), ..Choice::of(Rounds::Asks) };
-    let mut talk = bed.open_with(&bed.place("anna", NOBODY), &call(""), choice).await.unwrap();
-    result(&mut talk).await;
+    let mut opened = bed.open_with(&bed.place("anna", NOBODY), &call(""), choice).await.unwrap();
+    result(&mut opened).await;
     assert_eq!(server.heard("tools/call")[0].header("mcp-param-count"), Some("1.50"));
 }

@@ -65,14 +65,14 @@ async fn answers_and_questions_come_on_the_stream_of_the_session() {
     let server = server().await;
     let bed = Bed::before(server.address, ", transport: sse");
     let place = bed.place("anna", PERSON);
-    let mut talk = bed.open(&place, &modern_call(""), Rounds::Asks).await;
-    let asked = questions(&mut talk).await;
-    talk.reply(vec![(asked[0].key.clone(), Reply::Result(r#"{"action":"cancel"}"#.into()))]).await.unwrap();
-    assert_eq!(result(&mut talk).await["ran"], true);
+    let mut opened = bed.open(&place, &modern_call(""), Rounds::Asks).await;
+    let asked = questions(&mut opened).await;
+    opened.reply(vec![(asked[0].key.clone(), Reply::Result(r#"{"action":"cancel"}"#.into()))]).await.unwrap();
+    assert_eq!(result(&mut opened).await["ran"], true);
     let listed = crate::backend::gateway_requests::ask(
         &bed.gateway.backend,
         &place,
-        crate::backend::gateway_requests::Errand::List { method: "tools/list", cursor: None },
+        crate::backend::gateway_requests::GatewayRequest::List { method: "tools/list", cursor: None },
     );
     assert_eq!(listed.await.unwrap(), r#"{"tools":[]}"#);
     assert_eq!(server.heard("initialize").len(), 1);
@@ -85,9 +85,9 @@ async fn a_call_whose_session_ends_with_its_stream_fails_and_the_next_has_a_new_
     let bed = Bed::before(server.address, ", transport: sse");
     let place = bed.place("anna", NOBODY);
     let ending = modern_call("").replace("1.50", "0");
-    let mut talk = bed.open(&place, &ending, Rounds::Asks).await;
-    failure(&mut talk).await;
-    let mut talk = bed.open(&place, &modern_call(""), Rounds::Asks).await;
-    assert_eq!(result(&mut talk).await["ran"], true);
+    let mut opened = bed.open(&place, &ending, Rounds::Asks).await;
+    failure(&mut opened).await;
+    let mut opened = bed.open(&place, &modern_call(""), Rounds::Asks).await;
+    assert_eq!(result(&mut opened).await["ran"], true);
     assert_eq!(server.heard("initialize").len(), 2);
 }

@@ -30,9 +30,9 @@ async fn server(legacy: bool, modern: &'static AtomicBool) -> Server {
     .await
 }
 
-const TOOLS: fn() -> Errand = || Errand::List { method: "tools/list", cursor: None };
+const TOOLS: fn() -> GatewayRequest = || GatewayRequest::List { method: "tools/list", cursor: None };
 
-async fn listed(bed: &Bed, place: &Place) -> String {
+async fn listed(bed: &Bed, place: &UpstreamTarget) -> String {
     let result = within("the list", ask(&bed.gateway.backend, place, TOOLS())).await.unwrap();
     serde_json::from_slice::<serde_json::Value>(&result).unwrap()["era"].as_str().unwrap().to_owned()
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::backend::upstream_call::{Outcome, Rounds, Talk, Turn};
+use crate::backend::upstream_call::{CallEvent, Outcome, Rounds, UpstreamCall};
 use crate::testing::{Asked, Bed, Choice, Server, Wire, within};
 use portunus_filters::Reason;
 use std::net::SocketAddr;
@@ -10,28 +10,32 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn a_place_that_fails_in_a_row_is_left_alone_longer_each_time_and_comes_back() {
     let ejection = Ejection { after: 3, base: 10 * SECOND };
-    let mut standing = Standing::default();
-    let fit = |standing: &Standing, at: u32| standing.is_fit(at * SECOND, None);
-    let twice = |standing: &mut Standing| [(); 2].map(|()| standing.failed(SECOND, &ejection));
-    assert_eq!(twice(&mut standing), [None; 2]);
-    assert!(!standing.answered());
-    assert_eq!(twice(&mut standing), [None; 2]);
-    assert_eq!(standing.failed(SECOND, &ejection), Some(10 * SECOND), "the third in a row");
-    assert!(!fit(&standing, 10) && fit(&standing, 11));
-    assert_eq!(standing.failed(20 * SECOND, &ejection), Some(20 * SECOND), "once it is back, one is enough");
-    assert!(!fit(&standing, 39) && fit(&standing, 40));
-    assert!(standing.answered());
-    assert_eq!(standing, Standing::default());
+    let mut authorization = Standing::default();
+    let fit = |authorization: &Standing, at: u32| authorization.is_fit(at * SECOND, None);
+    let twice = |authorization: &mut Standing| [(); 2].map(|()| authorization.failed(SECOND, &ejection));
+    assert_eq!(twice(&mut authorization), [None; 2]);
+    assert!(!authorization.answered());
+    assert_eq!(twice(&mut authorization), [None; 2]);
+    assert_eq!(authorization.failed(SECOND, &ejection), Some(10 * SECOND), "the third in a row");
+    assert!(!fit(&authorization, 10) && fit(&authorization, 11));
+    assert_eq!(
+        authorization.failed(20 * SECOND, &ejection),
+        Some(20 * SECOND),
+        "once it is back, one is enough"
+    );
+    assert!(!fit(&authorization, 39) && fit(&authorization, 40));
+    assert!(authorization.answered());
+    assert_eq!(authorization, Standing::default());
 }
 
 #[test]
 fn a_place_that_fails_its_probes_is_out_until_it_answers_one() {
     let health = Health { unhealthy_after: 2, ..Health::default() };
-    let mut standing = Standing::default();
-    assert!(!standing.probed(false, &health) && standing.probed(false, &health));
-    assert!(!standing.is_fit(SECOND, Some(&health)));
-    assert!(!standing.probed(false, &health) && standing.probed(true, &health));
-    assert!(standing.is_fit(SECOND, Some(&health)));
+    let mut authorization = Standing::default();
+    assert!(!authorization.probed(false, &health) && authorization.probed(false, &health));
+    assert!(!authorization.is_fit(SECOND, Some(&health)));
+    assert!(!authorization.probed(false, &health) && authorization.probed(true, &health));
+    assert!(authorization.is_fit(SECOND, Some(&health)));
 }
 
 /// A server that names itself, under either era, and is down while `down` says so.
@@ -66,24 +70,24 @@ fn bed(places: &[SocketAddr], more: &str) -> Bed {
 const CALL: &str =
     r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
 
-async fn outcome(talk: &mut Talk) -> Result<String, Failure> {
-    match within("the answer", talk.next()).await {
-        Turn::Done(answer) => match answer.outcome {
+async fn outcome(upstream_call: &mut UpstreamCall) -> Result<String, Failure> {
+    match within("the answer", upstream_call.next()).await {
+        CallEvent::Done(answer) => match answer.outcome {
             Outcome::Result(result) => {
                 let result: serde_json::Value = serde_json::from_str(result.text()).unwrap();
                 Ok(result["at"].as_str().unwrap().to_owned())
             }
             Outcome::Error { error, .. } => panic!("{error:?}"),
         },
-        Turn::Failed(failure) => Err(failure),
+        CallEvent::Failed(failure) => Err(failure),
         other => panic!("{other:?}"),
     }
 }
 
 async fn call(bed: &Bed, caller: &str) -> Result<String, Failure> {
     let place = bed.place(caller, "{}");
-    let mut talk = bed.open_with(&place, CALL, Choice::of(Rounds::Never)).await?;
-    outcome(&mut talk).await
+    let mut upstream_call = bed.open_with(&place, CALL, Choice::of(Rounds::Never)).await?;
+    outcome(&mut upstream_call).await
 }
 
 /// Where nobody listens.

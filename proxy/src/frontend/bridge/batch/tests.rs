@@ -1,5 +1,5 @@
 use super::*;
-use crate::frontend::bridge::desk::params;
+use crate::frontend::bridge::served_call::params;
 use portunus_filters::mcp::headers::Mirror;
 use portunus_filters::mcp::{Bounds, Revision};
 use portunus_filters::message::{Reading, read};

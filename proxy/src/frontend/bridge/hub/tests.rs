@@ -1,6 +1,6 @@
 use super::*;
 use crate::backend::upstream_sessions::LeaseOptions;
-use crate::testing::{Asked, Bed, Server, Wire, overseer};
+use crate::testing::{Asked, Bed, Server, Wire, responses};
 use portunus_filters::Identity;
 use portunus_filters::mcp::Revision;
 use std::net::Ipv4Addr;
@@ -24,8 +24,8 @@ fn dropped(bed: &Bed, whom: &str) -> String {
 async fn what_a_listener_does_not_take_in_time_is_counted() {
     let bed = bed();
     let server = ServerId("*|/mcp".into());
-    let seat = Hub::seat(&bed.gateway, &server, caller(1), overseer());
-    let _other = Hub::seat(&bed.gateway, &server, caller(2), overseer());
+    let seat = Hub::seat(&bed.gateway, &server, caller(1), responses());
+    let _other = Hub::seat(&bed.gateway, &server, caller(2), responses());
     let word = Word::Changed(ListKind::Tools);
     let listening = bed.gateway.estate.hub.listening(&server, caller(1));
     let lost: u64 = (0..MAX_WORDS + 3).map(|_| tell(&bed.gateway, &listening, "up", &word)).sum();
@@ -45,9 +45,16 @@ async fn greet(asked: Asked, mut wire: Wire) -> Option<Wire> {
     Some(wire)
 }
 
-fn heard(leg: &Arc<Leg>, what: What) -> Heard {
-    let (upstream, server) = (Arc::clone(&leg.place().upstream), ServerId("*|/mcp".into()));
-    Heard { upstream, server, caller: caller(1), leg: Arc::clone(leg), what, share: None }
+fn heard(upstream_session: &Arc<UpstreamSession>, what: What) -> Heard {
+    let (upstream, server) = (Arc::clone(&upstream_session.place().upstream), ServerId("*|/mcp".into()));
+    Heard {
+        upstream,
+        server,
+        caller: caller(1),
+        upstream_session: Arc::clone(upstream_session),
+        what,
+        share: None,
+    }
 }
 
 fn notice(method: &str) -> What {
@@ -57,7 +64,7 @@ fn notice(method: &str) -> What {
 }
 
 /// One legacy session at a server.
-async fn leg(bed: &Bed) -> Arc<Leg> {
+async fn upstream_session(bed: &Bed) -> Arc<UpstreamSession> {
     bed.gateway
         .backend
         .legs
@@ -70,8 +77,8 @@ async fn leg(bed: &Bed) -> Arc<Leg> {
 async fn a_notification_that_nobody_took_leaves_the_lists_out_of_date() {
     let server = Server::start(greet).await;
     let bed = Bed::before(server.address, ", era: legacy");
-    let leg = leg(&bed).await;
-    let heard = |what| heard(&leg, what);
+    let upstream_session = upstream_session(&bed).await;
+    let heard = |what| heard(&upstream_session, what);
     let notice = || notice("notifications/m");
     let queue = &bed.gateway.backend.heard;
     assert!(queue.push(heard(What::Gone)).is_none());
@@ -80,7 +87,7 @@ async fn a_notification_that_nobody_took_leaves_the_lists_out_of_date() {
     assert!(matches!(queue.push(heard(What::Gone)).unwrap().what, What::Notice { .. }));
     assert_eq!(queue.len(), size);
     assert!(matches!(queue.next().await.what, What::Gone), "that a session is gone is never lost");
-    bed.gateway.backend.missed(&leg.place().upstream);
+    bed.gateway.backend.missed(&upstream_session.place().upstream);
     assert_eq!(dropped(&bed, "queue"), "1");
 }
 
@@ -93,18 +100,18 @@ async fn only_who_is_told_of_a_server_hears_what_it_says() {
     let bed = Bed::under(in_time, server.address, ", era: legacy");
     let (gateway, place) = (&bed.gateway, bed.place("anna", "{}"));
     let (own, pooled) = (
-        leg(&bed).await,
+        upstream_session(&bed).await,
         gateway.backend.legs.lease(&gateway.backend, &place, LeaseOptions::any()).await.unwrap(),
     );
     let id = ServerId("*|/mcp".into());
     let profile = Arc::new(bridge::Profile::silent("client", "1"));
     let session = Arc::new(Session::new([1; 16], id.clone(), Revision::V2025_11_25, profile, true));
-    let mut stream = session.listen(overseer());
+    let mut stream = session.listen(responses());
     gateway.estate.hub.own(&own, &session);
     hear(gateway, heard(&own, notice("notifications/resources/updated")));
     assert!(stream.try_recv().is_err(), "nobody asked for the resource");
     session.subscribe(&"up".into(), &"a:1".into(), &"a:1".into(), &bed.gateway.backend.texts).unwrap();
-    let mut seat = Hub::seat(gateway, &id, caller(1), overseer());
+    let mut seat = Hub::seat(gateway, &id, caller(1), responses());
     let says = [
         notice("notifications/tools/list_changed"),
         notice("notifications/resources/updated"),

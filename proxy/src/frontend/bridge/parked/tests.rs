@@ -1,5 +1,5 @@
 use super::*;
-use crate::backend::upstream_call::{MAX_BUFFERED_MESSAGES, Rounds, Turn};
+use crate::backend::upstream_call::{CallEvent, MAX_BUFFERED_MESSAGES, Rounds};
 use crate::testing::{Asked, Bed, Server, Wire, within};
 use portunus_filters::Identity;
 use std::net::Ipv4Addr;
@@ -57,9 +57,9 @@ async fn attend(
 
 /// A call of `caller` that its server has asked something about.
 async fn asked(bed: &Bed, caller: &str) -> Resumed {
-    let mut talk = bed.open(&bed.place(caller, PERSON), CALL, Rounds::Asks).await;
-    match within("a question", talk.next()).await {
-        Turn::Ask(questions) => Resumed { talk, questions },
+    let mut upstream_call = bed.open(&bed.place(caller, PERSON), CALL, Rounds::Asks).await;
+    match within("a question", upstream_call.next()).await {
+        CallEvent::Ask(questions) => Resumed { upstream_call, questions },
         other => panic!("no question: {other:?}"),
     }
 }
@@ -111,12 +111,12 @@ async fn what_the_server_says_meanwhile_reaches_the_client_in_order() {
     let serial = parked.park(&bed.gateway, ticket(), &ParkedRules::default(), call).unwrap();
     asker.says.send(PROGRESS).unwrap();
     asker.says.send(r#"{"jsonrpc":"2.0","id":ID,"result":{}}"#).unwrap();
-    let Resumed { mut talk, .. } = parked.claim(serial, &ticket()).await.unwrap();
+    let Resumed { mut upstream_call, .. } = parked.claim(serial, &ticket()).await.unwrap();
     let mut turns = Vec::new();
     while turns.len() < 2 {
-        turns.push(within("the rest", talk.next()).await);
+        turns.push(within("the rest", upstream_call.next()).await);
     }
-    assert!(matches!(turns.as_slice(), [Turn::Note(_), Turn::Done(_)]), "{turns:?}");
+    assert!(matches!(turns.as_slice(), [CallEvent::Note(_), CallEvent::Done(_)]), "{turns:?}");
 }
 
 #[tokio::test]
@@ -251,28 +251,28 @@ async fn what_the_client_never_hears_takes_no_room_of_a_parked_call() {
         asker.says.send(log).unwrap();
     }
     asker.says.send(r#"{"jsonrpc":"2.0","id":ID,"result":{}}"#).unwrap();
-    let mut talk = parked.claim(serial, &ticket()).await.unwrap().talk;
-    let turn = within("the answer", talk.next()).await;
-    assert!(matches!(turn, Turn::Done(_)), "{turn:?}");
+    let mut upstream_call = parked.claim(serial, &ticket()).await.unwrap().upstream_call;
+    let turn = within("the answer", upstream_call.next()).await;
+    assert!(matches!(turn, CallEvent::Done(_)), "{turn:?}");
 }
 
 #[tokio::test]
 async fn what_is_kept_shares_no_memory_and_is_inspected_with_pauses() {
     let asker = Asker::start().await;
     let bed = asker.bed();
-    let mut talk = asked(&bed, "anna").await.talk;
+    let mut upstream_call = asked(&bed, "anna").await.upstream_call;
     let held = bed.gateway.backend.texts.held();
     asker.says.send(PROGRESS).unwrap();
-    assert!(within("it is kept", talk.buffer_next()).await);
+    assert!(within("it is kept", upstream_call.buffer_next()).await);
     assert!(bed.gateway.backend.texts.held() > held, "its caller's share of kept texts");
     let gave_way = tokio::select! {
         biased;
-        _ = talk.next() => false,
+        _ = upstream_call.next() => false,
         () = std::future::ready(()) => true,
     };
     assert!(gave_way, "other tasks have no turn before it is inspected");
-    let turn = within("the progress", talk.next()).await;
-    assert!(matches!(turn, Turn::Note(_)), "{turn:?}");
+    let turn = within("the progress", upstream_call.next()).await;
+    assert!(matches!(turn, CallEvent::Note(_)), "{turn:?}");
     assert_eq!(bed.gateway.backend.texts.held(), held, "what was told takes no room");
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{overseer, within};
+use crate::testing::{responses, within};
 
 fn session() -> Arc<Session> {
     let profile = Arc::new(Profile::silent("client", "1"));
@@ -90,8 +90,8 @@ async fn only_who_listens_is_told_and_only_so_much() {
     let session = session();
     let said = || Word::Said("x".into());
     assert!(session.push(said()) == Err(Untold::Nobody) && !session.is_listening());
-    let mut former = session.listen(overseer());
-    let mut stream = session.listen(overseer());
+    let mut former = session.listen(responses());
+    let mut stream = session.listen(responses());
     assert!(within("the end of the former stream", former.recv()).await.is_none());
     assert_eq!((0..).take_while(|_| session.push(said()).is_ok()).count(), MAX_PUSHED);
     assert_eq!(session.push(said()), Err(Untold::Full));

@@ -1,8 +1,8 @@
 use crate::authorize::FailedLookups;
 use crate::backend::headers::Stamp;
-use crate::frontend::bridge::answering::{Answering, Part, Sink};
-use crate::frontend::bridge::desk::Desk;
 use crate::frontend::bridge::modern;
+use crate::frontend::bridge::responder::{Part, Responder, Sink};
+use crate::frontend::bridge::served_call::ServedCall;
 use crate::frontend::call_context::CallContext;
 use crate::frontend::context::MessageSnapshot;
 use crate::frontend::request_head::RequestHead;
@@ -84,11 +84,11 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
     let identity = &arrival.identity.clone();
     let (parts, ()) = http::Request::post("/").body(()).unwrap().into_parts();
     let call = CallContext {
-        standing: None,
+        authorization: None,
         snapshot: MessageSnapshot::holding(active),
         server,
         head: Arc::new(RequestHead { parts, origin: Arc::new(origin(arrival.clone())) }),
-        guest: Arc::default(),
+        connection_state: Arc::default(),
         caller: CallerKey::for_tables(identity, &[]),
         bearer: CallerKey::for_seals(identity),
         said: Arc::default(),
@@ -101,12 +101,12 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         software: OnceLock::new(),
         failed_lookups: FailedLookups::default(),
         long_texts: None,
-        seeker: OnceLock::new(),
+        audience: OnceLock::new(),
     };
-    let desk = Desk { gateway: &bed.gateway, call: &call };
+    let served = ServedCall { gateway: &bed.gateway, context: &call };
     let (sender, mut parts) = mpsc::channel(8);
     let mut record = RecordGuard::new(&bed.gateway.recorder, &arrival);
-    let mut out = Answering {
+    let mut out = Responder {
         sink: Sink::Batch(sender),
         record: &mut record,
         stamp: Stamp { request_id: "r", origin: None },
@@ -116,7 +116,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         takes_events: true,
         begun: false,
     };
-    match within("the answer", modern::serve(&desk, message, &mut out)).await {
+    match within("the answer", modern::serve(&served, message, &mut out)).await {
         End::Refused(denial) => Err(denial),
         _ => match parts.recv().await {
             Some(Part::Answer(answer, _)) => Ok(serde_json::from_str(answer.text()).unwrap()),

@@ -77,7 +77,7 @@ impl Pieces {
 }
 
 /// The way back to one client, for answers of our own making.
-pub struct Answering<'a> {
+pub struct Responder<'a> {
     /// Where it goes.
     pub sink: Sink<'a>,
     /// The record.
@@ -96,7 +96,7 @@ pub struct Answering<'a> {
     pub begun: bool,
 }
 
-impl Answering<'_> {
+impl Responder<'_> {
     /// Whether it goes to a client, on its own.
     pub fn is_clients(&self) -> bool {
         matches!(self.sink, Sink::Client(_))
@@ -144,7 +144,7 @@ impl Answering<'_> {
         Box::pin(self.told(message, room)).await
     }
 
-    /// As [`Answering::last`], where it is not all of what the client gets.
+    /// As [`Responder::last`], where it is not all of what the client gets.
     async fn told(&mut self, message: Released, room: Option<Arc<Share>>) -> End {
         if let Sink::Batch(parts) = &self.sink {
             return sent(parts, Part::Answer(message.detached(), room))
@@ -163,7 +163,7 @@ impl Answering<'_> {
         self.end().await
     }
 
-    /// As [`Answering::last`], of an answer in pieces, which are not joined.
+    /// As [`Responder::last`], of an answer in pieces, which are not joined.
     pub async fn pieces(&mut self, pieces: Vec<Released>) -> End {
         if !self.begun && matches!(self.sink, Sink::Client(_)) {
             return self.whole(StatusCode::OK, None, Pieces::Many(pieces)).await;
@@ -171,7 +171,7 @@ impl Answering<'_> {
         self.last(StatusCode::OK, Released::concat(&pieces)).await
     }
 
-    /// As [`Answering::last`] of an `initialize`, which names the session it founds.
+    /// As [`Responder::last`] of an `initialize`, which names the session it founds.
     pub async fn founding(&mut self, session: &str, message: Released) -> End {
         self.whole(StatusCode::OK, Some(session), Pieces::One(message)).await
     }
@@ -196,7 +196,7 @@ impl Answering<'_> {
         self.write(message.event(id), 1).await
     }
 
-    /// As [`Answering::event`] of a long answer, which is not copied, and the end of the stream.
+    /// As [`Responder::event`] of a long answer, which is not copied, and the end of the stream.
     async fn long_event(&mut self, message: Released) -> End {
         let within = self.write_timeout.saturating_mul(turns(message.len()));
         let written = async {
@@ -215,7 +215,7 @@ impl Answering<'_> {
     /// Sends an event that is already spelt.
     ///
     /// # Errors
-    /// As [`Answering::event`].
+    /// As [`Responder::event`].
     pub async fn write_event(&mut self, event: Released) -> io::Result<()> {
         self.begin().await?;
         self.write(event, 1).await
@@ -224,7 +224,7 @@ impl Answering<'_> {
     /// Shows that the stream is alive, to clients and to whatever stands between.
     ///
     /// # Errors
-    /// As [`Answering::event`].
+    /// As [`Responder::event`].
     pub async fn comment(&mut self) -> io::Result<()> {
         if !matches!(self.sink, Sink::Client(_)) || !self.takes_events {
             return Ok(());
@@ -236,7 +236,7 @@ impl Answering<'_> {
     /// Begins the stream, if it has not begun.
     ///
     /// # Errors
-    /// As [`Answering::event`].
+    /// As [`Responder::event`].
     pub async fn begin(&mut self) -> io::Result<()> {
         let Sink::Client(_) = &self.sink else { return Ok(()) };
         if self.begun {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// Who called, and what was decided of the call.
 #[derive(Clone)]
-pub struct Overseer {
+pub struct ResponsePipeline {
     pub(super) origin: Arc<RequestOrigin>,
     pub(super) target: Target,
     pub(super) era: Era,
@@ -30,15 +30,18 @@ pub struct Overseer {
     snapshot: AnswerSnapshot,
 }
 
-impl Overseer {
+impl ResponsePipeline {
     /// Of a call that was cleared.
-    pub fn of(origin: &Arc<RequestOrigin>, target: Target, era: Era, cleared: &Cleared) -> Overseer {
-        Overseer { inspectors: cleared.inspectors().clone(), ..Overseer::of_client(origin, target, era) }
+    pub fn of(origin: &Arc<RequestOrigin>, target: Target, era: Era, cleared: &Cleared) -> ResponsePipeline {
+        ResponsePipeline {
+            inspectors: cleared.inspectors().clone(),
+            ..ResponsePipeline::of_client(origin, target, era)
+        }
     }
 
     /// Of a client that nothing was decided of yet.
-    pub(crate) fn of_client(origin: &Arc<RequestOrigin>, target: Target, era: Era) -> Overseer {
-        Overseer {
+    pub(crate) fn of_client(origin: &Arc<RequestOrigin>, target: Target, era: Era) -> ResponsePipeline {
+        ResponsePipeline {
             origin: Arc::clone(origin),
             target,
             era,
@@ -55,14 +58,14 @@ impl Overseer {
 
     /// The same of a call that was judged by a policy which reads arguments, or by one that does not.
     #[must_use]
-    pub(super) fn reading(self, reads_arguments: bool) -> Overseer {
-        Overseer { reads_arguments, ..self }
+    pub(super) fn reading(self, reads_arguments: bool) -> ResponsePipeline {
+        ResponsePipeline { reads_arguments, ..self }
     }
 
     /// The same of a call whose answers `snapshot` judges; without this it is the one in force.
     #[must_use]
-    pub(super) fn answered_under(self, snapshot: AnswerSnapshot) -> Overseer {
-        Overseer { snapshot, ..self }
+    pub(super) fn answered_under(self, snapshot: AnswerSnapshot) -> ResponsePipeline {
+        ResponsePipeline { snapshot, ..self }
     }
 
     /// Adds the inspectors of a message that takes the call up again, and has its snapshot judge what is answered to it.
@@ -82,9 +85,9 @@ impl Overseer {
     }
 
     /// The same over what a certain upstream asks.
-    pub fn at(&self, upstream: &Arc<str>) -> Overseer {
+    pub fn at(&self, upstream: &Arc<str>) -> ResponsePipeline {
         let target = Target { upstream: Arc::clone(upstream), ..self.target.clone() };
-        Overseer { target, ..self.clone() }
+        ResponsePipeline { target, ..self.clone() }
     }
 
     /// The questions that the client may be asked, and what the server is told of the others.
@@ -151,7 +154,7 @@ impl Overseer {
         judge(gateway, active, &arrival, std::slice::from_ref(&message), &self.target).map(Some)
     }
 
-    /// Whether answers have to be read for [`Overseer::passed`].
+    /// Whether answers have to be read for [`ResponsePipeline::passed`].
     pub fn looks_at_answers(&self, gateway: &Gateway) -> bool {
         !self.inspectors.is_empty() || self.active(gateway).pipeline.is_on()
     }
@@ -240,7 +243,7 @@ pub struct CallRules {
     /// The process.
     pub gateway: Arc<Gateway>,
     /// The caller, and the decision on the call.
-    pub overseer: Overseer,
+    pub responses: ResponsePipeline,
 }
 
 impl CallRules {
@@ -258,37 +261,37 @@ impl CallRules {
         // No other rules are made; but a call whose rules are not known does not go on.
         let rules =
             rules.ok_or_else(|| Denial::new(Reason::PolicyError, "the rules of the call are not known"))?;
-        let mut overseer = rules.overseer.clone();
-        overseer.add(later, snapshot);
-        Ok(Arc::new(CallRules { gateway: Arc::clone(&rules.gateway), overseer }))
+        let mut responses = rules.responses.clone();
+        responses.add(later, snapshot);
+        Ok(Arc::new(CallRules { gateway: Arc::clone(&rules.gateway), responses }))
     }
 }
 
 impl ResponseRules for CallRules {
     fn looks_at_answers(&self) -> bool {
-        self.overseer.looks_at_answers(&self.gateway)
+        self.responses.looks_at_answers(&self.gateway)
     }
 
     fn note(&self, channel: Channel, message: &Bytes) -> Option<Released> {
-        self.overseer.note(channel, message)
+        self.responses.note(channel, message)
     }
 
     fn sorted(&self, questions: Vec<Question>) -> (Vec<ReleasedQuestion>, Vec<(Arc<str>, Reply)>) {
-        self.overseer.sorted(&self.gateway, questions)
+        self.responses.sorted(&self.gateway, questions)
     }
 
     fn passed(&self, answer: Answer<Bytes>) -> (Result<Answer<Released>, Denial>, Arc<str>) {
-        let active = self.overseer.active(&self.gateway);
-        let passed = self.overseer.passed((&self.gateway, &active), answer);
+        let active = self.responses.active(&self.gateway);
+        let passed = self.responses.passed((&self.gateway, &active), answer);
         (passed, Arc::clone(&active.revision))
     }
 
     fn inspectors(&self) -> &Inspectors {
-        self.overseer.inspectors()
+        self.responses.inspectors()
     }
 
     fn reads_arguments(&self) -> bool {
-        self.overseer.reads_arguments()
+        self.responses.reads_arguments()
     }
 }
 

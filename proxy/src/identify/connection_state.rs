@@ -1,7 +1,7 @@
 //! What is known of whoever is at the other end of a connection.
 
 use super::tokens::Known;
-use crate::backend::headers::{Lately, Upward, detached};
+use crate::backend::headers::{ClientHeaders, HeaderCache, detached};
 use crate::frontend::bridge::sessions::Session;
 use crate::frontend::context::Active;
 use crate::frontend::edge::LiveTls;
@@ -30,7 +30,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The other end of a connection: its certificate, and what was last shown on it.
 #[derive(Default)]
-pub struct Guest {
+pub struct ConnectionState {
     shown: Option<ShownCertificate>,
     memory: Mutex<Memory>,
     /// How long its connection is silent.
@@ -44,8 +44,8 @@ struct Memory {
     digested: Option<(HeaderValue, Digest)>,
     introduced: Option<Introduced>,
     session: Option<Named>,
-    lately: Option<Lately>,
-    permitted_headers: Option<Permitted<Upward>>,
+    lately: Option<HeaderCache>,
+    permitted_headers: Option<Permitted<ClientHeaders>>,
     permitted_profile: Option<Permitted<bridge::Profile>>,
 }
 
@@ -101,16 +101,16 @@ pub(super) struct Remembered {
     pub(super) known: Arc<Known>,
 }
 
-impl Guest {
+impl ConnectionState {
     /// Somebody who showed these certificates, its own first, in a handshake with `tls`.
-    pub fn with_certificates(chain: &[CertificateDer<'_>], tls: &Arc<LiveTls>) -> Guest {
+    pub fn with_certificates(chain: &[CertificateDer<'_>], tls: &Arc<LiveTls>) -> ConnectionState {
         let shown = chain.first().map(|leaf| ShownCertificate {
             certificate: Certificate::read(leaf).unwrap_or_else(|_| Certificate::unreadable(leaf)),
             chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
             tls: Arc::clone(tls),
             accepted: Mutex::default(),
         });
-        Guest { shown, ..Guest::default() }
+        ConnectionState { shown, ..ConnectionState::default() }
     }
 
     /// The client's certificate.
@@ -186,9 +186,9 @@ impl Guest {
     /// What a filter refuses.
     pub(crate) fn permitted_headers(
         &self,
-        said: &Arc<Upward>,
+        said: &Arc<ClientHeaders>,
         active: &Active,
-    ) -> Result<Arc<Upward>, Denial> {
+    ) -> Result<Arc<ClientHeaders>, Denial> {
         let change = |pipeline: &Pipeline| said.changed_by(pipeline);
         self.permitted(|memory| &mut memory.permitted_headers, (said, said.bytes()), active, change)
     }
@@ -242,10 +242,10 @@ impl Guest {
         Some(Recalled { name, session: None })
     }
 
-    /// What of a request's headers goes up, see [`Upward::of`]: as it was with the last request on this
+    /// What of a request's headers goes up, see [`ClientHeaders::of`]: as it was with the last request on this
     /// connection where nothing differs that counts.
-    pub(crate) fn upward(&self, headers: &HeaderMap, server: &Arc<VirtualServer>) -> Arc<Upward> {
-        Lately::choose(&mut self.lock().lately, headers, server, MAX_REMEMBERED_BYTES)
+    pub(crate) fn upward(&self, headers: &HeaderMap, server: &Arc<VirtualServer>) -> Arc<ClientHeaders> {
+        HeaderCache::choose(&mut self.lock().lately, headers, server, MAX_REMEMBERED_BYTES)
     }
 
     /// The key of a caller: that of the last request on this connection where caller and headers that go up are the
@@ -253,7 +253,7 @@ impl Guest {
     pub(crate) fn caller_key(
         &self,
         identity: &Identity,
-        upward: &Arc<Upward>,
+        upward: &Arc<ClientHeaders>,
         make: impl FnOnce() -> CallerKey,
     ) -> CallerKey {
         let known = self.lock().lately.as_ref().and_then(|lately| lately.caller_key(identity, upward));
@@ -340,14 +340,14 @@ mod tests {
 
     #[test]
     fn what_a_client_says_of_itself_is_read_once_unless_it_is_long_or_something_else() {
-        let guest = Guest::default();
+        let connection_state = ConnectionState::default();
         let (said, varies) = (Cell::new(0), Cell::new(false));
         let introduced = |capabilities: &str| {
             said.set(said.get() + 1);
             let rest = if varies.get() { format!(",\"n\":{}", said.get()) } else { String::new() };
             let params = format!("{{\"_meta\":{{\"{META_CLIENT_CAPABILITIES}\":{capabilities}{rest}}}}}");
             let message = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{params}}}");
-            guest.introduced(Parts::read(&message).unwrap().params()).ok()
+            connection_state.introduced(Parts::read(&message).unwrap().params()).ok()
         };
         let same = |one: &str, two: &str| {
             let (one, two) = (introduced(one).unwrap(), introduced(two).unwrap());

@@ -20,11 +20,11 @@ async fn answer(
     sink: Sink<'_>,
     version: Version,
     bed: &Bed,
-    say: impl AsyncFnOnce(&mut Answering<'_>) -> End,
+    say: impl AsyncFnOnce(&mut Responder<'_>) -> End,
 ) -> End {
     let arrival = arrival(bed.gateway.clock.now());
     let mut record = RecordGuard::new(&bed.gateway.recorder, &arrival);
-    let mut out = Answering {
+    let mut out = Responder {
         sink,
         record: &mut record,
         stamp: Stamp { request_id: "r-1", origin: None },
@@ -42,7 +42,7 @@ fn bed() -> Bed {
 }
 
 /// All that a client receives.
-async fn received(version: Version, say: impl AsyncFnOnce(&mut Answering<'_>) -> End) -> String {
+async fn received(version: Version, say: impl AsyncFnOnce(&mut Responder<'_>) -> End) -> String {
     let (mut client, mut far) = client(version, 1 << 20);
     let end = answer(Sink::Client(&mut client), version, &bed(), say).await;
     assert!(matches!(end, End::Done));
@@ -52,7 +52,7 @@ async fn received(version: Version, say: impl AsyncFnOnce(&mut Answering<'_>) ->
     String::from_utf8(bytes).unwrap()
 }
 
-async fn last(out: &mut Answering<'_>) -> End {
+async fn last(out: &mut Responder<'_>) -> End {
     out.last(StatusCode::NOT_FOUND, Released::own("{\"id\":1}")).await
 }
 

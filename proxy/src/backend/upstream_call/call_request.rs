@@ -1,10 +1,10 @@
-//! The order by which a talk is opened.
+//! The order by which an upstream call is opened.
 
-use super::voice::Fields;
-use super::{Answer, ParamHeader, Place, Question, Reply, Retry};
+use super::upstream_headers::Fields;
+use super::{Answer, ParamHeader, Question, Reply, Retry, UpstreamTarget};
 use crate::backend::Backend;
-use crate::backend::forward::{Failure, Permit, RequestOrigin};
-use crate::backend::upstream_sessions::Leg;
+use crate::backend::forward::{AuthorizedCall, Failure, RequestOrigin};
+use crate::backend::upstream_sessions::UpstreamSession;
 use async_trait::async_trait;
 use bytes::Bytes;
 use portunus_filters::mcp::bridge::Parts;
@@ -12,10 +12,10 @@ use portunus_filters::{Channel, Denial, Inspectors, Message, Released, ReleasedQ
 use std::any::Any;
 use std::sync::Arc;
 
-/// What a talk is opened with.
-pub struct Order<'a> {
+/// What an upstream call is opened with.
+pub struct CallRequest<'a> {
     /// The permission, and the body it was given for.
-    pub permit: Arc<Permit>,
+    pub permit: Arc<AuthorizedCall>,
     /// The client's request, as it was permitted.
     pub message: &'a Message,
     /// The same taken apart.
@@ -23,7 +23,7 @@ pub struct Order<'a> {
     /// The sender of the HTTP request that it came with.
     pub origin: Arc<RequestOrigin>,
     /// For whom and where.
-    pub place: Place,
+    pub place: UpstreamTarget,
     /// The name or URI of what it is aimed at, as the upstream calls it; `None` leaves it as it is.
     pub target: Option<Arc<str>>,
     /// Properties of the arguments that headers mirror, from the tool's schema.
@@ -35,11 +35,11 @@ pub struct Order<'a> {
     /// What becomes of questions.
     pub rounds: Rounds,
     /// The legacy session, if the upstream is a legacy one.
-    pub leg: LegOf<'a>,
+    pub upstream_session: SessionChoice<'a>,
     /// What a modern client carries on from an earlier round.
     pub retry: Option<Retry>,
     /// Who called: what the client may be asked, and have of the answer, depends on it.
-    pub overseer: Arc<dyn ResponseRules>,
+    pub responses: Arc<dyn ResponseRules>,
 }
 
 /// The filters towards the client of a call: what it may be asked, and have of what its server says.
@@ -82,7 +82,7 @@ pub trait SessionOwner: Send + Sync {
     ///
     /// # Errors
     /// [`Failure`] if there is none.
-    async fn own_leg(&self, place: &Place) -> Result<Arc<Leg>, Failure>;
+    async fn own_leg(&self, place: &UpstreamTarget) -> Result<Arc<UpstreamSession>, Failure>;
 }
 
 /// What becomes of questions.
@@ -98,9 +98,9 @@ pub enum Rounds {
 
 /// Which legacy session carries a request.
 #[derive(Clone, Copy)]
-pub enum LegOf<'a> {
+pub enum SessionChoice<'a> {
     /// One of the pool of its place.
     Pooled,
     /// That of the client's own session, which may get another while there is nothing to lose.
-    Own(&'a Arc<Leg>, Option<&'a Arc<dyn SessionOwner>>),
+    Own(&'a Arc<UpstreamSession>, Option<&'a Arc<dyn SessionOwner>>),
 }

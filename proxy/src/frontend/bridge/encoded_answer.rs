@@ -1,9 +1,9 @@
 //! What an answer says in the client's words.
 
 use super::call::{id_text, method_name};
-use super::desk::Desk;
 use super::parked::Ticket;
 use super::request_state::{AGAIN, seal_state};
+use super::served_call::ServedCall;
 use crate::backend::upstream_call::{Answer, MAX_ASKING_BYTES, Outcome};
 use crate::offload::{INLINE_BYTES, OffloadQueue};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use portunus_filters::{Denial, Era, Message, Reason, Released};
 use std::borrow::Cow;
 
 /// An answer in the client's words.
-pub(super) struct Said {
+pub(super) struct EncodedAnswer {
     /// HTTP status, if nothing was sent before.
     pub status: StatusCode,
     /// The message.
@@ -36,7 +36,7 @@ pub(super) async fn large(
     era: Era,
     message: &Message,
     answer: &Answer<Released>,
-) -> Result<Option<Said>, Denial> {
+) -> Result<Option<EncodedAnswer>, Denial> {
     let bytes = answer.text().len();
     if bytes <= INLINE_BYTES || !matches!(answer.outcome, Outcome::Result(_)) {
         return Ok(None);
@@ -58,7 +58,7 @@ fn translated(
     era: Era,
     (id, method): (&str, &str),
     answer: &Answer<Released>,
-) -> Result<Option<Said>, Denial> {
+) -> Result<Option<EncodedAnswer>, Denial> {
     let text = utf8(answer.text())?;
     let result = match (answer.era, era) {
         (Era::Legacy, Era::Modern) => {
@@ -89,12 +89,12 @@ fn asks_too_long() -> Denial {
 /// # Errors
 /// [`Reason::Untranslatable`].
 pub(super) fn for_modern(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     message: &Message,
     answer: &Answer<Released>,
     profile: &Profile,
     ticket: impl FnOnce() -> Ticket,
-) -> Result<Said, Denial> {
+) -> Result<EncodedAnswer, Denial> {
     if let Some(said) = added_to(message, answer) {
         return Ok(said);
     }
@@ -106,7 +106,7 @@ pub(super) fn for_modern(
             Ok(succeeded(message, answer, &result.map_err(untranslatable)?))
         }
         (Outcome::Result(_), Era::Modern) => {
-            let result = with_own_state(desk, text, ticket)?;
+            let result = with_own_state(served, text, ticket)?;
             Ok(succeeded(message, answer, &result))
         }
         (Outcome::Error { .. }, era) => {
@@ -119,7 +119,7 @@ pub(super) fn for_modern(
             match bridge::error_for_modern(&error, profile).map_err(untranslatable)? {
                 ForModern::Error(said) => Ok(failed(message, answer, said)),
                 ForModern::Ask(questions) => {
-                    let state = seal_state(desk, &ticket(), AGAIN, None)?;
+                    let state = seal_state(served, &ticket(), AGAIN, None)?;
                     Ok(succeeded(message, answer, &bridge::input_required(&questions, &state)))
                 }
             }
@@ -128,7 +128,7 @@ pub(super) fn for_modern(
 }
 
 /// An answer of which nothing changes but what is added to it: it is not read once more.
-fn added_to(message: &Message, answer: &Answer<Released>) -> Option<Said> {
+fn added_to(message: &Message, answer: &Answer<Released>) -> Option<EncodedAnswer> {
     let came = answer.came.as_ref()?;
     let whole = match answer.era {
         Era::Modern if came.under_own_id && came.remarks.is_final() => came.message.clone(),
@@ -145,7 +145,7 @@ fn added_to(message: &Message, answer: &Answer<Released>) -> Option<Said> {
 ///
 /// # Errors
 /// [`Reason::Untranslatable`].
-pub(super) fn for_legacy(message: &Message, answer: &Answer<Released>) -> Result<Said, Denial> {
+pub(super) fn for_legacy(message: &Message, answer: &Answer<Released>) -> Result<EncodedAnswer, Denial> {
     if let Some(said) = taken_from(message, answer) {
         return Ok(said);
     }
@@ -175,7 +175,7 @@ pub(super) fn for_legacy(message: &Message, answer: &Answer<Released>) -> Result
 }
 
 /// An answer of which nothing changes but what is taken away: it is not read once more.
-fn taken_from(message: &Message, answer: &Answer<Released>) -> Option<Said> {
+fn taken_from(message: &Message, answer: &Answer<Released>) -> Option<EncodedAnswer> {
     let (Outcome::Result(result), Some(came)) = (&answer.outcome, &answer.came) else { return None };
     let (id, method) = (id_text(message), method_name(message));
     let said = match answer.era {
@@ -188,7 +188,7 @@ fn taken_from(message: &Message, answer: &Answer<Released>) -> Option<Said> {
 
 /// A modern server's own `requestState` is sealed: only this caller may go on with this call.
 fn with_own_state<'r>(
-    desk: &Desk<'_>,
+    served: &ServedCall<'_>,
     result: &'r str,
     ticket: impl FnOnce() -> Ticket,
 ) -> Result<Cow<'r, str>, Denial> {
@@ -198,27 +198,27 @@ fn with_own_state<'r>(
     let object = Object::read(result).map_err(untranslatable)?;
     match object.text("requestState") {
         Some(inner) => {
-            let sealed = seal_state(desk, &ticket(), 0, Some(&inner))?;
+            let sealed = seal_state(served, &ticket(), 0, Some(&inner))?;
             Ok(Cow::Owned(object.rewrite().set("requestState", string(&sealed)).text()))
         }
         None => Ok(Cow::Borrowed(result)),
     }
 }
 
-fn succeeded(message: &Message, answer: &Answer<Released>, result: &str) -> Said {
+fn succeeded(message: &Message, answer: &Answer<Released>, result: &str) -> EncodedAnswer {
     let message = bridge::wrap_result(id_text(message), result).into();
     succeeded_by(answer, message, !bridge::is_tool_error(result.as_bytes()))
 }
 
 /// An answer that succeeded, in a message that says so.
-fn succeeded_by(answer: &Answer<Released>, message: Bytes, proven: bool) -> Said {
+fn succeeded_by(answer: &Answer<Released>, message: Bytes, proven: bool) -> EncodedAnswer {
     let message = answer.text().translated(message);
-    Said { status: StatusCode::OK, message, rpc_error: None, proven }
+    EncodedAnswer { status: StatusCode::OK, message, rpc_error: None, proven }
 }
 
 /// An answer that failed, in a message that says so.
-fn failed(message: &Message, answer: &Answer<Released>, said: bridge::Said<'_>) -> Said {
-    Said {
+fn failed(message: &Message, answer: &Answer<Released>, said: bridge::Said<'_>) -> EncodedAnswer {
+    EncodedAnswer {
         status: StatusCode::from_u16(said.status).unwrap_or(StatusCode::OK),
         message: answer.text().translated(bridge::wrap_said(id_text(message), &said.error)),
         rpc_error: Some(said.code),

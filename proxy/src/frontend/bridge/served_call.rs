@@ -1,10 +1,10 @@
 //! Serves one message at an endpoint that speaks for its servers.
 
-use super::answering::Answering;
+use super::responder::Responder;
 use super::sessions::Session;
 use crate::backend::forward::Failure;
-use crate::backend::upstream_call::Place;
-use crate::catalog::{Offering, Seeker, Shows};
+use crate::backend::upstream_call::UpstreamTarget;
+use crate::catalog::{Audience, MergedCatalog, Shows};
 use crate::frontend::call_context::CallContext;
 use crate::frontend::context::{Active, Gateway};
 use crate::frontend::session::End;
@@ -19,17 +19,17 @@ use std::sync::Arc;
 
 /// One message that is served here, with the services that serve it.
 #[derive(Clone, Copy)]
-pub struct Desk<'a> {
+pub struct ServedCall<'a> {
     /// The services of the process.
     pub gateway: &'a Arc<Gateway>,
     /// The context of the message.
-    pub call: &'a CallContext,
+    pub context: &'a CallContext,
 }
 
-impl Desk<'_> {
+impl ServedCall<'_> {
     /// The snapshot that decides on this message, or on what comes of it.
     pub fn active(&self) -> Arc<Active> {
-        self.call.snapshot.active(self.gateway)
+        self.context.snapshot.active(self.gateway)
     }
 
     /// The place of an upstream for this caller.
@@ -41,33 +41,33 @@ impl Desk<'_> {
         active: &Active,
         upstream: &Arc<Upstream>,
         profile: &Arc<Profile>,
-    ) -> Result<Place, Denial> {
+    ) -> Result<UpstreamTarget, Denial> {
         let pool = active.pool(upstream);
         let pool =
             pool.ok_or_else(|| Denial::new(Reason::RouteRemoved, "this server is no longer served"))?;
-        Ok(Place {
+        Ok(UpstreamTarget {
             upstream: Arc::clone(upstream),
             pool,
-            server: self.call.server.id.clone(),
-            caller: self.call.caller,
+            server: self.context.server.id.clone(),
+            caller: self.context.caller,
             owner: self.owner(),
             profile: Arc::clone(profile),
             // A stream outlives the snapshot that it was opened by.
-            headers: match active.snapshot.serial == self.call.serial {
-                true => Arc::clone(&self.call.upward),
-                false => self.call.guest.permitted_headers(&self.call.said, active)?,
+            headers: match active.snapshot.serial == self.context.serial {
+                true => Arc::clone(&self.context.upward),
+                false => self.context.connection_state.permitted_headers(&self.context.said, active)?,
             },
         })
     }
 
     /// Whose share the message takes of what callers hold together.
     pub fn owner(&self) -> Owner {
-        self.call.arrival().owner()
+        self.context.arrival().owner()
     }
 
     /// The caller's tenant, if it is known.
     pub fn tenant(&self) -> Option<&str> {
-        match &self.call.arrival().identity {
+        match &self.context.arrival().identity {
             Identity::Principal(principal) => Some(&principal.tenant),
             Identity::Anonymous { .. } | Identity::Presented { .. } => None,
         }
@@ -81,7 +81,7 @@ impl Desk<'_> {
     /// Every upstream that may serve this caller; of twins all.
     pub fn upstreams(&self) -> Vec<&Arc<Upstream>> {
         let mut all = Vec::new();
-        for member in &self.call.server.members {
+        for member in &self.context.server.members {
             match &member.choice {
                 Choice::Twins { map, .. } => all.extend(map.values()),
                 Choice::Fixed(_) | Choice::ByTenant { .. } => all.extend(self.chosen(member)),
@@ -95,7 +95,7 @@ impl Desk<'_> {
     /// # Errors
     /// As [`Profile::of_envelope`]; what a filter refuses.
     pub(super) fn introduced(&self, fields: &Object<'_>) -> Result<Arc<Profile>, Denial> {
-        self.permitted(self.call.guest.introduced(fields)?)
+        self.permitted(self.context.connection_state.introduced(fields)?)
     }
 
     /// A client's description of itself, as servers may have it.
@@ -103,7 +103,7 @@ impl Desk<'_> {
     /// # Errors
     /// What a filter refuses.
     pub(super) fn permitted(&self, profile: Arc<Profile>) -> Result<Arc<Profile>, Denial> {
-        self.call.guest.permitted_profile(&profile, &self.active())
+        self.context.connection_state.permitted_profile(&profile, &self.active())
     }
 
     /// The description that the client of a session gave of itself, as servers may have it now: the session may be older than
@@ -118,11 +118,11 @@ impl Desk<'_> {
     /// The places of all upstreams, with the names of their members.
     ///
     /// # Errors
-    /// As [`Desk::place`].
-    pub fn places(&self, profile: &Arc<Profile>) -> Result<Vec<(Arc<str>, Place)>, Denial> {
+    /// As [`ServedCall::place`].
+    pub fn places(&self, profile: &Arc<Profile>) -> Result<Vec<(Arc<str>, UpstreamTarget)>, Denial> {
         let active = self.active();
         let mut places = Vec::new();
-        for member in &self.call.server.members {
+        for member in &self.context.server.members {
             for upstream in member.choice.upstreams() {
                 if self.upstreams().iter().any(|own| own.name == upstream.name) {
                     places.push((Arc::clone(&member.name), self.place(&active, upstream, profile)?));
@@ -137,18 +137,22 @@ impl Desk<'_> {
     ///
     /// # Errors
     /// Why none of them could be asked.
-    pub async fn lists(&self, profile: &Arc<Profile>, kinds: &[ListKind]) -> Result<Arc<Offering>, Denial> {
+    pub async fn lists(
+        &self,
+        profile: &Arc<Profile>,
+        kinds: &[ListKind],
+    ) -> Result<Arc<MergedCatalog>, Denial> {
         let catalogs = &self.gateway.estate.catalogs;
-        let offering =
-            catalogs.show(&self.gateway.backend, &self.call.server, &self.seeker(profile), kinds).await;
-        self.known(&offering, kinds)?;
-        Ok(offering)
+        let merged =
+            catalogs.show(&self.gateway.backend, &self.context.server, &self.audience(profile), kinds).await;
+        self.known(&merged, kinds)?;
+        Ok(merged)
     }
 
     /// What the servers offer of these kinds, good enough to find the way of what came `at` a time.
     ///
     /// # Errors
-    /// As [`Desk::lists`].
+    /// As [`ServedCall::lists`].
     pub async fn catalog(
         &self,
         profile: &Arc<Profile>,
@@ -156,17 +160,17 @@ impl Desk<'_> {
         at: Moment,
     ) -> Result<Arc<Catalog>, Denial> {
         let catalogs = &self.gateway.estate.catalogs;
-        let wanted = (&*self.seeker(profile), at);
-        let offering = catalogs.route(&self.gateway.backend, &self.call.server, wanted, kinds).await;
-        self.known(&offering, kinds)?;
-        Ok(Arc::clone(&offering.catalog))
+        let wanted = (&*self.audience(profile), at);
+        let merged = catalogs.route(&self.gateway.backend, &self.context.server, wanted, kinds).await;
+        self.known(&merged, kinds)?;
+        Ok(Arc::clone(&merged.catalog))
     }
 
     /// Refuses an offering of which nothing is known.
-    fn known(&self, offering: &Offering, kinds: &[ListKind]) -> Result<(), Denial> {
+    fn known(&self, merged: &MergedCatalog, kinds: &[ListKind]) -> Result<(), Denial> {
         let told = |member| self.tells_of(member);
-        let unknown = kinds.iter().find_map(|kind| offering.failure(*kind, &told));
-        match unknown.or_else(|| offering.silence(&told)) {
+        let unknown = kinds.iter().find_map(|kind| merged.failure(*kind, &told));
+        match unknown.or_else(|| merged.silence(&told)) {
             Some(failure) => Err(self.of_no_server(failure.denial.clone())),
             None => Ok(()),
         }
@@ -176,7 +180,7 @@ impl Desk<'_> {
     /// speaks both has to be told so that it goes on in the other.
     fn of_no_server(&self, denial: Denial) -> Denial {
         let detail = "no server behind this endpoint speaks this era, and it does not translate";
-        match (denial.reason, self.call.era) {
+        match (denial.reason, self.context.era) {
             (Reason::EraMismatch, Era::Modern) => Denial::new(Reason::UnknownMethod, detail),
             (Reason::EraMismatch, Era::Legacy) => Denial::new(Reason::UnsupportedVersion, detail),
             _ => denial,
@@ -185,18 +189,18 @@ impl Desk<'_> {
 
     /// Whether a server that speaks `era` may serve the client.
     pub fn may_serve(&self, era: Era) -> bool {
-        self.call.server.bridge || era == self.call.era
+        self.context.server.bridge || era == self.context.era
     }
 
     /// Refuses a server of another era than the client's where the endpoint does not translate.
     ///
     /// # Errors
     /// [`Reason::EraMismatch`]; why the server's era is not known.
-    pub async fn check_era(&self, place: &Place) -> Result<(), Failure> {
-        if self.call.server.bridge {
+    pub async fn check_era(&self, place: &UpstreamTarget) -> Result<(), Failure> {
+        if self.context.server.bridge {
             return Ok(());
         }
-        let era = self.gateway.backend.eras.choose(&self.gateway.backend, place, self.call.era).await?;
+        let era = self.gateway.backend.eras.choose(&self.gateway.backend, place, self.context.era).await?;
         match self.may_serve(era) {
             true => Ok(()),
             false => {
@@ -207,49 +211,49 @@ impl Desk<'_> {
     }
 
     /// What lists are looked up by.
-    pub(super) fn seeker(&self, profile: &Arc<Profile>) -> Arc<Seeker> {
-        let seeker = self.call.seeker.get_or_init(|| Arc::new(self.seeker_of(profile)));
-        match Arc::ptr_eq(&seeker.profile, profile) {
-            true => Arc::clone(seeker),
+    pub(super) fn audience(&self, profile: &Arc<Profile>) -> Arc<Audience> {
+        let audience = self.context.audience.get_or_init(|| Arc::new(self.seeker_of(profile)));
+        match Arc::ptr_eq(&audience.profile, profile) {
+            true => Arc::clone(audience),
             // The messages of one client need not be of one mind about it.
             false => Arc::new(self.seeker_of(profile)),
         }
     }
 
-    fn seeker_of(&self, profile: &Arc<Profile>) -> Seeker {
-        Seeker {
-            caller: self.call.caller,
+    fn seeker_of(&self, profile: &Arc<Profile>) -> Audience {
+        Audience {
+            caller: self.context.caller,
             owner: self.owner(),
             tenant: self.tenant().map(Arc::from),
             profile: Arc::clone(profile),
-            headers: Arc::clone(&self.call.upward),
-            shows: match self.call.arrival().identity {
-                _ if !self.call.said.marks().is_empty() => Shows::Upstreams,
+            headers: Arc::clone(&self.context.upward),
+            shows: match self.context.arrival().identity {
+                _ if !self.context.said.marks().is_empty() => Shows::Upstreams,
                 Identity::Anonymous { .. } => Shows::Nothing,
                 Identity::Presented { .. } | Identity::Principal(_) => Shows::Gateway,
             },
-            only: (!self.call.server.bridge).then_some(self.call.era),
+            only: (!self.context.server.bridge).then_some(self.context.era),
         }
     }
 
     /// The one upstream of an endpoint that renames nothing.
     pub fn only(&self) -> Option<&Arc<Upstream>> {
-        let [Member { choice: Choice::Fixed(upstream), .. }] = self.call.server.members.as_slice() else {
+        let [Member { choice: Choice::Fixed(upstream), .. }] = self.context.server.members.as_slice() else {
             return None;
         };
-        let renames = !self.call.server.view.is_empty() || self.call.server.names == NamePolicy::Prefix;
+        let renames = !self.context.server.view.is_empty() || self.context.server.names == NamePolicy::Prefix;
         (!renames).then_some(upstream)
     }
 
     /// Refuses a request: before anything was sent as an answer of its own, after that as the last
     /// event of the stream.
-    pub async fn refuse(&self, denial: Denial, message: &Message, out: &mut Answering<'_>) -> End {
+    pub async fn refuse(&self, denial: Denial, message: &Message, out: &mut Responder<'_>) -> End {
         if !out.begun {
             return End::Refused(denial);
         }
         out.record.note_denial(&denial);
         if let Some(id) = &message.id {
-            let event = reply::last_event(&denial, id, message.era, self.call.request_id());
+            let event = reply::last_event(&denial, id, message.era, self.context.request_id());
             if out.write_event(Released::own(event)).await.is_err() {
                 return End::Broken;
             }
@@ -267,7 +271,7 @@ impl Desk<'_> {
             method: message.method.as_ref(),
             ..Refused::default()
         };
-        let answer = reply::refuse(denial, &refused, self.call.request_id());
+        let answer = reply::refuse(denial, &refused, self.context.request_id());
         Some(String::from_utf8_lossy(&answer.body).into_owned())
     }
 }

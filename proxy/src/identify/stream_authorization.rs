@@ -3,8 +3,8 @@
 //! A stream outlives the moment at which its caller was judged. It is judged again when the
 //! configuration or the keys of an issuer change, and when what was shown ends, by what was shown then.
 
+use super::connection_state::ConnectionState;
 use super::credential::kept;
-use super::guest::Guest;
 use super::inspect::Trouble;
 use super::stage::{Shown, authenticate};
 use crate::frontend::context::Gateway;
@@ -22,30 +22,30 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a caller has shown, kept for as long as its stream is open.
 #[derive(Clone)]
-pub struct Standing {
+pub struct StreamAuthorization {
     server: ServerId,
     headers: HeaderMap,
-    guest: Arc<Guest>,
+    connection_state: Arc<ConnectionState>,
     source: IpAddr,
     principal: Arc<Principal>,
     /// Another replica has judged it, and goes on doing so.
     vouched: bool,
 }
 
-impl Standing {
+impl StreamAuthorization {
     /// The standing of a caller that was let in at `server` with what its headers show; `vouched` if by
     /// another replica.
     pub fn new(
         (server, profile): (ServerId, &Profile),
         shown: Shown<'_>,
-        guest: &Arc<Guest>,
+        connection_state: &Arc<ConnectionState>,
         principal: &Arc<Principal>,
         vouched: bool,
-    ) -> Standing {
-        Standing {
+    ) -> StreamAuthorization {
+        StreamAuthorization {
             server,
             headers: kept(shown.headers, profile),
-            guest: Arc::clone(guest),
+            connection_state: Arc::clone(connection_state),
             source: shown.source,
             principal: Arc::clone(principal),
             vouched,
@@ -91,7 +91,8 @@ impl Standing {
             let fault = portunus_filters::identity::Fault::Revoked;
             return if ended || revoked { Err(fault.into()) } else { Ok(self.principal.not_after) };
         }
-        let shown = Shown { headers: &self.headers, guest: &self.guest, source: self.source };
+        let shown =
+            Shown { headers: &self.headers, connection_state: &self.connection_state, source: self.source };
         let principal = authenticate(gateway, &profile, shown, gateway.clock.now()).await?;
         let same = principal.tenant == self.principal.tenant && principal.subject == self.principal.subject;
         if same { Ok(principal.not_after) } else { Err(portunus_filters::identity::Fault::Unnamed.into()) }
@@ -99,15 +100,15 @@ impl Standing {
 }
 
 /// Returns when the caller of a stream may no longer listen; never where nobody was asked.
-pub async fn ended(standing: Option<&Arc<Standing>>, gateway: &Arc<Gateway>) {
-    match standing {
-        Some(standing) => standing.ended(gateway).await,
+pub async fn ended(authorization: Option<&Arc<StreamAuthorization>>, gateway: &Arc<Gateway>) {
+    match authorization {
+        Some(authorization) => authorization.ended(gateway).await,
         None => std::future::pending().await,
     }
 }
 
-impl fmt::Debug for Standing {
+impl fmt::Debug for StreamAuthorization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Standing").field("server", &self.server).finish_non_exhaustive()
+        f.debug_struct("StreamAuthorization").field("server", &self.server).finish_non_exhaustive()
     }
 }

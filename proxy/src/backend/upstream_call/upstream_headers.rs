@@ -1,9 +1,9 @@
 //! How the gateway writes requests for a caller: whose headers they carry, and which are its own.
 
-use super::Place;
+use super::UpstreamTarget;
 use crate::backend::Backend;
 use crate::backend::forward::{Inbound, RequestOrigin};
-use crate::backend::headers::{MCP_SESSION_ID, Upward};
+use crate::backend::headers::{ClientHeaders, MCP_SESSION_ID};
 use crate::shares::Owner;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -25,19 +25,19 @@ pub(crate) type Fields = Vec<(HeaderName, HeaderValue)>;
 
 /// On whose behalf requests are written.
 #[derive(Clone)]
-pub(crate) struct Voice {
-    headers: Arc<Upward>,
+pub(crate) struct UpstreamHeaders {
+    headers: Arc<ClientHeaders>,
     origin: Arc<RequestOrigin>,
 }
 
-impl Voice {
+impl UpstreamHeaders {
     /// That of a client's request.
-    pub(crate) fn of(origin: &Arc<RequestOrigin>, place: &Place) -> Voice {
-        Voice { headers: Arc::clone(&place.headers), origin: Arc::clone(origin) }
+    pub(crate) fn of(origin: &Arc<RequestOrigin>, place: &UpstreamTarget) -> UpstreamHeaders {
+        UpstreamHeaders { headers: Arc::clone(&place.headers), origin: Arc::clone(origin) }
     }
 
     /// The gateway's own, with what `headers` hold of a client and in its share.
-    pub(crate) fn own(backend: &Backend, headers: &Arc<Upward>, owner: Owner) -> Voice {
+    pub(crate) fn own(backend: &Backend, headers: &Arc<ClientHeaders>, owner: Owner) -> UpstreamHeaders {
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let arrival = Arrival {
             listener: Arc::default(),
@@ -53,7 +53,7 @@ impl Voice {
             behind_proxy: false,
             trace: backend.ids.trace(&HeaderMap::new()),
         };
-        Voice { headers: Arc::clone(headers), origin: Arc::new(origin) }
+        UpstreamHeaders { headers: Arc::clone(headers), origin: Arc::new(origin) }
     }
 
     /// What a request of that method takes over.

@@ -24,7 +24,7 @@ use std::sync::{Arc, Weak};
 ///
 /// What the configuration says of one upstream's headers is applied when they are written for it.
 #[derive(Clone, Debug, Default)]
-pub struct Upward {
+pub struct ClientHeaders {
     fields: HeaderMap,
     /// The client mirrors arguments of a call in headers.
     mirrors: bool,
@@ -33,11 +33,11 @@ pub struct Upward {
 }
 
 /// What went up with the last request of a connection, and of what it was chosen.
-pub struct Lately {
+pub struct HeaderCache {
     server: Weak<VirtualServer>,
     /// Every field of the request in order, and the values of those that were chosen or decide of others.
     fields: Vec<(HeaderName, Option<HeaderValue>)>,
-    upward: Arc<Upward>,
+    upward: Arc<ClientHeaders>,
     /// The last caller, and its key.
     caller: Option<(Caller, CallerKey)>,
 }
@@ -60,19 +60,19 @@ impl Caller {
     }
 }
 
-impl Lately {
+impl HeaderCache {
     /// What goes up of a request to `server`: as it was the last time where that chose among the same.
     /// Of longer values than `max_bytes` in all nothing is kept.
     pub fn choose(
-        memory: &mut Option<Lately>,
+        memory: &mut Option<HeaderCache>,
         headers: &HeaderMap,
         server: &Arc<VirtualServer>,
         max_bytes: usize,
-    ) -> Arc<Upward> {
+    ) -> Arc<ClientHeaders> {
         if let Some(known) = memory.as_ref().filter(|known| known.is_of(headers, server)) {
             return Arc::clone(&known.upward);
         }
-        let mut upward = Upward::of(headers, server);
+        let mut upward = ClientHeaders::of(headers, server);
         upward.fields.values_mut().for_each(|value| *value = detached(value));
         let upward = Arc::new(upward);
         let decides = |name: &HeaderName| *name == CONNECTION || upward.contains_key(name);
@@ -84,20 +84,24 @@ impl Lately {
             .iter()
             .map(|(name, value)| name.as_str().len() + value.as_ref().map_or(0, HeaderValue::len))
             .sum();
-        let known =
-            || Lately { server: Arc::downgrade(server), fields, upward: Arc::clone(&upward), caller: None };
+        let known = || HeaderCache {
+            server: Arc::downgrade(server),
+            fields,
+            upward: Arc::clone(&upward),
+            caller: None,
+        };
         *memory = (bytes <= max_bytes).then(known);
         upward
     }
 
     /// The key of a caller, if it was the last one and the same went up.
-    pub fn caller_key(&self, identity: &Identity, upward: &Arc<Upward>) -> Option<CallerKey> {
+    pub fn caller_key(&self, identity: &Identity, upward: &Arc<ClientHeaders>) -> Option<CallerKey> {
         let (known, key) = self.caller.as_ref().filter(|_| Arc::ptr_eq(&self.upward, upward))?;
         (*known == Caller::of(identity)).then_some(*key)
     }
 
     /// Keeps the key of a caller for the next request, if this is what went up.
-    pub fn keep_caller_key(&mut self, identity: &Identity, upward: &Arc<Upward>, key: CallerKey) {
+    pub fn keep_caller_key(&mut self, identity: &Identity, upward: &Arc<ClientHeaders>, key: CallerKey) {
         if Arc::ptr_eq(&self.upward, upward) {
             self.caller = Some((Caller::of(identity), key));
         }
@@ -113,7 +117,7 @@ impl Lately {
     }
 }
 
-impl Deref for Upward {
+impl Deref for ClientHeaders {
     type Target = HeaderMap;
 
     fn deref(&self) -> &HeaderMap {
@@ -121,9 +125,9 @@ impl Deref for Upward {
     }
 }
 
-impl Upward {
+impl ClientHeaders {
     /// Those of a request to `server`. Credentials pass only to one that stands alone.
-    pub fn of(headers: &HeaderMap, server: &VirtualServer) -> Upward {
+    pub fn of(headers: &HeaderMap, server: &VirtualServer) -> ClientHeaders {
         let hop = hop_tokens(headers);
         let passes = |upstream: &Upstream| matches!(upstream.credentials, Credentials::Passthrough);
         let credentials = server.upstreams.iter().all(|upstream| passes(upstream));
@@ -151,7 +155,7 @@ impl Upward {
                 fields.append(name, value.clone());
             }
         }
-        Upward {
+        ClientHeaders {
             fields,
             mirrors,
             by_host: server.upstreams.iter().any(|upstream| upstream.host == HostPolicy::Preserve),
@@ -164,7 +168,7 @@ impl Upward {
     /// # Errors
     /// The [`Denial`] of a filter; [`Reason::InvalidRequest`] for a value that is not UTF-8, if a filter makes no header value of
     /// what it reads, and if it changes a name or `Host`, which say what the request is aimed at.
-    pub fn changed_by(&self, pipeline: &Pipeline) -> Result<Option<Upward>, Denial> {
+    pub fn changed_by(&self, pipeline: &Pipeline) -> Result<Option<ClientHeaders>, Denial> {
         let mut fields = self.fields.clone();
         let mut is_changed = false;
         for (name, value) in &mut fields {
@@ -184,7 +188,7 @@ impl Upward {
                 is_changed = true;
             }
         }
-        Ok(is_changed.then(|| Upward { fields, ..*self }))
+        Ok(is_changed.then(|| ClientHeaders { fields, ..*self }))
     }
 
     /// How many bytes of the client's it holds.
@@ -208,7 +212,7 @@ impl Upward {
         fields
     }
 
-    /// Digest of [`Upward::telling`].
+    /// Digest of [`ClientHeaders::telling`].
     pub fn digest(&self) -> [u8; 32] {
         let mut context = Context::new(&SHA256);
         for (name, value) in self.telling() {
@@ -222,7 +226,7 @@ impl Upward {
         digest
     }
 
-    /// As [`Upward::telling`], of what keeps callers apart: empty, and so at no cost, where there is
+    /// As [`ClientHeaders::telling`], of what keeps callers apart: empty, and so at no cost, where there is
     /// but the name that the gateway itself is addressed by.
     pub fn marks(&self) -> Vec<(&str, &[u8])> {
         let is_one = |(name, value): (&HeaderName, &HeaderValue)| {
@@ -248,9 +252,9 @@ fn refused(detail: &'static str) -> Denial {
 }
 
 /// Fields that were chosen before.
-impl From<HeaderMap> for Upward {
-    fn from(fields: HeaderMap) -> Upward {
-        Upward { fields, mirrors: false, by_host: false }
+impl From<HeaderMap> for ClientHeaders {
+    fn from(fields: HeaderMap) -> ClientHeaders {
+        ClientHeaders { fields, mirrors: false, by_host: false }
     }
 }
 
@@ -285,7 +289,7 @@ fn is_passing(name: &str, value: &HeaderValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identify::Guest;
+    use crate::identify::ConnectionState;
     use portunus_config::{MapEnvironment, load_text};
     use std::cell::Cell;
     use std::path::Path;
@@ -328,14 +332,14 @@ mod tests {
             let fields = fields.split(' ').chain(["host"]);
             let headers: HeaderMap =
                 fields.map(|field| (HeaderName::from_static(field), HeaderValue::from_static("v"))).collect();
-            let upward = Upward::of(&headers, &server(upstreams, members));
+            let upward = ClientHeaders::of(&headers, &server(upstreams, members));
             assert_eq!(names(&upward.marks()), expected, "{name}");
         }
     }
 
     #[test]
     fn caller_is_digested_once_while_nothing_differs_that_counts() {
-        let guest = Guest::default();
+        let connection_state = ConnectionState::default();
         let servers = [(); 2].map(|()| server("a: {url: \"http://127.0.0.1:1/\"}", "a"));
         let digested = Cell::new(0);
         let key = |last: u8, server: usize, value: &str| {
@@ -344,8 +348,8 @@ mod tests {
                 HeaderValue::from_str(value).unwrap(),
             )]);
             let identity = Identity::Anonymous { source: [10, 0, 0, last].into() };
-            let upward = guest.upward(&headers, &servers[server]);
-            guest.caller_key(&identity, &upward, || {
+            let upward = connection_state.upward(&headers, &servers[server]);
+            connection_state.caller_key(&identity, &upward, || {
                 digested.set(digested.get() + 1);
                 CallerKey::for_tables(&identity, &upward.marks())
             })
@@ -392,19 +396,19 @@ mod tests {
         ];
         for (name, headers, expected) in cases {
             let mut memory = None;
-            let known = Lately::choose(&mut memory, &of(&first), &one, 100);
-            let chosen = Lately::choose(&mut memory, &headers, &one, 100);
+            let known = HeaderCache::choose(&mut memory, &of(&first), &one, 100);
+            let chosen = HeaderCache::choose(&mut memory, &headers, &one, 100);
             assert_eq!(Arc::ptr_eq(&known, &chosen), expected, "{name}");
-            assert_eq!(chosen.fields, Upward::of(&headers, &one).fields, "{name}");
+            assert_eq!(chosen.fields, ClientHeaders::of(&headers, &one).fields, "{name}");
             let shares = |(name, own): (&HeaderName, &HeaderValue)| {
                 headers[name].as_bytes().as_ptr() == own.as_bytes().as_ptr()
             };
             assert!(!chosen.fields.iter().any(shares), "{name}: the memory of a request is let go");
-            let elsewhere = Lately::choose(&mut memory, &headers, &other, 100);
+            let elsewhere = HeaderCache::choose(&mut memory, &headers, &other, 100);
             assert!(!Arc::ptr_eq(&chosen, &elsewhere), "another server");
         }
         let mut memory = None;
-        Lately::choose(&mut memory, &of(&first), &one, 10);
+        HeaderCache::choose(&mut memory, &of(&first), &one, 10);
         assert!(memory.is_none(), "too long");
     }
 
@@ -414,7 +418,7 @@ mod tests {
             let fields = fields
                 .iter()
                 .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-            Upward::from(fields.collect::<HeaderMap>())
+            ClientHeaders::from(fields.collect::<HeaderMap>())
         };
         let one = upward(&[("x-b", "1"), ("x-a", "1"), ("x-a", "2")]);
         assert_eq!(one.marks(), upward(&[("x-a", "1"), ("x-b", "1"), ("x-a", "2")]).marks());

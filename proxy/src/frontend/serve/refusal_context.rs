@@ -8,7 +8,7 @@ use portunus_filters::{Era, Kind, Message};
 
 /// What a refusal may use of a message.
 #[derive(Default)]
-pub(super) struct Knowledge {
+pub(super) struct RefusalContext {
     pub(super) kind: Option<Kind>,
     pub(super) era: Option<Era>,
     pub(super) ids: Vec<Id>,
@@ -17,10 +17,10 @@ pub(super) struct Knowledge {
     pub(super) http_status: HttpStatus,
 }
 
-impl Knowledge {
+impl RefusalContext {
     /// What is known of a message before anything of its answer was passed on.
-    pub(super) fn of(expect: &Expect, http_status: HttpStatus) -> Knowledge {
-        Knowledge {
+    pub(super) fn of(expect: &Expect, http_status: HttpStatus) -> RefusalContext {
+        RefusalContext {
             kind: Some(expect.kind),
             era: Some(expect.era),
             ids: expect.open.clone(),

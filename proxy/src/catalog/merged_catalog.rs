@@ -18,7 +18,7 @@ pub(super) type Known = Result<(), Option<Arc<Failure>>>;
 
 /// What a virtual server offers to one audience.
 #[derive(Debug)]
-pub struct Offering {
+pub struct MergedCatalog {
     /// The merged lists. Members have the places that they have in the configuration.
     pub catalog: Arc<Catalog>,
     /// What the upstream of each member says of itself, of twins the default; `None` for members that
@@ -34,7 +34,7 @@ pub struct Offering {
     pub(super) expires: Duration,
 }
 
-impl Offering {
+impl MergedCatalog {
     /// For how long and for whom a client may keep a list.
     pub fn caching(&self, kind: ListKind, now: Moment) -> Caching {
         let left = self.fresh_until[kind.index()].saturating_sub(now.monotonic);
