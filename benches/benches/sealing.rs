@@ -4,8 +4,8 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use portunus::sealing::{
     Binding, CallerKey, Home, SealedLeg, Seals, SessionName, SessionToken, StateToken, Token,
 };
-use portunus_config::UpstreamMark;
-use portunus_config::{ServerId, UpstreamUrl};
+use portunus_base::UpstreamUrl;
+use portunus_config::{ServerId, UpstreamMark};
 use portunus_filters::Identity;
 use portunus_filters::identity::Principal;
 use portunus_filters::mcp::Revision;

@@ -62,7 +62,6 @@ pub use load::{Attempt, Loaded, load, load_policy, load_text, load_untested};
 pub use members::{Choice, Member, NamePolicy};
 pub use peers::{Peers, ReplicaId, Sealing};
 pub use policy::{ListRule, Lists, PolicyRules, PolicySource, Shadow, Zones};
-pub use portunus_base::{AddressClass, AddressGrant, Host, HostPattern, OriginRule, Scheme, UpstreamUrl};
 pub use print::as_yaml;
 pub use reads::Fingerprint;
 pub use redact::{effective, redacted};

@@ -74,7 +74,7 @@ impl Peers {
     /// Most replicas of one gateway.
     pub(crate) const MAX_MEMBERS: usize = 100;
 
-    fn places(&self) -> impl Iterator<Item = (&ReplicaId, &crate::UpstreamUrl)> {
+    fn places(&self) -> impl Iterator<Item = (&ReplicaId, &portunus_base::UpstreamUrl)> {
         self.members.iter().map(|(name, upstream)| (name, &upstream.url))
     }
 

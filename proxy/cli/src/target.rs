@@ -1,8 +1,9 @@
 //! A server that a command was told of, compiled as an upstream: what the command finds then holds
 //! for a gateway with the same settings.
 
+use portunus_base::UpstreamUrl;
 use portunus_config::units::show_duration;
-use portunus_config::{ProcessEnvironment, Severity, Upstream, UpstreamUrl, load_text};
+use portunus_config::{ProcessEnvironment, Severity, Upstream, load_text};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

@@ -45,9 +45,8 @@ use http::header::{HOST, ORIGIN, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method};
 use memchr::memmem;
-use portunus_config::{
-    HostPattern, HttpStatus, Listener, NormalPath, Profile, Resolution, Upstream, VirtualServer,
-};
+use portunus_base::HostPattern;
+use portunus_config::{HttpStatus, Listener, NormalPath, Profile, Resolution, Upstream, VirtualServer};
 use portunus_filters::call::Target;
 use portunus_filters::message::{Reading, Unreadable};
 use portunus_filters::{Arrival, Denial, Kind, Message, RawPass, Reason, Released};

@@ -8,7 +8,8 @@
 use super::fetch;
 use super::keys::metadata_paths;
 use crate::frontend::context::Gateway;
-use portunus_config::{Credentials, KeySource, NormalPath, Profile, Resource, Upstream, UpstreamUrl};
+use portunus_base::UpstreamUrl;
+use portunus_config::{Credentials, KeySource, NormalPath, Profile, Resource, Upstream};
 use portunus_filters::mcp::Bounds;
 use portunus_filters::mcp::object::{Object, elements};
 use portunus_filters::mcp::rewrite::string;

@@ -37,7 +37,7 @@ impl WellKnown {
         let routes = &active.snapshot.routes;
         let asks = |server: &&Arc<VirtualServer>| {
             let hosts = &server.hosts;
-            let here = hosts.is_empty() || portunus_config::HostPattern::any_matches(hosts, host);
+            let here = hosts.is_empty() || portunus_base::HostPattern::any_matches(hosts, host);
             let known = resource(server).is_some_and(|known| !self.of_provider || known.client.is_some());
             here && known
         };

@@ -4,7 +4,8 @@ use super::keep;
 use crate::backend::upstreams::answers::Answers;
 use crate::backend::upstreams::dial::ConnectCause;
 use crate::backend::upstreams::monitor::InstanceMonitor;
-use portunus_config::{Snapshot, Upstream, UpstreamUrl};
+use portunus_base::UpstreamUrl;
+use portunus_config::{Snapshot, Upstream};
 use portunus_filters::{Reason, Status};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,

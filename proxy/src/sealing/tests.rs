@@ -3,7 +3,9 @@ mod passed;
 use super::*;
 use crate::frontend::bridge::sessions::Session;
 use http::HeaderValue;
-use portunus_config::{ServerId, UpstreamMark, UpstreamUrl};
+use portunus_base::UpstreamUrl;
+use portunus_config::{ServerId, UpstreamMark};
+
 use portunus_filters::Identity;
 use portunus_filters::authorize::Place;
 use portunus_filters::call::TaskCall;

@@ -1,9 +1,7 @@
 //! Where a client finds a server of the gateway.
 
-use portunus_config::{
-    Environment, HostPattern, Listener, ListenerTls, Loaded, ProcessEnvironment, Scheme, UpstreamUrl,
-    VirtualServer, load,
-};
+use portunus_base::{HostPattern, Scheme, UpstreamUrl};
+use portunus_config::{Environment, Listener, ListenerTls, Loaded, ProcessEnvironment, VirtualServer, load};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Names for upstreams: short, unique, and fit for a label.
 
-use portunus_config::{Host, UpstreamUrl};
+use portunus_base::{Host, UpstreamUrl};
 
 /// Leaves room for a number behind it; a label has at most 64.
 const MAX_CHARACTERS: usize = 40;

@@ -1,7 +1,7 @@
 //! What a probe found: its steps as they were made, and what is known of the server.
 
-use portunus_base::text;
-use portunus_config::{AddressClass, EraMode};
+use portunus_base::{AddressClass, text};
+use portunus_config::EraMode;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! Where messages go in the transport of 2024-11-05: a reference that the server names on its stream.
 
-use portunus_config::UpstreamUrl;
+use portunus_base::UpstreamUrl;
 
 /// Longest reference: a path and a session.
 const MAX_BYTES: usize = 4096;

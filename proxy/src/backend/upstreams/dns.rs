@@ -3,7 +3,7 @@
 //! A call never waits for a name that was resolved once: a stale answer is used while one task
 //! refreshes it, and the last good answer outlives a resolver that fails.
 
-use portunus_config::Host;
+use portunus_base::Host;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
