@@ -11,6 +11,8 @@ mod authorize;
 #[cfg(test)]
 mod bridge;
 #[cfg(test)]
+mod callgrind;
+#[cfg(test)]
 mod claims;
 #[cfg(test)]
 mod deadlines;

@@ -35,6 +35,10 @@ pub(crate) const TLS: &[Tool] = &[
 pub(crate) const READERS: &[Tool] =
     &[Tool { name: "Go", packages: &["golang-go"], present: || succeeds("go", &["version"]) }];
 
+/// What the shows `instructions` and `walk` run the gateway under.
+pub(crate) const PROFILE: &[Tool] =
+    &[Tool { name: "valgrind", packages: &["valgrind"], present: || succeeds("valgrind", &["--version"]) }];
+
 /// What brings the SDK clients of the tests.
 pub(crate) const SDK: &[Tool] = &[
     Tool { name: "node", packages: &["nodejs"], present: || succeeds("node", &["--version"]) },

@@ -17,7 +17,7 @@ pub(crate) struct Show {
 
 impl Show {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Show; 32] = [
+    pub(crate) const ALL: [Show; 34] = [
         Show {
             name: "first-hour",
             about: "the README's first command ends in a gateway that SDK clients use",
@@ -109,12 +109,26 @@ impl Show {
             about: "four faults of real servers are named by metrics and log, and few files are enough to say so",
         },
         Show { name: "upgrade", about: "five upgrades under load with 100 open streams lose no call" },
+        Show::INSTRUCTIONS,
+        Show::WALK,
         Show::PRICE,
     ];
 
     /// The one that measures; it needs release builds and other proxies, and no SDK.
     const PRICE: Show =
         Show { name: "price", about: "a call costs no more beside nginx and Envoy than is promised" };
+
+    /// The one that counts what the optimised binary executes.
+    const INSTRUCTIONS: Show = Show {
+        name: "instructions",
+        about: "a call executes no more instructions than is committed, in six ways",
+    };
+
+    /// The one that follows a call through the source.
+    const WALK: Show = Show {
+        name: "walk",
+        about: "a reader of one bridged call meets no more files, returns and locks than is committed",
+    };
 
     /// The one that runs within the gateway's own crate.
     const HOLDS: &str = "holds";
@@ -138,20 +152,24 @@ impl Show {
         }
     }
 
-    fn run(self, kit: Option<&Kit>) -> Result<(), Failure> {
-        match kit {
-            Some(kit) if self != Show::PRICE => self.run_test(kit),
-            _ => compare::prove(),
-        }
+    /// Whether it runs without the SDK clients.
+    fn is_without_kit(self) -> bool {
+        [Show::PRICE, Show::INSTRUCTIONS, Show::WALK].contains(&self)
     }
 
-    fn run_test(self, kit: &Kit) -> Result<(), Failure> {
+    fn run(self, kit: Option<&Kit>) -> Result<(), Failure> {
+        if self == Show::PRICE { compare::prove() } else { self.run_test(kit) }
+    }
+
+    fn run_test(self, kit: Option<&Kit>) -> Result<(), Failure> {
         let opa = if self == Show::POLICY { Some(sdk::opa()?) } else { None };
         let mut passed = 0;
         let (package, test) = self.test();
         Step::new("Prove", &format!("cargo test --package {package} -- --ignored --exact --nocapture"))
             .with(|command| {
-                kit.export(command);
+                if let Some(kit) = kit {
+                    kit.export(command);
+                }
                 if let Some(python) = &opa {
                     command.env("PORTUNUS_OPA", python);
                 }
@@ -187,7 +205,10 @@ pub(crate) fn run(shows: &[Show]) -> Result<(), Failure> {
     if shows.iter().any(|show| show.name == "readers") {
         machine::ensure(&[machine::READERS])?;
     }
-    let kit = if shows == [Show::PRICE] { None } else { Some(test::prepare()?) };
+    if shows.contains(&Show::INSTRUCTIONS) || shows.contains(&Show::WALK) {
+        machine::ensure(&[machine::BUILD, machine::PROFILE])?;
+    }
+    let kit = if shows.iter().all(|show| show.is_without_kit()) { None } else { Some(test::prepare()?) };
     let mut rows = Vec::new();
     let mut failed = Vec::new();
     for show in shows {
@@ -228,6 +249,13 @@ mod tests {
         let test = Show::named("first-hour").unwrap().test();
         assert_eq!(test, ("portunus-tests", "prove::first_hour".to_owned()));
         assert_eq!(Show::named("first_hour"), None);
+    }
+
+    #[test]
+    fn only_shows_that_measure_run_without_the_sdk_clients() {
+        let without: Vec<&str> =
+            Show::ALL.into_iter().filter(|show| show.is_without_kit()).map(|show| show.name).collect();
+        assert_eq!(without, ["instructions", "walk", "price"]);
     }
 
     #[test]

@@ -25,6 +25,15 @@ pub(crate) fn binary() -> PathBuf {
     built("portunus")
 }
 
+/// The optimised binary: the one that `PORTUNUS_RELEASE` names, or else built if it is not current, which takes minutes.
+pub(crate) fn release_binary() -> PathBuf {
+    if let Some(named) = std::env::var_os("PORTUNUS_RELEASE") {
+        return named.into();
+    }
+    build(&["--release"]);
+    built_as("release", "portunus")
+}
+
 /// The binary whose filter marks what it sees, built once if it is not current.
 pub(crate) fn marking_binary() -> PathBuf {
     BUILD_MARKING.call_once(|| build(&["--features", "text-marker", "--bin", "portunus-text-marker"]));
@@ -43,8 +52,12 @@ fn build(more: &[&str]) {
 
 /// The test binary is target/PROFILE/deps/NAME; the gateway is target/debug/portunus.
 fn built(name: &str) -> PathBuf {
+    built_as("debug", name)
+}
+
+fn built_as(profile: &str, name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    own.ancestors().nth(3).unwrap().join("debug").join(name)
+    own.ancestors().nth(3).unwrap().join(profile).join(name)
 }
 
 /// A folder that goes with the last gateway in it.
@@ -87,10 +100,16 @@ impl Gateway {
 
     /// Starts a gateway on `text` as it is; only the log takes the form that is read here.
     pub(crate) async fn as_written(text: &str) -> Gateway {
+        Gateway::as_written_by(text, |_| run()).await
+    }
+
+    /// The same by what `command` makes of the scratch folder.
+    pub(crate) async fn as_written_by(text: &str, command: impl FnOnce(&Path) -> Command) -> Gateway {
         let folder = Scratch::new();
         let text = format!("{text}\nlog: {{ level: info, format: json }}\n");
         std::fs::write(folder.0.join("gateway.yaml"), text).unwrap();
-        Gateway::launch(folder, run()).await
+        let command = command(&folder.0);
+        Gateway::launch(folder, command).await
     }
 
     /// Starts a gateway on `document`, to which listeners, surfaces and state are added.

@@ -24,7 +24,7 @@ pub(crate) use client::{Client, Response, dial, dial_from, dial_tls};
 pub(crate) use demo::Demo;
 pub(crate) use feed::{Feed, Long, event};
 pub(crate) use front::{Front, Mood};
-pub(crate) use gateway::{Gateway, binary, marking_binary, run, run_binary};
+pub(crate) use gateway::{Gateway, binary, marking_binary, release_binary, run, run_binary};
 pub(crate) use issuer::{Issuer, Key};
 pub(crate) use mcp::{Era, Mcp, Nature};
 pub(crate) use provider::Provider;

@@ -15,6 +15,7 @@ mod first_tools;
 mod h2;
 mod hostile;
 mod identity;
+mod instructions;
 mod isolation;
 mod lists;
 pub(crate) mod load;
@@ -25,6 +26,7 @@ mod operators;
 mod pair;
 mod pairings;
 pub(crate) mod policy;
+mod profiled;
 mod readers;
 mod records;
 mod replicas;
@@ -34,6 +36,7 @@ mod spare_threads;
 mod swap;
 mod tls;
 mod upgrade;
+mod walk;
 
 #[tokio::test]
 #[ignore = "a show: cargo xtask prove first-hour"]
@@ -213,4 +216,16 @@ fn roles() {
 #[ignore = "a show: cargo xtask prove readers"]
 fn readers() {
     readers::run();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove instructions"]
+async fn instructions() {
+    instructions::run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a show: cargo xtask prove walk"]
+async fn walk() {
+    walk::run().await;
 }
