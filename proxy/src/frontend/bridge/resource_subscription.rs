@@ -51,10 +51,9 @@ pub(super) async fn subscribe(
     let upstream = &place.upstream.name;
     let changed = match begins {
         true => {
+            let crowded = "as many resources as the client may be subscribed to";
             let subscribed = session.subscribe(upstream, &original, &uri, &served.gateway.backend.texts);
-            subscribed.ok_or_else(|| {
-                Denial::new(Reason::Crowded, "as many resources as the client may be subscribed to")
-            })?
+            subscribed.ok_or_else(|| Denial::new(Reason::Crowded, crowded))?
         }
         false => session.unsubscribe(upstream, &original),
     };
