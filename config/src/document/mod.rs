@@ -2,7 +2,7 @@
 //!
 //! Reading parses each value by itself; what concerns several values (secrets, ceilings, names of
 //! upstreams) is `compile`'s. Sections that no code of this build enforces have their
-//! field as well: an [`Unenforced`], which compile turns into an error.
+//! field as well: an `Unenforced`, which compile turns into an error.
 
 mod api_keys;
 mod caller;

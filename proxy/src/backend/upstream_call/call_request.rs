@@ -88,7 +88,7 @@ pub trait SessionOwner: Send + Sync {
 /// What becomes of questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounds {
-    /// They come as [`Turn::Ask`](super::Turn::Ask).
+    /// They come as [`CallEvent::Ask`](super::CallEvent::Ask).
     Asks,
     /// `input_required` of a modern upstream is a final answer as it is; a legacy one is refused.
     Through,
