@@ -108,10 +108,15 @@ fn forward_stage(criterion: &mut Criterion) {
     let headers = request_headers();
     let arrival = arrival(&gateway, &headers);
     let trace = gateway.backend.ids.trace(&headers);
-    let origin =
-        RequestOrigin { owner: Owner::at(CLIENT), arrival, secure: false, behind_proxy: false, trace };
+    let origin = RequestOrigin { arrival, secure: false, behind_proxy: false, trace };
     group.bench_function("head of the request", |bench| {
-        let inbound = Inbound { method: &Method::POST, headers: &headers, query: None, origin: &origin };
+        let inbound = Inbound {
+            method: &Method::POST,
+            headers: &headers,
+            query: None,
+            owner: Owner::at(CLIENT),
+            origin: &origin,
+        };
         bench.iter(|| {
             let mut head = Vec::with_capacity(1_024);
             write_request_head(&mut head, black_box(&inbound), &server.upstreams[0], 400);

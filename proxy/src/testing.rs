@@ -302,7 +302,7 @@ impl Bed {
         let active = self.gateway.active();
         let cleared =
             active.pipeline.judge(&arrival, std::slice::from_ref(&message), &target, |_| {}).unwrap();
-        let origin = Arc::new(RequestOrigin { owner: place.owner, ..origin(arrival.clone()) });
+        let origin = Arc::new(origin(arrival.clone()));
         let responses = ResponsePipeline::of(&origin, target.clone(), message.era, &cleared);
         let admitted = active.pipeline.admit(cleared, &arrival, &message, &target).unwrap();
         let admitted = admitted.at_once().ok().expect("no filter of a test has requests wait");
@@ -373,5 +373,5 @@ pub(crate) fn message(body: &str) -> Message {
 /// The sender of a request that nothing more is known of.
 pub(crate) fn origin(arrival: Arrival) -> RequestOrigin {
     let trace = Trace { parent: "00-a-b-00".into(), joined: false };
-    RequestOrigin { owner: arrival.owner(), arrival, secure: false, behind_proxy: false, trace }
+    RequestOrigin { arrival, secure: false, behind_proxy: false, trace }
 }

@@ -40,6 +40,8 @@ pub struct Inbound<'a> {
     pub headers: &'a HeaderMap,
     /// The client's query string.
     pub query: Option<&'a str>,
+    /// The owner of the share that it takes of the upstream's connections.
+    pub owner: Owner,
     /// Its sender.
     pub origin: &'a RequestOrigin,
 }
@@ -49,8 +51,6 @@ pub struct Inbound<'a> {
 pub struct RequestOrigin {
     /// The sender as filters see it: its address is the one of `Forwarded`, and its id the one that is logged and answered.
     pub arrival: Arrival,
-    /// The owner of the share that it takes of the upstream's connections.
-    pub owner: Owner,
     /// True if the client's connection to here is under TLS.
     pub secure: bool,
     /// True if `X-Forwarded-Host` and `-Proto` are those of a proxy that may say how the client reached it.
@@ -147,7 +147,7 @@ impl Dispatch {
         AuthorizedCall { body, outline, changed, holds, within }
     }
 
-    /// Opens the request of an gateway request.
+    /// Opens the request of a gateway request.
     pub fn gateway_request(
         gateway_request: &GatewayRequest,
         wording: RequestParts<'_>,
@@ -262,7 +262,7 @@ impl UpstreamRequest {
             Credentials::Passthrough => ConnectionAffinity::Possible,
             _ => ConnectionAffinity::None,
         };
-        let owner = inbound.origin.owner;
+        let owner = inbound.owner;
         let holds = Holds::default();
         UpstreamRequest { upstream, pool, request, bond, owner, use_of, holds, first_byte, deadline }
     }

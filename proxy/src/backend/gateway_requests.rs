@@ -190,7 +190,7 @@ impl Session {
     }
 }
 
-/// Runs an gateway request in the background.
+/// Runs a gateway request in the background.
 pub fn run(
     backend: &Arc<Backend>,
     gateway_request: GatewayRequest,
@@ -198,7 +198,7 @@ pub fn run(
     pool: Arc<Pool>,
 ) {
     let kind = gateway_request.kind();
-    // When an upstream hangs, every call to it wants an gateway request; they must not crowd out calls.
+    // When an upstream hangs, every call to it wants a gateway request; they must not crowd out calls.
     let Ok(permit) = Arc::clone(&backend.gateway_requests).try_acquire_owned() else {
         backend.metrics.gateway_requests.with_label_values(&[kind, "dropped"]).inc();
         return;
@@ -213,7 +213,7 @@ pub fn run(
     });
 }
 
-/// Says an gateway request that has no answer but its status; none if there was no answer at all.
+/// Says a gateway request that has no answer but its status; none if there was no answer at all.
 async fn deliver(
     backend: &Arc<Backend>,
     gateway_request: &GatewayRequest,

@@ -370,8 +370,13 @@ mod tests {
         let source = "198.51.100.7".parse().unwrap();
         let arrival = Arrival { source, request_id: "r-1".into(), ..arrival(Hand::default().now()) };
         let origin = RequestOrigin { behind_proxy, ..origin(arrival) };
-        let inbound =
-            Inbound { method: &Method::POST, headers: &headers, query: Some("a=1"), origin: &origin };
+        let inbound = Inbound {
+            method: &Method::POST,
+            headers: &headers,
+            query: Some("a=1"),
+            owner: Default::default(),
+            origin: &origin,
+        };
         let mut out = Vec::new();
         write_request_head(&mut out, &inbound, upstream, 5);
         String::from_utf8(out).unwrap()

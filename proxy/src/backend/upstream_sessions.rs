@@ -371,7 +371,7 @@ impl UpstreamSession {
         self.stop_listening();
     }
 
-    /// Runs an gateway request in the background.
+    /// Runs a gateway request in the background.
     pub(crate) fn tell(&self, backend: &Arc<Backend>, gateway_request: GatewayRequest) {
         gateway_requests::run(
             backend,
@@ -411,7 +411,7 @@ impl UpstreamSession {
         drop(timeout(OPEN_WITHIN, self.open.raised()).await);
     }
 
-    /// Takes in a message that came on the answer to an gateway request.
+    /// Takes in a message that came on the answer to a gateway request.
     pub(crate) fn overhear(self: &Arc<Self>, backend: &Arc<Backend>, message: &ServerMessage) {
         stream::sort(backend, self, message);
     }

@@ -22,11 +22,9 @@ impl RequestHead {
         &self.origin.arrival
     }
 
-    /// The head with another sender, who was found out meanwhile.
+    /// Takes note of the sender that was found meanwhile.
     pub fn set_identity(&mut self, identity: Identity) {
-        let origin = Arc::make_mut(&mut self.origin);
-        origin.arrival.identity = identity;
-        origin.owner = origin.arrival.owner();
+        Arc::make_mut(&mut self.origin).arrival.identity = identity;
     }
 
     /// The place that it comes from.

@@ -189,7 +189,6 @@ impl<'a> IncomingRequest<'a> {
         let arrival = Arrival { listener, source: source.client, identity, request_id, at };
         let mut record = RecordGuard::new(&gateway.recorder, &arrival);
         let origin = RequestOrigin {
-            owner: arrival.owner(),
             arrival,
             secure: connection.secure,
             behind_proxy: source.behind_proxy,
@@ -420,6 +419,7 @@ impl<'a> IncomingRequest<'a> {
             method: &self.head.method,
             headers: &self.head.headers,
             query: self.head.uri.query(),
+            owner: self.head.arrival().owner(),
             origin: &self.head.origin,
         };
         let use_of = RetryPolicy { repeatable: messages.iter().all(is_repeatable), endless: expect.endless };

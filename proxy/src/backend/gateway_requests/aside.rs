@@ -11,7 +11,7 @@ use bytes::Bytes;
 use portunus_filters::Kind;
 use std::sync::Arc;
 
-/// Posts an gateway request; gives what is said to that: nothing, or a refusal.
+/// Posts a gateway request; gives what is said to that: nothing, or a refusal.
 ///
 /// # Errors
 /// [`Failure`] if it cannot be posted.

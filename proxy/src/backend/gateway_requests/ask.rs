@@ -123,7 +123,7 @@ async fn asked(
     on_leg_said(backend, upstream_session, gateway_request).await?.result(gateway_request)
 }
 
-/// Runs an gateway request on a legacy session; gives the text of the result, if there is one.
+/// Runs a gateway request on a legacy session; gives the text of the result, if there is one.
 pub(crate) async fn on_leg(
     backend: &Arc<Backend>,
     upstream_session: &Arc<UpstreamSession>,
@@ -169,7 +169,7 @@ fn is_forgotten(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>,
     is_unknown
 }
 
-/// Where an gateway request goes, beside its upstream.
+/// Where a gateway request goes, beside its upstream.
 pub(crate) struct Addressed<'a> {
     /// Fields of the request.
     pub(crate) fields: Fields,
@@ -187,7 +187,7 @@ impl Addressed<'_> {
     }
 }
 
-/// What an upstream said to an gateway request.
+/// What an upstream said to a gateway request.
 pub(crate) struct Said {
     /// The status.
     pub(crate) status: StatusCode,
@@ -262,7 +262,7 @@ pub(crate) fn is_modern_code(code: i64) -> bool {
     matches!(code, -32022..=-32020 | -32602 | -32601)
 }
 
-/// Sends an gateway request and waits for the head of the answer.
+/// Sends a gateway request and waits for the head of the answer.
 pub(crate) async fn send(
     backend: &Arc<Backend>,
     place: &UpstreamTarget,
@@ -272,7 +272,7 @@ pub(crate) async fn send(
     send_as(backend, place, gateway_request, &addressed, Bytes::new()).await
 }
 
-/// Sends an gateway request and reads on to its answer, within a time of its own.
+/// Sends a gateway request and reads on to its answer, within a time of its own.
 pub(crate) async fn exchange(
     backend: &Arc<Backend>,
     place: &UpstreamTarget,

@@ -27,13 +27,18 @@ pub(crate) type Fields = Vec<(HeaderName, HeaderValue)>;
 #[derive(Clone)]
 pub(crate) struct UpstreamHeaders {
     headers: Arc<ClientHeaders>,
+    owner: Owner,
     origin: Arc<RequestOrigin>,
 }
 
 impl UpstreamHeaders {
     /// That of a client's request.
     pub(crate) fn of(origin: &Arc<RequestOrigin>, place: &UpstreamTarget) -> UpstreamHeaders {
-        UpstreamHeaders { headers: Arc::clone(&place.headers), origin: Arc::clone(origin) }
+        UpstreamHeaders {
+            headers: Arc::clone(&place.headers),
+            owner: place.owner,
+            origin: Arc::clone(origin),
+        }
     }
 
     /// The gateway's own, with what `headers` hold of a client and in its share.
@@ -48,17 +53,16 @@ impl UpstreamHeaders {
         };
         let origin = RequestOrigin {
             arrival,
-            owner,
             secure: false,
             behind_proxy: false,
             trace: backend.ids.trace(&HeaderMap::new()),
         };
-        UpstreamHeaders { headers: Arc::clone(headers), origin: Arc::new(origin) }
+        UpstreamHeaders { headers: Arc::clone(headers), owner, origin: Arc::new(origin) }
     }
 
     /// What a request of that method takes over.
     pub(crate) fn inbound<'a>(&'a self, method: &'a Method) -> Inbound<'a> {
-        Inbound { method, headers: &self.headers, query: None, origin: &self.origin }
+        Inbound { method, headers: &self.headers, query: None, owner: self.owner, origin: &self.origin }
     }
 }
 
