@@ -16,7 +16,7 @@ use crate::yaml::{Entry, Kind, Node, join};
 pub struct Unenforced {
     /// Its key.
     pub section: String,
-    /// Where it is written.
+    /// Its place in the document.
     pub place: Place,
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a document says that a credential is found.
+/// The place at which a document says that a credential is found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reference {
     /// `env:NAME`, an environment variable of the process.
@@ -17,7 +17,7 @@ pub enum Reference {
 }
 
 impl Reference {
-    /// What a reference looks like, for hints.
+    /// The forms of a reference, for hints.
     pub(crate) const FORMS: &'static str =
         "write `env:NAME`, `file:/path` or `secret:NAME`, never the value itself";
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 pub(crate) use symbol::{crate_of, demangled};
 
-/// What one thread of a process executed.
+/// The code that one thread of a process executed.
 #[derive(Default)]
 pub(crate) struct Profile {
     /// Instructions, all in all.

@@ -35,7 +35,7 @@ pub(crate) const TLS: &[Tool] = &[
 pub(crate) const READERS: &[Tool] =
     &[Tool { name: "Go", packages: &["golang-go"], present: || succeeds("go", &["version"]) }];
 
-/// What the shows `instructions` and `walk` run the gateway under.
+/// The profiler under which the shows `instructions` and `walk` run the gateway.
 pub(crate) const PROFILE: &[Tool] =
     &[Tool { name: "valgrind", packages: &["valgrind"], present: || succeeds("valgrind", &["--version"]) }];
 

@@ -152,7 +152,7 @@ impl Show {
         }
     }
 
-    /// Whether it runs without the SDK clients.
+    /// True if it runs without the SDK clients.
     fn is_without_kit(self) -> bool {
         [Show::PRICE, Show::INSTRUCTIONS, Show::WALK].contains(&self)
     }

@@ -45,7 +45,7 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// How long an upstream may take.
+/// The times that an upstream may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// To accept a connection. Default 5 s.
@@ -69,7 +69,7 @@ impl Default for Timeouts {
     }
 }
 
-/// How many connections an upstream is given.
+/// The number of connections that an upstream is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Idle connections kept. Default 64.

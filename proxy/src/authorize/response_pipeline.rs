@@ -154,7 +154,7 @@ impl ResponsePipeline {
         judge(gateway, active, &arrival, std::slice::from_ref(&message), &self.target).map(Some)
     }
 
-    /// Whether answers have to be read for [`ResponsePipeline::passed`].
+    /// True if answers have to be read for [`ResponsePipeline::passed`].
     pub fn looks_at_answers(&self, gateway: &Gateway) -> bool {
         !self.inspectors.is_empty() || self.active(gateway).pipeline.is_on()
     }

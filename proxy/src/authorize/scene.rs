@@ -122,7 +122,7 @@ impl ServedCall<'_> {
     /// Judges a request and admits it. This is the last that its message needs of its snapshot, which is released.
     ///
     /// # Errors
-    /// What the filters refuse; as [`ServedCall::place`].
+    /// The [`Denial`] of a filter; as [`ServedCall::place`].
     pub fn admit_request(
         &self,
         request: &RoutedRequest<'_>,

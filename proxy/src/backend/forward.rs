@@ -1,6 +1,6 @@
 //! Stage 9: the only way out of the process.
 //!
-//! [`send`] takes a [`UpstreamRequest`], and only [`Dispatch`] makes legs: from an `Admitted`, from the [`AuthorizedCall`]
+//! [`send`] takes an [`UpstreamRequest`], and only [`Dispatch`] makes one: from an `Admitted`, from the [`AuthorizedCall`]
 //! that one was turned into, or from an [`GatewayRequest`] of the closed list of what the gateway says on its
 //! own. A path that forwards what no filter saw does not compile.
 
@@ -78,8 +78,8 @@ pub struct UpstreamRequest {
     deadline: Option<Instant>,
 }
 
-/// Whether the connection of a request is its caller's alone: what one was authenticated with, or is about
-/// to be, must not serve another.
+/// The tie of a connection to its caller: one that was authenticated with, or is about to be, must not serve another
+/// caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConnectionAffinity {
     /// The gateway's own credentials, or none.
@@ -147,7 +147,7 @@ impl Dispatch {
         AuthorizedCall { body, outline, changed, holds, within }
     }
 
-    /// Opens the request of a gateway request.
+    /// Opens the request at an upstream that a gateway request makes.
     pub fn gateway_request(
         gateway_request: &GatewayRequest,
         wording: RequestParts<'_>,

@@ -77,7 +77,7 @@ pub struct UpstreamSession {
     _alive: Alive,
 }
 
-/// What was agreed on when an upstream session was founded.
+/// The agreement by which an upstream session was founded.
 struct Terms {
     facts: Arc<Facts>,
     version: Revision,
@@ -101,7 +101,7 @@ impl Drop for Alive {
     }
 }
 
-/// Whose an upstream session is.
+/// The owner of an upstream session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The pool's.

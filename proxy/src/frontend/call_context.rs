@@ -14,7 +14,7 @@ use portunus_filters::{Arrival, Era, LongTexts};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// The context of one message: data, and no services. What outlives the HTTP request of the message keeps it.
+/// The context of one message: data, and no services. Everything that outlives the HTTP request of the message keeps it.
 pub struct CallContext {
     /// The HTTP request that it came with.
     pub head: Arc<RequestHead>,

@@ -242,7 +242,7 @@ impl ConnectionState {
         Some(Recalled { name, session: None })
     }
 
-    /// What of a request's headers goes up, see [`ClientHeaders::of`]: as it was with the last request on this
+    /// The headers of a request that go up, see [`ClientHeaders::of`]: as they were with the last request on this
     /// connection where nothing differs that counts.
     pub(crate) fn upward(&self, headers: &HeaderMap, server: &Arc<VirtualServer>) -> Arc<ClientHeaders> {
         HeaderCache::choose(&mut self.lock().lately, headers, server, MAX_REMEMBERED_BYTES)

@@ -74,8 +74,8 @@ pub struct SessionToken {
 /// Bit beside the abilities, of a session whose messages pass.
 const PASSES: u8 = 1 << 7;
 
-/// What a replica that knows a session needs of its id: nothing of its client and upstream sessions is read, but of a session that
-/// passes.
+/// The part of a session's id that a replica which knows the session needs: nothing of its client and upstream sessions
+/// is read, but of a session that passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionName {
     /// As [`SessionToken::issued`].
@@ -184,7 +184,7 @@ pub struct SealedLeg {
 pub struct SealedSession {
     /// The session id, at most 512 bytes.
     pub text: String,
-    /// Which of the upstream sessions did not fit and are known only to the home.
+    /// The upstream sessions that did not fit and are known only to the home.
     pub left_out: Vec<usize>,
 }
 

@@ -53,7 +53,7 @@ impl Row {
         self.measured * (100 + TOLERANCE) / 100
     }
 
-    /// What is wrong with a call that costs so much.
+    /// The complaint about a call that costs so much, if there is one.
     fn excess(&self, counted: u64) -> Option<String> {
         let (name, bound) = (&self.name, self.bound());
         // A call costs something: less than nothing would be a run that did not count.

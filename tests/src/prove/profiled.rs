@@ -26,9 +26,9 @@ pub(super) struct Setup {
     pub(super) client: Era,
     /// The era of the server.
     pub(super) server: Era,
-    /// Whether the endpoint gives the tools names of its own.
+    /// The endpoint gives the tools names of its own.
     pub(super) is_served: bool,
-    /// Whether a policy reads the arguments of each call.
+    /// A policy reads the arguments of each call.
     pub(super) is_judged: bool,
 }
 

@@ -89,7 +89,7 @@ async fn in_legacy_words(
 ) -> Result<Bytes, Failure> {
     let legs = &backend.legs;
     let lease = async |since| match gateway_request {
-        // What is said on the stream of an upstream session that all share finds nobody.
+        // Nobody hears the stream of an upstream session that all share.
         GatewayRequest::Subscribe { .. }
         | GatewayRequest::Unsubscribe { .. }
         | GatewayRequest::SetLevel { .. } => {
@@ -169,7 +169,7 @@ fn is_forgotten(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>,
     is_unknown
 }
 
-/// Where a gateway request goes, beside its upstream.
+/// The address of a gateway request, beside its upstream.
 pub(crate) struct Addressed<'a> {
     /// Fields of the request.
     pub(crate) fields: Fields,
@@ -187,7 +187,7 @@ impl Addressed<'_> {
     }
 }
 
-/// What an upstream said to a gateway request.
+/// The answer of an upstream to a gateway request.
 pub(crate) struct Said {
     /// The status.
     pub(crate) status: StatusCode,

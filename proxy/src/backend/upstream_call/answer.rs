@@ -1,4 +1,4 @@
-//! What an upstream call ends with.
+//! The end of an upstream call.
 
 use super::server_message::ServerMessage;
 use crate::shares::Share;

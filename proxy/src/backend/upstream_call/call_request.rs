@@ -12,7 +12,7 @@ use portunus_filters::{Channel, Denial, Inspectors, Message, Released, ReleasedQ
 use std::any::Any;
 use std::sync::Arc;
 
-/// What an upstream call is opened with.
+/// The request by which an upstream call is opened.
 pub struct CallRequest<'a> {
     /// The permission, and the body it was given for.
     pub permit: Arc<AuthorizedCall>,

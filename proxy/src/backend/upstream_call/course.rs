@@ -1,4 +1,4 @@
-//! One exchange of a talk: under way, then read.
+//! One exchange of an upstream call: under way, then read.
 
 use super::UpstreamTarget;
 use super::reading::Reading;
@@ -27,7 +27,7 @@ pub(super) enum Course {
 }
 
 impl Course {
-    /// Sends what `leg` permits; nothing leaves before the first [`Course::next`].
+    /// Sends `request`; nothing leaves before the first [`Course::next`].
     pub(super) fn begin(request: UpstreamRequest, resolver: &Arc<Resolver>, sent: Kind) -> Course {
         Course::Sending(Box::pin(forward::send(request, Arc::clone(resolver))), sent)
     }

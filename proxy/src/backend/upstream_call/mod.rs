@@ -84,7 +84,7 @@ impl UpstreamTarget {
     }
 }
 
-/// What happens next in an upstream call.
+/// The next event of an upstream call.
 #[derive(Debug)]
 pub enum CallEvent {
     /// A notification of this request in the client's words, with the client's progress token.
@@ -119,7 +119,7 @@ pub struct UpstreamCall {
     revision_answered: Option<Arc<str>>,
 }
 
-/// What of an upstream call does not depend on the era of its upstream.
+/// The parts of an upstream call that do not depend on the era of its upstream.
 #[derive(Clone)]
 struct CallParts {
     backend: Arc<Backend>,
@@ -218,7 +218,7 @@ impl UpstreamCall {
         }
     }
 
-    /// What happens next. Safe to cancel; waits for ever once the upstream call is over.
+    /// The next event. Safe to cancel; waits for ever once the upstream call is over.
     pub async fn next(&mut self) -> CallEvent {
         loop {
             if let Some(turn) = self.next_buffered().await {

@@ -1,4 +1,4 @@
-//! What one call hears on the stream of its upstream session.
+//! The messages that one call hears on the stream of its upstream session.
 
 use super::{Delivered, UpstreamSession};
 use crate::backend::forward::{Failure, Patience};

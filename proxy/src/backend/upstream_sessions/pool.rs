@@ -48,7 +48,7 @@ impl Default for Legs {
     }
 }
 
-/// What two calls must have in common to share an upstream session.
+/// The properties that two calls must have in common to share an upstream session.
 #[derive(Clone, PartialEq, Eq)]
 struct Key {
     upstream: UpstreamKey,
@@ -193,7 +193,7 @@ impl Legs {
         }
     }
 
-    /// Whether there is an upstream session for calls at `place`.
+    /// True if there is an upstream session for calls at `place`.
     pub fn holds(&self, place: &UpstreamTarget) -> bool {
         let shelf = self.lock().get(&Key::of(place)).cloned();
         shelf.is_some_and(|shelf| shelf.lock().iter().any(|pooled| !pooled.upstream_session.is_dead()))

@@ -33,7 +33,7 @@ pub(super) struct Pooled {
     pub(super) share: Share,
 }
 
-/// What a call wants of its upstream session.
+/// The wishes of a call for its upstream session.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeaseOptions {
     /// The call may be asked something: no other that may has it.
@@ -132,7 +132,7 @@ impl Shelf {
         LegLease { upstream_session, shelf: Arc::clone(self), exclusive }
     }
 
-    /// Whether one more upstream session may be founded for a call of its own; it is expected from then on.
+    /// True if one more upstream session may be founded for a call of its own; it is expected from then on.
     pub(super) fn expect_one(&self) -> bool {
         let legs = self.lock();
         let room = legs.len() + self.expected.load(Ordering::Acquire) < MAX_PER_CALLER;

@@ -1,4 +1,4 @@
-//! The stream of a leg: what a legacy server says outside of calls.
+//! The stream of an upstream session: messages of a legacy server outside of calls.
 
 use super::{Delivery, Heard, Origin, UpstreamSession, What};
 use crate::backend::Backend;

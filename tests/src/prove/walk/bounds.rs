@@ -1,6 +1,6 @@
 //! Bounds of what a reader meets on the way of a call; each may fall, and does not rise.
 
-/// What was measured.
+/// The figures of one walk.
 #[derive(Default)]
 pub(super) struct Figures {
     pub(super) files: usize,

@@ -64,7 +64,7 @@ struct Site {
 }
 
 impl Locks {
-    /// What `calls` calls took more, from `few` to `many`.
+    /// The locks that `calls` calls took more, from `few` to `many`.
     pub(super) fn between(few: &Profile, many: &Profile, calls: u64) -> Locks {
         let mut taken: BTreeMap<Site, u64> = BTreeMap::new();
         let mut of_runtime = 0;
@@ -134,7 +134,7 @@ impl Site {
         })
     }
 
-    /// Who shares the lock, if not all.
+    /// The sharers of the lock, if not all calls share it.
     fn shared_by(&self) -> Option<&'static str> {
         let is_named = |part: &str| self.function.contains(part) || self.library.contains(part);
         NARROW.into_iter().find(|(part, _)| is_named(part)).map(|(_, shared_by)| shared_by)

@@ -21,7 +21,7 @@ struct Passed {
 }
 
 impl Path {
-    /// What grew by `calls` calls, from `few` to `many`.
+    /// The functions that were called for `calls` calls more, from `few` to `many`.
     pub(super) fn between(few: &Profile, many: &Profile, calls: u64) -> Path {
         let mut sources = Sources::default();
         let mut functions = HashMap::new();
@@ -93,7 +93,7 @@ impl Path {
     }
 }
 
-/// Whether something happened for calls, rather than by the clock or once.
+/// True if something happened for calls, rather than by the clock or once.
 pub(super) fn is_per_call(grew: u64, calls: u64) -> bool {
     2 * grew >= calls
 }
@@ -163,7 +163,7 @@ impl Source {
         index.and_then(|index| self.0.get(index)).map_or("", String::as_str)
     }
 
-    /// Whether the asynchronous block or function around a line waits for something. As rustfmt writes it, it ends with
+    /// True if the asynchronous block or function around a line waits for something. As rustfmt writes it, it ends with
     /// the first brace that stands as far left as its beginning.
     fn awaits_around(&self, line: u32) -> bool {
         let Some(first) = self.beginning(line) else { return false };
