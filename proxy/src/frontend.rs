@@ -9,7 +9,6 @@ pub mod edge;
 pub mod estate;
 pub mod expected;
 pub mod intake;
-pub mod request_head;
 pub mod respond;
 pub mod serve;
 pub mod session;

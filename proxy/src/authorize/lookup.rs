@@ -100,7 +100,7 @@ impl ServedCall<'_> {
     ) -> Option<Subject> {
         let target = Target { subject: Some(subject.clone()), ..self.target(active, upstream) };
         let item = Item { thing: Thing::Offered(&subject), upstream };
-        let call = Call { arrival: self.context.arrival(), message, target: &target };
+        let call = Call { arrival: &self.context.origin.arrival, message, target: &target };
         let lookup = active.authority.gate.look_up(&call, &item);
         if lookup.is_found {
             return Some(subject);
@@ -116,7 +116,7 @@ impl ServedCall<'_> {
         let upstream = upstream.map(|upstream| Arc::clone(&upstream.name)).unwrap_or_default();
         let target = Target { subject: Some(subject.clone()), ..self.target(active, &upstream) };
         let item = Item { thing: Thing::Offered(&subject), upstream: &upstream };
-        let call = Call { arrival: self.context.arrival(), message, target: &target };
+        let call = Call { arrival: &self.context.origin.arrival, message, target: &target };
         let lookup = active.authority.gate.look_up_absent(&call, &item);
         let _ = self.context.failed_lookups.absent.set(FailedLookup { subject, upstream, lookup });
     }
@@ -128,7 +128,8 @@ impl ServedCall<'_> {
         // An absent thing has the limits of a hidden one, or they would tell the two apart.
         let is_unknown =
             matches!(denial.reason, Reason::UnknownTool | Reason::UnknownPrompt | Reason::UnknownResource);
-        let limited = is_unknown.then(|| gate.over_budget(self.context.arrival(), Use::Decision)).flatten();
+        let limited =
+            is_unknown.then(|| gate.over_budget(&self.context.origin.arrival, Use::Decision)).flatten();
         let FailedLookups { hidden, absent } = &self.context.failed_lookups;
         let failed = hidden.get().or(absent.get()).filter(|_| Judged::of_refusal(&denial).is_none());
         let Some(judged) = failed.and_then(|failed| self.failed_lookup(active, message, failed)) else {
@@ -136,9 +137,9 @@ impl ServedCall<'_> {
         };
         let by_time = gate.denied_by_time(&judged);
         if by_time.is_some() {
-            tell(self.gateway, self.context.arrival(), &self.target(active, &Arc::from("")), &judged);
+            tell(self.gateway, &self.context.origin.arrival, &self.target(active, &Arc::from("")), &judged);
         }
-        look_later(self.gateway, active, (self.context.arrival(), true), &judged);
+        look_later(self.gateway, active, (&self.context.origin.arrival, true), &judged);
         let is_told = hidden.get().is_some() || by_time.is_some();
         let denial = by_time.or(limited).unwrap_or(denial);
         if is_told { denial.because(judged) } else { denial }
@@ -152,7 +153,7 @@ impl ServedCall<'_> {
     ) -> Option<Arc<Judged>> {
         let target = Target { subject: Some(subject.clone()), ..self.target(active, upstream) };
         let item = Item { thing: Thing::Offered(subject), upstream };
-        let call = Call { arrival: self.context.arrival(), message, target: &target };
+        let call = Call { arrival: &self.context.origin.arrival, message, target: &target };
         active.authority.gate.failed_lookup(&call, &item, lookup).map(Arc::new)
     }
 }

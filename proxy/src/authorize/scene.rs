@@ -100,7 +100,8 @@ impl ServedCall<'_> {
 
     /// Where a message goes, and what is known of it beside its text.
     pub fn target(&self, active: &Active, upstream: &Arc<str>) -> Target {
-        let target = active.authority.target(self.context.arrival(), &self.context.server.name, upstream);
+        let target =
+            active.authority.target(&self.context.origin.arrival, &self.context.server.name, upstream);
         Target { client: self.context.software.get().cloned(), ..target }
     }
 
@@ -131,7 +132,8 @@ impl ServedCall<'_> {
         let active = self.active();
         let (cleared, target) = self.judge_request(&active, request)?;
         let terms = self.terms((&active, &cleared, &target), request, profile)?;
-        let admitting = active.pipeline.admit(cleared, self.context.arrival(), request.message, &target)?;
+        let admitting =
+            active.pipeline.admit(cleared, &self.context.origin.arrival, request.message, &target)?;
         self.context.snapshot.release();
         Ok(RequestAdmission { admitting, terms, serial: active.snapshot.serial })
     }
@@ -160,7 +162,7 @@ impl ServedCall<'_> {
     pub fn admit_stream(&self, message: &Message, upstream: &Arc<str>) -> Result<Holds, Denial> {
         let active = self.gateway.active();
         let target = self.target(&active, upstream);
-        let arrival = self.context.arrival().coming_at(self.gateway.clock.now());
+        let arrival = self.context.origin.arrival.coming_at(self.gateway.clock.now());
         let turns = active.pipeline.reserve(&arrival, message, &target)?;
         let late = |_| Denial::new(Reason::Overloaded, "as many streams are open as may be");
         turns.at_once().map(Turned::into_holds).map_err(late)
@@ -209,7 +211,7 @@ impl ServedCall<'_> {
             None if server.view.is_empty() => None,
             _ => return Err(removed()),
         };
-        let arrival = self.context.arrival().coming_at(self.gateway.clock.now());
+        let arrival = self.context.origin.arrival.coming_at(self.gateway.clock.now());
         if let Some(subject) = subject.clone().filter(|_| active.pipeline.is_on()) {
             let found = self.look_up(active, message, &upstream.name, subject);
             found.ok_or_else(|| self.explained(active, message, removed()))?;
@@ -227,7 +229,7 @@ impl ServedCall<'_> {
     ) -> Result<CallTerms, Denial> {
         let whence = Target { subject: None, ..target.clone() };
         let reads_arguments = active.authority.gate.reads_arguments();
-        let responses = ResponsePipeline::of(&self.context.head.origin, whence, request.message.era, cleared);
+        let responses = ResponsePipeline::of(&self.context.origin, whence, request.message.era, cleared);
         let responses = responses.reading(reads_arguments).answered_under(AnswerSnapshot::of(active));
         let place = self.place(active, request.upstream, profile)?;
         Ok(CallTerms { responses, place })
@@ -241,7 +243,7 @@ impl ServedCall<'_> {
         let active = self.active();
         let target = self.target(&active, &Arc::from(""));
         let cleared = self.judged(&active, message, &target)?;
-        let responses = ResponsePipeline::of(&self.context.head.origin, target, self.context.era, &cleared);
+        let responses = ResponsePipeline::of(&self.context.origin, target, self.context.era, &cleared);
         let (_, changed) = cleared.into_parts();
         Ok(AdmittedMessage { changed, responses })
     }
@@ -253,7 +255,7 @@ impl ServedCall<'_> {
     /// What the filters refuse.
     pub fn admit_again(&self, message: &Message) -> Result<(), Denial> {
         let active = self.gateway.active();
-        let arrival = self.context.arrival().coming_at(self.gateway.clock.now());
+        let arrival = self.context.origin.arrival.coming_at(self.gateway.clock.now());
         let target = self.target(&active, &Arc::from(""));
         judge(self.gateway, &active, &arrival, std::slice::from_ref(message), &target).map(drop)
     }
@@ -261,7 +263,7 @@ impl ServedCall<'_> {
     /// What the filters of a snapshot say of a message of this caller.
     fn judged(&self, active: &Active, message: &Message, target: &Target) -> Result<Cleared, Denial> {
         let cleared =
-            judge(self.gateway, active, self.context.arrival(), std::slice::from_ref(message), target)?;
+            judge(self.gateway, active, &self.context.origin.arrival, std::slice::from_ref(message), target)?;
         Ok(cleared.bounded(self.context.long_texts.clone()))
     }
 
@@ -285,7 +287,7 @@ impl ServedCall<'_> {
         let upstream = self.leads_to(located.member)?;
         let subject = active.authority.uri(located)?;
         let target = self.target(&active, upstream);
-        let onlooker = Onlooker { arrival: self.context.arrival(), target: &target, era: era.as_str() };
+        let onlooker = Onlooker { arrival: &self.context.origin.arrival, target: &target, era: era.as_str() };
         let item = Item { thing: Thing::Offered(&subject), upstream };
         active.authority.gate.sight(&onlooker, &item).is_shown().then_some(Some(subject))
     }
@@ -304,7 +306,7 @@ impl ServedCall<'_> {
             return true;
         }
         let subject = Subject::Resource(form.as_ref().into());
-        let arrival = self.context.arrival().coming_at(self.gateway.clock.now());
+        let arrival = self.context.origin.arrival.coming_at(self.gateway.clock.now());
         let target = Target { subject: Some(subject.clone()), ..self.target(&active, upstream) };
         let onlooker = Onlooker { arrival: &arrival, target: &target, era: opening.era.as_str() };
         let item = Item { thing: Thing::Offered(&subject), upstream };
@@ -350,10 +352,10 @@ impl ServedCall<'_> {
         }
         let target = self.target(&active, &Arc::from(""));
         let onlooker =
-            Onlooker { arrival: self.context.arrival(), target: &target, era: closing.era.as_str() };
+            Onlooker { arrival: &self.context.origin.arrival, target: &target, era: closing.era.as_str() };
         let wanted = Wanted { catalog, kind, upstream: &|member| self.leads_to(member) };
         let view = active.authority.view(&onlooker, &wanted).await?;
-        let left = onlooker.lasting(view.until).saturating_sub(self.context.arrival().at.wall);
+        let left = onlooker.lasting(view.until).saturating_sub(self.context.origin.arrival.at.wall);
         let ttl_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(closing.caching.ttl_ms);
         let caching = Caching { ttl_ms, scope: Scope::Private };
         view.list.result(catalog, cursor, &Closing { caching, ..*closing }).map_err(stale)

@@ -42,7 +42,7 @@ impl ServedCall<'_> {
     pub fn told_for(&self, caching: Caching) -> Caching {
         let until = self.looking(|authority, onlooker| authority.gate.servers_seen_until(onlooker));
         let Some(until) = until.flatten() else { return caching };
-        let left = until.saturating_sub(self.context.arrival().at.wall);
+        let left = until.saturating_sub(self.context.origin.arrival.at.wall);
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         Caching { ttl_ms: caching.ttl_ms.min(left_ms), ..caching }
     }
@@ -54,8 +54,11 @@ impl ServedCall<'_> {
             return None;
         }
         let target = self.target(&active, &Arc::from(""));
-        let onlooker =
-            Onlooker { arrival: self.context.arrival(), target: &target, era: self.context.era.as_str() };
+        let onlooker = Onlooker {
+            arrival: &self.context.origin.arrival,
+            target: &target,
+            era: self.context.era.as_str(),
+        };
         Some(ask(&active.authority, &onlooker))
     }
 }

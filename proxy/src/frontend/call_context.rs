@@ -1,23 +1,26 @@
 //! The context of one message that is served.
 
 use crate::authorize::FailedLookups;
+use crate::backend::forward::RequestOrigin;
 use crate::backend::headers::ClientHeaders;
 use crate::catalog::Audience;
 use crate::frontend::context::MessageSnapshot;
-use crate::frontend::request_head::RequestHead;
 use crate::identify::{ConnectionState, StreamAuthorization};
 use crate::metrics::Metrics;
 use crate::record::long_texts;
 use crate::sealing::CallerKey;
+use http::request::Parts;
 use portunus_config::VirtualServer;
-use portunus_filters::{Arrival, Era, LongTexts};
+use portunus_filters::{Era, LongTexts};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The context of one message: data, and no services. Everything that outlives the HTTP request of the message keeps it.
 pub struct CallContext {
-    /// The HTTP request that it came with.
-    pub head: Arc<RequestHead>,
+    /// Method, target and headers of the HTTP request that it came with, without those of the connection.
+    pub parts: Arc<Parts>,
+    /// Its sender and time.
+    pub origin: Arc<RequestOrigin>,
     /// The snapshot by which it is judged until its request is sent.
     pub snapshot: MessageSnapshot,
     /// The virtual server in that snapshot.
@@ -55,16 +58,6 @@ pub struct CallContext {
 }
 
 impl CallContext {
-    /// Its sender and time, as filters see them.
-    pub fn arrival(&self) -> &Arrival {
-        self.head.arrival()
-    }
-
-    /// The id that is logged and answered.
-    pub fn request_id(&self) -> &Arc<str> {
-        &self.head.arrival().request_id
-    }
-
     /// The context of a part of the message, which lets the snapshot go by itself.
     pub fn of_part(&self, metrics: &Arc<Metrics>) -> CallContext {
         CallContext {
@@ -84,7 +77,8 @@ impl CallContext {
 
     fn with(&self, snapshot: MessageSnapshot) -> CallContext {
         CallContext {
-            head: Arc::clone(&self.head),
+            parts: Arc::clone(&self.parts),
+            origin: Arc::clone(&self.origin),
             snapshot,
             server: Arc::clone(&self.server),
             era: self.era,

@@ -26,7 +26,6 @@ use crate::frontend::bridge::lines::Line;
 use crate::frontend::context::{Active, Gateway};
 use crate::frontend::expected::Expect;
 use crate::frontend::intake::{self, BodyFault, BodyRoom};
-use crate::frontend::request_head::RequestHead;
 use crate::frontend::respond::Respond;
 use crate::frontend::session::one::Rest;
 use crate::frontend::session::{Client, End};
@@ -79,8 +78,12 @@ static TRACEPARENT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem:
 /// One request on its way through the stages.
 struct IncomingRequest<'a> {
     connection: Connection<'a>,
-    head: Arc<RequestHead>,
-    origin: Option<HeaderValue>,
+    /// Its method, target and headers, without those of the connection.
+    parts: Arc<Parts>,
+    /// Its sender and time.
+    origin: Arc<RequestOrigin>,
+    /// The page that it comes from, if that may read the answer.
+    cors_origin: Option<HeaderValue>,
     /// The stream that its answer goes to, if that is another request's.
     line: Option<Arc<Line>>,
     record: RecordGuard,
@@ -156,7 +159,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
     match end {
         End::Done => {
             if !client.is_body_done() {
-                intake::discard(&mut client, &passage.head.headers).await;
+                intake::discard(&mut client, &passage.parts.headers).await;
             }
             client.finish().await
         }
@@ -198,8 +201,9 @@ impl<'a> IncomingRequest<'a> {
         record.note_client(user_agent, Some(origin.trace.id()));
         IncomingRequest {
             connection,
-            head: Arc::new(RequestHead { parts: request, origin: Arc::new(origin) }),
-            origin: None,
+            parts: Arc::new(request),
+            origin: Arc::new(origin),
+            cors_origin: None,
             line: None,
             record,
             challenge: None,
@@ -209,15 +213,10 @@ impl<'a> IncomingRequest<'a> {
         }
     }
 
-    /// The head, to be changed before anything else shares it.
-    fn head_mut(&mut self) -> &mut RequestHead {
-        Arc::make_mut(&mut self.head)
-    }
-
     /// Everything up to the permission to forward.
     async fn admit(&mut self, client: &mut Client) -> Result<Route, Halt> {
         self.host_and_origin()?;
-        if self.head.method == Method::OPTIONS && self.origin.is_some() {
+        if self.parts.method == Method::OPTIONS && self.cors_origin.is_some() {
             return Err(Halt::Preflight);
         }
         let gateway = self.connection.gateway;
@@ -226,7 +225,7 @@ impl<'a> IncomingRequest<'a> {
         self.identify(&server).await?;
         self.line = self.line(&server);
         let known = RefusalContext { http_status: server.http_status, ..RefusalContext::default() };
-        let kind = intake::kind_of(&self.head.method).map_err(|denial| halt(denial, known))?;
+        let kind = intake::kind_of(&self.parts.method).map_err(|denial| halt(denial, known))?;
         let mut body = match kind {
             None => Some(self.read_body(client, &server).await?),
             Some(_) => None,
@@ -259,14 +258,14 @@ impl<'a> IncomingRequest<'a> {
             let denial = Denial::new(Reason::ForbiddenHost, "this listener does not answer for that Host");
             return Err(halt(denial, RefusalContext::default()));
         }
-        let mut origins = self.head.headers.get_all(ORIGIN).iter();
+        let mut origins = self.parts.headers.get_all(ORIGIN).iter();
         let origin = origins.next();
         let allowed =
             |origin: &HeaderValue| origin.to_str().is_ok_and(|origin| listener.origins.allows(origin));
         match origin {
             None => Ok(()),
             Some(origin) if allowed(origin) && origins.next().is_none() => {
-                self.origin = Some(origin.clone());
+                self.cors_origin = Some(origin.clone());
                 Ok(())
             }
             Some(_) => {
@@ -281,7 +280,7 @@ impl<'a> IncomingRequest<'a> {
     fn resolve(&mut self, active: &Active) -> Result<(Arc<VirtualServer>, u64), Halt> {
         let unknown = |detail| halt(Denial::new(Reason::UnknownRoute, detail), RefusalContext::default());
         let path =
-            NormalPath::parse(self.head.uri.path()).map_err(|_| unknown("the path cannot be normalised"))?;
+            NormalPath::parse(self.parts.uri.path()).map_err(|_| unknown("the path cannot be normalised"))?;
         match active.snapshot.routes.resolve(Some(self.host()), &path) {
             Resolution::Server(server) if self.is_asserted(|relayed| relayed.server == server.id) => {
                 self.record.note_server(server, &active.revision);
@@ -299,21 +298,22 @@ impl<'a> IncomingRequest<'a> {
     }
 
     fn host(&self) -> &str {
-        self.head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+        self.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
     }
 
     /// Stage 3, the body of a POST; holds no snapshot while it waits.
     async fn read_body(&mut self, client: &mut Client, server: &VirtualServer) -> Result<Bytes, Halt> {
         let known = || RefusalContext { http_status: server.http_status, ..RefusalContext::default() };
-        intake::declared(&mut self.head_mut().parts.headers).map_err(|denial| halt(denial, known()))?;
+        intake::declared(&mut Arc::make_mut(&mut self.parts).headers)
+            .map_err(|denial| halt(denial, known()))?;
         let limits = &self.connection.listener.limits;
         let limit = server.max_body_bytes.map_or(limits.max_body_bytes, |own| own.min(limits.max_body_bytes));
         let mut phase = self.connection.gateway.drain.watch();
-        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.head.arrival().owner());
+        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.origin.arrival.owner());
         let body = tokio::select! {
             biased;
             body = intake::body(
-                client, &self.head.headers, limit, limits.body_timeout, (intake::likely_era, &mut room)
+                client, &self.parts.headers, limit, limits.body_timeout, (intake::likely_era, &mut room)
             ) => body,
             () = reached(&mut phase, Phase::Expired) => Err(BodyFault::Denied(draining(), None)),
         };
@@ -327,7 +327,7 @@ impl<'a> IncomingRequest<'a> {
             Err(BodyFault::Denied(denial, id)) => {
                 let kind = id.is_some().then_some(Kind::Request);
                 let ids = id.into_iter().collect();
-                let era = Some(intake::likely_era(&self.head.headers));
+                let era = Some(intake::likely_era(&self.parts.headers));
                 Err(halt(denial, RefusalContext { kind, ids, era, ..known() }))
             }
             Err(BodyFault::Gone) => Err(Halt::Gone),
@@ -337,8 +337,9 @@ impl<'a> IncomingRequest<'a> {
     /// Stage 3, the message in a body. In the place of an answer that is beyond the bounds stands its
     /// refusal.
     fn read_message(&mut self, body: &mut Bytes, server: &VirtualServer) -> Result<Reading, Halt> {
-        let read =
-            |body: &Bytes| intake::message(body, &self.head.headers, &server.bounds, intake::offered(server));
+        let read = |body: &Bytes| {
+            intake::message(body, &self.parts.headers, &server.bounds, intake::offered(server))
+        };
         let mut message = read(body);
         if let Err(unreadable) = &message
             && let Some(question) = &unreadable.answers
@@ -363,7 +364,7 @@ impl<'a> IncomingRequest<'a> {
     /// Goes on with the trace that a message names where its request names none (2026-07-28 basic,
     /// "OpenTelemetry Trace Context").
     fn join_trace(&mut self, message: &Message) {
-        if self.head.origin.trace.joined || TRACEPARENT.find(&message.body).is_none() {
+        if self.origin.trace.joined || TRACEPARENT.find(&message.body).is_none() {
             return;
         }
         let text = std::str::from_utf8(&message.body).unwrap_or_default();
@@ -371,13 +372,13 @@ impl<'a> IncomingRequest<'a> {
         let meta = params.object("_meta").ok().flatten();
         if let Some(trace) = meta.and_then(|meta| Trace::named(&meta.text("traceparent")?)) {
             self.record.note_trace(trace.id());
-            Arc::make_mut(&mut self.head_mut().origin).trace = trace;
+            Arc::make_mut(&mut self.origin).trace = trace;
         }
     }
 
     /// Stage 3, what a GET or DELETE stands for.
     fn read_bodiless(&mut self, kind: Kind, server: &VirtualServer) -> Result<Reading, Halt> {
-        let headers = &self.head.headers;
+        let headers = &self.parts.headers;
         let message = intake::singular(headers)
             .and_then(|()| intake::bodiless(kind, headers, intake::offered(server)))
             .map_err(|denial| {
@@ -391,7 +392,7 @@ impl<'a> IncomingRequest<'a> {
     fn clear(&mut self, brokered: Brokered) -> Result<Route, Halt> {
         let Brokered { active, server, reading } = &brokered;
         let messages = reading.messages();
-        let expect = self.awaiting(Expect::of(reading, server, self.head.version));
+        let expect = self.awaiting(Expect::of(reading, server, self.parts.version));
         let refused = |denial| halt(denial, RefusalContext::of(&expect, server.http_status));
         if self.connection.gateway.drain.phase() >= Phase::Expired {
             return Err(refused(draining()));
@@ -405,7 +406,7 @@ impl<'a> IncomingRequest<'a> {
             return Err(refused(Denial::new(Reason::UpstreamUnavailable, detail)));
         };
         let target = Target::new(&server.name, &upstream.name);
-        let (gateway, arrival) = (self.connection.gateway, self.head.arrival());
+        let (gateway, arrival) = (self.connection.gateway, &self.origin.arrival);
         let cleared = authorize::judge(gateway, active, arrival, messages, &target).map_err(refused)?;
         // Never, since the same snapshot let it pass; but no guess is made where a filter is on.
         let Some(admitted) = active.pipeline.pass(cleared) else {
@@ -416,11 +417,11 @@ impl<'a> IncomingRequest<'a> {
         };
         let session = self.replace_session_id(&brokered, &expect).map_err(refused)?;
         let inbound = Inbound {
-            method: &self.head.method,
-            headers: &self.head.headers,
-            query: self.head.uri.query(),
-            owner: self.head.arrival().owner(),
-            origin: &self.head.origin,
+            method: &self.parts.method,
+            headers: &self.parts.headers,
+            query: self.parts.uri.query(),
+            owner: self.origin.arrival.owner(),
+            origin: &self.origin,
         };
         let use_of = RetryPolicy { repeatable: messages.iter().all(is_repeatable), endless: expect.endless };
         let request = Dispatch::open(admitted, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
@@ -443,14 +444,14 @@ impl<'a> IncomingRequest<'a> {
         self.record.begin_forwarding(&pool);
         let gateway = Arc::clone(self.connection.gateway);
         let mut phase = gateway.drain.watch();
-        let headers = &self.head.headers;
+        let headers = &self.parts.headers;
         let request = PassedRequest { backend: &gateway.backend, headers, upstream: &upstream, pool: &pool };
         let mut respond = Respond {
             gateway: &gateway,
             request,
             client,
             record: &mut self.record,
-            stamp: Stamp { request_id: &self.head.arrival().request_id, origin: self.origin.as_ref() },
+            stamp: Stamp { request_id: &self.origin.arrival.request_id, origin: self.cors_origin.as_ref() },
             expect,
             limits: write_limits(self.connection),
             home: None,

@@ -80,7 +80,7 @@ fn version(served: &ServedCall<'_>, token: &SessionToken) -> Revision {
         return token.version;
     }
     let said =
-        served.context.head.headers.get(MCP_PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
+        served.context.parts.headers.get(MCP_PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
     let said = said.and_then(Revision::parse).filter(|version| version.era() == Era::Legacy);
     said.unwrap_or(Revision::V2025_03_26)
 }

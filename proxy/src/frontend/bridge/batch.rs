@@ -81,7 +81,12 @@ struct BatchAnswers<'a> {
 impl<'a> BatchAnswers<'a> {
     fn new(served: &'a ServedCall<'_>) -> BatchAnswers<'a> {
         let room = BodyRoom::new(&served.gateway.estate.batches, served.owner());
-        BatchAnswers { answers: Vec::new(), bytes: 0, room, request_id: served.context.request_id() }
+        BatchAnswers {
+            answers: Vec::new(),
+            bytes: 0,
+            room,
+            request_id: &served.context.origin.arrival.request_id,
+        }
     }
 
     /// Keeps an answer; where there is no room for it, its request gets an error.
@@ -130,14 +135,17 @@ impl<'a> BatchAnswers<'a> {
 async fn element(gateway: &Arc<Gateway>, call: CallContext, message: &Message, parts: mpsc::Sender<Part>) {
     let served = ServedCall { gateway, context: &call };
     let served = &served;
-    let mut record = RecordGuard::new(&served.gateway.recorder, served.context.arrival());
+    let mut record = RecordGuard::new(&served.gateway.recorder, &served.context.origin.arrival);
     record.note_server(&served.context.server, &served.active().revision);
     record.note_message(message, message.body.len());
     record.watch_long_texts(served.context.long_texts.as_ref());
     let mut out = Responder {
         sink: Sink::Batch(parts.clone()),
         record: &mut record,
-        stamp: crate::backend::headers::Stamp { request_id: served.context.request_id(), origin: None },
+        stamp: crate::backend::headers::Stamp {
+            request_id: &served.context.origin.arrival.request_id,
+            origin: None,
+        },
         write_timeout: served.context.write_timeout,
         phase: served.gateway.drain.watch(),
         version: http::Version::HTTP_11,

@@ -190,7 +190,7 @@ pub(super) async fn found<T>(
     kinds: &[ListKind],
     look: impl Fn(&Catalog) -> Option<T>,
 ) -> Result<Result<T, Arc<Catalog>>, Denial> {
-    if let Some(found) = look(&*served.catalog(profile, kinds, served.context.arrival().at).await?) {
+    if let Some(found) = look(&*served.catalog(profile, kinds, served.context.origin.arrival.at).await?) {
         return Ok(Ok(found));
     }
     let catalog = Arc::clone(&served.lists(profile, kinds).await?.catalog);
@@ -405,7 +405,7 @@ pub(super) async fn mirrored(
     if routed.params.is_empty() && !served.context.upward.mirrors() {
         return Ok((routed, Fields::new()));
     }
-    let headers = served.context.head.headers.iter();
+    let headers = served.context.parts.headers.iter();
     let sent = headers.filter(|(name, _)| name.as_str().starts_with(MCP_PARAM));
     let sent: Fields = sent.map(|(name, value)| (name.clone(), value.clone())).collect();
     let strict = served.active().pipeline.is_on();

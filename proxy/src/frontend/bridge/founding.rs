@@ -214,17 +214,17 @@ fn binding<'a>(served: &'a ServedCall<'_>) -> Binding<'a> {
 /// [`Reason::MissingSession`]; [`Reason::UnknownSession`], the same whether it ended, never was, or is
 /// somebody else's.
 pub(super) fn session(served: &ServedCall<'_>) -> Result<Arc<Session>, Denial> {
-    let named = served.context.head.headers.get(MCP_SESSION_ID);
+    let named = served.context.parts.headers.get(MCP_SESSION_ID);
     let missing =
         || Denial::new(Reason::MissingSession, "the `Mcp-Session-Id` header is missing: initialize first");
     let unknown = || Denial::new(Reason::UnknownSession, "Session not found");
     let named = named.ok_or_else(missing)?;
     let estate = &served.gateway.estate;
-    let now = served.context.arrival().at;
+    let now = served.context.origin.arrival.at;
     let recalled =
         served.context.connection_state.recall(&estate.seals, &binding(served), named, now.monotonic);
     let Recalled { name, session } = recalled.ok_or_else(unknown)?;
-    let name = name.for_caller(&served.context.arrival().identity).ok_or_else(unknown)?;
+    let name = name.for_caller(&served.context.origin.arrival.identity).ok_or_else(unknown)?;
     if name.is_over(now.wall, lifetime(served)) {
         return Err(unknown());
     }
@@ -255,7 +255,7 @@ pub(super) fn session(served: &ServedCall<'_>) -> Result<Arc<Session>, Denial> {
 
 /// How long a session of this caller may last.
 pub(super) fn lifetime(served: &ServedCall<'_>) -> Duration {
-    let anonymous = served.context.arrival().identity.is_anonymous();
+    let anonymous = served.context.origin.arrival.identity.is_anonymous();
     served.context.server.sessions.lifetime_of(anonymous)
 }
 

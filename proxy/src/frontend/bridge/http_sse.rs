@@ -155,7 +155,7 @@ async fn aside(
     let mut out = Responder {
         sink: Sink::Batch(line.parts.clone()),
         record: &mut record,
-        stamp: Stamp { request_id: served.context.request_id(), origin: None },
+        stamp: Stamp { request_id: &served.context.origin.arrival.request_id, origin: None },
         write_timeout: served.context.write_timeout,
         phase: served.gateway.drain.watch(),
         version: Version::HTTP_11,

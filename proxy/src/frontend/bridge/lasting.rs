@@ -135,7 +135,7 @@ pub(super) async fn get(
     (replay, responses): (&Arc<Replay>, ResponsePipeline),
     out: &mut Responder<'_>,
 ) -> Result<End, Denial> {
-    let shown = served.context.head.headers.get(LAST_EVENT_ID);
+    let shown = served.context.parts.headers.get(LAST_EVENT_ID);
     let tail = match shown.map(|id| id.to_str().unwrap_or_default()) {
         None => Ok(replay.own()),
         Some(id) => replay.resume(id),
@@ -201,7 +201,7 @@ fn answering<'a>(
     Responder {
         sink: Sink::Kept(pen, patience),
         record,
-        stamp: Stamp { request_id: served.context.request_id(), origin: None },
+        stamp: Stamp { request_id: &served.context.origin.arrival.request_id, origin: None },
         write_timeout: served.context.write_timeout,
         phase: served.gateway.drain.watch(),
         version: http::Version::HTTP_11,
@@ -215,7 +215,7 @@ async fn tell_lost(served: &ServedCall<'_>, request: &Id, id: &str, out: &mut Re
     let detail = "the answer to this call is no longer kept: whether it took effect is not known here";
     let denial = Denial::new(Reason::AnswerLost, detail);
     out.record.note_denial(&denial);
-    let answer = reply::lost(&denial, request, served.context.request_id());
+    let answer = reply::lost(&denial, request, &served.context.origin.arrival.request_id);
     match out.event(Released::own(answer), Some(id)).await {
         Ok(()) => out.end().await,
         Err(_) => End::Broken,

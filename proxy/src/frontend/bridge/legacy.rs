@@ -233,7 +233,7 @@ impl<'a, 'd> Call<'a, 'd> {
             permit: Arc::clone(&permit),
             message,
             parts: changed.as_ref().unwrap_or(own_parts),
-            origin: Arc::clone(&served.context.head.origin),
+            origin: Arc::clone(&served.context.origin),
             place,
             target: routed.target,
             params: routed.params,

@@ -132,7 +132,7 @@ pub(super) async fn owners(
         return Ok(shares);
     }
     let kinds = [ListKind::Resources, ListKind::Templates];
-    let catalog = served.catalog(profile, &kinds, served.context.arrival().at).await?;
+    let catalog = served.catalog(profile, &kinds, served.context.origin.arrival.at).await?;
     let steps = catalog.steps();
     for uri in uris {
         let Some(located) = catalog.located(uri, &steps) else { continue };

@@ -145,8 +145,10 @@ impl Round<'_, '_> {
     /// What a retry of this call is known by; few calls ever need it.
     fn ticket(&self) -> Ticket {
         let digest = request_state::digest(self.message, self.parts.params());
-        let bearer =
-            CallerKey::for_states(&self.served.context.arrival().identity, &self.served.context.said.marks());
+        let bearer = CallerKey::for_states(
+            &self.served.context.origin.arrival.identity,
+            &self.served.context.said.marks(),
+        );
         Ticket { server: self.served.context.server.id.clone(), bearer, digest }
     }
 
@@ -184,7 +186,7 @@ impl Round<'_, '_> {
             permit: Arc::clone(&permit),
             message,
             parts: own_parts,
-            origin: Arc::clone(&served.context.head.origin),
+            origin: Arc::clone(&served.context.origin),
             place,
             target: routed.target,
             params: routed.params,

@@ -28,7 +28,7 @@ pub(super) async fn subscribe(
     let profile = served.profile_of(session)?;
     let owners = lists::owners(served, &profile, (Era::Legacy, std::slice::from_ref(&uri))).await?;
     let Some((place, uris)) = owners.into_iter().find(|(_, uris)| !uris.is_empty()) else {
-        let catalog = served.catalog(&profile, call::URIS, served.context.arrival().at).await?;
+        let catalog = served.catalog(&profile, call::URIS, served.context.origin.arrival.at).await?;
         let detail = format!("Resource not found: {}", shown(&uri));
         let unknown = || Denial::new(Reason::UnknownResource, detail);
         return Err(served.spelling(&catalog, &uri).unwrap_or_else(unknown));

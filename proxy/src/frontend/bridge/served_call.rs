@@ -62,12 +62,12 @@ impl ServedCall<'_> {
 
     /// Whose share the message takes of what callers hold together.
     pub fn owner(&self) -> Owner {
-        self.context.arrival().owner()
+        self.context.origin.arrival.owner()
     }
 
     /// The caller's tenant, if it is known.
     pub fn tenant(&self) -> Option<&str> {
-        match &self.context.arrival().identity {
+        match &self.context.origin.arrival.identity {
             Identity::Principal(principal) => Some(&principal.tenant),
             Identity::Anonymous { .. } | Identity::Presented { .. } => None,
         }
@@ -227,7 +227,7 @@ impl ServedCall<'_> {
             tenant: self.tenant().map(Arc::from),
             profile: Arc::clone(profile),
             headers: Arc::clone(&self.context.upward),
-            shows: match self.context.arrival().identity {
+            shows: match self.context.origin.arrival.identity {
                 _ if !self.context.said.marks().is_empty() => Shows::Upstreams,
                 Identity::Anonymous { .. } => Shows::Nothing,
                 Identity::Presented { .. } | Identity::Principal(_) => Shows::Gateway,
@@ -253,7 +253,7 @@ impl ServedCall<'_> {
         }
         out.record.note_denial(&denial);
         if let Some(id) = &message.id {
-            let event = reply::last_event(&denial, id, message.era, self.context.request_id());
+            let event = reply::last_event(&denial, id, message.era, &self.context.origin.arrival.request_id);
             if out.write_event(Released::own(event)).await.is_err() {
                 return End::Broken;
             }
@@ -271,7 +271,7 @@ impl ServedCall<'_> {
             method: message.method.as_ref(),
             ..Refused::default()
         };
-        let answer = reply::refuse(denial, &refused, self.context.request_id());
+        let answer = reply::refuse(denial, &refused, &self.context.origin.arrival.request_id);
         Some(String::from_utf8_lossy(&answer.body).into_owned())
     }
 }

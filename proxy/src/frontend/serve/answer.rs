@@ -23,10 +23,10 @@ impl IncomingRequest<'_> {
         client: &mut Client,
     ) -> End {
         self.record.note_denial(denial);
-        let answer = reply::refuse(denial, &known.refused(), &self.head.arrival().request_id);
+        let answer = reply::refuse(denial, &known.refused(), &self.origin.arrival.request_id);
         self.record.note_http_status(answer.status.as_u16());
         let leaving = self.connection.gateway.drain.phase() >= Phase::Draining;
-        let whole = intake::discard(client, &self.head.headers).await;
+        let whole = intake::discard(client, &self.parts.headers).await;
         if leaving || answer.close || !whole {
             client.close_after();
         }
@@ -40,7 +40,7 @@ impl IncomingRequest<'_> {
         let end = self.write(head, Released::own(answer.body), client).await;
         if !whole {
             // Closing with unread bytes resets the connection, and the reset can overtake the answer.
-            intake::discard(client, &self.head.headers).await;
+            intake::discard(client, &self.parts.headers).await;
         }
         end
     }
@@ -83,14 +83,14 @@ impl IncomingRequest<'_> {
     }
 
     fn stamp(&self) -> Stamp<'_> {
-        Stamp { request_id: &self.head.arrival().request_id, origin: self.origin.as_ref() }
+        Stamp { request_id: &self.origin.arrival.request_id, origin: self.cors_origin.as_ref() }
     }
 
     /// Answers a CORS preflight (Fetch standard §3.2) of a listed origin.
     pub(super) async fn preflight(&mut self, client: &mut Client) -> End {
         self.record.note_answer(None);
         self.record.note_http_status(204);
-        if !intake::discard(client, &self.head.headers).await {
+        if !intake::discard(client, &self.parts.headers).await {
             client.close_after();
         }
         match self.preflight_head() {
@@ -103,7 +103,7 @@ impl IncomingRequest<'_> {
         let mut head = ResponseHeader::build_no_case(204, Some(8))?;
         self.stamp().put(&mut head)?;
         head.insert_header("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS")?;
-        let asked = self.head.headers.get("access-control-request-headers");
+        let asked = self.parts.headers.get("access-control-request-headers");
         let headers = asked.cloned().unwrap_or(HeaderValue::from_static("content-type"));
         head.insert_header("Access-Control-Allow-Headers", headers)?;
         head.insert_header("Access-Control-Max-Age", "600")?;

@@ -9,6 +9,7 @@ use crate::frontend::expected::Expect;
 use crate::frontend::respond::Respond;
 use crate::frontend::session::{Client, End};
 use crate::frontend::session_field::SessionField;
+use crate::identify::Source;
 use crate::metrics::Stage;
 use crate::peers::{Line, Member, Passenger, PeerFailure, Relayed, Where, relay};
 use crate::reply::replica_lost;
@@ -51,9 +52,9 @@ impl IncomingRequest<'_> {
         if self.connection.relayed.is_some() || gateway.peers.members().next().is_none() {
             return None;
         }
-        let caller = CallerKey::for_seals(&self.head.arrival().identity);
+        let caller = CallerKey::for_seals(&self.origin.arrival.identity);
         let binding = Binding { server: &server.id, caller };
-        let home = bridge::home(&gateway.estate, &binding, passes, &self.head.headers, reading);
+        let home = bridge::home(&gateway.estate, &binding, passes, &self.parts.headers, reading);
         let home = home.or_else(|| self.line_home(server))?;
         let Where::Peer(member) = gateway.peers.home(&home) else { return None };
         let (server, reading, active) = (Arc::clone(server), reading.clone(), Arc::downgrade(active));
@@ -65,7 +66,7 @@ impl IncomingRequest<'_> {
     pub(super) async fn send_on(&mut self, away: Away, client: &mut Client) -> End {
         let Away { server, reading, active, body, member, home } = away;
         let gateway = Arc::clone(self.connection.gateway);
-        let expect = self.awaiting(Expect::of(&reading, &server, self.head.version));
+        let expect = self.awaiting(Expect::of(&reading, &server, self.parts.version));
         let expect = Expect { elsewhere: true, ..expect };
         let expect = self.taken(&server, expect);
         let known = self.known_elsewhere(&server, &expect);
@@ -74,10 +75,10 @@ impl IncomingRequest<'_> {
             self.record.note_message(first, body.len());
         }
         let passenger = Passenger {
-            head: &self.head.parts,
+            head: &self.parts,
             relayed: self.asserted(&server, &body),
             body,
-            trace: &self.head.origin.trace,
+            trace: &self.origin.trace,
             endless: expect.endless,
             within: patience(&server, &expect),
         };
@@ -94,7 +95,7 @@ impl IncomingRequest<'_> {
             Ok(exchange) => {
                 member.answers();
                 // What refuses it before its message is read does not know it, and has a record of something else.
-                if is_stamped(&exchange.head.headers, &self.head.arrival().request_id) {
+                if is_stamped(&exchange.head.headers, &self.origin.arrival.request_id) {
                     self.record.leave_to_replica();
                 }
                 let end = self.respond((&member, &line), expect, client).run(exchange).await;
@@ -124,12 +125,12 @@ impl IncomingRequest<'_> {
         Relayed {
             listener: Arc::clone(&self.connection.listener.name),
             server: server.id.clone(),
-            source: self.head.source(),
+            source: Source { client: self.origin.arrival.source, behind_proxy: self.origin.behind_proxy },
             secure: self.connection.secure,
-            identity: self.head.arrival().identity.clone(),
-            request_id: Arc::clone(&self.head.arrival().request_id),
+            identity: self.origin.arrival.identity.clone(),
+            request_id: Arc::clone(&self.origin.arrival.request_id),
             body: Relayed::digest(body),
-            credentials: Relayed::credentials_for(server, &self.head.headers),
+            credentials: Relayed::credentials_for(server, &self.parts.headers),
         }
     }
 
@@ -140,13 +141,13 @@ impl IncomingRequest<'_> {
         client: &'r mut Client,
     ) -> Respond<'r> {
         let Connection { gateway, .. } = self.connection;
-        let (headers, upstream, pool) = (&self.head.headers, &line.upstream, &line.pool);
+        let (headers, upstream, pool) = (&self.parts.headers, &line.upstream, &line.pool);
         Respond {
             gateway,
             request: PassedRequest { backend: &gateway.backend, headers, upstream, pool },
             client,
             record: &mut self.record,
-            stamp: Stamp { request_id: &self.head.arrival().request_id, origin: self.origin.as_ref() },
+            stamp: Stamp { request_id: &self.origin.arrival.request_id, origin: self.cors_origin.as_ref() },
             expect,
             limits: write_limits(self.connection),
             home: Some(home),

@@ -3,7 +3,7 @@
 use super::line::Old;
 use super::{Brokered, Connection, Halt, IncomingRequest, RefusalContext, Route};
 use crate::authorize::FailedLookups;
-use crate::backend::forward::Exchange;
+use crate::backend::forward::{Exchange, RequestOrigin};
 use crate::backend::headers::{ClientHeaders, MCP_SESSION_ID, Stamp, unchanged};
 use crate::backend::upstream_call::UpstreamTarget;
 use crate::backend::upstreams::answer_class::is_about_message;
@@ -12,13 +12,13 @@ use crate::frontend::bridge::{self, ServedCall, http_sse};
 use crate::frontend::call_context::CallContext;
 use crate::frontend::context::{Active, Gateway, MessageSnapshot};
 use crate::frontend::expected::Expect;
-use crate::frontend::request_head::RequestHead;
 use crate::frontend::session::{Client, End};
 use crate::identify::StreamAuthorization;
 use crate::record::long_texts;
 use crate::sealing::{Binding, CallerKey, SessionName};
 use http::Method;
 use http::header::{ACCEPT, AUTHORIZATION};
+use http::request::Parts;
 use portunus_config::{Credentials, EraMode, Upstream, VirtualServer};
 use portunus_filters::mcp::bridge::{ClientPlace, Profile};
 use portunus_filters::message::Reading;
@@ -52,10 +52,10 @@ impl IncomingRequest<'_> {
         }
         // A server that is shown the same credential by all cannot tell them apart: what it hands to
         // one must not serve another, so the gateway has to see to that.
-        if !passes(upstream) && !self.head.arrival().identity.is_anonymous() {
+        if !passes(upstream) && !self.origin.arrival.identity.is_anonymous() {
             return Way::Broker;
         }
-        let spoken = self.connection.gateway.backend.eras.known(upstream, self.head.arrival().at).knows(era);
+        let spoken = self.connection.gateway.backend.eras.known(upstream, self.origin.arrival.at).knows(era);
         match (spoken, era) {
             (Some(false), _) => Way::Broker,
             (Some(true), _) | (None, Era::Legacy) => Way::Direct,
@@ -69,17 +69,17 @@ impl IncomingRequest<'_> {
     /// The session that a legacy message names, if that has an id of ours; it may have begun in an earlier run of this
     /// replica or at another, and have ended.
     pub(super) fn session_name(&self, server: &VirtualServer) -> Option<Arc<SessionName>> {
-        let named = self.head.headers.get(MCP_SESSION_ID)?;
+        let named = self.parts.headers.get(MCP_SESSION_ID)?;
         let binding =
-            Binding { server: &server.id, caller: CallerKey::for_seals(&self.head.arrival().identity) };
+            Binding { server: &server.id, caller: CallerKey::for_seals(&self.origin.arrival.identity) };
         let seals = &self.connection.gateway.estate.seals;
         let recalled = self.connection.connection_state.recall(
             seals,
             &binding,
             named,
-            self.head.arrival().at.monotonic,
+            self.origin.arrival.at.monotonic,
         )?;
-        recalled.name.for_caller(&self.head.arrival().identity)
+        recalled.name.for_caller(&self.origin.arrival.identity)
     }
 
     /// Whether a message of a session is served also where messages pass: the session began by being served or was adopted
@@ -88,8 +88,8 @@ impl IncomingRequest<'_> {
         let Some(passed) = &name.passed else { return true };
         let gateway = self.connection.gateway;
         let sessions = &gateway.estate.sessions;
-        let number = || name.number_for(CallerKey::for_seals(&self.head.arrival().identity));
-        (passed.own_id.is_empty() && self.head.method == Method::DELETE)
+        let number = || name.number_for(CallerKey::for_seals(&self.origin.arrival.identity));
+        (passed.own_id.is_empty() && self.parts.method == Method::DELETE)
             || (sessions.has_adopted() && sessions.find(&server.id, &number(), gateway).is_some())
     }
 
@@ -130,13 +130,13 @@ impl IncomingRequest<'_> {
         server: &VirtualServer,
         upstream: &Arc<Upstream>,
     ) -> Option<UpstreamTarget> {
-        let upward = Arc::new(ClientHeaders::of(&self.head.headers, server));
+        let upward = Arc::new(ClientHeaders::of(&self.parts.headers, server));
         Some(UpstreamTarget {
             upstream: Arc::clone(upstream),
             pool: active.pool(upstream)?,
             server: server.id.clone(),
-            caller: key(&self.connection, self.head.arrival(), &upward),
-            owner: self.head.arrival().owner(),
+            caller: key(&self.connection, &self.origin.arrival, &upward),
+            owner: self.origin.arrival.owner(),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
             headers: upward,
         })
@@ -151,7 +151,8 @@ impl IncomingRequest<'_> {
         let old = self.old(&server);
         let era = reading.messages().first().map_or(Era::Legacy, |message| message.era);
         let judged_by = (active, Arc::clone(&server), era);
-        let context = call_context(self.connection, &self.head, judged_by, self.authorization.clone());
+        let context =
+            call_context(self.connection, (&self.parts, &self.origin), judged_by, self.authorization.clone());
         let end = match context {
             Ok(call) => {
                 let served = ServedCall { gateway: self.connection.gateway, context: &call };
@@ -160,12 +161,12 @@ impl IncomingRequest<'_> {
                     sink: Sink::Client(client),
                     record: &mut self.record,
                     stamp: Stamp {
-                        request_id: &self.head.arrival().request_id,
-                        origin: self.origin.as_ref(),
+                        request_id: &self.origin.arrival.request_id,
+                        origin: self.cors_origin.as_ref(),
                     },
                     write_timeout: self.connection.listener.limits.write_timeout,
                     phase: self.connection.gateway.drain.watch(),
-                    version: self.head.version,
+                    version: self.parts.version,
                     takes_events: served.context.takes_events,
                     begun: false,
                 };
@@ -184,7 +185,7 @@ impl IncomingRequest<'_> {
         };
         match end {
             End::Refused(denial) => {
-                let expected = Expect::of(&reading, &server, self.head.version);
+                let expected = Expect::of(&reading, &server, self.parts.version);
                 let known = RefusalContext::of(&expected, server.http_status);
                 Box::pin(self.refuse(&denial, &known, client)).await
             }
@@ -218,11 +219,11 @@ fn digested(connection: &Connection<'_>, arrival: &Arrival, upward: &ClientHeade
 /// The refusal of a filter of the headers that go up.
 pub(super) fn call_context(
     connection: Connection<'_>,
-    head: &Arc<RequestHead>,
+    (parts, origin): (&Arc<Parts>, &Arc<RequestOrigin>),
     (active, server, era): (Arc<Active>, Arc<VirtualServer>, Era),
     authorization: Option<Arc<StreamAuthorization>>,
 ) -> Result<CallContext, Denial> {
-    let (headers, arrival) = (&head.headers, head.arrival());
+    let (headers, arrival) = (&parts.headers, &origin.arrival);
     let said = connection.connection_state.upward(headers, &server);
     let serial = active.snapshot.serial;
     let upward = connection.connection_state.permitted_headers(&said, &active)?;
@@ -249,7 +250,8 @@ pub(super) fn call_context(
         audience: OnceLock::new(),
         era,
         server,
-        head: Arc::clone(head),
+        parts: Arc::clone(parts),
+        origin: Arc::clone(origin),
     })
 }
 

@@ -4,7 +4,6 @@ use super::{Halt, IncomingRequest, RefusalContext, halt};
 use crate::backend::headers::{self, Stamp};
 use crate::frontend::context::Active;
 use crate::frontend::intake::{self, BodyFault, BodyRoom, EraOf};
-use crate::frontend::request_head::RequestHead;
 use crate::frontend::session::{Client, End, ReleasedHead};
 use crate::identify::{
     self, MAX_REGISTRATION_BYTES, Refusal, Shown, StreamAuthorization, Trouble, WellKnown, authenticate,
@@ -39,14 +38,14 @@ impl IncomingRequest<'_> {
         self.profile = Some(Arc::clone(profile));
         let gateway = self.connection.gateway;
         let shown = Shown {
-            headers: &self.head.headers,
+            headers: &self.parts.headers,
             connection_state: self.connection.connection_state,
-            source: self.head.arrival().source,
+            source: self.origin.arrival.source,
         };
         let found = match self.connection.relayed {
             // The replica that it came in at has asked.
             Some(relayed) => self.vouched(&relayed.identity).ok_or(Trouble::Fault(Fault::Nothing)),
-            None => authenticate(gateway, profile, shown, self.head.arrival().at).await,
+            None => authenticate(gateway, profile, shown, self.origin.arrival.at).await,
         };
         let principal = match found {
             Ok(principal) => principal,
@@ -63,13 +62,13 @@ impl IncomingRequest<'_> {
         );
         self.authorization = Some(Arc::new(authorization));
         self.record.note_caller(&principal);
-        self.head_mut().set_identity(Identity::Principal(principal));
+        Arc::make_mut(&mut self.origin).arrival.identity = Identity::Principal(principal);
         Ok(())
     }
 
     /// Refuses who came by a certificate that would not be taken now, where nobody is asked for more.
     fn check_certificate(&mut self, server: &VirtualServer) -> Result<(), Halt> {
-        self.connection.connection_state.check_certificate(self.head.arrival().at).map_err(|fault| {
+        self.connection.connection_state.check_certificate(self.origin.arrival.at).map_err(|fault| {
             let metrics = &self.connection.gateway.metrics.identity;
             metrics.faults.with_label_values(&[fault.as_str()]).inc();
             self.record.note_cause(&fault);
@@ -81,12 +80,12 @@ impl IncomingRequest<'_> {
     /// Leaves of the request's headers what upstreams may see of who is calling, in our words.
     fn introduce(&mut self, server: &VirtualServer) {
         let Some(profile) = &server.identity else { return };
-        identify::strip(&mut self.head_mut().parts.headers, profile);
-        let RequestHead { parts, origin } = self.head_mut();
-        if let Some(caller) = origin.arrival.identity.principal()
+        identify::strip(&mut Arc::make_mut(&mut self.parts).headers, profile);
+        let headers = &mut Arc::make_mut(&mut self.parts).headers;
+        if let Some(caller) = self.origin.arrival.identity.principal()
             && server.upstreams.iter().any(|upstream| !upstream.caller.is_empty())
         {
-            headers::stamp(&mut parts.headers, caller);
+            headers::stamp(headers, caller);
         }
     }
 
@@ -158,15 +157,15 @@ impl IncomingRequest<'_> {
     /// Answers a client that asks where to be authorized, or registers there.
     pub(super) async fn well_known(&mut self, client: &mut Client) -> Result<(), Halt> {
         let active = self.connection.gateway.active();
-        if self.head.uri.path() == ASSERTION_KEYS && self.head.method == Method::GET {
+        if self.parts.uri.path() == ASSERTION_KEYS && self.parts.method == Method::GET {
             return assertion_keys(&active).map_or(Ok(()), |keys| Err(Halt::Told(200, Released::own(keys))));
         }
-        let Some(question) = WellKnown::of(self.head.uri.path()) else { return Ok(()) };
+        let Some(question) = WellKnown::of(self.parts.uri.path()) else { return Ok(()) };
         let Some(server) = question.server(&active, self.host()) else { return Ok(()) };
         self.record.note_server(&server, &active.revision);
         drop(active);
         let (Some(profile), Some(resource)) = (&server.identity, resource(&server)) else { return Ok(()) };
-        let reads = matches!(self.head.method, Method::GET | Method::HEAD);
+        let reads = matches!(self.parts.method, Method::GET | Method::HEAD);
         match (reads, question.of_provider) {
             (true, false) => Err(Halt::Told(200, Released::own(resource.metadata.to_string()))),
             (true, true) => match Box::pin(metadata(self.connection.gateway, profile, resource)).await {
@@ -184,7 +183,7 @@ impl IncomingRequest<'_> {
                     Err(halt(Denial::new(Reason::IdentityUnavailable, detail), RefusalContext::default()))
                 }
             },
-            (false, true) if self.head.method == Method::POST => {
+            (false, true) if self.parts.method == Method::POST => {
                 Box::pin(self.register(resource, client)).await
             }
             (false, _) => {
@@ -196,8 +195,8 @@ impl IncomingRequest<'_> {
 
     /// Gives a client that registers the one that is registered with the provider.
     async fn register(&mut self, resource: &Resource, client: &mut Client) -> Result<(), Halt> {
-        let (headers, within) = (&self.head.headers, self.connection.listener.limits.body_timeout);
-        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.head.arrival().owner());
+        let (headers, within) = (&self.parts.headers, self.connection.listener.limits.body_timeout);
+        let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.origin.arrival.owner());
         let modern: EraOf = |_| Era::Modern;
         let reader = (modern, &mut room);
         let body = intake::body(client, headers, MAX_REGISTRATION_BYTES, within, reader).await;
@@ -219,7 +218,7 @@ impl IncomingRequest<'_> {
     pub(super) async fn tell(&mut self, status: u16, document: Released, client: &mut Client) -> End {
         self.record.note_answer(None);
         self.record.note_http_status(status);
-        if !intake::discard(client, &self.head.headers).await {
+        if !intake::discard(client, &self.parts.headers).await {
             client.close_after();
         }
         let length = document.len();
@@ -229,11 +228,11 @@ impl IncomingRequest<'_> {
             head.insert_header(CONTENT_TYPE, "application/json")?;
             let keep = if status == 200 { "public, max-age=60" } else { "no-store" };
             head.insert_header(CACHE_CONTROL, keep)?;
-            Stamp { request_id: &self.head.arrival().request_id, origin: None }.put(&mut head)?;
+            Stamp { request_id: &self.origin.arrival.request_id, origin: None }.put(&mut head)?;
             head.insert_header(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))?;
             Ok(head)
         };
-        let body = match self.head.method {
+        let body = match self.parts.method {
             Method::HEAD => Released::own(Bytes::new()),
             _ => document,
         };

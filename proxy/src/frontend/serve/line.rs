@@ -28,13 +28,13 @@ pub(super) enum Old {
 impl IncomingRequest<'_> {
     /// What a request is to the old transport, where that is offered; `None` if it is of another.
     pub(super) fn old(&self, server: &VirtualServer) -> Option<Old> {
-        if server.http_sse && self.head.method == Method::GET && self.opens_line() {
+        if server.http_sse && self.parts.method == Method::GET && self.opens_line() {
             return Some(Old::Opens);
         }
         if !self.is_about_line(server) {
             return None;
         }
-        let query = self.head.uri.query();
+        let query = self.parts.uri.query();
         let line = lines::find(&self.connection.gateway.estate, &self.line_binding(server), query);
         Some(line.map_or(Old::Unknown, Old::Posts))
     }
@@ -50,7 +50,7 @@ impl IncomingRequest<'_> {
     /// The replica that holds the stream that a POST is about.
     pub(super) fn line_home(&self, server: &VirtualServer) -> Option<Home> {
         let estate = &self.connection.gateway.estate;
-        let query = self.head.uri.query().filter(|_| self.is_about_line(server));
+        let query = self.parts.uri.query().filter(|_| self.is_about_line(server));
         lines::home(estate, &self.line_binding(server), query)
     }
 
@@ -71,7 +71,7 @@ impl IncomingRequest<'_> {
 
     /// Such clients send nothing of the later transport when they open their stream.
     fn opens_line(&self) -> bool {
-        let headers = &self.head.headers;
+        let headers = &self.parts.headers;
         let later = ["mcp-session-id", "mcp-protocol-version", "last-event-id"];
         let events = headers.get(ACCEPT).is_some_and(|accept| {
             memchr::memmem::find(&accept.as_bytes().to_ascii_lowercase(), b"text/event-stream").is_some()
@@ -80,11 +80,11 @@ impl IncomingRequest<'_> {
     }
 
     fn is_about_line(&self, server: &VirtualServer) -> bool {
-        server.http_sse && self.head.method == Method::POST && lines::named(self.head.uri.query()).is_some()
+        server.http_sse && self.parts.method == Method::POST && lines::named(self.parts.uri.query()).is_some()
     }
 
     fn line_binding<'s>(&self, server: &'s VirtualServer) -> Binding<'s> {
-        Binding { server: &server.id, caller: CallerKey::for_seals(&self.head.arrival().identity) }
+        Binding { server: &server.id, caller: CallerKey::for_seals(&self.origin.arrival.identity) }
     }
 
     /// Refuses what could not be read: on the stream where a request waits for its answer there.
@@ -97,17 +97,17 @@ impl IncomingRequest<'_> {
         let Some(line) = self.line.clone().filter(|_| !known.ids.is_empty()) else {
             return self.refuse(denial, known, client).await;
         };
-        let answer = reply::refuse(denial, &known.refused(), &self.head.arrival().request_id);
+        let answer = reply::refuse(denial, &known.refused(), &self.origin.arrival.request_id);
         if !http_sse::refuse(&line, String::from_utf8_lossy(&answer.body).into_owned()) {
             return self.refuse(denial, known, client).await;
         }
         let mut out = Responder {
             sink: Sink::Client(client),
             record: &mut self.record,
-            stamp: Stamp { request_id: &self.head.arrival().request_id, origin: self.origin.as_ref() },
+            stamp: Stamp { request_id: &self.origin.arrival.request_id, origin: self.cors_origin.as_ref() },
             write_timeout: self.connection.listener.limits.write_timeout,
             phase: self.connection.gateway.drain.watch(),
-            version: self.head.version,
+            version: self.parts.version,
             takes_events: true,
             begun: false,
         };

@@ -11,6 +11,7 @@ use portunus_config::VirtualServer;
 use portunus_filters::mcp::Revision;
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::{Denial, Era, Message, Reason};
+use std::sync::Arc;
 
 impl IncomingRequest<'_> {
     /// Puts the server's own id into a message that passes in the place of ours, and says what the client is told in the
@@ -36,10 +37,11 @@ impl IncomingRequest<'_> {
             // It may be somebody else's there.
             return Err(Denial::new(Reason::UnknownSession, "Session not found"));
         }
+        let headers = &mut Arc::make_mut(&mut self.parts).headers;
         let replaced = passed.map(|passed| match HeaderValue::from_str(&passed.own_id) {
-            Ok(own) if !own.is_empty() => self.head_mut().parts.headers.insert(MCP_SESSION_ID, own),
+            Ok(own) if !own.is_empty() => headers.insert(MCP_SESSION_ID, own),
             // Its server has no sessions.
-            _ => self.head_mut().parts.headers.remove(MCP_SESSION_ID),
+            _ => headers.remove(MCP_SESSION_ID),
         });
         match replaced.flatten() {
             _ if expect.founds_session => self.new_session(&brokered.server, brokered.reading.messages()),
@@ -51,7 +53,7 @@ impl IncomingRequest<'_> {
     fn new_session(&self, server: &VirtualServer, messages: &[Message]) -> Result<SessionField, Denial> {
         let profile = messages.first().and_then(profile);
         let token = SessionToken {
-            issued: self.head.arrival().at.wall.as_secs(),
+            issued: self.origin.arrival.at.wall.as_secs(),
             // Who goes on with it asks the client: the server may agree to another.
             version: Revision::V2025_11_25,
             number: bridge::session_number()?,
@@ -61,7 +63,7 @@ impl IncomingRequest<'_> {
             client: profile.and_then(|profile| profile.client_info).as_deref().unwrap_or_default().into(),
             legs: Vec::new(),
         };
-        let caller = CallerKey::for_passed(&self.head.arrival().identity);
+        let caller = CallerKey::for_passed(&self.origin.arrival.identity);
         Ok(SessionField::New(Box::new(NewSession { token, server: server.id.clone(), caller })))
     }
 }

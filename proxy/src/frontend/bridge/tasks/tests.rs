@@ -5,7 +5,6 @@ use crate::frontend::bridge::responder::{Part, Responder, Sink};
 use crate::frontend::bridge::served_call::ServedCall;
 use crate::frontend::call_context::CallContext;
 use crate::frontend::context::MessageSnapshot;
-use crate::frontend::request_head::RequestHead;
 use crate::frontend::session::End;
 use crate::record::RecordGuard;
 use crate::sealing::CallerKey;
@@ -87,7 +86,8 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         authorization: None,
         snapshot: MessageSnapshot::holding(active),
         server,
-        head: Arc::new(RequestHead { parts, origin: Arc::new(origin(arrival.clone())) }),
+        parts: Arc::new(parts),
+        origin: Arc::new(origin(arrival.clone())),
         connection_state: Arc::default(),
         caller: CallerKey::for_tables(identity, &[]),
         bearer: CallerKey::for_seals(identity),
