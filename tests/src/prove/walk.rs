@@ -12,6 +12,7 @@ use crate::harness::{Era, binary};
 use bounds::{Bound, Figures};
 use locks::Locks;
 use path::Path;
+use std::collections::BTreeSet;
 
 /// Calls of the two runs.
 const CALLS: [u64; 2] = [40, 140];
@@ -28,16 +29,22 @@ const LOCKS: [&str; 5] = [
 ];
 
 pub(super) async fn run() {
-    let mut exceeded = Vec::new();
+    let (mut exceeded, mut narrow) = (Vec::new(), BTreeSet::new());
     for (name, client, server, bounds) in [
         ("a modern client and a legacy server", Era::Modern, Era::Legacy, &bounds::MODERN_TO_LEGACY),
         ("a legacy client and a modern server", Era::Legacy, Era::Modern, &bounds::LEGACY_TO_MODERN),
     ] {
         let setup = Setup { client, server, is_served: true, is_judged: true };
         println!("\n==> {name}");
-        let figures = measure(setup).await;
+        let (figures, taken) = measure(setup).await;
+        narrow.extend(taken);
         exceeded.extend(bounds.iter().filter_map(|bound| hold(name, bound, &figures)));
     }
+    let unknown = locks::unknown(&narrow);
+    assert!(
+        unknown.is_empty(),
+        "no call takes {unknown:?}: tests/src/prove/walk/locks.rs names them wrongly"
+    );
     assert!(
         exceeded.is_empty(),
         "{}\nA bound may fall and does not rise: tests/src/prove/walk/bounds.rs",
@@ -45,8 +52,8 @@ pub(super) async fn run() {
     );
 }
 
-/// Prints the way of a call, and gives its figures.
-async fn measure(setup: Setup) -> Figures {
+/// Prints the way of a call; gives its figures, and the locks that few calls share.
+async fn measure(setup: Setup) -> (Figures, BTreeSet<&'static str>) {
     let options = LOCKS.map(|lock| format!("{CALLERS}{lock}"));
     let options = options.each_ref().map(String::as_str);
     let few = setup.profile(&binary(), CALLS[0], &options).await;
@@ -55,12 +62,13 @@ async fn measure(setup: Setup) -> Figures {
     let locks = Locks::between(&few, &many, CALLS[1] - CALLS[0]);
     path.print();
     locks.print();
-    Figures {
+    let figures = Figures {
         files: path.files().len(),
         spine: path.spine().len(),
         returns: path.returns(),
         shared_locks: locks.shared(),
-    }
+    };
+    (figures, locks.narrow())
 }
 
 /// Prints a figure beside its bound; gives what is wrong with it.

@@ -2,7 +2,7 @@
 
 use super::path::{is_per_call, own_file};
 use crate::callgrind::{Profile, callers, demangled};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Functions that take a lock, without the types of its guard.
@@ -24,23 +24,26 @@ const TAKING: [&str; 13] = [
 
 /// Locks that few calls share, by a part of the names of who takes them, and who shares each. All others count as locks
 /// of the whole process, those of one upstream or one endpoint among them: it may be the only one.
-const NARROW: [(&str, &str); 15] = [
+const NARROW: [(&str, &str); 13] = [
     ("portunus_filters::judged::Taken::take", "a message"),
     ("message_snapshot::MessageSnapshot::lock", "a message"),
     ("ear::Ear>", "a call"),
     ("frontend::bridge::sessions::Session::locked", "a session"),
-    ("upstream_sessions::Leg::lock", "an upstream session"),
-    ("identify::guest::Guest::lock", "a connection"),
+    ("upstream_sessions::UpstreamSession::lock", "an upstream session"),
+    ("identify::connection_state::ConnectionState::lock", "a connection"),
     ("silence::Silences::lock", "a connection"),
     ("upstream_sessions::shelf::Shelf::lock", "a caller at an upstream"),
     ("catalog::shelf::Shelf::current", "an audience"),
     ("catalog::shelf::lock", "an audience"),
     ("catalog::slot::Slot::lock", "an audience"),
-    ("portunus_base::table::lock", "a shard"),
     ("quick_cache::", "a shard"),
     ("AsyncRead>::poll_read", "a connection"),
-    ("AsyncWrite>::poll_write", "a connection"),
 ];
+
+/// The locks of [`NARROW`] that are not among these: no call takes them, or they have another name now.
+pub(super) fn unknown(taken: &BTreeSet<&str>) -> Vec<&'static str> {
+    NARROW.into_iter().map(|(part, _)| part).filter(|part| !taken.contains(part)).collect()
+}
 
 /// Locks of a call.
 pub(super) struct Locks {
@@ -87,6 +90,11 @@ impl Locks {
     pub(super) fn shared(&self) -> usize {
         let shared = self.taken.iter().filter(|(site, _)| site.shared_by().is_none());
         usize::try_from(shared.map(|(_, grew)| rounded(*grew, self.calls)).sum::<u64>()).unwrap()
+    }
+
+    /// The locks of [`NARROW`] that are among them.
+    pub(super) fn narrow(&self) -> BTreeSet<&'static str> {
+        self.taken.keys().filter_map(Site::narrow).map(|(part, _)| part).collect()
     }
 
     pub(super) fn print(&self) {
@@ -136,8 +144,12 @@ impl Site {
 
     /// The sharers of the lock, if not all calls share it.
     fn shared_by(&self) -> Option<&'static str> {
+        self.narrow().map(|(_, shared_by)| shared_by)
+    }
+
+    fn narrow(&self) -> Option<(&'static str, &'static str)> {
         let is_named = |part: &str| self.function.contains(part) || self.library.contains(part);
-        NARROW.into_iter().find(|(part, _)| is_named(part)).map(|(_, shared_by)| shared_by)
+        NARROW.into_iter().find(|(part, _)| is_named(part))
     }
 }
 
@@ -166,6 +178,9 @@ mod tests {
             locks.taken.iter().map(|(site, grew)| (site.line, site.shared_by(), *grew)).collect();
         assert_eq!(taken, [(7, None, 100), (8, Some("a message"), 100)]);
         assert_eq!((locks.shared(), locks.of_runtime), (1, 100));
+        let unknown = unknown(&locks.narrow());
+        assert!(!unknown.contains(&"portunus_filters::judged::Taken::take"), "it is taken");
+        assert_eq!(unknown.len(), NARROW.len() - 1, "all others are not");
     }
 
     #[test]
