@@ -68,7 +68,7 @@ impl Profile {
 }
 
 /// The symbol itself, without its callers and without the depth of a recursion.
-fn own_symbol(symbol: &str) -> &str {
+pub(crate) fn own_symbol(symbol: &str) -> &str {
     symbol.split('\'').next().unwrap_or_default()
 }
 

@@ -1,48 +1,9 @@
-//! Names behind the symbols of Rust's `_ZN` mangling, which keep the instances of a generic function apart by a hash.
+//! Names behind symbols.
 
-/// How characters that a symbol cannot hold are written.
-const ESCAPES: [(&str, &str); 13] = [
-    ("$LT$", "<"),
-    ("$GT$", ">"),
-    ("$u7b$", "{"),
-    ("$u7d$", "}"),
-    ("$u5b$", "["),
-    ("$u5d$", "]"),
-    ("$u20$", " "),
-    ("$u3b$", ";"),
-    ("$RF$", "&"),
-    ("$BP$", "*"),
-    ("$LP$", "("),
-    ("$RP$", ")"),
-    ("$C$", ","),
-];
-
-/// The path that a symbol stands for, without its hash; other symbols as they are.
+/// The path that a symbol stands for, without its hash, which keeps the instances of a generic function apart; other symbols
+/// as they are.
 pub(crate) fn demangled(symbol: &str) -> String {
-    let Some(parts) = parts(symbol) else { return symbol.to_owned() };
-    let mut path = parts.join("::");
-    for (escape, character) in ESCAPES {
-        path = path.replace(escape, character);
-    }
-    path.replace("..", "::")
-}
-
-/// The parts of the path, if the symbol is of this mangling: each has its length in front of it.
-fn parts(symbol: &str) -> Option<Vec<&str>> {
-    let mut rest = symbol.strip_prefix("_ZN")?;
-    let mut parts = Vec::new();
-    while rest != "E" {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let length = rest[..digits].parse().ok()?;
-        let (part, after) = rest[digits..].split_at_checked(length)?;
-        // An underscore is put before a part that would begin with an escape.
-        parts.push(part.strip_prefix('_').filter(|part| part.starts_with('$')).unwrap_or(part));
-        rest = after;
-    }
-    if parts.last().is_some_and(|part| part.len() == 17 && part.starts_with('h')) {
-        parts.pop();
-    }
-    Some(parts)
+    format!("{:#}", rustc_demangle::demangle(symbol))
 }
 
 /// The crate of a path: of a method in an `impl` of a trait, the one of the type.

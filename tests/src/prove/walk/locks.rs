@@ -1,7 +1,7 @@
 //! The locks that a call takes, and which of them all calls share.
 
 use super::path::{is_per_call, own_file};
-use crate::callgrind::{Profile, callers, demangled};
+use crate::callgrind::{Profile, callers, demangled, own_symbol};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -73,7 +73,7 @@ impl Locks {
         let mut of_runtime = 0;
         for (chain, count) in &many.chains {
             let grew = count.saturating_sub(few.chains.get(chain).copied().unwrap_or_default());
-            let lock = demangled(chain.split('\'').next().unwrap_or_default());
+            let lock = demangled(own_symbol(chain));
             if grew == 0 || !TAKING.contains(&lock.as_str()) {
                 continue;
             }
@@ -128,7 +128,7 @@ fn rounded(grew: u64, calls: u64) -> u64 {
 impl Site {
     /// The nearest function of ours among the callers.
     fn of(chain: &str, profile: &Profile) -> Option<Site> {
-        let chain: Vec<&str> = chain.split('\'').take(1).chain(callers(chain)).collect();
+        let chain: Vec<&str> = std::iter::once(own_symbol(chain)).chain(callers(chain)).collect();
         let file_of = |symbol: &str| own_file(symbol, profile.functions.get(symbol)?);
         let (index, file) = (1..chain.len()).find_map(|index| Some((index, file_of(chain[index])?)))?;
         let pair: (Rc<str>, Rc<str>) = (chain[index].into(), chain[index - 1].into());
