@@ -1,7 +1,7 @@
 //! Stage 9: the only way out of the process.
 //!
 //! [`send`] takes an [`UpstreamRequest`], and only [`Dispatch`] makes one: from an `Admitted`, from the [`AuthorizedCall`]
-//! that one was turned into, or from an [`GatewayRequest`] of the closed list of what the gateway says on its
+//! that one was turned into, or from a [`GatewayRequest`] of the closed list of what the gateway says on its
 //! own. A path that forwards what no filter saw does not compile.
 
 mod exchange;

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn every_errand_is_the_message_that_its_name_says() {
+    fn every_gateway_request_is_the_message_that_its_name_says() {
         let session = Session::default;
         let cases = [
             (GatewayRequest::Pong { session: session(), id: id() }, Shape::Result, ""),
