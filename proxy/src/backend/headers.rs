@@ -370,13 +370,8 @@ mod tests {
         let source = "198.51.100.7".parse().unwrap();
         let arrival = Arrival { source, request_id: "r-1".into(), ..arrival(Hand::default().now()) };
         let origin = RequestOrigin { behind_proxy, ..origin(arrival) };
-        let inbound = Inbound {
-            method: &Method::POST,
-            headers: &headers,
-            query: Some("a=1"),
-            owner: Default::default(),
-            origin: &origin,
-        };
+        let (method, query, owner) = (&Method::POST, Some("a=1"), Default::default());
+        let inbound = Inbound { method, headers: &headers, query, owner, origin: &origin };
         let mut out = Vec::new();
         write_request_head(&mut out, &inbound, upstream, 5);
         String::from_utf8(out).unwrap()
