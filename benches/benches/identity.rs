@@ -8,6 +8,7 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
+use portunus::drain::Phases;
 use portunus::frontend::context::Gateway;
 use portunus::identify::{ConnectionState, Shown, authenticate};
 use portunus_config::{MapEnvironment, Profile, load_text};
@@ -142,7 +143,7 @@ fn hits(criterion: &mut Criterion) {
     let (gateway, profile) = gateway(&keys);
     let field = HeaderValue::from_maybe_shared(Bytes::from(format!("Bearer {token}"))).unwrap();
     let headers: HeaderMap = [(AUTHORIZATION, field)].into_iter().collect();
-    let known = ConnectionState::default();
+    let known = ConnectionState::new(&Phases::default());
     let ask = |guest: &ConnectionState| {
         let shown =
             Shown { headers: &headers, connection_state: guest, source: IpAddr::from([127, 0, 0, 1]) };
@@ -155,7 +156,9 @@ fn hits(criterion: &mut Criterion) {
     assert!(ask(&known), "the token is good");
     let mut group = criterion.benchmark_group("token_hit");
     group.bench_function("same_connection", |bencher| bencher.iter(|| ask(black_box(&known))));
-    group.bench_function("new_connection", |bencher| bencher.iter(|| ask(&ConnectionState::default())));
+    group.bench_function("new_connection", |bencher| {
+        bencher.iter(|| ask(&ConnectionState::new(&Phases::default())))
+    });
     group.finish();
 }
 

@@ -10,6 +10,7 @@ use portunus::backend::forward::{Inbound, RequestOrigin};
 use portunus::backend::headers::write_request_head;
 use portunus::backend::upstreams::wire::{BodyReader, read_head};
 use portunus::clock::SystemClock;
+use portunus::drain::Phases;
 use portunus::frontend::context::{Active, Gateway};
 use portunus::frontend::intake;
 use portunus::head::{HeadLimits, HeadScan};
@@ -229,7 +230,7 @@ fn arrival(gateway: &Gateway, headers: &HeaderMap) -> Arrival {
     Arrival {
         listener: "main".into(),
         source: CLIENT,
-        identity: gateway.identifier.identity(headers, CLIENT, &ConnectionState::default()),
+        identity: gateway.identifier.identity(headers, CLIENT, &ConnectionState::new(&Phases::default())),
         request_id: gateway.backend.ids.request_id(headers),
         at: gateway.clock.now(),
     }

@@ -129,7 +129,7 @@ pub struct Call<'a> {
 /// What filters write. Empty means: as it is.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// Changes to the body, applied once after the last filter.
+    /// Changes to the body, applied before the next filter judges.
     pub edits: Vec<Edit>,
     /// What was decided of the message.
     pub judged: Option<Arc<Judged>>,
@@ -202,7 +202,7 @@ pub struct Edit {
     pub with: Bytes,
 }
 
-/// Two filters want to change the same bytes.
+/// Two edits of a filter overlap, or one lies outside of the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The filters.

@@ -25,7 +25,7 @@ pub struct Arrival {
     pub identity: Identity,
     /// The id under which this request is logged and answered.
     pub request_id: Arc<str>,
-    /// When its first byte was read.
+    /// When its header section was read.
     pub at: Moment,
 }
 

@@ -19,7 +19,7 @@ use portunus_base::{Denial, Reason};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// The filters of one virtual server, in order.
+/// The filters of one configuration, in order; all its virtual servers share them.
 #[derive(Default)]
 pub struct Pipeline {
     filters: Vec<Box<dyn Filter>>,

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 /// How long an idle connection is kept while draining: a request may already be on its way.
 const LINGER: Duration = Duration::from_millis(200);
@@ -25,9 +26,18 @@ pub enum Phase {
     Expired,
 }
 
+/// The phases that have come. Whoever waits takes locks of this value alone, not of those that it was made from.
+#[derive(Clone, Default)]
+pub struct Phases {
+    leaving: CancellationToken,
+    draining: CancellationToken,
+    expired: CancellationToken,
+}
+
 /// The phase, and the exchanges that are in flight.
+#[derive(Default)]
 pub struct Drain {
-    phase: watch::Sender<Phase>,
+    phases: Phases,
     in_flight: AtomicUsize,
     idle: Notify,
     succeeded: AtomicBool,
@@ -36,13 +46,41 @@ pub struct Drain {
 /// One exchange in flight.
 pub struct InFlight(Arc<Drain>);
 
-impl Default for Drain {
-    fn default() -> Self {
-        Drain {
-            phase: watch::Sender::new(Phase::Serving),
-            in_flight: AtomicUsize::new(0),
-            idle: Notify::new(),
-            succeeded: AtomicBool::new(false),
+impl Phases {
+    /// The same phases for another to wait for, such as a connection.
+    pub fn child(&self) -> Phases {
+        Phases {
+            leaving: self.leaving.child_token(),
+            draining: self.draining.child_token(),
+            expired: self.expired.child_token(),
+        }
+    }
+
+    /// The phase now.
+    pub fn now(&self) -> Phase {
+        let later = [Phase::Expired, Phase::Draining, Phase::Leaving];
+        later.into_iter().find(|phase| self.is_reached(*phase)).unwrap_or(Phase::Serving)
+    }
+
+    /// Whether `phase`, or a later one, has come.
+    pub fn is_reached(&self, phase: Phase) -> bool {
+        self.token(phase).is_none_or(CancellationToken::is_cancelled)
+    }
+
+    /// Waits until `phase`, or a later one, has come.
+    pub async fn reached(&self, phase: Phase) {
+        if let Some(token) = self.token(phase) {
+            token.cancelled().await;
+        }
+    }
+
+    /// Cancelled when a phase has come; the first has no beginning.
+    fn token(&self, phase: Phase) -> Option<&CancellationToken> {
+        match phase {
+            Phase::Serving => None,
+            Phase::Leaving => Some(&self.leaving),
+            Phase::Draining => Some(&self.draining),
+            Phase::Expired => Some(&self.expired),
         }
     }
 }
@@ -50,23 +88,21 @@ impl Default for Drain {
 impl Drain {
     /// The phase now.
     pub fn phase(&self) -> Phase {
-        *self.phase.borrow()
+        self.phases.now()
     }
 
-    /// Watches the phase.
-    pub fn watch(&self) -> watch::Receiver<Phase> {
-        self.phase.subscribe()
+    /// The phases, to be waited for.
+    pub fn phases(&self) -> &Phases {
+        &self.phases
     }
 
     /// Goes on to `phase`; never back.
     pub fn advance(&self, phase: Phase) {
-        self.phase.send_if_modified(|now| {
-            let later = phase > *now;
-            if later {
-                *now = phase;
+        for passed in [Phase::Leaving, Phase::Draining, Phase::Expired] {
+            if let Some(token) = self.phases.token(passed).filter(|_| passed <= phase) {
+                token.cancel();
             }
-            later
-        });
+        }
     }
 
     /// Notes that a successor serves in place of this process.
@@ -83,13 +119,12 @@ impl Drain {
     /// sense. It is in flight from the beginning, and without a gap when it came.
     pub async fn linger<F: Future>(self: &Arc<Self>, request: F) -> Option<(F::Output, InFlight)> {
         let in_flight = self.enter();
-        let mut phase = self.watch();
         let patience = if self.succeeded() { UNHURRIED } else { LINGER };
         tokio::select! {
             biased;
             request = request => Some((request, in_flight)),
             () = sleep(patience) => None,
-            () = reached(&mut phase, Phase::Expired) => None,
+            () = self.phases.reached(Phase::Expired) => None,
         }
     }
 
@@ -121,13 +156,6 @@ impl Drop for InFlight {
         if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.idle.notify_waiters();
         }
-    }
-}
-
-/// Waits until the phase is at least `phase`; for ever if the process ends without it.
-pub async fn reached(watch: &mut watch::Receiver<Phase>, phase: Phase) {
-    if watch.wait_for(|now| *now >= phase).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 
@@ -173,12 +201,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn phases_never_go_back() {
+    async fn phases_never_go_back_and_are_told_to_each_child() {
         let drain = Drain::default();
-        let mut watch = drain.watch();
+        let child = drain.phases().child();
+        assert_eq!((drain.phase(), child.now()), (Phase::Serving, Phase::Serving));
+        let waiting = tokio::spawn({
+            let child = child.clone();
+            async move { child.reached(Phase::Draining).await }
+        });
+        tokio::task::yield_now().await;
+        drain.advance(Phase::Leaving);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished() && child.is_reached(Phase::Leaving));
         drain.advance(Phase::Draining);
         drain.advance(Phase::Leaving);
-        assert_eq!(drain.phase(), Phase::Draining);
-        reached(&mut watch, Phase::Leaving).await;
+        waiting.await.unwrap();
+        child.reached(Phase::Serving).await;
+        let late = drain.phases().child();
+        assert_eq!([drain.phase(), child.now(), late.now()], [Phase::Draining; 3]);
     }
 }

@@ -1,4 +1,4 @@
-//! Looks up what a message names, and judges and admits the message with that.
+//! Judges and admits the requests of a message with what was looked up for it.
 
 use super::{Authority, ResponsePipeline, Wanted, judge};
 use crate::backend::upstream_call::UpstreamTarget;

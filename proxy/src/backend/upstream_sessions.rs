@@ -411,7 +411,7 @@ impl UpstreamSession {
         drop(timeout(OPEN_WITHIN, self.open.raised()).await);
     }
 
-    /// Takes in a message that came on the answer to a gateway request.
+    /// Takes in a message that belongs to no call, whatever answer it came on.
     pub(crate) fn overhear(self: &Arc<Self>, backend: &Arc<Backend>, message: &ServerMessage) {
         stream::sort(backend, self, message);
     }

@@ -82,7 +82,7 @@ impl CallContext {
             snapshot,
             server: Arc::clone(&self.server),
             era: self.era,
-            connection_state: Arc::default(),
+            connection_state: Arc::new(ConnectionState::new(self.connection_state.phases())),
             caller: self.caller,
             bearer: self.bearer,
             authorization: self.authorization.clone(),

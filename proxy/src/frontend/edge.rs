@@ -111,7 +111,11 @@ impl Edge {
         let replicas = gateway.bootstrap.peers.iter().zip(peers).map(|(peers, bound)| {
             Door::new(&peers.listener, bound, gateway.peers.tls.clone(), Visitors::Replicas).within(wanted)
         });
-        Edge { doors: clients.chain(replicas).collect(), nobody: Arc::default(), gateway }
+        Edge {
+            doors: clients.chain(replicas).collect(),
+            nobody: Arc::new(ConnectionState::new(gateway.drain.phases())),
+            gateway,
+        }
     }
 
     /// The listener that a connection came in by.
@@ -256,7 +260,7 @@ impl Edge {
         }
         let _permit = permit;
         let (stream, http_2, connection_state) = match &door.tls {
-            None => (stream, false, ConnectionState::default()),
+            None => (stream, false, ConnectionState::new(self.gateway.drain.phases())),
             Some(tls) => match self.secured(door, tls, stream, peer).await {
                 Some(secured) => secured,
                 None => return,
@@ -323,7 +327,11 @@ impl Edge {
         let fresh = !door.listener.proxy_protocol;
         let (result, secured) = match Box::pin(tls.accept(stream, fresh)).await {
             Ok((stream, http_2)) => {
-                let connection_state = ConnectionState::with_certificates(stream.client_certificates(), tls);
+                let connection_state = ConnectionState::with_certificates(
+                    self.gateway.drain.phases(),
+                    stream.client_certificates(),
+                    tls,
+                );
                 (Handshake::Done, Some((Box::new(stream) as Stream, http_2, connection_state)))
             }
             Err((result, why)) => {

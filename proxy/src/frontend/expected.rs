@@ -1,6 +1,6 @@
 //! Describes the answer that a client waits for, and the ends that its stream may have.
 
-use crate::drain::{Phase, reached};
+use crate::drain::{Phase, Phases};
 use crate::frontend::context::Gateway;
 use crate::identify::{StreamAuthorization, ended};
 use crate::reply::{caller_lost, draining, route_removed};
@@ -12,7 +12,6 @@ use portunus_filters::message::Reading;
 use portunus_filters::{Denial, Era, Kind};
 use std::future::pending;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// The answer that the client waits for.
 #[derive(Debug)]
@@ -78,21 +77,16 @@ impl Expect {
 
     /// Waits until the gateway ends the answer: a stream when its route is gone, its caller may no longer listen or the
     /// process drains; a call, which finishes under the snapshot that judged it, when the process may wait no longer.
-    pub async fn withdrawn(
-        &self,
-        gateway: &Arc<Gateway>,
-        upstream: &Upstream,
-        phase: &mut watch::Receiver<Phase>,
-    ) -> Denial {
+    pub async fn withdrawn(&self, gateway: &Arc<Gateway>, upstream: &Upstream, phases: &Phases) -> Denial {
         if !self.endless {
-            reached(phase, Phase::Expired).await;
+            phases.reached(Phase::Expired).await;
             return draining();
         }
         tokio::select! {
             biased;
             () = self.unrouted(gateway, upstream) => route_removed(),
             () = ended(self.authorization.as_ref(), gateway) => caller_lost(),
-            () = reached(phase, Phase::Draining) => draining(),
+            () = phases.reached(Phase::Draining) => draining(),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::backend::forward::{Dispatch, Inbound, RequestOrigin, RetryPolicy, Ups
 use crate::backend::gateway_requests::PassedRequest;
 use crate::backend::headers::{self, Stamp};
 use crate::backend::upstreams::pool::Pool;
-use crate::drain::{Phase, reached};
+use crate::drain::Phase;
 use crate::frontend::bridge::lines::Line;
 use crate::frontend::context::{Active, Gateway};
 use crate::frontend::expected::Expect;
@@ -308,14 +308,14 @@ impl<'a> IncomingRequest<'a> {
             .map_err(|denial| halt(denial, known()))?;
         let limits = &self.connection.listener.limits;
         let limit = server.max_body_bytes.map_or(limits.max_body_bytes, |own| own.min(limits.max_body_bytes));
-        let mut phase = self.connection.gateway.drain.watch();
+        let phases = self.connection.connection_state.phases();
         let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.origin.arrival.owner());
         let body = tokio::select! {
             biased;
             body = intake::body(
                 client, &self.parts.headers, limit, limits.body_timeout, (intake::likely_era, &mut room)
             ) => body,
-            () = reached(&mut phase, Phase::Expired) => Err(BodyFault::Denied(draining(), None)),
+            () = phases.reached(Phase::Expired) => Err(BodyFault::Denied(draining(), None)),
         };
         self.body_share = room.into_share();
         match body {
@@ -394,7 +394,7 @@ impl<'a> IncomingRequest<'a> {
         let messages = reading.messages();
         let expect = self.awaiting(Expect::of(reading, server, self.parts.version));
         let refused = |denial| halt(denial, RefusalContext::of(&expect, server.http_status));
-        if self.connection.gateway.drain.phase() >= Phase::Expired {
+        if self.connection.connection_state.phases().is_reached(Phase::Expired) {
             return Err(refused(draining()));
         }
         if let Some(first) = messages.first() {
@@ -443,7 +443,7 @@ impl<'a> IncomingRequest<'a> {
             outbound;
         self.record.begin_forwarding(&pool);
         let gateway = Arc::clone(self.connection.gateway);
-        let mut phase = gateway.drain.watch();
+        let phases = self.connection.connection_state.phases();
         let headers = &self.parts.headers;
         let request = PassedRequest { backend: &gateway.backend, headers, upstream: &upstream, pool: &pool };
         let mut respond = Respond {
@@ -471,7 +471,7 @@ impl<'a> IncomingRequest<'a> {
                 }
                 return End::Broken;
             }
-            denial = respond.expect.withdrawn(&gateway, &upstream, &mut phase) => Err(denial.into()),
+            denial = respond.expect.withdrawn(&gateway, &upstream, phases) => Err(denial.into()),
         };
         respond.record.end_upstream_wait();
         if let (Ok(exchange), Some(founding)) = (&sent, founding)

@@ -2,7 +2,7 @@
 
 use super::wire::{self, Inbox};
 use super::{FromOld, FromSuccessor, Holding, OldProcess, Output, PROTOCOL, UNTIL_READY, UNTIL_SAID};
-use crate::drain::{Drain, Phase, reached};
+use crate::drain::{Drain, Phase};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::io;
@@ -46,14 +46,13 @@ impl Candidate {
         old: OldProcess,
         drain: &Drain,
     ) -> io::Result<Kept> {
-        let mut phase = drain.watch();
         let ready = async {
             timeout(UNTIL_SAID, self.offer(holdings, old)).await.map_err(|_| late("take the sockets"))??;
             timeout(UNTIL_READY, self.receive()).await.map_err(|_| late("serve"))?
         };
         let ready = tokio::select! {
             ready = ready => ready,
-            () = reached(&mut phase, Phase::Leaving) => Err(io::Error::other("the running process ends")),
+            () = drain.phases().reached(Phase::Leaving) => Err(io::Error::other("the running process ends")),
         };
         match ready {
             Ok(FromSuccessor::Ready(kept)) => Ok(kept.into_iter().collect()),

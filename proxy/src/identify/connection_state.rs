@@ -2,6 +2,7 @@
 
 use super::tokens::Known;
 use crate::backend::headers::{ClientHeaders, HeaderCache, detached};
+use crate::drain::Phases;
 use crate::frontend::bridge::sessions::Session;
 use crate::frontend::context::Active;
 use crate::frontend::edge::LiveTls;
@@ -29,8 +30,9 @@ const MAX_FIELD_BYTES: usize = 8192;
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The other end of a connection: its certificate, and what was last shown on it.
-#[derive(Default)]
 pub struct ConnectionState {
+    /// How far the end of the process has come; of the connection alone, so that its calls share no lock with others.
+    phases: Phases,
     shown: Option<ShownCertificate>,
     memory: Mutex<Memory>,
     /// How long its connection is silent.
@@ -102,15 +104,34 @@ pub(super) struct Remembered {
 }
 
 impl ConnectionState {
+    /// Somebody who has shown nothing, in a process with these phases.
+    pub fn new(phases: &Phases) -> ConnectionState {
+        ConnectionState {
+            phases: phases.child(),
+            shown: None,
+            memory: Mutex::default(),
+            silences: Silences::default(),
+        }
+    }
+
     /// Somebody who showed these certificates, its own first, in a handshake with `tls`.
-    pub fn with_certificates(chain: &[CertificateDer<'_>], tls: &Arc<LiveTls>) -> ConnectionState {
+    pub fn with_certificates(
+        phases: &Phases,
+        chain: &[CertificateDer<'_>],
+        tls: &Arc<LiveTls>,
+    ) -> ConnectionState {
         let shown = chain.first().map(|leaf| ShownCertificate {
             certificate: Certificate::read(leaf).unwrap_or_else(|_| Certificate::unreadable(leaf)),
             chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
             tls: Arc::clone(tls),
             accepted: Mutex::default(),
         });
-        ConnectionState { shown, ..ConnectionState::default() }
+        ConnectionState { shown, ..ConnectionState::new(phases) }
+    }
+
+    /// How far the end of the process has come.
+    pub fn phases(&self) -> &Phases {
+        &self.phases
     }
 
     /// The client's certificate.
@@ -340,7 +361,7 @@ mod tests {
 
     #[test]
     fn what_a_client_says_of_itself_is_read_once_unless_it_is_long_or_something_else() {
-        let connection_state = ConnectionState::default();
+        let connection_state = ConnectionState::new(&Phases::default());
         let (said, varies) = (Cell::new(0), Cell::new(false));
         let introduced = |capabilities: &str| {
             said.set(said.get() + 1);

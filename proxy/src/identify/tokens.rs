@@ -46,7 +46,7 @@ pub struct Tokens {
 }
 
 impl Known {
-    /// What verifying gave at `monotonic`, kept no longer than `most`.
+    /// The result of a verification, kept until `until` of the monotonic clock.
     pub fn new(
         outcome: Result<Arc<Verified>, Fault>,
         trust: TrustId,

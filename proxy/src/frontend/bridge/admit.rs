@@ -5,7 +5,7 @@ use super::responder::Responder;
 use super::served_call::ServedCall;
 use crate::authorize::{CallTerms, RequestAdmission, RoutedRequest};
 use crate::backend::forward::{AuthorizedCall, Dispatch};
-use crate::drain::{Phase, reached};
+use crate::drain::Phase;
 use crate::identify::ended;
 use crate::reply::{caller_lost, draining};
 use portunus_config::Upstream;
@@ -53,7 +53,7 @@ impl ServedCall<'_> {
         out: &mut Responder<'_>,
     ) -> Result<(Admitted, CallTerms), Denial> {
         let WaitingRequest { mut cleared, turns, mut terms, mut serial } = *waiting;
-        let mut phase = out.phase.clone();
+        let phases = out.phases;
         let mut serials = self.gateway.serials();
         let begun = Instant::now();
         let mut turned = pin!(turns.taken());
@@ -79,7 +79,7 @@ impl ServedCall<'_> {
                 }
                 Ok(()) = serials.changed() => {}
                 () = out.gone() => return Err(Denial::new(Reason::RequestTimeout, "the client has left")),
-                () = reached(&mut phase, Phase::Expired) => return Err(draining()),
+                () = phases.reached(Phase::Expired) => return Err(draining()),
                 () = ended(self.context.authorization.as_ref(), self.gateway) => return Err(caller_lost()),
                 () = sleep_until(begun + within) => {
                     return Err(Denial::new(Reason::Overloaded, "its turn did not come in time"));

@@ -82,7 +82,7 @@ async fn unfounded(
 ) -> Option<End> {
     let mut stream = Stream::new(served, responses.clone(), None, None);
     stream.ends_at = Phase::Expired;
-    let (line, mut phase) = (Arc::clone(&seat.line), served.gateway.drain.watch());
+    let (line, phases) = (Arc::clone(&seat.line), served.context.connection_state.phases());
     let until = Instant::now() + FOUNDED_WITHIN;
     loop {
         tokio::select! {
@@ -94,7 +94,7 @@ async fn unfounded(
                     return Some(End::Left);
                 }
             }
-            () = line.drained(&mut phase) => return Some(stream.over(out).await),
+            () = line.drained(phases) => return Some(stream.over(out).await),
             () = sleep_until(until) => return Some(stream.over(out).await),
             end = stream.wait(served, out) => if end.is_some() { return end },
         }
@@ -157,7 +157,7 @@ async fn aside(
         record: &mut record,
         stamp: Stamp { request_id: &served.context.origin.arrival.request_id, origin: None },
         write_timeout: served.context.write_timeout,
-        phase: served.gateway.drain.watch(),
+        phases: served.context.connection_state.phases(),
         version: Version::HTTP_11,
         takes_events: true,
         begun: false,

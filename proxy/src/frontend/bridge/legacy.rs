@@ -16,7 +16,7 @@ use crate::backend::gateway_requests::GatewayRequest;
 use crate::backend::upstream_call::{
     CallEvent, CallRequest, Reply, Rounds, SessionChoice, SessionOwner, UpstreamCall,
 };
-use crate::drain::{Phase, reached};
+use crate::drain::Phase;
 use crate::frontend::session::End;
 use crate::offload::OffloadQueue;
 use crate::reply::draining;
@@ -265,7 +265,7 @@ impl<'a, 'd> Call<'a, 'd> {
     ) -> Result<End, Denial> {
         // Made with the first question: most calls have none.
         let mut answers: Option<Answers> = None;
-        let mut phase = out.phase.clone();
+        let phases = out.phases;
         let mut silence = self.served.context.connection_state.silences.lend();
         let mut silent_until = Instant::now() + self.served.context.server.keepalive;
         let mut ready = Vec::new();
@@ -298,7 +298,7 @@ impl<'a, 'd> Call<'a, 'd> {
                     ready.push((key, reply));
                 }
                 () = out.gone() => return Ok(End::Broken),
-                () = reached(&mut phase, Phase::Expired) => return Err(draining()),
+                () = phases.reached(Phase::Expired) => return Err(draining()),
                 () = silence.until(silent_until) => {
                     self.served.gateway.estate.sessions.touch(self.session, self.served.gateway);
                     if self.served.context.takes_events && Box::pin(out.comment()).await.is_err() {

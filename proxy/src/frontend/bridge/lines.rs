@@ -2,7 +2,7 @@
 
 use super::responder::Part;
 use super::sessions::Session;
-use crate::drain::{Phase, reached};
+use crate::drain::{Phase, Phases};
 use crate::frontend::context::Gateway;
 use crate::frontend::estate::Estate;
 use crate::sealing::{Binding, Home, LineToken, Token};
@@ -124,9 +124,9 @@ pub fn waiting(seat: &mut Option<&mut Seat>) -> Option<Part> {
 }
 
 /// As [`Line::drained`]; never without a line.
-pub async fn drained(line: Option<&Arc<Line>>, phase: &mut watch::Receiver<Phase>) {
+pub async fn drained(line: Option<&Arc<Line>>, phases: &Phases) {
     match line {
-        Some(line) => line.drained(phase).await,
+        Some(line) => line.drained(phases).await,
         None => std::future::pending().await,
     }
 }
@@ -178,8 +178,8 @@ impl Line {
     }
 
     /// Returns when the process leaves and no request is under way any more.
-    pub async fn drained(&self, phase: &mut watch::Receiver<Phase>) {
-        reached(phase, Phase::Draining).await;
+    pub async fn drained(&self, phases: &Phases) {
+        phases.reached(Phase::Draining).await;
         let mut under_way = self.under_way.subscribe();
         // The sender is the line's own, so that it cannot be gone.
         drop(under_way.wait_for(|count| *count == 0).await);

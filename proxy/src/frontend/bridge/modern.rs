@@ -10,7 +10,7 @@ use super::served_call::{ServedCall, parts};
 use super::{call, lists, request_state, streams, tasks, uris};
 use crate::authorize::{CallRules, CallTerms};
 use crate::backend::upstream_call::{CallEvent, CallRequest, Reply, Rounds, SessionChoice, UpstreamCall};
-use crate::drain::{Phase, reached};
+use crate::drain::Phase;
 use crate::frontend::session::End;
 use crate::reply::draining;
 use crate::sealing::CallerKey;
@@ -250,7 +250,7 @@ impl Round<'_, '_> {
         mut open: Vec<ReleasedQuestion>,
         out: &mut Responder<'_>,
     ) -> Result<End, Denial> {
-        let mut phase = out.phase.clone();
+        let phases = out.phases;
         let mut silence = self.served.context.connection_state.silences.lend();
         let mut silent_until = Instant::now() + self.served.context.server.keepalive;
         loop {
@@ -261,7 +261,7 @@ impl Round<'_, '_> {
                     upstream_call.cancel();
                     return Ok(End::Broken);
                 }
-                () = reached(&mut phase, Phase::Expired) => {
+                () = phases.reached(Phase::Expired) => {
                     upstream_call.cancel();
                     return Err(draining());
                 }

@@ -5,7 +5,7 @@
 //! and for the call that it was parked for; anybody else's claim reads as unknown.
 
 use crate::backend::upstream_call::{CallerKey, UpstreamCall};
-use crate::drain::{Phase, reached};
+use crate::drain::Phase;
 use crate::frontend::context::Gateway;
 use crate::shares::{Holding, Owner, Share};
 use portunus_config::{ParkedRules, ServerId};
@@ -228,7 +228,6 @@ async fn wait(
     mut claimed: oneshot::Receiver<oneshot::Sender<Resumed>>,
     until: Instant,
 ) {
-    let mut phase = gateway.drain.watch();
     loop {
         tokio::select! {
             biased;
@@ -245,7 +244,7 @@ async fn wait(
                 break;
             },
             () = sleep_until(until) => break,
-            () = reached(&mut phase, Phase::Expired) => break,
+            () = gateway.drain.phases().reached(Phase::Expired) => break,
         }
     }
     gateway.estate.parked.table().remove(serial);

@@ -6,7 +6,7 @@
 
 use super::replay::Pen;
 use crate::backend::headers::{Field, MCP_SESSION_ID, Stamp};
-use crate::drain::Phase;
+use crate::drain::{Phase, Phases};
 use crate::frontend::session::{Client, End, head_of, in_time, unless_expired};
 use crate::offload::INLINE_BYTES;
 use crate::record::RecordGuard;
@@ -21,7 +21,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// Longest piece of one write of a long event.
@@ -87,7 +87,7 @@ pub struct Responder<'a> {
     /// How long the client may take for one piece.
     pub write_timeout: Duration,
     /// How far the end of the process has come.
-    pub phase: watch::Receiver<Phase>,
+    pub phases: &'a Phases,
     /// The version of HTTP that the client speaks: 1.0 knows no chunks.
     pub version: Version,
     /// The client can be answered by an event stream; else what comes before its answer is left out.
@@ -286,7 +286,7 @@ impl Responder<'_> {
         fields.extend(self.stamp.fields());
         let timeout = self.write_timeout.saturating_mul(turns(bytes));
         let written = pin!(write_pieces(client, (status, &fields), pieces, bytes));
-        if unless_expired(&mut self.phase, timeout, written).await.is_err() {
+        if unless_expired(self.phases, timeout, written).await.is_err() {
             return End::Broken;
         }
         self.record.add_sent(bytes, 0);
@@ -296,7 +296,7 @@ impl Responder<'_> {
     /// A connection has no further request once the process is about to end.
     fn close_where_draining(&mut self) {
         if let Sink::Client(client) = &mut self.sink
-            && *self.phase.borrow() >= Phase::Draining
+            && self.phases.is_reached(Phase::Draining)
         {
             client.close_after();
         }
@@ -306,7 +306,7 @@ impl Responder<'_> {
         let length = text.len();
         let Sink::Client(client) = &mut self.sink else { return Ok(()) };
         let written = pin!(client.write(text));
-        unless_expired(&mut self.phase, self.write_timeout.saturating_mul(turns(length)), written).await?;
+        unless_expired(self.phases, self.write_timeout.saturating_mul(turns(length)), written).await?;
         self.record.add_sent(length, events);
         Ok(())
     }

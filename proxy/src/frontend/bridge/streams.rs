@@ -11,7 +11,7 @@ use super::sessions::{Session, Word};
 use super::stream_holds::StreamHolds;
 use super::{call, lasting, lines, lists};
 use crate::authorize::ResponsePipeline;
-use crate::drain::{Phase, reached};
+use crate::drain::Phase;
 use crate::frontend::session::End;
 use crate::identify::ended;
 use crate::metrics::Counted;
@@ -65,7 +65,7 @@ pub(super) async fn flow(
         return End::Broken;
     }
     let line = seat.as_ref().map(|seat| Arc::clone(&seat.line));
-    let mut phase = served.gateway.drain.watch();
+    let phases = served.context.connection_state.phases();
     let mut stream = Stream::new(served, responses.clone(), None, Some(session));
     if line.is_some() {
         stream.ends_at = Phase::Expired;
@@ -85,7 +85,7 @@ pub(super) async fn flow(
                 following.renew(served, session);
                 continue;
             }
-            () = lines::drained(line.as_ref(), &mut phase) => {
+            () = lines::drained(line.as_ref(), phases) => {
                 while let Some(part) = lines::waiting(&mut seat) {
                     drop(stream.pass(part, out).await);
                 }
@@ -236,7 +236,6 @@ pub(super) struct Stream {
     opening: Message,
     /// What stands over what is said on it.
     responses: ResponsePipeline,
-    phase: tokio::sync::watch::Receiver<Phase>,
     /// When the process leaves, how far it gets with this stream.
     pub(super) ends_at: Phase,
 }
@@ -260,20 +259,20 @@ impl Stream {
             silent_until: Instant::now() + keepalive,
             coalesce: served.context.server.cache.coalesce,
             keepalive,
-            phase: served.gateway.drain.watch(),
             ends_at: Phase::Draining,
         }
     }
 
     /// Waits for whatever else can happen to a stream; its end, if that was it.
     pub(super) async fn wait(&mut self, served: &ServedCall<'_>, out: &mut Responder<'_>) -> Option<End> {
+        let phases = served.context.connection_state.phases();
         let wake = self.tell_at.map_or(self.silent_until, |tell_at| tell_at.min(self.silent_until));
         tokio::select! {
             () = out.gone() => {
                 out.record.note_answer(None);
                 return Some(End::Left);
             }
-            () = reached(&mut self.phase, self.ends_at) => return Some(self.over(out).await),
+            () = phases.reached(self.ends_at) => return Some(self.over(out).await),
             () = unserved(served, &self.opening) => return Some(self.over(out).await),
             () = ended(served.context.authorization.as_ref(), served.gateway) => return Some(self.over(out).await),
             () = sleep_until(wake) => {}

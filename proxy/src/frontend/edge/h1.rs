@@ -5,7 +5,7 @@
 
 use super::h2::PREFACE;
 use super::{Door, Edge, Visitor};
-use crate::drain::{InFlight, Phase, reached};
+use crate::drain::{InFlight, Phase, Phases};
 use crate::frontend::session::Client;
 use crate::frontend::session::one::{Rest, Session};
 use crate::head::{HeadLimits, HeadScan, read};
@@ -39,9 +39,11 @@ impl Edge {
         let limits = &door.listener.limits;
         let mut ahead = BytesMut::new();
         // Under TLS the handshake has settled it (RFC 9113 §3.3); in the clear the first bytes do.
+        let phases = visitor.connection_state.phases();
         let mut may_upgrade = door.listener.http2 && !visitor.secure;
         loop {
-            let waited = self.await_head(&mut stream, std::mem::take(&mut ahead), limits, may_upgrade);
+            let waited =
+                self.await_head(&mut stream, std::mem::take(&mut ahead), (limits, phases), may_upgrade);
             let (head, behind, _in_flight) = match waited.await {
                 Awaited::Head(head, ahead, in_flight) => (head, ahead, in_flight),
                 Awaited::Preface(begun) => {
@@ -57,7 +59,7 @@ impl Edge {
             };
             let session = Session::new(&head, Rest { stream, ahead: behind });
             let mut client = Client::One(Box::new(session));
-            if self.gateway.drain.phase() >= Phase::Draining || Instant::now() >= visitor.leaves_at {
+            if phases.is_reached(Phase::Draining) || Instant::now() >= visitor.leaves_at {
                 client.close_after();
             }
             // A proxy's connection is counted for nobody: its requests are.
@@ -82,11 +84,11 @@ impl Edge {
         &self,
         stream: &mut Stream,
         mut bytes: BytesMut,
-        limits: &ConnectionLimits,
+        (limits, phases): (&ConnectionLimits, &Phases),
         may_upgrade: bool,
     ) -> Awaited {
         let in_flight = if bytes.is_empty() {
-            let Some((byte, in_flight)) = self.first_byte(stream, limits.idle_timeout).await else {
+            let Some((byte, in_flight)) = self.first_byte(stream, limits.idle_timeout, phases).await else {
                 return Awaited::Over;
             };
             bytes.reserve(HEAD_BYTES);
@@ -124,14 +126,18 @@ impl Edge {
     }
 
     /// The first byte of a request, in flight from now on; holds no buffer while it waits.
-    async fn first_byte(&self, stream: &mut Stream, idle: Duration) -> Option<(u8, InFlight)> {
+    async fn first_byte(
+        &self,
+        stream: &mut Stream,
+        idle: Duration,
+        phases: &Phases,
+    ) -> Option<(u8, InFlight)> {
         let drain = &self.gateway.drain;
         let mut byte = [0];
-        let mut phase = drain.watch();
         let came = tokio::select! {
             biased;
             read = timeout(idle, stream.read(&mut byte)) => read.ok().map(|read| (read, drain.enter())),
-            () = reached(&mut phase, Phase::Draining) => drain.linger(stream.read(&mut byte)).await,
+            () = phases.reached(Phase::Draining) => drain.linger(stream.read(&mut byte)).await,
         };
         came.and_then(|(read, in_flight)| matches!(read, Ok(1)).then_some((byte[0], in_flight)))
     }

@@ -4,7 +4,7 @@ use super::crowded;
 use super::frames::Weighed;
 use super::layers::Guarded;
 use super::{Door, Edge, Visitor};
-use crate::drain::{Phase, reached};
+use crate::drain::Phase;
 use crate::frontend::session::Client;
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
@@ -59,7 +59,7 @@ impl Edge {
         let begun = timeout(limits.header_timeout, handshake(guarded, Some(options(limits)))).await;
         let Ok(Ok(mut connection)) = begun else { return };
         let digest = Arc::new(Digest::default());
-        let mut phase = self.gateway.drain.watch();
+        let phases = visitor.connection_state.phases();
         let (mut streams, mut malformed, mut leaving) = (JoinSet::new(), 0, false);
         // While the client learns that it is to leave, a request of it may be on its way.
         let mut _in_flight = None;
@@ -74,7 +74,7 @@ impl Edge {
                 },
                 Some(_) = streams.join_next(), if !streams.is_empty() => Event::StreamEnded,
                 () = sleep(patience), if streams.is_empty() => Event::Idle,
-                () = reached(&mut phase, Phase::Draining), if !leaving => Event::Leave,
+                () = phases.reached(Phase::Draining), if !leaving => Event::Leave,
                 () = sleep_until(visitor.leaves_at), if !leaving => Event::Leave,
             };
             match event {

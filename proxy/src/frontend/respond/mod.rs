@@ -41,7 +41,7 @@ pub struct Respond<'a> {
     /// The answer that the client waits for.
     pub expect: Expect,
     /// How long the client may take for it.
-    pub limits: WriteLimits,
+    pub limits: WriteLimits<'a>,
     /// The replica that serves it, if that is another.
     pub home: Option<&'a Arc<Member>>,
     /// The session id for the head.

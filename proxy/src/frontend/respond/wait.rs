@@ -54,7 +54,7 @@ impl Respond<'_> {
                 if failure.pending { Ending::Late(failure) } else { Ending::Broken(failure) }
             }),
             () = self.client.gone() => Err(Ending::ClientGone),
-            denial = self.expect.withdrawn(gateway, upstream, &mut self.limits.phase) => {
+            denial = self.expect.withdrawn(gateway, upstream, self.limits.phases) => {
                 Err(Ending::Withdrawn(denial))
             }
             () = silence(self.home, gateway) => Err(Ending::Broken(replica_lost().into())),

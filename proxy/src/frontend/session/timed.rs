@@ -1,13 +1,12 @@
 //! Bounds what is written to a client in time.
 
 use super::{Client, End, ReleasedHead};
-use crate::drain::{Phase, reached};
+use crate::drain::{Phase, Phases};
 use crate::patience::patient;
 use portunus_filters::Released;
 use std::io;
 use std::pin::{Pin, pin};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Largest piece of one write: the write timeout applies to each.
@@ -29,28 +28,28 @@ pub async fn in_time<T>(
 /// # Errors
 /// The error of the write, or that its time is over.
 pub async fn unless_expired<T>(
-    phase: &mut watch::Receiver<Phase>,
+    phases: &Phases,
     within: Duration,
     write: Pin<&mut impl Future<Output = io::Result<T>>>,
 ) -> io::Result<T> {
     tokio::select! {
         biased;
         written = in_time(within, write) => written,
-        () = reached(phase, Phase::Expired) => Err(timed_out()),
+        () = phases.reached(Phase::Expired) => Err(timed_out()),
     }
 }
 
 /// How long the writes of one answer may take.
-pub struct WriteLimits {
+pub struct WriteLimits<'a> {
     /// Each piece of it.
     pub timeout: Duration,
     /// How far the end of the process has come.
-    pub phase: watch::Receiver<Phase>,
+    pub phases: &'a Phases,
     /// When the call as a whole is over: no further piece is written then.
     pub deadline: Option<Instant>,
 }
 
-impl WriteLimits {
+impl WriteLimits<'_> {
     /// Writes the head of an answer whose body comes in pieces.
     ///
     /// # Errors
@@ -64,10 +63,10 @@ impl WriteLimits {
     ///
     /// # Errors
     /// As [`WriteLimits::begin`].
-    pub async fn write(&mut self, client: &mut Client, text: Released) -> io::Result<()> {
+    pub async fn write(&self, client: &mut Client, text: Released) -> io::Result<()> {
         let mut pieces = text.split(WRITE_BYTES).peekable();
         while let Some(piece) = pieces.next() {
-            unless_expired(&mut self.phase, self.timeout, pin!(client.write(piece))).await?;
+            unless_expired(self.phases, self.timeout, pin!(client.write(piece))).await?;
             if pieces.peek().is_some() && self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(timed_out());
             }
@@ -81,11 +80,11 @@ impl WriteLimits {
     }
 
     /// Writes an answer as a whole; in one write, if its body is no longer than one piece.
-    pub async fn answer(&mut self, client: &mut Client, head: ReleasedHead, body: Released) -> End {
+    pub async fn answer(&self, client: &mut Client, head: ReleasedHead, body: Released) -> End {
         if body.len() <= WRITE_BYTES {
             self.close_where_draining(client);
             let answered = pin!(client.answer(head, body));
-            let answered = unless_expired(&mut self.phase, self.timeout, answered).await;
+            let answered = unless_expired(self.phases, self.timeout, answered).await;
             return answered.map_or(End::Broken, |()| End::Done);
         }
         if self.begin(client, head).await.is_err() || self.write(client, body).await.is_err() {
@@ -96,7 +95,7 @@ impl WriteLimits {
 
     /// A connection has no further request once the process is about to end.
     fn close_where_draining(&self, client: &mut Client) {
-        if *self.phase.borrow() >= Phase::Draining {
+        if self.phases.is_reached(Phase::Draining) {
             client.close_after();
         }
     }

@@ -29,7 +29,7 @@ async fn answer(
         record: &mut record,
         stamp: Stamp { request_id: "r-1", origin: None },
         write_timeout: Duration::from_secs(1),
-        phase: bed.gateway.drain.watch(),
+        phases: bed.gateway.drain.phases(),
         version,
         takes_events: true,
         begun: false,
