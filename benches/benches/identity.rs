@@ -143,7 +143,7 @@ fn hits(criterion: &mut Criterion) {
     let (gateway, profile) = gateway(&keys);
     let field = HeaderValue::from_maybe_shared(Bytes::from(format!("Bearer {token}"))).unwrap();
     let headers: HeaderMap = [(AUTHORIZATION, field)].into_iter().collect();
-    let known = ConnectionState::new(&Phases::default());
+    let known = ConnectionState::new(Phases::default());
     let ask = |guest: &ConnectionState| {
         let shown =
             Shown { headers: &headers, connection_state: guest, source: IpAddr::from([127, 0, 0, 1]) };
@@ -157,7 +157,7 @@ fn hits(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("token_hit");
     group.bench_function("same_connection", |bencher| bencher.iter(|| ask(black_box(&known))));
     group.bench_function("new_connection", |bencher| {
-        bencher.iter(|| ask(&ConnectionState::new(&Phases::default())))
+        bencher.iter(|| ask(&ConnectionState::new(Phases::default())))
     });
     group.finish();
 }

@@ -230,7 +230,7 @@ fn arrival(gateway: &Gateway, headers: &HeaderMap) -> Arrival {
     Arrival {
         listener: "main".into(),
         source: CLIENT,
-        identity: gateway.identifier.identity(headers, CLIENT, &ConnectionState::new(&Phases::default())),
+        identity: gateway.identifier.identity(headers, CLIENT, &ConnectionState::new(Phases::default())),
         request_id: gateway.backend.ids.request_id(headers),
         at: gateway.clock.now(),
     }

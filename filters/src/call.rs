@@ -202,7 +202,7 @@ pub struct Edit {
     pub with: Bytes,
 }
 
-/// Two edits of a filter overlap, or one lies outside of the body.
+/// Two edits overlap, or one lies outside of the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The filters.

@@ -26,7 +26,7 @@ pub enum Phase {
     Expired,
 }
 
-/// The phases that have come. Whoever waits takes locks of this value alone, not of those that it was made from.
+/// The phases that have come. To wait takes locks of this value and its clones alone, not of its parent or its children.
 #[derive(Clone, Default)]
 pub struct Phases {
     leaving: CancellationToken,
@@ -47,7 +47,7 @@ pub struct Drain {
 pub struct InFlight(Arc<Drain>);
 
 impl Phases {
-    /// The same phases for another to wait for, such as a connection.
+    /// The same phases with locks of their own, for a connection.
     pub fn child(&self) -> Phases {
         Phases {
             leaving: self.leaving.child_token(),
@@ -62,7 +62,7 @@ impl Phases {
         later.into_iter().find(|phase| self.is_reached(*phase)).unwrap_or(Phase::Serving)
     }
 
-    /// Whether `phase`, or a later one, has come.
+    /// True if `phase`, or a later one, has come.
     pub fn is_reached(&self, phase: Phase) -> bool {
         self.token(phase).is_none_or(CancellationToken::is_cancelled)
     }

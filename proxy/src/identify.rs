@@ -106,7 +106,7 @@ impl Identifier {
         Identifier { key }
     }
 
-    /// The caller, from what it shows on the connection of `connection_state`.
+    /// The caller, from what it shows on its connection.
     pub fn identity(
         &self,
         headers: &HeaderMap,
@@ -119,7 +119,7 @@ impl Identifier {
         }
     }
 
-    /// The digest of a field that was shown on the connection of `connection_state`.
+    /// The digest of a field that was shown on a connection.
     pub fn shown(&self, field: &HeaderValue, connection_state: &ConnectionState) -> Digest {
         connection_state.digest(field, |field| self.digest(field))
     }
@@ -192,6 +192,7 @@ fn address(hop: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drain::Phases;
     use http::HeaderName;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -247,7 +248,7 @@ mod tests {
         let shown = headers(&[("authorization", "Bearer secret-token")]);
         let ip: IpAddr = "::1".parse().unwrap();
         let by = |key: &[u8], shown: &HeaderMap| {
-            identifier(key).identity(shown, ip, &ConnectionState::new(&crate::drain::Phases::default()))
+            identifier(key).identity(shown, ip, &ConnectionState::new(Phases::default()))
         };
         assert_eq!(by(b"key", &shown), by(b"key", &shown));
         assert_ne!(by(b"key", &shown), by(b"another", &shown));
@@ -257,13 +258,11 @@ mod tests {
 
     #[test]
     fn a_connection_remembers_the_digest_of_what_was_last_shown_on_it_and_no_other() {
-        let (identifier, connection_state) =
-            (identifier(b"key"), ConnectionState::new(&crate::drain::Phases::default()));
+        let (identifier, connection_state) = (identifier(b"key"), ConnectionState::new(Phases::default()));
         let ip: IpAddr = "::1".parse().unwrap();
         for shown in ["Bearer one", "Bearer one", "Bearer two", "Bearer one"] {
             let shown = headers(&[("authorization", shown)]);
-            let alone =
-                identifier.identity(&shown, ip, &ConnectionState::new(&crate::drain::Phases::default()));
+            let alone = identifier.identity(&shown, ip, &ConnectionState::new(Phases::default()));
             assert_eq!(identifier.identity(&shown, ip, &connection_state), alone);
         }
     }

@@ -62,27 +62,27 @@ impl CallContext {
     pub fn of_part(&self, metrics: &Arc<Metrics>) -> CallContext {
         CallContext {
             long_texts: self.long_texts.as_ref().map(|_| long_texts(metrics, &self.server)),
-            connection_state: Arc::clone(&self.connection_state),
             takes_events: self.takes_events,
             audience: self.audience.clone(),
-            ..self.with(self.snapshot.share())
+            ..self.with(self.snapshot.share(), Arc::clone(&self.connection_state))
         }
     }
 
     /// The context of what outlives the HTTP request. It takes over the snapshot, and does not keep what is remembered of
     /// the connection.
     pub fn of_stream(&self) -> CallContext {
-        self.with(self.snapshot.hand_over())
+        let forgotten = ConnectionState::new(self.connection_state.phases.clone());
+        self.with(self.snapshot.hand_over(), Arc::new(forgotten))
     }
 
-    fn with(&self, snapshot: MessageSnapshot) -> CallContext {
+    fn with(&self, snapshot: MessageSnapshot, connection_state: Arc<ConnectionState>) -> CallContext {
         CallContext {
             parts: Arc::clone(&self.parts),
             origin: Arc::clone(&self.origin),
             snapshot,
             server: Arc::clone(&self.server),
             era: self.era,
-            connection_state: Arc::new(ConnectionState::new(self.connection_state.phases())),
+            connection_state,
             caller: self.caller,
             bearer: self.bearer,
             authorization: self.authorization.clone(),

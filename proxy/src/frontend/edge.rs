@@ -113,7 +113,7 @@ impl Edge {
         });
         Edge {
             doors: clients.chain(replicas).collect(),
-            nobody: Arc::new(ConnectionState::new(gateway.drain.phases())),
+            nobody: Arc::new(ConnectionState::new(gateway.drain.phases().child())),
             gateway,
         }
     }
@@ -260,7 +260,7 @@ impl Edge {
         }
         let _permit = permit;
         let (stream, http_2, connection_state) = match &door.tls {
-            None => (stream, false, ConnectionState::new(self.gateway.drain.phases())),
+            None => (stream, false, ConnectionState::new(self.gateway.drain.phases().child())),
             Some(tls) => match self.secured(door, tls, stream, peer).await {
                 Some(secured) => secured,
                 None => return,
@@ -328,7 +328,7 @@ impl Edge {
         let (result, secured) = match Box::pin(tls.accept(stream, fresh)).await {
             Ok((stream, http_2)) => {
                 let connection_state = ConnectionState::with_certificates(
-                    self.gateway.drain.phases(),
+                    self.gateway.drain.phases().child(),
                     stream.client_certificates(),
                     tls,
                 );

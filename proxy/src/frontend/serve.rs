@@ -308,7 +308,7 @@ impl<'a> IncomingRequest<'a> {
             .map_err(|denial| halt(denial, known()))?;
         let limits = &self.connection.listener.limits;
         let limit = server.max_body_bytes.map_or(limits.max_body_bytes, |own| own.min(limits.max_body_bytes));
-        let phases = self.connection.connection_state.phases();
+        let phases = &self.connection.connection_state.phases;
         let mut room = BodyRoom::new(&self.connection.gateway.estate.bodies, self.origin.arrival.owner());
         let body = tokio::select! {
             biased;
@@ -394,7 +394,7 @@ impl<'a> IncomingRequest<'a> {
         let messages = reading.messages();
         let expect = self.awaiting(Expect::of(reading, server, self.parts.version));
         let refused = |denial| halt(denial, RefusalContext::of(&expect, server.http_status));
-        if self.connection.connection_state.phases().is_reached(Phase::Expired) {
+        if self.connection.connection_state.phases.is_reached(Phase::Expired) {
             return Err(refused(draining()));
         }
         if let Some(first) = messages.first() {
@@ -443,7 +443,7 @@ impl<'a> IncomingRequest<'a> {
             outbound;
         self.record.begin_forwarding(&pool);
         let gateway = Arc::clone(self.connection.gateway);
-        let phases = self.connection.connection_state.phases();
+        let phases = &self.connection.connection_state.phases;
         let headers = &self.parts.headers;
         let request = PassedRequest { backend: &gateway.backend, headers, upstream: &upstream, pool: &pool };
         let mut respond = Respond {

@@ -31,8 +31,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The other end of a connection: its certificate, and what was last shown on it.
 pub struct ConnectionState {
-    /// How far the end of the process has come; of the connection alone, so that its calls share no lock with others.
-    phases: Phases,
+    /// The end of the process, as the connection is told of it: its calls share no lock with others to wait for that.
+    pub(crate) phases: Phases,
     shown: Option<ShownCertificate>,
     memory: Mutex<Memory>,
     /// How long its connection is silent.
@@ -104,19 +104,14 @@ pub(super) struct Remembered {
 }
 
 impl ConnectionState {
-    /// Somebody who has shown nothing, in a process with these phases.
-    pub fn new(phases: &Phases) -> ConnectionState {
-        ConnectionState {
-            phases: phases.child(),
-            shown: None,
-            memory: Mutex::default(),
-            silences: Silences::default(),
-        }
+    /// Somebody who has shown nothing, and is told of these phases.
+    pub fn new(phases: Phases) -> ConnectionState {
+        ConnectionState { phases, shown: None, memory: Mutex::default(), silences: Silences::default() }
     }
 
     /// Somebody who showed these certificates, its own first, in a handshake with `tls`.
     pub fn with_certificates(
-        phases: &Phases,
+        phases: Phases,
         chain: &[CertificateDer<'_>],
         tls: &Arc<LiveTls>,
     ) -> ConnectionState {
@@ -127,11 +122,6 @@ impl ConnectionState {
             accepted: Mutex::default(),
         });
         ConnectionState { shown, ..ConnectionState::new(phases) }
-    }
-
-    /// How far the end of the process has come.
-    pub fn phases(&self) -> &Phases {
-        &self.phases
     }
 
     /// The client's certificate.
@@ -361,7 +351,7 @@ mod tests {
 
     #[test]
     fn what_a_client_says_of_itself_is_read_once_unless_it_is_long_or_something_else() {
-        let connection_state = ConnectionState::new(&Phases::default());
+        let connection_state = ConnectionState::new(Phases::default());
         let (said, varies) = (Cell::new(0), Cell::new(false));
         let introduced = |capabilities: &str| {
             said.set(said.get() + 1);

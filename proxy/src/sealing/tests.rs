@@ -1,7 +1,9 @@
 mod passed;
 
 use super::*;
+use crate::drain::Phases;
 use crate::frontend::bridge::sessions::Session;
+use crate::identify::ConnectionState;
 use http::HeaderValue;
 use portunus_base::UpstreamUrl;
 use portunus_config::{ServerId, UpstreamMark};
@@ -78,7 +80,7 @@ fn upstream_session(id: &str) -> SealedLeg {
 fn a_connection_remembers_a_session_for_its_server_and_caller_alone() {
     let seals = seals(&[NEW]);
     let text = session(vec![]).seal(&seals, &anna()).text;
-    let connection_state = crate::identify::ConnectionState::new(&crate::drain::Phases::default());
+    let connection_state = ConnectionState::new(Phases::default());
     let bert = binding(&SERVER, &principal("acme", "bert"));
     let elsewhere = binding(&OTHER_SERVER, &principal("acme", "anna"));
     let recalled = |seals: &Seals, binding: &Binding<'_>, text: &str| {
@@ -101,7 +103,7 @@ fn a_connection_remembers_a_session_for_its_server_and_caller_alone() {
 fn a_session_in_use_is_looked_up_now_and_then_and_is_not_recalled_once_it_has_ended() {
     let seals = seals(&[NEW]);
     let text = session(vec![]).seal(&seals, &anna()).text;
-    let connection_state = crate::identify::ConnectionState::new(&crate::drain::Phases::default());
+    let connection_state = ConnectionState::new(Phases::default());
     let (then, later) = (Duration::from_millis(999), Duration::from_secs(1));
     let field = HeaderValue::from_str(&text).unwrap();
     let recall = |now| connection_state.recall(&seals, &anna(), &field, now).unwrap();

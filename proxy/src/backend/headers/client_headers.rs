@@ -289,6 +289,7 @@ fn is_passing(name: &str, value: &HeaderValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drain::Phases;
     use crate::identify::ConnectionState;
     use portunus_config::{MapEnvironment, load_text};
     use std::cell::Cell;
@@ -339,7 +340,7 @@ mod tests {
 
     #[test]
     fn caller_is_digested_once_while_nothing_differs_that_counts() {
-        let connection_state = ConnectionState::new(&crate::drain::Phases::default());
+        let connection_state = ConnectionState::new(Phases::default());
         let servers = [(); 2].map(|()| server("a: {url: \"http://127.0.0.1:1/\"}", "a"));
         let digested = Cell::new(0);
         let key = |last: u8, server: usize, value: &str| {

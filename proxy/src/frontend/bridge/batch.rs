@@ -147,7 +147,7 @@ async fn element(gateway: &Arc<Gateway>, call: CallContext, message: &Message, p
             origin: None,
         },
         write_timeout: served.context.write_timeout,
-        phases: served.context.connection_state.phases(),
+        phases: &served.context.connection_state.phases,
         version: http::Version::HTTP_11,
         takes_events: true,
         begun: false,

@@ -82,7 +82,7 @@ async fn unfounded(
 ) -> Option<End> {
     let mut stream = Stream::new(served, responses.clone(), None, None);
     stream.ends_at = Phase::Expired;
-    let (line, phases) = (Arc::clone(&seat.line), served.context.connection_state.phases());
+    let (line, phases) = (Arc::clone(&seat.line), &served.context.connection_state.phases);
     let until = Instant::now() + FOUNDED_WITHIN;
     loop {
         tokio::select! {
@@ -157,7 +157,7 @@ async fn aside(
         record: &mut record,
         stamp: Stamp { request_id: &served.context.origin.arrival.request_id, origin: None },
         write_timeout: served.context.write_timeout,
-        phases: served.context.connection_state.phases(),
+        phases: &served.context.connection_state.phases,
         version: Version::HTTP_11,
         takes_events: true,
         begun: false,

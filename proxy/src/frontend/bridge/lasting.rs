@@ -203,7 +203,7 @@ fn answering<'a>(
         record,
         stamp: Stamp { request_id: &served.context.origin.arrival.request_id, origin: None },
         write_timeout: served.context.write_timeout,
-        phases: served.context.connection_state.phases(),
+        phases: &served.context.connection_state.phases,
         version: http::Version::HTTP_11,
         takes_events: true,
         begun: false,

@@ -65,7 +65,7 @@ pub(super) async fn flow(
         return End::Broken;
     }
     let line = seat.as_ref().map(|seat| Arc::clone(&seat.line));
-    let phases = served.context.connection_state.phases();
+    let phases = &served.context.connection_state.phases;
     let mut stream = Stream::new(served, responses.clone(), None, Some(session));
     if line.is_some() {
         stream.ends_at = Phase::Expired;
@@ -265,7 +265,7 @@ impl Stream {
 
     /// Waits for whatever else can happen to a stream; its end, if that was it.
     pub(super) async fn wait(&mut self, served: &ServedCall<'_>, out: &mut Responder<'_>) -> Option<End> {
-        let phases = served.context.connection_state.phases();
+        let phases = &served.context.connection_state.phases;
         let wake = self.tell_at.map_or(self.silent_until, |tell_at| tell_at.min(self.silent_until));
         tokio::select! {
             () = out.gone() => {

@@ -39,7 +39,7 @@ impl Edge {
         let limits = &door.listener.limits;
         let mut ahead = BytesMut::new();
         // Under TLS the handshake has settled it (RFC 9113 §3.3); in the clear the first bytes do.
-        let phases = visitor.connection_state.phases();
+        let phases = &visitor.connection_state.phases;
         let mut may_upgrade = door.listener.http2 && !visitor.secure;
         loop {
             let waited =

@@ -59,7 +59,7 @@ impl Edge {
         let begun = timeout(limits.header_timeout, handshake(guarded, Some(options(limits)))).await;
         let Ok(Ok(mut connection)) = begun else { return };
         let digest = Arc::new(Digest::default());
-        let phases = visitor.connection_state.phases();
+        let phases = &visitor.connection_state.phases;
         let (mut streams, mut malformed, mut leaving) = (JoinSet::new(), 0, false);
         // While the client learns that it is to leave, a request of it may be on its way.
         let mut _in_flight = None;

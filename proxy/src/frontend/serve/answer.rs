@@ -25,7 +25,7 @@ impl IncomingRequest<'_> {
         self.record.note_denial(denial);
         let answer = reply::refuse(denial, &known.refused(), &self.origin.arrival.request_id);
         self.record.note_http_status(answer.status.as_u16());
-        let leaving = self.connection.connection_state.phases().is_reached(Phase::Draining);
+        let leaving = self.connection.connection_state.phases.is_reached(Phase::Draining);
         let whole = intake::discard(client, &self.parts.headers).await;
         if leaving || answer.close || !whole {
             client.close_after();
@@ -124,5 +124,5 @@ impl IncomingRequest<'_> {
 /// How long the client of a request may take for its answer.
 pub(super) fn write_limits(connection: Connection<'_>) -> WriteLimits<'_> {
     let timeout = connection.listener.limits.write_timeout;
-    WriteLimits { timeout, phases: connection.connection_state.phases(), deadline: None }
+    WriteLimits { timeout, phases: &connection.connection_state.phases, deadline: None }
 }

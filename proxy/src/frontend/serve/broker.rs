@@ -165,7 +165,7 @@ impl IncomingRequest<'_> {
                         origin: self.cors_origin.as_ref(),
                     },
                     write_timeout: self.connection.listener.limits.write_timeout,
-                    phases: self.connection.connection_state.phases(),
+                    phases: &self.connection.connection_state.phases,
                     version: self.parts.version,
                     takes_events: served.context.takes_events,
                     begun: false,

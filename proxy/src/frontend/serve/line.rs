@@ -106,7 +106,7 @@ impl IncomingRequest<'_> {
             record: &mut self.record,
             stamp: Stamp { request_id: &self.origin.arrival.request_id, origin: self.cors_origin.as_ref() },
             write_timeout: self.connection.listener.limits.write_timeout,
-            phases: self.connection.connection_state.phases(),
+            phases: &self.connection.connection_state.phases,
             version: self.parts.version,
             takes_events: true,
             begun: false,

@@ -6,6 +6,7 @@ use crate::frontend::bridge::served_call::ServedCall;
 use crate::frontend::call_context::CallContext;
 use crate::frontend::context::MessageSnapshot;
 use crate::frontend::session::End;
+use crate::identify::ConnectionState;
 use crate::record::RecordGuard;
 use crate::sealing::CallerKey;
 use crate::testing::origin;
@@ -88,7 +89,7 @@ async fn answer(bed: &Bed, path: &str, caller: &str, message: &Message) -> Resul
         server,
         parts: Arc::new(parts),
         origin: Arc::new(origin(arrival.clone())),
-        connection_state: Arc::new(crate::identify::ConnectionState::new(bed.gateway.drain.phases())),
+        connection_state: Arc::new(ConnectionState::new(bed.gateway.drain.phases().child())),
         caller: CallerKey::for_tables(identity, &[]),
         bearer: CallerKey::for_seals(identity),
         said: Arc::default(),
