@@ -27,12 +27,12 @@ pub(super) const MODERN_TO_LEGACY: [Bound; 4] = [
     bound("files", |figures| figures.files, 148, 60),
     bound("files of the spine", |figures| figures.spine, 36, 12),
     bound("returns", |figures| figures.returns, 164, 30),
-    bound("process-wide locks", |figures| figures.shared_locks, 29, 3),
+    bound("process-wide locks", |figures| figures.shared_locks, 17, 3),
 ];
 
 pub(super) const LEGACY_TO_MODERN: [Bound; 4] = [
     bound("files", |figures| figures.files, 147, 60),
     bound("files of the spine", |figures| figures.spine, 35, 12),
     bound("returns", |figures| figures.returns, 160, 30),
-    bound("process-wide locks", |figures| figures.shared_locks, 29, 3),
+    bound("process-wide locks", |figures| figures.shared_locks, 18, 3),
 ];

@@ -24,7 +24,7 @@ const TAKING: [&str; 13] = [
 
 /// Locks that few calls share, by a part of the names of who takes them, and who shares each. All others count as locks
 /// of the whole process, those of one upstream or one endpoint among them: it may be the only one.
-const NARROW: [(&str, &str); 13] = [
+const NARROW: [(&str, &str); 14] = [
     ("portunus_filters::judged::Taken::take", "a message"),
     ("message_snapshot::MessageSnapshot::lock", "a message"),
     ("ear::Ear>", "a call"),
@@ -32,6 +32,7 @@ const NARROW: [(&str, &str); 13] = [
     ("upstream_sessions::UpstreamSession::lock", "an upstream session"),
     ("identify::connection_state::ConnectionState::lock", "a connection"),
     ("silence::Silences::lock", "a connection"),
+    ("drain::Phases", "a connection"),
     ("upstream_sessions::shelf::Shelf::lock", "a caller at an upstream"),
     ("catalog::shelf::Shelf::current", "an audience"),
     ("catalog::shelf::lock", "an audience"),
@@ -132,12 +133,15 @@ impl Site {
         let file_of = |symbol: &str| own_file(symbol, profile.functions.get(symbol)?);
         let (index, file) = (1..chain.len()).find_map(|index| Some((index, file_of(chain[index])?)))?;
         let pair: (Rc<str>, Rc<str>) = (chain[index].into(), chain[index - 1].into());
+        // What is dropped with others is told by its own name.
+        let drops_several = |symbol: &&str| demangled(symbol).starts_with("core::ptr::drop_in_place<(");
+        let library = chain[1..index].iter().rev().find(|symbol| !drops_several(symbol));
         let caller = chain[index + 1..].iter().find(|symbol| file_of(symbol).is_some());
         Some(Site {
             file,
             line: profile.calls.get(&pair).map_or(0, |calls| calls.line),
             function: demangled(chain[index]),
-            library: if index > 1 { demangled(chain[index - 1]) } else { String::new() },
+            library: library.map(|symbol| demangled(symbol)).unwrap_or_default(),
             caller: caller.map(|symbol| demangled(symbol)).unwrap_or_default(),
         })
     }
