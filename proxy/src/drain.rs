@@ -1,11 +1,11 @@
 //! The end of the process, in order: no new work, running calls finish, then nothing is left.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// How long an idle connection is kept while draining: a request may already be on its way.
 const LINGER: Duration = Duration::from_millis(200);
@@ -38,13 +38,12 @@ pub struct Phases {
 #[derive(Default)]
 pub struct Drain {
     phases: Phases,
-    in_flight: AtomicUsize,
-    idle: Notify,
+    in_flight: TaskTracker,
     succeeded: AtomicBool,
 }
 
 /// One exchange in flight.
-pub struct InFlight(Arc<Drain>);
+pub type InFlight = TaskTrackerToken;
 
 impl Phases {
     /// The same phases with locks of their own, for a connection.
@@ -117,7 +116,7 @@ impl Drain {
 
     /// Waits for `request` on a connection that was idle when draining began, as long as that makes
     /// sense. It is in flight from the beginning, and without a gap when it came.
-    pub async fn linger<F: Future>(self: &Arc<Self>, request: F) -> Option<(F::Output, InFlight)> {
+    pub async fn linger<F: Future>(&self, request: F) -> Option<(F::Output, InFlight)> {
         let in_flight = self.enter();
         let patience = if self.succeeded() { UNHURRIED } else { LINGER };
         tokio::select! {
@@ -129,39 +128,27 @@ impl Drain {
     }
 
     /// Counts an exchange until the guard is dropped.
-    pub fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::AcqRel);
-        InFlight(Arc::clone(self))
+    pub fn enter(&self) -> InFlight {
+        self.in_flight.token()
     }
 
     /// Exchanges in flight.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Acquire)
+        self.in_flight.len()
     }
 
     /// Waits until nothing is in flight.
     pub async fn idle(&self) {
-        loop {
-            let notified = self.idle.notified();
-            if self.in_flight() == 0 {
-                return;
-            }
-            notified.await;
-        }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.idle.notify_waiters();
-        }
+        // Until then the last of each moment wakes up nobody.
+        self.in_flight.close();
+        self.in_flight.wait().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[tokio::test]
     async fn idle_waits_for_the_last_exchange() {
