@@ -5,23 +5,32 @@
 //! a timer that rings before, which is then set anew. A connection without calls is woken up once.
 
 use std::future::poll_fn;
+use std::mem::take;
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The timer of a connection, while nobody waits by it.
+/// The timer of a connection that several of its parts wait by.
 #[derive(Default)]
 pub struct Silences {
-    timer: Mutex<Option<Timer>>,
+    idle: Mutex<Silence>,
 }
 
-/// A timer, lent to who waits.
-pub struct Silence<'s> {
+/// A [`Silence`], lent to who waits.
+pub struct Lent<'s> {
     owner: &'s Silences,
+    silence: Silence,
+}
+
+/// A timer that is set with its first use and stays set.
+#[derive(Debug, Default)]
+pub struct Silence {
     timer: Option<Timer>,
 }
 
+#[derive(Debug)]
 struct Timer {
     sleep: Pin<Box<Sleep>>,
     /// Whom it wakes up.
@@ -30,22 +39,36 @@ struct Timer {
 
 impl Silences {
     /// The timer, or a new one where it is lent already.
-    pub fn lend(&self) -> Silence<'_> {
-        Silence { owner: self, timer: self.lock().take() }
+    pub fn lend(&self) -> Lent<'_> {
+        Lent { owner: self, silence: take(&mut *self.lock()) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Timer>> {
-        self.timer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Silence> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Silence<'_> {
+impl Deref for Lent<'_> {
+    type Target = Silence;
+
+    fn deref(&self) -> &Silence {
+        &self.silence
+    }
+}
+
+impl DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut Silence {
+        &mut self.silence
+    }
+}
+
+impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        *self.owner.lock() = self.timer.take();
+        *self.owner.lock() = take(&mut self.silence);
     }
 }
 
-impl Silence<'_> {
+impl Silence {
     /// Returns at `end`. Safe to cancel.
     pub async fn until(&mut self, end: Instant) {
         poll_fn(|context| self.poll(context, end)).await

@@ -29,7 +29,7 @@ use portunus_filters::{Admitted, Arrival, Denial, Holds, Message, Reason};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// The part of a client's request that a request to an upstream takes over.
 #[derive(Clone, Copy, Debug)]
@@ -339,20 +339,20 @@ async fn attempt(
     let broken = || Attempt::Broken(Fault::Broken(std::io::ErrorKind::NotConnected.into()));
     let connection = checkout.connection().ok_or_else(broken)?;
     let mut commit = CommitOnDrop { holds: &request.holds, stands: true };
-    let exchanged = timeout_at(until, pin!(connection.exchange(&request.request))).await;
-    commit.stands = !matches!(exchanged, Ok(Err(Fault::Unsent(_))));
+    let exchanged = pin!(connection.exchange_until(until, &request.request)).await;
+    commit.stands = !matches!(exchanged, Some(Err(Fault::Unsent(_))));
     drop(commit);
     match exchanged {
-        Ok(Ok(head)) => {
+        Some(Ok(head)) => {
             if request.bond.holds(head.status) {
                 checkout.keep_apart();
             }
             Ok(Exchange { head, checkout, deadline: request.deadline })
         }
-        Ok(Err(fault @ Fault::Unsent(_))) => Err(Attempt::Unread(fault)),
-        Ok(Err(fault @ Fault::Silent(_))) => Err(Attempt::Silent(fault)),
-        Ok(Err(fault)) => Err(Attempt::Broken(fault)),
-        Err(_) => {
+        Some(Err(fault @ Fault::Unsent(_))) => Err(Attempt::Unread(fault)),
+        Some(Err(fault @ Fault::Silent(_))) => Err(Attempt::Silent(fault)),
+        Some(Err(fault)) => Err(Attempt::Broken(fault)),
+        None => {
             connection.suspect();
             Err(Attempt::TimedOut(request.first_byte))
         }

@@ -168,11 +168,11 @@ async fn attempt(
     };
     let Some(connection) = checkout.connection() else { return Err(unreached("no connection".to_owned())) };
     let connection: &mut Connection = connection;
-    match timeout_at(until, connection.exchange(request)).await {
-        Ok(Ok(head)) => Ok(Exchange { head, checkout, deadline: None }),
-        Ok(Err(fault @ (Fault::Unsent(_) | Fault::Silent(_)))) => Err(Attempt::Dead(fault)),
-        Ok(Err(fault)) => Err(Attempt::Broken(fault.to_string())),
-        Err(_) => {
+    match connection.exchange_until(until, request).await {
+        Some(Ok(head)) => Ok(Exchange { head, checkout, deadline: None }),
+        Some(Err(fault @ (Fault::Unsent(_) | Fault::Silent(_)))) => Err(Attempt::Dead(fault)),
+        Some(Err(fault)) => Err(Attempt::Broken(fault.to_string())),
+        None => {
             connection.suspect();
             Err(Attempt::Broken("no answer in time".to_owned()))
         }

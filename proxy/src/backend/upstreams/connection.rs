@@ -5,6 +5,7 @@ use super::request::Outgoing;
 use super::wire::Head;
 use super::{h1, h2};
 use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
 
 /// A connection, or a share of one, for one exchange.
 pub enum Connection {
@@ -23,6 +24,17 @@ impl Connection {
         match self {
             Connection::One(connection) => connection.exchange(request).await,
             Connection::Two(stream) => stream.exchange(request).await,
+        }
+    }
+
+    /// As [`Connection::exchange`]; `None` if that takes until `end`.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn exchange_until(&mut self, end: Instant, request: &Outgoing) -> Option<Result<Head, Fault>> {
+        match self {
+            Connection::One(connection) => connection.exchange_until(end, request).await,
+            Connection::Two(stream) => timeout_at(end, stream.exchange(request)).await.ok(),
         }
     }
 

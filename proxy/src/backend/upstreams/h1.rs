@@ -8,9 +8,11 @@ use super::request::Outgoing;
 use super::stream::Stream;
 use super::wire::{BodyReader, Framing, Head, Part, read_head};
 use crate::pieces::fill;
+use crate::silence::Silence;
 use bytes::{Bytes, BytesMut};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
+use std::mem::take;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Instant;
@@ -24,6 +26,8 @@ pub struct Connection {
     stream: Stream,
     buffer: BytesMut,
     body: BodyReader,
+    /// Its timer for the head of an answer.
+    silence: Silence,
     /// When it was last returned to its pool.
     pub idle_since: Instant,
     /// Whether it has carried a request before.
@@ -39,6 +43,7 @@ impl Connection {
             stream,
             buffer: BytesMut::new(),
             body: BodyReader::new(Framing::Length(0)),
+            silence: Silence::default(),
             idle_since: Instant::now(),
             reused: false,
             reusable: true,
@@ -53,6 +58,25 @@ impl Connection {
     /// Whether it can carry another request: the last one left it, and its answer was read, whole.
     pub fn is_reusable(&self) -> bool {
         self.reusable && self.body.is_done()
+    }
+
+    /// As [`Connection::exchange`]; `None` if that takes until `end`.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn exchange_until(
+        &mut self,
+        end: tokio::time::Instant,
+        request: &Outgoing,
+    ) -> Option<Result<Head, Fault>> {
+        let mut silence = take(&mut self.silence);
+        let exchanged = tokio::select! {
+            biased;
+            exchanged = self.exchange(request) => Some(exchanged),
+            () = silence.until(end) => None,
+        };
+        self.silence = silence;
+        exchanged
     }
 
     /// Sends a request and reads the head of its answer.

@@ -5,10 +5,11 @@
 
 use super::h2::PREFACE;
 use super::{Door, Edge, Visitor};
-use crate::drain::{InFlight, Phase, Phases};
+use crate::drain::{InFlight, Phase};
 use crate::frontend::session::Client;
 use crate::frontend::session::one::{Rest, Session};
 use crate::head::{HeadLimits, HeadScan, read};
+use crate::identify::ConnectionState;
 use crate::shares::Owner;
 use bytes::{Bytes, BytesMut};
 use pingora_core::protocols::Stream;
@@ -16,7 +17,7 @@ use portunus_base::ConnectionLimits;
 use portunus_filters::{Denial, Reason};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// First allocation for a request: an ordinary one fits with its body.
 const HEAD_BYTES: usize = 8 * 1024;
@@ -39,11 +40,11 @@ impl Edge {
         let limits = &door.listener.limits;
         let mut ahead = BytesMut::new();
         // Under TLS the handshake has settled it (RFC 9113 §3.3); in the clear the first bytes do.
-        let phases = &visitor.connection_state.phases;
+        let connection_state = &visitor.connection_state;
         let mut may_upgrade = door.listener.http2 && !visitor.secure;
         loop {
-            let waited =
-                self.await_head(&mut stream, std::mem::take(&mut ahead), (limits, phases), may_upgrade);
+            let begun = std::mem::take(&mut ahead);
+            let waited = self.await_head(&mut stream, begun, (limits, connection_state), may_upgrade);
             let (head, behind, _in_flight) = match waited.await {
                 Awaited::Head(head, ahead, in_flight) => (head, ahead, in_flight),
                 Awaited::Preface(begun) => {
@@ -59,7 +60,7 @@ impl Edge {
             };
             let session = Session::new(&head, Rest { stream, ahead: behind });
             let mut client = Client::One(Box::new(session));
-            if phases.is_reached(Phase::Draining) || Instant::now() >= visitor.leaves_at {
+            if connection_state.phases.is_reached(Phase::Draining) || Instant::now() >= visitor.leaves_at {
                 client.close_after();
             }
             // A proxy's connection is counted for nobody: its requests are.
@@ -84,13 +85,12 @@ impl Edge {
         &self,
         stream: &mut Stream,
         mut bytes: BytesMut,
-        (limits, phases): (&ConnectionLimits, &Phases),
+        (limits, connection_state): (&ConnectionLimits, &ConnectionState),
         may_upgrade: bool,
     ) -> Awaited {
         let in_flight = if bytes.is_empty() {
-            let Some((byte, in_flight)) = self.first_byte(stream, limits.idle_timeout, phases).await else {
-                return Awaited::Over;
-            };
+            let begun = self.first_byte(stream, limits.idle_timeout, connection_state).await;
+            let Some((byte, in_flight)) = begun else { return Awaited::Over };
             bytes.reserve(HEAD_BYTES);
             bytes.extend_from_slice(&[byte]);
             in_flight
@@ -130,14 +130,18 @@ impl Edge {
         &self,
         stream: &mut Stream,
         idle: Duration,
-        phases: &Phases,
+        connection_state: &ConnectionState,
     ) -> Option<(u8, InFlight)> {
         let drain = &self.gateway.drain;
         let mut byte = [0];
+        let mut silence = connection_state.silences.lend();
         let came = tokio::select! {
             biased;
-            read = timeout(idle, stream.read(&mut byte)) => read.ok().map(|read| (read, drain.enter())),
-            () = phases.reached(Phase::Draining) => drain.linger(stream.read(&mut byte)).await,
+            read = stream.read(&mut byte) => Some((read, drain.enter())),
+            () = silence.until(Instant::now() + idle) => None,
+            () = connection_state.phases.reached(Phase::Draining) => {
+                drain.linger(stream.read(&mut byte)).await
+            }
         };
         came.and_then(|(read, in_flight)| matches!(read, Ok(1)).then_some((byte[0], in_flight)))
     }
