@@ -4,47 +4,34 @@
 //! bytes: one fetch serves 170 of them.
 
 use ring::rand::{SecureRandom, SystemRandom};
-use std::sync::{Mutex, PoisonError};
+use std::cell::RefCell;
 
 /// Bytes of one fetch.
 const PAGE: usize = 4096;
 
-/// A supply of random bytes; none is given out twice.
-pub struct Entropy {
-    system: SystemRandom,
-    page: Mutex<Page>,
+thread_local! {
+    /// What a thread has fetched; no two threads share a page, or wait for each other.
+    static FETCHED: RefCell<Page> = RefCell::new(Page { bytes: vec![0; PAGE], used: PAGE });
 }
 
 struct Page {
-    bytes: [u8; PAGE],
+    bytes: Vec<u8>,
     used: usize,
 }
 
-impl Entropy {
-    /// A supply that fetches with its first use.
-    pub fn new() -> Entropy {
-        Entropy { system: SystemRandom::new(), page: Mutex::new(Page { bytes: [0; PAGE], used: PAGE }) }
-    }
-
-    /// The next `N` bytes, at most a page; `None` if the system has no randomness.
-    pub fn take<const N: usize>(&self) -> Option<[u8; N]> {
-        let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+/// The next `N` random bytes, at most a page, given out once; `None` if the system has no randomness.
+pub fn random<const N: usize>() -> Option<[u8; N]> {
+    FETCHED.with_borrow_mut(|page| {
         if PAGE - page.used < N {
             // Spent until the fetch is known to be good: a failed one must not hand out old bytes.
             page.used = PAGE;
-            self.system.fill(&mut page.bytes).ok()?;
+            SystemRandom::new().fill(&mut page.bytes).ok()?;
             page.used = 0;
         }
         let taken = *page.bytes[page.used..].first_chunk()?;
         page.used += N;
         Some(taken)
-    }
-}
-
-impl Default for Entropy {
-    fn default() -> Self {
-        Entropy::new()
-    }
+    })
 }
 
 #[cfg(test)]
@@ -54,11 +41,11 @@ mod tests {
 
     #[test]
     fn no_bytes_are_given_out_twice_and_none_is_left_at_zero() {
-        let entropy = Entropy::new();
-        // Some pages' worth, with a remainder at the end of each.
-        let taken: Vec<[u8; 24]> = (0..PAGE / 8).map(|_| entropy.take().unwrap()).collect();
+        // Some pages' worth, with a remainder at the end of each, of two threads.
+        let take = || (0..PAGE / 8).map(|_| random().unwrap()).collect::<Vec<[u8; 24]>>();
+        let taken = [take(), std::thread::spawn(take).join().unwrap()].concat();
         assert_eq!(taken.iter().collect::<HashSet<_>>().len(), taken.len());
         assert!(taken.iter().all(|bytes| bytes.iter().any(|byte| *byte != 0)));
-        assert!(entropy.take::<{ PAGE + 1 }>().is_none());
+        assert!(random::<{ PAGE + 1 }>().is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! Ids of requests and events, and the traces that they belong to.
 
-use crate::entropy::Entropy;
+use crate::entropy::random;
 use http::{HeaderMap, HeaderName};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -15,7 +15,6 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub struct RequestIds {
     prefix: String,
     next: AtomicU64,
-    entropy: Entropy,
 }
 
 /// The trace that a request belongs to (W3C Trace Context).
@@ -46,12 +45,11 @@ impl RequestIds {
     /// If the system has no randomness.
     pub fn new() -> std::io::Result<RequestIds> {
         let failed = || std::io::Error::other("the system has no randomness");
-        let entropy = Entropy::new();
-        let random: [u8; 5] = entropy.take().ok_or_else(failed)?;
+        let random: [u8; 5] = random().ok_or_else(failed)?;
         let mut prefix = vec![b'-'; 2 * random.len() + 1];
         put_hex(&mut prefix, &random);
         let prefix = String::from_utf8(prefix).map_err(|_| failed())?;
-        Ok(RequestIds { prefix, next: AtomicU64::new(1), entropy })
+        Ok(RequestIds { prefix, next: AtomicU64::new(1) })
     }
 
     /// The id of a request: the client's own `X-Request-Id` if it is one plain token, else a new one.
@@ -89,7 +87,7 @@ impl RequestIds {
             Some(value) => Trace { parent: value.into(), joined: true },
             None => {
                 // Without randomness the trace is all zeroes, which every collector drops as invalid.
-                let bytes: [u8; 24] = self.entropy.take().unwrap_or_default();
+                let bytes: [u8; 24] = random().unwrap_or_default();
                 let mut parent = *b"00-                                -                -00";
                 put_hex(&mut parent[3..35], &bytes[..16]);
                 put_hex(&mut parent[36..52], &bytes[16..]);

@@ -1,7 +1,7 @@
 //! Holds the tables of clients that outlive snapshots: sessions, calls that wait, streams, lists, callers.
 
 use crate::catalog::Catalogs;
-use crate::entropy::Entropy;
+use crate::entropy;
 use crate::frontend::bridge::lines::Lines;
 use crate::frontend::bridge::parked::ParkedCalls;
 use crate::frontend::bridge::{Hub, Sessions};
@@ -46,7 +46,7 @@ impl Estate {
     /// # Errors
     /// If a sealing key cannot be used, or the system has no randomness.
     pub fn new(bootstrap: &Bootstrap, kept_key: Option<&[u8]>) -> io::Result<Estate> {
-        let boot = Entropy::new().take().map(u32::from_be_bytes);
+        let boot = entropy::random().map(u32::from_be_bytes);
         let boot = boot.ok_or_else(|| io::Error::other("the system has no randomness"))?;
         let random = || format!("r{boot:08x}").into();
         let name = bootstrap.replica.as_ref().map(|replica| replica.as_str().into()).unwrap_or_else(random);
