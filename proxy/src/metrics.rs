@@ -14,6 +14,7 @@ pub use policy::PolicyMetrics;
 use process::ProcessMetrics;
 pub use upstreams::{UpstreamMetrics, UpstreamsMetrics};
 
+use arc_swap::ArcSwap;
 use portunus_config::{Snapshot, VirtualServer};
 use portunus_filters::{Beyond, FILTERS, Reason, Status};
 use prometheus::core::Collector;
@@ -22,7 +23,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Tool names per virtual server that get a label of their own.
 pub const MAX_TOOL_LABELS: usize = 512;
@@ -84,7 +85,7 @@ pub struct Metrics {
     long_texts: IntCounterVec,
     /// Sizes of the tables that outlive messages.
     pub tables: IntGaugeVec,
-    servers: RwLock<HashMap<Arc<str>, Arc<ServerMetrics>>>,
+    servers: ArcSwap<HashMap<Arc<str>, Arc<ServerMetrics>>>,
 }
 
 /// What is measured of who is calling.
@@ -142,7 +143,9 @@ pub struct ServerMetrics {
     /// Calls that wait for an answer.
     pub pending: IntGauge,
     other: Arc<ToolMetrics>,
-    tools: RwLock<HashMap<Box<str>, Arc<ToolMetrics>>>,
+    tools: ArcSwap<HashMap<Arc<str>, Arc<ToolMetrics>>>,
+    /// Held while a tool is added, which is copied into a new table: each is looked up far more often.
+    adding: Mutex<()>,
 }
 
 /// Handles of one tool.
@@ -222,7 +225,7 @@ impl Metrics {
                 &["server_name", "outcome"],
             )?,
             tables: gauges("portunus_table_entries", "Entries in tables that outlive messages", &["table"])?,
-            servers: RwLock::default(),
+            servers: ArcSwap::default(),
             registry,
         })
     }
@@ -240,7 +243,7 @@ impl Metrics {
     /// Handles for each virtual server of a snapshot; those of removed ones are forgotten.
     pub fn resolve(&self, snapshot: &Snapshot) {
         let resolved: HashMap<Arc<str>, Arc<ServerMetrics>> = {
-            let known = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+            let known = self.servers.load();
             snapshot
                 .routes
                 .iter()
@@ -253,12 +256,12 @@ impl Metrics {
                 })
                 .collect()
         };
-        *self.servers.write().unwrap_or_else(PoisonError::into_inner) = resolved;
+        self.servers.store(Arc::new(resolved));
     }
 
     /// The handles of a virtual server.
     pub fn server(&self, server: &VirtualServer) -> Arc<ServerMetrics> {
-        let known = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.servers.load();
         match known.get(&server.name) {
             Some(handles) => Arc::clone(handles),
             None => Arc::new(self.server_handles(server)),
@@ -268,19 +271,25 @@ impl Metrics {
     /// The handles of a tool of a server; `proven` admits its name as a label.
     pub fn tool(&self, server: &ServerMetrics, tool: Option<&str>, proven: bool) -> Arc<ToolMetrics> {
         let Some(tool) = tool else { return Arc::clone(&server.other) };
-        if let Some(handles) = server.tools.read().unwrap_or_else(PoisonError::into_inner).get(tool) {
-            return Arc::clone(handles);
+        let known = |tools: &HashMap<_, _>| tools.get(tool).map(Arc::clone);
+        if let Some(handles) = known(&server.tools.load()) {
+            return handles;
         }
         if !proven || tool.len() > MAX_LABEL_BYTES {
             return Arc::clone(&server.other);
         }
-        let mut tools = server.tools.write().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = server.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tools = HashMap::clone(&server.tools.load());
+        if let Some(handles) = known(&tools) {
+            return handles;
+        }
         if tools.len() >= MAX_TOOL_LABELS {
             return Arc::clone(&server.other);
         }
-        let handles =
-            tools.entry(tool.into()).or_insert_with(|| Arc::new(self.tool_handles(&server.name, tool)));
-        Arc::clone(handles)
+        let handles = Arc::new(self.tool_handles(&server.name, tool));
+        tools.insert(tool.into(), Arc::clone(&handles));
+        server.tools.store(Arc::new(tools));
+        handles
     }
 
     /// Counts a refusal, or a failure of an upstream: that is an error of its virtual server, and no denial.
@@ -330,7 +339,8 @@ impl Metrics {
             active: self.active.with_label_values(&[&*server.name]),
             pending: self.pending.with_label_values(&[&*server.name]),
             other: Arc::new(self.tool_handles(&server.name, "other")),
-            tools: RwLock::default(),
+            tools: ArcSwap::default(),
+            adding: Mutex::default(),
         }
     }
 

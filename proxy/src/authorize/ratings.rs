@@ -2,8 +2,9 @@
 
 use portunus_config::{Snapshot, ToolRules};
 use portunus_filters::call::KnownTool;
+use quick_cache::sync::Cache;
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 /// Tools of one upstream that are remembered.
 const MAX_TOOLS: usize = 10_000;
@@ -14,14 +15,15 @@ const MAX_NAME_BYTES: usize = 256;
 /// Tools by their upstream and the name they have there.
 pub struct Ratings {
     rules: Arc<ToolRules>,
-    by_upstream: HashMap<Arc<str>, RwLock<HashMap<Arc<str>, Arc<KnownTool>>>>,
+    by_upstream: HashMap<Arc<str>, Cache<Arc<str>, Arc<KnownTool>>>,
 }
 
 impl Ratings {
     /// Of the tools of a configuration.
     pub fn of(snapshot: &Snapshot) -> Ratings {
         let upstreams = snapshot.upstreams.iter();
-        let by_upstream = upstreams.map(|upstream| (Arc::clone(&upstream.name), RwLock::default())).collect();
+        let by_upstream =
+            upstreams.map(|upstream| (Arc::clone(&upstream.name), Cache::new(MAX_TOOLS))).collect();
         Ratings { rules: Arc::clone(&snapshot.tools), by_upstream }
     }
 
@@ -32,12 +34,11 @@ impl Ratings {
             Arc::new(KnownTool { original: Arc::clone(original), facts, claimed: None, task: None })
         };
         let Some(tools) = self.by_upstream.get(upstream) else { return known() };
-        if let Some(tool) = tools.read().unwrap_or_else(PoisonError::into_inner).get(original) {
-            return Arc::clone(tool);
+        if let Some(tool) = tools.get(original) {
+            return tool;
         }
         let tool = known();
-        let mut tools = tools.write().unwrap_or_else(PoisonError::into_inner);
-        if tools.len() < MAX_TOOLS && original.len() <= MAX_NAME_BYTES {
+        if original.len() <= MAX_NAME_BYTES {
             tools.insert(Arc::clone(original), Arc::clone(&tool));
         }
         tool

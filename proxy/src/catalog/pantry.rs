@@ -3,6 +3,7 @@
 use super::fetch::{Digest, Read};
 use super::larder::{Label, Larder, Last, Shows};
 use super::ware::Kept;
+use arc_swap::ArcSwap;
 use portunus_config::{Upstream, UpstreamKey};
 use portunus_filters::catalog::{Catalog, ListKind, Listing};
 use portunus_filters::mcp::bridge::Scope;
@@ -24,7 +25,7 @@ pub(super) struct Pantry {
     /// With what its upstream is shown of those who share it.
     public: Mutex<HashMap<(UpstreamKey, Digest, ListKind), Kept<Listing>>>,
     /// Changes that were announced, by the name of the upstream: replicas of one speak for each other.
-    changes: Mutex<HashMap<Arc<str>, Changes>>,
+    changes: ArcSwap<HashMap<Arc<str>, Changes>>,
     pub(super) larder: Larder,
 }
 
@@ -129,12 +130,16 @@ impl Pantry {
 
     /// Counts a change of an upstream's list. Names are those of the configurations that were in force.
     pub(super) fn changed(&self, upstream: &Upstream, kind: ListKind) {
-        lock(&self.changes).entry(Arc::clone(&upstream.name)).or_default()[kind.index()] += 1;
+        self.changes.rcu(|changes| {
+            let mut changes = HashMap::clone(changes);
+            changes.entry(Arc::clone(&upstream.name)).or_default()[kind.index()] += 1;
+            changes
+        });
     }
 
     /// How many changes of each list an upstream has announced.
     pub(super) fn changes(&self, upstream: &Upstream) -> Changes {
-        lock(&self.changes).get(&*upstream.name).copied().unwrap_or_default()
+        self.changes.load().get(&*upstream.name).copied().unwrap_or_default()
     }
 
     /// Forgets what is of no upstream in use. What was counted stays: a count that began anew would make
