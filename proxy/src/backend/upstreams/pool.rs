@@ -215,7 +215,8 @@ impl Pool {
 
     /// A connection that is there already.
     fn warm(&self, wish: CheckoutOptions) -> Option<Connection> {
-        if let Some(stream) = self.links().iter().find_map(Link::lease) {
+        let shared = self.shares.load(Ordering::Acquire);
+        if let Some(stream) = shared.then(|| self.links().iter().find_map(Link::lease)).flatten() {
             return Some(Connection::Two(stream));
         }
         let idle = if wish.fresh { None } else { self.take_idle() };
