@@ -58,7 +58,7 @@ pub(super) async fn call(
     // What is refused before anything was sent may have a status of its own.
     let upstream_call = tokio::select! {
         upstream_call = call.open(parts, out) => upstream_call?,
-        () = underway.cancelled.notified() => {
+        () = underway.cancelled() => {
             out.record.note_cut();
             return Ok(out.end().await);
         }
@@ -77,7 +77,7 @@ pub(super) async fn call(
     match listen(served, session, tail, out).await {
         Heard::All(end) => Ok(end),
         Heard::Left { can_return: false } => {
-            underway.cancelled.notify_one();
+            underway.cancel();
             Ok(End::Left)
         }
         Heard::Left { can_return: true } => {
@@ -112,7 +112,7 @@ impl Task {
         let mut call = Call::new(&served, &self.session, &self.message);
         let end = tokio::select! {
             end = call.converse(upstream_call, &mut out) => end,
-            () = self.running.call().cancelled.notified() => Ok(End::Broken),
+            () = self.running.call().cancelled() => Ok(End::Broken),
         };
         call.forget_questions();
         match end {

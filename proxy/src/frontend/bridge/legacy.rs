@@ -150,7 +150,7 @@ async fn request(
             let end = tokio::select! {
                 biased;
                 end = call.run(&parts, out) => Some(end),
-                () = running.call().cancelled.notified() => None,
+                () = running.call().cancelled() => None,
             };
             call.forget_questions();
             match end {

@@ -109,8 +109,19 @@ pub enum Waiting {
 /// A call under way.
 pub struct Underway {
     id: Id,
-    /// Told when the client cancels it.
-    pub cancelled: Notify,
+    cancelled: Notify,
+}
+
+impl Underway {
+    /// Waits until it is cancelled.
+    pub async fn cancelled(&self) {
+        self.cancelled.notified().await;
+    }
+
+    /// Tells the one who waits that it is cancelled.
+    pub fn cancel(&self) {
+        self.cancelled.notify_one();
+    }
 }
 
 /// A call that can be cancelled by its id, for as long as this lives.
@@ -306,7 +317,7 @@ impl Session {
     /// Cancels a call; whether it was under way here.
     pub fn cancel(&self, id: &Id) -> bool {
         let meant = self.locked(&self.calls).iter().find(|call| call.id == *id).cloned();
-        meant.inspect(|call| call.cancelled.notify_one()).is_some()
+        meant.inspect(|call| call.cancel()).is_some()
     }
 
     /// Gives a question the id under which the client sees it, as JSON text; `None` if too many wait.
@@ -414,7 +425,7 @@ impl Session {
     pub fn end(&self) -> Vec<Arc<UpstreamSession>> {
         self.over.store(true, Ordering::Release);
         for call in self.locked(&self.calls).iter() {
-            call.cancelled.notify_one();
+            call.cancel();
         }
         self.locked(&self.questions).clear();
         *self.locked(&self.stream) = None;

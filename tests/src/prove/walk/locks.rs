@@ -24,10 +24,11 @@ const TAKING: [&str; 13] = [
 
 /// Locks that few calls share, by a part of the names of who takes them, and who shares each. All others count as locks
 /// of the whole process, those of one upstream or one endpoint among them: it may be the only one.
-const NARROW: [(&str, &str); 14] = [
+const NARROW: [(&str, &str); 15] = [
     ("portunus_filters::judged::Taken::take", "a message"),
     ("message_snapshot::MessageSnapshot::lock", "a message"),
     ("ear::Ear>", "a call"),
+    ("sessions::Underway", "a call"),
     ("frontend::bridge::sessions::Session::locked", "a session"),
     ("upstream_sessions::UpstreamSession::lock", "an upstream session"),
     ("identify::connection_state::ConnectionState::lock", "a connection"),

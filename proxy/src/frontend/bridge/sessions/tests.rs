@@ -34,11 +34,11 @@ async fn a_call_is_cancelled_by_its_own_id_and_by_the_end_of_its_session() {
     let session = session();
     let (one, two) = (session.run(&Id::from(1)).unwrap(), session.run(&Id::from(2)).unwrap());
     assert!(session.cancel(&Id::from(1)) && !session.cancel(&Id::from(3)));
-    within("its call", one.call().cancelled.notified()).await;
-    let other = tokio::time::timeout(std::time::Duration::ZERO, two.call().cancelled.notified());
+    within("its call", one.call().cancelled()).await;
+    let other = tokio::time::timeout(std::time::Duration::ZERO, two.call().cancelled());
     assert!(other.await.is_err(), "it was not meant");
     session.end();
-    within("the other", two.call().cancelled.notified()).await;
+    within("the other", two.call().cancelled()).await;
     assert!(session.is_over());
 }
 
