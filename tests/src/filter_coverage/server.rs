@@ -197,7 +197,7 @@ impl ServerState {
                     output.event(&format!("data: {}\n\n", note("notifications/message", &log))).await;
                     let result = self.result(id, self.large_result(name, "event"));
                     output.event(&format!("data: {result}\n\n")).await;
-                    return output.end().await;
+                    return output.end(&marker("trailer")).await;
                 }
                 if name == "hangs" {
                     self.hear("notifications/cancelled").await;
@@ -211,7 +211,7 @@ impl ServerState {
                     "structuredContent": {"x": marker("result-structured")}, "_meta": {"x": marker("result-meta")},
                 });
                 output.event(&format!("data: {}\n\n", self.result(id, result))).await;
-                output.end().await
+                output.end(&marker("trailer")).await
             }
         }
     }

@@ -96,6 +96,8 @@ impl MarkingClient {
                 entries.iter().filter_map(|entry| entry[name].as_str().map(str::to_owned)).collect();
         }
         self.request("resources/templates/list", json!({})).await;
+        let cursor = self.sent.write("client-cursor");
+        self.request("resources/templates/list", json!({"cursor": cursor})).await;
         lists
     }
 

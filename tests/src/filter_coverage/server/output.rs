@@ -41,10 +41,10 @@ impl Output {
         }
     }
 
-    /// Ends an event stream that was begun for this answer.
-    pub(super) async fn end(self) -> Option<Wire> {
+    /// Ends an event stream that was begun for this answer, with a trailer field.
+    pub(super) async fn end(self, trailer: &str) -> Option<Wire> {
         let Output::Response(mut wire) = self else { return None };
-        wire.end_chunks().await;
+        wire.send(format!("0\r\nx-trailer: {trailer}\r\n\r\n")).await;
         Some(wire)
     }
 

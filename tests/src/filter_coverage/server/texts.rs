@@ -48,10 +48,10 @@ impl ServerState {
                 "uri": format!("server://{name}"), "name": name, "title": marker("resource-title"),
                 "mimeType": marker("resource-type"), "description": marker("resource-description"),
             }), &["item", &marker("resource-uri")]),
-            "resources/templates/list" => self.list("resourceTemplates", |name| json!({
+            "resources/templates/list" => self.pages(params, self.list("resourceTemplates", |name| json!({
                 "uriTemplate": format!("server://{name}/{{text}}"), "name": name,
                 "description": marker("template-description"),
-            }), &["any", &marker("template-uri")]),
+            }), &["any", &marker("template-uri")])),
             "prompts/get" => json!({
                 "description": marker("prompt-got"),
                 "messages": [{"role": "user", "content": {"type": "text", "text": marker("prompt-message")}}],
@@ -77,6 +77,15 @@ impl ServerState {
     fn list(&self, key: &str, entry: impl Fn(&str) -> Value, names: &[&str]) -> Value {
         let entries: Vec<Value> = names.iter().map(|name| entry(name)).collect();
         json!({key: entries, "ttlMs": 60_000, "cacheScope": "public", "_meta": {"x": self.marker("list-meta")}})
+    }
+
+    /// The list with a page behind it, or the last page, which is empty.
+    fn pages(&self, params: &Value, mut list: Value) -> Value {
+        match params["cursor"].is_string() {
+            true => list["resourceTemplates"] = json!([]),
+            false => list["nextCursor"] = self.marker("cursor").into(),
+        }
+        list
     }
 
     /// Contents of other kinds than text.
