@@ -1,4 +1,4 @@
-//! Stage 5: what is asked of policy for each message, and what becomes of the answer.
+//! Asks policy about each message, and applies the decision.
 //!
 //! The policy itself is in [`crate::authorize`]; here is which question a message is, what beside the
 //! policy may stand in its way, and what is done with a message and its answer because of it. The same

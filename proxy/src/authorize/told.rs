@@ -64,7 +64,7 @@ impl ServedCall<'_> {
 }
 
 impl ResponsePipeline {
-    /// Whether who is overseen is told of an upstream now.
+    /// True if the caller may be told of an upstream, by the configuration that is in force now.
     pub fn is_told_of(&self, gateway: &Gateway, upstream: &str) -> bool {
         let active = gateway.active();
         if !active.authority.governs() {

@@ -1,8 +1,8 @@
-//! Stage 9: the only way out of the process.
+//! Sends requests to upstreams: the only way out of the process for them.
 //!
-//! [`send`] takes an [`UpstreamRequest`], and only [`Dispatch`] makes one: from an `Admitted`, from the [`AuthorizedCall`]
-//! that one was turned into, or from a [`GatewayRequest`] of the closed list of what the gateway says on its
-//! own. A path that forwards what no filter saw does not compile.
+//! [`send`] takes an [`UpstreamRequest`]. [`Dispatch`] makes one from an [`Admitted`], or from a [`GatewayRequest`] of
+//! the closed list of requests that the gateway makes on its own. It also turns an [`Admitted`] into an [`AuthorizedCall`],
+//! which makes one for each round of its call. A path that forwards a message that no filter saw does not compile.
 
 mod exchange;
 

@@ -1,4 +1,4 @@
-//! Stage 3: from a request's headers and body to a message that is well-formed.
+//! Makes a well-formed message of a request's headers and body.
 //!
 //! Methods, media types, codings and sizes are judged before the body is read where that is
 //! possible; parsing and the agreement of headers and body are the filters crate's.

@@ -1,9 +1,9 @@
 //! The life of one request, read downward.
 //!
-//! admit (host, origin) → resolve → identify → intake → filters → forward → respond; the record is
-//! settled when its [`RecordGuard`] is dropped, whatever happened. Once the body is here, one snapshot
-//! decides on the message until it is sent, and is let go before the answer is awaited. What cannot be left to a client and one server
-//! of its era goes to [`crate::frontend::bridge`] instead of forward.
+//! admit (host, origin) → resolve → identify → intake → route → forward → respond; the record is settled when
+//! its [`RecordGuard`] is dropped, whatever happened. Once the body is here, one snapshot decides on the message until
+//! it is sent, and is let go before the answer is awaited. A message that cannot be passed as it is goes to
+//! [`crate::frontend::bridge`], which runs the filters, or to another replica.
 
 mod answer;
 mod away;
@@ -249,7 +249,7 @@ impl<'a> IncomingRequest<'a> {
         }
     }
 
-    /// Stage 2, before anything costly: for whom is this request, and who may send it from a page?
+    /// Checks `Host` and `Origin`, before anything costly.
     fn host_and_origin(&mut self) -> Result<(), Halt> {
         let listener = self.connection.listener;
         if let Some(hosts) = &listener.hosts
@@ -276,7 +276,7 @@ impl<'a> IncomingRequest<'a> {
         }
     }
 
-    /// Stage 4: the virtual server of this host and path, and the serial of the snapshot that has it.
+    /// The virtual server of this host and path, and the serial of the snapshot that has it.
     fn resolve(&mut self, active: &Active) -> Result<(Arc<VirtualServer>, u64), Halt> {
         let unknown = |detail| halt(Denial::new(Reason::UnknownRoute, detail), RefusalContext::default());
         let path =
@@ -301,7 +301,7 @@ impl<'a> IncomingRequest<'a> {
         self.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
     }
 
-    /// Stage 3, the body of a POST; holds no snapshot while it waits.
+    /// Reads the body of a POST; holds no snapshot while it waits.
     async fn read_body(&mut self, client: &mut Client, server: &VirtualServer) -> Result<Bytes, Halt> {
         let known = || RefusalContext { http_status: server.http_status, ..RefusalContext::default() };
         intake::declared(&mut Arc::make_mut(&mut self.parts).headers)
@@ -334,7 +334,7 @@ impl<'a> IncomingRequest<'a> {
         }
     }
 
-    /// Stage 3, the message in a body. In the place of an answer that is beyond the bounds stands its
+    /// Reads the message in a body. In the place of an answer that is beyond the bounds stands its
     /// refusal.
     fn read_message(&mut self, body: &mut Bytes, server: &VirtualServer) -> Result<Reading, Halt> {
         let read = |body: &Bytes| {
@@ -376,7 +376,7 @@ impl<'a> IncomingRequest<'a> {
         }
     }
 
-    /// Stage 3, what a GET or DELETE stands for.
+    /// Makes the message that a GET or DELETE stands for.
     fn read_bodiless(&mut self, kind: Kind, server: &VirtualServer) -> Result<Reading, Halt> {
         let headers = &self.parts.headers;
         let message = intake::singular(headers)
@@ -437,7 +437,7 @@ impl<'a> IncomingRequest<'a> {
         Expect { authorization: self.authorization.clone(), ..expect }
     }
 
-    /// Stages 9 and 10.
+    /// Forwards a message as it is, and passes its answer on.
     async fn exchange(&mut self, outbound: Outbound, client: &mut Client) -> End {
         let Outbound { request: upstream_request, upstream, pool, expect, session, http_status, founding } =
             outbound;

@@ -1,4 +1,4 @@
-//! Stage 2: who calls, and whether that is enough for the endpoint.
+//! Identifies the caller, and checks that this is enough for the endpoint.
 //!
 //! Verifying is done once for a token; what it may be used for is asked at every use. A connection
 //! remembers what was last shown on it, so that a client that goes on calling costs a comparison.

@@ -1,7 +1,7 @@
 //! One client request under way at an upstream of either era.
 //!
-//! A [`UpstreamCall`] yields notifications, questions and one final answer, and takes answers to questions, by
-//! rounds or by requests of the server. What it sends is permitted by the `Cleared` it was opened with.
+//! An [`UpstreamCall`] yields notifications, questions and one final answer, and takes answers to questions, by
+//! rounds or by requests of the server. All that it sends is permitted by the [`AuthorizedCall`] that it was opened with.
 
 mod answer;
 mod buffered;

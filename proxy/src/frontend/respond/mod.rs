@@ -1,4 +1,4 @@
-//! Stage 10: the upstream's answer on its way to the client.
+//! Passes the upstream's answer on to the client.
 //!
 //! Bytes pass as they came; JSON never becomes an event stream or back. What is no MCP answer is
 //! replaced by a refusal that the client understands, and a stream that breaks off ends with an

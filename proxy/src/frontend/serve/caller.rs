@@ -1,4 +1,4 @@
-//! Stage 2: who calls, before the body is read.
+//! Identifies the caller, before the body is read.
 
 use super::{Halt, IncomingRequest, RefusalContext, halt};
 use crate::backend::headers::{self, Stamp};
