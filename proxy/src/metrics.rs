@@ -37,9 +37,9 @@ const CALL_BUCKETS: [f64; 15] =
 /// Stages whose time is measured.
 #[derive(Clone, Copy, Debug)]
 pub enum Stage {
-    /// Reading and parsing the body.
+    /// From the virtual server to the read message: the caller and the body.
     Intake,
-    /// Virtual server and upstream.
+    /// From the header section to the virtual server.
     Resolve,
     /// Until the upstream is chosen: routing, lists that this needs, filters.
     Filters,
@@ -138,9 +138,9 @@ impl IdentityMetrics {
 /// Handles of one virtual server.
 pub struct ServerMetrics {
     name: Arc<str>,
-    /// Connections to its upstream that are at work.
+    /// Messages that are being forwarded or answered.
     pub active: IntGauge,
-    /// Calls that wait for an answer.
+    /// The same number, in this build.
     pub pending: IntGauge,
     other: Arc<ToolMetrics>,
     tools: ArcSwap<HashMap<Arc<str>, Arc<ToolMetrics>>>,
@@ -179,23 +179,37 @@ impl Metrics {
         };
         let gauge = |name: &str, help: &str| keep(&registry, IntGauge::new(name, help)?);
         let counter = |name: &str, help: &str| keep(&registry, IntCounter::new(name, help)?);
-        let durations =
-            HistogramOpts::new("mcp_request_duration_seconds", "Time from first byte to last byte of a call")
-                .buckets(CALL_BUCKETS.to_vec());
+        let durations = HistogramOpts::new(
+            "mcp_request_duration_seconds",
+            "Time from the header section to the end of the answer",
+        )
+        .buckets(CALL_BUCKETS.to_vec());
         let (stages, filters) = stages(&registry)?;
         Ok(Metrics {
             requests: counters(
                 "mcp_requests_total",
-                "Messages of clients by outcome",
+                "Messages that reached a virtual server, by outcome",
                 &["server_name", "tool_name", "status"],
             )?,
             durations: keep(&registry, HistogramVec::new(durations, &["server_name", "tool_name"])?)?,
-            errors: counters("mcp_errors_total", "Failed messages by reason", &["server_name", "reason"])?,
+            errors: counters(
+                "mcp_errors_total",
+                "Messages that were refused, or that an upstream failed, by reason",
+                &["server_name", "reason"],
+            )?,
             denials: refusals(&counters("mcp_denials_total", "Refusals by reason", &["reason"])?),
             stages,
             filters,
-            active: gauges("mcp_active_connections", "Connections to upstreams at work", &["server_name"])?,
-            pending: gauges("mcp_pending_requests", "Calls that wait for an answer", &["server_name"])?,
+            active: gauges(
+                "mcp_active_connections",
+                "Messages that are being forwarded or answered",
+                &["server_name"],
+            )?,
+            pending: gauges(
+                "mcp_pending_requests",
+                "Messages that are being forwarded or answered",
+                &["server_name"],
+            )?,
             edge: EdgeMetrics::new(&registry)?,
             policy: PolicyMetrics::new(&registry)?,
             identity: IdentityMetrics::new(&registry)?,

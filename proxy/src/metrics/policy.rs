@@ -42,7 +42,7 @@ impl PolicyMetrics {
             handles: (0..Entry::ALL.len() * CLASSES * RESULTS.len() * CACHE.len())
                 .map(|_| OnceLock::new())
                 .collect(),
-            alerts: counter("portunus_policy_alerts_total", "Messages that somebody wants to know of")?,
+            alerts: counter("portunus_policy_alerts_total", "Messages that raised an alert")?,
             divergences: counter(
                 "portunus_policy_divergences_total",
                 "Times that a policy read more than its analysis found",

@@ -119,13 +119,13 @@ impl UpstreamsMetrics {
             up: gauges("portunus_upstream_up", up, &["upstream", "instance"])?,
             requests: counters(
                 "portunus_upstream_requests_total",
-                "Calls of clients by upstream and outcome",
+                "Messages of clients that went to an upstream, by outcome",
                 &["upstream", "status"],
             )?,
             durations: keep(registry, HistogramVec::new(durations, &["upstream"])?)?,
             connections: gauges(
                 "portunus_upstream_connections",
-                "Connections to an upstream",
+                "Idle connections to an upstream, and active calls and streams",
                 &["upstream", "state"],
             )?,
             connect_failures: counters(
