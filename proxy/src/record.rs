@@ -5,9 +5,6 @@
 //! cancelled. A message that another replica serves is recorded there.
 
 mod line;
-mod long_texts;
-
-pub use long_texts::long_texts;
 
 use crate::access_log::Sink;
 use crate::backend::upstreams::pool::Pool;
@@ -15,10 +12,12 @@ use crate::metrics::{Counted, Metrics, ServerMetrics, Stage, UpstreamMetrics};
 use crate::refusals::{Refusal, Refusals};
 use crate::request_ids::RequestIds;
 use chrono::{DateTime, SecondsFormat};
+use portunus_config::VirtualServer;
 use portunus_filters::identity::Principal;
 use portunus_filters::judged::Judged;
 use portunus_filters::mcp::Method;
-use portunus_filters::{Arrival, Denial, Era, LongTexts, Message, Record, Status};
+use portunus_filters::{Arrival, Beyond, Denial, Era, LongTextObserver, LongTexts, Message, Record, Status};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -138,7 +137,7 @@ impl RecordGuard {
     }
 
     /// Notes the virtual server and its configuration.
-    pub fn note_server(&mut self, server: &portunus_config::VirtualServer, revision: &Arc<str>) {
+    pub fn note_server(&mut self, server: &VirtualServer, revision: &Arc<str>) {
         self.record.server = Some(Arc::clone(&server.name));
         self.record.revision = Some(Arc::clone(revision));
         self.server = Some(self.recorder.metrics.server(server));
@@ -284,7 +283,7 @@ impl RecordGuard {
     }
 
     /// Notes the cause of a failure, which operators alone may read.
-    pub fn note_cause(&mut self, cause: &dyn std::fmt::Display) {
+    pub fn note_cause(&mut self, cause: &dyn fmt::Display) {
         tracing::debug!(
             request_id = &*self.record.request_id,
             upstream = self.record.upstream.as_deref(),
@@ -337,6 +336,31 @@ impl RecordGuard {
 impl Drop for RecordGuard {
     fn drop(&mut self) {
         self.settle();
+    }
+}
+
+/// The long texts that are for the client of a message at a virtual server.
+pub fn long_texts(metrics: &Arc<Metrics>, server: &VirtualServer) -> Arc<LongTexts> {
+    let counter = Counter { metrics: Arc::clone(metrics), server: Arc::clone(&server.name) };
+    Arc::new(LongTexts::new(server.answers, Box::new(counter)))
+}
+
+/// Counts texts of servers that filters had to read and that were longer than what is held for that, in the metrics of
+/// one virtual server.
+struct Counter {
+    metrics: Arc<Metrics>,
+    server: Arc<str>,
+}
+
+impl LongTextObserver for Counter {
+    fn observe(&self, beyond: Beyond) {
+        self.metrics.long_text(&self.server, beyond);
+    }
+}
+
+impl fmt::Debug for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counter").field("server", &self.server).finish_non_exhaustive()
     }
 }
 
