@@ -26,7 +26,7 @@ const TAKING: [&str; 13] = [
 /// of the whole process, those of one upstream or one endpoint among them: it may be the only one.
 const NARROW: [(&str, &str); 15] = [
     ("portunus_filters::judged::Taken::take", "a message"),
-    ("message_snapshot::MessageSnapshot::lock", "a message"),
+    ("frontend::context::MessageSnapshot::lock", "a message"),
     ("ear::Ear>", "a call"),
     ("sessions::Underway", "a call"),
     ("frontend::bridge::sessions::Session::locked", "a session"),
