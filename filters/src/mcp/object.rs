@@ -5,7 +5,6 @@
 //! nobody has to make the pass again.
 
 mod fold;
-mod outline;
 pub(crate) mod place;
 mod strict;
 
@@ -17,7 +16,6 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
-pub use outline::Outline;
 pub(super) use place::{KnownKeys, is_imitated, known_keys};
 pub use strict::StrictObject;
 pub(crate) use strict::keys_differ;
@@ -245,6 +243,56 @@ impl<'a> Object<'a> {
 
     fn member(&self, key: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.key.is(key, self.text))
+    }
+}
+
+/// The places of the members of a message, of its `params` and of their `_meta` in its body.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    message: Part,
+    params: Option<Part>,
+}
+
+/// An object without its text.
+#[derive(Clone, Debug)]
+struct Part {
+    span: Span,
+    members: Vec<Member>,
+}
+
+impl Outline {
+    /// That of a message that was taken apart from a part of `body`; `None` if it was not.
+    pub(super) fn of(
+        body: &[u8],
+        message: Object<'_>,
+        params: Option<Object<'_>>,
+    ) -> Option<Outline> {
+        let params = match params {
+            Some(params) => Some(Part::of(body, params)?),
+            None => None,
+        };
+        Some(Outline { message: Part::of(body, message)?, params })
+    }
+
+    /// The message; `body` must be the one that it was found in.
+    pub fn message<'a>(&'a self, body: &'a str) -> Object<'a> {
+        self.message.object(body)
+    }
+
+    /// Its `params`, empty if it has none.
+    pub fn params<'a>(&'a self, body: &'a str) -> Object<'a> {
+        self.params.as_ref().map(|params| params.object(body)).unwrap_or_default()
+    }
+}
+
+impl Part {
+    fn of(body: &[u8], object: Object<'_>) -> Option<Part> {
+        let span = Span::locate(body, object.text.as_bytes())?;
+        Some(Part { span, members: object.members.into_owned() })
+    }
+
+    fn object<'a>(&'a self, body: &'a str) -> Object<'a> {
+        Object { text: self.span.text(body), members: Cow::Borrowed(&self.members) }
     }
 }
 
