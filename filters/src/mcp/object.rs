@@ -262,11 +262,7 @@ struct Part {
 
 impl Outline {
     /// That of a message that was taken apart from a part of `body`; `None` if it was not.
-    pub(super) fn of(
-        body: &[u8],
-        message: Object<'_>,
-        params: Option<Object<'_>>,
-    ) -> Option<Outline> {
+    pub(super) fn of(body: &[u8], message: Object<'_>, params: Option<Object<'_>>) -> Option<Outline> {
         let params = match params {
             Some(params) => Some(Part::of(body, params)?),
             None => None,

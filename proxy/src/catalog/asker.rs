@@ -6,7 +6,7 @@ use crate::backend::Backend;
 use crate::backend::forward::Failure;
 use crate::backend::gateway_requests::{self, GatewayRequest};
 use crate::backend::upstream_call::UpstreamTarget;
-use crate::backend::upstreams::answers::Answers;
+use crate::backend::upstreams::monitor::Answers;
 use crate::offload::OffloadQueue;
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -2,7 +2,7 @@
 //! often. Whoever is answered meanwhile, by whatever, ends that for all.
 
 use crate::backend::forward::Failure;
-use crate::backend::upstreams::answers::{Answers, Pause};
+use crate::backend::upstreams::monitor::{Answers, Pause};
 use portunus_config::UpstreamKey;
 use portunus_filters::Reason;
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! Whole lists of one upstream, page by page.
 
 use crate::backend::forward::Failure;
-use crate::backend::upstreams::answers::Answers;
+use crate::backend::upstreams::monitor::Answers;
 use crate::offload::OffloadQueue;
 use async_trait::async_trait;
 use bytes::Bytes;

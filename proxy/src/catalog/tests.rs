@@ -6,7 +6,7 @@ mod restart;
 use super::fetch::Question;
 use super::*;
 use crate::backend::forward::Failure;
-use crate::backend::upstreams::answers::Answers;
+use crate::backend::upstreams::monitor::Answers;
 use crate::offload::OffloadQueue;
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -4,8 +4,7 @@
 //! like any other that is not 200.
 
 use crate::backend::headers::put;
-use crate::backend::upstreams::connection::Connection;
-use crate::backend::upstreams::pool::{CheckoutOptions, Pool};
+use crate::backend::upstreams::pool::{CheckoutOptions, Connection, Pool};
 use crate::backend::upstreams::request::Outgoing;
 use crate::frontend::context::Gateway;
 use bytes::{Bytes, BytesMut};

@@ -1,9 +1,8 @@
 //! Metrics of upstreams. Label values come from the configuration alone, so that it bounds them.
 
 use super::keep;
-use crate::backend::upstreams::answers::Answers;
 use crate::backend::upstreams::dial::ConnectCause;
-use crate::backend::upstreams::monitor::InstanceMonitor;
+use crate::backend::upstreams::monitor::{Answers, InstanceMonitor};
 use portunus_base::UpstreamUrl;
 use portunus_config::{Snapshot, Upstream};
 use portunus_filters::{Reason, Status};

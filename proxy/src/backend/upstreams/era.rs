@@ -6,7 +6,7 @@
 //! the time that it names, but after a minute at most, and as soon as it has answered anybody. One that is
 //! unavailable and names a time is not asked with every call; that time is for clients.
 
-use super::answers::{Pause, SHORTEST};
+use super::monitor::{Pause, SHORTEST_PAUSE};
 use crate::backend::Backend;
 use crate::backend::forward::{Failure, malformed};
 use crate::backend::gateway_requests::{self, Addressed, GatewayRequest, Said};
@@ -285,11 +285,11 @@ impl Verdict {
     fn refused_by(&self, backend: &Backend, place: &UpstreamTarget, failure: &Failure) {
         let now = backend.clock.now().monotonic;
         let is_limited = failure.denial.reason == Reason::UpstreamLimited;
-        let named = failure.denial.retry_after().or(is_limited.then_some(SHORTEST));
+        let named = failure.denial.retry_after().or(is_limited.then_some(SHORTEST_PAUSE));
         let refused = named.map(|named| Refused {
             failure: failure.clone(),
             named_until: now + named,
-            unasked_until: now + named.min(if is_limited { ASKED_AGAIN } else { SHORTEST }),
+            unasked_until: now + named.min(if is_limited { ASKED_AGAIN } else { SHORTEST_PAUSE }),
             pause: Pause::begin(place.pool.answers(), now),
         });
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;

@@ -1,8 +1,6 @@
 //! What runs on the far side: names, connections and their pools.
 
 pub(crate) mod answer_class;
-pub mod answers;
-pub mod connection;
 pub mod dial;
 pub mod dns;
 pub mod era;

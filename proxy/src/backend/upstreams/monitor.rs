@@ -1,4 +1,5 @@
-//! Watches one instance of an upstream: whether it answers, and what the log says of that.
+//! Watches upstreams: whether each instance answers and what the log says of that, and whether an upstream has answered
+//! anybody since it was last asked in vain.
 //!
 //! The first failure is logged at once, and the first answer after it, with what was lost between.
 //! An instance that fails on and off would fill the log: beyond five outages a minute one line sums
@@ -7,7 +8,7 @@
 use crate::backend::forward::Failure;
 use crate::metrics::UpstreamMetrics;
 use prometheus::IntGauge;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,9 @@ const WINDOW: Duration = Duration::from_secs(60);
 const TOLD: u32 = 5;
 /// Bytes of a cause that are logged: some of it may be a server's text.
 pub(crate) const MAX_CAUSE: usize = 256;
+/// The least length of a pause: an upstream that answers calls and fails what the gateway asks is not
+/// asked with every call.
+pub const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// One instance of an upstream, as its label values name it.
 pub struct InstanceMonitor {
@@ -180,6 +184,49 @@ impl Outages {
     }
 }
 
+/// The answers of one upstream, of whichever instance and to whomever: whether one came since it was last asked in vain.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// Somebody pauses.
+    awaited: AtomicBool,
+    /// Answers that were awaited.
+    count: AtomicU64,
+}
+
+/// A pause in which an upstream is not asked, unless it answers somebody meanwhile.
+#[derive(Clone, Debug, Default)]
+pub struct Pause {
+    /// `None` where nobody watches the upstream.
+    answers: Option<Arc<Answers>>,
+    seen: u64,
+    at_least_until: Duration,
+}
+
+impl Answers {
+    /// Notes an answer. Costs a load, unless somebody pauses.
+    pub fn note(&self) {
+        if self.awaited.load(Ordering::Relaxed) && self.awaited.swap(false, Ordering::AcqRel) {
+            self.count.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Pause {
+    /// One that begins at `now`.
+    pub fn begin(answers: Option<Arc<Answers>>, now: Duration) -> Pause {
+        // Read first: an answer between the two ends the pause, and is not overlooked.
+        let seen = answers.as_ref().map_or(0, |answers| answers.count.load(Ordering::Acquire));
+        answers.iter().for_each(|answers| answers.awaited.store(true, Ordering::Release));
+        Pause { answers, seen, at_least_until: now + SHORTEST_PAUSE }
+    }
+
+    /// Whether an answer has ended it.
+    pub fn is_over(&self, now: Duration) -> bool {
+        let count = self.answers.as_ref().map_or(self.seen, |answers| answers.count.load(Ordering::Acquire));
+        now >= self.at_least_until && count != self.seen
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,5 +255,19 @@ mod tests {
         assert_eq!(outages.end().map(|(_, told)| told), Some(true), "the sum told that it fails");
         assert_eq!(outages.sum_up(start + 2 * WINDOW), None);
         assert_eq!(outages.begin("timeout", 0, start + 2 * WINDOW), Some(true));
+    }
+
+    #[test]
+    fn an_answer_ends_all_pauses_that_began_before_it_and_none_that_begins_later() {
+        let (answers, now) = (Arc::<Answers>::default(), Duration::from_secs(100));
+        let begin = || Pause::begin(Some(Arc::clone(&answers)), now);
+        answers.note();
+        let before = [begin(), begin()];
+        assert!(before.iter().all(|pause| !pause.is_over(now + SHORTEST_PAUSE)));
+        answers.note();
+        let after = begin();
+        assert!(before.iter().all(|pause| !pause.is_over(now) && pause.is_over(now + SHORTEST_PAUSE)));
+        assert!(!after.is_over(now + SHORTEST_PAUSE));
+        assert!(!Pause::begin(None, now).is_over(now + 2 * SHORTEST_PAUSE));
     }
 }
