@@ -5,7 +5,6 @@
 //! which no other such call is under way, so that a question outside of a call's own stream has one
 //! call that it can belong to. An upstream session that its upstream forgot is dead and never used again.
 
-mod ear;
 mod endpoint;
 mod flag;
 mod founding;
@@ -18,13 +17,12 @@ mod stream;
 mod tests;
 
 use crate::backend::Backend;
-use crate::backend::forward::Failure;
+use crate::backend::forward::{Failure, Patience};
 use crate::backend::gateway_requests::{self, Farewells, GatewayRequest, Session};
 use crate::backend::upstream_call::server_message::ServerMessage;
 use crate::backend::upstream_call::upstream_headers::{self, Fields};
 use crate::backend::upstream_call::{Facts, Reply, UpstreamTarget};
 use crate::shares::{Share, Shares};
-pub(crate) use ear::Ear;
 use flag::Flag;
 use founding::Refused;
 pub use heard::{Heard, Hearsay, What};
@@ -253,11 +251,6 @@ impl UpstreamSession {
         stream::gone(backend, self);
     }
 
-    /// Resources that are subscribed to on it, of a pooled one.
-    pub(crate) fn subscriptions(&self) -> Vec<Arc<str>> {
-        self.lock().subscribed.keys().cloned().collect()
-    }
-
     /// Notes that the upstream no longer knows it; says whether that is news.
     pub(crate) fn die(&self) -> bool {
         let news = self.dead.raise();
@@ -307,49 +300,6 @@ impl UpstreamSession {
             self.listening().await;
         }
         gateway_requests::on_leg(backend, self, gateway_request).await.map(drop)
-    }
-
-    /// Subscribes to a resource; several who do so on one upstream session are one to the upstream.
-    ///
-    /// # Errors
-    /// [`Failure`] if the upstream does not take the request.
-    pub async fn subscribe(self: &Arc<Self>, backend: &Arc<Backend>, uri: &Arc<str>) -> Result<(), Failure> {
-        let first = {
-            let mut state = self.lock();
-            let count = state.subscribed.entry(Arc::clone(uri)).or_insert(0);
-            *count += 1;
-            *count == 1
-        };
-        if !first {
-            return Ok(());
-        }
-        let asked = self.ask(backend, GatewayRequest::Subscribe { uri: Arc::clone(uri) }).await;
-        if asked.is_err() {
-            self.lock().subscribed.remove(uri);
-        }
-        asked
-    }
-
-    /// Ends what [`UpstreamSession::subscribe`] began; the upstream is told in the background.
-    pub fn unsubscribe(self: &Arc<Self>, backend: &Arc<Backend>, uri: &Arc<str>) {
-        let last = {
-            let mut state = self.lock();
-            let count = state.subscribed.get_mut(uri).map(|count| {
-                *count -= 1;
-                *count
-            });
-            if count == Some(0) {
-                state.subscribed.remove(uri);
-            }
-            count == Some(0)
-        };
-        if last && !self.is_dead() {
-            let (upstream_session, backend) = (Arc::clone(self), Arc::clone(backend));
-            let gateway_request = GatewayRequest::Unsubscribe { uri: Arc::clone(uri) };
-            tokio::spawn(async move {
-                drop(gateway_requests::on_leg(&backend, &upstream_session, gateway_request).await)
-            });
-        }
     }
 
     /// Answers a question that came outside of any call.
@@ -437,7 +387,7 @@ impl UpstreamSession {
             state.attached.push(Attached { number, asks, inbox, answer });
         }
         drop(state);
-        Ear::new(self, number, receiver)
+        Ear { upstream_session: Arc::clone(self), number, inbox: receiver }
     }
 
     #[cfg(test)]
@@ -491,5 +441,34 @@ impl UpstreamSession {
 impl Drop for UpstreamSession {
     fn drop(&mut self) {
         self.stop_listening();
+    }
+}
+
+/// A place of one call among those who hear the stream of an upstream session, for as long as it lives.
+pub(crate) struct Ear {
+    upstream_session: Arc<UpstreamSession>,
+    number: u64,
+    inbox: mpsc::Receiver<Delivered>,
+}
+
+impl Ear {
+    /// The next message for the call; `None` when nothing will come any more. Safe to cancel.
+    pub(crate) async fn next(&mut self) -> Option<ServerMessage> {
+        self.inbox.recv().await.map(|delivered| delivered.message)
+    }
+
+    /// As [`Ear::next`], for a call whose answer comes this way. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`Failure`] if the stream has broken off, or nothing comes in time.
+    pub(crate) async fn answer(&mut self, patience: Patience) -> Result<ServerMessage, Failure> {
+        let heard = patience.bound(self.next()).await?;
+        heard.ok_or_else(|| Failure::broken("the stream of the session is lost".to_owned()))
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.upstream_session.detach(self.number);
     }
 }

@@ -1,8 +1,8 @@
-//! The stream of an upstream session: messages of a legacy server outside of calls.
+//! The stream of an upstream session: messages of a legacy server outside of calls, and the subscriptions that it tells of.
 
 use super::{Delivery, Heard, Origin, UpstreamSession, What};
 use crate::backend::Backend;
-use crate::backend::forward::{Exchange, Patience};
+use crate::backend::forward::{Exchange, Failure, Patience};
 use crate::backend::gateway_requests::{self, Addressed, CROWDED, GatewayRequest, INCAPABLE, UNRELATED};
 use crate::backend::upstream_call::reading::{Reading, Resume};
 use crate::backend::upstream_call::server_message::ServerMessage;
@@ -281,6 +281,56 @@ fn told_of(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>, what
     });
     if let Some(dropped) = dropped {
         backend.missed(&dropped.upstream);
+    }
+}
+
+impl UpstreamSession {
+    /// Resources that are subscribed to on it, of a pooled one.
+    pub(crate) fn subscriptions(&self) -> Vec<Arc<str>> {
+        self.lock().subscribed.keys().cloned().collect()
+    }
+
+    /// Subscribes to a resource; several who do so on one upstream session are one to the upstream.
+    ///
+    /// # Errors
+    /// [`Failure`] if the upstream does not take the request.
+    pub async fn subscribe(self: &Arc<Self>, backend: &Arc<Backend>, uri: &Arc<str>) -> Result<(), Failure> {
+        let first = {
+            let mut state = self.lock();
+            let count = state.subscribed.entry(Arc::clone(uri)).or_insert(0);
+            *count += 1;
+            *count == 1
+        };
+        if !first {
+            return Ok(());
+        }
+        let asked = self.ask(backend, GatewayRequest::Subscribe { uri: Arc::clone(uri) }).await;
+        if asked.is_err() {
+            self.lock().subscribed.remove(uri);
+        }
+        asked
+    }
+
+    /// Ends what [`UpstreamSession::subscribe`] began; the upstream is told in the background.
+    pub fn unsubscribe(self: &Arc<Self>, backend: &Arc<Backend>, uri: &Arc<str>) {
+        let last = {
+            let mut state = self.lock();
+            let count = state.subscribed.get_mut(uri).map(|count| {
+                *count -= 1;
+                *count
+            });
+            if count == Some(0) {
+                state.subscribed.remove(uri);
+            }
+            count == Some(0)
+        };
+        if last && !self.is_dead() {
+            let (upstream_session, backend) = (Arc::clone(self), Arc::clone(backend));
+            let gateway_request = GatewayRequest::Unsubscribe { uri: Arc::clone(uri) };
+            tokio::spawn(async move {
+                drop(gateway_requests::on_leg(&backend, &upstream_session, gateway_request).await)
+            });
+        }
     }
 }
 
