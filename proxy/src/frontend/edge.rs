@@ -15,17 +15,20 @@ pub use tls::{Handshake, LiveTls};
 
 use crate::descriptors::{self, Wanting};
 use crate::frontend::context::Gateway;
-use crate::frontend::serve::Connection;
+use crate::frontend::serve::{Connection, serve};
 use crate::frontend::session::in_time;
+use crate::frontend::session::one::Rest;
 use crate::frontend::session::{Client, ReleasedHead};
 use crate::identify::{ConnectionState, source};
 use crate::listeners::hold_back;
 use crate::metrics::Counted;
+use crate::peers::{Verdict, news};
 use crate::record::RecordGuard;
 use crate::reply::{self, Answer, Refused};
 use crate::shares::{Owner, Share, Shares};
 use async_trait::async_trait;
 use http::HeaderMap;
+use http::request::Parts;
 use pingora_core::apps::ServerApp;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{GetSocketDigest, SocketDigest, Stream};
@@ -274,6 +277,42 @@ impl Edge {
         match http_2 {
             true => Box::pin(self.run_h2(door, stream, Vec::new(), &visitor)).await,
             false => self.run_h1(door, stream, &visitor).await,
+        }
+    }
+
+    /// Serves one request; gives the connection back if it can carry another.
+    async fn serve(
+        &self,
+        door: &Door,
+        visitor: &Visitor,
+        mut head: Parts,
+        mut client: Client,
+    ) -> Option<Rest> {
+        if door.visitors == Visitors::Clients {
+            return serve(head, client, self.connection(door, visitor)).await;
+        }
+        if news::is_news(&head) {
+            let heard = self.hear(door, &head, &mut client).await?;
+            return self.reply(door, client, &head, heard).await;
+        }
+        let believed =
+            self.gateway.peers.believe(&self.gateway.estate.seals, &head, self.gateway.clock.now());
+        let believed = believed.and_then(|relayed| {
+            let came_by = self.doors.iter().filter(|door| door.visitors == Visitors::Clients);
+            let came_by = came_by.into_iter().find(|door| *door.listener.name == *relayed.listener);
+            Ok((came_by.ok_or(Verdict::Elsewhere)?, relayed))
+        });
+        match believed {
+            Ok((came_by, relayed)) => {
+                // It has said what it had to, and is nobody else's business.
+                head.headers.remove(Verdict::FIELD);
+                relayed.restore(&mut head.headers);
+                serve(head, client, self.onward(came_by, visitor, &relayed)).await
+            }
+            Err(verdict) => {
+                tracing::warn!(peer = %visitor.address, verdict = verdict.as_str(), "a relayed request is not served");
+                self.reply(door, client, &head, Err(verdict)).await
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! What other replicas send: clients' requests, and news.
 
-use super::{Door, Edge, Visitor, Visitors};
+use super::{Door, Edge, Visitor};
 use crate::frontend::intake::{self, BodyRoom, EraOf};
-use crate::frontend::serve::{Connection, serve};
+use crate::frontend::serve::Connection;
 use crate::frontend::session::in_time;
 use crate::frontend::session::one::Rest;
 use crate::frontend::session::{Client, ReleasedHead};
@@ -15,51 +15,25 @@ use portunus_filters::{Era, Released};
 use std::pin::pin;
 
 impl Edge {
-    /// Serves one request; gives the connection back if it can carry another.
-    pub(super) async fn serve(
-        &self,
-        door: &Door,
-        visitor: &Visitor,
-        mut head: Parts,
-        mut client: Client,
-    ) -> Option<Rest> {
-        if door.visitors == Visitors::Clients {
-            return serve(head, client, self.connection(door, visitor)).await;
-        }
-        if news::is_news(&head) {
-            let heard = self.hear(door, &head, &mut client).await?;
-            return self.reply(door, client, &head, heard).await;
-        }
-        let believed =
-            self.gateway.peers.believe(&self.gateway.estate.seals, &head, self.gateway.clock.now());
-        let believed = believed.and_then(|relayed| {
-            let came_by = self.doors.iter().filter(|door| door.visitors == Visitors::Clients);
-            let came_by = came_by.into_iter().find(|door| *door.listener.name == *relayed.listener);
-            Ok((came_by.ok_or(Verdict::Elsewhere)?, relayed))
-        });
-        match believed {
-            Ok((came_by, relayed)) => {
-                // It has said what it had to, and is nobody else's business.
-                head.headers.remove(Verdict::FIELD);
-                relayed.restore(&mut head.headers);
-                serve(head, client, self.onward(came_by, visitor, &relayed)).await
-            }
-            Err(verdict) => {
-                tracing::warn!(peer = %visitor.address, verdict = verdict.as_str(), "a relayed request is not served");
-                self.reply(door, client, &head, Err(verdict)).await
-            }
-        }
-    }
-
     /// The request as if it had come in here.
-    fn onward<'a>(&'a self, door: &'a Door, visitor: &Visitor, relayed: &'a Relayed) -> Connection<'a> {
+    pub(super) fn onward<'a>(
+        &'a self,
+        door: &'a Door,
+        visitor: &Visitor,
+        relayed: &'a Relayed,
+    ) -> Connection<'a> {
         let (peer, secure, connection_state) = (visitor.address, relayed.secure, &self.nobody);
         let (gateway, listener, relayed) = (&self.gateway, &door.listener, Some(relayed));
         Connection { gateway, listener, peer, forwards: false, secure, connection_state, relayed }
     }
 
     /// Takes news in; `None` if the other replica has left.
-    async fn hear(&self, door: &Door, head: &Parts, client: &mut Client) -> Option<Result<Bytes, Verdict>> {
+    pub(super) async fn hear(
+        &self,
+        door: &Door,
+        head: &Parts,
+        client: &mut Client,
+    ) -> Option<Result<Bytes, Verdict>> {
         let envelope = match news::announced(&self.gateway, head) {
             Ok(envelope) => envelope,
             Err(verdict) => return Some(Err(verdict)),
@@ -78,7 +52,7 @@ impl Edge {
     }
 
     /// Answers the other replica itself.
-    async fn reply(
+    pub(super) async fn reply(
         &self,
         door: &Door,
         mut client: Client,
