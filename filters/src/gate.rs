@@ -6,7 +6,6 @@
 
 mod about;
 mod answer;
-mod demands;
 mod edits;
 mod shown;
 mod task;
@@ -19,17 +18,17 @@ pub use shown::{Item, Lookup, Onlooker, Sight, Thing};
 
 use crate::authorize::{
     Class, Context, CpuBudgets, Decision, DecisionCache, Entry, Fault, Mcp, Memory, Obligations, Policy,
-    Question, Threat, Tool, Use,
+    Question, StepUp, Threat, Tool, Use,
 };
 use crate::call::{AnswerRules, Call, KnownTool, TaskCall, Verdict};
-use crate::controls::Controls;
-use crate::facts::ToolFacts;
+use crate::controls::{Controls, Demands};
+use crate::facts::{ToolFacts, Unmet};
 use crate::filter::{Filter, Needs};
 use crate::identity::{AuthMethod, Identity, Principal};
 use crate::judged::{Given, Judged, Sampled, Taken, Watch};
+use crate::mcp::rewrite::string;
 use crate::message::{Arrival, Kind};
 use about::About;
-use demands::Asking;
 use portunus_base::{Denial, Reason};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -82,6 +81,25 @@ pub enum Lists {
     Show,
     /// What `decision` allows when it is asked without arguments.
     WithoutArguments,
+}
+
+/// An obstacle to a call beside the policy: the name of the demand that it does not meet, and how it is told.
+type Obstacle = (&'static str, Denial);
+
+/// Who asks for what, with which reason.
+struct Asking<'a> {
+    principal: &'a Principal,
+    facts: Option<&'a ToolFacts>,
+    obligations: &'a Obligations,
+    is_justified: bool,
+}
+
+/// A question to the policy, and what it says.
+struct Asked<'a> {
+    asked: Question<'a>,
+    given: Option<Given>,
+    /// Rules of the call beside those of the message.
+    answer: AnswerRules,
 }
 
 impl Gate {
@@ -161,6 +179,76 @@ impl Gate {
 }
 
 impl Gate {
+    /// Asks the policy. Of a task it is asked of the call first, since a rule may speak of
+    /// `tools/call` alone; where it allows no such call, it allows nothing about its task.
+    fn asked<'a>(&self, asked: Question<'a>, is_of_task: bool) -> Asked<'a> {
+        if !is_of_task {
+            return Asked { given: self.ruled(&asked), asked, answer: AnswerRules::default() };
+        }
+        let mut as_call = asked;
+        as_call.mcp.method = "tools/call";
+        match self.ruled(&as_call) {
+            Some(given) if !given.decision.allow => {
+                Asked { asked: as_call, given: Some(given), answer: AnswerRules::default() }
+            }
+            given => {
+                let obligations = given.map(|given| AnswerRules::of(&given.decision.ruling.obligations));
+                Asked { given: self.ruled(&asked), asked, answer: obligations.unwrap_or_default() }
+            }
+        }
+    }
+
+    /// Whether policy reads the arguments of calls.
+    pub fn reads_arguments(&self) -> bool {
+        self.rules.as_ref().is_some_and(|rules| rules.policy.reads_arguments(Entry::Decision))
+    }
+
+    /// The first demand that is not met: of the facts of the tool, of the controls of its risk, or of what the policy asks to
+    /// be done first.
+    fn obstacle(&self, call: &Call<'_>, asking: &Asking<'_>) -> Option<Obstacle> {
+        let demands = self.demands(asking.facts);
+        let principal = asking.principal;
+        if demands.authentication && principal.auth == AuthMethod::Anonymous {
+            let detail = "this tool is for verified callers only";
+            return Some(("authentication", Denial::new(Reason::Unauthenticated, detail)));
+        }
+        if demands.policy && self.rules.is_none() {
+            let detail = "this tool asks for a policy that allows it, and none is in force";
+            return Some(("policy", Denial::new(Reason::Forbidden, detail)));
+        }
+        let now = call.arrival.at.wall;
+        let auth_time = principal.auth_time.map(Duration::from_secs);
+        if let Some(unmet) = asking.facts.and_then(|facts| facts.unmet(&principal.scopes, auth_time, now)) {
+            return Some(of_facts(&unmet));
+        }
+        let asked = asking.obligations.step_up.as_ref();
+        let is_weak = demands.step_up && !principal.mfa;
+        if is_weak || asked.is_some_and(|wanted| !has_stepped_up(wanted, principal, now)) {
+            return Some(("step_up", stepping_up(&asked.cloned().unwrap_or_default())));
+        }
+        if demands.justification && !asking.is_justified {
+            let detail = format!("this tool asks why it is called: say so in `_meta[\"{JUSTIFICATION}\"]`");
+            return Some(("justification", Denial::new(Reason::Forbidden, detail)));
+        }
+        let approvals = asking.obligations.approve.map_or(0, |approve| approve.count).max(demands.approvals);
+        (approvals > 0).then(|| {
+            let detail = match approvals {
+                1 => "somebody else has to agree to this call first".to_owned(),
+                count => format!("{count} others have to agree to this call first"),
+            };
+            let denial = Denial::new(Reason::ApprovalRequired, detail);
+            ("approval", denial.with("approvals", approvals.to_string()))
+        })
+    }
+
+    /// What the risk of a tool asks for.
+    fn demands(&self, facts: Option<&ToolFacts>) -> Demands {
+        let demanded = |(controls, facts): (&Controls, &ToolFacts)| controls.demands(facts.risk);
+        self.controls.as_ref().zip(facts).map(demanded).unwrap_or_default()
+    }
+}
+
+impl Gate {
     /// The refusal of whatever a caller asks that is not known yet, if it has used up its CPU time for it.
     pub fn over_budget(&self, arrival: &Arrival, purpose: Use) -> Option<Denial> {
         let rules = self.rules.as_ref()?;
@@ -221,7 +309,7 @@ impl Filter for Gate {
 
     fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
         let facts = call.target.tool().map(|tool| &tool.facts);
-        let task = task::of(call);
+        let task = task_of(call);
         let of_task = task.map(TaskCall::answer_rules).unwrap_or_default();
         if !self.governs() && !about::may_speak_to_us(call.message) {
             verdict.inspectors.extend(of_task.into_inspector());
@@ -230,7 +318,7 @@ impl Filter for Gate {
         let params = about::params(call.message)?;
         let about = About::of(call, &params, self.rules.is_some())?;
         let principal = principal(call.arrival);
-        let task::Asked { asked, given, answer } = self.asked(question(call, &about), task.is_some());
+        let Asked { asked, given, answer } = self.asked(question(call, &about), task.is_some());
         let (sampled, taken) = self.sampled(&asked, given.as_ref());
         let nothing = Arc::default();
         let obligations = given.as_ref().map_or(&nothing, |given| &given.decision.ruling.obligations);
@@ -274,6 +362,11 @@ fn principal(arrival: &Arrival) -> &Principal {
         Identity::Principal(principal) => principal,
         Identity::Anonymous { .. } | Identity::Presented { .. } => &NOBODY,
     }
+}
+
+/// The call that made the task which a message is about.
+fn task_of<'a>(call: &Call<'a>) -> Option<&'a TaskCall> {
+    call.target.tool()?.task.as_deref()
 }
 
 fn question<'a>(call: &'a Call<'_>, about: &'a About<'_>) -> Question<'a> {
@@ -333,4 +426,49 @@ fn cost(obligations: &Obligations, facts: Option<&ToolFacts>) -> Option<u64> {
 )]
 fn millionths(cost: f64) -> u64 {
     (cost * 1e6).round() as u64
+}
+
+fn of_facts(unmet: &Unmet) -> Obstacle {
+    match unmet {
+        Unmet::Withdrawn => (
+            "withdrawn",
+            Denial::new(Reason::Forbidden, "this tool has been withdrawn and is not called any more"),
+        ),
+        Unmet::Scopes(scopes) => {
+            let scopes = scopes.join(" ");
+            let denial =
+                Denial::new(Reason::InsufficientScope, "this tool asks for scopes that were not granted");
+            ("scopes", denial.with("scope", string(&scopes)))
+        }
+        Unmet::Reauthentication(longest) => {
+            let wanted = StepUp { acr: None, max_age: Some(*longest) };
+            ("max_auth_age", stepping_up(&wanted))
+        }
+    }
+}
+
+/// Whether a caller has shown what is asked for: a class of authentication, or more than one factor
+/// where none is named, and recently enough.
+fn has_stepped_up(wanted: &StepUp, principal: &Principal, now: Duration) -> bool {
+    let is_strong = match &wanted.acr {
+        Some(acr) => principal.acr.as_ref() == Some(acr),
+        None => principal.mfa || wanted.max_age.is_some(),
+    };
+    let is_recent = wanted.max_age.is_none_or(|longest| {
+        let at = principal.auth_time.map(Duration::from_secs);
+        at.is_some_and(|at| now.saturating_sub(at) <= longest)
+    });
+    is_strong && is_recent
+}
+
+/// RFC 9470 §3: what a challenge names.
+fn stepping_up(wanted: &StepUp) -> Denial {
+    let mut denial = Denial::new(Reason::StepUpRequired, "authenticate again, and better, for this");
+    if let Some(acr) = &wanted.acr {
+        denial = denial.with("acrValues", string(acr));
+    }
+    if let Some(longest) = wanted.max_age {
+        denial = denial.with("maxAge", longest.as_secs().to_string());
+    }
+    denial
 }

@@ -1,8 +1,9 @@
-//! Messages about a task are judged as the call that made it, and what they bring is read as its result.
+//! Texts of servers as rules for answers let callers have them; what messages about a task bring is read as the result of
+//! the call that made it.
 
-use super::{Gate, Given, answer, texts};
-use crate::authorize::{Entry, Place, Question};
-use crate::call::{AnswerRules, Call, TaskCall};
+use super::{answer, texts};
+use crate::authorize::Place;
+use crate::call::AnswerRules;
 use crate::inspect::Inspector;
 use crate::mcp::Fault;
 use crate::mcp::object::{Object, StrictObject};
@@ -11,45 +12,6 @@ use portunus_base::Denial;
 use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
-
-/// What the policy is asked, and what it says.
-pub(super) struct Asked<'a> {
-    pub(super) asked: Question<'a>,
-    pub(super) given: Option<Given>,
-    /// Rules of the call beside those of the message.
-    pub(super) answer: AnswerRules,
-}
-
-/// The call that made the task which a message is about.
-pub(super) fn of<'a>(call: &Call<'a>) -> Option<&'a TaskCall> {
-    call.target.tool()?.task.as_deref()
-}
-
-impl Gate {
-    /// Asks the policy. Of a task it is asked of the call first, since a rule may speak of
-    /// `tools/call` alone; where it allows no such call, it allows nothing about its task.
-    pub(super) fn asked<'a>(&self, asked: Question<'a>, is_of_task: bool) -> Asked<'a> {
-        if !is_of_task {
-            return Asked { given: self.ruled(&asked), asked, answer: AnswerRules::default() };
-        }
-        let mut as_call = asked;
-        as_call.mcp.method = "tools/call";
-        match self.ruled(&as_call) {
-            Some(given) if !given.decision.allow => {
-                Asked { asked: as_call, given: Some(given), answer: AnswerRules::default() }
-            }
-            given => {
-                let obligations = given.map(|given| AnswerRules::of(&given.decision.ruling.obligations));
-                Asked { given: self.ruled(&asked), asked, answer: obligations.unwrap_or_default() }
-            }
-        }
-    }
-
-    /// Whether policy reads the arguments of calls.
-    pub fn reads_arguments(&self) -> bool {
-        self.rules.as_ref().is_some_and(|rules| rules.policy.reads_arguments(Entry::Decision))
-    }
-}
 
 /// True if rules for answers hold for texts on a channel. They do not for lists and descriptions of servers, which policy
 /// decides on item by item.
