@@ -1,9 +1,9 @@
 //! The trait of filters.
 
-use crate::admission::Admission;
 use crate::call::{Call, Verdict};
 use crate::mcp::bridge::ClientPlace;
 use crate::message::Kind;
+use crate::pipeline::Admission;
 use crate::released::Channel;
 use portunus_base::Denial;
 use std::borrow::Cow;

@@ -9,7 +9,6 @@
 //! comes in through [`Clock`]. That is what lets the control agent compile and test exactly the
 //! code that a proxy enforces.
 
-pub mod admission;
 pub mod answer_bound;
 pub mod authorize;
 pub mod call;
@@ -30,7 +29,6 @@ pub mod released;
 #[cfg(feature = "text-marker")]
 pub mod text_marker;
 
-pub use admission::{Admission, Admitted, Admitting, Hold, Holds, QueueTicket, Turned, Turns};
 pub use answer_bound::{AnswerBound, Beyond, LongTextObserver, LongTexts};
 pub use call::{Call, Target, Verdict};
 pub use controls::{Control, Controls, Demands, Profile};
@@ -41,7 +39,9 @@ pub use gate::Gate;
 pub use identity::Identity;
 pub use inspect::{Inspector, Inspectors};
 pub use message::{Arrival, Direction, Kind, Message};
-pub use pipeline::{Cleared, Pipeline};
+pub use pipeline::{
+    Admission, Admitted, Admitting, Cleared, Hold, Holds, Pipeline, QueueTicket, Turned, Turns,
+};
 pub use portunus_base::{Challenge, Clock, Denial, Era, ManualClock, Moment, Owner, Reason};
 pub use record::{Record, Status};
 pub use released::{Channel, RawPass, Released, ReleasedQuestion};

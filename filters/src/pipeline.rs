@@ -3,8 +3,11 @@
 //! The order of the filters is that of [`FILTERS`](crate::FILTERS); a bundle turns them on and fills them. Only
 //! [`Pipeline::judge`] makes a [`Cleared`], only what [`Pipeline::admit`], [`Pipeline::reserve`] and [`Pipeline::pass`] give
 //! makes an [`Admitted`] of it, and forwarding takes nothing else, so a path that skips the filters does not compile.
+//!
+//! A message is judged as often as it helps to know the outcome; it is admitted once, when the one request that it opens at
+//! an upstream is about to leave. Its permits and charges go with the request through repeats, further rounds and
+//! everything else that is the same call.
 
-use crate::admission::{Admitted, Admitting, Turns};
 use crate::answer_bound::LongTexts;
 use crate::call::{Call, Edit, Target, Verdict, splice};
 use crate::filter::{Filter, Needs};
@@ -17,6 +20,9 @@ use crate::released::{Channel, Released};
 use bytes::Bytes;
 use portunus_base::{Denial, Reason};
 use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// The filters of one configuration, in order; all its virtual servers share them.
@@ -188,6 +194,162 @@ impl Pipeline {
     }
 }
 
+/// The answer of a filter to a request that is about to be opened.
+pub enum Admission {
+    /// It holds nothing for it.
+    Free,
+    /// It holds this until the request is over.
+    Granted(Box<dyn Hold>),
+    /// It has the request wait for its turn.
+    Queued(QueueTicket),
+}
+
+/// A place in a queue: ready when its turn has come, or with why it will not. Dropped, it leaves the queue. It may use
+/// nothing of a runtime: whoever waits for it bounds the time.
+pub type QueueTicket = Pin<Box<dyn Future<Output = Result<Box<dyn Hold>, Denial>> + Send>>;
+
+/// Permits and charges of one filter for one request. Dropped before [`Hold::commit`] it gives back both, after that the
+/// permits alone.
+pub trait Hold: Send + Sync {
+    /// Lets the charges stand: the upstream may have read the request. It may be told more than once.
+    fn commit(&self);
+}
+
+/// All holds of one request; its copies are of the same.
+#[derive(Clone, Default)]
+pub struct Holds(Option<Arc<[Box<dyn Hold>]>>);
+
+impl Holds {
+    fn new(holds: Vec<Box<dyn Hold>>) -> Holds {
+        Holds((!holds.is_empty()).then(|| holds.into()))
+    }
+
+    /// Lets the charges of all filters stand.
+    pub fn commit(&self) {
+        self.0.iter().flat_map(|holds| holds.iter()).for_each(|hold| hold.commit());
+    }
+}
+
+impl fmt::Debug for Holds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Holds({})", self.0.as_ref().map_or(0, |holds| holds.len()))
+    }
+}
+
+/// A cleared message whose request may have to wait for its turn.
+#[must_use = "the request is opened by what this becomes"]
+pub struct Admitting {
+    cleared: Cleared,
+    turns: Turns,
+}
+
+impl Admitting {
+    fn new(cleared: Cleared, turns: Turns) -> Admitting {
+        Admitting { cleared, turns }
+    }
+
+    /// The decision on the message.
+    pub fn judged(&self) -> Option<&Arc<Judged>> {
+        self.cleared.judged()
+    }
+
+    /// The permission, where no turn is waited for.
+    ///
+    /// # Errors
+    /// The cleared message and what it waits for, if something is.
+    pub fn at_once(self) -> Result<Admitted, (Cleared, Turns)> {
+        let Admitting { cleared, turns } = self;
+        match turns.at_once() {
+            Ok(turned) => Ok(turned.admit(cleared)),
+            Err(turns) => Err((cleared, turns)),
+        }
+    }
+}
+
+/// The turns that a request waits for, and what it holds already. Dropped, it leaves all queues and gives back what it holds.
+#[must_use = "the request has left its queues"]
+pub struct Turns {
+    holds: Vec<Box<dyn Hold>>,
+    turns: Vec<QueueTicket>,
+}
+
+impl Turns {
+    fn none() -> Turns {
+        Turns { holds: Vec::new(), turns: Vec::new() }
+    }
+
+    fn add(&mut self, admission: Admission) {
+        match admission {
+            Admission::Free => {}
+            Admission::Granted(hold) => self.holds.push(hold),
+            Admission::Queued(turn) => self.turns.push(turn),
+        }
+    }
+
+    /// The holds of the request, where no turn is waited for.
+    ///
+    /// # Errors
+    /// The same as it was, if one is.
+    pub fn at_once(self) -> Result<Turned, Turns> {
+        if self.turns.is_empty() { Ok(Turned(Holds::new(self.holds))) } else { Err(self) }
+    }
+
+    /// Waits for its turn at each filter that has it wait.
+    ///
+    /// # Errors
+    /// The [`Denial`] of a filter at which its turn does not come.
+    pub async fn taken(self) -> Result<Turned, Denial> {
+        let Turns { mut holds, turns } = self;
+        for turn in turns {
+            holds.push(turn.await?);
+        }
+        Ok(Turned(Holds::new(holds)))
+    }
+}
+
+/// Proof that the turn of a request has come at every filter, with what it holds for it.
+#[must_use = "what it holds is for the request that it opens"]
+pub struct Turned(Holds);
+
+impl Turned {
+    /// The permission for the message that waited, as the filters cleared it last: it may have been judged again meanwhile.
+    pub fn admit(self, cleared: Cleared) -> Admitted {
+        Admitted { cleared, holds: self.0 }
+    }
+
+    /// Its holds.
+    pub fn into_holds(self) -> Holds {
+        self.0
+    }
+}
+
+/// The permission to open one request: its message was cleared and admitted.
+#[must_use = "what it holds is for the request that it opens"]
+#[derive(Debug)]
+pub struct Admitted {
+    cleared: Cleared,
+    holds: Holds,
+}
+
+impl Admitted {
+    /// The decision on the message.
+    pub fn judged(&self) -> Option<&Arc<Judged>> {
+        self.cleared.judged()
+    }
+
+    /// The holds of its request.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
+    /// Gives up the permission for the body that may leave, the message in it if a filter changed that, and what is held
+    /// for its request.
+    pub fn into_parts(self) -> (Bytes, Option<Box<Message>>, Holds) {
+        let (body, changed) = self.cleared.into_parts();
+        (body, changed, self.holds)
+    }
+}
+
 /// The messages of one body after a filter has changed it.
 fn edited(messages: &[Message], edits: Vec<Edit>) -> Result<Vec<Message>, Denial> {
     let refused = |detail: &'static str| Denial::new(Reason::InvalidRequest, detail);
@@ -203,187 +365,4 @@ fn edited(messages: &[Message], edits: Vec<Edit>) -> Result<Vec<Message>, Denial
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::identity::Identity;
-    use crate::mcp::headers::Mirror;
-    use crate::mcp::{Bounds, Revision, Span};
-    use crate::message::Kind;
-    use crate::message::read;
-    use portunus_base::Moment;
-    use std::net::{IpAddr, Ipv4Addr};
-    use std::time::Duration;
-
-    struct Refuses(Kind);
-
-    impl Filter for Refuses {
-        fn name(&self) -> &'static str {
-            "refuses"
-        }
-        fn applies(&self, kind: Kind) -> bool {
-            kind == self.0
-        }
-        fn judge(&self, _: &Call<'_>, _: &mut Verdict) -> Result<(), Denial> {
-            Err(Denial::new(Reason::Forbidden, "no"))
-        }
-    }
-
-    /// Replaces each occurrence of a text in a message, or in another text of a client.
-    struct Replaces(&'static str, &'static str);
-
-    impl Filter for Replaces {
-        fn name(&self) -> &'static str {
-            "replaces"
-        }
-        fn applies(&self, _: Kind) -> bool {
-            true
-        }
-        fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
-            let body = &call.message.body;
-            let params = call.message.params.map(|span| span.of(body)).unwrap_or_default();
-            for at in memchr::memmem::find_iter(params, self.0) {
-                let span = Span::locate(body, &params[at..at + self.0.len()]).unwrap();
-                verdict.edits.push(Edit { owner: self.name(), span, with: self.1.into() });
-            }
-            Ok(())
-        }
-        fn reads_client_texts(&self) -> bool {
-            true
-        }
-        fn client_text<'t>(&self, _: ClientPlace<'_>, text: &'t str) -> Result<Cow<'t, str>, Denial> {
-            Ok(if text.contains(self.0) {
-                Cow::Owned(text.replace(self.0, self.1))
-            } else {
-                Cow::Borrowed(text)
-            })
-        }
-    }
-
-    const CALL: &str =
-        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"a":"one"}}}"#;
-
-    fn judge(filters: Vec<Box<dyn Filter>>, body: &str) -> (Result<Cleared, Denial>, Vec<&'static str>) {
-        let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let arrival = Arrival {
-            listener: "test".into(),
-            source,
-            identity: Identity::Anonymous { source },
-            request_id: "r".into(),
-            at: Moment { monotonic: Duration::ZERO, wall: Duration::ZERO },
-        };
-        let target = Target::new(&"s".into(), &"u".into());
-        let body = Bytes::copy_from_slice(body.as_bytes());
-        let reading = read(&body, &Bounds::default(), &Mirror::default(), &Revision::ALL).unwrap();
-        let mut ran = Vec::new();
-        let result =
-            Pipeline::new(filters).judge(&arrival, reading.messages(), &target, |name| ran.push(name));
-        (result, ran)
-    }
-
-    fn left(filters: Vec<Box<dyn Filter>>, body: &str) -> Result<String, Reason> {
-        let cleared = judge(filters, body).0.map_err(|denial| denial.reason)?;
-        if let Some(changed) = cleared.changed() {
-            let params = changed.params.unwrap().of(&changed.body);
-            assert!(params.starts_with(b"{") && changed.outline.is_some() && changed.body == cleared.body);
-        }
-        Ok(String::from_utf8(cleared.into_body().to_vec()).unwrap())
-    }
-
-    #[test]
-    fn message_leaves_as_it_came_where_no_filter_changes_it() {
-        assert_eq!(left(vec![], CALL), Ok(CALL.to_owned()));
-        let unmatched = judge(vec![Box::new(Replaces("two", "three"))], CALL).0.unwrap();
-        assert!(unmatched.changed().is_none());
-    }
-
-    #[test]
-    fn refusal_ends_the_message_before_later_filters() {
-        let changes = || Box::new(Replaces("one", "two"));
-        let (result, ran) = judge(vec![changes(), Box::new(Refuses(Kind::Request)), changes()], CALL);
-        assert_eq!((result.unwrap_err().reason, ran), (Reason::Forbidden, vec!["replaces", "refuses"]));
-    }
-
-    #[test]
-    fn filters_run_in_the_order_of_the_list_whatever_order_they_are_given_in() {
-        struct Named(&'static str);
-        impl Filter for Named {
-            fn name(&self) -> &'static str {
-                self.0
-            }
-            fn applies(&self, _: Kind) -> bool {
-                true
-            }
-            fn judge(&self, _: &Call<'_>, _: &mut Verdict) -> Result<(), Denial> {
-                Ok(())
-            }
-        }
-        let given = ["unlisted"].into_iter().chain(crate::FILTERS.iter().rev().copied());
-        let filters = given.map(|name| Box::new(Named(name)) as Box<dyn Filter>).collect();
-        let expected: Vec<&str> = crate::FILTERS.iter().copied().chain(["unlisted"]).collect();
-        assert_eq!(judge(filters, CALL).1, expected);
-    }
-
-    #[test]
-    fn filter_sees_only_the_kinds_it_asked_for() {
-        assert!(judge(vec![Box::new(Refuses(Kind::End))], CALL).0.is_ok());
-    }
-
-    #[test]
-    fn each_filter_changes_what_those_before_it_left() {
-        let filters: [fn() -> Box<dyn Filter>; 2] =
-            [|| Box::new(Replaces("one", "two and one")), || Box::new(Replaces("two", "three"))];
-        let both = CALL.replace("one", "three and one");
-        assert_eq!(left(vec![filters[0](), filters[1]()], CALL), Ok(both));
-        let first_alone = CALL.replace("one", "two and one");
-        assert_eq!(left(vec![filters[1](), filters[0]()], CALL), Ok(first_alone));
-        let batch = format!("[{CALL},{}]", CALL.replace("\"id\":1", "\"id\":2"));
-        assert_eq!(left(vec![filters[0](), filters[1]()], &batch), Ok(batch.replace("one", "three and one")));
-    }
-
-    #[test]
-    fn edit_that_breaks_a_message_or_its_aim_refuses_it() {
-        let complete = r#"{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"echo"},"argument":{"name":"a","value":"one"}}}"#;
-        let subscribe =
-            r#"{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"echo:1"}}"#;
-        for (body, what, with) in [
-            (CALL, "\"one\"", "\"one"),
-            (CALL, "echo", "other"),
-            (CALL, "{\"name\"", "[\"name\""),
-            (CALL, "{\"a\":\"one\"}}", "{}},\"id\":2"),
-            (complete, "echo", "other"),
-            (complete, "ref/prompt\",\"name", "ref/resource\",\"uri"),
-            (subscribe, "echo", "other"),
-        ] {
-            let refused = left(vec![Box::new(Replaces(what, with))], body);
-            assert_eq!(refused, Err(Reason::InvalidRequest), "{body} {what}");
-        }
-        assert!(left(vec![Box::new(Replaces("one", "two"))], complete).is_ok(), "positive control");
-        struct Twice;
-        impl Filter for Twice {
-            fn name(&self) -> &'static str {
-                "twice"
-            }
-            fn applies(&self, _: Kind) -> bool {
-                true
-            }
-            fn judge(&self, call: &Call<'_>, verdict: &mut Verdict) -> Result<(), Denial> {
-                Replaces("one", "two").judge(call, verdict)?;
-                Replaces("one", "three").judge(call, verdict)
-            }
-        }
-        assert_eq!(left(vec![Box::new(Twice)], CALL), Err(Reason::InvalidRequest));
-    }
-
-    #[test]
-    fn other_texts_of_clients_are_read_by_each_filter_in_turn() {
-        let pipeline = Pipeline::new(vec![
-            Box::new(Replaces("one", "two")),
-            Box::new(Refuses(Kind::End)),
-            Box::new(Replaces("two", "three")),
-        ]);
-        assert!(pipeline.reads_client_texts());
-        let place = ClientPlace::Header("x-note");
-        assert_eq!(pipeline.client_text(place, "one").unwrap(), "three");
-        assert!(matches!(pipeline.client_text(place, "four").unwrap(), Cow::Borrowed("four")));
-    }
-}
+mod tests;
