@@ -1,7 +1,6 @@
 //! An upstream call with a legacy upstream: one POST on a session, whose stream asks by requests of its own.
 
-use super::course::{Budget, Course};
-use super::reading::Resume;
+use super::reading::{Budget, Course, Resume};
 use super::server_message::{ServerMessage, Unread};
 use super::upstream_headers::{self, Fields};
 use super::{

@@ -3,10 +3,8 @@
 //! An [`UpstreamCall`] yields notifications, questions and one final answer, and takes answers to questions, by
 //! rounds or by requests of the server. All that it sends is permitted by the [`AuthorizedCall`] that it was opened with.
 
-mod answer;
 mod buffered;
 mod call_request;
-mod course;
 mod doubt;
 mod keeping;
 mod legacy;
@@ -48,8 +46,8 @@ use travel::{Travel, seated};
 use upstream_headers::UpstreamHeaders;
 
 pub use crate::sealing::CallerKey;
-pub use answer::{Answer, Came, Outcome};
 pub use portunus_filters::mcp::bridge::{Facts, ParamHeader, Profile, Question, Reply, Retry};
+pub use server_message::{Answer, Came, Outcome};
 
 /// For whom something is said, and where: what every session, pool entry and cache key contains.
 #[derive(Clone)]

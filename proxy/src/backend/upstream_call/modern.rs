@@ -1,6 +1,6 @@
 //! An upstream call with a modern upstream: one POST a round (2026-07-28 patterns/mrtr).
 
-use super::course::{Budget, Course};
+use super::reading::{Budget, Course};
 use super::server_message::{ServerMessage, Unread};
 use super::upstream_headers::{self, Fields};
 use super::{Answer, CallParts, CallRequest, Heard, Outcome, Reply, Retry, Rounds, unanswerable, unreadable};

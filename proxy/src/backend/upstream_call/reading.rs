@@ -1,8 +1,10 @@
-//! An upstream's answer, message by message, whatever form it comes in.
+//! One exchange of an upstream call: under way, then its answer, message by message, whatever form it comes in.
 
+use super::UpstreamTarget;
 use super::server_message::{Arrived, Framed, ServerMessage, Unread};
-use crate::backend::forward::{Exchange, Failure, FailureScope, Patience, malformed};
+use crate::backend::forward::{self, Exchange, Failure, FailureScope, Patience, UpstreamRequest, malformed};
 use crate::backend::upstreams::answer_class::{Class, challenged, classify, not_now};
+use crate::backend::upstreams::dns::Resolver;
 use crate::offload::{FREE_BYTES, INLINE_BYTES, LONGEST_BYTES, OffloadQueue, no_room, room_for};
 use crate::pieces::Pieces;
 use crate::shares::Share;
@@ -13,15 +15,28 @@ use portunus_config::Upstream;
 use portunus_filters::Challenge;
 use portunus_filters::mcp::sse::Splitter;
 use portunus_filters::{Denial, Kind, Reason};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Largest body of a refusal that is looked at.
 const MAX_REFUSAL_BYTES: usize = 256 * 1024;
 /// How long the end of a stream is waited for once its answer is there, to keep the connection.
 const END_WITHIN: Duration = Duration::from_secs(1);
+
+type Sending = Pin<Box<dyn Future<Output = Result<Exchange, Failure>> + Send>>;
+
+/// An exchange under way.
+pub(super) enum Course {
+    /// The head of the answer is waited for.
+    Sending(Sending, Kind),
+    /// The answer is read.
+    Reading(Box<Reading>),
+    /// Nothing is under way.
+    Idle,
+}
 
 /// An answer whose head has arrived.
 pub(crate) struct Reading {
@@ -71,6 +86,49 @@ enum Body {
     Refusal(Pieces),
     /// Nothing that is read.
     Nothing,
+}
+
+impl Course {
+    /// Sends `request`; nothing leaves before the first [`Course::next`].
+    pub(super) fn begin(request: UpstreamRequest, resolver: &Arc<Resolver>, sent: Kind) -> Course {
+        Course::Sending(Box::pin(forward::send(request, Arc::clone(resolver))), sent)
+    }
+
+    /// The next message of the answer; `None` at its end. Safe to cancel.
+    pub(super) async fn next(
+        &mut self,
+        upstream: &Arc<Upstream>,
+        patience: Patience,
+    ) -> Result<Option<ServerMessage>, Failure> {
+        if let Course::Sending(sending, sent) = self {
+            let exchange = sending.as_mut().await?;
+            *self = Course::Reading(Box::new(Reading::begin(exchange, upstream, *sent)?));
+        }
+        match self {
+            Course::Reading(reading) => reading.next(patience).await,
+            Course::Sending(..) | Course::Idle => Ok(None),
+        }
+    }
+
+    /// The answer that is read.
+    pub(super) fn reading(&self) -> Option<&Reading> {
+        match self {
+            Course::Reading(reading) => Some(reading),
+            Course::Sending(..) | Course::Idle => None,
+        }
+    }
+
+    /// The status of a 4xx answer.
+    pub(super) fn refusal(&self) -> Option<StatusCode> {
+        self.reading().map(Reading::status).filter(StatusCode::is_client_error)
+    }
+
+    /// Lets a connection go whose answer is complete.
+    pub(super) fn finish(&mut self) {
+        if let Course::Reading(reading) = std::mem::replace(self, Course::Idle) {
+            reading.finish();
+        }
+    }
 }
 
 impl Reading {
@@ -333,5 +391,58 @@ impl Reading {
                 self.exchange.checkout.put_back();
             }
         });
+    }
+}
+
+/// The time that an upstream call may take; while somebody is asked, none of it passes.
+pub(super) struct Budget {
+    idle: Duration,
+    until: Option<Instant>,
+    paused: Option<Instant>,
+}
+
+impl Budget {
+    /// The upstream's, unless what is asked has a deadline of its own.
+    pub(super) fn of(place: &UpstreamTarget, deadline: Option<Duration>) -> Budget {
+        let timeouts = &place.upstream.timeouts;
+        let until = deadline.or(timeouts.total).map(|total| Instant::now() + total);
+        Budget { idle: timeouts.idle, until, paused: None }
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        match self.paused {
+            Some(_) => Patience::default(),
+            None => Patience { idle: Some(self.idle), until: self.until },
+        }
+    }
+
+    pub(super) fn pause(&mut self) {
+        self.paused.get_or_insert_with(Instant::now);
+    }
+
+    pub(super) fn resume(&mut self) {
+        if let Some(paused) = self.paused.take() {
+            let thought = paused.elapsed();
+            self.until = self.until.map(|until| until + thought);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_people_does_not_count() {
+        let start = Instant::now();
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        let mut budget = Budget { idle: second, until: Some(start + minute), paused: None };
+        budget.pause();
+        tokio::time::advance(10 * minute).await;
+        budget.pause();
+        assert!(budget.patience().until.is_none() && budget.patience().idle.is_none());
+        budget.resume();
+        assert_eq!(budget.patience().until, Some(start + 11 * minute));
+        assert_eq!(budget.patience().idle, Some(second));
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! All that upstreams send to calls, to gateway requests and on streams goes by here, so that a bound holds for
 //! all of it, and a large text is read where it stops no other call. What is found is kept beside the
-//! text; nobody has to read it again to know what it is.
+//! text; nobody has to read it again to know what it is. The final one is the [`Answer`] of its call.
 
-use super::Outcome;
 use crate::shares::Share;
 use bytes::Bytes;
-use portunus_filters::mcp::bridge;
+use portunus_filters::Era;
+use portunus_filters::mcp::bridge::{self, Facts};
 use portunus_filters::mcp::sse::Event;
-use portunus_filters::mcp::{Envelope, Fault, Id, Method, Remarks, Shape};
+use portunus_filters::mcp::{Envelope, Fault, Id, Method, Remarks, Shape, Span};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,6 +135,107 @@ impl Content {
     }
 }
 
+/// The final answer, in the upstream's words: `Bytes` as they came, `Released` once inspectors have read them.
+#[derive(Clone, Debug)]
+pub struct Answer<T> {
+    /// Whose words they are.
+    pub era: Era,
+    /// What was answered.
+    pub outcome: Outcome<T>,
+    /// What the server said of itself before, where that is known: a legacy one says it once.
+    pub facts: Option<Arc<Facts>>,
+    /// The message that it came in, if that was read and nothing was written anew since.
+    pub came: Option<Came>,
+    /// The share of its upstream's room that it has until it is written, if it is a large one.
+    pub room: Option<Arc<Share>>,
+}
+
+/// The message that an answer came in.
+#[derive(Clone, Debug)]
+pub struct Came {
+    /// The message.
+    pub message: Bytes,
+    /// It answers the client's request under the client's own id.
+    pub under_own_id: bool,
+    /// What its result says at its top.
+    pub remarks: Remarks,
+}
+
+impl Came {
+    fn of(message: &ServerMessage, under_own_id: bool) -> Option<Came> {
+        let remarks = message.content.as_ref().ok()?.remarks?;
+        Some(Came { message: message.bytes.clone(), under_own_id, remarks })
+    }
+}
+
+impl Answer<Bytes> {
+    /// That of a server of `era`, found in its message; `under_own_id` as in [`Came`].
+    pub(super) fn of(
+        message: &ServerMessage,
+        era: Era,
+        outcome: Outcome<Bytes>,
+        facts: Option<Arc<Facts>>,
+        under_own_id: bool,
+    ) -> Answer<Bytes> {
+        let (came, room) = (Came::of(message, under_own_id), message.room.clone());
+        Answer { era, outcome, facts, came, room }
+    }
+
+    /// One that is said in the words of a modern server, which did not write it.
+    pub(super) fn own(outcome: Outcome<Bytes>) -> Answer<Bytes> {
+        Answer { era: Era::Modern, outcome, facts: None, came: None, room: None }
+    }
+}
+
+impl<T> Answer<T> {
+    /// The text of the result or of the error.
+    pub fn text(&self) -> &T {
+        match &self.outcome {
+            Outcome::Result(text) | Outcome::Error { error: text, .. } => text,
+        }
+    }
+
+    /// The same answer with another outcome, which may be a part of the message that it came in.
+    pub fn with<U: AsRef<[u8]>>(self, outcome: Outcome<U>) -> Answer<U> {
+        let Answer { era, facts, came, room, .. } = self;
+        let mut answer = Answer { era, outcome, facts, came: None, room };
+        answer.came = came.filter(|came| Span::locate(&came.message, answer.text().as_ref()).is_some());
+        answer
+    }
+}
+
+impl<T: AsRef<[u8]>> Answer<T> {
+    /// How many bytes it keeps, with the message that it came in.
+    pub fn kept_bytes(&self) -> usize {
+        // Its text is a part of the message.
+        self.came.as_ref().map_or(self.text().as_ref().len(), |came| came.message.len())
+    }
+}
+
+/// What was answered.
+#[derive(Clone, Debug)]
+pub enum Outcome<T> {
+    /// The text of `result`.
+    Result(T),
+    /// An error.
+    Error {
+        /// Its code.
+        code: i64,
+        /// The text of `error`.
+        error: T,
+    },
+}
+
+impl Outcome<Bytes> {
+    /// Whether it is an error, or the result of a tool that says `isError`.
+    pub(super) fn failed(&self) -> bool {
+        match self {
+            Outcome::Error { .. } => true,
+            Outcome::Result(result) => bridge::is_tool_error(result),
+        }
+    }
+}
+
 /// A message in the form in which it came.
 pub(super) enum Framed {
     /// As a body.
@@ -197,7 +298,7 @@ impl Framed {
 /// `part` as a share of `whole` if it is the most of it, else a copy: comments of an event can be longer than its message
 /// by any factor, and who keeps the message counts no more than that.
 fn slice_of(whole: &Bytes, part: &[u8]) -> Bytes {
-    match portunus_filters::mcp::Span::locate(whole, part) {
+    match Span::locate(whole, part) {
         Some(span) if 2 * part.len() >= whole.len() => whole.slice(span.start as usize..span.end as usize),
         _ => Bytes::copy_from_slice(part),
     }
@@ -251,5 +352,19 @@ mod tests {
         let keys: Vec<String> = (0..300_000).map(|key| format!("\"{key}\":0")).collect();
         let text = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{{}}}}}"#, keys.join(","));
         assert_eq!(ServerMessage::read(Bytes::from(text)).content.err(), Some(Unread::Members));
+    }
+
+    #[test]
+    fn an_answer_keeps_its_message_for_as_long_as_it_is_a_part_of_it() {
+        let message =
+            ServerMessage::read(Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"result":{"a":1}}"#));
+        let outcome = message.answer("1", false).unwrap();
+        let answer = Answer::of(&message, Era::Modern, outcome.clone(), None, true);
+        assert_eq!(answer.kept_bytes(), message.bytes.len());
+        let kept = answer.clone().with(outcome);
+        assert_eq!(kept.came.unwrap().message, message.bytes);
+        let changed = answer.with(Outcome::Result(Bytes::from_static(b"{}")));
+        assert!(changed.came.is_none());
+        assert_eq!(changed.kept_bytes(), 2);
     }
 }
