@@ -1,11 +1,11 @@
-//! One request's way in and its answer's way out, over whichever HTTP its connection speaks.
+//! One request's way in and its answer's way out, over whichever HTTP its connection speaks. What is written is bounded in
+//! time.
 
 pub mod one;
-mod timed;
-
-pub use timed::{WriteLimits, in_time, unless_expired};
 
 use crate::backend::headers::{Field, head};
+use crate::drain::{Phase, Phases};
+use crate::patience::patient;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -15,6 +15,12 @@ use pingora_core::{Error, ErrorType};
 use pingora_http::ResponseHeader;
 use portunus_filters::{Denial, RawPass, Released};
 use std::io;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Largest piece of one write: the write timeout applies to each.
+const WRITE_BYTES: usize = 64 * 1024;
 
 /// A client that waits for an answer.
 pub enum Client {
@@ -49,6 +55,16 @@ pub enum End {
 
 /// The head of an answer that may be written to a client; its body is [`Released`].
 pub struct ReleasedHead(ResponseHeader);
+
+/// The time that the writes of one answer may take.
+pub struct WriteLimits<'a> {
+    /// Each piece of it.
+    pub timeout: Duration,
+    /// How far the end of the process has come.
+    pub phases: &'a Phases,
+    /// When the call as a whole is over: no further piece is written then.
+    pub deadline: Option<Instant>,
+}
 
 impl ReleasedHead {
     /// Releases a head whose fields the gateway wrote itself.
@@ -194,6 +210,85 @@ impl Client {
     }
 }
 
+impl WriteLimits<'_> {
+    /// Writes the head of an answer whose body comes in pieces.
+    ///
+    /// # Errors
+    /// If the client has left or takes too long.
+    pub async fn begin(&self, client: &mut Client, head: ReleasedHead) -> io::Result<()> {
+        self.close_where_draining(client);
+        in_time(self.timeout, pin!(client.begin(head))).await
+    }
+
+    /// Writes a part of the body. A client that reads slowly is waited for piece by piece.
+    ///
+    /// # Errors
+    /// As [`WriteLimits::begin`].
+    pub async fn write(&self, client: &mut Client, text: Released) -> io::Result<()> {
+        let mut pieces = text.split(WRITE_BYTES).peekable();
+        while let Some(piece) = pieces.next() {
+            unless_expired(self.phases, self.timeout, pin!(client.write(piece))).await?;
+            if pieces.peek().is_some() && self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(timed_out());
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the body.
+    pub async fn end(&self, client: &mut Client) -> End {
+        in_time(self.timeout, pin!(client.end())).await.map_or(End::Broken, |()| End::Done)
+    }
+
+    /// Writes an answer as a whole; in one write, if its body is no longer than one piece.
+    pub async fn answer(&self, client: &mut Client, head: ReleasedHead, body: Released) -> End {
+        if body.len() <= WRITE_BYTES {
+            self.close_where_draining(client);
+            let answered = pin!(client.answer(head, body));
+            let answered = unless_expired(self.phases, self.timeout, answered).await;
+            return answered.map_or(End::Broken, |()| End::Done);
+        }
+        if self.begin(client, head).await.is_err() || self.write(client, body).await.is_err() {
+            return End::Broken;
+        }
+        self.end(client).await
+    }
+
+    /// A connection has no further request once the process is about to end.
+    fn close_where_draining(&self, client: &mut Client) {
+        if self.phases.is_reached(Phase::Draining) {
+            client.close_after();
+        }
+    }
+}
+
+/// Bounds a write in time.
+///
+/// # Errors
+/// The error of the write, or that its time is over.
+pub async fn in_time<T>(
+    within: Duration,
+    write: Pin<&mut impl Future<Output = io::Result<T>>>,
+) -> io::Result<T> {
+    patient(within, write).await.unwrap_or_else(|| Err(timed_out()))
+}
+
+/// As [`in_time`], and by the end of the process.
+///
+/// # Errors
+/// The error of the write, or that its time is over.
+pub async fn unless_expired<T>(
+    phases: &Phases,
+    within: Duration,
+    write: Pin<&mut impl Future<Output = io::Result<T>>>,
+) -> io::Result<T> {
+    tokio::select! {
+        biased;
+        written = in_time(within, write) => written,
+        () = phases.reached(Phase::Expired) => Err(timed_out()),
+    }
+}
+
 /// The head of an answer with these fields, which the gateway wrote, and a body of `length` bytes, or of as many as come.
 ///
 /// # Errors
@@ -207,6 +302,10 @@ pub fn head_of(status: StatusCode, fields: &[Field<'_>], length: Option<usize>) 
         headers.append(name, HeaderValue::from_bytes(value).map_err(io::Error::other)?);
     }
     Ok(ReleasedHead::own(head(status, headers)))
+}
+
+fn timed_out() -> io::Error {
+    io::ErrorKind::TimedOut.into()
 }
 
 fn fault(error: &Error) -> BodyError {
