@@ -18,7 +18,7 @@ const PLACES: &[(&str, &[(&str, usize)])] = &[
     ("proxy/src/frontend/bridge/lasting.rs", &[("own", 3)]),
     ("proxy/src/frontend/bridge/legacy.rs", &[("own", 1)]),
     ("proxy/src/frontend/bridge/lists.rs", &[("own", 2), ("translated", 1)]),
-    ("proxy/src/frontend/bridge/encoded_answer.rs", &[("translated", 2)]),
+    ("proxy/src/frontend/bridge/encoded_answer.rs", &[("translated", 3)]),
     ("proxy/src/frontend/bridge/streams.rs", &[("own", 2), ("translated", 2)]),
     ("proxy/src/frontend/edge.rs", &[("head own", 1), ("own", 1)]),
     ("proxy/src/frontend/edge/peer.rs", &[("head own", 1), ("own", 1)]),
@@ -30,7 +30,6 @@ const PLACES: &[(&str, &[(&str, usize)])] = &[
     ("proxy/src/frontend/serve/caller.rs", &[("head own", 1), ("own", 4)]),
     ("proxy/src/frontend/session.rs", &[("head own", 1)]),
     ("proxy/src/frontend/bridge/tasks.rs", &[("translated", 1)]),
-    ("proxy/src/frontend/bridge/uris.rs", &[("translated", 1)]),
     ("proxy/src/backend/upstream_call/mod.rs", &[("translated", 1)]),
 ];
 

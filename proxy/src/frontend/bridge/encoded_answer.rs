@@ -1,6 +1,6 @@
-//! What an answer says in the client's words.
+//! Encodes answers in the client's words, with the URIs of resources as clients can use them.
 
-use super::call::{id_text, method_name};
+use super::call::{URIS, id_text, method_name};
 use super::parked::Ticket;
 use super::request_state::{AGAIN, seal_state};
 use super::served_call::ServedCall;
@@ -8,11 +8,14 @@ use crate::backend::upstream_call::{Answer, MAX_ASKING_BYTES, Outcome};
 use crate::offload::{INLINE_BYTES, OffloadQueue};
 use bytes::Bytes;
 use http::StatusCode;
+use portunus_config::Upstream;
+use portunus_filters::catalog::names_resources;
 use portunus_filters::mcp::bridge::{self, ForModern, Profile, RpcError};
 use portunus_filters::mcp::object::Object;
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::{Denial, Era, Message, Reason, Released};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// An answer in the client's words.
 pub(super) struct EncodedAnswer {
@@ -224,6 +227,47 @@ fn failed(message: &Message, answer: &Answer<Released>, said: bridge::Said<'_>) 
         rpc_error: Some(said.code),
         proven: false,
     }
+}
+
+/// An answer in which each resource has the URI that leads back to its server. Costs nothing where one
+/// server stands alone, and a look at the text where none is named.
+pub(super) async fn uris_outward(
+    served: &ServedCall<'_>,
+    message: &Message,
+    profile: &Arc<Profile>,
+    upstream: &Upstream,
+    answer: Answer<Released>,
+) -> Answer<Released> {
+    if served.context.server.members.len() < 2 {
+        return answer;
+    }
+    let method = method_name(message);
+    let renamed = match &answer.outcome {
+        Outcome::Result(result) if names_resources(method, result.bytes()) => {
+            let renamed = renamed(served, profile, (method, upstream), result.bytes()).await;
+            renamed.map(|text| result.translated(text))
+        }
+        _ => None,
+    };
+    match renamed {
+        Some(result) => answer.with(Outcome::Result(result)),
+        None => answer,
+    }
+}
+
+async fn renamed(
+    served: &ServedCall<'_>,
+    profile: &Arc<Profile>,
+    (method, upstream): (&str, &Upstream),
+    result: &Bytes,
+) -> Option<String> {
+    let member = served.context.server.member_of(&upstream.name)?;
+    // Without any list nothing leads anywhere, and the server's own words are as good as others.
+    let catalog = served.catalog(profile, URIS, served.gateway.clock.now()).await.ok()?;
+    let queue = served.active().pool(upstream).map(|pool| pool.offload.clone()).unwrap_or_default();
+    let (bytes, method, result) = (result.len(), method.to_owned(), result.clone());
+    let written = move || catalog.with_served_uris(member, &method, std::str::from_utf8(&result).ok()?);
+    queue.run(bytes, written).await
 }
 
 fn untranslatable<E>(_: E) -> Denial {

@@ -5,12 +5,12 @@
 //! message of its own and is brought to the call that waits.
 
 use super::call;
-use super::encoded_answer::{self, EncodedAnswer};
+use super::encoded_answer::{self, EncodedAnswer, uris_outward};
 use super::founding;
 use super::responder::Responder;
 use super::served_call::{ServedCall, params, parts};
 use super::sessions::{Session, Waiting};
-use super::{lasting, lists, resource_subscription, streams, uris};
+use super::{lasting, lists, resource_subscription, streams};
 use crate::authorize::{self, CallRules, CallTerms};
 use crate::backend::gateway_requests::GatewayRequest;
 use crate::backend::upstream_call::{
@@ -376,7 +376,7 @@ impl<'a, 'd> Call<'a, 'd> {
                 let said = match at {
                     Some((at, queue)) => {
                         let profile = self.served.profile_of(self.session)?;
-                        let answer = uris::outward(self.served, self.message, &profile, &at, answer).await;
+                        let answer = uris_outward(self.served, self.message, &profile, &at, answer).await;
                         match encoded_answer::large(&queue, Era::Legacy, self.message, &answer).await? {
                             Some(said) => said,
                             None => encoded_answer::for_legacy(self.message, &answer)?,

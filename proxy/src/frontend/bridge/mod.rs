@@ -5,7 +5,6 @@
 //! same for all four pairs: notifications, questions, one answer. Lists and what servers say of
 //! themselves are composed in `lists`, what happens outside of any call is in `streams`.
 
-mod admit;
 mod adoption;
 mod batch;
 mod call;
@@ -31,7 +30,6 @@ pub mod sessions;
 mod stream_holds;
 mod streams;
 mod tasks;
-mod uris;
 
 pub(crate) use founding::session_number;
 pub use homes::home;

@@ -3,11 +3,11 @@
 //! What a legacy server asks in the middle of its answer parks the call, and the client is told by
 //! `input_required` (patterns/mrtr); its retry is judged as a new message and takes the call up again.
 
-use super::encoded_answer::{self, EncodedAnswer};
+use super::encoded_answer::{self, EncodedAnswer, uris_outward};
 use super::parked::{Resumed, Ticket};
 use super::responder::Responder;
 use super::served_call::{ServedCall, parts};
-use super::{call, lists, request_state, streams, tasks, uris};
+use super::{call, lists, request_state, streams, tasks};
 use crate::authorize::{CallRules, CallTerms};
 use crate::backend::upstream_call::{CallEvent, CallRequest, Reply, Rounds, SessionChoice, UpstreamCall};
 use crate::drain::Phase;
@@ -319,7 +319,7 @@ impl Round<'_, '_> {
                 let room = answer.room.clone();
                 let answer = tasks::outward(self.served, self.message, upstream_call, answer)?;
                 let upstream = upstream_call.upstream();
-                let answer = uris::outward(self.served, self.message, &self.profile, upstream, answer).await;
+                let answer = uris_outward(self.served, self.message, &self.profile, upstream, answer).await;
                 let said =
                     match encoded_answer::large(upstream_call.offload(), Era::Modern, self.message, &answer)
                         .await?

@@ -1,9 +1,9 @@
 //! Subscribes the sessions of legacy clients to resources.
 
 use super::responder::Responder;
-use super::served_call::{ServedCall, params, shown};
+use super::served_call::{ServedCall, at_once, params, shown};
 use super::sessions::Session;
-use super::{admit, call, founding, lists};
+use super::{call, founding, lists};
 use crate::authorize::{CallTerms, RoutedRequest};
 use crate::backend::forward::Failure;
 use crate::backend::gateway_requests::GatewayRequest;
@@ -37,7 +37,7 @@ pub(super) async fn subscribe(
     let (original, subject) = own.unwrap_or_else(|| (Arc::clone(&uri), None));
     let request = RoutedRequest { message, upstream: &place.upstream, subject };
     let admission = served.admit_request(&request, &profile)?;
-    let (admitted, CallTerms { place, .. }) = match admit::at_once(admission) {
+    let (admitted, CallTerms { place, .. }) = match at_once(admission) {
         Ok(admitted) => admitted,
         Err(waiting) => {
             let again = || served.judge_request_again(&request, &served.profile_of(session)?);

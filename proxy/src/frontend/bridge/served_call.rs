@@ -1,21 +1,28 @@
-//! Serves one message at an endpoint that speaks for its servers.
+//! Serves one message at an endpoint that speaks for its servers: what it is served with, and the permission for its call,
+//! once the turn of that has come.
 
+use super::call::RoutedCall;
 use super::responder::Responder;
 use super::sessions::Session;
-use crate::backend::forward::Failure;
+use crate::authorize::{CallTerms, RequestAdmission, RoutedRequest};
+use crate::backend::forward::{AuthorizedCall, Dispatch, Failure};
 use crate::backend::upstream_call::UpstreamTarget;
 use crate::catalog::{Audience, MergedCatalog, Shows};
+use crate::drain::Phase;
 use crate::frontend::call_context::CallContext;
 use crate::frontend::context::{Active, Gateway};
 use crate::frontend::session::End;
-use crate::reply::{self, Refused};
+use crate::identify::ended;
+use crate::reply::{self, Refused, caller_lost, draining};
 use crate::shares::Owner;
 use portunus_config::{Choice, Member, NamePolicy, Upstream};
 use portunus_filters::catalog::{Catalog, ListKind};
 use portunus_filters::mcp::bridge::{Parts, Profile};
 use portunus_filters::mcp::object::Object;
-use portunus_filters::{Denial, Era, Identity, Message, Moment, Reason, Released};
+use portunus_filters::{Admitted, Cleared, Denial, Era, Identity, Message, Moment, Reason, Released, Turns};
+use std::pin::pin;
 use std::sync::Arc;
+use tokio::time::{Instant, sleep_until};
 
 /// One message that is served here, with the services that serve it.
 #[derive(Clone, Copy)]
@@ -24,6 +31,15 @@ pub struct ServedCall<'a> {
     pub gateway: &'a Arc<Gateway>,
     /// The context of the message.
     pub context: &'a CallContext,
+}
+
+/// A request that waits for its turn.
+pub(super) struct WaitingRequest {
+    cleared: Cleared,
+    turns: Turns,
+    terms: CallTerms,
+    /// The configuration that judged it last.
+    serial: u64,
 }
 
 impl ServedCall<'_> {
@@ -273,6 +289,92 @@ impl ServedCall<'_> {
         };
         let answer = reply::refuse(denial, &refused, &self.context.origin.arrival.request_id);
         Some(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+}
+
+impl ServedCall<'_> {
+    /// The permission for a call once its turn has come, and what it goes on under.
+    ///
+    /// # Errors
+    /// As [`ServedCall::admit_request`] and [`ServedCall::in_turn`].
+    pub(super) async fn permit_call(
+        &self,
+        message: &Message,
+        routed: &mut RoutedCall,
+        profile: &Arc<Profile>,
+        out: &mut Responder<'_>,
+    ) -> Result<(Arc<AuthorizedCall>, CallTerms), Denial> {
+        let request = RoutedRequest { message, upstream: &routed.upstream, subject: routed.subject.take() };
+        let admission = self.admit_request(&request, profile)?;
+        out.record.note_decision(admission.admitting.judged());
+        let (admitted, terms) = match at_once(admission) {
+            Ok(admitted) => admitted,
+            Err(waiting) => {
+                let again = || self.judge_request_again(&request, profile);
+                Box::pin(self.in_turn(waiting, request.upstream, again, out)).await?
+            }
+        };
+        Ok((Arc::new(Dispatch::permit(admitted, message)), terms))
+    }
+
+    /// Waits for the turn of a request at its limits: no longer than its client waits, its caller may call and the call may
+    /// take. It holds no snapshot while it waits: each configuration that comes meanwhile judges it again.
+    ///
+    /// # Errors
+    /// Why its turn does not come; as `again`.
+    pub(super) async fn in_turn(
+        &self,
+        waiting: Box<WaitingRequest>,
+        upstream: &Upstream,
+        again: impl Fn() -> Result<(Cleared, CallTerms), Denial>,
+        out: &mut Responder<'_>,
+    ) -> Result<(Admitted, CallTerms), Denial> {
+        let WaitingRequest { mut cleared, turns, mut terms, mut serial } = *waiting;
+        let phases = out.phases;
+        let mut serials = self.gateway.serials();
+        let begun = Instant::now();
+        let mut turned = pin!(turns.taken());
+        loop {
+            let in_force = *serials.borrow_and_update();
+            if in_force != serial {
+                (cleared, terms) = again()?;
+                out.record.note_decision(cleared.judged());
+                serial = in_force;
+            }
+            let timeouts = &upstream.timeouts;
+            let own = cleared.judged().and_then(|judged| judged.facts.as_ref()?.timeout);
+            let within = own.or(timeouts.total).unwrap_or(timeouts.first_byte);
+            tokio::select! {
+                biased;
+                turned = &mut turned => {
+                    let turned = turned?;
+                    if *serials.borrow() != serial {
+                        (cleared, terms) = again()?;
+                        out.record.note_decision(cleared.judged());
+                    }
+                    return Ok((turned.admit(cleared), terms));
+                }
+                Ok(()) = serials.changed() => {}
+                () = out.gone() => return Err(Denial::new(Reason::RequestTimeout, "the client has left")),
+                () = phases.reached(Phase::Expired) => return Err(draining()),
+                () = ended(self.context.authorization.as_ref(), self.gateway) => return Err(caller_lost()),
+                () = sleep_until(begun + within) => {
+                    return Err(Denial::new(Reason::Overloaded, "its turn did not come in time"));
+                }
+            }
+        }
+    }
+}
+
+/// The permission to open a request and the terms under which it goes on, where no turn is waited for.
+///
+/// # Errors
+/// The request that has to wait.
+pub(super) fn at_once(admission: RequestAdmission) -> Result<(Admitted, CallTerms), Box<WaitingRequest>> {
+    let RequestAdmission { admitting, terms, serial } = admission;
+    match admitting.at_once() {
+        Ok(admitted) => Ok((admitted, terms)),
+        Err((cleared, turns)) => Err(Box::new(WaitingRequest { cleared, turns, terms, serial })),
     }
 }
 
