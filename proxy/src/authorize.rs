@@ -1,12 +1,10 @@
 //! Decisions on live traffic: the policy of the configuration in force, asked for every message.
 //!
 //! The one way to a permission is [`judge`], on every path. What a caller sees of lists is in
-//! `views`, of servers in `told`; what a call is judged with in `scene`, names in `lookup`. Deciding
+//! `views`, of servers in `told`; what a call is judged with, names among it, in `scene`. Deciding
 //! itself is pure and in [`portunus_filters::gate`].
 
 mod aside;
-mod lookup;
-mod ratings;
 mod recorder;
 mod response_pipeline;
 mod scene;
@@ -14,27 +12,35 @@ mod told;
 mod views;
 
 pub use aside::Aside;
-pub use lookup::FailedLookups;
-pub use ratings::Ratings;
 pub use recorder::MAX_WITHIN;
 pub use response_pipeline::{CallRules, ResponsePipeline, error};
-pub use scene::{AdmittedMessage, CallTerms, RequestAdmission, RoutedRequest};
+pub use scene::{AdmittedMessage, CallTerms, FailedLookups, RequestAdmission, RoutedRequest};
 pub use views::{Views, Wanted};
 
 use crate::frontend::context::{Active, Gateway};
 use crate::metrics::Metrics;
 use aside::Question;
-use portunus_config::{ListRule, PolicyRules, Snapshot};
+use portunus_config::{ListRule, PolicyRules, Snapshot, ToolRules};
 use portunus_filters::authorize::{DecisionCache, Fault};
-use portunus_filters::call::Target;
+use portunus_filters::call::{KnownTool, Subject, Target};
+use portunus_filters::catalog::{Entry, Located};
 use portunus_filters::gate::{Gate, Lists, Rules};
 use portunus_filters::judged::{Judged, Watch};
+use portunus_filters::mcp::object::StrictObject;
 use portunus_filters::{Arrival, Cleared, Denial, Message};
+use quick_cache::sync::Cache;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Bytes that one remembered decision takes, about.
 const DECISION_BYTES: u64 = 1024;
+
+/// Tools of one upstream that are remembered.
+const MAX_TOOLS: usize = 10_000;
+
+/// A longer name, which no server should have, is looked up each time.
+const MAX_NAME_BYTES: usize = 256;
 
 /// The gate of one configuration, and what it is asked with.
 pub struct Authority {
@@ -51,6 +57,12 @@ pub struct Authority {
     /// The policy reads URIs, so each must be read by its server as it is judged.
     pub reads_uris: bool,
     policy: Option<Arc<PolicyRules>>,
+}
+
+/// Knowledge that the configuration has of each tool, looked up once: by its upstream and the name it has there.
+pub struct Ratings {
+    rules: Arc<ToolRules>,
+    by_upstream: HashMap<Arc<str>, Cache<Arc<str>, Arc<KnownTool>>>,
 }
 
 impl Authority {
@@ -87,6 +99,22 @@ impl Authority {
         self.gate.governs()
     }
 
+    /// What is known of a tool of a catalogue.
+    pub fn known(&self, upstream: &str, entry: &Entry) -> Arc<KnownTool> {
+        let known = self.ratings.tool(upstream, &entry.original);
+        if !self.reads_claims {
+            return known;
+        }
+        let claimed = claims(entry).map(Arc::from);
+        Arc::new(KnownTool { claimed, ..KnownTool::clone(&known) })
+    }
+
+    /// What rules are asked of a URI; `None` if its server may read it in another way than they do.
+    fn uri(&self, located: &Located<'_>) -> Option<Subject> {
+        let unread = || Subject::Resource(Arc::from(&*located.original));
+        located.subject().or_else(|| (!self.reads_uris).then(unread))
+    }
+
     /// Measures what is remembered of decisions, and tells of what ran out of time since it was called last.
     pub fn sweep(&self, metrics: &Metrics, now: Duration) {
         let Some(rules) = self.gate.rules() else { return };
@@ -118,6 +146,39 @@ impl Authority {
         let zone = self.policy.as_ref().and_then(|policy| policy.zones.of(arrival.source));
         Target { zone: zone.map(Arc::from), ..Target::new(server, upstream) }
     }
+}
+
+impl Ratings {
+    /// Of the tools of a configuration.
+    pub fn of(snapshot: &Snapshot) -> Ratings {
+        let upstreams = snapshot.upstreams.iter();
+        let by_upstream =
+            upstreams.map(|upstream| (Arc::clone(&upstream.name), Cache::new(MAX_TOOLS))).collect();
+        Ratings { rules: Arc::clone(&snapshot.tools), by_upstream }
+    }
+
+    /// What is known of a tool.
+    pub fn tool(&self, upstream: &str, original: &Arc<str>) -> Arc<KnownTool> {
+        let known = || {
+            let facts = Arc::new(self.rules.facts(upstream, original));
+            Arc::new(KnownTool { original: Arc::clone(original), facts, claimed: None, task: None })
+        };
+        let Some(tools) = self.by_upstream.get(upstream) else { return known() };
+        if let Some(tool) = tools.get(original) {
+            return tool;
+        }
+        let tool = known();
+        if original.len() <= MAX_NAME_BYTES {
+            tools.insert(Arc::clone(original), Arc::clone(&tool));
+        }
+        tool
+    }
+}
+
+/// What a server says of its tool, as the text of a JSON object.
+fn claims(entry: &Entry) -> Option<&str> {
+    let object = StrictObject::read(std::str::from_utf8(entry.definition()).ok()?).ok()?;
+    object.get("annotations").ok()?.filter(|annotations| annotations.starts_with('{'))
 }
 
 /// Judges messages, and tells of it.

@@ -8,9 +8,12 @@
 //! cannot be made in time is an error: nobody gets a part of a list for the whole.
 
 use super::Authority;
+use crate::frontend::bridge::ServedCall;
+use bytes::Bytes;
 use portunus_filters::authorize::{CpuTimer, Fault, Obligations, RanOut, Use};
-use portunus_filters::catalog::{Catalog, Entry, Filtered, ListKind, Shown};
+use portunus_filters::catalog::{Catalog, Closing, Entry, Filtered, ListKind, Shown, UnknownCursor};
 use portunus_filters::gate::{Item, Onlooker, Sight, Thing};
+use portunus_filters::mcp::bridge::{Caching, Scope};
 use portunus_filters::{Denial, Reason};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -332,6 +335,36 @@ impl Authority {
         let known = (kind == ListKind::Tools).then(|| self.known(upstream, entry));
         let Some(subject) = entry.subject(kind, known) else { return Sight::Hidden };
         self.gate.sight_in_list(onlooker, &Item { thing: Thing::Offered(&subject), upstream })
+    }
+}
+
+impl ServedCall<'_> {
+    /// The result of a list request, as who asks sees the list.
+    ///
+    /// # Errors
+    /// [`Reason::UnknownState`] for a cursor that is not of this list as it is seen now; as [`Authority::view`].
+    pub async fn listed(
+        &self,
+        catalog: &Arc<Catalog>,
+        (kind, cursor): (ListKind, Option<&str>),
+        closing: &Closing<'_>,
+    ) -> Result<Vec<Bytes>, Denial> {
+        let stale = |_: UnknownCursor| {
+            Denial::new(Reason::UnknownState, "the cursor is not of this list as it is now")
+        };
+        let active = self.active();
+        if !active.authority.governs() {
+            return catalog.result(kind, cursor, closing).map_err(stale);
+        }
+        let target = self.target(&active, &Arc::from(""));
+        let onlooker =
+            Onlooker { arrival: &self.context.origin.arrival, target: &target, era: closing.era.as_str() };
+        let wanted = Wanted { catalog, kind, upstream: &|member| self.leads_to(member) };
+        let view = active.authority.view(&onlooker, &wanted).await?;
+        let left = onlooker.lasting(view.until).saturating_sub(self.context.origin.arrival.at.wall);
+        let ttl_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(closing.caching.ttl_ms);
+        let caching = Caching { ttl_ms, scope: Scope::Private };
+        view.list.result(catalog, cursor, &Closing { caching, ..*closing }).map_err(stale)
     }
 }
 
