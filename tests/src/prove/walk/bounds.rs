@@ -24,15 +24,15 @@ const fn bound(name: &'static str, figure: fn(&Figures) -> usize, most: usize, w
 }
 
 pub(super) const MODERN_TO_LEGACY: [Bound; 4] = [
-    bound("files", |figures| figures.files, 148, 60),
-    bound("files of the spine", |figures| figures.spine, 36, 12),
-    bound("returns", |figures| figures.returns, 164, 30),
-    bound("process-wide locks", |figures| figures.shared_locks, 17, 3),
+    bound("files", |figures| figures.files, 131, 60),
+    bound("files of the spine", |figures| figures.spine, 30, 12),
+    bound("returns", |figures| figures.returns, 145, 30),
+    bound("process-wide locks", |figures| figures.shared_locks, 6, 3),
 ];
 
 pub(super) const LEGACY_TO_MODERN: [Bound; 4] = [
-    bound("files", |figures| figures.files, 147, 60),
-    bound("files of the spine", |figures| figures.spine, 35, 12),
-    bound("returns", |figures| figures.returns, 160, 30),
-    bound("process-wide locks", |figures| figures.shared_locks, 18, 3),
+    bound("files", |figures| figures.files, 131, 60),
+    bound("files of the spine", |figures| figures.spine, 30, 12),
+    bound("returns", |figures| figures.returns, 144, 30),
+    bound("process-wide locks", |figures| figures.shared_locks, 5, 3),
 ];
