@@ -12,7 +12,7 @@ pub mod upstream_call;
 pub mod upstream_sessions;
 pub mod upstreams;
 
-use crate::backend::gateway_requests::{Asked, Farewells, MAX_ERRANDS};
+use crate::backend::gateway_requests::{Asked, Farewells, MAX_BACKGROUND_REQUESTS};
 use crate::backend::resource_cache::Reads;
 use crate::backend::upstream_call::UpstreamTarget;
 use crate::backend::upstream_sessions::{Hearsay, Legs};
@@ -114,7 +114,7 @@ impl Backend {
             reads: Arc::default(),
             farewells: Farewells::default(),
             asked: Asked::default(),
-            gateway_requests: Arc::new(Semaphore::new(MAX_ERRANDS)),
+            gateway_requests: Arc::new(Semaphore::new(MAX_BACKGROUND_REQUESTS)),
             texts: Shares::new(MAX_TEXT_BYTES),
             spoken: Shares::new(MAX_UNHEARD_BYTES),
             ids: Arc::new(RequestIds::new()?),

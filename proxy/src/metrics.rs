@@ -224,7 +224,7 @@ impl Metrics {
                 "Records the access log could not take",
             )?,
             gateway_requests: counters(
-                "portunus_errands_total",
+                "portunus_gateway_requests_total",
                 "Messages the gateway sent on its own",
                 &["kind", "result"],
             )?,

@@ -97,7 +97,7 @@ async fn a_session_whose_founding_answer_arrived_is_never_ended_by_the_gateway()
     assert!(client.chunk().await.unwrap().contains("result"));
     drop(client);
     gateway.recorded("the record", |record| record["action"] == "initialize").await;
-    // An errand of the gateway would have set off before this call.
+    // A gateway request would have set off before this call.
     gateway.post("/mcp", &[("mcp-session-id", session)], &rpc(2, "tools/list", "{}")).await;
     let mut methods = Vec::new();
     while methods.len() < 2 {

@@ -121,7 +121,7 @@ pub(super) fn blank(name: Located<String>) -> UpstreamDocument {
 }
 
 /// Timeouts of what the gateway fetches for itself: all of them this one.
-pub(super) fn errand_timeouts(timeout: Option<Duration>) -> Timeouts {
+pub(super) fn gateway_request_timeouts(timeout: Option<Duration>) -> Timeouts {
     let all = timeout.unwrap_or(Duration::from_secs(5));
     Timeouts { connect: all, first_byte: all, idle: all, total: Some(all) }
 }

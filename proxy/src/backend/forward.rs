@@ -155,7 +155,7 @@ impl Dispatch {
         pool: Arc<Pool>,
         use_of: RetryPolicy,
     ) -> UpstreamRequest {
-        tracing::trace!(kind = gateway_request.kind(), upstream = &*upstream.name, "errand leaves");
+        tracing::trace!(kind = gateway_request.kind(), upstream = &*upstream.name, "gateway request leaves");
         UpstreamRequest::of(wording, upstream, pool, use_of)
     }
 }

@@ -34,10 +34,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Errands under way in the background at once.
-pub const MAX_ERRANDS: usize = 64;
-/// Errands that are waited for at once.
-pub const MAX_ASKED: usize = 512;
+/// Gateway requests under way in the background at once.
+pub const MAX_BACKGROUND_REQUESTS: usize = 64;
+/// Gateway requests that are waited for at once.
+pub const MAX_AWAITED_REQUESTS: usize = 512;
 /// Pings under way at once: servers that hang must not take the permits of lists.
 const MAX_PINGS: usize = 64;
 
@@ -142,7 +142,7 @@ pub struct Asked {
 impl Default for Asked {
     fn default() -> Asked {
         let permits = |count| Arc::new(Semaphore::new(count));
-        Asked { most: permits(MAX_ASKED), pings: permits(MAX_PINGS) }
+        Asked { most: permits(MAX_AWAITED_REQUESTS), pings: permits(MAX_PINGS) }
     }
 }
 
@@ -209,7 +209,7 @@ pub fn run(
         let status = timeout(WITHIN, deliver(&own, &gateway_request, &upstream, &pool)).await.ok().flatten();
         let done = status.is_some_and(|status| status.is_success());
         count(&own, &gateway_request, done);
-        tracing::debug!(kind, upstream = &*upstream.name, done, "errand");
+        tracing::debug!(kind, upstream = &*upstream.name, done, "gateway request");
     });
 }
 

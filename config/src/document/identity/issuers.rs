@@ -170,7 +170,7 @@ fn endpoint(section: &mut Section<'_>) -> UpstreamDocument {
     UpstreamDocument {
         addresses: section.value("addresses").map(|value| upstreams::addresses(&value)).unwrap_or_default(),
         tls: section.value("tls").and_then(|value| tls::upstream(&value)),
-        timeouts: upstreams::errand_timeouts(timeout),
+        timeouts: upstreams::gateway_request_timeouts(timeout),
         ..upstreams::blank(name)
     }
 }

@@ -1,4 +1,4 @@
-//! Errands that are posted, and answered on the stream of their session.
+//! Gateway requests that are posted, and answered on the stream of their session.
 
 use super::ask::send_as;
 use super::{Addressed, GatewayRequest, Said};

@@ -1,4 +1,4 @@
-//! Errands that are waited for.
+//! Gateway requests that are waited for.
 
 use super::{GatewayRequest, WITHIN, aside, count};
 use crate::backend::Backend;
