@@ -2,7 +2,7 @@
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use portunus::sealing::{
-    Binding, CallerKey, Home, SealedLeg, Seals, SessionName, SessionToken, StateToken, Token,
+    Binding, CallerKey, Home, SealedUpstreamSession, Seals, SessionName, SessionToken, StateToken, Token,
 };
 use portunus_base::UpstreamUrl;
 use portunus_config::{ServerId, UpstreamMark};
@@ -12,18 +12,18 @@ use portunus_filters::mcp::Revision;
 use std::hint::black_box;
 use std::sync::Arc;
 
-/// A session id, with no leg and with as many as fit: what every call of a legacy client opens.
+/// A session id, with no upstream session and with as many as fit: what every call of a legacy client opens.
 fn session(criterion: &mut Criterion) {
     let (seals, server, identity) = (seals(), server(), identity());
     let binding = Binding { server: &server, caller: CallerKey::for_seals(&identity) };
     let mut group = criterion.benchmark_group("session id");
-    for legs in [0, 1, 6] {
-        let token = session_token(legs);
-        group.bench_function(BenchmarkId::new("seal", legs), |bench| {
+    for upstream_sessions in [0, 1, 6] {
+        let token = session_token(upstream_sessions);
+        group.bench_function(BenchmarkId::new("seal", upstream_sessions), |bench| {
             bench.iter(|| black_box(&token).seal(&seals, &binding));
         });
         let sealed = token.seal(&seals, &binding).text;
-        group.bench_function(BenchmarkId::new("open", legs), |bench| {
+        group.bench_function(BenchmarkId::new("open", upstream_sessions), |bench| {
             bench.iter(|| SessionName::open(&seals, &binding, black_box(&sealed)));
         });
     }
@@ -64,14 +64,14 @@ fn home() -> Home {
 }
 
 #[expect(clippy::panic, reason = "as above")]
-fn session_token(legs: usize) -> SessionToken {
+fn session_token(upstream_sessions: usize) -> SessionToken {
     let url = UpstreamUrl::parse("http://127.0.0.1:9101/mcp").unwrap_or_else(|problem| panic!("{problem}"));
-    let leg = SealedLeg {
+    let upstream_session = SealedUpstreamSession {
         upstream: UpstreamMark::of("crm", &url),
         id: "5f1c0a52-7b2f-4a9e-8f43-7a6f6a1f8a11".into(),
         version: Revision::V2025_11_25,
     };
-    let legs = vec![leg; legs];
+    let upstream_sessions = vec![upstream_session; upstream_sessions];
     SessionToken {
         issued: 1_700_000_000,
         version: Revision::V2025_11_25,
@@ -80,7 +80,7 @@ fn session_token(legs: usize) -> SessionToken {
         passes: false,
         abilities: 21,
         client: r#"{"name":"agent","version":"1.0.0"}"#.into(),
-        legs,
+        upstream_sessions,
     }
 }
 

@@ -77,7 +77,7 @@ pub use tls::{
 };
 pub use tools::{Fact, ToolRules};
 pub use upstream::{
-    Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Transport, Upstream, UpstreamKey,
+    Credentials, EraMode, HeaderRules, HostPolicy, SessionSharing, Transport, Upstream, UpstreamKey,
 };
 pub use upstream_mark::UpstreamMark;
 pub use view::View;

@@ -36,7 +36,7 @@ pub struct Upstream {
     /// How messages travel to it.
     pub transport: Transport,
     /// Whose calls share a legacy session that the gateway holds.
-    pub sessions: LegSharing,
+    pub sessions: SessionSharing,
     /// Whether a legacy session that is gone may be made again without its callers knowing: the
     /// server keeps nothing in it.
     pub stateless_ok: bool,
@@ -183,7 +183,7 @@ pub enum Transport {
 
 /// Whose calls share a legacy session that the gateway holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LegSharing {
+pub enum SessionSharing {
     /// Those of one caller.
     #[default]
     PerCaller,

@@ -15,7 +15,7 @@ pub mod upstreams;
 use crate::backend::gateway_requests::{Asked, Farewells, MAX_BACKGROUND_REQUESTS};
 use crate::backend::resource_cache::Reads;
 use crate::backend::upstream_call::UpstreamTarget;
-use crate::backend::upstream_sessions::{Hearsay, Legs};
+use crate::backend::upstream_sessions::{Hearsay, SessionPools};
 use crate::backend::upstreams::dns::Resolver;
 use crate::backend::upstreams::era::Eras;
 use crate::backend::upstreams::pool::Pool;
@@ -66,7 +66,7 @@ pub struct Backend {
     /// Several places behind one name.
     pub replicas: Replicas,
     /// Legacy sessions at upstreams.
-    pub legs: Legs,
+    pub session_pools: SessionPools,
     /// Messages of legacy upstreams outside of calls.
     pub heard: Hearsay,
     /// Answers that may be given again.
@@ -80,7 +80,7 @@ pub struct Backend {
     /// Bytes of text that has to be kept whole, such as URIs that clients are subscribed to.
     pub texts: Arc<Shares>,
     /// Bytes of what servers say outside of answers, as long as somebody has yet to hear it.
-    pub spoken: Arc<Shares<UpstreamKey>>,
+    pub unheard_bytes: Arc<Shares<UpstreamKey>>,
     /// Ids of requests.
     pub ids: Arc<RequestIds>,
     /// The clock.
@@ -109,14 +109,14 @@ impl Backend {
             resolver: Arc::default(),
             eras: Eras::default(),
             replicas: Replicas::default(),
-            legs: Legs::default(),
+            session_pools: SessionPools::default(),
             heard: Hearsay::default(),
             reads: Arc::default(),
             farewells: Farewells::default(),
             asked: Asked::default(),
             gateway_requests: Arc::new(Semaphore::new(MAX_BACKGROUND_REQUESTS)),
             texts: Shares::new(MAX_TEXT_BYTES),
-            spoken: Shares::new(MAX_UNHEARD_BYTES),
+            unheard_bytes: Shares::new(MAX_UNHEARD_BYTES),
             ids: Arc::new(RequestIds::new()?),
             clock,
             metrics,
@@ -168,7 +168,7 @@ impl Backend {
     /// has one.
     pub fn settle(&self, place: UpstreamTarget) -> (UpstreamTarget, Option<Seat>) {
         let now = self.clock.now().monotonic;
-        self.replicas.settle(place, now, |place| self.legs.holds(place))
+        self.replicas.settle(place, now, |place| self.session_pools.holds(place))
     }
 
     /// Notes that an upstream, or a replica of it, answered as one that does not speak `era`.
@@ -215,13 +215,13 @@ impl Backend {
             ("upstream_pools", pools.len() + replicas.len()),
             ("assertions", vouched),
             ("names", self.resolver.len()),
-            ("legs", self.legs.alive()),
+            ("upstream_sessions", self.session_pools.alive()),
             ("farewells", self.farewells.len()),
             ("heard", self.heard.len()),
             ("eras", self.eras.len()),
             ("kept_text_bytes", self.texts.held()),
             ("answer_bytes", answers),
-            ("unheard_bytes", self.spoken.held()),
+            ("unheard_bytes", self.unheard_bytes.held()),
         ];
         sizes.into_iter().chain(self.reads.sizes()).collect()
     }

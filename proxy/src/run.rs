@@ -371,7 +371,7 @@ fn spawn_asides(
         let mut tick = interval(SWEEP);
         loop {
             tick.tick().await;
-            gateway.backend.legs.sweep(&gateway.backend);
+            gateway.backend.session_pools.sweep(&gateway.backend);
             gateway.estate.sessions.sweep(&gateway);
             gateway.backend.reads.sweep(gateway.clock.now());
             gateway.estate.catalogs.sweep(gateway.clock.now(), &gateway.active().snapshot);

@@ -336,7 +336,10 @@ async fn a_session_that_nobody_learned_of_is_ended_and_a_known_one_is_not() {
             drop(client);
             gateway.recorded("the client's leaving", |record| record["action"] == "initialize").await;
             let text = String::from_utf8(gateway.get(gateway.telemetry, "/metrics").await.body).unwrap();
-            assert!(!text.contains("portunus_gateway_requests_total{kind=\"delete\""), "a live session was ended");
+            assert!(
+                !text.contains("portunus_gateway_requests_total{kind=\"delete\""),
+                "a live session was ended"
+            );
         }
     }
 }

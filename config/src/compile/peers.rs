@@ -17,7 +17,7 @@ use crate::peers::{Peers, ReplicaId, Sealing};
 use crate::reference::Reference;
 use crate::replicas::Ejection;
 use crate::upstream::{
-    Credentials, EraMode, HeaderRules, HostPolicy, LegSharing, Transport, Upstream, UpstreamKey,
+    Credentials, EraMode, HeaderRules, HostPolicy, SessionSharing, Transport, Upstream, UpstreamKey,
 };
 use crate::upstream_mark::UpstreamMark;
 use portunus_base::{
@@ -226,7 +226,7 @@ fn member(
         health: None,
         ejection: Ejection::default(),
         transport: Transport::default(),
-        sessions: LegSharing::default(),
+        sessions: SessionSharing::default(),
         stateless_ok: false,
         trust_cache_scope: false,
         labels: BTreeMap::new(),

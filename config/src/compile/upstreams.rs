@@ -11,7 +11,7 @@ use crate::document::{
     CeilingDocument, CredentialsDocument, HeaderSource, HeadersDocument, UpstreamDocument,
 };
 use crate::files::Files;
-use crate::upstream::{Credentials, EraMode, HeaderRules, LegSharing, Transport, Upstream, UpstreamKey};
+use crate::upstream::{Credentials, EraMode, HeaderRules, SessionSharing, Transport, Upstream, UpstreamKey};
 use crate::upstream_mark::UpstreamMark;
 use portunus_base::{AddressClass, AddressGrant, Host, HostPattern, HttpVersion, Scheme, UpstreamUrl};
 
@@ -61,8 +61,8 @@ pub(super) fn upstream(
         ejection: document.ejection,
         transport: document.transport,
         sessions: match document.shared_sessions {
-            Some(_) => LegSharing::Shared,
-            None => LegSharing::PerCaller,
+            Some(_) => SessionSharing::Shared,
+            None => SessionSharing::PerCaller,
         },
         stateless_ok: document.stateless_ok,
         trust_cache_scope: document.trust_cache_scope.is_some(),

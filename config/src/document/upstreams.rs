@@ -12,7 +12,7 @@ use crate::diagnostic::{Located, Place};
 use crate::limits::{LABEL, POSITIVE_DURATION, is_label};
 use crate::reader::{Section, Value};
 use crate::replicas::{Ejection, Health};
-use crate::upstream::{EraMode, HostPolicy, LegSharing, Transport};
+use crate::upstream::{EraMode, HostPolicy, SessionSharing, Transport};
 use portunus_base::{AddressGrant, HttpVersion, Pool, Timeouts, UpstreamUrl};
 
 /// One upstream.
@@ -170,8 +170,9 @@ fn era(value: &Value<'_>) -> Option<Located<EraMode>> {
 
 /// Where `shared` is written.
 fn shared(value: &Value<'_>) -> Option<Place> {
-    let sharing = value.one_of(&[("per_caller", LegSharing::PerCaller), ("shared", LegSharing::Shared)]);
-    (sharing? == LegSharing::Shared).then(|| value.place())
+    let sharing =
+        value.one_of(&[("per_caller", SessionSharing::PerCaller), ("shared", SessionSharing::Shared)]);
+    (sharing? == SessionSharing::Shared).then(|| value.place())
 }
 
 fn timeouts(section: &mut Section<'_>) -> Timeouts {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::caller::caller;
 use super::{duration, texts, upstream_tls};
 use crate::replicas::Health;
-use crate::upstream::{Credentials, HeaderRules, HostPolicy, LegSharing, Transport, Upstream};
+use crate::upstream::{Credentials, HeaderRules, HostPolicy, SessionSharing, Transport, Upstream};
 use portunus_base::{HttpVersion, Pool, Timeouts, UpstreamUrl};
 
 pub(super) fn upstream(upstream: &Upstream) -> Value {
@@ -23,8 +23,8 @@ pub(super) fn upstream(upstream: &Upstream) -> Value {
             Transport::HttpSse => "sse",
         },
         "sessions": match upstream.sessions {
-            LegSharing::PerCaller => "per_caller",
-            LegSharing::Shared => "shared",
+            SessionSharing::PerCaller => "per_caller",
+            SessionSharing::Shared => "shared",
         },
         "stateless_ok": upstream.stateless_ok,
         "trust_cache_scope": upstream.trust_cache_scope,

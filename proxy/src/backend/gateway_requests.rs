@@ -20,7 +20,7 @@ use crate::backend::upstreams::pool::Pool;
 use crate::shares::Owner;
 pub(crate) use aside::post;
 pub use ask::ask;
-pub(crate) use ask::{Addressed, Said, answers_ping, exchange, is_modern_code, lives, on_leg, send};
+pub(crate) use ask::{Addressed, Said, answers_ping, exchange, is_modern_code, lives, send, send_on_session};
 pub use farewell::Farewells;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 pub use listen::{Listening, listen};

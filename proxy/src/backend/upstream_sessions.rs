@@ -9,9 +9,9 @@ mod endpoint;
 mod flag;
 mod founding;
 mod heard;
-mod pool;
 mod relay;
-mod shelf;
+mod session_pool;
+mod session_pools;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -27,13 +27,13 @@ use flag::Flag;
 use founding::Refused;
 pub use heard::{Heard, Hearsay, What};
 use http::{HeaderValue, StatusCode};
-pub use pool::Legs;
-pub(crate) use pool::credential;
 use portunus_config::UpstreamKey;
 use portunus_filters::mcp::bridge::LogLevel;
 use portunus_filters::mcp::{Id, Revision};
-use shelf::Usage;
-pub use shelf::{LeaseOptions, LegLease};
+use session_pool::Usage;
+pub use session_pool::{LeaseOptions, SessionLease};
+pub use session_pools::SessionPools;
+pub(crate) use session_pools::credential;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -71,7 +71,7 @@ pub struct UpstreamSession {
     /// The stream was opened, or refused.
     open: Flag,
     usage: Usage,
-    spoken: Arc<Shares<UpstreamKey>>,
+    call_message_bytes: Arc<Shares<UpstreamKey>>,
     _alive: Alive,
 }
 
@@ -86,8 +86,8 @@ struct Terms {
 struct Alive(Arc<AtomicUsize>);
 
 impl Alive {
-    fn among(legs: &Legs) -> Alive {
-        let alive = legs.counter();
+    fn among(pools: &SessionPools) -> Alive {
+        let alive = pools.counter();
         alive.fetch_add(1, Ordering::Relaxed);
         Alive(alive)
     }
@@ -147,7 +147,7 @@ struct Delivered {
 }
 
 impl UpstreamSession {
-    fn new(legs: &Legs, place: UpstreamTarget, origin: Origin, terms: Terms) -> UpstreamSession {
+    fn new(pools: &SessionPools, place: UpstreamTarget, origin: Origin, terms: Terms) -> UpstreamSession {
         let Terms { facts, version, id } = terms;
         let mut posted = upstream_headers::posted();
         upstream_headers::address(&mut posted, id.as_ref(), version);
@@ -167,27 +167,27 @@ impl UpstreamSession {
             relayed: false,
             open: Flag::default(),
             usage: Usage::default(),
-            spoken: legs.spoken(),
-            _alive: Alive::among(legs),
+            call_message_bytes: pools.call_message_bytes(),
+            _alive: Alive::among(pools),
         }
     }
 
-    fn relayed(legs: &Legs, place: UpstreamTarget, origin: Origin, terms: Terms) -> UpstreamSession {
-        let mut upstream_session = UpstreamSession::new(legs, place, origin, terms);
+    fn relayed(pools: &SessionPools, place: UpstreamTarget, origin: Origin, terms: Terms) -> UpstreamSession {
+        let mut upstream_session = UpstreamSession::new(pools, place, origin, terms);
         upstream_session.relayed = true;
         upstream_session
     }
 
     /// An upstream session that another process founded, as its sealed id names it: it has no stream here.
     pub fn adopt(
-        legs: &Legs,
+        pools: &SessionPools,
         place: UpstreamTarget,
         id: Option<HeaderValue>,
         version: Revision,
         facts: Arc<Facts>,
     ) -> Arc<UpstreamSession> {
         let upstream_session =
-            UpstreamSession::new(legs, place, Origin::Adopted, Terms { facts, version, id });
+            UpstreamSession::new(pools, place, Origin::Adopted, Terms { facts, version, id });
         // Numbers that the home may have used must not come again.
         upstream_session.next.store(1 << 32, Ordering::Relaxed);
         upstream_session.requests.store(1, Ordering::Relaxed);
@@ -276,7 +276,7 @@ impl UpstreamSession {
         if !self.facts.has("logging") || self.lock().level == Some(level) {
             return Ok(());
         }
-        gateway_requests::on_leg(backend, self, GatewayRequest::SetLevel { level }).await?;
+        gateway_requests::send_on_session(backend, self, GatewayRequest::SetLevel { level }).await?;
         self.lock().level = Some(level);
         Ok(())
     }
@@ -299,7 +299,7 @@ impl UpstreamSession {
             // What is subscribed to is told on the stream: it should be there before.
             self.listening().await;
         }
-        gateway_requests::on_leg(backend, self, gateway_request).await.map(drop)
+        gateway_requests::send_on_session(backend, self, gateway_request).await.map(drop)
     }
 
     /// Answers a question that came outside of any call.
@@ -420,7 +420,8 @@ impl UpstreamSession {
         });
         match (fitting.next(), fitting.next()) {
             (Some(one), None) => {
-                let Some(share) = self.spoken.take(self.place.upstream.key, message.bytes.len()) else {
+                let Some(share) = self.call_message_bytes.take(self.place.upstream.key, message.bytes.len())
+                else {
                     return Delivery::Full;
                 };
                 match one.inbox.try_send(Delivered { message: message.clone(), _share: Some(share) }) {

@@ -10,7 +10,7 @@ pub(super) mod file;
 use super::fetch::{self, Digest};
 use super::ware::Kept;
 use bytes::Bytes;
-use portunus_config::{LegSharing, ServerId, Snapshot, Upstream, UpstreamMark, VirtualServer};
+use portunus_config::{ServerId, SessionSharing, Snapshot, Upstream, UpstreamMark, VirtualServer};
 use portunus_filters::Moment;
 use portunus_filters::catalog::{ListKind, Listing, Page};
 use portunus_filters::mcp::bridge::Scope;
@@ -88,7 +88,7 @@ impl Larder {
     /// Remembers a list that was just read.
     pub(super) fn keep(&self, server: &ServerId, upstream: &Upstream, kind: ListKind, fresh: Fresh<'_>) {
         let Some(listing) = fresh.kept.what.as_deref() else { return };
-        let open = upstream.sessions == LegSharing::Shared
+        let open = upstream.sessions == SessionSharing::Shared
             || (fresh.kept.scope == Scope::Public && upstream.trust_cache_scope);
         let is_nobodys = match fresh.shows {
             Shows::Nothing => true,

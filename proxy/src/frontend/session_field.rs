@@ -3,7 +3,7 @@
 //! The session is the server's, and its id the gateway's: where the endpoint begins to serve, the session goes on.
 
 use crate::backend::headers::MCP_SESSION_ID;
-use crate::sealing::{Binding, CallerKey, SealedLeg, Seals, SessionToken};
+use crate::sealing::{Binding, CallerKey, SealedUpstreamSession, Seals, SessionToken};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use portunus_config::{ServerId, Upstream};
 
@@ -51,12 +51,12 @@ impl SessionField {
 impl NewSession {
     /// The id of the session; `None` if the server's own does not fit into it, and has to do.
     fn seal(&self, own: Option<&HeaderValue>, seals: &Seals, upstream: &Upstream) -> Option<HeaderValue> {
-        let upstream_session = SealedLeg {
+        let upstream_session = SealedUpstreamSession {
             upstream: upstream.mark,
             id: own.map_or(Some(""), |own| own.to_str().ok())?.into(),
             version: self.token.version,
         };
-        let token = SessionToken { legs: vec![upstream_session], ..self.token.clone() };
+        let token = SessionToken { upstream_sessions: vec![upstream_session], ..self.token.clone() };
         let sealed = token.seal(seals, &Binding { server: &self.server, caller: self.caller });
         HeaderValue::from_str(&sealed.text).ok().filter(|_| sealed.left_out.is_empty())
     }

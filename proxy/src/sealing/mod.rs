@@ -24,7 +24,7 @@ pub use caller::{Binding, CallerKey, Marks};
 pub use handle::HandleToken;
 pub use keys::{Purpose, Seals};
 pub use line::LineToken;
-pub use session::{Home, PassedSession, SealedLeg, SealedSession, SessionName, SessionToken};
+pub use session::{Home, PassedSession, SealedSession, SealedUpstreamSession, SessionName, SessionToken};
 pub use state::StateToken;
 
 pub(crate) use fields::{Reader, Writer};

@@ -68,7 +68,7 @@ pub struct SessionToken {
     /// What its client calls itself, a JSON object of at most 96 bytes; empty if that is longer.
     pub client: Box<str>,
     /// Sessions with servers that were opened for it.
-    pub legs: Vec<SealedLeg>,
+    pub upstream_sessions: Vec<SealedUpstreamSession>,
 }
 
 /// Bit beside the abilities, of a session whose messages pass.
@@ -115,7 +115,8 @@ impl SessionName {
         let home = Home::read(&mut from)?;
         let passed = match from.byte()? & PASSES != 0 {
             true => {
-                let SealedLeg { upstream, id, .. } = SessionToken::decode(plain)?.legs.into_iter().next()?;
+                let SealedUpstreamSession { upstream, id, .. } =
+                    SessionToken::decode(plain)?.upstream_sessions.into_iter().next()?;
                 Some(PassedSession { upstream, own_id: id, is_borne: false })
             }
             false => None,
@@ -170,7 +171,7 @@ fn opened<T>(
 
 /// A session with one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SealedLeg {
+pub struct SealedUpstreamSession {
     /// The server.
     pub upstream: UpstreamMark,
     /// The server's own session id; empty if it gave none.
@@ -205,7 +206,7 @@ impl SessionToken {
         let mut out = Writer::new(Self::FORM);
         self.write_root(&mut out);
         let mut left_out = Vec::new();
-        for (index, upstream_session) in self.legs.iter().enumerate() {
+        for (index, upstream_session) in self.upstream_sessions.iter().enumerate() {
             match upstream_session.fits()
                 && out.len() + upstream_session.len() <= Purpose::Session.max_plain()
             {
@@ -233,7 +234,7 @@ impl Token for SessionToken {
 
     fn write(&self, out: &mut Writer) {
         self.write_root(out);
-        self.legs.iter().for_each(|upstream_session| upstream_session.write(out));
+        self.upstream_sessions.iter().for_each(|upstream_session| upstream_session.write(out));
     }
 
     fn read(from: &mut Reader<'_>) -> Option<SessionToken> {
@@ -243,15 +244,15 @@ impl Token for SessionToken {
         let (passes, abilities) = (bits & PASSES != 0, bits & !PASSES);
         // A longer one is never written.
         let client = (client.len() <= SessionToken::MAX_CLIENT).then(|| client.into())?;
-        let mut legs = Vec::new();
+        let mut upstream_sessions = Vec::new();
         while !from.is_empty() {
-            legs.push(SealedLeg::read(from)?);
+            upstream_sessions.push(SealedUpstreamSession::read(from)?);
         }
-        Some(SessionToken { issued, version, number, home, passes, abilities, client, legs })
+        Some(SessionToken { issued, version, number, home, passes, abilities, client, upstream_sessions })
     }
 }
 
-impl SealedLeg {
+impl SealedUpstreamSession {
     fn len(&self) -> usize {
         UpstreamMark::LEN + 1 + 1 + self.id.len()
     }
@@ -266,10 +267,10 @@ impl SealedLeg {
         out.short(&self.id);
     }
 
-    fn read(from: &mut Reader<'_>) -> Option<SealedLeg> {
+    fn read(from: &mut Reader<'_>) -> Option<SealedUpstreamSession> {
         let (upstream, version, id) =
             (UpstreamMark::of_bytes(from.array()?), from.revision()?, from.short()?);
-        is_visible(id).then(|| SealedLeg { upstream, id: id.into(), version })
+        is_visible(id).then(|| SealedUpstreamSession { upstream, id: id.into(), version })
     }
 }
 

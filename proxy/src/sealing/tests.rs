@@ -58,7 +58,7 @@ fn handle(text: &str) -> HandleToken {
     HandleToken { upstream: mark("crm"), text: text.into(), tool: "find".into(), call }
 }
 
-fn session(legs: Vec<SealedLeg>) -> SessionToken {
+fn session(upstream_sessions: Vec<SealedUpstreamSession>) -> SessionToken {
     let version = Revision::V2025_11_25;
     SessionToken {
         issued: 1_700_000_000,
@@ -68,12 +68,12 @@ fn session(legs: Vec<SealedLeg>) -> SessionToken {
         passes: false,
         abilities: 5,
         client: "{}".into(),
-        legs,
+        upstream_sessions,
     }
 }
 
-fn upstream_session(id: &str) -> SealedLeg {
-    SealedLeg { upstream: mark("crm"), id: id.into(), version: Revision::V2025_06_18 }
+fn upstream_session(id: &str) -> SealedUpstreamSession {
+    SealedUpstreamSession { upstream: mark("crm"), id: id.into(), version: Revision::V2025_06_18 }
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn a_session_gives_back_what_it_was_given() {
 }
 
 #[test]
-fn legs_that_do_not_fit_are_named() {
+fn upstream_sessions_that_do_not_fit_are_named() {
     let seals = seals(&[NEW]);
     let long = "x".repeat(150);
     let table = [
@@ -281,12 +281,12 @@ fn legs_that_do_not_fit_are_named() {
             vec![0, 1],
         ),
     ];
-    for (name, legs, left_out) in table {
-        let sealed = session(legs.clone()).seal(&seals, &anna());
+    for (name, upstream_sessions, left_out) in table {
+        let sealed = session(upstream_sessions.clone()).seal(&seals, &anna());
         assert!(sealed.text.len() <= 512, "{name}");
         assert_eq!(sealed.left_out, left_out, "{name}");
         let opened = SessionToken::open(&seals, &anna(), &sealed.text).unwrap();
-        assert_eq!(opened.legs.len() + left_out.len(), legs.len(), "{name}");
+        assert_eq!(opened.upstream_sessions.len() + left_out.len(), upstream_sessions.len(), "{name}");
     }
 }
 
@@ -462,12 +462,12 @@ proptest! {
     ) {
         let seals = seals(&[NEW]);
         let home = Home::new(name.into(), boot).unwrap();
-        let legs: Vec<SealedLeg> = ids.iter().map(|id| upstream_session(id)).collect();
-        let mut token = SessionToken { issued, version: Revision::V2025_03_26, number, home, passes: false, abilities: 0, client: Box::default(), legs };
+        let upstream_sessions: Vec<SealedUpstreamSession> = ids.iter().map(|id| upstream_session(id)).collect();
+        let mut token = SessionToken { issued, version: Revision::V2025_03_26, number, home, passes: false, abilities: 0, client: Box::default(), upstream_sessions };
         let sealed = token.seal(&seals, &anna());
         prop_assert!(sealed.text.len() <= 512);
         let mut index = 0;
-        token.legs.retain(|_| { index += 1; !sealed.left_out.contains(&(index - 1)) });
+        token.upstream_sessions.retain(|_| { index += 1; !sealed.left_out.contains(&(index - 1)) });
         prop_assert_eq!(SessionToken::open(&seals, &anna(), &sealed.text), Some(token));
     }
 

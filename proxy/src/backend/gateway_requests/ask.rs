@@ -87,15 +87,15 @@ async fn in_legacy_words(
     place: &UpstreamTarget,
     gateway_request: &GatewayRequest,
 ) -> Result<Bytes, Failure> {
-    let legs = &backend.legs;
+    let pools = &backend.session_pools;
     let lease = async |since| match gateway_request {
         // Nobody hears the stream of an upstream session that all share.
         GatewayRequest::Subscribe { .. }
         | GatewayRequest::Unsubscribe { .. }
         | GatewayRequest::SetLevel { .. } => {
-            legs.lease(backend, place, LeaseOptions { exclusive: false, since }).await
+            pools.lease(backend, place, LeaseOptions { exclusive: false, since }).await
         }
-        _ => legs.lease_any(backend, place, since).await,
+        _ => pools.lease_any(backend, place, since).await,
     };
     let upstream_session = lease(None).await?;
     match asked(backend, &upstream_session, gateway_request).await {
@@ -120,16 +120,16 @@ async fn asked(
         // What is subscribed to is told on the stream: it should be there before.
         upstream_session.listening().await;
     }
-    on_leg_said(backend, upstream_session, gateway_request).await?.result(gateway_request)
+    exchange_on_session(backend, upstream_session, gateway_request).await?.result(gateway_request)
 }
 
 /// Runs a gateway request on a legacy session; gives the text of the result, if there is one.
-pub(crate) async fn on_leg(
+pub(crate) async fn send_on_session(
     backend: &Arc<Backend>,
     upstream_session: &Arc<UpstreamSession>,
     gateway_request: GatewayRequest,
 ) -> Result<Bytes, Failure> {
-    on_leg_said(backend, upstream_session, &gateway_request).await?.result(&gateway_request)
+    exchange_on_session(backend, upstream_session, &gateway_request).await?.result(&gateway_request)
 }
 
 /// True if the server answers for a legacy session: an error is an answer too. While too many servers are asked
@@ -148,7 +148,7 @@ pub(crate) async fn answers_ping(backend: &Arc<Backend>, upstream_session: &Arc<
     answers
 }
 
-async fn on_leg_said(
+async fn exchange_on_session(
     backend: &Arc<Backend>,
     upstream_session: &Arc<UpstreamSession>,
     gateway_request: &GatewayRequest,

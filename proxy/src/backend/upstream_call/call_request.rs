@@ -82,7 +82,7 @@ pub trait SessionOwner: Send + Sync {
     ///
     /// # Errors
     /// [`Failure`] if there is none.
-    async fn own_leg(&self, place: &UpstreamTarget) -> Result<Arc<UpstreamSession>, Failure>;
+    async fn obtain_upstream_session(&self, place: &UpstreamTarget) -> Result<Arc<UpstreamSession>, Failure>;
 }
 
 /// What becomes of questions.

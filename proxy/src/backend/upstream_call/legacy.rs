@@ -9,11 +9,11 @@ use super::{
 };
 use crate::backend::forward::{Failure, Patience, RequestParts, RetryPolicy, malformed, send};
 use crate::backend::gateway_requests::{GatewayRequest, INCAPABLE, UNRELATED};
-use crate::backend::upstream_sessions::{Ear, LeaseOptions, LegLease, UpstreamSession};
+use crate::backend::upstream_sessions::{Ear, LeaseOptions, SessionLease, UpstreamSession};
 use crate::backend::upstreams::answer_class::is_about_message;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
-use portunus_config::LegSharing;
+use portunus_config::SessionSharing;
 use portunus_filters::mcp::bridge::{self, Ability, Parts, Put};
 use portunus_filters::mcp::{Id, Shape};
 use portunus_filters::{Denial, Era, Kind, Reason};
@@ -54,7 +54,7 @@ pub(super) struct Legacy {
 
 /// The upstream session that carries the request.
 enum Held {
-    Leased(LegLease),
+    Leased(SessionLease),
     /// One client's own, and the session of that client where it may have another upstream session.
     Own(Arc<UpstreamSession>, Option<Arc<dyn SessionOwner>>),
 }
@@ -376,7 +376,7 @@ impl Legacy {
             Held::Own(_, Some(session)) => {
                 let session = Arc::clone(session);
                 Box::pin(async move {
-                    let upstream_session = session.own_leg(&common.place).await?;
+                    let upstream_session = session.obtain_upstream_session(&common.place).await?;
                     Ok(Held::Own(upstream_session, Some(session)))
                 })
             }
@@ -445,20 +445,20 @@ impl Legacy {
 }
 
 /// An upstream session for the request; one that sends log messages as the client wants them.
-async fn lease(common: &CallParts, since: Option<Instant>) -> Result<LegLease, Failure> {
+async fn lease(common: &CallParts, since: Option<Instant>) -> Result<SessionLease, Failure> {
     let (backend, place) = (&common.backend, &common.place);
-    let legs = &backend.legs;
+    let pools = &backend.session_pools;
     let options = |since| LeaseOptions { exclusive: common.is_told_aside(), since };
-    if !common.may_be_asked() && place.upstream.sessions == LegSharing::Shared {
+    if !common.may_be_asked() && place.upstream.sessions == SessionSharing::Shared {
         // A log level would be everybody's.
-        return legs.lease_any(backend, place, since).await;
+        return pools.lease_any(backend, place, since).await;
     }
-    let lease = legs.lease(backend, place, options(since)).await?;
+    let lease = pools.lease(backend, place, options(since)).await?;
     let Some(level) = place.profile.log_level else { return Ok(lease) };
     match Box::pin(lease.set_level(backend, level)).await {
         Err(_) if lease.is_dead() => {
             drop(lease);
-            legs.lease(backend, place, options(Some(Instant::now()))).await
+            pools.lease(backend, place, options(Some(Instant::now()))).await
         }
         Err(failure) => {
             tracing::debug!(upstream = &*place.upstream.name, cause = failure.cause, "no log level set");

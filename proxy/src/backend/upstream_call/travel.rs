@@ -94,7 +94,7 @@ async fn relocated(
             return Err(failure);
         }
         *trip.moves += 1;
-        let holds = |place: &UpstreamTarget| backend.legs.holds(place);
+        let holds = |place: &UpstreamTarget| backend.session_pools.holds(place);
         let replicas = &backend.replicas;
         let (place, next) = replicas.settle_beside(trip.whole.clone(), now, holds, Some(&seat));
         let Some(next) = next else { return Err(failure) };

@@ -48,9 +48,10 @@ pub(crate) async fn request(
     let (facts, agreed) = read(&said)?;
     let id = said.headers.get(MCP_SESSION_ID).cloned();
     let terms = Terms { facts: Arc::new(facts), version: agreed, id };
-    let upstream_session = Arc::new(UpstreamSession::new(&backend.legs, place.clone(), origin, terms));
+    let upstream_session =
+        Arc::new(UpstreamSession::new(&backend.session_pools, place.clone(), origin, terms));
     if let Err(failure) =
-        gateway_requests::on_leg(backend, &upstream_session, GatewayRequest::Initialized).await
+        gateway_requests::send_on_session(backend, &upstream_session, GatewayRequest::Initialized).await
     {
         upstream_session.end(backend);
         return Err(failure.into());

@@ -55,7 +55,7 @@ async fn found(
     let (said, early) = initialize(backend, &place, &mut reading, version).await?;
     let (facts, agreed) = founding::read(&said)?;
     let terms = Terms { facts: Arc::new(facts), version: agreed, id: None };
-    let upstream_session = Arc::new(UpstreamSession::relayed(&backend.legs, place, origin, terms));
+    let upstream_session = Arc::new(UpstreamSession::relayed(&backend.session_pools, place, origin, terms));
     upstream_session.follow(tokio::spawn(listen(
         Arc::downgrade(backend),
         Arc::downgrade(&upstream_session),
@@ -63,7 +63,7 @@ async fn found(
     )));
     early.iter().for_each(|message| sort(backend, &upstream_session, message));
     if let Err(failure) =
-        gateway_requests::on_leg(backend, &upstream_session, GatewayRequest::Initialized).await
+        gateway_requests::send_on_session(backend, &upstream_session, GatewayRequest::Initialized).await
     {
         upstream_session.end(backend);
         return Err(failure.into());
@@ -152,7 +152,10 @@ async fn listen(backend: Weak<Backend>, upstream_session: Weak<UpstreamSession>,
             Err(failure) if failure.denial.reason == Reason::UpstreamTimeout && !asked => {
                 asked = true;
                 tokio::spawn(async move {
-                    drop(gateway_requests::on_leg(&backend, &upstream_session, GatewayRequest::Ping).await)
+                    drop(
+                        gateway_requests::send_on_session(&backend, &upstream_session, GatewayRequest::Ping)
+                            .await,
+                    )
                 });
             }
             ended => {

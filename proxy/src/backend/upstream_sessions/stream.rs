@@ -254,13 +254,13 @@ fn told_of(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>, what
     let whole = backend.replicas.whole(place.upstream.key);
     let upstream = whole.unwrap_or_else(|| Arc::clone(&place.upstream));
     let share = match &what {
-        What::Notice { message, .. } => match backend.spoken.take(upstream.key, message.len()) {
+        What::Notice { message, .. } => match backend.unheard_bytes.take(upstream.key, message.len()) {
             None => return backend.missed(&upstream),
             share => share,
         },
         What::Question { id, question } => {
             let text = id.as_json().len() + question.params.len();
-            match backend.spoken.take(upstream.key, text) {
+            match backend.unheard_bytes.take(upstream.key, text) {
                 None => {
                     let (session, id) = (upstream_session.session(), id.clone());
                     return upstream_session
@@ -328,7 +328,7 @@ impl UpstreamSession {
             let (upstream_session, backend) = (Arc::clone(self), Arc::clone(backend));
             let gateway_request = GatewayRequest::Unsubscribe { uri: Arc::clone(uri) };
             tokio::spawn(async move {
-                drop(gateway_requests::on_leg(&backend, &upstream_session, gateway_request).await)
+                drop(gateway_requests::send_on_session(&backend, &upstream_session, gateway_request).await)
             });
         }
     }

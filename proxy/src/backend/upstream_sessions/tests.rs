@@ -40,13 +40,18 @@ async fn server(ends: Arc<Semaphore>, status: &'static str) -> Server {
 
 async fn own(bed: &Bed, number: usize) -> Vec<Arc<UpstreamSession>> {
     let place = bed.place("anna", "{}");
-    let mut legs = Vec::new();
+    let mut upstream_sessions = Vec::new();
     for _ in 0..number {
-        legs.push(
-            bed.gateway.backend.legs.own(&bed.gateway.backend, &place, Revision::V2025_11_25).await.unwrap(),
+        upstream_sessions.push(
+            bed.gateway
+                .backend
+                .session_pools
+                .own(&bed.gateway.backend, &place, Revision::V2025_11_25)
+                .await
+                .unwrap(),
         );
     }
-    legs
+    upstream_sessions
 }
 
 async fn all_told(bed: &Bed) {
@@ -63,12 +68,12 @@ async fn every_session_that_ends_is_ended_at_its_server_however_many_end_at_once
     let ends = Arc::new(Semaphore::new(0));
     let server = server(Arc::clone(&ends), "200 OK").await;
     let bed = Bed::before(server.address, ", era: legacy");
-    let legs = own(&bed, MANY).await;
-    assert_eq!(bed.gateway.backend.legs.alive(), MANY);
-    for upstream_session in &legs {
+    let upstream_sessions = own(&bed, MANY).await;
+    assert_eq!(bed.gateway.backend.session_pools.alive(), MANY);
+    for upstream_session in &upstream_sessions {
         upstream_session.end(&bed.gateway.backend);
     }
-    drop(legs);
+    drop(upstream_sessions);
     assert!(bed.gateway.backend.farewells.len() > MANY / 2, "most wait");
     ends.add_permits(MANY);
     for _ in 0..MANY {
@@ -79,7 +84,7 @@ async fn every_session_that_ends_is_ended_at_its_server_however_many_end_at_once
     let sessions: std::collections::HashSet<_> =
         heard.iter().map(|asked| asked.header("mcp-session-id").unwrap().to_owned()).collect();
     assert_eq!(sessions.len(), MANY);
-    assert_eq!(bed.gateway.backend.legs.alive(), 0);
+    assert_eq!(bed.gateway.backend.session_pools.alive(), 0);
 }
 
 #[tokio::test]
@@ -132,7 +137,7 @@ async fn silent_stream_stays_open_while_server_answers_ping() {
     })
     .await;
     let bed = Bed::before(server.address, ", era: legacy, timeouts: { idle: 50ms }");
-    let legs = own(&bed, 1).await;
+    let upstream_sessions = own(&bed, 1).await;
     for _ in 0..4 {
         server.hears("ping").await;
     }
@@ -142,7 +147,7 @@ async fn silent_stream_stays_open_while_server_answers_ping() {
     server.hears("GET").await;
     let heard = within("the gap", bed.gateway.backend.heard.next()).await;
     assert!(matches!(heard.what, What::Gap), "{:?}", heard.what);
-    drop(legs);
+    drop(upstream_sessions);
 }
 
 #[tokio::test]

@@ -187,7 +187,7 @@ impl Eras {
             Some(true) => Ok(wanted),
             Some(false) => Ok(other(wanted)),
             // A server that answers `server/discover` may begin sessions as well.
-            None => match backend.legs.lease(backend, place, LeaseOptions::any()).await {
+            None => match backend.session_pools.lease(backend, place, LeaseOptions::any()).await {
                 Ok(_) => {
                     self.verdict(place).learn(backend, spoken.with(wanted, true));
                     Ok(wanted)

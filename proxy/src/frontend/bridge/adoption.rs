@@ -1,7 +1,7 @@
 //! Adopts sessions whose home is gone, or whose messages passed before: what their ids hold is taken over as it is.
 //!
-//! Legs are made again for no server but those whose sessions hold nothing; where an upstream session is needed
-//! that the id does not have, the session is unknown, and its client begins a new one.
+//! Upstream sessions are made again for no server but those whose sessions hold nothing; where one is needed that the
+//! id does not have, the session is unknown, and its client begins a new one.
 
 use super::founding::{lifetime, replay};
 use super::served_call::ServedCall;
@@ -9,7 +9,7 @@ use super::sessions::Session;
 use crate::backend::upstream_call::UpstreamTarget;
 use crate::backend::upstream_call::upstream_headers::MCP_PROTOCOL_VERSION;
 use crate::backend::upstream_sessions::UpstreamSession;
-use crate::sealing::{SealedLeg, SessionToken};
+use crate::sealing::{SealedUpstreamSession, SessionToken};
 use http::HeaderValue;
 use portunus_filters::Era;
 use portunus_filters::mcp::Revision;
@@ -41,7 +41,7 @@ fn taken_over(served: &ServedCall<'_>, token: &SessionToken) -> Arc<Session> {
     // In the name of a client that may not say this of itself, the gateway says nothing of it.
     let silent = |_| Arc::new(Profile::of_bits(None, token.abilities));
     let permitted = served.permitted(profile).unwrap_or_else(silent);
-    for (upstream, upstream_session) in legs(served, token, (&permitted, version)) {
+    for (upstream, upstream_session) in restore_upstream_sessions(served, token, (&permitted, version)) {
         served.gateway.estate.hub.own(&upstream_session, &session);
         // One that has just begun is not over.
         drop(session.hold(upstream, upstream_session));
@@ -51,26 +51,26 @@ fn taken_over(served: &ServedCall<'_>, token: &SessionToken) -> Arc<Session> {
 }
 
 /// The upstream sessions of a session at the servers that are still configured.
-fn legs(
+fn restore_upstream_sessions(
     served: &ServedCall<'_>,
     token: &SessionToken,
     (profile, version): (&Arc<Profile>, Revision),
 ) -> Vec<(portunus_config::UpstreamKey, Arc<UpstreamSession>)> {
     let active = served.active();
     let now = served.gateway.clock.now().monotonic;
-    let mut legs = Vec::new();
+    let mut restored = Vec::new();
     for upstream in served.upstreams() {
         let Ok(place) = served.place(&active, upstream, profile) else { continue };
-        for sealed in &token.legs {
+        for sealed in &token.upstream_sessions {
             let is_its = |place: &UpstreamTarget| place.upstream.mark == sealed.upstream;
             let (place, _) = served.gateway.backend.replicas.settle(place.clone(), now, is_its);
             if is_its(&place) {
                 let agreed = if token.passes { version } else { sealed.version };
-                legs.push((upstream.key, upstream_session(served, place, sealed, agreed)));
+                restored.push((upstream.key, upstream_session(served, place, sealed, agreed)));
             }
         }
     }
-    legs
+    restored
 }
 
 /// The revision that was agreed on with the client. Nobody here read what the server of a session that passed agreed to,
@@ -88,11 +88,11 @@ fn version(served: &ServedCall<'_>, token: &SessionToken) -> Revision {
 fn upstream_session(
     served: &ServedCall<'_>,
     place: UpstreamTarget,
-    sealed: &SealedLeg,
+    sealed: &SealedUpstreamSession,
     agreed: Revision,
 ) -> Arc<UpstreamSession> {
     let id = HeaderValue::from_str(&sealed.id).ok().filter(|id| !id.is_empty());
     // What the server said of itself went with the home; nothing here depends on it.
     let facts = Facts { version: agreed, capabilities: "{}".into(), instructions: None, server_info: None };
-    UpstreamSession::adopt(&served.gateway.backend.legs, place, id, agreed, Arc::new(facts))
+    UpstreamSession::adopt(&served.gateway.backend.session_pools, place, id, agreed, Arc::new(facts))
 }

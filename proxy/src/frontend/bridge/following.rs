@@ -18,7 +18,7 @@ use crate::backend::forward::Failure;
 use crate::backend::gateway_requests::{self, Listening};
 use crate::backend::headers::ClientHeaders;
 use crate::backend::upstream_call::UpstreamTarget;
-use crate::backend::upstream_sessions::{LeaseOptions, LegLease};
+use crate::backend::upstream_sessions::{LeaseOptions, SessionLease};
 use crate::frontend::context::{Active, Gateway};
 use portunus_config::{Upstream, UpstreamKey};
 use portunus_filters::mcp::Envelope;
@@ -99,8 +99,8 @@ impl Following {
         let Ok(profile) = served.profile_of(session) else { return };
         for upstream in served.upstreams() {
             let Ok(place) = served.place(&active, upstream, &profile) else { continue };
-            let has_leg = session.upstream_session(&upstream.key).is_some();
-            if has_leg || !self.responses.is_told_of(served.gateway, &upstream.name) {
+            let has_upstream_session = session.upstream_session(&upstream.key).is_some();
+            if has_upstream_session || !self.responses.is_told_of(served.gateway, &upstream.name) {
                 continue;
             }
             let mut uris = session.uris_at(&upstream.name);
@@ -233,7 +233,7 @@ pub(super) enum Client {
 
 /// A pooled session with a legacy server that somebody listens on, and is subscribed on.
 pub(super) struct Heard {
-    upstream_session: LegLease,
+    upstream_session: SessionLease,
     gateway: Arc<Gateway>,
     uris: Vec<Arc<str>>,
 }
@@ -248,9 +248,9 @@ impl Heard {
         place: &UpstreamTarget,
         uris: &[Arc<str>],
     ) -> Result<Heard, Unheard> {
-        let legs = &gateway.backend.legs;
+        let pools = &gateway.backend.session_pools;
         let upstream_session =
-            legs.lease(&gateway.backend, place, LeaseOptions::any()).await.map_err(Unheard::Unreached)?;
+            pools.lease(&gateway.backend, place, LeaseOptions::any()).await.map_err(Unheard::Unreached)?;
         let mut heard = Heard { upstream_session, gateway: Arc::clone(gateway), uris: Vec::new() };
         for uri in uris {
             heard.upstream_session.subscribe(&gateway.backend, uri).await.map_err(Unheard::Refused)?;
@@ -391,7 +391,7 @@ impl Listener {
 
     /// Gives a client's session its own session with a legacy server again, which is heard by itself.
     async fn restore(&self, session: &Arc<Session>) -> Attempt {
-        let is_wanted = session.expects_leg(&self.place.upstream.key);
+        let is_wanted = session.expects_upstream_session(&self.place.upstream.key);
         if is_wanted && founding::restore(&self.gateway, session, &self.place).await.is_err() {
             return if session.is_over() { Attempt::Over } else { Attempt::Silent };
         }
@@ -440,7 +440,7 @@ impl Listener {
         if !self.responses.is_told_of(&self.gateway, &self.place.upstream.name) {
             return Ok(());
         }
-        match word.counted(&self.gateway.backend.spoken, self.place.upstream.key) {
+        match word.counted(&self.gateway.backend.unheard_bytes, self.place.upstream.key) {
             Some(word) => self.words.send(word).await.map_err(drop),
             None => {
                 self.gateway.metrics.untold("queue", 1);

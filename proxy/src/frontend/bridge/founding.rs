@@ -12,7 +12,7 @@ use crate::backend::upstream_sessions::UpstreamSession;
 use crate::frontend::context::Gateway;
 use crate::frontend::session::End;
 use crate::identify::Recalled;
-use crate::sealing::{Binding, SealedLeg, SessionToken};
+use crate::sealing::{Binding, SealedUpstreamSession, SessionToken};
 use async_trait::async_trait;
 use portunus_config::UpstreamKey;
 use portunus_filters::mcp::Revision;
@@ -45,7 +45,7 @@ pub(super) async fn found(
 pub(super) struct Founded {
     pub(super) session: Arc<Session>,
     /// What other replicas could go on with.
-    sealed: Vec<SealedLeg>,
+    sealed: Vec<SealedUpstreamSession>,
     /// The result of `initialize`.
     pub(super) result: Released,
 }
@@ -61,11 +61,11 @@ pub(super) async fn begin(served: &ServedCall<'_>, message: &Message) -> Result<
     let session =
         Arc::new(session.keeping(replay(served)).owned_by(served.owner(), served.context.upward.bytes()));
     let mut sealed = Vec::new();
-    for (upstream, upstream_session) in greetings.legs {
-        sealed.extend(sealed_leg(&upstream_session));
+    for (upstream, upstream_session) in greetings.upstream_sessions {
+        sealed.extend(seal_upstream_session(&upstream_session));
         own(served.gateway, &session, upstream, upstream_session).map_err(|failure| failure.denial)?;
     }
-    greetings.unreached.into_iter().for_each(|upstream| session.expect_leg(upstream));
+    greetings.unreached.into_iter().for_each(|upstream| session.expect_upstream_session(upstream));
     let facts = lists::merged(served, &greetings.facts);
     let result = lists::with_missing(facts.initialize_result(version), &greetings.missing);
     let released = admitted.responses.inspectors().release(Channel::ServerInfo, &result.into());
@@ -75,9 +75,9 @@ pub(super) async fn begin(served: &ServedCall<'_>, message: &Message) -> Result<
 }
 
 /// What another replica could go on with: of a session that is its stream, nothing.
-fn sealed_leg(upstream_session: &UpstreamSession) -> Option<SealedLeg> {
+fn seal_upstream_session(upstream_session: &UpstreamSession) -> Option<SealedUpstreamSession> {
     let at = &upstream_session.place().upstream;
-    (!upstream_session.is_relayed()).then(|| SealedLeg {
+    (!upstream_session.is_relayed()).then(|| SealedUpstreamSession {
         upstream: at.mark,
         id: upstream_session.id().and_then(|id| id.to_str().ok()).unwrap_or_default().into(),
         version: upstream_session.version,
@@ -112,7 +112,7 @@ struct Greetings {
     /// What the servers that spoke say of themselves.
     facts: Vec<(Arc<str>, Arc<Facts>)>,
     /// Sessions of legacy servers, by the upstream as it is configured.
-    legs: Vec<(UpstreamKey, Arc<UpstreamSession>)>,
+    upstream_sessions: Vec<(UpstreamKey, Arc<UpstreamSession>)>,
     /// Members whose servers did not speak.
     missing: Vec<(Arc<str>, Reason)>,
     /// Upstreams of these.
@@ -157,7 +157,9 @@ async fn greet_all(
                     .as_ref()
                     .map_or(facts, |upstream_session| Arc::clone(&upstream_session.facts));
                 greetings.facts.push((member, own));
-                greetings.legs.extend(upstream_session.map(|upstream_session| (upstream, upstream_session)));
+                greetings
+                    .upstream_sessions
+                    .extend(upstream_session.map(|upstream_session| (upstream, upstream_session)));
             }
             Err(failure) => {
                 greetings.missing.push((member, failure.denial.reason));
@@ -181,7 +183,9 @@ async fn greet(
 ) -> Result<Option<Arc<UpstreamSession>>, Failure> {
     let greeting = async {
         match gateway.backend.eras.choose(&gateway.backend, place, Era::Legacy).await? {
-            Era::Legacy => gateway.backend.legs.own(&gateway.backend, place, version).await.map(Some),
+            Era::Legacy => {
+                gateway.backend.session_pools.own(&gateway.backend, place, version).await.map(Some)
+            }
             Era::Modern => Ok(None),
         }
     };
@@ -190,7 +194,7 @@ async fn greet(
     })
 }
 
-fn seal(served: &ServedCall<'_>, session: &Session, legs: Vec<SealedLeg>) -> String {
+fn seal(served: &ServedCall<'_>, session: &Session, upstream_sessions: Vec<SealedUpstreamSession>) -> String {
     let token = SessionToken {
         issued: served.gateway.clock.now().wall.as_secs(),
         version: session.version,
@@ -199,7 +203,7 @@ fn seal(served: &ServedCall<'_>, session: &Session, legs: Vec<SealedLeg>) -> Str
         passes: false,
         abilities: session.profile.bits(),
         client: session.profile.client_info.as_deref().unwrap_or_default().into(),
-        legs,
+        upstream_sessions,
     };
     token.seal(&served.gateway.estate.seals, &binding(served)).text
 }
@@ -280,7 +284,7 @@ pub(super) async fn upstream_session(
     if eras.choose(&served.gateway.backend, place, Era::Legacy).await? == Era::Modern {
         return Ok(None);
     }
-    own_leg(served.gateway, session, place).await.map(Some)
+    obtain_upstream_session(served.gateway, session, place).await.map(Some)
 }
 
 /// The session's own session with a legacy server, for a request: the one it has, or a new one where
@@ -289,7 +293,7 @@ pub(super) async fn upstream_session(
 /// # Errors
 /// [`Reason::UnknownSession`] if something would be missing: the client must begin anew, and not go on
 /// unaware of it. [`Failure`] if none can be made.
-async fn own_leg(
+async fn obtain_upstream_session(
     gateway: &Arc<Gateway>,
     session: &Arc<Session>,
     place: &UpstreamTarget,
@@ -313,8 +317,8 @@ pub(super) struct OwnSession {
 
 #[async_trait]
 impl SessionOwner for OwnSession {
-    async fn own_leg(&self, place: &UpstreamTarget) -> Result<Arc<UpstreamSession>, Failure> {
-        own_leg(&self.gateway, &self.session, place).await
+    async fn obtain_upstream_session(&self, place: &UpstreamTarget) -> Result<Arc<UpstreamSession>, Failure> {
+        obtain_upstream_session(&self.gateway, &self.session, place).await
     }
 }
 
@@ -330,7 +334,7 @@ pub(super) async fn restore(
     place: &UpstreamTarget,
 ) -> Result<Arc<UpstreamSession>, Failure> {
     let upstream = upstream_of(gateway, place);
-    let was_expected = session.expects_leg(&upstream);
+    let was_expected = session.expects_upstream_session(&upstream);
     let turn = session.turn(upstream);
     let _turn = turn.lock().await;
     if let Some(upstream_session) =
@@ -338,7 +342,8 @@ pub(super) async fn restore(
     {
         return Ok(upstream_session);
     }
-    let upstream_session = gateway.backend.legs.own(&gateway.backend, place, session.version).await?;
+    let upstream_session =
+        gateway.backend.session_pools.own(&gateway.backend, place, session.version).await?;
     own(gateway, session, upstream, Arc::clone(&upstream_session))?;
     if let Some(level) = session.level()
         && let Err(failure) = upstream_session.set_level(&gateway.backend, level).await
@@ -374,12 +379,12 @@ fn living(
     upstream: UpstreamKey,
 ) -> Result<Option<Arc<UpstreamSession>>, Failure> {
     let lost = |_| Failure::session_lost();
-    let upstream_session = session.leg_for_request(&upstream).map_err(lost)?;
+    let upstream_session = session.upstream_session_for_request(&upstream).map_err(lost)?;
     match upstream_session {
         Some(upstream_session) if upstream_session.is_dead() => {
             session.lose(&upstream, &upstream_session);
             gateway.estate.hub.disown(&upstream_session);
-            session.leg_for_request(&upstream).map_err(lost)
+            session.upstream_session_for_request(&upstream).map_err(lost)
         }
         upstream_session => Ok(upstream_session),
     }
@@ -414,7 +419,7 @@ pub(super) async fn set_level(
     let wrong = || Denial::new(Reason::InvalidParams, "`level` must be one of debug to emergency");
     let level = fields.text("level").and_then(|level| LogLevel::parse(&level)).ok_or_else(wrong)?;
     session.set_level(level);
-    for upstream_session in session.legs() {
+    for upstream_session in session.upstream_sessions() {
         // What the server of a session that passed can do, nobody here has read.
         if upstream_session.facts.has("logging") || session.passed() {
             match upstream_session.set_level(&served.gateway.backend, level).await {

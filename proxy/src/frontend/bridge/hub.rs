@@ -142,7 +142,7 @@ fn hear(gateway: &Arc<Gateway>, heard: Heard) {
             let Ok(text) = std::str::from_utf8(&message) else { return };
             for word in words(&upstream.name, &method, text) {
                 outdate(gateway, &upstream, &word);
-                match word.counted(&gateway.backend.spoken, upstream.key) {
+                match word.counted(&gateway.backend.unheard_bytes, upstream.key) {
                     Some(word) => pass(gateway, &server, caller, &upstream_session, word),
                     None => gateway.metrics.untold("queue", 1),
                 }

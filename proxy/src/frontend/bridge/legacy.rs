@@ -98,7 +98,7 @@ pub(super) async fn of_session(
             if call::method_name(message) == "notifications/cancelled"
                 && let Some(id) = cancelled(admitted.message(message))
                 && !session.cancel(&id)
-                && let Some(upstream_session) = session.passed_leg()
+                && let Some(upstream_session) = session.passed_upstream_session()
             {
                 // It was called while messages passed.
                 upstream_session.tell(
@@ -463,7 +463,7 @@ fn answer(
         .map_err(|_| Denial::new(Reason::ParseError, "the body is not UTF-8"))?;
     let envelope = Envelope::read(text).map_err(unreadable)?;
     let Some(id) = envelope.id.as_ref() else { return Ok(()) };
-    let waiting = match (session.answered(id), session.passed_leg()) {
+    let waiting = match (session.answered(id), session.passed_upstream_session()) {
         (Some(waiting), _) => waiting,
         // It was asked by the server itself, while messages passed.
         (None, Some(upstream_session)) => Waiting::UpstreamSession { upstream_session, id: id.clone() },

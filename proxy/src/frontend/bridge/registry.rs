@@ -129,7 +129,8 @@ impl Sessions {
     /// Ends a session.
     pub fn end(&self, session: &Arc<Session>, lifetime: Duration, gateway: &Arc<Gateway>) {
         // Of one that its server knows nothing of, there is nothing to bring back.
-        if !session.passed() || session.legs().iter().any(|upstream_session| upstream_session.id().is_some())
+        if !session.passed()
+            || session.upstream_sessions().iter().any(|upstream_session| upstream_session.id().is_some())
         {
             let lifetime = if session.passed() { SessionToken::PASSED_FOR } else { lifetime };
             self.bury(session.number, lifetime, gateway);

@@ -50,7 +50,7 @@ pub struct Session {
     owner: Owner,
     /// Bytes of the client's headers that its sessions at servers keep.
     shown_bytes: usize,
-    legs: Mutex<HashMap<UpstreamKey, OwnLeg>>,
+    upstream_sessions: Mutex<HashMap<UpstreamKey, OwnUpstreamSession>>,
     level: Mutex<Option<LogLevel>>,
     calls: Mutex<Vec<Arc<Underway>>>,
     questions: Mutex<HashMap<String, Waiting>>,
@@ -76,7 +76,7 @@ struct Subscribed {
 
 /// What a session has at one upstream.
 #[derive(Default)]
-struct OwnLeg {
+struct OwnUpstreamSession {
     upstream_session: Option<Arc<UpstreamSession>>,
     /// The server knew something of the client, and has forgotten it.
     lost: bool,
@@ -173,7 +173,7 @@ impl Session {
             passed: None,
             owner: Owner::Nobody,
             shown_bytes: 0,
-            legs: Mutex::default(),
+            upstream_sessions: Mutex::default(),
             level: Mutex::default(),
             calls: Mutex::default(),
             questions: Mutex::default(),
@@ -211,8 +211,8 @@ impl Session {
     }
 
     /// The session at the one server of a session that passed before, whose own ids of requests the client may have.
-    pub fn passed_leg(&self) -> Option<Arc<UpstreamSession>> {
-        self.passed().then(|| self.legs().into_iter().next()).flatten()
+    pub fn passed_upstream_session(&self) -> Option<Arc<UpstreamSession>> {
+        self.passed().then(|| self.upstream_sessions().into_iter().next()).flatten()
     }
 
     /// For whom it is counted, and as how many: what a client says of itself is kept with it.
@@ -226,37 +226,40 @@ impl Session {
 
     /// Its own session at an upstream, if it has one.
     pub fn upstream_session(&self, upstream: &UpstreamKey) -> Option<Arc<UpstreamSession>> {
-        self.locked(&self.legs).get(upstream)?.upstream_session.clone()
+        self.locked(&self.upstream_sessions).get(upstream)?.upstream_session.clone()
     }
 
     /// Its own session at an upstream, for a request of its client.
     ///
     /// # Errors
     /// [`StateLost`] for ever after the server has forgotten one in which the client has done something.
-    pub fn leg_for_request(&self, upstream: &UpstreamKey) -> Result<Option<Arc<UpstreamSession>>, StateLost> {
-        let legs = self.locked(&self.legs);
-        let Some(own) = legs.get(upstream) else { return Ok(None) };
+    pub fn upstream_session_for_request(
+        &self,
+        upstream: &UpstreamKey,
+    ) -> Result<Option<Arc<UpstreamSession>>, StateLost> {
+        let upstream_sessions = self.locked(&self.upstream_sessions);
+        let Some(own) = upstream_sessions.get(upstream) else { return Ok(None) };
         if own.lost { Err(StateLost) } else { Ok(own.upstream_session.clone()) }
     }
 
     /// Every session that it has at upstreams.
-    pub fn legs(&self) -> Vec<Arc<UpstreamSession>> {
-        self.locked(&self.legs).values().filter_map(|own| own.upstream_session.clone()).collect()
+    pub fn upstream_sessions(&self) -> Vec<Arc<UpstreamSession>> {
+        self.locked(&self.upstream_sessions).values().filter_map(|own| own.upstream_session.clone()).collect()
     }
 
     /// Whether it should have a session of its own at an upstream: it had one, or was to have one.
-    pub fn expects_leg(&self, upstream: &UpstreamKey) -> bool {
-        self.locked(&self.legs).contains_key(upstream)
+    pub fn expects_upstream_session(&self, upstream: &UpstreamKey) -> bool {
+        self.locked(&self.upstream_sessions).contains_key(upstream)
     }
 
     /// Notes that it should have a session of its own at an upstream.
-    pub fn expect_leg(&self, upstream: UpstreamKey) {
-        self.locked(&self.legs).entry(upstream).or_default();
+    pub fn expect_upstream_session(&self, upstream: UpstreamKey) {
+        self.locked(&self.upstream_sessions).entry(upstream).or_default();
     }
 
     /// The turn of who founds its session at an upstream.
     pub fn turn(&self, upstream: UpstreamKey) -> Arc<tokio::sync::Mutex<()>> {
-        Arc::clone(&self.locked(&self.legs).entry(upstream).or_default().turn)
+        Arc::clone(&self.locked(&self.upstream_sessions).entry(upstream).or_default().turn)
     }
 
     /// Takes a session at an upstream; gives it back if this one has ended.
@@ -268,18 +271,18 @@ impl Session {
         upstream: UpstreamKey,
         upstream_session: Arc<UpstreamSession>,
     ) -> Result<(), Arc<UpstreamSession>> {
-        let mut legs = self.locked(&self.legs);
+        let mut upstream_sessions = self.locked(&self.upstream_sessions);
         if self.is_over() {
             return Err(upstream_session);
         }
-        legs.entry(upstream).or_default().upstream_session = Some(upstream_session);
+        upstream_sessions.entry(upstream).or_default().upstream_session = Some(upstream_session);
         Ok(())
     }
 
     /// Lets a session at an upstream go that its server has forgotten, and what the client had there.
     pub fn lose(&self, upstream: &UpstreamKey, upstream_session: &Arc<UpstreamSession>) {
-        let mut legs = self.locked(&self.legs);
-        let own = legs.get_mut(upstream);
+        let mut upstream_sessions = self.locked(&self.upstream_sessions);
+        let own = upstream_sessions.get_mut(upstream);
         let Some(own) = own.filter(|own| {
             own.upstream_session.as_ref().is_some_and(|held| Arc::ptr_eq(held, upstream_session))
         }) else {
@@ -287,7 +290,7 @@ impl Session {
         };
         own.upstream_session = None;
         own.lost |= upstream_session.holds_state();
-        drop(legs);
+        drop(upstream_sessions);
         // Who listens has to listen elsewhere.
         self.changed.notify_one();
     }
@@ -430,7 +433,7 @@ impl Session {
         self.locked(&self.questions).clear();
         *self.locked(&self.stream) = None;
         self.changed.notify_one();
-        self.locked(&self.legs).drain().filter_map(|(_, own)| own.upstream_session).collect()
+        self.locked(&self.upstream_sessions).drain().filter_map(|(_, own)| own.upstream_session).collect()
     }
 
     /// Whether it has ended.

@@ -59,7 +59,10 @@ pub(super) async fn flow(
     out: &mut Responder<'_>,
 ) -> End {
     if !session.native {
-        session.legs().iter().for_each(|upstream_session| upstream_session.hear(&served.gateway.backend));
+        session
+            .upstream_sessions()
+            .iter()
+            .for_each(|upstream_session| upstream_session.hear(&served.gateway.backend));
     }
     if out.begin().await.is_err() {
         return End::Broken;

@@ -61,7 +61,7 @@ impl IncomingRequest<'_> {
             passes: true,
             abilities: profile.as_ref().map_or(0, Profile::bits),
             client: profile.and_then(|profile| profile.client_info).as_deref().unwrap_or_default().into(),
-            legs: Vec::new(),
+            upstream_sessions: Vec::new(),
         };
         let caller = CallerKey::for_passed(&self.origin.arrival.identity);
         Ok(SessionField::New(Box::new(NewSession { token, server: server.id.clone(), caller })))

@@ -28,7 +28,7 @@ fn found(home: &Replica, number: u8) -> (Arc<Session>, String) {
         passes: false,
         abilities: 0,
         client: Box::default(),
-        legs: Vec::new(),
+        upstream_sessions: Vec::new(),
     };
     let caller = CallerKey::for_seals(&Identity::Anonymous { source: CLIENT });
     (session, token.seal(&gateway.estate.seals, &Binding { server: &server, caller }).text)

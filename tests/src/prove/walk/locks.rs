@@ -34,7 +34,7 @@ const NARROW: [(&str, &str); 15] = [
     ("identify::connection_state::ConnectionState::lock", "a connection"),
     ("silence::Silences::lock", "a connection"),
     ("drain::Phases", "a connection"),
-    ("upstream_sessions::shelf::Shelf::lock", "a caller at an upstream"),
+    ("upstream_sessions::session_pool::SessionPool::lock", "a caller at an upstream"),
     ("catalog::shelf::Shelf::current", "an audience"),
     ("catalog::shelf::lock", "an audience"),
     ("catalog::slot::Slot::lock", "an audience"),

@@ -186,8 +186,8 @@ async fn what_is_not_answered_in_time_is_not_waited_for_any_more() {
     let old = Old::usual().await;
     let bed = old.bed(", timeouts: { first_byte: 200ms }");
     let place = bed.place("anna", NOBODY);
-    let upstream_session =
-        bed.gateway.backend.legs.own(&bed.gateway.backend, &place, Revision::V2025_11_25).await.unwrap();
+    let backend = &bed.gateway.backend;
+    let upstream_session = backend.session_pools.own(backend, &place, Revision::V2025_11_25).await.unwrap();
     let failure = upstream_session
         .ask(&bed.gateway.backend, crate::backend::gateway_requests::GatewayRequest::Ping)
         .await
@@ -272,8 +272,9 @@ async fn an_endpoint_of_another_origin_is_refused_and_never_reached() {
     for endpoint in cases {
         let old = Old::start(endpoint.clone(), "202 Accepted").await;
         let bed = old.bed("");
-        let legs = &bed.gateway.backend.legs;
-        let founded = legs.own(&bed.gateway.backend, &bed.place("anna", NOBODY), Revision::V2025_11_25).await;
+        let pools = &bed.gateway.backend.session_pools;
+        let founded =
+            pools.own(&bed.gateway.backend, &bed.place("anna", NOBODY), Revision::V2025_11_25).await;
         let failure = founded.err().unwrap();
         assert_eq!(failure.denial.reason, Reason::UpstreamMalformed, "{endpoint:.40}");
         assert!(!failure.cause.contains("/messages"), "{}", failure.cause);
@@ -302,8 +303,9 @@ async fn what_no_server_of_this_transport_does_founds_no_session() {
         })
         .await;
         let bed = Bed::with(&format!("url: \"http://{}/sse\", transport: sse", server.address));
-        let legs = &bed.gateway.backend.legs;
-        let founded = legs.own(&bed.gateway.backend, &bed.place("anna", NOBODY), Revision::V2025_11_25).await;
+        let pools = &bed.gateway.backend.session_pools;
+        let founded =
+            pools.own(&bed.gateway.backend, &bed.place("anna", NOBODY), Revision::V2025_11_25).await;
         assert_eq!(founded.err().unwrap().denial.reason, reason, "{status} {body}");
     }
 }
@@ -322,8 +324,8 @@ async fn a_server_that_falls_silent_is_asked_whether_it_lives() {
     let old = Old::usual().await;
     let bed = old.bed(", timeouts: { idle: 100ms }");
     let place = bed.place("anna", NOBODY);
-    let legs = &bed.gateway.backend.legs;
-    let upstream_session = legs.own(&bed.gateway.backend, &place, Revision::V2025_11_25).await.unwrap();
+    let pools = &bed.gateway.backend.session_pools;
+    let upstream_session = pools.own(&bed.gateway.backend, &place, Revision::V2025_11_25).await.unwrap();
     let asked = old.server.hears("ping").await;
     old.says(&answer(&asked, "{}"));
     old.server.hears("ping").await;

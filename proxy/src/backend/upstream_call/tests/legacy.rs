@@ -291,8 +291,8 @@ async fn the_forgotten_session_of_a_client_is_its_own_to_found_again() {
     let server = forgetful(Arc::clone(&forgotten), "404 Not Found", "").await;
     let bed = Bed::before(server.address, PINNED);
     let place = bed.place("anna", PERSON);
-    let upstream_session =
-        bed.gateway.backend.legs.own(&bed.gateway.backend, &place, Revision::V2025_06_18).await.unwrap();
+    let backend = &bed.gateway.backend;
+    let upstream_session = backend.session_pools.own(backend, &place, Revision::V2025_06_18).await.unwrap();
     forgotten.store(true, Ordering::SeqCst);
     let opened = bed
         .open_with(
@@ -422,7 +422,7 @@ async fn a_question_that_belongs_to_no_call_is_declined_or_told_to_the_client_wh
     let lease = bed
         .gateway
         .backend
-        .legs
+        .session_pools
         .lease(&bed.gateway.backend, &place, LeaseOptions { exclusive: true, since: None })
         .await
         .unwrap();
@@ -441,8 +441,8 @@ async fn a_question_that_belongs_to_no_call_is_declined_or_told_to_the_client_wh
     let (server, say, _) = speaking().await;
     let bed = Bed::before(server.address, PINNED);
     let place = bed.place("anna", PERSON);
-    let upstream_session =
-        bed.gateway.backend.legs.own(&bed.gateway.backend, &place, Revision::V2025_11_25).await.unwrap();
+    let backend = &bed.gateway.backend;
+    let upstream_session = backend.session_pools.own(backend, &place, Revision::V2025_11_25).await.unwrap();
     say.send(QUESTION.into()).unwrap();
     let heard = within("the question", bed.gateway.backend.heard.next()).await;
     let What::Question { id, question } = heard.what else { panic!("no question") };
@@ -455,22 +455,22 @@ async fn a_question_that_belongs_to_no_call_is_declined_or_told_to_the_client_wh
 async fn sessions_that_nobody_uses_are_ended() {
     let server = echoing().await;
     let bed = Bed::before(server.address, PINNED);
-    let legs = &bed.gateway.backend.legs;
+    let pools = &bed.gateway.backend.session_pools;
     let place = bed.place("anna", NOBODY);
-    let lease = legs.lease(&bed.gateway.backend, &place, LeaseOptions::any()).await.unwrap();
+    let lease = pools.lease(&bed.gateway.backend, &place, LeaseOptions::any()).await.unwrap();
     for _ in 0..3 {
         bed.clock.advance(Duration::from_secs(400));
-        legs.sweep(&bed.gateway.backend);
+        pools.sweep(&bed.gateway.backend);
     }
-    assert_eq!(legs.len(), 1, "a session in use is kept");
+    assert_eq!(pools.len(), 1, "a session in use is kept");
     drop(lease);
-    legs.sweep(&bed.gateway.backend);
+    pools.sweep(&bed.gateway.backend);
     bed.clock.advance(Duration::from_secs(299));
-    legs.sweep(&bed.gateway.backend);
-    assert_eq!(legs.len(), 1);
+    pools.sweep(&bed.gateway.backend);
+    assert_eq!(pools.len(), 1);
     bed.clock.advance(Duration::from_secs(2));
-    legs.sweep(&bed.gateway.backend);
-    assert!(legs.is_empty());
+    pools.sweep(&bed.gateway.backend);
+    assert!(pools.is_empty());
     assert_eq!(server.hears("DELETE").await.header("mcp-session-id"), Some("s1"));
 }
 

@@ -67,7 +67,7 @@ fn notice(method: &str) -> What {
 async fn upstream_session(bed: &Bed) -> Arc<UpstreamSession> {
     bed.gateway
         .backend
-        .legs
+        .session_pools
         .own(&bed.gateway.backend, &bed.place("anna", "{}"), Revision::V2025_11_25)
         .await
         .unwrap()
@@ -101,7 +101,7 @@ async fn only_who_is_told_of_a_server_hears_what_it_says() {
     let (gateway, place) = (&bed.gateway, bed.place("anna", "{}"));
     let (own, pooled) = (
         upstream_session(&bed).await,
-        gateway.backend.legs.lease(&gateway.backend, &place, LeaseOptions::any()).await.unwrap(),
+        gateway.backend.session_pools.lease(&gateway.backend, &place, LeaseOptions::any()).await.unwrap(),
     );
     let id = ServerId("*|/mcp".into());
     let profile = Arc::new(bridge::Profile::silent("client", "1"));

@@ -64,19 +64,19 @@ impl<T> Spoken<T> {
 impl Word {
     /// The same, counted among what `upstream` has said and somebody has yet to hear; `None` if that is
     /// too much.
-    pub fn counted(self, spoken: &Arc<Shares<UpstreamKey>>, upstream: UpstreamKey) -> Option<Word> {
+    pub fn counted(self, unheard_bytes: &Arc<Shares<UpstreamKey>>, upstream: UpstreamKey) -> Option<Word> {
         Some(match self {
             Word::Changed(kind) => Word::Changed(kind),
             Word::Updated { upstream: name, uri, message } => {
-                let share = spoken.take(upstream, message.len() + uri.len())?;
+                let share = unheard_bytes.take(upstream, message.len() + uri.len())?;
                 Word::Updated { upstream: name, uri, message: message.with(share) }
             }
             Word::Said(message) => {
-                let share = spoken.take(upstream, message.len())?;
+                let share = unheard_bytes.take(upstream, message.len())?;
                 Word::Said(message.with(share))
             }
             Word::Asked(message) => {
-                let share = spoken.take(upstream, message.len())?;
+                let share = unheard_bytes.take(upstream, message.len())?;
                 Word::Asked(message.with(share))
             }
         })

@@ -2,7 +2,7 @@
 
 use super::Refused;
 use super::founding;
-use super::shelf::{Expected, LeaseOptions, LegLease, Pooled, Shelf};
+use super::session_pool::{Expected, LeaseOptions, Pooled, SessionLease, SessionPool};
 use super::{Origin, UpstreamSession};
 use crate::backend::Backend;
 use crate::backend::forward::Failure;
@@ -10,7 +10,7 @@ use crate::backend::upstream_call::{CallerKey, UpstreamTarget};
 use crate::shares::{Owner, Share, Shares};
 use http::header::{AUTHORIZATION, COOKIE};
 use portunus_base::table::weight_of;
-use portunus_config::{Credentials, LegSharing, ServerId, UpstreamKey};
+use portunus_config::{Credentials, ServerId, SessionSharing, UpstreamKey};
 use portunus_filters::mcp::Revision;
 use portunus_filters::{Denial, Era, Reason};
 use std::collections::{HashMap, HashSet};
@@ -20,30 +20,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// Legs in all; those that keep much of a client's text count as several.
-const MAX_LEGS: usize = 10_000;
+/// Upstream sessions in all; those that keep much of a client's text count as several.
+const MAX_SESSIONS: usize = 10_000;
 /// Bytes of messages that wait for calls, of all servers.
-const MAX_SPOKEN_BYTES: usize = 32 << 20;
+const MAX_CALL_MESSAGE_BYTES: usize = 32 << 20;
 /// An upstream session that no call used for this long is ended.
 const IDLE: Duration = Duration::from_secs(300);
 /// Of a caller's idle upstream sessions, the part that makes room at once when there is none.
 const DISPLACED_PART: usize = 8;
 
 /// All upstream sessions of pools, by what keeps callers apart.
-pub struct Legs {
-    shelves: Mutex<HashMap<Key, Arc<Shelf>>>,
+pub struct SessionPools {
+    pools: Mutex<HashMap<Key, Arc<SessionPool>>>,
     shares: Arc<Shares>,
     alive: Arc<AtomicUsize>,
-    spoken: Arc<Shares<UpstreamKey>>,
+    call_message_bytes: Arc<Shares<UpstreamKey>>,
 }
 
-impl Default for Legs {
-    fn default() -> Legs {
-        Legs {
-            shelves: Mutex::default(),
-            shares: Shares::new(MAX_LEGS),
+impl Default for SessionPools {
+    fn default() -> SessionPools {
+        SessionPools {
+            pools: Mutex::default(),
+            shares: Shares::new(MAX_SESSIONS),
             alive: Arc::default(),
-            spoken: Shares::new(MAX_SPOKEN_BYTES),
+            call_message_bytes: Shares::new(MAX_CALL_MESSAGE_BYTES),
         }
     }
 }
@@ -94,22 +94,22 @@ pub(crate) fn credential(place: &UpstreamTarget) -> Box<[u8]> {
     digest.finish().as_ref().into()
 }
 
-impl Legs {
+impl SessionPools {
     /// An upstream session for a call that is asked nothing, and leaves nothing in its session: where the document
     /// says so, one that callers share.
     ///
     /// # Errors
-    /// As [`Legs::lease`].
+    /// As [`SessionPools::lease`].
     pub async fn lease_any(
         &self,
         backend: &Arc<Backend>,
         place: &UpstreamTarget,
         since: Option<Instant>,
-    ) -> Result<LegLease, Failure> {
+    ) -> Result<SessionLease, Failure> {
         let options = LeaseOptions { exclusive: false, since };
         match place.upstream.sessions {
-            LegSharing::PerCaller => self.lease(backend, place, options).await,
-            LegSharing::Shared => self.lease(backend, &place.for_all(), options).await,
+            SessionSharing::PerCaller => self.lease(backend, place, options).await,
+            SessionSharing::Shared => self.lease(backend, &place.for_all(), options).await,
         }
     }
 
@@ -122,30 +122,30 @@ impl Legs {
         backend: &Arc<Backend>,
         place: &UpstreamTarget,
         options: LeaseOptions,
-    ) -> Result<LegLease, Failure> {
+    ) -> Result<SessionLease, Failure> {
         let exclusive = options.exclusive;
         let at = (!place.upstream.replicas.is_empty()).then(|| backend.settle(place.clone()));
         let place = at.as_ref().map_or(place, |(place, _seat)| place);
-        let shelf = self.shelf(place);
+        let session_pool = self.session_pool(place);
         let begun = Instant::now();
         let until = begun + place.upstream.timeouts.connect;
         loop {
-            let changed = shelf.changed.notified();
-            if let Some(lease) = shelf.take(options) {
+            let changed = session_pool.changed.notified();
+            if let Some(lease) = session_pool.take(options) {
                 return Ok(lease);
             }
-            if let Some(failure) = shelf.turns.failed_since(begun) {
+            if let Some(failure) = session_pool.turns.failed_since(begun) {
                 return Err(failure);
             }
             if !exclusive {
-                let _turn = shelf.turns.take(begun).await?;
-                if let Some(lease) = shelf.take(options) {
+                let _turn = session_pool.turns.take(begun).await?;
+                if let Some(lease) = session_pool.take(options) {
                     return Ok(lease);
                 }
-                return Box::pin(self.found(backend, place, &shelf, false)).await;
+                return Box::pin(self.found(backend, place, &session_pool, false)).await;
             }
-            if shelf.expect_one() {
-                return Box::pin(self.found(backend, place, &shelf, true)).await;
+            if session_pool.expect_one() {
+                return Box::pin(self.found(backend, place, &session_pool, true)).await;
             }
             if timeout_at(until, changed).await.is_err() {
                 return Err(busy("too many calls of this caller wait at the server"));
@@ -183,10 +183,10 @@ impl Legs {
         let now = backend.clock.now().monotonic;
         let known: HashSet<UpstreamKey> = backend.upstream_keys().into_iter().collect();
         let mut ended = Vec::new();
-        self.lock().retain(|key, shelf| {
+        self.lock().retain(|key, session_pool| {
             let idle = if known.contains(&key.upstream) { IDLE } else { Duration::ZERO };
-            shelf.expire(now, idle, &mut ended);
-            !shelf.is_unused()
+            session_pool.expire(now, idle, &mut ended);
+            !session_pool.is_unused()
         });
         for upstream_session in ended {
             upstream_session.end(backend);
@@ -195,25 +195,27 @@ impl Legs {
 
     /// True if there is an upstream session for calls at `place`.
     pub fn holds(&self, place: &UpstreamTarget) -> bool {
-        let shelf = self.lock().get(&Key::of(place)).cloned();
-        shelf.is_some_and(|shelf| shelf.lock().iter().any(|pooled| !pooled.upstream_session.is_dead()))
+        let session_pool = self.lock().get(&Key::of(place)).cloned();
+        session_pool.is_some_and(|session_pool| {
+            session_pool.lock().iter().any(|pooled| !pooled.upstream_session.is_dead())
+        })
     }
 
-    /// Legs of pools and of clients.
+    /// Upstream sessions of pools and of clients.
     pub fn alive(&self) -> usize {
         self.alive.load(Ordering::Relaxed)
     }
 
     /// Bytes of what servers say to calls and that these have yet to take.
-    pub(super) fn spoken(&self) -> Arc<Shares<UpstreamKey>> {
-        Arc::clone(&self.spoken)
+    pub(super) fn call_message_bytes(&self) -> Arc<Shares<UpstreamKey>> {
+        Arc::clone(&self.call_message_bytes)
     }
 
     pub(super) fn counter(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.alive)
     }
 
-    /// Legs of all pools; those that keep much of a client's text count as several.
+    /// Upstream sessions of all pools; those that keep much of a client's text count as several.
     pub fn len(&self) -> usize {
         self.shares.held()
     }
@@ -227,13 +229,13 @@ impl Legs {
         &self,
         backend: &Arc<Backend>,
         place: &UpstreamTarget,
-        shelf: &Arc<Shelf>,
+        session_pool: &Arc<SessionPool>,
         exclusive: bool,
-    ) -> Result<LegLease, Failure> {
+    ) -> Result<SessionLease, Failure> {
         if !exclusive {
-            shelf.expected.fetch_add(1, Ordering::AcqRel);
+            session_pool.expected.fetch_add(1, Ordering::AcqRel);
         }
-        let expected = Expected(Arc::clone(shelf));
+        let expected = Expected(Arc::clone(session_pool));
         let share = self.share(backend, place);
         let share = share.ok_or_else(|| busy("the gateway holds too many sessions at servers"))?;
         let (backend, place) = (Arc::clone(backend), place.clone());
@@ -241,13 +243,13 @@ impl Legs {
         let founding = tokio::spawn(async move {
             let newest = Revision::LEGACY.first().copied().unwrap_or(Revision::V2025_11_25);
             let founded = founding::request(&backend, &place, Origin::Pooled, newest).await;
-            let shelf = Arc::clone(&expected.0);
+            let session_pool = Arc::clone(&expected.0);
             match founded {
-                Ok(upstream_session) => Ok(shelf.add(Pooled { upstream_session, share }, exclusive)),
+                Ok(upstream_session) => Ok(session_pool.add(Pooled { upstream_session, share }, exclusive)),
                 Err(refused) => {
                     let failure = refused.noted(&backend, &place);
-                    shelf.turns.fail(&failure);
-                    shelf.changed.notify_waiters();
+                    session_pool.turns.fail(&failure);
+                    session_pool.changed.notify_waiters();
                     Err(failure)
                 }
             }
@@ -274,9 +276,9 @@ impl Legs {
     /// them costs a look at all.
     fn displace(&self, backend: &Arc<Backend>, owner: Owner) {
         let now = backend.clock.now().monotonic;
-        let shelves: Vec<Arc<Shelf>> = self.lock().values().cloned().collect();
+        let pools: Vec<Arc<SessionPool>> = self.lock().values().cloned().collect();
         let mut idle: Vec<(Duration, Arc<UpstreamSession>)> =
-            shelves.iter().flat_map(|one| one.idle(now, owner)).collect();
+            pools.iter().flat_map(|one| one.idle(now, owner)).collect();
         idle.sort_by_key(|(idle, _)| std::cmp::Reverse(*idle));
         let most = idle.len().div_ceil(DISPLACED_PART).max(1);
         let chosen: HashSet<usize> = idle
@@ -285,23 +287,23 @@ impl Legs {
             .map(|(_, upstream_session)| Arc::as_ptr(upstream_session).addr())
             .collect();
         let ended: Vec<Arc<UpstreamSession>> =
-            shelves.iter().flat_map(|shelf| shelf.give_up(&chosen)).collect();
-        drop(shelves);
-        self.lock().retain(|_, shelf| !shelf.is_unused());
+            pools.iter().flat_map(|session_pool| session_pool.give_up(&chosen)).collect();
+        drop(pools);
+        self.lock().retain(|_, session_pool| !session_pool.is_unused());
         for upstream_session in ended {
             upstream_session.end(backend);
         }
     }
 
-    fn shelf(&self, place: &UpstreamTarget) -> Arc<Shelf> {
+    fn session_pool(&self, place: &UpstreamTarget) -> Arc<SessionPool> {
         let key = Key::of(place);
-        let mut shelves = self.lock();
-        let shelf = shelves.entry(key).or_insert_with(|| Arc::new(Shelf::new()));
-        Arc::clone(shelf)
+        let mut pools = self.lock();
+        let session_pool = pools.entry(key).or_insert_with(|| Arc::new(SessionPool::new()));
+        Arc::clone(session_pool)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Shelf>>> {
-        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<SessionPool>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

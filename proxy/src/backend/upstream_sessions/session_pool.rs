@@ -11,15 +11,15 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Legs of one caller at one upstream: as many calls of it may wait for answers of people.
+/// Sessions of one caller at one upstream: as many calls of it may wait for answers of people.
 const MAX_PER_CALLER: usize = 64;
-/// Legs that one sweep ends: the ends wait their turn.
+/// Sessions that one sweep ends: the ends wait their turn.
 const MAX_ENDED: usize = 1024;
 
 /// The upstream sessions under one key.
-pub(super) struct Shelf {
-    legs: Mutex<Vec<Pooled>>,
-    /// Legs that are being founded.
+pub(super) struct SessionPool {
+    sessions: Mutex<Vec<Pooled>>,
+    /// Sessions that are being founded.
     pub(super) expected: AtomicUsize,
     /// For the founding of an upstream session that all who wait will share.
     pub(super) turns: Turns,
@@ -62,13 +62,13 @@ pub(crate) struct Usage {
 }
 
 /// The use of an upstream session for one call.
-pub struct LegLease {
+pub struct SessionLease {
     upstream_session: Arc<UpstreamSession>,
-    shelf: Arc<Shelf>,
+    session_pool: Arc<SessionPool>,
     exclusive: bool,
 }
 
-impl Deref for LegLease {
+impl Deref for SessionLease {
     type Target = Arc<UpstreamSession>;
 
     fn deref(&self) -> &Arc<UpstreamSession> {
@@ -76,20 +76,20 @@ impl Deref for LegLease {
     }
 }
 
-impl Drop for LegLease {
+impl Drop for SessionLease {
     fn drop(&mut self) {
         let usage = &self.upstream_session.usage;
         usage.touched.store(true, Ordering::Relaxed);
         if self.exclusive {
             usage.claimed.store(false, Ordering::Release);
-            self.shelf.changed.notify_one();
+            self.session_pool.changed.notify_one();
         }
         usage.calls.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 /// Takes back that an upstream session is expected, however its founding ends.
-pub(super) struct Expected(pub(super) Arc<Shelf>);
+pub(super) struct Expected(pub(super) Arc<SessionPool>);
 
 impl Drop for Expected {
     fn drop(&mut self) {
@@ -97,10 +97,10 @@ impl Drop for Expected {
     }
 }
 
-impl Shelf {
-    pub(super) fn new() -> Shelf {
-        Shelf {
-            legs: Mutex::default(),
+impl SessionPool {
+    pub(super) fn new() -> SessionPool {
+        SessionPool {
+            sessions: Mutex::default(),
             expected: AtomicUsize::new(0),
             turns: Turns::default(),
             changed: Notify::new(),
@@ -111,31 +111,31 @@ impl Shelf {
     pub(super) fn take(
         self: &Arc<Self>,
         LeaseOptions { exclusive, since }: LeaseOptions,
-    ) -> Option<LegLease> {
-        let mut legs = self.lock();
-        legs.retain(|pooled| !pooled.upstream_session.is_dead());
+    ) -> Option<SessionLease> {
+        let mut sessions = self.lock();
+        sessions.retain(|pooled| !pooled.upstream_session.is_dead());
         let free = |one: &&Pooled| {
             let is_new = since.is_none_or(|since| one.upstream_session.founded >= since);
             is_new && (!exclusive || !one.upstream_session.usage.claimed.swap(true, Ordering::AcqRel))
         };
-        let upstream_session = Arc::clone(&legs.iter().find(free)?.upstream_session);
+        let upstream_session = Arc::clone(&sessions.iter().find(free)?.upstream_session);
         upstream_session.usage.calls.fetch_add(1, Ordering::AcqRel);
-        Some(LegLease { upstream_session, shelf: Arc::clone(self), exclusive })
+        Some(SessionLease { upstream_session, session_pool: Arc::clone(self), exclusive })
     }
 
-    pub(super) fn add(self: &Arc<Self>, pooled: Pooled, exclusive: bool) -> LegLease {
+    pub(super) fn add(self: &Arc<Self>, pooled: Pooled, exclusive: bool) -> SessionLease {
         let upstream_session = Arc::clone(&pooled.upstream_session);
         upstream_session.usage.calls.store(1, Ordering::Release);
         upstream_session.usage.claimed.store(exclusive, Ordering::Release);
         self.lock().push(pooled);
         self.changed.notify_waiters();
-        LegLease { upstream_session, shelf: Arc::clone(self), exclusive }
+        SessionLease { upstream_session, session_pool: Arc::clone(self), exclusive }
     }
 
     /// True if one more upstream session may be founded for a call of its own; it is expected from then on.
     pub(super) fn expect_one(&self) -> bool {
-        let legs = self.lock();
-        let room = legs.len() + self.expected.load(Ordering::Acquire) < MAX_PER_CALLER;
+        let sessions = self.lock();
+        let room = sessions.len() + self.expected.load(Ordering::Acquire) < MAX_PER_CALLER;
         if room {
             self.expected.fetch_add(1, Ordering::AcqRel);
         }
@@ -144,8 +144,8 @@ impl Shelf {
 
     /// Takes out the upstream sessions that were idle for too long, until enough are out.
     pub(super) fn expire(&self, now: Duration, idle: Duration, ended: &mut Vec<Arc<UpstreamSession>>) {
-        let mut legs = self.lock();
-        legs.retain(|Pooled { upstream_session, .. }| {
+        let mut sessions = self.lock();
+        sessions.retain(|Pooled { upstream_session, .. }| {
             if upstream_session.is_dead() {
                 return false;
             }
@@ -159,8 +159,8 @@ impl Shelf {
 
     /// An owner's upstream sessions that no call uses, each with the time since one did.
     pub(super) fn idle(&self, now: Duration, owner: Owner) -> Vec<(Duration, Arc<UpstreamSession>)> {
-        let legs = self.lock();
-        let own = legs.iter().filter(|pooled| pooled.share.holder() == owner);
+        let sessions = self.lock();
+        let own = sessions.iter().filter(|pooled| pooled.share.holder() == owner);
         own.filter_map(|pooled| {
             Some((pooled.upstream_session.usage.idle_for(now)?, Arc::clone(&pooled.upstream_session)))
         })
@@ -169,12 +169,12 @@ impl Shelf {
 
     /// Takes those of `chosen` out that no call has taken meanwhile.
     pub(super) fn give_up(&self, chosen: &HashSet<usize>) -> Vec<Arc<UpstreamSession>> {
-        let mut legs = self.lock();
+        let mut sessions = self.lock();
         let is_chosen = |pooled: &mut Pooled| {
             let unused = pooled.upstream_session.usage.calls.load(Ordering::Acquire) == 0;
             unused && chosen.contains(&Arc::as_ptr(&pooled.upstream_session).addr())
         };
-        legs.extract_if(.., is_chosen).map(|pooled| pooled.upstream_session).collect()
+        sessions.extract_if(.., is_chosen).map(|pooled| pooled.upstream_session).collect()
     }
 
     pub(super) fn is_unused(self: &Arc<Self>) -> bool {
@@ -183,7 +183,7 @@ impl Shelf {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Pooled>> {
-        self.legs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
