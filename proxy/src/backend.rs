@@ -15,7 +15,7 @@ pub mod upstreams;
 use crate::backend::gateway_requests::{Asked, Farewells, MAX_BACKGROUND_REQUESTS};
 use crate::backend::resource_cache::Reads;
 use crate::backend::upstream_call::UpstreamTarget;
-use crate::backend::upstream_sessions::{Hearsay, SessionPools};
+use crate::backend::upstream_sessions::{NoticeQueue, SessionPools};
 use crate::backend::upstreams::dns::Resolver;
 use crate::backend::upstreams::era::Eras;
 use crate::backend::upstreams::pool::Pool;
@@ -68,7 +68,7 @@ pub struct Backend {
     /// Legacy sessions at upstreams.
     pub session_pools: SessionPools,
     /// Messages of legacy upstreams outside of calls.
-    pub heard: Hearsay,
+    pub notices: NoticeQueue,
     /// Answers that may be given again.
     pub reads: Arc<Reads>,
     /// Sessions whose servers are to be told that they have ended.
@@ -110,7 +110,7 @@ impl Backend {
             eras: Eras::default(),
             replicas: Replicas::default(),
             session_pools: SessionPools::default(),
-            heard: Hearsay::default(),
+            notices: NoticeQueue::default(),
             reads: Arc::default(),
             farewells: Farewells::default(),
             asked: Asked::default(),
@@ -217,7 +217,7 @@ impl Backend {
             ("names", self.resolver.len()),
             ("upstream_sessions", self.session_pools.alive()),
             ("farewells", self.farewells.len()),
-            ("heard", self.heard.len()),
+            ("heard", self.notices.len()),
             ("eras", self.eras.len()),
             ("kept_text_bytes", self.texts.held()),
             ("answer_bytes", answers),

@@ -316,7 +316,7 @@ impl Bed {
             target: None,
             params,
             mirrored: Vec::new(),
-            relist: None,
+            schema_refresh: None,
             rounds,
             upstream_session,
             retry,

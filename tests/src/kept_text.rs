@@ -234,7 +234,7 @@ const BOUNDED: &[(&str, &[&str])] = &[
             "Subscribed.served",
         ],
     ),
-    ("counted in bytes by upstream, in all", &["What.message", "Word.0", "Word.uri"]),
+    ("counted in bytes by upstream, in all", &["NoticeContent.message", "Word.0", "Word.uri"]),
     (
         "counted in bytes by `cache.max_bytes`, or by the bounds of the lists that are kept",
         &["Jar.names", "Kept.answer", "Last.pages"],

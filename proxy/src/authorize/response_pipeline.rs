@@ -222,8 +222,8 @@ impl ResponsePipeline {
             Outcome::Error { .. } => {}
             Outcome::Result(result) => {
                 let text = std::str::from_utf8(result).map_err(|_| unreadable())?;
-                let remarks = match &answer.came {
-                    Some(came) => came.remarks,
+                let remarks = match &answer.received {
+                    Some(received) => received.remarks,
                     None => Remarks::read(text).map_err(|_| unreadable())?,
                 };
                 if remarks.folded {

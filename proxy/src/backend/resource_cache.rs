@@ -408,7 +408,7 @@ impl Read {
             // A copy: the text may be a part of a buffer that holds much more.
             answer: Answer {
                 outcome: Outcome::Result(Bytes::copy_from_slice(result)),
-                came: None,
+                received: None,
                 room: None,
                 ..answer.clone()
             },

@@ -8,8 +8,8 @@
 mod endpoint;
 mod flag;
 mod founding;
-mod heard;
 mod relay;
+mod server_notice;
 mod session_pool;
 mod session_pools;
 mod stream;
@@ -25,11 +25,11 @@ use crate::backend::upstream_call::{Facts, Reply, UpstreamTarget};
 use crate::shares::{Share, Shares};
 use flag::Flag;
 use founding::Refused;
-pub use heard::{Heard, Hearsay, What};
 use http::{HeaderValue, StatusCode};
 use portunus_config::UpstreamKey;
 use portunus_filters::mcp::bridge::LogLevel;
 use portunus_filters::mcp::{Id, Revision};
+pub use server_notice::{NoticeContent, NoticeQueue, ServerNotice};
 use session_pool::Usage;
 pub use session_pool::{LeaseOptions, SessionLease};
 pub use session_pools::SessionPools;
@@ -378,7 +378,7 @@ impl UpstreamSession {
     }
 
     /// Lets a call hear what comes on the stream of the upstream session and may be its.
-    pub(crate) fn attach(self: &Arc<Self>, number: u64, asks: bool) -> Ear {
+    pub(crate) fn attach(self: &Arc<Self>, number: u64, asks: bool) -> CallInbox {
         let (inbox, receiver) = mpsc::channel(INBOX + 1);
         let answer = self.relayed.then(|| inbox.clone().try_reserve_owned().ok()).flatten();
         let mut state = self.lock();
@@ -387,7 +387,7 @@ impl UpstreamSession {
             state.attached.push(Attached { number, asks, inbox, answer });
         }
         drop(state);
-        Ear { upstream_session: Arc::clone(self), number, inbox: receiver }
+        CallInbox { upstream_session: Arc::clone(self), number, inbox: receiver }
     }
 
     #[cfg(test)]
@@ -446,29 +446,29 @@ impl Drop for UpstreamSession {
 }
 
 /// A place of one call among those who hear the stream of an upstream session, for as long as it lives.
-pub(crate) struct Ear {
+pub(crate) struct CallInbox {
     upstream_session: Arc<UpstreamSession>,
     number: u64,
     inbox: mpsc::Receiver<Delivered>,
 }
 
-impl Ear {
+impl CallInbox {
     /// The next message for the call; `None` when nothing will come any more. Safe to cancel.
     pub(crate) async fn next(&mut self) -> Option<ServerMessage> {
         self.inbox.recv().await.map(|delivered| delivered.message)
     }
 
-    /// As [`Ear::next`], for a call whose answer comes this way. Safe to cancel.
+    /// As [`CallInbox::next`], for a call whose answer comes this way. Safe to cancel.
     ///
     /// # Errors
     /// [`Failure`] if the stream has broken off, or nothing comes in time.
     pub(crate) async fn answer(&mut self, patience: Patience) -> Result<ServerMessage, Failure> {
-        let heard = patience.bound(self.next()).await?;
-        heard.ok_or_else(|| Failure::broken("the stream of the session is lost".to_owned()))
+        let message = patience.bound(self.next()).await?;
+        message.ok_or_else(|| Failure::broken("the stream of the session is lost".to_owned()))
     }
 }
 
-impl Drop for Ear {
+impl Drop for CallInbox {
     fn drop(&mut self) {
         self.upstream_session.detach(self.number);
     }

@@ -400,12 +400,12 @@ pub(super) async fn send_as(
         endless: matches!(gateway_request, GatewayRequest::Stream | GatewayRequest::Listen { .. }),
     };
     let wording = RequestParts { inbound: &upstream_headers.inbound(&method), own: &addressed.fields, body };
-    let upstream_session = Dispatch::gateway_request(
+    let request = Dispatch::gateway_request(
         gateway_request,
         wording,
         Arc::clone(&place.upstream),
         Arc::clone(&place.pool),
         use_of,
     );
-    forward::send(upstream_session, Arc::clone(&backend.resolver)).await
+    forward::send(request, Arc::clone(&backend.resolver)).await
 }

@@ -107,7 +107,7 @@ mod tests {
                 era: Era::Modern,
                 outcome: Outcome::Result(vec![b'x'; size].into()),
                 facts: None,
-                came: None,
+                received: None,
                 room: None,
             };
             Arc::new(Kept {

@@ -102,7 +102,7 @@ fn answer(result: &str) -> Answer<Bytes> {
         era: Era::Modern,
         outcome: Outcome::Result(Bytes::from(result.to_owned())),
         facts: None,
-        came: None,
+        received: None,
         room: None,
     }
 }

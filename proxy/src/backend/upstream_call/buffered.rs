@@ -1,6 +1,6 @@
 //! What a server says to a call whose client is away: kept as it came, and inspected once the client is back.
 
-use super::overseen::Heard;
+use super::inspection::RawEvent;
 use super::{Answer, CallEvent, UpstreamCall};
 use crate::offload::INLINE_BYTES;
 use crate::shares::Share;
@@ -12,7 +12,7 @@ pub(crate) const MAX_BUFFERED_MESSAGES: usize = 256;
 
 /// A message that nobody has inspected, and its part of what its caller's calls may keep.
 pub(super) struct Buffered {
-    heard: Heard,
+    raw: RawEvent,
     _share: Share,
 }
 
@@ -25,15 +25,15 @@ impl UpstreamCall {
                 std::future::pending::<()>().await;
             }
             // Where the answer may be kept is no longer known: that ends with the first question.
-            let (heard, _) = self.next_heard().await;
-            let Some(heard) = self.compact(heard) else { continue };
+            let (raw, _) = self.next_raw_event().await;
+            let Some(raw) = self.compact(raw) else { continue };
             if self.buffered.len() == MAX_BUFFERED_MESSAGES {
                 return false;
             }
-            let Some(share) = self.common.backend.texts.take(self.owner(), heard.kept_bytes()) else {
+            let Some(share) = self.call.backend.texts.take(self.owner(), raw.kept_bytes()) else {
                 return false;
             };
-            self.buffered.push_back(Buffered { heard, _share: share });
+            self.buffered.push_back(Buffered { raw, _share: share });
             return true;
         }
     }
@@ -42,35 +42,35 @@ impl UpstreamCall {
     /// that takes it up again; `None` once there is no more. Safe to cancel.
     pub async fn next_buffered(&mut self) -> Option<CallEvent> {
         loop {
-            let turn = match self.inspecting {
+            let event = match self.inspecting {
                 Some(_) => self.inspected().await,
                 None if self.buffered.is_empty() => return None,
                 None => {
                     // Many may come of which the client hears nothing: other tasks have their turn between them.
                     yield_now().await;
                     let next = self.buffered.pop_front()?;
-                    self.inspect(next.heard, None)
+                    self.inspect(next.raw, None)
                 }
             };
-            if turn.is_some() {
-                return turn;
+            if event.is_some() {
+                return event;
             }
         }
     }
 
     /// A message with no more memory than it is long; `None` for a notification that this client never hears.
-    fn compact(&self, heard: Heard) -> Option<Heard> {
-        Some(match heard {
-            Heard::Note { message, number } => {
-                if message.len() <= INLINE_BYTES && !self.common.hears(&message, &number) {
+    fn compact(&self, raw: RawEvent) -> Option<RawEvent> {
+        Some(match raw {
+            RawEvent::Note { message, number } => {
+                if message.len() <= INLINE_BYTES && !self.call.hears(&message, &number) {
                     return None;
                 }
                 // It is a part of what was read at once from the server.
-                Heard::Note { message: Bytes::copy_from_slice(&message), number }
+                RawEvent::Note { message: Bytes::copy_from_slice(&message), number }
             }
             // It is counted with all that is kept, no longer with what is read of its upstream.
-            Heard::Done(answer) => Heard::Done(Answer { room: None, ..answer }),
-            heard @ (Heard::Ask(_) | Heard::Failed(_)) => heard,
+            RawEvent::Done(answer) => RawEvent::Done(Answer { room: None, ..answer }),
+            raw @ (RawEvent::Ask(_) | RawEvent::Failed(_)) => raw,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The order by which an upstream call is opened.
+//! The request by which an upstream call is opened.
 
 use super::upstream_headers::Fields;
 use super::{Answer, ParamHeader, Question, Reply, Retry, UpstreamTarget};
@@ -31,7 +31,7 @@ pub struct CallRequest<'a> {
     /// `Mcp-Param-*` of a modern client.
     pub mirrored: Fields,
     /// How these are looked at once more, if the upstream misses a header.
-    pub relist: Option<Box<dyn SchemaRefresh>>,
+    pub schema_refresh: Option<Box<dyn SchemaRefresh>>,
     /// What becomes of questions.
     pub rounds: Rounds,
     /// The legacy session, if the upstream is a legacy one.

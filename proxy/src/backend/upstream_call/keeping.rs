@@ -1,6 +1,6 @@
 //! Answers that need not be asked for, and asking for them again aside.
 
-use super::modern::Speech;
+use super::modern::ModernOptions;
 use super::{Answer, CallEvent, CallParts, CallRequest, CallState, SessionChoice, UpstreamCall};
 use crate::backend::Backend;
 use crate::backend::resource_cache::{AtHand, Read, Wanted};
@@ -11,22 +11,22 @@ use std::sync::Arc;
 /// Where the answer to a request may be kept, if it may.
 pub(super) fn sought(
     backend: &Arc<Backend>,
-    order: &CallRequest<'_>,
-    (era, speech): (Era, &Speech),
+    request: &CallRequest<'_>,
+    (era, options): (Era, &ModernOptions),
 ) -> Option<Box<Read>> {
-    let reads = order.message.method.as_ref().is_some_and(|method| method.is("resources/read"));
-    if !reads || order.retry.is_some() || speech.mirrors() {
+    let reads = request.message.method.as_ref().is_some_and(|method| method.is("resources/read"));
+    if !reads || request.retry.is_some() || options.mirrors() {
         return None;
     }
-    let session = match order.upstream_session {
+    let session = match request.upstream_session {
         SessionChoice::Pooled => None,
         // It is known by its stream, which has no name that lasts.
         SessionChoice::Own(upstream_session, _) if upstream_session.is_relayed() => return None,
         SessionChoice::Own(upstream_session, _) => upstream_session.id().map(|id| id.as_bytes()),
     };
-    let params = order.message.outline.as_ref()?.params(std::str::from_utf8(&order.message.body).ok()?);
-    let target = order.target.as_deref();
-    let wanted = Wanted { place: &order.place, era, session, params: &params, target };
+    let params = request.message.outline.as_ref()?.params(std::str::from_utf8(&request.message.body).ok()?);
+    let target = request.target.as_deref();
+    let wanted = Wanted { place: &request.place, era, session, params: &params, target };
     backend.reads.read(&backend.clock, &wanted).map(Box::new)
 }
 
@@ -57,13 +57,13 @@ pub(super) async fn look(read: Option<Box<Read>>, era: Era) -> Sought {
 
 impl UpstreamCall {
     /// An upstream call whose answer is there.
-    pub(super) fn given(common: Box<CallParts>, answer: Answer<Bytes>) -> UpstreamCall {
-        UpstreamCall::new(common, CallState::Given(Box::new(answer)))
+    pub(super) fn given(call: Box<CallParts>, answer: Answer<Bytes>) -> UpstreamCall {
+        UpstreamCall::new(call, CallState::Given(Box::new(answer)))
     }
 
     /// Gives `meanwhile` for what this upstream call asks, which goes on aside for those who ask next.
     pub(super) fn aside(self, meanwhile: Answer<Bytes>) -> UpstreamCall {
-        let given = UpstreamCall::given(self.common.clone(), meanwhile);
+        let given = UpstreamCall::given(self.call.clone(), meanwhile);
         tokio::spawn(self.until_its_end());
         given
     }

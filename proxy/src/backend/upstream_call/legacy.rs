@@ -1,15 +1,15 @@
 //! An upstream call with a legacy upstream: one POST on a session, whose stream asks by requests of its own.
 
-use super::reading::{Budget, Course, Resume};
+use super::reading::{Budget, ExchangeState, Resume};
 use super::server_message::{ServerMessage, Unread};
 use super::upstream_headers::{self, Fields};
 use super::{
-    Answer, CallParts, Heard, Outcome, Question, Reply, SessionChoice, SessionOwner, UpstreamTarget,
+    Answer, CallParts, Outcome, Question, RawEvent, Reply, SessionChoice, SessionOwner, UpstreamTarget,
     unanswerable, unreadable,
 };
 use crate::backend::forward::{Failure, Patience, RequestParts, RetryPolicy, malformed, send};
 use crate::backend::gateway_requests::{GatewayRequest, INCAPABLE, UNRELATED};
-use crate::backend::upstream_sessions::{Ear, LeaseOptions, SessionLease, UpstreamSession};
+use crate::backend::upstream_sessions::{CallInbox, LeaseOptions, SessionLease, UpstreamSession};
 use crate::backend::upstreams::answer_class::is_about_message;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
@@ -39,11 +39,11 @@ pub(super) struct Legacy {
     /// Id and progress token, unique on the upstream session.
     number: u64,
     id: String,
-    course: Course,
+    exchange: ExchangeState,
     /// The request was taken, and its answer comes on the stream of the upstream session.
     posted: bool,
     budget: Budget,
-    inbox: Option<Ear>,
+    inbox: Option<CallInbox>,
     questions: Questions,
     renewing: Option<Renewing>,
     renewed: bool,
@@ -92,22 +92,22 @@ enum Event {
 impl Legacy {
     /// Begins a request, which `parts` are of.
     pub(super) async fn open(
-        (common, parts): (&CallParts, &Parts<'_>),
+        (call, parts): (&CallParts, &Parts<'_>),
         upstream_session: SessionChoice<'_>,
     ) -> Result<Legacy, Failure> {
         let held = match upstream_session {
             SessionChoice::Own(upstream_session, session) => {
                 Held::Own(Arc::clone(upstream_session), session.map(Arc::clone))
             }
-            SessionChoice::Pooled => Held::Leased(lease(common, None).await?),
+            SessionChoice::Pooled => Held::Leased(lease(call, None).await?),
         };
         let mut legacy = Legacy {
             held,
             number: 0,
             id: String::new(),
-            course: Course::Idle,
+            exchange: ExchangeState::Idle,
             posted: false,
-            budget: Budget::of(&common.place, common.permit.deadline()),
+            budget: Budget::of(&call.place, call.permit.deadline()),
             inbox: None,
             questions: Questions::default(),
             renewing: None,
@@ -116,66 +116,65 @@ impl Legacy {
             resume: Resume::default(),
             resumed: 0,
         };
-        legacy.begin(common, parts)?;
+        legacy.begin(call, parts)?;
         Ok(legacy)
     }
 
     /// Sends the request on the upstream session that is held.
-    fn begin(&mut self, common: &CallParts, parts: &Parts<'_>) -> Result<(), Failure> {
+    fn begin(&mut self, call: &CallParts, parts: &Parts<'_>) -> Result<(), Failure> {
         let upstream_session = Arc::clone(self.held.upstream_session());
         self.number = upstream_session.number();
         self.id = self.number.to_string();
         let put = Put {
             id: &self.id,
-            progress_token: common.token.is_some().then_some(self.id.as_str()),
-            target: common.target.as_deref(),
+            progress_token: call.token.is_some().then_some(self.id.as_str()),
+            target: call.target.as_deref(),
         };
         let body = bridge::legacy_request(parts, &put).map_err(unreadable)?;
-        let asks = common.is_told_aside();
-        let hears = asks || common.token.is_some() || upstream_session.is_relayed();
+        let asks = call.is_told_aside();
+        let hears = asks || call.token.is_some() || upstream_session.is_relayed();
         self.inbox = hears.then(|| upstream_session.attach(self.number, asks));
         self.posted = false;
         upstream_session.requested();
-        self.course = self.sent(common, &Method::POST, upstream_session.posted(), body.into());
+        self.exchange = self.sent(call, &Method::POST, upstream_session.posted(), body.into());
         Ok(())
     }
 
-    fn sent(&self, common: &CallParts, method: &Method, fields: &Fields, body: Bytes) -> Course {
-        let place = self.place(common);
-        let inbound = common.upstream_headers.inbound(method);
-        let wording = RequestParts { inbound: &inbound, own: fields, body };
+    fn sent(&self, call: &CallParts, method: &Method, fields: &Fields, body: Bytes) -> ExchangeState {
+        let place = self.place(call);
+        let inbound = call.upstream_headers.inbound(method);
+        let parts = RequestParts { inbound: &inbound, own: fields, body };
         let streams = method == Method::GET;
-        let use_of = RetryPolicy { repeatable: streams || common.is_repeatable(), endless: streams };
-        let request =
-            common.permit.request(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
+        let retry = RetryPolicy { repeatable: streams || call.is_repeatable(), endless: streams };
+        let request = call.permit.request(parts, Arc::clone(&place.upstream), Arc::clone(&place.pool), retry);
         let kind = match streams {
             true => Kind::Stream,
             false if self.held.upstream_session().is_relayed() => Kind::Notification,
             false => Kind::Request,
         };
-        Course::begin(request, &common.backend.resolver, kind)
+        ExchangeState::begin(request, &call.backend.resolver, kind)
     }
 
-    pub(super) async fn next(&mut self, common: &CallParts) -> Heard {
+    pub(super) async fn next(&mut self, call: &CallParts) -> RawEvent {
         loop {
-            if let Err(failure) = self.prepare(common).await {
-                return Heard::Failed(failure);
+            if let Err(failure) = self.prepare(call).await {
+                return RawEvent::Failed(failure);
             }
             let due = self.questions.due;
             let event = tokio::select! {
                 biased;
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Event::Due,
-                next = self.course.next(&common.place.upstream, self.budget.patience()), if !self.posted => {
+                next = self.exchange.next(&call.place.upstream, self.budget.patience()), if !self.posted => {
                     Event::Answer(next)
                 }
-                aside = heard(&mut self.inbox) => Event::Aside(aside),
+                aside = next_aside(&mut self.inbox) => Event::Aside(aside),
                 failure = late(self.budget.patience()), if self.posted => Event::Answer(Err(failure)),
             };
-            let heard = match event {
-                Event::Answer(Ok(Some(message))) => self.take(common, &message),
-                Event::Answer(Ok(None)) => self.ended(common, None),
-                Event::Answer(Err(failure)) => self.ended(common, Some(failure)),
-                Event::Aside(Some(message)) => self.take(common, &message),
+            let raw = match event {
+                Event::Answer(Ok(Some(message))) => self.take(call, &message),
+                Event::Answer(Ok(None)) => self.ended(call, None),
+                Event::Answer(Err(failure)) => self.ended(call, Some(failure)),
+                Event::Aside(Some(message)) => self.take(call, &message),
                 Event::Due => Ok(self.hand_out()),
                 Event::Aside(None) => {
                     self.inbox = None;
@@ -183,21 +182,21 @@ impl Legacy {
                     if self.held.upstream_session().is_relayed() { Err(cause()) } else { Ok(None) }
                 }
             };
-            match heard {
-                Ok(Some(heard)) => return heard,
+            match raw {
+                Ok(Some(raw)) => return raw,
                 Ok(None) => {}
-                Err(failure) => return Heard::Failed(failure),
+                Err(failure) => return RawEvent::Failed(failure),
             }
         }
     }
 
     /// Finishes what has to be done before there is an answer to read.
-    async fn prepare(&mut self, common: &CallParts) -> Result<(), Failure> {
+    async fn prepare(&mut self, call: &CallParts) -> Result<(), Failure> {
         if let Some(renewing) = &mut self.renewing {
             let held = renewing.as_mut().await;
             self.renewing = None;
             self.held = held?;
-            self.begin(common, &common.parts()?)?;
+            self.begin(call, &call.parts()?)?;
         }
         if let Some(pause) = &mut self.resuming {
             pause.as_mut().await;
@@ -208,19 +207,19 @@ impl Legacy {
             let last = self.resume.last_event_id.as_deref();
             let last = last.and_then(|id| HeaderValue::from_bytes(id).ok());
             fields.extend(last.map(|id| (HeaderName::from_static("last-event-id"), id)));
-            self.course = self.sent(common, &Method::GET, &fields, Bytes::new());
+            self.exchange = self.sent(call, &Method::GET, &fields, Bytes::new());
         }
         Ok(())
     }
 
     /// What a message of the upstream means.
-    fn take(&mut self, common: &CallParts, message: &ServerMessage) -> Result<Option<Heard>, Failure> {
-        let refused = self.course.refusal();
+    fn take(&mut self, call: &CallParts, message: &ServerMessage) -> Result<Option<RawEvent>, Failure> {
+        let refused = self.exchange.refusal();
         let upstream_session = Arc::clone(self.held.upstream_session());
         if let Some(status) = refused
             && upstream_session.is_unknown(status, Some(&message.bytes))
         {
-            return self.forgotten(common).map(|()| None);
+            return self.forgotten(call).map(|()| None);
         }
         let content = match &message.content {
             Ok(content) => content,
@@ -231,34 +230,34 @@ impl Legacy {
         match (content.shape, &content.method, &content.id) {
             // For those who asked for the resource, on whatever stream it came.
             (Shape::Notification, Some(method), _) if method.is(bridge::RESOURCE_UPDATED) => {
-                upstream_session.overhear(&common.backend, message);
+                upstream_session.overhear(&call.backend, message);
                 Ok(None)
             }
             (Shape::Notification, method, _) => {
                 if let Some(method) = method {
-                    common.backend.overheard(&common.place.upstream, method, text);
+                    call.backend.overheard(&call.place.upstream, method, text);
                 }
-                Ok(Some(Heard::note(message, &self.id)))
+                Ok(Some(RawEvent::note(message, &self.id)))
             }
             (Shape::Request, Some(method), Some(id)) if method.is("ping") => {
                 upstream_session.tell(
-                    &common.backend,
+                    &call.backend,
                     GatewayRequest::Pong { session: upstream_session.session(), id: id.clone() },
                 );
                 Ok(None)
             }
-            (Shape::Request, _, Some(id)) => Ok(self.asked(common, text, id.clone())),
+            (Shape::Request, _, Some(id)) => Ok(self.asked(call, text, id.clone())),
             _ => {
                 let Some(outcome) = content.answer(&self.id, refused.is_some()) else {
                     return if refused.is_some() { Ok(None) } else { Err(no_message()) };
                 };
-                self.note_era(common, &outcome);
-                self.course.finish();
+                self.note_era(call, &outcome);
+                self.exchange.finish();
                 self.inbox = None;
                 // The next call may have it, however long the answer is looked at.
                 self.held = Held::Own(Arc::clone(&upstream_session), None);
                 let lacking = self.questions.lacking.filter(|_| outcome.failed());
-                Ok(Some(Heard::Done(match lacking {
+                Ok(Some(RawEvent::Done(match lacking {
                     // In words that only its client's era has (2026-07-28 basic, "Error Codes").
                     Some(ability) => Answer::own(incapable(ability)),
                     None => {
@@ -271,24 +270,24 @@ impl Legacy {
     }
 
     /// A request of the upstream.
-    fn asked(&mut self, common: &CallParts, text: &str, id: Id) -> Option<Heard> {
+    fn asked(&mut self, call: &CallParts, text: &str, id: Id) -> Option<RawEvent> {
         let upstream_session = self.held.upstream_session();
         self.questions.asked += 1;
         let key = format!("q{}", self.questions.asked);
         let question = bridge::question_of_server_request(text, &key).ok().flatten();
         let ability = question.as_ref().map(Question::ability);
-        let lacking = ability.filter(|ability| !common.place.profile.can(*ability));
-        if common.client == Era::Modern && lacking.is_some() {
+        let lacking = ability.filter(|ability| !call.place.profile.can(*ability));
+        if call.client == Era::Modern && lacking.is_some() {
             self.questions.lacking = lacking;
         }
         let room = self.questions.open.len() < MAX_QUESTIONS;
-        match question.filter(|one| room && unanswerable(common, std::slice::from_ref(one)).is_none()) {
+        match question.filter(|one| room && unanswerable(call, std::slice::from_ref(one)).is_none()) {
             Some(question) => {
                 self.questions.open.push((Arc::clone(&question.key), id));
                 self.questions.fresh.push(question);
                 self.budget.pause();
                 // A modern client answers all of a round at once; a legacy one each by itself.
-                if common.client == Era::Legacy {
+                if call.client == Era::Legacy {
                     return self.hand_out();
                 }
                 self.questions.due.get_or_insert_with(|| Instant::now() + GATHER);
@@ -297,7 +296,7 @@ impl Legacy {
             None => {
                 let why = if lacking.is_some() { INCAPABLE } else { UNRELATED };
                 upstream_session.tell(
-                    &common.backend,
+                    &call.backend,
                     GatewayRequest::Decline { session: upstream_session.session(), id, why },
                 );
                 None
@@ -305,15 +304,15 @@ impl Legacy {
         }
     }
 
-    fn hand_out(&mut self) -> Option<Heard> {
+    fn hand_out(&mut self) -> Option<RawEvent> {
         self.questions.due = None;
         let fresh = std::mem::take(&mut self.questions.fresh);
-        (!fresh.is_empty()).then_some(Heard::Ask(fresh))
+        (!fresh.is_empty()).then_some(RawEvent::Ask(fresh))
     }
 
     pub(super) async fn reply(
         &mut self,
-        common: &CallParts,
+        call: &CallParts,
         replies: Vec<(Arc<str>, Reply)>,
     ) -> Result<(), Failure> {
         for (key, reply) in replies {
@@ -323,7 +322,7 @@ impl Legacy {
                 Reply::Result(result) => bridge::wrap_result(id.as_json(), result),
                 Reply::Error(error) => bridge::wrap_said(id.as_json(), error),
             };
-            self.tell(common, body.into()).await?;
+            self.tell(call, body.into()).await?;
             self.questions.open.swap_remove(at);
         }
         if self.questions.open.is_empty() {
@@ -333,22 +332,20 @@ impl Legacy {
     }
 
     /// Sends an answer to a question, a continuation of the request.
-    async fn tell(&mut self, common: &CallParts, body: Bytes) -> Result<(), Failure> {
-        let (place, upstream_session) =
-            (self.place(common).clone(), Arc::clone(self.held.upstream_session()));
-        let (inbound, fields) = (common.upstream_headers.inbound(&Method::POST), upstream_session.posted());
-        let wording = RequestParts { inbound: &inbound, own: fields, body };
-        let use_of = RetryPolicy { repeatable: false, endless: false };
-        let way =
-            common.permit.request(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
-        let exchange = send(way, Arc::clone(&common.backend.resolver)).await?;
+    async fn tell(&mut self, call: &CallParts, body: Bytes) -> Result<(), Failure> {
+        let (place, upstream_session) = (self.place(call).clone(), Arc::clone(self.held.upstream_session()));
+        let (inbound, fields) = (call.upstream_headers.inbound(&Method::POST), upstream_session.posted());
+        let parts = RequestParts { inbound: &inbound, own: fields, body };
+        let retry = RetryPolicy { repeatable: false, endless: false };
+        let request = call.permit.request(parts, Arc::clone(&place.upstream), Arc::clone(&place.pool), retry);
+        let exchange = send(request, Arc::clone(&call.backend.resolver)).await?;
         let status = exchange.head.status;
         if status.is_success() {
             exchange.checkout.put_back();
             return Ok(());
         }
         if upstream_session.is_unknown(status, None) {
-            upstream_session.forgotten(&common.backend);
+            upstream_session.forgotten(&call.backend);
             return Err(Failure::forgotten());
         }
         Err(Failure {
@@ -359,24 +356,24 @@ impl Legacy {
 
     /// The upstream has forgotten the session: the request was not read, and goes out once more where
     /// the session is the pool's, or its client has left nothing in it.
-    fn forgotten(&mut self, common: &CallParts) -> Result<(), Failure> {
+    fn forgotten(&mut self, call: &CallParts) -> Result<(), Failure> {
         self.inbox = None;
-        self.course = Course::Idle;
+        self.exchange = ExchangeState::Idle;
         let upstream_session = Arc::clone(self.held.upstream_session());
         upstream_session.was_unread();
-        upstream_session.forgotten(&common.backend);
+        upstream_session.forgotten(&call.backend);
         if self.renewed {
             return Err(Failure::forgotten());
         }
         self.renewed = true;
-        let (common, since) = (common.clone(), Instant::now());
+        let (call, since) = (call.clone(), Instant::now());
         self.renewing = Some(match &self.held {
-            Held::Leased(_) => Box::pin(async move { lease(&common, Some(since)).await.map(Held::Leased) }),
+            Held::Leased(_) => Box::pin(async move { lease(&call, Some(since)).await.map(Held::Leased) }),
             Held::Own(_, None) => return Err(Failure::forgotten()),
             Held::Own(_, Some(session)) => {
                 let session = Arc::clone(session);
                 Box::pin(async move {
-                    let upstream_session = session.obtain_upstream_session(&common.place).await?;
+                    let upstream_session = session.obtain_upstream_session(&call.place).await?;
                     Ok(Held::Own(upstream_session, Some(session)))
                 })
             }
@@ -385,10 +382,10 @@ impl Legacy {
     }
 
     /// The answer ended without being one, or broke off: a stream with ids is resumed.
-    fn ended(&mut self, common: &CallParts, failure: Option<Failure>) -> Result<Option<Heard>, Failure> {
-        if let Some(status) = self.course.refusal() {
+    fn ended(&mut self, call: &CallParts, failure: Option<Failure>) -> Result<Option<RawEvent>, Failure> {
+        if let Some(status) = self.exchange.refusal() {
             if self.held.upstream_session().is_unknown(status, None) {
-                return self.forgotten(common).map(|()| None);
+                return self.forgotten(call).map(|()| None);
             }
             return Err(failure.unwrap_or_else(|| Failure {
                 cause: format!("HTTP {} without a JSON-RPC message", status.as_u16()),
@@ -397,11 +394,11 @@ impl Legacy {
         }
         if failure.is_none() && self.held.upstream_session().is_relayed() {
             self.posted = true;
-            self.course.finish();
+            self.exchange.finish();
             return Ok(None);
         }
         let late = failure.as_ref().is_some_and(|failure| failure.pending);
-        if let Some(reading) = self.course.reading().filter(|_| !late) {
+        if let Some(reading) = self.exchange.reading().filter(|_| !late) {
             let said = reading.resume();
             self.resume.retry = said.retry.or(self.resume.retry);
             if said.last_event_id.is_some() {
@@ -410,7 +407,7 @@ impl Legacy {
         }
         if !late && self.resume.last_event_id.is_some() && self.resumed < MAX_RESUMED {
             self.resumed += 1;
-            self.course = Course::Idle;
+            self.exchange = ExchangeState::Idle;
             self.resuming = Some(Box::pin(sleep(self.resume.retry.unwrap_or(RETRY.0).min(RETRY.1))));
             return Ok(None);
         }
@@ -418,38 +415,38 @@ impl Legacy {
     }
 
     /// A refusal in words that only a modern server uses.
-    fn note_era(&self, common: &CallParts, outcome: &Outcome<Bytes>) {
+    fn note_era(&self, call: &CallParts, outcome: &Outcome<Bytes>) {
         if let Outcome::Error { code: -32022 | -32020, .. } = outcome
-            && self.course.refusal().is_some_and(is_about_message)
+            && self.exchange.refusal().is_some_and(is_about_message)
         {
-            self.held.upstream_session().forgotten(&common.backend);
-            common.backend.contradicted(&common.place, Era::Legacy);
+            self.held.upstream_session().forgotten(&call.backend);
+            call.backend.contradicted(&call.place, Era::Legacy);
         }
     }
 
     /// Tells the upstream that nobody waits any more.
-    pub(super) fn cancel(&self, common: &CallParts) {
+    pub(super) fn cancel(&self, call: &CallParts) {
         let upstream_session = self.held.upstream_session();
         if self.renewing.is_none() && !upstream_session.is_dead() {
             let id = Id::from(self.number);
             upstream_session
-                .tell(&common.backend, GatewayRequest::Cancel { session: upstream_session.session(), id });
+                .tell(&call.backend, GatewayRequest::Cancel { session: upstream_session.session(), id });
         }
     }
 
     /// Where messages of the request go.
-    fn place<'c>(&'c self, common: &'c CallParts) -> &'c UpstreamTarget {
+    fn place<'c>(&'c self, call: &'c CallParts) -> &'c UpstreamTarget {
         let upstream_session = self.held.upstream_session();
-        if upstream_session.is_relayed() { upstream_session.place() } else { &common.place }
+        if upstream_session.is_relayed() { upstream_session.place() } else { &call.place }
     }
 }
 
 /// An upstream session for the request; one that sends log messages as the client wants them.
-async fn lease(common: &CallParts, since: Option<Instant>) -> Result<SessionLease, Failure> {
-    let (backend, place) = (&common.backend, &common.place);
+async fn lease(call: &CallParts, since: Option<Instant>) -> Result<SessionLease, Failure> {
+    let (backend, place) = (&call.backend, &call.place);
     let pools = &backend.session_pools;
-    let options = |since| LeaseOptions { exclusive: common.is_told_aside(), since };
-    if !common.may_be_asked() && place.upstream.sessions == SessionSharing::Shared {
+    let options = |since| LeaseOptions { exclusive: call.is_told_aside(), since };
+    if !call.may_be_asked() && place.upstream.sessions == SessionSharing::Shared {
         // A log level would be everybody's.
         return pools.lease_any(backend, place, since).await;
     }
@@ -478,9 +475,9 @@ async fn late(patience: Patience) -> Failure {
     Denial::new(Reason::UpstreamTimeout, "the server did not answer in time").into()
 }
 
-async fn heard(inbox: &mut Option<Ear>) -> Option<ServerMessage> {
+async fn next_aside(inbox: &mut Option<CallInbox>) -> Option<ServerMessage> {
     match inbox {
-        Some(ear) => ear.next().await,
+        Some(inbox) => inbox.next().await,
         None => std::future::pending().await,
     }
 }

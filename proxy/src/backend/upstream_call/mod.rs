@@ -5,16 +5,16 @@
 
 mod buffered;
 mod call_request;
-mod doubt;
+mod failover;
+mod inspection;
 mod keeping;
 mod legacy;
 mod modern;
-mod overseen;
 pub(crate) mod reading;
+mod schema_retry;
 pub(crate) mod server_message;
 #[cfg(test)]
 mod tests;
-mod travel;
 pub(crate) mod upstream_headers;
 
 use crate::backend::Backend;
@@ -29,25 +29,25 @@ use buffered::Buffered;
 pub(crate) use buffered::MAX_BUFFERED_MESSAGES;
 use bytes::Bytes;
 pub use call_request::{CallRequest, ResponseRules, Rounds, SchemaRefresh, SessionChoice, SessionOwner};
-use doubt::Doubt;
+use failover::{Failover, assign_instance};
+use inspection::{Inspecting, RawEvent, unanswerable};
 use keeping::{Sought, look, sought};
 use legacy::Legacy;
 pub(crate) use modern::MAX_ASKING_BYTES;
-use modern::{Modern, Speech};
-use overseen::{Heard, Inspecting, unanswerable};
+use modern::{Modern, ModernOptions};
 use portunus_config::{ServerId, Transport, Upstream};
 use portunus_filters::mcp::bridge::{self, Listener, Parts, Token};
 use portunus_filters::mcp::rewrite::string;
 use portunus_filters::mcp::{Fault, Id, Method};
 use portunus_filters::{Denial, Era, Reason, Released, ReleasedQuestion};
+use schema_retry::SchemaRetry;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use travel::{Travel, seated};
 use upstream_headers::UpstreamHeaders;
 
 pub use crate::sealing::CallerKey;
 pub use portunus_filters::mcp::bridge::{Facts, ParamHeader, Profile, Question, Reply, Retry};
-pub use server_message::{Answer, Came, Outcome};
+pub use server_message::{Answer, Outcome, ReceivedMessage};
 
 /// For whom something is said, and where: what every session, pool entry and cache key contains.
 #[derive(Clone)]
@@ -97,18 +97,18 @@ pub enum CallEvent {
 
 /// One client request under way at an upstream. Dropped, it breaks off without telling the upstream.
 pub struct UpstreamCall {
-    common: Box<CallParts>,
-    way: CallState,
+    call: Box<CallParts>,
+    state: CallState,
     /// Where the answer may be kept.
     read: Option<Box<Read>>,
-    /// What becomes of headers that do not fit.
-    doubt: Option<Doubt>,
+    /// The retry where headers do not fit the schema.
+    schema_retry: Option<SchemaRetry>,
     over: bool,
     /// What the upstream has yet to be told of questions that the client is not asked.
     unasked: Vec<(Arc<str>, Reply)>,
-    /// Where an upstream has several places: the one it is at, and how it goes to another.
+    /// Where an upstream has several instances: the one it is at, and its failover to others.
     seat: Option<Seat>,
-    travel: Option<Box<Travel>>,
+    failover: Option<Box<Failover>>,
     /// What was heard while the client was away.
     buffered: VecDeque<Buffered>,
     /// What was heard last, while inspectors read it aside.
@@ -151,45 +151,49 @@ impl UpstreamCall {
     /// # Errors
     /// [`Failure`] if the upstream's era or a legacy session cannot be had, or the message not be said
     /// in the upstream's words.
-    pub async fn open(backend: &Arc<Backend>, mut order: CallRequest<'_>) -> Result<Self, Failure> {
-        let era = match order.upstream_session {
+    pub async fn open(backend: &Arc<Backend>, mut request: CallRequest<'_>) -> Result<Self, Failure> {
+        let era = match request.upstream_session {
             SessionChoice::Own(..) => Era::Legacy,
-            SessionChoice::Pooled => backend.eras.choose(backend, &order.place, order.message.era).await?,
+            SessionChoice::Pooled => {
+                backend.eras.choose(backend, &request.place, request.message.era).await?
+            }
         };
-        let (upstream_session, parts) = (order.upstream_session, order.parts);
-        let speech = Speech::of(&mut order);
-        let relist = order.relist.take();
-        let travel = Travel::of(&order, era, &speech);
-        let (read, meanwhile) = match look(sought(backend, &order, (era, &speech)), era).await {
-            Sought::Found(answer) => return Ok(Self::given(CallParts::of(backend, order, parts)?, answer)),
+        let (upstream_session, parts) = (request.upstream_session, request.parts);
+        let options = ModernOptions::of(&mut request);
+        let schema_refresh = request.schema_refresh.take();
+        let failover = Failover::of(&request, era, &options);
+        let (read, meanwhile) = match look(sought(backend, &request, (era, &options)), era).await {
+            Sought::Found(answer) => return Ok(Self::given(CallParts::of(backend, request, parts)?, answer)),
             Sought::Asked { read, meanwhile } => (read, meanwhile),
         };
-        let seat = seated(backend, &mut order);
-        let common = CallParts::of(backend, order, parts)?;
-        let mut call = match CallState::open((&common, parts), era, upstream_session, &speech).await {
-            Ok(way) => Self { read, seat, travel, ..Self::new(common, way) },
-            Err(failure) => Box::pin(UpstreamCall::elsewhere(common, read, (seat, travel), failure)).await?,
+        let seat = assign_instance(backend, &mut request);
+        let call = CallParts::of(backend, request, parts)?;
+        let mut upstream_call = match CallState::open((&call, parts), era, upstream_session, &options).await {
+            Ok(state) => Self { read, seat, failover, ..Self::new(call, state) },
+            Err(failure) => {
+                Box::pin(UpstreamCall::open_elsewhere(call, read, (seat, failover), failure)).await?
+            }
         };
-        call.doubt = Doubt::of(relist, era, speech);
+        upstream_call.schema_retry = SchemaRetry::of(schema_refresh, era, options);
         Ok(match meanwhile {
-            Some(answer) => call.aside(answer),
-            None => call,
+            Some(answer) => upstream_call.aside(answer),
+            None => upstream_call,
         })
     }
 
     /// Opens an upstream call that could not be opened where it was to be: at another replica, or with what is
     /// kept here.
-    async fn elsewhere(
-        common: Box<CallParts>,
+    async fn open_elsewhere(
+        call: Box<CallParts>,
         read: Option<Box<Read>>,
-        way_on: (Option<Seat>, Option<Box<Travel>>),
+        alternatives: (Option<Seat>, Option<Box<Failover>>),
         failure: Failure,
     ) -> Result<Self, Failure> {
-        let failure = match way_on {
-            (Some(seat), Some(mut travel)) if failure.reach == FailureScope::Unreached => {
-                match travel.on(common.clone(), seat, &failure).await {
-                    Ok((common, way, seat)) => {
-                        return Ok(Self { read, seat, travel: Some(travel), ..Self::new(common, way) });
+        let failure = match alternatives {
+            (Some(seat), Some(mut failover)) if failure.reach == FailureScope::Unreached => {
+                match failover.reopen(call.clone(), seat, &failure).await {
+                    Ok((call, state, seat)) => {
+                        return Ok(Self { read, seat, failover: Some(failover), ..Self::new(call, state) });
                     }
                     Err(failure) => failure,
                 }
@@ -197,19 +201,19 @@ impl UpstreamCall {
             _ => failure,
         };
         let older = read.and_then(|read| read.instead(&failure));
-        older.map(|answer| UpstreamCall::given(common, answer)).ok_or(failure)
+        older.map(|answer| UpstreamCall::given(call, answer)).ok_or(failure)
     }
 
-    fn new(common: Box<CallParts>, way: CallState) -> UpstreamCall {
+    fn new(call: Box<CallParts>, state: CallState) -> UpstreamCall {
         UpstreamCall {
-            common,
-            way,
+            call,
+            state,
             read: None,
-            doubt: None,
+            schema_retry: None,
             over: false,
             unasked: Vec::new(),
             seat: None,
-            travel: None,
+            failover: None,
             buffered: VecDeque::new(),
             inspecting: None,
             revision_answered: None,
@@ -219,93 +223,93 @@ impl UpstreamCall {
     /// The next event. Safe to cancel; waits for ever once the upstream call is over.
     pub async fn next(&mut self) -> CallEvent {
         loop {
-            if let Some(turn) = self.next_buffered().await {
-                return turn;
+            if let Some(event) = self.next_buffered().await {
+                return event;
             }
             if self.over {
                 std::future::pending::<()>().await;
             }
-            let (heard, read) = self.next_heard().await;
-            if let Some(turn) = self.inspect(heard, read) {
-                return turn;
+            let (raw, read) = self.next_raw_event().await;
+            if let Some(event) = self.inspect(raw, read) {
+                return event;
             }
         }
     }
 
     /// What is heard next, and where it may be kept if it is the answer. Safe to cancel.
-    async fn next_heard(&mut self) -> (Heard, Option<Box<Read>>) {
+    async fn next_raw_event(&mut self) -> (RawEvent, Option<Box<Read>>) {
         if let Some(read) = &mut self.read
             && let Some(answer) = read.kept().await
         {
             self.over = true;
-            return (Heard::Done(answer), None);
+            return (RawEvent::Done(answer), None);
         }
-        let heard = self.heard().await;
-        let failure = match &heard {
-            Heard::Note { .. } | Heard::Ask(_) => return (heard, None),
-            Heard::Done(_) => None,
-            Heard::Failed(failure) => Some(failure),
+        let raw = self.receive().await;
+        let failure = match &raw {
+            RawEvent::Note { .. } | RawEvent::Ask(_) => return (raw, None),
+            RawEvent::Done(_) => None,
+            RawEvent::Failed(failure) => Some(failure),
         };
         self.over = true;
         match failure {
-            None => self.common.place.pool.note_answer(),
-            Some(failure) => self.common.place.pool.note_failure(failure),
+            None => self.call.place.pool.note_answer(),
+            Some(failure) => self.call.place.pool.note_failure(failure),
         }
         if let Some(seat) = self.seat.take() {
-            seat.judge(failure, self.common.backend.clock.now().monotonic);
+            seat.judge(failure, self.call.backend.clock.now().monotonic);
         }
         let read = self.read.take();
         // An older answer may take the place of a failure.
         let older = failure.zip(read.as_deref()).and_then(|(failure, read)| read.instead(failure));
         match older {
-            Some(older) => (Heard::Done(older), None),
-            None => (heard, read),
+            Some(older) => (RawEvent::Done(older), None),
+            None => (raw, read),
         }
     }
 
     /// What the server says next, or what comes of its silence.
-    async fn heard(&mut self) -> Heard {
+    async fn receive(&mut self) -> RawEvent {
         loop {
             if self.is_unsettled()
                 && let Some(failure) = Box::pin(self.unsettled()).await
             {
-                return Heard::Failed(failure);
+                return RawEvent::Failed(failure);
             }
-            if self.is_in_doubt()
-                && let Some(heard) = Box::pin(self.doubted()).await
+            if self.is_refreshing_schema()
+                && let Some(raw) = Box::pin(self.retry_with_fresh_schema()).await
             {
-                return heard;
+                return raw;
             }
-            let heard = match &mut self.way {
-                CallState::Modern(modern) => modern.next(&self.common).await,
-                CallState::Legacy(legacy) => legacy.next(&self.common).await,
-                CallState::Given(answer) => Heard::Done(Answer::clone(answer)),
+            let raw = match &mut self.state {
+                CallState::Modern(modern) => modern.next(&self.call).await,
+                CallState::Legacy(legacy) => legacy.next(&self.call).await,
+                CallState::Given(answer) => RawEvent::Done(Answer::clone(answer)),
             };
-            match heard {
-                Heard::Failed(failure)
-                    if failure.reach == FailureScope::Unreached && self.travels(&failure) => {}
-                heard => {
-                    if let Some(heard) = self.doubts(heard) {
-                        return heard;
+            match raw {
+                RawEvent::Failed(failure)
+                    if failure.reach == FailureScope::Unreached && self.start_failover(&failure) => {}
+                raw => {
+                    if let Some(raw) = self.refresh_schema_on_mismatch(raw) {
+                        return raw;
                     }
                 }
             }
         }
     }
 
-    /// Whether something comes before the next turn; hardly ever.
+    /// Whether something comes before the next event; hardly ever.
     fn is_unsettled(&self) -> bool {
-        !self.unasked.is_empty() || self.is_travelling()
+        !self.unasked.is_empty() || self.is_failing_over()
     }
 
-    /// Finishes what comes before the next turn; why there is none if that fails. Safe to cancel.
+    /// Finishes what comes before the next event; why there is none if that fails. Safe to cancel.
     async fn unsettled(&mut self) -> Option<Failure> {
         if !self.unasked.is_empty()
             && let Err(failure) = self.refuse_unasked().await
         {
             return Some(failure);
         }
-        self.travelled().await
+        self.finish_failover().await
     }
 
     /// Answers questions by their keys; keys that were not asked, or are answered, are passed over.
@@ -313,9 +317,9 @@ impl UpstreamCall {
     /// # Errors
     /// [`Failure`] if the upstream cannot be told; nothing follows then.
     pub async fn reply(&mut self, replies: Vec<(Arc<str>, Reply)>) -> Result<(), Failure> {
-        let told = match &mut self.way {
-            CallState::Modern(modern) => modern.reply(&self.common, replies),
-            CallState::Legacy(legacy) => legacy.reply(&self.common, replies).await,
+        let told = match &mut self.state {
+            CallState::Modern(modern) => modern.reply(&self.call, replies),
+            CallState::Legacy(legacy) => legacy.reply(&self.call, replies).await,
             CallState::Given(_) => Ok(()),
         };
         self.over |= told.is_err();
@@ -324,16 +328,16 @@ impl UpstreamCall {
 
     /// Breaks off, and tells a legacy upstream; also before it has answered.
     pub fn cancel(self) {
-        if let CallState::Legacy(legacy) = &self.way
+        if let CallState::Legacy(legacy) = &self.state
             && !self.over
         {
-            legacy.cancel(&self.common);
+            legacy.cancel(&self.call);
         }
     }
 
     /// The era in which the upstream is spoken to.
     pub fn era(&self) -> Era {
-        match &self.way {
+        match &self.state {
             CallState::Modern(_) => Era::Modern,
             CallState::Legacy(_) => Era::Legacy,
             CallState::Given(answer) => answer.era,
@@ -342,22 +346,22 @@ impl UpstreamCall {
 
     /// The upstream.
     pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.common.place.upstream
+        &self.call.place.upstream
     }
 
     /// How many bytes of its client's text it keeps.
     pub fn kept_bytes(&self) -> usize {
-        self.common.permit.body().len() + self.common.token.as_ref().map_or(0, String::len)
+        self.call.permit.body().len() + self.call.token.as_ref().map_or(0, String::len)
     }
 
     /// The connections to the upstream.
     pub fn pool(&self) -> &Pool {
-        &self.common.place.pool
+        &self.call.place.pool
     }
 
     /// What the upstream calls its target.
     pub fn target(&self) -> Option<&Arc<str>> {
-        self.common.target.as_ref().or(self.common.aimed_at.as_ref())
+        self.call.target.as_ref().or(self.call.aimed_at.as_ref())
     }
 
     /// The revision of the configuration that judged the answer, once there is one.
@@ -367,17 +371,17 @@ impl UpstreamCall {
 
     /// What stands over the answer.
     pub fn responses(&self) -> &dyn ResponseRules {
-        &*self.common.responses
+        &*self.call.responses
     }
 
     /// Whose share it takes of what callers hold together.
     pub fn owner(&self) -> crate::shares::Owner {
-        self.common.place.owner
+        self.call.place.owner
     }
 
     /// Where large answers are worked on.
     pub fn offload(&self) -> &OffloadQueue {
-        &self.common.place.pool.offload
+        &self.call.place.pool.offload
     }
 }
 
@@ -387,10 +391,10 @@ impl CallState {
         request: (&CallParts, &Parts<'_>),
         era: Era,
         upstream_session: SessionChoice<'_>,
-        speech: &Speech,
+        options: &ModernOptions,
     ) -> Result<CallState, Failure> {
         Ok(match era {
-            Era::Modern => CallState::Modern(Box::new(Modern::open(request, speech)?)),
+            Era::Modern => CallState::Modern(Box::new(Modern::open(request, options)?)),
             Era::Legacy => CallState::Legacy(Box::new(Legacy::open(request, upstream_session).await?)),
         })
     }
@@ -400,25 +404,25 @@ impl CallParts {
     /// Of a request, which `parts` are of.
     fn of(
         backend: &Arc<Backend>,
-        order: CallRequest<'_>,
+        request: CallRequest<'_>,
         parts: &Parts<'_>,
     ) -> Result<Box<CallParts>, Failure> {
-        let method = order.message.method.clone();
+        let method = request.message.method.clone();
         let method =
             method.ok_or_else(|| Denial::new(Reason::InvalidRequest, "the message is no request"))?;
         Ok(Box::new(CallParts {
             backend: Arc::clone(backend),
-            permit: order.permit,
-            upstream_headers: UpstreamHeaders::of(&order.origin, &order.place),
-            place: order.place,
-            client: order.message.era,
-            id: order.message.id.clone(),
+            permit: request.permit,
+            upstream_headers: UpstreamHeaders::of(&request.origin, &request.place),
+            place: request.place,
+            client: request.message.era,
+            id: request.message.id.clone(),
             method,
             token: parts.progress_token().map_err(unreadable)?,
-            target: order.target,
-            aimed_at: order.message.target.clone(),
-            rounds: order.rounds,
-            responses: order.responses,
+            target: request.target,
+            aimed_at: request.message.target.clone(),
+            rounds: request.rounds,
+            responses: request.responses,
         }))
     }
 

@@ -1,9 +1,11 @@
 //! An upstream call with a modern upstream: one POST a round (2026-07-28 patterns/mrtr).
 
-use super::reading::{Budget, Course};
+use super::reading::{Budget, ExchangeState};
 use super::server_message::{ServerMessage, Unread};
 use super::upstream_headers::{self, Fields};
-use super::{Answer, CallParts, CallRequest, Heard, Outcome, Reply, Retry, Rounds, unanswerable, unreadable};
+use super::{
+    Answer, CallParts, CallRequest, Outcome, RawEvent, Reply, Retry, Rounds, unanswerable, unreadable,
+};
 use crate::backend::forward::{Failure, RequestParts, RetryPolicy, malformed};
 use crate::backend::upstreams::answer_class::is_about_message;
 use bytes::Bytes;
@@ -27,19 +29,19 @@ const VERSION: Revision = Revision::V2026_07_28;
 
 /// What only a modern upstream is told.
 #[derive(Clone)]
-pub(super) struct Speech {
+pub(super) struct ModernOptions {
     params: Arc<[ParamHeader]>,
     retry: Option<Retry>,
     /// `Mcp-Param-*` of a modern client.
     sent: Fields,
 }
 
-impl Speech {
-    pub(super) fn of(order: &mut CallRequest<'_>) -> Speech {
-        Speech {
-            params: Arc::clone(&order.params),
-            retry: order.retry.clone(),
-            sent: std::mem::take(&mut order.mirrored),
+impl ModernOptions {
+    pub(super) fn of(request: &mut CallRequest<'_>) -> ModernOptions {
+        ModernOptions {
+            params: Arc::clone(&request.params),
+            retry: request.retry.clone(),
+            sent: std::mem::take(&mut request.mirrored),
         }
     }
 
@@ -54,13 +56,13 @@ impl Speech {
     }
 
     /// The same by another schema.
-    pub(super) fn with(self, params: Arc<[ParamHeader]>) -> Speech {
-        Speech { params, ..self }
+    pub(super) fn with(self, params: Arc<[ParamHeader]>) -> ModernOptions {
+        ModernOptions { params, ..self }
     }
 }
 
 pub(super) struct Modern {
-    course: Course,
+    exchange: ExchangeState,
     budget: Budget,
     /// Fields of every round.
     fields: Fields,
@@ -83,20 +85,20 @@ struct Round {
 impl Modern {
     /// Begins a request, which `parts` are of.
     pub(super) fn open(
-        (common, parts): (&CallParts, &Parts<'_>),
-        speech: &Speech,
+        (call, parts): (&CallParts, &Parts<'_>),
+        options: &ModernOptions,
     ) -> Result<Modern, Failure> {
         let mut modern = Modern {
-            course: Course::Idle,
-            budget: Budget::of(&common.place, common.permit.deadline()),
-            fields: fields(common, parts, speech)?,
+            exchange: ExchangeState::Idle,
+            budget: Budget::of(&call.place, call.permit.deadline()),
+            fields: fields(call, parts, options)?,
             own_id: None,
             rounds: 0,
             round: None,
             pause: None,
             last: None,
         };
-        modern.send(common, parts, speech.retry.as_ref())?;
+        modern.send(call, parts, options.retry.as_ref())?;
         Ok(modern)
     }
 
@@ -105,87 +107,88 @@ impl Modern {
         self.rounds == 0
     }
 
-    fn send(&mut self, common: &CallParts, parts: &Parts<'_>, retry: Option<&Retry>) -> Result<(), Failure> {
-        let body = match common.passes() {
-            true => self.passed(common, parts, retry),
-            false => self.worded(common, parts, retry),
+    fn send(&mut self, call: &CallParts, parts: &Parts<'_>, retry: Option<&Retry>) -> Result<(), Failure> {
+        let body = match call.passes() {
+            true => self.passed(call, parts, retry),
+            false => self.worded(call, parts, retry),
         }?;
-        let place = &common.place;
-        let inbound = common.upstream_headers.inbound(&Method::POST);
-        let wording = RequestParts { inbound: &inbound, own: &self.fields, body };
-        let use_of = RetryPolicy { repeatable: common.is_repeatable(), endless: false };
-        let request =
-            common.permit.request(wording, Arc::clone(&place.upstream), Arc::clone(&place.pool), use_of);
-        self.course = Course::begin(request, &common.backend.resolver, Kind::Request);
+        let place = &call.place;
+        let inbound = call.upstream_headers.inbound(&Method::POST);
+        let request_parts = RequestParts { inbound: &inbound, own: &self.fields, body };
+        let retry_policy = RetryPolicy { repeatable: call.is_repeatable(), endless: false };
+        let request = call.permit.request(
+            request_parts,
+            Arc::clone(&place.upstream),
+            Arc::clone(&place.pool),
+            retry_policy,
+        );
+        self.exchange = ExchangeState::begin(request, &call.backend.resolver, Kind::Request);
         Ok(())
     }
 
     /// The request as its client wrote it, as far as that can stay.
     fn passed(
         &mut self,
-        common: &CallParts,
+        call: &CallParts,
         parts: &Parts<'_>,
         retry: Option<&Retry>,
     ) -> Result<Bytes, Failure> {
         self.own_id = None;
-        let changed = bridge::passed_request(parts, common.target.as_deref(), VERSION, retry);
-        Ok(changed.map_err(unreadable)?.map_or_else(|| common.permit.body().clone(), Bytes::from))
+        let changed = bridge::passed_request(parts, call.target.as_deref(), VERSION, retry);
+        Ok(changed.map_err(unreadable)?.map_or_else(|| call.permit.body().clone(), Bytes::from))
     }
 
     /// The request in the words of a modern client, under a number of our own.
     fn worded(
         &mut self,
-        common: &CallParts,
+        call: &CallParts,
         parts: &Parts<'_>,
         retry: Option<&Retry>,
     ) -> Result<Bytes, Failure> {
-        let id = self.own_id.insert(common.backend.number().to_string()).as_str();
-        let put = Put {
-            id,
-            progress_token: common.token.is_some().then_some(id),
-            target: common.target.as_deref(),
-        };
-        let body = bridge::modern_request(parts, &put, &common.place.profile, VERSION, retry);
+        let id = self.own_id.insert(call.backend.number().to_string()).as_str();
+        let put =
+            Put { id, progress_token: call.token.is_some().then_some(id), target: call.target.as_deref() };
+        let body = bridge::modern_request(parts, &put, &call.place.profile, VERSION, retry);
         Ok(body.map_err(unreadable)?.into())
     }
 
     /// The id of the round under way, by its meaning.
-    fn id<'t>(&'t self, common: &'t CallParts) -> &'t str {
-        self.own_id.as_deref().unwrap_or_else(|| common.id.as_ref().map_or("", Id::meaning))
+    fn id<'t>(&'t self, call: &'t CallParts) -> &'t str {
+        self.own_id.as_deref().unwrap_or_else(|| call.id.as_ref().map_or("", Id::meaning))
     }
 
-    pub(super) async fn next(&mut self, common: &CallParts) -> Heard {
+    pub(super) async fn next(&mut self, call: &CallParts) -> RawEvent {
         loop {
             if let Some(outcome) = self.last.take() {
-                return Heard::Done(Answer::own(outcome));
+                return RawEvent::Done(Answer::own(outcome));
             }
             if let Some(pause) = &mut self.pause {
                 pause.as_mut().await;
                 self.pause = None;
-                if let Err(failure) = self.go_on(common) {
-                    return Heard::Failed(failure);
+                if let Err(failure) = self.go_on(call) {
+                    return RawEvent::Failed(failure);
                 }
             }
             if self.round.is_some() {
                 // Nothing comes before the answers have gone.
                 return std::future::pending().await;
             }
-            let heard = match self.course.next(&common.place.upstream, self.budget.patience()).await {
-                Ok(Some(message)) => self.take(common, &message),
-                Ok(None) => Err(self.ended(common)),
+            let raw = match self.exchange.next(&call.place.upstream, self.budget.patience()).await {
+                Ok(Some(message)) => self.take(call, &message),
+                Ok(None) => Err(self.ended(call)),
                 Err(failure) => Err(failure),
             };
-            match heard {
-                Ok(Some(heard)) => return heard,
+            match raw {
+                Ok(Some(raw)) => return raw,
                 Ok(None) => {}
-                Err(failure) => return Heard::Failed(failure),
+                Err(failure) => return RawEvent::Failed(failure),
             }
         }
     }
 
     /// What a message of the upstream means.
-    fn take(&mut self, common: &CallParts, message: &ServerMessage) -> Result<Option<Heard>, Failure> {
-        let refused = self.course.refusal().is_some();
+    fn take(&mut self, call: &CallParts, message: &ServerMessage) -> Result<Option<RawEvent>, Failure> {
+        let refused = self.exchange.refusal().is_some();
         let content = match &message.content {
             Ok(content) => content,
             Err(_) if refused => return Ok(None),
@@ -195,26 +198,26 @@ impl Modern {
             Shape::Notification => {
                 let text = message.text();
                 if let Some(method) = &content.method {
-                    common.backend.overheard(&common.place.upstream, method, text);
+                    call.backend.overheard(&call.place.upstream, method, text);
                 }
                 // For those who asked for the resource, and not for its caller.
                 let is_update =
                     content.method.as_ref().is_some_and(|method| method.is(bridge::RESOURCE_UPDATED));
-                Ok((!is_update).then(|| Heard::note(message, self.id(common))))
+                Ok((!is_update).then(|| RawEvent::note(message, self.id(call))))
             }
             // It would ask by `input_required`.
             Shape::Request => Err(malformed("the server sent a request, which this revision does not have")),
             Shape::Result | Shape::Error => {
-                let Some(outcome) = content.answer(self.id(common), refused) else {
+                let Some(outcome) = content.answer(self.id(call), refused) else {
                     return if refused { Ok(None) } else { Err(no_message()) };
                 };
-                self.note_era(common, &outcome);
-                self.course.finish();
-                if let Some(asking) = Modern::asking(common, &outcome, content.remarks)? {
-                    return self.asked(common, asking);
+                self.note_era(call, &outcome);
+                self.exchange.finish();
+                if let Some(asking) = Modern::asking(call, &outcome, content.remarks)? {
+                    return self.asked(call, asking);
                 }
-                let answer = Answer::of(message, Era::Modern, outcome, None, common.passes());
-                Ok(Some(Heard::Done(answer)))
+                let answer = Answer::of(message, Era::Modern, outcome, None, call.passes());
+                Ok(Some(RawEvent::Done(answer)))
             }
         }
     }
@@ -225,13 +228,13 @@ impl Modern {
     /// # Errors
     /// [`Failure`] if it may ask, and is too long to be read for that.
     fn asking<'o>(
-        common: &CallParts,
+        call: &CallParts,
         outcome: &'o Outcome<Bytes>,
         remarks: Option<Remarks>,
     ) -> Result<Option<&'o Bytes>, Failure> {
         let Outcome::Result(result) = outcome else { return Ok(None) };
         let may_ask = remarks.is_none_or(|remarks| remarks.unusual);
-        if common.rounds == Rounds::Through || !may_ask {
+        if call.rounds == Rounds::Through || !may_ask {
             return Ok(None);
         }
         if result.len() > MAX_ASKING_BYTES {
@@ -241,7 +244,7 @@ impl Modern {
     }
 
     /// The questions of such a result.
-    fn asked(&mut self, common: &CallParts, result: &Bytes) -> Result<Option<Heard>, Failure> {
+    fn asked(&mut self, call: &CallParts, result: &Bytes) -> Result<Option<RawEvent>, Failure> {
         let text = std::str::from_utf8(result).map_err(|_| no_message())?;
         let asked = bridge::questions_of(text);
         let (questions, state) = asked.map_err(|fault| Failure {
@@ -252,8 +255,8 @@ impl Modern {
         if self.rounds > MAX_ROUNDS {
             return Err(malformed("the server asks for too many rounds"));
         }
-        if let Some(detail) = unanswerable(common, &questions) {
-            return Ok(Some(Heard::Done(Answer::own(common.unanswered(detail)))));
+        if let Some(detail) = unanswerable(call, &questions) {
+            return Ok(Some(RawEvent::Done(Answer::own(call.unanswered(detail)))));
         }
         let open = questions.iter().map(|question| Arc::clone(&question.key)).collect();
         self.round = Some(Round { state, open, replies: Vec::new() });
@@ -263,14 +266,10 @@ impl Modern {
             return Ok(None);
         }
         self.budget.pause();
-        Ok(Some(Heard::Ask(questions)))
+        Ok(Some(RawEvent::Ask(questions)))
     }
 
-    pub(super) fn reply(
-        &mut self,
-        common: &CallParts,
-        replies: Vec<(Arc<str>, Reply)>,
-    ) -> Result<(), Failure> {
+    pub(super) fn reply(&mut self, call: &CallParts, replies: Vec<(Arc<str>, Reply)>) -> Result<(), Failure> {
         let Some(round) = &mut self.round else { return Ok(()) };
         for (key, reply) in replies {
             let Some(at) = round.open.iter().position(|open| *open == key) else { continue };
@@ -282,16 +281,16 @@ impl Modern {
                 // `inputResponses` has no place for an error.
                 Reply::Error(_) => {
                     self.round = None;
-                    self.last = Some(common.unanswered("the client did not answer what the server asked"));
+                    self.last = Some(call.unanswered("the client did not answer what the server asked"));
                     return Ok(());
                 }
             }
         }
-        if round.open.is_empty() { self.go_on(common) } else { Ok(()) }
+        if round.open.is_empty() { self.go_on(call) } else { Ok(()) }
     }
 
     /// Begins the next round with what was answered.
-    fn go_on(&mut self, common: &CallParts) -> Result<(), Failure> {
+    fn go_on(&mut self, call: &CallParts) -> Result<(), Failure> {
         let Some(round) = self.round.take() else { return Ok(()) };
         self.budget.resume();
         let responses = (!round.replies.is_empty()).then(|| {
@@ -300,14 +299,14 @@ impl Modern {
             format!("{{{}}}", members.join(","))
         });
         let retry = Retry { input_responses: responses, request_state: round.state };
-        self.send(common, &common.parts()?, Some(&retry))
+        self.send(call, &call.parts()?, Some(&retry))
     }
 
     /// The answer ended without being one.
-    fn ended(&self, common: &CallParts) -> Failure {
-        let Some(status) = self.course.refusal() else { return Failure::unanswered() };
+    fn ended(&self, call: &CallParts) -> Failure {
+        let Some(status) = self.exchange.refusal() else { return Failure::unanswered() };
         if is_about_message(status) {
-            common.backend.contradicted(&common.place, Era::Modern);
+            call.backend.contradicted(&call.place, Era::Modern);
         }
         Failure {
             cause: format!("HTTP {} without a JSON-RPC message", status.as_u16()),
@@ -316,12 +315,12 @@ impl Modern {
     }
 
     /// A refusal in words that no modern server uses.
-    fn note_era(&self, common: &CallParts, outcome: &Outcome<Bytes>) {
+    fn note_era(&self, call: &CallParts, outcome: &Outcome<Bytes>) {
         if let Outcome::Error { code, .. } = outcome
-            && self.course.refusal().is_some_and(is_about_message)
+            && self.exchange.refusal().is_some_and(is_about_message)
             && !crate::backend::gateway_requests::is_modern_code(*code)
         {
-            common.backend.contradicted(&common.place, Era::Modern);
+            call.backend.contradicted(&call.place, Era::Modern);
         }
     }
 }
@@ -332,19 +331,19 @@ fn no_message() -> Failure {
 
 /// Fields of a POST: what it mirrors of its body, and what a modern client says of arguments that no
 /// schema here knows.
-fn fields(common: &CallParts, parts: &Parts<'_>, speech: &Speech) -> Result<Fields, Failure> {
+fn fields(call: &CallParts, parts: &Parts<'_>, options: &ModernOptions) -> Result<Fields, Failure> {
     let mut fields = upstream_headers::posted();
-    let target = common.target.as_deref().or(common.aimed_at.as_deref());
-    upstream_headers::mirror(&mut fields, VERSION, common.method.to_name(), target.map(bridge::mcp_name));
-    if !speech.params.is_empty() {
-        for (name, value) in bridge::param_headers(parts.params(), &speech.params)? {
+    let target = call.target.as_deref().or(call.aimed_at.as_deref());
+    upstream_headers::mirror(&mut fields, VERSION, call.method.to_name(), target.map(bridge::mcp_name));
+    if !options.params.is_empty() {
+        for (name, value) in bridge::param_headers(parts.params(), &options.params)? {
             let name = HeaderName::from_bytes(name.as_bytes());
             if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&value)) {
                 fields.push((name, value));
             }
         }
     }
-    for (name, value) in &speech.sent {
+    for (name, value) in &options.sent {
         if fields.iter().all(|(own, _)| own != name) {
             fields.push((name.clone(), value.clone()));
         }

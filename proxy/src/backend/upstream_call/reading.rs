@@ -29,7 +29,7 @@ const END_WITHIN: Duration = Duration::from_secs(1);
 type Sending = Pin<Box<dyn Future<Output = Result<Exchange, Failure>> + Send>>;
 
 /// An exchange under way.
-pub(super) enum Course {
+pub(super) enum ExchangeState {
     /// The head of the answer is waited for.
     Sending(Sending, Kind),
     /// The answer is read.
@@ -88,10 +88,10 @@ enum Body {
     Nothing,
 }
 
-impl Course {
-    /// Sends `request`; nothing leaves before the first [`Course::next`].
-    pub(super) fn begin(request: UpstreamRequest, resolver: &Arc<Resolver>, sent: Kind) -> Course {
-        Course::Sending(Box::pin(forward::send(request, Arc::clone(resolver))), sent)
+impl ExchangeState {
+    /// Sends `request`; nothing leaves before the first [`ExchangeState::next`].
+    pub(super) fn begin(request: UpstreamRequest, resolver: &Arc<Resolver>, sent: Kind) -> ExchangeState {
+        ExchangeState::Sending(Box::pin(forward::send(request, Arc::clone(resolver))), sent)
     }
 
     /// The next message of the answer; `None` at its end. Safe to cancel.
@@ -100,21 +100,21 @@ impl Course {
         upstream: &Arc<Upstream>,
         patience: Patience,
     ) -> Result<Option<ServerMessage>, Failure> {
-        if let Course::Sending(sending, sent) = self {
+        if let ExchangeState::Sending(sending, sent) = self {
             let exchange = sending.as_mut().await?;
-            *self = Course::Reading(Box::new(Reading::begin(exchange, upstream, *sent)?));
+            *self = ExchangeState::Reading(Box::new(Reading::begin(exchange, upstream, *sent)?));
         }
         match self {
-            Course::Reading(reading) => reading.next(patience).await,
-            Course::Sending(..) | Course::Idle => Ok(None),
+            ExchangeState::Reading(reading) => reading.next(patience).await,
+            ExchangeState::Sending(..) | ExchangeState::Idle => Ok(None),
         }
     }
 
     /// The answer that is read.
     pub(super) fn reading(&self) -> Option<&Reading> {
         match self {
-            Course::Reading(reading) => Some(reading),
-            Course::Sending(..) | Course::Idle => None,
+            ExchangeState::Reading(reading) => Some(reading),
+            ExchangeState::Sending(..) | ExchangeState::Idle => None,
         }
     }
 
@@ -125,7 +125,7 @@ impl Course {
 
     /// Lets a connection go whose answer is complete.
     pub(super) fn finish(&mut self) {
-        if let Course::Reading(reading) = std::mem::replace(self, Course::Idle) {
+        if let ExchangeState::Reading(reading) = std::mem::replace(self, ExchangeState::Idle) {
             reading.finish();
         }
     }

@@ -145,14 +145,14 @@ pub struct Answer<T> {
     /// What the server said of itself before, where that is known: a legacy one says it once.
     pub facts: Option<Arc<Facts>>,
     /// The message that it came in, if that was read and nothing was written anew since.
-    pub came: Option<Came>,
+    pub received: Option<ReceivedMessage>,
     /// The share of its upstream's room that it has until it is written, if it is a large one.
     pub room: Option<Arc<Share>>,
 }
 
 /// The message that an answer came in.
 #[derive(Clone, Debug)]
-pub struct Came {
+pub struct ReceivedMessage {
     /// The message.
     pub message: Bytes,
     /// It answers the client's request under the client's own id.
@@ -161,15 +161,15 @@ pub struct Came {
     pub remarks: Remarks,
 }
 
-impl Came {
-    fn of(message: &ServerMessage, under_own_id: bool) -> Option<Came> {
+impl ReceivedMessage {
+    fn of(message: &ServerMessage, under_own_id: bool) -> Option<ReceivedMessage> {
         let remarks = message.content.as_ref().ok()?.remarks?;
-        Some(Came { message: message.bytes.clone(), under_own_id, remarks })
+        Some(ReceivedMessage { message: message.bytes.clone(), under_own_id, remarks })
     }
 }
 
 impl Answer<Bytes> {
-    /// That of a server of `era`, found in its message; `under_own_id` as in [`Came`].
+    /// That of a server of `era`, found in its message; `under_own_id` as in [`ReceivedMessage`].
     pub(super) fn of(
         message: &ServerMessage,
         era: Era,
@@ -177,13 +177,13 @@ impl Answer<Bytes> {
         facts: Option<Arc<Facts>>,
         under_own_id: bool,
     ) -> Answer<Bytes> {
-        let (came, room) = (Came::of(message, under_own_id), message.room.clone());
-        Answer { era, outcome, facts, came, room }
+        let (received, room) = (ReceivedMessage::of(message, under_own_id), message.room.clone());
+        Answer { era, outcome, facts, received, room }
     }
 
     /// One that is said in the words of a modern server, which did not write it.
     pub(super) fn own(outcome: Outcome<Bytes>) -> Answer<Bytes> {
-        Answer { era: Era::Modern, outcome, facts: None, came: None, room: None }
+        Answer { era: Era::Modern, outcome, facts: None, received: None, room: None }
     }
 }
 
@@ -197,9 +197,10 @@ impl<T> Answer<T> {
 
     /// The same answer with another outcome, which may be a part of the message that it came in.
     pub fn with<U: AsRef<[u8]>>(self, outcome: Outcome<U>) -> Answer<U> {
-        let Answer { era, facts, came, room, .. } = self;
-        let mut answer = Answer { era, outcome, facts, came: None, room };
-        answer.came = came.filter(|came| Span::locate(&came.message, answer.text().as_ref()).is_some());
+        let Answer { era, facts, received, room, .. } = self;
+        let mut answer = Answer { era, outcome, facts, received: None, room };
+        answer.received =
+            received.filter(|received| Span::locate(&received.message, answer.text().as_ref()).is_some());
         answer
     }
 }
@@ -208,7 +209,7 @@ impl<T: AsRef<[u8]>> Answer<T> {
     /// How many bytes it keeps, with the message that it came in.
     pub fn kept_bytes(&self) -> usize {
         // Its text is a part of the message.
-        self.came.as_ref().map_or(self.text().as_ref().len(), |came| came.message.len())
+        self.received.as_ref().map_or(self.text().as_ref().len(), |received| received.message.len())
     }
 }
 
@@ -362,9 +363,9 @@ mod tests {
         let answer = Answer::of(&message, Era::Modern, outcome.clone(), None, true);
         assert_eq!(answer.kept_bytes(), message.bytes.len());
         let kept = answer.clone().with(outcome);
-        assert_eq!(kept.came.unwrap().message, message.bytes);
+        assert_eq!(kept.received.unwrap().message, message.bytes);
         let changed = answer.with(Outcome::Result(Bytes::from_static(b"{}")));
-        assert!(changed.came.is_none());
+        assert!(changed.received.is_none());
         assert_eq!(changed.kept_bytes(), 2);
     }
 }

@@ -1,6 +1,6 @@
 //! The stream of an upstream session: messages of a legacy server outside of calls, and the subscriptions that it tells of.
 
-use super::{Delivery, Heard, Origin, UpstreamSession, What};
+use super::{Delivery, NoticeContent, Origin, ServerNotice, UpstreamSession};
 use crate::backend::Backend;
 use crate::backend::forward::{Exchange, Failure, Patience};
 use crate::backend::gateway_requests::{self, Addressed, CROWDED, GatewayRequest, INCAPABLE, UNRELATED};
@@ -64,7 +64,7 @@ async fn listen(backend: Weak<Backend>, upstream_session: Weak<UpstreamSession>)
                         .upgrade()
                         .is_some_and(|upstream_session| upstream_session.id.is_some());
                 if opened && !resumed {
-                    told(&backend, &upstream_session, What::Gap);
+                    told(&backend, &upstream_session, NoticeContent::Gap);
                 }
                 opened = true;
                 wait = BACK_OFF.0;
@@ -199,7 +199,7 @@ pub(super) fn sort(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSessio
                         return told_of(
                             backend,
                             upstream_session,
-                            What::Question { id: id.clone(), question },
+                            NoticeContent::Question { id: id.clone(), question },
                         );
                     }
                     Ok(Some(question)) if !upstream_session.place.profile.can(question.ability()) => {
@@ -225,7 +225,10 @@ pub(super) fn sort(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSessio
                 Delivery::Taken => {}
                 Delivery::Full => backend.metrics.untold("call", 1),
                 Delivery::Nobody => {
-                    let notice = What::Notice { method: method.clone(), message: message.bytes.clone() };
+                    let notice = NoticeContent::Notification {
+                        method: method.clone(),
+                        message: message.bytes.clone(),
+                    };
                     told_of(backend, upstream_session, notice);
                 }
             }
@@ -239,26 +242,28 @@ pub(super) fn sort(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSessio
 pub(super) fn gone(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>) {
     if upstream_session.die() {
         tracing::info!(upstream = &*upstream_session.place.upstream.name, "the server has lost a session");
-        told_of(backend, upstream_session, What::Gone);
+        told_of(backend, upstream_session, NoticeContent::Gone);
     }
 }
 
-fn told(backend: &Weak<Backend>, upstream_session: &Weak<UpstreamSession>, what: What) {
+fn told(backend: &Weak<Backend>, upstream_session: &Weak<UpstreamSession>, content: NoticeContent) {
     if let (Some(backend), Some(upstream_session)) = (backend.upgrade(), upstream_session.upgrade()) {
-        told_of(&backend, &upstream_session, what);
+        told_of(&backend, &upstream_session, content);
     }
 }
 
-fn told_of(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>, what: What) {
+fn told_of(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>, content: NoticeContent) {
     let place = &upstream_session.place;
     let whole = backend.replicas.whole(place.upstream.key);
     let upstream = whole.unwrap_or_else(|| Arc::clone(&place.upstream));
-    let share = match &what {
-        What::Notice { message, .. } => match backend.unheard_bytes.take(upstream.key, message.len()) {
-            None => return backend.missed(&upstream),
-            share => share,
-        },
-        What::Question { id, question } => {
+    let share = match &content {
+        NoticeContent::Notification { message, .. } => {
+            match backend.unheard_bytes.take(upstream.key, message.len()) {
+                None => return backend.missed(&upstream),
+                share => share,
+            }
+        }
+        NoticeContent::Question { id, question } => {
             let text = id.as_json().len() + question.params.len();
             match backend.unheard_bytes.take(upstream.key, text) {
                 None => {
@@ -269,14 +274,14 @@ fn told_of(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>, what
                 share => share,
             }
         }
-        What::Gap | What::Gone => None,
+        NoticeContent::Gap | NoticeContent::Gone => None,
     };
-    let dropped = backend.heard.push(Heard {
+    let dropped = backend.notices.push(ServerNotice {
         upstream,
         server: place.server.clone(),
         caller: place.caller,
         upstream_session: Arc::clone(upstream_session),
-        what,
+        content,
         share: share.map(Arc::new),
     });
     if let Some(dropped) = dropped {

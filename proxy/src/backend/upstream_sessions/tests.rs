@@ -1,4 +1,4 @@
-use super::{Delivery, INBOX, UpstreamSession, What, stream};
+use super::{Delivery, INBOX, NoticeContent, UpstreamSession, stream};
 use crate::backend::gateway_requests::CROWDED;
 use crate::backend::upstream_call::server_message::ServerMessage;
 use crate::testing::{Asked, Bed, Server, Wire, within};
@@ -142,11 +142,11 @@ async fn silent_stream_stays_open_while_server_answers_ping() {
         server.hears("ping").await;
     }
     assert_eq!(server.heard("GET").len(), 1, "the stream was opened again while pings were answered");
-    assert!(bed.gateway.backend.heard.is_empty());
+    assert!(bed.gateway.backend.notices.is_empty());
     permits.add_permits(1);
     server.hears("GET").await;
-    let heard = within("the gap", bed.gateway.backend.heard.next()).await;
-    assert!(matches!(heard.what, What::Gap), "{:?}", heard.what);
+    let notice = within("the gap", bed.gateway.backend.notices.next()).await;
+    assert!(matches!(notice.content, NoticeContent::Gap), "{:?}", notice.content);
     drop(upstream_sessions);
 }
 
@@ -170,13 +170,13 @@ async fn what_a_call_has_no_room_for_is_told_to_nobody_else() {
     stream::sort(&bed.gateway.backend, &upstream_session, &question);
     let declined = server.hears("POST").await;
     assert!(declined.body["id"] == "q" && declined.body["error"]["message"] == CROWDED, "{}", declined.body);
-    assert!(bed.gateway.backend.heard.is_empty());
+    assert!(bed.gateway.backend.notices.is_empty());
     // Once there is no call, they are for whoever hears the session.
     drop(call);
     assert_eq!(upstream_session.deliver(None, &log), Delivery::Nobody);
     stream::sort(&bed.gateway.backend, &upstream_session, &question);
     assert!(matches!(
-        within("the question", bed.gateway.backend.heard.next()).await.what,
-        What::Question { .. }
+        within("the question", bed.gateway.backend.notices.next()).await.content,
+        NoticeContent::Question { .. }
     ));
 }

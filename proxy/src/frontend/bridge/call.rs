@@ -379,7 +379,7 @@ pub(super) fn method_name(message: &Message) -> &str {
 }
 
 /// How the schema of a tool is looked at once more.
-pub(super) fn relist(
+pub(super) fn schema_refresh(
     served: &ServedCall<'_>,
     message: &Message,
     profile: &Arc<Profile>,
@@ -411,9 +411,13 @@ pub(super) async fn mirrored(
     let strict = served.active().pipeline.is_on();
     let check = |params: &[ParamHeader]| check_mirrored(message, &sent, params, strict);
     let Err(denial) = check(&routed.params) else { return Ok((routed, sent)) };
-    let Some(relist) = relist(served, message, profile, &routed.upstream) else { return Err(denial) };
-    let params =
-        relist.params(Arc::clone(&served.gateway.backend), Arc::clone(&routed.params)).await.ok_or(denial)?;
+    let Some(schema_refresh) = schema_refresh(served, message, profile, &routed.upstream) else {
+        return Err(denial);
+    };
+    let params = schema_refresh
+        .params(Arc::clone(&served.gateway.backend), Arc::clone(&routed.params))
+        .await
+        .ok_or(denial)?;
     check(&params)?;
     Ok((RoutedCall { params, ..routed }, sent))
 }

@@ -132,16 +132,16 @@ pub(super) fn for_modern(
 
 /// An answer of which nothing changes but what is added to it: it is not read once more.
 fn added_to(message: &Message, answer: &Answer<Released>) -> Option<EncodedAnswer> {
-    let came = answer.came.as_ref()?;
+    let received = answer.received.as_ref()?;
     let whole = match answer.era {
-        Era::Modern if came.under_own_id && came.remarks.is_final() => came.message.clone(),
-        Era::Legacy if came.remarks.is_bare() && !bridge::is_cacheable(method_name(message)) => {
+        Era::Modern if received.under_own_id && received.remarks.is_final() => received.message.clone(),
+        Era::Legacy if received.remarks.is_bare() && !bridge::is_cacheable(method_name(message)) => {
             bridge::answer_for_modern(id_text(message), answer.text().bytes(), answer.facts.as_deref()?)?
                 .into()
         }
         Era::Modern | Era::Legacy => return None,
     };
-    Some(succeeded_by(answer, whole, !came.remarks.failed))
+    Some(succeeded_by(answer, whole, !received.remarks.failed))
 }
 
 /// An answer in the words of a legacy client.
@@ -179,14 +179,14 @@ pub(super) fn for_legacy(message: &Message, answer: &Answer<Released>) -> Result
 
 /// An answer of which nothing changes but what is taken away: it is not read once more.
 fn taken_from(message: &Message, answer: &Answer<Released>) -> Option<EncodedAnswer> {
-    let (Outcome::Result(result), Some(came)) = (&answer.outcome, &answer.came) else { return None };
+    let (Outcome::Result(result), Some(received)) = (&answer.outcome, &answer.received) else { return None };
     let (id, method) = (id_text(message), method_name(message));
     let said = match answer.era {
         Era::Legacy => bridge::answer_between_legacy(id, result.bytes()),
         Era::Modern if bridge::is_cacheable(method) => return None,
-        Era::Modern => bridge::answer_for_legacy(id, result.bytes(), came.remarks)?,
+        Era::Modern => bridge::answer_for_legacy(id, result.bytes(), received.remarks)?,
     };
-    Some(succeeded_by(answer, said.into(), !came.remarks.failed))
+    Some(succeeded_by(answer, said.into(), !received.remarks.failed))
 }
 
 /// A modern server's own `requestState` is sealed: only this caller may go on with this call.

@@ -232,35 +232,38 @@ pub(super) enum Client {
 }
 
 /// A pooled session with a legacy server that somebody listens on, and is subscribed on.
-pub(super) struct Heard {
+pub(super) struct PooledSubscription {
     upstream_session: SessionLease,
     gateway: Arc<Gateway>,
     uris: Vec<Arc<str>>,
 }
 
-impl Heard {
+impl PooledSubscription {
     /// Begins to listen on one that nobody has lost.
     ///
     /// # Errors
-    /// [`Failure`] if there is none; [`Refused`](Unheard::Refused) if the server takes a subscription not.
+    /// [`Failure`] if there is none; [`Refused`](ListenError::Refused) if the server takes a subscription not.
     pub(super) async fn begin(
         gateway: &Arc<Gateway>,
         place: &UpstreamTarget,
         uris: &[Arc<str>],
-    ) -> Result<Heard, Unheard> {
+    ) -> Result<PooledSubscription, ListenError> {
         let pools = &gateway.backend.session_pools;
-        let upstream_session =
-            pools.lease(&gateway.backend, place, LeaseOptions::any()).await.map_err(Unheard::Unreached)?;
-        let mut heard = Heard { upstream_session, gateway: Arc::clone(gateway), uris: Vec::new() };
+        let upstream_session = pools
+            .lease(&gateway.backend, place, LeaseOptions::any())
+            .await
+            .map_err(ListenError::Unreached)?;
+        let mut pooled =
+            PooledSubscription { upstream_session, gateway: Arc::clone(gateway), uris: Vec::new() };
         for uri in uris {
-            heard.upstream_session.subscribe(&gateway.backend, uri).await.map_err(Unheard::Refused)?;
-            heard.uris.push(Arc::clone(uri));
+            pooled.upstream_session.subscribe(&gateway.backend, uri).await.map_err(ListenError::Refused)?;
+            pooled.uris.push(Arc::clone(uri));
         }
-        Ok(heard)
+        Ok(pooled)
     }
 }
 
-impl Drop for Heard {
+impl Drop for PooledSubscription {
     fn drop(&mut self) {
         for uri in &self.uris {
             self.upstream_session.unsubscribe(&self.gateway.backend, uri);
@@ -269,7 +272,7 @@ impl Drop for Heard {
 }
 
 /// Why nobody listens at a server.
-pub(super) enum Unheard {
+pub(super) enum ListenError {
     /// There is no session with it.
     Unreached(Failure),
     /// It does not take a subscription.
@@ -286,15 +289,15 @@ enum Attempt {
     Over,
 }
 
-/// Listens at a server, on `heard` to begin with; when it is lost, again, for what was said in between is
+/// Listens at a server, on `subscription` to begin with; when it is lost, again, for what was said in between is
 /// unknown.
 ///
 /// Where a server speaks both eras, it is spoken to in that of the client.
-pub(super) async fn follow(mut listener: Listener, filter: Filter, heard: Option<Heard>) {
+pub(super) async fn follow(mut listener: Listener, filter: Filter, subscription: Option<PooledSubscription>) {
     let mut back_off = BACK_OFF;
-    let mut first = heard.is_none();
-    if let Some(heard) = heard {
-        heard.upstream_session.lost().await;
+    let mut first = subscription.is_none();
+    if let Some(subscription) = subscription {
+        subscription.upstream_session.lost().await;
     }
     loop {
         // What is waited for meanwhile is most of what a listener needs room for.
@@ -372,9 +375,9 @@ impl Listener {
     /// Listens on a pooled session with a legacy server until that is lost. Fails when nobody wants to
     /// hear it any more.
     async fn lease(&self, filter: &Filter, first: bool) -> Result<Attempt, ()> {
-        let heard = match Heard::begin(&self.gateway, &self.place, &filter.uris).await {
-            Ok(heard) => heard,
-            Err(Unheard::Unreached(failure) | Unheard::Refused(failure)) => {
+        let subscription = match PooledSubscription::begin(&self.gateway, &self.place, &filter.uris).await {
+            Ok(subscription) => subscription,
+            Err(ListenError::Unreached(failure) | ListenError::Refused(failure)) => {
                 let upstream = &*self.place.upstream.name;
                 tracing::debug!(upstream, cause = failure.cause, "not listened to");
                 return Ok(Attempt::Silent);
@@ -385,7 +388,7 @@ impl Listener {
         if !first {
             self.pass_changes().await?;
         }
-        heard.upstream_session.lost().await;
+        subscription.upstream_session.lost().await;
         Ok(Attempt::Heard)
     }
 

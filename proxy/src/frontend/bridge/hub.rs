@@ -8,7 +8,7 @@ use super::sessions::{Session, Untold, Waiting, Word};
 use crate::authorize::{self, ResponsePipeline};
 use crate::backend::gateway_requests::GatewayRequest;
 use crate::backend::upstream_call::Reply;
-use crate::backend::upstream_sessions::{Heard, Origin, UpstreamSession, What};
+use crate::backend::upstream_sessions::{NoticeContent, Origin, ServerNotice, UpstreamSession};
 use crate::backend::{Backend, NoticeListener};
 use crate::catalog::Catalogs;
 use crate::frontend::context::Gateway;
@@ -126,19 +126,19 @@ impl Hub {
 /// Hears all upstream sessions until the process ends.
 pub async fn run(gateway: Arc<Gateway>) {
     loop {
-        let heard = gateway.backend.heard.next().await;
+        let notice = gateway.backend.notices.next().await;
         let hearing = Arc::clone(&gateway);
         // Not in an upstream's turn: its long answers would delay notices of the others.
-        offload::notice(heard.bytes(), move || hear(&hearing, heard)).await;
+        offload::notice(notice.bytes(), move || hear(&hearing, notice)).await;
         // There may be as much to hear as servers wish.
         tokio::task::yield_now().await;
     }
 }
 
-fn hear(gateway: &Arc<Gateway>, heard: Heard) {
-    let Heard { upstream, server, caller, upstream_session, what, share: _share } = heard;
-    match what {
-        What::Notice { method, message } => {
+fn hear(gateway: &Arc<Gateway>, notice: ServerNotice) {
+    let ServerNotice { upstream, server, caller, upstream_session, content, share: _share } = notice;
+    match content {
+        NoticeContent::Notification { method, message } => {
             let Ok(text) = std::str::from_utf8(&message) else { return };
             for word in words(&upstream.name, &method, text) {
                 outdate(gateway, &upstream, &word);
@@ -148,8 +148,8 @@ fn hear(gateway: &Arc<Gateway>, heard: Heard) {
                 }
             }
         }
-        What::Question { id, question } => ask(gateway, &upstream_session, id, question),
-        What::Gap => {
+        NoticeContent::Question { id, question } => ask(gateway, &upstream_session, id, question),
+        NoticeContent::Gap => {
             for kind in LISTS {
                 outdate(gateway, &upstream, &Word::Changed(kind));
                 pass(gateway, &server, caller, &upstream_session, Word::Changed(kind));
@@ -163,7 +163,7 @@ fn hear(gateway: &Arc<Gateway>, heard: Heard) {
                 tokio::spawn(async move { subscribe_again(&gateway, &upstream_session, uris).await });
             }
         }
-        What::Gone => {
+        NoticeContent::Gone => {
             // A server that has forgotten its sessions may have been replaced by another.
             LISTS.map(Word::Changed).iter().for_each(|word| outdate(gateway, &upstream, word));
             if let Some(session) = gateway.estate.hub.owner(&upstream_session) {

@@ -38,9 +38,9 @@ const ABSENCE: Duration = Duration::from_secs(120);
 const MAX_LEFT_ALONE: usize = 64;
 
 /// How listening to a stream ended.
-enum Heard {
+enum StreamEnd {
     /// With the stream.
-    All(End),
+    Finished(End),
     /// The client has left; whether it was told an id to come back by.
     Left { can_return: bool },
 }
@@ -75,12 +75,12 @@ pub(super) async fn call(
     };
     tokio::spawn(task.run(upstream_call, pen));
     match listen(served, session, tail, out).await {
-        Heard::All(end) => Ok(end),
-        Heard::Left { can_return: false } => {
+        StreamEnd::Finished(end) => Ok(end),
+        StreamEnd::Left { can_return: false } => {
             underway.cancel();
             Ok(End::Left)
         }
-        Heard::Left { can_return: true } => {
+        StreamEnd::Left { can_return: true } => {
             leave_alone(session, replay, stream);
             Ok(End::Left)
         }
@@ -169,8 +169,8 @@ pub(super) async fn get(
     }
     let stream = tail.stream();
     match listen(served, session, tail, out).await {
-        Heard::All(end) => Ok(end),
-        Heard::Left { .. } => {
+        StreamEnd::Finished(end) => Ok(end),
+        StreamEnd::Left { .. } => {
             leave_alone(session, replay, stream);
             Ok(End::Left)
         }
@@ -228,13 +228,13 @@ async fn listen(
     session: &Session,
     mut tail: Tail,
     out: &mut Responder<'_>,
-) -> Heard {
+) -> StreamEnd {
     let mut can_return = false;
     // Clients of earlier revisions take an event without a message for a broken one.
     if session.version >= Revision::V2025_11_25 {
         let priming = format!("id: {}\ndata: \n\n", tail.start);
         if out.write_event(Released::own(priming)).await.is_err() {
-            return Heard::Left { can_return };
+            return StreamEnd::Left { can_return };
         }
         can_return = true;
     }
@@ -244,20 +244,20 @@ async fn listen(
             biased;
             event = tail.next() => match event {
                 Some(event) if event.last && !out.begun => {
-                    return Heard::All(out.last(StatusCode::OK, event.message).await);
+                    return StreamEnd::Finished(out.last(StatusCode::OK, event.message).await);
                 }
                 Some(event) => {
                     let told = out.event(event.message, Some(&event.id)).await;
                     can_return |= told.is_ok();
                     told
                 }
-                None => return Heard::All(out.end().await),
+                None => return StreamEnd::Finished(out.end().await),
             },
-            () = out.gone() => return Heard::Left { can_return },
+            () = out.gone() => return StreamEnd::Left { can_return },
             () = sleep_until(silent_until) => out.comment().await,
         };
         if told.is_err() {
-            return Heard::Left { can_return };
+            return StreamEnd::Left { can_return };
         }
         silent_until = Instant::now() + served.context.server.keepalive;
     }

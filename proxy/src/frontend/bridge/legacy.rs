@@ -238,7 +238,7 @@ impl<'a, 'd> Call<'a, 'd> {
             target: routed.target,
             params: routed.params,
             mirrored: Vec::new(),
-            relist: call::relist(served, message, &profile, &routed.upstream),
+            schema_refresh: call::schema_refresh(served, message, &profile, &routed.upstream),
             rounds: if self.can_be_asked(&profile) { Rounds::Asks } else { Rounds::Never },
             upstream_session: upstream_session.as_ref().map_or(SessionChoice::Pooled, |upstream_session| {
                 SessionChoice::Own(upstream_session, Some(&owner))

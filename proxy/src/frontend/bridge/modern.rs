@@ -191,7 +191,7 @@ impl Round<'_, '_> {
             target: routed.target,
             params: routed.params,
             mirrored,
-            relist: call::relist(served, message, &self.profile, &routed.upstream),
+            schema_refresh: call::schema_refresh(served, message, &self.profile, &routed.upstream),
             rounds: match era {
                 Era::Modern => Rounds::Through,
                 Era::Legacy if self.can_be_asked() => Rounds::Asks,

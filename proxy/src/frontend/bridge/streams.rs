@@ -2,7 +2,7 @@
 //! Messages from the Server"), a modern one's `subscriptions/listen` (2026-07-28
 //! patterns/subscriptions).
 
-use super::following::{self, Client, Following, Heard, Unheard, follow};
+use super::following::{self, Client, Following, ListenError, PooledSubscription, follow};
 use super::hub::{Hub, Seat};
 use super::lists::OwnUri;
 use super::responder::{Part, Responder};
@@ -188,15 +188,15 @@ async fn subscribe_all(
         let uris = uris.iter().map(|uri| Arc::clone(&uri.original)).collect();
         let filter = Filter { uris, ..wanted.clone() };
         let holds = StreamHolds::new(served.admit_stream(message, &place.upstream.name)?);
-        let heard = match backend.eras.choose(backend, &place, Era::Modern).await {
+        let subscription = match backend.eras.choose(backend, &place, Era::Modern).await {
             Ok(era) if !served.may_serve(era) => continue,
-            Ok(Era::Legacy) => match Heard::begin(served.gateway, &place, &filter.uris).await {
-                Ok(heard) => {
+            Ok(Era::Legacy) => match PooledSubscription::begin(served.gateway, &place, &filter.uris).await {
+                Ok(subscription) => {
                     holds.commit();
-                    Some(heard)
+                    Some(subscription)
                 }
-                Err(Unheard::Refused(failure)) => return Err(failure.denial),
-                Err(Unheard::Unreached(_)) => None,
+                Err(ListenError::Refused(failure)) => return Err(failure.denial),
+                Err(ListenError::Unreached(_)) => None,
             },
             Ok(Era::Modern) | Err(_) => None,
         };
@@ -212,7 +212,7 @@ async fn subscribe_all(
             serial,
             said: (Arc::clone(profile), Arc::clone(&served.context.said)),
         };
-        subscribed._following.spawn(follow(listener, filter, heard));
+        subscribed._following.spawn(follow(listener, filter, subscription));
     }
     Ok(subscribed)
 }

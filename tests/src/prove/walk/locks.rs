@@ -27,7 +27,7 @@ const TAKING: [&str; 13] = [
 const NARROW: [(&str, &str); 15] = [
     ("portunus_filters::judged::Taken::take", "a message"),
     ("frontend::context::MessageSnapshot::lock", "a message"),
-    ("upstream_sessions::Ear>", "a call"),
+    ("upstream_sessions::CallInbox>", "a call"),
     ("sessions::Underway", "a call"),
     ("frontend::bridge::sessions::Session::locked", "a session"),
     ("upstream_sessions::UpstreamSession::lock", "an upstream session"),

@@ -1,6 +1,6 @@
 use super::super::{Reply, Rounds};
 use super::{NOBODY, PERSON, failure, modern_call, note, questions, result};
-use crate::backend::upstream_sessions::What;
+use crate::backend::upstream_sessions::NoticeContent;
 use crate::testing::{Asked, Bed, Server, Wire, within};
 use portunus_filters::Reason;
 use portunus_filters::mcp::Revision;
@@ -212,8 +212,8 @@ async fn an_answer_is_never_crowded_out_by_what_is_said_before_it() {
     old.says(&answer(&asked, r#"{"done":true}"#));
     old.says(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#);
     loop {
-        let heard = within("the end", bed.gateway.backend.heard.next()).await;
-        if matches!(&heard.what, What::Notice { method, .. } if method.is("notifications/tools/list_changed"))
+        let notice = within("the end", bed.gateway.backend.notices.next()).await;
+        if matches!(&notice.content, NoticeContent::Notification { method, .. } if method.is("notifications/tools/list_changed"))
         {
             break;
         }
@@ -233,8 +233,8 @@ async fn a_session_ends_with_its_stream_and_with_it_the_calls_under_way() {
     };
     let (failed, ()) = tokio::join!(failure(&mut opened), end);
     assert_eq!(failed.denial.reason, Reason::UpstreamUnavailable);
-    let gone = within("news of it", bed.gateway.backend.heard.next()).await;
-    assert!(matches!(gone.what, What::Gone) && gone.upstream_session.is_dead());
+    let gone = within("news of it", bed.gateway.backend.notices.next()).await;
+    assert!(matches!(gone.content, NoticeContent::Gone) && gone.upstream_session.is_dead());
     let mut again = bed.open(&place, &modern_call(""), Rounds::Asks).await;
     let answered = async {
         let asked = old.server.hears("tools/call").await;
@@ -255,8 +255,8 @@ async fn an_event_that_is_too_large_ends_the_session() {
     };
     let (failed, ()) = tokio::join!(failure(&mut opened), flood);
     assert_eq!(failed.denial.reason, Reason::UpstreamUnavailable);
-    let gone = within("news of it", bed.gateway.backend.heard.next()).await;
-    assert!(matches!(gone.what, What::Gone) && gone.upstream_session.is_dead());
+    let gone = within("news of it", bed.gateway.backend.notices.next()).await;
+    assert!(matches!(gone.content, NoticeContent::Gone) && gone.upstream_session.is_dead());
 }
 
 #[tokio::test]
@@ -330,6 +330,6 @@ async fn a_server_that_falls_silent_is_asked_whether_it_lives() {
     old.says(&answer(&asked, "{}"));
     old.server.hears("ping").await;
     assert!(!upstream_session.is_dead());
-    let gone = within("the end of the session", bed.gateway.backend.heard.next()).await;
-    assert!(matches!(gone.what, What::Gone) && upstream_session.is_dead());
+    let gone = within("the end of the session", bed.gateway.backend.notices.next()).await;
+    assert!(matches!(gone.content, NoticeContent::Gone) && upstream_session.is_dead());
 }

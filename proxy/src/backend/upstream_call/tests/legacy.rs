@@ -2,7 +2,7 @@ use super::super::{CallEvent, Outcome, Reply, Rounds};
 use super::{NOBODY, PERSON, call, failure, modern_call, note, questions, result, turn};
 use crate::backend::upstream_call::SessionChoice;
 use crate::backend::upstream_sessions::LeaseOptions;
-use crate::backend::upstream_sessions::What;
+use crate::backend::upstream_sessions::NoticeContent;
 use crate::testing::{Asked, Bed, Choice, Server, Wire, within};
 use portunus_filters::mcp::Revision;
 use portunus_filters::{Era, Reason};
@@ -407,11 +407,11 @@ async fn what_comes_on_a_sessions_stream_finds_its_call_or_the_hub() {
     opened.reply(vec![(asked[0].key.clone(), Reply::Result(r#"{"action":"cancel"}"#.into()))]).await.unwrap();
     let_go.notify_one();
     result(&mut opened).await;
-    let heard = within("the list change", bed.gateway.backend.heard.next()).await;
+    let notice = within("the list change", bed.gateway.backend.notices.next()).await;
     assert!(
-        matches!(heard.what, What::Notice { method, .. } if method.is("notifications/tools/list_changed"))
+        matches!(notice.content, NoticeContent::Notification { method, .. } if method.is("notifications/tools/list_changed"))
     );
-    assert_eq!(heard.caller, bed.place("anna", PERSON).caller);
+    assert_eq!(notice.caller, bed.place("anna", PERSON).caller);
 }
 
 #[tokio::test]
@@ -444,8 +444,8 @@ async fn a_question_that_belongs_to_no_call_is_declined_or_told_to_the_client_wh
     let backend = &bed.gateway.backend;
     let upstream_session = backend.session_pools.own(backend, &place, Revision::V2025_11_25).await.unwrap();
     say.send(QUESTION.into()).unwrap();
-    let heard = within("the question", bed.gateway.backend.heard.next()).await;
-    let What::Question { id, question } = heard.what else { panic!("no question") };
+    let notice = within("the question", bed.gateway.backend.notices.next()).await;
+    let NoticeContent::Question { id, question } = notice.content else { panic!("no question") };
     assert_eq!(&*question.method, "elicitation/create");
     upstream_session.answer(&bed.gateway.backend, id, Reply::Result(r#"{"action":"decline"}"#.into()));
     assert_eq!(server.hears("POST").await.body["result"]["action"], "decline");

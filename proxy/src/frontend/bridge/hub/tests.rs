@@ -45,22 +45,22 @@ async fn greet(asked: Asked, mut wire: Wire) -> Option<Wire> {
     Some(wire)
 }
 
-fn heard(upstream_session: &Arc<UpstreamSession>, what: What) -> Heard {
+fn notice_of(upstream_session: &Arc<UpstreamSession>, content: NoticeContent) -> ServerNotice {
     let (upstream, server) = (Arc::clone(&upstream_session.place().upstream), ServerId("*|/mcp".into()));
-    Heard {
+    ServerNotice {
         upstream,
         server,
         caller: caller(1),
         upstream_session: Arc::clone(upstream_session),
-        what,
+        content,
         share: None,
     }
 }
 
-fn notice(method: &str) -> What {
+fn notice(method: &str) -> NoticeContent {
     let message = format!(r#"{{"method":"{method}","jsonrpc":"2.0","params":{{"uri":"a:1"}}}}"#);
     let method = Envelope::read(&message).unwrap().method.unwrap();
-    What::Notice { method, message: message.into() }
+    NoticeContent::Notification { method, message: message.into() }
 }
 
 /// One legacy session at a server.
@@ -78,15 +78,21 @@ async fn a_notification_that_nobody_took_leaves_the_lists_out_of_date() {
     let server = Server::start(greet).await;
     let bed = Bed::before(server.address, ", era: legacy");
     let upstream_session = upstream_session(&bed).await;
-    let heard = |what| heard(&upstream_session, what);
+    let notice_of = |content| notice_of(&upstream_session, content);
     let notice = || notice("notifications/m");
-    let queue = &bed.gateway.backend.heard;
-    assert!(queue.push(heard(What::Gone)).is_none());
-    while queue.push(heard(notice())).is_none() {}
+    let queue = &bed.gateway.backend.notices;
+    assert!(queue.push(notice_of(NoticeContent::Gone)).is_none());
+    while queue.push(notice_of(notice())).is_none() {}
     let size = queue.len();
-    assert!(matches!(queue.push(heard(What::Gone)).unwrap().what, What::Notice { .. }));
+    assert!(matches!(
+        queue.push(notice_of(NoticeContent::Gone)).unwrap().content,
+        NoticeContent::Notification { .. }
+    ));
     assert_eq!(queue.len(), size);
-    assert!(matches!(queue.next().await.what, What::Gone), "that a session is gone is never lost");
+    assert!(
+        matches!(queue.next().await.content, NoticeContent::Gone),
+        "that a session is gone is never lost"
+    );
     bed.gateway.backend.missed(&upstream_session.place().upstream);
     assert_eq!(dropped(&bed, "queue"), "1");
 }
@@ -108,7 +114,7 @@ async fn only_who_is_told_of_a_server_hears_what_it_says() {
     let session = Arc::new(Session::new([1; 16], id.clone(), Revision::V2025_11_25, profile, true));
     let mut stream = session.listen(responses());
     gateway.estate.hub.own(&own, &session);
-    hear(gateway, heard(&own, notice("notifications/resources/updated")));
+    hear(gateway, notice_of(&own, notice("notifications/resources/updated")));
     assert!(stream.try_recv().is_err(), "nobody asked for the resource");
     session.subscribe(&"up".into(), &"a:1".into(), &"a:1".into(), &bed.gateway.backend.texts).unwrap();
     let mut seat = Hub::seat(gateway, &id, caller(1), responses());
@@ -116,16 +122,16 @@ async fn only_who_is_told_of_a_server_hears_what_it_says() {
         notice("notifications/tools/list_changed"),
         notice("notifications/resources/updated"),
         notice("notifications/message"),
-        What::Gap,
+        NoticeContent::Gap,
     ];
-    let mut hears = |what: &What| {
-        hear(gateway, heard(&own, what.clone()));
-        hear(gateway, heard(&pooled, what.clone()));
+    let mut hears = |content: &NoticeContent| {
+        hear(gateway, notice_of(&own, content.clone()));
+        hear(gateway, notice_of(&pooled, content.clone()));
         let all = (stream.try_recv().is_ok(), seat.words.try_recv().is_ok());
         while stream.try_recv().is_ok() || seat.words.try_recv().is_ok() {}
         all
     };
-    assert!(says.iter().all(|what| hears(what) == (true, true)));
+    assert!(says.iter().all(|content| hears(content) == (true, true)));
     bed.clock.advance(Duration::from_secs(3600));
-    assert!(says.iter().all(|what| hears(what) == (false, false)));
+    assert!(says.iter().all(|content| hears(content) == (false, false)));
 }

@@ -1,4 +1,4 @@
-//! What legacy upstreams say outside of any call.
+//! Queues what legacy upstreams say outside of any call.
 
 use super::UpstreamSession;
 use crate::backend::upstream_call::{CallerKey, Question};
@@ -15,7 +15,7 @@ const MAX_WAITING: usize = 4096;
 
 /// Something that came on the stream of an upstream session.
 #[derive(Clone)]
-pub struct Heard {
+pub struct ServerNotice {
     /// Who said it.
     pub upstream: Arc<Upstream>,
     /// The virtual server whose client the upstream session is for.
@@ -25,27 +25,27 @@ pub struct Heard {
     /// The upstream session that it came on.
     pub upstream_session: Arc<UpstreamSession>,
     /// What was said.
-    pub what: What,
+    pub content: NoticeContent,
     /// Its part of what may wait.
     pub share: Option<Arc<Share<UpstreamKey>>>,
 }
 
-impl Heard {
+impl ServerNotice {
     /// Bytes of what the server said.
     pub fn bytes(&self) -> usize {
-        match &self.what {
-            What::Notice { message, .. } => message.len(),
-            What::Question { question, .. } => question.params.len(),
-            What::Gap | What::Gone => 0,
+        match &self.content {
+            NoticeContent::Notification { message, .. } => message.len(),
+            NoticeContent::Question { question, .. } => question.params.len(),
+            NoticeContent::Gap | NoticeContent::Gone => 0,
         }
     }
 }
 
 /// What was said.
 #[derive(Clone, Debug)]
-pub enum What {
+pub enum NoticeContent {
     /// A notification.
-    Notice {
+    Notification {
         /// Its method.
         method: Method,
         /// The whole message.
@@ -66,18 +66,18 @@ pub enum What {
 
 /// A bounded queue from all upstream sessions to one hub; what is too much drops the oldest notification.
 #[derive(Default)]
-pub struct Hearsay {
-    waiting: Mutex<VecDeque<Heard>>,
+pub struct NoticeQueue {
+    waiting: Mutex<VecDeque<ServerNotice>>,
     arrived: Notify,
 }
 
-impl Hearsay {
+impl NoticeQueue {
     /// The next message; waits for it. Safe to cancel.
-    pub async fn next(&self) -> Heard {
+    pub async fn next(&self) -> ServerNotice {
         loop {
             let arrived = self.arrived.notified();
-            if let Some(heard) = self.lock().pop_front() {
-                return heard;
+            if let Some(notice) = self.lock().pop_front() {
+                return notice;
             }
             arrived.await;
         }
@@ -95,20 +95,21 @@ impl Hearsay {
 
     /// Gives what had to make room: never that an upstream session is gone, nor a question whose server waits, as long
     /// as there is something else.
-    pub(crate) fn push(&self, heard: Heard) -> Option<Heard> {
+    pub(crate) fn push(&self, notice: ServerNotice) -> Option<ServerNotice> {
         let mut waiting = self.lock();
         let is_full = waiting.len() >= MAX_WAITING;
         let dropped = is_full.then(|| {
-            let oldest = waiting.iter().position(|one| matches!(one.what, What::Notice { .. }));
+            let oldest =
+                waiting.iter().position(|one| matches!(one.content, NoticeContent::Notification { .. }));
             waiting.remove(oldest.unwrap_or_default())
         });
-        waiting.push_back(heard);
+        waiting.push_back(notice);
         drop(waiting);
         self.arrived.notify_one();
         dropped.flatten()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Heard>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<ServerNotice>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
