@@ -1,16 +1,16 @@
 //! What a decision costs: remembered, worked out, and for a list; and what a policy costs to compile.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use portunus::authorize::{Authority, Wanted};
+use portunus::authorize::{PolicyRuntime, Wanted};
 use portunus_benches::catalogue::{merged, sources};
 use portunus_config::{MapEnvironment, load_text};
+use portunus_filters::authorization_filter::Viewer;
 use portunus_filters::authorize::{
     Context, DecisionCache, Direction, Document, Entry, Kind, Mcp, Module, Policy, Question, Settings,
     Threat, Tool,
 };
 use portunus_filters::call::Target;
 use portunus_filters::catalog::{Closing, ListKind};
-use portunus_filters::gate::Onlooker;
 use portunus_filters::identity::{Claims, Principal, names};
 use portunus_filters::mcp::bridge::Caching;
 use portunus_filters::{Arrival, Era, Identity, Moment};
@@ -178,7 +178,7 @@ fn views(criterion: &mut Criterion) {
     let files = [("/gateway/roles.rego".into(), SEEN.to_owned())].into();
     let environment = MapEnvironment { files, ..MapEnvironment::default() };
     let loaded = load_text(text, Path::new("/gateway/gateway.yaml"), &environment);
-    let authority = Authority::of(&loaded.unwrap().snapshot, &Arc::default(), None);
+    let policy_runtime = PolicyRuntime::of(&loaded.unwrap().snapshot, &Arc::default(), None);
     let at = Moment { monotonic: Duration::ZERO, wall: Duration::from_secs(1_800_000_000) };
     let arrival = Arrival {
         listener: "main".into(),
@@ -188,7 +188,7 @@ fn views(criterion: &mut Criterion) {
         at,
     };
     let target = Target::new(&"/mcp".into(), &"".into());
-    let onlooker = Onlooker { arrival: &arrival, target: &target, era: "modern" };
+    let viewer = Viewer { arrival: &arrival, target: &target, era: "modern" };
     let (catalog, upstream) = (Arc::new(merged(&sources(1_000))), Arc::from("crm"));
     let closing =
         Closing { era: Era::Modern, caching: Caching::NONE, server_info: None, now: at, untold: &[] };
@@ -197,7 +197,7 @@ fn views(criterion: &mut Criterion) {
     group.bench_function("seen", |bencher| {
         bencher.iter(|| {
             let wanted = Wanted { catalog: &catalog, kind: ListKind::Tools, upstream: &|_| Some(&upstream) };
-            let view = runtime.block_on(authority.view(black_box(&onlooker), &wanted));
+            let view = runtime.block_on(policy_runtime.view(black_box(&viewer), &wanted));
             view.map(|view| view.list.result(&catalog, None, &closing))
         });
     });

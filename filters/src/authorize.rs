@@ -52,7 +52,7 @@ use document::Field;
 use interpreter::Interpreter;
 use projection::{Key, Projection};
 use regorus::Value;
-use roles::{Given, RoleIndex};
+use roles::{ConditionInput, RoleIndex};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -207,14 +207,14 @@ impl Policy {
     ) -> Decision {
         let projection = point.in_force();
         let time = self.time(projection, question);
-        let answer = |given: &Given| {
+        let answer = |given: &ConditionInput| {
             let ruling = roles.answer(point.entry, question, (time, given));
             Decision { ruling, cached: false, diverged: false }
         };
         if !point.reads_given() {
-            return answer(&Given::default());
+            return answer(&ConditionInput::default());
         }
-        let read = || match Given::of(question) {
+        let read = || match ConditionInput::of(question) {
             Ok(given) => answer(&given),
             Err(fault) => fresh(Ruling::fault(fault)),
         };
@@ -380,7 +380,7 @@ impl Policy {
         match &self.roles {
             Some(roles) => {
                 if point.reads_given() {
-                    Given::of(question)?;
+                    ConditionInput::of(question)?;
                 }
                 roles.view(entry, question, time, &mut key);
             }

@@ -1,9 +1,9 @@
 //! A resolved message, and what the filters say of it.
 
 use crate::authorize::{self, Obligations, Place};
+use crate::decision_record::DecisionRecord;
 use crate::facts::ToolFacts;
 use crate::inspect::Inspector;
-use crate::judged::Judged;
 use crate::mcp::Span;
 use crate::message::{Arrival, Message};
 use bytes::{Bytes, BytesMut};
@@ -132,7 +132,7 @@ pub struct Verdict {
     /// Changes to the body, applied before the next filter judges.
     pub edits: Vec<Edit>,
     /// What was decided of the message.
-    pub judged: Option<Arc<Judged>>,
+    pub decision_record: Option<Arc<DecisionRecord>>,
     /// Inspectors of what servers say to it.
     pub inspectors: Vec<Arc<dyn Inspector>>,
 }

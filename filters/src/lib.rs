@@ -10,17 +10,17 @@
 //! code that a proxy enforces.
 
 pub mod answer_bound;
+pub mod authorization_filter;
 pub mod authorize;
 pub mod call;
 pub mod catalog;
 pub mod controls;
+pub mod decision_record;
 pub mod facts;
 pub mod filter;
 pub mod filters;
-pub mod gate;
 pub mod identity;
 pub mod inspect;
-pub mod judged;
 pub mod mcp;
 pub mod message;
 pub mod pipeline;
@@ -30,12 +30,12 @@ pub mod released;
 pub mod text_marker;
 
 pub use answer_bound::{AnswerBound, Beyond, LongTextObserver, LongTexts};
+pub use authorization_filter::AuthorizationFilter;
 pub use call::{Call, Target, Verdict};
 pub use controls::{Control, Controls, Demands, Profile};
 pub use facts::{Class, Risk, ToolFacts, Unmet};
 pub use filter::{Filter, Needs};
 pub use filters::FILTERS;
-pub use gate::Gate;
 pub use identity::Identity;
 pub use inspect::{Inspector, Inspectors};
 pub use message::{Arrival, Direction, Kind, Message};

@@ -10,10 +10,10 @@
 
 use crate::answer_bound::LongTexts;
 use crate::call::{Call, Edit, Target, Verdict, splice};
+use crate::decision_record::DecisionRecord;
 use crate::filter::{Filter, Needs};
 use crate::filters::{place_of, read_in_turn};
 use crate::inspect::Inspectors;
-use crate::judged::Judged;
 use crate::mcp::bridge::ClientPlace;
 use crate::message::{Arrival, Message};
 use crate::released::{Channel, Released};
@@ -38,14 +38,14 @@ pub struct Cleared {
     body: Bytes,
     /// The message as it may leave, if a filter changed it and it is not one of a batch.
     changed: Option<Box<Message>>,
-    judged: Option<Arc<Judged>>,
+    decision_record: Option<Arc<DecisionRecord>>,
     inspectors: Inspectors,
 }
 
 impl Cleared {
     /// What was decided of the message; of a batch, of its last.
-    pub fn judged(&self) -> Option<&Arc<Judged>> {
-        self.judged.as_ref()
+    pub fn decision_record(&self) -> Option<&Arc<DecisionRecord>> {
+        self.decision_record.as_ref()
     }
 
     /// The inspectors of texts of servers that are for its sender.
@@ -139,12 +139,12 @@ impl Pipeline {
         for filter in &self.filters {
             let current = changed.as_deref().unwrap_or(messages);
             let mut applying = current.iter().filter(|message| filter.applies(message.kind));
-            let judged = applying
+            let result = applying
                 .try_for_each(|message| filter.judge(&Call { arrival, message, target }, &mut verdict));
-            if judged.is_err() {
+            if result.is_err() {
                 done(filter.name());
             }
-            judged?;
+            result?;
             if !verdict.edits.is_empty() {
                 changed = Some(edited(current, std::mem::take(&mut verdict.edits))?);
             }
@@ -155,7 +155,7 @@ impl Pipeline {
         let body = current.first().map(|message| message.body.clone()).unwrap_or_default();
         let inspectors = Inspectors::new(inspectors);
         let changed = changed.filter(|all| all.len() == 1).and_then(|mut all| all.pop()).map(Box::new);
-        Ok(Cleared { body, changed, judged: verdict.judged, inspectors })
+        Ok(Cleared { body, changed, decision_record: verdict.decision_record, inspectors })
     }
 }
 
@@ -249,8 +249,8 @@ impl Admitting {
     }
 
     /// The decision on the message.
-    pub fn judged(&self) -> Option<&Arc<Judged>> {
-        self.cleared.judged()
+    pub fn decision_record(&self) -> Option<&Arc<DecisionRecord>> {
+        self.cleared.decision_record()
     }
 
     /// The permission, where no turn is waited for.
@@ -333,8 +333,8 @@ pub struct Admitted {
 
 impl Admitted {
     /// The decision on the message.
-    pub fn judged(&self) -> Option<&Arc<Judged>> {
-        self.cleared.judged()
+    pub fn decision_record(&self) -> Option<&Arc<DecisionRecord>> {
+        self.cleared.decision_record()
     }
 
     /// The holds of its request.

@@ -1,7 +1,7 @@
 //! [`Record`]: all that is kept of one message, and [`Status`], how it ended.
 
+use crate::decision_record::DecisionRecord;
 use crate::identity::Principal;
-use crate::judged::Judged;
 use crate::{Era, Reason};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -66,7 +66,7 @@ pub struct Record {
     /// Its server gave a result that is no tool error, so the target exists.
     pub proven: bool,
     /// The decision of the policy.
-    pub judged: Option<Arc<Judged>>,
+    pub decision_record: Option<Arc<DecisionRecord>>,
     /// Texts that its client did not get, since they had to be read and are longer than what is held for that.
     pub texts_blocked: u64,
     /// Such texts that its client got unread.

@@ -1,31 +1,31 @@
 //! Decisions on live traffic: the policy of the configuration in force, asked for every message.
 //!
 //! The one way to a permission is [`judge`], on every path. What a caller sees of lists is in
-//! `views`, of servers in `told`; what a call is judged with, names among it, in `scene`. Deciding
-//! itself is pure and in [`portunus_filters::gate`].
+//! `views`, of servers in `server_visibility`; what a call is judged with, names among it, in
+//! `request_admission`. Deciding itself is pure and in [`portunus_filters::authorization_filter`].
 
-mod aside;
+mod policy_sampler;
 mod recorder;
+mod request_admission;
 mod response_pipeline;
-mod scene;
-mod told;
+mod server_visibility;
 mod views;
 
-pub use aside::Aside;
+pub use policy_sampler::SamplingQueue;
 pub use recorder::MAX_WITHIN;
+pub use request_admission::{AdmittedMessage, CallTerms, FailedLookups, RequestAdmission, RoutedRequest};
 pub use response_pipeline::{CallRules, ResponsePipeline, error};
-pub use scene::{AdmittedMessage, CallTerms, FailedLookups, RequestAdmission, RoutedRequest};
 pub use views::{Views, Wanted};
 
 use crate::frontend::context::{Active, Gateway};
 use crate::metrics::Metrics;
-use aside::Question;
+use policy_sampler::Question;
 use portunus_config::{ListRule, PolicyRules, Snapshot, ToolRules};
+use portunus_filters::authorization_filter::{AuthorizationFilter, Lists, Rules};
 use portunus_filters::authorize::{DecisionCache, Fault};
 use portunus_filters::call::{KnownTool, Subject, Target};
 use portunus_filters::catalog::{Entry, Located};
-use portunus_filters::gate::{Gate, Lists, Rules};
-use portunus_filters::judged::{Judged, Watch};
+use portunus_filters::decision_record::{DecisionRecord, Sampler};
 use portunus_filters::mcp::object::StrictObject;
 use portunus_filters::{Arrival, Cleared, Denial, Message};
 use quick_cache::sync::Cache;
@@ -42,12 +42,12 @@ const MAX_TOOLS: usize = 10_000;
 /// A longer name, which no server should have, is looked up each time.
 const MAX_NAME_BYTES: usize = 256;
 
-/// The gate of one configuration, and what it is asked with.
-pub struct Authority {
+/// The authorization filter of one configuration, and the facts that it is asked with.
+pub struct PolicyRuntime {
     /// What every message has to pass.
-    pub gate: Arc<Gate>,
+    pub filter: Arc<AuthorizationFilter>,
     /// What is known of tools.
-    pub ratings: Ratings,
+    pub known_tools: KnownTools,
     /// Lists as callers see them.
     pub views: Views,
     /// The policy reads what servers claim of their tools.
@@ -60,48 +60,48 @@ pub struct Authority {
 }
 
 /// Knowledge that the configuration has of each tool, looked up once: by its upstream and the name it has there.
-pub struct Ratings {
+pub struct KnownTools {
     rules: Arc<ToolRules>,
     by_upstream: HashMap<Arc<str>, Cache<Arc<str>, Arc<KnownTool>>>,
 }
 
-impl Authority {
-    /// The authority of a configuration. If its rules are those that were in force `before`, it remembers
+impl PolicyRuntime {
+    /// The policy runtime of a configuration. If its rules are those that were in force `before`, it remembers
     /// their decisions.
-    pub fn of(snapshot: &Snapshot, recorded: &Arc<Watch>, before: Option<&Authority>) -> Authority {
+    pub fn of(snapshot: &Snapshot, recorded: &Arc<Sampler>, before: Option<&PolicyRuntime>) -> PolicyRuntime {
         let policy = snapshot.policy.clone();
         let rules = policy.as_ref().map(|policy| Rules {
             policy: Arc::clone(&policy.policy),
             decisions: decisions(policy, before),
             budgets: before
-                .and_then(|before| Some(Arc::clone(&before.gate.rules()?.budgets)))
+                .and_then(|before| Some(Arc::clone(&before.filter.rules()?.budgets)))
                 .unwrap_or_default(),
             lists: lists(policy.lists),
             reasons_to_client: policy.reasons_to_client,
         });
         let tried = policy.as_ref().and_then(|policy| policy.shadow.as_ref());
         let tried = tried.map_or(0, |shadow| u32::try_from(shadow.sample).unwrap_or(u32::MAX));
-        let gate = Gate::new(rules, snapshot.controls.clone(), !snapshot.tools.is_empty());
-        let gate = Arc::new(gate.watched(tried, Arc::clone(recorded)));
-        Authority {
-            ratings: Ratings::of(snapshot),
+        let filter = AuthorizationFilter::new(rules, snapshot.controls.clone(), !snapshot.tools.is_empty());
+        let filter = Arc::new(filter.with_sampling(tried, Arc::clone(recorded)));
+        PolicyRuntime {
+            known_tools: KnownTools::of(snapshot),
             views: Views::default(),
-            reads_claims: gate.reads("input.tool.claimed"),
-            reads_client: gate.reads("input.context.client"),
-            reads_uris: gate.reads("input.mcp.uri"),
-            gate,
+            reads_claims: filter.reads("input.tool.claimed"),
+            reads_client: filter.reads("input.context.client"),
+            reads_uris: filter.reads("input.mcp.uri"),
+            filter,
             policy,
         }
     }
 
     /// Whether anything is asked of messages: then what lists show depends on who asks.
     pub fn governs(&self) -> bool {
-        self.gate.governs()
+        self.filter.governs()
     }
 
     /// What is known of a tool of a catalogue.
     pub fn known(&self, upstream: &str, entry: &Entry) -> Arc<KnownTool> {
-        let known = self.ratings.tool(upstream, &entry.original);
+        let known = self.known_tools.tool(upstream, &entry.original);
         if !self.reads_claims {
             return known;
         }
@@ -117,7 +117,7 @@ impl Authority {
 
     /// Measures what is remembered of decisions, and tells of what ran out of time since it was called last.
     pub fn sweep(&self, metrics: &Metrics, now: Duration) {
-        let Some(rules) = self.gate.rules() else { return };
+        let Some(rules) = self.filter.rules() else { return };
         rules.budgets.sweep(rules.policy.time_limit(), now);
         let ran_out = rules.budgets.take_ran_out();
         metrics.policy.ran_out(&ran_out);
@@ -148,13 +148,13 @@ impl Authority {
     }
 }
 
-impl Ratings {
+impl KnownTools {
     /// Of the tools of a configuration.
-    pub fn of(snapshot: &Snapshot) -> Ratings {
+    pub fn of(snapshot: &Snapshot) -> KnownTools {
         let upstreams = snapshot.upstreams.iter();
         let by_upstream =
             upstreams.map(|upstream| (Arc::clone(&upstream.name), Cache::new(MAX_TOOLS))).collect();
-        Ratings { rules: Arc::clone(&snapshot.tools), by_upstream }
+        KnownTools { rules: Arc::clone(&snapshot.tools), by_upstream }
     }
 
     /// What is known of a tool.
@@ -199,11 +199,11 @@ pub fn judge(
             gateway.metrics.filter(filter, (now - std::mem::replace(began, now)).as_secs_f64());
         }
     });
-    let refused = result.as_ref().err().and_then(Judged::of_refusal);
-    let cleared = result.as_ref().ok().and_then(Cleared::judged);
-    if let Some(judged) = refused.as_ref().or(cleared) {
-        tell(gateway, arrival, target, judged);
-        look_later(gateway, active, (arrival, false), judged);
+    let refused = result.as_ref().err().and_then(DecisionRecord::of_refusal);
+    let cleared = result.as_ref().ok().and_then(Cleared::decision_record);
+    if let Some(decision_record) = refused.as_ref().or(cleared) {
+        tell(gateway, arrival, target, decision_record);
+        look_later(gateway, active, (arrival, false), decision_record);
     }
     result
 }
@@ -213,61 +213,64 @@ fn look_later(
     gateway: &Gateway,
     active: &Active,
     (arrival, is_failed_lookup): (&Arrival, bool),
-    judged: &Arc<Judged>,
+    decision_record: &Arc<DecisionRecord>,
 ) {
-    let authority = &active.authority;
-    let (Some(rules), Some(gate_rules)) = (&authority.policy, authority.gate.rules()) else { return };
-    let Some(input) = judged.question.take() else { return };
-    gateway.aside.consider(Question {
+    let policy_runtime = &active.policy_runtime;
+    let (Some(rules), Some(filter_rules)) = (&policy_runtime.policy, policy_runtime.filter.rules()) else {
+        return;
+    };
+    let Some(input) = decision_record.question.take() else { return };
+    gateway.sampling_queue.consider(Question {
         policy: Arc::clone(&rules.policy),
         tried: rules.shadow.as_ref().map(|shadow| Arc::clone(&shadow.policy)),
-        judged: Arc::clone(judged),
+        decision_record: Arc::clone(decision_record),
         owner: arrival.owner(),
         at: arrival.at.monotonic,
-        budgets: Arc::clone(&gate_rules.budgets),
+        budgets: Arc::clone(&filter_rules.budgets),
         request_id: Arc::clone(&arrival.request_id),
         input,
         is_failed_lookup,
     });
 }
 
-fn tell(gateway: &Gateway, arrival: &Arrival, target: &Target, judged: &Judged) {
-    gateway.metrics.policy.decided(judged);
-    if let Some(given) = &judged.policy {
-        if given.decision.diverged {
+fn tell(gateway: &Gateway, arrival: &Arrival, target: &Target, decision_record: &DecisionRecord) {
+    gateway.metrics.policy.decided(decision_record);
+    if let Some(policy_result) = &decision_record.policy {
+        if policy_result.decision.diverged {
             tracing::error!(
                 request_id = &*arrival.request_id,
-                entry = given.entry.as_str(),
+                entry = policy_result.entry.as_str(),
                 "the policy reads more than its analysis found: it is given the whole input from now on"
             );
         }
         // Who has used up its time asks often: `sweep` tells of all of them in one line.
-        let is_told = |fault: &&Fault| !given.decision.cached && !matches!(fault, Fault::OverBudget(_));
-        if let Some(fault) = given.decision.ruling.fault.as_ref().filter(is_told) {
+        let is_told =
+            |fault: &&Fault| !policy_result.decision.cached && !matches!(fault, Fault::OverBudget(_));
+        if let Some(fault) = policy_result.decision.ruling.fault.as_ref().filter(is_told) {
             tracing::warn!(
                 request_id = &*arrival.request_id,
                 server = &*target.server,
-                entry = given.entry.as_str(),
+                entry = policy_result.entry.as_str(),
                 %fault,
                 "the policy gave no decision"
             );
         }
     }
-    if judged.alert {
+    if decision_record.alert {
         tracing::warn!(
             request_id = &*arrival.request_id,
             server = &*target.server,
             upstream = &*target.upstream,
             tool = target.tool().map(|tool| &*tool.original),
-            rule = judged.rule(),
+            rule = decision_record.rule(),
             "alert: a message that somebody wants to know of"
         );
     }
 }
 
 /// What some rules have said.
-fn decisions(policy: &PolicyRules, before: Option<&Authority>) -> Arc<DecisionCache> {
-    let known = before.and_then(|before| Some((before.gate.rules()?, before.policy.as_ref()?)));
+fn decisions(policy: &PolicyRules, before: Option<&PolicyRuntime>) -> Arc<DecisionCache> {
+    let known = before.and_then(|before| Some((before.filter.rules()?, before.policy.as_ref()?)));
     match known {
         Some((rules, known))
             if Arc::ptr_eq(&rules.policy, &policy.policy) && known.cache_entries == policy.cache_entries =>
@@ -309,11 +312,13 @@ mod tests {
 
     #[test]
     fn decisions_are_remembered_for_as_long_as_the_rules_are_the_same() {
-        let (mut carry, watch) = (Carry::default(), Arc::default());
-        let first = Authority::of(&activated(&mut carry, RULES, "p.rego"), &watch, None);
+        let (mut carry, sampler) = (Carry::default(), Arc::default());
+        let first = PolicyRuntime::of(&activated(&mut carry, RULES, "p.rego"), &sampler, None);
         let goes_on = |carry: &mut Carry, rules: &str, policy: &str| {
-            let next = Authority::of(&activated(carry, rules, policy), &watch, Some(&first));
-            let known = |authority: &Authority| Arc::clone(&authority.gate.rules().unwrap().decisions);
+            let next = PolicyRuntime::of(&activated(carry, rules, policy), &sampler, Some(&first));
+            let known = |policy_runtime: &PolicyRuntime| {
+                Arc::clone(&policy_runtime.filter.rules().unwrap().decisions)
+            };
             Arc::ptr_eq(&known(&first), &known(&next))
         };
         assert!(goes_on(&mut carry, RULES, "p.rego"), "nothing has changed");

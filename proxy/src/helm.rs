@@ -162,11 +162,11 @@ impl Helm {
 
     /// Begins to record questions to policy, or ends it.
     fn record(&self, every: u32, within: Duration) {
-        let (aside, folder) = (&self.gateway.aside, &self.gateway.bootstrap.state);
+        let (sampling_queue, folder) = (&self.gateway.sampling_queue, &self.gateway.bootstrap.state);
         if within.is_zero() {
-            return aside.end_recording();
+            return sampling_queue.end_recording();
         }
-        if let Err(error) = aside.record(every, folder, self.gateway.clock.now().wall, within) {
+        if let Err(error) = sampling_queue.record(every, folder, self.gateway.clock.now().wall, within) {
             tracing::error!(%error, "the recording cannot begin");
         }
     }

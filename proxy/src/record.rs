@@ -13,8 +13,8 @@ use crate::refusals::{Refusal, Refusals};
 use crate::request_ids::RequestIds;
 use chrono::{DateTime, SecondsFormat};
 use portunus_config::VirtualServer;
+use portunus_filters::decision_record::DecisionRecord;
 use portunus_filters::identity::Principal;
-use portunus_filters::judged::Judged;
 use portunus_filters::mcp::Method;
 use portunus_filters::{Arrival, Beyond, Denial, Era, LongTextObserver, LongTexts, Message, Record, Status};
 use std::fmt;
@@ -267,15 +267,15 @@ impl RecordGuard {
     }
 
     /// Notes what was decided of the message.
-    pub fn note_decision(&mut self, judged: Option<&Arc<Judged>>) {
-        self.record.judged = judged.cloned();
+    pub fn note_decision(&mut self, decision_record: Option<&Arc<DecisionRecord>>) {
+        self.record.decision_record = decision_record.cloned();
     }
 
     /// The refusal that the client gets.
     pub fn note_denial(&mut self, denial: &Denial) {
         self.end_upstream_wait();
-        if let Some(judged) = Judged::of_refusal(denial) {
-            self.record.judged = Some(judged);
+        if let Some(decision_record) = DecisionRecord::of_refusal(denial) {
+            self.record.decision_record = Some(decision_record);
         }
         self.record.reason = Some(denial.reason);
         self.record.status = Some(denial.reason.into());

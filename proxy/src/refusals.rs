@@ -5,7 +5,7 @@ mod account;
 use crate::clipped::Clipped;
 use crate::record::timestamp;
 use portunus_base::text::push_json;
-use portunus_filters::judged::Judged;
+use portunus_filters::decision_record::DecisionRecord;
 use portunus_filters::{Reason, Record};
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -37,7 +37,7 @@ pub struct Refusal {
     /// Internal detail; never shown to the client.
     pub detail: Clipped<512>,
     /// What was decided, if it came that far.
-    pub judged: Option<Arc<Judged>>,
+    pub decision_record: Option<Arc<DecisionRecord>>,
 }
 
 impl Refusal {
@@ -53,7 +53,7 @@ impl Refusal {
             target: record.target.as_deref().map(Clipped::new),
             revision: record.revision.clone(),
             detail: record.detail.as_deref().map(Clipped::new).unwrap_or_default(),
-            judged: record.judged.clone(),
+            decision_record: record.decision_record.clone(),
         }
     }
 }
@@ -67,9 +67,9 @@ pub struct Refusals {
 impl Refusals {
     /// Remembers one, forgetting the oldest if there is no room.
     pub fn push(&self, refusal: Refusal) {
-        if let Some(judged) = &refusal.judged {
+        if let Some(decision_record) = &refusal.decision_record {
             // Nobody has looked at it, and nobody will: payload is not kept.
-            drop(judged.question.take());
+            drop(decision_record.question.take());
         }
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if ring.len() == CAPACITY {
@@ -122,8 +122,8 @@ impl Refusal {
             let _ = write!(out, "{}\"{name}\":", if index == 0 { "{" } else { "," });
             push_json(out, value);
         }
-        if let Some(judged) = &self.judged {
-            account::write(out, judged);
+        if let Some(decision_record) = &self.decision_record {
+            account::write(out, decision_record);
         }
         out.push('}');
     }
@@ -144,7 +144,7 @@ mod tests {
             target: None,
             revision: None,
             detail: "<b>".into(),
-            judged: None,
+            decision_record: None,
         }
     }
 

@@ -382,7 +382,7 @@ fn spawn_asides(
                 let size = i64::try_from(size).unwrap_or(i64::MAX);
                 gateway.metrics.tables.with_label_values(&[table]).set(size);
             }
-            gateway.glance().authority.sweep(&gateway.metrics, gateway.clock.now().monotonic);
+            gateway.glance().policy_runtime.sweep(&gateway.metrics, gateway.clock.now().monotonic);
             gateway.peers.sweep(Instant::now(), gateway.clock.now());
             gateway.recorder.access_log.sweep(Instant::now());
             descriptors::sweep(Instant::now());

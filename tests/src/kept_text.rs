@@ -202,7 +202,7 @@ const BOUNDED: &[(&str, &[&str])] = &[
             "Waiting.key",
         ],
     ),
-    ("digests", &["Changes.one", "Key.credential", "Key.onlooker"]),
+    ("digests", &["Changes.one", "Key.credential", "Key.viewer"]),
     ("cut by its only constructor", &["Clipped.0"]),
     (
         "longer ones are not kept: tokens and fields of a connection, names in labels and of rated tools",
@@ -212,7 +212,7 @@ const BOUNDED: &[(&str, &[&str])] = &[
             "Memory.digested",
             "Named.field",
             "PassedSession.own_id",
-            "Ratings.by_upstream",
+            "KnownTools.by_upstream",
             "Remembered.field",
             "ServerMetrics.tools",
             "Text.0",

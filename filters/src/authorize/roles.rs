@@ -123,23 +123,23 @@ impl Held {
 
 /// What conditions on arguments are held against.
 #[derive(Debug, Default)]
-pub(super) struct Given {
+pub(super) struct ConditionInput {
     arguments: Option<Value>,
     claims: HashMap<Arc<str>, Value>,
 }
 
-impl Given {
+impl ConditionInput {
     /// Everything that the rules are given where some grant has a condition on arguments.
     ///
     /// # Errors
     /// The [`Fault`] of what cannot be read in one way.
-    pub(super) fn of(question: &Question<'_>) -> Result<Given, Fault> {
-        let read = || -> Result<Given, mcp::Fault> {
+    pub(super) fn of(question: &Question<'_>) -> Result<ConditionInput, Fault> {
+        let read = || -> Result<ConditionInput, mcp::Fault> {
             let claims = question.principal.claims.iter();
             let claims = claims.map(|(name, text)| Ok((Arc::clone(name), json::value(text)?)));
             // In the order in which they stand in the input document: the first fault is the one that is told.
             let claims = claims.collect::<Result<_, mcp::Fault>>()?;
-            Ok(Given { arguments: question.mcp.arguments.map(json::passed_on).transpose()?, claims })
+            Ok(ConditionInput { arguments: question.mcp.arguments.map(json::passed_on).transpose()?, claims })
         };
         read().map_err(Fault::Unreadable)
     }
@@ -154,7 +154,7 @@ struct Asked<'a> {
     question: &'a Question<'a>,
     held: Held,
     time: LocalTime,
-    given: &'a Given,
+    given: &'a ConditionInput,
 }
 
 impl RoleIndex {
@@ -215,7 +215,7 @@ impl RoleIndex {
         &self,
         entry: Entry,
         question: &Question<'_>,
-        (time, given): (LocalTime, &Given),
+        (time, given): (LocalTime, &ConditionInput),
     ) -> Arc<Ruling> {
         let asked = Asked { question, held: self.held(question), time, given };
         let answers = &self.answers;
@@ -382,7 +382,7 @@ impl Grant {
 
 impl WantedValues {
     /// `argument_fits`.
-    fn fits(&self, value: &Value, given: &Given) -> bool {
+    fn fits(&self, value: &Value, given: &ConditionInput) -> bool {
         let claim = self.claim.as_ref().and_then(|name| given.claims.get(&**name));
         self.values.contains(value) || claim == Some(value)
     }

@@ -146,7 +146,7 @@ type Key = (usize, Arc<str>);
 type Obstacle = (Why, usize);
 
 /// What decides on the names of one list beside the ledger.
-struct Given<'a> {
+struct NamingInput<'a> {
     /// Everything that is to be named.
     items: HashSet<(usize, &'a str)>,
     /// Names that the configuration gives, each with the item that has it.
@@ -176,7 +176,7 @@ impl<'a> Christening<'a> {
         (served, conflicts)
     }
 
-    fn given<'i>(&self, items: &'i [Key]) -> Given<'i>
+    fn given<'i>(&self, items: &'i [Key]) -> NamingInput<'i>
     where
         'a: 'i,
     {
@@ -188,7 +188,7 @@ impl<'a> Christening<'a> {
                 configured.entry(*name).or_insert((index, *original));
             }
         }
-        Given { items: items.iter().map(|(member, name)| (*member, &**name)).collect(), configured }
+        NamingInput { items: items.iter().map(|(member, name)| (*member, &**name)).collect(), configured }
     }
 
     fn renamed(&self, (member, original): &Key) -> Option<Arc<str>> {
@@ -199,7 +199,12 @@ impl<'a> Christening<'a> {
     }
 
     /// A name that the configuration gives, if it gives it to this item first.
-    fn configured(&self, name: Arc<str>, (member, original): &Key, given: &Given<'_>) -> Option<Arc<str>> {
+    fn configured(
+        &self,
+        name: Arc<str>,
+        (member, original): &Key,
+        given: &NamingInput<'_>,
+    ) -> Option<Arc<str>> {
         let owner = given.configured.get(&*name);
         owner.is_none_or(|owner| *owner == (*member, &**original)).then_some(name)
     }
@@ -227,7 +232,7 @@ impl<'a> Christening<'a> {
 
     /// The name that an item has by the policy: the one it wants, else the prefixed one where there is
     /// one.
-    fn by_policy(&mut self, item: &Key, given: &Given<'_>) -> Option<Arc<str>> {
+    fn by_policy(&mut self, item: &Key, given: &NamingInput<'_>) -> Option<Arc<str>> {
         let wanted = self.wanted(item);
         if (self.ledger.has(&wanted, item) || self.obstacle(item, &wanted, given).is_none())
             && let Some(wanted) = self.take(wanted, item)
@@ -240,7 +245,7 @@ impl<'a> Christening<'a> {
     }
 
     /// What stands in the way of a name that nobody has.
-    fn obstacle(&self, (member, original): &Key, wanted: &str, given: &Given<'_>) -> Option<Obstacle> {
+    fn obstacle(&self, (member, original): &Key, wanted: &str, given: &NamingInput<'_>) -> Option<Obstacle> {
         if let Some((owner, _)) = given.configured.get(wanted) {
             return Some((Why::Configured, *owner));
         }
@@ -270,7 +275,7 @@ impl<'a> Christening<'a> {
     }
 
     /// Every item that has not the name it would have alone.
-    fn conflicts(&self, items: &[Key], served: &[Option<Arc<str>>], given: &Given<'_>) -> Conflicts {
+    fn conflicts(&self, items: &[Key], served: &[Option<Arc<str>>], given: &NamingInput<'_>) -> Conflicts {
         let mut conflicts = Conflicts::default();
         for (item, served) in items.iter().zip(served) {
             let renamed = self.renamed(item);

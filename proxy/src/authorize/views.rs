@@ -7,12 +7,12 @@
 //! A list is made in slices, between which its thread does other work, and within a budget of CPU time. One that
 //! cannot be made in time is an error: nobody gets a part of a list for the whole.
 
-use super::Authority;
+use super::PolicyRuntime;
 use crate::frontend::bridge::ServedCall;
 use bytes::Bytes;
+use portunus_filters::authorization_filter::{Item, ListItem, Viewer, Visibility};
 use portunus_filters::authorize::{CpuTimer, Fault, Obligations, RanOut, Use};
 use portunus_filters::catalog::{Catalog, Closing, Entry, Filtered, ListKind, Shown, UnknownCursor};
-use portunus_filters::gate::{Item, Onlooker, Sight, Thing};
 use portunus_filters::mcp::bridge::{Caching, Scope};
 use portunus_filters::{Denial, Reason};
 use quick_cache::Weighter;
@@ -117,7 +117,7 @@ struct Key {
     catalog: usize,
     kind: ListKind,
     /// What the policy can read of who looks.
-    onlooker: Box<[u8]>,
+    viewer: Box<[u8]>,
 }
 
 #[derive(Clone)]
@@ -129,7 +129,7 @@ impl Weighter<Key, Made> for ByBytes {
             Made::View(view) => view.list.bytes(),
             Made::Failed(_) => 0,
         };
-        (key.onlooker.len() + bytes + 256) as u64
+        (key.viewer.len() + bytes + 256) as u64
     }
 }
 
@@ -164,29 +164,29 @@ pub struct Wanted<'a, 'm> {
     pub upstream: &'a (dyn Fn(usize) -> Option<&'m Arc<str>> + Sync),
 }
 
-impl Authority {
-    /// A list as `onlooker` sees it. All who see the same wait for one that is made.
+impl PolicyRuntime {
+    /// A list as `viewer` sees it. All who see the same wait for one that is made.
     ///
     /// # Errors
     /// [`Reason::PolicyError`] if the policy did not decide on an entry in time; [`Reason::PolicyLimited`] if
     /// the list as a whole took too long, or the caller has used up its CPU time for lists.
-    pub async fn view(&self, onlooker: &Onlooker<'_>, wanted: &Wanted<'_, '_>) -> Result<Arc<View>, Denial> {
-        let Some((mut shown_to, until)) = self.gate.view(onlooker) else {
-            let made = self.made(onlooker, wanted, Duration::ZERO).await;
+    pub async fn view(&self, viewer: &Viewer<'_>, wanted: &Wanted<'_, '_>) -> Result<Arc<View>, Denial> {
+        let Some((mut shown_to, until)) = self.filter.view(viewer) else {
+            let made = self.made(viewer, wanted, Duration::ZERO).await;
             return made.map(Arc::new).map_err(Unmade::denial);
         };
         let members = 0..wanted.catalog.members().len();
         lead_to(&mut shown_to, members.map(|member| (wanted.upstream)(member)));
         let catalog = Arc::as_ptr(wanted.catalog) as usize;
-        let key = Key { catalog, kind: wanted.kind, onlooker: shown_to.into() };
-        let now = onlooker.arrival.at.wall;
+        let key = Key { catalog, kind: wanted.kind, viewer: shown_to.into() };
+        let now = viewer.arrival.at.wall;
         let kept = &self.views.kept;
         loop {
             match kept.get_value_or_guard_async(&key).await {
                 Ok(made) if made.lasts(wanted.catalog, now) => return made.result(now),
                 Ok(_) => drop(kept.remove_if(&key, |made| !made.lasts(wanted.catalog, now))),
                 Err(place) => {
-                    let made = match self.made(onlooker, wanted, until).await {
+                    let made = match self.made(viewer, wanted, until).await {
                         Ok(view) => Made::View(Arc::new(view)),
                         Err(Unmade::OverBudget(denial)) => return Err(denial),
                         Err(Unmade::Failed(denial)) => {
@@ -205,7 +205,7 @@ impl Authority {
 
     async fn made(
         &self,
-        onlooker: &Onlooker<'_>,
+        viewer: &Viewer<'_>,
         wanted: &Wanted<'_, '_>,
         until: Duration,
     ) -> Result<View, Unmade> {
@@ -215,25 +215,25 @@ impl Authority {
         while looks.shown.len() < entries.len() {
             // Nobody closes it.
             let turn = self.views.slices.acquire().await;
-            if let Some(denial) = self.gate.over_budget(onlooker.arrival, Use::List) {
+            if let Some(denial) = self.filter.over_budget(viewer.arrival, Use::List) {
                 self.ran_out(RanOut::Caller);
                 return Err(Unmade::OverBudget(denial));
             }
             let timer = CpuTimer::start();
-            let looked = self.look(onlooker, wanted, (entries, &mut looks));
+            let looked = self.look(viewer, wanted, (entries, &mut looks));
             let slice = timer.elapsed();
             drop(turn);
             spent += slice;
-            self.gate.charge_list(onlooker.arrival, slice);
-            looked.map_err(|fault| self.undecided(onlooker, wanted.kind, &fault))?;
-            if self.gate.rules().is_some_and(|rules| spent > rules.policy.list_limit()) {
-                return Err(self.too_long(onlooker, wanted.kind, (looks.shown.len(), entries.len())));
+            self.filter.charge_list(viewer.arrival, slice);
+            looked.map_err(|fault| self.undecided(viewer, wanted.kind, &fault))?;
+            if self.filter.rules().is_some_and(|rules| spent > rules.policy.list_limit()) {
+                return Err(self.too_long(viewer, wanted.kind, (looks.shown.len(), entries.len())));
             }
             if looks.shown.len() < entries.len() {
                 tokio::task::yield_now().await;
             }
         }
-        self.check(onlooker, wanted.kind, &looks)?;
+        self.check(viewer, wanted.kind, &looks)?;
         let mut shown = looks.shown.into_iter();
         let list = wanted.catalog.filtered(wanted.kind, |_| shown.next().unwrap_or(Shown::Hidden));
         Ok(View { catalog: Arc::clone(wanted.catalog), list, until })
@@ -242,7 +242,7 @@ impl Authority {
     /// Looks at entries until a slice of time is over.
     fn look(
         &self,
-        onlooker: &Onlooker<'_>,
+        viewer: &Viewer<'_>,
         wanted: &Wanted<'_, '_>,
         (entries, looks): (&[Entry], &mut Looks),
     ) -> Result<(), Fault> {
@@ -256,18 +256,18 @@ impl Authority {
                 looks.shown.push(Shown::Hidden);
                 continue;
             };
-            let sight = self.sight(onlooker, wanted.kind, upstream, entry);
+            let visibility = self.visibility(viewer, wanted.kind, upstream, entry);
             let definition = std::str::from_utf8(entry.definition()).unwrap_or_default();
-            looks.shown.push(match (sight.definition(definition), sight) {
-                (_, Sight::Hidden) => Shown::Hidden,
-                (_, Sight::Undecided(fault)) if fault.is_of_time() => return Err(fault),
-                (_, Sight::Undecided(fault)) => {
+            looks.shown.push(match (visibility.definition(definition), visibility) {
+                (_, Visibility::Hidden) => Shown::Hidden,
+                (_, Visibility::Undecided(fault)) if fault.is_of_time() => return Err(fault),
+                (_, Visibility::Undecided(fault)) => {
                     looks.faults += 1;
                     looks.first_fault.get_or_insert(fault);
                     Shown::Hidden
                 }
-                (None, Sight::Shown(_)) => Shown::AsItIs,
-                (Some(changed), Sight::Shown(_)) => Shown::Changed(changed),
+                (None, Visibility::Shown(_)) => Shown::AsItIs,
+                (Some(changed), Visibility::Shown(_)) => Shown::Changed(changed),
             });
         }
         Ok(())
@@ -275,11 +275,11 @@ impl Authority {
 
     /// Tells of entries that are hidden since the policy fails on them; a list of which nothing else is left
     /// is refused.
-    fn check(&self, onlooker: &Onlooker<'_>, kind: ListKind, looks: &Looks) -> Result<(), Unmade> {
+    fn check(&self, viewer: &Viewer<'_>, kind: ListKind, looks: &Looks) -> Result<(), Unmade> {
         let Some(fault) = &looks.first_fault else { return Ok(()) };
         tracing::warn!(
-            request_id = &*onlooker.arrival.request_id,
-            server = &*onlooker.target.server,
+            request_id = &*viewer.arrival.request_id,
+            server = &*viewer.target.server,
             list = kind.method(),
             entries = looks.faults,
             %fault,
@@ -293,11 +293,11 @@ impl Authority {
         }
     }
 
-    fn undecided(&self, onlooker: &Onlooker<'_>, kind: ListKind, fault: &Fault) -> Unmade {
+    fn undecided(&self, viewer: &Viewer<'_>, kind: ListKind, fault: &Fault) -> Unmade {
         self.ran_out(RanOut::Decision);
         tracing::warn!(
-            request_id = &*onlooker.arrival.request_id,
-            server = &*onlooker.target.server,
+            request_id = &*viewer.arrival.request_id,
+            server = &*viewer.target.server,
             list = kind.method(),
             %fault,
             "a list is refused: the policy gave no decision on one of its entries in time"
@@ -306,11 +306,11 @@ impl Authority {
         Unmade::Failed(Denial::new(Reason::PolicyError, detail))
     }
 
-    fn too_long(&self, onlooker: &Onlooker<'_>, kind: ListKind, (done, of): (usize, usize)) -> Unmade {
+    fn too_long(&self, viewer: &Viewer<'_>, kind: ListKind, (done, of): (usize, usize)) -> Unmade {
         self.ran_out(RanOut::List);
         tracing::warn!(
-            request_id = &*onlooker.arrival.request_id,
-            server = &*onlooker.target.server,
+            request_id = &*viewer.arrival.request_id,
+            server = &*viewer.target.server,
             list = kind.method(),
             decided = done,
             entries = of,
@@ -322,19 +322,25 @@ impl Authority {
     }
 
     fn ran_out(&self, what: RanOut) {
-        if let Some(rules) = self.gate.rules() {
+        if let Some(rules) = self.filter.rules() {
             rules.budgets.ran_out(what);
         }
     }
 
     /// How an entry of a list is seen.
-    fn sight(&self, onlooker: &Onlooker<'_>, kind: ListKind, upstream: &Arc<str>, entry: &Entry) -> Sight {
+    fn visibility(
+        &self,
+        viewer: &Viewer<'_>,
+        kind: ListKind,
+        upstream: &Arc<str>,
+        entry: &Entry,
+    ) -> Visibility {
         if !self.governs() {
-            return Sight::Shown(Arc::<Obligations>::default());
+            return Visibility::Shown(Arc::<Obligations>::default());
         }
         let known = (kind == ListKind::Tools).then(|| self.known(upstream, entry));
-        let Some(subject) = entry.subject(kind, known) else { return Sight::Hidden };
-        self.gate.sight_in_list(onlooker, &Item { thing: Thing::Offered(&subject), upstream })
+        let Some(subject) = entry.subject(kind, known) else { return Visibility::Hidden };
+        self.filter.visibility_in_list(viewer, &Item { list_item: ListItem::Offered(&subject), upstream })
     }
 }
 
@@ -342,7 +348,7 @@ impl ServedCall<'_> {
     /// The result of a list request, as who asks sees the list.
     ///
     /// # Errors
-    /// [`Reason::UnknownState`] for a cursor that is not of this list as it is seen now; as [`Authority::view`].
+    /// [`Reason::UnknownState`] for a cursor that is not of this list as it is seen now; as [`PolicyRuntime::view`].
     pub async fn listed(
         &self,
         catalog: &Arc<Catalog>,
@@ -353,15 +359,15 @@ impl ServedCall<'_> {
             Denial::new(Reason::UnknownState, "the cursor is not of this list as it is now")
         };
         let active = self.active();
-        if !active.authority.governs() {
+        if !active.policy_runtime.governs() {
             return catalog.result(kind, cursor, closing).map_err(stale);
         }
         let target = self.target(&active, &Arc::from(""));
-        let onlooker =
-            Onlooker { arrival: &self.context.origin.arrival, target: &target, era: closing.era.as_str() };
+        let viewer =
+            Viewer { arrival: &self.context.origin.arrival, target: &target, era: closing.era.as_str() };
         let wanted = Wanted { catalog, kind, upstream: &|member| self.leads_to(member) };
-        let view = active.authority.view(&onlooker, &wanted).await?;
-        let left = onlooker.lasting(view.until).saturating_sub(self.context.origin.arrival.at.wall);
+        let view = active.policy_runtime.view(&viewer, &wanted).await?;
+        let left = viewer.lasting(view.until).saturating_sub(self.context.origin.arrival.at.wall);
         let ttl_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(closing.caching.ttl_ms);
         let caching = Caching { ttl_ms, scope: Scope::Private };
         view.list.result(catalog, cursor, &Closing { caching, ..*closing }).map_err(stale)

@@ -173,7 +173,7 @@ pub struct AuthorizedCall {
 
 /// How long the call of a tool may take by what is known of the tool, instead of what its upstream may.
 fn deadline_of(admitted: &Admitted) -> Option<Duration> {
-    admitted.judged()?.facts.as_ref()?.timeout
+    admitted.decision_record()?.facts.as_ref()?.timeout
 }
 
 impl AuthorizedCall {

@@ -1,7 +1,7 @@
 //! Everything that a message can reach: the snapshot in force, its own, and what outlives them.
 
 use crate::access_log::Sink;
-use crate::authorize::{Aside, Authority};
+use crate::authorize::{PolicyRuntime, SamplingQueue};
 use crate::backend::upstreams::pool::Pool;
 use crate::backend::{Backend, Pools};
 use crate::drain::Drain;
@@ -43,7 +43,7 @@ pub struct Gateway {
     /// Everything that is measured.
     pub metrics: Arc<Metrics>,
     /// What looks at questions to policy once more.
-    pub aside: Aside,
+    pub sampling_queue: SamplingQueue,
     /// Where records go.
     pub recorder: Arc<Recorder>,
     /// Where time is read.
@@ -76,7 +76,7 @@ pub struct Active {
     /// The filters, in order.
     pub pipeline: Pipeline,
     /// What of them asks policy.
-    pub authority: Authority,
+    pub policy_runtime: PolicyRuntime,
     /// Name of the revision, for records.
     pub revision: Arc<str>,
     pools: Arc<Pools>,
@@ -84,11 +84,16 @@ pub struct Active {
 }
 
 impl Active {
-    fn new(snapshot: Snapshot, pools: Arc<Pools>, authority: Authority, metrics: Arc<Metrics>) -> Active {
+    fn new(
+        snapshot: Snapshot,
+        pools: Arc<Pools>,
+        policy_runtime: PolicyRuntime,
+        metrics: Arc<Metrics>,
+    ) -> Active {
         metrics.snapshots_alive.inc();
         let revision = snapshot.revision.to_string().into();
-        let pipeline = Pipeline::new(filters(&authority));
-        Active { snapshot, pipeline, authority, revision, pools, metrics }
+        let pipeline = Pipeline::new(filters(&policy_runtime));
+        Active { snapshot, pipeline, policy_runtime, revision, pools, metrics }
     }
 
     /// True if messages at a virtual server may pass as they came, where its one upstream speaks their era: nothing is
@@ -111,9 +116,9 @@ impl Active {
 }
 
 /// The filters of a snapshot, in order.
-fn filters(authority: &Authority) -> Vec<Box<dyn Filter>> {
-    let gate: Box<dyn Filter> = Box::new(Arc::clone(&authority.gate));
-    let all = std::iter::once(gate);
+fn filters(policy_runtime: &PolicyRuntime) -> Vec<Box<dyn Filter>> {
+    let filter: Box<dyn Filter> = Box::new(Arc::clone(&policy_runtime.filter));
+    let all = std::iter::once(filter);
     #[cfg(feature = "text-marker")]
     let all = all.chain([Box::new(portunus_filters::text_marker::TextMarker) as Box<dyn Filter>]);
     #[cfg(test)]
@@ -163,9 +168,9 @@ impl Gateway {
         metrics.resolve(&snapshot);
         metrics.edge.certificates(&loaded.bootstrap);
         let serial = snapshot.serial;
-        let aside = Aside::start(Arc::clone(&metrics))?;
-        let authority = Authority::of(&snapshot, &aside.recording, None);
-        let active = Active::new(snapshot, pools, authority, Arc::clone(&metrics));
+        let sampling_queue = SamplingQueue::start(Arc::clone(&metrics))?;
+        let policy_runtime = PolicyRuntime::of(&snapshot, &sampling_queue.recording, None);
+        let active = Active::new(snapshot, pools, policy_runtime, Arc::clone(&metrics));
         let recorder = Arc::new(Recorder {
             access_log: Sink::open(&loaded.bootstrap.access_log, Arc::clone(&metrics))?,
             refusals: Refusals::default(),
@@ -186,7 +191,7 @@ impl Gateway {
             backend,
             estate,
             metrics,
-            aside,
+            sampling_queue,
             clock,
             drain: Arc::new(Drain::default()),
             reload: Mutex::new(ReloadState { warnings: loaded.warnings, ..ReloadState::default() }),
@@ -257,9 +262,10 @@ impl Gateway {
         let pools = self.backend.reconcile(&snapshot);
         self.estate.reconcile(&snapshot);
         let before = self.active.load();
-        let authority = Authority::of(&snapshot, &self.aside.recording, Some(&before.authority));
+        let policy_runtime =
+            PolicyRuntime::of(&snapshot, &self.sampling_queue.recording, Some(&before.policy_runtime));
         drop(before);
-        let active = Arc::new(Active::new(snapshot, pools, authority, Arc::clone(&self.metrics)));
+        let active = Arc::new(Active::new(snapshot, pools, policy_runtime, Arc::clone(&self.metrics)));
         tracing::info!(revision = %active.revision, serial, "configuration in force");
         *self.former() = Some(self.active.swap(active));
         self.serials.send_replace(serial);

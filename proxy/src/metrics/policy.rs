@@ -2,7 +2,7 @@
 
 use super::keep;
 use portunus_filters::authorize::{Class, Entry, RanOut, Unit};
-use portunus_filters::judged::{Given, Judged};
+use portunus_filters::decision_record::{DecisionRecord, PolicyResult};
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use std::sync::OnceLock;
 
@@ -63,34 +63,34 @@ impl PolicyMetrics {
     }
 
     /// Counts what was decided of a message.
-    pub fn decided(&self, judged: &Judged) {
-        if let Some(given) = &judged.policy {
-            self.given(given);
+    pub fn decided(&self, decision_record: &DecisionRecord) {
+        if let Some(policy_result) = &decision_record.policy {
+            self.policy_result(policy_result);
         }
-        if judged.alert {
+        if decision_record.alert {
             self.alerts.inc();
         }
     }
 
-    fn given(&self, given: &Given) {
-        let ruling = &given.decision.ruling;
+    fn policy_result(&self, policy_result: &PolicyResult) {
+        let ruling = &policy_result.decision.ruling;
         let result = match (&ruling.fault, ruling.allow) {
             (Some(_), _) => 2,
             (None, true) => 0,
             (None, false) => 1,
         };
-        let cached = usize::from(given.decision.cached);
-        let (class, name) = class(given.class);
-        let place =
-            ((given.entry as usize * CLASSES + class) * RESULTS.len() + result) * CACHE.len() + cached;
+        let cached = usize::from(policy_result.decision.cached);
+        let (class, name) = class(policy_result.class);
+        let place = ((policy_result.entry as usize * CLASSES + class) * RESULTS.len() + result) * CACHE.len()
+            + cached;
         let counter = || {
-            let labels = [given.entry.as_str(), name, RESULTS[result], CACHE[cached]];
+            let labels = [policy_result.entry.as_str(), name, RESULTS[result], CACHE[cached]];
             self.decisions.with_label_values(&labels)
         };
         if let Some(handle) = self.handles.get(place) {
             handle.get_or_init(counter).inc();
         }
-        if given.decision.diverged {
+        if policy_result.decision.diverged {
             self.divergences.inc();
         }
     }

@@ -2,7 +2,7 @@
 
 use super::timestamp;
 use portunus_base::text::push_json;
-use portunus_filters::judged::Judged;
+use portunus_filters::decision_record::DecisionRecord;
 use portunus_filters::{Era, Reason, Record};
 use std::fmt::Write;
 use std::time::Duration;
@@ -45,8 +45,8 @@ pub(super) fn write(record: &Record, event_id: &str) -> String {
     field("reason", record.reason.map(Reason::as_str));
     field("bundle_revision", record.revision.as_deref());
     field("revision_answered", record.revision_answered.as_deref());
-    if let Some(judged) = &record.judged {
-        write_decision(&mut line, judged);
+    if let Some(decision_record) = &record.decision_record {
+        write_decision(&mut line, decision_record);
     }
     if let Some(code) = record.rpc_error {
         let _ = write!(line, ",\"rpc_error\":{code}");
@@ -76,25 +76,25 @@ fn millis(time: Duration) -> f64 {
 }
 
 /// Writes the members that say what was decided.
-fn write_decision(line: &mut String, judged: &Judged) {
+fn write_decision(line: &mut String, decision_record: &DecisionRecord) {
     let mut field = |name: &str, value: Option<&str>| {
         if let Some(value) = value {
             let _ = write!(line, ",\"{name}\":");
             push_json(line, value);
         }
     };
-    field("rule", judged.rule());
-    field("policy_reason", judged.reason().map(|reason| &**reason));
-    field("policy_fault", judged.fault().map(ToString::to_string).as_deref());
-    field("risk_level", judged.facts.as_ref().map(|facts| facts.risk.as_str()));
-    field("data_classification", judged.facts.as_ref().map(|facts| facts.class.as_str()));
-    field("justification", judged.justification.as_deref());
-    let obligations = judged.obligations();
+    field("rule", decision_record.rule());
+    field("policy_reason", decision_record.reason().map(|reason| &**reason));
+    field("policy_fault", decision_record.fault().map(ToString::to_string).as_deref());
+    field("risk_level", decision_record.facts.as_ref().map(|facts| facts.risk.as_str()));
+    field("data_classification", decision_record.facts.as_ref().map(|facts| facts.class.as_str()));
+    field("justification", decision_record.justification.as_deref());
+    let obligations = decision_record.obligations();
     if !obligations.is_empty() {
         // Names of the closed list, which need no escapes.
         let _ = write!(line, ",\"obligations\":[\"{}\"]", obligations.join("\",\""));
     }
-    if let Some(micros) = judged.cost_micros {
+    if let Some(micros) = decision_record.cost_micros {
         let _ = write!(line, ",\"cost_usd\":{}.{:06}", micros / 1_000_000, micros % 1_000_000);
     }
 }

@@ -3,7 +3,7 @@
 use portunus_base::text::push_json;
 use portunus_filters::Reason;
 use portunus_filters::authorize::Explanation;
-use portunus_filters::judged::Judged;
+use portunus_filters::decision_record::DecisionRecord;
 use std::fmt::Write;
 
 /// The stage that gives a reason.
@@ -59,19 +59,19 @@ pub(super) fn stage(reason: Reason) -> &'static str {
 }
 
 /// Writes what was decided behind the members that are there.
-pub(super) fn write(out: &mut String, judged: &Judged) {
+pub(super) fn write(out: &mut String, decision_record: &DecisionRecord) {
     let mut field = |name: &str, value: Option<&str>| {
         if let Some(value) = value {
             let _ = write!(out, ",\"{name}\":");
             push_json(out, value);
         }
     };
-    field("rule", judged.rule());
-    field("policy_reason", judged.reason().map(|reason| &**reason));
-    field("policy_fault", judged.fault().map(ToString::to_string).as_deref());
-    field("risk_level", judged.facts.as_ref().map(|facts| facts.risk.as_str()));
-    field("data_classification", judged.facts.as_ref().map(|facts| facts.class.as_str()));
-    if let Some(explanation) = judged.explained.get() {
+    field("rule", decision_record.rule());
+    field("policy_reason", decision_record.reason().map(|reason| &**reason));
+    field("policy_fault", decision_record.fault().map(ToString::to_string).as_deref());
+    field("risk_level", decision_record.facts.as_ref().map(|facts| facts.risk.as_str()));
+    field("data_classification", decision_record.facts.as_ref().map(|facts| facts.class.as_str()));
+    if let Some(explanation) = decision_record.explained.get() {
         explained(out, explanation);
     }
 }

@@ -5,9 +5,9 @@ mod messages;
 
 use super::policy::{Dice, lenient_settings};
 use bytes::Bytes;
+use portunus_filters::authorization_filter::{AuthorizationFilter, Lists, Rules};
 use portunus_filters::authorize::{DecisionCache, Document, Module, Policy};
 use portunus_filters::call::{KnownTool, Subject, Target};
-use portunus_filters::gate::{Gate, Lists, Rules};
 use portunus_filters::mcp::bridge::{self, Aim};
 use portunus_filters::mcp::headers::Mirror;
 use portunus_filters::mcp::{Bounds, Revision};
@@ -79,7 +79,7 @@ impl Judge {
         };
         let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
         Judge {
-            pipeline: Pipeline::new(vec![Box::new(Gate::new(Some(rules), None, false))]),
+            pipeline: Pipeline::new(vec![Box::new(AuthorizationFilter::new(Some(rules), None, false))]),
             arrival: Arrival {
                 listener: "l".into(),
                 source,
@@ -102,7 +102,7 @@ impl Judge {
         }
         let target = Target { subject: subject(&message)?, ..self.target.clone() };
         let cleared: Cleared = self.pipeline.judge(&self.arrival, &[message], &target, |_| {}).ok()?;
-        let seen = serde_json::from_str(cleared.judged()?.reason()?).unwrap();
+        let seen = serde_json::from_str(cleared.decision_record()?.reason()?).unwrap();
         Some((seen, String::from_utf8(cleared.into_body().to_vec()).unwrap()))
     }
 }

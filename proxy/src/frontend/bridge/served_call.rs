@@ -306,7 +306,7 @@ impl ServedCall<'_> {
     ) -> Result<(Arc<AuthorizedCall>, CallTerms), Denial> {
         let request = RoutedRequest { message, upstream: &routed.upstream, subject: routed.subject.take() };
         let admission = self.admit_request(&request, profile)?;
-        out.record.note_decision(admission.admitting.judged());
+        out.record.note_decision(admission.admitting.decision_record());
         let (admitted, terms) = match at_once(admission) {
             Ok(admitted) => admitted,
             Err(waiting) => {
@@ -338,11 +338,12 @@ impl ServedCall<'_> {
             let in_force = *serials.borrow_and_update();
             if in_force != serial {
                 (cleared, terms) = again()?;
-                out.record.note_decision(cleared.judged());
+                out.record.note_decision(cleared.decision_record());
                 serial = in_force;
             }
             let timeouts = &upstream.timeouts;
-            let own = cleared.judged().and_then(|judged| judged.facts.as_ref()?.timeout);
+            let own =
+                cleared.decision_record().and_then(|decision_record| decision_record.facts.as_ref()?.timeout);
             let within = own.or(timeouts.total).unwrap_or(timeouts.first_byte);
             tokio::select! {
                 biased;
@@ -350,7 +351,7 @@ impl ServedCall<'_> {
                     let turned = turned?;
                     if *serials.borrow() != serial {
                         (cleared, terms) = again()?;
-                        out.record.note_decision(cleared.judged());
+                        out.record.note_decision(cleared.decision_record());
                     }
                     return Ok((turned.admit(cleared), terms));
                 }

@@ -88,7 +88,7 @@ async fn subject(
     (token, upstream): (&HandleToken, &Arc<Upstream>),
 ) -> Result<Subject, Denial> {
     // Rules about arguments cannot be asked of a call whose arguments nobody kept.
-    if token.call.arguments.is_none() && served.active().authority.gate.reads_arguments() {
+    if token.call.arguments.is_none() && served.active().policy_runtime.filter.reads_arguments() {
         return Err(unknown());
     }
     let original: Arc<str> = Arc::from(&*token.tool);

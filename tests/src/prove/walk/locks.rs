@@ -25,7 +25,7 @@ const TAKING: [&str; 13] = [
 /// Locks that few calls share, by a part of the names of who takes them, and who shares each. All others count as locks
 /// of the whole process, those of one upstream or one endpoint among them: it may be the only one.
 const NARROW: [(&str, &str); 15] = [
-    ("portunus_filters::judged::Taken::take", "a message"),
+    ("portunus_filters::decision_record::SampledInput::take", "a message"),
     ("frontend::context::MessageSnapshot::lock", "a message"),
     ("upstream_sessions::CallInbox>", "a call"),
     ("sessions::Underway", "a call"),
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(taken, [(7, None, 100), (8, Some("a message"), 100)]);
         assert_eq!((locks.shared(), locks.of_runtime), (1, 100));
         let unknown = unknown(&locks.narrow());
-        assert!(!unknown.contains(&"portunus_filters::judged::Taken::take"), "it is taken");
+        assert!(!unknown.contains(&"portunus_filters::decision_record::SampledInput::take"), "it is taken");
         assert_eq!(unknown.len(), NARROW.len() - 1, "all others are not");
     }
 

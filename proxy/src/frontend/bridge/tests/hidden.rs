@@ -32,7 +32,7 @@ impl Stand {
     /// Sends a request that is refused. Gives the decisions that policy made for it, and the record of the refusal.
     async fn refused(&self, (method, params, member): &Named) -> (usize, Value) {
         let gateway = &self.bed.gateway;
-        let decisions = || gateway.active().authority.gate.rules().unwrap().decisions.len();
+        let decisions = || gateway.active().policy_runtime.filter.rules().unwrap().decisions.len();
         let (refusals, before) = (gateway.recorder.refusals.len(), decisions());
         let mut fields = format!("MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: {method}\r\n");
         if let Some(member) = member {

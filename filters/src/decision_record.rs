@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A decision and what it was about.
 #[derive(Debug, Default)]
-pub struct Judged {
+pub struct DecisionRecord {
     /// What the policy said; `None` where there is none.
-    pub policy: Option<Given>,
+    pub policy: Option<PolicyResult>,
     /// What is known of the tool, for calls of one.
     pub facts: Option<Arc<ToolFacts>>,
     /// Which demand stood in the way beside the policy: `scopes`, `step_up` and the like.
@@ -24,7 +24,7 @@ pub struct Judged {
     /// What is done with the question later.
     pub sampled: Sampled,
     /// The question, for whoever does that: taken once, since payload is in it.
-    pub question: Taken,
+    pub question: SampledInput,
     /// How the refusal came about, once that was looked at.
     pub explained: OnceLock<Explanation>,
 }
@@ -40,11 +40,11 @@ pub struct Sampled {
 
 /// The whole input document of a question as JSON text, for one taker.
 #[derive(Debug, Default)]
-pub struct Taken(Mutex<Option<String>>);
+pub struct SampledInput(Mutex<Option<String>>);
 
-impl Taken {
-    pub(crate) fn of(input: Option<String>) -> Taken {
-        Taken(Mutex::new(input))
+impl SampledInput {
+    pub(crate) fn of(input: Option<String>) -> SampledInput {
+        SampledInput(Mutex::new(input))
     }
 
     /// The text, to who asks first.
@@ -55,15 +55,15 @@ impl Taken {
 
 /// Chooses one of every so many.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct Sampler {
     every: AtomicU32,
     seen: AtomicU32,
 }
 
-impl Watch {
+impl Sampler {
     /// One that chooses one of `every`; 0 chooses none.
-    pub fn one_of(every: u32) -> Watch {
-        Watch { every: AtomicU32::new(every), seen: AtomicU32::new(0) }
+    pub fn one_of(every: u32) -> Sampler {
+        Sampler { every: AtomicU32::new(every), seen: AtomicU32::new(0) }
     }
 
     /// Chooses one of `every` from now on; 0 chooses none.
@@ -81,7 +81,7 @@ impl Watch {
 
 /// What a policy said.
 #[derive(Clone, Debug)]
-pub struct Given {
+pub struct PolicyResult {
     /// The rule that was asked.
     pub entry: Entry,
     /// What it depends on.
@@ -90,20 +90,23 @@ pub struct Given {
     pub decision: Decision,
 }
 
-impl Judged {
+impl DecisionRecord {
     /// The account that a refusal carries.
-    pub fn of_refusal(denial: &Denial) -> Option<Arc<Judged>> {
+    pub fn of_refusal(denial: &Denial) -> Option<Arc<DecisionRecord>> {
         denial.account()
     }
 
     /// The rule that decided, for records: the entry point, or the demand that was not met.
     pub fn rule(&self) -> Option<&'static str> {
-        self.unmet.or_else(|| self.policy.as_ref().map(|given| given.entry.as_str()))
+        self.unmet.or_else(|| self.policy.as_ref().map(|policy_result| policy_result.entry.as_str()))
     }
 
     /// What the policy says, in its own words.
     pub fn reason(&self) -> Option<&Arc<str>> {
-        self.policy.as_ref().map(|given| &given.decision.ruling.reason).filter(|reason| !reason.is_empty())
+        self.policy
+            .as_ref()
+            .map(|policy_result| &policy_result.decision.ruling.reason)
+            .filter(|reason| !reason.is_empty())
     }
 
     /// Why the policy gave no decision.
@@ -113,8 +116,8 @@ impl Judged {
 
     /// The names of the obligations of the call.
     pub fn obligations(&self) -> Vec<&'static str> {
-        let Some(given) = &self.policy else { return Vec::new() };
-        let asked = &given.decision.ruling.obligations;
+        let Some(policy_result) = &self.policy else { return Vec::new() };
+        let asked = &policy_result.decision.ruling.obligations;
         let named = [
             ("redact", !asked.redact.is_empty()),
             ("inject", !asked.inject.is_empty()),

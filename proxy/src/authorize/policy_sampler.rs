@@ -9,7 +9,7 @@ use crate::clipped::Clipped;
 use crate::metrics::Metrics;
 use crate::shares::{Owner, Share, Shares};
 use portunus_filters::authorize::{CpuBudgets, CpuTimer, Entry, Policy, Ruling, Use};
-use portunus_filters::judged::{Judged, Watch};
+use portunus_filters::decision_record::{DecisionRecord, Sampler};
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
@@ -30,14 +30,14 @@ const TOLD: u64 = 8;
 const MAX_KINDS: usize = 1000;
 
 /// The queue, and the recorder behind it.
-pub struct Aside {
+pub struct SamplingQueue {
     jobs: SyncSender<Job>,
     places: Arc<Shares>,
     bytes: Arc<Shares>,
     metrics: Arc<Metrics>,
     recorder: Arc<Mutex<Recorder>>,
     /// Of how many questions one is recorded.
-    pub recording: Arc<Watch>,
+    pub recording: Arc<Sampler>,
 }
 
 /// What the thread is told.
@@ -50,7 +50,7 @@ enum Job {
 pub(super) struct Question {
     pub(super) policy: Arc<Policy>,
     pub(super) tried: Option<Arc<Policy>>,
-    pub(super) judged: Arc<Judged>,
+    pub(super) decision_record: Arc<DecisionRecord>,
     /// The caller whose budget is charged.
     pub(super) owner: Owner,
     /// Monotonic time of the question.
@@ -71,24 +71,24 @@ impl Question {
     }
 }
 
-impl Aside {
+impl SamplingQueue {
     /// Starts the thread; it ends with the value.
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn start(metrics: Arc<Metrics>) -> io::Result<Aside> {
+    pub fn start(metrics: Arc<Metrics>) -> io::Result<SamplingQueue> {
         let (jobs, mailbox) = sync_channel(MAX_WAITING);
         let recorder = Arc::new(Mutex::new(Recorder::default()));
-        let recording = Arc::new(Watch::default());
-        let mut served = Clerk {
+        let recording = Arc::new(Sampler::default());
+        let mut served = PolicySampler {
             metrics: Arc::clone(&metrics),
             recorder: Arc::clone(&recorder),
             recording: Arc::clone(&recording),
-            told: HashMap::new(),
+            differences: HashMap::new(),
         };
         std::thread::Builder::new().name("explanations".into()).spawn(move || served.work(&mailbox))?;
         let (places, bytes) = (Shares::new(MAX_WAITING), Shares::new(MAX_WAITING_BYTES));
-        Ok(Aside { jobs, places, bytes, metrics, recorder, recording })
+        Ok(SamplingQueue { jobs, places, bytes, metrics, recorder, recording })
     }
 
     /// Takes a question on, if there is room.
@@ -127,15 +127,15 @@ impl Aside {
 }
 
 /// Who does it.
-struct Clerk {
+struct PolicySampler {
     metrics: Arc<Metrics>,
     recorder: Arc<Mutex<Recorder>>,
-    recording: Arc<Watch>,
+    recording: Arc<Sampler>,
     /// How often each kind of difference was seen.
-    told: HashMap<(&'static str, Clipped<256>, Clipped<256>), u64>,
+    differences: HashMap<(&'static str, Clipped<256>, Clipped<256>), u64>,
 }
 
-impl Clerk {
+impl PolicySampler {
     fn work(&mut self, mailbox: &Receiver<Job>) {
         while let Ok(job) = mailbox.recv() {
             let (job, _shares) = match job {
@@ -156,22 +156,22 @@ impl Clerk {
     }
 
     fn sample(&mut self, job: &Question) {
-        let Some(given) = &job.judged.policy else { return };
-        if !given.decision.ruling.allow || job.is_failed_lookup {
-            self.explain(job, given.entry);
+        let Some(policy_result) = &job.decision_record.policy else { return };
+        if !policy_result.decision.ruling.allow || job.is_failed_lookup {
+            self.explain(job, policy_result.entry);
         }
-        if job.judged.sampled.tried {
-            self.compare(job, given.entry, &given.decision.ruling);
+        if job.decision_record.sampled.tried {
+            self.compare(job, policy_result.entry, &policy_result.decision.ruling);
         }
-        if job.judged.sampled.recorded {
-            self.record(job, given.entry);
+        if job.decision_record.sampled.recorded {
+            self.record(job, policy_result.entry);
         }
     }
 
     fn explain(&self, job: &Question, entry: Entry) {
         if let Ok(Some(explanation)) = job.policy.explain_input(entry, &job.input) {
             // Of one refusal there is one account.
-            let _ = job.judged.explained.set(explanation);
+            let _ = job.decision_record.explained.set(explanation);
         }
     }
 
@@ -196,10 +196,10 @@ impl Clerk {
     /// Tells a difference of a kind that is new, and how many there were when they have become many.
     fn tell(&mut self, job: &Question, (difference, now, then): (&'static str, &Arc<str>, &Arc<str>)) {
         let kind = (difference, Clipped::new(now), Clipped::new(then));
-        if self.told.len() >= MAX_KINDS && !self.told.contains_key(&kind) {
+        if self.differences.len() >= MAX_KINDS && !self.differences.contains_key(&kind) {
             return;
         }
-        let count = self.told.entry(kind).or_default();
+        let count = self.differences.entry(kind).or_default();
         *count += 1;
         if *count <= TOLD || count.is_power_of_two() {
             tracing::info!(

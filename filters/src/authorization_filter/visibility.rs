@@ -1,6 +1,8 @@
 //! What lists show: the same policy, asked of an item instead of a call.
 
-use super::{Gate, Given, Judged, Lists, Rules, Taken, about, principal, tool};
+use super::{
+    AuthorizationFilter, DecisionRecord, Lists, PolicyResult, Rules, SampledInput, about, principal, tool,
+};
 use crate::authorize::{Context, Direction, Entry, Fault, Kind, Mcp, Memory, Obligations, Question, Threat};
 use crate::call::{Call, KnownTool, Subject, Target};
 use crate::message::Arrival;
@@ -13,7 +15,7 @@ const LOOKED_AT: Duration = Duration::from_secs(60);
 
 /// Who looks at a list.
 #[derive(Clone, Copy, Debug)]
-pub struct Onlooker<'a> {
+pub struct Viewer<'a> {
     /// Who asks, and when.
     pub arrival: &'a Arrival,
     /// Where; its tool and upstream say nothing here.
@@ -26,25 +28,25 @@ pub struct Onlooker<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
     /// What it is.
-    pub thing: Thing<'a>,
+    pub list_item: ListItem<'a>,
     /// The upstream that it is of.
     pub upstream: &'a str,
 }
 
 /// What a server offers.
 #[derive(Clone, Copy, Debug)]
-pub enum Thing<'a> {
+pub enum ListItem<'a> {
     /// An item of its lists.
     Offered(&'a Subject),
     /// The server itself: what it says of itself, of its state, and on its own.
     Server,
 }
 
-impl<'a> Thing<'a> {
+impl<'a> ListItem<'a> {
     /// The method by which a client of `era` uses it, and what it is.
     fn used_by(self, era: &str) -> (&'static str, Kind) {
         match self {
-            Thing::Offered(subject) => {
+            ListItem::Offered(subject) => {
                 let method = match subject {
                     Subject::Tool(_) => "tools/call",
                     Subject::Prompt(_) => "prompts/get",
@@ -52,8 +54,8 @@ impl<'a> Thing<'a> {
                 };
                 (method, subject.kind())
             }
-            Thing::Server if era == Era::Legacy.as_str() => ("initialize", Kind::Server),
-            Thing::Server => ("server/discover", Kind::Server),
+            ListItem::Server if era == Era::Legacy.as_str() => ("initialize", Kind::Server),
+            ListItem::Server => ("server/discover", Kind::Server),
         }
     }
 
@@ -65,7 +67,7 @@ impl<'a> Thing<'a> {
 
     fn tool(self) -> Option<&'a KnownTool> {
         match self {
-            Thing::Offered(Subject::Tool(tool)) => Some(tool),
+            ListItem::Offered(Subject::Tool(tool)) => Some(tool),
             _ => None,
         }
     }
@@ -73,7 +75,7 @@ impl<'a> Thing<'a> {
 
 /// How a caller sees an item.
 #[derive(Clone, Debug)]
-pub enum Sight {
+pub enum Visibility {
     /// Not at all.
     Hidden,
     /// As it is, but for arguments that are set whatever a caller sends.
@@ -82,16 +84,16 @@ pub enum Sight {
     Undecided(Fault),
 }
 
-impl Sight {
+impl Visibility {
     /// Whether it is seen.
     pub fn is_shown(&self) -> bool {
-        matches!(self, Sight::Shown(_))
+        matches!(self, Visibility::Shown(_))
     }
 
     /// A tool's definition as the caller gets it; `None` if that is as it is.
     pub fn definition(&self, definition: &str) -> Option<String> {
         match self {
-            Sight::Shown(obligations) if !obligations.inject.is_empty() => {
+            Visibility::Shown(obligations) if !obligations.inject.is_empty() => {
                 super::edits::without_injected(definition, &obligations.inject)
             }
             _ => None,
@@ -105,120 +107,122 @@ pub struct Lookup {
     /// True if the caller may call it.
     pub is_found: bool,
     /// The decision for lists; `None` if no policy was asked.
-    given: Option<Given>,
+    policy_result: Option<PolicyResult>,
 }
 
-impl Gate {
+impl AuthorizationFilter {
     /// How an item is seen.
-    pub fn sight(&self, onlooker: &Onlooker<'_>, item: &Item<'_>) -> Sight {
-        self.sight_by(onlooker, item, Rules::ask)
+    pub fn visibility(&self, viewer: &Viewer<'_>, item: &Item<'_>) -> Visibility {
+        self.visibility_by(viewer, item, Rules::ask)
     }
 
     /// How an item of a list is seen. Lists are remembered as a whole and paid for as a whole, see
-    /// [`Gate::charge_list`].
-    pub fn sight_in_list(&self, onlooker: &Onlooker<'_>, item: &Item<'_>) -> Sight {
-        self.sight_by(onlooker, item, |rules, entry, question| {
+    /// [`AuthorizationFilter::charge_list`].
+    pub fn visibility_in_list(&self, viewer: &Viewer<'_>, item: &Item<'_>) -> Visibility {
+        self.visibility_by(viewer, item, |rules, entry, question| {
             let memory = Memory { decisions: &rules.decisions, budgets: None, keeps: false };
             rules.ask_with(entry, question, &memory)
         })
     }
 
-    fn sight_by(
+    fn visibility_by(
         &self,
-        onlooker: &Onlooker<'_>,
+        viewer: &Viewer<'_>,
         item: &Item<'_>,
-        ask: impl FnOnce(&Rules, Entry, &Question<'_>) -> Given,
-    ) -> Sight {
-        let shown = || Sight::Shown(Arc::default());
-        if item.thing.is_withdrawn(onlooker.arrival) {
-            return Sight::Hidden;
+        ask: impl FnOnce(&Rules, Entry, &Question<'_>) -> PolicyResult,
+    ) -> Visibility {
+        let shown = || Visibility::Shown(Arc::default());
+        if item.list_item.is_withdrawn(viewer.arrival) {
+            return Visibility::Hidden;
         }
         let Some(rules) = &self.rules else { return shown() };
-        let entry = match item.thing {
+        let entry = match item.list_item {
             // In no list, and greeted as the policy decides on greetings.
-            Thing::Server => Some(Entry::Decision),
+            ListItem::Server => Some(Entry::Decision),
             _ => rules.lists.entry(),
         };
         let Some(entry) = entry else { return shown() };
-        let given = ask(rules, entry, &onlooker.question(Some(item)));
-        match &given.decision.ruling.fault {
-            _ if given.decision.allow => Sight::Shown(Arc::clone(&given.decision.ruling.obligations)),
+        let policy_result = ask(rules, entry, &viewer.question(Some(item)));
+        match &policy_result.decision.ruling.fault {
+            _ if policy_result.decision.allow => {
+                Visibility::Shown(Arc::clone(&policy_result.decision.ruling.obligations))
+            }
             // To say nothing is to refuse; all else is no answer.
-            None | Some(Fault::Undefined) => Sight::Hidden,
-            Some(fault) => Sight::Undecided(fault.clone()),
+            None | Some(Fault::Undefined) => Visibility::Hidden,
+            Some(fault) => Visibility::Undecided(fault.clone()),
         }
     }
 
     /// Decides on the target of a call: what a caller sees, and where lists hide what depends on arguments, what
     /// these arguments open.
     pub fn look_up(&self, call: &Call<'_>, item: &Item<'_>) -> Lookup {
-        let given = self.asked_for_lists(call, item);
-        let is_withdrawn = item.thing.is_withdrawn(call.arrival);
-        if !is_withdrawn && given.as_ref().is_none_or(|given| given.decision.allow) {
-            return Lookup { is_found: true, given };
+        let policy_result = self.asked_for_lists(call, item);
+        let is_withdrawn = item.list_item.is_withdrawn(call.arrival);
+        if !is_withdrawn && policy_result.as_ref().is_none_or(|policy_result| policy_result.decision.allow) {
+            return Lookup { is_found: true, policy_result };
         }
         let opened = self.opened(call).is_some_and(|opened| opened.decision.allow);
-        Lookup { is_found: opened && !is_withdrawn, given }
+        Lookup { is_found: opened && !is_withdrawn, policy_result }
     }
 
-    /// Asks policy of a name that nothing has as often as [`Gate::look_up`] asks of one that is hidden, so that the
+    /// Asks policy of a name that nothing has as often as [`AuthorizationFilter::look_up`] asks of one that is hidden, so that the
     /// time of an answer does not tell them apart.
     pub fn look_up_absent(&self, call: &Call<'_>, stand_in: &Item<'_>) -> Lookup {
-        let given = self.asked_for_lists(call, stand_in);
+        let policy_result = self.asked_for_lists(call, stand_in);
         let _ = self.opened(call);
-        Lookup { is_found: false, given }
+        Lookup { is_found: false, policy_result }
     }
 
     /// Gives the decision by which a lookup failed, with its input for the explanation; `None` if no policy was asked.
-    pub fn failed_lookup(&self, call: &Call<'_>, item: &Item<'_>, lookup: &Lookup) -> Option<Judged> {
-        let (rules, given) = (self.rules.as_ref()?, lookup.given.clone()?);
+    pub fn failed_lookup(&self, call: &Call<'_>, item: &Item<'_>, lookup: &Lookup) -> Option<DecisionRecord> {
+        let (rules, policy_result) = (self.rules.as_ref()?, lookup.policy_result.clone()?);
         // A decision that took too long once is not worked out again.
-        let is_of_time = given.decision.fault.as_ref().is_some_and(Fault::is_of_time);
-        let input = || rules.policy.input(given.entry, &onlooker(call).question(Some(item)));
-        let question = Taken::of((!is_of_time).then(input).flatten());
+        let is_of_time = policy_result.decision.fault.as_ref().is_some_and(Fault::is_of_time);
+        let input = || rules.policy.input(policy_result.entry, &viewer(call).question(Some(item)));
+        let question = SampledInput::of((!is_of_time).then(input).flatten());
         let facts = call.target.tool().map(|tool| Arc::clone(&tool.facts));
-        Some(Judged { policy: Some(given), facts, question, ..Judged::default() })
+        Some(DecisionRecord { policy: Some(policy_result), facts, question, ..DecisionRecord::default() })
     }
 
     /// Asks policy of an item as it is asked for lists; `None` if lists show everything.
-    fn asked_for_lists(&self, call: &Call<'_>, item: &Item<'_>) -> Option<Given> {
+    fn asked_for_lists(&self, call: &Call<'_>, item: &Item<'_>) -> Option<PolicyResult> {
         let rules = self.rules.as_ref()?;
-        Some(rules.ask(rules.lists.entry()?, &onlooker(call).question(Some(item))))
+        Some(rules.ask(rules.lists.entry()?, &viewer(call).question(Some(item))))
     }
 
     /// Asks policy of a call with its arguments, where lists hide what depends on them.
-    fn opened(&self, call: &Call<'_>) -> Option<Given> {
+    fn opened(&self, call: &Call<'_>) -> Option<PolicyResult> {
         let hides = self.rules.as_ref().is_some_and(|rules| rules.lists == Lists::WithoutArguments);
         hides.then(|| self.opens(call)).flatten()
     }
 
-    fn opens(&self, call: &Call<'_>) -> Option<Given> {
+    fn opens(&self, call: &Call<'_>) -> Option<PolicyResult> {
         let params = about::params(call.message).ok()?;
         let about = about::About::of(call, &params, true).ok()?;
         self.ruled(&super::question(call, &about))
     }
 
     /// Until when servers are seen as they are now, as a time since the epoch; `None` for ever.
-    pub fn servers_seen_until(&self, onlooker: &Onlooker<'_>) -> Option<Duration> {
+    pub fn servers_seen_until(&self, viewer: &Viewer<'_>) -> Option<Duration> {
         let rules = self.rules.as_ref()?;
-        let view = rules.policy.view(Entry::Decision, &onlooker.question(None));
-        Some(onlooker.lasting(view.map_or(Duration::ZERO, |view| view.until)))
+        let view = rules.policy.view(Entry::Decision, &viewer.question(None));
+        Some(viewer.lasting(view.map_or(Duration::ZERO, |view| view.until)))
     }
 
     /// What all answers to this onlooker have in common, as a key: two with one key see the same. With
     /// it, when it ends for all of them, as a time since the epoch. `None` if each item has to be asked for
     /// anew.
-    pub fn view(&self, onlooker: &Onlooker<'_>) -> Option<(Vec<u8>, Duration)> {
-        let same_for_all = || Some((Vec::new(), onlooker.arrival.at.wall.saturating_add(LOOKED_AT)));
+    pub fn view(&self, viewer: &Viewer<'_>) -> Option<(Vec<u8>, Duration)> {
+        let same_for_all = || Some((Vec::new(), viewer.arrival.at.wall.saturating_add(LOOKED_AT)));
         let Some(rules) = &self.rules else { return same_for_all() };
         let Some(entry) = rules.lists.entry() else { return same_for_all() };
-        let view = rules.policy.view(entry, &onlooker.question(None)).ok()?;
+        let view = rules.policy.view(entry, &viewer.question(None)).ok()?;
         Some((view.key.into(), view.until))
     }
 }
 
-fn onlooker<'a>(call: &Call<'a>) -> Onlooker<'a> {
-    Onlooker { arrival: call.arrival, target: call.target, era: call.message.era.as_str() }
+fn viewer<'a>(call: &Call<'a>) -> Viewer<'a> {
+    Viewer { arrival: call.arrival, target: call.target, era: call.message.era.as_str() }
 }
 
 impl Lists {
@@ -232,7 +236,7 @@ impl Lists {
     }
 }
 
-impl<'a> Onlooker<'a> {
+impl<'a> Viewer<'a> {
     /// Until when this onlooker may see what is there for everybody `until` a time since the epoch: no longer than
     /// what it has shown of itself holds.
     pub fn lasting(&self, until: Duration) -> Duration {
@@ -241,13 +245,13 @@ impl<'a> Onlooker<'a> {
 
     /// The question that an item is; without one, what is common to all of them.
     pub(super) fn question(&self, item: Option<&'a Item<'a>>) -> Question<'a> {
-        let thing = item.map(|item| item.thing);
-        let (method, kind) = thing.map_or(("", Kind::Server), |thing| thing.used_by(self.era));
-        let (name, uri) = match thing {
-            Some(Thing::Offered(subject)) => subject.name_and_uri(),
-            Some(Thing::Server) | None => (None, None),
+        let list_item = item.map(|item| item.list_item);
+        let (method, kind) = list_item.map_or(("", Kind::Server), |list_item| list_item.used_by(self.era));
+        let (name, uri) = match list_item {
+            Some(ListItem::Offered(subject)) => subject.name_and_uri(),
+            Some(ListItem::Server) | None => (None, None),
         };
-        let known = thing.and_then(Thing::tool).map(tool);
+        let known = list_item.and_then(ListItem::tool).map(tool);
         let server: &'a str = &self.target.server;
         Question {
             principal: principal(self.arrival),

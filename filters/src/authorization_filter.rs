@@ -2,19 +2,19 @@
 //!
 //! The policy itself is in [`crate::authorize`]; here is which question a message is, what beside the
 //! policy may stand in its way, and what is done with a message and its answer because of it. The same
-//! gate says what lists show, so that what a caller sees and what it may do never fall apart.
+//! filter says what lists show, so that what a caller sees and what it may do never fall apart.
 
 mod about;
 mod answer;
 mod edits;
-mod shown;
 mod task;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod visibility;
 
 pub use about::{JUSTIFICATION, RUN};
-pub use shown::{Item, Lookup, Onlooker, Sight, Thing};
+pub use visibility::{Item, ListItem, Lookup, Viewer, Visibility};
 
 use crate::authorize::{
     Class, Context, CpuBudgets, Decision, DecisionCache, Entry, Fault, Mcp, Memory, Obligations, Policy,
@@ -22,10 +22,10 @@ use crate::authorize::{
 };
 use crate::call::{AnswerRules, Call, KnownTool, TaskCall, Verdict};
 use crate::controls::{Controls, Demands};
+use crate::decision_record::{DecisionRecord, PolicyResult, Sampled, SampledInput, Sampler};
 use crate::facts::{ToolFacts, Unmet};
 use crate::filter::{Filter, Needs};
 use crate::identity::{AuthMethod, Identity, Principal};
-use crate::judged::{Given, Judged, Sampled, Taken, Watch};
 use crate::mcp::rewrite::string;
 use crate::message::{Arrival, Kind};
 use about::About;
@@ -44,15 +44,15 @@ static NOBODY: LazyLock<Principal> = LazyLock::new(|| {
 
 /// What every message has to pass.
 #[derive(Debug, Default)]
-pub struct Gate {
+pub struct AuthorizationFilter {
     rules: Option<Rules>,
     controls: Option<Controls>,
     /// Something is known of tools.
     rated: bool,
     /// Which questions the policy that is tried is asked too.
-    tried: Watch,
+    tried: Sampler,
     /// Which questions are recorded.
-    recorded: Arc<Watch>,
+    recorded: Arc<Sampler>,
 }
 
 /// The policy in force.
@@ -97,23 +97,23 @@ struct Asking<'a> {
 /// A question to the policy, and what it says.
 struct Asked<'a> {
     asked: Question<'a>,
-    given: Option<Given>,
+    policy_result: Option<PolicyResult>,
     /// Rules of the call beside those of the message.
     answer: AnswerRules,
 }
 
-impl Gate {
-    /// A gate that asks `rules`, and holds tools to what `controls` ask of their risk and, if any is
+impl AuthorizationFilter {
+    /// A filter that asks `rules`, and holds tools to what `controls` ask of their risk and, if any is
     /// `rated`, to what is known of them.
-    pub fn new(rules: Option<Rules>, controls: Option<Controls>, rated: bool) -> Gate {
-        Gate { rules, controls, rated, ..Gate::default() }
+    pub fn new(rules: Option<Rules>, controls: Option<Controls>, rated: bool) -> AuthorizationFilter {
+        AuthorizationFilter { rules, controls, rated, ..AuthorizationFilter::default() }
     }
 
     /// The same, of whose questions one of `tried` is asked of another policy too, and some are
     /// `recorded`.
     #[must_use]
-    pub fn watched(self, tried: u32, recorded: Arc<Watch>) -> Gate {
-        Gate { tried: Watch::one_of(tried), recorded, ..self }
+    pub fn with_sampling(self, tried: u32, recorded: Arc<Sampler>) -> AuthorizationFilter {
+        AuthorizationFilter { tried: Sampler::one_of(tried), recorded, ..self }
     }
 
     /// The policy that is asked, if one is.
@@ -138,25 +138,31 @@ impl Gate {
     }
 
     /// What is to be looked at later: every refusal, and some of the rest.
-    fn sampled(&self, question: &Question<'_>, given: Option<&Given>) -> (Sampled, Taken) {
-        let (Some(rules), Some(given)) = (&self.rules, given) else { return Default::default() };
+    fn sampled(
+        &self,
+        question: &Question<'_>,
+        policy_result: Option<&PolicyResult>,
+    ) -> (Sampled, SampledInput) {
+        let (Some(rules), Some(policy_result)) = (&self.rules, policy_result) else {
+            return Default::default();
+        };
         // What took too long once is not worked out again, which is what each of these does.
-        if given.decision.fault.as_ref().is_some_and(Fault::is_of_time) {
+        if policy_result.decision.fault.as_ref().is_some_and(Fault::is_of_time) {
             return Default::default();
         }
         let sampled = Sampled { tried: self.tried.chooses(), recorded: self.recorded.chooses() };
-        let wanted = sampled.tried || sampled.recorded || !given.decision.allow;
-        let input = || rules.policy.input(given.entry, question);
-        (sampled, Taken::of(wanted.then(input).flatten()))
+        let wanted = sampled.tried || sampled.recorded || !policy_result.decision.allow;
+        let input = || rules.policy.input(policy_result.entry, question);
+        (sampled, SampledInput::of(wanted.then(input).flatten()))
     }
 
-    fn ruled(&self, question: &Question<'_>) -> Option<Given> {
+    fn ruled(&self, question: &Question<'_>) -> Option<PolicyResult> {
         let rules = self.rules.as_ref()?;
         Some(rules.ask(Entry::Decision, question))
     }
 
-    fn denied(&self, given: &Given) -> Denial {
-        let ruling = &given.decision.ruling;
+    fn denied(&self, policy_result: &PolicyResult) -> Denial {
+        let ruling = &policy_result.decision.ruling;
         match &ruling.fault {
             Some(Fault::Unreadable(fault)) => about::wrong(fault),
             Some(Fault::OverBudget(wait)) => limited(*wait),
@@ -178,22 +184,23 @@ impl Gate {
     }
 }
 
-impl Gate {
+impl AuthorizationFilter {
     /// Asks the policy. Of a task it is asked of the call first, since a rule may speak of
     /// `tools/call` alone; where it allows no such call, it allows nothing about its task.
     fn asked<'a>(&self, asked: Question<'a>, is_of_task: bool) -> Asked<'a> {
         if !is_of_task {
-            return Asked { given: self.ruled(&asked), asked, answer: AnswerRules::default() };
+            return Asked { policy_result: self.ruled(&asked), asked, answer: AnswerRules::default() };
         }
         let mut as_call = asked;
         as_call.mcp.method = "tools/call";
         match self.ruled(&as_call) {
-            Some(given) if !given.decision.allow => {
-                Asked { asked: as_call, given: Some(given), answer: AnswerRules::default() }
+            Some(policy_result) if !policy_result.decision.allow => {
+                Asked { asked: as_call, policy_result: Some(policy_result), answer: AnswerRules::default() }
             }
-            given => {
-                let obligations = given.map(|given| AnswerRules::of(&given.decision.ruling.obligations));
-                Asked { given: self.ruled(&asked), asked, answer: obligations.unwrap_or_default() }
+            policy_result => {
+                let obligations = policy_result
+                    .map(|policy_result| AnswerRules::of(&policy_result.decision.ruling.obligations));
+                Asked { policy_result: self.ruled(&asked), asked, answer: obligations.unwrap_or_default() }
             }
         }
     }
@@ -248,7 +255,7 @@ impl Gate {
     }
 }
 
-impl Gate {
+impl AuthorizationFilter {
     /// The refusal of whatever a caller asks that is not known yet, if it has used up its CPU time for it.
     pub fn over_budget(&self, arrival: &Arrival, purpose: Use) -> Option<Denial> {
         let rules = self.rules.as_ref()?;
@@ -265,9 +272,9 @@ impl Gate {
     }
 
     /// The refusal of a message about something that is hidden because time ran out.
-    pub fn denied_by_time(&self, judged: &Judged) -> Option<Denial> {
-        let given = judged.policy.as_ref()?;
-        given.decision.fault.as_ref()?.is_of_time().then(|| self.denied(given))
+    pub fn denied_by_time(&self, decision_record: &DecisionRecord) -> Option<Denial> {
+        let policy_result = decision_record.policy.as_ref()?;
+        policy_result.decision.fault.as_ref()?.is_of_time().then(|| self.denied(policy_result))
     }
 }
 
@@ -278,18 +285,18 @@ fn limited(wait: Duration) -> Denial {
 }
 
 impl Rules {
-    fn ask(&self, entry: Entry, question: &Question<'_>) -> Given {
+    fn ask(&self, entry: Entry, question: &Question<'_>) -> PolicyResult {
         let memory = Memory { decisions: &self.decisions, budgets: Some(&self.budgets), keeps: true };
         self.ask_with(entry, question, &memory)
     }
 
-    fn ask_with(&self, entry: Entry, question: &Question<'_>, memory: &Memory<'_>) -> Given {
+    fn ask_with(&self, entry: Entry, question: &Question<'_>, memory: &Memory<'_>) -> PolicyResult {
         let decision: Decision = self.policy.decide_with(entry, question, memory);
-        Given { entry, class: self.policy.class(entry).unwrap_or(Class::WholeInput), decision }
+        PolicyResult { entry, class: self.policy.class(entry).unwrap_or(Class::WholeInput), decision }
     }
 }
 
-impl Filter for Gate {
+impl Filter for AuthorizationFilter {
     fn name(&self) -> &'static str {
         "authorize"
     }
@@ -318,10 +325,12 @@ impl Filter for Gate {
         let params = about::params(call.message)?;
         let about = About::of(call, &params, self.rules.is_some())?;
         let principal = principal(call.arrival);
-        let Asked { asked, given, answer } = self.asked(question(call, &about), task.is_some());
-        let (sampled, taken) = self.sampled(&asked, given.as_ref());
+        let Asked { asked, policy_result, answer } = self.asked(question(call, &about), task.is_some());
+        let (sampled, sampled_input) = self.sampled(&asked, policy_result.as_ref());
         let nothing = Arc::default();
-        let obligations = given.as_ref().map_or(&nothing, |given| &given.decision.ruling.obligations);
+        let obligations = policy_result
+            .as_ref()
+            .map_or(&nothing, |policy_result| &policy_result.decision.ruling.obligations);
         let asking = Asking {
             principal,
             facts: facts.map(|facts| &**facts),
@@ -329,29 +338,29 @@ impl Filter for Gate {
             // A task goes on for the reason that its call was made for.
             is_justified: about.justification.is_some() || task.is_some(),
         };
-        let refusal = match given.as_ref().filter(|given| !given.decision.allow) {
-            Some(given) => Some((None, self.denied(given))),
+        let refusal = match policy_result.as_ref().filter(|policy_result| !policy_result.decision.allow) {
+            Some(policy_result) => Some((None, self.denied(policy_result))),
             None => self.obstacle(call, &asking).map(|(unmet, denial)| (Some(unmet), denial)),
         };
-        let mut judged = Judged {
+        let mut decision_record = DecisionRecord {
             facts: facts.cloned(),
             justification: about.justification.as_deref().map(Arc::from),
             alert: obligations.alert || self.demands(asking.facts).alert,
             cost_micros: cost(obligations, asking.facts).filter(|_| task.is_none()),
             sampled,
-            question: taken,
-            ..Judged::default()
+            question: sampled_input,
+            ..DecisionRecord::default()
         };
         if let Some((unmet, denial)) = refusal {
-            (judged.unmet, judged.policy) = (unmet, given);
-            return Err(denial.because(Arc::new(judged)));
+            (decision_record.unmet, decision_record.policy) = (unmet, policy_result);
+            return Err(denial.because(Arc::new(decision_record)));
         }
         // A message about a task has no arguments.
         let inject = if task.is_some() { &[] } else { obligations.inject.as_slice() };
         verdict.edits.extend(edits::edit(call.message, &params, about.speaks_to_us, inject)?);
         verdict.inspectors.extend(AnswerRules::of(obligations).and(&answer).and(&of_task).into_inspector());
-        judged.policy = given;
-        verdict.judged = Some(Arc::new(judged));
+        decision_record.policy = policy_result;
+        verdict.decision_record = Some(Arc::new(decision_record));
         Ok(())
     }
 }

@@ -9,11 +9,11 @@ use crate::backend::upstream_call::UpstreamTarget;
 use crate::frontend::bridge::{ServedCall, shown};
 use crate::frontend::context::{Active, AnswerSnapshot};
 use portunus_config::Upstream;
+use portunus_filters::authorization_filter::{Item, ListItem, Lookup, Viewer};
 use portunus_filters::authorize::Use;
 use portunus_filters::call::{Call, KnownTool, Subject, Target, TaskCall};
 use portunus_filters::catalog::{Catalog, Entry, ListKind, Located};
-use portunus_filters::gate::{Item, Lookup, Onlooker, Thing};
-use portunus_filters::judged::Judged;
+use portunus_filters::decision_record::DecisionRecord;
 use portunus_filters::mcp::Method;
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::mcp::object::StrictObject;
@@ -83,7 +83,7 @@ impl ServedCall<'_> {
     /// # Errors
     /// As `profile`.
     pub fn spoken_by(&self, profile: impl FnOnce() -> Result<Arc<Profile>, Denial>) -> Result<(), Denial> {
-        if self.active().authority.reads_client
+        if self.active().policy_runtime.reads_client
             && let Some(name) = profile()?.client_info.as_deref().and_then(named)
         {
             // Of a context of several messages of one client the first is as good as any.
@@ -95,7 +95,7 @@ impl ServedCall<'_> {
     /// Where a message goes, and what is known of it beside its text.
     pub fn target(&self, active: &Active, upstream: &Arc<str>) -> Target {
         let target =
-            active.authority.target(&self.context.origin.arrival, &self.context.server.name, upstream);
+            active.policy_runtime.target(&self.context.origin.arrival, &self.context.server.name, upstream);
         Target { client: self.context.software.get().cloned(), ..target }
     }
 
@@ -111,7 +111,7 @@ impl ServedCall<'_> {
     ) -> Result<Cleared, Denial> {
         let active = self.active();
         let target = Target { subject, ..self.target(&active, upstream) };
-        self.judged(&active, message, &target)
+        self.judge_message(&active, message, &target)
     }
 
     /// Judges a request and admits it. This is the last that its message needs of its snapshot, which is released.
@@ -169,7 +169,7 @@ impl ServedCall<'_> {
     ) -> Result<(Cleared, Target), Denial> {
         let subject = request.subject.clone();
         let target = Target { subject, ..self.target(active, &request.upstream.name) };
-        Ok((self.judged(active, request.message, &target)?, target))
+        Ok((self.judge_message(active, request.message, &target)?, target))
     }
 
     /// As [`ServedCall::judge_request`], now and by a later configuration than that which routed the request: what it leads to is
@@ -187,18 +187,19 @@ impl ServedCall<'_> {
         };
         let subject = match subject {
             Some(Subject::Tool(known)) if is_viewed(&known.original) => {
-                let authority = &active.authority;
+                let policy_runtime = &active.policy_runtime;
                 // The claims of its server were not read under the configuration before.
-                if authority.reads_claims && known.claimed.is_none() {
+                if policy_runtime.reads_claims && known.claimed.is_none() {
                     return Err(removed());
                 }
-                let facts = Arc::clone(&authority.ratings.tool(&upstream.name, &known.original).facts);
+                let facts =
+                    Arc::clone(&policy_runtime.known_tools.tool(&upstream.name, &known.original).facts);
                 Some(Subject::Tool(Arc::new(KnownTool { facts, ..KnownTool::clone(known) })))
             }
             Some(Subject::Prompt(name)) if is_viewed(name) => subject.clone(),
             // Nor was another spelling of a URI than the normal one refused, if no rule read URIs.
             Some(Subject::Resource(uri) | Subject::Template(uri))
-                if is_viewed(uri) && (!active.authority.reads_uris || normal(uri).is_exact()) =>
+                if is_viewed(uri) && (!active.policy_runtime.reads_uris || normal(uri).is_exact()) =>
             {
                 subject.clone()
             }
@@ -222,7 +223,7 @@ impl ServedCall<'_> {
         profile: &Arc<Profile>,
     ) -> Result<CallTerms, Denial> {
         let whence = Target { subject: None, ..target.clone() };
-        let reads_arguments = active.authority.gate.reads_arguments();
+        let reads_arguments = active.policy_runtime.filter.reads_arguments();
         let responses = ResponsePipeline::of(&self.context.origin, whence, request.message.era, cleared);
         let responses = responses.reading(reads_arguments).answered_under(AnswerSnapshot::of(active));
         let place = self.place(active, request.upstream, profile)?;
@@ -236,7 +237,7 @@ impl ServedCall<'_> {
     pub fn admit(&self, message: &Message) -> Result<AdmittedMessage, Denial> {
         let active = self.active();
         let target = self.target(&active, &Arc::from(""));
-        let cleared = self.judged(&active, message, &target)?;
+        let cleared = self.judge_message(&active, message, &target)?;
         let responses = ResponsePipeline::of(&self.context.origin, target, self.context.era, &cleared);
         let (_, changed) = cleared.into_parts();
         Ok(AdmittedMessage { changed, responses })
@@ -255,7 +256,7 @@ impl ServedCall<'_> {
     }
 
     /// What the filters of a snapshot say of a message of this caller.
-    fn judged(&self, active: &Active, message: &Message, target: &Target) -> Result<Cleared, Denial> {
+    fn judge_message(&self, active: &Active, message: &Message, target: &Target) -> Result<Cleared, Denial> {
         let cleared =
             judge(self.gateway, active, &self.context.origin.arrival, std::slice::from_ref(message), target)?;
         Ok(cleared.bounded(self.context.long_texts.clone()))
@@ -264,7 +265,7 @@ impl ServedCall<'_> {
     /// What is known of a tool by the name that its server gives it.
     pub fn rated(&self, upstream: &str, original: &Arc<str>) -> Option<Arc<KnownTool>> {
         let active = self.active();
-        active.pipeline.is_on().then(|| active.authority.ratings.tool(upstream, original))
+        active.pipeline.is_on().then(|| active.policy_runtime.known_tools.tool(upstream, original))
     }
 
     /// The upstream that an entry of a catalogue leads to, where no argument selects another.
@@ -279,11 +280,11 @@ impl ServedCall<'_> {
             return Some(None);
         }
         let upstream = self.leads_to(located.member)?;
-        let subject = active.authority.uri(located)?;
+        let subject = active.policy_runtime.uri(located)?;
         let target = self.target(&active, upstream);
-        let onlooker = Onlooker { arrival: &self.context.origin.arrival, target: &target, era: era.as_str() };
-        let item = Item { thing: Thing::Offered(&subject), upstream };
-        active.authority.gate.sight(&onlooker, &item).is_shown().then_some(Some(subject))
+        let viewer = Viewer { arrival: &self.context.origin.arrival, target: &target, era: era.as_str() };
+        let item = Item { list_item: ListItem::Offered(&subject), upstream };
+        active.policy_runtime.filter.visibility(&viewer, &item).is_shown().then_some(Some(subject))
     }
 
     /// Whether who opened a stream may be told now that a resource changed, by its URI at an upstream: the
@@ -302,18 +303,18 @@ impl ServedCall<'_> {
         let subject = Subject::Resource(form.as_ref().into());
         let arrival = self.context.origin.arrival.coming_at(self.gateway.clock.now());
         let target = Target { subject: Some(subject.clone()), ..self.target(&active, upstream) };
-        let onlooker = Onlooker { arrival: &arrival, target: &target, era: opening.era.as_str() };
-        let item = Item { thing: Thing::Offered(&subject), upstream };
+        let viewer = Viewer { arrival: &arrival, target: &target, era: opening.era.as_str() };
+        let item = Item { list_item: ListItem::Offered(&subject), upstream };
         let method = Some(Method::of("resources/subscribe"));
         let message = Message { kind: Kind::Request, method, ..opening.clone() };
-        active.authority.gate.sight(&onlooker, &item).is_shown()
+        active.policy_runtime.filter.visibility(&viewer, &item).is_shown()
             && judge(self.gateway, &active, &arrival, std::slice::from_ref(&message), &target).is_ok()
     }
 
     /// Why a URI that nothing has was not even looked for, if it was not: rules are asked of a normal
     /// form, and of another spelling nobody knows how a server reads it.
     pub fn spelling(&self, catalog: &Catalog, uri: &str) -> Option<Denial> {
-        if !catalog.is_selective() && !self.active().authority.reads_uris {
+        if !catalog.is_selective() && !self.active().policy_runtime.reads_uris {
             return None;
         }
         let Normal { form, fault } = match normal(catalog.received(uri)) {
@@ -343,7 +344,7 @@ impl ServedCall<'_> {
         }
         let known = entry.and_then(|entry| {
             let upstream = self.leads_to(entry.member)?;
-            let known = (kind == ListKind::Tools).then(|| active.authority.known(upstream, entry));
+            let known = (kind == ListKind::Tools).then(|| active.policy_runtime.known(upstream, entry));
             Some((upstream, entry.subject(kind, known)?))
         });
         let Some((upstream, subject)) = known else {
@@ -366,7 +367,7 @@ impl ServedCall<'_> {
             self.look_up_absent(&active, message, stand_in(ListKind::Tools, original));
             return None;
         };
-        let known = KnownTool::clone(&active.authority.known(upstream, entry));
+        let known = KnownTool::clone(&active.policy_runtime.known(upstream, entry));
         let known = Arc::new(KnownTool { task: Some(Arc::clone(call)), ..known });
         self.look_up(&active, message, upstream, Subject::Tool(known))
     }
@@ -382,7 +383,7 @@ impl ServedCall<'_> {
             return located.map(|_| None);
         }
         let known =
-            located.and_then(|found| Some((self.leads_to(found.member)?, active.authority.uri(found)?)));
+            located.and_then(|found| Some((self.leads_to(found.member)?, active.policy_runtime.uri(found)?)));
         let Some((upstream, subject)) = known else {
             self.look_up_absent(&active, message, stand_in(ListKind::Resources, uri));
             return None;
@@ -399,9 +400,9 @@ impl ServedCall<'_> {
         subject: Subject,
     ) -> Option<Subject> {
         let target = Target { subject: Some(subject.clone()), ..self.target(active, upstream) };
-        let item = Item { thing: Thing::Offered(&subject), upstream };
+        let item = Item { list_item: ListItem::Offered(&subject), upstream };
         let call = Call { arrival: &self.context.origin.arrival, message, target: &target };
-        let lookup = active.authority.gate.look_up(&call, &item);
+        let lookup = active.policy_runtime.filter.look_up(&call, &item);
         if lookup.is_found {
             return Some(subject);
         }
@@ -415,34 +416,40 @@ impl ServedCall<'_> {
         let upstream = members.filter_map(|member| self.chosen(member)).next();
         let upstream = upstream.map(|upstream| Arc::clone(&upstream.name)).unwrap_or_default();
         let target = Target { subject: Some(subject.clone()), ..self.target(active, &upstream) };
-        let item = Item { thing: Thing::Offered(&subject), upstream: &upstream };
+        let item = Item { list_item: ListItem::Offered(&subject), upstream: &upstream };
         let call = Call { arrival: &self.context.origin.arrival, message, target: &target };
-        let lookup = active.authority.gate.look_up_absent(&call, &item);
+        let lookup = active.policy_runtime.filter.look_up_absent(&call, &item);
         let _ = self.context.failed_lookups.absent.set(FailedLookup { subject, upstream, lookup });
     }
 
     /// Completes the refusal of a name that was not found: operators learn why it is hidden, and callers when policy
     /// had no time to decide.
     pub fn explained(&self, active: &Active, message: &Message, denial: Denial) -> Denial {
-        let gate = &active.authority.gate;
+        let filter = &active.policy_runtime.filter;
         // An absent thing has the limits of a hidden one, or they would tell the two apart.
         let is_unknown =
             matches!(denial.reason, Reason::UnknownTool | Reason::UnknownPrompt | Reason::UnknownResource);
         let limited =
-            is_unknown.then(|| gate.over_budget(&self.context.origin.arrival, Use::Decision)).flatten();
+            is_unknown.then(|| filter.over_budget(&self.context.origin.arrival, Use::Decision)).flatten();
         let FailedLookups { hidden, absent } = &self.context.failed_lookups;
-        let failed = hidden.get().or(absent.get()).filter(|_| Judged::of_refusal(&denial).is_none());
-        let Some(judged) = failed.and_then(|failed| self.failed_lookup(active, message, failed)) else {
+        let failed = hidden.get().or(absent.get()).filter(|_| DecisionRecord::of_refusal(&denial).is_none());
+        let Some(decision_record) = failed.and_then(|failed| self.failed_lookup(active, message, failed))
+        else {
             return limited.unwrap_or(denial);
         };
-        let by_time = gate.denied_by_time(&judged);
+        let by_time = filter.denied_by_time(&decision_record);
         if by_time.is_some() {
-            tell(self.gateway, &self.context.origin.arrival, &self.target(active, &Arc::from("")), &judged);
+            tell(
+                self.gateway,
+                &self.context.origin.arrival,
+                &self.target(active, &Arc::from("")),
+                &decision_record,
+            );
         }
-        look_later(self.gateway, active, (&self.context.origin.arrival, true), &judged);
+        look_later(self.gateway, active, (&self.context.origin.arrival, true), &decision_record);
         let is_told = hidden.get().is_some() || by_time.is_some();
         let denial = by_time.or(limited).unwrap_or(denial);
-        if is_told { denial.because(judged) } else { denial }
+        if is_told { denial.because(decision_record) } else { denial }
     }
 
     fn failed_lookup(
@@ -450,11 +457,11 @@ impl ServedCall<'_> {
         active: &Active,
         message: &Message,
         FailedLookup { subject, upstream, lookup }: &FailedLookup,
-    ) -> Option<Arc<Judged>> {
+    ) -> Option<Arc<DecisionRecord>> {
         let target = Target { subject: Some(subject.clone()), ..self.target(active, upstream) };
-        let item = Item { thing: Thing::Offered(subject), upstream };
+        let item = Item { list_item: ListItem::Offered(subject), upstream };
         let call = Call { arrival: &self.context.origin.arrival, message, target: &target };
-        active.authority.gate.failed_lookup(&call, &item, lookup).map(Arc::new)
+        active.policy_runtime.filter.failed_lookup(&call, &item, lookup).map(Arc::new)
     }
 }
 

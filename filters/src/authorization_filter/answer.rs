@@ -186,7 +186,7 @@ mod tests {
     use std::sync::Arc;
 
     fn permitted<'r>(result: &'r str, rules: &AnswerRules) -> Result<Cow<'r, str>, Denial> {
-        crate::gate::task::permitted(crate::Channel::Result, result, rules)
+        crate::authorization_filter::task::permitted(crate::Channel::Result, result, rules)
     }
 
     fn rules(redact: &[&str], max_result_bytes: Option<u64>) -> AnswerRules {

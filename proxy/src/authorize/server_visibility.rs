@@ -4,31 +4,31 @@
 //! they are missing, nor what they say outside of calls. What they offer is asked about item by item,
 //! see `views`.
 
-use super::{Authority, ResponsePipeline};
+use super::{PolicyRuntime, ResponsePipeline};
 use crate::frontend::bridge::ServedCall;
 use crate::frontend::context::Gateway;
+use portunus_filters::authorization_filter::{Item, ListItem, Viewer};
 use portunus_filters::catalog::{Catalog, ListKind, State};
-use portunus_filters::gate::{Item, Onlooker, Thing};
 use portunus_filters::mcp::bridge::Caching;
 use std::sync::Arc;
 
-impl Authority {
-    /// Whether `onlooker` is told of an upstream.
-    fn tells_of(&self, onlooker: &Onlooker<'_>, upstream: &str) -> bool {
-        self.gate.sight(onlooker, &Item { thing: Thing::Server, upstream }).is_shown()
+impl PolicyRuntime {
+    /// Whether `viewer` is told of an upstream.
+    fn tells_of(&self, viewer: &Viewer<'_>, upstream: &str) -> bool {
+        self.filter.visibility(viewer, &Item { list_item: ListItem::Server, upstream }).is_shown()
     }
 }
 
 impl ServedCall<'_> {
     /// Whether the caller is told of a member, by its place. What it leads to for this caller counts.
     pub fn tells_of(&self, member: usize) -> bool {
-        !self.active().authority.governs()
+        !self.active().policy_runtime.governs()
             || self.leads_to(member).is_some_and(|upstream| self.is_told_of(upstream))
     }
 
     /// Whether the caller is told of an upstream.
     pub fn is_told_of(&self, upstream: &Arc<str>) -> bool {
-        self.looking(|authority, onlooker| authority.tells_of(onlooker, upstream)).unwrap_or(true)
+        self.looking(|policy_runtime, viewer| policy_runtime.tells_of(viewer, upstream)).unwrap_or(true)
     }
 
     /// The members of which the caller is not told that their list is missing or out of date.
@@ -40,7 +40,7 @@ impl ServedCall<'_> {
 
     /// For how long a client may keep what it was told of servers.
     pub fn told_for(&self, caching: Caching) -> Caching {
-        let until = self.looking(|authority, onlooker| authority.gate.servers_seen_until(onlooker));
+        let until = self.looking(|policy_runtime, viewer| policy_runtime.filter.servers_seen_until(viewer));
         let Some(until) = until.flatten() else { return caching };
         let left = until.saturating_sub(self.context.origin.arrival.at.wall);
         let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
@@ -48,18 +48,15 @@ impl ServedCall<'_> {
     }
 
     /// Asks something for the caller; `None` where nothing is asked of anybody.
-    fn looking<T>(&self, ask: impl FnOnce(&Authority, &Onlooker<'_>) -> T) -> Option<T> {
+    fn looking<T>(&self, ask: impl FnOnce(&PolicyRuntime, &Viewer<'_>) -> T) -> Option<T> {
         let active = self.active();
-        if !active.authority.governs() {
+        if !active.policy_runtime.governs() {
             return None;
         }
         let target = self.target(&active, &Arc::from(""));
-        let onlooker = Onlooker {
-            arrival: &self.context.origin.arrival,
-            target: &target,
-            era: self.context.era.as_str(),
-        };
-        Some(ask(&active.authority, &onlooker))
+        let viewer =
+            Viewer { arrival: &self.context.origin.arrival, target: &target, era: self.context.era.as_str() };
+        Some(ask(&active.policy_runtime, &viewer))
     }
 }
 
@@ -67,11 +64,11 @@ impl ResponsePipeline {
     /// True if the caller may be told of an upstream, by the configuration that is in force now.
     pub fn is_told_of(&self, gateway: &Gateway, upstream: &str) -> bool {
         let active = gateway.active();
-        if !active.authority.governs() {
+        if !active.policy_runtime.governs() {
             return true;
         }
         let arrival = self.origin.arrival.coming_at(gateway.clock.now());
-        let onlooker = Onlooker { arrival: &arrival, target: &self.target, era: self.era.as_str() };
-        active.authority.tells_of(&onlooker, upstream)
+        let viewer = Viewer { arrival: &arrival, target: &self.target, era: self.era.as_str() };
+        active.policy_runtime.tells_of(&viewer, upstream)
     }
 }

@@ -1,4 +1,4 @@
-//! The gate as a whole: what is asked, what stands in the way, and what is seen.
+//! The authorization filter as a whole: what is asked, what stands in the way, and what is seen.
 
 mod guards;
 
@@ -29,8 +29,8 @@ fn rules(rego: &str, data: &str, lists: Lists) -> Rules {
     Rules { policy: Arc::new(policy), decisions, budgets: Arc::default(), lists, reasons_to_client: true }
 }
 
-fn gate(rego: &str, lists: Lists) -> Gate {
-    Gate::new(Some(rules(rego, "{}", lists)), None, false)
+fn filter(rego: &str, lists: Lists) -> AuthorizationFilter {
+    AuthorizationFilter::new(Some(rules(rego, "{}", lists)), None, false)
 }
 
 fn arrival(principal: Option<Principal>) -> Arrival {
@@ -71,16 +71,16 @@ fn a_tool() -> Option<Subject> {
     Some(tool("a", ToolFacts::default()))
 }
 
-fn judged(
-    gate: Gate,
+fn judge(
+    filter: AuthorizationFilter,
     arrival: &Arrival,
     message: &Message,
     subject: Option<Subject>,
 ) -> Result<Bytes, Denial> {
     let target = Target { subject, ..Target::new(&"s".into(), &"up".into()) };
-    let pipeline = Pipeline::new(vec![Box::new(gate)]);
-    let judged = pipeline.judge(arrival, std::slice::from_ref(message), &target, |_| {});
-    judged.map(crate::pipeline::Cleared::into_body)
+    let pipeline = Pipeline::new(vec![Box::new(filter)]);
+    let decision_record = pipeline.judge(arrival, std::slice::from_ref(message), &target, |_| {});
+    decision_record.map(crate::pipeline::Cleared::into_body)
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_message_is_asked_about_by_what_its_upstream_calls_it() {
     ];
     for (method, params, subject, asked) in table {
         let rego = format!("decision if {{ {asked} }}");
-        let result = judged(gate(&rego, Lists::Show), &arrival(None), &message(method, params), subject);
+        let result = judge(filter(&rego, Lists::Show), &arrival(None), &message(method, params), subject);
         assert!(result.is_ok(), "{method} {params}: {result:?}");
     }
 }
@@ -157,7 +157,7 @@ fn a_message_that_names_nothing_is_asked_about_by_its_method() {
     ];
     for (method, params, subject, asked) in table {
         let rego = format!("decision if {{ {asked} }}");
-        let result = judged(gate(&rego, Lists::Show), &arrival(None), &message(method, params), subject);
+        let result = judge(filter(&rego, Lists::Show), &arrival(None), &message(method, params), subject);
         assert!(result.is_ok(), "{method} {params}: {result:?}");
     }
 }
@@ -174,10 +174,10 @@ fn what_is_aimed_at_something_unknown_is_not_judged_by_the_words_of_its_client()
     ];
     for method in methods {
         let asked = message(method, r#"{"name":"a","uri":"u:a","ref":{"type":"ref/prompt","name":"a"}}"#);
-        let result = judged(gate("decision := true", Lists::Show), &arrival(None), &asked, None);
+        let result = judge(filter("decision := true", Lists::Show), &arrival(None), &asked, None);
         assert_eq!(result.map_err(|denial| denial.reason), Err(Reason::PolicyError), "{method}");
-        let open = Gate::new(None, None, true);
-        assert!(judged(open, &arrival(None), &asked, None).is_ok(), "{method}");
+        let open = AuthorizationFilter::new(None, None, true);
+        assert!(judge(open, &arrival(None), &asked, None).is_ok(), "{method}");
     }
 }
 
@@ -203,14 +203,15 @@ fn what_stands_in_the_way_is_told_in_order() {
         ("no reason", controls(), rated(Risk::Critical), strong, Some(Reason::Forbidden)),
     ];
     for (name, controls, facts, caller, expected) in table {
-        let gate = Gate::new(Some(rules("decision := true", "{}", Lists::Show)), controls, true);
+        let filter =
+            AuthorizationFilter::new(Some(rules("decision := true", "{}", Lists::Show)), controls, true);
         let call = message("tools/call", r#"{"name":"a"}"#);
-        let result = judged(gate, &arrival(Some(caller)), &call, Some(tool("a", facts)));
+        let result = judge(filter, &arrival(Some(caller)), &call, Some(tool("a", facts)));
         assert_eq!(result.err().map(|denial| denial.reason), expected, "{name}");
     }
-    let gate = Gate::new(None, controls(), false);
-    let result = judged(
-        gate,
+    let filter = AuthorizationFilter::new(None, controls(), false);
+    let result = judge(
+        filter,
         &arrival(Some(person(&[]))),
         &message("tools/call", "{}"),
         Some(tool("a", rated(Risk::Low))),
@@ -222,12 +223,18 @@ fn what_stands_in_the_way_is_told_in_order() {
 fn refusals_carry_what_decided_them_and_no_payload() {
     let rego = "default decision := {\"allow\": false, \"reason\": \"no\"}";
     let call = message("tools/call", r#"{"name":"a","arguments":{"x":"s3cret"}}"#);
-    let denial = judged(gate(rego, Lists::Show), &arrival(None), &call, a_tool()).unwrap_err();
+    let denial = judge(filter(rego, Lists::Show), &arrival(None), &call, a_tool()).unwrap_err();
     assert_eq!((denial.reason, &*denial.detail), (Reason::Forbidden, "no"));
-    let judged = Judged::of_refusal(&denial).unwrap();
-    assert_eq!((judged.rule(), judged.reason().map(|reason| &**reason)), (Some("decision"), Some("no")));
-    let question = judged.question.take().unwrap();
-    assert!(question.contains("s3cret") && judged.question.take().is_none(), "payload is taken once");
+    let decision_record = DecisionRecord::of_refusal(&denial).unwrap();
+    assert_eq!(
+        (decision_record.rule(), decision_record.reason().map(|reason| &**reason)),
+        (Some("decision"), Some("no"))
+    );
+    let question = decision_record.question.take().unwrap();
+    assert!(
+        question.contains("s3cret") && decision_record.question.take().is_none(),
+        "payload is taken once"
+    );
 }
 
 #[test]
@@ -242,17 +249,17 @@ fn lists_show_what_calls_may_do() {
     };
     let data = format!("{{\"may\":{{{}}}}}", (0..ROLES).map(of_role).collect::<Vec<_>>().join(","));
     let rego = "default decision := false\ndecision if {\n\tsome role in input.principal.roles\n\tdata.may[role][input.tool.original]\n}";
-    let gate = Arc::new(Gate::new(Some(rules(rego, &data, Lists::Decision)), None, false));
-    let pipeline = Pipeline::new(vec![Box::new(Arc::clone(&gate))]);
+    let filter = Arc::new(AuthorizationFilter::new(Some(rules(rego, &data, Lists::Decision)), None, false));
+    let pipeline = Pipeline::new(vec![Box::new(Arc::clone(&filter))]);
     for role in 0..ROLES {
         let arrival = arrival(Some(person(&[&format!("r{role}")])));
         for number in 0..TOOLS {
             let name = format!("t{number}");
             let known = tool(&name, ToolFacts::default());
             let target = Target { subject: Some(known.clone()), ..Target::new(&"s".into(), &"up".into()) };
-            let onlooker = Onlooker { arrival: &arrival, target: &target, era: "legacy" };
-            let item = Item { thing: Thing::Offered(&known), upstream: "up" };
-            let seen = gate.sight(&onlooker, &item).is_shown();
+            let viewer = Viewer { arrival: &arrival, target: &target, era: "legacy" };
+            let item = Item { list_item: ListItem::Offered(&known), upstream: "up" };
+            let seen = filter.visibility(&viewer, &item).is_shown();
             let call = message("tools/call", &format!(r#"{{"name":"{name}"}}"#));
             let allowed = pipeline.judge(&arrival, std::slice::from_ref(&call), &target, |_| {}).is_ok();
             assert_eq!((seen, allowed), (may(role, number), may(role, number)), "{role} {number}");
@@ -268,28 +275,30 @@ fn a_server_is_seen_by_whom_the_policy_lets_greet_it() {
     let target = Target::new(&"s".into(), &"".into());
     let arrival = arrival(Some(person(&["crm"])));
     for lists in [Lists::Visible, Lists::Decision, Lists::Show, Lists::WithoutArguments] {
-        let gate = gate(rego, lists);
+        let filter = filter(rego, lists);
         for era in ["legacy", "modern"] {
-            let onlooker = Onlooker { arrival: &arrival, target: &target, era };
-            let sees = |upstream| gate.sight(&onlooker, &Item { thing: Thing::Server, upstream }).is_shown();
+            let viewer = Viewer { arrival: &arrival, target: &target, era };
+            let sees = |upstream| {
+                filter.visibility(&viewer, &Item { list_item: ListItem::Server, upstream }).is_shown()
+            };
             assert_eq!((sees("crm"), sees("hr")), (true, false), "{lists:?} {era}");
-            assert!(gate.servers_seen_until(&onlooker).is_some_and(|until| until > arrival.at.wall));
+            assert!(filter.servers_seen_until(&viewer).is_some_and(|until| until > arrival.at.wall));
         }
     }
-    let onlooker = Onlooker { arrival: &arrival, target: &target, era: "legacy" };
-    let open = Gate::new(None, None, true);
-    assert!(open.sight(&onlooker, &Item { thing: Thing::Server, upstream: "hr" }).is_shown());
-    assert_eq!(open.servers_seen_until(&onlooker), None);
+    let viewer = Viewer { arrival: &arrival, target: &target, era: "legacy" };
+    let open = AuthorizationFilter::new(None, None, true);
+    assert!(open.visibility(&viewer, &Item { list_item: ListItem::Server, upstream: "hr" }).is_shown());
+    assert_eq!(open.servers_seen_until(&viewer), None);
 }
 
 #[test]
 fn callers_share_a_view_where_the_policy_cannot_tell_them_apart() {
     let rego = "default decision := false\ndecision if \"a\" in input.principal.roles";
-    let gate = gate(rego, Lists::Decision);
+    let filter = filter(rego, Lists::Decision);
     let target = Target::new(&"s".into(), &"".into());
     let view = |principal: Principal| {
         let arrival = arrival(Some(principal));
-        gate.view(&Onlooker { arrival: &arrival, target: &target, era: "legacy" }).unwrap().0
+        filter.view(&Viewer { arrival: &arrival, target: &target, era: "legacy" }).unwrap().0
     };
     let other = Principal { subject: "other".into(), ..person(&["a"]) };
     assert_eq!(view(person(&["a"])), view(other.with_digest()));
@@ -302,15 +311,15 @@ fn what_lists_hide_for_its_arguments_is_found_with_the_right_ones() {
     let known = tool("a", ToolFacts::default());
     let target = Target { subject: Some(known.clone()), ..Target::new(&"s".into(), &"up".into()) };
     let arrival = arrival(None);
-    let item = Item { thing: Thing::Offered(&known), upstream: "up" };
+    let item = Item { list_item: ListItem::Offered(&known), upstream: "up" };
     for (lists, with, without) in [(Lists::WithoutArguments, true, false), (Lists::Show, true, true)] {
-        let gate = gate(rego, lists);
+        let filter = filter(rego, lists);
         for (params, expected) in
             [(r#"{"name":"a","arguments":{"x":1}}"#, with), (r#"{"name":"a"}"#, without)]
         {
             let call = message("tools/call", params);
             let call = Call { arrival: &arrival, message: &call, target: &target };
-            assert_eq!(gate.look_up(&call, &item).is_found, expected, "{lists:?} {params}");
+            assert_eq!(filter.look_up(&call, &item).is_found, expected, "{lists:?} {params}");
         }
     }
 }
@@ -322,21 +331,21 @@ fn absent_name_is_asked_about_as_often_as_hidden_one() {
     let arrival = arrival(None);
     for lists in [Lists::Visible, Lists::Decision, Lists::Show, Lists::WithoutArguments] {
         let asked = |name: &str, is_absent: bool| {
-            let gate = gate(rego, lists);
+            let filter = filter(rego, lists);
             let is_withdrawn = name == "seen" || lists == Lists::Show;
             let facts = ToolFacts { not_after: is_withdrawn.then_some(NOW), ..ToolFacts::default() };
             let known = tool(name, facts);
             let target = Target { subject: Some(known.clone()), ..Target::new(&"s".into(), &"up".into()) };
-            let item = Item { thing: Thing::Offered(&known), upstream: "up" };
+            let item = Item { list_item: ListItem::Offered(&known), upstream: "up" };
             let message = message("tools/call", &format!(r#"{{"name":"{name}","arguments":{{"x":1}}}}"#));
             let call = Call { arrival: &arrival, message: &message, target: &target };
             let look_up =
-                || if is_absent { gate.look_up_absent(&call, &item) } else { gate.look_up(&call, &item) };
+                || if is_absent { filter.look_up_absent(&call, &item) } else { filter.look_up(&call, &item) };
             let lookups = [look_up(), look_up()];
             assert!(lookups.iter().all(|lookup| !lookup.is_found), "{lists:?} {name}");
-            let judged = gate.failed_lookup(&call, &item, &lookups[0]);
-            let has_input = judged.map(|judged| judged.question.take().is_some());
-            (gate.rules.as_ref().unwrap().decisions.len(), has_input)
+            let decision_record = filter.failed_lookup(&call, &item, &lookups[0]);
+            let has_input = decision_record.map(|decision_record| decision_record.question.take().is_some());
+            (filter.rules.as_ref().unwrap().decisions.len(), has_input)
         };
         let expected = match lists {
             Lists::Show => (0, None),
