@@ -3,7 +3,7 @@
 use crate::identity::Identity;
 use crate::mcp::bridge::{Aim, aim};
 use crate::mcp::headers::{self, Mirror};
-use crate::mcp::object::{Object, Outline};
+use crate::mcp::object::{MessageIndex, Object};
 use crate::mcp::{Bounds, Envelope, Fault, Id, LateId, Method, Revision, Shape, Span, check, text};
 use bytes::Bytes;
 use portunus_base::Era;
@@ -96,7 +96,7 @@ pub struct Message {
     /// The HTTP body that holds the message, alone or in a batch.
     pub body: Bytes,
     /// Where its parts lie in `body`; `None` for one without a body.
-    pub outline: Option<Arc<Outline>>,
+    pub message_index: Option<Arc<MessageIndex>>,
 }
 
 impl Message {
@@ -112,7 +112,7 @@ impl Message {
             target: None,
             params: None,
             body: Bytes::new(),
-            outline: None,
+            message_index: None,
         }
     }
 
@@ -161,15 +161,17 @@ impl Message {
     /// # Errors
     /// As [`aim`].
     pub(crate) fn aim(&self) -> Result<Option<Aim<'_>>, Fault> {
-        let (Some(method), Some(outline)) = (&self.method, &self.outline) else { return Ok(None) };
-        aim(method.name(), &outline.params(text(&self.body)?))
+        let (Some(method), Some(message_index)) = (&self.method, &self.message_index) else {
+            return Ok(None);
+        };
+        aim(method.name(), &message_index.params(text(&self.body)?))
     }
 
     fn read_again(&self, mut envelope: Envelope<'_>, body: &Bytes) -> Message {
         Message {
             target: target(&envelope),
             params: envelope.params_text.and_then(|text| Span::locate(body, text.as_bytes())),
-            outline: envelope.take_outline(body).map(Arc::new),
+            message_index: envelope.take_message_index(body).map(Arc::new),
             body: body.clone(),
             ..self.clone()
         }
@@ -187,7 +189,7 @@ impl Message {
             direction: Direction::Up,
             era: verdict.era,
             revision: verdict.revision,
-            outline: envelope.take_outline(body).map(Arc::new),
+            message_index: envelope.take_message_index(body).map(Arc::new),
             method: envelope.method,
             id: envelope.id,
             target,

@@ -15,7 +15,7 @@ use portunus_filters::mcp::bridge::{
     legacy_request, modern_request, notification, param_headers, question_of_server_request, questions_of,
     result_for_legacy, result_for_modern, wrap_result, wrap_said,
 };
-use portunus_filters::mcp::{Bounds, Envelope, Remarks, Revision, check};
+use portunus_filters::mcp::{Bounds, Envelope, ResultSummary, Revision, check};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -131,10 +131,10 @@ fn answers(text: &str) {
 fn results(result: &str) {
     let facts = Facts::merge(&[], r#"{"name":"g"}"#);
     let message = wrap_result("1", result);
-    let remarks = Envelope::read(&message).ok().and_then(|read| read.remarks);
+    let summary = Envelope::read(&message).ok().and_then(|read| read.summary);
     for method in METHODS {
-        if let Some(remarks) = remarks.filter(|_| !is_cacheable(method)) {
-            unread(result, method, remarks, &facts);
+        if let Some(summary) = summary.filter(|_| !is_cacheable(method)) {
+            unread(result, method, summary, &facts);
         }
         let Ok(modern) = result_for_modern(result, method, &facts, None) else { continue };
         json(&wrap_result("1", &modern));
@@ -160,14 +160,14 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 /// What is passed on without being read once more is what reading it gives.
-fn unread(result: &str, method: &str, remarks: Remarks, facts: &Facts) {
+fn unread(result: &str, method: &str, summary: ResultSummary, facts: &Facts) {
     let answer = |result: &str| json(&wrap_result("1", result));
-    if remarks.is_bare() {
+    if summary.is_bare() {
         let added = answer_for_modern("1", result.as_bytes(), facts).and_then(|added| json(text(&added)));
         let read = result_for_modern(result, method, facts, None).ok();
         assert_eq!(added, read.and_then(|read| answer(&read)), "{result}");
     }
-    if let Some(lost) = answer_for_legacy("1", result.as_bytes(), remarks) {
+    if let Some(lost) = answer_for_legacy("1", result.as_bytes(), summary) {
         let read = result_for_legacy(result, method);
         assert!(read.is_ok(), "{result}");
         assert_eq!(json(text(&lost)), read.ok().and_then(|read| answer(&read)), "{result}");

@@ -42,8 +42,8 @@ pub(super) struct About<'m> {
 /// The parameters of a message; none of one that has none.
 pub(super) fn params(message: &Message) -> Result<Object<'_>, Denial> {
     let Some(span) = message.params else { return Ok(Object::default()) };
-    if let Some(outline) = &message.outline {
-        return Ok(outline.params(std::str::from_utf8(&message.body).map_err(|_| unreadable())?));
+    if let Some(message_index) = &message.message_index {
+        return Ok(message_index.params(std::str::from_utf8(&message.body).map_err(|_| unreadable())?));
     }
     let text = std::str::from_utf8(span.of(&message.body)).map_err(|_| unreadable())?;
     if !text.starts_with('{') {
@@ -153,8 +153,8 @@ fn responses<'m>(message: &'m Message, params: &Object<'m>) -> Result<Option<Cow
             given => Ok(given.map(Cow::Borrowed)),
         };
     }
-    let (Some(outline), Some(id)) = (&message.outline, &message.id) else { return Ok(None) };
-    let whole = outline.message(std::str::from_utf8(&message.body).map_err(|_| unreadable())?);
+    let (Some(message_index), Some(id)) = (&message.message_index, &message.id) else { return Ok(None) };
+    let whole = message_index.message(std::str::from_utf8(&message.body).map_err(|_| unreadable())?);
     let key = match id.meaning() {
         text if text.starts_with('"') => id.as_json().to_owned(),
         number => format!("\"{number}\""),

@@ -4,7 +4,7 @@
 //! else stays text. The same key twice in one of these objects is refused, however it is escaped:
 //! two parsers that disagree on which one counts are how a gateway is bypassed.
 
-use super::object::{KnownKeys, Object, Outline, elements_up_to, is_imitated, known_keys, unquoted};
+use super::object::{KnownKeys, MessageIndex, Object, elements_up_to, is_imitated, known_keys, unquoted};
 use super::scan::Scan;
 use super::{Bounds, Fault, Method, Span};
 use std::borrow::Cow;
@@ -109,7 +109,7 @@ pub struct Envelope<'a> {
     pub result: Option<&'a str>,
     /// What a result says that decides how it is passed on; `None` for all else, and for a result that
     /// has a key twice.
-    pub remarks: Option<Remarks>,
+    pub summary: Option<ResultSummary>,
     /// All of it, without what was taken out for the other fields.
     message: Object<'a>,
 }
@@ -168,14 +168,14 @@ impl<'a> Envelope<'a> {
 
     /// Whether it is a result that does not say `isError`.
     pub fn is_success(&self) -> bool {
-        self.shape == Shape::Result && !self.remarks.is_some_and(|remarks| remarks.failed)
+        self.shape == Shape::Result && !self.summary.is_some_and(|summary| summary.failed)
     }
 
     /// Where its parts lie in `body`, which must hold its text; `None` if it does not. Nothing is left
     /// of its `params` here.
-    pub fn take_outline(&mut self, body: &[u8]) -> Option<Outline> {
+    pub fn take_message_index(&mut self, body: &[u8]) -> Option<MessageIndex> {
         let params = std::mem::take(&mut self.params);
-        Outline::of(body, std::mem::take(&mut self.message), self.params_text.map(|_| params))
+        MessageIndex::of(body, std::mem::take(&mut self.message), self.params_text.map(|_| params))
     }
 
     fn of_call(mut members: Object<'a>, heads: &Heads<'a>) -> Result<Envelope<'a>, Fault> {
@@ -198,7 +198,7 @@ impl<'a> Envelope<'a> {
             params_text,
             error_code: None,
             result: None,
-            remarks: None,
+            summary: None,
             message: members,
         })
     }
@@ -230,7 +230,7 @@ impl<'a> Envelope<'a> {
             params_text: None,
             error_code,
             result: heads.result,
-            remarks: result.as_ref().map(Remarks::of),
+            summary: result.as_ref().map(ResultSummary::of),
             message: members,
         })
     }
@@ -238,7 +238,7 @@ impl<'a> Envelope<'a> {
 
 /// What a result says at its top that decides how it is passed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Remarks {
+pub struct ResultSummary {
     /// It says `isError`: its tool failed.
     pub failed: bool,
     /// Where its `resultType` stands in it, key and value.
@@ -260,32 +260,32 @@ pub struct Remarks {
 /// The keys by which a result asks its client something, which policy is asked about.
 const KNOWN: KnownKeys = known_keys!["resultType", "inputRequests"];
 
-impl Remarks {
+impl ResultSummary {
     /// What the text of a result says; nothing where it is no object.
     ///
     /// # Errors
     /// As [`Object::read`].
-    pub fn read(result: &str) -> Result<Remarks, Fault> {
-        if starts_object(result) { Ok(Remarks::of(&Object::read(result)?)) } else { Ok(Remarks::default()) }
+    pub fn read(result: &str) -> Result<ResultSummary, Fault> {
+        if starts_object(result) { Ok(Self::of(&Object::read(result)?)) } else { Ok(Self::default()) }
     }
 
-    fn of(result: &Object<'_>) -> Remarks {
-        let mut remarks = Remarks::default();
+    fn of(result: &Object<'_>) -> ResultSummary {
+        let mut summary = ResultSummary::default();
         for (key, text) in result.members() {
             match key {
-                "isError" => remarks.failed = text == "true",
-                "resultType" => remarks.unusual = text != "\"complete\"",
-                "_meta" => remarks.meta = true,
-                "taskId" => remarks.task = true,
-                "structuredContent" => remarks.unstructured = !text.starts_with('{'),
-                "inputRequests" => remarks.asks = true,
-                key => remarks.folded |= is_imitated(key, &KNOWN),
+                "isError" => summary.failed = text == "true",
+                "resultType" => summary.unusual = text != "\"complete\"",
+                "_meta" => summary.meta = true,
+                "taskId" => summary.task = true,
+                "structuredContent" => summary.unstructured = !text.starts_with('{'),
+                "inputRequests" => summary.asks = true,
+                key => summary.folded |= is_imitated(key, &KNOWN),
             }
         }
         let typed = result.wholes().find(|(key, _)| *key == "resultType");
         let located = |whole: &str| Span::locate(result.as_text().as_bytes(), whole.as_bytes());
-        remarks.typed = typed.and_then(|(_, whole)| located(whole));
-        remarks
+        summary.typed = typed.and_then(|(_, whole)| located(whole));
+        summary
     }
 
     /// Whether a modern client can have it of a modern server as it is: it asks nothing, and names
@@ -347,44 +347,44 @@ mod tests {
 
     #[test]
     fn what_decides_how_a_result_is_passed_on_is_told_of_it() {
-        let remarks = |result: &str| {
-            Envelope::read(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#)).unwrap().remarks
+        let summary = |result: &str| {
+            Envelope::read(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#)).unwrap().summary
         };
-        let none = Remarks::default();
-        let typed = |start, end| Remarks { typed: Some(Span { start, end }), ..none };
-        let unusual = |end| Remarks { unusual: true, ..typed(1, end) };
+        let none = ResultSummary::default();
+        let typed = |start, end| ResultSummary { typed: Some(Span { start, end }), ..none };
+        let unusual = |end| ResultSummary { unusual: true, ..typed(1, end) };
         let cases = [
             (r#"{"content":[{"isError":true,"_meta":{},"taskId":"t"}]}"#, Some(none)),
-            (r#"{"isError":true}"#, Some(Remarks { failed: true, ..none })),
+            (r#"{"isError":true}"#, Some(ResultSummary { failed: true, ..none })),
             (r#"{"isError":false}"#, Some(none)),
             (r#"{"resultType" : "complete"}"#, Some(typed(1, 26))),
             (r#"{"a":1, "resultType":"complete" ,"b":2}"#, Some(typed(8, 31))),
-            (r#"{"structuredContent":[]}"#, Some(Remarks { unstructured: true, ..none })),
+            (r#"{"structuredContent":[]}"#, Some(ResultSummary { unstructured: true, ..none })),
             (r#"{"structuredContent":{}}"#, Some(none)),
             (r#"{"resultType":"input_required"}"#, Some(unusual(30))),
             (r#"{"resultType":"input\u005frequired"}"#, Some(unusual(35))),
             (r#"{"result\u0054ype":"input_required"}"#, Some(unusual(35))),
             (r#"{"resultType":7}"#, Some(unusual(15))),
-            (r#"{"_meta":null}"#, Some(Remarks { meta: true, ..none })),
-            (r#"{"\u005fmeta":{}}"#, Some(Remarks { meta: true, ..none })),
-            (r#"{"taskId":"t"}"#, Some(Remarks { task: true, ..none })),
-            (r#"{"inputRequests":{}}"#, Some(Remarks { asks: true, ..none })),
-            (r#"{"input\u0052equests":{}}"#, Some(Remarks { asks: true, ..none })),
-            (r#"{"InputRequests":{}}"#, Some(Remarks { folded: true, ..none })),
-            (r#"{"re\u017fultType":"input_required"}"#, Some(Remarks { folded: true, ..none })),
+            (r#"{"_meta":null}"#, Some(ResultSummary { meta: true, ..none })),
+            (r#"{"\u005fmeta":{}}"#, Some(ResultSummary { meta: true, ..none })),
+            (r#"{"taskId":"t"}"#, Some(ResultSummary { task: true, ..none })),
+            (r#"{"inputRequests":{}}"#, Some(ResultSummary { asks: true, ..none })),
+            (r#"{"input\u0052equests":{}}"#, Some(ResultSummary { asks: true, ..none })),
+            (r#"{"InputRequests":{}}"#, Some(ResultSummary { folded: true, ..none })),
+            (r#"{"re\u017fultType":"input_required"}"#, Some(ResultSummary { folded: true, ..none })),
             (r#"{"content":[],"Content":1,"IsError":true}"#, Some(none)),
             (r#"{"other":1,"Other":2}"#, Some(none)),
             (r#"{"a":1,"a":2}"#, None),
             ("[]", None),
         ];
         for (result, expected) in cases {
-            assert_eq!(remarks(result), expected, "{result}");
+            assert_eq!(summary(result), expected, "{result}");
         }
         assert!(typed(1, 2).is_final() && none.is_final() && !unusual(2).is_final() && none.is_bare());
-        assert!(!typed(1, 2).is_bare() && !Remarks { task: true, ..none }.is_final());
-        assert!(!Remarks { meta: true, ..none }.is_bare());
+        assert!(!typed(1, 2).is_bare() && !ResultSummary { task: true, ..none }.is_final());
+        assert!(!ResultSummary { meta: true, ..none }.is_bare());
         let error = r#"{"jsonrpc":"2.0","id":1,"error":{"code":1}}"#;
-        assert_eq!(Envelope::read(error).unwrap().remarks, None);
+        assert_eq!(Envelope::read(error).unwrap().summary, None);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub mod tree;
 pub mod uri;
 
 pub use bounds::Bounds;
-pub use envelope::{Envelope, Id, MAX_BATCH, Remarks, Shape};
+pub use envelope::{Envelope, Id, MAX_BATCH, ResultSummary, Shape};
 pub use late_id::LateId;
 pub use method::Method;
 pub use revision::Revision;

@@ -1,7 +1,7 @@
 //! The members of a JSON object as slices of its text.
 //!
 //! One pass finds the members of a message and of the objects in it that a gateway reads, while it
-//! proves that the whole is JSON. Where they lie is kept beside the text as an [`Outline`], so that
+//! proves that the whole is JSON. Where they lie is kept beside the text as a [`MessageIndex`], so that
 //! nobody has to make the pass again.
 
 mod fold;
@@ -248,7 +248,7 @@ impl<'a> Object<'a> {
 
 /// The places of the members of a message, of its `params` and of their `_meta` in its body.
 #[derive(Clone, Debug)]
-pub struct Outline {
+pub struct MessageIndex {
     message: Part,
     params: Option<Part>,
 }
@@ -260,14 +260,14 @@ struct Part {
     members: Vec<Member>,
 }
 
-impl Outline {
+impl MessageIndex {
     /// That of a message that was taken apart from a part of `body`; `None` if it was not.
-    pub(super) fn of(body: &[u8], message: Object<'_>, params: Option<Object<'_>>) -> Option<Outline> {
+    pub(super) fn of(body: &[u8], message: Object<'_>, params: Option<Object<'_>>) -> Option<MessageIndex> {
         let params = match params {
             Some(params) => Some(Part::of(body, params)?),
             None => None,
         };
-        Some(Outline { message: Part::of(body, message)?, params })
+        Some(MessageIndex { message: Part::of(body, message)?, params })
     }
 
     /// The message; `body` must be the one that it was found in.

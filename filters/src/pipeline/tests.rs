@@ -73,7 +73,7 @@ fn left(filters: Vec<Box<dyn Filter>>, body: &str) -> Result<String, Reason> {
     let cleared = judge(filters, body).0.map_err(|denial| denial.reason)?;
     if let Some(changed) = cleared.changed() {
         let params = changed.params.unwrap().of(&changed.body);
-        assert!(params.starts_with(b"{") && changed.outline.is_some() && changed.body == cleared.body);
+        assert!(params.starts_with(b"{") && changed.message_index.is_some() && changed.body == cleared.body);
     }
     Ok(String::from_utf8(cleared.into_body().to_vec()).unwrap())
 }

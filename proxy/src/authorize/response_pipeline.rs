@@ -10,7 +10,7 @@ use portunus_filters::call::Target;
 use portunus_filters::mcp::bridge::{Facts, bounded, elicitations_of};
 use portunus_filters::mcp::object::StrictObject;
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::mcp::{Envelope, Fault, Method, Remarks, Span};
+use portunus_filters::mcp::{Envelope, Fault, Method, ResultSummary, Span};
 use portunus_filters::{
     Channel, Cleared, Denial, Direction, Era, Inspectors, Kind, Message, Reason, Released, ReleasedQuestion,
 };
@@ -222,14 +222,14 @@ impl ResponsePipeline {
             Outcome::Error { .. } => {}
             Outcome::Result(result) => {
                 let text = std::str::from_utf8(result).map_err(|_| unreadable())?;
-                let remarks = match &answer.received {
-                    Some(received) => received.remarks,
-                    None => Remarks::read(text).map_err(|_| unreadable())?,
+                let summary = match &answer.received {
+                    Some(received) => received.summary,
+                    None => ResultSummary::read(text).map_err(|_| unreadable())?,
                 };
-                if remarks.folded {
+                if summary.folded {
                     return Err(folded());
                 }
-                if governs && remarks.asks {
+                if governs && summary.asks {
                     asked(text)?.iter().try_for_each(|(method, params)| judge(method, params))?;
                 }
             }
@@ -348,7 +348,7 @@ fn question(method: &str, params: &str, era: Era) -> Result<Message, Denial> {
         id,
         target: None,
         params,
-        outline: None,
+        message_index: None,
         body: body.clone(),
     })
 }

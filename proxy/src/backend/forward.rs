@@ -24,7 +24,7 @@ use http::{HeaderMap, Method, StatusCode};
 use portunus_config::{Credentials, Upstream};
 use portunus_filters::mcp;
 use portunus_filters::mcp::bridge::Parts;
-use portunus_filters::mcp::object::Outline;
+use portunus_filters::mcp::object::MessageIndex;
 use portunus_filters::{Admitted, Arrival, Denial, Holds, Message, Reason};
 use std::pin::pin;
 use std::sync::Arc;
@@ -143,8 +143,8 @@ impl Dispatch {
     pub fn permit(admitted: Admitted, message: &Message) -> AuthorizedCall {
         let within = deadline_of(&admitted);
         let (body, changed, holds) = admitted.into_parts();
-        let outline = changed.as_deref().unwrap_or(message).outline.clone();
-        AuthorizedCall { body, outline, changed, holds, within }
+        let message_index = changed.as_deref().unwrap_or(message).message_index.clone();
+        AuthorizedCall { body, message_index, changed, holds, within }
     }
 
     /// Opens the request at an upstream that a gateway request makes.
@@ -164,7 +164,7 @@ impl Dispatch {
 /// and its continuations: answers to the upstream's questions, further rounds, its cancellation.
 pub struct AuthorizedCall {
     body: Bytes,
-    outline: Option<Arc<Outline>>,
+    message_index: Option<Arc<MessageIndex>>,
     /// The message as it may leave, if a filter changed it.
     changed: Option<Box<Message>>,
     holds: Holds,
@@ -187,7 +187,7 @@ impl AuthorizedCall {
     /// # Errors
     /// [`mcp::Fault::Syntax`] if it cannot be read again, after a filter has changed it.
     pub fn parts(&self) -> Result<Parts<'_>, mcp::Fault> {
-        Parts::known(self.outline.as_deref(), &self.body)
+        Parts::known(self.message_index.as_deref(), &self.body)
     }
 
     /// Whether a filter changed the message.

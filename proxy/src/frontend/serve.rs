@@ -368,7 +368,7 @@ impl<'a> IncomingRequest<'a> {
             return;
         }
         let text = std::str::from_utf8(&message.body).unwrap_or_default();
-        let params = message.outline.as_ref().map(|outline| outline.params(text)).unwrap_or_default();
+        let params = message.message_index.as_ref().map(|index| index.params(text)).unwrap_or_default();
         let meta = params.object("_meta").ok().flatten();
         if let Some(trace) = meta.and_then(|meta| Trace::named(&meta.text("traceparent")?)) {
             self.record.note_trace(trace.id());

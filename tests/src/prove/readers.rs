@@ -109,7 +109,7 @@ impl Judge {
 
 /// What a message is aimed at, at an endpoint that renames nothing; `None` if that cannot be read.
 fn subject(message: &Message) -> Option<Option<Subject>> {
-    let params = message.outline.as_ref()?.params(std::str::from_utf8(&message.body).ok()?);
+    let params = message.message_index.as_ref()?.params(std::str::from_utf8(&message.body).ok()?);
     let aim = bridge::aim(message.method.as_ref()?.name(), &params).ok()?;
     Some(aim.map(|aim| match aim {
         Aim::Tool(name) => Subject::Tool(Arc::new(KnownTool::unrated(name.as_ref().into()))),

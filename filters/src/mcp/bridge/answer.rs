@@ -6,7 +6,7 @@ use super::meta::{META_SERVER_INFO, Members, array, is_reserved};
 use super::methods::is_cacheable;
 use crate::mcp::object::{Object, Word, elements};
 use crate::mcp::rewrite::string;
-use crate::mcp::{Fault, Remarks, Span, rewrite::Rewrite};
+use crate::mcp::{Fault, ResultSummary, Span, rewrite::Rewrite};
 
 /// An answer to a request.
 #[derive(Clone, Debug)]
@@ -198,14 +198,14 @@ fn answer_begun(message: &mut Vec<u8>, id: &str) {
 
 /// The message that answers request `id` of a legacy client by what a modern server says of a call, as
 /// [`result_for_legacy`] of a method that is not cacheable: without reading the result once more.
-/// `remarks` must be those of the result; `None` where more of it has to change than that its
+/// `summary` must be those of the result; `None` where more of it has to change than that its
 /// `resultType` goes.
-pub fn answer_for_legacy(id: &str, result: &[u8], remarks: Remarks) -> Option<Vec<u8>> {
-    if remarks.unusual || remarks.meta || remarks.unstructured {
+pub fn answer_for_legacy(id: &str, result: &[u8], summary: ResultSummary) -> Option<Vec<u8>> {
+    if summary.unusual || summary.meta || summary.unstructured {
         return None;
     }
     let members = result.strip_prefix(b"{")?.strip_suffix(b"}")?;
-    let (before, after) = match remarks.typed {
+    let (before, after) = match summary.typed {
         // Counted from the brace before them.
         Some(Span { start, end }) => {
             let (start, end) = ((start as usize).checked_sub(1)?, (end as usize).checked_sub(1)?);

@@ -4,7 +4,7 @@ use super::meta::{self, Members, is_reserved};
 use super::methods::{Reference, target_key};
 use super::profile::Profile;
 use crate::mcp::headers::META_VERSION;
-use crate::mcp::object::{Object, Outline};
+use crate::mcp::object::{MessageIndex, Object};
 use crate::mcp::rewrite::{Copy, Rewrite, string};
 use crate::mcp::{Fault, Revision};
 use bytes::Bytes;
@@ -187,8 +187,8 @@ impl<'a> Parts<'a> {
     }
 
     /// The parts of a request that was taken apart before; `body` must be the one it was found in.
-    pub fn of(outline: &'a Outline, body: &'a str) -> Parts<'a> {
-        Parts { message: outline.message(body), params: outline.params(body) }
+    pub fn of(message_index: &'a MessageIndex, body: &'a str) -> Parts<'a> {
+        Parts { message: message_index.message(body), params: message_index.params(body) }
     }
 
     /// The parts of a request as [`Parts::of`] where that was taken apart before, else as
@@ -196,10 +196,10 @@ impl<'a> Parts<'a> {
     ///
     /// # Errors
     /// As [`legacy_request`]; [`Fault::Syntax`] if it is no text.
-    pub fn known(outline: Option<&'a Outline>, body: &'a [u8]) -> Result<Parts<'a>, Fault> {
+    pub fn known(message_index: Option<&'a MessageIndex>, body: &'a [u8]) -> Result<Parts<'a>, Fault> {
         let body = crate::mcp::text(body)?;
-        match outline {
-            Some(outline) => Ok(Parts::of(outline, body)),
+        match message_index {
+            Some(message_index) => Ok(Parts::of(message_index, body)),
             None => Parts::read(body),
         }
     }

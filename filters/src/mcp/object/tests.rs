@@ -149,12 +149,12 @@ proptest! {
 fn a_message_is_found_again_in_its_body() {
     let body = " {\"jsonrpc\":\"2.0\", \"\\u0069d\" : 7 ,\"method\":\"tools/call\",\"params\": {\"name\":\"a\",\"_meta\":{\"k\":[1]}}}\n";
     let mut envelope = Envelope::read_bounded(body, &Bounds::default()).unwrap();
-    let outline = envelope.take_outline(body.as_bytes()).unwrap();
-    let (message, params) = (outline.message(body), outline.params(body));
+    let message_index = envelope.take_message_index(body.as_bytes()).unwrap();
+    let (message, params) = (message_index.message(body), message_index.params(body));
     assert_eq!(message.get("id"), Some("7"));
     assert_eq!(message.rewrite().text(), body.trim());
     assert_eq!(params.text("name").as_deref(), Some("a"));
     assert_eq!(params.inside("_meta").unwrap().unwrap().get("k"), Some("[1]"));
     let elsewhere = body.to_owned();
-    assert!(Envelope::read(body).unwrap().take_outline(elsewhere.as_bytes()).is_none());
+    assert!(Envelope::read(body).unwrap().take_message_index(elsewhere.as_bytes()).is_none());
 }

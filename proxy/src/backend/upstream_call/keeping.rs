@@ -24,7 +24,8 @@ pub(super) fn sought(
         SessionChoice::Own(upstream_session, _) if upstream_session.is_relayed() => return None,
         SessionChoice::Own(upstream_session, _) => upstream_session.id().map(|id| id.as_bytes()),
     };
-    let params = request.message.outline.as_ref()?.params(std::str::from_utf8(&request.message.body).ok()?);
+    let params =
+        request.message.message_index.as_ref()?.params(std::str::from_utf8(&request.message.body).ok()?);
     let target = request.target.as_deref();
     let wanted = Wanted { place: &request.place, era, session, params: &params, target };
     backend.reads.read(&backend.clock, &wanted).map(Box::new)

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use portunus_filters::mcp::bridge::{self, ParamHeader, Parts, Put};
 use portunus_filters::mcp::rewrite::string;
-use portunus_filters::mcp::{Id, Remarks, Revision, Shape};
+use portunus_filters::mcp::{Id, ResultSummary, Revision, Shape};
 use portunus_filters::{Era, Kind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -213,7 +213,7 @@ impl Modern {
                 };
                 self.note_era(call, &outcome);
                 self.exchange.finish();
-                if let Some(asking) = Modern::asking(call, &outcome, content.remarks)? {
+                if let Some(asking) = Modern::asking(call, &outcome, content.summary)? {
                     return self.asked(call, asking);
                 }
                 let answer = Answer::of(message, Era::Modern, outcome, None, call.passes());
@@ -230,10 +230,10 @@ impl Modern {
     fn asking<'o>(
         call: &CallParts,
         outcome: &'o Outcome<Bytes>,
-        remarks: Option<Remarks>,
+        summary: Option<ResultSummary>,
     ) -> Result<Option<&'o Bytes>, Failure> {
         let Outcome::Result(result) = outcome else { return Ok(None) };
-        let may_ask = remarks.is_none_or(|remarks| remarks.unusual);
+        let may_ask = summary.is_none_or(|summary| summary.unusual);
         if call.rounds == Rounds::Through || !may_ask {
             return Ok(None);
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use portunus_filters::Era;
 use portunus_filters::mcp::bridge::{self, Facts};
 use portunus_filters::mcp::sse::Event;
-use portunus_filters::mcp::{Envelope, Fault, Id, Method, Remarks, Shape, Span};
+use portunus_filters::mcp::{Envelope, Fault, Id, Method, ResultSummary, Shape, Span};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub(crate) struct Content {
     /// The method of a request or notification.
     pub(crate) method: Option<Method>,
     /// What a result says that decides how it is passed on.
-    pub(crate) remarks: Option<Remarks>,
+    pub(crate) summary: Option<ResultSummary>,
     /// The progress token of a notification, if it is a number.
     pub(crate) progress: Option<u64>,
     /// What an answer says, if it is one that can be passed on.
@@ -124,8 +124,8 @@ impl Content {
             Shape::Request | Shape::Notification => None,
         };
         let progress = envelope.params.get("progressToken").and_then(|token| token.parse().ok());
-        let Envelope { shape, id, method, remarks, .. } = envelope;
-        Ok(Content { shape, id, method, remarks, progress, answer })
+        let Envelope { shape, id, method, summary, .. } = envelope;
+        Ok(Content { shape, id, method, summary, progress, answer })
     }
 
     /// As [`ServerMessage::answer`].
@@ -158,13 +158,13 @@ pub struct ReceivedMessage {
     /// It answers the client's request under the client's own id.
     pub under_own_id: bool,
     /// What its result says at its top.
-    pub remarks: Remarks,
+    pub summary: ResultSummary,
 }
 
 impl ReceivedMessage {
     fn of(message: &ServerMessage, under_own_id: bool) -> Option<ReceivedMessage> {
-        let remarks = message.content.as_ref().ok()?.remarks?;
-        Some(ReceivedMessage { message: message.bytes.clone(), under_own_id, remarks })
+        let summary = message.content.as_ref().ok()?.summary?;
+        Some(ReceivedMessage { message: message.bytes.clone(), under_own_id, summary })
     }
 }
 

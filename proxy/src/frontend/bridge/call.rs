@@ -355,7 +355,7 @@ fn with_params(message: &Message, params: &str) -> Result<Bytes, Denial> {
     let unreadable = || Denial::new(Reason::InvalidRequest, "the message cannot be read");
     let text = std::str::from_utf8(&message.body)
         .map_err(|_| Denial::new(Reason::ParseError, "the body is not UTF-8"))?;
-    let whole = message.outline.as_ref().ok_or_else(unreadable)?.message(text);
+    let whole = message.message_index.as_ref().ok_or_else(unreadable)?.message(text);
     Ok(Bytes::from(whole.rewrite().set("params", params).text()))
 }
 

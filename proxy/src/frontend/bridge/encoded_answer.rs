@@ -134,14 +134,14 @@ pub(super) fn for_modern(
 fn added_to(message: &Message, answer: &Answer<Released>) -> Option<EncodedAnswer> {
     let received = answer.received.as_ref()?;
     let whole = match answer.era {
-        Era::Modern if received.under_own_id && received.remarks.is_final() => received.message.clone(),
-        Era::Legacy if received.remarks.is_bare() && !bridge::is_cacheable(method_name(message)) => {
+        Era::Modern if received.under_own_id && received.summary.is_final() => received.message.clone(),
+        Era::Legacy if received.summary.is_bare() && !bridge::is_cacheable(method_name(message)) => {
             bridge::answer_for_modern(id_text(message), answer.text().bytes(), answer.facts.as_deref()?)?
                 .into()
         }
         Era::Modern | Era::Legacy => return None,
     };
-    Some(succeeded_by(answer, whole, !received.remarks.failed))
+    Some(succeeded_by(answer, whole, !received.summary.failed))
 }
 
 /// An answer in the words of a legacy client.
@@ -184,9 +184,9 @@ fn taken_from(message: &Message, answer: &Answer<Released>) -> Option<EncodedAns
     let said = match answer.era {
         Era::Legacy => bridge::answer_between_legacy(id, result.bytes()),
         Era::Modern if bridge::is_cacheable(method) => return None,
-        Era::Modern => bridge::answer_for_legacy(id, result.bytes(), received.remarks)?,
+        Era::Modern => bridge::answer_for_legacy(id, result.bytes(), received.summary)?,
     };
-    Some(succeeded_by(answer, said.into(), !received.remarks.failed))
+    Some(succeeded_by(answer, said.into(), !received.summary.failed))
 }
 
 /// A modern server's own `requestState` is sealed: only this caller may go on with this call.

@@ -385,8 +385,8 @@ pub(super) fn at_once(admission: RequestAdmission) -> Result<(Admitted, CallTerm
 /// [`Reason::InvalidParams`] if it has none, or they cannot be read.
 pub(super) fn params(message: &Message) -> Result<Object<'_>, Denial> {
     let unreadable = || Denial::new(Reason::InvalidParams, "`params` must be an object");
-    let Some(outline) = &message.outline else { return Ok(Object::default()) };
-    Ok(outline.params(std::str::from_utf8(&message.body).map_err(|_| unreadable())?))
+    let Some(message_index) = &message.message_index else { return Ok(Object::default()) };
+    Ok(message_index.params(std::str::from_utf8(&message.body).map_err(|_| unreadable())?))
 }
 
 /// A request taken apart.
@@ -394,7 +394,7 @@ pub(super) fn params(message: &Message) -> Result<Object<'_>, Denial> {
 /// # Errors
 /// [`Reason::InvalidParams`] if it cannot be read.
 pub(super) fn parts(message: &Message) -> Result<Parts<'_>, Denial> {
-    Parts::known(message.outline.as_deref(), &message.body)
+    Parts::known(message.message_index.as_deref(), &message.body)
         .map_err(|_| Denial::new(Reason::InvalidParams, "`params` must be an object"))
 }
 

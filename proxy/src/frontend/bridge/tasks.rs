@@ -136,7 +136,7 @@ pub(super) fn outward(
     upstream_call: &UpstreamCall,
     answer: Answer<Released>,
 ) -> Result<Answer<Released>, Denial> {
-    if answer.received.as_ref().is_some_and(|received| !received.remarks.task) {
+    if answer.received.as_ref().is_some_and(|received| !received.summary.task) {
         return Ok(answer);
     }
     match (&answer.outcome, answer.era) {

@@ -71,5 +71,5 @@ impl IncomingRequest<'_> {
 /// What the client says of itself, as far as it can be read.
 fn profile(message: &Message) -> Option<Profile> {
     let text = std::str::from_utf8(&message.body).ok()?;
-    Profile::of_initialize(&message.outline.as_ref()?.params(text)).ok()
+    Profile::of_initialize(&message.message_index.as_ref()?.params(text)).ok()
 }

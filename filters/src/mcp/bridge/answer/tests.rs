@@ -116,8 +116,8 @@ fn what_is_only_added_to_is_the_same_without_being_read() {
     let nameless = Facts { server_info: None, ..facts() };
     for (text, facts) in texts.iter().flat_map(|text| [(text, facts()), (text, nameless.clone())]) {
         let message = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{text}}}"#);
-        let remarks = Envelope::read(&message).unwrap().remarks.unwrap();
-        assert!(remarks.is_bare(), "{text}");
+        let summary = Envelope::read(&message).unwrap().summary.unwrap();
+        assert!(summary.is_bare(), "{text}");
         let read = wrap_result("\"a\"", &result_for_modern(text, "tools/call", &facts, None).unwrap());
         let added = answer_for_modern("\"a\"", text.as_bytes(), &facts).unwrap();
         assert_eq!(value(&added), value(read.as_bytes()), "{text}");
@@ -140,8 +140,8 @@ fn what_only_loses_its_type_is_the_same_without_being_read() {
     ];
     for (text, expected) in texts {
         let message = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{text}}}"#);
-        let remarks = Envelope::read(&message).unwrap().remarks.unwrap();
-        let lost = answer_for_legacy("\"a\"", text.as_bytes(), remarks);
+        let summary = Envelope::read(&message).unwrap().summary.unwrap();
+        let lost = answer_for_legacy("\"a\"", text.as_bytes(), summary);
         assert_eq!(lost.is_some(), expected, "{text}");
         if let Some(lost) = lost {
             let read = wrap_result("\"a\"", &result_for_legacy(text, "tools/call").unwrap());
