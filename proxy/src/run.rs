@@ -8,7 +8,7 @@ use crate::control::{Claim, Command, Control};
 use crate::descriptors;
 use crate::frontend::bridge;
 use crate::frontend::context::Gateway;
-use crate::frontend::edge::{Edge, Rim};
+use crate::frontend::edge::{ConnectionServer, PingoraAdapter};
 use crate::handover::Holding;
 use crate::handover::take::{Inheritance, Predecessor};
 use crate::helm::{Helm, Requests, Signals};
@@ -140,11 +140,12 @@ fn live(process: Process) -> io::Result<()> {
     let addresses = bound.addresses(gateway.bootstrap.control.clone());
     let last = (!extra.is_empty()).then_some("a demo cannot be upgraded: end it and start anew");
     let readiness = Readiness::default();
-    let edge = Arc::new(Edge::new(Arc::clone(&gateway), &addresses.listeners, addresses.peers));
+    let connection_server =
+        Arc::new(ConnectionServer::new(Arc::clone(&gateway), &addresses.listeners, addresses.peers));
     let (stop, close, reload) =
         (Arc::<Notify>::default(), Arc::<Notify>::default(), Arc::<Notify>::default());
-    let (data, closed) = data(&gateway, &edge, &bound, &readiness, &supervisor)?;
-    let surfaces = surfaces(&gateway, &edge, &bound, readiness.clone(), extra)?;
+    let (data, closed) = data(&gateway, &connection_server, &bound, &readiness, &supervisor)?;
+    let surfaces = surfaces(&gateway, &connection_server, &bound, readiness.clone(), extra)?;
     let holdings = bound.into_holdings()?;
     spawn_server("data", data, Arc::clone(&stop))?;
     // In a drain without a successor nobody notifies these: they end with the process.
@@ -152,8 +153,19 @@ fn live(process: Process) -> io::Result<()> {
     runtime.block_on(readiness.ready());
     let watcher = spawn_asides(&runtime, &gateway, control, watched, &reload);
     let records = Arc::clone(&gateway);
-    let mut helm =
-        Helm { gateway, edge, holdings, stop, closed, close, reload, watcher, supervisor, claim, last };
+    let mut helm = Helm {
+        gateway,
+        connection_server,
+        holdings,
+        stop,
+        closed,
+        close,
+        reload,
+        watcher,
+        supervisor,
+        claim,
+        last,
+    };
     let succeeded = before.map_or(Ok(()), |(predecessor, claimed)| predecessor.ready(claimed));
     // Up to here a signal that ends this process does so at once, and the old one goes on.
     let signals = Signals::listen(requests)?;
@@ -297,7 +309,7 @@ fn server(threads: usize) -> Server {
 /// The process is ready when their threads run, and alive for the watchdog while these do.
 fn data(
     gateway: &Arc<Gateway>,
-    edge: &Arc<Edge>,
+    connection_server: &Arc<ConnectionServer>,
     bound: &Bound,
     readiness: &Readiness,
     supervisor: &Supervisor,
@@ -315,7 +327,7 @@ fn data(
         beat.await;
     });
     let (telling, closed) = oneshot::channel();
-    let service = Given::new("data", Rim(Arc::clone(edge)), &listening, None)?;
+    let service = Given::new("data", PingoraAdapter(Arc::clone(connection_server)), &listening, None)?;
     server.add_service(service.beside(companion).telling(telling));
     Ok((server, closed))
 }
@@ -324,7 +336,7 @@ fn data(
 /// other replicas, whose clients wait for what is kept here.
 fn surfaces(
     gateway: &Arc<Gateway>,
-    edge: &Arc<Edge>,
+    connection_server: &Arc<ConnectionServer>,
     bound: &Bound,
     readiness: Readiness,
     extra: Extra,
@@ -341,7 +353,12 @@ fn surfaces(
     }
     if let Some((_, listening)) = &bound.peers {
         let threads = Some(gateway.bootstrap.threads);
-        server.add_service(Given::new("peers", Rim(Arc::clone(edge)), &[listening], threads)?);
+        server.add_service(Given::new(
+            "peers",
+            PingoraAdapter(Arc::clone(connection_server)),
+            &[listening],
+            threads,
+        )?);
     }
     server.add_services(extra);
     Ok(server)

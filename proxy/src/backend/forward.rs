@@ -16,9 +16,9 @@ use crate::backend::upstreams::fault::Fault;
 use crate::backend::upstreams::pool::{CheckoutError, CheckoutOptions, Pool};
 use crate::backend::upstreams::request::Outgoing;
 use crate::backend::upstreams::tls::TlsFault;
-use crate::patience::patient_until;
 use crate::request_ids::Trace;
 use crate::shares::Owner;
+use crate::time_limit::with_deadline;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use portunus_config::{Credentials, Upstream};
@@ -330,7 +330,7 @@ async fn attempt(
     fresh: bool,
 ) -> Result<Exchange, Attempt> {
     let wish = CheckoutOptions { fresh, endless: request.use_of.endless, owner: request.owner };
-    let taken = patient_until(until, pin!(request.pool.checkout(&request.upstream, resolver, wish))).await;
+    let taken = with_deadline(until, pin!(request.pool.checkout(&request.upstream, resolver, wish))).await;
     let taken = taken.unwrap_or(Err(CheckoutError::Dial(DialError::TimedOut)));
     let mut checkout = taken.map_err(|error| {
         request.pool.count_connect_failure(&error);

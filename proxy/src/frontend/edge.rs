@@ -56,7 +56,7 @@ const HANDSHAKE: Duration = Duration::from_millis(30);
 
 /// Who is at the other end of a connection.
 #[derive(Clone)]
-struct Visitor {
+struct PeerInfo {
     /// The peer; behind a PROXY protocol header, who that names.
     address: IpAddr,
     /// The address is its own, or was named: it may be one that forwarding headers are believed from.
@@ -71,16 +71,16 @@ struct Visitor {
 
 /// What all listeners lead to.
 #[derive(Clone)]
-pub struct Edge {
+pub struct ConnectionServer {
     gateway: Arc<Gateway>,
     /// What a replica shows is its own, and nothing of the clients whose requests it brings.
     nobody: Arc<ConnectionState>,
-    doors: Arc<[Door]>,
+    listeners: Arc<[ListenerRuntime]>,
 }
 
 /// One listener at work.
 #[derive(Clone)]
-struct Door {
+struct ListenerRuntime {
     listener: Arc<Listener>,
     bound: SocketAddr,
     permits: Arc<Shares>,
@@ -88,60 +88,67 @@ struct Door {
     /// may be connections.
     stream_permits: Arc<Shares>,
     tls: Option<Arc<LiveTls>>,
-    visitors: Visitors,
+    peer_kind: PeerKind,
     /// There are not enough descriptors for `max_connections`.
     is_cut: bool,
 }
 
 /// Who comes by a listener.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Visitors {
+enum PeerKind {
     /// MCP clients.
     Clients,
     /// Other replicas, with what clients have asked of them.
     Replicas,
 }
 
-impl Edge {
+impl ConnectionServer {
     /// An edge for listeners that are bound to these addresses; `peers` is that of the listener for
     /// other replicas.
-    pub fn new(gateway: Arc<Gateway>, bound: &[SocketAddr], peers: Option<SocketAddr>) -> Edge {
+    pub fn new(gateway: Arc<Gateway>, bound: &[SocketAddr], peers: Option<SocketAddr>) -> Self {
         let wanted = descriptors::wanted(&gateway.bootstrap);
         let listeners = gateway.bootstrap.listeners.iter().zip(&gateway.tls).zip(bound);
         let clients = listeners.map(|((listener, tls), bound)| {
-            Door::new(listener, *bound, tls.clone(), Visitors::Clients).within(wanted)
+            ListenerRuntime::new(listener, *bound, tls.clone(), PeerKind::Clients).within(wanted)
         });
         let replicas = gateway.bootstrap.peers.iter().zip(peers).map(|(peers, bound)| {
-            Door::new(&peers.listener, bound, gateway.peers.tls.clone(), Visitors::Replicas).within(wanted)
+            ListenerRuntime::new(&peers.listener, bound, gateway.peers.tls.clone(), PeerKind::Replicas)
+                .within(wanted)
         });
-        Edge {
-            doors: clients.chain(replicas).collect(),
+        Self {
+            listeners: clients.chain(replicas).collect(),
             nobody: Arc::new(ConnectionState::new(gateway.drain.phases().child())),
             gateway,
         }
     }
 
     /// The listener that a connection came in by.
-    fn door(&self, local: Option<SocketAddr>) -> Option<&Door> {
+    fn runtime_at(&self, local: Option<SocketAddr>) -> Option<&ListenerRuntime> {
         let local = local?;
-        let same_port = |door: &&Door| door.bound.port() == local.port();
+        let same_port = |one: &&ListenerRuntime| one.bound.port() == local.port();
         let exact =
-            self.doors.iter().filter(same_port).find(|door| door.bound.ip() == local.ip().to_canonical());
-        exact.or_else(|| self.doors.iter().filter(same_port).find(|door| door.bound.ip().is_unspecified()))
+            self.listeners.iter().filter(same_port).find(|one| one.bound.ip() == local.ip().to_canonical());
+        exact.or_else(|| self.listeners.iter().filter(same_port).find(|one| one.bound.ip().is_unspecified()))
     }
 
     /// Answers what never became a request, and closes.
-    async fn refuse(&self, door: &Door, visitor: &Visitor, stream: &mut Stream, denial: &Denial) {
-        let (answer, request_id) = self.record_refusal(door, visitor, denial);
+    async fn refuse(&self, runtime: &ListenerRuntime, peer: &PeerInfo, stream: &mut Stream, denial: &Denial) {
+        let (answer, request_id) = self.record_refusal(runtime, peer, denial);
         let wire = raw(&answer, denial, &request_id);
-        if let Ok(Ok(())) = timeout(door.listener.limits.write_timeout, write(stream, &wire)).await {
+        if let Ok(Ok(())) = timeout(runtime.listener.limits.write_timeout, write(stream, &wire)).await {
             linger(stream).await;
         }
     }
 
     /// Answers a request that no stage has seen.
-    async fn refuse_client(&self, door: &Door, visitor: &Visitor, client: &mut Client, denial: &Denial) {
-        let (answer, request_id) = self.record_refusal(door, visitor, denial);
+    async fn refuse_client(
+        &self,
+        runtime: &ListenerRuntime,
+        peer: &PeerInfo,
+        client: &mut Client,
+        denial: &Denial,
+    ) {
+        let (answer, request_id) = self.record_refusal(runtime, peer, denial);
         let head = || -> pingora_core::Result<ResponseHeader> {
             let mut head = ResponseHeader::build(answer.status, Some(6))?;
             head.insert_header("Content-Type", "application/json")?;
@@ -152,20 +159,25 @@ impl Edge {
         };
         if let Ok(head) = head() {
             let written = client.answer(ReleasedHead::own(head), Released::own(answer.body.clone()));
-            drop(in_time(door.listener.limits.write_timeout, pin!(written)).await);
+            drop(in_time(runtime.listener.limits.write_timeout, pin!(written)).await);
         }
     }
 
     /// Refuses a request for which there is no place.
-    async fn refuse_stream(&self, door: &Door, visitor: &Visitor, client: &mut Client) {
-        self.refuse_client(door, visitor, client, &crowded()).await;
+    async fn refuse_stream(&self, runtime: &ListenerRuntime, peer: &PeerInfo, client: &mut Client) {
+        self.refuse_client(runtime, peer, client, &crowded()).await;
     }
 
-    fn record_refusal(&self, door: &Door, visitor: &Visitor, denial: &Denial) -> (Answer, Arc<str>) {
+    fn record_refusal(
+        &self,
+        runtime: &ListenerRuntime,
+        peer: &PeerInfo,
+        denial: &Denial,
+    ) -> (Answer, Arc<str>) {
         let arrival = Arrival {
-            listener: Arc::clone(&door.listener.name),
-            source: visitor.address,
-            identity: Identity::Anonymous { source: visitor.address },
+            listener: Arc::clone(&runtime.listener.name),
+            source: peer.address,
+            identity: Identity::Anonymous { source: peer.address },
             request_id: self.gateway.backend.ids.event_id(),
             at: self.gateway.clock.now(),
         };
@@ -177,35 +189,35 @@ impl Edge {
     }
 }
 
-impl Door {
-    fn new(listener: &Listener, bound: SocketAddr, tls: Option<Arc<LiveTls>>, visitors: Visitors) -> Door {
+impl ListenerRuntime {
+    fn new(listener: &Listener, bound: SocketAddr, tls: Option<Arc<LiveTls>>, peer_kind: PeerKind) -> Self {
         let most = listener.limits.max_connections;
-        Door {
+        Self {
             listener: Arc::new(listener.clone()),
             bound,
             permits: Shares::new(most),
             stream_permits: Shares::new(most),
             tls,
-            visitors,
+            peer_kind,
             is_cut: false,
         }
     }
 
     /// Lets it hold its share of the descriptors that there are, if they are fewer than all listeners want.
-    fn within(self, all_want: usize) -> Door {
+    fn within(self, all_want: usize) -> Self {
         let wanted = self.permits.most();
         let share = descriptors::share(wanted, all_want);
         match share < wanted {
-            true => Door { permits: Shares::new(share), is_cut: true, ..self },
+            true => Self { permits: Shares::new(share), is_cut: true, ..self },
             false => self,
         }
     }
 
     /// Whose a connection from `peer` is: a proxy's is that of many, and so is a replica's.
     fn owner(&self, peer: IpAddr) -> Owner {
-        match self.visitors {
-            Visitors::Clients if !self.is_proxy(peer) => Owner::at(peer),
-            Visitors::Clients | Visitors::Replicas => Owner::Nobody,
+        match self.peer_kind {
+            PeerKind::Clients if !self.is_proxy(peer) => Owner::at(peer),
+            PeerKind::Clients | PeerKind::Replicas => Owner::Nobody,
         }
     }
 
@@ -216,19 +228,19 @@ impl Door {
     }
 
     /// Leave to serve one request on a connection whose share is not its caller's alone.
-    fn admit_stream(&self, visitor: &Visitor, headers: &HeaderMap) -> Option<Share> {
-        let owner = match self.visitors {
-            Visitors::Replicas => Owner::Nobody,
-            Visitors::Clients => {
-                let from = if visitor.forwards { &self.listener.forwarded_from[..] } else { &[] };
-                Owner::at(source(visitor.address, headers, from, self.listener.forwarded_by).client)
+    fn admit_stream(&self, peer: &PeerInfo, headers: &HeaderMap) -> Option<Share> {
+        let owner = match self.peer_kind {
+            PeerKind::Replicas => Owner::Nobody,
+            PeerKind::Clients => {
+                let from = if peer.forwards { &self.listener.forwarded_from[..] } else { &[] };
+                Owner::at(source(peer.address, headers, from, self.listener.forwarded_by).client)
             }
         };
         self.stream_permits.take(owner, 1)
     }
 }
 
-impl Edge {
+impl ConnectionServer {
     /// One connection, from its first byte to its end.
     async fn connect(&self, mut stream: Stream) {
         let socket = stream.get_socket_digest();
@@ -238,68 +250,68 @@ impl Edge {
         let local = inet(socket.as_ref().and_then(|socket| socket.local_addr()));
         let peer = inet(socket.as_ref().and_then(|socket| socket.peer_addr()));
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
-        let Some(door) = self.door(local) else { return };
-        let Some(mut permit) = door.permits.take(door.owner(peer), 1) else {
-            if door.is_cut {
+        let Some(runtime) = self.runtime_at(local) else { return };
+        let Some(mut permit) = runtime.permits.take(runtime.owner(peer), 1) else {
+            if runtime.is_cut {
                 descriptors::refuse(Wanting::Client);
             }
             return self.refuse_connection(&mut stream).await;
         };
         let _counted = Counted::one(&self.gateway.metrics.edge.connections);
-        let (peer, forwards) = match self.client_behind(door, &mut stream, peer).await {
-            Ok(client) => (client.unwrap_or(peer), !door.listener.proxy_protocol || client.is_some()),
+        let (peer, forwards) = match self.client_behind(runtime, &mut stream, peer).await {
+            Ok(client) => (client.unwrap_or(peer), !runtime.listener.proxy_protocol || client.is_some()),
             Err(error) => {
-                tracing::debug!(listener = &*door.listener.name, %peer, %error, "connection refused");
+                tracing::debug!(listener = &*runtime.listener.name, %peer, %error, "connection refused");
                 return self.gateway.metrics.edge.proxy_headers_refused.inc();
             }
         };
-        if door.listener.proxy_protocol && forwards {
+        if runtime.listener.proxy_protocol && forwards {
             drop(permit);
             // Whose it is was not known before.
-            match door.permits.take(door.owner(peer), 1) {
+            match runtime.permits.take(runtime.owner(peer), 1) {
                 Some(own) => permit = own,
                 None => return self.refuse_connection(&mut stream).await,
             }
         }
         let _permit = permit;
-        let (stream, http_2, connection_state) = match &door.tls {
+        let (stream, http_2, connection_state) = match &runtime.tls {
             None => (stream, false, ConnectionState::new(self.gateway.drain.phases().child())),
-            Some(tls) => match self.secured(door, tls, stream, peer).await {
+            Some(tls) => match self.secured(runtime, tls, stream, peer).await {
                 Some(secured) => secured,
                 None => return,
             },
         };
         let connection_state = Arc::new(connection_state);
-        let leaves_at = Instant::now() + door.listener.limits.max_connection_age;
-        let visitor =
-            Visitor { address: peer, forwards, secure: door.tls.is_some(), connection_state, leaves_at };
+        let leaves_at = Instant::now() + runtime.listener.limits.max_connection_age;
+        let peer =
+            PeerInfo { address: peer, forwards, secure: runtime.tls.is_some(), connection_state, leaves_at };
         // Boxed: what an idle connection of the other protocol would need is not reserved.
         match http_2 {
-            true => Box::pin(self.run_h2(door, stream, Vec::new(), &visitor)).await,
-            false => self.run_h1(door, stream, &visitor).await,
+            true => Box::pin(self.run_h2(runtime, stream, Vec::new(), &peer)).await,
+            false => self.run_h1(runtime, stream, &peer).await,
         }
     }
 
     /// Serves one request; gives the connection back if it can carry another.
     async fn serve(
         &self,
-        door: &Door,
-        visitor: &Visitor,
+        runtime: &ListenerRuntime,
+        peer: &PeerInfo,
         mut head: Parts,
         mut client: Client,
     ) -> Option<Rest> {
-        if door.visitors == Visitors::Clients {
-            return serve(head, client, self.connection(door, visitor)).await;
+        if runtime.peer_kind == PeerKind::Clients {
+            return serve(head, client, self.connection(runtime, peer)).await;
         }
         if news::is_news(&head) {
-            let heard = self.hear(door, &head, &mut client).await?;
-            return self.reply(door, client, &head, heard).await;
+            let heard = self.hear(runtime, &head, &mut client).await?;
+            return self.reply(runtime, client, &head, heard).await;
         }
         let believed =
             self.gateway.peers.believe(&self.gateway.estate.seals, &head, self.gateway.clock.now());
         let believed = believed.and_then(|relayed| {
-            let came_by = self.doors.iter().filter(|door| door.visitors == Visitors::Clients);
-            let came_by = came_by.into_iter().find(|door| *door.listener.name == *relayed.listener);
+            let came_by = self.listeners.iter().filter(|runtime| runtime.peer_kind == PeerKind::Clients);
+            let came_by = came_by.into_iter().find(|runtime| *runtime.listener.name == *relayed.listener);
             Ok((came_by.ok_or(Verdict::Elsewhere)?, relayed))
         });
         match believed {
@@ -307,11 +319,11 @@ impl Edge {
                 // It has said what it had to, and is nobody else's business.
                 head.headers.remove(Verdict::FIELD);
                 relayed.restore(&mut head.headers);
-                serve(head, client, self.onward(came_by, visitor, &relayed)).await
+                serve(head, client, self.onward(came_by, peer, &relayed)).await
             }
             Err(verdict) => {
-                tracing::warn!(peer = %visitor.address, verdict = verdict.as_str(), "a relayed request is not served");
-                self.reply(door, client, &head, Err(verdict)).await
+                tracing::warn!(peer = %peer.address, verdict = verdict.as_str(), "a relayed request is not served");
+                self.reply(runtime, client, &head, Err(verdict)).await
             }
         }
     }
@@ -321,10 +333,9 @@ impl Edge {
         drop(timeout(CLOSE_LINGER, write(stream, FULL)).await);
     }
 
-    fn connection<'a>(&'a self, door: &'a Door, visitor: &'a Visitor) -> Connection<'a> {
-        let (peer, forwards) = (visitor.address, visitor.forwards);
-        let (secure, connection_state, listener) =
-            (visitor.secure, &visitor.connection_state, &door.listener);
+    fn connection<'a>(&'a self, runtime: &'a ListenerRuntime, peer: &'a PeerInfo) -> Connection<'a> {
+        let (secure, connection_state, listener) = (peer.secure, &peer.connection_state, &runtime.listener);
+        let (peer, forwards) = (peer.address, peer.forwards);
         Connection {
             gateway: &self.gateway,
             listener,
@@ -339,31 +350,31 @@ impl Edge {
     /// Who is behind the peer, where its connections say so; `None` if that is nobody with an address.
     async fn client_behind(
         &self,
-        door: &Door,
+        runtime: &ListenerRuntime,
         stream: &mut Stream,
         peer: IpAddr,
     ) -> io::Result<Option<IpAddr>> {
-        if !door.listener.proxy_protocol {
+        if !runtime.listener.proxy_protocol {
             return Ok(None);
         }
-        if !door.listener.trusted_proxies.iter().any(|trusted| trusted.contains(&peer)) {
+        if !runtime.listener.trusted_proxies.iter().any(|trusted| trusted.contains(&peer)) {
             let problem = "the peer is none of `trusted_proxies` and may not say who its client is";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
         }
-        let announced = timeout(door.listener.limits.header_timeout, announced(stream)).await;
+        let announced = timeout(runtime.listener.limits.header_timeout, announced(stream)).await;
         announced.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// The connection under TLS, whether it speaks HTTP/2, and who has opened it.
     async fn secured(
         &self,
-        door: &Door,
+        runtime: &ListenerRuntime,
         tls: &Arc<LiveTls>,
         stream: Stream,
         peer: IpAddr,
     ) -> Option<(Stream, bool, ConnectionState)> {
-        let listener = &*door.listener.name;
-        let fresh = !door.listener.proxy_protocol;
+        let listener = &*runtime.listener.name;
+        let fresh = !runtime.listener.proxy_protocol;
         let (result, secured) = match Box::pin(tls.accept(stream, fresh)).await {
             Ok((stream, http_2)) => {
                 let connection_state = ConnectionState::with_certificates(
@@ -389,18 +400,18 @@ impl Edge {
     pub async fn accept_rest(self: Arc<Self>, queues: Vec<std::net::TcpListener>, linger: Duration) {
         let until = Instant::now() + linger;
         let accepting = queues.into_iter().map(|queue| {
-            let edge = Arc::clone(&self);
+            let connection_server = Arc::clone(&self);
             async move {
                 let handle = queue.try_clone();
                 let Ok(queue) = TcpListener::from_std(queue) else { return };
                 while let Ok(Ok((stream, _))) = timeout_at(until, queue.accept()).await {
-                    edge.take(stream);
+                    connection_server.take(stream);
                 }
                 if let Err(error) = handle.and_then(|handle| hold_back(&handle)) {
                     tracing::debug!(%error, "new connections cannot be held back while the listener closes");
                 }
                 while let Ok(Ok((stream, _))) = timeout(HANDSHAKE, queue.accept()).await {
-                    edge.take(stream);
+                    connection_server.take(stream);
                 }
             }
         });
@@ -418,22 +429,22 @@ impl Edge {
 
     /// Serves a connection, from its first byte to its end.
     pub(crate) fn run(self: &Arc<Self>, stream: TcpStream) -> impl Future<Output = ()> + Send + use<> {
-        let (edge, in_flight) = (Arc::clone(self), self.gateway.drain.enter());
+        let (connection_server, in_flight) = (Arc::clone(self), self.gateway.drain.enter());
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
         let mut stream = L4Stream::from(stream);
         stream.set_socket_digest(digest);
         async move {
             let _in_flight = in_flight;
-            edge.connect(Box::new(stream)).await;
+            connection_server.connect(Box::new(stream)).await;
         }
     }
 }
 
-/// The edge as Pingora's app.
-pub struct Rim(pub Arc<Edge>);
+/// The connection server as Pingora's app.
+pub struct PingoraAdapter(pub Arc<ConnectionServer>);
 
 #[async_trait]
-impl ServerApp for Rim {
+impl ServerApp for PingoraAdapter {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
         self.0.connect(stream).await;
         None

@@ -4,9 +4,9 @@
 //! possible; parsing and the agreement of headers and body are the filters crate's.
 
 use crate::frontend::session::{BodyError, Client};
-use crate::patience::patient;
 use crate::pieces::Pieces;
 use crate::shares::{Owner, Share, Shares};
+use crate::time_limit::with_timeout;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -170,7 +170,7 @@ pub async fn body(
     within: Duration,
     (era, room): (EraOf, &mut BodyRoom<'_>),
 ) -> Result<Bytes, BodyFault> {
-    match patient(within, pin!(collect(client, headers, limit, (era, room)))).await {
+    match with_timeout(within, pin!(collect(client, headers, limit, (era, room)))).await {
         Some(result) => result,
         None => {
             let late = Denial::new(Reason::RequestTimeout, "the body did not arrive in time");

@@ -140,26 +140,26 @@ enum Halt {
 
 /// Serves one request; gives the connection back if it can carry another.
 pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) -> Option<Rest> {
-    let mut passage = IncomingRequest::begin(head, connection);
-    let end = match passage.admit(&mut client).await {
-        Ok(Route::Forward(outbound)) => passage.exchange(*outbound, &mut client).await,
-        Ok(Route::Broker(brokered)) => passage.broker(*brokered, &mut client).await,
-        Ok(Route::Away(away)) => Box::pin(passage.send_on(*away, &mut client)).await,
+    let mut request = IncomingRequest::begin(head, connection);
+    let end = match request.admit(&mut client).await {
+        Ok(Route::Forward(outbound)) => request.exchange(*outbound, &mut client).await,
+        Ok(Route::Broker(brokered)) => request.broker(*brokered, &mut client).await,
+        Ok(Route::Away(away)) => Box::pin(request.send_on(*away, &mut client)).await,
         Err(Halt::Refused(denial, known)) => {
-            Box::pin(passage.refuse_unread(&denial, &known, &mut client)).await
+            Box::pin(request.refuse_unread(&denial, &known, &mut client)).await
         }
-        Err(Halt::Preflight) => Box::pin(passage.preflight(&mut client)).await,
-        Err(Halt::Told(status, document)) => Box::pin(passage.tell(status, document, &mut client)).await,
+        Err(Halt::Preflight) => Box::pin(request.preflight(&mut client)).await,
+        Err(Halt::Told(status, document)) => Box::pin(request.tell(status, document, &mut client)).await,
         Err(Halt::Gone) => End::Broken,
     };
-    passage.record.end_last_stage();
+    request.record.end_last_stage();
     if matches!(end, End::Broken) {
-        passage.record.note_cut();
+        request.record.note_cut();
     }
     match end {
         End::Done => {
             if !client.is_body_done() {
-                intake::discard(&mut client, &passage.parts.headers).await;
+                intake::discard(&mut client, &request.parts.headers).await;
             }
             client.finish().await
         }

@@ -5,7 +5,7 @@ pub mod one;
 
 use crate::backend::headers::{Field, head};
 use crate::drain::{Phase, Phases};
-use crate::patience::patient;
+use crate::time_limit::with_timeout;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -270,7 +270,7 @@ pub async fn in_time<T>(
     within: Duration,
     write: Pin<&mut impl Future<Output = io::Result<T>>>,
 ) -> io::Result<T> {
-    patient(within, write).await.unwrap_or_else(|| Err(timed_out()))
+    with_timeout(within, write).await.unwrap_or_else(|| Err(timed_out()))
 }
 
 /// As [`in_time`], and by the end of the process.

@@ -6,8 +6,8 @@ use crate::drain::Phases;
 use crate::frontend::bridge::sessions::Session;
 use crate::frontend::context::Active;
 use crate::frontend::edge::LiveTls;
+use crate::keepalive_timer::SharedTimer;
 use crate::sealing::{Binding, CallerKey, Seals, SessionName};
-use crate::silence::Silences;
 use http::{HeaderMap, HeaderValue};
 use portunus_config::{ClientNames, ListenerTls, Profile, ServerId, VirtualServer};
 use portunus_filters::identity::{Certificate, Digest, Fault, Verified};
@@ -36,7 +36,7 @@ pub struct ConnectionState {
     shown: Option<ShownCertificate>,
     memory: Mutex<Memory>,
     /// How long its connection is silent.
-    pub(crate) silences: Silences,
+    pub(crate) shared_timer: SharedTimer,
 }
 
 #[derive(Default)]
@@ -106,7 +106,12 @@ pub(super) struct Remembered {
 impl ConnectionState {
     /// Somebody who has shown nothing, and is told of these phases.
     pub fn new(phases: Phases) -> ConnectionState {
-        ConnectionState { phases, shown: None, memory: Mutex::default(), silences: Silences::default() }
+        ConnectionState {
+            phases,
+            shown: None,
+            memory: Mutex::default(),
+            shared_timer: SharedTimer::default(),
+        }
     }
 
     /// Somebody who showed these certificates, its own first, in a handshake with `tls`.

@@ -4,7 +4,7 @@ use super::assertion::{head_digest, sha256};
 use super::*;
 use crate::backend::forward::Exchange;
 use crate::frontend::context::Gateway;
-use crate::frontend::edge::Edge;
+use crate::frontend::edge::ConnectionServer;
 use crate::identify::Source;
 use crate::request_ids::Trace;
 use crate::sealing::Token;
@@ -77,8 +77,9 @@ fn start(loaded: Loaded, peers: Socket) -> Replica {
     let gateway = Arc::new(Gateway::new(loaded, Arc::clone(&clock) as Arc<dyn Clock>).unwrap());
     let for_clients = socket();
     let clients = for_clients.local_addr().unwrap();
-    let edge = Edge::new(Arc::clone(&gateway), &[clients], Some(peers.local_addr().unwrap()));
-    let serving = tokio::spawn(Arc::new(edge).accept_rest(vec![for_clients, peers], LONG));
+    let connection_server =
+        ConnectionServer::new(Arc::clone(&gateway), &[clients], Some(peers.local_addr().unwrap()));
+    let serving = tokio::spawn(Arc::new(connection_server).accept_rest(vec![for_clients, peers], LONG));
     Replica { gateway, clock, clients, serving }
 }
 

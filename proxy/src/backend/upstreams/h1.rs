@@ -7,8 +7,8 @@ use super::fault::Fault;
 use super::request::Outgoing;
 use super::stream::Stream;
 use super::wire::{BodyReader, Framing, Head, Part, read_head};
+use crate::keepalive_timer::KeepaliveTimer;
 use crate::pieces::fill;
-use crate::silence::Silence;
 use bytes::{Bytes, BytesMut};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -27,7 +27,7 @@ pub struct Connection {
     buffer: BytesMut,
     body: BodyReader,
     /// Its timer for the head of an answer.
-    silence: Silence,
+    keepalive_timer: KeepaliveTimer,
     /// When it was last returned to its pool.
     pub idle_since: Instant,
     /// Whether it has carried a request before.
@@ -43,7 +43,7 @@ impl Connection {
             stream,
             buffer: BytesMut::new(),
             body: BodyReader::new(Framing::Length(0)),
-            silence: Silence::default(),
+            keepalive_timer: KeepaliveTimer::default(),
             idle_since: Instant::now(),
             reused: false,
             reusable: true,
@@ -69,13 +69,13 @@ impl Connection {
         end: tokio::time::Instant,
         request: &Outgoing,
     ) -> Option<Result<Head, Fault>> {
-        let mut silence = take(&mut self.silence);
+        let mut keepalive_timer = take(&mut self.keepalive_timer);
         let exchanged = tokio::select! {
             biased;
             exchanged = self.exchange(request) => Some(exchanged),
-            () = silence.until(end) => None,
+            () = keepalive_timer.until(end) => None,
         };
-        self.silence = silence;
+        self.keepalive_timer = keepalive_timer;
         exchanged
     }
 

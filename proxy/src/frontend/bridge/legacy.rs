@@ -266,7 +266,7 @@ impl<'a, 'd> Call<'a, 'd> {
         // Made with the first question: most calls have none.
         let mut answers: Option<Answers> = None;
         let phases = out.phases;
-        let mut silence = self.served.context.connection_state.silences.lend();
+        let mut keepalive_timer = self.served.context.connection_state.shared_timer.lend();
         let mut silent_until = Instant::now() + self.served.context.server.keepalive;
         let mut ready = Vec::new();
         let mut answer_by = None;
@@ -299,7 +299,7 @@ impl<'a, 'd> Call<'a, 'd> {
                 }
                 () = out.gone() => return Ok(End::Broken),
                 () = phases.reached(Phase::Expired) => return Err(draining()),
-                () = silence.until(silent_until) => {
+                () = keepalive_timer.until(silent_until) => {
                     self.served.gateway.estate.sessions.touch(self.session, self.served.gateway);
                     if self.served.context.takes_events && Box::pin(out.comment()).await.is_err() {
                         return Ok(End::Broken);

@@ -251,7 +251,7 @@ impl Round<'_, '_> {
         out: &mut Responder<'_>,
     ) -> Result<End, Denial> {
         let phases = out.phases;
-        let mut silence = self.served.context.connection_state.silences.lend();
+        let mut keepalive_timer = self.served.context.connection_state.shared_timer.lend();
         let mut silent_until = Instant::now() + self.served.context.server.keepalive;
         loop {
             let turn = tokio::select! {
@@ -265,7 +265,7 @@ impl Round<'_, '_> {
                     upstream_call.cancel();
                     return Err(draining());
                 }
-                () = silence.until(silent_until) => {
+                () = keepalive_timer.until(silent_until) => {
                     if Box::pin(out.comment()).await.is_err() {
                         upstream_call.cancel();
                         return Ok(End::Broken);

@@ -20,7 +20,7 @@ mod uris;
 mod verbatim;
 
 use crate::frontend::bridge::hub;
-use crate::frontend::edge::Edge;
+use crate::frontend::edge::ConnectionServer;
 use crate::testing::{Asked, Bed, Server, Wire, within};
 use portunus_filters::mcp::{Envelope, Method};
 use serde_json::{Value, json};
@@ -113,8 +113,9 @@ impl Stand {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let clients = socket.local_addr().unwrap();
-        let edge = Edge::new(Arc::clone(&bed.gateway), &[clients], None);
-        let serving = tokio::spawn(Arc::new(edge).accept_rest(vec![socket], Duration::from_secs(60)));
+        let connection_server = ConnectionServer::new(Arc::clone(&bed.gateway), &[clients], None);
+        let serving =
+            tokio::spawn(Arc::new(connection_server).accept_rest(vec![socket], Duration::from_secs(60)));
         Stand { server, bed, clients, changes, serving }
     }
 

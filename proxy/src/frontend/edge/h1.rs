@@ -4,7 +4,7 @@
 //! bytes and only then handed to a session.
 
 use super::h2::PREFACE;
-use super::{Door, Edge, Visitor};
+use super::{ConnectionServer, ListenerRuntime, PeerInfo};
 use crate::drain::{InFlight, Phase};
 use crate::frontend::session::Client;
 use crate::frontend::session::one::{Rest, Session};
@@ -34,45 +34,47 @@ enum Awaited {
     Refused(Denial),
 }
 
-impl Edge {
+impl ConnectionServer {
     /// Serves one connection to its end, or until it turns out to speak HTTP/2.
-    pub(super) async fn run_h1(&self, door: &Door, mut stream: Stream, visitor: &Visitor) {
-        let limits = &door.listener.limits;
+    pub(super) async fn run_h1(&self, runtime: &ListenerRuntime, mut stream: Stream, peer: &PeerInfo) {
+        let limits = &runtime.listener.limits;
         let mut ahead = BytesMut::new();
         // Under TLS the handshake has settled it (RFC 9113 §3.3); in the clear the first bytes do.
-        let connection_state = &visitor.connection_state;
-        let mut may_upgrade = door.listener.http2 && !visitor.secure;
+        let connection_state = &peer.connection_state;
+        let mut may_upgrade = runtime.listener.http2 && !peer.secure;
         loop {
             let begun = std::mem::take(&mut ahead);
             let waited = self.await_head(&mut stream, begun, (limits, connection_state), may_upgrade);
             let (head, behind, _in_flight) = match waited.await {
                 Awaited::Head(head, ahead, in_flight) => (head, ahead, in_flight),
                 Awaited::Preface(begun) => {
-                    return Box::pin(self.run_h2(door, stream, begun.into(), visitor)).await;
+                    return Box::pin(self.run_h2(runtime, stream, begun.into(), peer)).await;
                 }
                 Awaited::Over => return Rest { stream, ahead }.close().await,
-                Awaited::Refused(denial) => return self.refuse(door, visitor, &mut stream, &denial).await,
+                Awaited::Refused(denial) => {
+                    return self.refuse(runtime, peer, &mut stream, &denial).await;
+                }
             };
             may_upgrade = false;
             let head = match read(&head) {
                 Ok(head) => head,
-                Err(denial) => return self.refuse(door, visitor, &mut stream, &denial).await,
+                Err(denial) => return self.refuse(runtime, peer, &mut stream, &denial).await,
             };
             let session = Session::new(&head, Rest { stream, ahead: behind });
             let mut client = Client::One(Box::new(session));
-            if connection_state.phases.is_reached(Phase::Draining) || Instant::now() >= visitor.leaves_at {
+            if connection_state.phases.is_reached(Phase::Draining) || Instant::now() >= peer.leaves_at {
                 client.close_after();
             }
             // A proxy's connection is counted for nobody: its requests are.
-            let share = match door.owner(visitor.address) {
-                Owner::Nobody => match door.admit_stream(visitor, &head.headers) {
-                    None => return self.refuse_stream(door, visitor, &mut client).await,
+            let share = match runtime.owner(peer.address) {
+                Owner::Nobody => match runtime.admit_stream(peer, &head.headers) {
+                    None => return self.refuse_stream(runtime, peer, &mut client).await,
                     share => share,
                 },
                 _ => None,
             };
             // Made where it stays: its nine kilobytes are not copied there for each request.
-            let serving = Box::write(Box::new_uninit(), self.serve(door, visitor, head, client));
+            let serving = Box::write(Box::new_uninit(), self.serve(runtime, peer, head, client));
             let served = Box::into_pin(serving).await;
             drop(share);
             let Some(rest) = served else { return };
@@ -134,11 +136,11 @@ impl Edge {
     ) -> Option<(u8, InFlight)> {
         let drain = &self.gateway.drain;
         let mut byte = [0];
-        let mut silence = connection_state.silences.lend();
+        let mut keepalive_timer = connection_state.shared_timer.lend();
         let came = tokio::select! {
             biased;
             read = stream.read(&mut byte) => Some((read, drain.enter())),
-            () = silence.until(Instant::now() + idle) => None,
+            () = keepalive_timer.until(Instant::now() + idle) => None,
             () = connection_state.phases.reached(Phase::Draining) => {
                 drain.linger(stream.read(&mut byte)).await
             }
@@ -154,14 +156,14 @@ mod tests {
 
     /// Bytes of the future that a method makes of a request; none is made for that.
     fn future_bytes<'a, F: Future>(
-        _: impl FnOnce(&'a Edge, &'a Door, &'a Visitor, Parts, Client) -> F,
+        _: impl FnOnce(&'a ConnectionServer, &'a ListenerRuntime, &'a PeerInfo, Parts, Client) -> F,
     ) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn future_of_a_request_takes_at_most_9200_bytes() {
-        let bytes = future_bytes(Edge::serve);
+        let bytes = future_bytes(ConnectionServer::serve);
         println!("bytes of the future of a request: {bytes}");
         assert!(bytes <= 9_200, "{bytes}");
     }

@@ -3,7 +3,7 @@
 use super::crowded;
 use super::frames::Weighed;
 use super::layers::Guarded;
-use super::{Door, Edge, Visitor};
+use super::{ConnectionServer, ListenerRuntime, PeerInfo};
 use crate::drain::Phase;
 use crate::frontend::session::Client;
 use http::header::{COOKIE, HOST};
@@ -51,15 +51,21 @@ enum Event {
     Leave,
 }
 
-impl Edge {
+impl ConnectionServer {
     /// Serves one connection to its end; `ahead` are the bytes of it that were read already.
-    pub(super) async fn run_h2(&self, door: &Door, stream: Stream, ahead: Vec<u8>, visitor: &Visitor) {
-        let limits = &door.listener.limits;
+    pub(super) async fn run_h2(
+        &self,
+        runtime: &ListenerRuntime,
+        stream: Stream,
+        ahead: Vec<u8>,
+        peer: &PeerInfo,
+    ) {
+        let limits = &runtime.listener.limits;
         let guarded: Stream = Box::new(Guarded(Weighed::new(stream, ahead, PREFACE.len())));
         let begun = timeout(limits.header_timeout, handshake(guarded, Some(options(limits)))).await;
         let Ok(Ok(mut connection)) = begun else { return };
         let digest = Arc::new(Digest::default());
-        let phases = &visitor.connection_state.phases;
+        let phases = &peer.connection_state.phases;
         let (mut streams, mut malformed, mut leaving) = (JoinSet::new(), 0, false);
         // While the client learns that it is to leave, a request of it may be on its way.
         let mut _in_flight = None;
@@ -75,21 +81,21 @@ impl Edge {
                 Some(_) = streams.join_next(), if !streams.is_empty() => Event::StreamEnded,
                 () = sleep(patience), if streams.is_empty() => Event::Idle,
                 () = phases.reached(Phase::Draining), if !leaving => Event::Leave,
-                () = sleep_until(visitor.leaves_at), if !leaving => Event::Leave,
+                () = sleep_until(peer.leaves_at), if !leaving => Event::Leave,
             };
             match event {
-                Event::Request(session) => self.begin_stream(door, *session, visitor, &mut streams),
+                Event::Request(session) => self.begin_stream(runtime, *session, peer, &mut streams),
                 Event::Rejected => {
                     malformed += 1;
                     if malformed == MALFORMED {
                         let error = "too many requests were no HTTP";
-                        tracing::debug!(peer = %visitor.address, error, "an HTTP/2 connection ended");
+                        tracing::debug!(peer = %peer.address, error, "an HTTP/2 connection ended");
                         break;
                     }
                 }
                 Event::Closed(error) => {
                     if let Some(error) = error {
-                        tracing::debug!(peer = %visitor.address, %error, "an HTTP/2 connection ended");
+                        tracing::debug!(peer = %peer.address, %error, "an HTTP/2 connection ended");
                     }
                     break;
                 }
@@ -107,26 +113,32 @@ impl Edge {
     }
 
     /// Serves one request in a task of its own.
-    fn begin_stream(&self, door: &Door, session: HttpSession, visitor: &Visitor, streams: &mut JoinSet<()>) {
-        let limits = door.listener.limits;
+    fn begin_stream(
+        &self,
+        runtime: &ListenerRuntime,
+        session: HttpSession,
+        peer: &PeerInfo,
+        streams: &mut JoinSet<()>,
+    ) {
+        let limits = runtime.listener.limits;
         let mut session = ServerSession::new_http2(session);
         session.set_write_timeout(Some(limits.write_timeout));
         session.set_total_drain_timeout(Some(limits.body_timeout));
-        let refused = match door.admit_stream(visitor, &session.req_header().headers) {
+        let refused = match runtime.admit_stream(peer, &session.req_header().headers) {
             None => Err(crowded()),
             Some(permit) => as_one(session.req_header_mut(), limits.max_headers).map(|()| permit),
         };
         let head = take_head(&mut session);
         let mut client = Client::Two(Box::new(session), head.method == Method::HEAD);
-        let (edge, door, visitor) = (self.clone(), door.clone(), visitor.clone());
+        let (connection_server, runtime, peer) = (self.clone(), runtime.clone(), peer.clone());
         let in_flight = self.gateway.drain.enter();
         streams.spawn(async move {
             let _in_flight = in_flight;
             match refused {
                 Ok(_permit) => {
-                    edge.serve(&door, &visitor, head, client).await;
+                    connection_server.serve(&runtime, &peer, head, client).await;
                 }
-                Err(denial) => edge.refuse_client(&door, &visitor, &mut client, &denial).await,
+                Err(denial) => connection_server.refuse_client(&runtime, &peer, &mut client, &denial).await,
             }
         });
     }

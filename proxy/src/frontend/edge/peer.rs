@@ -1,6 +1,6 @@
 //! What other replicas send: clients' requests, and news.
 
-use super::{Door, Edge, Visitor};
+use super::{ConnectionServer, ListenerRuntime, PeerInfo};
 use crate::frontend::intake::{self, BodyRoom, EraOf};
 use crate::frontend::serve::Connection;
 use crate::frontend::session::in_time;
@@ -14,23 +14,23 @@ use pingora_http::ResponseHeader;
 use portunus_filters::{Era, Released};
 use std::pin::pin;
 
-impl Edge {
+impl ConnectionServer {
     /// The request as if it had come in here.
     pub(super) fn onward<'a>(
         &'a self,
-        door: &'a Door,
-        visitor: &Visitor,
+        runtime: &'a ListenerRuntime,
+        peer: &PeerInfo,
         relayed: &'a Relayed,
     ) -> Connection<'a> {
-        let (peer, secure, connection_state) = (visitor.address, relayed.secure, &self.nobody);
-        let (gateway, listener, relayed) = (&self.gateway, &door.listener, Some(relayed));
+        let (peer, secure, connection_state) = (peer.address, relayed.secure, &self.nobody);
+        let (gateway, listener, relayed) = (&self.gateway, &runtime.listener, Some(relayed));
         Connection { gateway, listener, peer, forwards: false, secure, connection_state, relayed }
     }
 
     /// Takes news in; `None` if the other replica has left.
     pub(super) async fn hear(
         &self,
-        door: &Door,
+        runtime: &ListenerRuntime,
         head: &Parts,
         client: &mut Client,
     ) -> Option<Result<Bytes, Verdict>> {
@@ -38,7 +38,7 @@ impl Edge {
             Ok(envelope) => envelope,
             Err(verdict) => return Some(Err(verdict)),
         };
-        let within = door.listener.limits.body_timeout;
+        let within = runtime.listener.limits.body_timeout;
         let mut room = BodyRoom::new(&self.gateway.estate.bodies, Owner::Nobody);
         let modern: EraOf = |_| Era::Modern;
         let reader = (modern, &mut room);
@@ -54,7 +54,7 @@ impl Edge {
     /// Answers the other replica itself.
     pub(super) async fn reply(
         &self,
-        door: &Door,
+        runtime: &ListenerRuntime,
         mut client: Client,
         head: &Parts,
         said: Result<Bytes, Verdict>,
@@ -74,7 +74,7 @@ impl Edge {
         };
         let (head, body) = answer().ok()?;
         in_time(
-            door.listener.limits.write_timeout,
+            runtime.listener.limits.write_timeout,
             pin!(client.answer(ReleasedHead::own(head), Released::own(body))),
         )
         .await

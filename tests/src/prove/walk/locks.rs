@@ -32,7 +32,7 @@ const NARROW: [(&str, &str); 15] = [
     ("frontend::bridge::sessions::Session::locked", "a session"),
     ("upstream_sessions::UpstreamSession::lock", "an upstream session"),
     ("identify::connection_state::ConnectionState::lock", "a connection"),
-    ("silence::Silences::lock", "a connection"),
+    ("keepalive_timer::SharedTimer::lock", "a connection"),
     ("drain::Phases", "a connection"),
     ("upstream_sessions::session_pool::SessionPool::lock", "a caller at an upstream"),
     ("catalog::shelf::Shelf::current", "an audience"),

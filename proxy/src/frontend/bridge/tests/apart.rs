@@ -1,7 +1,7 @@
 //! Callers from one address whom only their server can tell apart, by a key in a header of its own.
 
 use super::{envelope, request};
-use crate::frontend::edge::Edge;
+use crate::frontend::edge::ConnectionServer;
 use crate::testing::{Asked, Bed, Server, Wire, within};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -86,8 +86,9 @@ impl Stand {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let clients = socket.local_addr().unwrap();
-        let edge = Edge::new(Arc::clone(&bed.gateway), &[clients], None);
-        let serving = tokio::spawn(Arc::new(edge).accept_rest(vec![socket], Duration::from_secs(60)));
+        let connection_server = ConnectionServer::new(Arc::clone(&bed.gateway), &[clients], None);
+        let serving =
+            tokio::spawn(Arc::new(connection_server).accept_rest(vec![socket], Duration::from_secs(60)));
         Stand { server, bed, clients, serving }
     }
 

@@ -267,11 +267,11 @@ impl World {
 async fn accepting(server: Server, bed: Bed, plan: Arc<Plan>) -> Stand {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let clients = socket.local_addr().unwrap();
-    let edge = Arc::new(Edge::new(Arc::clone(&bed.gateway), &[clients], None));
+    let connection_server = Arc::new(ConnectionServer::new(Arc::clone(&bed.gateway), &[clients], None));
     let gateway = Arc::clone(&bed.gateway);
     let serving = tokio::spawn(async move {
         while let Ok((stream, _)) = socket.accept().await {
-            let (served, gateway) = (Box::pin(edge.run(stream)), Arc::clone(&gateway));
+            let (served, gateway) = (Box::pin(connection_server.run(stream)), Arc::clone(&gateway));
             let at = plan.at.swap(0, Ordering::SeqCst);
             tokio::spawn(Planned { served, gateway, plan: Arc::clone(&plan), at, polls: 0 });
         }

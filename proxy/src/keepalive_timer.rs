@@ -14,19 +14,19 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// The timer of a connection that several of its parts wait by.
 #[derive(Default)]
-pub struct Silences {
-    idle: Mutex<Silence>,
+pub struct SharedTimer {
+    idle: Mutex<KeepaliveTimer>,
 }
 
-/// A [`Silence`], lent to who waits.
-pub struct Lent<'s> {
-    owner: &'s Silences,
-    silence: Silence,
+/// A [`KeepaliveTimer`], lent to who waits.
+pub struct LentTimer<'s> {
+    owner: &'s SharedTimer,
+    keepalive_timer: KeepaliveTimer,
 }
 
 /// A timer that is set with its first use and stays set.
 #[derive(Debug, Default)]
-pub struct Silence {
+pub struct KeepaliveTimer {
     timer: Option<Timer>,
 }
 
@@ -37,38 +37,38 @@ struct Timer {
     wakes: Option<Waker>,
 }
 
-impl Silences {
+impl SharedTimer {
     /// The timer, or a new one where it is lent already.
-    pub fn lend(&self) -> Lent<'_> {
-        Lent { owner: self, silence: take(&mut *self.lock()) }
+    pub fn lend(&self) -> LentTimer<'_> {
+        LentTimer { owner: self, keepalive_timer: take(&mut *self.lock()) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Silence> {
+    fn lock(&self) -> MutexGuard<'_, KeepaliveTimer> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Deref for Lent<'_> {
-    type Target = Silence;
+impl Deref for LentTimer<'_> {
+    type Target = KeepaliveTimer;
 
-    fn deref(&self) -> &Silence {
-        &self.silence
+    fn deref(&self) -> &KeepaliveTimer {
+        &self.keepalive_timer
     }
 }
 
-impl DerefMut for Lent<'_> {
-    fn deref_mut(&mut self) -> &mut Silence {
-        &mut self.silence
+impl DerefMut for LentTimer<'_> {
+    fn deref_mut(&mut self) -> &mut KeepaliveTimer {
+        &mut self.keepalive_timer
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for LentTimer<'_> {
     fn drop(&mut self) {
-        *self.owner.lock() = take(&mut self.silence);
+        *self.owner.lock() = take(&mut self.keepalive_timer);
     }
 }
 
-impl Silence {
+impl KeepaliveTimer {
     /// Returns at `end`. Safe to cancel.
     pub async fn until(&mut self, end: Instant) {
         poll_fn(|context| self.poll(context, end)).await
@@ -112,9 +112,9 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// How long it took, on a clock that stands still while anything can be done.
-    async fn waited(silences: &Silences, time: Duration) -> Duration {
+    async fn waited(shared_timer: &SharedTimer, time: Duration) -> Duration {
         let start = Instant::now();
-        silences.lend().until(start + time).await;
+        shared_timer.lend().until(start + time).await;
         start.elapsed()
     }
 
@@ -125,41 +125,41 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_lasts_as_long_as_was_asked_for() {
-        let silences = Silences::default();
+        let shared_timer = SharedTimer::default();
         for seconds in [1, 3, 2, 2] {
-            assert!(about(waited(&silences, seconds * SECOND).await, seconds * SECOND), "{seconds}");
+            assert!(about(waited(&shared_timer, seconds * SECOND).await, seconds * SECOND), "{seconds}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_timer_that_is_still_set_ends_no_later_wait_and_delays_no_earlier_one() {
-        let silences = Silences::default();
-        let broken_off = async |time| timeout(SECOND, waited(&silences, time)).await.is_err();
+        let shared_timer = SharedTimer::default();
+        let broken_off = async |time| timeout(SECOND, waited(&shared_timer, time)).await.is_err();
         assert!(broken_off(3 * SECOND).await);
-        assert!(about(waited(&silences, 4 * SECOND).await, 4 * SECOND), "it rang in between");
+        assert!(about(waited(&shared_timer, 4 * SECOND).await, 4 * SECOND), "it rang in between");
         assert!(broken_off(60 * SECOND).await);
-        assert!(about(waited(&silences, 2 * SECOND).await, 2 * SECOND), "it was set for later");
+        assert!(about(waited(&shared_timer, 2 * SECOND).await, 2 * SECOND), "it was set for later");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_timer_that_another_task_has_set_wakes_who_waits_by_it_now() {
-        let silences = std::sync::Arc::new(Silences::default());
-        let other = std::sync::Arc::clone(&silences);
+        let shared_timer = std::sync::Arc::new(SharedTimer::default());
+        let other = std::sync::Arc::clone(&shared_timer);
         let broken_off = async move { timeout(SECOND, waited(&other, 3 * SECOND)).await.is_err() };
         assert!(tokio::spawn(broken_off).await.unwrap());
-        assert!(about(waited(&silences, 4 * SECOND).await, 4 * SECOND));
+        assert!(about(waited(&shared_timer, 4 * SECOND).await, 4 * SECOND));
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_is_polled_in_between_still_wakes_its_task() {
-        let silences = Silences::default();
+        let shared_timer = SharedTimer::default();
         let end = Instant::now() + 10 * SECOND;
-        let mut silence = silences.lend();
+        let mut keepalive_timer = shared_timer.lend();
         let mut ticks = 0;
         loop {
             tokio::select! {
                 biased;
-                () = silence.until(end) => break,
+                () = keepalive_timer.until(end) => break,
                 () = tokio::time::sleep(SECOND) => ticks += 1,
             }
         }
@@ -169,10 +169,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn two_tasks_of_one_connection_do_not_take_each_others_timer() {
-        let silences = std::sync::Arc::new(Silences::default());
+        let shared_timer = std::sync::Arc::new(SharedTimer::default());
         let wait = |seconds: u32| {
-            let silences = std::sync::Arc::clone(&silences);
-            tokio::spawn(async move { waited(&silences, seconds * SECOND).await })
+            let shared_timer = std::sync::Arc::clone(&shared_timer);
+            tokio::spawn(async move { waited(&shared_timer, seconds * SECOND).await })
         };
         for round in 0..2 {
             let (two, one) = (wait(2), wait(1));
