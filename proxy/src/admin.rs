@@ -49,7 +49,7 @@ impl Admin {
                 "lists": lists,
             })
         });
-        let replicas = gateway.backend.replicas.status(gateway.clock.now().monotonic);
+        let replicas = gateway.backend.instances.status(gateway.clock.now().monotonic);
         let upstreams = active.snapshot.upstreams.iter().map(|upstream| {
             let replicas = replicas.iter().filter(|replica| replica.upstream == upstream.name);
             let replicas: Vec<Value> = replicas

@@ -18,8 +18,8 @@ use crate::backend::upstream_call::UpstreamTarget;
 use crate::backend::upstream_sessions::{NoticeQueue, SessionPools};
 use crate::backend::upstreams::dns::Resolver;
 use crate::backend::upstreams::era::Eras;
+use crate::backend::upstreams::instances::{InstanceLease, Instances};
 use crate::backend::upstreams::pool::Pool;
-use crate::backend::upstreams::replicas::{Replicas, Seat};
 use crate::metrics::Metrics;
 use crate::request_ids::RequestIds;
 use crate::shares::Shares;
@@ -63,8 +63,8 @@ pub struct Backend {
     pub resolver: Arc<Resolver>,
     /// Which eras upstreams speak.
     pub eras: Eras,
-    /// Several places behind one name.
-    pub replicas: Replicas,
+    /// Several instances behind one name.
+    pub instances: Instances,
     /// Legacy sessions at upstreams.
     pub session_pools: SessionPools,
     /// Messages of legacy upstreams outside of calls.
@@ -108,7 +108,7 @@ impl Backend {
             former_pools: ArcSwap::default(),
             resolver: Arc::default(),
             eras: Eras::default(),
-            replicas: Replicas::default(),
+            instances: Instances::default(),
             session_pools: SessionPools::default(),
             notices: NoticeQueue::default(),
             reads: Arc::default(),
@@ -146,7 +146,7 @@ impl Backend {
         let pools: Arc<Pools> = Arc::new(pools.collect());
         before.iter().filter(|(key, _)| !pools.contains_key(key)).for_each(|(_, pool)| pool.retire());
         self.former_pools.store(self.pools.swap(Arc::clone(&pools)));
-        self.replicas.reconcile(snapshot, monitor);
+        self.instances.reconcile(snapshot, monitor);
         monitor.retain(snapshot);
         self.reads.reconcile(snapshot);
         self.resolver.retain(|name| snapshot.upstreams.iter().any(|upstream| is_host(upstream, name)));
@@ -161,20 +161,20 @@ impl Backend {
 
     /// The upstreams of the snapshot in force, and the places of those that have several.
     pub fn upstream_keys(&self) -> Vec<UpstreamKey> {
-        self.pools.load().keys().copied().chain(self.replicas.keys()).collect()
+        self.pools.load().keys().copied().chain(self.instances.keys()).collect()
     }
 
-    /// The place of a call among the replicas of its upstream, where its caller's session is if it
+    /// The place of a call among the instances of its upstream, where its caller's session is if it
     /// has one.
-    pub fn settle(&self, place: UpstreamTarget) -> (UpstreamTarget, Option<Seat>) {
+    pub fn settle(&self, place: UpstreamTarget) -> (UpstreamTarget, Option<InstanceLease>) {
         let now = self.clock.now().monotonic;
-        self.replicas.settle(place, now, |place| self.session_pools.holds(place))
+        self.instances.settle(place, now, |place| self.session_pools.holds(place))
     }
 
-    /// Notes that an upstream, or a replica of it, answered as one that does not speak `era`.
+    /// Notes that an upstream, or an instance of it, answered as one that does not speak `era`.
     pub fn contradicted(&self, place: &UpstreamTarget, era: Era) {
-        // Verdicts are about all replicas.
-        match self.replicas.whole(place.upstream.key) {
+        // Verdicts are about all instances.
+        match self.instances.whole(place.upstream.key) {
             Some(upstream) => self.eras.contradicted(&UpstreamTarget { upstream, ..place.clone() }, era),
             None => self.eras.contradicted(place, era),
         }
@@ -199,20 +199,20 @@ impl Backend {
     pub fn sweep(&self, now: Instant) -> Vec<(&'static str, usize)> {
         let pools = self.pools.load();
         let (mut idle, mut active, mut vouched, mut answers) = (0, 0, 0, 0);
-        let replicas = self.replicas.pools();
-        for pool in pools.values().chain(&replicas) {
+        let instances = self.instances.pools();
+        for pool in pools.values().chain(&instances) {
             pool.sweep(now);
             idle += pool.idle_count();
             active += pool.active_count();
             vouched += pool.vouched_count();
             answers += pool.offload.held();
         }
-        show_connections(pools.values().chain(&replicas));
+        show_connections(pools.values().chain(&instances));
         self.metrics.upstreams.sweep(now);
         let sizes = [
             ("upstream_connections_idle", idle),
             ("upstream_connections_active", active),
-            ("upstream_pools", pools.len() + replicas.len()),
+            ("upstream_pools", pools.len() + instances.len()),
             ("assertions", vouched),
             ("names", self.resolver.len()),
             ("upstream_sessions", self.session_pools.alive()),

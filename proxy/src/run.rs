@@ -392,7 +392,7 @@ fn spawn_asides(
             gateway.estate.sessions.sweep(&gateway);
             gateway.backend.reads.sweep(gateway.clock.now());
             gateway.estate.catalogs.sweep(gateway.clock.now(), &gateway.active().snapshot);
-            gateway.backend.replicas.probe(&gateway.backend);
+            gateway.backend.instances.probe(&gateway.backend);
             gateway.estate.callers.keys.refresh(&gateway);
             let sizes = gateway.backend.sweep(Instant::now()).into_iter().chain(gateway.estate.sizes());
             for (table, size) in sizes {

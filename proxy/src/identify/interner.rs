@@ -22,12 +22,12 @@ pub struct Interner {
 #[derive(Default)]
 struct Table {
     numbers: HashMap<Name, u32>,
-    seats: Vec<Seat>,
+    slots: Vec<PrincipalSlot>,
     /// Where to look next for one that can be taken.
     hand: usize,
 }
 
-struct Seat {
+struct PrincipalSlot {
     name: Name,
     generation: u32,
     /// Seen again since it was taken, or since the hand last came by.
@@ -46,18 +46,18 @@ impl Interner {
         let name = principal.holder;
         let mut table = self.lock();
         if let Some(index) = table.numbers.get(&name).copied() {
-            let seat = &mut table.seats[index as usize];
-            seat.seen = true;
-            return PrincipalIndex { index, generation: seat.generation };
+            let slot = &mut table.slots[index as usize];
+            slot.seen = true;
+            return PrincipalIndex { index, generation: slot.generation };
         }
-        let index = match table.seats.len() < self.most {
+        let index = match table.slots.len() < self.most {
             true => {
-                table.seats.push(Seat { name, generation: 1, seen: false });
-                table.seats.len() - 1
+                table.slots.push(PrincipalSlot { name, generation: 1, seen: false });
+                table.slots.len() - 1
             }
             false => table.take_over(name),
         };
-        let generation = table.seats[index].generation;
+        let generation = table.slots[index].generation;
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         table.numbers.insert(name, index);
         PrincipalIndex { index, generation }
@@ -65,7 +65,7 @@ impl Interner {
 
     /// How many principals have a number.
     pub fn count(&self) -> usize {
-        self.lock().seats.len()
+        self.lock().slots.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -74,17 +74,17 @@ impl Interner {
 }
 
 impl Table {
-    /// Gives the seat of one that was not seen for a round of the hand to another.
+    /// Gives the slot of one that was not seen for a round of the hand to another.
     fn take_over(&mut self, name: Name) -> usize {
         loop {
             let at = self.hand;
-            self.hand = (self.hand + 1) % self.seats.len();
-            let seat = &mut self.seats[at];
-            if std::mem::take(&mut seat.seen) {
+            self.hand = (self.hand + 1) % self.slots.len();
+            let slot = &mut self.slots[at];
+            if std::mem::take(&mut slot.seen) {
                 continue;
             }
-            let before = std::mem::replace(&mut seat.name, name);
-            seat.generation = seat.generation.wrapping_add(1).max(1);
+            let before = std::mem::replace(&mut slot.name, name);
+            slot.generation = slot.generation.wrapping_add(1).max(1);
             self.numbers.remove(&before);
             return at;
         }

@@ -47,13 +47,13 @@ pub async fn ask(
         _ => Era::Modern,
     };
     let era = backend.eras.choose(backend, place, wanted).await?;
-    let (place, seat) = backend.settle(place.clone());
+    let (place, instance) = backend.settle(place.clone());
     let said = match era {
         Era::Modern => in_modern_words(backend, &place, &gateway_request).await,
         Era::Legacy => in_legacy_words(backend, &place, &gateway_request).await,
     };
-    if let Some(seat) = seat {
-        seat.judge(said.as_ref().err(), backend.clock.now().monotonic);
+    if let Some(instance) = instance {
+        instance.judge(said.as_ref().err(), backend.clock.now().monotonic);
     }
     said
 }

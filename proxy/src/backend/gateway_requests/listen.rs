@@ -6,7 +6,7 @@ use crate::backend::Backend;
 use crate::backend::forward::{Failure, Patience};
 use crate::backend::upstream_call::UpstreamTarget;
 use crate::backend::upstream_call::reading::Reading;
-use crate::backend::upstreams::replicas::Seat;
+use crate::backend::upstreams::instances::InstanceLease;
 use bytes::Bytes;
 use portunus_filters::Kind;
 use portunus_filters::mcp::Shape;
@@ -18,7 +18,7 @@ use std::time::Duration;
 pub struct Listening {
     reading: Reading,
     idle: Duration,
-    _seat: Option<Seat>,
+    _instance: Option<InstanceLease>,
 }
 
 /// Asks a modern upstream to tell what `filter` names.
@@ -30,7 +30,7 @@ pub async fn listen(
     place: &UpstreamTarget,
     filter: &Filter,
 ) -> Result<Listening, Failure> {
-    let (place, seat) = backend.settle(place.clone());
+    let (place, instance) = backend.settle(place.clone());
     let place = &place;
     let gateway_request = GatewayRequest::Listen { filter: filter.clone() };
     let number = backend.number().to_string();
@@ -39,7 +39,7 @@ pub async fn listen(
     let sent = send_as(backend, place, &gateway_request, &addressed, body).await?;
     let reading = Reading::begin(sent, &place.upstream, Kind::Request)
         .inspect_err(|failure| place.pool.note_failure(failure))?;
-    Ok(Listening { reading, idle: place.upstream.timeouts.idle, _seat: seat })
+    Ok(Listening { reading, idle: place.upstream.timeouts.idle, _instance: instance })
 }
 
 impl Listening {

@@ -4,7 +4,7 @@ use super::modern::ModernOptions;
 use super::{CallParts, CallRequest, CallState, SessionChoice, UpstreamCall, UpstreamTarget};
 use crate::backend::Backend;
 use crate::backend::forward::{Failure, FailureScope};
-use crate::backend::upstreams::replicas::Seat;
+use crate::backend::upstreams::instances::InstanceLease;
 use portunus_filters::Era;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Instances that are tried after the first.
 const MAX_FAILOVERS: usize = 3;
 
-type Reopened = (Box<CallParts>, CallState, Option<Seat>);
+type Reopened = (Box<CallParts>, CallState, Option<InstanceLease>);
 type Reopening = Pin<Box<dyn Future<Output = Result<Reopened, Failure>> + Send>>;
 
 /// The state of failovers of an upstream call to other instances.
@@ -27,7 +27,10 @@ pub(super) struct Failover {
 }
 
 /// Assigns a request to an instance: that of its session, or one that is chosen.
-pub(super) fn assign_instance(backend: &Arc<Backend>, request: &mut CallRequest<'_>) -> Option<Seat> {
+pub(super) fn assign_instance(
+    backend: &Arc<Backend>,
+    request: &mut CallRequest<'_>,
+) -> Option<InstanceLease> {
     if request.place.upstream.replicas.is_empty() {
         return None;
     }
@@ -35,12 +38,12 @@ pub(super) fn assign_instance(backend: &Arc<Backend>, request: &mut CallRequest<
         SessionChoice::Own(upstream_session, _) => {
             request.place.upstream = Arc::clone(&upstream_session.place().upstream);
             request.place.pool = Arc::clone(&upstream_session.place().pool);
-            backend.replicas.seat(request.place.upstream.key)
+            backend.instances.lease(request.place.upstream.key)
         }
         SessionChoice::Pooled => {
-            let (place, seat) = backend.settle(request.place.clone());
+            let (place, instance) = backend.settle(request.place.clone());
             request.place = place;
-            seat
+            instance
         }
     }
 }
@@ -60,18 +63,18 @@ impl Failover {
         (!tied).then(|| Box::new(failover()))
     }
 
-    /// Opens the call at other instances than that of `seat`, until one is reached.
+    /// Opens the call at other instances than that of `instance`, until one is reached.
     pub(super) async fn reopen(
         &mut self,
         call: Box<CallParts>,
-        seat: Seat,
+        instance: InstanceLease,
         failure: &Failure,
     ) -> Result<Reopened, Failure> {
         let (whole, options) = (self.whole.clone(), self.options.clone());
         reopen_elsewhere(
             FailoverAttempt { whole, options, era: self.era, attempts: &mut self.attempts },
             call,
-            seat,
+            instance,
             failure.clone(),
         )
         .await
@@ -88,20 +91,20 @@ struct FailoverAttempt<'a> {
 async fn reopen_elsewhere(
     attempt: FailoverAttempt<'_>,
     mut call: Box<CallParts>,
-    mut seat: Seat,
+    mut instance: InstanceLease,
     mut failure: Failure,
 ) -> Result<Reopened, Failure> {
     let backend = Arc::clone(&call.backend);
     loop {
         let now = backend.clock.now().monotonic;
-        seat.judge(Some(&failure), now);
+        instance.judge(Some(&failure), now);
         if *attempt.attempts >= MAX_FAILOVERS || failure.reach != FailureScope::Unreached {
             return Err(failure);
         }
         *attempt.attempts += 1;
         let holds = |place: &UpstreamTarget| backend.session_pools.holds(place);
-        let replicas = &backend.replicas;
-        let (place, next) = replicas.settle_beside(attempt.whole.clone(), now, holds, Some(&seat));
+        let instances = &backend.instances;
+        let (place, next) = instances.settle_beside(attempt.whole.clone(), now, holds, Some(&instance));
         let Some(next) = next else { return Err(failure) };
         tracing::debug!(upstream = &*place.upstream.name, "a request goes to another replica");
         call.place = place;
@@ -109,7 +112,7 @@ async fn reopen_elsewhere(
             .await
         {
             Ok(state) => return Ok((call, state, Some(next))),
-            Err(again) => (seat, failure) = (next, again),
+            Err(again) => (instance, failure) = (next, again),
         }
     }
 }
@@ -118,7 +121,9 @@ impl UpstreamCall {
     /// Begins a failover, if there is an instance left.
     pub(super) fn start_failover(&mut self, failure: &Failure) -> bool {
         let Some(failover) = &mut self.failover else { return false };
-        let Some(seat) = self.seat.take_if(|_| failover.attempts < MAX_FAILOVERS) else { return false };
+        let Some(instance) = self.instance.take_if(|_| failover.attempts < MAX_FAILOVERS) else {
+            return false;
+        };
         let (whole, options, era) = (failover.whole.clone(), failover.options.clone(), failover.era);
         let (call, failure, mut attempts) = (self.call.clone(), failure.clone(), failover.attempts);
         failover.attempts += 1;
@@ -126,7 +131,7 @@ impl UpstreamCall {
             reopen_elsewhere(
                 FailoverAttempt { whole, options, era, attempts: &mut attempts },
                 call,
-                seat,
+                instance,
                 failure,
             )
             .await
@@ -147,8 +152,8 @@ impl UpstreamCall {
             failover.reopening = None;
         }
         match reopened {
-            Ok((call, state, seat)) => {
-                (self.call, self.state, self.seat) = (call, state, seat);
+            Ok((call, state, instance)) => {
+                (self.call, self.state, self.instance) = (call, state, instance);
                 None
             }
             Err(failure) => Some(failure),

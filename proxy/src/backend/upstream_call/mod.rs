@@ -21,8 +21,8 @@ use crate::backend::Backend;
 use crate::backend::forward::{AuthorizedCall, Failure, FailureScope};
 use crate::backend::headers::ClientHeaders;
 use crate::backend::resource_cache::Read;
+use crate::backend::upstreams::instances::InstanceLease;
 use crate::backend::upstreams::pool::Pool;
-use crate::backend::upstreams::replicas::Seat;
 use crate::offload::OffloadQueue;
 use buffered::Buffered;
 #[cfg(test)]
@@ -107,7 +107,7 @@ pub struct UpstreamCall {
     /// What the upstream has yet to be told of questions that the client is not asked.
     unasked: Vec<(Arc<str>, Reply)>,
     /// Where an upstream has several instances: the one it is at, and its failover to others.
-    seat: Option<Seat>,
+    instance: Option<InstanceLease>,
     failover: Option<Box<Failover>>,
     /// What was heard while the client was away.
     buffered: VecDeque<Buffered>,
@@ -166,12 +166,12 @@ impl UpstreamCall {
             Sought::Found(answer) => return Ok(Self::given(CallParts::of(backend, request, parts)?, answer)),
             Sought::Asked { read, meanwhile } => (read, meanwhile),
         };
-        let seat = assign_instance(backend, &mut request);
+        let instance = assign_instance(backend, &mut request);
         let call = CallParts::of(backend, request, parts)?;
         let mut upstream_call = match CallState::open((&call, parts), era, upstream_session, &options).await {
-            Ok(state) => Self { read, seat, failover, ..Self::new(call, state) },
+            Ok(state) => Self { read, instance, failover, ..Self::new(call, state) },
             Err(failure) => {
-                Box::pin(UpstreamCall::open_elsewhere(call, read, (seat, failover), failure)).await?
+                Box::pin(UpstreamCall::open_elsewhere(call, read, (instance, failover), failure)).await?
             }
         };
         upstream_call.schema_retry = SchemaRetry::of(schema_refresh, era, options);
@@ -186,14 +186,19 @@ impl UpstreamCall {
     async fn open_elsewhere(
         call: Box<CallParts>,
         read: Option<Box<Read>>,
-        alternatives: (Option<Seat>, Option<Box<Failover>>),
+        alternatives: (Option<InstanceLease>, Option<Box<Failover>>),
         failure: Failure,
     ) -> Result<Self, Failure> {
         let failure = match alternatives {
-            (Some(seat), Some(mut failover)) if failure.reach == FailureScope::Unreached => {
-                match failover.reopen(call.clone(), seat, &failure).await {
-                    Ok((call, state, seat)) => {
-                        return Ok(Self { read, seat, failover: Some(failover), ..Self::new(call, state) });
+            (Some(instance), Some(mut failover)) if failure.reach == FailureScope::Unreached => {
+                match failover.reopen(call.clone(), instance, &failure).await {
+                    Ok((call, state, instance)) => {
+                        return Ok(Self {
+                            read,
+                            instance,
+                            failover: Some(failover),
+                            ..Self::new(call, state)
+                        });
                     }
                     Err(failure) => failure,
                 }
@@ -212,7 +217,7 @@ impl UpstreamCall {
             schema_retry: None,
             over: false,
             unasked: Vec::new(),
-            seat: None,
+            instance: None,
             failover: None,
             buffered: VecDeque::new(),
             inspecting: None,
@@ -255,8 +260,8 @@ impl UpstreamCall {
             None => self.call.place.pool.note_answer(),
             Some(failure) => self.call.place.pool.note_failure(failure),
         }
-        if let Some(seat) = self.seat.take() {
-            seat.judge(failure, self.call.backend.clock.now().monotonic);
+        if let Some(instance) = self.instance.take() {
+            instance.judge(failure, self.call.backend.clock.now().monotonic);
         }
         let read = self.read.take();
         // An older answer may take the place of a failure.

@@ -125,7 +125,7 @@ impl SessionPools {
     ) -> Result<SessionLease, Failure> {
         let exclusive = options.exclusive;
         let at = (!place.upstream.replicas.is_empty()).then(|| backend.settle(place.clone()));
-        let place = at.as_ref().map_or(place, |(place, _seat)| place);
+        let place = at.as_ref().map_or(place, |(place, _instance)| place);
         let session_pool = self.session_pool(place);
         let begun = Instant::now();
         let until = begun + place.upstream.timeouts.connect;
@@ -165,10 +165,10 @@ impl SessionPools {
         version: Revision,
     ) -> Result<Arc<UpstreamSession>, Failure> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        let (place, seat) = backend.settle(place.clone());
+        let (place, instance) = backend.settle(place.clone());
         let backend = Arc::clone(backend);
         tokio::spawn(async move {
-            let _seat = seat;
+            let _instance = instance;
             let founded = founding::request(&backend, &place, Origin::Own, version).await;
             let founded = founded.map_err(|refused| refused.noted(&backend, &place));
             if let Err(Ok(unwanted)) = sender.send(founded) {

@@ -254,7 +254,7 @@ fn told(backend: &Weak<Backend>, upstream_session: &Weak<UpstreamSession>, conte
 
 fn told_of(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>, content: NoticeContent) {
     let place = &upstream_session.place;
-    let whole = backend.replicas.whole(place.upstream.key);
+    let whole = backend.instances.whole(place.upstream.key);
     let upstream = whole.unwrap_or_else(|| Arc::clone(&place.upstream));
     let share = match &content {
         NoticeContent::Notification { message, .. } => {

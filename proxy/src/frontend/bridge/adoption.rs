@@ -63,7 +63,7 @@ fn restore_upstream_sessions(
         let Ok(place) = served.place(&active, upstream, profile) else { continue };
         for sealed in &token.upstream_sessions {
             let is_its = |place: &UpstreamTarget| place.upstream.mark == sealed.upstream;
-            let (place, _) = served.gateway.backend.replicas.settle(place.clone(), now, is_its);
+            let (place, _) = served.gateway.backend.instances.settle(place.clone(), now, is_its);
             if is_its(&place) {
                 let agreed = if token.passes { version } else { sealed.version };
                 restored.push((upstream.key, upstream_session(served, place, sealed, agreed)));

@@ -52,17 +52,17 @@ pub(super) struct Following {
 struct Followed {
     filter: Filter,
     newest: Task,
-    authorization: Arc<Standing>,
+    handoff: Arc<StreamHandoff>,
     /// The holds of the stream at the server, whichever of its tasks carries it, until none does.
     holds: StreamHolds,
 }
 
-/// What goes on until the newest stream of a server is acknowledged.
+/// The handoff from one stream of a server to the next, until the newest is acknowledged.
 #[derive(Default)]
-struct Standing(Mutex<Stands>);
+struct StreamHandoff(Mutex<HandoffState>);
 
 #[derive(Default)]
-struct Stands {
+struct HandoffState {
     /// Number of the newest stream.
     newest: u64,
     acknowledged: bool,
@@ -128,7 +128,7 @@ impl Following {
         filter: Filter,
         former: Option<Followed>,
     ) -> Result<Followed, Denial> {
-        let (authorization, number, holds) = match former {
+        let (handoff, number, holds) = match former {
             Some(former) => former.give_way(),
             None => {
                 let opening = Message::bodiless(Kind::Stream, Some(session.version));
@@ -137,8 +137,8 @@ impl Following {
             }
         };
         let relieved = {
-            let authorization = Arc::clone(&authorization);
-            move || authorization.acknowledged(number)
+            let handoff = Arc::clone(&handoff);
+            move || handoff.acknowledged(number)
         };
         let listener = Listener {
             gateway: Arc::clone(served.gateway),
@@ -153,7 +153,7 @@ impl Following {
             said: (Arc::clone(&session.profile), Arc::clone(&served.context.said)),
         };
         let newest = Task(tokio::spawn(follow(listener, filter.clone(), None)).abort_handle());
-        Ok(Followed { filter, newest, authorization, holds })
+        Ok(Followed { filter, newest, handoff, holds })
     }
 }
 
@@ -164,34 +164,34 @@ impl Followed {
     }
 
     /// Stays in the place of the next, whose number and holds this gives; at most one stays.
-    fn give_way(self) -> (Arc<Standing>, u64, StreamHolds) {
-        let Followed { newest, authorization, holds, .. } = self;
-        let mut stands = authorization.lock();
+    fn give_way(self) -> (Arc<StreamHandoff>, u64, StreamHolds) {
+        let Followed { newest, handoff, holds, .. } = self;
+        let mut state = handoff.lock();
         // One that is not acknowledged goes: what is heard is what stood in for it.
-        if stands.acknowledged || stands.former.is_none() {
-            stands.former = Some(newest);
+        if state.acknowledged || state.former.is_none() {
+            state.former = Some(newest);
         }
-        stands.acknowledged = false;
-        stands.newest += 1;
-        let number = stands.newest;
-        drop(stands);
-        (authorization, number, holds)
+        state.acknowledged = false;
+        state.newest += 1;
+        let number = state.newest;
+        drop(state);
+        (handoff, number, holds)
     }
 }
 
-impl Standing {
-    fn lock(&self) -> MutexGuard<'_, Stands> {
+impl StreamHandoff {
+    fn lock(&self) -> MutexGuard<'_, HandoffState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that the server tells the stream of this number what it wants.
     fn acknowledged(&self, number: u64) {
-        let mut stands = self.lock();
-        if stands.newest != number {
+        let mut state = self.lock();
+        if state.newest != number {
             return;
         }
-        stands.acknowledged = true;
-        if let Some(former) = stands.former.take() {
+        state.acknowledged = true;
+        if let Some(former) = state.former.take() {
             tokio::spawn(async move {
                 sleep(LINGERS).await;
                 drop(former);

@@ -392,7 +392,7 @@ fn living(
 
 /// The upstream as it is configured, of which a place may be one of several.
 fn upstream_of(gateway: &Gateway, place: &UpstreamTarget) -> UpstreamKey {
-    gateway.backend.replicas.whole(place.upstream.key).map_or(place.upstream.key, |whole| whole.key)
+    gateway.backend.instances.whole(place.upstream.key).map_or(place.upstream.key, |whole| whole.key)
 }
 
 /// The description of a session's client as servers may have it now, with the log level that it has set since.

@@ -3,7 +3,7 @@
 //!
 //! What is behind it is a session of a legacy client like any other; only that it ends with its stream.
 
-use super::lines::{Entry, Line, Lines, Seat};
+use super::lines::{Entry, Line, Lines, OpenStream};
 use super::responder::{Part, Responder, Sink};
 use super::served_call::ServedCall;
 use super::streams::{self, Stream};
@@ -31,14 +31,15 @@ const FOUNDED_WITHIN: Duration = Duration::from_secs(60);
 /// Serves a GET that opens a stream.
 pub async fn open(served: &ServedCall<'_>, reading: &Reading, out: &mut Responder<'_>) -> End {
     let Some(message) = reading.messages().first() else { return End::Broken };
-    let seated = served.admit(message).and_then(|admitted| {
-        let seat = Lines::open(served.gateway, founding::session_number()?, founding::lifetime(served))?;
-        Ok((seat, admitted.responses))
+    let opened = served.admit(message).and_then(|admitted| {
+        let open_stream =
+            Lines::open(served.gateway, founding::session_number()?, founding::lifetime(served))?;
+        Ok((open_stream, admitted.responses))
     });
-    match seated {
-        Ok(seated) => {
+    match opened {
+        Ok(opened) => {
             served.context.snapshot.forget();
-            carry(served, seated, out).await
+            carry(served, opened, out).await
         }
         Err(denial) => End::Refused(denial),
     }
@@ -46,27 +47,27 @@ pub async fn open(served: &ServedCall<'_>, reading: &Reading, out: &mut Responde
 
 async fn carry(
     served: &ServedCall<'_>,
-    (mut seat, responses): (Seat, ResponsePipeline),
+    (mut open_stream, responses): (OpenStream, ResponsePipeline),
     out: &mut Responder<'_>,
 ) -> End {
-    if out.write_event(Released::own(endpoint(served, &seat))).await.is_err() {
+    if out.write_event(Released::own(endpoint(served, &open_stream))).await.is_err() {
         return End::Left;
     }
     let _open = Counted::one(&served.gateway.metrics.streams);
-    let line = Arc::clone(&seat.line);
-    match unfounded(served, (&mut seat, &responses), out).await {
+    let line = Arc::clone(&open_stream.line);
+    match unfounded(served, (&mut open_stream, &responses), out).await {
         Some(end) => end,
         None => {
             let session = line.founded().await;
             let words = session.listen(responses.clone());
-            streams::flow(served, session, (words, responses), Some(&mut seat), out).await
+            streams::flow(served, session, (words, responses), Some(&mut open_stream), out).await
         }
     }
 }
 
 /// The event that says where messages go: to this path, whatever the stream was opened at.
-fn endpoint(served: &ServedCall<'_>, seat: &Seat) -> String {
-    let token = LineToken { home: served.gateway.estate.home.clone(), number: seat.number() };
+fn endpoint(served: &ServedCall<'_>, open_stream: &OpenStream) -> String {
+    let token = LineToken { home: served.gateway.estate.home.clone(), number: open_stream.number() };
     let binding = Binding { server: &served.context.server.id, caller: served.context.bearer };
     // Of a length that always fits.
     let sealed = token.seal(&served.gateway.estate.seals, &binding).unwrap_or_default();
@@ -77,18 +78,18 @@ fn endpoint(served: &ServedCall<'_>, seat: &Seat) -> String {
 /// Carries what there is to say before there is a session; the end if it comes to none.
 async fn unfounded(
     served: &ServedCall<'_>,
-    (seat, responses): (&mut Seat, &ResponsePipeline),
+    (open_stream, responses): (&mut OpenStream, &ResponsePipeline),
     out: &mut Responder<'_>,
 ) -> Option<End> {
     let mut stream = Stream::new(served, responses.clone(), None, None);
     stream.ends_at = Phase::Expired;
-    let (line, phases) = (Arc::clone(&seat.line), &served.context.connection_state.phases);
+    let (line, phases) = (Arc::clone(&open_stream.line), &served.context.connection_state.phases);
     let until = Instant::now() + FOUNDED_WITHIN;
     loop {
         tokio::select! {
             biased;
             _ = line.founded() => return None,
-            Some(part) = seat.parts.recv() => {
+            Some(part) = open_stream.parts.recv() => {
                 let (message, _room) = part.into_message();
                 if out.event(message, None).await.is_err() {
                     return Some(End::Left);

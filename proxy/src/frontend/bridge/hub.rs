@@ -49,7 +49,7 @@ struct Listener {
 }
 
 /// A place among the listeners, for as long as it lives.
-pub struct Seat {
+pub struct HubSubscription {
     gateway: Arc<Gateway>,
     number: u64,
     /// What is heard.
@@ -58,7 +58,7 @@ pub struct Seat {
     pub sender: mpsc::Sender<Word>,
 }
 
-impl Drop for Seat {
+impl Drop for HubSubscription {
     fn drop(&mut self) {
         locked(&self.gateway.estate.hub.listeners).remove(&self.number);
     }
@@ -84,21 +84,21 @@ impl Hub {
     }
 
     /// Listens on behalf of a caller.
-    pub fn sit(served: &ServedCall<'_>, responses: ResponsePipeline) -> Seat {
-        Hub::seat(served.gateway, &served.context.server.id, served.context.caller, responses)
+    pub fn subscribe(served: &ServedCall<'_>, responses: ResponsePipeline) -> HubSubscription {
+        Hub::subscribe_as(served.gateway, &served.context.server.id, served.context.caller, responses)
     }
 
-    fn seat(
+    fn subscribe_as(
         gateway: &Arc<Gateway>,
         server: &ServerId,
         caller: CallerKey,
         responses: ResponsePipeline,
-    ) -> Seat {
+    ) -> HubSubscription {
         let (sender, words) = mpsc::channel(MAX_WORDS);
         let number = gateway.backend.number();
         let listener = Listener { server: server.clone(), caller, responses, words: sender.clone() };
         locked(&gateway.estate.hub.listeners).insert(number, Arc::new(listener));
-        Seat { gateway: Arc::clone(gateway), number, words, sender }
+        HubSubscription { gateway: Arc::clone(gateway), number, words, sender }
     }
 
     /// How many listen.
@@ -196,7 +196,7 @@ pub(super) fn tell_changed(
     upstream_session: &Arc<UpstreamSession>,
 ) {
     let upstream = &upstream_session.place().upstream;
-    let whole = gateway.backend.replicas.whole(upstream.key);
+    let whole = gateway.backend.instances.whole(upstream.key);
     for word in LISTS.map(Word::Changed) {
         outdate(gateway, whole.as_ref().unwrap_or(upstream), &word);
         tell_session(gateway, session, &upstream.name, word);
@@ -255,7 +255,7 @@ impl NoticeListener for CatalogNotices {
         if !announces(method) {
             return;
         }
-        let whole = backend.replicas.whole(upstream.key);
+        let whole = backend.instances.whole(upstream.key);
         let upstream = whole.as_deref().unwrap_or(upstream);
         for word in words(&upstream.name, method, text) {
             outdate_in(&self.0, backend, upstream, &word);

@@ -40,7 +40,7 @@ pub struct Line {
 }
 
 /// A stream, for as long as its client has it open: with it, the session ends.
-pub struct Seat {
+pub struct OpenStream {
     gateway: Arc<Gateway>,
     number: Number,
     /// How long the id of the session could be shown again.
@@ -59,7 +59,7 @@ impl Lines {
     ///
     /// # Errors
     /// [`Reason::Overloaded`] if there are too many.
-    pub fn open(gateway: &Arc<Gateway>, number: Number, lifetime: Duration) -> Result<Seat, Denial> {
+    pub fn open(gateway: &Arc<Gateway>, number: Number, lifetime: Duration) -> Result<OpenStream, Denial> {
         let (sender, parts) = mpsc::channel(MAX_WAITING);
         let line = Arc::new(Line {
             parts: sender,
@@ -75,7 +75,7 @@ impl Lines {
         }
         lines.insert(number, Arc::clone(&line));
         drop(lines);
-        Ok(Seat { gateway: Arc::clone(gateway), number, lifetime, line, parts })
+        Ok(OpenStream { gateway: Arc::clone(gateway), number, lifetime, line, parts })
     }
 
     /// How many are open.
@@ -111,16 +111,16 @@ pub fn home(estate: &Estate, binding: &Binding<'_>, query: Option<&str>) -> Opti
 }
 
 /// The next message for a client whose calls are answered on its stream; waits for ever for others.
-pub async fn part(seat: &mut Option<&mut Seat>) -> Option<Part> {
-    match seat {
-        Some(seat) => seat.parts.recv().await,
+pub async fn part(open_stream: &mut Option<&mut OpenStream>) -> Option<Part> {
+    match open_stream {
+        Some(open_stream) => open_stream.parts.recv().await,
         None => std::future::pending().await,
     }
 }
 
 /// A message that waits for such a client.
-pub fn waiting(seat: &mut Option<&mut Seat>) -> Option<Part> {
-    seat.as_mut()?.parts.try_recv().ok()
+pub fn waiting(open_stream: &mut Option<&mut OpenStream>) -> Option<Part> {
+    open_stream.as_mut()?.parts.try_recv().ok()
 }
 
 /// As [`Line::drained`]; never without a line.
@@ -193,7 +193,7 @@ impl Entry {
     }
 }
 
-impl Seat {
+impl OpenStream {
     /// What the stream is called.
     pub fn number(&self) -> Number {
         self.number
@@ -206,7 +206,7 @@ impl Drop for Entry {
     }
 }
 
-impl Drop for Seat {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         self.gateway.estate.lines.lock().remove(&self.number);
         // In this order: who founds a session holds it first, and then looks whether this has ended.

@@ -170,7 +170,7 @@ impl Round<'_, '_> {
             Carried::Answers(state) => Some(request_state::retry_of(&answers(own_parts.params())?.0, state)),
         };
         let place = match routed.at {
-            Some(at) => tasks::seated(served, place, at),
+            Some(at) => tasks::at_instance(served, place, at),
             None => place,
         };
         out.record.begin_forwarding(&place.pool);

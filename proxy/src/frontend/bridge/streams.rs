@@ -3,7 +3,7 @@
 //! patterns/subscriptions).
 
 use super::following::{self, Client, Following, ListenError, PooledSubscription, follow};
-use super::hub::{Hub, Seat};
+use super::hub::{Hub, HubSubscription};
 use super::lists::OwnUri;
 use super::responder::{Part, Responder};
 use super::served_call::{ServedCall, params};
@@ -50,12 +50,12 @@ pub(super) async fn get(
 /// What is pushed on a stream, and what stands over it.
 pub(super) type Listening = (mpsc::Receiver<Word>, ResponsePipeline);
 
-/// Carries the stream of a session; with a seat, of a client whose calls are answered on it too.
+/// Carries the stream of a session; with an open stream, of a client whose calls are answered on it too.
 pub(super) async fn flow(
     served: &ServedCall<'_>,
     session: &Arc<Session>,
     (mut words, responses): Listening,
-    mut seat: Option<&mut lines::Seat>,
+    mut open_stream: Option<&mut lines::OpenStream>,
     out: &mut Responder<'_>,
 ) -> End {
     if !session.native {
@@ -67,7 +67,7 @@ pub(super) async fn flow(
     if out.begin().await.is_err() {
         return End::Broken;
     }
-    let line = seat.as_ref().map(|seat| Arc::clone(&seat.line));
+    let line = open_stream.as_ref().map(|open_stream| Arc::clone(&open_stream.line));
     let phases = &served.context.connection_state.phases;
     let mut stream = Stream::new(served, responses.clone(), None, Some(session));
     if line.is_some() {
@@ -83,13 +83,13 @@ pub(super) async fn flow(
                 None => return stream.over(out).await,
             },
             Some(word) = followed.recv() => stream.say(served, word, out).await,
-            Some(part) = lines::part(&mut seat) => stream.pass(part, out).await,
+            Some(part) = lines::part(&mut open_stream) => stream.pass(part, out).await,
             () = session.changed.notified() => {
                 following.renew(served, session);
                 continue;
             }
             () = lines::drained(line.as_ref(), phases) => {
-                while let Some(part) = lines::waiting(&mut seat) {
+                while let Some(part) = lines::waiting(&mut open_stream) {
                     drop(stream.pass(part, out).await);
                 }
                 return stream.over(out).await;
@@ -130,23 +130,29 @@ pub(super) async fn listen(
     let bytes = id.len() + 3 * wanted.uris.iter().map(|uri| uri.len()).sum::<usize>();
     let crowded = || Denial::new(Reason::Crowded, "as many resources as the client may be subscribed to");
     let _share = served.gateway.backend.texts.take(served.owner(), bytes).ok_or_else(crowded)?;
-    let mut seat = Hub::sit(served, admitted.responses.clone());
+    let mut hub_subscription = Hub::subscribe(served, admitted.responses.clone());
     let facts = lists::facts(served, profile).await?;
     let honoured = wanted.honoured(&facts);
     served.context.snapshot.release();
     let mut subscribed =
-        subscribe_all(served, profile, (message, &wanted), (&seat.sender, &admitted.responses)).await?;
+        subscribe_all(served, profile, (message, &wanted), (&hub_subscription.sender, &admitted.responses))
+            .await?;
     let uris = std::mem::take(&mut subscribed.served);
     served.context.snapshot.forget();
     let subscription = Subscription { id, honoured, facts, served: uris };
     let stream = Stream::new(served, admitted.responses.clone(), Some(subscription), None);
     let stream = Stream { opening: message.clone(), ..stream };
     let _open = Counted::one(&served.gateway.metrics.streams);
-    Ok(tell(served, stream, &mut seat, out).await)
+    Ok(tell(served, stream, &mut hub_subscription, out).await)
 }
 
 /// Acknowledges a subscription and tells what it is for, until it ends.
-async fn tell(served: &ServedCall<'_>, mut stream: Stream, seat: &mut Seat, out: &mut Responder<'_>) -> End {
+async fn tell(
+    served: &ServedCall<'_>,
+    mut stream: Stream,
+    hub_subscription: &mut HubSubscription,
+    out: &mut Responder<'_>,
+) -> End {
     if let Some(Subscription { id, honoured, .. }) = &stream.subscription
         && out.event(Released::own(bridge::acknowledged(honoured, id)), None).await.is_err()
     {
@@ -154,7 +160,7 @@ async fn tell(served: &ServedCall<'_>, mut stream: Stream, seat: &mut Seat, out:
     }
     loop {
         tokio::select! {
-            Some(word) = seat.words.recv() => {
+            Some(word) = hub_subscription.words.recv() => {
                 if stream.say(served, word, out).await.is_err() {
                     out.record.note_answer(None);
                     return End::Left;

@@ -119,10 +119,14 @@ async fn subject(
 }
 
 /// The place of a server that a task is kept at, if it has several.
-pub(super) fn seated(served: &ServedCall<'_>, place: UpstreamTarget, at: UpstreamMark) -> UpstreamTarget {
+pub(super) fn at_instance(
+    served: &ServedCall<'_>,
+    place: UpstreamTarget,
+    at: UpstreamMark,
+) -> UpstreamTarget {
     let is_there = |place: &UpstreamTarget| place.upstream.mark == at;
     let now = served.gateway.clock.now().monotonic;
-    served.gateway.backend.replicas.settle(place, now, is_there).0
+    served.gateway.backend.instances.settle(place, now, is_there).0
 }
 
 /// An answer in which the id of a task is the one that its client knows.

@@ -24,12 +24,12 @@ fn dropped(bed: &Bed, whom: &str) -> String {
 async fn what_a_listener_does_not_take_in_time_is_counted() {
     let bed = bed();
     let server = ServerId("*|/mcp".into());
-    let seat = Hub::seat(&bed.gateway, &server, caller(1), responses());
-    let _other = Hub::seat(&bed.gateway, &server, caller(2), responses());
+    let subscription = Hub::subscribe_as(&bed.gateway, &server, caller(1), responses());
+    let _other = Hub::subscribe_as(&bed.gateway, &server, caller(2), responses());
     let word = Word::Changed(ListKind::Tools);
     let listening = bed.gateway.estate.hub.listening(&server, caller(1));
     let lost: u64 = (0..MAX_WORDS + 3).map(|_| tell(&bed.gateway, &listening, "up", &word)).sum();
-    assert_eq!((lost, seat.words.len()), (3, MAX_WORDS));
+    assert_eq!((lost, subscription.words.len()), (3, MAX_WORDS));
     told(&bed.gateway, Err(Untold::Full));
     told(&bed.gateway, Err(Untold::Nobody));
     assert_eq!(dropped(&bed, "session"), "1", "who has no stream does not want to hear");
@@ -117,7 +117,7 @@ async fn only_who_is_told_of_a_server_hears_what_it_says() {
     hear(gateway, notice_of(&own, notice("notifications/resources/updated")));
     assert!(stream.try_recv().is_err(), "nobody asked for the resource");
     session.subscribe(&"up".into(), &"a:1".into(), &"a:1".into(), &bed.gateway.backend.texts).unwrap();
-    let mut seat = Hub::seat(gateway, &id, caller(1), responses());
+    let mut subscription = Hub::subscribe_as(gateway, &id, caller(1), responses());
     let says = [
         notice("notifications/tools/list_changed"),
         notice("notifications/resources/updated"),
@@ -127,8 +127,8 @@ async fn only_who_is_told_of_a_server_hears_what_it_says() {
     let mut hears = |content: &NoticeContent| {
         hear(gateway, notice_of(&own, content.clone()));
         hear(gateway, notice_of(&pooled, content.clone()));
-        let all = (stream.try_recv().is_ok(), seat.words.try_recv().is_ok());
-        while stream.try_recv().is_ok() || seat.words.try_recv().is_ok() {}
+        let all = (stream.try_recv().is_ok(), subscription.words.try_recv().is_ok());
+        while stream.try_recv().is_ok() || subscription.words.try_recv().is_ok() {}
         all
     };
     assert!(says.iter().all(|content| hears(content) == (true, true)));

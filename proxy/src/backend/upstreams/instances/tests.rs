@@ -10,32 +10,28 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn a_place_that_fails_in_a_row_is_left_alone_longer_each_time_and_comes_back() {
     let ejection = Ejection { after: 3, base: 10 * SECOND };
-    let mut authorization = Standing::default();
-    let fit = |authorization: &Standing, at: u32| authorization.is_fit(at * SECOND, None);
-    let twice = |authorization: &mut Standing| [(); 2].map(|()| authorization.failed(SECOND, &ejection));
-    assert_eq!(twice(&mut authorization), [None; 2]);
-    assert!(!authorization.answered());
-    assert_eq!(twice(&mut authorization), [None; 2]);
-    assert_eq!(authorization.failed(SECOND, &ejection), Some(10 * SECOND), "the third in a row");
-    assert!(!fit(&authorization, 10) && fit(&authorization, 11));
-    assert_eq!(
-        authorization.failed(20 * SECOND, &ejection),
-        Some(20 * SECOND),
-        "once it is back, one is enough"
-    );
-    assert!(!fit(&authorization, 39) && fit(&authorization, 40));
-    assert!(authorization.answered());
-    assert_eq!(authorization, Standing::default());
+    let mut health = InstanceHealth::default();
+    let fit = |health: &InstanceHealth, at: u32| health.is_fit(at * SECOND, None);
+    let twice = |health: &mut InstanceHealth| [(); 2].map(|()| health.failed(SECOND, &ejection));
+    assert_eq!(twice(&mut health), [None; 2]);
+    assert!(!health.answered());
+    assert_eq!(twice(&mut health), [None; 2]);
+    assert_eq!(health.failed(SECOND, &ejection), Some(10 * SECOND), "the third in a row");
+    assert!(!fit(&health, 10) && fit(&health, 11));
+    assert_eq!(health.failed(20 * SECOND, &ejection), Some(20 * SECOND), "once it is back, one is enough");
+    assert!(!fit(&health, 39) && fit(&health, 40));
+    assert!(health.answered());
+    assert_eq!(health, InstanceHealth::default());
 }
 
 #[test]
 fn a_place_that_fails_its_probes_is_out_until_it_answers_one() {
     let health = Health { unhealthy_after: 2, ..Health::default() };
-    let mut authorization = Standing::default();
-    assert!(!authorization.probed(false, &health) && authorization.probed(false, &health));
-    assert!(!authorization.is_fit(SECOND, Some(&health)));
-    assert!(!authorization.probed(false, &health) && authorization.probed(true, &health));
-    assert!(authorization.is_fit(SECOND, Some(&health)));
+    let mut state = InstanceHealth::default();
+    assert!(!state.probed(false, &health) && state.probed(false, &health));
+    assert!(!state.is_fit(SECOND, Some(&health)));
+    assert!(!state.probed(false, &health) && state.probed(true, &health));
+    assert!(state.is_fit(SECOND, Some(&health)));
 }
 
 /// A server that names itself, under either era, and is down while `down` says so.
@@ -106,7 +102,7 @@ async fn calls_go_where_the_fewest_are_under_way() {
     let mut at = [outcome(&mut one).await.unwrap(), outcome(&mut two).await.unwrap()];
     at.sort();
     assert_eq!(at, ["a", "b"]);
-    let status = bed.gateway.backend.replicas.status(Duration::ZERO);
+    let status = bed.gateway.backend.instances.status(Duration::ZERO);
     assert!(status.iter().all(|one| one.state == "healthy" && one.in_flight == 0), "{status:?}");
 }
 
@@ -129,7 +125,7 @@ async fn a_place_that_cannot_be_reached_costs_no_call() {
         for caller in ["anna", "bert", "carl", "dora", "emil", "fred"] {
             assert_eq!(call(&bed, caller).await.unwrap(), "a", "{era}");
         }
-        let status = bed.gateway.backend.replicas.status(Duration::ZERO);
+        let status = bed.gateway.backend.instances.status(Duration::ZERO);
         assert!(status.iter().any(|one| one.state == "ejected"), "{era}: {status:?}");
     }
 }
@@ -147,9 +143,9 @@ async fn probes_take_a_place_out_before_a_call_finds_it_down() {
     let (a, b) = (named("a", &UP).await, named("b", &DOWN).await);
     let health = ", era: modern, health: { interval: 30s, timeout: 5s, unhealthy_after: 1 }";
     let bed = bed(&[a.address, b.address], health);
-    let replicas = &bed.gateway.backend.replicas;
+    let instances = &bed.gateway.backend.instances;
     let state = |at: SocketAddr| {
-        let status = replicas.status(Duration::ZERO);
+        let status = instances.status(Duration::ZERO);
         status.into_iter().find(|one| one.url.contains(&at.to_string())).unwrap().state
     };
     let becomes = |expected: &'static str| {
@@ -160,17 +156,17 @@ async fn probes_take_a_place_out_before_a_call_finds_it_down() {
             }
         }
     };
-    replicas.probe(&bed.gateway.backend);
+    instances.probe(&bed.gateway.backend);
     within("the probe", becomes("unhealthy")).await;
     for _ in 0..4 {
         assert_eq!(call(&bed, "anna").await.unwrap(), "a");
     }
     DOWN.store(false, Ordering::SeqCst);
     bed.clock.advance(29 * SECOND);
-    replicas.probe(&bed.gateway.backend);
+    instances.probe(&bed.gateway.backend);
     assert_eq!(b.heard("server/discover").len(), 1, "not due yet");
     bed.clock.advance(SECOND);
-    replicas.probe(&bed.gateway.backend);
+    instances.probe(&bed.gateway.backend);
     within("the next probe", becomes("healthy")).await;
 }
 
@@ -188,17 +184,17 @@ async fn a_server_that_lets_nobody_in_unnamed_is_well() {
         .await;
         let health = ", era: modern, caller: headers, health: { interval: 30s, unhealthy_after: 1 }";
         let bed = bed(&[server.address], health);
-        let replicas = &bed.gateway.backend.replicas;
+        let instances = &bed.gateway.backend.instances;
         let becomes = async |expected: &str| {
-            while replicas.status(Duration::ZERO)[0].state != expected {
+            while instances.status(Duration::ZERO)[0].state != expected {
                 tokio::task::yield_now().await;
             }
         };
-        replicas.probe(&bed.gateway.backend);
+        instances.probe(&bed.gateway.backend);
         within("the first probe", becomes("unhealthy")).await;
         DOWN.store(false, Ordering::SeqCst);
         bed.clock.advance(30 * SECOND);
-        replicas.probe(&bed.gateway.backend);
+        instances.probe(&bed.gateway.backend);
         within(refusal, becomes("healthy")).await;
         let probes = server.heard("server/discover");
         assert!(probes.len() == 2 && probes.iter().all(|probe| probe.header("x-portunus-subject").is_none()));
@@ -212,11 +208,11 @@ async fn what_is_known_of_a_place_outlives_a_swap() {
     for _ in 0..2 {
         call(&bed, "anna").await.unwrap();
     }
-    let before = bed.gateway.backend.replicas.status(Duration::ZERO);
+    let before = bed.gateway.backend.instances.status(Duration::ZERO);
     assert!(before.iter().any(|one| one.state == "ejected"));
     bed.gateway
         .backend
-        .replicas
+        .instances
         .reconcile(&bed.gateway.active().snapshot, &bed.gateway.backend.metrics.upstreams);
-    assert_eq!(bed.gateway.backend.replicas.status(Duration::ZERO), before);
+    assert_eq!(bed.gateway.backend.instances.status(Duration::ZERO), before);
 }

@@ -1,6 +1,6 @@
-//! Several identical places behind one upstream's name.
+//! Several identical instances behind one upstream's name.
 //!
-//! A call goes to the place with the fewest under way, or where its caller's session is. One that
+//! A call goes to the instance with the fewest under way, or where its caller's session is. One that
 //! fails calls in a row is left alone for a while, longer each time; one that fails its probes, until
 //! it answers one. If none is left, all are tried: a guess is better than a refusal.
 
@@ -18,35 +18,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Longest time that a replica is left alone.
+/// Longest time that an instance is left alone.
 const MAX_EJECTED: Duration = Duration::from_secs(300);
 
-/// The replicas of every upstream that has several, or is probed.
+/// The instances of every upstream that has several, or is probed.
 #[derive(Default)]
-pub struct Replicas {
-    sets: Mutex<HashMap<UpstreamKey, Arc<Set>>>,
+pub struct Instances {
+    sets: Mutex<HashMap<UpstreamKey, Arc<InstanceSet>>>,
 }
 
-/// The places of one upstream.
-struct Set {
+/// The instances of one upstream.
+struct InstanceSet {
     /// As the document has it.
     upstream: Arc<Upstream>,
-    replicas: Vec<Arc<Replica>>,
+    instances: Vec<Arc<Instance>>,
     /// Ties are broken in turn.
     turn: AtomicUsize,
 }
 
-/// One place.
-struct Replica {
+/// One instance.
+struct Instance {
     upstream: Arc<Upstream>,
     pool: Arc<Pool>,
     in_flight: AtomicUsize,
-    authorization: Mutex<Standing>,
+    health: Mutex<InstanceHealth>,
 }
 
-/// What is thought of a place.
+/// The health of an instance, as calls and probes have found it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Standing {
+struct InstanceHealth {
     failed_calls: usize,
     ejections: u32,
     ejected_until: Option<Duration>,
@@ -54,14 +54,14 @@ struct Standing {
     probed_at: Option<Duration>,
 }
 
-/// The use of a place for one call.
-pub struct Seat {
-    replica: Arc<Replica>,
+/// The use of an instance for one call.
+pub struct InstanceLease {
+    instance: Arc<Instance>,
 }
 
-/// What is known of one place, for people.
+/// The status of one instance, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplicaStatus {
+pub struct InstanceStatus {
     /// Name of the upstream.
     pub upstream: Arc<str>,
     /// Where it is, without its query.
@@ -72,19 +72,20 @@ pub struct ReplicaStatus {
     pub in_flight: usize,
 }
 
-impl Replicas {
-    /// Makes the sets fit `snapshot`; what is known of places that stay is kept.
+impl Instances {
+    /// Makes the sets fit `snapshot`; what is known of instances that stay is kept.
     pub fn reconcile(&self, snapshot: &Snapshot, metrics: &UpstreamsMetrics) {
         let mut sets = self.lock();
-        let known: HashMap<UpstreamKey, Arc<Replica>> = sets
+        let known: HashMap<UpstreamKey, Arc<Instance>> = sets
             .values()
-            .flat_map(|set| set.replicas.iter())
-            .map(|replica| (replica.upstream.key, Arc::clone(replica)))
+            .flat_map(|set| set.instances.iter())
+            .map(|instance| (instance.upstream.key, Arc::clone(instance)))
             .collect();
         let several =
             snapshot.upstreams.iter().filter(|one| !one.replicas.is_empty() || one.health.is_some());
-        *sets =
-            several.map(|upstream| (upstream.key, Arc::new(Set::of(upstream, &known, metrics)))).collect();
+        *sets = several
+            .map(|upstream| (upstream.key, Arc::new(InstanceSet::of(upstream, &known, metrics))))
+            .collect();
     }
 
     /// The place of a call: `place` itself unless its upstream has several. `prefers` is where the
@@ -94,145 +95,150 @@ impl Replicas {
         place: UpstreamTarget,
         now: Duration,
         prefers: impl Fn(&UpstreamTarget) -> bool,
-    ) -> (UpstreamTarget, Option<Seat>) {
+    ) -> (UpstreamTarget, Option<InstanceLease>) {
         self.settle_beside(place, now, prefers, None)
     }
 
-    /// As [`Replicas::settle`], but not where `beside` is.
+    /// As [`Instances::settle`], but not where `beside` is.
     pub fn settle_beside(
         &self,
         place: UpstreamTarget,
         now: Duration,
         prefers: impl Fn(&UpstreamTarget) -> bool,
-        beside: Option<&Seat>,
-    ) -> (UpstreamTarget, Option<Seat>) {
+        beside: Option<&InstanceLease>,
+    ) -> (UpstreamTarget, Option<InstanceLease>) {
         if place.upstream.replicas.is_empty() {
             return (place, None);
         }
         let set = self.lock().get(&place.upstream.key).cloned();
         let Some(set) = set else { return (place, None) };
-        let at = |replica: &Arc<Replica>| UpstreamTarget {
-            upstream: Arc::clone(&replica.upstream),
-            pool: Arc::clone(&replica.pool),
+        let at = |instance: &Arc<Instance>| UpstreamTarget {
+            upstream: Arc::clone(&instance.upstream),
+            pool: Arc::clone(&instance.pool),
             ..place.clone()
         };
-        let Some(replica) = set.choose(now, |replica| prefers(&at(replica)), beside) else {
+        let Some(instance) = set.choose(now, |instance| prefers(&at(instance)), beside) else {
             return (place, None);
         };
-        (at(&replica), Some(Seat::at(&replica)))
+        (at(&instance), Some(InstanceLease::at(&instance)))
     }
 
-    /// A seat at the replica of that key, if it is one.
-    pub fn seat(&self, key: UpstreamKey) -> Option<Seat> {
+    /// Leases the instance of that key, if there is one.
+    pub fn lease(&self, key: UpstreamKey) -> Option<InstanceLease> {
         let sets = self.lock();
-        let mut replicas = sets.values().flat_map(|set| set.replicas.iter());
-        replicas.find(|replica| replica.upstream.key == key).map(Seat::at)
+        let mut instances = sets.values().flat_map(|set| set.instances.iter());
+        instances.find(|instance| instance.upstream.key == key).map(InstanceLease::at)
     }
 
-    /// The upstream as the document has it, of which `key` is a replica.
+    /// The upstream as the document has it, of which `key` is an instance.
     pub fn whole(&self, key: UpstreamKey) -> Option<Arc<Upstream>> {
         let sets = self.lock();
         if sets.is_empty() {
             return None;
         }
-        let set = sets.values().find(|set| set.replicas.iter().any(|replica| replica.upstream.key == key));
+        let set = sets.values().find(|set| set.instances.iter().any(|instance| instance.upstream.key == key));
         set.map(|set| Arc::clone(&set.upstream))
     }
 
-    /// Keys of all places.
+    /// Keys of all instances.
     pub fn keys(&self) -> Vec<UpstreamKey> {
-        self.all().iter().map(|replica| replica.upstream.key).collect()
+        self.all().iter().map(|instance| instance.upstream.key).collect()
     }
 
-    /// The connections to all places.
+    /// The connections to all instances.
     pub fn pools(&self) -> Vec<Arc<Pool>> {
-        self.all().iter().map(|replica| Arc::clone(&replica.pool)).collect()
+        self.all().iter().map(|instance| Arc::clone(&instance.pool)).collect()
     }
 
-    /// What is known of all places at `now`.
-    pub fn status(&self, now: Duration) -> Vec<ReplicaStatus> {
-        let mut all: Vec<_> = self.all().iter().map(|replica| replica.status(now)).collect();
+    /// The status of all instances at `now`.
+    pub fn status(&self, now: Duration) -> Vec<InstanceStatus> {
+        let mut all: Vec<_> = self.all().iter().map(|instance| instance.status(now)).collect();
         all.sort_by(|one, other| (&one.upstream, &one.url).cmp(&(&other.upstream, &other.url)));
         all
     }
 
-    /// Probes the places that are due, in the background.
+    /// Probes the instances that are due, in the background.
     pub fn probe(&self, backend: &Arc<Backend>) {
         let now = backend.clock.now().monotonic;
-        for replica in self.all() {
-            let Some(health) = replica.upstream.health.filter(|health| replica.is_due(now, health)) else {
+        for instance in self.all() {
+            let Some(health) = instance.upstream.health.filter(|health| instance.is_due(now, health)) else {
                 continue;
             };
             let probing = Arc::clone(backend);
             backend.spawn(async move {
-                let place = replica.place();
+                let place = instance.place();
                 let lives =
                     timeout(health.timeout, gateway_requests::lives(&probing, &place)).await.unwrap_or(false);
-                if replica.probed(lives, &health) {
-                    replica.log_health(lives);
+                if instance.probed(lives, &health) {
+                    instance.log_health(lives);
                 }
             });
         }
     }
 
-    fn all(&self) -> Vec<Arc<Replica>> {
-        self.lock().values().flat_map(|set| set.replicas.iter().cloned()).collect()
+    fn all(&self) -> Vec<Arc<Instance>> {
+        self.lock().values().flat_map(|set| set.instances.iter().cloned()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<UpstreamKey, Arc<Set>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<UpstreamKey, Arc<InstanceSet>>> {
         self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Set {
+impl InstanceSet {
     fn of(
         upstream: &Arc<Upstream>,
-        known: &HashMap<UpstreamKey, Arc<Replica>>,
+        known: &HashMap<UpstreamKey, Arc<Instance>>,
         metrics: &UpstreamsMetrics,
-    ) -> Set {
-        let replicas = upstream.urls().map(|url| {
+    ) -> InstanceSet {
+        let instances = upstream.urls().map(|url| {
             let at = Arc::new(upstream.at(url));
             match known.get(&at.key) {
                 // Timeouts and headers may have changed.
-                Some(known) => Arc::new(Replica {
+                Some(known) => Arc::new(Instance {
                     upstream: at,
                     pool: Arc::clone(&known.pool),
                     in_flight: AtomicUsize::new(0),
-                    authorization: Mutex::new(*known.lock()),
+                    health: Mutex::new(*known.lock()),
                 }),
-                None => Arc::new(Replica::new(at, metrics)),
+                None => Arc::new(Instance::new(at, metrics)),
             }
         });
-        Set { upstream: Arc::clone(upstream), replicas: replicas.collect(), turn: AtomicUsize::new(0) }
+        InstanceSet {
+            upstream: Arc::clone(upstream),
+            instances: instances.collect(),
+            turn: AtomicUsize::new(0),
+        }
     }
 
     fn choose(
         &self,
         now: Duration,
-        prefers: impl Fn(&Arc<Replica>) -> bool,
-        beside: Option<&Seat>,
-    ) -> Option<Arc<Replica>> {
-        let elsewhere = |replica: &&Arc<Replica>| {
-            beside.is_none_or(|beside| replica.upstream.key != beside.replica.upstream.key)
+        prefers: impl Fn(&Arc<Instance>) -> bool,
+        beside: Option<&InstanceLease>,
+    ) -> Option<Arc<Instance>> {
+        let elsewhere = |instance: &&Arc<Instance>| {
+            beside.is_none_or(|beside| instance.upstream.key != beside.instance.upstream.key)
         };
-        let others: Vec<_> = self.replicas.iter().filter(elsewhere).collect();
-        let fit: Vec<_> = others.iter().copied().filter(|replica| replica.is_fit(now)).collect();
+        let others: Vec<_> = self.instances.iter().filter(elsewhere).collect();
+        let fit: Vec<_> = others.iter().copied().filter(|instance| instance.is_fit(now)).collect();
         let open = if fit.is_empty() { others } else { fit };
-        if let Some(preferred) = open.iter().find(|replica| prefers(replica)) {
+        if let Some(preferred) = open.iter().find(|instance| prefers(instance)) {
             return Some(Arc::clone(preferred));
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let start = turn.checked_rem(open.len())?;
         let (front, back) = open.split_at(start);
-        let least = back.iter().chain(front).min_by_key(|replica| replica.in_flight.load(Ordering::Relaxed));
-        least.map(|replica| Arc::clone(replica))
+        let least =
+            back.iter().chain(front).min_by_key(|instance| instance.in_flight.load(Ordering::Relaxed));
+        least.map(|instance| Arc::clone(instance))
     }
 }
 
-impl Replica {
-    fn new(upstream: Arc<Upstream>, metrics: &UpstreamsMetrics) -> Replica {
+impl Instance {
+    fn new(upstream: Arc<Upstream>, metrics: &UpstreamsMetrics) -> Instance {
         let pool = Arc::new(Pool::monitored(&upstream, metrics));
-        Replica { upstream, pool, in_flight: AtomicUsize::new(0), authorization: Mutex::default() }
+        Instance { upstream, pool, in_flight: AtomicUsize::new(0), health: Mutex::default() }
     }
 
     /// Where a probe goes: for nobody.
@@ -253,10 +259,10 @@ impl Replica {
     }
 
     fn is_due(&self, now: Duration, health: &Health) -> bool {
-        let mut authorization = self.lock();
-        let due = authorization.probed_at.is_none_or(|at| now.saturating_sub(at) >= health.interval);
+        let mut state = self.lock();
+        let due = state.probed_at.is_none_or(|at| now.saturating_sub(at) >= health.interval);
         if due {
-            authorization.probed_at = Some(now);
+            state.probed_at = Some(now);
         }
         due
     }
@@ -295,14 +301,14 @@ impl Replica {
         );
     }
 
-    fn status(&self, now: Duration) -> ReplicaStatus {
-        let authorization = *self.lock();
-        let state = match (authorization.is_fit(now, None), self.is_fit(now)) {
+    fn status(&self, now: Duration) -> InstanceStatus {
+        let health = *self.lock();
+        let state = match (health.is_fit(now, None), self.is_fit(now)) {
             (_, true) => "healthy",
             (false, _) => "ejected",
             (true, false) => "unhealthy",
         };
-        ReplicaStatus {
+        InstanceStatus {
             upstream: Arc::clone(&self.upstream.name),
             url: self.upstream.url.redacted(),
             state,
@@ -310,34 +316,34 @@ impl Replica {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Standing> {
-        self.authorization.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, InstanceHealth> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Seat {
-    fn at(replica: &Arc<Replica>) -> Seat {
-        replica.in_flight.fetch_add(1, Ordering::Relaxed);
-        Seat { replica: Arc::clone(replica) }
+impl InstanceLease {
+    fn at(instance: &Arc<Instance>) -> InstanceLease {
+        instance.in_flight.fetch_add(1, Ordering::Relaxed);
+        InstanceLease { instance: Arc::clone(instance) }
     }
 
     /// Notes how the call went; `failure` is none if there was an answer.
     pub fn judge(&self, failure: Option<&Failure>, now: Duration) {
         match failure.map(|failure| failure.reach) {
-            None => self.replica.note_answer(),
+            None => self.instance.note_answer(),
             Some(FailureScope::Unknown) => {}
-            Some(FailureScope::Unreached | FailureScope::Failing) => self.replica.note_failure(now),
+            Some(FailureScope::Unreached | FailureScope::Failing) => self.instance.note_failure(now),
         }
     }
 }
 
-impl Drop for Seat {
+impl Drop for InstanceLease {
     fn drop(&mut self) {
-        self.replica.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.instance.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Standing {
+impl InstanceHealth {
     fn is_fit(&self, now: Duration, health: Option<&Health>) -> bool {
         let ejected = self.ejected_until.is_some_and(|until| now < until);
         let unhealthy = health.is_some_and(|health| self.failed_probes >= health.unhealthy_after);
