@@ -13,7 +13,7 @@ use portunus_filters::mcp::bridge::{
     aim, answer, answer_for_legacy, answer_for_modern, check_param_headers, error_for_legacy,
     error_for_modern, input_required, input_responses, is_cacheable, legacy_question, legacy_reply,
     legacy_request, modern_request, notification, param_headers, question_of_server_request, questions_of,
-    result_for_legacy, result_for_modern, wrap_result, wrap_said,
+    result_for_legacy, result_for_modern, wrap_result, wrap_error_text,
 };
 use portunus_filters::mcp::{Bounds, Envelope, ResultSummary, Revision, check};
 use serde_json::Value;
@@ -121,7 +121,7 @@ fn answers(text: &str) {
             for said in
                 modern.into_iter().chain(METHODS.iter().flat_map(|method| error_for_legacy(&error, method)))
             {
-                json(&wrap_said("1", &said.error));
+                json(&wrap_error_text("1", &said.error));
             }
         }
         Err(_) => assert!(legacy_reply(text).is_err()),

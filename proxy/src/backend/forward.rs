@@ -68,9 +68,9 @@ pub struct UpstreamRequest {
     upstream: Arc<Upstream>,
     pool: Arc<Pool>,
     request: Outgoing,
-    bond: ConnectionAffinity,
+    affinity: ConnectionAffinity,
     owner: Owner,
-    use_of: RetryPolicy,
+    retry_policy: RetryPolicy,
     /// What limits hold for it.
     holds: Holds,
     /// How long the head of the answer may take.
@@ -107,7 +107,7 @@ pub struct Failure {
     /// The upstream may still be working on the message.
     pub pending: bool,
     /// What it says of the place that was to answer.
-    pub reach: FailureScope,
+    pub scope: FailureScope,
     /// What metrics and the log call it; `None` says nothing of the server.
     pub problem: Option<&'static str>,
 }
@@ -131,12 +131,15 @@ impl Dispatch {
         inbound: &Inbound<'_>,
         upstream: Arc<Upstream>,
         pool: Arc<Pool>,
-        use_of: RetryPolicy,
+        retry_policy: RetryPolicy,
     ) -> UpstreamRequest {
         let within = deadline_of(&admitted);
         let (body, _, holds) = admitted.into_parts();
-        let wording = RequestParts { inbound, own: &[], body };
-        UpstreamRequest { holds, ..UpstreamRequest::of(wording, upstream, pool, use_of).within(within) }
+        let request_parts = RequestParts { inbound, own: &[], body };
+        UpstreamRequest {
+            holds,
+            ..UpstreamRequest::of(request_parts, upstream, pool, retry_policy).within(within)
+        }
     }
 
     /// Turns the permission for a message into one that lasts as long as its request.
@@ -150,13 +153,13 @@ impl Dispatch {
     /// Opens the request at an upstream that a gateway request makes.
     pub fn gateway_request(
         gateway_request: &GatewayRequest,
-        wording: RequestParts<'_>,
+        request_parts: RequestParts<'_>,
         upstream: Arc<Upstream>,
         pool: Arc<Pool>,
-        use_of: RetryPolicy,
+        retry_policy: RetryPolicy,
     ) -> UpstreamRequest {
         tracing::trace!(kind = gateway_request.kind(), upstream = &*upstream.name, "gateway request leaves");
-        UpstreamRequest::of(wording, upstream, pool, use_of)
+        UpstreamRequest::of(request_parts, upstream, pool, retry_policy)
     }
 }
 
@@ -208,12 +211,12 @@ impl AuthorizedCall {
     /// Opens a request for a wording of it.
     pub fn request(
         &self,
-        wording: RequestParts<'_>,
+        request_parts: RequestParts<'_>,
         upstream: Arc<Upstream>,
         pool: Arc<Pool>,
-        use_of: RetryPolicy,
+        retry_policy: RetryPolicy,
     ) -> UpstreamRequest {
-        let request = UpstreamRequest::of(wording, upstream, pool, use_of).within(self.within);
+        let request = UpstreamRequest::of(request_parts, upstream, pool, retry_policy).within(self.within);
         UpstreamRequest { holds: self.holds.clone(), ..request }
     }
 }
@@ -239,12 +242,12 @@ pub struct RetryPolicy {
 
 impl UpstreamRequest {
     fn of(
-        wording: RequestParts<'_>,
+        request_parts: RequestParts<'_>,
         upstream: Arc<Upstream>,
         pool: Arc<Pool>,
-        use_of: RetryPolicy,
+        retry_policy: RetryPolicy,
     ) -> UpstreamRequest {
-        let RequestParts { inbound, own, body } = wording;
+        let RequestParts { inbound, own, body } = request_parts;
         let mut head = Outgoing::buffer(body.len());
         match pool.vouch(inbound.headers) {
             None => write_worded_head(&mut head, inbound, own, &upstream, body.len()),
@@ -254,22 +257,32 @@ impl UpstreamRequest {
             }
         }
         let request = Outgoing::new(head, body);
-        let total = if use_of.endless { None } else { upstream.timeouts.total };
+        let total = if retry_policy.endless { None } else { upstream.timeouts.total };
         let deadline = total.map(|total| Instant::now() + total);
         let first_byte = upstream.timeouts.first_byte;
-        let bond = match upstream.credentials {
+        let affinity = match upstream.credentials {
             Credentials::Passthrough if binds_connection(inbound.headers) => ConnectionAffinity::Made,
             Credentials::Passthrough => ConnectionAffinity::Possible,
             _ => ConnectionAffinity::None,
         };
         let owner = inbound.owner;
         let holds = Holds::default();
-        UpstreamRequest { upstream, pool, request, bond, owner, use_of, holds, first_byte, deadline }
+        UpstreamRequest {
+            upstream,
+            pool,
+            request,
+            affinity,
+            owner,
+            retry_policy,
+            holds,
+            first_byte,
+            deadline,
+        }
     }
 
     /// The same with a time of its own, head and all, if it has one.
     fn within(self, timeout: Option<Duration>) -> UpstreamRequest {
-        match timeout.filter(|_| !self.use_of.endless) {
+        match timeout.filter(|_| !self.retry_policy.endless) {
             Some(timeout) => {
                 UpstreamRequest { first_byte: timeout, deadline: Some(Instant::now() + timeout), ..self }
             }
@@ -299,7 +312,7 @@ pub async fn send(request: UpstreamRequest, resolver: Arc<Resolver>) -> Result<E
             tracing::debug!(upstream = &*request.upstream.name, %fault, "sent again on a new connection");
             attempt(&request, resolver, until, true).await
         }
-        Err(Attempt::Silent(fault)) if request.use_of.repeatable => {
+        Err(Attempt::Silent(fault)) if request.retry_policy.repeatable => {
             tracing::debug!(upstream = &*request.upstream.name, %fault, "repeated on a new connection");
             attempt(&request, resolver, until, true).await
         }
@@ -329,8 +342,8 @@ async fn attempt(
     until: Instant,
     fresh: bool,
 ) -> Result<Exchange, Attempt> {
-    let wish = CheckoutOptions { fresh, endless: request.use_of.endless, owner: request.owner };
-    let taken = with_deadline(until, pin!(request.pool.checkout(&request.upstream, resolver, wish))).await;
+    let options = CheckoutOptions { fresh, endless: request.retry_policy.endless, owner: request.owner };
+    let taken = with_deadline(until, pin!(request.pool.checkout(&request.upstream, resolver, options))).await;
     let taken = taken.unwrap_or(Err(CheckoutError::Dial(DialError::TimedOut)));
     let mut checkout = taken.map_err(|error| {
         request.pool.count_connect_failure(&error);
@@ -344,7 +357,7 @@ async fn attempt(
     drop(commit);
     match exchanged {
         Some(Ok(head)) => {
-            if request.bond.holds(head.status) {
+            if request.affinity.holds(head.status) {
                 checkout.keep_apart();
             }
             Ok(Exchange { head, checkout, deadline: request.deadline })
@@ -378,7 +391,7 @@ impl From<Denial> for Failure {
     fn from(denial: Denial) -> Failure {
         let cause = denial.detail.clone().into_owned();
         let problem = problem_of(&denial);
-        Failure { cause, denial, pending: true, reach: FailureScope::Unknown, problem }
+        Failure { cause, denial, pending: true, scope: FailureScope::Unknown, problem }
     }
 }
 
@@ -390,7 +403,7 @@ fn problem_of(denial: &Denial) -> Option<&'static str> {
 impl From<Attempt> for Failure {
     fn from(attempt: Attempt) -> Failure {
         let unavailable = |detail: &'static str| Denial::new(Reason::UpstreamUnavailable, detail);
-        let reach = match &attempt {
+        let scope = match &attempt {
             Attempt::Connect(CheckoutError::Exhausted | CheckoutError::Dial(DialError::NoDescriptor)) => {
                 FailureScope::Unknown
             }
@@ -435,6 +448,6 @@ impl From<Attempt> for Failure {
             }
         };
         let problem = dialled.unwrap_or_else(|| problem_of(&denial));
-        Failure { denial, cause, pending, reach, problem }
+        Failure { denial, cause, pending, scope, problem }
     }
 }

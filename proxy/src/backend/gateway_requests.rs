@@ -20,7 +20,9 @@ use crate::backend::upstreams::pool::Pool;
 use crate::shares::Owner;
 pub(crate) use aside::post;
 pub use ask::ask;
-pub(crate) use ask::{Addressed, Said, answers_ping, exchange, is_modern_code, lives, send, send_on_session};
+pub(crate) use ask::{
+    Addressed, GatewayRequestAnswer, answers_ping, exchange, is_modern_code, lives, send, send_on_session,
+};
 pub use farewell::Farewells;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 pub use listen::{Listening, listen};
@@ -224,14 +226,19 @@ async fn deliver(
     let upstream_headers = UpstreamHeaders::own(backend, &Arc::new(session.headers.into()), Owner::Nobody);
     let method = gateway_request.http();
     let own = upstream_headers::posted();
-    let wording = RequestParts {
+    let request_parts = RequestParts {
         inbound: &upstream_headers.inbound(&method),
         own: &own,
         body: gateway_request.message("0"),
     };
-    let use_of = RetryPolicy { repeatable: false, endless: false };
-    let upstream_session =
-        Dispatch::gateway_request(gateway_request, wording, Arc::clone(upstream), Arc::clone(pool), use_of);
+    let retry_policy = RetryPolicy { repeatable: false, endless: false };
+    let upstream_session = Dispatch::gateway_request(
+        gateway_request,
+        request_parts,
+        Arc::clone(upstream),
+        Arc::clone(pool),
+        retry_policy,
+    );
     let exchange =
         crate::backend::forward::send(upstream_session, Arc::clone(&backend.resolver)).await.ok()?;
     let status = exchange.head.status;

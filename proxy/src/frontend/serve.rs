@@ -423,8 +423,8 @@ impl<'a> IncomingRequest<'a> {
             owner: self.origin.arrival.owner(),
             origin: &self.origin,
         };
-        let use_of = RetryPolicy { repeatable: messages.iter().all(is_repeatable), endless: expect.endless };
-        let request = Dispatch::open(admitted, &inbound, Arc::clone(upstream), Arc::clone(&pool), use_of);
+        let retry = RetryPolicy { repeatable: messages.iter().all(is_repeatable), endless: expect.endless };
+        let request = Dispatch::open(admitted, &inbound, Arc::clone(upstream), Arc::clone(&pool), retry);
         let founding = self.founding(&brokered, &expect);
         let http_status = server.http_status;
         let upstream = Arc::clone(upstream);

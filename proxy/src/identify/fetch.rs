@@ -90,8 +90,8 @@ async fn exchange_whole(
     request: &Request<'_>,
 ) -> Result<(StatusCode, HeaderMap, Bytes), String> {
     let pool = Arc::new(Pool::new(at));
-    let wish = CheckoutOptions { fresh: true, ..CheckoutOptions::default() };
-    let checkout = pool.checkout(at, &gateway.backend.resolver, wish).await;
+    let options = CheckoutOptions { fresh: true, ..CheckoutOptions::default() };
+    let checkout = pool.checkout(at, &gateway.backend.resolver, options).await;
     let mut checkout = checkout.map_err(|error| error.to_string())?;
     let connection = checkout.connection().ok_or_else(|| "there is no connection".to_owned())?;
     let outgoing = Outgoing::new(head(at, request), request.form.clone());

@@ -85,7 +85,7 @@ pub async fn relay(
     }
     let Passenger { head, body, relayed, trace, endless, within } = passenger;
     let owner = relayed.identity.owner(relayed.source.client);
-    let wish = CheckoutOptions { fresh: false, endless, owner };
+    let options = CheckoutOptions { fresh: false, endless, owner };
     let request_id = relayed.request_id.clone();
     let assertion = Assertion {
         from: gateway.peers.own().clone(),
@@ -104,7 +104,7 @@ pub async fn relay(
     let request = Outgoing::new(out, body);
     let until = Instant::now() + within;
     let line = member.line();
-    let exchange = deliver(gateway, &line, &request, wish, until).await?;
+    let exchange = deliver(gateway, &line, &request, options, until).await?;
     judge(exchange)
 }
 
@@ -113,14 +113,14 @@ pub(super) async fn deliver(
     gateway: &Gateway,
     line: &Line,
     request: &Outgoing,
-    wish: CheckoutOptions,
+    options: CheckoutOptions,
     until: Instant,
 ) -> Result<Exchange, PeerFailure> {
-    match attempt(gateway, line, request, wish, until).await {
+    match attempt(gateway, line, request, options, until).await {
         Err(Attempt::Dead(fault)) => {
             tracing::debug!(peer = &*line.upstream.name, %fault, "relayed again on a new connection");
             let second =
-                attempt(gateway, line, request, CheckoutOptions { fresh: true, ..wish }, until).await;
+                attempt(gateway, line, request, CheckoutOptions { fresh: true, ..options }, until).await;
             // What the first attempt did is unknown, unless there was none to read it.
             second.map_err(|second| match (fault, second) {
                 (Fault::Unsent(_), Attempt::Unreached(why)) => PeerFailure::Gone(why),
@@ -156,11 +156,11 @@ async fn attempt(
     gateway: &Gateway,
     line: &Line,
     request: &Outgoing,
-    wish: CheckoutOptions,
+    options: CheckoutOptions,
     until: Instant,
 ) -> Result<Exchange, Attempt> {
     let unreached = |why: String| Attempt::Unreached(why);
-    let checkout = line.pool.checkout(&line.upstream, &gateway.backend.resolver, wish);
+    let checkout = line.pool.checkout(&line.upstream, &gateway.backend.resolver, options);
     let mut checkout: Checkout = match timeout_at(until, checkout).await {
         Ok(checkout) => checkout.map_err(|error| unreached(error.to_string()))?,
         Err(_) => return Err(unreached("no connection in time".to_owned())),

@@ -319,7 +319,7 @@ pub fn wrap_result(id: &str, result: &str) -> String {
 }
 
 /// A message that answers request `id` by an error that was translated; `id` is JSON text.
-pub fn wrap_said(id: &str, error: &str) -> String {
+pub fn wrap_error_text(id: &str, error: &str) -> String {
     wrap(id, "error", error)
 }
 

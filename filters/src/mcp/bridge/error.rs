@@ -36,12 +36,12 @@ pub struct RpcError<'a> {
 
 /// An error as a client gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said<'a> {
+pub struct ErrorAnswer<'a> {
     /// Its code.
     pub code: i64,
     /// Status of the HTTP answer, if nothing of it was sent before.
     pub status: u16,
-    /// All of it, a JSON object, see [`super::wrap_said`].
+    /// All of it, a JSON object, see [`super::wrap_error_text`].
     pub error: Cow<'a, str>,
 }
 
@@ -49,7 +49,7 @@ pub struct Said<'a> {
 #[derive(Clone, Debug)]
 pub enum ForModern<'a> {
     /// An error.
-    Error(Said<'a>),
+    Error(ErrorAnswer<'a>),
     /// Questions; once they are answered the same request is sent to the server again.
     Ask(Vec<Question>),
 }
@@ -69,14 +69,14 @@ impl<'a> RpcError<'a> {
         })
     }
 
-    fn said(&self, status: u16) -> Said<'a> {
-        Said { code: self.code, status, error: Cow::Borrowed(self.whole) }
+    fn with_status(&self, status: u16) -> ErrorAnswer<'a> {
+        ErrorAnswer { code: self.code, status, error: Cow::Borrowed(self.whole) }
     }
 
     /// The same error under another code; all else keeps its bytes.
-    fn as_code(&self, code: i64, status: u16) -> Result<Said<'a>, Fault> {
+    fn as_code(&self, code: i64, status: u16) -> Result<ErrorAnswer<'a>, Fault> {
         let error = Object::read(self.whole)?.rewrite().set("code", code.to_string()).text();
-        Ok(Said { code, status, error: Cow::Owned(error) })
+        Ok(ErrorAnswer { code, status, error: Cow::Owned(error) })
     }
 }
 
@@ -104,10 +104,10 @@ pub fn error_for_modern<'a>(error: &RpcError<'a>, profile: &Profile) -> Result<F
             _ => ForModern::Error(incapable(error, Ability::ElicitUrl)?),
         },
         // What the client would have to declare, a server that speaks both eras may say in either.
-        MISSING_CAPABILITY => ForModern::Error(error.said(status_for_modern(MISSING_CAPABILITY))),
+        MISSING_CAPABILITY => ForModern::Error(error.with_status(status_for_modern(MISSING_CAPABILITY))),
         // An older server cannot mean what these say, and a modern client would believe it.
         -32099..=HEADER_MISMATCH => ForModern::Error(error.as_code(INTERNAL, 200)?),
-        code => ForModern::Error(error.said(status_for_modern(code))),
+        code => ForModern::Error(error.with_status(status_for_modern(code))),
     })
 }
 
@@ -115,13 +115,13 @@ pub fn error_for_modern<'a>(error: &RpcError<'a>, profile: &Profile) -> Result<F
 ///
 /// # Errors
 /// As [`Object::read`].
-pub fn error_for_legacy<'a>(error: &RpcError<'a>, method: &str) -> Result<Said<'a>, Fault> {
+pub fn error_for_legacy<'a>(error: &RpcError<'a>, method: &str) -> Result<ErrorAnswer<'a>, Fault> {
     match error.code {
         INVALID_PARAMS if method == "resources/read" && names_a_resource(error) => {
             error.as_code(RESOURCE_NOT_FOUND, 200)
         }
         HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION => error.as_code(INTERNAL, 200),
-        _ => Ok(error.said(200)),
+        _ => Ok(error.with_status(200)),
     }
 }
 
@@ -164,14 +164,14 @@ fn visits(error: &RpcError<'_>) -> Result<Vec<Question>, Fault> {
 }
 
 /// -32021 in place of an error that only an able client can do something about.
-fn incapable<'a>(error: &RpcError<'a>, ability: Ability) -> Result<Said<'a>, Fault> {
+fn incapable<'a>(error: &RpcError<'a>, ability: Ability) -> Result<ErrorAnswer<'a>, Fault> {
     let data = Members::new().with("requiredCapabilities", ability.required()).text();
     let text = Object::read(error.whole)?
         .rewrite()
         .set("code", MISSING_CAPABILITY.to_string())
         .set("data", data)
         .text();
-    Ok(Said { code: MISSING_CAPABILITY, status: 400, error: Cow::Owned(text) })
+    Ok(ErrorAnswer { code: MISSING_CAPABILITY, status: 400, error: Cow::Owned(text) })
 }
 
 #[cfg(test)]
@@ -193,7 +193,7 @@ mod tests {
         let message = error(text);
         let Ok(Answer::Error(error)) = answer(&message) else { panic!("{text}") };
         match error_for_modern(&error, &profile(capabilities)).unwrap() {
-            ForModern::Error(said) => Ok((said.code, said.status, said.error.into_owned())),
+            ForModern::Error(answer) => Ok((answer.code, answer.status, answer.error.into_owned())),
             ForModern::Ask(questions) => Err(questions),
         }
     }
@@ -260,9 +260,9 @@ mod tests {
             let (_, rest) = text.split_once(',').unwrap();
             let message = error(text);
             let Ok(Answer::Error(error)) = answer(&message) else { panic!("{text}") };
-            let said = error_for_legacy(&error, method).unwrap();
+            let answer = error_for_legacy(&error, method).unwrap();
             let expected = format!("{{\"code\":{code},{rest}");
-            assert_eq!((said.code, said.status, &*said.error), (code, 200, &*expected), "{text}");
+            assert_eq!((answer.code, answer.status, &*answer.error), (code, 200, &*expected), "{text}");
         }
     }
 

@@ -25,10 +25,10 @@ mod subscription;
 pub use answer::{
     Answer, Caching, ResultType, Scope, answer, answer_between_legacy, answer_for_legacy, answer_for_modern,
     asks, is_tool_error, result_between_modern, result_for_legacy, result_for_modern, result_type,
-    tool_error, wrap_error, wrap_result, wrap_said,
+    tool_error, wrap_error, wrap_error_text, wrap_result,
 };
 pub use error::{
-    ForModern, RpcError, Said, elicitations_of, error_for_legacy, error_for_modern, status_for_modern,
+    ErrorAnswer, ForModern, RpcError, elicitations_of, error_for_legacy, error_for_modern, status_for_modern,
 };
 pub use facts::Facts;
 pub use level::LogLevel;

@@ -128,7 +128,7 @@ impl Failure {
     /// An answer that broke off.
     pub fn broken(cause: String) -> Failure {
         let denial = Denial::new(Reason::UpstreamUnavailable, "the server broke off within its answer");
-        Failure { cause, pending: false, reach: FailureScope::Failing, ..Failure::from(denial) }
+        Failure { cause, pending: false, scope: FailureScope::Failing, ..Failure::from(denial) }
     }
 
     /// A stream that ended before its call was answered.

@@ -1,7 +1,7 @@
 //! Gateway requests that are posted, and answered on the stream of their session.
 
 use super::ask::send_as;
-use super::{Addressed, GatewayRequest, Said};
+use super::{Addressed, GatewayRequest, GatewayRequestAnswer};
 use crate::backend::Backend;
 use crate::backend::forward::{Failure, Patience};
 use crate::backend::upstream_call::UpstreamTarget;
@@ -21,13 +21,13 @@ pub(crate) async fn post(
     gateway_request: &GatewayRequest,
     addressed: &Addressed<'_>,
     body: Bytes,
-) -> Result<Said, Failure> {
+) -> Result<GatewayRequestAnswer, Failure> {
     let sent = send_as(backend, place, gateway_request, addressed, body).await?;
     let mut reading = Reading::begin(sent, &place.upstream, Kind::Notification)?;
     let (status, headers) = (reading.status(), reading.headers().clone());
     let refusal = if status.is_client_error() { reading.next(Patience::default()).await? } else { None };
     reading.finish();
-    Ok(Said { status, headers, outcome: None, refusal })
+    Ok(GatewayRequestAnswer { status, headers, outcome: None, refusal })
 }
 
 /// Asks on an upstream session, and waits for the answer.
@@ -38,13 +38,13 @@ pub(super) async fn ask(
     backend: &Arc<Backend>,
     upstream_session: &Arc<UpstreamSession>,
     gateway_request: &GatewayRequest,
-) -> Result<Said, Failure> {
+) -> Result<GatewayRequestAnswer, Failure> {
     let number = upstream_session.number();
-    let mut ear = upstream_session.attach(number, false);
+    let mut inbox = upstream_session.attach(number, false);
     let number = number.to_string();
     let addressed =
         Addressed { fields: upstream_session.posted().clone(), upstream_session: Some(upstream_session) };
-    let mut said = post(
+    let mut answer = post(
         backend,
         upstream_session.place(),
         gateway_request,
@@ -52,12 +52,12 @@ pub(super) async fn ask(
         gateway_request.message(&number),
     )
     .await?;
-    if said.status.is_client_error() {
-        said.outcome = said.refusal.as_ref().and_then(|refusal| refusal.answer(&number, true));
-        return Ok(said);
+    if answer.status.is_client_error() {
+        answer.outcome = answer.refusal.as_ref().and_then(|refusal| refusal.answer(&number, true));
+        return Ok(answer);
     }
-    while said.outcome.is_none() {
-        said.outcome = ear.answer(Patience::default()).await?.answer(&number, false);
+    while answer.outcome.is_none() {
+        answer.outcome = inbox.answer(Patience::default()).await?.answer(&number, false);
     }
-    Ok(said)
+    Ok(answer)
 }

@@ -48,21 +48,21 @@ pub async fn ask(
     };
     let era = backend.eras.choose(backend, place, wanted).await?;
     let (place, instance) = backend.settle(place.clone());
-    let said = match era {
+    let answer = match era {
         Era::Modern => in_modern_words(backend, &place, &gateway_request).await,
         Era::Legacy => in_legacy_words(backend, &place, &gateway_request).await,
     };
     if let Some(instance) = instance {
-        instance.judge(said.as_ref().err(), backend.clock.now().monotonic);
+        instance.judge(answer.as_ref().err(), backend.clock.now().monotonic);
     }
-    said
+    answer
 }
 
 /// Whether an upstream answers at all: whatever it says to `server/discover` but that it is down.
 pub(crate) async fn lives(backend: &Arc<Backend>, place: &UpstreamTarget) -> bool {
     let gateway_request = GatewayRequest::Discover;
     match exchange(backend, place, &gateway_request, Addressed::modern(&gateway_request)).await {
-        Ok(said) => !said.status.is_server_error(),
+        Ok(answer) => !answer.status.is_server_error(),
         Err(failure) => {
             matches!(failure.denial.reason, Reason::UpstreamUnauthorized | Reason::UpstreamLimited)
         }
@@ -74,11 +74,11 @@ async fn in_modern_words(
     place: &UpstreamTarget,
     gateway_request: &GatewayRequest,
 ) -> Result<Bytes, Failure> {
-    let said = exchange(backend, place, gateway_request, Addressed::modern(gateway_request)).await?;
-    if said.contradicts(Era::Modern) {
+    let answer = exchange(backend, place, gateway_request, Addressed::modern(gateway_request)).await?;
+    if answer.contradicts(Era::Modern) {
         backend.contradicted(place, Era::Modern);
     }
-    said.result(gateway_request)
+    answer.result(gateway_request)
 }
 
 /// An upstream session that the upstream forgot is replaced once: what was asked on it was not read.
@@ -140,10 +140,10 @@ pub(crate) async fn answers_ping(backend: &Arc<Backend>, upstream_session: &Arc<
     let addressed =
         Addressed { fields: upstream_session.posted().clone(), upstream_session: Some(upstream_session) };
     let asked = conversation(backend, place, &gateway_request, addressed);
-    let said = timeout(place.upstream.timeouts.first_byte.min(ANSWERED_WITHIN), asked).await;
-    let said = said.ok().and_then(Result::ok);
-    let answers =
-        said.is_some_and(|said| !is_forgotten(backend, upstream_session, &said) && said.outcome.is_some());
+    let answer = timeout(place.upstream.timeouts.first_byte.min(ANSWERED_WITHIN), asked).await;
+    let answer = answer.ok().and_then(Result::ok);
+    let answers = answer
+        .is_some_and(|answer| !is_forgotten(backend, upstream_session, &answer) && answer.outcome.is_some());
     count(backend, &gateway_request, answers);
     answers
 }
@@ -152,17 +152,21 @@ async fn exchange_on_session(
     backend: &Arc<Backend>,
     upstream_session: &Arc<UpstreamSession>,
     gateway_request: &GatewayRequest,
-) -> Result<Said, Failure> {
+) -> Result<GatewayRequestAnswer, Failure> {
     let addressed =
         Addressed { fields: upstream_session.posted().clone(), upstream_session: Some(upstream_session) };
-    let said = exchange(backend, upstream_session.place(), gateway_request, addressed).await?;
-    if is_forgotten(backend, upstream_session, &said) { Err(Failure::forgotten()) } else { Ok(said) }
+    let answer = exchange(backend, upstream_session.place(), gateway_request, addressed).await?;
+    if is_forgotten(backend, upstream_session, &answer) { Err(Failure::forgotten()) } else { Ok(answer) }
 }
 
 /// True if the server said that it does not know the upstream session, which is noted.
-fn is_forgotten(backend: &Arc<Backend>, upstream_session: &Arc<UpstreamSession>, said: &Said) -> bool {
+fn is_forgotten(
+    backend: &Arc<Backend>,
+    upstream_session: &Arc<UpstreamSession>,
+    answer: &GatewayRequestAnswer,
+) -> bool {
     let is_unknown =
-        upstream_session.is_unknown(said.status, said.refusal.as_ref().map(|refusal| &*refusal.bytes));
+        upstream_session.is_unknown(answer.status, answer.refusal.as_ref().map(|refusal| &*refusal.bytes));
     if is_unknown {
         upstream_session.forgotten(backend);
     }
@@ -188,7 +192,7 @@ impl Addressed<'_> {
 }
 
 /// The answer of an upstream to a gateway request.
-pub(crate) struct Said {
+pub(crate) struct GatewayRequestAnswer {
     /// The status.
     pub(crate) status: StatusCode,
     /// The headers.
@@ -199,7 +203,7 @@ pub(crate) struct Said {
     pub(crate) refusal: Option<ServerMessage>,
 }
 
-impl Said {
+impl GatewayRequestAnswer {
     /// Whether only a server that does not speak `era` says this.
     pub(crate) fn contradicts(&self, era: Era) -> bool {
         let code = match &self.outcome {
@@ -278,26 +282,26 @@ pub(crate) async fn exchange(
     place: &UpstreamTarget,
     gateway_request: &GatewayRequest,
     addressed: Addressed<'_>,
-) -> Result<Said, Failure> {
+) -> Result<GatewayRequestAnswer, Failure> {
     let within = place.upstream.timeouts.first_byte.min(ANSWERED_WITHIN);
     let within = if gateway_request.method().is_some() { within } else { within.min(WITHIN) };
     let exchanged = timeout(within, async {
         let _permit = backend.asked.most.acquire().await.ok();
         conversation(backend, place, gateway_request, addressed).await
     });
-    let said = exchanged.await.unwrap_or_else(|_| {
+    let answer = exchanged.await.unwrap_or_else(|_| {
         let denial = Denial::new(Reason::UpstreamTimeout, "the server did not answer in time");
         Err(Failure {
             cause: format!("no answer to `{}` within {within:?}", gateway_request.kind()),
             ..denial.into()
         })
     });
-    count(backend, gateway_request, said.is_ok());
-    match &said {
-        Ok(said) => said.note(&place.pool, gateway_request),
+    count(backend, gateway_request, answer.is_ok());
+    match &answer {
+        Ok(answer) => answer.note(&place.pool, gateway_request),
         Err(failure) => place.pool.note_failure(failure),
     }
-    said
+    answer
 }
 
 async fn conversation(
@@ -305,7 +309,7 @@ async fn conversation(
     place: &UpstreamTarget,
     gateway_request: &GatewayRequest,
     addressed: Addressed<'_>,
-) -> Result<Said, Failure> {
+) -> Result<GatewayRequestAnswer, Failure> {
     if let Some(upstream_session) = addressed
         .upstream_session
         .filter(|upstream_session| upstream_session.is_relayed() && gateway_request.method().is_some())
@@ -323,11 +327,11 @@ async fn conversation(
     let sent = send_as(backend, place, gateway_request, &addressed, body).await?;
     let mut reading = Reading::begin(sent, &place.upstream, kind)?;
     let (status, headers) = (reading.status(), reading.headers().clone());
-    let mut said = Said { status, headers, outcome: None, refusal: None };
+    let mut answer = GatewayRequestAnswer { status, headers, outcome: None, refusal: None };
     while asked || status.is_client_error() {
         let Some(message) = reading.next(Patience::default()).await? else { break };
         if status.is_client_error() {
-            said.refusal = Some(message.clone());
+            answer.refusal = Some(message.clone());
         }
         if message.bytes.len() > MAX_DESCRIPTION_BYTES
             && !matches!(gateway_request, GatewayRequest::List { .. })
@@ -336,7 +340,7 @@ async fn conversation(
         }
         match message.answer(&number, status.is_client_error()) {
             Some(outcome) => {
-                said.outcome = Some(outcome);
+                answer.outcome = Some(outcome);
                 break;
             }
             None => match addressed.upstream_session {
@@ -346,7 +350,7 @@ async fn conversation(
         }
     }
     reading.finish();
-    Ok(said)
+    Ok(answer)
 }
 
 /// Takes in what a server says beside its answer.
@@ -395,17 +399,18 @@ pub(super) async fn send_as(
             | GatewayRequest::Ping
             | GatewayRequest::Stream
     );
-    let use_of = RetryPolicy {
+    let retry_policy = RetryPolicy {
         repeatable,
         endless: matches!(gateway_request, GatewayRequest::Stream | GatewayRequest::Listen { .. }),
     };
-    let wording = RequestParts { inbound: &upstream_headers.inbound(&method), own: &addressed.fields, body };
+    let request_parts =
+        RequestParts { inbound: &upstream_headers.inbound(&method), own: &addressed.fields, body };
     let request = Dispatch::gateway_request(
         gateway_request,
-        wording,
+        request_parts,
         Arc::clone(&place.upstream),
         Arc::clone(&place.pool),
-        use_of,
+        retry_policy,
     );
     forward::send(request, Arc::clone(&backend.resolver)).await
 }

@@ -4,7 +4,7 @@ use super::{GatewayRequest, Session};
 use bytes::Bytes;
 use http::Method;
 use portunus_filters::mcp::Id;
-use portunus_filters::mcp::bridge::{Reply, initialized, wrap_error, wrap_result, wrap_said};
+use portunus_filters::mcp::bridge::{Reply, initialized, wrap_error, wrap_error_text, wrap_result};
 use portunus_filters::mcp::rewrite::string;
 
 impl GatewayRequest {
@@ -75,7 +75,7 @@ impl GatewayRequest {
                 wrap_result(id.as_json(), result).into()
             }
             GatewayRequest::Answer { id, reply: Reply::Error(error), .. } => {
-                wrap_said(id.as_json(), error).into()
+                wrap_error_text(id.as_json(), error).into()
             }
             GatewayRequest::Initialized => initialized(),
             _ => self.method().map(|method| request(id, method, &self.params())).unwrap_or_default(),

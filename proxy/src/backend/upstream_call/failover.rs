@@ -98,7 +98,7 @@ async fn reopen_elsewhere(
     loop {
         let now = backend.clock.now().monotonic;
         instance.judge(Some(&failure), now);
-        if *attempt.attempts >= MAX_FAILOVERS || failure.reach != FailureScope::Unreached {
+        if *attempt.attempts >= MAX_FAILOVERS || failure.scope != FailureScope::Unreached {
             return Err(failure);
         }
         *attempt.attempts += 1;

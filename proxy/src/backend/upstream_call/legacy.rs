@@ -320,7 +320,7 @@ impl Legacy {
             let (_, id) = &self.questions.open[at];
             let body = match &reply {
                 Reply::Result(result) => bridge::wrap_result(id.as_json(), result),
-                Reply::Error(error) => bridge::wrap_said(id.as_json(), error),
+                Reply::Error(error) => bridge::wrap_error_text(id.as_json(), error),
             };
             self.tell(call, body.into()).await?;
             self.questions.open.swap_remove(at);
@@ -399,10 +399,10 @@ impl Legacy {
         }
         let late = failure.as_ref().is_some_and(|failure| failure.pending);
         if let Some(reading) = self.exchange.reading().filter(|_| !late) {
-            let said = reading.resume();
-            self.resume.retry = said.retry.or(self.resume.retry);
-            if said.last_event_id.is_some() {
-                self.resume.last_event_id.clone_from(&said.last_event_id);
+            let resume = reading.resume();
+            self.resume.retry = resume.retry.or(self.resume.retry);
+            if resume.last_event_id.is_some() {
+                self.resume.last_event_id.clone_from(&resume.last_event_id);
             }
         }
         if !late && self.resume.last_event_id.is_some() && self.resumed < MAX_RESUMED {

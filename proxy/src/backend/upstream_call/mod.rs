@@ -190,7 +190,7 @@ impl UpstreamCall {
         failure: Failure,
     ) -> Result<Self, Failure> {
         let failure = match alternatives {
-            (Some(instance), Some(mut failover)) if failure.reach == FailureScope::Unreached => {
+            (Some(instance), Some(mut failover)) if failure.scope == FailureScope::Unreached => {
                 match failover.reopen(call.clone(), instance, &failure).await {
                     Ok((call, state, instance)) => {
                         return Ok(Self {
@@ -292,7 +292,7 @@ impl UpstreamCall {
             };
             match raw {
                 RawEvent::Failed(failure)
-                    if failure.reach == FailureScope::Unreached && self.start_failover(&failure) => {}
+                    if failure.scope == FailureScope::Unreached && self.start_failover(&failure) => {}
                 raw => {
                     if let Some(raw) = self.refresh_schema_on_mismatch(raw) {
                         return raw;

@@ -143,15 +143,15 @@ impl Reading {
     ) -> Result<Reading, Failure> {
         let (head, status) = (&exchange.head, exchange.head.status);
         if let Some(denial) = not_now(head) {
-            let reach = if status.is_server_error() { FailureScope::Failing } else { FailureScope::Unknown };
+            let scope = if status.is_server_error() { FailureScope::Failing } else { FailureScope::Unknown };
             let cause = format!("{} (HTTP {})", denial.detail, status.as_u16());
-            return Err(Failure { cause, pending: false, reach, ..Failure::from(denial) });
+            return Err(Failure { cause, pending: false, scope, ..Failure::from(denial) });
         }
         let body = match classify(head, sent, &upstream.credentials) {
             Class::Denied(denial, cause) => {
                 let failing = denial.reason == Reason::UpstreamUnavailable;
-                let reach = if failing { FailureScope::Failing } else { FailureScope::Unknown };
-                return Err(Failure { cause, pending: false, reach, ..Failure::from(denial) });
+                let scope = if failing { FailureScope::Failing } else { FailureScope::Unknown };
+                return Err(Failure { cause, pending: false, scope, ..Failure::from(denial) });
             }
             _ if challenged(head) => {
                 let fields =

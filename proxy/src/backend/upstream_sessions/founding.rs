@@ -3,7 +3,7 @@
 use super::{Origin, Terms, UpstreamSession, relay, stream};
 use crate::backend::Backend;
 use crate::backend::forward::{Failure, malformed};
-use crate::backend::gateway_requests::{self, Addressed, GatewayRequest, Said};
+use crate::backend::gateway_requests::{self, Addressed, GatewayRequest, GatewayRequestAnswer};
 use crate::backend::headers::MCP_SESSION_ID;
 use crate::backend::upstream_call::upstream_headers;
 use crate::backend::upstream_call::{Facts, Outcome, UpstreamTarget};
@@ -38,15 +38,15 @@ pub(crate) async fn request(
         return relay::request(backend, place, origin, version).await;
     }
     let gateway_request = GatewayRequest::Initialize { version };
-    let said = gateway_requests::exchange(
+    let answer = gateway_requests::exchange(
         backend,
         place,
         &gateway_request,
         Addressed { fields: upstream_headers::posted(), upstream_session: None },
     )
     .await?;
-    let (facts, agreed) = read(&said)?;
-    let id = said.headers.get(MCP_SESSION_ID).cloned();
+    let (facts, agreed) = read(&answer)?;
+    let id = answer.headers.get(MCP_SESSION_ID).cloned();
     let terms = Terms { facts: Arc::new(facts), version: agreed, id };
     let upstream_session =
         Arc::new(UpstreamSession::new(&backend.session_pools, place.clone(), origin, terms));
@@ -61,19 +61,20 @@ pub(crate) async fn request(
 }
 
 /// What the server said of itself, and the revision that it wants.
-pub(super) fn read(said: &Said) -> Result<(Facts, Revision), Refused> {
-    let result = match &said.outcome {
+pub(super) fn read(answer: &GatewayRequestAnswer) -> Result<(Facts, Revision), Refused> {
+    let result = match &answer.outcome {
         Some(Outcome::Result(result)) => result,
         Some(Outcome::Error { code, .. }) => {
-            let cause = format!("`initialize` was answered by error {code} (HTTP {})", said.status.as_u16());
+            let cause =
+                format!("`initialize` was answered by error {code} (HTTP {})", answer.status.as_u16());
             let failure = Failure { cause, ..malformed("the server does not begin a session") };
-            let evidence = is_era_evidence(*code) || is_about_message(said.status);
+            let evidence = is_era_evidence(*code) || is_about_message(answer.status);
             return Err(if evidence { Refused::NotLegacy(failure) } else { failure.into() });
         }
         None => {
-            let cause = format!("`initialize` was answered by HTTP {}", said.status.as_u16());
+            let cause = format!("`initialize` was answered by HTTP {}", answer.status.as_u16());
             let failure = Failure { cause, ..malformed("the server does not begin a session") };
-            return Err(if is_about_message(said.status) {
+            return Err(if is_about_message(answer.status) {
                 Refused::NotLegacy(failure)
             } else {
                 failure.into()

@@ -8,7 +8,7 @@ use super::stream::{gone, sort};
 use super::{Origin, Terms, UpstreamSession, endpoint};
 use crate::backend::Backend;
 use crate::backend::forward::{Failure, Patience, late, malformed};
-use crate::backend::gateway_requests::{self, Addressed, GatewayRequest, Said};
+use crate::backend::gateway_requests::{self, Addressed, GatewayRequest, GatewayRequestAnswer};
 use crate::backend::upstream_call::UpstreamTarget;
 use crate::backend::upstream_call::reading::Reading;
 use crate::backend::upstream_call::server_message::ServerMessage;
@@ -52,8 +52,8 @@ async fn found(
 ) -> Result<Arc<UpstreamSession>, Refused> {
     let mut reading = open(backend, place).await?;
     let place = entered(place, &mut reading).await?;
-    let (said, early) = initialize(backend, &place, &mut reading, version).await?;
-    let (facts, agreed) = founding::read(&said)?;
+    let (answer, early) = initialize(backend, &place, &mut reading, version).await?;
+    let (facts, agreed) = founding::read(&answer)?;
     let terms = Terms { facts: Arc::new(facts), version: agreed, id: None };
     let upstream_session = Arc::new(UpstreamSession::relayed(&backend.session_pools, place, origin, terms));
     upstream_session.follow(tokio::spawn(listen(
@@ -105,23 +105,23 @@ async fn initialize(
     place: &UpstreamTarget,
     reading: &mut Reading,
     version: Revision,
-) -> Result<(Said, Vec<ServerMessage>), Failure> {
+) -> Result<(GatewayRequestAnswer, Vec<ServerMessage>), Failure> {
     let number = backend.number().to_string();
     let body = bridge::initialize(&place.profile, &number, version);
     let addressed = Addressed { fields: upstream_headers::posted(), upstream_session: None };
-    let mut said =
+    let mut answer =
         gateway_requests::post(backend, place, &GatewayRequest::Initialize { version }, &addressed, body)
             .await?;
-    if said.status.is_client_error() {
-        return Ok((said, Vec::new()));
+    if answer.status.is_client_error() {
+        return Ok((answer, Vec::new()));
     }
     let mut early = Vec::new();
     loop {
         let message = reading.next(Patience::default()).await?;
         let message = message.ok_or_else(|| Failure::broken("the stream ended".to_owned()))?;
-        said.outcome = message.answer(&number, false);
-        if said.outcome.is_some() {
-            return Ok((said, early));
+        answer.outcome = message.answer(&number, false);
+        if answer.outcome.is_some() {
+            return Ok((answer, early));
         }
         if early.len() < MAX_EARLY && reading.event_name().is_none() {
             // While more is waited for, none may be held.

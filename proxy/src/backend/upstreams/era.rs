@@ -9,7 +9,7 @@
 use super::monitor::{Pause, SHORTEST_PAUSE};
 use crate::backend::Backend;
 use crate::backend::forward::{Failure, malformed};
-use crate::backend::gateway_requests::{self, Addressed, GatewayRequest, Said};
+use crate::backend::gateway_requests::{self, Addressed, GatewayRequest, GatewayRequestAnswer};
 use crate::backend::single_flight::Turns;
 use crate::backend::upstream_call::{Outcome, UpstreamTarget};
 use crate::backend::upstream_sessions::{LeaseOptions, credential};
@@ -318,9 +318,9 @@ async fn probe(backend: &Arc<Backend>, place: &UpstreamTarget) -> Result<Spoken,
     match gateway_requests::exchange(backend, place, &gateway_request, Addressed::modern(&gateway_request))
         .await
     {
-        Ok(said) if is_modern(&said) => Ok(Spoken::default().with(Era::Modern, true)),
-        Ok(said) if said.status.is_client_error() && !is_about_message(said.status) => {
-            let cause = format!("`server/discover` was answered by HTTP {}", said.status.as_u16());
+        Ok(answer) if is_modern(&answer) => Ok(Spoken::default().with(Era::Modern, true)),
+        Ok(answer) if answer.status.is_client_error() && !is_about_message(answer.status) => {
+            let cause = format!("`server/discover` was answered by HTTP {}", answer.status.as_u16());
             Err(Failure { cause, ..malformed("the server does not say which revisions it speaks") })
         }
         Ok(_) => Ok(Spoken::default().with(Era::Modern, false).with(Era::Legacy, true)),
@@ -329,8 +329,8 @@ async fn probe(backend: &Arc<Backend>, place: &UpstreamTarget) -> Result<Spoken,
 }
 
 /// A result that is one, or an error that only a modern server gives to a request without faults.
-fn is_modern(said: &Said) -> bool {
-    match &said.outcome {
+fn is_modern(answer: &GatewayRequestAnswer) -> bool {
+    match &answer.outcome {
         Some(Outcome::Result(result)) => {
             std::str::from_utf8(result).is_ok_and(|result| Facts::of_discover(result).is_ok())
         }

@@ -329,7 +329,7 @@ impl InstanceLease {
 
     /// Notes how the call went; `failure` is none if there was an answer.
     pub fn judge(&self, failure: Option<&Failure>, now: Duration) {
-        match failure.map(|failure| failure.reach) {
+        match failure.map(|failure| failure.scope) {
             None => self.instance.note_answer(),
             Some(FailureScope::Unknown) => {}
             Some(FailureScope::Unreached | FailureScope::Failing) => self.instance.note_failure(now),

@@ -205,32 +205,32 @@ impl Pool {
         self: &Arc<Self>,
         upstream: &Upstream,
         resolver: &Arc<Resolver>,
-        wish: CheckoutOptions,
+        options: CheckoutOptions,
     ) -> Result<Checkout, CheckoutError> {
         let within = upstream.timeouts.connect;
-        let permits = if wish.endless { &self.stream_permits } else { &self.permits };
-        let permit = match permits.take(wish.owner, 1) {
+        let permits = if options.endless { &self.stream_permits } else { &self.permits };
+        let permit = match permits.take(options.owner, 1) {
             Some(permit) => permit,
             None => {
-                let permit = timeout(within, Box::pin(permits.wait(wish.owner, 1))).await;
+                let permit = timeout(within, Box::pin(permits.wait(options.owner, 1))).await;
                 permit.map_err(|_| CheckoutError::Exhausted)?
             }
         };
-        let connection = match self.warm(wish) {
+        let connection = match self.warm(options) {
             Some(connection) => connection,
-            None => Box::pin(self.connect(upstream, resolver, wish)).await.map_err(CheckoutError::Dial)?,
+            None => Box::pin(self.connect(upstream, resolver, options)).await.map_err(CheckoutError::Dial)?,
         };
         self.active.fetch_add(1, Ordering::Relaxed);
         Ok(Checkout { connection: Some(connection), apart: false, pool: Arc::clone(self), permit })
     }
 
     /// A connection that is there already.
-    fn warm(&self, wish: CheckoutOptions) -> Option<Connection> {
+    fn warm(&self, options: CheckoutOptions) -> Option<Connection> {
         let shared = self.shares.load(Ordering::Acquire);
         if let Some(stream) = shared.then(|| self.links().iter().find_map(Link::lease)).flatten() {
             return Some(Connection::Two(stream));
         }
-        let idle = if wish.fresh { None } else { self.take_idle() };
+        let idle = if options.fresh { None } else { self.take_idle() };
         idle.map(Connection::One)
     }
 
@@ -238,14 +238,14 @@ impl Pool {
         &self,
         upstream: &Upstream,
         resolver: &Arc<Resolver>,
-        wish: CheckoutOptions,
+        options: CheckoutOptions,
     ) -> Result<Connection, DialError> {
         let _turn = match self.shares.load(Ordering::Acquire) {
             true => {
                 // One attempt after the other would let the last caller wait for all of them.
                 let turn = timeout(upstream.timeouts.connect, self.linking.lock()).await;
                 let turn = turn.map_err(|_| DialError::TimedOut)?;
-                if let Some(connection) = self.warm(wish) {
+                if let Some(connection) = self.warm(options) {
                     return Ok(connection);
                 }
                 // Whoever had the turn before may have found that it shares no longer.

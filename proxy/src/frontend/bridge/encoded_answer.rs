@@ -117,7 +117,7 @@ pub(super) fn for_modern(
             let error = RpcError::of(text, &error).map_err(untranslatable)?;
             if era == Era::Modern {
                 let (code, status) = (error.code, bridge::status_for_modern(error.code));
-                return Ok(failed(message, answer, bridge::Said { code, status, error: text.into() }));
+                return Ok(failed(message, answer, bridge::ErrorAnswer { code, status, error: text.into() }));
             }
             match bridge::error_for_modern(&error, profile).map_err(untranslatable)? {
                 ForModern::Error(said) => Ok(failed(message, answer, said)),
@@ -165,7 +165,7 @@ pub(super) fn for_legacy(message: &Message, answer: &Answer<Released>) -> Result
             let error = RpcError::of(text, &error).map_err(untranslatable)?;
             match era {
                 Era::Legacy => {
-                    let said = bridge::Said { code: error.code, status: 200, error: text.into() };
+                    let said = bridge::ErrorAnswer { code: error.code, status: 200, error: text.into() };
                     Ok(failed(message, answer, said))
                 }
                 Era::Modern => {
@@ -220,10 +220,10 @@ fn succeeded_by(answer: &Answer<Released>, message: Bytes, proven: bool) -> Enco
 }
 
 /// An answer that failed, in a message that says so.
-fn failed(message: &Message, answer: &Answer<Released>, said: bridge::Said<'_>) -> EncodedAnswer {
+fn failed(message: &Message, answer: &Answer<Released>, said: bridge::ErrorAnswer<'_>) -> EncodedAnswer {
     EncodedAnswer {
         status: StatusCode::from_u16(said.status).unwrap_or(StatusCode::OK),
-        message: answer.text().translated(bridge::wrap_said(id_text(message), &said.error)),
+        message: answer.text().translated(bridge::wrap_error_text(id_text(message), &said.error)),
         rpc_error: Some(said.code),
         proven: false,
     }

@@ -277,7 +277,7 @@ fn caching_that_makes_no_sense_is_taken_carefully() {
 #[test]
 fn answers_are_wrapped_under_the_id_that_was_asked_by() {
     assert_eq!(wrap_result("\"a\"", "{}"), r#"{"jsonrpc":"2.0","id":"a","result":{}}"#);
-    assert_eq!(wrap_said("7", "{}"), r#"{"jsonrpc":"2.0","id":7,"error":{}}"#);
+    assert_eq!(wrap_error_text("7", "{}"), r#"{"jsonrpc":"2.0","id":7,"error":{}}"#);
     assert_eq!(
         wrap_error("7", -32603, "a\"b", Some("[1]")),
         r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32603,"message":"a\"b","data":[1]}}"#
