@@ -196,7 +196,7 @@ impl<A> Given<A> {
     }
 
     /// Tells when the service, asked to stop, accepts nothing any more.
-    pub fn telling(mut self, closed: oneshot::Sender<()>) -> Given<A> {
+    pub fn notifying(mut self, closed: oneshot::Sender<()>) -> Given<A> {
         self.closed = Some(closed);
         self
     }

@@ -326,9 +326,9 @@ fn data(
         tended.backend.calls.set(Handle::current()).ok();
         beat.await;
     });
-    let (telling, closed) = oneshot::channel();
+    let (closing, closed) = oneshot::channel();
     let service = Given::new("data", PingoraAdapter(Arc::clone(connection_server)), &listening, None)?;
-    server.add_service(service.beside(companion).telling(telling));
+    server.add_service(service.beside(companion).notifying(closing));
     Ok((server, closed))
 }
 

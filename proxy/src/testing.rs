@@ -307,7 +307,7 @@ impl Bed {
         let admitted = active.pipeline.admit(cleared, &arrival, &message, &target).unwrap();
         let admitted = admitted.at_once().ok().expect("no filter of a test has requests wait");
         let parts = Parts::read(body).unwrap();
-        let order = CallRequest {
+        let call_request = CallRequest {
             permit: Arc::new(Dispatch::permit(admitted, &message)),
             message: &message,
             parts: &parts,
@@ -322,7 +322,7 @@ impl Bed {
             retry,
             responses: Arc::new(CallRules { gateway: Arc::clone(&self.gateway), responses }),
         };
-        UpstreamCall::open(&self.gateway.backend, order).await
+        UpstreamCall::open(&self.gateway.backend, call_request).await
     }
 }
 

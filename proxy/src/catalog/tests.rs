@@ -125,7 +125,7 @@ struct Stage {
     as_clock: Arc<dyn Clock>,
     server: Arc<VirtualServer>,
     caller: CallerKey,
-    upward: ClientHeaders,
+    client_headers: ClientHeaders,
     shows: Shows,
 }
 
@@ -160,8 +160,8 @@ impl Stage {
         let clock = Arc::new(ManualClock::default());
         let as_clock: Arc<dyn Clock> = clock.clone();
         let (catalogs, script) = (Catalogs::default(), Arc::default());
-        let (caller, upward) = (caller(1), ClientHeaders::default());
-        Stage { catalogs, script, clock, as_clock, server, caller, upward, shows: Shows::Nothing }
+        let (caller, client_headers) = (caller(1), ClientHeaders::default());
+        Stage { catalogs, script, clock, as_clock, server, caller, client_headers, shows: Shows::Nothing }
     }
 
     fn plain() -> Stage {
@@ -179,14 +179,15 @@ impl Stage {
         purpose: Purpose,
     ) -> Arc<MergedCatalog> {
         let asking = || -> Arc<dyn Asks> { self.script.clone() };
-        let (server, upward, shows, clock) = (&self.server, &self.upward, self.shows, &self.as_clock);
+        let (server, client_headers, shows, clock) =
+            (&self.server, &self.client_headers, self.shows, &self.as_clock);
         let query = Query {
             server,
             caller,
             owner: Default::default(),
             only: None,
             tenant: None,
-            upward,
+            client_headers,
             shows,
             asking: &asking,
             clock,
@@ -393,7 +394,7 @@ async fn public_counts_only_where_it_is_trusted() {
         assert_eq!(one.caching(ListKind::Tools, stage.clock.now()).scope, scope);
         assert!(Arc::ptr_eq(&one.catalog, &other.catalog), "equal lists are merged once");
         let (name, value) = (HeaderName::from_static("x-key"), HeaderValue::from_static("k"));
-        let stage = Stage { upward: HeaderMap::from_iter([(name, value)]).into(), ..stage };
+        let stage = Stage { client_headers: HeaderMap::from_iter([(name, value)]).into(), ..stage };
         stage.merged(caller(3), Purpose::Show).await;
         assert_eq!(stage.script.asked("a"), if shared { 2 } else { 3 }, "what a key brings about is its own");
     }

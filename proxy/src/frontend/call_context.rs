@@ -36,9 +36,9 @@ pub struct CallContext {
     /// The right of its streams to stay open; `None` where nobody was asked who calls.
     pub authorization: Option<Arc<StreamAuthorization>>,
     /// The client's headers that go up, as it sent them: it is told from others by them.
-    pub said: Arc<ClientHeaders>,
+    pub sent_headers: Arc<ClientHeaders>,
     /// The same as servers may have them by the snapshot of the message.
-    pub upward: Arc<ClientHeaders>,
+    pub client_headers: Arc<ClientHeaders>,
     /// The serial number of that.
     pub serial: u64,
     /// The time that the client may take for one piece of an answer.
@@ -86,8 +86,8 @@ impl CallContext {
             caller: self.caller,
             bearer: self.bearer,
             authorization: self.authorization.clone(),
-            said: Arc::clone(&self.said),
-            upward: Arc::clone(&self.upward),
+            sent_headers: Arc::clone(&self.sent_headers),
+            client_headers: Arc::clone(&self.client_headers),
             serial: self.serial,
             write_timeout: self.write_timeout,
             relayed: self.relayed,

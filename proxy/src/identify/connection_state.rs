@@ -46,7 +46,7 @@ struct Memory {
     digested: Option<(HeaderValue, Digest)>,
     introduced: Option<Introduced>,
     session: Option<Named>,
-    lately: Option<HeaderCache>,
+    header_cache: Option<HeaderCache>,
     permitted_headers: Option<Permitted<ClientHeaders>>,
     permitted_profile: Option<Permitted<bridge::Profile>>,
 }
@@ -260,8 +260,12 @@ impl ConnectionState {
 
     /// The headers of a request that go up, see [`ClientHeaders::of`]: as they were with the last request on this
     /// connection where nothing differs that counts.
-    pub(crate) fn upward(&self, headers: &HeaderMap, server: &Arc<VirtualServer>) -> Arc<ClientHeaders> {
-        HeaderCache::choose(&mut self.lock().lately, headers, server, MAX_REMEMBERED_BYTES)
+    pub(crate) fn client_headers(
+        &self,
+        headers: &HeaderMap,
+        server: &Arc<VirtualServer>,
+    ) -> Arc<ClientHeaders> {
+        HeaderCache::choose(&mut self.lock().header_cache, headers, server, MAX_REMEMBERED_BYTES)
     }
 
     /// The key of a caller: that of the last request on this connection where caller and headers that go up are the
@@ -269,14 +273,18 @@ impl ConnectionState {
     pub(crate) fn caller_key(
         &self,
         identity: &Identity,
-        upward: &Arc<ClientHeaders>,
+        client_headers: &Arc<ClientHeaders>,
         make: impl FnOnce() -> CallerKey,
     ) -> CallerKey {
-        let known = self.lock().lately.as_ref().and_then(|lately| lately.caller_key(identity, upward));
+        let known = self
+            .lock()
+            .header_cache
+            .as_ref()
+            .and_then(|header_cache| header_cache.caller_key(identity, client_headers));
         known.unwrap_or_else(|| {
             let key = make();
-            if let Some(lately) = &mut self.lock().lately {
-                lately.keep_caller_key(identity, upward, key);
+            if let Some(header_cache) = &mut self.lock().header_cache {
+                header_cache.keep_caller_key(identity, client_headers, key);
             }
             key
         })

@@ -37,7 +37,7 @@ pub struct HeaderCache {
     server: Weak<VirtualServer>,
     /// Every field of the request in order, and the values of those that were chosen or decide of others.
     fields: Vec<(HeaderName, Option<HeaderValue>)>,
-    upward: Arc<ClientHeaders>,
+    client_headers: Arc<ClientHeaders>,
     /// The last caller, and its key.
     caller: Option<(Caller, CallerKey)>,
 }
@@ -70,12 +70,12 @@ impl HeaderCache {
         max_bytes: usize,
     ) -> Arc<ClientHeaders> {
         if let Some(known) = memory.as_ref().filter(|known| known.is_of(headers, server)) {
-            return Arc::clone(&known.upward);
+            return Arc::clone(&known.client_headers);
         }
-        let mut upward = ClientHeaders::of(headers, server);
-        upward.fields.values_mut().for_each(|value| *value = detached(value));
-        let upward = Arc::new(upward);
-        let decides = |name: &HeaderName| *name == CONNECTION || upward.contains_key(name);
+        let mut client_headers = ClientHeaders::of(headers, server);
+        client_headers.fields.values_mut().for_each(|value| *value = detached(value));
+        let client_headers = Arc::new(client_headers);
+        let decides = |name: &HeaderName| *name == CONNECTION || client_headers.contains_key(name);
         let fields: Vec<_> = headers
             .iter()
             .map(|(name, value)| (name.clone(), decides(name).then(|| detached(value))))
@@ -87,22 +87,28 @@ impl HeaderCache {
         let known = || HeaderCache {
             server: Arc::downgrade(server),
             fields,
-            upward: Arc::clone(&upward),
+            client_headers: Arc::clone(&client_headers),
             caller: None,
         };
         *memory = (bytes <= max_bytes).then(known);
-        upward
+        client_headers
     }
 
     /// The key of a caller, if it was the last one and the same went up.
-    pub fn caller_key(&self, identity: &Identity, upward: &Arc<ClientHeaders>) -> Option<CallerKey> {
-        let (known, key) = self.caller.as_ref().filter(|_| Arc::ptr_eq(&self.upward, upward))?;
+    pub fn caller_key(&self, identity: &Identity, client_headers: &Arc<ClientHeaders>) -> Option<CallerKey> {
+        let (known, key) =
+            self.caller.as_ref().filter(|_| Arc::ptr_eq(&self.client_headers, client_headers))?;
         (*known == Caller::of(identity)).then_some(*key)
     }
 
     /// Keeps the key of a caller for the next request, if this is what went up.
-    pub fn keep_caller_key(&mut self, identity: &Identity, upward: &Arc<ClientHeaders>, key: CallerKey) {
-        if Arc::ptr_eq(&self.upward, upward) {
+    pub fn keep_caller_key(
+        &mut self,
+        identity: &Identity,
+        client_headers: &Arc<ClientHeaders>,
+        key: CallerKey,
+    ) {
+        if Arc::ptr_eq(&self.client_headers, client_headers) {
             self.caller = Some((Caller::of(identity), key));
         }
     }
@@ -205,17 +211,17 @@ impl ClientHeaders {
     /// name in their order.
     ///
     /// Left out is what says nothing of the caller and may differ from request to request.
-    pub fn telling(&self) -> Vec<(&str, &[u8])> {
+    pub fn distinguishing_fields(&self) -> Vec<(&str, &[u8])> {
         let fields = self.fields.iter().filter(|(name, value)| !is_passing(name.as_str(), value));
         let mut fields: Vec<_> = fields.map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         fields.sort_by_key(|(name, _)| *name);
         fields
     }
 
-    /// Digest of [`ClientHeaders::telling`].
+    /// Digest of [`ClientHeaders::distinguishing_fields`].
     pub fn digest(&self) -> [u8; 32] {
         let mut context = Context::new(&SHA256);
-        for (name, value) in self.telling() {
+        for (name, value) in self.distinguishing_fields() {
             for part in [name.as_bytes(), value] {
                 context.update(&(part.len() as u64).to_be_bytes());
                 context.update(part);
@@ -226,13 +232,13 @@ impl ClientHeaders {
         digest
     }
 
-    /// As [`ClientHeaders::telling`], of what keeps callers apart: empty, and so at no cost, where there is
+    /// As [`ClientHeaders::distinguishing_fields`], of what keeps callers apart: empty, and so at no cost, where there is
     /// but the name that the gateway itself is addressed by.
-    pub fn marks(&self) -> Vec<(&str, &[u8])> {
+    pub fn caller_marks(&self) -> Vec<(&str, &[u8])> {
         let is_one = |(name, value): (&HeaderName, &HeaderValue)| {
             (self.by_host || *name != HOST) && !is_passing(name.as_str(), value)
         };
-        if self.fields.iter().any(is_one) { self.telling() } else { Vec::new() }
+        if self.fields.iter().any(is_one) { self.distinguishing_fields() } else { Vec::new() }
     }
 }
 
@@ -333,8 +339,8 @@ mod tests {
             let fields = fields.split(' ').chain(["host"]);
             let headers: HeaderMap =
                 fields.map(|field| (HeaderName::from_static(field), HeaderValue::from_static("v"))).collect();
-            let upward = ClientHeaders::of(&headers, &server(upstreams, members));
-            assert_eq!(names(&upward.marks()), expected, "{name}");
+            let client_headers = ClientHeaders::of(&headers, &server(upstreams, members));
+            assert_eq!(names(&client_headers.caller_marks()), expected, "{name}");
         }
     }
 
@@ -349,10 +355,10 @@ mod tests {
                 HeaderValue::from_str(value).unwrap(),
             )]);
             let identity = Identity::Anonymous { source: [10, 0, 0, last].into() };
-            let upward = connection_state.upward(&headers, &servers[server]);
-            connection_state.caller_key(&identity, &upward, || {
+            let client_headers = connection_state.client_headers(&headers, &servers[server]);
+            connection_state.caller_key(&identity, &client_headers, || {
                 digested.set(digested.get() + 1);
-                CallerKey::for_tables(&identity, &upward.marks())
+                CallerKey::for_tables(&identity, &client_headers.caller_marks())
             })
         };
         let first = key(1, 0, "a");
@@ -415,14 +421,20 @@ mod tests {
 
     #[test]
     fn the_order_of_names_tells_nothing_and_that_of_values_does() {
-        let upward = |fields: &[(&'static str, &'static str)]| {
+        let client_headers = |fields: &[(&'static str, &'static str)]| {
             let fields = fields
                 .iter()
                 .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
             ClientHeaders::from(fields.collect::<HeaderMap>())
         };
-        let one = upward(&[("x-b", "1"), ("x-a", "1"), ("x-a", "2")]);
-        assert_eq!(one.marks(), upward(&[("x-a", "1"), ("x-b", "1"), ("x-a", "2")]).marks());
-        assert_ne!(one.marks(), upward(&[("x-a", "2"), ("x-b", "1"), ("x-a", "1")]).marks());
+        let one = client_headers(&[("x-b", "1"), ("x-a", "1"), ("x-a", "2")]);
+        assert_eq!(
+            one.caller_marks(),
+            client_headers(&[("x-a", "1"), ("x-b", "1"), ("x-a", "2")]).caller_marks()
+        );
+        assert_ne!(
+            one.caller_marks(),
+            client_headers(&[("x-a", "2"), ("x-b", "1"), ("x-a", "1")]).caller_marks()
+        );
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn digest(wanted: &Wanted<'_>) -> [u8; 32] {
     };
     part(place.profile.key());
     part(session.unwrap_or_default());
-    for (name, value) in place.headers.telling() {
+    for (name, value) in place.headers.distinguishing_fields() {
         part(name.as_bytes());
         part(value);
     }

@@ -32,7 +32,8 @@ fn taken_over(served: &ServedCall<'_>, token: &SessionToken) -> Arc<Session> {
     let server = served.context.server.id.clone();
     let version = version(served, token);
     let session = Session::new(token.number, server, version, Arc::clone(&profile), false);
-    let session = session.keeping(replay(served)).owned_by(served.owner(), served.context.upward.bytes());
+    let session =
+        session.keeping(replay(served)).owned_by(served.owner(), served.context.client_headers.bytes());
     let mark = token.passes.then(|| served.gateway.estate.sessions.adopted_mark());
     let session = Arc::new(match mark {
         Some(mark) => session.marked_as_passed(mark),

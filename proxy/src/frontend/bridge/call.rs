@@ -402,7 +402,7 @@ pub(super) async fn mirrored(
     profile: &Arc<Profile>,
     routed: RoutedCall,
 ) -> Result<(RoutedCall, Fields), Denial> {
-    if routed.params.is_empty() && !served.context.upward.mirrors() {
+    if routed.params.is_empty() && !served.context.client_headers.mirrors() {
         return Ok((routed, Fields::new()));
     }
     let headers = served.context.parts.headers.iter();

@@ -150,7 +150,7 @@ impl Following {
             translates: served.context.server.bridge,
             holds: holds.clone(),
             serial: active.snapshot.serial,
-            said: (Arc::clone(&session.profile), Arc::clone(&served.context.said)),
+            sent: (Arc::clone(&session.profile), Arc::clone(&served.context.sent_headers)),
         };
         let newest = Task(tokio::spawn(follow(listener, filter.clone(), None)).abort_handle());
         Ok(Followed { filter, newest, handoff, holds })
@@ -220,7 +220,7 @@ pub(super) struct Listener {
     /// The configuration that the place was made by.
     pub(super) serial: u64,
     /// The description that its client gave of itself, and its headers.
-    pub(super) said: (Arc<Profile>, Arc<ClientHeaders>),
+    pub(super) sent: (Arc<Profile>, Arc<ClientHeaders>),
 }
 
 /// Who listens at a server.
@@ -327,7 +327,7 @@ impl Listener {
         if self.serial == active.snapshot.serial {
             return Ok(());
         }
-        let (profile, headers) = &self.said;
+        let (profile, headers) = &self.sent;
         let pipeline = &active.pipeline;
         let (mut new_profile, mut new_headers) = (None, None);
         if pipeline.reads_client_texts() {
@@ -486,7 +486,7 @@ mod tests {
             translates: true,
             holds: StreamHolds::default(),
             serial: bed.gateway.active().snapshot.serial,
-            said: (Arc::clone(&place.profile), Arc::clone(&place.headers)),
+            sent: (Arc::clone(&place.profile), Arc::clone(&place.headers)),
             place,
         };
         let changed = || Word::Changed(ListKind::Tools);

@@ -58,8 +58,9 @@ pub(super) async fn begin(served: &ServedCall<'_>, message: &Message) -> Result<
     let version = agreed(&fields);
     let greetings = greet_all(served, &served.permitted(Arc::clone(&said))?, version).await?;
     let session = Session::new(session_number()?, served.context.server.id.clone(), version, said, true);
-    let session =
-        Arc::new(session.keeping(replay(served)).owned_by(served.owner(), served.context.upward.bytes()));
+    let session = Arc::new(
+        session.keeping(replay(served)).owned_by(served.owner(), served.context.client_headers.bytes()),
+    );
     let mut sealed = Vec::new();
     for (upstream, upstream_session) in greetings.upstream_sessions {
         sealed.extend(seal_upstream_session(&upstream_session));
@@ -335,8 +336,8 @@ pub(super) async fn restore(
 ) -> Result<Arc<UpstreamSession>, Failure> {
     let upstream = upstream_of(gateway, place);
     let was_expected = session.expects_upstream_session(&upstream);
-    let turn = session.turn(upstream);
-    let _turn = turn.lock().await;
+    let init_lock = session.init_lock(upstream);
+    let _guard = init_lock.lock().await;
     if let Some(upstream_session) =
         session.upstream_session(&upstream).filter(|upstream_session| !upstream_session.is_dead())
     {

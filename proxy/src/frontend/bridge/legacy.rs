@@ -229,7 +229,7 @@ impl<'a, 'd> Call<'a, 'd> {
         let gateway = Arc::clone(served.gateway);
         let session = Arc::clone(self.session);
         let owner: Arc<dyn SessionOwner> = Arc::new(founding::OwnSession { gateway, session });
-        let order = CallRequest {
+        let call_request = CallRequest {
             permit: Arc::clone(&permit),
             message,
             parts: changed.as_ref().unwrap_or(own_parts),
@@ -246,7 +246,7 @@ impl<'a, 'd> Call<'a, 'd> {
             retry: None,
             responses: Arc::new(CallRules { gateway: Arc::clone(served.gateway), responses }),
         };
-        let upstream_call = UpstreamCall::open(&served.gateway.backend, order)
+        let upstream_call = UpstreamCall::open(&served.gateway.backend, call_request)
             .await
             .map_err(|failure| failed(failure, out))?;
         Ok(Guarded(Some(upstream_call)))
@@ -273,18 +273,18 @@ impl<'a, 'd> Call<'a, 'd> {
         loop {
             tokio::select! {
                 biased;
-                turn = upstream_call.next() => {
+                event = upstream_call.next() => {
                     out.record.end_upstream_wait();
                     out.record.note_answer_revision(upstream_call.revision_answered());
-                    match turn {
+                    match event {
                     CallEvent::Ask(questions) => {
                         let (answers, _) = answers.get_or_insert_with(|| mpsc::channel(MAX_ANSWERS));
                         let refused = Box::pin(self.ask(questions, answers, out)).await;
                         ready.extend(refused.map_err(|()| gone())?);
                         answer_by = Some(Instant::now() + self.served.context.server.parked.within);
                     }
-                    turn => {
-                        if let Some(end) = self.turn(turn, &mut upstream_call, out).await? {
+                    event => {
+                        if let Some(end) = self.handle_event(event, &mut upstream_call, out).await? {
                             return Ok(end);
                         }
                         if self.waiting.is_empty() {
@@ -359,32 +359,32 @@ impl<'a, 'd> Call<'a, 'd> {
         Ok(refused)
     }
 
-    /// Brings one turn to the client; `Some` if it was the last.
-    async fn turn(
+    /// Brings one event to the client; `Some` if it was the last.
+    async fn handle_event(
         &self,
-        turn: CallEvent,
+        event: CallEvent,
         upstream_call: &mut Guarded,
         out: &mut Responder<'_>,
     ) -> Result<Option<End>, Denial> {
-        match turn {
+        match event {
             CallEvent::Note(note) => Ok(out.event(note, None).await.is_err().then_some(End::Broken)),
             CallEvent::Ask(_) => Ok(None),
             CallEvent::Done(answer) => {
                 let at = upstream_call.upstream().zip(upstream_call.offload());
                 upstream_call.over();
                 let room = answer.room.clone();
-                let said = match at {
+                let encoded = match at {
                     Some((at, queue)) => {
                         let profile = self.served.profile_of(self.session)?;
                         let answer = uris_outward(self.served, self.message, &profile, &at, answer).await;
                         match encoded_answer::large(&queue, Era::Legacy, self.message, &answer).await? {
-                            Some(said) => said,
+                            Some(encoded) => encoded,
                             None => encoded_answer::for_legacy(self.message, &answer)?,
                         }
                     }
                     None => encoded_answer::for_legacy(self.message, &answer)?,
                 };
-                let EncodedAnswer { message, rpc_error, proven, .. } = said;
+                let EncodedAnswer { message, rpc_error, proven, .. } = encoded;
                 out.record.note_proof(proven);
                 out.record.note_answer(rpc_error);
                 // Any other status ends the session of one widespread client.

@@ -147,7 +147,7 @@ impl Round<'_, '_> {
         let digest = request_state::digest(self.message, self.parts.params());
         let bearer = CallerKey::for_states(
             &self.served.context.origin.arrival.identity,
-            &self.served.context.said.marks(),
+            &self.served.context.sent_headers.caller_marks(),
         );
         Ticket { server: self.served.context.server.id.clone(), bearer, digest }
     }
@@ -182,7 +182,7 @@ impl Round<'_, '_> {
                 return Err(failure.denial);
             }
         };
-        let order = CallRequest {
+        let call_request = CallRequest {
             permit: Arc::clone(&permit),
             message,
             parts: own_parts,
@@ -201,7 +201,7 @@ impl Round<'_, '_> {
             retry,
             responses: Arc::new(CallRules { gateway: Arc::clone(served.gateway), responses }),
         };
-        match UpstreamCall::open(&served.gateway.backend, order).await {
+        match UpstreamCall::open(&served.gateway.backend, call_request).await {
             Ok(upstream_call) => self.converse(upstream_call, Vec::new(), out).await,
             Err(failure) => {
                 out.record.note_cause(&failure.cause);
@@ -254,9 +254,9 @@ impl Round<'_, '_> {
         let mut keepalive_timer = self.served.context.connection_state.shared_timer.lend();
         let mut silent_until = Instant::now() + self.served.context.server.keepalive;
         loop {
-            let turn = tokio::select! {
+            let event = tokio::select! {
                 biased;
-                turn = next_turn(&mut upstream_call, open.is_empty()) => turn,
+                event = next_event(&mut upstream_call, open.is_empty()) => event,
                 () = out.gone() => {
                     upstream_call.cancel();
                     return Ok(End::Broken);
@@ -276,8 +276,8 @@ impl Round<'_, '_> {
             };
             out.record.end_upstream_wait();
             out.record.note_answer_revision(upstream_call.revision_answered());
-            let Some(turn) = turn else { return Box::pin(self.park(upstream_call, open, out)).await };
-            match self.turn(turn, &mut upstream_call, out).await? {
+            let Some(event) = event else { return Box::pin(self.park(upstream_call, open, out)).await };
+            match self.handle_event(event, &mut upstream_call, out).await? {
                 Next::More => out.record.begin_upstream_wait(),
                 Next::Over(end) => return Ok(over(upstream_call, end)),
                 Next::Ask(questions) => open.extend(questions),
@@ -302,14 +302,14 @@ impl Round<'_, '_> {
         Ok(out.last(StatusCode::OK, asked).await)
     }
 
-    /// Brings one turn to the client.
-    async fn turn(
+    /// Brings one event to the client.
+    async fn handle_event(
         &self,
-        turn: CallEvent,
+        event: CallEvent,
         upstream_call: &mut UpstreamCall,
         out: &mut Responder<'_>,
     ) -> Result<Next, Denial> {
-        match turn {
+        match event {
             CallEvent::Note(note) => match out.event(note, None).await {
                 Ok(()) => Ok(Next::More),
                 Err(_) => Ok(Next::Over(End::Broken)),
@@ -320,11 +320,11 @@ impl Round<'_, '_> {
                 let answer = tasks::outward(self.served, self.message, upstream_call, answer)?;
                 let upstream = upstream_call.upstream();
                 let answer = uris_outward(self.served, self.message, &self.profile, upstream, answer).await;
-                let said =
+                let encoded =
                     match encoded_answer::large(upstream_call.offload(), Era::Modern, self.message, &answer)
                         .await?
                     {
-                        Some(said) => said,
+                        Some(encoded) => encoded,
                         None => encoded_answer::for_modern(
                             self.served,
                             self.message,
@@ -333,7 +333,7 @@ impl Round<'_, '_> {
                             || self.ticket(),
                         )?,
                     };
-                let EncodedAnswer { status, message, rpc_error, proven } = said;
+                let EncodedAnswer { status, message, rpc_error, proven } = encoded;
                 out.record.note_proof(proven);
                 out.record.note_answer(rpc_error);
                 Ok(Next::Over(out.last_large(status, message, room).await))
@@ -347,7 +347,7 @@ impl Round<'_, '_> {
 }
 
 /// What happens next; `None` once questions are open and all that was said before is told.
-async fn next_turn(upstream_call: &mut UpstreamCall, goes_on: bool) -> Option<CallEvent> {
+async fn next_event(upstream_call: &mut UpstreamCall, goes_on: bool) -> Option<CallEvent> {
     match goes_on {
         true => Some(upstream_call.next().await),
         false => upstream_call.next_buffered().await,

@@ -70,8 +70,10 @@ impl ServedCall<'_> {
             profile: Arc::clone(profile),
             // A stream outlives the snapshot that it was opened by.
             headers: match active.snapshot.serial == self.context.serial {
-                true => Arc::clone(&self.context.upward),
-                false => self.context.connection_state.permitted_headers(&self.context.said, active)?,
+                true => Arc::clone(&self.context.client_headers),
+                false => {
+                    self.context.connection_state.permitted_headers(&self.context.sent_headers, active)?
+                }
             },
         })
     }
@@ -228,23 +230,23 @@ impl ServedCall<'_> {
 
     /// What lists are looked up by.
     pub(super) fn audience(&self, profile: &Arc<Profile>) -> Arc<Audience> {
-        let audience = self.context.audience.get_or_init(|| Arc::new(self.seeker_of(profile)));
+        let audience = self.context.audience.get_or_init(|| Arc::new(self.audience_of(profile)));
         match Arc::ptr_eq(&audience.profile, profile) {
             true => Arc::clone(audience),
             // The messages of one client need not be of one mind about it.
-            false => Arc::new(self.seeker_of(profile)),
+            false => Arc::new(self.audience_of(profile)),
         }
     }
 
-    fn seeker_of(&self, profile: &Arc<Profile>) -> Audience {
+    fn audience_of(&self, profile: &Arc<Profile>) -> Audience {
         Audience {
             caller: self.context.caller,
             owner: self.owner(),
             tenant: self.tenant().map(Arc::from),
             profile: Arc::clone(profile),
-            headers: Arc::clone(&self.context.upward),
+            headers: Arc::clone(&self.context.client_headers),
             shows: match self.context.origin.arrival.identity {
-                _ if !self.context.said.marks().is_empty() => Shows::Upstreams,
+                _ if !self.context.sent_headers.caller_marks().is_empty() => Shows::Upstreams,
                 Identity::Anonymous { .. } => Shows::Nothing,
                 Identity::Presented { .. } | Identity::Principal(_) => Shows::Gateway,
             },

@@ -81,7 +81,7 @@ struct OwnUpstreamSession {
     /// The server knew something of the client, and has forgotten it.
     lost: bool,
     /// For the founding of an upstream session that all who wait will use.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    init_lock: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The server has forgotten what a client has done there: the client must begin anew.
@@ -258,8 +258,8 @@ impl Session {
     }
 
     /// The turn of who founds its session at an upstream.
-    pub fn turn(&self, upstream: UpstreamKey) -> Arc<tokio::sync::Mutex<()>> {
-        Arc::clone(&self.locked(&self.upstream_sessions).entry(upstream).or_default().turn)
+    pub fn init_lock(&self, upstream: UpstreamKey) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.locked(&self.upstream_sessions).entry(upstream).or_default().init_lock)
     }
 
     /// Takes a session at an upstream; gives it back if this one has ended.

@@ -216,7 +216,7 @@ async fn subscribe_all(
             translates: served.context.server.bridge,
             holds,
             serial,
-            said: (Arc::clone(profile), Arc::clone(&served.context.said)),
+            sent: (Arc::clone(profile), Arc::clone(&served.context.sent_headers)),
         };
         subscribed._following.spawn(follow(listener, filter, subscription));
     }

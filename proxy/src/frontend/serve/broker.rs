@@ -130,15 +130,15 @@ impl IncomingRequest<'_> {
         server: &VirtualServer,
         upstream: &Arc<Upstream>,
     ) -> Option<UpstreamTarget> {
-        let upward = Arc::new(ClientHeaders::of(&self.parts.headers, server));
+        let client_headers = Arc::new(ClientHeaders::of(&self.parts.headers, server));
         Some(UpstreamTarget {
             upstream: Arc::clone(upstream),
             pool: active.pool(upstream)?,
             server: server.id.clone(),
-            caller: key(&self.connection, &self.origin.arrival, &upward),
+            caller: key(&self.connection, &self.origin.arrival, &client_headers),
             owner: self.origin.arrival.owner(),
             profile: Arc::new(Profile::silent("portunus", env!("CARGO_PKG_VERSION"))),
-            headers: upward,
+            headers: client_headers,
         })
     }
 
@@ -195,15 +195,15 @@ impl IncomingRequest<'_> {
 }
 
 /// The key of a caller in tables, which is digested anew where caller or headers differ from the last request.
-fn key(connection: &Connection<'_>, arrival: &Arrival, upward: &Arc<ClientHeaders>) -> CallerKey {
+fn key(connection: &Connection<'_>, arrival: &Arrival, client_headers: &Arc<ClientHeaders>) -> CallerKey {
     connection
         .connection_state
-        .caller_key(&arrival.identity, upward, || digested(connection, arrival, upward))
+        .caller_key(&arrival.identity, client_headers, || digested(connection, arrival, client_headers))
 }
 
-fn digested(connection: &Connection<'_>, arrival: &Arrival, upward: &ClientHeaders) -> CallerKey {
-    let mut marks = upward.marks();
-    let shown = upward.get(AUTHORIZATION).filter(|_| !marks.is_empty());
+fn digested(connection: &Connection<'_>, arrival: &Arrival, client_headers: &ClientHeaders) -> CallerKey {
+    let mut marks = client_headers.caller_marks();
+    let shown = client_headers.get(AUTHORIZATION).filter(|_| !marks.is_empty());
     let digest =
         shown.map(|shown| (shown, connection.gateway.identifier.shown(shown, connection.connection_state)));
     if let Some((shown, digest)) = &digest {
@@ -224,9 +224,9 @@ pub(super) fn call_context(
     authorization: Option<Arc<StreamAuthorization>>,
 ) -> Result<CallContext, Denial> {
     let (headers, arrival) = (&parts.headers, &origin.arrival);
-    let said = connection.connection_state.upward(headers, &server);
+    let sent_headers = connection.connection_state.client_headers(headers, &server);
     let serial = active.snapshot.serial;
-    let upward = connection.connection_state.permitted_headers(&said, &active)?;
+    let client_headers = connection.connection_state.permitted_headers(&sent_headers, &active)?;
     let is_of_client = headers.get("x-request-id").is_some_and(|id| id == &*arrival.request_id);
     if is_of_client && active.pipeline.reads_client_texts() {
         unchanged(&active.pipeline, ClientPlace::RequestId, &arrival.request_id)?;
@@ -235,11 +235,11 @@ pub(super) fn call_context(
     Ok(CallContext {
         snapshot: MessageSnapshot::holding(active),
         connection_state: Arc::clone(connection.connection_state),
-        caller: key(&connection, arrival, &said),
+        caller: key(&connection, arrival, &sent_headers),
         bearer: CallerKey::for_seals(&arrival.identity),
         authorization,
-        said,
-        upward,
+        sent_headers,
+        client_headers,
         serial,
         write_timeout: connection.listener.limits.write_timeout,
         relayed: connection.relayed.is_some(),
