@@ -19,6 +19,7 @@
 //!   [`portunus_filters::catalog::Catalog::merge`].
 
 mod asker;
+mod audience_catalog;
 mod compose;
 mod failing;
 mod fetch;
@@ -26,7 +27,6 @@ mod larder;
 mod merged_catalog;
 mod pantry;
 mod relist;
-mod shelf;
 mod slot;
 mod status;
 mod ware;
@@ -37,6 +37,7 @@ use crate::offload::OffloadQueue;
 use crate::sealing::CallerKey;
 use crate::shares::Owner;
 use asker::Asker;
+use audience_catalog::AudienceCatalog;
 use failing::Failing;
 use fetch::Asks;
 use larder::file;
@@ -45,7 +46,6 @@ use portunus_config::{ServerId, Snapshot, Upstream, View, VirtualServer};
 use portunus_filters::catalog::{ListKind, Naming};
 use portunus_filters::mcp::bridge::Profile;
 use portunus_filters::{Clock, Era, Moment};
-use shelf::Shelf;
 use slot::{Kitchen, Slot, Wanted};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
@@ -60,7 +60,7 @@ pub use merged_catalog::{Described, MergedCatalog, Told};
 pub use relist::Relist;
 
 /// Audiences whose lists are kept at once, of all virtual servers.
-const MAX_SHELVES: usize = 10_000;
+const MAX_AUDIENCE_CATALOGS: usize = 10_000;
 
 /// Queues of lists that are to be merged.
 const MERGING_QUEUES: usize = 32;
@@ -118,7 +118,7 @@ impl Naming for Viewed {
 /// The lists of all virtual servers.
 #[derive(Default)]
 pub struct Catalogs {
-    shelves: Mutex<HashMap<Place, Arc<Shelf>>>,
+    audience_catalogs: Mutex<HashMap<Place, Arc<AudienceCatalog>>>,
     failing: Arc<Failing>,
     pantry: Arc<Pantry>,
     /// Where large lists are merged, by owner: who has many audiences has one turn at a time for them.
@@ -244,9 +244,10 @@ impl Catalogs {
     /// What is known of a virtual server's lists, for operators: of the audience that asked last.
     /// `None` if nobody did.
     pub fn report(&self, server: &ServerId, now: Moment) -> Option<serde_json::Value> {
-        let shelves = self.lock();
-        let of_server: Vec<_> = shelves.iter().filter(|(place, _)| place.server == *server).collect();
-        let (_, last) = of_server.iter().max_by_key(|(_, shelf)| shelf.last_used())?;
+        let audience_catalogs = self.lock();
+        let of_server: Vec<_> =
+            audience_catalogs.iter().filter(|(place, _)| place.server == *server).collect();
+        let (_, last) = of_server.iter().max_by_key(|(_, audience_catalog)| audience_catalog.last_used())?;
         Some(status::report(&*last.last()?, of_server.len(), now))
     }
 
@@ -278,13 +279,15 @@ impl Catalogs {
     /// the virtual servers of `snapshot` may keep together.
     pub fn sweep(&self, now: Moment, snapshot: &Snapshot) {
         let max_bytes = snapshot.routes.iter().map(|server| server.cache.max_bytes).sum();
-        let mut shelves = self.lock();
-        shelves.retain(|_, shelf| now.monotonic < shelf.last_used() + FORGOTTEN_AFTER);
-        while !shelves.is_empty() && self.pantry.held().1 > max_bytes {
-            let mut uses: Vec<Duration> = shelves.values().map(|shelf| shelf.last_used()).collect();
+        let mut audience_catalogs = self.lock();
+        audience_catalogs
+            .retain(|_, audience_catalog| now.monotonic < audience_catalog.last_used() + FORGOTTEN_AFTER);
+        while !audience_catalogs.is_empty() && self.pantry.held().1 > max_bytes {
+            let mut uses: Vec<Duration> =
+                audience_catalogs.values().map(|audience_catalog| audience_catalog.last_used()).collect();
             let middle = uses.len() / 2;
             let (_, median, _) = uses.select_nth_unstable(middle);
-            shelves.retain(|_, shelf| shelf.last_used() > *median);
+            audience_catalogs.retain(|_, audience_catalog| audience_catalog.last_used() > *median);
         }
     }
 
@@ -300,7 +303,7 @@ impl Catalogs {
     }
 
     fn doubt(&self, query: &Query<'_>, upstream: &Upstream, kinds: &[ListKind]) {
-        let slots = self.shelf(query).slots(query.server, query.tenant);
+        let slots = self.audience_catalog(query).slots(query.server, query.tenant);
         if let Some((_, slot)) = slots.iter().find(|(one, _)| one.key == upstream.key) {
             kinds.iter().for_each(|kind| slot.doubt(*kind, query.now.monotonic));
         }
@@ -310,9 +313,9 @@ impl Catalogs {
         let kinds = ListKind::ALL.map(|kind| kinds.contains(&kind));
         let wanted = Wanted { kinds, purpose, after: [0; 4] };
         let mut now = query.now;
-        let shelf = self.shelf(query);
+        let audience_catalog = self.audience_catalog(query);
         let mut waited_for = Vec::new();
-        let slots = shelf.slots(query.server, query.tenant);
+        let slots = audience_catalog.slots(query.server, query.tenant);
         for (upstream, slot) in &*slots {
             let wanted = wanted.of(upstream, &self.pantry);
             if self.is_wanted_now(query, upstream, slot, &wanted) {
@@ -327,13 +330,15 @@ impl Catalogs {
             }
             now = query.clock.now();
         }
-        if let Some(current) = shelf.current(query.server, &slots, now) {
+        if let Some(current) = audience_catalog.current(query.server, &slots, now) {
             return current;
         }
         let bytes = slots.iter().map(|(_, slot)| slot.list_bytes()).sum();
         let (server, tenant) = (Arc::clone(query.server), query.tenant.map(str::to_owned));
         let (pantry, queue) = (Arc::clone(&self.pantry), self.merging(query.owner));
-        queue.run(bytes, move || shelf.merged(&server, tenant.as_deref(), &slots, (now, &pantry))).await
+        queue
+            .run(bytes, move || audience_catalog.merged(&server, tenant.as_deref(), &slots, (now, &pantry)))
+            .await
     }
 
     /// Whether an upstream has to be waited for. If it should be asked and need not be waited for, it
@@ -385,16 +390,16 @@ impl Catalogs {
         }
     }
 
-    fn shelf(&self, query: &Query<'_>) -> Arc<Shelf> {
+    fn audience_catalog(&self, query: &Query<'_>) -> Arc<AudienceCatalog> {
         let place = Place { server: query.server.id.clone(), caller: query.caller, only: query.only };
-        let mut shelves = self.lock();
-        if shelves.len() >= MAX_SHELVES && !shelves.contains_key(&place) {
-            make_room(&mut shelves);
+        let mut audience_catalogs = self.lock();
+        if audience_catalogs.len() >= MAX_AUDIENCE_CATALOGS && !audience_catalogs.contains_key(&place) {
+            make_room(&mut audience_catalogs);
         }
-        let new = || Arc::new(Shelf::of(query.owner));
-        let shelf = Arc::clone(shelves.entry(place).or_insert_with(new));
-        shelf.touch(query.now.monotonic);
-        shelf
+        let new = || Arc::new(AudienceCatalog::of(query.owner));
+        let audience_catalog = Arc::clone(audience_catalogs.entry(place).or_insert_with(new));
+        audience_catalog.touch(query.now.monotonic);
+        audience_catalog
     }
 
     fn merging(&self, owner: Owner) -> OffloadQueue {
@@ -402,26 +407,29 @@ impl Catalogs {
         usize::try_from(number).ok().and_then(|number| self.merging.get(number)).cloned().unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Arc<Shelf>>> {
-        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Arc<AudienceCatalog>>> {
+        self.audience_catalogs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Forgets the idlest audiences of the caller that has most: a part of them at once, since looking for
 /// them costs a look at all.
-fn make_room(shelves: &mut HashMap<Place, Arc<Shelf>>) {
+fn make_room(audience_catalogs: &mut HashMap<Place, Arc<AudienceCatalog>>) {
     let mut held: HashMap<Owner, usize> = HashMap::new();
-    shelves.values().for_each(|shelf| *held.entry(shelf.owner()).or_default() += 1);
+    audience_catalogs
+        .values()
+        .for_each(|audience_catalog| *held.entry(audience_catalog.owner()).or_default() += 1);
     let Some((fullest, count)) = held.into_iter().max_by_key(|(_, count)| *count) else { return };
     // Where nobody has more than another, the idlest of all.
-    let is_meant = |shelf: &Arc<Shelf>| count == 1 || shelf.owner() == fullest;
-    let meant = shelves.iter().filter(|(_, shelf)| is_meant(shelf));
+    let is_meant =
+        |audience_catalog: &Arc<AudienceCatalog>| count == 1 || audience_catalog.owner() == fullest;
+    let meant = audience_catalogs.iter().filter(|(_, audience_catalog)| is_meant(audience_catalog));
     let mut meant: Vec<(Duration, Place)> =
-        meant.map(|(place, shelf)| (shelf.last_used(), place.clone())).collect();
+        meant.map(|(place, audience_catalog)| (audience_catalog.last_used(), place.clone())).collect();
     meant.sort_unstable_by_key(|(last_used, _)| *last_used);
     let most = meant.len().div_ceil(DISPLACED_PART);
     for (_, place) in meant.into_iter().take(most) {
-        shelves.remove(&place);
+        audience_catalogs.remove(&place);
     }
 }
 

@@ -161,7 +161,7 @@ impl ConnectionFilter for Turns {
 pub type Companion = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 /// A service of Pingora on sockets that are there already.
-pub struct Given<A> {
+pub struct SocketService<A> {
     service: Service<A>,
     turns: Arc<Turns>,
     sockets: Vec<(String, TcpListener)>,
@@ -169,12 +169,17 @@ pub struct Given<A> {
     closed: Option<oneshot::Sender<()>>,
 }
 
-impl<A> Given<A> {
+impl<A> SocketService<A> {
     /// Serves `app` on `listening`, on `threads` threads or as many as the server has.
     ///
     /// # Errors
     /// If the process has no file descriptor left.
-    pub fn new(name: &str, app: A, listening: &[&Listening], threads: Option<usize>) -> io::Result<Given<A>> {
+    pub fn new(
+        name: &str,
+        app: A,
+        listening: &[&Listening],
+        threads: Option<usize>,
+    ) -> io::Result<SocketService<A>> {
         let mut service = Service::new(name.to_owned(), app);
         let turns = Arc::new(Turns::default());
         service.set_connection_filter(Arc::clone(&turns) as Arc<dyn ConnectionFilter>);
@@ -186,17 +191,17 @@ impl<A> Given<A> {
             service.add_listener(ListenerConfig::tcp(address.as_str()).l4_buffer(buffers));
             sockets.push((address, one.share()?));
         }
-        Ok(Given { service, turns, sockets, companion: None, closed: None })
+        Ok(SocketService { service, turns, sockets, companion: None, closed: None })
     }
 
     /// Starts `companion` when the service starts, on its threads.
-    pub fn beside(mut self, companion: Companion) -> Given<A> {
+    pub fn beside(mut self, companion: Companion) -> SocketService<A> {
         self.companion = Some(companion);
         self
     }
 
     /// Tells when the service, asked to stop, accepts nothing any more.
-    pub fn notifying(mut self, closed: oneshot::Sender<()>) -> Given<A> {
+    pub fn notifying(mut self, closed: oneshot::Sender<()>) -> SocketService<A> {
         self.closed = Some(closed);
         self
     }
@@ -216,7 +221,7 @@ async fn tick() {
 }
 
 #[async_trait]
-impl<A: ServerApp + Send + Sync + 'static> Serves for Given<A> {
+impl<A: ServerApp + Send + Sync + 'static> Serves for SocketService<A> {
     async fn start_service(
         &mut self,
         fds: Option<ListenFds>,

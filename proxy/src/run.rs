@@ -13,7 +13,7 @@ use crate::handover::Holding;
 use crate::handover::take::{Inheritance, Predecessor};
 use crate::helm::{Helm, Requests, Signals};
 use crate::kept_key::kept_key;
-use crate::listeners::{self, Given, Listening, Place};
+use crate::listeners::{self, Listening, Place, SocketService};
 use crate::log::{self, LevelHandle};
 use crate::notify::Supervisor;
 use crate::peers::news;
@@ -327,7 +327,8 @@ fn data(
         beat.await;
     });
     let (closing, closed) = oneshot::channel();
-    let service = Given::new("data", PingoraAdapter(Arc::clone(connection_server)), &listening, None)?;
+    let service =
+        SocketService::new("data", PingoraAdapter(Arc::clone(connection_server)), &listening, None)?;
     server.add_service(service.beside(companion).notifying(closing));
     Ok((server, closed))
 }
@@ -345,15 +346,15 @@ fn surfaces(
     if let Some((_, listening)) = &bound.telemetry {
         let app = Telemetry::new(Arc::clone(gateway), readiness, listening.address);
         let app = Surface::new("telemetry", app);
-        server.add_service(Given::new("telemetry", app, &[listening], None)?);
+        server.add_service(SocketService::new("telemetry", app, &[listening], None)?);
     }
     if let Some((_, listening)) = &bound.admin {
         let app = Surface::new("admin", Admin::new(Arc::clone(gateway), listening.address));
-        server.add_service(Given::new("admin", app, &[listening], None)?);
+        server.add_service(SocketService::new("admin", app, &[listening], None)?);
     }
     if let Some((_, listening)) = &bound.peers {
         let threads = Some(gateway.bootstrap.threads);
-        server.add_service(Given::new(
+        server.add_service(SocketService::new(
             "peers",
             PingoraAdapter(Arc::clone(connection_server)),
             &[listening],

@@ -173,7 +173,7 @@ const BOUNDED: &[(&str, &[&str])] = &[
             "Refusal.at",
             "Voucher.kept",
             "Session.questions",
-            "Course.failed",
+            "FetchState.failed",
             "InstanceMonitor.url",
             "Known.instances",
             "Known.upstreams",

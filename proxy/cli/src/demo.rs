@@ -3,7 +3,7 @@
 use clap::Args;
 use portunus::clock::SystemClock;
 use portunus::handover::take::Inheritance;
-use portunus::listeners::{Given, listen};
+use portunus::listeners::{SocketService, listen};
 use portunus::run::{Addresses, Origin, Process};
 use portunus_config::{ProcessEnvironment, load_text};
 use portunus_demo::Demo;
@@ -41,7 +41,8 @@ pub(crate) fn process(arguments: &DemoArguments) -> Result<Process, String> {
     let text = document(arguments, &free, servers.address.port(), &state);
     let loaded =
         load_text(&text, Path::new("demo.yaml"), &ProcessEnvironment).map_err(|report| report.to_string())?;
-    let service = Given::new("demo", Demo::new(), &[&servers], Some(1)).map_err(|error| error.to_string())?;
+    let service =
+        SocketService::new("demo", Demo::new(), &[&servers], Some(1)).map_err(|error| error.to_string())?;
     let ready = Box::new(print);
     let origin = Origin::Start(Inheritance::default());
     Ok(Process {

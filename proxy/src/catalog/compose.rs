@@ -3,9 +3,9 @@
 //! Merging costs time and memory, so it is done again only when a list is another one, and callers
 //! with equal lists share one catalogue.
 
+use super::audience_catalog::{Slots, upstreams};
 use super::fetch::Digest;
 use super::larder::label;
-use super::shelf::{Slots, upstreams};
 use super::slot::{Slot, UNASKED};
 use super::{MergedCatalog, Pantry, Viewed};
 use portunus_config::{Choice, Member, NamePolicy, Upstream, VirtualServer};

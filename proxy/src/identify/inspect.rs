@@ -96,7 +96,7 @@ enum News {
 
 /// What an issuer gives as an answer.
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+enum IntrospectionAnswer {
     /// What it knows of the token.
     Of(String),
     /// A 4xx to the question itself: none that it would answer for this token.
@@ -259,15 +259,17 @@ impl Inspector {
             tell(issuer, &news, answer.as_ref().err().map_or("", String::as_str));
         }
         let result = match &answer {
-            Ok(Said::Of(_)) => "ok",
-            Ok(Said::Refused) => "refused",
+            Ok(IntrospectionAnswer::Of(_)) => "ok",
+            Ok(IntrospectionAnswer::Refused) => "refused",
             Err(_) => "failed",
         };
         gateway.metrics.identity.inspections.with_label_values(&[issuer, result]).inc();
         let keep = inspection.cache.max(Duration::from_secs(1));
         let outcome = match answer.map_err(Trouble::Unavailable)? {
-            Said::Of(answer) => inspection.issuer.inspected(&answer, gateway.clock.now().wall, keep),
-            Said::Refused => Err(Fault::Inactive),
+            IntrospectionAnswer::Of(answer) => {
+                inspection.issuer.inspected(&answer, gateway.clock.now().wall, keep)
+            }
+            IntrospectionAnswer::Refused => Err(Fault::Inactive),
         };
         let known = Arc::new(kept(gateway, inspection, outcome));
         match known.outcome {
@@ -305,17 +307,22 @@ impl Health {
     }
 
     /// Notes what became of a question of `owner`, and gives what the log says of that.
-    fn note(&mut self, answer: &Result<Said, String>, owner: Owner, monotonic: Duration) -> Option<News> {
+    fn note(
+        &mut self,
+        answer: &Result<IntrospectionAnswer, String>,
+        owner: Owner,
+        monotonic: Duration,
+    ) -> Option<News> {
         let now = Instant::now();
         let news = match answer {
-            Ok(Said::Of(_)) => {
+            Ok(IntrospectionAnswer::Of(_)) => {
                 (self.failures, self.first, self.is_common) = (0, None, false);
                 self.left_alone_until = Duration::ZERO;
                 let ended = self.outages.end().filter(|(_, is_told)| *is_told);
                 ended.map(|(outage, _)| News::AnswersAgain { failed: self.failed - outage.calls_before })
             }
             // About the token alone: what answers so may stand before the issuer. The next may go first.
-            Ok(Said::Refused) => {
+            Ok(IntrospectionAnswer::Refused) => {
                 self.left_alone_until = Duration::ZERO;
                 None
             }
@@ -357,18 +364,26 @@ fn unavailable(cause: &str) -> Trouble {
 
 /// What the issuer answers. Anything that says nothing of the token is no answer: a token is not bad
 /// because its issuer is unwell (RFC 7662 §2.2: `active` is always there).
-async fn asked(gateway: &Gateway, inspection: &Inspection, token: &str) -> Result<Said, String> {
+async fn asked(
+    gateway: &Gateway,
+    inspection: &Inspection,
+    token: &str,
+) -> Result<IntrospectionAnswer, String> {
     let form = Bytes::from(format!("token={}&token_type_hint=access_token", escaped(token)));
     let (status, answer) = fetch::post(gateway, &inspection.at, form, MAX_ANSWER_BYTES).await?;
     if is_about_token(status) {
-        return Ok(Said::Refused);
+        return Ok(IntrospectionAnswer::Refused);
     }
     if status != StatusCode::OK {
         return Err(format!("it answers with status {}", status.as_u16()));
     }
     let answer = String::from_utf8(answer.into()).map_err(|_| "its answer is not UTF-8".to_owned())?;
     let says = Object::read(&answer).is_ok_and(|said| said.get("active").is_some());
-    if says { Ok(Said::Of(answer)) } else { Err("its answer is no JSON object with `active`".to_owned()) }
+    if says {
+        Ok(IntrospectionAnswer::Of(answer))
+    } else {
+        Err("its answer is no JSON object with `active`".to_owned())
+    }
 }
 
 /// Whether a status refuses the question for its token: not for who asks, nor how often, nor when.

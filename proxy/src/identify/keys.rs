@@ -48,7 +48,7 @@ pub struct KeySlot {
     trust: Arc<Trust>,
     held: ArcSwapOption<Held>,
     generation: AtomicU64,
-    course: Mutex<Course>,
+    fetch_state: Mutex<FetchState>,
     fetched: Notify,
     /// Of an earlier process: they were not fetched in this one.
     from_disk: AtomicBool,
@@ -64,7 +64,7 @@ struct Held {
 
 /// When what was tried, in monotonic time.
 #[derive(Default)]
-struct Course {
+struct FetchState {
     under_way: bool,
     /// When a token last had them fetched.
     asked: Option<Duration>,
@@ -123,7 +123,7 @@ impl KeySlots {
         let now = gateway.clock.now();
         for slot in self.all().into_iter().filter(|slot| slot.is_fetched()) {
             slot.expire(now);
-            if slot.begin(|course| course.due <= now.monotonic) {
+            if slot.begin(|fetch_state| fetch_state.due <= now.monotonic) {
                 slot.fetch_aside(gateway);
             }
             let known = slot.status(now);
@@ -194,7 +194,7 @@ impl KeySlot {
             trust: Arc::clone(trust),
             held: ArcSwapOption::from(held),
             generation: AtomicU64::new(1),
-            course: Mutex::default(),
+            fetch_state: Mutex::default(),
             fetched: Notify::new(),
             from_disk: AtomicBool::new(false),
             changes,
@@ -234,15 +234,15 @@ impl KeySlot {
             return;
         }
         let now = gateway.clock.now().monotonic;
-        let began = self.begin(|course| {
-            let again = course.asked.is_none_or(|asked| now >= asked + AGAIN);
-            course.asked = course.asked.filter(|_| !again).or(Some(now));
+        let began = self.begin(|fetch_state| {
+            let again = fetch_state.asked.is_none_or(|asked| now >= asked + AGAIN);
+            fetch_state.asked = fetch_state.asked.filter(|_| !again).or(Some(now));
             again
         });
         if began {
             self.fetch_aside(gateway);
         }
-        let under_way = began || self.course().under_way;
+        let under_way = began || self.fetch_state().under_way;
         if under_way {
             drop(timeout(WAIT, fetched).await);
         }
@@ -253,12 +253,12 @@ impl KeySlot {
     }
 
     /// Notes that a fetch begins, if none is under way and `when` agrees.
-    fn begin(&self, when: impl FnOnce(&mut Course) -> bool) -> bool {
-        let mut course = self.course();
-        if course.under_way || !when(&mut course) {
+    fn begin(&self, when: impl FnOnce(&mut FetchState) -> bool) -> bool {
+        let mut fetch_state = self.fetch_state();
+        if fetch_state.under_way || !when(&mut fetch_state) {
             return false;
         }
-        course.under_way = true;
+        fetch_state.under_way = true;
         true
     }
 
@@ -290,22 +290,22 @@ impl KeySlot {
             let fresh = fetched.fresh.map_or(latest, |fresh| fresh.clamp(SOONEST.min(latest), latest));
             self.take_over(fetched).map(|()| fresh)
         });
-        let mut course = self.course();
-        course.under_way = false;
-        let before = course.failed.take();
+        let mut fetch_state = self.fetch_state();
+        fetch_state.under_way = false;
+        let before = fetch_state.failed.take();
         match taken {
             Ok(fresh) => {
-                if course.got.is_none() {
+                if fetch_state.got.is_none() {
                     // The first keys are nobody's second look: the next token with another may have one.
-                    course.asked = None;
+                    fetch_state.asked = None;
                 }
-                (course.got, course.due) = (Some(now), now.monotonic + fresh);
+                (fetch_state.got, fetch_state.due) = (Some(now), now.monotonic + fresh);
                 self.from_disk.store(false, Ordering::Release);
             }
-            Err(problem) => (course.failed, course.due) = (Some(problem), now.monotonic + RETRY),
+            Err(problem) => (fetch_state.failed, fetch_state.due) = (Some(problem), now.monotonic + RETRY),
         }
-        let failed = course.failed.clone();
-        drop(course);
+        let failed = fetch_state.failed.clone();
+        drop(fetch_state);
         self.tell(before, failed);
         self.fetched.notify_waiters();
     }
@@ -343,21 +343,21 @@ impl KeySlot {
 
     fn status(&self, now: Moment) -> KeyStatus {
         let from_disk = self.from_disk.load(Ordering::Acquire);
-        let course = self.course();
+        let fetch_state = self.fetch_state();
         KeyStatus {
             issuer: Arc::clone(&self.trust.issuer.name),
             keys: self.held.load().as_ref().map(|held| held.keys.len()),
-            age: course.got.map(|got| match from_disk {
+            age: fetch_state.got.map(|got| match from_disk {
                 true => now.wall.saturating_sub(got.wall),
                 false => now.monotonic.saturating_sub(got.monotonic),
             }),
             from_disk,
-            failed: course.failed.clone(),
+            failed: fetch_state.failed.clone(),
         }
     }
 
-    fn course(&self) -> std::sync::MutexGuard<'_, Course> {
-        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    fn fetch_state(&self) -> std::sync::MutexGuard<'_, FetchState> {
+        self.fetch_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -425,9 +425,9 @@ mod tests {
         let (slot, clock) = (slot(), SystemClock::default());
         let fetched = || Ok(Fetched { body: None, fresh: None, etag: None });
         for (name, left) in [("the first", None), ("the next", Some(Duration::ZERO))] {
-            slot.course().asked = Some(Duration::ZERO);
+            slot.fetch_state().asked = Some(Duration::ZERO);
             slot.settle(fetched(), &clock);
-            assert_eq!(slot.course().asked, left, "{name}");
+            assert_eq!(slot.fetch_state().asked, left, "{name}");
         }
     }
 

@@ -37,7 +37,7 @@ struct Pages {
     /// Of all streams, the oldest first.
     kept: VecDeque<Event>,
     bytes: usize,
-    streams: HashMap<u64, Course>,
+    streams: HashMap<u64, StreamProgress>,
     /// Streams of calls so far.
     calls: u64,
     /// Tails so far.
@@ -45,7 +45,7 @@ struct Pages {
 }
 
 /// One stream: it is forgotten when nothing more comes and nothing is left.
-struct Course {
+struct StreamProgress {
     request: Option<Id>,
     /// Somebody may still write.
     open: bool,
@@ -110,9 +110,9 @@ pub enum Lost {
     Answer(Id, String),
 }
 
-impl Course {
-    fn new(request: Option<Id>) -> Course {
-        Course {
+impl StreamProgress {
+    fn new(request: Option<Id>) -> StreamProgress {
+        StreamProgress {
             request,
             open: false,
             answered: false,
@@ -144,7 +144,7 @@ impl Pages {
 impl Replay {
     /// An empty table; `all` counts what it keeps, together with others.
     pub fn new(rules: ReplayRules, table: u32, all: Arc<AtomicUsize>) -> Arc<Replay> {
-        let pages = Pages { streams: HashMap::from([(OWN, Course::new(None))]), ..Pages::default() };
+        let pages = Pages { streams: HashMap::from([(OWN, StreamProgress::new(None))]), ..Pages::default() };
         Arc::new(Replay { rules, table, all, pages: Mutex::new(pages) })
     }
 
@@ -157,10 +157,10 @@ impl Replay {
         let mut pages = self.pages();
         pages.calls += 1;
         let stream = pages.calls;
-        let mut course = Course::new(request.cloned());
-        course.open = true;
-        let moved = Arc::clone(&course.moved);
-        pages.streams.insert(stream, course);
+        let mut progress = StreamProgress::new(request.cloned());
+        progress.open = true;
+        let moved = Arc::clone(&progress.moved);
+        pages.streams.insert(stream, progress);
         let tail = self.attach(&mut pages, stream, 0);
         (Pen { replay: Arc::clone(self), stream, moved }, tail)
     }
@@ -168,16 +168,16 @@ impl Replay {
     /// The pen of the stream for what is said outside of calls; `None` while somebody else has it.
     pub fn own_pen(self: &Arc<Self>) -> Option<Pen> {
         let mut pages = self.pages();
-        let course = pages.streams.get_mut(&OWN).filter(|course| !course.open)?;
-        course.open = true;
-        let moved = Arc::clone(&course.moved);
+        let progress = pages.streams.get_mut(&OWN).filter(|progress| !progress.open)?;
+        progress.open = true;
+        let moved = Arc::clone(&progress.moved);
         Some(Pen { replay: Arc::clone(self), stream: OWN, moved })
     }
 
     /// What is said outside of calls from now on.
     pub fn own(self: &Arc<Self>) -> Tail {
         let mut pages = self.pages();
-        let written = pages.streams.get(&OWN).map_or(0, |course| course.written);
+        let written = pages.streams.get(&OWN).map_or(0, |progress| progress.written);
         self.attach(&mut pages, OWN, written)
     }
 
@@ -195,10 +195,10 @@ impl Replay {
             Place::End => return Err(Lost::Nothing),
         };
         let mut pages = self.pages();
-        let course = pages.streams.get(&shown.stream);
-        let known = course.filter(|course| self.table == shown.table && seen <= course.written);
+        let progress = pages.streams.get(&shown.stream);
+        let known = progress.filter(|progress| self.table == shown.table && seen <= progress.written);
         let follows =
-            known.is_some_and(|course| course.open) || pages.after(shown.stream, seen).next().is_some();
+            known.is_some_and(|progress| progress.open) || pages.after(shown.stream, seen).next().is_some();
         match (known.is_some(), shown.stream) {
             (true, OWN) => Ok(self.attach(&mut pages, OWN, seen)),
             (true, stream) if follows => Ok(self.attach(&mut pages, stream, seen)),
@@ -218,22 +218,24 @@ impl Replay {
     /// request.
     pub fn superfluous(&self, stream: u64, most: usize) -> Option<Id> {
         let mut pages = self.pages();
-        let alone = pages.streams.values().filter(|course| course.let_alone && course.is_left()).count();
-        let course = pages.streams.get_mut(&stream).filter(|course| stream != OWN && course.is_left())?;
-        course.let_alone |= alone < most;
-        if course.let_alone { None } else { course.request.clone() }
+        let alone =
+            pages.streams.values().filter(|progress| progress.let_alone && progress.is_left()).count();
+        let progress =
+            pages.streams.get_mut(&stream).filter(|progress| stream != OWN && progress.is_left())?;
+        progress.let_alone |= alone < most;
+        if progress.let_alone { None } else { progress.request.clone() }
     }
 
     /// Whether another tail has taken the place of one.
     fn is_replaced(&self, stream: u64, number: u64) -> bool {
         let pages = self.pages();
-        let tail = pages.streams.get(&stream).and_then(|course| course.tail.as_ref());
+        let tail = pages.streams.get(&stream).and_then(|progress| progress.tail.as_ref());
         tail.is_some_and(|(newest, _)| *newest != number)
     }
 
     /// Whether what is said outside of calls is kept, and nobody listens.
     pub fn is_deserted(&self) -> bool {
-        self.pages().streams.get(&OWN).is_some_and(|course| course.open && course.tail.is_none())
+        self.pages().streams.get(&OWN).is_some_and(|progress| progress.open && progress.tail.is_none())
     }
 
     fn attach(self: &Arc<Self>, pages: &mut Pages, stream: u64, seen: u64) -> Tail {
@@ -245,13 +247,13 @@ impl Replay {
         let (sender, live) = mpsc::channel(1);
         let mut missed = false;
         let mut request = None;
-        if let Some(course) = pages.streams.get_mut(&stream) {
-            missed = course.written - seen > kept.len() as u64;
-            request.clone_from(&course.request);
-            if course.open || stream == OWN {
-                course.tail = Some((number, sender));
-                course.let_alone = false;
-                course.moved.notify_one();
+        if let Some(progress) = pages.streams.get_mut(&stream) {
+            missed = progress.written - seen > kept.len() as u64;
+            request.clone_from(&progress.request);
+            if progress.open || stream == OWN {
+                progress.tail = Some((number, sender));
+                progress.let_alone = false;
+                progress.moved.notify_one();
             }
         }
         let start = self.spell(stream, Place::Behind(seen, number), request);
@@ -266,15 +268,15 @@ impl Replay {
         last: bool,
     ) -> Option<(Event, Option<(u64, mpsc::Sender<Event>)>)> {
         let mut pages = self.pages();
-        let course = pages.streams.get_mut(&stream)?;
-        course.written += 1;
-        course.answered |= last;
-        let place = if last { Place::End } else { Place::Event(course.written) };
-        let id = self.spell(stream, place, course.request.clone()).into();
-        let event = Event { stream, number: course.written, id, message, last };
-        let tail = course.tail.clone();
+        let progress = pages.streams.get_mut(&stream)?;
+        progress.written += 1;
+        progress.answered |= last;
+        let place = if last { Place::End } else { Place::Event(progress.written) };
+        let id = self.spell(stream, place, progress.request.clone()).into();
+        let event = Event { stream, number: progress.written, id, message, last };
+        let tail = progress.tail.clone();
         if event.bytes() <= self.rules.bytes {
-            course.kept += 1;
+            progress.kept += 1;
             pages.bytes += event.bytes();
             pages.kept.push_back(event.clone());
             self.all.fetch_add(1, Ordering::Relaxed);
@@ -288,9 +290,9 @@ impl Replay {
             let Some(oldest) = pages.kept.pop_front() else { return };
             self.all.fetch_sub(1, Ordering::Relaxed);
             pages.bytes -= oldest.bytes();
-            if let Some(course) = pages.streams.get_mut(&oldest.stream) {
-                course.kept -= 1;
-                if course.is_done() && oldest.stream != OWN {
+            if let Some(progress) = pages.streams.get_mut(&oldest.stream) {
+                progress.kept -= 1;
+                if progress.is_done() && oldest.stream != OWN {
                     pages.streams.remove(&oldest.stream);
                 }
             }
@@ -383,18 +385,18 @@ impl Pen {
     /// Since when nobody listens.
     fn left(&self) -> Option<Instant> {
         let pages = self.replay.pages();
-        let course = pages.streams.get(&self.stream)?;
-        course.tail.is_none().then_some(course.left)
+        let progress = pages.streams.get(&self.stream)?;
+        progress.tail.is_none().then_some(progress.left)
     }
 }
 
 impl Drop for Pen {
     fn drop(&mut self) {
         let mut pages = self.replay.pages();
-        let Some(course) = pages.streams.get_mut(&self.stream) else { return };
-        course.open = false;
-        course.tail = None;
-        if self.stream != OWN && (!course.answered || course.is_done()) {
+        let Some(progress) = pages.streams.get_mut(&self.stream) else { return };
+        progress.open = false;
+        progress.tail = None;
+        if self.stream != OWN && (!progress.answered || progress.is_done()) {
             self.replay.forget(&mut pages, self.stream);
         }
     }
@@ -427,11 +429,11 @@ impl Tail {
 impl Drop for Tail {
     fn drop(&mut self) {
         let mut pages = self.replay.pages();
-        let Some(course) = pages.streams.get_mut(&self.stream) else { return };
-        if course.tail.as_ref().is_some_and(|(number, _)| *number == self.number) {
-            course.tail = None;
-            course.left = Instant::now();
-            course.moved.notify_one();
+        let Some(progress) = pages.streams.get_mut(&self.stream) else { return };
+        if progress.tail.as_ref().is_some_and(|(number, _)| *number == self.number) {
+            progress.tail = None;
+            progress.left = Instant::now();
+            progress.moved.notify_one();
         }
     }
 }

@@ -7,12 +7,12 @@ use tokio::net::TcpListener;
 const ONE: Owner = Owner::V4([192, 0, 2, 1]);
 const TWO: Owner = Owner::V4([192, 0, 2, 2]);
 
-fn failed() -> Result<Said, String> {
+fn failed() -> Result<IntrospectionAnswer, String> {
     Err("down".to_owned())
 }
 
-fn said() -> Result<Said, String> {
-    Ok(Said::Of(String::new()))
+fn said() -> Result<IntrospectionAnswer, String> {
+    Ok(IntrospectionAnswer::Of(String::new()))
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn one_question_goes_first_when_an_issuer_is_asked_again() {
     let may_ask = |at| inspector.may_ask(ONE, at).is_ok();
     assert!(!may_ask(now - Duration::from_millis(1)));
     assert!(may_ask(now) && !may_ask(now));
-    note(Ok(Said::Refused), now);
+    note(Ok(IntrospectionAnswer::Refused), now);
     assert!(may_ask(now) && !may_ask(now), "a token that is refused says nothing of the issuer");
     note(failed(), now);
     assert!(!may_ask(now + LEAVE_ALONE / 2), "one failure more is enough");
@@ -73,7 +73,7 @@ fn the_log_says_when_an_issuer_begins_to_fail_and_when_it_answers_again() {
     let mut note = |answer| health.note(&answer, ONE, now);
     assert_eq!(note(said()), None);
     assert_eq!(note(failed()), Some(News::Fails));
-    assert_eq!([note(failed()), note(Ok(Said::Refused)), note(failed())], [None, None, None]);
+    assert_eq!([note(failed()), note(Ok(IntrospectionAnswer::Refused)), note(failed())], [None, None, None]);
     assert_eq!(note(said()), Some(News::AnswersAgain { failed: 3 }));
     assert_eq!(note(said()), None);
 }

@@ -48,7 +48,7 @@ impl KeySlot {
             return tracing::warn!(issuer, "the keys of an earlier process cannot be read");
         };
         self.from_disk.store(true, Ordering::Release);
-        self.course().got = Some(Moment { wall: at, ..now });
+        self.fetch_state().got = Some(Moment { wall: at, ..now });
         self.hold(Some(Held { keys: Arc::new(keys), text: entry.keys.clone().into_bytes(), etag: None }));
     }
 
@@ -57,10 +57,10 @@ impl KeySlot {
         if !self.from_disk.load(Ordering::Acquire) {
             return;
         }
-        let got = self.course().got;
+        let got = self.fetch_state().got;
         if got.is_none_or(|got| now.wall.saturating_sub(got.wall) >= self.trust.max_stale) {
             self.from_disk.store(false, Ordering::Release);
-            self.course().got = None;
+            self.fetch_state().got = None;
             tracing::warn!(
                 issuer = &*self.trust.issuer.name,
                 "the keys of an earlier process are too old by now"
@@ -74,7 +74,7 @@ impl KeySlot {
         let held = self.held.load_full().filter(|_| self.is_fetched())?;
         Some(Entry {
             trust: self.trust.id.hex(),
-            fetched_at: self.course().got?.wall.as_secs(),
+            fetched_at: self.fetch_state().got?.wall.as_secs(),
             keys: String::from_utf8(held.text.clone()).ok()?,
         })
     }

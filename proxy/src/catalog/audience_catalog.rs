@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Slots of all upstreams of a server for one audience, and what they add up to.
-pub(super) struct Shelf {
+pub(super) struct AudienceCatalog {
     /// For whom it is counted.
     owner: Owner,
     slots: Mutex<Row>,
@@ -40,9 +40,14 @@ struct Made {
 /// Upstreams that may serve an audience, each with what is known of it.
 pub(super) type Slots = Arc<[(Arc<Upstream>, Arc<Slot>)]>;
 
-impl Shelf {
-    pub(super) fn of(owner: Owner) -> Shelf {
-        Shelf { owner, slots: Mutex::default(), made: Mutex::default(), last_used: AtomicU64::new(0) }
+impl AudienceCatalog {
+    pub(super) fn of(owner: Owner) -> AudienceCatalog {
+        AudienceCatalog {
+            owner,
+            slots: Mutex::default(),
+            made: Mutex::default(),
+            last_used: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn owner(&self) -> Owner {
