@@ -165,8 +165,8 @@ impl AuthorizationFilter {
         Lookup { is_found: opened && !is_withdrawn, policy_result }
     }
 
-    /// Asks policy of a name that nothing has as often as [`AuthorizationFilter::look_up`] asks of one that is hidden, so that the
-    /// time of an answer does not tell them apart.
+    /// Asks policy of a name that nothing has as often as [`AuthorizationFilter::look_up`] asks of one that is hidden, so
+    /// that the time of an answer does not tell them apart.
     pub fn look_up_absent(&self, call: &Call<'_>, stand_in: &Item<'_>) -> Lookup {
         let policy_result = self.asked_for_lists(call, stand_in);
         let _ = self.opened(call);

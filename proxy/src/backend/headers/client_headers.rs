@@ -232,8 +232,8 @@ impl ClientHeaders {
         digest
     }
 
-    /// As [`ClientHeaders::distinguishing_fields`], of what keeps callers apart: empty, and so at no cost, where there is
-    /// but the name that the gateway itself is addressed by.
+    /// As [`ClientHeaders::distinguishing_fields`], of what keeps callers apart: empty, and so at no cost, where there
+    /// is but the name that the gateway itself is addressed by.
     pub fn caller_marks(&self) -> Vec<(&str, &[u8])> {
         let is_one = |(name, value): (&HeaderName, &HeaderValue)| {
             (self.by_host || *name != HOST) && !is_passing(name.as_str(), value)
