@@ -31,7 +31,7 @@ pub struct Helm {
     /// The process as messages see it.
     pub gateway: Arc<Gateway>,
     /// What the listeners lead to.
-    pub connection_server: Arc<ConnectionServer>,
+    pub server: Arc<ConnectionServer>,
     /// Our own handles on the listening sockets.
     pub holdings: Vec<Holding>,
     /// Tells Pingora to stop accepting MCP clients.
@@ -245,18 +245,7 @@ impl Helm {
 
     /// Ends in order: not ready, no new connections, calls finish, deadline.
     async fn drain(self, kept: Option<Kept>) {
-        let Helm {
-            gateway,
-            connection_server,
-            holdings,
-            stop,
-            closed,
-            close,
-            watcher,
-            claim,
-            supervisor,
-            ..
-        } = self;
+        let Helm { gateway, server, holdings, stop, closed, close, watcher, claim, supervisor, .. } = self;
         let (drain, settings) = (&gateway.drain, gateway.bootstrap.drain);
         // Logged only when the process is no longer ready: tools act on the line.
         let announce =
@@ -285,10 +274,7 @@ impl Helm {
         drain.advance(Phase::Draining);
         tracing::debug!("ending streams, and connections that are idle");
         let calm = async {
-            tokio::join!(
-                connection_server.accept_rest(unshared(holdings, kept.as_ref()), LINGER),
-                sleep(LINGER)
-            );
+            tokio::join!(server.accept_rest(unshared(holdings, kept.as_ref()), LINGER), sleep(LINGER));
             drain.idle().await;
         };
         if timeout(settings.deadline, calm).await.is_err() {

@@ -140,12 +140,11 @@ fn live(process: Process) -> io::Result<()> {
     let addresses = bound.addresses(gateway.bootstrap.control.clone());
     let last = (!extra.is_empty()).then_some("a demo cannot be upgraded: end it and start anew");
     let readiness = Readiness::default();
-    let connection_server =
-        Arc::new(ConnectionServer::new(Arc::clone(&gateway), &addresses.listeners, addresses.peers));
+    let server = Arc::new(ConnectionServer::new(Arc::clone(&gateway), &addresses.listeners, addresses.peers));
     let (stop, close, reload) =
         (Arc::<Notify>::default(), Arc::<Notify>::default(), Arc::<Notify>::default());
-    let (data, closed) = data(&gateway, &connection_server, &bound, &readiness, &supervisor)?;
-    let surfaces = surfaces(&gateway, &connection_server, &bound, readiness.clone(), extra)?;
+    let (data, closed) = data(&gateway, &server, &bound, &readiness, &supervisor)?;
+    let surfaces = surfaces(&gateway, &server, &bound, readiness.clone(), extra)?;
     let holdings = bound.into_holdings()?;
     spawn_server("data", data, Arc::clone(&stop))?;
     // In a drain without a successor nobody notifies these: they end with the process.
@@ -153,19 +152,8 @@ fn live(process: Process) -> io::Result<()> {
     runtime.block_on(readiness.ready());
     let watcher = spawn_asides(&runtime, &gateway, control, watched, &reload);
     let records = Arc::clone(&gateway);
-    let mut helm = Helm {
-        gateway,
-        connection_server,
-        holdings,
-        stop,
-        closed,
-        close,
-        reload,
-        watcher,
-        supervisor,
-        claim,
-        last,
-    };
+    let mut helm =
+        Helm { gateway, server, holdings, stop, closed, close, reload, watcher, supervisor, claim, last };
     let succeeded = before.map_or(Ok(()), |(predecessor, claimed)| predecessor.ready(claimed));
     // Up to here a signal that ends this process does so at once, and the old one goes on.
     let signals = Signals::listen(requests)?;
