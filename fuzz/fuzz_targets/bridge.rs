@@ -13,7 +13,7 @@ use portunus_filters::mcp::bridge::{
     aim, answer, answer_for_legacy, answer_for_modern, check_param_headers, error_for_legacy,
     error_for_modern, input_required, input_responses, is_cacheable, legacy_question, legacy_reply,
     legacy_request, modern_request, notification, param_headers, question_of_server_request, questions_of,
-    result_for_legacy, result_for_modern, wrap_result, wrap_error_text,
+    result_for_legacy, result_for_modern, wrap_error_text, wrap_result,
 };
 use portunus_filters::mcp::{Bounds, Envelope, ResultSummary, Revision, check};
 use serde_json::Value;
