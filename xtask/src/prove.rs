@@ -146,7 +146,8 @@ impl Show {
     fn test(self) -> (&'static str, String) {
         match self.name {
             Show::HOLDS => {
-                ("portunus", "bridge::tests::holds::broken_off_calls_hold_nothing_at_full_length".to_owned())
+                let module = "frontend::bridge::tests::holds";
+                ("portunus", format!("{module}::broken_off_calls_hold_nothing_at_full_length"))
             }
             name => ("portunus-tests", format!("prove::{}", name.replace('-', "_"))),
         }
@@ -243,12 +244,27 @@ fn passed_in(line: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::root;
 
     #[test]
     fn a_show_is_found_by_its_name_and_names_its_test() {
         let test = Show::named("first-hour").unwrap().test();
         assert_eq!(test, ("portunus-tests", "prove::first_hour".to_owned()));
         assert_eq!(Show::named("first_hour"), None);
+    }
+
+    #[test]
+    fn every_show_has_the_test_that_it_names() {
+        for show in Show::ALL.into_iter().filter(|show| *show != Show::PRICE) {
+            let (package, test) = show.test();
+            let (module, function) = test.rsplit_once("::").unwrap();
+            let folder = if package == "portunus" { "proxy" } else { "tests" };
+            let file = root().join(folder).join("src").join(module.replace("::", "/"));
+            let text = std::fs::read_to_string(file.with_extension("rs"))
+                .or_else(|_| std::fs::read_to_string(file.join("mod.rs")))
+                .unwrap_or_else(|_| panic!("{test}: no file {}", file.display()));
+            assert!(text.contains(&format!("fn {function}() {{")), "{test}");
+        }
     }
 
     #[test]
