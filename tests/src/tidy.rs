@@ -86,7 +86,7 @@ fn every_dependency_and_lint_of_the_workspace_has_a_reason() {
 /// The most top modules of each crate that may import each other in a circle. It may fall, and does not rise.
 const MAX_CIRCLE: &[(&str, usize)] = &[
     ("filters/base/src", 1),
-    ("filters/src", 3),
+    ("filters/src", 2),
     ("config/src", 2),
     ("proxy/src", 4),
     ("proxy/cli/src", 1),
