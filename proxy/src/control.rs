@@ -2,7 +2,7 @@
 //! `POST /record?every=N&seconds=N`.
 //!
 //! HTTP over a Unix socket of mode 0600 in the state folder (0700), so that `curl --unix-socket`
-//! is client enough. The peer must be the owner of that folder or root. Its path goes to a successor
+//! is client enough. The peer must be the owner of the socket or root. Its path goes to a successor
 //! without a gap: the new socket is made beside it and then renamed over it.
 
 use crate::authorize::MAX_WITHIN;

@@ -179,11 +179,8 @@ impl Metrics {
         };
         let gauge = |name: &str, help: &str| keep(&registry, IntGauge::new(name, help)?);
         let counter = |name: &str, help: &str| keep(&registry, IntCounter::new(name, help)?);
-        let durations = HistogramOpts::new(
-            "mcp_request_duration_seconds",
-            "Time from the header section to the end of the answer",
-        )
-        .buckets(CALL_BUCKETS.to_vec());
+        let under_way =
+            |name: &str| gauges(name, "Messages that are being forwarded or answered", &["server_name"]);
         let (stages, filters) = stages(&registry)?;
         Ok(Metrics {
             requests: counters(
@@ -191,7 +188,7 @@ impl Metrics {
                 "Messages that reached a virtual server, by outcome",
                 &["server_name", "tool_name", "status"],
             )?,
-            durations: keep(&registry, HistogramVec::new(durations, &["server_name", "tool_name"])?)?,
+            durations: durations(&registry)?,
             errors: counters(
                 "mcp_errors_total",
                 "Messages that were refused, or that an upstream failed, by reason",
@@ -200,16 +197,8 @@ impl Metrics {
             denials: refusals(&counters("mcp_denials_total", "Refusals by reason", &["reason"])?),
             stages,
             filters,
-            active: gauges(
-                "mcp_active_connections",
-                "Messages that are being forwarded or answered",
-                &["server_name"],
-            )?,
-            pending: gauges(
-                "mcp_pending_requests",
-                "Messages that are being forwarded or answered",
-                &["server_name"],
-            )?,
+            active: under_way("mcp_active_connections")?,
+            pending: under_way("mcp_pending_requests")?,
             edge: EdgeMetrics::new(&registry)?,
             policy: PolicyMetrics::new(&registry)?,
             identity: IdentityMetrics::new(&registry)?,
@@ -388,6 +377,16 @@ impl Drop for Counted {
 fn refusals(counters: &IntCounterVec) -> HashMap<Reason, IntCounter> {
     let refusals = Reason::ALL.iter().filter(|reason| Status::from(**reason).is_refusal());
     refusals.map(|reason| (*reason, counters.with_label_values(&[reason.as_str()]))).collect()
+}
+
+/// The histogram of the time that calls take.
+fn durations(registry: &Registry) -> prometheus::Result<HistogramVec> {
+    let options = HistogramOpts::new(
+        "mcp_request_duration_seconds",
+        "Time from the header section to the end of the answer",
+    );
+    let options = options.buckets(CALL_BUCKETS.to_vec());
+    keep(registry, HistogramVec::new(options, &["server_name", "tool_name"])?)
 }
 
 /// The histograms of the stages, and of the filters within theirs.

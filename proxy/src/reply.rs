@@ -186,7 +186,6 @@ pub fn listen_complete(id: &Id) -> Bytes {
     ))
 }
 
-/// Whether the connection cannot be trusted, or is not worth it, after this refusal.
 /// The refusal of what the end of the process cuts short.
 pub fn draining() -> Denial {
     Denial::new(Reason::Draining, "the gateway is shutting down")
@@ -207,6 +206,7 @@ pub fn route_removed() -> Denial {
     Denial::new(Reason::RouteRemoved, "this endpoint is no longer served")
 }
 
+/// Whether the connection cannot be trusted, or is not worth it, after this refusal.
 fn closes(reason: Reason) -> bool {
     matches!(
         reason,
