@@ -297,12 +297,23 @@ impl ConnectionServer {
         &self,
         runtime: &ListenerRuntime,
         peer: &PeerInfo,
-        mut head: Parts,
-        mut client: Client,
+        head: Parts,
+        client: Client,
     ) -> Option<Rest> {
         if runtime.peer_kind == PeerKind::Clients {
             return serve(head, client, self.connection(runtime, peer)).await;
         }
+        Box::pin(self.serve_replica(runtime, peer, head, client)).await
+    }
+
+    /// Serves a request of another replica; boxed, so that those of clients take no room for it.
+    async fn serve_replica(
+        &self,
+        runtime: &ListenerRuntime,
+        peer: &PeerInfo,
+        mut head: Parts,
+        mut client: Client,
+    ) -> Option<Rest> {
         if news::is_news(&head) {
             let heard = self.hear(runtime, &head, &mut client).await?;
             return self.reply(runtime, client, &head, heard).await;

@@ -141,7 +141,7 @@ impl Client {
         match self {
             Client::One(session) => session.begin(&head.0).await,
             Client::Two(session, _) => {
-                session.write_response_header(Box::new(head.0)).await.map_err(io::Error::other)
+                Box::pin(session.write_response_header(Box::new(head.0))).await.map_err(io::Error::other)
             }
         }
     }
@@ -155,7 +155,8 @@ impl Client {
             Client::One(session) => session.write(piece.bytes()).await,
             Client::Two(_, true) => Ok(()),
             Client::Two(session, false) => {
-                session.write_response_body(piece.bytes().clone(), false).await.map_err(io::Error::other)
+                let written = session.write_response_body(piece.bytes().clone(), false);
+                Box::pin(written).await.map_err(io::Error::other)
             }
         }
     }
@@ -180,8 +181,8 @@ impl Client {
             Client::One(session) => session.answer(&head.0, body.bytes()).await,
             Client::Two(session, bodiless) => {
                 let body = if *bodiless { Bytes::new() } else { body.bytes().clone() };
-                session.write_response_header(Box::new(head.0)).await.map_err(io::Error::other)?;
-                session.write_response_body(body, true).await.map_err(io::Error::other)
+                Box::pin(session.write_response_header(Box::new(head.0))).await.map_err(io::Error::other)?;
+                Box::pin(session.write_response_body(body, true)).await.map_err(io::Error::other)
             }
         }
     }
@@ -196,7 +197,10 @@ impl Client {
         match self {
             // Most answers by far: no map of headers is made for them.
             Client::One(session) => session.tell(status, fields, body.bytes()).await,
-            Client::Two(..) => self.answer(head_of(status, fields, Some(body.len()))?, body).await,
+            Client::Two(..) => {
+                let head = head_of(status, fields, Some(body.len()))?;
+                Box::pin(self.answer(head, body)).await
+            }
         }
     }
 

@@ -145,7 +145,7 @@ async fn request(
             if let Some(replay) =
                 session.replay.as_ref().filter(|_| served.context.takes_events && out.is_clients())
             {
-                return lasting::call(call, &parts, replay, running, out).await;
+                return Box::pin(lasting::call(call, &parts, replay, running, out)).await;
             }
             let end = tokio::select! {
                 biased;

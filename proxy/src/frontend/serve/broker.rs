@@ -154,8 +154,9 @@ impl IncomingRequest<'_> {
         let context =
             call_context(self.connection, (&self.parts, &self.origin), judged_by, self.authorization.clone());
         let end = match context {
-            Ok(call) => {
-                let served = ServedCall { gateway: self.connection.gateway, context: &call };
+            // By reference: the future of the call has room for one.
+            Ok(ref context) => {
+                let served = ServedCall { gateway: self.connection.gateway, context };
                 self.record.watch_long_texts(served.context.long_texts.as_ref());
                 let mut out = Responder {
                     sink: Sink::Client(client),
