@@ -7,9 +7,10 @@
 use std::future::poll_fn;
 use std::mem::take;
 use std::ops::{Deref, DerefMut};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// The timer of a connection that several of its parts wait by.
@@ -84,7 +85,10 @@ impl KeepaliveTimer {
             timer.sleep.as_mut().reset(end);
         }
         loop {
-            match timer.sleep.as_mut().poll(context) {
+            // A task that has used up its turn would be told to wait without the timer being set, and the waker below
+            // would count as set.
+            let sleep = pin!(unconstrained(timer.sleep.as_mut()));
+            match sleep.poll(context) {
                 Poll::Ready(()) if timer.sleep.deadline() >= end => return Poll::Ready(()),
                 // It was set for an earlier wait.
                 Poll::Ready(()) => timer.sleep.as_mut().reset(end),
@@ -148,6 +152,24 @@ mod tests {
         let broken_off = async move { timeout(SECOND, waited(&other, 3 * SECOND)).await.is_err() };
         assert!(tokio::spawn(broken_off).await.unwrap());
         assert!(about(waited(&shared_timer, 4 * SECOND).await, 4 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn timer_is_set_also_by_a_task_that_has_used_up_its_turn() {
+        let shared_timer = SharedTimer::default();
+        let end = Instant::now() + SECOND;
+        let mut keepalive_timer = shared_timer.lend();
+        let mut silent = pin!(keepalive_timer.until(end));
+        poll_fn(|context| {
+            while tokio::task::coop::has_budget_remaining() {
+                assert!(pin!(tokio::task::coop::consume_budget()).poll(context).is_ready());
+            }
+            assert!(silent.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        tokio::task::yield_now().await;
+        timeout(2 * SECOND, silent).await.expect("it ends");
     }
 
     #[tokio::test(start_paused = true)]
