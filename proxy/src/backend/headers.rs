@@ -258,12 +258,6 @@ pub fn response_head(
     upstream: &Upstream,
     stamp: &Stamp<'_>,
 ) -> Result<ResponseHeader, InvalidHeaderValue> {
-    match length {
-        // RFC 9110 §8.6: a 204 has no length.
-        Some(0) if status == StatusCode::NO_CONTENT => drop(headers.remove(CONTENT_LENGTH)),
-        Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
-        None => drop(headers.remove(CONTENT_LENGTH)),
-    }
     let hop = hop_tokens(&headers);
     let stays = |name: &&HeaderName| !goes_down(name, upstream, &hop);
     let stay: Vec<HeaderName> = headers.keys().filter(stays).cloned().collect();
@@ -272,6 +266,13 @@ pub fn response_head(
     }
     for (name, value) in stamp.fields() {
         headers.append(name, HeaderValue::from_bytes(value)?);
+    }
+    // The framing is ours, whatever the server's `Connection` names.
+    match length {
+        // RFC 9110 §8.6: a 204 has no length.
+        Some(0) if status == StatusCode::NO_CONTENT => drop(headers.remove(CONTENT_LENGTH)),
+        Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        None => drop(headers.remove(CONTENT_LENGTH)),
     }
     if length.is_none() && chunks {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -288,9 +289,24 @@ pub fn head(status: StatusCode, headers: HeaderMap) -> ResponseHeader {
 
 fn goes_down(name: &HeaderName, upstream: &Upstream, hop: &[HeaderName]) -> bool {
     let text = name.as_str();
-    let ours = text.starts_with("access-control-") || text.starts_with("portunus-");
+    let ours = text.starts_with("access-control-") || text.starts_with("portunus-") || is_of_origin(text);
     let cookie = *name == SET_COOKIE && !matches!(upstream.credentials, Credentials::Passthrough);
     !(ours || cookie || is_hop(text) || hop.contains(name))
+}
+
+/// What speaks for an origin, to a client for which that is the gateway: RFC 7838 (Alt-Svc), RFC 6797 (HSTS), and
+/// Clear-Site-Data, Reporting, Network Error Logging and Service Workers of the W3C.
+fn is_of_origin(name: &str) -> bool {
+    matches!(
+        name,
+        "alt-svc"
+            | "clear-site-data"
+            | "nel"
+            | "report-to"
+            | "reporting-endpoints"
+            | "service-worker-allowed"
+            | "strict-transport-security"
+    )
 }
 
 /// What belongs to one hop (RFC 9110 §7.6.1).
@@ -473,6 +489,9 @@ mod tests {
             ("portunus-outcome", "forged"),
             ("portunus-request-id", "forged"),
             ("set-cookie", "a=1"),
+            ("alt-svc", "h3=\":443\""),
+            ("clear-site-data", "\"*\""),
+            ("strict-transport-security", "max-age=1"),
             ("mcp-session-id", "s-1"),
         ] {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
@@ -483,6 +502,23 @@ mod tests {
         names.sort_unstable();
         assert_eq!(names, ["content-type", "mcp-session-id", "portunus-request-id"]);
         assert_eq!(head.headers["portunus-request-id"], "r-1", "not the upstream's");
+    }
+
+    #[test]
+    fn answer_keeps_its_length_whatever_the_server_says_of_its_connection() {
+        let stamp = Stamp { request_id: "r-1", origin: None };
+        for hop in ["content-length", "transfer-encoding", "close, content-length"] {
+            let mut headers = HeaderMap::new();
+            headers.insert("connection", hop.parse().unwrap());
+            headers.insert("content-length", "5".parse().unwrap());
+            let up = upstream("");
+            let whole =
+                response_head(StatusCode::OK, headers.clone(), (Some(5), false), &up, &stamp).unwrap();
+            assert_eq!(whole.headers["content-length"], "5", "{hop}");
+            let pieces = response_head(StatusCode::OK, headers, (None, true), &up, &stamp).unwrap();
+            assert_eq!(pieces.headers["transfer-encoding"], "chunked", "{hop}");
+            assert!(!pieces.headers.contains_key("content-length"), "{hop}");
+        }
     }
 
     #[test]
