@@ -279,6 +279,8 @@ impl Catalogs {
     /// the virtual servers of `snapshot` may keep together.
     pub fn sweep(&self, now: Moment, snapshot: &Snapshot) {
         let max_bytes = snapshot.routes.iter().map(|server| server.cache.max_bytes).sum();
+        // What audiences would only share is given up before what they have.
+        self.pantry.sweep(now, max_bytes);
         let mut audience_catalogs = self.lock();
         audience_catalogs
             .retain(|_, audience_catalog| now.monotonic < audience_catalog.last_used() + FORGOTTEN_AFTER);
@@ -380,6 +382,7 @@ impl Catalogs {
             asks: (query.asking)(),
             upstream,
             server: query.server.id.clone(),
+            owner: query.owner,
             shown: query.client_headers.digest(),
             shows: query.shows,
             clock: Arc::clone(query.clock),

@@ -4,6 +4,8 @@ use super::fetch::{Digest, Read};
 use super::larder::{Label, Larder, Last, Shows};
 use super::ware::Kept;
 use arc_swap::ArcSwap;
+use portunus_base::Moment;
+use portunus_base::table::{Holding, Table, Term};
 use portunus_config::{Upstream, UpstreamKey};
 use portunus_filters::catalog::{Catalog, ListKind, Listing};
 use portunus_filters::mcp::bridge::Scope;
@@ -14,19 +16,33 @@ use std::time::Duration;
 /// Changes of its lists that an upstream has announced, by [`ListKind::index`].
 pub(super) type Changes = [u64; 4];
 
-/// Public lists that are remembered.
+/// Public lists that are remembered, by [`weight_of`].
 const MAX_REMEMBERED: usize = 40_000;
 
 /// Lists of all upstreams.
-#[derive(Default)]
 pub(super) struct Pantry {
     listings: Mutex<Shared<Listing>>,
     catalogs: Mutex<Shared<Catalog>>,
-    /// With what its upstream is shown of those who share it.
-    public: Mutex<HashMap<(UpstreamKey, Digest, ListKind), Kept<Listing>>>,
+    /// Counted for who had each fetched, until it is no longer fresh.
+    pub(super) public: Table<Public, Kept<Listing>>,
     /// Changes that were announced, by the name of the upstream: replicas of one speak for each other.
     changes: ArcSwap<HashMap<Arc<str>, Changes>>,
     pub(super) larder: Larder,
+}
+
+/// A public list: its upstream, and what that is shown of those who share it.
+pub(super) type Public = (UpstreamKey, Digest, ListKind);
+
+impl Default for Pantry {
+    fn default() -> Pantry {
+        Pantry {
+            listings: Mutex::default(),
+            catalogs: Mutex::default(),
+            public: Table::new(MAX_REMEMBERED),
+            changes: ArcSwap::default(),
+            larder: Larder::default(),
+        }
+    }
 }
 
 /// Things that somebody holds, by the digest of what they were made of.
@@ -109,22 +125,28 @@ impl Pantry {
         upstream: &Upstream,
         shown: Digest,
         kind: ListKind,
-        now: Duration,
+        now: Moment,
     ) -> Option<Kept<Listing>> {
         let changes = self.changes(upstream)[kind.index()];
-        let public = lock(&self.public);
-        let kept = public.get(&(upstream.key, shown, kind))?;
-        (kept.read_after >= changes && now < kept.fresh_until).then(|| kept.clone())
+        let kept = self.public.get(&(upstream.key, shown, kind), now)?;
+        (kept.read_after >= changes).then_some(kept)
     }
 
     /// Offers a list to all callers who show the same, if it is public.
-    pub(super) fn share(&self, upstream: UpstreamKey, shown: Digest, kind: ListKind, kept: &Kept<Listing>) {
-        let list = (upstream, shown, kind);
-        let mut public = lock(&self.public);
+    pub(super) fn share(&self, list: Public, kept: &Kept<Listing>, (holding, now): (Holding, Moment)) {
         if kept.scope != Scope::Public {
-            public.remove(&list);
-        } else if public.len() < MAX_REMEMBERED || public.contains_key(&list) {
-            public.insert(list, kept.clone());
+            self.public.remove(&list);
+            return;
+        }
+        let term = Term { idle: Duration::MAX, until: kept.fresh_until };
+        drop(self.public.insert(list, kept.clone(), holding, (term, now)));
+    }
+
+    /// Forgets public lists that are no longer fresh, and all of them while lists take more than `max_bytes`.
+    pub(super) fn sweep(&self, now: Moment, max_bytes: usize) {
+        drop(self.public.sweep(now));
+        if self.held().1 > max_bytes {
+            drop(self.public.remove_where(|_, _| true));
         }
     }
 
@@ -146,7 +168,7 @@ impl Pantry {
     /// lists that are kept look newer than they are.
     pub(super) fn retain(&self, upstreams: &[Arc<Upstream>]) {
         let in_use = |key| upstreams.iter().any(|upstream| upstream.key == key);
-        lock(&self.public).retain(|(upstream, ..), _| in_use(*upstream));
+        drop(self.public.remove_where(|(upstream, ..), _| !in_use(*upstream)));
     }
 }
 

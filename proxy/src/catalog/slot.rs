@@ -7,6 +7,9 @@ use super::larder::{Fresh, Shows, label};
 use super::pantry::{Changes, Pantry};
 use super::ware::{Announced, Kept, Need, Purpose, Ware};
 use crate::backend::forward::Failure;
+use crate::shares::Owner;
+use bytes::Bytes;
+use portunus_base::table::{Holding, weight_of};
 use portunus_base::text;
 use portunus_config::{CacheRules, Credentials, ServerId, Upstream, UpstreamKey};
 use portunus_filters::catalog::{Known, ListKind, Listing, State};
@@ -78,6 +81,8 @@ pub(super) struct Kitchen {
     pub(super) asks: Arc<dyn Asks>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) server: ServerId,
+    /// For whom what others share of it is counted.
+    pub(super) owner: Owner,
     /// What the upstream is shown of the caller.
     pub(super) shown: Digest,
     pub(super) shows: Shows,
@@ -110,7 +115,7 @@ impl Kitchen {
         announced: Announced,
         deadline: Instant,
     ) -> Result<Kept<Listing>, Arc<Failure>> {
-        let shared = || self.pantry.shared(&self.upstream, self.shown, kind, begun.monotonic);
+        let shared = || self.pantry.shared(&self.upstream, self.shown, kind, begun);
         let is_newer =
             |kept: &Kept<Listing>| announced.doubted_at.is_none_or(|at| at < kept.read_at.monotonic);
         if let Some(shared) = self.may_share().then(shared).flatten().filter(is_newer) {
@@ -119,6 +124,7 @@ impl Kitchen {
         let read = in_time(deadline, fetch::list(&*self.asks, &self.upstream, kind)).await;
         let read = read.map_err(|failure| self.failed(failure))?;
         let (caching, digest, pages) = (read.caching, read.digest, read.texts.clone());
+        let weight = weight_of(pages.iter().map(Bytes::len).sum());
         if !self.pantry.holds(&digest) {
             self.warn_of_quarantine(kind, &read.what);
         }
@@ -128,7 +134,8 @@ impl Kitchen {
         let fresh = Fresh { kept: &kept, pages, shows: self.shows, may_stand_in };
         self.pantry.larder.keep(&self.server, &self.upstream, kind, fresh);
         if self.may_share() {
-            self.pantry.share(self.key(), self.shown, kind, &kept);
+            let holding = Holding { owner: self.owner, weight };
+            self.pantry.share((self.key(), self.shown, kind), &kept, (holding, self.now()));
         }
         Ok(kept)
     }

@@ -2,6 +2,7 @@
 
 mod announced;
 mod restart;
+mod shared;
 
 use super::fetch::Question;
 use super::*;
