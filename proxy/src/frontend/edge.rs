@@ -22,7 +22,6 @@ use crate::frontend::session::{Client, ReleasedHead};
 use crate::identify::{ConnectionState, source};
 use crate::listeners::hold_back;
 use crate::metrics::Counted;
-use crate::peers::{Verdict, news};
 use crate::record::RecordGuard;
 use crate::reply::{self, Answer, Refused};
 use crate::shares::{Owner, Share, Shares};
@@ -304,39 +303,6 @@ impl ConnectionServer {
             return serve(head, client, self.connection(runtime, peer)).await;
         }
         Box::pin(self.serve_replica(runtime, peer, head, client)).await
-    }
-
-    /// Serves a request of another replica; boxed, so that those of clients take no room for it.
-    async fn serve_replica(
-        &self,
-        runtime: &ListenerRuntime,
-        peer: &PeerInfo,
-        mut head: Parts,
-        mut client: Client,
-    ) -> Option<Rest> {
-        if news::is_news(&head) {
-            let heard = self.hear(runtime, &head, &mut client).await?;
-            return self.reply(runtime, client, &head, heard).await;
-        }
-        let believed =
-            self.gateway.peers.believe(&self.gateway.estate.seals, &head, self.gateway.clock.now());
-        let believed = believed.and_then(|relayed| {
-            let came_by = self.listeners.iter().filter(|runtime| runtime.peer_kind == PeerKind::Clients);
-            let came_by = came_by.into_iter().find(|runtime| *runtime.listener.name == *relayed.listener);
-            Ok((came_by.ok_or(Verdict::Elsewhere)?, relayed))
-        });
-        match believed {
-            Ok((came_by, relayed)) => {
-                // It has said what it had to, and is nobody else's business.
-                head.headers.remove(Verdict::FIELD);
-                relayed.restore(&mut head.headers);
-                serve(head, client, self.onward(came_by, peer, &relayed)).await
-            }
-            Err(verdict) => {
-                tracing::warn!(peer = %peer.address, verdict = verdict.as_str(), "a relayed request is not served");
-                self.reply(runtime, client, &head, Err(verdict)).await
-            }
-        }
     }
 
     async fn refuse_connection(&self, stream: &mut Stream) {

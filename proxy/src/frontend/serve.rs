@@ -145,12 +145,7 @@ pub async fn serve(head: Parts, mut client: Client, connection: Connection<'_>) 
         Ok(Route::Forward(outbound)) => request.exchange(*outbound, &mut client).await,
         Ok(Route::Broker(brokered)) => request.broker(*brokered, &mut client).await,
         Ok(Route::Away(away)) => Box::pin(request.send_on(*away, &mut client)).await,
-        Err(Halt::Refused(denial, known)) => {
-            Box::pin(request.refuse_unread(&denial, &known, &mut client)).await
-        }
-        Err(Halt::Preflight) => Box::pin(request.preflight(&mut client)).await,
-        Err(Halt::Told(status, document)) => Box::pin(request.tell(status, document, &mut client)).await,
-        Err(Halt::Gone) => End::Broken,
+        Err(halt) => Box::pin(request.halted(halt, &mut client)).await,
     };
     request.record.end_last_stage();
     if matches!(end, End::Broken) {
@@ -479,7 +474,7 @@ impl<'a> IncomingRequest<'a> {
             && founding.speaks_another_era(&gateway).await
         {
             drop((sent, respond));
-            return Box::pin(self.broker(founding.brokered, client)).await;
+            return Box::pin(self.serve_founding(*founding, client)).await;
         }
         let end = match sent {
             Ok(exchange) => respond.run(exchange).await,

@@ -1,8 +1,8 @@
 //! What other replicas send: clients' requests, and news.
 
-use super::{ConnectionServer, ListenerRuntime, PeerInfo};
+use super::{ConnectionServer, ListenerRuntime, PeerInfo, PeerKind};
 use crate::frontend::intake::{self, BodyRoom, EraOf};
-use crate::frontend::serve::Connection;
+use crate::frontend::serve::{Connection, serve};
 use crate::frontend::session::in_time;
 use crate::frontend::session::one::Rest;
 use crate::frontend::session::{Client, ReleasedHead};
@@ -15,8 +15,41 @@ use portunus_filters::{Era, Released};
 use std::pin::pin;
 
 impl ConnectionServer {
+    /// Serves a request of another replica; boxed, so that those of clients take no room for it.
+    pub(super) async fn serve_replica(
+        &self,
+        runtime: &ListenerRuntime,
+        peer: &PeerInfo,
+        mut head: Parts,
+        mut client: Client,
+    ) -> Option<Rest> {
+        if news::is_news(&head) {
+            let heard = self.hear(runtime, &head, &mut client).await?;
+            return self.reply(runtime, client, &head, heard).await;
+        }
+        let believed =
+            self.gateway.peers.believe(&self.gateway.estate.seals, &head, self.gateway.clock.now());
+        let believed = believed.and_then(|relayed| {
+            let came_by = self.listeners.iter().filter(|runtime| runtime.peer_kind == PeerKind::Clients);
+            let came_by = came_by.into_iter().find(|runtime| *runtime.listener.name == *relayed.listener);
+            Ok((came_by.ok_or(Verdict::Elsewhere)?, relayed))
+        });
+        match believed {
+            Ok((came_by, relayed)) => {
+                // It has said what it had to, and is nobody else's business.
+                head.headers.remove(Verdict::FIELD);
+                relayed.restore(&mut head.headers);
+                serve(head, client, self.onward(came_by, peer, &relayed)).await
+            }
+            Err(verdict) => {
+                tracing::warn!(peer = %peer.address, verdict = verdict.as_str(), "a relayed request is not served");
+                self.reply(runtime, client, &head, Err(verdict)).await
+            }
+        }
+    }
+
     /// The request as if it had come in here.
-    pub(super) fn onward<'a>(
+    fn onward<'a>(
         &'a self,
         runtime: &'a ListenerRuntime,
         peer: &PeerInfo,
@@ -28,7 +61,7 @@ impl ConnectionServer {
     }
 
     /// Takes news in; `None` if the other replica has left.
-    pub(super) async fn hear(
+    async fn hear(
         &self,
         runtime: &ListenerRuntime,
         head: &Parts,
@@ -52,7 +85,7 @@ impl ConnectionServer {
     }
 
     /// Answers the other replica itself.
-    pub(super) async fn reply(
+    async fn reply(
         &self,
         runtime: &ListenerRuntime,
         mut client: Client,

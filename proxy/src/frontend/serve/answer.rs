@@ -1,6 +1,6 @@
 //! Answers of our own on a session: refusals and preflights.
 
-use super::{Connection, IncomingRequest, RefusalContext};
+use super::{Connection, Halt, IncomingRequest, RefusalContext};
 use crate::backend::headers::Stamp;
 use crate::drain::Phase;
 use crate::frontend::intake;
@@ -15,6 +15,16 @@ use portunus_filters::{Challenge, Channel, Denial, Released};
 use std::pin::pin;
 
 impl IncomingRequest<'_> {
+    /// Answers a request that a stage has ended.
+    pub(super) async fn halted(&mut self, halt: Halt, client: &mut Client) -> End {
+        match halt {
+            Halt::Refused(denial, known) => self.refuse_unread(&denial, &known, client).await,
+            Halt::Preflight => self.preflight(client).await,
+            Halt::Told(status, document) => self.tell(status, document, client).await,
+            Halt::Gone => End::Broken,
+        }
+    }
+
     /// Writes a refusal and keeps the connection where that is possible.
     pub(super) async fn refuse(
         &mut self,

@@ -121,7 +121,17 @@ impl IncomingRequest<'_> {
             return None;
         }
         let place = self.place_of(active, server, upstream)?;
-        Some(Box::new(Founding { brokered: brokered.clone(), place }))
+        let (server, reading) = (Arc::clone(server), brokered.reading.clone());
+        Some(Box::new(Founding { server, reading, serial: active.snapshot.serial, place }))
+    }
+
+    /// Serves an `initialize` here that its server does not know.
+    pub(super) async fn serve_founding(&mut self, founding: Founding, client: &mut Client) -> End {
+        let Founding { server, reading, serial, .. } = founding;
+        match self.settled(server, serial).await {
+            Ok((active, server)) => self.broker(Brokered { active, server, reading }, client).await,
+            Err(halt) => self.halted(halt, client).await,
+        }
     }
 
     fn place_of(
@@ -256,10 +266,12 @@ pub(super) fn call_context(
     })
 }
 
-/// An `initialize` on its way to a server whose era is not known. It keeps the snapshot: if it has to be
-/// served here, that is the request which the snapshot decides on.
+/// An `initialize` on its way to a server whose era is not known. If it has to be served here, other requests are opened
+/// for it: then it is a new message to the snapshot in force, with its caller as that knows it.
 pub(super) struct Founding {
-    pub(super) brokered: Brokered,
+    server: Arc<VirtualServer>,
+    reading: Reading,
+    serial: u64,
     place: UpstreamTarget,
 }
 
